@@ -1,0 +1,1 @@
+"""All that `pavdm bench` runs."""

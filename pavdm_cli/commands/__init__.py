@@ -1,0 +1,1 @@
+"""One file a verb: flags become a Request, nothing else happens here."""

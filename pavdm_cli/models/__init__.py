@@ -1,0 +1,1 @@
+"""The models in textbook form, calling pavdm_kernels for their hot element-wise operations."""

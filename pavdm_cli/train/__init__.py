@@ -1,0 +1,1 @@
+"""Training: the procedural world, the losses of paper section 3.5, the loop."""
