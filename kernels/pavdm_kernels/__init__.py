@@ -1,1 +1,19 @@
-"""The hot element-wise operations of a video diffusion transformer: a plain-torch reference each, and a Triton kernel."""
+"""The hot element-wise operations of a video diffusion transformer, each with a plain-torch reference."""
+
+from pavdm_kernels.euler_step import euler_step
+from pavdm_kernels.gate_residual_modulate import gate_residual_modulate
+from pavdm_kernels.modulate import modulate
+from pavdm_kernels.qk_norm_rope import qk_norm_rope
+from pavdm_kernels.rows import Rows
+from pavdm_kernels.temporal_attention import temporal_attention
+from pavdm_kernels.timestep_embedding import timestep_embedding
+
+__all__ = [
+    "Rows",
+    "euler_step",
+    "gate_residual_modulate",
+    "modulate",
+    "qk_norm_rope",
+    "temporal_attention",
+    "timestep_embedding",
+]

@@ -1,0 +1,18 @@
+"""How a modulation vector is stored: one row a noise level, plus one row of the block that reads it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Rows(NamedTuple):
+    """A vector that depends on a frame's level: `table[level] + row`, added where it is read and never stored."""
+
+    table: Tensor  # (N, D), any stride between rows
+    row: Tensor  # (D,)
+
+    def at(self, level_idx: Tensor) -> Tensor:  # (T,) or (B, T) -> (T, 1, D) or (B, T, 1, D)
+        """The vector of every frame, ready to broadcast over that frame's tokens."""
+        return (self.table[level_idx] + self.row).unsqueeze(-2)

@@ -1,0 +1,222 @@
+"""The parts of the transformer: embedders, attention layers, one block, the final layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from pavdm_kernels import Rows, gate_residual_modulate, qk_norm_rope, timestep_embedding
+from torch import Tensor, nn
+
+from pavdm_cli.attention import attend
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v (B, T, S, N, K) -> (B, T, S, N * K)
+
+
+class Axis(NamedTuple):
+    """Which tokens a self-attention sees: those of one frame, or those of one pixel with rotary angles."""
+
+    attend: Attend
+    angles: Tensor | None  # (T, K / 2)
+
+
+class Width(Protocol):
+    """The sizes a layer reads from the model's configuration."""
+
+    @property
+    def hidden(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def mlp_ratio(self) -> float: ...
+
+
+class Frames(NamedTuple):
+    """What every block needs to know of the frames it is given."""
+
+    level_idx: Tensor  # int32 (T,) or (B, T)
+    table: Tensor  # (N, 6, D)
+    text_mask: Tensor | None  # bool (B, 1, 1, L), True = attend
+
+
+class NumberEmbedder(nn.Module):
+    """Sinusoid of a number, then two linear layers."""
+
+    def __init__(self, hidden: int, width: int = 256) -> None:
+        super().__init__()
+        self.width = width
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+
+    def forward(self, value: Tensor) -> Tensor:  # (N,) -> (N, D)
+        first = self.mlp[0]
+        assert isinstance(first, nn.Linear)
+        out: Tensor = self.mlp(timestep_embedding(value, self.width).to(first.weight.dtype))
+        return out
+
+
+class Mlp(nn.Module):
+    """Two linear layers around a tanh-GELU."""
+
+    def __init__(self, width: int, inner: int, out: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, inner)
+        self.fc2 = nn.Linear(inner, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return out
+
+
+class TextEmbedder(nn.Module):
+    """Projects text tokens; `y_embedding` stands for no text."""
+
+    y_embedding: Tensor
+
+    def __init__(self, text_width: int, text_length: int, hidden: int) -> None:
+        super().__init__()
+        self.y_proj = Mlp(text_width, hidden, hidden)
+        self.register_buffer("y_embedding", torch.zeros(text_length, text_width))
+
+    def forward(self, y: Tensor) -> Tensor:  # (B, L, text width) -> (B, L, D)
+        out: Tensor = self.y_proj(y)
+        return out
+
+
+class PatchEmbedder(nn.Module):
+    """Cuts latents into patches of one frame and projects each; a convolution only in its parameters."""
+
+    def __init__(self, in_channels: int, hidden: int, patch: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.patch = patch
+        self.proj = nn.Conv3d(in_channels, hidden, patch, stride=patch)
+
+    def forward(self, z: Tensor) -> Tensor:  # (B, T, C, H, W), padded -> (B, T, S, D)
+        _, height, width = self.patch
+        patches = rearrange(z, "b t c (h p) (w q) -> b t (h w) (c p q)", p=height, q=width)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+def position_embedding(grid: tuple[int, int], scale: float, like: Tensor) -> Tensor:  # -> (S, D)
+    """Sines and cosines of the column, then of the row; coordinates are stretched to a square of as many tokens."""
+    rows, columns = grid
+    side, width = round(math.sqrt(rows * columns)), like.shape[-1]
+    steps = torch.arange(width // 4, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
+    frequencies = 10000.0 ** (-4 * steps / width)
+
+    def axis(count: int) -> Tensor:  # -> (count, D / 2)
+        angles = torch.arange(count, device=like.device)[:, None] * (side / count / scale) * frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+    column, row = axis(columns).repeat(rows, 1), axis(rows).repeat_interleave(columns, 0)
+    return torch.cat([column, row], dim=-1).to(like.dtype)
+
+
+class Rope(nn.Module):
+    """The rotary frequencies, kept frozen in the state dict."""
+
+    def __init__(self, head: int) -> None:
+        super().__init__()
+        self.freqs = nn.Parameter(10000.0 ** (-torch.arange(0, head, 2) / head), requires_grad=False)  # (K / 2,)
+
+    def forward(self, start: int, frames: int) -> Tensor:  # -> (T, K / 2)
+        """The angles of consecutive frames, in radians."""
+        positions = torch.arange(start, start + frames, device=self.freqs.device, dtype=self.freqs.dtype)
+        return positions[:, None] * self.freqs
+
+
+class Gain(nn.Module):
+    """The gain of an RMS norm over one head, applied by `qk_norm_rope`."""
+
+    def __init__(self, head: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(head))
+
+
+class SelfAttention(nn.Module):
+    """Self-attention whose back end and axis are the caller's."""
+
+    def __init__(self, hidden: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(hidden, 3 * hidden)
+        self.q_norm = Gain(hidden // heads)
+        self.k_norm = Gain(hidden // heads)
+        self.proj = nn.Linear(hidden, hidden)
+
+    def heads_of(self, x: Tensor, angles: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys, normed and rotated, and values: (B, T, S, N, K) each."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        return *qk_norm_rope(q, k, (self.q_norm.weight, self.k_norm.weight), angles), v
+
+    def forward(self, x: Tensor, axis: Axis) -> Tensor:  # (B, T, S, D)
+        out: Tensor = self.proj(axis.attend(*self.heads_of(x, axis.angles)))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Attention on the text, whose keys and values are made once a prompt."""
+
+    def __init__(self, hidden: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_linear = nn.Linear(hidden, hidden)
+        self.kv_linear = nn.Linear(hidden, 2 * hidden)
+        self.proj = nn.Linear(hidden, hidden)
+
+    def encode(self, y: Tensor) -> Tensor:  # (B, L, D) -> (B, L, 2, N, K)
+        """Keys and values of the projected text."""
+        kv: Tensor = self.kv_linear(y)
+        return kv.unflatten(-1, (2, self.heads, -1))
+
+    def forward(self, x: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:  # (B, T, S, D)
+        k, v = kv.unbind(2)
+        q = self.q_linear(x.flatten(1, 2)).unflatten(-1, (self.heads, -1))
+        out: Tensor = self.proj(attend(q, k, v, mask))
+        return out.view_as(x)
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention and MLP; takes its input modulated and leaves it so for the next one."""
+
+    def __init__(self, config: Width) -> None:
+        super().__init__()
+        self.scale_shift_table = nn.Parameter(torch.zeros(6, config.hidden))
+        self.attn = SelfAttention(config.hidden, config.heads)
+        self.cross_attn = CrossAttention(config.hidden, config.heads)
+        self.mlp = Mlp(config.hidden, int(config.hidden * config.mlp_ratio), config.hidden)
+
+    def rows(self, table: Tensor) -> list[Rows]:  # (N, 6, D)
+        """Shift, scale, gate of the attention, then of the MLP."""
+        return [Rows(*pair) for pair in zip(table.unbind(1), self.scale_shift_table.unbind(0), strict=True)]
+
+    def forward(
+        self, stream: tuple[Tensor, Tensor], frames: Frames, text: Tensor, axis: Axis, after: tuple[Rows, Rows]
+    ) -> tuple[Tensor, Tensor]:
+        """Residual stream and its modulated copy (B, T, S, D) in; both out, modulated by `after` (shift, scale)."""
+        x, h = stream
+        _, _, gate, shift, scale, gate_mlp = self.rows(frames.table)
+        x = torch.addcmul(x, gate.at(frames.level_idx), self.attn(h, axis))
+        branch = self.cross_attn(x, text, frames.text_mask)
+        x, h = gate_residual_modulate(x, branch, frames.level_idx, None, shift, scale)
+        return gate_residual_modulate(x, self.mlp(h), frames.level_idx, gate_mlp, *after)
+
+
+class FinalLayer(nn.Module):
+    """Projects modulated tokens to patches."""
+
+    def __init__(self, hidden: int, out: int) -> None:
+        super().__init__()
+        self.scale_shift_table = nn.Parameter(torch.zeros(2, hidden))
+        self.linear = nn.Linear(hidden, out)
+
+    def rows(self, table: Tensor) -> tuple[Rows, Rows]:  # (N, D)
+        """Shift and scale: both come from the same vector of the level."""
+        return Rows(table, self.scale_shift_table[0]), Rows(table, self.scale_shift_table[1])
+
+    def forward(self, h: Tensor) -> Tensor:  # (B, T, S, D) -> (B, T, S, patch values)
+        out: Tensor = self.linear(h)
+        return out

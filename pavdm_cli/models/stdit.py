@@ -1,0 +1,202 @@
+"""STDiT: a video diffusion transformer that alternates attention over space and over time, a noise level a frame.
+
+The Open-Sora v1.2 network (STDiT3) with per-frame timesteps; small, it is the embedded model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from pavdm_kernels import modulate, temporal_attention
+from torch import Tensor, nn
+
+from pavdm_cli.attention import attend
+from pavdm_cli.models.layers import (
+    Axis,
+    Block,
+    FinalLayer,
+    Frames,
+    NumberEmbedder,
+    PatchEmbedder,
+    Rope,
+    TextEmbedder,
+    position_embedding,
+)
+
+CLOSED = ("t_block.1.weight", "cross_attn.proj.weight", "final_layer.linear.weight")  # zero at the start of training
+
+
+@dataclass(frozen=True, slots=True)
+class STDiTConfig:
+    """Sizes of the network; Open-Sora's XL/2 has hidden 1152, depth 28, heads 16, 4 -> 8 channels, text 300 x 4096."""
+
+    hidden: int
+    depth: int  # pairs of one spatial and one temporal block
+    heads: int
+    in_channels: int
+    out_channels: int  # in_channels, or twice as many: the second half is not the velocity
+    text_width: int
+    text_length: int
+    patch: tuple[int, int, int] = (1, 2, 2)
+    mlp_ratio: float = 4.0
+    input_sq_size: int = 512  # pixels: the side of the square picture whose position embedding has scale 1
+
+    def __post_init__(self) -> None:
+        assert self.hidden % (4 * self.heads) == 0
+        assert self.patch[0] == 1
+
+
+class Modulation(NamedTuple):
+    """The modulation vectors of every level of a video."""
+
+    block: Tensor  # (N, 6, D)
+    final: Tensor  # (N, D)
+
+
+class Text(NamedTuple):
+    """A prompt as the blocks read it."""
+
+    kv: tuple[Tensor, ...]  # (B, L, 2, N, K) each: spatial block 0, temporal block 0, spatial block 1, ...
+    mask: Tensor | None  # bool (B, 1, 1, L), True = a word; None where all are
+
+
+class Memory(NamedTuple):
+    """Keys and values of clean frames; with `kv` None it only says how many positions lie before the noisy frames."""
+
+    kv: Tensor | None  # (depth, 2, B, C, S, N, K), normed and rotated
+    frames: int  # C
+
+
+class STDiT(nn.Module):
+    """The network; parameter names are those of the published Open-Sora weights."""
+
+    def __init__(self, config: STDiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        hidden, patch = config.hidden, config.patch
+        self.rope = Rope(hidden // config.heads)
+        self.x_embedder = PatchEmbedder(config.in_channels, hidden, patch)
+        self.t_embedder = NumberEmbedder(hidden)
+        self.fps_embedder = NumberEmbedder(hidden)
+        self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(hidden, 6 * hidden))
+        self.y_embedder = TextEmbedder(config.text_width, config.text_length, hidden)
+        self.spatial_blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.temporal_blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.final_layer = FinalLayer(hidden, patch[1] * patch[2] * config.out_channels)
+
+    def table(self, t: Tensor, fps: Tensor) -> Modulation:  # (N,), (N,) or ()
+        """Embeds and projects timesteps in [0, 1000], once a video: row n is for `t[n]` at `fps` frames a second."""
+        final = self.t_embedder(t) + self.fps_embedder(fps.reshape(-1))
+        return Modulation(self.t_block(final).unflatten(-1, (6, -1)), final)
+
+    def encode_text(self, y: Tensor, mask: Tensor | None = None) -> Text:  # (B, L, text width), (B, L)
+        """Cross-attention keys and values, once a prompt; tokens that no row of the mask shows are dropped."""
+        if mask is not None:
+            shown = mask.bool().any(0)
+            y, mask = y[:, shown], mask.bool()[:, shown]
+            mask = None if mask.all() else mask[:, None, None]
+        y = self.y_embedder(y)
+        return Text(tuple(block.cross_attn.encode(y) for block in self.blocks), mask)
+
+    def initialise(self, generator: torch.Generator | None = None) -> None:
+        """Fresh weights for training: every block starts as the identity and the output as zero (DiT's adaLN-zero)."""
+        for name, parameter in self.named_parameters():
+            if name.endswith((".bias", "scale_shift_table", *CLOSED)):
+                nn.init.zeros_(parameter)
+            elif parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter.flatten(1), generator=generator)
+        nn.init.normal_(self.y_embedder.y_embedding, std=self.config.text_width**-0.5, generator=generator)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """All blocks in the order they run."""
+        pairs = zip(self.spatial_blocks, self.temporal_blocks, strict=True)
+        return [block for pair in pairs for block in pair if isinstance(block, Block)]
+
+    def forward(
+        self,
+        z: Tensor,
+        level_idx: Tensor,
+        table: Modulation,
+        text: Text,
+        *,
+        memory: Memory | None = None,
+        clean: int = 0,
+        size: tuple[float, float] | None = None,
+    ) -> Tensor:
+        """The velocity (clean - noise) of every frame, (B, T, in_channels, H, W).
+
+        z (B, T, C, H, W); level_idx int32 (T,) or (B, T), rows of `table`; `memory` stands for clean frames before z, or
+        the first `clean` frames of z are clean: over time these see only themselves; size: height, width in pixels.
+        """
+        start, past = (0, None) if memory is None else (memory.frames, memory.kv)
+        kvs = [None] * self.config.depth if past is None else past.unbind(0)
+        angles = self.rope(start, z.shape[1])
+        over = [Axis(partial(over_time, clean=clean, memory=kv), angles) for kv in kvs]
+        h = self.walk(self.embed(z, size), level_idx, table, text, alternate(over))
+        return self.unpatchify(self.final_layer(h), z.shape[-2:])[:, :, : self.config.in_channels]
+
+    def remember(
+        self, overlap: Tensor, level_idx: Tensor, table: Modulation, text: Text, size: tuple[float, float] | None = None
+    ) -> Memory:
+        """What later calls read of the clean frames; stops at the last keys and values. Arguments as `forward`."""
+        kept: list[Tensor] = []
+
+        def keep(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            kept.append(torch.stack([k, v]))
+            return temporal_attention(q, k, v)
+
+        angles = self.rope(0, overlap.shape[1])
+        axes = alternate([Axis(keep, angles)] * self.config.depth)
+        h = self.walk(self.embed(overlap, size), level_idx, table, text, axes[:-1])
+        kept.append(torch.stack(self.blocks[-1].attn.heads_of(h, angles)[1:]))
+        return Memory(torch.stack(kept), overlap.shape[1])
+
+    def embed(self, z: Tensor, size: tuple[float, float] | None) -> Tensor:  # (B, T, C, H, W) -> (B, T, S, D)
+        """Tokens that know their place in the picture; zeros fill up the right and the bottom patches."""
+        _, height, width = self.config.patch
+        z = F.pad(z, (0, -z.shape[-1] % width, 0, -z.shape[-2] % height))
+        scale = 1.0 if size is None else math.sqrt(size[0] * size[1]) / self.config.input_sq_size
+        tokens: Tensor = self.x_embedder(z)
+        return tokens + position_embedding((z.shape[-2] // height, z.shape[-1] // width), scale, tokens)
+
+    def walk(self, x: Tensor, level_idx: Tensor, table: Modulation, text: Text, axes: Sequence[Axis]) -> Tensor:
+        """Runs one block an axis; returns the stream modulated for whatever comes after the last that ran."""
+        blocks, frames = self.blocks, Frames(level_idx, table.block, text.mask)
+        after = [block.rows(table.block)[:2] for block in blocks] + [self.final_layer.rows(table.final)]
+        h = modulate(x, level_idx, *after[0])
+        for block, kv, axis, following in zip(blocks, text.kv, axes, after[1:], strict=False):
+            x, h = block((x, h), frames, kv, axis, following)
+        return h
+
+    def unpatchify(self, patches: Tensor, size: Sequence[int]) -> Tensor:  # (B, T, S, p q c) -> (B, T, c, H, W)
+        """Puts patches back in their places and crops what was padded."""
+        _, height, width = self.config.patch
+        rows = -(-size[0] // height)
+        z = rearrange(patches, "b t (h w) (p q c) -> b t c (h p) (w q)", h=rows, p=height, q=width)
+        return z[..., : size[0], : size[1]]
+
+
+def alternate(over: Sequence[Axis]) -> list[Axis]:
+    """The axis of every block: space before each of the given ones."""
+    return [axis for time in over for axis in (Axis(over_space, None), time)]
+
+
+def over_space(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (B, T, S, N, K) -> (B, T, S, N * K)
+    """Attention of every frame over its own tokens."""
+    return attend(*(x.flatten(0, 1) for x in (q, k, v))).view(*q.shape[:3], -1)
+
+
+def over_time(q: Tensor, k: Tensor, v: Tensor, *, clean: int, memory: Tensor | None) -> Tensor:
+    """Attention of every pixel over its frames; the first `clean` frames see only one another, with no mask tensor."""
+    if clean == 0:
+        return temporal_attention(q, k, v, memory)
+    first = temporal_attention(q[:, :clean], k[:, :clean], v[:, :clean])
+    return torch.cat([first, temporal_attention(q[:, clean:], k, v)], dim=1)

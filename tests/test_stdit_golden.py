@@ -1,0 +1,56 @@
+"""The network against outputs and activations recorded from the released code, on its own recorded weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pavdm_cli.models.stdit import STDiT, STDiTConfig
+
+GOLDEN = Path(__file__).parent / "golden"
+SMALL = STDiTConfig(hidden=64, depth=2, heads=4, in_channels=4, out_channels=8, text_width=32, text_length=12)
+TOLERANCE = 2e-5
+
+
+@pytest.fixture(scope="module")
+def model() -> STDiT:
+    small = STDiT(SMALL)
+    small.load_state_dict(load_file(GOLDEN / "stdit3_small_weights.safetensors"), strict=True)
+    return small.eval()
+
+
+def run(model: STDiT, case: dict[str, Tensor], t: Tensor) -> Tensor:
+    """All eight output channels, (B, C, T, H, W); t (B, T); masks and frame rates repeat block-wise."""
+    batch, frames = t.shape
+    repeat = batch // len(case["fps"])
+    fps = case["fps"].repeat(repeat).repeat_interleave(frames)
+    text = model.encode_text(case["y"].squeeze(1), case["mask"].repeat(repeat, 1))
+    level_idx = torch.arange(batch * frames, dtype=torch.int32).view(batch, frames)
+    size = (float(case["height"][0]), float(case["width"][0]))
+    tokens: list[Tensor] = []
+    hook = model.final_layer.register_forward_hook(lambda _m, _i, out: tokens.append(out))
+    z = case["x"].transpose(1, 2)
+    with torch.no_grad():
+        velocity = model(z, level_idx, model.table(t.flatten(), fps), text, size=size)
+    hook.remove()
+    out = model.unpatchify(tokens[0], z.shape[-2:])
+    assert torch.equal(velocity, out[:, :, :4])
+    return out.transpose(1, 2)
+
+
+@pytest.mark.parametrize("name", ["stdit3_pa_odd", "stdit3_pa_cfg"])
+def test_output_equals_the_recorded_one(model: STDiT, name: str) -> None:
+    case = load_file(GOLDEN / f"{name}.safetensors")
+    torch.testing.assert_close(run(model, case, case["timestep"]), case["out"], rtol=0, atol=TOLERANCE)
+
+
+def test_a_masked_frame_is_a_frame_at_level_zero(model: STDiT) -> None:
+    case = load_file(GOLDEN / "stdit3_base_xmask.safetensors")
+    shown = case["x_mask"]  # (B, T)
+    out = run(model, case, torch.where(shown, case["timestep"][:, None], 0.0))
+    pick = shown[:, None, :, None, None].expand_as(out)
+    torch.testing.assert_close(out[pick], case["out"][pick], rtol=0, atol=TOLERANCE)
