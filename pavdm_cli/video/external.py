@@ -1,0 +1,133 @@
+"""Pictures to a video file by an ffmpeg outside this program, for what the one inside PyAV lacks."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pavdm_cli.errors import OutputError, UsageError
+from pavdm_cli.video.encode import DITHER, GROWING_MP4, PALETTE, Encoding, Frame, Track, append_gif_comment, pad_to_even
+
+HINT = "unset PAVDM_FFMPEG to do without it"
+
+
+def find_ffmpeg(named: str = "") -> str:
+    """The external ffmpeg: the one named, else imageio-ffmpeg's, else the one on PATH, else an empty string."""
+    if named:
+        found = shutil.which(named)
+        if found is None:
+            raise UsageError(f"{named!r} is not a program", "set PAVDM_FFMPEG to the path of ffmpeg, or unset it")
+        return found
+    return _bundled_ffmpeg() or shutil.which("ffmpeg") or ""
+
+
+class ExternalEncoder:
+    """Frames piped to an external ffmpeg, in a session of its own so that Ctrl-C does not end it before us."""
+
+    def __init__(self, path: Path, track: Track, encoding: Encoding, comment: str = "") -> None:
+        self._path, self._comment = path, comment
+        self._gif = path.suffix.lower() == ".gif"
+        command = _command(path, track, encoding, comment)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=self._errors, stderr=self._errors, start_new_session=True
+            )
+        except OSError as error:
+            raise OutputError(f"cannot start {command[0]}: {error.strerror}", "check PAVDM_FFMPEG") from None
+
+    def encode(self, frame: Frame, time: int) -> None:
+        """Append a frame; `time` is not looked at: a pipe of raw frames has a constant rate."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write((frame if self._gif else pad_to_even(frame)).tobytes())
+        except OSError:
+            self._fail()
+
+    def close(self) -> None:
+        """Let ffmpeg finish the file."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+            failed = self._process.wait() != 0
+        except OSError:
+            failed = True
+        if failed:
+            self._fail()
+        self._errors.close()
+        if self._gif:
+            append_gif_comment(self._path, self._comment)
+
+    def _fail(self) -> NoReturn:
+        self._process.kill()
+        self._process.wait()
+        raise OutputError(f"ffmpeg failed on {self._path.name}: {self._last_words()}", HINT)
+
+    def _last_words(self) -> str:
+        if self._errors.closed:
+            return "it has ended"
+        with self._errors:
+            self._errors.seek(0)
+            said = self._errors.read().decode(errors="replace").strip().splitlines()
+        return said[-1] if said else "it ended without a word"
+
+
+def _bundled_ffmpeg() -> str:
+    if find_spec("imageio_ffmpeg") is None:
+        return ""
+    try:
+        return str(import_module("imageio_ffmpeg").get_ffmpeg_exe())
+    except RuntimeError:  # installed without its binary
+        return ""
+
+
+def _command(path: Path, track: Track, encoding: Encoding, comment: str) -> list[str]:
+    import ffmpeg  # late: it drags in the `future` package
+
+    gif = path.suffix.lower() == ".gif"
+    width, height = track.width, track.height
+    if not gif:
+        width, height = width + width % 2, height + height % 2
+    raw = {"format": "rawvideo", "pix_fmt": "rgb24", "s": f"{width}x{height}", "framerate": str(track.rate)}
+    frames = ffmpeg.input("pipe:", **raw)
+    if gif:
+        output = _with_palette(frames).output(str(path.absolute()), loop=0)
+    else:
+        output = _to_bt709(frames).output(str(path.absolute()), **_options(path, encoding, comment))
+    output = output.global_args("-loglevel", "error", "-nostats")
+    return list(ffmpeg.compile(output, cmd=find_ffmpeg(encoding.ffmpeg), overwrite_output=True))
+
+
+def _with_palette(frames: Any) -> Any:
+    import ffmpeg
+
+    parts = frames.split()
+    palette = parts[1].filter("palettegen", **PALETTE)
+    return ffmpeg.filter([parts[0], palette], "paletteuse", **DITHER)
+
+
+def _to_bt709(frames: Any) -> Any:
+    exact = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+    return frames.filter("scale", out_color_matrix="bt709", out_range="tv", flags=exact)
+
+
+def _options(path: Path, encoding: Encoding, comment: str) -> dict[str, str]:
+    quality = "cq" if encoding.encoder.endswith("_nvenc") else "crf"
+    growing = {"movflags": GROWING_MP4} if path.suffix.lower() == ".mp4" else {}
+    return {
+        "vcodec": encoding.encoder,
+        quality: str(encoding.crf),
+        "g": str(encoding.gop),
+        "pix_fmt": "yuv420p",
+        "colorspace": "bt709",
+        "color_primaries": "bt709",
+        "color_trc": "bt709",
+        "color_range": "tv",
+        "metadata": f"comment={comment}",
+        **growing,
+    }

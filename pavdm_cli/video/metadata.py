@@ -1,0 +1,28 @@
+"""What made a video, kept in the file's comment tag as one JSON object: it survives in every container."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pavdm_cli.video.source import open_source
+
+Metadata = Mapping[str, Any]
+
+
+def to_comment(metadata: Metadata | None) -> str:
+    """The text of the comment tag; ASCII, so that no container can spoil it."""
+    return json.dumps(dict(metadata), separators=(",", ":")) if metadata else ""
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """What `to_comment` stored in a video, or None where its comment is none of ours. Raises: InputError."""
+    with open_source(path) as source:
+        tags = {key.lower(): value for key, value in source.metadata.items()}  # Matroska writes them in capitals
+    try:
+        found = json.loads(tags.get("comment", ""))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,58 @@
+"""Opens a file that may be hostile: no network, no playlists, no picture too large to hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+
+from pavdm_cli.errors import InputError
+
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
+HINT = "give a video file: mp4, mov, mkv, webm, avi or gif"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The largest input taken on: 8K pictures, and ten hours at 30 frames a second."""
+
+    pixels: int = 8192 * 4320
+    frames: int = 1_080_000
+
+
+@contextmanager
+def open_source(path: str | os.PathLike[str], limits: Limits | None = None) -> Iterator[InputContainer]:
+    """An open container of one of the formats allowed, read from a local file alone. Raises: InputError."""
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": FORMATS,
+        "max_pixels": str((limits or Limits()).pixels),  # also holds while FFmpeg looks into the streams
+    }
+    try:
+        source = av.open(str(check_input(path)), options=options, metadata_errors="replace")
+    except (OSError, av.FFmpegError, ValueError) as error:
+        raise InputError(f"{path} is not a video that can be read", HINT) from error
+    with source:
+        yield source
+
+
+def check_input(path: str | os.PathLike[str]) -> Path:
+    """The absolute path of a file that is there, is a plain file and is not empty. Raises: InputError."""
+    file = Path(path).expanduser().absolute()
+    try:
+        missing, plain = not file.exists(), file.is_file()
+        empty = plain and file.stat().st_size == 0
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be opened: {error}", HINT) from None
+    if missing:
+        raise InputError(f"{path} does not exist", HINT)
+    if not plain:
+        raise InputError(f"{path} is {'a folder' if file.is_dir() else 'not a plain file'}", HINT)
+    if empty:
+        raise InputError(f"{path} is empty", HINT)
+    return file

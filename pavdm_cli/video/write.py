@@ -1,0 +1,144 @@
+"""Frames to a video file that plays while it grows, encoded beside the model and named only when whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+import av
+
+from pavdm_cli.errors import OutputError, PavdmError
+from pavdm_cli.video.background import Background
+from pavdm_cli.video.encode import CodecEncoder, Encoder, Encoding, Frame, GifEncoder, Track
+from pavdm_cli.video.external import ExternalEncoder, find_ffmpeg
+from pavdm_cli.video.metadata import Metadata, to_comment
+from pavdm_cli.video.output import partial_path
+
+AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
+
+
+class Recording(Generic[AnyEncoder]):
+    """A file in the making: NAME.partial.EXT takes its name when whole; an interrupt keeps it, closed and playable.
+
+    Raises: OutputError, also for what went wrong in the encoder's thread since the last call.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], open_encoder: Callable[[Path], AnyEncoder]) -> None:
+        self.path = Path(path)
+        self.partial = partial_path(self.path)
+        self.kept: Path | None = None
+        self.frames = 0
+        self._closed = False
+        with self._as_output_error():
+            self.encoder = open_encoder(self.partial)
+        self._background = Background()
+
+    def put(self, frame: Frame, time: int) -> None:
+        """Append a frame (H, W, 3) that is shown from `time`, counted in the track's ticks."""
+        self.run(partial(self.encoder.encode, frame.copy(), time))
+        self.frames += 1
+
+    def run(self, call: Callable[[], None]) -> None:
+        """Run a call on the encoder after all that was put before it."""
+        with self._as_output_error():
+            self._background.submit(call)
+
+    def flush(self) -> None:
+        """Wait until the encoder has taken every frame."""
+        with self._as_output_error():
+            self._background.flush()
+
+    def finish(self) -> Path:
+        """Close the file and give it its name."""
+        assert self.frames, "a video has a frame at least"
+        with self._as_output_error():
+            self._background.join()
+            self._close()
+            os.replace(self.partial, self.path)
+        return self.path
+
+    def keep_partial(self) -> Path | None:
+        """Close the file so that it plays, under its partial name; None, and no file, if it has no frame."""
+        self._stop()
+        if self.partial.exists() and self.frames and self.partial.stat().st_size:
+            self.kept = self.partial
+        else:
+            self.partial.unlink(missing_ok=True)
+        return self.kept
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.keep_partial()
+        elif not self._closed:
+            self._finish_or_keep()
+
+    def _finish_or_keep(self) -> None:
+        try:
+            self.finish()
+        except BaseException:
+            self.keep_partial()
+            raise
+
+    def _stop(self) -> None:
+        with suppress(OSError, av.FFmpegError, PavdmError):  # a full disk fails here a second time
+            self._background.join()
+        with suppress(OSError, av.FFmpegError, PavdmError):
+            self._close()
+
+    def _close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self.encoder.close()
+
+    @contextmanager
+    def _as_output_error(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, av.FFmpegError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            hint = f"what was written plays: {self.partial}" if self.frames else "choose another folder with -o"
+            raise OutputError(f"cannot write {self.path}: {reason}", hint) from None
+
+
+class VideoWriter(Recording[Encoder]):
+    """Writes frames at a constant rate to MP4, Matroska, WebM or GIF, by the suffix of `path`."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        width: int,
+        height: int,
+        rate: Fraction | int,
+        metadata: Metadata | None = None,
+        encoding: Encoding | None = None,
+    ) -> None:
+        self.track = Track(width, height, Fraction(rate))
+        super().__init__(path, partial(open_encoder, self.track, encoding or Encoding(), to_comment(metadata)))
+
+    def write(self, frames: Iterable[Frame]) -> None:
+        """Append frames (T, H, W, 3), or any iterable of (H, W, 3), uint8 RGB of the file's size."""
+        for frame in frames:
+            assert frame.shape == (self.track.height, self.track.width, 3), f"{frame.shape} is not the file's size"
+            self.put(frame, self.frames)
+
+
+def open_encoder(track: Track, encoding: Encoding, comment: str, path: Path) -> Encoder:
+    """The encoder for the suffix: external for GIF where there is an ffmpeg, and for an encoder asked for by name."""
+    if encoding.encoder:
+        return ExternalEncoder(path, track, encoding, comment)
+    if path.suffix.lower() != ".gif":
+        return CodecEncoder(path, track, encoding, comment)
+    if find_ffmpeg(encoding.ffmpeg):
+        return ExternalEncoder(path, track, encoding, comment)
+    return GifEncoder(path, track, comment)

@@ -1,0 +1,383 @@
+"""Writing: what comes back is what was given, at any moment, whatever stops it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from pavdm_cli.errors import InputError, OutputError, UsageError
+from pavdm_cli.video import SUFFIXES, Encoding, VideoWriter, check_output, default_name, partial_path, read_metadata
+from pavdm_cli.video.encode import EXACT
+from pavdm_cli.video.external import find_ffmpeg
+
+COLOURS = [(200, 30, 60), (0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 0, 255), (18, 52, 86), (240, 200, 20)]
+ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and file limits of POSIX")
+
+
+def write_all(writer: VideoWriter, frames: np.ndarray) -> None:
+    with writer:
+        writer.write(frames)
+
+
+def solid(colour: tuple[int, int, int], count: int = 6, size: tuple[int, int] = (48, 64)) -> np.ndarray:
+    return np.full((count, *size, 3), colour, np.uint8)
+
+
+def decode(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as file:
+        return [frame.to_ndarray(format="rgb24", interpolation=EXACT) for frame in file.decode(video=0)]
+
+
+def playable(path: Path) -> int:
+    """How many frames a player shows of a file whose end may be missing."""
+    shown = 0
+    with av.open(str(path)) as file:
+        for packet in file.demux(video=0):
+            with suppress(av.error.InvalidDataError):
+                shown += len(packet.decode())
+    return shown
+
+
+def times(path: Path) -> list[Fraction]:
+    with av.open(str(path)) as file:
+        return [frame.pts * frame.time_base for frame in file.decode(video=0)]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("colour", COLOURS, ids=str)
+def test_a_solid_colour_survives_the_round_trip(tmp_path: Path, suffix: str, colour: tuple[int, int, int]) -> None:
+    path = tmp_path / f"clip{suffix}"
+    with VideoWriter(path, 64, 48, 12) as writer:
+        writer.write(solid(colour))
+    frames = decode(path)
+    assert len(frames) == 6
+    assert max(np.abs(frame.astype(int) - colour).max() for frame in frames) <= 2
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_exactly_the_frames_given_come_back_in_order_from_time_zero(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"clip{suffix}"
+    levels = np.linspace(0, 250, 31).astype(np.uint8)
+    with VideoWriter(path, 64, 48, 10) as writer:
+        for start in range(0, 31, 7):
+            writer.write(np.stack([np.full((48, 64, 3), level) for level in levels[start : start + 7]]))
+    assert np.allclose([frame.mean() for frame in decode(path)], levels, atol=2)
+    assert [float(time) for time in times(path)] == pytest.approx([k / 10 for k in range(31)], abs=0.0011)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_an_odd_size_is_padded_to_even_by_one_replicated_line(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"odd{suffix}"
+    picture = np.zeros((1, 31, 45, 3), np.uint8)
+    picture[:, -1:], picture[:, :, -1:] = 250, 250
+    with VideoWriter(path, 45, 31, 12, encoding=Encoding(crf=4)) as writer:
+        writer.write(picture)
+    frame = decode(path)[0]
+    assert frame.shape == (32, 46, 3)
+    assert frame[31].min() > 230
+    assert frame[:, 45].min() > 230
+
+
+def test_a_frame_may_be_changed_by_its_owner_once_it_is_given(tmp_path: Path) -> None:
+    path, frames = tmp_path / "clip.mp4", solid((90, 90, 90))
+    with VideoWriter(path, 64, 48, 12) as writer:
+        writer.write(frames)
+        frames[:] = 255
+    assert abs(decode(path)[-1].mean() - 90) <= 2
+
+
+def test_a_lower_crf_is_a_larger_and_closer_file(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), np.uint8)
+    sizes = {}
+    for crf in (10, 40):
+        with VideoWriter(tmp_path / f"{crf}.mp4", 64, 48, 12, encoding=Encoding(crf=crf)) as writer:
+            writer.write(picture)
+        sizes[crf] = (tmp_path / f"{crf}.mp4").stat().st_size
+    assert sizes[10] > 1.5 * sizes[40]
+
+
+def test_the_file_is_tagged_bt709(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "clip.mp4", 64, 48, 12) as writer:
+        writer.write(solid((1, 2, 3)))
+    with av.open(str(tmp_path / "clip.mp4")) as file:
+        codec = file.streams.video[0].codec_context
+        assert (codec.color_primaries, codec.color_trc, codec.colorspace, codec.color_range) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_metadata_survives_in_every_container(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"clip{suffix}"
+    metadata = {
+        "prompt": 'a "red" ballön; = \\ \U0001f388' * 20,
+        "seed": 2**63,
+        "settings": {"steps": 30, "size": [64, 96]},
+    }
+    with VideoWriter(path, 64, 48, 12, metadata) as writer:
+        writer.write(solid((9, 9, 9)))
+    assert read_metadata(path) == metadata
+
+
+def test_a_video_without_our_metadata_has_none(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "clip.mp4", 64, 48, 12) as writer:
+        writer.write(solid((9, 9, 9)))
+    assert read_metadata(tmp_path / "clip.mp4") is None
+    with pytest.raises(InputError):
+        read_metadata(tmp_path / "missing.mp4")
+
+
+# While it grows
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_file_plays_while_it_grows_under_its_partial_name(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"clip{suffix}"
+    with VideoWriter(path, 64, 48, 12, {"seed": 1}, Encoding(gop=12)) as writer:
+        writer.write(noise(96))
+        writer.flush()
+        assert not path.exists()
+        shutil.copy(writer.partial, tmp_path / f"seen{suffix}")
+    assert len(decode(tmp_path / f"seen{suffix}")) >= 24
+    assert suffix == ".gif" or read_metadata(tmp_path / f"seen{suffix}") == {"seed": 1}
+    assert len(decode(path)) == 96
+    assert not writer.partial.exists()
+
+
+def noise(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 48, 64, 3), np.uint8)
+
+
+@ON_POSIX
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_the_file_plays_after_a_kill(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"clip{suffix}"
+    script = f"""
+        import sys, numpy as np
+        from pavdm_cli.video import Encoding, VideoWriter
+        writer = VideoWriter({str(path)!r}, 64, 48, 12, {{"seed": 1}}, Encoding(gop=12))
+        while True:
+            writer.write(np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), np.uint8))
+            print(writer.frames, flush=True)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process, process.stdout:
+        written = next(int(line) for line in process.stdout if int(line) >= 120)
+        process.send_signal(signal.SIGKILL)
+    assert playable(partial_path(path)) >= written - 8 - 60  # the queue, and what the encoder looks ahead
+    assert read_metadata(partial_path(path)) == {"seed": 1}
+    assert not path.exists()
+
+
+def interrupted(writer: VideoWriter, kind: type[BaseException]) -> None:
+    with writer:
+        writer.write(solid((50, 60, 70), 17))
+        raise kind
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
+def test_what_was_written_before_an_interrupt_is_kept_whole(tmp_path: Path, suffix: str, kind: type) -> None:
+    path = tmp_path / f"clip{suffix}"
+    writer = VideoWriter(path, 64, 48, 12, {"seed": 1})
+    with pytest.raises(kind):
+        interrupted(writer, kind)
+    assert writer.kept == writer.partial == tmp_path / f"clip.partial{suffix}"
+    assert len(decode(writer.kept)) == 17
+    assert read_metadata(writer.kept) == {"seed": 1}
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_error_before_the_first_frame_leaves_nothing(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(ValueError, match="early"), VideoWriter(tmp_path / f"clip{suffix}", 64, 48, 12) as writer:
+        raise ValueError("early")
+    assert writer.kept is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_video_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"older")
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(VideoWriter(path, 64, 48, 12), KeyboardInterrupt)
+    assert path.read_bytes() == b"older"
+    with VideoWriter(path, 64, 48, 12) as writer:
+        writer.write(solid((5, 5, 5)))
+    assert len(decode(path)) == 6
+
+
+# When it cannot be written
+
+
+@ON_POSIX
+def test_a_full_disk_is_one_line_and_what_was_written_plays(tmp_path: Path) -> None:
+    script = f"""
+        import resource, numpy as np
+        from pavdm_cli.errors import OutputError
+        from pavdm_cli.video import Encoding, VideoWriter
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+        rng = np.random.default_rng(0)
+        try:
+            with VideoWriter({str(tmp_path / "clip.mp4")!r}, 64, 48, 12, None, Encoding(gop=12)) as writer:
+                while True:
+                    writer.write(rng.integers(0, 256, (12, 48, 64, 3), np.uint8))
+        except OutputError as error:
+            print(error.message, "|", error.hint, "|", writer.kept)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert "File too large" in done.stdout
+    assert done.stdout.count("clip.partial.mp4") == 2
+    assert playable(tmp_path / "clip.partial.mp4") >= 24
+    assert not (tmp_path / "clip.mp4").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the full device of Linux")
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_no_space_left_is_an_output_error(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"clip.partial{suffix}").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="No space left"):
+        write_all(VideoWriter(tmp_path / f"clip{suffix}", 64, 48, 12, None, Encoding(gop=4)), noise(240))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("clip.txt", UsageError, ".mp4, .mkv, .webm, .gif"),
+        ("clip", UsageError, ".mp4, .mkv, .webm, .gif"),
+        ("taken.mp4", OutputError, "--force"),
+        ("folder.mp4", OutputError, "folder"),
+        ("missing/clip.mp4", OutputError, "does not exist"),
+        (f"{'x' * 300}.mp4", OutputError, "too long"),
+    ],
+)
+def test_a_place_that_takes_no_video_is_refused_before_any_work(
+    tmp_path: Path, name: str, kind: type[OutputError | UsageError], words: str
+) -> None:
+    (tmp_path / "taken.mp4").touch()
+    (tmp_path / "folder.mp4").mkdir()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(kind) as caught:
+        check_output(tmp_path / name)
+    assert words in f"{caught.value.message} {caught.value.hint}"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_force_takes_a_name_that_exists_and_touches_nothing_yet(tmp_path: Path) -> None:
+    (tmp_path / "taken.MP4").write_bytes(b"older")
+    (tmp_path / "taken.partial.MP4").write_bytes(b"interrupted")
+    assert check_output(tmp_path / "taken.MP4", force=True) == tmp_path / "taken.MP4"
+    assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == [b"older", b"interrupted"]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    with pytest.raises(OutputError, match="cannot write"):
+        check_output(tmp_path / "clip.mp4")
+
+
+def test_a_default_name_is_made_of_the_prompt_and_the_seed_and_is_free(tmp_path: Path) -> None:
+    name = default_name("A red balloon, drifting — over Häuser!", 42, tmp_path)
+    assert name == tmp_path / "a-red-balloon-drifting-over-hauser-42.mp4"
+    name.touch()
+    assert default_name("A red balloon drifting over hauser", 42, tmp_path).stem.endswith("-42-2")
+    (tmp_path / "a-red-balloon-drifting-over-hauser-42-2.partial.mp4").touch()
+    assert default_name("A red balloon drifting over hauser", 42, tmp_path).stem.endswith("-42-3")
+
+
+@pytest.mark.parametrize("prompt", ["", "气球", "../../etc/passwd", "x" * 500, "word " * 100])
+def test_a_default_name_is_short_and_stays_in_its_folder(tmp_path: Path, prompt: str) -> None:
+    name = default_name(prompt, 7, tmp_path, ".gif")
+    assert name.parent == tmp_path
+    assert len(name.name) <= 60
+    assert name.stem.endswith("-7")
+
+
+# By an external ffmpeg
+
+STAND_IN = """\
+#!{python}
+# Stands in for ffmpeg: notes what it was asked, reads the frames, writes what a GIF ends with.
+import json, os, sys
+frames = sys.stdin.buffer.read()
+note = {{"arguments": sys.argv[1:], "bytes": len(frames), "own_session": os.getsid(0) == os.getpid()}}
+json.dump(note, open({log!r}, "w"))
+target = next(word for word in sys.argv if ".partial." in word)
+open(target, "wb").write(b"GIF89a;")
+sys.exit({ending!r})
+"""
+
+
+def stand_in(folder: Path, ending: str | int = 0) -> str:
+    program = folder / "ffmpeg"
+    program.write_text(STAND_IN.format(python=sys.executable, log=str(folder / "log.json"), ending=ending))
+    program.chmod(0o755)
+    return str(program)
+
+
+@ON_POSIX
+def test_a_gif_goes_through_the_ffmpeg_that_is_named(tmp_path: Path) -> None:
+    encoding = Encoding(ffmpeg=stand_in(tmp_path))
+    with VideoWriter(tmp_path / "clip.gif", 45, 31, 12, {"seed": 3}, encoding) as writer:
+        writer.write(np.zeros((5, 31, 45, 3), np.uint8))
+    asked = json.loads((tmp_path / "log.json").read_text())
+    assert asked["bytes"] == 5 * 31 * 45 * 3
+    assert asked["own_session"]
+    assert any("palettegen" in word and "paletteuse" in word for word in asked["arguments"])
+    assert b'!\xfe\x0a{"seed":3}\x00;' in (tmp_path / "clip.gif").read_bytes()
+
+
+@ON_POSIX
+def test_an_encoder_asked_for_by_name_runs_in_the_external_ffmpeg(tmp_path: Path) -> None:
+    encoding = Encoding(crf=20, gop=12, encoder="h264_nvenc", ffmpeg=stand_in(tmp_path))
+    with VideoWriter(tmp_path / "clip.mp4", 45, 31, Fraction(24000, 1001), {"seed": 3}, encoding) as writer:
+        writer.write(np.zeros((5, 31, 45, 3), np.uint8))
+    asked = json.loads((tmp_path / "log.json").read_text())
+    line = " ".join(asked["arguments"])
+    assert asked["bytes"] == 5 * 32 * 46 * 3
+    for words in (
+        "-framerate 24000/1001",
+        "-vcodec h264_nvenc",
+        "-cq 20",
+        "-g 12",
+        "frag_keyframe",
+        'comment={"seed":3}',
+    ):
+        assert words in line
+
+
+@ON_POSIX
+def test_a_failing_external_ffmpeg_is_an_output_error_with_its_last_line(tmp_path: Path) -> None:
+    encoding = Encoding(ffmpeg=stand_in(tmp_path, "first line\nUnknown encoder"))
+    with pytest.raises(OutputError, match="Unknown encoder"):
+        write_all(VideoWriter(tmp_path / "clip.gif", 64, 48, 12, None, encoding), solid((1, 1, 1)))
+    assert not (tmp_path / "clip.gif").exists()
+
+
+def test_an_ffmpeg_that_is_named_but_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a program"):
+        find_ffmpeg(str(tmp_path / "ffmpeg"))
+
+
+@pytest.mark.skipif(not find_ffmpeg(), reason="no ffmpeg outside PyAV")
+def test_a_real_external_ffmpeg_writes_what_pyav_writes(tmp_path: Path) -> None:
+    for encoding in (Encoding(encoder="libx264"), Encoding()):
+        path = tmp_path / ("clip.mp4" if encoding.encoder else "clip.gif")
+        with VideoWriter(path, 64, 48, 10, {"seed": 3}, encoding) as writer:
+            writer.write(solid((200, 30, 60), 20))
+        assert len(decode(path)) == 20
+        assert np.abs(decode(path)[7].astype(int) - (200, 30, 60)).max() <= 2
+        assert read_metadata(path) == {"seed": 3}
