@@ -1,0 +1,155 @@
+"""The one loop of every method: a schedule and a denoiser in, finished chunks of latents out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from pavdm_cli.denoiser import Denoiser, Memory
+from pavdm_cli.noise import Noise, add_noise
+from pavdm_cli.schedule import Schedule
+from pavdm_kernels import euler_step
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that the next step needs of the video so far: sampling that starts from a saved state goes on bit for bit.
+
+    A chunk that the last step finished is still in front of the window; the next step takes it out.
+    """
+
+    now: int  # steps done
+    chunks: range  # those in the window, oldest first; re-made chunks of a given clip are negative
+    window: Tensor  # (B, T, C, H, W)
+    overlap: Tensor  # (B, E or fewer, C, H, W), clean
+    originals: Tensor  # (B, 0 or more, C, H, W), given chunks still in the window, which replace their re-made copies
+
+
+def sample(
+    schedule: Schedule,
+    denoiser: Denoiser,
+    noise: Noise,
+    sigmas: Tensor,
+    *,
+    chunks: int | None,
+    start: State | None = None,
+) -> Iterator[Tensor]:
+    """Yields the new chunks, (B, chunk, C, H, W), each as soon as it is clean. Arguments as `walk`."""
+    for state in walk(schedule, denoiser, noise, sigmas, chunks=chunks, start=start):
+        if schedule.level(state.chunks[0], state.now) == 0 and not state.originals.shape[1]:
+            yield state.window[:, : schedule.chunk].clone()
+
+
+def walk(
+    schedule: Schedule,
+    denoiser: Denoiser,
+    noise: Noise,
+    sigmas: Tensor,
+    *,
+    chunks: int | None,
+    start: State | None = None,
+) -> Iterator[State]:
+    """Yields the state after every step, till `chunks` new chunks have left (None: for ever).
+
+    sigmas (steps + 1,) also says on which device and in which precision latents are kept; start: `from_nothing` unless
+    given, else `from_clip`, `from_noised` or a state that an earlier walk yielded.
+    """
+    assert len(sigmas) == schedule.steps + 1
+    state = start or from_nothing(noise, sigmas)
+    step_sizes = sigmas.diff(prepend=sigmas[:1])  # (steps + 1,): what one step takes off each level
+    on_device = cache(lambda levels: torch.tensor(levels, dtype=torch.int32, device=sigmas.device))
+    memory, remembered = None, None
+    while present := schedule.present(state.now, state.chunks.start, chunks):
+        state = move_on(state, present, schedule, noise)
+        if schedule.renoised or state.overlap is not remembered:
+            memory, remembered = recall(state, schedule, denoiser, noise, sigmas), state.overlap
+        levels = on_device(schedule.levels(present, state.now))
+        window = advance(state.window, levels, memory, denoiser=denoiser, step_sizes=step_sizes)
+        state = replace(state, now=state.now + 1, window=window)
+        yield state
+
+
+@torch.no_grad()
+def advance(
+    window: Tensor, levels: Tensor, memory: Memory | None, *, denoiser: Denoiser, step_sizes: Tensor
+) -> Tensor:  # (B, T, C, H, W), (T,)
+    """One step: every latent of the window goes down one level."""
+    return euler_step(window, denoiser(window, levels, memory), levels, step_sizes)
+
+
+def shift(window: Tensor, noise: Tensor, leaving: int) -> Tensor:
+    """Takes `leaving` latents out in front and `noise` in behind; growth takes none out, the end none in."""
+    return torch.cat([window[:, leaving:], noise], dim=1)
+
+
+def move_on(state: State, present: range, schedule: Schedule, noise: Noise) -> State:
+    """Lets chunks out of the window, which become its overlap, and others in, until those in it are `present`."""
+    if present == state.chunks:
+        return state
+    leaving = (present.start - state.chunks.start) * schedule.chunk
+    entering = draw(noise, schedule.latents(range(state.chunks.stop, present.stop)), state.window)
+    window = shift(state.window, entering, leaving)
+    moved = replace(state, chunks=present, window=window)
+    if not leaving:
+        return moved
+    left = (state.originals if state.originals.shape[1] else state.window)[:, :leaving]
+    overlap = last(torch.cat([state.overlap, left], dim=1), schedule.overlap)
+    return replace(moved, overlap=overlap, originals=state.originals[:, leaving:])
+
+
+@torch.no_grad()
+def recall(state: State, schedule: Schedule, denoiser: Denoiser, noise: Noise, sigmas: Tensor) -> Memory | None:
+    """What the denoiser remembers of the overlap, shown as the schedule wants it."""
+    length = state.overlap.shape[1]
+    if not length:
+        return None
+    if not schedule.renoised:
+        return denoiser.remember(state.overlap, 0)
+    first = schedule.latents(state.chunks).start
+    fresh = draw(noise, range(first - length, first), state.overlap, state.now)
+    level = schedule.level(state.chunks[0], state.now)
+    return denoiser.remember(add_noise(state.overlap, fresh, sigmas[level]), level)
+
+
+def from_nothing(noise: Noise, sigmas: Tensor) -> State:
+    """Text to video: no overlap until the first chunk has left."""
+    nothing = noise(0, None).to(sigmas)[:, None][:, :0]
+    return State(0, range(0), nothing, nothing, nothing)
+
+
+def from_clip(schedule: Schedule, clip: Tensor, sigmas: Tensor) -> State:
+    """Goes on from clean latents (B, T, C, H, W), whose last ones are the overlap."""
+    clip = clip.to(sigmas)
+    return State(0, range(0), clip[:, :0], last(clip, schedule.overlap), clip[:, :0])
+
+
+def from_noised(schedule: Schedule, clip: Tensor, noise: Noise, sigmas: Tensor, *, keep_copies: bool = False) -> State:
+    """Goes on from a clip whose last chunks are noised to the levels of a full window and made again (algorithm 1).
+
+    Each re-made copy helps the chunks after it and is dropped: its original becomes the overlap. With `keep_copies` the
+    copies themselves do, and are yielded, as in the paper. A clip too short for that has fewer chunks noised, or none.
+    """
+    clip = clip.to(sigmas)
+    length = max(0, clip.shape[1] - schedule.overlap)
+    chunks = range(-min(schedule.capacity - 1, length // schedule.chunk), 0)
+    before, originals = clip.tensor_split([clip.shape[1] - len(chunks) * schedule.chunk], dim=1)
+    levels = torch.tensor(schedule.levels(chunks, 0), dtype=torch.int64, device=sigmas.device)
+    window = add_noise(originals, draw(noise, schedule.latents(chunks), originals), sigmas[levels][:, None, None, None])
+    overlap = last(before, schedule.overlap)
+    return State(0, chunks, window, overlap, originals[:, :0] if keep_copies else originals)
+
+
+def draw(noise: Noise, latents: range, like: Tensor, step: int | None = None) -> Tensor:
+    """Noise of these latents (at a step), side by side, on the device and in the precision of `like`."""
+    if not latents:
+        return like[:, :0]
+    return torch.stack([noise(index, step) for index in latents], dim=1).to(like)
+
+
+def last(latents: Tensor, length: int) -> Tensor:
+    """At most the last `length` latents."""
+    return latents[:, max(0, latents.shape[1] - length) :]

@@ -1,0 +1,149 @@
+"""Which chunk is at which noise level, and when: one formula for every method, in integers.
+
+Chunk i enters the window as pure noise at step i * stride, loses one level a step, and leaves clean `steps` later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+
+from pavdm_cli.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """All that tells one method from another: growth, steady state and drain follow from which chunks exist."""
+
+    steps: int  # model calls that take a chunk from noise to clean
+    stride: int  # steps from one chunk's entry to the next, 1 to `steps`
+    chunk: int  # latents that share a level
+    overlap: int  # clean latents kept in front of the window; 0: none
+    renoised: bool = False  # the overlap is shown at the window's level (paper eq. 6) instead of clean (eq. 5)
+    note: str = ""  # one line for the user where a value was changed to fit
+
+    def __post_init__(self) -> None:
+        assert 1 <= self.stride <= self.steps
+        assert self.chunk >= 1
+        assert self.overlap >= 0
+
+    @property
+    def capacity(self) -> int:
+        """Chunks in a full window, P."""
+        return -(-self.steps // self.stride)
+
+    @property
+    def window(self) -> int:
+        """Noisy latents in a full window."""
+        return self.capacity * self.chunk
+
+    def total(self, chunks: int) -> int:
+        """Model calls that a video of `chunks` new chunks takes, from its first noise to its last clean latent."""
+        return (chunks - 1) * self.stride + self.steps if chunks else 0
+
+    def level(self, chunk: int, now: int) -> int:
+        """Level of a chunk before step `now`: `steps` when it enters, 0 when it is clean."""
+        return self.steps - (now - chunk * self.stride)
+
+    def present(self, now: int, first: int = 0, chunks: int | None = None) -> range:
+        """Chunks that step `now` denoises, oldest first, of those from `first` to `chunks` - 1 (None: no end)."""
+        oldest = max(first, (now - self.steps) // self.stride + 1)
+        newest = now // self.stride
+        return range(oldest, newest + 1 if chunks is None else min(newest + 1, chunks))
+
+    def latents(self, chunks: range) -> range:
+        """Indices of the latents in these chunks; those of a given clip are negative."""
+        return range(chunks.start * self.chunk, chunks.stop * self.chunk)
+
+    def levels(self, chunks: range, now: int) -> tuple[int, ...]:
+        """Levels of all latents in these chunks before step `now`."""
+        return tuple(self.level(chunk, now) for chunk in chunks for _ in range(self.chunk))
+
+
+def pa(steps: int, window: int, chunk: int, overlap: bool = True) -> Schedule:
+    """Progressive levels; where the window holds more chunks than there are steps, several go together as a wider one.
+
+    The overlap stays `chunk` latents even then, since that is what a model has learnt to see. Paper sections 3.1-3.4.
+
+    Raises: UsageError if `window` is no multiple of `chunk`, or `steps` and `window` / `chunk` do not divide.
+    """
+    _check_positive(steps=steps, window=window, chunk=chunk)
+    held = _chunks_held(window, chunk)
+    _check_steps(steps, held)
+    if steps >= held:
+        return Schedule(steps, steps // held, chunk, chunk * overlap)
+    width = window // steps
+    note = f"chunk widened from {chunk} to {width} latents: {steps} steps give a window of {window} only {steps} levels"
+    return Schedule(steps, 1, width, chunk * overlap, note=note)
+
+
+def rn(steps: int, window: int, chunk: int, overlap: bool = True) -> Schedule:
+    """Clip after clip at one level, the last `chunk` latents of the one before shown clean. Paper eq. 5.
+
+    Raises: UsageError if a value is below 1.
+    """
+    _check_positive(steps=steps, window=window, chunk=chunk)
+    return Schedule(steps, steps, window, chunk * overlap)
+
+
+def rw(steps: int, window: int, chunk: int, overlap: bool = True) -> Schedule:
+    """As `rn`, the last latents re-noised at every step to the level of the clip. Paper eq. 6.
+
+    Raises: UsageError if a value is below 1.
+    """
+    _check_positive(steps=steps, window=window, chunk=chunk)
+    return Schedule(steps, steps, window, chunk * overlap, renoised=True)
+
+
+def fifo(steps: int, window: int, chunk: int, overlap: bool = True) -> Schedule:
+    """One latent a step, so `steps` noisy latents, of which `partitioned` shows the model `window` at a time.
+
+    Raises: UsageError if a value is below 1. Source: FIFO-Diffusion, whose lookahead needs clean latents in front too.
+    """
+    _check_positive(steps=steps, window=window, chunk=chunk)
+    return Schedule(steps, 1, 1, chunk * overlap)
+
+
+def one_clip(steps: int, window: int, chunk: int = 1, overlap: bool = False) -> Schedule:
+    """Ordinary diffusion of a window at one level; a second chunk would know nothing of the first. Paper section 2.1.
+
+    `chunk` and `overlap` are there so that all methods are called alike, and change nothing.
+
+    Raises: UsageError if a value is below 1.
+    """
+    _check_positive(steps=steps, window=window, chunk=chunk)
+    return Schedule(steps, steps, window, 0)
+
+
+METHODS: dict[str, Callable[..., Schedule]] = {"pa": pa, "rn": rn, "rw": rw, "fifo": fifo, "one": one_clip}
+
+
+def _check_positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise UsageError(f"{name} must be at least 1, got {value}")
+
+
+def _chunks_held(window: int, chunk: int) -> int:
+    if window % chunk:
+        near = _nearest(window, lambda value: value % chunk == 0)
+        raise UsageError(f"window must be a multiple of chunk {chunk}, got {window}; try {near}")
+    return window // chunk
+
+
+def _check_steps(steps: int, held: int) -> None:
+    def fits(value: int) -> bool:
+        return value % held == 0 or held % value == 0
+
+    if not fits(steps):
+        raise UsageError(
+            f"steps must be a multiple of the {held} chunks in the window, or divide them, got {steps}; "
+            f"try {_nearest(steps, fits)}"
+        )
+
+
+def _nearest(value: int, fits: Callable[[int], bool]) -> str:
+    below = next((near for near in range(value - 1, 0, -1) if fits(near)), None)
+    above = next(near for near in count(value + 1) if fits(near))
+    return f"{above}" if below is None else f"{below} or {above}"

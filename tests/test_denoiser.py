@@ -1,0 +1,68 @@
+"""The wrappers: guidance in one batch of two, and windows longer than the model can hold."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from exact import NOISE, SHAPE, Mixing, sigmas_of
+from torch import Tensor
+
+from pavdm_cli.denoiser import Bound, Memory, guided, partitioned
+from pavdm_cli.sampler import sample
+from pavdm_cli.schedule import Schedule, fifo, pa, rw
+
+
+class TwoPrompts(Mixing):
+    """Its first half of the batch wants another velocity than its second."""
+
+    def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
+        conditional, unconditional = super().__call__(window, levels, memory).chunk(2)
+        return torch.cat([conditional + 1, unconditional])
+
+
+@pytest.mark.parametrize("schedule", [pa(6, 6, 2), rw(4, 4, 2)])
+def test_guidance_extrapolates_from_the_unconditional_velocity(schedule: Schedule) -> None:
+    """Both halves see the same latents and overlap, so the guided velocity is the plain one plus the scale."""
+
+    class Shifted(Mixing):
+        def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
+            return super().__call__(window, levels, memory) + 7
+
+    sigmas, inner = sigmas_of(schedule), TwoPrompts()
+    out = list(sample(schedule, guided(inner, 7.0), NOISE, sigmas, chunks=4))
+    expected = list(sample(schedule, Shifted(), NOISE, sigmas, chunks=4))
+    assert inner.calls == schedule.total(4)
+    assert out[0].shape[0] == SHAPE[0]
+    torch.testing.assert_close(torch.cat(out, 1), torch.cat(expected, 1), atol=1e-10, rtol=0)
+
+
+def record(calls: list[tuple[list[int], Memory]]) -> Bound:
+    """Gives the window back as velocity, and notes the levels and the memory of each call."""
+
+    def velocity(window: Tensor, levels: Tensor, memory: Memory | None) -> Tensor:
+        calls.append((levels.tolist(), memory))
+        return window
+
+    return Bound(lambda overlap, level: "memory", velocity)
+
+
+@pytest.mark.parametrize("span", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("length", range(1, 14))
+def test_a_long_window_is_covered_once_with_cleaner_latents_in_front(length: int, span: int) -> None:
+    calls: list[tuple[list[int], Memory]] = []
+    window, levels = torch.randn(1, length, 1, 1, 1), torch.arange(1, length + 1, dtype=torch.int32)
+    assert torch.equal(partitioned(record(calls), span)(window, levels, "memory"), window)
+    assert [memory for _, memory in calls] == ["memory"] + [None] * (len(calls) - 1)
+    assert all(len(shown) == min(span, length) for shown, _ in calls)
+    ends = [shown[-1] for shown, _ in calls]
+    assert all(after - before <= span // 2 for before, after in pairwise(ends))
+    assert ends[-1] == length
+
+
+def test_partitioning_changes_nothing_for_a_model_that_looks_at_single_latents() -> None:
+    schedule = fifo(8, 4, 2)
+    denoiser = Bound(lambda overlap, level: None, lambda window, levels, memory: torch.tanh(window))
+    sigmas = sigmas_of(schedule)
+    whole = sample(schedule, denoiser, NOISE, sigmas, chunks=5)
+    parts = sample(schedule, partitioned(denoiser, 4), NOISE, sigmas, chunks=5)
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))

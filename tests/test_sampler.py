@@ -1,0 +1,189 @@
+"""The loop under every method, with denoisers that check, or depend on, all that they are shown."""
+
+import gc
+from itertools import islice
+
+import pytest
+import torch
+from exact import NOISE, Mixing, assert_same, clean_latents, every_method, joined, run_exact, sigmas_of
+from torch import Tensor
+
+from pavdm_cli.noise import linear_sigmas
+from pavdm_cli.sampler import State, from_noised, sample, walk
+from pavdm_cli.schedule import Schedule, fifo, one_clip, pa, rn, rw
+
+
+@every_method
+@pytest.mark.parametrize("chunks", [1, 2, 6])
+def test_from_nothing_the_video_is_recovered_and_all_shown_is_right(schedule: Schedule, chunks: int) -> None:
+    out = run_exact(schedule, chunks=chunks)
+    assert_same(out, clean_latents(range(chunks * schedule.chunk)))
+
+
+@every_method
+@pytest.mark.parametrize("given", [1, 2, 7])
+def test_from_a_clip_the_video_goes_on(schedule: Schedule, given: int) -> None:
+    out = run_exact(schedule, given=given)
+    assert_same(out, clean_latents(range(5 * schedule.chunk)))
+
+
+@every_method
+@pytest.mark.parametrize("given", [1, 4, 40])
+def test_from_a_noised_clip_only_new_chunks_come_out(schedule: Schedule, given: int) -> None:
+    out = run_exact(schedule, given=given, noised=True)
+    assert_same(out, clean_latents(range(5 * schedule.chunk)))
+
+
+def test_one_clip_is_a_window_at_one_level() -> None:
+    assert_same(run_exact(one_clip(5, 7), chunks=1), clean_latents(range(7)))
+
+
+def test_no_new_chunks_from_a_noised_clip_is_an_empty_video() -> None:
+    schedule = pa(6, 6, 2)
+    sigmas = sigmas_of(schedule)
+    start = from_noised(schedule, clean_latents(range(-6, 0)), NOISE, sigmas)
+    assert not list(sample(schedule, Mixing(), NOISE, sigmas, chunks=0, start=start))
+
+
+def run_mixing(schedule: Schedule, chunks: int, start: State | None = None) -> list[Tensor]:
+    return list(sample(schedule, Mixing(), NOISE, sigmas_of(schedule), chunks=chunks, start=start))
+
+
+@every_method
+@pytest.mark.parametrize("extra", [0, 1, 3])
+def test_a_video_equals_a_longer_one_in_exactly_all_chunks_but_the_last_window(schedule: Schedule, extra: int) -> None:
+    chunks = schedule.capacity + extra
+    short, long = run_mixing(schedule, chunks), run_mixing(schedule, chunks + schedule.capacity)
+    same = [torch.equal(a, b) for a, b in zip(short, long, strict=False)]
+    shared = chunks - schedule.capacity + 1
+    assert same == [True] * shared + [False] * (chunks - shared)
+
+
+@every_method
+def test_a_video_without_end_starts_like_one_with_an_end(schedule: Schedule) -> None:
+    endless = sample(schedule, Mixing(), NOISE, sigmas_of(schedule), chunks=None)
+    ended = run_mixing(schedule, schedule.capacity + 2)
+    assert all(torch.equal(a, b) for a, b in zip(islice(endless, 3), ended, strict=False))
+
+
+@every_method
+def test_going_on_from_any_saved_state_gives_the_same_bytes(schedule: Schedule) -> None:
+    sigmas, chunks = sigmas_of(schedule), 4
+    clip = clean_latents(range(-5, 0))
+    start = from_noised(schedule, clip, NOISE, sigmas)
+    whole = run_mixing(schedule, chunks, start)
+    for state in walk(schedule, Mixing(), NOISE, sigmas, chunks=chunks, start=start):
+        rest = run_mixing(schedule, chunks, state)
+        assert all(torch.equal(a, b) for a, b in zip(rest[::-1], whole[::-1], strict=False))
+
+
+@every_method
+def test_a_chunk_comes_as_soon_as_it_is_clean(schedule: Schedule) -> None:
+    denoiser = Mixing()
+    video = sample(schedule, denoiser, NOISE, sigmas_of(schedule), chunks=None)
+    for index in range(4):
+        next(video)
+        assert denoiser.calls == schedule.steps + index * schedule.stride
+
+
+def held_bytes() -> int:
+    gc.collect()
+    tensors = [held for held in gc.get_objects() if issubclass(type(held), Tensor)]
+    return sum({held.untyped_storage().data_ptr(): held.untyped_storage().nbytes() for held in tensors}.values())
+
+
+@every_method
+def test_memory_does_not_grow_with_the_video(schedule: Schedule) -> None:
+    video = sample(schedule, Mixing(), NOISE, sigmas_of(schedule), chunks=None)
+    for _ in range(schedule.capacity + schedule.overlap + 2):
+        next(video)
+    before = held_bytes()
+    for _ in range(20):
+        chunk = next(video)
+    assert chunk.untyped_storage().nbytes() == chunk.nbytes
+    assert held_bytes() - chunk.nbytes == before
+
+
+@every_method
+def test_no_global_random_state_is_read_or_moved(schedule: Schedule) -> None:
+    state = torch.get_rng_state()
+    first = run_mixing(schedule, 2)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    assert all(torch.equal(a, b) for a, b in zip(run_mixing(schedule, 2), first, strict=True))
+
+
+def test_every_method_starts_a_latent_from_the_same_noise() -> None:
+    seen = []
+    for schedule in (pa(4, 4, 2), rn(4, 4, 2), rw(4, 4, 2), fifo(4, 4, 2)):
+        asked: dict[int, Tensor] = {}
+
+        def noise(index: int, step: int | None = None, asked: dict[int, Tensor] = asked) -> Tensor:
+            if step is None:
+                asked[index] = NOISE(index, step)
+            return NOISE(index, step)
+
+        list(sample(schedule, Mixing(), noise, sigmas_of(schedule), chunks=8 // schedule.chunk))
+        seen.append(torch.stack([asked[index] for index in range(8)]))
+    assert all(torch.equal(noises, seen[0]) for noises in seen)
+
+
+def test_a_linear_gaussian_denoiser_gives_the_closed_form() -> None:
+    """Data N(m, s^2) in every value: the flow is affine, so each step multiplies the distance from its mean path."""
+    schedule, mean, variance = pa(6, 6, 2), 1.5, 0.49
+    sigmas = sigmas_of(schedule)
+
+    def pull(sigma: Tensor) -> Tensor:
+        return ((1 - sigma) * variance - sigma) / ((1 - sigma) ** 2 * variance + sigma**2)
+
+    class Gaussian(Mixing):
+        def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
+            sigma = sigmas[levels][:, None, None, None]
+            return mean + pull(sigma) * (window - (1 - sigma) * mean)
+
+    factor = torch.prod(1 + sigmas.diff() * pull(sigmas[1:]))
+    out = joined(list(sample(schedule, Gaussian(), NOISE, sigmas, chunks=4)))
+    noise = torch.stack([NOISE(index) for index in range(8)], dim=1).double()
+    assert_same(out, mean + factor * noise)
+
+
+# The start from a noised clip (algorithm 1).
+
+
+class Overlaps(Mixing):
+    """Keeps every overlap it is told to remember."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def remember(self, overlap: Tensor, level: int, /) -> Tensor:
+        self.seen.append(overlap)
+        return super().remember(overlap, level)
+
+
+def test_originals_are_the_overlap_until_a_new_chunk_leaves() -> None:
+    schedule, denoiser = pa(6, 6, 2), Overlaps()
+    clip, sigmas = clean_latents(range(-6, 0)), sigmas_of(schedule)
+    start = from_noised(schedule, clip, NOISE, sigmas)
+    out = list(sample(schedule, denoiser, NOISE, sigmas, chunks=3, start=start))
+    expected = [clip[:, :2], clip[:, 2:4], clip[:, 4:], *out[:2]]
+    assert len(out) == 3
+    assert all(torch.equal(a, b) for a, b in zip(denoiser.seen, expected, strict=True))
+
+
+def test_kept_copies_come_out_and_become_the_overlap() -> None:
+    schedule, denoiser = pa(6, 6, 2), Overlaps()
+    clip, sigmas = clean_latents(range(-6, 0)), sigmas_of(schedule)
+    start = from_noised(schedule, clip, NOISE, sigmas, keep_copies=True)
+    out = list(sample(schedule, denoiser, NOISE, sigmas, chunks=3, start=start))
+    assert len(out) == 5
+    assert not torch.equal(out[0], clip[:, 2:4])
+    assert all(torch.equal(a, b) for a, b in zip(denoiser.seen, [clip[:, :2], *out[:4]], strict=True))
+
+
+def test_the_overlap_is_remembered_once_a_shift_and_re_noised_every_step() -> None:
+    clean, noised = Overlaps(), Overlaps()
+    list(sample(pa(6, 6, 2), clean, NOISE, linear_sigmas(6), chunks=5))
+    list(sample(rw(6, 6, 2), noised, NOISE, linear_sigmas(6), chunks=3))
+    assert (len(clean.seen), len(noised.seen)) == (4, 12)
