@@ -9,7 +9,7 @@ from exact import NOISE, Mixing, assert_same, clean_latents, every_method, joine
 from torch import Tensor
 
 from pavdm_cli.noise import linear_sigmas
-from pavdm_cli.sampler import State, from_noised, sample, walk
+from pavdm_cli.sampler import State, advance, from_noised, sample, shift, walk
 from pavdm_cli.schedule import Schedule, fifo, one_clip, pa, rn, rw
 
 
@@ -187,3 +187,11 @@ def test_the_overlap_is_remembered_once_a_shift_and_re_noised_every_step() -> No
     list(sample(pa(6, 6, 2), clean, NOISE, linear_sigmas(6), chunks=5))
     list(sample(rw(6, 6, 2), noised, NOISE, linear_sigmas(6), chunks=3))
     assert (len(clean.seen), len(noised.seen)) == (4, 12)
+
+
+def test_a_step_and_a_shift_read_no_value_back_from_the_device() -> None:
+    """Tensors on the meta device have no values, so this fails where a captured graph would."""
+    window, levels = torch.zeros(2, 6, 3, 2, 2, device="meta"), torch.zeros(6, dtype=torch.int32, device="meta")
+    sizes = torch.zeros(7, device="meta")
+    moved = advance(window, levels, None, denoiser=Mixing(), step_sizes=sizes)
+    assert shift(moved, window[:, :2], 2).shape == window.shape

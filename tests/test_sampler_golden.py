@@ -1,0 +1,158 @@
+"""Whole runs against those recorded from the released code: what the model is shown every step, and what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pavdm_cli.denoiser import Bound, Denoiser, guided
+from pavdm_cli.models.stdit import STDiT, STDiTConfig
+from pavdm_cli.noise import Noise, linear_sigmas, warp_ratio, warped_sigmas
+from pavdm_cli.sampler import State, from_clip, from_noised, sample, walk
+from pavdm_cli.schedule import Schedule, one_clip, pa
+
+GOLDEN = Path(__file__).parent / "golden"
+SMALL = STDiTConfig(hidden=64, depth=2, heads=4, in_channels=4, out_channels=8, text_width=32, text_length=12)
+Run = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recorded run, and the same in our words."""
+
+    name: str
+    schedule: Schedule
+    warped: bool
+    chunks: int | None  # None: the recording stops while the window is full
+    given: int = 0  # clean latents of its input, before those that pure noise replaces
+    noised: int = 0  # of these, latents noised to start from
+
+    def sigmas(self, run: Run) -> Tensor:
+        sizes = (int(run[f"arg.{key}"]) for key in ("height", "width", "num_frames"))
+        steps = self.schedule.steps
+        return warped_sigmas(steps, warp_ratio(*sizes)) if self.warped else linear_sigmas(steps)
+
+    def noise(self, run: Run) -> Noise:
+        """The recorded draws in a row; the plain sampler made none, since its input is the noise."""
+        draws = [run[key] for key in sorted(run) if key.startswith("noise.")] or [run["z_in"]]
+        row = torch.cat(draws, dim=1)
+        return lambda index, step=None, /: row[:, index + self.noised]
+
+    def start(self, run: Run) -> State | None:
+        clip, sigmas = run["z_in"][:, : self.given], self.sigmas(run)
+        if self.noised:
+            return from_noised(self.schedule, clip, self.noise(run), sigmas, keep_copies=True)
+        return from_clip(self.schedule, clip, sigmas) if self.given else None
+
+
+SMALL_RUNS = [
+    Case("pavdm_c2_keep1_var1_tt0", pa(6, 6, 2), warped=False, chunks=7, given=2),
+    Case("pavdm_c2_keep1_var1_tt1", pa(6, 6, 2), warped=True, chunks=7, given=2),
+    Case("pavdm_c2_keep1_var0_tt0", pa(6, 6, 2), warped=False, chunks=None, given=6, noised=4),
+    Case("pavdm_c2_keep0_var0_tt0", pa(6, 6, 2, overlap=False), warped=False, chunks=None, given=4, noised=4),
+]
+ALL_RUNS = [
+    *SMALL_RUNS,
+    Case("pavdm_paper_keep1_var1_tt1", pa(30, 30, 5), warped=True, chunks=8, given=5),
+    Case("base_nomask_tt", one_clip(6, 5), warped=True, chunks=1),
+]
+
+
+def load(case: Case) -> Run:
+    """The recording with latents as (B, T, C, H, W), and the plain sampler's steps put as the others are."""
+    run = load_file(GOLDEN / f"{case.name}.safetensors")
+    run = {key: value.transpose(1, 2).contiguous() if value.ndim == 5 else value for key, value in run.items()}
+    for now in range(len([key for key in run if key.endswith(".z_in")])):
+        run[f"step.{now:03d}.t_model"] = run[f"step.{now:03d}.t"].expand(1, case.schedule.chunk)
+        run[f"step.{now:03d}.z"] = run.get(f"step.{now + 1:03d}.z_in", run["out"])
+    return run
+
+
+@pytest.fixture(scope="module")
+def model() -> STDiT:
+    small = STDiT(SMALL)
+    small.load_state_dict(load_file(GOLDEN / "stdit3_small_weights.safetensors"))
+    return small.eval()
+
+
+@torch.no_grad()
+def bind(model: STDiT, run: Run, sigmas: Tensor) -> Denoiser:
+    """As the released model sees it: clean and noisy latents attend to one another, so they go through it together."""
+    y = torch.cat([run["y"][:, 0], model.y_embedder.y_embedding[None]])
+    text = model.encode_text(y, run["text_mask"].repeat(2, 1))
+    table = model.table(1000 * sigmas, run["arg.fps"])
+    size = (float(run["arg.height"]), float(run["arg.width"]))
+
+    def velocity(window: Tensor, levels: Tensor, overlap: Tensor | None) -> Tensor:
+        before = window[:, :0] if overlap is None else overlap
+        rows = torch.cat([levels.new_zeros(before.shape[1]), levels])
+        out: Tensor = model(torch.cat([before, window], dim=1), rows, table, text, size=size)
+        return out[:, before.shape[1] :]
+
+    return guided(Bound(lambda overlap, level: overlap, velocity), 7.0)
+
+
+def replay(run: Run) -> Denoiser:
+    """The recorded velocities, one a call."""
+    calls = count()
+    return Bound(lambda overlap, level: overlap, lambda *shown: run[f"step.{next(calls):03d}.v"])
+
+
+def watched(denoiser: Denoiser, shown: list[Tensor], sigmas: Tensor) -> Denoiser:
+    """Notes the noise fractions of all latents that each call is shown."""
+    lengths = [0]
+
+    def remember(overlap: Tensor, level: int) -> object:
+        lengths.append(overlap.shape[1])
+        return denoiser.remember(overlap, level)
+
+    def velocity(window: Tensor, levels: Tensor, memory: object) -> Tensor:
+        shown.append(torch.cat([torch.zeros(lengths[-1]), sigmas[levels]])[None])
+        return denoiser(window, levels, memory)
+
+    return Bound(remember, velocity)
+
+
+def check_steps(case: Case, run: Run, denoiser: Denoiser, tolerance: float) -> None:
+    """Noise fractions shown, and latents after it with the overlap in front, of every recorded step."""
+    sigmas, shown = case.sigmas(run), list[Tensor]()
+    watching = watched(denoiser, shown, sigmas)
+    steps = len([key for key in run if key.endswith(".t_model")])
+    states = walk(case.schedule, watching, case.noise(run), sigmas, chunks=case.chunks, start=case.start(run))
+    for state in islice(states, steps):
+        step = f"step.{state.now - 1:03d}"
+        torch.testing.assert_close(shown[-1], run[f"{step}.t_model"] / 1000, atol=1e-6, rtol=0)
+        latents = torch.cat([state.overlap, state.window], dim=1)
+        torch.testing.assert_close(latents, run[f"{step}.z"], atol=tolerance, rtol=0)
+    assert len(shown) == steps
+    assert case.chunks is None or next(states, None) is None
+
+
+@pytest.mark.parametrize("case", SMALL_RUNS, ids=lambda case: case.name)
+def test_with_the_recorded_velocities_every_step_is_the_recorded_one(case: Case) -> None:
+    run = load(case)
+    check_steps(case, run, replay(run), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("case", ALL_RUNS, ids=lambda case: case.name)
+def test_with_the_model_every_step_is_the_recorded_one(case: Case, model: STDiT) -> None:
+    run = load(case)
+    check_steps(case, run, bind(model, run, case.sigmas(run)), tolerance=1e-4)
+
+
+@pytest.mark.parametrize("case", ALL_RUNS, ids=lambda case: case.name)
+def test_with_the_model_the_video_is_the_recorded_one(case: Case, model: STDiT) -> None:
+    run = load(case)
+    sigmas, start = case.sigmas(run), case.start(run)
+    given = run["out"][:, : case.schedule.overlap]
+    chunks = sample(case.schedule, bind(model, run, sigmas), case.noise(run), sigmas, chunks=case.chunks, start=start)
+    wanted = (run["out"].shape[1] - given.shape[1]) // case.schedule.chunk
+    out = torch.cat([given, *islice(chunks, wanted)], dim=1)
+    torch.testing.assert_close(out, run["out"], atol=1e-4, rtol=0)
+    assert case.chunks is None or next(chunks, None) is None
