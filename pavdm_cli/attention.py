@@ -1,9 +1,10 @@
-"""Attention over a set of tokens: torch's scaled dot product, in the layout the models use."""
+"""Attention over a set of tokens, in the layout the models use."""
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
+
+from pavdm_kernels import dot_product
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:  # (B, S, N, K) -> (B, S, N * K)
@@ -12,4 +13,4 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     q (B, S, N, K); k, v (B, L, N, K); mask bool, broadcast to (B, N, S, L), True = attend.
     """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+    return dot_product(q, k, v, mask).transpose(1, 2).flatten(2)

@@ -1,5 +1,6 @@
 """The hot element-wise operations of a video diffusion transformer, each with a plain-torch reference."""
 
+from pavdm_kernels.dot_product import dot_product
 from pavdm_kernels.euler_step import euler_step
 from pavdm_kernels.gate_residual_modulate import gate_residual_modulate
 from pavdm_kernels.modulate import modulate
@@ -10,6 +11,7 @@ from pavdm_kernels.timestep_embedding import timestep_embedding
 
 __all__ = [
     "Rows",
+    "dot_product",
     "euler_step",
     "gate_residual_modulate",
     "modulate",

@@ -12,17 +12,18 @@ from torch import Tensor
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:  # (B, T, S, N, K), (T, K / 2)
-    """Turns the pair (2i, 2i + 1) of frame t by `angles[t, i]`."""
-    cos, sin = (f.repeat_interleave(2, -1)[:, None, None] for f in (angles.cos(), angles.sin()))  # (T, 1, 1, K)
-    even, odd = x.view(*x.shape[:-1], -1, 2).unbind(-1)
-    return torch.addcmul(x * cos, torch.stack([-odd, even], dim=-1).flatten(-2), sin)
+    """Turns the pair (2i, 2i + 1) of frame t by `angles[t, i]`: one complex product, at least float32."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    turns = torch.polar(torch.ones_like(angles, dtype=dtype), angles.to(dtype))[:, None, None]  # (T, 1, 1, K / 2)
+    pairs = torch.view_as_complex(x.to(dtype).view(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
 
 
 def qk_norm_rope_reference(
     q: Tensor, k: Tensor, gains: tuple[Tensor, Tensor], angles: Tensor | None, eps: float = 1e-6
 ) -> tuple[Tensor, Tensor]:
     """Norm in the dtype of the heads, then `rotate`."""
-    q, k = (F.rms_norm(x, x.shape[-1:], gain, eps) for x, gain in zip((q, k), gains, strict=True))
+    q, k = (F.rms_norm(x, x.shape[-1:], gain.to(x.dtype), eps) for x, gain in zip((q, k), gains, strict=True))
     return (q, k) if angles is None else (rotate(q, angles), rotate(k, angles))
 
 

@@ -6,9 +6,10 @@ o[b, t, s] = sum_j softmax_j(q[b, t, s] . k[b, j, s] / sqrt(K)) v[b, j, s],   j 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
+
+from pavdm_kernels.dot_product import dot_product
 
 
 def temporal_attention_reference(q: Tensor, k: Tensor, v: Tensor, memory: Tensor | None = None) -> Tensor:
@@ -17,7 +18,7 @@ def temporal_attention_reference(q: Tensor, k: Tensor, v: Tensor, memory: Tensor
         k, v = torch.cat([memory[0], k], dim=1), torch.cat([memory[1], v], dim=1)
     batch = q.shape[0]
     q, k, v = (rearrange(x, "b t s n k -> (b s) n t k") for x in (q, k, v))
-    return rearrange(F.scaled_dot_product_attention(q, k, v), "(b s) n t k -> b t s (n k)", b=batch)
+    return rearrange(dot_product(q, k, v), "(b s) n t k -> b t s (n k)", b=batch)
 
 
 def temporal_attention(q: Tensor, k: Tensor, v: Tensor, memory: Tensor | None = None) -> Tensor:

@@ -9,10 +9,10 @@ from typing import NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from pavdm_kernels import Rows, gate_residual_modulate, qk_norm_rope, timestep_embedding
 from torch import Tensor, nn
 
 from pavdm_cli.attention import attend
+from pavdm_kernels import Rows, gate_residual_modulate, qk_norm_rope, timestep_embedding
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v (B, T, S, N, K) -> (B, T, S, N * K)
 

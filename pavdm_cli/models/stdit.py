@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from pavdm_kernels import modulate, temporal_attention
 from torch import Tensor, nn
 
 from pavdm_cli.attention import attend
@@ -29,6 +28,7 @@ from pavdm_cli.models.layers import (
     TextEmbedder,
     position_embedding,
 )
+from pavdm_kernels import modulate, temporal_attention
 
 CLOSED = ("t_block.1.weight", "cross_attn.proj.weight", "final_layer.linear.weight")  # zero at the start of training
 
@@ -133,8 +133,8 @@ class STDiT(nn.Module):
     ) -> Tensor:
         """The velocity (clean - noise) of every frame, (B, T, in_channels, H, W).
 
-        z (B, T, C, H, W); level_idx int32 (T,) or (B, T), rows of `table`; `memory` stands for clean frames before z, or
-        the first `clean` frames of z are clean: over time these see only themselves; size: height, width in pixels.
+        z (B, T, C, H, W); level_idx int32 (T,) or (B, T), rows of `table`; `memory` stands for clean frames before z;
+        the first `clean` frames of z are clean and see, over time, only themselves; size: height, width in pixels.
         """
         start, past = (0, None) if memory is None else (memory.frames, memory.kv)
         kvs = [None] * self.config.depth if past is None else past.unbind(0)

@@ -1,0 +1,29 @@
+"""Scaled dot product attention by torch, in the form that is fast where it runs.
+
+o = softmax(q k^T / sqrt(K)) v
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def dot_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:  # (B, N, S, K) -> same
+    """Attention heads first; k, v (B, N, L, K), mask bool broadcast to (B, N, S, L), True = attend."""
+    # Torch's fused kernel for CPUs is slow to differentiate: at 24 tokens of width 32 it takes 1.4 times as long as
+    # plain products in float32, 9 times in bfloat16.
+    if q.requires_grad and q.device.type == "cpu":
+        return products(q, k, v, mask)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:  # (B, N, S, K) -> same
+    """The equation as it stands, with all scores in memory and the softmax in float32 or wider."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT  # (B, N, S, L)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    out: Tensor = scores.softmax(-1, dtype=wide).to(v.dtype) @ v
+    return out
