@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import textwrap
@@ -18,10 +16,9 @@ import av
 import numpy as np
 import pytest
 
-from pavdm_cli.errors import InputError, OutputError, UsageError
-from pavdm_cli.video import SUFFIXES, Encoding, VideoWriter, check_output, default_name, partial_path, read_metadata
+from pavdm_cli.errors import InputError, OutputError
+from pavdm_cli.video import SUFFIXES, Encoding, VideoWriter, partial_path, read_metadata
 from pavdm_cli.video.encode import EXACT
-from pavdm_cli.video.external import find_ffmpeg
 
 COLOURS = [(200, 30, 60), (0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 0, 255), (18, 52, 86), (240, 200, 20)]
 ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and file limits of POSIX")
@@ -250,134 +247,3 @@ def test_no_space_left_is_an_output_error(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"clip.partial{suffix}").symlink_to("/dev/full")
     with pytest.raises(OutputError, match="No space left"):
         write_all(VideoWriter(tmp_path / f"clip{suffix}", 64, 48, 12, None, Encoding(gop=4)), noise(240))
-
-
-@pytest.mark.parametrize(
-    ("name", "kind", "words"),
-    [
-        ("clip.txt", UsageError, ".mp4, .mkv, .webm, .gif"),
-        ("clip", UsageError, ".mp4, .mkv, .webm, .gif"),
-        ("taken.mp4", OutputError, "--force"),
-        ("folder.mp4", OutputError, "folder"),
-        ("missing/clip.mp4", OutputError, "does not exist"),
-        (f"{'x' * 300}.mp4", OutputError, "too long"),
-    ],
-)
-def test_a_place_that_takes_no_video_is_refused_before_any_work(
-    tmp_path: Path, name: str, kind: type[OutputError | UsageError], words: str
-) -> None:
-    (tmp_path / "taken.mp4").touch()
-    (tmp_path / "folder.mp4").mkdir()
-    before = sorted(tmp_path.iterdir())
-    with pytest.raises(kind) as caught:
-        check_output(tmp_path / name)
-    assert words in f"{caught.value.message} {caught.value.hint}"
-    assert sorted(tmp_path.iterdir()) == before
-
-
-def test_force_takes_a_name_that_exists_and_touches_nothing_yet(tmp_path: Path) -> None:
-    (tmp_path / "taken.MP4").write_bytes(b"older")
-    (tmp_path / "taken.partial.MP4").write_bytes(b"interrupted")
-    assert check_output(tmp_path / "taken.MP4", force=True) == tmp_path / "taken.MP4"
-    assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == [b"older", b"interrupted"]
-
-
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    with pytest.raises(OutputError, match="cannot write"):
-        check_output(tmp_path / "clip.mp4")
-
-
-def test_a_default_name_is_made_of_the_prompt_and_the_seed_and_is_free(tmp_path: Path) -> None:
-    name = default_name("A red balloon, drifting — over Häuser!", 42, tmp_path)
-    assert name == tmp_path / "a-red-balloon-drifting-over-hauser-42.mp4"
-    name.touch()
-    assert default_name("A red balloon drifting over hauser", 42, tmp_path).stem.endswith("-42-2")
-    (tmp_path / "a-red-balloon-drifting-over-hauser-42-2.partial.mp4").touch()
-    assert default_name("A red balloon drifting over hauser", 42, tmp_path).stem.endswith("-42-3")
-
-
-@pytest.mark.parametrize("prompt", ["", "气球", "../../etc/passwd", "x" * 500, "word " * 100])
-def test_a_default_name_is_short_and_stays_in_its_folder(tmp_path: Path, prompt: str) -> None:
-    name = default_name(prompt, 7, tmp_path, ".gif")
-    assert name.parent == tmp_path
-    assert len(name.name) <= 60
-    assert name.stem.endswith("-7")
-
-
-# By an external ffmpeg
-
-STAND_IN = """\
-#!{python}
-# Stands in for ffmpeg: notes what it was asked, reads the frames, writes what a GIF ends with.
-import json, os, sys
-frames = sys.stdin.buffer.read()
-note = {{"arguments": sys.argv[1:], "bytes": len(frames), "own_session": os.getsid(0) == os.getpid()}}
-json.dump(note, open({log!r}, "w"))
-target = next(word for word in sys.argv if ".partial." in word)
-open(target, "wb").write(b"GIF89a;")
-sys.exit({ending!r})
-"""
-
-
-def stand_in(folder: Path, ending: str | int = 0) -> str:
-    program = folder / "ffmpeg"
-    program.write_text(STAND_IN.format(python=sys.executable, log=str(folder / "log.json"), ending=ending))
-    program.chmod(0o755)
-    return str(program)
-
-
-@ON_POSIX
-def test_a_gif_goes_through_the_ffmpeg_that_is_named(tmp_path: Path) -> None:
-    encoding = Encoding(ffmpeg=stand_in(tmp_path))
-    with VideoWriter(tmp_path / "clip.gif", 45, 31, 12, {"seed": 3}, encoding) as writer:
-        writer.write(np.zeros((5, 31, 45, 3), np.uint8))
-    asked = json.loads((tmp_path / "log.json").read_text())
-    assert asked["bytes"] == 5 * 31 * 45 * 3
-    assert asked["own_session"]
-    assert any("palettegen" in word and "paletteuse" in word for word in asked["arguments"])
-    assert b'!\xfe\x0a{"seed":3}\x00;' in (tmp_path / "clip.gif").read_bytes()
-
-
-@ON_POSIX
-def test_an_encoder_asked_for_by_name_runs_in_the_external_ffmpeg(tmp_path: Path) -> None:
-    encoding = Encoding(crf=20, gop=12, encoder="h264_nvenc", ffmpeg=stand_in(tmp_path))
-    with VideoWriter(tmp_path / "clip.mp4", 45, 31, Fraction(24000, 1001), {"seed": 3}, encoding) as writer:
-        writer.write(np.zeros((5, 31, 45, 3), np.uint8))
-    asked = json.loads((tmp_path / "log.json").read_text())
-    line = " ".join(asked["arguments"])
-    assert asked["bytes"] == 5 * 32 * 46 * 3
-    for words in (
-        "-framerate 24000/1001",
-        "-vcodec h264_nvenc",
-        "-cq 20",
-        "-g 12",
-        "frag_keyframe",
-        'comment={"seed":3}',
-    ):
-        assert words in line
-
-
-@ON_POSIX
-def test_a_failing_external_ffmpeg_is_an_output_error_with_its_last_line(tmp_path: Path) -> None:
-    encoding = Encoding(ffmpeg=stand_in(tmp_path, "first line\nUnknown encoder"))
-    with pytest.raises(OutputError, match="Unknown encoder"):
-        write_all(VideoWriter(tmp_path / "clip.gif", 64, 48, 12, None, encoding), solid((1, 1, 1)))
-    assert not (tmp_path / "clip.gif").exists()
-
-
-def test_an_ffmpeg_that_is_named_but_not_there_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is not a program"):
-        find_ffmpeg(str(tmp_path / "ffmpeg"))
-
-
-@pytest.mark.skipif(not find_ffmpeg(), reason="no ffmpeg outside PyAV")
-def test_a_real_external_ffmpeg_writes_what_pyav_writes(tmp_path: Path) -> None:
-    for encoding in (Encoding(encoder="libx264"), Encoding()):
-        path = tmp_path / ("clip.mp4" if encoding.encoder else "clip.gif")
-        with VideoWriter(path, 64, 48, 10, {"seed": 3}, encoding) as writer:
-            writer.write(solid((200, 30, 60), 20))
-        assert len(decode(path)) == 20
-        assert np.abs(decode(path)[7].astype(int) - (200, 30, 60)).max() <= 2
-        assert read_metadata(path) == {"seed": 3}

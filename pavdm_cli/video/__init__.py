@@ -1,19 +1,31 @@
 """Video files in and out, as uint8 RGB frames (H, W, 3); knows nothing of models and never imports torch."""
 
 from pavdm_cli.video.encode import Encoding, Frame, Track
+from pavdm_cli.video.frames import FrameReader, frames, tail
+from pavdm_cli.video.info import VideoInfo, open_video
 from pavdm_cli.video.metadata import Metadata, read_metadata
 from pavdm_cli.video.output import SUFFIXES, check_output, default_name, partial_path
+from pavdm_cli.video.resize import fit, unfit
+from pavdm_cli.video.source import Limits
 from pavdm_cli.video.write import VideoWriter
 
 __all__ = [
     "SUFFIXES",
     "Encoding",
     "Frame",
+    "FrameReader",
+    "Limits",
     "Metadata",
     "Track",
+    "VideoInfo",
     "VideoWriter",
     "check_output",
     "default_name",
+    "fit",
+    "frames",
+    "open_video",
     "partial_path",
     "read_metadata",
+    "tail",
+    "unfit",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import av
 from av.container import InputContainer
 
 from pavdm_cli.errors import InputError
+from pavdm_cli.video.whole import is_whole
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
 HINT = "give a video file: mp4, mov, mkv, webm, avi or gif"
@@ -33,10 +35,13 @@ def open_source(path: str | os.PathLike[str], limits: Limits | None = None) -> I
         "format_whitelist": FORMATS,
         "max_pixels": str((limits or Limits()).pixels),  # also holds while FFmpeg looks into the streams
     }
+    file = check_input(path)
+    if not is_whole(file):
+        raise InputError(f"{path} is cut short: its end is missing", "copy or download it again")
     try:
-        source = av.open(str(check_input(path)), options=options, metadata_errors="replace")
-    except (OSError, av.FFmpegError, ValueError) as error:
-        raise InputError(f"{path} is not a video that can be read", HINT) from error
+        source = av.open(str(file), options=options, metadata_errors="replace")
+    except (OSError, av.FFmpegError, ValueError):
+        raise InputError(f"{path} is not a video that can be read", HINT) from None
     with source:
         yield source
 
@@ -49,6 +54,8 @@ def check_input(path: str | os.PathLike[str]) -> Path:
         empty = plain and file.stat().st_size == 0
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be opened: {error}", HINT) from None
+    if missing and re.match(r"\w{2,}:", str(path)):
+        raise InputError(f"{path} is an address, not a file", "download it first, then give the file")
     if missing:
         raise InputError(f"{path} does not exist", HINT)
     if not plain:

@@ -1,0 +1,184 @@
+"""What a video file holds, found out without trusting it."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from pavdm_cli.errors import InputError
+from pavdm_cli.video.colour import BT2020, hdr_kind
+from pavdm_cli.video.orient import Orientation, orientation
+from pavdm_cli.video.source import HINT, Limits, check_input, open_source
+
+TOO_LARGE = "cut or shrink it first"
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """A readable video; sizes are those of the upright picture, times are seconds as the file counts them."""
+
+    path: Path
+    width: int
+    height: int
+    sample_aspect: Fraction  # width of a pixel over its height
+    rate: Fraction  # frames per second, on average
+    codec: str
+    pixel_format: str
+    bits: int  # per colour
+    hdr: str  # PQ, HLG or empty
+    wide: bool  # colours of BT.2020
+    orientation: Orientation
+    audio: tuple[str, ...]  # codecs
+    others: int  # streams that are neither this picture nor sound
+    in_order: bool  # AVI: frames have no timestamps but follow each other
+    time_base: Fraction
+    limits: Limits
+    stamps: array[int] = field(repr=False, compare=False)  # when each frame is shown, in ticks of `time_base`
+
+    @property
+    def frames(self) -> int:
+        """How many frames there are."""
+        return len(self.stamps)
+
+    @property
+    def times(self) -> list[Fraction]:
+        """When each frame is shown."""
+        return [stamp * self.time_base for stamp in self.stamps]
+
+    @property
+    def start(self) -> Fraction:
+        """When the first frame is shown."""
+        return self.stamps[0] * self.time_base
+
+    @property
+    def end(self) -> Fraction:
+        """When a next frame would be shown."""
+        return self.stamps[-1] * self.time_base + 1 / self.rate
+
+    @property
+    def duration(self) -> Fraction:
+        """How long the picture is shown."""
+        return self.end - self.start
+
+    @property
+    def variable(self) -> bool:
+        """Whether the time between frames varies by more than rounding."""
+        gaps = [after - before for before, after in zip(self.stamps, self.stamps[1:], strict=False)]
+        return bool(gaps) and max(gaps) - min(gaps) > 1
+
+    def notes(self) -> list[str]:
+        """What reading it as upright 8-bit bt709 RGB changes, one line each."""
+        light = f"{self.hdr} to standard range (bt709), highlights rolled off" if self.hdr else ""
+        wide = "colours of bt2020 to bt709" if self.wide and not self.hdr else ""
+        depth = f"{self.bits} bits to 8" if self.bits > 8 else ""
+        return [note for note in (self.orientation.note(), light, wide, depth) if note]
+
+
+def open_video(path: str | os.PathLike[str], limits: Limits | None = None) -> VideoInfo:
+    """Find out what a video file holds; no picture is decoded before its size is known to be bearable.
+
+    Raises: InputError, with one line that says what is wrong.
+    """
+    limits, file = limits or Limits(), check_input(path)
+    with open_source(file, limits) as source:
+        stream = picture_stream(source, file)
+        size = stream.codec_context.width, stream.codec_context.height
+        if size[0] * size[1] > limits.pixels:
+            raise InputError(f"{file} has pictures of {size[0]}x{size[1]}, more than can be held", TOO_LARGE)
+        info = _describe(source, stream, file, limits)
+    with open_source(file, limits) as source:
+        return _time(info, source, picture_stream(source, file))
+
+
+def picture_stream(source: InputContainer, path: Path) -> VideoStream:
+    """The first stream that is a moving picture, not the cover of an album. Raises: InputError."""
+    for stream in source.streams.video:
+        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
+            return stream
+    raise InputError(f"{path} has no picture{', only sound' if source.streams.audio else ''}", HINT)
+
+
+def pictures(source: InputContainer, stream: VideoStream, limits: Limits) -> Iterator[av.VideoFrame | None]:
+    """The stream's pictures in the order they are shown, those at the flush included; None for each damaged packet."""
+    stream.codec_context.options = {"max_pixels": str(limits.pixels)}  # a picture may be larger than the header says
+    stream.thread_type = "SLICE"  # by whole frames, a damaged packet would take good ones with it
+    for packet in packets(source, stream):
+        try:
+            yield from stream.decode(packet)
+        except av.FFmpegError:
+            yield None
+
+
+def packets(source: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
+    """The stream's packets, the flush at the end included; a damaged container ends early."""
+    try:
+        for packet in source.demux(stream):
+            if packet.size or packet.dts is None:  # AVI stores a frame left out as a packet of nothing
+                yield packet
+    except av.FFmpegError:
+        return
+
+
+def _describe(source: InputContainer, stream: VideoStream, path: Path, limits: Limits) -> VideoInfo:
+    picture = next((one for one in pictures(source, stream, limits) if one is not None), None)
+    if picture is None:
+        raise InputError(f"{path} has no picture of up to {limits.pixels} pixels that can be decoded", HINT)
+    way = orientation(picture)
+    aspect = _aspect(stream)
+    upright = (picture.height, picture.width) if way.turned else (picture.width, picture.height)
+    return VideoInfo(
+        path=path,
+        width=upright[0],
+        height=upright[1],
+        sample_aspect=1 / aspect if way.turned else aspect,
+        rate=stream.average_rate or Fraction(25),
+        codec=stream.codec_context.name,
+        pixel_format=picture.format.name,
+        bits=picture.format.components[0].bits,
+        hdr=hdr_kind(picture.color_trc),
+        wide=picture.color_primaries == BT2020,
+        orientation=way,
+        audio=tuple(one.codec_context.name for one in source.streams.audio),
+        others=len(source.streams) - 1 - len(source.streams.audio),
+        in_order=source.format.name == "avi",
+        time_base=stream.time_base or Fraction(1, 1000),
+        limits=limits,
+        stamps=array("q"),
+    )
+
+
+def _aspect(stream: VideoStream) -> Fraction:
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    return aspect if Fraction(1, 16) <= aspect <= 16 else Fraction(1)
+
+
+def _time(info: VideoInfo, source: InputContainer, stream: VideoStream) -> VideoInfo:
+    found: set[int] = set()
+    for packet in packets(source, stream):
+        stamp = packet.dts if info.in_order or packet.pts is None else packet.pts
+        if stamp is not None and not packet.is_discard:
+            found.add(stamp)
+        if len(found) > info.limits.frames:
+            raise InputError(f"{info.path} has more than {info.limits.frames} frames", TOO_LARGE)
+    stamps = array("q", sorted(found) or [0])
+    return replace(info, stamps=stamps, rate=_rate(info, stream, stamps))
+
+
+def _rate(info: VideoInfo, stream: VideoStream, stamps: array[int]) -> Fraction:
+    """Frames per second by the timestamps; the rate that the file names, where rounding explains the difference."""
+    span = (stamps[-1] - stamps[0]) * info.time_base
+    if span <= 0:
+        return info.rate
+    for named in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+        if named and abs((len(stamps) - 1) / named - span) <= info.time_base:
+            return named
+    return ((len(stamps) - 1) / span).limit_denominator(1001)

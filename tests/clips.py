@@ -1,0 +1,160 @@
+"""Makes small real video files for the tests, of every kind that people have, and hostile ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+
+from pavdm_cli.video.encode import EXACT
+
+MAKERS = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
+# x265 gives clips of few frames random decoding times if it may use B-frames.
+PARTICULAR = {"libx265": {"x265-params": "log-level=none:bframes=0"}, "libsvtav1": {"svtav1-params": "lp=1"}}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a clip is made of; `times` are seconds a frame is shown from, one frame after another if empty."""
+
+    codec: str = "h264"
+    rate: Fraction = Fraction(10)
+    times: Sequence[Fraction] = ()
+    pixels: str = "yuv420p"
+    colours: tuple[int, int, int] = (1, 1, 1)  # primaries, transfer, matrix: AVCOL numbers
+    aspect: Fraction = Fraction(1)
+    turn: int = 0  # degrees counter-clockwise that a player turns the picture by
+    mirrored: bool = False
+    audio: str = ""
+    seconds: float = 0  # of audio; as long as the video if 0
+    crf: int = 8
+
+
+def corners(height: int = 48, width: int = 64) -> np.ndarray:  # (H, W, 3)
+    """A picture that no turn or mirror image of it resembles: red, green, blue and white corners."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    half = height // 2, width // 2
+    picture[: half[0], : half[1]] = 220, 30, 30
+    picture[: half[0], half[1] :] = 30, 200, 30
+    picture[half[0] :, : half[1]] = 30, 30, 220
+    picture[half[0] :, half[1] :] = 240, 240, 240
+    return picture
+
+
+def greys(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
+    """Frames that tell their number by their brightness: 20, 28, 36, ... as far as there is room."""
+    return [np.full((height, width, 3), 20 + 8 * k % 208, np.uint8) for k in range(count)]
+
+
+def make(path: Path, frames: Iterable[np.ndarray], recipe: Recipe | None = None) -> Path:
+    """Write the frames to `path` in the container of its suffix."""
+    recipe = recipe or Recipe()
+    frames = list(frames)
+    with av.open(str(path), "w") as file:
+        video = _video_stream(file, frames[0], recipe)
+        packets = [*_video_packets(video, frames, recipe)]
+        if recipe.audio:
+            packets += _audio_packets(file, recipe, recipe.seconds or float(len(frames) / recipe.rate))
+        for packet in sorted(packets, key=lambda packet: float(packet.dts * packet.time_base)):
+            file.mux(packet)
+    return path
+
+
+def _video_stream(file: av.container.OutputContainer, frame: np.ndarray, recipe: Recipe) -> av.VideoStream:
+    maker = MAKERS.get(recipe.codec, recipe.codec)
+    quality = {"crf": str(recipe.crf)} if recipe.codec in MAKERS else {}
+    video = file.add_stream(maker, rate=recipe.rate, options={**quality, **PARTICULAR.get(maker, {})})
+    video.height, video.width = frame.shape[:2]
+    video.pix_fmt = recipe.pixels
+    codec = video.codec_context
+    codec.color_primaries, codec.color_trc, codec.colorspace = recipe.colours
+    codec.color_range = ColorRange.JPEG if recipe.pixels.startswith("yuvj") else ColorRange.MPEG
+    codec.sample_aspect_ratio = recipe.aspect
+    codec.gop_size = 8
+    codec.bit_rate = 0 if recipe.codec in MAKERS else 8_000_000
+    if recipe.times:
+        codec.time_base = Fraction(1, 1000)
+    if recipe.turn or recipe.mirrored:
+        video.set_display_rotation(recipe.turn, hflip=recipe.mirrored)
+    return video
+
+
+def _video_packets(video: av.VideoStream, frames: list[np.ndarray], recipe: Recipe) -> list[av.Packet]:
+    packets = []
+    for number, frame in enumerate(frames):
+        picture = _picture(frame, recipe)
+        picture.time_base = Fraction(1, 1000) if recipe.times else 1 / recipe.rate
+        picture.pts = round(recipe.times[number] * 1000) if recipe.times else number
+        packets += video.encode(picture)
+    return packets + video.encode()
+
+
+def _picture(frame: np.ndarray, recipe: Recipe) -> av.VideoFrame:
+    if frame.dtype == np.uint16:  # already in the signal of the file: (H, W, 3) RGB of 16 bits
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb48le")
+    else:
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+    matrix = {1: Colorspace.ITU709, 9: Colorspace.BT2020}.get(recipe.colours[2], Colorspace.ITU601)
+    full = recipe.pixels.startswith("yuvj")
+    return picture.reformat(
+        format=recipe.pixels,
+        dst_colorspace=matrix,
+        dst_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+        interpolation=EXACT,
+    )
+
+
+def _audio_packets(file: av.container.OutputContainer, recipe: Recipe, seconds: float) -> list[av.Packet]:
+    rate = 48000
+    audio = file.add_stream(recipe.audio, rate=rate, layout="stereo")
+    count = round(rate * seconds)
+    tone = np.sin(np.arange(count) * 2 * np.pi * 440 / rate)[None].repeat(2, 0).astype(np.float32) / 2
+    packets = []
+    resampler = av.AudioResampler(format=audio.format, layout="stereo", rate=rate, frame_size=audio.frame_size or 1024)
+    sound = av.AudioFrame.from_ndarray(tone, format="fltp", layout="stereo")
+    sound.sample_rate, sound.pts, sound.time_base = rate, 0, Fraction(1, rate)
+    for part in [*resampler.resample(sound), *resampler.resample(None)]:
+        packets += audio.encode(part)
+    return packets + audio.encode()
+
+
+def audio_only(path: Path) -> Path:
+    """A file with sound and no picture."""
+    with av.open(str(path), "w") as file:
+        for packet in _audio_packets(file, Recipe(audio="aac"), 1.0):
+            file.mux(packet)
+    return path
+
+
+def vp9_packet(width: int, height: int) -> bytes:
+    """A keyframe of 64x64 that says it is `width` x `height`."""
+    codec = av.CodecContext.create("libvpx-vp9", "w")
+    codec.width = codec.height = 64
+    codec.pix_fmt, codec.time_base = "yuv420p", Fraction(1, 10)
+    frame = av.VideoFrame.from_ndarray(corners(64, 64), format="rgb24").reformat(format="yuv420p")
+    frame.pts = 0
+    packets = [*codec.encode(frame), *codec.encode(None)]
+    data = int.from_bytes(bytes(packets[0]))
+    size = ((width - 1) << 16) | (height - 1)
+    below = len(bytes(packets[0])) * 8 - 36 - 32  # the size follows 36 bits of flags, sync code and colour
+    data = data & ~(0xFFFFFFFF << below) | size << below
+    return data.to_bytes(len(bytes(packets[0])))
+
+
+def bomb(path: Path, width: int, height: int, said: tuple[int, int] | None = None) -> Path:
+    """A WebM of a few hundred bytes whose picture is `width` x `height`; its header may say another size."""
+    header = said or (width, height)
+    with av.open(str(path), "w") as file:
+        video = file.add_mux_stream("vp9", rate=10, width=header[0], height=header[1])
+        sizes = [header, (width, height)] if said else [(width, height)]
+        for number, size in enumerate(sizes):
+            packet = av.Packet(vp9_packet(*size))
+            packet.stream, packet.pts, packet.dts = video, number, number
+            packet.time_base, packet.is_keyframe = Fraction(1, 10), True
+            file.mux(packet)
+    return path

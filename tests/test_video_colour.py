@@ -1,0 +1,83 @@
+"""Colours: whatever rule a video was stored by, what is read is bt709 as a standard screen shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import Recipe, make
+
+from pavdm_cli.video import frames, open_video
+
+
+def read(path: Path) -> list[np.ndarray]:
+    return [frame for frame, _ in frames(open_video(path))]
+
+
+@pytest.mark.parametrize("colour", [(200, 30, 60), (18, 52, 86), (240, 200, 20), (0, 0, 255), (255, 255, 255)])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(),
+        Recipe(colours=(6, 6, 6)),
+        Recipe(colours=(2, 2, 2)),
+        Recipe("mjpeg", pixels="yuvj420p", colours=(1, 1, 5)),
+        Recipe("hevc", pixels="yuv420p10le"),
+        Recipe("vp9", pixels="yuv444p"),
+    ],
+    ids=["bt709", "bt601", "untagged", "full range", "10 bits", "4:4:4"],
+)
+def test_colours_are_right_by_whatever_rule_they_were_stored(
+    tmp_path: Path, recipe: Recipe, colour: tuple[int, int, int]
+) -> None:
+    path = make(tmp_path / "clip.mkv", [np.full((48, 64, 3), colour, np.uint8)] * 2, recipe)
+    assert np.abs(read(path)[0].astype(int) - colour).max() <= 4
+
+
+def pq(nits: float) -> int:
+    power = (nits / 10000) ** (1305 / 8192)
+    return round(65535 * ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** (2523 / 32))
+
+
+@pytest.mark.parametrize(
+    ("transfer", "signal", "shown"),
+    [
+        (16, pq(0), 0),
+        (16, pq(10), 72),
+        (16, pq(100), 190),
+        (16, pq(203), 243),
+        (16, pq(1000), 255),
+        (16, pq(10000), 255),
+        (18, 0, 0),
+        (18, round(65535 * 0.75), 243),
+        (18, 65535, 255),
+    ],
+)
+def test_hdr_is_brought_to_standard_range(tmp_path: Path, transfer: int, signal: int, shown: int) -> None:
+    recipe = Recipe("hevc", pixels="yuv420p10le", colours=(9, transfer, 9))
+    path = make(tmp_path / "clip.mp4", [np.full((48, 64, 3), signal, np.uint16)] * 2, recipe)
+    video = open_video(path)
+    assert (video.hdr, video.bits) == ("PQ" if transfer == 16 else "HLG", 10)
+    assert abs(read(path)[0].mean() - shown) <= 3
+    assert video.notes() == [f"{video.hdr} to standard range (bt709), highlights rolled off", "10 bits to 8"]
+
+
+def test_tone_mapping_keeps_the_order_of_brightness_and_greys_grey(tmp_path: Path) -> None:
+    levels = np.linspace(0, 65535, 16).astype(np.uint16)
+    recipe = Recipe("hevc", pixels="yuv420p10le", colours=(9, 16, 9))
+    path = make(tmp_path / "clip.mp4", [np.full((48, 64, 3), level) for level in levels], recipe)
+    seen = [frame.reshape(-1, 3).mean(0) for frame in read(path)]
+    assert all(np.ptp(colour) <= 2 for colour in seen)
+    assert np.all(np.diff([colour.mean() for colour in seen]) >= 0)
+
+
+def test_wide_colours_are_brought_to_bt709(tmp_path: Path) -> None:
+    green = np.full((48, 64, 3), (0, 40000, 0), np.uint16)
+    path = make(tmp_path / "clip.mp4", [green] * 2, Recipe("hevc", pixels="yuv420p10le", colours=(9, 1, 9)))
+    video = open_video(path)
+    red, high, blue = read(path)[0].reshape(-1, 3).mean(0)
+    assert red <= 3
+    assert blue <= 3
+    assert abs(high - 40000 / 257 * 1.1329 ** (1 / 2.4)) <= 3  # the green of BT.2020 lies outside BT.709
+    assert video.notes() == ["colours of bt2020 to bt709", "10 bits to 8"]

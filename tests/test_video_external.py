@@ -1,0 +1,91 @@
+"""Writing by an ffmpeg outside this program: asked for the right thing, and its failure told."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from pavdm_cli.errors import OutputError, UsageError
+from pavdm_cli.video import Encoding, VideoWriter, read_metadata
+from pavdm_cli.video.encode import EXACT
+from pavdm_cli.video.external import find_ffmpeg
+
+ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="the stand-in is a script")
+
+
+def write(path: Path, frames: np.ndarray, encoding: Encoding) -> None:
+    with VideoWriter(path, frames.shape[2], frames.shape[1], 12, {"seed": 3}, encoding) as writer:
+        writer.write(frames)
+
+
+STAND_IN = """\
+#!{python}
+# Stands in for ffmpeg: notes what it was asked, reads the frames, writes what a GIF ends with.
+import json, os, sys
+frames = sys.stdin.buffer.read()
+note = {{"arguments": sys.argv[1:], "bytes": len(frames), "own_session": os.getsid(0) == os.getpid()}}
+json.dump(note, open({log!r}, "w"))
+target = next(word for word in sys.argv if ".partial." in word)
+open(target, "wb").write(b"GIF89a;")
+sys.exit({ending!r})
+"""
+
+
+def stand_in(folder: Path, ending: str | int = 0) -> str:
+    program = folder / "ffmpeg"
+    program.write_text(STAND_IN.format(python=sys.executable, log=str(folder / "log.json"), ending=ending))
+    program.chmod(0o755)
+    return str(program)
+
+
+@ON_POSIX
+def test_a_gif_goes_through_the_ffmpeg_that_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "clip.gif", np.zeros((5, 31, 45, 3), np.uint8), Encoding(ffmpeg=stand_in(tmp_path)))
+    asked = json.loads((tmp_path / "log.json").read_text())
+    assert asked["bytes"] == 5 * 31 * 45 * 3
+    assert asked["own_session"]
+    assert any("palettegen" in word and "paletteuse" in word for word in asked["arguments"])
+    assert b'!\xfe\x0a{"seed":3}\x00;' in (tmp_path / "clip.gif").read_bytes()
+
+
+@ON_POSIX
+def test_an_encoder_asked_for_by_name_runs_in_the_external_ffmpeg(tmp_path: Path) -> None:
+    encoding = Encoding(crf=20, gop=15, encoder="h264_nvenc", ffmpeg=stand_in(tmp_path))
+    write(tmp_path / "clip.mp4", np.zeros((5, 31, 45, 3), np.uint8), encoding)
+    asked = json.loads((tmp_path / "log.json").read_text())
+    line = " ".join(asked["arguments"])
+    assert asked["bytes"] == 5 * 32 * 46 * 3
+    for words in ("-framerate 12 ", "-vcodec h264_nvenc", "-cq 20 ", "-g 15 ", "frag_keyframe"):
+        assert words in line
+    assert 'comment={"seed":3}' in asked["arguments"]
+
+
+@ON_POSIX
+def test_a_failing_external_ffmpeg_is_an_output_error_with_its_last_line(tmp_path: Path) -> None:
+    encoding = Encoding(ffmpeg=stand_in(tmp_path, "first line\nUnknown encoder"))
+    with pytest.raises(OutputError, match="Unknown encoder"):
+        write(tmp_path / "clip.gif", np.zeros((5, 48, 64, 3), np.uint8), encoding)
+    assert not (tmp_path / "clip.gif").exists()
+
+
+def test_an_ffmpeg_that_is_named_but_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a program"):
+        find_ffmpeg(str(tmp_path / "ffmpeg"))
+
+
+@pytest.mark.skipif(not find_ffmpeg(), reason="no ffmpeg outside PyAV")
+@pytest.mark.parametrize(("suffix", "encoder"), [(".mp4", "libx264"), (".gif", "")])
+def test_a_real_external_ffmpeg_writes_what_pyav_writes(tmp_path: Path, suffix: str, encoder: str) -> None:
+    path = tmp_path / f"clip{suffix}"
+    write(path, np.full((20, 48, 64, 3), (200, 30, 60), np.uint8), Encoding(encoder=encoder))
+    with av.open(str(path)) as file:
+        seen = [frame.to_ndarray(format="rgb24", interpolation=EXACT) for frame in file.decode(video=0)]
+    assert len(seen) == 20
+    assert max(np.abs(frame.astype(int) - (200, 30, 60)).max() for frame in seen) <= 2
+    assert read_metadata(path) == {"seed": 3}

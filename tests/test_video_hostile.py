@@ -1,0 +1,194 @@
+"""Hostile and broken inputs: one clear line, no more memory than a picture that can be borne, and no network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clips import Recipe, audio_only, bomb, corners, greys, make
+
+from pavdm_cli.errors import InputError
+from pavdm_cli.video import Encoding, VideoWriter, frames, open_video
+from pavdm_cli.video.source import Limits
+
+
+def flip(path: Path, count: int = 400) -> Path:
+    data = bytearray(path.read_bytes())
+    start, stop = data.index(b"mdat") + 2000, data.rindex(b"moov")
+    for place in np.random.default_rng(0).integers(start, stop, count):
+        data[place] ^= 255
+    path.write_bytes(data)
+    return path
+
+
+def test_damaged_packets_are_counted_and_skipped(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = flip(make(tmp_path / "clip.mp4", rng.integers(0, 256, (40, 48, 64, 3), np.uint8), Recipe(crf=20)))
+    reader = frames(open_video(path))
+    seen = list(reader)
+    assert reader.skipped > 0
+    assert len(seen) >= 10
+    assert all(frame.shape == (48, 64, 3) for frame, _ in seen)
+    times = [time for _, time in seen]
+    assert times == sorted(set(times))
+
+
+CUT = {
+    "h264.mp4": Recipe(audio="aac"),
+    "h264.mkv": Recipe(audio="libopus"),
+    "vp9.webm": Recipe("vp9"),
+    "mjpeg.avi": Recipe("mjpeg", pixels="yuvj420p"),
+}
+
+
+@pytest.mark.parametrize("share", [0.02, 0.4, 0.9, 0.995])
+@pytest.mark.parametrize("kind", [*CUT, "faststart.mp4", "ours.mp4", "ours.gif"])
+def test_a_file_cut_short_is_refused(tmp_path: Path, kind: str, share: float) -> None:
+    whole = noisy(tmp_path / kind)
+    assert open_video(whole).frames == 24
+    cut = tmp_path / f"cut{whole.suffix}"
+    cut.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
+    with pytest.raises(InputError, match="cut short"):
+        open_video(cut)
+
+
+def noisy(path: Path) -> Path:
+    pictures = np.random.default_rng(0).integers(0, 256, (24, 48, 64, 3), np.uint8)
+    if path.name == "faststart.mp4":
+        return faststart(make(path.with_name("plain.mp4"), pictures), path)
+    if path.name in CUT:
+        return make(path, pictures, CUT[path.name])
+    with VideoWriter(path, 64, 48, 10) as writer:
+        writer.write(pictures)
+    return path
+
+
+def faststart(plain: Path, path: Path) -> Path:
+    with av.open(str(plain)) as old, av.open(str(path), "w", options={"movflags": "faststart"}) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+    return path
+
+
+def test_a_recording_that_was_killed_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    for suffix in (".mp4", ".mkv", ".webm"):
+        writer = VideoWriter(tmp_path / f"clip{suffix}", 64, 48, 10, None, Encoding(gop=8))
+        with writer:
+            writer.write(np.random.default_rng(0).integers(0, 256, (96, 48, 64, 3), np.uint8))
+            writer.flush()
+            data = writer.partial.read_bytes()
+        killed = tmp_path / f"killed{suffix}"
+        killed.write_bytes(data[:-500])
+        assert 16 <= open_video(killed).frames < 96
+        assert 16 <= sum(1 for _ in frames(open_video(killed))) < 96
+
+
+def hostile(folder: Path) -> dict[str, Path | str]:
+    """Inputs that are no video, by what the message says of them."""
+    made = {name: folder / name for name in ("empty.mp4", "text.mp4", "list.m3u8", "list.mp4", "random.mkv")}
+    made["empty.mp4"].touch()
+    made["text.mp4"].write_text("This is not a video at all, but a letter.\n" * 40)
+    for name in ("list.m3u8", "list.mp4"):
+        made[name].write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n")
+    made["random.mkv"].write_bytes(b"\x1a\x45\xdf\xa3" + np.random.default_rng(0).bytes(3000))
+    (folder / "concat.txt").write_text("ffconcat version 1.0\nfile clip.mp4\n")
+    return made | {
+        "missing.mp4": folder / "missing.mp4",
+        "folder": folder,
+        "concat.txt": folder / "concat.txt",
+        "audio.mp4": audio_only(folder / "audio.mp4"),
+        "http": "http://127.0.0.1:9/video.mp4",
+        "concat": f"concat:{folder}/a.mp4|{folder}/b.mp4",
+        "null": "bad\0name.mp4",
+        "long": "x" * 5000,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("empty.mp4", "is empty"),
+        ("text.mp4", "is not a video"),
+        ("list.m3u8", "is not a video"),
+        ("list.mp4", "is not a video"),
+        ("random.mkv", ""),
+        ("concat.txt", "is not a video"),
+        ("missing.mp4", "does not exist"),
+        ("folder", "is a folder"),
+        ("audio.mp4", "only sound"),
+        ("http", "is an address"),
+        ("concat", "is an address"),
+        ("null", ""),
+        ("long", ""),
+    ],
+)
+def test_what_is_no_video_is_one_clear_line(tmp_path: Path, name: str, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        open_video(hostile(tmp_path)[name])
+    assert words in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a device file")
+def test_a_device_is_no_video() -> None:
+    with pytest.raises(InputError, match="not a plain file"):
+        open_video("/dev/zero")
+
+
+def test_a_picture_too_large_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    script = """
+        import resource, sys
+        from pavdm_cli.errors import InputError
+        from pavdm_cli.video import open_video
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        try:
+            open_video(sys.argv[1])
+        except InputError as error:
+            print(error.message)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """
+    path = bomb(tmp_path / "bomb.webm", 15360, 15360)
+    command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
+    message, more = subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()
+    assert f"up to {8192 * 4320} pixels" in message
+    assert int(more) < 100_000  # a picture would be 350 MB
+
+
+def test_a_picture_larger_than_the_header_says_is_never_decoded(tmp_path: Path) -> None:
+    reader = frames(open_video(bomb(tmp_path / "liar.webm", 15360, 15360, said=(64, 64))))
+    assert len(list(reader)) == 1
+    assert reader.skipped == 1
+
+
+def test_limits_are_those_given(tmp_path: Path) -> None:
+    path = make(tmp_path / "clip.mp4", greys(12), Recipe())
+    with pytest.raises(InputError, match="64x48"):
+        open_video(path, Limits(pixels=64 * 48 - 1))
+    with pytest.raises(InputError, match="more than 11 frames"):
+        open_video(path, Limits(frames=11))
+    assert open_video(path, Limits(64 * 48, 12)).frames == 12
+
+
+def test_the_cover_of_a_song_is_not_a_video(tmp_path: Path) -> None:
+    plain = make(tmp_path / "plain.mp4", [corners()] * 2, Recipe("mjpeg", pixels="yuvj420p", audio="aac"))
+    path = tmp_path / "song.mp4"
+    with av.open(str(plain)) as old, av.open(str(path), "w") as new:
+        streams = {one.index: new.add_stream_from_template(one) for one in old.streams}
+        streams[0].disposition = av.stream.Disposition.attached_pic
+        for packet in old.demux():
+            if packet.size and (packet.pts or packet.stream.type == "audio"):
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+    with av.open(str(path)) as file:
+        assert file.streams.video[0].disposition & av.stream.Disposition.attached_pic
+    with pytest.raises(InputError, match="only sound"):
+        open_video(path)

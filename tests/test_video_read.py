@@ -1,0 +1,162 @@
+"""Reading: upright, in time, in standard colours, and never more than can be held, whatever the file."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import textwrap
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import Recipe, corners, greys, make
+
+from pavdm_cli.video import frames, open_video, tail
+
+KINDS = {
+    "h264.mp4": Recipe(audio="aac"),
+    "h264.mkv": Recipe(audio="libopus"),
+    "h264.avi": Recipe(audio="libmp3lame"),
+    "hevc.mov": Recipe("hevc"),
+    "vp9.webm": Recipe("vp9", audio="libopus"),
+    "av1.mp4": Recipe("av1"),
+    "av1.webm": Recipe("av1"),
+    "mjpeg.avi": Recipe("mjpeg", pixels="yuvj420p", colours=(1, 1, 5), audio="pcm_s16le"),
+    "mjpeg.mov": Recipe("mjpeg", pixels="yuvj420p", colours=(1, 1, 5)),
+    "mpeg4.avi": Recipe("mpeg4", colours=(2, 2, 2)),
+}
+EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
+SQUARES = [Fraction(k * k, 100) for k in range(12)]  # frames further and further apart
+
+
+def read(path: Path) -> list[np.ndarray]:
+    return [frame for frame, _ in frames(open_video(path))]
+
+
+def close(frame: np.ndarray, expected: np.ndarray, within: int = 6) -> bool:
+    """Whether the middles of the four quarters agree: edges ring."""
+    height, width = expected.shape[:2]
+    spots = [(height * y // 8, width * x // 8) for y in (2, 6) for x in (2, 6)]
+    return frame.shape == expected.shape and all(
+        np.abs(frame[spot].astype(int) - expected[spot]).max() <= within for spot in spots
+    )
+
+
+def number(frame: np.ndarray) -> int:
+    """Which of the frames of `greys` it is."""
+    return round((frame.mean() - 20) / 8)
+
+
+@EVERY_KIND
+def test_every_kind_of_file_gives_all_its_frames_in_true_colours(tmp_path: Path, kind: str) -> None:
+    recipe = KINDS[kind]
+    video = open_video(make(tmp_path / kind, [corners(64, 96)] * 12, recipe))
+    seen = list(frames(video))
+    assert (video.width, video.height, video.frames, video.rate) == (96, 64, 12, 10)
+    assert (video.sample_aspect, video.bits, video.hdr, video.variable) == (1, 8, "", False)
+    assert video.codec in (recipe.codec, "libdav1d")
+    assert len(video.audio) == bool(recipe.audio)
+    assert len(seen) == 12
+    assert all(close(frame, corners(64, 96)) for frame, _ in seen)
+    assert [time for _, time in seen] == video.times
+    assert video.duration == Fraction(12, 10)
+    assert video.notes() == []
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_clips_of_one_to_three_frames_are_read_whole(tmp_path: Path, kind: str, count: int) -> None:
+    video = open_video(make(tmp_path / kind, greys(count, 64, 64), KINDS[kind]))
+    assert video.frames == count
+    assert [number(frame) for frame, _ in frames(video)] == list(range(count))
+    assert video.rate == 10
+
+
+# Upright
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("turn", [0, 90, 180, -90])
+def test_a_turned_video_is_upright(tmp_path: Path, suffix: str, turn: int, mirrored: bool) -> None:
+    recipe = Recipe(turn=turn, mirrored=mirrored, aspect=Fraction(4, 3))
+    video = open_video(make(tmp_path / f"clip{suffix}", [corners()] * 2, recipe))
+    expected = np.rot90(corners(), turn // 90)
+    expected = expected[:, ::-1] if mirrored else expected
+    frame = next(iter(frames(video)))[0]
+    assert (video.height, video.width) == frame.shape[:2] == expected.shape[:2]
+    assert video.sample_aspect == (Fraction(3, 4) if turn in (90, -90) else Fraction(4, 3))
+    assert close(frame, expected)
+    assert video.notes() == (["turned upright"] if turn or mirrored else [])
+
+
+@pytest.mark.parametrize("size", [(64, 36), (45, 31), (33, 100)])
+def test_portrait_and_odd_sizes_are_read_as_they_are(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = make(tmp_path / "clip.mkv", [corners(*size)] * 2, Recipe("vp9"))
+    assert close(read(path)[0], corners(*size))
+
+
+# In time
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_variable_rate_is_told_by_its_timestamps(tmp_path: Path, suffix: str) -> None:
+    video = open_video(make(tmp_path / f"clip{suffix}", greys(12), Recipe(times=SQUARES)))
+    assert [time for _, time in frames(video)] == video.times == SQUARES
+    assert video.variable
+    assert video.rate == 11 / SQUARES[-1]
+
+
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30), Fraction(25, 2)])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_the_average_rate_is_exact_where_timestamps_are_rounded(tmp_path: Path, rate: Fraction, suffix: str) -> None:
+    video = open_video(make(tmp_path / f"clip{suffix}", greys(17), Recipe(rate=rate)))
+    assert video.rate == rate
+    assert not video.variable
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_the_tail_shows_what_the_screen_showed_at_its_times(tmp_path: Path, suffix: str) -> None:
+    video = open_video(make(tmp_path / f"clip{suffix}", greys(12), Recipe(times=SQUARES)))
+    for rate, count in itertools.product([Fraction(5), Fraction(10), Fraction(40)], [1, 4, 9]):
+        times = [SQUARES[-1] - Fraction(count - 1 - k) / rate for k in range(count)]
+        shown = [max((n for n, start in enumerate(SQUARES) if start <= time), default=0) for time in times]
+        seen = [number(frame) for frame in tail(video, rate, count)]
+        assert seen == shown
+
+
+@EVERY_KIND
+def test_the_tail_ends_with_the_last_frame_of_every_kind_of_file(tmp_path: Path, kind: str) -> None:
+    video = open_video(make(tmp_path / kind, greys(24, 64, 64), KINDS[kind]))
+    assert [number(frame) for frame in tail(video, Fraction(5), 4)] == [17, 19, 21, 23]
+
+
+def test_the_tail_of_a_short_clip_starts_with_its_first_frame_held(tmp_path: Path) -> None:
+    video = open_video(make(tmp_path / "clip.mp4", greys(3), Recipe()))
+    assert [number(frame) for frame in tail(video, Fraction(10), 6)] == [0, 0, 0, 0, 1, 2]
+
+
+def test_the_tail_is_scaled_and_cropped_to_the_size_asked_for(tmp_path: Path) -> None:
+    video = open_video(make(tmp_path / "clip.mp4", [corners(96, 64)] * 12, Recipe()))
+    assert tail(video, Fraction(8), 5, (32, 48)).shape == (5, 32, 48, 3)
+
+
+def test_memory_does_not_grow_with_the_length_of_the_input(tmp_path: Path) -> None:
+    script = """
+        import resource, sys
+        from fractions import Fraction
+        from pavdm_cli.video import frames, open_video, tail
+        video = open_video(sys.argv[1])
+        assert tail(video, Fraction(10), 8, (64, 96)).shape[0] == 8
+        assert sum(1 for _ in frames(video)) == video.frames
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    """
+    peaks = []
+    for seconds in (4, 24):
+        picture = corners(360, 640)
+        path = make(tmp_path / f"{seconds}.mp4", itertools.repeat(picture, seconds * 10), Recipe("mpeg4"))
+        command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
+        peaks.append(int(subprocess.run(command, capture_output=True, check=True).stdout))
+    assert peaks[1] < 1.1 * peaks[0]  # 200 frames of 640x360 more would be 138 MB

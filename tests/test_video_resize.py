@@ -1,0 +1,75 @@
+"""Scaling: what the model sees of a frame, and back, without distortion, shift or aliasing."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from pavdm_cli.video import fit, unfit
+
+SIZES = [(64, 96), (48, 64), (360, 640), (641, 361), (1, 1), (1080, 20)]
+
+
+def disc(height: int, width: int, radius: float, aspect: float = 1) -> np.ndarray:
+    """A white disc in the middle, round where pixels are `aspect` times as wide as high."""
+    y, x = np.mgrid[:height, :width] + 0.5
+    inside = (y - height / 2) ** 2 + ((x - width / 2) * aspect) ** 2 < radius**2
+    return np.repeat(255 * inside[..., None].astype(np.uint8), 3, -1)
+
+
+def extent(frame: np.ndarray) -> tuple[float, float]:
+    """Height and width of the disc."""
+    light = frame[..., 0].astype(float) / 255
+    return light[:, light.shape[1] // 2].sum(), light[light.shape[0] // 2].sum()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("out", SIZES)
+@pytest.mark.parametrize("aspect", [Fraction(1), Fraction(4, 3), Fraction(8, 9)])
+def test_a_solid_colour_stays_that_colour_at_any_size(
+    size: tuple[int, int], out: tuple[int, int], aspect: Fraction
+) -> None:
+    frame = np.full((*size, 3), (201, 0, 255), np.uint8)
+    for scaled in (fit(frame, out, aspect), unfit(frame, out[1], out[0], aspect)):
+        assert scaled.shape == (*out, 3)
+        assert np.all(scaled == (201, 0, 255))
+
+
+def test_a_frame_of_the_right_size_is_not_changed() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    assert np.array_equal(fit(frame, (64, 96)), frame)
+    assert np.array_equal(unfit(frame, 96, 64), frame)
+
+
+@pytest.mark.parametrize(("height", "width", "aspect"), [(360, 640, 1), (640, 360, 1), (240, 180, 4 / 3), (99, 501, 1)])
+def test_a_disc_stays_a_disc_in_the_middle(height: int, width: int, aspect: float) -> None:
+    sample_aspect = Fraction(aspect).limit_denominator(9)
+    seen = fit(disc(height, width, 40, aspect), (64, 96), sample_aspect)
+    tall, wide = extent(seen)
+    assert tall == pytest.approx(wide, rel=0.05)
+    assert tall == pytest.approx(80 * max(64 / height, 96 / (width * aspect)), rel=0.05)
+    assert np.abs(seen.astype(int) - seen[::-1, ::-1]).max() <= 2
+
+
+@pytest.mark.parametrize(("height", "width", "aspect"), [(360, 640, 1), (640, 360, 1), (480, 360, 4 / 3), (99, 501, 1)])
+def test_the_models_disc_is_round_on_the_screen_again(height: int, width: int, aspect: float) -> None:
+    shown = unfit(disc(64, 96, 20), width, height, Fraction(aspect).limit_denominator(9))
+    tall, wide = extent(shown)
+    scale = max(height / 64, width * aspect / 96)
+    assert tall == pytest.approx(min(height, 40 * scale), rel=0.05)
+    assert wide * aspect == pytest.approx(min(width * aspect, 40 * scale), rel=0.05)
+
+
+def test_there_and_back_gives_a_smooth_picture_back() -> None:
+    y, x = np.mgrid[:96, :144] / 20
+    smooth = np.stack([127 + 100 * np.sin(x), 127 + 100 * np.cos(y), 127 + 90 * np.sin(x + y)], -1).astype(np.uint8)
+    back = unfit(fit(smooth, (64, 96)), 144, 96)
+    assert np.abs(back.astype(int) - smooth)[4:-4, 4:-4].max() <= 4
+
+
+def test_shrinking_does_not_alias() -> None:
+    stripes = np.zeros((64, 960, 3), np.uint8)
+    stripes[:, ::2] = 255
+    assert np.abs(fit(stripes, (6, 90)).astype(int) - 128).max() <= 5
