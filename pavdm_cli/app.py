@@ -1,0 +1,43 @@
+"""The Typer app, and the one place where a PavdmError becomes `error:`, `hint:` and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from pavdm_cli import __version__
+from pavdm_cli.commands.generate import generate
+from pavdm_cli.errors import PavdmError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app.command()(generate)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"pavdm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Long videos by progressive autoregressive video diffusion."""
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except PavdmError as error:
+        from pavdm_cli import ui
+
+        ui.fail(error.message, error.hint)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

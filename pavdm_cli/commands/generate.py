@@ -1,0 +1,41 @@
+"""`pavdm generate`: a prompt becomes a video file."""
+
+from __future__ import annotations
+
+import os
+
+from pavdm_cli.commands import options
+from pavdm_cli.commands.run import make, pick_seed
+from pavdm_cli.request import Output, Request, Sampling, parse_size
+
+
+def generate(
+    prompt: options.Prompt,
+    seconds: options.Seconds = None,
+    frames: options.FrameCount = None,
+    output: options.Out = None,
+    model: options.Model = "pocket",
+    seed: options.Seed = None,
+    method: options.Method = "pa",
+    steps: options.Steps = None,
+    window: options.Window = None,
+    chunk: options.Chunk = None,
+    no_overlap: options.NoOverlap = False,
+    guidance: options.Guidance = None,
+    size: options.Size = None,
+    fps: options.Fps = None,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    crf: options.Crf = 18,
+    as_json: options.Json = False,
+    force: options.Force = False,
+) -> None:
+    """Make a video from a PROMPT, as long as you like.
+
+    The file plays while it grows. Ctrl-C finishes the chunk and keeps what is done.
+    """
+    sampling = Sampling(
+        model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads
+    )
+    wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
+    make(Request(prompt, seconds, frames, parse_size(size) if size else None, fps, sampling, wanted), as_json)

@@ -1,0 +1,47 @@
+"""The command line's options, each explained once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+WHAT, HOW, FILE = "Video", "Sampling", "File"
+
+Prompt = Annotated[str, typer.Argument(help="What to show, in words. `pavdm models show pocket` lists those it knows.")]
+Seconds = Annotated[
+    float | None, typer.Option("--seconds", "-s", help="Length of the video; 10 unless given.", rich_help_panel=WHAT)
+]
+FrameCount = Annotated[int | None, typer.Option("--frames", help="Length in frames.", rich_help_panel=WHAT)]
+Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, the model's own.", rich_help_panel=WHAT)]
+Fps = Annotated[float | None, typer.Option(help="Frames a second, the model's own.", rich_help_panel=WHAT)]
+Seed = Annotated[
+    int | None, typer.Option(help="Makes the same video again; random unless given.", rich_help_panel=WHAT)
+]
+Model = Annotated[str, typer.Option(help="See `pavdm models list`.", rich_help_panel=HOW)]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="pa: progressive levels. rn, rw: replacement without or with noise. fifo: a chunk is one latent.",
+        rich_help_panel=HOW,
+    ),
+]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps of every chunk.", rich_help_panel=HOW)]
+Window = Annotated[int | None, typer.Option(help="Noisy latents the model sees at once.", rich_help_panel=HOW)]
+Chunk = Annotated[int | None, typer.Option(help="Latents that share a noise level.", rich_help_panel=HOW)]
+NoOverlap = Annotated[
+    bool, typer.Option("--no-overlap", help="Show no clean chunk before the window.", rich_help_panel=HOW)
+]
+Guidance = Annotated[
+    float | None, typer.Option(help="How strongly to follow the prompt; 1 is not at all more.", rich_help_panel=HOW)
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=HOW)]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch likes.", rich_help_panel=HOW)]
+Out = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="mp4, mkv, webm or gif; named after the prompt.", rich_help_panel=FILE),
+]
+Crf = Annotated[int, typer.Option(help="Quality, 0 best to 51 smallest.", rich_help_panel=FILE)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=FILE)]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace a file of that name.", rich_help_panel=FILE)]

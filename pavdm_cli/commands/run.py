@@ -1,0 +1,68 @@
+"""What every command that makes a video does around the pipeline: seed, checks, notes, bar, result."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from pavdm_cli import ui
+from pavdm_cli.errors import UsageError
+from pavdm_cli.request import Request
+from pavdm_cli.stop import stop_requested
+
+if TYPE_CHECKING:
+    from pavdm_cli.record import Made
+
+INTERRUPTED = 130
+
+
+def pick_seed(seed: int | None) -> int:
+    """The seed given, or a fresh one of up to nine digits. Raises: UsageError."""
+    if seed is None:
+        return int.from_bytes(os.urandom(4), "little") % 1_000_000_000
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"--seed must be 0 to 2^63 - 1, got {seed}", "any whole number will do, for example 7")
+    return seed
+
+
+def make(request: Request, as_json: bool) -> None:
+    """Make the video and print its path; what needs no torch is checked before torch is imported."""
+    path = _target(request)
+    ui.note(f"seed {request.sampling.seed}")
+    begun = time.monotonic()
+    from pavdm_cli import pipeline, record
+
+    job = pipeline.plan(request)
+    for line in job.notes:
+        ui.warn(line)
+    with stop_requested() as stopped:
+        model = pipeline.open_model(job)
+        with ui.progress(path.name, job.frames) as advance:
+            watch = record.Watch(advance, stopped)
+            made = record.record(job, model, replace(request.output, path=path), watch)
+    report(made, time.monotonic() - begun, as_json)
+
+
+def report(made: Made, seconds: float, as_json: bool) -> None:
+    """The path on stdout; an interrupted video is named on stderr alone."""
+    if not made.whole:
+        kept = f"kept {made.path}, {made.frames} frames" if made.frames else "nothing was finished, nothing kept"
+        ui.note(f"interrupted: {kept}")
+        raise typer.Exit(INTERRUPTED)
+    ui.note(f"{made.frames} frames in {seconds:.1f} s, {made.frames / seconds:.1f} frames/s")
+    row = {"path": str(made.path), "frames": made.frames, "seconds": round(seconds, 3), "recipe": made.recipe}
+    print(json.dumps(row) if as_json else made.path)
+
+
+def _target(request: Request) -> Path:
+    """Where the video goes. Raises: OutputError, UsageError."""
+    from pavdm_cli.video.output import check_output, default_name
+
+    wanted = request.output
+    return check_output(wanted.path or default_name(request.prompt, request.sampling.seed), wanted.force)

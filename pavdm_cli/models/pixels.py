@@ -1,0 +1,19 @@
+"""Frames as the models know them, 0 to 1, and as files hold them, bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def to_bytes(frames: Tensor) -> NDArray[np.uint8]:  # (..., 3, H, W) -> (..., H, W, 3)
+    """Frames from 0 to 1, rounded to 0 to 255."""
+    pixels: NDArray[np.uint8] = (frames.float().clamp(0, 1) * 255 + 0.5).byte().movedim(-3, -1).cpu().numpy()
+    return pixels
+
+
+def from_bytes(frames: NDArray[np.uint8]) -> Tensor:  # (..., H, W, 3) -> (..., 3, H, W)
+    """Bytes to float32 from 0 to 1."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, -3).float() / 255

@@ -1,0 +1,48 @@
+"""The embedded model's denoiser: its text encoder and its transformer, kept and trained together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from pavdm_cli.models.pocket_text import PocketText, TextConfig, batch_ids
+from pavdm_cli.models.stdit import STDiT, STDiTConfig, Text
+from pavdm_cli.models.words import LENGTH, PAD
+
+SMALL = STDiTConfig(
+    hidden=192, depth=3, heads=6, in_channels=16, out_channels=16, text_width=128, text_length=LENGTH, mlp_ratio=4.0
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PocketConfig:
+    """Shapes of the two parts."""
+
+    text: TextConfig = field(default_factory=TextConfig)
+    stdit: STDiTConfig = SMALL
+
+
+class Pocket(nn.Module):
+    """Prompts and noisy latents to velocities."""
+
+    def __init__(self, config: PocketConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.text = PocketText(config.text)
+        self.stdit = STDiT(config.stdit)
+
+    def read(self, prompts: list[str], dropped: Tensor | None = None) -> Text:
+        """Prompts as the blocks read them; a dropped one (bool (B,)) becomes the null embedding, under its own mask."""
+        y, mask = self.embed(prompts)
+        if dropped is not None:
+            null = self.stdit.y_embedder.y_embedding[: y.shape[1]].to(y)
+            y = torch.where(dropped.to(y.device)[:, None, None], null, y)
+        return self.stdit.encode_text(y, mask)
+
+    def embed(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """Token vectors (B, L, width) and which of them are words (B, L)."""
+        ids = batch_ids(prompts, self.stdit.y_embedder.y_embedding.device)
+        vectors: Tensor = self.text(ids)
+        return vectors, ids != PAD

@@ -1,0 +1,146 @@
+"""A request to frames, as a generator: load, encode the prompt, sample, decode, chunk by chunk in constant memory."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pavdm_cli import __version__
+from pavdm_cli.errors import UsageError
+from pavdm_cli.models.load import Loaded, check_prompt, load, pick_device
+from pavdm_cli.models.pixels import to_bytes
+from pavdm_cli.noise import linear_sigmas, seeded_noise
+from pavdm_cli.request import Request, Sampling
+from pavdm_cli.sampler import State, from_clip, from_noised, sample
+from pavdm_cli.schedule import METHODS, Schedule
+from pavdm_cli.specs import ModelSpec
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request with everything decided: the model, the schedule, and how many chunks and frames to make."""
+
+    prompt: str
+    spec: ModelSpec
+    sampling: Sampling
+    schedule: Schedule
+    frames: int
+    notes: tuple[str, ...]
+
+    @property
+    def frames_per_chunk(self) -> int:
+        """Frames that leave the window at a time."""
+        return self.schedule.chunk * self.spec.frames_per_latent
+
+    @property
+    def chunks(self) -> int:
+        """Chunks to make: the last may be cut."""
+        return -(-self.frames // self.frames_per_chunk)
+
+    @property
+    def steps(self) -> int:
+        """Model calls in all."""
+        return self.schedule.total(self.chunks)
+
+
+def plan(request: Request) -> Job:
+    """Decide everything that needs no weights, so that bad values fail before any work. Raises: UsageError."""
+    sampling, spec = _filled(request.sampling), request.sampling.spec
+    if sampling.method not in METHODS or sampling.method == "one":
+        known = ", ".join(name for name in METHODS if name != "one")
+        raise UsageError(f"--method must be one of {known}, got {sampling.method!r}", "pa is what pocket was trained for")
+    assert sampling.steps and sampling.window and sampling.chunk and sampling.guidance is not None
+    notes = check_prompt(request.prompt)
+    schedule = METHODS[sampling.method](sampling.steps, sampling.window, sampling.chunk, sampling.overlap)
+    notes += [schedule.note] if schedule.note else []
+    if sampling.method != spec.method:
+        notes.append(f"{spec.name} was trained for {spec.method}; {sampling.method} is for comparison")
+    return Job(request.prompt, spec, sampling, schedule, request.count, tuple(notes))
+
+
+def _filled(sampling: Sampling) -> Sampling:
+    """The model's own values where none were given."""
+    spec = sampling.spec
+    guidance = spec.guidance if sampling.guidance is None else sampling.guidance
+    if not 0 <= guidance <= 100:
+        raise UsageError(f"--guidance must be 0 to 100, got {guidance:g}", "1 is none; pocket likes 2 to 4")
+    return replace(
+        sampling,
+        steps=spec.steps if sampling.steps is None else sampling.steps,
+        window=spec.window if sampling.window is None else sampling.window,
+        chunk=spec.chunk if sampling.chunk is None else sampling.chunk,
+        guidance=guidance,
+    )
+
+
+def open_model(job: Job) -> Loaded:
+    """The job's model on its device, under its number of threads."""
+    device = pick_device(job.sampling.device)
+    if job.sampling.threads:
+        torch.set_num_threads(job.sampling.threads)
+    return load(job.spec, device)
+
+
+def latents(job: Job, model: Loaded, start: State | None = None) -> Iterator[Tensor]:
+    """Finished chunks of latents, (1, chunk, C, h, w)."""
+    sigmas = linear_sigmas(job.schedule.steps).to(model.device)
+    assert job.sampling.guidance is not None
+    denoiser = model.bind(job.prompt, job.schedule, sigmas, job.sampling.guidance)
+    noise = seeded_noise(job.sampling.seed, model.noise_shape())
+    yield from sample(job.schedule, denoiser, noise, sigmas, chunks=job.chunks, start=start)
+
+
+def frames(job: Job, model: Loaded, start: State | None = None) -> Iterator[Pixels]:
+    """The video's frames, (n, H, W, 3) bytes at a time, exactly as many as asked for."""
+    left = job.frames
+    for chunk in latents(job, model, start):
+        pixels = decode(model, chunk)[:left]
+        left -= len(pixels)
+        yield pixels
+
+
+@torch.no_grad()
+def decode(model: Loaded, chunk: Tensor) -> Pixels:  # (1, T, C, h, w) -> (n, H, W, 3)
+    """A chunk of latents to frames."""
+    return to_bytes(model.codec.decode(chunk)[0])
+
+
+@torch.no_grad()
+def start_from(job: Job, model: Loaded, clip: Tensor, noised: bool) -> State:
+    """Where sampling goes on from a clip (n, 3, H, W), 0 to 1: after its last chunk, or from its last window noised."""
+    given = model.codec.encode(clip[None].to(model.device))
+    sigmas = linear_sigmas(job.schedule.steps).to(model.device)
+    if not noised:
+        return from_clip(job.schedule, given, sigmas)
+    noise = seeded_noise(job.sampling.seed, model.noise_shape())
+    return from_noised(job.schedule, given, noise, sigmas)
+
+
+def recipe(job: Job, model: Loaded) -> dict[str, Any]:
+    """What is stored in the file: enough to make the same frames again on the same machine."""
+    settings = {
+        name: getattr(job.sampling, name) for name in ("method", "steps", "window", "chunk", "overlap", "guidance")
+    }
+    return {
+        "pavdm": __version__,
+        "prompt": job.prompt,
+        "seed": job.sampling.seed,
+        "frames": job.frames,
+        "fps": job.spec.fps,
+        "model": job.spec.name,
+        "weights": model.digest,
+        **settings,
+        "device": model.device.type,
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "av": av.__version__},
+    }

@@ -1,0 +1,98 @@
+"""All that a user asked for, in values that are validated once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.specs import ModelSpec, find
+
+LONGEST = 24 * 3600.0  # seconds of video in one run
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample; None stands for the model's own value."""
+
+    model: str = "pocket"
+    method: str = "pa"
+    steps: int | None = None
+    window: int | None = None
+    chunk: int | None = None
+    overlap: bool = True
+    guidance: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 0
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model asked for."""
+        return find(self.model)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where the video goes and how it is written."""
+
+    path: Path | None = None
+    crf: int = 18
+    force: bool = False
+    ffmpeg: str = ""  # an external ffmpeg to use
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """What an extended video keeps of the one it continues."""
+
+    source: Path
+    start: str = "clip"  # its last chunk stays clean; "noised": its last window is noised again (algorithm 1)
+    only_new: bool = False
+    audio: str = "keep"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One video: words, length, and how to make and write it."""
+
+    prompt: str
+    seconds: float | None = None
+    frames: int | None = None
+    size: tuple[int, int] | None = None  # pixels, height and width
+    fps: float | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    output: Output = field(default_factory=Output)
+
+    def __post_init__(self) -> None:
+        spec = self.sampling.spec
+        if self.seconds is not None and self.frames is not None:
+            raise UsageError("--seconds and --frames were both given", "give one of them")
+        if self.count < 1 or self.count > LONGEST * spec.fps:
+            raise UsageError(f"cannot make a video of {self.count} frames", "ask for 1 frame to 24 hours")
+        if self.fps is not None and self.fps != spec.fps:
+            raise UsageError(f"{spec.name} was trained at {spec.fps} frames/s, got {self.fps:g}", f"use --fps {spec.fps}")
+        if self.size is not None and self.size != spec.size:
+            height, width = spec.size
+            raise UsageError(
+                f"{spec.name} was trained at {width}x{height}, got {self.size[1]}x{self.size[0]}",
+                f"use --size {width}x{height}",
+            )
+        if not 0 <= self.output.crf <= 51:
+            raise UsageError(f"--crf must be 0 to 51, got {self.output.crf}", "18 is nearly lossless, 28 small")
+
+    @property
+    def count(self) -> int:
+        """Frames to make."""
+        if self.frames is not None:
+            return self.frames
+        seconds = 10.0 if self.seconds is None else self.seconds
+        return round(seconds * self.sampling.spec.fps) if abs(seconds) < 1e9 else -1
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """'WxH' to (height, width). Raises: UsageError."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise UsageError(f"--size must be WIDTHxHEIGHT, got {text!r}", "for example --size 96x64")
+    return int(height), int(width)

@@ -1,0 +1,43 @@
+"""The rectified-flow loss of a window whose latents carry their own noise levels (paper eq. 3, section 3.5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pavdm_cli.models.stdit import STDiT, Text
+from pavdm_cli.train.levels import NOISE
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the denoiser is shown in one training step."""
+
+    latents: Tensor  # (B, T, C, H, W), clean
+    noise: Tensor  # same shape
+    times: Tensor  # (B, T), 0 clean to 1000 noise
+    counted: Tensor  # (B, T), 1 where the loss is taken
+    clean: int = 0  # latents at the front that attend only to themselves over time
+
+
+def noised(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:  # (B, T, C, H, W), same, (B, T)
+    """Every latent mixed with its noise at its own timestep, 0 (clean) to 1000 (noise)."""
+    sigma = (times / NOISE)[:, :, None, None, None]
+    return (1 - sigma) * clean + sigma * noise
+
+
+def velocity_loss(velocity: Tensor, batch: Batch) -> Tensor:  # -> (B,)
+    """Mean squared error to clean - noise over the counted latents of each sample."""
+    error = (velocity - (batch.latents - batch.noise)).square().mean(dim=(2, 3, 4))
+    return (error * batch.counted).sum(1) / batch.counted.sum(1).clamp_min(1)
+
+
+def window_loss(model: STDiT, text: Text, batch: Batch, fps: Tensor) -> Tensor:  # -> (B,)
+    """The loss of each sample; fps () or (B,)."""
+    rows, count = batch.times.shape
+    table = model.table(batch.times.flatten(), fps.repeat_interleave(count) if fps.dim() else fps)
+    index = torch.arange(rows * count, dtype=torch.int32, device=batch.times.device).view(rows, count)
+    z = noised(batch.latents, batch.noise, batch.times)
+    return velocity_loss(model(z, index, table, text, clean=batch.clean), batch)

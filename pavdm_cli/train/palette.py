@@ -1,0 +1,52 @@
+"""The colours of the painted world, red, green, blue from 0 to 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Lamp:
+    """A sun or moon: its usual place and size in units, and its colour."""
+
+    x: float
+    y: float
+    radius: float
+    colour: Colour
+
+
+SKY: dict[str, tuple[Colour, Colour]] = {  # zenith, horizon
+    "day": ((0.22, 0.52, 0.92), (0.74, 0.90, 0.98)),
+    "dawn": ((0.46, 0.52, 0.80), (0.99, 0.82, 0.78)),
+    "sunset": ((0.30, 0.18, 0.46), (0.99, 0.55, 0.27)),
+    "night": ((0.03, 0.04, 0.14), (0.13, 0.17, 0.37)),
+}
+LIGHT = {
+    "day": Lamp(1.22, 0.15, 0.075, (1.0, 0.97, 0.78)),
+    "dawn": Lamp(0.28, 0.40, 0.085, (1.0, 0.93, 0.84)),
+    "sunset": Lamp(1.16, 0.45, 0.110, (1.0, 0.84, 0.45)),
+    "night": Lamp(0.30, 0.17, 0.070, (0.95, 0.95, 0.86)),
+}
+AMBIENT: dict[str, Colour] = {  # what daylight colours are multiplied by
+    "day": (1.0, 1.0, 1.0),
+    "dawn": (0.96, 0.84, 0.90),
+    "sunset": (0.86, 0.62, 0.58),
+    "night": (0.26, 0.31, 0.52),
+}
+GROUND: dict[str, tuple[Colour, Colour, Colour]] = {  # far, middle, near
+    "hills": ((0.50, 0.72, 0.40), (0.34, 0.62, 0.27), (0.20, 0.48, 0.17)),
+    "mountains": ((0.55, 0.60, 0.76), (0.38, 0.43, 0.58), (0.22, 0.37, 0.30)),
+    "dunes": ((0.97, 0.82, 0.58), (0.95, 0.73, 0.42), (0.90, 0.62, 0.28)),
+    "sea": ((0.36, 0.52, 0.50), (0.13, 0.46, 0.66), (0.13, 0.46, 0.66)),
+}
+PAINT: dict[str, Colour] = {
+    "red": (0.90, 0.12, 0.12),
+    "yellow": (1.00, 0.85, 0.08),
+    "green": (0.10, 0.75, 0.25),
+    "blue": (0.12, 0.28, 0.95),
+    "purple": (0.60, 0.16, 0.80),
+    "white": (0.97, 0.97, 0.98),
+}
+WOOD: Colour = (0.40, 0.22, 0.10)

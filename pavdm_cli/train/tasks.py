@@ -1,0 +1,124 @@
+"""What can be trained: the codec, and the denoiser."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pavdm_cli.models import store
+from pavdm_cli.models.pixels import to_bytes
+from pavdm_cli.models.pocket import Pocket
+from pavdm_cli.models.pocket_codec import PocketCodec, quality
+from pavdm_cli.train import codec as codec_training
+from pavdm_cli.train.batches import Recipe, draw_batch
+from pavdm_cli.train.codec import Frames
+from pavdm_cli.train.losses import Batch, window_loss
+from pavdm_cli.train.paint import Picture, canvas, render
+from pavdm_cli.train.pool import Clips
+from pavdm_cli.train.preview import preview
+from pavdm_cli.train.world import sample_scene
+from pavdm_cli.video.sheet import write_sheet
+
+
+@dataclass(frozen=True, slots=True)
+class CodecTask:
+    """Frames through the codec and back."""
+
+    model: PocketCodec
+    frames: Frames
+    about: dict[str, object]
+
+    def loss(self, step: int) -> Tensor:
+        """A fresh batch every step."""
+        device = _device(self.model)
+        with torch.autocast(device.type, torch.bfloat16):
+            picture = codec_training.batch(self.frames, step, device)
+            return codec_training.loss(self.model, picture, torch.Generator().manual_seed(step))
+
+    def judge(self) -> dict[str, float]:
+        """Signal-to-noise ratio on held-out scenes, over all pixels and over the object's."""
+        held = self._held_out()
+        frames, mask = held.frames.flatten(0, 1), held.mask.flatten(0, 1)
+        everywhere, inside = quality(self.model, frames, mask)
+        return {"psnr": everywhere, "object_psnr": inside}
+
+    def sheet(self, path: Path) -> None:
+        """Held-out frames above what the codec makes of them."""
+        frames = self._held_out(12).frames.flatten(0, 1)
+        with torch.no_grad():
+            coded = self.model.picture(self.model.code(frames)).clamp(0, 1)
+        write_sheet(path, to_bytes(torch.stack([frames, coded])))
+
+    def export(self, folder: Path) -> Path:
+        """The codec's file."""
+        return store.save(self.model, folder / "codec.safetensors", self.about | self.judge())
+
+    def _held_out(self, count: int = 64) -> Picture:
+        seconds = torch.rand(count, 1, generator=torch.Generator().manual_seed(1)) * 60
+        device = _device(self.model)
+        on = canvas(self.frames.size, self.frames.detail, device)
+        return render([sample_scene(i) for i in range(count)], seconds.to(device), on)
+
+
+@dataclass(frozen=True, slots=True)
+class DenoiserTask:
+    """Windows of latents at the noise levels of a method."""
+
+    model: Pocket
+    codec: PocketCodec
+    recipe: Recipe
+    clips: Clips
+    pool: Tensor  # float16 (clips, latents, C, h, w)
+    held_out: Tensor  # the same of other clips
+    about: dict[str, object]
+
+    def loss(self, step: int) -> Tensor:
+        """The windows of a step."""
+        return self._loss(self.recipe, self.clips, self.pool, step)
+
+    @torch.no_grad()
+    def judge(self) -> dict[str, float]:
+        """Mean loss on held-out clips, over the same windows and noise every time."""
+        other = Recipe(self.recipe.method, self.recipe.diagonal, self.recipe.windows, seed=-1)
+        clips = Clips(len(self.held_out), self.clips.latents, HELD_OUT_SEED, self.clips.size, self.clips.fps)
+        rows = [self._loss(other, clips, self.held_out, step).item() for step in range(8)]
+        return {"held_out": sum(rows) / len(rows)}
+
+    def sheet(self, path: Path) -> None:
+        """A few prompts as short videos, a row each."""
+        write_sheet(path, to_bytes(preview(self.model, self.codec, self.recipe.diagonal, self.clips.fps)))
+
+    def export(self, folder: Path) -> Path:
+        """The denoiser's file."""
+        return store.save(self.model, folder / "denoiser.safetensors", self.about)
+
+    def _loss(self, recipe: Recipe, clips: Clips, pool: Tensor, step: int) -> Tensor:
+        device = _device(self.model)
+        batch, prompts, dropped = draw_batch(recipe, clips, pool, step)
+        with torch.autocast(device.type, torch.bfloat16):
+            text = self.model.read(prompts, dropped)
+            fps = torch.tensor(clips.fps, device=device)
+            return window_loss(self.model.stdit, text, _to(batch, device), fps).mean()
+
+
+HELD_OUT_SEED = 3_000_000
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    moved = (value.to(device) for value in (batch.latents, batch.noise, batch.times, batch.counted))
+    return Batch(*moved, clean=batch.clean)
+
+
+def _device(model: torch.nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def held_out_prompts(count: int) -> list[str]:
+    """Captions of scenes never trained on."""
+    from pavdm_cli.train.captions import caption
+
+    return [caption(sample_scene(i), random.Random(i)) for i in range(count)]

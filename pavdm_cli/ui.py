@@ -1,0 +1,85 @@
+"""All that people see: progress and notes on stderr. The only file that imports rich."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+LINE_EVERY = 5.0  # seconds, where there is no terminal
+
+Advance = Callable[[int], None]
+
+
+def note(line: str) -> None:
+    """One line on stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
+
+
+def warn(line: str) -> None:
+    """One line on stderr that stands out."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("note: ", "yellow"), line))
+
+
+def fail(message: str, hint: str) -> None:
+    """What is wrong, and what would be right."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("error: ", "bold red"), message))
+    if hint:
+        console.print(Text.assemble(("hint: ", "cyan"), hint))
+
+
+def show_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout."""
+    table = Table(*head, title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(highlight=False).print(table)
+
+
+class Rate(ProgressColumn):
+    """Units a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        """The speed so far."""
+        return Text(f"{task.finished_speed or task.speed or 0:.0f} {self.unit}/s")
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str = "frames") -> Iterator[Advance]:
+    """A bar with speed and time left on a terminal, else a line every few seconds; call the result with units done."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield _lines(what, total, unit)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), Rate(unit))
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda units: bar.advance(task, units)
+
+
+def _lines(what: str, total: int, unit: str) -> Advance:
+    begun = last = time.monotonic()
+    done = 0
+
+    def advance(units: int) -> None:
+        nonlocal done, last
+        done += units
+        now = time.monotonic()
+        if now - last >= LINE_EVERY:
+            last = now
+            rate = done / (now - begun)
+            left = (total - done) / rate if rate else 0
+            print(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    return advance

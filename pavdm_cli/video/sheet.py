@@ -1,0 +1,30 @@
+"""Contact sheets: many frames in one picture, to look at."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from einops import rearrange
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+
+def write_sheet(path: Path, frames: Pixels, gap: int = 2) -> None:
+    """Write frames (rows, columns, H, W, 3) as one PNG with white gaps."""
+    padded = np.pad(frames, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
+    write_png(path, rearrange(padded, "r c h w k -> (r h) (c w) k"))
+
+
+def write_png(path: Path, picture: Pixels) -> None:
+    """Write one picture (H, W, 3)."""
+    with av.open(str(path), "w", format="image2") as container:
+        stream: Any = container.add_stream("png", rate=Fraction(1))
+        stream.height, stream.width = picture.shape[:2]
+        stream.pix_fmt = "rgb24"
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        container.mux([*stream.encode(frame), *stream.encode(None)])
