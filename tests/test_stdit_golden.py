@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,27 @@ def test_a_masked_frame_is_a_frame_at_level_zero(model: STDiT) -> None:
     out = run(model, case, torch.where(shown, case["timestep"][:, None], 0.0))
     pick = shown[:, None, :, None, None].expand_as(out)
     torch.testing.assert_close(out[pick], case["out"][pick], rtol=0, atol=TOLERANCE)
+
+
+def test_every_recorded_activation_is_met(model: STDiT) -> None:
+    case = load_file(GOLDEN / "stdit3_pa_odd.safetensors")
+    recorded = {name.removeprefix("act."): value for name, value in case.items() if name.startswith("act.")}
+    pictures = recorded.pop("pos_embed")
+    kept: dict[str, Tensor] = {}
+    hooks = []
+    for name in recorded:
+        module = model.get_submodule(re.sub(r"^(spatial|temporal)", r"\1_blocks", name))
+        hooks.append(module.register_forward_hook(lambda _m, _i, out, name=name: kept.update({name: out})))
+    run(model, case, case["timestep"])
+    for hook in hooks:
+        hook.remove()
+    for name, want in recorded.items():
+        got = kept[name][0] if isinstance(kept[name], tuple) else kept[name]
+        if name == "temporal.0.attn":
+            got = got.transpose(1, 2)  # recorded pixel by pixel
+        if name == "fps_embedder":
+            got = got[:: len(got) // len(want)]  # recorded once a sample
+        torch.testing.assert_close(got.reshape(want.shape), want, rtol=0, atol=TOLERANCE, msg=name)
+    size = (float(case["height"][0]), float(case["width"][0]))
+    ours = model.embed(torch.zeros_like(case["x"].transpose(1, 2)), size) - model.x_embedder.proj.bias
+    torch.testing.assert_close(ours[:1, 0], pictures, rtol=0, atol=TOLERANCE)

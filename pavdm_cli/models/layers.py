@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,17 +22,6 @@ class Axis(NamedTuple):
 
     attend: Attend
     angles: Tensor | None  # (T, K / 2)
-
-
-class Width(Protocol):
-    """The sizes a layer reads from the model's configuration."""
-
-    @property
-    def hidden(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def mlp_ratio(self) -> float: ...
 
 
 class Frames(NamedTuple):
@@ -182,12 +171,12 @@ class CrossAttention(nn.Module):
 class Block(nn.Module):
     """Self-attention, cross-attention and MLP; takes its input modulated and leaves it so for the next one."""
 
-    def __init__(self, config: Width) -> None:
+    def __init__(self, hidden: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
-        self.scale_shift_table = nn.Parameter(torch.zeros(6, config.hidden))
-        self.attn = SelfAttention(config.hidden, config.heads)
-        self.cross_attn = CrossAttention(config.hidden, config.heads)
-        self.mlp = Mlp(config.hidden, int(config.hidden * config.mlp_ratio), config.hidden)
+        self.scale_shift_table = nn.Parameter(torch.zeros(6, hidden))
+        self.attn = SelfAttention(hidden, heads)
+        self.cross_attn = CrossAttention(hidden, heads)
+        self.mlp = Mlp(hidden, int(hidden * mlp_ratio), hidden)
 
     def rows(self, table: Tensor) -> list[Rows]:  # (N, 6, D)
         """Shift, scale, gate of the attention, then of the MLP."""

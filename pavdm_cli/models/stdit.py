@@ -87,8 +87,9 @@ class STDiT(nn.Module):
         self.fps_embedder = NumberEmbedder(hidden)
         self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(hidden, 6 * hidden))
         self.y_embedder = TextEmbedder(config.text_width, config.text_length, hidden)
-        self.spatial_blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.temporal_blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        sizes = (hidden, config.heads, config.mlp_ratio)
+        self.spatial_blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
+        self.temporal_blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
         self.final_layer = FinalLayer(hidden, patch[1] * patch[2] * config.out_channels)
 
     def table(self, t: Tensor, fps: Tensor) -> Modulation:  # (N,), (N,) or ()
