@@ -58,7 +58,9 @@ def plan(request: Request) -> Job:
     sampling, spec = _filled(request.sampling), request.sampling.spec
     if sampling.method not in METHODS or sampling.method == "one":
         known = ", ".join(name for name in METHODS if name != "one")
-        raise UsageError(f"--method must be one of {known}, got {sampling.method!r}", "pa is what pocket was trained for")
+        raise UsageError(
+            f"--method must be one of {known}, got {sampling.method!r}", "pa is what pocket was trained for"
+        )
     assert sampling.steps and sampling.window and sampling.chunk and sampling.guidance is not None
     notes = check_prompt(request.prompt)
     schedule = METHODS[sampling.method](sampling.steps, sampling.window, sampling.chunk, sampling.overlap)

@@ -71,7 +71,9 @@ class Request:
         if self.count < 1 or self.count > LONGEST * spec.fps:
             raise UsageError(f"cannot make a video of {self.count} frames", "ask for 1 frame to 24 hours")
         if self.fps is not None and self.fps != spec.fps:
-            raise UsageError(f"{spec.name} was trained at {spec.fps} frames/s, got {self.fps:g}", f"use --fps {spec.fps}")
+            raise UsageError(
+                f"{spec.name} was trained at {spec.fps} frames/s, got {self.fps:g}", f"use --fps {spec.fps}"
+            )
         if self.size is not None and self.size != spec.size:
             height, width = spec.size
             raise UsageError(

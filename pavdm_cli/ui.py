@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -14,7 +15,11 @@ from rich.text import Text
 
 LINE_EVERY = 5.0  # seconds, where there is no terminal
 
-Advance = Callable[[int], None]
+
+class Advance(Protocol):
+    """Called with the units done since the last call, and words to show beside the bar."""
+
+    def __call__(self, units: int, beside: str = "") -> None: ...
 
 
 def note(line: str) -> None:
@@ -65,14 +70,34 @@ def progress(what: str, total: int, unit: str = "frames") -> Iterator[Advance]:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), Rate(unit))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda units: bar.advance(task, units)
+
+        def advance(units: int, beside: str = "") -> None:
+            bar.update(task, advance=units, description=f"{what} {beside}".rstrip())
+
+        yield advance
+
+
+@contextmanager
+def training(steps: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """A bar of training steps with the smoothed loss; call the result with the step and its figures."""
+    mean = 0.0
+    with progress("training", steps, "steps") as advance:
+        done = 0
+
+        def report(step: int, figures: dict[str, float]) -> None:
+            nonlocal mean, done
+            mean = figures["loss"] if not mean else 0.98 * mean + 0.02 * figures["loss"]
+            advance(step - done, f"loss {mean:.4f}")
+            done = step
+
+        yield report
 
 
 def _lines(what: str, total: int, unit: str) -> Advance:
     begun = last = time.monotonic()
     done = 0
 
-    def advance(units: int) -> None:
+    def advance(units: int, beside: str = "") -> None:
         nonlocal done, last
         done += units
         now = time.monotonic()
@@ -80,6 +105,7 @@ def _lines(what: str, total: int, unit: str) -> Advance:
             last = now
             rate = done / (now - begun)
             left = (total - done) / rate if rate else 0
-            print(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left", file=sys.stderr, flush=True)
+            text = f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left {beside}"
+            print(text.rstrip(), file=sys.stderr, flush=True)
 
     return advance

@@ -34,8 +34,6 @@ def generate(
 
     The file plays while it grows. Ctrl-C finishes the chunk and keeps what is done.
     """
-    sampling = Sampling(
-        model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads
-    )
+    sampling = Sampling(model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
     make(Request(prompt, seconds, frames, parse_size(size) if size else None, fps, sampling, wanted), as_json)

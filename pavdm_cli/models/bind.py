@@ -1,4 +1,4 @@
-"""A transformer bound to one prompt: the two calls a sampler makes, with the overlap's keys and values kept or recomputed."""
+"""A transformer bound to one prompt: the two calls a sampler makes, the overlap's keys and values kept or made anew."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ def remembering(stdit: STDiT, text: Text, table: Modulation, overlap: int) -> De
 
     @torch.no_grad()
     def velocity(window: Tensor, levels: Tensor, memory: Memory | None) -> Tensor:
-        return stdit(window, levels, table, text, memory=memory or Memory(None, overlap))
+        out: Tensor = stdit(window, levels, table, text, memory=memory or Memory(None, overlap))
+        return out
 
     return Bound(remember, velocity)
 
 
 def recomputing(stdit: STDiT, text: Text, table: Modulation, overlap: int) -> Denoiser:
-    """For any model: the overlap is shown in front of the window at every step, and every frame attends to every frame."""
+    """For any model: the overlap is shown before the window at every step, and every frame attends to every frame."""
 
     def remember(frames: Tensor, level: int) -> tuple[Tensor, Tensor]:
         return frames, _same(level, frames)
@@ -39,9 +40,10 @@ def recomputing(stdit: STDiT, text: Text, table: Modulation, overlap: int) -> De
     @torch.no_grad()
     def velocity(window: Tensor, levels: Tensor, memory: tuple[Tensor, Tensor] | None) -> Tensor:
         if memory is None:
-            return stdit(window, levels, table, text, memory=Memory(None, overlap))
+            alone: Tensor = stdit(window, levels, table, text, memory=Memory(None, overlap))
+            return alone
         frames, shown = memory
-        both = stdit(torch.cat([frames, window], dim=1), torch.cat([shown, levels]), table, text)
+        both: Tensor = stdit(torch.cat([frames, window], dim=1), torch.cat([shown, levels]), table, text)
         return both[:, frames.shape[1] :]
 
     return Bound(remember, velocity)

@@ -1,6 +1,7 @@
 """The pocket model's codec: frames to latents and back, 8x smaller in space, two frames side by side in one latent.
 
-Every frame is coded on its own, so motion inside a latent is as real as the frames are, and any run of latents decodes alone.
+Every frame is coded on its own, so motion inside a latent is as real as the frames are, and any run of latents decodes
+alone.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, width, H, W), same shape out."""
-        return x + self.second(nn.functional.silu(self.first(nn.functional.silu(self.norm(x)))))
+        out: Tensor = x + self.second(nn.functional.silu(self.first(nn.functional.silu(self.norm(x)))))
+        return out
 
 
 class PocketCodec(nn.Module):

@@ -20,7 +20,6 @@ from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
 from pavdm_cli.models.pocket_text import TextConfig
 from pavdm_cli.models.stdit import STDiTConfig
 
-
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -77,7 +76,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _opened(path: Path) -> Any:
     try:
-        return safe_open(path, "pt")  # type: ignore[no-untyped-call]
+        return safe_open(path, "pt")
     except FileNotFoundError as error:
         raise ModelError(f"no weights at {path}", "`pavdm models list` shows what is there") from error
     except (SafetensorError, OSError) as error:

@@ -49,7 +49,7 @@ CAMERA_WORDINGS = {
     "left": ("the camera pans left", "panning left", "the camera moves left"),
     "right": ("the camera pans right", "panning right", "the camera moves right"),
 }
-WORDINGS = {
+WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "terrain": TERRAIN_WORDINGS,
     "time of day": TIME_WORDINGS,
     "object": OBJECT_WORDINGS,

@@ -13,6 +13,7 @@ from pavdm_cli.train.losses import Batch
 from pavdm_cli.train.pool import Clips, captions
 
 CAPTION_DROPOUT = 0.1
+METHODS = ("base", "pa", "rw")
 
 
 @dataclass(frozen=True, slots=True)

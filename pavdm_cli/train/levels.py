@@ -1,4 +1,4 @@
-"""Which noise every latent of a training window gets: one level for all (base, rw), or the progressive diagonal (paper 3.5)."""
+"""Which noise each latent of a training window gets: one level for all (base, rw), or the diagonal (paper 3.5)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Diagonal:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What one training batch looks like: its noisy chunks and their stage, and whether clean latents stand before them."""
+    """What one training batch looks like: its noisy chunks, their stage, and whether clean latents stand before them."""
 
     first: int  # oldest chunk's place on the diagonal: 0 in a full or draining window
     chunks: int

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,9 @@ from pavdm_cli.errors import ModelError
 class Task(Protocol):
     """What is trained: a model, its loss at a step, and how to judge, show and keep it."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
 
     def loss(self, step: int) -> Tensor:
         """The loss of one step: a function of the weights and the step alone."""
@@ -69,12 +72,13 @@ Report = Callable[[int, dict[str, float]], None]
 
 
 def train(task: Task, plan: Plan, folder: Path, report: Report) -> Path:
-    """Train from the folder's checkpoint, or from the model as given, to the plan's end; an interrupt keeps the step."""
+    """Train from the folder's checkpoint, or the model as given, to the plan's end; an interrupt keeps the step."""
     folder.mkdir(parents=True, exist_ok=True)
     state = begin(task, folder / "checkpoint.pt")
     try:
         while state.step < plan.steps:
-            report(state.step, advance(state, plan))
+            figures = advance(state, plan)
+            report(state.step, figures)
             watch(state, plan, folder)
     finally:
         save(state, folder / "checkpoint.pt")
@@ -137,19 +141,17 @@ def finish(state: State, folder: Path) -> Path:
         return state.task.export(folder)
 
 
-class averaged:  # noqa: N801 - a context manager reads like a function
+@contextmanager
+def averaged(state: State) -> Iterator[None]:
     """The model wears its averaged weights inside the block."""
-
-    def __init__(self, state: State) -> None:
-        self.state = state
-
-    def __enter__(self) -> None:
-        self.own = _copy(self.state.task.model)
-        self.state.task.model.load_state_dict(self.state.average)
-        self.state.task.model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self.state.task.model.load_state_dict(self.own)
+    model = state.task.model
+    own = _copy(model)
+    model.load_state_dict(state.average)
+    model.eval()
+    try:
+        yield
+    finally:
+        model.load_state_dict(own)
 
 
 def optimisers(model: nn.Module) -> list[torch.optim.Optimizer]:
@@ -175,11 +177,6 @@ def save(state: State, path: Path) -> None:
     beside = path.with_suffix(".tmp")
     torch.save(stored, beside)
     os.replace(beside, path)
-
-
-def plan_as_dict(plan: Plan) -> dict[str, Any]:
-    """For the log."""
-    return asdict(plan)
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ def make(clips: Clips, codec: PocketCodec, progress: Callable[[int], None], at_o
         seconds = begins[:, None] + torch.arange(frames) / clips.fps
         picture = render([clips.scene(i) for i in chosen], seconds.to(device), on)
         yield codec.encode(picture.frames).half().cpu()
-        progress(chosen.stop)
+        progress(len(chosen))
 
 
 def captions(clips: Clips, indices: list[int], draw: random.Random) -> list[str]:

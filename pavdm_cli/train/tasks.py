@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,16 +108,9 @@ HELD_OUT_SEED = 3_000_000
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
-    moved = (value.to(device) for value in (batch.latents, batch.noise, batch.times, batch.counted))
-    return Batch(*moved, clean=batch.clean)
+    latents, noise, times, counted = (x.to(device) for x in (batch.latents, batch.noise, batch.times, batch.counted))
+    return Batch(latents, noise, times, counted, batch.clean)
 
 
 def _device(model: torch.nn.Module) -> torch.device:
     return next(model.parameters()).device
-
-
-def held_out_prompts(count: int) -> list[str]:
-    """Captions of scenes never trained on."""
-    from pavdm_cli.train.captions import caption
-
-    return [caption(sample_scene(i), random.Random(i)) for i in range(count)]

@@ -1,4 +1,4 @@
-"""The things that move: each a stack of soft-edged shapes around its own middle, about ten pixels in radius at 64 high."""
+"""The things that move: each a stack of soft-edged shapes around its middle, about ten pixels in radius at 64 high."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ PAINTERS: dict[str, Painter] = {"ball": ball, "balloon": balloon, "kite": kite, 
 
 
 def blend(frames: Tensor, layers: Sequence[Layer], scenes: Sequence[Scene], tint: Tensor) -> tuple[Tensor, Tensor]:
-    """Paint a stack over frames (B, T, 3, H, W); things glow a little where the light is low. Returns cover (B, T, H, W) too."""
+    """Paint a stack over frames (B, T, 3, H, W), glowing a little in low light; returns its cover (B, T, H, W) too."""
     own = frames.new_tensor([PAINT[s.colour] for s in scenes])[:, None, :, None, None]
     light = 0.60 + 0.40 * tint.mean(dim=2, keepdim=True)
     seen = torch.zeros_like(layers[0].cover)

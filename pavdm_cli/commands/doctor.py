@@ -1,0 +1,82 @@
+"""`pavdm doctor`: what is installed here and what it can do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from pavdm_cli import __version__, ui
+
+PACKAGES = ("torch", "triton", "numpy", "av", "safetensors", "typer", "rich", "einops", "ffmpeg-python", "platformdirs")
+
+
+def doctor() -> None:
+    """Versions, devices, attention back ends with the reason where one is out, video codecs, free disk."""
+    ui.show_table("versions", ("", ""), [("pavdm", __version__), ("python", _python()), *_versions()])
+    ui.show_table("\ndevices", ("", ""), _devices())
+    ui.show_table("\nattention back ends", ("", "", ""), _backends())
+    ui.show_table("\nvideo", ("", ""), _codecs())
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    ui.show_table("\ndisk", ("", ""), [("free here", f"{free:.1f} GB")])
+
+
+def _python() -> str:
+    return f"{platform.python_version()} on {platform.system()} {platform.machine()}, {sys.executable}"
+
+
+def _versions() -> list[tuple[str, str]]:
+    return [(name, _version(name)) for name in PACKAGES]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _devices() -> list[tuple[str, str]]:
+    import torch
+
+    gpus = [(f"cuda:{i}", torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())]
+    missing = "this torch has no CUDA" if not torch.version.cuda else "no GPU or driver found"
+    mps = "yes" if torch.backends.mps.is_available() else "no: Apple silicon only"
+    return [("cpu", f"{torch.get_num_threads()} threads"), *(gpus or [("cuda", f"no: {missing}")]), ("mps", mps)]
+
+
+def _backends() -> list[tuple[str, str, str]]:
+    import torch
+
+    gpu = torch.cuda.is_available()
+    rows = [("sdpa", "yes", "used: torch's scaled dot product attention, in float32 on a CPU")]
+    for name, module, extra in (("flash-attn 2", "flash_attn", "flash"), ("xformers", "xformers", "xformers")):
+        there = find_spec(module) is not None
+        reason = f'not installed: pip install "pavdm[{extra}]"' if not there else "installed, not used by this version"
+        rows.append((name, "no", reason if gpu else f"needs a CUDA GPU; {reason}"))
+    return rows
+
+
+def _codecs() -> list[tuple[str, str]]:
+    import av
+
+    from pavdm_cli.video.external import find_ffmpeg
+
+    encoders = [name for name in ("libx264", "libx265", "libvpx-vp9", "libsvtav1", "gif") if _can_encode(name)]
+    return [
+        ("PyAV", av.__version__),
+        ("encoders", ", ".join(encoders)),
+        ("ffmpeg", find_ffmpeg() or "none: not needed"),
+    ]
+
+
+def _can_encode(name: str) -> bool:
+    import av
+
+    try:
+        return bool(av.Codec(name, "w").name)
+    except ValueError:
+        return False

@@ -1,0 +1,56 @@
+"""`pavdm info`: what made a video, and the command that makes it again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pavdm_cli.errors import InputError
+
+
+def info(
+    file: Annotated[Path, typer.Argument(help="A video that pavdm wrote.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the recipe as JSON.")] = False,
+) -> None:
+    """Show prompt, seed, weights, versions and settings of a FILE, and the command that makes it again."""
+    from pavdm_cli.video.metadata import read_metadata
+
+    recipe = read_metadata(file)
+    if recipe is None or "prompt" not in recipe:
+        raise InputError(f"{file} carries no recipe", "only videos written by pavdm do")
+    print(json.dumps(recipe) if as_json else describe(recipe))
+
+
+def describe(recipe: dict[str, Any]) -> str:
+    """One line a value, then the command."""
+    width = max(map(len, recipe))
+    rows = [f"{name:<{width}}  {_plain(value)}" for name, value in recipe.items()]
+    return "\n".join([*rows, "", command(recipe)])
+
+
+def command(recipe: dict[str, Any]) -> str:
+    """The command line that makes the same frames again, on the same machine, versions and threads."""
+    words = ["pavdm", "extend", recipe["source"]] if "source" in recipe else ["pavdm", "generate"]
+    options = {name: recipe.get(name) for name in SAME}
+    words += ["--prompt", recipe["prompt"]] if "source" in recipe else [recipe["prompt"]]
+    for name, value in options.items():
+        words += [f"--{name}", str(value)] if value is not None else []
+    words += [] if recipe.get("overlap", True) else ["--no-overlap"]
+    words += ["--only-new"] if recipe.get("only_new") else []
+    return shlex.join(words)
+
+
+SAME = (
+    *("frames", "seed", "model", "method", "steps", "window", "chunk", "guidance", "device", "threads"),
+    *("start", "audio"),
+)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
+    return str(value)

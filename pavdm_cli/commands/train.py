@@ -1,0 +1,81 @@
+"""`pavdm train`: make the embedded model's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pavdm_cli.train.loop import Task
+    from pavdm_cli.train.runs import Settings
+
+app = typer.Typer(no_args_is_help=True, help="Train the embedded model on its painted world.")
+
+Folder = Annotated[Path, typer.Option(help="Checkpoints, log, sheets and weights; a run goes on from what is there.")]
+StepCount = Annotated[int, typer.Option(min=1, help="Steps in all; the rate falls to zero over the last third.")]
+Rate = Annotated[float, typer.Option(help="Learning rate.")]
+Batch = Annotated[int, typer.Option(min=1, help="Frames (codec) or windows (denoiser) a step.")]
+Detail = Annotated[float, typer.Option(min=0, max=1, help="How rich the painted world is: 0.3 suits a CPU.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch likes.")]
+SheetMinutes = Annotated[float, typer.Option(help="Minutes between contact sheets.")]
+
+
+@app.command()
+def codec(
+    folder: Folder = Path("runs/codec"),
+    steps: StepCount = 4000,
+    rate: Rate = 0.0015,
+    batch: Batch = 32,
+    detail: Detail = 0.3,
+    init: Annotated[Path | None, typer.Option(help="Weights to start from: a codec.safetensors.")] = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+    sheet_minutes: SheetMinutes = 10.0,
+) -> None:
+    """Train the codec on single frames; prints the path of codec.safetensors."""
+    from pavdm_cli.train import runs
+
+    settings = runs.Settings(folder, steps, rate, batch, detail, init, device, threads, sheet_minutes)
+    _run(lambda: runs.codec_task(settings), settings)
+
+
+@app.command()
+def denoiser(
+    folder: Folder = Path("runs/denoiser"),
+    codec: Annotated[Path | None, typer.Option(help="The codec to train over; the embedded one unless given.")] = None,
+    method: Annotated[str, typer.Option(help="base: one level for all. pa: progressive. rw: with noise.")] = "pa",
+    clips: Annotated[int, typer.Option(min=1, help="Clips to render and keep as latents.")] = 2400,
+    steps: StepCount = 4000,
+    rate: Rate = 0.0015,
+    batch: Batch = 16,
+    detail: Detail = 0.3,
+    init: Annotated[Path | None, typer.Option(help="Weights to start from: a denoiser.safetensors.")] = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+    sheet_minutes: SheetMinutes = 20.0,
+) -> None:
+    """Train the text encoder and the transformer; prints the path of denoiser.safetensors.
+
+    First --method base, as Open-Sora was; then --method pa with --init (paper section 3.5).
+    """
+    from pavdm_cli import ui
+    from pavdm_cli.train import runs
+
+    settings = runs.Settings(folder, steps, rate, batch, detail, init, device, threads, sheet_minutes)
+    _run(lambda: runs.denoiser_task(settings, method, codec, clips, ui.progress), settings)
+
+
+def _run(task: Callable[[], Task], settings: Settings) -> None:
+    from pavdm_cli import ui
+    from pavdm_cli.train import runs
+
+    ui.note(f"training in {settings.folder}; Ctrl-C keeps the step, the same command goes on")
+    runs.prepare(settings)
+    made = task()
+    with ui.training(settings.steps) as report:
+        path = runs.run(made, settings, report)
+    print(path)

@@ -1,0 +1,105 @@
+"""Settings to a training run: the model, fresh or from weights, its task, and its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.models import store
+from pavdm_cli.models.load import pick_device
+from pavdm_cli.models.pocket import Pocket, PocketConfig
+from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
+from pavdm_cli.specs import MODELS
+from pavdm_cli.train.batches import METHODS, Recipe
+from pavdm_cli.train.codec import Frames
+from pavdm_cli.train.levels import Diagonal
+from pavdm_cli.train.loop import Plan, Report, Task, train
+from pavdm_cli.train.pool import Clips, load_or_make
+from pavdm_cli.train.tasks import HELD_OUT_SEED, CodecTask, DenoiserTask
+
+M = TypeVar("M", bound=nn.Module)
+HELD_OUT = 128  # clips
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]  # what, how many -> call with units done
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What both trainings share."""
+
+    folder: Path
+    steps: int
+    rate: float
+    batch: int
+    detail: float = 0.3
+    init: Path | None = None
+    device: str = "auto"
+    threads: int = 0
+    sheet_minutes: float = 10.0
+
+    @property
+    def about(self) -> dict[str, object]:
+        """For the header of the weights."""
+        return {"steps": self.steps, "rate": self.rate, "batch": self.batch, "detail": self.detail}
+
+
+def prepare(settings: Settings) -> None:
+    """The folder and the threads, before anything is made."""
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+
+
+def run(task: Task, settings: Settings, report: Report) -> Path:
+    """Train to the end of the settings' steps; returns the weights' file."""
+    plan = Plan(settings.steps, settings.rate, sheet_every=60 * settings.sheet_minutes)
+    return train(task, plan, settings.folder, report)
+
+
+def codec_task(settings: Settings) -> CodecTask:
+    """The codec, on frames painted as they are needed."""
+    model = _start(lambda: PocketCodec(CodecConfig()), settings, store.load_codec)
+    spec = MODELS["pocket"]
+    frames = Frames(size=spec.size, detail=settings.detail, batch=settings.batch)
+    return CodecTask(model.to(memory_format=torch.channels_last), frames, settings.about)  # type: ignore[call-overload]
+
+
+def denoiser_task(settings: Settings, method: str, codec: Path | None, count: int, progress: Progress) -> DenoiserTask:
+    """The denoiser, on clips rendered once and kept beside the run as latents."""
+    if method not in METHODS:
+        raise UsageError(f"--method must be one of {', '.join(METHODS)}, got {method!r}", "pa is what pocket ships")
+    model = _start(_fresh_pocket, settings, store.load_denoiser)
+    spec = MODELS["pocket"]
+    coder = store.load_codec(codec or spec.codec).to(pick_device(settings.device))
+    clips = Clips(count, size=spec.size, fps=spec.fps, detail=settings.detail)
+    held = Clips(HELD_OUT, clips.latents, HELD_OUT_SEED, clips.size, clips.fps, clips.detail)
+    recipe = Recipe(method, Diagonal(spec.steps, spec.window // spec.chunk, spec.chunk), settings.batch)
+    about = settings.about | {"method": method, "clips": count}
+    pool = _pool(settings.folder / "clips.safetensors", clips, coder, progress)
+    held_out = _pool(settings.folder / "held-out.safetensors", held, coder, progress)
+    return DenoiserTask(model, coder, recipe, clips, pool, held_out, about)
+
+
+def _pool(path: Path, clips: Clips, codec: PocketCodec, progress: Progress) -> Tensor:
+    with progress(f"rendering {path.stem}", clips.count) as advance:
+        return load_or_make(path, clips, codec, advance)
+
+
+def _fresh_pocket() -> Pocket:
+    model = Pocket(PocketConfig())
+    model.stdit.initialise()
+    return model
+
+
+def _start(fresh: Callable[[], M], settings: Settings, load: Callable[[Path], M]) -> M:
+    """Weights to start from, or new ones that are the same every time; ready to be trained, on the device."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = load(settings.init) if settings.init else fresh()
+    return model.requires_grad_(True).to(pick_device(settings.device))
