@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import av
@@ -27,12 +27,25 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
+class Settings:
+    """How to sample, with every value decided."""
+
+    method: str
+    steps: int
+    window: int  # noisy latents
+    chunk: int  # latents
+    overlap: bool
+    guidance: float
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A request with everything decided: the model, the schedule, and how many chunks and frames to make."""
 
     prompt: str
     spec: ModelSpec
     sampling: Sampling
+    settings: Settings
     schedule: Schedule
     frames: int
     notes: tuple[str, ...]
@@ -55,34 +68,27 @@ class Job:
 
 def plan(request: Request) -> Job:
     """Decide everything that needs no weights, so that bad values fail before any work. Raises: UsageError."""
-    sampling, spec = _filled(request.sampling), request.sampling.spec
-    if sampling.method not in METHODS or sampling.method == "one":
-        known = ", ".join(name for name in METHODS if name != "one")
-        raise UsageError(
-            f"--method must be one of {known}, got {sampling.method!r}", "pa is what pocket was trained for"
-        )
-    assert sampling.steps and sampling.window and sampling.chunk and sampling.guidance is not None
+    spec, settings = request.sampling.spec, settle(request.sampling)
     notes = check_prompt(request.prompt)
-    schedule = METHODS[sampling.method](sampling.steps, sampling.window, sampling.chunk, sampling.overlap)
+    schedule = METHODS[settings.method](settings.steps, settings.window, settings.chunk, settings.overlap)
     notes += [schedule.note] if schedule.note else []
-    if sampling.method != spec.method:
-        notes.append(f"{spec.name} was trained for {spec.method}; {sampling.method} is for comparison")
-    return Job(request.prompt, spec, sampling, schedule, request.count, tuple(notes))
+    if settings.method != spec.method:
+        notes.append(f"{spec.name} was trained for {spec.method}; {settings.method} is for comparison")
+    return Job(request.prompt, spec, request.sampling, settings, schedule, request.count, tuple(notes))
 
 
-def _filled(sampling: Sampling) -> Sampling:
-    """The model's own values where none were given."""
+def settle(sampling: Sampling) -> Settings:
+    """The model's own values where none were given. Raises: UsageError."""
     spec = sampling.spec
+    methods = [name for name in METHODS if name != "one"]
+    if sampling.method not in methods:
+        raise UsageError(f"--method must be one of {', '.join(methods)}, got {sampling.method!r}", "pa is the default")
     guidance = spec.guidance if sampling.guidance is None else sampling.guidance
     if not 0 <= guidance <= 100:
         raise UsageError(f"--guidance must be 0 to 100, got {guidance:g}", "1 is none; pocket likes 2 to 4")
-    return replace(
-        sampling,
-        steps=spec.steps if sampling.steps is None else sampling.steps,
-        window=spec.window if sampling.window is None else sampling.window,
-        chunk=spec.chunk if sampling.chunk is None else sampling.chunk,
-        guidance=guidance,
-    )
+    given = zip(("steps", "window", "chunk"), (sampling.steps, sampling.window, sampling.chunk), strict=True)
+    counts = {name: getattr(spec, name) if value is None else value for name, value in given}
+    return Settings(sampling.method, **counts, overlap=sampling.overlap, guidance=guidance)
 
 
 def open_model(job: Job) -> Loaded:
@@ -96,8 +102,7 @@ def open_model(job: Job) -> Loaded:
 def latents(job: Job, model: Loaded, start: State | None = None) -> Iterator[Tensor]:
     """Finished chunks of latents, (1, chunk, C, h, w)."""
     sigmas = linear_sigmas(job.schedule.steps).to(model.device)
-    assert job.sampling.guidance is not None
-    denoiser = model.bind(job.prompt, job.schedule, sigmas, job.sampling.guidance)
+    denoiser = model.bind(job.prompt, job.schedule, sigmas, job.settings.guidance)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
     yield from sample(job.schedule, denoiser, noise, sigmas, chunks=job.chunks, start=start)
 
@@ -130,9 +135,6 @@ def start_from(job: Job, model: Loaded, clip: Tensor, noised: bool) -> State:
 
 def recipe(job: Job, model: Loaded) -> dict[str, Any]:
     """What is stored in the file: enough to make the same frames again on the same machine."""
-    settings = {
-        name: getattr(job.sampling, name) for name in ("method", "steps", "window", "chunk", "overlap", "guidance")
-    }
     return {
         "pavdm": __version__,
         "prompt": job.prompt,
@@ -141,7 +143,7 @@ def recipe(job: Job, model: Loaded) -> dict[str, Any]:
         "fps": job.spec.fps,
         "model": job.spec.name,
         "weights": model.digest,
-        **settings,
+        **asdict(job.settings),
         "device": model.device.type,
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "av": av.__version__},

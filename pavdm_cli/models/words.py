@@ -11,26 +11,28 @@ COLOURS = ("red", "yellow", "green", "blue", "purple", "white")
 MOTIONS = ("drifting", "bouncing", "circling", "hovering")
 CAMERAS = ("still", "left", "right")
 
+Wordings = dict[str, tuple[str, ...]]
+
 # Each meaning with every wording training shows; captions are drawn from here, and `models show pocket` prints it.
-TERRAIN_WORDINGS = {
+TERRAIN_WORDINGS: Wordings = {
     "hills": ("green hills", "rolling hills", "hills", "meadows"),
     "mountains": ("mountains", "tall mountains", "blue mountains", "mountain peaks"),
     "dunes": ("sand dunes", "golden dunes", "dunes", "the desert"),
     "sea": ("the sea", "the ocean", "the blue sea", "calm water"),
 }
-TIME_WORDINGS = {
+TIME_WORDINGS: Wordings = {
     "day": ("by day", "on a sunny day", "at noon", "in daylight"),
     "dawn": ("at dawn", "at sunrise", "early in the morning"),
     "sunset": ("at sunset", "at dusk", "in the evening"),
     "night": ("at night", "under the moon", "in the moonlight"),
 }
-OBJECT_WORDINGS = {
+OBJECT_WORDINGS: Wordings = {
     "ball": ("ball",),
     "balloon": ("balloon", "hot air balloon"),
     "kite": ("kite", "paper kite"),
     "boat": ("boat", "sailboat", "sailing boat"),
 }
-COLOUR_WORDINGS = {
+COLOUR_WORDINGS: Wordings = {
     "red": ("red", "crimson"),
     "yellow": ("yellow", "bright yellow"),
     "green": ("green", "bright green"),
@@ -38,18 +40,18 @@ COLOUR_WORDINGS = {
     "purple": ("purple", "violet"),
     "white": ("white", "snow white"),
 }
-MOTION_WORDINGS = {
+MOTION_WORDINGS: Wordings = {
     "drifting": ("drifting", "gliding", "floating"),
     "bouncing": ("bouncing", "bobbing", "hopping"),
     "circling": ("circling", "flying in circles", "looping"),
     "hovering": ("hovering", "resting", "hanging still"),
 }
-CAMERA_WORDINGS = {
+CAMERA_WORDINGS: Wordings = {
     "still": ("", "", "still camera", "the camera is still", "static camera"),
     "left": ("the camera pans left", "panning left", "the camera moves left"),
     "right": ("the camera pans right", "panning right", "the camera moves right"),
 }
-WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
+WORDINGS: dict[str, Wordings] = {
     "terrain": TERRAIN_WORDINGS,
     "time of day": TIME_WORDINGS,
     "object": OBJECT_WORDINGS,

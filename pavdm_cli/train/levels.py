@@ -40,7 +40,7 @@ class Diagonal:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What one training batch looks like: its noisy chunks, their stage, and whether clean latents stand before them."""
+    """What one training batch looks like: its noisy chunks, their stage, and whether clean ones stand before them."""
 
     first: int  # oldest chunk's place on the diagonal: 0 in a full or draining window
     chunks: int
