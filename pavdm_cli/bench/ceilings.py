@@ -27,7 +27,7 @@ def work(call: Callable[[], object]) -> float:
     """The floating point operations of a call, in TFLOP, as torch counts them."""
     with FlopCounterMode(display=False) as counter:
         call()
-    return counter.get_total_flops() / 1e12
+    return float(counter.get_total_flops()) / 1e12
 
 
 def synchronise(device: torch.device) -> None:

@@ -159,7 +159,7 @@ class CrossAttention(nn.Module):
     def encode(self, y: Tensor) -> Tensor:  # (B, L, D) -> (B, L, 2, N, K)
         """Keys and values of the projected text."""
         kv: Tensor = self.kv_linear(y)
-        return kv.unflatten(-1, (2, self.heads, -1))
+        return kv.view(*kv.shape[:-1], 2, self.heads, -1)
 
     def forward(self, x: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:  # (B, T, S, D)
         k, v = kv.unbind(2)
