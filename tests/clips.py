@@ -111,7 +111,8 @@ def _picture(frame: np.ndarray, recipe: Recipe) -> av.VideoFrame:
 
 def _audio_packets(file: av.container.OutputContainer, recipe: Recipe, seconds: float) -> list[av.Packet]:
     rate = 48000
-    audio = file.add_stream(recipe.audio, rate=rate, layout="stereo")
+    audio = file.add_stream(recipe.audio, rate=rate, layout="stereo", options={"strict": "experimental"})
+    audio.metadata["language"] = "deu"
     count = round(rate * seconds)
     tone = np.sin(np.arange(count) * 2 * np.pi * 440 / rate)[None].repeat(2, 0).astype(np.float32) / 2
     packets = []

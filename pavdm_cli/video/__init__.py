@@ -7,25 +7,30 @@ from pavdm_cli.video.metadata import Metadata, read_metadata
 from pavdm_cli.video.output import SUFFIXES, check_output, default_name, partial_path
 from pavdm_cli.video.resize import fit, unfit
 from pavdm_cli.video.source import Limits
+from pavdm_cli.video.splice import Extension, Plan, check_splice, splice
 from pavdm_cli.video.write import VideoWriter
 
 __all__ = [
     "SUFFIXES",
     "Encoding",
+    "Extension",
     "Frame",
     "FrameReader",
     "Limits",
     "Metadata",
+    "Plan",
     "Track",
     "VideoInfo",
     "VideoWriter",
     "check_output",
+    "check_splice",
     "default_name",
     "fit",
     "frames",
     "open_video",
     "partial_path",
     "read_metadata",
+    "splice",
     "tail",
     "unfit",
 ]

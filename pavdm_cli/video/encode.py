@@ -27,6 +27,7 @@ EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_
 # A file that plays while it grows and after a kill, and is an ordinary MP4 once closed. `delay_moov` writes the header
 # with the first group of pictures: without it, B-frames shift every timestamp by two frames.
 GROWING_MP4 = "+hybrid_fragmented+frag_keyframe+delay_moov+use_metadata_tags"
+FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
 PALETTE = {"stats_mode": "single", "reserve_transparent": "0"}  # one palette a frame: constant memory, true colours
 DITHER = {"new": "1", "dither": "sierra2_4a"}
 
@@ -40,6 +41,7 @@ class Track:
     rate: Fraction
     sample_aspect: Fraction = Fraction(1)
     time_base: Fraction | None = None  # seconds; one frame if None
+    variable: bool = False  # whether the time between frames varies
 
     @property
     def tick(self) -> Fraction:
@@ -81,11 +83,13 @@ class CodecEncoder:
 
     def __post_init__(self) -> None:
         self._sink = Sink(self.path)
-        self._file = av.open(self._sink, "w", format=_format(self.path), options=_container_options(self.path))
+        self._file = av.open(
+            self._sink, "w", format=FORMATS[self.path.suffix.lower()], options=_container_options(self.path)
+        )
         self._file.metadata["comment"] = self.comment
         self._stream = self._add_video()
         self._scaler = VideoReformatter()
-        self.audio_tracks = [self._file.add_stream_from_template(stream) for stream in self.audio]
+        self.audio_tracks = [self._add_audio(stream) for stream in self.audio]
 
     def encode(self, frame: Frame, time: int) -> None:
         """Append a frame of the track's size; odd sizes are padded to even by their last row or column."""
@@ -112,8 +116,13 @@ class CodecEncoder:
                 self._file.mux(self._stream.encode())
             self._sink.check()
 
+    def _add_audio(self, like: AudioStream) -> AudioStream:
+        stream = self._file.add_stream_from_template(like)
+        stream.metadata.update({key: like.metadata[key] for key in ("language", "title") if key in like.metadata})
+        return stream
+
     def _add_video(self) -> VideoStream:
-        options = _codec_options(self.path, self.encoding)
+        options = _codec_options(self.path, self.encoding, self.track)
         stream = self._file.add_stream(_codec(self.path), rate=self.track.rate, options=options)
         assert isinstance(stream, VideoStream)
         self._describe(stream.codec_context)
@@ -193,18 +202,15 @@ def _codec(path: Path) -> str:
     return "libvpx-vp9" if path.suffix.lower() == ".webm" else "libx264"
 
 
-def _format(path: Path) -> str:
-    return {".mp4": "mp4", ".mkv": "matroska", ".webm": "webm"}[path.suffix.lower()]
-
-
 def _container_options(path: Path) -> dict[str, str]:
     growing = {"movflags": GROWING_MP4} if path.suffix.lower() == ".mp4" else {"cluster_time_limit": "1000"}
     return {"flush_packets": "1", **growing}
 
 
-def _codec_options(path: Path, encoding: Encoding) -> dict[str, str]:
+def _codec_options(path: Path, encoding: Encoding, track: Track) -> dict[str, str]:
     if _codec(path) == "libx264":
-        return {"crf": str(encoding.crf), "rc-lookahead": str(min(encoding.gop, 40))}
+        steady = {"bf": "0"} if track.variable else {}  # MP4 counts lengths in decoding times: B-frames bend the last
+        return {"crf": str(encoding.crf), "rc-lookahead": str(min(encoding.gop, 40)), **steady}
     vp9_crf = round(encoding.crf * 63 / 51)  # libvpx counts to 63
     return {"crf": str(vp9_crf), "deadline": "good", "cpu-used": "4", "row-mt": "1"}
 

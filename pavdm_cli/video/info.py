@@ -11,7 +11,7 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from pavdm_cli.errors import InputError
@@ -141,19 +141,24 @@ def _describe(source: InputContainer, stream: VideoStream, path: Path, limits: L
         height=upright[1],
         sample_aspect=1 / aspect if way.turned else aspect,
         rate=stream.average_rate or Fraction(25),
-        codec=stream.codec_context.name,
+        codec=_codec_name(stream),
         pixel_format=picture.format.name,
         bits=picture.format.components[0].bits,
         hdr=hdr_kind(picture.color_trc),
         wide=picture.color_primaries == BT2020,
         orientation=way,
-        audio=tuple(one.codec_context.name for one in source.streams.audio),
+        audio=tuple(_codec_name(one) for one in source.streams.audio),
         others=len(source.streams) - 1 - len(source.streams.audio),
         in_order=source.format.name == "avi",
         time_base=stream.time_base or Fraction(1, 1000),
         limits=limits,
         stamps=array("q"),
     )
+
+
+def _codec_name(stream: Stream) -> str:
+    """The codec, not the decoder: h264, av1, mp3."""
+    return stream.codec_context.codec.canonical_name if stream.codec_context is not None else "unknown"
 
 
 def _aspect(stream: VideoStream) -> Fraction:

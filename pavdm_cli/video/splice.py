@@ -1,0 +1,185 @@
+"""A video and its continuation as one file: every frame encoded once, the sound carried over as it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+
+from pavdm_cli.errors import OutputError
+from pavdm_cli.video.encode import CodecEncoder, Encoding, Frame, GifEncoder, Track
+from pavdm_cli.video.frames import frames
+from pavdm_cli.video.info import VideoInfo
+from pavdm_cli.video.metadata import Metadata, to_comment
+from pavdm_cli.video.output import partial_path
+from pavdm_cli.video.resize import fit, unfit
+from pavdm_cli.video.sound import Audio, AudioPacket, Sound, SoundTrack, check_silence, check_sound
+from pavdm_cli.video.source import open_source
+from pavdm_cli.video.write import Recording
+
+KEEP_ASPECT = (".mp4", ".mkv")  # through H.264; PyAV can give no shape of pixels to a WebM, and browsers none to a GIF
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a video is continued: what becomes of its sound, and whether it stands before the new frames."""
+
+    audio: Audio = "keep"
+    only_new: bool = False
+    metadata: Metadata | None = None
+    encoding: Encoding = field(default_factory=lambda: Encoding(crf=16))
+
+
+def check_splice(video: VideoInfo, path: str | os.PathLike[str], plan: Plan | None = None) -> None:
+    """Refuse before any work what cannot end well. Raises: OutputError, UsageError."""
+    plan, target = plan or Plan(), Path(path)
+    for written in (target, partial_path(target)):
+        if written.exists() and written.samefile(video.path):
+            raise OutputError(f"{target} would be written over its own input", "choose another name with -o")
+    if plan.only_new:
+        return
+    check_sound(video.audio, target.suffix, plan.audio)
+    if plan.audio == "silence":
+        with open_source(video.path, video.limits) as source:
+            check_silence(source.streams.audio)
+
+
+def splice(
+    video: VideoInfo,
+    path: str | os.PathLike[str],
+    new_frames: Iterable[Frame],
+    plan: Plan | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[str]:
+    """Write the video and its continuation, and give the notes on what was converted, one line each.
+
+    `progress` is told how many of the input's frames are written. Raises: OutputError, UsageError; an interrupt in
+    `new_frames` leaves what there is under the partial name.
+    """
+    with Extension(video, path, plan) as extension:
+        for done in extension.copy():
+            if progress is not None:
+                progress(done)
+        extension.write(new_frames)
+    return extension.notes
+
+
+class Extension(Recording[CodecEncoder | GifEncoder]):
+    """A file that takes a video first and then new frames, at the video's average rate and any size."""
+
+    def __init__(self, video: VideoInfo, path: str | os.PathLike[str], plan: Plan | None = None) -> None:
+        self.video, self.plan = video, plan or Plan()
+        check_splice(video, path, self.plan)
+        self._track = _track(video, Path(path).suffix)
+        self.notes = _notes(video, self.plan, self._track)
+        self._last = -1
+        self._end = Fraction(0) if self.plan.only_new else video.end
+        with ExitStack() as opened:
+            source, streams = self._sound_source(opened)
+            super().__init__(path, partial(_open_encoder, self._track, self.plan, streams))
+            self._sound = self._carry(source, streams)
+            self._opened = opened.pop_all()
+
+    def copy(self) -> Iterator[int]:
+        """Write the video's own frames at their own times; yields how many so far. Nothing with `only_new`."""
+        if self.plan.only_new:
+            return
+        reader = frames(self.video)
+        for done, (frame, time) in enumerate(reader, 1):
+            self._append(self._shaped(frame), time)
+            yield done
+        if reader.skipped:
+            self.notes.append(f"{reader.skipped} damaged packets left out")
+
+    def write(self, new_frames: Iterable[Frame]) -> None:
+        """Append frames (H, W, 3) one by one; those of another size are scaled to the video's."""
+        for frame in new_frames:
+            self._append(self._sized(frame), self._end)
+            self._end += 1 / self.video.rate
+
+    def finish(self) -> Path:
+        """Write the rest of the sound, close the file and give it its name."""
+        self._mux(self._sound.until(None))
+        self._mux(self._sound.silence(self._end))
+        return super().finish()
+
+    def __exit__(self, *error: Any) -> None:
+        with self._opened:
+            super().__exit__(*error)
+
+    def _append(self, frame: Frame, time: Fraction) -> None:
+        self._mux([*self._sound.until(time), *self._sound.silence(time)])
+        self._last = max(round(time / self._track.tick), self._last + 1)
+        self.put(frame, self._last)
+
+    def _shaped(self, frame: Frame) -> Frame:
+        """The video's frame, its pixels made square where the output holds no others."""
+        if self._track.sample_aspect == self.video.sample_aspect:
+            return frame
+        return fit(frame, (self._track.height, self._track.width), self.video.sample_aspect)
+
+    def _sized(self, frame: Frame) -> Frame:
+        """The model's frame at the output's size."""
+        width, height = self._track.width, self._track.height
+        return frame if frame.shape[:2] == (height, width) else unfit(frame, width, height, self._track.sample_aspect)
+
+    def _mux(self, packets: Sequence[AudioPacket]) -> None:
+        if packets:
+            assert isinstance(self.encoder, CodecEncoder)
+            self.run(partial(self.encoder.mux, packets))
+
+    def _sound_source(self, opened: ExitStack) -> tuple[InputContainer | None, list[AudioStream]]:
+        if self.plan.only_new or self.plan.audio == "drop" or not self.video.audio:
+            return None, []
+        source = opened.enter_context(open_source(self.video.path, self.video.limits))
+        return source, list(source.streams.audio)
+
+    def _carry(self, source: InputContainer | None, streams: list[AudioStream]) -> Sound:
+        tracks = self.encoder.audio_tracks if isinstance(self.encoder, CodecEncoder) else []
+        silence = self.plan.audio == "silence"
+        return Sound(source, [SoundTrack(old, new, silence) for old, new in zip(streams, tracks, strict=True)])
+
+
+def _open_encoder(track: Track, plan: Plan, audio: list[AudioStream], path: Path) -> CodecEncoder | GifEncoder:
+    comment = to_comment(plan.metadata)
+    if path.suffix.lower() == ".gif":
+        return GifEncoder(path, track, comment)
+    return CodecEncoder(path, track, plan.encoding, comment, audio)
+
+
+def _track(video: VideoInfo, suffix: str) -> Track:
+    width, height, aspect = video.width, video.height, video.sample_aspect
+    if suffix.lower() not in KEEP_ASPECT and aspect != 1:
+        square = Fraction(1)
+        width, height = round(width * max(aspect, square)), round(height / min(aspect, square))
+        aspect = square
+    tick = max(video.time_base, Fraction(1, 1_000_000))  # no encoder takes finer ones
+    return Track(width, height, video.rate, aspect, tick, video.variable)
+
+
+def _notes(video: VideoInfo, plan: Plan, track: Track) -> list[str]:
+    notes = [] if plan.only_new else video.notes()
+    if track.sample_aspect != video.sample_aspect:
+        notes.append(f"pixels of {video.sample_aspect} made square, {track.width}x{track.height}")
+    if track.width % 2 or track.height % 2:
+        even = f"{track.width + track.width % 2}x{track.height + track.height % 2}"
+        notes.append(f"{track.width}x{track.height} padded to {even} by repeating its last line")
+    if video.others and not plan.only_new:
+        notes.append(f"{video.others} streams that are neither picture nor sound left out")
+    return [*notes, *_sound_note(video, plan)]
+
+
+def _sound_note(video: VideoInfo, plan: Plan) -> list[str]:
+    if not video.audio:
+        return []
+    if plan.only_new or plan.audio == "drop":
+        return ["sound left out"]
+    return ["silence after the input's sound"] if plan.audio == "silence" else ["sound ends with the input's"]

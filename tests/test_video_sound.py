@@ -1,0 +1,128 @@
+"""The sound of a continued video: carried over bit for bit, in time, followed by silence, or left out."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clips import Recipe, greys, make
+
+from pavdm_cli.errors import OutputError, UsageError
+from pavdm_cli.video import Plan, VideoInfo, check_splice, open_video, splice
+
+NEW = [np.full((48, 64, 3), 250 - 10 * k, np.uint8) for k in range(7)]
+
+
+def sound(path: Path) -> list[tuple[str, int]]:
+    """The MD5 of every sound stream's packets, and their number."""
+    with av.open(str(path)) as file:
+        found = []
+        for stream in file.streams.audio:
+            file.seek(0)
+            packets = [bytes(packet) for packet in file.demux(stream) if packet.size]
+            found.append((hashlib.md5(b"".join(packets)).hexdigest(), len(packets)))
+    return found
+
+
+def clip(path: Path, recipe: Recipe | None = None) -> VideoInfo:
+    return open_video(make(path, greys(12), recipe))
+
+
+MATCHES = [
+    ("aac", "mp4", ".mp4"),
+    ("aac", "mov", ".mkv"),
+    ("aac", "mkv", ".mp4"),
+    ("libopus", "webm", ".webm"),
+    ("libopus", "mkv", ".mp4"),
+    ("libmp3lame", "avi", ".mp4"),
+    ("libmp3lame", "avi", ".mkv"),
+    ("flac", "mkv", ".mkv"),
+    ("ac3", "mp4", ".mp4"),
+    ("pcm_s16le", "avi", ".mkv"),
+    ("pcm_s16le", "mov", ".mp4"),
+]
+
+
+def with_sound(folder: Path, codec: str, kind: str) -> VideoInfo:
+    return clip(folder / f"in.{kind}", Recipe("vp9" if kind == "webm" else "h264", audio=codec))
+
+
+@pytest.mark.parametrize(("codec", "kind", "suffix"), MATCHES)
+def test_sound_is_carried_over_bit_for_bit_and_in_time(tmp_path: Path, codec: str, kind: str, suffix: str) -> None:
+    video = with_sound(tmp_path, codec, kind)
+    notes = splice(video, tmp_path / f"out{suffix}", NEW)
+    assert sound(tmp_path / f"out{suffix}") == sound(video.path)
+    assert notes == ["sound ends with the input's"]
+    assert delay(tmp_path / f"out{suffix}") == pytest.approx(delay(video.path), abs=0.002)
+
+
+def delay(path: Path) -> float:
+    """Seconds from the first picture to the start of the tone."""
+    picture = open_video(path).start
+    with av.open(str(path)) as file:
+        heard = [(frame.time, np.abs(frame.to_ndarray().astype(float)), frame.rate) for frame in file.decode(audio=0)]
+    loud = 0.5 * max(samples.max() for _, samples, _ in heard)
+    start, samples, rate = next(one for one in heard if one[1].max() > loud)
+    return start + np.argmax(samples[0] > loud) / rate / (2 if len(samples) == 1 else 1) - float(picture)
+
+
+def test_the_language_of_the_sound_is_kept(tmp_path: Path) -> None:
+    splice(clip(tmp_path / "in.mp4", Recipe(audio="aac")), tmp_path / "out.mkv", NEW)
+    with av.open(str(tmp_path / "out.mkv")) as file:
+        assert file.streams.audio[0].language in ("deu", "ger")
+
+
+@pytest.mark.parametrize(("codec", "kind", "suffix"), MATCHES)
+def test_silence_follows_the_sound_up_to_the_last_picture(tmp_path: Path, codec: str, kind: str, suffix: str) -> None:
+    video = with_sound(tmp_path, codec, kind)
+    notes = splice(video, tmp_path / f"out{suffix}", NEW * 3, Plan(audio="silence"))
+    out = open_video(tmp_path / f"out{suffix}")
+    with av.open(str(out.path)) as file:
+        heard = [(frame.time, frame.to_ndarray().astype(float), frame.samples) for frame in file.decode(audio=0)]
+    loud = max(np.abs(samples).max() for _, samples, _ in heard)
+    tail = [np.abs(samples).max() for time, samples, _ in heard if time > float(video.end) + 0.15]
+    assert len(tail) > 10
+    assert max(tail) < 0.01 * loud
+    assert heard[-1][0] >= float(out.end) - 0.15
+    assert all(after[0] > before[0] for before, after in itertools.pairwise(heard))
+    assert notes == ["silence after the input's sound"]
+
+
+def test_dropped_sound_is_not_there_and_is_said(tmp_path: Path) -> None:
+    video = clip(tmp_path / "in.mp4", Recipe(audio="aac"))
+    assert splice(video, tmp_path / "out.webm", NEW, Plan(audio="drop")) == ["sound left out"]
+    assert sound(tmp_path / "out.webm") == []
+
+
+def test_sound_longer_than_the_picture_is_carried_over_whole(tmp_path: Path) -> None:
+    video = clip(tmp_path / "in.mkv", Recipe(audio="libopus", seconds=3.5))
+    splice(video, tmp_path / "out.mkv", NEW[:2])
+    assert sound(tmp_path / "out.mkv") == sound(video.path)
+    assert video.duration == Fraction(12, 10)
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("aac", ".webm"), ("aac", ".gif")])
+def test_sound_that_the_container_cannot_hold_is_refused_before_any_work(
+    tmp_path: Path, codec: str, suffix: str
+) -> None:
+    video = clip(tmp_path / "in.mkv", Recipe(audio=codec))
+    with pytest.raises(OutputError) as caught:
+        check_splice(video, tmp_path / f"out{suffix}")
+    assert "-o x.mkv" in caught.value.hint
+    with pytest.raises(OutputError):
+        splice(video, tmp_path / f"out{suffix}", NEW)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+    check_splice(video, tmp_path / f"out{suffix}", Plan(audio="drop"))
+
+
+def test_silence_that_cannot_be_encoded_is_a_usage_error(tmp_path: Path) -> None:
+    video = clip(tmp_path / "in.mkv", Recipe(audio="vorbis"))
+    with pytest.raises(UsageError, match="vorbis"):
+        check_splice(video, tmp_path / "out.mkv", Plan(audio="silence"))
+    splice(video, tmp_path / "out.mkv", NEW)
+    assert sound(tmp_path / "out.mkv") == sound(video.path)
