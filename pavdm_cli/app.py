@@ -10,12 +10,13 @@ import typer
 from pavdm_cli import __version__
 from pavdm_cli.commands import bench, models, train
 from pavdm_cli.commands.doctor import doctor
+from pavdm_cli.commands.extend import extend
 from pavdm_cli.commands.generate import generate
 from pavdm_cli.commands.info import info
 from pavdm_cli.errors import PavdmError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-for command in (generate, info, doctor):
+for command in (generate, extend, info, doctor):
     app.command()(command)
 for name, group in (("models", models.app), ("train", train.app), ("bench", bench.app)):
     app.add_typer(group, name=name)

@@ -69,7 +69,10 @@ class Job:
 def plan(request: Request) -> Job:
     """Decide everything that needs no weights, so that bad values fail before any work. Raises: UsageError."""
     spec, settings = request.sampling.spec, settle(request.sampling)
-    notes = check_prompt(request.prompt)
+    wordless = request.extension is not None and not request.prompt
+    notes = (
+        ["no prompt: continued without words; --prompt says what to show"] if wordless else check_prompt(request.prompt)
+    )
     schedule = METHODS[settings.method](settings.steps, settings.window, settings.chunk, settings.overlap)
     notes += [schedule.note] if schedule.note else []
     if settings.method != spec.method:

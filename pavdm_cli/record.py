@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from pavdm_cli.continuation import Source, at_rate
 from pavdm_cli.models.load import Loaded
-from pavdm_cli.pipeline import Job, frames, recipe
+from pavdm_cli.models.pixels import from_bytes
+from pavdm_cli.pipeline import Job, frames, recipe, start_from
 from pavdm_cli.request import Output
-from pavdm_cli.video.encode import Encoding
-from pavdm_cli.video.write import VideoWriter
+from pavdm_cli.sampler import State
+from pavdm_cli.video import Encoding, Plan, VideoWriter, tail
+from pavdm_cli.video.splice import Extension as Spliced
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +34,13 @@ class Made:
     frames: int
     whole: bool
     recipe: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def record(job: Job, model: Loaded, output: Output, watch: Watch) -> Made:
     """Sample, decode and write a job's video. Raises: OutputError."""
     assert output.path
-    about = recipe(job, model)
+    about = recipe(job, model) | {"crf": output.crf}
     height, width = job.spec.size
     encoding = Encoding(crf=output.crf, gop=job.frames_per_chunk, ffmpeg=output.ffmpeg)
     with VideoWriter(output.path, width, height, job.spec.fps, about, encoding) as writer:
@@ -43,6 +48,45 @@ def record(job: Job, model: Loaded, output: Output, watch: Watch) -> Made:
             writer.write(chunk)
             watch.advance(len(chunk))
             if watch.stopped() and writer.frames < job.frames:
-                kept = writer.keep_partial()
-                return Made(kept or output.path, writer.frames, False, about)
+                return _cut_short(writer, output.path, about)
         return Made(writer.finish(), writer.frames, True, about)
+
+
+def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch) -> Made:
+    """Write a video and its continuation, or the continuation alone. Raises: InputError, OutputError, UsageError."""
+    assert output.path
+    extension = source.extension
+    about = recipe(job, model) | {
+        "crf": output.crf,
+        "frames": source.frames,
+        "source": str(source.video.path),
+        **{name: getattr(extension, name) for name in ("start", "audio", "only_new")},
+    }
+    plan = Plan(extension.audio, extension.only_new, about, Encoding(crf=output.crf, ffmpeg=output.ffmpeg))
+    start = read_start(job, model, source)
+    with Spliced(source.video, output.path, plan) as file:
+        for _ in file.copy():
+            watch.advance(1)
+            if watch.stopped():
+                return _cut_short(file, output.path, about)
+        for shown in at_rate(frames(job, model, start), job.spec.fps, source):
+            file.write(shown)
+            watch.advance(len(shown))
+            if watch.stopped() and file.frames < source.copied + source.frames:
+                return _cut_short(file, output.path, about)
+        return Made(file.finish(), file.frames, True, about, tuple(file.notes))
+
+
+def read_start(job: Job, model: Loaded, source: Source) -> State:
+    """What the model reads of the video's end: its last chunk, or as much of its last window as it has."""
+    noised = source.extension.start == "noised"
+    wanted = (job.schedule.overlap + (job.schedule.capacity - 1) * job.schedule.chunk) * job.spec.frames_per_latent
+    at_hand = int(source.video.duration * job.spec.fps) // job.frames_per_chunk * job.frames_per_chunk
+    least = max(job.schedule.overlap, job.schedule.chunk) * job.spec.frames_per_latent
+    count = max(least, min(wanted, at_hand)) if noised else least
+    clip = from_bytes(tail(source.video, Fraction(job.spec.fps), count, job.spec.size))
+    return start_from(job, model, clip, noised)
+
+
+def _cut_short(file: VideoWriter | Spliced, path: Path, about: dict[str, Any]) -> Made:
+    return Made(file.keep_partial() or path, file.frames, False, about)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.specs import ModelSpec, find
@@ -44,12 +45,18 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """What an extended video keeps of the one it continues."""
+    """The video to continue, and what the new one keeps of it."""
 
     source: Path
     start: str = "clip"  # its last chunk stays clean; "noised": its last window is noised again (algorithm 1)
     only_new: bool = False
-    audio: str = "keep"
+    audio: Literal["keep", "silence", "drop"] = "keep"
+
+    def __post_init__(self) -> None:
+        if self.start not in ("clip", "noised"):
+            raise UsageError(f"--start must be clip or noised, got {self.start!r}", "clip is the default")
+        if self.audio not in ("keep", "silence", "drop"):
+            raise UsageError(f"--audio must be keep, silence or drop, got {self.audio!r}", "keep is the default")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,7 @@ class Request:
     fps: float | None = None
     sampling: Sampling = field(default_factory=Sampling)
     output: Output = field(default_factory=Output)
+    extension: Extension | None = None
 
     def __post_init__(self) -> None:
         spec = self.sampling.spec

@@ -45,7 +45,7 @@ def command(recipe: dict[str, Any]) -> str:
 
 
 SAME = (
-    *("frames", "seed", "model", "method", "steps", "window", "chunk", "guidance", "device", "threads"),
+    *("frames", "seed", "model", "method", "steps", "window", "chunk", "guidance", "device", "threads", "crf"),
     *("start", "audio"),
 )
 

@@ -49,12 +49,37 @@ def make(request: Request, as_json: bool) -> None:
     report(made, time.monotonic() - begun, as_json)
 
 
+def go_on(request: Request, as_json: bool) -> None:
+    """Continue the request's video and print the path."""
+    assert request.extension
+    from pavdm_cli import continuation
+
+    source = continuation.open_source(request)
+    request, notes = continuation.with_prompt(request)
+    path = continuation.target(request, source)
+    ui.note(f"seed {request.sampling.seed}")
+    begun = time.monotonic()
+    from pavdm_cli import pipeline, record
+
+    job = pipeline.plan(replace(request, seconds=None, frames=source.frames_to_make(request.sampling.spec.fps)))
+    for line in (*notes, *job.notes):
+        ui.warn(line)
+    with stop_requested() as stopped:
+        model = pipeline.open_model(job)
+        with ui.progress(path.name, source.copied + source.frames) as advance:
+            watch = record.Watch(advance, stopped)
+            made = record.extend(job, model, source, replace(request.output, path=path), watch)
+    report(made, time.monotonic() - begun, as_json)
+
+
 def report(made: Made, seconds: float, as_json: bool) -> None:
     """The path on stdout; an interrupted video is named on stderr alone."""
     if not made.whole:
         kept = f"kept {made.path}, {made.frames} frames" if made.frames else "nothing was finished, nothing kept"
         ui.note(f"interrupted: {kept}")
         raise typer.Exit(INTERRUPTED)
+    for line in made.notes:
+        ui.warn(line)
     ui.note(f"{made.frames} frames in {seconds:.1f} s, {made.frames / seconds:.1f} frames/s")
     row = {"path": str(made.path), "frames": made.frames, "seconds": round(seconds, 3), "recipe": made.recipe}
     print(json.dumps(row) if as_json else made.path)

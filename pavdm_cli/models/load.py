@@ -34,9 +34,10 @@ class Loaded:
 
     @torch.no_grad()
     def bind(self, prompt: str, schedule: Schedule, sigmas: Tensor, guidance: float) -> Denoiser:
-        """The denoiser of a prompt under a schedule; one pass without guidance where its scale is 1."""
-        prompts = [prompt] if guidance == 1 else [prompt, prompt]
-        text = self.denoiser.read(prompts, torch.arange(len(prompts)) == 1)
+        """The denoiser of a prompt under a schedule; one pass where guidance is 1 or the prompt is empty."""
+        guidance = guidance if prompt else 1.0
+        prompts = [prompt or "a"] * (1 if guidance == 1 else 2)
+        text = self.denoiser.read(prompts, torch.tensor([not prompt, True][: len(prompts)]))
         stdit = self.denoiser.stdit
         table = levels_table(stdit, sigmas, self.spec.fps)
         kept = remembering if not schedule.renoised else recomputing  # what is re-noised changes at every step

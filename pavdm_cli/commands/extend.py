@@ -1,0 +1,54 @@
+"""`pavdm extend`: a video file goes on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pavdm_cli.commands import options
+from pavdm_cli.commands.run import go_on, pick_seed
+from pavdm_cli.request import Extension, Output, Request, Sampling
+
+
+def extend(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="The video to continue; it is never changed.")],
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="What to show; else the prompt INPUT was made from.")
+    ] = None,
+    seconds: options.Seconds = None,
+    frames: Annotated[int | None, typer.Option(help="New frames, at INPUT's rate.", rich_help_panel="Video")] = None,
+    output: options.Out = None,
+    start: Annotated[
+        Literal["clip", "noised"],
+        typer.Option(help="clip: keep its last chunk clean. noised: noise its last window again (algorithm 1)."),
+    ] = "clip",
+    only_new: Annotated[bool, typer.Option("--only-new", help="Write the continuation alone.")] = False,
+    audio: Annotated[
+        Literal["keep", "silence", "drop"],
+        typer.Option(help="INPUT's sound: as it is, with silence after it, or none."),
+    ] = "keep",
+    model: options.Model = "pocket",
+    seed: options.Seed = None,
+    method: options.Method = "pa",
+    steps: options.Steps = None,
+    window: options.Window = None,
+    chunk: options.Chunk = None,
+    no_overlap: options.NoOverlap = False,
+    guidance: options.Guidance = None,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    crf: options.Crf = 16,
+    as_json: options.Json = False,
+    force: options.Force = False,
+) -> None:
+    """Continue the video INPUT from its last frames, and write both as one file.
+
+    The model reads the end of INPUT at its own size and rate; its frames are scaled back. INPUT is encoded once.
+    """
+    sampling = Sampling(model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
+    wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
+    extension = Extension(source, start, only_new, audio)
+    go_on(Request(prompt or "", seconds, frames, sampling=sampling, output=wanted, extension=extension), as_json)

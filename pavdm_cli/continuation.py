@@ -1,0 +1,81 @@
+"""A video to continue: what is asked of it, and the model's frames at its rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.request import Extension, Request
+from pavdm_cli.video import SUFFIXES, Plan, VideoInfo, check_output, check_splice, open_video, read_metadata
+
+SECONDS = 10.0  # of continuation, unless asked otherwise
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A video to continue, opened, and by how many frames of its own rate."""
+
+    video: VideoInfo
+    extension: Extension
+    frames: int
+
+    def frames_to_make(self, fps: int) -> int:
+        """Frames the model makes, at its own rate, to fill the time."""
+        return max(1, math.ceil(self.frames * fps / self.video.rate))
+
+    @property
+    def copied(self) -> int:
+        """Frames of the video that go into the new file."""
+        return 0 if self.extension.only_new else self.video.frames
+
+
+def open_source(request: Request) -> Source:
+    """Look at the video before any work. Raises: InputError, UsageError."""
+    assert request.extension
+    video = open_video(request.extension.source)
+    seconds = SECONDS if request.seconds is None else request.seconds
+    frames = round(seconds * video.rate) if request.frames is None else request.frames
+    if frames < 1:
+        raise UsageError(f"a continuation of {frames} frames is none", "ask for --seconds 10, say")
+    return Source(video, request.extension, frames)
+
+
+def with_prompt(request: Request) -> tuple[Request, list[str]]:
+    """The request with the prompt its video was made from, unless it has one; notes on where the video is from."""
+    assert request.extension
+    recipe = read_metadata(request.extension.source) or {}
+    if "pavdm" not in recipe:
+        return request, [f"{request.sampling.model} knows only its own painted world: it goes on in that style"]
+    return (request if request.prompt else replace(request, prompt=str(recipe.get("prompt", "")))), []
+
+
+def target(request: Request, source: Source) -> Path:
+    """Where the longer video goes, checked before any work. Raises: OutputError, UsageError."""
+    path = check_output(request.output.path or _free_name(source.video.path), request.output.force)
+    check_splice(source.video, path, Plan(source.extension.audio, source.extension.only_new))
+    return path
+
+
+def at_rate(made: Iterable[Pixels], fps: int, source: Source) -> Iterator[list[Pixels]]:
+    """Frames made at `fps` as the source's rate shows them: each held until the next one's time."""
+    done = seen = 0
+    for chunk in made:
+        until = min(source.frames, math.ceil((seen + len(chunk)) * source.video.rate / fps))
+        yield [chunk[math.floor(number * fps / source.video.rate) - seen] for number in range(done, until)]
+        done, seen = until, seen + len(chunk)
+
+
+def _free_name(source: Path) -> Path:
+    suffix = source.suffix.lower() if source.suffix.lower() in SUFFIXES else ".mp4"
+    number, path = 1, Path(f"{source.stem}-extended{suffix}")
+    while path.exists():
+        number += 1
+        path = Path(f"{source.stem}-extended-{number}{suffix}")
+    return path
