@@ -1,0 +1,209 @@
+"""The command line as a person meets it: results on stdout, progress on stderr, one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+PROMPT = "a red balloon drifting over green hills at sunset"
+QUICK = ("--steps", "6", "--threads", "1")  # one step between shifts: fast, not good
+
+
+def pavdm(*words: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder of its own."""
+    command = [sys.executable, "-m", "pavdm_cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300, check=False)
+
+
+def pictures(path: Path) -> np.ndarray:
+    """All decoded frames of a file."""
+    with av.open(str(path)) as file:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """One short video, made once for the tests that only look at it."""
+    folder = tmp_path_factory.mktemp("made")
+    done = pavdm("generate", PROMPT, "--frames", "13", "--seed", "5", *QUICK, folder=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / done.stdout.strip(), done
+
+
+def test_the_path_alone_is_on_stdout_and_the_seed_on_stderr(made):
+    path, done = made
+    assert done.stdout.strip() == "a-red-balloon-drifting-over-green-hills-at-5.mp4"
+    assert path.exists()
+    assert "seed 5" in done.stderr
+
+
+def test_a_video_has_exactly_the_frames_asked_for_at_the_model_size_and_rate(made):
+    with av.open(str(made[0])) as file:
+        stream = file.streams.video[0]
+        assert (stream.width, stream.height, stream.average_rate) == (96, 64, 8)
+        assert sum(1 for _ in file.decode(stream)) == 13
+
+
+def test_no_partial_file_is_left(made):
+    assert [p.name for p in made[0].parent.iterdir()] == [made[0].name]
+
+
+def test_info_gives_the_command_that_makes_the_same_frames(made, tmp_path):
+    described = pavdm("info", made[0], folder=tmp_path)
+    command = described.stdout.strip().splitlines()[-1]
+    assert command.startswith("pavdm generate")
+    again = subprocess.run(
+        f"{sys.executable} -m pavdm_cli {command.removeprefix('pavdm ')} -o again.mp4",
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 0, again.stderr
+    assert np.array_equal(pictures(tmp_path / "again.mp4"), pictures(made[0]))
+
+
+def test_info_as_json_holds_prompt_seed_weights_and_versions(made, tmp_path):
+    recipe = json.loads(pavdm("info", made[0], "--json", folder=tmp_path).stdout)
+    assert recipe["prompt"] == PROMPT
+    assert recipe["seed"] == 5
+    assert len(recipe["weights"]) == 16
+    assert recipe["versions"]["torch"]
+
+
+def test_a_taken_name_is_numbered(made):
+    done = pavdm("generate", PROMPT, "--frames", "1", "--seed", "5", *QUICK, folder=made[0].parent)
+    assert done.stdout.strip().endswith("-5-2.mp4")
+    Path(made[0].parent / done.stdout.strip()).unlink()
+
+
+def test_an_existing_output_is_refused_before_any_work_and_kept(made, tmp_path):
+    taken = tmp_path / "taken.mp4"
+    taken.write_text("mine")
+    begun = time.monotonic()
+    done = pavdm("generate", PROMPT, "-o", taken, folder=tmp_path)
+    assert done.returncode == 4
+    assert done.stdout == ""
+    assert "exists" in done.stderr
+    assert taken.read_text() == "mine"
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "webm", "gif"])
+def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
+    done = pavdm("generate", PROMPT, "--frames", "6", "-o", f"v.{suffix}", *QUICK, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(pictures(tmp_path / f"v.{suffix}")) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("generate", ""), 2, "prompt is empty"),
+        (("generate", "zxcv qwer"), 2, "knows none of the words"),
+        (("generate", PROMPT, "--fps", "24"), 2, "8 frames/s"),
+        (("generate", PROMPT, "--size", "640x480"), 2, "96x64"),
+        (("generate", PROMPT, "--size", "big"), 2, "WIDTHxHEIGHT"),
+        (("generate", PROMPT, "--steps", "7"), 2, "7"),
+        (("generate", PROMPT, "--steps", "0"), 2, "0"),
+        (("generate", PROMPT, "--window", "13"), 2, "13"),
+        (("generate", PROMPT, "--method", "magic"), 2, "pa, rn, rw, fifo"),
+        (("generate", PROMPT, "--seconds", "-1"), 2, "frames"),
+        (("generate", PROMPT, "--seconds", "nan"), 2, ""),
+        (("generate", PROMPT, "--seconds", "5", "--frames", "5"), 2, "one of them"),
+        (("generate", PROMPT, "--guidance", "-3"), 2, "guidance"),
+        (("generate", PROMPT, "--crf", "99"), 2, "crf"),
+        (("generate", PROMPT, "--seed", "-1"), 2, "seed"),
+        (("generate", PROMPT, "--model", "huge"), 5, "pocket"),
+        (("generate", PROMPT, "--device", "tpu"), 2, "auto, cpu"),
+        (("generate", PROMPT, "-o", "video.txt"), 2, ".mp4"),
+        (("generate", PROMPT, "-o", "nowhere/video.mp4"), 4, "nowhere"),
+        (("extend", "missing.mp4"), 3, "missing.mp4"),
+        (("extend", "."), 3, ""),
+        (("extend", "http://localhost/x.mp4"), 3, ""),
+        (("info", "missing.mp4"), 3, "missing.mp4"),
+        (("models", "show", "huge"), 5, "pocket"),
+    ],
+)
+def test_a_mistake_is_one_clear_line_and_its_own_code(words, code, says, tmp_path):
+    done = pavdm(*words, folder=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_word_the_model_does_not_know_is_named_in_one_line(tmp_path):
+    done = pavdm("generate", "a red dragon over the sea with lasers", "--frames", "1", *QUICK, folder=tmp_path)
+    notes = [line for line in done.stderr.splitlines() if "does not know" in line]
+    assert len(notes) == 1
+    assert "dragon, lasers" in notes[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are POSIX")
+def test_an_interrupt_keeps_a_playable_part(number, tmp_path):
+    words = ("generate", PROMPT, "--seconds", "3000", "-o", "long.mp4", "--seed", "1", *QUICK)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "pavdm_cli", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    growing = tmp_path / "long.partial.mp4"
+    until = time.monotonic() + 120
+    while time.monotonic() < until and not (growing.exists() and growing.stat().st_size > 2000):
+        time.sleep(0.1)
+    os.kill(run.pid, number)
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert out == ""
+    assert "long.partial.mp4" in err
+    assert not (tmp_path / "long.mp4").exists()
+    assert len(pictures(growing)) >= 4
+
+
+def test_extend_goes_on_from_a_video_made_here_with_its_prompt(made, tmp_path):
+    done = pavdm("extend", made[0], "--frames", "5", "-o", "longer.mp4", *QUICK, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    longer, before = pictures(tmp_path / "longer.mp4"), pictures(made[0])
+    assert len(longer) == len(before) + 5
+    assert np.abs(longer[: len(before)].astype(int) - before).mean() < 4
+    assert json.loads(pavdm("info", "longer.mp4", "--json", folder=tmp_path).stdout)["prompt"] == PROMPT
+
+
+def test_only_new_is_the_continuation_alone(made, tmp_path):
+    words = ("--only-new", "--frames", "5", "--start", "noised", "-o", "new.mkv", *QUICK)
+    done = pavdm("extend", made[0], *words, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(pictures(tmp_path / "new.mkv")) == 5
+
+
+@pytest.mark.parametrize("method", ["rn", "rw", "fifo"])
+def test_every_method_makes_a_video(method, tmp_path):
+    done = pavdm(
+        "generate", PROMPT, "--frames", "3", "--method", method, "-o", "v.mp4", "--steps", "4", folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(pictures(tmp_path / "v.mp4")) == 3
+    assert "comparison" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("doctor",), ("models", "list"), ("models", "show", "pocket"), ("--version",)])
+def test_commands_that_tell_do_so_on_stdout(words, tmp_path):
+    done = pavdm(*words, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert done.stderr == ""
