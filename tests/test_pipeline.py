@@ -1,0 +1,78 @@
+"""From a request to frames: exact counts, same bytes for a seed, and a longer video that begins like a shorter one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pavdm_cli import pipeline
+from pavdm_cli.errors import UsageError
+from pavdm_cli.models.pixels import from_bytes
+from pavdm_cli.request import Request, Sampling
+
+PROMPT = "a blue kite circling above the sea by day"
+
+
+def job_of(frames: int, **sampling: object) -> pipeline.Job:
+    """A job of a few quick steps."""
+    return pipeline.plan(Request(PROMPT, frames=frames, sampling=Sampling(**{"steps": 6, "seed": 3} | sampling)))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return pipeline.open_model(job_of(1))
+
+
+def video(job: pipeline.Job, model) -> np.ndarray:
+    return np.concatenate(list(pipeline.frames(job, model)))
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 17])
+def test_a_video_has_exactly_the_frames_asked_for(count, model):
+    assert video(job_of(count), model).shape == (count, 64, 96, 3)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(model):
+    assert np.array_equal(video(job_of(9), model), video(job_of(9), model))
+    assert not np.array_equal(video(job_of(9), model), video(job_of(9, seed=4), model))
+
+
+def test_a_longer_video_begins_exactly_like_a_shorter_one(model):
+    chunks, same = 8, 8 - 6 + 1
+    short, long = video(job_of(4 * chunks), model), video(job_of(4 * chunks + 12), model)
+    assert np.array_equal(short[: 4 * same], long[: 4 * same])
+
+
+def test_making_a_video_leaves_global_randomness_alone(model):
+    before = torch.get_rng_state()
+    video(job_of(4), model)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_guidance_of_one_is_a_single_pass_and_another_video(model):
+    calls = []
+    handle = model.denoiser.stdit.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
+    video(job_of(4, guidance=1.0), model)
+    video(job_of(4), model)
+    handle.remove()
+    assert set(calls[:6]) == {1}
+    assert set(calls[6:]) == {2}
+
+
+@pytest.mark.parametrize("noised", [False, True])
+def test_a_clip_goes_on_for_as_long_as_asked(noised, model):
+    clip = from_bytes(video(job_of(24), model))
+    job = job_of(10)
+    made = np.concatenate(list(pipeline.frames(job, model, pipeline.start_from(job, model, clip, noised))))
+    assert made.shape == (10, 64, 96, 3)
+
+
+def test_a_prompt_of_no_words_is_for_extend_alone():
+    with pytest.raises(UsageError, match="empty"):
+        pipeline.plan(Request("", frames=4))
+
+
+def test_frames_stream_chunk_by_chunk(model):
+    sizes = [len(chunk) for chunk in pipeline.frames(job_of(14), model)]
+    assert sizes == [4, 4, 4, 2]
