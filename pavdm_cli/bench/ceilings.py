@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def matrix_rate(device: torch.device, seconds: float = 1.0) -> float:
@@ -25,6 +24,8 @@ def matrix_rate(device: torch.device, seconds: float = 1.0) -> float:
 
 def work(call: Callable[[], object]) -> float:
     """The floating point operations of a call, in TFLOP, as torch counts them."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton where there is one
+
     with FlopCounterMode(display=False) as counter:
         call()
     return float(counter.get_total_flops()) / 1e12

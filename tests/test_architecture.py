@@ -1,0 +1,264 @@
+"""The house keeps its floors: who may import whom, how long things may be, and what an import may cost."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+import statistics
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = (*(ROOT / "pavdm_cli").rglob("*.py"), *(ROOT / "kernels").rglob("*.py"))
+SCRIPTS = (*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py"))
+
+# Lowest first; a unit is a module or a folder of pavdm_cli, or the kernels. On one floor there are no circles.
+FLOORS = (
+    {"schedule", "specs", "request", "errors", "stop"},
+    {"attention", "pavdm_kernels", "video"},
+    {"denoiser", "sampler", "noise"},
+    {"models"},
+    {"pipeline", "record", "continuation"},
+    {"train", "evaluate", "bench"},
+    {"commands", "ui"},
+    {"app", "__main__"},
+)
+FLOOR = {unit: height for height, units in enumerate(FLOORS) for unit in units}
+HEAVY = ("torch", "triton", "numpy", "av", "einops", "safetensors", "ffmpeg", "pavdm_kernels")
+POSIX = ("resource", "fcntl", "termios", "pwd", "grp", "pty", "tty")
+MACHINE_PATH = re.compile(rb"(?<![\w.])/(?:work|root|home|Users)/\w|[A-Z]:\\+Users|\.\./shared")
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def name(path: Path) -> str:
+    """The module a file is."""
+    parts = path.relative_to(ROOT / "kernels" if "kernels" in path.relative_to(ROOT).parts else ROOT).with_suffix("")
+    return ".".join(parts.parts).removesuffix(".__init__")
+
+
+MODULES = {name(path): path for path in SOURCES}
+
+
+def unit(module: str) -> str:
+    """What of a house a module belongs to; the package itself (its version) stands below all floors."""
+    first, _, rest = module.partition(".")
+    return first if first == "pavdm_kernels" else rest.partition(".")[0]
+
+
+def executed(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below one, except what stands under `if TYPE_CHECKING`."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from executed(child)
+
+
+def imports(module: ast.Module) -> Iterator[tuple[str, int]]:
+    """Every module imported anywhere in one, with its line; `from a import b` is a.b where that is a module."""
+    for node in executed(module):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"line {node.lineno}: a relative import"
+            base = node.module or ""
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                yield (inner if inner in MODULES else base), node.lineno
+
+
+def all_imports() -> Iterator[tuple[str, str, int]]:
+    """(module, imported, line) of both packages."""
+    for module, path in MODULES.items():
+        yield from ((module, target, line) for target, line in imports(tree(path)))
+
+
+def upward(module: str, target: str) -> bool:
+    """Whether an import climbs."""
+    if not unit(module) or target.partition(".")[0] not in ("pavdm_cli", "pavdm_kernels"):
+        return False
+    return FLOOR.get(unit(target), -1) > FLOOR[unit(module)]
+
+
+def test_every_module_stands_on_a_floor():
+    assert {unit(module) for module in MODULES} - {""} <= FLOOR.keys()
+
+
+def test_imports_point_down_only():
+    assert [f"{m}:{line} imports {t}" for m, t, line in all_imports() if upward(m, t)] == []
+
+
+def test_an_import_that_climbs_is_seen_and_one_for_types_is_not():
+    code = ast.parse("if TYPE_CHECKING:\n    import pavdm_cli.app\ndef f():\n    from pavdm_cli import sampler")
+    assert list(imports(code)) == [("pavdm_cli.sampler", 4)]
+    assert upward("pavdm_cli.video.write", "pavdm_cli.sampler")
+    assert not upward("pavdm_cli.sampler", "pavdm_cli.video.write")
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    edges: dict[str, set[str]] = {}
+    for module, target, _ in all_imports():
+        if target in MODULES and target != module and unit(target):
+            edges.setdefault(module, set()).add(target)
+    graphlib.TopologicalSorter(edges).prepare()
+
+
+def test_the_sampler_takes_a_callable_and_never_a_model():
+    assert [t for t, _ in imports(tree(MODULES["pavdm_cli.sampler"])) if unit(t) == "models"] == []
+
+
+def test_kernels_know_nothing_of_the_command():
+    assert [(m, t) for m, t, _ in all_imports() if m.startswith("pavdm_kernels") and t.startswith("pavdm_cli")] == []
+
+
+def test_the_lowest_floor_is_standard_library():
+    allowed = {*sys.stdlib_module_names, "pavdm_cli"}
+    lowest = [(m, t) for m, t, _ in all_imports() if unit(m) in FLOORS[0]]
+    assert [(m, t) for m, t in lowest if t.partition(".")[0] not in allowed] == []
+
+
+def test_only_the_ui_imports_rich():
+    assert {m for m, t, _ in all_imports() if t.partition(".")[0] == "rich"} == {"pavdm_cli.ui"}
+
+
+def test_the_folder_of_kernels_is_no_package():
+    assert not (ROOT / "kernels" / "__init__.py").exists()  # it would hide PyPI's `kernels` from transformers
+
+
+def functions(paths: tuple[Path, ...]) -> Iterator[tuple[Path, ast.FunctionDef]]:
+    for path in paths:
+        yield from ((path, node) for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef))
+
+
+def length(function: ast.FunctionDef) -> int:
+    assert function.end_lineno
+    return function.end_lineno - function.lineno + 1
+
+
+def arguments(function: ast.FunctionDef) -> list[ast.arg]:
+    every = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    return [argument for argument in every if argument.arg not in ("self", "cls")]
+
+
+def excepted(path: Path, function: ast.FunctionDef) -> bool:
+    """A command, whose arguments are flags, or a Triton kernel."""
+    command = path.parent.name == "commands" and not function.name.startswith("_")
+    return command or any("jit" in ast.unparse(decorator) for decorator in function.decorator_list)
+
+
+@pytest.mark.parametrize("paths", [SOURCES, SCRIPTS], ids=["packages", "tests"])
+def test_functions_are_short(paths):
+    lengths = sorted(length(function) for _, function in functions(paths))
+    assert statistics.median(lengths) <= 10
+    assert lengths[int(0.9 * len(lengths))] <= 40
+    assert [f"{p.name}:{f.lineno} {f.name}" for p, f in functions(paths) if length(f) > 60] == []
+
+
+def test_files_are_short():
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (*SOURCES, *SCRIPTS)}
+    assert [(str(path.relative_to(ROOT)), count) for path, count in lines.items() if count > 300] == []
+
+
+def test_functions_take_few_arguments():
+    many = [(p, f) for p, f in functions((*SOURCES, *SCRIPTS)) if len(arguments(f)) > 7 and not excepted(p, f)]
+    assert [f"{p.name}:{f.lineno} {f.name}" for p, f in many] == []
+
+
+def test_every_file_says_first_what_it_is_for():
+    assert [
+        name for name, path in MODULES.items() if path.read_text().strip() and not ast.get_docstring(tree(path))
+    ] == []
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter of its own."""
+    command = [sys.executable, "-W", "error::ImportWarning", "-c", textwrap.dedent(code)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
+
+
+def test_the_command_line_loads_nothing_heavy():
+    done = python(f"import sys, pavdm_cli.app; print([m for m in {HEAVY} if m in sys.modules])")
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+TIMED_HELP = """
+    import atexit, runpy, sys, time
+    atexit.register(lambda: print(time.process_time(), file=sys.stderr))
+    sys.argv = ["pavdm", "--help"]
+    runpy.run_module("pavdm_cli", run_name="__main__")
+"""
+
+
+def test_help_answers_within_half_a_second():
+    done = [python(TIMED_HELP) for _ in range(3)]  # processor time, since other work may share the machine
+    assert all("generate" in answer.stdout for answer in done)
+    assert min(float(answer.stderr) for answer in done) < 0.5
+
+
+HIDE = f"""
+    import builtins, importlib, sys
+    sys.modules["triton"] = None
+    plain = builtins.__import__
+
+    def hiding(name, globals=None, *rest):
+        if name.partition(".")[0] in {POSIX} and (globals or {{}}).get("__name__", "").startswith("pavdm"):
+            raise ModuleNotFoundError(name)
+        return plain(name, globals, *rest)
+
+    builtins.__import__ = hiding
+"""
+IMPORT_ALL = f"""
+    import importlib
+    for name in {sorted(set(MODULES) - {"pavdm_cli.__main__"})}:
+        importlib.import_module(name)
+"""
+
+
+def test_every_module_imports_without_triton_and_outside_posix():
+    done = python(textwrap.dedent(HIDE) + textwrap.dedent(IMPORT_ALL))
+    assert done.returncode == 0, done.stderr
+
+
+SAMPLE_TINY = """
+    import sys
+    import torch
+    from pavdm_cli.models.bind import levels_table, remembering
+    from pavdm_cli.models.stdit import STDiT, STDiTConfig
+    from pavdm_cli.noise import linear_sigmas, seeded_noise
+    from pavdm_cli.sampler import sample
+    from pavdm_cli.schedule import METHODS
+
+    config = STDiTConfig(hidden=32, depth=2, heads=2, in_channels=3, out_channels=3, text_width=5, text_length=7)
+    model, sigmas, schedule = STDiT(config), linear_sigmas(4), METHODS["pa"](4, 4, 2, True)
+    text = model.encode_text(torch.randn(1, 7, 5))
+    bound = remembering(model, text, levels_table(model, sigmas, 8.0), schedule.overlap)
+    list(sample(schedule, bound, seeded_noise(0, (1, 3, 4, 4)), sigmas, chunks=2))
+    print("triton" in sys.modules)
+"""
+
+
+def test_a_run_on_a_cpu_never_imports_triton():
+    done = python(textwrap.dedent(IMPORT_ALL) + textwrap.dedent(SAMPLE_TINY))
+    assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
+
+
+def project_files() -> Iterator[Path]:
+    """What the project consists of, without what tools leave behind."""
+    for folder in ("pavdm_cli", "kernels", "tests", "benchmarks", ".ci"):
+        yield from (p for p in (ROOT / folder).rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    yield from (path for path in ROOT.iterdir() if path.suffix in (".md", ".toml", ".txt") or path.name == ".gitignore")
+
+
+def test_no_file_speaks_of_the_machine_it_was_written_on():
+    assert [str(path) for path in project_files() if MACHINE_PATH.search(path.read_bytes())] == []
