@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -13,11 +14,12 @@ import pytest
 from clips import Recipe, audio_only, bomb, corners, greys, make
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.video import Encoding, VideoWriter, frames, open_video
+from pavdm_cli.video import Encoding, VideoWriter, frames, open_video, tail
 from pavdm_cli.video.source import Limits
 
 
 def flip(path: Path, count: int = 400) -> Path:
+    """Turn bytes of the pictures over."""
     data = bytearray(path.read_bytes())
     start, stop = data.index(b"mdat") + 2000, data.rindex(b"moov")
     for place in np.random.default_rng(0).integers(start, stop, count):
@@ -38,6 +40,20 @@ def test_damaged_packets_are_counted_and_skipped(tmp_path: Path) -> None:
     assert times == sorted(set(times))
 
 
+def test_the_tail_of_a_video_with_a_damaged_end_is_whole(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    recipe = Recipe("mjpeg", pixels="yuvj420p")
+    path = make(tmp_path / "clip.mp4", rng.integers(0, 256, (20, 48, 64, 3), np.uint8), recipe)
+    with av.open(str(path)) as file:
+        last = max((packet for packet in file.demux(video=0) if packet.size), key=lambda packet: packet.pos)
+        start, stop = last.pos, last.pos + last.size
+    data = path.read_bytes()
+    path.write_bytes(data[:start] + bytes(stop - start) + data[stop:])
+    video = open_video(path)
+    assert sum(1 for _ in frames(video)) == 19
+    assert tail(video, Fraction(40), 9).shape == (9, 48, 64, 3)
+
+
 CUT = {
     "h264.mp4": Recipe(audio="aac"),
     "h264.mkv": Recipe(audio="libopus"),
@@ -55,6 +71,17 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, kind: str, share: float) ->
     cut.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
     with pytest.raises(InputError, match="cut short"):
         open_video(cut)
+
+
+def test_what_cameras_append_or_put_between_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    whole = noisy(tmp_path / "h264.mp4")
+    for added in (b"SEFH" * 40, bytes(40), b"\0\0\xff\xff" + b"note" * 9):
+        (tmp_path / "noted.mp4").write_bytes(whole.read_bytes() + added)
+        assert open_video(tmp_path / "noted.mp4").frames == 24
+    data = noisy(tmp_path / "h264.mkv").read_bytes()
+    segment = data.index(b"\x18\x53\x80\x67")
+    (tmp_path / "padded.mkv").write_bytes(data[:segment] + b"\xec\x85" + bytes(5) + data[segment:] + b"junk" * 9)
+    assert open_video(tmp_path / "padded.mkv").frames == 24
 
 
 def noisy(path: Path) -> Path:
@@ -97,8 +124,9 @@ def hostile(folder: Path) -> dict[str, Path | str]:
     made["empty.mp4"].touch()
     made["text.mp4"].write_text("This is not a video at all, but a letter.\n" * 40)
     for name in ("list.m3u8", "list.mp4"):
-        made[name].write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n")
+        made[name].write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nclip.mp4\n#EXT-X-ENDLIST\n")
     made["random.mkv"].write_bytes(b"\x1a\x45\xdf\xa3" + np.random.default_rng(0).bytes(3000))
+    make(folder / "clip.mp4", greys(12), Recipe())  # what the lists name is there and can be played
     (folder / "concat.txt").write_text("ffconcat version 1.0\nfile clip.mp4\n")
     return made | {
         "missing.mp4": folder / "missing.mp4",
@@ -106,7 +134,7 @@ def hostile(folder: Path) -> dict[str, Path | str]:
         "concat.txt": folder / "concat.txt",
         "audio.mp4": audio_only(folder / "audio.mp4"),
         "http": "http://127.0.0.1:9/video.mp4",
-        "concat": f"concat:{folder}/a.mp4|{folder}/b.mp4",
+        "concat": f"concat:{folder}/clip.mp4|{folder}/clip.mp4",
         "null": "bad\0name.mp4",
         "long": "x" * 5000,
     }

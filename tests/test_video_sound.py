@@ -126,3 +126,15 @@ def test_silence_that_cannot_be_encoded_is_a_usage_error(tmp_path: Path) -> None
         check_splice(video, tmp_path / "out.mkv", Plan(audio="silence"))
     splice(video, tmp_path / "out.mkv", NEW)
     assert sound(tmp_path / "out.mkv") == sound(video.path)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_sound_and_picture_of_a_moment_are_near_each_other_in_the_file(tmp_path: Path, suffix: str) -> None:
+    splice(clip(tmp_path / "in.mp4", Recipe(audio="aac")), tmp_path / f"out{suffix}", NEW * 30, Plan(audio="silence"))
+    reached = {"video": 0.0, "audio": 0.0}
+    with av.open(str(tmp_path / f"out{suffix}")) as file:
+        for packet in file.demux():
+            if packet.size and packet.pts is not None:
+                reached[packet.stream.type] = float(packet.pts * packet.time_base)
+                assert abs(reached["video"] - reached["audio"]) < 4.5  # what the encoder looks ahead
+    assert min(reached.values()) > 21

@@ -72,6 +72,13 @@ def test_variable_timestamps_are_kept_and_the_continuation_is_at_the_average_rat
     assert np.allclose(levels(tmp_path / f"out{suffix}"), LEVELS, atol=2)
 
 
+def test_an_mp4_says_it_is_as_long_as_its_frames_are_shown(tmp_path: Path) -> None:
+    splice(clip(tmp_path / "in.mp4", Recipe(times=SQUARES)), tmp_path / "out.mp4", [])
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        stream = file.streams.video[0]
+        assert stream.duration * stream.time_base > SQUARES[-1] - SQUARES[0]
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("turn", [0, 90])
 def test_the_output_is_upright_and_keeps_the_shape_of_its_pixels(tmp_path: Path, suffix: str, turn: int) -> None:

@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 
-from pavdm_cli.errors import InputError, OutputError
+from pavdm_cli.errors import InputError, OutputError, UsageError
 from pavdm_cli.video import SUFFIXES, Encoding, VideoWriter, partial_path, read_metadata
 from pavdm_cli.video.encode import EXACT
 
@@ -223,7 +223,7 @@ def test_an_older_video_stays_until_the_new_one_is_whole(tmp_path: Path) -> None
 def test_a_full_disk_is_one_line_and_what_was_written_plays(tmp_path: Path) -> None:
     script = f"""
         import resource, numpy as np
-        from pavdm_cli.errors import OutputError
+        from pavdm_cli.errors import OutputError, UsageError
         from pavdm_cli.video import Encoding, VideoWriter
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
         rng = np.random.default_rng(0)
@@ -247,3 +247,11 @@ def test_no_space_left_is_an_output_error(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"clip.partial{suffix}").symlink_to("/dev/full")
     with pytest.raises(OutputError, match="No space left"):
         write_all(VideoWriter(tmp_path / f"clip{suffix}", 64, 48, 12, None, Encoding(gop=4)), noise(240))
+
+
+def test_an_encoder_that_cannot_start_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        VideoWriter(tmp_path / "clip.gif", 64, 48, 12, None, Encoding(ffmpeg=str(tmp_path / "missing")))
+    with pytest.raises(OutputError):
+        VideoWriter(tmp_path / "missing" / "clip.mp4", 64, 48, 12)
+    assert list(tmp_path.iterdir()) == []

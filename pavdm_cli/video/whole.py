@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 EBML = b"\x1a\x45\xdf\xa3"
-BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")  # what an MP4 or QuickTime file starts with
+SEGMENT = b"\x18\x53\x80\x67"
+BOXES = {b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"free", b"skip", b"wide", b"pnot", b"uuid"}
 
 
 def is_whole(path: Path) -> bool:
@@ -33,15 +34,16 @@ def _read(file: BinaryIO, start: int, count: int) -> bytes:
 def _riff_ends(file: BinaryIO, size: int) -> Iterator[int]:  # AVI: RIFF, length, ...; several in a row
     start = 0
     while _read(file, start, 4) == b"RIFF":
-        start += 8 + int.from_bytes(_read(file, start + 4, 4), "little")
-        yield start
-        start += start % 2
+        length = int.from_bytes(_read(file, start + 4, 4), "little")
+        yield start + length  # some writers count the eight bytes before it in
+        start += 8 + length + length % 2
 
 
-def _ebml_ends(file: BinaryIO, size: int) -> Iterator[int]:  # Matroska, WebM: the header, then one segment
-    start = 0
-    while start < size:
-        start += 4  # both names take four bytes
+def _ebml_ends(file: BinaryIO, size: int) -> Iterator[int]:  # Matroska, WebM: the header, padding, then one segment
+    start, name = 0, EBML
+    while start < size and name != SEGMENT:
+        name = _read(file, start, 9 - _read(file, start, 1)[0].bit_length())
+        start += len(name)
         first = (_read(file, start, 1) or b"\0")[0]
         length = 9 - first.bit_length()
         value = int.from_bytes(_read(file, start, length)) & (1 << 7 * length) - 1
@@ -56,7 +58,7 @@ def _boxes_whole(file: BinaryIO, size: int) -> bool:  # MP4, QuickTime: length, 
     while start + 8 <= size:
         head = _read(file, start, 16)
         length = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4])
-        if length < 8:
+        if length < 8 or head[4:8] not in BOXES:  # cameras append notes of their own
             return True
         fragmented |= head[4:8] == b"moof"
         start += length

@@ -35,7 +35,7 @@ class Recording(Generic[AnyEncoder]):
         self.kept: Path | None = None
         self.frames = 0
         self._closed = False
-        with self._as_output_error():
+        with self._as_output_error(), self._no_file_on_error():
             self.encoder = open_encoder(self.partial)
         self._background = Background()
 
@@ -100,6 +100,15 @@ class Recording(Generic[AnyEncoder]):
         if not self._closed:
             self._closed = True
             self.encoder.close()
+
+    @contextmanager
+    def _no_file_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                self.partial.unlink(missing_ok=True)
+            raise
 
     @contextmanager
     def _as_output_error(self) -> Iterator[None]:
