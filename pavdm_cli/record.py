@@ -42,7 +42,7 @@ def record(job: Job, model: Loaded, output: Output, watch: Watch) -> Made:
     assert output.path
     about = recipe(job, model) | {"crf": output.crf}
     height, width = job.spec.size
-    encoding = Encoding(crf=output.crf, gop=job.frames_per_chunk, ffmpeg=output.ffmpeg)
+    encoding = Encoding(crf=output.crf, gop=job.frames_per_chunk, ffmpeg=output.ffmpeg, encoder=output.encoder)
     with VideoWriter(output.path, width, height, job.spec.fps, about, encoding) as writer:
         for chunk in frames(job, model):
             writer.write(chunk)

@@ -41,6 +41,7 @@ class Output:
     crf: int = 18
     force: bool = False
     ffmpeg: str = ""  # an external ffmpeg to use
+    encoder: str = ""  # one of its encoders, for example h264_nvenc; empty: those that need no ffmpeg
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ def generate(
     device: options.Device = "auto",
     threads: options.Threads = 0,
     crf: options.Crf = 18,
+    encoder: options.Encoder = "",
     as_json: options.Json = False,
     force: options.Force = False,
 ) -> None:
@@ -35,5 +36,5 @@ def generate(
     The file plays while it grows. Ctrl-C finishes the chunk and keeps what is done.
     """
     sampling = Sampling(model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
-    wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
+    wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder)
     make(Request(prompt, seconds, frames, parse_size(size) if size else None, fps, sampling, wanted), as_json)

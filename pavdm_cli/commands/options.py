@@ -43,5 +43,9 @@ Out = Annotated[
     typer.Option("--output", "-o", help="mp4, mkv, webm or gif; named after the prompt.", rich_help_panel=FILE),
 ]
 Crf = Annotated[int, typer.Option(help="Quality, 0 best to 51 smallest.", rich_help_panel=FILE)]
+Encoder = Annotated[
+    str,
+    typer.Option(help="An encoder of an external ffmpeg (PAVDM_FFMPEG, or on PATH): h264_nvenc.", rich_help_panel=FILE),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=FILE)]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace a file of that name.", rich_help_panel=FILE)]
