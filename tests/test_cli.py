@@ -19,9 +19,10 @@ QUICK = ("--steps", "6", "--threads", "1")  # one step between shifts: fast, not
 
 
 def pavdm(*words: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command in a folder of its own."""
+    """Run the command in a folder of its own, where the only ffmpeg is one that does not exist."""
+    env = os.environ | ({"PAVDM_FFMPEG": "no-ffmpeg"} if "--encoder" in words else {})
     command = [sys.executable, "-m", "pavdm_cli", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300, check=False, env=env)
 
 
 def pictures(path: Path) -> np.ndarray:
@@ -127,6 +128,7 @@ def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
         (("generate", PROMPT, "--model", "huge"), 5, "pocket"),
         (("generate", PROMPT, "--device", "tpu"), 2, "auto, cpu"),
         (("generate", PROMPT, "-o", "video.txt"), 2, ".mp4"),
+        (("generate", PROMPT, "--encoder", "h264_nvenc"), 2, "ffmpeg"),
         (("generate", PROMPT, "-o", "nowhere/video.mp4"), 4, "nowhere"),
         (("extend", "missing.mp4"), 3, "missing.mp4"),
         (("extend", "."), 3, ""),

@@ -87,7 +87,11 @@ def report(made: Made, seconds: float, as_json: bool) -> None:
 
 def _target(request: Request) -> Path:
     """Where the video goes. Raises: OutputError, UsageError."""
+    from pavdm_cli.video.encode import Encoding
+    from pavdm_cli.video.external import need_ffmpeg
     from pavdm_cli.video.output import check_output, default_name
 
     wanted = request.output
+    if wanted.encoder or wanted.ffmpeg:
+        need_ffmpeg(Encoding(encoder=wanted.encoder, ffmpeg=wanted.ffmpeg))
     return check_output(wanted.path or default_name(request.prompt, request.sampling.seed), wanted.force)

@@ -26,6 +26,15 @@ def find_ffmpeg(named: str = "") -> str:
     return _bundled_ffmpeg() or shutil.which("ffmpeg") or ""
 
 
+def need_ffmpeg(encoding: Encoding) -> str:
+    """The external ffmpeg that an encoding asks for. Raises: UsageError."""
+    found = find_ffmpeg(encoding.ffmpeg)
+    if not found:
+        hint = 'install ffmpeg or pip install "pavdm[ffmpeg]", or leave --encoder out'
+        raise UsageError(f"{encoding.encoder} needs an ffmpeg program, and there is none", hint)
+    return found
+
+
 class ExternalEncoder:
     """Frames piped to an external ffmpeg, in a session of its own so that Ctrl-C does not end it before us."""
 
@@ -100,7 +109,7 @@ def _command(path: Path, track: Track, encoding: Encoding, comment: str) -> list
     else:
         output = _to_bt709(frames).output(str(path.absolute()), **_options(path, encoding, comment))
     output = output.global_args("-loglevel", "error", "-nostats")
-    return list(ffmpeg.compile(output, cmd=find_ffmpeg(encoding.ffmpeg), overwrite_output=True))
+    return list(ffmpeg.compile(output, cmd=need_ffmpeg(encoding), overwrite_output=True))
 
 
 def _with_palette(frames: Any) -> Any:
