@@ -21,7 +21,8 @@ class ModelSpec:
     frames_per_latent: int
     window: int  # noisy latents
     chunk: int  # latents
-    steps: int
+    steps: int  # of sampling, unless asked otherwise
+    trained_steps: int  # the levels it was trained at: sampling may take every second or third of them
     guidance: float
     method: str  # the one it was trained for
 
@@ -47,7 +48,8 @@ MODELS = {
         frames_per_latent=2,
         window=12,
         chunk=2,
-        steps=24,
+        steps=12,
+        trained_steps=24,
         guidance=2.5,
         method="pa",
     )
