@@ -60,7 +60,7 @@ def draw_window(diagonal: Diagonal, draw: random.Random) -> Window:
     if kind < FULL + GROWING + GROWING_FROM_CLIP:
         count = draw.randint(1, diagonal.chunks)
         return Window(diagonal.chunks - count, count, stage, overlap=kind > FULL + GROWING)
-    return Window(0, draw.randint(1, diagonal.chunks - 1), stage, overlap=True)
+    return Window(0, draw.randint(1, max(1, diagonal.chunks - 1)), stage, overlap=True)
 
 
 def shifted(times: Tensor, shift: Tensor, steps: int) -> Tensor:  # (F,), (B,) -> (B, F)
@@ -74,6 +74,11 @@ def progressive(diagonal: Diagonal, window: Window, shift: Tensor) -> Tensor:  #
     times = diagonal.timesteps(window.stage).to(shift)
     start = window.first * diagonal.chunk
     return shifted(times[start : start + window.chunks * diagonal.chunk], shift, diagonal.steps)
+
+
+def warped(times: Tensor, ratio: float) -> Tensor:
+    """Timesteps pushed towards noise by `ratio` > 1, as Open-Sora trains large or long videos; any shape."""
+    return ratio * times / (1 + (ratio - 1) * times / NOISE)
 
 
 def uniform(latents: int, batch: int, draw: torch.Generator) -> Tensor:  # -> (B, T)

@@ -34,10 +34,12 @@ def velocity_loss(velocity: Tensor, batch: Batch) -> Tensor:  # -> (B,)
     return (error * batch.counted).sum(1) / batch.counted.sum(1).clamp_min(1)
 
 
-def window_loss(model: STDiT, text: Text, batch: Batch, fps: Tensor) -> Tensor:  # -> (B,)
-    """The loss of each sample; fps () or (B,)."""
+def window_loss(
+    model: STDiT, text: Text, batch: Batch, fps: Tensor, size: tuple[float, float] | None = None
+) -> Tensor:  # -> (B,)
+    """The loss of each sample; fps () or (B,); size: height, width in pixels, for a model that was given them."""
     rows, count = batch.times.shape
     table = model.table(batch.times.flatten(), fps.repeat_interleave(count) if fps.dim() else fps)
     index = torch.arange(rows * count, dtype=torch.int32, device=batch.times.device).view(rows, count)
     z = noised(batch.latents, batch.noise, batch.times)
-    return velocity_loss(model(z, index, table, text, clean=batch.clean), batch)
+    return velocity_loss(model(z, index, table, text, clean=batch.clean, size=size), batch)

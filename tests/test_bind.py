@@ -1,0 +1,208 @@
+"""A transformer bound to a prompt: what training masks is what sampling reuses, and what each binding shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_codec, tiny_pocket
+from torch import Tensor
+
+from pavdm_cli.denoiser import Denoiser
+from pavdm_cli.models.bind import levels_table, recomputing, remembering
+from pavdm_cli.models.load import Loaded
+from pavdm_cli.models.pocket import Pocket
+from pavdm_cli.models.stdit import Modulation, Text
+from pavdm_cli.noise import linear_sigmas, seeded_noise
+from pavdm_cli.sampler import sample, walk
+from pavdm_cli.schedule import METHODS, Schedule, fifo, pa, rw
+from pavdm_cli.specs import ModelSpec
+from pavdm_cli.train.levels import Diagonal, Window, progressive
+from pavdm_cli.train.losses import Batch, window_loss
+
+DIAGONAL = Diagonal(8, 4, 2)
+SCHEDULE = pa(8, 8, 2)
+FPS = 8.0
+PROMPTS = ["a red balloon over green hills", "a boat on the sea at night, panning left"]
+NOISE = seeded_noise(1, (2, 4, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def pocket() -> Pocket:
+    return tiny_pocket().double().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def bound(pocket: Pocket) -> tuple[Text, Modulation]:
+    return pocket.read(PROMPTS), levels_table(pocket.stdit, linear_sigmas(8), FPS)
+
+
+def latents(seed: int, length: int) -> Tensor:
+    return torch.randn(2, length, 4, 2, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def assert_same(left: Tensor, right: Tensor) -> None:
+    torch.testing.assert_close(left, right, rtol=0, atol=1e-10)
+
+
+def trained_velocity(pocket: Pocket, window: Window, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """What the function that trains shows its model, and gets from it, without a shift of the levels."""
+    front = SCHEDULE.chunk if window.overlap else 0
+    times = progressive(DIAGONAL, window, torch.zeros(2)).clamp(max=999).double()
+    times = torch.cat([times.new_zeros(2, front), times], dim=1)
+    seen: list[Tensor] = []
+    hook = pocket.stdit.register_forward_hook(lambda _m, given, out: seen.extend([given[0], out]))
+    batch = Batch(clean, noise, times, torch.ones_like(times), front)
+    window_loss(pocket.stdit, pocket.read(PROMPTS), batch, torch.tensor(FPS).double())
+    hook.remove()
+    return seen[0], seen[1]
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+@pytest.mark.parametrize(("first", "chunks"), [(0, 4), (0, 2), (2, 2), (3, 1)])
+def test_the_mask_of_training_is_the_reuse_of_sampling(pocket, bound, first, chunks, overlap):
+    """At stage 1, where no level is pure noise; the first frames of training attend only to themselves."""
+    window = Window(first, chunks, 1, overlap)
+    front = 2 if overlap else 0
+    clean, noise = latents(1, front + 2 * chunks), latents(2, front + 2 * chunks)
+    shown, velocity = trained_velocity(pocket, window, clean, noise)
+    denoiser = remembering(pocket.stdit, *bound, overlap=2)
+    levels = torch.tensor([2 * place - 1 for place in range(first + 1, first + chunks + 1) for _ in range(2)])
+    memory = denoiser.remember(clean[:, :2], 0) if overlap else None
+    assert_same(shown[:, :front], clean[:, :front])
+    assert_same(denoiser(shown[:, front:], levels.int(), memory), velocity[:, front:])
+
+
+def masked(pocket: Pocket, text: Text, table: Modulation) -> Denoiser:
+    """Every step in full, with the mask: the plain form of `remembering`."""
+
+    class Masked:
+        def remember(self, frames: Tensor, level: int, /) -> Tensor:
+            assert level == 0
+            return frames
+
+        def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
+            before = window[:, :0] if memory is None else memory
+            count = before.shape[1]
+            rows = torch.cat([levels.new_zeros(count), levels])
+            out: Tensor = pocket.stdit(torch.cat([before, window], 1), rows, table, text, clean=count)
+            return out[:, count:]
+
+    return Masked()
+
+
+def run(denoiser: Denoiser, schedule: Schedule = SCHEDULE) -> Tensor:
+    sigmas = linear_sigmas(schedule.steps).double()
+    return torch.cat(list(sample(schedule, denoiser, NOISE, sigmas, chunks=7)), dim=1)
+
+
+def test_a_video_with_reuse_is_the_video_without(pocket, bound):
+    assert_same(run(remembering(pocket.stdit, *bound, overlap=2)), run(masked(pocket, *bound)))
+
+
+def test_what_is_remembered_is_computed_once_a_shift(pocket, bound):
+    denoiser, made = remembering(pocket.stdit, *bound, overlap=2), list[int]()
+
+    class Counting:
+        def remember(self, frames: Tensor, level: int, /) -> object:
+            made.append(level)
+            return denoiser.remember(frames, level)
+
+        def __call__(self, window: Tensor, levels: Tensor, memory: object, /) -> Tensor:
+            return denoiser(window, levels, memory)
+
+    steps = len(list(walk(SCHEDULE, Counting(), NOISE, linear_sigmas(8).double(), chunks=7)))
+    assert made == [0] * 6  # every chunk but the last, after which nothing comes
+    assert steps == SCHEDULE.total(7)
+
+
+def test_recomputing_shows_the_overlap_in_full_attention_at_its_level(pocket, bound):
+    frames, window = latents(3, 2), latents(4, 4)
+    levels = torch.tensor([5, 5, 5, 5], dtype=torch.int32)
+    denoiser = recomputing(pocket.stdit, *bound, overlap=2)
+    for level in (0, 5):
+        rows = torch.tensor([level, level, 5, 5, 5, 5], dtype=torch.int32)
+        text, table = bound
+        full = pocket.stdit(torch.cat([frames, window], 1), rows, table, text)[:, 2:]
+        assert_same(denoiser(window, levels, denoiser.remember(frames, level)), full)
+    kept = remembering(pocket.stdit, *bound, overlap=2)
+    apart = kept(window, levels, kept.remember(frames, 0)) - denoiser(window, levels, denoiser.remember(frames, 0))
+    assert apart.abs().max() > 1e-3  # there the clean frames see the noisy ones
+
+
+@pytest.mark.parametrize("kind", [remembering, recomputing])
+def test_without_an_overlap_the_window_stands_alone(kind, pocket, bound):
+    window, levels = latents(4, 4), torch.tensor([1, 1, 3, 3], dtype=torch.int32)
+    text, table = bound
+    assert_same(kind(pocket.stdit, text, table, 2)(window, levels, None), pocket.stdit(window, levels, table, text))
+
+
+def test_the_table_holds_the_timestep_of_every_level(pocket, bound):
+    text, table = bound
+    window = latents(5, 3)
+    times = torch.tensor([125.0, 500.0, 1000.0]).double()
+    rows = torch.tensor([0, 1, 2], dtype=torch.int32)
+    alone = pocket.stdit(window, rows, pocket.stdit.table(times, torch.tensor(FPS).double()), text)
+    assert_same(pocket.stdit(window, torch.tensor([1, 4, 8], dtype=torch.int32), table, text), alone)
+
+
+SPEC = ModelSpec("tiny", "", "", Path(), (16, 24), 8, 2, window=8, chunk=2, steps=8, guidance=2.0, method="pa")
+
+
+@pytest.fixture(scope="module")
+def loaded(pocket: Pocket) -> Loaded:
+    return Loaded(SPEC, tiny_codec(), pocket, torch.device("cpu"), "digest")
+
+
+def passes(loaded: Loaded, schedule: Schedule, guidance: float) -> tuple[Tensor, list[tuple[int, int]]]:
+    """A short video of one prompt, and (batch, latents) of every pass through the network."""
+    seen: list[tuple[int, int]] = []
+    hook = loaded.denoiser.stdit.register_forward_hook(lambda _m, given, out: seen.append(tuple(given[0].shape[:2])))
+    sigmas = linear_sigmas(schedule.steps).double()
+    denoiser = loaded.bind(PROMPTS[0], schedule, sigmas, guidance)
+    noise = seeded_noise(1, loaded.noise_shape())
+    video = torch.cat(list(sample(schedule, denoiser, noise, sigmas, chunks=3)), dim=1)
+    hook.remove()
+    return video, seen
+
+
+def test_without_guidance_there_is_one_pass_a_step_and_with_it_a_batch_of_two(loaded):
+    plain, single = passes(loaded, SCHEDULE, 1)
+    strong, double = passes(loaded, SCHEDULE, 2.5)
+    assert {batch for batch, _ in single} == {1}
+    assert {batch for batch, _ in double} == {2}
+    assert len(single) == len(double) == SCHEDULE.total(3)
+    assert plain.shape == strong.shape
+    assert (plain - strong).abs().max() > 1e-3
+    nearly = passes(loaded, SCHEDULE, 1 + 1e-12)[0]
+    assert_same(plain, nearly)
+
+
+def test_a_renoised_overlap_is_shown_in_full_and_a_long_window_in_spans(loaded):
+    _, shown = passes(loaded, rw(8, 8, 2), 1)
+    assert {length for _, length in shown} == {8, 10}
+    _, spans = passes(loaded, fifo(16, 8, 2), 1)
+    assert max(length for _, length in spans) <= SPEC.window
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_ends_in_latents_that_depend_on_the_prompt(method, loaded):
+    schedule = METHODS[method](8, 8, 2)
+    sigmas = linear_sigmas(8).double()
+    videos = []
+    for prompt in PROMPTS:
+        denoiser = loaded.bind(prompt, schedule, sigmas, 2.0)
+        videos.append(
+            torch.cat(list(sample(schedule, denoiser, seeded_noise(1, loaded.noise_shape()), sigmas, chunks=2)), 1)
+        )
+    assert all(video.isfinite().all() for video in videos)
+    assert (videos[0] - videos[1]).abs().max() > 1e-4
+
+
+def test_a_dropped_prompt_reads_as_no_prompt_whatever_its_words(pocket):
+    sentences = ["a red ball", "a white kite"]  # as long as one another
+    text = pocket.read([*sentences, *sentences], torch.tensor([False, False, True, True]))
+    for kv in text.kv:
+        assert torch.equal(kv[2], kv[3])
+        assert not torch.equal(kv[0], kv[1])
