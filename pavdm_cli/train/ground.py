@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pavdm_cli.train import rich
 from pavdm_cli.train.palette import AMBIENT, GROUND, LIGHT, SKY
 from pavdm_cli.train.world import HORIZON, PAN_SPEED, Scene, pan_direction
 
@@ -52,6 +53,7 @@ LANDS = {
 def paint(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> Tensor:
     """Lay the three layers over the sky, far to near; frames (B, T, 3, H, W)."""
     water = frames.new_tensor([s.terrain == "sea" for s in scenes])[:, None, None, None]
+    tint = frames.new_tensor([AMBIENT[s.time] for s in scenes])[:, None, :, None, None]
     for layer in range(3):
         slide = frames.new_tensor([pan_direction(s) * PAN_SPEED * PARALLAX[layer] for s in scenes])[:, None] * seconds
         x = on.x + slide[..., None]  # (B, T, W), in the land's own coordinates
@@ -61,7 +63,12 @@ def paint(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on: Canvas) 
         shade = 1.06 - 0.9 * depth.clamp(0, 0.25) + 0.10 * slope
         if layer == 1 and bool(water.any()):
             shade = shade + water * _waves(x, seconds, on)
-        frames = frames + (_colour(scenes, layer, on) * shade[:, :, None] - frames) * cover
+        if on.rich:
+            shade = shade + rich.soil(scenes, layer, x, depth, on)
+        colour = _colour(scenes, layer, on) * shade[:, :, None]
+        if on.rich:
+            colour = colour + (tint - colour) * rich.white(scenes, layer, x, depth, seconds, on)
+        frames = frames + (colour - frames) * cover
         if layer == 1 and bool(water.any()):
             frames = frames + _glitter(scenes, x, seconds, on) * (water[..., None] * cover)
     return frames

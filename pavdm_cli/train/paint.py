@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pavdm_cli.train import ground, things
+from pavdm_cli.train import ground, rich, things
 from pavdm_cli.train.palette import AMBIENT, LIGHT, SKY
 from pavdm_cli.train.world import Scene, path_of, rest_height
 
@@ -26,6 +26,11 @@ class Canvas:
     def soft(self) -> float:
         """Width of an edge, in units: a little over one pixel."""
         return 1.2 / self.y.numel()
+
+    @property
+    def rich(self) -> float:
+        """How much there is beyond a plain picture: 0 up to a detail of 0.5, then up to 1."""
+        return max(0.0, 2 * self.detail - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,8 @@ def render(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> Picture:
     seconds = seconds.to(on.x)
     tint = _rows([AMBIENT[s.time] for s in scenes], on)  # (B, 1, 3, 1, 1)
     frames = sky(scenes, on).expand(-1, seconds.shape[1], -1, -1, -1)
+    if on.rich:
+        frames = rich.heavens(frames, scenes, seconds, on)
     frames = ground.paint(frames, scenes, seconds, on)
     mask = frames.new_zeros(frames.shape[:2] + frames.shape[3:])
     frames = frames.contiguous()

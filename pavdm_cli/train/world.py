@@ -29,6 +29,7 @@ class Scene:
     period: float  # factor on the motion's own period
     ground: tuple[float, ...]  # phases of the three layers of terrain, radians
     light: tuple[float, float]  # the sun's or moon's offset from its place
+    grain: int  # seeds clouds, stars and texture, where the picture has them
 
 
 def sample_scene(seed: int) -> Scene:
@@ -48,6 +49,7 @@ def sample_scene(seed: int) -> Scene:
         period=draw.uniform(0.9, 1.1),
         ground=tuple(draw.uniform(0, 2 * math.pi) for _ in range(3)),
         light=(draw.uniform(-0.06, 0.06), draw.uniform(-0.03, 0.03)),
+        grain=draw.getrandbits(16),
     )
 
 
