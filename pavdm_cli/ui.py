@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from rich.console import Console
@@ -57,19 +57,22 @@ class Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """The speed so far."""
-        return Text(f"{task.finished_speed or task.speed or 0:.0f} {self.unit}/s")
+        return Text(f"{task.finished_speed or task.speed or 0:.1f} {self.unit}/s")
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str = "frames") -> Iterator[Advance]:
-    """A bar with speed and time left on a terminal, else a line every few seconds; call the result with units done."""
+def progress(what: str, total: int, unit: str = "frames", done: int = 0) -> Iterator[Advance]:
+    """A bar with speed and time left on a terminal, else a line every few seconds; call the result with units done.
+
+    `done`: units of an earlier run, which say nothing of this one's speed.
+    """
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        yield _lines(what, total, unit)
+        yield _lines(what, total, unit, done)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), Rate(unit))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(what, total=total, completed=done)
 
         def advance(units: int, beside: str = "") -> None:
             bar.update(task, advance=units, description=f"{what} {beside}".rstrip())
@@ -79,23 +82,23 @@ def progress(what: str, total: int, unit: str = "frames") -> Iterator[Advance]:
 
 @contextmanager
 def training(steps: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """A bar of training steps with the smoothed loss; call the result with the step and its figures."""
-    mean = 0.0
-    with progress("training", steps, "steps") as advance:
-        done = 0
+    """A bar of training steps with the smoothed loss; call the result after every step, with its figures."""
+    mean, advance = 0.0, None
+    with ExitStack() as stack:
 
         def report(step: int, figures: dict[str, float]) -> None:
-            nonlocal mean, done
+            nonlocal mean, advance
+            if advance is None:  # only now is it known where the run goes on
+                advance = stack.enter_context(progress("training", steps, "steps", done=step - 1))
             mean = figures["loss"] if not mean else 0.98 * mean + 0.02 * figures["loss"]
-            advance(step - done, f"loss {mean:.4f}")
-            done = step
+            advance(1, f"loss {mean:.4f}")
 
         yield report
 
 
-def _lines(what: str, total: int, unit: str) -> Advance:
+def _lines(what: str, total: int, unit: str, before: int) -> Advance:
     begun = last = time.monotonic()
-    done = 0
+    done = before
 
     def advance(units: int, beside: str = "") -> None:
         nonlocal done, last
@@ -103,7 +106,7 @@ def _lines(what: str, total: int, unit: str) -> Advance:
         now = time.monotonic()
         if now - last >= LINE_EVERY:
             last = now
-            rate = done / (now - begun)
+            rate = (done - before) / (now - begun)
             left = (total - done) / rate if rate else 0
             text = f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left {beside}"
             print(text.rstrip(), file=sys.stderr, flush=True)

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pavdm_cli.commands.run import INTERRUPTED
+from pavdm_cli.stop import stop_requested
+
 if TYPE_CHECKING:
-    from pavdm_cli.train.loop import Task
+    from pavdm_cli.train.loop import Report, Task
     from pavdm_cli.train.runs import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Train the embedded model on its painted world.")
@@ -75,7 +78,29 @@ def _run(task: Callable[[], Task], settings: Settings) -> None:
 
     ui.note(f"training in {settings.folder}; Ctrl-C keeps the step, the same command goes on")
     runs.prepare(settings)
-    made = task()
-    with ui.training(settings.steps) as report:
-        path = runs.run(made, settings, report)
+    try:
+        made = task()
+        with stop_requested() as stopped, ui.training(settings.steps) as report:
+            path = runs.run(made, settings, _until(stopped, report))
+    except KeyboardInterrupt:
+        ui.note(f"interrupted: {_kept(settings.folder)}")
+        raise typer.Exit(INTERRUPTED) from None
     print(path)
+
+
+def _until(stopped: Callable[[], bool], report: Report) -> Report:
+    """The same report, that stops training after the step in which a signal came."""
+
+    def reporting(step: int, figures: dict[str, float]) -> None:
+        report(step, figures)
+        if stopped():
+            raise KeyboardInterrupt
+
+    return reporting
+
+
+def _kept(folder: Path) -> str:
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.exists():
+        return f"the same command goes on from {checkpoint}"
+    return "no step was kept, the same command starts again"

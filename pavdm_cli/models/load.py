@@ -72,5 +72,6 @@ def check_prompt(prompt: str) -> list[str]:
         raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
     if not words.understood(prompt):
         raise UsageError(f"pocket knows none of the words in {prompt!r}", hint)
-    strange = words.unknown(prompt)
-    return [f"pocket does not know: {', '.join(strange)}; {hint}"] if strange else []
+    strange, late = words.unknown(prompt), words.surplus(prompt)
+    notes = [f"pocket does not know: {', '.join(strange)}; {hint}"] if strange else []
+    return notes + ([f"pocket reads {words.LENGTH} words; left out: {' '.join(late)}"] if late else [])

@@ -95,9 +95,13 @@ class PocketCodec(nn.Module):
         return rearrange(codes, "(b t f) c h w -> b t (f c) h w", b=frames.shape[0], f=self.config.frames_per_latent)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, T, channels, h, w) to frames (B, T * frames_per_latent, 3, 8h, 8w), clamped to 0 to 1."""
-        codes = rearrange(latents, "b t (f c) h w -> (b t f) c h w", f=self.config.frames_per_latent)
-        frames = self.picture(codes).clamp(0, 1)
+        """Latents (B, T, channels, h, w) to frames (B, T * frames_per_latent, 3, 8h, 8w), clamped to 0 to 1.
+
+        One latent after the other: convolutions of another batch size round otherwise, and a video would depend, in its
+        last bits, on how many latents were decoded together.
+        """
+        codes = rearrange(latents, "b t (f c) h w -> (b t) f c h w", f=self.config.frames_per_latent)
+        frames = torch.cat([self.picture(code) for code in codes]).clamp(0, 1)
         return rearrange(frames, "(b n) c h w -> b n c h w", b=latents.shape[0])
 
     def _check(self, frames: Tensor) -> None:

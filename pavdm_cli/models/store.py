@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,44 +16,59 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pavdm_cli.errors import ModelError
+from pavdm_cli.errors import ModelError, OutputError
 from pavdm_cli.models.pocket import Pocket, PocketConfig
 from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
 from pavdm_cli.models.pocket_text import TextConfig
 from pavdm_cli.models.stdit import STDiTConfig
+from pavdm_cli.models.words import VOCABULARY
 
 M = TypeVar("M", bound=nn.Module)
 
 
 def save(model: PocketCodec | Pocket, path: Path, about: dict[str, Any]) -> Path:
-    """Write the weights in float16 beside the path, then put them in place; `about` goes into the header."""
+    """Write the weights in float16; `about` goes into the header. Raises: OutputError."""
     weights = {name: _narrow(value) for name, value in model.state_dict().items()}
     header = {"config": json.dumps(asdict(model.config)), "about": json.dumps(about)}
-    beside = path.with_suffix(".tmp")
-    save_file(weights, beside, header)
-    os.replace(beside, path)
+    with in_place_of(path) as beside:
+        save_file(weights, beside, header)
     return path
 
 
+@contextmanager
+def in_place_of(path: Path) -> Iterator[Path]:
+    """A path beside this one to write to; put in place once the block is done, removed if it fails.
+
+    Raises: OutputError.
+    """
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        yield beside
+        os.replace(beside, path)
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last
+        raise OutputError(f"cannot write {path}: {error}", "free some space, or choose another folder") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def load_codec(path: Path) -> PocketCodec:
-    """The codec of a file, in float32."""
-    weights, config = _read(path)
-    config["widths"] = tuple(config["widths"])
-    return _fill(PocketCodec(CodecConfig(**config)), weights, path)
+    """The codec of a file, in float32. Raises: ModelError."""
+    return _load(path, _codec)
 
 
 def load_denoiser(path: Path) -> Pocket:
-    """The text encoder and transformer of a file, in float32."""
-    weights, config = _read(path)
-    stdit = config["stdit"] | {"patch": tuple(config["stdit"]["patch"])}
-    return _fill(Pocket(PocketConfig(TextConfig(**config["text"]), STDiTConfig(**stdit))), weights, path)
+    """The text encoder and transformer of a file, in float32. Raises: ModelError."""
+    model = _load(path, _denoiser)
+    known = model.config.text.words - 1
+    if known != len(VOCABULARY):
+        raise ModelError(f"{path} knows {known} words, this version {len(VOCABULARY)}", "train it again")
+    return model
 
 
 def about(path: Path) -> dict[str, Any]:
-    """What the header says of how the weights were made."""
+    """What the header says of how the weights were made. Raises: ModelError."""
     with _opened(path) as file:
-        found: dict[str, Any] = json.loads((file.metadata() or {}).get("about", "{}"))
-        return found
+        return _section(file, "about", path)
 
 
 def digest(*paths: Path) -> str:
@@ -66,12 +83,35 @@ def _narrow(value: Tensor) -> Tensor:
     return value.detach().to("cpu", torch.float16 if value.is_floating_point() else value.dtype).contiguous()
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _codec(config: dict[str, Any]) -> PocketCodec:
+    return PocketCodec(CodecConfig(**config | {"widths": tuple(config["widths"])}))
+
+
+def _denoiser(config: dict[str, Any]) -> Pocket:
+    stdit = config["stdit"] | {"patch": tuple(config["stdit"]["patch"])}
+    return Pocket(PocketConfig(TextConfig(**config["text"]), STDiTConfig(**stdit)))
+
+
+def _load(path: Path, build: Callable[[dict[str, Any]], M]) -> M:
     with _opened(path) as file:
-        config = json.loads((file.metadata() or {}).get("config", "null"))
-        if not isinstance(config, dict):
-            raise ModelError(f"{path.name} has no configuration in its header", "it is not a file `pavdm train` wrote")
-        return {name: file.get_tensor(name) for name in file.keys()}, config  # noqa: SIM118 - not a dict
+        config = _section(file, "config", path)
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    try:
+        with torch.random.fork_rng(devices=[]):  # their first, random weights are replaced
+            model = build(config)
+    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, ArithmeticError) as error:
+        raise ModelError(f"{path} describes no model of this kind", "is it the file of another part?") from error
+    return _fill(model, weights, path)
+
+
+def _section(file: Any, name: str, path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((file.metadata() or {})[name])
+    except (KeyError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} has no {name!r} in its header", "it is not a file that `pavdm train` wrote")
+    return found
 
 
 def _opened(path: Path) -> Any:
@@ -88,6 +128,7 @@ def _fill(model: M, weights: dict[str, Tensor], path: Path) -> M:
     wrong = [n for n in expected.keys() | weights.keys() if n not in weights or n not in expected]
     wrong += [n for n in expected.keys() & weights.keys() if expected[n].shape != weights[n].shape]
     if wrong:
-        raise ModelError(f"{path.name} does not fit the model: {', '.join(sorted(wrong)[:5])}", "use matching weights")
-    model.load_state_dict(weights)
+        named = ", ".join(sorted(wrong)[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise ModelError(f"{path} does not fit its own configuration: {named}", "fetch or train it again")
+    model.load_state_dict({n: w.to(expected[n].dtype, copy=True) for n, w in weights.items()}, assign=True)
     return model.eval().requires_grad_(False)

@@ -66,8 +66,8 @@ LENGTH = 24  # words a prompt can hold
 
 
 def split(text: str) -> list[str]:
-    """Lower-case words without punctuation."""
-    return re.findall(r"[a-z]+", text.lower())
+    """Lower-case words and numbers, in any script, without punctuation."""
+    return re.findall(r"[^\W_]+", text.lower())
 
 
 def _all_words() -> list[str]:
@@ -79,9 +79,19 @@ VOCABULARY = {word: index for index, word in enumerate(_all_words(), start=1)}  
 MEANINGFUL = frozenset(VOCABULARY) - frozenset(GLUE)
 
 
+def known(text: str) -> list[str]:
+    """The words of a prompt that are in the vocabulary, in order."""
+    return [word for word in split(text) if word in VOCABULARY]
+
+
 def tokens(text: str) -> list[int]:
     """The known words of a prompt as numbers, in order, at most LENGTH of them."""
-    return [VOCABULARY[word] for word in split(text) if word in VOCABULARY][:LENGTH]
+    return [VOCABULARY[word] for word in known(text)[:LENGTH]]
+
+
+def surplus(text: str) -> list[str]:
+    """The known words of a prompt that are past the last one read."""
+    return known(text)[LENGTH:]
 
 
 def unknown(text: str) -> list[str]:
@@ -90,5 +100,5 @@ def unknown(text: str) -> list[str]:
 
 
 def understood(text: str) -> bool:
-    """Whether a prompt holds at least one word that means something."""
-    return any(word in MEANINGFUL for word in split(text))
+    """Whether at least one word that is read means something."""
+    return any(word in MEANINGFUL for word in known(text)[:LENGTH])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -43,13 +42,3 @@ def loss(codec: PocketCodec, picture: Picture, draw: torch.Generator) -> Tensor:
     error = codec.picture(code + LATENT_NOISE * noise) - frames
     weight = (1 + (OBJECT_WEIGHT - 1) * mask)[:, None]
     return ((error.abs() + 4 * error.square()) * weight).mean() / weight.mean()
-
-
-def losses(codec: PocketCodec, frames: Frames, start: int) -> Iterator[Tensor]:
-    """An endless run of losses from a step on; the caller steps the optimiser between them."""
-    device = next(codec.parameters()).device
-    step = start
-    while True:
-        draw = torch.Generator().manual_seed(step)
-        yield loss(codec, batch(frames, step, device), draw)
-        step += 1

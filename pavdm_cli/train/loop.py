@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from pavdm_cli.errors import ModelError
+from pavdm_cli.errors import ModelError, PavdmError
+from pavdm_cli.models.store import in_place_of
 
 
 class Task(Protocol):
     """What is trained: a model, its loss at a step, and how to judge, show and keep it."""
+
+    @property
+    def name(self) -> str:
+        """What kind of run it is: a checkpoint of another kind is refused."""
 
     @property
     def model(self) -> nn.Module:
@@ -69,45 +73,60 @@ class State:
 
 
 Report = Callable[[int, dict[str, float]], None]
+ANOTHER = "give another --folder, or remove the checkpoint"
 
 
 def train(task: Task, plan: Plan, folder: Path, report: Report) -> Path:
-    """Train from the folder's checkpoint, or the model as given, to the plan's end; an interrupt keeps the step."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = begin(task, folder / "checkpoint.pt")
-    try:
-        while state.step < plan.steps:
-            figures = advance(state, plan)
+    """Train from the folder's checkpoint, or the model as given, to the plan's end.
+
+    What stops the report, such as an interrupt, keeps the step. What cuts a step short may leave weights half-way, so
+    then the last checkpoint stands. Raises: ModelError, OutputError.
+    """
+    checkpoint = folder / "checkpoint.pt"
+    state = begin(task, checkpoint)
+    while state.step < plan.steps:
+        figures = advance(state, plan)
+        try:
             report(state.step, figures)
             watch(state, plan, folder)
-    finally:
-        save(state, folder / "checkpoint.pt")
+        except BaseException:
+            save(state, checkpoint)
+            raise
+    save(state, checkpoint)
     return finish(state, folder)
 
 
 def begin(task: Task, checkpoint: Path) -> State:
-    """A fresh state, or the one a checkpoint holds."""
+    """A fresh state, or the one a checkpoint holds. Raises: ModelError."""
     state = State(task, optimisers(task.model), _copy(task.model))
-    if not checkpoint.exists():
-        return state
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    try:
-        task.model.load_state_dict(stored["model"])
-    except RuntimeError as error:
-        raise ModelError(f"{checkpoint} holds another model", "give another --folder, or remove it") from error
-    for optimiser, kept in zip(state.optimisers, stored["optimisers"], strict=True):
-        optimiser.load_state_dict(kept)
-    state.average = {name: stored["average"][name].to(value) for name, value in state.average.items()}
-    state.step = stored["step"]
+    if checkpoint.exists():
+        resume(state, checkpoint)
     return state
 
 
+def resume(state: State, checkpoint: Path) -> None:
+    """Take up the state that a checkpoint holds. Raises: ModelError."""
+    stored, name = _stored(checkpoint), state.task.name
+    if stored.get("name", name) != name:
+        raise ModelError(f"{checkpoint} is of a run of the {stored['name']}, not of the {name}", ANOTHER)
+    try:
+        state.task.model.load_state_dict(stored["model"])
+        for optimiser, kept in zip(state.optimisers, stored["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
+        state.average = {name: stored["average"][name].to(value) for name, value in state.average.items()}
+        state.step = int(stored["step"])
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{checkpoint} holds another model", ANOTHER) from error
+
+
 def advance(state: State, plan: Plan) -> dict[str, float]:
-    """One step of gradient descent."""
+    """One step of gradient descent. Raises: PavdmError where the numbers have left what a float holds."""
     state.task.model.train()
     loss = state.task.loss(state.step)
     loss.backward()  # type: ignore[no-untyped-call]
     norm = nn.utils.clip_grad_norm_(state.task.model.parameters(), plan.clip)
+    if not norm.isfinite():
+        raise PavdmError(f"training broke at step {state.step}: the loss is {loss.item():g}", "try a lower --rate")
     for optimiser in state.optimisers:
         for group in optimiser.param_groups:
             group["lr"] = plan.rate_at(state.step)
@@ -167,16 +186,26 @@ def optimisers(model: nn.Module) -> list[torch.optim.Optimizer]:
 
 
 def save(state: State, path: Path) -> None:
-    """The whole state, written beside and then put in place."""
+    """The whole state. Raises: OutputError."""
     stored = {
+        "name": state.task.name,
         "model": state.task.model.state_dict(),
         "average": state.average,
         "optimisers": [o.state_dict() for o in state.optimisers],
         "step": state.step,
     }
-    beside = path.with_suffix(".tmp")
-    torch.save(stored, beside)
-    os.replace(beside, path)
+    with in_place_of(path) as beside:
+        torch.save(stored, beside)
+
+
+def _stored(checkpoint: Path) -> dict[str, Any]:
+    try:
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and tensors each fail in their own ways
+        raise ModelError(f"{checkpoint} is damaged, or no checkpoint", ANOTHER) from error
+    if not isinstance(stored, dict):
+        raise ModelError(f"{checkpoint} is no checkpoint", ANOTHER)
+    return stored
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

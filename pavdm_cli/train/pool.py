@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pavdm_cli.models.pocket_codec import PocketCodec
+from pavdm_cli.models.store import in_place_of
 from pavdm_cli.train.captions import caption
 from pavdm_cli.train.paint import canvas, render
 from pavdm_cli.train.world import Scene, sample_scene
@@ -34,14 +38,23 @@ class Clips:
 
 
 def load_or_make(path: Path, clips: Clips, codec: PocketCodec, progress: Callable[[int], None]) -> Tensor:
-    """Latents of every clip, float16 (count, latents, C, h, w), from the file if it holds them all."""
-    if path.exists():
-        stored = load_file(path)["latents"]
-        if len(stored) >= clips.count:
-            return stored[: clips.count]
+    """Latents of every clip, float16 (count, latents, C, h, w), from the file if it holds them. Raises: OutputError."""
+    recipe = describe(clips, codec)
+    stored = _stored(path, recipe)
+    if stored is not None and len(stored) >= clips.count:
+        return stored[: clips.count]
     latents = torch.cat(list(make(clips, codec, progress)))
-    save_file({"latents": latents}, path)
+    with in_place_of(path) as beside:
+        save_file({"latents": latents}, beside, {"recipe": recipe})
     return latents
+
+
+def describe(clips: Clips, codec: PocketCodec) -> str:
+    """All that the latents of a clip depend on, its index aside: other settings or another codec, other words."""
+    weights = hashlib.sha256()
+    for value in codec.state_dict().values():
+        weights.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return json.dumps(asdict(replace(clips, count=0)) | {"codec": weights.hexdigest()})
 
 
 @torch.no_grad()
@@ -57,6 +70,16 @@ def make(clips: Clips, codec: PocketCodec, progress: Callable[[int], None], at_o
         picture = render([clips.scene(i) for i in chosen], seconds.to(device), on)
         yield codec.encode(picture.frames).half().cpu()
         progress(len(chosen))
+
+
+def _stored(path: Path, recipe: str) -> Tensor | None:
+    try:
+        with safe_open(path, "pt") as file:
+            made = (file.metadata() or {}).get("recipe", recipe)
+            found: Tensor | None = file.get_tensor("latents") if made == recipe else None
+            return found
+    except (OSError, SafetensorError):
+        return None  # none yet, or no such file: they are made anew
 
 
 def captions(clips: Clips, indices: list[int], draw: random.Random) -> list[str]:

@@ -13,6 +13,7 @@ from pavdm_cli.noise import linear_sigmas, seeded_noise
 from pavdm_cli.sampler import sample
 from pavdm_cli.schedule import pa
 from pavdm_cli.train.levels import Diagonal
+from pavdm_cli.train.pool import Clips
 
 PROMPTS = [
     "a red balloon drifting over green hills at sunset",
@@ -28,14 +29,15 @@ PROMPTS = [
 
 @torch.no_grad()
 def preview(
-    model: Pocket, codec: PocketCodec, diagonal: Diagonal, fps: float, chunks: int = 14, guidance: float = 2.5
+    model: Pocket, codec: PocketCodec, diagonal: Diagonal, clips: Clips, chunks: int = 14, guidance: float = 2.5
 ) -> Tensor:  # (prompts, pictures, 3, H, W)
     """Videos from text, a row each, one frame of every other chunk."""
     schedule = pa(diagonal.steps, diagonal.chunks * diagonal.chunk, diagonal.chunk)
-    sigmas = linear_sigmas(diagonal.steps)
+    sigmas = linear_sigmas(diagonal.steps).to(next(model.parameters()).device)
     text = model.read(PROMPTS * 2, torch.arange(2 * len(PROMPTS)) >= len(PROMPTS))
-    table = levels_table(model.stdit, sigmas, fps)
+    table = levels_table(model.stdit, sigmas, clips.fps)
     denoiser = guided(remembering(model.stdit, text, table, schedule.overlap), guidance)
-    noise = seeded_noise(7, (len(PROMPTS), codec.config.latent_channels, 8, 12))
+    height, width = clips.size
+    noise = seeded_noise(7, (len(PROMPTS), codec.config.latent_channels, height // 8, width // 8))
     frames = [codec.decode(c)[:, :1] for c in sample(schedule, denoiser, noise, sigmas, chunks=chunks)]
     return torch.cat(frames[::2], dim=1)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pavdm_cli.errors import UsageError
+from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.models import store
 from pavdm_cli.models.load import pick_device
 from pavdm_cli.models.pocket import Pocket, PocketConfig
@@ -24,7 +24,7 @@ from pavdm_cli.train.loop import Plan, Report, Task, train
 from pavdm_cli.train.pool import Clips, load_or_make
 from pavdm_cli.train.tasks import HELD_OUT_SEED, CodecTask, DenoiserTask
 
-M = TypeVar("M", bound=nn.Module)
+M = TypeVar("M", PocketCodec, Pocket)
 HELD_OUT = 128  # clips
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]  # what, how many -> call with units done
 
@@ -50,8 +50,13 @@ class Settings:
 
 
 def prepare(settings: Settings) -> None:
-    """The folder and the threads, before anything is made."""
-    settings.folder.mkdir(parents=True, exist_ok=True)
+    """The folder and the threads, before anything is made. Raises: OutputError."""
+    try:
+        settings.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make the folder {settings.folder}: {error.strerror}", "give another --folder"
+        ) from error
     if settings.threads:
         torch.set_num_threads(settings.threads)
 
@@ -64,7 +69,7 @@ def run(task: Task, settings: Settings, report: Report) -> Path:
 
 def codec_task(settings: Settings) -> CodecTask:
     """The codec, on frames painted as they are needed."""
-    model = _start(lambda: PocketCodec(CodecConfig()), settings, store.load_codec)
+    model = _start(_fresh_codec, settings, store.load_codec)
     spec = MODELS["pocket"]
     frames = Frames(size=spec.size, detail=settings.detail, batch=settings.batch)
     return CodecTask(model.to(memory_format=torch.channels_last), frames, settings.about)  # type: ignore[call-overload]
@@ -79,7 +84,7 @@ def denoiser_task(settings: Settings, method: str, codec: Path | None, count: in
     coder = store.load_codec(codec or spec.codec).to(pick_device(settings.device))
     clips = Clips(count, size=spec.size, fps=spec.fps, detail=settings.detail)
     held = Clips(HELD_OUT, clips.latents, HELD_OUT_SEED, clips.size, clips.fps, clips.detail)
-    recipe = Recipe(method, Diagonal(spec.steps, spec.window // spec.chunk, spec.chunk), settings.batch)
+    recipe = Recipe(method, Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk), settings.batch)
     about = settings.about | {"method": method, "clips": count}
     pool = _pool(settings.folder / "clips.safetensors", clips, coder, progress)
     held_out = _pool(settings.folder / "held-out.safetensors", held, coder, progress)
@@ -91,6 +96,10 @@ def _pool(path: Path, clips: Clips, codec: PocketCodec, progress: Progress) -> T
         return load_or_make(path, clips, codec, advance)
 
 
+def _fresh_codec() -> PocketCodec:
+    return PocketCodec(CodecConfig())
+
+
 def _fresh_pocket() -> Pocket:
     model = Pocket(PocketConfig())
     model.stdit.initialise()
@@ -99,7 +108,14 @@ def _fresh_pocket() -> Pocket:
 
 def _start(fresh: Callable[[], M], settings: Settings, load: Callable[[Path], M]) -> M:
     """Weights to start from, or new ones that are the same every time; ready to be trained, on the device."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = load(settings.init) if settings.init else fresh()
-    return model.requires_grad_(True).to(pick_device(settings.device))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # of the CPU, where models are made
+        model = _thawed(load(settings.init)) if settings.init else fresh()
+    return model.to(pick_device(settings.device))
+
+
+def _thawed(given: M) -> M:
+    """The same weights in a model that is frozen only where it always is."""
+    model = type(given)(given.config)
+    model.load_state_dict(given.state_dict())
+    return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ class CodecTask:
     model: PocketCodec
     frames: Frames
     about: dict[str, object]
+    name: str = "codec"
 
     def loss(self, step: int) -> Tensor:
         """A fresh batch every step."""
@@ -75,6 +76,11 @@ class DenoiserTask:
     held_out: Tensor  # the same of other clips
     about: dict[str, object]
 
+    @property
+    def name(self) -> str:
+        """The method is part of it: the same step has other windows."""
+        return f"denoiser by method {self.recipe.method}"
+
     def loss(self, step: int) -> Tensor:
         """The windows of a step."""
         return self._loss(self.recipe, self.clips, self.pool, step)
@@ -82,14 +88,14 @@ class DenoiserTask:
     @torch.no_grad()
     def judge(self) -> dict[str, float]:
         """Mean loss on held-out clips, over the same windows and noise every time."""
-        other = Recipe(self.recipe.method, self.recipe.diagonal, self.recipe.windows, seed=-1)
-        clips = Clips(len(self.held_out), self.clips.latents, HELD_OUT_SEED, self.clips.size, self.clips.fps)
+        other = replace(self.recipe, seed=-1)
+        clips = replace(self.clips, count=len(self.held_out), first_seed=HELD_OUT_SEED)
         rows = [self._loss(other, clips, self.held_out, step).item() for step in range(8)]
         return {"held_out": sum(rows) / len(rows)}
 
     def sheet(self, path: Path) -> None:
         """A few prompts as short videos, a row each."""
-        write_sheet(path, to_bytes(preview(self.model, self.codec, self.recipe.diagonal, self.clips.fps)))
+        write_sheet(path, to_bytes(preview(self.model, self.codec, self.recipe.diagonal, self.clips)))
 
     def export(self, folder: Path) -> Path:
         """The denoiser's file."""

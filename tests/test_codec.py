@@ -1,0 +1,160 @@
+"""The pocket codec: it keeps objects and their motion, and any run of latents decodes alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import CODEC, SIZE, tiny_codec
+from torch import Tensor
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.models import store
+from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec, quality
+from pavdm_cli.specs import MODELS
+from pavdm_cli.train import codec as training
+from pavdm_cli.train.codec import Frames
+from pavdm_cli.train.paint import Picture, canvas, render
+from pavdm_cli.train.world import sample_scene
+
+HELD_OUT = 9_000_000  # scenes that nothing was trained on
+
+
+@pytest.fixture(scope="module")
+def shipped() -> PocketCodec:
+    return store.load_codec(MODELS["pocket"].codec)
+
+
+@pytest.fixture(scope="module")
+def stills() -> Picture:
+    """32 frames of as many held-out scenes, each from somewhere in its first minute."""
+    seconds = 60 * torch.rand(32, 1, generator=torch.Generator().manual_seed(0))
+    return render([sample_scene(HELD_OUT + i) for i in range(32)], seconds, canvas(MODELS["pocket"].size, 0.3))
+
+
+def clip(frames: int, size: tuple[int, int], scenes: int = 1) -> Tensor:
+    seconds = torch.arange(frames).expand(scenes, -1) / 8
+    return render([sample_scene(HELD_OUT + i) for i in range(scenes)], seconds, canvas(size, 0.3)).frames
+
+
+def test_the_shipped_codec_reaches_its_bars(shipped, stills):
+    everywhere, inside = quality(shipped, stills.frames.flatten(0, 1), stills.mask.flatten(0, 1))
+    assert everywhere >= 36
+    assert inside >= 30
+
+
+@torch.no_grad()
+def test_shipped_latents_have_no_mean_and_unit_variance(shipped, stills):
+    codes = shipped.code(stills.frames.flatten(0, 1))
+    assert codes.mean((0, 2, 3)).abs().max() < 0.25
+    assert ((codes.var((0, 2, 3)) - 1).abs() < 0.2).all()
+    assert codes.var().item() == pytest.approx(1, abs=0.06)
+
+
+@torch.no_grad()
+def test_motion_is_as_large_within_a_latent_as_between_two_and_as_in_the_video(shipped):
+    real = clip(8, MODELS["pocket"].size, scenes=16)
+    coded = shipped.decode(shipped.encode(real))
+    change, wanted = (video.diff(dim=1).abs().mean((0, 2, 3, 4)) for video in (coded, real))
+    ratio = change / wanted
+    assert (ratio - 1).abs().max() < 0.2
+    assert ratio[0::2].mean().item() == pytest.approx(ratio[1::2].mean().item(), abs=0.03)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+def test_chunk_by_chunk_is_all_at_once_bit_for_bit(chunk, shipped):
+    latents = shipped.encode(clip(12, MODELS["pocket"].size, scenes=2))
+    whole = shipped.decode(latents)
+    parts = [shipped.decode(part) for part in latents.split(chunk, dim=1)]
+    assert torch.equal(torch.cat(parts, dim=1), whole)
+    assert torch.equal(shipped.decode(latents[1:]), whole[1:])
+
+
+@torch.no_grad()
+def test_a_latent_is_its_own_frames_and_nothing_else():
+    codec, frames = tiny_codec(), clip(8, SIZE, scenes=2)
+    latents = codec.encode(frames)
+    assert latents.shape == (2, 4, 4, 2, 3)
+    other = frames.clone()
+    other[:, 2:4] = 0
+    changed = (codec.encode(other) != latents).any(-1).any(-1).any(-1).any(0)
+    assert changed.tolist() == [False, True, False, False]
+    spoiled = latents.clone()
+    spoiled[:, 2] += 1
+    changed = (codec.decode(spoiled) != codec.decode(latents)).any(-1).any(-1).any(-1).any(0)
+    assert changed.tolist() == [False, False, False, False, True, True, False, False]
+
+
+@torch.no_grad()
+def test_the_frames_of_a_latent_are_stacked_in_order():
+    codec, frames = tiny_codec(), clip(2, SIZE)
+    first, second = codec.encode(frames)[0, 0].split(CODEC.channels)
+    torch.testing.assert_close(torch.stack([first, second]), codec.code(frames[0]))
+    assert not torch.equal(first, second)
+
+
+@torch.no_grad()
+def test_what_comes_out_is_frames_of_the_same_size_from_0_to_1():
+    codec, frames = tiny_codec(), clip(4, SIZE, scenes=2)
+    out = codec.decode(100 * codec.encode(frames))
+    assert out.shape == frames.shape
+    assert (out.min(), out.max()) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("frames", "height", "width"), [(3, 16, 24), (1, 16, 24), (2, 15, 24), (2, 16, 20), (2, 4, 4), (5, 17, 23)]
+)
+def test_odd_counts_and_sides_are_one_clear_error(frames, height, width):
+    with pytest.raises(UsageError, match=f"got {frames} frames of {width}x{height}") as caught:
+        tiny_codec().encode(torch.zeros(1, frames, 3, height, width))
+    assert "groups of 2 frames with sides in multiples of 8" in caught.value.message
+
+
+@torch.no_grad()
+def test_quality_is_the_peak_signal_to_noise_ratio_of_all_and_of_object_pixels():
+    class Off(PocketCodec):
+        def picture(self, codes: Tensor) -> Tensor:
+            return codes
+
+        def code(self, frames: Tensor) -> Tensor:
+            wrong = torch.where(torch.arange(4) < 2, 0.1, 0.01)  # the left half is the object
+            return frames + wrong
+
+    frames, mask = torch.full((1, 3, 4, 4), 0.5), (torch.arange(4) < 2).float().expand(1, 4, 4)
+    everywhere, inside = quality(Off(CodecConfig()), frames, mask)
+    assert inside == pytest.approx(20, abs=1e-3)
+    assert everywhere == pytest.approx(22.967, abs=1e-3)
+
+
+def test_training_weighs_object_pixels_and_nudges_latents():
+    codec, picture = tiny_codec(), training.batch(Frames(SIZE, batch=2), step=0)
+    weighed = training.loss(codec, picture, torch.Generator().manual_seed(0))
+    again = training.loss(codec, picture, torch.Generator().manual_seed(0))
+    nudged = training.loss(codec, picture, torch.Generator().manual_seed(1))
+    inside = training.loss(
+        codec, Picture(picture.frames, torch.ones_like(picture.mask)), torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(weighed, again)
+    assert not torch.equal(weighed, nudged)
+    assert not torch.equal(weighed, inside)
+    codes = codec.code(picture.frames.flatten(0, 1))
+    noise = torch.randn(codes.shape, generator=torch.Generator().manual_seed(0))
+    error = codec.picture(codes + training.LATENT_NOISE * noise) - picture.frames.flatten(0, 1)
+    cost = (error.abs() + 4 * error.square()).mean(1)
+    weight = 1 + (training.OBJECT_WEIGHT - 1) * picture.mask.flatten(0, 1)
+    torch.testing.assert_close(weighed, (cost * weight).sum() / weight.sum())
+
+
+def test_training_frames_are_a_function_of_the_step_and_never_repeat():
+    frames = Frames(SIZE, batch=3)
+    first, again, following = (training.batch(frames, step) for step in (4, 4, 5))
+    assert first.frames.shape == (3, 1, 3, *SIZE)
+    assert torch.equal(first.frames, again.frames)
+    assert not any(torch.equal(a, b) for a in first.frames for b in following.frames)
+
+
+def test_training_normalises_latents_by_their_own_statistics():
+    codec = tiny_codec().train()
+    codes = codec.code(training.batch(Frames(SIZE, batch=16), step=0).frames.flatten(0, 1))
+    torch.testing.assert_close(codes.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(codes.var((0, 2, 3), correction=0), torch.ones(2), atol=1e-3, rtol=0)

@@ -1,0 +1,233 @@
+"""Weights as files: 16 bits there and back, and one clear line for every file that is not what it should be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tiny import CODEC, POCKET, randomised, tiny_codec, tiny_pocket
+from torch import Tensor
+
+from pavdm_cli.errors import ModelError, OutputError
+from pavdm_cli.models import store
+from pavdm_cli.models.pocket import Pocket
+from pavdm_cli.models.pocket_codec import PocketCodec
+from pavdm_cli.models.words import VOCABULARY
+
+PARTS: dict[str, tuple[Callable[[], Any], Callable[[Path], Any]]] = {
+    "codec": (tiny_codec, store.load_codec),
+    "denoiser": (tiny_pocket, store.load_denoiser),
+}
+every_part = pytest.mark.parametrize("part", PARTS)
+
+
+def written(part: str, folder: Path) -> Path:
+    return store.save(PARTS[part][0](), folder / f"{part}.safetensors", {"steps": 3})
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Tensor], dict[str, str]], None]) -> Path:
+    """The file with its tensors and header changed."""
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        header = dict(file.metadata())
+    change(tensors, header)
+    save_file(tensors, path, header)
+    return path
+
+
+def error(part: str, path: Path) -> ModelError:
+    """The one error of a file; what else is raised is a mistake of ours."""
+    with pytest.raises(ModelError) as caught:
+        PARTS[part][1](path)
+    assert caught.value.exit_code == 5
+    assert "\n" not in caught.value.message
+    assert str(path) in caught.value.message
+    assert caught.value.hint
+    return caught.value
+
+
+@every_part
+def test_a_model_comes_back_rounded_to_16_bits(part, tmp_path):
+    make, load = PARTS[part]
+    model, path = make(), written(part, tmp_path)
+    back = load(path)
+    assert back.config == model.config
+    assert back.state_dict().keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        rounded = value.half().float() if value.is_floating_point() else value
+        assert torch.equal(back.state_dict()[name], rounded), name
+        assert back.state_dict()[name].dtype == value.dtype, name
+    stored = load_file(path).values()
+    assert {value.dtype for value in stored if value.is_floating_point()} == {torch.float16}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@every_part
+def test_what_is_loaded_is_frozen_and_ready_and_costs_no_random_number(part, tmp_path):
+    path, state = written(part, tmp_path), torch.get_rng_state()
+    model = PARTS[part][1](path)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    assert not any(p.is_meta for p in (*model.parameters(), *model.buffers()))
+
+
+@every_part
+def test_what_is_loaded_lives_on_without_its_file(part, tmp_path):
+    path = written(part, tmp_path)
+    model = PARTS[part][1](path)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    path.write_bytes(bytes(path.stat().st_size))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_header_says_how_it_was_made(tmp_path):
+    path = written("codec", tmp_path)
+    assert store.about(path) == {"steps": 3}
+    rewritten(path, lambda tensors, header: header.pop("about") and None)
+    with pytest.raises(ModelError, match="has no 'about' in its header"):
+        store.about(path)
+
+
+def test_the_digest_is_that_of_the_bytes_in_order(tmp_path):
+    first, second = written("codec", tmp_path), written("denoiser", tmp_path)
+    assert len(store.digest(first)) == 16
+    assert store.digest(first, second) == store.digest(first, second) != store.digest(second, first)
+
+
+def short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+BROKEN: dict[str, Callable[[Path], object]] = {
+    "missing": Path.unlink,
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("no weights here\n" * 9),
+    "cut short": short,
+    "cut in its header": lambda path: path.write_bytes(path.read_bytes()[:100]),
+    "of endless header": lambda path: path.write_bytes(b"\xff" * 8 + path.read_bytes()[8:]),
+    "a zip archive": lambda path: torch.save({}, path),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@every_part
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_file_that_is_none_is_one_clear_error(kind, part, tmp_path):
+    path = written(part, tmp_path)
+    BROKEN[kind](path)
+    said = error(part, path).message
+    assert ("no weights at" if kind == "missing" else "is not a safetensors file") in said
+
+
+@every_part
+def test_tensors_that_are_missing_or_too_many_or_misshapen_are_named(part, tmp_path):
+    def change(tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+        missing, misshapen = sorted(tensors)[:2]
+        del tensors[missing]
+        tensors[misshapen] = tensors[misshapen][None].clone()
+        tensors["zzz.extra"] = torch.zeros(1)
+        wrong.extend([missing, misshapen, "zzz.extra"])
+
+    wrong: list[str] = []
+    path = rewritten(written(part, tmp_path), change)
+    assert error(part, path).message.endswith(": " + ", ".join(wrong))
+
+
+def test_of_many_wrong_tensors_the_first_five_are_named(tmp_path):
+    def change(tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+        wrong.extend(sorted(tensors)[:9])
+        for name in wrong:
+            del tensors[name]
+
+    wrong: list[str] = []
+    path = rewritten(written("denoiser", tmp_path), change)
+    assert error("denoiser", path).message.endswith(": " + ", ".join(wrong[:5]) + " and 4 more")
+
+
+def test_a_file_without_a_configuration_is_one_clear_error(tmp_path):
+    path = tmp_path / "plain.safetensors"
+    save_file({"weight": torch.zeros(2)}, path)
+    for part in PARTS:
+        assert "has no 'config' in its header" in error(part, path).message
+
+
+def test_the_file_of_another_part_is_one_clear_error(tmp_path):
+    codec, denoiser = written("codec", tmp_path), written("denoiser", tmp_path)
+    assert "describes no model of this kind" in error("codec", denoiser).message
+    assert "describes no model of this kind" in error("denoiser", codec).message
+
+
+def test_weights_of_another_size_are_one_clear_error(tmp_path):
+    path = written("codec", tmp_path)
+    rewritten(path, lambda tensors, header: header.update(config=header["config"].replace("16]", "24]")))
+    assert "does not fit its own configuration" in error("codec", path).message
+
+
+def test_weights_for_another_vocabulary_are_one_clear_error(tmp_path):
+    path, words = written("denoiser", tmp_path), len(VOCABULARY) + 1
+
+    def change(tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+        header["config"] = header["config"].replace(f'"words": {words}', f'"words": {words - 7}')
+        tensors["text.words.weight"] = tensors["text.words.weight"][:-7].clone()
+
+    rewritten(path, change)
+    assert f"knows {words - 8} words, this version {words - 1}" in error("denoiser", path).message
+
+
+ODD = ["", "null", "[]", "7", "{", '{"widths": 3}', '{"widths": [-8, 8, 8]}', '{"widths": ["a"]}', "é" * 9]
+ODD_SIZES = [("hidden", 33), ("hidden", -4), ("heads", 0), ("hidden", 10**12), ("depth", "many"), ("patch", [2, 2, 2])]
+
+
+@pytest.mark.parametrize("config", ODD)
+def test_a_configuration_that_makes_no_sense_is_one_clear_error(config, tmp_path):
+    path = written("codec", tmp_path)
+    error("codec", rewritten(path, lambda tensors, header: header.update(config=config)))
+
+
+@pytest.mark.parametrize(("name", "value"), ODD_SIZES)
+def test_a_size_that_makes_no_sense_is_one_clear_error(name, value, tmp_path):
+    def change(tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+        config = json.loads(header["config"])
+        config["stdit"][name] = value
+        header["config"] = json.dumps(config)
+
+    error("denoiser", rewritten(written("denoiser", tmp_path), change))
+
+
+def test_a_half_written_file_never_replaces_a_good_one(tmp_path, monkeypatch):
+    path = written("codec", tmp_path)
+    before = path.read_bytes()
+
+    def full(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
+        path.write_bytes(before[:50])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "save_file", full)
+    with pytest.raises(OutputError, match=r"cannot write .*codec\.safetensors: .*No space left") as caught:
+        store.save(randomised(PocketCodec(CODEC), seed=9), path, {})
+    assert caught.value.exit_code == 4
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupt_while_writing_leaves_nothing_half(tmp_path, monkeypatch):
+    def interrupted(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        written("denoiser", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path):
+    with pytest.raises(OutputError, match="cannot write"):
+        store.save(randomised(Pocket(POCKET)), tmp_path / "nowhere" / "denoiser.safetensors", {})

@@ -1,0 +1,161 @@
+"""Training batches: a function of the step alone, cut from clips that are rendered once and kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import SIZE, randomised, tiny_codec
+from torch import Tensor
+
+from pavdm_cli.errors import OutputError
+from pavdm_cli.models.words import COLOUR_WORDINGS, VOCABULARY, split
+from pavdm_cli.train import pool as pool_module
+from pavdm_cli.train.batches import METHODS, Recipe, draw_batch
+from pavdm_cli.train.levels import Diagonal
+from pavdm_cli.train.losses import Batch
+from pavdm_cli.train.pool import Clips, load_or_make
+
+DIAGONAL = Diagonal(24, 6, 2)
+CLIPS = Clips(count=12, latents=20)
+# A latent that says which one it is: clip * 100 + place, exact in float16.
+POOL = (torch.arange(12)[:, None] * 100 + torch.arange(20))[..., None, None, None].expand(-1, -1, 2, 1, 1).half()
+STEPS = 300
+
+
+def draw(method: str, step: int, windows: int = 4) -> tuple[Batch, list[str], Tensor]:
+    return draw_batch(Recipe(method, DIAGONAL, windows), CLIPS, POOL, step)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_batch_is_a_function_of_the_step_alone(method):
+    state = torch.get_rng_state()
+    first, captions, dropped = draw(method, 7)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(5)  # another global state
+    again, same_captions, same_dropped = draw(method, 7)
+    for name in ("latents", "noise", "times", "counted"):
+        assert torch.equal(getattr(first, name), getattr(again, name)), name
+    assert (captions, dropped.tolist(), first.clean) == (same_captions, same_dropped.tolist(), again.clean)
+    assert not torch.equal(first.noise[:, :1], draw(method, 8)[0].noise[:, :1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_latents_are_runs_of_one_clip_from_anywhere_in_it_beside_its_caption(method):
+    starts = set()
+    for step in range(STEPS):
+        batch, captions, _ = draw(method, step)
+        named = batch.latents[:, :, 0, 0, 0].long()  # (B, T)
+        assert torch.equal(named, named[:, :1] + torch.arange(named.shape[1]))
+        starts.update((named[:, 0] % 100).tolist())
+        for clip, caption in zip((named[:, 0] // 100).tolist(), captions, strict=True):
+            assert set(split(caption)) <= VOCABULARY.keys()
+            assert any(wording in caption for wording in COLOUR_WORDINGS[CLIPS.scene(clip).colour])
+    assert {0, 6} <= starts  # the longest window is 14 of 20
+
+
+def test_progressive_batches_keep_the_overlap_clean_and_out_of_the_loss():
+    seen = set()
+    for step in range(STEPS):
+        batch = draw("pa", step)[0]
+        seen.add(batch.clean)
+        assert batch.clean in (0, 2)
+        assert torch.equal(batch.counted[:, : batch.clean], torch.zeros(4, batch.clean))
+        assert torch.equal(batch.counted[:, batch.clean :], torch.ones_like(batch.counted[:, batch.clean :]))
+        assert torch.equal(batch.times[:, : batch.clean], torch.zeros(4, batch.clean))
+        assert (batch.times[:, batch.clean :].diff(dim=1) >= 0).all()
+    assert seen == {0, 2}
+
+
+def test_each_sample_of_a_progressive_batch_has_its_own_shift_at_one_stage():
+    batches = (draw("pa", step)[0] for step in range(50))
+    for noisy in (batch.times[:, batch.clean :] for batch in batches if batch.times.shape[1] > 4):
+        inner = noisy[:, (noisy > 0).all(0) & (noisy < 999).all(0)]
+        assert len(set(inner[:, 0].tolist())) == 4
+        assert (inner - inner[:, :1] - (inner - inner[:, :1])[0]).abs().max() < 1e-3
+
+
+def test_plain_batches_count_what_is_noisy_and_replacing_ones_count_all():
+    clean = 0
+    for step in range(STEPS):
+        base, rw = draw("base", step)[0], draw("rw", step)[0]
+        assert torch.equal(base.counted, (base.times > 0).float())
+        clean += int((base.times == 0).any(1).sum())
+        assert torch.equal(rw.counted, torch.ones(4, 14))
+        assert torch.equal(rw.times, rw.times[:, :1].expand(-1, 14))
+        assert base.clean == rw.clean == 0
+    assert clean / (4 * STEPS) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_tenth_of_the_captions_is_dropped():
+    dropped = torch.cat([draw("pa", step, windows=16)[2] for step in range(STEPS)])
+    assert dropped.float().mean().item() == pytest.approx(0.1, abs=0.015)
+
+
+TINY = Clips(count=3, latents=2, size=SIZE)
+
+
+def test_clips_are_rendered_once_and_kept(tmp_path):
+    made: list[int] = []
+    first = load_or_make(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append)
+    again = load_or_make(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append)
+    fewer = load_or_make(tmp_path / "clips.safetensors", replace(TINY, count=2), tiny_codec(), made.append)
+    assert made == [3]
+    assert first.shape == (3, 2, 4, 2, 3)
+    assert first.dtype == torch.float16
+    assert torch.equal(first, again)
+    assert torch.equal(first[:2], fewer)
+
+
+def test_more_clips_begin_with_the_same_ones(tmp_path):
+    few = load_or_make(tmp_path / "clips.safetensors", TINY, tiny_codec(), lambda n: None)
+    more = load_or_make(tmp_path / "clips.safetensors", replace(TINY, count=20), tiny_codec(), lambda n: None)
+    assert torch.equal(more[:3], few)
+
+
+@pytest.mark.parametrize(
+    "change", [{"detail": 0.9}, {"fps": 4.0}, {"latents": 3}, {"first_seed": 5}, {"size": (24, 24)}]
+)
+def test_clips_of_other_settings_are_not_taken_for_these(change, tmp_path):
+    path, made = tmp_path / "clips.safetensors", list[int]()
+    load_or_make(path, TINY, tiny_codec(), lambda n: None)
+    changed = load_or_make(path, replace(TINY, **change), tiny_codec(), made.append)
+    assert made == [3]
+    assert torch.equal(changed, load_or_make(tmp_path / "other", replace(TINY, **change), tiny_codec(), lambda n: None))
+
+
+def test_latents_of_another_codec_are_not_taken_for_this_ones(tmp_path):
+    made: list[int] = []
+    load_or_make(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append)
+    load_or_make(tmp_path / "clips.safetensors", TINY, randomised(tiny_codec(), seed=8), made.append)
+    assert made == [3, 3]
+
+
+def test_a_file_cut_short_is_made_again(tmp_path):
+    path, made = tmp_path / "clips.safetensors", list[int]()
+    first = load_or_make(path, TINY, tiny_codec(), made.append)
+    path.write_bytes(path.read_bytes()[:-7])
+    assert torch.equal(load_or_make(path, TINY, tiny_codec(), made.append), first)
+    assert made == [3, 3]
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_no_half_file(tmp_path, monkeypatch):
+    def full(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pool_module, "save_file", full)
+    with pytest.raises(OutputError, match=r"cannot write .*clips\.safetensors.*No space left"):
+        load_or_make(tmp_path / "clips.safetensors", TINY, tiny_codec(), lambda n: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_without_a_recipe_is_trusted(tmp_path):
+    path, made = tmp_path / "clips.safetensors", list[int]()
+    save_file({"latents": torch.zeros(3, 2, 4, 2, 3).half()}, path)
+    assert load_or_make(path, TINY, tiny_codec(), made.append).abs().max() == 0
+    assert made == []
+    assert load_file(path).keys() == {"latents"}

@@ -1,0 +1,190 @@
+"""`pavdm train` from the command line: the path alone on stdout, and an interrupt that goes on where it stopped."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import CODEC, POCKET, randomised
+from torch import Tensor
+
+from pavdm_cli import app, ui
+from pavdm_cli.models import store
+from pavdm_cli.models.pocket import Pocket
+from pavdm_cli.models.pocket_codec import PocketCodec
+from pavdm_cli.train import runs, tasks
+from pavdm_cli.train.preview import preview
+
+Said = tuple[int, str, str]  # exit code, stdout, stderr
+TINY = ["--steps", "3", "--batch", "1", "--device", "cpu"]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder with weights of a tiny codec and a tiny denoiser."""
+    store.save(randomised(PocketCodec(CODEC)), tmp_path / "codec.safetensors", {})
+    store.save(randomised(Pocket(POCKET)), tmp_path / "denoiser.safetensors", {})
+    return tmp_path
+
+
+@pytest.fixture
+def command(files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """`pavdm train` with tiny models, few held-out clips and short previews."""
+    monkeypatch.setattr(runs, "HELD_OUT", 2)
+    monkeypatch.setattr(tasks, "preview", partial(preview, chunks=1))
+    parts = {
+        "codec": ["--init", str(files / "codec.safetensors")],
+        "denoiser": [
+            "--init",
+            str(files / "denoiser.safetensors"),
+            "--codec",
+            str(files / "codec.safetensors"),
+            "--clips",
+            "2",
+        ],
+    }
+
+    def run(part: str, *more: str) -> Said:
+        given = ["pavdm", "train", part, "--folder", str(files / "run"), *TINY, *parts[part], *more]
+        monkeypatch.setattr(sys, "argv", given)
+        try:
+            code = app.main() or 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capfd.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("part", ["codec", "denoiser"])
+def test_training_prints_the_weights_path_alone(part, command, files):
+    code, out, err = command(part)
+    path = files / "run" / f"{part}.safetensors"
+    assert (code, out) == (0, f"{path}\n")
+    assert f"training in {files / 'run'}" in err
+    assert "Traceback" not in err
+    load = store.load_codec if part == "codec" else store.load_denoiser
+    assert load(path).config == load(files / f"{part}.safetensors").config
+    assert store.about(path)["steps"] == 3
+    assert (files / "run" / "sheet-0000003.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("method", ["base", "rw"])
+def test_every_method_trains(method, command, files):
+    code, out, _ = command("denoiser", "--method", method)
+    assert code == 0
+    assert store.about(Path(out.strip()))["method"] == method
+
+
+def strike(monkeypatch: pytest.MonkeyPatch, numbers: list[signal.Signals]) -> None:
+    """Raise signals in the middle of the second step of a codec's training."""
+    whole = tasks.CodecTask.loss
+
+    def struck(self: tasks.CodecTask, step: int) -> Tensor:
+        while step == 1 and numbers:
+            signal.raise_signal(numbers.pop())
+        return whole(self, step)
+
+    monkeypatch.setattr(tasks.CodecTask, "loss", struck)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_and_the_same_command_goes_on_bit_for_bit(number, command, files, monkeypatch):
+    strike(monkeypatch, [number])
+    code, out, err = command("codec")
+    checkpoint = files / "run" / "checkpoint.pt"
+    assert (code, out) == (130, "")
+    assert err.splitlines()[-1] == f"interrupted: the same command goes on from {checkpoint}"
+    assert torch.load(checkpoint, weights_only=True)["step"] == 2
+    code, out, _ = command("codec")
+    assert code == 0
+    straight = Path(command("codec", "--folder", str(files / "straight"))[1].strip())
+    left, right = load_file(out.strip()), load_file(straight)
+    assert all(torch.equal(left[name], right[name]) for name in left.keys() | right.keys())
+
+
+def test_a_second_signal_stops_at_once(command, files, monkeypatch):
+    strike(monkeypatch, [signal.SIGINT, signal.SIGINT])
+    code, out, err = command("codec")
+    assert (code, out) == (130, "")
+    assert err.splitlines()[-1] == "interrupted: no step was kept, the same command starts again"
+    assert not (files / "run" / "checkpoint.pt").exists()
+
+
+def test_an_interrupt_while_clips_are_rendered_is_one_line_too(command, monkeypatch):
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "load_or_make", interrupted)
+    code, out, err = command("denoiser")
+    assert (code, out) == (130, "")
+    assert err.splitlines()[-1].startswith("interrupted: ")
+
+
+def test_weights_given_to_start_from_are_trained_but_for_the_rotary_frequencies(files, tmp_path):
+    settings = runs.Settings(tmp_path / "run", steps=1, rate=0.1, batch=1, init=files / "denoiser.safetensors")
+    state = torch.get_rng_state()
+    runs.prepare(settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "HELD_OUT", 1)
+        task = runs.denoiser_task(settings, "pa", files / "codec.safetensors", 1, ui.progress)
+    assert torch.equal(torch.get_rng_state(), state)
+    given = store.load_denoiser(files / "denoiser.safetensors").state_dict()
+    assert all(torch.equal(value, given[name]) for name, value in task.model.state_dict().items())
+    assert [name for name, p in task.model.named_parameters() if not p.requires_grad] == ["stdit.rope.freqs"]
+
+
+def test_speed_and_time_left_of_a_resumed_run_are_its_own(monkeypatch, capsys):
+    clock = iter(range(100))
+    monkeypatch.setattr(ui.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(ui, "LINE_EVERY", 2.0)
+    with ui.training(1000) as report:
+        for step in (901, 902, 903, 904):
+            report(step, {"loss": 0.5})
+    lines = [
+        "training: 902/1000 steps, 1.0 steps/s, 98 s left loss 0.5000",
+        "training: 904/1000 steps, 1.0 steps/s, 96 s left loss 0.5000",
+    ]
+    assert capsys.readouterr().err.splitlines() == lines
+
+
+WRONG = {
+    "an unknown method": (["denoiser", "--method", "fast"], 2, "--method must be one of base, pa, rw, got 'fast'"),
+    "no such weights": (["codec", "--init", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
+    "an unknown device": (["codec", "--device", "tpu"], 2, "--device must be auto, cpu, cuda or mps, got 'tpu'"),
+    "no steps": (["codec", "--steps", "0"], 2, "Invalid value for '--steps'"),
+    "another part's weights": (
+        ["codec", "--init", "{files}/denoiser.safetensors"],
+        5,
+        "describes no model of this kind",
+    ),
+    "a file where the folder should be": (
+        ["codec", "--folder", "{files}/codec.safetensors"],
+        4,
+        "cannot make the folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_mistake_is_one_clear_error(case, command, files):
+    given, wanted, message = WRONG[case]
+    code, out, err = command(*(word.format(files=files) for word in given))
+    assert (code, out) == (wanted, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_damaged_checkpoint_is_one_clear_error(command, files):
+    (files / "run").mkdir()
+    (files / "run" / "checkpoint.pt").write_bytes(b"damaged")
+    code, out, err = command("codec")
+    assert (code, out) == (5, "")
+    assert "is damaged" in err
+    assert "hint: give another --folder" in err
+    assert "Traceback" not in err

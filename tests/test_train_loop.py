@@ -1,0 +1,285 @@
+"""The training loop: whatever stops it, it goes on as if nothing had, or says in one line why it cannot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import CODEC, POCKET, SIZE, randomised, tiny_codec
+from torch import Tensor, nn
+
+from pavdm_cli.errors import ModelError, OutputError, PavdmError
+from pavdm_cli.models.pocket import Pocket
+from pavdm_cli.models.pocket_codec import PocketCodec
+from pavdm_cli.train import loop
+from pavdm_cli.train.batches import Recipe
+from pavdm_cli.train.codec import Frames
+from pavdm_cli.train.levels import Diagonal
+from pavdm_cli.train.loop import Plan, State, advance, averaged, begin, optimisers, train
+from pavdm_cli.train.pool import Clips
+from pavdm_cli.train.tasks import CodecTask, DenoiserTask
+
+STEPS = 6
+PLAN = Plan(STEPS, rate=0.01, warmup=2)
+POOL = torch.randn(4, 5, 4, 2, 3, generator=torch.Generator().manual_seed(1)).half()
+Figures = dict[str, float]
+
+
+class Quiet:
+    """Neither judged nor shown, which no test here needs and which takes the time."""
+
+    def judge(self) -> Figures:
+        return {"figure": 1.0}
+
+    def sheet(self, path: Path) -> None:
+        path.write_bytes(b"")
+
+
+class TinyCodec(Quiet, CodecTask):
+    pass
+
+
+class TinyDenoiser(Quiet, DenoiserTask):
+    pass
+
+
+def codec_task() -> TinyCodec:
+    return TinyCodec(randomised(PocketCodec(CODEC)), Frames(SIZE, batch=2), {})
+
+
+def denoiser_task(method: str = "pa") -> TinyDenoiser:
+    recipe = Recipe(method, Diagonal(4, 2, 1), windows=2)
+    clips = Clips(count=4, latents=5, size=SIZE)
+    return TinyDenoiser(randomised(Pocket(POCKET)), tiny_codec(), recipe, clips, POOL, POOL, {})
+
+
+TASKS: dict[str, Callable[[], Any]] = {
+    "codec": codec_task,
+    "base": lambda: denoiser_task("base"),
+    "pa": lambda: denoiser_task("pa"),
+    "rw": lambda: denoiser_task("rw"),
+}
+every_task = pytest.mark.parametrize("make", TASKS.values(), ids=TASKS.keys())
+
+
+def ignore(step: int, figures: Figures) -> None:
+    pass
+
+
+def stop_after(last: int) -> loop.Report:
+    """A report that is interrupted after a step."""
+
+    def report(step: int, figures: Figures) -> None:
+        if step == last:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def interrupted(*given: object) -> None:
+    raise KeyboardInterrupt
+
+
+def checkpoint(folder: Path) -> dict[str, Any]:
+    stored: dict[str, Any] = torch.load(folder / "checkpoint.pt", weights_only=True)
+    return stored
+
+
+def assert_identical(left: Any, right: Any, at: str = "") -> None:
+    """Equal bit for bit, through dictionaries and lists."""
+    assert type(left) is type(right), at
+    if isinstance(left, Tensor):
+        assert left.dtype == right.dtype
+        assert torch.equal(left, right), at
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys(), at
+        for key in left:
+            assert_identical(left[key], right[key], f"{at}/{key}")
+    elif isinstance(left, (list, tuple)):
+        assert len(left) == len(right), at
+        for index, pair in enumerate(zip(left, right, strict=True)):
+            assert_identical(*pair, f"{at}/{index}")
+    else:
+        assert left == right, at
+
+
+@every_task
+def test_a_run_interrupted_twice_ends_as_one_that_was_not(make, tmp_path):
+    straight, halting = tmp_path / "straight", tmp_path / "halting"
+    for folder in (straight, halting):
+        folder.mkdir()
+    train(make(), PLAN, straight, ignore)
+    for last in (2, 5):
+        with pytest.raises(KeyboardInterrupt):
+            train(make(), PLAN, halting, stop_after(last))
+        assert checkpoint(halting)["step"] == last
+    train(make(), PLAN, halting, ignore)
+    assert_identical(checkpoint(halting), checkpoint(straight))
+    (name,) = (path.name for path in straight.glob("*.safetensors"))
+    assert_identical(load_file(halting / name), load_file(straight / name))
+
+
+@every_task
+def test_every_step_changes_the_weights_and_global_random_state_is_left_alone(make, tmp_path):
+    state = begin(make(), tmp_path / "none.pt")
+    before, random_state = {n: w.clone() for n, w in state.task.model.state_dict().items()}, torch.get_rng_state()
+    advance(state, PLAN)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    trained = {name for name, p in state.task.model.named_parameters() if p.requires_grad}
+    changed = {name for name in trained if not torch.equal(state.task.model.state_dict()[name], before[name])}
+    assert len(changed) > 0.9 * len(trained)
+    frozen = before.keys() - trained - {name for name in before if "normalise" in name}
+    assert all(torch.equal(state.task.model.state_dict()[name], before[name]) for name in frozen)
+
+
+def test_a_step_cut_short_leaves_the_checkpoint_before_it(tmp_path, monkeypatch):
+    """The weights are then half-way, here after the first of two optimisers."""
+    straight, halting = tmp_path / "straight", tmp_path / "halting"
+    for folder in (straight, halting):
+        folder.mkdir()
+    train(denoiser_task(), PLAN, straight, ignore)
+    with pytest.raises(KeyboardInterrupt):
+        train(denoiser_task(), PLAN, halting, stop_after(3))
+    whole = torch.optim.Muon.step
+    monkeypatch.setattr(torch.optim.Muon, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(denoiser_task(), PLAN, halting, ignore)
+    monkeypatch.setattr(torch.optim.Muon, "step", whole)
+    assert checkpoint(halting)["step"] == 3
+    train(denoiser_task(), PLAN, halting, ignore)
+    assert_identical(checkpoint(halting), checkpoint(straight))
+
+
+def test_a_finished_run_is_not_trained_further(tmp_path):
+    train(codec_task(), PLAN, tmp_path, ignore)
+    before = checkpoint(tmp_path)
+    steps: list[int] = []
+    train(codec_task(), PLAN, tmp_path, lambda step, figures: steps.append(step))
+    assert steps == []
+    assert_identical(checkpoint(tmp_path), before)
+
+
+def damaged(whole: bytes) -> dict[str, bytes]:
+    return {
+        "empty": b"",
+        "text": b"this is no checkpoint\n" * 20,
+        "cut short": whole[: len(whole) // 2],
+        "its last bytes missing": whole[:-10],
+        "zeros": bytes(len(whole)),
+    }
+
+
+@pytest.mark.parametrize("kind", damaged(b"").keys())
+def test_a_damaged_checkpoint_is_one_clear_error(kind, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(codec_task(), PLAN, tmp_path, stop_after(1))
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(damaged(path.read_bytes())[kind])
+    with pytest.raises(ModelError, match=r"checkpoint\.pt is damaged") as caught:
+        train(codec_task(), PLAN, tmp_path, ignore)
+    assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, {"model": {}}, {"model": 3}, torch.zeros(2)])
+def test_a_file_that_holds_something_else_is_one_clear_error(content, tmp_path):
+    torch.save(content, tmp_path / "checkpoint.pt")
+    with pytest.raises(ModelError, match=r"checkpoint\.pt (holds another model|is no checkpoint)"):
+        train(codec_task(), PLAN, tmp_path, ignore)
+
+
+def test_a_checkpoint_of_another_size_or_kind_or_method_is_one_clear_error(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(denoiser_task("base"), PLAN, tmp_path, stop_after(1))
+    with pytest.raises(ModelError, match="run of the denoiser by method base, not of the denoiser by method pa"):
+        train(denoiser_task("pa"), PLAN, tmp_path, ignore)
+    with pytest.raises(ModelError, match="not of the codec"):
+        train(codec_task(), PLAN, tmp_path, ignore)
+    other = denoiser_task("base")
+    other.model.stdit.final_layer.linear = nn.Linear(32, 24)
+    with pytest.raises(ModelError, match="holds another model"):
+        train(other, PLAN, tmp_path, ignore)
+
+
+def test_a_loss_that_is_no_number_stops_training_and_spoils_nothing(tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        train(codec_task(), PLAN, tmp_path, stop_after(2))
+    before = checkpoint(tmp_path)
+    monkeypatch.setattr(TinyCodec, "loss", lambda self, step: CodecTask.loss(self, step) * float("nan"))
+    with pytest.raises(PavdmError, match="broke at step 2: the loss is nan"):
+        train(codec_task(), PLAN, tmp_path, ignore)
+    assert_identical(checkpoint(tmp_path), before)
+
+
+def test_a_full_disk_is_one_clear_error_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        train(codec_task(), PLAN, tmp_path, stop_after(2))
+    before = checkpoint(tmp_path)
+
+    def full(stored: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputError, match=r"cannot write .*checkpoint\.pt"):
+        train(codec_task(), PLAN, tmp_path, ignore)
+    monkeypatch.undo()
+    assert_identical(checkpoint(tmp_path), before)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt"}
+
+
+def test_the_rate_warms_up_stays_and_falls_to_zero():
+    plan = Plan(1000, rate=0.5, warmup=100, decay=0.35)
+    rates = [plan.rate_at(step) for step in range(1001)]
+    assert rates[0] == pytest.approx(0.005)
+    assert rates[99:651] == pytest.approx([0.5] * 552)
+    assert rates[825] == pytest.approx(0.25)
+    assert rates[1000] == 0
+    assert all(after < before for before, after in pairwise(rates[650:]))
+
+
+def test_gradients_are_clipped_before_the_weights_move(tmp_path):
+    state, seen = begin(codec_task(), tmp_path / "none.pt"), list[float]()
+    parameters = list(state.task.model.parameters())
+    for optimiser in state.optimisers:
+        optimiser.register_step_pre_hook(
+            lambda *_: seen.append(torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm().item())
+        )
+    figures = advance(state, Plan(STEPS, rate=0.01, clip=0.001))
+    assert figures["gradient"] > 0.001
+    assert seen == pytest.approx([0.001], rel=1e-3)
+
+
+def test_every_weight_that_learns_has_one_optimiser_and_the_rotary_frequencies_none():
+    model = denoiser_task().model
+    held = [id(p) for optimiser in optimisers(model) for group in optimiser.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    assert id(model.stdit.rope.freqs) not in held
+    muon = {id(p) for group in optimisers(model)[1].param_groups for p in group["params"]}
+    kinds = {p.ndim for p in model.parameters() if id(p) in muon}
+    assert kinds == {2}
+
+
+def test_what_is_exported_is_the_average_and_training_goes_on_from_the_weights_themselves(tmp_path):
+    path = train(codec_task(), PLAN, tmp_path, ignore)
+    stored = checkpoint(tmp_path)
+    for name, value in load_file(path).items():
+        assert torch.equal(value, stored["average"][name].to(value.dtype)), name
+        assert value.dtype in (torch.float16, torch.int64)
+    state: State = begin(codec_task(), tmp_path / "checkpoint.pt")
+    with averaged(state):
+        assert_identical(dict(state.task.model.state_dict()), stored["average"])
+    assert_identical(dict(state.task.model.state_dict()), dict(stored["model"]))
+
+
+def test_the_run_is_judged_exported_and_shown_while_it_lasts(tmp_path):
+    often = Plan(3, rate=0.01, judge_every=0.0, sheet_every=0.0)
+    train(codec_task(), often, tmp_path, ignore)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 3]
+    assert [path.name for path in sorted(tmp_path.glob("*.png"))] == [f"sheet-000000{step}.png" for step in (1, 2, 3)]

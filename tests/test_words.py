@@ -1,0 +1,159 @@
+"""The words the embedded model knows: what a prompt becomes, and what is said of the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+
+import pytest
+import torch
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.models.load import check_prompt
+from pavdm_cli.models.pocket_text import batch_ids
+from pavdm_cli.models.words import (
+    GLUE,
+    LENGTH,
+    MEANINGFUL,
+    PAD,
+    VOCABULARY,
+    WORDINGS,
+    known,
+    split,
+    surplus,
+    tokens,
+    understood,
+    unknown,
+)
+from pavdm_cli.train.captions import caption
+from pavdm_cli.train.preview import PROMPTS
+from pavdm_cli.train.world import sample_scene
+
+PHRASES = [phrase for table in WORDINGS.values() for group in table.values() for phrase in group if phrase]
+HINT = "`pavdm models show pocket` lists the words it knows"
+CAPTIONS = [caption(sample_scene(seed), random.Random(seed)) for seed in range(4000)]
+
+
+def test_every_wording_is_in_the_vocabulary_whole():
+    for phrase in [*PHRASES, *GLUE, "hot air balloon", "paper kite", "sailing boat", "in the moonlight"]:
+        assert len(tokens(phrase)) == len(phrase.split())
+        assert unknown(phrase) == []
+
+
+def test_numbers_and_words_are_one_to_one_and_leave_zero_to_padding():
+    assert sorted(VOCABULARY.values()) == list(range(1, len(VOCABULARY) + 1))
+    assert list(VOCABULARY) == sorted(VOCABULARY)
+    assert PAD not in VOCABULARY.values()
+
+
+def test_the_vocabulary_is_the_one_the_shipped_weights_were_trained_with():
+    """Another word, or another order, and every word means something else to them: train again, then change this."""
+    assert hashlib.sha256(" ".join(VOCABULARY).encode()).hexdigest()[:16] == "d352187ed571e0a6"
+
+
+def test_a_prompt_becomes_the_numbers_of_its_words_in_order():
+    prompt = "A RED balloon, over (green) hills!"
+    assert tokens(prompt) == [VOCABULARY[word] for word in ("a", "red", "balloon", "over", "green", "hills")]
+    assert tokens("balloon a") == tokens("a balloon")[::-1]
+
+
+def test_unknown_words_are_named_in_order_and_once():
+    prompt = "a zebra and a red Tiger near the zebra, 3 été 红球 don't_stop"
+    assert unknown(prompt) == ["zebra", "tiger", "near", "3", "été", "红球", "don", "t", "stop"]
+    assert check_prompt("a red zebra chasing a zebra") == [f"pocket does not know: zebra, chasing; {HINT}"]
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "\n\t", " "])
+def test_an_empty_prompt_is_refused(prompt):
+    with pytest.raises(UsageError, match="the prompt is empty"):
+        check_prompt(prompt)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["zebra", "a the of", "?!", "123", "红色的气球", "a zebra in the video", "a " * 40 + "balloon"]
+)
+def test_a_prompt_without_a_word_that_means_something_is_refused(prompt):
+    assert not understood(prompt)
+    with pytest.raises(UsageError, match="pocket knows none of the words") as caught:
+        check_prompt(prompt)
+    assert caught.value.hint == HINT
+
+
+@pytest.mark.parametrize("prompt", ["balloon", "a hot air balloon", *PROMPTS])
+def test_a_prompt_of_known_words_passes_without_a_note(prompt):
+    assert check_prompt(prompt) == []
+
+
+def test_words_past_the_longest_prompt_are_said():
+    prompt = "a red ball " * 8 + "over the sea at night"
+    assert LENGTH == 24
+    assert surplus(prompt) == ["over", "the", "sea", "at", "night"]
+    assert tokens(prompt) == tokens("a red ball " * 8)
+    assert check_prompt(prompt) == ["pocket reads 24 words; left out: over the sea at night"]
+    assert len(check_prompt(prompt + " zebra")) == 2
+    assert check_prompt("zebra " * 30 + "red ball") == [f"pocket does not know: zebra; {HINT}"]
+
+
+def test_glue_alone_means_nothing():
+    assert not MEANINGFUL & set(GLUE)
+    assert MEANINGFUL | set(GLUE) == VOCABULARY.keys()
+
+
+def test_prompts_are_padded_to_the_longest():
+    ids = batch_ids(["a ball", "a red ball at night", ""])
+    assert ids.shape == (3, 5)
+    assert (ids != PAD).sum(1).tolist() == [2, 5, 0]
+    assert batch_ids([""]).tolist() == [[PAD]]
+    assert batch_ids(["a ball"]).dtype == torch.int64
+
+
+def test_captions_are_whole_sentences_of_known_words_that_fit():
+    for text in CAPTIONS:
+        assert re.fullmatch(r"[a-z]+(,? [a-z]+)*", text), text
+        assert unknown(text) == []
+        assert surplus(text) == []
+        assert len(known(text)) == len(split(text)) == len(text.split())
+        assert sum(word == "a" for word in text.split()) - text.count("on a sunny day") == 1, text
+        assert not re.search(r"\b(\w+) \1\b", text), text
+
+
+def test_a_caption_says_what_the_scene_holds_in_a_wording_of_it():
+    for seed, text in enumerate(CAPTIONS[:800]):
+        scene = sample_scene(seed)
+        for table, meaning in (
+            ("terrain", scene.terrain),
+            ("time of day", scene.time),
+            ("object", scene.object),
+            ("colour", scene.colour),
+        ):
+            assert any(phrase in text for phrase in WORDINGS[table][meaning]), (table, text)
+        assert ("pan" in text or "moves" in text) == (scene.camera != "still")
+        assert scene.camera == "still" or scene.camera in text.split()
+
+
+def test_no_wording_stands_for_two_meanings():
+    for table in WORDINGS.values():
+        phrases = [phrase for group in table.values() for phrase in set(group)]
+        assert len(phrases) == len(set(phrases))
+
+
+def test_every_wording_appears_and_motions_go_unsaid_now_and_then():
+    said = " | ".join(CAPTIONS)
+    assert [phrase for phrase in PHRASES if phrase not in said] == []
+    motions = [phrase for group in WORDINGS["motion"].values() for phrase in group]
+    silent = sum(not any(motion in text for motion in motions) for text in CAPTIONS)
+    assert silent / len(CAPTIONS) == pytest.approx(0.08, abs=0.02)
+
+
+def test_captions_vary_and_depend_on_their_draw_alone():
+    scene = sample_scene(5)
+    assert len({caption(scene, random.Random(seed)) for seed in range(200)}) > 100
+    assert caption(scene, random.Random(1)) == caption(scene, random.Random(1))
+
+
+def test_what_floats_is_on_the_water_and_what_flies_over_the_land():
+    for seed, text in enumerate(CAPTIONS[:800]):
+        place = re.search(r"(on|over|above) (" + "|".join(WORDINGS["terrain"][sample_scene(seed).terrain]) + ")", text)
+        assert place, text
+        assert (place[1] == "on") == (sample_scene(seed).object == "boat"), text
