@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from pavdm_cli.models.stdit import Modulation, Text
 from pavdm_cli.noise import linear_sigmas, seeded_noise
 from pavdm_cli.sampler import sample, walk
 from pavdm_cli.schedule import METHODS, Schedule, fifo, pa, rw
-from pavdm_cli.specs import ModelSpec
+from pavdm_cli.specs import MODELS
 from pavdm_cli.train.levels import Diagonal, Window, progressive
 from pavdm_cli.train.losses import Batch, window_loss
 
@@ -147,7 +148,7 @@ def test_the_table_holds_the_timestep_of_every_level(pocket, bound):
     assert_same(pocket.stdit(window, torch.tensor([1, 4, 8], dtype=torch.int32), table, text), alone)
 
 
-SPEC = ModelSpec("tiny", "", "", Path(), (16, 24), 8, 2, window=8, chunk=2, steps=8, guidance=2.0, method="pa")
+SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), window=8, chunk=2, steps=8)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.models.stdit import STDiT, STDiTConfig
 from pavdm_cli.noise import warp_ratio, warped_sigmas
 from pavdm_cli.schedule import pa
+from pavdm_cli.specs import MODELS
 from pavdm_cli.train.levels import (
     DRAINING,
     FULL,
@@ -224,6 +225,15 @@ def test_a_stage_is_a_step_of_the_sampler(diagonal):
     for stage in range(diagonal.stride):
         window = Window(0, diagonal.chunks, stage, overlap=False)
         assert levels(diagonal, window) == schedule.levels(schedule.present(full + stage), full + stage)
+
+
+def test_pocket_samples_at_timesteps_it_was_trained_at():
+    spec = MODELS["pocket"]
+    chunks = spec.window // spec.chunk
+    coarse, fine = (Diagonal(steps, chunks, spec.chunk) for steps in (spec.steps, spec.trained_steps))
+    trained = [fine.timesteps(stage) for stage in range(fine.stride)]
+    for stage in range(coarse.stride):
+        assert any(torch.allclose(coarse.timesteps(stage), times) for times in trained), stage
 
 
 def test_chunks_that_do_not_divide_the_steps_are_one_clear_error():
