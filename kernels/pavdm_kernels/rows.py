@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
+
+from pavdm_kernels.jit import jit
+
+if TYPE_CHECKING:
+    import triton.language as tl
 
 
 class Rows(NamedTuple):
@@ -16,3 +21,10 @@ class Rows(NamedTuple):
     def at(self, level_idx: Tensor) -> Tensor:  # (T,) or (B, T) -> (T, 1, D) or (B, T, 1, D)
         """The vector of every frame, ready to broadcast over that frame's tokens."""
         return (self.table[level_idx] + self.row).unsqueeze(-2)
+
+
+@jit
+def load_rows(TABLE, ROW, level, stride, columns, WIDTH: tl.constexpr):
+    """`Rows.at` of one frame in float32, some columns of it."""
+    ours = tl.load(TABLE + level * stride + columns, mask=columns < WIDTH, other=0.0).to(tl.float32)
+    return ours + tl.load(ROW + columns, mask=columns < WIDTH, other=0.0).to(tl.float32)

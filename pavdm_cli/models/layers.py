@@ -18,10 +18,10 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v (B, T, S, N, K) -
 
 
 class Axis(NamedTuple):
-    """Which tokens a self-attention sees: those of one frame, or those of one pixel with rotary angles."""
+    """Which tokens a self-attention sees: those of one frame, or those of one pixel with rotary turns."""
 
     attend: Attend
-    angles: Tensor | None  # (T, K / 2)
+    turns: Tensor | None  # (T, K / 2, 2)
 
 
 class Frames(NamedTuple):
@@ -111,10 +111,12 @@ class Rope(nn.Module):
         super().__init__()
         self.freqs = nn.Parameter(10000.0 ** (-torch.arange(0, head, 2) / head), requires_grad=False)  # (K / 2,)
 
-    def forward(self, start: int, frames: int) -> Tensor:  # -> (T, K / 2)
-        """The angles of consecutive frames, in radians."""
+    def forward(self, start: int, frames: int) -> Tensor:  # -> (T, K / 2, 2)
+        """Cosine and sine of the angles of consecutive frames, at least float32."""
         positions = torch.arange(start, start + frames, device=self.freqs.device, dtype=self.freqs.dtype)
-        return positions[:, None] * self.freqs
+        angles = positions[:, None] * self.freqs
+        angles = angles.to(torch.promote_types(angles.dtype, torch.float32))
+        return torch.view_as_real(torch.polar(torch.ones_like(angles), angles))
 
 
 class Gain(nn.Module):
@@ -136,13 +138,13 @@ class SelfAttention(nn.Module):
         self.k_norm = Gain(hidden // heads)
         self.proj = nn.Linear(hidden, hidden)
 
-    def heads_of(self, x: Tensor, angles: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def heads_of(self, x: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys, normed and rotated, and values: (B, T, S, N, K) each."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
-        return *qk_norm_rope(q, k, (self.q_norm.weight, self.k_norm.weight), angles), v
+        return *qk_norm_rope(q, k, (self.q_norm.weight, self.k_norm.weight), turns), v
 
     def forward(self, x: Tensor, axis: Axis) -> Tensor:  # (B, T, S, D)
-        out: Tensor = self.proj(axis.attend(*self.heads_of(x, axis.angles)))
+        out: Tensor = self.proj(axis.attend(*self.heads_of(x, axis.turns)))
         return out
 
 

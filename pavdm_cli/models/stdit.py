@@ -139,8 +139,8 @@ class STDiT(nn.Module):
         """
         start, past = (0, None) if memory is None else (memory.frames, memory.kv)
         kvs = [None] * self.config.depth if past is None else past.unbind(0)
-        angles = self.rope(start, z.shape[1])
-        over = [Axis(partial(over_time, clean=clean, memory=kv), angles) for kv in kvs]
+        turns = self.rope(start, z.shape[1])
+        over = [Axis(partial(over_time, clean=clean, memory=kv), turns) for kv in kvs]
         h = self.walk(self.embed(z, size), level_idx, table, text, alternate(over))
         return self.unpatchify(self.final_layer(h), z.shape[-2:])[:, :, : self.config.in_channels]
 
@@ -154,10 +154,10 @@ class STDiT(nn.Module):
             kept.append(torch.stack([k, v]))
             return temporal_attention(q, k, v)
 
-        angles = self.rope(0, overlap.shape[1])
-        axes = alternate([Axis(keep, angles)] * self.config.depth)
+        turns = self.rope(0, overlap.shape[1])
+        axes = alternate([Axis(keep, turns)] * self.config.depth)
         h = self.walk(self.embed(overlap, size), level_idx, table, text, axes[:-1])
-        kept.append(torch.stack(self.blocks[-1].attn.heads_of(h, angles)[1:]))
+        kept.append(torch.stack(self.blocks[-1].attn.heads_of(h, turns)[1:]))
         return Memory(torch.stack(kept), overlap.shape[1])
 
     def embed(self, z: Tensor, size: tuple[float, float] | None) -> Tensor:  # (B, T, C, H, W) -> (B, T, S, D)

@@ -1,0 +1,85 @@
+"""Triton behind one door: it is imported when the first kernel runs or is built, and never by a run on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, cached_property
+from importlib.util import find_spec
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+STAGES = 1  # no loop is unrolled into copies: those that matter load ahead themselves
+
+
+class Jit:
+    """A kernel, or a device function that kernels call; in its body `tl` is `triton.language`."""
+
+    def __init__(self, function: FunctionType) -> None:
+        self.function = function
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Written in the bodies of kernels only, where Triton reads it."""
+        raise TypeError(f"{self.function.__name__} runs inside a kernel")
+
+    @cached_property
+    def built(self) -> Any:
+        """The function as Triton sees it: with names of its own, so that its module need not import Triton."""
+        import triton
+        import triton.language
+
+        plain = self.function
+        called = {name: plain.__globals__.get(name) for name in plain.__code__.co_names}
+        device = {name: value.built for name, value in called.items() if isinstance(value, Jit)}
+        known = {**plain.__globals__, "tl": triton.language, **device}
+        copy = FunctionType(plain.__code__, known, plain.__name__, plain.__defaults__, plain.__closure__)
+        copy.__annotations__, copy.__doc__ = plain.__annotations__, plain.__doc__
+        return triton.jit(copy)
+
+
+def jit(function: Callable[..., Any]) -> Jit:
+    """Marks a function in Triton's language."""
+    assert isinstance(function, FunctionType)
+    return Jit(function)
+
+
+class Call(NamedTuple):
+    """One launch: all that the kernel is given, in the order of its parameters; it can be built without being run."""
+
+    kernel: Jit
+    programs: tuple[int, ...]
+    arguments: dict[str, Tensor | int | float | None]
+    warps: int
+
+    def run(self) -> None:
+        """Launches on the device of the first tensor; on a CPU that needs Triton's interpreter."""
+        first = next(value for value in self.arguments.values() if isinstance(value, Tensor))
+        with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]
+            self.kernel.built[self.programs](**self.arguments, num_warps=self.warps, num_stages=STAGES)
+
+
+def runs_kernel(x: Tensor) -> bool:
+    """Whether an operation on x is its kernel: on CUDA, in a dtype kernels know, without gradients."""
+    return x.is_cuda and not torch.is_grad_enabled() and x.dtype in DTYPES and installed()
+
+
+@cache
+def installed() -> bool:
+    """Whether Triton can be imported; PyTorch has none for CPUs, macOS and some of Windows."""
+    return find_spec("triton") is not None
+
+
+def split(width: int, narrow: int = 512) -> tuple[int, int]:
+    """Two powers of two that hold a width: 1152 is 1024 + 128, 1872 is 1024 + 1024, 72 is 64 + 8.
+
+    A block has a power of two of columns: one for 1152 would be 2048 wide and nearly half empty. A narrow width, or one
+    that is a power of two, is in the first alone.
+    """
+    ceiling = 1 << (width - 1).bit_length()
+    if width < narrow or width == ceiling:
+        return ceiling, 1
+    return ceiling // 2, 1 << (width - ceiling // 2 - 1).bit_length()
