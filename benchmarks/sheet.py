@@ -1,0 +1,24 @@
+"""A contact sheet of a video: `python benchmarks/sheet.py VIDEO PNG [SECONDS BETWEEN PICTURES] [COLUMNS]`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from pavdm_cli.video import frames, open_video
+from pavdm_cli.video.sheet import write_sheet
+
+
+def main(video: str, png: str, every: str = "2", columns: str = "6") -> None:
+    """Take a frame every so often, row by row; what does not fill a row is left out."""
+    source = open_video(video)
+    step = round(float(every) * source.rate)
+    taken = [frame for number, (frame, _) in enumerate(frames(source)) if number % step == 0]
+    rows = len(taken) // int(columns)
+    write_sheet(Path(png), np.stack(taken[: rows * int(columns)]).reshape(rows, int(columns), *taken[0].shape))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
