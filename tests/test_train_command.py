@@ -139,6 +139,17 @@ def test_weights_given_to_start_from_are_trained_but_for_the_rotary_frequencies(
     assert [name for name, p in task.model.named_parameters() if not p.requires_grad] == ["stdit.rope.freqs"]
 
 
+def test_a_disk_that_fills_up_is_one_clear_error(command, monkeypatch):
+    def full(self: tasks.CodecTask, path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tasks.CodecTask, "sheet", full)
+    code, out, err = command("codec")
+    assert (code, out) == (4, "")
+    assert "No space left on device" in err
+    assert "Traceback" not in err
+
+
 def test_speed_and_time_left_of_a_resumed_run_are_its_own(monkeypatch, capsys):
     clock = iter(range(100))
     monkeypatch.setattr(ui.time, "monotonic", lambda: next(clock))
@@ -157,6 +168,7 @@ WRONG = {
     "an unknown method": (["denoiser", "--method", "fast"], 2, "--method must be one of base, pa, rw, got 'fast'"),
     "no such weights": (["codec", "--init", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
     "an unknown device": (["codec", "--device", "tpu"], 2, "--device must be auto, cpu, cuda or mps, got 'tpu'"),
+    "a rate below zero": (["codec", "--rate", "-1"], 2, "Invalid value for '--rate'"),
     "no steps": (["codec", "--steps", "0"], 2, "Invalid value for '--steps'"),
     "another part's weights": (
         ["codec", "--init", "{files}/denoiser.safetensors"],

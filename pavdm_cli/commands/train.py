@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pavdm_cli.commands.run import INTERRUPTED
+from pavdm_cli.errors import OutputError
 from pavdm_cli.stop import stop_requested
 
 if TYPE_CHECKING:
@@ -19,12 +20,12 @@ app = typer.Typer(no_args_is_help=True, help="Train the embedded model on its pa
 
 Folder = Annotated[Path, typer.Option(help="Checkpoints, log, sheets and weights; a run goes on from what is there.")]
 StepCount = Annotated[int, typer.Option(min=1, help="Steps in all; the rate falls to zero over the last third.")]
-Rate = Annotated[float, typer.Option(help="Learning rate.")]
+Rate = Annotated[float, typer.Option(min=0, help="Learning rate.")]
 Batch = Annotated[int, typer.Option(min=1, help="Frames (codec) or windows (denoiser) a step.")]
 Detail = Annotated[float, typer.Option(min=0, max=1, help="How rich the painted world is: 0.3 suits a CPU.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch likes.")]
-SheetMinutes = Annotated[float, typer.Option(help="Minutes between contact sheets.")]
+SheetMinutes = Annotated[float, typer.Option(min=0, help="Minutes between contact sheets.")]
 
 
 @app.command()
@@ -85,6 +86,10 @@ def _run(task: Callable[[], Task], settings: Settings) -> None:
     except KeyboardInterrupt:
         ui.note(f"interrupted: {_kept(settings.folder)}")
         raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        raise OutputError(
+            f"cannot write in {settings.folder}: {error}", "free some space, or move the folder"
+        ) from error
     print(path)
 
 
