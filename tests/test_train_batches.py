@@ -113,6 +113,7 @@ def test_clips_are_rendered_once_and_kept(tmp_path):
 def test_more_clips_begin_with_the_same_ones(tmp_path):
     few = load_or_make(tmp_path / "clips.safetensors", TINY, tiny_codec(), lambda n: None)
     more = load_or_make(tmp_path / "clips.safetensors", replace(TINY, count=20), tiny_codec(), lambda n: None)
+    assert (len(few), len(more)) == (3, 20)
     assert torch.equal(more[:3], few)
 
 
