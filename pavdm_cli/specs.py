@@ -50,7 +50,7 @@ MODELS = {
         chunk=2,
         steps=12,
         trained_steps=24,
-        guidance=2.5,
+        guidance=1.5,
         method="pa",
     )
 }
