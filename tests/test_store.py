@@ -182,7 +182,7 @@ def test_weights_for_another_vocabulary_are_one_clear_error(tmp_path):
 
 
 ODD = ["", "null", "[]", "7", "{", '{"widths": 3}', '{"widths": [-8, 8, 8]}', '{"widths": ["a"]}', "é" * 9]
-ODD_SIZES = [("hidden", 33), ("hidden", -4), ("heads", 0), ("hidden", 10**12), ("depth", "many"), ("patch", [2, 2, 2])]
+ODD_SIZES = [("hidden", 33), ("hidden", -4), ("heads", 0), ("depth", "many"), ("patch", [2, 2, 2])]
 
 
 @pytest.mark.parametrize("config", ODD)
