@@ -88,7 +88,7 @@ def settle(sampling: Sampling) -> Settings:
         raise UsageError(f"--method must be one of {', '.join(methods)}, got {sampling.method!r}", "pa is the default")
     guidance = spec.guidance if sampling.guidance is None else sampling.guidance
     if not 0 <= guidance <= 100:
-        raise UsageError(f"--guidance must be 0 to 100, got {guidance:g}", "1 is none; more than 2 wears long videos out")
+        raise UsageError(f"--guidance must be 0 to 100, got {guidance:g}", "1 is none; 3 wears long videos out")
     given = zip(("steps", "window", "chunk"), (sampling.steps, sampling.window, sampling.chunk), strict=True)
     counts = {name: getattr(spec, name) if value is None else value for name, value in given}
     return Settings(sampling.method, **counts, overlap=sampling.overlap, guidance=guidance)
