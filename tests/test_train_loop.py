@@ -243,6 +243,14 @@ def test_the_rate_warms_up_stays_and_falls_to_zero():
     assert all(after < before for before, after in pairwise(rates[650:]))
 
 
+def test_every_optimiser_moves_at_the_rate_of_the_step(tmp_path):
+    state = begin(denoiser_task(), tmp_path / "none.pt")
+    for step in range(2):
+        advance(state, PLAN)
+        rates = [group["lr"] for optimiser in state.optimisers for group in optimiser.param_groups]
+        assert rates == [PLAN.rate_at(step)] * 2
+
+
 def test_gradients_are_clipped_before_the_weights_move(tmp_path):
     state, seen = begin(codec_task(), tmp_path / "none.pt"), list[float]()
     parameters = list(state.task.model.parameters())
