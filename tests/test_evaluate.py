@@ -202,6 +202,10 @@ def test_clips_cover_a_video_to_its_end() -> None:
     assert cut[-1, -1, 0, 0, 0] == 78
 
 
+def test_an_untrained_probe_is_not_trusted() -> None:
+    assert not bars.trusted(Probe().eval(), range(8))
+
+
 def test_a_batch_of_frames_shows_every_count() -> None:
     shown = learn.frame_batch(range(16), 0.3)
     assert shown.counts.bincount().tolist() == [4] * len(COUNTS)

@@ -76,6 +76,11 @@ def codec_bars(codec: PocketCodec, seeds: range, rhythm: Rhythm, detail: float =
     ]
 
 
+def trusted(probe: Probe, seeds: range, detail: float = 0.3) -> bool:
+    """Whether a probe reads real clips well enough to score anything."""
+    return min(learn.clip_accuracy(probe, seeds, detail).values()) >= READS
+
+
 def probe_bars(probe: Probe, seeds: range, codec: PocketCodec, detail: float = 0.3) -> list[Bar]:
     """How well the probe reads real held-out clips, as they are and through the codec, and tells planted failures."""
     plain = learn.clip_accuracy(probe, seeds, detail)
