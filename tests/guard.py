@@ -33,7 +33,7 @@ def rounded(handle):
 
 def install(patch):
     """Replaces the interpreter's casts and guards its arithmetic, through a `MonkeyPatch`."""
-    cast, dot = Builder.cast_impl, Builder.create_dot
+    cast, dot, adapt = Builder.cast_impl, Builder.create_dot, interpreter._patch_lang_tensor
 
     def cast_impl(self, source, target):
         if source.dtype.scalar == target.scalar or not (is_bfloat16(source) or target.scalar == tl.bfloat16):
@@ -47,6 +47,12 @@ def install(patch):
     def create_dot(self, a, b, *rest):
         return dot(self, *(widened(x) if is_bfloat16(x) else x for x in (a, b)), *rest)
 
+    def _patch_lang_tensor(tensor, scope):
+        adapt(tensor, scope)
+        # Triton 3.6 leaves an array where `range` wants a number, which numpy has stopped to accept.
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    patch.setattr(interpreter, "_patch_lang_tensor", _patch_lang_tensor)
     patch.setattr(Builder, "cast_impl", cast_impl)
     patch.setattr(Builder, "create_fp_to_fp", create_fp_to_fp)
     patch.setattr(Builder, "create_dot", create_dot)

@@ -132,6 +132,15 @@ def test_recomputing_shows_the_overlap_in_full_attention_at_its_level(pocket, bo
     assert apart.abs().max() > 1e-3  # there the clean frames see the noisy ones
 
 
+def test_what_is_remembered_was_shown_at_its_level(pocket, bound):
+    text, table = bound
+    frames, window, levels = latents(3, 2), latents(4, 4), torch.tensor([5, 5, 8, 8], dtype=torch.int32)
+    denoiser = remembering(pocket.stdit, text, table, overlap=2)
+    rows = torch.cat([torch.tensor([3, 3], dtype=torch.int32), levels])
+    full = pocket.stdit(torch.cat([frames, window], 1), rows, table, text, clean=2)[:, 2:]
+    assert_same(denoiser(window, levels, denoiser.remember(frames, 3)), full)
+
+
 @pytest.mark.parametrize("kind", [remembering, recomputing])
 def test_without_an_overlap_the_window_stands_alone(kind, pocket, bound):
     window, levels = latents(4, 4), torch.tensor([1, 1, 3, 3], dtype=torch.int32)

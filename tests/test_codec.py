@@ -145,12 +145,16 @@ def test_training_weighs_object_pixels_and_nudges_latents():
     torch.testing.assert_close(weighed, (cost * weight).sum() / weight.sum())
 
 
-def test_training_frames_are_a_function_of_the_step_and_never_repeat():
-    frames = Frames(SIZE, batch=3)
-    first, again, following = (training.batch(frames, step) for step in (4, 4, 5))
+def test_training_frames_are_a_function_of_the_step_and_no_scene_comes_twice(monkeypatch):
+    frames, seeds = Frames(SIZE, batch=3), list[int]()
+    first, again = (training.batch(frames, step) for step in (4, 4))
     assert first.frames.shape == (3, 1, 3, *SIZE)
     assert torch.equal(first.frames, again.frames)
-    assert not any(torch.equal(a, b) for a in first.frames for b in following.frames)
+    monkeypatch.setattr(training, "sample_scene", lambda seed: seeds.append(seed) or sample_scene(seed))
+    for step in range(5):
+        training.batch(frames, step)
+    assert len(seeds) == len(set(seeds)) == 15
+    assert min(seeds) >= 1_000_000  # below are those it is judged by
 
 
 def test_training_normalises_latents_by_their_own_statistics():

@@ -217,6 +217,20 @@ def test_a_half_written_file_never_replaces_a_good_one(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_is_put_in_place_in_one_move_or_not_at_all(tmp_path, monkeypatch):
+    path = written("codec", tmp_path)
+    before = path.read_bytes()
+
+    def refused(source: Path, target: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(store.os, "replace", refused)
+    with pytest.raises(OutputError, match="Permission denied"):
+        store.save(randomised(PocketCodec(CODEC), seed=9), path, {})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_an_interrupt_while_writing_leaves_nothing_half(tmp_path, monkeypatch):
     def interrupted(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
         path.write_bytes(b"half")

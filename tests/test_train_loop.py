@@ -285,6 +285,14 @@ def test_what_is_exported_is_the_average_and_training_goes_on_from_the_weights_t
     assert_identical(dict(state.task.model.state_dict()), dict(stored["model"]))
 
 
+def test_being_judged_and_shown_changes_nothing(tmp_path):
+    often, never = tmp_path / "often", tmp_path / "never"
+    for folder, plan in ((often, Plan(3, rate=0.01, judge_every=0.0, sheet_every=0.0)), (never, Plan(3, rate=0.01))):
+        folder.mkdir()
+        train(codec_task(), plan, folder, ignore)
+    assert_identical(checkpoint(often), checkpoint(never))
+
+
 def test_the_run_is_judged_exported_and_shown_while_it_lasts(tmp_path):
     often = Plan(3, rate=0.01, judge_every=0.0, sheet_every=0.0)
     train(codec_task(), often, tmp_path, ignore)

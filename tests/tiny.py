@@ -26,6 +26,8 @@ def randomised(model: M, seed: int = 3) -> M:
     for name, weight in model.state_dict().items():
         if weight.is_floating_point():
             weight.normal_(std=max(weight.shape[-1:] or (1,)) ** -0.5, generator=generator)
+        else:
+            weight.fill_(7)
         if name.endswith("running_var"):
             weight.abs_().add_(0.5)
     return model

@@ -88,8 +88,8 @@ def gate_residual_modulate_kernel(
     """As `modulate_kernel`, of the sum; the sum is normalised before it is rounded."""
     frame, first, count = place(tokens, ROWS)
     head, tail = tl.arange(0, HEAD), HEAD + tl.arange(0, TAIL)
-    next0, next1 = load_token(X, first, True, head, tail, WIDTH)
-    more0, more1 = load_token(A, first, True, head, tail, WIDTH)
+    next0, next1 = load_token(X, first, head, tail, WIDTH)
+    more0, more1 = load_token(A, first, head, tail, WIDTH)
     level = tl.load(LEVEL + frame % levels)
     gate0 = load_gate(GATE, GATE_ROW, level, gate_stride, head, WIDTH)
     gate1 = load_gate(GATE, GATE_ROW, level, gate_stride, tail, WIDTH)
@@ -100,8 +100,8 @@ def gate_residual_modulate_kernel(
     for i in range(count):
         x0 = next0.to(tl.float32) + gate0 * more0.to(tl.float32)
         x1 = next1.to(tl.float32) + gate1 * more1.to(tl.float32)
-        next0, next1 = load_token(X, first + i + 1, i + 1 < count, head, tail, WIDTH)
-        more0, more1 = load_token(A, first + i + 1, i + 1 < count, head, tail, WIDTH)
+        next0, next1 = load_token(X, first + tl.minimum(i + 1, count - 1), head, tail, WIDTH)
+        more0, more1 = load_token(A, first + tl.minimum(i + 1, count - 1), head, tail, WIDTH)
         store_token(SUM, first + i, x0, x1, head, tail, WIDTH)
         x0, x1 = layer_norm(x0, x1, head, tail, eps, WIDTH)
         store_token(Y, first + i, x0 * scale0 + shift0, x1 * scale1 + shift1, head, tail, WIDTH)

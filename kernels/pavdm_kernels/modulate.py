@@ -47,10 +47,10 @@ def place(tokens, ROWS: tl.constexpr):
 
 
 @jit
-def load_token(X, token, wanted, head, tail, WIDTH: tl.constexpr):
-    """One token in two blocks, as it is stored; zeros where it is not wanted and where a block is wider."""
-    x0 = tl.load(X + token * WIDTH + head, mask=(head < WIDTH) & wanted, other=0.0)
-    return x0, tl.load(X + token * WIDTH + tail, mask=(tail < WIDTH) & wanted, other=0.0)
+def load_token(X, token, head, tail, WIDTH: tl.constexpr):
+    """One token in two blocks, as it is stored; zeros where a block is wider."""
+    x0 = tl.load(X + token * WIDTH + head, mask=head < WIDTH, other=0.0)
+    return x0, tl.load(X + token * WIDTH + tail, mask=tail < WIDTH, other=0.0)
 
 
 @jit
@@ -90,10 +90,10 @@ def modulate_kernel(
     TAIL: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """ROWS tokens of one frame a program: the frame's vectors are read once, each next token while one is worked on."""
+    """ROWS tokens of one frame a program: its vectors are read once, and the next token while one is worked on."""
     frame, first, count = place(tokens, ROWS)
     head, tail = tl.arange(0, HEAD), HEAD + tl.arange(0, TAIL)
-    next0, next1 = load_token(X, first, True, head, tail, WIDTH)
+    next0, next1 = load_token(X, first, head, tail, WIDTH)
     level = tl.load(LEVEL + frame % levels)
     scale0 = 1 + load_rows(SCALE, SCALE_ROW, level, scale_stride, head, WIDTH)
     scale1 = 1 + load_rows(SCALE, SCALE_ROW, level, scale_stride, tail, WIDTH)
@@ -101,7 +101,7 @@ def modulate_kernel(
     shift1 = load_rows(SHIFT, SHIFT_ROW, level, shift_stride, tail, WIDTH)
     for i in range(count):
         x0, x1 = next0.to(tl.float32), next1.to(tl.float32)
-        next0, next1 = load_token(X, first + i + 1, i + 1 < count, head, tail, WIDTH)
+        next0, next1 = load_token(X, first + tl.minimum(i + 1, count - 1), head, tail, WIDTH)
         x0, x1 = layer_norm(x0, x1, head, tail, eps, WIDTH)
         store_token(Y, first + i, x0 * scale0 + shift0, x1 * scale1 + shift1, head, tail, WIDTH)
 

@@ -51,6 +51,9 @@ class Op:
     real: tuple[Sizes, ...]  # sizes of real models: what is built, and measured on a GPU
     tolerances: Mapping[torch.dtype, float]  # largest error against float64, as a share of the largest value
     flat: Callable[..., tuple[Any, ...]] = lambda *arguments: arguments  # reference's arguments to those of `launch`
+    registers: int = 128  # a thread may take
+    wide: bool = True  # reads enough to read 16 bytes at once
+    products: bool = False  # multiplies matrices
 
     def bytes_moved(self, sizes: Sizes, dtype: torch.dtype) -> int:
         """What has to be read once and written once: inputs and outputs."""

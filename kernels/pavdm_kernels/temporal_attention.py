@@ -182,7 +182,8 @@ def call(q: Tensor, k: Tensor, v: Tensor, memory: Tensor | None) -> tuple[Call, 
     }
     rows = arguments["QUERIES"]
     grid = (batch * tokens * heads, -(-queries // rows))
-    return Call(temporal_attention_kernel, grid, arguments, 4 if q.dtype == torch.float32 else rows // 16), out
+    warps = min(4, max(2, arguments["HEAD"] // 16)) if q.dtype == torch.float32 else rows // 16
+    return Call(temporal_attention_kernel, grid, arguments, warps), out
 
 
 def blocks(q: Tensor, keys: int, remembered: int) -> dict[str, int]:
@@ -242,4 +243,6 @@ OP = Op(
         for frames, past in lengths
     ),
     tolerances={torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2},
+    registers=255,
+    products=True,
 )

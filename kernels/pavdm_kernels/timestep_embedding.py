@@ -83,4 +83,5 @@ OP = Op(
     real=({"N": 31, "width": 256},),
     # An angle of 1000 radians is 3e-5 coarse in float32; the output is float32 whatever goes in.
     tolerances=dict.fromkeys(DTYPES, 1e-4),
+    wide=False,
 )

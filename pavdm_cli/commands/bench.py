@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pavdm_cli.commands import options
+from pavdm_cli.errors import PavdmError
 from pavdm_cli.request import Request, Sampling
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed, beside what the machine can do.")
@@ -39,6 +40,42 @@ def throughput(
     """Frames a second of denoising alone and end to end, time to the first frame, step times, memory."""
     sampling = Sampling(model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
     _throughput(Request(prompt, seconds, sampling=sampling), as_json, out)
+
+
+@app.command()
+def kernels(
+    compile_only: Annotated[bool, typer.Option("--compile-only", help="Build for GPUs that are not here.")] = False,
+    arch: Annotated[list[str] | None, typer.Option(help="sm_80, sm_89, sm_90, sm_120; all unless named.")] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="bf16, fp16, fp32; all unless named.")] = None,
+    width: Annotated[list[int] | None, typer.Option(help="Of the model: 1152, 1872, 192; all unless named.")] = None,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+    out: Annotated[Path | None, typer.Option(help="Write the rows to this .jsonl file.")] = None,
+) -> None:
+    """Errors and bandwidth of every operation here; with --compile-only registers, spills, shared memory and loads."""
+    _kernels((arch or [], dtype or [], width or []), None if compile_only else device, as_json, out)
+
+
+def _kernels(
+    named: tuple[list[str], list[str], list[int]], device: str | None, as_json: bool, out: Path | None
+) -> None:
+    from pavdm_cli import ui
+    from pavdm_cli.bench.kernels import COLUMNS, MEASURED, Choice, compile_all, lines, measure_all
+    from pavdm_cli.models.load import pick_device
+
+    choice = Choice(*named)
+    with ui.progress("kernels", len(choice.cases() if device else choice.builds()), "kernels") as advance:
+        rows = measure_all(choice, pick_device(device), advance) if device else compile_all(choice, advance)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    if out:
+        out.write_text(text, encoding="utf-8")
+    columns = MEASURED if device else COLUMNS
+    if as_json:
+        print(text, end="")
+    else:
+        ui.show_table("", tuple(columns), lines(rows, columns))
+    if broken := [row for row in rows if row["failed"]]:
+        raise PavdmError(f"{len(broken)} of {len(rows)} kernels are beyond their limits", "see the last column")
 
 
 def _throughput(request: Request, as_json: bool, out: Path | None) -> None:

@@ -1,0 +1,73 @@
+"""How far every operation is from its reference on a device, and from the rate at which that device copies memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from pavdm_cli.bench.ceilings import synchronise
+from pavdm_kernels.op import Draw, Op, Sizes
+
+ROTATED = 2**28  # bytes gone through before the same memory is read again, so that no cache holds it
+SAMPLES = 20
+
+
+def measure(op: Op, sizes: Sizes, dtype: torch.dtype, device: torch.device, rotated: int = ROTATED) -> dict[str, Any]:
+    """Largest error as a share of the largest value, and bytes that must be moved a second, in GB."""
+    moved = op.bytes_moved(sizes, dtype)
+    inputs = [op.make(sizes, Draw(dtype, str(device), seed)) for seed in range(min(64, 1 + rotated // moved))]
+    with torch.no_grad():
+        found = error(op, inputs[0])
+        seconds = each([partial(op.function, *given) for given in inputs], device)
+    return {"error": found, "tolerance": op.tolerances[dtype], "bytes": moved, "gb_s": moved / median(seconds) / 1e9}
+
+
+def error(op: Op, arguments: tuple[Any, ...]) -> float:
+    """Of what models call, against the reference in float64."""
+    got, want = (tree_leaves(out) for out in (op.function(*arguments), op.reference(*tree_map(widen, arguments))))
+    pairs = zip(got, want, strict=True)
+    return max(float((x.double() - exact).abs().max() / exact.abs().max()) for x, exact in pairs)
+
+
+def widen(value: Any) -> Any:
+    """The same numbers in float64."""
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def copy_rate(device: torch.device, size: int = ROTATED) -> float:
+    """Bytes read and written a second by a large copy, in GB."""
+    source, target = (torch.zeros(size, dtype=torch.uint8, device=device) for _ in range(2))
+    return 2 * size / median(each([lambda: target.copy_(source)], device)) / 1e9
+
+
+def each(calls: Sequence[Callable[[], object]], device: torch.device) -> list[float]:
+    """Seconds a call takes, one number a round; on a GPU without the time of launching."""
+    again = round_of(calls, device)
+    seconds = []
+    for _ in range(SAMPLES):
+        synchronise(device)
+        begun = time.perf_counter()
+        again()
+        synchronise(device)
+        seconds.append((time.perf_counter() - begun) / len(calls))
+    return seconds
+
+
+def round_of(calls: Sequence[Callable[[], object]], device: torch.device) -> Callable[[], object]:
+    """All calls one after another, as one CUDA graph where there can be one; each has run once before."""
+    for call in calls:
+        call()
+    if device.type != "cuda":
+        return lambda: [call() for call in calls]
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for call in calls:
+            call()
+    return graph.replay

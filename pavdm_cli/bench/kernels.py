@@ -1,0 +1,125 @@
+"""`pavdm bench kernels`: what every kernel takes of a GPU, and how near it comes to copying memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any
+
+import torch
+
+from pavdm_cli.bench.bandwidth import copy_rate, measure
+from pavdm_cli.bench.compile import ARCHITECTURES, SHARED_LIMITS, Resources, build, compiler
+from pavdm_cli.bench.env import environment
+from pavdm_cli.errors import UsageError
+from pavdm_kernels.op import Draw, Op, Sizes
+from pavdm_kernels.ops import OPS
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which kernels: all where nothing is named."""
+
+    architectures: Sequence[str] = ()
+    dtypes: Sequence[str] = ()
+    widths: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        check("architecture", self.architectures, ARCHITECTURES)
+        check("dtype", self.dtypes, DTYPES)
+
+    def builds(self) -> list[tuple[Op, Sizes, str, str]]:
+        """Operation, sizes of a real model, dtype, architecture."""
+        every = product(OPS, self.dtypes or DTYPES, self.architectures or ARCHITECTURES)
+        return [
+            (op, sizes, dtype, architecture)
+            for op, dtype, architecture in every
+            for sizes in op.real
+            if not self.widths or width(sizes) in (None, *self.widths)
+        ]
+
+    def cases(self) -> list[tuple[Op, Sizes, str]]:
+        """What is left where the architecture is the one at hand."""
+        builds = self.builds()
+        return [(op, sizes, dtype) for op, sizes, dtype, architecture in builds if architecture == builds[0][-1]]
+
+
+def check(what: str, named: Iterable[str], valid: Collection[str]) -> None:
+    """Raises UsageError for a name that is none."""
+    for name in named:
+        if name not in valid:
+            raise UsageError(f"unknown {what} {name}", f"one of {', '.join(valid)}")
+
+
+def width(sizes: Sizes) -> int | None:
+    """The model's, where an operation depends on it."""
+    return sizes["D"] if "D" in sizes else sizes["N"] * sizes["K"] if "K" in sizes else None
+
+
+def compile_all(choice: Choice, watch: Callable[[int, str], None] = lambda done, what: None) -> list[dict[str, Any]]:
+    """One row a kernel, dtype and architecture; `failed` names the limits it does not keep."""
+    version, built = compiler(), []
+    for op, sizes, dtype, architecture in choice.builds():
+        call, _ = op.call(*op.flat(*op.make(sizes, Draw(DTYPES[dtype], "meta"))))
+        taken = build(call, architecture)
+        head = {"op": op.name, "sizes": dict(sizes), "dtype": dtype, "arch": architecture, "triton": version}
+        failed = list(broken(op, taken, dtype, architecture))
+        built.append({**head, **asdict(taken), "failed": failed})
+        watch(1, op.name)
+    return built
+
+
+def measure_all(
+    choice: Choice, device: torch.device, watch: Callable[[int, str], None] = lambda done, what: None
+) -> list[dict[str, Any]]:
+    """One row an operation and dtype on this device; `failed` says where an error is beyond the tolerance."""
+    copied, measured = copy_rate(device), []
+    for op, sizes, dtype in choice.cases():
+        row = measure(op, sizes, DTYPES[dtype], device)
+        failed = [] if row["error"] <= row["tolerance"] else ["error beyond the tolerance"]
+        head = {"op": op.name, "sizes": dict(sizes), "dtype": dtype, "device": str(device), "copy_gb_s": copied}
+        measured.append({**head, **row, "copy_share": row["gb_s"] / copied, "env": environment(), "failed": failed})
+        watch(1, op.name)
+    return measured
+
+
+def broken(op: Op, taken: Resources, dtype: str, architecture: str) -> Iterator[str]:
+    """The limits a kernel does not keep."""
+    shared = SHARED_LIMITS[int(architecture.removeprefix("sm_"))] * 1024
+    if taken.spill_bytes:
+        yield f"{taken.spill_bytes} bytes spilt, none allowed"
+    if taken.registers > op.registers:
+        yield f"{taken.registers} registers, at most {op.registers}"
+    if taken.shared_bytes > shared:
+        yield f"{taken.shared_bytes} bytes of shared memory, at most {shared}"
+    if op.wide and not taken.load_128:
+        yield "no load of 16 bytes"
+    if op.products and dtype != "fp32" and not taken.matrix:
+        yield "no matrix instruction"
+
+
+MEASURED = {
+    **{"op": "op", "sizes": "sizes", "dtype": "dtype", "error": "error", "GB/s": "gb_s", "of a copy": "copy_share"},
+    "failed": "failed",
+}
+COLUMNS = {
+    **{"op": "op", "sizes": "sizes", "dtype": "dtype", "arch": "arch", "regs": "registers", "spill": "spill_bytes"},
+    **{"shared": "shared_bytes", "16 B": "load_128", "less": "load_less", "mma": "matrix", "failed": "failed"},
+}
+
+
+def lines(rows: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> list[list[str]]:
+    """For people, one line a row."""
+    return [[cell(row[name]) for name in columns.values()] for row in rows]
+
+
+def cell(value: Any) -> str:
+    """One value as people read it."""
+    if isinstance(value, dict):
+        return " ".join(f"{key}{size}" for key, size in value.items())
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "; ".join(value) if isinstance(value, list) else str(value)

@@ -1,0 +1,100 @@
+"""Kernels are built for GPUs that are not here: no spills, few registers, wide loads, a true table."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pavdm_cli.bench import bandwidth, kernels
+from pavdm_cli.bench.compile import Resources
+from pavdm_cli.bench.kernels import Choice, broken
+from pavdm_cli.errors import UsageError
+from pavdm_kernels.ops import OPS
+
+ROOT = Path(__file__).parents[1]
+STORED = ROOT / "benchmarks" / "results" / "kernels-compile.jsonl"
+GATE = ["--arch", "sm_80", "--arch", "sm_90", "--dtype", "bf16", "--width", "1152", "--width", "192"]
+CONTEXT = ("op", "sizes", "dtype", "arch")
+BY_NAME = {op.name: op for op in OPS}
+GOOD = Resources(registers=64, spill_bytes=0, shared_bytes=1024, load_128=4, load_less=0, matrix=8)
+
+
+def built(*words: str) -> subprocess.CompletedProcess[str]:
+    """What `pavdm bench kernels` says in a process where kernels are not interpreted."""
+    command = [sys.executable, "-m", "pavdm_cli", "bench", "kernels", "--compile-only", "--json", *words]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=900, check=False)
+
+
+def by_case(rows):
+    return {json.dumps([row[name] for name in CONTEXT]): row for row in rows}
+
+
+def test_every_kernel_keeps_its_limits_and_is_what_the_stored_table_says():
+    triton = pytest.importorskip("triton", reason="Triton has no wheel for this platform")
+    if not (Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump").exists():
+        pytest.skip("this Triton brings no compiler for NVIDIA GPUs")
+    done = built(*GATE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {row["op"] for row in rows} == set(BY_NAME)
+    stored = by_case(json.loads(line) for line in STORED.read_text().splitlines())
+    for case, row in by_case(rows).items():
+        assert row["failed"] == []
+        assert stored[case] == row or stored[case]["triton"] != row["triton"]
+
+
+def test_the_stored_table_holds_every_build():
+    rows = [json.loads(line) for line in STORED.read_text().splitlines()]
+    wanted = [
+        {"op": op.name, "sizes": sizes, "dtype": dtype, "arch": arch} for op, sizes, dtype, arch in Choice().builds()
+    ]
+    assert [{name: row[name] for name in CONTEXT} for row in rows] == wanted
+    assert [row for row in rows if row["failed"]] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("modulate", {"spill_bytes": 8}, "8 bytes spilt, none allowed"),
+        ("modulate", {"registers": 129}, "129 registers, at most 128"),
+        ("modulate", {"load_128": 0}, "no load of 16 bytes"),
+        ("modulate", {"shared_bytes": 99 * 1024 + 1}, "101377 bytes of shared memory, at most 101376"),
+        ("temporal_attention", {"matrix": 0}, "no matrix instruction"),
+    ],
+)
+def test_a_kernel_beyond_a_limit_fails(name, change, reason):
+    values = {field: getattr(GOOD, field) for field in GOOD.__slots__}
+    assert list(broken(BY_NAME[name], Resources(**{**values, **change}), "bf16", "sm_89")) == [reason]
+    assert list(broken(BY_NAME[name], GOOD, "bf16", "sm_89")) == []
+
+
+def test_a_name_that_is_none_is_refused():
+    with pytest.raises(UsageError, match="unknown architecture sm_70"):
+        Choice(architectures=["sm_70"])
+    with pytest.raises(UsageError, match="unknown dtype fp8"):
+        Choice(dtypes=["fp8"])
+
+
+def test_a_device_is_measured_against_its_own_copy_rate(monkeypatch):
+    monkeypatch.setattr(kernels, "OPS", [dataclasses.replace(op, real=op.cases[:1]) for op in OPS])
+    monkeypatch.setattr(kernels, "copy_rate", lambda device: 10.0)
+    monkeypatch.setattr(kernels, "measure", functools.partial(bandwidth.measure, rotated=1))
+    rows = kernels.measure_all(Choice(dtypes=["fp32"]), torch.device("cpu"))
+    assert [row["op"] for row in rows] == list(BY_NAME)
+    assert all(0 <= row["error"] <= row["tolerance"] and row["failed"] == [] for row in rows)
+    assert all(row["copy_share"] == row["gb_s"] / 10.0 > 0 for row in rows)
+    assert [len(line) for line in kernels.lines(rows, kernels.MEASURED)] == [len(kernels.MEASURED)] * len(rows)
+
+
+def test_a_copy_moves_every_byte_twice(monkeypatch):
+    monkeypatch.setattr(bandwidth, "each", lambda calls, device: [2.0])
+    assert bandwidth.copy_rate(torch.device("cpu"), size=4096) == 2 * 4096 / 2.0 / 1e9
