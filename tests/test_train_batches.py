@@ -26,8 +26,25 @@ POOL = (torch.arange(12)[:, None] * 100 + torch.arange(20))[..., None, None, Non
 STEPS = 300
 
 
-def draw(method: str, step: int, windows: int = 4) -> tuple[Batch, list[str], Tensor]:
-    return draw_batch(Recipe(method, DIAGONAL, windows), CLIPS, POOL, step)
+def draw(method: str, step: int, windows: int = 4, wear: float = 0.0) -> tuple[Batch, list[str], Tensor]:
+    return draw_batch(Recipe(method, DIAGONAL, windows, wear=wear), CLIPS, POOL, step)
+
+
+def test_only_the_overlap_is_worn_by_a_little_in_half_the_samples():
+    strengths = []
+    for step in range(STEPS):
+        fresh, used = (draw("pa", step, wear=wear)[0] for wear in (0.0, 0.15))
+        assert torch.equal(used.latents[:, used.clean :], fresh.latents[:, used.clean :])
+        if used.clean:
+            strengths += (used.latents - fresh.latents)[:, : used.clean].flatten(1).std(dim=1).tolist()
+    worn = [s for s in strengths if s > 0]
+    assert 0.4 < len(worn) / len(strengths) < 0.6
+    assert 0.1 < max(worn) < 0.4  # four numbers each: their deviation strays
+
+
+@pytest.mark.parametrize("method", ["base", "rw"])
+def test_without_an_overlap_nothing_is_worn(method):
+    assert torch.equal(draw(method, 3)[0].latents, draw(method, 3, wear=0.15)[0].latents)
 
 
 @pytest.mark.parametrize("method", METHODS)

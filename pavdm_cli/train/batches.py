@@ -18,12 +18,13 @@ METHODS = ("base", "pa", "rw")
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How batches are drawn: method base, pa or rw; the diagonal; how many windows a step."""
+    """How batches are drawn: method base, pa or rw; the diagonal; how many windows a step; how worn overlaps are."""
 
     method: str
     diagonal: Diagonal
     windows: int = 16
     seed: int = 0
+    wear: float = 0.15
 
 
 def draw_batch(recipe: Recipe, clips: Clips, pool: Tensor, step: int) -> tuple[Batch, list[str], Tensor]:
@@ -33,6 +34,7 @@ def draw_batch(recipe: Recipe, clips: Clips, pool: Tensor, step: int) -> tuple[B
     indices = [draw.randrange(len(pool)) for _ in range(recipe.windows)]
     times, clean = _times(recipe, draw, noise_draw)
     latents = _cut(pool, indices, times.shape[1], draw)
+    latents[:, :clean] += wear(latents[:, :clean], recipe.wear, noise_draw)
     noise = torch.randn(latents.shape, generator=noise_draw)
     counted = torch.ones_like(times)
     if recipe.method == "pa":
@@ -41,6 +43,15 @@ def draw_batch(recipe: Recipe, clips: Clips, pool: Tensor, step: int) -> tuple[B
         counted = (times > 0).to(times)
     dropped = torch.tensor([draw.random() < CAPTION_DROPOUT for _ in indices])
     return Batch(latents, noise, times, counted, clean), captions(clips, indices, draw), dropped
+
+
+def wear(overlap: Tensor, most: float, draw: torch.Generator) -> Tensor:  # (B, C, ...), same shape out
+    """Noise for the clean overlap, up to `most` in half of the samples: what a model made itself is never quite clean.
+
+    Without it errors pile up in a long video, since an overlap taken from a real clip is always right.
+    """
+    strength = most * (2 * torch.rand(len(overlap), generator=draw) - 1).clamp_min(0)
+    return strength.view(-1, *[1] * (overlap.dim() - 1)) * torch.randn(overlap.shape, generator=draw)
 
 
 def _times(recipe: Recipe, draw: random.Random, noise_draw: torch.Generator) -> tuple[Tensor, int]:
