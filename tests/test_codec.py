@@ -139,16 +139,28 @@ def test_training_weighs_object_pixels_and_nudges_latents():
     assert not torch.equal(weighed, inside)
     codes = codec.code(picture.frames.flatten(0, 1))
     noise = torch.randn(codes.shape, generator=torch.Generator().manual_seed(0))
-    error = codec.picture(codes + training.LATENT_NOISE * noise) - picture.frames.flatten(0, 1)
-    cost = (error.abs() + 4 * error.square()).mean(1)
-    weight = 1 + (training.OBJECT_WEIGHT - 1) * picture.mask.flatten(0, 1)
-    torch.testing.assert_close(weighed, (cost * weight).sum() / weight.sum())
+    error = codec.picture(codes + training.LATENT_NOISE * noise).view_as(picture.frames) - picture.frames
+    weight = 1 + (training.OBJECT_WEIGHT - 1) * picture.mask
+    still = ((error.abs() + 4 * error.square()).mean(2) * weight).sum() / weight.sum()
+    moving = ((error[:, 1] - error[:, 0]).abs().mean(1) * weight[:, 1]).sum() / weight[:, 1].sum()
+    torch.testing.assert_close(weighed, still + training.MOTION_WEIGHT * moving)
+
+
+def test_a_frozen_encoder_keeps_its_latents_while_the_decoder_learns():
+    codec, picture = tiny_codec().train(), training.batch(Frames(SIZE, batch=2), step=0)
+    codec.encoder.requires_grad_(False)
+    before, latents = codec.normalise.running_mean.clone(), codec.eval().encode(picture.frames)
+    training.loss(codec.train(), picture, torch.Generator().manual_seed(0)).backward()
+    assert torch.equal(codec.normalise.running_mean, before)
+    assert torch.equal(codec.eval().encode(picture.frames), latents)
+    assert all(p.grad is None for p in codec.encoder.parameters())
+    assert all(p.grad is not None for p in codec.decoder.parameters())
 
 
 def test_training_frames_are_a_function_of_the_step_and_no_scene_comes_twice(monkeypatch):
     frames, seeds = Frames(SIZE, batch=3), list[int]()
     first, again = (training.batch(frames, step) for step in (4, 4))
-    assert first.frames.shape == (3, 1, 3, *SIZE)
+    assert first.frames.shape == (3, 2, 3, *SIZE)
     assert torch.equal(first.frames, again.frames)
     monkeypatch.setattr(training, "sample_scene", lambda seed: seeds.append(seed) or sample_scene(seed))
     for step in range(5):

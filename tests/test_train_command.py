@@ -169,6 +169,7 @@ WRONG = {
     "no such weights": (["codec", "--init", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
     "an unknown device": (["codec", "--device", "tpu"], 2, "--device must be auto, cpu, cuda or mps, got 'tpu'"),
     "a rate below zero": (["codec", "--rate", "-1"], 2, "Invalid value for '--rate'"),
+    "no latents to keep": (["codec", "--keep-latents"], 2, "--keep-latents needs latents to keep"),
     "no steps": (["codec", "--steps", "0"], 2, "Invalid value for '--steps'"),
     "another part's weights": (
         ["codec", "--init", "{files}/denoiser.safetensors"],

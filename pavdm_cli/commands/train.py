@@ -21,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="Train the embedded model on its pa
 Folder = Annotated[Path, typer.Option(help="Checkpoints, log, sheets and weights; a run goes on from what is there.")]
 StepCount = Annotated[int, typer.Option(min=1, help="Steps in all; the rate falls to zero over the last third.")]
 Rate = Annotated[float, typer.Option(min=0, help="Learning rate.")]
-Batch = Annotated[int, typer.Option(min=1, help="Frames (codec) or windows (denoiser) a step.")]
+Batch = Annotated[int, typer.Option(min=1, help="Pairs of frames (codec) or windows (denoiser) a step.")]
 Detail = Annotated[float, typer.Option(min=0, max=1, help="How rich the painted world is: 0.3 suits a CPU.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch likes.")]
@@ -33,18 +33,21 @@ def codec(
     folder: Folder = Path("runs/codec"),
     steps: StepCount = 4000,
     rate: Rate = 0.0015,
-    batch: Batch = 32,
+    batch: Batch = 16,
     detail: Detail = 0.3,
     init: Annotated[Path | None, typer.Option(help="Weights to start from: a codec.safetensors.")] = None,
+    keep_latents: Annotated[
+        bool, typer.Option("--keep-latents", help="Train the decoder alone: denoisers made for --init still fit.")
+    ] = False,
     device: Device = "auto",
     threads: Threads = 0,
     sheet_minutes: SheetMinutes = 10.0,
 ) -> None:
-    """Train the codec on single frames; prints the path of codec.safetensors."""
+    """Train the codec on pairs of frames; prints the path of codec.safetensors."""
     from pavdm_cli.train import runs
 
     settings = runs.Settings(folder, steps, rate, batch, detail, init, device, threads, sheet_minutes)
-    _run(lambda: runs.codec_task(settings), settings)
+    _run(lambda: runs.codec_task(settings, keep_latents), settings)
 
 
 @app.command()

@@ -67,11 +67,14 @@ def run(task: Task, settings: Settings, report: Report) -> Path:
     return train(task, plan, settings.folder, report)
 
 
-def codec_task(settings: Settings) -> CodecTask:
-    """The codec, on frames painted as they are needed."""
+def codec_task(settings: Settings, keep_latents: bool = False) -> CodecTask:
+    """The codec, on frames painted as they are needed; with `keep_latents` its decoder alone. Raises: UsageError."""
+    if keep_latents and not settings.init:
+        raise UsageError("--keep-latents needs latents to keep", "give --init codec.safetensors")
     model = _start(_fresh_codec, settings, store.load_codec)
+    model.encoder.requires_grad_(not keep_latents)
     spec = MODELS["pocket"]
-    frames = Frames(size=spec.size, detail=settings.detail, batch=settings.batch)
+    frames = Frames(spec.size, settings.detail, settings.batch, spec.fps)
     return CodecTask(model.to(memory_format=torch.channels_last), frames, settings.about)  # type: ignore[call-overload]
 
 
