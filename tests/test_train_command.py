@@ -14,6 +14,7 @@ from tiny import CODEC, POCKET, randomised
 from torch import Tensor
 
 from pavdm_cli import app, ui
+from pavdm_cli.errors import UsageError
 from pavdm_cli.models import store
 from pavdm_cli.models.pocket import Pocket
 from pavdm_cli.models.pocket_codec import PocketCodec
@@ -164,12 +165,16 @@ def test_speed_and_time_left_of_a_resumed_run_are_its_own(monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines() == lines
 
 
+def test_latents_to_keep_must_be_given(tmp_path):
+    with pytest.raises(UsageError, match="--keep-latents needs latents to keep"):
+        runs.codec_task(runs.Settings(tmp_path, steps=1, rate=0.1, batch=1), keep_latents=True)
+
+
 WRONG = {
     "an unknown method": (["denoiser", "--method", "fast"], 2, "--method must be one of base, pa, rw, got 'fast'"),
     "no such weights": (["codec", "--init", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
     "an unknown device": (["codec", "--device", "tpu"], 2, "--device must be auto, cpu, cuda or mps, got 'tpu'"),
     "a rate below zero": (["codec", "--rate", "-1"], 2, "Invalid value for '--rate'"),
-    "no latents to keep": (["codec", "--keep-latents"], 2, "--keep-latents needs latents to keep"),
     "no steps": (["codec", "--steps", "0"], 2, "Invalid value for '--steps'"),
     "another part's weights": (
         ["codec", "--init", "{files}/denoiser.safetensors"],
