@@ -1,0 +1,48 @@
+"""Peak memory of a short and a long video, each in a process of its own; a row to benchmarks/results/memory.jsonl."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pavdm_cli.bench.env import environment
+
+HERE = Path(__file__).parent
+PROMPT = "a red balloon drifting over green hills at sunset"
+WITHIN = 1.05  # of the short video's peak
+
+
+def main() -> None:
+    """Print the peaks; the exit code is 1 if the long video's is more than 5 % above the short one's."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, nargs=2, default=[10.0, 600.0], metavar=("SHORT", "LONG"))
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "memory.jsonl")
+    given = parser.parse_args()
+    short, long = (peak(seconds, given.threads) for seconds in given.seconds)
+    row = {"schema": "pavdm.memory/1", **environment(), "prompt": PROMPT, "seed": 7, "threads": given.threads}
+    row |= {"seconds": given.seconds, "peak_mb": [round(short), round(long)], "ratio": round(long / short, 4)}
+    with given.results.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(f"{short:.0f} MB for {given.seconds[0]:g} s, {long:.0f} MB for {given.seconds[1]:g} s: {long / short:.3f}")
+    sys.exit(0 if long <= WITHIN * short else 1)
+
+
+def peak(seconds: float, threads: int) -> float:
+    """The most a `pavdm generate` of this length holds, in MB; Linux and macOS."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["generate", PROMPT, "--seed", "7", "--seconds", f"{seconds:g}", "--threads", str(threads)]
+        made = subprocess.Popen([sys.executable, "-m", "pavdm_cli", *words, "-o", str(Path(folder, "video.mp4"))])
+        _, status, used = os.wait4(made.pid, 0)
+    if status:
+        sys.exit(f"pavdm generate failed with {os.waitstatus_to_exitcode(status)}")
+    return used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+if __name__ == "__main__":
+    main()
