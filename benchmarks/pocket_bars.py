@@ -136,7 +136,7 @@ def wanted_of(part: str, given: argparse.Namespace) -> Wanted:
 def rhythm_of(given: argparse.Namespace) -> Rhythm:
     """Of the model's videos."""
     spec = Sampling().spec
-    return Rhythm(spec.chunk * spec.frames_per_latent, spec.fps)
+    return Rhythm(spec.frames(spec.chunk), spec.fps)
 
 
 def sheet(path: Path, videos: Sequence[Video], columns: int = 10) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -17,7 +18,7 @@ from pavdm_cli import __version__
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.load import Loaded, check_prompt, load, pick_device
 from pavdm_cli.models.pixels import to_bytes
-from pavdm_cli.noise import linear_sigmas, seeded_noise
+from pavdm_cli.noise import linear_sigmas, seeded_noise, warp_ratio, warped_sigmas
 from pavdm_cli.request import Request, Sampling
 from pavdm_cli.sampler import State, from_clip, from_noised, sample
 from pavdm_cli.schedule import METHODS, Schedule
@@ -51,14 +52,15 @@ class Job:
     notes: tuple[str, ...]
 
     @property
-    def frames_per_chunk(self) -> int:
-        """Frames that leave the window at a time."""
-        return self.schedule.chunk * self.spec.frames_per_latent
+    def frames_per_chunk(self) -> Fraction:
+        """Frames that leave the window at a time; no whole number where a chunk is no whole group of the codec."""
+        latents, frames = self.spec.group
+        return Fraction(self.schedule.chunk * frames, latents)
 
     @property
     def chunks(self) -> int:
         """Chunks to make: the last may be cut."""
-        return -(-self.frames // self.frames_per_chunk)
+        return -(-self.spec.latents(self.frames) // self.schedule.chunk)
 
     @property
     def steps(self) -> int:
@@ -68,10 +70,12 @@ class Job:
 
 def plan(request: Request) -> Job:
     """Decide everything that needs no weights, so that bad values fail before any work. Raises: UsageError."""
-    spec, settings = request.sampling.spec, settle(request.sampling)
+    spec, settings = request.spec, settle(request.sampling)
     wordless = request.extension is not None and not request.prompt
     notes = (
-        ["no prompt: continued without words; --prompt says what to show"] if wordless else check_prompt(request.prompt)
+        ["no prompt: continued without words; --prompt says what to show"]
+        if wordless
+        else check_prompt(spec, request.prompt)
     )
     schedule = METHODS[settings.method](settings.steps, settings.window, settings.chunk, settings.overlap)
     notes += [schedule.note] if schedule.note else []
@@ -102,9 +106,17 @@ def open_model(job: Job) -> Loaded:
     return load(job.spec, device)
 
 
+def sigmas_of(job: Job) -> Tensor:
+    """Noise fraction of levels 0 to `steps`, as the model's timesteps are spaced."""
+    if not job.spec.scaled:
+        return linear_sigmas(job.schedule.steps)
+    seen = min(job.schedule.window, job.spec.window) + job.schedule.overlap
+    return warped_sigmas(job.schedule.steps, warp_ratio(*job.spec.size, job.spec.frames(seen)))
+
+
 def latents(job: Job, model: Loaded, start: State | None = None) -> Iterator[Tensor]:
     """Finished chunks of latents, (1, chunk, C, h, w)."""
-    sigmas = linear_sigmas(job.schedule.steps).to(model.device)
+    sigmas = sigmas_of(job).to(model.device)
     denoiser = model.bind(job.prompt, job.schedule, sigmas, job.settings.guidance)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
     yield from sample(job.schedule, denoiser, noise, sigmas, chunks=job.chunks, start=start)
@@ -113,10 +125,21 @@ def latents(job: Job, model: Loaded, start: State | None = None) -> Iterator[Ten
 def frames(job: Job, model: Loaded, start: State | None = None) -> Iterator[Pixels]:
     """The video's frames, (n, H, W, 3) bytes at a time, exactly as many as asked for."""
     left = job.frames
-    for chunk in latents(job, model, start):
+    for chunk in regrouped(latents(job, model, start), job.spec.group[0]):
         pixels = decode(model, chunk)[:left]
         left -= len(pixels)
         yield pixels
+
+
+def regrouped(chunks: Iterable[Tensor], group: int) -> Iterator[Tensor]:
+    """The same latents, (1, T, C, h, w), in runs of whole groups of the codec; what is left at the end is dropped."""
+    kept: list[Tensor] = []
+    for chunk in chunks:
+        latents = torch.cat([*kept, chunk], dim=1)
+        whole = latents.shape[1] // group * group
+        kept = [latents[:, whole:]]
+        if whole:
+            yield latents[:, :whole]
 
 
 @torch.no_grad()
@@ -129,7 +152,7 @@ def decode(model: Loaded, chunk: Tensor) -> Pixels:  # (1, T, C, h, w) -> (n, H,
 def start_from(job: Job, model: Loaded, clip: Tensor, noised: bool) -> State:
     """Where sampling goes on from a clip (n, 3, H, W), 0 to 1: after its last chunk, or from its last window noised."""
     given = model.codec.encode(clip[None].to(model.device))
-    sigmas = linear_sigmas(job.schedule.steps).to(model.device)
+    sigmas = sigmas_of(job).to(model.device)
     if not noised:
         return from_clip(job.schedule, given, sigmas)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())

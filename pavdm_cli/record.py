@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -42,7 +43,9 @@ def record(job: Job, model: Loaded, output: Output, watch: Watch) -> Made:
     assert output.path
     about = recipe(job, model) | {"crf": output.crf}
     height, width = job.spec.size
-    encoding = Encoding(crf=output.crf, gop=job.frames_per_chunk, ffmpeg=output.ffmpeg, encoder=output.encoder)
+    encoding = Encoding(
+        crf=output.crf, gop=math.ceil(job.frames_per_chunk), ffmpeg=output.ffmpeg, encoder=output.encoder
+    )
     with VideoWriter(output.path, width, height, job.spec.fps, about, encoding) as writer:
         for chunk in frames(job, model):
             writer.write(chunk)
@@ -80,11 +83,12 @@ def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch
 def read_start(job: Job, model: Loaded, source: Source) -> State:
     """What the model reads of the video's end: its last chunk, or as much of its last window as it has."""
     noised = source.extension.start == "noised"
-    wanted = (job.schedule.overlap + (job.schedule.capacity - 1) * job.schedule.chunk) * job.spec.frames_per_latent
-    at_hand = int(source.video.duration * job.spec.fps) // job.frames_per_chunk * job.frames_per_chunk
-    least = max(job.schedule.overlap, job.schedule.chunk) * job.spec.frames_per_latent
+    spec, chunk = job.spec, job.schedule.chunk
+    wanted = spec.frames(job.schedule.overlap + (job.schedule.capacity - 1) * chunk)
+    at_hand = int(source.video.duration * spec.fps) // spec.frames(chunk) * spec.frames(chunk)
+    least = spec.frames(max(job.schedule.overlap, chunk))
     count = max(least, min(wanted, at_hand)) if noised else least
-    clip = from_bytes(tail(source.video, Fraction(job.spec.fps), count, job.spec.size))
+    clip = from_bytes(tail(source.video, Fraction(spec.fps), count, spec.size))
     return start_from(job, model, clip, noised)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -74,23 +74,22 @@ class Request:
     extension: Extension | None = None
 
     def __post_init__(self) -> None:
-        spec = self.sampling.spec
+        spec = self.spec
         if self.seconds is not None and self.frames is not None:
             raise UsageError("--seconds and --frames were both given", "give one of them")
         if self.count < 1 or self.count > LONGEST * spec.fps:
             raise UsageError(f"cannot make a video of {self.count} frames", "ask for 1 frame to 24 hours")
-        if self.fps is not None and self.fps != spec.fps:
-            raise UsageError(
-                f"{spec.name} was trained at {spec.fps} frames/s, got {self.fps:g}", f"use --fps {spec.fps}"
-            )
-        if self.size is not None and self.size != spec.size:
-            height, width = spec.size
-            raise UsageError(
-                f"{spec.name} was trained at {width}x{height}, got {self.size[1]}x{self.size[0]}",
-                f"use --size {width}x{height}",
-            )
         if not 0 <= self.output.crf <= 51:
             raise UsageError(f"--crf must be 0 to 51, got {self.output.crf}", "18 is nearly lossless, 28 small")
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model at the size and rate asked for. Raises: UsageError."""
+        spec = self.sampling.spec
+        size, fps = self.size or spec.size, spec.fps if self.fps is None else self.fps
+        spec.check_size(size)
+        spec.check_rate(fps)
+        return replace(spec, size=size, fps=int(fps))
 
     @property
     def count(self) -> int:
@@ -98,7 +97,7 @@ class Request:
         if self.frames is not None:
             return self.frames
         seconds = 10.0 if self.seconds is None else self.seconds
-        return round(seconds * self.sampling.spec.fps) if abs(seconds) < 1e9 else -1
+        return round(seconds * self.spec.fps) if abs(seconds) < 1e9 else -1
 
 
 def parse_size(text: str) -> tuple[int, int]:

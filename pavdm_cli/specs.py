@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pavdm_cli.errors import ModelError
+from pavdm_cli.errors import ModelError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,17 +14,23 @@ class ModelSpec:
 
     name: str
     about: str
+    family: str  # which parts it is made of: models/load.py reads it
     licence: str
-    folder: Path
+    folder: Path  # of its weights; one that is not absolute is in the folder of downloaded models
     size: tuple[int, int]  # pixels, height and width
     fps: int
-    frames_per_latent: int
+    group: tuple[int, int]  # latents, and the frames that its codec makes of them, together
     window: int  # noisy latents
     chunk: int  # latents
     steps: int  # of sampling, unless asked otherwise
     trained_steps: int  # the levels it was trained at: sampling may take every second or third of them
     guidance: float
     method: str  # the one it was trained for
+    sides: int = 0  # both sides of a picture are multiples of this; 0: `size` and no other
+    longest: int = 0  # pixels, of a side
+    rates: tuple[int, int] = (0, 0)  # slowest and fastest; (0, 0): `fps` and no other
+    scaled: bool = False  # its timesteps and positions follow the size of the picture and the length of the window
+    causal: bool = True  # trained so that clean frames see only clean ones: what they give is computed once a shift
 
     @property
     def codec(self) -> Path:
@@ -36,24 +42,51 @@ class ModelSpec:
         """The weights of the text encoder and the transformer."""
         return self.folder / "denoiser.safetensors"
 
+    def frames(self, latents: int) -> int:
+        """Frames of the smallest groups that hold so many latents."""
+        return -(-latents // self.group[0]) * self.group[1]
 
-MODELS = {
-    "pocket": ModelSpec(
-        name="pocket",
-        about="the embedded model: a small painted world, on any CPU, with no download",
-        licence="Apache-2.0",
-        folder=Path(__file__).parent / "weights" / "pocket",
-        size=(64, 96),
-        fps=8,
-        frames_per_latent=2,
-        window=12,
-        chunk=2,
-        steps=12,
-        trained_steps=24,
-        guidance=1.5,
-        method="pa",
-    )
-}
+    def latents(self, frames: int) -> int:
+        """Latents of the smallest groups that hold so many frames."""
+        return -(-frames // self.group[1]) * self.group[0]
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Refuse a size (height, width) the model cannot make. Raises: UsageError."""
+        height, width = self.size
+        own, asked = f"{width}x{height}", f"{size[1]}x{size[0]}"
+        if not self.sides and size != self.size:
+            raise UsageError(f"{self.name} makes {own} pixels, got {asked}", f"use --size {own}")
+        if self.sides and any(side % self.sides or not 8 * self.sides <= side <= self.longest for side in size):
+            sides = f"{8 * self.sides} to {self.longest}"
+            raise UsageError(
+                f"{self.name} makes sides of {sides} in multiples of {self.sides}, got {asked}", f"try --size {own}"
+            )
+
+    def check_rate(self, fps: float) -> None:
+        """Refuse frames a second the model cannot make. Raises: UsageError."""
+        slowest, fastest = self.rates if any(self.rates) else (self.fps, self.fps)
+        if not slowest <= fps <= fastest or fps % 1:
+            made = f"{slowest}" if slowest == fastest else f"{slowest} to {fastest} whole"
+            raise UsageError(f"{self.name} makes {made} frames/s, got {fps:g}", f"use --fps {self.fps}")
+
+
+POCKET = ModelSpec(
+    name="pocket",
+    about="the embedded model: a small painted world, on any CPU, with no download",
+    family="pocket",
+    licence="Apache-2.0",
+    folder=Path(__file__).parent / "weights" / "pocket",
+    size=(64, 96),
+    fps=8,
+    group=(1, 2),
+    window=12,
+    chunk=2,
+    steps=12,
+    trained_steps=24,
+    guidance=1.5,
+    method="pa",
+)
+MODELS = {POCKET.name: POCKET}
 
 
 def find(name: str) -> ModelSpec:

@@ -162,13 +162,13 @@ SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), wind
 
 @pytest.fixture(scope="module")
 def loaded(pocket: Pocket) -> Loaded:
-    return Loaded(SPEC, tiny_codec(), pocket, torch.device("cpu"), "digest")
+    return Loaded(SPEC, tiny_codec(), pocket.stdit, pocket, torch.device("cpu"), "digest")
 
 
 def passes(loaded: Loaded, schedule: Schedule, guidance: float) -> tuple[Tensor, list[tuple[int, int]]]:
     """A short video of one prompt, and (batch, latents) of every pass through the network."""
     seen: list[tuple[int, int]] = []
-    hook = loaded.denoiser.stdit.register_forward_hook(lambda _m, given, out: seen.append(tuple(given[0].shape[:2])))
+    hook = loaded.denoiser.register_forward_hook(lambda _m, given, out: seen.append(tuple(given[0].shape[:2])))
     sigmas = linear_sigmas(schedule.steps).double()
     denoiser = loaded.bind(PROMPTS[0], schedule, sigmas, guidance)
     noise = seeded_noise(1, loaded.noise_shape())

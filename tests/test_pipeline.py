@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +13,11 @@ import torch
 from pavdm_cli import pipeline
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.pixels import from_bytes
+from pavdm_cli.noise import linear_sigmas
 from pavdm_cli.request import Request, Sampling
+from pavdm_cli.schedule import pa
 
+GOLDEN = Path(__file__).parent / "golden"
 PROMPT = "a blue kite circling above the sea by day"
 
 
@@ -52,7 +59,7 @@ def test_making_a_video_leaves_global_randomness_alone(model):
 
 def test_guidance_of_one_is_a_single_pass_and_another_video(model):
     calls = []
-    handle = model.denoiser.stdit.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
+    handle = model.denoiser.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
     video(job_of(4, guidance=1.0), model)
     video(job_of(4), model)
     handle.remove()
@@ -76,3 +83,22 @@ def test_a_prompt_of_no_words_is_for_extend_alone():
 def test_frames_stream_chunk_by_chunk(model):
     sizes = [len(chunk) for chunk in pipeline.frames(job_of(14), model)]
     assert sizes == [4, 4, 4, 2]
+
+
+def test_latents_are_decoded_in_whole_groups_of_the_codec_whatever_the_chunk():
+    chunks = list(torch.arange(13).view(1, 13, 1, 1, 1).split([1, 1, 1, 2, 1, 5, 2], dim=1))
+    runs = [run.flatten().tolist() for run in pipeline.regrouped(chunks, 5)]
+    assert runs == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    assert all(map(torch.equal, pipeline.regrouped(chunks, 1), chunks))
+
+
+def test_levels_follow_size_and_window_only_where_the_model_was_trained_so():
+    job = job_of(4)
+    assert torch.equal(pipeline.sigmas_of(job), linear_sigmas(6))
+    size = (240, 424)
+    spec = replace(job.spec, scaled=True, size=size, group=(5, 17), window=30)
+    paper = replace(job, spec=spec, schedule=pa(30, 30, 5))
+    wanted = torch.tensor(json.loads((GOLDEN / "schedule_paper.json").read_text())["t_transformed_fp32"]) / 1000
+    torch.testing.assert_close(pipeline.sigmas_of(paper)[1:], wanted, rtol=0, atol=1e-6)
+    shorter = replace(job, spec=spec, schedule=pa(30, 10, 5))
+    assert (pipeline.sigmas_of(shorter)[1:-1] < pipeline.sigmas_of(paper)[1:-1]).all()

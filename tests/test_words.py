@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models.load import check_prompt
 from pavdm_cli.models.pocket_text import batch_ids
 from pavdm_cli.models.words import (
     GLUE,
@@ -19,6 +18,7 @@ from pavdm_cli.models.words import (
     PAD,
     VOCABULARY,
     WORDINGS,
+    check_prompt,
     known,
     split,
     surplus,

@@ -20,7 +20,7 @@ from pavdm_cli.bench.ceilings import matrix_rate, synchronise, work
 from pavdm_cli.bench.env import environment, peak_memory
 from pavdm_cli.denoiser import Denoiser
 from pavdm_cli.models.load import Loaded
-from pavdm_cli.noise import linear_sigmas, seeded_noise
+from pavdm_cli.noise import seeded_noise
 from pavdm_cli.pipeline import Job
 from pavdm_cli.request import Output, Request
 from pavdm_cli.sampler import State, sample, walk
@@ -82,7 +82,7 @@ def summary(job: Job, timed: Timed, whole: float, tflop: float, ceiling: float) 
     steps = timed.steps()
     typical = median(steps)
     return {
-        "steady_fps": job.frames_per_chunk / (typical * job.schedule.stride),
+        "steady_fps": float(job.frames_per_chunk) / (typical * job.schedule.stride),
         "end_to_end_fps": job.frames / whole,
         "real_time_factor": job.frames / job.spec.fps / whole,
         "step_p50_ms": 1e3 * typical,
@@ -130,7 +130,7 @@ def step_work(job: Job, model: Loaded) -> float:
 
 
 def _ready(job: Job, model: Loaded) -> tuple[Tensor, Callable[..., Tensor], Denoiser]:
-    sigmas = linear_sigmas(job.schedule.steps).to(model.device)
+    sigmas = pipeline.sigmas_of(job).to(model.device)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
     return sigmas, noise, model.bind(job.prompt, job.schedule, sigmas, job.settings.guidance)
 

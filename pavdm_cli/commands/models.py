@@ -28,7 +28,7 @@ def show(name: Annotated[str, typer.Argument(help="A model's name.")] = "pocket"
     facts = [
         ("what", spec.about),
         ("pixels", f"{_size(spec)} at {spec.fps} frames/s"),
-        ("window", f"{spec.window} latents in chunks of {spec.chunk}, {spec.frames_per_latent} frames a latent"),
+        ("window", f"{spec.window} latents in chunks of {spec.chunk}, {_group(spec)}"),
         ("sampling", f"method {spec.method}, {spec.steps} steps, guidance {spec.guidance:g}"),
         ("weights", f"{_weight(spec)}, {spec.licence}, in {spec.folder}"),
     ]
@@ -38,6 +38,11 @@ def show(name: Annotated[str, typer.Argument(help="A model's name.")] = "pocket"
         for kind, table in WORDINGS.items()
     ]
     ui.show_table("\nwords it knows; semicolons part meanings", ("", ""), words)
+
+
+def _group(spec: ModelSpec) -> str:
+    latents, frames = spec.group
+    return f"{frames} frames in {latents} latents" if latents > 1 else f"{frames} frames a latent"
 
 
 def _size(spec: ModelSpec) -> str:

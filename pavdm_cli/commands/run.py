@@ -61,7 +61,7 @@ def go_on(request: Request, as_json: bool) -> None:
     begun = time.monotonic()
     from pavdm_cli import pipeline, record
 
-    job = pipeline.plan(replace(request, seconds=None, frames=source.frames_to_make(request.sampling.spec.fps)))
+    job = pipeline.plan(replace(request, seconds=None, frames=source.frames_to_make(request.spec.fps)))
     for line in (*notes, *job.notes):
         ui.warn(line)
     with stop_requested() as stopped:

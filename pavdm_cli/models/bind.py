@@ -8,30 +8,34 @@ from torch import Tensor
 from pavdm_cli.denoiser import Bound, Denoiser
 from pavdm_cli.models.stdit import Memory, Modulation, STDiT, Text
 
+Size = tuple[float, float] | None  # pixels, height and width, where positions follow them
+
 
 @torch.no_grad()
 def levels_table(stdit: STDiT, sigmas: Tensor, fps: float) -> Modulation:
     """The modulation of every level of a schedule, computed once a video; sigmas (steps + 1,)."""
     weight = stdit.final_layer.linear.weight
-    return stdit.table(sigmas.to(weight) * 1000, weight.new_tensor(fps))
+    exact = sigmas.to(weight.device, torch.promote_types(sigmas.dtype, weight.dtype)) * 1000
+    return stdit.table(exact.to(weight), weight.new_tensor(fps))
 
 
-def remembering(stdit: STDiT, text: Text, table: Modulation, overlap: int) -> Denoiser:
+def remembering(stdit: STDiT, text: Text, table: Modulation, overlap: int, size: Size = None) -> Denoiser:
     """For a model whose clean frames attend only to clean frames: their keys and values are computed once a shift."""
 
     @torch.no_grad()
     def remember(frames: Tensor, level: int) -> Memory:
-        return stdit.remember(frames, _same(level, frames), table, text)
+        return stdit.remember(frames.to(_weight(stdit)), _same(level, frames), table, text, size)
 
     @torch.no_grad()
     def velocity(window: Tensor, levels: Tensor, memory: Memory | None) -> Tensor:
-        out: Tensor = stdit(window, levels, table, text, memory=memory or Memory(None, overlap))
-        return out
+        shown, memory = window.to(_weight(stdit)), memory or Memory(None, overlap)
+        out: Tensor = stdit(shown, levels, table, text, memory=memory, size=size)
+        return out.to(window)
 
     return Bound(remember, velocity)
 
 
-def recomputing(stdit: STDiT, text: Text, table: Modulation, overlap: int) -> Denoiser:
+def recomputing(stdit: STDiT, text: Text, table: Modulation, overlap: int, size: Size = None) -> Denoiser:
     """For any model: the overlap is shown before the window at every step, and every frame attends to every frame."""
 
     def remember(frames: Tensor, level: int) -> tuple[Tensor, Tensor]:
@@ -40,13 +44,20 @@ def recomputing(stdit: STDiT, text: Text, table: Modulation, overlap: int) -> De
     @torch.no_grad()
     def velocity(window: Tensor, levels: Tensor, memory: tuple[Tensor, Tensor] | None) -> Tensor:
         if memory is None:
-            alone: Tensor = stdit(window, levels, table, text, memory=Memory(None, overlap))
-            return alone
-        frames, shown = memory
-        both: Tensor = stdit(torch.cat([frames, window], dim=1), torch.cat([shown, levels]), table, text)
-        return both[:, frames.shape[1] :]
+            shown = window.to(_weight(stdit))
+            alone: Tensor = stdit(shown, levels, table, text, memory=Memory(None, overlap), size=size)
+            return alone.to(window)
+        frames, rows = memory
+        shown = torch.cat([frames, window], dim=1).to(_weight(stdit))
+        both: Tensor = stdit(shown, torch.cat([rows, levels]), table, text, size=size)
+        return both[:, frames.shape[1] :].to(window)
 
     return Bound(remember, velocity)
+
+
+def _weight(stdit: STDiT) -> Tensor:
+    """A weight, for the device and precision of what the network is shown."""
+    return stdit.x_embedder.proj.weight
 
 
 def _same(level: int, frames: Tensor) -> Tensor:

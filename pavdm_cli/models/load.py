@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,46 +12,78 @@ from pavdm_cli.denoiser import Denoiser, guided, partitioned
 from pavdm_cli.errors import DeviceError, UsageError
 from pavdm_cli.models import store, words
 from pavdm_cli.models.bind import levels_table, recomputing, remembering
-from pavdm_cli.models.pocket import Pocket
-from pavdm_cli.models.pocket_codec import PocketCodec
+from pavdm_cli.models.stdit import STDiT, Text
 from pavdm_cli.schedule import Schedule
 from pavdm_cli.specs import ModelSpec
 
 
+class Codec(Protocol):
+    """Frames to latents and back, in groups of the model's own size (`ModelSpec.group`)."""
+
+    def encode(self, frames: Tensor, /) -> Tensor:
+        """Frames (B, n, 3, H, W), 0 to 1, to latents (B, T, C, h, w)."""
+
+    def decode(self, latents: Tensor, /) -> Tensor:
+        """Latents (B, T, C, h, w), whole groups, to frames (B, n, 3, H, W), 0 to 1."""
+
+
+class TextEncoder(Protocol):
+    """Prompts to what the transformer reads of them."""
+
+    def embed(self, prompts: list[str], /) -> tuple[Tensor, Tensor]:
+        """Token vectors (B, L, width), and which of them belong to the prompt (B, L)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The embedded model, ready to be bound to a prompt."""
+    """A model, ready to be bound to a prompt."""
 
     spec: ModelSpec
-    codec: PocketCodec
-    denoiser: Pocket
+    codec: Codec
+    denoiser: STDiT
+    text: TextEncoder
     device: torch.device
     digest: str
 
     def noise_shape(self, batch: int = 1) -> tuple[int, int, int, int]:
         """Of one latent: (B, C, h, w)."""
         height, width = self.spec.size
-        return batch, self.codec.config.latent_channels, height // 8, width // 8
+        return batch, self.denoiser.config.in_channels, height // 8, width // 8
 
     @torch.no_grad()
     def bind(self, prompt: str, schedule: Schedule, sigmas: Tensor, guidance: float) -> Denoiser:
         """The denoiser of a prompt under a schedule; one pass where guidance is 1 or the prompt is empty."""
         guidance = guidance if prompt else 1.0
-        prompts = [prompt or "a"] * (1 if guidance == 1 else 2)
-        text = self.denoiser.read(prompts, torch.tensor([not prompt, True][: len(prompts)]))
-        stdit = self.denoiser.stdit
-        table = levels_table(stdit, sigmas, self.spec.fps)
-        kept = remembering if not schedule.renoised else recomputing  # what is re-noised changes at every step
-        bound = kept(stdit, text, table, schedule.overlap)
+        text = self.read(prompt, guidance != 1)
+        table = levels_table(self.denoiser, sigmas, self.spec.fps)
+        kept = remembering if self.spec.causal and not schedule.renoised else recomputing
+        size = self.spec.size if self.spec.scaled else None
+        bound = kept(self.denoiser, text, table, schedule.overlap, size)
         bound = bound if guidance == 1 else guided(bound, guidance)
         longest = self.spec.window
         return partitioned(bound, longest) if schedule.window > longest else bound
 
+    def read(self, prompt: str, unconditional: bool) -> Text:
+        """A prompt as the blocks read it, with the null embedding after it if asked, under the prompt's own mask.
+
+        An empty prompt is the null embedding alone, as long as one word.
+        """
+        y, mask = self.text.embed([prompt or "a"])
+        y = y.to(self.denoiser.x_embedder.proj.weight)
+        null = self.denoiser.y_embedder.y_embedding[None, : y.shape[1]].to(y)
+        rows = [y, null] if unconditional else [y if prompt else null]
+        return self.denoiser.encode_text(torch.cat(rows), mask.to(y.device).repeat(len(rows), 1))
+
 
 def load(spec: ModelSpec, device: torch.device) -> Loaded:
     """Read the weights. Raises: ModelError."""
-    codec, denoiser = store.load_codec(spec.codec), store.load_denoiser(spec.denoiser)
-    return Loaded(spec, codec.to(device), denoiser.to(device), device, store.digest(spec.codec, spec.denoiser))
+    codec, pocket = store.load_codec(spec.codec).to(device), store.load_denoiser(spec.denoiser).to(device)
+    return Loaded(spec, codec, pocket.stdit, pocket, device, store.digest(spec.codec, spec.denoiser))
+
+
+def check_prompt(spec: ModelSpec, prompt: str) -> list[str]:
+    """Refuse a prompt the model cannot read; notes on what it leaves out. Raises: UsageError."""
+    return words.check_prompt(prompt)
 
 
 def pick_device(name: str) -> torch.device:
@@ -63,15 +96,3 @@ def pick_device(name: str) -> torch.device:
     if not present[name]:
         raise DeviceError(f"there is no {name} device here", "use --device cpu, or see `pavdm doctor`")
     return torch.device(name)
-
-
-def check_prompt(prompt: str) -> list[str]:
-    """Refuse a prompt the embedded model cannot read; notes on the words it leaves out. Raises: UsageError."""
-    hint = "`pavdm models show pocket` lists the words it knows"
-    if not prompt.strip():
-        raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
-    if not words.understood(prompt):
-        raise UsageError(f"pocket knows none of the words in {prompt!r}", hint)
-    strange, late = words.unknown(prompt), words.surplus(prompt)
-    notes = [f"pocket does not know: {', '.join(strange)}; {hint}"] if strange else []
-    return notes + ([f"pocket reads {words.LENGTH} words; left out: {' '.join(late)}"] if late else [])

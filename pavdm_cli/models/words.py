@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from pavdm_cli.errors import UsageError
+
 TERRAINS = ("hills", "mountains", "dunes", "sea")
 TIMES = ("day", "dawn", "sunset", "night")
 OBJECTS = ("ball", "balloon", "kite", "boat")
@@ -102,3 +104,15 @@ def unknown(text: str) -> list[str]:
 def understood(text: str) -> bool:
     """Whether at least one word that is read means something."""
     return any(word in MEANINGFUL for word in known(text)[:LENGTH])
+
+
+def check_prompt(prompt: str) -> list[str]:
+    """Refuse a prompt the embedded model cannot read; notes on the words it leaves out. Raises: UsageError."""
+    hint = "`pavdm models show pocket` lists the words it knows"
+    if not prompt.strip():
+        raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
+    if not understood(prompt):
+        raise UsageError(f"pocket knows none of the words in {prompt!r}", hint)
+    strange, late = unknown(prompt), surplus(prompt)
+    notes = [f"pocket does not know: {', '.join(strange)}; {hint}"] if strange else []
+    return notes + ([f"pocket reads {LENGTH} words; left out: {' '.join(late)}"] if late else [])
