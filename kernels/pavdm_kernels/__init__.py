@@ -3,6 +3,8 @@
 from pavdm_kernels.dot_product import dot_product
 from pavdm_kernels.euler_step import euler_step
 from pavdm_kernels.gate_residual_modulate import gate_residual_modulate
+from pavdm_kernels.jit import references
+from pavdm_kernels.linear import linear
 from pavdm_kernels.modulate import modulate
 from pavdm_kernels.qk_norm_rope import qk_norm_rope
 from pavdm_kernels.rows import Rows
@@ -14,8 +16,10 @@ __all__ = [
     "dot_product",
     "euler_step",
     "gate_residual_modulate",
+    "linear",
     "modulate",
     "qk_norm_rope",
+    "references",
     "temporal_attention",
     "timestep_embedding",
 ]

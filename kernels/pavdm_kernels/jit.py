@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, cached_property
 from importlib.util import find_spec
 from types import FunctionType
@@ -63,8 +64,29 @@ class Call(NamedTuple):
 
 
 def runs_kernel(x: Tensor) -> bool:
-    """Whether an operation on x is its kernel: on CUDA, in a dtype kernels know, without gradients."""
-    return x.is_cuda and not torch.is_grad_enabled() and x.dtype in DTYPES and installed()
+    """Whether an operation on x is its kernel: on CUDA, in a dtype kernels know, no gradients, not switched off."""
+    return x.is_cuda and not torch.is_grad_enabled() and x.dtype in DTYPES and installed() and fused()
+
+
+class Switch:
+    """How many `references()` blocks are open; a plain attribute, since torch.compile cannot read a ContextVar."""
+
+    depth = 0
+
+
+@contextmanager
+def references() -> Iterator[None]:
+    """Inside the block every operation is its reference in plain torch, wherever it runs."""
+    Switch.depth += 1
+    try:
+        yield
+    finally:
+        Switch.depth -= 1
+
+
+def fused() -> bool:
+    """Whether operations may take their fast form."""
+    return Switch.depth == 0
 
 
 @cache

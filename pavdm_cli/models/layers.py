@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from pavdm_cli.attention import attend
-from pavdm_kernels import Rows, gate_residual_modulate, qk_norm_rope, timestep_embedding
+from pavdm_kernels import Rows, gate_residual_modulate, linear, qk_norm_rope, timestep_embedding
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v (B, T, S, N, K) -> (B, T, S, N * K)
 
@@ -30,6 +29,13 @@ class Frames(NamedTuple):
     level_idx: Tensor  # int32 (T,) or (B, T)
     table: Tensor  # (N, 6, D)
     text_mask: Tensor | None  # bool (B, 1, 1, L), True = attend
+
+
+class Linear(nn.Linear):
+    """A linear layer in the form that is fast where it runs."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., D) -> (..., E)
+        return linear(x, self.weight, self.bias)
 
 
 class NumberEmbedder(nn.Module):
@@ -52,11 +58,11 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int, inner: int, out: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, inner)
-        self.fc2 = nn.Linear(inner, out)
+        self.fc1 = Linear(width, inner)
+        self.fc2 = Linear(inner, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        out: Tensor = self.fc2(linear(x, self.fc1.weight, self.fc1.bias, gelu=True))
         return out
 
 
@@ -86,7 +92,7 @@ class PatchEmbedder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:  # (B, T, C, H, W), padded -> (B, T, S, D)
         _, height, width = self.patch
         patches = rearrange(z, "b t c (h p) (w q) -> b t (h w) (c p q)", p=height, q=width)
-        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+        return linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 def position_embedding(grid: tuple[int, int], scale: float, like: Tensor) -> Tensor:  # -> (S, D)
@@ -133,10 +139,10 @@ class SelfAttention(nn.Module):
     def __init__(self, hidden: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(hidden, 3 * hidden)
+        self.qkv = Linear(hidden, 3 * hidden)
         self.q_norm = Gain(hidden // heads)
         self.k_norm = Gain(hidden // heads)
-        self.proj = nn.Linear(hidden, hidden)
+        self.proj = Linear(hidden, hidden)
 
     def heads_of(self, x: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys, normed and rotated, and values: (B, T, S, N, K) each."""
@@ -154,9 +160,9 @@ class CrossAttention(nn.Module):
     def __init__(self, hidden: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.q_linear = nn.Linear(hidden, hidden)
-        self.kv_linear = nn.Linear(hidden, 2 * hidden)
-        self.proj = nn.Linear(hidden, hidden)
+        self.q_linear = Linear(hidden, hidden)
+        self.kv_linear = Linear(hidden, 2 * hidden)
+        self.proj = Linear(hidden, hidden)
 
     def encode(self, y: Tensor) -> Tensor:  # (B, L, D) -> (B, L, 2, N, K)
         """Keys and values of the projected text."""
@@ -202,7 +208,7 @@ class FinalLayer(nn.Module):
     def __init__(self, hidden: int, out: int) -> None:
         super().__init__()
         self.scale_shift_table = nn.Parameter(torch.zeros(2, hidden))
-        self.linear = nn.Linear(hidden, out)
+        self.linear = Linear(hidden, out)
 
     def rows(self, table: Tensor) -> tuple[Rows, Rows]:  # (N, D)
         """Shift and scale: both come from the same vector of the level."""
