@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pavdm_cli import __version__
+from pavdm_cli.attention import confirm, machine_of
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models.load import Loaded, check_prompt, load, pick_device
+from pavdm_cli.models.load import Loaded, check_prompt, load, pick_device, with_attention
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.noise import linear_sigmas, seeded_noise, warp_ratio, warped_sigmas
 from pavdm_cli.request import Request, Sampling
@@ -69,8 +70,9 @@ class Job:
 
 
 def plan(request: Request) -> Job:
-    """Decide everything that needs no weights, so that bad values fail before any work. Raises: UsageError."""
+    """Decide all that needs no weights, so that bad values fail before any work. Raises: UsageError, DeviceError."""
     spec, settings = request.spec, settle(request.sampling)
+    confirm(request.sampling.engine.attention, machine_of(pick_device(request.sampling.device)))
     wordless = request.extension is not None and not request.prompt
     notes = (
         ["no prompt: continued without words; --prompt says what to show"]
@@ -103,7 +105,7 @@ def open_model(job: Job) -> Loaded:
     device = pick_device(job.sampling.device)
     if job.sampling.threads:
         torch.set_num_threads(job.sampling.threads)
-    return load(job.spec, device)
+    return with_attention(load(job.spec, device), job.sampling.engine.attention)
 
 
 def sigmas_of(job: Job) -> Tensor:
@@ -171,6 +173,8 @@ def recipe(job: Job, model: Loaded) -> dict[str, Any]:
         "weights": model.digest,
         **asdict(job.settings),
         "device": model.device.type,
+        "attention": model.attention.name,
+        "attention_reason": model.attention.reason,
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "av": av.__version__},
     }

@@ -13,6 +13,13 @@ LONGEST = 24 * 3600.0  # seconds of video in one run
 
 
 @dataclass(frozen=True, slots=True)
+class Engine:
+    """How the work is done, where that changes the time it takes and not the picture."""
+
+    attention: str = "auto"  # or the name of a back end
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How to sample; None stands for the model's own value."""
 
@@ -26,6 +33,7 @@ class Sampling:
     seed: int = 0
     device: str = "auto"
     threads: int = 0
+    engine: Engine = Engine()
 
     @property
     def spec(self) -> ModelSpec:

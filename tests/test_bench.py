@@ -19,6 +19,8 @@ def test_a_row_says_what_was_measured_where_and_against_what():
     assert sum(seen) == 40
     assert row["config"]["steps"] == 6
     assert row["env"]["torch"] == torch.__version__
+    assert row["attention"]["name"] == "sdpa"
+    assert "heads of 32" in row["attention"]["reason"]
     summary = row["summary"]
     assert 0 < summary["matrix_share"] < 1.5
     assert summary["step_p50_ms"] <= summary["step_p99_ms"]

@@ -10,9 +10,10 @@ import torch
 from tiny import tiny_codec, tiny_pocket
 from torch import Tensor
 
+from pavdm_cli.attention import Attention, attend
 from pavdm_cli.denoiser import Denoiser
-from pavdm_cli.models.bind import levels_table, recomputing, remembering
-from pavdm_cli.models.load import Loaded
+from pavdm_cli.models.bind import attending, levels_table, recomputing, remembering
+from pavdm_cli.models.load import Loaded, load, with_attention
 from pavdm_cli.models.pocket import Pocket
 from pavdm_cli.models.stdit import Modulation, Text
 from pavdm_cli.noise import linear_sigmas, seeded_noise
@@ -208,6 +209,50 @@ def test_every_method_ends_in_latents_that_depend_on_the_prompt(method, loaded):
         )
     assert all(video.isfinite().all() for video in videos)
     assert (videos[0] - videos[1]).abs().max() > 1e-4
+
+
+class Heard:
+    """An attention back end that counts its calls."""
+
+    def __init__(self) -> None:
+        self.masks: list[bool] = []
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        self.masks.append(mask is not None)
+        return attend(q, k, v, mask)
+
+
+def heard(loaded: Loaded, prompt: str) -> tuple[Tensor, int, int]:
+    """One step, and how often the back end and its stand-in were called."""
+    plain, rest = Heard(), Heard()
+    chosen = replace(loaded, attention=Attention("plain", "for a test", plain, rest, "rest", keys=2))
+    window, levels = latents(4, 4)[:1], torch.tensor([1, 1, 3, 3], dtype=torch.int32)
+    out = chosen.bind(prompt, SCHEDULE, linear_sigmas(8).double(), 1)(window, levels, None)
+    assert not any(plain.masks)
+    assert torch.equal(out, loaded.bind(prompt, SCHEDULE, linear_sigmas(8).double(), 1)(window, levels, None))
+    return out, len(plain.masks), len(rest.masks)
+
+
+def test_space_and_text_are_attended_to_by_the_chosen_back_end(loaded):
+    depth = loaded.denoiser.config.depth
+    _, plain, rest = heard(loaded, PROMPTS[0])
+    assert (plain, rest) == (depth + 2 * depth, 0)  # one over space for each pair, one over the words for each block
+    _, plain, rest = heard(loaded, "ball")
+    assert (plain, rest) == (depth, 2 * depth)
+
+
+def test_a_text_with_padding_goes_to_the_stand_in(pocket):
+    text = pocket.read(["a red ball", "a boat on the sea at night"])
+    assert text.mask is not None
+    plain, rest = Heard(), Heard()
+    attends = attending(text, Attention("plain", "for a test", plain, rest, "rest")).attends
+    assert (attends.space, attends.text) == (plain, rest)
+
+
+def test_what_is_loaded_keeps_its_choice():
+    made = load(MODELS["pocket"], torch.device("cpu"))
+    assert with_attention(made, "auto").attention.name == "sdpa"
+    assert with_attention(made, "sdpa-math").attention.name == "sdpa-math"
 
 
 def test_a_dropped_prompt_reads_as_no_prompt_whatever_its_words(pocket):

@@ -82,6 +82,13 @@ def test_info_as_json_holds_prompt_seed_weights_and_versions(made, tmp_path):
     assert recipe["versions"]["torch"]
 
 
+def test_the_attention_back_end_and_its_reason_are_in_the_file_and_in_the_command(made, tmp_path):
+    recipe = json.loads(pavdm("info", made[0], "--json", folder=tmp_path).stdout)
+    assert recipe["attention"] == "sdpa"
+    assert "cpu, float32, heads of 32" in recipe["attention_reason"]
+    assert "--attention sdpa " in pavdm("info", made[0], folder=tmp_path).stdout.splitlines()[-1]
+
+
 def test_a_taken_name_is_numbered(made):
     done = pavdm("generate", PROMPT, "--frames", "1", "--seed", "5", *QUICK, folder=made[0].parent)
     assert done.stdout.strip().endswith("-5-2.mp4")
@@ -127,6 +134,9 @@ def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
         (("generate", PROMPT, "--seed", "-1"), 2, "seed"),
         (("generate", PROMPT, "--model", "huge"), 5, "pocket"),
         (("generate", PROMPT, "--device", "tpu"), 2, "auto, cpu"),
+        (("generate", PROMPT, "--attention", "magic"), 2, "auto, fa3"),
+        (("generate", PROMPT, "--attention", "flash-attn", "--device", "cpu"), 6, 'pip install "pavdm[flash]"'),
+        (("bench", "throughput", "--attention", "xformers", "--device", "cpu"), 6, 'pip install "pavdm[xformers]"'),
         (("generate", PROMPT, "-o", "video.txt"), 2, ".mp4"),
         (("generate", PROMPT, "--encoder", "h264_nvenc"), 2, "ffmpeg"),
         (("generate", PROMPT, "-o", "nowhere/video.mp4"), 4, "nowhere"),
@@ -201,6 +211,14 @@ def test_every_method_makes_a_video(method, tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(pictures(tmp_path / "v.mp4")) == 3
     assert "comparison" in done.stderr
+
+
+def test_the_doctor_lists_every_attention_back_end_with_a_reason(tmp_path):
+    lines = pavdm("doctor", folder=tmp_path).stdout.splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines if len(line.split()) > 2}
+    for name in ("fa3", "cudnn", "sdpa-flash", "flash-attn", "xformers", "sdpa-efficient", "sdpa-math", "sdpa"):
+        assert rows[name][0] in ("yes", "no")
+        assert len(rows[name]) > 3
 
 
 @pytest.mark.parametrize("words", [("doctor",), ("models", "list"), ("models", "show", "pocket"), ("--version",)])

@@ -22,7 +22,7 @@ from pavdm_cli import __version__
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-ENVIRONMENT_OF_ITS_OWN = {"flash", "xformers"}  # compiled for one torch and one CUDA: no pin suits all
+ENVIRONMENT_OF_ITS_OWN = {"flash", "fa3", "xformers"}  # compiled for one torch and one CUDA: no pin suits all
 
 
 def pins() -> dict[str, str]:

@@ -1,11 +1,11 @@
-"""How long a fresh process takes to its first frame: run as `python -m pavdm_cli.bench.first PROMPT SEED`."""
+"""How long a fresh process takes to its first frame: run as `python -m pavdm_cli.bench.first PROMPT SEED ...`."""
 
 from __future__ import annotations
 
 import sys
 
 from pavdm_cli import pipeline
-from pavdm_cli.request import Request, Sampling
+from pavdm_cli.request import Engine, Request, Sampling
 
 LENGTH = 10.0  # seconds of the video whose first chunk is waited for
 
@@ -17,4 +17,6 @@ def first_frame(prompt: str, sampling: Sampling) -> None:
 
 
 if __name__ == "__main__":
-    first_frame(sys.argv[1], Sampling(seed=int(sys.argv[2]), device=sys.argv[3], threads=int(sys.argv[4])))
+    prompt, seed, device, threads, attention = sys.argv[1:]
+    asked = Sampling(seed=int(seed), device=device, threads=int(threads), engine=Engine(attention))
+    first_frame(prompt, asked)

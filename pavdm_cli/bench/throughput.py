@@ -19,6 +19,7 @@ from pavdm_cli import pipeline, record
 from pavdm_cli.bench.ceilings import matrix_rate, synchronise, work
 from pavdm_cli.bench.env import environment, peak_memory
 from pavdm_cli.denoiser import Denoiser
+from pavdm_cli.errors import PavdmError
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.noise import seeded_noise
 from pavdm_cli.pipeline import Job
@@ -58,6 +59,7 @@ def throughput(request: Request, watch: Callable[[int], None]) -> dict[str, Any]
         "env": environment(),
         "ceilings": {"matrix_tflops": ceiling},
         "config": config(job),
+        "attention": {"name": model.attention.name, "reason": model.attention.reason},
         "samples": {"steady_steps_s": [round(step, 5) for step in timed.steps()], "end_to_end_s": whole},
         "summary": summary(job, timed, whole, step_work(job, model), ceiling)
         | {"first_frame_cold_s": cold, "first_frame_warm_s": warm, "peak_memory_mb": peak_memory()},
@@ -95,9 +97,11 @@ def summary(job: Job, timed: Timed, whole: float, tflop: float, ceiling: float) 
 def cold_start(request: Request) -> float:
     """Seconds from starting a new process to its first frame."""
     sampling = request.sampling
-    words = (request.prompt, str(sampling.seed), sampling.device, str(sampling.threads))
+    words = (request.prompt, str(sampling.seed), sampling.device, str(sampling.threads), sampling.engine.attention)
     begun = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "pavdm_cli.bench.first", *words], check=True)
+    done = subprocess.run([sys.executable, "-m", "pavdm_cli.bench.first", *words], stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise PavdmError("a new process made no frame", (done.stderr.splitlines() or ["it said nothing"])[-1])
     return time.perf_counter() - begun
 
 
@@ -150,6 +154,7 @@ def lines(row: dict[str, Any]) -> list[tuple[str, str]]:
             "end to end, to a file",
             f"{found['end_to_end_fps']:.1f} frames/s, {found['real_time_factor']:.1f}x real time",
         ),
+        ("attention", "{name}: {reason}".format(**row["attention"])),
         ("first frame, new process", f"{found['first_frame_cold_s']:.2f} s"),
         ("first frame, torch imported", f"{found['first_frame_warm_s']:.2f} s"),
         ("step", f"p50 {found['step_p50_ms']:.1f} ms, p99 {found['step_p99_ms']:.1f} ms"),

@@ -10,7 +10,7 @@ import typer
 
 from pavdm_cli.commands import options
 from pavdm_cli.errors import PavdmError
-from pavdm_cli.request import Request, Sampling
+from pavdm_cli.request import Engine, Request, Sampling
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed, beside what the machine can do.")
 
@@ -34,11 +34,13 @@ def throughput(
     guidance: options.Guidance = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
+    attention: options.Attention = "auto",
     as_json: options.Json = False,
     out: Annotated[Path | None, typer.Option(help="Append the row to this .jsonl file.")] = None,
 ) -> None:
     """Frames a second of denoising alone and end to end, time to the first frame, step times, memory."""
-    sampling = Sampling(model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
+    how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
+    sampling = Sampling(*how, Engine(attention))
     _throughput(Request(prompt, seconds, sampling=sampling), as_json, out)
 
 

@@ -6,7 +6,6 @@ import importlib.metadata
 import platform
 import shutil
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from pavdm_cli import __version__, ui
@@ -49,14 +48,15 @@ def _devices() -> list[tuple[str, str]]:
 
 
 def _backends() -> list[tuple[str, str, str]]:
-    import torch
+    from pavdm_cli.attention import BACKENDS, machine_of, order
+    from pavdm_cli.models.load import pick_device
 
-    gpu = torch.cuda.is_available()
-    rows = [("sdpa", "yes", "used: torch's scaled dot product attention, in float32 on a CPU")]
-    for name, module, extra in (("flash-attn 2", "flash_attn", "flash"), ("xformers", "xformers", "xformers")):
-        there = find_spec(module) is not None
-        reason = f'not installed: pip install "pavdm[{extra}]"' if not there else "installed, not used by this version"
-        rows.append((name, "no", reason if gpu else f"needs a CUDA GPU; {reason}"))
+    machine = machine_of(pick_device("auto"))
+    rows = []
+    for name, backend in BACKENDS.items():
+        reasons = "; ".join(filter(None, (backend.fits(machine), backend.probe())))
+        tried = "tried by auto" if name in order(machine) else "when asked for"
+        rows.append((name, "no" if reasons else "yes", reasons or f"{tried}, on {machine}"))
     return rows
 
 

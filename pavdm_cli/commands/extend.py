@@ -10,7 +10,7 @@ import typer
 
 from pavdm_cli.commands import options
 from pavdm_cli.commands.run import go_on, pick_seed
-from pavdm_cli.request import Extension, Output, Request, Sampling
+from pavdm_cli.request import Engine, Extension, Output, Request, Sampling
 
 
 def extend(
@@ -40,6 +40,7 @@ def extend(
     guidance: options.Guidance = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
+    attention: options.Attention = "auto",
     crf: options.Crf = 16,
     as_json: options.Json = False,
     force: options.Force = False,
@@ -48,7 +49,8 @@ def extend(
 
     The model reads the end of INPUT at its own size and rate; its frames are scaled back. INPUT is encoded once.
     """
-    sampling = Sampling(model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
+    how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
+    sampling = Sampling(*how, Engine(attention))
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
     extension = Extension(source, start, only_new, audio)
     go_on(Request(prompt or "", seconds, frames, sampling=sampling, output=wanted, extension=extension), as_json)

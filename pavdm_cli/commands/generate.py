@@ -6,7 +6,7 @@ import os
 
 from pavdm_cli.commands import options
 from pavdm_cli.commands.run import make, pick_seed
-from pavdm_cli.request import Output, Request, Sampling, parse_size
+from pavdm_cli.request import Engine, Output, Request, Sampling, parse_size
 
 
 def generate(
@@ -26,6 +26,7 @@ def generate(
     fps: options.Fps = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
+    attention: options.Attention = "auto",
     crf: options.Crf = 18,
     encoder: options.Encoder = "",
     as_json: options.Json = False,
@@ -35,6 +36,7 @@ def generate(
 
     The file plays while it grows. Ctrl-C finishes the chunk and keeps what is done.
     """
-    sampling = Sampling(model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
+    how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
+    sampling = Sampling(*how, Engine(attention))
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder)
     make(Request(prompt, seconds, frames, parse_size(size) if size else None, fps, sampling, wanted), as_json)

@@ -45,8 +45,8 @@ def command(recipe: dict[str, Any]) -> str:
 
 
 SAME = (
-    *("frames", "seed", "model", "method", "steps", "window", "chunk", "guidance", "device", "threads", "crf"),
-    *("start", "audio"),
+    *("frames", "seed", "model", "method", "steps", "window", "chunk", "guidance", "device", "attention", "threads"),
+    *("crf", "start", "audio"),
 )
 
 

@@ -37,6 +37,9 @@ Guidance = Annotated[
     float | None, typer.Option(help="How strongly to follow the prompt; 1 is not at all more.", rich_help_panel=HOW)
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=HOW)]
+Attention = Annotated[
+    str, typer.Option(help="auto, or one of the back ends that `pavdm doctor` lists.", rich_help_panel=HOW)
+]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch likes.", rich_help_panel=HOW)]
 Out = Annotated[
     Path | None,

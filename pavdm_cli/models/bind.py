@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pavdm_cli.attention import Attention
 from pavdm_cli.denoiser import Bound, Denoiser
-from pavdm_cli.models.stdit import Memory, Modulation, STDiT, Text
+from pavdm_cli.models.stdit import Attends, Memory, Modulation, STDiT, Text
 
 Size = tuple[float, float] | None  # pixels, height and width, where positions follow them
 
@@ -17,6 +18,12 @@ def levels_table(stdit: STDiT, sigmas: Tensor, fps: float) -> Modulation:
     weight = stdit.final_layer.linear.weight
     exact = sigmas.to(weight.device, torch.promote_types(sigmas.dtype, weight.dtype)) * 1000
     return stdit.table(exact.to(weight), weight.new_tensor(fps))
+
+
+def attending(text: Text, attention: Attention) -> Text:
+    """The same text, read through a back end, or through its stand-in where the text has a mask or a single word."""
+    over_text = attention.over(text.kv[0].shape[1], text.mask is not None)
+    return text._replace(attends=Attends(attention.plain, over_text))
 
 
 def remembering(stdit: STDiT, text: Text, table: Modulation, overlap: int, size: Size = None) -> Denoiser:

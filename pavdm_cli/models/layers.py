@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from pavdm_cli.attention import attend
+from pavdm_cli.attention import Run
 from pavdm_kernels import Rows, gate_residual_modulate, linear, qk_norm_rope, timestep_embedding
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v (B, T, S, N, K) -> (B, T, S, N * K)
@@ -29,6 +29,7 @@ class Frames(NamedTuple):
     level_idx: Tensor  # int32 (T,) or (B, T)
     table: Tensor  # (N, 6, D)
     text_mask: Tensor | None  # bool (B, 1, 1, L), True = attend
+    over_text: Run  # the back end of the cross-attention
 
 
 class Linear(nn.Linear):
@@ -169,7 +170,7 @@ class CrossAttention(nn.Module):
         kv: Tensor = self.kv_linear(y)
         return kv.view(*kv.shape[:-1], 2, self.heads, -1)
 
-    def forward(self, x: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:  # (B, T, S, D)
+    def forward(self, x: Tensor, kv: Tensor, mask: Tensor | None, attend: Run) -> Tensor:  # (B, T, S, D)
         k, v = kv.unbind(2)
         q = self.q_linear(x.flatten(1, 2)).unflatten(-1, (self.heads, -1))
         out: Tensor = self.proj(attend(q, k, v, mask))
@@ -197,7 +198,7 @@ class Block(nn.Module):
         x, h = stream
         _, _, gate, shift, scale, gate_mlp = self.rows(frames.table)
         x = torch.addcmul(x, gate.at(frames.level_idx), self.attn(h, axis))
-        branch = self.cross_attn(x, text, frames.text_mask)
+        branch = self.cross_attn(x, text, frames.text_mask, frames.over_text)
         x, h = gate_residual_modulate(x, branch, frames.level_idx, None, shift, scale)
         return gate_residual_modulate(x, self.mlp(h), frames.level_idx, gate_mlp, *after)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from pavdm_cli.attention import TORCH, Attention, Case, choose, machine_of
 from pavdm_cli.denoiser import Denoiser, guided, partitioned
 from pavdm_cli.errors import DeviceError, UsageError
 from pavdm_cli.models import store, words
-from pavdm_cli.models.bind import levels_table, recomputing, remembering
+from pavdm_cli.models.bind import attending, levels_table, recomputing, remembering
 from pavdm_cli.models.stdit import STDiT, Text
 from pavdm_cli.schedule import Schedule
 from pavdm_cli.specs import ModelSpec
@@ -44,6 +45,7 @@ class Loaded:
     text: TextEncoder
     device: torch.device
     digest: str
+    attention: Attention = TORCH
 
     def noise_shape(self, batch: int = 1) -> tuple[int, int, int, int]:
         """Of one latent: (B, C, h, w)."""
@@ -54,7 +56,7 @@ class Loaded:
     def bind(self, prompt: str, schedule: Schedule, sigmas: Tensor, guidance: float) -> Denoiser:
         """The denoiser of a prompt under a schedule; one pass where guidance is 1 or the prompt is empty."""
         guidance = guidance if prompt else 1.0
-        text = self.read(prompt, guidance != 1)
+        text = attending(self.read(prompt, guidance != 1), self.attention)
         table = levels_table(self.denoiser, sigmas, self.spec.fps)
         kept = remembering if self.spec.causal and not schedule.renoised else recomputing
         size = self.spec.size if self.spec.scaled else None
@@ -79,6 +81,13 @@ def load(spec: ModelSpec, device: torch.device) -> Loaded:
     """Read the weights. Raises: ModelError."""
     codec, pocket = store.load_codec(spec.codec).to(device), store.load_denoiser(spec.denoiser).to(device)
     return Loaded(spec, codec, pocket.stdit, pocket, device, store.digest(spec.codec, spec.denoiser))
+
+
+def with_attention(model: Loaded, wanted: str) -> Loaded:
+    """The same model on the back end that was named, or on the first that fits. Raises: UsageError, DeviceError."""
+    config, weight = model.denoiser.config, model.denoiser.x_embedder.proj.weight
+    case = Case(machine_of(model.device), weight.dtype, config.hidden // config.heads)
+    return replace(model, attention=choose(wanted, case))
 
 
 def check_prompt(spec: ModelSpec, prompt: str) -> list[str]:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from pavdm_cli.attention import attend
+from pavdm_cli.attention import Run, attend
 from pavdm_cli.models.layers import (
     Axis,
     Block,
@@ -60,11 +60,19 @@ class Modulation(NamedTuple):
     final: Tensor  # (N, D)
 
 
+class Attends(NamedTuple):
+    """The back ends that run attention over one frame's tokens, and over the words."""
+
+    space: Run = attend
+    text: Run = attend
+
+
 class Text(NamedTuple):
     """A prompt as the blocks read it."""
 
     kv: tuple[Tensor, ...]  # (B, L, 2, N, K) each: spatial block 0, temporal block 0, spatial block 1, ...
     mask: Tensor | None  # bool (B, 1, 1, L), True = a word; None where all are
+    attends: Attends = Attends()
 
 
 class Memory(NamedTuple):
@@ -141,7 +149,7 @@ class STDiT(nn.Module):
         kvs = [None] * self.config.depth if past is None else past.unbind(0)
         turns = self.rope(start, z.shape[1])
         over = [Axis(partial(over_time, clean=clean, memory=kv), turns) for kv in kvs]
-        h = self.walk(self.embed(z, size), level_idx, table, text, alternate(over))
+        h = self.walk(self.embed(z, size), level_idx, table, text, alternate(over, text.attends.space))
         return self.unpatchify(self.final_layer(h), z.shape[-2:])[:, :, : self.config.in_channels]
 
     def remember(
@@ -155,7 +163,7 @@ class STDiT(nn.Module):
             return temporal_attention(q, k, v)
 
         turns = self.rope(0, overlap.shape[1])
-        axes = alternate([Axis(keep, turns)] * self.config.depth)
+        axes = alternate([Axis(keep, turns)] * self.config.depth, text.attends.space)
         h = self.walk(self.embed(overlap, size), level_idx, table, text, axes[:-1])
         kept.append(torch.stack(self.blocks[-1].attn.heads_of(h, turns)[1:]))
         return Memory(torch.stack(kept), overlap.shape[1])
@@ -170,7 +178,7 @@ class STDiT(nn.Module):
 
     def walk(self, x: Tensor, level_idx: Tensor, table: Modulation, text: Text, axes: Sequence[Axis]) -> Tensor:
         """Runs one block an axis; returns the stream modulated for whatever comes after the last that ran."""
-        blocks, frames = self.blocks, Frames(level_idx, table.block, text.mask)
+        blocks, frames = self.blocks, Frames(level_idx, table.block, text.mask, text.attends.text)
         after = [block.rows(table.block)[:2] for block in blocks] + [self.final_layer.rows(table.final)]
         h = modulate(x, level_idx, *after[0])
         for block, kv, axis, following in zip(blocks, text.kv, axes, after[1:], strict=False):
@@ -185,14 +193,14 @@ class STDiT(nn.Module):
         return z[..., : size[0], : size[1]]
 
 
-def alternate(over: Sequence[Axis]) -> list[Axis]:
+def alternate(over: Sequence[Axis], run: Run) -> list[Axis]:
     """The axis of every block: space before each of the given ones."""
-    return [axis for time in over for axis in (Axis(over_space, None), time)]
+    return [axis for time in over for axis in (Axis(partial(over_space, run=run), None), time)]
 
 
-def over_space(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (B, T, S, N, K) -> (B, T, S, N * K)
+def over_space(q: Tensor, k: Tensor, v: Tensor, *, run: Run) -> Tensor:  # (B, T, S, N, K) -> (B, T, S, N * K)
     """Attention of every frame over its own tokens."""
-    return attend(*(x.flatten(0, 1) for x in (q, k, v))).view(*q.shape[:3], -1)
+    return run(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), None).view(*q.shape[:3], -1)
 
 
 def over_time(q: Tensor, k: Tensor, v: Tensor, *, clean: int, memory: Tensor | None) -> Tensor:
