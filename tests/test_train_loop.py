@@ -28,13 +28,12 @@ from pavdm_cli.train.tasks import CodecTask, DenoiserTask
 STEPS = 6
 PLAN = Plan(STEPS, rate=0.01, warmup=2)
 POOL = torch.randn(4, 5, 4, 2, 3, generator=torch.Generator().manual_seed(1)).half()
-Figures = dict[str, float]
 
 
 class Quiet:
     """Neither judged nor shown, which no test here needs and which takes the time."""
 
-    def judge(self) -> Figures:
+    def judge(self) -> dict[str, float]:
         return {"figure": 1.0}
 
     def sheet(self, path: Path) -> None:
@@ -50,7 +49,7 @@ class TinyDenoiser(Quiet, DenoiserTask):
 
 
 def codec_task() -> TinyCodec:
-    return TinyCodec(randomised(PocketCodec(CODEC)), Frames(SIZE, batch=2), {})
+    return TinyCodec(randomised(PocketCodec(CODEC)), Frames(SIZE, batch=1), {})
 
 
 def denoiser_task(method: str = "pa") -> TinyDenoiser:
@@ -68,14 +67,14 @@ TASKS: dict[str, Callable[[], Any]] = {
 every_task = pytest.mark.parametrize("make", TASKS.values(), ids=TASKS.keys())
 
 
-def ignore(step: int, figures: Figures) -> None:
+def ignore(step: int, figures: dict[str, float]) -> None:
     pass
 
 
 def stop_after(last: int) -> loop.Report:
     """A report that is interrupted after a step."""
 
-    def report(step: int, figures: Figures) -> None:
+    def report(step: int, figures: dict[str, float]) -> None:
         if step == last:
             raise KeyboardInterrupt
 
