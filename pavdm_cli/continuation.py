@@ -52,7 +52,8 @@ def with_prompt(request: Request) -> tuple[Request, list[str]]:
     assert request.extension
     recipe = read_metadata(request.extension.source) or {}
     if "pavdm" not in recipe:
-        return request, [f"{request.sampling.model} knows only its own painted world: it goes on in that style"]
+        spec = request.sampling.spec
+        return request, [f"{spec.name} knows only {spec.world}: it goes on in that style"] if spec.world else []
     return (request if request.prompt else replace(request, prompt=str(recipe.get("prompt", "")))), []
 
 

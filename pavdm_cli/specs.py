@@ -30,6 +30,7 @@ class ModelSpec:
     longest: int = 0  # pixels, of a side
     rates: tuple[int, int] = (0, 0)  # slowest and fastest; (0, 0): `fps` and no other
     scaled: bool = False  # its timesteps and positions follow the size of the picture and the length of the window
+    world: str = ""  # all it knows, where that is little
     causal: bool = True  # trained so that clean frames see only clean ones: what they give is computed once a shift
 
     @property
@@ -85,8 +86,30 @@ POCKET = ModelSpec(
     trained_steps=24,
     guidance=1.5,
     method="pa",
+    world="its own painted world",
 )
-MODELS = {POCKET.name: POCKET}
+OPENSORA = ModelSpec(
+    name="opensora-v1.2",
+    about="Open-Sora v1.2: any prompt, on a GPU; progressive levels as the paper adds them to it",
+    family="opensora",
+    licence="Apache-2.0",
+    folder=Path("opensora-v1.2"),
+    size=(240, 424),
+    fps=24,
+    group=(5, 17),
+    window=30,
+    chunk=5,
+    steps=30,
+    trained_steps=30,
+    guidance=7.0,
+    method="pa",
+    sides=8,
+    longest=1280,
+    rates=(8, 60),
+    scaled=True,
+    causal=False,
+)
+MODELS = {spec.name: spec for spec in (POCKET, OPENSORA)}
 
 
 def find(name: str) -> ModelSpec:

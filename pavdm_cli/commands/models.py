@@ -33,6 +33,8 @@ def show(name: Annotated[str, typer.Argument(help="A model's name.")] = "pocket"
         ("weights", f"{_weight(spec)}, {spec.licence}, in {spec.folder}"),
     ]
     ui.show_table(spec.name, ("", ""), facts)
+    if spec.family != "pocket":
+        return
     words = [
         (kind, "; ".join(", ".join(filter(None, group)) for group in table.values()))
         for kind, table in WORDINGS.items()

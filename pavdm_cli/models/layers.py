@@ -111,12 +111,17 @@ def position_embedding(grid: tuple[int, int], scale: float, like: Tensor) -> Ten
     return torch.cat([column, row], dim=-1).to(like.dtype)
 
 
+def rotary_frequencies(head: int) -> Tensor:  # -> (K / 2,)
+    """Radians a frame of every pair of a head."""
+    return 10000.0 ** (-torch.arange(0, head, 2) / head)
+
+
 class Rope(nn.Module):
     """The rotary frequencies, kept frozen in the state dict."""
 
     def __init__(self, head: int) -> None:
         super().__init__()
-        self.freqs = nn.Parameter(10000.0 ** (-torch.arange(0, head, 2) / head), requires_grad=False)  # (K / 2,)
+        self.freqs = nn.Parameter(rotary_frequencies(head), requires_grad=False)
 
     def forward(self, start: int, frames: int) -> Tensor:  # -> (T, K / 2, 2)
         """Cosine and sine of the angles of consecutive frames, at least float32."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,28 +10,12 @@ from torch import Tensor
 from pavdm_cli.attention import TORCH, Attention, Case, choose, machine_of
 from pavdm_cli.denoiser import Denoiser, guided, partitioned
 from pavdm_cli.errors import DeviceError, UsageError
-from pavdm_cli.models import store, words
+from pavdm_cli.models import opensora, words
 from pavdm_cli.models.bind import attending, levels_table, recomputing, remembering
+from pavdm_cli.models.families import FAMILIES, Codec, TextEncoder
 from pavdm_cli.models.stdit import STDiT, Text
 from pavdm_cli.schedule import Schedule
 from pavdm_cli.specs import ModelSpec
-
-
-class Codec(Protocol):
-    """Frames to latents and back, in groups of the model's own size (`ModelSpec.group`)."""
-
-    def encode(self, frames: Tensor, /) -> Tensor:
-        """Frames (B, n, 3, H, W), 0 to 1, to latents (B, T, C, h, w)."""
-
-    def decode(self, latents: Tensor, /) -> Tensor:
-        """Latents (B, T, C, h, w), whole groups, to frames (B, n, 3, H, W), 0 to 1."""
-
-
-class TextEncoder(Protocol):
-    """Prompts to what the transformer reads of them."""
-
-    def embed(self, prompts: list[str], /) -> tuple[Tensor, Tensor]:
-        """Token vectors (B, L, width), and which of them belong to the prompt (B, L)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +60,11 @@ class Loaded:
         return self.denoiser.encode_text(torch.cat(rows), mask.to(y.device).repeat(len(rows), 1))
 
 
-def load(spec: ModelSpec, device: torch.device) -> Loaded:
-    """Read the weights. Raises: ModelError."""
-    codec, pocket = store.load_codec(spec.codec).to(device), store.load_denoiser(spec.denoiser).to(device)
-    return Loaded(spec, codec, pocket.stdit, pocket, device, store.digest(spec.codec, spec.denoiser))
+def load(spec: ModelSpec, device: torch.device, *, random: bool = False) -> Loaded:
+    """Read the weights; `random` makes some up instead, at full size, to measure speed. Raises: ModelError."""
+    read, make_up = FAMILIES[spec.family]
+    parts = make_up(device) if random else read(spec, device)
+    return Loaded(spec, parts.codec, parts.denoiser, parts.text, device, parts.digest)
 
 
 def with_attention(model: Loaded, wanted: str) -> Loaded:
@@ -92,7 +76,7 @@ def with_attention(model: Loaded, wanted: str) -> Loaded:
 
 def check_prompt(spec: ModelSpec, prompt: str) -> list[str]:
     """Refuse a prompt the model cannot read; notes on what it leaves out. Raises: UsageError."""
-    return words.check_prompt(prompt)
+    return words.check_prompt(prompt) if spec.family == "pocket" else opensora.check_prompt(prompt)
 
 
 def pick_device(name: str) -> torch.device:

@@ -27,6 +27,7 @@ from pavdm_cli.models.layers import (
     Rope,
     TextEmbedder,
     position_embedding,
+    rotary_frequencies,
 )
 from pavdm_kernels import modulate, temporal_attention
 
@@ -191,6 +192,11 @@ class STDiT(nn.Module):
         rows = -(-size[0] // height)
         z = rearrange(patches, "b t (h w) (p q c) -> b t c (h p) (w q)", h=rows, p=height, q=width)
         return z[..., : size[0], : size[1]]
+
+
+def frequencies(config: STDiTConfig) -> Tensor:
+    """The rotary frequencies of a network of this size, which no training changes."""
+    return rotary_frequencies(config.hidden // config.heads)
 
 
 def alternate(over: Sequence[Axis], run: Run) -> list[Axis]:

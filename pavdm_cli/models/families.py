@@ -1,0 +1,69 @@
+"""The families of models: what each is made of, read from its weights or made up."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from pavdm_cli.errors import ModelError
+from pavdm_cli.models import opensora, store
+from pavdm_cli.models.made_up import made_up
+from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, normalisation
+from pavdm_cli.models.pocket import Pocket, PocketConfig
+from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
+from pavdm_cli.models.stdit import STDiT, frequencies
+from pavdm_cli.specs import ModelSpec
+
+
+class Codec(Protocol):
+    """Frames to latents and back, in groups of the model's own size (`ModelSpec.group`)."""
+
+    def encode(self, frames: Tensor, /) -> Tensor:
+        """Frames (B, n, 3, H, W), 0 to 1, to latents (B, T, C, h, w)."""
+
+    def decode(self, latents: Tensor, /) -> Tensor:
+        """Latents (B, T, C, h, w), whole groups, to frames (B, n, 3, H, W), 0 to 1."""
+
+
+class TextEncoder(Protocol):
+    """Prompts to what the transformer reads of them."""
+
+    def embed(self, prompts: list[str], /) -> tuple[Tensor, Tensor]:
+        """Token vectors (B, L, width), and which of them belong to the prompt (B, L)."""
+
+
+class Parts(NamedTuple):
+    """What a model is made of, and a mark of its weights."""
+
+    codec: Codec
+    denoiser: STDiT
+    text: TextEncoder
+    digest: str
+
+
+def _read_pocket(spec: ModelSpec, device: torch.device) -> Parts:
+    codec, pocket = store.load_codec(spec.codec).to(device), store.load_denoiser(spec.denoiser).to(device)
+    return Parts(codec, pocket.stdit, pocket, store.digest(spec.codec, spec.denoiser))
+
+
+def _random_pocket(device: torch.device) -> Parts:
+    config = PocketConfig()
+    codec = made_up(lambda: PocketCodec(CodecConfig()), device, torch.float32, {})
+    pocket = made_up(lambda: Pocket(config), device, torch.float32, {"stdit.rope.freqs": frequencies(config.stdit)})
+    return Parts(codec, pocket.stdit, pocket, "random")
+
+
+def _read_opensora(spec: ModelSpec, device: torch.device) -> Parts:
+    raise ModelError(f"no weights of {spec.name} here", "this version cannot fetch them yet")
+
+
+def _random_opensora(device: torch.device) -> Parts:
+    dtype, config = opensora.precision(device), opensora.XL2
+    denoiser = made_up(lambda: STDiT(config), device, dtype, {"rope.freqs": frequencies(config)})
+    codec = made_up(lambda: OpenSoraVAE(VAEConfig()), device, dtype, normalisation())
+    return Parts(codec, denoiser, opensora.RandomText(config.text_width), "random")
+
+
+FAMILIES = {"pocket": (_read_pocket, _random_pocket), "opensora": (_read_opensora, _random_opensora)}

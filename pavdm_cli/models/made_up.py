@@ -1,0 +1,35 @@
+"""Random weights at a model's true size, made on its device: speed can be measured with nothing downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@torch.no_grad()
+def made_up(build: Callable[[], M], device: torch.device, dtype: torch.dtype, given: Mapping[str, Tensor]) -> M:
+    """A model with every weight random but those given, the same each time; made in place, so no second copy is."""
+    with torch.device("meta"):
+        model = build().to(dtype)
+    model.to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    for name, weight in model.state_dict().items():
+        if name in given:
+            weight.copy_(given[name])
+        else:
+            _fill(name, weight, generator)
+    return model.eval().requires_grad_(False)
+
+
+def _fill(name: str, weight: Tensor, generator: torch.Generator) -> None:
+    if not weight.is_floating_point():
+        weight.zero_()
+    elif weight.ndim > 1:
+        weight.normal_(std=(weight.numel() / weight.shape[0]) ** -0.5, generator=generator)
+    else:  # gains near one, offsets near zero
+        weight.normal_(std=0.02, generator=generator).add_(name.endswith(("weight", "running_var")))

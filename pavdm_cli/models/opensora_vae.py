@@ -1,0 +1,112 @@
+"""Open-Sora's codec (OpenSoraVAE v1.2): 17 frames to 5 latents, 8x smaller in space, every such group on its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from pavdm_cli.models.spatial_vae import SpatialConfig, SpatialVAE
+from pavdm_cli.models.temporal_vae import TemporalConfig, TemporalVAE
+
+FRAMES, LATENTS = 17, 5  # of a group
+SPATIAL_SCALE = 0.18215  # of picture latents, as trained; not the number in the configuration of the spatial part
+SHIFT = (-0.10, 0.34, 0.27, 0.98)
+SCALE = (3.85, 2.32, 2.33, 3.06)
+
+Draw = Callable[[Tensor, Tensor], Tensor]  # mean and standard deviation of a posterior to a latent
+
+
+@dataclass(frozen=True, slots=True)
+class VAEConfig:
+    """Sizes of both parts."""
+
+    spatial: SpatialConfig = field(default_factory=SpatialConfig)
+    temporal: TemporalConfig = field(default_factory=TemporalConfig)
+
+
+class OpenSoraVAE(nn.Module):
+    """Frames to latents and back; parameter names are those of the published weights."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, config: VAEConfig, micro: int = 4) -> None:
+        """micro: pictures the spatial part works on at a time; fewer need less memory."""
+        super().__init__()
+        self.config, self.micro = config, micro
+        self.spatial_vae = nn.ModuleDict({"module": SpatialVAE(config.spatial)})
+        self.temporal_vae = TemporalVAE(config.temporal)
+        for name, value in normalisation().items():
+            self.register_buffer(name, value)
+
+    @property
+    def spatial(self) -> SpatialVAE:
+        """The part that knows pictures."""
+        part = self.spatial_vae["module"]
+        assert isinstance(part, SpatialVAE)
+        return part
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor, draw: Draw = lambda mean, deviation: mean) -> Tensor:
+        """Frames (B, n, 3, H, W), 0 to 1, to latents (B, T, C, H/8, W/8) of zero mean and unit variance.
+
+        T is 5 for every 17 frames and one for every 4 of the rest. `draw` picks a latent of each posterior: the mean,
+        so that a clip has one code; training drew at random.
+        """
+        pictures = (2 * frames.flatten(0, 1) - 1).to(self.scale)
+        parts = [posterior(self.spatial.moments(part), draw) for part in torch.split(pictures, self.micro)]
+        codes = rearrange(torch.cat(parts), "(b t) c h w -> b c t h w", b=frames.shape[0]) * SPATIAL_SCALE
+        groups = [posterior(self.temporal_vae.moments(group), draw) for group in torch.split(codes, FRAMES, 2)]
+        return ((torch.cat(groups, dim=2) - self.shift) / self.scale).transpose(1, 2)
+
+    def decode(self, latents: Tensor, count: int | None = None) -> Tensor:
+        """Latents (B, T, C, h, w) to `count` frames (B, n, 3, 8h, 8w), 0 to 1; the most that T certainly stands for.
+
+        Every group of 5 latents, and every `micro` pictures of it, by itself: a video's bytes do not depend on how many
+        groups were decoded together.
+        """
+        return ((self.decode_raw(latents, count) + 1) / 2).clamp(0, 1)
+
+    @torch.no_grad()
+    def decode_raw(self, latents: Tensor, count: int | None = None) -> Tensor:
+        """As `decode`, but -1 to 1 and not clamped, float32."""
+        groups = torch.split(latents, LATENTS, 1)
+        left = frames_of(latents.shape[1]) if count is None else count
+        counts = [min(FRAMES, left - FRAMES * i) for i in range(len(groups))]
+        return torch.cat([self._group(*pair) for pair in zip(groups, counts, strict=True)], dim=1)
+
+    def _group(self, latents: Tensor, count: int) -> Tensor:
+        z = latents.to(self.scale).transpose(1, 2) * self.scale + self.shift
+        codes = self.temporal_vae.decode(z, count) / SPATIAL_SCALE
+        pictures = torch.split(rearrange(codes, "b c t h w -> (b t) c h w"), self.micro)
+        frames = torch.cat([self.spatial.decode(part).float() for part in pictures])
+        return rearrange(frames, "(b t) c h w -> b t c h w", t=count)
+
+
+def normalisation() -> dict[str, Tensor]:
+    """Mean and deviation of the latents, a channel each, (1, C, 1, 1, 1)."""
+    pairs = (("scale", SCALE), ("shift", SHIFT))
+    return {name: torch.tensor(values).view(1, -1, 1, 1, 1) for name, values in pairs}
+
+
+def posterior(moments: Tensor, draw: Draw) -> Tensor:
+    """A latent of a posterior given by mean and logarithm of the variance, (B, 2C, ...) -> (B, C, ...)."""
+    mean, logarithm = moments.chunk(2, dim=1)
+    return draw(mean, (logarithm.clamp(-30, 20) / 2).exp())
+
+
+def frames_of(latents: int) -> int:
+    """Frames that so many latents certainly stand for: a group's first is for one, the others are for four."""
+    whole, rest = divmod(latents, LATENTS)
+    return FRAMES * whole + max(0, 4 * rest - 3)
+
+
+def latents_of(frames: int) -> int:
+    """Latents that so many frames become."""
+    whole, rest = divmod(frames, FRAMES)
+    return LATENTS * whole + math.ceil(rest / 4)

@@ -1,0 +1,150 @@
+"""An autoencoder over time: four latents of pictures become one; nothing depends on what comes later but its norms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class TemporalConfig:
+    """Sizes of the autoencoder over time; as they stand, Open-Sora's."""
+
+    channels: int = 4  # of a picture's latent, and of a video's
+    filters: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 2, 4)
+    blocks: int = 4
+    groups: int = 32
+    halved: tuple[bool, ...] = (False, True, True)  # after which levels time is halved
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of every level."""
+        return tuple(self.filters * multiplier for multiplier in self.multipliers)
+
+    @property
+    def ratio(self) -> int:
+        """Pictures in a latent."""
+        return int(2 ** sum(self.halved))
+
+
+class CausalConv(nn.Module):
+    """A convolution that sees no later frame: zeros stand for those before the first."""
+
+    def __init__(self, width: int, out: int, kernel: int = 3, stride: int = 1, bias: bool = True) -> None:
+        super().__init__()
+        side = kernel // 2
+        self.before = kernel - stride
+        self.conv = nn.Conv3d(width, out, kernel, (stride, 1, 1), (0, side, side), bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, width, T, H, W) -> (B, out, T / stride, H, W)
+        out: Tensor = self.conv(F.pad(x, (0, 0, 0, 0, self.before, 0)) if self.before else x)
+        return out
+
+
+class Residual(nn.Module):
+    """Two normed causal convolutions around their input."""
+
+    def __init__(self, width: int, out: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, width)
+        self.conv1 = CausalConv(width, out, bias=False)
+        self.norm2 = nn.GroupNorm(groups, out)
+        self.conv2 = CausalConv(out, out, bias=False)
+        self.conv3 = CausalConv(width, out, 1, bias=False) if width != out else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, width, T, H, W) -> (B, out, T, H, W)
+        h = self.conv1(F.silu(self.norm1(x)))
+        out: Tensor = self.conv3(x) + self.conv2(F.silu(self.norm2(h)))
+        return out
+
+
+def residuals(width: int, out: int, config: TemporalConfig) -> nn.Sequential:
+    """A level's blocks."""
+    blocks = (Residual(width if i == 0 else out, out, config.groups) for i in range(config.blocks))
+    return nn.Sequential(*blocks)
+
+
+class Encoder(nn.Module):
+    """Latents of pictures to features, at a quarter of the rate."""
+
+    def __init__(self, config: TemporalConfig) -> None:
+        super().__init__()
+        widths = config.widths
+        self.conv_in = CausalConv(config.channels, widths[0], bias=False)
+        pairs = zip((widths[0], *widths), widths, strict=False)
+        self.block_res_blocks = nn.ModuleList(residuals(*pair, config) for pair in pairs)
+        halving = zip(widths, config.halved, strict=False)
+        self.conv_blocks = nn.ModuleList(CausalConv(w, w, stride=2) if half else nn.Identity() for w, half in halving)
+        self.res_blocks = residuals(widths[-1], widths[-1], config)
+        self.norm1 = nn.GroupNorm(config.groups, widths[-1])
+        self.conv2 = CausalConv(widths[-1], 2 * config.channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, channels, T, h, w) -> (B, 2 channels, T/4, h, w)
+        x = self.conv_in(x)
+        for i, blocks in enumerate(self.block_res_blocks):
+            x = blocks(x)
+            x = self.conv_blocks[i](x) if i < len(self.conv_blocks) else x
+        out: Tensor = self.conv2(F.silu(self.norm1(self.res_blocks(x))))
+        return out
+
+
+class Later(CausalConv):
+    """Twice as many frames: a convolution to twice the channels, of which every second belongs to the later frame."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 2 * width)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, width, T, h, w) -> (B, width, 2 T, h, w)
+        return rearrange(super().forward(x), "b (c s) t h w -> b c (t s) h w", s=2)
+
+
+class Decoder(nn.Module):
+    """Latents of a video to latents of pictures."""
+
+    def __init__(self, config: TemporalConfig) -> None:
+        super().__init__()
+        widths = config.widths
+        self.conv1 = CausalConv(config.channels, widths[-1])
+        self.res_blocks = residuals(widths[-1], widths[-1], config)
+        pairs = zip((*widths[1:], widths[-1]), widths, strict=True)
+        self.block_res_blocks = nn.ModuleList(residuals(*pair, config) for pair in pairs)
+        doubling = zip(widths[1:], config.halved, strict=True)
+        self.conv_blocks = nn.ModuleList(Later(width) if half else nn.Identity() for width, half in doubling)
+        self.norm1 = nn.GroupNorm(config.groups, widths[0])
+        self.conv_out = CausalConv(widths[0], config.channels)
+
+    def forward(self, z: Tensor) -> Tensor:  # (B, channels, T, h, w) -> (B, channels, 4 T, h, w)
+        x = self.res_blocks(self.conv1(z))
+        for i in reversed(range(len(self.block_res_blocks))):
+            x = self.block_res_blocks[i](x)
+            x = self.conv_blocks[i - 1](x) if i else x
+        out: Tensor = self.conv_out(F.silu(self.norm1(x)))
+        return out
+
+
+class TemporalVAE(nn.Module):
+    """Latents of pictures to posteriors of a video, and back."""
+
+    def __init__(self, config: TemporalConfig) -> None:
+        super().__init__()
+        self.ratio = config.ratio
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quant_conv = CausalConv(2 * config.channels, 2 * config.channels, 1)
+        self.post_quant_conv = CausalConv(config.channels, config.channels, 1)
+
+    def moments(self, x: Tensor) -> Tensor:
+        """Mean, then log variance: (B, C, n, h, w) -> (B, 2C, ceil(n / 4), h, w); zeros fill up in front."""
+        x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % self.ratio, 0))
+        out: Tensor = self.quant_conv(self.encoder(x))
+        return out
+
+    def decode(self, z: Tensor, count: int) -> Tensor:
+        """The last `count` latents of pictures: (B, C, T, h, w) -> (B, C, count, h, w), count above 4 (T - 1)."""
+        out: Tensor = self.decoder(self.post_quant_conv(z))
+        assert 0 <= out.shape[2] - count < self.ratio
+        return out[:, :, out.shape[2] - count :]

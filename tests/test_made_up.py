@@ -1,0 +1,123 @@
+"""Models with made-up weights: of the true size, the same every time, and good enough to make a video with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pavdm_cli import pipeline
+from pavdm_cli.errors import ModelError
+from pavdm_cli.models import families, load, opensora
+from pavdm_cli.models.made_up import made_up
+from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, normalisation
+from pavdm_cli.models.spatial_vae import SpatialConfig
+from pavdm_cli.models.stdit import STDiT, frequencies
+from pavdm_cli.models.temporal_vae import TemporalConfig
+from pavdm_cli.request import Request, Sampling
+
+GOLDEN = Path(__file__).parent / "golden"
+CPU = torch.device("cpu")
+SMALL = replace(opensora.XL2, hidden=64, depth=2, heads=4)
+VAE = VAEConfig(SpatialConfig((8, 8, 16, 16), groups=4), TemporalConfig(filters=8, blocks=1, groups=4))
+
+
+def small(dtype: torch.dtype = torch.float32) -> STDiT:
+    return made_up(lambda: STDiT(SMALL), CPU, dtype, {"rope.freqs": frequencies(SMALL)})
+
+
+def test_every_weight_is_random_but_those_that_training_leaves_alone():
+    model = small()
+    assert torch.equal(model.rope.freqs, STDiT(SMALL).rope.freqs)
+    for name, weight in model.state_dict().items():
+        assert weight.isfinite().all()
+        assert weight.std() > 1e-3, name
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_the_same_weights_are_made_up_every_time_and_no_global_randomness_is_spent():
+    state = torch.get_rng_state()
+    first, second = small().state_dict(), small().state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_weights_are_made_up_in_the_precision_they_run_in():
+    assert {value.dtype for value in small(torch.bfloat16).state_dict().values()} == {torch.bfloat16}
+    assert opensora.precision(torch.device("cuda")) == torch.bfloat16
+    assert opensora.precision(CPU) == torch.float32
+
+
+def test_the_transformer_has_the_published_size():
+    with torch.device("meta"):
+        real = STDiT(opensora.XL2)
+    parameters = dict(real.named_parameters())
+    kinds = {name: "param" if name in parameters else "buffer" for name in real.state_dict()}
+    ours = {f"{name} {list(value.shape)} {kinds[name]}" for name, value in real.state_dict().items()}
+    assert ours == set((GOLDEN / "stdit3_xl2_params.txt").read_text().splitlines()[1:])
+    assert sum(p.numel() for p in parameters.values()) == 1_207_643_972
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Open-Sora with its sizes made small, through everything that loads it."""
+    monkeypatch.setattr(opensora, "XL2", SMALL)
+    monkeypatch.setattr(families, "VAEConfig", lambda: VAE)
+
+
+def job(frames: int, **given: object) -> pipeline.Job:
+    sampling = Sampling(**{"model": "opensora-v1.2", "steps": 6, "seed": 1, "device": "cpu"} | given)
+    return pipeline.plan(Request("a red balloon over hills", frames=frames, size=(64, 72), sampling=sampling))
+
+
+@pytest.mark.parametrize(("method", "chunk"), [("pa", None), ("fifo", 1), ("rw", None)])
+@pytest.mark.usefixtures("tiny")
+def test_a_model_with_made_up_weights_makes_a_video(method, chunk):
+    wanted = job(20, method=method, chunk=chunk)
+    model = load.load(wanted.spec, CPU, random=True)
+    frames = list(pipeline.frames(wanted, model))
+    assert [part.shape for part in frames] == [(17, 64, 72, 3), (3, 64, 72, 3)] or method == "rw"
+    assert sum(len(part) for part in frames) == 20
+    assert frames[0].std() > 1
+    assert model.noise_shape() == (1, 4, 8, 9)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_pocket_too_can_be_made_up():
+    wanted = pipeline.plan(Request("a red balloon", frames=2, sampling=Sampling(steps=6, seed=1)))
+    model = load.load(wanted.spec, CPU, random=True)
+    assert next(pipeline.frames(wanted, model)).shape == (2, 64, 96, 3)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_weights_that_are_not_there_are_one_clear_error():
+    with pytest.raises(ModelError, match=r"no weights of opensora-v1\.2"):
+        pipeline.open_model(job(1))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_clean_and_noisy_latents_see_one_another_and_positions_follow_the_size():
+    wanted, seen = job(8 * 17), []
+    model = load.load(wanted.spec, CPU, random=True)
+
+    def note(module, given, options, out):
+        seen.append((given[0].shape[1], options["size"]))
+
+    model.denoiser.register_forward_hook(note, with_kwargs=True)
+    list(pipeline.latents(wanted, model))
+    assert {size for _, size in seen} == {(64, 72)}
+    assert max(length for length, _ in seen) == 30 + 5
+    assert wanted.chunks == 8
+
+
+def test_no_video_of_nothing_is_asked_for():
+    with pytest.raises(Exception, match="the prompt is empty"):
+        pipeline.plan(Request(" ", sampling=Sampling(model="opensora-v1.2")))
+
+
+def test_normalisation_is_that_of_the_recorded_weights():
+    vae = made_up(lambda: OpenSoraVAE(VAE), CPU, torch.float32, normalisation())
+    assert vae.scale.flatten().tolist() == pytest.approx([3.85, 2.32, 2.33, 3.06])
+    assert vae.shift.flatten().tolist() == pytest.approx([-0.10, 0.34, 0.27, 0.98])

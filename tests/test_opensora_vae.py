@@ -1,0 +1,118 @@
+"""Open-Sora's codec against recorded runs of the released one, and one group at a time against all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, frames_of, latents_of, posterior
+from pavdm_cli.models.spatial_vae import SpatialConfig
+from pavdm_cli.models.temporal_vae import TemporalConfig
+
+GOLDEN = Path(__file__).parent / "golden"
+SMALL = VAEConfig(SpatialConfig((8, 8, 16, 16), groups=4), TemporalConfig(filters=8, blocks=2, groups=4))
+CASES = [1, 17, 34]
+
+
+@pytest.fixture(scope="module")
+def codec() -> OpenSoraVAE:
+    small = OpenSoraVAE(SMALL)
+    small.load_state_dict(load_file(GOLDEN / "vae_small_weights.safetensors"), strict=True)
+    return small.eval().requires_grad_(False)
+
+
+def load(count: int) -> dict[str, Tensor]:
+    """The recording; videos as (B, T, C, H, W)."""
+    case = load_file(GOLDEN / f"vae_T{count}.safetensors")
+    return {
+        name: value.transpose(1, 2) if name in ("x", "z", "rec", "z_spatial") else value for name, value in case.items()
+    }
+
+
+def replay(case: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Draws the recorded noise, in order."""
+    noise: Iterator[Tensor] = iter([case[name] for name in sorted(case) if name.startswith("noise.")])
+    return lambda mean, deviation: mean + deviation * next(noise)
+
+
+def same(got: Tensor, want: Tensor) -> None:
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", CASES)
+def test_latents_are_the_recorded_ones(codec, count):
+    case = load(count)
+    same(codec.encode((case["x"] + 1) / 2, replay(case)), case["z"])
+
+
+@pytest.mark.parametrize("count", CASES)
+def test_frames_are_the_recorded_ones(codec, count):
+    case = load(count)
+    same(codec.decode_raw(case["z"], count), case["rec"])
+    same(codec.decode(case["z"], count), ((case["rec"] + 1) / 2).clamp(0, 1))
+
+
+@pytest.mark.parametrize("count", CASES)
+def test_both_posteriors_are_the_recorded_ones(codec, count):
+    case = load(count)
+    first = case["x"][:, :2].flatten(0, 1)
+    same(codec.spatial.moments(first), case["spatial_moments_first2"])
+    group = case["z_spatial"][:, :17].transpose(1, 2)
+    same(codec.temporal_vae.moments(group), case["temporal_moments_first_chunk"])
+
+
+@pytest.mark.parametrize("latents", [5, 10, 13, 20])
+def test_one_group_at_a_time_is_all_at_once_bit_for_bit(codec, latents):
+    z = torch.randn(1, latents, 4, 3, 5, generator=torch.Generator().manual_seed(1))
+    apart = torch.cat([codec.decode(group) for group in z.split(5, dim=1)], dim=1)
+    assert torch.equal(codec.decode(z), apart)
+
+
+def test_groups_know_nothing_of_one_another(codec):
+    frames = torch.rand(1, 34, 3, 16, 24, generator=torch.Generator().manual_seed(1))
+    other = frames.clone()
+    other[:, 17:] = 0
+    assert torch.equal(codec.encode(frames)[:, :5], codec.encode(other)[:, :5])
+    assert not torch.equal(codec.encode(frames)[:, 5:], codec.encode(other)[:, 5:])
+
+
+def test_how_many_pictures_are_decoded_at_a_time_changes_nothing_but_the_last_bits(codec):
+    z = torch.randn(1, 5, 4, 3, 5, generator=torch.Generator().manual_seed(1))
+    few = OpenSoraVAE(SMALL, micro=1)
+    few.load_state_dict(codec.state_dict())
+    torch.testing.assert_close(few.decode(z), codec.decode(z), rtol=0, atol=1e-5)
+
+
+def test_without_noise_a_clip_has_one_code(codec):
+    frames = torch.rand(2, 18, 3, 16, 24, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(codec.encode(frames), codec.encode(frames))
+    assert codec.encode(frames).shape == (2, 6, 4, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("frames", "latents"), [(1, 1), (16, 4), (17, 5), (18, 6), (34, 10), (51, 15), (102, 30), (119, 35), (1445, 425)]
+)
+def test_frames_and_latents_are_counted_as_published(frames, latents):
+    assert latents_of(frames) == latents
+    assert latents_of(frames_of(latents)) == latents
+    assert frames_of(latents) <= frames
+
+
+def test_a_posterior_is_never_wider_or_narrower_than_it_may_be():
+    moments = torch.tensor([[1.0, 90.0], [1.0, -90.0]])
+    seen: list[Tensor] = []
+    posterior(moments, lambda mean, deviation: (seen.append(deviation), mean)[1])
+    torch.testing.assert_close(seen[0].flatten(), torch.tensor([10.0, -15.0]).exp())
+
+
+def test_parameters_are_those_of_the_published_weights():
+    with torch.device("meta"):
+        real = OpenSoraVAE(VAEConfig())
+    lines = (GOLDEN / "vae_params.txt").read_text().splitlines()[1:]
+    assert {f"{name} {list(value.shape)}" for name, value in real.state_dict().items()} == set(lines)
+    assert sum(p.numel() for p in real.parameters()) == 393_341_007
