@@ -119,7 +119,7 @@ def sigmas_of(job: Job) -> Tensor:
 def latents(job: Job, model: Loaded, start: State | None = None) -> Iterator[Tensor]:
     """Finished chunks of latents, (1, chunk, C, h, w)."""
     sigmas = sigmas_of(job).to(model.device)
-    denoiser = model.bind(job.prompt, job.schedule, sigmas, job.settings.guidance)
+    denoiser = model.bind(job.prompt, job.schedule, sigmas, job.settings.guidance, job.sampling.engine)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
     yield from sample(job.schedule, denoiser, noise, sigmas, chunks=job.chunks, start=start)
 

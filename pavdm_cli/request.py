@@ -14,9 +14,16 @@ LONGEST = 24 * 3600.0  # seconds of video in one run
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """How the work is done, where that changes the time it takes and not the picture."""
+    """How the work is done, one switch an optimisation, where that changes the time it takes and not the picture."""
 
     attention: str = "auto"  # or the name of a back end
+    table: bool = True  # modulation vectors of all levels once a video, else at every step
+    text_memory: bool = True  # keys and values of the text once a prompt, else at every step
+    overlap_memory: bool | None = None  # those of the clean overlap once a shift; None: where that is exact
+    fused: bool = True  # kernels and joined operations, else their references in plain torch
+
+
+PLAIN = Engine(table=False, text_memory=False, overlap_memory=False, fused=False)
 
 
 @dataclass(frozen=True, slots=True)

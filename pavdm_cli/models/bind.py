@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from pavdm_cli.attention import Attention
 from pavdm_cli.denoiser import Bound, Denoiser
 from pavdm_cli.models.stdit import Attends, Memory, Modulation, STDiT, Text
+from pavdm_kernels import references
 
 Size = tuple[float, float] | None  # pixels, height and width, where positions follow them
 
@@ -42,8 +46,13 @@ def remembering(stdit: STDiT, text: Text, table: Modulation, overlap: int, size:
     return Bound(remember, velocity)
 
 
-def recomputing(stdit: STDiT, text: Text, table: Modulation, overlap: int, size: Size = None) -> Denoiser:
-    """For any model: the overlap is shown before the window at every step, and every frame attends to every frame."""
+def recomputing(
+    stdit: STDiT, text: Text, table: Modulation, overlap: int, size: Size = None, *, causal: bool = False
+) -> Denoiser:
+    """For any model: the overlap is shown before the window at every step, and every frame attends to every frame.
+
+    With `causal` the overlap's attend only to one another: `remembering`, with nothing remembered.
+    """
 
     def remember(frames: Tensor, level: int) -> tuple[Tensor, Tensor]:
         return frames, _same(level, frames)
@@ -55,9 +64,37 @@ def recomputing(stdit: STDiT, text: Text, table: Modulation, overlap: int, size:
             alone: Tensor = stdit(shown, levels, table, text, memory=Memory(None, overlap), size=size)
             return alone.to(window)
         frames, rows = memory
-        shown = torch.cat([frames, window], dim=1).to(_weight(stdit))
-        both: Tensor = stdit(shown, torch.cat([rows, levels]), table, text, size=size)
+        shown, clean = torch.cat([frames, window], dim=1).to(_weight(stdit)), frames.shape[1] if causal else 0
+        both: Tensor = stdit(shown, torch.cat([rows, levels]), table, text, clean=clean, size=size)
         return both[:, frames.shape[1] :].to(window)
+
+    return Bound(remember, velocity)
+
+
+def renewed(make: Callable[[], Denoiser]) -> Denoiser:
+    """Made again at every call, with all that it is made of: a video's constants computed at every step."""
+
+    @torch.no_grad()
+    def remember(frames: Tensor, level: int) -> Any:
+        return make().remember(frames, level)
+
+    @torch.no_grad()
+    def velocity(window: Tensor, levels: Tensor, memory: Any) -> Tensor:
+        return make()(window, levels, memory)
+
+    return Bound(remember, velocity)
+
+
+def unfused(denoiser: Denoiser) -> Denoiser:
+    """Every operation as its reference in plain torch."""
+
+    def remember(frames: Tensor, level: int) -> Any:
+        with references():
+            return denoiser.remember(frames, level)
+
+    def velocity(window: Tensor, levels: Tensor, memory: Any) -> Tensor:
+        with references():
+            return denoiser(window, levels, memory)
 
     return Bound(remember, velocity)
 

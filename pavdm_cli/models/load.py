@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,11 +14,15 @@ from pavdm_cli.attention import TORCH, Attention, Case, choose, machine_of
 from pavdm_cli.denoiser import Denoiser, guided, partitioned
 from pavdm_cli.errors import DeviceError, UsageError
 from pavdm_cli.models import opensora, words
-from pavdm_cli.models.bind import attending, levels_table, recomputing, remembering
+from pavdm_cli.models.bind import attending, levels_table, recomputing, remembering, renewed, unfused
 from pavdm_cli.models.families import FAMILIES, Codec, TextEncoder
-from pavdm_cli.models.stdit import STDiT, Text
+from pavdm_cli.models.stdit import STDiT
+from pavdm_cli.request import Engine
 from pavdm_cli.schedule import Schedule
 from pavdm_cli.specs import ModelSpec
+
+DEFAULT = Engine()
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +43,33 @@ class Loaded:
         return batch, self.denoiser.config.in_channels, height // 8, width // 8
 
     @torch.no_grad()
-    def bind(self, prompt: str, schedule: Schedule, sigmas: Tensor, guidance: float) -> Denoiser:
+    def bind(
+        self, prompt: str, schedule: Schedule, sigmas: Tensor, guidance: float, engine: Engine = DEFAULT
+    ) -> Denoiser:
         """The denoiser of a prompt under a schedule; one pass where guidance is 1 or the prompt is empty."""
         guidance = guidance if prompt else 1.0
-        text = attending(self.read(prompt, guidance != 1), self.attention)
-        table = levels_table(self.denoiser, sigmas, self.spec.fps)
-        kept = remembering if self.spec.causal and not schedule.renoised else recomputing
-        size = self.spec.size if self.spec.scaled else None
-        bound = kept(self.denoiser, text, table, schedule.overlap, size)
+        words = self.read(prompt, guidance != 1)
+        text = _constant(lambda: attending(self.denoiser.encode_text(*words), self.attention), engine.text_memory)
+        table = _constant(lambda: levels_table(self.denoiser, sigmas, self.spec.fps), engine.table)
+        kept, size = self._kept(schedule, engine), self.spec.size if self.spec.scaled else None
+
+        def make() -> Denoiser:
+            return kept(self.denoiser, text(), table(), schedule.overlap, size)
+
+        bound = make() if engine.table and engine.text_memory else renewed(make)
+        bound = bound if engine.fused else unfused(bound)
         bound = bound if guidance == 1 else guided(bound, guidance)
         longest = self.spec.window
         return partitioned(bound, longest) if schedule.window > longest else bound
 
-    def read(self, prompt: str, unconditional: bool) -> Text:
-        """A prompt as the blocks read it, with the null embedding after it if asked, under the prompt's own mask.
+    def _kept(self, schedule: Schedule, engine: Engine) -> Callable[..., Denoiser]:
+        """What is done with the overlap: unless asked otherwise, what the model was trained for."""
+        causal = self.spec.causal and not schedule.renoised
+        wanted = causal if engine.overlap_memory is None else engine.overlap_memory
+        return remembering if wanted and not schedule.renoised else partial(recomputing, causal=causal)
+
+    def read(self, prompt: str, unconditional: bool) -> tuple[Tensor, Tensor]:
+        """Token vectors of a prompt and their mask, with the null embedding after it if asked, under the prompt's mask.
 
         An empty prompt is the null embedding alone, as long as one word.
         """
@@ -57,7 +77,15 @@ class Loaded:
         y = y.to(self.denoiser.x_embedder.proj.weight)
         null = self.denoiser.y_embedder.y_embedding[None, : y.shape[1]].to(y)
         rows = [y, null] if unconditional else [y if prompt else null]
-        return self.denoiser.encode_text(torch.cat(rows), mask.to(y.device).repeat(len(rows), 1))
+        return torch.cat(rows), mask.to(y.device).repeat(len(rows), 1)
+
+
+def _constant(make: Callable[[], T], once: bool) -> Callable[[], T]:
+    """Made now and kept, or made whenever it is asked for."""
+    if not once:
+        return make
+    made = make()
+    return lambda: made
 
 
 def load(spec: ModelSpec, device: torch.device, *, random: bool = False) -> Loaded:

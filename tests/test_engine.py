@@ -1,0 +1,95 @@
+"""Every optimisation can be switched off, does something where it is on, and never changes the video."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_codec, tiny_pocket
+from torch import Tensor
+
+from pavdm_cli.models.load import Loaded
+from pavdm_cli.models.stdit import STDiT
+from pavdm_cli.noise import linear_sigmas, seeded_noise
+from pavdm_cli.request import PLAIN, Engine
+from pavdm_cli.sampler import sample
+from pavdm_cli.schedule import METHODS, pa
+from pavdm_cli.specs import MODELS
+from pavdm_kernels.jit import Switch
+
+SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), window=8, chunk=2, steps=8)
+SCHEDULE = pa(8, 8, 2)
+SWITCHES = ("table", "text_memory", "overlap_memory", "fused")
+
+
+@pytest.fixture(scope="module")
+def model() -> Loaded:
+    pocket = tiny_pocket().double().requires_grad_(False)
+    return Loaded(SPEC, tiny_codec(), pocket.stdit, pocket, torch.device("cpu"), "digest")
+
+
+def video(model: Loaded, engine: Engine, method: str = "pa") -> Tensor:
+    schedule, sigmas = METHODS[method](8, 8, 2), linear_sigmas(8).double()
+    denoiser = model.bind("a red ball over hills", schedule, sigmas, 2.0, engine)
+    return torch.cat(list(sample(schedule, denoiser, seeded_noise(1, model.noise_shape()), sigmas, chunks=3)), 1)
+
+
+def off(*names: str) -> Engine:
+    return replace(Engine(), **{name: getattr(PLAIN, name) for name in names})
+
+
+@pytest.mark.parametrize("switched", [(name,) for name in SWITCHES] + [SWITCHES], ids=lambda names: "+".join(names))
+def test_what_is_switched_off_changes_no_video(model: Loaded, switched: tuple[str, ...]) -> None:
+    torch.testing.assert_close(video(model, off(*switched)), video(model, Engine()), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_plain_is_the_same_video_by_every_method(model: Loaded, method: str) -> None:
+    torch.testing.assert_close(video(model, PLAIN, method), video(model, Engine(), method), rtol=0, atol=1e-9)
+
+
+def calls(model: Loaded, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often a short video asks for each of a video's constants, and works in plain torch."""
+    made = dict.fromkeys(("table", "encode_text", "remember", "plain steps"), 0)
+
+    def counted(name: str):
+        plain = getattr(STDiT, name)
+
+        def call(self, *arguments, **named):
+            made[name] += 1
+            return plain(self, *arguments, **named)
+
+        return call
+
+    for name in ("table", "encode_text", "remember"):
+        monkeypatch.setattr(STDiT, name, counted(name))
+    hook = model.denoiser.register_forward_hook(
+        lambda *_: made.update({"plain steps": made["plain steps"] + bool(Switch.depth)})
+    )
+    video(model, engine)
+    hook.remove()
+    return made
+
+
+def test_each_switch_moves_its_own_work_into_the_step(model: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = SCHEDULE.total(3)
+    fast = {"table": 1, "encode_text": 1, "remember": 2, "plain steps": 0}
+    assert calls(model, Engine(), monkeypatch) == fast
+    shifts = 2
+    expected = {
+        "table": {"table": steps + shifts},
+        "text_memory": {"encode_text": steps + shifts},
+        "overlap_memory": {"remember": 0},
+        "fused": {"plain steps": steps},
+    }
+    for name, changed in expected.items():
+        with monkeypatch.context() as patch:
+            assert calls(model, off(name), patch) == fast | changed
+
+
+def test_plain_leaves_nothing_on() -> None:
+    on = [field.name for field in fields(Engine) if getattr(PLAIN, field.name) is True]
+    assert on == []
+    assert Switch.depth == 0
