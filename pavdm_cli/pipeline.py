@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from pavdm_cli import __version__
 from pavdm_cli.attention import confirm, machine_of
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models.load import Loaded, check_prompt, load, pick_device, with_attention
+from pavdm_cli.models.load import Loaded, check_prompt, load, pick_device, with_attention, wording
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.noise import linear_sigmas, seeded_noise, warp_ratio, warped_sigmas
 from pavdm_cli.request import Request, Sampling
@@ -51,6 +51,11 @@ class Job:
     schedule: Schedule
     frames: int
     notes: tuple[str, ...]
+
+    @property
+    def wording(self) -> str:
+        """The prompt as the text encoder is given it."""
+        return wording(self.spec, self.prompt, self.sampling.reading)
 
     @property
     def frames_per_chunk(self) -> Fraction:
@@ -105,7 +110,9 @@ def open_model(job: Job) -> Loaded:
     device = pick_device(job.sampling.device)
     if job.sampling.threads:
         torch.set_num_threads(job.sampling.threads)
-    return with_attention(load(job.spec, device), job.sampling.engine.attention)
+    reader = pick_device(job.sampling.reading.device or job.sampling.device)
+    model = replace(load(job.spec, device, reader=reader), fp32_timesteps=job.sampling.fp32_timesteps)
+    return with_attention(model, job.sampling.engine.attention)
 
 
 def sigmas_of(job: Job) -> Tensor:
@@ -119,7 +126,7 @@ def sigmas_of(job: Job) -> Tensor:
 def latents(job: Job, model: Loaded, start: State | None = None) -> Iterator[Tensor]:
     """Finished chunks of latents, (1, chunk, C, h, w)."""
     sigmas = sigmas_of(job).to(model.device)
-    denoiser = model.bind(job.prompt, job.schedule, sigmas, job.settings.guidance, job.sampling.engine)
+    denoiser = model.bind(job.wording, job.schedule, sigmas, job.settings.guidance, job.sampling.engine)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
     yield from sample(job.schedule, denoiser, noise, sigmas, chunks=job.chunks, start=start)
 
@@ -170,6 +177,7 @@ def recipe(job: Job, model: Loaded) -> dict[str, Any]:
         "frames": job.frames,
         "fps": job.spec.fps,
         "model": job.spec.name,
+        **reading_of(job),
         "weights": model.digest,
         **asdict(job.settings),
         "device": model.device.type,
@@ -178,3 +186,13 @@ def recipe(job: Job, model: Loaded) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "av": av.__version__},
     }
+
+
+def reading_of(job: Job) -> dict[str, Any]:
+    """What else made the frames, where the model has sizes, scores and precisions to choose."""
+    if not job.spec.scaled:
+        return {}
+    height, width = job.spec.size
+    reading, exact = job.sampling.reading, job.sampling.fp32_timesteps
+    scores = {"aesthetic-score": reading.aesthetic or 0, "motion-score": reading.motion}
+    return {"size": f"{width}x{height}", **scores, "camera-motion": reading.camera or None, "fp32_timesteps": exact}

@@ -27,6 +27,21 @@ PLAIN = Engine(table=False, text_memory=False, overlap_memory=False, fused=False
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """How a model that was trained on scored captions reads the prompt; the others do not look here."""
+
+    aesthetic: float | None = 6.5
+    motion: float | None = None
+    camera: str = ""
+    device: str = ""  # of the text encoder; empty: the model's own
+
+    def __post_init__(self) -> None:
+        for name, score in (("aesthetic", self.aesthetic), ("motion", self.motion)):
+            if score is not None and not 0 <= score <= 100:
+                raise UsageError(f"--{name}-score must be 0 to 100, got {score:g}", "captions had about 4 to 7")
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How to sample; None stands for the model's own value."""
 
@@ -41,6 +56,8 @@ class Sampling:
     device: str = "auto"
     threads: int = 0
     engine: Engine = Engine()
+    reading: Reading = Reading()
+    fp32_timesteps: bool = False  # not rounded to the precision of the weights, as the model was trained
 
     @property
     def spec(self) -> ModelSpec:

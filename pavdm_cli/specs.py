@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pavdm_cli.errors import ModelError, UsageError
@@ -113,7 +113,9 @@ MODELS = {spec.name: spec for spec in (POCKET, OPENSORA)}
 
 
 def find(name: str) -> ModelSpec:
-    """The model of a name. Raises: ModelError."""
+    """The model of a name, or Open-Sora with the weights of a folder. Raises: ModelError."""
+    if name not in MODELS and ("/" in name or "\\" in name or Path(name).is_dir()):
+        return replace(OPENSORA, name=name, folder=Path(name).resolve())
     if name not in MODELS:
         raise ModelError(f"no model is called {name!r}", f"there is: {', '.join(MODELS)}")
     return MODELS[name]

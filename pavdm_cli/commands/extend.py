@@ -10,7 +10,7 @@ import typer
 
 from pavdm_cli.commands import options
 from pavdm_cli.commands.run import go_on, pick_seed
-from pavdm_cli.request import Engine, Extension, Output, Request, Sampling
+from pavdm_cli.request import Engine, Extension, Output, Reading, Request, Sampling, parse_size
 
 
 def extend(
@@ -38,8 +38,14 @@ def extend(
     chunk: options.Chunk = None,
     no_overlap: options.NoOverlap = False,
     guidance: options.Guidance = None,
+    size: options.Size = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
+    aesthetic_score: options.AestheticScore = 6.5,
+    motion_score: options.MotionScore = None,
+    camera_motion: options.CameraMotion = "",
+    text_device: options.TextDevice = "",
+    fp32_timesteps: options.Fp32Timesteps = False,
     attention: options.Attention = "auto",
     crf: options.Crf = 16,
     as_json: options.Json = False,
@@ -50,7 +56,9 @@ def extend(
     The model reads the end of INPUT at its own size and rate; its frames are scaled back. INPUT is encoded once.
     """
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
-    sampling = Sampling(*how, Engine(attention))
+    reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
+    sampling = Sampling(*how, Engine(attention), reading, fp32_timesteps)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
     extension = Extension(source, start, only_new, audio)
-    go_on(Request(prompt or "", seconds, frames, sampling=sampling, output=wanted, extension=extension), as_json)
+    picture = parse_size(size) if size else None
+    go_on(Request(prompt or "", seconds, frames, picture, None, sampling, wanted, extension), as_json)

@@ -6,7 +6,7 @@ import os
 
 from pavdm_cli.commands import options
 from pavdm_cli.commands.run import make, pick_seed
-from pavdm_cli.request import Engine, Output, Request, Sampling, parse_size
+from pavdm_cli.request import Engine, Output, Reading, Request, Sampling, parse_size
 
 
 def generate(
@@ -26,6 +26,11 @@ def generate(
     fps: options.Fps = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
+    aesthetic_score: options.AestheticScore = 6.5,
+    motion_score: options.MotionScore = None,
+    camera_motion: options.CameraMotion = "",
+    text_device: options.TextDevice = "",
+    fp32_timesteps: options.Fp32Timesteps = False,
     attention: options.Attention = "auto",
     crf: options.Crf = 18,
     encoder: options.Encoder = "",
@@ -37,6 +42,7 @@ def generate(
     The file plays while it grows. Ctrl-C finishes the chunk and keeps what is done.
     """
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
-    sampling = Sampling(*how, Engine(attention))
+    reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
+    sampling = Sampling(*how, Engine(attention), reading, fp32_timesteps)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder)
     make(Request(prompt, seconds, frames, parse_size(size) if size else None, fps, sampling, wanted), as_json)

@@ -39,6 +39,9 @@ def command(recipe: dict[str, Any]) -> str:
     words += ["--prompt", recipe["prompt"]] if "source" in recipe else [recipe["prompt"]]
     for name, value in options.items():
         words += [f"--{name}", str(value)] if value is not None else []
+    if "size" in recipe and "source" not in recipe:
+        words += ["--fps", str(recipe["fps"])]
+    words += ["--fp32-timesteps"] if recipe.get("fp32_timesteps") else []
     words += [] if recipe.get("overlap", True) else ["--no-overlap"]
     words += ["--only-new"] if recipe.get("only_new") else []
     return shlex.join(words)
@@ -46,7 +49,7 @@ def command(recipe: dict[str, Any]) -> str:
 
 SAME = (
     *("frames", "seed", "model", "method", "steps", "window", "chunk", "guidance", "device", "attention", "threads"),
-    *("crf", "start", "audio"),
+    *("size", "aesthetic-score", "motion-score", "camera-motion", "crf", "start", "audio"),
 )
 
 

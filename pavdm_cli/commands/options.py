@@ -14,12 +14,24 @@ Seconds = Annotated[
     float | None, typer.Option("--seconds", "-s", help="Length of the video; 10 unless given.", rich_help_panel=WHAT)
 ]
 FrameCount = Annotated[int | None, typer.Option("--frames", help="Length in frames.", rich_help_panel=WHAT)]
-Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, the model's own.", rich_help_panel=WHAT)]
-Fps = Annotated[float | None, typer.Option(help="Frames a second, the model's own.", rich_help_panel=WHAT)]
+Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT; the model's own unless given.", rich_help_panel=WHAT)]
+Fps = Annotated[float | None, typer.Option(help="Frames a second; the model's own unless given.", rich_help_panel=WHAT)]
 Seed = Annotated[
     int | None, typer.Option(help="Makes the same video again; random unless given.", rich_help_panel=WHAT)
 ]
-Model = Annotated[str, typer.Option(help="See `pavdm models list`.", rich_help_panel=HOW)]
+Model = Annotated[str, typer.Option(help="A name in `pavdm models list`, or a folder of weights.", rich_help_panel=HOW)]
+AestheticScore = Annotated[
+    float, typer.Option(help="Open-Sora: how good the picture is said to look; 0 says nothing.", rich_help_panel=HOW)
+]
+MotionScore = Annotated[float | None, typer.Option(help="Open-Sora: how much is said to move.", rich_help_panel=HOW)]
+CameraMotion = Annotated[str, typer.Option(help="Open-Sora: pan left, zoom in, ...", rich_help_panel=HOW)]
+TextDevice = Annotated[
+    str, typer.Option(help="Where Open-Sora reads the prompt; cpu saves GPU memory.", rich_help_panel=HOW)
+]
+Fp32Timesteps = Annotated[
+    bool,
+    typer.Option("--fp32-timesteps", help="Do not round timesteps to bfloat16 as in training.", rich_help_panel=HOW),
+]
 Method = Annotated[
     str,
     typer.Option(

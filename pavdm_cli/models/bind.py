@@ -17,11 +17,14 @@ Size = tuple[float, float] | None  # pixels, height and width, where positions f
 
 
 @torch.no_grad()
-def levels_table(stdit: STDiT, sigmas: Tensor, fps: float) -> Modulation:
-    """The modulation of every level of a schedule, computed once a video; sigmas (steps + 1,)."""
+def levels_table(stdit: STDiT, sigmas: Tensor, fps: float, exact: bool = False) -> Modulation:
+    """The modulation of every level of a schedule, computed once a video; sigmas (steps + 1,).
+
+    Timesteps are rounded as the weights are (in bfloat16, 740 for 738.1), as Open-Sora was trained, unless `exact`.
+    """
     weight = stdit.final_layer.linear.weight
-    exact = sigmas.to(weight.device, torch.promote_types(sigmas.dtype, weight.dtype)) * 1000
-    return stdit.table(exact.to(weight), weight.new_tensor(fps))
+    times = sigmas.to(weight.device, torch.promote_types(sigmas.dtype, weight.dtype)) * 1000
+    return stdit.table(times if exact else times.to(weight), weight.new_tensor(fps))
 
 
 def attending(text: Text, attention: Attention) -> Text:

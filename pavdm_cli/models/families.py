@@ -9,8 +9,11 @@ from torch import Tensor
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.models import opensora, store
+from pavdm_cli.models.checkpoint import FETCH, digest, load_into, read_json, shapes, tensors
+from pavdm_cli.models.home import cache_folder, home
 from pavdm_cli.models.made_up import made_up
-from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, normalisation
+from pavdm_cli.models.opensora_text import T5Text
+from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, normalisation, vae_config
 from pavdm_cli.models.pocket import Pocket, PocketConfig
 from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
 from pavdm_cli.models.stdit import STDiT, frequencies
@@ -43,7 +46,7 @@ class Parts(NamedTuple):
     digest: str
 
 
-def _read_pocket(spec: ModelSpec, device: torch.device) -> Parts:
+def _read_pocket(spec: ModelSpec, device: torch.device, reader: torch.device) -> Parts:
     codec, pocket = store.load_codec(spec.codec).to(device), store.load_denoiser(spec.denoiser).to(device)
     return Parts(codec, pocket.stdit, pocket, store.digest(spec.codec, spec.denoiser))
 
@@ -55,8 +58,16 @@ def _random_pocket(device: torch.device) -> Parts:
     return Parts(codec, pocket.stdit, pocket, "random")
 
 
-def _read_opensora(spec: ModelSpec, device: torch.device) -> Parts:
-    raise ModelError(f"no weights of {spec.name} here", "this version cannot fetch them yet")
+def _read_opensora(spec: ModelSpec, device: torch.device, reader: torch.device) -> Parts:
+    folder, dtype = home(spec), opensora.precision(device)
+    if not folder.is_dir():
+        raise ModelError(f"no weights of {spec.name} in {folder}", FETCH)
+    config = opensora.config_of(read_json(folder / "transformer" / "config.json"))
+    sizes = vae_config(shapes(tensors(folder / "vae")))
+    denoiser = load_into(lambda: STDiT(config), folder / "transformer", device, dtype)
+    codec = load_into(lambda: OpenSoraVAE(sizes), folder / "vae", device, dtype)
+    text = T5Text(folder / "text_encoder", reader, opensora.precision(reader), cache_folder() / "prompts")
+    return Parts(codec, denoiser, text, digest(folder))
 
 
 def _random_opensora(device: torch.device) -> Parts:

@@ -15,9 +15,10 @@ from pavdm_cli.denoiser import Denoiser, guided, partitioned
 from pavdm_cli.errors import DeviceError, UsageError
 from pavdm_cli.models import opensora, words
 from pavdm_cli.models.bind import attending, levels_table, recomputing, remembering, renewed, unfused
+from pavdm_cli.models.captions import with_scores
 from pavdm_cli.models.families import FAMILIES, Codec, TextEncoder
 from pavdm_cli.models.stdit import STDiT
-from pavdm_cli.request import Engine
+from pavdm_cli.request import Engine, Reading
 from pavdm_cli.schedule import Schedule
 from pavdm_cli.specs import ModelSpec
 
@@ -36,6 +37,7 @@ class Loaded:
     device: torch.device
     digest: str
     attention: Attention = TORCH
+    fp32_timesteps: bool = False
 
     def noise_shape(self, batch: int = 1) -> tuple[int, int, int, int]:
         """Of one latent: (B, C, h, w)."""
@@ -50,7 +52,7 @@ class Loaded:
         guidance = guidance if prompt else 1.0
         words = self.read(prompt, guidance != 1)
         text = _constant(lambda: attending(self.denoiser.encode_text(*words), self.attention), engine.text_memory)
-        table = _constant(lambda: levels_table(self.denoiser, sigmas, self.spec.fps), engine.table)
+        table = _constant(lambda: levels_table(self.denoiser, sigmas, self.spec.fps, self.fp32_timesteps), engine.table)
         kept, size = self._kept(schedule, engine), self.spec.size if self.spec.scaled else None
 
         def make() -> Denoiser:
@@ -88,10 +90,13 @@ def _constant(make: Callable[[], T], once: bool) -> Callable[[], T]:
     return lambda: made
 
 
-def load(spec: ModelSpec, device: torch.device, *, random: bool = False) -> Loaded:
-    """Read the weights; `random` makes some up instead, at full size, to measure speed. Raises: ModelError."""
+def load(spec: ModelSpec, device: torch.device, *, random: bool = False, reader: torch.device | None = None) -> Loaded:
+    """Read the weights; `random` makes some up instead, at full size, to measure speed.
+
+    reader: the device of the text encoder, the model's own unless given. Raises: ModelError.
+    """
     read, make_up = FAMILIES[spec.family]
-    parts = make_up(device) if random else read(spec, device)
+    parts = make_up(device) if random else read(spec, device, reader or device)
     return Loaded(spec, parts.codec, parts.denoiser, parts.text, device, parts.digest)
 
 
@@ -100,6 +105,13 @@ def with_attention(model: Loaded, wanted: str) -> Loaded:
     config, weight = model.denoiser.config, model.denoiser.x_embedder.proj.weight
     case = Case(machine_of(model.device), weight.dtype, config.hidden // config.heads)
     return replace(model, attention=choose(wanted, case))
+
+
+def wording(spec: ModelSpec, prompt: str, reading: Reading) -> str:
+    """The prompt as the model's text encoder is given it: with scores, where its captions had them."""
+    if spec.family == "pocket" or not prompt:
+        return prompt
+    return with_scores(prompt, reading.aesthetic, reading.motion, reading.camera)
 
 
 def check_prompt(spec: ModelSpec, prompt: str) -> list[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from pavdm_cli.errors import UsageError
+from pavdm_cli.errors import ModelError, UsageError
 from pavdm_cli.models.stdit import STDiTConfig
 
 XL2 = STDiTConfig(hidden=1152, depth=28, heads=16, in_channels=4, out_channels=8, text_width=4096, text_length=300)
@@ -14,6 +17,37 @@ XL2 = STDiTConfig(hidden=1152, depth=28, heads=16, in_channels=4, out_channels=8
 def precision(device: torch.device) -> torch.dtype:
     """bfloat16 on a CUDA GPU, as the weights are published to be run; else float32."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+SIZES = {
+    "hidden": "hidden_size",
+    "depth": "depth",
+    "heads": "num_heads",
+    "in_channels": "in_channels",
+    "text_width": "caption_channels",
+    "text_length": "model_max_length",
+    "mlp_ratio": "mlp_ratio",
+    "input_sq_size": "input_sq_size",
+}  # ours, and the published name
+
+
+def config_of(published: dict[str, Any]) -> STDiTConfig:
+    """The sizes a published configuration gives; what it leaves out is as in XL/2, how it was run is not looked at.
+
+    Raises: ModelError.
+    """
+    other = {name: published.get(name, wanted) for name, wanted in (("qk_norm", True), ("skip_y_embedder", False))}
+    if other != {"qk_norm": True, "skip_y_embedder": False} or published.get("model_type", "STDiT3") != "STDiT3":
+        raise ModelError(f"the configuration is of another network: {published.get('model_type')}, {other}")
+    given = {ours: published[name] for ours, name in SIZES.items() if name in published}
+    if not all(isinstance(value, int | float) and value > 0 for value in given.values()):
+        raise ModelError(f"the configuration makes no sense: {given}", "is it cut short, or another model's?")
+    try:
+        config = replace(XL2, **given, patch=tuple(published.get("patch_size", XL2.patch)))
+        twice = bool(published.get("pred_sigma", True))
+        return replace(config, out_channels=config.in_channels * (2 if twice else 1))
+    except (AssertionError, TypeError, ValueError, ArithmeticError, IndexError) as error:
+        raise ModelError("the configuration makes no sense", "is it cut short, or another model's?") from error
 
 
 class RandomText:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from pavdm_cli.errors import ModelError
 from pavdm_cli.models.spatial_vae import SpatialConfig, SpatialVAE
 from pavdm_cli.models.temporal_vae import TemporalConfig, TemporalVAE
 
@@ -86,6 +88,30 @@ class OpenSoraVAE(nn.Module):
         pictures = torch.split(rearrange(codes, "b c t h w -> (b t) c h w"), self.micro)
         frames = torch.cat([self.spatial.decode(part).float() for part in pictures])
         return rearrange(frames, "(b t) c h w -> b t c h w", t=count)
+
+
+def vae_config(found: Mapping[str, tuple[int, ...]]) -> VAEConfig:
+    """The sizes of both parts from those of their tensors: the published configuration does not give them.
+
+    Raises: ModelError.
+    """
+    spatial, temporal = "spatial_vae.module.encoder.down_blocks", "temporal_vae.encoder"
+    levels = _count(found, rf"{spatial}\.(\d+)\.")
+    layers, blocks = (
+        _count(found, rf"{spatial}\.0\.resnets\.(\d+)\."),
+        _count(found, rf"{temporal}\.res_blocks\.(\d+)\."),
+    )
+    try:
+        widths = tuple(found[f"{spatial}.{level}.resnets.0.conv1.weight"][0] for level in range(levels))
+        filters = found[f"{temporal}.conv_in.conv.weight"][0]
+    except (KeyError, IndexError) as error:
+        raise ModelError("these are no weights of Open-Sora's codec", "`pavdm models pull opensora-v1.2`") from error
+    return VAEConfig(SpatialConfig(widths, layers), TemporalConfig(filters=filters, blocks=blocks))
+
+
+def _count(names: Iterable[str], pattern: str) -> int:
+    """One more than the highest number at a place in the names."""
+    return max((int(hit[1]) + 1 for name in names if (hit := re.match(pattern, name))), default=0)
 
 
 def normalisation() -> dict[str, Tensor]:

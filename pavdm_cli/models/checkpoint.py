@@ -1,0 +1,126 @@
+"""Published weights on disk to a model on its device: one file at a time, mapped, never twice in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from pavdm_cli.errors import ModelError
+
+M = TypeVar("M", bound=nn.Module)
+Shapes = dict[str, tuple[int, ...]]
+FETCH = "`pavdm models pull opensora-v1.2` fetches them"
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def load_into(
+    build: Callable[[], M], folder: Path, device: torch.device, dtype: torch.dtype, unused: tuple[str, ...] = ()
+) -> M:
+    """The model with the folder's weights, frozen. Tensors whose names begin like one of `unused` are not read.
+
+    Every tensor goes from its mapped file to the device in the precision wanted, and becomes the model's own: the host
+    holds one file's pages at a time. Raises: ModelError.
+    """
+    with torch.device("meta"):
+        model = build()
+    where = {name: path for name, path in tensors(folder).items() if not name.startswith(unused)}
+    _compare({name: tuple(value.shape) for name, value in model.state_dict().items()}, shapes(where), folder)
+    weights: dict[str, Tensor] = {}
+    for path in sorted(set(where.values())):
+        with opened(path) as file:
+            names = [name for name, at in where.items() if at == path]
+            weights |= {name: _moved(file.get_tensor(name), device, dtype) for name in names}
+    model.load_state_dict(weights, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def tensors(folder: Path) -> dict[str, Path]:
+    """Which file holds which tensor, by the index where there is one. Raises: ModelError."""
+    files = sorted(folder.glob("*.safetensors"))
+    indexed = sorted(folder.glob("*.safetensors.index.json"))
+    if indexed:
+        named = read_json(indexed[0]).get("weight_map")
+        if not isinstance(named, dict) or any(Path(str(file)).name != file for file in named.values()):
+            raise ModelError(f"{indexed[0]} names no files beside it", FETCH)
+        return {str(name): folder / file for name, file in named.items()}
+    if not files and any(path for kind in PICKLED for path in folder.glob(kind)):
+        raise ModelError(f"{folder} holds pickled weights, which can run code", f"`pavdm models convert {folder}`")
+    if not files:
+        raise ModelError(f"no weights at {folder}", FETCH)
+    found: dict[str, Path] = {}
+    for path in files:
+        with opened(path) as file:
+            found |= dict.fromkeys(file.keys(), path)
+    return found
+
+
+def shapes(where: dict[str, Path]) -> Shapes:
+    """Sizes of the tensors, from the files' headers alone. Raises: ModelError."""
+    found: Shapes = {}
+    for path in sorted(set(where.values())):
+        with opened(path) as file:
+            there = set(file.keys())
+            names = [name for name, at in where.items() if at == path]
+            found |= {name: tuple(file.get_slice(name).get_shape()) for name in names if name in there}
+    return found
+
+
+def opened(path: Path) -> Any:
+    """A safetensors file, mapped. Raises: ModelError."""
+    try:
+        return safe_open(path, "pt")
+    except FileNotFoundError as error:
+        raise ModelError(f"no weights at {path}", FETCH) from error
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a safetensors file", "it may be cut short: `pavdm models verify`") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object from a file. Raises: ModelError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"no {path.name} in {path.parent}", FETCH) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not JSON", "it may be cut short: `pavdm models verify`") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} describes no model", "it may be another file of that name")
+    return found
+
+
+def digest(folder: Path) -> str:
+    """16 hexadecimal digits of names, sizes and 64 samples of 4 kB of every weights file below; no full read."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        size = path.stat().st_size
+        found.update(f"{path.relative_to(folder).as_posix()} {size}".encode())
+        with path.open("rb") as file:
+            for place in range(64):
+                file.seek(place * max(0, size - 4096) // 63)
+                found.update(file.read(4096))
+    return found.hexdigest()[:16]
+
+
+def _moved(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Out of the mapped file, so that its pages can go."""
+    return value.to(device, dtype if value.is_floating_point() else value.dtype, copy=True)
+
+
+def _compare(expected: Shapes, found: Shapes, folder: Path) -> None:
+    wrong = [f"{name} is missing" for name in expected.keys() - found.keys()]
+    wrong += [f"{name} is not its own" for name in found.keys() - expected.keys()]
+    wrong += [
+        f"{name} is {list(found[name])} instead of {list(expected[name])}"
+        for name in expected.keys() & found.keys()
+        if found[name] != expected[name]
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise ModelError(f"{folder} does not fit: {', '.join(sorted(wrong)[:5])}{more}", "are these another model's?")

@@ -1,0 +1,85 @@
+"""Open-Sora's text encoder: a cleaned prompt through T5 to vectors, which are kept on disk; T5 itself is not kept."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pavdm_cli.errors import ModelError
+from pavdm_cli.models.captions import clean
+from pavdm_cli.models.checkpoint import digest, load_into, read_json
+from pavdm_cli.models.t5 import T5Config, T5Encoder
+
+LONGEST = 300  # tokens, the end's included
+END = 1  # the token after a prompt
+UNUSED = ("decoder.", "lm_head.", "encoder.embed_tokens.")  # of the published model; the last is `shared` once more
+
+
+class T5Text:
+    """Reads the weights when there is a prompt it has not seen, and keeps none of them afterwards."""
+
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype, cache: Path | None = None) -> None:
+        """folder: weights, configuration and tokenizer; cache: where vectors are kept, None for nowhere."""
+        self.folder, self.device, self.dtype, self.cache = folder, device, dtype, cache
+
+    def embed(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """Vectors (B, L, width) and which belong to the prompt (B, L); read alone, a prompt needs no padding.
+
+        Raises: ModelError.
+        """
+        rows = [self._kept(clean(prompt)) for prompt in prompts]
+        longest = max(len(row) for row in rows)
+        lengths = torch.tensor([len(row) for row in rows])
+        padded = [torch.nn.functional.pad(row, (0, 0, 0, longest - len(row))) for row in rows]
+        return torch.stack(padded), torch.arange(longest) < lengths[:, None]
+
+    def _kept(self, text: str) -> Tensor:  # -> (L, width)
+        if self.cache is None:
+            return self._encode(text)
+        mark = f"{digest(self.folder)} {self.dtype} {text}"
+        path = self.cache / f"{hashlib.sha256(mark.encode()).hexdigest()[:32]}.safetensors"
+        try:
+            return load_file(path)["vectors"]
+        except (OSError, SafetensorError, KeyError):
+            vectors = self._encode(text)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file({"vectors": vectors}, path)
+        except (OSError, SafetensorError):
+            with suppress(OSError):
+                path.unlink()  # the next run reads the prompt again
+        return vectors
+
+    def _encode(self, text: str) -> Tensor:
+        ids = token_ids(self.folder, text)
+        encoder = load_into(self._build, self.folder, self.device, self.dtype, UNUSED)
+        vectors: Tensor = encoder(torch.tensor([ids], device=self.device))
+        return vectors[0].cpu()
+
+    def _build(self) -> T5Encoder:
+        given = read_json(self.folder / "config.json")
+        return T5Encoder(T5Config(**{name: given[name] for name in T5Config.__slots__ if name in given}))
+
+
+def token_ids(folder: Path, text: str) -> list[int]:
+    """What T5 reads of a text: at most 300 tokens, the end's included. Raises: ModelError."""
+    ids: list[int] = _tokenizer(folder / "spiece.model").encode(text)
+    return [*ids[: LONGEST - 1], END]
+
+
+def _tokenizer(path: Path) -> Any:
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError as error:
+        raise ModelError("Open-Sora's prompts need sentencepiece", 'pip install "pavdm[opensora]"') from error
+    try:
+        return SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise ModelError(f"no tokenizer at {path}", "`pavdm models pull opensora-v1.2` fetches it") from error

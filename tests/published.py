@@ -1,0 +1,79 @@
+"""A tiny but complete Open-Sora checkpoint in the published layout: transformer, codec, T5 and a real tokenizer."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from sentencepiece import SentencePieceTrainer
+from torch import Tensor, nn
+
+from pavdm_cli.models.made_up import made_up
+from pavdm_cli.models.opensora import SIZES, XL2
+from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, normalisation
+from pavdm_cli.models.spatial_vae import SpatialConfig
+from pavdm_cli.models.stdit import STDiT, frequencies
+from pavdm_cli.models.t5 import T5Config, T5Encoder
+from pavdm_cli.models.temporal_vae import TemporalConfig
+
+STDIT = replace(XL2, hidden=64, depth=2, heads=4, text_width=32)
+VAE = VAEConfig(SpatialConfig((32, 32, 32, 32), layers=1), TemporalConfig(filters=32, blocks=1))
+T5 = T5Config(vocab_size=96, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
+RUNTIME = {"model_type": "STDiT3", "enable_flash_attn": True, "only_train_temporal": False, "torch_dtype": "float32"}
+SENTENCES = (
+    "a red balloon drifts over green hills at sunset",
+    "a small boat on calm water, the camera pans left",
+    "people walk through a busy street in the rain. aesthetic score: 6.5.",
+)
+
+
+def write(folder: Path, shards: int = 1) -> Path:
+    """The three parts as folders, each as its repository is laid out."""
+    cpu = torch.device("cpu")
+    part(folder / "transformer", weights(lambda: STDiT(STDIT), {"rope.freqs": frequencies(STDIT)}), published(), shards)
+    part(folder / "vae", weights(lambda: OpenSoraVAE(VAE), normalisation()), {"model_type": "VideoAutoencoderPipeline"})
+    encoder = made_up(lambda: T5Encoder(T5), cpu, torch.float32, {}).state_dict()
+    surplus = {"lm_head.weight": torch.zeros(96, 32), "decoder.final_layer_norm.weight": torch.zeros(32)}
+    part(folder / "text_encoder", encoder | surplus, asdict(T5) | {"feed_forward_proj": "gated-gelu"}, shards)
+    (folder / "text_encoder" / "spiece.model").write_bytes(tokenizer())
+    return folder
+
+
+def weights(build: Callable[[], nn.Module], given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict with every weight random."""
+    return made_up(build, torch.device("cpu"), torch.float32, given).state_dict()
+
+
+def published() -> dict[str, object]:
+    """The transformer's configuration in its published names, with what it was run with."""
+    sizes = {name: getattr(STDIT, ours) for ours, name in SIZES.items()}
+    return sizes | RUNTIME | {"patch_size": [1, 2, 2], "pred_sigma": True}
+
+
+def part(folder: Path, tensors: dict[str, Tensor], config: dict[str, object], shards: int = 1) -> None:
+    """One part: configuration and weights, in one file or several with an index."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors")
+        return
+    where = {name: f"model-{i % shards + 1:05d}-of-{shards:05d}.safetensors" for i, name in enumerate(sorted(tensors))}
+    for file in set(where.values()):
+        save_file({name: tensors[name] for name, at in where.items() if at == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+
+
+def tokenizer() -> bytes:
+    """Trained on the spot, with T5's own three special tokens."""
+    model = io.BytesIO()
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES * 4), model_writer=model, vocab_size=90, minloglevel=9,
+        hard_vocab_limit=False, **ids,
+    )  # fmt: skip
+    return model.getvalue()

@@ -1,0 +1,169 @@
+"""Published weights as files: on the device in the precision wanted, and one clear line for all that does not fit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import published
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pavdm_cli.errors import ModelError
+from pavdm_cli.models import opensora
+from pavdm_cli.models.checkpoint import digest, load_into, shapes, tensors
+from pavdm_cli.models.opensora_vae import vae_config
+from pavdm_cli.models.stdit import STDiT
+
+CPU = torch.device("cpu")
+
+
+def build() -> nn.Module:
+    return nn.Sequential(*(nn.Linear(4, 4) for _ in range(4)))
+
+
+def weights() -> dict[str, torch.Tensor]:
+    return published.weights(build, {})
+
+
+@pytest.fixture(params=[1, 3], ids=["whole", "sharded"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    published.part(tmp_path / "part", weights(), {}, request.param)
+    return tmp_path / "part"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_come_in_the_precision_wanted_and_frozen(folder, dtype):
+    model = load_into(build, folder, CPU, dtype)
+    for name, value in weights().items():
+        assert torch.equal(model.state_dict()[name], value.to(dtype)), name
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_what_is_loaded_lives_on_without_its_files(folder):
+    model = load_into(build, folder, CPU, torch.float32)
+    for path in folder.glob("*.safetensors"):
+        path.write_bytes(bytes(path.stat().st_size))
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in weights().items())
+
+
+def error(folder: Path) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        load_into(build, folder, CPU, torch.float32)
+    assert caught.value.exit_code == 5
+    assert "\n" not in caught.value.message
+    assert str(folder) in caught.value.message
+    assert caught.value.hint
+    return caught.value
+
+
+def test_the_first_five_tensors_that_do_not_fit_are_named(tmp_path):
+    changed = weights()
+    for name in ("0.weight", "0.bias", "1.weight", "1.bias"):
+        del changed[name]
+    changed |= {"2.weight": torch.zeros(3, 4), "9.extra": torch.zeros(1)}
+    published.part(tmp_path / "part", changed, {})
+    said = error(tmp_path / "part").message
+    assert said.endswith(
+        "0.bias is missing, 0.weight is missing, 1.bias is missing, 1.weight is missing, "
+        "2.weight is [3, 4] instead of [4, 4] and 1 more"
+    )
+
+
+def test_tensors_that_nobody_needs_are_not_read(tmp_path):
+    published.part(tmp_path / "part", weights() | {"decoder.weight": torch.zeros(2)}, {})
+    assert "decoder.weight is not its own" in error(tmp_path / "part").message
+    load_into(build, tmp_path / "part", CPU, torch.float32, ("decoder.",))
+
+
+def test_a_shard_that_is_missing_or_cut_short_is_one_clear_error(tmp_path):
+    published.part(tmp_path / "part", weights(), {}, shards=3)
+    shard = sorted((tmp_path / "part").glob("*.safetensors"))[1]
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
+    assert "is not a safetensors file" in error(tmp_path / "part").message
+    shard.unlink()
+    assert "no weights at" in error(tmp_path / "part").message
+
+
+@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", "a/b.safetensors", 7])
+def test_an_index_that_names_files_elsewhere_is_refused(tmp_path, name):
+    published.part(tmp_path / "part", weights(), {}, shards=3)
+    (tmp_path / "part" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"0.weight": name}}))
+    assert "names no files beside it" in error(tmp_path / "part").message
+
+
+@pytest.mark.parametrize("suffix", ["bin", "pt"])
+def test_pickled_weights_are_never_read_but_named(tmp_path, suffix):
+    (tmp_path / f"model.{suffix}").write_bytes(b"\x80\x04.")
+    caught = error(tmp_path)
+    assert "can run code" in caught.message
+    assert f"pavdm models convert {tmp_path}" in caught.hint
+
+
+def test_a_digest_follows_names_and_contents(folder):
+    before = digest(folder)
+    assert before == digest(folder)
+    path = sorted(folder.glob("*.safetensors"))[0]
+    save_file({name: value + 1 for name, value in load_file(path).items()}, path)
+    assert digest(folder) != before
+
+
+PEAK = """
+    import re, sys
+    from pathlib import Path
+    import torch
+    from torch import nn
+    from pavdm_cli.models.checkpoint import load_into
+
+    build = lambda: nn.Sequential(*(nn.Linear(1536, 1536, bias=False) for _ in range(12)))
+    peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+    before = peak()
+    model = load_into(build, Path(sys.argv[1]), torch.device("cpu"), torch.bfloat16)
+    print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts pages as Linux does")
+def test_loading_takes_the_model_and_a_shard_and_no_second_copy(tmp_path):
+    each = 1536 * 1536
+    published.part(tmp_path / "part", {f"{i}.weight": torch.zeros(1536, 1536) for i in range(12)}, {}, shards=4)
+    command = [sys.executable, "-c", "\n".join(line[4:] for line in PEAK.splitlines()), str(tmp_path / "part")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    model, shard = 12 * each * 2, 3 * each * 4
+    assert model < int(done.stdout) < model + 1.2 * shard
+
+
+def test_the_configuration_gives_the_sizes_and_nothing_of_how_it_was_run():
+    assert opensora.config_of(published.published()) == published.STDIT
+    assert opensora.config_of({}) == opensora.XL2
+    assert opensora.config_of({"pred_sigma": False}).out_channels == 4
+    larger = opensora.config_of({"hidden_size": 1872, "num_heads": 26})
+    with torch.device("meta"):
+        count = sum(p.numel() for p in STDiT(larger).parameters())
+    assert 3.1e9 < count < 3.3e9
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"qk_norm": False}, {"skip_y_embedder": True}, {"hidden_size": 33}, {"num_heads": 0}, {"depth": "many"}),
+        *({"patch_size": 7}, {"patch_size": []}, {"patch_size": [2, 2, 2]}, {"model_type": "STDiT2"}),
+    ],
+)
+def test_a_configuration_of_another_network_is_one_clear_error(given):
+    with pytest.raises(ModelError) as caught:
+        opensora.config_of(published.published() | given)
+    assert "\n" not in caught.value.message
+
+
+def test_the_codec_is_known_by_its_tensors(tmp_path):
+    published.write(tmp_path)
+    assert vae_config(shapes(tensors(tmp_path / "vae"))) == published.VAE
+    with pytest.raises(ModelError, match="no weights of Open-Sora's codec"):
+        vae_config(shapes(tensors(tmp_path / "text_encoder")))

@@ -1,0 +1,158 @@
+"""Open-Sora through the command line, on a tiny checkpoint in the published layout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import published
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_stdit_golden import GOLDEN, SMALL, run
+
+from pavdm_cli import pipeline
+from pavdm_cli.errors import ModelError, UsageError
+from pavdm_cli.models.bind import levels_table
+from pavdm_cli.models.load import wording
+from pavdm_cli.models.stdit import STDiT
+from pavdm_cli.request import Reading, Request, Sampling
+from pavdm_cli.specs import find
+
+PROMPT = "a red balloon drifts over green hills"
+QUICK = ("--size", "72x64", "--steps", "6", "--seed", "5", "--device", "cpu", "--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return published.write(tmp_path_factory.mktemp("published") / "tiny", shards=2)
+
+
+def pavdm(*words: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder of its own, with a cache of its own."""
+    command = [sys.executable, "-m", "pavdm_cli", *map(str, words)]
+    env = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300, check=False, env=env)
+
+
+def pictures(path: Path) -> np.ndarray:
+    with av.open(str(path)) as file:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+
+
+def test_a_folder_of_weights_makes_a_video_and_goes_on_with_it(folder, tmp_path):
+    words = ("generate", PROMPT, "--model", folder, "--frames", "20", "--json", "--motion-score", "4", *QUICK)
+    done = pavdm(*words, "-o", "v.mp4", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert pictures(tmp_path / "v.mp4").shape == (20, 64, 72, 3)
+    recipe = json.loads(done.stdout)["recipe"]
+    assert (recipe["fps"], recipe["size"], recipe["aesthetic-score"], recipe["motion-score"]) == (24, "72x64", 6.5, 4)
+    command = pavdm("info", "v.mp4", folder=tmp_path).stdout.strip().splitlines()[-1]
+    assert "--size 72x64 --aesthetic-score 6.5 --motion-score 4.0" in command
+    longer = pavdm("extend", "v.mp4", "--model", folder, "--frames", "3", "--size", "72x64", "-o", "w.mp4",
+                   "--steps", "6", "--threads", "1", folder=tmp_path)  # fmt: skip
+    assert longer.returncode == 0, longer.stderr
+    assert len(pictures(tmp_path / "w.mp4")) == 23
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("--model", "opensora-v1.2"), 5, "pavdm models pull"),
+        (("--model", "./nowhere"), 5, "no weights of"),
+        (("--model", "opensora-v1.2", "--size", "100x60"), 2, "multiples of 8"),
+    ],
+)
+def test_a_mistake_is_one_clear_line_and_its_own_code(words, code, says, tmp_path):
+    done = pavdm("generate", PROMPT, *words, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def job(folder: Path | str, frames: int = 17, **given: object) -> pipeline.Job:
+    sampling = Sampling(**{"model": str(folder), "steps": 6, "seed": 1, "device": "cpu"} | given)
+    return pipeline.plan(Request(PROMPT, frames=frames, size=(64, 72), sampling=sampling))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def latents(wanted: pipeline.Job) -> torch.Tensor:
+    return torch.cat(list(pipeline.latents(wanted, pipeline.open_model(wanted))), dim=1)
+
+
+def test_the_words_and_the_scores_reach_the_network(folder):
+    plain = latents(job(folder))
+    assert torch.equal(plain, latents(job(folder)))
+    assert (plain - latents(replace(job(folder), prompt="a boat"))).abs().max() > 1e-4
+    assert (plain - latents(job(folder, reading=Reading(aesthetic=4)))).abs().max() > 1e-4
+
+
+def test_the_unconditional_half_is_the_null_embedding_as_long_as_the_prompt(folder):
+    model = pipeline.open_model(job(folder))
+    both, mask = model.read(PROMPT, unconditional=True)
+    prompt, shown = model.read(PROMPT, unconditional=False)
+    assert torch.equal(both[:1], prompt)
+    assert torch.equal(both[1], model.denoiser.y_embedder.y_embedding[: prompt.shape[1]])
+    assert torch.equal(mask, shown.repeat(2, 1))
+    assert shown.all()
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder"])
+def test_a_part_that_is_missing_is_one_clear_error(part, folder, tmp_path):
+    for kept in {"transformer", "vae", "text_encoder"} - {part}:
+        (tmp_path / kept).symlink_to(folder / kept)
+    with pytest.raises(ModelError, match=part):
+        latents(job(tmp_path))
+
+
+def test_a_prompt_is_scored_as_captions_were_only_for_a_model_that_read_such():
+    reading = Reading(aesthetic=6.5, motion=4, camera="pan left")
+    scored = "a cat aesthetic score: 6.5. motion score: 4.0. camera motion: pan left."
+    assert wording(find("opensora-v1.2"), "a cat", reading) == scored
+    assert wording(find("pocket"), "a cat", reading) == "a cat"
+    assert wording(find("opensora-v1.2"), "", reading) == ""
+
+
+@pytest.mark.parametrize("score", [-1, 101, float("nan")])
+def test_a_score_that_no_caption_had_is_refused(score):
+    with pytest.raises(UsageError, match="aesthetic-score"):
+        Reading(aesthetic=score)
+
+
+@pytest.fixture(scope="module")
+def recorded() -> STDiT:
+    small = STDiT(SMALL)
+    small.load_state_dict(load_file(GOLDEN / "stdit3_small_weights.safetensors"))
+    return small.eval().bfloat16()
+
+
+def rms(left: torch.Tensor, right: torch.Tensor) -> float:
+    return float((left.float() - right.float()).square().mean().sqrt() / right.float().square().mean().sqrt())
+
+
+def test_in_bfloat16_the_network_is_the_recorded_one_with_rounded_timesteps_and_near_float32_without(recorded):
+    case = load_file(GOLDEN / "stdit3_pa_odd.safetensors")
+    want = load_file(GOLDEN / "stdit3_pa_odd_bf16.safetensors")["out"]
+    narrow = case | {name: case[name].bfloat16() for name in ("x", "y", "fps")}
+    assert rms(run(recorded, narrow, case["timestep"].bfloat16()), want) < 0.01
+    assert rms(run(recorded, narrow, case["timestep"]), want) > 0.05
+    assert rms(run(recorded, narrow, case["timestep"]), case["out"]) < 0.01
+
+
+def test_levels_are_rounded_like_the_weights_unless_they_are_to_be_exact(recorded):
+    sigmas = torch.tensor([0.0, 0.7381, 1.0])
+    for exact, times in ((False, [0.0, 740.0, 1000.0]), (True, [0.0, 738.1, 1000.0])):
+        want = recorded.table(torch.tensor(times), torch.tensor(24.0, dtype=torch.bfloat16))
+        got = levels_table(recorded, sigmas, 24, exact)
+        assert torch.equal(got.block, want.block)
+        assert torch.equal(got.final, want.final)
