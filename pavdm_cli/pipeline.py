@@ -17,6 +17,7 @@ from torch import Tensor
 from pavdm_cli import __version__
 from pavdm_cli.attention import confirm, machine_of
 from pavdm_cli.errors import UsageError
+from pavdm_cli.graphs import Graphs, check_graphs, pick_graphs
 from pavdm_cli.models.load import Loaded, check_prompt, load, pick_device, with_attention, wording
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.noise import linear_sigmas, seeded_noise, warp_ratio, warped_sigmas
@@ -106,8 +107,9 @@ def settle(sampling: Sampling) -> Settings:
 
 
 def open_model(job: Job) -> Loaded:
-    """The job's model on its device, under its number of threads."""
+    """The job's model on its device, under its number of threads. Raises: DeviceError, ModelError."""
     device = pick_device(job.sampling.device)
+    check_graphs(job.sampling.engine.cuda_graphs, device)
     if job.sampling.threads:
         torch.set_num_threads(job.sampling.threads)
     reader = pick_device(job.sampling.reading.device or job.sampling.device)
@@ -123,18 +125,26 @@ def sigmas_of(job: Job) -> Tensor:
     return warped_sigmas(job.schedule.steps, warp_ratio(*job.spec.size, job.spec.frames(seen)))
 
 
-def latents(job: Job, model: Loaded, start: State | None = None) -> Iterator[Tensor]:
-    """Finished chunks of latents, (1, chunk, C, h, w)."""
+def graphs_of(job: Job, model: Loaded) -> Graphs | None:
+    """What records the job's steps, if anything does; after the first step it knows how many and what they hold."""
+    engine = job.sampling.engine
+    constant = engine.table and engine.text_memory  # what is made anew at every step starts on the CPU
+    return pick_graphs(engine.cuda_graphs if constant else "off", model.device, model.stream(job.settings.guidance))
+
+
+def latents(job: Job, model: Loaded, start: State | None = None, graphs: Graphs | None = None) -> Iterator[Tensor]:
+    """Finished chunks of latents, (1, chunk, C, h, w); graphs: as `graphs_of` unless given."""
+    graphs = graphs or graphs_of(job, model)
     sigmas = sigmas_of(job).to(model.device)
     denoiser = model.bind(job.wording, job.schedule, sigmas, job.settings.guidance, job.sampling.engine)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
-    yield from sample(job.schedule, denoiser, noise, sigmas, chunks=job.chunks, start=start)
+    yield from sample(job.schedule, denoiser, noise, sigmas, chunks=job.chunks, start=start, graphs=graphs)
 
 
-def frames(job: Job, model: Loaded, start: State | None = None) -> Iterator[Pixels]:
-    """The video's frames, (n, H, W, 3) bytes at a time, exactly as many as asked for."""
+def frames(job: Job, model: Loaded, start: State | None = None, graphs: Graphs | None = None) -> Iterator[Pixels]:
+    """The video's frames, (n, H, W, 3) bytes at a time, exactly as many as asked for. Arguments as `latents`."""
     left = job.frames
-    for chunk in regrouped(latents(job, model, start), job.spec.group[0]):
+    for chunk in regrouped(latents(job, model, start, graphs), job.spec.group[0]):
         pixels = decode(model, chunk)[:left]
         left -= len(pixels)
         yield pixels

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pavdm_cli.continuation import Source, at_rate
+from pavdm_cli.graphs import Graphs
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.pixels import from_bytes
-from pavdm_cli.pipeline import Job, frames, recipe, start_from
+from pavdm_cli.pipeline import Job, frames, graphs_of, recipe, start_from
 from pavdm_cli.request import Output
 from pavdm_cli.sampler import State
 from pavdm_cli.video import Encoding, Plan, VideoWriter, tail
@@ -46,13 +47,14 @@ def record(job: Job, model: Loaded, output: Output, watch: Watch) -> Made:
     encoding = Encoding(
         crf=output.crf, gop=math.ceil(job.frames_per_chunk), ffmpeg=output.ffmpeg, encoder=output.encoder
     )
+    graphs = graphs_of(job, model)
     with VideoWriter(output.path, width, height, job.spec.fps, about, encoding) as writer:
-        for chunk in frames(job, model):
+        for chunk in frames(job, model, graphs=graphs):
             writer.write(chunk)
             watch.advance(len(chunk))
             if watch.stopped() and writer.frames < job.frames:
                 return _cut_short(writer, output.path, about)
-        return Made(writer.finish(), writer.frames, True, about)
+        return Made(writer.finish(), writer.frames, True, about, _notes(graphs))
 
 
 def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch) -> Made:
@@ -66,18 +68,18 @@ def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch
         **{name: getattr(extension, name) for name in ("start", "audio", "only_new")},
     }
     plan = Plan(extension.audio, extension.only_new, about, Encoding(crf=output.crf, ffmpeg=output.ffmpeg))
-    start = read_start(job, model, source)
+    start, graphs = read_start(job, model, source), graphs_of(job, model)
     with Spliced(source.video, output.path, plan) as file:
         for _ in file.copy():
             watch.advance(1)
             if watch.stopped():
                 return _cut_short(file, output.path, about)
-        for shown in at_rate(frames(job, model, start), job.spec.fps, source):
+        for shown in at_rate(frames(job, model, start, graphs), job.spec.fps, source):
             file.write(shown)
             watch.advance(len(shown))
             if watch.stopped() and file.frames < source.copied + source.frames:
                 return _cut_short(file, output.path, about)
-        return Made(file.finish(), file.frames, True, about, tuple(file.notes))
+        return Made(file.finish(), file.frames, True, about, (*file.notes, *_notes(graphs)))
 
 
 def read_start(job: Job, model: Loaded, source: Source) -> State:
@@ -90,6 +92,10 @@ def read_start(job: Job, model: Loaded, source: Source) -> State:
     count = max(least, min(wanted, at_hand)) if noised else least
     clip = from_bytes(tail(source.video, Fraction(spec.fps), count, spec.size))
     return start_from(job, model, clip, noised)
+
+
+def _notes(graphs: Graphs | None) -> tuple[str, ...]:
+    return (graphs.note,) if graphs else ()
 
 
 def _cut_short(file: VideoWriter | Spliced, path: Path, about: dict[str, Any]) -> Made:

@@ -21,9 +21,14 @@ class Engine:
     text_memory: bool = True  # keys and values of the text once a prompt, else at every step
     overlap_memory: bool | None = None  # those of the clean overlap once a shift; None: where that is exact
     fused: bool = True  # kernels and joined operations, else their references in plain torch
+    cuda_graphs: str = "auto"  # steps recorded and replayed: where launching them is the limit, or always ("on")
+
+    def __post_init__(self) -> None:
+        if self.cuda_graphs not in ("auto", "on", "off"):
+            raise UsageError(f"--cuda-graphs must be auto, on or off, got {self.cuda_graphs!r}", "auto is the default")
 
 
-PLAIN = Engine(table=False, text_memory=False, overlap_memory=False, fused=False)
+PLAIN = Engine(table=False, text_memory=False, overlap_memory=False, fused=False, cuda_graphs="off")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from pavdm_cli.denoiser import Denoiser, Memory
+from pavdm_cli.graphs import Graphs
 from pavdm_cli.noise import Noise, add_noise
 from pavdm_cli.schedule import Schedule
 from pavdm_kernels import euler_step
@@ -37,9 +38,10 @@ def sample(
     *,
     chunks: int | None,
     start: State | None = None,
+    graphs: Graphs | None = None,
 ) -> Iterator[Tensor]:
     """Yields the new chunks, (B, chunk, C, H, W), each as soon as it is clean. Arguments as `walk`."""
-    for state in walk(schedule, denoiser, noise, sigmas, chunks=chunks, start=start):
+    for state in walk(schedule, denoiser, noise, sigmas, chunks=chunks, start=start, graphs=graphs):
         if schedule.level(state.chunks[0], state.now) == 0 and not state.originals.shape[1]:
             yield state.window[:, : schedule.chunk].clone()
 
@@ -52,23 +54,26 @@ def walk(
     *,
     chunks: int | None,
     start: State | None = None,
+    graphs: Graphs | None = None,
 ) -> Iterator[State]:
     """Yields the state after every step, till `chunks` new chunks have left (None: for ever).
 
     sigmas (steps + 1,) also says on which device and in which precision latents are kept; start: `from_nothing` unless
-    given, else `from_clip`, `from_noised` or a state that an earlier walk yielded.
+    given, else `from_clip`, `from_noised` or a state that an earlier walk yielded. With `graphs` the steps are recorded
+    before the first one and replayed, with the same result; a state is nobody's buffer and stays as it is.
     """
     assert len(sigmas) == schedule.steps + 1
     state = start or from_nothing(noise, sigmas)
     step_sizes = sigmas.diff(prepend=sigmas[:1])  # (steps + 1,): what one step takes off each level
     on_device = cache(lambda levels: torch.tensor(levels, dtype=torch.int32, device=sigmas.device))
+    step: Callable[..., Tensor] = partial(advance, denoiser=denoiser, step_sizes=step_sizes)
+    step = graphs(step, examples(schedule, denoiser, state, chunks, graphs.most)) if graphs else step
     memory, remembered = None, None
     while present := schedule.present(state.now, state.chunks.start, chunks):
         state = move_on(state, present, schedule, noise)
         if schedule.renoised or state.overlap is not remembered:
             memory, remembered = recall(state, schedule, denoiser, noise, sigmas), state.overlap
-        levels = on_device(schedule.levels(present, state.now))
-        window = advance(state.window, levels, memory, denoiser=denoiser, step_sizes=step_sizes)
+        window = step(state.window, on_device(schedule.levels(present, state.now)), memory)
         state = replace(state, now=state.now + 1, window=window)
         yield state
 
@@ -79,6 +84,24 @@ def advance(
 ) -> Tensor:  # (B, T, C, H, W), (T,)
     """One step: every latent of the window goes down one level."""
     return euler_step(window, denoiser(window, levels, memory), levels, step_sizes)
+
+
+@torch.no_grad()
+def examples(
+    schedule: Schedule, denoiser: Denoiser, state: State, chunks: int | None, most: float
+) -> Iterator[tuple[Tensor, Tensor, Memory | None]]:
+    """Arguments of `advance` as a walk from this state will hand them over, one of each shape, the largest first.
+
+    Left out are those with more than `most` latents, the overlap's included.
+    """
+    before, first = state.overlap.shape[1], state.chunks.start
+    for held, overlap in sorted(schedule.sizes(state.now, first, before, chunks), reverse=True):
+        noisy = held * schedule.chunk
+        if noisy + overlap > most:
+            continue
+        window, clean = (_blank(state.window, length) for length in (noisy, overlap))
+        levels = torch.zeros(noisy, dtype=torch.int32, device=window.device)
+        yield window, levels, denoiser.remember(clean, 0) if overlap else None
 
 
 def shift(window: Tensor, noise: Tensor, leaving: int) -> Tensor:
@@ -147,9 +170,17 @@ def draw(noise: Noise, latents: range, like: Tensor, step: int | None = None) ->
     """Noise of these latents (at a step), side by side, on the device and in the precision of `like`."""
     if not latents:
         return like[:, :0]
-    return torch.stack([noise(index, step) for index in latents], dim=1).to(like)
+    fresh = torch.stack([noise(index, step) for index in latents], dim=1)
+    if like.is_cuda:  # from pinned memory the copy waits for nothing
+        return fresh.pin_memory().to(like, non_blocking=True)
+    return fresh.to(like)
 
 
 def last(latents: Tensor, length: int) -> Tensor:
     """At most the last `length` latents."""
     return latents[:, max(0, latents.shape[1] - length) :]
+
+
+def _blank(like: Tensor, length: int) -> Tensor:
+    """As many latents, all zero."""
+    return like.new_zeros(like.shape[0], length, *like.shape[2:])

@@ -56,6 +56,18 @@ class Schedule:
         """Indices of the latents in these chunks; those of a given clip are negative."""
         return range(chunks.start * self.chunk, chunks.stop * self.chunk)
 
+    def sizes(self, now: int, first: int, before: int, chunks: int | None) -> set[tuple[int, int]]:
+        """Chunks and clean latents that the steps from `now` on show, where `before` latents precede chunk `first`.
+
+        Few steps are looked at, however long the video: once the window is full and so is its overlap, nothing is new
+        till the end.
+        """
+        most = max(0, first) + 2 * self.capacity + -(-self.overlap // self.chunk) + 1
+        ended = most if chunks is None else min(chunks, most)
+        until = most * self.stride if chunks is None else (ended - 1) * self.stride + self.steps
+        steps = [self.present(step, first, ended) for step in range(now, until)]
+        return {(len(held), min(self.overlap, before + (held.start - first) * self.chunk)) for held in steps if held}
+
     def levels(self, chunks: range, now: int) -> tuple[int, ...]:
         """Levels of all latents in these chunks before step `now`."""
         return tuple(self.level(chunk, now) for chunk in chunks for _ in range(self.chunk))

@@ -23,7 +23,7 @@ SCRIPTS = (*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")
 FLOORS = (
     {"schedule", "specs", "request", "errors", "stop"},
     {"attention", "pavdm_kernels", "video"},
-    {"denoiser", "sampler", "noise"},
+    {"denoiser", "sampler", "graphs", "noise"},
     {"models"},
     {"pipeline", "record", "continuation"},
     {"train", "evaluate", "bench"},

@@ -227,3 +227,11 @@ def test_commands_that_tell_do_so_on_stdout(words, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert done.stderr == ""
+
+
+def test_graphs_that_need_a_gpu_are_one_line_where_there_is_none(tmp_path):
+    done = pavdm("generate", PROMPT, "--device", "cpu", "--cuda-graphs", "on", folder=tmp_path)
+    assert done.returncode == 6
+    assert "error: --cuda-graphs on needs CUDA, and the device is cpu" in done.stderr
+    assert "hint: use --cuda-graphs auto" in done.stderr
+    assert not any(tmp_path.iterdir())

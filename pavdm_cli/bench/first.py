@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 from pavdm_cli import pipeline
@@ -17,6 +18,6 @@ def first_frame(prompt: str, sampling: Sampling) -> None:
 
 
 if __name__ == "__main__":
-    prompt, seed, device, threads, attention = sys.argv[1:]
-    asked = Sampling(seed=int(seed), device=device, threads=int(threads), engine=Engine(attention))
+    prompt, seed, device, threads, engine = sys.argv[1:]
+    asked = Sampling(seed=int(seed), device=device, threads=int(threads), engine=Engine(**json.loads(engine)))
     first_frame(prompt, asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from pavdm_cli.bench.ceilings import matrix_rate, synchronise, work
 from pavdm_cli.bench.env import environment, peak_memory
 from pavdm_cli.denoiser import Denoiser
 from pavdm_cli.errors import PavdmError
+from pavdm_cli.graphs import Graphs
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.noise import seeded_noise
 from pavdm_cli.pipeline import Job
@@ -51,7 +53,8 @@ def throughput(request: Request, watch: Callable[[int], None]) -> dict[str, Any]
     next(pipeline.frames(job, model))
     warm = time.perf_counter() - begun
     ceiling = matrix_rate(model.device)
-    timed = denoise(job, model)
+    graphs = pipeline.graphs_of(job, model)
+    timed = denoise(job, model, graphs)
     whole = end_to_end(job, model, watch)
     return {
         "schema": SCHEMA,
@@ -60,9 +63,11 @@ def throughput(request: Request, watch: Callable[[int], None]) -> dict[str, Any]
         "ceilings": {"matrix_tflops": ceiling},
         "config": config(job),
         "attention": {"name": model.attention.name, "reason": model.attention.reason},
+        "engine": asdict(job.sampling.engine),
         "samples": {"steady_steps_s": [round(step, 5) for step in timed.steps()], "end_to_end_s": whole},
         "summary": summary(job, timed, whole, step_work(job, model), ceiling)
-        | {"first_frame_cold_s": cold, "first_frame_warm_s": warm, "peak_memory_mb": peak_memory()},
+        | {"first_frame_cold_s": cold, "first_frame_warm_s": warm, "peak_memory_mb": peak_memory()}
+        | {"graphs": graphs.count if graphs else 0, "graph_memory_mb": graphs.bytes / 2**20 if graphs else 0.0},
     }
 
 
@@ -97,19 +102,22 @@ def summary(job: Job, timed: Timed, whole: float, tflop: float, ceiling: float) 
 def cold_start(request: Request) -> float:
     """Seconds from starting a new process to its first frame."""
     sampling = request.sampling
-    words = (request.prompt, str(sampling.seed), sampling.device, str(sampling.threads), sampling.engine.attention)
+    words = (request.prompt, str(sampling.seed), sampling.device, str(sampling.threads))
+    engine = json.dumps(asdict(sampling.engine))
     begun = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "pavdm_cli.bench.first", *words], stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pavdm_cli.bench.first", *words, engine], stderr=subprocess.PIPE, text=True
+    )
     if done.returncode:
         raise PavdmError("a new process made no frame", (done.stderr.splitlines() or ["it said nothing"])[-1])
     return time.perf_counter() - begun
 
 
-def denoise(job: Job, model: Loaded) -> Timed:
+def denoise(job: Job, model: Loaded, graphs: Graphs | None = None) -> Timed:
     """Sample without decoding, and note when every step ends."""
     sigmas, noise, denoiser = _ready(job, model)
     ends, steady, begun = [], [], time.perf_counter()
-    for state in walk(job.schedule, denoiser, noise, sigmas, chunks=job.chunks):
+    for state in walk(job.schedule, denoiser, noise, sigmas, chunks=job.chunks, graphs=graphs):
         synchronise(model.device)
         ends.append(time.perf_counter() - begun)
         steady.append(_is_steady(job, state))
@@ -163,5 +171,6 @@ def lines(row: dict[str, Any]) -> list[tuple[str, str]]:
             f"{1e3 * found['step_tflop']:.2f} GFLOP a step, {found['matrix_share']:.0%} of the matrix-product rate",
         ),
         ("matrix-product rate, this run", f"{ceiling:.3f} TFLOP/s, float32, {torch.get_num_threads()} threads"),
+        ("CUDA graphs", f"{found['graphs']}, {found['graph_memory_mb']:.0f} MB"),
         ("peak memory", "unknown here" if memory is None else f"{memory:.0f} MB"),
     ]

@@ -35,12 +35,13 @@ def throughput(
     device: options.Device = "auto",
     threads: options.Threads = 0,
     attention: options.Attention = "auto",
+    cuda_graphs: options.CudaGraphs = "auto",
     as_json: options.Json = False,
     out: Annotated[Path | None, typer.Option(help="Append the row to this .jsonl file.")] = None,
 ) -> None:
     """Frames a second of denoising alone and end to end, time to the first frame, step times, memory."""
     how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
-    sampling = Sampling(*how, Engine(attention))
+    sampling = Sampling(*how, Engine(attention, cuda_graphs=cuda_graphs))
     _throughput(Request(prompt, seconds, sampling=sampling), as_json, out)
 
 

@@ -47,6 +47,7 @@ def extend(
     text_device: options.TextDevice = "",
     fp32_timesteps: options.Fp32Timesteps = False,
     attention: options.Attention = "auto",
+    cuda_graphs: options.CudaGraphs = "auto",
     crf: options.Crf = 16,
     as_json: options.Json = False,
     force: options.Force = False,
@@ -57,7 +58,7 @@ def extend(
     """
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
-    sampling = Sampling(*how, Engine(attention), reading, fp32_timesteps)
+    sampling = Sampling(*how, Engine(attention, cuda_graphs=cuda_graphs), reading, fp32_timesteps)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
     extension = Extension(source, start, only_new, audio)
     picture = parse_size(size) if size else None

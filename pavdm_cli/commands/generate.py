@@ -32,6 +32,7 @@ def generate(
     text_device: options.TextDevice = "",
     fp32_timesteps: options.Fp32Timesteps = False,
     attention: options.Attention = "auto",
+    cuda_graphs: options.CudaGraphs = "auto",
     crf: options.Crf = 18,
     encoder: options.Encoder = "",
     as_json: options.Json = False,
@@ -43,6 +44,6 @@ def generate(
     """
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
-    sampling = Sampling(*how, Engine(attention), reading, fp32_timesteps)
+    sampling = Sampling(*how, Engine(attention, cuda_graphs=cuda_graphs), reading, fp32_timesteps)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder)
     make(Request(prompt, seconds, frames, parse_size(size) if size else None, fps, sampling, wanted), as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -53,6 +53,10 @@ Attention = Annotated[
     str, typer.Option(help="auto, or one of the back ends that `pavdm doctor` lists.", rich_help_panel=HOW)
 ]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch likes.", rich_help_panel=HOW)]
+CudaGraphs = Annotated[
+    Literal["auto", "on", "off"],
+    typer.Option(help="Record steps and replay them: where launching holds a GPU up, or always.", rich_help_panel=HOW),
+]
 Out = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="mp4, mkv, webm or gif; named after the prompt.", rich_help_panel=FILE),

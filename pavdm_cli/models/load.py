@@ -44,6 +44,12 @@ class Loaded:
         height, width = self.spec.size
         return batch, self.denoiser.config.in_channels, height // 8, width // 8
 
+    def stream(self, guidance: float) -> int:
+        """Values of the residual stream that a latent takes: batch * tokens * width."""
+        (_, _, height, width), config = self.noise_shape(), self.denoiser.config
+        tokens = -(-height // config.patch[1]) * -(-width // config.patch[2])
+        return (1 if guidance == 1 else 2) * tokens * config.hidden
+
     @torch.no_grad()
     def bind(
         self, prompt: str, schedule: Schedule, sigmas: Tensor, guidance: float, engine: Engine = DEFAULT

@@ -1,0 +1,252 @@
+"""Steps recorded and replayed, on a CPU model of CUDA graphs: the same states bit for bit, nothing frozen in them."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from exact import NOISE, SCHEDULES, Mixing, clean_latents, every_method, sigmas_of
+from tape import CaptureError, Tape, waits
+from torch import Tensor
+
+from pavdm_cli import graphs as module
+from pavdm_cli.denoiser import Bound, Denoiser
+from pavdm_cli.errors import DeviceError
+from pavdm_cli.graphs import Buffer, Graphs, check_graphs, graphed, pick_graphs
+from pavdm_cli.request import Engine
+from pavdm_cli.sampler import State, from_clip, from_noised, shift, walk
+from pavdm_cli.schedule import Schedule, pa, rw
+
+
+def taped(most: float = float("inf")) -> Graphs:
+    return Graphs(Tape(), most)
+
+
+def starts(schedule: Schedule) -> dict[str, State | None]:
+    """Nothing, a clip, and a clip whose end is noised again."""
+    clip, sigmas = clean_latents(range(-9, 0)), sigmas_of(schedule)
+    return {
+        "nothing": None,
+        "clip": from_clip(schedule, clip, sigmas),
+        "noised": from_noised(schedule, clip, NOISE, sigmas),
+    }
+
+
+def states(schedule: Schedule, denoiser: Denoiser, graphs: Graphs | None, **given: Any) -> list[State]:
+    """All of them, kept until the last step is done."""
+    chunks = schedule.capacity + 3
+    return list(walk(schedule, denoiser, NOISE, sigmas_of(schedule), chunks=chunks, graphs=graphs, **given))
+
+
+def assert_same(eager: list[State], replayed: list[State]) -> None:
+    assert len(eager) == len(replayed)
+    for left, right in zip(eager, replayed, strict=True):
+        assert (left.now, left.chunks) == (right.now, right.chunks)
+        assert torch.equal(left.window, right.window)
+        assert torch.equal(left.overlap, right.overlap)
+
+
+def assert_replayed_is_eager(schedule: Schedule, kind: type[Mixing], graphs: Graphs | None = None) -> None:
+    assert_same(states(schedule, kind(), None), states(schedule, kind(), graphs or taped()))
+
+
+@every_method
+@pytest.mark.parametrize("start", ["nothing", "clip", "noised"])
+def test_a_replayed_video_is_the_eager_one_in_every_state(schedule: Schedule, start: str) -> None:
+    graphs, given, replayed = taped(), starts(schedule)[start], Mixing()
+    eager = states(schedule, Mixing(), None, start=given)
+    assert_same(eager, states(schedule, replayed, graphs, start=given))
+    assert graphs.recorder.replays == len(eager)
+    assert replayed.calls == 2 * graphs.count  # once to warm up, once to be recorded
+
+
+@every_method
+@pytest.mark.parametrize("start", ["nothing", "clip", "noised"])
+@pytest.mark.parametrize("chunks", [0, 1, 2, 9, None])
+def test_there_is_one_graph_for_every_size_of_window_and_overlap(schedule: Schedule, start: str, chunks: int) -> None:
+    seen: set[tuple[int, int]] = set()
+
+    def remember(overlap: Tensor, level: int) -> Tensor:
+        return overlap
+
+    def velocity(window: Tensor, levels: Tensor, memory: Tensor | None) -> Tensor:
+        seen.add((window.shape[1], 0 if memory is None else memory.shape[1]))
+        return window
+
+    given, graphs, sigmas = starts(schedule)[start], taped(), sigmas_of(schedule)
+    steps = walk(schedule, Bound(remember, velocity), NOISE, sigmas, chunks=chunks, start=given)
+    list(islice(steps, 6 * schedule.steps))
+    recorded = walk(schedule, Bound(remember, velocity), NOISE, sigmas, chunks=chunks, start=given, graphs=graphs)
+    next(recorded, None)
+    assert graphs.count == len(seen)
+
+
+def test_the_paper_s_setting_takes_twelve_graphs_from_text_and_seven_from_a_clip_to_a_video_without_end() -> None:
+    schedule = pa(30, 30, 5)
+    assert len(schedule.sizes(0, 0, 0, None)) == 7
+    assert len(schedule.sizes(0, 0, 5, None)) == 6
+    assert len(schedule.sizes(0, 0, 0, 20)) == 12
+    assert schedule.sizes(0, 0, 0, 20) == schedule.sizes(0, 0, 0, 20_000)
+
+
+def test_the_largest_window_is_recorded_first() -> None:
+    sizes: list[int] = []
+
+    class Sized(Mixing):
+        def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
+            sizes.append(window.shape[1])
+            return super().__call__(window, levels, memory)
+
+    states(pa(6, 6, 2), Sized(), taped())
+    assert sizes == [6, 6, 6, 6, 4, 4, 4, 4, 2, 2, 2, 2]
+
+
+def test_steps_beyond_the_limit_are_made_as_ever() -> None:
+    schedule, graphs, denoiser = pa(6, 6, 2), taped(most=6), Mixing()
+    assert_same(states(schedule, Mixing(), None), states(schedule, denoiser, graphs))
+    assert graphs.count == 5  # all but the full window with an overlap
+    assert denoiser.calls > 2 * graphs.count
+
+
+def test_a_saved_state_of_a_replayed_video_goes_on_to_the_same_end() -> None:
+    schedule = pa(6, 6, 2)
+    eager = states(schedule, Mixing(), None)
+    for state in states(schedule, Mixing(), taped()):
+        rest = states(schedule, Mixing(), taped(), start=state)
+        assert not rest or torch.equal(rest[-1].window, eager[-1].window)
+
+
+# Mistakes that a recording makes fatal.
+
+
+class FrozenStepSize(Mixing):
+    """A number that Python knows, and a graph keeps as it was."""
+
+    def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
+        return super().__call__(window, levels, memory) / self.calls
+
+
+class PythonRing(Mixing):
+    """A place in a ring that Python counts."""
+
+    ring: Tensor | None = None
+
+    def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
+        velocity = super().__call__(window, levels, memory)
+        self.ring = torch.zeros(3, dtype=window.dtype) if self.ring is None else self.ring
+        self.ring[self.calls % 3] = window.mean()
+        return velocity + self.ring[0]
+
+
+class Rebound(Mixing):
+    """Keeps the last mean under a name, not in a buffer."""
+
+    kept: Any = 0
+
+    def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
+        velocity = super().__call__(window, levels, memory) + self.kept
+        self.kept = window.mean()
+        return velocity
+
+
+@pytest.mark.parametrize("mistake", [FrozenStepSize, PythonRing, Rebound])
+@pytest.mark.parametrize("name", ["pa", "rn", "rw", "fifo"])
+def test_what_python_counts_or_rebinds_shows(mistake: type[Mixing], name: str) -> None:
+    with pytest.raises(AssertionError):
+        assert_replayed_is_eager(SCHEDULES[name], mistake)
+
+
+READINGS = {
+    "item": lambda x: x.max().item(),
+    "truth": lambda x: 1 if x.max() > 3 else 0,
+    "tolist": lambda x: x.tolist()[0],
+    "cpu": lambda x: x.cpu().sum(),
+    "to": lambda x: x.to("cpu").sum(),
+    "numpy": lambda x: x.numpy().max(),
+    "nonzero": lambda x: x.nonzero().sum(),
+    "mask": lambda x: x[x > 3].sum(),
+    "where": lambda x: torch.where(x > 3)[0].sum(),
+    "new tensor": lambda x: torch.tensor([1.0], device=x.device),
+    "new like": lambda x: x.new_tensor(1.0),
+    "random": lambda x: torch.rand(1),
+}
+
+
+@pytest.mark.parametrize("reading", READINGS.values(), ids=READINGS.keys())
+def test_what_waits_for_the_device_is_counted_and_refused(reading: Any) -> None:
+    class Reading(Mixing):
+        def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
+            return super().__call__(window, levels, memory) + 0 * reading(levels)
+
+    window, levels = clean_latents(range(2)), torch.tensor([1, 4], dtype=torch.int32)
+    assert waits(lambda: Reading()(window, levels, None))
+    assert not waits(lambda: Mixing()(window, levels, None))
+    with pytest.raises(CaptureError):
+        states(pa(6, 6, 2), Reading(), taped())
+
+
+# The wrapper itself.
+
+
+def test_a_buffer_filled_too_late_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill, sources = Buffer.fill, dict[int, Tensor]()
+
+    def late(self: Buffer, source: Tensor) -> None:
+        fill(self, sources.get(id(self), source))
+        sources[id(self)] = source
+
+    monkeypatch.setattr(Buffer, "fill", late)
+    with pytest.raises(AssertionError):
+        assert_replayed_is_eager(rw(4, 5, 2), Mixing)
+
+
+def test_a_state_that_is_the_graph_s_own_output_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tensor, "clone", lambda tensor: tensor)
+    with pytest.raises(AssertionError):
+        assert_replayed_is_eager(pa(6, 6, 2), Mixing)
+
+
+def test_a_shift_is_replayed_through_the_same_wrapper() -> None:
+    window, noise = clean_latents(range(6)), clean_latents(range(2))
+    examples = [(window, noise, 2), (window, noise[:, :0], 2), (window, noise, 0)]
+    replayed = graphed(shift, Tape(), examples)
+    for moved in (window, 2 * window):
+        for _, entering, leaving in examples:
+            assert torch.equal(replayed(moved, entering, leaving), shift(moved, entering, leaving))
+    assert len(replayed.recorded) == 3
+
+
+def test_a_tensor_changed_in_place_is_handed_over_again() -> None:
+    given = torch.ones(3)
+    double = graphed(lambda x: 2 * x, Tape(), [(given,)])
+    assert double(given).tolist() == [2, 2, 2]
+    given += 1
+    assert double(given).tolist() == [4, 4, 4]
+
+
+# Which device, and when.
+
+
+def test_graphs_are_for_cuda_and_on_demand_an_error_elsewhere() -> None:
+    cpu, metal = torch.device("cpu"), torch.device("mps")
+    assert pick_graphs("auto", cpu, 9216) is None
+    for device in (cpu, metal):
+        with pytest.raises(DeviceError, match="needs CUDA") as caught:
+            check_graphs(Engine(cuda_graphs="on").cuda_graphs, device)
+        assert "--cuda-graphs auto" in caught.value.hint
+        assert caught.value.exit_code == 6
+    check_graphs("on", torch.device("cuda"))
+
+
+def test_auto_records_the_steps_that_launching_holds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CudaGraphs", lambda device: Tape())
+    cuda, open_sora = torch.device("cuda"), 2 * 405 * 1152  # 240x424 under guidance
+    found = pick_graphs("auto", cuda, open_sora)
+    assert found is not None
+    assert 10 <= found.most < 15  # its first two windows
+    assert pick_graphs("off", cuda, open_sora) is None
+    always = pick_graphs("on", cuda, open_sora)
+    assert always is not None
+    assert always.most == float("inf")

@@ -1,0 +1,77 @@
+"""Steps captured by a GPU and replayed: the eager video, in bounded memory. Skipped where there is no CUDA."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from exact import NOISE, SCHEDULES, Mixing, every_method, sigmas_of
+from torch import Tensor
+
+from pavdm_cli import pipeline
+from pavdm_cli.graphs import Graphs, pick_graphs
+from pavdm_cli.request import Engine, Request, Sampling
+from pavdm_cli.sampler import State, walk
+from pavdm_cli.schedule import Schedule
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+STEPS = {"pa": 6, "rn": 3, "rw": 3, "fifo": 14}
+
+
+def states(schedule: Schedule, graphs: Graphs | None) -> list[State]:
+    sigmas = sigmas_of(schedule).cuda()
+    return list(walk(schedule, Mixing(), NOISE, sigmas, chunks=schedule.capacity + 3, graphs=graphs))
+
+
+@every_method
+def test_a_replayed_video_is_the_eager_one_in_every_state(schedule: Schedule) -> None:
+    graphs = pick_graphs("on", torch.device("cuda"), 1)
+    for eager, replayed in zip(states(schedule, None), states(schedule, graphs), strict=True):
+        assert torch.equal(eager.window, replayed.window)
+        assert torch.equal(eager.overlap, replayed.overlap)
+
+
+def test_reading_a_value_back_cannot_be_captured() -> None:
+    class Reading(Mixing):
+        def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
+            return super().__call__(window, levels, memory) * levels.max().item()
+
+    schedule, sigmas = SCHEDULES["pa"], sigmas_of(SCHEDULES["pa"]).cuda()
+    graphs = pick_graphs("on", torch.device("cuda"), 1)
+    with pytest.raises(RuntimeError):
+        list(walk(schedule, Reading(), NOISE, sigmas, chunks=2, graphs=graphs))
+
+
+@pytest.mark.parametrize("method", ["pa", "rn", "rw", "fifo"])
+@pytest.mark.parametrize("overlap", [True, False])
+def test_pocket_replayed_is_pocket_and_its_graphs_are_small(method: str, overlap: bool) -> None:
+    def job(cuda_graphs: str) -> pipeline.Job:
+        engine = Engine(cuda_graphs=cuda_graphs)
+        sampling = Sampling(method=method, steps=STEPS[method], overlap=overlap, device="cuda", engine=engine)
+        return pipeline.plan(Request("a red ball over hills", frames=96, sampling=sampling))
+
+    model = pipeline.open_model(job("off"))
+    eager = list(pipeline.latents(job("off"), model))
+    graphs = pipeline.graphs_of(job("on"), model)
+    assert graphs is not None
+    for left, right in zip(eager, pipeline.latents(job("on"), model, graphs=graphs), strict=True):
+        assert torch.equal(left, right)
+    assert graphs.count > 0
+    assert graphs.bytes < 2**30
+
+
+def test_a_steady_step_waits_for_nothing() -> None:
+    job = pipeline.plan(Request("a red ball over hills", frames=96, sampling=Sampling(device="cuda")))
+    model = pipeline.open_model(job)
+    sigmas = pipeline.sigmas_of(job).cuda()
+    denoiser = model.bind(job.prompt, job.schedule, sigmas, job.settings.guidance)
+    fresh = torch.ones(model.noise_shape(), device="cuda")
+    graphs = pipeline.graphs_of(job, model)
+    steps = walk(job.schedule, denoiser, lambda *_: fresh, sigmas, chunks=None, graphs=graphs)
+    for _ in range(2 * job.schedule.steps):
+        next(steps)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(2 * job.schedule.stride):
+            next(steps)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

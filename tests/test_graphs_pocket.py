@@ -1,0 +1,84 @@
+"""The transformer's steps recorded and replayed, on a CPU model of CUDA graphs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tape import waits
+from test_graphs import assert_same, taped
+from tiny import tiny_codec, tiny_pocket
+from torch import Tensor
+
+from pavdm_cli.graphs import Graphs
+from pavdm_cli.models.load import Loaded
+from pavdm_cli.noise import linear_sigmas, seeded_noise
+from pavdm_cli.sampler import State, walk
+from pavdm_cli.schedule import METHODS, Schedule, pa
+from pavdm_cli.specs import MODELS
+
+SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), window=6, chunk=2, steps=6)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    pocket = tiny_pocket().requires_grad_(False)
+    return Loaded(SPEC, tiny_codec(), pocket.stdit, pocket, torch.device("cpu"), "digest")
+
+
+STEPS = {"pa": 6, "rn": 3, "rw": 3, "fifo": 7}  # of fifo, more than the model can hold
+
+
+def pocket_states(loaded: Loaded, schedule: Schedule, guidance: float, graphs: Graphs | None) -> list[State]:
+    sigmas = linear_sigmas(schedule.steps)
+    denoiser = loaded.bind("a red balloon over green hills", schedule, sigmas, guidance)
+    noise = seeded_noise(1, loaded.noise_shape())
+    return list(walk(schedule, denoiser, noise, sigmas, chunks=schedule.capacity + 2, graphs=graphs))
+
+
+TRANSFORMED = [(method, overlap, 2.0) for method in ("pa", "rn", "rw", "fifo") for overlap in (True, False)]
+
+
+@pytest.mark.parametrize(("method", "overlap", "guidance"), [*TRANSFORMED, ("pa", True, 1.0), ("rw", True, 1.0)])
+def test_the_transformer_replayed_is_the_transformer(method: str, overlap: bool, guidance: float, loaded: Loaded):
+    schedule = METHODS[method](STEPS[method], 6, 2, overlap)
+    eager, calls, graphs = pocket_states(loaded, schedule, guidance, None), list[int](), taped()
+    spans = 2 if method == "fifo" else 1  # a window longer than the model can hold is shown in parts
+    hook = loaded.denoiser.register_forward_hook(lambda *_: calls.append(1))
+    replayed = pocket_states(loaded, schedule, guidance, graphs)
+    hook.remove()
+    assert_same(eager, replayed)
+    assert min(graphs.recorder.lengths) > 50
+    assert 2 * graphs.count <= len(calls) <= 2 * graphs.count * spans
+    assert graphs.recorder.replays == len(eager)
+
+
+def test_keys_and_values_have_one_buffer_that_is_filled_once_a_shift(loaded: Loaded, monkeypatch: pytest.MonkeyPatch):
+    filled: list[int] = []
+    copy = Tensor.copy_
+
+    def counting(held: Tensor, source: Tensor, **options: Any) -> Tensor:
+        filled.extend([source.ndim] if options.get("non_blocking") else [])  # as only buffers are
+        return copy(held, source, **options)
+
+    schedule, graphs = pa(6, 6, 2), taped()
+    monkeypatch.setattr(Tensor, "copy_", counting)
+    steps = len(pocket_states(loaded, schedule, 2.0, graphs))
+    shifts, recorded = 4, 3  # of those that have a memory
+    assert filled.count(7) == shifts + recorded
+    assert filled.count(5) == steps + graphs.count
+
+
+@pytest.mark.parametrize("method", ["pa", "rn", "rw", "fifo"])
+@pytest.mark.parametrize("graphs", [None, taped()])
+def test_a_steady_step_waits_for_nothing(method: str, graphs: Graphs | None, loaded: Loaded) -> None:
+    schedule = METHODS[method](STEPS[method], 6, 2)
+    sigmas, fresh = linear_sigmas(schedule.steps), torch.ones(loaded.noise_shape())
+    denoiser = loaded.bind("a red balloon over green hills", schedule, sigmas, 2.0)
+    steps = walk(schedule, denoiser, lambda index, step=None, /: fresh, sigmas, chunks=None, graphs=graphs)
+    list(islice(steps, schedule.steps + (schedule.overlap + 2) * schedule.stride))
+    assert not waits(lambda: list(islice(steps, 2 * schedule.stride)))
