@@ -13,7 +13,7 @@ from pavdm_cli.train.world import sample_scene
 
 OBJECT_WEIGHT = 6.0  # how much more an object's pixel counts
 LATENT_NOISE = 0.04  # the decoder learns to forgive this much
-MOTION_WEIGHT = 1.0  # of errors in what changes from one frame to the next: else each frame flickers in its own way
+MOTION_WEIGHT = 2.0  # of errors in what changes from one frame to the next: else each frame flickers in its own way
 
 
 @dataclass(frozen=True, slots=True)
