@@ -21,7 +21,7 @@ from pavdm_cli.graphs import Graphs, check_graphs, pick_graphs
 from pavdm_cli.models.load import Loaded, check_prompt, load, pick_device, with_attention, wording
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.noise import linear_sigmas, seeded_noise, warp_ratio, warped_sigmas
-from pavdm_cli.request import Request, Sampling
+from pavdm_cli.request import OVERLAP_KV, Request, Sampling
 from pavdm_cli.sampler import State, from_clip, from_noised, sample
 from pavdm_cli.schedule import METHODS, Schedule
 from pavdm_cli.specs import ModelSpec
@@ -39,6 +39,7 @@ class Settings:
     chunk: int  # latents
     overlap: bool
     guidance: float
+    overlap_kv: str  # reuse or recompute: the keys and values of the clean latents before the window
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,11 @@ def plan(request: Request) -> Job:
     )
     schedule = METHODS[settings.method](settings.steps, settings.window, settings.chunk, settings.overlap)
     notes += [schedule.note] if schedule.note else []
+    if settings.overlap_kv == "reuse" and not spec.causal:
+        notes.append(
+            f"{spec.name} was trained with clean frames that see noisy ones: --overlap-kv reuse is an approximation, "
+            "and `pavdm bench throughput --overlap-kv reuse` tells how far off"
+        )
     if settings.method != spec.method:
         notes.append(f"{spec.name} was trained for {spec.method}; {settings.method} is for comparison")
     return Job(request.prompt, spec, request.sampling, settings, schedule, request.count, tuple(notes))
@@ -103,7 +109,19 @@ def settle(sampling: Sampling) -> Settings:
         raise UsageError(f"--guidance must be 0 to 100, got {guidance:g}", "1 is none; 3 wears long videos out")
     given = zip(("steps", "window", "chunk"), (sampling.steps, sampling.window, sampling.chunk), strict=True)
     counts = {name: getattr(spec, name) if value is None else value for name, value in given}
-    return Settings(sampling.method, **counts, overlap=sampling.overlap, guidance=guidance)
+    kept = settle_overlap_kv(sampling)
+    return Settings(sampling.method, **counts, overlap=sampling.overlap, guidance=guidance, overlap_kv=kept)
+
+
+def settle_overlap_kv(sampling: Sampling) -> str:
+    """What is done with the overlap's keys and values. Raises: UsageError."""
+    asked, renoised = sampling.engine.overlap_memory, sampling.method == "rw"
+    if asked and renoised:
+        raise UsageError(
+            "--overlap-kv reuse does not go with --method rw, which noises the overlap anew at every step",
+            "leave --overlap-kv out, or use another method",
+        )
+    return OVERLAP_KV[not renoised and (sampling.spec.causal if asked is None else asked)]
 
 
 def open_model(job: Job) -> Loaded:

@@ -12,9 +12,12 @@ from pavdm_cli.specs import ModelSpec, find
 LONGEST = 24 * 3600.0  # seconds of video in one run
 
 
+OVERLAP_KV = {True: "reuse", False: "recompute"}  # how the command line says `Engine.overlap_memory`
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """How the work is done, one switch an optimisation, where that changes the time it takes and not the picture."""
+    """How the work is done, one switch an optimisation; only an inexact overlap memory changes the picture."""
 
     attention: str = "auto"  # or the name of a back end
     table: bool = True  # modulation vectors of all levels once a video, else at every step
@@ -135,6 +138,13 @@ class Request:
             return self.frames
         seconds = 10.0 if self.seconds is None else self.seconds
         return round(seconds * self.spec.fps) if abs(seconds) < 1e9 else -1
+
+
+def parse_overlap_kv(text: str | None) -> bool | None:
+    """'reuse' or 'recompute' to whether the overlap's keys and values are kept. Raises: UsageError."""
+    if text not in (None, *OVERLAP_KV.values()):
+        raise UsageError(f"--overlap-kv must be recompute or reuse, got {text!r}", "leave it out for the model's own")
+    return None if text is None else text == OVERLAP_KV[True]
 
 
 def parse_size(text: str) -> tuple[int, int]:

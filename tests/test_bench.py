@@ -9,6 +9,7 @@ import torch
 from pavdm_cli.bench import ceilings
 from pavdm_cli.bench.throughput import throughput
 from pavdm_cli.request import Request, Sampling
+from pavdm_kernels import linear
 
 
 def test_a_row_says_what_was_measured_where_and_against_what():
@@ -31,3 +32,5 @@ def test_a_row_says_what_was_measured_where_and_against_what():
 def test_work_counts_the_operations_of_a_product():
     a, b = torch.zeros(10, 20), torch.zeros(20, 30)
     assert ceilings.work(lambda: a @ b) * 1e12 == 2 * 10 * 20 * 30
+    with torch.no_grad():
+        assert ceilings.work(lambda: linear(a, b.T, None)) * 1e12 == 2 * 10 * 20 * 30

@@ -76,31 +76,14 @@ def test_the_mask_of_training_is_the_reuse_of_sampling(pocket, bound, first, chu
     assert_same(denoiser(shown[:, front:], levels.int(), memory), velocity[:, front:])
 
 
-def masked(pocket: Pocket, text: Text, table: Modulation) -> Denoiser:
-    """Every step in full, with the mask: the plain form of `remembering`."""
-
-    class Masked:
-        def remember(self, frames: Tensor, level: int, /) -> Tensor:
-            assert level == 0
-            return frames
-
-        def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
-            before = window[:, :0] if memory is None else memory
-            count = before.shape[1]
-            rows = torch.cat([levels.new_zeros(count), levels])
-            out: Tensor = pocket.stdit(torch.cat([before, window], 1), rows, table, text, clean=count)
-            return out[:, count:]
-
-    return Masked()
-
-
 def run(denoiser: Denoiser, schedule: Schedule = SCHEDULE) -> Tensor:
     sigmas = linear_sigmas(schedule.steps).double()
     return torch.cat(list(sample(schedule, denoiser, NOISE, sigmas, chunks=7)), dim=1)
 
 
 def test_a_video_with_reuse_is_the_video_without(pocket, bound):
-    assert_same(run(remembering(pocket.stdit, *bound, overlap=2)), run(masked(pocket, *bound)))
+    plain = recomputing(pocket.stdit, *bound, overlap=2, causal=True)
+    assert_same(run(remembering(pocket.stdit, *bound, overlap=2)), run(plain))
 
 
 def test_what_is_remembered_is_computed_once_a_shift(pocket, bound):
@@ -131,6 +114,15 @@ def test_recomputing_shows_the_overlap_in_full_attention_at_its_level(pocket, bo
     kept = remembering(pocket.stdit, *bound, overlap=2)
     apart = kept(window, levels, kept.remember(frames, 0)) - denoiser(window, levels, denoiser.remember(frames, 0))
     assert apart.abs().max() > 1e-3  # there the clean frames see the noisy ones
+
+
+def test_recomputing_for_a_causal_model_lets_the_overlap_see_only_itself(pocket, bound):
+    text, table = bound
+    frames, window, levels = latents(3, 2), latents(4, 4), torch.tensor([5, 5, 8, 8], dtype=torch.int32)
+    denoiser = recomputing(pocket.stdit, text, table, 2, causal=True)
+    rows = torch.cat([torch.zeros(2, dtype=torch.int32), levels])
+    full = pocket.stdit(torch.cat([frames, window], 1), rows, table, text, clean=2)[:, 2:]
+    assert_same(denoiser(window, levels, denoiser.remember(frames, 0)), full)
 
 
 def test_what_is_remembered_was_shown_at_its_level(pocket, bound):

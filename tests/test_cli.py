@@ -82,11 +82,12 @@ def test_info_as_json_holds_prompt_seed_weights_and_versions(made, tmp_path):
     assert recipe["versions"]["torch"]
 
 
-def test_the_attention_back_end_and_its_reason_are_in_the_file_and_in_the_command(made, tmp_path):
+def test_how_the_work_was_done_is_in_the_file_and_in_the_command(made, tmp_path):
     recipe = json.loads(pavdm("info", made[0], "--json", folder=tmp_path).stdout)
     assert recipe["attention"] == "sdpa"
     assert "cpu, float32, heads of 32" in recipe["attention_reason"]
-    assert "--attention sdpa " in pavdm("info", made[0], folder=tmp_path).stdout.splitlines()[-1]
+    assert recipe["overlap_kv"] == "reuse"
+    assert "--attention sdpa --overlap-kv reuse " in pavdm("info", made[0], folder=tmp_path).stdout.splitlines()[-1]
 
 
 def test_a_taken_name_is_numbered(made):
@@ -135,6 +136,7 @@ def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
         (("generate", PROMPT, "--model", "huge"), 5, "pocket"),
         (("generate", PROMPT, "--device", "tpu"), 2, "auto, cpu"),
         (("generate", PROMPT, "--attention", "magic"), 2, "auto, fa3"),
+        (("generate", PROMPT, "--overlap-kv", "reuse", "--method", "rw"), 2, "--method rw"),
         (("generate", PROMPT, "--attention", "flash-attn", "--device", "cpu"), 6, 'pip install "pavdm[flash]"'),
         (("bench", "throughput", "--attention", "xformers", "--device", "cpu"), 6, 'pip install "pavdm[xformers]"'),
         (("generate", PROMPT, "-o", "video.txt"), 2, ".mp4"),

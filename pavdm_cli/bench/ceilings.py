@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import torch
 
+from pavdm_kernels import references
+
 
 def matrix_rate(device: torch.device, seconds: float = 1.0) -> float:
     """The rate of a large float32 matrix product on random data, in TFLOP/s: the best of several."""
@@ -26,7 +28,7 @@ def work(call: Callable[[], object]) -> float:
     """The floating point operations of a call, in TFLOP, as torch counts them."""
     from torch.utils.flop_counter import FlopCounterMode  # imports triton where there is one
 
-    with FlopCounterMode(display=False) as counter:
+    with references(), FlopCounterMode(display=False) as counter:  # it does not know what a fused operation does
         call()
     return float(counter.get_total_flops()) / 1e12
 

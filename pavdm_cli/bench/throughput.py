@@ -19,6 +19,7 @@ from torch import Tensor
 from pavdm_cli import pipeline, record
 from pavdm_cli.bench.ceilings import matrix_rate, synchronise, work
 from pavdm_cli.bench.env import environment, peak_memory
+from pavdm_cli.bench.overlap import deviations, in_question
 from pavdm_cli.denoiser import Denoiser
 from pavdm_cli.errors import PavdmError
 from pavdm_cli.graphs import Graphs
@@ -64,6 +65,7 @@ def throughput(request: Request, watch: Callable[[int], None]) -> dict[str, Any]
         "config": config(job),
         "attention": {"name": model.attention.name, "reason": model.attention.reason},
         "engine": asdict(job.sampling.engine),
+        "overlap_kv_deviation": deviations(job, model) if in_question(job) else None,
         "samples": {"steady_steps_s": [round(step, 5) for step in timed.steps()], "end_to_end_s": whole},
         "summary": summary(job, timed, whole, step_work(job, model), ceiling)
         | {"first_frame_cold_s": cold, "first_frame_warm_s": warm, "peak_memory_mb": peak_memory()}
@@ -144,7 +146,7 @@ def step_work(job: Job, model: Loaded) -> float:
 def _ready(job: Job, model: Loaded) -> tuple[Tensor, Callable[..., Tensor], Denoiser]:
     sigmas = pipeline.sigmas_of(job).to(model.device)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
-    return sigmas, noise, model.bind(job.prompt, job.schedule, sigmas, job.settings.guidance)
+    return sigmas, noise, model.bind(job.prompt, job.schedule, sigmas, job.settings.guidance, job.sampling.engine)
 
 
 def _is_steady(job: Job, state: State) -> bool:
@@ -155,7 +157,7 @@ def _is_steady(job: Job, state: State) -> bool:
 def lines(row: dict[str, Any]) -> list[tuple[str, str]]:
     """A row as people read it."""
     found, ceiling = row["summary"], row["ceilings"]["matrix_tflops"]
-    memory = found["peak_memory_mb"]
+    memory, off = found["peak_memory_mb"], row["overlap_kv_deviation"]
     return [
         ("steady, denoising alone", f"{found['steady_fps']:.1f} frames/s"),
         (
@@ -163,6 +165,7 @@ def lines(row: dict[str, Any]) -> list[tuple[str, str]]:
             f"{found['end_to_end_fps']:.1f} frames/s, {found['real_time_factor']:.1f}x real time",
         ),
         ("attention", "{name}: {reason}".format(**row["attention"])),
+        *([("off by reuse, chunk after chunk", ", ".join(f"{share:.2g}" for share in off))] if off else []),
         ("first frame, new process", f"{found['first_frame_cold_s']:.2f} s"),
         ("first frame, torch imported", f"{found['first_frame_warm_s']:.2f} s"),
         ("step", f"p50 {found['step_p50_ms']:.1f} ms, p99 {found['step_p99_ms']:.1f} ms"),

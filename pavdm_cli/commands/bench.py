@@ -10,7 +10,7 @@ import typer
 
 from pavdm_cli.commands import options
 from pavdm_cli.errors import PavdmError
-from pavdm_cli.request import Engine, Request, Sampling
+from pavdm_cli.request import Engine, Request, Sampling, parse_overlap_kv
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed, beside what the machine can do.")
 
@@ -35,13 +35,15 @@ def throughput(
     device: options.Device = "auto",
     threads: options.Threads = 0,
     attention: options.Attention = "auto",
+    overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
     as_json: options.Json = False,
     out: Annotated[Path | None, typer.Option(help="Append the row to this .jsonl file.")] = None,
 ) -> None:
     """Frames a second of denoising alone and end to end, time to the first frame, step times, memory."""
     how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
-    sampling = Sampling(*how, Engine(attention, cuda_graphs=cuda_graphs))
+    engine = Engine(attention, overlap_memory=parse_overlap_kv(overlap_kv), cuda_graphs=cuda_graphs)
+    sampling = Sampling(*how, engine)
     _throughput(Request(prompt, seconds, sampling=sampling), as_json, out)
 
 

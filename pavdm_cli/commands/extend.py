@@ -10,7 +10,7 @@ import typer
 
 from pavdm_cli.commands import options
 from pavdm_cli.commands.run import go_on, pick_seed
-from pavdm_cli.request import Engine, Extension, Output, Reading, Request, Sampling, parse_size
+from pavdm_cli.request import Engine, Extension, Output, Reading, Request, Sampling, parse_overlap_kv, parse_size
 
 
 def extend(
@@ -47,6 +47,7 @@ def extend(
     text_device: options.TextDevice = "",
     fp32_timesteps: options.Fp32Timesteps = False,
     attention: options.Attention = "auto",
+    overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
     crf: options.Crf = 16,
     as_json: options.Json = False,
@@ -58,7 +59,8 @@ def extend(
     """
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
-    sampling = Sampling(*how, Engine(attention, cuda_graphs=cuda_graphs), reading, fp32_timesteps)
+    engine = Engine(attention, overlap_memory=parse_overlap_kv(overlap_kv), cuda_graphs=cuda_graphs)
+    sampling = Sampling(*how, engine, reading, fp32_timesteps)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
     extension = Extension(source, start, only_new, audio)
     picture = parse_size(size) if size else None

@@ -6,7 +6,7 @@ import os
 
 from pavdm_cli.commands import options
 from pavdm_cli.commands.run import make, pick_seed
-from pavdm_cli.request import Engine, Output, Reading, Request, Sampling, parse_size
+from pavdm_cli.request import Engine, Output, Reading, Request, Sampling, parse_overlap_kv, parse_size
 
 
 def generate(
@@ -32,6 +32,7 @@ def generate(
     text_device: options.TextDevice = "",
     fp32_timesteps: options.Fp32Timesteps = False,
     attention: options.Attention = "auto",
+    overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
     crf: options.Crf = 18,
     encoder: options.Encoder = "",
@@ -44,6 +45,7 @@ def generate(
     """
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
-    sampling = Sampling(*how, Engine(attention, cuda_graphs=cuda_graphs), reading, fp32_timesteps)
+    engine = Engine(attention, overlap_memory=parse_overlap_kv(overlap_kv), cuda_graphs=cuda_graphs)
+    sampling = Sampling(*how, engine, reading, fp32_timesteps)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder)
     make(Request(prompt, seconds, frames, parse_size(size) if size else None, fps, sampling, wanted), as_json)

@@ -38,7 +38,7 @@ def command(recipe: dict[str, Any]) -> str:
     options = {name: recipe.get(name) for name in SAME}
     words += ["--prompt", recipe["prompt"]] if "source" in recipe else [recipe["prompt"]]
     for name, value in options.items():
-        words += [f"--{name}", str(value)] if value is not None else []
+        words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
     if "size" in recipe and "source" not in recipe:
         words += ["--fps", str(recipe["fps"])]
     words += ["--fp32-timesteps"] if recipe.get("fp32_timesteps") else []
@@ -48,8 +48,8 @@ def command(recipe: dict[str, Any]) -> str:
 
 
 SAME = (
-    *("frames", "seed", "model", "method", "steps", "window", "chunk", "guidance", "device", "attention", "threads"),
-    *("size", "aesthetic-score", "motion-score", "camera-motion", "crf", "start", "audio"),
+    *("frames", "seed", "model", "method", "steps", "window", "chunk", "guidance", "device", "attention", "overlap_kv"),
+    *("threads", "size", "aesthetic-score", "motion-score", "camera-motion", "crf", "start", "audio"),
 )
 
 

@@ -52,6 +52,14 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_p
 Attention = Annotated[
     str, typer.Option(help="auto, or one of the back ends that `pavdm doctor` lists.", rich_help_panel=HOW)
 ]
+OverlapKV = Annotated[
+    str | None,
+    typer.Option(
+        help="reuse the keys and values of the clean chunk for a whole shift, or recompute them every step; "
+        "left out, what the model was trained for.",
+        rich_help_panel=HOW,
+    ),
+]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch likes.", rich_help_panel=HOW)]
 CudaGraphs = Annotated[
     Literal["auto", "on", "off"],

@@ -1,0 +1,144 @@
+"""Reuse of the overlap's keys and values: when it is taken, what it costs, how far off it is where not exact."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from pavdm_cli import pipeline
+from pavdm_cli.bench.overlap import deviations, in_question
+from pavdm_cli.denoiser import Denoiser
+from pavdm_cli.errors import UsageError
+from pavdm_cli.models.bind import levels_table, recomputing, remembering
+from pavdm_cli.models.load import Loaded
+from pavdm_cli.models.stdit import STDiT, STDiTConfig
+from pavdm_cli.noise import linear_sigmas
+from pavdm_cli.pipeline import Job
+from pavdm_cli.request import Engine, Request, Sampling, parse_overlap_kv
+from pavdm_cli.specs import MODELS
+
+
+def job_of(method: str = "pa", overlap_kv: str | None = None, causal: bool = True) -> Job:
+    """Four chunks in a few steps, of a model that was trained with clean frames alone or not."""
+    sampling = Sampling(
+        steps=6, seed=3, guidance=1, method=method, engine=Engine(overlap_memory=parse_overlap_kv(overlap_kv))
+    )
+    job = pipeline.plan(Request("a blue kite above the sea", frames=16, sampling=sampling))
+    return replace(job, spec=replace(job.spec, causal=causal))
+
+
+@pytest.fixture(scope="module")
+def model() -> Loaded:
+    return pipeline.open_model(job_of())
+
+
+def made(job: Job, model: Loaded) -> Tensor:
+    return torch.cat(list(pipeline.latents(job, replace(model, spec=job.spec))), dim=1)
+
+
+@pytest.mark.parametrize(
+    ("method", "asked", "got"),
+    [
+        ("pa", None, "reuse"),
+        ("pa", "reuse", "reuse"),
+        ("pa", "recompute", "recompute"),
+        ("rn", None, "reuse"),
+        ("rw", None, "recompute"),
+        ("rw", "recompute", "recompute"),
+    ],
+)
+def test_what_is_asked_for_is_done_and_otherwise_what_is_exact(method, asked, got):
+    assert job_of(method, asked).settings.overlap_kv == got
+
+
+@pytest.mark.parametrize(
+    ("method", "asked", "says"), [("rw", "reuse", "--method rw"), ("pa", "again", "must be recompute or reuse")]
+)
+def test_what_cannot_be_is_refused(method, asked, says):
+    with pytest.raises(UsageError, match=says):
+        job_of(method, asked)
+
+
+def test_for_a_model_trained_so_reuse_is_exact(model):
+    reused, computed = made(job_of(), model), made(job_of(overlap_kv="recompute"), model)
+    torch.testing.assert_close(reused, computed, rtol=0, atol=1e-4)
+    assert max(deviations(job_of(), model)) < 1e-4
+
+
+def test_for_another_model_the_deviation_of_every_chunk_is_told(model):
+    reuse, recompute = (job_of(overlap_kv=kv, causal=False) for kv in ("reuse", "recompute"))
+    found = deviations(recompute, replace(model, spec=recompute.spec), shifts=2)
+    pairs = zip(made(reuse, model).split(2, dim=1), made(recompute, model).split(2, dim=1), strict=True)
+    first, *later = [float((a - b).norm() / b.norm()) for a, b in pairs]
+    assert first < 1e-6  # made before there is an overlap
+    assert found == pytest.approx(later[:2])
+    assert min(found) > 1e-3
+
+
+def test_a_row_tells_of_the_deviation_where_it_is_in_question():
+    assert not in_question(job_of())
+    assert in_question(job_of(overlap_kv="reuse"))
+    assert not in_question(job_of(overlap_kv="recompute", causal=False))
+
+
+def test_reuse_by_a_model_that_was_not_trained_for_it_is_noted(monkeypatch):
+    assert not any("approximation" in note for note in job_of(overlap_kv="reuse").notes)
+    monkeypatch.setitem(MODELS, "pocket", replace(MODELS["pocket"], causal=False))
+    assert job_of().settings.overlap_kv == "recompute"
+    assert any("approximation" in note for note in job_of(overlap_kv="reuse").notes)
+
+
+# The paper's setting on Open-Sora's transformer: 240x424 pixels in 30 noisy latents and 5 clean ones, 30 steps.
+FRAMES, CLEAN, STRIDE, DEPTH = 30, 5, 5, 28
+SIZES = {"hidden": 1152, "heads": 16, "in_channels": 4, "out_channels": 8, "text_width": 4096, "text_length": 300}
+
+
+class Costs:
+    """Operations of a denoiser's calls, counted on tensors without contents."""
+
+    def __init__(self, kind, depth: int) -> None:
+        stdit = STDiT(STDiTConfig(depth=depth, **SIZES)).to("meta").requires_grad_(False)
+        text = stdit.encode_text(torch.empty(2, 300, 4096, device="meta"))
+        denoiser: Denoiser = kind(stdit, text, levels_table(stdit, linear_sigmas(30), 24.0), CLEAN)
+        window, overlap = (torch.empty(2, count, 4, 30, 53, device="meta") for count in (FRAMES, CLEAN))
+        levels = torch.empty(FRAMES, dtype=torch.int32, device="meta")
+        self.remember, memory = counted(lambda: denoiser.remember(overlap, 0))
+        self.step = counted(lambda: denoiser(window, levels, memory))[0]
+        self.alone = counted(lambda: denoiser(window, levels, None))[0]
+
+
+def counted(call) -> tuple[int, object]:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        out = call()
+    return counter.get_total_flops(), out
+
+
+def share(kind) -> tuple[float, float]:
+    """What the overlap costs, over the noisy work of a shift; and that work a step, in TFLOP.
+
+    Blocks cost the same whatever their number, so two small depths tell of the real one.
+    """
+    with torch.device("meta"):
+        one, two = Costs(kind, 1), Costs(kind, 2)
+    remember, step, alone = (
+        getattr(one, name) + (DEPTH - 1) * (getattr(two, name) - getattr(one, name))
+        for name in ("remember", "step", "alone")
+    )
+    return (remember + STRIDE * (step - alone)) / (STRIDE * alone), alone / 1e12
+
+
+def test_reuse_costs_the_overlap_once_a_shift():
+    cost, alone = share(remembering)
+    assert cost == pytest.approx(CLEAN / (FRAMES * STRIDE), abs=0.002)  # 3.3 %
+    assert cost < CLEAN / (FRAMES * STRIDE)  # the last block gives keys and values, and nothing after them
+    assert 50 < alone < 60
+
+
+@pytest.mark.parametrize("kind", [partial(recomputing, causal=True), recomputing])
+def test_recomputing_costs_the_overlap_at_every_step(kind):
+    assert share(kind)[0] == pytest.approx(CLEAN / FRAMES, abs=0.002)  # 16.7 %
