@@ -128,11 +128,16 @@ def open_model(job: Job) -> Loaded:
     """The job's model on its device, under its number of threads. Raises: DeviceError, ModelError."""
     device = pick_device(job.sampling.device)
     check_graphs(job.sampling.engine.cuda_graphs, device)
-    if job.sampling.threads:
-        torch.set_num_threads(job.sampling.threads)
+    set_threads(job)
     reader = pick_device(job.sampling.reading.device or job.sampling.device)
     model = replace(load(job.spec, device, reader=reader), fp32_timesteps=job.sampling.fp32_timesteps)
     return with_attention(model, job.sampling.engine.attention)
+
+
+def set_threads(job: Job) -> None:
+    """As many CPU threads as were asked for."""
+    if job.sampling.threads:
+        torch.set_num_threads(job.sampling.threads)
 
 
 def sigmas_of(job: Job) -> Tensor:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import textwrap
+from dataclasses import asdict
 
+import pytest
 import torch
+from test_bench_released import SMALL
 
-from pavdm_cli.bench import ceilings
-from pavdm_cli.bench.throughput import throughput
-from pavdm_cli.request import Request, Sampling
-from pavdm_kernels import linear
+from pavdm_cli.bench import first, latency, stats
+from pavdm_cli.bench.report import lines
+from pavdm_cli.bench.throughput import shape_throughput, throughput
+from pavdm_cli.request import PLAIN, Request, Sampling
 
 
 def test_a_row_says_what_was_measured_where_and_against_what():
@@ -27,10 +33,71 @@ def test_a_row_says_what_was_measured_where_and_against_what():
     assert summary["step_p50_ms"] <= summary["step_p99_ms"]
     assert summary["first_frame_warm_s"] < summary["first_frame_cold_s"]
     assert summary["end_to_end_fps"] < summary["steady_fps"] * 1.5
+    assert row["ceilings"]["copy_gb_s"] > 0
+    assert row["config"]["engine"]["fused"] is True
+    samples = row["samples"]
+    counts = [len(samples[f"{phase}_steps_s"]) for phase in ("growth", "steady", "drain")]
+    assert counts == [6, 4, 5]
+    assert len(samples["steady_chunks_s"]) == 4
+    assert summary["chunk_p50_ms"] <= summary["chunk_p99_ms"]
+    stages = [summary[f"{name}_s"] for name in ("text", "denoise", "decode", "write")]
+    assert min(stages) > 0
+    assert stages[1] == max(stages)
+    assert summary["steady_s"] == pytest.approx(sum(samples["steady_steps_s"]), rel=1e-3)
 
 
-def test_work_counts_the_operations_of_a_product():
-    a, b = torch.zeros(10, 20), torch.zeros(20, 30)
-    assert ceilings.work(lambda: a @ b) * 1e12 == 2 * 10 * 20 * 30
-    with torch.no_grad():
-        assert ceilings.work(lambda: linear(a, b.T, None)) * 1e12 == 2 * 10 * 20 * 30
+def test_a_shape_with_random_weights_claims_no_whole_video():
+    request = Request("a", seconds=1, sampling=Sampling("opensora-v1.2", threads=1))
+    row = shape_throughput(request, SMALL, 4)
+    assert row["config"]["random_weights"] is True
+    assert row["config"]["model"] == "mid"
+    assert {len(row["samples"]["steady_steps_s"])} == {4}
+    assert [len(row["samples"][f"{phase}_steps_s"]) for phase in ("growth", "drain")] == [0, 0]
+    assert [name for name in row["summary"] if "end_to_end" in name or "first_frame" in name] == []
+    assert row["summary"]["step_p50_ms"] > 0
+    assert any("steady" in what for what, _ in lines(row))
+
+
+def test_a_run_does_not_import_triton():
+    code = """
+        import sys
+        from pavdm_cli import pipeline
+        from pavdm_cli.bench import steps
+        from pavdm_cli.bench.throughput import denoising, row, sampled
+        from pavdm_cli.request import Request, Sampling
+
+        job = pipeline.plan(Request("a red ball", frames=2, sampling=Sampling(steps=6, threads=1)))
+        model = pipeline.open_model(job)
+        timed = steps.whole(job, model, steps.ready(job, model))
+        row("throughput", job, model, sampled(timed), denoising(job, model, timed))
+        print("triton" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
+
+
+def test_every_wait_is_measured_as_often_as_asked(monkeypatch):
+    monkeypatch.setattr(latency, "cold", lambda request: 1.0)
+    request = Request("a red ball over hills", seconds=4, sampling=Sampling(steps=6, threads=1))
+    seen: list[int] = []
+    row = json.loads(json.dumps(latency.latency(request, 1, seen.append)))
+    assert (row["kind"], sum(seen)) == ("latency", 1)
+    assert row["samples"]["first_frame_cold_s"] == [1.0]
+    assert len(row["samples"]["growth_chunk_s"]) == 6
+    assert len(row["samples"]["steady_chunk_s"]) == 2
+    found = row["summary"]
+    assert found["playable_file_p50_s"] <= found["whole_file_p50_s"]
+    assert found.keys() >= {f"{name}_p50_s" for name in latency.WAITS}
+
+
+def test_a_new_process_is_asked_for_the_same_video():
+    request = Request("a red ball over hills", frames=3, sampling=Sampling(steps=6, seed=5, engine=PLAIN))
+    asked = json.dumps({"prompt": request.prompt, "frames": 3, "sampling": asdict(request.sampling)})
+    assert first.read(asked) == request
+
+
+def test_a_percentile_is_the_nearest_rank_and_a_spread_ignores_one_slow_sample():
+    samples = [float(n) for n in range(1, 101)]
+    assert (stats.percentile(samples, 0.99), stats.percentile(samples, 0.5)) == (99, 50)
+    assert stats.percentile([3.0], 0.99) == 3
+    assert stats.spread([1, 2, 3, 4, 100]) == 1

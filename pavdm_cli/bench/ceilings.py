@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from typing import Any
 
 import torch
 
-from pavdm_kernels import references
+from pavdm_cli.bench.bandwidth import copy_rate
+from pavdm_cli.bench.clock import synchronise
+
+SIDE, SIDE_ON_CPU = 8192, 1536
 
 
-def matrix_rate(device: torch.device, seconds: float = 1.0) -> float:
-    """The rate of a large float32 matrix product on random data, in TFLOP/s: the best of several."""
-    side = 1536 if device.type == "cpu" else 8192
-    a, b = (torch.randn(side, side, device=device) for _ in range(2))
-    best, until = float("inf"), time.perf_counter() + seconds
+def ceilings(device: torch.device, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    """Rates of a large matrix product and of a large copy, with the samples of the former."""
+    samples = product_seconds(device, dtype)
+    side = _side(device)
+    return {
+        "matrix_tflops": 2 * side**3 / min(samples) / 1e12,
+        "matrix_samples_s": [round(sample, 6) for sample in samples],
+        "matrix": f"{side}^3 {str(dtype).removeprefix('torch.')}, random data, best of {len(samples)}",
+        "copy_gb_s": copy_rate(device),
+    }
+
+
+def product_seconds(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> list[float]:
+    """Durations of a large product of random matrices: zeros would run faster."""
+    side, found, until = _side(device), list[float](), time.perf_counter() + seconds
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     a @ b
-    while time.perf_counter() < until:
+    synchronise(device)
+    while not found or time.perf_counter() < until:
         begun = time.perf_counter()
         a @ b
         synchronise(device)
-        best = min(best, time.perf_counter() - begun)
-    return 2 * side**3 / best / 1e12
+        found.append(time.perf_counter() - begun)
+    return found
 
 
-def work(call: Callable[[], object]) -> float:
-    """The floating point operations of a call, in TFLOP, as torch counts them."""
-    from torch.utils.flop_counter import FlopCounterMode  # imports triton where there is one
-
-    with references(), FlopCounterMode(display=False) as counter:  # it does not know what a fused operation does
-        call()
-    return float(counter.get_total_flops()) / 1e12
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for the device, so that a clock read after it is true."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _side(device: torch.device) -> int:
+    return SIDE_ON_CPU if device.type == "cpu" else SIDE

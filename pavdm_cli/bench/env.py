@@ -60,6 +60,21 @@ def peak_memory() -> float | None:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def memory(device: torch.device) -> dict[str, float | None]:
+    """Peaks in MB: of this process, and on a GPU of what was allocated and reserved since `forget_peak`."""
+    found = {"peak_memory_mb": peak_memory()}
+    if device.type != "cuda":
+        return found
+    gpu = (torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
+    return found | {"gpu_peak_mb": gpu[0] / 2**20, "gpu_reserved_mb": gpu[1] / 2**20}
+
+
+def forget_peak(device: torch.device) -> None:
+    """Begin to count a GPU's peaks anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def _git(folder: Path, *words: str) -> str:
     done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10)
     return done.stdout.strip()

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pavdm_cli.commands import options
 from pavdm_cli.errors import PavdmError
-from pavdm_cli.request import Engine, Request, Sampling, parse_overlap_kv
+from pavdm_cli.request import PLAIN, Engine, Request, Sampling, parse_overlap_kv
+
+if TYPE_CHECKING:
+    from pavdm_cli.bench.compare import Compared
+
+OFF = "Switch off"
+Out = Annotated[Path | None, typer.Option(help="Append the row to this .jsonl file.")]
+Shape = Annotated[str | None, typer.Option(help="Time a network of random weights: mid, opensora-v1.2, pocket.")]
+RandomWeights = Annotated[
+    bool, typer.Option("--random-weights", help="Time the model's shape, without its weights: denoising alone.")
+]
+Samples = Annotated[int, typer.Option(min=1, help="Steps to time where weights are random.")]
+NoTable = Annotated[bool, typer.Option("--no-table", help="Embed the timesteps at every step.", rich_help_panel=OFF)]
+NoTextMemory = Annotated[
+    bool, typer.Option("--no-text-memory", help="Keys and values of the text at every step.", rich_help_panel=OFF)
+]
+NoFused = Annotated[
+    bool, typer.Option("--no-fused", help="Operations as their references in plain torch.", rich_help_panel=OFF)
+]
+Plain = Annotated[bool, typer.Option("--plain", help="Switch every optimisation off.", rich_help_panel=OFF)]
+Ablate = Annotated[bool, typer.Option("--ablate", help="One optimisation after another, on a shape (mid).")]
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed, beside what the machine can do.")
 
@@ -35,16 +56,65 @@ def throughput(
     device: options.Device = "auto",
     threads: options.Threads = 0,
     attention: options.Attention = "auto",
+    shape: Shape = None,
+    random_weights: RandomWeights = False,
+    samples: Samples = 15,
+    no_table: NoTable = False,
+    no_text_memory: NoTextMemory = False,
+    overlap_kv: options.OverlapKV = None,
+    cuda_graphs: options.CudaGraphs = "auto",
+    no_fused: NoFused = False,
+    plain: Plain = False,
+    ablate: Ablate = False,
+    as_json: options.Json = False,
+    out: Out = None,
+) -> None:
+    """Frames a second of denoising alone and end to end, phases and stages, first frame, step times, memory."""
+    kept = parse_overlap_kv(overlap_kv)
+    engine = Engine(attention, not no_table, not no_text_memory, kept, not no_fused, cuda_graphs)
+    engine = replace(PLAIN, attention=attention) if plain else engine
+    name = shape or (model if random_weights else "mid" if ablate else None)
+    model = "opensora-v1.2" if name == "mid" else name or model
+    how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
+    request = Request(prompt, seconds, sampling=Sampling(*how, engine))
+    (_ablate if ablate else _throughput)(request, name, samples, as_json, out)
+
+
+@app.command()
+def latency(
+    prompt: Annotated[str, typer.Option(help="What to show meanwhile.")] = "a red balloon drifting over green hills",
+    seconds: options.Seconds = 10.0,
+    repeat: Annotated[int, typer.Option(min=1, help="How often to measure each wait.")] = 3,
+    model: options.Model = "pocket",
+    seed: options.Seed = 0,
+    method: options.Method = "pa",
+    steps: options.Steps = None,
+    window: options.Window = None,
+    chunk: options.Chunk = None,
+    no_overlap: options.NoOverlap = False,
+    guidance: options.Guidance = None,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    attention: options.Attention = "auto",
     overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
     as_json: options.Json = False,
-    out: Annotated[Path | None, typer.Option(help="Append the row to this .jsonl file.")] = None,
+    out: Out = None,
 ) -> None:
-    """Frames a second of denoising alone and end to end, time to the first frame, step times, memory."""
+    """What a person waits for: the first frame cold and warm, each chunk, a file that plays, the whole file."""
     how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
     engine = Engine(attention, overlap_memory=parse_overlap_kv(overlap_kv), cuda_graphs=cuda_graphs)
-    sampling = Sampling(*how, engine)
-    _throughput(Request(prompt, seconds, sampling=sampling), as_json, out)
+    _latency(Request(prompt, seconds, sampling=Sampling(*how, engine)), repeat, as_json, out)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Results before: .json or .jsonl.")],
+    second: Annotated[Path, typer.Argument(help="Results after.")],
+    as_json: options.Json = False,
+) -> None:
+    """Whether the second results are slower than the first by more than 3 %, or three times their scatter: exit 1."""
+    _compare(first, second, as_json)
 
 
 @app.command()
@@ -83,16 +153,73 @@ def _kernels(
         raise PavdmError(f"{len(broken)} of {len(rows)} kernels are beyond their limits", "see the last column")
 
 
-def _throughput(request: Request, as_json: bool, out: Path | None) -> None:
+def _throughput(request: Request, shape: str | None, samples: int, as_json: bool, out: Path | None) -> None:
     from pavdm_cli import ui
-    from pavdm_cli.bench.throughput import lines, throughput
+    from pavdm_cli.bench.report import lines
+    from pavdm_cli.bench.shapes import find_shape
+    from pavdm_cli.bench.throughput import shape_throughput, throughput
 
-    with ui.progress("measuring", request.count) as advance:
-        row = throughput(request, advance)
+    if shape:
+        row = shape_throughput(request, find_shape(shape), samples)
+    else:
+        with ui.progress("measuring", request.count) as advance:
+            row = throughput(request, advance)
+    _give(row, as_json, out)
+    if not as_json:
+        ui.show_table("", ("", ""), lines(row))
+
+
+def _give(row: dict[str, Any], as_json: bool, out: Path | None) -> None:
     if out:
-        with out.open("a") as file:
+        with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
     if as_json:
         print(json.dumps(row))
+
+
+def _latency(request: Request, repeats: int, as_json: bool, out: Path | None) -> None:
+    from pavdm_cli import ui
+    from pavdm_cli.bench.latency import WAITS, latency
+
+    with ui.progress("measuring", repeats, "rounds") as advance:
+        row = latency(request, repeats, advance)
+    _give(row, as_json, out)
+    if not as_json:
+        found = row["summary"]
+        waits = [(name, what) for name, what in WAITS.items() if f"{name}_p50_s" in found]
+        shown = [(what, f"{found[f'{name}_p50_s']:.3f} s", f"{found[f'{name}_p99_s']:.3f} s") for name, what in waits]
+        ui.show_table("", ("wait", "p50", "p99"), shown)
+
+
+def _compare(first: Path, second: Path, as_json: bool) -> None:
+    from pavdm_cli import ui
+    from pavdm_cli.bench.compare import compare
+
+    found = compare(first, second)
+    if as_json:
+        print(json.dumps([{**one._asdict(), "ratio": one.ratio, "slower": one.slower} for one in found]))
     else:
-        ui.show_table("", ("", ""), lines(row))
+        shown = [
+            (one.what, f"{1e3 * one.before:.2f} ms", f"{1e3 * one.after:.2f} ms", f"{one.ratio:.3f}", _verdict(one))
+            for one in found
+        ]
+        ui.show_table("", ("samples", "before", "after", "ratio", ""), shown)
+    if any(one.slower for one in found):
+        raise typer.Exit(1)
+
+
+def _verdict(one: Compared) -> str:
+    return f"slower: more than {one.allowed:.0%}" if one.slower else f"within {one.allowed:.0%}"
+
+
+def _ablate(request: Request, shape: str | None, samples: int, as_json: bool, out: Path | None) -> None:
+    from pavdm_cli import ui
+    from pavdm_cli.bench.ablate import RUNGS, ablate, lines
+    from pavdm_cli.bench.shapes import find_shape
+
+    assert shape
+    with ui.progress("measuring", samples * (len(RUNGS) + 1), "steps") as advance:
+        row = ablate(request, find_shape(shape), samples, advance)
+    _give(row, as_json, out)
+    if not as_json:
+        ui.show_table("", ("", "step", "times as fast", "off plain by"), lines(row))

@@ -70,11 +70,14 @@ class Loaded:
         longest = self.spec.window
         return partitioned(bound, longest) if schedule.window > longest else bound
 
+    def remembers(self, schedule: Schedule, engine: Engine) -> bool:
+        """Whether what comes from the overlap is computed once a shift: unless asked otherwise, where that is exact."""
+        wanted = self.spec.causal if engine.overlap_memory is None else engine.overlap_memory
+        return wanted and not schedule.renoised
+
     def _kept(self, schedule: Schedule, engine: Engine) -> Callable[..., Denoiser]:
-        """What is done with the overlap: unless asked otherwise, what the model was trained for."""
         causal = self.spec.causal and not schedule.renoised
-        wanted = causal if engine.overlap_memory is None else engine.overlap_memory
-        return remembering if wanted and not schedule.renoised else partial(recomputing, causal=causal)
+        return remembering if self.remembers(schedule, engine) else partial(recomputing, causal=causal)
 
     def read(self, prompt: str, unconditional: bool) -> tuple[Tensor, Tensor]:
         """Token vectors of a prompt and their mask, with the null embedding after it if asked, under the prompt's mask.

@@ -1,0 +1,132 @@
+"""`pavdm bench throughput --ablate`: what every optimisation gives, beside the released code's operations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pavdm_cli.bench import steps
+from pavdm_cli.bench.clock import synchronise
+from pavdm_cli.bench.released import Prompt, released
+from pavdm_cli.bench.shapes import Shape
+from pavdm_cli.bench.stats import rounded
+from pavdm_cli.bench.throughput import Row, open_shape, row
+from pavdm_cli.denoiser import Denoiser, guided
+from pavdm_cli.models.load import Loaded
+from pavdm_cli.pipeline import Job
+from pavdm_cli.request import PLAIN, Engine, Request
+
+BASELINE, REFERENCE = "released operations", "plain"
+RUNGS: Mapping[str, Callable[[Engine], Engine]] = {
+    REFERENCE: lambda engine: engine,
+    "+ table": lambda engine: replace(engine, table=True),
+    "+ text memory": lambda engine: replace(engine, text_memory=True),
+    "+ fused operations": lambda engine: replace(engine, fused=True),
+    "+ overlap memory": lambda engine: replace(engine, overlap_memory=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One way to make a step: the step, and what it needs once a shift."""
+
+    step: Callable[[], Tensor]
+    shift: Callable[[], object] | None
+
+
+def ablate(request: Request, shape: Shape, count: int, watch: Callable[[int], None]) -> Row:
+    """Time a steady step of every rung, one after another in every round; one JSON row."""
+    job, model = open_shape(request, shape)
+    rungs = ladder(job, model)
+    seen = deviations(rungs)
+    samples: dict[str, list[float]] = {name: [] for name in rungs}
+    for _ in range(count):
+        for name, rung in rungs.items():
+            samples[name].append(seconds(rung, job.schedule.stride, model.device))
+            watch(1)
+    found = row("ablate", job, model, {name: rounded(values) for name, values in samples.items()}, {}, shape)
+    return found | {"ladder": summary(samples, seen)}
+
+
+def ladder(job: Job, model: Loaded) -> dict[str, Rung]:
+    """The baseline, then each optimisation on top of those before it, all shown the same window."""
+    model = replace(model, spec=replace(model.spec, causal=False))  # every frame sees every frame, as there
+    made = steps.ready(job, model)
+    y, _ = model.read(job.wording, job.settings.guidance != 1)
+    size = job.spec.size if job.spec.scaled else None
+    base = released(model.denoiser, Prompt(y, job.spec.fps), made.sigmas, size)
+    rungs = {BASELINE: rung(job, model, base if job.settings.guidance == 1 else guided(base, job.settings.guidance))}
+    engine = replace(PLAIN, attention=job.sampling.engine.attention)
+    for name, with_one_more in RUNGS.items():
+        engine = with_one_more(engine)
+        rungs[name] = rung(job, model, bound(job, model, made, engine))
+    return rungs
+
+
+def bound(job: Job, model: Loaded, made: steps.Ready, engine: Engine) -> Denoiser:
+    """The model bound with some optimisations."""
+    return model.bind(job.wording, job.schedule, made.sigmas, job.settings.guidance, engine)
+
+
+def rung(job: Job, model: Loaded, denoiser: Denoiser) -> Rung:
+    """A step of a full window on the same random latents for every rung."""
+    schedule, generator = job.schedule, torch.Generator().manual_seed(job.sampling.seed)
+    _, *latent = model.noise_shape()
+    z = torch.randn(1, schedule.overlap + schedule.window, *latent, generator=generator).to(model.device)
+    overlap, window = z[:, : schedule.overlap], z[:, schedule.overlap :]
+    now = schedule.steps + schedule.stride - 1
+    levels = torch.tensor(schedule.levels(schedule.present(now), now), dtype=torch.int32, device=model.device)
+    if not schedule.overlap:
+        return Rung(lambda: denoiser(window, levels, None), None)
+    memory = denoiser.remember(overlap, 0)
+    return Rung(lambda: denoiser(window, levels, memory), lambda: denoiser.remember(overlap, 0))
+
+
+def deviations(rungs: Mapping[str, Rung]) -> dict[str, float]:
+    """Largest difference from the plain output, as a share of its largest value; also the call that warms up."""
+    outputs = {name: rung.step() for name, rung in rungs.items()}
+    plain = outputs[REFERENCE]
+    return {name: float((out - plain).abs().max() / plain.abs().max()) for name, out in outputs.items()}
+
+
+def seconds(rung: Rung, stride: int, device: torch.device) -> float:
+    """Of a step, with its share of what is made once a shift."""
+    alone = clock(rung.step, device)
+    return alone if rung.shift is None else alone + clock(rung.shift, device) / stride
+
+
+def clock(call: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of one call."""
+    synchronise(device)
+    begun = time.perf_counter()
+    call()
+    synchronise(device)
+    return time.perf_counter() - begun
+
+
+def summary(samples: Mapping[str, list[float]], seen: Mapping[str, float]) -> list[Row]:
+    """One entry a rung: median, ratio to the baseline round by round, deviation from plain."""
+    base = samples[BASELINE]
+    return [
+        {
+            "rung": name,
+            "step_p50_ms": 1e3 * median(values),
+            "ratio": median(one / other for one, other in zip(base, values, strict=True)),
+            "deviation": seen[name],
+        }
+        for name, values in samples.items()
+    ]
+
+
+def lines(found: Row) -> list[tuple[str, str, str, str]]:
+    """The ladder as people read it."""
+    return [
+        (one["rung"], f"{one['step_p50_ms']:.1f} ms", f"{one['ratio']:.2f}x", f"{one['deviation']:.1e}")
+        for one in found["ladder"]
+    ]

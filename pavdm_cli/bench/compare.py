@@ -1,0 +1,100 @@
+"""`pavdm bench compare`: whether a second set of results is slower than a first, beyond what its samples scatter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from pavdm_cli.bench.stats import spread
+from pavdm_cli.errors import InputError, UsageError
+
+LEAST = 0.03  # a change below this is none, however little the samples scatter
+Row = dict[str, Any]
+
+
+class Compared(NamedTuple):
+    """One kind of sample in both rows: medians in seconds, and how far they may lie apart."""
+
+    what: str
+    before: float
+    after: float
+    allowed: float  # share of `before`
+
+    @property
+    def ratio(self) -> float:
+        """Above 1: slower."""
+        return self.after / self.before
+
+    @property
+    def slower(self) -> bool:
+        """By more than chance allows."""
+        return self.ratio > 1 + self.allowed
+
+
+def compare(first: Path, second: Path) -> list[Compared]:
+    """Every kind of raw sample that both files have, for every configuration that they share.
+
+    Raises: InputError for a file without rows; UsageError where no configuration is in both.
+    """
+    before, after = rows(first), rows(second)
+    shared = [key for key in after if key in before]
+    if not shared:
+        where, one, other = next(differences(_asked(list(before.values())[-1]), _asked(list(after.values())[-1])))
+        raise UsageError(f"the rows differ in {where}: {one} and {other}", "compare rows of the same configuration")
+    return [found for key in shared for found in pairs(before[key], after[key])]
+
+
+def rows(path: Path) -> dict[str, Row]:
+    """The last row of every kind and configuration in a .json or .jsonl file. Raises: InputError."""
+    hint = "give a file that `pavdm bench ... --out FILE` wrote"
+    try:
+        found = parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}", hint) from None
+    except json.JSONDecodeError:
+        raise InputError(f"{path} is not JSON", hint) from None
+    kept = {key(row): row for row in found if isinstance(row, dict) and {"kind", "config", "samples"} <= row.keys()}
+    if not kept:
+        raise InputError(f"{path} has no row with raw samples", hint)
+    return kept
+
+
+def parse(text: str) -> list[Any]:
+    """Values of a JSON text, one or a list, or one a line."""
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    return whole if isinstance(whole, list) else [whole]
+
+
+def key(row: Row) -> str:
+    """What two rows must share to be compared."""
+    return json.dumps(_asked(row), sort_keys=True)
+
+
+def _asked(row: Row) -> Row:
+    return {"kind": row["kind"], "config": row["config"]}
+
+
+def differences(one: Any, other: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Settings that differ, by their path, each with both values."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for name in [*one, *(name for name in other if name not in one)]:
+            inner = f"{where}.{name}" if where else name
+            yield from differences(one.get(name), other.get(name), inner)
+    elif one != other:
+        yield where, one, other
+
+
+def pairs(before: Row, after: Row) -> Iterator[Compared]:
+    """Every kind of sample that both rows have."""
+    for name, samples in before["samples"].items():
+        others = after["samples"].get(name)
+        if samples and others:
+            middle = median(samples)
+            scatter = 3 * max(spread(samples) / middle, spread(others) / median(others))
+            yield Compared(name.removesuffix("_s"), middle, median(others), max(LEAST, scatter))

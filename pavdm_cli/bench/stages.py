@@ -1,0 +1,67 @@
+"""What a video's time goes to, stage by stage: one after another here, while a real run writes beside the model."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from pavdm_cli import pipeline
+from pavdm_cli.bench.clock import synchronise
+from pavdm_cli.bench.steps import ready
+from pavdm_cli.models.load import Loaded
+from pavdm_cli.pipeline import Job, Pixels
+from pavdm_cli.sampler import sample
+from pavdm_cli.video import VideoWriter
+
+STAGES = ("text", "denoise", "decode", "write")
+
+
+class Watch:
+    """Adds up the seconds of named stages."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.spent = dict.fromkeys(STAGES, 0.0)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """The block is this stage; the device is waited for."""
+        begun = time.perf_counter()
+        yield
+        synchronise(self.device)
+        self.spent[name] += time.perf_counter() - begun
+
+
+def stages(job: Job, model: Loaded) -> dict[str, float]:
+    """Seconds of each stage of the job's video: text, denoise, decode, write."""
+    watch = Watch(model.device)
+    height, width = job.spec.size
+    with tempfile.TemporaryDirectory() as folder:
+        file = VideoWriter(Path(folder) / "video.mp4", width, height, job.spec.fps)
+        for frames in decoded(job, model, watch):
+            with watch.stage("write"):
+                file.write(frames)
+                file.flush()
+        with watch.stage("write"):
+            file.finish()
+    return watch.spent
+
+
+def decoded(job: Job, model: Loaded, watch: Watch) -> Iterator[Pixels]:
+    """The video's frames, each stage timed."""
+    made, left = ready(job, model), job.frames
+    watch.spent["text"] += made.bound_s
+    chunks = sample(job.schedule, made.denoiser, made.noise, made.sigmas, chunks=job.chunks, graphs=made.graphs)
+    chunks = pipeline.regrouped(chunks, job.spec.group[0])
+    while left > 0:
+        with watch.stage("denoise"):
+            latents = next(chunks)
+        with watch.stage("decode"):
+            pixels = pipeline.decode(model, latents)[:left]
+        left -= len(pixels)
+        yield pixels

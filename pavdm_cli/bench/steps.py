@@ -1,0 +1,130 @@
+"""Steps of a job timed one by one: which phase each was in, and when chunks were finished."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pavdm_cli import pipeline
+from pavdm_cli.bench.clock import synchronise
+from pavdm_cli.bench.work import Shown, forward_tflop, remember_tflop, tokens_of
+from pavdm_cli.denoiser import Denoiser
+from pavdm_cli.graphs import Graphs
+from pavdm_cli.models.load import Loaded
+from pavdm_cli.noise import Noise, seeded_noise
+from pavdm_cli.pipeline import Job
+from pavdm_cli.request import OVERLAP_KV
+from pavdm_cli.sampler import State, draw, from_noised, walk
+
+PHASES = ("growth", "steady", "drain")  # till the first chunk has left; a full window; no more chunks enter
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What sampling needs of a job and its model."""
+
+    sigmas: Tensor
+    noise: Noise
+    denoiser: Denoiser
+    graphs: Graphs | None
+    bound_s: float  # seconds to read the prompt and make the video's constants
+
+
+class Step(NamedTuple):
+    """One step as it was timed."""
+
+    seconds: float
+    phase: str
+    finished: bool  # it left a chunk clean
+
+
+def ready(job: Job, model: Loaded) -> Ready:
+    """Bind the model to the job's prompt."""
+    sigmas = pipeline.sigmas_of(job).to(model.device)
+    begun = time.perf_counter()
+    denoiser = model.bind(job.wording, job.schedule, sigmas, job.settings.guidance, job.sampling.engine)
+    synchronise(model.device)
+    bound = time.perf_counter() - begun
+    noise = seeded_noise(job.sampling.seed, model.noise_shape())
+    return Ready(sigmas, noise, denoiser, pipeline.graphs_of(job, model), bound)
+
+
+def whole(job: Job, model: Loaded, made: Ready) -> list[Step]:
+    """Every step of the job's video, without decoding."""
+    states = walk(job.schedule, made.denoiser, made.noise, made.sigmas, chunks=job.chunks, graphs=made.graphs)
+    return list(timed(states, job, model.device))
+
+
+def steady(job: Job, model: Loaded, made: Ready, count: int) -> list[Step]:
+    """So many steps of a full window, of a random clip noised; those of one shift before them warm up."""
+    length = job.schedule.window + job.schedule.overlap
+    clip = draw(made.noise, range(-length, 0), made.sigmas.new_empty(model.noise_shape())[:, None])
+    start = from_noised(job.schedule, clip, made.noise, made.sigmas, keep_copies=True)
+    states = walk(job.schedule, made.denoiser, made.noise, made.sigmas, chunks=None, start=start, graphs=made.graphs)
+    warm_up = job.schedule.stride
+    return list(islice(timed(states, job, model.device), warm_up, warm_up + count))
+
+
+def timed(states: Iterator[State], job: Job, device: torch.device) -> Iterator[Step]:
+    """Each step with its time, the device waited for."""
+    last = time.perf_counter()
+    for state in states:
+        synchronise(device)
+        now = time.perf_counter()
+        yield Step(now - last, phase(job, state), job.schedule.level(state.chunks[0], state.now) == 0)
+        last = time.perf_counter()
+
+
+def phase(job: Job, state: State) -> str:
+    """Growth while no chunk has left, drain once none enters."""
+    if len(state.chunks) == job.schedule.capacity and (state.overlap.shape[1] or not job.schedule.overlap):
+        return "steady"
+    return "growth" if not state.overlap.shape[1] and state.chunks.start <= 0 else "drain"
+
+
+def seconds_of(steps: list[Step], name: str) -> list[float]:
+    """Durations of a phase's steps."""
+    return [step.seconds for step in steps if step.phase == name]
+
+
+def typical(steps: list[Step]) -> list[float]:
+    """Durations of the steady steps, or of all where a video is too short for any."""
+    return seconds_of(steps, "steady") or [step.seconds for step in steps]
+
+
+def chunk_seconds(steps: list[Step]) -> list[float]:
+    """From one finished chunk to the next, where the window was full all the while."""
+    found: list[float] = []
+    spent = None
+    for step in steps:
+        spent = None if spent is None or step.phase != "steady" else spent + step.seconds
+        if step.finished:
+            found += [] if spent is None else [spent]
+            spent = 0.0
+    return found
+
+
+def remembers(job: Job) -> bool:
+    """Whether what comes from the overlap is computed once a shift."""
+    return job.settings.overlap_kv == OVERLAP_KV[True]
+
+
+def step_tflop(job: Job, model: Loaded) -> float:
+    """TFLOP of a steady step, its share of what is remembered once a shift included."""
+    guided = job.settings.guidance != 1 and bool(job.prompt)
+    words = int(model.text.embed([job.wording or "a"])[1].sum())
+    tokens = tokens_of(model.denoiser.config, model.noise_shape()[2:])
+    schedule, span = job.schedule, min(job.schedule.window, job.spec.window)
+    before = schedule.overlap if remembers(job) else 0
+    first = Shown(1 + guided, span + schedule.overlap - before, tokens, words, before)
+    config = model.denoiser.config
+    spans = -(-2 * (schedule.window - span) // span)  # of a window longer than the model sees, half of each is new
+    alone = forward_tflop(config, Shown(1 + guided, span, tokens, words)) * spans
+    kept = remember_tflop(config, Shown(1 + guided, before, tokens, words)) / schedule.stride if before else 0.0
+    return forward_tflop(config, first) + alone + kept

@@ -1,0 +1,106 @@
+"""The baseline computes what our network computes, by the work it says it does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_stdit import TINY, randomised
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from pavdm_cli.bench import ablate, shapes
+from pavdm_cli.bench.released import Prompt, released
+from pavdm_cli.bench.work import Shown, forward_tflop, remember_tflop, tokens_of
+from pavdm_cli.denoiser import Denoiser
+from pavdm_cli.models.bind import levels_table, recomputing
+from pavdm_cli.models.opensora import XL2
+from pavdm_cli.models.stdit import STDiT
+from pavdm_cli.noise import linear_sigmas
+from pavdm_cli.request import Request, Sampling
+
+SIGMAS = linear_sigmas(6)
+LEVELS = torch.tensor([2, 2, 4, 4, 6, 6], dtype=torch.int32)
+FPS = 24.0
+
+
+@pytest.fixture(scope="module")
+def network() -> STDiT:
+    return randomised(STDiT(TINY)).requires_grad_(False)
+
+
+def latents(frames: int, width: int = 4) -> Tensor:
+    return torch.randn(2, frames, 3, 5, width, generator=torch.Generator().manual_seed(frames))
+
+
+def both(network: STDiT, size: tuple[int, int] | None) -> tuple[Denoiser, Denoiser]:
+    """The baseline and ours, bound to the same prompt."""
+    y = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(1)).to(network.y_embedder.y_embedding)
+    sigmas = SIGMAS.to(y)
+    table = levels_table(network, sigmas, FPS)
+    return released(network, Prompt(y, FPS), sigmas, size), recomputing(network, network.encode_text(y), table, 2, size)
+
+
+@pytest.mark.parametrize("overlap", [0, 2])
+@pytest.mark.parametrize("size", [None, (40, 32)])
+@pytest.mark.parametrize("width", [4, 3])
+def test_the_released_operations_give_our_velocity(network: STDiT, overlap: int, size, width: int) -> None:
+    found = []
+    for denoiser in both(network, size):
+        memory = denoiser.remember(latents(overlap, width), 0) if overlap else None
+        found.append(denoiser(latents(6, width), LEVELS, memory))
+    torch.testing.assert_close(*found, rtol=0, atol=2e-5)
+    assert found[0].std() > 0.1
+
+
+def test_attention_is_fused_where_a_sequence_is_longer_than_their_number_and_agrees(network: STDiT) -> None:
+    exact = randomised(STDiT(TINY)).double().requires_grad_(False)
+    window = torch.randn(2, 6, 3, 16, 16, dtype=torch.float64)  # 64 tokens of 12 frames: fused over space
+    base, ours = both(exact, None)
+    torch.testing.assert_close(base(window, LEVELS, None).double(), ours(window, LEVELS, None), rtol=0, atol=2e-6)
+
+
+def test_counted_operations_are_torchs_count(network: STDiT) -> None:
+    y = torch.randn(2, 7, 5)
+    text, table = network.encode_text(y), levels_table(network, SIGMAS, FPS)
+    shown = Shown(2, 6, tokens_of(TINY, (5, 3)), 7)
+    assert shown.tokens == 6
+    z = latents(6, 3).requires_grad_()  # attention is then made of products, which torch can count
+    for call, counted in (
+        (network, forward_tflop(TINY, shown)),
+        (network.remember, remember_tflop(TINY, shown)),
+    ):
+        with FlopCounterMode(display=False) as counter:
+            call(z, LEVELS, table, text)
+        assert counter.get_total_flops() == round(1e12 * counted)
+
+
+def test_the_shapes_take_the_work_they_are_known_for() -> None:
+    for name, tflop in (("mid", 0.217), ("opensora-v1.2", 62.8)):  # the text's own 0.2 left out
+        shape = shapes.SHAPES[name]
+        config = shape.config or XL2
+        tokens = tokens_of(config, tuple(side // 8 for side in shape.spec.size))
+        assert forward_tflop(config, Shown(2, 35, tokens, shape.words)) == pytest.approx(tflop, rel=5e-3)
+
+
+SMALL = replace(shapes.SHAPES["mid"], config=TINY, words=7, spec=replace(shapes.MID_SPEC, size=(16, 24)))
+
+
+def test_every_rung_is_timed_and_only_overlap_memory_deviates() -> None:
+    seen: list[int] = []
+    request = Request("", seconds=1, sampling=Sampling("opensora-v1.2", seed=1, threads=1))
+    row = ablate.ablate(replace(request, prompt="a"), SMALL, 2, seen.append)
+    ladder = {one["rung"]: one for one in row["ladder"]}
+    assert list(ladder) == [ablate.BASELINE, *ablate.RUNGS]
+    assert len(seen) == 2 * len(ladder)
+    assert all(len(row["samples"][name]) == 2 for name in ladder)
+    assert ladder[ablate.BASELINE]["ratio"] == 1
+    exact = [one["deviation"] for name, one in ladder.items() if name != "+ overlap memory"]
+    assert max(exact) < 2e-5
+    assert ladder["+ overlap memory"]["deviation"] > 1e-4  # a bidirectional network: an approximation, and it says so
+
+
+def test_no_weight_of_a_shape_is_left_without_effect() -> None:
+    model = shapes.random_model(SMALL, torch.device("cpu"))
+    assert [name for name, weight in model.denoiser.state_dict().items() if not weight.any()] == []
