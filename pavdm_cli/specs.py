@@ -9,6 +9,15 @@ from pavdm_cli.errors import ModelError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Published weights of one part of a model."""
+
+    folder: str  # below the model's own
+    repo: str
+    revision: str = "main"  # a pull keeps the commit it found
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """What a model was trained for, and where its weights are."""
 
@@ -31,6 +40,7 @@ class ModelSpec:
     rates: tuple[int, int] = (0, 0)  # slowest and fastest; (0, 0): `fps` and no other
     scaled: bool = False  # its timesteps and positions follow the size of the picture and the length of the window
     world: str = ""  # all it knows, where that is little
+    parts: tuple[Part, ...] = ()  # what is fetched
     causal: bool = True  # trained so that clean frames see only clean ones: what they give is computed once a shift
 
     @property
@@ -90,9 +100,9 @@ POCKET = ModelSpec(
 )
 OPENSORA = ModelSpec(
     name="opensora-v1.2",
-    about="Open-Sora v1.2: any prompt, on a GPU; progressive levels as the paper adds them to it",
+    about="Open-Sora v1.2: any prompt, on a GPU; its published weights were not trained for progressive levels",
     family="opensora",
-    licence="Apache-2.0",
+    licence="as its repositories say (Apache-2.0 when this was written)",
     folder=Path("opensora-v1.2"),
     size=(240, 424),
     fps=24,
@@ -108,6 +118,11 @@ OPENSORA = ModelSpec(
     rates=(8, 60),
     scaled=True,
     causal=False,
+    parts=(
+        Part("transformer", "hpcai-tech/OpenSora-STDiT-v3"),
+        Part("vae", "hpcai-tech/OpenSora-VAE-v1.2"),
+        Part("text_encoder", "DeepFloyd/t5-v1_1-xxl"),
+    ),
 )
 MODELS = {spec.name: spec for spec in (POCKET, OPENSORA)}
 

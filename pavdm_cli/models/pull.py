@@ -1,0 +1,127 @@
+"""A model's parts in its folder: which are missing, fetched with their hashes kept, checked and removed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pavdm_cli.errors import ModelError, OutputError, UsageError
+from pavdm_cli.models.checkpoint import FETCH, read_json
+from pavdm_cli.models.home import cache_folder, home
+from pavdm_cli.models.hub import File, fetch, free_space, hash_of, listing, size_of
+from pavdm_cli.models.store import in_place_of
+from pavdm_cli.specs import ModelSpec
+
+MANIFEST = "pavdm.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The files of a model, and its folder."""
+
+    folder: Path
+    files: list[File]
+
+    @property
+    def missing(self) -> list[File]:
+        """Files that are not there, by their size."""
+        return [file for file in self.files if not file.is_in(self.folder)]
+
+    @property
+    def left(self) -> int:
+        """Bytes to fetch."""
+        return sum(file.left(self.folder) for file in self.files)
+
+    @property
+    def there(self) -> int:
+        """Bytes that are there, unfinished files included."""
+        return sum(file.size for file in self.files) - self.left
+
+
+def plan(spec: ModelSpec, folder: Path, endpoint: str) -> Plan:
+    """The files of a model: by its manifest where a pull was finished and all are there, else by the repositories.
+
+    Raises: ModelError, UsageError.
+    """
+    if not spec.parts:
+        raise UsageError(f"{spec.name} has nothing to fetch", "it comes with the package")
+    if _manifest(folder)["whole"] and not problems(folder, hashes=False):
+        entries = _manifest(folder)["files"].items()
+        return Plan(folder, [File(place, entry["url"], entry["size"], entry["sha256"]) for place, entry in entries])
+    return Plan(folder, [file for part in spec.parts for file in listing(part, endpoint)])
+
+
+def pull(wanted: Plan, advance: Callable[[int], None]) -> None:
+    """Fetch what is missing, and note every file's hash in the manifest. Raises: ModelError, OutputError."""
+    folder, free = wanted.folder, free_space(wanted.folder)
+    if wanted.left > free:
+        raise OutputError(
+            f"{wanted.left / 1e9:.1f} GB are needed in {folder}, {free / 1e9:.1f} GB are free",
+            "free some space, or choose another --folder",
+        )
+    entries = _manifest(folder)["files"]
+    for file in wanted.files:
+        if file.place in entries and file.is_in(folder):
+            continue
+        found = hash_of(folder / file.place) if file.is_in(folder) else ""
+        if not found or file.sha256 not in ("", found):
+            found = fetch(file, folder, advance)
+        entries[file.place] = {"url": file.url, "size": file.size, "sha256": found}
+        _write(folder, entries, whole=False)
+    _write(folder, {file.place: entries[file.place] for file in wanted.files}, whole=True)
+
+
+def problems(folder: Path, hashes: bool = True, watch: Callable[[str], None] = lambda name: None) -> list[str]:
+    """Files of the manifest that are missing or changed. Raises: ModelError."""
+    entries = _manifest(folder)["files"]
+    if not entries:
+        raise ModelError(f"{folder} was not fetched by pavdm: there is nothing to compare it with", FETCH)
+    wrong = []
+    for name, entry in entries.items():
+        watch(name)
+        path = folder / name
+        if size_of(path) != entry["size"] or (hashes and hash_of(path) != entry["sha256"]):
+            wrong.append(name)
+    return wrong if _manifest(folder)["whole"] else [*wrong, "files not fetched yet"]
+
+
+def remove(spec: ModelSpec) -> int:
+    """Delete a fetched model; the bytes that are free again. Raises: UsageError, ModelError."""
+    folder, root = home(spec), cache_folder() / "models"
+    if not spec.parts or folder.parent != root:
+        raise UsageError(f"{spec.name} is not among the fetched models in {root}", "delete its folder yourself")
+    if not folder.is_dir():
+        raise ModelError(f"no weights of {spec.name} in {folder}", "there is nothing to remove")
+    size = sum(max(0, size_of(path)) for path in folder.rglob("*"))
+    shutil.rmtree(folder)
+    return size
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What earlier pulls noted: `files`, each with url, size and sha256, and whether they are the `whole` model.
+
+    Raises: ModelError for a broken one, or for names that leave the folder.
+    """
+    path = folder / MANIFEST
+    found = read_json(path) if path.exists() else {"files": {}, "whole": False}
+    files = found.get("files")
+    if not isinstance(files, dict) or not all(_is_entry(entry) for entry in files.values()):
+        raise ModelError(f"{path} is not what `pavdm models pull` writes", "delete it and pull again")
+    if any(not (folder / name).resolve().is_relative_to(folder.resolve()) for name in files):
+        raise ModelError(f"{path} names files outside its folder", "delete it and pull again")
+    return {"files": files, "whole": bool(found.get("whole"))}
+
+
+def _is_entry(entry: object) -> bool:
+    wanted = (("url", str), ("size", int), ("sha256", str))
+    return isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in wanted)
+
+
+def _write(folder: Path, entries: dict[str, Any], whole: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with in_place_of(folder / MANIFEST) as beside:
+        beside.write_text(json.dumps({"files": entries, "whole": whole}, indent=1), encoding="utf-8")

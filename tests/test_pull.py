@@ -1,0 +1,249 @@
+"""Weights from a hub on the loopback: fetched, resumed after a cut, checked, kept offline, removed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import published
+import pytest
+import torch
+from repositories import Hub, serving
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from pavdm_cli.app import app
+from pavdm_cli.errors import ModelError, OutputError, PavdmError, UsageError
+from pavdm_cli.models import hub as hub_module
+from pavdm_cli.models import pull as pull_module
+from pavdm_cli.models.convert import convert
+from pavdm_cli.models.home import home
+from pavdm_cli.models.hub import File, choose, fetch, listing
+from pavdm_cli.models.load import load
+from pavdm_cli.models.pull import plan, problems, pull, remove
+from pavdm_cli.specs import MODELS, Part, find
+
+SPEC = MODELS["opensora-v1.2"]
+REPOS = {part.folder: part.repo for part in SPEC.parts}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return published.write(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture
+def hub(tiny: Path) -> Iterator[Hub]:
+    """The three repositories, with files nobody needs beside the weights."""
+    files = {}
+    for folder, repo in REPOS.items():
+        files[repo] = {path.name: path.read_bytes() for path in (tiny / folder).iterdir()}
+        files[repo] |= {"README.md": b"read me", ".gitattributes": b"", "old/model.safetensors": b"x" * 99}
+    with serving(files) as hub:
+        yield hub
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(hub_module.time, "sleep", lambda seconds: None)
+
+
+def pulled(hub: Hub, folder: Path) -> int:
+    """Pull everything; the bytes that came."""
+    came: list[int] = []
+    pull(plan(SPEC, folder, hub.url), came.append)
+    return sum(came)
+
+
+def test_what_is_pulled_is_what_was_published_and_loads(hub, tiny, tmp_path):
+    wanted = plan(SPEC, tmp_path / "here", hub.url)
+    size = wanted.left
+    assert pulled(hub, tmp_path / "here") == size
+    found = {p.relative_to(tmp_path / "here").as_posix() for p in (tmp_path / "here").rglob("*") if p.is_file()}
+    assert found == {p.relative_to(tiny).as_posix() for p in tiny.rglob("*") if p.is_file()} | {"pavdm.json"}
+    assert problems(tmp_path / "here") == []
+    assert load(find(str(tmp_path / "here")), torch.device("cpu")).denoiser.config == published.STDIT
+
+
+def test_a_second_pull_asks_for_nothing_and_needs_no_network(hub, tmp_path):
+    pulled(hub, tmp_path)
+    hub.asked.clear()
+    assert pulled(hub, tmp_path) == 0
+    assert hub.asked == []
+    pull(plan(SPEC, tmp_path, "http://127.0.0.1:9"), lambda bytes: None)
+
+
+def test_a_pull_that_was_cut_goes_on_where_it_stopped(hub, tmp_path):
+    whole = plan(SPEC, tmp_path, hub.url).left
+    hub.cut_after = 5000
+    with pytest.raises(ModelError, match="cannot fetch") as caught:
+        pulled(hub, tmp_path)
+    assert "run the command again" in caught.value.hint
+    hub.cut_after = None
+    there = plan(SPEC, tmp_path, hub.url).there
+    assert there > 15_000
+    hub.asked.clear()
+    assert pulled(hub, tmp_path) == whole - there
+    assert any(asked.startswith("bytes=") for _, asked in hub.asked)
+    assert problems(tmp_path) == []
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def one(hub: Hub, name: str = "model.safetensors") -> File:
+    return next(file for file in listing(SPEC.parts[0], hub.url) if file.place.endswith(name))
+
+
+def test_a_connection_that_breaks_now_and_then_is_tried_again(hub, tmp_path):
+    file, waited = one(hub), list[float]()
+    hub.cut_after = file.size // 3 + 1
+    fetch(file, tmp_path, lambda bytes: None, waited.append)
+    assert waited == [1, 2]
+    assert (tmp_path / file.place).stat().st_size == file.size
+
+
+def test_a_server_that_cannot_go_on_starts_again(hub, tmp_path):
+    file = one(hub)
+    part = tmp_path / f"{file.place}.part"
+    part.parent.mkdir(parents=True)
+    for begun in (b"x" * (file.size + 5), b""):
+        part.write_bytes(begun)
+        fetch(file, tmp_path, lambda bytes: None)
+    assert not part.exists()
+
+
+def test_bytes_that_are_not_the_published_ones_are_thrown_away(hub, tmp_path):
+    hub.broken, file = True, one(hub)
+    with pytest.raises(ModelError, match="came broken"):
+        fetch(file, tmp_path, lambda bytes: None)
+    assert list((tmp_path / "transformer").iterdir()) == []
+
+
+def test_a_file_that_changed_on_disk_is_named_and_fetched_again(hub, tmp_path):
+    pulled(hub, tmp_path)
+    path = tmp_path / "vae" / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert problems(tmp_path) == ["vae/model.safetensors"]
+    path.write_bytes(whole[:-1])
+    assert problems(tmp_path, hashes=False) == ["vae/model.safetensors"]
+    assert pulled(hub, tmp_path) == len(whole)
+    assert problems(tmp_path) == []
+
+
+def test_files_that_were_put_there_by_hand_are_hashed_instead_of_fetched(hub, tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "here")
+    other = tmp_path / "here" / "vae" / "model.safetensors"
+    other.write_bytes(bytes(other.stat().st_size))
+    assert pulled(hub, tmp_path / "here") == other.stat().st_size
+    assert problems(tmp_path / "here") == []
+
+
+@pytest.mark.parametrize("name", ["../../evil.safetensors", "/etc/evil.bin", "a\\..\\evil.bin", "c:evil.bin"])
+def test_a_published_name_that_leaves_its_folder_is_refused(hub, name, tmp_path):
+    hub.files[REPOS["vae"]][name] = b"evil"
+    with pytest.raises(ModelError, match="leaves its folder"):
+        plan(SPEC, tmp_path, hub.url)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil"])
+def test_a_manifest_that_names_files_elsewhere_is_refused(name, tmp_path):
+    entry = {"url": "", "size": 0, "sha256": ""}
+    (tmp_path / "pavdm.json").write_text(json.dumps({"files": {name: entry}, "whole": True}))
+    with pytest.raises(ModelError, match="outside its folder"):
+        problems(tmp_path)
+
+
+def test_pickled_weights_are_chosen_only_where_there_are_no_others():
+    both = ["a.bin", "b.safetensors", "b.safetensors.index.json", "config.json", "README.md", "flax.msgpack"]
+    assert choose(both) == {"b.safetensors", "b.safetensors.index.json", "config.json"}
+    assert choose([n for n in both if not n.startswith("b")]) == {"a.bin", "config.json"}
+    with pytest.raises(ModelError, match="no weights"):
+        choose(["README.md"])
+
+
+def test_what_cannot_be_reached_is_one_clear_error(hub, tmp_path):
+    for endpoint in ("http://127.0.0.1:9", f"{hub.url}/nowhere", "file:///etc"):
+        with pytest.raises(ModelError) as caught:
+            plan(SPEC, tmp_path, endpoint)
+        assert "\n" not in caught.value.message
+    with pytest.raises(ModelError, match="404"):
+        listing(Part("vae", "no/body"), hub.url)
+
+
+def test_a_full_disk_is_told_before_anything_is_fetched(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(pull_module, "free_space", lambda folder: 1000)
+    with pytest.raises(OutputError, match="GB are needed"):
+        pulled(hub, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_fetched_models_are_removed(hub, tmp_path):
+    folder = home(SPEC)
+    pulled(hub, folder)
+    with pytest.raises(UsageError, match="not among the fetched"):
+        remove(MODELS["pocket"])
+    with pytest.raises(UsageError, match="not among the fetched"):
+        remove(find(str(tmp_path)))
+    assert remove(SPEC) > 100_000
+    assert not folder.exists()
+    with pytest.raises(ModelError, match="no weights"):
+        remove(SPEC)
+
+
+def test_pickled_tensors_become_safetensors_and_nothing_else_does(tmp_path):
+    weight = torch.rand(3, 4)
+    torch.save({"state_dict": {"a": weight, "b": weight, "c": weight[:, 1:]}}, tmp_path / "model.pt")
+    assert convert(tmp_path) == [tmp_path / "model.safetensors"]
+    found = load_file(tmp_path / "model.safetensors")
+    assert torch.equal(found["a"], weight)
+    assert torch.equal(found["b"], weight)
+    assert torch.equal(found["c"], weight[:, 1:])
+    with pytest.raises(ModelError, match="already"):
+        convert(tmp_path)
+
+
+class Evil:
+    """Runs what it likes when unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path("ran"),)
+
+
+def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": Evil()}, tmp_path / "model.bin")
+    with pytest.raises(ModelError, match="more than tensors"):
+        convert(tmp_path)
+    (tmp_path / "model.bin").write_bytes(b"\x80\x04broken")
+    with pytest.raises(ModelError, match="more than tensors"):
+        convert(tmp_path)
+    torch.save([1, 2], tmp_path / "model.bin")
+    with pytest.raises(ModelError, match="no list of tensors"):
+        convert(tmp_path)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(ModelError, match="no pickled weights"):
+        convert(tmp_path / "nowhere")
+
+
+def test_the_commands_pull_verify_show_and_remove(hub, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    run = CliRunner()
+    told = run.invoke(app, ["models", "pull", "opensora-v1.2", "--dry-run"])
+    assert "transformer/model.safetensors" in told.stderr
+    assert not home(SPEC).exists()
+    assert run.invoke(app, ["models", "pull", "opensora-v1.2"]).stdout.strip() == str(home(SPEC))
+    assert "as published" in run.invoke(app, ["models", "verify", "opensora-v1.2"]).stdout
+    assert run.invoke(app, ["models", "path", "opensora-v1.2"]).stdout.strip() == str(home(SPEC))
+    assert "hpcai-tech/OpenSora-VAE-v1.2" in run.invoke(app, ["models", "show", "opensora-v1.2"]).stdout
+    (home(SPEC) / "vae" / "config.json").unlink()
+    broken = run.invoke(app, ["models", "verify", "opensora-v1.2"])
+    assert isinstance(broken.exception, PavdmError)
+    assert "vae/config.json" in broken.exception.message
+    assert run.invoke(app, ["models", "rm", "opensora-v1.2"], input="n\n").exit_code == 1
+    assert home(SPEC).exists()
+    assert run.invoke(app, ["models", "rm", "opensora-v1.2", "--yes"]).exit_code == 0
+    assert not home(SPEC).exists()
