@@ -18,6 +18,7 @@ from pavdm_cli import __version__
 from pavdm_cli.attention import confirm, machine_of
 from pavdm_cli.errors import UsageError
 from pavdm_cli.graphs import Graphs, check_graphs, pick_graphs
+from pavdm_cli.models.families import memory_plan
 from pavdm_cli.models.load import Loaded, check_prompt, load, pick_device, with_attention, wording
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.noise import linear_sigmas, seeded_noise, warp_ratio, warped_sigmas
@@ -93,7 +94,7 @@ def plan(request: Request) -> Job:
             f"{spec.name} was trained with clean frames that see noisy ones: --overlap-kv reuse is an approximation, "
             "and `pavdm bench throughput --overlap-kv reuse` tells how far off"
         )
-    if settings.method != spec.method:
+    if settings.method != spec.method and spec.tuned:
         notes.append(f"{spec.name} was trained for {spec.method}; {settings.method} is for comparison")
     return Job(request.prompt, spec, request.sampling, settings, schedule, request.count, tuple(notes))
 
@@ -138,6 +139,12 @@ def set_threads(job: Job) -> None:
     """As many CPU threads as were asked for."""
     if job.sampling.threads:
         torch.set_num_threads(job.sampling.threads)
+
+
+def memory_notes(job: Job) -> list[str]:
+    """What the model's weights will take, before any is loaded. Raises: DeviceError, ModelError."""
+    asked = job.sampling
+    return memory_plan(job.spec, pick_device(asked.device), pick_device(asked.reading.device or asked.device))
 
 
 def sigmas_of(job: Job) -> Tensor:

@@ -10,6 +10,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.specs import ModelSpec, find
 
 LONGEST = 24 * 3600.0  # seconds of video in one run
+SIZES = {"144p": (144, 256), "240p": (240, 424), "360p": (360, 640), "480p": (480, 848), "720p": (720, 1280)}
 
 
 OVERLAP_KV = {True: "reuse", False: "recompute"}  # how the command line says `Engine.overlap_memory`
@@ -148,8 +149,10 @@ def parse_overlap_kv(text: str | None) -> bool | None:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """'WxH' to (height, width). Raises: UsageError."""
+    """'WxH', or the name of a height, to (height, width). Raises: UsageError."""
+    if text.lower() in SIZES:
+        return SIZES[text.lower()]
     width, _, height = text.lower().partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise UsageError(f"--size must be WIDTHxHEIGHT, got {text!r}", "for example --size 96x64")
+        raise UsageError(f"--size must be WIDTHxHEIGHT or {', '.join(SIZES)}, got {text!r}", "for example --size 96x64")
     return int(height), int(width)

@@ -40,6 +40,7 @@ class ModelSpec:
     rates: tuple[int, int] = (0, 0)  # slowest and fastest; (0, 0): `fps` and no other
     scaled: bool = False  # its timesteps and positions follow the size of the picture and the length of the window
     world: str = ""  # all it knows, where that is little
+    tuned: bool = True  # for its method
     parts: tuple[Part, ...] = ()  # what is fetched
     causal: bool = True  # trained so that clean frames see only clean ones: what they give is computed once a shift
 
@@ -118,6 +119,7 @@ OPENSORA = ModelSpec(
     rates=(8, 60),
     scaled=True,
     causal=False,
+    tuned=False,
     parts=(
         Part("transformer", "hpcai-tech/OpenSora-STDiT-v3"),
         Part("vae", "hpcai-tech/OpenSora-VAE-v1.2"),

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from test_stdit_golden import GOLDEN, SMALL, run
 
 from pavdm_cli import pipeline
-from pavdm_cli.errors import ModelError, UsageError
+from pavdm_cli.errors import DeviceError, ModelError, UsageError
+from pavdm_cli.models import memory, opensora_text
 from pavdm_cli.models.bind import levels_table
 from pavdm_cli.models.load import wording
 from pavdm_cli.models.stdit import STDiT
@@ -51,6 +52,7 @@ def test_a_folder_of_weights_makes_a_video_and_goes_on_with_it(folder, tmp_path)
     done = pavdm(*words, "-o", "v.mp4", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert pictures(tmp_path / "v.mp4").shape == (20, 64, 72, 3)
+    assert "weights on cpu: transformer 0.0 GB, vae 0.0 GB; T5 on cpu while a new prompt is read: 0.0 GB" in done.stderr
     recipe = json.loads(done.stdout)["recipe"]
     assert (recipe["fps"], recipe["size"], recipe["aesthetic-score"], recipe["motion-score"]) == (24, "72x64", 6.5, 4)
     command = pavdm("info", "v.mp4", folder=tmp_path).stdout.strip().splitlines()[-1]
@@ -113,6 +115,31 @@ def test_a_part_that_is_missing_is_one_clear_error(part, folder, tmp_path):
         (tmp_path / kept).symlink_to(folder / kept)
     with pytest.raises(ModelError, match=part):
         latents(job(tmp_path))
+
+
+@pytest.mark.parametrize(("free", "what"), [(1000, "Open-Sora takes"), (27_000_000, "T5 takes")])
+def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(free, what, folder, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda device: free)
+    monkeypatch.setattr(opensora_text, "weight_bytes", lambda *given: 10 * memory.weight_bytes(*given) + 27_000_000)
+    with pytest.raises(DeviceError, match=what) as caught:
+        latents(job(folder))
+    assert caught.value.exit_code == 6
+    assert caught.value.hint
+
+
+def test_weights_are_counted_as_they_will_be_loaded(folder):
+    model = pipeline.open_model(job(folder))
+    for part, module in (("transformer", model.denoiser), ("vae", model.codec)):
+        assert isinstance(module, torch.nn.Module)
+        size = sum(value.numel() * value.itemsize for value in module.state_dict().values())
+        assert memory.weight_bytes(folder / part, torch.float32) == size
+        assert memory.weight_bytes(folder / part, torch.bfloat16) == size // 2
+    assert memory.free_bytes(torch.device("meta")) is None
+
+
+def test_a_prompt_of_which_nothing_can_be_read_is_refused():
+    with pytest.raises(UsageError, match="nothing is left"):
+        pipeline.plan(Request("猫 http://x.com", sampling=Sampling(model="opensora-v1.2")))
 
 
 def test_a_prompt_is_scored_as_captions_were_only_for_a_model_that_read_such():

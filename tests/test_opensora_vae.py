@@ -88,6 +88,11 @@ def test_how_many_pictures_are_decoded_at_a_time_changes_nothing_but_the_last_bi
     torch.testing.assert_close(few.decode(z), codec.decode(z), rtol=0, atol=1e-5)
 
 
+def test_large_pictures_are_worked_on_one_at_a_time(codec):
+    sizes = [(240, 426), (480, 848), (720, 1280), (64, 64)]
+    assert [codec._at_once(height * width) for height, width in sizes] == [4, 1, 1, 4]
+
+
 def test_without_noise_a_clip_has_one_code(codec):
     frames = torch.rand(2, 18, 3, 16, 24, generator=torch.Generator().manual_seed(1))
     assert torch.equal(codec.encode(frames), codec.encode(frames))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.request import Request
+from pavdm_cli.request import SIZES, Request, parse_size
 from pavdm_cli.specs import MODELS, ModelSpec
 
 POCKET = MODELS["pocket"]
@@ -59,3 +59,10 @@ def test_a_request_takes_its_model_at_the_size_and_rate_it_asks_for(monkeypatch)
     assert (spec.size, spec.fps) == ((128, 256), 12)
     assert Request("a ball", seconds=2, fps=12).count == 24
     assert Request("a ball").spec == FREE
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_open_sora_makes_every_size_that_has_a_name(name):
+    size = parse_size(name.upper())
+    MODELS["opensora-v1.2"].check_size(size)
+    assert size[0] == int(name.removesuffix("p"))

@@ -14,7 +14,9 @@ Seconds = Annotated[
     float | None, typer.Option("--seconds", "-s", help="Length of the video; 10 unless given.", rich_help_panel=WHAT)
 ]
 FrameCount = Annotated[int | None, typer.Option("--frames", help="Length in frames.", rich_help_panel=WHAT)]
-Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT; the model's own unless given.", rich_help_panel=WHAT)]
+Size = Annotated[
+    str | None, typer.Option(help="WIDTHxHEIGHT, or 144p to 720p; the model's own unless given.", rich_help_panel=WHAT)
+]
 Fps = Annotated[float | None, typer.Option(help="Frames a second; the model's own unless given.", rich_help_panel=WHAT)]
 Seed = Annotated[
     int | None, typer.Option(help="Makes the same video again; random unless given.", rich_help_panel=WHAT)

@@ -39,7 +39,7 @@ def make(request: Request, as_json: bool) -> None:
     from pavdm_cli import pipeline, record
 
     job = pipeline.plan(request)
-    for line in job.notes:
+    for line in (*job.notes, *pipeline.memory_notes(job)):
         ui.warn(line)
     with stop_requested() as stopped:
         model = pipeline.open_model(job)
@@ -62,7 +62,7 @@ def go_on(request: Request, as_json: bool) -> None:
     from pavdm_cli import pipeline, record
 
     job = pipeline.plan(replace(request, seconds=None, frames=source.frames_to_make(request.spec.fps)))
-    for line in (*notes, *job.notes):
+    for line in (*notes, *job.notes, *pipeline.memory_notes(job)):
         ui.warn(line)
     with stop_requested() as stopped:
         model = pipeline.open_model(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
@@ -12,7 +13,8 @@ from pavdm_cli.models import opensora, store
 from pavdm_cli.models.checkpoint import FETCH, digest, load_into, read_json, shapes, tensors
 from pavdm_cli.models.home import cache_folder, home
 from pavdm_cli.models.made_up import made_up
-from pavdm_cli.models.opensora_text import T5Text
+from pavdm_cli.models.memory import check_room, free_bytes, gigabytes, weight_bytes
+from pavdm_cli.models.opensora_text import UNUSED, T5Text
 from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, normalisation, vae_config
 from pavdm_cli.models.pocket import Pocket, PocketConfig
 from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
@@ -64,10 +66,31 @@ def _read_opensora(spec: ModelSpec, device: torch.device, reader: torch.device) 
         raise ModelError(f"no weights of {spec.name} in {folder}", FETCH)
     config = opensora.config_of(read_json(folder / "transformer" / "config.json"))
     sizes = vae_config(shapes(tensors(folder / "vae")))
+    check_room("Open-Sora", sum(opensora_needs(folder, dtype).values()), device, "free some, or use --device cpu")
     denoiser = load_into(lambda: STDiT(config), folder / "transformer", device, dtype)
     codec = load_into(lambda: OpenSoraVAE(sizes), folder / "vae", device, dtype)
     text = T5Text(folder / "text_encoder", reader, opensora.precision(reader), cache_folder() / "prompts")
     return Parts(codec, denoiser, text, digest(folder))
+
+
+def opensora_needs(folder: Path, dtype: torch.dtype) -> dict[str, int]:
+    """Bytes that stay on the model's device for the whole video. Raises: ModelError."""
+    return {part: weight_bytes(folder / part, dtype) for part in ("transformer", "vae")}
+
+
+def memory_plan(spec: ModelSpec, device: torch.device, reader: torch.device) -> list[str]:
+    """What the weights will take, in a line; none for a model that is small or not there."""
+    folder = home(spec)
+    if spec.family == "pocket" or not folder.is_dir():
+        return []
+    kept = opensora_needs(folder, opensora.precision(device))
+    text = weight_bytes(folder / "text_encoder", opensora.precision(reader), UNUSED)
+    parts = ", ".join(f"{part} {gigabytes(size)}" for part, size in kept.items())
+    free = free_bytes(device)
+    rest = "" if free is None else f"; {gigabytes(free)} free on {device.type}"
+    return [
+        f"weights on {device.type}: {parts}; T5 on {reader.type} while a new prompt is read: {gigabytes(text)}{rest}"
+    ]
 
 
 def _random_opensora(device: torch.device) -> Parts:

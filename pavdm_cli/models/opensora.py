@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.errors import ModelError, UsageError
+from pavdm_cli.models.captions import clean
 from pavdm_cli.models.stdit import STDiTConfig
 
 XL2 = STDiTConfig(hidden=1152, depth=28, heads=16, in_channels=4, out_channels=8, text_width=4096, text_length=300)
@@ -68,4 +69,8 @@ def check_prompt(prompt: str) -> list[str]:
     """Refuse a prompt that says nothing. Raises: UsageError."""
     if not prompt.strip():
         raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
+    if not clean(prompt):
+        raise UsageError(
+            f"nothing is left of {prompt!r} once links, file names and symbols are out", "use English words"
+        )
     return []

@@ -15,6 +15,7 @@ from torch import Tensor
 from pavdm_cli.errors import ModelError
 from pavdm_cli.models.captions import clean
 from pavdm_cli.models.checkpoint import digest, load_into, read_json
+from pavdm_cli.models.memory import check_room, weight_bytes
 from pavdm_cli.models.t5 import T5Config, T5Encoder
 
 LONGEST = 300  # tokens, the end's included
@@ -59,6 +60,8 @@ class T5Text:
 
     def _encode(self, text: str) -> Tensor:
         ids = token_ids(self.folder, text)
+        wanted = weight_bytes(self.folder, self.dtype, UNUSED)
+        check_room("T5", wanted, self.device, "read the prompt elsewhere: --text-device cpu")
         encoder = load_into(self._build, self.folder, self.device, self.dtype, UNUSED)
         vectors: Tensor = encoder(torch.tensor([ids], device=self.device))
         return vectors[0].cpu()

@@ -38,7 +38,7 @@ class OpenSoraVAE(nn.Module):
     shift: Tensor
 
     def __init__(self, config: VAEConfig, micro: int = 4) -> None:
-        """micro: pictures the spatial part works on at a time; fewer need less memory."""
+        """micro: pictures up to 240p that the spatial part works on at a time; fewer need less memory."""
         super().__init__()
         self.config, self.micro = config, micro
         self.spatial_vae = nn.ModuleDict({"module": SpatialVAE(config.spatial)})
@@ -61,7 +61,8 @@ class OpenSoraVAE(nn.Module):
         so that a clip has one code; training drew at random.
         """
         pictures = (2 * frames.flatten(0, 1) - 1).to(self.scale)
-        parts = [posterior(self.spatial.moments(part), draw) for part in torch.split(pictures, self.micro)]
+        at_once = self._at_once(frames.shape[-2] * frames.shape[-1])
+        parts = [posterior(self.spatial.moments(part), draw) for part in torch.split(pictures, at_once)]
         codes = rearrange(torch.cat(parts), "(b t) c h w -> b c t h w", b=frames.shape[0]) * SPATIAL_SCALE
         groups = [posterior(self.temporal_vae.moments(group), draw) for group in torch.split(codes, FRAMES, 2)]
         return ((torch.cat(groups, dim=2) - self.shift) / self.scale).transpose(1, 2)
@@ -82,10 +83,15 @@ class OpenSoraVAE(nn.Module):
         counts = [min(FRAMES, left - FRAMES * i) for i in range(len(groups))]
         return torch.cat([self._group(*pair) for pair in zip(groups, counts, strict=True)], dim=1)
 
+    def _at_once(self, pixels: int) -> int:
+        """Pictures to work on at a time: fewer where they are large, so that memory stays what `micro` of 240p take."""
+        return max(1, min(self.micro, self.micro * 240 * 426 // pixels))
+
     def _group(self, latents: Tensor, count: int) -> Tensor:
         z = latents.to(self.scale).transpose(1, 2) * self.scale + self.shift
         codes = self.temporal_vae.decode(z, count) / SPATIAL_SCALE
-        pictures = torch.split(rearrange(codes, "b c t h w -> (b t) c h w"), self.micro)
+        at_once = self._at_once(64 * codes.shape[-2] * codes.shape[-1])
+        pictures = torch.split(rearrange(codes, "b c t h w -> (b t) c h w"), at_once)
         frames = torch.cat([self.spatial.decode(part).float() for part in pictures])
         return rearrange(frames, "(b t) c h w -> b t c h w", t=count)
 
