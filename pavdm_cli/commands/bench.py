@@ -12,6 +12,7 @@ import typer
 from pavdm_cli.commands import options
 from pavdm_cli.errors import PavdmError
 from pavdm_cli.request import PLAIN, Engine, Request, Sampling, parse_overlap_kv
+from pavdm_cli.specs import MODELS, OPENSORA
 
 if TYPE_CHECKING:
     from pavdm_cli.bench.compare import Compared
@@ -32,6 +33,9 @@ NoFused = Annotated[
 ]
 Plain = Annotated[bool, typer.Option("--plain", help="Switch every optimisation off.", rich_help_panel=OFF)]
 Ablate = Annotated[bool, typer.Option("--ablate", help="One optimisation after another, on a shape (mid).")]
+Profile = Annotated[
+    Path | None, typer.Option(help="Profile steps instead: a trace into this folder, and the dearest operations.")
+]
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed, beside what the machine can do.")
 
@@ -66,6 +70,7 @@ def throughput(
     no_fused: NoFused = False,
     plain: Plain = False,
     ablate: Ablate = False,
+    profile: Profile = None,
     as_json: options.Json = False,
     out: Out = None,
 ) -> None:
@@ -74,10 +79,13 @@ def throughput(
     engine = Engine(attention, not no_table, not no_text_memory, kept, not no_fused, cuda_graphs)
     engine = replace(PLAIN, attention=attention) if plain else engine
     name = shape or (model if random_weights else "mid" if ablate else None)
-    model = "opensora-v1.2" if name == "mid" else name or model
+    model = model if not name else name if name in MODELS else OPENSORA.name
     how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
     request = Request(prompt, seconds, sampling=Sampling(*how, engine))
-    (_ablate if ablate else _throughput)(request, name, samples, as_json, out)
+    if profile:
+        _profile(request, name, profile, as_json)
+    else:
+        (_ablate if ablate else _throughput)(request, name, samples, as_json, out)
 
 
 @app.command()
@@ -175,6 +183,22 @@ def _give(row: dict[str, Any], as_json: bool, out: Path | None) -> None:
             file.write(json.dumps(row) + "\n")
     if as_json:
         print(json.dumps(row))
+
+
+def _profile(request: Request, shape: str | None, folder: Path, as_json: bool) -> None:
+    from pavdm_cli import ui
+    from pavdm_cli.bench.shapes import find_shape
+    from pavdm_cli.bench.trace import lines, trace
+
+    found = trace(request, find_shape(shape) if shape else None, folder)
+    if as_json:
+        print(json.dumps(found))
+        return
+    ui.show_table("", ("operation", "time of its own", "share", "calls"), lines(found))
+    ui.note(
+        f"a step takes {found['step_ms']:.1f} ms; asking for its operations at most {found['issuing_share']:.1%} of it"
+    )
+    print(found["trace"])
 
 
 def _latency(request: Request, repeats: int, as_json: bool, out: Path | None) -> None:

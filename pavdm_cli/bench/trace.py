@@ -1,0 +1,100 @@
+"""`pavdm bench throughput --profile`: where a step's time goes, and how long asking for it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from pavdm_cli import pipeline
+from pavdm_cli.bench import steps
+from pavdm_cli.bench.shapes import RandomText, Shape
+from pavdm_cli.bench.throughput import open_shape
+from pavdm_cli.errors import OutputError
+from pavdm_cli.models.load import Loaded
+from pavdm_cli.models.stdit import STDiT
+from pavdm_cli.pipeline import Job
+from pavdm_cli.request import Request
+
+DEAREST = 10
+Row = dict[str, Any]
+
+
+def trace(request: Request, shape: Shape | None, folder: Path) -> Row:
+    """Profile the steps of two shifts; writes `trace.json` for chrome://tracing or Perfetto. Raises: OutputError."""
+    job, model = opened(request, shape)
+    made = steps.ready(job, model)
+    alone = median(step.seconds for step in steps.steady(job, model, made, job.schedule.stride))
+    with profile(activities=activities(model.device)) as seen:
+        steps.steady(job, model, made, job.schedule.stride)
+    asked = issuing(job, model)
+    return {
+        "trace": str(export(seen, folder)),
+        "operations": dearest(seen.key_averages(), model.device),
+        "step_ms": 1e3 * alone,
+        "issuing_ms": 1e3 * asked,
+        "issuing_share": asked / alone,
+    }
+
+
+def opened(request: Request, shape: Shape | None) -> tuple[Job, Loaded]:
+    """A job and its model: a shape with random weights, or the request's own."""
+    if shape:
+        return open_shape(request, shape)
+    job = pipeline.plan(request)
+    return job, pipeline.open_model(job)
+
+
+def activities(device: torch.device) -> list[ProfilerActivity]:
+    """What to record on a device."""
+    return [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
+
+
+def export(seen: Any, folder: Path) -> Path:
+    """Write the trace. Raises: OutputError."""
+    path = folder / "trace.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")  # the profiler itself only logs that it could not
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}", "choose another folder") from None
+    seen.export_chrome_trace(str(path))
+    return path
+
+
+def dearest(events: Iterable[Any], device: torch.device) -> list[Row]:
+    """The operations that took most time of their own, with their share of all; on a GPU its time, not the host's."""
+    clock = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    spent = {event.key: (getattr(event, clock), event.count) for event in events}
+    whole = sum(seconds for seconds, _ in spent.values())
+    first = sorted(spent, key=lambda name: -spent[name][0])[:DEAREST]
+    return [
+        {"name": n, "self_ms": spent[n][0] / 1e3, "share": spent[n][0] / whole, "calls": spent[n][1]} for n in first
+    ]
+
+
+def issuing(job: Job, model: Loaded) -> float:
+    """Seconds of Python and dispatch in a step: the same calls of a network as deep, but 8 wide, with a token a frame.
+
+    An upper bound: what little that network computes is in it.
+    """
+    patch = model.denoiser.config.patch
+    spec = replace(job.spec, size=(8 * patch[1], 8 * patch[2]))
+    config = replace(model.denoiser.config, hidden=8, heads=1, text_width=8, mlp_ratio=1.0)
+    weight = model.denoiser.x_embedder.proj.weight
+    with torch.random.fork_rng(devices=[]):
+        network = STDiT(config).to(weight.device, weight.dtype).requires_grad_(False)
+    narrow = replace(model, spec=spec, denoiser=network, text=RandomText(1, 8))
+    asked = replace(job, spec=spec)
+    return median(s.seconds for s in steps.steady(asked, narrow, steps.ready(asked, narrow), 3 * job.schedule.stride))
+
+
+def lines(found: Row) -> list[tuple[str, str, str, str]]:
+    """The dearest operations as people read them."""
+    shown = found["operations"]
+    return [(one["name"], f"{one['self_ms']:.2f} ms", f"{one['share']:.1%}", str(one["calls"])) for one in shown]

@@ -1,0 +1,64 @@
+"""A profile names the operations a step is made of, and writes a trace that can be opened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_bench_released import SMALL
+from typer.testing import CliRunner
+
+from pavdm_cli.app import app
+from pavdm_cli.bench import shapes
+from pavdm_cli.bench.trace import dearest, trace
+from pavdm_cli.errors import OutputError
+from pavdm_cli.request import PLAIN, Request, Sampling
+
+
+def asked(**engine) -> Request:
+    return Request("a", seconds=1, sampling=Sampling("opensora-v1.2", threads=1, **engine))
+
+
+def test_the_trace_holds_the_operations_and_the_table_the_dearest(tmp_path: Path) -> None:
+    found = trace(asked(), SMALL, tmp_path / "new")
+    names = [one["name"] for one in found["operations"]]
+    assert "mkldnn::_linear_pointwise" in names or "aten::addmm" in names
+    assert len(names) == 10
+    spent = [one["self_ms"] for one in found["operations"]]
+    assert spent == sorted(spent, reverse=True)
+    assert 0.5 < sum(one["share"] for one in found["operations"]) <= 1
+    assert 0 < found["issuing_share"] < 1.5
+    events = json.loads(Path(found["trace"]).read_text())["traceEvents"]
+    assert names[0] in {event.get("name") for event in events}
+
+
+def test_plain_is_profiled_as_it_runs(tmp_path: Path) -> None:
+    names = {one["name"] for one in trace(asked(engine=PLAIN), SMALL, tmp_path)["operations"]}
+    assert "mkldnn::_linear_pointwise" not in names
+
+
+def test_shares_are_of_the_time_of_all_operations() -> None:
+    events = [SimpleNamespace(key=f"op{n}", self_cpu_time_total=1e3 * n, count=n) for n in range(1, 15)]
+    found = dearest(events, torch.device("cpu"))
+    assert found[0] == {"name": "op14", "self_ms": 14.0, "share": 14 / 105, "calls": 14}
+    assert [one["name"] for one in found] == [f"op{n}" for n in range(14, 4, -1)]
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"):
+        trace(asked(), SMALL, tmp_path / "file" / "folder")
+
+
+def test_the_command_prints_the_path_and_refuses_unknown_shapes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(shapes.SHAPES, "mid", SMALL)
+    words = ["bench", "throughput", "--threads", "1", "--profile", str(tmp_path)]
+    done = CliRunner().invoke(app, [*words, "--shape", "mid"])
+    assert done.exit_code == 0, done.output
+    assert str(tmp_path) in done.stdout.replace("\n", "")
+    assert "no shape is called 'huge'" in str(CliRunner().invoke(app, [*words, "--shape", "huge"]).exception)
