@@ -36,6 +36,10 @@ def test_plain_words_are_left_as_they_are(prompt):
     assert clean(prompt) == prompt
 
 
+def test_what_the_first_round_uncovers_goes_in_the_second():
+    assert clean("hello %2540bob") == "hello"
+
+
 @pytest.mark.parametrize("prompt", ["", "   ", "#", "猫", "http://x.com", "-", "' \" '", "%00%ff", "\x00", "<" * 2000])
 def test_whatever_is_typed_is_cleaned_without_a_mistake(prompt):
     assert clean(clean(prompt)) == clean(prompt)

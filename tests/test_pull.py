@@ -22,6 +22,7 @@ from pavdm_cli.models.convert import convert
 from pavdm_cli.models.home import home
 from pavdm_cli.models.hub import File, choose, fetch, listing
 from pavdm_cli.models.load import load
+from pavdm_cli.models.opensora_text import T5Text
 from pavdm_cli.models.pull import plan, problems, pull, remove
 from pavdm_cli.specs import MODELS, Part, find
 
@@ -90,6 +91,24 @@ def test_a_pull_that_was_cut_goes_on_where_it_stopped(hub, tmp_path):
     assert any(asked.startswith("bytes=") for _, asked in hub.asked)
     assert problems(tmp_path) == []
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_pull_that_stopped_between_two_files_is_not_whole(hub, tmp_path, monkeypatch):
+    done: list[File] = []
+
+    def two_and_no_more(file: File, *given: object) -> str:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(file)
+        return fetch(file, *given)
+
+    monkeypatch.setattr(pull_module, "fetch", two_and_no_more)
+    with pytest.raises(KeyboardInterrupt):
+        pulled(hub, tmp_path)
+    assert problems(tmp_path) == ["files not fetched yet"]
+    monkeypatch.undo()
+    assert pulled(hub, tmp_path) > 0
+    assert problems(tmp_path) == []
 
 
 def one(hub: Hub, name: str = "model.safetensors") -> File:
@@ -204,6 +223,22 @@ def test_pickled_tensors_become_safetensors_and_nothing_else_does(tmp_path):
     assert torch.equal(found["c"], weight[:, 1:])
     with pytest.raises(ModelError, match="already"):
         convert(tmp_path)
+
+
+def test_t5_as_it_is_published_pickled_in_shards_reads_a_prompt_once_converted(tiny, tmp_path):
+    shutil.copytree(tiny / "text_encoder", tmp_path / "text_encoder")
+    before = T5Text(tmp_path / "text_encoder", torch.device("cpu"), torch.float32).embed(["a boat"])[0]
+    whole = tmp_path / "text_encoder" / "model.safetensors"
+    weights = load_file(whole)
+    weights["encoder.embed_tokens.weight"] = weights["shared.weight"]
+    whole.unlink()
+    for part, names in enumerate((sorted(weights)[::2], sorted(weights)[1::2])):
+        torch.save({name: weights[name] for name in names}, whole.with_name(f"pytorch_model-{part}.bin"))
+    reader = T5Text(tmp_path / "text_encoder", torch.device("cpu"), torch.float32)
+    with pytest.raises(ModelError, match="can run code"):
+        reader.embed(["a boat"])
+    assert len(convert(tmp_path / "text_encoder")) == 2
+    assert torch.equal(reader.embed(["a boat"])[0], before)
 
 
 class Evil:

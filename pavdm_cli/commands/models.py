@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,8 @@ import typer
 from pavdm_cli import ui
 from pavdm_cli.errors import ModelError
 from pavdm_cli.specs import MODELS, ModelSpec, find
+
+MEGABYTE = 10**6
 
 app = typer.Typer(no_args_is_help=True, help="List the models, show what one knows, fetch weights.")
 
@@ -63,8 +66,8 @@ def pull(
     ui.note(f"{wanted.left / 1e9:.3f} GB to fetch, {wanted.there / 1e9:.3f} GB are there, {free:.1f} GB free")
     if dry_run:
         return
-    with ui.progress("fetching", wanted.left, "bytes") as advance:
-        parts.pull(wanted, advance)
+    with ui.progress("fetching", -(-wanted.left // MEGABYTE), "MB") as advance:
+        parts.pull(wanted, _counted(advance))
     if any(wanted.folder.glob("*/*.bin")) and not any(wanted.folder.glob("text_encoder/*.safetensors")):
         ui.warn(f"T5 came pickled: `pavdm models convert {wanted.folder / 'text_encoder'}` makes it readable")
     print(wanted.folder)
@@ -108,6 +111,18 @@ def convert(folder: Annotated[Path, typer.Argument(help="Holds .bin or .pt files
 
     for written in converted(folder):
         print(written)
+
+
+def _counted(advance: ui.Advance) -> Callable[[int], None]:
+    """Takes bytes and passes on whole megabytes."""
+    came = 0
+
+    def add(count: int) -> None:
+        nonlocal came
+        came, before = came + count, came
+        advance(came // MEGABYTE - before // MEGABYTE)
+
+    return add
 
 
 def _group(spec: ModelSpec) -> str:
