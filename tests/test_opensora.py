@@ -19,7 +19,7 @@ from test_stdit_golden import GOLDEN, SMALL, run
 
 from pavdm_cli import pipeline
 from pavdm_cli.errors import DeviceError, ModelError, UsageError
-from pavdm_cli.models import memory, opensora_text
+from pavdm_cli.models import home, memory, opensora_text
 from pavdm_cli.models.bind import levels_table
 from pavdm_cli.models.load import wording
 from pavdm_cli.models.stdit import STDiT
@@ -85,7 +85,7 @@ def job(folder: Path | str, frames: int = 17, **given: object) -> pipeline.Job:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
 
 
 def latents(wanted: pipeline.Job) -> torch.Tensor:

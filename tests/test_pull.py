@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from pavdm_cli.app import app
 from pavdm_cli.errors import ModelError, OutputError, PavdmError, UsageError
+from pavdm_cli.models import home as home_module
 from pavdm_cli.models import hub as hub_module
 from pavdm_cli.models import pull as pull_module
 from pavdm_cli.models.convert import convert
@@ -48,7 +49,7 @@ def hub(tiny: Path) -> Iterator[Hub]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(home_module, "user_cache_path", lambda *given, **options: tmp_path / "cache")
     monkeypatch.setattr(hub_module.time, "sleep", lambda seconds: None)
 
 
@@ -106,7 +107,7 @@ def test_a_pull_that_stopped_between_two_files_is_not_whole(hub, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         pulled(hub, tmp_path)
     assert problems(tmp_path) == ["files not fetched yet"]
-    monkeypatch.undo()
+    monkeypatch.setattr(pull_module, "fetch", fetch)
     assert pulled(hub, tmp_path) > 0
     assert problems(tmp_path) == []
 

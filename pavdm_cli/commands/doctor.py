@@ -10,7 +10,19 @@ from pathlib import Path
 
 from pavdm_cli import __version__, ui
 
-PACKAGES = ("torch", "triton", "numpy", "av", "safetensors", "typer", "rich", "einops", "ffmpeg-python", "platformdirs")
+PACKAGES = (
+    "torch",
+    "triton",
+    "numpy",
+    "av",
+    "safetensors",
+    "typer",
+    "rich",
+    "einops",
+    "ffmpeg-python",
+    "platformdirs",
+    "sentencepiece",
+)
 
 
 def doctor() -> None:
