@@ -123,6 +123,16 @@ def test_the_unconditional_half_is_the_null_embedding_as_long_as_the_prompt(fold
     assert shown.all()
 
 
+def test_no_prompt_is_the_null_embedding_alone_and_needs_no_text_encoder(folder, monkeypatch):
+    model = pipeline.open_model(job(folder))
+    monkeypatch.setattr(opensora_text, "load_into", None)
+    y, mask = model.read("", unconditional=False)
+    assert torch.equal(y[0], model.denoiser.y_embedder.y_embedding)
+    assert mask.all()
+    wordless = replace(job(folder, 17), prompt="")
+    assert torch.cat(list(pipeline.latents(wordless, model)), dim=1).isfinite().all()
+
+
 @pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder"])
 def test_a_part_that_is_missing_is_one_clear_error(part, folder, tmp_path):
     for kept in {"transformer", "vae", "text_encoder"} - {part}:

@@ -82,12 +82,15 @@ class Loaded:
     def read(self, prompt: str, unconditional: bool) -> tuple[Tensor, Tensor]:
         """Token vectors of a prompt and their mask, with the null embedding after it if asked, under the prompt's mask.
 
-        An empty prompt is the null embedding alone, as long as one word.
+        No prompt is the null embedding alone, which needs no text encoder.
         """
-        y, mask = self.text.embed([prompt or "a"])
-        y = y.to(self.denoiser.x_embedder.proj.weight)
-        null = self.denoiser.y_embedder.y_embedding[None, : y.shape[1]].to(y)
-        rows = [y, null] if unconditional else [y if prompt else null]
+        null = self.denoiser.y_embedder.y_embedding[None].to(self.denoiser.x_embedder.proj.weight)
+        if not prompt:
+            alone = null[:, : self.spec.wordless]
+            return alone, torch.ones(alone.shape[:2], dtype=torch.bool, device=alone.device)
+        y, mask = self.text.embed([prompt])
+        y = y.to(null)
+        rows = [y, null[:, : y.shape[1]]] if unconditional else [y]
         return torch.cat(rows), mask.to(y.device).repeat(len(rows), 1)
 
 
