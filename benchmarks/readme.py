@@ -47,10 +47,10 @@ def mid(recomputed: Row, ladder: Row) -> list[str]:
     ]
     return [
         f"A transformer of 384 columns on Open-Sora's window (`--shape mid`, {found['step_tflop']:.2f} TFLOP a step,",
-        f"random weights) runs at {found['matrix_share']:.0%} of the matrix-product rate with the overlap computed again",
-        "at every step. Against the released code's sequence of operations, rebuilt on the same weights, each line",
-        "with one more optimisation (`--ablate`; a few per cent are noise on this machine; the last is exact only for a",
-        "network that was trained so):",
+        f"random weights) runs at {found['matrix_share']:.0%} of the matrix-product rate with the overlap computed",
+        "again at every step. Against the released code's sequence of operations, rebuilt on the same weights, each",
+        "line with one more optimisation (`--ablate`; a few per cent are noise on this machine; the last is exact only",
+        "for a network that was trained so):",
         "",
         "| | step | times as fast | off plain by |",
         "|---|---|---|---|",
