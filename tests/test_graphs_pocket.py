@@ -15,6 +15,7 @@ from tiny import tiny_codec, tiny_pocket
 from torch import Tensor
 
 from pavdm_cli.graphs import Graphs
+from pavdm_cli.models import bind, stdit
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.noise import linear_sigmas, seeded_noise
 from pavdm_cli.sampler import State, walk
@@ -82,3 +83,24 @@ def test_a_steady_step_waits_for_nothing(method: str, graphs: Graphs | None, loa
     steps = walk(schedule, denoiser, lambda index, step=None, /: fresh, sigmas, chunks=None, graphs=graphs)
     list(islice(steps, schedule.steps + (schedule.overlap + 2) * schedule.stride))
     assert not waits(lambda: list(islice(steps, 2 * schedule.stride)))
+
+
+def test_positions_are_made_once_for_every_size_and_not_at_every_step(loaded: Loaded, monkeypatch: pytest.MonkeyPatch):
+    made: list[tuple[str, object]] = []
+    place, turn = stdit.position_embedding, stdit.Rope.forward
+
+    def placing(grid: tuple[int, int], *rest: Any) -> Tensor:
+        made.append(("places", grid))
+        return place(grid, *rest)
+
+    def turning(self: stdit.Rope, start: int, frames: int) -> Tensor:
+        made.append(("turns", (start, frames)))
+        return turn(self, start, frames)
+
+    monkeypatch.setattr(stdit, "position_embedding", placing)
+    monkeypatch.setattr(stdit.Rope, "forward", turning)
+    kept = pocket_states(loaded, pa(6, 6, 2), 2.0, None)
+    assert len(made) == len(set(made)) == 5  # one grid; windows of three sizes after the overlap, and the overlap
+    monkeypatch.setattr(bind, "keeping", lambda: stdit.anew)
+    assert_same(kept, pocket_states(loaded, pa(6, 6, 2), 2.0, None))
+    assert len(made) > 2 * len(kept)

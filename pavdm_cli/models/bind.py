@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pavdm_cli.attention import Attention
 from pavdm_cli.denoiser import Bound, Denoiser
-from pavdm_cli.models.stdit import Attends, Memory, Modulation, STDiT, Text
+from pavdm_cli.models.stdit import Attends, Memory, Modulation, STDiT, Text, keeping
 from pavdm_kernels import references
 
 Size = tuple[float, float] | None  # pixels, height and width, where positions follow them
@@ -28,9 +28,12 @@ def levels_table(stdit: STDiT, sigmas: Tensor, fps: float, exact: bool = False) 
 
 
 def attending(text: Text, attention: Attention) -> Text:
-    """The same text, read through a back end, or through its stand-in where the text has a mask or a single word."""
+    """The same text, read through a back end, or through its stand-in where the text has a mask or a single word.
+
+    Positions, which depend on sizes alone, are made once for whatever is bound to it.
+    """
     over_text = attention.over(text.kv[0].shape[1], text.mask is not None)
-    return text._replace(attends=Attends(attention.plain, over_text))
+    return text._replace(attends=Attends(attention.plain, over_text), keep=keeping())
 
 
 def remembering(stdit: STDiT, text: Text, table: Modulation, overlap: int, size: Size = None) -> Denoiser:

@@ -6,7 +6,7 @@ The Open-Sora v1.2 network (STDiT3) with per-frame timesteps; small, it is the e
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -68,12 +68,33 @@ class Attends(NamedTuple):
     text: Run = attend
 
 
+Keep = Callable[[Hashable, Callable[[], Tensor]], Tensor]  # a name, and what makes the tensor of that name
+
+
+def anew(name: Hashable, make: Callable[[], Tensor]) -> Tensor:
+    """Keeps nothing."""
+    return make()
+
+
+def keeping() -> Keep:
+    """Makes what depends on nothing but sizes once, so that a step need not: positions in the picture and in time."""
+    kept: dict[Hashable, Tensor] = {}
+
+    def keep(name: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        if name not in kept:
+            kept[name] = make()
+        return kept[name]
+
+    return keep
+
+
 class Text(NamedTuple):
     """A prompt as the blocks read it."""
 
     kv: tuple[Tensor, ...]  # (B, L, 2, N, K) each: spatial block 0, temporal block 0, spatial block 1, ...
     mask: Tensor | None  # bool (B, 1, 1, L), True = a word; None where all are
     attends: Attends = Attends()
+    keep: Keep = anew  # for a model bound to this prompt, on one device and in one precision
 
 
 class Memory(NamedTuple):
@@ -148,9 +169,9 @@ class STDiT(nn.Module):
         """
         start, past = (0, None) if memory is None else (memory.frames, memory.kv)
         kvs = [None] * self.config.depth if past is None else past.unbind(0)
-        turns = self.rope(start, z.shape[1])
+        turns = text.keep(("turns", start, z.shape[1]), lambda: self.rope(start, z.shape[1]))
         over = [Axis(partial(over_time, clean=clean, memory=kv), turns) for kv in kvs]
-        h = self.walk(self.embed(z, size), level_idx, table, text, alternate(over, text.attends.space))
+        h = self.walk(self.embed(z, size, text.keep), level_idx, table, text, alternate(over, text.attends.space))
         return self.unpatchify(self.final_layer(h), z.shape[-2:])[:, :, : self.config.in_channels]
 
     def remember(
@@ -163,19 +184,20 @@ class STDiT(nn.Module):
             kept.append(torch.stack([k, v]))
             return temporal_attention(q, k, v)
 
-        turns = self.rope(0, overlap.shape[1])
+        turns = text.keep(("turns", 0, overlap.shape[1]), lambda: self.rope(0, overlap.shape[1]))
         axes = alternate([Axis(keep, turns)] * self.config.depth, text.attends.space)
-        h = self.walk(self.embed(overlap, size), level_idx, table, text, axes[:-1])
+        h = self.walk(self.embed(overlap, size, text.keep), level_idx, table, text, axes[:-1])
         kept.append(torch.stack(self.blocks[-1].attn.heads_of(h, turns)[1:]))
         return Memory(torch.stack(kept), overlap.shape[1])
 
-    def embed(self, z: Tensor, size: tuple[float, float] | None) -> Tensor:  # (B, T, C, H, W) -> (B, T, S, D)
+    def embed(self, z: Tensor, size: tuple[float, float] | None, keep: Keep = anew) -> Tensor:  # -> (B, T, S, D)
         """Tokens that know their place in the picture; zeros fill up the right and the bottom patches."""
         _, height, width = self.config.patch
         z = F.pad(z, (0, -z.shape[-1] % width, 0, -z.shape[-2] % height))
         scale = 1.0 if size is None else math.sqrt(size[0] * size[1]) / self.config.input_sq_size
         tokens: Tensor = self.x_embedder(z)
-        return tokens + position_embedding((z.shape[-2] // height, z.shape[-1] // width), scale, tokens)
+        grid = (z.shape[-2] // height, z.shape[-1] // width)
+        return tokens + keep(("places", grid, scale), lambda: position_embedding(grid, scale, tokens))
 
     def walk(self, x: Tensor, level_idx: Tensor, table: Modulation, text: Text, axes: Sequence[Axis]) -> Tensor:
         """Runs one block an axis; returns the stream modulated for whatever comes after the last that ran."""
