@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from pavdm_cli.app import app
 from pavdm_cli.bench import shapes
 from pavdm_cli.bench.trace import dearest, trace
-from pavdm_cli.errors import OutputError
+from pavdm_cli.errors import DeviceError, OutputError
 from pavdm_cli.request import PLAIN, Request, Sampling
 
 
@@ -61,4 +61,9 @@ def test_the_command_prints_the_path_and_refuses_unknown_shapes(
     done = CliRunner().invoke(app, [*words, "--shape", "mid"])
     assert done.exit_code == 0, done.output
     assert str(tmp_path) in done.stdout.replace("\n", "")
+    unwritable = ["--out", str(tmp_path / "no" / "rows.jsonl"), "--samples", "1", "--shape", "mid", "--threads", "1"]
+    refused = CliRunner().invoke(app, ["bench", "throughput", *unwritable])
+    assert isinstance(refused.exception, OutputError)
+    graphs = CliRunner().invoke(app, [*words, "--shape", "mid", "--cuda-graphs", "on", "--device", "cpu"])
+    assert isinstance(graphs.exception, DeviceError)
     assert "no shape is called 'huge'" in str(CliRunner().invoke(app, [*words, "--shape", "huge"]).exception)

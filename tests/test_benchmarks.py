@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pavdm_cli.bench.compare import rows
+from pavdm_cli.bench.compare import compare, rows
 from pavdm_cli.bench.throughput import SCHEMA
 
 ROOT = Path(__file__).parents[1]
@@ -33,3 +33,4 @@ def test_stored_rows_have_raw_samples_ceilings_and_settings_and_can_be_compared(
         assert all(values == [] or min(values) > 0 for values in row["samples"].values())
         assert row["env"]["commit"]
     assert rows(RESULTS / name)
+    assert [one for one in compare(RESULTS / name, RESULTS / name) if one.ratio != 1] == []

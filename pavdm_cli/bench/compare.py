@@ -92,9 +92,14 @@ def differences(one: Any, other: Any, where: str = "") -> Iterator[tuple[str, An
 
 def pairs(before: Row, after: Row) -> Iterator[Compared]:
     """Every kind of sample that both rows have."""
-    for name, samples in before["samples"].items():
-        others = after["samples"].get(name)
+    for name in before["samples"]:
+        samples, others = (_listed(row["samples"].get(name)) for row in (before, after))
         if samples and others:
             middle = median(samples)
             scatter = 3 * max(spread(samples) / middle, spread(others) / median(others))
             yield Compared(name.removesuffix("_s"), middle, median(others), max(LEAST, scatter))
+
+
+def _listed(samples: Any) -> list[float]:
+    """Samples of a row; one number is a list of one."""
+    return samples if isinstance(samples, list) else [samples] if isinstance(samples, (int, float)) else []

@@ -19,6 +19,7 @@ from pavdm_cli.bench.shapes import PROMPT, Shape, random_model
 from pavdm_cli.bench.stages import stages
 from pavdm_cli.bench.stats import rounded, times
 from pavdm_cli.bench.steps import PHASES, Ready, Step
+from pavdm_cli.graphs import check_graphs
 from pavdm_cli.models.load import Loaded, pick_device, with_attention
 from pavdm_cli.pipeline import Job
 from pavdm_cli.request import Output, Request
@@ -61,7 +62,9 @@ def open_shape(request: Request, shape: Shape) -> tuple[Job, Loaded]:
     """The job a shape stands for, and its network with random weights."""
     job = replace(pipeline.plan(replace(request, prompt=PROMPT)), spec=shape.spec)
     pipeline.set_threads(job)
-    model = random_model(shape, pick_device(job.sampling.device))
+    device = pick_device(job.sampling.device)
+    check_graphs(job.sampling.engine.cuda_graphs, device)
+    model = random_model(shape, device)
     return job, with_attention(model, job.sampling.engine.attention)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pavdm_cli.commands import options
-from pavdm_cli.errors import PavdmError
+from pavdm_cli.errors import OutputError, PavdmError
 from pavdm_cli.request import PLAIN, Engine, Request, Sampling, parse_overlap_kv
 from pavdm_cli.specs import MODELS, OPENSORA
 
@@ -179,8 +179,11 @@ def _throughput(request: Request, shape: str | None, samples: int, as_json: bool
 
 def _give(row: dict[str, Any], as_json: bool, out: Path | None) -> None:
     if out:
-        with out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise OutputError(f"cannot write {out}: {error.strerror}", "choose another file with --out") from None
     if as_json:
         print(json.dumps(row))
 
