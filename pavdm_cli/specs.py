@@ -100,11 +100,13 @@ POCKET = ModelSpec(
     method="pa",
     world="its own painted world",
 )
+# The hub's own conversion to safetensors, a proposed change of that repository; its main branch is pickled.
+SAFE_T5 = "23ed28cddf2348992461bcda9922f53e8c8d4d59"
 OPENSORA = ModelSpec(
     name="opensora-v1.2",
     about="Open-Sora v1.2: any prompt, on a GPU; its published weights were not trained for progressive levels",
     family="opensora",
-    licence="as its repositories say (Apache-2.0 when this was written)",
+    licence="transformer and codec Apache-2.0; T5 as its repository says, which states none",
     folder=Path("opensora-v1.2"),
     size=(240, 424),
     fps=24,
@@ -125,7 +127,7 @@ OPENSORA = ModelSpec(
     parts=(
         Part("transformer", "hpcai-tech/OpenSora-STDiT-v3"),
         Part("vae", "hpcai-tech/OpenSora-VAE-v1.2"),
-        Part("text_encoder", "DeepFloyd/t5-v1_1-xxl"),
+        Part("text_encoder", "DeepFloyd/t5-v1_1-xxl", SAFE_T5),
     ),
 )
 MODELS = {spec.name: spec for spec in (POCKET, OPENSORA)}
