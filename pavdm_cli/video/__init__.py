@@ -8,6 +8,7 @@ from pavdm_cli.video.output import SUFFIXES, check_output, default_name, partial
 from pavdm_cli.video.resize import fit, unfit
 from pavdm_cli.video.source import Limits
 from pavdm_cli.video.splice import Extension, Plan, check_splice, splice
+from pavdm_cli.video.still import Still, open_still
 from pavdm_cli.video.write import VideoWriter
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Limits",
     "Metadata",
     "Plan",
+    "Still",
     "Track",
     "VideoInfo",
     "VideoWriter",
@@ -27,6 +29,7 @@ __all__ = [
     "default_name",
     "fit",
     "frames",
+    "open_still",
     "open_video",
     "partial_path",
     "read_metadata",

@@ -46,20 +46,20 @@ def open_source(path: str | os.PathLike[str], limits: Limits | None = None) -> I
         yield source
 
 
-def check_input(path: str | os.PathLike[str]) -> Path:
+def check_input(path: str | os.PathLike[str], hint: str = HINT) -> Path:
     """The absolute path of a file that is there, is a plain file and is not empty. Raises: InputError."""
     file = Path(path).expanduser().absolute()
     try:
         missing, plain = not file.exists(), file.is_file()
         empty = plain and file.stat().st_size == 0
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be opened: {error}", HINT) from None
+        raise InputError(f"{path} cannot be opened: {error}", hint) from None
     if missing and re.match(r"\w{2,}:", str(path)):
         raise InputError(f"{path} is an address, not a file", "download it first, then give the file")
     if missing:
-        raise InputError(f"{path} does not exist", HINT)
+        raise InputError(f"{path} does not exist", hint)
     if not plain:
-        raise InputError(f"{path} is {'a folder' if file.is_dir() else 'not a plain file'}", HINT)
+        raise InputError(f"{path} is {'a folder' if file.is_dir() else 'not a plain file'}", hint)
     if empty:
-        raise InputError(f"{path} is empty", HINT)
+        raise InputError(f"{path} is empty", hint)
     return file
