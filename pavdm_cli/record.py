@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from pavdm_cli import beginning
 from pavdm_cli.continuation import Source, at_rate
 from pavdm_cli.graphs import Graphs
 from pavdm_cli.models.load import Loaded
@@ -16,7 +17,7 @@ from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.pipeline import Job, frames, graphs_of, recipe, start_from
 from pavdm_cli.request import Output
 from pavdm_cli.sampler import State
-from pavdm_cli.video import Encoding, Plan, VideoWriter, tail
+from pavdm_cli.video import Encoding, Plan, Still, VideoWriter, tail
 from pavdm_cli.video.splice import Extension as Spliced
 
 
@@ -39,17 +40,18 @@ class Made:
     notes: tuple[str, ...] = ()
 
 
-def record(job: Job, model: Loaded, output: Output, watch: Watch) -> Made:
-    """Sample, decode and write a job's video. Raises: OutputError."""
+def record(job: Job, model: Loaded, output: Output, watch: Watch, still: Still | None = None) -> Made:
+    """Sample, decode and write a job's video, which begins with the picture `still`. Raises: OutputError."""
     assert output.path
-    about = recipe(job, model) | {"crf": output.crf}
+    about = recipe(job, model) | {"crf": output.crf} | (beginning.about(still) if still else {})
     height, width = job.spec.size
     encoding = Encoding(
         crf=output.crf, gop=math.ceil(job.frames_per_chunk), ffmpeg=output.ffmpeg, encoder=output.encoder
     )
     graphs = graphs_of(job, model)
     with VideoWriter(output.path, width, height, job.spec.fps, about, encoding) as writer:
-        for chunk in frames(job, model, graphs=graphs):
+        made = beginning.frames_from(job, model, still, graphs) if still else frames(job, model, graphs=graphs)
+        for chunk in made:
             writer.write(chunk)
             watch.advance(len(chunk))
             if watch.stopped() and writer.frames < job.frames:

@@ -113,6 +113,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     output: Output = field(default_factory=Output)
     extension: Extension | None = None
+    image: Path | None = None  # the picture the video begins with
 
     def __post_init__(self) -> None:
         spec = self.spec

@@ -28,6 +28,7 @@ class State:
     window: Tensor  # (B, T, C, H, W)
     overlap: Tensor  # (B, E or fewer, C, H, W), clean
     originals: Tensor  # (B, 0 or more, C, H, W), given chunks still in the window, which replace their re-made copies
+    held: int = 0  # clean latents in front of the window that were given: no step changes them
 
 
 def sample(
@@ -59,7 +60,7 @@ def walk(
     """Yields the state after every step, till `chunks` new chunks have left (None: for ever).
 
     sigmas (steps + 1,) also says on which device and in which precision latents are kept; start: `from_nothing` unless
-    given, else `from_clip`, `from_noised` or a state that an earlier walk yielded. With `graphs` the steps are recorded
+    given, else what another `from_` makes or a state that an earlier walk yielded. With `graphs` the steps are recorded
     before the first one and replayed, with the same result; a state is nobody's buffer and stays as it is.
     """
     assert len(sigmas) == schedule.steps + 1
@@ -73,7 +74,8 @@ def walk(
         state = move_on(state, present, schedule, noise)
         if schedule.renoised or state.overlap is not remembered:
             memory, remembered = recall(state, schedule, denoiser, noise, sigmas), state.overlap
-        window = step(state.window, on_device(schedule.levels(present, state.now)), memory)
+        levels = (0,) * state.held + schedule.levels(present, state.now)[state.held :]
+        window = step(state.window, on_device(levels), memory)
         state = replace(state, now=state.now + 1, window=window)
         yield state
 
@@ -121,7 +123,7 @@ def move_on(state: State, present: range, schedule: Schedule, noise: Noise) -> S
         return moved
     left = (state.originals if state.originals.shape[1] else state.window)[:, :leaving]
     overlap = last(torch.cat([state.overlap, left], dim=1), schedule.overlap)
-    return replace(moved, overlap=overlap, originals=state.originals[:, leaving:])
+    return replace(moved, overlap=overlap, originals=state.originals[:, leaving:], held=0)
 
 
 @torch.no_grad()
@@ -164,6 +166,19 @@ def from_noised(schedule: Schedule, clip: Tensor, noise: Noise, sigmas: Tensor, 
     window = add_noise(originals, draw(noise, schedule.latents(chunks), originals), sigmas[levels][:, None, None, None])
     overlap = last(before, schedule.overlap)
     return State(0, chunks, window, overlap, originals[:, :0] if keep_copies else originals)
+
+
+def from_first(schedule: Schedule, first: Tensor, noise: Noise, sigmas: Tensor) -> State:
+    """Begins a video whose `first` latents (B, at most a chunk, C, H, W) are given: the first chunk keeps them, clean.
+
+    They are shown at level 0 beside the others of their chunk and come out with it, as in Open-Sora's masks of 0.
+    """
+    first = first.to(sigmas)
+    given, nothing = first.shape[1], first[:, :0]
+    assert 1 <= given <= schedule.chunk
+    assert not schedule.renoised
+    window = shift(first, draw(noise, range(given, schedule.chunk), first), 0)
+    return State(0, range(1), window, nothing, nothing, held=given)
 
 
 def draw(noise: Noise, latents: range, like: Tensor, step: int | None = None) -> Tensor:

@@ -41,6 +41,7 @@ class ModelSpec:
     scaled: bool = False  # its timesteps and positions follow the size of the picture and the length of the window
     world: str = ""  # all it knows, where that is little
     tuned: bool = True  # for its method
+    stills: bool = False  # its codec knows single pictures: the first frame is a latent of its own
     wordless: int = 1  # tokens of the null embedding that stand for no prompt
     parts: tuple[Part, ...] = ()  # what is fetched
     causal: bool = True  # trained so that clean frames see only clean ones: what they give is computed once a shift
@@ -123,6 +124,7 @@ OPENSORA = ModelSpec(
     scaled=True,
     causal=False,
     tuned=False,
+    stills=True,
     wordless=300,
     parts=(
         Part("transformer", "hpcai-tech/OpenSora-STDiT-v3"),

@@ -25,7 +25,7 @@ FLOORS = (
     {"attention", "pavdm_kernels", "video"},
     {"denoiser", "sampler", "graphs", "noise"},
     {"models"},
-    {"pipeline", "record", "continuation"},
+    {"pipeline", "record", "continuation", "beginning"},
     {"train", "evaluate", "bench"},
     {"commands", "ui"},
     {"app", "__main__"},

@@ -13,6 +13,7 @@ def generate(
     prompt: options.Prompt,
     seconds: options.Seconds = None,
     frames: options.FrameCount = None,
+    image: options.Image = None,
     output: options.Out = None,
     model: options.Model = "pocket",
     seed: options.Seed = None,
@@ -48,4 +49,5 @@ def generate(
     engine = Engine(attention, overlap_memory=parse_overlap_kv(overlap_kv), cuda_graphs=cuda_graphs)
     sampling = Sampling(*how, engine, reading, fp32_timesteps)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder)
-    make(Request(prompt, seconds, frames, parse_size(size) if size else None, fps, sampling, wanted), as_json)
+    picture = parse_size(size) if size else None
+    make(Request(prompt, seconds, frames, picture, fps, sampling, wanted, image=image), as_json)

@@ -49,7 +49,7 @@ def command(recipe: dict[str, Any]) -> str:
 
 SAME = (
     *("frames", "seed", "model", "method", "steps", "window", "chunk", "guidance", "device", "attention", "overlap_kv"),
-    *("threads", "size", "aesthetic-score", "motion-score", "camera-motion", "crf", "start", "audio"),
+    *("image", "threads", "size", "aesthetic-score", "motion-score", "camera-motion", "crf", "start", "audio"),
 )
 
 

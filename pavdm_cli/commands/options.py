@@ -18,6 +18,14 @@ Size = Annotated[
     str | None, typer.Option(help="WIDTHxHEIGHT, or 144p to 720p; the model's own unless given.", rich_help_panel=WHAT)
 ]
 Fps = Annotated[float | None, typer.Option(help="Frames a second; the model's own unless given.", rich_help_panel=WHAT)]
+Image = Annotated[
+    Path | None,
+    typer.Option(
+        help="PNG or JPEG that is the first frame, scaled and cropped to the size; the model goes on from it, "
+        "pocket in its own style.",
+        rich_help_panel=WHAT,
+    ),
+]
 Seed = Annotated[
     int | None, typer.Option(help="Makes the same video again; random unless given.", rich_help_panel=WHAT)
 ]

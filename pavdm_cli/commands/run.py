@@ -18,6 +18,7 @@ from pavdm_cli.stop import stop_requested
 
 if TYPE_CHECKING:
     from pavdm_cli.record import Made
+    from pavdm_cli.video.still import Still
 
 INTERRUPTED = 130
 
@@ -33,19 +34,20 @@ def pick_seed(seed: int | None) -> int:
 
 def make(request: Request, as_json: bool) -> None:
     """Make the video and print its path; what needs no torch is checked before torch is imported."""
-    path = _target(request)
+    path, still = _target(request), _still(request)
     ui.note(f"seed {request.sampling.seed}")
     begun = time.monotonic()
-    from pavdm_cli import pipeline, record
+    from pavdm_cli import beginning, pipeline, record
 
     job = pipeline.plan(request)
-    for line in (*job.notes, *pipeline.memory_notes(job)):
+    begins = beginning.notes(job, still) if still else []
+    for line in (*begins, *job.notes, *pipeline.memory_notes(job)):
         ui.warn(line)
     with stop_requested() as stopped:
         model = pipeline.open_model(job)
         with ui.progress(path.name, job.frames) as advance:
             watch = record.Watch(advance, stopped)
-            made = record.record(job, model, replace(request.output, path=path), watch)
+            made = record.record(job, model, replace(request.output, path=path), watch, still)
     report(made, time.monotonic() - begun, as_json)
 
 
@@ -83,6 +85,15 @@ def report(made: Made, seconds: float, as_json: bool) -> None:
     ui.note(f"{made.frames} frames in {seconds:.1f} s, {made.frames / seconds:.1f} frames/s")
     row = {"path": str(made.path), "frames": made.frames, "seconds": round(seconds, 3), "recipe": made.recipe}
     print(json.dumps(row) if as_json else made.path)
+
+
+def _still(request: Request) -> Still | None:
+    """The picture the video begins with. Raises: InputError."""
+    if request.image is None:
+        return None
+    from pavdm_cli.video.still import open_still
+
+    return open_still(request.image)
 
 
 def _target(request: Request) -> Path:

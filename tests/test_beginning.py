@@ -1,0 +1,245 @@
+"""A picture a video begins with: frame 0 is the picture, the model is shown it clean, and goes on."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import published
+import pytest
+import torch
+from clips import corners
+from exact import NOISE, Exact, Mixing, assert_same, clean_latents, joined, sigmas_of
+from test_video_still import write
+from typer.testing import CliRunner
+
+from pavdm_cli import beginning, pipeline, sampler
+from pavdm_cli.app import app
+from pavdm_cli.errors import InputError, UsageError
+from pavdm_cli.models import home
+from pavdm_cli.request import Request, Sampling
+from pavdm_cli.sampler import from_first, sample, walk
+from pavdm_cli.schedule import Schedule, fifo, pa, rn
+from pavdm_cli.video import Still, fit, open_still
+
+SCHEDULES = {
+    "pa": pa(6, 6, 2),
+    "pa-no-overlap": pa(6, 6, 2, overlap=False),
+    "pa-widened": pa(2, 8, 2),
+    "rn": rn(4, 5, 2),
+    "fifo": fifo(4, 4, 2),
+}
+every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
+
+
+class Holding(Exact):
+    """Also told how many latents at the very beginning are given: they are shown clean, at level 0."""
+
+    held = 1
+
+    def __call__(self, window, levels, memory, /):
+        schedule, first = self.schedule, self.present()[0][0]
+        held = self.held if first == 0 else 0
+        assert_same(window[:, :held], clean_latents(range(held)))
+        assert levels[:held].tolist() == [0] * held
+        level = schedule.level(first, self.now)
+        noise = torch.stack([self.noise(index) for index in range(held)], dim=1) if held else window[:, :0]
+        mixed = self.mix(clean_latents(range(held)), noise.double(), level)
+        seen = torch.cat([mixed, window[:, held:]], dim=1)
+        return super().__call__(seen, torch.cat([levels.new_full((held,), level), levels[held:]]), memory)
+
+
+def run_held(schedule: Schedule, held: int, chunks: int = 4) -> torch.Tensor:
+    sigmas = sigmas_of(schedule)
+    checker = Holding(schedule, NOISE, sigmas, chunks)
+    checker.held = held
+    start = from_first(schedule, clean_latents(range(held)), NOISE, sigmas)
+    out = joined(list(sample(schedule, checker, NOISE, sigmas, chunks=chunks, start=start)))
+    assert checker.now == schedule.total(chunks)
+    return out
+
+
+@every_schedule
+@pytest.mark.parametrize("held", [1, 2])
+def test_given_latents_are_shown_clean_in_the_first_chunk_and_come_out_with_it(schedule, held):
+    held = min(held, schedule.chunk)
+    assert_same(run_held(schedule, held), clean_latents(range(4 * schedule.chunk)))
+
+
+def at_the_level_of_its_chunk(schedule, *rest):
+    return replace(from_first(schedule, *rest), held=0)
+
+
+def noise_for_the_first(schedule, first, noise, sigmas):
+    return from_first(schedule, torch.zeros_like(first), noise, sigmas)
+
+
+def held_for_ever(state, *rest):
+    return replace(real_move_on(state, *rest), held=state.held)
+
+
+real_move_on = sampler.move_on
+
+
+@pytest.mark.parametrize("bug", [at_the_level_of_its_chunk, noise_for_the_first])
+@every_schedule
+def test_a_given_latent_shown_otherwise_is_caught(schedule, bug):
+    sigmas = sigmas_of(schedule)
+    checker = Holding(schedule, NOISE, sigmas, 3)
+    start = bug(schedule, clean_latents(range(1)), NOISE, sigmas)
+    with pytest.raises(AssertionError):
+        list(sample(schedule, checker, NOISE, sigmas, chunks=3, start=start))
+
+
+@every_schedule
+def test_a_latent_held_after_its_chunk_has_left_is_caught(schedule, monkeypatch):
+    monkeypatch.setattr(sampler, "move_on", held_for_ever)
+    with pytest.raises(AssertionError):
+        run_held(schedule, 1)
+
+
+@every_schedule
+def test_going_on_from_any_state_gives_the_same_bytes(schedule):
+    sigmas = sigmas_of(schedule)
+    start = from_first(schedule, clean_latents(range(1)), NOISE, sigmas)
+    whole = list(sample(schedule, Mixing(), NOISE, sigmas, chunks=3, start=start))
+    for state in walk(schedule, Mixing(), NOISE, sigmas, chunks=3, start=start):
+        rest = list(sample(schedule, Mixing(), NOISE, sigmas, chunks=3, start=state))
+        assert all(torch.equal(a, b) for a, b in zip(rest[::-1], whole[::-1], strict=False))
+
+
+# Whole pictures.
+
+
+def picture(height: int = 90, width: int = 120) -> Still:
+    return Still(Path("p.png"), corners(height, width), "0" * 16, ())
+
+
+@pytest.fixture(scope="module")
+def opensora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return published.write(tmp_path_factory.mktemp("published") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
+
+
+def job_of(model: Path | str, frames: int, **given: object) -> pipeline.Job:
+    """A few quick steps of either model."""
+    sampling = Sampling(**{"model": str(model), "steps": 6, "seed": 1, "device": "cpu"} | given)
+    prompt = "a red balloon over green hills"
+    return pipeline.plan(
+        Request(prompt, frames=frames, size=None if model == "pocket" else (64, 72), sampling=sampling)
+    )
+
+
+def video(job: pipeline.Job, model=None, still: Still | None = None) -> np.ndarray:
+    return np.concatenate(list(beginning.frames_from(job, model or pipeline.open_model(job), still or picture())))
+
+
+@pytest.mark.parametrize("method", ["pa", "rn", "rw", "fifo"])
+@pytest.mark.parametrize("name", ["pocket", "opensora"])
+def test_frame_0_is_the_picture_and_every_method_goes_on(name, method, opensora):
+    given = {"steps": 2, "window": 10, "chunk": 5} if name == "opensora" else {"steps": 2, "window": 4}
+    job = job_of("pocket" if name == "pocket" else opensora, 20, method=method, **given)
+    made = video(job)
+    assert made.shape == (20, *job.spec.size, 3)
+    assert np.array_equal(made[0], fit(picture().frame, job.spec.size))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 9])
+def test_there_are_as_many_frames_as_asked_for(count):
+    assert len(video(job_of("pocket", count))) == count
+
+
+def test_a_longer_video_begins_like_a_shorter_one_and_the_picture_matters(opensora):
+    job = job_of(opensora, 51, steps=2, window=10)
+    model = pipeline.open_model(job)
+    long, short = video(job, model), video(replace(job, frames=34), model)
+    assert np.array_equal(long[:17], short[:17])
+    other = video(replace(job, frames=34), model, replace(picture(), frame=picture().frame[::-1]))
+    assert not np.array_equal(other[1:17], short[1:17])
+    assert not np.array_equal(other[17:], short[17:])
+
+
+def test_open_sora_is_shown_a_picture_as_one_latent_in_the_group_it_begins(opensora):
+    job = job_of(opensora, 17)
+    model = pipeline.open_model(job)
+    frame = fit(picture().frame, job.spec.size)[None]
+    start = beginning.start_of(job, model, frame)
+    assert (start.held, start.window.shape[1], start.overlap.shape[1]) == (1, 5, 0)
+    alone = model.codec.encode(torch.from_numpy(frame).movedim(-1, -3)[None].float() / 255)
+    assert torch.equal(start.window[:, :1], alone)
+    chunk = next(pipeline.latents(job, model, start))
+    assert torch.equal(chunk[:, :1], alone)
+
+
+def test_pocket_is_shown_a_picture_as_a_still_clean_chunk():
+    job = job_of("pocket", 9)
+    start = beginning.start_of(job, pipeline.open_model(job), fit(picture().frame, job.spec.size)[None])
+    assert (start.held, start.window.shape[1], start.overlap.shape[1]) == (0, 0, 2)
+    assert torch.equal(start.overlap[:, 0], start.overlap[:, 1])
+
+
+def test_pocket_goes_on_from_a_picture_of_its_own_world():
+    """The next frame is nearer to the picture than one that knew nothing of it."""
+    job = job_of("pocket", 9, steps=12)
+    model = pipeline.open_model(job)
+    own = next(pipeline.frames(replace(job, prompt="a blue kite over the sea at night", frames=4), model))[-1]
+    made = video(job, model, replace(picture(), frame=own))
+    alone = np.concatenate(list(pipeline.frames(job, model)))
+    assert np.abs(made[1].astype(int) - own).mean() < np.abs(alone[1].astype(int) - own).mean() / 2
+
+
+def test_a_picture_that_would_never_be_shown_is_refused(opensora):
+    with pytest.raises(UsageError, match="no-overlap"):
+        beginning.notes(job_of("pocket", 9, overlap=False), picture())
+    assert beginning.notes(job_of(opensora, 9, overlap=False), picture()) == []
+    assert "its own painted world" in beginning.notes(job_of("pocket", 9), picture())[-1]
+
+
+def test_a_picture_read_from_a_file_is_fitted_as_a_video_is(tmp_path):
+    still = open_still(write(tmp_path / "p.png", corners(90, 200)))
+    made = video(job_of("pocket", 2), still=still)
+    assert np.array_equal(made[0], fit(corners(90, 200), (64, 96)))
+
+
+def pictures(path: Path) -> np.ndarray:
+    with av.open(str(path)) as file:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+
+
+def pavdm(*words: str | Path):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_the_command_line_takes_a_picture_and_info_gives_the_command_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "my picture.jpg", corners(90, 120))
+    words = ("--frames", "6", "--seed", "5", "--steps", "6", "--threads", "1", "--json")
+    done = pavdm("generate", "a red ball over hills", "--image", "my picture.jpg", *words, "-o", "v.mp4")
+    assert done.exit_code == 0, done.output
+    assert "it goes on from the picture in that style" in done.stderr
+    recipe = json.loads(done.stdout)["recipe"]
+    assert (recipe["image"], recipe["frames"]) == (str(path), 6)
+    assert recipe["image_digest"] == open_still(path).digest
+    made = pictures(tmp_path / "v.mp4")
+    assert len(made) == 6
+    assert np.abs(made[0].astype(int) - fit(open_still(path).frame, (64, 96))).mean() < 4
+    command = shlex.split(pavdm("info", "v.mp4").stdout.strip().splitlines()[-1])
+    assert pavdm(*command[1:], "-o", "again.mp4").exit_code == 0
+    assert np.array_equal(pictures(tmp_path / "again.mp4"), made)
+
+
+def test_what_is_no_picture_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "letter.png").write_text("a letter")
+    done = pavdm("generate", "a red ball", "--image", "letter.png")
+    assert isinstance(done.exception, InputError)
+    assert done.exception.exit_code == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.png"]
