@@ -14,7 +14,7 @@ class Part:
 
     folder: str  # below the model's own
     repo: str
-    revision: str = "main"  # a pull keeps the commit it found
+    revision: str  # a full commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,8 @@ POCKET = ModelSpec(
     method="pa",
     world="its own painted world",
 )
+STDIT_V3 = "9a8583918505ee93bd9fae8dd5ce32e1f9334c71"  # the last of its main branch
+VAE_V1_2 = "33d153e9b5a9f771a8a84f98bd3f46458a8ed0bf"  # the last of its main branch
 # The hub's own conversion to safetensors, a proposed change of that repository; its main branch is pickled.
 SAFE_T5 = "23ed28cddf2348992461bcda9922f53e8c8d4d59"
 OPENSORA = ModelSpec(
@@ -127,8 +129,8 @@ OPENSORA = ModelSpec(
     stills=True,
     wordless=300,
     parts=(
-        Part("transformer", "hpcai-tech/OpenSora-STDiT-v3"),
-        Part("vae", "hpcai-tech/OpenSora-VAE-v1.2"),
+        Part("transformer", "hpcai-tech/OpenSora-STDiT-v3", STDIT_V3),
+        Part("vae", "hpcai-tech/OpenSora-VAE-v1.2", VAE_V1_2),
         Part("text_encoder", "DeepFloyd/t5-v1_1-xxl", SAFE_T5),
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,17 +13,18 @@ from safetensors.torch import save_file
 from sentencepiece import SentencePieceTrainer
 from torch import Tensor, nn
 
+from pavdm_cli.models import opensora_text
 from pavdm_cli.models.made_up import made_up
 from pavdm_cli.models.opensora import SIZES, XL2
 from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, normalisation
 from pavdm_cli.models.spatial_vae import SpatialConfig
 from pavdm_cli.models.stdit import STDiT, frequencies
-from pavdm_cli.models.t5 import T5Config, T5Encoder
 from pavdm_cli.models.temporal_vae import TemporalConfig
 
 STDIT = replace(XL2, hidden=64, depth=2, heads=4, text_width=32)
 VAE = VAEConfig(SpatialConfig((32, 32, 32, 32), layers=1), TemporalConfig(filters=32, blocks=1))
-T5 = T5Config(vocab_size=96, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
+T5 = {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+T5 |= {"feed_forward_proj": "gated-gelu", "architectures": ["T5EncoderModel"], "tie_word_embeddings": False}
 RUNTIME = {"model_type": "STDiT3", "enable_flash_attn": True, "only_train_temporal": False, "torch_dtype": "float32"}
 SENTENCES = (
     "a red balloon drifts over green hills at sunset",
@@ -34,12 +35,12 @@ SENTENCES = (
 
 def write(folder: Path, shards: int = 1) -> Path:
     """The three parts as folders, each as its repository is laid out."""
-    cpu = torch.device("cpu")
     part(folder / "transformer", weights(lambda: STDiT(STDIT), {"rope.freqs": frequencies(STDIT)}), published(), shards)
     part(folder / "vae", weights(lambda: OpenSoraVAE(VAE), normalisation()), {"model_type": "VideoAutoencoderPipeline"})
-    encoder = made_up(lambda: T5Encoder(T5), cpu, torch.float32, {}).state_dict()
+    encoder = weights(lambda: opensora_text.build(T5), {})
+    del encoder["encoder.embed_tokens.weight"]  # `shared` once more
     surplus = {"lm_head.weight": torch.zeros(96, 32), "decoder.final_layer_norm.weight": torch.zeros(32)}
-    part(folder / "text_encoder", encoder | surplus, asdict(T5) | {"feed_forward_proj": "gated-gelu"}, shards)
+    part(folder / "text_encoder", encoder | surplus, T5, shards)
     (folder / "text_encoder" / "spiece.model").write_bytes(tokenizer())
     return folder
 

@@ -32,6 +32,7 @@ FLOORS = (
 )
 FLOOR = {unit: height for height, units in enumerate(FLOORS) for unit in units}
 HEAVY = ("torch", "triton", "numpy", "av", "einops", "safetensors", "ffmpeg", "pavdm_kernels")
+LIBRARIES = ("transformers", "diffusers", "huggingface_hub", "sentencepiece", "tokenizers", "PIL")  # Open-Sora's
 POSIX = ("resource", "fcntl", "termios", "pwd", "grp", "pty", "tty")
 MACHINE_PATH = re.compile(rb"(?<![\w.])/(?:work|root|home|Users)/\w|[A-Z]:\\+Users|\.\./shared")
 
@@ -188,8 +189,24 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_line_loads_nothing_heavy():
-    done = python(f"import sys, pavdm_cli.app; print([m for m in {HEAVY} if m in sys.modules])")
+    done = python(f"import sys, pavdm_cli.app; print([m for m in {HEAVY + LIBRARIES} if m in sys.modules])")
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+@pytest.mark.parametrize(
+    "words", [["doctor"], ["models", "list"], ["generate", "a red balloon", "--frames", "2", "--steps", "6"]]
+)
+def test_what_needs_no_open_sora_loads_none_of_its_libraries(words, tmp_path):
+    code = f"""
+        import atexit, os, sys
+        os.chdir({str(tmp_path)!r})
+        atexit.register(lambda: print([m for m in {LIBRARIES} if m in sys.modules], file=sys.stderr))
+        sys.argv = ["pavdm", *{words}]
+        from pavdm_cli.app import main
+        main()
+    """
+    done = python(code)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "[]"), done.stderr
 
 
 TIMED_HELP = """

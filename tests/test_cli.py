@@ -14,6 +14,8 @@ import av
 import numpy as np
 import pytest
 
+from pavdm_cli.commands import doctor
+
 PROMPT = "a red balloon drifting over green hills at sunset"
 QUICK = ("--steps", "6", "--threads", "1")  # one step between shifts: fast, not good
 
@@ -221,6 +223,16 @@ def test_the_doctor_lists_every_attention_back_end_with_a_reason(tmp_path):
     for name in ("fa3", "cudnn", "sdpa-flash", "flash-attn", "xformers", "sdpa-efficient", "sdpa-math", "sdpa"):
         assert rows[name][0] in ("yes", "no")
         assert len(rows[name]) > 3
+
+
+def test_the_doctor_says_whether_open_sora_can_be_run(monkeypatch):
+    rows = dict(doctor._opensora())
+    assert rows["transformers"][0].isdigit()
+    assert rows["opensora-v1.2"] == "can be fetched and run"
+    monkeypatch.setattr(doctor, "OPENSORA", ("diffusers", "no-such-package"))
+    without = dict(doctor._opensora())
+    assert without["no-such-package"] == "not installed"
+    assert without["opensora-v1.2"] == 'no: pip install "pavdm[opensora]"'
 
 
 @pytest.mark.parametrize("words", [("doctor",), ("models", "list"), ("models", "show", "pocket"), ("--version",)])

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, frames_of, latents_of, posterior
-from pavdm_cli.models.spatial_vae import SpatialConfig
+from pavdm_cli.models import spatial_vae
+from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, decoding_bytes, frames_of, posterior
+from pavdm_cli.models.spatial_vae import SpatialConfig, tile_side
 from pavdm_cli.models.temporal_vae import TemporalConfig
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -61,7 +62,7 @@ def test_frames_are_the_recorded_ones(codec, count):
 def test_both_posteriors_are_the_recorded_ones(codec, count):
     case = load(count)
     first = case["x"][:, :2].flatten(0, 1)
-    same(codec.spatial.moments(first), case["spatial_moments_first2"])
+    same(spatial_vae.moments(codec.spatial, first), case["spatial_moments_first2"])
     group = case["z_spatial"][:, :17].transpose(1, 2)
     same(codec.temporal_vae.moments(group), case["temporal_moments_first_chunk"])
 
@@ -90,7 +91,72 @@ def test_how_many_pictures_are_decoded_at_a_time_changes_nothing_but_the_last_bi
 
 def test_large_pictures_are_worked_on_one_at_a_time(codec):
     sizes = [(240, 426), (480, 848), (720, 1280), (64, 64)]
-    assert [codec._at_once(height * width) for height, width in sizes] == [4, 1, 1, 4]
+    assert [codec._at_once(height // 8, width // 8) for height, width in sizes] == [4, 1, 1, 4]
+
+
+@pytest.fixture
+def tiled(codec: OpenSoraVAE) -> Iterator[OpenSoraVAE]:
+    codec.tile()
+    yield codec
+    codec.tile(False)
+
+
+def latents(height: int, width: int, count: int = 5) -> Tensor:
+    return torch.randn(1, count, 4, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def test_what_fits_into_one_tile_is_the_same_bit_for_bit(tiled):
+    z = latents(18, 32)
+    both = tiled.decode(z), tiled.encode(tiled.decode(z))
+    tiled.tile(False)
+    assert torch.equal(tiled.decode(z), both[0])
+    assert torch.equal(tiled.encode(tiled.decode(z)), both[1])
+
+
+def test_tiles_are_pictures_of_their_own_and_blended_where_they_overlap(codec):
+    z, side = latents(20, 53)[0], tile_side(20, 53)
+    whole = spatial_vae.decode(codec.spatial, z, tiled=True)
+    step, blend = 8 * side * 3 // 4, 8 * side // 4
+    left, right = (spatial_vae.decode(codec.spatial, z[..., at : at + side]) for at in (0, side * 3 // 4))
+    assert whole.shape == (5, 3, 160, 424)
+    same(whole[..., :step], left[..., :step])
+    same(whole[..., step + blend :], right[..., blend:])
+    weight = torch.arange(blend) / blend
+    seam = left[..., step : step + blend] * (1 - weight) + right[..., :blend] * weight
+    same(whole[..., step : step + blend], seam)
+
+
+def test_a_picture_of_many_tiles_is_nearly_the_untiled_one(tiled):
+    z = latents(45, 80, 1)
+    blended = tiled.decode_raw(z, 1)
+    code = tiled.encode(blended)
+    tiled.tile(False)
+    whole = tiled.decode_raw(z, 1)
+    assert blended.shape == whole.shape == (1, 1, 3, 360, 640)
+    assert not torch.equal(blended, whole)
+    assert (blended - whole).square().mean() < 0.01 * whole.var()
+    assert (code - tiled.encode(blended)).square().mean() < 0.02 * code.var()
+
+
+def test_in_tiles_too_one_group_at_a_time_is_all_at_once_bit_for_bit(tiled):
+    z = latents(12, 53, 10)
+    apart = torch.cat([tiled.decode(group) for group in z.split(5, dim=1)], dim=1)
+    assert torch.equal(tiled.decode(z), apart)
+
+
+@pytest.mark.parametrize("size", [(18, 32), (30, 53), (45, 80), (60, 106), (90, 160), (160, 160)])
+def test_no_tile_is_a_sliver(size):
+    side = tile_side(*size)
+    assert side % 4 == 0
+    for length in size:
+        starts = range(0, length, side * 3 // 4)
+        assert len(starts) == 1 or length - starts[-1] >= 0.4 * side
+
+
+def test_decoding_takes_what_is_told_at_every_size():
+    sizes = {size: decoding_bytes(size, torch.float32) / 1e9 for size in ((240, 424), (480, 848), (720, 1280))}
+    assert list(sizes.values()) == pytest.approx([1.27, 1.27, 2.88], abs=0.01)
+    assert decoding_bytes((240, 424), torch.bfloat16) * 2 == decoding_bytes((240, 424), torch.float32)
 
 
 def test_without_noise_a_clip_has_one_code(codec):
@@ -100,12 +166,15 @@ def test_without_noise_a_clip_has_one_code(codec):
 
 
 @pytest.mark.parametrize(
-    ("frames", "latents"), [(1, 1), (16, 4), (17, 5), (18, 6), (34, 10), (51, 15), (102, 30), (119, 35), (1445, 425)]
+    ("frames", "count"), [(1, 1), (16, 4), (17, 5), (18, 6), (34, 10), (51, 15), (102, 30), (119, 35), (1445, 425)]
 )
-def test_frames_and_latents_are_counted_as_published(frames, latents):
-    assert latents_of(frames) == latents
-    assert latents_of(frames_of(latents)) == latents
-    assert frames_of(latents) <= frames
+def test_frames_and_latents_are_counted_as_published(frames, count):
+    assert frames_of(count) <= frames < frames_of(count + 1)
+
+
+@pytest.mark.parametrize(("frames", "count"), [(1, 1), (17, 5), (18, 6), (34, 10)])
+def test_a_clip_has_as_many_latents_as_published(codec, frames, count):
+    assert codec.encode(torch.zeros(1, frames, 3, 8, 8)).shape[1] == count
 
 
 def test_a_posterior_is_never_wider_or_narrower_than_it_may_be():

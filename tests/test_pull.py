@@ -191,7 +191,7 @@ def test_what_cannot_be_reached_is_one_clear_error(hub, tmp_path):
             plan(SPEC, tmp_path, endpoint)
         assert "\n" not in caught.value.message
     with pytest.raises(ModelError, match="404"):
-        listing(Part("vae", "no/body"), hub.url)
+        listing(Part("vae", "no/body", "0" * 40), hub.url)
 
 
 def test_a_full_disk_is_told_before_anything_is_fetched(hub, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -66,3 +67,9 @@ def test_open_sora_makes_every_size_that_has_a_name(name):
     size = parse_size(name.upper())
     MODELS["opensora-v1.2"].check_size(size)
     assert size[0] == int(name.removesuffix("p"))
+
+
+def test_what_is_fetched_is_pinned_to_full_commits():
+    revisions = [part.revision for spec in MODELS.values() for part in spec.parts]
+    assert len(revisions) == 3
+    assert [revision for revision in revisions if not re.fullmatch("[0-9a-f]{40}", revision)] == []

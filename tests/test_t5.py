@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import published
@@ -11,8 +12,8 @@ from safetensors.torch import load_file
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.models import opensora_text
-from pavdm_cli.models.opensora_text import T5Text, token_ids
-from pavdm_cli.models.t5 import T5Config, T5Encoder
+from pavdm_cli.models.checkpoint import load_into
+from pavdm_cli.models.opensora_text import UNUSED, T5Text, build, token_ids
 
 GOLDEN = Path(__file__).parent / "golden"
 CPU = torch.device("cpu")
@@ -27,18 +28,60 @@ def reader(folder: Path, cache: Path | None = None) -> T5Text:
     return T5Text(folder, CPU, torch.float32, cache)
 
 
-def test_vectors_are_the_recorded_ones():
+SMALL = {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 4}
+XXL = {"vocab_size": 32128, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
+GATED = {"feed_forward_proj": "gated-gelu"}
+
+
+def test_vectors_are_the_recorded_ones(tmp_path):
     case = load_file(GOLDEN / "t5_small.safetensors")
-    small = T5Encoder(T5Config(vocab_size=96, d_model=32, d_kv=8, d_ff=48, num_layers=3, num_heads=4))
-    small.load_state_dict({name[2:]: value.float() for name, value in case.items() if name.startswith("w.")})
-    torch.testing.assert_close(small(case["ids"])[:, ::8], case["out"], rtol=0, atol=1e-5)
+    stored = {name[2:]: value.float() for name, value in case.items() if name.startswith("w.")}
+    published.part(tmp_path / "t5", stored, {})
+    small = load_into(lambda: build(SMALL | GATED), tmp_path / "t5", CPU, torch.float32, UNUSED)
+    small.tie_weights()
+    vectors = small(case["ids"]).last_hidden_state
+    torch.testing.assert_close(vectors[:, ::8], case["out"], rtol=0, atol=1e-5)
+    assert not vectors.requires_grad
 
 
 def test_the_encoder_has_the_published_size():
     with torch.device("meta"):
-        real = T5Encoder(T5Config())
+        real = build(XXL | GATED)
     assert sum(p.numel() for p in real.parameters()) == 4_762_310_656
     assert "encoder.block.23.layer.1.DenseReluDense.wi_1.weight" in real.state_dict()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nothing_of_the_encoder_is_left_out_or_in_another_precision_or_there_twice(folder, monkeypatch, dtype):
+    loaded = []
+    plain = opensora_text.load_into
+    monkeypatch.setattr(opensora_text, "load_into", lambda *given: loaded.append(plain(*given)) or loaded[0])
+    assert T5Text(folder, CPU, dtype).embed(["a boat"])[0].dtype == dtype
+    model = loaded[0]
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    assert [name for name, value in tensors if value.is_meta or value.dtype != dtype] == []
+    assert model.shared.weight.data_ptr() == model.encoder.embed_tokens.weight.data_ptr()
+
+
+ODD = [("d_model", "many"), ("num_layers", 2.5), ("vocab_size", -3), ("feed_forward_proj", "gated-nothing")]
+
+
+@pytest.mark.parametrize(("name", "value"), ODD)
+def test_a_size_that_makes_no_sense_is_one_clear_error(name, value):
+    with pytest.raises(ModelError, match="makes no sense"):
+        build(SMALL | GATED | {name: value})
+
+
+def test_a_configuration_gives_sizes_and_nothing_that_runs_other_code():
+    with torch.device("meta"):
+        model = build(SMALL | GATED | {"attn_implementation": "somebody/kernels", "auto_map": {"AutoModel": "a.b"}})
+    assert model.config._attn_implementation == "sdpa"
+    assert not hasattr(model.config, "auto_map")
+
+
+def test_reading_a_prompt_prints_nothing(folder, capfd):
+    reader(folder).embed(["a boat"])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_prompt_ends_with_the_end_and_is_cut_at_300_tokens(folder):
@@ -90,8 +133,12 @@ def test_a_tokenizer_that_is_missing_is_one_clear_error(tmp_path):
         token_ids(tmp_path, "a boat")
 
 
-def test_a_package_that_is_missing_is_named_with_what_installs_it(folder, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "sentencepiece", None)
-    with pytest.raises(ModelError, match="sentencepiece") as caught:
-        token_ids(folder, "a boat")
+@pytest.mark.parametrize("package", ["sentencepiece", "transformers"])
+def test_a_package_that_is_missing_is_named_with_what_installs_it(folder, monkeypatch, package):
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModelError, match=f"needs {package}") as caught:
+        reader(folder).embed(["a boat"])
+    assert "\n" not in caught.value.message
     assert caught.value.hint == 'pip install "pavdm[opensora]"'

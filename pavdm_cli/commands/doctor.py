@@ -21,13 +21,15 @@ PACKAGES = (
     "einops",
     "ffmpeg-python",
     "platformdirs",
-    "sentencepiece",
 )
+MISSING = "not installed"
+OPENSORA = ("transformers", "diffusers", "huggingface_hub", "sentencepiece")
 
 
 def doctor() -> None:
-    """Versions, devices, attention back ends with the reason where one is out, video codecs, free disk."""
+    """Versions, what Open-Sora needs, devices, attention back ends and why one is out, video codecs, free disk."""
     ui.show_table("versions", ("", ""), [("pavdm", __version__), ("python", _python()), *_versions()])
+    ui.show_table("\nextra opensora", ("", ""), _opensora())
     ui.show_table("\ndevices", ("", ""), _devices())
     ui.show_table("\nattention back ends", ("", "", ""), _backends())
     ui.show_table("\nvideo", ("", ""), _codecs())
@@ -43,11 +45,19 @@ def _versions() -> list[tuple[str, str]]:
     return [(name, _version(name)) for name in PACKAGES]
 
 
+def _opensora() -> list[tuple[str, str]]:
+    from pavdm_cli.models.libraries import INSTALL
+
+    rows = [(name, _version(name)) for name in OPENSORA]
+    whole = all(version != MISSING for _, version in rows)
+    return [*rows, ("opensora-v1.2", "can be fetched and run" if whole else f"no: {INSTALL}")]
+
+
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        return MISSING
 
 
 def _devices() -> list[tuple[str, str]]:

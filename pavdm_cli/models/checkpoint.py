@@ -26,18 +26,19 @@ def load_into(
     """The model with the folder's weights, frozen. Tensors whose names begin like one of `unused` are not read.
 
     Every tensor goes from its mapped file to the device in the precision wanted, and becomes the model's own: the host
-    holds one file's pages at a time. Raises: ModelError.
+    holds one file's pages at a time. What a model keeps outside its state dict, it makes itself. Raises: ModelError.
     """
     with torch.device("meta"):
         model = build()
     where = {name: path for name, path in tensors(folder).items() if not name.startswith(unused)}
-    _compare({name: tuple(value.shape) for name, value in model.state_dict().items()}, shapes(where), folder)
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items() if not name.startswith(unused)}
+    _compare(wanted, shapes(where), folder)
     weights: dict[str, Tensor] = {}
     for path in sorted(set(where.values())):
         with opened(path) as file:
             names = [name for name, at in where.items() if at == path]
             weights |= {name: _moved(file.get_tensor(name), device, dtype) for name in names}
-    model.load_state_dict(weights, assign=True)
+    model.load_state_dict(weights, strict=False, assign=True)  # compared above
     return model.eval().requires_grad_(False)
 
 

@@ -15,7 +15,7 @@ from pavdm_cli.models.home import cache_folder, home
 from pavdm_cli.models.made_up import made_up
 from pavdm_cli.models.memory import check_room, free_bytes, gigabytes, weight_bytes
 from pavdm_cli.models.opensora_text import UNUSED, T5Text
-from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, normalisation, vae_config
+from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, decoding_bytes, normalisation, vae_config
 from pavdm_cli.models.pocket import Pocket, PocketConfig
 from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
 from pavdm_cli.models.stdit import STDiT, frequencies
@@ -66,9 +66,12 @@ def _read_opensora(spec: ModelSpec, device: torch.device, reader: torch.device) 
         raise ModelError(f"no weights of {spec.name} in {folder}", FETCH)
     config = opensora.config_of(read_json(folder / "transformer" / "config.json"))
     sizes = vae_config(shapes(tensors(folder / "vae")))
-    check_room("Open-Sora", sum(opensora_needs(folder, dtype).values()), device, "free some, or use --device cpu")
+    kept = sum(opensora_needs(folder, dtype).values())
+    check_room("Open-Sora", kept, device, "free some, or use --device cpu")
+    tiled = needs_tiles(spec, kept, device)
     denoiser = load_into(lambda: STDiT(config), folder / "transformer", device, dtype)
     codec = load_into(lambda: OpenSoraVAE(sizes), folder / "vae", device, dtype)
+    codec.tile(tiled)
     text = T5Text(folder / "text_encoder", reader, opensora.precision(reader), cache_folder() / "prompts")
     return Parts(codec, denoiser, text, digest(folder))
 
@@ -78,8 +81,14 @@ def opensora_needs(folder: Path, dtype: torch.dtype) -> dict[str, int]:
     return {part: weight_bytes(folder / part, dtype) for part in ("transformer", "vae")}
 
 
+def needs_tiles(spec: ModelSpec, kept: int, device: torch.device) -> bool:
+    """Whether pictures of this size can be decoded in tiles only, beside so many bytes of weights."""
+    free = free_bytes(device)
+    return free is not None and kept + decoding_bytes(spec.size, opensora.precision(device)) > free
+
+
 def memory_plan(spec: ModelSpec, device: torch.device, reader: torch.device) -> list[str]:
-    """What the weights will take, in a line; none for a model that is small or not there."""
+    """What the weights will take, and whether tiles are needed; none for a model that is small or not there."""
     folder = home(spec)
     if spec.family == "pocket" or not folder.is_dir():
         return []
@@ -88,9 +97,12 @@ def memory_plan(spec: ModelSpec, device: torch.device, reader: torch.device) -> 
     parts = ", ".join(f"{part} {gigabytes(size)}" for part, size in kept.items())
     free = free_bytes(device)
     rest = "" if free is None else f"; {gigabytes(free)} free on {device.type}"
-    return [
+    notes = [
         f"weights on {device.type}: {parts}; T5 on {reader.type} while a new prompt is read: {gigabytes(text)}{rest}"
     ]
+    if needs_tiles(spec, sum(kept.values()), device):
+        notes.append("memory is short: pictures are decoded in tiles, blended where they overlap")
+    return notes
 
 
 def _random_opensora(device: torch.device) -> Parts:

@@ -15,9 +15,21 @@ from torch import Tensor
 from pavdm_cli.errors import ModelError
 from pavdm_cli.models.captions import clean
 from pavdm_cli.models.checkpoint import digest, load_into, read_json
+from pavdm_cli.models.libraries import library, quiet
 from pavdm_cli.models.memory import check_room, weight_bytes
-from pavdm_cli.models.t5 import T5Config, T5Encoder
 
+SIZES = (
+    "vocab_size",
+    "d_model",
+    "d_kv",
+    "d_ff",
+    "num_layers",
+    "num_heads",
+    "relative_attention_num_buckets",
+    "relative_attention_max_distance",
+    "layer_norm_epsilon",
+    "feed_forward_proj",
+)  # all that is taken from a configuration
 LONGEST = 300  # tokens, the end's included
 END = 1  # the token after a prompt
 UNUSED = ("decoder.", "lm_head.", "encoder.embed_tokens.")  # of the published model; the last is `shared` once more
@@ -62,13 +74,22 @@ class T5Text:
         ids = token_ids(self.folder, text)
         wanted = weight_bytes(self.folder, self.dtype, UNUSED)
         check_room("T5", wanted, self.device, "read the prompt elsewhere: --text-device cpu")
-        encoder = load_into(self._build, self.folder, self.device, self.dtype, UNUSED)
-        vectors: Tensor = encoder(torch.tensor([ids], device=self.device))
+        with quiet():
+            config = read_json(self.folder / "config.json")
+            encoder = load_into(lambda: build(config), self.folder, self.device, self.dtype, UNUSED)
+            encoder.tie_weights()  # the table that is stored once has two names
+            vectors: Tensor = encoder(torch.tensor([ids], device=self.device)).last_hidden_state
         return vectors[0].cpu()
 
-    def _build(self) -> T5Encoder:
-        given = read_json(self.folder / "config.json")
-        return T5Encoder(T5Config(**{name: given[name] for name in T5Config.__slots__ if name in given}))
+
+def build(config: dict[str, Any]) -> Any:
+    """transformers' encoder of T5 in the sizes of a published configuration. Raises: ModelError."""
+    t5 = library("transformers.models.t5.modeling_t5")
+    given = {name: config[name] for name in SIZES if name in config}
+    try:
+        return t5.T5EncoderModel(t5.T5Config(**given, attn_implementation="sdpa"))
+    except Exception as error:  # the library has many for sizes that make no sense
+        raise ModelError("T5's configuration makes no sense", "is it cut short, or another model's?") from error
 
 
 def token_ids(folder: Path, text: str) -> list[int]:
@@ -78,11 +99,8 @@ def token_ids(folder: Path, text: str) -> list[int]:
 
 
 def _tokenizer(path: Path) -> Any:
+    processor = library("sentencepiece").SentencePieceProcessor
     try:
-        from sentencepiece import SentencePieceProcessor
-    except ImportError as error:
-        raise ModelError("Open-Sora's prompts need sentencepiece", 'pip install "pavdm[opensora]"') from error
-    try:
-        return SentencePieceProcessor(model_file=str(path))
+        return processor(model_file=str(path))
     except (OSError, RuntimeError) as error:
         raise ModelError(f"no tokenizer at {path}", "`pavdm models pull opensora-v1.2` fetches it") from error

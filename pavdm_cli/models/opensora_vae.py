@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.models.spatial_vae import SpatialConfig, SpatialVAE
+from pavdm_cli.models import spatial_vae
+from pavdm_cli.models.spatial_vae import SpatialConfig
 from pavdm_cli.models.temporal_vae import TemporalConfig, TemporalVAE
 
 FRAMES, LATENTS = 17, 5  # of a group
 SPATIAL_SCALE = 0.18215  # of picture latents, as trained; not the number in the configuration of the spatial part
+PIXEL = 780  # values that the spatial decoder holds at its widest, a pixel
 SHIFT = (-0.10, 0.34, 0.27, 0.98)
 SCALE = (3.85, 2.32, 2.33, 3.06)
 
@@ -40,18 +42,23 @@ class OpenSoraVAE(nn.Module):
     def __init__(self, config: VAEConfig, micro: int = 4) -> None:
         """micro: pictures up to 240p that the spatial part works on at a time; fewer need less memory."""
         super().__init__()
-        self.config, self.micro = config, micro
-        self.spatial_vae = nn.ModuleDict({"module": SpatialVAE(config.spatial)})
+        self.config, self.micro, self.tiled = config, micro, False
+        self.spatial_vae = nn.ModuleDict({"module": spatial_vae.autoencoder(config.spatial)})
         self.temporal_vae = TemporalVAE(config.temporal)
         for name, value in normalisation().items():
             self.register_buffer(name, value)
 
     @property
-    def spatial(self) -> SpatialVAE:
+    def spatial(self) -> Any:
         """The part that knows pictures."""
-        part = self.spatial_vae["module"]
-        assert isinstance(part, SpatialVAE)
-        return part
+        return self.spatial_vae["module"]
+
+    def tile(self, on: bool = True) -> None:
+        """Work on pictures in overlapping tiles, one at a time: a fraction of the memory, and a slightly other picture.
+
+        Tiles are blended where they overlap; what fits into one tile stays as it is, to the bit.
+        """
+        self.tiled = on
 
     @torch.no_grad()
     def encode(self, frames: Tensor, draw: Draw = lambda mean, deviation: mean) -> Tensor:
@@ -61,8 +68,8 @@ class OpenSoraVAE(nn.Module):
         so that a clip has one code; training drew at random.
         """
         pictures = (2 * frames.flatten(0, 1) - 1).to(self.scale)
-        at_once = self._at_once(frames.shape[-2] * frames.shape[-1])
-        parts = [posterior(self.spatial.moments(part), draw) for part in torch.split(pictures, at_once)]
+        split = torch.split(pictures, self._at_once(frames.shape[-2] // 8, frames.shape[-1] // 8))
+        parts = [posterior(spatial_vae.moments(self.spatial, part, self.tiled), draw) for part in split]
         codes = rearrange(torch.cat(parts), "(b t) c h w -> b c t h w", b=frames.shape[0]) * SPATIAL_SCALE
         groups = [posterior(self.temporal_vae.moments(group), draw) for group in torch.split(codes, FRAMES, 2)]
         return ((torch.cat(groups, dim=2) - self.shift) / self.scale).transpose(1, 2)
@@ -83,17 +90,29 @@ class OpenSoraVAE(nn.Module):
         counts = [min(FRAMES, left - FRAMES * i) for i in range(len(groups))]
         return torch.cat([self._group(*pair) for pair in zip(groups, counts, strict=True)], dim=1)
 
-    def _at_once(self, pixels: int) -> int:
-        """Pictures to work on at a time: fewer where they are large, so that memory stays what `micro` of 240p take."""
-        return max(1, min(self.micro, self.micro * 240 * 426 // pixels))
+    def _at_once(self, height: int, width: int) -> int:
+        """Pictures of so many latents to work on at a time: as few as keep memory at what `micro` of 240p take."""
+        if self.tiled and max(height, width) > spatial_vae.tile_side(height, width):
+            return 1
+        return pictures_at_once(height * width, self.micro)
 
     def _group(self, latents: Tensor, count: int) -> Tensor:
         z = latents.to(self.scale).transpose(1, 2) * self.scale + self.shift
-        codes = self.temporal_vae.decode(z, count) / SPATIAL_SCALE
-        at_once = self._at_once(64 * codes.shape[-2] * codes.shape[-1])
-        pictures = torch.split(rearrange(codes, "b c t h w -> (b t) c h w"), at_once)
-        frames = torch.cat([self.spatial.decode(part).float() for part in pictures])
+        codes = rearrange(self.temporal_vae.decode(z, count) / SPATIAL_SCALE, "b c t h w -> (b t) c h w")
+        parts = torch.split(codes, self._at_once(*codes.shape[-2:]))
+        frames = torch.cat([spatial_vae.decode(self.spatial, part, self.tiled).float() for part in parts])
         return rearrange(frames, "(b t) c h w -> b t c h w", t=count)
+
+
+def pictures_at_once(latents: int, micro: int = 4) -> int:
+    """Pictures of so many latents each to decode together, untiled."""
+    return max(1, min(micro, micro * 30 * 53 // latents))
+
+
+def decoding_bytes(size: tuple[int, int], dtype: torch.dtype) -> int:
+    """What decoding pictures of a size (height, width) takes untiled beside the weights, counted without work space."""
+    pixels = size[0] * size[1]
+    return pictures_at_once(pixels // 64) * pixels * PIXEL * dtype.itemsize
 
 
 def vae_config(found: Mapping[str, tuple[int, ...]]) -> VAEConfig:
@@ -136,9 +155,3 @@ def frames_of(latents: int) -> int:
     """Frames that so many latents certainly stand for: a group's first is for one, the others are for four."""
     whole, rest = divmod(latents, LATENTS)
     return FRAMES * whole + max(0, 4 * rest - 3)
-
-
-def latents_of(frames: int) -> int:
-    """Latents that so many frames become."""
-    whole, rest = divmod(frames, FRAMES)
-    return LATENTS * whole + math.ceil(rest / 4)

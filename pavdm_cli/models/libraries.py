@@ -1,0 +1,37 @@
+"""The libraries of the extra `opensora`: imported when they are needed, and kept quiet."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pavdm_cli.errors import ModelError
+
+INSTALL = 'pip install "pavdm[opensora]"'
+
+
+def library(module: str) -> Any:
+    """A module of one of them. Raises: ModelError where it cannot be imported."""
+    try:
+        with quiet():
+            return importlib.import_module(module)
+    except ImportError as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"this needs {module.partition('.')[0]}, which does not load: {reason}", INSTALL) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is logged and no warning shown: what matters to a user is raised as an error instead."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
