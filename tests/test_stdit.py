@@ -58,6 +58,24 @@ def test_reuse_equals_the_full_pass(model: STDiT, video: Tensor) -> None:
     torch.testing.assert_close(reused, full, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("levels", [LEVELS, torch.stack([LEVELS, LEVELS.flip(0)])], ids=["a window", "a batch"])
+def test_looking_all_vectors_up_at_once_changes_no_bit(model: STDiT, video: Tensor, levels: Tensor) -> None:
+    summed = model.summed(table(model))
+    assert summed.every is not None
+    assert summed.every.shape == (4, 6 * 2 * TINY.depth + 2, TINY.hidden)
+    assert torch.equal(model(video, levels, summed, words(model)), model(video, levels, table(model), words(model)))
+
+
+def test_every_vector_looked_up_at_once_is_read(model: STDiT, video: Tensor) -> None:
+    summed = model.summed(table(model))
+    assert summed.every is not None
+    as_it_is = model(video, LEVELS, summed, words(model))
+    for place in range(summed.every.shape[1]):
+        spoiled = summed.every.clone()
+        spoiled[:, place] += 1
+        assert (model(video, LEVELS, summed._replace(every=spoiled), words(model)) - as_it_is).abs().max() > 1e-4, place
+
+
 def test_a_memory_one_shift_old_is_seen(model: STDiT, video: Tensor) -> None:
     fresh, stale = remember(model, video[:, CLEAN : 2 * CLEAN]), remember(model, video[:, :CLEAN])
     shown = (video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model))

@@ -25,14 +25,14 @@ from pavdm_kernels.modulate import (
     warps,
 )
 from pavdm_kernels.op import TOLERANCES, Draw, Op, Sizes
-from pavdm_kernels.rows import Rows, load_rows
+from pavdm_kernels.rows import Picked, Rows, Vector, load_rows
 
 if TYPE_CHECKING:
     import triton.language as tl
 
 
 def gate_residual_modulate_reference(
-    x: Tensor, a: Tensor, level_idx: Tensor, gate: Rows | None, shift: Rows, scale: Rows
+    x: Tensor, a: Tensor, level_idx: Tensor, gate: Vector | None, shift: Vector, scale: Vector
 ) -> tuple[Tensor, Tensor]:
     """The residual in one `addcmul`, then `modulate_reference`."""
     x = x + a if gate is None else torch.addcmul(x, gate.at(level_idx), a)
@@ -40,13 +40,13 @@ def gate_residual_modulate_reference(
 
 
 def gate_residual_modulate(
-    x: Tensor, a: Tensor, level_idx: Tensor, gate: Rows | None, shift: Rows, scale: Rows
+    x: Tensor, a: Tensor, level_idx: Tensor, gate: Vector | None, shift: Vector, scale: Vector
 ) -> tuple[Tensor, Tensor]:
     """Adds a branch to the stream and prepares the next branch's input: (x', y), shapes kept.
 
     x, a (B, T, S, D); level_idx int32 (T,) or (B, T), rows of all tables.
     """
-    if not runs_kernel(x):
+    if not runs_kernel(x) or isinstance(shift, Picked):
         return gate_residual_modulate_reference(x, a, level_idx, gate, shift, scale)
     out: tuple[Tensor, Tensor] = launch(x, a, level_idx, gate or (), shift, scale)
     return out

@@ -14,24 +14,24 @@ from torch import Tensor
 
 from pavdm_kernels.jit import Call, jit, runs_kernel, split
 from pavdm_kernels.op import TOLERANCES, Draw, Op, Sizes
-from pavdm_kernels.rows import Rows, load_rows
+from pavdm_kernels.rows import Picked, Rows, Vector, load_rows
 
 if TYPE_CHECKING:
     import triton.language as tl
 
 
-def modulate_reference(x: Tensor, level_idx: Tensor, shift: Rows, scale: Rows, eps: float = 1e-6) -> Tensor:
+def modulate_reference(x: Tensor, level_idx: Tensor, shift: Vector, scale: Vector, eps: float = 1e-6) -> Tensor:
     """One `addcmul` after the norm, so that the product is never stored."""
     normed = F.layer_norm(x, x.shape[-1:], eps=eps)
-    return torch.addcmul(shift.at(level_idx), normed, 1 + scale.at(level_idx))
+    return torch.addcmul(shift.at(level_idx), normed, scale.above_one(level_idx))
 
 
-def modulate(x: Tensor, level_idx: Tensor, shift: Rows, scale: Rows, eps: float = 1e-6) -> Tensor:
+def modulate(x: Tensor, level_idx: Tensor, shift: Vector, scale: Vector, eps: float = 1e-6) -> Tensor:
     """Normalises and modulates the tokens of every frame by that frame's level; shape kept.
 
     x (B, T, S, D); level_idx int32 (T,) or (B, T), rows of both tables.
     """
-    if not runs_kernel(x):
+    if not runs_kernel(x) or isinstance(shift, Picked):
         return modulate_reference(x, level_idx, shift, scale, eps)
     out: Tensor = launch(x, level_idx, shift, scale, eps)
     return out

@@ -22,6 +22,34 @@ class Rows(NamedTuple):
         """The vector of every frame, ready to broadcast over that frame's tokens."""
         return (self.table[level_idx] + self.row).unsqueeze(-2)
 
+    def above_one(self, level_idx: Tensor) -> Tensor:
+        """1 + `at`: what a scale multiplies by."""
+        return 1 + self.at(level_idx)
+
+
+class Picked(NamedTuple):
+    """The same vector looked up already, one of each frame: on a CPU all of a step's are, at once."""
+
+    vector: Tensor  # (T, 1, D) or (B, T, 1, D)
+    raised: Tensor  # 1 + vector
+
+    def at(self, level_idx: Tensor) -> Tensor:
+        """The vector, whatever the levels: they were chosen before."""
+        return self.vector
+
+    def above_one(self, level_idx: Tensor) -> Tensor:
+        """1 + `at`."""
+        return self.raised
+
+
+Vector = Rows | Picked
+
+
+def pick(every: Tensor, level_idx: Tensor) -> list[Picked]:  # (N, V, D); (T,) or (B, T) -> V vectors
+    """All vectors of a step by one look-up in a table that holds, for every level, the sums of `Rows`."""
+    chosen = every[level_idx].unsqueeze(-2)  # (..., T, V, 1, D)
+    return [Picked(*pair) for pair in zip(chosen.unbind(-3), (1 + chosen).unbind(-3), strict=True)]
+
 
 @jit
 def load_rows(TABLE, ROW, level, stride, columns, WIDTH: tl.constexpr):

@@ -24,7 +24,8 @@ def levels_table(stdit: STDiT, sigmas: Tensor, fps: float, exact: bool = False) 
     """
     weight = stdit.final_layer.linear.weight
     times = sigmas.to(weight.device, torch.promote_types(sigmas.dtype, weight.dtype)) * 1000
-    return stdit.table(times if exact else times.to(weight), weight.new_tensor(fps))
+    table = stdit.table(times if exact else times.to(weight), weight.new_tensor(fps))
+    return table if weight.is_cuda else stdit.summed(table)
 
 
 def attending(text: Text, attention: Attention) -> Text:

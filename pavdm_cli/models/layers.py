@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from pavdm_cli.attention import Run
-from pavdm_kernels import Rows, gate_residual_modulate, linear, qk_norm_rope, timestep_embedding
+from pavdm_kernels import Rows, Vector, gate_residual_modulate, linear, qk_norm_rope, timestep_embedding
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v (B, T, S, N, K) -> (B, T, S, N * K)
 
@@ -27,7 +27,6 @@ class Frames(NamedTuple):
     """What every block needs to know of the frames it is given."""
 
     level_idx: Tensor  # int32 (T,) or (B, T)
-    table: Tensor  # (N, 6, D)
     text_mask: Tensor | None  # bool (B, 1, 1, L), True = attend
     over_text: Run  # the back end of the cross-attention
 
@@ -197,11 +196,14 @@ class Block(nn.Module):
         return [Rows(*pair) for pair in zip(table.unbind(1), self.scale_shift_table.unbind(0), strict=True)]
 
     def forward(
-        self, stream: tuple[Tensor, Tensor], frames: Frames, text: Tensor, axis: Axis, after: tuple[Rows, Rows]
+        self, stream: tuple[Tensor, Tensor], frames: Frames, text: Tensor, axis: Axis, vectors: Sequence[Vector]
     ) -> tuple[Tensor, Tensor]:
-        """Residual stream and its modulated copy (B, T, S, D) in; both out, modulated by `after` (shift, scale)."""
+        """Residual stream and its modulated copy (B, T, S, D) in, both out.
+
+        vectors: the block's gate, shift, scale and gate, then the shift and scale of whatever comes after it.
+        """
         x, h = stream
-        _, _, gate, shift, scale, gate_mlp = self.rows(frames.table)
+        gate, shift, scale, gate_mlp, *after = vectors
         x = torch.addcmul(x, gate.at(frames.level_idx), self.attn(h, axis))
         branch = self.cross_attn(x, text, frames.text_mask, frames.over_text)
         x, h = gate_residual_modulate(x, branch, frames.level_idx, None, shift, scale)

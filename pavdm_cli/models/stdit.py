@@ -29,7 +29,7 @@ from pavdm_cli.models.layers import (
     position_embedding,
     rotary_frequencies,
 )
-from pavdm_kernels import modulate, temporal_attention
+from pavdm_kernels import Rows, Vector, fused, modulate, pick, temporal_attention
 
 CLOSED = ("t_block.1.weight", "cross_attn.proj.weight", "final_layer.linear.weight")  # zero at the start of training
 
@@ -59,6 +59,7 @@ class Modulation(NamedTuple):
 
     block: Tensor  # (N, 6, D)
     final: Tensor  # (N, D)
+    every: Tensor | None = None  # (N, V, D): each of the network's vectors, sums of both, where one look-up is best
 
 
 class Attends(NamedTuple):
@@ -201,12 +202,23 @@ class STDiT(nn.Module):
 
     def walk(self, x: Tensor, level_idx: Tensor, table: Modulation, text: Text, axes: Sequence[Axis]) -> Tensor:
         """Runs one block an axis; returns the stream modulated for whatever comes after the last that ran."""
-        blocks, frames = self.blocks, Frames(level_idx, table.block, text.mask, text.attends.text)
-        after = [block.rows(table.block)[:2] for block in blocks] + [self.final_layer.rows(table.final)]
-        h = modulate(x, level_idx, *after[0])
-        for block, kv, axis, following in zip(blocks, text.kv, axes, after[1:], strict=False):
-            x, h = block((x, h), frames, kv, axis, following)
+        frames, vectors = Frames(level_idx, text.mask, text.attends.text), self.vectors(level_idx, table)
+        h = modulate(x, level_idx, vectors[0], vectors[1])
+        for n, (block, kv, axis) in enumerate(zip(self.blocks, text.kv, axes, strict=False)):
+            x, h = block((x, h), frames, kv, axis, vectors[6 * n + 2 : 6 * n + 8])
         return h
+
+    def vectors(self, level_idx: Tensor, table: Modulation) -> Sequence[Vector]:
+        """Six of each block in the order they run, then the shift and scale of the final layer."""
+        return pick(table.every, level_idx) if table.every is not None and fused() else self.rows(table)
+
+    def rows(self, table: Modulation) -> list[Rows]:
+        """As `vectors`, before levels are looked up."""
+        return [row for block in self.blocks for row in block.rows(table.block)] + [*self.final_layer.rows(table.final)]
+
+    def summed(self, table: Modulation) -> Modulation:
+        """With every vector of every level, so that a step on a CPU looks them all up at once."""
+        return table._replace(every=torch.stack([row.table + row.row for row in self.rows(table)], dim=1))
 
     def unpatchify(self, patches: Tensor, size: Sequence[int]) -> Tensor:  # (B, T, S, p q c) -> (B, T, c, H, W)
         """Puts patches back in their places and crops what was padded."""
