@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import av
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from pavdm_cli import __version__
 from pavdm_cli.attention import confirm, machine_of
+from pavdm_cli.beside import beside
 from pavdm_cli.errors import UsageError
 from pavdm_cli.graphs import Graphs, check_graphs, pick_graphs
 from pavdm_cli.models.families import memory_plan
@@ -174,10 +176,17 @@ def latents(job: Job, model: Loaded, start: State | None = None, graphs: Graphs 
 def frames(job: Job, model: Loaded, start: State | None = None, graphs: Graphs | None = None) -> Iterator[Pixels]:
     """The video's frames, (n, H, W, 3) bytes at a time, exactly as many as asked for. Arguments as `latents`."""
     left = job.frames
-    for chunk in regrouped(latents(job, model, start, graphs), job.spec.group[0]):
-        pixels = decode(model, chunk)[:left]
+    for pixels in decoded(job, model, regrouped(latents(job, model, start, graphs), job.spec.group[0])):
+        yield pixels[:left]
         left -= len(pixels)
-        yield pixels
+
+
+def decoded(job: Job, model: Loaded, chunks: Iterator[Tensor]) -> Iterator[Pixels]:
+    """Each run of latents as frames: beside the steps of the next where asked, and by itself on a GPU."""
+    wanted, work = job.sampling.engine.decode_beside, partial(decode, model)
+    if wanted == "on" or (wanted == "auto" and model.device.type == "cuda"):
+        return beside(chunks, work, model.device)
+    return map(work, chunks)
 
 
 def regrouped(chunks: Iterable[Tensor], group: int) -> Iterator[Tensor]:

@@ -26,13 +26,17 @@ class Engine:
     overlap_memory: bool | None = None  # those of the clean overlap once a shift; None: where that is exact
     fused: bool = True  # kernels and joined operations, else their references in plain torch
     cuda_graphs: str = "auto"  # steps recorded and replayed: where launching them is the limit, or always ("on")
+    decode_beside: str = "auto"  # chunks decoded while the next are made: on a GPU, or always ("on")
 
     def __post_init__(self) -> None:
-        if self.cuda_graphs not in ("auto", "on", "off"):
-            raise UsageError(f"--cuda-graphs must be auto, on or off, got {self.cuda_graphs!r}", "auto is the default")
+        for name, value in (("cuda-graphs", self.cuda_graphs), ("decode-beside", self.decode_beside)):
+            if value not in ("auto", "on", "off"):
+                raise UsageError(f"--{name} must be auto, on or off, got {value!r}", "auto is the default")
 
 
-PLAIN = Engine(table=False, text_memory=False, overlap_memory=False, fused=False, cuda_graphs="off")
+PLAIN = Engine(
+    table=False, text_memory=False, overlap_memory=False, fused=False, cuda_graphs="off", decode_beside="off"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ SCRIPTS = (*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")
 FLOORS = (
     {"schedule", "specs", "request", "errors", "stop"},
     {"attention", "pavdm_kernels", "video"},
-    {"denoiser", "sampler", "graphs", "noise"},
+    {"denoiser", "sampler", "graphs", "noise", "beside"},
     {"models"},
     {"pipeline", "record", "continuation", "beginning"},
     {"train", "evaluate", "bench"},

@@ -113,9 +113,8 @@ def command(request: Request, path: Path) -> Sequence[str]:
     words += [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
     words += [] if sampling.overlap else ["--no-overlap"]
     kept = sampling.engine.overlap_memory
-    words += ["--cuda-graphs", sampling.engine.cuda_graphs] + (
-        [] if kept is None else ["--overlap-kv", OVERLAP_KV[kept]]
-    )
+    words += ["--cuda-graphs", sampling.engine.cuda_graphs, "--decode-beside", sampling.engine.decode_beside]
+    words += [] if kept is None else ["--overlap-kv", OVERLAP_KV[kept]]
     return [sys.executable, "-m", "pavdm_cli", "generate", *map(str, words)]
 
 

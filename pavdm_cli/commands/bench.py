@@ -67,6 +67,7 @@ def throughput(
     no_text_memory: NoTextMemory = False,
     overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
+    decode_beside: options.DecodeBeside = "auto",
     no_fused: NoFused = False,
     plain: Plain = False,
     ablate: Ablate = False,
@@ -76,7 +77,7 @@ def throughput(
 ) -> None:
     """Frames a second of denoising alone and end to end, phases and stages, first frame, step times, memory."""
     kept = parse_overlap_kv(overlap_kv)
-    engine = Engine(attention, not no_table, not no_text_memory, kept, not no_fused, cuda_graphs)
+    engine = Engine(attention, not no_table, not no_text_memory, kept, not no_fused, cuda_graphs, decode_beside)
     engine = replace(PLAIN, attention=attention) if plain else engine
     name = shape or (model if random_weights else "mid" if ablate else None)
     model = model if not name else name if name in MODELS else OPENSORA.name
@@ -106,12 +107,13 @@ def latency(
     attention: options.Attention = "auto",
     overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
+    decode_beside: options.DecodeBeside = "auto",
     as_json: options.Json = False,
     out: Out = None,
 ) -> None:
     """What a person waits for: the first frame cold and warm, each chunk, a file that plays, the whole file."""
     how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
-    engine = Engine(attention, overlap_memory=parse_overlap_kv(overlap_kv), cuda_graphs=cuda_graphs)
+    engine = Engine(attention, True, True, parse_overlap_kv(overlap_kv), True, cuda_graphs, decode_beside)
     _latency(Request(prompt, seconds, sampling=Sampling(*how, engine)), repeat, as_json, out)
 
 

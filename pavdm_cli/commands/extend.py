@@ -49,6 +49,7 @@ def extend(
     attention: options.Attention = "auto",
     overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
+    decode_beside: options.DecodeBeside = "auto",
     crf: options.Crf = 16,
     as_json: options.Json = False,
     force: options.Force = False,
@@ -59,7 +60,7 @@ def extend(
     """
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
-    engine = Engine(attention, overlap_memory=parse_overlap_kv(overlap_kv), cuda_graphs=cuda_graphs)
+    engine = Engine(attention, True, True, parse_overlap_kv(overlap_kv), True, cuda_graphs, decode_beside)
     sampling = Sampling(*how, engine, reading, fp32_timesteps)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
     extension = Extension(source, start, only_new, audio)

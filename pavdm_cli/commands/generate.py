@@ -35,6 +35,7 @@ def generate(
     attention: options.Attention = "auto",
     overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
+    decode_beside: options.DecodeBeside = "auto",
     crf: options.Crf = 18,
     encoder: options.Encoder = "",
     as_json: options.Json = False,
@@ -46,7 +47,7 @@ def generate(
     """
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
-    engine = Engine(attention, overlap_memory=parse_overlap_kv(overlap_kv), cuda_graphs=cuda_graphs)
+    engine = Engine(attention, True, True, parse_overlap_kv(overlap_kv), True, cuda_graphs, decode_beside)
     sampling = Sampling(*how, engine, reading, fp32_timesteps)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder)
     picture = parse_size(size) if size else None

@@ -75,6 +75,13 @@ CudaGraphs = Annotated[
     Literal["auto", "on", "off"],
     typer.Option(help="Record steps and replay them: where launching holds a GPU up, or always.", rich_help_panel=HOW),
 ]
+DecodeBeside = Annotated[
+    Literal["auto", "on", "off"],
+    typer.Option(
+        help="Decode a chunk while the next is made: auto on a GPU. Two cores of a CPU are faster one after the other.",
+        rich_help_panel=HOW,
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="mp4, mkv, webm or gif; named after the prompt.", rich_help_panel=FILE),
