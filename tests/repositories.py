@@ -9,7 +9,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants, file_download
 
 
 class Hub:
@@ -20,15 +24,19 @@ class Hub:
         self.asked: list[tuple[str, str]] = []  # path, range
         self.cut_after: int | None = None
         self.broken = False  # sends other bytes than it published
+        self.left: int | None = None  # bytes of files that it still sends, in all
+        self.stalls = False  # a cut leaves the connection open, until `gone` is set
+        self.gone = threading.Event()
+        self.token = ""  # without which nothing is shown
         self.url = ""
 
     def about(self, repo: str) -> dict[str, object]:
         """A repository's list, large files with their hash."""
         siblings = []
         for name, data in self.files[repo].items():
-            large = {"lfs": {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}} if len(data) > 500 else {}
-            siblings.append({"rfilename": name, "size": len(data), **large})
-        return {"sha": "c0ffee", "siblings": siblings}
+            large = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+            siblings.append({"rfilename": name, "size": len(data)} | ({"lfs": large} if len(data) > 500 else {}))
+        return {"id": repo, "sha": "c0ffee", "siblings": siblings}
 
 
 @contextmanager
@@ -38,42 +46,62 @@ def serving(files: dict[str, dict[str, bytes]]) -> Iterator[Hub]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            answer(hub, self)
+            if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
+                send(self, 403 if "Authorization" in self.headers else 401, b"")
+            else:
+                answer(hub, self)
 
         def log_message(self, *words: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
         yield hub
     finally:
+        hub.gone.set()
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def tamed(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """The hub's client without a login, in no need to wait, and writing every 1000 bytes."""
+    patch.setattr(file_download.time, "sleep", lambda seconds: None)
+    patch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    patch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        patch.delenv(name, raising=False)
 
 
 def answer(hub: Hub, to: BaseHTTPRequestHandler) -> None:
     """One request: a list, a file or the rest of one, or 404."""
     path, asked = unquote(urlsplit(to.path).path), to.headers.get("Range", "")
     hub.asked.append((path, asked))
-    listed = re.fullmatch(r"/api/models/(.+)/revision/(?:main|[0-9a-f]{40})", path)
+    listed = re.fullmatch(r"/api/models/(.+)/revision/[0-9a-f]{40}", path)
     found = re.fullmatch(r"/(.+?/.+?)/resolve/c0ffee/(.+)", path)
     if listed and listed[1] in hub.files:
         send(to, 200, json.dumps(hub.about(listed[1])).encode())
     elif found and found[2] in hub.files.get(found[1], {}):
         data = hub.files[found[1]][found[2]]
         start = int(asked.removeprefix("bytes=").removesuffix("-") or 0)
-        send(to, 206 if asked else 200, (data[::-1] if hub.broken else data)[start:], hub.cut_after)
+        part = (data[::-1] if hub.broken else data)[start:]
+        cut = min(len(part), *(limit for limit in (hub.cut_after, hub.left) if limit is not None), 1 << 40)
+        hub.left = None if hub.left is None else hub.left - cut
+        send(to, 206 if asked else 200, part, cut, f"bytes {start}-{len(data) - 1}/{len(data)}")
+        if hub.cut_after is not None and hub.stalls:
+            hub.gone.wait(60)
     else:
         send(to, 404, b"")
 
 
-def send(to: BaseHTTPRequestHandler, status: int, data: bytes, cut_after: int | None = None) -> None:
+def send(to: BaseHTTPRequestHandler, status: int, data: bytes, cut_after: int | None = None, rest: str = "") -> None:
     """An answer, or the beginning of one."""
     to.send_response(status)
     to.send_header("Content-Length", str(len(data)))
+    if status == 206:
+        to.send_header("Content-Range", rest)
     to.end_headers()
     to.wfile.write(data[:cut_after])

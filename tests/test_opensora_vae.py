@@ -101,6 +101,10 @@ def tiled(codec: OpenSoraVAE) -> Iterator[OpenSoraVAE]:
     codec.tile(False)
 
 
+def test_pictures_of_many_tiles_are_worked_on_one_at_a_time(tiled):
+    assert [tiled._at_once(*size) for size in ((30, 53), (90, 160), (18, 32))] == [1, 1, 4]
+
+
 def latents(height: int, width: int, count: int = 5) -> Tensor:
     return torch.randn(1, count, 4, height, width, generator=torch.Generator().manual_seed(1))
 

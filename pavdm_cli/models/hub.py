@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
-import json
 import os
 import shutil
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
-from urllib.parse import quote, urlsplit
 
-from pavdm_cli.errors import ModelError, OutputError
+from pavdm_cli.errors import ModelError, OutputError, PavdmError
+from pavdm_cli.models.libraries import library, quiet
 from pavdm_cli.specs import Part
 
 ENDPOINT = "https://huggingface.co"
 AGAIN = "what is there is kept: run the command again to go on"
-BLOCK = 1 << 20  # bytes
-TRIES = 4
+ACCESS = "accept its terms on its page there, then `hf auth login` or set HF_TOKEN"
 UNFINISHED = ".part"
 WANTED = ("config.json", "spiece.model")
 WEIGHTS, PICKLED = (".safetensors", ".safetensors.index.json"), (".bin", ".pt", ".pth")
-BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +42,25 @@ class File:
 
 
 def listing(part: Part, endpoint: str = ENDPOINT) -> list[File]:
-    """What is needed of a part's repository, at one commit. Raises: ModelError."""
-    about = _json(f"{endpoint}/api/models/{part.repo}/revision/{quote(part.revision, safe='')}?blobs=true")
+    """What is needed of a part's repository, at its commit. Raises: ModelError."""
+    place = library("huggingface_hub.file_download").hf_hub_url
+    with reaching(f"{endpoint}/{part.repo}"):
+        api = library("huggingface_hub.hf_api").HfApi(endpoint)
+        about = api.model_info(part.repo, revision=part.revision, files_metadata=True)
     try:
-        commit, siblings = str(about["sha"]), [(str(file["rfilename"]), file) for file in about["siblings"]]
-        chosen = choose([name for name, _ in siblings])
+        files = {file.rfilename: file for file in about.siblings}
+        chosen = choose([*files])
         return [
             File(
                 f"{part.folder}/{name}",
-                f"{endpoint}/{part.repo}/resolve/{quote(commit)}/{quote(name)}",
-                int(file["size"]),
-                str((file.get("lfs") or {}).get("sha256", "")),
+                place(part.repo, name, revision=about.sha, endpoint=endpoint),
+                int(file.size),
+                file.lfs.sha256 if file.lfs else "",
             )
-            for name, file in siblings
+            for name, file in files.items()
             if name in chosen
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise ModelError(f"{endpoint} gave no list of {part.repo}'s files", AGAIN) from error
 
 
@@ -82,30 +79,38 @@ def choose(names: list[str]) -> set[str]:
     return {*weights, *(name for name in top if name in WANTED)}
 
 
-def fetch(
-    file: File, folder: Path, advance: Callable[[int], None], pause: Callable[[float], None] | None = None
-) -> str:
+def fetch(file: File, folder: Path, advance: Callable[[int], None]) -> str:
     """Fetch a file, from where an earlier try was cut; its SHA-256 in hexadecimal. Raises: ModelError, OutputError.
 
-    advance: called with the bytes that came. pause: waits for so many seconds before another try.
+    advance: called with the bytes that came.
     """
     path = folder / file.place
     part = path.with_name(path.name + UNFINISHED)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for tried in range(TRIES):
-            try:
-                _append(file, part, advance)
-                break
-            except BROKEN as error:
-                if isinstance(error, urllib.error.HTTPError) or tried + 1 == TRIES:
-                    raise ModelError(f"cannot fetch {file.url}: {_reason(error)}", AGAIN) from error
-                (pause or time.sleep)(2.0**tried)
+        _append(file, part, advance)
         found = _checked(file, part)
         os.replace(part, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}", "free some space, or --folder") from error
     return found
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """What a server or the way to it gets wrong, in one line; what a disk does is left as it is. Raises: ModelError."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:  # the client's own, those of its transport, and what it makes of an odd answer
+        if isinstance(error, PavdmError) or getattr(error, "errno", None):
+            raise
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        hint = AGAIN
+        if (answer := getattr(error, "response", None)) is not None:
+            reason = f"{answer.status_code} {answer.reason_phrase}"
+            hint = ACCESS if answer.status_code in (401, 403) else AGAIN
+        raise ModelError(f"cannot fetch {url}: {reason}", hint) from error
 
 
 def size_of(path: Path) -> int:
@@ -125,27 +130,29 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
+class _Bar:
+    """Stands for the bar that the client would draw."""
+
+    def __init__(self, advance: Callable[[int], None], **about: object) -> None:
+        self.update = advance
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
 def _append(file: File, part: Path, advance: Callable[[int], None]) -> None:
+    """Fetch what is missing. The client's own download would start again; its transfer goes on from a size."""
+    get, headers = library("huggingface_hub.file_download").http_get, library("huggingface_hub.utils").build_hf_headers
     have = max(0, size_of(part))
     if have > file.size:
         part.unlink()
         have = 0
-    if have == file.size:
-        return
-    request = urllib.request.Request(file.url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        goes_on = have and answer.status == 206
-        with part.open("ab" if goes_on else "wb") as out:
-            for block in _blocks(answer):
-                out.write(block)
-                advance(len(block))
-    if part.stat().st_size < file.size:
-        raise ConnectionError("the connection was cut")
-
-
-def _blocks(answer: Any) -> Iterator[bytes]:
-    while block := answer.read(BLOCK):
-        yield block
+    if have < file.size or not have:
+        with part.open("ab") as out, reaching(file.url):
+            get(file.url, out, resume_size=have, headers=headers(), tqdm_class=partial(_Bar, advance))
 
 
 def _checked(file: File, part: Path) -> str:
@@ -155,22 +162,3 @@ def _checked(file: File, part: Path) -> str:
         part.unlink()
         raise ModelError(f"{file.url} came broken: its hash is {found[:16]}...", "run the command again")
     return found
-
-
-def _json(url: str) -> dict[str, Any]:
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise ModelError(f"no address of a repository: {url}", f"HF_ENDPOINT is {ENDPOINT} unless set")
-    try:
-        with urllib.request.urlopen(url, timeout=60) as answer:
-            found = json.load(answer)
-    except BROKEN as error:
-        raise ModelError(f"cannot reach {url}: {_reason(error)}", AGAIN) from error
-    except ValueError as error:
-        raise ModelError(f"{url} gave no JSON", AGAIN) from error
-    return found if isinstance(found, dict) else {}
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"{error.code} {error.reason}"
-    return str(getattr(error, "reason", "") or error or type(error).__name__)

@@ -1,0 +1,135 @@
+"""A repository on the loopback: listed, opened by a token, its files fetched and resumed after a cut or a kill."""
+
+from __future__ import annotations
+
+import logging
+import random
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from repositories import Hub, serving, tamed
+
+from pavdm_cli.errors import ModelError
+from pavdm_cli.models.hub import File, choose, fetch, listing
+from pavdm_cli.specs import Part
+
+VAE = Part("vae", "some/vae", "0" * 40)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """One repository."""
+    tamed(monkeypatch, tmp_path)
+    weights = random.Random(0).randbytes(20_000)
+    with serving({VAE.repo: {"model.safetensors": weights, "config.json": b"{}", "README.md": b"read me"}}) as hub:
+        yield hub
+
+
+def one(hub: Hub, name: str = "model.safetensors") -> File:
+    return next(file for file in listing(VAE, hub.url) if file.place.endswith(name))
+
+
+def test_a_connection_that_breaks_now_and_then_is_tried_again(hub, tmp_path):
+    file, came = one(hub), list[int]()
+    hub.cut_after = file.size // 3 + 1
+    fetch(file, tmp_path, came.append)
+    starts = [int(asked[6:-1] or 0) for _, asked in hub.asked if asked]
+    assert starts == sorted({*starts})
+    assert len(starts) >= 2
+    assert sum(came) == file.size
+
+
+KILLED = """
+    import sys
+    from pathlib import Path
+    from pavdm_cli.models.hub import File, fetch
+    fetch(File("vae/model.safetensors", sys.argv[1], int(sys.argv[2]), ""), Path(sys.argv[3]), lambda bytes: None)
+"""
+
+
+def test_a_file_cut_by_a_killed_process_goes_on_from_where_it_was(hub, tmp_path):
+    hub.files[VAE.repo]["model.safetensors"] = bytes(range(256)) * (35 << 12)
+    file = next(file for file in listing(VAE, hub.url) if file.size > 30_000_000)
+    hub.cut_after, hub.stalls = 25_000_000, True
+    words = [sys.executable, "-c", textwrap.dedent(KILLED), file.url, str(file.size), str(tmp_path)]
+    process = subprocess.Popen(words)
+    part = tmp_path / "vae" / "model.safetensors.part"
+    until = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size) and process.poll() is None and time.monotonic() < until:
+        hub.gone.wait(0.05)
+    process.kill()
+    process.wait()
+    have, hub.cut_after = part.stat().st_size, None
+    assert 0 < have < file.size
+    came: list[int] = []
+    fetch(file, tmp_path, came.append)
+    assert hub.asked[-1][1] == f"bytes={have}-"
+    assert sum(came) == file.size - have
+    assert (tmp_path / file.place).read_bytes() == hub.files[VAE.repo]["model.safetensors"]
+
+
+def test_a_token_opens_a_gated_repository_and_without_one_it_is_said_what_to_do(hub, tmp_path, monkeypatch):
+    hub.token = "hf_secret"
+    for given, status in (("", "401 Unauthorized"), ("hf_other", "403 Forbidden")):
+        monkeypatch.setenv("HF_TOKEN", given)
+        with pytest.raises(ModelError, match=status) as caught:
+            listing(VAE, hub.url)
+        assert "accept its terms" in caught.value.hint
+        assert "HF_TOKEN" in caught.value.hint
+        assert "\n" not in caught.value.message
+        assert given not in caught.value.message or not given
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    assert fetch(one(hub), tmp_path / "by variable", lambda bytes: None)
+    monkeypatch.delenv("HF_TOKEN")
+    (tmp_path / "token").write_text(hub.token)
+    assert fetch(one(hub), tmp_path / "by login", lambda bytes: None)
+
+
+def test_fetching_prints_and_logs_nothing_even_when_it_is_tried_again(hub, tmp_path, capfd):
+    file, said = one(hub), list[logging.LogRecord]()
+    handler = logging.Handler()
+    handler.emit = said.append
+    hub.cut_after = file.size // 3 + 1
+    logging.getLogger("huggingface_hub").addHandler(handler)
+    fetch(file, tmp_path, lambda bytes: None)
+    logging.getLogger("huggingface_hub").removeHandler(handler)
+    assert (said, capfd.readouterr()) == ([], ("", ""))
+
+
+def test_a_server_that_cannot_go_on_starts_again(hub, tmp_path):
+    file = one(hub)
+    part = tmp_path / f"{file.place}.part"
+    part.parent.mkdir(parents=True)
+    for begun in (b"x" * (file.size + 5), b""):
+        part.write_bytes(begun)
+        fetch(file, tmp_path, lambda bytes: None)
+    assert not part.exists()
+
+
+def test_bytes_that_are_not_the_published_ones_are_thrown_away(hub, tmp_path):
+    hub.broken, file = True, one(hub)
+    with pytest.raises(ModelError, match="came broken"):
+        fetch(file, tmp_path, lambda bytes: None)
+    assert list((tmp_path / "vae").iterdir()) == []
+
+
+def test_pickled_weights_are_chosen_only_where_there_are_no_others():
+    both = ["a.bin", "b.safetensors", "b.safetensors.index.json", "config.json", "README.md", "flax.msgpack"]
+    assert choose(both) == {"b.safetensors", "b.safetensors.index.json", "config.json"}
+    assert choose([n for n in both if not n.startswith("b")]) == {"a.bin", "config.json"}
+    with pytest.raises(ModelError, match="no weights"):
+        choose(["README.md"])
+
+
+def test_what_cannot_be_reached_is_one_clear_error(hub):
+    for endpoint in ("http://127.0.0.1:9", f"{hub.url}/nowhere", "file:///etc"):
+        with pytest.raises(ModelError) as caught:
+            listing(VAE, endpoint)
+        assert "\n" not in caught.value.message
+    with pytest.raises(ModelError, match="404"):
+        listing(Part("vae", "no/body", "0" * 40), hub.url)
