@@ -23,7 +23,9 @@ class Denoiser(Protocol):
         """What the next steps need of the overlap, shown at `level`: 0 is clean."""
 
     def __call__(self, window: Tensor, levels: Tensor, memory: Memory | None, /) -> Tensor:  # (B, T, C, H, W), (T,)
-        """Velocity, clean - noise, of the window at int32 `levels`; no memory where there is no overlap."""
+        """Velocity, clean - noise, of the window at int32 `levels`, which may differ from row to row, (B, T); no memory
+        where there is no overlap.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ def guided(denoiser: Denoiser, scale: float) -> Denoiser:
         return denoiser.remember(_twice(overlap), level)
 
     def velocity(window: Tensor, levels: Tensor, memory: Memory | None) -> Tensor:
-        conditional, unconditional = denoiser(_twice(window), levels, memory).chunk(2)
+        rows = levels if levels.ndim == 1 else _twice(levels)
+        conditional, unconditional = denoiser(_twice(window), rows, memory).chunk(2)
         return unconditional + scale * (conditional - unconditional)
 
     return Bound(remember, velocity)

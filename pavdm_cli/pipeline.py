@@ -18,8 +18,10 @@ from torch import Tensor
 from pavdm_cli import __version__
 from pavdm_cli.attention import confirm, machine_of
 from pavdm_cli.beside import beside
+from pavdm_cli.chaining import about, check_chaining, encoded_anew, reencoded, reencodes
 from pavdm_cli.errors import UsageError
 from pavdm_cli.graphs import Graphs, check_graphs, pick_graphs
+from pavdm_cli.masks import Condition, clips
 from pavdm_cli.models.families import memory_plan
 from pavdm_cli.models.load import Loaded, check_prompt, load, pick_device, with_attention, wording
 from pavdm_cli.models.pixels import to_bytes
@@ -91,6 +93,7 @@ def plan(request: Request) -> Job:
     )
     schedule = METHODS[settings.method](settings.steps, settings.window, settings.chunk, settings.overlap)
     notes += [schedule.note] if schedule.note else []
+    notes += check_chaining(request.sampling, schedule)
     if settings.overlap_kv == "reuse" and not spec.causal:
         notes.append(
             f"{spec.name} was trained with clean frames that see noisy ones: --overlap-kv reuse is an approximation, "
@@ -170,6 +173,12 @@ def latents(job: Job, model: Loaded, start: State | None = None, graphs: Graphs 
     sigmas = sigmas_of(job).to(model.device)
     denoiser = model.bind(job.wording, job.schedule, sigmas, job.settings.guidance, job.sampling.engine)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
+    again = encoded_anew(model.codec) if reencodes(job.sampling, job.schedule) else None
+    if edit := job.sampling.edit_ratio:
+        shown = Condition(edit, again or (lambda overlap: overlap))
+        yield from clips(job.schedule, denoiser, noise, sigmas, chunks=job.chunks, start=start, condition=shown)
+        return
+    denoiser = reencoded(denoiser, again, start) if again else denoiser
     yield from sample(job.schedule, denoiser, noise, sigmas, chunks=job.chunks, start=start, graphs=graphs)
 
 
@@ -229,6 +238,7 @@ def recipe(job: Job, model: Loaded) -> dict[str, Any]:
         **reading_of(job),
         "weights": model.digest,
         **asdict(job.settings),
+        **about(job.sampling, job.schedule),
         "device": model.device.type,
         "attention": model.attention.name,
         "attention_reason": model.attention.reason,

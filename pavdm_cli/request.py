@@ -71,6 +71,10 @@ class Sampling:
     engine: Engine = Engine()
     reading: Reading = Reading()
     fp32_timesteps: bool = False  # not rounded to the precision of the weights, as the model was trained
+    reencode: bool | None = None  # clip after clip, from decoded frames; None: where the model's own extension does
+    edit_ratio: float = (
+        0.0  # of the noise range: how far what a clip is shown of the one before is noised and made again
+    )
 
     @property
     def spec(self) -> ModelSpec:

@@ -42,6 +42,7 @@ class ModelSpec:
     world: str = ""  # all it knows, where that is little
     tuned: bool = True  # for its method
     stills: bool = False  # its codec knows single pictures: the first frame is a latent of its own
+    reencodes: bool = False  # clip after clip, the end of one is decoded and encoded anew for the next
     wordless: int = 1  # tokens of the null embedding that stand for no prompt
     parts: tuple[Part, ...] = ()  # what is fetched
     causal: bool = True  # trained so that clean frames see only clean ones: what they give is computed once a shift
@@ -127,6 +128,7 @@ OPENSORA = ModelSpec(
     causal=False,
     tuned=False,
     stills=True,
+    reencodes=True,
     wordless=300,
     parts=(
         Part("transformer", "hpcai-tech/OpenSora-STDiT-v3", STDIT_V3),

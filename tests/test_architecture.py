@@ -23,9 +23,9 @@ SCRIPTS = (*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")
 FLOORS = (
     {"schedule", "specs", "request", "errors", "stop"},
     {"attention", "pavdm_kernels", "video"},
-    {"denoiser", "sampler", "graphs", "noise", "beside"},
+    {"denoiser", "sampler", "masks", "graphs", "noise", "beside"},
     {"models"},
-    {"pipeline", "record", "continuation", "beginning"},
+    {"pipeline", "record", "continuation", "beginning", "chaining"},
     {"train", "evaluate", "bench"},
     {"commands", "ui"},
     {"app", "__main__"},

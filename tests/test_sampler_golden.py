@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pavdm_cli.denoiser import Bound, Denoiser, guided
+from pavdm_cli.masks import masked
 from pavdm_cli.models.stdit import STDiT, STDiTConfig
 from pavdm_cli.noise import Noise, linear_sigmas, warp_ratio, warped_sigmas
 from pavdm_cli.sampler import State, from_clip, from_noised, sample, walk
@@ -20,6 +22,7 @@ from pavdm_cli.schedule import Schedule, one_clip, pa
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = STDiTConfig(hidden=64, depth=2, heads=4, in_channels=4, out_channels=8, text_width=32, text_length=12)
 Run = dict[str, Tensor]
+Masked = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Case:
     noised: int = 0  # of these, latents noised to start from
 
     def sigmas(self, run: Run) -> Tensor:
-        sizes = (int(run[f"arg.{key}"]) for key in ("height", "width", "num_frames"))
+        sizes = (int(run[f"arg.{key}"][0]) for key in ("height", "width", "num_frames"))
         steps = self.schedule.steps
         return warped_sigmas(steps, warp_ratio(*sizes)) if self.warped else linear_sigmas(steps)
 
@@ -69,7 +72,7 @@ def load(case: Case) -> Run:
     run = load_file(GOLDEN / f"{case.name}.safetensors")
     run = {key: value.transpose(1, 2).contiguous() if value.ndim == 5 else value for key, value in run.items()}
     for now in range(len([key for key in run if key.endswith(".z_in")])):
-        run[f"step.{now:03d}.t_model"] = run[f"step.{now:03d}.t"].expand(1, case.schedule.chunk)
+        run[f"step.{now:03d}.t_model"] = run[f"step.{now:03d}.t"][:1].expand(1, case.schedule.chunk)
         run[f"step.{now:03d}.z"] = run.get(f"step.{now + 1:03d}.z_in", run["out"])
     return run
 
@@ -84,14 +87,15 @@ def model() -> STDiT:
 @torch.no_grad()
 def bind(model: STDiT, run: Run, sigmas: Tensor) -> Denoiser:
     """As the released model sees it: clean and noisy latents attend to one another, so they go through it together."""
-    y = torch.cat([run["y"][:, 0], model.y_embedder.y_embedding[None]])
+    batch = len(run["z_in"])
+    y = torch.cat([run["y"][:, 0], model.y_embedder.y_embedding.expand(batch, -1, -1)])
     text = model.encode_text(y, run["text_mask"].repeat(2, 1))
-    table = model.table(1000 * sigmas, run["arg.fps"])
-    size = (float(run["arg.height"]), float(run["arg.width"]))
+    table = model.table(1000 * sigmas, run["arg.fps"][:1])
+    size = (float(run["arg.height"][0]), float(run["arg.width"][0]))
 
     def velocity(window: Tensor, levels: Tensor, overlap: Tensor | None) -> Tensor:
         before = window[:, :0] if overlap is None else overlap
-        rows = torch.cat([levels.new_zeros(before.shape[1]), levels])
+        rows = torch.cat([levels.new_zeros(*levels.shape[:-1], before.shape[1]), levels], dim=-1)
         out: Tensor = model(torch.cat([before, window], dim=1), rows, table, text, size=size)
         return out[:, before.shape[1] :]
 
@@ -156,3 +160,58 @@ def test_with_the_model_the_video_is_the_recorded_one(case: Case, model: STDiT) 
     out = torch.cat([given, *islice(chunks, wanted)], dim=1)
     torch.testing.assert_close(out, run["out"], atol=1e-4, rtol=0)
     assert case.chunks is None or next(chunks, None) is None
+
+
+# Masks: clips of which some latents are given.
+
+MASKED = {"base_mask_replace": 6, "base_mask_edit": 8}  # steps; the second has two rows with masks of their own
+
+
+def check_masked(name: str, model: STDiT) -> None:
+    """Every step's latents, which of them are shown at level 0, and the result of a recorded masked run."""
+    run, shown = load(Case(name, one_clip(MASKED[name], 6), warped=True, chunks=1)), list[tuple[Tensor, Tensor]]()
+    sigmas = Case(name, one_clip(MASKED[name], 6), warped=True, chunks=1).sigmas(run)
+    real = bind(model, run, sigmas)
+
+    def velocity(window: Tensor, levels: Tensor, memory: object) -> Tensor:
+        shown.append((window, levels))
+        return real(window, levels, memory)
+
+    out = masked(Bound(real.remember, velocity), run["z_in"], run["mask"], lambda now: run[f"noise.{now:03d}"], sigmas)
+    for now, (window, levels) in enumerate(shown):
+        step, active = f"step.{now:03d}", run[f"step.{now:03d}.x_mask"]
+        assert torch.equal(levels > 0, active)
+        torch.testing.assert_close(1000 * sigmas[levels], run[f"{step}.t"][:, None] * active, atol=1e-3, rtol=0)
+        torch.testing.assert_close(window, run[f"{step}.z_in"], atol=1e-4, rtol=0)
+    assert len(shown) == MASKED[name]
+    torch.testing.assert_close(out, run["out"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_with_masks_and_edit_ratios_every_step_and_the_result_are_the_recorded_ones(name: str, model: STDiT) -> None:
+    check_masked(name, model)
+
+
+def noised_at_every_step(masked: Masked) -> Masked:
+    return lambda denoiser, latents, mask, fresh, sigmas: masked(denoiser, latents, mask.ceil(), fresh, sigmas)
+
+
+def never_noised(masked: Masked) -> Masked:
+    return lambda denoiser, latents, mask, fresh, sigmas: masked(denoiser, latents, mask.floor(), fresh, sigmas)
+
+
+def noised_a_step_late(masked: Masked) -> Masked:
+    return lambda denoiser, latents, mask, fresh, sigmas: masked(
+        denoiser, latents, torch.where(mask < 1, mask - 0.2, mask), fresh, sigmas
+    )
+
+
+def noise_of_another_step(masked: Masked) -> Masked:
+    return lambda denoiser, latents, mask, fresh, sigmas: masked(denoiser, latents, mask, lambda now: fresh(0), sigmas)
+
+
+@pytest.mark.parametrize("bug", [noised_at_every_step, never_noised, noised_a_step_late, noise_of_another_step])
+def test_a_mask_that_is_misread_is_caught(bug: Callable[[Masked], Masked], model: STDiT, monkeypatch) -> None:
+    monkeypatch.setitem(globals(), "masked", bug(masked))
+    with pytest.raises(AssertionError):
+        check_masked("base_mask_edit", model)

@@ -46,6 +46,8 @@ def extend(
     camera_motion: options.CameraMotion = "",
     text_device: options.TextDevice = "",
     fp32_timesteps: options.Fp32Timesteps = False,
+    reencode: options.Reencode = None,
+    edit_ratio: options.EditRatio = 0.0,
     attention: options.Attention = "auto",
     overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
@@ -61,7 +63,7 @@ def extend(
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
     engine = Engine(attention, True, True, parse_overlap_kv(overlap_kv), True, cuda_graphs, decode_beside)
-    sampling = Sampling(*how, engine, reading, fp32_timesteps)
+    sampling = Sampling(*how, engine, reading, fp32_timesteps, reencode, edit_ratio)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
     extension = Extension(source, start, only_new, audio)
     picture = parse_size(size) if size else None

@@ -43,13 +43,25 @@ def command(recipe: dict[str, Any]) -> str:
         words += ["--fps", str(recipe["fps"])]
     words += ["--fp32-timesteps"] if recipe.get("fp32_timesteps") else []
     words += [] if recipe.get("overlap", True) else ["--no-overlap"]
+    words += ["--reencode" if recipe["reencode"] else "--keep-latents"] if "reencode" in recipe else []
     words += ["--only-new"] if recipe.get("only_new") else []
     return shlex.join(words)
 
 
 SAME = (
     *("frames", "seed", "model", "method", "steps", "window", "chunk", "guidance", "device", "attention", "overlap_kv"),
-    *("image", "threads", "size", "aesthetic-score", "motion-score", "camera-motion", "crf", "start", "audio"),
+    *(
+        "image",
+        "threads",
+        "size",
+        "aesthetic-score",
+        "motion-score",
+        "camera-motion",
+        "edit-ratio",
+        "crf",
+        "start",
+        "audio",
+    ),
 )
 
 

@@ -55,6 +55,22 @@ Chunk = Annotated[int | None, typer.Option(help="Latents that share a noise leve
 NoOverlap = Annotated[
     bool, typer.Option("--no-overlap", help="Show no clean chunk before the window.", rich_help_panel=HOW)
 ]
+Reencode = Annotated[
+    bool | None,
+    typer.Option(
+        "--reencode/--keep-latents",
+        help="rn: a clip is shown the last frames of the one before, encoded anew (Open-Sora, unless asked otherwise), "
+        "or their latents.",
+        rich_help_panel=HOW,
+    ),
+]
+EditRatio = Annotated[
+    float,
+    typer.Option(
+        help="rn: from which noise on, 0 to 1, the copy that a clip is shown of the one before may change too.",
+        rich_help_panel=HOW,
+    ),
+]
 Guidance = Annotated[
     float | None, typer.Option(help="How strongly to follow the prompt; 1 is not at all more.", rich_help_panel=HOW)
 ]

@@ -1,0 +1,76 @@
+"""Clip after clip as Open-Sora extends a video: the end of a clip is decoded, and encoded anew for the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pavdm_cli.denoiser import Bound, Denoiser
+from pavdm_cli.errors import UsageError
+from pavdm_cli.models.families import Codec
+from pavdm_cli.request import Sampling
+from pavdm_cli.sampler import State
+from pavdm_cli.schedule import Schedule
+
+
+def reencodes(sampling: Sampling, schedule: Schedule) -> bool:
+    """Whether the latents before a clip are encoded anew from its predecessor's last frames."""
+    chained = sampling.method == "rn" and schedule.overlap > 0
+    return chained and _wanted(sampling) and _whole(sampling, schedule)
+
+
+def check_chaining(sampling: Sampling, schedule: Schedule) -> list[str]:
+    """Refuse what does not go with the method; a note where latents stay as they are. Raises: UsageError."""
+    edit, group = sampling.edit_ratio, sampling.spec.group[0]
+    if not 0 <= edit < 1:
+        raise UsageError(f"--edit-ratio must be 0 to below 1, got {edit:g}", "0 keeps what is shown as it is")
+    for name, given in (("--edit-ratio", edit > 0), ("--reencode", bool(sampling.reencode))):
+        if given and sampling.method != "rn":
+            raise UsageError(
+                f"{name} is for clip after clip, not {sampling.method}", "leave it out, or use --method rn"
+            )
+    if sampling.method != "rn" or not schedule.overlap or _whole(sampling, schedule):
+        return []
+    reason = f"{sampling.spec.name} encodes {group} latents together: --window and --chunk must be multiples of {group}"
+    if sampling.reencode:
+        raise UsageError(f"--reencode: {reason}", f"try --window {-(-schedule.chunk // group) * group}")
+    return [f"latents stay as they are from clip to clip; {reason} to encode frames anew"] * _wanted(sampling)
+
+
+def about(sampling: Sampling, schedule: Schedule) -> dict[str, Any]:
+    """What is stored in the video."""
+    if sampling.method != "rn":
+        return {}
+    return {"reencode": reencodes(sampling, schedule), "edit-ratio": sampling.edit_ratio}
+
+
+def encoded_anew(codec: Codec) -> Callable[[Tensor], Tensor]:
+    """Whole groups of latents (B, T, C, h, w) as their frames, decoded, become again; the mean of every posterior."""
+
+    @torch.no_grad()
+    def again(latents: Tensor) -> Tensor:
+        return codec.encode(codec.decode(latents)).to(latents) if latents.shape[1] else latents
+
+    return again
+
+
+def reencoded(denoiser: Denoiser, again: Callable[[Tensor], Tensor], start: State | None = None) -> Denoiser:
+    """The overlap is shown as `again` makes it; one that was given, of a clip that was encoded just now, as it is."""
+    given = start.overlap if start and start.chunks.start <= 0 else None
+
+    def remember(overlap: Tensor, level: int) -> Any:
+        return denoiser.remember(overlap if overlap is given else again(overlap), level)
+
+    return Bound(remember, denoiser)
+
+
+def _wanted(sampling: Sampling) -> bool:
+    return sampling.spec.reencodes if sampling.reencode is None else sampling.reencode
+
+
+def _whole(sampling: Sampling, schedule: Schedule) -> bool:
+    group = sampling.spec.group[0]
+    return schedule.chunk % group == 0 and schedule.overlap % group == 0

@@ -1,0 +1,263 @@
+"""Clip after clip: what a clip is shown of the one before it, and that every frame comes out once."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import published
+import pytest
+import torch
+from exact import NOISE, Mixing, clean_latents, sigmas_of
+from torch import Tensor
+from typer.testing import CliRunner
+
+from pavdm_cli import chaining, pipeline
+from pavdm_cli.app import app
+from pavdm_cli.chaining import reencoded
+from pavdm_cli.denoiser import Bound, Denoiser
+from pavdm_cli.errors import UsageError
+from pavdm_cli.models import home
+from pavdm_cli.models.pixels import to_bytes
+from pavdm_cli.noise import add_noise
+from pavdm_cli.request import Request, Sampling
+from pavdm_cli.sampler import from_clip, sample, walk
+from pavdm_cli.schedule import rn
+
+PROMPT = "a red balloon drifts over green hills"
+CLIP, SHOWN = 34, 17  # frames of a clip of ten latents, and of the five that the next one is shown
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return published.write(tmp_path_factory.mktemp("published") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
+
+
+def job_of(folder: Path | str, frames: int = 2 * CLIP, **given: object) -> pipeline.Job:
+    """Two steps a clip of ten latents."""
+    sampling = {"model": str(folder), "method": "rn", "steps": 2, "window": 10, "chunk": 5, "seed": 1, "device": "cpu"}
+    return pipeline.plan(Request(PROMPT, frames=frames, size=(64, 72), sampling=Sampling(**sampling | given)))
+
+
+@dataclass
+class Watched:
+    """A codec that notes what it is given to encode, and what it gives."""
+
+    real: Any
+    encoded: list[Tensor] = field(default_factory=list)
+    given: list[Tensor] = field(default_factory=list)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        self.encoded.append(frames)
+        self.given.append(self.real.encode(frames))
+        return self.given[-1]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        out: Tensor = self.real.decode(latents)
+        return out
+
+
+@dataclass
+class Run:
+    """A video, with all that its model was shown."""
+
+    job: pipeline.Job
+    codec: Watched
+    video: np.ndarray
+    shown: list[tuple[Tensor, int]]  # the overlap and its level, as often as it was remembered
+
+
+def watch(job: pipeline.Job, monkeypatch: pytest.MonkeyPatch, clip: Tensor | None = None) -> Run:
+    """Make the job's video, after a clip."""
+    model = pipeline.open_model(job)
+    codec, shown, bind = Watched(model.codec), list[tuple[Tensor, int]](), type(model).bind
+
+    def watching(self: Any, *given: Any) -> Denoiser:
+        real = bind(self, *given)
+
+        def remember(overlap: Tensor, level: int) -> Any:
+            shown.append((overlap, level))
+            return real.remember(overlap, level)
+
+        return Bound(remember, real)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model), "bind", watching)
+        model = replace(model, codec=codec)
+        start = None if clip is None else pipeline.start_from(job, model, clip, noised=False)
+        video = np.concatenate(list(pipeline.frames(job, model, start)))
+    return Run(job, codec, video, shown)
+
+
+def check(run: Run) -> None:
+    """Every clip but the first is shown five latents: the last 17 frames that came out before it, encoded anew."""
+    whole = run.job.chunks - 1
+    assert len(run.video) == run.job.frames
+    assert len(run.codec.encoded) == len(run.shown) == whole
+    for number, (frames, latents, (overlap, level)) in enumerate(
+        zip(run.codec.encoded, run.codec.given, run.shown, strict=True), 1
+    ):
+        assert frames.shape[1] == SHOWN
+        assert np.array_equal(to_bytes(frames[0]), run.video[CLIP * number - SHOWN : CLIP * number])
+        assert overlap.shape[1] == 5
+        assert torch.equal(overlap, latents)
+        assert level == 0
+
+
+@pytest.mark.parametrize("frames", [1, CLIP, CLIP + 1, 80])
+def test_open_sora_goes_from_clip_to_clip_by_its_last_frames_encoded_anew(frames, folder, monkeypatch):
+    check(watch(job_of(folder, frames), monkeypatch))
+
+
+def first_group(codec: Any) -> Callable[[Tensor], Tensor]:
+    return lambda latents: codec.encode(codec.decode(latents).roll(1, dims=1))
+
+
+def not_at_all(codec: Any) -> Callable[[Tensor], Tensor]:
+    return lambda latents: latents
+
+
+def once_more(codec: Any) -> Callable[[Tensor], Tensor]:
+    again = real_again(codec)
+    return lambda latents: again(again(latents))
+
+
+def half(codec: Any) -> Callable[[Tensor], Tensor]:
+    return lambda latents: codec.encode(codec.decode(latents)[:, -9:])
+
+
+real_again = chaining.encoded_anew
+
+
+@pytest.mark.parametrize("bug", [first_group, not_at_all, once_more, half])
+def test_frames_encoded_otherwise_are_caught(bug, folder, monkeypatch):
+    monkeypatch.setattr(pipeline, "encoded_anew", bug)
+    with pytest.raises((AssertionError, RuntimeError)):
+        check(watch(job_of(folder), monkeypatch))
+
+
+def test_a_memory_that_outlives_its_clip_is_caught(folder, monkeypatch):
+    def stale(denoiser: Denoiser, again: Any, start: Any = None) -> Denoiser:
+        kept: list[Any] = []
+        return reencoded(denoiser, lambda latents: kept[0] if kept else kept.append(again(latents)) or kept[0], start)
+
+    monkeypatch.setattr(pipeline, "reencoded", stale)
+    with pytest.raises(AssertionError):
+        check(watch(job_of(folder, 3 * CLIP), monkeypatch))
+
+
+def test_a_given_clip_is_encoded_once_and_shown_as_it_was(folder, monkeypatch):
+    clip = torch.rand(SHOWN, 3, 64, 72, generator=torch.Generator().manual_seed(2))
+    run = watch(job_of(folder), monkeypatch, clip)
+    assert torch.equal(run.codec.encoded[0][0], clip)
+    assert [frames.shape[1] for frames in run.codec.encoded] == [SHOWN, SHOWN]
+    assert all(torch.equal(made, shown) for made, (shown, _) in zip(run.codec.given, run.shown, strict=True))
+
+
+def test_the_seed_alone_decides_and_a_longer_video_begins_like_a_shorter_one(folder):
+    model = pipeline.open_model(job_of(folder))
+
+    def made(**given: Any) -> Tensor:
+        return torch.stack(list(pipeline.latents(job_of(folder, **{"window": 5} | given), model)))
+
+    one = made(frames=34)
+    assert torch.equal(one, made(frames=34))
+    assert torch.equal(one, made(frames=51)[:2])
+    assert not torch.equal(one[0], made(frames=17, seed=2)[0])
+    kept, edited = made(frames=34, reencode=False), made(frames=34, edit_ratio=0.6)
+    assert torch.equal(one[0], kept[0])
+    assert not torch.allclose(one[1], kept[1], atol=1e-3)
+    assert torch.equal(one[0], edited[0])
+    assert not torch.allclose(one[1], edited[1], atol=1e-3)
+    assert torch.equal(edited, made(frames=51, edit_ratio=0.6)[:2])
+
+
+def anew(latents: Tensor) -> Tensor:
+    """Stands for decoding and encoding: not the same latents, and applied twice not the same either."""
+    return torch.tanh(latents) + 0.5
+
+
+@pytest.mark.parametrize("given", [0, 2])
+def test_going_on_from_any_saved_state_encodes_the_same_frames(given):
+    schedule = rn(4, 5, 2)
+    sigmas = sigmas_of(schedule)
+    start = from_clip(schedule, clean_latents(range(-given, 0)), sigmas) if given else None
+
+    def run(state: Any) -> list[Tensor]:
+        return list(sample(schedule, reencoded(Mixing(), anew, state), NOISE, sigmas, chunks=4, start=state))
+
+    whole = run(start)
+    for state in walk(schedule, reencoded(Mixing(), anew, start), NOISE, sigmas, chunks=4, start=start):
+        assert all(torch.equal(a, b) for a, b in zip(run(state)[::-1], whole[::-1], strict=False))
+
+
+def test_under_rw_open_sora_is_shown_latents_noised_anew_at_every_step(folder, monkeypatch):
+    run = watch(job_of(folder, method="rw"), monkeypatch)
+    assert run.codec.encoded == []
+    assert [level for _, level in run.shown] == [2, 1]
+    assert len(run.video) == run.job.frames
+    model = pipeline.open_model(run.job)
+    before = next(pipeline.latents(run.job, model))[:, -5:]
+    sigmas, noise = pipeline.sigmas_of(run.job), pipeline.seeded_noise(1, model.noise_shape())
+    for now, (overlap, level) in enumerate(run.shown, 2):
+        fresh = torch.stack([noise(index, now) for index in range(5, 10)], dim=1)
+        torch.testing.assert_close(overlap, add_noise(before, fresh, sigmas[level]))
+    longer = replace(run.job, frames=3 * CLIP)
+    assert np.array_equal(np.concatenate(list(pipeline.frames(longer, model)))[: 2 * CLIP], run.video)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"method": "pa", "edit_ratio": 0.3}, "--edit-ratio is for clip after clip, not pa"),
+        ({"method": "rw", "reencode": True}, "--reencode is for clip after clip, not rw"),
+        ({"edit_ratio": 1.0}, "0 to below 1"),
+        ({"edit_ratio": float("nan")}, "0 to below 1"),
+        ({"reencode": True, "window": 12}, "encodes 5 latents together"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(given, says, folder):
+    with pytest.raises(UsageError, match=says):
+        job_of(folder, **given)
+
+
+def test_latents_that_are_no_whole_groups_stay_as_they_are_and_a_note_says_so(folder, monkeypatch):
+    job = job_of(folder, window=12)
+    assert any("latents stay as they are" in note for note in job.notes)
+    assert watch(job, monkeypatch).codec.encoded == []
+    assert not any("latents stay" in note for note in job_of(folder).notes + job_of(folder, reencode=False).notes)
+
+
+def pictures(path: Path) -> np.ndarray:
+    with av.open(str(path)) as file:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+
+
+def test_the_command_line_chains_clips_and_info_gives_the_command_again(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("--size", "72x64", "--method", "rn", "--steps", "2", "--window", "5", "--seed", "1", "--frames", "20")
+    more = ("--edit-ratio", "0.5", "--threads", "1", "--json", "-o", "v.mp4")
+    run = CliRunner()
+    done = run.invoke(app, ["generate", PROMPT, "--model", str(folder), *words, *more])
+    assert done.exit_code == 0, done.output
+    recipe = json.loads(done.stdout)["recipe"]
+    assert (recipe["reencode"], recipe["edit-ratio"]) == (True, 0.5)
+    command = shlex.split(run.invoke(app, ["info", "v.mp4"]).stdout.strip().splitlines()[-1])
+    assert any(pair == ("--edit-ratio", "0.5") for pair in pairwise(command))
+    assert "--reencode" in command
+    assert run.invoke(app, [*command[1:], "-o", "again.mp4"]).exit_code == 0
+    again, before = pictures(tmp_path / "again.mp4").astype(int), pictures(tmp_path / "v.mp4")
+    assert again.shape == before.shape
+    assert np.abs(again - before).mean() < 1  # an encoder may decide a block otherwise

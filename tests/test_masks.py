@@ -1,0 +1,63 @@
+"""Clips under masks: what is given is shown clean until the clip has come down to its mask."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from exact import NOISE, Mixing, clean_latents, joined, sigmas_of
+from torch import Tensor
+
+from pavdm_cli.chaining import reencoded
+from pavdm_cli.masks import Condition, clips
+from pavdm_cli.noise import add_noise
+from pavdm_cli.sampler import from_clip, sample
+from pavdm_cli.schedule import rn
+
+
+def anew(latents: Tensor) -> Tensor:
+    """Stands for decoding and encoding: not the same latents, and applied twice not the same either."""
+    return torch.tanh(latents) + 0.5
+
+
+class Together(Mixing):
+    """As `Mixing`, with a memory that is the overlap itself, put before the window: so that both ways must agree."""
+
+    def remember(self, overlap: Tensor, level: int, /) -> Tensor:
+        return overlap
+
+    def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
+        before = window[:, :0] if memory is None else memory
+        rows = torch.cat([levels.new_zeros(before.shape[1]), levels])
+        return super().__call__(torch.cat([before, window], dim=1), rows, None)[:, before.shape[1] :]
+
+
+@pytest.mark.parametrize("given", [0, 2])
+def test_an_edit_ratio_of_none_is_clip_after_clip_as_ever(given):
+    schedule = rn(4, 5, 2)
+    sigmas = sigmas_of(schedule)
+    start = from_clip(schedule, clean_latents(range(-given, 0)), sigmas) if given else None
+    plain = sample(schedule, reencoded(Together(), anew, start), NOISE, sigmas, chunks=3, start=start)
+    masked = clips(schedule, Together(), NOISE, sigmas, chunks=3, start=start, condition=Condition(0.0, anew))
+    torch.testing.assert_close(joined(list(masked)), joined(list(plain)), rtol=0, atol=1e-12)
+
+
+def test_an_edit_ratio_noises_what_is_shown_once_from_that_level_on():
+    schedule, edit = rn(6, 4, 2), 0.7
+    sigmas, seen = sigmas_of(schedule), list[tuple[Tensor, list[int]]]()
+
+    class Seeing(Mixing):
+        def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
+            assert memory is None
+            seen.append((window, levels.tolist()))
+            return super().__call__(window, levels, None)
+
+    made = list(clips(schedule, Seeing(), NOISE, sigmas, chunks=2, condition=Condition(edit, anew)))
+    shown, second = anew(made[0][:, -2:]), seen[schedule.steps :]
+    first = next(now for now in range(6) if float(sigmas[6 - now]) <= edit)
+    for now, (window, levels) in enumerate(second):
+        active = now >= first
+        assert levels == [6 - now if active else 0] * 2 + [6 - now] * 4
+        assert torch.equal(window[:, :2], shown) != active
+    fresh = torch.stack([NOISE(index, 6 + first) for index in (2, 3)], dim=1).double()
+    torch.testing.assert_close(second[first][0][:, :2], add_noise(shown, fresh, sigmas[6 - first]))
+    assert [chunk.shape[1] for chunk in made] == [4, 4]
