@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question the work asks between chunks; a second one stops at once."""
+"""Ctrl-C and SIGTERM as a question the work asks between chunks; a second one may stop at once."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from types import FrameType
 
 
 @contextmanager
-def stop_requested() -> Iterator[Callable[[], bool]]:
-    """Inside the block the first signal is only noted; the returned call says whether one came."""
+def stop_requested(hasty: bool = True) -> Iterator[Callable[[], bool]]:
+    """Inside the block the first signal is only noted; the returned call says whether one came.
+
+    hasty: a second one stops at once. Under torchrun a Ctrl-C comes twice, from the terminal and from torchrun.
+    """
     noted: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if noted:
+        if noted and hasty:
             raise KeyboardInterrupt
         noted.append(number)
 

@@ -60,6 +60,14 @@ def test_a_batch_is_a_function_of_the_step_alone(method):
     assert not torch.equal(first.noise[:, :1], draw(method, 8)[0].noise[:, :1])
 
 
+def test_batches_are_those_that_pocket_was_trained_on():
+    batch, captions, dropped = draw("pa", 8)
+    assert captions[0] == "above sand dunes at dusk, a bright blue ball, the camera moves left"
+    assert captions[3] == "on calm water on a sunny day, a bright green sailboat, the camera moves right"
+    assert dropped.tolist() == [False, True, False, False]
+    assert batch.latents[:, 0, 0, 0, 0].tolist() == [101, 903, 800, 1003]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_latents_are_runs_of_one_clip_from_anywhere_in_it_beside_its_caption(method):
     starts = set()

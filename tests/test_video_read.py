@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from clips import Recipe, corners, greys, make
 
-from pavdm_cli.video import frames, open_video, tail
+from pavdm_cli.video import excerpt, frames, open_video, tail
 
 KINDS = {
     "h264.mp4": Recipe(audio="aac"),
@@ -160,3 +160,12 @@ def test_memory_does_not_grow_with_the_length_of_the_input(tmp_path: Path) -> No
         command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
         peaks.append(int(subprocess.run(command, capture_output=True, check=True).stdout))
     assert peaks[1] < 1.1 * peaks[0]  # 200 frames of 640x360 more would be 138 MB
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_an_excerpt_shows_what_the_screen_showed_from_a_time_on(tmp_path: Path, suffix: str) -> None:
+    video = open_video(make(tmp_path / f"clip{suffix}", greys(24, 64, 64), Recipe()))
+    for first in (0, 7, 19):
+        seen = excerpt(video, video.start + Fraction(first, 10), Fraction(5), 2, (32, 48))
+        assert seen.shape == (2, 32, 48, 3)
+        assert [number(frame) for frame in seen] == [first, first + 2]

@@ -1,110 +1,221 @@
-"""`pavdm train`: make the embedded model's weights."""
+"""`pavdm train`: make the embedded model's weights, or fine-tune Open-Sora on one's own videos."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from pavdm_cli.commands import train_options as options
 from pavdm_cli.commands.run import INTERRUPTED
-from pavdm_cli.errors import OutputError
+from pavdm_cli.errors import OutputError, UsageError
+from pavdm_cli.request import Reading, parse_size
+from pavdm_cli.specs import POCKET, ModelSpec, find
 from pavdm_cli.stop import stop_requested
 
 if TYPE_CHECKING:
     from pavdm_cli.train.loop import Report, Task
     from pavdm_cli.train.runs import Settings
+    from pavdm_cli.train.spread import Processes
+    from pavdm_cli.train.tune_runs import Talk
 
-app = typer.Typer(no_args_is_help=True, help="Train the embedded model on its painted world.")
-
-Folder = Annotated[Path, typer.Option(help="Checkpoints, log, sheets and weights; a run goes on from what is there.")]
-StepCount = Annotated[int, typer.Option(min=1, help="Steps in all; the rate falls to zero over the last third.")]
-Rate = Annotated[float, typer.Option(min=0, help="Learning rate.")]
-Batch = Annotated[int, typer.Option(min=1, help="Pairs of frames (codec) or windows (denoiser) a step.")]
-Detail = Annotated[float, typer.Option(min=0, max=1, help="How rich the painted world is: 0.3 suits a CPU.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch likes.")]
-SheetMinutes = Annotated[float, typer.Option(min=0, help="Minutes between contact sheets.")]
+app = typer.Typer(
+    no_args_is_help=True, help="Train the embedded model on its painted world, or fine-tune Open-Sora on your videos."
+)
 
 
 @app.command()
 def codec(
-    folder: Folder = Path("runs/codec"),
-    steps: StepCount = 4000,
-    rate: Rate = 0.0015,
-    batch: Batch = 16,
-    detail: Detail = 0.3,
-    init: Annotated[Path | None, typer.Option(help="Weights to start from: a codec.safetensors.")] = None,
-    keep_latents: Annotated[
-        bool, typer.Option("--keep-latents", help="Train the decoder alone: denoisers made for --init still fit.")
-    ] = False,
-    device: Device = "auto",
-    threads: Threads = 0,
-    sheet_minutes: SheetMinutes = 10.0,
+    folder: options.Folder = Path("runs/codec"),
+    steps: options.StepCount = 4000,
+    rate: options.Rate = 0.0015,
+    batch: options.Batch = 16,
+    detail: options.Detail = 0.3,
+    init: options.CodecInit = None,
+    keep_latents: options.KeepLatents = False,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    sheet_minutes: options.SheetMinutes = 10.0,
 ) -> None:
     """Train the codec on pairs of frames; prints the path of codec.safetensors."""
     from pavdm_cli.train import runs
 
     settings = runs.Settings(folder, steps, rate, batch, detail, init, device, threads, sheet_minutes)
-    _run(lambda: runs.codec_task(settings, keep_latents), settings)
+    _paint(settings, lambda: runs.codec_task(settings, keep_latents))
 
 
 @app.command()
 def denoiser(
-    folder: Folder = Path("runs/denoiser"),
-    codec: Annotated[Path | None, typer.Option(help="The codec to train over; the embedded one unless given.")] = None,
-    method: Annotated[str, typer.Option(help="base: one level for all. pa: progressive. rw: with noise.")] = "pa",
-    clips: Annotated[int, typer.Option(min=1, help="Clips to render and keep as latents.")] = 2400,
-    steps: StepCount = 4000,
-    rate: Rate = 0.0015,
-    batch: Batch = 16,
-    detail: Detail = 0.3,
-    init: Annotated[Path | None, typer.Option(help="Weights to start from: a denoiser.safetensors.")] = None,
-    device: Device = "auto",
-    threads: Threads = 0,
-    sheet_minutes: SheetMinutes = 20.0,
+    folder: options.Folder = Path("runs/denoiser"),
+    init: options.Init = None,
+    method: options.Method = "pa",
+    steps: options.StepCount = 4000,
+    rate: options.OwnRate = None,
+    batch: options.OwnBatch = None,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    codec: options.Codec = None,
+    clips: options.Clips = 2400,
+    detail: options.WorldDetail = 0.3,
+    sheet_minutes: options.Sheets = 20.0,
+    data: options.Data = None,
+    size: options.Size = None,
+    fps: options.Fps = None,
+    window: options.Window = None,
+    chunk: options.Chunk = None,
+    precision: options.Precision = "bf16",
+    checkpointing: options.Checkpointing = True,
+    accumulate: options.Accumulate = 1,
+    warmup: options.Warmup = 1000,
+    every: options.Every = 250,
+    held_out: options.HeldOut = None,
+    aesthetic_score: options.Score = 6.5,
 ) -> None:
-    """Train the text encoder and the transformer; prints the path of denoiser.safetensors.
+    """Train a transformer for progressive levels (paper section 3.5); prints where its weights are.
 
-    First --method base, as Open-Sora was; then --method pa with --init (paper section 3.5).
+    Pocket, from nothing: first --method base, as Open-Sora was; then --method pa with --init.
+
+    Open-Sora, on videos of yours, which are encoded once:
+    pavdm train denoiser --init opensora-v1.2 --data VIDEOS --folder runs/mine, then
+    pavdm generate PROMPT --model runs/mine/model.
+
+    On 8 GPUs: torchrun --nproc-per-node 8 -m pavdm_cli train denoiser ... gives the same losses; each GPU holds
+    a part of the weights and of every batch. A run goes on from its checkpoint, with another number of GPUs too.
     """
-    from pavdm_cli import ui
     from pavdm_cli.train import runs
 
-    settings = runs.Settings(folder, steps, rate, batch, detail, init, device, threads, sheet_minutes)
-    _run(lambda: runs.denoiser_task(settings, method, codec, clips, ui.progress), settings)
+    spec = _published(init, data)
+    own_rate, own_batch = (0.0001, 2) if spec else (0.0015, 16)
+    paced = (folder, steps, own_rate if rate is None else rate, batch or own_batch)
+    settings = runs.Settings(*paced, detail, _file(init), device, threads, sheet_minutes)
+    if spec is None or data is None:
+        _paint(settings, lambda: runs.denoiser_task(settings, method, codec, clips, _bars()))
+        return
+    wide = (parse_size(size) if size else None, fps, window, chunk)
+    often = (accumulate, warmup, every, held_out)
+    _tune(settings, (data, *wide, precision, checkpointing, *often, Reading(aesthetic_score or None)), spec, method)
 
 
-def _run(task: Callable[[], Task], settings: Settings) -> None:
-    from pavdm_cli import ui
+def _published(init: str | None, data: Path | None) -> ModelSpec | None:
+    """The model to fine-tune on videos, or None where pocket is trained. Raises: ModelError, UsageError."""
+    named = data is not None or init == "opensora-v1.2" or (init is not None and Path(init).is_dir())
+    spec = find(init or POCKET.name) if named else POCKET
+    if spec.family == POCKET.family:
+        if data is None:
+            return None
+        raise UsageError(
+            "pocket paints its own clips, --data is for Open-Sora", "give --init opensora-v1.2, or a folder"
+        )
+    if data is None:
+        raise UsageError(f"{spec.name} is trained on your videos, and there are none", "give --data FOLDER")
+    return spec
+
+
+def _paint(settings: Settings, make: Callable[[], Task]) -> None:
+    """Train pocket, in one process."""
     from pavdm_cli.train import runs
 
-    ui.note(f"training in {settings.folder}; Ctrl-C keeps the step, the same command goes on")
+    if _place()[2] > 1:
+        raise UsageError(
+            "pocket trains in one process", "start `pavdm train` without torchrun, or with --init opensora-v1.2"
+        )
+
+    def run(among: Processes) -> Path:
+        task = make()
+        with _watched(settings, among) as report:
+            return runs.run(task, settings, report)
+
+    _run(settings, run)
+
+
+def _tune(settings: Settings, asked: tuple[Any, ...], spec: ModelSpec, method: str) -> None:
+    """Fine-tune on videos, in as many processes as torchrun started; asked: what a Tuning holds."""
+    from pavdm_cli.train import tune, tune_runs
+
+    wanted = tune_runs.Wanted(settings, tune.Tuning(*asked), spec, method)
+
+    def run(among: Processes) -> Path:
+        task = tune_runs.tune_task(wanted, _talk(among), among)
+        with _watched(settings, among) as report:
+            return tune_runs.tune(task, wanted, report)
+
+    _run(settings, run)
+
+
+def _file(init: str | None) -> Path | None:
+    """The weights of pocket that a name or a path stands for."""
+    return POCKET.denoiser if init == POCKET.name else Path(init) if init else None
+
+
+def _bars() -> Callable[[str, int], AbstractContextManager[Callable[[int], None]]]:
+    from pavdm_cli import ui
+
+    return ui.progress
+
+
+def _run(settings: Settings, run: Callable[[Processes], Path]) -> None:
+    """Run a training among its processes; the first one speaks, and prints where the weights are."""
+    from pavdm_cli import ui
+    from pavdm_cli.models.load import pick_device
+    from pavdm_cli.train import runs, spread
+
     runs.prepare(settings)
-    try:
-        made = task()
-        with stop_requested() as stopped, ui.training(settings.steps) as report:
-            path = runs.run(made, settings, _until(stopped, report))
-    except KeyboardInterrupt:
-        ui.note(f"interrupted: {_kept(settings.folder)}")
-        raise typer.Exit(INTERRUPTED) from None
-    except OSError as error:
-        raise OutputError(
-            f"cannot write in {settings.folder}: {error}", "free some space, or move the folder"
-        ) from error
-    print(path)
+    with spread.joined(_place(), pick_device(settings.device)) as among:
+        say = ui.note if among.first else _nothing
+        say(f"training in {settings.folder}; Ctrl-C keeps the step, the same command goes on")
+        try:
+            path = run(among)
+        except KeyboardInterrupt:
+            say(f"interrupted: {_kept(settings.folder)}")
+            raise typer.Exit(INTERRUPTED) from None
+        except OSError as error:
+            raise OutputError(
+                f"cannot write in {settings.folder}: {error}", "free some space, or move the folder"
+            ) from error
+        if among.first:
+            print(path)
 
 
-def _until(stopped: Callable[[], bool], report: Report) -> Report:
-    """The same report, that stops training after the step in which a signal came."""
+def _place() -> tuple[int, int, int]:
+    """What torchrun says of this process: its rank, its rank on this machine, how many there are."""
+    rank, local, count = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
+    return int(rank or 0), int(local or 0), int(count or 1)
 
-    def reporting(step: int, figures: dict[str, float]) -> None:
-        report(step, figures)
-        if stopped():
-            raise KeyboardInterrupt
 
-    return reporting
+def _talk(among: Processes) -> Talk:
+    from pavdm_cli import ui
+    from pavdm_cli.train.tune_runs import Talk
+
+    return Talk(ui.progress, ui.warn) if among.first else Talk(_no_progress, _nothing)
+
+
+def _nothing(*given: object) -> None:
+    pass
+
+
+@contextmanager
+def _no_progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    yield _nothing
+
+
+@contextmanager
+def _watched(settings: Settings, among: Processes) -> Iterator[Report]:
+    """A report with a bar, that stops training after the step in which a signal came to any process."""
+    from pavdm_cli import ui
+
+    with stop_requested(hasty=among.count == 1) as stopped, ui.training(settings.steps) as show:
+
+        def report(step: int, figures: dict[str, float]) -> None:
+            if among.first:
+                show(step, figures)
+            if among.any(stopped()):
+                raise KeyboardInterrupt
+
+        yield report
 
 
 def _kept(folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,16 +71,29 @@ class T5Text:
                 path.unlink()  # the next run reads the prompt again
         return vectors
 
-    def _encode(self, text: str) -> Tensor:
-        ids = token_ids(self.folder, text)
+    def opened(self) -> Callable[[str], Tensor]:
+        """A reader of many prompts: cleaned text to vectors (L, width). The weights stay for as long as it is kept.
+
+        Raises: ModelError, DeviceError.
+        """
         wanted = weight_bytes(self.folder, self.dtype, UNUSED)
         check_room("T5", wanted, self.device, "read the prompt elsewhere: --text-device cpu")
         with quiet():
             config = read_json(self.folder / "config.json")
             encoder = load_into(lambda: build(config), self.folder, self.device, self.dtype, UNUSED)
             encoder.tie_weights()  # the table that is stored once has two names
-            vectors: Tensor = encoder(torch.tensor([ids], device=self.device)).last_hidden_state
-        return vectors[0].cpu()
+
+        def read(text: str) -> Tensor:
+            ids = torch.tensor([token_ids(self.folder, text)], device=self.device)
+            with quiet():
+                vectors: Tensor = encoder(ids).last_hidden_state
+            return vectors[0].cpu()
+
+        return read
+
+    def _encode(self, text: str) -> Tensor:
+        _tokenizer(self.folder / "spiece.model")  # what is missing is known before the weights are read
+        return self.opened()(text)
 
 
 def build(config: dict[str, Any]) -> Any:

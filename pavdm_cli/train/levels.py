@@ -25,7 +25,8 @@ class Diagonal:
 
     def __post_init__(self) -> None:
         if self.steps % self.chunks:
-            raise UsageError(f"training steps must be a multiple of the {self.chunks} chunks, got {self.steps}")
+            said = f"training steps must be a multiple of the {self.chunks} chunks, got {self.steps}"
+            raise UsageError(said, "choose another --window or --chunk")
 
     @property
     def stride(self) -> int:

@@ -15,10 +15,15 @@ from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError, PavdmError
 from pavdm_cli.models.store import in_place_of
+from pavdm_cli.train.optimise import Build, optimisers
+from pavdm_cli.train.spread import ALONE, Processes, gathered, placed
 
 
 class Task(Protocol):
-    """What is trained: a model, its loss at a step, and how to judge, show and keep it."""
+    """What is trained: a model, its loss at a step, and how to judge, show and keep it.
+
+    Several processes call all of it together, the sheet aside; the first alone writes.
+    """
 
     @property
     def name(self) -> str:
@@ -29,7 +34,7 @@ class Task(Protocol):
         """What is trained."""
 
     def loss(self, step: int) -> Tensor:
-        """The loss of one step: a function of the weights and the step alone."""
+        """The loss of one batch: a function of the weights and the batch's number alone, a step's where it is one."""
 
     def judge(self) -> dict[str, float]:
         """Held-out figures of the model as it is."""
@@ -53,6 +58,9 @@ class Plan:
     average: float = 0.999
     judge_every: float = 120.0  # seconds
     sheet_every: float = 600.0
+    every: int = 0  # steps between judgements, instead of seconds
+    accumulate: int = 1  # batches whose gradients make one step
+    build: Build = optimisers
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step."""
@@ -67,7 +75,9 @@ class State:
     task: Task
     optimisers: list[torch.optim.Optimizer]
     average: dict[str, Tensor]
+    among: Processes = ALONE
     step: int = 0
+    losses: list[float] = field(default_factory=list)  # since the last row of the log
     judged: float = field(default_factory=time.monotonic)
     shown: float = field(default_factory=time.monotonic)
 
@@ -76,57 +86,58 @@ Report = Callable[[int, dict[str, float]], None]
 ANOTHER = "give another --folder, or remove the checkpoint"
 
 
-def train(task: Task, plan: Plan, folder: Path, report: Report) -> Path:
+def train(task: Task, plan: Plan, folder: Path, report: Report, among: Processes = ALONE) -> Path:
     """Train from the folder's checkpoint, or the model as given, to the plan's end.
 
-    What stops the report, such as an interrupt, keeps the step. What cuts a step short may leave weights half-way, so
-    then the last checkpoint stands. Raises: ModelError, OutputError.
+    What stops the report, such as an interrupt, keeps the step; of several processes it has to stop all. What cuts a
+    step short may leave weights half-way, so then the last checkpoint stands. Raises: ModelError, OutputError.
     """
     checkpoint = folder / "checkpoint.pt"
-    state = begin(task, checkpoint)
+    state = begin(task, checkpoint, plan.build, among)
     while state.step < plan.steps:
         figures = advance(state, plan)
         try:
             report(state.step, figures)
             watch(state, plan, folder)
-        except BaseException:
-            save(state, checkpoint)
+        except BaseException as stop:
+            if among.count == 1 or isinstance(stop, KeyboardInterrupt):  # else the others are not here to save with
+                save(state, checkpoint)
             raise
     save(state, checkpoint)
     return finish(state, folder)
 
 
-def begin(task: Task, checkpoint: Path) -> State:
+def begin(task: Task, checkpoint: Path, build: Build = optimisers, among: Processes = ALONE) -> State:
     """A fresh state, or the one a checkpoint holds. Raises: ModelError."""
-    state = State(task, optimisers(task.model), _copy(task.model))
+    state = State(task, build(task.model), _copy(task.model), among)
     if checkpoint.exists():
         resume(state, checkpoint)
     return state
 
 
 def resume(state: State, checkpoint: Path) -> None:
-    """Take up the state that a checkpoint holds. Raises: ModelError."""
-    stored, name = _stored(checkpoint), state.task.name
+    """Take up the state that a checkpoint holds, whoever many processes wrote it. Raises: ModelError."""
+    stored, name = _stored(checkpoint, mapped=state.among.count > 1), state.task.name
     if stored.get("name", name) != name:
         raise ModelError(f"{checkpoint} is of a run of the {stored['name']}, not of the {name}", ANOTHER)
     try:
-        state.task.model.load_state_dict(stored["model"])
-        for optimiser, kept in zip(state.optimisers, stored["optimisers"], strict=True):
-            optimiser.load_state_dict(kept)
-        state.average = {name: stored["average"][name].to(value) for name, value in state.average.items()}
+        own, kept = state.task.model.state_dict(), stored["model"]
+        state.task.model.load_state_dict({name: placed(value, own.get(name, value)) for name, value in kept.items()})
+        for optimiser, moments in zip(state.optimisers, stored["optimisers"], strict=True):
+            optimiser.load_state_dict(_moments(moments, optimiser))
+        state.average = {name: placed(stored["average"][name].to(v), v) for name, v in state.average.items()}
         state.step = int(stored["step"])
-    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{checkpoint} holds another model", ANOTHER) from error
 
 
 def advance(state: State, plan: Plan) -> dict[str, float]:
     """One step of gradient descent. Raises: PavdmError where the numbers have left what a float holds."""
     state.task.model.train()
-    loss = state.task.loss(state.step)
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(state.task.model.parameters(), plan.clip)
+    loss = sum(_backward(state, plan, part) for part in range(plan.accumulate))
+    norm = gathered(nn.utils.clip_grad_norm_(state.task.model.parameters(), plan.clip), keep=True)
     if not norm.isfinite():
-        raise PavdmError(f"training broke at step {state.step}: the loss is {loss.item():g}", "try a lower --rate")
+        raise PavdmError(f"training broke at step {state.step}: the loss is {loss:g}", "try a lower --rate")
     for optimiser in state.optimisers:
         for group in optimiser.param_groups:
             group["lr"] = plan.rate_at(state.step)
@@ -134,20 +145,21 @@ def advance(state: State, plan: Plan) -> dict[str, float]:
         optimiser.zero_grad(set_to_none=True)
     state.step += 1
     _average(state, min(plan.average, (1 + state.step) / (10 + state.step)))
-    return {"loss": loss.item(), "gradient": norm.item()}
+    state.losses.append(state.among.mean(loss))
+    return {"loss": state.losses[-1], "gradient": norm.item()}
 
 
 def watch(state: State, plan: Plan, folder: Path) -> None:
     """Every so often: judge the averaged weights, keep a checkpoint and an export, paint a sheet."""
     now = time.monotonic()
-    if now - state.judged < plan.judge_every:
+    if state.step % plan.every if plan.every else now - state.judged < plan.judge_every:
         return
     state.judged = now
     save(state, folder / "checkpoint.pt")
     with averaged(state):
-        _note(folder, {"step": state.step, **state.task.judge()})
+        _judge(state, folder)
         state.task.export(folder)
-        if now - state.shown >= plan.sheet_every:
+        if now - state.shown >= plan.sheet_every and state.among.first:
             state.shown = now
             state.task.sheet(folder / f"sheet-{state.step:07d}.png")
 
@@ -155,8 +167,9 @@ def watch(state: State, plan: Plan, folder: Path) -> None:
 def finish(state: State, folder: Path) -> Path:
     """Judge, show and export the averaged weights once more."""
     with averaged(state):
-        _note(folder, {"step": state.step, **state.task.judge()})
-        state.task.sheet(folder / f"sheet-{state.step:07d}.png")
+        _judge(state, folder)
+        if state.among.first:
+            state.task.sheet(folder / f"sheet-{state.step:07d}.png")
         return state.task.export(folder)
 
 
@@ -173,34 +186,52 @@ def averaged(state: State) -> Iterator[None]:
         model.load_state_dict(own)
 
 
-def optimisers(model: nn.Module) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of transformer blocks, AdamW for all else."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for name, p in named if p.dim() == 2 and "blocks." in name and "table" not in name]
-    known = {id(p) for p in matrices}
-    rest = [p for _, p in named if id(p) not in known]
-    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=1e-4)]
-    if matrices:
-        found.append(torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
-    return found
-
-
 def save(state: State, path: Path) -> None:
-    """The whole state. Raises: OutputError."""
-    stored = {
+    """The whole state, in one file, written by the first process. Raises: OutputError."""
+    parts = {
         "name": state.task.name,
         "model": state.task.model.state_dict(),
         "average": state.average,
         "optimisers": [o.state_dict() for o in state.optimisers],
         "step": state.step,
     }
-    with in_place_of(path) as beside:
-        torch.save(stored, beside)
+    stored = gathered(parts, keep=state.among.first)
+    if state.among.first:
+        with in_place_of(path) as beside:
+            torch.save(stored, beside)
 
 
-def _stored(checkpoint: Path) -> dict[str, Any]:
+def _backward(state: State, plan: Plan, part: int) -> float:
+    """Adds the gradients of one batch of a step; returns its part of the step's loss."""
+    loss = state.task.loss(state.step * plan.accumulate + part) / plan.accumulate
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.item()
+
+
+def _judge(state: State, folder: Path) -> None:
+    """A row of the log: held-out figures, beside the mean loss since the row before."""
+    figures, seen = state.task.judge(), len(state.losses)
+    if state.among.first:
+        mean = {"loss": sum(state.losses) / seen} if seen else {}
+        _note(folder, {"step": state.step, **mean, **figures})
+    state.losses.clear()
+
+
+def _moments(kept: dict[str, Any], optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimiser's state, each of its tensors in parts where its weight is."""
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+
+    def split(value: Any, weight: Tensor) -> Any:
+        return placed(value, weight) if isinstance(value, Tensor) else value
+
+    rows = kept["state"].items()
+    return kept | {"state": {at: {name: split(v, weights[at]) for name, v in row.items()} for at, row in rows}}
+
+
+def _stored(checkpoint: Path, mapped: bool) -> dict[str, Any]:
+    """What a checkpoint holds; mapped, so that several processes do not each read all of it into memory."""
     try:
-        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # pickle, zip and tensors each fail in their own ways
         raise ModelError(f"{checkpoint} is damaged, or no checkpoint", ANOTHER) from error
     if not isinstance(stored, dict):

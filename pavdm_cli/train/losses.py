@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,17 @@ class Batch:
     counted: Tensor  # (B, T), 1 where the loss is taken
     clean: int = 0  # latents at the front that attend only to themselves over time
 
+    def rows(self, which: slice) -> Batch:
+        """Some of its samples."""
+        return self._each(lambda value: value[which])
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return self._each(lambda value: value.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(change(self.latents), change(self.noise), change(self.times), change(self.counted), self.clean)
+
 
 def noised(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:  # (B, T, C, H, W), same, (B, T)
     """Every latent mixed with its noise at its own timestep, 0 (clean) to 1000 (noise)."""
@@ -35,11 +47,20 @@ def velocity_loss(velocity: Tensor, batch: Batch) -> Tensor:  # -> (B,)
 
 
 def window_loss(
-    model: STDiT, text: Text, batch: Batch, fps: Tensor, size: tuple[float, float] | None = None
+    model: STDiT,
+    text: Text,
+    batch: Batch,
+    fps: Tensor,
+    size: tuple[float, float] | None = None,
+    rounded: torch.dtype | None = None,
 ) -> Tensor:  # -> (B,)
-    """The loss of each sample; fps () or (B,); size: height, width in pixels, for a model that was given them."""
+    """The loss of each sample; fps () or (B,); size: height, width in pixels, for a model that was given them.
+
+    rounded: the precision in which the model reads timesteps; the noise follows the exact ones.
+    """
     rows, count = batch.times.shape
-    table = model.table(batch.times.flatten(), fps.repeat_interleave(count) if fps.dim() else fps)
+    read = batch.times.flatten().to(rounded or batch.times.dtype)
+    table = model.table(read, fps.repeat_interleave(count) if fps.dim() else fps)
     index = torch.arange(rows * count, dtype=torch.int32, device=batch.times.device).view(rows, count)
     z = noised(batch.latents, batch.noise, batch.times)
     return velocity_loss(model(z, index, table, text, clean=batch.clean, size=size), batch)

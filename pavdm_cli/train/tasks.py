@@ -15,7 +15,7 @@ from pavdm_cli.models.pocket_codec import PocketCodec, quality
 from pavdm_cli.train import codec as codec_training
 from pavdm_cli.train.batches import Recipe, draw_batch
 from pavdm_cli.train.codec import Frames
-from pavdm_cli.train.losses import Batch, window_loss
+from pavdm_cli.train.losses import window_loss
 from pavdm_cli.train.paint import Picture, canvas, render
 from pavdm_cli.train.pool import Clips
 from pavdm_cli.train.preview import preview
@@ -107,15 +107,10 @@ class DenoiserTask:
         with torch.autocast(device.type, torch.bfloat16):
             text = self.model.read(prompts, dropped)
             fps = torch.tensor(clips.fps, device=device)
-            return window_loss(self.model.stdit, text, _to(batch, device), fps).mean()
+            return window_loss(self.model.stdit, text, batch.to(device), fps).mean()
 
 
 HELD_OUT_SEED = 3_000_000
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    latents, noise, times, counted = (x.to(device) for x in (batch.latents, batch.noise, batch.times, batch.counted))
-    return Batch(latents, noise, times, counted, batch.clean)
 
 
 def _device(model: torch.nn.Module) -> torch.device:

@@ -67,7 +67,18 @@ def tail(
     (height, width) they are scaled and cropped as `fit` does.
     """
     last = video.stamps[-1] * video.time_base
-    times = [last - Fraction(count - 1 - number) / rate for number in range(count)]
+    return _at(video, [last - Fraction(count - 1 - number) / rate for number in range(count)], size)
+
+
+def excerpt(
+    video: VideoInfo, since: Fraction, rate: Fraction, count: int, size: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:  # (count, H, W, 3)
+    """`count` frames at `rate` frames a second from `since` seconds of the file's own time on; as `tail`."""
+    return _at(video, [since + Fraction(number) / rate for number in range(count)], size)
+
+
+def _at(video: VideoInfo, times: list[Fraction], size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    """What the screen showed at rising times."""
     reader = FrameReader(video)
     kept = []
     for picture in _shown(_from(reader, times[0]), times):

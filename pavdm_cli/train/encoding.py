@@ -1,0 +1,202 @@
+"""Videos to clips of latents and captions to vectors, each made once and kept in a file of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pavdm_cli.errors import PavdmError
+from pavdm_cli.models.captions import clean
+from pavdm_cli.models.checkpoint import samples
+from pavdm_cli.models.families import Codec
+from pavdm_cli.models.pixels import from_bytes
+from pavdm_cli.models.store import in_place_of
+from pavdm_cli.train.footage import Captioned
+from pavdm_cli.video import VideoInfo, excerpt, open_video
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What every clip is cut to, and what encodes it: latents made in another form are others."""
+
+    size: tuple[int, int]  # pixels, height and width
+    fps: int
+    frames: int
+    latents: int
+    codec: str  # a mark of its weights and precision
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """What a video gives: as many clips, one after another; or why none."""
+
+    clips: int = 0
+    rate: float = 0.0  # frames a second of the file
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """The folder of what was made, and in which form."""
+
+    folder: Path
+    form: Form
+    text: str  # a mark of the text encoder's weights and precision
+    _names: dict[Path, str] = field(default_factory=dict, compare=False)
+
+    def surveyed(self, video: Path) -> Path:
+        """Where it is kept what a video gives."""
+        return self.folder / "videos" / f"{self._name(video)}.json"
+
+    def latents(self, video: Path, clip: int) -> Path:
+        """Where a clip's latents are kept."""
+        return self.folder / "latents" / f"{self._name(video)}-{clip:05d}.safetensors"
+
+    def vectors(self, wording: str) -> Path:
+        """Where a caption's vectors are kept."""
+        return self.folder / "captions" / f"{_hash(f'{self.text} {wording}'.encode())}.safetensors"
+
+    def _name(self, video: Path) -> str:
+        if video not in self._names:
+            form = json.dumps(asdict(self.form)).encode()
+            self._names[video] = _hash(form + str(video.stat().st_size).encode() + samples(video))
+        return self._names[video]
+
+
+def survey(cache: Cache, video: Path) -> Surveyed:
+    """What a video gives, found out once."""
+    path = cache.surveyed(video)
+    try:
+        return Surveyed(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        found = _survey(cache.form, video)
+    with in_place_of(_made(path)) as beside:
+        beside.write_text(json.dumps(asdict(found)))
+    return found
+
+
+def encode_clip(cache: Cache, codec: Codec, video: VideoInfo, clip: int, device: torch.device) -> None:
+    """Cut, fit, encode and keep one clip. Raises: InputError, OutputError."""
+    form = cache.form
+    since = video.start + Fraction(clip * form.frames, form.fps)
+    pixels = excerpt(video, since, Fraction(form.fps), form.frames, form.size)
+    latents = codec.encode(from_bytes(pixels)[None].to(device))[0]
+    _keep(cache.latents(video.path, clip), latents.half())
+
+
+def unlike(cache: Cache, videos: Sequence[Path]) -> list[Path]:
+    """One of each: two files of one content are encoded once."""
+    return list({cache.surveyed(video): video for video in videos}.values())
+
+
+def clips_of(cache: Cache, videos: Sequence[Path]) -> list[tuple[Path, int]]:
+    """Every clip that the videos give."""
+    return [(video, clip) for video in videos for clip in range(survey(cache, video).clips)]
+
+
+def missing_clips(cache: Cache, wanted: Sequence[tuple[Path, int]]) -> list[tuple[Path, int]]:
+    """Which clips are still to be encoded."""
+    return [(video, clip) for video, clip in wanted if not _there(cache.latents(video, clip))]
+
+
+def encode_clips(
+    cache: Cache, codec: Codec, wanted: Sequence[tuple[Path, int]], device: torch.device, advance: Advance
+) -> None:
+    """Encode clips, each kept as soon as it is made. Raises: InputError, OutputError."""
+    for path, clips in groupby(wanted, lambda clip: clip[0]):
+        video = open_video(path)
+        for _, clip in clips:
+            encode_clip(cache, codec, video, clip, device)
+            advance(1)
+
+
+def missing_captions(cache: Cache, wordings: Sequence[str]) -> list[str]:
+    """Which captions are still to be read."""
+    return [wording for wording in dict.fromkeys(wordings) if not _there(cache.vectors(wording))]
+
+
+def encode_captions(cache: Cache, read: Callable[[str], Tensor], wanted: Sequence[str], advance: Advance) -> None:
+    """Read captions, each kept as soon as it is read. Raises: OutputError."""
+    for wording in wanted:
+        _keep(cache.vectors(wording), read(clean(wording)))
+        advance(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """Clips and their captions, read from their files when they are shown."""
+
+    clips: tuple[tuple[Path, Path], ...]  # latents, vectors
+    length: int  # latents of a clip
+
+    def latents(self, runs: Sequence[tuple[int, slice]]) -> Tensor:  # (B, T, C, h, w)
+        """Runs of latents, float32. Raises: PavdmError."""
+        return torch.stack([_stored(self.clips[clip][0])[run] for clip, run in runs]).float()
+
+    def vectors(self, clips: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Captions as (B, L, width), and which of it is theirs (B, L). Raises: PavdmError."""
+        rows = [_stored(self.clips[clip][1]) for clip in clips]
+        y = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return y, torch.arange(y.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
+
+
+def footage(cache: Cache, videos: Sequence[Captioned], wording: Callable[[str], str]) -> Footage:
+    """All clips of some videos."""
+    pairs = [(video, clip) for video in videos for clip in range(survey(cache, video.path).clips)]
+    files = ((cache.latents(video.path, clip), cache.vectors(wording(video.caption))) for video, clip in pairs)
+    return Footage(tuple(files), cache.form.latents)
+
+
+def _survey(form: Form, path: Path) -> Surveyed:
+    try:
+        video = open_video(path)
+    except PavdmError as error:
+        return Surveyed(refused=f"unreadable: {error.message}")
+    clips = math.floor(video.duration * form.fps) // form.frames
+    short = f"shorter than {form.frames / form.fps:.1f} s: it has {float(video.duration):.1f} s"
+    return Surveyed(clips, float(video.rate), "" if clips else short)
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _made(path: Path) -> Path:
+    """The path, its folder there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _keep(path: Path, value: Tensor) -> None:
+    with in_place_of(_made(path)) as beside:
+        save_file({"value": value.contiguous().cpu()}, beside)
+
+
+def _there(path: Path) -> bool:
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
+
+
+def _stored(path: Path) -> Tensor:
+    try:
+        with safe_open(path, "pt") as file:
+            value: Tensor = file.get_tensor("value")
+            return value
+    except (OSError, SafetensorError) as error:
+        raise PavdmError(f"{path} is gone or damaged", "start again: it is made anew") from error

@@ -1,0 +1,101 @@
+"""A folder of videos: which have captions, from a table or beside them, and what is said of the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pavdm_cli.errors import InputError
+from pavdm_cli.train.footage import NAMED, Captioned, LeftOut, captioned, summary
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Files that are called videos, at two depths, beside what is none."""
+    for name in ("a.mp4", "B.MOV", "inner/c.webm", "inner/._d.mp4", ".hidden/e.mp4", "notes.md"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path
+
+
+def named(folder: Path, found: list[Captioned]) -> dict[str, str]:
+    return {video.path.relative_to(folder).as_posix(): video.caption for video in found}
+
+
+def test_captions_stand_beside_their_videos_and_hidden_files_are_none(folder):
+    (folder / "a.txt").write_text("\ufeffa red ball\n", encoding="utf-8")
+    (folder / "inner" / "c.txt").write_text("a boat", encoding="utf-8")
+    found, left_out = captioned(folder)
+    assert named(folder, found) == {"a.mp4": "a red ball", "inner/c.webm": "a boat"}
+    assert left_out == [LeftOut(folder / "B.MOV", "without a caption")]
+
+
+@pytest.mark.parametrize("head", ["path,text", "video,caption", " Path ,Text", "id,text,path"])
+@pytest.mark.parametrize("table", ["captions.csv", "Captions.CSV", "anything.csv"])
+def test_captions_stand_in_a_table_by_either_name(head, table, folder):
+    rows = {"a.mp4": '"a red ball, high up"', "inner/../B.MOV": "a kite", str(folder / "inner" / "c.webm"): "a boat"}
+    order = ("0,{text},{path}" if head.startswith("id") else "{path},{text}").format
+    lines = [order(path=path, text=text) for path, text in rows.items()]
+    (folder / table).write_text("\n".join([head, *lines]), encoding="utf-8-sig")
+    found, left_out = captioned(folder)
+    assert named(folder, found) == {"a.mp4": "a red ball, high up", "B.MOV": "a kite", "inner/c.webm": "a boat"}
+    assert left_out == []
+
+
+def test_a_row_goes_before_the_text_beside_and_an_empty_row_does_not(folder):
+    (folder / "captions.csv").write_text("path,text\na.mp4,from the table\ninner/c.webm,\nB.MOV\n")
+    (folder / "other.csv").write_text("nothing")
+    for name in ("a", "inner/c"):
+        (folder / f"{name}.txt").write_text("from beside")
+    found, left_out = captioned(folder)
+    assert named(folder, found) == {"a.mp4": "from the table", "inner/c.webm": "from beside"}
+    assert [one.path.name for one in left_out] == ["B.MOV"]
+
+
+def test_a_row_of_a_video_that_is_not_there_and_a_caption_of_nothing_are_named(folder):
+    (folder / "captions.csv").write_text("path,text\ngone.mp4,a ball\na.mp4,http://x.com\nB.MOV,a kite\n")
+    (folder / "inner" / "c.txt").write_bytes(b"\xff\xfe\xff")
+    found, left_out = captioned(folder)
+    assert named(folder, found) == {"B.MOV": "a kite"}
+    assert {one.path.name: one.reason for one in left_out} == {
+        "a.mp4": "with a caption of which nothing can be read",
+        "c.webm": "without a caption",
+        "gone.mp4": "not there",
+    }
+
+
+WRONG = {
+    "two tables": ({"x.csv": b"path,text", "y.csv": b"path,text"}, "has 2 tables: x.csv, y.csv"),
+    "no such column": ({"x.csv": b"path,words\na,b"}, "has no column text or caption, only: path, words"),
+    "nothing in it": ({"x.csv": b""}, "has no column path or video, only: nothing"),
+    "other bytes": ({"x.csv": b"path,text\na,\xff\xff"}, "not a table that can be read"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_table_that_cannot_be_read_is_one_clear_error(case, folder):
+    files, message = WRONG[case]
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        captioned(folder)
+    assert caught.value.hint
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("place", ["nowhere", "a.mp4"])
+def test_what_is_no_folder_is_one_clear_error(place, folder):
+    with pytest.raises(InputError, match="is no folder of videos"):
+        captioned(folder / place)
+
+
+def test_those_left_out_are_counted_by_reason_and_the_first_are_named():
+    left_out = [LeftOut(Path(f"{k}.mp4"), "without a caption" if k % 3 else f"unreadable: {k}") for k in range(14)]
+    lines = summary(left_out, 7)
+    assert lines[0] == "7 videos to train on, 14 left out: 9 without a caption, 5 unreadable"
+    assert lines[1] == "left out: 0.mp4 (unreadable: 0)"
+    assert len(lines) == NAMED + 2
+    assert lines[-1] == "and 4 more"
+    assert summary([], 3) == ["3 videos to train on, 0 left out"]

@@ -1,0 +1,208 @@
+"""`pavdm train denoiser --data`: from a folder of videos to a model that makes one, also under torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import clips
+import published
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pavdm_cli import app
+from pavdm_cli.models import home
+from pavdm_cli.train.tune import TuneTask
+
+STEPS = 4
+COMMON = ["--steps", str(STEPS), "--size", "64x64", "--window", "5", "--every", "2", "--precision", "fp32"]
+COMMON += ["--device", "cpu", "--threads", "1", "--held-out", "1", "--warmup", "2"]
+CAPTIONS = {
+    "a.mp4": "a red balloon drifts over green hills",
+    "inner/b.mkv": "a boat on calm water",
+    "c.mp4": "a street",
+}
+
+
+@dataclass
+class Studio:
+    """A folder with weights, videos, and a run that was not stopped."""
+
+    folder: Path
+    said: tuple[int, str, str]
+
+    def command(self, run: str, *more: str | Path) -> list[str]:
+        words = ["train", "denoiser", "--init", self.folder / "tiny", "--data", self.folder / "videos", "--folder"]
+        return [*map(str, [*words, self.folder / run]), *COMMON, *map(str, more)]
+
+    def log(self, run: str) -> list[dict[str, float]]:
+        return [json.loads(line) for line in (self.folder / run / "log.jsonl").read_text().splitlines()]
+
+
+def main(words: list[str], capture: pytest.CaptureFixture[str] | None = None) -> tuple[int, str, str]:
+    """`pavdm` in this process: exit code, stdout, stderr."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["pavdm", *words])
+        try:
+            code = app.main() or 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return code, *(capture.readouterr() if capture else ("", ""))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    folder = tmp_path_factory.mktemp("studio")
+    published.write(folder / "tiny")
+    (folder / "videos" / "inner").mkdir(parents=True)
+    for number, name in enumerate(CAPTIONS):
+        frames = clips.greys(9, 48, 64)[number:] * 3
+        clips.make(folder / "videos" / name, frames[:18], clips.Recipe(rate=Fraction(12)))
+    rows = "".join(f"{name},{caption}\n" for name, caption in CAPTIONS.items())
+    (folder / "videos" / "captions.csv").write_text(f"path,text\n{rows}gone.mp4,nothing\n")
+    (folder / "videos" / "broken.mp4").write_bytes(b"no video" * 9)
+    (folder / "videos" / "broken.txt").write_text("rain")
+    clips.make(folder / "videos" / "silent.mp4", clips.greys(2), clips.Recipe())
+    made = Studio(folder, (1, "", ""))
+    done = subprocess.run(
+        [sys.executable, "-m", "pavdm_cli", *made.command("straight")], capture_output=True, text=True
+    )
+    made.said = done.returncode, done.stdout, done.stderr
+    return made
+
+
+def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
+    """Equal weights; a bias of text keys has no gradient but rounding errors, which Adam makes steps of."""
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        if name.endswith("cross_attn.kv_linear.bias"):
+            value, other = value[len(value) // 2 :], right[name][len(value) // 2 :]
+        else:
+            other = right[name]
+        torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_a_folder_of_videos_makes_weights_and_what_is_left_out_is_said(studio):
+    code, out, err = studio.said
+    assert (code, out) == (0, f"{studio.folder / 'straight' / 'model'}\n"), err
+    lines = err.splitlines()
+    counts = "note: 3 videos to train on, 3 left out: 1 not there, 1 without a caption, 1 unreadable"
+    assert counts in lines
+    assert f"note: left out: {studio.folder / 'videos' / 'silent.mp4'} (without a caption)" in lines
+    assert "note: 3 of them have fewer than 24 frames/s: frames repeat; --fps asks for fewer" in lines
+    rows = studio.log("straight")
+    assert [row["step"] for row in rows] == [2, 4, 4]
+    assert all(row["held_out"] > 0 and row["loss"] > 0 for row in rows[:2])
+
+
+def test_what_was_trained_is_in_the_published_layout_and_makes_a_video(studio, tmp_path, capfd):
+    model = studio.folder / "straight" / "model"
+    before = load_file(studio.folder / "tiny" / "transformer" / "model.safetensors")
+    after = load_file(model / "transformer" / "model.safetensors")
+    assert {name: value.shape for name, value in after.items()} == {n: value.shape for n, value in before.items()}
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert {name for name in after if name not in changed} >= {"rope.freqs", "y_embedder.y_embedding"}
+    assert len(changed) > 0.9 * len(after) - 5
+    with safe_open(model / "transformer" / "model.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["about"])["method"] == "pa"
+    video = tmp_path / "v.mp4"
+    quick = ["--size", "64x64", "--steps", "2", "--window", "5", "--frames", "3", "--seed", "1", "--device", "cpu"]
+    code, out, err = main(["generate", "a boat", "--model", str(model), *quick, "-o", str(video)], capfd)
+    assert (code, out.strip()) == (0, str(video)), err
+
+
+def test_a_run_that_is_stopped_goes_on_in_two_processes_to_the_same_losses_and_weights(studio, monkeypatch, capfd):
+    shutil.copytree(studio.folder / "straight" / "cache", studio.folder / "halting" / "cache")
+    whole = TuneTask.loss
+
+    def struck(self: TuneTask, step: int) -> Tensor:
+        if step == 1:
+            signal.raise_signal(signal.SIGINT)
+        return whole(self, step)
+
+    monkeypatch.setattr(TuneTask, "loss", struck)
+    code, out, err = main(studio.command("halting"), capfd)
+    assert (code, out) == (130, ""), err
+    assert err.splitlines()[-1].startswith("interrupted: the same command goes on from")
+    assert "encoding" not in err
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "pavdm_cli", *studio.command("halting")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=100, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert (done.returncode, done.stdout) == (0, f"{studio.folder / 'halting' / 'model'}\n"), done.stderr
+    assert done.stderr.count("training in") == 1
+    assert "Warning" not in done.stderr
+    rows, halting = studio.log("straight"), studio.log("halting")
+    assert [row["step"] for row in halting] == [STEPS, STEPS]  # the step of the interrupt was kept, not judged
+    assert halting[0] == pytest.approx(rows[1], rel=1e-5)
+    stored = [torch.load(studio.folder / run / "checkpoint.pt") for run in ("straight", "halting")]
+    assert stored[0]["step"] == stored[1]["step"] == STEPS
+    same(stored[0]["model"], stored[1]["model"])
+    same(stored[0]["average"], stored[1]["average"])
+    moments = [one["optimisers"][0]["state"] for one in stored]
+    assert moments[0].keys() == moments[1].keys()
+    for index in moments[0]:
+        assert moments[0][index].keys() == moments[1][index].keys()
+        torch.testing.assert_close(moments[0][index]["exp_avg"], moments[1][index]["exp_avg"], rtol=1e-3, atol=1e-6)
+    same(
+        *(
+            load_file(studio.folder / run / "model" / "transformer" / "model.safetensors")
+            for run in ("straight", "halting")
+        )
+    )
+
+
+WRONG = {
+    "no videos to train on": (["--data", "{folder}/straight"], 3, "can be trained on: there is none"),
+    "a folder that is none": (["--data", "{folder}/nowhere"], 3, "is no folder of videos"),
+    "none that is long enough": (["--window", "50"], 3, "3 shorter than"),
+    "a size it cannot make": (["--size", "100x60"], 2, "multiples of 8"),
+    "another method": (["--method", "rn"], 2, "--method must be one of base, pa, rw, got 'rn'"),
+    "no weights": (["--init", "./nowhere"], 5, "no weights of"),
+    "a name of nothing": (["--init", "opensora"], 5, "no model is called 'opensora'"),
+    "pocket's weights": (["--init", "pocket"], 2, "--data is for Open-Sora"),
+    "all held out": (["--held-out", "3"], 2, "--held-out 3 leaves none of 3 videos"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_mistake_is_one_clear_error(case, studio, capfd):
+    given, wanted, message = WRONG[case]
+    code, out, err = main(studio.command("straight", *(word.format(folder=studio.folder) for word in given)), capfd)
+    assert (code, out) == (wanted, ""), err
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_open_sora_without_videos_and_pocket_in_several_processes_are_refused(studio, monkeypatch, capfd):
+    code, _, err = main(["train", "denoiser", "--init", str(studio.folder / "tiny")], capfd)
+    assert code == 2
+    assert "give --data FOLDER" in err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, err = main(["train", "codec"], capfd)
+    assert code == 2
+    assert "pocket trains in one process" in err
+
+
+def test_a_torch_that_knows_no_processes_and_a_device_without_are_one_clear_error(studio, monkeypatch, capfd):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    code, _, err = main(studio.command("straight"), capfd)
+    assert code == 6
+    assert "this build of torch cannot train in several processes" in err
