@@ -22,6 +22,7 @@ from pavdm_cli.chaining import about, check_chaining, encoded_anew, reencoded, r
 from pavdm_cli.errors import UsageError
 from pavdm_cli.graphs import Graphs, check_graphs, pick_graphs
 from pavdm_cli.masks import Condition, clips
+from pavdm_cli.models.compiled import NOTE, check_compile
 from pavdm_cli.models.families import memory_plan
 from pavdm_cli.models.load import Loaded, check_prompt, load, pick_device, with_attention, wording
 from pavdm_cli.models.pixels import to_bytes
@@ -94,6 +95,7 @@ def plan(request: Request) -> Job:
     schedule = METHODS[settings.method](settings.steps, settings.window, settings.chunk, settings.overlap)
     notes += [schedule.note] if schedule.note else []
     notes += check_chaining(request.sampling, schedule)
+    notes += [NOTE] if request.sampling.engine.compile else []
     if settings.overlap_kv == "reuse" and not spec.causal:
         notes.append(
             f"{spec.name} was trained with clean frames that see noisy ones: --overlap-kv reuse is an approximation, "
@@ -134,6 +136,7 @@ def open_model(job: Job) -> Loaded:
     """The job's model on its device, under its number of threads. Raises: DeviceError, ModelError."""
     device = pick_device(job.sampling.device)
     check_graphs(job.sampling.engine.cuda_graphs, device)
+    check_compile(job.sampling.engine.compile, device)
     set_threads(job)
     reader = pick_device(job.sampling.reading.device or job.sampling.device)
     model = replace(load(job.spec, device, reader=reader), fp32_timesteps=job.sampling.fp32_timesteps)
@@ -242,6 +245,7 @@ def recipe(job: Job, model: Loaded) -> dict[str, Any]:
         "device": model.device.type,
         "attention": model.attention.name,
         "attention_reason": model.attention.reason,
+        "switches": job.sampling.engine.switches,
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "av": av.__version__},
     }

@@ -14,6 +14,11 @@ SIZES = {"144p": (144, 256), "240p": (240, 424), "360p": (360, 640), "480p": (48
 
 
 OVERLAP_KV = {True: "reuse", False: "recompute"}  # how the command line says `Engine.overlap_memory`
+OFF = {
+    "table": "--no-table",
+    "text_memory": "--no-text-memory",
+    "fused": "--no-fused",
+}  # and what is on by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +32,17 @@ class Engine:
     fused: bool = True  # kernels and joined operations, else their references in plain torch
     cuda_graphs: str = "auto"  # steps recorded and replayed: where launching them is the limit, or always ("on")
     decode_beside: str = "auto"  # chunks decoded while the next are made: on a GPU, or always ("on")
+    compile: bool = False  # blocks as graphs of torch.compile
 
     def __post_init__(self) -> None:
         for name, value in (("cuda-graphs", self.cuda_graphs), ("decode-beside", self.decode_beside)):
             if value not in ("auto", "on", "off"):
                 raise UsageError(f"--{name} must be auto, on or off, got {value!r}", "auto is the default")
+
+    @property
+    def switches(self) -> list[str]:
+        """The words of the command line that take no value, for all that is not as it is by default."""
+        return [word for name, word in OFF.items() if not getattr(self, name)] + ["--compile"] * self.compile
 
 
 PLAIN = Engine(

@@ -6,16 +6,19 @@ import json
 import subprocess
 import sys
 import textwrap
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
 from test_bench_released import SMALL
+from typer.testing import CliRunner
 
+from pavdm_cli.app import app
 from pavdm_cli.bench import first, latency, stats
 from pavdm_cli.bench.report import lines
 from pavdm_cli.bench.throughput import shape_throughput, throughput
-from pavdm_cli.request import PLAIN, Request, Sampling
+from pavdm_cli.request import OFF, PLAIN, Engine, Request, Sampling
 
 
 def test_a_row_says_what_was_measured_where_and_against_what():
@@ -71,6 +74,30 @@ def test_a_run_does_not_import_triton():
         timed = steps.whole(job, model, steps.ready(job, model))
         row("throughput", job, model, sampled(timed), denoising(job, model, timed))
         print("triton" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
+
+
+def test_a_new_process_is_told_every_switch(monkeypatch):
+    seen: list[Request] = []
+    monkeypatch.setattr("pavdm_cli.commands.generate.make", lambda request, as_json: seen.append(request))
+    engines = [Engine(), replace(PLAIN, compile=True), *(replace(Engine(), **{name: False}) for name in OFF)]
+    for engine in engines:
+        asked = Request("a red ball", frames=3, sampling=Sampling(seed=1, engine=engine))
+        CliRunner().invoke(app, latency.command(asked, Path("video.mp4"))[3:], catch_exceptions=False)
+    assert [request.sampling.engine for request in seen] == engines
+
+
+def test_making_up_weights_does_not_import_the_compiler():
+    code = """
+        import sys
+        from pavdm_cli.bench.shapes import SHAPES
+        from pavdm_cli.bench.throughput import open_shape
+        from pavdm_cli.request import Request, Sampling
+
+        open_shape(Request("a", seconds=1, sampling=Sampling("opensora-v1.2", threads=1)), SHAPES["mid"])
+        print("torch._dynamo" in sys.modules)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr

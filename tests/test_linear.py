@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from pavdm_kernels import linear, references
-from pavdm_kernels.linear import has_pointwise
+from pavdm_kernels.linear import has_pointwise, launch
 
 
 def layer(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,3 +57,8 @@ def test_gradients_flow_and_other_precisions_are_kept() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             assert linear(*layer()).dtype == torch.bfloat16
         assert linear(x[:0], weight, bias).shape == (0, 4, 7)
+
+
+@pytest.mark.skipif(not has_pointwise(), reason="torch has no oneDNN here")
+def test_what_a_compiler_sees_of_it_is_a_sound_operation() -> None:
+    torch.library.opcheck(launch, (*layer(), True), test_utils=("test_schema", "test_faketensor"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cached_property
 from importlib.util import find_spec
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+INSTALLED = find_spec("triton") is not None  # a constant: torch.compile cannot trace the search for a package
 STAGES = 1  # no loop is unrolled into copies: those that matter load ahead themselves
 
 
@@ -89,10 +90,9 @@ def fused() -> bool:
     return Switch.depth == 0
 
 
-@cache
 def installed() -> bool:
     """Whether Triton can be imported; PyTorch has none for CPUs, macOS and some of Windows."""
-    return find_spec("triton") is not None
+    return INSTALLED
 
 
 def split(width: int, narrow: int = 512) -> tuple[int, int]:

@@ -22,9 +22,18 @@ if TYPE_CHECKING:
 
 def rotate(x: Tensor, turns: Tensor) -> Tensor:  # (B, T, S, N, K), (T, K / 2, 2)
     """Turns the pair (2i, 2i + 1) of frame t by `turns[t, i]`: one complex product, at least float32."""
-    pairs = torch.view_as_complex(x.to(torch.promote_types(x.dtype, torch.float32)).view(*x.shape[:-1], -1, 2))
+    wide = x.to(torch.promote_types(x.dtype, torch.float32)).view(*x.shape[:-1], -1, 2)
+    if torch.compiler.is_compiling():  # which knows no code for complex numbers, and fuses what they are made of
+        return turned_pairs(wide, turns[:, None, None]).flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(wide)
     turned = pairs * torch.view_as_complex(turns)[:, None, None]  # (T, 1, 1, K / 2)
     return torch.view_as_real(turned).flatten(-2).to(x.dtype)
+
+
+def turned_pairs(pairs: Tensor, turns: Tensor) -> Tensor:  # (..., 2) each
+    """The complex product in real numbers."""
+    (a, b), (cos, sin) = pairs.unbind(-1), turns.unbind(-1)
+    return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 def qk_norm_rope_reference(

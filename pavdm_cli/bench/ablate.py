@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -18,9 +19,11 @@ from pavdm_cli.bench.shapes import Shape
 from pavdm_cli.bench.stats import rounded
 from pavdm_cli.bench.throughput import Row, open_shape, row
 from pavdm_cli.denoiser import Denoiser, guided
+from pavdm_cli.graphs import CudaGraphs, Recorder, graphed
+from pavdm_cli.models.compiled import lacking
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.pipeline import Job
-from pavdm_cli.request import PLAIN, Engine, Request
+from pavdm_cli.request import PLAIN, Engine, Request, Sampling
 
 BASELINE, REFERENCE = "released operations", "plain"
 RUNGS: Mapping[str, Callable[[Engine], Engine]] = {
@@ -30,13 +33,15 @@ RUNGS: Mapping[str, Callable[[Engine], Engine]] = {
     "+ fused operations": lambda engine: replace(engine, fused=True),
     "+ overlap memory": lambda engine: replace(engine, overlap_memory=True),
 }
+GRAPHS = {"+ graphs": lambda engine: replace(engine, cuda_graphs="on")}
+COMPILE = {"+ compile": lambda engine: replace(engine, compile=True)}
 
 
 @dataclass(frozen=True, slots=True)
 class Rung:
     """One way to make a step: the step, and what it needs once a shift."""
 
-    step: Callable[[], Tensor]
+    step: partial[Tensor]
     shift: Callable[[], object] | None
 
 
@@ -63,10 +68,24 @@ def ladder(job: Job, model: Loaded) -> dict[str, Rung]:
     base = released(model.denoiser, Prompt(y, job.spec.fps), made.sigmas, size)
     rungs = {BASELINE: rung(job, model, base if job.settings.guidance == 1 else guided(base, job.settings.guidance))}
     engine = replace(PLAIN, attention=job.sampling.engine.attention)
-    for name, with_one_more in RUNGS.items():
+    for name, with_one_more in rungs_of(job.sampling, model.device).items():
         engine = with_one_more(engine)
-        rungs[name] = rung(job, model, bound(job, model, made, engine))
+        one = rung(job, model, bound(job, model, made, engine))
+        rungs[name] = recorded(one, CudaGraphs(model.device)) if engine.cuda_graphs == "on" else one
     return rungs
+
+
+def rungs_of(sampling: Sampling, device: torch.device) -> Mapping[str, Callable[[Engine], Engine]]:
+    """What is added to plain, one after another; compiling where it was asked for, or on a CPU where it can be done."""
+    graphs = GRAPHS if device.type == "cuda" else {}
+    wanted = sampling.engine.compile or (device.type == "cpu" and lacking(device) is None)
+    return {**RUNGS, **graphs, **(COMPILE if wanted else {})}
+
+
+def recorded(one: Rung, recorder: Recorder) -> Rung:
+    """The same step replayed, for the window that all rungs are shown."""
+    step = graphed(one.step.func, recorder, [one.step.args])
+    return replace(one, step=partial(step, *one.step.args))
 
 
 def bound(job: Job, model: Loaded, made: steps.Ready, engine: Engine) -> Denoiser:
@@ -83,9 +102,9 @@ def rung(job: Job, model: Loaded, denoiser: Denoiser) -> Rung:
     now = schedule.steps + schedule.stride - 1
     levels = torch.tensor(schedule.levels(schedule.present(now), now), dtype=torch.int32, device=model.device)
     if not schedule.overlap:
-        return Rung(lambda: denoiser(window, levels, None), None)
+        return Rung(partial(denoiser, window, levels, None), None)
     memory = denoiser.remember(overlap, 0)
-    return Rung(lambda: denoiser(window, levels, memory), lambda: denoiser.remember(overlap, 0))
+    return Rung(partial(denoiser, window, levels, memory), partial(denoiser.remember, overlap, 0))
 
 
 def deviations(rungs: Mapping[str, Rung]) -> dict[str, float]:

@@ -115,7 +115,7 @@ def command(request: Request, path: Path) -> Sequence[str]:
     kept = sampling.engine.overlap_memory
     words += ["--cuda-graphs", sampling.engine.cuda_graphs, "--decode-beside", sampling.engine.decode_beside]
     words += [] if kept is None else ["--overlap-kv", OVERLAP_KV[kept]]
-    return [sys.executable, "-m", "pavdm_cli", "generate", *map(str, words)]
+    return [sys.executable, "-m", "pavdm_cli", "generate", *map(str, words), *sampling.engine.switches]
 
 
 def plays(path: Path) -> bool:

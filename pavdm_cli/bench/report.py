@@ -53,7 +53,7 @@ def _parts(found: dict[str, Any]) -> Lines:
 def _machine(row: dict[str, Any]) -> Lines:
     found, ceiling = row["summary"], row["ceilings"]
     work = f"{1e3 * found['step_tflop']:.2f} GFLOP a step, {found['matrix_share']:.0%} of the matrix-product rate"
-    off = row.get("overlap_kv_deviation")
+    off, made = row.get("overlap_kv_deviation"), row["compiled"]
     memory = {name: found.get(f"{name}_mb") for name in ("peak_memory", "gpu_peak", "gpu_reserved")}
     known = [f"{name.replace('_', ' ')} {size:.0f} MB" for name, size in memory.items() if size is not None]
     return [
@@ -63,6 +63,7 @@ def _machine(row: dict[str, Any]) -> Lines:
         ("threads", str(row["env"]["threads"])),
         ("attention", "{name}: {reason}".format(**row["attention"])),
         *([("off by reuse, chunk after chunk", ", ".join(f"{share:.2g}" for share in off))] if off else []),
+        *([("compiled", "{graphs} graphs in {seconds:.0f} s".format(**made))] if made["graphs"] else []),
         ("CUDA graphs", f"{found['graphs']}, {found['graph_memory_mb']:.0f} MB"),
         ("memory", ", ".join(known) or "unknown here"),
     ]

@@ -20,6 +20,7 @@ from pavdm_cli.bench.stages import stages
 from pavdm_cli.bench.stats import rounded, times
 from pavdm_cli.bench.steps import PHASES, Ready, Step
 from pavdm_cli.graphs import check_graphs
+from pavdm_cli.models.compiled import check_compile, compiles
 from pavdm_cli.models.load import Loaded, pick_device, with_attention
 from pavdm_cli.pipeline import Job
 from pavdm_cli.request import Output, Request
@@ -64,6 +65,7 @@ def open_shape(request: Request, shape: Shape) -> tuple[Job, Loaded]:
     pipeline.set_threads(job)
     device = pick_device(job.sampling.device)
     check_graphs(job.sampling.engine.cuda_graphs, device)
+    check_compile(job.sampling.engine.compile, device)
     model = random_model(shape, device)
     return job, with_attention(model, job.sampling.engine.attention)
 
@@ -105,6 +107,7 @@ def row(kind: str, job: Job, model: Loaded, samples: Row, figures: Row, shape: S
         "ceilings": ceiling,
         "config": config(job, model, shape),
         "attention": {"name": model.attention.name, "reason": model.attention.reason},
+        "compiled": compiles(),
         "samples": samples,
         "summary": {**figures, **share, **memory},
     }

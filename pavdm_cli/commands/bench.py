@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,27 +10,18 @@ import typer
 
 from pavdm_cli.commands import options
 from pavdm_cli.errors import OutputError, PavdmError
-from pavdm_cli.request import PLAIN, Engine, Request, Sampling, parse_overlap_kv
+from pavdm_cli.request import Request, Sampling
 from pavdm_cli.specs import MODELS, OPENSORA
 
 if TYPE_CHECKING:
     from pavdm_cli.bench.compare import Compared
 
-OFF = "Switch off"
 Out = Annotated[Path | None, typer.Option(help="Append the row to this .jsonl file.")]
 Shape = Annotated[str | None, typer.Option(help="Time a network of random weights: mid, opensora-v1.2, pocket.")]
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Time the model's shape, without its weights: denoising alone.")
 ]
 Samples = Annotated[int, typer.Option(min=1, help="Steps to time where weights are random.")]
-NoTable = Annotated[bool, typer.Option("--no-table", help="Embed the timesteps at every step.", rich_help_panel=OFF)]
-NoTextMemory = Annotated[
-    bool, typer.Option("--no-text-memory", help="Keys and values of the text at every step.", rich_help_panel=OFF)
-]
-NoFused = Annotated[
-    bool, typer.Option("--no-fused", help="Operations as their references in plain torch.", rich_help_panel=OFF)
-]
-Plain = Annotated[bool, typer.Option("--plain", help="Switch every optimisation off.", rich_help_panel=OFF)]
 Ablate = Annotated[bool, typer.Option("--ablate", help="One optimisation after another, on a shape (mid).")]
 Profile = Annotated[
     Path | None, typer.Option(help="Profile steps instead: a trace into this folder, and the dearest operations.")
@@ -63,22 +53,22 @@ def throughput(
     shape: Shape = None,
     random_weights: RandomWeights = False,
     samples: Samples = 15,
-    no_table: NoTable = False,
-    no_text_memory: NoTextMemory = False,
     overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
     decode_beside: options.DecodeBeside = "auto",
-    no_fused: NoFused = False,
-    plain: Plain = False,
+    compiled: options.Compile = False,
+    no_table: options.NoTable = False,
+    no_text_memory: options.NoTextMemory = False,
+    no_fused: options.NoFused = False,
+    plain: options.Plain = False,
     ablate: Ablate = False,
     profile: Profile = None,
     as_json: options.Json = False,
     out: Out = None,
 ) -> None:
     """Frames a second of denoising alone and end to end, phases and stages, first frame, step times, memory."""
-    kept = parse_overlap_kv(overlap_kv)
-    engine = Engine(attention, not no_table, not no_text_memory, kept, not no_fused, cuda_graphs, decode_beside)
-    engine = replace(PLAIN, attention=attention) if plain else engine
+    off = (no_table, no_text_memory, no_fused, plain)
+    engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off)
     name = shape or (model if random_weights else "mid" if ablate else None)
     model = model if not name else name if name in MODELS else OPENSORA.name
     how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
@@ -108,12 +98,18 @@ def latency(
     overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
     decode_beside: options.DecodeBeside = "auto",
+    compiled: options.Compile = False,
+    no_table: options.NoTable = False,
+    no_text_memory: options.NoTextMemory = False,
+    no_fused: options.NoFused = False,
+    plain: options.Plain = False,
     as_json: options.Json = False,
     out: Out = None,
 ) -> None:
     """What a person waits for: the first frame cold and warm, each chunk, a file that plays, the whole file."""
     how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
-    engine = Engine(attention, True, True, parse_overlap_kv(overlap_kv), True, cuda_graphs, decode_beside)
+    off = (no_table, no_text_memory, no_fused, plain)
+    engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off)
     _latency(Request(prompt, seconds, sampling=Sampling(*how, engine)), repeat, as_json, out)
 
 
@@ -169,6 +165,7 @@ def _throughput(request: Request, shape: str | None, samples: int, as_json: bool
     from pavdm_cli.bench.shapes import find_shape
     from pavdm_cli.bench.throughput import shape_throughput, throughput
 
+    _tell(request.sampling.engine.compile)
     if shape:
         row = shape_throughput(request, find_shape(shape), samples)
     else:
@@ -177,6 +174,14 @@ def _throughput(request: Request, shape: str | None, samples: int, as_json: bool
     _give(row, as_json, out)
     if not as_json:
         ui.show_table("", ("", ""), lines(row))
+
+
+def _tell(compiled: bool) -> None:
+    if compiled:
+        from pavdm_cli import ui
+        from pavdm_cli.models.compiled import NOTE
+
+        ui.warn(NOTE)
 
 
 def _give(row: dict[str, Any], as_json: bool, out: Path | None) -> None:
@@ -195,6 +200,7 @@ def _profile(request: Request, shape: str | None, folder: Path, as_json: bool) -
     from pavdm_cli.bench.shapes import find_shape
     from pavdm_cli.bench.trace import lines, trace
 
+    _tell(request.sampling.engine.compile)
     found = trace(request, find_shape(shape) if shape else None, folder)
     if as_json:
         print(json.dumps(found))
@@ -210,6 +216,7 @@ def _latency(request: Request, repeats: int, as_json: bool, out: Path | None) ->
     from pavdm_cli import ui
     from pavdm_cli.bench.latency import WAITS, latency
 
+    _tell(request.sampling.engine.compile)
     with ui.progress("measuring", repeats, "rounds") as advance:
         row = latency(request, repeats, advance)
     _give(row, as_json, out)
@@ -243,11 +250,14 @@ def _verdict(one: Compared) -> str:
 
 def _ablate(request: Request, shape: str | None, samples: int, as_json: bool, out: Path | None) -> None:
     from pavdm_cli import ui
-    from pavdm_cli.bench.ablate import RUNGS, ablate, lines
+    from pavdm_cli.bench.ablate import ablate, lines, rungs_of
     from pavdm_cli.bench.shapes import find_shape
+    from pavdm_cli.models.load import pick_device
 
     assert shape
-    with ui.progress("measuring", samples * (len(RUNGS) + 1), "steps") as advance:
+    rungs = rungs_of(request.sampling, pick_device(request.sampling.device))
+    _tell("+ compile" in rungs)
+    with ui.progress("measuring", samples * (len(rungs) + 1), "steps") as advance:
         row = ablate(request, find_shape(shape), samples, advance)
     _give(row, as_json, out)
     if not as_json:

@@ -10,26 +10,30 @@ import typer
 
 from pavdm_cli.commands import options
 from pavdm_cli.commands.run import go_on, pick_seed
-from pavdm_cli.request import Engine, Extension, Output, Reading, Request, Sampling, parse_overlap_kv, parse_size
+from pavdm_cli.request import Extension, Output, Reading, Request, Sampling, parse_size
+
+Prompt = Annotated[
+    str | None, typer.Option("--prompt", "-p", help="What to show; else the prompt INPUT was made from.")
+]
+Start = Annotated[
+    Literal["clip", "noised"],
+    typer.Option(help="clip: keep its last chunk clean. noised: noise its last window again (algorithm 1)."),
+]
+Audio = Annotated[
+    Literal["keep", "silence", "drop"],
+    typer.Option(help="INPUT's sound: as it is, with silence after it, or none."),
+]
 
 
 def extend(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="The video to continue; it is never changed.")],
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", "-p", help="What to show; else the prompt INPUT was made from.")
-    ] = None,
+    prompt: Prompt = None,
     seconds: options.Seconds = None,
     frames: Annotated[int | None, typer.Option(help="New frames, at INPUT's rate.", rich_help_panel="Video")] = None,
     output: options.Out = None,
-    start: Annotated[
-        Literal["clip", "noised"],
-        typer.Option(help="clip: keep its last chunk clean. noised: noise its last window again (algorithm 1)."),
-    ] = "clip",
+    start: Start = "clip",
     only_new: Annotated[bool, typer.Option("--only-new", help="Write the continuation alone.")] = False,
-    audio: Annotated[
-        Literal["keep", "silence", "drop"],
-        typer.Option(help="INPUT's sound: as it is, with silence after it, or none."),
-    ] = "keep",
+    audio: Audio = "keep",
     model: options.Model = "pocket",
     seed: options.Seed = None,
     method: options.Method = "pa",
@@ -52,6 +56,11 @@ def extend(
     overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
     decode_beside: options.DecodeBeside = "auto",
+    compiled: options.Compile = False,
+    no_table: options.NoTable = False,
+    no_text_memory: options.NoTextMemory = False,
+    no_fused: options.NoFused = False,
+    plain: options.Plain = False,
     crf: options.Crf = 16,
     as_json: options.Json = False,
     force: options.Force = False,
@@ -62,7 +71,8 @@ def extend(
     """
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
-    engine = Engine(attention, True, True, parse_overlap_kv(overlap_kv), True, cuda_graphs, decode_beside)
+    off = (no_table, no_text_memory, no_fused, plain)
+    engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off)
     sampling = Sampling(*how, engine, reading, fp32_timesteps, reencode, edit_ratio)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
     extension = Extension(source, start, only_new, audio)

@@ -6,7 +6,7 @@ import os
 
 from pavdm_cli.commands import options
 from pavdm_cli.commands.run import make, pick_seed
-from pavdm_cli.request import Engine, Output, Reading, Request, Sampling, parse_overlap_kv, parse_size
+from pavdm_cli.request import Output, Reading, Request, Sampling, parse_size
 
 
 def generate(
@@ -38,6 +38,11 @@ def generate(
     overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
     decode_beside: options.DecodeBeside = "auto",
+    compiled: options.Compile = False,
+    no_table: options.NoTable = False,
+    no_text_memory: options.NoTextMemory = False,
+    no_fused: options.NoFused = False,
+    plain: options.Plain = False,
     crf: options.Crf = 18,
     encoder: options.Encoder = "",
     as_json: options.Json = False,
@@ -49,7 +54,8 @@ def generate(
     """
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
-    engine = Engine(attention, True, True, parse_overlap_kv(overlap_kv), True, cuda_graphs, decode_beside)
+    off = (no_table, no_text_memory, no_fused, plain)
+    engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off)
     sampling = Sampling(*how, engine, reading, fp32_timesteps, reencode, edit_ratio)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder)
     picture = parse_size(size) if size else None

@@ -45,6 +45,7 @@ def command(recipe: dict[str, Any]) -> str:
     words += [] if recipe.get("overlap", True) else ["--no-overlap"]
     words += ["--reencode" if recipe["reencode"] else "--keep-latents"] if "reencode" in recipe else []
     words += ["--only-new"] if recipe.get("only_new") else []
+    words += recipe.get("switches", [])
     return shlex.join(words)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-WHAT, HOW, FILE = "Video", "Sampling", "File"
+from pavdm_cli.request import PLAIN, Engine, parse_overlap_kv
+
+WHAT, HOW, FILE, OFF = "Video", "Sampling", "File", "Switch off"
 
 Prompt = Annotated[str, typer.Argument(help="What to show, in words. `pavdm models show pocket` lists those it knows.")]
 Seconds = Annotated[
@@ -98,6 +101,18 @@ DecodeBeside = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="Compile the network's blocks by torch.compile, once.", rich_help_panel=HOW),
+]
+NoTable = Annotated[bool, typer.Option("--no-table", help="Embed the timesteps at every step.", rich_help_panel=OFF)]
+NoTextMemory = Annotated[
+    bool, typer.Option("--no-text-memory", help="Keys and values of the text at every step.", rich_help_panel=OFF)
+]
+NoFused = Annotated[
+    bool, typer.Option("--no-fused", help="Operations as their references in plain torch.", rich_help_panel=OFF)
+]
+Plain = Annotated[bool, typer.Option("--plain", help="Switch every optimisation off.", rich_help_panel=OFF)]
 Out = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="mp4, mkv, webm or gif; named after the prompt.", rich_help_panel=FILE),
@@ -109,3 +124,19 @@ Encoder = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=FILE)]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace a file of that name.", rich_help_panel=FILE)]
+
+
+def engine(
+    attention: str,
+    overlap_kv: str | None,
+    cuda_graphs: str,
+    decode_beside: str,
+    compiled: bool,
+    off: tuple[bool, bool, bool, bool],
+) -> Engine:
+    """What the options say; `off`: no table, no text memory, no fused operations, plain. Raises: UsageError."""
+    table, text_memory, fused, fast = (not one for one in off)
+    kept = parse_overlap_kv(overlap_kv)
+    if not fast:
+        return replace(PLAIN, attention=attention, compile=compiled)
+    return Engine(attention, table, text_memory, kept, fused, cuda_graphs, decode_beside, compiled)

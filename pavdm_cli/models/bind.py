@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pavdm_cli.attention import Attention
 from pavdm_cli.denoiser import Bound, Denoiser
-from pavdm_cli.models.stdit import Attends, Memory, Modulation, STDiT, Text, keeping
+from pavdm_cli.models.stdit import Attends, Memory, Modulation, RunBlock, STDiT, Text, as_written, keeping
 from pavdm_kernels import references
 
 Size = tuple[float, float] | None  # pixels, height and width, where positions follow them
@@ -28,13 +28,13 @@ def levels_table(stdit: STDiT, sigmas: Tensor, fps: float, exact: bool = False) 
     return table if weight.is_cuda else stdit.summed(table)
 
 
-def attending(text: Text, attention: Attention) -> Text:
+def attending(text: Text, attention: Attention, run: RunBlock = as_written) -> Text:
     """The same text, read through a back end, or through its stand-in where the text has a mask or a single word.
 
-    Positions, which depend on sizes alone, are made once for whatever is bound to it.
+    Positions, which depend on sizes alone, are made once for whatever is bound to it. `run` is how blocks are run.
     """
     over_text = attention.over(text.kv[0].shape[1], text.mask is not None)
-    return text._replace(attends=Attends(attention.plain, over_text), keep=keeping())
+    return text._replace(attends=Attends(attention.plain, over_text), keep=keeping(), run=run)
 
 
 def remembering(stdit: STDiT, text: Text, table: Modulation, overlap: int, size: Size = None) -> Denoiser:

@@ -111,8 +111,11 @@ def position_embedding(grid: tuple[int, int], scale: float, like: Tensor) -> Ten
 
 
 def rotary_frequencies(head: int) -> Tensor:  # -> (K / 2,)
-    """Radians a frame of every pair of a head."""
-    return 10000.0 ** (-torch.arange(0, head, 2) / head)
+    """Radians a frame of every pair of a head; reckoned even where a network is only outlined (see `made_up`).
+
+    Arithmetic on torch's meta device would import its compiler, which takes seconds.
+    """
+    return 10000.0 ** (-torch.arange(0, head, 2, device="cpu") / head)
 
 
 class Rope(nn.Module):

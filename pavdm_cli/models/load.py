@@ -16,8 +16,9 @@ from pavdm_cli.errors import DeviceError, UsageError
 from pavdm_cli.models import opensora, words
 from pavdm_cli.models.bind import attending, levels_table, recomputing, remembering, renewed, unfused
 from pavdm_cli.models.captions import with_scores
+from pavdm_cli.models.compiled import compiled
 from pavdm_cli.models.families import FAMILIES, Codec, TextEncoder
-from pavdm_cli.models.stdit import STDiT
+from pavdm_cli.models.stdit import STDiT, as_written
 from pavdm_cli.request import Engine, Reading
 from pavdm_cli.schedule import Schedule
 from pavdm_cli.specs import ModelSpec
@@ -57,7 +58,8 @@ class Loaded:
         """The denoiser of a prompt under a schedule; one pass where guidance is 1 or the prompt is empty."""
         guidance = guidance if prompt else 1.0
         words = self.read(prompt, guidance != 1)
-        text = _constant(lambda: attending(self.denoiser.encode_text(*words), self.attention), engine.text_memory)
+        run = compiled() if engine.compile else as_written
+        text = _constant(lambda: attending(self.denoiser.encode_text(*words), self.attention, run), engine.text_memory)
         table = _constant(lambda: levels_table(self.denoiser, sigmas, self.spec.fps, self.fp32_timesteps), engine.table)
         kept, size = self._kept(schedule, engine), self.spec.size if self.spec.scaled else None
 

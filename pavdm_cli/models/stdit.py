@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -89,6 +89,15 @@ def keeping() -> Keep:
     return keep
 
 
+RunBlock = Callable[..., tuple[Tensor, Tensor]]  # a block, then the arguments and the result of `Block.forward`
+
+
+def as_written(block: Block, *given: Any) -> tuple[Tensor, Tensor]:
+    """A block by its own Python."""
+    out: tuple[Tensor, Tensor] = block(*given)
+    return out
+
+
 class Text(NamedTuple):
     """A prompt as the blocks read it."""
 
@@ -96,6 +105,7 @@ class Text(NamedTuple):
     mask: Tensor | None  # bool (B, 1, 1, L), True = a word; None where all are
     attends: Attends = Attends()
     keep: Keep = anew  # for a model bound to this prompt, on one device and in one precision
+    run: RunBlock = as_written
 
 
 class Memory(NamedTuple):
@@ -171,14 +181,19 @@ class STDiT(nn.Module):
         start, past = (0, None) if memory is None else (memory.frames, memory.kv)
         kvs = [None] * self.config.depth if past is None else past.unbind(0)
         turns = text.keep(("turns", start, z.shape[1]), lambda: self.rope(start, z.shape[1]))
-        over = [Axis(partial(over_time, clean=clean, memory=kv), turns) for kv in kvs]
+        times = [partial(after_clean, clean=clean) if clean else partial(over_time, memory=kv) for kv in kvs]
+        over = [Axis(time, turns) for time in times]
         h = self.walk(self.embed(z, size, text.keep), level_idx, table, text, alternate(over, text.attends.space))
         return self.unpatchify(self.final_layer(h), z.shape[-2:])[:, :, : self.config.in_channels]
 
     def remember(
         self, overlap: Tensor, level_idx: Tensor, table: Modulation, text: Text, size: tuple[float, float] | None = None
     ) -> Memory:
-        """What later calls read of the clean frames; stops at the last keys and values. Arguments as `forward`."""
+        """What later calls read of the clean frames; stops at the last keys and values. Arguments as `forward`.
+
+        Blocks run as they are written: what is done once a shift is not worth a graph of its own.
+        """
+        text = text._replace(run=as_written)
         kept: list[Tensor] = []
 
         def keep(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -205,7 +220,7 @@ class STDiT(nn.Module):
         frames, vectors = Frames(level_idx, text.mask, text.attends.text), self.vectors(level_idx, table)
         h = modulate(x, level_idx, vectors[0], vectors[1])
         for n, (block, kv, axis) in enumerate(zip(self.blocks, text.kv, axes, strict=False)):
-            x, h = block((x, h), frames, kv, axis, vectors[6 * n + 2 : 6 * n + 8])
+            x, h = text.run(block, (x, h), frames, kv, axis, vectors[6 * n + 2 : 6 * n + 8])
         return h
 
     def vectors(self, level_idx: Tensor, table: Modulation) -> Sequence[Vector]:
@@ -243,9 +258,12 @@ def over_space(q: Tensor, k: Tensor, v: Tensor, *, run: Run) -> Tensor:  # (B, T
     return run(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), None).view(*q.shape[:3], -1)
 
 
-def over_time(q: Tensor, k: Tensor, v: Tensor, *, clean: int, memory: Tensor | None) -> Tensor:
-    """Attention of every pixel over its frames; the first `clean` frames see only one another, with no mask tensor."""
-    if clean == 0:
-        return temporal_attention(q, k, v, memory)
+def over_time(q: Tensor, k: Tensor, v: Tensor, *, memory: Tensor | None) -> Tensor:  # as `over_space`
+    """Attention of every pixel over its frames, and over those remembered before them."""
+    return temporal_attention(q, k, v, memory)
+
+
+def after_clean(q: Tensor, k: Tensor, v: Tensor, *, clean: int) -> Tensor:
+    """The same where the first `clean` frames see only one another, with no mask tensor."""
     first = temporal_attention(q[:, :clean], k[:, :clean], v[:, :clean])
     return torch.cat([first, temporal_attention(q[:, clean:], k, v)], dim=1)

@@ -1,0 +1,203 @@
+"""Blocks as graphs of torch.compile: the eager video within rounding, few graphs, no breaks, clear errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from tape import Tape
+from test_bench_released import SMALL
+from tiny import tiny_codec, tiny_pocket
+from torch import Tensor
+from typer.testing import CliRunner
+
+from pavdm_cli.app import app
+from pavdm_cli.bench import ablate
+from pavdm_cli.errors import DeviceError
+from pavdm_cli.graphs import Graphs
+from pavdm_cli.models import compiled, load, stdit
+from pavdm_cli.models.bind import levels_table
+from pavdm_cli.models.layers import Axis
+from pavdm_cli.models.load import Loaded
+from pavdm_cli.noise import linear_sigmas, seeded_noise
+from pavdm_cli.request import PLAIN, Engine, Request, Sampling
+from pavdm_cli.sampler import sample
+from pavdm_cli.schedule import METHODS
+from pavdm_cli.specs import MODELS
+
+SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), window=6, chunk=2, steps=6)
+ON = Engine(compile=True)
+
+
+@pytest.fixture(scope="module")
+def model() -> Loaded:
+    pocket = tiny_pocket().requires_grad_(False)
+    return Loaded(SPEC, tiny_codec(), pocket.stdit, pocket, torch.device("cpu"), "digest")
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.fx.Graph]]:
+    """Every graph that is made, none built by a compiler; forgotten before and after."""
+    graphs: list[torch.fx.Graph] = []
+
+    def keep(made: torch.fx.GraphModule, _: object):
+        graphs.append(made.graph)
+        return made.forward
+
+    torch._dynamo.reset()
+    run = compiled.compiled.__wrapped__(keep)
+    monkeypatch.setattr(load, "compiled", lambda: run)
+    yield graphs
+    torch._dynamo.reset()
+
+
+def video(model: Loaded, engine: Engine, method: str = "pa", guidance: float = 2.0, **given) -> Tensor:
+    schedule, sigmas = METHODS[method](6, 6, 2), linear_sigmas(6)
+    denoiser = model.bind("a red ball over hills", schedule, sigmas, guidance, engine)
+    noise = seeded_noise(1, model.noise_shape())
+    return torch.cat(list(sample(schedule, denoiser, noise, sigmas, chunks=5, **given)), 1)
+
+
+def breaks() -> int:
+    return sum(torch._dynamo.utils.counters["graph_break"].values())
+
+
+# growth, steady state and drain: over space; over time without a memory and with one (pa), or after clean frames
+GRAPHS = {
+    "pa": (ON, 3),
+    "plain": (replace(PLAIN, compile=True), 3),
+}
+
+
+@pytest.mark.parametrize("case", GRAPHS)
+def test_a_whole_video_takes_a_graph_for_each_kind_of_block_and_no_breaks(model, traced, case) -> None:
+    engine, graphs = GRAPHS[case]
+    method, before = case if case in METHODS else "pa", breaks()
+    found = video(model, engine, method)
+    torch.testing.assert_close(found, video(model, replace(engine, compile=False), method), rtol=0, atol=1e-4)
+    video(model, replace(engine, table=False, text_memory=False), method, guidance=3.0)  # another needs no more
+    assert len(traced) == graphs
+    assert breaks() == before
+    linears = 6 if engine.fused else 0  # of oneDNN, one operation each
+    assert [launched(graph) for graph in traced] == [["pavdm.linear.default"] * linears] * graphs
+
+
+def launched(graph: torch.fx.Graph) -> list[str]:
+    """Our own operations in a graph."""
+    names = [str(node.target) for node in graph.nodes if node.op == "call_function"]
+    return [name for name in names if name.startswith("pavdm.")]
+
+
+def test_kernels_are_opaque_to_the_compiler(model, traced, monkeypatch) -> None:
+    for name in ("modulate", "gate_residual_modulate", "qk_norm_rope", "temporal_attention"):
+        monkeypatch.setattr(import_module(f"pavdm_kernels.{name}"), "runs_kernel", lambda x: True)  # as on a GPU
+    monkeypatch.setattr(stdit.STDiT, "summed", lambda network, table: table)
+    sigmas, window = linear_sigmas(6), torch.randn(1, 2, 4, 2, 3, generator=torch.Generator().manual_seed(1))
+    outs = [
+        model.bind("a red ball", METHODS["pa"](6, 6, 2), sigmas, 1.0, engine)(window, LEVELS, None)
+        for engine in (ON, Engine())
+    ]
+    torch.testing.assert_close(*outs, rtol=0, atol=1e-5)
+    over_space, over_time = (sorted(set(launched(graph))) for graph in traced)
+    assert over_space == [f"pavdm.{name}.default" for name in ("gate_residual_modulate", "linear", "qk_norm_rope")]
+    assert over_time == [*over_space, "pavdm.temporal_attention.default"]
+
+
+LEVELS = torch.tensor([6, 6], dtype=torch.int32)
+
+
+def test_compiled_steps_can_be_recorded(model, traced) -> None:
+    graphs = Graphs(Tape())
+    assert torch.equal(video(model, ON, graphs=graphs), video(model, ON))
+    assert graphs.recorder.replays > 0
+
+
+@pytest.fixture
+def builder() -> Iterator[None]:
+    """The compiler itself, in this process; what it built in an earlier run of the tests it may take from its cache."""
+    if reason := compiled.lacking(torch.device("cpu")):
+        pytest.skip(f"needs {reason[0]}")
+    from torch._inductor import config
+
+    torch._dynamo.reset()
+    torch._dynamo.utils.clear_compilation_metrics()
+    compiled.compiled.cache_clear()
+    with config.patch(compile_threads=1):
+        yield
+    torch._dynamo.reset()
+    compiled.compiled.cache_clear()
+
+
+def test_what_the_compiler_builds_gives_what_the_block_gives(model, builder) -> None:
+    network, frames = model.denoiser, torch.randn(2, 4, 6, 32, generator=torch.Generator().manual_seed(1))
+    table, text = levels_table(network, linear_sigmas(6), 8.0), network.encode_text(torch.ones(2, 5, 16))
+    levels, before = torch.tensor([3, 3, 6, 6], dtype=torch.int32), compiled.compiles()
+    with torch.no_grad():
+        for length in (4, 2):
+            over_time = Axis(partial(stdit.over_time, memory=None), network.rope(2, length))
+            given = (frames[:, :length].contiguous(), levels[:length], table)
+            eager = network.walk(*given, text, [over_time])
+            built = network.walk(*given, text._replace(run=compiled.compiled()), [over_time])
+            torch.testing.assert_close(built, eager, rtol=0, atol=1e-5)
+    assert compiled.compiles()["graphs"] == before["graphs"] + 1
+    assert compiled.compiles()["seconds"] > before["seconds"]
+
+
+def test_a_compiler_that_fails_is_one_line(model, monkeypatch) -> None:
+    def broken(graph: torch.fx.GraphModule, inputs: object) -> None:
+        raise RuntimeError("Something went wrong\n  fatal error: omp.h: No such file\nmore")
+
+    torch._dynamo.reset()
+    run = compiled.compiled.__wrapped__(broken)
+    monkeypatch.setattr(load, "compiled", lambda: run)
+    with pytest.raises(DeviceError, match=r"--compile failed: error: omp.h: No such file$"):
+        video(model, ON)
+
+
+def test_a_missing_compiler_is_an_error_that_says_what_to_install(monkeypatch) -> None:
+    from torch._inductor import config
+
+    assert compiled.lacking(torch.device("mps")) == ("a CPU or CUDA", "leave it out on mps")
+    with config.patch({"cpp.cxx": (None, "no-such-compiler")}):
+        done = CliRunner().invoke(app, ["generate", "a red ball", "--compile", "--frames", "2", "--device", "cpu"])
+    assert isinstance(done.exception, DeviceError)
+    assert (done.exception.exit_code, done.exception.message) == (6, "--compile needs a C++ compiler, and found none")
+    assert "apt install g++" in done.exception.hint
+    monkeypatch.setattr(compiled.sysconfig, "get_path", lambda name: "/nowhere")
+    with pytest.raises(DeviceError, match=r"needs (a C\+\+ compiler|Python's headers)"):
+        compiled.check_compile(True, torch.device("cpu"))
+    compiled.check_compile(False, torch.device("cpu"))
+
+
+def test_the_ladder_ends_with_compiled_blocks_and_on_a_gpu_with_graphs(monkeypatch) -> None:
+    ran: list[stdit.Block] = []
+
+    def run(block: stdit.Block, *given):
+        ran.append(block)
+        return block(*given)
+
+    monkeypatch.setattr(load, "compiled", lambda: run)
+    sampling = Sampling("opensora-v1.2", seed=1, threads=1, engine=ON)
+    rungs = ablate.rungs_of(sampling, torch.device("cuda"))
+    assert list(rungs) == [*ablate.RUNGS, "+ graphs", "+ compile"]
+    monkeypatch.setattr(ablate, "lacking", lambda device: ("a compiler", ""))
+    assert list(ablate.rungs_of(replace(sampling, engine=Engine()), torch.device("cpu"))) == [*ablate.RUNGS]
+    row = ablate.ablate(Request("a", seconds=1, sampling=sampling), SMALL, 1, lambda units: None)
+    last, before = row["ladder"][-1], row["ladder"][-2]
+    assert (last["rung"], len(ran)) == ("+ compile", 2 * 2 * SMALL.config.depth)  # once to warm up, once timed
+    assert last["deviation"] == before["deviation"]
+
+
+def test_a_rung_is_replayed_as_it_is(model) -> None:
+    denoiser = model.bind("a red ball", METHODS["pa"](6, 6, 2), linear_sigmas(6), 1.0, Engine())
+    window = torch.randn(1, 2, 4, 2, 3, generator=torch.Generator().manual_seed(1))
+    plain = ablate.Rung(partial(denoiser, window, LEVELS, None), None)
+    tape = Tape()
+    again = ablate.recorded(plain, tape)
+    assert torch.equal(plain.step(), again.step())
+    assert tape.replays == 1
