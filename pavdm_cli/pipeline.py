@@ -24,10 +24,19 @@ from pavdm_cli.graphs import Graphs, check_graphs, pick_graphs
 from pavdm_cli.masks import Condition, clips
 from pavdm_cli.models.compiled import NOTE, check_compile
 from pavdm_cli.models.families import memory_plan
-from pavdm_cli.models.load import Loaded, check_prompt, load, pick_device, with_attention, wording
+from pavdm_cli.models.load import (
+    Loaded,
+    check_prompt,
+    in_precision,
+    load,
+    own_precision,
+    pick_device,
+    with_attention,
+    wording,
+)
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.noise import linear_sigmas, seeded_noise, warp_ratio, warped_sigmas
-from pavdm_cli.request import OVERLAP_KV, Request, Sampling
+from pavdm_cli.request import OVERLAP_KV, PRECISIONS, Request, Sampling
 from pavdm_cli.sampler import State, from_clip, from_noised, sample
 from pavdm_cli.schedule import METHODS, Schedule
 from pavdm_cli.specs import ModelSpec
@@ -46,6 +55,7 @@ class Settings:
     overlap: bool
     guidance: float
     overlap_kv: str  # reuse or recompute: the keys and values of the clean latents before the window
+    precision: str = "fp32"  # of products: fp32 or bf16
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +127,10 @@ def settle(sampling: Sampling) -> Settings:
         raise UsageError(f"--guidance must be 0 to 100, got {guidance:g}", "1 is none; 3 wears long videos out")
     given = zip(("steps", "window", "chunk"), (sampling.steps, sampling.window, sampling.chunk), strict=True)
     counts = {name: getattr(spec, name) if value is None else value for name, value in given}
-    kept = settle_overlap_kv(sampling)
-    return Settings(sampling.method, **counts, overlap=sampling.overlap, guidance=guidance, overlap_kv=kept)
+    kept, precision = settle_overlap_kv(sampling), settle_precision(sampling)
+    return Settings(
+        sampling.method, **counts, overlap=sampling.overlap, guidance=guidance, overlap_kv=kept, precision=precision
+    )
 
 
 def settle_overlap_kv(sampling: Sampling) -> str:
@@ -132,6 +144,17 @@ def settle_overlap_kv(sampling: Sampling) -> str:
     return OVERLAP_KV[not renoised and (sampling.spec.causal if asked is None else asked)]
 
 
+def settle_precision(sampling: Sampling) -> str:
+    """The precision of products. Raises: UsageError."""
+    asked, own = sampling.precision, own_precision(sampling.spec, pick_device(sampling.device))
+    choices = PRECISIONS if sampling.spec.family == "pocket" else (own,)
+    if asked not in ("auto", *choices):
+        raise UsageError(
+            f"--precision of {sampling.spec.name} must be {' or '.join(choices)} here, got {asked!r}", "leave it out"
+        )
+    return own if asked == "auto" else asked
+
+
 def open_model(job: Job) -> Loaded:
     """The job's model on its device, under its number of threads. Raises: DeviceError, ModelError."""
     device = pick_device(job.sampling.device)
@@ -140,7 +163,7 @@ def open_model(job: Job) -> Loaded:
     set_threads(job)
     reader = pick_device(job.sampling.reading.device or job.sampling.device)
     model = replace(load(job.spec, device, reader=reader), fp32_timesteps=job.sampling.fp32_timesteps)
-    return with_attention(model, job.sampling.engine.attention)
+    return with_attention(in_precision(model, job.settings.precision), job.sampling.engine.attention)
 
 
 def set_threads(job: Job) -> None:

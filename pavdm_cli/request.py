@@ -21,6 +21,9 @@ OFF = {
 }  # and what is on by default
 
 
+PRECISIONS = ("fp32", "bf16")
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """How the work is done, one switch an optimisation; only an inexact overlap memory changes the picture."""
@@ -83,9 +86,8 @@ class Sampling:
     reading: Reading = Reading()
     fp32_timesteps: bool = False  # not rounded to the precision of the weights, as the model was trained
     reencode: bool | None = None  # clip after clip, from decoded frames; None: where the model's own extension does
-    edit_ratio: float = (
-        0.0  # of the noise range: how far what a clip is shown of the one before is noised and made again
-    )
+    edit_ratio: float = 0.0  # of the noise range: how far what a clip is shown of the one before is made again
+    precision: str = "auto"  # of products: fp32, bf16, or the model's own
 
     @property
     def spec(self) -> ModelSpec:

@@ -4,7 +4,7 @@ from pavdm_kernels.dot_product import dot_product
 from pavdm_kernels.euler_step import euler_step
 from pavdm_kernels.gate_residual_modulate import gate_residual_modulate
 from pavdm_kernels.jit import fused, references
-from pavdm_kernels.linear import linear
+from pavdm_kernels.linear import linear, narrowed
 from pavdm_kernels.modulate import modulate
 from pavdm_kernels.qk_norm_rope import qk_norm_rope
 from pavdm_kernels.rows import Rows, Vector, pick
@@ -20,6 +20,7 @@ __all__ = [
     "gate_residual_modulate",
     "linear",
     "modulate",
+    "narrowed",
     "pick",
     "qk_norm_rope",
     "references",

@@ -1,6 +1,8 @@
 """A linear layer by torch, in the form that is fast where it runs, with the GELU after it where there is one.
 
 y = x W^T + b,   or tanh-GELU(x W^T + b)
+
+A weight in fewer bits than x decides in which the product is made; y is as wide as x again.
 """
 
 from __future__ import annotations
@@ -14,13 +16,15 @@ from pavdm_kernels.jit import fused
 
 def linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Tensor:
     """Torch's own, which on a CPU writes the bias out first and reads the product again for the GELU."""
-    y = F.linear(x, weight, bias)
-    return F.gelu(y, approximate="tanh") if gelu else y
+    narrow = narrowed(x, weight)
+    y = F.linear(narrow, weight, bias)
+    y = F.gelu(y, approximate="tanh") if gelu else y
+    return y if narrow is x else y.to(x.dtype)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Tensor:
     """The layer of every token: x (..., D), weight (E, D), bias (E,) to (..., E)."""
-    if not (in_float32(x, weight) and fused() and has_pointwise()):
+    if not (by_onednn(x, weight) and fused() and has_pointwise()):
         return linear_reference(x, weight, bias, gelu)
     if torch.compiler.is_compiling():
         traced: Tensor = launch(x, weight, bias, gelu)
@@ -30,8 +34,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
     """Always oneDNN; arguments as `linear`."""
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *("gelu", [], "tanh") if gelu else ("none", [], ""))
-    return y
+    after: tuple[str, list[float], str] = ("gelu", [], "tanh") if gelu else ("none", [], "")
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(narrowed(x, weight), weight, bias, *after)
+    return y.to(x.dtype)
 
 
 @torch.library.custom_op("pavdm::linear", mutates_args=())
@@ -46,9 +51,16 @@ def output(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor
     return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
-def in_float32(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN's product may stand in: float32 on a CPU, no gradients, no autocast."""
-    plain = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0
+def narrowed(x: Tensor, weight: Tensor) -> Tensor:
+    """x in the precision of the weight, where that is the narrower one and nobody else decides."""
+    autocast = torch.is_autocast_enabled(x.device.type)
+    return x if autocast or weight.dtype.itemsize >= x.dtype.itemsize else x.to(weight.dtype)
+
+
+def by_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN's product may stand in: on a CPU, no gradients, no autocast."""
+    known = weight.dtype in (torch.float32, torch.bfloat16) and x.dtype in (torch.float32, weight.dtype)
+    plain = known and x.device.type == "cpu" and x.numel() > 0
     return plain and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
 
 

@@ -110,6 +110,7 @@ def command(request: Request, path: Path) -> Sequence[str]:
     words = [request.prompt, "--frames", request.count, "--output", path, "--seed", sampling.seed]
     words += ["--model", sampling.model, "--method", sampling.method, "--device", sampling.device]
     words += ["--threads", sampling.threads, "--attention", sampling.engine.attention]
+    words += ["--precision", sampling.precision]
     words += [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
     words += [] if sampling.overlap else ["--no-overlap"]
     kept = sampling.engine.overlap_memory

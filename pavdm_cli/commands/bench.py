@@ -49,6 +49,7 @@ def throughput(
     guidance: options.Guidance = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
+    precision: options.Precision = "auto",
     attention: options.Attention = "auto",
     shape: Shape = None,
     random_weights: RandomWeights = False,
@@ -72,7 +73,7 @@ def throughput(
     name = shape or (model if random_weights else "mid" if ablate else None)
     model = model if not name else name if name in MODELS else OPENSORA.name
     how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
-    request = Request(prompt, seconds, sampling=Sampling(*how, engine))
+    request = Request(prompt, seconds, sampling=Sampling(*how, engine, precision=precision))
     if profile:
         _profile(request, name, profile, as_json)
     else:
@@ -94,6 +95,7 @@ def latency(
     guidance: options.Guidance = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
+    precision: options.Precision = "auto",
     attention: options.Attention = "auto",
     overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
@@ -110,7 +112,7 @@ def latency(
     how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
     off = (no_table, no_text_memory, no_fused, plain)
     engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off)
-    _latency(Request(prompt, seconds, sampling=Sampling(*how, engine)), repeat, as_json, out)
+    _latency(Request(prompt, seconds, sampling=Sampling(*how, engine, precision=precision)), repeat, as_json, out)
 
 
 @app.command()

@@ -52,6 +52,7 @@ def extend(
     fp32_timesteps: options.Fp32Timesteps = False,
     reencode: options.Reencode = None,
     edit_ratio: options.EditRatio = 0.0,
+    precision: options.Precision = "auto",
     attention: options.Attention = "auto",
     overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
@@ -73,7 +74,7 @@ def extend(
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
     off = (no_table, no_text_memory, no_fused, plain)
     engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off)
-    sampling = Sampling(*how, engine, reading, fp32_timesteps, reencode, edit_ratio)
+    sampling = Sampling(*how, engine, reading, fp32_timesteps, reencode, edit_ratio, precision)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
     extension = Extension(source, start, only_new, audio)
     picture = parse_size(size) if size else None

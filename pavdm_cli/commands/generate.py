@@ -34,6 +34,7 @@ def generate(
     fp32_timesteps: options.Fp32Timesteps = False,
     reencode: options.Reencode = None,
     edit_ratio: options.EditRatio = 0.0,
+    precision: options.Precision = "auto",
     attention: options.Attention = "auto",
     overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
@@ -56,7 +57,7 @@ def generate(
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
     off = (no_table, no_text_memory, no_fused, plain)
     engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off)
-    sampling = Sampling(*how, engine, reading, fp32_timesteps, reencode, edit_ratio)
+    sampling = Sampling(*how, engine, reading, fp32_timesteps, reencode, edit_ratio, precision)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder)
     picture = parse_size(size) if size else None
     make(Request(prompt, seconds, frames, picture, fps, sampling, wanted, image=image), as_json)

@@ -51,6 +51,7 @@ def command(recipe: dict[str, Any]) -> str:
 
 SAME = (
     *("frames", "seed", "model", "method", "steps", "window", "chunk", "guidance", "device", "attention", "overlap_kv"),
+    "precision",
     *(
         "image",
         "threads",

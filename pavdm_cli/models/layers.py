@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from pavdm_cli.attention import Run
-from pavdm_kernels import Rows, Vector, gate_residual_modulate, linear, qk_norm_rope, timestep_embedding
+from pavdm_kernels import Rows, Vector, gate_residual_modulate, linear, narrowed, qk_norm_rope, timestep_embedding
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v (B, T, S, N, K) -> (B, T, S, N * K)
 
@@ -62,8 +62,9 @@ class Mlp(nn.Module):
         self.fc2 = Linear(inner, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(linear(x, self.fc1.weight, self.fc1.bias, gelu=True))
-        return out
+        narrow = narrowed(x, self.fc1.weight)  # and so all the way to the end
+        out: Tensor = self.fc2(linear(narrow, self.fc1.weight, self.fc1.bias, gelu=True))
+        return out if narrow is x else out.to(x.dtype)
 
 
 class TextEmbedder(nn.Module):

@@ -18,6 +18,8 @@ from pavdm_cli.models.bind import attending, levels_table, recomputing, remember
 from pavdm_cli.models.captions import with_scores
 from pavdm_cli.models.compiled import compiled
 from pavdm_cli.models.families import FAMILIES, Codec, TextEncoder
+from pavdm_cli.models.layers import Linear
+from pavdm_cli.models.pocket_codec import PocketCodec
 from pavdm_cli.models.stdit import STDiT, as_written
 from pavdm_cli.request import Engine, Reading
 from pavdm_cli.schedule import Schedule
@@ -112,6 +114,21 @@ def load(spec: ModelSpec, device: torch.device, *, random: bool = False, reader:
     read, make_up = FAMILIES[spec.family]
     parts = make_up(device) if random else read(spec, device, reader or device)
     return Loaded(spec, parts.codec, parts.denoiser, parts.text, device, parts.digest)
+
+
+def own_precision(spec: ModelSpec, device: torch.device) -> str:
+    """The precision a model's products are in on a device unless asked otherwise."""
+    return "bf16" if spec.family != "pocket" and opensora.precision(device) == torch.bfloat16 else "fp32"
+
+
+def in_precision(model: Loaded, wanted: str) -> Loaded:
+    """The same model, changed in place: the embedded one's products of tokens and pictures in bfloat16 if asked."""
+    if wanted == "bf16" and isinstance(model.codec, PocketCodec):
+        model.codec.decoder.to(torch.bfloat16)
+        for layer in model.denoiser.modules():
+            if isinstance(layer, Linear):
+                layer.to(torch.bfloat16)
+    return model
 
 
 def with_attention(model: Loaded, wanted: str) -> Loaded:

@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from pavdm_cli.errors import UsageError
+from pavdm_kernels import narrowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,9 @@ class PocketCodec(nn.Module):
 
     def picture(self, codes: Tensor) -> Tensor:
         """Codes (N, channels, H/8, W/8) to frames (N, 3, H, W), 0 to 1 but not clamped."""
-        frames: Tensor = (self.decoder(codes) + 1) / 2
-        return frames
+        narrow = narrowed(codes, next(self.decoder.parameters()))
+        frames: Tensor = self.decoder(narrow).to(codes.dtype)
+        return (frames + 1) / 2
 
     def encode(self, frames: Tensor) -> Tensor:
         """Frames (B, n, 3, H, W), 0 to 1, to latents (B, n / frames_per_latent, channels, H/8, W/8)."""
