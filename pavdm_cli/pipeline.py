@@ -23,7 +23,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.graphs import Graphs, check_graphs, pick_graphs
 from pavdm_cli.masks import Condition, clips
 from pavdm_cli.models.compiled import NOTE, check_compile
-from pavdm_cli.models.families import memory_plan
+from pavdm_cli.models.families import memory_plan, prompt_notes
 from pavdm_cli.models.load import (
     Loaded,
     check_prompt,
@@ -173,9 +173,13 @@ def set_threads(job: Job) -> None:
 
 
 def memory_notes(job: Job) -> list[str]:
-    """What the model's weights will take, before any is loaded. Raises: DeviceError, ModelError."""
+    """What the weights will take and what of the prompt is not read, before any is loaded.
+
+    Raises: DeviceError, ModelError.
+    """
     asked = job.sampling
-    return memory_plan(job.spec, pick_device(asked.device), pick_device(asked.reading.device or asked.device))
+    plan = memory_plan(job.spec, pick_device(asked.device), pick_device(asked.reading.device or asked.device))
+    return [*plan, *prompt_notes(job.spec, job.wording)]
 
 
 def sigmas_of(job: Job) -> Tensor:

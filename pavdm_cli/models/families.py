@@ -14,7 +14,7 @@ from pavdm_cli.models.checkpoint import FETCH, digest, load_into, read_json, sha
 from pavdm_cli.models.home import cache_folder, home
 from pavdm_cli.models.made_up import made_up
 from pavdm_cli.models.memory import check_room, free_bytes, gigabytes, weight_bytes
-from pavdm_cli.models.opensora_text import UNUSED, T5Text
+from pavdm_cli.models.opensora_text import UNUSED, T5Text, cut_note
 from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, decoding_bytes, normalisation, vae_config
 from pavdm_cli.models.pocket import Pocket, PocketConfig
 from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
@@ -85,6 +85,11 @@ def needs_tiles(spec: ModelSpec, kept: int, device: torch.device) -> bool:
     """Whether pictures of this size can be decoded in tiles only, beside so many bytes of weights."""
     free = free_bytes(device)
     return free is not None and kept + decoding_bytes(spec.size, opensora.precision(device)) > free
+
+
+def prompt_notes(spec: ModelSpec, wording: str) -> list[str]:
+    """What the model will not read of a prompt, in a line; none for a model that is not there or says so itself."""
+    return [] if spec.family == "pocket" or not wording else cut_note(home(spec) / "text_encoder", wording)
 
 
 def memory_plan(spec: ModelSpec, device: torch.device, reader: torch.device) -> list[str]:

@@ -112,6 +112,26 @@ def token_ids(folder: Path, text: str) -> list[int]:
     return [*ids[: LONGEST - 1], END]
 
 
+def cut_note(folder: Path, prompt: str, shown: int = 24) -> list[str]:
+    """One line on what `token_ids` leaves out of a prompt; it names the last words read, and the first `shown` lost.
+
+    None where all is read, or the tokenizer cannot be.
+    """
+    try:
+        tokenizer = _tokenizer(folder / "spiece.model")
+    except ModelError:
+        return []
+    ids: list[int] = tokenizer.encode(clean(prompt))
+    if len(ids) < LONGEST:
+        return []
+    read, lost = (str(tokenizer.decode(part)).split() for part in (ids[: LONGEST - 1], ids[LONGEST - 1 :]))
+    more = " ..." if len(lost) > shown else ""
+    return [
+        f"the prompt has {len(ids) + 1} tokens and the model reads {LONGEST}: cut after "
+        f'"... {" ".join(read[-4:])}"; left out, {len(lost)} words: "{" ".join(lost[:shown])}{more}"'
+    ]
+
+
 def _tokenizer(path: Path) -> Any:
     processor = library("sentencepiece").SentencePieceProcessor
     try:

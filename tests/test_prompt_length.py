@@ -1,0 +1,88 @@
+"""Prompts longer than Open-Sora reads: cut where its released code cuts them, and one note says so and where."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import published
+import pytest
+from sentencepiece import SentencePieceProcessor
+from typer.testing import CliRunner
+
+from pavdm_cli import pipeline
+from pavdm_cli.app import app
+from pavdm_cli.models import home
+from pavdm_cli.models.opensora_text import END, LONGEST, cut_note, token_ids
+from pavdm_cli.request import Request, Sampling
+
+NUMBERED = "a red balloon drifts over green hills at sunset"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return published.write(tmp_path_factory.mktemp("published") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
+
+
+def of_length(folder: Path, tokens: int) -> str:
+    """A prompt of so many tokens, its end not counted."""
+    text = " ".join([NUMBERED, *["a"] * tokens])
+    tokenizer = SentencePieceProcessor(model_file=str(folder / "text_encoder" / "spiece.model"))
+    while len(tokenizer.encode(text)) > tokens:
+        text = text[:-2]
+    assert len(tokenizer.encode(text)) == tokens
+    return text
+
+
+def test_a_prompt_that_just_fits_is_read_whole_and_nothing_is_said(folder):
+    text = of_length(folder, LONGEST - 1)
+    assert len(token_ids(folder / "text_encoder", text)) == LONGEST
+    assert cut_note(folder / "text_encoder", text) == []
+
+
+@pytest.mark.parametrize("over", [1, 2, 40, 700])
+def test_a_longer_one_is_cut_at_300_tokens_and_what_is_lost_is_counted_and_named(folder, over):
+    where = folder / "text_encoder"
+    text = of_length(folder, LONGEST - 1 + over)
+    tokenizer = SentencePieceProcessor(model_file=str(where / "spiece.model"))
+    ids = token_ids(where, text)
+    assert (len(ids), ids[-1]) == (LONGEST, END)
+    assert ids[:-1] == tokenizer.encode(text)[: LONGEST - 1]
+    (note,) = cut_note(where, text)
+    assert f"has {LONGEST + over} tokens and the model reads {LONGEST}" in note
+    read, lost = tokenizer.decode(ids[:-1]).split(), tokenizer.decode(tokenizer.encode(text)[LONGEST - 1 :]).split()
+    assert f'cut after "... {" ".join(read[-4:])}"' in note
+    assert f"left out, {len(lost)} words" in note
+    named = re.findall(r'"([^"]*)"', note)[1]
+    assert named == " ".join(lost[:24]) + (" ..." if len(lost) > 24 else "")
+    assert "\n" not in note
+
+
+def test_the_transformer_is_given_300_vectors_and_the_score_at_the_end_is_lost_with_the_rest(folder):
+    text = " ".join([NUMBERED] * 60)
+    sampling = Sampling(model=str(folder), steps=6, device="cpu")
+    job = pipeline.plan(Request(text, frames=17, size=(64, 72), sampling=sampling))
+    model = pipeline.open_model(job)
+    words, mask = model.read(job.wording, unconditional=True)
+    assert words.shape[1] == LONGEST
+    assert mask.all()
+    notes = [note for note in pipeline.memory_notes(job) if "tokens" in note]
+    assert len(notes) == 1
+
+
+def test_the_command_line_says_it_in_one_line_and_makes_the_video(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("--model", str(folder), "--size", "72x64", "--steps", "1", "--window", "5", "--frames", "1")
+    done = CliRunner().invoke(app, ["generate", " ".join([NUMBERED] * 60), *words, "-o", "v.mp4"])
+    assert done.exit_code == 0, done.output
+    assert len([line for line in done.stderr.splitlines() if "the model reads 300" in line]) == 1
+    assert (tmp_path / "v.mp4").exists()
+
+
+def test_a_folder_without_a_tokenizer_says_nothing_here(tmp_path):
+    assert cut_note(tmp_path, NUMBERED * 99) == []
