@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -170,11 +172,28 @@ def parse_overlap_kv(text: str | None) -> bool | None:
     return None if text is None else text == OVERLAP_KV[True]
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """'WxH', or the name of a height, to (height, width). Raises: UsageError."""
+def parse_size(text: str, aspect: str = "") -> tuple[int, int]:
+    """'WxH', or the name of a height, to (height, width); `aspect` shapes a named size. Raises: UsageError."""
+    if aspect and text.lower() not in SIZES:
+        raise UsageError(f"--aspect shapes a size by name, and --size is {text}", f"name one: {', '.join(SIZES)}")
     if text.lower() in SIZES:
-        return SIZES[text.lower()]
+        return shaped(SIZES[text.lower()], aspect) if aspect else SIZES[text.lower()]
     width, _, height = text.lower().partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise UsageError(f"--size must be WIDTHxHEIGHT or {', '.join(SIZES)}, got {text!r}", "for example --size 96x64")
     return int(height), int(width)
+
+
+def shaped(size: tuple[int, int], aspect: str) -> tuple[int, int]:
+    """About as many pixels as `size` (height, width), its sides as 'W:H' in multiples of 8. Raises: UsageError."""
+    found = re.fullmatch(r"(\d{1,4}):(\d{1,4})", aspect)
+    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not width or not height or not 1 / 4 <= width / height <= 4:
+        raise UsageError(f"--aspect must be WIDTH:HEIGHT from 1:4 to 4:1, got {aspect!r}", "for example --aspect 9:16")
+    side = math.sqrt(size[0] * size[1] / (width * height))
+    return 8 * round(height * side / 8), 8 * round(width * side / 8)
+
+
+def picture_size(size: str | None, aspect: str) -> tuple[int, int] | None:
+    """What --size and --aspect ask for; a shape alone is of 240p. Raises: UsageError."""
+    return parse_size(size or "240p", aspect) if size or aspect else None

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.request import SIZES, Request, parse_size
+from pavdm_cli.request import SIZES, Request, parse_size, picture_size
 from pavdm_cli.specs import MODELS, ModelSpec
 
 POCKET = MODELS["pocket"]
@@ -73,3 +73,34 @@ def test_what_is_fetched_is_pinned_to_full_commits():
     revisions = [part.revision for spec in MODELS.values() for part in spec.parts]
     assert len(revisions) == 3
     assert [revision for revision in revisions if not re.fullmatch("[0-9a-f]{40}", revision)] == []
+
+
+SHAPES = ("16:9", "9:16", "4:3", "3:4", "1:1", "21:9")
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("aspect", SHAPES)
+def test_a_named_size_in_another_shape_has_about_as_many_pixels_and_that_shape(name, aspect):
+    height, width = parse_size(name, aspect)
+    wide, high = map(int, aspect.split(":"))
+    assert height % 8 == width % 8 == 0
+    assert height * width == pytest.approx(SIZES[name][0] * SIZES[name][1], rel=0.07)
+    assert width / height == pytest.approx(wide / high, rel=0.08)
+
+
+def test_the_shape_a_name_stands_for_is_its_own():
+    assert parse_size("720p", "16:9") == parse_size("720p") == (720, 1280)
+    assert parse_size("720p", "9:16") == (1280, 720)
+    assert picture_size(None, "") is None
+    assert picture_size(None, "1:1") == (320, 320)
+
+
+@pytest.mark.parametrize("aspect", ["wide", "0:1", "1:0", "16x9", "1:9", "-1:2", "1:2:3"])
+def test_a_shape_that_is_none_is_refused(aspect):
+    with pytest.raises(UsageError, match="WIDTH:HEIGHT"):
+        parse_size("240p", aspect)
+
+
+def test_a_size_in_pixels_has_its_shape():
+    with pytest.raises(UsageError, match="shapes a size by name"):
+        parse_size("640x480", "1:1")

@@ -10,7 +10,7 @@ import typer
 
 from pavdm_cli.commands import options
 from pavdm_cli.commands.run import go_on, pick_seed
-from pavdm_cli.request import Extension, Output, Reading, Request, Sampling, parse_size
+from pavdm_cli.request import Extension, Output, Reading, Request, Sampling, picture_size
 
 Prompt = Annotated[
     str | None, typer.Option("--prompt", "-p", help="What to show; else the prompt INPUT was made from.")
@@ -43,6 +43,7 @@ def extend(
     no_overlap: options.NoOverlap = False,
     guidance: options.Guidance = None,
     size: options.Size = None,
+    aspect: options.Aspect = "",
     device: options.Device = "auto",
     threads: options.Threads = 0,
     aesthetic_score: options.AestheticScore = 6.5,
@@ -77,5 +78,5 @@ def extend(
     sampling = Sampling(*how, engine, reading, fp32_timesteps, reencode, edit_ratio, precision)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
     extension = Extension(source, start, only_new, audio)
-    picture = parse_size(size) if size else None
+    picture = picture_size(size, aspect)
     go_on(Request(prompt or "", seconds, frames, picture, None, sampling, wanted, extension), as_json)

@@ -6,7 +6,7 @@ import os
 
 from pavdm_cli.commands import options
 from pavdm_cli.commands.run import make, pick_seed
-from pavdm_cli.request import Output, Reading, Request, Sampling, parse_size
+from pavdm_cli.request import Output, Reading, Request, Sampling, picture_size
 
 
 def generate(
@@ -24,6 +24,7 @@ def generate(
     no_overlap: options.NoOverlap = False,
     guidance: options.Guidance = None,
     size: options.Size = None,
+    aspect: options.Aspect = "",
     fps: options.Fps = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
@@ -59,5 +60,5 @@ def generate(
     engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off)
     sampling = Sampling(*how, engine, reading, fp32_timesteps, reencode, edit_ratio, precision)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder)
-    picture = parse_size(size) if size else None
+    picture = picture_size(size, aspect)
     make(Request(prompt, seconds, frames, picture, fps, sampling, wanted, image=image), as_json)

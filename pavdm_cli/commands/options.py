@@ -20,6 +20,10 @@ FrameCount = Annotated[int | None, typer.Option("--frames", help="Length in fram
 Size = Annotated[
     str | None, typer.Option(help="WIDTHxHEIGHT, or 144p to 720p; the model's own unless given.", rich_help_panel=WHAT)
 ]
+Aspect = Annotated[
+    str,
+    typer.Option(help="WIDTH:HEIGHT of a size by name, such as 9:16 or 1:1; 240p unless named.", rich_help_panel=WHAT),
+]
 Fps = Annotated[float | None, typer.Option(help="Frames a second; the model's own unless given.", rich_help_panel=WHAT)]
 Image = Annotated[
     Path | None,

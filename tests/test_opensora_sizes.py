@@ -1,0 +1,141 @@
+"""Open-Sora at any window, chunk, step count, size and rate that fit, and with several prompts at once."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import av
+import numpy as np
+import published
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pavdm_cli import pipeline
+from pavdm_cli.app import app
+from pavdm_cli.denoiser import guided
+from pavdm_cli.models import home
+from pavdm_cli.models.bind import levels_table, recomputing
+from pavdm_cli.noise import seeded_noise
+from pavdm_cli.request import Request, Sampling, parse_size
+from pavdm_cli.sampler import sample
+
+PROMPT = "a red balloon drifts over green hills"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return published.write(tmp_path_factory.mktemp("published") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
+
+
+def job_of(folder: Path, size: tuple[int, int] = (64, 72), frames: int = 17, **given: object) -> pipeline.Job:
+    sampling = Sampling(**{"model": str(folder), "steps": 1, "window": 5, "seed": 1, "device": "cpu"} | given)
+    return pipeline.plan(Request(PROMPT, frames=frames, size=size, sampling=sampling))
+
+
+FITTING = [(1, 5, 5), (2, 10, 5), (6, 15, 5), (5, 10, 2), (4, 4, 1), (2, 8, 2), (6, 30, 5), (3, 9, 3)]
+
+
+@pytest.mark.parametrize(("steps", "window", "chunk"), FITTING)
+def test_any_window_chunk_and_step_count_that_fit_make_a_video_by_the_command_line(
+    steps, window, chunk, folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    counts = ("--steps", str(steps), "--window", str(window), "--chunk", str(chunk), "--frames", "19", "--fps", "12")
+    words = ("--model", str(folder), "--size", "72x64", "--threads", "1", "--json", "-o", "v.mp4")
+    done = CliRunner().invoke(app, ["generate", PROMPT, *counts, *words])
+    assert done.exit_code == 0, done.output
+    recipe = json.loads(done.stdout)["recipe"]
+    assert (recipe["steps"], recipe["window"], recipe["chunk"], recipe["fps"]) == (steps, window, chunk, 12)
+    with av.open("v.mp4") as file:
+        assert file.streams.video[0].average_rate == 12
+        assert sum(1 for _ in file.decode(video=0)) == 19
+
+
+def released(steps: int, size: tuple[int, int], window: int, chunk: int) -> list[float]:
+    """The timesteps of every level, as the released code spaces them for a window with its clean chunk."""
+    frames = math.ceil((window + chunk) / 5) * 17
+    ratio = math.sqrt(size[0] * size[1] / 512**2) * math.sqrt(frames // 17 * 5)
+    return [ratio * k / steps / (1 + (ratio - 1) * k / steps) for k in range(steps + 1)]
+
+
+SIDES = [(64, 64), (64, 72), (72, 64), (88, 104), (240, 424), (424, 240), (720, 1280)]
+
+
+@pytest.mark.parametrize("size", SIDES)
+@pytest.mark.parametrize(("steps", "window", "chunk"), [(1, 5, 5), (6, 30, 5), (3, 9, 3)])
+def test_timesteps_follow_every_size_and_window_as_in_the_released_code(size, steps, window, chunk, folder):
+    job = job_of(folder, size, steps=steps, window=window, chunk=chunk)
+    want = torch.tensor(released(steps, size, window, chunk))
+    torch.testing.assert_close(pipeline.sigmas_of(job), want, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(64, 72), (72, 64), (88, 104), (120, 64), *map(parse_size, ("144p", "240p"))])
+def test_odd_latents_are_padded_and_cropped_at_every_size(size, folder):
+    job = job_of(folder, size)
+    model = pipeline.open_model(job)
+    (chunk,) = pipeline.latents(job, model)
+    assert chunk.shape == (1, 5, 4, size[0] // 8, size[1] // 8)
+    assert chunk.isfinite().all()
+
+
+@pytest.mark.parametrize("aspect", ["9:16", "1:1", "4:3"])
+def test_a_shape_by_name_reaches_the_latents(aspect, folder):
+    size = parse_size("144p", aspect)
+    job = job_of(folder, size)
+    (chunk,) = pipeline.latents(job, pipeline.open_model(job))
+    assert chunk.shape[-2:] == (size[0] // 8, size[1] // 8)
+
+
+@pytest.mark.parametrize("shape", ["9:16", "1:1"])
+def test_the_command_line_takes_a_shape(shape, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    counts = ("--steps", "1", "--window", "5", "--frames", "1", "--size", "144p", "--aspect", shape)
+    done = CliRunner().invoke(
+        app, ["generate", PROMPT, "--model", str(folder), *counts, "--threads", "1", "-o", "v.mp4"]
+    )
+    assert done.exit_code == 0, done.output
+    with av.open("v.mp4") as file:
+        frame = next(file.decode(video=0))
+    assert (frame.height, frame.width) == parse_size("144p", shape)
+
+
+@pytest.mark.parametrize("fps", [8, 60])
+def test_the_rate_reaches_the_network(fps, folder):
+    plain = job_of(folder)
+    model = pipeline.open_model(plain)
+    other = pipeline.plan(Request(PROMPT, frames=17, size=(64, 72), fps=fps, sampling=plain.sampling))
+    (one,), (two,) = pipeline.latents(plain, model), pipeline.latents(other, pipeline.open_model(other))
+    assert not torch.allclose(one, two, atol=1e-4)
+
+
+def test_two_prompts_in_a_batch_with_guidance_and_warped_timesteps_are_what_each_is_alone(folder):
+    """The released code cannot: its ratio of a batch meets the frames."""
+    prompts = ["a red balloon", "a small boat on calm water, the camera pans left"]
+    job = job_of(folder, steps=2, window=10, frames=34)
+    model, sigmas, schedule = pipeline.open_model(job), pipeline.sigmas_of(job), job.schedule
+    table, network = levels_table(model.denoiser, sigmas, 24), model.denoiser
+
+    def run(wanted: list[str], rows: slice) -> torch.Tensor:
+        y, mask = model.text.embed(wanted)
+        null = network.y_embedder.y_embedding[None, : y.shape[1]].expand(len(wanted), -1, -1)
+        text = network.encode_text(torch.cat([y, null]), mask.repeat(2, 1))
+        noise = seeded_noise(1, model.noise_shape(batch=2))
+        bound = guided(recomputing(network, text, table, schedule.overlap, job.spec.size), 7.0)
+        drawn = sample(schedule, bound, lambda index, step=None: noise(index, step)[rows], sigmas, chunks=2)
+        return torch.cat(list(drawn), dim=1)
+
+    with torch.no_grad():
+        both = run(prompts, slice(0, 2))
+        apart = [run([prompt], slice(row, row + 1)) for row, prompt in enumerate(prompts)]
+    assert len(both) == 2
+    torch.testing.assert_close(both, torch.cat(apart), rtol=0, atol=1e-4)
+    assert not torch.allclose(both[0], both[1], atol=1e-2)
+    assert np.isfinite(both.numpy()).all()
