@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 
 import pytest
@@ -12,10 +13,16 @@ from test_bench_released import SMALL
 from typer.testing import CliRunner
 
 from pavdm_cli.app import app
-from pavdm_cli.bench import shapes
+from pavdm_cli.bench import shapes, throughput
 from pavdm_cli.bench.trace import dearest, trace
 from pavdm_cli.errors import DeviceError, OutputError
 from pavdm_cli.request import PLAIN, Request, Sampling
+
+
+@pytest.fixture(autouse=True)
+def known_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a machine that need not be measured here."""
+    monkeypatch.setattr(throughput, "ceilings", lambda device, dtype: {"matrix_tflops": 1.0, "copy_gb_s": 1.0})
 
 
 def asked(**engine) -> Request:
@@ -23,20 +30,22 @@ def asked(**engine) -> Request:
 
 
 def test_the_trace_holds_the_operations_and_the_table_the_dearest(tmp_path: Path) -> None:
-    found = trace(asked(), SMALL, tmp_path / "new")
+    found, path = trace(asked(), SMALL, tmp_path / "new")
     names = [one["name"] for one in found["operations"]]
     assert "mkldnn::_linear_pointwise" in names or "aten::addmm" in names
     assert len(names) == 10
     spent = [one["self_ms"] for one in found["operations"]]
     assert spent == sorted(spent, reverse=True)
     assert 0.5 < sum(one["share"] for one in found["operations"]) <= 1
-    assert 0 < found["issuing_share"] < 10  # so small a network is nearly all issuing; a busy machine adds
-    events = json.loads(Path(found["trace"]).read_text())["traceEvents"]
+    assert 0 < found["summary"]["issuing_share"] < 10  # so small a network is nearly all issuing; a busy machine adds
+    assert found["summary"]["step_ms"] == pytest.approx(1e3 * median(found["samples"]["steady_steps_s"]), rel=0.1)
+    assert len(found["samples"]["issuing_s"]) == 15
+    events = json.loads(path.read_text())["traceEvents"]
     assert names[0] in {event.get("name") for event in events}
 
 
 def test_plain_is_profiled_as_it_runs(tmp_path: Path) -> None:
-    names = {one["name"] for one in trace(asked(engine=PLAIN), SMALL, tmp_path)["operations"]}
+    names = {one["name"] for one in trace(asked(engine=PLAIN), SMALL, tmp_path)[0]["operations"]}
     assert "mkldnn::_linear_pointwise" not in names
 
 
@@ -61,6 +70,9 @@ def test_the_command_prints_the_path_and_refuses_unknown_shapes(
     done = CliRunner().invoke(app, [*words, "--shape", "mid"])
     assert done.exit_code == 0, done.output
     assert str(tmp_path) in done.stdout.replace("\n", "")
+    stored = CliRunner().invoke(app, [*words, "--shape", "mid", "--json", "--out", str(tmp_path / "rows.jsonl")])
+    row = json.loads((tmp_path / "rows.jsonl").read_text())
+    assert (row["kind"], row) == ("profile", json.loads(stored.stdout))
     unwritable = ["--out", str(tmp_path / "no" / "rows.jsonl"), "--samples", "1", "--shape", "mid", "--threads", "1"]
     refused = CliRunner().invoke(app, ["bench", "throughput", *unwritable])
     assert isinstance(refused.exception, OutputError)

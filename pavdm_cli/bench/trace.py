@@ -14,7 +14,8 @@ from torch.profiler import ProfilerActivity, profile
 from pavdm_cli import pipeline
 from pavdm_cli.bench import steps
 from pavdm_cli.bench.shapes import RandomText, Shape
-from pavdm_cli.bench.throughput import open_shape
+from pavdm_cli.bench.stats import rounded
+from pavdm_cli.bench.throughput import open_shape, row
 from pavdm_cli.errors import OutputError
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.stdit import STDiT
@@ -25,21 +26,25 @@ DEAREST = 10
 Row = dict[str, Any]
 
 
-def trace(request: Request, shape: Shape | None, folder: Path) -> Row:
-    """Profile the steps of two shifts; writes `trace.json` for chrome://tracing or Perfetto. Raises: OutputError."""
+def trace(request: Request, shape: Shape | None, folder: Path) -> tuple[Row, Path]:
+    """Profile the steps of a shift; one JSON row, and `trace.json` for chrome://tracing or Perfetto.
+
+    Raises: OutputError.
+    """
     job, model = opened(request, shape)
     made = steps.ready(job, model)
-    alone = median(step.seconds for step in steps.steady(job, model, made, job.schedule.stride))
+    alone = [step.seconds for step in steps.steady(job, model, made, 3 * job.schedule.stride)]
     with profile(activities=activities(model.device)) as seen:
         steps.steady(job, model, made, job.schedule.stride)
     asked = issuing(job, model)
-    return {
-        "trace": str(export(seen, folder)),
-        "operations": dearest(seen.key_averages(), model.device),
-        "step_ms": 1e3 * alone,
-        "issuing_ms": 1e3 * asked,
-        "issuing_share": asked / alone,
+    figures = {
+        "step_ms": 1e3 * median(alone),
+        "issuing_ms": 1e3 * median(asked),
+        "issuing_share": median(asked) / median(alone),
     }
+    samples = {"steady_steps_s": rounded(alone), "issuing_s": rounded(asked)}
+    found = row("profile", job, model, samples, figures, shape)
+    return found | {"operations": dearest(seen.key_averages(), model.device)}, export(seen, folder)
 
 
 def opened(request: Request, shape: Shape | None) -> tuple[Job, Loaded]:
@@ -78,8 +83,8 @@ def dearest(events: Iterable[Any], device: torch.device) -> list[Row]:
     ]
 
 
-def issuing(job: Job, model: Loaded) -> float:
-    """Seconds of Python and dispatch in a step: the same calls of a network as deep, but 8 wide, with a token a frame.
+def issuing(job: Job, model: Loaded) -> list[float]:
+    """Seconds of Python and dispatch in steps: the same calls of a network as deep, but 8 wide, with a token a frame.
 
     An upper bound: what little that network computes is in it.
     """
@@ -91,7 +96,7 @@ def issuing(job: Job, model: Loaded) -> float:
         network = STDiT(config).to(weight.device, weight.dtype).requires_grad_(False)
     narrow = replace(model, spec=spec, denoiser=network, text=RandomText(1, 8))
     asked = replace(job, spec=spec)
-    return median(s.seconds for s in steps.steady(asked, narrow, steps.ready(asked, narrow), 3 * job.schedule.stride))
+    return [s.seconds for s in steps.steady(asked, narrow, steps.ready(asked, narrow), 3 * job.schedule.stride)]
 
 
 def lines(found: Row) -> list[tuple[str, str, str, str]]:

@@ -75,7 +75,7 @@ def throughput(
     how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
     request = Request(prompt, seconds, sampling=Sampling(*how, engine, precision=precision))
     if profile:
-        _profile(request, name, profile, as_json)
+        _profile(request, name, profile, as_json, out)
     else:
         (_ablate if ablate else _throughput)(request, name, samples, as_json, out)
 
@@ -197,21 +197,22 @@ def _give(row: dict[str, Any], as_json: bool, out: Path | None) -> None:
         print(json.dumps(row))
 
 
-def _profile(request: Request, shape: str | None, folder: Path, as_json: bool) -> None:
+def _profile(request: Request, shape: str | None, folder: Path, as_json: bool, out: Path | None) -> None:
     from pavdm_cli import ui
     from pavdm_cli.bench.shapes import find_shape
     from pavdm_cli.bench.trace import lines, trace
 
     _tell(request.sampling.engine.compile)
-    found = trace(request, find_shape(shape) if shape else None, folder)
+    row, path = trace(request, find_shape(shape) if shape else None, folder)
+    _give(row, as_json, out)
     if as_json:
-        print(json.dumps(found))
         return
-    ui.show_table("", ("operation", "time of its own", "share", "calls"), lines(found))
+    ui.show_table("", ("operation", "time of its own", "share", "calls"), lines(row))
+    found = row["summary"]
     ui.note(
         f"a step takes {found['step_ms']:.1f} ms; asking for its operations at most {found['issuing_share']:.1%} of it"
     )
-    print(found["trace"])
+    print(path)
 
 
 def _latency(request: Request, repeats: int, as_json: bool, out: Path | None) -> None:
