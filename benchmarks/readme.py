@@ -57,9 +57,9 @@ def mid(recomputed: Row, ladder: Row, small: Row) -> list[str]:
         "|---|---|---|---|",
         *rungs,
         "",
-        f"Compiled blocks (`--compile`) are {compiled(ladder):.2f} times as fast as the line before them, round by round",
-        f"in the median, those of `pocket` {compiled(small):.2f} times: no gain beyond the noise, so it",
-        "stays off unless asked for.",
+        f"Compiled blocks (`--compile`) are {compiled(ladder):.2f} times as fast as the line before them, round by",
+        f"round in the median, those of `pocket` {compiled(small):.2f} times: no gain beyond the noise,",
+        "so it stays off unless asked for.",
     ]
 
 
