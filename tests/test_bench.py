@@ -17,7 +17,9 @@ from typer.testing import CliRunner
 from pavdm_cli.app import app
 from pavdm_cli.bench import first, latency, stats
 from pavdm_cli.bench.report import lines
+from pavdm_cli.bench.shapes import SHAPES
 from pavdm_cli.bench.throughput import shape_throughput, throughput
+from pavdm_cli.errors import UsageError
 from pavdm_cli.request import OFF, PLAIN, Engine, Request, Sampling
 
 
@@ -59,6 +61,21 @@ def test_a_shape_with_random_weights_claims_no_whole_video():
     assert [name for name in row["summary"] if "end_to_end" in name or "first_frame" in name] == []
     assert row["summary"]["step_p50_ms"] > 0
     assert any("steady" in what for what, _ in lines(row))
+
+
+def test_random_weights_make_a_whole_video_where_asked():
+    request, frames = Request("a", frames=14, sampling=Sampling(steps=6, threads=1)), []
+    row = shape_throughput(request, SHAPES["pocket"], 3, frames.append)
+    assert sum(frames) == row["config"]["frames"] == 14
+    assert row["config"]["random_weights"] is True
+    assert row["summary"]["end_to_end_fps"] == pytest.approx(14 / row["samples"]["end_to_end_s"][0])
+    assert min(row["summary"][f"{name}_s"] for name in ("text", "denoise", "decode", "write")) > 0
+
+
+def test_a_network_alone_makes_no_whole_video():
+    request = Request("a", seconds=1, sampling=Sampling("opensora-v1.2", threads=1))
+    with pytest.raises(UsageError, match="'mid' has no codec"):
+        shape_throughput(request, SMALL, 4, lambda frames: None)
 
 
 def test_a_run_does_not_import_triton():

@@ -19,9 +19,10 @@ from pavdm_cli.bench.shapes import PROMPT, Shape, random_model
 from pavdm_cli.bench.stages import stages
 from pavdm_cli.bench.stats import rounded, times
 from pavdm_cli.bench.steps import PHASES, Ready, Step
+from pavdm_cli.errors import UsageError
 from pavdm_cli.graphs import check_graphs
 from pavdm_cli.models.compiled import check_compile, compiles
-from pavdm_cli.models.load import Loaded, pick_device, with_attention
+from pavdm_cli.models.load import Loaded, in_precision, pick_device, with_attention
 from pavdm_cli.pipeline import Job
 from pavdm_cli.request import Output, Request
 
@@ -37,26 +38,33 @@ def throughput(request: Request, watch: Callable[[int], None]) -> Row:
     env.forget_peak(model.device)
     made = steps.ready(job, model)
     timed = steps.whole(job, model, made)
-    spent = stages(job, model)
-    whole = end_to_end(job, model, watch)
-    figures = {
-        **denoising(job, model, timed),
-        "end_to_end_fps": job.frames / whole,
-        "real_time_factor": job.frames / job.spec.fps / whole,
-        "first_frame_cold_s": first_cold,
-        "first_frame_warm_s": first_warm,
-        **{f"{name}_s": seconds for name, seconds in spent.items()},
-    }
-    found = row("throughput", job, model, {**sampled(timed), "end_to_end_s": [whole]}, figures | graphs(made))
+    firsts = {"first_frame_cold_s": first_cold, "first_frame_warm_s": first_warm}
+    took, figures = whole_video(job, model, watch)
+    figures |= denoising(job, model, timed) | firsts | graphs(made)
+    found = row("throughput", job, model, sampled(timed) | took, figures)
     return found | {"overlap_kv_deviation": deviations(job, model) if in_question(job) else None}
 
 
-def shape_throughput(request: Request, shape: Shape, count: int) -> Row:
-    """The same of a network with random weights: so many steps of a full window, and no figure of a whole video."""
+def shape_throughput(request: Request, shape: Shape, count: int, watch: Callable[[int], None] | None = None) -> Row:
+    """The same of a network with random weights: so many steps of a full window; with `watch` a whole video too.
+
+    Raises: UsageError where a whole video is asked of a shape without a codec.
+    """
     job, model = open_shape(request, shape)
+    if watch and shape.config:
+        raise UsageError(f"the shape {job.spec.name!r} has no codec to make a video with", "use one of a whole model")
     made = steps.ready(job, model)
     timed = steps.steady(job, model, made, count)
-    return row("throughput", job, model, sampled(timed), denoising(job, model, timed) | graphs(made), shape)
+    took, figures = whole_video(job, model, watch) if watch else ({}, {})
+    figures |= denoising(job, model, timed) | graphs(made)
+    return row("throughput", job, model, sampled(timed) | took, figures, shape)
+
+
+def whole_video(job: Job, model: Loaded, watch: Callable[[int], None]) -> tuple[Row, Row]:
+    """The job's video made twice: stage by stage, and as users have it. Samples, and figures."""
+    spent, whole = stages(job, model), end_to_end(job, model, watch)
+    rates = {"end_to_end_fps": job.frames / whole, "real_time_factor": job.frames / job.spec.fps / whole}
+    return {"end_to_end_s": [whole]}, rates | {f"{name}_s": seconds for name, seconds in spent.items()}
 
 
 def open_shape(request: Request, shape: Shape) -> tuple[Job, Loaded]:
@@ -66,7 +74,7 @@ def open_shape(request: Request, shape: Shape) -> tuple[Job, Loaded]:
     device = pick_device(job.sampling.device)
     check_graphs(job.sampling.engine.cuda_graphs, device)
     check_compile(job.sampling.engine.compile, device)
-    model = random_model(shape, device)
+    model = in_precision(random_model(shape, device), job.settings.precision)
     return job, with_attention(model, job.sampling.engine.attention)
 
 
@@ -105,7 +113,7 @@ def row(kind: str, job: Job, model: Loaded, samples: Row, figures: Row, shape: S
         "kind": kind,
         "env": env.environment(),
         "ceilings": ceiling,
-        "config": config(job, model, shape),
+        "config": config(job, model, shape) | {"frames": None if shape and "write_s" not in figures else job.frames},
         "attention": {"name": model.attention.name, "reason": model.attention.reason},
         "compiled": compiles(),
         "samples": samples,
@@ -121,7 +129,6 @@ def config(job: Job, model: Loaded, shape: Shape | None = None) -> Row:
         "size": list(job.spec.size),
         "prompt": job.prompt if shape is None else f"{shape.words} random tokens",
         "seed": job.sampling.seed,
-        "frames": job.frames if shape is None else None,
         "device": model.device.type,
         "threads": job.sampling.threads,
         **asdict(job.settings),

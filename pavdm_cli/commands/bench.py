@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,10 @@ Out = Annotated[Path | None, typer.Option(help="Append the row to this .jsonl fi
 Shape = Annotated[str | None, typer.Option(help="Time a network of random weights: mid, opensora-v1.2, pocket.")]
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Time the model's shape, without its weights: denoising alone.")
+]
+Whole = Annotated[
+    bool,
+    typer.Option("--whole", help="With random weights, make a whole video of --seconds too: its stages, end to end."),
 ]
 Samples = Annotated[int, typer.Option(min=1, help="Steps to time where weights are random.")]
 Ablate = Annotated[bool, typer.Option("--ablate", help="One optimisation after another, on a shape (mid).")]
@@ -53,6 +58,7 @@ def throughput(
     attention: options.Attention = "auto",
     shape: Shape = None,
     random_weights: RandomWeights = False,
+    whole: Whole = False,
     samples: Samples = 15,
     overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
@@ -77,7 +83,7 @@ def throughput(
     if profile:
         _profile(request, name, profile, as_json, out)
     else:
-        (_ablate if ablate else _throughput)(request, name, samples, as_json, out)
+        (_ablate if ablate else partial(_throughput, whole))(request, name, samples, as_json, out)
 
 
 @app.command()
@@ -161,18 +167,21 @@ def _kernels(
         raise PavdmError(f"{len(broken)} of {len(rows)} kernels are beyond their limits", "see the last column")
 
 
-def _throughput(request: Request, shape: str | None, samples: int, as_json: bool, out: Path | None) -> None:
+def _throughput(
+    whole: bool, request: Request, shape: str | None, samples: int, as_json: bool, out: Path | None
+) -> None:
     from pavdm_cli import ui
     from pavdm_cli.bench.report import lines
     from pavdm_cli.bench.shapes import find_shape
     from pavdm_cli.bench.throughput import shape_throughput, throughput
 
     _tell(request.sampling.engine.compile)
-    if shape:
+    if shape and not whole:
         row = shape_throughput(request, find_shape(shape), samples)
     else:
         with ui.progress("measuring", request.count) as advance:
-            row = throughput(request, advance)
+            found = find_shape(shape) if shape else None
+            row = shape_throughput(request, found, samples, advance) if found else throughput(request, advance)
     _give(row, as_json, out)
     if not as_json:
         ui.show_table("", ("", ""), lines(row))
