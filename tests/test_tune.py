@@ -179,6 +179,13 @@ def test_processes_share_a_batch_so_that_the_mean_of_their_losses_is_its_loss(fo
         assert abs(parts[0] - parts[1]) > 1e-3
 
 
+def test_what_processes_share_is_shared_whole_and_alike():
+    for many, count in ((0, 3), (2, 3), (7, 3), (8, 2), (5, 1)):
+        parts = [list(Processes(rank, count).share(range(many))) for rank in range(count)]
+        assert [thing for part in parts for thing in part] == list(range(many))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
 def test_batches_that_are_accumulated_are_one_step_of_their_mean(footage, tmp_path):
     one, many = make_task(footage), make_task(footage)
     figures = advance(begin(many, tmp_path / "none.pt", gentle), replace(PLAN, accumulate=3, clip=1e-9, rate=0.0))

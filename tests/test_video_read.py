@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from clips import Recipe, corners, greys, make
 
-from pavdm_cli.video import excerpt, frames, open_video, tail
+from pavdm_cli.video import frames, open_video, shown_at, tail
 
 KINDS = {
     "h264.mp4": Recipe(audio="aac"),
@@ -163,9 +163,9 @@ def test_memory_does_not_grow_with_the_length_of_the_input(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
-def test_an_excerpt_shows_what_the_screen_showed_from_a_time_on(tmp_path: Path, suffix: str) -> None:
+def test_frames_at_rising_times_are_what_the_screen_showed_then(tmp_path: Path, suffix: str) -> None:
     video = open_video(make(tmp_path / f"clip{suffix}", greys(24, 64, 64), Recipe()))
-    for first in (0, 7, 19):
-        seen = excerpt(video, video.start + Fraction(first, 10), Fraction(5), 2, (32, 48))
-        assert seen.shape == (2, 32, 48, 3)
-        assert [number(frame) for frame in seen] == [first, first + 2]
+    for wanted in ([0, 2], [7, 7, 8], [19, 23, 23], [3, 17]):
+        frames_shown = list(shown_at(video, [video.start + Fraction(k, 10) for k in wanted], (32, 48)))
+        assert [frame.shape for frame in frames_shown] == [(32, 48, 3)] * len(wanted)
+        assert [number(frame) for frame in frames_shown] == wanted

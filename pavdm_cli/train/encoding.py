@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,7 +25,7 @@ from pavdm_cli.models.families import Codec
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.store import in_place_of
 from pavdm_cli.train.footage import Captioned
-from pavdm_cli.video import VideoInfo, excerpt, open_video
+from pavdm_cli.video import VideoInfo, open_video, shown_at
 
 Advance = Callable[[int], None]
 
@@ -88,15 +90,6 @@ def survey(cache: Cache, video: Path) -> Surveyed:
     return found
 
 
-def encode_clip(cache: Cache, codec: Codec, video: VideoInfo, clip: int, device: torch.device) -> None:
-    """Cut, fit, encode and keep one clip. Raises: InputError, OutputError."""
-    form = cache.form
-    since = video.start + Fraction(clip * form.frames, form.fps)
-    pixels = excerpt(video, since, Fraction(form.fps), form.frames, form.size)
-    latents = codec.encode(from_bytes(pixels)[None].to(device))[0]
-    _keep(cache.latents(video.path, clip), latents.half())
-
-
 def unlike(cache: Cache, videos: Sequence[Path]) -> list[Path]:
     """One of each: two files of one content are encoded once."""
     return list({cache.surveyed(video): video for video in videos}.values())
@@ -115,12 +108,24 @@ def missing_clips(cache: Cache, wanted: Sequence[tuple[Path, int]]) -> list[tupl
 def encode_clips(
     cache: Cache, codec: Codec, wanted: Sequence[tuple[Path, int]], device: torch.device, advance: Advance
 ) -> None:
-    """Encode clips, each kept as soon as it is made. Raises: InputError, OutputError."""
+    """Cut, fit and encode clips, each kept as soon as it is made; a video is decoded once, from its first clip on.
+
+    Raises: InputError, OutputError.
+    """
     for path, clips in groupby(wanted, lambda clip: clip[0]):
-        video = open_video(path)
-        for _, clip in clips:
-            encode_clip(cache, codec, video, clip, device)
+        numbers = [clip for _, clip in clips]
+        for clip, pixels in zip(numbers, _clips(open_video(path), numbers, cache.form), strict=True):
+            latents = codec.encode(from_bytes(pixels)[None].to(device))[0]
+            _keep(cache.latents(path, clip), latents.half())
             advance(1)
+
+
+def _clips(video: VideoInfo, clips: Sequence[int], form: Form) -> Iterator[NDArray[np.uint8]]:  # (n, H, W, 3) each
+    """The pixels of some clips, in rising order."""
+    numbers = [clip * form.frames + frame for clip in clips for frame in range(form.frames)]
+    frames = shown_at(video, [video.start + Fraction(number, form.fps) for number in numbers], form.size)
+    for _ in clips:
+        yield np.stack(list(islice(frames, form.frames)))
 
 
 def missing_captions(cache: Cache, wordings: Sequence[str]) -> list[str]:

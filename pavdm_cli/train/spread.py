@@ -34,8 +34,8 @@ class Processes:
         return self.rank == 0
 
     def share(self, things: Sequence[T]) -> Sequence[T]:
-        """This process' part of the things: every `count`-th."""
-        return things[self.rank :: self.count]
+        """This process' part of the things, as they follow one another."""
+        return things[self.rank * len(things) // self.count : (self.rank + 1) * len(things) // self.count]
 
     def mean(self, value: float) -> float:
         """The mean of every process' value; all must call it."""
@@ -79,13 +79,11 @@ def joined(place: tuple[int, int, int], device: torch.device) -> Iterator[Proces
             raise DeviceError(f"no GPU is left for process {local} of this machine", "lower --nproc-per-node")
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=count)
-    try:
-        with warnings.catch_warnings():
-            # Of results that are views: nothing here changes one in place.
-            warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
-            yield Processes(rank, count, dist.new_group(backend="gloo", timeout=PATIENCE))
-    finally:
-        dist.destroy_process_group()
+    with warnings.catch_warnings():
+        # Of results that are views: nothing here changes one in place.
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
+        yield Processes(rank, count, dist.new_group(backend="gloo", timeout=PATIENCE))
+    dist.destroy_process_group()  # not after an error: it may wait for the others, who wait for this process
 
 
 def shard(model: nn.Module, stdit: STDiT, device: torch.device, narrow: bool) -> None:

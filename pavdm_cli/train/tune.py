@@ -19,6 +19,7 @@ from pavdm_cli.train.batches import Recipe, draw_cut, draws, dropped, fill
 from pavdm_cli.train.encoding import Footage
 from pavdm_cli.train.losses import Batch, window_loss
 from pavdm_cli.train.spread import ALONE, Processes, gathered
+from pavdm_kernels import references
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 JUDGED = 8  # batches
@@ -112,7 +113,8 @@ class TuneTask:
         if not self.held_out.clips:
             return {}
         other = replace(self.recipe, seed=-1)
-        rows = [self._loss(other, self.held_out, step).item() for step in range(JUDGED)]
+        with references():  # the operations that training differentiates, and no faster ones
+            rows = [self._loss(other, self.held_out, step).item() for step in range(JUDGED)]
         return {"held_out": self.among.mean(sum(rows) / len(rows))}
 
     def sheet(self, path: Path) -> None:

@@ -1,7 +1,7 @@
 """Video files in and out, as uint8 RGB frames (H, W, 3); knows nothing of models and never imports torch."""
 
 from pavdm_cli.video.encode import Encoding, Frame, Track
-from pavdm_cli.video.frames import FrameReader, excerpt, frames, tail
+from pavdm_cli.video.frames import FrameReader, frames, shown_at, tail
 from pavdm_cli.video.info import VideoInfo, open_video
 from pavdm_cli.video.metadata import Metadata, read_metadata
 from pavdm_cli.video.output import SUFFIXES, check_output, default_name, partial_path
@@ -27,13 +27,13 @@ __all__ = [
     "check_output",
     "check_splice",
     "default_name",
-    "excerpt",
     "fit",
     "frames",
     "open_still",
     "open_video",
     "partial_path",
     "read_metadata",
+    "shown_at",
     "splice",
     "tail",
     "unfit",

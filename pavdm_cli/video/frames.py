@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import av
@@ -67,24 +67,20 @@ def tail(
     (height, width) they are scaled and cropped as `fit` does.
     """
     last = video.stamps[-1] * video.time_base
-    return _at(video, [last - Fraction(count - 1 - number) / rate for number in range(count)], size)
+    return np.stack(
+        list(shown_at(video, [last - Fraction(count - 1 - number) / rate for number in range(count)], size))
+    )
 
 
-def excerpt(
-    video: VideoInfo, since: Fraction, rate: Fraction, count: int, size: tuple[int, int] | None = None
-) -> NDArray[np.uint8]:  # (count, H, W, 3)
-    """`count` frames at `rate` frames a second from `since` seconds of the file's own time on; as `tail`."""
-    return _at(video, [since + Fraction(number) / rate for number in range(count)], size)
+def shown_at(video: VideoInfo, times: Sequence[Fraction], size: tuple[int, int] | None = None) -> Iterator[Frame]:
+    """What the screen showed at rising times, in seconds of the file's own clock, (H, W, 3) each, in one pass.
 
-
-def _at(video: VideoInfo, times: list[Fraction], size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    """What the screen showed at rising times."""
+    Before the start that is the first frame. With `size` (height, width) it is scaled and cropped as `fit` does.
+    """
     reader = FrameReader(video)
-    kept = []
     for picture in _shown(_from(reader, times[0]), times):
         frame = reader.show(picture)
-        kept.append(frame if size is None else fit(frame, size, video.sample_aspect))
-    return np.stack(kept)
+        yield frame if size is None else fit(frame, size, video.sample_aspect)
 
 
 def _from(reader: FrameReader, time: Fraction) -> Iterator[tuple[av.VideoFrame, Fraction]]:
@@ -99,7 +95,7 @@ def _from(reader: FrameReader, time: Fraction) -> Iterator[tuple[av.VideoFrame, 
     yield from reader.pictures()
 
 
-def _shown(pictures: Iterable[tuple[av.VideoFrame, Fraction]], times: list[Fraction]) -> Iterator[av.VideoFrame]:
+def _shown(pictures: Iterable[tuple[av.VideoFrame, Fraction]], times: Sequence[Fraction]) -> Iterator[av.VideoFrame]:
     """For each of the rising times the picture on screen then: the last one not after it, or the first of all."""
     held: av.VideoFrame | None = None
     done = 0
