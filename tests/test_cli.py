@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from pavdm_cli.commands import doctor
+from pavdm_cli.models import libraries
 
 PROMPT = "a red balloon drifting over green hills at sunset"
 QUICK = ("--steps", "6", "--threads", "1")  # one step between shifts: fast, not good
@@ -229,7 +230,7 @@ def test_the_doctor_says_whether_open_sora_can_be_run(monkeypatch):
     rows = dict(doctor._opensora())
     assert rows["transformers"][0].isdigit()
     assert rows["opensora-v1.2"] == "can be fetched and run"
-    monkeypatch.setattr(doctor, "OPENSORA", ("diffusers", "no-such-package"))
+    monkeypatch.setattr(libraries, "PACKAGES", ("diffusers", "no-such-package"))
     without = dict(doctor._opensora())
     assert without["no-such-package"] == "not installed"
     assert without["opensora-v1.2"] == 'no: pip install "pavdm[opensora]"'

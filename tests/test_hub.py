@@ -74,7 +74,10 @@ def test_a_file_cut_by_a_killed_process_goes_on_from_where_it_was(hub, tmp_path)
 
 
 def test_a_token_opens_a_gated_repository_and_without_one_it_is_said_what_to_do(hub, tmp_path, monkeypatch):
-    hub.token = "hf_secret"
+    file, hub.token = one(hub), "hf_secret"
+    with pytest.raises(ModelError, match="401 Unauthorized") as refused:
+        fetch(file, tmp_path, lambda bytes: None)
+    assert "HF_TOKEN" in refused.value.hint
     for given, status in (("", "401 Unauthorized"), ("hf_other", "403 Forbidden")):
         monkeypatch.setenv("HF_TOKEN", given)
         with pytest.raises(ModelError, match=status) as caught:

@@ -155,6 +155,15 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(free, what, 
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("package", ["transformers", "diffusers", "huggingface_hub", "sentencepiece"])
+def test_a_library_that_is_missing_is_one_line_before_any_weight_is_read(package, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(families, "load_into", lambda *given: pytest.fail("read weights"))
+    with pytest.raises(ModelError, match=f"Open-Sora needs {package}$") as caught:
+        pipeline.open_model(job(folder))
+    assert caught.value.hint == 'pip install "pavdm[opensora]"'
+
+
 @pytest.mark.parametrize("short", [0, 1])
 def test_pictures_are_decoded_in_tiles_where_memory_is_short_and_that_is_told(short, folder, monkeypatch):
     asked = job(folder)

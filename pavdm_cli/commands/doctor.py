@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from pavdm_cli import __version__, ui
+from pavdm_cli.models import libraries
 
 PACKAGES = (
     "torch",
@@ -23,7 +24,6 @@ PACKAGES = (
     "platformdirs",
 )
 MISSING = "not installed"
-OPENSORA = ("transformers", "diffusers", "huggingface_hub", "sentencepiece")
 
 
 def doctor() -> None:
@@ -46,11 +46,9 @@ def _versions() -> list[tuple[str, str]]:
 
 
 def _opensora() -> list[tuple[str, str]]:
-    from pavdm_cli.models.libraries import INSTALL
-
-    rows = [(name, _version(name)) for name in OPENSORA]
+    rows = [(name, _version(name)) for name in libraries.PACKAGES]
     whole = all(version != MISSING for _, version in rows)
-    return [*rows, ("opensora-v1.2", "can be fetched and run" if whole else f"no: {INSTALL}")]
+    return [*rows, ("opensora-v1.2", "can be fetched and run" if whole else f"no: {libraries.INSTALL}")]
 
 
 def _version(package: str) -> str:

@@ -12,6 +12,7 @@ from pavdm_cli.errors import ModelError
 from pavdm_cli.models import opensora, store
 from pavdm_cli.models.checkpoint import FETCH, digest, load_into, read_json, shapes, tensors
 from pavdm_cli.models.home import cache_folder, home
+from pavdm_cli.models.libraries import check_installed
 from pavdm_cli.models.made_up import made_up
 from pavdm_cli.models.memory import check_room, free_bytes, gigabytes, weight_bytes
 from pavdm_cli.models.opensora_text import UNUSED, T5Text, cut_note
@@ -64,6 +65,7 @@ def _read_opensora(spec: ModelSpec, device: torch.device, reader: torch.device) 
     folder, dtype = home(spec), opensora.precision(device)
     if not folder.is_dir():
         raise ModelError(f"no weights of {spec.name} in {folder}", FETCH)
+    check_installed()
     config = opensora.config_of(read_json(folder / "transformer" / "config.json"))
     sizes = vae_config(shapes(tensors(folder / "vae")))
     kept = sum(opensora_needs(folder, dtype).values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator
@@ -12,6 +12,13 @@ from typing import Any
 from pavdm_cli.errors import ModelError
 
 INSTALL = 'pip install "pavdm[opensora]"'
+PACKAGES = ("transformers", "diffusers", "huggingface_hub", "sentencepiece")
+
+
+def check_installed() -> None:
+    """Refuse to begin without all of them, before anything large is read; none is imported. Raises: ModelError."""
+    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        raise ModelError(f"Open-Sora needs {', '.join(missing)}", INSTALL)
 
 
 def library(module: str) -> Any:
