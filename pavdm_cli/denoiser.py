@@ -53,6 +53,34 @@ def guided(denoiser: Denoiser, scale: float) -> Denoiser:
     return Bound(remember, velocity)
 
 
+def in_turn(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Denoiser:
+    """The same guidance in two passes, one after the other: half the activations of `guided`."""
+
+    def remember(overlap: Tensor, level: int) -> Memory:
+        return conditional.remember(overlap, level), unconditional.remember(overlap, level)
+
+    def velocity(window: Tensor, levels: Tensor, memory: Memory | None) -> Tensor:
+        of_first, of_second = memory or (None, None)
+        wanted, plain = conditional(window, levels, of_first), unconditional(window, levels, of_second)
+        return plain + scale * (wanted - plain)
+
+    return Bound(remember, velocity)
+
+
+def arriving(denoiser: Denoiser, arrive: Callable[[], None]) -> Denoiser:
+    """Sees to it that weights which wait elsewhere are there before either call."""
+
+    def remember(overlap: Tensor, level: int) -> Memory:
+        arrive()
+        return denoiser.remember(overlap, level)
+
+    def velocity(window: Tensor, levels: Tensor, memory: Memory | None) -> Tensor:
+        arrive()
+        return denoiser(window, levels, memory)
+
+    return Bound(remember, velocity)
+
+
 def partitioned(denoiser: Denoiser, span: int) -> Denoiser:
     """Splits a window longer than the `span` latents a model can hold into calls that overlap by half.
 

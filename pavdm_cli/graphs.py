@@ -92,9 +92,15 @@ def pick_graphs(wanted: str, device: torch.device, values: int) -> Graphs | None
 
     values: of the residual stream, a latent.
     """
+    most = longest_recorded(wanted, device, values)
+    return Graphs(CudaGraphs(device), most) if most else None
+
+
+def longest_recorded(wanted: str, device: torch.device, values: int) -> float:
+    """Latents in the longest step that is recorded, 0 where none is. Arguments as `pick_graphs`."""
     if wanted == "off" or device.type != "cuda":
-        return None
-    return Graphs(CudaGraphs(device), inf if wanted == "on" else LAUNCH_BOUND // values)
+        return 0
+    return inf if wanted == "on" else LAUNCH_BOUND // values
 
 
 class Buffer:

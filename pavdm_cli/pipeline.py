@@ -23,7 +23,6 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.graphs import Graphs, check_graphs, pick_graphs
 from pavdm_cli.masks import Condition, clips
 from pavdm_cli.models.compiled import NOTE, check_compile
-from pavdm_cli.models.families import memory_plan, prompt_notes
 from pavdm_cli.models.load import (
     Loaded,
     check_prompt,
@@ -32,6 +31,7 @@ from pavdm_cli.models.load import (
     own_precision,
     pick_device,
     with_attention,
+    with_offload,
     wording,
 )
 from pavdm_cli.models.pixels import to_bytes
@@ -162,24 +162,16 @@ def open_model(job: Job) -> Loaded:
     check_compile(job.sampling.engine.compile, device)
     set_threads(job)
     reader = pick_device(job.sampling.reading.device or job.sampling.device)
-    model = replace(load(job.spec, device, reader=reader), fp32_timesteps=job.sampling.fp32_timesteps)
-    return with_attention(in_precision(model, job.settings.precision), job.sampling.engine.attention)
+    engine = job.sampling.engine
+    model = load(job.spec, device, reader=reader, wording=job.wording, engine=engine)
+    model = with_offload(in_precision(model, job.settings.precision), engine.offload)
+    return with_attention(replace(model, fp32_timesteps=job.sampling.fp32_timesteps), engine.attention)
 
 
 def set_threads(job: Job) -> None:
     """As many CPU threads as were asked for."""
     if job.sampling.threads:
         torch.set_num_threads(job.sampling.threads)
-
-
-def memory_notes(job: Job) -> list[str]:
-    """What the weights will take and what of the prompt is not read, before any is loaded.
-
-    Raises: DeviceError, ModelError.
-    """
-    asked = job.sampling
-    plan = memory_plan(job.spec, pick_device(asked.device), pick_device(asked.reading.device or asked.device))
-    return [*plan, *prompt_notes(job.spec, job.wording)]
 
 
 def sigmas_of(job: Job) -> Tensor:
@@ -193,8 +185,8 @@ def sigmas_of(job: Job) -> Tensor:
 def graphs_of(job: Job, model: Loaded) -> Graphs | None:
     """What records the job's steps, if anything does; after the first step it knows how many and what they hold."""
     engine = job.sampling.engine
-    constant = engine.table and engine.text_memory  # what is made anew at every step starts on the CPU
-    return pick_graphs(engine.cuda_graphs if constant else "off", model.device, model.stream(job.settings.guidance))
+    wanted = engine.cuda_graphs if engine.recordable else "off"
+    return pick_graphs(wanted, model.device, model.stream(job.settings.guidance))
 
 
 def latents(job: Job, model: Loaded, start: State | None = None, graphs: Graphs | None = None) -> Iterator[Tensor]:
@@ -222,8 +214,8 @@ def frames(job: Job, model: Loaded, start: State | None = None, graphs: Graphs |
 
 def decoded(job: Job, model: Loaded, chunks: Iterator[Tensor]) -> Iterator[Pixels]:
     """Each run of latents as frames: beside the steps of the next where asked, and by itself on a GPU."""
-    wanted, work = job.sampling.engine.decode_beside, partial(decode, model)
-    if wanted == "on" or (wanted == "auto" and model.device.type == "cuda"):
+    work = partial(decode, model)
+    if job.sampling.engine.decodes_beside(model.device.type):
         return beside(chunks, work, model.device)
     return map(work, chunks)
 

@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pavdm_cli import beginning
+from pavdm_cli.budget import told
 from pavdm_cli.continuation import Source, at_rate
 from pavdm_cli.graphs import Graphs
 from pavdm_cli.models.load import Loaded
@@ -50,12 +52,13 @@ def record(job: Job, model: Loaded, output: Output, watch: Watch, still: Still |
     )
     graphs = graphs_of(job, model)
     with VideoWriter(output.path, width, height, job.spec.fps, about, encoding) as writer:
-        made = beginning.frames_from(job, model, still, graphs) if still else frames(job, model, graphs=graphs)
-        for chunk in made:
-            writer.write(chunk)
-            watch.advance(len(chunk))
-            if watch.stopped() and writer.frames < job.frames:
-                return _cut_short(writer, output.path, about)
+        with told(job, partial(_keep, writer)):
+            made = beginning.frames_from(job, model, still, graphs) if still else frames(job, model, graphs=graphs)
+            for chunk in made:
+                writer.write(chunk)
+                watch.advance(len(chunk))
+                if watch.stopped() and writer.frames < job.frames:
+                    return _cut_short(writer, output.path, about)
         return Made(writer.finish(), writer.frames, True, about, _notes(graphs))
 
 
@@ -70,17 +73,19 @@ def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch
         **{name: getattr(extension, name) for name in ("start", "audio", "only_new")},
     }
     plan = Plan(extension.audio, extension.only_new, about, Encoding(crf=output.crf, ffmpeg=output.ffmpeg))
-    start, graphs = read_start(job, model, source), graphs_of(job, model)
+    with told(job):
+        start, graphs = read_start(job, model, source), graphs_of(job, model)
     with Spliced(source.video, output.path, plan) as file:
         for _ in file.copy():
             watch.advance(1)
             if watch.stopped():
                 return _cut_short(file, output.path, about)
-        for shown in at_rate(frames(job, model, start, graphs), job.spec.fps, source):
-            file.write(shown)
-            watch.advance(len(shown))
-            if watch.stopped() and file.frames < source.copied + source.frames:
-                return _cut_short(file, output.path, about)
+        with told(job, partial(_keep, file)):
+            for shown in at_rate(frames(job, model, start, graphs), job.spec.fps, source):
+                file.write(shown)
+                watch.advance(len(shown))
+                if watch.stopped() and file.frames < source.copied + source.frames:
+                    return _cut_short(file, output.path, about)
         return Made(file.finish(), file.frames, True, about, (*file.notes, *_notes(graphs)))
 
 
@@ -98,6 +103,12 @@ def read_start(job: Job, model: Loaded, source: Source) -> State:
 
 def _notes(graphs: Graphs | None) -> tuple[str, ...]:
     return (graphs.note,) if graphs else ()
+
+
+def _keep(file: VideoWriter | Spliced) -> str:
+    """Close what there is of a file as a playable part, and say so."""
+    path = file.keep_partial()
+    return f"kept {path}, {file.frames} frames" if path else "nothing was finished, nothing kept"
 
 
 def _cut_short(file: VideoWriter | Spliced, path: Path, about: dict[str, Any]) -> Made:

@@ -14,7 +14,9 @@ from pavdm_cli.specs import ModelSpec, find
 LONGEST = 24 * 3600.0  # seconds of video in one run
 SIZES = {"144p": (144, 256), "240p": (240, 424), "360p": (360, 640), "480p": (480, 848), "720p": (720, 1280)}
 
-
+SWITCH = ("auto", "on", "off")
+OFFLOADS = ("none", "parts", "blocks")
+PASSES = ("auto", "together", "apart")
 OVERLAP_KV = {True: "reuse", False: "recompute"}  # how the command line says `Engine.overlap_memory`
 OFF = {
     "table": "--no-table",
@@ -38,11 +40,31 @@ class Engine:
     cuda_graphs: str = "auto"  # steps recorded and replayed: where launching them is the limit, or always ("on")
     decode_beside: str = "auto"  # chunks decoded while the next are made: on a GPU, or always ("on")
     compile: bool = False  # blocks as graphs of torch.compile
+    offload: str = "none"  # what waits on the host for its turn: nothing, whole parts, or also the transformer's blocks
+    passes: str = "auto"  # of guidance: in one batch ("together"), one after the other ("apart"), or what fits
+    pictures: int = 4  # of 240p that the codec works on at a time
+    tiled: bool = False  # each of them in tiles: less memory, and a slightly other picture
+
+    @property
+    def recordable(self) -> bool:
+        """Whether steps can be: what is made anew at every step starts on the CPU, and offloaded weights move."""
+        return self.table and self.text_memory and self.offload == "none"
+
+    def decodes_beside(self, kind: str) -> bool:
+        """Whether a chunk is decoded while the next is made, on this kind of device; not where weights make room."""
+        return self.decode_beside == "on" or (
+            self.decode_beside == "auto" and kind == "cuda" and self.offload == "none"
+        )
 
     def __post_init__(self) -> None:
-        for name, value in (("cuda-graphs", self.cuda_graphs), ("decode-beside", self.decode_beside)):
-            if value not in ("auto", "on", "off"):
-                raise UsageError(f"--{name} must be auto, on or off, got {value!r}", "auto is the default")
+        switches = (("cuda-graphs", self.cuda_graphs, SWITCH), ("decode-beside", self.decode_beside, SWITCH))
+        for name, value, known in (*switches, ("offload", self.offload, OFFLOADS), ("passes", self.passes, PASSES)):
+            if value not in known:
+                named = f"{', '.join(known[:-1])} or {known[-1]}"
+                raise UsageError(f"--{name} must be {named}, got {value!r}", f"{known[0]} is the default")
+        fixed = {f"--{name} on": value == "on" for name, value, _ in switches} | {"--compile": self.compile}
+        if self.offload != "none" and (clash := [name for name, on in fixed.items() if on]):
+            raise UsageError(f"{clash[0]} does not go with --offload, which moves weights", "leave one of them out")
 
     @property
     def switches(self) -> list[str]:

@@ -40,12 +40,12 @@ def fail(message: str, hint: str) -> None:
         console.print(Text.assemble(("hint: ", "cyan"), hint))
 
 
-def show_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout."""
+def show_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], aside: bool = False) -> None:
+    """A table on stdout, or aside on stderr."""
     table = Table(*head, title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False).print(table)
+    Console(highlight=False, stderr=aside).print(table)
 
 
 class Rate(ProgressColumn):

@@ -3,7 +3,7 @@
 from pavdm_kernels.dot_product import dot_product
 from pavdm_kernels.euler_step import euler_step
 from pavdm_kernels.gate_residual_modulate import gate_residual_modulate
-from pavdm_kernels.jit import fused, references
+from pavdm_kernels.jit import fused, on_gpu, references
 from pavdm_kernels.linear import linear, narrowed
 from pavdm_kernels.modulate import modulate
 from pavdm_kernels.qk_norm_rope import qk_norm_rope
@@ -21,6 +21,7 @@ __all__ = [
     "linear",
     "modulate",
     "narrowed",
+    "on_gpu",
     "pick",
     "qk_norm_rope",
     "references",

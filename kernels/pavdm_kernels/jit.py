@@ -66,13 +66,19 @@ class Call(NamedTuple):
 
 def runs_kernel(x: Tensor) -> bool:
     """Whether an operation on x is its kernel: on CUDA, in a dtype kernels know, no gradients, not switched off."""
-    return x.is_cuda and not torch.is_grad_enabled() and x.dtype in DTYPES and installed() and fused()
+    return on_gpu(x) and not torch.is_grad_enabled() and x.dtype in DTYPES and installed() and fused()
+
+
+def on_gpu(x: Tensor) -> bool:
+    """Whether x lies on a GPU, or stands for a tensor there (`imagined`)."""
+    return x.is_cuda or (x.is_meta and Switch.imagined)
 
 
 class Switch:
     """How many `references()` blocks are open; a plain attribute, since torch.compile cannot read a ContextVar."""
 
     depth = 0
+    imagined = False  # tensors without contents stand for tensors on a GPU
 
 
 @contextmanager
@@ -83,6 +89,16 @@ def references() -> Iterator[None]:
         yield
     finally:
         Switch.depth -= 1
+
+
+@contextmanager
+def imagined() -> Iterator[None]:
+    """Inside the block tensors without contents (meta) take the way of kernels, which allocate and do nothing else."""
+    before, Switch.imagined = Switch.imagined, True
+    try:
+        yield
+    finally:
+        Switch.imagined = before
 
 
 def fused() -> bool:

@@ -53,7 +53,7 @@ def output(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor
 
 def narrowed(x: Tensor, weight: Tensor) -> Tensor:
     """x in the precision of the weight, where that is the narrower one and nobody else decides."""
-    autocast = torch.is_autocast_enabled(x.device.type)
+    autocast = not x.is_meta and torch.is_autocast_enabled(x.device.type)
     return x if autocast or weight.dtype.itemsize >= x.dtype.itemsize else x.to(weight.dtype)
 
 

@@ -63,6 +63,8 @@ def extend(
     no_text_memory: options.NoTextMemory = False,
     no_fused: options.NoFused = False,
     plain: options.Plain = False,
+    offload: options.Offload = "none",
+    passes: options.Passes = "auto",
     crf: options.Crf = 16,
     as_json: options.Json = False,
     force: options.Force = False,
@@ -74,7 +76,7 @@ def extend(
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
     off = (no_table, no_text_memory, no_fused, plain)
-    engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off)
+    engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off, (offload, passes))
     sampling = Sampling(*how, engine, reading, fp32_timesteps, reencode, edit_ratio, precision)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
     extension = Extension(source, start, only_new, audio)

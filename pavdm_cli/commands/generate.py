@@ -45,6 +45,9 @@ def generate(
     no_text_memory: options.NoTextMemory = False,
     no_fused: options.NoFused = False,
     plain: options.Plain = False,
+    offload: options.Offload = "none",
+    passes: options.Passes = "auto",
+    plan: options.Plan = False,
     crf: options.Crf = 18,
     encoder: options.Encoder = "",
     as_json: options.Json = False,
@@ -57,8 +60,8 @@ def generate(
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
     off = (no_table, no_text_memory, no_fused, plain)
-    engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off)
+    engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off, (offload, passes))
     sampling = Sampling(*how, engine, reading, fp32_timesteps, reencode, edit_ratio, precision)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder)
     picture = picture_size(size, aspect)
-    make(Request(prompt, seconds, frames, picture, fps, sampling, wanted, image=image), as_json)
+    make(Request(prompt, seconds, frames, picture, fps, sampling, wanted, image=image), as_json, plan)

@@ -124,6 +124,22 @@ NoFused = Annotated[
     bool, typer.Option("--no-fused", help="Operations as their references in plain torch.", rich_help_panel=OFF)
 ]
 Plain = Annotated[bool, typer.Option("--plain", help="Switch every optimisation off.", rich_help_panel=OFF)]
+Offload = Annotated[
+    Literal["none", "parts", "blocks"],
+    typer.Option(
+        help="Keep weights on the host till their turn: whole parts, or also the transformer's blocks, one by one.",
+        rich_help_panel=HOW,
+    ),
+]
+Passes = Annotated[
+    Literal["auto", "together", "apart"],
+    typer.Option(
+        help="The two passes of guidance in one batch, one after the other, or what fits.", rich_help_panel=HOW
+    ),
+]
+Plan = Annotated[
+    bool, typer.Option("--plan", help="Only say what memory it would take, and load nothing.", rich_help_panel=HOW)
+]
 Out = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="mp4, mkv, webm or gif; named after the prompt.", rich_help_panel=FILE),
@@ -144,10 +160,14 @@ def engine(
     decode_beside: str,
     compiled: bool,
     off: tuple[bool, bool, bool, bool],
+    memory: tuple[str, str] = ("none", "auto"),
 ) -> Engine:
-    """What the options say; `off`: no table, no text memory, no fused operations, plain. Raises: UsageError."""
+    """What the options say; `off`: no table, no text memory, no fused operations, plain; `memory`: offload and passes.
+
+    Raises: UsageError.
+    """
     table, text_memory, fused, fast = (not one for one in off)
     kept = parse_overlap_kv(overlap_kv)
     if not fast:
-        return replace(PLAIN, attention=attention, compile=compiled)
-    return Engine(attention, table, text_memory, kept, fused, cuda_graphs, decode_beside, compiled)
+        return replace(PLAIN, attention=attention, compile=compiled, offload=memory[0], passes=memory[1])
+    return Engine(attention, table, text_memory, kept, fused, cuda_graphs, decode_beside, compiled, *memory)

@@ -17,6 +17,7 @@ from pavdm_cli.request import Request
 from pavdm_cli.stop import stop_requested
 
 if TYPE_CHECKING:
+    from pavdm_cli.pipeline import Job
     from pavdm_cli.record import Made
     from pavdm_cli.video.still import Still
 
@@ -32,19 +33,25 @@ def pick_seed(seed: int | None) -> int:
     return seed
 
 
-def make(request: Request, as_json: bool) -> None:
-    """Make the video and print its path; what needs no torch is checked before torch is imported."""
+def make(request: Request, as_json: bool, only_plan: bool = False) -> None:
+    """Make the video and print its path; what needs no torch is checked before torch is imported.
+
+    only_plan: print what it would take instead.
+    """
     path, still = _target(request), _still(request)
     ui.note(f"seed {request.sampling.seed}")
     begun = time.monotonic()
-    from pavdm_cli import beginning, pipeline, record
+    from pavdm_cli import beginning, budget, pipeline, record
 
     job = pipeline.plan(request)
-    begins = beginning.notes(job, still) if still else []
-    for line in (*begins, *job.notes, *pipeline.memory_notes(job)):
+    for line in beginning.notes(job, still) if still else ():
         ui.warn(line)
+    job = planned(job, as_json and only_plan, aside=not only_plan, continued=still is not None)
+    if only_plan:
+        return
     with stop_requested() as stopped:
-        model = pipeline.open_model(job)
+        with budget.told(job):
+            model = pipeline.open_model(job)
         with ui.progress(path.name, job.frames) as advance:
             watch = record.Watch(advance, stopped)
             made = record.record(job, model, replace(request.output, path=path), watch, still)
@@ -61,17 +68,45 @@ def go_on(request: Request, as_json: bool) -> None:
     path = continuation.target(request, source)
     ui.note(f"seed {request.sampling.seed}")
     begun = time.monotonic()
-    from pavdm_cli import pipeline, record
+    from pavdm_cli import budget, pipeline, record
 
     job = pipeline.plan(replace(request, seconds=None, frames=source.frames_to_make(request.spec.fps)))
-    for line in (*notes, *job.notes, *pipeline.memory_notes(job)):
+    for line in notes:
         ui.warn(line)
+    job = planned(job, continued=True)
     with stop_requested() as stopped:
-        model = pipeline.open_model(job)
+        with budget.told(job):
+            model = pipeline.open_model(job)
         with ui.progress(path.name, source.copied + source.frames) as advance:
             watch = record.Watch(advance, stopped)
             made = record.extend(job, model, source, replace(request.output, path=path), watch)
     report(made, time.monotonic() - begun, as_json)
+
+
+def planned(job: Job, as_json: bool = False, *, aside: bool = True, continued: bool = False) -> Job:
+    """The job as its memory allows, after a table of what it takes; on stdout, or aside where the result goes there.
+
+    Raises: DeviceError where it does not fit.
+    """
+    from pavdm_cli import budget
+    from pavdm_cli.models.families import need_weights, prompt_notes
+
+    for line in (*job.notes, *prompt_notes(job.spec, job.wording)):
+        ui.warn(line)
+    if aside and not budget.worth_telling(job):
+        return job
+    if aside:
+        need_weights(job.spec)
+    found = budget.choose(job, continued)
+    if as_json:
+        print(json.dumps(budget.figures(found)))
+    else:
+        ui.show_table("", ("memory", *budget.STAGES), budget.table(found), aside)
+    if not found.fits:
+        raise budget.refusal(found)
+    for line in budget.notes(job, found.job):
+        ui.note(line)
+    return found.job
 
 
 def report(made: Made, seconds: float, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pavdm_cli.attention import Attention
 from pavdm_cli.denoiser import Bound, Denoiser
 from pavdm_cli.models.stdit import Attends, Memory, Modulation, RunBlock, STDiT, Text, as_written, keeping
-from pavdm_kernels import references
+from pavdm_kernels import on_gpu, references
 
 Size = tuple[float, float] | None  # pixels, height and width, where positions follow them
 
@@ -25,7 +25,7 @@ def levels_table(stdit: STDiT, sigmas: Tensor, fps: float, exact: bool = False) 
     weight = stdit.final_layer.linear.weight
     times = sigmas.to(weight.device, torch.promote_types(sigmas.dtype, weight.dtype)) * 1000
     table = stdit.table(times if exact else times.to(weight), weight.new_tensor(fps))
-    return table if weight.is_cuda else stdit.summed(table)
+    return table if on_gpu(weight) else stdit.summed(table)
 
 
 def attending(text: Text, attention: Attention, run: RunBlock = as_written) -> Text:
@@ -35,6 +35,12 @@ def attending(text: Text, attention: Attention, run: RunBlock = as_written) -> T
     """
     over_text = attention.over(text.kv[0].shape[1], text.mask is not None)
     return text._replace(attends=Attends(attention.plain, over_text), keep=keeping(), run=run)
+
+
+def of_rows(text: Text, rows: slice) -> Text:
+    """Some rows of a batch of prompts."""
+    mask = None if text.mask is None else text.mask[rows]
+    return text._replace(kv=tuple(kv[rows] for kv in text.kv), mask=mask)
 
 
 def remembering(stdit: STDiT, text: Text, table: Modulation, overlap: int, size: Size = None) -> Denoiser:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,9 +13,9 @@ from pavdm_cli.models.checkpoint import FETCH, digest, load_into, read_json, sha
 from pavdm_cli.models.home import cache_folder, home
 from pavdm_cli.models.libraries import check_installed
 from pavdm_cli.models.made_up import made_up
-from pavdm_cli.models.memory import check_room, free_bytes, gigabytes, weight_bytes
-from pavdm_cli.models.opensora_text import UNUSED, T5Text, cut_note
-from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, decoding_bytes, normalisation, vae_config
+from pavdm_cli.models.memory import check_room, weight_bytes
+from pavdm_cli.models.opensora_text import UNUSED, T5Text, cut_note, parameters, working_bytes
+from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, normalisation, vae_config
 from pavdm_cli.models.pocket import Pocket, PocketConfig
 from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
 from pavdm_cli.models.stdit import STDiT, frequencies
@@ -49,44 +48,48 @@ class Parts(NamedTuple):
     digest: str
 
 
-def _read_pocket(spec: ModelSpec, device: torch.device, reader: torch.device) -> Parts:
-    codec, pocket = store.load_codec(spec.codec).to(device), store.load_denoiser(spec.denoiser).to(device)
+class Placing(NamedTuple):
+    """Where a model runs, where its prompt is read, where its weights rest, and what is to be read before they come."""
+
+    device: torch.device
+    reader: torch.device
+    rest: torch.device
+    wording: str = ""
+
+
+def _read_pocket(spec: ModelSpec, placing: Placing) -> Parts:
+    codec, pocket = store.load_codec(spec.codec), store.load_denoiser(spec.denoiser)
+    codec, pocket = codec.to(placing.device), pocket.to(placing.device)
     return Parts(codec, pocket.stdit, pocket, store.digest(spec.codec, spec.denoiser))
 
 
-def _random_pocket(device: torch.device) -> Parts:
-    config = PocketConfig()
+def _random_pocket(placing: Placing) -> Parts:
+    config, device = PocketConfig(), placing.device
     codec = made_up(lambda: PocketCodec(CodecConfig()), device, torch.float32, {})
     pocket = made_up(lambda: Pocket(config), device, torch.float32, {"stdit.rope.freqs": frequencies(config.stdit)})
     return Parts(codec, pocket.stdit, pocket, "random")
 
 
-def _read_opensora(spec: ModelSpec, device: torch.device, reader: torch.device) -> Parts:
-    folder, dtype = home(spec), opensora.precision(device)
-    if not folder.is_dir():
-        raise ModelError(f"no weights of {spec.name} in {folder}", FETCH)
+def _read_opensora(spec: ModelSpec, placing: Placing) -> Parts:
+    need_weights(spec)
     check_installed()
+    folder, dtype, rest, reader = home(spec), opensora.precision(placing.device), placing.rest, placing.reader
     config = opensora.config_of(read_json(folder / "transformer" / "config.json"))
     sizes = vae_config(shapes(tensors(folder / "vae")))
-    kept = sum(opensora_needs(folder, dtype).values())
-    check_room("Open-Sora", kept, device, "free some, or use --device cpu")
-    tiled = needs_tiles(spec, kept, device)
-    denoiser = load_into(lambda: STDiT(config), folder / "transformer", device, dtype)
-    codec = load_into(lambda: OpenSoraVAE(sizes), folder / "vae", device, dtype)
-    codec.tile(tiled)
+    wanted = sum(weight_bytes(folder / part, dtype) for part in ("transformer", "vae"))
+    check_room("Open-Sora", wanted, rest, "free some, or use --device cpu")
     text = T5Text(folder / "text_encoder", reader, opensora.precision(reader), cache_folder() / "prompts")
+    if placing.wording:  # while nothing else is there
+        text.embed([placing.wording])
+    denoiser = load_into(lambda: STDiT(config), folder / "transformer", rest, dtype)
+    codec = load_into(lambda: OpenSoraVAE(sizes), folder / "vae", rest, dtype)
     return Parts(codec, denoiser, text, digest(folder))
 
 
-def opensora_needs(folder: Path, dtype: torch.dtype) -> dict[str, int]:
-    """Bytes that stay on the model's device for the whole video. Raises: ModelError."""
-    return {part: weight_bytes(folder / part, dtype) for part in ("transformer", "vae")}
-
-
-def needs_tiles(spec: ModelSpec, kept: int, device: torch.device) -> bool:
-    """Whether pictures of this size can be decoded in tiles only, beside so many bytes of weights."""
-    free = free_bytes(device)
-    return free is not None and kept + decoding_bytes(spec.size, opensora.precision(device)) > free
+def need_weights(spec: ModelSpec) -> None:
+    """Raises: ModelError where a model's weights are not there."""
+    if not home(spec).is_dir():
+        raise ModelError(f"no weights of {spec.name} in {home(spec)}", FETCH)
 
 
 def prompt_notes(spec: ModelSpec, wording: str) -> list[str]:
@@ -94,28 +97,23 @@ def prompt_notes(spec: ModelSpec, wording: str) -> list[str]:
     return [] if spec.family == "pocket" or not wording else cut_note(home(spec) / "text_encoder", wording)
 
 
-def memory_plan(spec: ModelSpec, device: torch.device, reader: torch.device) -> list[str]:
-    """What the weights will take, and whether tiles are needed; none for a model that is small or not there."""
-    folder = home(spec)
-    if spec.family == "pocket" or not folder.is_dir():
+def reading_bytes(spec: ModelSpec, wording: str, reader: torch.device) -> list[tuple[str, int]]:
+    """What reading a prompt takes, by part; nothing where it was read before, or where no encoder is needed."""
+    if spec.family == "pocket" or not wording:
         return []
-    kept = opensora_needs(folder, opensora.precision(device))
-    text = weight_bytes(folder / "text_encoder", opensora.precision(reader), UNUSED)
-    parts = ", ".join(f"{part} {gigabytes(size)}" for part, size in kept.items())
-    free = free_bytes(device)
-    rest = "" if free is None else f"; {gigabytes(free)} free on {device.type}"
-    notes = [
-        f"weights on {device.type}: {parts}; T5 on {reader.type} while a new prompt is read: {gigabytes(text)}{rest}"
-    ]
-    if needs_tiles(spec, sum(kept.values()), device):
-        notes.append("memory is short: pictures are decoded in tiles, blended where they overlap")
-    return notes
+    folder, dtype = home(spec) / "text_encoder", opensora.precision(reader)
+    config, weights = dict[str, Any](), dtype.itemsize * parameters({})
+    if folder.is_dir():
+        config, weights = read_json(folder / "config.json"), weight_bytes(folder, dtype, UNUSED)
+        if T5Text(folder, reader, dtype, cache_folder() / "prompts").knows(wording):
+            return []
+    return [("weights", weights), ("activations", working_bytes(config, dtype))]
 
 
-def _random_opensora(device: torch.device) -> Parts:
-    dtype, config = opensora.precision(device), opensora.XL2
-    denoiser = made_up(lambda: STDiT(config), device, dtype, {"rope.freqs": frequencies(config)})
-    codec = made_up(lambda: OpenSoraVAE(VAEConfig()), device, dtype, normalisation())
+def _random_opensora(placing: Placing) -> Parts:
+    dtype, config, rest = opensora.precision(placing.device), opensora.XL2, placing.rest
+    denoiser = made_up(lambda: STDiT(config), rest, dtype, {"rope.freqs": frequencies(config)})
+    codec = made_up(lambda: OpenSoraVAE(VAEConfig()), rest, dtype, normalisation())
     return Parts(codec, denoiser, opensora.RandomText(config.text_width), "random")
 
 

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.attention import TORCH, Attention, Case, choose, machine_of
-from pavdm_cli.denoiser import Denoiser, guided, partitioned
+from pavdm_cli.denoiser import Denoiser, arriving, guided, in_turn, partitioned
 from pavdm_cli.errors import DeviceError, UsageError
 from pavdm_cli.models import opensora, words
-from pavdm_cli.models.bind import attending, levels_table, recomputing, remembering, renewed, unfused
+from pavdm_cli.models.bind import attending, levels_table, of_rows, recomputing, remembering, renewed, unfused
 from pavdm_cli.models.captions import with_scores
 from pavdm_cli.models.compiled import compiled
-from pavdm_cli.models.families import FAMILIES, Codec, TextEncoder
+from pavdm_cli.models.families import FAMILIES, Codec, Placing, TextEncoder
 from pavdm_cli.models.layers import Linear
+from pavdm_cli.models.offload import offloaded
+from pavdm_cli.models.opensora_vae import OpenSoraVAE
 from pavdm_cli.models.pocket_codec import PocketCodec
 from pavdm_cli.models.stdit import STDiT, as_written
 from pavdm_cli.request import Engine, Reading
@@ -26,6 +28,8 @@ from pavdm_cli.schedule import Schedule
 from pavdm_cli.specs import ModelSpec
 
 DEFAULT = Engine()
+HOST = torch.device("cpu")
+Words = tuple[Tensor, Tensor | None]  # token vectors (B, L, width), and which belong to the prompt (B, L): None for all
 T = TypeVar("T")
 
 
@@ -41,6 +45,7 @@ class Loaded:
     digest: str
     attention: Attention = TORCH
     fp32_timesteps: bool = False
+    arrive: Callable[[], None] | None = None  # brings the transformer's weights, where they wait elsewhere
 
     def noise_shape(self, batch: int = 1) -> tuple[int, int, int, int]:
         """Of one latent: (B, C, h, w)."""
@@ -58,19 +63,30 @@ class Loaded:
         self, prompt: str, schedule: Schedule, sigmas: Tensor, guidance: float, engine: Engine = DEFAULT
     ) -> Denoiser:
         """The denoiser of a prompt under a schedule; one pass where guidance is 1 or the prompt is empty."""
+        if self.arrive:
+            self.arrive()
         guidance = guidance if prompt else 1.0
-        words = self.read(prompt, guidance != 1)
+        return self.bind_words(self.read(prompt, guidance != 1), schedule, sigmas, guidance, engine)
+
+    @torch.no_grad()
+    def bind_words(
+        self, words: Words, schedule: Schedule, sigmas: Tensor, guidance: float, engine: Engine = DEFAULT
+    ) -> Denoiser:
+        """The same of a prompt that is read already: with guidance its row, then the null embedding's."""
         run = compiled() if engine.compile else as_written
         text = _constant(lambda: attending(self.denoiser.encode_text(*words), self.attention, run), engine.text_memory)
         table = _constant(lambda: levels_table(self.denoiser, sigmas, self.spec.fps, self.fp32_timesteps), engine.table)
         kept, size = self._kept(schedule, engine), self.spec.size if self.spec.scaled else None
 
-        def make() -> Denoiser:
-            return kept(self.denoiser, text(), table(), schedule.overlap, size)
+        def make(rows: slice) -> Denoiser:
+            return kept(self.denoiser, of_rows(text(), rows), table(), schedule.overlap, size)
 
-        bound = make() if engine.table and engine.text_memory else renewed(make)
-        bound = bound if engine.fused else unfused(bound)
-        bound = bound if guidance == 1 else guided(bound, guidance)
+        def bind(rows: slice) -> Denoiser:
+            bound = make(rows) if engine.table and engine.text_memory else renewed(partial(make, rows))
+            return bound if engine.fused else unfused(bound)
+
+        bound = _guided(bind, guidance, engine.passes)
+        bound = arriving(bound, self.arrive) if self.arrive else bound
         longest = self.spec.window
         return partitioned(bound, longest) if schedule.window > longest else bound
 
@@ -98,6 +114,14 @@ class Loaded:
         return torch.cat(rows), mask.to(y.device).repeat(len(rows), 1)
 
 
+def _guided(bind: Callable[[slice], Denoiser], guidance: float, passes: str) -> Denoiser:
+    """The rows of a prompt as one denoiser: alone, both in one batch, or one after the other."""
+    if guidance != 1 and passes == "apart":
+        return in_turn(bind(slice(0, 1)), bind(slice(1, 2)), guidance)
+    both = bind(slice(None))
+    return both if guidance == 1 else guided(both, guidance)
+
+
 def _constant(make: Callable[[], T], once: bool) -> Callable[[], T]:
     """Made now and kept, or made whenever it is asked for."""
     if not once:
@@ -106,14 +130,36 @@ def _constant(make: Callable[[], T], once: bool) -> Callable[[], T]:
     return lambda: made
 
 
-def load(spec: ModelSpec, device: torch.device, *, random: bool = False, reader: torch.device | None = None) -> Loaded:
+def load(
+    spec: ModelSpec,
+    device: torch.device,
+    *,
+    random: bool = False,
+    reader: torch.device | None = None,
+    wording: str = "",
+    engine: Engine = DEFAULT,
+) -> Loaded:
     """Read the weights; `random` makes some up instead, at full size, to measure speed.
 
-    reader: the device of the text encoder, the model's own unless given. Raises: ModelError.
+    reader: the device of the text encoder, the model's own unless given; wording: a prompt that is read before other
+    weights are loaded; engine: whether weights rest on the host, for `with_offload`, and how much the codec works on
+    at a time. Raises: ModelError.
     """
     read, make_up = FAMILIES[spec.family]
-    parts = make_up(device) if random else read(spec, device, reader or device)
+    placing = Placing(device, reader or device, device if engine.offload == "none" else HOST, wording)
+    parts = make_up(placing) if random else read(spec, placing)
+    if isinstance(parts.codec, OpenSoraVAE):
+        parts.codec.micro = engine.pictures
+        parts.codec.tile(engine.tiled)
     return Loaded(spec, parts.codec, parts.denoiser, parts.text, device, parts.digest)
+
+
+def with_offload(model: Loaded, mode: str) -> Loaded:
+    """The same model, whose weights come to its device for their turn; changed in place, in its last precision."""
+    if mode == "none":
+        return model
+    codec, arrive = offloaded(model.denoiser, model.codec, model.device, mode)
+    return replace(model, codec=codec, arrive=arrive)
 
 
 def own_precision(spec: ModelSpec, device: torch.device) -> str:

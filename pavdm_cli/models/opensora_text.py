@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ SIZES = (
     "layer_norm_epsilon",
     "feed_forward_proj",
 )  # all that is taken from a configuration
+XXL = {"vocab_size": 32128, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
 LONGEST = 300  # tokens, the end's included
 END = 1  # the token after a prompt
 UNUSED = ("decoder.", "lm_head.", "encoder.embed_tokens.")  # of the published model; the last is `shared` once more
@@ -42,23 +43,36 @@ class T5Text:
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype, cache: Path | None = None) -> None:
         """folder: weights, configuration and tokenizer; cache: where vectors are kept, None for nowhere."""
         self.folder, self.device, self.dtype, self.cache = folder, device, dtype, cache
+        self._read: dict[str, Tensor] = {}  # by this process
 
     def embed(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Vectors (B, L, width) and which belong to the prompt (B, L); read alone, a prompt needs no padding.
 
         Raises: ModelError.
         """
-        rows = [self._kept(clean(prompt)) for prompt in prompts]
+        rows = [self._once(clean(prompt)) for prompt in prompts]
         longest = max(len(row) for row in rows)
         lengths = torch.tensor([len(row) for row in rows])
         padded = [torch.nn.functional.pad(row, (0, 0, 0, longest - len(row))) for row in rows]
         return torch.stack(padded), torch.arange(longest) < lengths[:, None]
 
+    def knows(self, prompt: str) -> bool:
+        """Whether a prompt's vectors are on disk, so that no weights are needed."""
+        return self.cache is not None and self._path(self.cache, clean(prompt)).exists()
+
+    def _path(self, cache: Path, text: str) -> Path:
+        mark = f"{digest(self.folder)} {self.dtype} {text}"
+        return cache / f"{hashlib.sha256(mark.encode()).hexdigest()[:32]}.safetensors"
+
+    def _once(self, text: str) -> Tensor:  # -> (L, width)
+        if text not in self._read:
+            self._read[text] = self._kept(text)
+        return self._read[text]
+
     def _kept(self, text: str) -> Tensor:  # -> (L, width)
         if self.cache is None:
             return self._encode(text)
-        mark = f"{digest(self.folder)} {self.dtype} {text}"
-        path = self.cache / f"{hashlib.sha256(mark.encode()).hexdigest()[:32]}.safetensors"
+        path = self._path(self.cache, text)
         try:
             return load_file(path)["vectors"]
         except (OSError, SafetensorError, KeyError):
@@ -104,6 +118,22 @@ def build(config: dict[str, Any]) -> Any:
         return t5.T5EncoderModel(t5.T5Config(**given, attn_implementation="sdpa"))
     except Exception as error:  # the library has many for sizes that make no sense
         raise ModelError("T5's configuration makes no sense", "is it cut short, or another model's?") from error
+
+
+def parameters(config: Mapping[str, Any]) -> int:
+    """Weights of the encoder of a configuration; what that leaves out is as in XXL."""
+    sizes = XXL | dict(config)
+    width, heads = sizes["d_model"], sizes["num_heads"]
+    block = width * (4 * heads * sizes["d_kv"] + 3 * sizes["d_ff"] + 2)
+    biases = sizes.get("relative_attention_num_buckets", 32) * heads
+    return int(sizes["vocab_size"] * width + sizes["num_layers"] * block + biases + width)
+
+
+def working_bytes(config: Mapping[str, Any], dtype: torch.dtype) -> int:
+    """What the longest prompt's activations take at most: three inner vectors of a token where the MLP is gated."""
+    sizes = XXL | dict(config)
+    token = 3 * sizes["d_ff"] + 2 * sizes["d_model"] + sizes["num_heads"] * LONGEST
+    return int(LONGEST * (dtype.itemsize * token + 4 * sizes["d_model"]))
 
 
 def token_ids(folder: Path, text: str) -> list[int]:

@@ -18,7 +18,6 @@ from pavdm_cli.models.temporal_vae import TemporalConfig, TemporalVAE
 
 FRAMES, LATENTS = 17, 5  # of a group
 SPATIAL_SCALE = 0.18215  # of picture latents, as trained; not the number in the configuration of the spatial part
-PIXEL = 780  # values that the spatial decoder holds at its widest, a pixel
 SHIFT = (-0.10, 0.34, 0.27, 0.98)
 SCALE = (3.85, 2.32, 2.33, 3.06)
 
@@ -94,7 +93,7 @@ class OpenSoraVAE(nn.Module):
         """Pictures of so many latents to work on at a time: as few as keep memory at what `micro` of 240p take."""
         if self.tiled and max(height, width) > spatial_vae.tile_side(height, width):
             return 1
-        return pictures_at_once(height * width, self.micro)
+        return max(1, min(self.micro, self.micro * 30 * 53 // (height * width)))
 
     def _group(self, latents: Tensor, count: int) -> Tensor:
         z = latents.to(self.scale).transpose(1, 2) * self.scale + self.shift
@@ -102,17 +101,6 @@ class OpenSoraVAE(nn.Module):
         parts = torch.split(codes, self._at_once(*codes.shape[-2:]))
         frames = torch.cat([spatial_vae.decode(self.spatial, part, self.tiled).float() for part in parts])
         return rearrange(frames, "(b t) c h w -> b t c h w", t=count)
-
-
-def pictures_at_once(latents: int, micro: int = 4) -> int:
-    """Pictures of so many latents each to decode together, untiled."""
-    return max(1, min(micro, micro * 30 * 53 // latents))
-
-
-def decoding_bytes(size: tuple[int, int], dtype: torch.dtype) -> int:
-    """What decoding pictures of a size (height, width) takes untiled beside the weights, counted without work space."""
-    pixels = size[0] * size[1]
-    return pictures_at_once(pixels // 64) * pixels * PIXEL * dtype.itemsize
 
 
 def vae_config(found: Mapping[str, tuple[int, ...]]) -> VAEConfig:

@@ -6,7 +6,7 @@ The Open-Sora v1.2 network (STDiT3) with per-frame timesteps; small, it is the e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -72,6 +72,9 @@ class Attends(NamedTuple):
 Keep = Callable[[Hashable, Callable[[], Tensor]], Tensor]  # a name, and what makes the tensor of that name
 
 
+InTurn = Callable[[Sequence[Block]], Iterable[Block]]  # gives each block when its weights are there
+
+
 def anew(name: Hashable, make: Callable[[], Tensor]) -> Tensor:
     """Keeps nothing."""
     return make()
@@ -132,6 +135,7 @@ class STDiT(nn.Module):
         self.spatial_blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
         self.temporal_blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
         self.final_layer = FinalLayer(hidden, patch[1] * patch[2] * config.out_channels)
+        self.in_turn: InTurn = iter
 
     def table(self, t: Tensor, fps: Tensor) -> Modulation:  # (N,), (N,) or ()
         """Embeds and projects timesteps in [0, 1000], once a video: row n is for `t[n]` at `fps` frames a second."""
@@ -145,7 +149,7 @@ class STDiT(nn.Module):
             y, mask = y[:, shown], mask.bool()[:, shown]
             mask = None if mask.all() else mask[:, None, None]
         y = self.y_embedder(y)
-        return Text(tuple(block.cross_attn.encode(y) for block in self.blocks), mask)
+        return Text(tuple(block.cross_attn.encode(y) for block in self.in_turn(self.blocks)), mask)
 
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Fresh weights for training: every block starts as the identity and the output as zero (DiT's adaLN-zero)."""
@@ -203,7 +207,8 @@ class STDiT(nn.Module):
         turns = text.keep(("turns", 0, overlap.shape[1]), lambda: self.rope(0, overlap.shape[1]))
         axes = alternate([Axis(keep, turns)] * self.config.depth, text.attends.space)
         h = self.walk(self.embed(overlap, size, text.keep), level_idx, table, text, axes[:-1])
-        kept.append(torch.stack(self.blocks[-1].attn.heads_of(h, turns)[1:]))
+        for last in self.in_turn(self.blocks[-1:]):
+            kept.append(torch.stack(last.attn.heads_of(h, turns)[1:]))
         return Memory(torch.stack(kept), overlap.shape[1])
 
     def embed(self, z: Tensor, size: tuple[float, float] | None, keep: Keep = anew) -> Tensor:  # -> (B, T, S, D)
@@ -218,8 +223,9 @@ class STDiT(nn.Module):
     def walk(self, x: Tensor, level_idx: Tensor, table: Modulation, text: Text, axes: Sequence[Axis]) -> Tensor:
         """Runs one block an axis; returns the stream modulated for whatever comes after the last that ran."""
         frames, vectors = Frames(level_idx, text.mask, text.attends.text), self.vectors(level_idx, table)
+        there = self.in_turn(self.blocks[: len(axes)])
         h = modulate(x, level_idx, vectors[0], vectors[1])
-        for n, (block, kv, axis) in enumerate(zip(self.blocks, text.kv, axes, strict=False)):
+        for n, (block, kv, axis) in enumerate(zip(there, text.kv, axes, strict=False)):
             x, h = text.run(block, (x, h), frames, kv, axis, vectors[6 * n + 2 : 6 * n + 8])
         return h
 

@@ -1,0 +1,100 @@
+"""One forward pass of Open-Sora's transformer at its full 1.2 billion parameters, random, on a CPU: time and memory.
+
+A row to benchmarks/results/full-size.jsonl. The window is small: 5 clean and 5 noisy latents of 256x144.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pavdm_cli.bench.ceilings import ceilings
+from pavdm_cli.bench.env import environment, peak_memory
+from pavdm_cli.bench.work import Shown, forward_tflop, tokens_of
+from pavdm_cli.denoiser import Denoiser, guided
+from pavdm_cli.models.bind import levels_table, recomputing
+from pavdm_cli.models.made_up import made_up
+from pavdm_cli.models.opensora import XL2
+from pavdm_cli.models.stdit import STDiT, frequencies
+from pavdm_cli.noise import warp_ratio, warped_sigmas
+from pavdm_cli.specs import OPENSORA
+
+CPU = torch.device("cpu")
+SIZE, NOISY, CLEAN, STEPS = (144, 256), 5, 5, 30
+LIMIT = 24 * 2**10  # MB
+
+
+def main() -> None:
+    """Print what a pass took; the exit code is 1 if the process held 24 GiB or the output is not finite."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--passes", type=int, default=2, help="timed, one after the other")
+    parser.add_argument("--threads", type=int, default=0, help="0: as torch likes")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "full-size.jsonl")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads or torch.get_num_threads())
+    row = measure(getattr(torch, given.dtype), given.passes)
+    with given.results.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    found = row["summary"]
+    print(json.dumps(found))
+    sys.exit(0 if found["finite"] and found["peak_memory_mb"] < LIMIT else 1)
+
+
+def measure(dtype: torch.dtype, passes: int) -> dict[str, Any]:
+    """One row: the machine, its rate of matrix products in this run, what was run, and what it took."""
+    begun = time.perf_counter()
+    model = made_up(lambda: STDiT(XL2), CPU, dtype, {"rope.freqs": frequencies(XL2)})
+    made = time.perf_counter() - begun
+    parameters, weights = (sum(f(p) for p in model.parameters()) for f in (torch.numel, lambda p: p.nbytes))
+    denoiser, shown = bound(model)
+    spent, velocity = timed(denoiser, passes)
+    tflop, ceiling = forward_tflop(XL2, shown), ceilings(CPU, dtype)
+    config = {"dtype": str(dtype).removeprefix("torch."), "size": SIZE, "noisy": NOISY, "clean": CLEAN, "batch": 2}
+    summary = {
+        "parameters": parameters,
+        "weights_mb": weights / 2**20,
+        "made_up_s": made,
+        "pass_s": min(spent),
+        "pass_tflop": tflop,
+        "matrix_share": tflop / min(spent) / ceiling["matrix_tflops"],
+        "peak_memory_mb": peak_memory(),
+        "finite": bool(velocity.isfinite().all()),
+        "deviation": float(velocity.std()),
+    }
+    row = {"schema": "pavdm.full-size/1", "env": environment(), "ceilings": ceiling, "config": config}
+    return row | {"samples": {"pass_s": spent}, "summary": summary}
+
+
+def bound(model: STDiT) -> tuple[Denoiser, Shown]:
+    """The network bound to 300 random tokens under guidance, and what it is shown at every step."""
+    y = torch.randn(2, XL2.text_length, XL2.text_width, generator=torch.Generator().manual_seed(1))
+    sigmas = warped_sigmas(STEPS, warp_ratio(*SIZE, OPENSORA.frames(NOISY + CLEAN)))
+    with torch.no_grad():
+        text, table = model.encode_text(y.to(model.x_embedder.proj.weight)), levels_table(model, sigmas, OPENSORA.fps)
+    latent = (SIZE[0] // 8, SIZE[1] // 8)
+    shown = Shown(2, NOISY + CLEAN, tokens_of(XL2, latent), XL2.text_length)
+    return guided(recomputing(model, text, table, CLEAN, SIZE), OPENSORA.guidance), shown
+
+
+def timed(denoiser: Denoiser, passes: int) -> tuple[list[float], torch.Tensor]:
+    """Seconds of every pass, and the last one's velocity."""
+    generator = torch.Generator().manual_seed(2)
+    latents = torch.randn(1, CLEAN + NOISY, XL2.in_channels, SIZE[0] // 8, SIZE[1] // 8, generator=generator)
+    memory = denoiser.remember(latents[:, :CLEAN], 0)
+    levels, spent = torch.full((NOISY,), STEPS, dtype=torch.int32), []
+    for _ in range(passes):
+        begun = time.perf_counter()
+        velocity = denoiser(latents[:, CLEAN:], levels, memory)
+        spent.append(time.perf_counter() - begun)
+    return spent, velocity
+
+
+if __name__ == "__main__":
+    main()

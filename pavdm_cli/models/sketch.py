@@ -1,0 +1,135 @@
+"""A model without contents: sizes from its configuration, and what a job of it takes, counted without running it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pavdm_cli.denoiser import Denoiser
+from pavdm_cli.graphs import longest_recorded
+from pavdm_cli.graphs import tensors as tensors_of
+from pavdm_cli.models import opensora
+from pavdm_cli.models.checkpoint import read_json, shapes, tensors
+from pavdm_cli.models.families import Codec
+from pavdm_cli.models.home import home
+from pavdm_cli.models.live import Live, peak_of, standing_for
+from pavdm_cli.models.load import Loaded
+from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, vae_config
+from pavdm_cli.models.pocket import Pocket, PocketConfig
+from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
+from pavdm_cli.models.stdit import STDiT
+from pavdm_cli.request import Engine
+from pavdm_cli.sampler import advance
+from pavdm_cli.schedule import Schedule
+from pavdm_cli.specs import ModelSpec
+
+META = torch.device("meta")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is run: how, with which guidance, and how many noisy and clean latents a step shows at most."""
+
+    schedule: Schedule
+    engine: Engine
+    guidance: float
+    noisy: int
+    clean: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Bytes on the device, part by part."""
+
+    constants: int  # keys and values of the text, modulation of all levels, positions
+    memory: int  # kept of the overlap from shift to shift
+    step: int  # the most that a step or a shift holds beside these
+    graphs: int  # recorded steps, their arguments included
+
+
+def sketch(spec: ModelSpec, device: torch.device, pictures: int = 4, tiled: bool = False) -> Loaded:
+    """The model as it will be on a device, without contents; nothing of it need be fetched.
+
+    pictures: of 240p that the codec works on at a time; tiled: each in tiles. Raises: ModelError.
+    """
+    if spec.family == "pocket":
+        with META:
+            pocket, small = Pocket(PocketConfig()), PocketCodec(CodecConfig())
+        return _loaded(spec, small, pocket.stdit, torch.float32)
+    config, sizes = opensora.XL2, VAEConfig()
+    if (folder := home(spec)).is_dir():
+        config = opensora.config_of(read_json(folder / "transformer" / "config.json"))
+        sizes = vae_config(shapes(tensors(folder / "vae")))
+    with META:
+        denoiser, codec = STDiT(config), OpenSoraVAE(sizes, pictures)
+    codec.tile(tiled)
+    return _loaded(spec, codec, denoiser, opensora.precision(device))
+
+
+def _loaded(spec: ModelSpec, codec: Codec, denoiser: STDiT, dtype: torch.dtype) -> Loaded:
+    assert isinstance(codec, nn.Module)
+    for part in (codec, denoiser):
+        part.to(META, dtype).eval().requires_grad_(False)  # the rotary frequencies are made with contents
+    return Loaded(spec, codec, denoiser, opensora.RandomText(denoiser.config.text_width), META, "")
+
+
+def weights_of(module: object) -> int:
+    """Bytes of a part's weights and buffers."""
+    assert isinstance(module, nn.Module)
+    return sum(value.nbytes for value in module.state_dict().values())
+
+
+def count(model: Loaded, shown: Shown, device: torch.device) -> Counted:
+    """What a job takes on a device beside weights, counted on its sketch; one with weights is really run."""
+    with torch.no_grad(), standing_for(device, _dtype(model)), Live() as live:
+        bound = _bound(model, shown)
+        constants = live.now
+        live.forget_peak()
+        memory = bound.remember(_latents(model, shown.clean), 0) if shown.clean else None
+        kept, recalling = live.now - constants, live.peak - constants
+        working = peak_of(live, lambda: _step(model, bound, shown, memory))
+        graphs = peak_of(live, lambda: _recorded(model, bound, shown, memory, device))
+    return Counted(constants, kept, max(working, recalling), graphs)
+
+
+def count_decoding(model: Loaded, device: torch.device) -> int:
+    """The most bytes that the codec holds beside its weights for one group of latents; counted like the others."""
+    with torch.no_grad(), standing_for(device, _dtype(model)), Live() as live:
+        return peak_of(live, lambda: model.codec.decode(_latents(model, model.spec.group[0])))
+
+
+def _bound(model: Loaded, shown: Shown) -> Denoiser:
+    """Bound to the longest prompt that the model reads."""
+    config, rows = model.denoiser.config, 1 if shown.guidance == 1 else 2
+    words = torch.zeros(rows, config.text_length, config.text_width, device=model.device, dtype=_dtype(model))
+    sigmas = torch.zeros(shown.schedule.steps + 1, device=model.device)
+    return model.bind_words((words, None), shown.schedule, sigmas, shown.guidance, shown.engine)
+
+
+def _step(model: Loaded, bound: Denoiser, shown: Shown, memory: Any) -> Tensor:
+    levels = torch.zeros(shown.noisy, dtype=torch.int32, device=model.device)
+    sizes = torch.zeros(shown.schedule.steps + 1, device=model.device)
+    return advance(_latents(model, shown.noisy), levels, memory, denoiser=bound, step_sizes=sizes)
+
+
+def _recorded(model: Loaded, bound: Denoiser, shown: Shown, memory: Any, device: torch.device) -> object:
+    """The largest step that is recorded, and a copy of what it is given."""
+    most = longest_recorded(shown.engine.cuda_graphs, device, model.stream(shown.guidance))
+    clean = shown.clean if shown.noisy + shown.clean <= most else 0
+    chunks = int(min(most - clean, shown.noisy)) // shown.schedule.chunk
+    if chunks < 1 or not shown.engine.recordable:
+        return None
+    given = memory if clean else None
+    held = [torch.empty_like(tensor) for tensor in tensors_of(given)]
+    return held, _step(model, bound, replace(shown, noisy=chunks * shown.schedule.chunk), given)
+
+
+def _latents(model: Loaded, length: int) -> Tensor:  # (1, T, C, h, w)
+    return torch.zeros(1, length, *model.noise_shape()[1:], device=model.device)
+
+
+def _dtype(model: Loaded) -> torch.dtype:
+    return model.denoiser.x_embedder.proj.weight.dtype

@@ -1,0 +1,264 @@
+"""What a job takes is known before anything is loaded: counted without contents, it is what a real run holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import published
+import pytest
+import torch
+
+from pavdm_cli import budget, pipeline, record
+from pavdm_cli.commands import run
+from pavdm_cli.errors import DeviceError
+from pavdm_cli.models import home, load, opensora, opensora_text
+from pavdm_cli.models.live import Live, standing_for
+from pavdm_cli.models.sketch import Shown, count, count_decoding, sketch, weights_of
+from pavdm_cli.request import Engine, Output, Reading, Request, Sampling
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+PROMPT = "a red balloon drifts over green hills"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return published.write(tmp_path_factory.mktemp("published") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
+
+
+def request(folder: Path | str, frames: int = 17 * 8, prompt: str = PROMPT, **given: object) -> Request:
+    sampling = Sampling(**{"model": str(folder), "steps": 6, "seed": 1, "device": "cpu"} | given)
+    return Request(prompt, frames=frames, size=(64, 72), sampling=sampling)
+
+
+def job(folder: Path | str, **given: object) -> pipeline.Job:
+    return pipeline.plan(request(folder, **given))
+
+
+def test_bytes_are_followed_till_they_are_freed_whatever_views_there_are():
+    given = torch.zeros(1000)
+    with Live() as live:
+        first = given + 1
+        view = first[10:].reshape(2, -1)
+        del first
+        assert (live.now, live.peak) == (4000, 4000)
+        second = view.double()
+        assert (live.now, live.peak) == (4000 + 8 * 990, 4000 + 8 * 990)
+        del view, second
+        given[5:].add_(1)
+        assert live.now == 0
+        live.forget_peak()
+        assert live.peak == 0
+
+
+@pytest.mark.parametrize("passes", ["together", "apart"])
+@pytest.mark.parametrize("reuse", [True, False])
+def test_a_real_run_holds_what_was_counted_without_contents(folder, passes, reuse):
+    wanted = job(folder, engine=Engine(passes=passes, overlap_memory=reuse))
+    shown = budget.shown_of(wanted, continued=False)
+    assert (shown.noisy, shown.clean) == (30, 5)
+    drawn, model = sketch(wanted.spec, CPU), pipeline.open_model(wanted)
+    counted, held = count(drawn, shown, CPU), count(model, shown, CPU)
+    for part in ("constants", "memory", "step"):
+        assert getattr(counted, part) == pytest.approx(getattr(held, part), rel=0.1), part
+    assert held.step > 1_000_000
+    assert count_decoding(drawn, CPU) == pytest.approx(count_decoding(model, CPU), rel=0.1)
+
+
+def test_a_whole_run_stays_within_its_budget_and_near_it(folder):
+    wanted = job(folder)
+    found = budget.choose(wanted)
+    model = pipeline.open_model(found.job)
+    with Live() as live:
+        for _ in pipeline.frames(found.job, model):
+            pass
+    parts = found.places[0].parts
+    beside = [sum(part[i] for name, part in parts.items() if "activ" in name or "clean" in name) for i in (1, 2)]
+    beside = [size + parts["text and levels"][1] for size in beside]
+    assert 0.7 * max(beside) < live.peak < 1.1 * max(beside)
+
+
+def test_a_step_of_the_full_network_takes_thirteen_streams_on_a_gpu_and_half_of_that_in_two_passes():
+    wanted = job("opensora-v1.2")
+    wanted = replace(wanted, spec=replace(wanted.spec, size=(240, 424)))
+    model = sketch(wanted.spec, CUDA)
+    assert weights_of(model.denoiser) == 2 * (1_207_643_972 + 300 * 4096)
+    stream = 2 * 35 * 405 * 1152 * 2  # bytes of the tokens' vectors: the MLP holds its inner ones twice, four as wide
+    sizes = [
+        count(model, Shown(wanted.schedule, Engine(passes=passes, cuda_graphs="off"), 7.0, 30, 5), CUDA).step
+        for passes in ("together", "apart")
+    ]
+    assert sizes == [pytest.approx(13 * stream, rel=0.02), pytest.approx(13 * stream / 2, rel=0.02)]
+
+
+def test_the_text_encoder_takes_what_is_planned():
+    with torch.device("meta"):
+        small = opensora_text.build(published.T5)
+        one = opensora_text.build({"feed_forward_proj": "gated-gelu"} | opensora_text.XXL | {"num_layers": 1})
+    assert opensora_text.parameters(published.T5) == sum(p.numel() for p in small.parameters())
+    whole = sum(p.numel() for p in one.parameters())
+    assert opensora_text.parameters({"num_layers": 1}) == whole
+    assert opensora_text.parameters({}) == 4_762_310_656
+    ids = torch.zeros(1, 300, dtype=torch.int64, device="meta")
+    with torch.no_grad(), standing_for(CUDA, torch.float32), Live() as live:
+        one(ids)
+    assert opensora_text.working_bytes({}, torch.float32) == pytest.approx(live.peak, rel=0.3)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """As much free memory as a test likes, on a GPU that is not there; the host has plenty."""
+    free = {"cuda": 10**12, "cpu": 10**12}
+    devices = {"auto": CUDA, "cuda": CUDA, "cpu": CPU}
+    monkeypatch.setattr(budget, "pick_device", lambda name: devices[name])
+    monkeypatch.setattr(budget, "free_bytes", lambda device: free[device.type])
+    monkeypatch.setattr(budget, "SPARE", {"cuda": 0, "cpu": 0})
+    return free
+
+
+def on_gpu(folder: Path, **given: object) -> pipeline.Job:
+    wanted = job(folder, **{name: value for name, value in given.items() if name != "reading"})
+    reading = given.get("reading", Reading())
+    return replace(wanted, sampling=replace(wanted.sampling, device="cuda", reading=reading))
+
+
+def chosen(found: budget.Budget) -> tuple[str, int, bool]:
+    engine = found.job.sampling.engine
+    return engine.passes, engine.pictures, engine.tiled
+
+
+def test_the_batches_are_the_largest_that_fit(folder, gpu):
+    wanted = on_gpu(folder)
+    roomy = budget.choose(wanted)
+    assert chosen(roomy) == ("together", 4, False)
+    gpu["cuda"] = max(roomy.places[0].needs)
+    assert chosen(budget.choose(wanted)) == ("together", 4, False)
+    gpu["cuda"] -= 1
+    tight = budget.choose(wanted)
+    assert chosen(tight) != ("together", 4, False)
+    assert tight.fits
+    assert max(tight.places[0].needs) < max(roomy.places[0].needs)
+    assert budget.notes(wanted, tight.job)
+
+
+def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(folder, gpu):
+    wanted = budget.with_engine(on_gpu(folder), decode_beside="off", passes="together")
+    wanted = replace(wanted, spec=replace(wanted.spec, size=(320, 640)))
+    tiles, whole = (budget.budget(budget.with_engine(wanted, pictures=1, tiled=tiled)) for tiled in (True, False))
+    (need,), (more,) = ([found.places[0].needs[2]] for found in (tiles, whole))
+    assert need < 0.95 * more
+    gpu["cuda"] = need
+    found = budget.choose(wanted)
+    assert chosen(found)[1:] == (1, True)
+    assert any("in tiles" in note for note in budget.notes(wanted, found.job))
+    model = load.load(job(folder).spec, CPU, engine=found.job.sampling.engine)
+    assert (model.codec.micro, model.codec.tiled) == (1, True)
+
+
+def test_a_chunk_is_decoded_beside_the_next_steps_only_where_both_fit(folder, gpu):
+    wanted = budget.with_engine(on_gpu(folder), pictures=1, passes="together")
+    beside, after = (budget.budget(budget.with_engine(wanted, decode_beside=at)) for at in ("on", "off"))
+    (_, step, both), (_, _, alone) = beside.places[0].needs, after.places[0].needs
+    assert both == alone + beside.places[0].parts["activations of a step"][1]
+    gpu["cuda"] = both
+    assert budget.choose(wanted).job.sampling.engine.decode_beside == "auto"
+    gpu["cuda"] = max(alone, step)
+    found = budget.choose(wanted)
+    assert found.job.sampling.engine.decode_beside == "off"
+    assert any("not beside" in note for note in budget.notes(wanted, found.job))
+
+
+def test_what_does_not_fit_is_refused_by_its_largest_part_with_what_each_option_saves(folder, gpu):
+    wanted = on_gpu(folder)
+    least = budget.choose(budget.with_engine(wanted, passes="apart", pictures=1, offload="blocks"))
+    gpu["cuda"] = max(least.places[0].needs)
+    found = budget.choose(wanted)
+    assert not found.fits
+    error = budget.refusal(found)
+    assert error.exit_code == 6
+    assert "to decode (most of it " in error.message
+    assert "--offload blocks saves" in error.hint.split("; ")[0]
+    assert "--offload parts saves" in error.hint
+    gpu["cuda"] = 1000
+    assert "not enough alone" in budget.refusal(budget.choose(wanted)).hint.split("; ")[0]
+
+
+def test_a_text_encoder_that_does_not_fit_can_read_on_the_host(folder, gpu, monkeypatch):
+    monkeypatch.setattr(budget, "reading_bytes", lambda *given: [("weights", 10**9)])
+    gpu["cuda"] = 10**8
+    error = budget.refusal(budget.choose(on_gpu(folder)))
+    assert "to read (most of it text encoder, weights, 1.0 GB)" in error.message
+    assert error.hint.startswith("--text-device cpu saves")
+    found = budget.choose(on_gpu(folder, reading=Reading(device="cpu")))
+    assert found.fits
+    assert [place.device.type for place in found.places] == ["cuda", "cpu"]
+    assert found.places[1].needs == (10**9, 0, 0)
+
+
+def test_a_prompt_that_was_read_before_needs_no_text_encoder(folder):
+    wanted = job(folder)
+    assert "text encoder, weights" in budget.budget(wanted).places[0].parts
+    model = pipeline.open_model(wanted)
+    assert "text encoder, weights" not in budget.budget(wanted).places[0].parts
+    model.text.embed([wanted.wording])
+
+
+def test_nothing_is_loaded_of_what_does_not_fit(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(budget, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(pipeline, "open_model", None)
+    with pytest.raises(DeviceError, match=r"0\.0 MB are free"):
+        run.make(replace(request(folder), output=Output(tmp_path / "v.mp4")), as_json=False)
+    assert not list(tmp_path.glob("v*"))
+
+
+def test_a_plan_loads_nothing_and_is_told_for_any_model(folder, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "open_model", None)
+    run.make(request(folder), as_json=False, only_plan=True)
+    assert "in all on cpu" in capsys.readouterr().out
+    run.make(request("opensora-v1.2", frames=17), as_json=True, only_plan=True)
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["places"][0]["parts"]["text encoder, weights"][0] == 4 * opensora_text.parameters({})
+    assert plan["places"][0]["parts"]["transformer"][1] == 4 * (1_207_643_972 + 300 * 4096)
+    run.make(Request("a red ball", sampling=Sampling(device="cpu")), as_json=True, only_plan=True)
+    assert json.loads(capsys.readouterr().out)["fits"] is True
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), "can't allocate memory"]
+)
+def test_a_lack_of_memory_in_a_run_is_one_line_and_what_is_finished_is_kept(error, folder, tmp_path, monkeypatch):
+    raised = RuntimeError(error) if isinstance(error, str) else error
+
+    def short(*given: object, **options: object):
+        yield np.zeros((17, 64, 72, 3), np.uint8)
+        raise raised
+
+    monkeypatch.setattr(record, "frames", short)
+    wanted = job(folder)
+    model = pipeline.open_model(wanted)
+    with pytest.raises(DeviceError, match=r"ran out of memory: kept .*v\.partial\.mp4, 17 frames") as caught:
+        record.record(wanted, model, Output(tmp_path / "v.mp4"), record.Watch(lambda count: None, lambda: False))
+    assert "--offload parts, --offload blocks, --passes apart" in caught.value.hint
+    assert (tmp_path / "v.partial.mp4").stat().st_size > 500
+
+
+def test_other_errors_stay_what_they_are(folder):
+    with pytest.raises(RuntimeError, match="a shape"), budget.told(job(folder)):
+        raise RuntimeError("a shape does not fit")
+
+
+def test_both_ways_of_guidance_give_the_same_video_up_to_rounding(folder):
+    made = []
+    for passes in ("together", "apart"):
+        wanted = job(folder, frames=17 * 3, engine=Engine(passes=passes))
+        made.append(torch.cat(list(pipeline.latents(wanted, pipeline.open_model(wanted))), dim=1))
+    assert (made[0] - made[1]).abs().max() <= 1e-4 * made[0].abs().max()
+    assert made[0].abs().max() > 0.1
+    assert opensora.precision(CPU) == torch.float32

@@ -1,0 +1,168 @@
+"""Weights that wait on the host: the same video to the bit, and never more on the device than was said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import published
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pavdm_cli import budget, pipeline
+from pavdm_cli.errors import UsageError
+from pavdm_cli.models import home
+from pavdm_cli.models.live import Live
+from pavdm_cli.models.load import Loaded
+from pavdm_cli.models.offload import Guest, Stream, VisitingCodec, streamed
+from pavdm_cli.request import Engine, Request, Sampling
+
+PROMPT = "a red balloon drifts over green hills"
+MODES = ("parts", "blocks")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return published.write(tmp_path_factory.mktemp("published") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
+
+
+def job(model: Path | str, frames: int = 17 * 3, size: Any = (64, 72), **engine: object) -> pipeline.Job:
+    sampling = Sampling(str(model), steps=6, seed=1, device="cpu", engine=Engine(**engine))
+    return pipeline.plan(Request(PROMPT, frames=frames, size=size, sampling=sampling))
+
+
+def frames(wanted: pipeline.Job) -> np.ndarray:
+    return np.concatenate(list(pipeline.frames(wanted, pipeline.open_model(wanted))))
+
+
+@pytest.mark.parametrize("how", [{}, {"overlap_memory": True}, {"passes": "apart"}, {"table": False}])
+def test_the_video_is_the_same_to_the_bit(how, folder):
+    plain = frames(job(folder, **how))
+    assert plain.std() > 1
+    for mode in MODES:
+        assert np.array_equal(frames(job(folder, offload=mode, **how)), plain), mode
+
+
+def test_pocket_too_can_be_offloaded():
+    plain = frames(job("pocket", 4, None))
+    for mode in MODES:
+        assert np.array_equal(frames(job("pocket", 4, None, offload=mode)), plain)
+
+
+def test_a_clip_is_encoded_by_weights_that_come_for_it(folder):
+    clip = torch.rand(34, 3, 64, 72, generator=torch.Generator().manual_seed(2))
+    starts = [
+        pipeline.start_from(wanted, pipeline.open_model(wanted), clip, False)
+        for wanted in (job(folder), job(folder, offload="parts"))
+    ]
+    assert torch.equal(starts[0].overlap, starts[1].overlap)
+
+
+class OnDevice(TorchDispatchMode):
+    """Stands for a device that cannot read the host's memory: only copies may touch what waits there."""
+
+    COPIES = ("copy_", "_to_copy", "detach", "alias", "view", "slice", "unbind")
+
+    def __init__(self, waiting: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.waiting = {piece.untyped_storage()._cdata for piece in waiting}
+        self.wrong: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        for given in tree_leaves((args, kwargs)):
+            if isinstance(given, torch.Tensor) and given.untyped_storage()._cdata in self.waiting:
+                self.wrong += [] if name in self.COPIES else [name]
+        return func(*args, **(kwargs or {}))
+
+
+def waiting(model: Loaded) -> list[torch.Tensor]:
+    """The pieces of host memory that hold weights."""
+    codec, turns = model.codec, model.denoiser.in_turn
+    assert isinstance(codec, VisitingCodec)
+    packed = list(codec.guest.packed)
+    packed += list(turns.packed.values()) if isinstance(turns, Stream) else []
+    if isinstance(leave := codec.make_room, Callable) and isinstance(guest := getattr(leave, "__self__", None), Guest):
+        packed += guest.packed
+    return [one.host for one in packed]
+
+
+def used_from_the_host(wanted: pipeline.Job, model: Loaded) -> list[str]:
+    with OnDevice(waiting(model)) as device:
+        for _ in pipeline.frames(wanted, model):
+            pass
+    return device.wrong
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_is_computed_with_weights_that_wait(mode, reuse, folder):
+    wanted = job(folder, offload=mode, overlap_memory=reuse)
+    model = pipeline.open_model(wanted)
+    assert len(waiting(model)) > 5
+    assert used_from_the_host(wanted, model) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_turn_that_is_forgotten_would_be_seen(mode, folder, monkeypatch):
+    wanted = job(folder, offload=mode)
+    model = pipeline.open_model(wanted)
+    monkeypatch.setattr(Guest, "come", lambda self: None)
+    assert "convolution" in used_from_the_host(wanted, model)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_more_is_on_the_device_than_the_plan_says(mode, folder):
+    wanted = job(folder, 17 * 8, offload=mode)
+    found = budget.budget(wanted)
+    model = pipeline.open_model(wanted)
+    there = 0
+    if isinstance(turns := model.denoiser.in_turn, Stream):  # what stays, and both slots
+        stays = {id(w): w.nbytes for w in model.denoiser.parameters()}
+        away = [w for block in model.denoiser.blocks for w in streamed(block)]
+        there = sum(stays.values()) - sum(w.nbytes for w in away) + sum(slot.piece.nbytes for slot in turns.slots)
+    with Live() as live:
+        for _ in pipeline.frames(wanted, model):
+            pass
+    parts = {name: part for name, part in found.places[0].parts.items() if "waiting" not in name and "lib" not in name}
+    most = max(sum(part[i] for part in parts.values()) for i in (1, 2))
+    assert 0.7 * most < live.peak + there < 1.1 * most
+    assert len({id(block) for block in model.denoiser.blocks}) == 4
+
+
+def test_blocks_wait_for_their_turn_two_at_a_time(folder):
+    model = pipeline.open_model(job(folder, offload="blocks"))
+    turns = model.denoiser.in_turn
+    assert isinstance(turns, Stream)
+    hosts = {packed.host.data_ptr() for packed in turns.packed.values()}
+
+    def lies(block: torch.nn.Module) -> bool:
+        return all(w.untyped_storage().data_ptr() not in hosts for w in streamed(block))
+
+    blocks = model.denoiser.blocks
+    for block in turns(blocks):
+        assert [one for one in blocks if lies(one)] == [block]
+    assert not any(map(lies, blocks))
+    early = turns(blocks)
+    next(iter(early))
+    del early
+    assert not any(map(lies, blocks))
+
+
+def test_graphs_and_offloading_are_refused_together():
+    with pytest.raises(UsageError, match="--cuda-graphs on does not go with --offload"):
+        Engine(cuda_graphs="on", offload="blocks")
+    with pytest.raises(UsageError, match="--offload must be none, parts or blocks"):
+        Engine(offload="disk")
+    assert not Engine(offload="parts").recordable
+    assert Engine().decodes_beside("cuda")
+    assert not Engine(offload="parts").decodes_beside("cuda")
