@@ -169,7 +169,7 @@ def open_model(job: Job) -> Loaded:
 
 
 def set_threads(job: Job) -> None:
-    """As many CPU threads as were asked for."""
+    """As many CPU threads as were asked for, or as torch likes."""
     if job.sampling.threads:
         torch.set_num_threads(job.sampling.threads)
 

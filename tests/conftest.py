@@ -3,6 +3,7 @@
 import os
 
 os.environ["TRITON_INTERPRET"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that tests start: beside others, two threads wait long
 
 import torch
 

@@ -100,7 +100,7 @@ OverlapKV = Annotated[
         rich_help_panel=HOW,
     ),
 ]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch likes.", rich_help_panel=HOW)]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: one for each idle core.", rich_help_panel=HOW)]
 CudaGraphs = Annotated[
     Literal["auto", "on", "off"],
     typer.Option(help="Record steps and replay them: where launching holds a GPU up, or always.", rich_help_panel=HOW),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from pavdm_cli import ui
+from pavdm_cli.cores import Load, good_threads
 from pavdm_cli.errors import UsageError
 from pavdm_cli.request import Request
 from pavdm_cli.stop import stop_requested
@@ -40,10 +41,10 @@ def make(request: Request, as_json: bool, only_plan: bool = False) -> None:
     """
     path, still = _target(request), _still(request)
     ui.note(f"seed {request.sampling.seed}")
-    begun = time.monotonic()
+    begun, load = time.monotonic(), Load()
     from pavdm_cli import beginning, budget, pipeline, record
 
-    job = pipeline.plan(request)
+    job = pipeline.plan(with_threads(request, load))
     for line in beginning.notes(job, still) if still else ():
         ui.warn(line)
     job = planned(job, as_json and only_plan, aside=not only_plan, continued=still is not None)
@@ -58,6 +59,24 @@ def make(request: Request, as_json: bool, only_plan: bool = False) -> None:
     report(made, time.monotonic() - begun, as_json)
 
 
+def with_threads(request: Request, load: Load) -> Request:
+    """The request with a number of CPU threads, where neither it nor the environment has one."""
+    import torch
+
+    from pavdm_cli.models.load import pick_device
+
+    asked = request.sampling.threads or "OMP_NUM_THREADS" in os.environ
+    if asked or pick_device(request.sampling.device).type != "cpu":
+        return request
+    most = torch.get_num_threads()
+    threads = good_threads(most, load.others())
+    if threads < most:
+        ui.note(
+            f"{threads} of {most} threads: other programs have the other cores, or a limit does; --threads takes more"
+        )
+    return replace(request, sampling=replace(request.sampling, threads=threads))
+
+
 def go_on(request: Request, as_json: bool) -> None:
     """Continue the request's video and print the path."""
     assert request.extension
@@ -67,10 +86,11 @@ def go_on(request: Request, as_json: bool) -> None:
     request, notes = continuation.with_prompt(request)
     path = continuation.target(request, source)
     ui.note(f"seed {request.sampling.seed}")
-    begun = time.monotonic()
+    begun, load = time.monotonic(), Load()
     from pavdm_cli import budget, pipeline, record
 
-    job = pipeline.plan(replace(request, seconds=None, frames=source.frames_to_make(request.spec.fps)))
+    request = replace(request, seconds=None, frames=source.frames_to_make(request.spec.fps))
+    job = pipeline.plan(with_threads(request, load))
     for line in notes:
         ui.warn(line)
     job = planned(job, continued=True)

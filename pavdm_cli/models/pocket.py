@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -44,5 +46,17 @@ class Pocket(nn.Module):
     def embed(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Token vectors (B, L, width) and which of them are words (B, L)."""
         ids = batch_ids(prompts, self.stdit.y_embedder.y_embedding.device)
-        vectors: Tensor = self.text(ids)
+        with nullcontext() if torch.is_grad_enabled() else one_thread():
+            vectors: Tensor = self.text(ids)
         return vectors, ids != PAD
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside the block torch's products of a few rows round the same however many threads there are outside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

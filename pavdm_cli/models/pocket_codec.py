@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from pavdm_cli.errors import UsageError
-from pavdm_kernels import narrowed
+from pavdm_kernels import linear, narrowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,14 @@ class Residual(nn.Module):
         return out
 
 
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution as the linear layer it is, which rounds the same by any number of threads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, channels, H, W) to (N, other channels, H, W)."""
+        return linear(x.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
+
+
 class PocketCodec(nn.Module):
     """Autoencoder over single frames; latents have zero mean and unit variance per channel by construction."""
 
@@ -69,10 +77,10 @@ class PocketCodec(nn.Module):
         self.decoder = nn.Sequential(
             nn.Conv2d(config.channels, coarse, 3, padding=1),
             *(Residual(coarse) for _ in range(config.decoder_blocks)),
-            nn.Conv2d(coarse, 4 * middle, 1),
+            Pointwise(coarse, 4 * middle, 1),
             nn.PixelShuffle(2),
             *(Residual(middle) for _ in range(config.decoder_blocks)),
-            nn.Conv2d(middle, 4 * fine, 1),
+            Pointwise(middle, 4 * fine, 1),
             nn.PixelShuffle(2),
             Residual(fine),
             nn.Conv2d(fine, 12, 3, padding=1),
