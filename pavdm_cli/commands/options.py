@@ -10,7 +10,8 @@ import typer
 
 from pavdm_cli.request import PLAIN, Engine, parse_overlap_kv
 
-WHAT, HOW, FILE, OFF = "Video", "Sampling", "File", "Switch off"
+WHAT, HOW, OPEN_SORA = "Video", "Sampling", "Open-Sora"
+SPEED, FILE, OFF = "Speed and memory", "File", "Switch off"
 
 Prompt = Annotated[str, typer.Argument(help="What to show, in words. `pavdm models show pocket` lists those it knows.")]
 Seconds = Annotated[
@@ -38,16 +39,18 @@ Seed = Annotated[
 ]
 Model = Annotated[str, typer.Option(help="A name in `pavdm models list`, or a folder of weights.", rich_help_panel=HOW)]
 AestheticScore = Annotated[
-    float, typer.Option(help="Open-Sora: how good the picture is said to look; 0 says nothing.", rich_help_panel=HOW)
+    float, typer.Option(help="How good the picture is said to look; 0 says nothing.", rich_help_panel=OPEN_SORA)
 ]
-MotionScore = Annotated[float | None, typer.Option(help="Open-Sora: how much is said to move.", rich_help_panel=HOW)]
-CameraMotion = Annotated[str, typer.Option(help="Open-Sora: pan left, zoom in, ...", rich_help_panel=HOW)]
+MotionScore = Annotated[float | None, typer.Option(help="How much is said to move.", rich_help_panel=OPEN_SORA)]
+CameraMotion = Annotated[str, typer.Option(help="pan left, zoom in, ...", rich_help_panel=OPEN_SORA)]
 TextDevice = Annotated[
-    str, typer.Option(help="Where Open-Sora reads the prompt; cpu saves GPU memory.", rich_help_panel=HOW)
+    str, typer.Option(help="Where the prompt is read; cpu saves GPU memory.", rich_help_panel=OPEN_SORA)
 ]
 Fp32Timesteps = Annotated[
     bool,
-    typer.Option("--fp32-timesteps", help="Do not round timesteps to bfloat16 as in training.", rich_help_panel=HOW),
+    typer.Option(
+        "--fp32-timesteps", help="Do not round timesteps to bfloat16 as in training.", rich_help_panel=OPEN_SORA
+    ),
 ]
 Method = Annotated[
     str,
@@ -81,40 +84,45 @@ EditRatio = Annotated[
 Guidance = Annotated[
     float | None, typer.Option(help="How strongly to follow the prompt; 1 is not at all more.", rich_help_panel=HOW)
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=HOW)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=SPEED)]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16"],
     typer.Option(
         help="Of products: bf16 makes pocket faster on a CPU that has them, by the eye the same; auto: its own.",
-        rich_help_panel=HOW,
+        rich_help_panel=SPEED,
     ),
 ]
 Attention = Annotated[
-    str, typer.Option(help="auto, or one of the back ends that `pavdm doctor` lists.", rich_help_panel=HOW)
+    str, typer.Option(help="auto, or one of the back ends that `pavdm doctor` lists.", rich_help_panel=SPEED)
 ]
 OverlapKV = Annotated[
     str | None,
     typer.Option(
         help="reuse the keys and values of the clean chunk for a whole shift, or recompute them every step; "
         "left out, what the model was trained for.",
-        rich_help_panel=HOW,
+        rich_help_panel=SPEED,
     ),
 ]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: one for each idle core.", rich_help_panel=HOW)]
+Threads = Annotated[
+    int,
+    typer.Option(min=0, help="CPU threads; 0: one for each idle core (bench: as torch likes).", rich_help_panel=SPEED),
+]
 CudaGraphs = Annotated[
     Literal["auto", "on", "off"],
-    typer.Option(help="Record steps and replay them: where launching holds a GPU up, or always.", rich_help_panel=HOW),
+    typer.Option(
+        help="Record steps and replay them: where launching holds a GPU up, or always.", rich_help_panel=SPEED
+    ),
 ]
 DecodeBeside = Annotated[
     Literal["auto", "on", "off"],
     typer.Option(
         help="Decode a chunk while the next is made: auto on a GPU. Two cores of a CPU are faster one after the other.",
-        rich_help_panel=HOW,
+        rich_help_panel=SPEED,
     ),
 ]
 Compile = Annotated[
     bool,
-    typer.Option("--compile", help="Compile the network's blocks by torch.compile, once.", rich_help_panel=HOW),
+    typer.Option("--compile", help="Compile the network's blocks by torch.compile, once.", rich_help_panel=SPEED),
 ]
 NoTable = Annotated[bool, typer.Option("--no-table", help="Embed the timesteps at every step.", rich_help_panel=OFF)]
 NoTextMemory = Annotated[
@@ -128,17 +136,17 @@ Offload = Annotated[
     Literal["none", "parts", "blocks"],
     typer.Option(
         help="Keep weights on the host till their turn: whole parts, or also the transformer's blocks, one by one.",
-        rich_help_panel=HOW,
+        rich_help_panel=SPEED,
     ),
 ]
 Passes = Annotated[
     Literal["auto", "together", "apart"],
     typer.Option(
-        help="The two passes of guidance in one batch, one after the other, or what fits.", rich_help_panel=HOW
+        help="The two passes of guidance in one batch, one after the other, or what fits.", rich_help_panel=SPEED
     ),
 ]
 Plan = Annotated[
-    bool, typer.Option("--plan", help="Only say what memory it would take, and load nothing.", rich_help_panel=HOW)
+    bool, typer.Option("--plan", help="Only say what memory it would take, and load nothing.", rich_help_panel=SPEED)
 ]
 Out = Annotated[
     Path | None,
