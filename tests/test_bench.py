@@ -98,7 +98,7 @@ def test_a_run_does_not_import_triton():
 
 def test_a_new_process_is_told_every_switch(monkeypatch):
     seen: list[Request] = []
-    monkeypatch.setattr("pavdm_cli.commands.generate.make", lambda request, as_json: seen.append(request))
+    monkeypatch.setattr("pavdm_cli.commands.generate.make", lambda request, *rest: seen.append(request))
     engines = [Engine(), replace(PLAIN, compile=True), *(replace(Engine(), **{name: False}) for name in OFF)]
     for engine in engines:
         asked = Request("a red ball", frames=3, sampling=Sampling(seed=1, engine=engine))

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from pavdm_cli import pipeline
 from pavdm_cli.app import app
 from pavdm_cli.models import home
+from pavdm_cli.models.families import prompt_notes
 from pavdm_cli.models.opensora_text import END, LONGEST, cut_note, token_ids
 from pavdm_cli.request import Request, Sampling
 
@@ -71,7 +72,7 @@ def test_the_transformer_is_given_300_vectors_and_the_score_at_the_end_is_lost_w
     words, mask = model.read(job.wording, unconditional=True)
     assert words.shape[1] == LONGEST
     assert mask.all()
-    notes = [note for note in pipeline.memory_notes(job) if "tokens" in note]
+    notes = [note for note in prompt_notes(job.spec, job.wording) if "tokens" in note]
     assert len(notes) == 1
 
 
