@@ -271,10 +271,12 @@ def recipe(job: Job, model: Loaded) -> dict[str, Any]:
 
 
 def reading_of(job: Job) -> dict[str, Any]:
-    """What else made the frames, where the model has sizes, scores and precisions to choose."""
+    """What else made the frames, where a model has sizes, scores and precisions to choose, and memory may be short."""
     if not job.spec.scaled:
         return {}
     height, width = job.spec.size
     reading, exact = job.sampling.reading, job.sampling.fp32_timesteps
     scores = {"aesthetic-score": reading.aesthetic or 0, "motion-score": reading.motion}
-    return {"size": f"{width}x{height}", **scores, "camera-motion": reading.camera or None, "fp32_timesteps": exact}
+    chosen = {"passes": job.sampling.engine.passes, "tiled": job.sampling.engine.tiled}
+    said = {"camera-motion": reading.camera or None, "fp32_timesteps": exact}
+    return {"size": f"{width}x{height}", **scores, **said, **chosen}

@@ -160,6 +160,7 @@ def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(
     assert any("in tiles" in note for note in budget.notes(wanted, found.job))
     model = load.load(job(folder).spec, CPU, engine=found.job.sampling.engine)
     assert (model.codec.micro, model.codec.tiled) == (1, True)
+    assert pipeline.recipe(found.job, model)["tiled"] is True
 
 
 def test_a_chunk_is_decoded_beside_the_next_steps_only_where_both_fit(folder, gpu):
