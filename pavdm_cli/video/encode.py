@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import av
 import numpy as np
 from av.audio.stream import AudioStream
+from av.codec.context import ThreadType
 from av.filter import Graph
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
@@ -30,6 +31,9 @@ GROWING_MP4 = "+hybrid_fragmented+frag_keyframe+delay_moov+use_metadata_tags"
 FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
 PALETTE = {"stats_mode": "single", "reserve_transparent": "0"}  # one palette a frame: constant memory, true colours
 DITHER = {"new": "1", "dither": "sierra2_4a"}
+# x264 otherwise chooses what to compute by the CPU; with AVX-512 it takes in memory that nothing has written.
+SAME_EVERYWHERE = "cpu-independent=1"
+NO_RANDOM_NUMBERS = "+bitexact"  # Matroska's muxer draws the numbers of file and tracks otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class Encoding:
 
     crf: int = 18
     gop: int = 24
-    threads: int = 0  # as many as there are cores
+    threads: int = 8  # not as many as there are cores: what an encoder decides depends on them
     encoder: str = ""  # an encoder of an external ffmpeg, for example h264_nvenc; empty: those inside PyAV
     ffmpeg: str = ""  # the external ffmpeg; empty: imageio-ffmpeg's or the one on PATH
 
@@ -134,7 +138,7 @@ class CodecEncoder:
         codec.time_base = self.track.tick
         codec.sample_aspect_ratio = self.track.sample_aspect
         codec.gop_size = self.encoding.gop
-        codec.thread_count = self.encoding.threads
+        codec.thread_count, codec.thread_type = self.encoding.threads, ThreadType.FRAME  # slices race in x264
         codec.bit_rate = 0  # libvpx caps the rate otherwise, whatever the CRF
         codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         codec.colorspace, codec.color_range = 1, ColorRange.MPEG  # 1: AVCOL_SPC_BT709
@@ -203,14 +207,16 @@ def _codec(path: Path) -> str:
 
 
 def _container_options(path: Path) -> dict[str, str]:
-    growing = {"movflags": GROWING_MP4} if path.suffix.lower() == ".mp4" else {"cluster_time_limit": "1000"}
-    return {"flush_packets": "1", **growing}
+    if path.suffix.lower() == ".mp4":
+        return {"flush_packets": "1", "movflags": GROWING_MP4}
+    return {"flush_packets": "1", "cluster_time_limit": "1000", "fflags": NO_RANDOM_NUMBERS}
 
 
 def _codec_options(path: Path, encoding: Encoding, track: Track) -> dict[str, str]:
     if _codec(path) == "libx264":
         steady = {"bf": "0"} if track.variable else {}  # MP4 counts lengths in decoding times: B-frames bend the last
-        return {"crf": str(encoding.crf), "rc-lookahead": str(min(encoding.gop, 40)), **steady}
+        ahead = str(min(encoding.gop, 40))
+        return {"crf": str(encoding.crf), "rc-lookahead": ahead, "x264-params": SAME_EVERYWHERE, **steady}
     vp9_crf = round(encoding.crf * 63 / 51)  # libvpx counts to 63
     return {"crf": str(vp9_crf), "deadline": "good", "cpu-used": "4", "row-mt": "1"}
 

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pavdm_cli.errors import OutputError, UsageError
-from pavdm_cli.video.encode import DITHER, GROWING_MP4, PALETTE, Encoding, Frame, Track, append_gif_comment, pad_to_even
+from pavdm_cli.video.encode import (
+    DITHER,
+    GROWING_MP4,
+    NO_RANDOM_NUMBERS,
+    PALETTE,
+    SAME_EVERYWHERE,
+    Encoding,
+    Frame,
+    Track,
+    append_gif_comment,
+    pad_to_even,
+)
 
 HINT = "unset PAVDM_FFMPEG to do without it"
 
@@ -127,7 +138,8 @@ def _to_bt709(frames: Any) -> Any:
 
 def _options(path: Path, encoding: Encoding, comment: str) -> dict[str, str]:
     quality = "cq" if encoding.encoder.endswith("_nvenc") else "crf"
-    growing = {"movflags": GROWING_MP4} if path.suffix.lower() == ".mp4" else {}
+    container = {"movflags": GROWING_MP4} if path.suffix.lower() == ".mp4" else {"fflags": NO_RANDOM_NUMBERS}
+    same = {"x264-params": SAME_EVERYWHERE, "threads": str(encoding.threads)} if encoding.encoder == "libx264" else {}
     return {
         "vcodec": encoding.encoder,
         quality: str(encoding.crf),
@@ -138,5 +150,6 @@ def _options(path: Path, encoding: Encoding, comment: str) -> dict[str, str]:
         "color_trc": "bt709",
         "color_range": "tv",
         "metadata": f"comment={comment}",
-        **growing,
+        **container,
+        **same,
     }
