@@ -6,6 +6,7 @@ Each part appends its rows to FOLDER, keeps the output of every command as a log
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ Command = tuple[str | Path, ...]
 
 def kernels(folder: Path, device: str) -> Iterable[Command]:
     """Every kernel against its reference, and beside a copy of memory."""
-    yield (*PYTEST, ROOT / "tests/test_kernels.py", ROOT / "tests/test_attention.py")
+    yield (*PYTEST, ROOT / "tests/test_kernels_cuda.py", ROOT / "tests/test_attention.py")
     yield (*PAVDM, "bench", "kernels", "--device", device, "--out", folder / "kernels.jsonl")
 
 
@@ -106,7 +107,8 @@ def run(command: Command, log: Path) -> bool:
     """Run one command, keep what it says, and tell in one line how it went."""
     words, begun = [str(word) for word in command], time.perf_counter()
     with log.open("w") as file:
-        done = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, check=False)
+        native = os.environ | {"TRITON_INTERPRET": "0"}
+        done = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, env=native, check=False)
     verdict = "ok    " if done.returncode == 0 else f"FAILED {done.returncode}"
     print(f"{verdict} {time.perf_counter() - begun:6.1f} s  {log.name}: {' '.join(words[1:])}", flush=True)
     return done.returncode == 0

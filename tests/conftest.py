@@ -2,7 +2,7 @@
 
 import os
 
-os.environ["TRITON_INTERPRET"] = "1"
+os.environ.setdefault("TRITON_INTERPRET", "1")  # 0: for the tests that run kernels on a GPU
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that tests start: beside others, two threads wait long
 
 import torch

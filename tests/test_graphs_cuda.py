@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from exact import NOISE, SCHEDULES, Mixing, every_method, sigmas_of
+from gpu import needs_gpu
 from torch import Tensor
 
 from pavdm_cli import pipeline
@@ -13,7 +14,7 @@ from pavdm_cli.request import Engine, Request, Sampling
 from pavdm_cli.sampler import State, walk
 from pavdm_cli.schedule import Schedule
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+pytestmark = needs_gpu
 STEPS = {"pa": 6, "rn": 3, "rw": 3, "fifo": 14}
 
 
