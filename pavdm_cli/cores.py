@@ -1,7 +1,7 @@
 """How many threads work on a CPU: as many as there are cores for this process that other programs leave idle.
 
-Threads that share a core with another program are slow, and the others wait for them many times a step: on two cores of
-which one was busy, two threads made a third of the frames that one made.
+Threads that share a core with another program are slow, and the others wait for them many times a step: fewer threads,
+each with a core of its own, then make more frames.
 """
 
 from __future__ import annotations
