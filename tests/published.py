@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -35,14 +36,22 @@ SENTENCES = (
 
 def write(folder: Path, shards: int = 1) -> Path:
     """The three parts as folders, each as its repository is laid out."""
-    part(folder / "transformer", weights(lambda: STDiT(STDIT), {"rope.freqs": frequencies(STDIT)}), published(), shards)
-    part(folder / "vae", weights(lambda: OpenSoraVAE(VAE), normalisation()), {"model_type": "VideoAutoencoderPipeline"})
+    transformer, vae, encoder = parts()
+    part(folder / "transformer", transformer, published(), shards)
+    part(folder / "vae", vae, {"model_type": "VideoAutoencoderPipeline"})
+    part(folder / "text_encoder", encoder, T5, shards)
+    (folder / "text_encoder" / "spiece.model").write_bytes(tokenizer())
+    return folder
+
+
+@cache
+def parts() -> tuple[dict[str, Tensor], ...]:
+    """Transformer, codec and text encoder, the same for every test."""
+    transformer = weights(lambda: STDiT(STDIT), {"rope.freqs": frequencies(STDIT)})
     encoder = weights(lambda: opensora_text.build(T5), {})
     del encoder["encoder.embed_tokens.weight"]  # `shared` once more
     surplus = {"lm_head.weight": torch.zeros(96, 32), "decoder.final_layer_norm.weight": torch.zeros(32)}
-    part(folder / "text_encoder", encoder | surplus, T5, shards)
-    (folder / "text_encoder" / "spiece.model").write_bytes(tokenizer())
-    return folder
+    return transformer, weights(lambda: OpenSoraVAE(VAE), normalisation()), encoder | surplus
 
 
 def weights(build: Callable[[], nn.Module], given: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -69,6 +78,7 @@ def part(folder: Path, tensors: dict[str, Tensor], config: dict[str, object], sh
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
 
 
+@cache
 def tokenizer() -> bytes:
     """Trained on the spot, with T5's own three special tokens."""
     model = io.BytesIO()

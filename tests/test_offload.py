@@ -35,7 +35,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
 
 
-def job(model: Path | str, frames: int = 17 * 3, size: Any = (64, 72), **engine: object) -> pipeline.Job:
+def job(model: Path | str, frames: int = 17 * 2, size: Any = (64, 72), **engine: object) -> pipeline.Job:
     sampling = Sampling(str(model), steps=6, seed=1, device="cpu", engine=Engine(**engine))
     return pipeline.plan(Request(PROMPT, frames=frames, size=size, sampling=sampling))
 

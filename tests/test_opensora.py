@@ -15,6 +15,7 @@ import numpy as np
 import published
 import pytest
 import torch
+from command import pavdm
 from safetensors.torch import load_file
 from test_stdit_golden import GOLDEN, SMALL, run
 
@@ -36,8 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return published.write(tmp_path_factory.mktemp("published") / "tiny", shards=2)
 
 
-def pavdm(*words: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command in a folder of its own, with a cache of its own."""
+def alone(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process and a folder of its own, with a cache of its own."""
     command = [sys.executable, "-m", "pavdm_cli", *map(str, words)]
     env = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300, check=False, env=env)
@@ -48,9 +49,10 @@ def pictures(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
 
 
-def test_a_folder_of_weights_makes_a_video_and_goes_on_with_it(folder, tmp_path):
+def test_a_folder_of_weights_makes_a_video_and_goes_on_with_it(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     words = ("generate", PROMPT, "--model", folder, "--frames", "20", "--json", "--motion-score", "4", *QUICK)
-    done = pavdm(*words, "-o", "v.mp4", folder=tmp_path)
+    done = alone(*words, "-o", "v.mp4", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert pictures(tmp_path / "v.mp4").shape == (20, 64, 72, 3)
     assert "text encoder, weights" in done.stderr
@@ -58,11 +60,11 @@ def test_a_folder_of_weights_makes_a_video_and_goes_on_with_it(folder, tmp_path)
     assert not re.search("transformers|diffusers|warn", done.stderr, re.IGNORECASE)
     recipe = json.loads(done.stdout)["recipe"]
     assert (recipe["fps"], recipe["size"], recipe["aesthetic-score"], recipe["motion-score"]) == (24, "72x64", 6.5, 4)
-    command = pavdm("info", "v.mp4", folder=tmp_path).stdout.strip().splitlines()[-1]
+    command = pavdm("info", "v.mp4").out.strip().splitlines()[-1]
     assert "--size 72x64 --aesthetic-score 6.5 --motion-score 4.0" in command
     longer = pavdm("extend", "v.mp4", "--model", folder, "--frames", "3", "--size", "72x64", "-o", "w.mp4",
-                   "--steps", "6", "--threads", "1", folder=tmp_path)  # fmt: skip
-    assert longer.returncode == 0, longer.stderr
+                   "--steps", "6", "--threads", "1")  # fmt: skip
+    assert longer.code == 0, longer.err
     assert len(pictures(tmp_path / "w.mp4")) == 23
 
 
@@ -74,11 +76,12 @@ def test_a_folder_of_weights_makes_a_video_and_goes_on_with_it(folder, tmp_path)
         (("--model", "opensora-v1.2", "--size", "100x60"), 2, "multiples of 8"),
     ],
 )
-def test_a_mistake_is_one_clear_line_and_its_own_code(words, code, says, tmp_path):
-    done = pavdm("generate", PROMPT, *words, folder=tmp_path)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_mistake_is_one_clear_line_and_its_own_code(words, code, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = pavdm("generate", PROMPT, *words)
+    assert (done.code, done.out) == (code, "")
+    assert says in done.err
+    assert "Traceback" not in done.err
 
 
 def job(folder: Path | str, frames: int = 17, **given: object) -> pipeline.Job:

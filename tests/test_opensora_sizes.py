@@ -94,17 +94,16 @@ def test_a_shape_by_name_reaches_the_latents(aspect, folder):
     assert chunk.shape[-2:] == (size[0] // 8, size[1] // 8)
 
 
-@pytest.mark.parametrize("shape", ["9:16", "1:1"])
-def test_the_command_line_takes_a_shape(shape, folder, tmp_path, monkeypatch):
+def test_the_command_line_takes_a_shape(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    counts = ("--steps", "1", "--window", "5", "--frames", "1", "--size", "144p", "--aspect", shape)
+    counts = ("--steps", "1", "--window", "5", "--frames", "1", "--size", "144p", "--aspect", "9:16")
     done = CliRunner().invoke(
         app, ["generate", PROMPT, "--model", str(folder), *counts, "--threads", "1", "-o", "v.mp4"]
     )
     assert done.exit_code == 0, done.output
     with av.open("v.mp4") as file:
         frame = next(file.decode(video=0))
-    assert (frame.height, frame.width) == parse_size("144p", shape)
+    assert (frame.height, frame.width) == parse_size("144p", "9:16")
 
 
 @pytest.mark.parametrize("fps", [8, 60])

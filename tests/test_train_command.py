@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from command import Said, pavdm
 from safetensors.torch import load_file
 from tiny import CODEC, POCKET, randomised
 from torch import Tensor
 
-from pavdm_cli import app, ui
+from pavdm_cli import ui
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models import store
 from pavdm_cli.models.pocket import Pocket
@@ -21,7 +21,6 @@ from pavdm_cli.models.pocket_codec import PocketCodec
 from pavdm_cli.train import runs, tasks
 from pavdm_cli.train.preview import preview
 
-Said = tuple[int, str, str]  # exit code, stdout, stderr
 TINY = ["--steps", "3", "--batch", "1", "--device", "cpu"]
 
 
@@ -34,7 +33,7 @@ def files(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def command(files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+def command(files: Path, monkeypatch: pytest.MonkeyPatch):
     """`pavdm train` with tiny models, few held-out clips and short previews."""
     monkeypatch.setattr(runs, "HELD_OUT", 2)
     monkeypatch.setattr(tasks, "preview", partial(preview, chunks=1))
@@ -51,13 +50,7 @@ def command(files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     }
 
     def run(part: str, *more: str) -> Said:
-        given = ["pavdm", "train", part, "--folder", str(files / "run"), *TINY, *parts[part], *more]
-        monkeypatch.setattr(sys, "argv", given)
-        try:
-            code = app.main() or 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capfd.readouterr()
+        return pavdm("train", part, "--folder", files / "run", *TINY, *parts[part], *more)
 
     return run
 

@@ -16,11 +16,11 @@ import clips
 import published
 import pytest
 import torch
+from command import Said, pavdm
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pavdm_cli import app
 from pavdm_cli.models import home
 from pavdm_cli.train.tune import TuneTask
 
@@ -39,7 +39,7 @@ class Studio:
     """A folder with weights, videos, and a run that was not stopped."""
 
     folder: Path
-    said: tuple[int, str, str]
+    said: Said
 
     def command(self, run: str, *more: str | Path) -> list[str]:
         words = ["train", "denoiser", "--init", self.folder / "tiny", "--data", self.folder / "videos", "--folder"]
@@ -47,17 +47,6 @@ class Studio:
 
     def log(self, run: str) -> list[dict[str, float]]:
         return [json.loads(line) for line in (self.folder / run / "log.jsonl").read_text().splitlines()]
-
-
-def main(words: list[str], capture: pytest.CaptureFixture[str] | None = None) -> tuple[int, str, str]:
-    """`pavdm` in this process: exit code, stdout, stderr."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["pavdm", *words])
-        try:
-            code = app.main() or 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-    return code, *(capture.readouterr() if capture else ("", ""))
 
 
 @pytest.fixture(autouse=True)
@@ -78,11 +67,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     (folder / "videos" / "broken.mp4").write_bytes(b"no video" * 9)
     (folder / "videos" / "broken.txt").write_text("rain")
     clips.make(folder / "videos" / "silent.mp4", clips.greys(2), clips.Recipe())
-    made = Studio(folder, (1, "", ""))
-    done = subprocess.run(
-        [sys.executable, "-m", "pavdm_cli", *made.command("straight")], capture_output=True, text=True
-    )
-    made.said = done.returncode, done.stdout, done.stderr
+    made = Studio(folder, Said(1, "", ""))
+    made.said = pavdm(*made.command("straight"))
     return made
 
 
@@ -110,7 +96,7 @@ def test_a_folder_of_videos_makes_weights_and_what_is_left_out_is_said(studio):
     assert all(row["held_out"] > 0 and row["loss"] > 0 for row in rows[:2])
 
 
-def test_what_was_trained_is_in_the_published_layout_and_makes_a_video(studio, tmp_path, capfd):
+def test_what_was_trained_is_in_the_published_layout_and_makes_a_video(studio, tmp_path):
     model = studio.folder / "straight" / "model"
     before = load_file(studio.folder / "tiny" / "transformer" / "model.safetensors")
     after = load_file(model / "transformer" / "model.safetensors")
@@ -122,11 +108,11 @@ def test_what_was_trained_is_in_the_published_layout_and_makes_a_video(studio, t
         assert json.loads(file.metadata()["about"])["method"] == "pa"
     video = tmp_path / "v.mp4"
     quick = ["--size", "64x64", "--steps", "2", "--window", "5", "--frames", "3", "--seed", "1", "--device", "cpu"]
-    code, out, err = main(["generate", "a boat", "--model", str(model), *quick, "-o", str(video)], capfd)
+    code, out, err = pavdm("generate", "a boat", "--model", str(model), *quick, "-o", str(video))
     assert (code, out.strip()) == (0, str(video)), err
 
 
-def test_a_run_that_is_stopped_goes_on_in_two_processes_to_the_same_losses_and_weights(studio, monkeypatch, capfd):
+def test_a_run_that_is_stopped_goes_on_in_two_processes_to_the_same_losses_and_weights(studio, monkeypatch):
     shutil.copytree(studio.folder / "straight" / "cache", studio.folder / "halting" / "cache")
     whole = TuneTask.loss
 
@@ -136,7 +122,7 @@ def test_a_run_that_is_stopped_goes_on_in_two_processes_to_the_same_losses_and_w
         return whole(self, step)
 
     monkeypatch.setattr(TuneTask, "loss", struck)
-    code, out, err = main(studio.command("halting"), capfd)
+    code, out, err = pavdm(*studio.command("halting"))
     assert (code, out) == (130, ""), err
     assert err.splitlines()[-1].startswith("interrupted: the same command goes on from")
     assert "encoding" not in err
@@ -182,27 +168,27 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_mistake_is_one_clear_error(case, studio, capfd):
+def test_a_mistake_is_one_clear_error(case, studio):
     given, wanted, message = WRONG[case]
-    code, out, err = main(studio.command("straight", *(word.format(folder=studio.folder) for word in given)), capfd)
+    code, out, err = pavdm(*studio.command("straight", *(word.format(folder=studio.folder) for word in given)))
     assert (code, out) == (wanted, ""), err
     assert message in err
     assert "Traceback" not in err
 
 
-def test_open_sora_without_videos_and_pocket_in_several_processes_are_refused(studio, monkeypatch, capfd):
-    code, _, err = main(["train", "denoiser", "--init", str(studio.folder / "tiny")], capfd)
+def test_open_sora_without_videos_and_pocket_in_several_processes_are_refused(studio, monkeypatch):
+    code, _, err = pavdm("train", "denoiser", "--init", str(studio.folder / "tiny"))
     assert code == 2
     assert "give --data FOLDER" in err
     monkeypatch.setenv("WORLD_SIZE", "2")
-    code, _, err = main(["train", "codec"], capfd)
+    code, _, err = pavdm("train", "codec")
     assert code == 2
     assert "pocket trains in one process" in err
 
 
-def test_a_torch_that_knows_no_processes_and_a_device_without_are_one_clear_error(studio, monkeypatch, capfd):
+def test_a_torch_that_knows_no_processes_and_a_device_without_are_one_clear_error(studio, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
-    code, _, err = main(studio.command("straight"), capfd)
+    code, _, err = pavdm(*studio.command("straight"))
     assert code == 6
     assert "this build of torch cannot train in several processes" in err
