@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
 from pavdm_cli import pipeline, record
 from pavdm_cli.bench import env, steps
 from pavdm_cli.bench.ceilings import ceilings
@@ -122,7 +124,7 @@ def row(kind: str, job: Job, model: Loaded, samples: Row, figures: Row, shape: S
 
 
 def config(job: Job, model: Loaded, shape: Shape | None = None) -> Row:
-    """Everything that two rows must share to be compared."""
+    """Everything that two rows must share to be compared: what was used, not what was asked for."""
     return {
         "model": job.spec.name,
         "random_weights": shape is not None,
@@ -130,7 +132,9 @@ def config(job: Job, model: Loaded, shape: Shape | None = None) -> Row:
         "prompt": job.prompt if shape is None else f"{shape.words} random tokens",
         "seed": job.sampling.seed,
         "device": model.device.type,
-        "threads": job.sampling.threads,
+        "threads": torch.get_num_threads(),
+        "attention": model.attention.name,
+        "weights": model.digest,
         **asdict(job.settings),
         "engine": asdict(job.sampling.engine),
     }

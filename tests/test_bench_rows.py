@@ -1,0 +1,56 @@
+"""A row holds what was used, so that rows are compared only where they measured the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from test_bench_released import SMALL
+
+from pavdm_cli.bench import throughput
+from pavdm_cli.bench.compare import differences
+from pavdm_cli.bench.throughput import open_shape, row
+from pavdm_cli.models.load import Loaded
+from pavdm_cli.pipeline import Job
+from pavdm_cli.request import Request, Sampling
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def known_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a machine that need not be measured here."""
+    monkeypatch.setattr(throughput, "ceilings", lambda device, dtype: {"matrix_tflops": 1.0, "dtype": dtype})
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """As many as before, afterwards."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def small() -> tuple[Job, Loaded]:
+    """A network of random weights, with the threads that torch has."""
+    return open_shape(Request("a", seconds=1, sampling=Sampling("opensora-v1.2")), SMALL)
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The settings in which two rows differ."""
+    return [where for where, _, _ in differences(one["config"], other["config"])]
+
+
+def test_rows_of_other_threads_attention_or_weights_are_not_the_same_configuration(threads: None) -> None:
+    job, model = small()
+    torch.set_num_threads(1)
+    first = row("throughput", job, model, {}, {})
+    assert differing(first, row("throughput", job, model, {}, {})) == []
+    named = replace(model, attention=replace(model.attention, name="flash"))
+    assert differing(first, row("throughput", job, named, {}, {})) == ["attention"]
+    assert differing(first, row("throughput", job, replace(model, digest="other"), {}, {})) == ["weights"]
+    torch.set_num_threads(2)
+    assert differing(first, row("throughput", job, model, {}, {})) == ["threads"]
