@@ -1,4 +1,4 @@
-"""All that GPU.md lists, in its order and in parts for a machine on loan; what fails does not stop the rest.
+"""Most of what GPU.md lists, in its order and in parts for a machine on loan; what fails does not stop the rest.
 
 Each part appends its rows to FOLDER, keeps the output of every command as a log, and ends in one line a command.
 """
@@ -16,11 +16,12 @@ from pathlib import Path
 import av
 import numpy as np
 
+from pavdm_cli.attention import BACKENDS
+
 ROOT = Path(__file__).parents[1]
 PROMPT = "a red ball over hills"
 PAVDM = (sys.executable, "-m", "pavdm_cli")
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-rs")
-BACK_ENDS = ("cudnn", "flash", "efficient", "math", "flash-attn", "fa3", "xformers")
 Command = tuple[str | Path, ...]
 
 
@@ -53,7 +54,8 @@ def throughput(folder: Path, device: str) -> Iterable[Command]:
     shape = (*PAVDM, "bench", "throughput", "--shape", "opensora-v1.2")
     yield (*shape, *row)
     yield (*shape, "--ablate", *row)
-    yield (*shape, "--profile", folder / "trace", "--device", device)
+    yield (*shape, "--profile", folder / "trace", *row)
+    yield (*PAVDM, "bench", "throughput", "--shape", "pocket", "--profile", folder / "trace-pocket", *row)
     yield (
         *PAVDM,
         "bench",
@@ -66,7 +68,8 @@ def throughput(folder: Path, device: str) -> Iterable[Command]:
         "60",
         *row,
     )
-    yield (*PAVDM, "bench", "throughput", "--seconds", "60", *row)
+    for beside in ("on", "off"):
+        yield (*PAVDM, "bench", "throughput", "--seconds", "60", "--decode-beside", beside, *row)
     yield (*PAVDM, "bench", "latency", "--device", device, "--out", folder / "latency.jsonl")
 
 
@@ -75,7 +78,7 @@ def choices(folder: Path, device: str) -> Iterable[Command]:
     row = ("--device", device, "--out", folder / "throughput.jsonl")
     shape = (*PAVDM, "bench", "throughput", "--shape", "opensora-v1.2")
     yield (*PAVDM, "doctor")
-    yield from ((*shape, "--attention", name, *row) for name in BACK_ENDS)
+    yield from ((*shape, "--attention", name, *row) for name in BACKENDS)
     yield from ((*shape, "--overlap-kv", kept, *row) for kept in ("reuse", "recompute"))
     for size in ("opensora-v1.2", "pocket", "mid"):
         for graphs in ("on", "off"):

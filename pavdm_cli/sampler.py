@@ -186,7 +186,7 @@ def draw(noise: Noise, latents: range, like: Tensor, step: int | None = None) ->
     if not latents:
         return like[:, :0]
     fresh = torch.stack([noise(index, step) for index in latents], dim=1)
-    if like.is_cuda:  # from pinned memory the copy waits for nothing
+    if like.is_cuda and not fresh.is_cuda:  # from pinned memory the copy waits for nothing
         return fresh.pin_memory().to(like, non_blocking=True)
     return fresh.to(like)
 

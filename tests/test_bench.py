@@ -134,6 +134,16 @@ def test_every_wait_is_measured_as_often_as_asked(monkeypatch):
     assert found.keys() >= {f"{name}_p50_s" for name in latency.WAITS}
 
 
+def test_with_random_weights_each_wait_of_one_process_is_measured():
+    request = Request("a", frames=30, sampling=Sampling(steps=6, threads=1))
+    row = latency.latency(request, 1, lambda rounds: None, SHAPES["pocket"])
+    assert row["config"]["random_weights"] is True
+    measured = {name: len(values) for name, values in row["samples"].items() if values}
+    assert measured == {"first_frame_warm_s": 1, "growth_chunk_s": 6, "steady_chunk_s": 2}
+    with pytest.raises(UsageError, match="'mid' has no codec"):
+        latency.latency(request, 1, lambda rounds: None, SMALL)
+
+
 def test_a_new_process_is_asked_for_the_same_video():
     request = Request("a red ball over hills", frames=3, sampling=Sampling(steps=6, seed=5, engine=PLAIN))
     asked = json.dumps({"prompt": request.prompt, "frames": 3, "sampling": asdict(request.sampling)})

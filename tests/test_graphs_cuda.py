@@ -65,7 +65,7 @@ def test_a_steady_step_waits_for_nothing() -> None:
     model = pipeline.open_model(job)
     sigmas = pipeline.sigmas_of(job).cuda()
     denoiser = model.bind(job.wording, job.schedule, sigmas, job.settings.guidance)
-    fresh = torch.ones(model.noise_shape(), device="cuda")
+    fresh = torch.ones(model.noise_shape())  # on the host, as all noise
     graphs = pipeline.graphs_of(job, model)
     steps = walk(job.schedule, denoiser, lambda *_: fresh, sigmas, chunks=None, graphs=graphs)
     for _ in range(2 * job.schedule.steps):

@@ -16,14 +16,16 @@ import av
 from pavdm_cli import pipeline
 from pavdm_cli.bench import steps
 from pavdm_cli.bench.first import cold, warm
+from pavdm_cli.bench.shapes import Shape
 from pavdm_cli.bench.stats import percentile, rounded
-from pavdm_cli.bench.throughput import Row, row
+from pavdm_cli.bench.throughput import Row, open_shape, row
 from pavdm_cli.errors import PavdmError
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.pipeline import Job
 from pavdm_cli.request import OVERLAP_KV, Request
 
 LOOK_EVERY = 0.02  # seconds
+Waits = dict[str, list[float]]
 
 
 class File(NamedTuple):
@@ -33,19 +35,35 @@ class File(NamedTuple):
     whole: float  # closed, under its name
 
 
-def latency(request: Request, repeats: int, watch: Callable[[int], None]) -> Row:
-    """Measure each wait `repeats` times: first frame, chunks, a playable and a whole file; one JSON row."""
-    job = pipeline.plan(request)
+def latency(request: Request, repeats: int, watch: Callable[[int], None], shape: Shape | None = None) -> Row:
+    """Measure each wait `repeats` times: first frame, chunks, a playable and a whole file; one JSON row.
+
+    shape: with random weights, what one process can tell.
+    """
     samples: dict[str, list[float]] = {f"{name}_s": [] for name in WAITS}
     for _ in range(repeats):
-        seconds, model = warm(request)
-        found = {"first_frame_cold": [cold(request)], "first_frame_warm": [seconds], **chunks(job, model)}
-        file = to_file(request)
-        found |= {"playable_file": [file.playable], "whole_file": [file.whole]}
+        job, model, found = of_shape(request, shape) if shape else of_video(request)
         for name, values in found.items():
             samples[f"{name}_s"] += rounded(values)
         watch(1)
-    return row("latency", job, model, samples, figures(samples))
+    return row("latency", job, model, samples, figures(samples), shape)
+
+
+def of_video(request: Request) -> tuple[Job, Loaded, Waits]:
+    """Each wait for a video."""
+    job = pipeline.plan(request)
+    seconds, model = warm(request)
+    found = {"first_frame_cold": [cold(request)], "first_frame_warm": [seconds], **chunks(job, model)}
+    file = to_file(request)
+    return job, model, found | {"playable_file": [file.playable], "whole_file": [file.whole]}
+
+
+def of_shape(request: Request, shape: Shape) -> tuple[Job, Loaded, Waits]:
+    """The waits within a process, random weights made up first instead of being read."""
+    begun = time.perf_counter()
+    job, model = open_shape(request, shape, whole=True)
+    next(pipeline.frames(job, model))
+    return job, model, {"first_frame_warm": [time.perf_counter() - begun], **chunks(job, model)}
 
 
 WAITS = {
@@ -65,7 +83,7 @@ def figures(samples: Row) -> Row:
     return medians | {f"{name.removesuffix('_s')}_p99_s": percentile(values, 0.99) for name, values in known.items()}
 
 
-def chunks(job: Job, model: Loaded) -> dict[str, list[float]]:
+def chunks(job: Job, model: Loaded) -> Waits:
     """How long a video waits for each chunk: as they enter while the window fills, as frames once it is full."""
     growth = steps.seconds_of(steps.whole(job, model, steps.ready(job, model)), "growth")
     stride = job.schedule.stride

@@ -50,11 +50,9 @@ def throughput(request: Request, watch: Callable[[int], None]) -> Row:
 def shape_throughput(request: Request, shape: Shape, count: int, watch: Callable[[int], None] | None = None) -> Row:
     """The same of a network with random weights: so many steps of a full window; with `watch` a whole video too.
 
-    Raises: UsageError where a whole video is asked of a shape without a codec.
+    Raises: UsageError as `open_shape`.
     """
-    job, model = open_shape(request, shape)
-    if watch and shape.config:
-        raise UsageError(f"the shape {job.spec.name!r} has no codec to make a video with", "use one of a whole model")
+    job, model = open_shape(request, shape, whole=watch is not None)
     made = steps.ready(job, model)
     timed = steps.steady(job, model, made, count)
     took, figures = whole_video(job, model, watch) if watch else ({}, {})
@@ -69,8 +67,13 @@ def whole_video(job: Job, model: Loaded, watch: Callable[[int], None]) -> tuple[
     return {"end_to_end_s": [whole]}, rates | {f"{name}_s": seconds for name, seconds in spent.items()}
 
 
-def open_shape(request: Request, shape: Shape) -> tuple[Job, Loaded]:
-    """The job a shape stands for, and its network with random weights."""
+def open_shape(request: Request, shape: Shape, whole: bool = False) -> tuple[Job, Loaded]:
+    """The job a shape stands for, and its network with random weights; whole: for a video.
+
+    Raises: UsageError where that is asked of a shape without a codec.
+    """
+    if whole and shape.config:
+        raise UsageError(f"the shape {shape.spec.name!r} has no codec to make a video with", "use one of a whole model")
     job = replace(pipeline.plan(replace(request, prompt=PROMPT)), spec=shape.spec)
     pipeline.set_threads(job)
     device = pick_device(job.sampling.device)

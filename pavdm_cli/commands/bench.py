@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pavdm_cli.commands import options
-from pavdm_cli.errors import OutputError, PavdmError
+from pavdm_cli.errors import OutputError, PavdmError, UsageError
 from pavdm_cli.request import Request, Sampling
 from pavdm_cli.specs import MODELS, OPENSORA
 
 if TYPE_CHECKING:
     from pavdm_cli.bench.compare import Compared
 
-Out = Annotated[Path | None, typer.Option(help="Append the row to this .jsonl file.")]
+
+def in_a_folder(path: Path | None) -> Path | None:
+    """A file that can be written when the measuring is over. Raises: OutputError."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        wrong = "it is a folder" if path.is_dir() else "there is no such folder"
+        raise OutputError(f"cannot write {path}: {wrong}", "choose another file with --out")
+    return path
+
+
+Out = Annotated[Path | None, typer.Option(callback=in_a_folder, help="Append the row to this .jsonl file.")]
 Shape = Annotated[str | None, typer.Option(help="Time a network of random weights: mid, opensora-v1.2, pocket.")]
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Time the model's shape, without its weights: denoising alone.")
@@ -80,6 +89,8 @@ def throughput(
     model = model if not name else name if name in MODELS else OPENSORA.name
     how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
     request = Request(prompt, seconds, sampling=Sampling(*how, engine, precision=precision))
+    if profile and ablate:
+        raise UsageError("--ablate and --profile are two measurements", "run one after the other")
     if profile:
         _profile(request, name, profile, as_json, out)
     else:
@@ -111,6 +122,9 @@ def latency(
     no_text_memory: options.NoTextMemory = False,
     no_fused: options.NoFused = False,
     plain: options.Plain = False,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Of the model's shape, in this process: first frame and chunks.")
+    ] = False,
     as_json: options.Json = False,
     out: Out = None,
 ) -> None:
@@ -118,7 +132,8 @@ def latency(
     how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
     off = (no_table, no_text_memory, no_fused, plain)
     engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off)
-    _latency(Request(prompt, seconds, sampling=Sampling(*how, engine, precision=precision)), repeat, as_json, out)
+    request = Request(prompt, seconds, sampling=Sampling(*how, engine, precision=precision))
+    _latency(request, model if random_weights else None, repeat, as_json, out)
 
 
 @app.command()
@@ -139,7 +154,7 @@ def kernels(
     width: Annotated[list[int] | None, typer.Option(help="Of the model: 1152, 1872, 192; all unless named.")] = None,
     device: options.Device = "auto",
     as_json: options.Json = False,
-    out: Annotated[Path | None, typer.Option(help="Write the rows to this .jsonl file.")] = None,
+    out: Annotated[Path | None, typer.Option(callback=in_a_folder, help="Write the rows to this .jsonl file.")] = None,
 ) -> None:
     """Errors and bandwidth of every operation here; with --compile-only registers, spills, shared memory and loads."""
     _kernels((arch or [], dtype or [], width or []), None if compile_only else device, as_json, out)
@@ -224,13 +239,14 @@ def _profile(request: Request, shape: str | None, folder: Path, as_json: bool, o
     print(path)
 
 
-def _latency(request: Request, repeats: int, as_json: bool, out: Path | None) -> None:
+def _latency(request: Request, shape: str | None, repeats: int, as_json: bool, out: Path | None) -> None:
     from pavdm_cli import ui
     from pavdm_cli.bench.latency import WAITS, latency
+    from pavdm_cli.bench.shapes import find_shape
 
     _tell(request.sampling.engine.compile)
     with ui.progress("measuring", repeats, "rounds") as advance:
-        row = latency(request, repeats, advance)
+        row = latency(request, repeats, advance, find_shape(shape) if shape else None)
     _give(row, as_json, out)
     if not as_json:
         found = row["summary"]

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from pavdm_cli.errors import UsageError
 from pavdm_cli.request import PLAIN, Engine, parse_overlap_kv
 
 WHAT, HOW, OPEN_SORA = "Video", "Sampling", "Open-Sora"
@@ -176,6 +177,13 @@ def engine(
     """
     table, text_memory, fused, fast = (not one for one in off)
     kept = parse_overlap_kv(overlap_kv)
+    asked = {
+        "--overlap-kv reuse": kept,
+        "--cuda-graphs on": cuda_graphs == "on",
+        "--decode-beside on": decode_beside == "on",
+    }
+    if not fast and (clash := [name for name, on in asked.items() if on]):
+        raise UsageError(f"--plain switches off what {clash[0]} switches on", "leave one of them out")
     if not fast:
         return replace(PLAIN, attention=attention, compile=compiled, offload=memory[0], passes=memory[1])
     return Engine(attention, table, text_memory, kept, fused, cuda_graphs, decode_beside, compiled, *memory)
