@@ -79,7 +79,7 @@ def choose(job: Job, continued: bool = False) -> Budget:
 
 def _ways(job: Job) -> Iterator[Job]:
     """The same video, from the fastest way of making it to the one that takes least; tiles change it and come last."""
-    engine, guided = job.sampling.engine, job.settings.guidance != 1 and job.prompt
+    engine, guided = job.sampling.engine, job.scale != 1
     passes = ("together", "apart") if engine.passes == "auto" and guided else (engine.passes,)
     beside = (engine.decode_beside, "off") if engine.decode_beside == "auto" else (engine.decode_beside,)
     pictures = (engine.pictures, 1)
@@ -137,7 +137,7 @@ def _always(size: int) -> Stages:
 
 def shown_of(job: Job, continued: bool) -> Shown:
     """The largest step of a job."""
-    schedule, guided = job.schedule, job.settings.guidance if job.prompt else 1.0
+    schedule, guided = job.schedule, job.scale
     first = 1 - schedule.capacity if continued else 0
     sizes = schedule.sizes(0, first, schedule.overlap if continued else 0, job.chunks)
     held, clean = max(sizes, key=lambda pair: (pair[0] * schedule.chunk + pair[1], pair))
@@ -217,7 +217,7 @@ def alternatives(job: Job) -> Iterator[tuple[str, Job]]:
     for mode in ("parts", "blocks"):
         if asked.engine.offload == "none" or (asked.engine.offload, mode) == ("parts", "blocks"):
             yield f"--offload {mode}", with_engine(job, offload=mode)
-    if asked.engine.passes != "apart" and job.settings.guidance != 1:
+    if asked.engine.passes != "apart" and job.scale != 1:
         yield "--passes apart", with_engine(job, passes="apart")
     if asked.engine.decode_beside == "on":
         yield "--decode-beside off", with_engine(job, decode_beside="off")

@@ -76,6 +76,11 @@ class Job:
         return wording(self.spec, self.prompt, self.sampling.reading)
 
     @property
+    def scale(self) -> float:
+        """How far sampling guides beyond what one pass gives; 1 takes no second pass."""
+        return self.settings.guidance / self.spec.guided if self.prompt else 1.0
+
+    @property
     def frames_per_chunk(self) -> Fraction:
         """Frames that leave the window at a time; no whole number where a chunk is no whole group of the codec."""
         latents, frames = self.spec.group
@@ -186,14 +191,14 @@ def graphs_of(job: Job, model: Loaded) -> Graphs | None:
     """What records the job's steps, if anything does; after the first step it knows how many and what they hold."""
     engine = job.sampling.engine
     wanted = engine.cuda_graphs if engine.recordable else "off"
-    return pick_graphs(wanted, model.device, model.stream(job.settings.guidance))
+    return pick_graphs(wanted, model.device, model.stream(job.scale))
 
 
 def latents(job: Job, model: Loaded, start: State | None = None, graphs: Graphs | None = None) -> Iterator[Tensor]:
     """Finished chunks of latents, (1, chunk, C, h, w); graphs: as `graphs_of` unless given."""
     graphs = graphs or graphs_of(job, model)
     sigmas = sigmas_of(job).to(model.device)
-    denoiser = model.bind(job.wording, job.schedule, sigmas, job.settings.guidance, job.sampling.engine)
+    denoiser = model.bind(job.wording, job.schedule, sigmas, job.scale, job.sampling.engine)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
     again = encoded_anew(model.codec) if reencodes(job.sampling, job.schedule) else None
     if edit := job.sampling.edit_ratio:

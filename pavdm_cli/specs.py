@@ -33,7 +33,7 @@ class ModelSpec:
     chunk: int  # latents
     steps: int  # of sampling, unless asked otherwise
     trained_steps: int  # the levels it was trained at: sampling may take every second or third of them
-    guidance: float
+    guidance: float  # of sampling, unless asked otherwise
     method: str  # the one it was trained for
     sides: int = 0  # both sides of a picture are multiples of this; 0: `size` and no other
     longest: int = 0  # pixels, of a side
@@ -45,6 +45,7 @@ class ModelSpec:
     reencodes: bool = False  # clip after clip, the end of one is decoded and encoded anew for the next
     wordless: int = 1  # tokens of the null embedding that stand for no prompt
     parts: tuple[Part, ...] = ()  # what is fetched
+    guided: float = 1.0  # the guidance that one pass gives: it was taught that of a teacher, which takes two
     causal: bool = True  # trained so that clean frames see only clean ones: what they give is computed once a shift
 
     @property
@@ -99,6 +100,7 @@ POCKET = ModelSpec(
     steps=12,
     trained_steps=24,
     guidance=1.5,
+    guided=1.5,
     method="pa",
     world="its own painted world",
 )

@@ -64,7 +64,7 @@ def test_a_steady_step_waits_for_nothing() -> None:
     job = pipeline.plan(Request("a red ball over hills", frames=96, sampling=Sampling(device="cuda")))
     model = pipeline.open_model(job)
     sigmas = pipeline.sigmas_of(job).cuda()
-    denoiser = model.bind(job.wording, job.schedule, sigmas, job.settings.guidance)
+    denoiser = model.bind(job.wording, job.schedule, sigmas, job.scale)
     fresh = torch.ones(model.noise_shape())  # on the host, as all noise
     graphs = pipeline.graphs_of(job, model)
     steps = walk(job.schedule, denoiser, lambda *_: fresh, sigmas, chunks=None, graphs=graphs)

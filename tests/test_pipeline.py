@@ -57,14 +57,25 @@ def test_making_a_video_leaves_global_randomness_alone(model):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_guidance_of_one_is_a_single_pass_and_another_video(model):
+def test_guidance_as_it_was_taught_is_a_single_pass_and_any_other_takes_two(model):
     calls = []
     handle = model.denoiser.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
-    video(job_of(4, guidance=1.0), model)
-    video(job_of(4), model)
+    taught = video(job_of(4), model)
+    others = [video(job_of(4, guidance=guidance), model) for guidance in (1.0, 1.5 + 1e-12, 3.0)]
     handle.remove()
-    assert set(calls[:6]) == {1}
-    assert set(calls[6:]) == {2}
+    count = len(calls) // 4
+    assert set(calls[:count]) == {1}
+    assert set(calls[count:]) == {2}
+    nearly = np.abs(taught.astype(int) - others[1])
+    assert nearly.max() <= 2
+    assert not np.array_equal(others[0], others[2])
+
+
+def test_guidance_goes_on_top_of_what_one_pass_gives(model):
+    spec = replace(model.spec, guided=1.0)
+    assert job_of(4, guidance=3.0).scale == 2
+    assert replace(job_of(4, guidance=3.0), spec=spec).scale == 3
+    assert replace(job_of(4, guidance=3.0), prompt="").scale == 1
 
 
 @pytest.mark.parametrize("noised", [False, True])

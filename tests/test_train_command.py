@@ -75,6 +75,18 @@ def test_every_method_trains(method, command, files):
     assert store.about(Path(out.strip()))["method"] == method
 
 
+def test_guidance_is_learnt_from_the_weights_given_and_the_file_says_so(command, files):
+    code, out, _ = command("denoiser", "--distil", "1.5")
+    assert code == 0
+    assert store.about(Path(out.strip()))["guided"] == 1.5
+    code, out, err = command("denoiser", "--folder", str(files / "again"), "--init", out.strip(), "--distil", "2")
+    assert (code, out) == (2, "")
+    assert "gives guidance of 1.5 in one pass already" in err
+    code, out, err = command("denoiser", "--init", "opensora-v1.2", "--data", str(files), "--distil", "2")
+    assert (code, out) == (2, "")
+    assert "--distil is for pocket" in err
+
+
 def strike(monkeypatch: pytest.MonkeyPatch, numbers: list[signal.Signals]) -> None:
     """Raise signals in the middle of the second step of a codec's training."""
     whole = tasks.CodecTask.loss
@@ -126,7 +138,7 @@ def test_weights_given_to_start_from_are_trained_but_for_the_rotary_frequencies(
     runs.prepare(settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "HELD_OUT", 1)
-        task = runs.denoiser_task(settings, "pa", files / "codec.safetensors", 1, ui.progress)
+        task = runs.denoiser_task(settings, runs.Lesson("pa"), files / "codec.safetensors", 1, ui.progress)
     assert torch.equal(torch.get_rng_state(), state)
     given = store.load_denoiser(files / "denoiser.safetensors").state_dict()
     assert all(torch.equal(value, given[name]) for name, value in task.model.state_dict().items())

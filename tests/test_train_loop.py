@@ -24,6 +24,7 @@ from pavdm_cli.train.levels import Diagonal
 from pavdm_cli.train.loop import Plan, State, advance, averaged, begin, optimisers, train
 from pavdm_cli.train.pool import Clips
 from pavdm_cli.train.tasks import CodecTask, DenoiserTask
+from pavdm_cli.train.teacher import Teacher
 
 STEPS = 6
 PLAN = Plan(STEPS, rate=0.01, warmup=2)
@@ -52,10 +53,11 @@ def codec_task() -> TinyCodec:
     return TinyCodec(randomised(PocketCodec(CODEC)), Frames(SIZE, batch=1), {})
 
 
-def denoiser_task(method: str = "pa") -> TinyDenoiser:
+def denoiser_task(method: str = "pa", guidance: float | None = None) -> TinyDenoiser:
     recipe = Recipe(method, Diagonal(4, 2, 1), windows=2)
     clips = Clips(count=4, latents=5, size=SIZE)
-    return TinyDenoiser(randomised(Pocket(POCKET)), tiny_codec(), recipe, clips, POOL, POOL, {})
+    teacher = guidance and Teacher(randomised(Pocket(POCKET)), guidance)
+    return TinyDenoiser(randomised(Pocket(POCKET)), tiny_codec(), recipe, clips, POOL, POOL, {}, teacher or None)
 
 
 TASKS: dict[str, Callable[[], Any]] = {
@@ -63,6 +65,7 @@ TASKS: dict[str, Callable[[], Any]] = {
     "base": lambda: denoiser_task("base"),
     "pa": lambda: denoiser_task("pa"),
     "rw": lambda: denoiser_task("rw"),
+    "taught": lambda: denoiser_task(guidance=1.5),
 }
 every_task = pytest.mark.parametrize("make", TASKS.values(), ids=TASKS.keys())
 

@@ -63,10 +63,10 @@ def ladder(job: Job, model: Loaded) -> dict[str, Rung]:
     """The baseline, then each optimisation on top of those before it, all shown the same window."""
     model = replace(model, spec=replace(model.spec, causal=False))  # every frame sees every frame, as there
     made = steps.ready(job, model)
-    y, _ = model.read(job.wording, job.settings.guidance != 1)
+    y, _ = model.read(job.wording, job.scale != 1)
     size = job.spec.size if job.spec.scaled else None
     base = released(model.denoiser, Prompt(y, job.spec.fps), made.sigmas, size)
-    rungs = {BASELINE: rung(job, model, base if job.settings.guidance == 1 else guided(base, job.settings.guidance))}
+    rungs = {BASELINE: rung(job, model, base if job.scale == 1 else guided(base, job.scale))}
     engine = replace(PLAIN, attention=job.sampling.engine.attention)
     for name, with_one_more in rungs_of(job.sampling, model.device).items():
         engine = with_one_more(engine)
@@ -90,7 +90,7 @@ def recorded(one: Rung, recorder: Recorder) -> Rung:
 
 def bound(job: Job, model: Loaded, made: steps.Ready, engine: Engine) -> Denoiser:
     """The model bound with some optimisations."""
-    return model.bind(job.wording, job.schedule, made.sigmas, job.settings.guidance, engine)
+    return model.bind(job.wording, job.schedule, made.sigmas, job.scale, engine)
 
 
 def rung(job: Job, model: Loaded, denoiser: Denoiser) -> Rung:

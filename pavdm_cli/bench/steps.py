@@ -48,7 +48,7 @@ def ready(job: Job, model: Loaded) -> Ready:
     """Bind the model to the job's prompt."""
     sigmas = pipeline.sigmas_of(job).to(model.device)
     begun = time.perf_counter()
-    denoiser = model.bind(job.wording, job.schedule, sigmas, job.settings.guidance, job.sampling.engine)
+    denoiser = model.bind(job.wording, job.schedule, sigmas, job.scale, job.sampling.engine)
     synchronise(model.device)
     bound = time.perf_counter() - begun
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
@@ -117,7 +117,7 @@ def remembers(job: Job) -> bool:
 
 def step_tflop(job: Job, model: Loaded) -> float:
     """TFLOP of a steady step, its share of what is remembered once a shift included."""
-    guided = job.settings.guidance != 1 and bool(job.prompt)
+    guided = job.scale != 1
     words = int(model.text.embed([job.wording or "a"])[1].sum())
     tokens = tokens_of(model.denoiser.config, model.noise_shape()[2:])
     schedule, span = job.schedule, min(job.schedule.window, job.spec.window)

@@ -138,6 +138,7 @@ def config(job: Job, model: Loaded, shape: Shape | None = None) -> Row:
         "threads": torch.get_num_threads(),
         "attention": model.attention.name,
         "weights": model.digest,
+        "one_pass_guidance": job.spec.guided,
         **asdict(job.settings),
         "engine": asdict(job.sampling.engine),
     }

@@ -61,6 +61,7 @@ def denoiser(
     codec: options.Codec = None,
     clips: options.Clips = 2400,
     detail: options.WorldDetail = 0.3,
+    distil: options.Distil = None,
     sheet_minutes: options.Sheets = 20.0,
     data: options.Data = None,
     size: options.Size = None,
@@ -77,7 +78,8 @@ def denoiser(
 ) -> None:
     """Train a transformer for progressive levels (paper section 3.5); prints where its weights are.
 
-    Pocket, from nothing: first --method base, as Open-Sora was; then --method pa with --init.
+    Pocket, from nothing: first --method base, as Open-Sora was; then --method pa with --init; then, for twice the
+    speed, --init those weights with --distil 1.5 and a low --rate.
 
     Open-Sora, on videos of yours, which are encoded once:
     pavdm train denoiser --init opensora-v1.2 --data VIDEOS --folder runs/mine, then
@@ -89,11 +91,13 @@ def denoiser(
     from pavdm_cli.train import runs
 
     spec = _published(init, data)
+    if spec and distil is not None:
+        raise UsageError("--distil is for pocket", f"leave it out: {spec.name} keeps its guidance in two passes")
     own_rate, own_batch = (0.0001, 2) if spec else (0.0015, 16)
     paced = (folder, steps, own_rate if rate is None else rate, batch or own_batch)
     settings = runs.Settings(*paced, detail, _file(init), device, threads, sheet_minutes)
     if spec is None or data is None:
-        _paint(settings, lambda: runs.denoiser_task(settings, method, codec, clips, _bars()))
+        _paint(settings, lambda: runs.denoiser_task(settings, runs.Lesson(method, distil), codec, clips, _bars()))
         return
     wide = (parse_size(size) if size else None, fps, window, chunk)
     often = (accumulate, warmup, every, held_out)

@@ -38,6 +38,14 @@ Clips = Annotated[int, typer.Option(min=1, help="Clips to render and keep as lat
 WorldDetail = Annotated[
     float, typer.Option(min=0, max=1, help="How rich the world is: 0.3 suits a CPU.", rich_help_panel=PAINTED)
 ]
+Distil = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Learn to give in one pass what this guidance gives --init, the teacher, in two.",
+        rich_help_panel=PAINTED,
+    ),
+]
 Sheets = Annotated[float, typer.Option(min=0, help="Minutes between contact sheets.", rich_help_panel=PAINTED)]
 
 Data = Annotated[

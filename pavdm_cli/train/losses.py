@@ -40,9 +40,10 @@ def noised(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:  # (B, T, C, 
     return (1 - sigma) * clean + sigma * noise
 
 
-def velocity_loss(velocity: Tensor, batch: Batch) -> Tensor:  # -> (B,)
-    """Mean squared error to clean - noise over the counted latents of each sample."""
-    error = (velocity - (batch.latents - batch.noise)).square().mean(dim=(2, 3, 4))
+def velocity_loss(velocity: Tensor, batch: Batch, wanted: Tensor | None = None) -> Tensor:  # -> (B,)
+    """Mean squared error over the counted latents of each sample, to `wanted` or else to clean - noise."""
+    wanted = batch.latents - batch.noise if wanted is None else wanted
+    error = (velocity - wanted).square().mean(dim=(2, 3, 4))
     return (error * batch.counted).sum(1) / batch.counted.sum(1).clamp_min(1)
 
 
@@ -54,7 +55,19 @@ def window_loss(
     size: tuple[float, float] | None = None,
     rounded: torch.dtype | None = None,
 ) -> Tensor:  # -> (B,)
-    """The loss of each sample; fps () or (B,); size: height, width in pixels, for a model that was given them.
+    """The loss of each sample. Arguments as `window_velocity`."""
+    return velocity_loss(window_velocity(model, text, batch, fps, size, rounded), batch)
+
+
+def window_velocity(
+    model: STDiT,
+    text: Text,
+    batch: Batch,
+    fps: Tensor,
+    size: tuple[float, float] | None = None,
+    rounded: torch.dtype | None = None,
+) -> Tensor:  # -> (B, T, C, H, W)
+    """What the model makes of the noised batch; fps () or (B,); size: pixels high and wide, for a model given them.
 
     rounded: the precision in which the model reads timesteps; the noise follows the exact ones.
     """
@@ -63,4 +76,4 @@ def window_loss(
     table = model.table(read, fps.repeat_interleave(count) if fps.dim() else fps)
     index = torch.arange(rows * count, dtype=torch.int32, device=batch.times.device).view(rows, count)
     z = noised(batch.latents, batch.noise, batch.times)
-    return velocity_loss(model(z, index, table, text, clean=batch.clean, size=size), batch)
+    return model(z, index, table, text, clean=batch.clean, size=size)  # type: ignore[no-any-return]

@@ -23,6 +23,7 @@ from pavdm_cli.train.levels import Diagonal
 from pavdm_cli.train.loop import Plan, Report, Task, train
 from pavdm_cli.train.pool import Clips, load_or_make
 from pavdm_cli.train.tasks import HELD_OUT_SEED, CodecTask, DenoiserTask
+from pavdm_cli.train.teacher import Teacher
 
 M = TypeVar("M", PocketCodec, Pocket)
 HELD_OUT = 128  # clips
@@ -47,6 +48,19 @@ class Settings:
     def about(self) -> dict[str, object]:
         """For the header of the weights."""
         return {"steps": self.steps, "rate": self.rate, "batch": self.batch, "detail": self.detail}
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a denoiser learns: the levels of a method, and the guidance to be given in one pass, if any."""
+
+    method: str
+    distil: float | None = None
+
+    @property
+    def about(self) -> dict[str, object]:
+        """For the header of the weights."""
+        return {"method": self.method} | ({} if self.distil is None else {"guided": self.distil})
 
 
 def prepare(settings: Settings) -> None:
@@ -78,20 +92,35 @@ def codec_task(settings: Settings, keep_latents: bool = False) -> CodecTask:
     return CodecTask(model.to(memory_format=torch.channels_last), frames, settings.about)  # type: ignore[call-overload]
 
 
-def denoiser_task(settings: Settings, method: str, codec: Path | None, count: int, progress: Progress) -> DenoiserTask:
-    """The denoiser, on clips rendered once and kept beside the run as latents."""
-    if method not in METHODS:
-        raise UsageError(f"--method must be one of {', '.join(METHODS)}, got {method!r}", "pa is what pocket ships")
+def denoiser_task(
+    settings: Settings, lesson: Lesson, codec: Path | None, count: int, progress: Progress
+) -> DenoiserTask:
+    """The denoiser, on clips rendered once and kept beside the run as latents. Raises: UsageError, ModelError."""
+    if lesson.method not in METHODS:
+        one_of = ", ".join(METHODS)
+        raise UsageError(f"--method must be one of {one_of}, got {lesson.method!r}", "pa is what pocket ships")
+    teacher = _teacher(settings, lesson)
     model = _start(_fresh_pocket, settings, store.load_denoiser)
     spec = MODELS["pocket"]
     coder = store.load_codec(codec or spec.codec).to(pick_device(settings.device))
     clips = Clips(count, size=spec.size, fps=spec.fps, detail=settings.detail)
     held = Clips(HELD_OUT, clips.latents, HELD_OUT_SEED, clips.size, clips.fps, clips.detail)
-    recipe = Recipe(method, Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk), settings.batch)
-    about = settings.about | {"method": method, "clips": count}
+    recipe = Recipe(lesson.method, Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk), settings.batch)
+    about = settings.about | lesson.about | {"clips": count}
     pool = _pool(settings.folder / "clips.safetensors", clips, coder, progress)
     held_out = _pool(settings.folder / "held-out.safetensors", held, coder, progress)
-    return DenoiserTask(model, coder, recipe, clips, pool, held_out, about)
+    return DenoiserTask(model, coder, recipe, clips, pool, held_out, about, teacher)
+
+
+def _teacher(settings: Settings, lesson: Lesson) -> Teacher | None:
+    if lesson.distil is None:
+        return None
+    if settings.init is None:
+        raise UsageError("--distil needs a teacher", "give its weights with --init")
+    given = store.about(settings.init).get("guided", 1.0)
+    if given != 1:
+        raise UsageError(f"{settings.init} gives guidance of {given:g} in one pass already", "start from its teacher")
+    return Teacher(store.load_denoiser(settings.init).to(pick_device(settings.device)), lesson.distil)
 
 
 def _pool(path: Path, clips: Clips, codec: PocketCodec, progress: Progress) -> Tensor:

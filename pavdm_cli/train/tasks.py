@@ -19,6 +19,7 @@ from pavdm_cli.train.losses import window_loss
 from pavdm_cli.train.paint import Picture, canvas, render
 from pavdm_cli.train.pool import Clips
 from pavdm_cli.train.preview import preview
+from pavdm_cli.train.teacher import Teacher, taught_loss
 from pavdm_cli.train.world import sample_scene
 from pavdm_cli.video.sheet import write_sheet
 
@@ -75,11 +76,13 @@ class DenoiserTask:
     pool: Tensor  # float16 (clips, latents, C, h, w)
     held_out: Tensor  # the same of other clips
     about: dict[str, object]
+    teacher: Teacher | None = None  # whose guided velocity is learnt, instead of the clips'
 
     @property
     def name(self) -> str:
-        """The method is part of it: the same step has other windows."""
-        return f"denoiser by method {self.recipe.method}"
+        """The method is part of it: the same step has other windows; and so is what is learnt of them."""
+        learnt = f", guidance of {self.teacher.guidance:g}" if self.teacher else ""
+        return f"denoiser by method {self.recipe.method}{learnt}"
 
     def loss(self, step: int) -> Tensor:
         """The windows of a step."""
@@ -95,7 +98,9 @@ class DenoiserTask:
 
     def sheet(self, path: Path) -> None:
         """A few prompts as short videos, a row each."""
-        write_sheet(path, to_bytes(preview(self.model, self.codec, self.recipe.diagonal, self.clips)))
+        guidance = 1.0 if self.teacher else 2.5
+        shown = preview(self.model, self.codec, self.recipe.diagonal, self.clips, guidance=guidance)
+        write_sheet(path, to_bytes(shown))
 
     def export(self, folder: Path) -> Path:
         """The denoiser's file."""
@@ -104,10 +109,11 @@ class DenoiserTask:
     def _loss(self, recipe: Recipe, clips: Clips, pool: Tensor, step: int) -> Tensor:
         device = _device(self.model)
         batch, prompts, dropped = draw_batch(recipe, clips, pool, step)
+        batch, fps = batch.to(device), torch.tensor(clips.fps, device=device)
         with torch.autocast(device.type, torch.bfloat16):
-            text = self.model.read(prompts, dropped)
-            fps = torch.tensor(clips.fps, device=device)
-            return window_loss(self.model.stdit, text, batch.to(device), fps).mean()
+            if self.teacher:
+                return taught_loss(self.model, self.teacher, batch, (prompts, dropped), fps).mean()
+            return window_loss(self.model.stdit, self.model.read(prompts, dropped), batch, fps).mean()
 
 
 HELD_OUT_SEED = 3_000_000
