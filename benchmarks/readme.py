@@ -32,7 +32,7 @@ def pocket(row: Row, waits: Row, narrow: Row) -> list[str]:
     first = f"{waited['first_frame_cold_p50_s']:.1f} s, {waited['first_frame_warm_p50_s']:.2f} s"
     stages = ", ".join(f"{name} {found[f'{name}_s']:.2f} s" for name in ("text", "denoise", "decode", "write"))
     return [
-        f"| `pocket`, {config['frames']} frames at 96x64, {config['steps']} steps, two passes a step for guidance | |",
+        f"| `pocket`, {config['frames']} frames at 96x64, {config['steps']} steps | |",
         "|---|---|",
         f"| denoising alone, steady state | {found['steady_fps']:.1f} frames/s |",
         f"| end to end, to a file | {found['end_to_end_fps']:.1f} frames/s, "
