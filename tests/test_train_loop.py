@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,10 @@ class Quiet:
         path.write_bytes(b"")
 
 
-class TinyCodec(Quiet, CodecTask):
-    pass
+class TinyCodec(Quiet, CodecTask): ...
 
 
-class TinyDenoiser(Quiet, DenoiserTask):
-    pass
+class TinyDenoiser(Quiet, DenoiserTask): ...
 
 
 def codec_task() -> TinyCodec:
@@ -54,18 +53,15 @@ def codec_task() -> TinyCodec:
 
 
 def denoiser_task(method: str = "pa", guidance: float | None = None) -> TinyDenoiser:
-    recipe = Recipe(method, Diagonal(4, 2, 1), windows=2)
-    clips = Clips(count=4, latents=5, size=SIZE)
-    teacher = guidance and Teacher(randomised(Pocket(POCKET)), guidance)
-    return TinyDenoiser(randomised(Pocket(POCKET)), tiny_codec(), recipe, clips, POOL, POOL, {}, teacher or None)
+    recipe, clips = Recipe(method, Diagonal(4, 2, 1), windows=2), Clips(count=4, latents=5, size=SIZE)
+    model, teacher = (randomised(Pocket(POCKET)) for _ in range(2))
+    return TinyDenoiser(model, tiny_codec(), recipe, clips, POOL, POOL, {}, guidance and Teacher(teacher, guidance))
 
 
 TASKS: dict[str, Callable[[], Any]] = {
     "codec": codec_task,
-    "base": lambda: denoiser_task("base"),
-    "pa": lambda: denoiser_task("pa"),
-    "rw": lambda: denoiser_task("rw"),
-    "taught": lambda: denoiser_task(guidance=1.5),
+    **{method: partial(denoiser_task, method) for method in ("base", "pa", "rw")},
+    "taught": partial(denoiser_task, guidance=1.5),
 }
 every_task = pytest.mark.parametrize("make", TASKS.values(), ids=TASKS.keys())
 
