@@ -20,6 +20,7 @@ from pavdm_cli.models.opensora_vae import vae_config
 from pavdm_cli.models.stdit import STDiT
 
 CPU = torch.device("cpu")
+FIRST, SECOND = (f"model-0000{number}-of-00003.safetensors" for number in (1, 2))
 
 
 def build() -> nn.Module:
@@ -96,6 +97,42 @@ def test_an_index_that_names_files_elsewhere_is_refused(tmp_path, name):
     published.part(tmp_path / "part", weights(), {}, shards=3)
     (tmp_path / "part" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"0.weight": name}}))
     assert "names no files beside it" in error(tmp_path / "part").message
+
+
+def added(folder: Path, file: str, name: str) -> None:
+    """One more tensor in a file, which may be a new one."""
+    there = load_file(folder / file) if (folder / file).exists() else {}
+    save_file(there | {name: torch.zeros(1)}, folder / file)
+
+
+@pytest.mark.parametrize(
+    ("shards", "file", "name", "says"),
+    [
+        (3, SECOND, "evil.extra", f"evil.extra in {SECOND} is not in the index"),
+        (3, SECOND, "0.bias", "both hold 0.bias"),
+        (3, "other.safetensors", "evil.extra", "does not name other.safetensors beside it"),
+        (1, "zzz.safetensors", "0.bias", "both hold 0.bias"),
+        (1, "zzz.safetensors", "evil.extra", "evil.extra is not its own"),
+    ],
+)
+def test_a_tensor_or_a_file_too_many_is_never_passed_over(tmp_path, shards, file, name, says):
+    published.part(tmp_path / "part", weights(), {}, shards)
+    added(tmp_path / "part", file, name)
+    assert says in error(tmp_path / "part").message
+
+
+@pytest.mark.parametrize(("name", "file"), [("0.bias", SECOND), ("evil.extra", FIRST)])
+def test_an_index_that_places_tensors_where_they_are_not_is_refused(tmp_path, name, file):
+    published.part(tmp_path / "part", weights(), {}, shards=3)
+    index = tmp_path / "part" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": json.loads(index.read_text())["weight_map"] | {name: file}}))
+    assert f"{name} is not in {file}" in error(tmp_path / "part").message
+
+
+def test_tensors_that_nobody_needs_may_be_in_a_shard_and_not_in_the_index(tmp_path):
+    published.part(tmp_path / "part", weights(), {}, shards=3)
+    added(tmp_path / "part", SECOND, "decoder.weight")
+    load_into(build, tmp_path / "part", CPU, torch.float32, ("decoder.",))
 
 
 @pytest.mark.parametrize("suffix", ["bin", "pt"])

@@ -30,7 +30,7 @@ def load_into(
     """
     with torch.device("meta"):
         model = build()
-    where = {name: path for name, path in tensors(folder).items() if not name.startswith(unused)}
+    where = tensors(folder, unused)
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items() if not name.startswith(unused)}
     _compare(wanted, shapes(where), folder)
     weights: dict[str, Tensor] = {}
@@ -42,24 +42,60 @@ def load_into(
     return model.eval().requires_grad_(False)
 
 
-def tensors(folder: Path) -> dict[str, Path]:
-    """Which file holds which tensor, by the index where there is one. Raises: ModelError."""
-    files = sorted(folder.glob("*.safetensors"))
-    indexed = sorted(folder.glob("*.safetensors.index.json"))
+def tensors(folder: Path, unused: tuple[str, ...] = ()) -> dict[str, Path]:
+    """Which file holds which tensor, by the files' own headers; names that begin like one of `unused` are left out.
+
+    Raises: ModelError where a name is in two files, or an index places tensors where they are not.
+    """
+    files, indexed = sorted(folder.glob("*.safetensors")), sorted(folder.glob("*.safetensors.index.json"))
     if indexed:
-        named = read_json(indexed[0]).get("weight_map")
-        if not isinstance(named, dict) or any(Path(str(file)).name != file for file in named.values()):
-            raise ModelError(f"{indexed[0]} names no files beside it", FETCH)
-        return {str(name): folder / file for name, file in named.items()}
+        return _indexed(indexed[0], files, unused)
     if not files and any(path for kind in PICKLED for path in folder.glob(kind)):
         raise ModelError(f"{folder} holds pickled weights, which can run code", f"`pavdm models convert {folder}`")
     if not files:
         raise ModelError(f"no weights at {folder}", FETCH)
+    return _held(files, unused)
+
+
+def _indexed(index: Path, files: list[Path], unused: tuple[str, ...]) -> dict[str, Path]:
+    """As `tensors`, where an index names the files. Raises: ModelError."""
+    placed = _placed(index)
+    if strays := [path.name for path in files if path not in placed.values()]:
+        raise ModelError(f"{index} does not name {_first(strays)} beside it", "move away what does not belong there")
+    named = {name: path for name, path in placed.items() if not name.startswith(unused)}
+    found = _held(sorted({*named.values()}), unused)
+    wrong = [f"{name} is not in {path.name}" for name, path in named.items() if found.get(name) != path]
+    wrong += [f"{name} in {found[name].name} is not in the index" for name in found.keys() - named.keys()]
+    if wrong:
+        raise ModelError(f"{index} does not fit its files: {_first(sorted(wrong))}", "are these of several downloads?")
+    return found
+
+
+def _placed(index: Path) -> dict[str, Path]:
+    """Where an index says that tensors are. Raises: ModelError."""
+    named = read_json(index).get("weight_map")
+    if not isinstance(named, dict) or any(Path(str(file)).name != file for file in named.values()):
+        raise ModelError(f"{index} names no files beside it", FETCH)
+    return {str(name): index.parent / file for name, file in named.items()}
+
+
+def _held(files: list[Path], unused: tuple[str, ...]) -> dict[str, Path]:
+    """Where tensors are. Raises: ModelError."""
     found: dict[str, Path] = {}
     for path in files:
         with opened(path) as file:
-            found |= dict.fromkeys(file.keys(), path)
+            all_names: list[str] = file.keys()
+        names = [name for name in all_names if not name.startswith(unused)]
+        if twice := sorted(name for name in names if name in found):
+            both = f"{found[twice[0]].name} and {path.name}"
+            raise ModelError(f"{both} in {path.parent} both hold {_first(twice)}", "keep the file that belongs there")
+        found |= dict.fromkeys(names, path)
     return found
+
+
+def _first(named: list[str]) -> str:
+    """The first five, and how many more there are."""
+    return ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else "")
 
 
 def shapes(where: dict[str, Path]) -> Shapes:
@@ -67,9 +103,8 @@ def shapes(where: dict[str, Path]) -> Shapes:
     found: Shapes = {}
     for path in sorted(set(where.values())):
         with opened(path) as file:
-            there = set(file.keys())
             names = [name for name, at in where.items() if at == path]
-            found |= {name: tuple(file.get_slice(name).get_shape()) for name in names if name in there}
+            found |= {name: tuple(file.get_slice(name).get_shape()) for name in names}
     return found
 
 
@@ -131,5 +166,4 @@ def _compare(expected: Shapes, found: Shapes, folder: Path) -> None:
         if found[name] != expected[name]
     ]
     if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise ModelError(f"{folder} does not fit: {', '.join(sorted(wrong)[:5])}{more}", "are these another model's?")
+        raise ModelError(f"{folder} does not fit: {_first(sorted(wrong))}", "are these another model's?")

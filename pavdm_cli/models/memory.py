@@ -16,8 +16,7 @@ MEMINFO = Path("/proc/meminfo")
 
 def weight_bytes(folder: Path, dtype: torch.dtype, unused: tuple[str, ...] = ()) -> int:
     """Bytes of a part's weights in the precision they are run in; no weight is read. Raises: ModelError."""
-    where = {name: path for name, path in tensors(folder).items() if not name.startswith(unused)}
-    return dtype.itemsize * sum(math.prod(shape) for shape in shapes(where).values())
+    return dtype.itemsize * sum(math.prod(shape) for shape in shapes(tensors(folder, unused)).values())
 
 
 def free_bytes(device: torch.device) -> int | None:
