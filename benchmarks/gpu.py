@@ -83,6 +83,8 @@ def choices(folder: Path, device: str) -> Iterable[Command]:
     for size in ("opensora-v1.2", "pocket", "mid"):
         for graphs in ("on", "off"):
             yield (*PAVDM, "bench", "throughput", "--shape", size, "--cuda-graphs", graphs, *row)
+    for graphs in ("on", "off"):  # growth and drain too, which a shape alone has none of
+        yield (*PAVDM, "bench", "throughput", "--seconds", "30", "--cuda-graphs", graphs, *row)
     yield (*shape, "--compile", *row)
 
 

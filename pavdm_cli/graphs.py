@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -55,18 +56,21 @@ class CudaGraphs:
 
 @dataclass(slots=True)
 class Graphs:
-    """Which calls are recorded, and by what; afterwards, how many there were and how much memory they hold."""
+    """Which calls are recorded, and by what; afterwards, how many there were, and what they took."""
 
     recorder: Recorder
     most: float = inf  # latents in a call, the overlap's included: with more, launching is not what a step waits for
     count: int = 0
     buffers: int = 0  # bytes of arguments
+    seconds: float = 0.0  # that recording took
 
     def __call__(self, call: Callable[..., Tensor], examples: Iterable[tuple[Any, ...]]) -> Replayed:
         """`graphed` by this recorder."""
+        begun = time.perf_counter()
         replayed = graphed(call, self.recorder, examples)
         self.count += len(replayed.recorded)
         self.buffers += sum(buffer.held.nbytes for buffer in replayed.buffers.values())
+        self.seconds += time.perf_counter() - begun
         return replayed
 
     @property

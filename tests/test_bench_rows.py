@@ -12,6 +12,7 @@ from test_bench_released import SMALL
 
 from pavdm_cli.bench import throughput
 from pavdm_cli.bench.compare import differences
+from pavdm_cli.bench.shapes import SHAPES
 from pavdm_cli.bench.throughput import open_shape, row
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.pipeline import Job
@@ -54,3 +55,12 @@ def test_rows_of_other_threads_attention_or_weights_are_not_the_same_configurati
     assert differing(first, row("throughput", job, replace(model, digest="other"), {}, {})) == ["weights"]
     torch.set_num_threads(2)
     assert differing(first, row("throughput", job, model, {}, {})) == ["threads"]
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_share_is_of_products_in_the_precision_that_the_model_makes_them_in(
+    precision: str, dtype: torch.dtype
+) -> None:
+    job, model = open_shape(Request("a", frames=2, sampling=Sampling(precision=precision)), SHAPES["pocket"])
+    assert model.denoiser.x_embedder.proj.weight.dtype == torch.float32
+    assert row("throughput", job, model, {}, {})["ceilings"]["dtype"] == dtype

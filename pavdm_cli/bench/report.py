@@ -64,6 +64,9 @@ def _machine(row: dict[str, Any]) -> Lines:
         ("attention", "{name}: {reason}".format(**row["attention"])),
         *([("off by reuse, chunk after chunk", ", ".join(f"{share:.2g}" for share in off))] if off else []),
         *([("compiled", "{graphs} graphs in {seconds:.0f} s".format(**made))] if made["graphs"] else []),
-        ("CUDA graphs", f"{found['graphs']}, {found['graph_memory_mb']:.0f} MB"),
+        (
+            "CUDA graphs",
+            f"{found['graphs']}, {found['graph_memory_mb']:.0f} MB, recorded in {found['capture_s']:.2f} s",
+        ),
         ("memory", ", ".join(known) or "unknown here"),
     ]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from math import inf
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from pavdm_cli.models.load import Loaded
 from pavdm_cli.noise import Noise, seeded_noise
 from pavdm_cli.pipeline import Job
 from pavdm_cli.request import OVERLAP_KV
-from pavdm_cli.sampler import State, draw, from_noised, walk
+from pavdm_cli.sampler import State, advance, draw, examples, from_noised, from_nothing, walk
 
 PHASES = ("growth", "steady", "drain")  # till the first chunk has left; a full window; no more chunks enter
 
@@ -56,9 +57,18 @@ def ready(job: Job, model: Loaded) -> Ready:
 
 
 def whole(job: Job, model: Loaded, made: Ready) -> list[Step]:
-    """Every step of the job's video, without decoding."""
+    """Every step of the job's video, without decoding; what is built at the first step of a kind is built before."""
+    warm_up(job, made)
     states = walk(job.schedule, made.denoiser, made.noise, made.sigmas, chunks=job.chunks, graphs=made.graphs)
-    return list(timed(states, job, model.device))
+    return list(timed(states, job, made.graphs))
+
+
+@torch.no_grad()
+def warm_up(job: Job, made: Ready) -> None:
+    """One step of every size that the job's video has, with an overlap and without, shown nothing."""
+    start, sizes = from_nothing(made.noise, made.sigmas), made.sigmas.diff(prepend=made.sigmas[:1])
+    for shown in examples(job.schedule, made.denoiser, start, job.chunks, inf):
+        advance(*shown, denoiser=made.denoiser, step_sizes=sizes)
 
 
 def steady(job: Job, model: Loaded, made: Ready, count: int) -> list[Step]:
@@ -68,16 +78,18 @@ def steady(job: Job, model: Loaded, made: Ready, count: int) -> list[Step]:
     start = from_noised(job.schedule, clip, made.noise, made.sigmas, keep_copies=True)
     states = walk(job.schedule, made.denoiser, made.noise, made.sigmas, chunks=None, start=start, graphs=made.graphs)
     warm_up = job.schedule.stride
-    return list(islice(timed(states, job, model.device), warm_up, warm_up + count))
+    return list(islice(timed(states, job, made.graphs), warm_up, warm_up + count))
 
 
-def timed(states: Iterator[State], job: Job, device: torch.device) -> Iterator[Step]:
-    """Each step with its time, the device waited for."""
-    last = time.perf_counter()
+def timed(states: Iterator[State], job: Job, graphs: Graphs | None) -> Iterator[Step]:
+    """Each step with its time, the device waited for; what recording `graphs` took before the first is in none."""
+    last, recording = time.perf_counter(), graphs.seconds if graphs else 0.0
     for state in states:
-        synchronise(device)
-        now = time.perf_counter()
-        yield Step(now - last, phase(job, state), job.schedule.level(state.chunks[0], state.now) == 0)
+        synchronise(state.window.device)
+        spent = time.perf_counter() - last
+        if graphs:
+            spent, recording = spent - (graphs.seconds - recording), graphs.seconds
+        yield Step(spent, phase(job, state), job.schedule.level(state.chunks[0], state.now) == 0)
         last = time.perf_counter()
 
 

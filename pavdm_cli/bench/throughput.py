@@ -24,6 +24,7 @@ from pavdm_cli.bench.steps import PHASES, Ready, Step
 from pavdm_cli.errors import UsageError
 from pavdm_cli.graphs import check_graphs
 from pavdm_cli.models.compiled import check_compile, compiles
+from pavdm_cli.models.layers import Linear
 from pavdm_cli.models.load import Loaded, in_precision, pick_device, with_attention
 from pavdm_cli.pipeline import Job
 from pavdm_cli.request import Output, Request
@@ -55,6 +56,8 @@ def shape_throughput(request: Request, shape: Shape, count: int, watch: Callable
     job, model = open_shape(request, shape, whole=watch is not None)
     made = steps.ready(job, model)
     timed = steps.steady(job, model, made, count)
+    if watch:
+        steps.warm_up(job, made)
     took, figures = whole_video(job, model, watch) if watch else ({}, {})
     figures |= denoising(job, model, timed) | graphs(made)
     return row("throughput", job, model, sampled(timed) | took, figures, shape)
@@ -103,15 +106,17 @@ def denoising(job: Job, model: Loaded, timed: list[Step]) -> Row:
 
 
 def graphs(made: Ready) -> Row:
-    """How many steps were recorded, and what they hold."""
+    """How many steps were recorded, how long that took before the first of them, and what they hold."""
     found = made.graphs
-    return {"graphs": found.count if found else 0, "graph_memory_mb": found.bytes / 2**20 if found else 0.0}
+    if not found:
+        return {"graphs": 0, "capture_s": 0.0, "graph_memory_mb": 0.0}
+    return {"graphs": found.count, "capture_s": found.seconds, "graph_memory_mb": found.bytes / 2**20}
 
 
 def row(kind: str, job: Job, model: Loaded, samples: Row, figures: Row, shape: Shape | None = None) -> Row:
     """One row of results: where, against what, how, raw samples and figures."""
     memory = env.memory(model.device)
-    ceiling = ceilings(model.device, model.denoiser.x_embedder.proj.weight.dtype)
+    ceiling = ceilings(model.device, precision_of_products(model))
     share = {"matrix_share": figures["step_tflops"] / ceiling["matrix_tflops"]} if figures.get("step_tflops") else {}
     return {
         "schema": SCHEMA,
@@ -124,6 +129,11 @@ def row(kind: str, job: Job, model: Loaded, samples: Row, figures: Row, shape: S
         "samples": samples,
         "summary": {**figures, **share, **memory},
     }
+
+
+def precision_of_products(model: Loaded) -> torch.dtype:
+    """Of the layers that take most of a step, for which the ceiling is measured; others may stay in float32."""
+    return next(layer.weight.dtype for layer in model.denoiser.modules() if isinstance(layer, Linear))
 
 
 def config(job: Job, model: Loaded, shape: Shape | None = None) -> Row:

@@ -1,0 +1,132 @@
+"""A step's time is that of the step alone: not of what is built before the first of its kind, nor of recording it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import torch
+from tape import Tape
+from test_bench_released import SMALL
+from torch import Tensor
+
+from pavdm_cli.bench import steps, throughput
+from pavdm_cli.bench.throughput import open_shape
+from pavdm_cli.denoiser import Denoiser
+from pavdm_cli.graphs import Graphs
+from pavdm_cli.models.load import Loaded
+from pavdm_cli.pipeline import Job
+from pavdm_cli.request import Request, Sampling
+
+CPU = torch.device("cpu")
+Made = tuple[Job, Loaded, steps.Ready]
+
+
+@dataclass
+class Clock:
+    """Goes on only where it is told to."""
+
+    now: float = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of steps and of recording."""
+    made = Clock()
+    monkeypatch.setattr("pavdm_cli.bench.steps.time", made)
+    monkeypatch.setattr("pavdm_cli.graphs.time", made)
+    return made
+
+
+@dataclass
+class Built:
+    """A denoiser as a compiler leaves it: a second a step, a hundred more for the first of every size."""
+
+    clock: Clock
+    inner: Denoiser
+    met: set[Any] = field(default_factory=set)
+
+    def remember(self, overlap: Tensor, level: int, /) -> Any:
+        return self.inner.remember(overlap, level)
+
+    def __call__(self, window: Tensor, levels: Tensor, memory: Any, /) -> Tensor:
+        kind = (window.shape[1], memory is None)
+        self.clock.now += 1 if kind in self.met else 101
+        self.met.add(kind)
+        return torch.zeros_like(window)
+
+
+@dataclass
+class Recording(Tape):
+    """Takes ten seconds a recording, and one for a replay."""
+
+    clock: Clock = field(default_factory=Clock)
+
+    def record(self, call: Callable[[], Tensor], /) -> tuple[Tensor, Callable[[], object]]:
+        out = call()
+        self.clock.now += 10
+        self.lengths.append(0)
+        return out, self.replayed
+
+    def replayed(self) -> None:
+        self.clock.now += 1
+
+
+class Still:
+    """A denoiser that takes no time."""
+
+    def remember(self, overlap: Tensor, level: int, /) -> Tensor:
+        return overlap
+
+    def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
+        return torch.zeros_like(window)
+
+
+def made(denoiser: Callable[[Denoiser], Denoiser], graphs: Graphs | None = None) -> Made:
+    """A long enough video of a small network, whose denoiser is another."""
+    request = Request("a", seconds=8, sampling=Sampling("opensora-v1.2", threads=1))
+    job, model = open_shape(request, SMALL)
+    ready = steps.ready(job, model)
+    return job, model, replace(ready, denoiser=denoiser(ready.denoiser), graphs=graphs)
+
+
+def test_nothing_is_built_in_a_step_that_is_timed(clock: Clock) -> None:
+    timed = steps.whole(*made(lambda inner: Built(clock, inner)))
+    assert {step.phase for step in timed} == set(steps.PHASES)
+    assert {step.seconds for step in timed} == {1}
+
+
+def test_a_video_of_random_weights_finds_every_size_built(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, model, ready = made(lambda inner: Built(clock, inner))
+    monkeypatch.setattr(throughput, "ceilings", lambda device, dtype: {"matrix_tflops": 1.0})
+    monkeypatch.setattr(throughput, "open_shape", lambda request, shape: (job, model))
+    monkeypatch.setattr(steps, "ready", lambda job, model: ready)
+    seen = []
+
+    def video(*_: object) -> tuple[dict[str, Any], dict[str, Any]]:
+        denoiser = ready.denoiser
+        assert isinstance(denoiser, Built)
+        seen.extend(denoiser.met)
+        return {}, {}
+
+    monkeypatch.setattr(throughput, "whole_video", video)
+    throughput.shape_throughput(Request("a", seconds=1), replace(SMALL, config=None), 2, lambda frames: None)
+    assert len(seen) == 2 * job.schedule.capacity  # growth without an overlap, then full and ever shorter with one
+
+
+def test_growth_is_timed_without_recording_which_is_told_apart(clock: Clock) -> None:
+    graphs = Graphs(Recording(clock=clock))
+    job, model, ready = made(lambda inner: Still(), graphs)
+    timed = steps.whole(job, model, ready)
+    assert {step.seconds for step in timed} == {1}
+    assert throughput.graphs(ready) == {
+        "graphs": graphs.count,
+        "capture_s": 10 * graphs.count,
+        "graph_memory_mb": graphs.bytes / 2**20,
+    }
+    assert graphs.count > 10
