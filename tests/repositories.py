@@ -24,6 +24,7 @@ class Hub:
         self.asked: list[tuple[str, str]] = []  # path, range
         self.cut_after: int | None = None
         self.broken = False  # sends other bytes than it published
+        self.hashes = True  # says what they are
         self.left: int | None = None  # bytes of files that it still sends, in all
         self.stalls = False  # a cut leaves the connection open, until `gone` is set
         self.gone = threading.Event()
@@ -31,11 +32,14 @@ class Hub:
         self.url = ""
 
     def about(self, repo: str) -> dict[str, object]:
-        """A repository's list, large files with their hash."""
+        """A repository's list: git's blob of every file, which is a pointer to it where it is large; its hash there."""
         siblings = []
         for name, data in self.files[repo].items():
-            large = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
-            siblings.append({"rfilename": name, "size": len(data)} | ({"lfs": large} if len(data) > 500 else {}))
+            found = hashlib.sha256(data).hexdigest()
+            large = {"sha256": found, "size": len(data), "pointerSize": 134} if len(data) > 500 else None
+            blob = f"oid sha256:{found}".encode() if large else data
+            hashes = {"blobId": hashlib.sha1(b"blob %d\0%b" % (len(blob), blob)).hexdigest(), "lfs": large}
+            siblings.append({"rfilename": name, "size": len(data)} | (hashes if self.hashes else {}))
         return {"id": repo, "sha": "c0ffee", "siblings": siblings}
 
 

@@ -15,7 +15,7 @@ import pytest
 from repositories import Hub, serving, tamed
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.models.hub import File, choose, fetch, listing
+from pavdm_cli.models.hub import File, blob_of, choose, fetch, listing
 from pavdm_cli.specs import Part
 
 VAE = Part("vae", "some/vae", "0" * 40)
@@ -114,11 +114,23 @@ def test_a_server_that_cannot_go_on_starts_again(hub, tmp_path):
     assert not part.exists()
 
 
-def test_bytes_that_are_not_the_published_ones_are_thrown_away(hub, tmp_path):
-    hub.broken, file = True, one(hub)
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_bytes_that_are_not_the_published_ones_are_thrown_away(name, hub, tmp_path):
+    hub.broken, file = True, one(hub, name)
     with pytest.raises(ModelError, match="came broken"):
         fetch(file, tmp_path, lambda bytes: None)
     assert list((tmp_path / "vae").iterdir()) == []
+
+
+def test_a_file_of_which_no_hash_is_given_is_refused_before_it_is_fetched(hub):
+    hub.hashes = False
+    with pytest.raises(ModelError, match=r"no hash of model\.safetensors"):
+        listing(VAE, hub.url)
+
+
+def test_a_blob_is_what_git_calls_it(tmp_path):
+    (tmp_path / "hello").write_bytes(b"hello world\n")
+    assert blob_of(tmp_path / "hello") == "3b18e512dba79e4c8300dd08aeb37f8e728b8dad"
 
 
 def test_pickled_weights_are_chosen_only_where_there_are_no_others():

@@ -131,11 +131,13 @@ def test_a_file_that_changed_on_disk_is_named_and_fetched_again(hub, tmp_path):
     assert problems(tmp_path) == []
 
 
-def test_files_that_were_put_there_by_hand_are_hashed_instead_of_fetched(hub, tiny, tmp_path):
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_files_that_were_put_there_by_hand_are_hashed_instead_of_fetched(name, hub, tiny, tmp_path):
     shutil.copytree(tiny, tmp_path / "here")
-    other = tmp_path / "here" / "vae" / "model.safetensors"
+    other = tmp_path / "here" / "vae" / name
     other.write_bytes(bytes(other.stat().st_size))
     assert pulled(hub, tmp_path / "here") == other.stat().st_size
+    assert other.read_bytes() == (tiny / "vae" / name).read_bytes()
     assert problems(tmp_path / "here") == []
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pavdm_cli.errors import ModelError, OutputError, PavdmError
 from pavdm_cli.models.libraries import library, quiet
@@ -30,11 +31,16 @@ class File:
     place: str  # below the model's folder, with forward slashes
     url: str
     size: int  # bytes
-    sha256: str  # empty where the repository does not give it
+    sha256: str  # empty where the repository gives another
+    blob: str = ""  # what git calls its contents, for a file that lies outside LFS
 
     def is_in(self, folder: Path) -> bool:
         """Whether it is there, by its size."""
         return size_of(folder / self.place) == self.size
+
+    def is_published(self, path: Path, sha256: str) -> bool:
+        """Whether a file of that hash is this one, by what the repository says of it."""
+        return self.sha256 in ("", sha256) and (not self.blob or self.blob == blob_of(path))
 
     def left(self, folder: Path) -> int:
         """Bytes still to fetch."""
@@ -55,13 +61,21 @@ def listing(part: Part, endpoint: str = ENDPOINT) -> list[File]:
                 f"{part.folder}/{name}",
                 place(part.repo, name, revision=about.sha, endpoint=endpoint),
                 int(file.size),
-                file.lfs.sha256 if file.lfs else "",
+                *_hashes(name, file),
             )
             for name, file in files.items()
             if name in chosen
         ]
     except (AttributeError, TypeError, ValueError) as error:
         raise ModelError(f"{endpoint} gave no list of {part.repo}'s files", AGAIN) from error
+
+
+def _hashes(name: str, file: Any) -> tuple[str, str]:
+    """A listed file's SHA-256 and blob, one of them empty; of a file in LFS, git's blob is only a pointer to it."""
+    found = (file.lfs.sha256, "") if file.lfs else ("", file.blob_id)
+    if not any(found):
+        raise ModelError(f"the repository gives no hash of {name}: what came could not be checked", "fetch it by hand")
+    return found
 
 
 def choose(names: list[str]) -> set[str]:
@@ -124,6 +138,12 @@ def hash_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def blob_of(path: Path) -> str:
+    """What git calls a file's contents: SHA-1, in hexadecimal, of their size and themselves."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.sha1(b"blob %d\0" % size_of(path))).hexdigest()
+
+
 def free_space(folder: Path) -> int:
     """Bytes free where a folder is, or will be."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -158,7 +178,7 @@ def _append(file: File, part: Path, advance: Callable[[int], None]) -> None:
 def _checked(file: File, part: Path) -> str:
     """The hash of what was fetched; what is not the published file goes. Raises: ModelError."""
     found = hash_of(part)
-    if part.stat().st_size != file.size or file.sha256 not in ("", found):
+    if part.stat().st_size != file.size or not file.is_published(part, found):
         part.unlink()
         raise ModelError(f"{file.url} came broken: its hash is {found[:16]}...", "run the command again")
     return found

@@ -68,7 +68,7 @@ def pull(wanted: Plan, advance: Callable[[int], None]) -> None:
         if file.place in entries and file.is_in(folder):
             continue
         found = hash_of(folder / file.place) if file.is_in(folder) else ""
-        if not found or file.sha256 not in ("", found):
+        if not found or not file.is_published(folder / file.place, found):
             found = fetch(file, folder, advance)
         entries[file.place] = {"url": file.url, "size": file.size, "sha256": found}
         _write(folder, entries, whole=False)
