@@ -104,7 +104,7 @@ def test_nothing_is_built_in_a_step_that_is_timed(clock: Clock) -> None:
 def test_a_video_of_random_weights_finds_every_size_built(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     job, model, ready = made(lambda inner: Built(clock, inner))
     monkeypatch.setattr(throughput, "ceilings", lambda device, dtype: {"matrix_tflops": 1.0})
-    monkeypatch.setattr(throughput, "open_shape", lambda request, shape: (job, model))
+    monkeypatch.setattr(throughput, "open_shape", lambda *_, **__: (job, model))
     monkeypatch.setattr(steps, "ready", lambda job, model: ready)
     seen = []
 
