@@ -49,6 +49,17 @@ def test_one_slow_sample_of_many_is_no_regression(tmp_path: Path) -> None:
     assert not verdict(tmp_path, STEADY, [*STEADY, 9.0])
 
 
+def test_what_has_fewer_than_three_samples_is_shown_and_never_judged(tmp_path: Path) -> None:
+    for one, other in (([7.0], [7.4]), (STEADY, [9.0, 9.0]), ([1.0, 1.0], [9.0] * 5)):
+        paths = write(tmp_path, "a.json", row(one)), write(tmp_path, "b.json", row(other))
+        (found,) = compare(*paths)
+        assert (found.allowed, found.slower) == (None, False)
+        done = CliRunner().invoke(app, ["bench", "compare", *map(str, paths)])
+        assert (done.exit_code, "too few" in done.stdout) == (0, True)
+        assert f"{found.ratio:.3f}" in done.stdout
+    assert verdict(tmp_path, [7.0] * 3, [7.4] * 3)
+
+
 def test_rows_of_another_configuration_are_refused_by_the_setting_that_differs(tmp_path: Path) -> None:
     one = write(tmp_path, "a.jsonl", row(STEADY))
     for other, said in (

@@ -12,6 +12,7 @@ from pavdm_cli.bench.stats import spread
 from pavdm_cli.errors import InputError, UsageError
 
 LEAST = 0.03  # a change below this is none, however little the samples scatter
+FEWEST = 3  # samples of which a scatter can be told: with fewer in either row, chance cannot be told from a change
 Row = dict[str, Any]
 
 
@@ -21,7 +22,7 @@ class Compared(NamedTuple):
     what: str
     before: float
     after: float
-    allowed: float  # share of `before`
+    allowed: float | None  # share of `before`; None: too few samples to judge by
 
     @property
     def ratio(self) -> float:
@@ -30,8 +31,8 @@ class Compared(NamedTuple):
 
     @property
     def slower(self) -> bool:
-        """By more than chance allows."""
-        return self.ratio > 1 + self.allowed
+        """By more than chance allows; never so where there are too few samples to tell."""
+        return self.allowed is not None and self.ratio > 1 + self.allowed
 
 
 def compare(first: Path, second: Path) -> list[Compared]:
@@ -95,9 +96,14 @@ def pairs(before: Row, after: Row) -> Iterator[Compared]:
     for name in before["samples"]:
         samples, others = (_listed(row["samples"].get(name)) for row in (before, after))
         if samples and others:
-            middle = median(samples)
-            scatter = 3 * max(spread(samples) / middle, spread(others) / median(others))
-            yield Compared(name.removesuffix("_s"), middle, median(others), max(LEAST, scatter))
+            yield Compared(name.removesuffix("_s"), median(samples), median(others), allowed(samples, others))
+
+
+def allowed(samples: list[float], others: list[float]) -> float | None:
+    """How far medians may lie apart by chance, as a share; None where either has too few samples to tell."""
+    if min(len(samples), len(others)) < FEWEST:
+        return None
+    return max(LEAST, *(3 * spread(one) / median(one) for one in (samples, others)))
 
 
 def _listed(samples: Any) -> list[float]:

@@ -44,7 +44,8 @@ def throughput(request: Request, watch: Callable[[int], None]) -> Row:
     firsts = {"first_frame_cold_s": first_cold, "first_frame_warm_s": first_warm}
     took, figures = whole_video(job, model, watch)
     figures |= denoising(job, model, timed) | firsts | graphs(made)
-    found = row("throughput", job, model, sampled(timed) | took, figures)
+    samples = sampled(timed) | took | {name: rounded([seconds]) for name, seconds in firsts.items()}
+    found = row("throughput", job, model, samples, figures)
     return found | {"overlap_kv_deviation": deviations(job, model) if in_question(job) else None}
 
 
@@ -65,9 +66,11 @@ def shape_throughput(request: Request, shape: Shape, count: int, watch: Callable
 
 def whole_video(job: Job, model: Loaded, watch: Callable[[int], None]) -> tuple[Row, Row]:
     """The job's video made twice: stage by stage, and as users have it. Samples, and figures."""
-    spent, whole = stages(job, model), end_to_end(job, model, watch)
+    spent = {f"{name}_s": seconds for name, seconds in stages(job, model).items()}
+    whole = end_to_end(job, model, watch)
+    samples = {name: [seconds] for name, seconds in spent.items()}
     rates = {"end_to_end_fps": job.frames / whole, "real_time_factor": job.frames / job.spec.fps / whole}
-    return {"end_to_end_s": [whole]}, rates | {f"{name}_s": seconds for name, seconds in spent.items()}
+    return {"end_to_end_s": [whole], **samples}, rates | spent
 
 
 def open_shape(request: Request, shape: Shape, whole: bool = False) -> tuple[Job, Loaded]:

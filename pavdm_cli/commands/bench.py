@@ -142,7 +142,10 @@ def compare(
     second: Annotated[Path, typer.Argument(help="Results after.")],
     as_json: options.Json = False,
 ) -> None:
-    """Whether the second results are slower than the first by more than 3 %, or three times their scatter: exit 1."""
+    """Whether the second results are slower than the first by more than 3 %, or three times their scatter: exit 1.
+
+    What either has fewer than three samples of is shown, and never judged.
+    """
     _compare(first, second, as_json)
 
 
@@ -264,15 +267,20 @@ def _compare(first: Path, second: Path, as_json: bool) -> None:
         print(json.dumps([{**one._asdict(), "ratio": one.ratio, "slower": one.slower} for one in found]))
     else:
         shown = [
-            (one.what, f"{1e3 * one.before:.2f} ms", f"{1e3 * one.after:.2f} ms", f"{one.ratio:.3f}", _verdict(one))
-            for one in found
+            (one.what, _duration(one.before), _duration(one.after), f"{one.ratio:.3f}", _verdict(one)) for one in found
         ]
         ui.show_table("", ("samples", "before", "after", "ratio", ""), shown)
     if any(one.slower for one in found):
         raise typer.Exit(1)
 
 
+def _duration(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.2f} us"
+
+
 def _verdict(one: Compared) -> str:
+    if one.allowed is None:
+        return "too few samples to judge"
     return f"slower: more than {one.allowed:.0%}" if one.slower else f"within {one.allowed:.0%}"
 
 
