@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 
 import pytest
 import torch
+from tape import Tape
 from test_bench_released import SMALL
+from torch import Tensor
 from typer.testing import CliRunner
 
+from pavdm_cli import graphs, pipeline
 from pavdm_cli.app import app
 from pavdm_cli.bench import shapes, throughput
+from pavdm_cli.bench.shapes import Shape
+from pavdm_cli.bench.throughput import open_shape
 from pavdm_cli.bench.trace import dearest, trace
 from pavdm_cli.errors import DeviceError, OutputError
+from pavdm_cli.graphs import Graphs
 from pavdm_cli.request import PLAIN, Request, Sampling
 
 
@@ -47,6 +55,41 @@ def test_the_trace_holds_the_operations_and_the_table_the_dearest(tmp_path: Path
 def test_plain_is_profiled_as_it_runs(tmp_path: Path) -> None:
     names = {one["name"] for one in trace(asked(engine=PLAIN), SMALL, tmp_path)[0]["operations"]}
     assert "mkldnn::_linear_pointwise" not in names
+
+
+@dataclass
+class Launches(Tape):
+    """Counts replays, which change nothing."""
+
+    def record(self, call: Callable[[], Tensor], /) -> tuple[Tensor, Callable[[], object]]:
+        out = call()
+        return out, self.replayed
+
+    def replayed(self) -> None:
+        self.replays += 1
+
+
+@pytest.mark.parametrize(("bound", "recorded"), [(10, False), (10**9, True)])
+def test_issuing_is_that_of_graphs_only_where_the_step_itself_was_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: int, recorded: bool
+) -> None:
+    made: list[Graphs] = []
+
+    def on_a_gpu(wanted: str, device: torch.device, values: int) -> Graphs | None:
+        most = graphs.longest_recorded(wanted, torch.device("cuda"), values)
+        made.append(Graphs(Launches(), most))
+        return made[-1] if most else None
+
+    monkeypatch.setattr(graphs, "LAUNCH_BOUND", bound * stream(SMALL))
+    monkeypatch.setattr(pipeline, "pick_graphs", on_a_gpu)
+    trace(asked(), SMALL, tmp_path)
+    assert [found.recorder.replays > 0 for found in made] == [recorded, recorded]
+
+
+def stream(shape: Shape) -> int:
+    """Values that a latent takes."""
+    job, model = open_shape(asked(), shape)
+    return model.stream(job.scale)
 
 
 def test_shares_are_of_the_time_of_all_operations() -> None:
