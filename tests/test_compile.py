@@ -89,9 +89,11 @@ def test_a_device_is_measured_against_its_own_copy_rate(monkeypatch):
     monkeypatch.setattr(kernels, "copy_rate", lambda device: 10.0)
     monkeypatch.setattr(kernels, "measure", functools.partial(bandwidth.measure, rotated=1))
     rows = kernels.measure_all(Choice(dtypes=["fp32"]), torch.device("cpu"))
-    assert [row["op"] for row in rows] == list(BY_NAME)
-    assert all(0 <= row["error"] <= row["tolerance"] and row["failed"] == [] for row in rows)
-    assert all(row["copy_share"] == row["gb_s"] / 10.0 > 0 for row in rows)
+    assert [row["config"]["op"] for row in rows] == list(BY_NAME)
+    found = [row["summary"] for row in rows]
+    assert all(0 <= one["error"] <= one["tolerance"] for one in found)
+    assert [row["failed"] for row in rows] == [[]] * len(rows)
+    assert all(one["copy_share"] == one["gb_s"] / 10.0 > 0 for one in found)
     assert [len(line) for line in kernels.lines(rows, kernels.MEASURED)] == [len(kernels.MEASURED)] * len(rows)
 
 

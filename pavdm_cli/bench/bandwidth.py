@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,14 +19,26 @@ ROTATED = 2**28  # bytes gone through before the same memory is read again, so t
 SAMPLES = 20
 
 
-def measure(op: Op, sizes: Sizes, dtype: torch.dtype, device: torch.device, rotated: int = ROTATED) -> dict[str, Any]:
-    """Largest error as a share of the largest value, and bytes that must be moved a second, in GB."""
+class Measured(NamedTuple):
+    """One operation at one size."""
+
+    seconds: list[float]  # a call, one number a round
+    error: float  # largest, as a share of the largest value
+    bytes: int  # that a call must move
+
+    @property
+    def gb_s(self) -> float:
+        """GB moved a second."""
+        return self.bytes / median(self.seconds) / 1e9
+
+
+def measure(op: Op, sizes: Sizes, dtype: torch.dtype, device: torch.device, rotated: int = ROTATED) -> Measured:
+    """Time calls on so many inputs, and into so many outputs, that together they take `rotated` bytes."""
     moved = op.bytes_moved(sizes, dtype)
-    inputs = [op.make(sizes, Draw(dtype, str(device), seed)) for seed in range(min(64, 1 + rotated // moved))]
+    inputs = [op.make(sizes, Draw(dtype, str(device), seed)) for seed in range(1 + rotated // moved)]
     with torch.no_grad():
         found = error(op, inputs[0])
-        seconds = each([partial(op.function, *given) for given in inputs], device)
-    return {"error": found, "tolerance": op.tolerances[dtype], "bytes": moved, "gb_s": moved / median(seconds) / 1e9}
+        return Measured(each([partial(op.function, *given) for given in inputs], device), found, moved)
 
 
 def error(op: Op, arguments: tuple[Any, ...]) -> float:
@@ -61,13 +73,16 @@ def each(calls: Sequence[Callable[[], object]], device: torch.device) -> list[fl
 
 
 def round_of(calls: Sequence[Callable[[], object]], device: torch.device) -> Callable[[], object]:
-    """All calls one after another, as one CUDA graph where there can be one; each has run once before."""
+    """All calls one after another, as one CUDA graph where there can be one; each has run once before.
+
+    No result is dropped before the last call, so that each is written elsewhere: no cache then holds where.
+    """
     for call in calls:
         call()
     if device.type != "cuda":
         return lambda: [call() for call in calls]
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        for call in calls:
-            call()
+        kept = [call() for call in calls]
+    del kept  # their memory stays the graph's own
     return graph.replay

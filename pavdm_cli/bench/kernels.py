@@ -12,6 +12,7 @@ import torch
 from pavdm_cli.bench.bandwidth import copy_rate, measure
 from pavdm_cli.bench.compile import ARCHITECTURES, SHARED_LIMITS, Resources, build, compiler
 from pavdm_cli.bench.env import environment
+from pavdm_cli.bench.throughput import SCHEMA
 from pavdm_cli.errors import UsageError
 from pavdm_kernels.op import Draw, Op, Sizes
 from pavdm_kernels.ops import OPS
@@ -77,11 +78,16 @@ def measure_all(
 ) -> list[dict[str, Any]]:
     """One row an operation and dtype on this device; `failed` says where an error is beyond the tolerance."""
     copied, measured = copy_rate(device), []
+    head = {"schema": SCHEMA, "kind": "kernels", "env": environment(), "ceilings": {"copy_gb_s": copied}}
     for op, sizes, dtype in choice.cases():
-        row = measure(op, sizes, DTYPES[dtype], device)
-        failed = [] if row["error"] <= row["tolerance"] else ["error beyond the tolerance"]
-        head = {"op": op.name, "sizes": dict(sizes), "dtype": dtype, "device": str(device), "copy_gb_s": copied}
-        measured.append({**head, **row, "copy_share": row["gb_s"] / copied, "env": environment(), "failed": failed})
+        found, tolerance = measure(op, sizes, DTYPES[dtype], device), op.tolerances[DTYPES[dtype]]
+        asked = {"op": op.name, "sizes": dict(sizes), "dtype": dtype}
+        config = {**asked, "device": device.type, "threads": torch.get_num_threads()}
+        samples = {" ".join(map(cell, asked.values())): [round(seconds, 9) for seconds in found.seconds]}
+        rates = {"bytes": found.bytes, "gb_s": found.gb_s, "copy_share": found.gb_s / copied}
+        summary = {"error": found.error, "tolerance": tolerance, **rates}
+        failed = [] if found.error <= tolerance else ["error beyond the tolerance"]
+        measured.append({**head, "config": config, "samples": samples, "summary": summary, "failed": failed})
         watch(1, op.name)
     return measured
 
@@ -113,7 +119,8 @@ COLUMNS = {
 
 def lines(rows: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> list[list[str]]:
     """For people, one line a row."""
-    return [[cell(row[name]) for name in columns.values()] for row in rows]
+    flat = [{**row, **row.get("config", {}), **row.get("summary", {})} for row in rows]
+    return [[cell(row[name]) for name in columns.values()] for row in flat]
 
 
 def cell(value: Any) -> str:

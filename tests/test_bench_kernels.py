@@ -1,0 +1,86 @@
+"""Operations are timed on memory that no cache holds, and their rows are rows as all others are."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from pavdm_cli.app import app
+from pavdm_cli.bench import bandwidth, kernels
+from pavdm_cli.bench.compare import compare
+from pavdm_cli.bench.throughput import SCHEMA
+from pavdm_kernels.ops import OPS
+
+CPU = torch.device("cpu")
+BY_NAME = {op.name: op for op in OPS}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations at sizes that take no time, on a machine whose rate of copying is known."""
+    monkeypatch.setattr(kernels, "OPS", [dataclasses.replace(op, real=op.cases[:1]) for op in OPS])
+    monkeypatch.setattr(kernels, "copy_rate", lambda device: 10.0)
+    monkeypatch.setattr(kernels, "measure", functools.partial(bandwidth.measure, rotated=1))
+
+
+def test_rows_of_kernels_have_raw_samples_and_can_be_compared(small: None, tmp_path: Path) -> None:
+    paths = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    done = CliRunner().invoke(app, ["bench", "kernels", "--device", "cpu", "--dtype", "fp32", "--out", str(paths[0])])
+    assert done.exit_code == 0, done.output
+    rows: list[dict[str, Any]] = [json.loads(line) for line in paths[0].read_text().splitlines()]
+    assert {(row["schema"], row["kind"]) for row in rows} == {(SCHEMA, "kernels")}
+    assert len(rows) == len(OPS)
+    for row in rows:
+        ((name, samples),) = row["samples"].items()
+        assert (name.split()[0], len(samples)) == (row["config"]["op"], bandwidth.SAMPLES)
+        assert row["summary"]["gb_s"] == pytest.approx(row["summary"]["bytes"] / median(samples) / 1e9, rel=1e-2)
+        row["samples"] = {name: [100 * sample for sample in samples]}
+    paths[1].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = compare(*paths)
+    assert [one.what.split()[0] for one in found] == list(BY_NAME)
+    assert all(one.allowed is not None and one.ratio == pytest.approx(100) for one in found)
+
+
+@pytest.mark.parametrize("name", ["timestep_embedding", "euler_step"])
+def test_small_operations_go_through_as_much_memory_as_large_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    op, rotated = BY_NAME[name], 2**23
+    counts: list[int] = []
+    monkeypatch.setattr(bandwidth, "each", lambda calls, device: [counts.append(len(calls)) or 1.0])
+    found = bandwidth.measure(op, op.cases[0], torch.float32, CPU, rotated)
+    assert counts[0] * found.bytes >= rotated > 64 * found.bytes
+
+
+def test_what_a_graph_writes_is_written_elsewhere_at_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[int] = []
+    made: list[weakref.ref[Tensor]] = []
+
+    class Graph:
+        def replay(self) -> None: ...
+
+    @contextmanager
+    def capture(graph: Graph) -> Iterator[None]:
+        made.clear()
+        yield
+        alive.append(sum(ref() is not None for ref in made))
+
+    def call() -> Tensor:
+        out = torch.zeros(4)
+        made.append(weakref.ref(out))
+        return out
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    bandwidth.round_of([call] * 5, torch.device("cuda"))
+    assert alive == [5]
