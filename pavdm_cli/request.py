@@ -28,6 +28,14 @@ OFF = {
 PRECISIONS = ("fp32", "bf16")
 
 
+def check_text(what: str, text: str) -> None:
+    """Refuse bytes that a terminal or a script passed on though they are no text. Raises: UsageError."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{what} is not UTF-8: {text!r}", "write it in UTF-8") from error
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """How the work is done, one switch an optimisation; only an inexact overlap memory changes the picture."""
@@ -87,6 +95,7 @@ class Reading:
     device: str = ""  # of the text encoder; empty: the model's own
 
     def __post_init__(self) -> None:
+        check_text("--camera-motion", self.camera)
         for name, score in (("aesthetic", self.aesthetic), ("motion", self.motion)):
             if score is not None and not 0 <= score <= 100:
                 raise UsageError(f"--{name}-score must be 0 to 100, got {score:g}", "captions had about 4 to 7")
@@ -161,6 +170,7 @@ class Request:
     image: Path | None = None  # the picture the video begins with
 
     def __post_init__(self) -> None:
+        check_text("the prompt", self.prompt)
         spec = self.spec
         if self.seconds is not None and self.frames is not None:
             raise UsageError("--seconds and --frames were both given", "give one of them")

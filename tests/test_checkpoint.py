@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,12 @@ def test_the_first_five_tensors_that_do_not_fit_are_named(tmp_path):
         "0.bias is missing, 0.weight is missing, 1.bias is missing, 1.weight is missing, "
         "2.weight is [3, 4] instead of [4, 4] and 1 more"
     )
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64])
+def test_a_tensor_of_another_kind_is_named(tmp_path, kind):
+    published.part(tmp_path / "part", weights() | {"2.bias": torch.zeros(4, dtype=kind)}, {})
+    assert re.search(r"does not fit: 2.bias is \w+, no float$", error(tmp_path / "part").message)
 
 
 def test_tensors_that_nobody_needs_are_not_read(tmp_path):
@@ -191,12 +198,16 @@ def test_the_configuration_gives_the_sizes_and_nothing_of_how_it_was_run():
     [
         *({"qk_norm": False}, {"skip_y_embedder": True}, {"hidden_size": 33}, {"num_heads": 0}, {"depth": "many"}),
         *({"patch_size": 7}, {"patch_size": []}, {"patch_size": [2, 2, 2]}, {"model_type": "STDiT2"}),
+        *({"num_heads": 4.0}, {"num_heads": True}, {"depth": 2.5}, {"depth": 10**8}, {"hidden_size": 1e30}),
+        *({"model_max_length": float("inf")}, {"model_max_length": 299}, {"patch_size": [1, 2, 2.5]}),
+        *({"in_channels": 8}, {"mlp_ratio": 1e300}, {"mlp_ratio": 1e-9}, {"mlp_ratio": "4"}, {"depth": None}),
     ],
 )
 def test_a_configuration_of_another_network_is_one_clear_error(given):
     with pytest.raises(ModelError) as caught:
         opensora.config_of(published.published() | given)
     assert "\n" not in caught.value.message
+    assert caught.value.exit_code == 5
 
 
 def test_the_codec_is_known_by_its_tensors(tmp_path):

@@ -74,6 +74,7 @@ def test_a_folder_of_weights_makes_a_video_and_goes_on_with_it(folder, tmp_path,
         (("--model", "opensora-v1.2"), 5, "pavdm models pull"),
         (("--model", "./nowhere"), 5, "no weights of"),
         (("--model", "opensora-v1.2", "--size", "100x60"), 2, "multiples of 8"),
+        (("--model", "opensora-v1.2", "--camera-motion", "pan\udcff"), 2, "--camera-motion is not UTF-8"),
     ],
 )
 def test_a_mistake_is_one_clear_line_and_its_own_code(words, code, says, tmp_path, monkeypatch):
@@ -179,6 +180,23 @@ def test_weights_are_counted_as_they_will_be_loaded(folder):
 def test_a_prompt_of_which_nothing_can_be_read_is_refused():
     with pytest.raises(UsageError, match="nothing is left"):
         pipeline.plan(Request("猫 http://x.com", sampling=Sampling(model="opensora-v1.2")))
+
+
+@pytest.mark.parametrize("model", ["pocket", "opensora-v1.2"])
+def test_a_prompt_that_is_no_text_is_refused(model):
+    with pytest.raises(UsageError, match="the prompt is not UTF-8") as caught:
+        Request("a red ball \udcff\udcfe", sampling=Sampling(model=model))
+    assert caught.value.message.isascii()
+
+
+def test_a_text_encoder_of_another_width_is_refused_before_weights_are_read(folder, tmp_path, monkeypatch):
+    for kept in ("transformer", "vae"):
+        (tmp_path / kept).symlink_to(folder / kept)
+    (tmp_path / "text_encoder").mkdir()
+    (tmp_path / "text_encoder" / "config.json").write_text(json.dumps(published.T5 | {"d_model": 64}))
+    monkeypatch.setattr(families, "load_into", lambda *given: pytest.fail("read weights"))
+    with pytest.raises(ModelError, match=r"have 64 numbers \(d_model\), the transformer reads 32"):
+        pipeline.open_model(job(tmp_path))
 
 
 def test_a_prompt_is_scored_as_captions_were_only_for_a_model_that_read_such():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from safetensors.torch import load_file
 from pavdm_cli.errors import ModelError
 from pavdm_cli.models import opensora_text
 from pavdm_cli.models.checkpoint import load_into
-from pavdm_cli.models.opensora_text import UNUSED, T5Text, build, token_ids
+from pavdm_cli.models.opensora_text import UNUSED, T5Text, build, token_ids, working_bytes
 
 GOLDEN = Path(__file__).parent / "golden"
 CPU = torch.device("cpu")
@@ -64,6 +66,15 @@ def test_nothing_of_the_encoder_is_left_out_or_in_another_precision_or_there_twi
 
 
 ODD = [("d_model", "many"), ("num_layers", 2.5), ("vocab_size", -3), ("feed_forward_proj", "gated-nothing")]
+WRONG = [("d_ff", "x"), ("d_model", None), ("num_layers", 10**8), ("num_heads", True), ("d_kv", 8.0)]
+WRONG += [("layer_norm_epsilon", float("nan")), ("relative_attention_max_distance", 8)]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_wrong_size_is_named_before_anything_is_reckoned_with_it(name, value):
+    for reckon in (build, lambda config: working_bytes(config, torch.float32)):
+        with pytest.raises(ModelError, match=f"T5's configuration makes no sense: {name} is"):
+            reckon(SMALL | GATED | {name: value})
 
 
 @pytest.mark.parametrize(("name", "value"), ODD)
@@ -131,6 +142,14 @@ def test_vectors_that_cannot_be_kept_or_read_back_are_made_again(folder, tmp_pat
 def test_a_tokenizer_that_is_missing_is_one_clear_error(tmp_path):
     with pytest.raises(ModelError, match="no tokenizer"):
         token_ids(tmp_path, "a boat")
+
+
+def test_a_tokenizer_with_more_pieces_than_the_table_is_refused_before_weights_are_read(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "t5")
+    (tmp_path / "t5" / "config.json").write_text(json.dumps(published.T5 | {"vocab_size": 40}))
+    monkeypatch.setattr(opensora_text, "load_into", lambda *given: pytest.fail("read weights"))
+    with pytest.raises(ModelError, match=r"spiece.model has \d+ pieces, T5's table 40"):
+        reader(tmp_path / "t5").embed(["a boat"])
 
 
 @pytest.mark.parametrize("package", ["sentencepiece", "transformers"])

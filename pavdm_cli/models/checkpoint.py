@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from pavdm_cli.errors import ModelError
 
 M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
 Shapes = dict[str, tuple[int, ...]]
 FETCH = "`pavdm models pull opensora-v1.2` fetches them"
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # as files name them
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -31,8 +33,7 @@ def load_into(
     with torch.device("meta"):
         model = build()
     where = tensors(folder, unused)
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items() if not name.startswith(unused)}
-    _compare(wanted, shapes(where), folder)
+    _compare({name: value for name, value in model.state_dict().items() if not name.startswith(unused)}, where, folder)
     weights: dict[str, Tensor] = {}
     for path in sorted(set(where.values())):
         with opened(path) as file:
@@ -100,11 +101,14 @@ def _first(named: list[str]) -> str:
 
 def shapes(where: dict[str, Path]) -> Shapes:
     """Sizes of the tensors, from the files' headers alone. Raises: ModelError."""
-    found: Shapes = {}
+    return _asked(where, lambda header: tuple(header.get_shape()))
+
+
+def _asked(where: dict[str, Path], ask: Callable[[Any], T]) -> dict[str, T]:
+    found: dict[str, T] = {}
     for path in sorted(set(where.values())):
         with opened(path) as file:
-            names = [name for name, at in where.items() if at == path]
-            found |= {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            found |= {name: ask(file.get_slice(name)) for name, at in where.items() if at == path}
     return found
 
 
@@ -157,13 +161,13 @@ def _moved(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     return value.to(device, dtype if value.is_floating_point() else value.dtype, copy=True)
 
 
-def _compare(expected: Shapes, found: Shapes, folder: Path) -> None:
+def _compare(model: dict[str, Tensor], where: dict[str, Path], folder: Path) -> None:
+    expected, found = {name: tuple(value.shape) for name, value in model.items()}, shapes(where)
+    kinds = _asked(where, lambda header: str(header.get_dtype()))
     wrong = [f"{name} is missing" for name in expected.keys() - found.keys()]
     wrong += [f"{name} is not its own" for name in found.keys() - expected.keys()]
-    wrong += [
-        f"{name} is {list(found[name])} instead of {list(expected[name])}"
-        for name in expected.keys() & found.keys()
-        if found[name] != expected[name]
-    ]
+    both = expected.keys() & found.keys()
+    wrong += [f"{n} is {list(found[n])} instead of {list(expected[n])}" for n in both if found[n] != expected[n]]
+    wrong += [f"{n} is {kinds[n]}, no float" for n in both if model[n].is_floating_point() and kinds[n] not in FLOATS]
     if wrong:
         raise ModelError(f"{folder} does not fit: {_first(sorted(wrong))}", "are these another model's?")

@@ -74,7 +74,7 @@ def _read_opensora(spec: ModelSpec, placing: Placing) -> Parts:
     need_weights(spec)
     check_installed()
     folder, dtype, rest, reader = home(spec), opensora.precision(placing.device), placing.rest, placing.reader
-    config = opensora.config_of(read_json(folder / "transformer" / "config.json"))
+    config = opensora.read_config(folder)
     sizes = vae_config(shapes(tensors(folder / "vae")))
     wanted = sum(weight_bytes(folder / part, dtype) for part in ("transformer", "vae"))
     check_room("Open-Sora", wanted, rest, "free some, or use --device cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,10 @@ from torch import Tensor
 
 from pavdm_cli.errors import ModelError, UsageError
 from pavdm_cli.models.captions import clean
+from pavdm_cli.models.checkpoint import read_json
+from pavdm_cli.models.opensora_text import LONGEST, check_sizes
+from pavdm_cli.models.opensora_vae import SHIFT
+from pavdm_cli.models.sizes import HINT, check_number, check_whole, shown
 from pavdm_cli.models.stdit import STDiTConfig
 
 XL2 = STDiTConfig(hidden=1152, depth=28, heads=16, in_channels=4, out_channels=8, text_width=4096, text_length=300)
@@ -32,6 +37,37 @@ SIZES = {
 }  # ours, and the published name
 
 
+LIMITS = {
+    "hidden_size": (1, 1 << 16),
+    "depth": (1, 1000),
+    "num_heads": (1, 1 << 16),
+    "in_channels": (len(SHIFT), len(SHIFT)),  # those of the codec's latents
+    "caption_channels": (1, 1 << 16),
+    "model_max_length": (LONGEST, 1 << 16),  # no shorter than what T5 reads of a prompt
+    "input_sq_size": (1, 1 << 16),
+    "patch_size of time": (1, 1),
+    "patch_size of height": (1, 64),
+    "patch_size of width": (1, 64),
+}
+WHAT = "the transformer's configuration"
+
+
+def read_config(folder: Path) -> STDiTConfig:
+    """The transformer's sizes from a folder of all parts.
+
+    Raises: ModelError, also where they do not go with the text encoder's.
+    """
+    config = config_of(read_json(folder / "transformer" / "config.json"))
+    path = folder / "text_encoder" / "config.json"
+    encoder = read_json(path) if path.is_file() else {}
+    check_sizes(encoder)
+    width = encoder.get("d_model", config.text_width)
+    if width != config.text_width:
+        reads = f"the transformer reads {config.text_width} (caption_channels)"
+        raise ModelError(f"T5's vectors in {path.parent} have {width} numbers (d_model), {reads}", HINT)
+    return config
+
+
 def config_of(published: dict[str, Any]) -> STDiTConfig:
     """The sizes a published configuration gives; what it leaves out is as in XL/2, how it was run is not looked at.
 
@@ -40,15 +76,30 @@ def config_of(published: dict[str, Any]) -> STDiTConfig:
     other = {name: published.get(name, wanted) for name, wanted in (("qk_norm", True), ("skip_y_embedder", False))}
     if other != {"qk_norm": True, "skip_y_embedder": False} or published.get("model_type", "STDiT3") != "STDiT3":
         raise ModelError(f"the configuration is of another network: {published.get('model_type')}, {other}")
+    check_whole(WHAT, published, LIMITS)
+    check_number(WHAT, "mlp_ratio", published.get("mlp_ratio", XL2.mlp_ratio), 64)
     given = {ours: published[name] for ours, name in SIZES.items() if name in published}
-    if not all(isinstance(value, int | float) and value > 0 for value in given.values()):
-        raise ModelError(f"the configuration makes no sense: {given}", "is it cut short, or another model's?")
+    config = _in_sizes(given, _patch(published.get("patch_size", XL2.patch)))
+    return replace(config, out_channels=config.in_channels * (2 if published.get("pred_sigma", True) else 1))
+
+
+def _in_sizes(given: dict[str, Any], patch: tuple[int, int, int]) -> STDiTConfig:
+    """XL/2 in other sizes. Raises: ModelError where they do not go together."""
     try:
-        config = replace(XL2, **given, patch=tuple(published.get("patch_size", XL2.patch)))
-        twice = bool(published.get("pred_sigma", True))
-        return replace(config, out_channels=config.in_channels * (2 if twice else 1))
-    except (AssertionError, TypeError, ValueError, ArithmeticError, IndexError) as error:
-        raise ModelError("the configuration makes no sense", "is it cut short, or another model's?") from error
+        config = replace(XL2, **given, patch=patch)
+        assert int(config.hidden * config.mlp_ratio)
+    except AssertionError as error:
+        raise ModelError(f"{WHAT} makes no sense: {given} do not go together", HINT) from error
+    return config
+
+
+def _patch(given: Any) -> tuple[int, int, int]:
+    if not isinstance(given, list | tuple) or len(given) != 3:
+        raise ModelError(f"{WHAT} makes no sense: patch_size is {shown(given)}, not three whole numbers", HINT)
+    time, height, width = given
+    sides = {"patch_size of time": time, "patch_size of height": height, "patch_size of width": width}
+    check_whole(WHAT, sides, LIMITS)
+    return time, height, width
 
 
 class RandomText:

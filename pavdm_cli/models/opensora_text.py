@@ -18,6 +18,7 @@ from pavdm_cli.models.captions import clean
 from pavdm_cli.models.checkpoint import digest, load_into, read_json
 from pavdm_cli.models.libraries import library, quiet
 from pavdm_cli.models.memory import check_room, weight_bytes
+from pavdm_cli.models.sizes import HINT, check_number, check_whole
 
 SIZES = (
     "vocab_size",
@@ -32,6 +33,16 @@ SIZES = (
     "feed_forward_proj",
 )  # all that is taken from a configuration
 XXL = {"vocab_size": 32128, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
+LIMITS = {
+    "vocab_size": (2, 1 << 24),
+    "d_model": (1, 1 << 16),
+    "d_kv": (1, 1 << 16),
+    "d_ff": (1, 1 << 20),
+    "num_layers": (1, 1000),
+    "num_heads": (1, 1 << 16),
+    "relative_attention_num_buckets": (4, 1 << 16),
+    "relative_attention_max_distance": (1, 1 << 16),
+}
 LONGEST = 300  # tokens, the end's included
 END = 1  # the token after a prompt
 UNUSED = ("decoder.", "lm_head.", "encoder.embed_tokens.")  # of the published model; the last is `shared` once more
@@ -90,10 +101,11 @@ class T5Text:
 
         Raises: ModelError, DeviceError.
         """
+        config = read_json(self.folder / "config.json")
+        _check_pieces(self.folder / "spiece.model", config)  # what is wrong is known before the weights are read
         wanted = weight_bytes(self.folder, self.dtype, UNUSED)
         check_room("T5", wanted, self.device, "read the prompt elsewhere: --text-device cpu")
         with quiet():
-            config = read_json(self.folder / "config.json")
             encoder = load_into(lambda: build(config), self.folder, self.device, self.dtype, UNUSED)
             encoder.tie_weights()  # the table that is stored once has two names
 
@@ -106,18 +118,39 @@ class T5Text:
         return read
 
     def _encode(self, text: str) -> Tensor:
-        _tokenizer(self.folder / "spiece.model")  # what is missing is known before the weights are read
         return self.opened()(text)
 
 
 def build(config: dict[str, Any]) -> Any:
     """transformers' encoder of T5 in the sizes of a published configuration. Raises: ModelError."""
+    check_sizes(config)
     t5 = library("transformers.models.t5.modeling_t5")
     given = {name: config[name] for name in SIZES if name in config}
     try:
         return t5.T5EncoderModel(t5.T5Config(**given, attn_implementation="sdpa"))
     except Exception as error:  # the library has many for sizes that make no sense
-        raise ModelError("T5's configuration makes no sense", "is it cut short, or another model's?") from error
+        raise ModelError("T5's configuration makes no sense", HINT) from error
+
+
+def check_sizes(config: Mapping[str, Any]) -> None:
+    """Refuse sizes that no T5 has, before anything is reckoned with them. Raises: ModelError."""
+    what = "T5's configuration"
+    check_whole(what, config, LIMITS)
+    check_number(what, "layer_norm_epsilon", config.get("layer_norm_epsilon", 1e-6), 1)
+    buckets = config.get("relative_attention_num_buckets", 32) // 4
+    nearer = config.get("relative_attention_max_distance", 128)
+    if nearer <= buckets:
+        raise ModelError(
+            f"{what} makes no sense: relative_attention_max_distance is {nearer}, not over {buckets}", HINT
+        )
+
+
+def _check_pieces(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a tokenizer with words that T5's table lacks. Raises: ModelError."""
+    check_sizes(config)
+    pieces, words = _tokenizer(path).get_piece_size(), config.get("vocab_size", XXL["vocab_size"])
+    if pieces > words:
+        raise ModelError(f"{path} has {pieces} pieces, T5's table {words} (vocab_size)", "are they of one download?")
 
 
 def parameters(config: Mapping[str, Any]) -> int:
@@ -130,7 +163,11 @@ def parameters(config: Mapping[str, Any]) -> int:
 
 
 def working_bytes(config: Mapping[str, Any], dtype: torch.dtype) -> int:
-    """What the longest prompt's activations take at most: three inner vectors of a token where the MLP is gated."""
+    """What the longest prompt's activations take at most: three inner vectors of a token where the MLP is gated.
+
+    Raises: ModelError.
+    """
+    check_sizes(config)
     sizes = XXL | dict(config)
     token = 3 * sizes["d_ff"] + 2 * sizes["d_model"] + sizes["num_heads"] * LONGEST
     return int(LONGEST * (dtype.itemsize * token + 4 * sizes["d_model"]))

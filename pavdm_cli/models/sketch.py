@@ -12,7 +12,7 @@ from pavdm_cli.denoiser import Denoiser
 from pavdm_cli.graphs import longest_recorded
 from pavdm_cli.graphs import tensors as tensors_of
 from pavdm_cli.models import opensora
-from pavdm_cli.models.checkpoint import read_json, shapes, tensors
+from pavdm_cli.models.checkpoint import shapes, tensors
 from pavdm_cli.models.families import Codec
 from pavdm_cli.models.home import home
 from pavdm_cli.models.live import Live, peak_of, standing_for
@@ -61,7 +61,7 @@ def sketch(spec: ModelSpec, device: torch.device, pictures: int = 4, tiled: bool
         return _loaded(spec, small, pocket.stdit, torch.float32)
     config, sizes = opensora.XL2, VAEConfig()
     if (folder := home(spec)).is_dir():
-        config = opensora.config_of(read_json(folder / "transformer" / "config.json"))
+        config = opensora.read_config(folder)
         sizes = vae_config(shapes(tensors(folder / "vae")))
     with META:
         denoiser, codec = STDiT(config), OpenSoraVAE(sizes, pictures)

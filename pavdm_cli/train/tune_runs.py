@@ -12,7 +12,7 @@ import torch
 
 from pavdm_cli.errors import InputError, ModelError, UsageError
 from pavdm_cli.models import opensora
-from pavdm_cli.models.checkpoint import FETCH, digest, load_into, read_json, shapes, tensors
+from pavdm_cli.models.checkpoint import FETCH, digest, load_into, shapes, tensors
 from pavdm_cli.models.home import home
 from pavdm_cli.models.load import pick_device, wording
 from pavdm_cli.models.memory import check_room, weight_bytes
@@ -184,7 +184,7 @@ def _codec(folder: Path, device: torch.device) -> OpenSoraVAE:
 
 
 def _model(folder: Path, spec: ModelSpec, tuning: Tuning, device: torch.device, among: Processes) -> Windows:
-    config = opensora.config_of(read_json(folder / "transformer" / "config.json"))
+    config = opensora.read_config(folder)
     stdit = load_into(lambda: STDiT(config), folder / "transformer", device, torch.float32).requires_grad_(True)
     stdit.rope.requires_grad_(False)
     stdit.y_embedder.requires_grad_(False)  # as when Open-Sora was fine-tuned
