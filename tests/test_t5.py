@@ -16,6 +16,8 @@ from pavdm_cli.errors import ModelError
 from pavdm_cli.models import opensora_text
 from pavdm_cli.models.checkpoint import load_into
 from pavdm_cli.models.opensora_text import UNUSED, T5Text, build, token_ids, working_bytes
+from pavdm_cli.specs import OPENSORA
+from pavdm_cli.train import tune_runs
 
 GOLDEN = Path(__file__).parent / "golden"
 CPU = torch.device("cpu")
@@ -128,6 +130,21 @@ def test_vectors_are_kept_for_the_same_prompt_and_weights_only(folder, tmp_path,
     reader(folder, tmp_path).embed(["a kite"])
     T5Text(folder, CPU, torch.bfloat16, tmp_path).embed(["a boat"])
     assert loads == [1, 1]
+
+
+@pytest.mark.parametrize("changed", ["spiece.model", "config.json"])
+def test_vectors_of_another_tokenizer_or_configuration_are_not_taken(folder, tmp_path, changed):
+    shutil.copytree(folder, tmp_path / "text_encoder")
+    reader(tmp_path / "text_encoder", tmp_path / "kept").embed(["a boat"])
+    assert reader(folder, tmp_path / "kept").knows("a boat")
+    before = tune_runs._marks(OPENSORA, tmp_path, CPU)
+    other = {
+        "spiece.model": published.tokenizer() + b"\0",
+        "config.json": json.dumps(published.T5 | {"d_kv": 4}).encode(),
+    }
+    (tmp_path / "text_encoder" / changed).write_bytes(other[changed])
+    assert not reader(tmp_path / "text_encoder", tmp_path / "kept").knows("a boat")
+    assert tune_runs._marks(OPENSORA, tmp_path, CPU) != before  # what training keeps
 
 
 def test_vectors_that_cannot_be_kept_or_read_back_are_made_again(folder, tmp_path):

@@ -72,7 +72,7 @@ class T5Text:
         return self.cache is not None and self._path(self.cache, clean(prompt)).exists()
 
     def _path(self, cache: Path, text: str) -> Path:
-        mark = f"{digest(self.folder)} {self.dtype} {text}"
+        mark = f"{reading_digest(self.folder)} {self.dtype} {text}"
         return cache / f"{hashlib.sha256(mark.encode()).hexdigest()[:32]}.safetensors"
 
     def _once(self, text: str) -> Tensor:  # -> (L, width)
@@ -119,6 +119,15 @@ class T5Text:
 
     def _encode(self, text: str) -> Tensor:
         return self.opened()(text)
+
+
+def reading_digest(folder: Path) -> str:
+    """16 hexadecimal digits of all that vectors depend on: weights, tokenizer and configuration."""
+    found = hashlib.sha256(digest(folder).encode())
+    for name in ("spiece.model", "config.json"):
+        with suppress(OSError):  # what is missing is an error where it is needed
+            found.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return found.hexdigest()[:16]
 
 
 def build(config: dict[str, Any]) -> Any:

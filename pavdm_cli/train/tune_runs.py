@@ -16,7 +16,7 @@ from pavdm_cli.models.checkpoint import FETCH, digest, load_into, shapes, tensor
 from pavdm_cli.models.home import home
 from pavdm_cli.models.load import pick_device, wording
 from pavdm_cli.models.memory import check_room, weight_bytes
-from pavdm_cli.models.opensora_text import T5Text
+from pavdm_cli.models.opensora_text import T5Text, reading_digest
 from pavdm_cli.models.opensora_vae import OpenSoraVAE, vae_config
 from pavdm_cli.models.stdit import STDiT
 from pavdm_cli.noise import warp_ratio
@@ -117,7 +117,8 @@ def _recipe(spec: ModelSpec, method: str, windows: int, among: Processes) -> Rec
 def _marks(spec: ModelSpec, folder: Path, device: torch.device) -> tuple[Form, str]:
     """What latents and vectors depend on."""
     precision, frames = opensora.precision(device), spec.frames(spec.window + spec.chunk)
-    codec, text = (f"{digest(folder / part)} {precision}" for part in ("vae", "text_encoder"))
+    codec = f"{digest(folder / 'vae')} {precision}"
+    text = f"{reading_digest(folder / 'text_encoder')} {precision}"
     return Form(spec.size, spec.fps, frames, spec.latents(frames), codec), text
 
 
