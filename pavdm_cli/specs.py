@@ -72,11 +72,16 @@ class ModelSpec:
         own, asked = f"{width}x{height}", f"{size[1]}x{size[0]}"
         if not self.sides and size != self.size:
             raise UsageError(f"{self.name} makes {own} pixels, got {asked}", f"use --size {own}")
-        if self.sides and any(side % self.sides or not 8 * self.sides <= side <= self.longest for side in size):
-            sides = f"{8 * self.sides} to {self.longest}"
-            raise UsageError(
-                f"{self.name} makes sides of {sides} in multiples of {self.sides}, got {asked}", f"try --size {own}"
-            )
+        if self.sides and size != (fits := self._nearest(size)):
+            made = f"sides of {8 * self.sides} to {self.longest} in multiples of {self.sides}"
+            raise UsageError(f"{self.name} makes {made}, got {asked}", f"try --size {fits[1]}x{fits[0]}")
+
+    def _nearest(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size of about the same shape that the model can make: as large where it can be, else its largest."""
+        least, grid = 8 * self.sides, self.sides
+        scale = min(max(1, least / max(1, min(size))), self.longest / max(1, *size))
+        height, width = (min(max(least, grid * round(side * scale / grid)), self.longest) for side in size)
+        return height, width
 
     def check_rate(self, fps: float) -> None:
         """Refuse frames a second the model cannot make. Raises: UsageError."""

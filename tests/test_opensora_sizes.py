@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from pavdm_cli import pipeline
 from pavdm_cli.app import app
 from pavdm_cli.denoiser import guided
+from pavdm_cli.errors import UsageError
 from pavdm_cli.models import home
 from pavdm_cli.models.bind import levels_table, recomputing
 from pavdm_cli.noise import seeded_noise
@@ -104,6 +105,21 @@ def test_the_command_line_takes_a_shape(folder, tmp_path, monkeypatch):
     with av.open("v.mp4") as file:
         frame = next(file.decode(video=0))
     assert (frame.height, frame.width) == parse_size("144p", "9:16")
+
+
+@pytest.mark.parametrize(
+    ("size", "aspect", "hint"),
+    [
+        *(("720p", "2:1", "1280x640"), ("720p", "21:9", "1280x552"), ("720p", "1:4", "320x1280")),
+        *(("1360x680", "", "1280x640"), ("100x60", "", "104x64"), ("426x240", "", "424x240")),
+        *(("1281x720", "", "1280x720"), ("9000x64", "", "1280x64"), ("8x8", "", "64x64")),
+    ],
+)
+def test_a_size_that_cannot_be_made_is_answered_with_the_nearest_of_its_shape(size, aspect, hint, folder):
+    with pytest.raises(UsageError, match="sides of 64 to 1280 in multiples of 8") as caught:
+        job_of(folder, parse_size(size, aspect))
+    assert caught.value.hint == f"try --size {hint}"
+    job_of(folder, parse_size(hint))
 
 
 @pytest.mark.parametrize("fps", [8, 60])
