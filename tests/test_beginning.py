@@ -236,6 +236,26 @@ def test_the_command_line_takes_a_picture_and_info_gives_the_command_again(tmp_p
     assert np.array_equal(pictures(tmp_path / "again.mp4"), made)
 
 
+def test_open_sora_begins_with_a_picture_and_goes_on_noised_by_the_command_line(opensora, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "p.png", corners(64, 72))
+    small = ("--model", opensora, "--size", "72x64", "--steps", "2", "--window", "10", "--threads", "1", "--json")
+    done = pavdm("generate", "a boat", "--image", "p.png", "--method", "rw", "--frames", "51", *small, "-o", "v.mp4")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["recipe"]["method"] == "rw"
+    made = pictures(tmp_path / "v.mp4")
+    assert made.shape == (51, 64, 72, 3)
+    assert np.abs(made[0].astype(int) - corners(64, 72)).mean() < 4
+    ways = {}
+    for start in ("clip", "noised"):
+        done = pavdm("extend", "v.mp4", "--start", start, "--only-new", "--frames", "3", "--seed", "1", *small,
+                     "-o", f"{start}.mp4")  # fmt: skip
+        assert done.exit_code == 0, done.output
+        ways[start] = pictures(tmp_path / f"{start}.mp4")
+    assert ways["noised"].shape == (3, 64, 72, 3)
+    assert not np.array_equal(*ways.values())
+
+
 def test_what_is_no_picture_is_refused_before_any_work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "letter.png").write_text("a letter")

@@ -7,6 +7,7 @@ from pathlib import Path
 import published
 import pytest
 import torch
+from command import pavdm
 from safetensors.torch import load_file
 
 from pavdm_cli.errors import ModelError
@@ -17,7 +18,7 @@ from pavdm_cli.models.opensora_text import T5Text
 def test_pickled_tensors_become_safetensors_and_nothing_else_does(tmp_path):
     weight = torch.rand(3, 4)
     torch.save({"state_dict": {"a": weight, "b": weight, "c": weight[:, 1:]}}, tmp_path / "model.pt")
-    assert convert(tmp_path) == [tmp_path / "model.safetensors"]
+    assert pavdm("models", "convert", tmp_path) == (0, f"{tmp_path / 'model.safetensors'}\n", "")
     found = load_file(tmp_path / "model.safetensors")
     assert torch.equal(found["a"], weight)
     assert torch.equal(found["b"], weight)

@@ -1,0 +1,86 @@
+"""Every option of `generate` and `extend` on a command line is in the request that it becomes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import typer
+from command import pavdm
+
+from pavdm_cli.app import app
+from pavdm_cli.request import PLAIN, Engine, Extension, Output, Reading, Request, Sampling
+
+# Nothing here is what it is by default.
+LINE = (
+    "--model opensora-v1.2 --seed 7 --method rn --steps 6 --window 10 --chunk 2 --no-overlap --guidance 3 --size 144p "
+    "--aspect 9:16 --device cpu --threads 2 --aesthetic-score 5 --motion-score 4 --camera-motion static --text-device "
+    "mps --fp32-timesteps --keep-latents --edit-ratio 0.5 --precision fp32 --attention sdpa --overlap-kv reuse "
+    "--cuda-graphs off --decode-beside off --no-table --no-text-memory --no-fused --offload parts --passes apart "
+    "--output v.mkv --crf 20 --force"
+)
+SAMPLING = Sampling(
+    model="opensora-v1.2", seed=7, method="rn", steps=6, window=10, chunk=2, overlap=False, guidance=3, device="cpu",
+    threads=2, reading=Reading(aesthetic=5, motion=4, camera="static", device="mps"), fp32_timesteps=True,
+    reencode=False, edit_ratio=0.5, precision="fp32",
+    engine=Engine(attention="sdpa", overlap_memory=True, cuda_graphs="off", decode_beside="off", table=False,
+                  text_memory=False, fused=False, offload="parts", passes="apart"),
+)  # fmt: skip
+OUTPUT = Output(path=Path("v.mkv"), crf=20, force=True, ffmpeg="its ffmpeg")
+ALL = Request("a fox", size=(256, 144), sampling=SAMPLING, output=OUTPUT)
+SHORT = Request("a fox", sampling=Sampling(seed=7), output=Output(ffmpeg="its ffmpeg"))
+INPUT = Extension(Path("v.mp4"))
+LONGER = replace(SHORT, prompt="", output=replace(SHORT.output, crf=16), extension=INPUT)
+
+
+def with_engine(request: Request, engine: Engine) -> Request:
+    return replace(request, sampling=replace(request.sampling, engine=engine))
+
+
+GENERATED = [
+    (
+        f"{LINE} --frames 9 --fps 12 --image p.png --encoder h264_nvenc",
+        replace(ALL, frames=9, fps=12, image=Path("p.png"), output=replace(OUTPUT, encoder="h264_nvenc")),
+        (False, False),
+    ),
+    ("--seed 7 --seconds 3 --json", replace(SHORT, seconds=3), (True, False)),
+    ("--seed 7 --compile --plan", with_engine(SHORT, Engine(compile=True)), (False, True)),
+    ("--seed 7 --plain --offload parts", with_engine(SHORT, replace(PLAIN, offload="parts")), (False, False)),
+    ("--seed 7 --reencode", replace(SHORT, sampling=replace(SHORT.sampling, reencode=True)), (False, False)),
+]
+EXTENDED = [
+    (
+        f"{LINE} --prompt fox --frames 9 --start noised --only-new --audio drop",
+        replace(ALL, prompt="fox", frames=9, extension=replace(INPUT, start="noised", only_new=True, audio="drop")),
+        (False,),
+    ),
+    ("--seed 7 --seconds 3 --json", replace(LONGER, seconds=3), (True,)),
+    ("--seed 7 --compile", with_engine(LONGER, Engine(compile=True)), (False,)),
+    ("--seed 7 --plain --passes apart", with_engine(LONGER, replace(PLAIN, passes="apart")), (False,)),
+    ("--seed 7 --reencode", replace(LONGER, sampling=replace(LONGER.sampling, reencode=True)), (False,)),
+]
+COMMANDS = (("generate", "a fox", "make", GENERATED), ("extend", "v.mp4", "go_on", EXTENDED))
+
+
+@pytest.mark.parametrize(
+    ("command", "first", "does", "line", "request_", "how"),
+    [(*one[:3], *row) for one in COMMANDS for row in one[3]],
+)
+def test_what_a_line_says_is_in_its_request(command, first, does, line, request_, how, monkeypatch):
+    asked: list[object] = []
+    monkeypatch.setattr(f"pavdm_cli.commands.{command}.{does}", lambda *given: asked.extend(given))
+    monkeypatch.setenv("PAVDM_FFMPEG", "its ffmpeg")
+    assert pavdm(command, first, *line.split()) == (0, "", "")
+    assert asked == [request_, *how]
+
+
+@pytest.mark.parametrize(("command", "rows"), [(one[0], one[3]) for one in COMMANDS])
+def test_every_option_is_on_one_of_those_lines(command, rows):
+    said = {word for line, *_ in rows for word in line.split()}
+    group = typer.main.get_command(app)
+    options = [option for option in group.commands[command].params if option.param_type_name == "option"]
+    assert len(options) > 30
+    for option in options:
+        assert option.name == "help" or said & {*option.opts}, option.name
+        assert not option.secondary_opts or said & {*option.secondary_opts}, option.name
