@@ -15,6 +15,7 @@ from pavdm_cli import ui
 from pavdm_cli.cores import Load, good_threads
 from pavdm_cli.errors import UsageError
 from pavdm_cli.request import Request
+from pavdm_cli.specs import MODELS
 from pavdm_cli.stop import stop_requested
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def planned(job: Job, as_json: bool = False, *, aside: bool = True, continued: b
         ui.warn(line)
     if aside and not budget.worth_telling(job):
         return job
-    if aside:
+    if aside or job.spec.name not in MODELS:  # by its name alone a model can be planned that is not there
         need_weights(job.spec)
     found = budget.choose(job, continued)
     if as_json:

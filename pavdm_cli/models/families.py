@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.models import opensora, store
-from pavdm_cli.models.checkpoint import FETCH, digest, load_into, read_json, shapes, tensors
-from pavdm_cli.models.home import cache_folder, home
+from pavdm_cli.models.checkpoint import digest, load_into, read_json, shapes, tensors
+from pavdm_cli.models.home import cache_folder, home, pulling
 from pavdm_cli.models.libraries import check_installed
 from pavdm_cli.models.made_up import made_up
 from pavdm_cli.models.memory import check_room, weight_bytes
@@ -89,7 +89,7 @@ def _read_opensora(spec: ModelSpec, placing: Placing) -> Parts:
 def need_weights(spec: ModelSpec) -> None:
     """Raises: ModelError where a model's weights are not there."""
     if not home(spec).is_dir():
-        raise ModelError(f"no weights of {spec.name} in {home(spec)}", FETCH)
+        raise ModelError(f"no weights of {spec.name} in {home(spec)}", f"{pulling(home(spec))} fetches them")
 
 
 def prompt_notes(spec: ModelSpec, wording: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -17,3 +18,8 @@ def cache_folder() -> Path:
 def home(spec: ModelSpec) -> Path:
     """A model's folder: its own, if that is absolute, else one among the downloaded."""
     return cache_folder() / "models" / spec.folder
+
+
+def pulling(folder: Path) -> str:
+    """The command that fetches weights into a folder, for hints."""
+    return f"`pavdm models pull opensora-v1.2 --folder {shlex.quote(str(folder))}`"
