@@ -95,7 +95,7 @@ def with_engine(job: Job, **changed: Any) -> Job:
 def budget(job: Job, continued: bool = False) -> Budget:
     """What a job takes, as it stands."""
     device = pick_device(job.sampling.device)
-    reader = pick_device(job.sampling.reading.device or job.sampling.device)
+    reader = pick_device(wanted, "--text-device") if (wanted := job.sampling.reading.device) else device
     model = _sketch(job.spec, device, 1)
     counted = _count(job.spec, shown_of(job, continued), device)
     decoding = _count_decoding(job.spec, device, job.sampling.engine.pictures, job.sampling.engine.tiled)

@@ -166,7 +166,7 @@ def open_model(job: Job) -> Loaded:
     check_graphs(job.sampling.engine.cuda_graphs, device)
     check_compile(job.sampling.engine.compile, device)
     set_threads(job)
-    reader = pick_device(job.sampling.reading.device or job.sampling.device)
+    reader = pick_device(wanted, "--text-device") if (wanted := job.sampling.reading.device) else device
     engine = job.sampling.engine
     model = load(job.spec, device, reader=reader, wording=job.wording, engine=engine)
     model = with_offload(in_precision(model, job.settings.precision), engine.offload)

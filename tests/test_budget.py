@@ -117,7 +117,7 @@ def gpu(monkeypatch):
     """As much free memory as a test likes, on a GPU that is not there; the host has plenty."""
     free = {"cuda": 10**12, "cpu": 10**12}
     devices = {"auto": CUDA, "cuda": CUDA, "cpu": CPU}
-    monkeypatch.setattr(budget, "pick_device", lambda name: devices[name])
+    monkeypatch.setattr(budget, "pick_device", lambda name, option="": devices[name])
     monkeypatch.setattr(budget, "free_bytes", lambda device: free[device.type])
     monkeypatch.setattr(budget, "SPARE", {"cuda": 0, "cpu": 0})
     return free

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -85,6 +86,25 @@ def test_a_mistake_is_one_clear_line_and_its_own_code(words, code, says, tmp_pat
     assert (done.code, done.out) == (code, "")
     assert says in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("damage", "words", "says"),
+    [
+        (Path.unlink, (), ("no tokenizer at", "--folder {0}` fetches it")),
+        (lambda path: path.write_bytes(b""), (), ("is damaged", "delete it, and `pavdm models pull")),
+        (lambda path: path.write_bytes(path.read_bytes()[:99]), (), ("is damaged", "--folder {0}` fetches it again")),
+        (lambda path: None, ("--text-device", "moon"), ("--text-device must be auto",)),
+    ],
+)
+def test_a_hint_names_what_is_wrong_and_where(damage, words, says, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, tmp_path / "here")
+    damage(tmp_path / "here" / "text_encoder" / "spiece.model")
+    done = pavdm("generate", PROMPT, "--model", "./here", "--frames", "1", *QUICK, *words)
+    assert (done.code, done.out) == (2 if words else 5, "")
+    for line in says:
+        assert line.format((tmp_path / "here").resolve()) in done.err
 
 
 def job(folder: Path | str, frames: int = 17, **given: object) -> pipeline.Job:

@@ -10,6 +10,7 @@ from pathlib import Path
 import published
 import pytest
 import torch
+from command import pavdm
 from huggingface_hub import constants
 from repositories import Hub, serving, tamed
 from typer.testing import CliRunner
@@ -175,6 +176,53 @@ def test_only_fetched_models_are_removed(hub, tmp_path):
     assert not folder.exists()
     with pytest.raises(ModelError, match="no weights"):
         remove(SPEC)
+
+
+def test_of_a_linked_model_the_link_alone_is_removed_and_it_is_said_where_its_files_are(hub, tmp_path):
+    pulled(hub, tmp_path / "disk")
+    home(SPEC).parent.mkdir(parents=True)
+    for target in ("disk", "nowhere"):
+        home(SPEC).symlink_to(tmp_path / target)
+        done = pavdm("models", "rm", SPEC.name, "--yes")
+        assert (done.code, done.out) == (0, "")
+        assert f"kept in {tmp_path / target}" in done.err
+        assert not home(SPEC).is_symlink()
+    assert problems(tmp_path / "disk") == []
+
+
+def test_what_cannot_be_deleted_is_one_clear_error(tmp_path, monkeypatch):
+    home(SPEC).mkdir(parents=True)
+
+    def refused(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(shutil, "rmtree", refused)
+    with pytest.raises(OutputError, match=r"cannot delete .*: Permission denied"):
+        remove(SPEC)
+
+
+def test_every_hint_of_verify_leads_on(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    here = (tmp_path / "here").resolve()
+    again = ("models", "pull", SPEC.name, "--folder", here)
+    hint = f"`pavdm models pull {SPEC.name} --folder {here}`"
+    own = pavdm("models", "verify", "pocket")
+    assert (own.code, "models pull" in own.err, "comes with the package" in own.err) == (2, False, True)
+    here.mkdir()
+    assert hint in pavdm("models", "verify", here).err
+    assert pavdm(*again).code == 0
+    broken = here / "vae" / "config.json"
+    broken.write_bytes(b"x" * broken.stat().st_size)
+    assert f"delete what is there of them, and {hint}" in pavdm("models", "verify", here).err
+    broken.unlink()
+    assert pavdm(*again).code == 0
+    (here / "pavdm.json").write_text('{"files": ')
+    for words in (("models", "verify", here), again):
+        assert "hint: delete it and pull again" in pavdm(*words).err
+    (here / "pavdm.json").unlink()
+    assert pavdm(*again).code == 0
+    assert pavdm("models", "verify", here).code == 0
 
 
 def test_the_commands_pull_verify_show_and_remove(hub, monkeypatch):

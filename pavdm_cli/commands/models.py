@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pavdm_cli import ui
-from pavdm_cli.errors import ModelError
+from pavdm_cli.errors import ModelError, UsageError
 from pavdm_cli.specs import MODELS, ModelSpec, find
 
 MEGABYTE = 10**6
@@ -77,10 +77,15 @@ def pull(
 def verify(name: Annotated[str, typer.Argument(help="A model's name, or the folder it was pulled to.")]) -> None:
     """Compare a fetched model's files with the hashes they were published with."""
     from pavdm_cli.models import pull as parts
+    from pavdm_cli.models.home import pulling
 
-    folder = _home(find(name))
+    spec = find(name)
+    if not spec.parts:
+        raise UsageError(f"{spec.name} was not fetched: nothing to compare it with", "it comes with the package")
+    folder = _home(spec)
     if wrong := parts.problems(folder, watch=ui.note):
-        raise ModelError(f"missing or changed: {', '.join(wrong)}", "`pavdm models pull` fetches them again")
+        hint = f"delete what is there of them, and {pulling(folder)} fetches them again"
+        raise ModelError(f"missing or changed: {', '.join(wrong)}", hint)
     print(f"all files of {folder} are as published")
 
 
@@ -99,9 +104,11 @@ def rm(
     from pavdm_cli.models import pull as parts
 
     spec = find(name)
+    folder = _home(spec)
+    kept = f"; it was a link, and its files are kept in {folder.resolve()}" if folder.is_symlink() else ""
     if not yes:
-        typer.confirm(f"delete {_home(spec)}?", abort=True, err=True)
-    ui.note(f"{parts.remove(spec) / 1e9:.3f} GB are free again")
+        typer.confirm(f"delete {folder}?", abort=True, err=True)
+    ui.note(f"{parts.remove(spec) / 1e9:.3f} GB are free again{kept}")
 
 
 @app.command()

@@ -196,13 +196,13 @@ def check_prompt(spec: ModelSpec, prompt: str) -> list[str]:
     return words.check_prompt(prompt) if spec.family == "pocket" else opensora.check_prompt(prompt)
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of a name; auto takes a GPU where there is one. Raises: DeviceError."""
+def pick_device(name: str, option: str = "--device") -> torch.device:
+    """The device of an option; auto takes a GPU where there is one. Raises: UsageError, DeviceError."""
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, there in present.items() if there))
     if name not in present:
-        raise UsageError(f"--device must be auto, cpu, cuda or mps, got {name!r}", "leave it out for auto")
+        raise UsageError(f"{option} must be auto, cpu, cuda or mps, got {name!r}", "leave it out for auto")
     if not present[name]:
-        raise DeviceError(f"there is no {name} device here", "use --device cpu, or see `pavdm doctor`")
+        raise DeviceError(f"there is no {name} device here", f"use {option} cpu, or see `pavdm doctor`")
     return torch.device(name)

@@ -16,6 +16,7 @@ from torch import Tensor
 from pavdm_cli.errors import ModelError
 from pavdm_cli.models.captions import clean
 from pavdm_cli.models.checkpoint import digest, load_into, read_json
+from pavdm_cli.models.home import pulling
 from pavdm_cli.models.libraries import library, quiet
 from pavdm_cli.models.memory import check_room, weight_bytes
 from pavdm_cli.models.sizes import HINT, check_number, check_whole
@@ -213,4 +214,7 @@ def _tokenizer(path: Path) -> Any:
     try:
         return processor(model_file=str(path))
     except (OSError, RuntimeError) as error:
-        raise ModelError(f"no tokenizer at {path}", "`pavdm models pull opensora-v1.2` fetches it") from error
+        fetches = f"{pulling(path.parent.parent)} fetches it"
+        if path.is_file():
+            raise ModelError(f"{path} is damaged: it is no tokenizer", f"delete it, and {fetches} again") from error
+        raise ModelError(f"no tokenizer at {path}", fetches) from error

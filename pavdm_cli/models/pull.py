@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pavdm_cli.errors import ModelError, OutputError, UsageError
-from pavdm_cli.models.checkpoint import FETCH, read_json
-from pavdm_cli.models.home import cache_folder, home
+from pavdm_cli.models.checkpoint import read_json
+from pavdm_cli.models.home import cache_folder, home, pulling
 from pavdm_cli.models.hub import File, fetch, free_space, hash_of, listing, size_of
 from pavdm_cli.models.store import in_place_of
 from pavdm_cli.specs import ModelSpec
@@ -79,7 +79,7 @@ def problems(folder: Path, hashes: bool = True, watch: Callable[[str], None] = l
     """Files of the manifest that are missing or changed. Raises: ModelError."""
     entries = _manifest(folder)["files"]
     if not entries:
-        raise ModelError(f"{folder} was not fetched by pavdm: there is nothing to compare it with", FETCH)
+        raise ModelError(f"{folder} was not fetched by pavdm: nothing to compare with", f"{pulling(folder)} checks it")
     wrong = []
     for name, entry in entries.items():
         watch(name)
@@ -90,14 +90,23 @@ def problems(folder: Path, hashes: bool = True, watch: Callable[[str], None] = l
 
 
 def remove(spec: ModelSpec) -> int:
-    """Delete a fetched model; the bytes that are free again. Raises: UsageError, ModelError."""
+    """Delete a fetched model, or the link to it alone; the bytes that are free again.
+
+    Raises: UsageError, ModelError, OutputError.
+    """
     folder, root = home(spec), cache_folder() / "models"
     if not spec.parts or folder.parent != root:
         raise UsageError(f"{spec.name} is not among the fetched models in {root}", "delete its folder yourself")
-    if not folder.is_dir():
+    if not folder.is_dir() and not folder.is_symlink():
         raise ModelError(f"no weights of {spec.name} in {folder}", "there is nothing to remove")
-    size = sum(max(0, size_of(path)) for path in folder.rglob("*"))
-    shutil.rmtree(folder)
+    try:
+        if folder.is_symlink():
+            folder.unlink()
+            return 0
+        size = sum(max(0, size_of(path)) for path in folder.rglob("*"))
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise OutputError(f"cannot delete {folder}: {error.strerror or error}", "delete it yourself") from error
     return size
 
 
@@ -107,7 +116,10 @@ def _manifest(folder: Path) -> dict[str, Any]:
     Raises: ModelError for a broken one, or for names that leave the folder.
     """
     path = folder / MANIFEST
-    found = read_json(path) if path.exists() else {"files": {}, "whole": False}
+    try:
+        found = read_json(path) if path.exists() else {"files": {}, "whole": False}
+    except ModelError as error:
+        raise ModelError(error.message, "delete it and pull again: other files are kept") from error
     files = found.get("files")
     if not isinstance(files, dict) or not all(_is_entry(entry) for entry in files.values()):
         raise ModelError(f"{path} is not what `pavdm models pull` writes", "delete it and pull again")
