@@ -17,7 +17,8 @@ def stored(name: str, kind: str, model: str, **settings: Any) -> list[Row]:
     lines = (RESULTS / name).read_text(encoding="utf-8").splitlines()
     asked = {"model": model, **settings}
     rows = [row for row in map(json.loads, lines) if row["kind"] == kind and "engine" in row["config"]]
-    return [row for row in rows if asked.items() <= row["config"].items()]
+    clean = [row for row in rows if "+" not in row["env"]["commit"]]  # of code that can be had again
+    return [row for row in clean if asked.items() <= row["config"].items()]
 
 
 def typical(rows: list[Row]) -> Row:
