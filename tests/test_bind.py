@@ -21,7 +21,7 @@ from pavdm_cli.sampler import sample, walk
 from pavdm_cli.schedule import METHODS, Schedule, fifo, pa, rw
 from pavdm_cli.specs import MODELS
 from pavdm_cli.train.levels import Diagonal, Window, progressive
-from pavdm_cli.train.losses import Batch, window_loss
+from pavdm_cli.train.losses import Batch, window_velocity
 
 DIAGONAL = Diagonal(8, 4, 2)
 SCHEDULE = pa(8, 8, 2)
@@ -56,7 +56,7 @@ def trained_velocity(pocket: Pocket, window: Window, clean: Tensor, noise: Tenso
     seen: list[Tensor] = []
     hook = pocket.stdit.register_forward_hook(lambda _m, given, out: seen.extend([given[0], out]))
     batch = Batch(clean, noise, times, torch.ones_like(times), front)
-    window_loss(pocket.stdit, pocket.read(PROMPTS), batch, torch.tensor(FPS).double())
+    window_velocity(pocket.stdit, pocket.read(PROMPTS), batch, torch.tensor(FPS).double())
     hook.remove()
     return seen[0], seen[1]
 

@@ -16,8 +16,8 @@ from pavdm_cli.models import store
 from pavdm_cli.models.pocket import Pocket
 from pavdm_cli.specs import MODELS
 from pavdm_cli.train import runs
-from pavdm_cli.train.losses import Batch, noised, window_velocity
-from pavdm_cli.train.teacher import Teacher, taught_loss
+from pavdm_cli.train.losses import Batch, noised, velocity_loss, window_velocity
+from pavdm_cli.train.teacher import Teacher
 
 PROMPTS = ["a red balloon drifting over green hills at sunset", "a yellow boat bobbing on calm water at night"]
 NONE, FIRST = torch.tensor([False, False]), torch.tensor([True, False])
@@ -42,8 +42,12 @@ def passed(model: Pocket, batch: Batch, without: Tensor) -> Tensor:
     return window_velocity(model.stdit, model.read(PROMPTS, without), batch, FPS.double())
 
 
+def distance(student: Pocket, teacher: Teacher, batch: Batch) -> Tensor:
+    return velocity_loss(passed(student, batch, NONE), batch, teacher.velocity(PROMPTS, NONE, batch, FPS.double()))
+
+
 def test_a_student_that_guides_itself_as_its_teacher_does_has_nothing_to_learn(teacher, batch):
-    loss = taught_loss(teacher, Teacher(teacher, 1.0), batch, (PROMPTS, NONE), FPS.double())
+    loss = distance(teacher, Teacher(teacher, 1.0), batch)
     assert loss.max() < 1e-20
 
 
@@ -67,7 +71,7 @@ def test_a_dropped_prompt_is_learnt_without_guidance(teacher, batch):
 def test_the_clean_overlap_carries_no_loss_and_the_teacher_no_gradient(teacher, batch):
     student = randomised(Pocket(POCKET), seed=4).double()
     given = Teacher(teacher, 1.5)
-    loss = taught_loss(student, given, batch, (PROMPTS, NONE), FPS.double())
+    loss = distance(student, given, batch)
     loss.sum().backward()
     assert student.stdit.final_layer.linear.weight.grad is not None
     assert all(weight.grad is None for weight in teacher.parameters())
@@ -80,7 +84,7 @@ def test_a_student_comes_nearer_to_its_teacher(teacher, batch):
     student = randomised(Pocket(POCKET)).double()
     step, losses = torch.optim.Adam(student.parameters(), 2e-3), []
     for _ in range(40):
-        loss = taught_loss(student, Teacher(teacher, 1.5), batch, (PROMPTS, NONE), FPS.double()).mean()
+        loss = distance(student, Teacher(teacher, 1.5), batch).mean()
         losses.append(loss.item())
         step.zero_grad()
         loss.backward()

@@ -32,7 +32,7 @@ from pavdm_cli.train.levels import (
     uniform,
     warped,
 )
-from pavdm_cli.train.losses import Batch, noised, velocity_loss, window_loss
+from pavdm_cli.train.losses import Batch, noised, velocity_loss, window_velocity
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = STDiTConfig(hidden=64, depth=2, heads=4, in_channels=4, out_channels=8, text_width=32, text_length=12)
@@ -89,7 +89,7 @@ def run_training(batch: Batch, run: Recording) -> Seen:
     model.register_forward_hook(lambda _m, given, out: seen.extend([given[0], out]))
     text = model.encode_text(run["y"][:, 0], run["text_mask"])
     size = (float(run["arg.height"][0]), float(run["arg.width"][0]))
-    loss = window_loss(model, text, batch, run["arg.fps"], size)
+    loss = velocity_loss(window_velocity(model, text, batch, run["arg.fps"], size), batch)
     loss.mean().backward()
     return Seen(seen[0], seen[1], loss, model)
 

@@ -78,8 +78,8 @@ def denoiser(
 ) -> None:
     """Train a transformer for progressive levels (paper section 3.5); prints where its weights are.
 
-    Pocket, from nothing: first --method base, as Open-Sora was; then --method pa with --init; then, for twice the
-    speed, --init those weights with --distil 1.5 and a low --rate.
+    Pocket, from nothing: first --method base, as Open-Sora was; then --method pa with --init; then, for half
+    the work a step, --init those weights with --distil 1.5 and a low --rate.
 
     Open-Sora, on videos of yours, which are encoded once:
     pavdm train denoiser --init opensora-v1.2 --data VIDEOS --folder runs/mine, then

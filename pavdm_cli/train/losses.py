@@ -47,18 +47,6 @@ def velocity_loss(velocity: Tensor, batch: Batch, wanted: Tensor | None = None) 
     return (error * batch.counted).sum(1) / batch.counted.sum(1).clamp_min(1)
 
 
-def window_loss(
-    model: STDiT,
-    text: Text,
-    batch: Batch,
-    fps: Tensor,
-    size: tuple[float, float] | None = None,
-    rounded: torch.dtype | None = None,
-) -> Tensor:  # -> (B,)
-    """The loss of each sample. Arguments as `window_velocity`."""
-    return velocity_loss(window_velocity(model, text, batch, fps, size, rounded), batch)
-
-
 def window_velocity(
     model: STDiT,
     text: Text,

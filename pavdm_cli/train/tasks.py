@@ -15,11 +15,11 @@ from pavdm_cli.models.pocket_codec import PocketCodec, quality
 from pavdm_cli.train import codec as codec_training
 from pavdm_cli.train.batches import Recipe, draw_batch
 from pavdm_cli.train.codec import Frames
-from pavdm_cli.train.losses import window_loss
+from pavdm_cli.train.losses import velocity_loss, window_velocity
 from pavdm_cli.train.paint import Picture, canvas, render
 from pavdm_cli.train.pool import Clips
 from pavdm_cli.train.preview import preview
-from pavdm_cli.train.teacher import Teacher, taught_loss
+from pavdm_cli.train.teacher import Teacher
 from pavdm_cli.train.world import sample_scene
 from pavdm_cli.video.sheet import write_sheet
 
@@ -111,9 +111,9 @@ class DenoiserTask:
         batch, prompts, dropped = draw_batch(recipe, clips, pool, step)
         batch, fps = batch.to(device), torch.tensor(clips.fps, device=device)
         with torch.autocast(device.type, torch.bfloat16):
-            if self.teacher:
-                return taught_loss(self.model, self.teacher, batch, (prompts, dropped), fps).mean()
-            return window_loss(self.model.stdit, self.model.read(prompts, dropped), batch, fps).mean()
+            wanted = self.teacher.velocity(prompts, dropped, batch, fps) if self.teacher else None
+            velocity = window_velocity(self.model.stdit, self.model.read(prompts, dropped), batch, fps)
+            return velocity_loss(velocity, batch, wanted).mean()
 
 
 HELD_OUT_SEED = 3_000_000

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.models.pocket import Pocket
-from pavdm_cli.train.losses import Batch, velocity_loss, window_velocity
+from pavdm_cli.train.losses import Batch, window_velocity
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,3 @@ class Teacher:
 
         wanted, plain = shown(dropped), shown(torch.ones_like(dropped))
         return plain + self.guidance * (wanted - plain)
-
-
-def taught_loss(
-    model: Pocket, teacher: Teacher, batch: Batch, said: tuple[list[str], Tensor], fps: Tensor
-) -> Tensor:  # -> (B,)
-    """How far a model is from its teacher on each sample; said: the captions, and which are dropped."""
-    velocity = window_velocity(model.stdit, model.read(*said), batch, fps)
-    return velocity_loss(velocity, batch, teacher.velocity(*said, batch, fps))

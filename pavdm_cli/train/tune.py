@@ -17,7 +17,7 @@ from pavdm_cli.request import Reading
 from pavdm_cli.specs import ModelSpec
 from pavdm_cli.train.batches import Recipe, draw_cut, draws, dropped, fill
 from pavdm_cli.train.encoding import Footage
-from pavdm_cli.train.losses import Batch, window_loss
+from pavdm_cli.train.losses import Batch, velocity_loss, window_velocity
 from pavdm_cli.train.spread import ALONE, Processes, gathered
 from pavdm_kernels import references
 
@@ -69,7 +69,7 @@ class Windows(nn.Module):
         null = self.stdit.y_embedder.y_embedding[: y.shape[1]].to(y)
         text = self.stdit.encode_text(torch.where(without[:, None, None], null, y), shown)
         fps = torch.tensor(float(self.fps), device=y.device)
-        return window_loss(self.stdit, text, batch, fps, self.size, self.rounded)
+        return velocity_loss(window_velocity(self.stdit, text, batch, fps, self.size, self.rounded), batch)
 
 
 def forgetful(stdit: STDiT) -> STDiT:
