@@ -8,3 +8,5 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that tests start: bes
 import torch
 
 torch.set_num_threads(1)
+
+from ways import either_way  # noqa: E402, F401  # for `usefixtures`

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -44,16 +44,12 @@ def clean_latents(indices: range) -> Tensor:  # (B, T, C, H, W)
     return torch.stack([torch.zeros(SHAPE, dtype=torch.float64), *map(clean_latent, indices)], dim=1)[:, 1:]
 
 
-class Shown(NamedTuple):
-    """The memory it gives back: which latents it was shown, and during which step."""
-
-    latents: range
-    now: int
-
-
 @dataclass
 class Exact:
-    """Counts its own calls to know the step; `given` clean latents precede latent 0, chunks start at `first`."""
+    """Counts its own calls to know the step; `given` clean latents precede latent 0, chunks start at `first`.
+
+    The memory that it gives back says which latents it was shown, from and to, and during which step.
+    """
 
     schedule: Schedule
     noise: Noise
@@ -62,8 +58,15 @@ class Exact:
     given: int = 0
     first: int = 0
     now: int = 0
+    checks: bool = True  # of the overlaps
 
-    def remember(self, overlap: Tensor, level: int, /) -> Shown:
+    def remember(self, overlap: Tensor, level: int, /) -> Tensor:
+        if self.checks:
+            self.check_overlap(overlap, level)
+        return torch.tensor([self.overlap().start, self.overlap().stop, self.now])
+
+    def check_overlap(self, overlap: Tensor, level: int) -> None:
+        """Right before the window, clean or at the level of its oldest chunk."""
         latents, expected_level = self.overlap(), 0
         expected = clean_latents(latents)
         if self.schedule.renoised:
@@ -72,9 +75,8 @@ class Exact:
             expected = self.mix(expected, fresh, expected_level)
         assert level == expected_level
         assert_same(overlap, expected)
-        return Shown(latents, self.now)
 
-    def __call__(self, window: Tensor, levels: Tensor, memory: Shown | None, /) -> Tensor:
+    def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
         chunk, velocities, expected_levels = self.schedule.chunk, list[Tensor](), list[int]()
         for index, level in self.present():
             clean = clean_latents(range(index * chunk, (index + 1) * chunk))
@@ -100,14 +102,15 @@ class Exact:
         end = self.present()[0][0] * self.schedule.chunk
         return range(max(-self.given, end - self.schedule.overlap), end)
 
-    def check_memory(self, memory: Shown | None) -> None:
+    def check_memory(self, memory: Tensor | None) -> None:
         """The memory is that of the latents now before the window; at a changing level, of this very step."""
         if not self.overlap():
             assert memory is None
             return
         assert memory is not None
-        assert memory.latents == self.overlap()
-        assert memory.now == self.now or not self.schedule.renoised
+        start, stop, now = memory.tolist()
+        assert range(start, stop) == self.overlap()
+        assert now == self.now or not self.schedule.renoised
 
     def mix(self, clean: Tensor, noise: Tensor, level: int) -> Tensor:
         """Latents as far between clean and noise as their level says."""

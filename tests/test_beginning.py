@@ -64,6 +64,7 @@ def run_held(schedule: Schedule, held: int, chunks: int = 4) -> torch.Tensor:
 
 
 @every_schedule
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("held", [1, 2])
 def test_given_latents_are_shown_clean_in_the_first_chunk_and_come_out_with_it(schedule, held):
     held = min(held, schedule.chunk)
@@ -103,6 +104,7 @@ def test_a_latent_held_after_its_chunk_has_left_is_caught(schedule, monkeypatch)
 
 
 @every_schedule
+@pytest.mark.usefixtures("either_way")
 def test_going_on_from_any_state_gives_the_same_bytes(schedule):
     sigmas = sigmas_of(schedule)
     start = from_first(schedule, clean_latents(range(1)), NOISE, sigmas)

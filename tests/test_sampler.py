@@ -12,6 +12,8 @@ from pavdm_cli.noise import linear_sigmas
 from pavdm_cli.sampler import State, advance, from_noised, sample, shift, walk
 from pavdm_cli.schedule import Schedule, fifo, one_clip, pa, rn, rw
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 @every_method
 @pytest.mark.parametrize("chunks", [1, 2, 6])

@@ -13,6 +13,8 @@ from pavdm_cli import sampler
 from pavdm_cli.sampler import State, sample
 from pavdm_cli.schedule import Schedule
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 real: dict[str, Callable[..., Any]] = {
     name: getattr(sampler, name) for name in ("move_on", "recall", "advance", "draw", "shift")
 }

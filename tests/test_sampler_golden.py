@@ -19,6 +19,7 @@ from pavdm_cli.noise import Noise, linear_sigmas, warp_ratio, warped_sigmas
 from pavdm_cli.sampler import State, from_clip, from_noised, sample, walk
 from pavdm_cli.schedule import Schedule, one_clip, pa
 
+pytestmark = pytest.mark.usefixtures("either_way")
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = STDiTConfig(hidden=64, depth=2, heads=4, in_channels=4, out_channels=8, text_width=32, text_length=12)
 Run = dict[str, Tensor]
@@ -109,18 +110,14 @@ def replay(run: Run) -> Denoiser:
 
 
 def watched(denoiser: Denoiser, shown: list[Tensor], sigmas: Tensor) -> Denoiser:
-    """Notes the noise fractions of all latents that each call is shown."""
-    lengths = [0]
+    """Notes the noise fractions of all latents that each call is shown; the memory is the overlap itself."""
 
-    def remember(overlap: Tensor, level: int) -> object:
-        lengths.append(overlap.shape[1])
-        return denoiser.remember(overlap, level)
+    def velocity(window: Tensor, levels: Tensor, overlap: Tensor | None) -> Tensor:
+        before = 0 if overlap is None else overlap.shape[1]
+        shown.append(torch.cat([torch.zeros(before), sigmas[levels]])[None])
+        return denoiser(window, levels, overlap)
 
-    def velocity(window: Tensor, levels: Tensor, memory: object) -> Tensor:
-        shown.append(torch.cat([torch.zeros(lengths[-1]), sigmas[levels]])[None])
-        return denoiser(window, levels, memory)
-
-    return Bound(remember, velocity)
+    return Bound(denoiser.remember, velocity)
 
 
 def check_steps(case: Case, run: Run, denoiser: Denoiser, tolerance: float) -> None:
