@@ -1,136 +1,223 @@
-"""Most of what GPU.md lists, in its order and in parts for a machine on loan; what fails does not stop the rest.
+"""What GPU.md lists, by worth, for a machine on loan: one command, stopped at any moment and called again for the rest.
 
-Each part appends its rows to FOLDER, keeps the output of every command as a log, and ends in one line a command.
+    python benchmarks/gpu.py FOLDER --minutes 9
+
+Every row is in FOLDER as soon as it is measured; what fails, hangs or is missing does not stop what comes after it.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
+import json
+import signal
 import sys
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
-import av
-import numpy as np
+import unattended
+from unattended import CUT, ROOT, Command, done, run, spoken
 
-from pavdm_cli.attention import BACKENDS
-
-ROOT = Path(__file__).parents[1]
 PROMPT = "a red ball over hills"
 PAVDM = (sys.executable, "-m", "pavdm_cli")
-PYTEST = (sys.executable, "-m", "pytest", "-q", "-rs")
-Command = tuple[str | Path, ...]
+BENCH = (*PAVDM, "bench", "throughput")
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-rfEs", "--tb=short", "-W", "default", "-p", "no:cacheprovider")
+NEEDED = ("torch", "triton", "numpy", "av", "einops", "ffmpeg", "platformdirs", "psutil", "rich", "safetensors")
+PACKAGES = (*NEEDED, "typer", "pytest")
+ATTENTION = ("fa3", "cudnn", "sdpa-flash", "flash-attn", "xformers", "sdpa-efficient", "sdpa-math", "sdpa")
+LEAST = 30  # seconds without which no task is begun
+HELPER = (sys.executable, Path(unattended.__file__))
 
 
-def kernels(folder: Path, device: str) -> Iterable[Command]:
-    """Every kernel against its reference, and beside a copy of memory."""
-    yield (*PYTEST, ROOT / "tests/test_kernels_cuda.py", ROOT / "tests/test_attention.py")
-    yield (*PAVDM, "bench", "kernels", "--device", device, "--out", folder / "kernels.jsonl")
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where results go, what may be lost, and on what; tiny: sizes at which a CPU tries the script out."""
+
+    folder: Path
+    scratch: Path
+    device: str = "cuda"
+    tiny: bool = False
+
+    def row(self, name: str = "throughput") -> Command:
+        """Words that measure on the device and keep the row."""
+        return "--device", self.device, "--out", self.folder / f"{name}.jsonl"
+
+    def shape(self, *options: object) -> Command:
+        """A row of Open-Sora's network at the paper's setting, with random weights."""
+        given = ("--shape", "mid", "--samples", 1) if self.tiny else ("--shape", "opensora-v1.2")
+        return (*BENCH, *given, *options, *self.row())
+
+    def seconds(self, wanted: int) -> Command:
+        """So long a video."""
+        return "--seconds", 2 if self.tiny else wanted
 
 
-def paths(folder: Path, device: str) -> Iterable[Command]:
-    """Recorded, eager and reference steps make the same video; CPU and GPU nearly the same."""
+class Task(NamedTuple):
+    """Commands that belong together, and the seconds after which they are stopped."""
+
+    limit: int
+    commands: Callable[[Place], Iterable[Command]]
+
+
+def kernels_right(to: Place) -> Iterable[Command]:
+    """Every kernel against its reference, every back end of attention against the equation."""
+    yield (*PYTEST, ROOT / "tests/test_kernels_cuda.py")
+    yield (*PYTEST, ROOT / "tests/test_attention.py", "-k", "gpu")
+
+
+def graphs_right(to: Place) -> Iterable[Command]:
+    """Replayed states are the eager ones, for every method."""
     yield (*PYTEST, ROOT / "tests/test_graphs_cuda.py")
-    graphs = "on" if device == "cuda" else "auto"
-    asked = {
-        "cpu": ("--device", "cpu"),
-        "eager": ("--device", device, "--cuda-graphs", "off", "--decode-beside", "off"),
-        "graphs": ("--device", device, "--cuda-graphs", graphs, "--decode-beside", "off"),
-        "beside": ("--device", device, "--cuda-graphs", "off", "--decode-beside", "on"),
-        "plain": ("--device", device, "--plain"),
-    }
-    for name, options in asked.items():
-        yield (*PAVDM, "generate", PROMPT, "--seed", "1", "--frames", "48", *options, "-fo", folder / f"{name}.mkv")
-    for name, within in (("graphs", 0), ("beside", 0), ("plain", 2), ("cpu", 2)):
-        yield sys.executable, __file__, "same", folder / "eager.mkv", folder / f"{name}.mkv", str(within)
 
 
-def throughput(folder: Path, device: str) -> Iterable[Command]:
-    """Open-Sora's shape at the paper's setting, optimisation by optimisation; then pocket."""
-    row = ("--device", device, "--out", folder / "throughput.jsonl")
-    shape = (*PAVDM, "bench", "throughput", "--shape", "opensora-v1.2")
-    yield (*shape, *row)
-    yield (*shape, "--ablate", *row)
-    yield (*shape, "--profile", folder / "trace", *row)
-    yield (*PAVDM, "bench", "throughput", "--shape", "pocket", "--profile", folder / "trace-pocket", *row)
-    yield (
-        *PAVDM,
-        "bench",
-        "throughput",
-        "--model",
-        "opensora-v1.2",
-        "--random-weights",
-        "--whole",
-        "--seconds",
-        "60",
-        *row,
-    )
+def same_videos(to: Place) -> Iterable[Command]:
+    """Recorded, eager and reference steps make the same video; CPU and GPU nearly the same."""
+    eager = ("--device", to.device, "--cuda-graphs", "off", "--decode-beside", "off")
+    graphs = ("--device", to.device, "--cuda-graphs", "on" if to.device == "cuda" else "auto", "--decode-beside", "off")
+    beside = ("--device", to.device, "--cuda-graphs", "off", "--decode-beside", "on")
+    plain, cpu = ("--device", to.device, "--plain"), ("--device", "cpu")
+    asked = {"eager": (0, eager), "graphs": (0, graphs), "beside": (0, beside), "plain": (2, plain), "cpu": (2, cpu)}
+    for name, (within, options) in asked.items():
+        path = (to.folder if name == "eager" else to.scratch) / f"{name}.mkv"
+        yield (*PAVDM, "generate", PROMPT, "--seed", 1, "--frames", 16 if to.tiny else 48, *options, "-fo", path)
+        yield (*HELPER, "same", to.folder / "eager.mkv", path, within)
+
+
+def paper(to: Place) -> Iterable[Command]:
+    """Throughput of Open-Sora's shape at the paper's setting: as it is, and with the overlap's keys and values kept."""
+    yield to.shape()
+    yield to.shape("--overlap-kv", "reuse")
+
+
+def kernels(to: Place) -> Iterable[Command]:
+    """Every kernel beside a copy of memory."""
+    width = ("--width", 192) if to.tiny else ()
+    for dtype in ("bf16", "fp32", "fp16"):
+        yield (*PAVDM, "bench", "kernels", "--dtype", dtype, *width, *to.row("kernels"))
+
+
+def ablation(to: Place) -> Iterable[Command]:
+    """One optimisation after another, beside the released code's operations."""
+    yield to.shape("--ablate")
+
+
+def profile(to: Place) -> Iterable[Command]:
+    """Where a step's time goes."""
+    for name, shape in (("opensora", to.shape()), ("pocket", (*BENCH, "--shape", "pocket", *to.row()))):
+        yield (*shape, "--profile", to.scratch / name)
+        yield (*HELPER, "keep", to.scratch / name / "trace.json", to.folder / f"trace-{name}.json.gz")
+
+
+def pocket(to: Place) -> Iterable[Command]:
+    """The embedded model from end to end; then what a person waits for."""
     for beside in ("on", "off"):
-        yield (*PAVDM, "bench", "throughput", "--seconds", "60", "--decode-beside", beside, *row)
-    yield (*PAVDM, "bench", "latency", "--device", device, "--out", folder / "latency.jsonl")
+        yield (*BENCH, *to.seconds(30), "--decode-beside", beside, *to.row())
+    yield (*PAVDM, "bench", "latency", *to.seconds(10), *(("--repeat", 1) if to.tiny else ()), *to.row("latency"))
 
 
-def choices(folder: Path, device: str) -> Iterable[Command]:
-    """What is chosen by counting so far: back ends of attention, graphs, overlap reuse, compiled blocks."""
-    row = ("--device", device, "--out", folder / "throughput.jsonl")
-    shape = (*PAVDM, "bench", "throughput", "--shape", "opensora-v1.2")
-    yield (*PAVDM, "doctor")
-    yield from ((*shape, "--attention", name, *row) for name in BACKENDS)
-    yield from ((*shape, "--overlap-kv", kept, *row) for kept in ("reuse", "recompute"))
-    for size in ("opensora-v1.2", "pocket", "mid"):
-        for graphs in ("on", "off"):
-            yield (*PAVDM, "bench", "throughput", "--shape", size, "--cuda-graphs", graphs, *row)
-    for graphs in ("on", "off"):  # growth and drain too, which a shape alone has none of
-        yield (*PAVDM, "bench", "throughput", "--seconds", "30", "--cuda-graphs", graphs, *row)
-    yield (*shape, "--compile", *row)
+def whole(to: Place) -> Iterable[Command]:
+    """Open-Sora's shape from text to file, stage by stage."""
+    model = ("--model", "pocket" if to.tiny else "opensora-v1.2", "--random-weights", "--whole")
+    yield (*BENCH, *model, *to.seconds(20), *to.row())
 
 
-PARTS = {"kernels": kernels, "paths": paths, "throughput": throughput, "choices": choices}
+def training(to: Place) -> Iterable[Command]:
+    """Steps of training pocket at full detail."""
+    steps, made = (2, to.scratch / "codec") if to.tiny else (200, to.scratch / "codec")
+    how = ("--steps", steps, "--detail", 1, "--device", to.device, "--folder")
+    yield (*PAVDM, "train", "codec", *how, made)
+    clips = ("--codec", made / "codec.safetensors", "--clips", 4 if to.tiny else 64, "--method", "base")
+    yield (*PAVDM, "train", "denoiser", *clips, *how, to.scratch / "base")
+
+
+def graphs(to: Place) -> Iterable[Command]:
+    """Where graphs win; growth and drain too, which a shape alone has none of."""
+    for on in ("on", "off") if to.device == "cuda" else ("off",):
+        yield to.shape("--cuda-graphs", on)
+        for size in () if to.tiny else ("pocket", "mid"):
+            yield (*BENCH, "--shape", size, "--cuda-graphs", on, *to.row())
+        yield (*BENCH, *to.seconds(30), "--cuda-graphs", on, *to.row())
+
+
+def attention(to: Place) -> Iterable[Command]:
+    """Which back end is fastest; one that is not installed fails in a second or two."""
+    for name in ("sdpa-math",) if to.tiny else ATTENTION:
+        yield to.shape("--attention", name)
+
+
+def compiled(to: Place) -> Iterable[Command]:
+    """Compiled blocks."""
+    yield to.shape("--compile")
+
+
+TASKS = {
+    "kernels-right": Task(150, kernels_right),
+    "graphs-right": Task(150, graphs_right),
+    "same-videos": Task(200, same_videos),
+    "paper": Task(200, paper),
+    "kernels": Task(300, kernels),
+    "ablation": Task(200, ablation),
+    "profile": Task(200, profile),
+    "pocket": Task(240, pocket),
+    "training": Task(200, training),
+    "graphs": Task(300, graphs),
+    "attention": Task(300, attention),
+    "compiled": Task(200, compiled),
+    "whole": Task(300, whole),
+}
 
 
 def main() -> None:
-    """Run the parts that are named, or all; the exit code is the number of commands that failed."""
-    if sys.argv[1:2] == ["same"]:
-        sys.exit(apart(Path(sys.argv[2]), Path(sys.argv[3])) > float(sys.argv[4]))
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all unless named")
-    parser.add_argument("--device", default="cuda", help="cpu tries the script out")
-    given = parser.parse_args()
+    """Run the tasks that are named, or all that are not done; exit code 1 where something failed or is left."""
+    given = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended with this
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        sys.exit(f"not installed: {', '.join(missing)}; GPU.md tells how to bring them to a machine without a network")
     given.folder.mkdir(parents=True, exist_ok=True)
-    failed = 0
-    for part in given.parts or PARTS:
-        for number, command in enumerate(PARTS[part](given.folder, given.device)):
-            failed += not run(command, given.folder / f"{part}-{number}.log")
-    sys.exit(min(failed, 100))
+    until = time.monotonic() + 60 * given.minutes
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Place(given.folder.resolve(), Path(scratch), given.device, given.tiny)
+        known = done([given.folder, *given.before])
+        left = given.tasks or [name for name in TASKS if name not in known]
+        failed = [name for name in left if not attempt(name, place, until, given.commit)]
+    print(f"not in order: {', '.join(failed)}" if failed else "all done", flush=True)
+    sys.exit(bool(failed))
 
 
-def run(command: Command, log: Path) -> bool:
-    """Run one command, keep what it says, and tell in one line how it went."""
-    words, begun = [str(word) for word in command], time.perf_counter()
-    with log.open("w") as file:
-        native = os.environ | {"TRITON_INTERPRET": "0"}
-        done = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, env=native, check=False)
-    verdict = "ok    " if done.returncode == 0 else f"FAILED {done.returncode}"
-    print(f"{verdict} {time.perf_counter() - begun:6.1f} s  {log.name}: {' '.join(words[1:])}", flush=True)
-    return done.returncode == 0
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="for results: 8 files at most, each under 16 MB")
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"unless named, all not done: {', '.join(TASKS)}")
+    parser.add_argument("--minutes", type=float, default=9.0, help="what is not begun by then is left for another call")
+    parser.add_argument("--before", type=Path, nargs="*", default=[], help="folders of earlier calls")
+    parser.add_argument("--commit", help="of the sources, where they came without their history")
+    parser.add_argument("--device", default="cuda", help="cpu tries the script out")
+    parser.add_argument("--tiny", action="store_true", help="at sizes for that")
+    given = parser.parse_args()
+    if unknown := [name for name in given.tasks if name not in TASKS]:
+        parser.error(f"no such task: {', '.join(unknown)}")
+    return given
 
 
-def apart(first: Path, second: Path) -> float:
-    """The largest difference of two videos in a byte; 255 where they have not as many frames."""
-    one, other = (decoded(path) for path in (first, second))
-    furthest = 255.0 if one.shape != other.shape else float(np.abs(one - other).max(initial=0))
-    print(f"{first.name} and {second.name}: {len(one)} and {len(other)} frames, at most {furthest:g} of 255 apart")
-    return furthest
-
-
-def decoded(path: Path) -> np.ndarray:
-    """All frames of a file, (n, H, W, 3)."""
-    with av.open(str(path)) as file:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]).astype(np.int16)
+def attempt(name: str, place: Place, until: float, commit: str | None) -> bool:
+    """Run a task as far as time allows, and note how it went."""
+    task, begun = TASKS[name], time.monotonic()
+    end, failed, cut = min(until, begun + task.limit), list[str](), False
+    if until - begun < LEAST:
+        return False
+    for command in task.commands(place):
+        code = run(command, place.folder, end - time.monotonic(), commit)
+        failed += [f"{code}: {spoken(command)}"] if code else []
+        cut = cut or (code == CUT and end == until)
+    noted = {"task": name, "seconds": round(time.monotonic() - begun, 1), "failed": failed, "cut": cut}
+    with (place.folder / "done.jsonl").open("a") as file:
+        file.write(json.dumps(noted) + "\n")
+    return not failed
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pavdm_cli.app import app
 from pavdm_cli.bench import bandwidth, kernels
 from pavdm_cli.bench.compare import compare
 from pavdm_cli.bench.throughput import SCHEMA
+from pavdm_kernels.op import Op
 from pavdm_kernels.ops import OPS
 
 CPU = torch.device("cpu")
@@ -53,6 +54,29 @@ def test_rows_of_kernels_have_raw_samples_and_can_be_compared(small: None, tmp_p
     assert all(one.allowed is not None and one.ratio == pytest.approx(100) for one in found)
 
 
+def test_rows_are_kept_as_they_come_and_an_operation_that_breaks_hides_no_other(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, before = tmp_path / "rows.jsonl", kernels.measure
+    path.write_text('{"kept": "from before"}\n')
+    stored: list[int] = []
+
+    def broken(op: Op, *given: Any) -> bandwidth.Measured:
+        stored.append(len(path.read_text().splitlines()))
+        if op is kernels.OPS[1]:
+            raise RuntimeError("an illegal memory access\nand a long list")
+        return before(op, *given)
+
+    monkeypatch.setattr(kernels, "measure", broken)
+    done = CliRunner().invoke(app, ["bench", "kernels", "--device", "cpu", "--dtype", "fp32", "--out", str(path)])
+    assert stored == list(range(1, len(OPS) + 1))
+    rows = [json.loads(line) for line in path.read_text().splitlines()][1:]
+    assert [row["failed"] for row in rows if row["failed"]] == [["RuntimeError: an illegal memory access"]]
+    assert rows[1]["failed"]
+    assert all(row["samples"] for row in rows if not row["failed"])
+    assert "1 of 6 kernels" in str(done.exception)
+
+
 @pytest.mark.parametrize("name", ["timestep_embedding", "euler_step"])
 def test_small_operations_go_through_as_much_memory_as_large_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     op, rotated = BY_NAME[name], 2**23
@@ -60,6 +84,19 @@ def test_small_operations_go_through_as_much_memory_as_large_ones(name: str, mon
     monkeypatch.setattr(bandwidth, "each", lambda calls, device: [counts.append(len(calls)) or 1.0])
     found = bandwidth.measure(op, op.cases[0], torch.float32, CPU, rotated)
     assert counts[0] * found.bytes >= rotated > 64 * found.bytes
+
+
+def test_waiting_for_a_gpu_is_no_part_of_what_a_call_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def take(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(bandwidth.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(bandwidth, "synchronise", lambda device: take(2e-5))
+    monkeypatch.setattr(bandwidth, "round_of", lambda calls, device: lambda: [call() for call in calls])
+    found = bandwidth.each([lambda: take(3e-5)] * 3, torch.device("cuda"))
+    assert found == pytest.approx([3e-5] * bandwidth.SAMPLES, rel=1e-2)
 
 
 def test_what_a_graph_writes_is_written_elsewhere_at_every_call(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import torch
 from tape import Tape
 from test_bench_released import SMALL
 from torch import Tensor
+from torch.autograd import DeviceType
 from typer.testing import CliRunner
 
 from pavdm_cli import graphs, pipeline
@@ -97,6 +98,23 @@ def test_shares_are_of_the_time_of_all_operations() -> None:
     found = dearest(events, torch.device("cpu"))
     assert found[0] == {"name": "op14", "self_ms": 14.0, "share": 14 / 105, "calls": 14}
     assert [one["name"] for one in found] == [f"op{n}" for n in range(14, 4, -1)]
+
+
+def test_time_on_a_gpu_is_counted_once_by_its_kernels() -> None:
+    """Torch gives a kernel's time to the operation that launched it as well, and to marks around both."""
+
+    def event(key: str, kind: DeviceType, spent: float, mark: bool = False) -> SimpleNamespace:
+        where = {"device_type": kind, "is_user_annotation": mark}
+        return SimpleNamespace(key=key, self_device_time_total=spent, self_cpu_time_total=9.0, count=1, **where)
+
+    seen = [
+        event("aten::addmm", DeviceType.CPU, 3e3),
+        event("gemm", DeviceType.CUDA, 3e3),
+        event("norm", DeviceType.CUDA, 1e3),
+        event("step", DeviceType.CUDA, 4e3, mark=True),
+    ]
+    found = [(one["name"], one["self_ms"], one["share"]) for one in dearest(seen, torch.device("cuda"))]
+    assert found == [("gemm", 3.0, 0.75), ("norm", 1.0, 0.25)]
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_pocket_replayed_is_pocket_and_its_graphs_are_small(method: str, overlap
     assert graphs.bytes < 2**30
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch says that it is a prototype, whoever asks
 def test_a_steady_step_waits_for_nothing() -> None:
     job = pipeline.plan(Request("a red ball over hills", frames=96, sampling=Sampling(device="cuda")))
     model = pipeline.open_model(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from pavdm_cli import pipeline
+from pavdm_cli.bench import shapes
 from pavdm_cli.errors import ModelError
 from pavdm_cli.models import families, load, opensora
 from pavdm_cli.models.made_up import made_up
@@ -121,3 +123,14 @@ def test_normalisation_is_that_of_the_recorded_weights():
     vae = made_up(lambda: OpenSoraVAE(VAE), CPU, torch.float32, normalisation())
     assert vae.scale.flatten().tolist() == pytest.approx([3.85, 2.32, 2.33, 3.06])
     assert vae.shift.flatten().tolist() == pytest.approx([-0.10, 0.34, 0.27, 0.98])
+
+
+def test_denoising_alone_is_measured_without_the_libraries_of_the_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("diffusers", "diffusers.models.autoencoders.autoencoder_kl", "transformers"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(shapes, "XL2", SMALL)
+    monkeypatch.setattr(opensora, "XL2", SMALL)
+    model = shapes.random_model(shapes.SHAPES["opensora-v1.2"], CPU)
+    assert all(torch.equal(value, small().state_dict()[name]) for name, value in model.denoiser.state_dict().items())
+    with pytest.raises(ModelError, match="diffusers"):
+        shapes.random_model(shapes.SHAPES["opensora-v1.2"], CPU, whole=True)

@@ -86,7 +86,7 @@ def make(sizes: Sizes, draw: Draw) -> tuple[Tensor, ...]:
     """Velocities are slices, as of a model that predicts more channels than it uses; step sizes stay in float32."""
     batch, frames, channels, height, width = (sizes[name] for name in "BTCHW")
     velocity = draw.normal(batch, frames, 2 * channels, height, width)[:, :, :channels]
-    step_sizes = torch.rand(31, generator=draw.generator).to(draw.device)
+    step_sizes = torch.rand(31, **draw.source).to(draw.device)
     return draw.normal(batch, frames, channels, height, width), velocity, draw.levels(sizes, 31), step_sizes
 
 

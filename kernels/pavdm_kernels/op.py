@@ -22,18 +22,23 @@ class Draw:
     def __init__(self, dtype: torch.dtype, device: str = "cpu", seed: int = 0) -> None:
         self.dtype = dtype
         self.device = device
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator("cpu" if device == "meta" else device).manual_seed(seed)
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Where random numbers come from: the device itself, since a host takes seconds for the largest inputs."""
+        return {"generator": self.generator, "device": self.generator.device}
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers."""
         if self.device == "meta":
             return torch.empty(shape, dtype=self.dtype, device="meta")
-        return torch.randn(shape, generator=self.generator).to(self.dtype).to(self.device)
+        return torch.randn(shape, **self.source).to(self.dtype)
 
     def levels(self, sizes: Sizes, rows: int) -> Tensor:  # (T,), or (B, T) where a case says per_sample
         """Row numbers, int32, in no order."""
         shape = (sizes["B"], sizes["T"]) if sizes.get("per_sample") else (sizes["T"],)
-        drawn = torch.randint(rows, shape, generator=self.generator, dtype=torch.int32)
+        drawn = torch.randint(rows, shape, dtype=torch.int32, **self.source)
         return drawn.to(self.device)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,6 +18,7 @@ from pavdm_kernels.op import Draw, Op, Sizes
 
 ROTATED = 2**28  # bytes gone through before the same memory is read again, so that no cache holds it
 SAMPLES = 20
+SAMPLE = 0.01  # seconds on a GPU: beside them the some 20 us of a launch that is waited for are nothing
 
 
 class Measured(NamedTuple):
@@ -60,16 +62,20 @@ def copy_rate(device: torch.device, size: int = ROTATED) -> float:
 
 
 def each(calls: Sequence[Callable[[], object]], device: torch.device) -> list[float]:
-    """Seconds a call takes, one number a round; on a GPU without the time of launching."""
+    """Seconds a call takes, one number a sample; on a GPU without the time of launching, and of waiting for it."""
     again = round_of(calls, device)
-    seconds = []
-    for _ in range(SAMPLES):
-        synchronise(device)
-        begun = time.perf_counter()
+    rounds = 1 if device.type == "cpu" else math.ceil(SAMPLE / spent(again, 1, device))
+    return [spent(again, rounds, device) / (rounds * len(calls)) for _ in range(SAMPLES)]
+
+
+def spent(again: Callable[[], object], rounds: int, device: torch.device) -> float:
+    """Seconds of so many rounds one after another."""
+    synchronise(device)
+    begun = time.perf_counter()
+    for _ in range(rounds):
         again()
-        synchronise(device)
-        seconds.append((time.perf_counter() - begun) / len(calls))
-    return seconds
+    synchronise(device)
+    return time.perf_counter() - begun
 
 
 def round_of(calls: Sequence[Callable[[], object]], device: torch.device) -> Callable[[], object]:

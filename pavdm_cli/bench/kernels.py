@@ -17,6 +17,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_kernels.op import Draw, Op, Sizes
 from pavdm_kernels.ops import OPS
 
+Row = dict[str, Any]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -60,36 +61,47 @@ def width(sizes: Sizes) -> int | None:
     return sizes["D"] if "D" in sizes else sizes["N"] * sizes["K"] if "K" in sizes else None
 
 
-def compile_all(choice: Choice, watch: Callable[[int, str], None] = lambda done, what: None) -> list[dict[str, Any]]:
+def compile_all(choice: Choice, keep: Callable[[Row], None] = lambda row: None) -> list[Row]:
     """One row a kernel, dtype and architecture; `failed` names the limits it does not keep."""
-    version, built = compiler(), []
+    version, built = compiler(), list[Row]()
     for op, sizes, dtype, architecture in choice.builds():
         call, _ = op.call(*op.flat(*op.make(sizes, Draw(DTYPES[dtype], "meta"))))
         taken = build(call, architecture)
         head = {"op": op.name, "sizes": dict(sizes), "dtype": dtype, "arch": architecture, "triton": version}
         failed = list(broken(op, taken, dtype, architecture))
         built.append({**head, **asdict(taken), "failed": failed})
-        watch(1, op.name)
+        keep(built[-1])
     return built
 
 
-def measure_all(
-    choice: Choice, device: torch.device, watch: Callable[[int, str], None] = lambda done, what: None
-) -> list[dict[str, Any]]:
-    """One row an operation and dtype on this device; `failed` says where an error is beyond the tolerance."""
-    copied, measured = copy_rate(device), []
+def measure_all(choice: Choice, device: torch.device, keep: Callable[[Row], None] = lambda row: None) -> list[Row]:
+    """One row an operation and dtype on this device, each handed to `keep` as soon as it is measured.
+
+    `failed` says where an error is beyond the tolerance, or why an operation did not run: the others still do.
+    """
+    copied, rows = copy_rate(device), list[Row]()
     head = {"schema": SCHEMA, "kind": "kernels", "env": environment(), "ceilings": {"copy_gb_s": copied}}
     for op, sizes, dtype in choice.cases():
-        found, tolerance = measure(op, sizes, DTYPES[dtype], device), op.tolerances[DTYPES[dtype]]
         asked = {"op": op.name, "sizes": dict(sizes), "dtype": dtype}
         config = {**asked, "device": device.type, "threads": torch.get_num_threads()}
-        samples = {" ".join(map(cell, asked.values())): [round(seconds, 9) for seconds in found.seconds]}
-        rates = {"bytes": found.bytes, "gb_s": found.gb_s, "copy_share": found.gb_s / copied}
-        summary = {"error": found.error, "tolerance": tolerance, **rates}
-        failed = [] if found.error <= tolerance else ["error beyond the tolerance"]
-        measured.append({**head, "config": config, "samples": samples, "summary": summary, "failed": failed})
-        watch(1, op.name)
-    return measured
+        name = " ".join(map(cell, asked.values()))
+        rows.append({**head, "config": config, **outcome(op, sizes, dtype, device, (name, copied))})
+        keep(rows[-1])
+    return rows
+
+
+def outcome(op: Op, sizes: Sizes, dtype: str, device: torch.device, about: tuple[str, float]) -> Row:
+    """Samples and figures of one operation; about: the name of the samples, and the rate of a copy."""
+    try:
+        found = measure(op, sizes, DTYPES[dtype], device)
+    except Exception as error:  # Triton and CUDA each fail in their own ways
+        said = str(error).strip().splitlines() or [""]
+        return {"samples": {}, "summary": {}, "failed": [f"{type(error).__name__}: {said[0]}"]}
+    tolerance, (name, copied) = op.tolerances[DTYPES[dtype]], about
+    rates = {"bytes": found.bytes, "gb_s": found.gb_s, "copy_share": found.gb_s / copied}
+    failed = [] if found.error <= tolerance else ["error beyond the tolerance"]
+    samples = {name: [round(seconds, 9) for seconds in found.seconds]}
+    return {"samples": samples, "summary": {"error": found.error, "tolerance": tolerance, **rates}, "failed": failed}
 
 
 def broken(op: Op, taken: Resources, dtype: str, architecture: str) -> Iterator[str]:
@@ -120,7 +132,7 @@ COLUMNS = {
 def lines(rows: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> list[list[str]]:
     """For people, one line a row."""
     flat = [{**row, **row.get("config", {}), **row.get("summary", {})} for row in rows]
-    return [[cell(row[name]) for name in columns.values()] for row in flat]
+    return [[cell(row.get(name, "-")) for name in columns.values()] for row in flat]
 
 
 def cell(value: Any) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.load import Loaded, load
 from pavdm_cli.models.made_up import made_up
-from pavdm_cli.models.opensora import precision
+from pavdm_cli.models.opensora import XL2, precision
 from pavdm_cli.models.stdit import STDiT, STDiTConfig, frequencies
 from pavdm_cli.specs import MODELS, OPENSORA, ModelSpec
 
@@ -70,11 +70,14 @@ class NoCodec:
         raise AssertionError("a shape has no codec")
 
 
-def random_model(shape: Shape, device: torch.device) -> Loaded:
-    """The network with every weight random, so that no product is with zeros and no layer without effect."""
-    if shape.config is None:
+def random_model(shape: Shape, device: torch.device, whole: bool = False) -> Loaded:
+    """The network with every weight random, so that no product is with zeros and no layer without effect.
+
+    whole: with the model's codec. Open-Sora's needs libraries that its network does not, and is left out otherwise.
+    """
+    config = shape.config or (XL2 if shape.spec.family == OPENSORA.family and not whole else None)
+    if config is None:
         model = load(shape.spec, device, random=True)
         return replace(model, text=RandomText(shape.words, model.denoiser.config.text_width))
-    config = shape.config
     network = made_up(lambda: STDiT(config), device, precision(device), {"rope.freqs": frequencies(config)})
     return Loaded(shape.spec, NoCodec(), network, RandomText(shape.words, config.text_width), device, "random")

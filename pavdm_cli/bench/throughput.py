@@ -85,7 +85,7 @@ def open_shape(request: Request, shape: Shape, whole: bool = False) -> tuple[Job
     device = pick_device(job.sampling.device)
     check_graphs(job.sampling.engine.cuda_graphs, device)
     check_compile(job.sampling.engine.compile, device)
-    model = in_precision(random_model(shape, device), job.settings.precision)
+    model = in_precision(random_model(shape, device, whole), job.settings.precision)
     return job, with_attention(model, job.sampling.engine.attention)
 
 

@@ -34,7 +34,7 @@ def trace(request: Request, shape: Shape | None, folder: Path) -> tuple[Row, Pat
     job, model = opened(request, shape)
     made = steps.ready(job, model)
     alone = [step.seconds for step in steps.steady(job, model, made, 3 * job.schedule.stride)]
-    with profile(activities=activities(model.device)) as seen:
+    with profile(activities=activities(model.device), acc_events=True) as seen:  # else torch 2.11 warns of cycles
         steps.steady(job, model, made, job.schedule.stride)
     asked = issuing(as_recorded(job, made), model)
     figures = {
@@ -73,14 +73,23 @@ def export(seen: Any, folder: Path) -> Path:
 
 
 def dearest(events: Iterable[Any], device: torch.device) -> list[Row]:
-    """The operations that took most time of their own, with their share of all; on a GPU its time, not the host's."""
+    """What took most time of its own, with its share of all: operations, on a GPU the kernels that ran there.
+
+    The operations that launched them carry the same time once more.
+    """
     clock = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    spent = {event.key: (getattr(event, clock), event.count) for event in events}
-    whole = sum(seconds for seconds, _ in spent.values())
+    seen = [event for event in events if device.type != "cuda" or is_kernel(event)]
+    spent = {event.key: (getattr(event, clock), event.count) for event in seen}
+    whole = sum(seconds for seconds, _ in spent.values()) or 1.0
     first = sorted(spent, key=lambda name: -spent[name][0])[:DEAREST]
     return [
         {"name": n, "self_ms": spent[n][0] / 1e3, "share": spent[n][0] / whole, "calls": spent[n][1]} for n in first
     ]
+
+
+def is_kernel(event: Any) -> bool:
+    """Whether an event of a profile was on the GPU itself, and no mark somebody set."""
+    return bool(event.device_type.name != "CPU" and not event.is_user_annotation)
 
 
 def as_recorded(job: Job, made: steps.Ready) -> Job:

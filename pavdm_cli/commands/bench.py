@@ -26,7 +26,7 @@ def in_a_folder(path: Path | None) -> Path | None:
     return path
 
 
-Out = Annotated[Path | None, typer.Option(callback=in_a_folder, help="Append the row to this .jsonl file.")]
+Out = Annotated[Path | None, typer.Option(callback=in_a_folder, help="Append what is measured to this .jsonl file.")]
 Shape = Annotated[str | None, typer.Option(help="Time a network of random weights: mid, opensora-v1.2, pocket.")]
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Time the model's shape, without its weights: denoising alone.")
@@ -157,29 +157,29 @@ def kernels(
     width: Annotated[list[int] | None, typer.Option(help="Of the model: 1152, 1872, 192; all unless named.")] = None,
     device: options.Device = "auto",
     as_json: options.Json = False,
-    out: Annotated[Path | None, typer.Option(callback=in_a_folder, help="Write the rows to this .jsonl file.")] = None,
+    out: Out = None,
 ) -> None:
     """Errors and bandwidth of every operation here; with --compile-only registers, spills, shared memory and loads."""
     _kernels((arch or [], dtype or [], width or []), None if compile_only else device, as_json, out)
 
 
-def _kernels(
-    named: tuple[list[str], list[str], list[int]], device: str | None, as_json: bool, out: Path | None
-) -> None:
+def _kernels(named: tuple[list[Any], ...], device: str | None, as_json: bool, out: Path | None) -> None:
     from pavdm_cli import ui
     from pavdm_cli.bench.kernels import COLUMNS, MEASURED, Choice, compile_all, lines, measure_all
     from pavdm_cli.models.load import pick_device
 
     choice = Choice(*named)
+    if out and not device:
+        out.write_text("", encoding="utf-8")
     with ui.progress("kernels", len(choice.cases() if device else choice.builds()), "kernels") as advance:
-        rows = measure_all(choice, pick_device(device), advance) if device else compile_all(choice, advance)
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    if out:
-        out.write_text(text, encoding="utf-8")
-    columns = MEASURED if device else COLUMNS
-    if as_json:
-        print(text, end="")
-    else:
+
+        def keep(row: dict[str, Any]) -> None:
+            _give(row, as_json, out)
+            advance(1, (row.get("config") or row)["op"])
+
+        rows = measure_all(choice, pick_device(device), keep) if device else compile_all(choice, keep)
+    if not as_json:
+        columns = MEASURED if device else COLUMNS
         ui.show_table("", tuple(columns), lines(rows, columns))
     if broken := [row for row in rows if row["failed"]]:
         raise PavdmError(f"{len(broken)} of {len(rows)} kernels are beyond their limits", "see the last column")

@@ -1,0 +1,146 @@
+"""Commands run one after another by nobody's hand: each for a limited time, its words in a log, its rows kept."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+LOGGED = 400_000  # bytes of what one command says
+LARGEST = 15_000_000  # bytes of a trace that is kept
+CUT = 124  # what a command that was stopped gives back, as timeout(1) does
+Command = tuple[object, ...]
+
+
+def done(folders: Iterable[Path]) -> set[str]:
+    """Tasks that earlier calls ended, well or not; those that were cut short by the clock are not among them."""
+    logs = [folder / "done.jsonl" for folder in folders]
+    rows = [row for log in logs if log.exists() for row in rows_of(log.read_bytes())]
+    return {row["task"] for row in rows if not row["cut"]}
+
+
+def run(command: Command, folder: Path, seconds: float, commit: str | None) -> int:
+    """Run one command for so long at most, keep what it says, and tell how it went and which rows it made."""
+    words, begun, log = [str(word) for word in command], time.perf_counter(), folder / "log.txt"
+    before = {path: path.stat().st_size for path in folder.glob("*.jsonl")}
+    if seconds < 1:
+        return CUT
+    with log.open("ab") as file:
+        file.write(f"\n$ {spoken(command)}\n".encode())
+        file.flush()
+        start = file.tell()
+        code = ended(subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, **environment()), seconds)
+    said = trimmed(log, start)
+    print(f"{'ok' if code == 0 else f'FAILED {code}':>10} {time.perf_counter() - begun:6.1f} s  {spoken(command)}")
+    if code:
+        print("\n".join("    " + line for line in said.strip().splitlines()[-12:]))
+    for path in folder.glob("*.jsonl"):
+        stamp(path, commit)
+        print(*(f"    {line}\n" for line in figures(path, before.get(path, 0))), sep="", end="", flush=True)
+    return code
+
+
+def environment() -> dict[str, Any]:
+    """Where and how a command runs: on these sources, its kernels compiled, in a process group of its own."""
+    paths = [str(ROOT), str(ROOT / "kernels"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = {"TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(paths), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return {"cwd": ROOT, "env": os.environ | own, "process_group": 0}
+
+
+def ended(process: subprocess.Popen[bytes], seconds: float) -> int:
+    """The exit code; after so many seconds, or when this script is ended, the process is, with all that it started."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return CUT
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def trimmed(log: Path, start: int) -> str:
+    """What the last command said, shortened in the file where it is long."""
+    data = log.read_bytes()
+    if len(data) - start > LOGGED:
+        log.write_bytes(data[: start + LOGGED // 2] + b"\n[...]\n" + data[-LOGGED // 2 :])
+    return data[start:].decode(errors="replace")
+
+
+def rows_of(data: bytes) -> list[dict[str, Any]]:
+    """The rows of a file; one whose writing was cut short is none."""
+    lines = data.decode(errors="replace").splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+
+def stamp(path: Path, commit: str | None) -> None:
+    """Write the commit into rows that do not know it."""
+    rows = rows_of(path.read_bytes())
+    unknown = [row for row in rows if commit and "env" in row and not row["env"]["commit"]]
+    for row in unknown:
+        row["env"]["commit"] = commit
+    if unknown:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def figures(path: Path, start: int) -> Iterator[str]:
+    """The rows of a file from some byte on, as people read them."""
+    shown = ("steady_fps", "end_to_end_fps", "step_p50_ms", "matrix_share", "graphs", "gpu_peak_mb", "issuing_share")
+    shown += ("first_frame_cold_p50_s", "steady_chunk_p50_s", "error", "copy_share", "launch_share")
+    for row in rows_of(path.read_bytes()[start:]):
+        found = {name: row["summary"][name] for name in shown if row.get("summary", {}).get(name) is not None}
+        found |= {one["rung"]: f"{one['ratio']:.2f}x" for one in row.get("ladder", ())}
+        title = [str(row.get("config", {}).get(name, "")) for name in ("model", "op", "sizes", "dtype")]
+        if "kind" in row:
+            parts = (f"{name} {one:.3g}" if isinstance(one, float) else f"{name} {one}" for name, one in found.items())
+            yield " ".join(filter(None, [row["kind"], *title, ", ".join(parts), *row.get("failed", ())]))
+
+
+def spoken(command: Command) -> str:
+    """A command as one would type it."""
+    return " ".join(map(str, ("python", *command[1:])))
+
+
+def keep(trace: str, packed: str) -> int:
+    """Pack a trace, and keep it where it is no larger than files may be."""
+    data = gzip.compress(Path(trace).read_bytes(), 6)
+    print(f"{packed}: {len(data)} bytes")
+    if len(data) <= LARGEST:
+        Path(packed).write_bytes(data)
+    return 0
+
+
+def apart(first: Path, second: Path) -> float:
+    """The largest difference of two videos in a byte; 255 where they have not as many frames."""
+    import numpy as np
+
+    one, other = (decoded(path) for path in (first, second))
+    furthest = 255.0 if one.shape != other.shape else float(np.abs(one - other).max(initial=0))
+    print(f"{first.name} and {second.name}: {len(one)} and {len(other)} frames, at most {furthest:g} of 255 apart")
+    return furthest
+
+
+def decoded(path: Path) -> Any:
+    """All frames of a file, (n, H, W, 3)."""
+    import av
+    import numpy as np
+
+    with av.open(str(path)) as file:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]).astype(np.int16)
+
+
+def same(first: str, second: str, most: str) -> int:
+    """Whether two videos differ by no more than so much in a byte."""
+    return int(apart(Path(first), Path(second)) > float(most))
+
+
+if __name__ == "__main__":
+    sys.exit({"same": same, "keep": keep}[sys.argv[1]](*sys.argv[2:]))
