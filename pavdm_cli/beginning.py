@@ -24,6 +24,11 @@ def held(job: Job) -> bool:
     return job.spec.stills and not job.schedule.renoised
 
 
+def frames_given(job: Job) -> int:
+    """Frames that are encoded before the first step."""
+    return 1 if held(job) else job.spec.frames(job.schedule.overlap)
+
+
 def notes(job: Job, still: Still) -> list[str]:
     """What a user should know: what reading the picture changed, and what the model will make of it.
 
@@ -62,7 +67,7 @@ def start_of(job: Job, model: Loaded, picture: Pixels) -> State:  # (1, H, W, 3)
     """
     clip = from_bytes(picture)
     if not held(job):
-        return start_from(job, model, clip.expand(job.spec.frames(job.schedule.overlap), -1, -1, -1), noised=False)
-    first = model.codec.encode(clip[None].to(model.device))
+        return start_from(job, model, clip.expand(frames_given(job), -1, -1, -1), noised=False)
+    first = model.codec.encode(clip[None])
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
     return from_first(job.schedule, first, noise, sigmas_of(job).to(model.device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -11,21 +12,24 @@ from typing import Any
 
 import torch
 
+from pavdm_cli.chaining import reencodes
 from pavdm_cli.errors import DeviceError
 from pavdm_cli.models.families import reading_bytes
-from pavdm_cli.models.load import Loaded, pick_device
+from pavdm_cli.models.load import HOST, Loaded, pick_device
 from pavdm_cli.models.memory import free_bytes, gigabytes, lacks_memory
 from pavdm_cli.models.offload import away_bytes
-from pavdm_cli.models.sketch import Counted, Shown, count, count_decoding, sketch, weights_of
+from pavdm_cli.models.sketch import Coding, Counted, Shown, count, count_coding, sketch, weights_of
 from pavdm_cli.pipeline import Job
 from pavdm_cli.request import SIZES, Engine
 from pavdm_cli.specs import ModelSpec
 
-STAGES = ("read", "denoise", "decode")
+STAGES = ("read", "encode", "denoise", "decode")
+PIXEL = 3 * torch.float32.itemsize  # bytes, of a frame that waits for the codec
 # What cuBLAS, cuDNN, Triton and the allocator keep for themselves; assumed, to be measured on a GPU.
 SPARE = {"cuda": 500_000_000, "mps": 500_000_000, "cpu": 250_000_000}
 
-Stages = tuple[int, int, int]  # bytes while the prompt is read, while latents are denoised, while they are decoded
+# Bytes while the prompt is read, while given frames are encoded, while latents are denoised, while they are decoded.
+Stages = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +43,8 @@ class Place:
     @property
     def needs(self) -> Stages:
         """All parts together."""
-        first, second, third = (sum(part[i] for part in self.parts.values()) for i in range(3))
-        return first, second, third
+        read, encode, denoise, decode = (sum(column) for column in zip(*self.parts.values(), strict=True))
+        return read, encode, denoise, decode
 
     def lacking(self) -> list[int]:
         """The stages that do not fit."""
@@ -65,13 +69,13 @@ def worth_telling(job: Job) -> bool:
     return job.spec.family != "pocket"
 
 
-def choose(job: Job, continued: bool = False) -> Budget:
-    """The job with guidance in one batch and pictures decoded together as far as that fits; else the least there is.
+def choose(job: Job) -> Budget:
+    """The job with guidance in one batch and pictures coded together as far as that fits; else the least there is.
 
-    continued: it goes on from a video, so that its window may be full from the first step. Raises: ModelError.
+    Raises: ModelError.
     """
     for tried in _ways(job):
-        found = budget(tried, continued)
+        found = budget(tried)
         if found.fits:
             break
     return found
@@ -92,25 +96,22 @@ def with_engine(job: Job, **changed: Any) -> Job:
     return replace(job, sampling=replace(job.sampling, engine=replace(job.sampling.engine, **changed)))
 
 
-def budget(job: Job, continued: bool = False) -> Budget:
+def budget(job: Job) -> Budget:
     """What a job takes, as it stands."""
     device = pick_device(job.sampling.device)
     reader = pick_device(wanted, "--text-device") if (wanted := job.sampling.reading.device) else device
     model = _sketch(job.spec, device, 1)
-    counted = _count(job.spec, shown_of(job, continued), device)
-    decoding = _count_decoding(job.spec, device, job.sampling.engine.pictures, job.sampling.engine.tiled)
-    here = {
-        **running(model, counted, decoding, job.sampling.engine, device),
-        "libraries (assumed)": _always(SPARE[device.type]),
-    }
-    host = waiting(model, job.sampling.engine)
-    reading = {f"text encoder, {part}": (size, 0, 0) for part, size in reading_bytes(job.spec, job.wording, reader)}
-    if device.type == "cpu":
-        return Budget(job, (_place(device, reading | here | host),))
-    at_home = reader.type == device.type
-    places = [_place(device, reading | here if at_home else here)]
-    away = host if at_home else reading | host
-    return Budget(job, (*places, _place(torch.device("cpu"), away)) if away else tuple(places))
+    counted = _count(job.spec, shown_of(job), device)
+    engine, coded = job.sampling.engine, (job.given, job.schedule.overlap * _reencodes(job))
+    coding = _count_coding(job.spec, device, engine.pictures, engine.tiled, *coded)
+    here = {**running(model, counted, coding, engine, device), "libraries (assumed)": _always(SPARE[device.type])}
+    host = waiting(model, engine) | {"given frames": (0, PIXEL * math.prod((job.given, *job.spec.size)), 0, 0)}
+    reading = {f"text encoder, {part}": (size, 0, 0, 0) for part, size in reading_bytes(job.spec, job.wording, reader)}
+    lies: dict[torch.device, dict[str, Stages]] = {device: {}}
+    for where, parts in ((reader, reading), (device, here), (HOST, host)):
+        lies.setdefault(where, {}).update(parts)
+    places = [_place(where, parts, encodes=any(coded)) for where, parts in lies.items()]
+    return Budget(job, tuple(place for place in places if place.parts))
 
 
 # Ways and options are tried that differ in one part: each part is counted once.
@@ -123,23 +124,31 @@ def _count(spec: ModelSpec, shown: Shown, device: torch.device) -> Counted:
 
 
 @lru_cache
-def _count_decoding(spec: ModelSpec, device: torch.device, pictures: int, tiled: bool) -> int:
-    return count_decoding(_sketch(spec, device, pictures, tiled), device)
+def _count_coding(spec: ModelSpec, device: torch.device, pictures: int, tiled: bool, given: int, anew: int) -> Coding:
+    return count_coding(_sketch(spec, device, pictures, tiled), device, given, anew)
 
 
-def _place(device: torch.device, parts: dict[str, Stages]) -> Place:
-    return Place(device, free_bytes(device), {name: part for name, part in parts.items() if any(part)})
+def _reencodes(job: Job) -> bool:
+    """Whether latents are decoded and encoded anew between steps."""
+    return job.chunks > 1 and reencodes(job.sampling, job.schedule)
+
+
+def _place(device: torch.device, parts: dict[str, Stages], encodes: bool) -> Place:
+    """A place with the parts that lie there; without the stage of encoding, where nothing is encoded."""
+    shown = {name: (part[0], part[1] * encodes, part[2], part[3]) for name, part in parts.items()}
+    return Place(device, free_bytes(device), {name: part for name, part in shown.items() if any(part)})
 
 
 def _always(size: int) -> Stages:
-    return size, size, size
+    return size, size, size, size
 
 
-def shown_of(job: Job, continued: bool) -> Shown:
-    """The largest step of a job."""
+def shown_of(job: Job) -> Shown:
+    """The largest step of a job; the end of a clip that it begins with may be noised, as far as it goes."""
     schedule, guided = job.schedule, job.scale
-    first = 1 - schedule.capacity if continued else 0
-    sizes = schedule.sizes(0, first, schedule.overlap if continued else 0, job.chunks)
+    latents = job.given // job.spec.group[1] * job.spec.group[0]
+    remade = min(schedule.capacity - 1, max(0, latents - schedule.overlap) // schedule.chunk)
+    sizes = schedule.sizes(0, -remade, latents - remade * schedule.chunk, job.chunks)
     held, clean = max(sizes, key=lambda pair: (pair[0] * schedule.chunk + pair[1], pair))
     kept, asked = job.settings.overlap_kv == "reuse", job.sampling.engine
     engine = replace(
@@ -148,19 +157,23 @@ def shown_of(job: Job, continued: bool) -> Shown:
     return Shown(schedule, engine, guided, held * schedule.chunk, clean)
 
 
-def running(model: Loaded, counted: Counted, decoding: int, engine: Engine, device: torch.device) -> dict[str, Stages]:
+def running(model: Loaded, counted: Counted, coding: Coding, engine: Engine, device: torch.device) -> dict[str, Stages]:
     """What lies where the model runs."""
     whole, codec = weights_of(model.denoiser), weights_of(model.codec)
     alone = engine.offload != "none"  # the codec's weights come for their stage
     transformer = whole - away_bytes(model.denoiser) if engine.offload == "blocks" else whole
+    waits = 0 if engine.offload == "parts" else transformer  # while the codec works
+    amid, beside = bool(coding.anew), engine.decodes_beside(device.type)
     return {
-        "transformer": (0, transformer, 0 if engine.offload == "parts" else transformer),
-        "text and levels": (0, counted.constants, counted.constants),
-        "clean chunk": (0, counted.memory, counted.memory),
-        "activations of a step": (0, counted.step, counted.step if engine.decodes_beside(device.type) else 0),
-        "CUDA graphs": (0, counted.graphs, counted.graphs),
-        "codec": (0, 0 if alone else codec, codec),
-        "activations of the codec": (0, 0, decoding),
+        "transformer": (0, waits, transformer, waits),
+        "text and levels": _from(counted.constants, amid),
+        "clean chunk": _from(counted.memory, amid),
+        "activations of a step": (0, 0, counted.step, counted.step * beside),
+        "CUDA graphs": _from(counted.graphs, amid),
+        "codec": (0, codec, 0 if alone else codec, codec),
+        "activations of the codec": (0, max(coding.given, coding.anew), 0, coding.decoding),
+        # beside a decoding a step or an encoding is done, whichever takes more
+        "frames encoded anew": (0, 0, 0, max(0, coding.anew - counted.step) * beside),
     }
 
 
@@ -169,7 +182,12 @@ def waiting(model: Loaded, engine: Engine) -> dict[str, Stages]:
     if engine.offload == "none":
         return {}
     sizes = (("transformer", weights_of(model.denoiser)), ("codec", weights_of(model.codec)))
-    return {f"{name}, waiting": (0, size, size) for name, size in sizes}
+    return {f"{name}, waiting": (0, size, size, size) for name, size in sizes}
+
+
+def _from(size: int, amid: bool) -> Stages:
+    """What lies there from the first step on: while frames are encoded only where that is amid the steps."""
+    return 0, size * amid, size, size
 
 
 def notes(asked: Job, chosen: Job) -> list[str]:
@@ -181,7 +199,7 @@ def notes(asked: Job, chosen: Job) -> list[str]:
     if engine.decode_beside != before.decode_beside:
         said.append("a chunk is decoded before the next steps and not beside them: both at once do not fit")
     if engine.tiled and not before.tiled:
-        said.append("memory is short: pictures are decoded in tiles, blended where they overlap")
+        said.append("memory is short: the codec works on pictures in tiles, blended where they overlap")
     elif engine.pictures < before.pictures:
         said.append("the codec works on one picture at a time: more do not fit")
     if engine.offload != "none" and pick_device(chosen.sampling.device).type == "cpu":
@@ -232,7 +250,7 @@ def _saved(before: Budget, after: Budget) -> int:
     """The most that a change saves in any stage that lacks room."""
     now = {place.device.type: place.needs for place in after.places}
     pairs = [(place, i) for place in before.places for i in place.lacking()]
-    return max(place.needs[i] - now.get(place.device.type, (0, 0, 0))[i] for place, i in pairs)
+    return max(place.needs[i] - now.get(place.device.type, (0, 0, 0, 0))[i] for place, i in pairs)
 
 
 @contextmanager

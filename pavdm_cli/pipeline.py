@@ -69,6 +69,7 @@ class Job:
     schedule: Schedule
     frames: int
     notes: tuple[str, ...]
+    given: int = 0  # frames of a clip or a picture that it begins with, encoded before the first step
 
     @property
     def wording(self) -> str:
@@ -245,7 +246,7 @@ def decode(model: Loaded, chunk: Tensor) -> Pixels:  # (1, T, C, h, w) -> (n, H,
 @torch.no_grad()
 def start_from(job: Job, model: Loaded, clip: Tensor, noised: bool) -> State:
     """Where sampling goes on from a clip (n, 3, H, W), 0 to 1: after its last chunk, or from its last window noised."""
-    given = model.codec.encode(clip[None].to(model.device))
+    given = model.codec.encode(clip[None])
     sigmas = sigmas_of(job).to(model.device)
     if not noised:
         return from_clip(job.schedule, given, sigmas)

@@ -90,15 +90,18 @@ def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch
 
 
 def read_start(job: Job, model: Loaded, source: Source) -> State:
-    """What the model reads of the video's end: its last chunk, or as much of its last window as it has."""
-    noised = source.extension.start == "noised"
+    """Where sampling goes on from the video's end."""
+    clip = from_bytes(tail(source.video, Fraction(job.spec.fps), frames_to_read(job, source), job.spec.size))
+    return start_from(job, model, clip, source.extension.start == "noised")
+
+
+def frames_to_read(job: Job, source: Source) -> int:
+    """Frames of the video's end that the model is given: its last chunk, or as much of its last window as there is."""
     spec, chunk = job.spec, job.schedule.chunk
     wanted = spec.frames(job.schedule.overlap + (job.schedule.capacity - 1) * chunk)
     at_hand = int(source.video.duration * spec.fps) // spec.frames(chunk) * spec.frames(chunk)
     least = spec.frames(max(job.schedule.overlap, chunk))
-    count = max(least, min(wanted, at_hand)) if noised else least
-    clip = from_bytes(tail(source.video, Fraction(spec.fps), count, spec.size))
-    return start_from(job, model, clip, noised)
+    return max(least, min(wanted, at_hand)) if source.extension.start == "noised" else least
 
 
 def _notes(graphs: Graphs | None) -> tuple[str, ...]:

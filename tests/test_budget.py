@@ -16,7 +16,7 @@ from pavdm_cli.commands import run
 from pavdm_cli.errors import DeviceError
 from pavdm_cli.models import home, load, opensora, opensora_text
 from pavdm_cli.models.live import Live, standing_for
-from pavdm_cli.models.sketch import Shown, count, count_decoding, sketch, weights_of
+from pavdm_cli.models.sketch import Shown, count, sketch, weights_of
 from pavdm_cli.request import Engine, Output, Reading, Request, Sampling
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -62,14 +62,13 @@ def test_bytes_are_followed_till_they_are_freed_whatever_views_there_are():
 @pytest.mark.parametrize("reuse", [True, False])
 def test_a_real_run_holds_what_was_counted_without_contents(folder, passes, reuse):
     wanted = job(folder, engine=Engine(passes=passes, overlap_memory=reuse))
-    shown = budget.shown_of(wanted, continued=False)
+    shown = budget.shown_of(wanted)
     assert (shown.noisy, shown.clean) == (30, 5)
     drawn, model = sketch(wanted.spec, CPU), pipeline.open_model(wanted)
     counted, held = count(drawn, shown, CPU), count(model, shown, CPU)
     for part in ("constants", "memory", "step"):
         assert getattr(counted, part) == pytest.approx(getattr(held, part), rel=0.1), part
     assert held.step > 1_000_000
-    assert count_decoding(drawn, CPU) == pytest.approx(count_decoding(model, CPU), rel=0.1)
 
 
 def test_a_whole_run_stays_within_its_budget_and_near_it(folder):
@@ -80,8 +79,8 @@ def test_a_whole_run_stays_within_its_budget_and_near_it(folder):
         for _ in pipeline.frames(found.job, model):
             pass
     parts = found.places[0].parts
-    beside = [sum(part[i] for name, part in parts.items() if "activ" in name or "clean" in name) for i in (1, 2)]
-    beside = [size + parts["text and levels"][1] for size in beside]
+    beside = [sum(part[i] for name, part in parts.items() if "activ" in name or "clean" in name) for i in (2, 3)]
+    beside = [size + parts["text and levels"][2] for size in beside]
     assert 0.7 * max(beside) < live.peak < 1.1 * max(beside)
 
 
@@ -152,7 +151,7 @@ def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(
     wanted = budget.with_engine(on_gpu(folder), decode_beside="off", passes="together")
     wanted = replace(wanted, spec=replace(wanted.spec, size=(320, 640)))
     tiles, whole = (budget.budget(budget.with_engine(wanted, pictures=1, tiled=tiled)) for tiled in (True, False))
-    (need,), (more,) = ([found.places[0].needs[2]] for found in (tiles, whole))
+    (need,), (more,) = ([found.places[0].needs[3]] for found in (tiles, whole))
     assert need < 0.95 * more
     gpu["cuda"] = need
     found = budget.choose(wanted)
@@ -166,8 +165,8 @@ def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(
 def test_a_chunk_is_decoded_beside_the_next_steps_only_where_both_fit(folder, gpu):
     wanted = budget.with_engine(on_gpu(folder), pictures=1, passes="together")
     beside, after = (budget.budget(budget.with_engine(wanted, decode_beside=at)) for at in ("on", "off"))
-    (_, step, both), (_, _, alone) = beside.places[0].needs, after.places[0].needs
-    assert both == alone + beside.places[0].parts["activations of a step"][1]
+    (_, _, step, both), (_, _, _, alone) = beside.places[0].needs, after.places[0].needs
+    assert both == alone + beside.places[0].parts["activations of a step"][2]
     gpu["cuda"] = both
     assert budget.choose(wanted).job.sampling.engine.decode_beside == "auto"
     gpu["cuda"] = max(alone, step)
@@ -200,7 +199,7 @@ def test_a_text_encoder_that_does_not_fit_can_read_on_the_host(folder, gpu, monk
     found = budget.choose(on_gpu(folder, reading=Reading(device="cpu")))
     assert found.fits
     assert [place.device.type for place in found.places] == ["cuda", "cpu"]
-    assert found.places[1].needs == (10**9, 0, 0)
+    assert found.places[1].needs == (10**9, 0, 0, 0)
 
 
 def test_a_prompt_that_was_read_before_needs_no_text_encoder(folder):
@@ -226,7 +225,7 @@ def test_a_plan_loads_nothing_and_is_told_for_any_model(folder, monkeypatch, cap
     run.make(request("opensora-v1.2", frames=17), as_json=True, only_plan=True)
     plan = json.loads(capsys.readouterr().out)
     assert plan["places"][0]["parts"]["text encoder, weights"][0] == 4 * opensora_text.parameters({})
-    assert plan["places"][0]["parts"]["transformer"][1] == 4 * (1_207_643_972 + 300 * 4096)
+    assert plan["places"][0]["parts"]["transformer"][2] == 4 * (1_207_643_972 + 300 * 4096)
     run.make(Request("a red ball", sampling=Sampling(device="cpu")), as_json=True, only_plan=True)
     assert json.loads(capsys.readouterr().out)["fits"] is True
 

@@ -69,7 +69,7 @@ def video(tmp_path: Path) -> Path:
 def encode(cache: Cache, *videos: Path, advance: Callable[[int], None] = lambda done: None) -> int:
     """Encode what is missing; how many clips that was."""
     codec = Means()
-    encode_clips(cache, codec, missing_clips(cache, clips_of(cache, unlike(cache, videos))), CPU, advance)
+    encode_clips(cache, codec, missing_clips(cache, clips_of(cache, unlike(cache, videos))), advance)
     return codec.clips
 
 

@@ -36,9 +36,16 @@ def load(count: int) -> dict[str, Tensor]:
 
 
 def replay(case: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """Draws the recorded noise, in order."""
-    noise: Iterator[Tensor] = iter([case[name] for name in sorted(case) if name.startswith("noise.")])
-    return lambda mean, deviation: mean + deviation * next(noise)
+    """Draws the recorded noise, in order: of pictures, however many are encoded at a time, and of groups."""
+    noise = [case[name] for name in sorted(case) if name.startswith("noise.")]
+    pictures = iter(torch.cat([drawn for drawn in noise if drawn.dim() == 4]))
+    groups = iter([drawn for drawn in noise if drawn.dim() == 5])
+
+    def draw(mean: Tensor, deviation: Tensor) -> Tensor:
+        drawn = next(groups) if mean.dim() == 5 else torch.stack([next(pictures) for _ in mean])
+        return mean + deviation * drawn
+
+    return draw
 
 
 def same(got: Tensor, want: Tensor) -> None:

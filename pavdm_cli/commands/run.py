@@ -48,7 +48,8 @@ def make(request: Request, as_json: bool, only_plan: bool = False) -> None:
     job = pipeline.plan(with_threads(request, load))
     for line in beginning.notes(job, still) if still else ():
         ui.warn(line)
-    job = planned(job, as_json and only_plan, aside=not only_plan, continued=still is not None)
+    job = replace(job, given=beginning.frames_given(job) if still else 0)
+    job = planned(job, as_json and only_plan, aside=not only_plan)
     if only_plan:
         return
     with stop_requested() as stopped:
@@ -94,7 +95,7 @@ def go_on(request: Request, as_json: bool) -> None:
     job = pipeline.plan(with_threads(request, load))
     for line in notes:
         ui.warn(line)
-    job = planned(job, continued=True)
+    job = planned(replace(job, given=record.frames_to_read(job, source)))
     with stop_requested() as stopped:
         with budget.told(job):
             model = pipeline.open_model(job)
@@ -104,7 +105,7 @@ def go_on(request: Request, as_json: bool) -> None:
     report(made, time.monotonic() - begun, as_json)
 
 
-def planned(job: Job, as_json: bool = False, *, aside: bool = True, continued: bool = False) -> Job:
+def planned(job: Job, as_json: bool = False, *, aside: bool = True) -> Job:
     """The job as its memory allows, after a table of what it takes; on stdout, or aside where the result goes there.
 
     Raises: DeviceError where it does not fit.
@@ -118,7 +119,7 @@ def planned(job: Job, as_json: bool = False, *, aside: bool = True, continued: b
         return job
     if aside or job.spec.name not in MODELS:  # by its name alone a model can be planned that is not there
         need_weights(job.spec)
-    found = budget.choose(job, continued)
+    found = budget.choose(job)
     if as_json:
         print(json.dumps(budget.figures(found)))
     else:

@@ -26,7 +26,7 @@ class Codec(Protocol):
     """Frames to latents and back, in groups of the model's own size (`ModelSpec.group`)."""
 
     def encode(self, frames: Tensor, /) -> Tensor:
-        """Frames (B, n, 3, H, W), 0 to 1, to latents (B, T, C, h, w)."""
+        """Frames (B, n, 3, H, W), 0 to 1, on any device, to latents (B, T, C, h, w) on the codec's own."""
 
     def decode(self, latents: Tensor, /) -> Tensor:
         """Latents (B, T, C, h, w), whole groups, to frames (B, n, 3, H, W), 0 to 1."""

@@ -63,15 +63,10 @@ class OpenSoraVAE(nn.Module):
     def encode(self, frames: Tensor, draw: Draw = lambda mean, deviation: mean) -> Tensor:
         """Frames (B, n, 3, H, W), 0 to 1, to latents (B, T, C, H/8, W/8) of zero mean and unit variance.
 
-        T is 5 for every 17 frames and one for every 4 of the rest. `draw` picks a latent of each posterior: the mean,
-        so that a clip has one code; training drew at random.
+        T is 5 for every 17 frames and one for every 4 of the rest. The frames may wait on the host: a group comes at a
+        time. `draw` picks a latent of each posterior: the mean, so that a clip has one code; training drew at random.
         """
-        pictures = (2 * frames.flatten(0, 1) - 1).to(self.scale)
-        split = torch.split(pictures, self._at_once(frames.shape[-2] // 8, frames.shape[-1] // 8))
-        parts = [posterior(spatial_vae.moments(self.spatial, part, self.tiled), draw) for part in split]
-        codes = rearrange(torch.cat(parts), "(b t) c h w -> b c t h w", b=frames.shape[0]) * SPATIAL_SCALE
-        groups = [posterior(self.temporal_vae.moments(group), draw) for group in torch.split(codes, FRAMES, 2)]
-        return ((torch.cat(groups, dim=2) - self.shift) / self.scale).transpose(1, 2)
+        return torch.cat([self._latents(group, draw) for group in torch.split(frames, FRAMES, 1)], dim=1)
 
     def decode(self, latents: Tensor, count: int | None = None) -> Tensor:
         """Latents (B, T, C, h, w) to `count` frames (B, n, 3, 8h, 8w), 0 to 1; the most that T certainly stands for.
@@ -94,6 +89,14 @@ class OpenSoraVAE(nn.Module):
         if self.tiled and max(height, width) > spatial_vae.tile_side(height, width):
             return 1
         return max(1, min(self.micro, self.micro * 30 * 53 // (height * width)))
+
+    def _latents(self, frames: Tensor, draw: Draw) -> Tensor:  # (B, at most 17, 3, H, W) -> (B, T, C, h, w)
+        pictures = (2 * frames.to(self.scale.device).flatten(0, 1) - 1).to(self.scale)
+        split = torch.split(pictures, self._at_once(frames.shape[-2] // 8, frames.shape[-1] // 8))
+        parts = [posterior(spatial_vae.moments(self.spatial, part, self.tiled), draw) for part in split]
+        codes = rearrange(torch.cat(parts), "(b t) c h w -> b c t h w", b=frames.shape[0]) * SPATIAL_SCALE
+        latents = posterior(self.temporal_vae.moments(codes), draw)
+        return ((latents - self.shift) / self.scale).transpose(1, 2)
 
     def _group(self, latents: Tensor, count: int) -> Tensor:
         z = latents.to(self.scale).transpose(1, 2) * self.scale + self.shift

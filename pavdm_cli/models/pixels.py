@@ -16,4 +16,4 @@ def to_bytes(frames: Tensor) -> NDArray[np.uint8]:  # (..., 3, H, W) -> (..., H,
 
 def from_bytes(frames: NDArray[np.uint8]) -> Tensor:  # (..., H, W, 3) -> (..., 3, H, W)
     """Bytes to float32 from 0 to 1."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, -3).float() / 255
+    return torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, -3).float().div_(255)

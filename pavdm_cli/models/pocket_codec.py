@@ -101,7 +101,7 @@ class PocketCodec(nn.Module):
     def encode(self, frames: Tensor) -> Tensor:
         """Frames (B, n, 3, H, W), 0 to 1, to latents (B, n / frames_per_latent, channels, H/8, W/8)."""
         self._check(frames)
-        codes = self.code(frames.flatten(0, 1))
+        codes = self.code(frames.flatten(0, 1).to(next(self.encoder.parameters()).device))
         return rearrange(codes, "(b t f) c h w -> b t (f c) h w", b=frames.shape[0], f=self.config.frames_per_latent)
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -50,6 +50,15 @@ class Counted:
     graphs: int  # recorded steps, their arguments included
 
 
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """The most bytes that the codec holds beside its weights: for frames that are given, for some anew, for latents."""
+
+    given: int  # frames of a clip or a picture to latents, before the first step
+    anew: int  # latents to frames and back, between steps
+    decoding: int  # a group of latents to frames
+
+
 def sketch(spec: ModelSpec, device: torch.device, pictures: int = 4, tiled: bool = False) -> Loaded:
     """The model as it will be on a device, without contents; nothing of it need be fetched.
 
@@ -95,10 +104,15 @@ def count(model: Loaded, shown: Shown, device: torch.device) -> Counted:
     return Counted(constants, kept, max(working, recalling), graphs)
 
 
-def count_decoding(model: Loaded, device: torch.device) -> int:
-    """The most bytes that the codec holds beside its weights for one group of latents; counted like the others."""
+def count_coding(model: Loaded, device: torch.device, given: int = 0, anew: int = 0) -> Coding:
+    """What the codec works with, counted like the others, for `given` frames on the host and `anew` latents."""
+    decode, encode, group = model.codec.decode, model.codec.encode, model.spec.group
+    frames = torch.zeros(1, min(given, group[1]), 3, *model.spec.size, device=model.device)  # one group comes at a time
     with torch.no_grad(), standing_for(device, _dtype(model)), Live() as live:
-        return peak_of(live, lambda: model.codec.decode(_latents(model, model.spec.group[0])))
+        decoding = peak_of(live, lambda: decode(_latents(model, group[0])))
+        again = peak_of(live, lambda: encode(decode(_latents(model, anew)))) if anew else 0
+        first = peak_of(live, lambda: encode(frames if device.type == "cpu" else frames.clone())) if given else 0
+    return Coding(first, again, decoding)
 
 
 def _bound(model: Loaded, shown: Shown) -> Denoiser:

@@ -105,9 +105,7 @@ def missing_clips(cache: Cache, wanted: Sequence[tuple[Path, int]]) -> list[tupl
     return [(video, clip) for video, clip in wanted if not _there(cache.latents(video, clip))]
 
 
-def encode_clips(
-    cache: Cache, codec: Codec, wanted: Sequence[tuple[Path, int]], device: torch.device, advance: Advance
-) -> None:
+def encode_clips(cache: Cache, codec: Codec, wanted: Sequence[tuple[Path, int]], advance: Advance) -> None:
     """Cut, fit and encode clips, each kept as soon as it is made; a video is decoded once, from its first clip on.
 
     Raises: InputError, OutputError.
@@ -115,7 +113,7 @@ def encode_clips(
     for path, clips in groupby(wanted, lambda clip: clip[0]):
         numbers = [clip for _, clip in clips]
         for clip, pixels in zip(numbers, _clips(open_video(path), numbers, cache.form), strict=True):
-            latents = codec.encode(from_bytes(pixels)[None].to(device))[0]
+            latents = codec.encode(from_bytes(pixels)[None])[0]
             _keep(cache.latents(path, clip), latents.half())
             advance(1)
 

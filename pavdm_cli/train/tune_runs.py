@@ -167,7 +167,7 @@ def _encode(shelf: Shelf, tuning: Tuning, spec: ModelSpec, device: torch.device,
     if clips:
         codec = _codec(folder / "vae", device)
         with talk.progress("encoding", len(clips), "clips") as advance:
-            encode_clips(cache, codec, clips, device, advance)
+            encode_clips(cache, codec, clips, advance)
         del codec
     if captions:
         read = T5Text(folder / "text_encoder", device, opensora.precision(device)).opened()

@@ -1,0 +1,83 @@
+"""What the codec takes is in the plan: for a clip that a video begins with, for clips encoded anew, over time."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, replace
+
+import pytest
+import torch
+from test_budget import CPU, CUDA, cache, chosen, folder, gpu, job, on_gpu
+
+from pavdm_cli import budget, chaining, pipeline
+from pavdm_cli.models.live import Live
+from pavdm_cli.models.sketch import Coding, count_coding, sketch
+
+__all__ = ("cache", "folder", "gpu")
+
+
+def test_a_real_codec_holds_what_was_counted_without_contents(folder):
+    wanted = job(folder)
+    models = sketch(wanted.spec, CPU), pipeline.open_model(wanted)
+    counted, held = (astuple(count_coding(model, CPU, given=51, anew=5)) for model in models)
+    assert counted == pytest.approx(held, rel=0.1)
+    assert min(held) > 1_000_000
+
+
+def test_what_is_encoded_first_stays_within_its_budget_and_near_it(folder):
+    wanted = replace(job(folder), given=51)
+    parts = budget.choose(wanted).places[0].parts
+    model, clip = pipeline.open_model(wanted), torch.zeros(51, 3, 64, 72)
+    with Live() as live:
+        pipeline.start_from(wanted, model, clip, noised=True)
+    assert 0.9 * parts["activations of the codec"][1] < live.peak < 1.1 * parts["activations of the codec"][1]
+    assert parts["given frames"] == (0, clip.nbytes, 0, 0)
+    assert parts["transformer"][1] == parts["transformer"][2]
+    assert parts["text and levels"][1] == 0
+    alone = budget.choose(job(folder)).places[0]
+    assert alone.needs[1] == 0
+    assert "given frames" not in alone.parts
+
+
+def test_frames_that_are_encoded_anew_between_steps_are_planned_beside_what_lies_there(folder):
+    wanted = job(folder, method="rn", window=5)
+    parts = budget.choose(wanted).places[0].parts
+    model = pipeline.open_model(wanted)
+    with Live() as live:
+        chaining.encoded_anew(model.codec)(torch.zeros(1, 5, *model.noise_shape()[1:]))
+    assert 0.9 * parts["activations of the codec"][1] < live.peak < 1.1 * parts["activations of the codec"][1]
+    assert parts["text and levels"][1] == parts["text and levels"][2] > 0
+    assert budget.choose(job(folder, method="rn", window=5, frames=17)).places[0].needs[1] == 0
+
+
+def test_the_window_is_full_at_once_only_where_that_much_is_given(folder):
+    shown = [budget.shown_of(replace(job(folder, frames=17), given=given)) for given in (0, 1, 17, 51, 119, 1700)]
+    assert [(one.noisy, one.clean) for one in shown] == [(5, 0), (5, 0), (5, 5), (15, 5), (30, 5), (30, 5)]
+
+
+@pytest.mark.parametrize("frames", [1, 17, 119])
+def test_a_clip_waits_on_the_host_and_a_group_of_it_is_encoded_at_a_time(folder, frames):
+    codec = sketch(job(folder).spec, CUDA)
+    group, whole = (count_coding(codec, CUDA, given=given).given for given in (17, frames))
+    assert whole == group if frames >= 17 else whole < group
+    model = pipeline.open_model(job(folder))
+    sizes = []
+    moments = model.codec.temporal_vae.moments
+    model.codec.temporal_vae.moments = lambda codes: (sizes.append(codes.shape[2]), moments(codes))[1]
+    model.codec.encode(torch.zeros(1, frames, 3, 64, 72))
+    assert sizes == [min(frames, 17)] * -(-frames // 17)
+
+
+def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_refused_by_the_name_of_that_stage(
+    folder, gpu, monkeypatch
+):
+    def counted(spec, device, pictures, tiled, given, anew):
+        return Coding(given * pictures * 10**8, 0, 0)
+
+    monkeypatch.setattr(budget, "_count_coding", counted)
+    wanted = replace(on_gpu(folder), given=17)
+    gpu["cuda"] = 2 * 10**9
+    assert chosen(budget.choose(replace(wanted, given=0)))[1] == 4
+    found = budget.choose(wanted)
+    assert (found.fits, chosen(found)[1:]) == (True, (1, False))
+    gpu["cuda"] = 10**9
+    assert " to encode (most of it activations of the codec, 1.7 GB)" in budget.refusal(budget.choose(wanted)).message
