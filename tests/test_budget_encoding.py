@@ -9,8 +9,9 @@ import torch
 from test_budget import CPU, CUDA, cache, chosen, folder, gpu, job, on_gpu
 
 from pavdm_cli import budget, chaining, pipeline
-from pavdm_cli.models.live import Live
-from pavdm_cli.models.sketch import Coding, count_coding, sketch
+from pavdm_cli.models.live import Live, peak_of, standing_for
+from pavdm_cli.models.sketch import Coding, Shown, count, count_coding, sketch
+from pavdm_cli.request import Engine
 
 __all__ = ("cache", "folder", "gpu")
 
@@ -81,3 +82,18 @@ def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_refused_by_the_name
     assert (found.fits, chosen(found)[1:]) == (True, (1, False))
     gpu["cuda"] = 10**9
     assert " to encode (most of it activations of the codec, 1.7 GB)" in budget.refusal(budget.choose(wanted)).message
+
+
+@pytest.mark.parametrize("size", [(240, 424), (720, 1280)])
+def test_the_codec_over_time_takes_three_of_its_widest_tensors_and_less_than_any_step(size):
+    wanted = job("opensora-v1.2", window=5, overlap=False)
+    model = sketch(replace(wanted.spec, size=size), CUDA)
+    shape, vae = (size[0] // 8, size[1] // 8), model.codec.temporal_vae
+    z, codes = (torch.zeros(1, 4, count, *shape, device="meta", dtype=torch.bfloat16) for count in (5, 17))
+    with torch.no_grad(), standing_for(CUDA, torch.bfloat16), Live() as live:
+        taken = [peak_of(live, lambda: vae.decode(z, 17)), peak_of(live, lambda: vae.moments(codes))]
+    widest = 2 * 256 * 20 * shape[0] * shape[1]  # bytes
+    assert max(taken) < 3.3 * widest
+    least = Engine(passes="apart", cuda_graphs="off")
+    step = count(model, Shown(wanted.schedule, least, 7.0, 5, 0), CUDA).step
+    assert max(taken) < step, "else it would have to work in tiles too where memory is short"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from pavdm_cli.models import spatial_vae
 from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, frames_of, posterior
-from pavdm_cli.models.spatial_vae import SpatialConfig, tile_side
+from pavdm_cli.models.spatial_vae import SpatialConfig
 from pavdm_cli.models.temporal_vae import TemporalConfig
+from pavdm_cli.models.tiles import in_tiles, tile_side
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = VAEConfig(SpatialConfig((8, 8, 16, 16), groups=4), TemporalConfig(filters=8, blocks=2, groups=4))
@@ -126,7 +128,7 @@ def test_what_fits_into_one_tile_is_the_same_bit_for_bit(tiled):
 
 def test_tiles_are_pictures_of_their_own_and_blended_where_they_overlap(codec):
     z, side = latents(20, 53)[0], tile_side(20, 53)
-    whole = spatial_vae.decode(codec.spatial, z, tiled=True)
+    whole = in_tiles(partial(spatial_vae.decode, codec.spatial), z, after=8)
     step, blend = 8 * side * 3 // 4, 8 * side // 4
     left, right = (spatial_vae.decode(codec.spatial, z[..., at : at + side]) for at in (0, side * 3 // 4))
     assert whole.shape == (5, 3, 160, 424)

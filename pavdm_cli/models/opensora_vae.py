@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from pavdm_cli.errors import ModelError
 from pavdm_cli.models import spatial_vae
 from pavdm_cli.models.spatial_vae import SpatialConfig
 from pavdm_cli.models.temporal_vae import TemporalConfig, TemporalVAE
+from pavdm_cli.models.tiles import in_tiles, tile_side
 
 FRAMES, LATENTS = 17, 5  # of a group
 SPATIAL_SCALE = 0.18215  # of picture latents, as trained; not the number in the configuration of the spatial part
@@ -55,7 +57,7 @@ class OpenSoraVAE(nn.Module):
     def tile(self, on: bool = True) -> None:
         """Work on pictures in overlapping tiles, one at a time: a fraction of the memory, and a slightly other picture.
 
-        Tiles are blended where they overlap; what fits into one tile stays as it is, to the bit.
+        What fits into one tile stays as it is, to the bit.
         """
         self.tiled = on
 
@@ -86,23 +88,29 @@ class OpenSoraVAE(nn.Module):
 
     def _at_once(self, height: int, width: int) -> int:
         """Pictures of so many latents to work on at a time: as few as keep memory at what `micro` of 240p take."""
-        if self.tiled and max(height, width) > spatial_vae.tile_side(height, width):
+        if self.tiled and max(height, width) > tile_side(height, width):
             return 1
         return max(1, min(self.micro, self.micro * 30 * 53 // (height * width)))
+
+    def _whole(self, work: Callable[[Tensor], Tensor], x: Tensor, before: int = 1, after: int = 1) -> Tensor:
+        """What a part makes of x, at once or in tiles; arguments as `in_tiles`."""
+        return in_tiles(work, x, before, after) if self.tiled else work(x)
 
     def _latents(self, frames: Tensor, draw: Draw) -> Tensor:  # (B, at most 17, 3, H, W) -> (B, T, C, h, w)
         pictures = (2 * frames.to(self.scale.device).flatten(0, 1) - 1).to(self.scale)
         split = torch.split(pictures, self._at_once(frames.shape[-2] // 8, frames.shape[-1] // 8))
-        parts = [posterior(spatial_vae.moments(self.spatial, part, self.tiled), draw) for part in split]
+        moments = partial(spatial_vae.moments, self.spatial)
+        parts = [posterior(self._whole(moments, part, before=8), draw) for part in split]
         codes = rearrange(torch.cat(parts), "(b t) c h w -> b c t h w", b=frames.shape[0]) * SPATIAL_SCALE
         latents = posterior(self.temporal_vae.moments(codes), draw)
         return ((latents - self.shift) / self.scale).transpose(1, 2)
 
     def _group(self, latents: Tensor, count: int) -> Tensor:
         z = latents.to(self.scale).transpose(1, 2) * self.scale + self.shift
-        codes = rearrange(self.temporal_vae.decode(z, count) / SPATIAL_SCALE, "b c t h w -> (b t) c h w")
-        parts = torch.split(codes, self._at_once(*codes.shape[-2:]))
-        frames = torch.cat([spatial_vae.decode(self.spatial, part, self.tiled).float() for part in parts])
+        codes = self.temporal_vae.decode(z, count) / SPATIAL_SCALE
+        parts = torch.split(rearrange(codes, "b c t h w -> (b t) c h w"), self._at_once(*codes.shape[-2:]))
+        decode = partial(spatial_vae.decode, self.spatial)
+        frames = torch.cat([self._whole(decode, part, after=8).float() for part in parts])
         return rearrange(frames, "(b t) c h w -> b t c h w", t=count)
 
 

@@ -1,4 +1,4 @@
-"""The autoencoder of single pictures, 8x smaller: diffusers' AutoencoderKL, whole or in overlapping tiles."""
+"""The autoencoder of single pictures, 8x smaller: diffusers' AutoencoderKL."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from pavdm_cli.models.libraries import library, quiet
-
-TILES = range(32, 65, 4)  # sides of a tile, in latents; a quarter of each is shared with the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +35,13 @@ def autoencoder(config: SpatialConfig) -> Any:
         )
 
 
-def moments(network: Any, pictures: Tensor, tiled: bool = False) -> Tensor:
+def moments(network: Any, pictures: Tensor) -> Tensor:
     """Mean, then logarithm of the variance: (N, 3, H, W), -1 to 1, to (N, 2 channels, H/8, W/8)."""
-    _tile(network, pictures.shape[-2] // 8, pictures.shape[-1] // 8, tiled)
     out: Tensor = network.encode(pictures, return_dict=False)[0].parameters
     return out
 
 
-def decode(network: Any, z: Tensor, tiled: bool = False) -> Tensor:
+def decode(network: Any, z: Tensor) -> Tensor:
     """Latents to pictures: (N, channels, h, w) -> (N, 3, 8h, 8w)."""
-    _tile(network, z.shape[-2], z.shape[-1], tiled)
     out: Tensor = network.decode(z, return_dict=False)[0]
     return out
-
-
-def tile_side(height: int, width: int) -> int:
-    """The side of the tiles for so many latents: the one that leaves the least narrow rest at the right and below."""
-    return max(TILES, key=lambda side: min(_last(height, side), _last(width, side)) / side)
-
-
-def _last(length: int, side: int) -> int:
-    """Latents in the last tile of a row."""
-    step = side * 3 // 4
-    return (length - 1) % step + 1 if length > step else side
-
-
-def _tile(network: Any, height: int, width: int, tiled: bool) -> None:
-    side = tile_side(height, width)
-    network.tile_latent_min_size, network.tile_sample_min_size = side, 8 * side
-    (network.enable_tiling if tiled else network.disable_tiling)()

@@ -41,7 +41,18 @@ class CausalConv(nn.Module):
         self.conv = nn.Conv3d(width, out, kernel, (stride, 1, 1), (0, side, side), bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, width, T, H, W) -> (B, out, T / stride, H, W)
-        out: Tensor = self.conv(F.pad(x, (0, 0, 0, 0, self.before, 0)) if self.before else x)
+        out: Tensor = self.conv(self.filled(x))
+        return out
+
+    def filled(self, x: Tensor) -> Tensor:
+        """With the zeros in front."""
+        return F.pad(x, (0, 0, 0, 0, self.before, 0)) if self.before else x
+
+    def active(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
+        """Of SiLU of the normed x; none of its forms is kept beside the next. SiLU leaves the zeros as they are."""
+        x = norm(x)
+        x = self.filled(x)
+        out: Tensor = self.conv(F.silu(x, inplace=True))
         return out
 
 
@@ -57,9 +68,7 @@ class Residual(nn.Module):
         self.conv3 = CausalConv(width, out, 1, bias=False) if width != out else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:  # (B, width, T, H, W) -> (B, out, T, H, W)
-        h = self.conv1(F.silu(self.norm1(x)))
-        out: Tensor = self.conv3(x) + self.conv2(F.silu(self.norm2(h)))
-        return out
+        return self.conv2.active(self.norm2, self.conv1.active(self.norm1, x)).add_(self.conv3(x))
 
 
 def residuals(width: int, out: int, config: TemporalConfig) -> nn.Sequential:
@@ -86,9 +95,10 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, channels, T, h, w) -> (B, 2 channels, T/4, h, w)
         x = self.conv_in(x)
         for i, blocks in enumerate(self.block_res_blocks):
-            x = blocks(x)
+            for block in blocks:  # type: ignore[attr-defined]  # one by one: only its own input is kept
+                x = block(x)
             x = self.conv_blocks[i](x) if i < len(self.conv_blocks) else x
-        out: Tensor = self.conv2(F.silu(self.norm1(self.res_blocks(x))))
+        out: Tensor = self.conv2.active(self.norm1, self.res_blocks(x))
         return out
 
 
@@ -120,9 +130,10 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:  # (B, channels, T, h, w) -> (B, channels, 4 T, h, w)
         x = self.res_blocks(self.conv1(z))
         for i in reversed(range(len(self.block_res_blocks))):
-            x = self.block_res_blocks[i](x)
+            for block in self.block_res_blocks[i]:  # type: ignore[attr-defined]
+                x = block(x)
             x = self.conv_blocks[i - 1](x) if i else x
-        out: Tensor = self.conv_out(F.silu(self.norm1(x)))
+        out: Tensor = self.conv_out.active(self.norm1, x)
         return out
 
 
