@@ -107,6 +107,30 @@ def test_a_hint_names_what_is_wrong_and_where(damage, words, says, folder, tmp_p
         assert line.format((tmp_path / "here").resolve()) in done.err
 
 
+@pytest.mark.parametrize("words", [(), ("--plan",)])
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder"])
+def test_a_folder_without_a_part_is_refused_by_its_name_and_never_planned_in_another_size(
+    part, words, folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, tmp_path / "here", ignore=shutil.ignore_patterns(part))
+    done = pavdm("generate", PROMPT, "--model", "./here", "--frames", "1", *QUICK, *words)
+    assert (done.code, done.out) == (5, "")
+    assert f"error: {(tmp_path / 'here').resolve()} has no {part}\n" in done.err
+    assert f"copy or link it from {tmp_path / 'cache' / 'models' / 'opensora-v1.2'}, where `pavdm models" in done.err
+
+
+def test_a_model_that_is_fetched_in_part_is_planned_whole_and_told_how_to_fetch_the_rest(folder, tmp_path):
+    fetched = tmp_path / "cache" / "models" / "opensora-v1.2"
+    shutil.copytree(folder, fetched, ignore=shutil.ignore_patterns("transformer", "text_encoder"))
+    planned = pavdm("generate", PROMPT, "--model", "opensora-v1.2", "--frames", "1", *QUICK, "--plan")
+    assert planned.code == 0, planned.err
+    assert "text encoder, weights" in planned.out
+    done = pavdm("generate", PROMPT, "--model", "opensora-v1.2", "--frames", "1", *QUICK)
+    assert done.code == 5
+    assert "has no transformer and no text_encoder\nhint: `pavdm models pull opensora-v1.2` fetches what" in done.err
+
+
 def job(folder: Path | str, frames: int = 17, **given: object) -> pipeline.Job:
     sampling = Sampling(**{"model": str(folder), "steps": 6, "seed": 1, "device": "cpu"} | given)
     return pipeline.plan(Request(PROMPT, frames=frames, size=(64, 72), sampling=sampling))

@@ -118,7 +118,7 @@ def planned(job: Job, as_json: bool = False, *, aside: bool = True) -> Job:
     if aside and not budget.worth_telling(job):
         return job
     if aside or job.spec.name not in MODELS:  # by its name alone a model can be planned that is not there
-        need_weights(job.spec)
+        need_weights(job.spec, words=bool(job.wording))
     found = budget.choose(job)
     if as_json:
         print(json.dumps(budget.figures(found)))

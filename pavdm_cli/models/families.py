@@ -19,7 +19,7 @@ from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, normalisation,
 from pavdm_cli.models.pocket import Pocket, PocketConfig
 from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
 from pavdm_cli.models.stdit import STDiT, frequencies
-from pavdm_cli.specs import ModelSpec
+from pavdm_cli.specs import OPENSORA, ModelSpec
 
 
 class Codec(Protocol):
@@ -71,7 +71,7 @@ def _random_pocket(placing: Placing) -> Parts:
 
 
 def _read_opensora(spec: ModelSpec, placing: Placing) -> Parts:
-    need_weights(spec)
+    need_weights(spec, words=bool(placing.wording))
     check_installed()
     folder, dtype, rest, reader = home(spec), opensora.precision(placing.device), placing.rest, placing.reader
     config = opensora.read_config(folder)
@@ -86,10 +86,23 @@ def _read_opensora(spec: ModelSpec, placing: Placing) -> Parts:
     return Parts(codec, denoiser, text, digest(folder))
 
 
-def need_weights(spec: ModelSpec) -> None:
-    """Raises: ModelError where a model's weights are not there."""
-    if not home(spec).is_dir():
-        raise ModelError(f"no weights of {spec.name} in {home(spec)}", f"{pulling(home(spec))} fetches them")
+def need_weights(spec: ModelSpec, words: bool = True) -> None:
+    """Raises: ModelError where a model's weights are not there, or a part of them; without words T5 is not needed."""
+    folder = home(spec)
+    if not folder.is_dir():
+        raise ModelError(f"no weights of {spec.name} in {folder}", f"{pulling(folder)} fetches them")
+    needed = [part.folder for part in spec.parts if words or part.folder != "text_encoder"]
+    lacking = [part for part in needed if not any((folder / part).glob("*"))]
+    if lacking:
+        raise ModelError(f"{folder} has no {' and no '.join(lacking)}", _missing(spec))
+
+
+def _missing(spec: ModelSpec) -> str:
+    """Where missing parts come from; a folder of one's own is not fetched into, which would replace what is in it."""
+    fetched = home(OPENSORA)
+    if home(spec) == fetched:
+        return "`pavdm models pull opensora-v1.2` fetches what is missing"
+    return f"copy or link it from {fetched}, where `pavdm models pull opensora-v1.2` puts it"
 
 
 def prompt_notes(spec: ModelSpec, wording: str) -> list[str]:

@@ -60,7 +60,7 @@ class Coding:
 
 
 def sketch(spec: ModelSpec, device: torch.device, pictures: int = 4, tiled: bool = False) -> Loaded:
-    """The model as it will be on a device, without contents; nothing of it need be fetched.
+    """The model as it will be on a device, without contents; a part that is not there has its published size.
 
     pictures: of 240p that the codec works on at a time; tiled: each in tiles. Raises: ModelError.
     """
@@ -68,10 +68,9 @@ def sketch(spec: ModelSpec, device: torch.device, pictures: int = 4, tiled: bool
         with META:
             pocket, small = Pocket(PocketConfig()), PocketCodec(CodecConfig())
         return _loaded(spec, small, pocket.stdit, torch.float32)
-    config, sizes = opensora.XL2, VAEConfig()
-    if (folder := home(spec)).is_dir():
-        config = opensora.read_config(folder)
-        sizes = vae_config(shapes(tensors(folder / "vae")))
+    folder = home(spec)
+    config = opensora.read_config(folder) if (folder / "transformer").is_dir() else opensora.XL2
+    sizes = vae_config(shapes(tensors(folder / "vae"))) if (folder / "vae").is_dir() else VAEConfig()
     with META:
         denoiser, codec = STDiT(config), OpenSoraVAE(sizes, pictures)
     codec.tile(tiled)
