@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,17 @@ from numpy.typing import NDArray
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.request import Extension, Request
-from pavdm_cli.video import SUFFIXES, Plan, VideoInfo, check_output, check_splice, open_video, read_metadata
+from pavdm_cli.video import (
+    SUFFIXES,
+    Plan,
+    VideoInfo,
+    check_output,
+    check_splice,
+    free_name,
+    named,
+    open_video,
+    read_metadata,
+)
 
 SECONDS = 10.0  # of continuation, unless asked otherwise
 Pixels = NDArray[np.uint8]
@@ -59,7 +70,7 @@ def with_prompt(request: Request) -> tuple[Request, list[str]]:
 
 def target(request: Request, source: Source) -> Path:
     """Where the longer video goes, checked before any work. Raises: OutputError, UsageError."""
-    path = check_output(request.output.path or _free_name(source.video.path), request.output.force)
+    path = check_output(named(request.output.path, partial(_free_name, source.video.path)), request.output.force)
     check_splice(source.video, path, Plan(source.extension.audio, source.extension.only_new))
     return path
 
@@ -73,10 +84,6 @@ def at_rate(made: Iterable[Pixels], fps: int, source: Source) -> Iterator[list[P
         done, seen = until, seen + len(chunk)
 
 
-def _free_name(source: Path) -> Path:
+def _free_name(source: Path, folder: Path) -> Path:
     suffix = source.suffix.lower() if source.suffix.lower() in SUFFIXES else ".mp4"
-    number, path = 1, Path(f"{source.stem}-extended{suffix}")
-    while path.exists():
-        number += 1
-        path = Path(f"{source.stem}-extended-{number}{suffix}")
-    return path
+    return free_name(folder, f"{source.stem.removesuffix('.partial')}-extended", suffix)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.pipeline import Job, frames, graphs_of, recipe, start_from
 from pavdm_cli.request import Output
 from pavdm_cli.sampler import State
-from pavdm_cli.video import Encoding, Plan, Still, VideoWriter, tail
+from pavdm_cli.video import Encoding, Frame, Plan, Still, VideoWriter, tail
 from pavdm_cli.video.splice import Extension as Spliced
 
 
@@ -54,11 +56,9 @@ def record(job: Job, model: Loaded, output: Output, watch: Watch, still: Still |
     with VideoWriter(output.path, width, height, job.spec.fps, about, encoding) as writer:
         with told(job, partial(_keep, writer)):
             made = beginning.frames_from(job, model, still, graphs) if still else frames(job, model, graphs=graphs)
-            for chunk in made:
-                writer.write(chunk)
-                watch.advance(len(chunk))
-                if watch.stopped() and writer.frames < job.frames:
-                    return _cut_short(writer, output.path, about)
+            whole = _follow(_written(writer, made), lambda: writer.frames < job.frames, watch)
+        if not whole:
+            return _cut_short(writer, output.path, about)
         return Made(writer.finish(), writer.frames, True, about, _notes(graphs))
 
 
@@ -76,16 +76,12 @@ def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch
     with told(job):
         start, graphs = read_start(job, model, source), graphs_of(job, model)
     with Spliced(source.video, output.path, plan) as file:
-        for _ in file.copy():
-            watch.advance(1)
-            if watch.stopped():
-                return _cut_short(file, output.path, about)
         with told(job, partial(_keep, file)):
-            for shown in at_rate(frames(job, model, start, graphs), job.spec.fps, source):
-                file.write(shown)
-                watch.advance(len(shown))
-                if watch.stopped() and file.frames < source.copied + source.frames:
-                    return _cut_short(file, output.path, about)
+            copied = (1 for _ in file.copy())
+            made = _written(file, at_rate(frames(job, model, start, graphs), job.spec.fps, source))
+            whole = _follow(chain(copied, made), lambda: file.frames < source.copied + source.frames, watch)
+        if not whole:
+            return _cut_short(file, output.path, about)
         return Made(file.finish(), file.frames, True, about, (*file.notes, *_notes(graphs)))
 
 
@@ -102,6 +98,24 @@ def frames_to_read(job: Job, source: Source) -> int:
     at_hand = int(source.video.duration * spec.fps) // spec.frames(chunk) * spec.frames(chunk)
     least = spec.frames(max(job.schedule.overlap, chunk))
     return max(least, min(wanted, at_hand)) if source.extension.start == "noised" else least
+
+
+def _written(file: VideoWriter | Spliced, made: Iterable[Frame | Sequence[Frame]]) -> Iterator[int]:
+    """Write frames as they are made; yields how many at a time."""
+    for shown in made:
+        file.write(shown)
+        yield len(shown)
+
+
+def _follow(counts: Iterable[int], unfinished: Callable[[], bool], watch: Watch) -> bool:
+    """Run the work to its end, or to the stop that is asked for: False. A second Ctrl-C stops it anywhere."""
+    with suppress(KeyboardInterrupt):
+        for count in counts:
+            watch.advance(count)
+            if watch.stopped() and unfinished():
+                return False
+        return True
+    return False
 
 
 def _notes(graphs: Graphs | None) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question the work asks between chunks; a second one may stop at once."""
+"""Ctrl-C, SIGTERM and a closed terminal as a question the work asks between chunks; a second may stop at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def stop_requested(hasty: bool = True) -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         noted.append(number)
 
-    signals = (signal.SIGINT, signal.SIGTERM)
+    hangup = getattr(signal, "SIGHUP", None)  # a closed terminal, which nohup ignores; Windows has none
+    closed = [hangup] if hangup and signal.getsignal(hangup) != signal.SIG_IGN else []
+    signals = (signal.SIGINT, signal.SIGTERM, *closed)
     before = {number: signal.signal(number, note) for number in signals}
     try:
         yield lambda: bool(noted)

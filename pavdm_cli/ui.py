@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
+UNBROKEN = 10_000  # columns
 LINE_EVERY = 5.0  # seconds, where there is no terminal
 
 
@@ -32,20 +33,33 @@ def warn(line: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("note: ", "yellow"), line))
 
 
-def fail(message: str, hint: str) -> None:
+def fail(message: str, advice: str) -> None:
     """What is wrong, and what would be right."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("error: ", "bold red"), message))
-    if hint:
-        console.print(Text.assemble(("hint: ", "cyan"), hint))
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), message))
+    if advice:
+        hint(advice)
+
+
+def hint(line: str) -> None:
+    """One line on stderr that says what to do next."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("hint: ", "cyan"), line))
 
 
 def show_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], aside: bool = False) -> None:
-    """A table on stdout, or aside on stderr."""
+    """A table on stdout, or aside on stderr: as wide as the terminal; where there is none, a row is a line."""
     table = Table(*head, title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    table.show_header = any(head)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False, stderr=aside).print(table)
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+    console = Console(highlight=False, stderr=aside)
+    if console.is_terminal:
+        console.print(table)
+        return
+    console.width = UNBROKEN
+    with console.capture() as drawn:
+        console.print(table)
+    for line in drawn.get().splitlines():
+        print(line.rstrip(), file=console.file)
 
 
 class Rate(ProgressColumn):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pavdm_cli.errors import OutputError, UsageError
-from pavdm_cli.video import Encoding, VideoWriter, read_metadata
+from pavdm_cli.video import Encoding, VideoWriter, external, read_metadata
 from pavdm_cli.video.encode import EXACT
 from pavdm_cli.video.external import find_ffmpeg
 
@@ -69,9 +69,20 @@ def test_an_encoder_asked_for_by_name_runs_in_the_external_ffmpeg(tmp_path: Path
 @ON_POSIX
 def test_a_failing_external_ffmpeg_is_an_output_error_with_its_last_line(tmp_path: Path) -> None:
     encoding = Encoding(ffmpeg=stand_in(tmp_path, "first line\nUnknown encoder"))
-    with pytest.raises(OutputError, match="Unknown encoder"):
+    with pytest.raises(OutputError, match="Unknown encoder") as caught:
         write(tmp_path / "clip.gif", np.zeros((5, 48, 64, 3), np.uint8), encoding)
+    assert "unset PAVDM_FFMPEG" in caught.value.hint
     assert not (tmp_path / "clip.gif").exists()
+
+
+@ON_POSIX
+def test_the_hint_names_no_variable_that_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = stand_in(tmp_path, "No space left on device")
+    monkeypatch.setattr(external, "_bundled_ffmpeg", lambda: program)
+    with pytest.raises(OutputError, match="No space left") as caught:
+        write(tmp_path / "clip.gif", np.zeros((5, 48, 64, 3), np.uint8), Encoding())
+    assert "PAVDM_FFMPEG" not in caught.value.hint
+    assert "disk is full" in caught.value.hint
 
 
 def test_an_ffmpeg_that_is_named_but_not_there_is_a_usage_error(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pavdm_cli.errors import OutputError, UsageError
-from pavdm_cli.video import check_output, default_name
+from pavdm_cli.video import Encoding, VideoWriter, check_output, default_name, named, read_metadata
 
 
 @pytest.mark.parametrize(
@@ -20,6 +22,7 @@ from pavdm_cli.video import check_output, default_name
         ("taken.mp4", OutputError, "--force"),
         ("folder.mp4", OutputError, "folder"),
         ("missing/clip.mp4", OutputError, "does not exist"),
+        ("unfinished.mp4", OutputError, "cut short"),
         (f"{'x' * 300}.mp4", OutputError, "too long"),
     ],
 )
@@ -28,6 +31,7 @@ def test_a_place_that_takes_no_video_is_refused_before_any_work(
 ) -> None:
     (tmp_path / "taken.mp4").touch()
     (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "unfinished.partial.mp4").write_bytes(b"an hour of work")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(kind) as caught:
         check_output(tmp_path / name)
@@ -64,3 +68,48 @@ def test_a_default_name_is_short_and_stays_in_its_folder(tmp_path: Path, prompt:
     assert name.parent == tmp_path
     assert len(name.name) <= 60
     assert name.stem.endswith("-7")
+
+
+def test_what_was_kept_of_an_empty_run_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / "clip.partial.mp4").touch()
+    assert check_output(tmp_path / "clip.mp4") == tmp_path / "clip.mp4"
+
+
+def test_a_user_who_is_unknown_has_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="~nobody-of-that-name does not exist"):
+        check_output("~nobody-of-that-name/clip.mp4")
+
+
+def test_a_folder_takes_a_video_under_a_name_of_its_own(tmp_path: Path) -> None:
+    own = partial(default_name, "a red ball", 3)
+    assert named(tmp_path, own) == tmp_path / "a-red-ball-3.mp4"
+    assert named(tmp_path / "clip.mkv", own) == tmp_path / "clip.mkv"
+    assert named(None, own) == Path("a-red-ball-3.mp4")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows renames no open file, so it holds none open")
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".gif"])
+def test_two_runs_never_write_the_same_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"clip{suffix}"
+    frames = np.full((6, 48, 64, 3), 90, np.uint8)
+    with VideoWriter(path, 64, 48, 12, {"run": 1}, Encoding(gop=2)) as first:
+        first.write(frames)
+        with pytest.raises(OutputError, match="another run"):
+            check_output(path, force=True)
+        with pytest.raises(OutputError, match="another run"):
+            VideoWriter(path, 64, 48, 12, {"run": 2})
+        first.write(frames)
+    assert read_metadata(path) == {"run": 1}
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+    assert check_output(path, force=True) == path
+
+
+def test_what_an_interrupt_kept_is_free_again(tmp_path: Path) -> None:
+    path, frames = tmp_path / "clip.mp4", np.zeros((6, 48, 64, 3), np.uint8)
+    cut = VideoWriter(path, 64, 48, 12)
+    cut.write(frames)
+    cut.keep_partial()
+    assert check_output(path, force=True) == path
+    with VideoWriter(path, 64, 48, 12) as writer:
+        writer.write(frames)

@@ -14,7 +14,10 @@ from pavdm_cli.request import PLAIN, Engine, parse_overlap_kv
 WHAT, HOW, OPEN_SORA = "Video", "Sampling", "Open-Sora"
 SPEED, FILE, OFF = "Speed and memory", "File", "Switch off"
 
-Prompt = Annotated[str, typer.Argument(help="What to show, in words. `pavdm models show pocket` lists those it knows.")]
+Prompt = Annotated[
+    str,
+    typer.Argument(metavar="PROMPT", help="What to show, in words. `pavdm models show pocket` lists those it knows."),
+]
 Seconds = Annotated[
     float | None, typer.Option("--seconds", "-s", help="Length of the video; 10 unless given.", rich_help_panel=WHAT)
 ]
@@ -38,6 +41,10 @@ Image = Annotated[
 Seed = Annotated[
     int | None, typer.Option(help="Makes the same video again; random unless given.", rich_help_panel=WHAT)
 ]
+TimedSeconds = Annotated[
+    float | None, typer.Option("--seconds", "-s", help="Length of the video.", rich_help_panel=WHAT)
+]
+TimedSeed = Annotated[int | None, typer.Option(help="Makes the same video again.", rich_help_panel=WHAT)]
 Model = Annotated[str, typer.Option(help="A name in `pavdm models list`, or a folder of weights.", rich_help_panel=HOW)]
 AestheticScore = Annotated[
     float, typer.Option(help="How good the picture is said to look; 0 says nothing.", rich_help_panel=OPEN_SORA)
@@ -155,7 +162,9 @@ Plan = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="mp4, mkv, webm or gif; named after the prompt.", rich_help_panel=FILE),
+    typer.Option(
+        "--output", "-o", help="mp4, mkv, webm or gif, or a folder; named after the prompt.", rich_help_panel=FILE
+    ),
 ]
 Crf = Annotated[int, typer.Option(help="Quality, 0 best to 51 smallest.", rich_help_panel=FILE)]
 Encoder = Annotated[
@@ -163,7 +172,15 @@ Encoder = Annotated[
     typer.Option(help="An encoder of an external ffmpeg (PAVDM_FFMPEG, or on PATH): h264_nvenc.", rich_help_panel=FILE),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=FILE)]
-Force = Annotated[bool, typer.Option("--force", "-f", help="Replace a file of that name.", rich_help_panel=FILE)]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        "-f",
+        help="Replace a file of that name, or the part of one that an interrupt kept.",
+        rich_help_panel=FILE,
+    ),
+]
 
 
 def engine(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,6 +138,8 @@ def report(made: Made, seconds: float, as_json: bool) -> None:
     if not made.whole:
         kept = f"kept {made.path}, {made.frames} frames" if made.frames else "nothing was finished, nothing kept"
         ui.note(f"interrupted: {kept}")
+        if made.frames:
+            ui.hint(f"`pavdm extend {shlex.quote(str(made.path))}` goes on from it")
         raise typer.Exit(INTERRUPTED)
     for line in made.notes:
         ui.warn(line)
@@ -157,9 +161,10 @@ def _target(request: Request) -> Path:
     """Where the video goes. Raises: OutputError, UsageError."""
     from pavdm_cli.video.encode import Encoding
     from pavdm_cli.video.external import need_ffmpeg
-    from pavdm_cli.video.output import check_output, default_name
+    from pavdm_cli.video.output import check_output, default_name, named
 
     wanted = request.output
     if wanted.encoder or wanted.ffmpeg:
         need_ffmpeg(Encoding(encoder=wanted.encoder, ffmpeg=wanted.ffmpeg))
-    return check_output(wanted.path or default_name(request.prompt, request.sampling.seed), wanted.force)
+    own = partial(default_name, request.prompt, request.sampling.seed)
+    return check_output(named(wanted.path, own), wanted.force)

@@ -4,7 +4,7 @@ from pavdm_cli.video.encode import Encoding, Frame, Track
 from pavdm_cli.video.frames import FrameReader, frames, shown_at, tail
 from pavdm_cli.video.info import VideoInfo, open_video
 from pavdm_cli.video.metadata import Metadata, read_metadata
-from pavdm_cli.video.output import SUFFIXES, check_output, default_name, partial_path
+from pavdm_cli.video.output import SUFFIXES, check_output, default_name, free_name, named, partial_path
 from pavdm_cli.video.resize import fit, unfit
 from pavdm_cli.video.source import Limits
 from pavdm_cli.video.splice import Extension, Plan, check_splice, splice
@@ -29,6 +29,8 @@ __all__ = [
     "default_name",
     "fit",
     "frames",
+    "free_name",
+    "named",
     "open_still",
     "open_video",
     "partial_path",

@@ -24,7 +24,8 @@ from pavdm_cli.video.encode import (
     pad_to_even,
 )
 
-HINT = "unset PAVDM_FFMPEG to do without it"
+NAMED = "unset PAVDM_FFMPEG to do without it"
+FOUND = "see whether the disk is full; mp4, mkv and webm are written without it, unless --encoder asks"
 
 
 def find_ffmpeg(named: str = "") -> str:
@@ -52,6 +53,7 @@ class ExternalEncoder:
     def __init__(self, path: Path, track: Track, encoding: Encoding, comment: str = "") -> None:
         self._path, self._comment = path, comment
         self._gif = path.suffix.lower() == ".gif"
+        self._hint = NAMED if encoding.ffmpeg else FOUND
         command = _command(path, track, encoding, comment)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
         try:
@@ -86,7 +88,7 @@ class ExternalEncoder:
     def _fail(self) -> NoReturn:
         self._process.kill()
         self._process.wait()
-        raise OutputError(f"ffmpeg failed on {self._path.name}: {self._last_words()}", HINT)
+        raise OutputError(f"ffmpeg failed on {self._path.name}: {self._last_words()}", self._hint)
 
     def _last_words(self) -> str:
         if self._errors.closed:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import unicodedata
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from typing import BinaryIO
 
 from pavdm_cli.errors import OutputError, UsageError
 
@@ -15,15 +19,17 @@ SUFFIXES = (".mp4", ".mkv", ".webm", ".gif")
 def check_output(path: str | os.PathLike[str], force: bool = False) -> Path:
     """The path, once it is known that a video can be written there.
 
-    Raises: UsageError for an unknown suffix, OutputError for an existing file without `force`, a folder, or a place
-    that cannot be written.
+    Raises: UsageError for an unknown suffix, OutputError for an existing file, or a part of one, without `force`, a
+    folder, a place that cannot be written, or a file that another run is writing.
     """
-    target = Path(path).expanduser()
+    target = Path(os.path.expanduser(path))  # unlike Path's, it bears a user who is unknown
     if target.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"cannot write {target.name!r} as a video", f"end the name in {', '.join(SUFFIXES)}")
+        hint = f"end the name in {', '.join(SUFFIXES)}, or name a folder that is there"
+        raise UsageError(f"cannot write {target.name!r} as a video", hint)
     try:
         _check_free(target, force)
         _try_to_write(target)
+        _check_unfinished(partial_path(target), force)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror}", "choose another place with -o") from None
     return target
@@ -34,16 +40,37 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.partial{path.suffix}")
 
 
+def claim(partial: Path) -> BinaryIO:
+    """The file a video grows in, locked against other runs until it is closed: two would spoil it.
+
+    Raises: OSError, OutputError where another run has it.
+    """
+    file = partial.open("ab")
+    try:
+        _lock(file)
+    except BlockingIOError:
+        file.close()
+        hint = "wait until it is done, or choose another name with -o"
+        raise OutputError(f"{partial} is being written by another run", hint) from None
+    return file
+
+
+def named(wanted: Path | None, name: Callable[[Path], Path]) -> Path:
+    """The path that is wanted; `name` gives one in it where it is a folder, or here where there is none."""
+    if wanted is None:
+        return name(Path())
+    return name(wanted) if wanted.is_dir() else wanted
+
+
 def default_name(prompt: str, seed: int, folder: str | os.PathLike[str] = ".", suffix: str = ".mp4") -> Path:
     """A free name made of the prompt's first words and the seed, numbered where it is taken."""
-    stem = f"{_slug(prompt)}-{seed}"
-    taken = True
-    number = 0
-    while taken:
-        number += 1
-        target = Path(folder) / f"{stem}{'' if number == 1 else f'-{number}'}{suffix}"
-        taken = target.exists() or partial_path(target).exists()
-    return target
+    return free_name(folder, f"{_slug(prompt)}-{seed}", suffix)
+
+
+def free_name(folder: str | os.PathLike[str], stem: str, suffix: str) -> Path:
+    """STEM.EXT in a folder, numbered where a video or a part of one has that name."""
+    names = (Path(folder) / f"{stem}{'' if number == 1 else f'-{number}'}{suffix}" for number in count(1))
+    return next(name for name in names if not name.exists() and not partial_path(name).exists())
 
 
 def _slug(prompt: str, longest: int = 48) -> str:
@@ -67,7 +94,28 @@ def _try_to_write(target: Path) -> None:
     """Open the partial file for a moment: permissions alone do not tell (network shares, read-only mounts, root)."""
     partial = partial_path(target)
     existed = partial.exists()
-    with partial.open("ab"):
-        pass
+    claim(partial).close()
     if not existed:
         partial.unlink()
+
+
+def _check_unfinished(partial: Path, force: bool) -> None:
+    """Hours may be in what an interrupt has kept."""
+    if not force and partial.exists() and partial.stat().st_size:
+        hint = "`pavdm extend` goes on from it, under another name; --force loses it"
+        raise OutputError(f"{partial} exists: a run that was cut short kept it", hint)
+
+
+def _lock(file: BinaryIO) -> None:
+    """Raises: BlockingIOError where another process holds the lock."""
+    if sys.platform == "win32":  # whose open files cannot be renamed
+        file.close()
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks
+        return

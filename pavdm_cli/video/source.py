@@ -48,8 +48,8 @@ def open_source(path: str | os.PathLike[str], limits: Limits | None = None) -> I
 
 def check_input(path: str | os.PathLike[str], hint: str = HINT) -> Path:
     """The absolute path of a file that is there, is a plain file and is not empty. Raises: InputError."""
-    file = Path(path).expanduser().absolute()
     try:
+        file = Path(os.path.expanduser(path)).absolute()
         missing, plain = not file.exists(), file.is_file()
         empty = plain and file.stat().st_size == 0
     except (OSError, ValueError) as error:

@@ -18,7 +18,7 @@ from pavdm_cli.video.background import Background
 from pavdm_cli.video.encode import CodecEncoder, Encoder, Encoding, Frame, GifEncoder, Track
 from pavdm_cli.video.external import ExternalEncoder, find_ffmpeg
 from pavdm_cli.video.metadata import Metadata, to_comment
-from pavdm_cli.video.output import partial_path
+from pavdm_cli.video.output import claim, partial_path
 
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
@@ -35,6 +35,8 @@ class Recording(Generic[AnyEncoder]):
         self.kept: Path | None = None
         self.frames = 0
         self._closed = False
+        with self._as_output_error():
+            self._claim = claim(self.partial)
         with self._as_output_error(), self._no_file_on_error():
             self.encoder = open_encoder(self.partial)
         self._background = Background()
@@ -61,6 +63,7 @@ class Recording(Generic[AnyEncoder]):
             self._background.join()
             self._close()
             os.replace(self.partial, self.path)
+        self._claim.close()
         return self.path
 
     def keep_partial(self) -> Path | None:
@@ -70,6 +73,7 @@ class Recording(Generic[AnyEncoder]):
             self.kept = self.partial
         else:
             self.partial.unlink(missing_ok=True)
+        self._claim.close()
         return self.kept
 
     def __enter__(self) -> Self:
@@ -108,6 +112,7 @@ class Recording(Generic[AnyEncoder]):
         except BaseException:
             with suppress(OSError):
                 self.partial.unlink(missing_ok=True)
+            self._claim.close()
             raise
 
     @contextmanager

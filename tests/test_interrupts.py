@@ -1,0 +1,66 @@
+"""What stops a run: noted once, at once the second time, and told with what is kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import pavdm
+
+from pavdm_cli import record
+from pavdm_cli.stop import stop_requested
+
+ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="signals of this kind are POSIX")
+QUICK = ("a red ball", "--seed", "1", "--threads", "1", "--steps", "6", "--frames", "400", "-o")
+
+
+@ON_POSIX
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_the_first_signal_is_noted_and_the_second_stops(name: str) -> None:
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with stop_requested() as stopped:
+        assert not stopped()
+        os.kill(os.getpid(), number)
+        assert stopped()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == before
+
+
+@ON_POSIX
+def test_a_terminal_that_nohup_lets_close_stops_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_requested() as stopped:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stopped()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("at", ["in a chunk", "after one", "in an input"])
+def test_a_second_interrupt_tells_what_is_kept(at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def pressed(*given: object, **options: object):
+        yield np.zeros((17, 64, 96, 3), np.uint8)
+        raise KeyboardInterrupt
+
+    def written(file: object, made: object):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(record, "frames", pressed)
+    said = pavdm("generate", *QUICK, "v.mp4")
+    assert (said.code, said.out) == (130, "")
+    assert "interrupted: kept v.partial.mp4, 17 frames\nhint: `pavdm extend v.partial.mp4` goes on from it" in said.err
+    if at == "in an input":
+        monkeypatch.setattr(record, "_written", written)
+    said = pavdm("extend", "v.partial.mp4", "--frames", "400", "--threads", "1", "-o", "more.mp4")
+    kept = 17 if at == "in an input" else 34
+    assert (said.code, said.out) == (130, "")
+    assert f"interrupted: kept more.partial.mp4, {kept} frames" in said.err
