@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -39,6 +40,11 @@ def root(
 
 def main() -> None:
     """The console script."""
+    if isinstance(
+        sys.stdout, TextIOWrapper
+    ):  # a path is passed on byte by byte, and nothing is lost to a narrow locale
+        utf_8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if utf_8 else "backslashreplace")
     try:
         app()
     except PavdmError as error:
@@ -46,5 +52,10 @@ def main() -> None:
 
         ui.fail(error.message, error.hint)
         sys.exit(error.exit_code)
+    except OSError as error:  # what the system refuses where nobody expects it
+        from pavdm_cli import ui
+
+        ui.fail(str(error), "")
+        sys.exit(PavdmError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -175,7 +175,8 @@ class Request:
         if self.seconds is not None and self.frames is not None:
             raise UsageError("--seconds and --frames were both given", "give one of them")
         if self.count < 1 or self.count > LONGEST * spec.fps:
-            raise UsageError(f"cannot make a video of {self.count} frames", "ask for 1 frame to 24 hours")
+            asked = f"{self.frames} frames" if self.seconds is None else f"{self.seconds:g} s, {spec.fps} frames/s"
+            raise UsageError(f"cannot make a video of {asked}", "ask for 1 frame to 24 hours")
         if not 0 <= self.output.crf <= 51:
             raise UsageError(f"--crf must be 0 to 51, got {self.output.crf}", "18 is nearly lossless, 28 small")
 

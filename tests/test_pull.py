@@ -178,6 +178,14 @@ def test_only_fetched_models_are_removed(hub, tmp_path):
         remove(SPEC)
 
 
+@pytest.mark.parametrize("name", ["pocket", SPEC.name])
+def test_nobody_is_asked_to_delete_what_is_not_there_or_not_fetched(name):
+    done = pavdm("models", "rm", name)
+    assert done.code in (2, 5)
+    assert "delete /" not in done.err
+    assert "error: " in done.err
+
+
 def test_of_a_linked_model_the_link_alone_is_removed_and_it_is_said_where_its_files_are(hub, tmp_path):
     pulled(hub, tmp_path / "disk")
     home(SPEC).parent.mkdir(parents=True)

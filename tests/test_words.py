@@ -157,3 +157,10 @@ def test_what_floats_is_on_the_water_and_what_flies_over_the_land():
         place = re.search(r"(on|over|above) (" + "|".join(WORDINGS["terrain"][sample_scene(seed).terrain]) + ")", text)
         assert place, text
         assert (place[1] == "on") == (sample_scene(seed).object == "boat"), text
+
+
+def test_a_note_names_the_first_words_and_counts_the_rest():
+    late, strange = check_prompt("red ball " * 3000), check_prompt("red " + " ".join(f"word{n}" for n in range(500)))
+    assert late[0].endswith(" ... (5952 more)")
+    assert " ... (476 more); " in strange[0]
+    assert max(map(len, [*late, *strange])) < 400

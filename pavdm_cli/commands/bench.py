@@ -52,9 +52,9 @@ def root() -> None:
 @app.command()
 def throughput(
     prompt: Annotated[str, typer.Option(help="What to show meanwhile.")] = "a red balloon drifting over green hills",
-    seconds: options.Seconds = 30.0,
+    seconds: options.TimedSeconds = 30.0,
     model: options.Model = "pocket",
-    seed: options.Seed = 0,
+    seed: options.TimedSeed = 0,
     method: options.Method = "pa",
     steps: options.Steps = None,
     window: options.Window = None,
@@ -100,10 +100,10 @@ def throughput(
 @app.command()
 def latency(
     prompt: Annotated[str, typer.Option(help="What to show meanwhile.")] = "a red balloon drifting over green hills",
-    seconds: options.Seconds = 10.0,
+    seconds: options.TimedSeconds = 10.0,
     repeat: Annotated[int, typer.Option(min=1, help="How often to measure each wait.")] = 3,
     model: options.Model = "pocket",
-    seed: options.Seed = 0,
+    seed: options.TimedSeed = 0,
     method: options.Method = "pa",
     steps: options.Steps = None,
     window: options.Window = None,

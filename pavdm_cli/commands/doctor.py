@@ -6,7 +6,6 @@ import importlib.metadata
 import platform
 import shutil
 import sys
-from pathlib import Path
 
 from pavdm_cli import __version__, ui
 from pavdm_cli.models import libraries
@@ -33,7 +32,7 @@ def doctor() -> None:
     ui.show_table("\ndevices", ("", ""), _devices())
     ui.show_table("\nattention back ends", ("", "", ""), _backends())
     ui.show_table("\nvideo", ("", ""), _codecs())
-    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    free = shutil.disk_usage(".").free / 1e9
     ui.show_table("\ndisk", ("", ""), [("free here", f"{free:.1f} GB")])
 
 

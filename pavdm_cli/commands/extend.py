@@ -15,6 +15,10 @@ from pavdm_cli.request import Extension, Output, Reading, Request, Sampling, pic
 Prompt = Annotated[
     str | None, typer.Option("--prompt", "-p", help="What to show; else the prompt INPUT was made from.")
 ]
+NewSeconds = Annotated[
+    float | None, typer.Option("--seconds", "-s", help="New seconds; 10 unless given.", rich_help_panel=options.WHAT)
+]
+NewFrames = Annotated[int | None, typer.Option(help="New frames, at INPUT's rate.", rich_help_panel=options.WHAT)]
 Start = Annotated[
     Literal["clip", "noised"],
     typer.Option(help="clip: keep its last chunk clean. noised: noise its last window again (algorithm 1)."),
@@ -28,8 +32,8 @@ Audio = Annotated[
 def extend(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="The video to continue; it is never changed.")],
     prompt: Prompt = None,
-    seconds: options.Seconds = None,
-    frames: Annotated[int | None, typer.Option(help="New frames, at INPUT's rate.", rich_help_panel="Video")] = None,
+    seconds: NewSeconds = None,
+    frames: NewFrames = None,
     output: options.Out = None,
     start: Start = "clip",
     only_new: Annotated[bool, typer.Option("--only-new", help="Write the continuation alone.")] = False,

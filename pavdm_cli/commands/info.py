@@ -13,7 +13,7 @@ from pavdm_cli.errors import InputError
 
 
 def info(
-    file: Annotated[Path, typer.Argument(help="A video that pavdm wrote.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A video that pavdm wrote.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the recipe as JSON.")] = False,
 ) -> None:
     """Show prompt, seed, weights, versions and settings of a FILE, and the command that makes it again."""

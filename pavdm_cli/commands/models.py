@@ -104,7 +104,7 @@ def rm(
     from pavdm_cli.models import pull as parts
 
     spec = find(name)
-    folder = _home(spec)
+    folder = parts.removable(spec)
     kept = f"; it was a link, and its files are kept in {folder.resolve()}" if folder.is_symlink() else ""
     if not yes:
         typer.confirm(f"delete {folder}?", abort=True, err=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from pavdm_cli.specs import ModelSpec
+from pavdm_cli.specs import OPENSORA, ModelSpec
 
 
 def cache_folder() -> Path:
@@ -22,4 +22,5 @@ def home(spec: ModelSpec) -> Path:
 
 def pulling(folder: Path) -> str:
     """The command that fetches weights into a folder, for hints."""
-    return f"`pavdm models pull opensora-v1.2 --folder {shlex.quote(str(folder))}`"
+    there = "" if folder == home(OPENSORA) else f" --folder {shlex.quote(str(folder))}"
+    return f"`pavdm models pull {OPENSORA.name}{there}`"

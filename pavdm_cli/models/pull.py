@@ -89,16 +89,22 @@ def problems(folder: Path, hashes: bool = True, watch: Callable[[str], None] = l
     return wrong if _manifest(folder)["whole"] else [*wrong, "files not fetched yet"]
 
 
-def remove(spec: ModelSpec) -> int:
-    """Delete a fetched model, or the link to it alone; the bytes that are free again.
-
-    Raises: UsageError, ModelError, OutputError.
-    """
+def removable(spec: ModelSpec) -> Path:
+    """The folder of a fetched model, or the link to it. Raises: UsageError, ModelError where there is none."""
     folder, root = home(spec), cache_folder() / "models"
     if not spec.parts or folder.parent != root:
         raise UsageError(f"{spec.name} is not among the fetched models in {root}", "delete its folder yourself")
     if not folder.is_dir() and not folder.is_symlink():
         raise ModelError(f"no weights of {spec.name} in {folder}", "there is nothing to remove")
+    return folder
+
+
+def remove(spec: ModelSpec) -> int:
+    """Delete a fetched model, or the link to it alone; the bytes that are free again.
+
+    Raises: UsageError, ModelError, OutputError.
+    """
+    folder = removable(spec)
     try:
         if folder.is_symlink():
             folder.unlink()

@@ -65,6 +65,7 @@ GLUE = ("a", "an", "the", "over", "above", "across", "on", "in", "at", "by", "of
 
 PAD = 0
 LENGTH = 24  # words a prompt can hold
+NAMED = 24  # words that a note names
 
 
 def split(text: str) -> list[str]:
@@ -114,5 +115,11 @@ def check_prompt(prompt: str) -> list[str]:
     if not understood(prompt):
         raise UsageError(f"pocket knows none of the words in {prompt!r}", hint)
     strange, late = unknown(prompt), surplus(prompt)
-    notes = [f"pocket does not know: {', '.join(strange)}; {hint}"] if strange else []
-    return notes + ([f"pocket reads {LENGTH} words; left out: {' '.join(late)}"] if late else [])
+    notes = [f"pocket does not know: {some(strange, ', ')}; {hint}"] if strange else []
+    return notes + ([f"pocket reads {LENGTH} words; left out: {some(late, ' ')}"] if late else [])
+
+
+def some(words: list[str], between: str) -> str:
+    """The first words, and how many more there are: a line stays a line."""
+    more = len(words) - NAMED
+    return between.join(words[:NAMED]) + (f" ... ({more} more)" if more > 0 else "")

@@ -1,0 +1,67 @@
+"""What people and scripts see: tables that lose nothing, and text in any locale."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from pavdm_cli import app, ui
+
+LONG = "a path " + "x" * 300 + " goes on"
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_a_row_is_a_line_where_there_is_no_terminal(aside: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    ui.show_table("title", ("name", ""), [("one", LONG), ("twenty", "2")], aside)
+    lines = capsys.readouterr()[aside].splitlines()
+    assert lines == ["title", "name", f"one     {LONG}", "twenty  2"]
+
+
+def test_a_narrow_terminal_breaks_a_row_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    ui.show_table("", ("", ""), [("one", LONG)])
+    drawn = screen.getvalue()
+    assert drawn.count("x") == 300
+    assert max(map(len, drawn.splitlines())) <= 40
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "printed"),
+    [
+        ("ascii", "café", rb"caf\xe9"),
+        ("utf-8", "café", "café".encode()),
+        ("utf-8", os.fsdecode(b"caf\xe9"), b"caf\xe9"),
+    ],
+)
+def test_a_name_is_printed_whatever_the_locale(
+    encoding: str, name: str, printed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an hour of work, the path is no place to fail."""
+    held = io.BytesIO()
+    out = io.TextIOWrapper(held, encoding=encoding, write_through=True)
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(app, "app", lambda: print(name))
+    app.main()
+    assert held.getvalue().strip() == printed
+
+
+def test_what_the_system_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused() -> None:
+        raise PermissionError(13, "Permission denied", str(Path("kept")))
+
+    monkeypatch.setattr(app, "app", refused)
+    with pytest.raises(SystemExit) as stop:
+        app.main()
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == "error: [Errno 13] Permission denied: 'kept'\n"
