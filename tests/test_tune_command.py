@@ -176,6 +176,21 @@ def test_a_mistake_is_one_clear_error(case, studio):
     assert "Traceback" not in err
 
 
+def test_parts_that_do_not_go_together_are_refused_before_anything_is_encoded(studio, tmp_path):
+    shutil.copytree(studio.folder / "tiny", tmp_path / "tiny")
+    config = tmp_path / "tiny" / "text_encoder" / "config.json"
+    config.write_text(json.dumps(published.T5 | {"d_model": 48}))
+    made = ["--init", tmp_path / "tiny", "--folder", tmp_path / "run"]
+    code, out, err = pavdm(*studio.command("odd", *made))
+    assert (code, out) == (5, ""), err
+    assert "have 48 numbers (d_model), the transformer reads 32" in err
+    assert not list(tmp_path.glob("run/cache/*"))
+    shutil.rmtree(config.parent)
+    code, out, err = pavdm(*studio.command("odd", *made))
+    assert (code, out) == (5, ""), err
+    assert f"{tmp_path / 'tiny'} has no text_encoder" in err
+
+
 def test_open_sora_without_videos_and_pocket_in_several_processes_are_refused(studio, monkeypatch):
     code, _, err = pavdm("train", "denoiser", "--init", str(studio.folder / "tiny"))
     assert code == 2

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import torch
 
-from pavdm_cli.errors import InputError, ModelError, UsageError
+from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.models import opensora
-from pavdm_cli.models.checkpoint import FETCH, digest, load_into, shapes, tensors
+from pavdm_cli.models.checkpoint import digest, load_into, shapes, tensors
+from pavdm_cli.models.families import need_weights
 from pavdm_cli.models.home import home
 from pavdm_cli.models.load import pick_device, wording
 from pavdm_cli.models.memory import check_room, weight_bytes
 from pavdm_cli.models.opensora_text import T5Text, reading_digest
 from pavdm_cli.models.opensora_vae import OpenSoraVAE, vae_config
-from pavdm_cli.models.stdit import STDiT
+from pavdm_cli.models.stdit import STDiT, STDiTConfig
 from pavdm_cli.noise import warp_ratio
 from pavdm_cli.specs import ModelSpec
 from pavdm_cli.train.batches import METHODS, Recipe
@@ -78,8 +79,9 @@ def tune_task(wanted: Wanted, talk: Talk, among: Processes) -> TuneTask:
     """Find and encode the videos, then read the transformer. Raises: PavdmError."""
     settings, tuning, method = wanted.settings, wanted.tuning, wanted.method
     spec, device, folder = tuning.spec(wanted.spec), pick_device(settings.device), home(wanted.spec)
-    if not folder.is_dir():
-        raise ModelError(f"no weights of {spec.name} in {folder}", FETCH)
+    need_weights(wanted.spec)
+    config = opensora.read_config(folder)  # what does not go together is refused before anything is encoded
+    check_room("training", IN_ALL * weight_bytes(folder / "transformer", torch.float32) // among.count, device, ROOM)
     recipe = _recipe(spec, method, settings.batch, among)
     shelf = _shelf(Cache(settings.folder / "cache", *_marks(spec, folder, device)), tuning, talk, among)
     _encode(shelf, tuning, spec, device, talk, among)
@@ -87,9 +89,10 @@ def tune_task(wanted: Wanted, talk: Talk, among: Processes) -> TuneTask:
     def seen(videos: list[Captioned]) -> Footage:
         return footage(shelf.cache, videos, lambda caption: wording(spec, caption, tuning.reading))
 
-    check_room("training", IN_ALL * weight_bytes(folder / "transformer", torch.float32) // among.count, device, ROOM)
     about = settings.about | {"method": method, "size": spec.size, "fps": spec.fps, "videos": len(shelf.videos)}
-    model = _model(folder, spec, tuning, device, among)
+    model = Windows(_stdit(folder, config, tuning, device), spec, PRECISIONS[tuning.precision])
+    if among.count > 1:
+        shard(model, model.stdit, device, tuning.precision == "bf16")
     return TuneTask(model, recipe, seen(shelf.videos), seen(shelf.held_out), folder.resolve(), about, among)
 
 
@@ -184,13 +187,8 @@ def _codec(folder: Path, device: torch.device) -> OpenSoraVAE:
     return load_into(lambda: OpenSoraVAE(sizes), folder, device, opensora.precision(device))
 
 
-def _model(folder: Path, spec: ModelSpec, tuning: Tuning, device: torch.device, among: Processes) -> Windows:
-    config = opensora.read_config(folder)
+def _stdit(folder: Path, config: STDiTConfig, tuning: Tuning, device: torch.device) -> STDiT:
     stdit = load_into(lambda: STDiT(config), folder / "transformer", device, torch.float32).requires_grad_(True)
     stdit.rope.requires_grad_(False)
     stdit.y_embedder.requires_grad_(False)  # as when Open-Sora was fine-tuned
-    rounded = PRECISIONS[tuning.precision]
-    model = Windows(forgetful(stdit) if tuning.checkpointing else stdit, spec, rounded)
-    if among.count > 1:
-        shard(model, stdit, device, rounded == torch.bfloat16)
-    return model
+    return forgetful(stdit) if tuning.checkpointing else stdit
