@@ -24,13 +24,17 @@ STORED = ROOT / "benchmarks" / "results" / "kernels-compile.jsonl"
 GATE = ["--arch", "sm_80", "--arch", "sm_90", "--dtype", "bf16", "--width", "1152", "--width", "192"]
 CONTEXT = ("op", "sizes", "dtype", "arch")
 BY_NAME = {op.name: op for op in OPS}
-GOOD = Resources(registers=64, spill_bytes=0, shared_bytes=1024, load_128=4, load_less=0, matrix=8)
+TAKEN = {"registers": 64, "spill_bytes": 0, "shared_bytes": 1024, "matrix": 8}
+GOOD = Resources(**TAKEN, load_128=4, load_less=1, store_128=2, store_less=0)
 
 
 def built(*words: str) -> subprocess.CompletedProcess[str]:
-    """What `pavdm bench kernels` says in a process where kernels are not interpreted."""
-    command = [sys.executable, "-m", "pavdm_cli", "bench", "kernels", "--compile-only", "--json", *words]
+    """What Python says in a process where kernels are not interpreted."""
+    triton = pytest.importorskip("triton", reason="Triton has no wheel for this platform")
+    if not (Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump").exists():
+        pytest.skip("this Triton brings no compiler for NVIDIA GPUs")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, *words]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=900, check=False)
 
 
@@ -39,10 +43,7 @@ def by_case(rows):
 
 
 def test_every_kernel_keeps_its_limits_and_is_what_the_stored_table_says():
-    triton = pytest.importorskip("triton", reason="Triton has no wheel for this platform")
-    if not (Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump").exists():
-        pytest.skip("this Triton brings no compiler for NVIDIA GPUs")
-    done = built(*GATE)
+    done = built("-m", "pavdm_cli", "bench", "kernels", "--compile-only", "--json", *GATE)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert {row["op"] for row in rows} == set(BY_NAME)
@@ -59,6 +60,18 @@ def test_the_stored_table_holds_every_build():
     ]
     assert [{name: row[name] for name in CONTEXT} for row in rows] == wanted
     assert [row for row in rows if row["failed"]] == []
+    assert all(row["load_less"] == BY_NAME[row["op"]].scalars and row["store_less"] == 0 for row in rows)
+
+
+def test_a_row_that_is_read_or_written_narrowly_fails():
+    done = built("tests/narrow.py")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found.pop("modulate-nothing") == []
+    assert len(found) == 6
+    for bug, reasons in found.items():
+        what = "stores" if bug.startswith("modulate-results") else "loads"
+        assert any(f" {what} of less than 16 bytes" in reason for reason in reasons), bug
 
 
 @pytest.mark.parametrize(
@@ -67,14 +80,17 @@ def test_the_stored_table_holds_every_build():
         ("modulate", {"spill_bytes": 8}, "8 bytes spilt, none allowed"),
         ("modulate", {"registers": 129}, "129 registers, at most 128"),
         ("modulate", {"load_128": 0}, "no load of 16 bytes"),
+        ("modulate", {"load_less": 7}, "7 loads of less than 16 bytes, expected 1"),
+        ("modulate", {"load_less": 0}, "0 loads of less than 16 bytes, expected 1"),
+        ("modulate", {"store_less": 1}, "1 stores of less than 16 bytes, none allowed"),
         ("modulate", {"shared_bytes": 99 * 1024 + 1}, "101377 bytes of shared memory, at most 101376"),
         ("temporal_attention", {"matrix": 0}, "no matrix instruction"),
     ],
 )
 def test_a_kernel_beyond_a_limit_fails(name, change, reason):
-    values = {field: getattr(GOOD, field) for field in GOOD.__slots__}
-    assert list(broken(BY_NAME[name], Resources(**{**values, **change}), "bf16", "sm_89")) == [reason]
-    assert list(broken(BY_NAME[name], GOOD, "bf16", "sm_89")) == []
+    good = dataclasses.replace(GOOD, load_less=BY_NAME[name].scalars)
+    assert list(broken(BY_NAME[name], dataclasses.replace(good, **change), "bf16", "sm_89")) == [reason]
+    assert list(broken(BY_NAME[name], good, "bf16", "sm_89")) == []
 
 
 def test_a_name_that_is_none_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from types import SimpleNamespace
@@ -213,6 +214,31 @@ def test_a_program_that_never_runs_is_noticed(op: Op, monkeypatch: pytest.Monkey
     fewer = lambda call: run(call._replace(programs=(call.programs[0] - 1, *call.programs[1:])))  # noqa: E731
     monkeypatch.setattr(Call, "run", fewer)
     assert math.isnan(error(op, arguments))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_no_block_is_narrower_than_what_its_threads_read_at_once(dtype: torch.dtype) -> None:
+    sizes = {"B": 1, "T": 1, "S": 1, "N": 1, "gated": 1, "rotated": 1, "C": 0}
+    for width in (24, 72, 128, 192, 576, 1152, 1872, 2880, 4096):
+        call = built("modulate", {**sizes, "D": width}, dtype)
+        given = call.arguments
+        for columns in (given["HEAD"], *([given["TAIL"]] if given["HEAD"] < width else [])):
+            assert columns * dtype.itemsize >= 512 * call.warps
+    for width, frames, past in itertools.product((16, 32, 40, 64, 72, 96, 128), (1, 5, 20, 35, 70), (0, 1, 5, 35)):
+        call = built("temporal_attention", {**sizes, "T": frames, "K": width, "C": past}, dtype)
+        given = call.arguments
+        for count in ("QUERIES", "KEYS", "REMEMBERED"):
+            assert given[count] * (given["TAIL"] or given["HEAD"]) * dtype.itemsize >= 512 * call.warps
+        call = built("qk_norm_rope", {**sizes, "K": width}, dtype)
+        given = call.arguments
+        narrowest = given["TAIL"] if given["HEAD"] < width else given["HEAD"]
+        assert given["ROWS"] * narrowest * dtype.itemsize >= 512 * call.warps
+
+
+def built(name: str, sizes: dict[str, int], dtype: torch.dtype) -> Call:
+    op = BY_NAME[name]
+    call, _ = op.call(*op.flat(*op.make(sizes, Draw(dtype, "meta"))))
+    return call
 
 
 def test_two_blocks_hold_any_width() -> None:

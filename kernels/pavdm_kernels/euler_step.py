@@ -103,4 +103,5 @@ OP = Op(
     ),
     real=({"B": 1, "T": 30, "C": 4, "H": 30, "W": 53}, {"B": 1, "T": 20, "C": 16, "H": 8, "W": 12}),
     tolerances=TOLERANCES,
+    scalars=2,  # a level and its step size
 )

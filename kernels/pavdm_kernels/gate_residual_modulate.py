@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pavdm_kernels.jit import Call, jit, runs_kernel
 from pavdm_kernels.modulate import (
+    blocks,
     layer_norm,
     load_token,
     modulate_reference,
@@ -22,7 +23,6 @@ from pavdm_kernels.modulate import (
     place,
     programs,
     store_token,
-    warps,
 )
 from pavdm_kernels.op import TOLERANCES, Draw, Op, Sizes
 from pavdm_kernels.rows import Picked, Rows, Vector, load_rows
@@ -107,6 +107,9 @@ def gate_residual_modulate_kernel(
         store_token(Y, first + i, x0 * scale0 + shift0, x1 * scale1 + shift1, head, tail, WIDTH)
 
 
+WORDS = 120  # more than `modulate` has: of more warps, with fewer registers each, no more tokens are under way
+
+
 def call(
     x: Tensor,
     a: Tensor,
@@ -119,6 +122,7 @@ def call(
     """The launch of `gate_residual_modulate_kernel`, and the outputs it fills."""
     total, y = outputs(x, a, level_idx, gate, shift, scale)
     gates, gate_row = gate or (None, None)
+    held = blocks(x, kept=4, ahead=2, most=WORDS)
     arguments = {
         "X": x.contiguous(),
         "A": a.contiguous(),
@@ -127,9 +131,9 @@ def call(
         "SUM": total,
         "Y": y,
         "gate_stride": 0 if gates is None else gates.stride(0),
-        **modulation(x, level_idx, shift, scale, eps),
+        **modulation(x, level_idx, shift, scale, eps, held),
     }
-    return Call(gate_residual_modulate_kernel, programs(x), arguments, warps(x)), (total, y)
+    return Call(gate_residual_modulate_kernel, programs(x), arguments, held.warps), (total, y)
 
 
 @torch.library.custom_op("pavdm::gate_residual_modulate", mutates_args=())
@@ -185,5 +189,6 @@ OP = Op(
         for frames, tokens, width in ((35, 405, 1152), (35, 405, 1872), (20, 24, 192))
     ),
     tolerances=TOLERANCES,
+    registers=168,  # see WORDS
     flat=flat,
 )

@@ -6,7 +6,7 @@ y = LN(x) * (1 + scale[level]) + shift[level]
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -109,9 +109,30 @@ def modulate_kernel(
 ROWS = 8  # tokens a program: the vectors then add an eighth of what it reads, from the cache
 
 
-def warps(x: Tensor) -> int:
-    """As many as keep loads of 16 bytes a thread."""
-    return max(1, min(8, split(x.shape[-1])[0] * x.element_size() // 512))
+WORDS = 88  # registers a thread may fill with numbers; addresses and the sums take some forty more
+
+
+class Blocks(NamedTuple):
+    """How a token lies in the registers of a program."""
+
+    head: int  # columns, as of `split`, but at least as many as all threads read at once
+    tail: int
+    warps: int
+
+
+def blocks(x: Tensor, kept: int = 3, ahead: int = 1, most: int = WORDS) -> Blocks:
+    """The fewest warps whose threads hold a token in `most` registers: lanes without a column are fewest then.
+
+    Every column takes `kept` float32 numbers and `ahead` of the next token as stored. A block with fewer columns than
+    threads read in loads of 16 bytes is filled up with columns that no thread loads: a narrower one has narrower loads.
+    """
+    head, tail = split(x.shape[-1])
+    for warps in (1, 2, 4, 8):
+        least = 32 * warps * 16 // x.element_size()
+        found = Blocks(max(head, least), max(tail, least) if tail > 1 else 1, warps)
+        if (found.head + found.tail) // (32 * warps) * (4 * kept + ahead * x.element_size()) <= 4 * most:
+            break
+    return found
 
 
 def call(
@@ -119,15 +140,15 @@ def call(
 ) -> tuple[Call, Tensor]:
     """The launch of `modulate_kernel`, and the output it fills."""
     y = output(x, level_idx, shift, scale)
-    arguments = {"X": x.contiguous(), "Y": y, **modulation(x, level_idx, shift, scale, eps)}
-    return Call(modulate_kernel, programs(x), arguments, warps(x)), y
+    held = blocks(x)
+    arguments = {"X": x.contiguous(), "Y": y, **modulation(x, level_idx, shift, scale, eps, held)}
+    return Call(modulate_kernel, programs(x), arguments, held.warps), y
 
 
 def modulation(
-    x: Tensor, level_idx: Tensor, shift: Sequence[Tensor], scale: Sequence[Tensor], eps: float
+    x: Tensor, level_idx: Tensor, shift: Sequence[Tensor], scale: Sequence[Tensor], eps: float, held: Blocks
 ) -> dict[str, Any]:
     """The arguments of a kernel that say how to normalise and modulate."""
-    head, tail = split(x.shape[-1])
     return {
         "LEVEL": level_idx.contiguous(),
         "SHIFT": shift[0],
@@ -140,8 +161,8 @@ def modulation(
         "scale_stride": scale[0].stride(0),
         "eps": eps,
         "WIDTH": x.shape[-1],
-        "HEAD": head,
-        "TAIL": tail,
+        "HEAD": held.head,
+        "TAIL": held.tail,
         "ROWS": ROWS,
     }
 

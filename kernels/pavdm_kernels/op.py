@@ -58,6 +58,7 @@ class Op:
     flat: Callable[..., tuple[Any, ...]] = lambda *arguments: arguments  # reference's arguments to those of `launch`
     registers: int = 128  # a thread may take
     wide: bool = True  # reads enough to read 16 bytes at once
+    scalars: int = 1  # loads of single numbers: exactly as many are narrower than 16 bytes a thread, and no store is
     products: bool = False  # multiplies matrices
 
     def bytes_moved(self, sizes: Sizes, dtype: torch.dtype) -> int:

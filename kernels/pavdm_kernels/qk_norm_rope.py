@@ -117,11 +117,13 @@ def qk_norm_rope_kernel(
     """ROWS heads of the tokens of one frame a program, queries, then keys."""
     blocks = tl.cdiv(tokens * HEADS, ROWS)
     frame = tl.program_id(0) // blocks
-    row = ((tl.program_id(0) % blocks) * ROWS + tl.arange(0, ROWS))[:, None]
+    before, rows = (tl.program_id(0) % blocks) * ROWS, tl.arange(0, ROWS)[:, None]
+    row = before + rows
     wanted = row < tokens * HEADS
     origin = (frame // frames).to(tl.int64) * batch_stride + (frame % frames).to(tl.int64) * frame_stride
     starts = origin + (row // HEADS).to(tl.int64) * token_stride + (row % HEADS) * WIDTH
-    rows = frame.to(tl.int64) * tokens * HEADS + row
+    first = (frame.to(tl.int64) * tokens * HEADS + before) * WIDTH
+    Q_OUT, K_OUT = Q_OUT + first, K_OUT + first
     head, tail = tl.arange(0, HEAD)[None, :], HEAD + tl.arange(0, TAIL)[None, :]
     cos0, sin0 = load_turns(TURNS, frame % frames, head, WIDTH)
     cos1, sin1 = load_turns(TURNS, frame % frames, tail, WIDTH)
@@ -129,7 +131,7 @@ def qk_norm_rope_kernel(
     norm_rope(K, K_OUT, K_GAIN, starts, rows, wanted, head, tail, cos0, sin0, cos1, sin1, TURNS, eps, WIDTH)
 
 
-ROWS = 64  # heads a program
+ROWS, WARPS = 64, 4  # heads a program, and its warps
 
 
 def call(
@@ -140,6 +142,7 @@ def call(
         q, k = q.contiguous(), k.contiguous()
     batch, frames, tokens, heads, width = q.shape
     head, tail = split(width, narrow=64)
+    wide = 32 * WARPS * 16 // q.element_size() // ROWS  # columns of a block that is read in loads of 16 bytes
     filled = outputs(q, k, gains, turns, eps)
     arguments: dict[str, Any] = {
         "Q": q,
@@ -158,10 +161,10 @@ def call(
         "HEADS": heads,
         "WIDTH": width,
         "HEAD": head,
-        "TAIL": max(2, tail),
+        "TAIL": max(tail, wide) if tail > 1 else 2,
         "ROWS": ROWS,
     }
-    return Call(qk_norm_rope_kernel, (batch * frames * -(-tokens * heads // ROWS),), arguments, 4), filled
+    return Call(qk_norm_rope_kernel, (batch * frames * -(-tokens * heads // ROWS),), arguments, WARPS), filled
 
 
 @torch.library.custom_op("pavdm::qk_norm_rope", mutates_args=())
@@ -210,4 +213,5 @@ OP = Op(
         for frames, tokens, heads, width in ((35, 405, 16, 72), (35, 405, 26, 72), (20, 24, 6, 32))
     ),
     tolerances=TOLERANCES,
+    scalars=0,
 )

@@ -75,9 +75,9 @@ def attend(
             k1 = load_frames(K, first, count, k_stride, tail, WIDTH, KEYS)
             scores += tl.dot(q1, tl.trans(k1), input_precision="ieee")
         known = (first + tl.arange(0, KEYS))[None, :] < count
-        scores = tl.where(known, scores * scale, float("-inf"))
-        largest = tl.maximum(best, tl.max(scores, 1))
-        weights = tl.exp2(scores - largest[:, None])
+        scores = tl.where(known, scores, float("-inf"))
+        largest = tl.maximum(best, tl.max(scores, 1) * scale)
+        weights = tl.exp2(scores * scale - largest[:, None])
         before = tl.exp2(best - largest)
         total = total * before + tl.sum(weights, 1)
         v0 = load_frames(V, first, count, v_stride, head, WIDTH, KEYS)
@@ -182,19 +182,25 @@ def call(q: Tensor, k: Tensor, v: Tensor, memory: Tensor | None) -> tuple[Call, 
     }
     rows = arguments["QUERIES"]
     grid = (batch * tokens * heads, -(-queries // rows))
-    warps = min(4, max(2, arguments["HEAD"] // 16)) if q.dtype == torch.float32 else rows // 16
-    return Call(temporal_attention_kernel, grid, arguments, warps), out
+    return Call(temporal_attention_kernel, grid, arguments, warps(q.dtype, rows)), out
 
 
 def blocks(q: Tensor, keys: int, remembered: int) -> dict[str, int]:
     """The sizes the kernel is built for; float32 has no matrix unit and takes more registers."""
     width, wide = q.shape[-1], q.dtype == torch.float32
     head, tail = split(width, narrow=64)
-    tail = max(16, tail) if width > head else 0
-    columns = {"WIDTH": width, "HEAD": max(16, head), "TAIL": tail, "PADDED": max(16, tail)}
+    head, tail = max(16, head), max(16, tail) if width > head else 0
     most = 16 if wide else 64
-    seen = {"KEYS": block(keys, most), "REMEMBERED": block(remembered, most)}
-    return {**columns, "QUERIES": block(q.shape[1], 32 if wide else 64), **seen}
+    rows = block(q.shape[1], most)
+    # Fewer frames than this, and the threads would share a block in loads of less than 16 bytes.
+    least = 32 * warps(q.dtype, rows) * 16 // q.element_size() // (tail or head)
+    seen = {"KEYS": max(least, block(keys, most)), "REMEMBERED": max(least, block(remembered, most))}
+    return {"WIDTH": width, "HEAD": head, "TAIL": tail, "PADDED": max(16, tail), "QUERIES": rows, **seen}
+
+
+def warps(dtype: torch.dtype, rows: int) -> int:
+    """One for what a matrix unit multiplies at once; float32 has none."""
+    return 2 if dtype == torch.float32 else rows // 16
 
 
 @torch.library.custom_op("pavdm::temporal_attention", mutates_args=())
@@ -244,5 +250,6 @@ OP = Op(
     ),
     tolerances={torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2},
     registers=255,
+    scalars=0,
     products=True,
 )

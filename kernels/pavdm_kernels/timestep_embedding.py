@@ -84,4 +84,7 @@ OP = Op(
     # An angle of 1000 radians is 3e-5 coarse in float32; the output is float32 whatever goes in.
     tolerances=dict.fromkeys(DTYPES, 1e-4),
     wide=False,
+    # The number, and for each of a thread's four cosines and four sines the digits of 2 / pi that an angle of more than
+    # 100000 radians would need: CUDA's code reads one at a time.
+    scalars=9,
 )

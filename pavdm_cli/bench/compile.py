@@ -25,7 +25,13 @@ TYPES = {
     torch.int32: "*i32",
     torch.int64: "*i64",
 }
-SASS = {"load_128": r"LDG\.E[.\w]*\.128", "load_less": r"LDG\.E(?![.\w]*\.128)", "matrix": r"\b(?:HMMA|HGMMA)\b"}
+SASS = {
+    "load_128": r"LDG\.E[.\w]*\.128",
+    "load_less": r"LDG\.E(?![.\w]*\.128)",
+    "store_128": r"STG\.E[.\w]*\.128",
+    "store_less": r"STG\.E(?![.\w]*\.128)",
+    "matrix": r"\b(?:HMMA|HGMMA)\b",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,8 @@ class Resources:
     shared_bytes: int  # a block
     load_128: int  # instructions that load 16 bytes a thread
     load_less: int  # those that load less
+    store_128: int  # the same of stores
+    store_less: int
     matrix: int  # matrix products
 
 

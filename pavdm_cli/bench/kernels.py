@@ -115,6 +115,10 @@ def broken(op: Op, taken: Resources, dtype: str, architecture: str) -> Iterator[
         yield f"{taken.shared_bytes} bytes of shared memory, at most {shared}"
     if op.wide and not taken.load_128:
         yield "no load of 16 bytes"
+    if taken.load_less != op.scalars:
+        yield f"{taken.load_less} loads of less than 16 bytes, expected {op.scalars}"
+    if taken.store_less:
+        yield f"{taken.store_less} stores of less than 16 bytes, none allowed"
     if op.products and dtype != "fp32" and not taken.matrix:
         yield "no matrix instruction"
 
@@ -125,7 +129,8 @@ MEASURED = {
 }
 COLUMNS = {
     **{"op": "op", "sizes": "sizes", "dtype": "dtype", "arch": "arch", "regs": "registers", "spill": "spill_bytes"},
-    **{"shared": "shared_bytes", "16 B": "load_128", "less": "load_less", "mma": "matrix", "failed": "failed"},
+    **{"shared": "shared_bytes", "16 B": "load_128", "less": "load_less", "16 B out": "store_128"},
+    **{"less out": "store_less", "mma": "matrix", "failed": "failed"},
 }
 
 
