@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from pavdm_cli import budget, pipeline
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models import home
+from pavdm_cli.models import home, offload
 from pavdm_cli.models.live import Live
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.offload import Guest, Stream, VisitingCodec, streamed
@@ -166,3 +166,16 @@ def test_graphs_and_offloading_are_refused_together():
     assert not Engine(offload="parts").recordable
     assert Engine().decodes_beside("cuda")
     assert not Engine(offload="parts").decodes_beside("cuda")
+
+
+def test_a_place_for_blocks_is_not_filled_while_what_was_there_before_is_read(monkeypatch):
+    class Mark:
+        recorded = False
+
+        def record(self) -> None:
+            self.recorded = True
+
+    monkeypatch.setattr(offload, "_event", lambda device: Mark())
+    slot = offload.Slot(8, torch.device("cpu"))
+    assert slot.read.recorded
+    assert not slot.filled.recorded

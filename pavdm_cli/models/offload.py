@@ -106,6 +106,8 @@ class Slot:
     def __init__(self, size: int, device: torch.device) -> None:
         self.piece = torch.empty(size, dtype=torch.uint8, device=device)
         self.filled, self.read = (_event(device) for _ in range(2))
+        if self.read:  # what this memory was before may still be at work
+            self.read.record()
 
 
 class Stream:
