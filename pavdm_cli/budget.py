@@ -147,7 +147,7 @@ def shown_of(job: Job) -> Shown:
     """The largest step of a job; the end of a clip that it begins with may be noised, as far as it goes."""
     schedule, guided = job.schedule, job.scale
     latents = job.given // job.spec.group[1] * job.spec.group[0]
-    remade = min(schedule.capacity - 1, max(0, latents - schedule.overlap) // schedule.chunk)
+    remade = schedule.remade(latents)
     sizes = schedule.sizes(0, -remade, latents - remade * schedule.chunk, job.chunks)
     held, clean = max(sizes, key=lambda pair: (pair[0] * schedule.chunk + pair[1], pair))
     kept, asked = job.settings.overlap_kv == "reuse", job.sampling.engine

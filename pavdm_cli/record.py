@@ -91,6 +91,21 @@ def read_start(job: Job, model: Loaded, source: Source) -> State:
     return start_from(job, model, clip, source.extension.start == "noised")
 
 
+def start_notes(job: Job, source: Source) -> list[str]:
+    """One line where `--start noised` noises less of the video's end than of a full window, or nothing."""
+    schedule, spec = job.schedule, job.spec
+    given = frames_to_read(job, source)
+    made, wanted = schedule.remade(spec.latents(given)), schedule.capacity - 1
+    if source.extension.start != "noised" or made == wanted > 0:
+        return []
+    if not wanted:
+        return [f"--start noised is as --start clip here: --method {job.settings.method} has one chunk in its window"]
+    full = spec.frames(schedule.overlap + wanted * schedule.chunk)
+    short = f"the video's end has {given} of the {full} frames of a full window, at {spec.fps} a second"
+    what = f"{made} of {wanted} chunks are noised again" if made else "nothing is noised again, as with --start clip"
+    return [f"{short}: {what}"]
+
+
 def frames_to_read(job: Job, source: Source) -> int:
     """Frames of the video's end that the model is given: its last chunk, or as much of its last window as there is."""
     spec, chunk = job.spec, job.schedule.chunk

@@ -159,8 +159,7 @@ def from_noised(schedule: Schedule, clip: Tensor, noise: Noise, sigmas: Tensor, 
     copies themselves do, and are yielded, as in the paper. A clip too short for that has fewer chunks noised, or none.
     """
     clip = clip.to(sigmas)
-    length = max(0, clip.shape[1] - schedule.overlap)
-    chunks = range(-min(schedule.capacity - 1, length // schedule.chunk), 0)
+    chunks = range(-schedule.remade(clip.shape[1]), 0)
     before, originals = clip.tensor_split([clip.shape[1] - len(chunks) * schedule.chunk], dim=1)
     levels = torch.tensor(schedule.levels(chunks, 0), dtype=torch.int64, device=sigmas.device)
     window = add_noise(originals, draw(noise, schedule.latents(chunks), originals), sigmas[levels][:, None, None, None])

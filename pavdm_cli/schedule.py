@@ -42,6 +42,13 @@ class Schedule:
         """Model calls that a video of `chunks` new chunks takes, from its first noise to its last clean latent."""
         return (chunks - 1) * self.stride + self.steps if chunks else 0
 
+    def remade(self, latents: int) -> int:
+        """Chunks of a given clip that are noised again at the start: of a full window all but one, if it has as many.
+
+        What is shown clean before them comes first.
+        """
+        return min(self.capacity - 1, max(0, latents - self.overlap) // self.chunk)
+
     def level(self, chunk: int, now: int) -> int:
         """Level of a chunk before step `now`: `steps` when it enters, 0 when it is clean."""
         return self.steps - (now - chunk * self.stride)

@@ -95,7 +95,7 @@ def go_on(request: Request, as_json: bool) -> None:
 
     request = replace(request, seconds=None, frames=source.frames_to_make(request.spec.fps))
     job = pipeline.plan(with_threads(request, load))
-    for line in notes:
+    for line in (*notes, *record.start_notes(job, source)):
         ui.warn(line)
     job = planned(replace(job, given=record.frames_to_read(job, source)))
     with stop_requested() as stopped:
