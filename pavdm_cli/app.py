@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from io import TextIOWrapper
 from typing import Annotated
 
@@ -50,12 +51,12 @@ def main() -> None:
     except PavdmError as error:
         from pavdm_cli import ui
 
-        ui.fail(error.message, error.hint)
+        train.once(error.message, partial(ui.fail, error.message, error.hint))
         sys.exit(error.exit_code)
     except OSError as error:  # what the system refuses where nobody expects it
         from pavdm_cli import ui
 
-        ui.fail(str(error), "")
+        train.once(str(error), partial(ui.fail, str(error), ""))
         sys.exit(PavdmError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

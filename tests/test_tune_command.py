@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pavdm_cli.models import home
+from pavdm_cli.train import spread
 from pavdm_cli.train.tune import TuneTask
 
 STEPS = 4
@@ -70,6 +73,13 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     made = Studio(folder, Said(1, "", ""))
     made.said = pavdm(*made.command("straight"))
     return made
+
+
+def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
+    """Two processes."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pavdm_cli"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([*start, *words], capture_output=True, text=True, timeout=100, env=env)
 
 
 def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
@@ -126,11 +136,7 @@ def test_a_run_that_is_stopped_goes_on_in_two_processes_to_the_same_losses_and_w
     assert (code, out) == (130, ""), err
     assert err.splitlines()[-1].startswith("interrupted: the same command goes on from")
     assert "encoding" not in err
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "pavdm_cli", *studio.command("halting")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=100, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    done = torchrun(*studio.command("halting"))
     assert (done.returncode, done.stdout) == (0, f"{studio.folder / 'halting' / 'model'}\n"), done.stderr
     assert done.stderr.count("training in") == 1
     assert "Warning" not in done.stderr
@@ -189,6 +195,22 @@ def test_parts_that_do_not_go_together_are_refused_before_anything_is_encoded(st
     code, out, err = pavdm(*studio.command("odd", *made))
     assert (code, out) == (5, ""), err
     assert f"{tmp_path / 'tiny'} has no text_encoder" in err
+
+
+def test_a_mistake_is_said_once_by_several_processes_which_all_end_with_its_code(studio):
+    done = torchrun(*studio.command("straight", "--batch", "3"))
+    said = [done.stderr.count(words) for words in ("--batch must be a multiple of the 2 processes", "hint: ")]
+    assert said == [1, 1], done.stderr
+    assert re.findall(r"exitcode  : (-?\d+)", done.stderr) == ["2", "2"], done.stderr
+
+
+def test_a_mistake_of_one_process_is_said_by_that_one(monkeypatch, capsys):
+    board = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setattr(spread, "TOGETHER", timedelta(seconds=1))
+    spread.once("its own", lambda: print("its own"), ("localhost", board.port), count=2)
+    spread.once("its own", lambda: print("its own"), ("localhost", board.port), count=2)
+    spread.once("no store", lambda: print("no store"), ("localhost", 1), count=2)
+    assert capsys.readouterr().out == "its own\nno store\n"
 
 
 def test_open_sora_without_videos_and_pocket_in_several_processes_are_refused(studio, monkeypatch):

@@ -184,6 +184,16 @@ def _run(settings: Settings, run: Callable[[Processes], Path]) -> None:
             print(path)
 
 
+def once(line: str, say: Callable[[], None]) -> None:
+    """Say a line that ends this process; of several that torchrun started, in the first that comes to it alone."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or _place()[2] == 1:
+        say()
+        return
+    from pavdm_cli.train import spread
+
+    spread.once(line, say, (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), _place()[2])
+
+
 def _place() -> tuple[int, int, int]:
     """What torchrun says of this process: its rank, its rank on this machine, how many there are."""
     rank, local, count = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))

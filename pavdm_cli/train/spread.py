@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from pavdm_cli.errors import DeviceError
 from pavdm_cli.models.stdit import STDiT
 
 T = TypeVar("T")
+TOGETHER = timedelta(seconds=30)  # for all processes to come to the same mistake
 PATIENCE = timedelta(days=7)  # for one process that encodes its share of the videos longer than the others
 
 
@@ -58,6 +59,25 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+def once(line: str, say: Callable[[], None], store: tuple[str, int], count: int) -> None:
+    """Say a line that ends every process, in the first of `count` that comes to it; store: torchrun's address and port.
+
+    Each goes on when all have come, or after a while: torchrun ends the others as soon as one of them has ended.
+    """
+    try:
+        board = dist.TCPStore(*store, is_master=False, timeout=TOGETHER)  # type: ignore[attr-defined]
+        come = board.add(f"pavdm: {line}", 1)
+    except (RuntimeError, AttributeError):  # torchrun is gone, or this build of torch knows no processes
+        say()
+        return
+    if come == 1:
+        say()
+    with suppress(RuntimeError):  # not all of them come to it
+        if come == count:
+            board.set(f"pavdm, all: {line}", "")
+        board.wait([f"pavdm, all: {line}"])
 
 
 @contextmanager
