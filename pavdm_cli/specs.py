@@ -148,6 +148,8 @@ MODELS = {spec.name: spec for spec in (POCKET, OPENSORA)}
 
 def find(name: str) -> ModelSpec:
     """The model of a name, or Open-Sora with the weights of a folder. Raises: ModelError."""
+    if name not in MODELS and Path(name).is_file():
+        raise ModelError(f"{name} is a file", f"give a folder of weights, or a name: {', '.join(MODELS)}")
     if name not in MODELS and ("/" in name or "\\" in name or Path(name).is_dir()):
         return replace(OPENSORA, name=name, folder=Path(name).resolve())
     if name not in MODELS:

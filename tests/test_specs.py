@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from pavdm_cli.errors import UsageError
+from pavdm_cli.errors import ModelError, UsageError
 from pavdm_cli.request import SIZES, Request, parse_size, picture_size
-from pavdm_cli.specs import MODELS, ModelSpec
+from pavdm_cli.specs import MODELS, ModelSpec, find
 
 POCKET = MODELS["pocket"]
 FREE = replace(POCKET, name="free", group=(5, 17), sides=8, longest=1280, rates=(8, 30))
@@ -104,3 +104,10 @@ def test_a_shape_that_is_none_is_refused(aspect):
 def test_a_size_in_pixels_has_its_shape():
     with pytest.raises(UsageError, match="shapes a size by name"):
         parse_size("640x480", "1:1")
+
+
+def test_a_file_is_no_folder_of_weights(tmp_path):
+    (tmp_path / "denoiser.safetensors").touch()
+    with pytest.raises(ModelError, match="is a file") as caught:
+        find(str(tmp_path / "denoiser.safetensors"))
+    assert "pocket, opensora-v1.2" in caught.value.hint

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pavdm_cli import app, ui
+from pavdm_cli.commands import train
 
 LONG = "a path " + "x" * 300 + " goes on"
 
@@ -65,3 +66,12 @@ def test_what_the_system_refuses_is_one_line(
         app.main()
     assert stop.value.code == 1
     assert capsys.readouterr().err == "error: [Errno 13] Permission denied: 'kept'\n"
+
+
+def test_what_training_renders_is_counted_in_clips(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ui, "LINE_EVERY", 0)
+    with train._bars()("rendering clips", 8) as advance:
+        advance(4)
+    assert capsys.readouterr().err.startswith("rendering clips: 4/8 clips, ")

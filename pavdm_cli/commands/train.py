@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +159,7 @@ def _file(init: str | None) -> Path | None:
 def _bars() -> Callable[[str, int], AbstractContextManager[Callable[[int], None]]]:
     from pavdm_cli import ui
 
-    return ui.progress
+    return partial(ui.progress, unit="clips")
 
 
 def _run(settings: Settings, run: Callable[[Processes], Path]) -> None:
