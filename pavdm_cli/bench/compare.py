@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -109,3 +109,18 @@ def allowed(samples: list[float], others: list[float]) -> float | None:
 def _listed(samples: Any) -> list[float]:
     """Samples of a row; one number is a list of one."""
     return samples if isinstance(samples, list) else [samples] if isinstance(samples, (int, float)) else []
+
+
+def lines(found: Sequence[Compared]) -> list[tuple[str, ...]]:
+    """A line for people a pair of samples: what, before, after, their ratio, and the verdict."""
+    return [(one.what, _duration(one.before), _duration(one.after), f"{one.ratio:.3f}", _verdict(one)) for one in found]
+
+
+def _duration(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.2f} us"
+
+
+def _verdict(one: Compared) -> str:
+    if one.allowed is None:
+        return "too few samples to judge"
+    return f"slower: more than {one.allowed:.0%}" if one.slower else f"within {one.allowed:.0%}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +13,6 @@ from pavdm_cli.commands import options
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
 from pavdm_cli.request import Request, Sampling
 from pavdm_cli.specs import MODELS, OPENSORA
-
-if TYPE_CHECKING:
-    from pavdm_cli.bench.compare import Compared
 
 
 def in_a_folder(path: Path | None) -> Path | None:
@@ -260,28 +257,15 @@ def _latency(request: Request, shape: str | None, repeats: int, as_json: bool, o
 
 def _compare(first: Path, second: Path, as_json: bool) -> None:
     from pavdm_cli import ui
-    from pavdm_cli.bench.compare import compare
+    from pavdm_cli.bench.compare import compare, lines
 
     found = compare(first, second)
     if as_json:
         print(json.dumps([{**one._asdict(), "ratio": one.ratio, "slower": one.slower} for one in found]))
     else:
-        shown = [
-            (one.what, _duration(one.before), _duration(one.after), f"{one.ratio:.3f}", _verdict(one)) for one in found
-        ]
-        ui.show_table("", ("samples", "before", "after", "ratio", ""), shown)
+        ui.show_table("", ("samples", "before", "after", "ratio", ""), lines(found))
     if any(one.slower for one in found):
         raise typer.Exit(1)
-
-
-def _duration(seconds: float) -> str:
-    return f"{1e3 * seconds:.2f} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.2f} us"
-
-
-def _verdict(one: Compared) -> str:
-    if one.allowed is None:
-        return "too few samples to judge"
-    return f"slower: more than {one.allowed:.0%}" if one.slower else f"within {one.allowed:.0%}"
 
 
 def _ablate(request: Request, shape: str | None, samples: int, as_json: bool, out: Path | None) -> None:
