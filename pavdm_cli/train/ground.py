@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from pavdm_cli.train.paint import Canvas
 
 PARALLAX = (0.35, 0.65, 1.0)  # far, middle, near
-HAZE = (0.50, 0.25, 0.0)  # how much of the horizon's colour a layer takes
 
 
 @dataclass(frozen=True, slots=True)
 class Land:
-    """A terrain's outline: the height of each layer from the top, its relief and its waves per unit."""
+    """A terrain's outline: the height of each layer from the top, its relief and its waves per unit; and its haze."""
 
     base: tuple[float, float, float]
     relief: tuple[float, float, float]
     waves: tuple[float, float, float]
     outline: Callable[[Tensor], Tensor]  # angle -> about -1 to 1
+    haze: tuple[float, float, float] = (0.50, 0.25, 0.0)  # how much of the horizon's colour a layer takes
 
 
 def _rolling(a: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ LANDS = {
     "hills": Land((0.60, 0.71, 0.86), (0.055, 0.055, 0.050), (4.6, 3.7, 3.0), _rolling),
     "mountains": Land((0.50, 0.62, 0.88), (0.130, 0.100, 0.030), (6.0, 5.0, 3.0), _peaked),
     "dunes": Land((0.60, 0.72, 0.86), (0.050, 0.065, 0.060), (4.4, 3.6, 3.0), _windblown),
-    "sea": Land((HORIZON + 0.035, HORIZON, 1.2), (0.085, 0.0, 0.0), (4.0, 0.0, 0.0), _rolling),
+    "sea": Land((HORIZON + 0.06, HORIZON, 1.2), (0.15, 0.0, 0.0), (6.0, 0.0, 0.0), _rolling, haze=(0.15, 0.25, 0.0)),
 }
 
 
@@ -90,7 +90,8 @@ def _colour(scenes: Sequence[Scene], layer: int, on: Canvas) -> Tensor:  # (B, 1
     land = on.x.new_tensor([GROUND[s.terrain][layer] for s in scenes])
     tint = on.x.new_tensor([AMBIENT[s.time] for s in scenes])
     haze = on.x.new_tensor([SKY[s.time][1] for s in scenes])
-    return torch.lerp(land * tint, haze, HAZE[layer])[:, None, :, None, None]
+    share = on.x.new_tensor([LANDS[s.terrain].haze[layer] for s in scenes])[:, None]
+    return torch.lerp(land * tint, haze, share)[:, None, :, None, None]
 
 
 def _ripple(x: Tensor, seconds: Tensor, on: Canvas) -> Tensor:  # (B, T, H, W), -1 to 1
