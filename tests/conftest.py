@@ -1,12 +1,30 @@
-"""Shared by all tests: the interpreter switch (before triton is imported) and one thread for torch."""
+"""Shared by all tests: the interpreter switch (before triton is imported), one thread for torch, and fixtures."""
 
 import os
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # 0: for the tests that run kernels on a GPU
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that tests start: beside others, two threads wait long
 
+from pathlib import Path
+
+import pytest
 import torch
+from ways import either_way  # noqa: F401  # for `usefixtures`
+
+from pavdm_cli.models import home
 
 torch.set_num_threads(1)
 
-from ways import either_way  # noqa: E402, F401  # for `usefixtures`
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's folder as Open-Sora is published, but tiny."""
+    import published  # late: other tests need none of its libraries
+
+    return published.write(tmp_path_factory.mktemp("published") / "tiny")
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept on disk between runs goes to a folder of the test."""
+    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")

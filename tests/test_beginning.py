@@ -20,11 +20,12 @@ from typer.testing import CliRunner
 from pavdm_cli import beginning, pipeline, sampler
 from pavdm_cli.app import app
 from pavdm_cli.errors import InputError, UsageError
-from pavdm_cli.models import home
 from pavdm_cli.request import Request, Sampling
 from pavdm_cli.sampler import from_first, sample, walk
 from pavdm_cli.schedule import Schedule, fifo, pa, rn
 from pavdm_cli.video import Still, fit, open_still
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 SCHEDULES = {
     "pa": pa(6, 6, 2),
@@ -124,11 +125,6 @@ def picture(height: int = 90, width: int = 120) -> Still:
 @pytest.fixture(scope="module")
 def opensora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return published.write(tmp_path_factory.mktemp("published") / "tiny")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
 
 
 def job_of(model: Path | str, frames: int, **given: object) -> pipeline.Job:

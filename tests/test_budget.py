@@ -14,23 +14,15 @@ import torch
 from pavdm_cli import budget, pipeline, record
 from pavdm_cli.commands import run
 from pavdm_cli.errors import DeviceError
-from pavdm_cli.models import home, load, opensora, opensora_text
+from pavdm_cli.models import load, opensora, opensora_text
 from pavdm_cli.models.live import Live, standing_for
 from pavdm_cli.models.sketch import Shown, count, sketch, weights_of
 from pavdm_cli.request import Engine, Output, Reading, Request, Sampling
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 PROMPT = "a red balloon drifts over green hills"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return published.write(tmp_path_factory.mktemp("published") / "tiny")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
 
 
 def request(folder: Path | str, frames: int = 17 * 8, prompt: str = PROMPT, **given: object) -> Request:

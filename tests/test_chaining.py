@@ -12,7 +12,6 @@ from typing import Any
 
 import av
 import numpy as np
-import published
 import pytest
 import torch
 from exact import NOISE, Mixing, clean_latents, sigmas_of
@@ -24,25 +23,16 @@ from pavdm_cli.app import app
 from pavdm_cli.chaining import reencoded
 from pavdm_cli.denoiser import Bound, Denoiser
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models import home
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.noise import add_noise
 from pavdm_cli.request import Request, Sampling
 from pavdm_cli.sampler import from_clip, sample, walk
 from pavdm_cli.schedule import rn
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 PROMPT = "a red balloon drifts over green hills"
 CLIP, SHOWN = 34, 17  # frames of a clip of ten latents, and of the five that the next one is shown
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return published.write(tmp_path_factory.mktemp("published") / "tiny")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
 
 
 def job_of(folder: Path | str, frames: int = 2 * CLIP, **given: object) -> pipeline.Job:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import published
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,24 +14,16 @@ from torch.utils._pytree import tree_leaves
 
 from pavdm_cli import budget, pipeline
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models import home, offload
+from pavdm_cli.models import offload
 from pavdm_cli.models.live import Live
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.offload import Guest, Stream, VisitingCodec, streamed
 from pavdm_cli.request import Engine, Request, Sampling
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 PROMPT = "a red balloon drifts over green hills"
 MODES = ("parts", "blocks")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return published.write(tmp_path_factory.mktemp("published") / "tiny")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
 
 
 def job(model: Path | str, frames: int = 17 * 2, size: Any = (64, 72), **engine: object) -> pipeline.Job:

@@ -22,12 +22,14 @@ from test_stdit_golden import GOLDEN, SMALL, run
 
 from pavdm_cli import pipeline
 from pavdm_cli.errors import DeviceError, ModelError, UsageError
-from pavdm_cli.models import families, home, memory, opensora_text
+from pavdm_cli.models import families, memory, opensora_text
 from pavdm_cli.models.bind import levels_table
 from pavdm_cli.models.load import wording
 from pavdm_cli.models.stdit import STDiT
 from pavdm_cli.request import Reading, Request, Sampling
 from pavdm_cli.specs import find
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 PROMPT = "a red balloon drifts over green hills"
 QUICK = ("--size", "72x64", "--steps", "6", "--seed", "5", "--device", "cpu", "--threads", "1")
@@ -134,11 +136,6 @@ def test_a_model_that_is_fetched_in_part_is_planned_whole_and_told_how_to_fetch_
 def job(folder: Path | str, frames: int = 17, **given: object) -> pipeline.Job:
     sampling = Sampling(**{"model": str(folder), "steps": 6, "seed": 1, "device": "cpu"} | given)
     return pipeline.plan(Request(PROMPT, frames=frames, size=(64, 72), sampling=sampling))
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
 
 
 def latents(wanted: pipeline.Job) -> torch.Tensor:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import published
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -17,23 +16,14 @@ from pavdm_cli import pipeline
 from pavdm_cli.app import app
 from pavdm_cli.denoiser import guided
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models import home
 from pavdm_cli.models.bind import levels_table, recomputing
 from pavdm_cli.noise import seeded_noise
 from pavdm_cli.request import Request, Sampling, parse_size
 from pavdm_cli.sampler import sample
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 PROMPT = "a red balloon drifts over green hills"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return published.write(tmp_path_factory.mktemp("published") / "tiny")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
 
 
 def job_of(folder: Path, size: tuple[int, int] = (64, 72), frames: int = 17, **given: object) -> pipeline.Job:

@@ -5,29 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import published
 import pytest
 from sentencepiece import SentencePieceProcessor
 from typer.testing import CliRunner
 
 from pavdm_cli import pipeline
 from pavdm_cli.app import app
-from pavdm_cli.models import home
 from pavdm_cli.models.families import prompt_notes
 from pavdm_cli.models.opensora_text import END, LONGEST, cut_note, token_ids
 from pavdm_cli.request import Request, Sampling
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 NUMBERED = "a red balloon drifts over green hills at sunset"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return published.write(tmp_path_factory.mktemp("published") / "tiny")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
 
 
 def of_length(folder: Path, tokens: int) -> str:

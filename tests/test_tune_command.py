@@ -23,9 +23,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pavdm_cli.models import home
 from pavdm_cli.train import spread
 from pavdm_cli.train.tune import TuneTask
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 STEPS = 4
 COMMON = ["--steps", str(STEPS), "--size", "64x64", "--window", "5", "--every", "2", "--precision", "fp32"]
@@ -50,11 +51,6 @@ class Studio:
 
     def log(self, run: str) -> list[dict[str, float]]:
         return [json.loads(line) for line in (self.folder / run / "log.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")
