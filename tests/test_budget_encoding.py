@@ -6,14 +6,15 @@ from dataclasses import astuple, replace
 
 import pytest
 import torch
-from test_budget import CPU, CUDA, cache, chosen, folder, gpu, job, on_gpu
+from test_budget import CPU, CUDA, chosen, gpu, job, on_gpu
 
 from pavdm_cli import budget, chaining, pipeline
 from pavdm_cli.models.live import Live, peak_of, standing_for
 from pavdm_cli.models.sketch import Coding, Shown, count, count_coding, sketch
 from pavdm_cli.request import Engine
 
-__all__ = ("cache", "folder", "gpu")
+__all__ = ("gpu",)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_a_real_codec_holds_what_was_counted_without_contents(folder):
