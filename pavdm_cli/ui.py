@@ -60,6 +60,7 @@ def show_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], a
         console.print(table)
     for line in drawn.get().splitlines():
         print(line.rstrip(), file=console.file)
+    console.file.flush()  # in a log, before what is said of it on stderr
 
 
 class Rate(ProgressColumn):

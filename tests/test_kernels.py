@@ -255,6 +255,16 @@ def built(name: str, sizes: dict[str, int], dtype: torch.dtype) -> Call:
     return call
 
 
+def test_heads_whose_tokens_lie_too_far_apart_for_32_bits_are_copied() -> None:
+    op = BY_NAME["qk_norm_rope"]
+    shape, gains = (1, 1, 2, 1, 16), (torch.empty(16, device="meta"),) * 2
+    for apart, used in ((2**24, 2**24), (2**26, 16)):
+        q, k = (torch.empty_strided(shape, (2 * apart, 2 * apart, apart, 16, 1), device="meta") for _ in range(2))
+        call, _ = op.call(q, k, gains, None)
+        assert call.arguments["token_stride"] == call.arguments["Q"].stride(2) == used
+        assert call.arguments["ROWS"] * used + 16 < 2**31
+
+
 def test_two_blocks_hold_any_width() -> None:
     for width in range(2, 2100):
         head, tail = split(width)

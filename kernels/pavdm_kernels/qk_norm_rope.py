@@ -114,21 +114,29 @@ def qk_norm_rope_kernel(
     TAIL: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """ROWS heads of the tokens of one frame a program, queries, then keys."""
+    """ROWS heads of the tokens of one frame a program, of the queries or of the keys: fewer registers than of both."""
     blocks = tl.cdiv(tokens * HEADS, ROWS)
     frame = tl.program_id(0) // blocks
     before, rows = (tl.program_id(0) % blocks) * ROWS, tl.arange(0, ROWS)[:, None]
     row = before + rows
     wanted = row < tokens * HEADS
+    token = before // HEADS  # the first one; from there on offsets have 32 bits
     origin = (frame // frames).to(tl.int64) * batch_stride + (frame % frames).to(tl.int64) * frame_stride
-    starts = origin + (row // HEADS).to(tl.int64) * token_stride + (row % HEADS) * WIDTH
+    origin += token.to(tl.int64) * token_stride
+    starts = (row // HEADS - token) * token_stride + (row % HEADS) * WIDTH
     first = (frame.to(tl.int64) * tokens * HEADS + before) * WIDTH
     Q_OUT, K_OUT = Q_OUT + first, K_OUT + first
     head, tail = tl.arange(0, HEAD)[None, :], HEAD + tl.arange(0, TAIL)[None, :]
     cos0, sin0 = load_turns(TURNS, frame % frames, head, WIDTH)
     cos1, sin1 = load_turns(TURNS, frame % frames, tail, WIDTH)
-    norm_rope(Q, Q_OUT, Q_GAIN, starts, rows, wanted, head, tail, cos0, sin0, cos1, sin1, TURNS, eps, WIDTH)
-    norm_rope(K, K_OUT, K_GAIN, starts, rows, wanted, head, tail, cos0, sin0, cos1, sin1, TURNS, eps, WIDTH)
+    if tl.program_id(1) == 0:
+        norm_rope(
+            Q + origin, Q_OUT, Q_GAIN, starts, rows, wanted, head, tail, cos0, sin0, cos1, sin1, TURNS, eps, WIDTH
+        )
+    else:
+        norm_rope(
+            K + origin, K_OUT, K_GAIN, starts, rows, wanted, head, tail, cos0, sin0, cos1, sin1, TURNS, eps, WIDTH
+        )
 
 
 ROWS, WARPS = 64, 4  # heads a program, and its warps
@@ -138,9 +146,10 @@ def call(
     q: Tensor, k: Tensor, gains: Sequence[Tensor], turns: Tensor | None, eps: float = 1e-6
 ) -> tuple[Call, tuple[Tensor, Tensor]]:
     """The launch of `qk_norm_rope_kernel`, and the outputs it fills."""
-    if q.stride() != k.stride() or q.stride()[3:] != (q.shape[-1], 1):
-        q, k = q.contiguous(), k.contiguous()
     batch, frames, tokens, heads, width = q.shape
+    far = (ROWS // heads + 2) * q.stride(2) >= 2**31  # the tokens of a program reach beyond offsets of 32 bits
+    if far or q.stride() != k.stride() or q.stride()[3:] != (width, 1):
+        q, k = q.contiguous(), k.contiguous()
     head, tail = split(width, narrow=64)
     wide = 32 * WARPS * 16 // q.element_size() // ROWS  # columns of a block that is read in loads of 16 bytes
     filled = outputs(q, k, gains, turns, eps)
@@ -164,7 +173,7 @@ def call(
         "TAIL": max(tail, wide) if tail > 1 else 2,
         "ROWS": ROWS,
     }
-    return Call(qk_norm_rope_kernel, (batch * frames * -(-tokens * heads // ROWS),), arguments, WARPS), filled
+    return Call(qk_norm_rope_kernel, (batch * frames * -(-tokens * heads // ROWS), 2), arguments, WARPS), filled
 
 
 @torch.library.custom_op("pavdm::qk_norm_rope", mutates_args=())

@@ -140,6 +140,13 @@ def lines(rows: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> list[li
     return [[cell(row.get(name, "-")) for name in columns.values()] for row in flat]
 
 
+def failures(rows: Sequence[Row]) -> list[str]:
+    """One line for each row that failed: which, and why."""
+    columns = {name: name for name in ("op", "sizes", "dtype", "arch", "failed")}
+    found = lines([row for row in rows if row["failed"]], columns)
+    return [f"{' '.join(word for word in about if word != '-')}: {why}" for *about, why in found]
+
+
 def cell(value: Any) -> str:
     """One value as people read it."""
     if isinstance(value, dict):

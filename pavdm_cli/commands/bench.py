@@ -162,7 +162,7 @@ def kernels(
 
 def _kernels(named: tuple[list[Any], ...], device: str | None, as_json: bool, out: Path | None) -> None:
     from pavdm_cli import ui
-    from pavdm_cli.bench.kernels import COLUMNS, MEASURED, Choice, compile_all, lines, measure_all
+    from pavdm_cli.bench.kernels import COLUMNS, MEASURED, Choice, compile_all, failures, lines, measure_all
     from pavdm_cli.models.load import pick_device
 
     choice = Choice(*named)
@@ -178,8 +178,10 @@ def _kernels(named: tuple[list[Any], ...], device: str | None, as_json: bool, ou
     if not as_json:
         columns = MEASURED if device else COLUMNS
         ui.show_table("", tuple(columns), lines(rows, columns))
-    if broken := [row for row in rows if row["failed"]]:
-        raise PavdmError(f"{len(broken)} of {len(rows)} kernels are beyond their limits", "see the last column")
+    if failed := failures(rows):
+        for line in failed:
+            ui.note(f"failed: {line}")
+        raise PavdmError(f"{len(failed)} of {len(rows)} kernels are beyond their limits")
 
 
 def _throughput(
