@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,29 +19,38 @@ ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="signals of this kind a
 QUICK = ("a red ball", "--seed", "1", "--threads", "1", "--steps", "6", "--frames", "400", "-o")
 
 
+@contextmanager
+def handled(number: int, handler: Callable[..., object] | signal.Handlers) -> Iterator[None]:
+    """A signal's handler for a while, whatever started the tests set it to."""
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 @ON_POSIX
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_the_first_signal_is_noted_and_the_second_stops(name: str) -> None:
     number = getattr(signal, name)
-    before = signal.getsignal(number)
-    with stop_requested() as stopped:
-        assert not stopped()
-        os.kill(os.getpid(), number)
-        assert stopped()
-        with pytest.raises(KeyboardInterrupt):
+
+    def unheeded(*_: object) -> None: ...
+
+    with handled(number, unheeded):
+        with stop_requested() as stopped:
+            assert not stopped()
             os.kill(os.getpid(), number)
-    assert signal.getsignal(number) == before
+            assert stopped()
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is unheeded
 
 
 @ON_POSIX
 def test_a_terminal_that_nohup_lets_close_stops_nothing() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stop_requested() as stopped:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stopped()
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    with handled(signal.SIGHUP, signal.SIG_IGN), stop_requested() as stopped:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stopped()
 
 
 @pytest.mark.parametrize("at", ["in a chunk", "after one", "in an input"])
