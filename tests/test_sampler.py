@@ -7,6 +7,7 @@ import pytest
 import torch
 from exact import NOISE, Mixing, assert_same, clean_latents, every_method, joined, run_exact, sigmas_of
 from torch import Tensor
+from ways import Taped
 
 from pavdm_cli.noise import linear_sigmas
 from pavdm_cli.sampler import State, advance, from_noised, sample, shift, walk
@@ -20,6 +21,12 @@ pytestmark = pytest.mark.usefixtures("either_way")
 def test_from_nothing_the_video_is_recovered_and_all_shown_is_right(schedule: Schedule, chunks: int) -> None:
     out = run_exact(schedule, chunks=chunks)
     assert_same(out, clean_latents(range(chunks * schedule.chunk)))
+
+
+@every_method
+def test_where_steps_are_recorded_all_are_replayed(schedule: Schedule, either_way: Taped | None) -> None:
+    run_exact(schedule, chunks=5)
+    assert either_way is None or either_way.recorder.replays == schedule.total(5)
 
 
 @every_method

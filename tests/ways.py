@@ -64,12 +64,13 @@ def unheeding(denoiser: Denoiser) -> Denoiser:
 
 
 @pytest.fixture(params=["eager", "replayed"])
-def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Sampling as a test asks for it, or with all its steps recorded."""
-    if request.param == "replayed":
-        examples, graphs = sampler.examples, Taped()
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Taped | None]:
+    """Sampling as a test asks for it, or with all its steps recorded, by what is given."""
+    graphs = Taped() if request.param == "replayed" else None
+    if graphs:
+        examples = sampler.examples
         monkeypatch.setattr(sampler, "examples", lambda schedule, shown, *a: examples(schedule, unheeding(shown), *a))
         for loop in (sampler.sample, sampler.walk):
             monkeypatch.setitem(loop.__kwdefaults__, "graphs", graphs)
-    yield
+    yield graphs
     RUNNING.clear()
