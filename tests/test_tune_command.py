@@ -193,11 +193,13 @@ def test_parts_that_do_not_go_together_are_refused_before_anything_is_encoded(st
     assert f"{tmp_path / 'tiny'} has no text_encoder" in err
 
 
-def test_a_mistake_is_said_once_by_several_processes_which_all_end_with_its_code(studio):
+def test_a_mistake_is_said_once_by_several_processes_of_which_the_first_ends_with_its_code(studio):
     done = torchrun(*studio.command("straight", "--batch", "3"))
     said = [done.stderr.count(words) for words in ("--batch must be a multiple of the 2 processes", "hint: ")]
     assert said == [1, 1], done.stderr
-    assert re.findall(r"exitcode  : (-?\d+)", done.stderr) == ["2", "2"], done.stderr
+    # torchrun ends (-15) whichever is a moment later than the first, and may name that one as the cause.
+    codes = set(re.findall(r"exitcode  : (-?\d+)", done.stderr))
+    assert codes in ({"2"}, {"2", "-15"}), done.stderr
 
 
 def test_a_mistake_of_one_process_is_said_by_that_one(monkeypatch, capsys):
