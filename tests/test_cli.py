@@ -102,13 +102,12 @@ def test_a_taken_name_is_numbered(made):
 def test_an_existing_output_is_refused_before_any_work_and_kept(made, tmp_path):
     taken = tmp_path / "taken.mp4"
     taken.write_text("mine")
-    begun = time.monotonic()
     done = pavdm("generate", PROMPT, "-o", taken, folder=tmp_path)
     assert done.returncode == 4
     assert done.stdout == ""
+    assert [line[:5] for line in done.stderr.splitlines()] == ["error", "hint:"]  # no seed, no progress
     assert "exists" in done.stderr
     assert taken.read_text() == "mine"
-    assert time.monotonic() - begun < 20
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "webm", "gif"])
@@ -185,11 +184,11 @@ def test_an_interrupt_keeps_a_playable_part(number, tmp_path):
         text=True,
     )
     growing = tmp_path / "long.partial.mp4"
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while time.monotonic() < until and not (growing.exists() and growing.stat().st_size > 2000):
         time.sleep(0.1)
     os.kill(run.pid, number)
-    out, err = run.communicate(timeout=60)
+    out, err = run.communicate(timeout=300)
     assert run.returncode == 130
     assert out == ""
     assert "long.partial.mp4" in err

@@ -6,8 +6,10 @@ import gzip
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -89,34 +91,45 @@ def test_what_the_clock_cuts_short_is_left_for_the_next_call(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(script, "LEAST", 0.5)
-    endless, child = says("import time; time.sleep(600)"), tmp_path / "child"
-    parent = says(
-        f"import subprocess, sys; p = subprocess.Popen({list(endless)!r}); "
-        f"open({str(child)!r}, 'w').write(str(p.pid)); p.wait()"
-    )
-    in_tasks(script, monkeypatch, first=[says("pass")], second=[parent, parent], third=[says("pass")])
-    begun = time.monotonic()
-    assert called(script, monkeypatch, tmp_path, "--minutes", 3 / 60) == 1
-    assert time.monotonic() - begun < 60
+    endless = says("import time; time.sleep(600)")
+    in_tasks(script, monkeypatch, first=[], second=[endless, endless], third=[says("pass")])
+    assert called(script, monkeypatch, tmp_path, "--minutes", 2 / 60) == 1
     assert script.done([tmp_path]) == {"first"}
-    ended(int(child.read_text()))
     in_tasks(script, monkeypatch, first=[endless], second=[says("pass")], third=[says("pass")])
     assert called(script, monkeypatch, tmp_path) == 0
     assert script.done([tmp_path]) == {"first", "second", "third"}
 
 
-def ended(process: int) -> None:
-    """A process that a command had started is gone with it, or is about to be."""
-    for _ in range(500):
-        try:
-            os.kill(process, 0)
-            stat = Path(f"/proc/{process}/stat")
-            if stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z":
-                return
-        except (ProcessLookupError, FileNotFoundError):
-            return
+def test_a_command_that_is_cut_short_takes_all_that_it_started_with_it(script: ModuleType, tmp_path: Path) -> None:
+    child, writing = tmp_path / "child", tmp_path / "writing"
+    starts = (
+        "import subprocess, sys\n"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({str(writing)!r}, 'w').write(str(p.pid))\n"
+        f"__import__('os').rename({str(writing)!r}, {str(child)!r}); p.wait()"
+    )
+    parent = subprocess.Popen(says(starts), process_group=0)
+    awaited(child.exists)
+    assert sys.modules["unattended"].ended(parent, 0.1) == sys.modules["unattended"].CUT
+    awaited(lambda: gone(int(child.read_text())))
+
+
+def awaited(event: Callable[[], bool]) -> None:
+    """What happens in a minute, or an error."""
+    until = time.monotonic() + 60
+    while not event():
+        assert time.monotonic() < until
         time.sleep(0.02)
-    raise AssertionError("it still runs")
+
+
+def gone(process: int) -> bool:
+    """Whether a process is no more, or is only not yet taken note of."""
+    try:
+        os.kill(process, 0)
+        stat = Path(f"/proc/{process}/stat")
+        return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return True
 
 
 def test_a_task_that_hangs_is_ended_and_counts_as_failed(

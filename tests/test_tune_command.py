@@ -75,7 +75,7 @@ def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
     """Two processes."""
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pavdm_cli"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([*start, *words], capture_output=True, text=True, timeout=100, env=env)
+    return subprocess.run([*start, *words], capture_output=True, text=True, timeout=300, env=env)
 
 
 def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
