@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import astuple, replace
 
 import pytest
 import torch
+from clips import greys, make
+from command import pavdm
 from test_budget import CPU, CUDA, chosen, gpu, job, on_gpu
 
 from pavdm_cli import budget, chaining, pipeline
@@ -98,3 +101,17 @@ def test_the_codec_over_time_takes_three_of_its_widest_tensors_and_less_than_any
     least = Engine(passes="apart", cuda_graphs="off")
     step = count(model, Shown(wanted.schedule, least, 7.0, 5, 0), CUDA).step
     assert max(taken) < step, "else it would have to work in tiles too where memory is short"
+
+
+def test_what_going_on_from_a_clip_takes_is_planned_and_nothing_is_loaded_or_written(folder, monkeypatch, tmp_path):
+    clip = make(tmp_path / "v.mp4", greys(30, 64, 72))
+    monkeypatch.setattr(pipeline, "open_model", None)
+    monkeypatch.chdir(tmp_path)
+    words = ("extend", clip, "-p", "a fox", "--model", folder, "--size", "72x64", "--device", "cpu", "--plan")
+    code, out, _ = pavdm(*words)
+    assert code == 0
+    assert "in all on cpu" in out
+    plan = json.loads(pavdm(*words, "--json").out)
+    assert plan["places"][0]["parts"]["given frames"] == [0, 17 * 3 * 4 * 64 * 72, 0, 0]
+    assert json.loads(pavdm("extend", clip, "-p", "a red ball", "--plan", "--json").out)["fits"] is True
+    assert list(tmp_path.glob("v*")) == [clip]

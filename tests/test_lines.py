@@ -53,12 +53,12 @@ EXTENDED = [
     (
         f"{LINE} --prompt fox --frames 9 --start noised --only-new --audio drop",
         replace(ALL, prompt="fox", frames=9, extension=replace(INPUT, start="noised", only_new=True, audio="drop")),
-        (False,),
+        (False, False),
     ),
-    ("--seed 7 --seconds 3 --json", replace(LONGER, seconds=3), (True,)),
-    ("--seed 7 --compile", with_engine(LONGER, Engine(compile=True)), (False,)),
-    ("--seed 7 --plain --passes apart", with_engine(LONGER, replace(PLAIN, passes="apart")), (False,)),
-    ("--seed 7 --reencode", replace(LONGER, sampling=replace(LONGER.sampling, reencode=True)), (False,)),
+    ("--seed 7 --seconds 3 --json", replace(LONGER, seconds=3), (True, False)),
+    ("--seed 7 --compile --plan", with_engine(LONGER, Engine(compile=True)), (False, True)),
+    ("--seed 7 --plain --passes apart", with_engine(LONGER, replace(PLAIN, passes="apart")), (False, False)),
+    ("--seed 7 --reencode", replace(LONGER, sampling=replace(LONGER.sampling, reencode=True)), (False, False)),
 ]
 COMMANDS = (("generate", "a fox", "make", GENERATED), ("extend", "v.mp4", "go_on", EXTENDED))
 

@@ -69,6 +69,7 @@ def extend(
     plain: options.Plain = False,
     offload: options.Offload = "none",
     passes: options.Passes = "auto",
+    plan: options.Plan = False,
     crf: options.Crf = 16,
     as_json: options.Json = False,
     force: options.Force = False,
@@ -85,4 +86,4 @@ def extend(
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
     extension = Extension(source, start, only_new, audio)
     picture = picture_size(size, aspect)
-    go_on(Request(prompt or "", seconds, frames, picture, None, sampling, wanted, extension), as_json)
+    go_on(Request(prompt or "", seconds, frames, picture, None, sampling, wanted, extension), as_json, plan)

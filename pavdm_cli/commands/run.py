@@ -81,8 +81,8 @@ def with_threads(request: Request, load: Load) -> Request:
     return replace(request, sampling=replace(request.sampling, threads=threads))
 
 
-def go_on(request: Request, as_json: bool) -> None:
-    """Continue the request's video and print the path."""
+def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
+    """Continue the request's video and print the path; only_plan: print what it would take instead."""
     assert request.extension
     from pavdm_cli import continuation
 
@@ -97,7 +97,10 @@ def go_on(request: Request, as_json: bool) -> None:
     job = pipeline.plan(with_threads(request, load))
     for line in (*notes, *record.start_notes(job, source)):
         ui.warn(line)
-    job = planned(replace(job, given=record.frames_to_read(job, source)))
+    job = replace(job, given=record.frames_to_read(job, source))
+    job = planned(job, as_json and only_plan, aside=not only_plan)
+    if only_plan:
+        return
     with stop_requested() as stopped:
         with budget.told(job):
             model = pipeline.open_model(job)
