@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pavdm_cli.attention import BACKENDS
 from pavdm_cli.models import spatial_vae
 from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, frames_of, posterior
 from pavdm_cli.models.spatial_vae import SpatialConfig
@@ -96,6 +98,31 @@ def test_how_many_pictures_are_decoded_at_a_time_changes_nothing_but_the_last_bi
     few = OpenSoraVAE(SMALL, micro=1)
     few.load_state_dict(codec.state_dict())
     torch.testing.assert_close(few.decode(z), codec.decode(z), rtol=0, atol=1e-5)
+
+
+def test_another_thread_that_allows_one_kernel_of_attention_does_not_disturb_decoding(codec, monkeypatch):
+    """As steps beside the decoding do on a GPU: torch's switches are the whole process's."""
+    attend, here = torch.nn.functional.scaled_dot_product_attention, threading.current_thread()
+    inside, decoded, failed = threading.Event(), threading.Event(), list[str]()
+
+    def attending(*given, **named):
+        if threading.current_thread() is not here:
+            inside.set()
+            decoded.wait(0.5)  # long enough to be disturbed in
+            return given[0]
+        failed.extend([] if torch.backends.cuda.math_sdp_enabled() else ["no kernel is left"])
+        return attend(*given, **named)
+
+    want = codec.decode(latents(2, 3))
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attending)
+    step = threading.Thread(target=BACKENDS["cudnn"].load(), args=(*torch.ones(3, 1, 2, 1, 8), None))
+    step.start()
+    assert inside.wait(60)
+    got = codec.decode(latents(2, 3))
+    decoded.set()
+    step.join()
+    assert failed == []
+    assert torch.equal(got, want)
 
 
 def test_large_pictures_are_worked_on_one_at_a_time(codec):

@@ -3,11 +3,12 @@
 from pavdm_cli.attention.backend import Backend, Case, Limits, Machine, Run, machine_of
 from pavdm_cli.attention.choice import AUTO, TORCH, Attention, choose, confirm, order
 from pavdm_cli.attention.table import BACKENDS
-from pavdm_cli.attention.torch_sdpa import attend
+from pavdm_cli.attention.torch_sdpa import SWITCHES, attend
 
 __all__ = [
     "AUTO",
     "BACKENDS",
+    "SWITCHES",
     "TORCH",
     "Attention",
     "Backend",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pavdm_cli.attention.backend import Run
 from pavdm_kernels import dot_product
 
+SWITCHES = threading.Lock()  # torch's switches of kernels are the whole process's: held by whoever turns or heeds them
 TRUSTED_CUDNN = 91501  # torch itself passes over older ones: lengths that are no multiple of 128 go wrong
 
 
@@ -27,7 +31,7 @@ def only(kernel: SDPBackend) -> Run:
 
     def run(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        with sdpa_kernel(kernel):
+        with nullcontext() if torch.compiler.is_compiling() else SWITCHES, sdpa_kernel(kernel):
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return out.transpose(1, 2).flatten(2)
 

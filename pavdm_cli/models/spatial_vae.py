@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pavdm_cli.attention import SWITCHES
 from pavdm_cli.models.libraries import library, quiet
 
 
@@ -25,7 +26,7 @@ def autoencoder(config: SpatialConfig) -> Any:
     build = library("diffusers.models.autoencoders.autoencoder_kl").AutoencoderKL
     levels = len(config.widths)
     with quiet():
-        return build(
+        network = build(
             down_block_types=("DownEncoderBlock2D",) * levels,
             up_block_types=("UpDecoderBlock2D",) * levels,
             block_out_channels=config.widths,
@@ -33,6 +34,21 @@ def autoencoder(config: SpatialConfig) -> Any:
             norm_num_groups=config.groups,
             latent_channels=config.channels,
         )
+    for part in network.modules():
+        if hasattr(part, "set_processor"):
+            part.set_processor(Undisturbed(part.processor))
+    return network
+
+
+@dataclass(frozen=True, slots=True)
+class Undisturbed:
+    """Attention as diffusers has it, by all of torch's kernels, while another thread allows but one for its own."""
+
+    attend: Any
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        with SWITCHES:
+            return self.attend(*given, **named)
 
 
 def moments(network: Any, pictures: Tensor) -> Tensor:
