@@ -233,6 +233,15 @@ def test_space_and_text_are_attended_to_by_the_chosen_back_end(loaded):
     assert (plain, rest) == (depth, 2 * depth)
 
 
+def test_a_frame_of_one_token_goes_to_the_stand_in(loaded):
+    plain, rest = Heard(), Heard()
+    chosen = replace(loaded, attention=Attention("plain", "for a test", plain, rest, "rest", keys=2))
+    denoiser = chosen.bind(PROMPTS[0], SCHEDULE, linear_sigmas(8).double(), 1)
+    depth = loaded.denoiser.config.depth
+    denoiser(latents(4, 4)[:1, ..., :2, :2], torch.tensor([1, 1, 3, 3], dtype=torch.int32), None)
+    assert (len(plain.masks), len(rest.masks)) == (2 * depth, depth)  # the words are more than one
+
+
 def test_a_text_with_padding_goes_to_the_stand_in(pocket):
     text = pocket.read(["a red ball", "a boat on the sea at night"])
     assert text.mask is not None

@@ -30,6 +30,13 @@ class Attention:
     rest_name: str
     keys: int = 1  # fewer go to the rest
 
+    @property
+    def by_length(self) -> Run:
+        """What runs it without a mask over as many keys as there are in each call."""
+        if self.keys == 1:
+            return self.plain
+        return lambda q, k, v, mask: self.over(k.shape[1], mask is not None)(q, k, v, mask)
+
     def over(self, keys: int, masked: bool) -> Run:
         """What runs attention over so many keys, under a mask or none."""
         return self.rest if masked or keys < self.keys else self.plain
