@@ -18,6 +18,15 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Idle:
+    """An option of the command line that a model does nothing with."""
+
+    option: str
+    why: str
+    instead: str = ""  # what to do; empty where the video is as asked for all that, and a note is enough
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """What a model was trained for, and where its weights are."""
 
@@ -47,6 +56,7 @@ class ModelSpec:
     parts: tuple[Part, ...] = ()  # what is fetched
     guided: float = 1.0  # the guidance that one pass gives: it was taught that of a teacher, which takes two
     causal: bool = True  # trained so that clean frames see only clean ones: what they give is computed once a shift
+    idle: tuple[Idle, ...] = ()
 
     @property
     def codec(self) -> Path:
@@ -108,6 +118,13 @@ POCKET = ModelSpec(
     guided=1.5,
     method="pa",
     world="its own painted world",
+    idle=(
+        Idle("--aspect", "it makes 96x64 pixels and no other", "leave it out"),
+        Idle("--aesthetic-score", "it learnt from captions without scores", "leave it out"),
+        Idle("--motion-score", "it learnt from captions without scores", "say it in words: hovering, bouncing"),
+        Idle("--camera-motion", "it reads that in the prompt", 'write it there: "..., the camera pans left"'),
+        Idle("--text-device", "it reads the prompt where it runs"),
+    ),
 )
 STDIT_V3 = "9a8583918505ee93bd9fae8dd5ce32e1f9334c71"  # the last of its main branch
 VAE_V1_2 = "33d153e9b5a9f771a8a84f98bd3f46458a8ed0bf"  # the last of its main branch

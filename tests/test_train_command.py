@@ -82,9 +82,6 @@ def test_guidance_is_learnt_from_the_weights_given_and_the_file_says_so(command,
     code, out, err = command("denoiser", "--folder", str(files / "again"), "--init", out.strip(), "--distil", "2")
     assert (code, out) == (2, "")
     assert "gives guidance of 1.5 in one pass already" in err
-    code, out, err = command("denoiser", "--init", "opensora-v1.2", "--data", str(files), "--distil", "2")
-    assert (code, out) == (2, "")
-    assert "--distil is for pocket" in err
 
 
 def strike(monkeypatch: pytest.MonkeyPatch, numbers: list[signal.Signals]) -> None:

@@ -30,6 +30,7 @@ Audio = Annotated[
 
 
 def extend(
+    context: typer.Context,
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="The video to continue; it is never changed.")],
     prompt: Prompt = None,
     seconds: NewSeconds = None,
@@ -78,6 +79,7 @@ def extend(
 
     The model reads the end of INPUT at its own size and rate; its frames are scaled back. INPUT is encoded once.
     """
+    options.heed(context, model)
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
     off = (no_table, no_text_memory, no_fused, plain)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 
+import typer
+
 from pavdm_cli.commands import options
 from pavdm_cli.commands.run import make, pick_seed
 from pavdm_cli.request import Output, Reading, Request, Sampling, picture_size
 
 
 def generate(
+    context: typer.Context,
     prompt: options.Prompt,
     seconds: options.Seconds = None,
     frames: options.FrameCount = None,
@@ -57,6 +60,7 @@ def generate(
 
     The file plays while it grows. Ctrl-C finishes the chunk and keeps what is done.
     """
+    options.heed(context, model)
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
     off = (no_table, no_text_memory, no_fused, plain)

@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from pavdm_cli import ui
 from pavdm_cli.errors import UsageError
 from pavdm_cli.request import PLAIN, Engine, parse_overlap_kv
+from pavdm_cli.specs import find
 
 WHAT, HOW, OPEN_SORA = "Video", "Sampling", "Open-Sora"
 SPEED, FILE, OFF = "Speed and memory", "File", "Switch off"
@@ -181,6 +183,24 @@ Force = Annotated[
         rich_help_panel=FILE,
     ),
 ]
+
+
+def typed(context: typer.Context) -> dict[str, str]:
+    """The options that are on the command line, not left as they are by default, each with its panel in the help."""
+    sources = [(one, context.get_parameter_source(one.name or "")) for one in context.command.params]
+    said = [one for one, source in sources if source and source.name == "COMMANDLINE"]
+    return {max(one.opts, key=len): getattr(one, "rich_help_panel", "") for one in said}
+
+
+def heed(context: typer.Context, model: str) -> None:
+    """Say which options on the command line the model does nothing with. Raises: UsageError where that matters."""
+    spec = find(model)
+    for one in sorted(spec.idle, key=lambda one: not one.instead):
+        if one.option in typed(context):
+            what = f"{one.option} does nothing with {spec.name}: {one.why}"
+            if one.instead:
+                raise UsageError(what, one.instead)
+            ui.warn(what)
 
 
 def engine(

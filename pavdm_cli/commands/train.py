@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pavdm_cli.commands import train_options as options
+from pavdm_cli.commands.options import typed
 from pavdm_cli.commands.run import INTERRUPTED
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.request import Reading, parse_size
@@ -51,6 +52,7 @@ def codec(
 
 @app.command()
 def denoiser(
+    context: typer.Context,
     folder: options.Folder = Path("runs/denoiser"),
     init: options.Init = None,
     method: options.Method = "pa",
@@ -92,8 +94,7 @@ def denoiser(
     from pavdm_cli.train import runs
 
     spec = _published(init, data)
-    if spec and distil is not None:
-        raise UsageError("--distil is for pocket", f"leave it out: {spec.name} keeps its guidance in two passes")
+    _heed(context, spec or POCKET)
     own_rate, own_batch = (0.0001, 2) if spec else (0.0015, 16)
     paced = (folder, steps, own_rate if rate is None else rate, batch or own_batch)
     settings = runs.Settings(*paced, detail, _file(init), device, threads, sheet_minutes)
@@ -118,6 +119,13 @@ def _published(init: str | None, data: Path | None) -> ModelSpec | None:
     if data is None:
         raise UsageError(f"{spec.name} is trained on your videos, and there are none", "give --data FOLDER")
     return spec
+
+
+def _heed(context: typer.Context, spec: ModelSpec) -> None:
+    """Refuse an option that is for the training of the other model. Raises: UsageError."""
+    own, other = (options.PAINTED, options.TUNED)[:: 1 if spec is POCKET else -1]
+    if misplaced := [option for option, panel in typed(context).items() if panel == other]:
+        raise UsageError(f"{misplaced[0]} is for {other}; this trains {own}", "leave it out")
 
 
 def _paint(settings: Settings, make: Callable[[], Task]) -> None:

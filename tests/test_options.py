@@ -1,0 +1,72 @@
+"""Options that the model asked for does nothing with: refused where the video would not be as asked, else noted."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+from clips import greys, make
+from command import pavdm
+
+from pavdm_cli.app import app
+from pavdm_cli.commands import options, train_options
+from pavdm_cli.specs import MODELS, Idle
+
+IDLE = {one.option: one for one in MODELS["pocket"].idle}
+VALUES = {"--aspect": "1:1", "--aesthetic-score": "6.5", "--motion-score": "4", "--camera-motion": "pan left"}
+REFUSED = sorted(name for name, one in IDLE.items() if one.instead)
+
+
+def panel(name: str, *path: str) -> dict[str, typer.core.TyperOption]:
+    """The options of a command under a heading of its help."""
+    command = typer.main.get_command(app)
+    for word in path:
+        command = command.commands[word]
+    return {max(one.opts, key=len): one for one in command.params if getattr(one, "rich_help_panel", "") == name}
+
+
+@pytest.mark.parametrize("option", REFUSED)
+@pytest.mark.parametrize("line", [("generate", "a red ball"), ("extend", "v.mp4")])
+def test_what_pocket_cannot_follow_is_refused_though_it_be_the_default(line, option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = pavdm(*line, option, VALUES[option])
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        f"error: {option} does nothing with pocket: {IDLE[option].why}",
+        f"hint: {IDLE[option].instead}",
+    ]
+
+
+@pytest.mark.parametrize("command", ["generate", "extend"])
+def test_what_makes_no_difference_to_pocket_is_a_note(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "v.mp4", greys(9))
+    line = {"generate": ["a red ball"], "extend": ["v.mp4", "-p", "a red ball"]}[command]
+    code, out, err = pavdm(command, *line, "--text-device", "cpu", "--plan", "--device", "cpu")
+    assert (code, "in all on cpu" in out) == (0, True)
+    note = "note: --text-device does nothing with pocket: it reads the prompt where it runs"
+    assert err.splitlines().count(note) == 1
+    assert "does nothing" not in pavdm(command, *line, "--plan", "--device", "cpu").err
+
+
+@pytest.mark.parametrize("command", ["generate", "extend"])
+def test_every_option_under_open_sora_is_idle_with_pocket_but_one(command):
+    works = {"--fp32-timesteps"}  # with --precision bf16
+    assert panel(options.OPEN_SORA, command).keys() - works == IDLE.keys() - {"--aspect"}
+    assert all(isinstance(one, Idle) and one.why for one in IDLE.values())
+
+
+SWITCHES = {option: (option, *(() if one.is_flag else ("1",))) for name in (train_options.PAINTED, train_options.TUNED)
+            for option, one in panel(name, "train", "denoiser").items() if option != "--data"}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", SWITCHES)
+def test_an_option_for_the_training_of_the_other_model_is_refused(option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for train in ("_paint", "_tune"):
+        monkeypatch.setattr(f"pavdm_cli.commands.train.{train}", lambda *given: None)
+    painted = option in panel(train_options.PAINTED, "train", "denoiser")
+    line = ("--init", "opensora-v1.2", "--data", ".") if painted else ()
+    code, out, err = pavdm("train", "denoiser", *line, *SWITCHES[option])
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {option} is for {'Pocket' if painted else 'Open-Sora'}, on ")
+    assert not list(tmp_path.iterdir())
