@@ -66,7 +66,7 @@ def walk(
     assert len(sigmas) == schedule.steps + 1
     state = start or from_nothing(noise, sigmas)
     step_sizes = sigmas.diff(prepend=sigmas[:1])  # (steps + 1,): what one step takes off each level
-    on_device = cache(lambda levels: torch.tensor(levels, dtype=torch.int32, device=sigmas.device))
+    on_device = cache(lambda levels: across(torch.tensor(levels, dtype=torch.int32), sigmas))
     step: Callable[..., Tensor] = partial(advance, denoiser=denoiser, step_sizes=step_sizes)
     step = graphs(step, examples(schedule, denoiser, state, chunks, graphs.most)) if graphs else step
     memory, remembered = None, None
@@ -184,10 +184,14 @@ def draw(noise: Noise, latents: range, like: Tensor, step: int | None = None) ->
     """Noise of these latents (at a step), side by side, on the device and in the precision of `like`."""
     if not latents:
         return like[:, :0]
-    fresh = torch.stack([noise(index, step) for index in latents], dim=1)
-    if like.is_cuda and not fresh.is_cuda:  # from pinned memory the copy waits for nothing
-        return fresh.pin_memory().to(like, non_blocking=True)
-    return fresh.to(like)
+    return across(torch.stack([noise(index, step) for index in latents], dim=1).to(like.dtype), like)
+
+
+def across(given: Tensor, like: Tensor) -> Tensor:
+    """The same on the device of `like`; to a GPU from pinned memory, so that the copy waits for nothing."""
+    if given.device == like.device:
+        return given
+    return given.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else given.to(like.device)
 
 
 def last(latents: Tensor, length: int) -> Tensor:

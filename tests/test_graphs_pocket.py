@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from tape import waits
+from tape import Operations, waits
 from test_graphs import assert_same, taped
 from tiny import tiny_codec, tiny_pocket
 from torch import Tensor
 
+from pavdm_cli import pipeline, record
 from pavdm_cli.graphs import Graphs
 from pavdm_cli.models import bind, stdit
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.noise import linear_sigmas, seeded_noise
-from pavdm_cli.sampler import State, walk
+from pavdm_cli.request import Output, Request, Sampling
+from pavdm_cli.sampler import State, advance, walk
 from pavdm_cli.schedule import METHODS, Schedule, pa
 from pavdm_cli.specs import MODELS
 
@@ -104,3 +106,25 @@ def test_positions_are_made_once_for_every_size_and_not_at_every_step(loaded: Lo
     monkeypatch.setattr(bind, "keeping", lambda: stdit.anew)
     assert_same(kept, pocket_states(loaded, pa(6, 6, 2), 2.0, None))
     assert len(made) > 2 * len(kept)
+
+
+def test_a_step_on_a_cpu_calls_references_and_none_of_our_operations(loaded: Loaded) -> None:
+    sigmas, window = linear_sigmas(6), torch.zeros(1, 2, *loaded.noise_shape()[1:])
+    denoiser = loaded.bind("a red balloon over green hills", pa(6, 6, 2), sigmas, 2.0)
+    levels, memory = torch.tensor([6, 6], dtype=torch.int32), denoiser.remember(window, 0)
+    with Operations(lambda name: None) as seen:
+        advance(window, levels, memory, denoiser=denoiser, step_sizes=sigmas.diff(prepend=sigmas[:1]))
+    called = {operation._schema.name for operation, *_ in seen.noted}
+    assert {"aten::native_layer_norm", "aten::addcmul"} <= called
+    assert not [name for name in called if name.startswith("pavdm::")]
+
+
+def test_how_many_graphs_there_are_and_what_they_hold_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = taped()
+    monkeypatch.setattr(pipeline, "pick_graphs", lambda *asked: graphs)
+    sampling = Sampling(steps=4, window=4, device="cpu", threads=1)
+    job = pipeline.plan(Request("a red ball over hills", frames=16, sampling=sampling))
+    watch = record.Watch(lambda frames: None, lambda: False)
+    made = record.record(job, pipeline.open_model(job), Output(tmp_path / "video.mp4"), watch)
+    assert graphs.count > 0
+    assert made.notes == (f"{graphs.count} CUDA graphs hold {graphs.bytes / 2**20:.0f} MB",)

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 pytest.importorskip("triton", reason="Triton has no wheel for this platform", exc_type=ModuleNotFoundError)
 
 import guard
+import test_train_losses as training
 
 from pavdm_cli.models.stdit import STDiT, STDiTConfig
 from pavdm_kernels.jit import DTYPES, Call, jit, runs_kernel, split
@@ -152,6 +153,16 @@ def test_with_gradients_a_gpu_runs_the_reference(op: Op, launches: list[str]) ->
     assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
 
 
+@pytest.mark.parametrize("name", training.CASES)
+@pytest.mark.usefixtures("on_a_gpu")
+def test_training_on_a_gpu_gives_the_recorded_losses_and_gradients(name: str, launches: list[str]) -> None:
+    run = training.recorded(name)
+    case = run, None, training.run_training(training.CASES[name](run), run)
+    training.test_losses_are_the_recorded_ones(case)
+    training.test_gradients_are_the_recorded_ones(case)
+    assert launches == []
+
+
 def gradients(function, op: Op) -> list[Tensor]:
     """Of the sum of squares of all outputs, for every input that can have one."""
     arguments = op.make(op.cases[-1], Draw(torch.float32))
@@ -253,6 +264,14 @@ def built(name: str, sizes: dict[str, int], dtype: torch.dtype) -> Call:
     op = BY_NAME[name]
     call, _ = op.call(*op.flat(*op.make(sizes, Draw(dtype, "meta"))))
     return call
+
+
+def test_attention_over_time_reads_a_projection_where_it_lies() -> None:
+    q, k, v = torch.empty(1, 4, 3, 3, 2, 16, device="meta").unbind(3)
+    call, _ = BY_NAME["temporal_attention"].call(q, k, v, None)
+    assert [call.arguments[name] is x for name, x in (("Q", q), ("K", k), ("V", v))] == [True] * 3
+    call, _ = BY_NAME["qk_norm_rope"].call(q, k, (torch.empty(16, device="meta"),) * 2, None)
+    assert [call.arguments[name] is x for name, x in (("Q", q), ("K", k))] == [True] * 2
 
 
 def test_heads_whose_tokens_lie_too_far_apart_for_32_bits_are_copied() -> None:

@@ -2,6 +2,7 @@
 
 import gc
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from exact import NOISE, Mixing, assert_same, clean_latents, every_method, joine
 from torch import Tensor
 from ways import Taped
 
+from pavdm_cli import sampler
 from pavdm_cli.noise import linear_sigmas
 from pavdm_cli.sampler import State, advance, from_noised, sample, shift, walk
 from pavdm_cli.schedule import Schedule, fifo, one_clip, pa, rn, rw
@@ -204,3 +206,22 @@ def test_a_step_and_a_shift_read_no_value_back_from_the_device() -> None:
     sizes = torch.zeros(7, device="meta")
     moved = advance(window, levels, None, denoiser=Mixing(), step_sizes=sizes)
     assert shift(moved, window[:, :2], 2).shape == window.shape
+
+
+@every_method
+def test_levels_and_noise_come_to_a_gpu_from_pinned_memory(schedule: Schedule, monkeypatch) -> None:
+    brought, across = list[torch.dtype](), sampler.across
+    monkeypatch.setattr(sampler, "across", lambda given, like: (brought.append(given.dtype), across(given, like))[1])
+    run_mixing(schedule, 5)
+    patterns = {schedule.levels(schedule.present(now, 0, 5), now) for now in range(schedule.total(5))}
+    assert brought.count(torch.int32) == len(patterns)
+    assert brought.count(torch.float64) >= 5
+
+    def to(given: Tensor, device: str, non_blocking: bool = False) -> tuple[Tensor, str, bool]:
+        return given, device, non_blocking
+
+    pinned, host = torch.ones(2), torch.ones(1)
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: pinned)
+    monkeypatch.setattr(Tensor, "to", to)
+    assert across(host, SimpleNamespace(is_cuda=True, device="cuda")) == (pinned, "cuda", True)
+    assert across(host, SimpleNamespace(is_cuda=False, device="mps")) == (host, "mps", False)
