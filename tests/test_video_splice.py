@@ -166,6 +166,17 @@ def test_a_gif_can_be_continued_and_be_the_output(tmp_path: Path) -> None:
     assert np.allclose(levels(tmp_path / "second.gif"), LEVELS + LEVELS[12:14], atol=2)
 
 
+def test_the_comment_at_the_end_of_a_gif_is_no_frame(tmp_path: Path) -> None:
+    path = tmp_path / "in.gif"
+    splice(clip(tmp_path / "in.mp4"), path, NEW, Plan(metadata={"prompt": "a boat, " * 100}))
+    video = open_video(path)
+    assert video.frames == len(LEVELS)
+    splice(video, tmp_path / "longer.gif", NEW[:2])
+    with av.open(str(tmp_path / "longer.gif")) as file:
+        times = [frame.time for frame in file.decode(video=0)]
+    assert np.diff(times) == pytest.approx(float(1 / video.rate), abs=0.011)
+
+
 # When it does not end well
 
 

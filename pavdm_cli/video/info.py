@@ -120,12 +120,25 @@ def pictures(source: InputContainer, stream: VideoStream, limits: Limits) -> Ite
 
 def packets(source: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
     """The stream's packets, the flush at the end included; a damaged container ends early."""
+    gif = stream.codec_context.name == "gif"
     try:
         for packet in source.demux(stream):
-            if packet.size or packet.dts is None:  # AVI stores a frame left out as a packet of nothing
+            left_out = not packet.size and packet.dts is not None  # a frame, in AVI
+            if not left_out and not (gif and _only_words(bytes(packet))):
                 yield packet
     except av.FFmpegError:
         return
+
+
+def _only_words(blocks: bytes) -> bool:
+    """Whether a packet of a GIF holds extensions, as the comment at its end, and no picture after them."""
+    at = 0
+    while blocks[at : at + 1] == b"!":
+        at += 2
+        while blocks[at : at + 1] not in (b"", b"\0"):
+            at += blocks[at] + 1
+        at += 1
+    return at > 0 and blocks[at : at + 1] != b","
 
 
 def _describe(source: InputContainer, stream: VideoStream, path: Path, limits: Limits) -> VideoInfo:
