@@ -70,6 +70,7 @@ def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch
         "crf": output.crf,
         "frames": source.frames,
         "source": str(source.video.path),
+        "copied": source.copied,
         **{name: getattr(extension, name) for name in ("start", "audio", "only_new")},
     }
     plan = Plan(extension.audio, extension.only_new, about, Encoding(crf=output.crf, ffmpeg=output.ffmpeg))

@@ -75,3 +75,4 @@ def test_a_second_interrupt_tells_what_is_kept(at: str, tmp_path: Path, monkeypa
     kept = 17 if at == "in an input" else 34
     assert (said.code, said.out) == (130, "")
     assert f"interrupted: kept more.partial.mp4, {kept} frames" in said.err
+    assert f"frames            {kept} of 417, cut short" in pavdm("info", "more.partial.mp4").out

@@ -4,7 +4,15 @@ from pavdm_cli.video.encode import Encoding, Frame, Track
 from pavdm_cli.video.frames import FrameReader, frames, shown_at, tail
 from pavdm_cli.video.info import VideoInfo, open_video
 from pavdm_cli.video.metadata import Metadata, read_metadata
-from pavdm_cli.video.output import SUFFIXES, check_output, default_name, free_name, named, partial_path
+from pavdm_cli.video.output import (
+    SUFFIXES,
+    being_written,
+    check_output,
+    default_name,
+    free_name,
+    named,
+    partial_path,
+)
 from pavdm_cli.video.resize import fit, unfit
 from pavdm_cli.video.source import Limits
 from pavdm_cli.video.splice import Extension, Plan, check_splice, splice
@@ -24,6 +32,7 @@ __all__ = [
     "Track",
     "VideoInfo",
     "VideoWriter",
+    "being_written",
     "check_output",
     "check_splice",
     "default_name",

@@ -55,6 +55,17 @@ def claim(partial: Path) -> BinaryIO:
     return file
 
 
+def being_written(file: Path) -> bool:
+    """Whether a run is writing a video in this file, as far as can be known."""
+    try:
+        claim(file).close()
+    except OutputError:
+        return True
+    except OSError:  # one that may only be read
+        return False
+    return False
+
+
 def named(wanted: Path | None, name: Callable[[Path], Path]) -> Path:
     """The path that is wanted; `name` gives one in it where it is a folder, or here where there is none."""
     if wanted is None:
