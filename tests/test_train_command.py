@@ -132,7 +132,6 @@ def test_an_interrupt_while_clips_are_rendered_is_one_line_too(command, monkeypa
 def test_weights_given_to_start_from_are_trained_but_for_the_rotary_frequencies(files, tmp_path):
     settings = runs.Settings(tmp_path / "run", steps=1, rate=0.1, batch=1, init=files / "denoiser.safetensors")
     state = torch.get_rng_state()
-    runs.prepare(settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "HELD_OUT", 1)
         task = runs.denoiser_task(settings, runs.Lesson("pa"), files / "codec.safetensors", 1, ui.progress)
@@ -169,12 +168,15 @@ def test_speed_and_time_left_of_a_resumed_run_are_its_own(monkeypatch, capsys):
 
 def test_latents_to_keep_must_be_given(tmp_path):
     with pytest.raises(UsageError, match="--keep-latents needs latents to keep"):
-        runs.codec_task(runs.Settings(tmp_path, steps=1, rate=0.1, batch=1), keep_latents=True)
+        runs.codec_task(runs.Settings(tmp_path / "run", steps=1, rate=0.1, batch=1), keep_latents=True)
+    assert not list(tmp_path.iterdir())
 
 
 WRONG = {
     "an unknown method": (["denoiser", "--method", "fast"], 2, "--method must be one of base, pa, rw, got 'fast'"),
     "no such weights": (["codec", "--init", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
+    "no such codec": (["denoiser", "--codec", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
+    "no teacher": (["denoiser", "--init", "", "--distil", "2"], 2, "--distil needs a teacher"),
     "an unknown device": (["codec", "--device", "tpu"], 2, "--device must be auto, cpu, cuda or mps, got 'tpu'"),
     "a rate below zero": (["codec", "--rate", "-1"], 2, "Invalid value for '--rate'"),
     "no steps": (["codec", "--steps", "0"], 2, "Invalid value for '--steps'"),
@@ -198,6 +200,7 @@ def test_a_mistake_is_one_clear_error(case, command, files):
     assert (code, out) == (wanted, "")
     assert message in err
     assert "Traceback" not in err
+    assert not (files / "run").exists()
 
 
 def test_a_damaged_checkpoint_is_one_clear_error(command, files):

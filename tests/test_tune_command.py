@@ -157,7 +157,7 @@ def test_a_run_that_is_stopped_goes_on_in_two_processes_to_the_same_losses_and_w
 
 
 WRONG = {
-    "no videos to train on": (["--data", "{folder}/straight"], 3, "can be trained on: there is none"),
+    "no videos to train on": (["--data", "{folder}/tiny"], 3, "can be trained on: there is none"),
     "a folder that is none": (["--data", "{folder}/nowhere"], 3, "is no folder of videos"),
     "none that is long enough": (["--window", "50"], 3, "3 shorter than"),
     "a size it cannot make": (["--size", "100x60"], 2, "multiples of 8"),
@@ -166,16 +166,20 @@ WRONG = {
     "a name of nothing": (["--init", "opensora"], 5, "no model is called 'opensora'"),
     "pocket's weights": (["--init", "pocket"], 2, "--data is for Open-Sora"),
     "all held out": (["--held-out", "3"], 2, "--held-out 3 leaves none of 3 videos"),
+    "a file where the folder should be": (["--folder", "{folder}/tiny/vae/config.json"], 4, "cannot make the folder"),
 }
+LOOKED_AT = ("none that is long enough", "all held out")  # what was found of the videos is kept
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_mistake_is_one_clear_error(case, studio):
     given, wanted, message = WRONG[case]
-    code, out, err = pavdm(*studio.command("straight", *(word.format(folder=studio.folder) for word in given)))
+    code, out, err = pavdm(*studio.command("wrong", *(word.format(folder=studio.folder) for word in given)))
     assert (code, out) == (wanted, ""), err
     assert message in err
     assert "Traceback" not in err
+    assert (studio.folder / "wrong" / "cache").exists() is (case in LOOKED_AT)
+    shutil.rmtree(studio.folder / "wrong", ignore_errors=True)
 
 
 def test_parts_that_do_not_go_together_are_refused_before_anything_is_encoded(studio, tmp_path):

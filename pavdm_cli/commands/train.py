@@ -172,11 +172,14 @@ def _bars() -> Callable[[str, int], AbstractContextManager[Callable[[int], None]
 
 def _run(settings: Settings, run: Callable[[Processes], Path]) -> None:
     """Run a training among its processes; the first one speaks, and prints where the weights are."""
+    import torch
+
     from pavdm_cli import ui
     from pavdm_cli.models.load import pick_device
-    from pavdm_cli.train import runs, spread
+    from pavdm_cli.train import spread
 
-    runs.prepare(settings)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     with spread.joined(_place(), pick_device(settings.device)) as among:
         say = ui.note if among.first else _nothing
         say(f"training in {settings.folder}; Ctrl-C keeps the step, the same command goes on")

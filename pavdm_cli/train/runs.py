@@ -63,16 +63,12 @@ class Lesson:
         return {"method": self.method} | ({} if self.distil is None else {"guided": self.distil})
 
 
-def prepare(settings: Settings) -> None:
-    """The folder and the threads, before anything is made. Raises: OutputError."""
+def make_folder(folder: Path) -> None:
+    """Where a run keeps what it makes; made when all that can be refused has been. Raises: OutputError."""
     try:
-        settings.folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"cannot make the folder {settings.folder}: {error.strerror}", "give another --folder"
-        ) from error
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}", "give another --folder") from error
 
 
 def run(task: Task, settings: Settings, report: Report) -> Path:
@@ -87,6 +83,7 @@ def codec_task(settings: Settings, keep_latents: bool = False) -> CodecTask:
         raise UsageError("--keep-latents needs latents to keep", "give --init codec.safetensors")
     model = _start(_fresh_codec, settings, store.load_codec)
     model.encoder.requires_grad_(not keep_latents)
+    make_folder(settings.folder)
     spec = MODELS["pocket"]
     frames = Frames(spec.size, settings.detail, settings.batch, spec.fps)
     return CodecTask(model.to(memory_format=torch.channels_last), frames, settings.about)  # type: ignore[call-overload]
@@ -107,6 +104,7 @@ def denoiser_task(
     held = Clips(HELD_OUT, clips.latents, HELD_OUT_SEED, clips.size, clips.fps, clips.detail)
     recipe = Recipe(lesson.method, Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk), settings.batch)
     about = settings.about | lesson.about | {"clips": count}
+    make_folder(settings.folder)
     pool = _pool(settings.folder / "clips.safetensors", clips, coder, progress)
     held_out = _pool(settings.folder / "held-out.safetensors", held, coder, progress)
     return DenoiserTask(model, coder, recipe, clips, pool, held_out, about, teacher)

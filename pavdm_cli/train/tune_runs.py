@@ -40,7 +40,7 @@ from pavdm_cli.train.footage import HINT, Captioned, LeftOut, captioned, summary
 from pavdm_cli.train.levels import Diagonal
 from pavdm_cli.train.loop import Plan, Report, train
 from pavdm_cli.train.optimise import gentle
-from pavdm_cli.train.runs import Settings
+from pavdm_cli.train.runs import Settings, make_folder
 from pavdm_cli.train.spread import Processes, shard
 from pavdm_cli.train.tune import PRECISIONS, TuneTask, Tuning, Windows, forgetful
 
@@ -128,6 +128,8 @@ def _marks(spec: ModelSpec, folder: Path, device: torch.device) -> tuple[Form, s
 def _shelf(cache: Cache, tuning: Tuning, talk: Talk, among: Processes) -> Shelf:
     """Look into every video once, and say which are left out. Raises: InputError, UsageError."""
     found, left_out = captioned(tuning.data)
+    if found:
+        make_folder(cache.folder)
     mine = among.share(unlike(cache, [video.path for video in found]))
     with talk.progress("looking at", len(mine), "videos") as advance:
         for path in mine:
