@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from pavdm_cli.counting import counted
 from pavdm_cli.errors import DeviceError
 
 # Launching one operation from Python takes the host some 5 us (assumed, not measured here). Meanwhile a GPU of 4 TB/s
@@ -81,7 +82,7 @@ class Graphs:
     @property
     def note(self) -> str:
         """What they cost, for people."""
-        held = f"{self.count} CUDA graphs hold {self.bytes / 2**20:.0f} MB"
+        held = f"{counted(self.count, 'CUDA graph')} of {self.bytes / 2**20:.0f} MB"
         return held if self.count else "no CUDA graphs: a step of this model is long enough without"
 
 

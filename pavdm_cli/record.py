@@ -15,6 +15,7 @@ from typing import Any
 from pavdm_cli import beginning
 from pavdm_cli.budget import told
 from pavdm_cli.continuation import Source, at_rate
+from pavdm_cli.counting import counted
 from pavdm_cli.graphs import Graphs
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.pixels import from_bytes
@@ -141,7 +142,7 @@ def _notes(graphs: Graphs | None) -> tuple[str, ...]:
 def _keep(file: VideoWriter | Spliced) -> str:
     """Close what there is of a file as a playable part, and say so."""
     path = file.keep_partial()
-    return f"kept {path}, {file.frames} frames" if path else "nothing was finished, nothing kept"
+    return f"kept {path}, {counted(file.frames, 'frame')}" if path else "nothing was finished, nothing kept"
 
 
 def _cut_short(file: VideoWriter | Spliced, path: Path, about: dict[str, Any]) -> Made:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 
+from pavdm_cli.counting import counted
 from pavdm_cli.errors import UsageError
 
 
@@ -93,7 +94,8 @@ def pa(steps: int, window: int, chunk: int, overlap: bool = True) -> Schedule:
     if steps >= held:
         return Schedule(steps, steps // held, chunk, chunk * overlap)
     width = window // steps
-    note = f"chunk widened from {chunk} to {width} latents: {steps} steps give a window of {window} only {steps} levels"
+    few = f"{counted(steps, 'step')} can give a window of {window} only {counted(steps, 'level')}"
+    note = f"chunk widened from {chunk} to {width} latents: {few}"
     return Schedule(steps, 1, width, chunk * overlap, note=note)
 
 

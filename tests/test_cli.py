@@ -96,6 +96,7 @@ def test_how_the_work_was_done_is_in_the_file_and_in_the_command(made, tmp_path)
 def test_a_taken_name_is_numbered(made):
     done = pavdm("generate", PROMPT, "--frames", "1", "--seed", "5", *QUICK, folder=made[0].parent)
     assert done.stdout.strip().endswith("-5-2.mp4")
+    assert "\n1 frame in " in done.stderr
     Path(made[0].parent / done.stdout.strip()).unlink()
 
 

@@ -99,3 +99,4 @@ def test_those_left_out_are_counted_by_reason_and_the_first_are_named():
     assert len(lines) == NAMED + 2
     assert lines[-1] == "and 4 more"
     assert summary([], 3) == ["3 videos to train on, 0 left out"]
+    assert summary([], 1) == ["1 video to train on, 0 left out"]

@@ -48,7 +48,7 @@ def test_a_longer_one_is_cut_at_300_tokens_and_what_is_lost_is_counted_and_named
     assert f"has {LONGEST + over} tokens and the model reads {LONGEST}" in note
     read, lost = tokenizer.decode(ids[:-1]).split(), tokenizer.decode(tokenizer.encode(text)[LONGEST - 1 :]).split()
     assert f'cut after "... {" ".join(read[-4:])}"' in note
-    assert f"left out, {len(lost)} words" in note
+    assert f"left out, {len(lost)} {'word' if len(lost) == 1 else 'words'}: " in note
     named = re.findall(r'"([^"]*)"', note)[1]
     assert named == " ".join(lost[:24]) + (" ..." if len(lost) > 24 else "")
     assert "\n" not in note

@@ -91,7 +91,8 @@ def test_with_as_many_steps_as_latents_the_levels_are_those_of_algorithm_1() -> 
 def test_fewer_steps_than_chunks_widen_the_chunk_and_say_so() -> None:
     schedule = pa(30, 90, 1)
     assert (schedule.chunk, schedule.stride, schedule.capacity, schedule.overlap) == (3, 1, 30, 1)
-    assert schedule.note == "chunk widened from 1 to 3 latents: 30 steps give a window of 90 only 30 levels"
+    assert schedule.note == "chunk widened from 1 to 3 latents: 30 steps can give a window of 90 only 30 levels"
+    assert pa(1, 4, 1).note.endswith(": 1 step can give a window of 4 only 1 level")
     assert not pa(30, 30, 1).note
 
 

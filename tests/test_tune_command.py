@@ -96,7 +96,7 @@ def test_a_folder_of_videos_makes_weights_and_what_is_left_out_is_said(studio):
     counts = "note: 3 videos to train on, 3 left out: 1 not there, 1 without a caption, 1 unreadable"
     assert counts in lines
     assert f"note: left out: {studio.folder / 'videos' / 'silent.mp4'} (without a caption)" in lines
-    assert "note: 3 of them have fewer than 24 frames/s: frames repeat; --fps asks for fewer" in lines
+    assert "note: fewer than 24 frames/s in 3 of them: frames repeat; --fps asks for fewer" in lines
     rows = studio.log("straight")
     assert [row["step"] for row in rows] == [2, 4, 4]
     assert all(row["held_out"] > 0 and row["loss"] > 0 for row in rows[:2])
@@ -165,7 +165,7 @@ WRONG = {
     "no weights": (["--init", "./nowhere"], 5, "no weights of"),
     "a name of nothing": (["--init", "opensora"], 5, "no model is called 'opensora'"),
     "pocket's weights": (["--init", "pocket"], 2, "--data is for Open-Sora"),
-    "all held out": (["--held-out", "3"], 2, "--held-out 3 leaves none of 3 videos"),
+    "all held out": (["--held-out", "3"], 2, "--held-out 3 of 3 videos leaves none"),
     "a file where the folder should be": (["--folder", "{folder}/tiny/vae/config.json"], 4, "cannot make the folder"),
 }
 LOOKED_AT = ("none that is long enough", "all held out")  # what was found of the videos is kept

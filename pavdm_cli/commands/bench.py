@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pavdm_cli.commands import options
+from pavdm_cli.counting import counted
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
 from pavdm_cli.request import Request, Sampling
 from pavdm_cli.specs import MODELS, OPENSORA
@@ -181,7 +182,7 @@ def _kernels(named: tuple[list[Any], ...], device: str | None, as_json: bool, ou
     if failed := failures(rows):
         for line in failed:
             ui.note(f"failed: {line}")
-        raise PavdmError(f"{len(failed)} of {len(rows)} kernels are beyond their limits")
+        raise PavdmError(f"beyond their limits: {len(failed)} of {counted(len(rows), 'kernel')}")
 
 
 def _throughput(

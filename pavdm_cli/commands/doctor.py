@@ -8,6 +8,7 @@ import shutil
 import sys
 
 from pavdm_cli import __version__, ui
+from pavdm_cli.counting import counted
 from pavdm_cli.models import libraries
 
 PACKAGES = (
@@ -63,7 +64,7 @@ def _devices() -> list[tuple[str, str]]:
     gpus = [(f"cuda:{i}", torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())]
     missing = "this torch has no CUDA" if not torch.version.cuda else "no GPU or driver found"
     mps = "yes" if torch.backends.mps.is_available() else "no: Apple silicon only"
-    return [("cpu", f"{torch.get_num_threads()} threads"), *(gpus or [("cuda", f"no: {missing}")]), ("mps", mps)]
+    return [("cpu", counted(torch.get_num_threads(), "thread")), *(gpus or [("cuda", f"no: {missing}")]), ("mps", mps)]
 
 
 def _backends() -> list[tuple[str, str, str]]:

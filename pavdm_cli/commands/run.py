@@ -15,6 +15,7 @@ import typer
 
 from pavdm_cli import ui
 from pavdm_cli.cores import Load, good_threads
+from pavdm_cli.counting import counted
 from pavdm_cli.errors import UsageError
 from pavdm_cli.request import Request
 from pavdm_cli.specs import MODELS
@@ -139,14 +140,14 @@ def planned(job: Job, as_json: bool = False, *, aside: bool = True) -> Job:
 def report(made: Made, seconds: float, as_json: bool) -> None:
     """The path on stdout; an interrupted video is named on stderr alone."""
     if not made.whole:
-        kept = f"kept {made.path}, {made.frames} frames" if made.frames else "nothing was finished, nothing kept"
-        ui.note(f"interrupted: {kept}")
+        part = f"kept {made.path}, {counted(made.frames, 'frame')}"
+        ui.note(f"interrupted: {part if made.frames else 'nothing was finished, nothing kept'}")
         if made.frames:
             ui.hint(f"`pavdm extend {shlex.quote(str(made.path))}` goes on from it")
         raise typer.Exit(INTERRUPTED)
     for line in made.notes:
         ui.warn(line)
-    ui.note(f"{made.frames} frames in {seconds:.1f} s, {made.frames / seconds:.1f} frames/s")
+    ui.note(f"{counted(made.frames, 'frame')} in {seconds:.1f} s, {made.frames / seconds:.1f} frames/s")
     row = {"path": str(made.path), "frames": made.frames, "seconds": round(seconds, 3), "recipe": made.recipe}
     print(json.dumps(row) if as_json else made.path)
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pavdm_cli.counting import counted
 from pavdm_cli.errors import ModelError
 from pavdm_cli.models.captions import clean
 from pavdm_cli.models.checkpoint import digest, load_into, read_json
@@ -202,10 +203,10 @@ def cut_note(folder: Path, prompt: str, shown: int = 24) -> list[str]:
     if len(ids) < LONGEST:
         return []
     read, lost = (str(tokenizer.decode(part)).split() for part in (ids[: LONGEST - 1], ids[LONGEST - 1 :]))
-    more = " ..." if len(lost) > shown else ""
+    more, words = " ..." if len(lost) > shown else "", counted(len(lost), "word")
     return [
         f"the prompt has {len(ids) + 1} tokens and the model reads {LONGEST}: cut after "
-        f'"... {" ".join(read[-4:])}"; left out, {len(lost)} words: "{" ".join(lost[:shown])}{more}"'
+        f'"... {" ".join(read[-4:])}"; left out, {words}: "{" ".join(lost[:shown])}{more}"'
     ]
 
 

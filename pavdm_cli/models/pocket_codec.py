@@ -12,6 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from pavdm_cli.counting import counted
 from pavdm_cli.errors import UsageError
 from pavdm_kernels import linear, narrowed
 
@@ -119,7 +120,7 @@ class PocketCodec(nn.Module):
         if count % self.config.frames_per_latent or height % 8 or width % 8:
             raise UsageError(
                 f"pocket codes groups of {self.config.frames_per_latent} frames with sides in multiples of 8, "
-                f"got {count} frames of {width}x{height}"
+                f"got {counted(count, 'frame')} of {width}x{height}"
             )
 
 

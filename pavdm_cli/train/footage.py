@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pavdm_cli.counting import counted
 from pavdm_cli.errors import InputError
 from pavdm_cli.models.captions import clean
 
@@ -52,7 +53,7 @@ def summary(left_out: Sequence[LeftOut], trained: int) -> list[str]:
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
     rest = len(left_out) - NAMED
     return [
-        f"{trained} videos to train on, {len(left_out)} left out{f': {reasons}' if reasons else ''}",
+        f"{counted(trained, 'video')} to train on, {len(left_out)} left out{f': {reasons}' if reasons else ''}",
         *(f"left out: {one.path} ({one.reason})" for one in left_out[:NAMED]),
         *([f"and {rest} more"] if rest > 0 else []),
     ]

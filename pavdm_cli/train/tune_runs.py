@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from pavdm_cli.counting import counted
 from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.models import opensora
 from pavdm_cli.models.checkpoint import digest, load_into, shapes, tensors
@@ -145,7 +146,7 @@ def _shelf(cache: Cache, tuning: Tuning, talk: Talk, among: Processes) -> Shelf:
         raise InputError(f"no video in {tuning.data} can be trained on: {_why(left_out)}", HINT)
     slow = sum(seen[video].rate < 0.99 * cache.form.fps for video in usable)
     if slow:
-        talk.tell(f"{slow} of them have fewer than {cache.form.fps} frames/s: frames repeat; --fps asks for fewer")
+        talk.tell(f"fewer than {cache.form.fps} frames/s in {slow} of them: frames repeat; --fps asks for fewer")
     return Shelf(cache, *_split(usable, tuning.held_out))
 
 
@@ -158,7 +159,7 @@ def _split(videos: list[Captioned], wanted: int | None) -> tuple[list[Captioned]
     """Those to train on, and from ten on one in twenty, or as many as wanted, to judge with. Raises: UsageError."""
     count = (len(videos) // 20 or len(videos) >= 10) if wanted is None else wanted
     if count >= len(videos):
-        raise UsageError(f"--held-out {count} leaves none of {len(videos)} videos to train on", "hold out fewer")
+        raise UsageError(f"--held-out {count} of {counted(len(videos), 'video')} leaves none", "hold out fewer")
     judges = {videos[place * len(videos) // count].path for place in range(count)} if count else set()
     return [v for v in videos if v.path not in judges], [v for v in videos if v.path in judges]
 

@@ -14,6 +14,7 @@ from typing import Any
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
+from pavdm_cli.counting import counted
 from pavdm_cli.errors import OutputError
 from pavdm_cli.video.encode import CodecEncoder, Encoding, Frame, GifEncoder, Track
 from pavdm_cli.video.frames import frames
@@ -97,7 +98,7 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
             self._append(self._shaped(frame), time)
             yield done
         if reader.skipped:
-            self.notes.append(f"{reader.skipped} damaged packets left out")
+            self.notes.append(f"{counted(reader.skipped, 'damaged packet')} left out")
 
     def write(self, new_frames: Iterable[Frame]) -> None:
         """Append frames (H, W, 3) one by one; those of another size are scaled to the video's."""
@@ -173,7 +174,7 @@ def _notes(video: VideoInfo, plan: Plan, track: Track) -> list[str]:
         even = f"{track.width + track.width % 2}x{track.height + track.height % 2}"
         notes.append(f"{track.width}x{track.height} padded to {even} by repeating its last line")
     if video.others and not plan.only_new:
-        notes.append(f"{video.others} streams that are neither picture nor sound left out")
+        notes.append(f"left out: {counted(video.others, 'stream')} of neither picture nor sound")
     return [*notes, *_sound_note(video, plan)]
 
 
