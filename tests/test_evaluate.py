@@ -131,6 +131,25 @@ def test_a_camera_the_wrong_way_round_is_caught(reader: Probe, true: list[Video]
     assert missed(bars.video_bars(reader, made, true, RHYTHM)) >= {"camera right", "camera right on land, by matching"}
 
 
+def dark() -> list[Video]:
+    """Pans over land at night, and one still."""
+    return [video for seed in (8, 18, 47, 59) for video in real(Wanted(range(seed, seed + 1), 5.0))]
+
+
+def test_the_camera_is_told_at_night_through_the_codec_and_under_a_pattern_that_stands_still(codec) -> None:
+    videos = dark()
+    assert {(v.scene.time, v.scene.camera) for v in videos} >= {("night", way) for way in ("left", "right", "still")}
+    stripes = 4 * (torch.arange(96) % 2) - 2  # of 255
+    for change in (
+        lambda pixels: codec.decode(codec.encode(pixels[None]))[0],
+        lambda pixels: pixels + stripes / 255,
+    ):
+        assert bars.panned([replace(v, frames=to_bytes(change(v.pixels()).clamp(0, 1))) for v in videos]) == 1
+    standing = [replace(v, frames=v.frames[:1].repeat(40, axis=0)) for v in videos]
+    assert bars.panned(standing) == sum(v.scene.camera == "still" for v in videos) / len(videos)
+    assert bars.panned([replace(v, frames=v.frames[::-1]) for v in videos]) == bars.panned(standing)
+
+
 def test_a_long_real_video_ends_as_it_began(reader: Probe) -> None:
     found = bars.minute_bars(reader, minute(), minute(range(20, 36)), RHYTHM, 32)
     assert missed(found) == set()

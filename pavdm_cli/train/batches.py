@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,6 +59,15 @@ class Cut:
         return [(clip, slice(start, start + length)) for clip, start in zip(self.clips, self.starts, strict=True)]
 
 
+class Drawn(NamedTuple):
+    """A batch and what is said of it."""
+
+    batch: Batch
+    prompts: list[str]
+    dropped: Tensor  # bool (B,): whose captions are not shown
+    clips: list[int]
+
+
 def draws(recipe: Recipe, step: int) -> Draws:
     """The chances of a batch: a function of its number."""
     plain = random.Random(f"{recipe.seed}/{recipe.method}/{step}")
@@ -89,14 +99,14 @@ def dropped(count: int, chance: Draws) -> Tensor:
     return torch.tensor([chance.plain.random() < CAPTION_DROPOUT for _ in range(count)])
 
 
-def draw_batch(recipe: Recipe, clips: Clips, pool: Tensor, step: int) -> tuple[Batch, list[str], Tensor]:
-    """The batch of a step, its captions, and which of them are dropped (bool, (B,))."""
+def draw_batch(recipe: Recipe, clips: Clips, pool: Tensor, step: int) -> Drawn:
+    """The batch of a step, of clips whose latents are in the pool."""
     chance = draws(recipe, step)
     cut = draw_cut(recipe, len(pool), pool.shape[1], chance)
     latents = torch.stack([pool[clip, run] for clip, run in cut.runs]).float()
     batch = fill(recipe, cut, latents, chance)
     without = dropped(len(latents), chance)
-    return batch, captions(clips, cut.clips, chance.plain), without
+    return Drawn(batch, captions(clips, cut.clips, chance.plain), without, cut.clips)
 
 
 def wear(overlap: Tensor, most: float, draw: torch.Generator) -> Tensor:  # (B, C, ...), same shape out

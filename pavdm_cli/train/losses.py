@@ -40,10 +40,15 @@ def noised(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:  # (B, T, C, 
     return (1 - sigma) * clean + sigma * noise
 
 
-def velocity_loss(velocity: Tensor, batch: Batch, wanted: Tensor | None = None) -> Tensor:  # -> (B,)
-    """Mean squared error over the counted latents of each sample, to `wanted` or else to clean - noise."""
+def velocity_loss(
+    velocity: Tensor, batch: Batch, wanted: Tensor | None = None, weights: Tensor | float = 1.0
+) -> Tensor:  # -> (B,)
+    """Mean squared error over the counted latents of each sample, to `wanted` or else to clean - noise.
+
+    weights: of the squares, of any shape that goes with (B, T, C, H, W).
+    """
     wanted = batch.latents - batch.noise if wanted is None else wanted
-    error = (velocity - wanted).square().mean(dim=(2, 3, 4))
+    error = ((velocity - wanted).square() * weights).mean(dim=(2, 3, 4))
     return (error * batch.counted).sum(1) / batch.counted.sum(1).clamp_min(1)
 
 

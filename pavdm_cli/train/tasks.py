@@ -15,6 +15,7 @@ from pavdm_cli.models.pocket_codec import PocketCodec, quality
 from pavdm_cli.train import codec as codec_training
 from pavdm_cli.train.batches import Recipe, draw_batch
 from pavdm_cli.train.codec import Frames
+from pavdm_cli.train.emphasis import emphasis
 from pavdm_cli.train.losses import velocity_loss, window_velocity
 from pavdm_cli.train.paint import Picture, canvas, render
 from pavdm_cli.train.pool import Clips
@@ -85,12 +86,12 @@ class DenoiserTask:
         return f"denoiser by method {self.recipe.method}{learnt}"
 
     def loss(self, step: int) -> Tensor:
-        """The windows of a step."""
-        return self._loss(self.recipe, self.clips, self.pool, step)
+        """The windows of a step; what is faint counts more."""
+        return self._loss(self.recipe, self.clips, self.pool, step, weighed=True)
 
     @torch.no_grad()
     def judge(self) -> dict[str, float]:
-        """Mean loss on held-out clips, over the same windows and noise every time."""
+        """Mean loss on held-out clips, all errors alike, over the same windows and noise every time."""
         other = replace(self.recipe, seed=-1)
         clips = replace(self.clips, count=len(self.held_out), first_seed=HELD_OUT_SEED)
         rows = [self._loss(other, clips, self.held_out, step).item() for step in range(8)]
@@ -106,14 +107,16 @@ class DenoiserTask:
         """The denoiser's file."""
         return store.save(self.model, folder / "denoiser.safetensors", self.about)
 
-    def _loss(self, recipe: Recipe, clips: Clips, pool: Tensor, step: int) -> Tensor:
+    def _loss(self, recipe: Recipe, clips: Clips, pool: Tensor, step: int, *, weighed: bool = False) -> Tensor:
         device = _device(self.model)
-        batch, prompts, dropped = draw_batch(recipe, clips, pool, step)
+        batch, prompts, dropped, chosen = draw_batch(recipe, clips, pool, step)
+        scenes = [clips.scene(clip) for clip in chosen]
+        weights = emphasis(scenes, dropped, pool.shape[-2]).to(device) if weighed else 1.0
         batch, fps = batch.to(device), torch.tensor(clips.fps, device=device)
         with torch.autocast(device.type, torch.bfloat16):
             wanted = self.teacher.velocity(prompts, dropped, batch, fps) if self.teacher else None
             velocity = window_velocity(self.model.stdit, self.model.read(prompts, dropped), batch, fps)
-            return velocity_loss(velocity, batch, wanted).mean()
+            return velocity_loss(velocity, batch, wanted, weights).mean()
 
 
 HELD_OUT_SEED = 3_000_000
