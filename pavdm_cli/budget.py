@@ -151,9 +151,8 @@ def shown_of(job: Job) -> Shown:
     sizes = schedule.sizes(0, -remade, latents - remade * schedule.chunk, job.chunks)
     held, clean = max(sizes, key=lambda pair: (pair[0] * schedule.chunk + pair[1], pair))
     kept, asked = job.settings.overlap_kv == "reuse", job.sampling.engine
-    engine = replace(
-        asked, overlap_memory=kept, pictures=1, tiled=False, offload="none" if asked.recordable else "parts"
-    )
+    graphs = "off" if job.sampling.unrecordable else asked.cuda_graphs
+    engine = replace(asked, overlap_memory=kept, pictures=1, tiled=False, offload="none", cuda_graphs=graphs)
     return Shown(schedule, engine, guided, held * schedule.chunk, clean)
 
 

@@ -61,6 +61,7 @@ class Graphs:
 
     recorder: Recorder
     most: float = inf  # latents in a call, the overlap's included: with more, launching is not what a step waits for
+    unrecordable: str = ""  # an option with which no call can be recorded, and why
     count: int = 0
     buffers: int = 0  # bytes of arguments
     seconds: float = 0.0  # that recording took
@@ -83,7 +84,8 @@ class Graphs:
     def note(self) -> str:
         """What they cost, for people."""
         held = f"{counted(self.count, 'CUDA graph')} of {self.bytes / 2**20:.0f} MB"
-        return held if self.count else "no CUDA graphs: a step of this model is long enough without"
+        long, barred = "a step of this model is long enough without", f"they do not go with {self.unrecordable}"
+        return held if self.count else f"no CUDA graphs: {barred if self.unrecordable else long}"
 
 
 def check_graphs(wanted: str, device: torch.device) -> None:
@@ -92,13 +94,13 @@ def check_graphs(wanted: str, device: torch.device) -> None:
         raise DeviceError(f"--cuda-graphs on needs CUDA, and the device is {device.type}", "use --cuda-graphs auto")
 
 
-def pick_graphs(wanted: str, device: torch.device, values: int) -> Graphs | None:
+def pick_graphs(wanted: str, device: torch.device, values: int, unrecordable: str = "") -> Graphs | None:
     """CUDA graphs where they are wanted; "auto": of those steps that launching holds up.
 
-    values: of the residual stream, a latent.
+    values: of the residual stream, a latent; unrecordable: as in `Graphs`, which then record nothing and say so.
     """
     most = longest_recorded(wanted, device, values)
-    return Graphs(CudaGraphs(device), most) if most else None
+    return Graphs(CudaGraphs(device), 0 if unrecordable else most, unrecordable) if most else None
 
 
 def longest_recorded(wanted: str, device: torch.device, values: int) -> float:

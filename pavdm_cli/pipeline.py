@@ -190,9 +190,8 @@ def sigmas_of(job: Job) -> Tensor:
 
 def graphs_of(job: Job, model: Loaded) -> Graphs | None:
     """What records the job's steps, if anything does; after the first step it knows how many and what they hold."""
-    engine = job.sampling.engine
-    wanted = engine.cuda_graphs if engine.recordable else "off"
-    return pick_graphs(wanted, model.device, model.stream(job.scale))
+    asked = job.sampling
+    return pick_graphs(asked.engine.cuda_graphs, model.device, model.stream(job.scale), asked.unrecordable)
 
 
 def latents(job: Job, model: Loaded, start: State | None = None, graphs: Graphs | None = None) -> Iterator[Tensor]:

@@ -36,6 +36,12 @@ def check_text(what: str, text: str) -> None:
         raise UsageError(f"{what} is not UTF-8: {text!r}", "write it in UTF-8") from error
 
 
+def check_graphs_on(wanted: str, unrecordable: str) -> None:
+    """Refuse graphs that are wanted "on" beside an option that rules them out. Raises: UsageError."""
+    if wanted == "on" and unrecordable:
+        raise UsageError(f"--cuda-graphs on does not go with {unrecordable}", "leave one of them out")
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """How the work is done, one switch an optimisation; only an inexact overlap memory changes the picture."""
@@ -54,9 +60,12 @@ class Engine:
     tiled: bool = False  # each of them in tiles: less memory, and a slightly other picture
 
     @property
-    def recordable(self) -> bool:
-        """Whether steps can be: what is made anew at every step starts on the CPU, and offloaded weights move."""
-        return self.table and self.text_memory and self.offload == "none"
+    def unrecordable(self) -> str:
+        """The option with which no step can be recorded, and why; empty where steps can be."""
+        anew = [OFF[name] for name in ("table", "text_memory") if not getattr(self, name)]
+        if anew:
+            return f"{anew[0]}, which brings something from the CPU at every step"
+        return "" if self.offload == "none" else "--offload, which moves weights"
 
     def decodes_beside(self, kind: str) -> bool:
         """Whether a chunk is decoded while the next is made, on this kind of device; not where weights make room."""
@@ -73,6 +82,7 @@ class Engine:
         fixed = {f"--{name} on": value == "on" for name, value, _ in switches} | {"--compile": self.compile}
         if self.offload != "none" and (clash := [name for name, on in fixed.items() if on]):
             raise UsageError(f"{clash[0]} does not go with --offload, which moves weights", "leave one of them out")
+        check_graphs_on(self.cuda_graphs, self.unrecordable)
 
     @property
     def switches(self) -> list[str]:
@@ -121,6 +131,14 @@ class Sampling:
     reencode: bool | None = None  # clip after clip, from decoded frames; None: where the model's own extension does
     edit_ratio: float = 0.0  # of the noise range: how far what a clip is shown of the one before is made again
     precision: str = "auto"  # of products: fp32, bf16, or the model's own
+
+    def __post_init__(self) -> None:
+        check_graphs_on(self.engine.cuda_graphs, self.unrecordable)
+
+    @property
+    def unrecordable(self) -> str:
+        """As `Engine.unrecordable`, whatever the option is about."""
+        return "--edit-ratio, whose clips are made step by step" if self.edit_ratio else self.engine.unrecordable
 
     @property
     def spec(self) -> ModelSpec:

@@ -63,6 +63,14 @@ def test_a_real_run_holds_what_was_counted_without_contents(folder, passes, reus
     assert held.step > 1_000_000
 
 
+@pytest.mark.parametrize("asked", [{"table": False, "decode_beside": "on"}, {"offload": "parts"}, {}])
+def test_graphs_are_counted_where_steps_are_recorded(folder, asked):
+    edited = job(folder, method="rn", edit_ratio=0.0 if asked else 0.3, engine=Engine(passes="together", **asked))
+    assert budget.shown_of(edited).engine.cuda_graphs == "off"
+    plain = job(folder, engine=Engine(passes="together"))
+    assert budget.shown_of(plain).engine.cuda_graphs == "auto"
+
+
 def test_a_whole_run_stays_within_its_budget_and_near_it(folder):
     wanted = job(folder)
     found = budget.choose(wanted)

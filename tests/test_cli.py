@@ -144,6 +144,7 @@ def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
         (("bench", "throughput", "--attention", "xformers", "--device", "cpu"), 6, 'pip install "pavdm[xformers]"'),
         (("generate", PROMPT, "--plain", "--overlap-kv", "reuse"), 2, "--plain switches off what --overlap-kv reuse"),
         (("bench", "throughput", "--plain", "--cuda-graphs", "on"), 2, "--plain switches off what --cuda-graphs on"),
+        (("generate", PROMPT, "--no-table", "--cuda-graphs", "on"), 2, "--cuda-graphs on does not go with --no-table"),
         (("bench", "throughput", "--ablate", "--profile", "trace"), 2, "two measurements"),
         (("bench", "kernels", "--compile-only", "--out", "nowhere/rows.jsonl"), 4, "nowhere"),
         (("bench", "latency", "--random-weights", "--model", "huge"), 5, "no model is called 'huge'"),

@@ -127,4 +127,4 @@ def test_how_many_graphs_there_are_and_what_they_hold_is_told(tmp_path: Path, mo
     watch = record.Watch(lambda frames: None, lambda: False)
     made = record.record(job, pipeline.open_model(job), Output(tmp_path / "video.mp4"), watch)
     assert graphs.count > 0
-    assert made.notes == (f"{graphs.count} CUDA graphs hold {graphs.bytes / 2**20:.0f} MB",)
+    assert made.notes == (f"{graphs.count} CUDA graphs of {graphs.bytes / 2**20:.0f} MB",)

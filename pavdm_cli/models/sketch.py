@@ -133,7 +133,7 @@ def _recorded(model: Loaded, bound: Denoiser, shown: Shown, memory: Any, device:
     most = longest_recorded(shown.engine.cuda_graphs, device, model.stream(shown.guidance))
     clean = shown.clean if shown.noisy + shown.clean <= most else 0
     chunks = int(min(most - clean, shown.noisy)) // shown.schedule.chunk
-    if chunks < 1 or not shown.engine.recordable:
+    if chunks < 1 or shown.engine.unrecordable:
         return None
     given = memory if clean else None
     held = [torch.empty_like(tensor) for tensor in tensors_of(given)]
