@@ -19,6 +19,7 @@ from pavdm_cli.models import store
 from pavdm_cli.models.pocket import Pocket
 from pavdm_cli.models.pocket_codec import PocketCodec
 from pavdm_cli.train import runs, tasks
+from pavdm_cli.train.pool import Clips
 from pavdm_cli.train.preview import preview
 
 TINY = ["--steps", "3", "--batch", "1", "--device", "cpu"]
@@ -34,8 +35,7 @@ def files(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def command(files: Path, monkeypatch: pytest.MonkeyPatch):
-    """`pavdm train` with tiny models, few held-out clips and short previews."""
-    monkeypatch.setattr(runs, "HELD_OUT", 2)
+    """`pavdm train` with tiny models, few clips and short previews."""
     monkeypatch.setattr(tasks, "preview", partial(preview, chunks=1))
     parts = {
         "codec": ["--init", str(files / "codec.safetensors")],
@@ -132,13 +132,25 @@ def test_an_interrupt_while_clips_are_rendered_is_one_line_too(command, monkeypa
 def test_weights_given_to_start_from_are_trained_but_for_the_rotary_frequencies(files, tmp_path):
     settings = runs.Settings(tmp_path / "run", steps=1, rate=0.1, batch=1, init=files / "denoiser.safetensors")
     state = torch.get_rng_state()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "HELD_OUT", 1)
-        task = runs.denoiser_task(settings, runs.Lesson("pa"), files / "codec.safetensors", 1, ui.progress)
+    task = runs.denoiser_task(settings, runs.Lesson("pa"), files / "codec.safetensors", 1, ui.progress)
     assert torch.equal(torch.get_rng_state(), state)
     given = store.load_denoiser(files / "denoiser.safetensors").state_dict()
     assert all(torch.equal(value, given[name]) for name, value in task.model.state_dict().items())
     assert [name for name, p in task.model.named_parameters() if not p.requires_grad] == ["stdit.rope.freqs"]
+
+
+@pytest.mark.parametrize(("clips", "judges"), [(1, 1), (128, 128), (4000, 128)])
+def test_as_many_clips_judge_as_are_trained_on_up_to_128(clips, judges, files, tmp_path, monkeypatch):
+    rendered: dict[str, int] = {}
+
+    def counted(path: Path, clips: Clips, *given: object) -> Tensor:
+        rendered[path.stem] = clips.count
+        return torch.zeros(1)
+
+    monkeypatch.setattr(runs, "load_or_make", counted)
+    settings = runs.Settings(tmp_path / "run", steps=1, rate=0.1, batch=1, init=files / "denoiser.safetensors")
+    runs.denoiser_task(settings, runs.Lesson("pa"), files / "codec.safetensors", clips, ui.progress)
+    assert rendered == {"clips": clips, "held-out": judges}
 
 
 def test_a_disk_that_fills_up_is_one_clear_error(command, monkeypatch):

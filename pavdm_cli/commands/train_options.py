@@ -34,7 +34,12 @@ OwnBatch = Annotated[
 Codec = Annotated[
     Path | None, typer.Option(help="The codec to train over; its own unless given.", rich_help_panel=PAINTED)
 ]
-Clips = Annotated[int, typer.Option(min=1, help="Clips to render and keep as latents.", rich_help_panel=PAINTED)]
+Clips = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Clips to render and keep as latents; as many more, up to 128, judge.", rich_help_panel=PAINTED
+    ),
+]
 WorldDetail = Annotated[
     float, typer.Option(min=0, max=1, help="How rich the world is: 0.3 suits a CPU.", rich_help_panel=PAINTED)
 ]

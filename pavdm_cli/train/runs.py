@@ -26,7 +26,7 @@ from pavdm_cli.train.tasks import HELD_OUT_SEED, CodecTask, DenoiserTask
 from pavdm_cli.train.teacher import Teacher
 
 M = TypeVar("M", PocketCodec, Pocket)
-HELD_OUT = 128  # clips
+HELD_OUT = 128  # clips, at most
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]  # what, how many -> call with units done
 
 
@@ -101,7 +101,7 @@ def denoiser_task(
     spec = MODELS["pocket"]
     coder = store.load_codec(codec or spec.codec).to(pick_device(settings.device))
     clips = Clips(count, size=spec.size, fps=spec.fps, detail=settings.detail)
-    held = Clips(HELD_OUT, clips.latents, HELD_OUT_SEED, clips.size, clips.fps, clips.detail)
+    held = Clips(min(HELD_OUT, count), clips.latents, HELD_OUT_SEED, clips.size, clips.fps, clips.detail)
     recipe = Recipe(lesson.method, Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk), settings.batch)
     about = settings.about | lesson.about | {"clips": count}
     make_folder(settings.folder)
