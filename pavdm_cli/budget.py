@@ -190,7 +190,7 @@ def _from(size: int, amid: bool) -> Stages:
 
 
 def notes(asked: Job, chosen: Job) -> list[str]:
-    """What was chosen so that it fits, and what does not do what it may be wanted for."""
+    """What was chosen so that it fits."""
     before, engine = asked.sampling.engine, chosen.sampling.engine
     said = []
     if engine.passes == "apart" != before.passes:
@@ -201,8 +201,6 @@ def notes(asked: Job, chosen: Job) -> list[str]:
         said.append("memory is short: the codec works on pictures in tiles, blended where they overlap")
     elif engine.pictures < before.pictures:
         said.append("the codec works on one picture at a time: more do not fit")
-    if engine.offload != "none" and pick_device(chosen.sampling.device).type == "cpu":
-        said.append("the weights are in the host's memory as it is: on cpu --offload only takes more of it")
     return said
 
 

@@ -122,6 +122,15 @@ def plan(request: Request) -> Job:
     return Job(request.prompt, spec, request.sampling, settings, schedule, request.count, tuple(notes))
 
 
+def idle(job: Job) -> list[str]:
+    """What was asked for and brings nothing here, a line each."""
+    engine = job.sampling.engine
+    stays = engine.offload != "none" and pick_device(job.sampling.device).type == "cpu"
+    said = ["--offload only takes more memory on cpu: the weights are there as it is"] if stays else []
+    single = engine.passes != "auto" and job.scale == 1
+    return said + (["--passes does nothing here: guidance takes one pass"] if single else [])
+
+
 def settle(sampling: Sampling) -> Settings:
     """The model's own values where none were given. Raises: UsageError."""
     spec = sampling.spec
@@ -277,11 +286,11 @@ def recipe(job: Job, model: Loaded) -> dict[str, Any]:
 
 def reading_of(job: Job) -> dict[str, Any]:
     """What else made the frames, where a model has sizes, scores and precisions to choose, and memory may be short."""
+    exact = {"fp32_timesteps": job.sampling.fp32_timesteps}
     if not job.spec.scaled:
-        return {}
-    height, width = job.spec.size
-    reading, exact = job.sampling.reading, job.sampling.fp32_timesteps
+        return exact
+    (height, width), reading = job.spec.size, job.sampling.reading
     scores = {"aesthetic-score": reading.aesthetic or 0, "motion-score": reading.motion}
     chosen = {"passes": job.sampling.engine.passes, "tiled": job.sampling.engine.tiled}
-    said = {"camera-motion": reading.camera or None, "fp32_timesteps": exact}
+    said = {"camera-motion": reading.camera or None, **exact}
     return {"size": f"{width}x{height}", **scores, **said, **chosen}

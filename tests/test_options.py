@@ -48,6 +48,25 @@ def test_what_makes_no_difference_to_pocket_is_a_note(command, tmp_path, monkeyp
     assert "does nothing" not in pavdm(command, *line, "--plan", "--device", "cpu").err
 
 
+IN_PLACE = "note: --offload only takes more memory on cpu: the weights are there as it is"
+AT_ONCE = "note: --passes does nothing here: guidance takes one pass"
+
+
+@pytest.mark.parametrize(
+    ("words", "notes"),
+    [
+        ("--offload parts --passes apart", [IN_PLACE, AT_ONCE]),
+        ("--offload blocks --passes apart --guidance 3", [IN_PLACE]),
+        ("--passes together --guidance 1.5", [AT_ONCE]),
+        ("", []),
+    ],
+)
+def test_what_brings_nothing_where_it_runs_is_a_note(words, notes):
+    code, _, err = pavdm("generate", "a red ball", "--plan", "--device", "cpu", *words.split())
+    assert code == 0
+    assert [line for line in err.splitlines() if line.startswith("note: --")] == notes
+
+
 @pytest.mark.parametrize("command", ["generate", "extend"])
 def test_every_option_under_open_sora_is_idle_with_pocket_but_one(command):
     works = {"--fp32-timesteps"}  # with --precision bf16

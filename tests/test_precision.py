@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from pavdm_cli import pipeline
 from pavdm_cli.app import app
+from pavdm_cli.commands.info import command
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.layers import Linear, Mlp
 from pavdm_cli.request import PLAIN, Engine, Request, Sampling
@@ -35,6 +37,18 @@ def test_a_video_in_bfloat16_is_nearly_the_one_in_float32() -> None:
 
 def test_the_model_itself_stays_in_float32() -> None:
     assert np.array_equal(video("auto"), video("fp32"))
+
+
+def test_timesteps_that_are_not_rounded_make_another_video_and_the_file_says_so() -> None:
+    asked = Sampling(seed=3, device="cpu", precision="bf16")
+    videos, said = [], []
+    for sampling in (asked, replace(asked, fp32_timesteps=True)):
+        job = pipeline.plan(Request(PROMPT, frames=4, sampling=sampling))
+        model = pipeline.open_model(job)
+        videos.append(np.concatenate(list(pipeline.frames(job, model))))
+        said.append("--fp32-timesteps" in command(pipeline.recipe(job, model)))
+    assert not np.array_equal(*videos)
+    assert said == [False, True]
 
 
 def test_plain_operations_know_it_too() -> None:

@@ -87,6 +87,7 @@ SAME = (
         "crf",
         "start",
         "audio",
+        "passes",
     ),
 )
 
