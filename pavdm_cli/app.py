@@ -18,7 +18,8 @@ from pavdm_cli.commands.info import info
 from pavdm_cli.errors import PavdmError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-for command in (generate, extend, info, doctor):
+app.command(context_settings={"allow_extra_args": True})(generate)  # which says what is wrong with them
+for command in (extend, info, doctor):
     app.command()(command)
 for name, group in (("models", models.app), ("train", train.app), ("bench", bench.app)):
     app.add_typer(group, name=name)

@@ -123,6 +123,7 @@ def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
     [
         (("generate", ""), 2, "prompt is empty"),
         (("generate", "zxcv qwer"), 2, "knows none of the words"),
+        (("generate", "a", "red", "ball"), 2, 'put it in quotes: "a red ball"'),
         (("generate", PROMPT, "--fps", "24"), 2, "8 frames/s"),
         (("generate", PROMPT, "--size", "640x480"), 2, "96x64"),
         (("generate", PROMPT, "--size", "big"), 2, "WIDTHxHEIGHT"),
@@ -145,6 +146,8 @@ def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
         (("generate", PROMPT, "--plain", "--overlap-kv", "reuse"), 2, "--plain switches off what --overlap-kv reuse"),
         (("bench", "throughput", "--plain", "--cuda-graphs", "on"), 2, "--plain switches off what --cuda-graphs on"),
         (("generate", PROMPT, "--no-table", "--cuda-graphs", "on"), 2, "--cuda-graphs on does not go with --no-table"),
+        (("bench", "throughput", "--whole"), 2, "--whole is for random weights"),
+        (("bench", "throughput", "--samples", "15"), 2, "--samples is for random weights"),
         (("bench", "throughput", "--ablate", "--profile", "trace"), 2, "two measurements"),
         (("bench", "kernels", "--compile-only", "--out", "nowhere/rows.jsonl"), 4, "nowhere"),
         (("bench", "latency", "--random-weights", "--model", "huge"), 5, "no model is called 'huge'"),

@@ -49,6 +49,7 @@ def root() -> None:
 
 @app.command()
 def throughput(
+    context: typer.Context,
     prompt: Annotated[str, typer.Option(help="What to show meanwhile.")] = "a red balloon drifting over green hills",
     seconds: options.TimedSeconds = 30.0,
     model: options.Model = "pocket",
@@ -87,6 +88,8 @@ def throughput(
     model = model if not name else name if name in MODELS else OPENSORA.name
     how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
     request = Request(prompt, seconds, sampling=Sampling(*how, engine, precision=precision))
+    if not name and (idle := {"--whole", "--samples"} & options.typed(context).keys()):
+        raise UsageError(f"{min(idle)} is for random weights", "add --random-weights, or --shape")
     if profile and ablate:
         raise UsageError("--ablate and --profile are two measurements", "run one after the other")
     if profile:

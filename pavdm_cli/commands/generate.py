@@ -60,6 +60,7 @@ def generate(
 
     The file plays while it grows. Ctrl-C finishes the chunk and keeps what is done.
     """
+    options.check_quotes(context, prompt)
     options.heed(context, model)
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)

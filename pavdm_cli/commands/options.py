@@ -185,6 +185,13 @@ Force = Annotated[
 ]
 
 
+def check_quotes(context: typer.Context, prompt: str) -> None:
+    """Refuse a prompt that a shell gave in parts, since it was not in quotes. Raises: UsageError."""
+    if context.args:
+        parts = [prompt, *context.args]
+        raise UsageError(f"the prompt came in {len(parts)} parts", f'put it in quotes: "{" ".join(parts)}"')
+
+
 def typed(context: typer.Context) -> dict[str, str]:
     """The options that are on the command line, not left as they are by default, each with its panel in the help."""
     sources = [(one, context.get_parameter_source(one.name or "")) for one in context.command.params]
