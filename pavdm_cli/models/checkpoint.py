@@ -157,8 +157,9 @@ def _read(file: BinaryIO, place: int) -> bytes:
 
 
 def _moved(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Out of the mapped file, so that its pages can go."""
-    return value.to(device, dtype if value.is_floating_point() else value.dtype, copy=True)
+    """Out of the mapped file, so that its pages can go; contiguous, as products read weights fastest."""
+    wanted = dtype if value.is_floating_point() else value.dtype
+    return value.to(device, wanted, copy=True, memory_format=torch.contiguous_format)
 
 
 def _compare(model: dict[str, Tensor], where: dict[str, Path], folder: Path) -> None:

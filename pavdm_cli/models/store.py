@@ -130,5 +130,6 @@ def _fill(model: M, weights: dict[str, Tensor], path: Path) -> M:
     if wrong:
         named = ", ".join(sorted(wrong)[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise ModelError(f"{path} does not fit its own configuration: {named}", "fetch or train it again")
-    model.load_state_dict({n: w.to(expected[n].dtype, copy=True) for n, w in weights.items()}, assign=True)
+    own = {n: w.to(expected[n].dtype, copy=True, memory_format=torch.contiguous_format) for n, w in weights.items()}
+    model.load_state_dict(own, assign=True)
     return model.eval().requires_grad_(False)

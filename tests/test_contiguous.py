@@ -1,0 +1,86 @@
+"""Weights lie in memory row after row, whatever they are read from or made of, and whatever is done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from pavdm_cli.models import checkpoint, families, opensora, store
+from pavdm_cli.models.load import Loaded, in_precision, load, with_offload
+from pavdm_cli.models.opensora_vae import VAEConfig
+from pavdm_cli.models.spatial_vae import SpatialConfig
+from pavdm_cli.models.temporal_vae import TemporalConfig
+from pavdm_cli.noise import linear_sigmas
+from pavdm_cli.request import Engine
+from pavdm_cli.schedule import pa
+from pavdm_cli.specs import find
+
+CPU = torch.device("cpu")
+SMALL = replace(opensora.XL2, hidden=64, depth=2, heads=4)
+VAE = VAEConfig(SpatialConfig((8, 8, 16, 16), groups=4), TemporalConfig(filters=8, blocks=1, groups=4))
+SOURCES = ["pocket", "pocket, made up", "Open-Sora", "Open-Sora, made up"]
+
+
+class Strided:
+    """A file of weights, each of which it gives transposed in memory."""
+
+    def __init__(self, path: Path, framework: str) -> None:
+        self.file = safe_open(path, framework)
+
+    def __enter__(self) -> Strided:
+        self.file.__enter__()
+        return self
+
+    def __exit__(self, *raised: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.file.__exit__(*raised)
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        return getattr(self.file, name)
+
+    def get_tensor(self, name: str) -> Tensor:
+        value = self.file.get_tensor(name)
+        return value.movedim(0, -1).contiguous().movedim(-1, 0) if value.ndim > 1 else value
+
+
+@pytest.fixture(params=[safe_open, Strided], ids=["rows", "columns"])
+def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files give weights as they are written, or transposed."""
+    for module in (checkpoint, store):
+        monkeypatch.setattr(module, "safe_open", request.param)
+
+
+def opened(source: str, folder: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Loaded:
+    monkeypatch.setattr(opensora, "XL2", SMALL)
+    monkeypatch.setattr(families, "VAEConfig", lambda: VAE)
+    name = "pocket" if "pocket" in source else str(folder)
+    return load(find(name), CPU, random="made up" in source, engine=engine)
+
+
+def scattered(model: Loaded) -> list[str]:
+    assert isinstance(model.codec, nn.Module)
+    parts = (model.denoiser, model.codec)
+    return [name for part in parts for name, value in part.state_dict().items() if not value.is_contiguous()]
+
+
+@pytest.mark.usefixtures("reading", "own_cache")
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("offload", ["none", "blocks"])
+def test_every_weight_is_contiguous_once_a_prompt_is_bound(source, offload, folder, monkeypatch):
+    engine = Engine(offload=offload)
+    model = opened(source, folder, engine, monkeypatch)
+    assert scattered(model) == []
+    model = with_offload(in_precision(model, "bf16"), offload)
+    model.bind("a red balloon over green hills", pa(6, 6, 2), linear_sigmas(6), 2.0, engine)
+    parts = (model.denoiser, model.codec if isinstance(model.codec, nn.Module) else model.codec.codec)
+    linear = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear)]
+    assert len(linear) > 20
+    for layer in linear:
+        assert layer.weight.is_contiguous()
+        assert layer.bias is None or layer.bias.is_contiguous()
