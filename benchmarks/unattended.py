@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 LOGGED = 400_000  # bytes of what one command says
 LARGEST = 15_000_000  # bytes of a trace that is kept
 CUT = 124  # what a command that was stopped gives back, as timeout(1) does
+SHOWN = ("steady_fps", "end_to_end_fps", "step_p50_ms", "matrix_share", "graphs", "gpu_peak_mb", "issuing_share")
+SHOWN += ("first_frame_cold_p50_s", "steady_chunk_p50_s", "error", "copy_share")  # of a row's figures
 Command = tuple[object, ...]
 
 
@@ -93,10 +95,8 @@ def stamp(path: Path, commit: str | None) -> None:
 
 def figures(path: Path, start: int) -> Iterator[str]:
     """The rows of a file from some byte on, as people read them."""
-    shown = ("steady_fps", "end_to_end_fps", "step_p50_ms", "matrix_share", "graphs", "gpu_peak_mb", "issuing_share")
-    shown += ("first_frame_cold_p50_s", "steady_chunk_p50_s", "error", "copy_share", "launch_share")
     for row in rows_of(path.read_bytes()[start:]):
-        found = {name: row["summary"][name] for name in shown if row.get("summary", {}).get(name) is not None}
+        found = {name: row["summary"][name] for name in SHOWN if row.get("summary", {}).get(name) is not None}
         found |= {one["rung"]: f"{one['ratio']:.2f}x" for one in row.get("ladder", ())}
         title = [str(row.get("config", {}).get(name, "")) for name in ("model", "op", "sizes", "dtype")]
         if "kind" in row:

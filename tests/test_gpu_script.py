@@ -15,10 +15,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from typer.main import get_command
 
 from pavdm_cli.app import app
 from pavdm_cli.attention import BACKENDS
+from pavdm_cli.bench import env
+from pavdm_cli.bench.kernels import MEASURED
 
 ROOT = Path(__file__).parents[1]
 
@@ -151,6 +154,18 @@ def test_rows_are_told_at_once_and_know_their_commit(
     assert capsys.readouterr().out.count("throughput pocket steady_fps 7.5") == 2
     lines = rows.read_text().splitlines()
     assert [json.loads(line)["env"]["commit"] for line in lines[:2]] == ["abc", "abc"]
+
+
+def test_figures_that_are_told_are_figures_that_are_written(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("max_memory_allocated", "max_memory_reserved"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: 0)
+    files = [path.read_text().splitlines() for path in (ROOT / "benchmarks/results").glob("*.jsonl")]
+    rows = [json.loads(line) for lines in files for line in lines]
+    written = {name for row in rows for name in row.get("summary") or ()}
+    written |= {*MEASURED.values(), *env.memory(torch.device("cuda"))}
+    assert set(script.unattended.SHOWN) <= written
 
 
 def test_what_is_not_installed_is_said_in_one_line(
