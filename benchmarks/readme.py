@@ -49,7 +49,7 @@ def pocket(row: Row, waits: Row, narrow: Row) -> list[str]:
 
 def mid(recomputed: Row, ladder: Row, small: Row) -> list[str]:
     """A network large enough to be bound by products, one optimisation after another."""
-    found = recomputed["summary"]
+    found, rounds = recomputed["summary"], len(ladder["samples"]["plain"])
     rungs = [
         f"| {one['rung']} | {one['step_p50_ms'] / 1e3:.2f} s | {one['ratio']:.2f}x | {one['deviation']:.0e} |"
         for one in ladder["ladder"]
@@ -59,7 +59,8 @@ def mid(recomputed: Row, ladder: Row, small: Row) -> list[str]:
         f"random weights) runs at {found['matrix_share']:.0%} of the matrix-product rate with the overlap computed",
         "again at every step. Against the released code's sequence of operations, rebuilt on the same weights, each",
         "line with one more optimisation (`--ablate`; a few per cent are noise on this machine; overlap memory is",
-        "exact only for a network that was trained so):",
+        f"exact only for a network that was trained so). All lines run in each of {rounds} rounds:",
+        "a step is the median, and so is times as fast, taken round by round, not from the steps shown:",
         "",
         "| | step | times as fast | off plain by |",
         "|---|---|---|---|",

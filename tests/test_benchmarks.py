@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -20,6 +21,15 @@ def test_the_readme_says_what_the_stored_rows_say() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     begin, end = readme.index(made["BEGIN"]), readme.index(made["END"]) + len(made["END"])
     assert readme[begin:end] == made["section"]()
+
+
+def test_times_as_fast_in_the_readme_are_of_rounds_and_it_says_so() -> None:
+    made = runpy.run_path(str(ROOT / "benchmarks" / "readme.py"))
+    ladder = made["stored"]("throughput.jsonl", "ablate", "mid")[-1]
+    rounds = list(zip(ladder["samples"]["released operations"], ladder["samples"]["+ compile"], strict=True))
+    assert f"| {median(base / one for base, one in rounds):.2f}x |" in made["section"]()
+    said = " ".join(made["section"]().split())
+    assert f"{len(rounds)} rounds: a step is the median, and so is times as fast, taken round by round" in said
 
 
 @pytest.mark.parametrize("name", ["throughput.jsonl", "latency.jsonl"])
