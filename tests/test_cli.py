@@ -149,6 +149,7 @@ def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
         (("bench", "throughput", "--whole"), 2, "--whole is for random weights"),
         (("bench", "throughput", "--samples", "15"), 2, "--samples is for random weights"),
         (("bench", "throughput", "--ablate", "--profile", "trace"), 2, "two measurements"),
+        (("bench", "kernels", "--compile-only", "--width", "7"), 2, "unknown width 7"),
         (("bench", "kernels", "--compile-only", "--out", "nowhere/rows.jsonl"), 4, "nowhere"),
         (("bench", "latency", "--random-weights", "--model", "huge"), 5, "no model is called 'huge'"),
         (("generate", PROMPT, "-o", "video.txt"), 2, ".mp4"),

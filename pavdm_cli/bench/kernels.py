@@ -32,6 +32,8 @@ class Choice:
     def __post_init__(self) -> None:
         check("architecture", self.architectures, ARCHITECTURES)
         check("dtype", self.dtypes, DTYPES)
+        known = sorted({w for op in OPS for sizes in op.real if (w := width(sizes)) is not None})
+        check("width", map(str, self.widths), list(map(str, known)))
 
     def builds(self) -> list[tuple[Op, Sizes, str, str]]:
         """Operation, sizes of a real model, dtype, architecture."""
