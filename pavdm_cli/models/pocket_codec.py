@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pavdm_cli.counting import counted
 from pavdm_cli.errors import UsageError
+from pavdm_cli.models.float32 import exact_convolutions
 from pavdm_kernels import linear, narrowed
 
 
@@ -99,12 +100,14 @@ class PocketCodec(nn.Module):
         frames: Tensor = self.decoder(narrow).to(codes.dtype)
         return (frames + 1) / 2
 
+    @exact_convolutions()
     def encode(self, frames: Tensor) -> Tensor:
         """Frames (B, n, 3, H, W), 0 to 1, to latents (B, n / frames_per_latent, channels, H/8, W/8)."""
         self._check(frames)
         codes = self.code(frames.flatten(0, 1).to(next(self.encoder.parameters()).device))
         return rearrange(codes, "(b t f) c h w -> b t (f c) h w", b=frames.shape[0], f=self.config.frames_per_latent)
 
+    @exact_convolutions()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, T, channels, h, w) to frames (B, T * frames_per_latent, 3, 8h, 8w), clamped to 0 to 1.
 
