@@ -47,9 +47,9 @@ class CudaGraphs:
         """Runs `call` on a stream beside first, so that nothing is built, tuned or cached while it is captured."""
         with torch.cuda.device(self.device):
             _warm_up(call)
-            before = torch.cuda.memory_reserved()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                before = torch.cuda.memory_reserved()  # not until what is cached is given back, as entering does
                 out = call()
             self.bytes += torch.cuda.memory_reserved() - before
         return out, graph.replay

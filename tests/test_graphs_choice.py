@@ -1,0 +1,97 @@
+"""Which steps are recorded, on which device, what else rules that out, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from exact import Mixing
+from tape import Tape
+from test_graphs import assert_same, states
+from torch import Tensor
+
+from pavdm_cli import graphs as module
+from pavdm_cli import pipeline
+from pavdm_cli.errors import DeviceError, UsageError
+from pavdm_cli.graphs import check_graphs, pick_graphs
+from pavdm_cli.request import Engine, Request, Sampling
+from pavdm_cli.schedule import pa
+
+
+def test_what_graphs_hold_is_counted_from_when_nothing_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    reserved = {"weights": 100, "cached": 50, "graphs": 0}
+
+    @contextmanager
+    def graph(one: object, **how: object) -> Iterator[None]:
+        reserved["cached"] = 0  # as torch's own, for which it also collects what Python still holds
+        yield
+
+    def call() -> Tensor:
+        reserved["graphs"] += 7
+        return torch.zeros(1)
+
+    fakes = {
+        "graph": graph,
+        "CUDAGraph": lambda: SimpleNamespace(replay=None),
+        "graph_pool_handle": int,
+        "device": nullcontext,
+    }
+    for name, fake in (fakes | {"memory_reserved": lambda: sum(reserved.values())}).items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(module, "_warm_up", lambda call: None)
+    recorder = module.CudaGraphs(torch.device("cuda"))
+    for held in (7, 14):
+        reserved["cached"] = 50
+        recorder.record(call)
+        assert recorder.bytes == held
+
+
+def test_graphs_are_for_cuda_and_on_demand_an_error_elsewhere() -> None:
+    cpu, metal = torch.device("cpu"), torch.device("mps")
+    assert pick_graphs("auto", cpu, 9216) is None
+    for device in (cpu, metal):
+        with pytest.raises(DeviceError, match="needs CUDA") as caught:
+            check_graphs(Engine(cuda_graphs="on").cuda_graphs, device)
+        assert "--cuda-graphs auto" in caught.value.hint
+        assert caught.value.exit_code == 6
+    check_graphs("on", torch.device("cuda"))
+
+
+NEVER = {"--no-table": {"table": False}, "--no-text-memory": {"text_memory": False}, "--offload": {"offload": "parts"}}
+
+
+@pytest.mark.parametrize("option", [*NEVER, "--edit-ratio"])
+def test_graphs_on_are_refused_beside_what_rules_them_out_and_auto_says_what_that_is(option: str, monkeypatch) -> None:
+    monkeypatch.setattr(module, "CudaGraphs", lambda device: Tape())
+    given = {"method": "rn", "edit_ratio": 0.3} if option == "--edit-ratio" else {}
+
+    def sampling(cuda_graphs: str) -> Sampling:
+        return Sampling(device="cpu", engine=Engine(cuda_graphs=cuda_graphs, **NEVER.get(option, {})), **given)
+
+    with pytest.raises(UsageError, match=f"--cuda-graphs on does not go with {option}, wh") as caught:
+        sampling("on")
+    assert caught.value.exit_code == 2
+    job = pipeline.plan(Request("a red ball over hills", sampling=sampling("auto")))
+    on_cuda = SimpleNamespace(device=torch.device("cuda"), stream=lambda scale: 9216)
+    graphs = pipeline.graphs_of(job, on_cuda)
+    assert graphs is not None
+    assert_same(states(pa(6, 6, 2), Mixing(), None), states(pa(6, 6, 2), Mixing(), graphs))
+    assert graphs.count == 0
+    assert graphs.note.startswith(f"no CUDA graphs: they do not go with {option}")
+    assert pipeline.graphs_of(pipeline.plan(Request("a red ball", sampling=sampling("off"))), on_cuda) is None
+
+
+def test_auto_records_the_steps_that_launching_holds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CudaGraphs", lambda device: Tape())
+    cuda, open_sora = torch.device("cuda"), 2 * 405 * 1152  # 240x424 under guidance
+    found = pick_graphs("auto", cuda, open_sora)
+    assert found is not None
+    assert found.note == "no CUDA graphs: a step of this model is long enough without"
+    assert 10 <= found.most < 15  # its first two windows
+    assert pick_graphs("off", cuda, open_sora) is None
+    always = pick_graphs("on", cuda, open_sora)
+    assert always is not None
+    assert always.most == float("inf")
