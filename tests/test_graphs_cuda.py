@@ -76,19 +76,18 @@ def test_pocket_replayed_is_pocket_and_its_graphs_are_small(method: str, overlap
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch says that it is a prototype, whoever asks
-def test_a_steady_step_waits_for_nothing() -> None:
+def test_no_step_waits_for_anything_while_the_window_fills_stays_full_and_empties() -> None:
     job = pipeline.plan(Request("a red ball over hills", frames=96, sampling=Sampling(device="cuda")))
+    chunks = job.schedule.capacity + 3
     model = pipeline.open_model(job)
     sigmas = pipeline.sigmas_of(job).cuda()
     denoiser = model.bind(job.wording, job.schedule, sigmas, job.scale)
     fresh = torch.ones(model.noise_shape())  # on the host, as all noise
     graphs = pipeline.graphs_of(job, model)
-    steps = walk(job.schedule, denoiser, lambda *_: fresh, sigmas, chunks=None, graphs=graphs)
-    for _ in range(2 * job.schedule.steps):
-        next(steps)
+    steps = walk(job.schedule, denoiser, lambda *_: fresh, sigmas, chunks=chunks, graphs=graphs)
+    next(steps)  # the graphs are recorded here
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for _ in range(2 * job.schedule.stride):
-            next(steps)
+        assert len(list(steps)) == job.schedule.total(chunks) - 1
     finally:
         torch.cuda.set_sync_debug_mode("default")

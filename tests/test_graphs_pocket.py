@@ -14,7 +14,7 @@ from test_graphs import assert_same, taped
 from tiny import tiny_codec, tiny_pocket
 from torch import Tensor
 
-from pavdm_cli import pipeline, record
+from pavdm_cli import pipeline, record, sampler
 from pavdm_cli.graphs import Graphs
 from pavdm_cli.models import bind, stdit
 from pavdm_cli.models.load import Loaded
@@ -85,6 +85,24 @@ def test_a_steady_step_waits_for_nothing(method: str, graphs: Graphs | None, loa
     steps = walk(schedule, denoiser, lambda index, step=None, /: fresh, sigmas, chunks=None, graphs=graphs)
     list(islice(steps, schedule.steps + (schedule.overlap + 2) * schedule.stride))
     assert not waits(lambda: list(islice(steps, 2 * schedule.stride)))
+
+
+@pytest.mark.parametrize("method", ["pa", "rn", "rw", "fifo"])
+@pytest.mark.parametrize("graphs", [None, taped()])
+def test_growth_and_drain_bring_levels_across_and_wait_for_nothing_else(
+    method: str, graphs: Graphs | None, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule, brought, across = METHODS[method](STEPS[method], 6, 2), list[torch.dtype](), sampler.across
+    monkeypatch.setattr(sampler, "across", lambda given, like: brought.append(given.dtype) or across(given, like))
+    sigmas, fresh = linear_sigmas(schedule.steps), torch.ones(loaded.noise_shape())
+    denoiser, chunks = loaded.bind("a red balloon over green hills", schedule, sigmas, 2.0), schedule.capacity + 3
+    steps = walk(schedule, denoiser, lambda index, step=None, /: fresh, sigmas, chunks=chunks, graphs=graphs)
+    next(steps)  # what is recorded is recorded here
+    brought.clear()
+    made: list[State] = []
+    found = waits(lambda: made.extend(steps))
+    assert len(made) == schedule.total(chunks) - 1
+    assert found == ["tensor"] * brought.count(torch.int32)  # a copy from pinned memory, on a GPU
 
 
 def test_positions_are_made_once_for_every_size_and_not_at_every_step(loaded: Loaded, monkeypatch: pytest.MonkeyPatch):
