@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from exact import NOISE, Mixing, clean_latents, sigmas_of
+from tape import Tape
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -23,6 +24,7 @@ from pavdm_cli.app import app
 from pavdm_cli.chaining import reencoded
 from pavdm_cli.denoiser import Bound, Denoiser
 from pavdm_cli.errors import UsageError
+from pavdm_cli.graphs import Graphs
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.noise import add_noise
 from pavdm_cli.request import Request, Sampling
@@ -156,6 +158,7 @@ def test_a_given_clip_is_encoded_once_and_shown_as_it_was(folder, monkeypatch):
     assert all(torch.equal(made, shown) for made, (shown, _) in zip(run.codec.given, run.shown, strict=True))
 
 
+@pytest.mark.usefixtures("graphs")
 def test_the_seed_alone_decides_and_a_longer_video_begins_like_a_shorter_one(folder):
     model = pipeline.open_model(job_of(folder))
 
@@ -174,11 +177,22 @@ def test_the_seed_alone_decides_and_a_longer_video_begins_like_a_shorter_one(fol
     assert torch.equal(edited, made(frames=51, edit_ratio=0.6)[:2])
 
 
+@pytest.fixture(params=["eager", "replayed"])
+def graphs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A job's steps made one by one, or recorded on the tape and replayed; those of edit ratios never are."""
+    made: list[Graphs] = []
+    if request.param == "replayed":
+        monkeypatch.setattr(pipeline, "pick_graphs", lambda *asked: made.append(Graphs(Tape())) or made[-1])
+    yield
+    assert not made or {one.count > 0 for one in made} == {True, False}
+
+
 def anew(latents: Tensor) -> Tensor:
     """Stands for decoding and encoding: not the same latents, and applied twice not the same either."""
     return torch.tanh(latents) + 0.5
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("given", [0, 2])
 def test_going_on_from_any_saved_state_encodes_the_same_frames(given):
     schedule = rn(4, 5, 2)

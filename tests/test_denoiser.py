@@ -20,6 +20,7 @@ class TwoPrompts(Mixing):
         return torch.cat([conditional + 1, unconditional])
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("schedule", [pa(6, 6, 2), rw(4, 4, 2)])
 def test_guidance_extrapolates_from_the_unconditional_velocity(schedule: Schedule) -> None:
     """Both halves see the same latents and overlap, so the guided velocity is the plain one plus the scale."""
@@ -59,6 +60,7 @@ def test_a_long_window_is_covered_once_with_cleaner_latents_in_front(length: int
     assert ends[-1] == length
 
 
+@pytest.mark.usefixtures("either_way")
 def test_partitioning_changes_nothing_for_a_model_that_looks_at_single_latents() -> None:
     schedule = fifo(8, 4, 2)
     denoiser = Bound(lambda overlap, level: None, lambda window, levels, memory: torch.tanh(window))
