@@ -137,6 +137,7 @@ def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
         (("generate", PROMPT, "--guidance", "-3"), 2, "guidance"),
         (("generate", PROMPT, "--crf", "99"), 2, "crf"),
         (("generate", PROMPT, "--seed", "-1"), 2, "seed"),
+        (("generate", PROMPT, "--threads", "9999"), 2, "1024"),
         (("generate", PROMPT, "--model", "huge"), 5, "pocket"),
         (("generate", PROMPT, "--device", "tpu"), 2, "auto, cpu"),
         (("generate", PROMPT, "--attention", "magic"), 2, "auto, fa3"),

@@ -117,9 +117,15 @@ OverlapKV = Annotated[
         rich_help_panel=SPEED,
     ),
 ]
+MOST_THREADS = 1024  # a machine of as many cores; far more than there are cores crawl
 Threads = Annotated[
     int,
-    typer.Option(min=0, help="CPU threads; 0: one for each idle core (bench: as torch likes).", rich_help_panel=SPEED),
+    typer.Option(
+        min=0,
+        max=MOST_THREADS,
+        help="CPU threads; 0: one for each idle core (bench: as torch likes).",
+        rich_help_panel=SPEED,
+    ),
 ]
 CudaGraphs = Annotated[
     Literal["auto", "on", "off"],

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pavdm_cli.commands.options import MOST_THREADS
+
 PAINTED, TUNED = "Pocket, on its painted world", "Open-Sora, on your videos"
 
 Folder = Annotated[Path, typer.Option(help="Checkpoints, log, sheets and weights; a run goes on from what is there.")]
@@ -15,7 +17,7 @@ Rate = Annotated[float, typer.Option(min=0, help="Learning rate.")]
 Batch = Annotated[int, typer.Option(min=1, help="Pairs of frames a step.")]
 Detail = Annotated[float, typer.Option(min=0, max=1, help="How rich the painted world is: 0.3 suits a CPU.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch likes.")]
+Threads = Annotated[int, typer.Option(min=0, max=MOST_THREADS, help="CPU threads; 0: as torch likes.")]
 SheetMinutes = Annotated[float, typer.Option(min=0, help="Minutes between contact sheets.")]
 CodecInit = Annotated[Path | None, typer.Option(help="Weights to start from: a codec.safetensors.")]
 KeepLatents = Annotated[
