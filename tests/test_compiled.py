@@ -30,6 +30,8 @@ from pavdm_cli.request import PLAIN, Engine, Request, Sampling
 from pavdm_cli.sampler import sample
 from pavdm_cli.schedule import METHODS
 from pavdm_cli.specs import MODELS
+from pavdm_kernels import references
+from pavdm_kernels.jit import fused
 
 SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), window=6, chunk=2, steps=6)
 ON = Engine(compile=True)
@@ -92,6 +94,16 @@ def launched(graph: torch.fx.Graph) -> list[str]:
     """Our own operations in a graph."""
     names = [str(node.target) for node in graph.nodes if node.op == "call_function"]
     return [name for name in names if name.startswith("pavdm.")]
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_graph_of_fast_operations_does_not_stand_for_references() -> None:
+    form = torch.compile(lambda x: x + 2 if fused() else x + 1, backend="eager", fullgraph=True)
+    nothing = torch.zeros(1)
+    assert form(nothing) == 2
+    with references():
+        assert form(nothing) == 1
+    assert form(nothing) == 2
 
 
 def test_kernels_are_opaque_to_the_compiler(model, traced, monkeypatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from pavdm_kernels import linear, references
-from pavdm_kernels.linear import has_pointwise, launch
+from pavdm_kernels.jit import fused
+from pavdm_kernels.linear import has_pointwise, launch, pointwise
 
 
 def layer(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -46,6 +49,24 @@ def test_it_is_one_operation_for_inference_and_torchs_own_for_gradients_and_refe
         with references():
             assert "aten::gelu" in ran(lambda: linear(x, weight, bias, True))
     assert "aten::gelu" in ran(lambda: linear(x, weight.requires_grad_(), bias, True))
+
+
+@pytest.mark.skipif(not has_pointwise(), reason="torch has no oneDNN here")
+def test_references_are_of_the_thread_that_asks_for_them() -> None:
+    """What is decoded beside a step takes one form, whether the step is in the middle of its references or not."""
+
+    def same() -> bool:
+        with torch.no_grad():
+            return torch.equal(linear(*layer(), True), pointwise(*layer(), True))
+
+    with ThreadPoolExecutor(1) as beside, references():
+        assert beside.submit(fused).result()
+        assert beside.submit(same).result()
+        assert not fused()
+        with references():
+            pass
+        assert not fused()
+    assert fused()
 
 
 def test_gradients_flow_and_other_precisions_are_kept() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -75,20 +76,34 @@ def on_gpu(x: Tensor) -> bool:
 
 
 class Switch:
-    """How many `references()` blocks are open; a plain attribute, since torch.compile cannot read a ContextVar."""
+    """How many `references()` blocks are open, for code that torch.compile traces: a plain attribute of all threads.
+
+    It cannot read a ContextVar, and would read a thread's own value without a guard: one graph would stand for all.
+    """
 
     depth = 0
     imagined = False  # tensors without contents stand for tensors on a GPU
 
 
+class Here(threading.local):
+    """The same of the thread that asks: what is decoded beside a step is not the step's."""
+
+    depth = 0
+
+
+HERE = Here()
+
+
 @contextmanager
 def references() -> Iterator[None]:
-    """Inside the block every operation is its reference in plain torch, wherever it runs."""
+    """Inside the block every operation of this thread is its reference in plain torch, wherever it runs."""
     Switch.depth += 1
+    HERE.depth += 1
     try:
         yield
     finally:
         Switch.depth -= 1
+        HERE.depth -= 1
 
 
 @contextmanager
@@ -103,7 +118,7 @@ def imagined() -> Iterator[None]:
 
 def fused() -> bool:
     """Whether operations may take their fast form."""
-    return Switch.depth == 0
+    return (Switch.depth if torch.compiler.is_compiling() else HERE.depth) == 0
 
 
 def installed() -> bool:
