@@ -231,7 +231,8 @@ def alternatives(job: Job) -> Iterator[tuple[str, Job]]:
         yield "--text-device cpu", replace(job, sampling=replace(asked, reading=replace(asked.reading, device="cpu")))
     for mode in ("parts", "blocks"):
         if asked.engine.offload == "none" or (asked.engine.offload, mode) == ("parts", "blocks"):
-            yield f"--offload {mode}", with_engine(job, offload=mode)
+            without = "".join(f" without {name}" for name in asked.engine.fixed)
+            yield f"--offload {mode}{without}", with_engine(job, offload=mode, **asked.engine.loosened)
     if asked.engine.passes != "apart" and job.scale != 1:
         yield "--passes apart", with_engine(job, passes="apart")
     if asked.engine.decode_beside == "on":

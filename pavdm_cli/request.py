@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.specs import ModelSpec, find
@@ -79,10 +79,23 @@ class Engine:
             if value not in known:
                 named = f"{', '.join(known[:-1])} or {known[-1]}"
                 raise UsageError(f"--{name} must be {named}, got {value!r}", f"{known[0]} is the default")
-        fixed = {f"--{name} on": value == "on" for name, value, _ in switches} | {"--compile": self.compile}
-        if self.offload != "none" and (clash := [name for name, on in fixed.items() if on]):
-            raise UsageError(f"{clash[0]} does not go with --offload, which moves weights", "leave one of them out")
+        if self.offload != "none" and self.fixed:
+            raise UsageError(
+                f"{self.fixed[0]} does not go with --offload, which moves weights", "leave one of them out"
+            )
         check_graphs_on(self.cuda_graphs, self.unrecordable)
+
+    @property
+    def fixed(self) -> list[str]:
+        """The options asked for that weights must stay in place for."""
+        asked = {"--cuda-graphs on": self.cuda_graphs, "--decode-beside on": self.decode_beside}
+        return [name for name, value in asked.items() if value == "on"] + ["--compile"] * self.compile
+
+    @property
+    def loosened(self) -> dict[str, Any]:
+        """What is otherwise without those options."""
+        asked = {"cuda_graphs": self.cuda_graphs, "decode_beside": self.decode_beside}
+        return {name: "auto" for name, value in asked.items() if value == "on"} | {"compile": False}
 
     @property
     def switches(self) -> list[str]:

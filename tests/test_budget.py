@@ -71,6 +71,14 @@ def test_graphs_are_counted_where_steps_are_recorded(folder, asked):
     assert budget.shown_of(plain).engine.cuda_graphs == "auto"
 
 
+def test_offloading_is_named_without_the_options_that_it_does_not_go_with(folder, gpu):
+    fast = Engine(cuda_graphs="on", decode_beside="on", compile=True)
+    options = dict(budget.alternatives(on_gpu(folder, engine=fast)))
+    named = "--offload parts without --cuda-graphs on without --decode-beside on without --compile"
+    assert options[named].sampling.engine == Engine(offload="parts")
+    assert "--offload parts" in dict(budget.alternatives(on_gpu(folder)))
+
+
 def test_a_whole_run_stays_within_its_budget_and_near_it(folder):
     wanted = job(folder)
     found = budget.choose(wanted)
