@@ -1,5 +1,6 @@
 """Shared by all tests: the interpreter switch (before triton is imported), one thread for torch, and fixtures."""
 
+import gc
 import os
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # 0: for the tests that run kernels on a GPU
@@ -14,6 +15,12 @@ from ways import either_way  # noqa: F401  # for `usefixtures`
 from pavdm_cli.models import home
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: looking through it for garbage takes a second each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,8 @@ def test_issuing_is_that_of_graphs_only_where_the_step_itself_was_recorded(
 ) -> None:
     made: list[Graphs] = []
 
-    def on_a_gpu(wanted: str, device: torch.device, values: int) -> Graphs | None:
+    def on_a_gpu(wanted: str, device: torch.device, values: int, unrecordable: str) -> Graphs | None:
+        assert not unrecordable
         most = graphs.longest_recorded(wanted, torch.device("cuda"), values)
         made.append(Graphs(Launches(), most))
         return made[-1] if most else None

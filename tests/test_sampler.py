@@ -97,6 +97,13 @@ def test_a_chunk_comes_as_soon_as_it_is_clean(schedule: Schedule) -> None:
         assert denoiser.calls == schedule.steps + index * schedule.stride
 
 
+@pytest.fixture(scope="module")
+def alone() -> None:
+    """Nothing that earlier tests left is looked through."""
+    gc.collect()
+    gc.freeze()
+
+
 def held_bytes() -> int:
     gc.collect()
     tensors = [held for held in gc.get_objects() if type(held) is Tensor]  # others hold no memory of the sampler's
@@ -104,6 +111,7 @@ def held_bytes() -> int:
 
 
 @every_method
+@pytest.mark.usefixtures("alone")
 def test_memory_does_not_grow_with_the_video(schedule: Schedule) -> None:
     video = sample(schedule, Mixing(), NOISE, sigmas_of(schedule), chunks=None)
     for _ in range(schedule.capacity + schedule.overlap + 2):
