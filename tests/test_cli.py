@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import av
+import command
 import numpy as np
 import pytest
 
@@ -24,8 +25,8 @@ QUICK = ("--steps", "6", "--threads", "1")  # one step between shifts: fast, not
 def pavdm(*words: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the command in a folder of its own, where the only ffmpeg is one that does not exist."""
     env = os.environ | ({"PAVDM_FFMPEG": "no-ffmpeg"} if "--encoder" in words else {})
-    command = [sys.executable, "-m", "pavdm_cli", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300, check=False, env=env)
+    line = [sys.executable, "-m", "pavdm_cli", *map(str, words)]
+    return subprocess.run(line, capture_output=True, text=True, cwd=folder, timeout=300, check=False, env=env)
 
 
 def pictures(path: Path) -> np.ndarray:
@@ -163,12 +164,14 @@ def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
         (("models", "show", "huge"), 5, "pocket"),
     ],
 )
-def test_a_mistake_is_one_clear_line_and_its_own_code(words, code, says, tmp_path):
-    done = pavdm(*words, folder=tmp_path)
-    assert done.returncode == code, done.stderr
-    assert done.stdout == ""
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_mistake_is_one_clear_line_and_its_own_code(words, code, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PAVDM_FFMPEG", "no-ffmpeg" if "--encoder" in words else "")
+    done = command.pavdm(*words)
+    assert done.code == code, done.err
+    assert done.out == ""
+    assert says in done.err
+    assert "Traceback" not in done.err
     assert list(tmp_path.iterdir()) == []
 
 
