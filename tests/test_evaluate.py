@@ -145,6 +145,7 @@ def test_the_camera_is_told_at_night_through_the_codec_and_under_a_pattern_that_
         lambda pixels: pixels + stripes / 255,
     ):
         assert bars.panned([replace(v, frames=to_bytes(change(v.pixels()).clamp(0, 1))) for v in videos]) == 1
+    assert bars.panned([replace(v, frames=v.frames[:12]) for v in videos]) == 1
     standing = [replace(v, frames=v.frames[:1].repeat(40, axis=0)) for v in videos]
     assert bars.panned(standing) == sum(v.scene.camera == "still" for v in videos) / len(videos)
     assert bars.panned([replace(v, frames=v.frames[::-1]) for v in videos]) == bars.panned(standing)

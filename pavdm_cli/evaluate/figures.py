@@ -52,10 +52,10 @@ def z_scores(drifts: Tensor, real: Tensor) -> Tensor:  # (N, 4), (M, 4) -> (N, 4
 def slide(video: Tensor, gap: int = 16, reach: int = 24) -> int:  # (n, 3, H, W)
     """Pixels that the ground goes right in `gap` frames, by matching the lower part of the picture with itself.
 
-    Two seconds at `pocket`'s rate: wide dunes in the dark hardly change in less, and the codec's own faint pattern,
-    which stands still, would then count for more.
+    In half of the video's frames where that is fewer. Two seconds at `pocket`'s rate: wide dunes in the dark hardly
+    change in less, and the codec's own faint pattern, which stands still, would then count for more.
     """
-    ground = video.mean(dim=1)[:, round(0.62 * video.shape[2]) :]
+    ground, gap = video.mean(dim=1)[:, round(0.62 * video.shape[2]) :], min(gap, len(video) // 2)
     return min(range(-reach, reach + 1), key=lambda pixels: (_mismatch(ground, gap, pixels), abs(pixels)))
 
 

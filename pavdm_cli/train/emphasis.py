@@ -1,8 +1,8 @@
 """Which errors count more when `pocket` is trained: the ground that slides past in the dark is faint beside an object.
 
-From one latent to the next an object changes them a hundred times as much as the ground that the camera pans over, and
-most of all by day. Weights depend on the place in the picture and on the caption alone, so what is learnt best stays
-the mean of what can follow.
+From one latent to the next an object changes far more than the ground that the camera pans over, most of all by day.
+Weights depend on the place in the picture and on the caption alone, so what is learnt best stays the mean of what can
+follow.
 """
 
 from __future__ import annotations
