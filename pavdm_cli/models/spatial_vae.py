@@ -36,19 +36,29 @@ def autoencoder(config: SpatialConfig) -> Any:
         )
     for part in network.modules():
         if hasattr(part, "set_processor"):
-            part.set_processor(Undisturbed(part.processor))
+            part.set_processor(LockedAttention(part.processor))
     return network
 
 
 @dataclass(frozen=True, slots=True)
-class Undisturbed:
-    """Attention as diffusers has it, by all of torch's kernels, while another thread allows but one for its own."""
+class LockedAttention:
+    """A diffusers attention processor that runs while no other thread restricts torch's attention kernels.
 
-    attend: Any
+    diffusers reads the parameters of `__call__` and logs a warning for every argument that is not named there.
+    """
 
-    def __call__(self, *given: Any, **named: Any) -> Any:
+    processor: Any
+
+    def __call__(
+        self,
+        attention: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Any:
         with SWITCHES:
-            return self.attend(*given, **named)
+            return self.processor(attention, hidden_states, encoder_hidden_states, attention_mask, temb)
 
 
 def moments(network: Any, pictures: Tensor) -> Tensor:
