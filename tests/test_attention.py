@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.attention import BACKENDS, Case, Machine, machine_of, packages, torch_sdpa
+from pavdm_cli.install import install_command
 
 CPU = Machine("cpu")
 B, S, L, N, K = 2, 7, 5, 3, 10
@@ -157,7 +158,7 @@ def test_a_hub_without_the_kernel_in_its_cache_says_how_to_fetch_it(monkeypatch)
 def test_what_is_not_installed_says_the_line_that_installs_it(name, extra, monkeypatch):
     for module in ("flash_attn", "flash_attn_interface", "xformers", "xformers.ops", "kernels"):
         monkeypatch.setitem(sys.modules, module, None)
-    assert f'pip install "pavdm[{extra}]"' in BACKENDS[name].probe()
+    assert install_command(extra) in BACKENDS[name].probe()
 
 
 def test_a_folder_named_kernels_is_no_hub(monkeypatch):

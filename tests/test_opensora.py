@@ -22,6 +22,7 @@ from test_stdit_golden import GOLDEN, SMALL, run
 
 from pavdm_cli import pipeline
 from pavdm_cli.errors import DeviceError, ModelError, UsageError
+from pavdm_cli.install import install_command
 from pavdm_cli.models import families, memory, opensora_text
 from pavdm_cli.models.bind import levels_table
 from pavdm_cli.models.load import wording
@@ -212,7 +213,7 @@ def test_a_library_that_is_missing_is_one_line_before_any_weight_is_read(package
     monkeypatch.setattr(families, "load_into", lambda *given: pytest.fail("read weights"))
     with pytest.raises(ModelError, match=f"Open-Sora needs {package}$") as caught:
         pipeline.open_model(job(folder))
-    assert caught.value.hint == 'pip install "pavdm[opensora]"'
+    assert caught.value.hint == install_command("opensora")
 
 
 def test_weights_are_counted_as_they_will_be_loaded(folder):

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from pavdm_cli.errors import ModelError
+from pavdm_cli.install import install_command
 from pavdm_cli.models import opensora_text
 from pavdm_cli.models.checkpoint import load_into
 from pavdm_cli.models.opensora_text import UNUSED, T5Text, build, token_ids, working_bytes
@@ -177,4 +178,4 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it(folder, monkey
     with pytest.raises(ModelError, match=f"needs {package}") as caught:
         reader(folder).embed(["a boat"])
     assert "\n" not in caught.value.message
-    assert caught.value.hint == 'pip install "pavdm[opensora]"'
+    assert caught.value.hint == install_command("opensora")

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from pavdm_cli.attention.backend import Run
+from pavdm_cli.install import install_command
 
 FA3 = "kernels-community/flash-attn3"
 FETCH = f"""python -c "import kernels; kernels.install_kernel('{FA3}', version=1)\""""
@@ -41,17 +42,17 @@ def load_fa3() -> Run:
 
 def probe_flash_attn() -> str | None:
     """Why FlashAttention 2 cannot be used, or None."""
-    return _probe(load_flash, 'pip install "pavdm[flash]"')
+    return _probe(load_flash, install_command("flash"))
 
 
 def probe_xformers() -> str | None:
     """Why xFormers cannot be used, or None."""
-    return _probe(load_xformers, 'pip install "pavdm[xformers]"')
+    return _probe(load_xformers, install_command("xformers"))
 
 
 def probe_fa3() -> str | None:
     """Why FlashAttention 3 cannot be used, or None. It is code from a hub, so nothing here ever downloads it."""
-    return _probe(load_fa3, f'pip install "pavdm[fa3]" and then, once, {FETCH}')
+    return _probe(load_fa3, f"{install_command('fa3')} and then, once, {FETCH}")
 
 
 def _fa3() -> Callable[..., Any]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.errors import DeviceError
+from pavdm_cli.install import install_command
 from pavdm_kernels.jit import STAGES, Call, installed
 
 ARCHITECTURES = ("sm_80", "sm_89", "sm_90", "sm_120")
@@ -51,7 +52,7 @@ class Resources:
 def compiler() -> str:
     """The version of Triton, or why nothing can be built here."""
     if not installed():
-        raise DeviceError("Triton is not installed", "on Linux: pip install triton")
+        raise DeviceError("Triton is not installed", f"on Linux: {install_command('gpu')}")
     import triton
 
     if not (tools() / "cuobjdump").exists():

@@ -9,6 +9,7 @@ import sys
 
 from pavdm_cli import __version__, ui
 from pavdm_cli.counting import counted
+from pavdm_cli.install import install_command
 from pavdm_cli.models import libraries
 
 PACKAGES = (
@@ -42,13 +43,22 @@ def _python() -> str:
 
 
 def _versions() -> list[tuple[str, str]]:
-    return [(name, _version(name)) for name in PACKAGES]
+    return [(name, _triton() if name == "triton" else _version(name)) for name in PACKAGES]
+
+
+def _triton() -> str:
+    """The version; where it is missing, who needs it. PyPI's torch for Linux brings its own."""
+    version = _version("triton")
+    if version != MISSING:
+        return version
+    needed = install_command("gpu") if platform.system() == "Linux" else "for GPUs on Linux alone"
+    return f"{MISSING}; only kernels on a GPU need it: {needed}"
 
 
 def _opensora() -> list[tuple[str, str]]:
     rows = [(name, _version(name)) for name in libraries.PACKAGES]
     whole = all(version != MISSING for _, version in rows)
-    return [*rows, ("opensora-v1.2", "can be fetched and run" if whole else f"no: {libraries.INSTALL}")]
+    return [*rows, ("opensora-v1.2", "can be fetched and run" if whole else f"no: {install_command('opensora')}")]
 
 
 def _version(package: str) -> str:

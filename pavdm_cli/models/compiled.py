@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.errors import DeviceError
+from pavdm_cli.install import install_command
 from pavdm_cli.models.layers import Axis, Block, Frames
 from pavdm_cli.models.stdit import RunBlock, as_written
 from pavdm_kernels import Rows, Vector
@@ -66,7 +67,7 @@ def check_compile(wanted: bool, device: torch.device) -> None:
 def lacking(device: torch.device) -> tuple[str, str] | None:
     """What compiling for a device lacks, and how to come by it; None where it lacks nothing."""
     if device.type == "cuda":
-        return None if installed() else ("Triton", "install the torch for CUDA, which brings it")
+        return None if installed() else ("Triton", install_command("gpu"))
     if device.type != "cpu":
         return "a CPU or CUDA", f"leave it out on {device.type}"
     if not has_compiler():

@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from pavdm_cli.errors import ModelError
+from pavdm_cli.install import install_command
 
-INSTALL = 'pip install "pavdm[opensora]"'
 PACKAGES = ("transformers", "diffusers", "huggingface_hub", "sentencepiece")
 
 
 def check_installed() -> None:
     """Refuse to begin without all of them, before anything large is read; none is imported. Raises: ModelError."""
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise ModelError(f"Open-Sora needs {', '.join(missing)}", INSTALL)
+        raise ModelError(f"Open-Sora needs {', '.join(missing)}", install_command("opensora"))
 
 
 def library(module: str) -> Any:
@@ -28,7 +28,8 @@ def library(module: str) -> Any:
             return importlib.import_module(module)
     except ImportError as error:
         reason = str(error).partition("\n")[0]
-        raise ModelError(f"this needs {module.partition('.')[0]}, which does not load: {reason}", INSTALL) from error
+        what = f"this needs {module.partition('.')[0]}, which does not load: {reason}"
+        raise ModelError(what, install_command("opensora")) from error
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pavdm_cli.errors import OutputError, UsageError
+from pavdm_cli.install import install_command
 from pavdm_cli.video.encode import (
     DITHER,
     GROWING_MP4,
@@ -42,7 +43,7 @@ def need_ffmpeg(encoding: Encoding) -> str:
     """The external ffmpeg that an encoding asks for. Raises: UsageError."""
     found = find_ffmpeg(encoding.ffmpeg)
     if not found:
-        hint = 'install ffmpeg or pip install "pavdm[ffmpeg]", or leave --encoder out'
+        hint = f"install ffmpeg, or run `{install_command('ffmpeg')}`, or leave --encoder out"
         raise UsageError(f"{encoding.encoder} needs an ffmpeg program, and there is none", hint)
     return found
 
