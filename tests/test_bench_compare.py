@@ -86,6 +86,37 @@ def test_a_file_without_rows_is_an_input_error(tmp_path: Path, text: str) -> Non
         compare(write(tmp_path, "a.jsonl", row(STEADY)), broken)
 
 
+def hostile(samples: str) -> str:
+    return f'{{"kind": "throughput", "config": {{}}, "samples": {samples}}}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        hostile('{"a_s": ["1"]}'),
+        hostile('{"a_s": [NaN]}'),
+        hostile('{"a_s": [1e999]}'),
+        hostile('{"a_s": [-1]}'),
+        hostile('{"a_s": {"b": 1}}'),
+        hostile("[1]"),
+        hostile('{"a_s": [1' + "0" * 400 + "]}"),
+        hostile("{}").replace('"throughput"', "[]"),
+        hostile('{"\\ud800": [1]}'),
+    ],
+)
+def test_rows_of_wrong_types_are_an_input_error_in_one_line(tmp_path: Path, text: str) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(text)
+    with pytest.raises(InputError) as caught:
+        compare(write(tmp_path, "a.jsonl", row(STEADY)), broken)
+    assert "\n" not in caught.value.message
+
+
+def test_samples_that_are_all_zero_are_not_compared(tmp_path: Path) -> None:
+    assert compare(write(tmp_path, "a.jsonl", row([0.0] * 3)), write(tmp_path, "b.jsonl", row(STEADY))) == []
+
+
 @pytest.mark.parametrize(("factor", "code"), [(1.0, 0), (2.0, 1)])
 def test_the_exit_code_says_whether_it_got_slower(tmp_path: Path, factor: float, code: int) -> None:
     paths = [write(tmp_path, name, row([f * s for s in STEADY])) for name, f in (("a.json", 1.0), ("b.json", factor))]

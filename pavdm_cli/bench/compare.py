@@ -10,10 +10,26 @@ from typing import Any, NamedTuple
 
 from pavdm_cli.bench.stats import spread
 from pavdm_cli.errors import InputError, UsageError
+from pavdm_cli.untrusted import InvalidError, Kind, mismatches, number, parse_json, read_text, string, table_of
 
 LEAST = 0.03  # a change below this is none, however little the samples scatter
 FEWEST = 3  # samples of which a scatter can be told: with fewer in either row, chance cannot be told from a change
 Row = dict[str, Any]
+
+
+LONGEST = 64 << 20  # bytes of a file of rows
+SECONDS = number(0, 1e9)
+
+
+def _are_seconds(value: Any) -> bool:
+    return all(map(SECONDS.fits, value)) if isinstance(value, list) else SECONDS.fits(value)
+
+
+FIELDS = {
+    "kind": string(100),
+    "config": Kind("an object", lambda value: isinstance(value, dict)),
+    "samples": table_of(Kind("seconds, or a list of them", _are_seconds), 1000),
+}
 
 
 class Compared(NamedTuple):
@@ -52,23 +68,23 @@ def rows(path: Path) -> dict[str, Row]:
     """The last row of every kind and configuration in a .json or .jsonl file. Raises: InputError."""
     hint = "give a file that `pavdm bench ... --out FILE` wrote"
     try:
-        found = parse(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        values = parse(read_text(path, LONGEST))
+    except (OSError, InvalidError) as error:
         raise InputError(f"cannot read {path}: {error}", hint) from None
-    except json.JSONDecodeError:
-        raise InputError(f"{path} is not JSON", hint) from None
-    kept = {key(row): row for row in found if isinstance(row, dict) and {"kind", "config", "samples"} <= row.keys()}
-    if not kept:
+    with_samples = [row for row in values if isinstance(row, dict) and FIELDS.keys() <= row.keys()]
+    if not with_samples:
         raise InputError(f"{path} has no row with raw samples", hint)
-    return kept
+    if wrong := [line for row in with_samples for line in mismatches(row, FIELDS)]:
+        raise InputError(f"{path} has a row that cannot be compared: {wrong[0]}", hint)
+    return {key(row): row for row in with_samples}
 
 
-def parse(text: str) -> list[Any]:
-    """Values of a JSON text, one or a list, or one a line."""
+def parse(content: str) -> list[Any]:
+    """Values of a JSON text, one or a list, or one a line. Raises: InvalidError."""
     try:
-        whole = json.loads(text)
-    except json.JSONDecodeError:
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+        whole = parse_json(content)
+    except InvalidError:
+        return [parse_json(line) for line in content.split("\n") if line.strip()]
     return whole if isinstance(whole, list) else [whole]
 
 
@@ -95,7 +111,7 @@ def pairs(before: Row, after: Row) -> Iterator[Compared]:
     """Every kind of sample that both rows have."""
     for name in before["samples"]:
         samples, others = (_listed(row["samples"].get(name)) for row in (before, after))
-        if samples and others:
+        if samples and others and median(samples) and median(others):
             yield Compared(name.removesuffix("_s"), median(samples), median(others), allowed(samples, others))
 
 

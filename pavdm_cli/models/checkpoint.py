@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -12,7 +11,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from pavdm_cli import untrusted
 from pavdm_cli.errors import ModelError
+from pavdm_cli.untrusted import InvalidError
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
@@ -125,14 +126,14 @@ def opened(path: Path) -> Any:
 def read_json(path: Path) -> dict[str, Any]:
     """An object from a file. Raises: ModelError."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        value = untrusted.read_json(path)
     except FileNotFoundError as error:
         raise ModelError(f"no {path.name} in {path.parent}", FETCH) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is not JSON", "it may be cut short: `pavdm models verify`") from error
-    if not isinstance(found, dict):
+    except (OSError, InvalidError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", "it may be cut short: `pavdm models verify`") from error
+    if not isinstance(value, dict):
         raise ModelError(f"{path} describes no model", "it may be another file of that name")
-    return found
+    return value
 
 
 def digest(folder: Path) -> str:

@@ -14,8 +14,9 @@ from pavdm_cli.models.captions import clean
 from pavdm_cli.models.checkpoint import read_json
 from pavdm_cli.models.opensora_text import LONGEST, check_sizes
 from pavdm_cli.models.opensora_vae import SHIFT
-from pavdm_cli.models.sizes import HINT, check_number, check_whole, shown
+from pavdm_cli.models.sizes import HINT, check_number, check_whole
 from pavdm_cli.models.stdit import STDiTConfig
+from pavdm_cli.untrusted import shown
 
 XL2 = STDiTConfig(hidden=1152, depth=28, heads=16, in_channels=4, out_channels=8, text_width=4096, text_length=300)
 

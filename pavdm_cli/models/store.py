@@ -22,6 +22,7 @@ from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
 from pavdm_cli.models.pocket_text import TextConfig
 from pavdm_cli.models.stdit import STDiTConfig
 from pavdm_cli.models.words import VOCABULARY
+from pavdm_cli.untrusted import InvalidError, parse_json
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -106,8 +107,8 @@ def _load(path: Path, build: Callable[[dict[str, Any]], M]) -> M:
 
 def _section(file: Any, name: str, path: Path) -> dict[str, Any]:
     try:
-        found = json.loads((file.metadata() or {})[name])
-    except (KeyError, ValueError):
+        found = parse_json((file.metadata() or {})[name])
+    except (KeyError, InvalidError):
         found = None
     if not isinstance(found, dict):
         raise ModelError(f"{path} has no {name!r} in its header", "it is not a file that `pavdm train` wrote")

@@ -25,6 +25,7 @@ from pavdm_cli.models.families import Codec
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.store import in_place_of
 from pavdm_cli.train.footage import Captioned
+from pavdm_cli.untrusted import InvalidError, mismatches, number, read_json, string, whole
 from pavdm_cli.video import VideoInfo, open_video, shown_at
 
 Advance = Callable[[int], None]
@@ -48,6 +49,9 @@ class Surveyed:
     clips: int = 0
     rate: float = 0.0  # frames a second of the file
     refused: str = ""
+
+
+SURVEYED = {"clips": whole(0, 1 << 32), "rate": number(0, 1e9), "refused": string(10_000)}  # as they are stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +86,12 @@ def survey(cache: Cache, video: Path) -> Surveyed:
     """What a video gives, found out once."""
     path = cache.surveyed(video)
     try:
-        return Surveyed(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        found = _survey(cache.form, video)
+        stored = read_json(path)
+        if isinstance(stored, dict) and stored.keys() == SURVEYED.keys() and not mismatches(stored, SURVEYED):
+            return Surveyed(**stored)
+    except (OSError, InvalidError):
+        pass
+    found = _survey(cache.form, video)
     with in_place_of(_made(path)) as beside:
         beside.write_text(json.dumps(asdict(found)))
     return found

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from pavdm_cli.untrusted import InvalidError, parse_json
 from pavdm_cli.video.source import open_source
 
 Metadata = Mapping[str, Any]
@@ -22,7 +23,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     with open_source(path) as source:
         tags = {key.lower(): value for key, value in source.metadata.items()}  # Matroska writes them in capitals
     try:
-        found = json.loads(tags.get("comment", ""))
-    except ValueError:
+        value = parse_json(tags.get("comment", ""))
+    except InvalidError:
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
