@@ -1,6 +1,39 @@
-"""`python -m pavdm_cli` is the `pavdm` command."""
+"""The `pavdm` command as a process: signals and streams are made safe before anything that takes time to import."""
 
-from pavdm_cli.app import main
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """The console script, which is `python -m pavdm_cli` too."""
+    try:
+        from pavdm_cli import stop
+
+        stop.end_on_signals()
+        code = _run()
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command; its exit code, once both streams have been flushed."""
+    from pavdm_cli import stop, streams
+
+    streams.guard()
+    from pavdm_cli import app
+
+    try:
+        app.main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    stop.end_with(code)
+    code = streams.exit_code(code)
+    stop.end_with(code)
+    return code
+
 
 if __name__ == "__main__":
     main()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -15,7 +16,9 @@ from pavdm_cli.commands.doctor import doctor
 from pavdm_cli.commands.extend import extend
 from pavdm_cli.commands.generate import generate
 from pavdm_cli.commands.info import info
+from pavdm_cli.diagnose import diagnose, interrupted
 from pavdm_cli.errors import PavdmError
+from pavdm_cli.stop import INTERRUPTED
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.command(context_settings={"allow_extra_args": True})(generate)  # which says what is wrong with them
@@ -49,15 +52,19 @@ def main() -> None:
         sys.stdout.reconfigure(errors="surrogateescape" if utf_8 else "backslashreplace")
     try:
         app()
-    except PavdmError as error:
-        from pavdm_cli import ui
-
-        train.once(error.message, partial(ui.fail, error.message, error.hint))
-        sys.exit(error.exit_code)
-    except OSError as error:  # what the system refuses where nobody expects it
-        from pavdm_cli import ui
-
-        train.once(str(error), partial(ui.fail, str(error), ""))
-        sys.exit(PavdmError.exit_code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if interrupted(error):
+            sys.exit(INTERRUPTED)
+        if os.environ.get("PAVDM_TRACEBACK") and not isinstance(error, PavdmError):
+            raise
+        _fail(diagnose(error))
+
+
+def _fail(error: PavdmError) -> NoReturn:
+    """Say what is wrong and what would be right, once, and end with the error's exit code."""
+    from pavdm_cli import ui
+
+    train.once(error.message, partial(ui.fail, error.message, error.hint))
+    sys.exit(error.exit_code)

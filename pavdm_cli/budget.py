@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from pavdm_cli.chaining import reencodes
-from pavdm_cli.errors import DeviceError
+from pavdm_cli.diagnose import device_advice, first_line, lacks_memory
+from pavdm_cli.errors import DeviceError, PavdmError
 from pavdm_cli.models.families import reading_bytes
 from pavdm_cli.models.load import HOST, Loaded, pick_device
-from pavdm_cli.models.memory import free_bytes, gigabytes, lacks_memory
+from pavdm_cli.models.memory import free_bytes, gigabytes
 from pavdm_cli.models.offload import away_bytes
 from pavdm_cli.models.sketch import Coding, Counted, Shown, count, count_coding, sketch, weights_of
 from pavdm_cli.pipeline import Job
@@ -253,18 +254,23 @@ def _saved(before: Budget, after: Budget) -> int:
 
 @contextmanager
 def told(job: Job, kept: Callable[[], str] = lambda: "nothing was finished") -> Iterator[None]:
-    """Turns a lack of memory in the block into one line with the options that need less; `kept` says what is done.
+    """Turns a lack of memory or the failure of a device into one line; `kept` says what is done.
 
-    Raises: DeviceError.
+    Any other error that is not ours goes on with that as a note. Raises: DeviceError.
     """
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
-        if not lacks_memory(error):
-            raise
-        options = ", ".join(option for option, _ in alternatives(job))
+    except PavdmError:
+        raise
+    except Exception as error:
         device = pick_device(job.sampling.device).type
-        raise DeviceError(f"{device} ran out of memory: {kept()}", f"these need less: {options}") from error
+        if lacks_memory(error):
+            options = ", ".join(option for option, _ in alternatives(job))
+            raise DeviceError(f"{device} ran out of memory: {kept()}", f"these need less: {options}") from error
+        if advice := device_advice(error):
+            raise DeviceError(f"{device} failed: {first_line(error)}: {kept()}", advice) from error
+        error.add_note(kept())
+        raise
 
 
 def table(found: Budget) -> list[tuple[str, ...]]:

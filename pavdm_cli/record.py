@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -32,6 +32,7 @@ class Watch:
 
     advance: Callable[[int], None]
     stopped: Callable[[], bool]
+    hasty: Callable[[], AbstractContextManager[None]] = nullcontext  # inside, a second signal interrupts the work
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def _written(file: VideoWriter | Spliced, made: Iterable[Frame | Sequence[Frame]
 
 def _follow(counts: Iterable[int], unfinished: Callable[[], bool], watch: Watch) -> bool:
     """Run the work to its end, or to the stop that is asked for: False. A second Ctrl-C stops it anywhere."""
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt), watch.hasty():
         for count in counts:
             watch.advance(count)
             if watch.stopped() and unfinished():

@@ -1,32 +1,122 @@
-"""Ctrl-C, SIGTERM and a closed terminal as a question the work asks between chunks; a second may stop at once."""
+"""Ctrl-C, SIGTERM and a closed terminal: noted by work that is written to a file, the end of anything else.
+
+Only standard library, and little of it: this is the first module that a process imports.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any, NoReturn
+
+INTERRUPTED = 130  # the exit code of a process that a signal ended
+PATIENCE = 5.0  # seconds that closing a file may take before a further signal ends the process at once
+Handler = Callable[[int, FrameType | None], object]
+
+
+def end_on_signals() -> None:
+    """From now on a signal ends this process without a traceback, however many follow it.
+
+    The first one raises KeyboardInterrupt. While a module is being imported, where C code turns that into any other
+    error, it ends the process at once, as every later one does.
+    """
+    received: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if received or _importing(frame):
+            exit_at_once()
+        received.append(number)
+        raise KeyboardInterrupt
+
+    _install(end)
+    sys.unraisablehook = _unraisable
+
+
+def end_with(code: int) -> None:
+    """From now on a signal ends this process at once with `code`: all is said and done."""
+    _install(lambda number, frame: exit_at_once(code))
+
+
+def exit_at_once(code: int = INTERRUPTED) -> NoReturn:
+    """End the process without unwinding; a terminal gets back the cursor that a progress bar hides."""
+    with suppress(OSError):
+        if os.isatty(2):
+            os.write(2, b"\x1b[?25h\n")
+    os._exit(code)
+
+
+class Stop:
+    """Whether a signal came: the first is noted, the second raises KeyboardInterrupt where that is allowed.
+
+    It is raised once; later signals are ignored while what is kept is closed, unless that takes more than `PATIENCE`.
+    """
+
+    def __init__(self, hasty: bool) -> None:
+        self._count, self._hasty = 0, hasty
+        self._closing: float | None = None  # when the work ended
+
+    def __call__(self) -> bool:
+        """Whether to stop after what is being worked on."""
+        return self._count > 0
+
+    @contextmanager
+    def hasty(self) -> Iterator[None]:
+        """Work in which a second signal raises KeyboardInterrupt; afterwards none does."""
+        self._hasty = True
+        try:
+            yield
+        finally:
+            self._hasty, self._closing = False, time.monotonic()
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        self._count += 1
+        if self._hasty and self._count > 1 and not _importing(frame):
+            self._hasty, self._closing = False, time.monotonic()
+            raise KeyboardInterrupt
+        if self._closing is not None and time.monotonic() - self._closing > PATIENCE:
+            exit_at_once()
 
 
 @contextmanager
-def stop_requested(hasty: bool = True) -> Iterator[Callable[[], bool]]:
-    """Inside the block the first signal is only noted; the returned call says whether one came.
+def stop_requested(hasty: bool = True) -> Iterator[Stop]:
+    """Inside the block the first signal is only noted; the value says whether one came.
 
-    hasty: a second one stops at once. Under torchrun a Ctrl-C comes twice, from the terminal and from torchrun.
+    hasty: a second one raises KeyboardInterrupt anywhere in the block, else in `Stop.hasty` alone. Under torchrun a
+    Ctrl-C comes twice, from the terminal and from torchrun.
     """
-    noted: list[int] = []
+    stop = Stop(hasty)
+    previous = _install(stop.receive)
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
-    def note(number: int, frame: FrameType | None) -> None:
-        if noted and hasty:
-            raise KeyboardInterrupt
-        noted.append(number)
 
+def _install(handler: Handler) -> dict[int, Any]:
+    """Set the handler of every signal that ends a program; the previous handlers by signal."""
     hangup = getattr(signal, "SIGHUP", None)  # a closed terminal, which nohup ignores; Windows has none
     closed = [hangup] if hangup and signal.getsignal(hangup) != signal.SIG_IGN else []
-    signals = (signal.SIGINT, signal.SIGTERM, *closed)
-    before = {number: signal.signal(number, note) for number in signals}
-    try:
-        yield lambda: bool(noted)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, *closed)}
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _unraisable(unraisable: Any) -> None:
+    """An interrupt that Python could not raise, in a finaliser or a callback, still ends the process."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        exit_at_once()
+    sys.__unraisablehook__(unraisable)

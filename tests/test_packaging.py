@@ -94,7 +94,7 @@ def test_the_wheel_is_under_30_megabytes(wheel):
 def test_the_metadata_name_the_command_the_python_and_the_licence(wheel, metadata):
     with zipfile.ZipFile(wheel) as archive:
         entry_points = archive.read(f"pavdm-{__version__}.dist-info/entry_points.txt").decode()
-    assert entry_points.split() == ["[console_scripts]", "pavdm", "=", "pavdm_cli.app:main"]
+    assert entry_points.split() == ["[console_scripts]", "pavdm", "=", "pavdm_cli.__main__:main"]
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -13,20 +14,18 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pavdm_cli import ui
+from pavdm_cli import streams, ui
 from pavdm_cli.cores import Load, good_threads
 from pavdm_cli.counting import counted
-from pavdm_cli.errors import UsageError
+from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.request import Request
 from pavdm_cli.specs import MODELS
-from pavdm_cli.stop import stop_requested
+from pavdm_cli.stop import INTERRUPTED, stop_requested
 
 if TYPE_CHECKING:
     from pavdm_cli.pipeline import Job
     from pavdm_cli.record import Made
     from pavdm_cli.video.still import Still
-
-INTERRUPTED = 130
 
 
 def pick_seed(seed: int | None) -> int:
@@ -55,13 +54,13 @@ def make(request: Request, as_json: bool, only_plan: bool = False) -> None:
     job = planned(job, as_json and only_plan, aside=not only_plan)
     if only_plan:
         return
-    with stop_requested() as stopped:
-        with budget.told(job):
-            model = pipeline.open_model(job)
+    with budget.told(job):
+        model = pipeline.open_model(job)
+    with stop_requested(hasty=False) as stop:
         with ui.progress(path.name, job.frames) as advance:
-            watch = record.Watch(advance, stopped)
+            watch = record.Watch(advance, stop, stop.hasty)
             made = record.record(job, model, replace(request.output, path=path), watch, still)
-    report(made, time.monotonic() - begun, as_json)
+        report(made, time.monotonic() - begun, as_json)
 
 
 def with_threads(request: Request, load: Load) -> Request:
@@ -102,13 +101,13 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
     job = planned(job, as_json and only_plan, aside=not only_plan)
     if only_plan:
         return
-    with stop_requested() as stopped:
-        with budget.told(job):
-            model = pipeline.open_model(job)
+    with budget.told(job):
+        model = pipeline.open_model(job)
+    with stop_requested(hasty=False) as stop:
         with ui.progress(path.name, source.copied + source.frames) as advance:
-            watch = record.Watch(advance, stopped)
+            watch = record.Watch(advance, stop, stop.hasty)
             made = record.extend(job, model, source, replace(request.output, path=path), watch)
-    report(made, time.monotonic() - begun, as_json)
+        report(made, time.monotonic() - begun, as_json)
 
 
 def planned(job: Job, as_json: bool = False, *, aside: bool = True) -> Job:
@@ -150,6 +149,10 @@ def report(made: Made, seconds: float, as_json: bool) -> None:
     ui.note(f"{counted(made.frames, 'frame')} in {seconds:.1f} s, {made.frames / seconds:.1f} frames/s")
     row = {"path": str(made.path), "frames": made.frames, "seconds": round(seconds, 3), "recipe": made.recipe}
     print(json.dumps(row) if as_json else made.path)
+    if error := streams.failure(sys.stdout):
+        raise OutputError(
+            f"standard output did not take the path: {error.strerror}", f"the video is whole: {made.path}"
+        )
 
 
 def _still(request: Request) -> Still | None:

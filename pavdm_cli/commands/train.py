@@ -13,11 +13,10 @@ import typer
 
 from pavdm_cli.commands import train_options as options
 from pavdm_cli.commands.options import typed
-from pavdm_cli.commands.run import INTERRUPTED
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.request import Reading, parse_size
 from pavdm_cli.specs import POCKET, ModelSpec, find
-from pavdm_cli.stop import stop_requested
+from pavdm_cli.stop import INTERRUPTED, stop_requested
 
 if TYPE_CHECKING:
     from pavdm_cli.train.loop import Report, Task

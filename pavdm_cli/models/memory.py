@@ -34,14 +34,6 @@ def check_room(what: str, wanted: int, device: torch.device, hint: str) -> None:
         raise DeviceError(f"{what} takes {gigabytes(wanted)} on {device.type}, {gigabytes(free)} are free", hint)
 
 
-def lacks_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was not to be had: torch has a class for devices, and words for the host."""
-    said = str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("t allocate memory" in said or "not enough memory" in said)
-    )
-
-
 def gigabytes(count: int) -> str:
     """Bytes as people read them."""
     return f"{count / 1e9:.1f} GB" if count >= 50_000_000 else f"{count / 1e6:.1f} MB"
