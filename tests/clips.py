@@ -9,10 +9,10 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-from pavdm_cli.video.encode import EXACT
-
+# Without these, swscale is off by up to 4 of 255 even on a picture of one colour.
+EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 MAKERS = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
 # x265 gives clips of few frames random decoding times if it may use B-frames.
 PARTICULAR = {"libx265": {"x265-params": "log-level=none:bframes=0"}, "libsvtav1": {"svtav1-params": "lp=1"}}

@@ -15,10 +15,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from clips import EXACT
 
 from pavdm_cli.errors import InputError, OutputError, UsageError
 from pavdm_cli.video import SUFFIXES, Encoding, VideoWriter, partial_path, read_metadata
-from pavdm_cli.video.encode import EXACT
 
 COLOURS = [(200, 30, 60), (0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 0, 255), (18, 52, 86), (240, 200, 20)]
 ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and file limits of POSIX")

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
-from pavdm_cli.video.encode import EXACT, Frame
+from pavdm_cli.video.convert import Converter
+from pavdm_cli.video.encode import Frame
+from pavdm_cli.video.tags import BT2020, HLG, PQ, colours_of
 
-PQ, HLG, BT2020 = 16, 18, 9  # AVCOL_TRC_SMPTE2084, AVCOL_TRC_ARIB_STD_B67, AVCOL_PRI_BT2020
 WHITE = 203.0  # nits of reference white in HDR (ITU-R BT.2408)
 KNEE = 0.7  # of reference white: tones above are rolled off
 TO_BT709 = np.array(  # linear light, BT.2020 to BT.709 (ITU-R BT.2087)
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
 )
-MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Colorspace.ITU601} | {
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-    10: Colorspace.BT2020,
-}
 
 
 def hdr_kind(transfer: int) -> str:
@@ -28,30 +23,21 @@ def hdr_kind(transfer: int) -> str:
 
 
 class Screen:
-    """Turns decoded pictures to RGB, one after another of one video."""
+    """Turns decoded pictures of one video to RGB, given where the samples of its chroma lie."""
 
-    def __init__(self, width: int, height: int) -> None:
-        self._width, self._height = width, height
-        self._scaler = VideoReformatter()
+    def __init__(self, width: int, height: int, siting: str = "left") -> None:
+        self._siting = siting
+        self._eight, self._sixteen = Converter(width, height, "rgb24"), Converter(width, height, "rgb48le")
 
     def show(self, picture: av.VideoFrame) -> Frame:
         """The picture as RGB (H, W, 3) at the video's size, not yet turned upright; HDR is tone-mapped."""
         if picture.color_trc in (PQ, HLG) or picture.color_primaries == BT2020:
-            signal = self._rgb(picture, "rgb48le").astype(np.uint16, copy=False)
+            signal = self._rgb(picture, self._sixteen).astype(np.uint16, copy=False)
             return to_standard(signal, picture.color_trc, picture.color_primaries == BT2020)
-        return self._rgb(picture, "rgb24").astype(np.uint8, copy=False)
+        return self._rgb(picture, self._eight).astype(np.uint8, copy=False)
 
-    def _rgb(self, picture: av.VideoFrame, form: str) -> NDArray[np.generic]:
-        untagged = Colorspace.ITU709 if picture.height >= 720 else Colorspace.ITU601  # as players guess
-        return self._scaler.reformat(
-            picture,
-            width=self._width,
-            height=self._height,
-            format=form,
-            src_colorspace=MATRICES.get(picture.colorspace, untagged),
-            dst_color_range=ColorRange.JPEG,
-            interpolation=EXACT,
-        ).to_ndarray()
+    def _rgb(self, picture: av.VideoFrame, converter: Converter) -> NDArray[np.generic]:
+        return converter.convert(picture, colours_of(picture, self._siting)).to_ndarray()
 
 
 def to_standard(signal: NDArray[np.uint16], transfer: int, wide: bool) -> Frame:  # (H, W, 3) uint16 RGB

@@ -15,16 +15,16 @@ from av.audio.stream import AudioStream
 from av.codec.context import ThreadType
 from av.filter import Graph
 from av.video.codeccontext import VideoCodecContext
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from pavdm_cli.video.convert import Converter
 from pavdm_cli.video.sink import Sink
+from pavdm_cli.video.tags import STANDARD, Colours
 
 Frame = NDArray[np.uint8]  # (H, W, 3), RGB, upright
 
-# Without these, swscale is off by up to 4 of 255 even on a picture of one colour.
-EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 # A file that plays while it grows and after a kill, and is an ordinary MP4 once closed. `delay_moov` writes the header
 # with the first group of pictures: without it, B-frames shift every timestamp by two frames.
 GROWING_MP4 = "+hybrid_fragmented+frag_keyframe+delay_moov+use_metadata_tags"
@@ -38,7 +38,7 @@ NO_RANDOM_NUMBERS = "+bitexact"  # Matroska's muxer draws the numbers of file an
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """The video stream of a file: size in pixels, frames per second, the shape of a pixel, the unit of timestamps."""
+    """The video stream of a file: size in pixels, frames per second, the shape of a pixel, time stamps, colours."""
 
     width: int
     height: int
@@ -46,6 +46,12 @@ class Track:
     sample_aspect: Fraction = Fraction(1)
     time_base: Fraction | None = None  # seconds; one frame if None
     variable: bool = False  # whether the time between frames varies
+    colours: Colours = STANDARD
+
+    @property
+    def even_size(self) -> tuple[int, int]:
+        """Width and height of the coded picture: 4:2:0 has no odd ones."""
+        return self.width + self.width % 2, self.height + self.height % 2
 
     @property
     def tick(self) -> Fraction:
@@ -92,19 +98,12 @@ class CodecEncoder:
         )
         self._file.metadata["comment"] = self.comment
         self._stream = self._add_video()
-        self._scaler = VideoReformatter()
+        self._converter = Converter(*self.track.even_size, "yuv420p", self.track.colours)
         self.audio_tracks = [self._add_audio(stream) for stream in self.audio]
 
     def encode(self, frame: Frame, time: int) -> None:
         """Append a frame of the track's size; odd sizes are padded to even by their last row or column."""
-        picture = self._scaler.reformat(
-            av.VideoFrame.from_ndarray(pad_to_even(frame), format="rgb24"),
-            format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range="MPEG",
-            interpolation=EXACT,
-            threads=1,
-        )
+        picture = self._converter.convert(av.VideoFrame.from_ndarray(pad_to_even(frame), format="rgb24"))
         picture.pts, picture.time_base = time, self.track.tick
         self.mux(self._stream.encode(picture))
 
@@ -133,15 +132,16 @@ class CodecEncoder:
         return stream
 
     def _describe(self, codec: VideoCodecContext) -> None:
-        codec.width, codec.height = self.track.width + self.track.width % 2, self.track.height + self.track.height % 2
+        codec.width, codec.height = self.track.even_size
         codec.pix_fmt = "yuv420p"
         codec.time_base = self.track.tick
         codec.sample_aspect_ratio = self.track.sample_aspect
         codec.gop_size = self.encoding.gop
         codec.thread_count, codec.thread_type = self.encoding.threads, ThreadType.FRAME  # slices race in x264
         codec.bit_rate = 0  # libvpx caps the rate otherwise, whatever the CRF
-        codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-        codec.colorspace, codec.color_range = 1, ColorRange.MPEG  # 1: AVCOL_SPC_BT709
+        colours = self.track.colours
+        codec.color_primaries, codec.color_trc, codec.colorspace = colours.primaries, colours.transfer, colours.matrix
+        codec.color_range = ColorRange.MPEG
 
 
 class GifEncoder:
@@ -213,12 +213,13 @@ def _container_options(path: Path) -> dict[str, str]:
 
 
 def _codec_options(path: Path, encoding: Encoding, track: Track) -> dict[str, str]:
+    siting = {"chroma_sample_location": track.colours.siting}
     if _codec(path) == "libx264":
         steady = {"bf": "0"} if track.variable else {}  # MP4 counts lengths in decoding times: B-frames bend the last
         ahead = str(min(encoding.gop, 40))
-        return {"crf": str(encoding.crf), "rc-lookahead": ahead, "x264-params": SAME_EVERYWHERE, **steady}
+        return {"crf": str(encoding.crf), "rc-lookahead": ahead, "x264-params": SAME_EVERYWHERE, **steady, **siting}
     vp9_crf = round(encoding.crf * 63 / 51)  # libvpx counts to 63
-    return {"crf": str(vp9_crf), "deadline": "good", "cpu-used": "4", "row-mt": "1"}
+    return {"crf": str(vp9_crf), "deadline": "good", "cpu-used": "4", "row-mt": "1", **siting}
 
 
 def _palette_graph(track: Track) -> Graph:

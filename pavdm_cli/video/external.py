@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.install import install_command
+from pavdm_cli.video.convert import EXACT
 from pavdm_cli.video.encode import (
     DITHER,
     GROWING_MP4,
@@ -135,8 +136,8 @@ def _with_palette(frames: Any) -> Any:
 
 
 def _to_bt709(frames: Any) -> Any:
-    exact = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
-    return frames.filter("scale", out_color_matrix="bt709", out_range="tv", flags=exact)
+    left = {"out_h_chr_pos": "0", "out_v_chr_pos": "128"}  # older ones know no `out_chroma_loc`
+    return frames.filter("scale", out_color_matrix="bt709", out_range="tv", flags=EXACT, **left)
 
 
 def _options(path: Path, encoding: Encoding, comment: str) -> dict[str, str]:
@@ -152,6 +153,7 @@ def _options(path: Path, encoding: Encoding, comment: str) -> dict[str, str]:
         "color_primaries": "bt709",
         "color_trc": "bt709",
         "color_range": "tv",
+        "chroma_sample_location": "left",
         "metadata": f"comment={comment}",
         **container,
         **same,

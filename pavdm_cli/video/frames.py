@@ -23,7 +23,7 @@ class FrameReader:
         self.video = video
         self.skipped = 0
         turned = video.orientation.turned
-        self._screen = Screen(*(video.height, video.width) if turned else (video.width, video.height))
+        self._screen = Screen(*(video.height, video.width) if turned else (video.width, video.height), video.siting)
 
     def __iter__(self) -> Iterator[tuple[Frame, Fraction]]:
         for picture, time in self.pictures():
