@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pavdm_cli.errors import UsageError
+from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.request import Extension, Request
 from pavdm_cli.video import (
     SUFFIXES,
@@ -26,6 +27,7 @@ from pavdm_cli.video import (
 )
 
 SECONDS = 10.0  # of continuation, unless asked otherwise
+SLOWEST = Fraction(1, 60)  # frames per second that can be continued: a frame of a slower video takes hundreds to make
 Pixels = NDArray[np.uint8]
 
 
@@ -51,6 +53,9 @@ def open_source(request: Request) -> Source:
     """Look at the video before any work. Raises: InputError, UsageError."""
     assert request.extension
     video = open_video(request.extension.source)
+    if video.rate < SLOWEST:
+        slow = f"{video.path} shows a frame every {float(1 / video.rate):.0f} s, too slow to be continued"
+        raise InputError(slow, "make it faster first: ffmpeg -i INPUT -vf setpts=0.01*PTS faster.mp4")
     seconds = SECONDS if request.seconds is None else request.seconds
     frames = round(seconds * video.rate) if request.frames is None else request.frames
     if frames < 1:

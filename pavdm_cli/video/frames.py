@@ -87,12 +87,20 @@ def _from(reader: FrameReader, time: Fraction) -> Iterator[tuple[av.VideoFrame, 
     """Pictures from one shown at `time` or before; from the start of a file that seeks too far or not at all."""
     if time > reader.video.start:
         found = reader.pictures(since=time)
-        first = next(found, None)
+        first = _first(found)
         if first is not None and first[1] <= time:
             yield first
             yield from found
             return
     yield from reader.pictures()
+
+
+def _first(found: Iterator[tuple[av.VideoFrame, Fraction]]) -> tuple[av.VideoFrame, Fraction] | None:
+    """The first picture after a seek, or None where the file cannot seek: its index is broken, its times negative."""
+    try:
+        return next(found, None)
+    except (av.FFmpegError, OverflowError):
+        return None
 
 
 def _shown(pictures: Iterable[tuple[av.VideoFrame, Fraction]], times: Sequence[Fraction]) -> Iterator[av.VideoFrame]:

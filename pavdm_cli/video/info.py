@@ -19,6 +19,7 @@ from pavdm_cli.video.colour import hdr_kind
 from pavdm_cli.video.orient import Orientation, orientation
 from pavdm_cli.video.source import HINT, Limits, check_input, open_source
 from pavdm_cli.video.tags import BT2020, siting_of
+from pavdm_cli.video.timing import frame_rate, last_hold, scan
 
 TOO_LARGE = "cut or shrink it first"
 
@@ -31,7 +32,7 @@ class VideoInfo:
     width: int
     height: int
     sample_aspect: Fraction  # width of a pixel over its height
-    rate: Fraction  # frames per second, on average
+    rate: Fraction  # frames per second, by the most common gap
     codec: str
     pixel_format: str
     bits: int  # per colour
@@ -45,6 +46,7 @@ class VideoInfo:
     time_base: Fraction
     limits: Limits
     stamps: array[int] = field(repr=False, compare=False)  # when each frame is shown, in ticks of `time_base`
+    hold: Fraction = Fraction(0)  # seconds that the last frame is shown
 
     @property
     def frames(self) -> int:
@@ -63,8 +65,8 @@ class VideoInfo:
 
     @property
     def end(self) -> Fraction:
-        """When a next frame would be shown."""
-        return self.stamps[-1] * self.time_base + 1 / self.rate
+        """When the last frame has been shown as long as the file says."""
+        return self.stamps[-1] * self.time_base + self.hold
 
     @property
     def duration(self) -> Fraction:
@@ -121,12 +123,16 @@ def pictures(source: InputContainer, stream: VideoStream, limits: Limits) -> Ite
 
 
 def packets(source: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
-    """The stream's packets, the flush at the end included; a damaged container ends early."""
+    """The stream's packets that hold a frame, and the flush at the end; a damaged container ends early."""
+    return (packet for packet in _all_packets(source, stream) if packet.size or packet.dts is None)
+
+
+def _all_packets(source: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
+    """As `packets`, with the empty ones by which AVI repeats a frame."""
     gif = stream.codec_context.name == "gif"
     try:
         for packet in source.demux(stream):
-            left_out = not packet.size and packet.dts is not None  # a frame, in AVI
-            if not left_out and not (gif and _only_words(bytes(packet))):
+            if not (gif and _only_words(bytes(packet))):
                 yield packet
     except av.FFmpegError:
         return
@@ -168,7 +174,7 @@ def _describe(source: InputContainer, stream: VideoStream, path: Path, limits: L
         in_order=source.format.name == "avi",
         time_base=stream.time_base or Fraction(1, 1000),
         limits=limits,
-        stamps=array("q"),
+        stamps=array("q", [] if picture.pts is None else [picture.pts]),
     )
 
 
@@ -183,23 +189,17 @@ def _aspect(stream: VideoStream) -> Fraction:
 
 
 def _time(info: VideoInfo, source: InputContainer, stream: VideoStream) -> VideoInfo:
-    found: set[int] = set()
-    for packet in packets(source, stream):
-        stamp = packet.dts if info.in_order or packet.pts is None else packet.pts
-        if stamp is not None and not packet.is_discard:
-            found.add(stamp)
-        if len(found) > info.limits.frames:
-            raise InputError(f"{info.path} has more than {info.limits.frames} frames", TOO_LARGE)
-    stamps = array("q", sorted(found) or [0])
-    return replace(info, stamps=stamps, rate=_rate(info, stream, stamps))
-
-
-def _rate(info: VideoInfo, stream: VideoStream, stamps: array[int]) -> Fraction:
-    """Frames per second by the timestamps; the rate that the file names, where rounding explains the difference."""
-    span = (stamps[-1] - stamps[0]) * info.time_base
-    if span <= 0:
-        return info.rate
-    for named in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if named and abs((len(stamps) - 1) / named - span) <= info.time_base:
-            return named
-    return ((len(stamps) - 1) / span).limit_denominator(1001)
+    """With the times of all frames, from the first that can be decoded. Raises: InputError."""
+    first = None if info.in_order or not info.stamps else info.stamps[0]
+    times = scan(_all_packets(source, stream), info.in_order, info.limits.frames, first)
+    if len(times.stamps) + times.unknown > info.limits.frames:
+        raise InputError(f"{info.path} has more than {info.limits.frames} frames", TOO_LARGE)
+    rate = frame_rate(times.stamps, info.time_base, stream)
+    gap = max(1, round(1 / (rate * info.time_base)))
+    before = (times.stamps[0] - gap * number for number in range(times.unknown, 0, -1))
+    hold = last_hold(times, rate, stream, source)
+    timed = replace(info, stamps=array("q", [*before, *times.stamps]), rate=rate, hold=hold)
+    if timed.duration > info.limits.seconds:
+        hours = round(timed.duration / 3600)
+        raise InputError(f"{info.path} lasts {hours} hours, more than {info.limits.seconds // 3600}", TOO_LARGE)
+    return timed

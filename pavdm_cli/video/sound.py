@@ -28,6 +28,11 @@ def _start(packet: AudioPacket) -> Fraction:
     return (stamp or 0) * packet.time_base
 
 
+def starts(streams: Sequence[AudioStream]) -> list[Fraction]:
+    """Seconds at which streams begin to be heard: what an encoder put before the sound is not counted."""
+    return [one.start_time * one.time_base for one in streams if one.start_time is not None and one.time_base]
+
+
 def check_sound(codecs: Sequence[str], suffix: str, audio: Audio) -> None:
     """Refuse sound that the container cannot hold. Raises: OutputError."""
     if audio == "drop":
@@ -48,18 +53,23 @@ def check_silence(streams: Sequence[AudioStream]) -> None:
 class SoundTrack:
     """One sound stream on its way from a file to another."""
 
-    def __init__(self, old: AudioStream, new: AudioStream, silence: bool) -> None:
+    def __init__(self, old: AudioStream, new: AudioStream, silence: bool, offset: Fraction) -> None:
         self.old, self.new = old, new
+        self._offset = offset
         self.end = Fraction(0)
         self._silence = _Silence(old.codec_context) if silence else None
 
     def carry(self, packet: AudioPacket) -> AudioPacket:
-        """The packet, addressed to the new file; nothing in it is changed."""
-        stamp = packet.dts if packet.pts is None else packet.pts
-        if stamp is not None:
-            packet.pts = stamp
-            self.end = max(self.end, (stamp + (packet.duration or 0)) * packet.time_base)
+        """The packet, addressed to the new file and `offset` seconds earlier; nothing in it is changed."""
+        untimed = packet.pts is None and packet.dts is None
+        time = self.end if untimed else _start(packet) - self._offset
+        length = (packet.duration or 0) * packet.time_base
+        if self._offset % packet.time_base:
+            packet.time_base = Fraction(1, self.old.codec_context.sample_rate)
+            packet.duration = round(length / packet.time_base)
+        packet.pts = packet.dts = round(time / packet.time_base)
         packet.stream = self.new
+        self.end = max(self.end, time + length)
         return packet
 
     def silence(self, until: Fraction) -> Iterator[AudioPacket]:
@@ -86,7 +96,7 @@ class Sound:
         """The packets that start before `time` and were not given yet; None is the end of the file."""
         given = []
         while self._next is not None and (time is None or _start(self._next) < time):
-            given.append(self._tracks[self._next.stream.index].carry(self._next))
+            given.append(self._next)
             self._next = next(self._packets, None)
         return given
 
@@ -100,7 +110,7 @@ class Sound:
         try:
             for packet in source.demux(tuple(track.old for track in self._tracks.values())):
                 if packet.size:
-                    yield packet
+                    yield self._tracks[packet.stream.index].carry(packet)
         except av.FFmpegError:  # damaged from here on
             return
 

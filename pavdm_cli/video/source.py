@@ -21,10 +21,11 @@ HINT = "give a video file: mp4, mov, mkv, webm, avi or gif"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The largest input taken on: 8K pictures, and ten hours at 30 frames a second."""
+    """The largest input taken on: 8K pictures, ten hours at 30 frames per second, and slower ones up to 100 hours."""
 
     pixels: int = 8192 * 4320
     frames: int = 1_080_000
+    seconds: int = 360_000
 
 
 @contextmanager

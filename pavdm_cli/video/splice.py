@@ -22,7 +22,7 @@ from pavdm_cli.video.info import VideoInfo
 from pavdm_cli.video.metadata import Metadata, to_comment
 from pavdm_cli.video.output import partial_path
 from pavdm_cli.video.resize import fit, unfit
-from pavdm_cli.video.sound import Audio, AudioPacket, Sound, SoundTrack, check_silence, check_sound
+from pavdm_cli.video.sound import Audio, AudioPacket, Sound, SoundTrack, check_silence, check_sound, starts
 from pavdm_cli.video.source import open_source
 from pavdm_cli.video.write import Recording
 
@@ -82,20 +82,21 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
         self._track = _track(video, Path(path).suffix)
         self.notes = _notes(video, self.plan, self._track)
         self._last = -1
-        self._end = Fraction(0) if self.plan.only_new else video.end
         with ExitStack() as opened:
             source, streams = self._sound_source(opened)
+            self._offset = min([video.start, *starts(streams)])
+            self._end = Fraction(0) if self.plan.only_new else video.end - self._offset
             super().__init__(path, partial(_open_encoder, self._track, self.plan, streams))
             self._sound = self._carry(source, streams)
             self._opened = opened.pop_all()
 
     def copy(self) -> Iterator[int]:
-        """Write the video's own frames at their own times; yields how many so far. Nothing with `only_new`."""
+        """Write the video's own frames, the earliest stream at 0; yields how many so far. Nothing with `only_new`."""
         if self.plan.only_new:
             return
         reader = frames(self.video)
         for done, (frame, time) in enumerate(reader, 1):
-            self._append(self._shaped(frame), time)
+            self._append(self._shaped(frame), time - self._offset)
             yield done
         if reader.skipped:
             self.notes.append(f"{counted(reader.skipped, 'damaged packet')} left out")
@@ -146,7 +147,8 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
     def _carry(self, source: InputContainer | None, streams: list[AudioStream]) -> Sound:
         tracks = self.encoder.audio_tracks if isinstance(self.encoder, CodecEncoder) else []
         silence = self.plan.audio == "silence"
-        return Sound(source, [SoundTrack(old, new, silence) for old, new in zip(streams, tracks, strict=True)])
+        carried = [SoundTrack(old, new, silence, self._offset) for old, new in zip(streams, tracks, strict=True)]
+        return Sound(source, carried)
 
 
 def _open_encoder(track: Track, plan: Plan, audio: list[AudioStream], path: Path) -> CodecEncoder | GifEncoder:
@@ -163,7 +165,7 @@ def _track(video: VideoInfo, suffix: str) -> Track:
         width, height = round(width * max(aspect, square)), round(height / min(aspect, square))
         aspect = square
     tick = max(video.time_base, Fraction(1, 1_000_000))  # no encoder takes finer ones
-    return Track(width, height, video.rate, aspect, tick, video.variable)
+    return Track(width, height, video.rate, aspect, tick, video.variable or video.hold != 1 / video.rate)
 
 
 def _notes(video: VideoInfo, plan: Plan, track: Track) -> list[str]:

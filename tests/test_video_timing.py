@@ -1,0 +1,177 @@
+"""Timestamps of continued videos: the frame rate, the true end, held frames, offsets and files that cannot seek."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clips import Recipe, greys, make
+
+from pavdm_cli.errors import InputError
+from pavdm_cli.video import FrameReader, VideoInfo, frames, open_video, splice, tail
+
+NEW = [np.full((48, 64, 3), 250 - 10 * k, np.uint8) for k in range(4)]
+TENTH = Fraction(1, 10)
+
+
+def remux(source: Path, target: Path, shift: Fraction = Fraction(0), last: Fraction | None = None) -> Path:
+    """Copy the packets of a file, `shift` seconds later; the last picture's duration becomes `last`."""
+    with av.open(str(source)) as old, av.open(str(target), "w", options={"avoid_negative_ts": "disabled"}) as new:
+        streams = {one.index: new.add_stream_from_template(one, opaque=True) for one in old.streams}
+        packets = [packet for packet in old.demux() if packet.size]
+        shown_last = max((packet for packet in packets if packet.stream.type == "video"), key=lambda one: one.pts)
+        for packet in packets:
+            if packet is shown_last and last is not None:
+                packet.duration = round(last / packet.time_base)
+            packet.pts, packet.dts = (stamp + round(shift / packet.time_base) for stamp in (packet.pts, packet.dts))
+            packet.stream = streams[packet.stream.index]
+            new.mux(packet)
+    return target
+
+
+def with_times(path: Path, milliseconds: Iterable[int], rate: Fraction = Fraction(10)) -> VideoInfo:
+    times = [Fraction(time, 1000) for time in milliseconds]
+    return open_video(make(path, greys(len(times)), Recipe(rate=rate, times=times)))
+
+
+def start_times(path: Path) -> dict[str, Fraction]:
+    with av.open(str(path)) as file:
+        return {one.type: one.start_time * one.time_base for one in file.streams}
+
+
+# The end
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_held_last_frame_is_shown_as_long_as_in_the_input(tmp_path: Path, kind: str, suffix: str) -> None:
+    plain = make(tmp_path / "plain.mp4", greys(12), Recipe("mpeg4", audio="aac", seconds=4.1))
+    video = open_video(remux(plain, tmp_path / f"in.{kind}", last=Fraction(3)))
+    assert video.rate == 10
+    assert float(video.end) == pytest.approx(4.1, abs=0.002)
+    splice(video, tmp_path / f"out{suffix}", NEW)
+    out = open_video(tmp_path / f"out{suffix}")
+    start = out.times[0]
+    assert float(out.times[12] - start) == pytest.approx(4.1, abs=0.002)
+    assert np.diff([float(time) for time in out.times[12:]]) == pytest.approx(0.1, abs=0.002)
+    with av.open(str(out.path)) as file:
+        assert file.duration / 1e6 == pytest.approx(4.5, abs=0.03)
+
+
+def test_a_held_last_frame_of_a_gif_and_of_an_avi_is_kept(tmp_path: Path) -> None:
+    gif = remux(
+        make(tmp_path / "plain.gif", greys(4), Recipe("gif", pixels="rgb8")), tmp_path / "in.gif", last=Fraction(2)
+    )
+    assert open_video(gif).hold == 2
+    plain = make(tmp_path / "plain.avi", greys(4), Recipe("mpeg4"))
+    with av.open(str(plain)) as old, av.open(str(tmp_path / "in.avi"), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                packet.pts = packet.dts = packet.dts + 7 * (packet.dts == 3)  # the muxer repeats the frame before
+                new.mux(packet)
+    video = open_video(tmp_path / "in.avi")
+    assert video.times == [0, TENTH, 2 * TENTH, 10 * TENTH]
+    assert video.rate == 10
+
+
+def test_a_duration_of_next_to_nothing_is_that_of_a_frame(tmp_path: Path) -> None:
+    plain = make(tmp_path / "plain.mp4", greys(12), Recipe("mpeg4"))
+    video = open_video(remux(plain, tmp_path / "in.mp4", last=Fraction(1, 1000)))
+    assert video.end == Fraction(12, 10)
+
+
+# The rate
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_gap_in_a_trimmed_video_does_not_slow_down_the_new_frames(tmp_path: Path, suffix: str) -> None:
+    video = with_times(tmp_path / f"in{suffix}", [40 * k + 120 * (k > 20) for k in range(24)], Fraction(25))
+    assert video.rate == 25
+    splice(video, tmp_path / "out.mp4", NEW)
+    times = open_video(tmp_path / "out.mp4").times
+    assert times[:24] == video.times
+    assert [after - before for before, after in itertools.pairwise(times[23:])] == [Fraction(1, 25)] * 4
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("rate", [Fraction(30), Fraction(60), Fraction(24000, 1001)])
+def test_rounded_timestamps_with_a_gap_give_the_rate(tmp_path: Path, suffix: str, rate: Fraction) -> None:
+    stamps = [round(1000 * k / rate) + 400 * (k > 10) for k in range(24)]
+    assert float(with_times(tmp_path / f"in{suffix}", stamps).rate) == pytest.approx(float(rate), rel=0.0015)
+
+
+def test_the_rate_is_the_average_where_no_gap_is_common(tmp_path: Path) -> None:
+    assert with_times(tmp_path / "in.mp4", [0, 100, 300, 600, 1000]).rate == 4
+
+
+def test_one_long_frame_alone_does_not_set_the_rate(tmp_path: Path) -> None:
+    plain = make(tmp_path / "plain.mp4", greys(1), Recipe("mpeg4"))
+    video = open_video(remux(plain, tmp_path / "in.mp4", last=Fraction(3)))
+    assert video.rate >= 5
+    assert video.end == 3
+
+
+@pytest.mark.parametrize("gap", [2002, 40_000_000])
+def test_a_video_of_many_hours_is_refused_or_timed_exactly(tmp_path: Path, gap: int) -> None:
+    stamps = [0, 1000 * gap]
+    if gap < 360_000:
+        assert with_times(tmp_path / "in.mkv", stamps).rate == Fraction(1, gap)
+    else:
+        with pytest.raises(InputError, match="hours"):
+            with_times(tmp_path / "in.mkv", stamps)
+
+
+# The start
+
+
+@pytest.mark.parametrize("kind", ["mkv", "mp4"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("shift", [Fraction(2), Fraction(100)])
+def test_an_offset_is_taken_out_and_sound_stays_in_time(
+    tmp_path: Path, kind: str, suffix: str, shift: Fraction
+) -> None:
+    plain = make(tmp_path / f"plain.{kind}", greys(12), Recipe("mpeg4", audio="mp2"))
+    video = open_video(remux(plain, tmp_path / f"in.{kind}", shift=shift))
+    before = start_times(video.path)
+    splice(video, tmp_path / f"out{suffix}", NEW)
+    after = start_times(tmp_path / f"out{suffix}")
+    assert min(before.values()) >= shift - Fraction(1, 50)
+    assert min(after.values()) == 0
+    gap = before["audio"] - before["video"]
+    assert float(after["audio"] - after["video"]) == pytest.approx(float(gap), abs=0.002)
+    assert open_video(tmp_path / f"out{suffix}").frames == 16
+
+
+# Files that cannot seek
+
+
+def test_frames_without_timestamps_before_the_first_are_read_and_timed(tmp_path: Path) -> None:
+    plain = make(tmp_path / "plain.mkv", greys(20), Recipe("mpeg4", audio="mp2"))
+    video = open_video(remux(plain, tmp_path / "in.mkv", shift=Fraction(-1)))
+    seen = list(frames(video))
+    assert video.frames == len(seen) == 20
+    assert [time for _, time in seen] == video.times == [TENTH * (k - 10) for k in range(20)]
+    splice(video, tmp_path / "out.mp4", NEW)
+    times = open_video(tmp_path / "out.mp4").times
+    assert [time - times[0] for time in times] == [TENTH * k for k in range(24)]
+
+
+def test_a_failed_seek_reads_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = open_video(make(tmp_path / "in.mkv", greys(20)))
+    expected = tail(video, Fraction(10), 4)
+    pictures = FrameReader.pictures
+
+    def fail_to_seek(self: FrameReader, since: Fraction | None = None) -> Iterator[tuple[av.VideoFrame, Fraction]]:
+        if since is not None:
+            raise av.error.PermissionError(1, "Operation not permitted")
+        yield from pictures(self)
+
+    monkeypatch.setattr(FrameReader, "pictures", fail_to_seek)
+    assert np.array_equal(tail(video, Fraction(10), 4), expected)
