@@ -109,6 +109,7 @@ def test_a_new_process_is_told_every_switch(monkeypatch):
     assert [request.sampling.engine for request in seen] == engines
 
 
+@pytest.mark.integration
 def test_making_up_weights_does_not_import_the_compiler():
     code = """
         import sys
@@ -123,6 +124,7 @@ def test_making_up_weights_does_not_import_the_compiler():
     assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
 
 
+@pytest.mark.integration
 def test_every_wait_is_measured_as_often_as_asked(monkeypatch):
     monkeypatch.setattr(latency, "cold", lambda request: 1.0)
     request = Request("a red ball over hills", seconds=4, sampling=Sampling(steps=6, threads=1))
@@ -137,6 +139,7 @@ def test_every_wait_is_measured_as_often_as_asked(monkeypatch):
     assert found.keys() >= {f"{name}_p50_s" for name in latency.WAITS}
 
 
+@pytest.mark.integration
 def test_with_random_weights_each_wait_of_one_process_is_measured():
     request = Request("a", frames=30, sampling=Sampling(steps=6, threads=1))
     row = latency.latency(request, 1, lambda rounds: None, SHAPES["pocket"])

@@ -87,6 +87,7 @@ def test_the_shapes_take_the_work_they_are_known_for() -> None:
 SMALL = replace(shapes.SHAPES["mid"], config=TINY, words=7, spec=replace(shapes.MID_SPEC, size=(16, 24)))
 
 
+@pytest.mark.integration
 def test_every_rung_is_timed_and_only_overlap_memory_deviates(monkeypatch) -> None:
     monkeypatch.setattr(ablate, "lacking", lambda device: ("a compiler", ""))
     seen: list[int] = []

@@ -53,6 +53,7 @@ def test_the_trace_holds_the_operations_and_the_table_the_dearest(tmp_path: Path
     assert names[0] in {event.get("name") for event in events}
 
 
+@pytest.mark.integration
 def test_plain_is_profiled_as_it_runs(tmp_path: Path) -> None:
     names = {one["name"] for one in trace(asked(engine=PLAIN), SMALL, tmp_path)[0]["operations"]}
     assert "mkldnn::_linear_pointwise" not in names

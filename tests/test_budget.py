@@ -92,6 +92,7 @@ def test_a_whole_run_stays_within_its_budget_and_near_it(folder):
     assert 0.7 * max(beside) < live.peak < 1.1 * max(beside)
 
 
+@pytest.mark.integration
 def test_a_step_of_the_full_network_takes_thirteen_streams_on_a_gpu_and_half_of_that_in_two_passes():
     wanted = job("opensora-v1.2")
     wanted = replace(wanted, spec=replace(wanted.spec, size=(240, 424)))
@@ -155,6 +156,7 @@ def test_the_batches_are_the_largest_that_fit(folder, gpu):
     assert budget.notes(wanted, tight.job)
 
 
+@pytest.mark.integration
 def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(folder, gpu):
     wanted = budget.with_engine(on_gpu(folder), decode_beside="off", passes="together")
     wanted = replace(wanted, spec=replace(wanted.spec, size=(320, 640)))

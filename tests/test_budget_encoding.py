@@ -20,6 +20,7 @@ __all__ = ("gpu",)
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
+@pytest.mark.integration
 def test_a_real_codec_holds_what_was_counted_without_contents(folder):
     wanted = job(folder)
     models = sketch(wanted.spec, CPU), pipeline.open_model(wanted)

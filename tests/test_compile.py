@@ -42,6 +42,7 @@ def by_case(rows):
     return {json.dumps([row[name] for name in CONTEXT]): row for row in rows}
 
 
+@pytest.mark.integration
 def test_every_kernel_keeps_its_limits_and_is_what_the_stored_table_says():
     done = built("-m", "pavdm_cli", "bench", "kernels", "--compile-only", "--json", *GATE)
     assert done.returncode == 0, done.stdout + done.stderr

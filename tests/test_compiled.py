@@ -147,6 +147,7 @@ def builder() -> Iterator[None]:
     compiled.compiled.cache_clear()
 
 
+@pytest.mark.integration
 def test_what_the_compiler_builds_gives_what_the_block_gives(model, builder) -> None:
     network, frames = model.denoiser, torch.randn(2, 4, 6, 32, generator=torch.Generator().manual_seed(1))
     table, text = levels_table(network, linear_sigmas(6), 8.0), network.encode_text(torch.ones(2, 5, 16))

@@ -155,7 +155,7 @@ def test_triton_is_the_version_that_the_pinned_torch_was_made_with():
 
 def test_both_commands_of_the_readme_install_the_pinned_versions():
     assert marked("run-command").startswith("pip install -c constraints.txt . && pavdm generate ")
-    assert marked("test-command") == 'pip install -c constraints.txt -e ".[dev]" && pytest'
+    assert marked("test-command") == 'pip install -c constraints.txt -e ".[dev]" && pytest -n 2 --dist worksteal'
 
 
 def test_contributing_gives_a_reason_for_every_dependency():

@@ -118,6 +118,7 @@ def test_what_was_trained_is_in_the_published_layout_and_makes_a_video(studio, t
     assert (code, out.strip()) == (0, str(video)), err
 
 
+@pytest.mark.integration
 def test_a_run_that_is_stopped_goes_on_in_two_processes_to_the_same_losses_and_weights(studio, monkeypatch):
     shutil.copytree(studio.folder / "straight" / "cache", studio.folder / "halting" / "cache")
     whole = TuneTask.loss
@@ -197,6 +198,7 @@ def test_parts_that_do_not_go_together_are_refused_before_anything_is_encoded(st
     assert f"{tmp_path / 'tiny'} has no text_encoder" in err
 
 
+@pytest.mark.integration
 def test_a_mistake_is_said_once_by_several_processes_of_which_the_first_ends_with_its_code(studio):
     done = torchrun(*studio.command("straight", "--batch", "3"))
     said = [done.stderr.count(words) for words in ("--batch must be a multiple of the 2 processes", "hint: ")]
