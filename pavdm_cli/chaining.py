@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pavdm_cli.checks import group_reason, in_whole_groups
 from pavdm_cli.denoiser import Bound, Denoiser
-from pavdm_cli.errors import UsageError
 from pavdm_cli.models.families import Codec
 from pavdm_cli.request import Sampling
 from pavdm_cli.sampler import State
@@ -19,25 +19,15 @@ from pavdm_cli.schedule import Schedule
 def reencodes(sampling: Sampling, schedule: Schedule) -> bool:
     """Whether the latents before a clip are encoded anew from its predecessor's last frames."""
     chained = sampling.method == "rn" and schedule.overlap > 0
-    return chained and _wanted(sampling) and _whole(sampling, schedule)
+    return chained and _wanted(sampling) and in_whole_groups(sampling, schedule)
 
 
-def check_chaining(sampling: Sampling, schedule: Schedule) -> list[str]:
-    """Refuse what does not go with the method; a note where latents stay as they are. Raises: UsageError."""
-    edit, group = sampling.edit_ratio, sampling.spec.group[0]
-    if not 0 <= edit < 1:
-        raise UsageError(f"--edit-ratio must be 0 to below 1, got {edit:g}", "0 keeps what is shown as it is")
-    for name, given in (("--edit-ratio", edit > 0), ("--reencode", bool(sampling.reencode))):
-        if given and sampling.method != "rn":
-            raise UsageError(
-                f"{name} is for clip after clip, not {sampling.method}", "leave it out, or use --method rn"
-            )
-    if sampling.method != "rn" or not schedule.overlap or _whole(sampling, schedule):
+def chaining_notes(sampling: Sampling, schedule: Schedule) -> list[str]:
+    """A note where latents stay as they are although the model would encode frames again."""
+    if sampling.method != "rn" or not schedule.overlap or in_whole_groups(sampling, schedule):
         return []
-    reason = f"{sampling.spec.name} encodes {group} latents together: --window and --chunk must be multiples of {group}"
-    if sampling.reencode:
-        raise UsageError(f"--reencode: {reason}", f"try --window {-(-schedule.chunk // group) * group}")
-    return [f"latents stay as they are from clip to clip; {reason} to encode frames anew"] * _wanted(sampling)
+    note = f"latents stay as they are from clip to clip; {group_reason(sampling)} to encode frames again"
+    return [note] * _wanted(sampling)
 
 
 def about(sampling: Sampling, schedule: Schedule) -> dict[str, Any]:
@@ -69,8 +59,3 @@ def reencoded(denoiser: Denoiser, again: Callable[[Tensor], Tensor], start: Stat
 
 def _wanted(sampling: Sampling) -> bool:
     return sampling.spec.reencodes if sampling.reencode is None else sampling.reencode
-
-
-def _whole(sampling: Sampling, schedule: Schedule) -> bool:
-    group = sampling.spec.group[0]
-    return schedule.chunk % group == 0 and schedule.overlap % group == 0

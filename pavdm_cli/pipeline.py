@@ -18,14 +18,14 @@ from torch import Tensor
 from pavdm_cli import __version__
 from pavdm_cli.attention import confirm, machine_of
 from pavdm_cli.beside import beside
-from pavdm_cli.chaining import about, check_chaining, encoded_anew, reencoded, reencodes
+from pavdm_cli.chaining import about, chaining_notes, encoded_anew, reencoded, reencodes
+from pavdm_cli.checks import check_prompt, check_sampling, counts_of, guidance_of, schedule_of
 from pavdm_cli.errors import UsageError
 from pavdm_cli.graphs import Graphs, check_graphs, pick_graphs
 from pavdm_cli.masks import Condition, clips
 from pavdm_cli.models.compiled import NOTE, check_compile
 from pavdm_cli.models.load import (
     Loaded,
-    check_prompt,
     in_precision,
     load,
     own_precision,
@@ -38,7 +38,7 @@ from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.noise import linear_sigmas, seeded_noise, warp_ratio, warped_sigmas
 from pavdm_cli.request import OVERLAP_KV, PRECISIONS, Request, Sampling
 from pavdm_cli.sampler import State, from_clip, from_noised, sample
-from pavdm_cli.schedule import METHODS, Schedule
+from pavdm_cli.schedule import Schedule
 from pavdm_cli.specs import ModelSpec
 
 Pixels = NDArray[np.uint8]
@@ -108,9 +108,9 @@ def plan(request: Request) -> Job:
         if wordless
         else check_prompt(spec, request.prompt)
     )
-    schedule = METHODS[settings.method](settings.steps, settings.window, settings.chunk, settings.overlap)
+    schedule = schedule_of(request.sampling)
     notes += [schedule.note] if schedule.note else []
-    notes += check_chaining(request.sampling, schedule)
+    notes += chaining_notes(request.sampling, schedule)
     notes += [NOTE] if request.sampling.engine.compile else []
     if settings.overlap_kv == "reuse" and not spec.causal:
         notes.append(
@@ -133,15 +133,8 @@ def idle(job: Job) -> list[str]:
 
 def settle(sampling: Sampling) -> Settings:
     """The model's own values where none were given. Raises: UsageError."""
-    spec = sampling.spec
-    methods = [name for name in METHODS if name != "one"]
-    if sampling.method not in methods:
-        raise UsageError(f"--method must be one of {', '.join(methods)}, got {sampling.method!r}", "pa is the default")
-    guidance = spec.guidance if sampling.guidance is None else sampling.guidance
-    if not 0 <= guidance <= 100:
-        raise UsageError(f"--guidance must be 0 to 100, got {guidance:g}", "1 is none; 3 wears long videos out")
-    given = zip(("steps", "window", "chunk"), (sampling.steps, sampling.window, sampling.chunk), strict=True)
-    counts = {name: getattr(spec, name) if value is None else value for name, value in given}
+    check_sampling(sampling)
+    counts, guidance = counts_of(sampling), guidance_of(sampling)
     kept, precision = settle_overlap_kv(sampling), settle_precision(sampling)
     return Settings(
         sampling.method, **counts, overlap=sampling.overlap, guidance=guidance, overlap_kv=kept, precision=precision
@@ -149,13 +142,8 @@ def settle(sampling: Sampling) -> Settings:
 
 
 def settle_overlap_kv(sampling: Sampling) -> str:
-    """What is done with the overlap's keys and values. Raises: UsageError."""
+    """What is done with the overlap's keys and values."""
     asked, renoised = sampling.engine.overlap_memory, sampling.method == "rw"
-    if asked and renoised:
-        raise UsageError(
-            "--overlap-kv reuse does not go with --method rw, which noises the overlap anew at every step",
-            "leave --overlap-kv out, or use another method",
-        )
     return OVERLAP_KV[not renoised and (sampling.spec.causal if asked is None else asked)]
 
 

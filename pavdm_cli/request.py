@@ -26,6 +26,8 @@ OFF = {
 
 
 PRECISIONS = ("fp32", "bf16")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+ATTENTION = ("auto", "fa3", "cudnn", "sdpa-flash", "flash-attn", "xformers", "sdpa-efficient", "sdpa-math", "sdpa")
 
 
 def check_text(what: str, text: str) -> None:
@@ -34,6 +36,12 @@ def check_text(what: str, text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise UsageError(f"{what} is not UTF-8: {text!r}", "write it in UTF-8") from error
+
+
+def check_name(option: str, name: str, known: tuple[str, ...]) -> None:
+    """Refuse what is none of the names that an option takes. Raises: UsageError."""
+    if name not in known:
+        raise UsageError(f"{option} must be one of {', '.join(known)}, got {name!r}", f"{known[0]} is the default")
 
 
 def check_graphs_on(wanted: str, unrecordable: str) -> None:
@@ -74,11 +82,10 @@ class Engine:
         )
 
     def __post_init__(self) -> None:
+        check_name("--attention", self.attention, ATTENTION)
         switches = (("cuda-graphs", self.cuda_graphs, SWITCH), ("decode-beside", self.decode_beside, SWITCH))
         for name, value, known in (*switches, ("offload", self.offload, OFFLOADS), ("passes", self.passes, PASSES)):
-            if value not in known:
-                named = f"{', '.join(known[:-1])} or {known[-1]}"
-                raise UsageError(f"--{name} must be {named}, got {value!r}", f"{known[0]} is the default")
+            check_name(f"--{name}", value, known)
         if self.offload != "none" and self.fixed:
             raise UsageError(
                 f"{self.fixed[0]} does not go with --offload, which moves weights", "leave one of them out"
@@ -119,6 +126,7 @@ class Reading:
 
     def __post_init__(self) -> None:
         check_text("--camera-motion", self.camera)
+        check_name("--text-device", self.device or "auto", DEVICES)
         for name, score in (("aesthetic", self.aesthetic), ("motion", self.motion)):
             if score is not None and not 0 <= score <= 100:
                 raise UsageError(f"--{name}-score must be 0 to 100, got {score:g}", "captions had about 4 to 7")
@@ -146,6 +154,7 @@ class Sampling:
     precision: str = "auto"  # of products: fp32, bf16, or the model's own
 
     def __post_init__(self) -> None:
+        check_name("--device", self.device, DEVICES)
         check_graphs_on(self.engine.cuda_graphs, self.unrecordable)
 
     @property

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
+from itertools import islice
 
 from pavdm_cli.counting import counted
 from pavdm_cli.errors import UsageError
+
+MOST = 10_000  # steps, or latents of a window or a chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,7 @@ def pa(steps: int, window: int, chunk: int, overlap: bool = True) -> Schedule:
     Raises: UsageError if `window` is no multiple of `chunk`, or `steps` and `window` / `chunk` do not divide.
     """
     _check_positive(steps=steps, window=window, chunk=chunk)
-    held = _chunks_held(window, chunk)
-    _check_steps(steps, held)
+    held = _chunks_held(steps, window, chunk)
     if steps >= held:
         return Schedule(steps, steps // held, chunk, chunk * overlap)
     width = window // steps
@@ -142,29 +143,43 @@ METHODS: dict[str, Callable[..., Schedule]] = {"pa": pa, "rn": rn, "rw": rw, "fi
 
 def _check_positive(**values: int) -> None:
     for name, value in values.items():
-        if value < 1:
-            raise UsageError(f"{name} must be at least 1, got {value}")
+        if not 1 <= value <= MOST:
+            raise UsageError(f"{name} must be {'at least 1' if value < 1 else f'at most {MOST}'}, got {value}")
 
 
-def _chunks_held(window: int, chunk: int) -> int:
-    if window % chunk:
-        near = _nearest(window, lambda value: value % chunk == 0)
-        raise UsageError(f"window must be a multiple of chunk {chunk}, got {window}; try {near}")
-    return window // chunk
-
-
-def _check_steps(steps: int, held: int) -> None:
-    def fits(value: int) -> bool:
-        return value % held == 0 or held % value == 0
-
-    if not fits(steps):
+def _chunks_held(steps: int, window: int, chunk: int) -> int:
+    """Chunks in a window. Raises: UsageError, with the nearest values that fit, where these do not."""
+    held, rest = divmod(window, chunk)
+    hint = _suggestion(steps, window, chunk)
+    if rest:
+        raise UsageError(f"window must be a multiple of chunk {chunk}, got {window}", hint)
+    if not _fit(steps, window, chunk):
         raise UsageError(
-            f"steps must be a multiple of the {held} chunks in the window, or divide them, got {steps}; "
-            f"try {_nearest(steps, fits)}"
+            f"steps must be a multiple of the {held} chunks in the window, or divide them, got {steps}", hint
         )
+    return held
 
 
-def _nearest(value: int, fits: Callable[[int], bool]) -> str:
-    below = next((near for near in range(value - 1, 0, -1) if fits(near)), None)
-    above = next(near for near in count(value + 1) if fits(near))
-    return f"{above}" if below is None else f"{below} or {above}"
+def _fit(steps: int, window: int, chunk: int) -> bool:
+    held, rest = divmod(window, chunk)
+    return not rest and held > 0 and (steps % held == 0 or held % steps == 0)
+
+
+def _suggestion(steps: int, window: int, chunk: int) -> str:
+    """The nearest values of each that fit the other two; of chunks also the next multiple, which a codec may need."""
+    chunks = _nearest(chunk, lambda value: _fit(steps, window, value))
+    multiples = (value for value in range(2 * chunk, window + 1, chunk) if _fit(steps, window, value))
+    options = {
+        "steps": _nearest(steps, lambda value: _fit(value, window, chunk)),
+        "window": _nearest(window, lambda value: _fit(steps, value, chunk)),
+        "chunk": sorted({*chunks, *islice(multiples, 1)}),
+    }
+    parts = [f"--{name} {', '.join(map(str, values))}" for name, values in options.items() if values]
+    return f"try {' or '.join(parts) or f'--window {chunk}'}"
+
+
+def _nearest(value: int, fits: Callable[[int], bool]) -> list[int]:
+    """The nearest value that fits below and above, from a half to twice as much."""
+    below = next((near for near in range(value - 1, (value - 1) // 2, -1) if fits(near)), None)
+    above = next((near for near in range(value + 1, min(2 * value, MOST) + 1) if fits(near)), None)
+    return [near for near in (below, above) if near is not None]

@@ -25,7 +25,7 @@ FLOORS = (
     {"attention", "pavdm_kernels", "video", "cores"},
     {"denoiser", "sampler", "masks", "graphs", "noise", "beside"},
     {"models"},
-    {"pipeline", "record", "continuation", "beginning", "chaining", "budget"},
+    {"checks", "pipeline", "record", "continuation", "beginning", "chaining", "budget"},
     {"train", "evaluate", "bench"},
     {"commands", "ui"},
     {"app", "__main__"},

@@ -1,5 +1,6 @@
 """Levels in time: properties of every schedule, by the definition and not by the formula."""
 
+import re
 import subprocess
 import sys
 from itertools import product
@@ -110,26 +111,40 @@ def test_all_values_that_fit_work_and_all_others_name_the_nearest_that_do() -> N
     for steps, window, chunk in product(range(1, 14), range(1, 14), range(1, 6)):
         held, rest = divmod(window, chunk)
         if rest:
-            with pytest.raises(UsageError, match=f"^window must be a multiple of chunk {chunk}, got {window}; try "):
+            with pytest.raises(
+                UsageError, match=f"^window must be a multiple of chunk {chunk}, got {window}$"
+            ) as error:
                 pa(steps, window, chunk)
         elif steps % held and held % steps:
-            with pytest.raises(UsageError, match=f"got {steps}; try ") as error:
+            with pytest.raises(UsageError, match=f"got {steps}$") as error:
                 pa(steps, window, chunk)
-            for near in error.value.message.rpartition("try ")[2].split(" or "):
-                pa(int(near), window, chunk)
         else:
             assert pa(steps, window, chunk).window == window
+            continue
+        for option, values in re.findall(r"--(\w+) ([\d, ]+)", error.value.hint):
+            for near in map(int, values.split(", ")):
+                pa(**{"steps": steps, "window": window, "chunk": chunk, option: near})
 
 
 def test_the_nearest_values_are_named() -> None:
-    with pytest.raises(UsageError, match=r"got 32; try 30 or 35$"):
+    with pytest.raises(UsageError, match=r"got 32$") as error:
         pa(30, 32, 5)
-    with pytest.raises(UsageError, match=r"got 3; try 5$"):
-        pa(30, 3, 5)
-    with pytest.raises(UsageError, match=r"the 6 chunks .*got 31; try 30 or 36$"):
+    assert error.value.hint == "try --window 30, 50"
+    with pytest.raises(UsageError, match=r"the 6 chunks .*got 31$") as error:
         pa(31, 30, 5)
-    with pytest.raises(UsageError, match=r"got 4; try 3 or 6$"):
-        pa(4, 30, 5)
+    assert error.value.hint == "try --steps 30, 36 or --chunk 30"
+
+
+def test_a_larger_chunk_of_the_same_groups_is_among_what_would_fit() -> None:
+    with pytest.raises(UsageError, match="the 12 chunks") as error:
+        pa(30, 60, 5)
+    assert error.value.hint == "try --steps 24, 36 or --window 50, 75 or --chunk 4, 6, 10"
+
+
+@pytest.mark.parametrize("values", [(30, 60, 10**12), (10**12, 60, 5), (30, 10**12, 5)])
+def test_huge_values_are_refused_at_once(values: tuple[int, int, int]) -> None:
+    with pytest.raises(UsageError, match="must be at most 10000"):
+        pa(*values)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -189,7 +189,7 @@ WRONG = {
     "no such weights": (["codec", "--init", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
     "no such codec": (["denoiser", "--codec", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
     "no teacher": (["denoiser", "--init", "", "--distil", "2"], 2, "--distil needs a teacher"),
-    "an unknown device": (["codec", "--device", "tpu"], 2, "--device must be auto, cpu, cuda or mps, got 'tpu'"),
+    "an unknown device": (["codec", "--device", "tpu"], 2, "--device must be one of auto, cpu, cuda, mps, got 'tpu'"),
     "a rate below zero": (["codec", "--rate", "-1"], 2, "Invalid value for '--rate'"),
     "no steps": (["codec", "--steps", "0"], 2, "Invalid value for '--steps'"),
     "another part's weights": (

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pavdm_cli.attention.backend import Backend, Case, Machine, Run
 from pavdm_cli.attention.table import BACKENDS
 from pavdm_cli.attention.torch_sdpa import attend
-from pavdm_cli.errors import DeviceError, UsageError
+from pavdm_cli.errors import DeviceError
+from pavdm_cli.request import ATTENTION, check_name
 
 AUTO = "auto"
 ORDERS = {  # by the first digit of an NVIDIA GPU's compute capability; last, the rule for all others
@@ -89,10 +90,7 @@ def _first(names: Iterable[str], case: Case, missing: Missing) -> tuple[Backend,
 
 
 def _find(name: str) -> Backend:
-    if name not in BACKENDS:
-        raise UsageError(
-            f"--attention must be one of {', '.join((AUTO, *BACKENDS))}, got {name!r}", "leave it out for auto"
-        )
+    check_name("--attention", name, ATTENTION)
     return BACKENDS[name]
 
 

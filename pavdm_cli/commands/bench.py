@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pavdm_cli.checks import check, check_sampling
 from pavdm_cli.commands import options
 from pavdm_cli.counting import counted
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
@@ -90,6 +91,7 @@ def throughput(
     request = Request(prompt, seconds, sampling=Sampling(*how, engine, precision=precision))
     if not name and (idle := {"--whole", "--samples"} & options.typed(context).keys()):
         raise UsageError(f"{min(idle)} is for random weights", "add --random-weights, or --shape")
+    _check(request, name)
     if profile and ablate:
         raise UsageError("--ablate and --profile are two measurements", "run one after the other")
     if profile:
@@ -134,6 +136,7 @@ def latency(
     off = (no_table, no_text_memory, no_fused, plain)
     engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off)
     request = Request(prompt, seconds, sampling=Sampling(*how, engine, precision=precision))
+    _check(request, model if random_weights else None)
     _latency(request, model if random_weights else None, repeat, as_json, out)
 
 
@@ -162,6 +165,13 @@ def kernels(
 ) -> None:
     """Errors and bandwidth of every operation here; with --compile-only registers, spills, shared memory and loads."""
     _kernels((arch or [], dtype or [], width or []), None if compile_only else device, as_json, out)
+
+
+def _check(request: Request, shape: str | None) -> None:
+    """Refuse what is wrong before torch is imported; random weights read no prompt. Raises: UsageError."""
+    check_sampling(request.sampling)
+    if shape is None:
+        check(request)
 
 
 def _kernels(named: tuple[list[Any], ...], device: str | None, as_json: bool, out: Path | None) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from pavdm_cli import streams, ui
+from pavdm_cli.checks import check
 from pavdm_cli.cores import Load, good_threads
 from pavdm_cli.counting import counted
 from pavdm_cli.errors import OutputError, UsageError
@@ -42,6 +43,7 @@ def make(request: Request, as_json: bool, only_plan: bool = False) -> None:
 
     only_plan: print what it would take instead.
     """
+    check(request)
     path, still = _target(request), _still(request)
     ui.note(f"seed {request.sampling.seed}")
     begun, load = time.monotonic(), Load()
@@ -86,8 +88,10 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
     assert request.extension
     from pavdm_cli import continuation
 
+    check(request)
     source = continuation.open_source(request)
     request, notes = continuation.with_prompt(request)
+    check(request)
     path = continuation.target(request, source)
     ui.note(f"seed {request.sampling.seed}")
     begun, load = time.monotonic(), Load()

@@ -9,6 +9,8 @@ import html
 import re
 from urllib.parse import unquote_plus
 
+from pavdm_cli.errors import UsageError
+
 PLAIN = str.maketrans(
     dict.fromkeys("‘’‚‛", "'")
     | dict.fromkeys("“”„‟«»`´", '"')
@@ -50,6 +52,17 @@ def with_scores(text: str, aesthetic: float | None = None, motion: float | None 
     for name, value in scores:
         text += f" {name}: {value}." if value and f"{name}:" not in text else ""
     return text
+
+
+def check_prompt(prompt: str) -> list[str]:
+    """Refuse a prompt that says nothing. Raises: UsageError."""
+    if not prompt.strip():
+        raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
+    if not clean(prompt):
+        raise UsageError(
+            f"nothing is left of {prompt!r} once links, file names and symbols are out", "use English words"
+        )
+    return []
 
 
 def _once(text: str) -> str:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pavdm_cli.attention import TORCH, Attention, Case, choose, machine_of
 from pavdm_cli.denoiser import Denoiser, arriving, guided, in_turn, partitioned
-from pavdm_cli.errors import DeviceError, UsageError
-from pavdm_cli.models import opensora, words
+from pavdm_cli.errors import DeviceError
+from pavdm_cli.models import opensora
 from pavdm_cli.models.bind import attending, levels_table, of_rows, recomputing, remembering, renewed, unfused
 from pavdm_cli.models.captions import with_scores
 from pavdm_cli.models.compiled import compiled
@@ -23,7 +23,7 @@ from pavdm_cli.models.offload import offloaded
 from pavdm_cli.models.opensora_vae import OpenSoraVAE
 from pavdm_cli.models.pocket_codec import PocketCodec
 from pavdm_cli.models.stdit import STDiT, as_written
-from pavdm_cli.request import Engine, Reading
+from pavdm_cli.request import DEVICES, Engine, Reading, check_name
 from pavdm_cli.schedule import Schedule
 from pavdm_cli.specs import ModelSpec
 
@@ -191,18 +191,12 @@ def wording(spec: ModelSpec, prompt: str, reading: Reading) -> str:
     return with_scores(prompt, reading.aesthetic, reading.motion, reading.camera)
 
 
-def check_prompt(spec: ModelSpec, prompt: str) -> list[str]:
-    """Refuse a prompt the model cannot read; notes on what it leaves out. Raises: UsageError."""
-    return words.check_prompt(prompt) if spec.family == "pocket" else opensora.check_prompt(prompt)
-
-
 def pick_device(name: str, option: str = "--device") -> torch.device:
     """The device of an option; auto takes a GPU where there is one. Raises: UsageError, DeviceError."""
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, there in present.items() if there))
-    if name not in present:
-        raise UsageError(f"{option} must be auto, cpu, cuda or mps, got {name!r}", "leave it out for auto")
+    check_name(option, name, DEVICES)
     if not present[name]:
         raise DeviceError(f"there is no {name} device here", f"use {option} cpu, or see `pavdm doctor`")
     return torch.device(name)

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pavdm_cli.errors import ModelError, UsageError
-from pavdm_cli.models.captions import clean
+from pavdm_cli.errors import ModelError
 from pavdm_cli.models.checkpoint import read_json
 from pavdm_cli.models.opensora_text import LONGEST, check_sizes
 from pavdm_cli.models.opensora_vae import SHIFT
@@ -115,14 +114,3 @@ class RandomText:
         longest = int(counts.max())
         vectors = torch.randn(longest, self.width, generator=torch.Generator().manual_seed(0))
         return vectors.expand(len(prompts), -1, -1), torch.arange(longest) < counts[:, None]
-
-
-def check_prompt(prompt: str) -> list[str]:
-    """Refuse a prompt that says nothing. Raises: UsageError."""
-    if not prompt.strip():
-        raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
-    if not clean(prompt):
-        raise UsageError(
-            f"nothing is left of {prompt!r} once links, file names and symbols are out", "use English words"
-        )
-    return []
