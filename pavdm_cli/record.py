@@ -55,7 +55,7 @@ def record(job: Job, model: Loaded, output: Output, watch: Watch, still: Still |
         crf=output.crf, gop=math.ceil(job.frames_per_chunk), ffmpeg=output.ffmpeg, encoder=output.encoder
     )
     graphs = graphs_of(job, model)
-    with VideoWriter(output.path, width, height, job.spec.fps, about, encoding) as writer:
+    with VideoWriter(output.path, width, height, job.spec.fps, about, encoding, output.force) as writer:
         with told(job, partial(_keep, writer)):
             made = beginning.frames_from(job, model, still, graphs) if still else frames(job, model, graphs=graphs)
             whole = _follow(_written(writer, made), lambda: writer.frames < job.frames, watch)
@@ -75,7 +75,9 @@ def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch
         "copied": source.copied,
         **{name: getattr(extension, name) for name in ("start", "audio", "only_new")},
     }
-    plan = Plan(extension.audio, extension.only_new, about, Encoding(crf=output.crf, ffmpeg=output.ffmpeg))
+    plan = Plan(
+        extension.audio, extension.only_new, about, Encoding(crf=output.crf, ffmpeg=output.ffmpeg), output.force
+    )
     with told(job):
         start, graphs = read_start(job, model, source), graphs_of(job, model)
     with Spliced(source.video, output.path, plan) as file:
@@ -119,9 +121,10 @@ def frames_to_read(job: Job, source: Source) -> int:
 
 
 def _written(file: VideoWriter | Spliced, made: Iterable[Frame | Sequence[Frame]]) -> Iterator[int]:
-    """Write frames as they are made; yields how many at a time."""
+    """Write frames as they are made; yields how many at a time. Raises: OutputError."""
     for shown in made:
         file.write(shown)
+        file.check()
         yield len(shown)
 
 
@@ -147,4 +150,5 @@ def _keep(file: VideoWriter | Spliced) -> str:
 
 
 def _cut_short(file: VideoWriter | Spliced, path: Path, about: dict[str, Any]) -> Made:
-    return Made(file.keep_partial() or path, file.frames, False, about)
+    kept = file.keep_partial()
+    return Made(kept or path, file.frames if kept else 0, False, about)

@@ -222,7 +222,7 @@ def test_an_older_video_stays_until_the_new_one_is_whole(tmp_path: Path) -> None
     with pytest.raises(KeyboardInterrupt):
         interrupted(VideoWriter(path, 64, 48, 12), KeyboardInterrupt)
     assert path.read_bytes() == b"older"
-    with VideoWriter(path, 64, 48, 12) as writer:
+    with VideoWriter(path, 64, 48, 12, force=True) as writer:
         writer.write(solid((5, 5, 5)))
     assert len(decode(path)) == 6
 

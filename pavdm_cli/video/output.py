@@ -81,7 +81,7 @@ def default_name(prompt: str, seed: int, folder: str | os.PathLike[str] = ".", s
 def free_name(folder: str | os.PathLike[str], stem: str, suffix: str) -> Path:
     """STEM.EXT in a folder, numbered where a video or a part of one has that name."""
     names = (Path(folder) / f"{stem}{'' if number == 1 else f'-{number}'}{suffix}" for number in count(1))
-    return next(name for name in names if not name.exists() and not partial_path(name).exists())
+    return next(name for name in names if not os.path.lexists(name) and not partial_path(name).exists())
 
 
 def _slug(prompt: str, longest: int = 48) -> str:
@@ -95,7 +95,7 @@ def _slug(prompt: str, longest: int = 48) -> str:
 def _check_free(target: Path, force: bool) -> None:
     if target.is_dir():
         raise OutputError(f"{target} is a folder", "name a file, for example -o video.mp4")
-    if target.exists() and not force:
+    if os.path.lexists(target) and not force:  # a link to nothing too
         raise OutputError(f"{target} exists", "use --force to replace it, or another name with -o")
     if not target.parent.is_dir():
         raise OutputError(f"the folder {target.parent} does not exist", f"make it first: mkdir -p {target.parent}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 
@@ -15,7 +16,7 @@ class Sink:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb", buffering=0)
-        self._position = 0
+        self._position = self._size = 0
         self._error: OSError | None = None
 
     def write(self, data: bytes) -> int:
@@ -23,10 +24,12 @@ class Sink:
         rest = memoryview(data)
         while rest and self._error is None:
             try:
+                self._check_size()
                 rest = rest[self._file.write(rest) :]
             except OSError as error:
                 self._error = error
         self._position += len(data)
+        self._size = max(self._size, self._position)
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -44,6 +47,12 @@ class Sink:
         """Raise the error that a write met: OSError."""
         if self._error is not None:
             raise self._error
+
+    def _check_size(self) -> None:
+        """Notice that the file was cut: what is written after that leaves a hole. Raises: OSError."""
+        found = os.fstat(self._file.fileno())
+        if stat.S_ISREG(found.st_mode) and found.st_size < self._size:
+            raise OSError(0, "another program cut the file short while it was written")
 
     def close(self) -> None:
         """Close the file."""

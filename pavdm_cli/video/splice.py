@@ -37,6 +37,7 @@ class Plan:
     only_new: bool = False
     metadata: Metadata | None = None
     encoding: Encoding = field(default_factory=lambda: Encoding(crf=16))
+    force: bool = False  # the finished file replaces one that has its name
 
 
 def check_splice(video: VideoInfo, path: str | os.PathLike[str], plan: Plan | None = None) -> None:
@@ -86,7 +87,7 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
             source, streams = self._sound_source(opened)
             self._offset = min([video.start, *starts(streams)])
             self._end = Fraction(0) if self.plan.only_new else video.end - self._offset
-            super().__init__(path, partial(_open_encoder, self._track, self.plan, streams))
+            super().__init__(path, partial(_open_encoder, self._track, self.plan, streams), self.plan.force)
             self._sound = self._carry(source, streams)
             self._opened = opened.pop_all()
 

@@ -13,12 +13,15 @@ from typing import Generic, Self, TypeVar
 
 import av
 
+from pavdm_cli.counting import counted
+from pavdm_cli.diagnose import write_advice
 from pavdm_cli.errors import OutputError, PavdmError
 from pavdm_cli.video.background import Background
 from pavdm_cli.video.encode import CodecEncoder, Encoder, Encoding, Frame, GifEncoder, Track
 from pavdm_cli.video.external import ExternalEncoder, find_ffmpeg
 from pavdm_cli.video.metadata import Metadata, to_comment
-from pavdm_cli.video.output import claim, partial_path
+from pavdm_cli.video.output import partial_path
+from pavdm_cli.video.partial import Partial
 
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
@@ -29,16 +32,27 @@ class Recording(Generic[AnyEncoder]):
     Raises: OutputError, also for what went wrong in the encoder's thread since the last call.
     """
 
-    def __init__(self, path: str | os.PathLike[str], open_encoder: Callable[[Path], AnyEncoder]) -> None:
-        self.path = Path(path)
+    def __init__(
+        self, path: str | os.PathLike[str], open_encoder: Callable[[Path], AnyEncoder], force: bool = False
+    ) -> None:
+        """force: the finished file replaces one that has its name."""
+        self.path, self.force = Path(path), force
         self.partial = partial_path(self.path)
         self.kept: Path | None = None
         self.frames = 0
         self._closed = False
-        with self._as_output_error():
-            self._claim = claim(self.partial)
-        with self._as_output_error(), self._no_file_on_error():
+        try:
+            self._file = Partial(self.partial)
+        except OSError as error:
+            raise self._error(error) from None
+        try:
             self.encoder = open_encoder(self.partial)
+        except BaseException as error:
+            self._file.remove()
+            self._file.close()
+            if isinstance(error, (OSError, av.FFmpegError)):
+                raise self._error(error) from None
+            raise
         self._background = Background()
 
     def put(self, frame: Frame, time: int) -> None:
@@ -56,24 +70,36 @@ class Recording(Generic[AnyEncoder]):
         with self._as_output_error():
             self._background.flush()
 
+    def check(self) -> None:
+        """Notice that another program deleted, replaced or cut the growing file. Raises: OutputError."""
+        self._file.check(counted(self.frames, "frame"))
+
     def finish(self) -> Path:
-        """Close the file and give it its name."""
+        """Close the file and give it its name.
+
+        Raises: OutputError, also where another file has taken the name: the video then has a numbered one.
+        """
         assert self.frames, "a video has a frame at least"
         with self._as_output_error():
             self._background.join()
             self._close()
-            os.replace(self.partial, self.path)
-        self._claim.close()
+            self.check()
+            name = self._file.publish(self.path, self.force)
+        self._file.close()
+        if name != self.path:
+            taken = f"{self.path} appeared while the video was made, and stays as it is"
+            raise OutputError(taken, f"the whole video is {name}; --force replaces what has its name")
         return self.path
 
     def keep_partial(self) -> Path | None:
-        """Close the file so that it plays, under its partial name; None, and no file, if it has no frame."""
+        """Close the file so that it plays, under its partial name; None, and no file, if no frame of it does."""
         self._stop()
-        if self.partial.exists() and self.frames and self.partial.stat().st_size:
-            self.kept = self.partial
-        else:
-            self.partial.unlink(missing_ok=True)
-        self._claim.close()
+        with suppress(OSError):  # what cannot be read is left alone
+            if self.frames and self._file.plays():
+                self.kept = self.partial
+            else:
+                self._file.remove()
+        self._file.close()
         return self.kept
 
     def __enter__(self) -> Self:
@@ -106,23 +132,21 @@ class Recording(Generic[AnyEncoder]):
             self.encoder.close()
 
     @contextmanager
-    def _no_file_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            with suppress(OSError):
-                self.partial.unlink(missing_ok=True)
-            self._claim.close()
-            raise
-
-    @contextmanager
     def _as_output_error(self) -> Iterator[None]:
+        """Close the file where it cannot be written, and say what is left of it."""
         try:
             yield
-        except (OSError, av.FFmpegError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            hint = f"what was written plays: {self.partial}" if self.frames else "choose another folder with -o"
-            raise OutputError(f"cannot write {self.path}: {reason}", hint) from None
+        except (OSError, av.FFmpegError, OutputError) as error:
+            raise self._error(error, self.keep_partial()) from None
+
+    def _error(self, error: Exception, kept: Path | None = None) -> OutputError:
+        if isinstance(error, OutputError):
+            message, advice = error.message, error.hint
+        else:
+            message = f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}"
+            advice = write_advice(error) if isinstance(error, OSError) else ""
+        left = f"what was written plays: {kept}" if kept else "" if advice else "choose another folder with -o"
+        return OutputError(message, "; ".join(filter(None, (advice, left))))
 
 
 class VideoWriter(Recording[Encoder]):
@@ -136,9 +160,11 @@ class VideoWriter(Recording[Encoder]):
         rate: Fraction | int,
         metadata: Metadata | None = None,
         encoding: Encoding | None = None,
+        force: bool = False,
     ) -> None:
         self.track = Track(width, height, Fraction(rate))
-        super().__init__(path, partial(open_encoder, self.track, encoding or Encoding(), to_comment(metadata)))
+        make = partial(open_encoder, self.track, encoding or Encoding(), to_comment(metadata))
+        super().__init__(path, make, force)
 
     def write(self, frames: Iterable[Frame]) -> None:
         """Append frames (T, H, W, 3), or any iterable of (H, W, 3), uint8 RGB of the file's size."""

@@ -1,0 +1,153 @@
+"""A name that is taken during a run is not replaced, and a growing file that others touch is noticed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pavdm_cli.errors import OutputError
+from pavdm_cli.video import Encoding, VideoWriter, check_output, open_video, write
+from pavdm_cli.video.partial import rename_exclusively
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (24, 48, 64, 3), np.uint8)
+
+
+def writer_of(path: Path, force: bool = False) -> VideoWriter:
+    writer = VideoWriter(path, 64, 48, 12, {"seed": 1}, Encoding(gop=2), force)
+    writer.write(FRAMES)
+    writer.flush()
+    writer.check()
+    return writer
+
+
+def write_all(writer: VideoWriter, times: int = 1) -> None:
+    with writer:
+        for _ in range(times):
+            writer.write(FRAMES)
+        writer.flush()
+
+
+def no_links(*given: object, **options: object) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.fixture(params=["links", "no links"])
+def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has hard links, and one that has none, as FAT and some network shares."""
+    if request.param == "no links":
+        monkeypatch.setattr(os, "link", no_links)
+
+
+@pytest.mark.usefixtures("file_system")
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_a_name_taken_during_the_run_is_never_replaced(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"v{suffix}"
+    writer = writer_of(path)
+    path.write_bytes(b"another's")
+    (tmp_path / f"v-2{suffix}").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match="appeared while the video was made") as caught:
+        writer.finish()
+    other = tmp_path / f"v-3{suffix}"
+    assert f"the whole video is {other}; --force" in caught.value.hint
+    assert open_video(other).frames == 24
+    assert path.read_bytes() == b"another's"
+    assert sorted(one.name for one in tmp_path.iterdir()) == [f"v-2{suffix}", f"v-3{suffix}", f"v{suffix}"]
+
+
+@pytest.mark.usefixtures("file_system")
+def test_force_replaces_what_took_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    writer = writer_of(path, force=True)
+    path.write_bytes(b"another's")
+    assert writer.finish() == path
+    assert [one.name for one in tmp_path.iterdir()] == ["v.mp4"]
+    assert open_video(path).frames == 24
+
+
+@pytest.mark.usefixtures("file_system")
+def test_a_free_name_is_taken_and_nothing_else_is_left(tmp_path: Path) -> None:
+    assert writer_of(tmp_path / "v.mp4").finish() == tmp_path / "v.mp4"
+    assert [one.name for one in tmp_path.iterdir()] == ["v.mp4"]
+
+
+def test_a_placeholder_is_removed_where_the_rename_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(FileNotFoundError):
+        rename_exclusively(tmp_path / "missing", tmp_path / "v.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_to_nothing_is_a_name_that_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "v.mp4").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match="exists"):
+        check_output(tmp_path / "v.mp4")
+
+
+def delete(partial: Path) -> None:
+    partial.unlink()
+
+
+def replace(partial: Path) -> None:
+    other = partial.with_name("other")
+    other.write_bytes(b"another's")
+    os.replace(other, partial)
+
+
+def cut(partial: Path) -> None:
+    os.truncate(partial, 100)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".gif"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(delete, "was deleted"), (replace, "was replaced"), (cut, "cut short")],
+)
+def test_a_growing_file_that_others_touch_is_noticed_at_the_next_chunk(
+    change, words: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partial = tmp_path / f"v.partial{suffix}"
+    monkeypatch.setattr(write, "find_ffmpeg", lambda named: "")  # whose file only grows between checks
+    writer = writer_of(tmp_path / f"v{suffix}")
+    change(partial)
+    with pytest.raises(OutputError, match=words) as caught:
+        writer.check()
+    assert "24 frames are lost" in caught.value.message
+    assert writer.keep_partial() is None
+    assert partial.exists() == (change is not delete)
+    assert change is not cut or f"stays in {partial}" in caught.value.hint
+    assert change is not replace or partial.read_bytes() == b"another's"
+    assert not (tmp_path / f"v{suffix}").exists()
+
+
+def test_a_file_that_is_cut_and_grows_on_is_noticed(tmp_path: Path) -> None:
+    writer = writer_of(tmp_path / "v.mkv")
+    cut(writer.partial)
+    with pytest.raises(OutputError, match="another program cut the file short"):
+        write_all(writer, 20)
+    assert not (tmp_path / "v.mkv").exists()
+
+
+def test_what_changes_after_the_last_chunk_is_noticed_before_the_name_is_given(tmp_path: Path) -> None:
+    writer = writer_of(tmp_path / "v.mp4")
+    replace(writer.partial)
+    with pytest.raises(OutputError, match="was replaced"), writer:
+        writer.finish()
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"another's"]
+
+
+def test_an_error_names_a_partial_file_only_if_it_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = VideoWriter(tmp_path / "v.mp4", 64, 48, 12)
+
+    def fails(*given: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(writer.encoder, "encode", fails)
+    with pytest.raises(OutputError, match="Input/output error") as caught:
+        write_all(writer)
+    assert "the disk or its connection fails" in caught.value.hint
+    assert "plays" not in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
