@@ -44,7 +44,7 @@ MATCHES = [
     ("flac", "mkv", ".mkv"),
     ("ac3", "mp4", ".mp4"),
     ("pcm_s16le", "avi", ".mkv"),
-    ("pcm_s16le", "mov", ".mp4"),
+    ("pcm_s16be", "mov", ".mkv"),
 ]
 
 
@@ -138,3 +138,97 @@ def test_sound_and_picture_of_a_moment_are_near_each_other_in_the_file(tmp_path:
                 reached[packet.stream.type] = float(packet.pts * packet.time_base)
                 assert abs(reached["video"] - reached["audio"]) < 4.5  # what the encoder looks ahead
     assert min(reached.values()) > 21
+
+
+# What is not heard at the ends of a sound, and what a container cannot hold
+
+
+def samples(path: Path) -> tuple[float, np.ndarray]:  # (channels, count) in -1..1
+    """When the first sound is heard after the first picture, in seconds, and all samples."""
+    parts, begin = [], None
+    with av.open(str(path)) as file:
+        stream = file.streams.audio[0]
+        for frame in file.decode(stream):
+            begin = frame.time if begin is None else begin
+            data = frame.to_ndarray()
+            data = data if frame.format.is_planar else data.reshape(-1, frame.layout.nb_channels).T
+            scale = {"u8": 128, "s16": 2**15, "s32": 2**31}.get(frame.format.packed.name, 1)
+            parts.append((data.astype(float) - (128 if scale == 128 else 0)) / scale)
+    return begin - float(open_video(path).start), np.concatenate(parts, 1)
+
+
+@pytest.mark.parametrize(
+    ("codec", "kind", "suffix"),
+    [
+        ("aac", "mp4", ".mp4"),
+        ("aac", "mp4", ".mkv"),
+        ("libopus", "webm", ".mkv"),
+        ("libopus", "mp4", ".mp4"),
+        ("libmp3lame", "mp4", ".mkv"),
+    ],
+)
+def test_sound_before_the_start_stays_unheard_and_in_time(tmp_path: Path, codec: str, kind: str, suffix: str) -> None:
+    video = with_sound(tmp_path, codec, kind)
+    splice(video, tmp_path / f"out{suffix}", NEW)
+    (before, expected), (after, heard) = samples(video.path), samples(tmp_path / f"out{suffix}")
+    count = min(expected.shape[1], heard.shape[1])
+    assert after == pytest.approx(before, abs=0.0006)
+    assert np.array_equal(heard[:, :count], expected[:, :count])
+    assert 0 <= expected.shape[1] - count < 1152  # Matroska also says what is padding at the end
+
+
+@pytest.mark.parametrize("suffix", [".webm", ".mkv"])
+def test_padding_at_the_end_of_opus_stays_unheard(tmp_path: Path, suffix: str) -> None:
+    video = clip(tmp_path / "in.webm", Recipe("vp9", audio="libopus", seconds=0.9871))
+    splice(video, tmp_path / f"out{suffix}", NEW)
+    splice(video, tmp_path / "out.mp4", NEW)
+    splice(open_video(tmp_path / "out.mp4"), tmp_path / f"again{suffix}", NEW)
+    expected = samples(video.path)[1]
+    assert expected.shape[1] == round(0.9871 * 48000)
+    for name in (f"out{suffix}", f"again{suffix}"):
+        assert np.array_equal(samples(tmp_path / name)[1], expected)
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        assert file.streams.audio[0].duration == pytest.approx(expected.shape[1], abs=48)  # counted in milliseconds
+
+
+def test_rounded_times_of_matroska_become_exact_in_mp4(tmp_path: Path) -> None:
+    splice(with_sound(tmp_path, "aac", "mkv"), tmp_path / "out.mp4", NEW)
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        stamps = [packet.pts for packet in file.demux(audio=0) if packet.size]
+    assert set(np.diff(stamps)) == {1024}
+
+
+PCM = [
+    ("pcm_s16le", "mov", ".mp4", "flac"),
+    ("pcm_s24le", "mov", ".mp4", "flac"),
+    ("pcm_u8", "avi", ".mp4", "flac"),
+    ("adpcm_ms", "avi", ".mkv", "flac"),
+    ("pcm_s24be", "mov", ".mkv", ""),
+    ("pcm_s8", "mov", ".mkv", "pcm_u8"),
+    ("pcm_mulaw", "mov", ".mkv", "pcm_s16le"),
+    ("pcm_f32be", "mov", ".mkv", "pcm_f32le"),
+    ("pcm_s32be", "mov", ".mkv", ""),
+]
+
+
+@pytest.mark.parametrize("audio", ["keep", "silence"])
+@pytest.mark.parametrize(("codec", "kind", "suffix", "stored"), PCM)
+def test_uncompressed_sound_keeps_its_samples(
+    tmp_path: Path, codec: str, kind: str, suffix: str, stored: str, audio: str
+) -> None:
+    video = with_sound(tmp_path, codec, kind)
+    notes = splice(video, tmp_path / f"out{suffix}", NEW, Plan(audio=audio))
+    (before, expected), (after, heard) = samples(video.path), samples(tmp_path / f"out{suffix}")
+    assert after == pytest.approx(before, abs=0.0006)
+    assert np.array_equal(heard[:, : expected.shape[1]], expected)
+    assert not heard[:, expected.shape[1] :].any()
+    assert (heard.shape[1] > expected.shape[1]) == (audio == "silence")
+    assert (f"{codec} sound stored as {stored}, sample for sample" in notes) == bool(stored)
+
+
+def test_samples_of_more_than_24_bits_are_refused_in_mp4_only(tmp_path: Path) -> None:
+    video = with_sound(tmp_path, "pcm_f32le", "mov")
+    with pytest.raises(OutputError, match=r"mp4 files cannot hold pcm_f32le") as caught:
+        check_splice(video, tmp_path / "out.mp4")
+    assert "x.mkv" in caught.value.hint
+    check_splice(video, tmp_path / "out.mkv")

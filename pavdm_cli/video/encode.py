@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
 import av
 import numpy as np
-from av.audio.stream import AudioStream
 from av.codec.context import ThreadType
+from av.container import OutputContainer
 from av.filter import Graph
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import ColorRange
@@ -88,8 +88,7 @@ class CodecEncoder:
     track: Track
     encoding: Encoding
     comment: str = ""
-    audio: Sequence[AudioStream] = ()
-    audio_tracks: list[AudioStream] = field(default_factory=list, init=False)
+    attach: Callable[[OutputContainer], None] | None = None  # adds what is muxed beside the picture
 
     def __post_init__(self) -> None:
         self._sink = Sink(self.path)
@@ -99,7 +98,8 @@ class CodecEncoder:
         self._file.metadata["comment"] = self.comment
         self._stream = self._add_video()
         self._converter = Converter(*self.track.even_size, "yuv420p", self.track.colours)
-        self.audio_tracks = [self._add_audio(stream) for stream in self.audio]
+        if self.attach:
+            self.attach(self._file)
 
     def encode(self, frame: Frame, time: int) -> None:
         """Append a frame of the track's size; odd sizes are padded to even by their last row or column."""
@@ -108,7 +108,7 @@ class CodecEncoder:
         self.mux(self._stream.encode(picture))
 
     def mux(self, packets: Sequence[av.Packet[Any]]) -> None:
-        """Append packets as they are; those of audio must belong to one of `audio_tracks`."""
+        """Append packets as they are; those that are not of the picture belong to a stream that `attach` added."""
         self._file.mux(packets)
         self._sink.check()
 
@@ -118,11 +118,6 @@ class CodecEncoder:
             with closing(self._file):
                 self._file.mux(self._stream.encode())
             self._sink.check()
-
-    def _add_audio(self, like: AudioStream) -> AudioStream:
-        stream = self._file.add_stream_from_template(like)
-        stream.metadata.update({key: like.metadata[key] for key in ("language", "title") if key in like.metadata})
-        return stream
 
     def _add_video(self) -> VideoStream:
         options = _codec_options(self.path, self.encoding, self.track)

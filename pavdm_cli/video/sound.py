@@ -1,101 +1,162 @@
-"""The sound of a video, carried over packet by packet as it is, and silence after it in the same codec."""
+"""The sound of a video, carried over packet by packet, and silence after it; converted where it cannot be held."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Literal, TypeAlias
+from pathlib import Path
+from typing import Literal
 
 import av
-from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
-from av.container import InputContainer
+from av.container import Container, InputContainer, OutputContainer
 
-from pavdm_cli.errors import OutputError, UsageError
-from pavdm_cli.video.encode import FORMATS
+from pavdm_cli.errors import OutputError
+from pavdm_cli.video.extras import describe
+from pavdm_cli.video.sound_clock import (
+    LEAD_IN,
+    AudioPacket,
+    SampleClock,
+    delayed_template,
+    packet_samples,
+    start,
+    trim_end,
+    trimmed_end,
+)
+from pavdm_cli.video.sound_convert import Converter, storage
+from pavdm_cli.video.sound_silence import Silence, check_silence
+from pavdm_cli.video.source import Limits, open_source
 
 Audio = Literal["keep", "silence", "drop"]
-AudioPacket: TypeAlias = "av.Packet[AudioStream]"
-
-# Codecs whose packets of silence a decoder takes after any others of the same shape, and their encoders.
-SILENT = {"aac": "aac", "opus": "libopus", "mp3": "libmp3lame", "ac3": "ac3", "flac": "flac"}
-NO_SILENCE = "use --audio keep, or --audio drop"
-
-
-def _start(packet: AudioPacket) -> Fraction:
-    stamp = packet.dts if packet.pts is None else packet.pts
-    return (stamp or 0) * packet.time_base
 
 
 def starts(streams: Sequence[AudioStream]) -> list[Fraction]:
     """Seconds at which streams begin to be heard: what an encoder put before the sound is not counted."""
-    return [one.start_time * one.time_base for one in streams if one.start_time is not None and one.time_base]
+    return [begin for one in streams if (begin := _begin(one)) is not None]
 
 
-def check_sound(codecs: Sequence[str], suffix: str, audio: Audio) -> None:
-    """Refuse sound that the container cannot hold. Raises: OutputError."""
+def check_sound(streams: Sequence[AudioStream], suffix: str, audio: Audio) -> None:
+    """Refuse sound that the container cannot hold, or that silence cannot follow. Raises: OutputError, UsageError."""
     if audio == "drop":
         return
-    with av.open(io.BytesIO(), "w", format=FORMATS[suffix.lower()]) as container:
-        wrong = [codec for codec in codecs if codec not in container.supported_codecs]
-    if wrong:
-        hint = "use -o x.mkv, which holds every sound, or --audio drop"
-        raise OutputError(f"{suffix} files cannot hold {wrong[0]} sound", hint)
-
-
-def check_silence(streams: Sequence[AudioStream]) -> None:
-    """Refuse to follow a sound by silence in a codec that cannot be encoded so. Raises: UsageError."""
     for stream in streams:
-        _encoder_like(stream.codec_context)
+        if storage(stream, suffix) is None:
+            name = stream.codec_context.codec.canonical_name
+            other = "use -o x.mkv, or --audio drop" if storage(stream, ".mkv") is not None else "use --audio drop"
+            raise OutputError(f"{suffix} files cannot hold {name} sound", other)
+    if audio == "silence":
+        check_silence([one for one in streams if not storage(one, suffix)])
+
+
+def sound_notes(streams: Sequence[AudioStream], suffix: str) -> list[str]:
+    """What is stored as another codec, one line each."""
+    stored = [(one.codec_context.codec.canonical_name, storage(one, suffix)) for one in streams]
+    return [f"{name} sound stored as {other}, sample for sample" for name, other in dict.fromkeys(stored) if other]
 
 
 class SoundTrack:
-    """One sound stream on its way from a file to another."""
+    """One sound stream on its way from a file to another, `offset` seconds earlier."""
 
-    def __init__(self, old: AudioStream, new: AudioStream, silence: bool, offset: Fraction) -> None:
-        self.old, self.new = old, new
-        self._offset = offset
+    def __init__(self, old: AudioStream, offset: Fraction, silence: bool) -> None:
+        self.old = old
         self.end = Fraction(0)
-        self._silence = _Silence(old.codec_context) if silence else None
+        self._offset = offset
+        self._clock = SampleClock(old)
+        self._rate = old.codec_context.sample_rate
+        self._follow_silence = silence
+        self._silence: Silence | None = None
+        self._converter: Converter | None = None
+        self._matroska = False
 
-    def carry(self, packet: AudioPacket) -> AudioPacket:
-        """The packet, addressed to the new file and `offset` seconds earlier; nothing in it is changed."""
-        untimed = packet.pts is None and packet.dts is None
-        time = self.end if untimed else _start(packet) - self._offset
-        length = (packet.duration or 0) * packet.time_base
-        if self._offset % packet.time_base:
-            packet.time_base = Fraction(1, self.old.codec_context.sample_rate)
-            packet.duration = round(length / packet.time_base)
-        packet.pts = packet.dts = round(time / packet.time_base)
-        packet.stream = self.new
-        self.end = max(self.end, time + length)
-        return packet
+    def attach(self, container: OutputContainer, suffix: str, first: AudioPacket | None) -> None:
+        """Add the stream to a new file; `first` is the first packet of it that will be carried over."""
+        self._matroska = suffix in (".mkv", ".webm")
+        encoder = storage(self.old, suffix)
+        assert encoder is not None, "checked before any work"
+        if encoder:
+            self._converter = Converter(self.old, encoder, container)
+            self.new = self._converter.stream
+        else:
+            self.new = container.add_stream_from_template(self._template(first))
+            self._silence = Silence(self.old.codec_context) if self._follow_silence else None
+        describe(self.old, self.new)
+
+    def carry(self, packet: AudioPacket) -> list[AudioPacket]:
+        """What becomes of a packet in the new file; none where it lies too far before the start to matter."""
+        time, length = self._clock.place(packet)
+        if not is_needed(self.old, time, length):
+            return []
+        self.end = max(self.end, time + length - self._offset)
+        if self._converter:
+            return self._address(self._converter.convert(packet, time - self._offset))
+        if self._matroska:
+            self._mark_end(packet, length)
+        packet.time_base = Fraction(1, self._rate)
+        packet.pts = packet.dts = round((time - self._offset) * self._rate)
+        packet.duration = round(length * self._rate)
+        return self._address([packet])
 
     def silence(self, until: Fraction) -> Iterator[AudioPacket]:
         """Packets of silence from the end of the sound so far."""
-        while self._silence is not None and self.end < until:
-            packet, length = self._silence.next()
-            packet.time_base = Fraction(1, self.old.codec_context.sample_rate)
-            packet.pts = packet.dts = round(self.end / packet.time_base)
-            packet.duration = int(length / packet.time_base)
-            packet.stream = self.new
+        while self._follow_silence and self.end < until:
+            if self._converter:
+                packets, length = self._converter.silence()
+            else:
+                packets, length = self._silent_packet()
             self.end += length
-            yield packet
+            yield from self._address(packets)
+
+    def flush(self) -> list[AudioPacket]:
+        """What a conversion holds back at the end."""
+        return self._address(self._converter.flush()) if self._converter else []
+
+    def _address(self, packets: list[AudioPacket]) -> list[AudioPacket]:
+        for packet in packets:
+            packet.stream = self.new
+        return packets
+
+    def _template(self, first: AudioPacket | None) -> AudioStream:
+        """The stream itself, or one that hides in Matroska what MP4's edit list hides before the start."""
+        begin = _begin(self.old)
+        if not self._matroska or first is None or begin is None or self.old.codec_context.delay:
+            return self.old
+        hidden = round((begin - (start(first) or begin)) * self._rate)
+        return delayed_template(self.old, first, hidden) if hidden > 0 else self.old
+
+    def _mark_end(self, packet: AudioPacket, length: Fraction) -> None:
+        """Matroska stores what is not heard of a last packet beside it, where MP4 shortens the packet's duration."""
+        cut = packet_samples(packet, self.old.codec_context) - round(length * self._rate)
+        if cut > 0 and not trimmed_end(packet) and packet.time_base <= Fraction(1, self._rate):
+            trim_end(packet, cut)
+
+    def _silent_packet(self) -> tuple[list[AudioPacket], Fraction]:
+        assert self._silence
+        packet, length = self._silence.next()
+        packet.time_base = Fraction(1, self._rate)
+        packet.pts = packet.dts = round(self.end * self._rate)
+        packet.duration = round(length * self._rate)
+        return [packet], length
 
 
 class Sound:
     """All sound streams of a file, given out as far as the picture has come so that a player finds both together."""
 
-    def __init__(self, source: InputContainer | None, tracks: Sequence[SoundTrack]) -> None:
+    def __init__(self, path: Path, limits: Limits, tracks: Sequence[SoundTrack]) -> None:
         self._tracks = {track.old.index: track for track in tracks}
-        self._packets = self._demux(source) if source is not None and tracks else iter(())
+        self._first = _first_packets(path, limits, tracks) if tracks else {}
+        self._packets = self._carried(tracks[0].old.container) if tracks else iter(())
+        self._next: AudioPacket | None = None
+
+    def attach(self, container: OutputContainer, suffix: str) -> None:
+        """Add the streams to a new file."""
+        for index, track in self._tracks.items():
+            track.attach(container, suffix, self._first.get(index))
         self._next = next(self._packets, None)
 
     def until(self, time: Fraction | None) -> list[AudioPacket]:
         """The packets that start before `time` and were not given yet; None is the end of the file."""
         given = []
-        while self._next is not None and (time is None or _start(self._next) < time):
+        while self._next is not None and (time is None or (start(self._next) or 0) < time):
             given.append(self._next)
             self._next = next(self._packets, None)
         return given
@@ -106,66 +167,45 @@ class Sound:
             return []
         return [packet for track in self._tracks.values() for packet in track.silence(until)]
 
-    def _demux(self, source: InputContainer) -> Iterator[AudioPacket]:
-        try:
-            for packet in source.demux(tuple(track.old for track in self._tracks.values())):
-                if packet.size:
-                    yield self._tracks[packet.stream.index].carry(packet)
-        except av.FFmpegError:  # damaged from here on
-            return
+    def flush(self) -> list[AudioPacket]:
+        """What conversions hold back at the end."""
+        return [packet for track in self._tracks.values() for packet in track.flush()]
+
+    def _carried(self, source: Container) -> Iterator[AudioPacket]:
+        assert isinstance(source, InputContainer)
+        for packet in _packets(source, [track.old for track in self._tracks.values()]):
+            yield from self._tracks[packet.stream.index].carry(packet)
 
 
-class _Silence:
-    """Endless packets of silence as a stream's own encoder would write them. Raises: UsageError."""
-
-    def __init__(self, like: AudioCodecContext) -> None:
-        self._encoder = _encoder_like(like)
-        self._rate = like.sample_rate
-        self._samples = self._encoder.frame_size or 1024
-        self._ready: list[AudioPacket] = []
-        self._given = 0
-
-    def next(self) -> tuple[AudioPacket, Fraction]:
-        """A packet and the seconds it lasts."""
-        while not self._ready:
-            self._ready = list(self._encoder.encode(self._frame()))
-        return self._ready.pop(0), Fraction(self._samples, self._rate)
-
-    def _frame(self) -> av.AudioFrame:
-        frame = av.AudioFrame(self._encoder.format.name, self._encoder.layout.name, self._samples)
-        for plane in frame.planes:
-            plane.update(bytes(plane.buffer_size))
-        frame.sample_rate, frame.pts, frame.time_base = self._rate, self._given, Fraction(1, self._rate)
-        self._given += self._samples
-        return frame
-
-
-def _encoder_like(codec: AudioCodecContext) -> AudioCodecContext:
-    name = codec.codec.canonical_name
+def _packets(source: InputContainer, streams: Sequence[AudioStream]) -> Iterator[AudioPacket]:
     try:
-        encoder = _open_encoder(codec, _silent_encoder(name))
-    except (ValueError, av.FFmpegError):
-        raise UsageError(f"silence cannot be encoded as {name} of this shape", NO_SILENCE) from None
-    if name == "aac" and _shape(encoder.extradata) != _shape(codec.extradata):
-        raise UsageError("silence cannot be encoded as this profile of aac", NO_SILENCE)
-    return encoder
+        for packet in source.demux(tuple(streams)):
+            if packet.size:
+                yield packet
+    except av.FFmpegError:  # damaged from here on
+        return
 
 
-def _open_encoder(like: AudioCodecContext, name: str) -> AudioCodecContext:
-    encoder = av.CodecContext.create(name, "w")
-    assert isinstance(encoder, AudioCodecContext)
-    offered = [form.name for form in encoder.codec.audio_formats or [like.format]]
-    encoder.format = like.format.name if like.format.name in offered else offered[0]
-    encoder.sample_rate, encoder.layout = like.sample_rate, like.layout.name
-    encoder.time_base = Fraction(1, like.sample_rate)
-    encoder.open()
-    return encoder
+def _first_packets(path: Path, limits: Limits, tracks: Sequence[SoundTrack]) -> dict[int, AudioPacket]:
+    """For each stream the first packet that will be carried over."""
+    found: dict[int, AudioPacket] = {}
+    with open_source(path, limits) as source:
+        streams = [one for one in source.streams.audio if any(one.index == track.old.index for track in tracks)]
+        clocks = {one.index: SampleClock(one) for one in streams}
+        for packet in _packets(source, streams):
+            index = packet.stream.index
+            if is_needed(packet.stream, *clocks[index].place(packet)):
+                found.setdefault(index, packet)
+            if len(found) == len(streams):
+                break
+    return found
 
 
-def _silent_encoder(codec: str) -> str:
-    return codec if codec.startswith("pcm_") else SILENT.get(codec, "")
+def is_needed(stream: AudioStream, time: Fraction, length: Fraction) -> bool:
+    """Whether a packet is heard, or so little before the start of its sound that the decoder may need it."""
+    begin = _begin(stream)
+    return begin is None or time + length > begin - LEAD_IN
 
 
-def _shape(aac_header: bytes | None) -> int:
-    """Profile, sample rate and channels: the first 13 bits of an AudioSpecificConfig (ISO/IEC 14496-3)."""
-    return int.from_bytes((aac_header or b"")[:2].ljust(2, b"\0")) >> 3
+def _begin(stream: AudioStream) -> Fraction | None:
+    return None if stream.start_time is None or stream.time_base is None else stream.start_time * stream.time_base

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from av.audio.stream import AudioStream
-from av.container import InputContainer
 
 from pavdm_cli.counting import counted
 from pavdm_cli.errors import OutputError
@@ -22,7 +21,8 @@ from pavdm_cli.video.info import VideoInfo
 from pavdm_cli.video.metadata import Metadata, to_comment
 from pavdm_cli.video.output import partial_path
 from pavdm_cli.video.resize import fit, unfit
-from pavdm_cli.video.sound import Audio, AudioPacket, Sound, SoundTrack, check_silence, check_sound, starts
+from pavdm_cli.video.sound import Audio, Sound, SoundTrack, check_sound, sound_notes, starts
+from pavdm_cli.video.sound_clock import AudioPacket
 from pavdm_cli.video.source import open_source
 from pavdm_cli.video.write import Recording
 
@@ -48,10 +48,8 @@ def check_splice(video: VideoInfo, path: str | os.PathLike[str], plan: Plan | No
             raise OutputError(f"{target} would be written over its own input", "choose another name with -o")
     if plan.only_new:
         return
-    check_sound(video.audio, target.suffix, plan.audio)
-    if plan.audio == "silence":
-        with open_source(video.path, video.limits) as source:
-            check_silence(source.streams.audio)
+    with open_source(video.path, video.limits) as source:
+        check_sound(source.streams.audio, target.suffix.lower(), plan.audio)
 
 
 def splice(
@@ -84,11 +82,14 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
         self.notes = _notes(video, self.plan, self._track)
         self._last = -1
         with ExitStack() as opened:
-            source, streams = self._sound_source(opened)
+            streams = self._sound_streams(opened)
             self._offset = min([video.start, *starts(streams)])
             self._end = Fraction(0) if self.plan.only_new else video.end - self._offset
-            super().__init__(path, partial(_open_encoder, self._track, self.plan, streams), self.plan.force)
-            self._sound = self._carry(source, streams)
+            silence = self.plan.audio == "silence"
+            tracks = [SoundTrack(stream, self._offset, silence) for stream in streams]
+            self._sound = Sound(video.path, video.limits, tracks)
+            self.notes += sound_notes(streams, Path(path).suffix.lower())
+            super().__init__(path, partial(_open_encoder, self._track, self.plan, self._sound), self.plan.force)
             self._opened = opened.pop_all()
 
     def copy(self) -> Iterator[int]:
@@ -112,6 +113,7 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
         """Write the rest of the sound, close the file and give it its name."""
         self._mux(self._sound.until(None))
         self._mux(self._sound.silence(self._end))
+        self._mux(self._sound.flush())
         return super().finish()
 
     def __exit__(self, *error: Any) -> None:
@@ -139,24 +141,18 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
             assert isinstance(self.encoder, CodecEncoder)
             self.run(partial(self.encoder.mux, packets))
 
-    def _sound_source(self, opened: ExitStack) -> tuple[InputContainer | None, list[AudioStream]]:
+    def _sound_streams(self, opened: ExitStack) -> list[AudioStream]:
+        """The streams to carry over, of a source that is open as long as `opened`."""
         if self.plan.only_new or self.plan.audio == "drop" or not self.video.audio:
-            return None, []
-        source = opened.enter_context(open_source(self.video.path, self.video.limits))
-        return source, list(source.streams.audio)
-
-    def _carry(self, source: InputContainer | None, streams: list[AudioStream]) -> Sound:
-        tracks = self.encoder.audio_tracks if isinstance(self.encoder, CodecEncoder) else []
-        silence = self.plan.audio == "silence"
-        carried = [SoundTrack(old, new, silence, self._offset) for old, new in zip(streams, tracks, strict=True)]
-        return Sound(source, carried)
+            return []
+        return list(opened.enter_context(open_source(self.video.path, self.video.limits)).streams.audio)
 
 
-def _open_encoder(track: Track, plan: Plan, audio: list[AudioStream], path: Path) -> CodecEncoder | GifEncoder:
+def _open_encoder(track: Track, plan: Plan, sound: Sound, path: Path) -> CodecEncoder | GifEncoder:
     comment = to_comment(plan.metadata)
     if path.suffix.lower() == ".gif":
         return GifEncoder(path, track, comment)
-    return CodecEncoder(path, track, plan.encoding, comment, audio)
+    return CodecEncoder(path, track, plan.encoding, comment, partial(sound.attach, suffix=path.suffix.lower()))
 
 
 def _track(video: VideoInfo, suffix: str) -> Track:
