@@ -23,7 +23,7 @@ from test_stdit_golden import GOLDEN, SMALL, run
 from pavdm_cli import pipeline
 from pavdm_cli.errors import DeviceError, ModelError, UsageError
 from pavdm_cli.install import install_command
-from pavdm_cli.models import families, memory, opensora_text
+from pavdm_cli.models import families, libraries, memory, opensora_text
 from pavdm_cli.models.bind import levels_table
 from pavdm_cli.models.load import wording
 from pavdm_cli.models.stdit import STDiT
@@ -207,9 +207,9 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(free, what, 
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("package", ["transformers", "diffusers", "huggingface_hub", "sentencepiece"])
+@pytest.mark.parametrize("package", libraries.PACKAGES)
 def test_a_library_that_is_missing_is_one_line_before_any_weight_is_read(package, folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, libraries.MODULES.get(package, package), None)
     monkeypatch.setattr(families, "load_into", lambda *given: pytest.fail("read weights"))
     with pytest.raises(ModelError, match=f"Open-Sora needs {package}$") as caught:
         pipeline.open_model(job(folder))

@@ -12,12 +12,13 @@ from typing import Any
 from pavdm_cli.errors import ModelError
 from pavdm_cli.install import install_command
 
-PACKAGES = ("transformers", "diffusers", "huggingface_hub", "sentencepiece")
+PACKAGES = ("transformers", "diffusers", "huggingface_hub", "sentencepiece", "ftfy", "beautifulsoup4")
+MODULES = {"beautifulsoup4": "bs4"}  # where a package's module has another name
 
 
 def check_installed() -> None:
     """Refuse to begin without all of them, before anything large is read; none is imported. Raises: ModelError."""
-    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in PACKAGES if importlib.util.find_spec(MODULES.get(name, name)) is None]:
         raise ModelError(f"Open-Sora needs {', '.join(missing)}", install_command("opensora"))
 
 
@@ -27,6 +28,7 @@ def library(module: str) -> Any:
         with quiet():
             return importlib.import_module(module)
     except ImportError as error:
+        check_installed()
         reason = str(error).partition("\n")[0]
         what = f"this needs {module.partition('.')[0]}, which does not load: {reason}"
         raise ModelError(what, install_command("opensora")) from error

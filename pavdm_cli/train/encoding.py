@@ -73,7 +73,7 @@ class Cache:
 
     def vectors(self, wording: str) -> Path:
         """Where a caption's vectors are kept."""
-        return self.folder / "captions" / f"{_hash(f'{self.text} {wording}'.encode())}.safetensors"
+        return self.folder / "captions" / f"{_hash(f'{self.text} {clean(wording)}'.encode())}.safetensors"
 
     def _name(self, video: Path) -> str:
         if video not in self._names:
