@@ -102,7 +102,7 @@ def test_a_mistake_is_one_clear_line_and_its_own_code(words, code, says, tmp_pat
         (Path.unlink, (), ("no tokenizer at", "--folder {0}` fetches it")),
         (lambda path: path.write_bytes(b""), (), ("is damaged", "delete it, and `pavdm models pull")),
         (lambda path: path.write_bytes(path.read_bytes()[:99]), (), ("is damaged", "--folder {0}` fetches it again")),
-        (lambda path: None, ("--text-device", "moon"), ("--text-device must be auto",)),
+        (lambda path: None, ("--text-device", "moon"), ("--text-device must be one of auto",)),
     ],
 )
 def test_a_hint_names_what_is_wrong_and_where(damage, words, says, folder, tmp_path, monkeypatch):
