@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from functools import partial
 from io import TextIOWrapper
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from pavdm_cli import __version__
+from pavdm_cli import __version__, ui
 from pavdm_cli.commands import bench, models, train
+from pavdm_cli.commands.common import App, Quiet, Verbose
 from pavdm_cli.commands.doctor import doctor
 from pavdm_cli.commands.extend import extend
 from pavdm_cli.commands.generate import generate
 from pavdm_cli.commands.info import info
 from pavdm_cli.diagnose import diagnose, interrupted
-from pavdm_cli.errors import PavdmError
+from pavdm_cli.errors import PavdmError, UsageError
 from pavdm_cli.stop import INTERRUPTED
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+CommandLineError: Any = typer.BadParameter.__base__  # of all that Typer refuses; it exports this subclass alone
+app = App(pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.command(context_settings={"allow_extra_args": True})(generate)  # which says what is wrong with them
 for command in (extend, info, doctor):
     app.command()(command)
@@ -37,8 +39,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Long videos by progressive autoregressive video diffusion."""
 
@@ -50,8 +54,9 @@ def main() -> None:
     ):  # a path is passed on byte by byte, and nothing is lost to a narrow locale
         utf_8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if utf_8 else "backslashreplace")
+    ui.set_verbosity(ui.NORMAL)
     try:
-        app()
+        code = app(prog_name="pavdm", standalone_mode=False)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
@@ -59,12 +64,31 @@ def main() -> None:
             sys.exit(INTERRUPTED)
         if os.environ.get("PAVDM_TRACEBACK") and not isinstance(error, PavdmError):
             raise
-        _fail(diagnose(error))
+        _fail(_refused(error) or diagnose(error), error)
+    if code:
+        sys.exit(code)
 
 
-def _fail(error: PavdmError) -> NoReturn:
+def _refused(error: Exception) -> PavdmError | None:
+    """What Typer refuses, as an error of ours."""
+    if isinstance(error, typer.Abort):
+        return PavdmError("not confirmed: nothing was changed", "--yes confirms")
+    if not isinstance(error, CommandLineError):
+        return None
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":  # which has printed the help
+        sys.exit(UsageError.exit_code)
+    path = context.command_path if context else "pavdm"
+    return UsageError(error.format_message(), f"`{path} --help` lists what it takes")
+
+
+def _fail(error: PavdmError, cause: Exception) -> NoReturn:
     """Say what is wrong and what would be right, once, and end with the error's exit code."""
-    from pavdm_cli import ui
 
-    train.once(error.message, partial(ui.fail, error.message, error.hint))
+    def say() -> None:
+        ui.fail(error.message, error.hint, cause)
+        if "--json" in sys.argv:
+            print(json.dumps({"error": error.as_dict()}))
+
+    train.once(error.message, say)
     sys.exit(error.exit_code)

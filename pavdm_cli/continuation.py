@@ -44,6 +44,12 @@ class Source:
         return max(1, math.ceil(self.frames * fps / self.video.rate))
 
     @property
+    def new_duration(self) -> Fraction:
+        """Seconds of the new file's picture."""
+        new = self.frames / self.video.rate
+        return new if self.extension.only_new else self.video.duration + new
+
+    @property
     def copied(self) -> int:
         """Frames of the video that go into the new file."""
         return 0 if self.extension.only_new else self.video.frames

@@ -21,6 +21,11 @@ class PavdmError(Exception):
         self.message = message
         self.hint = hint
 
+    def as_dict(self) -> dict[str, str | int]:
+        """For scripts: the kind of error, its two lines and the exit code."""
+        kind = type(self).__name__
+        return {"kind": kind, "message": self.message, "hint": self.hint, "exit_code": self.exit_code}
+
 
 class UsageError(PavdmError):
     """A value the user gave cannot work."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 from rich.console import Console
@@ -17,24 +19,47 @@ UNBROKEN = 10_000  # columns
 LINE_EVERY = 5.0  # seconds, where there is no terminal
 
 
+QUIET, NORMAL, VERBOSE = 0, 1, 2
+_verbosity = ContextVar("verbosity", default=NORMAL)
+
+
+def set_verbosity(level: int) -> None:
+    """QUIET prints errors alone, NORMAL notes and progress too, VERBOSE also details."""
+    _verbosity.set(level)
+
+
 class Advance(Protocol):
     """Called with the units done since the last call, and words to show beside the bar."""
 
     def __call__(self, units: int, beside: str = "") -> None: ...
 
 
-def note(line: str) -> None:
-    """One line on stderr."""
+def note(line: str, *, always: bool = False) -> None:
+    """One line on stderr; always: even where only errors are printed."""
+    if always or _verbosity.get() > QUIET:
+        _line(line)
+
+
+def detail(line: str) -> None:
+    """One line on stderr for those who asked for details."""
+    if _verbosity.get() >= VERBOSE:
+        _line(line)
+
+
+def _line(line: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
 
 
 def warn(line: str) -> None:
     """One line on stderr that stands out."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("note: ", "yellow"), line))
+    if _verbosity.get() > QUIET:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("note: ", "yellow"), line))
 
 
-def fail(message: str, advice: str) -> None:
-    """What is wrong, and what would be right."""
+def fail(message: str, advice: str, error: BaseException | None = None) -> None:
+    """What is wrong, and what would be right; before it the error's traceback, for those who asked for details."""
+    if error is not None and _verbosity.get() >= VERBOSE:
+        traceback.print_exception(error)
     Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), message))
     if advice:
         hint(advice)
@@ -47,6 +72,8 @@ def hint(line: str) -> None:
 
 def show_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], aside: bool = False) -> None:
     """A table on stdout, or aside on stderr: as wide as the terminal; where there is none, a row is a line."""
+    if aside and _verbosity.get() == QUIET:
+        return
     table = Table(*head, title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     table.show_header = any(head)
     for row in rows:
@@ -82,6 +109,9 @@ def progress(what: str, total: int, unit: str = "frames", done: int = 0) -> Iter
     `done`: units of an earlier run, which say nothing of this one's speed.
     """
     console = Console(stderr=True, highlight=False)
+    if _verbosity.get() == QUIET:
+        yield _silent
+        return
     if not console.is_terminal:
         yield _lines(what, total, unit, done)
         return
@@ -109,6 +139,10 @@ def training(steps: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
             advance(1, f"loss {mean:.4f}")
 
         yield report
+
+
+def _silent(units: int, beside: str = "") -> None:
+    pass
 
 
 def _lines(what: str, total: int, unit: str, before: int) -> Advance:

@@ -22,7 +22,7 @@ from pavdm_cli.models import pull as pull_module
 from pavdm_cli.models.home import home
 from pavdm_cli.models.hub import File, fetch
 from pavdm_cli.models.load import load
-from pavdm_cli.models.pull import plan, problems, pull, remove
+from pavdm_cli.models.pull import delete, plan, problems, pull, removable
 from pavdm_cli.specs import MODELS, find
 
 SPEC = MODELS["opensora-v1.2"]
@@ -169,18 +169,18 @@ def test_only_fetched_models_are_removed(hub, tmp_path):
     folder = home(SPEC)
     pulled(hub, folder)
     with pytest.raises(UsageError, match="not among the fetched"):
-        remove(MODELS["pocket"])
+        delete(removable(MODELS["pocket"]))
     with pytest.raises(UsageError, match="not among the fetched"):
-        remove(find(str(tmp_path)))
-    assert remove(SPEC) > 100_000
+        removable(find(str(tmp_path)))
+    assert delete(removable(SPEC)) > 100_000
     assert not folder.exists()
     with pytest.raises(ModelError, match="no weights"):
-        remove(SPEC)
+        delete(removable(SPEC))
 
 
 @pytest.mark.parametrize("name", ["pocket", SPEC.name])
 def test_nobody_is_asked_to_delete_what_is_not_there_or_not_fetched(name):
-    done = pavdm("models", "rm", name)
+    done = pavdm("models", "remove", name)
     assert done.code in (2, 5)
     assert "delete /" not in done.err
     assert "error: " in done.err
@@ -191,7 +191,7 @@ def test_of_a_linked_model_the_link_alone_is_removed_and_it_is_said_where_its_fi
     home(SPEC).parent.mkdir(parents=True)
     for target in ("disk", "nowhere"):
         home(SPEC).symlink_to(tmp_path / target)
-        done = pavdm("models", "rm", SPEC.name, "--yes")
+        done = pavdm("models", "remove", SPEC.name, "--yes")
         assert (done.code, done.out) == (0, "")
         assert f"kept in {tmp_path / target}" in done.err
         assert not home(SPEC).is_symlink()
@@ -206,7 +206,7 @@ def test_what_cannot_be_deleted_is_one_clear_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(shutil, "rmtree", refused)
     with pytest.raises(OutputError, match=r"cannot delete .*: Permission denied"):
-        remove(SPEC)
+        delete(removable(SPEC))
 
 
 def test_every_hint_of_verify_leads_on(hub, tmp_path, monkeypatch):
@@ -247,7 +247,7 @@ def test_the_commands_pull_verify_show_and_remove(hub, monkeypatch):
     broken = run.invoke(app, ["models", "verify", "opensora-v1.2"])
     assert isinstance(broken.exception, PavdmError)
     assert "vae/config.json" in broken.exception.message
-    assert run.invoke(app, ["models", "rm", "opensora-v1.2"], input="n\n").exit_code == 1
+    assert run.invoke(app, ["models", "remove", "opensora-v1.2"], input="n\n").exit_code == 1
     assert home(SPEC).exists()
-    assert run.invoke(app, ["models", "rm", "opensora-v1.2", "--yes"]).exit_code == 0
+    assert run.invoke(app, ["models", "remove", "opensora-v1.2", "--yes"]).exit_code == 0
     assert not home(SPEC).exists()

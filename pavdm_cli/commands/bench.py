@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pavdm_cli.checks import check, check_sampling
-from pavdm_cli.commands import options
+from pavdm_cli.commands import common, options
 from pavdm_cli.counting import counted
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
 from pavdm_cli.request import Request, Sampling
@@ -40,7 +40,7 @@ Profile = Annotated[
     Path | None, typer.Option(help="Profile steps instead: a trace into this folder, and the dearest operations.")
 ]
 
-app = typer.Typer(no_args_is_help=True, help="Measure speed, beside what the machine can do.")
+app = common.App(help="Measure speed, beside what the machine can do.")
 
 
 @app.callback()
@@ -89,7 +89,7 @@ def throughput(
     model = model if not name else name if name in MODELS else OPENSORA.name
     how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
     request = Request(prompt, seconds, sampling=Sampling(*how, engine, precision=precision))
-    if not name and (idle := {"--whole", "--samples"} & options.typed(context).keys()):
+    if not name and (idle := {"--whole", "--samples"} & common.typed(context).keys()):
         raise UsageError(f"{min(idle)} is for random weights", "add --random-weights, or --shape")
     _check(request, name)
     if profile and ablate:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from pavdm_cli import __version__, ui
+from pavdm_cli.commands.options import Json
 from pavdm_cli.counting import counted
 from pavdm_cli.install import install_command
 from pavdm_cli.models import libraries
@@ -27,15 +31,28 @@ PACKAGES = (
 MISSING = "not installed"
 
 
-def doctor() -> None:
-    """Versions, what Open-Sora needs, devices, attention back ends and why one is out, video codecs, free disk."""
-    ui.show_table("versions", ("", ""), [("pavdm", __version__), ("python", _python()), *_versions()])
-    ui.show_table("\nextra opensora", ("", ""), _opensora())
-    ui.show_table("\ndevices", ("", ""), _devices())
-    ui.show_table("\nattention back ends", ("", "", ""), _backends())
-    ui.show_table("\nvideo", ("", ""), _codecs())
-    free = shutil.disk_usage(".").free / 1e9
-    ui.show_table("\ndisk", ("", ""), [("free here", f"{free:.1f} GB")])
+def doctor(as_json: Json = False) -> None:
+    """Show versions, devices, attention backends and why one is unavailable, video encoders and free disk space."""
+    report: dict[str, Sequence[tuple[str, ...]]] = {
+        "versions": [("pavdm", __version__), ("python", _python()), *_versions()],
+        "extra opensora": _opensora(),
+        "devices": _devices(),
+        "attention backends": _backends(),
+        "video": _codecs(),
+        "disk": [("free here", f"{shutil.disk_usage('.').free / 1e9:.1f} GB")],
+    }
+    if as_json:
+        print(json.dumps({title: _as_dict(rows) for title, rows in report.items()}))
+        return
+    for number, (title, rows) in enumerate(report.items()):
+        ui.show_table(f"{chr(10) * bool(number)}{title}", ("",) * len(rows[0]), rows)
+
+
+def _as_dict(rows: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+    """The first column's names with the second, or with whether it can be used and why."""
+    if len(rows[0]) == 2:
+        return dict(rows)  # type: ignore[arg-type]
+    return {name: {"usable": usable == "yes", "reason": reason} for name, usable, reason in rows}
 
 
 def _python() -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pavdm_cli.commands import options
+from pavdm_cli.commands import common, options
 from pavdm_cli.commands.run import go_on, pick_seed
 from pavdm_cli.request import Extension, Output, Reading, Request, Sampling, picture_size
 
@@ -79,7 +79,7 @@ def extend(
 
     The model reads the end of INPUT at its own size and rate; its frames are scaled back. INPUT is encoded once.
     """
-    options.heed(context, model)
+    common.heed(context, model)
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
     off = (no_table, no_text_memory, no_fused, plain)

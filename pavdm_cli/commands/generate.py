@@ -6,7 +6,7 @@ import os
 
 import typer
 
-from pavdm_cli.commands import options
+from pavdm_cli.commands import common, options
 from pavdm_cli.commands.run import make, pick_seed
 from pavdm_cli.request import Output, Reading, Request, Sampling, picture_size
 
@@ -60,8 +60,8 @@ def generate(
 
     The file plays while it grows. Ctrl-C finishes the chunk and keeps what is done.
     """
-    options.check_quotes(context, prompt)
-    options.heed(context, model)
+    common.check_quotes(context, prompt)
+    common.heed(context, model)
     how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
     reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
     off = (no_table, no_text_memory, no_fused, plain)

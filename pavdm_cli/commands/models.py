@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pavdm_cli import ui
+from pavdm_cli.commands.common import App, complete
+from pavdm_cli.commands.options import Json
 from pavdm_cli.errors import ModelError, UsageError
 from pavdm_cli.specs import MODELS, ModelSpec, find
 
 MEGABYTE = 10**6
 
-app = typer.Typer(no_args_is_help=True, help="List the models, show what one knows, fetch weights.")
+app = App(help="List the models, show what one knows, fetch and remove weights.")
+
+Name = Annotated[str, typer.Argument(autocompletion=complete(MODELS), help="A model's name, see `pavdm models list`.")]
 
 
 @app.command("list")
-def list_() -> None:
-    """All models, a line each."""
+def list_(as_json: Json = False) -> None:
+    """List all models, with the disk space of their weights and of the cache."""
+    if as_json:
+        cache = {"folder": str(_cache_folder()), "bytes": dict(_caches())}
+        print(json.dumps({"models": [_facts(spec) for spec in MODELS.values()], "cache": cache}))
+        return
     rows = [(spec.name, _size(spec), f"{spec.fps}", _weight(spec), spec.about) for spec in MODELS.values()]
-    ui.show_table("", ("model", "pixels", "frames/s", "weights", "what it is"), rows)
+    ui.show_table("", ("model", "pixels", "frames/s", "on disk", "what it is"), rows)
+    if caches := [(name, megabytes(size)) for name, size in _caches()]:
+        ui.show_table(f"\ncache in {_cache_folder()}; `pavdm models remove --cache` clears it", ("", ""), caches)
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A model's name.")] = "pocket") -> None:
-    """One model: its sizes, licence, and the words it knows."""
+def show(name: Name = "pocket", as_json: Json = False) -> None:
+    """Show one model: its sizes, licence, and the words it knows."""
     from pavdm_cli.models.words import WORDINGS
 
     spec = find(name)
+    words = WORDINGS if spec.family == "pocket" else {}
+    if as_json:
+        print(json.dumps(_facts(spec) | {"words": words}))
+        return
     facts = [
         ("what", spec.about),
         ("pixels", f"{_size(spec)} at {spec.fps} frames/s"),
@@ -40,22 +55,18 @@ def show(name: Annotated[str, typer.Argument(help="A model's name.")] = "pocket"
         *((part.folder, f"{part.repo}, {part.revision}") for part in spec.parts),
     ]
     ui.show_table(spec.name, ("", ""), facts)
-    if spec.family != "pocket":
-        return
-    words = [
-        (kind, "; ".join(", ".join(filter(None, group)) for group in table.values()))
-        for kind, table in WORDINGS.items()
-    ]
-    ui.show_table("\nwords it knows; semicolons part meanings", ("", ""), words)
+    if words:
+        rows = [(kind, "; ".join(", ".join(filter(None, g)) for g in table.values())) for kind, table in words.items()]
+        ui.show_table("\nwords it knows: synonyms separated by commas, meanings by semicolons", ("", ""), rows)
 
 
 @app.command()
 def pull(
-    name: Annotated[str, typer.Argument(help="A model's name.")],
-    folder: Annotated[Path | None, typer.Option(help="Where to; then use --model FOLDER.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes and free disk only.")] = False,
+    name: Name,
+    folder: Annotated[Path | None, typer.Option(help="Destination folder; pass it to --model.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes and free disk space only.")] = False,
 ) -> None:
-    """Fetch a model's weights, from where an earlier pull was cut, and check their hashes."""
+    """Download a model's weights, resuming an interrupted download, and check their hashes."""
     from pavdm_cli.models import hub
     from pavdm_cli.models import pull as parts
 
@@ -74,8 +85,10 @@ def pull(
 
 
 @app.command()
-def verify(name: Annotated[str, typer.Argument(help="A model's name, or the folder it was pulled to.")]) -> None:
-    """Compare a fetched model's files with the hashes they were published with."""
+def verify(
+    name: Annotated[str, typer.Argument(help="A model's name, or the folder it was pulled to.")], as_json: Json = False
+) -> None:
+    """Compare a downloaded model's files with the hashes they were published with."""
     from pavdm_cli.models import pull as parts
     from pavdm_cli.models.home import pulling
 
@@ -86,34 +99,46 @@ def verify(name: Annotated[str, typer.Argument(help="A model's name, or the fold
     if wrong := parts.problems(folder, watch=ui.note):
         hint = f"delete what is there of them, and {pulling(folder)} fetches them again"
         raise ModelError(f"missing or changed: {', '.join(wrong)}", hint)
-    print(f"all files of {folder} are as published")
+    verified = json.dumps({"folder": str(folder), "verified": True})
+    print(verified if as_json else f"all files of {folder} are as published")
 
 
 @app.command()
-def path(name: Annotated[str, typer.Argument(help="A model's name.")] = "pocket") -> None:
+def path(name: Name = "pocket", as_json: Json = False) -> None:
     """Print the folder of a model's weights."""
-    print(_home(find(name)))
+    folder = _home(find(name))
+    print(json.dumps({"model": name, "folder": str(folder)}) if as_json else folder)
 
 
 @app.command()
-def rm(
-    name: Annotated[str, typer.Argument(help="A model's name.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+def remove(
+    name: Annotated[
+        str, typer.Argument(autocompletion=complete(MODELS), help="A downloaded model's name; none with --cache alone.")
+    ] = "",
+    cache: Annotated[bool, typer.Option("--cache", help="Clear the cache of prompt embeddings too.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Delete a fetched model."""
+    """Delete a downloaded model, the cache, or both, after asking."""
     from pavdm_cli.models import pull as parts
 
-    spec = find(name)
-    folder = parts.removable(spec)
-    kept = f"; it was a link, and its files are kept in {folder.resolve()}" if folder.is_symlink() else ""
-    if not yes:
-        typer.confirm(f"delete {folder}?", abort=True, err=True)
-    ui.note(f"{parts.remove(spec) / 1e9:.3f} GB are free again{kept}")
+    if not name and not cache:
+        raise UsageError("nothing to remove was named", "name a model of `pavdm models list`, or give --cache")
+    models = [parts.removable(find(name))] if name else []
+    doomed = [*models, *(_cache_folder() / kind for kind, _ in _caches() if cache)]
+    kept = [folder.resolve() for folder in models if folder.is_symlink()]
+    if doomed and not yes:
+        typer.confirm(f"delete {', '.join(map(str, doomed))}?", abort=True, err=True)
+    freed = sum(map(parts.delete, doomed))
+    if as_json:
+        print(json.dumps({"removed": list(map(str, doomed)), "freed_bytes": freed}))
+    note = "".join(f"; it was a link, and its files are kept in {folder}" for folder in kept)
+    ui.note(f"{freed / 1e9:.3f} GB freed{note}")
 
 
 @app.command()
-def convert(folder: Annotated[Path, typer.Argument(help="Holds .bin or .pt files.")]) -> None:
-    """Write pickled weights as safetensors beside them; only tensors are read, no code is run."""
+def convert(folder: Annotated[Path, typer.Argument(help="Folder with .bin or .pt files.")]) -> None:
+    """Convert pickled weights to safetensors in the same folder; only tensors are read, no code is run."""
     from pavdm_cli.models.convert import convert as converted
 
     for written in converted(folder):
@@ -141,9 +166,43 @@ def _size(spec: ModelSpec) -> str:
     return f"{spec.size[1]}x{spec.size[0]}"
 
 
+def _facts(spec: ModelSpec) -> dict[str, Any]:
+    """A model for scripts."""
+    height, width = spec.size
+    values = ("name", "about", "licence", "fps", "window", "chunk", "steps", "guidance", "method")
+    facts = {name: getattr(spec, name) for name in values} | {"width": width, "height": height}
+    parts = [{"folder": part.folder, "repo": part.repo, "revision": part.revision} for part in spec.parts]
+    return facts | {"folder": str(_home(spec)), "bytes": _bytes(_home(spec)), "parts": parts}
+
+
 def _weight(spec: ModelSpec) -> str:
-    size = sum(path.stat().st_size for path in _home(spec).rglob("*.safetensors"))
-    return f"{size / 1e6:.1f} MB" if size else "not fetched" if spec.parts else "missing"
+    size = _bytes(_home(spec))
+    return megabytes(size) if size else "not downloaded" if spec.parts else "missing"
+
+
+def megabytes(size: int) -> str:
+    """Bytes in megabytes, or gigabytes."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _bytes(folder: Path) -> int:
+    """All files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _caches() -> list[tuple[str, int]]:
+    """What is kept on disk between runs besides models, each folder with its bytes."""
+    root = _cache_folder()
+    folders = (
+        sorted(path for path in root.iterdir() if path.is_dir() and path.name != "models") if root.is_dir() else []
+    )
+    return [(folder.name, _bytes(folder)) for folder in folders]
+
+
+def _cache_folder() -> Path:
+    from pavdm_cli.models.home import cache_folder
+
+    return cache_folder()
 
 
 def _home(spec: ModelSpec) -> Path:

@@ -8,30 +8,43 @@ from typing import Annotated, Literal
 
 import typer
 
-from pavdm_cli import ui
+from pavdm_cli.commands.common import complete
 from pavdm_cli.errors import UsageError
-from pavdm_cli.request import PLAIN, Engine, parse_overlap_kv
-from pavdm_cli.specs import find
+from pavdm_cli.request import ATTENTION, DEVICES, OVERLAP_KV, PLAIN, SIZES, Engine, parse_overlap_kv
+from pavdm_cli.schedule import METHODS
+from pavdm_cli.specs import MODELS
 
 WHAT, HOW, OPEN_SORA = "Video", "Sampling", "Open-Sora"
 SPEED, FILE, OFF = "Speed and memory", "File", "Switch off"
 
 Prompt = Annotated[
     str,
-    typer.Argument(metavar="PROMPT", help="What to show, in words. `pavdm models show pocket` lists those it knows."),
+    typer.Argument(
+        metavar="PROMPT",
+        help="What to show, in words, or - to read it from standard input. `pavdm models show pocket` lists the words "
+        "that pocket knows.",
+    ),
 ]
 Seconds = Annotated[
-    float | None, typer.Option("--seconds", "-s", help="Length of the video; 10 unless given.", rich_help_panel=WHAT)
+    float | None,
+    typer.Option("--seconds", "-s", help="Length of the video in seconds; 10 by default.", rich_help_panel=WHAT),
 ]
-FrameCount = Annotated[int | None, typer.Option("--frames", help="Length in frames.", rich_help_panel=WHAT)]
+FrameCount = Annotated[
+    int | None, typer.Option("--frames", help="Length in frames, instead of --seconds.", rich_help_panel=WHAT)
+]
 Size = Annotated[
-    str | None, typer.Option(help="WIDTHxHEIGHT, or 144p to 720p; the model's own unless given.", rich_help_panel=WHAT)
+    str | None,
+    typer.Option(
+        autocompletion=complete(SIZES),
+        help="Size in pixels as WIDTHxHEIGHT, or a name from 144p to 720p; default: the model's own.",
+        rich_help_panel=WHAT,
+    ),
 ]
 Aspect = Annotated[
     str,
     typer.Option(help="WIDTH:HEIGHT of a size by name, such as 9:16 or 1:1; 240p unless named.", rich_help_panel=WHAT),
 ]
-Fps = Annotated[float | None, typer.Option(help="Frames a second; the model's own unless given.", rich_help_panel=WHAT)]
+Fps = Annotated[float | None, typer.Option(help="Frames per second; default: the model's own.", rich_help_panel=WHAT)]
 Image = Annotated[
     Path | None,
     typer.Option(
@@ -41,20 +54,44 @@ Image = Annotated[
     ),
 ]
 Seed = Annotated[
-    int | None, typer.Option(help="Makes the same video again; random unless given.", rich_help_panel=WHAT)
+    int | None,
+    typer.Option(help="Random seed: the same seed gives the same video. Default: a random one.", rich_help_panel=WHAT),
+]
+Count = Annotated[
+    int,
+    typer.Option(
+        "--count",
+        "-n",
+        min=1,
+        max=10_000,
+        help="Number of videos, one per seed: seed, seed + 1, ... With -o NAME.mp4 they are NAME-SEED.mp4.",
+        rich_help_panel=WHAT,
+    ),
 ]
 TimedSeconds = Annotated[
     float | None, typer.Option("--seconds", "-s", help="Length of the video.", rich_help_panel=WHAT)
 ]
 TimedSeed = Annotated[int | None, typer.Option(help="Makes the same video again.", rich_help_panel=WHAT)]
-Model = Annotated[str, typer.Option(help="A name in `pavdm models list`, or a folder of weights.", rich_help_panel=HOW)]
+Model = Annotated[
+    str,
+    typer.Option(
+        autocompletion=complete(MODELS),
+        help="A name in `pavdm models list`, or a folder of weights.",
+        rich_help_panel=HOW,
+    ),
+]
 AestheticScore = Annotated[
     float, typer.Option(help="How good the picture is said to look; 0 says nothing.", rich_help_panel=OPEN_SORA)
 ]
 MotionScore = Annotated[float | None, typer.Option(help="How much is said to move.", rich_help_panel=OPEN_SORA)]
 CameraMotion = Annotated[str, typer.Option(help="pan left, zoom in, ...", rich_help_panel=OPEN_SORA)]
 TextDevice = Annotated[
-    str, typer.Option(help="Where the prompt is read; cpu saves GPU memory.", rich_help_panel=OPEN_SORA)
+    str,
+    typer.Option(
+        autocompletion=complete(DEVICES),
+        help="Device of the text encoder; cpu saves GPU memory. Default: as --device.",
+        rich_help_panel=OPEN_SORA,
+    ),
 ]
 Fp32Timesteps = Annotated[
     bool,
@@ -65,13 +102,17 @@ Fp32Timesteps = Annotated[
 Method = Annotated[
     str,
     typer.Option(
-        help="pa: progressive levels. rn, rw: replacement without or with noise. fifo: a chunk is one latent.",
+        autocompletion=complete(name for name in METHODS if name != "one"),
+        help="pa: progressive noise levels. rn, rw: clip after clip by replacement, on a clean or a noised context. "
+        "fifo: FIFO-Diffusion, one latent per step.",
         rich_help_panel=HOW,
     ),
 ]
-Steps = Annotated[int | None, typer.Option(help="Denoising steps of every chunk.", rich_help_panel=HOW)]
-Window = Annotated[int | None, typer.Option(help="Noisy latents the model sees at once.", rich_help_panel=HOW)]
-Chunk = Annotated[int | None, typer.Option(help="Latents that share a noise level.", rich_help_panel=HOW)]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps per chunk.", rich_help_panel=HOW)]
+Window = Annotated[int | None, typer.Option(help="Window size, in latent frames.", rich_help_panel=HOW)]
+Chunk = Annotated[
+    int | None, typer.Option(help="Chunk size: latent frames that share a noise level.", rich_help_panel=HOW)
+]
 NoOverlap = Annotated[
     bool, typer.Option("--no-overlap", help="Show no clean chunk before the window.", rich_help_panel=HOW)
 ]
@@ -94,11 +135,17 @@ EditRatio = Annotated[
 Guidance = Annotated[
     float | None,
     typer.Option(
-        help="How strongly to follow the prompt; 1 is not at all more. pocket gives 1.5 in one pass, others in two.",
+        help="Classifier-free guidance scale; 1 disables it. pocket's default, 1.5, is distilled and needs a single "
+        "forward pass.",
         rich_help_panel=HOW,
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=SPEED)]
+Device = Annotated[
+    str,
+    typer.Option(
+        autocompletion=complete(DEVICES), help="auto, cpu, cuda or mps; auto takes a GPU if any.", rich_help_panel=SPEED
+    ),
+]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16"],
     typer.Option(
@@ -107,13 +154,17 @@ Precision = Annotated[
     ),
 ]
 Attention = Annotated[
-    str, typer.Option(help="auto, or one of the back ends that `pavdm doctor` lists.", rich_help_panel=SPEED)
+    str,
+    typer.Option(
+        autocompletion=complete(ATTENTION), help="auto, or a backend that `pavdm doctor` lists.", rich_help_panel=SPEED
+    ),
 ]
 OverlapKV = Annotated[
     str | None,
     typer.Option(
-        help="reuse the keys and values of the clean chunk for a whole shift, or recompute them every step; "
-        "left out, what the model was trained for.",
+        autocompletion=complete(OVERLAP_KV.values()),
+        help="reuse: cache the keys and values of the clean context until the window shifts. recompute: compute them "
+        "at every step. Default: as the model was trained.",
         rich_help_panel=SPEED,
     ),
 ]
@@ -166,7 +217,8 @@ Passes = Annotated[
     ),
 ]
 Plan = Annotated[
-    bool, typer.Option("--plan", help="Only say what memory it would take, and load nothing.", rich_help_panel=SPEED)
+    bool,
+    typer.Option("--plan", help="Estimate memory and time, and exit without loading the model.", rich_help_panel=SPEED),
 ]
 Out = Annotated[
     Path | None,
@@ -179,7 +231,14 @@ Encoder = Annotated[
     str,
     typer.Option(help="An encoder of an external ffmpeg (PAVDM_FFMPEG, or on PATH): h264_nvenc.", rich_help_panel=FILE),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=FILE)]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help='Print the result as JSON, and an error as {"error": ...}.',
+        rich_help_panel=FILE,
+    ),
+]
 Force = Annotated[
     bool,
     typer.Option(
@@ -189,31 +248,6 @@ Force = Annotated[
         rich_help_panel=FILE,
     ),
 ]
-
-
-def check_quotes(context: typer.Context, prompt: str) -> None:
-    """Refuse a prompt that a shell gave in parts, since it was not in quotes. Raises: UsageError."""
-    if context.args:
-        parts = [prompt, *context.args]
-        raise UsageError(f"the prompt came in {len(parts)} parts", f'put it in quotes: "{" ".join(parts)}"')
-
-
-def typed(context: typer.Context) -> dict[str, str]:
-    """The options that are on the command line, not left as they are by default, each with its panel in the help."""
-    sources = [(one, context.get_parameter_source(one.name or "")) for one in context.command.params]
-    said = [one for one, source in sources if source and source.name == "COMMANDLINE"]
-    return {max(one.opts, key=len): getattr(one, "rich_help_panel", "") for one in said}
-
-
-def heed(context: typer.Context, model: str) -> None:
-    """Say which options on the command line the model does nothing with. Raises: UsageError where that matters."""
-    spec = find(model)
-    for one in sorted(spec.idle, key=lambda one: not one.instead):
-        if one.option in typed(context):
-            what = f"{one.option} does nothing with {spec.name}: {one.why}"
-            if one.instead:
-                raise UsageError(what, one.instead)
-            ui.warn(what)
 
 
 def engine(

@@ -24,6 +24,7 @@ from pavdm_cli.specs import MODELS
 from pavdm_cli.stop import INTERRUPTED, stop_requested
 
 if TYPE_CHECKING:
+    from pavdm_cli.models.load import Loaded
     from pavdm_cli.pipeline import Job
     from pavdm_cli.record import Made
     from pavdm_cli.video.still import Still
@@ -47,7 +48,7 @@ def make(request: Request, as_json: bool, only_plan: bool = False) -> None:
     path, still = _target(request), _still(request)
     ui.note(f"seed {request.sampling.seed}")
     begun, load = time.monotonic(), Load()
-    from pavdm_cli import beginning, budget, pipeline, record
+    from pavdm_cli import beginning, pipeline, record
 
     job = pipeline.plan(with_threads(request, load))
     for line in beginning.notes(job, still) if still else ():
@@ -56,13 +57,27 @@ def make(request: Request, as_json: bool, only_plan: bool = False) -> None:
     job = planned(job, as_json and only_plan, aside=not only_plan)
     if only_plan:
         return
-    with budget.told(job):
-        model = pipeline.open_model(job)
+    model = _open_model(job)
     with stop_requested(hasty=False) as stop:
         with ui.progress(path.name, job.frames) as advance:
             watch = record.Watch(advance, stop, stop.hasty)
             made = record.record(job, model, replace(request.output, path=path), watch, still)
-        report(made, time.monotonic() - begun, as_json)
+        length = made.frames / job.spec.fps
+        report(made, video_seconds=length, wall_seconds=time.monotonic() - begun, as_json=as_json)
+
+
+def _open_model(job: Job) -> Loaded:
+    """The job's model, and details of how it runs for those who ask. Raises: DeviceError, ModelError."""
+    import torch
+
+    from pavdm_cli import budget, pipeline
+
+    with budget.told(job):
+        model = pipeline.open_model(job)
+    ui.detail(f"device {model.device}, attention {model.attention.name}: {model.attention.reason}")
+    threads = counted(torch.get_num_threads(), "thread")
+    ui.detail(f"weights {model.digest}, {threads}, {counted(job.steps, 'step')}, {job.settings}")
+    return model
 
 
 def with_threads(request: Request, load: Load) -> Request:
@@ -95,7 +110,7 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
     path = continuation.target(request, source)
     ui.note(f"seed {request.sampling.seed}")
     begun, load = time.monotonic(), Load()
-    from pavdm_cli import budget, pipeline, record
+    from pavdm_cli import pipeline, record
 
     request = replace(request, seconds=None, frames=source.frames_to_make(request.spec.fps))
     job = pipeline.plan(with_threads(request, load))
@@ -105,13 +120,13 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
     job = planned(job, as_json and only_plan, aside=not only_plan)
     if only_plan:
         return
-    with budget.told(job):
-        model = pipeline.open_model(job)
+    model = _open_model(job)
     with stop_requested(hasty=False) as stop:
         with ui.progress(path.name, source.copied + source.frames) as advance:
             watch = record.Watch(advance, stop, stop.hasty)
             made = record.extend(job, model, source, replace(request.output, path=path), watch)
-        report(made, time.monotonic() - begun, as_json)
+        length = float(source.new_duration)
+        report(made, video_seconds=length, wall_seconds=time.monotonic() - begun, as_json=as_json)
 
 
 def planned(job: Job, as_json: bool = False, *, aside: bool = True) -> Job:
@@ -140,23 +155,41 @@ def planned(job: Job, as_json: bool = False, *, aside: bool = True) -> Job:
     return found.job
 
 
-def report(made: Made, seconds: float, as_json: bool) -> None:
-    """The path on stdout; an interrupted video is named on stderr alone."""
+def report(made: Made, *, video_seconds: float, wall_seconds: float, as_json: bool) -> None:
+    """The path on stdout; an interrupted video is named on stderr, and on stdout in JSON alone."""
     if not made.whole:
-        part = f"kept {made.path}, {counted(made.frames, 'frame')}"
-        ui.note(f"interrupted: {part if made.frames else 'nothing was finished, nothing kept'}")
-        if made.frames:
-            ui.hint(f"`pavdm extend {shlex.quote(str(made.path))}` goes on from it")
+        _report_interrupt(made, as_json)
         raise typer.Exit(INTERRUPTED)
     for line in made.notes:
         ui.warn(line)
-    ui.note(f"{counted(made.frames, 'frame')} in {seconds:.1f} s, {made.frames / seconds:.1f} frames/s")
-    row = {"path": str(made.path), "frames": made.frames, "seconds": round(seconds, 3), "recipe": made.recipe}
+    speed = f"{made.frames / wall_seconds:.1f} frames/s"
+    ui.note(f"{counted(made.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")
+    row = {
+        "path": str(made.path),
+        "frames": made.frames,
+        "video_seconds": round(video_seconds, 3),
+        "wall_seconds": round(wall_seconds, 3),
+        "recipe": made.recipe,
+    }
     print(json.dumps(row) if as_json else made.path)
     if error := streams.failure(sys.stdout):
         raise OutputError(
             f"standard output did not take the path: {error.strerror}", f"the video is whole: {made.path}"
         )
+
+
+def _report_interrupt(made: Made, as_json: bool) -> None:
+    """What was kept, even where only errors are printed: hours may be in it."""
+    part = f"kept {made.path}, {counted(made.frames, 'frame')}"
+    message = f"interrupted: {part if made.frames else 'nothing was finished, nothing kept'}"
+    hint = f"`pavdm extend {shlex.quote(str(made.path))}` goes on from it" if made.frames else ""
+    ui.note(message, always=True)
+    if hint:
+        ui.hint(hint)
+    if as_json:
+        kept = {"path": str(made.path) if made.frames else None, "frames": made.frames}
+        error = {"kind": "Interrupted", "message": message, "hint": hint, "exit_code": INTERRUPTED}
+        print(json.dumps({"error": error | kept}))
 
 
 def _still(request: Request) -> Still | None:

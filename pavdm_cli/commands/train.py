@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pavdm_cli.commands import train_options as options
-from pavdm_cli.commands.options import typed
+from pavdm_cli.commands.common import App, typed
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.request import Reading, parse_size
 from pavdm_cli.specs import POCKET, ModelSpec, find
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from pavdm_cli.train.spread import Processes
     from pavdm_cli.train.tune_runs import Talk
 
-app = typer.Typer(
-    no_args_is_help=True, help="Train the embedded model on its painted world, or fine-tune Open-Sora on your videos."
-)
+app = App(help="Train the embedded model on its painted world, or fine-tune Open-Sora on your videos.")
 
 
 @app.command()

@@ -99,12 +99,8 @@ def removable(spec: ModelSpec) -> Path:
     return folder
 
 
-def remove(spec: ModelSpec) -> int:
-    """Delete a fetched model, or the link to it alone; the bytes that are free again.
-
-    Raises: UsageError, ModelError, OutputError.
-    """
-    folder = removable(spec)
+def delete(folder: Path) -> int:
+    """Delete a folder, or the link to it alone; the bytes that are freed. Raises: OutputError."""
     try:
         if folder.is_symlink():
             folder.unlink()

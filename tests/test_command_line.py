@@ -1,0 +1,110 @@
+"""What every command has in common: help, verbosity, errors as JSON, and shell completion."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from command import pavdm
+from test_architecture import ROOT
+
+from pavdm_cli import __version__
+
+QUICK = ("--frames", "2", "--steps", "6", "--threads", "1", "--seed", "1")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("words", [(), ("generate",), ("models",), ("models", "list"), ("bench", "latency")])
+def test_every_command_has_a_short_help_option(words):
+    code, out, err = pavdm(*words, "-h")
+    assert (code, err) == (0, "")
+    assert "Usage: pavdm" in out
+    assert pavdm(*words, "--help") == (code, out, err)
+
+
+def test_the_version_has_a_short_option():
+    assert pavdm("-V") == (0, f"pavdm {__version__}\n", "")
+
+
+@pytest.mark.parametrize("words", [(), ("models",), ("bench",)])
+def test_a_command_that_is_missing_is_answered_with_help(words):
+    code, out, err = pavdm(*words)
+    assert (code, err) == (2, "")
+    assert out.count("Usage: pavdm") == 1
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_quiet_prints_the_path_and_nothing_else(place):
+    words = ["generate", "a red dragon ball", *QUICK]  # a dragon is worth a note
+    code, out, err = pavdm(*(["-q", *words] if place == "before" else [*words, "--quiet"]))
+    assert (code, err) == (0, "")
+    assert out.endswith("-1.mp4\n")
+
+
+def test_quiet_prints_errors_and_lasts_for_one_command():
+    assert pavdm("-q", "generate", "zxcv").err.startswith("error: pocket knows none of the words")
+    assert "seed 1" in pavdm("generate", "a red ball", *QUICK).err
+
+
+def test_verbose_prints_details_and_a_traceback_before_the_error():
+    assert "attention" in pavdm("generate", "a red ball", *QUICK, "-v").err
+    lines = pavdm("generate", "zxcv", "-v").err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert [line.partition(":")[0] for line in lines[-2:]] == ["error", "hint"]
+    assert "Traceback" not in pavdm("generate", "zxcv").err
+
+
+ERRORS = {
+    "ours": (("generate", "zxcv"), 2, "UsageError"),
+    "an option that does not exist": (("generate", "a red ball", "--nothing"), 2, "UsageError"),
+    "a value that Typer refuses": (("generate", "a red ball", "--precision", "int8"), 2, "UsageError"),
+    "an argument that is missing": (("extend",), 2, "UsageError"),
+    "an input": (("extend", "missing.mp4"), 3, "InputError"),
+    "an output": (("generate", "a red ball", "-o", "nowhere/x.mp4"), 4, "OutputError"),
+    "a model": (("models", "show", "huge"), 5, "ModelError"),
+    "a device": (
+        ("generate", "a red ball", "--attention", "flash-attn", "--device", "cpu", "--seed", "1"),
+        6,
+        "DeviceError",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_with_json_an_error_is_one_object_on_stdout(name):
+    words, code, kind = ERRORS[name]
+    plain = pavdm(*words)
+    assert (plain.code, plain.out) == (code, "")
+    done = pavdm(*words, "--json")
+    assert (done.code, done.err) == (code, plain.err)
+    error = json.loads(done.out)["error"]
+    assert plain.err.splitlines()[-2:] == [f"error: {error['message']}", f"hint: {error['hint']}"]
+    assert (error["kind"], error["exit_code"]) == (kind, code)
+
+
+COMPLETIONS = {
+    "generate --method r": {"rn", "rw"},
+    "generate --model open": {"opensora-v1.2"},
+    "extend --attention sdpa-": {"sdpa-flash", "sdpa-efficient", "sdpa-math"},
+    "generate --device c": {"cpu", "cuda"},
+    "bench throughput --precision b": {"bf16"},
+    "models show po": {"pocket"},
+    "generate --verb": {"--verbose"},
+}
+
+
+@pytest.mark.parametrize("line", COMPLETIONS)
+def test_the_shell_completes_names(line):
+    code = "import sys; sys.argv = ['pavdm']; from pavdm_cli.app import main; main()"
+    words = f"pavdm {line}"
+    asked = {"_PAVDM_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=os.environ | asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert set(done.stdout.split()) == COMPLETIONS[line], done.stderr

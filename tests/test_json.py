@@ -1,0 +1,82 @@
+"""`--json`: one object on stdout whose names and units say what they are."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import pytest
+from clips import greys, make
+from command import pavdm
+
+from pavdm_cli.models.words import WORDINGS
+
+QUICK = ("--frames", "12", "--steps", "6", "--threads", "1", "--seed", "1", "--json")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def answer(*words):
+    """What a command prints with --json."""
+    done = pavdm(*words, "--json")
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def test_the_length_of_the_video_and_the_time_it_took_are_told_apart():
+    made = json.loads(pavdm("generate", "a red ball over hills", *QUICK).out)
+    assert (made["frames"], made["video_seconds"]) == (12, 1.5)
+    assert made["wall_seconds"] > 0
+    assert "seconds" not in made
+
+
+@pytest.mark.parametrize(("words", "seconds"), [((), 2.4 + 1.2), (("--only-new",), 1.2)])
+def test_a_continuation_counts_what_is_in_its_file(words, seconds, tmp_path):
+    make(tmp_path / "v.mp4", greys(24))  # at 10 frames/s
+    made = json.loads(pavdm("extend", "v.mp4", "-p", "a red ball", *QUICK, *words).out)
+    assert made["video_seconds"] == pytest.approx(seconds)
+
+
+def test_the_doctor_tells_versions_devices_and_back_ends():
+    report = answer("doctor")
+    assert report["versions"]["torch"]
+    assert "cpu" in report["devices"]
+    assert report["attention backends"]["sdpa"]["usable"] is True
+    assert report["attention backends"]["fa3"]["usable"] is False
+    assert report["attention backends"]["fa3"]["reason"]
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_the_models_are_listed_with_what_they_take_on_disk(tmp_path):
+    (tmp_path / "cache" / "prompts").mkdir(parents=True)
+    (tmp_path / "cache" / "prompts" / "a").write_bytes(b"x" * 1500)
+    told = answer("models", "list")
+    pocket = next(one for one in told["models"] if one["name"] == "pocket")
+    assert (pocket["width"], pocket["height"], pocket["fps"]) == (96, 64, 8)
+    assert pocket["bytes"] > 10e6
+    assert told["cache"] == {"folder": str(tmp_path / "cache"), "bytes": {"prompts": 1500}}
+    assert "prompts  0.0 MB" in pavdm("models", "list").out
+    shown = answer("models", "show", "pocket")
+    assert shown["words"] == json.loads(json.dumps(WORDINGS))
+    assert answer("models", "path", "pocket") == {"model": "pocket", "folder": shown["folder"]}
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_the_cache_is_cleared_and_models_are_kept(tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    for name in ("prompts", "models"):
+        (cache / name).mkdir(parents=True)
+        (cache / name / "a").write_bytes(b"x" * 1500)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert "not confirmed" in pavdm("models", "remove", "--cache").err
+    assert answer("models", "remove", "--cache", "--yes") == {
+        "removed": [str(cache / "prompts")],
+        "freed_bytes": 1500,
+    }
+    assert [path.name for path in cache.iterdir()] == ["models"]
+    assert answer("models", "remove", "--cache", "--yes")["removed"] == []
+    assert pavdm("models", "remove").code == 2
