@@ -159,12 +159,12 @@ def test_chroma_is_read_where_the_file_says_it_lies(
 @pytest.mark.parametrize("siting", list(BESIDE))
 def test_the_siting_is_read_from_the_bitstream(tmp_path: Path, siting: str) -> None:
     path = write_yuv(tmp_path / "a.mp4", reference(96, 128, siting), "yuv420p", siting, 1, "libx264")
-    assert open_video(path).siting == siting
+    assert open_video(path).colours.siting == siting
 
 
 def test_motion_jpeg_is_read_as_centred(tmp_path: Path) -> None:
     recipe = Recipe("mjpeg", pixels="yuvj420p", colours=(1, 1, 5))
-    assert open_video(make(tmp_path / "a.avi", [rgb_scene(96, 128)] * 2, recipe)).siting == "center"
+    assert open_video(make(tmp_path / "a.avi", [rgb_scene(96, 128)] * 2, recipe)).colours.siting == "center"
 
 
 @pytest.mark.parametrize("siting", ["", "left", "center", "topleft"])

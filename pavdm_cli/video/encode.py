@@ -15,6 +15,7 @@ from av.codec.context import ThreadType
 from av.container import OutputContainer
 from av.filter import Graph
 from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -73,7 +74,7 @@ class Encoding:
 class Encoder(Protocol):
     """A video file that takes frames."""
 
-    def encode(self, frame: Frame, time: int) -> None:
+    def encode(self, frame: Frame | av.VideoFrame, time: int) -> None:
         """Append a frame shown from `time`, counted in the track's ticks."""
 
     def close(self) -> None:
@@ -101,9 +102,17 @@ class CodecEncoder:
         if self.attach:
             self.attach(self._file)
 
-    def encode(self, frame: Frame, time: int) -> None:
-        """Append a frame of the track's size; odd sizes are padded to even by their last row or column."""
-        picture = self._converter.convert(av.VideoFrame.from_ndarray(pad_to_even(frame), format="rgb24"))
+    def encode(self, frame: Frame | av.VideoFrame, time: int) -> None:
+        """Append a frame of the track's size; odd sizes are padded to even by their last row or column.
+
+        A decoded picture must hold what the file does (4:2:0 of 8 bits in its colours), and is encoded as it is.
+        """
+        if isinstance(frame, av.VideoFrame):
+            picture = frame
+            picture.pict_type = PictureType.NONE  # else the encoder repeats the input's choice
+            picture.duration = 0  # counted in the input's ticks
+        else:
+            picture = self._converter.convert(av.VideoFrame.from_ndarray(pad_to_even(frame), format="rgb24"))
         picture.pts, picture.time_base = time, self.track.tick
         self.mux(self._stream.encode(picture))
 
@@ -151,8 +160,9 @@ class GifEncoder:
         self._stream.codec_context.time_base = Fraction(1, 100)
         self._graph = _palette_graph(track)
 
-    def encode(self, frame: Frame, time: int) -> None:
-        """Append a frame; GIF counts in hundredths of a second, so times are rounded to that."""
+    def encode(self, frame: Frame | av.VideoFrame, time: int) -> None:
+        """Append an RGB frame; GIF counts in hundredths of a second, so times are rounded to that."""
+        assert not isinstance(frame, av.VideoFrame)
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         picture.pts, picture.time_base = time, self._track.tick
         self._graph.vpush(picture)

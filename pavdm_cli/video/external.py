@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
+import av
+
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.install import install_command
 from pavdm_cli.video.convert import EXACT
@@ -65,8 +67,9 @@ class ExternalEncoder:
         except OSError as error:
             raise OutputError(f"cannot start {command[0]}: {error.strerror}", "check PAVDM_FFMPEG") from None
 
-    def encode(self, frame: Frame, time: int) -> None:
-        """Append a frame; `time` is not looked at: a pipe of raw frames has a constant rate."""
+    def encode(self, frame: Frame | av.VideoFrame, time: int) -> None:
+        """Append an RGB frame; `time` is not looked at: a pipe of raw frames has a constant rate."""
+        assert not isinstance(frame, av.VideoFrame)
         assert self._process.stdin is not None
         try:
             self._process.stdin.write((frame if self._gif else pad_to_even(frame)).tobytes())

@@ -22,8 +22,8 @@ class FrameReader:
     def __init__(self, video: VideoInfo) -> None:
         self.video = video
         self.skipped = 0
-        turned = video.orientation.turned
-        self._screen = Screen(*(video.height, video.width) if turned else (video.width, video.height), video.siting)
+        size = (video.height, video.width) if video.orientation.turned else (video.width, video.height)
+        self._screen = Screen(*size, video.colours.siting)
 
     def __iter__(self) -> Iterator[tuple[Frame, Fraction]]:
         for picture, time in self.pictures():

@@ -18,7 +18,7 @@ from pavdm_cli.errors import InputError
 from pavdm_cli.video.colour import hdr_kind
 from pavdm_cli.video.orient import Orientation, orientation
 from pavdm_cli.video.source import HINT, Limits, check_input, open_source
-from pavdm_cli.video.tags import BT2020, siting_of
+from pavdm_cli.video.tags import BT2020, Colours, colours_of, siting_of
 from pavdm_cli.video.timing import frame_rate, last_hold, scan
 
 TOO_LARGE = "cut or shrink it first"
@@ -38,7 +38,7 @@ class VideoInfo:
     bits: int  # per colour
     hdr: str  # PQ, HLG or empty
     wide: bool  # colours of BT.2020
-    siting: str  # where chroma samples lie: left, center, topleft, top
+    colours: Colours  # tags of the first picture
     orientation: Orientation
     audio: tuple[str, ...]  # codecs
     others: int  # streams that are neither this picture nor sound
@@ -167,7 +167,7 @@ def _describe(source: InputContainer, stream: VideoStream, path: Path, limits: L
         bits=picture.format.components[0].bits,
         hdr=hdr_kind(picture.color_trc),
         wide=picture.color_primaries == BT2020,
-        siting=siting_of(stream),
+        colours=colours_of(picture, siting_of(stream)),
         orientation=way,
         audio=tuple(_codec_name(one) for one in source.streams.audio),
         others=len(source.streams) - 1 - len(source.streams.audio),

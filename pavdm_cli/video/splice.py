@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import av
 from av.audio.stream import AudioStream
 
 from pavdm_cli.counting import counted
@@ -19,11 +20,13 @@ from pavdm_cli.video.encode import CodecEncoder, Encoding, Frame, GifEncoder, Tr
 from pavdm_cli.video.frames import frames
 from pavdm_cli.video.info import VideoInfo
 from pavdm_cli.video.metadata import Metadata, to_comment
+from pavdm_cli.video.orient import Orientation
 from pavdm_cli.video.output import partial_path
 from pavdm_cli.video.resize import fit, unfit
 from pavdm_cli.video.sound import Audio, Sound, SoundTrack, check_sound, sound_notes, starts
 from pavdm_cli.video.sound_clock import AudioPacket
 from pavdm_cli.video.source import open_source
+from pavdm_cli.video.tags import fits, output_colours
 from pavdm_cli.video.write import Recording
 
 KEEP_ASPECT = (".mp4", ".mkv")  # through H.264; PyAV can give no shape of pixels to a WebM, and browsers none to a GIF
@@ -97,8 +100,9 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
         if self.plan.only_new:
             return
         reader = frames(self.video)
-        for done, (frame, time) in enumerate(reader, 1):
-            self._append(self._shaped(frame), time - self._offset)
+        for done, (picture, time) in enumerate(reader.pictures(), 1):
+            frame = picture if self._passes(picture) else self._shaped(reader.show(picture))
+            self._append(frame, time - self._offset)
             yield done
         if reader.skipped:
             self.notes.append(f"{counted(reader.skipped, 'damaged packet')} left out")
@@ -120,10 +124,18 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
         with self._opened:
             super().__exit__(*error)
 
-    def _append(self, frame: Frame, time: Fraction) -> None:
+    def _append(self, frame: Frame | av.VideoFrame, time: Fraction) -> None:
         self._mux([*self._sound.until(time), *self._sound.silence(time)])
         self._last = max(round(time / self._track.tick), self._last + 1)
         self.put(frame, self._last)
+
+    def _passes(self, picture: av.VideoFrame) -> bool:
+        """Whether a decoded picture can be encoded as it is, without a way through RGB."""
+        video, track = self.video, self._track
+        same = (picture.width, picture.height) == track.even_size == (video.width, video.height)
+        upright = video.orientation == Orientation() and track.sample_aspect == video.sample_aspect
+        coded = isinstance(self.encoder, CodecEncoder)
+        return same and upright and coded and fits(picture, track.colours, video.colours.siting)
 
     def _shaped(self, frame: Frame) -> Frame:
         """The video's frame, its pixels made square where the output holds no others."""
@@ -162,7 +174,9 @@ def _track(video: VideoInfo, suffix: str) -> Track:
         width, height = round(width * max(aspect, square)), round(height / min(aspect, square))
         aspect = square
     tick = max(video.time_base, Fraction(1, 1_000_000))  # no encoder takes finer ones
-    return Track(width, height, video.rate, aspect, tick, video.variable or video.hold != 1 / video.rate)
+    colours = output_colours(video.colours, video.pixel_format)
+    variable = video.variable or video.hold != 1 / video.rate
+    return Track(width, height, video.rate, aspect, tick, variable, colours)
 
 
 def _notes(video: VideoInfo, plan: Plan, track: Track) -> list[str]:

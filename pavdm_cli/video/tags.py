@@ -45,6 +45,34 @@ def colours_of(picture: av.VideoFrame, siting: str = "left") -> Colours:
     )
 
 
+def is_wide(colours: Colours) -> bool:
+    """Whether these are colours or brightness that no standard screen shows."""
+    return colours.transfer in (PQ, HLG) or colours.primaries == BT2020
+
+
+def output_colours(colours: Colours, pixel_format: str) -> Colours:
+    """The tags of an 8-bit 4:2:0 file that continues pictures with these: their own where such a file can keep them."""
+    form = av.VideoFormat(pixel_format)
+    grey = len(form.components) < 3 or form.has_palette
+    if grey or form.is_rgb or is_wide(colours) or colours.matrix not in (BT709, BT470BG, SMPTE170M):
+        return STANDARD
+    guess = BT709 if colours.matrix == BT709 else UNSPECIFIED
+    primaries = guess if colours.primaries == UNSPECIFIED else colours.primaries
+    transfer = guess if colours.transfer == UNSPECIFIED else colours.transfer
+    return Colours(primaries, transfer, colours.matrix)
+
+
+def fits(picture: av.VideoFrame, colours: Colours, siting: str) -> bool:
+    """Whether the samples of a decoded picture are those that an 8-bit 4:2:0 file of these colours holds."""
+    own = colours_of(picture, siting)
+    return (
+        picture.format.name == "yuv420p"
+        and not own.full_range
+        and own.siting == colours.siting
+        and (not is_wide(own) and output_colours(own, "yuv420p") == colours)
+    )
+
+
 def siting_of(stream: VideoStream) -> str:
     """Where the stream's chroma samples lie; left, the default of every codec of today, where nothing says it.
 

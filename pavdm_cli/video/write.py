@@ -55,9 +55,10 @@ class Recording(Generic[AnyEncoder]):
             raise
         self._background = Background()
 
-    def put(self, frame: Frame, time: int) -> None:
-        """Append a frame (H, W, 3) that is shown from `time`, counted in the track's ticks."""
-        self.run(partial(self.encoder.encode, frame.copy(), time))
+    def put(self, frame: Frame | av.VideoFrame, time: int) -> None:
+        """Append a frame (H, W, 3), or a picture as decoded, that is shown from `time`, in the track's ticks."""
+        own = frame if isinstance(frame, av.VideoFrame) else frame.copy()
+        self.run(partial(self.encoder.encode, own, time))
         self.frames += 1
 
     def run(self, call: Callable[[], None]) -> None:

@@ -1,0 +1,95 @@
+"""Copied frames that need no conversion reach the encoder as they were decoded."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import Recipe, corners, make
+from test_video_chroma import decoded, planes
+
+from pavdm_cli.video import Encoding, Plan, VideoInfo, open_video, splice
+from pavdm_cli.video.tags import colours_of
+
+LOSSLESS = Plan(encoding=Encoding(crf=0))
+
+
+def noise(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8))
+
+
+def clip(folder: Path, recipe: Recipe | None = None, frames: list[np.ndarray] | None = None) -> VideoInfo:
+    return open_video(make(folder / "in.mkv", frames or noise(9), recipe))
+
+
+def lost(video: VideoInfo, suffix: str = ".mp4") -> int:
+    """The largest difference between the samples of the input and those of a lossless continuation."""
+    out = video.path.with_name(f"out{suffix}")
+    splice(video, out, noise(2), LOSSLESS)
+    pairs = list(zip(decoded(video.path), decoded(out), strict=False))
+    assert len(pairs) == video.frames
+    assert all(one.width == other.width for one, other in pairs)
+    return max(int(np.abs(a - b).max()) for pair in pairs for a, b in zip(*map(planes, pair), strict=True))
+
+
+@pytest.mark.parametrize("colours", [(1, 1, 1), (6, 6, 6), (5, 5, 5), (2, 2, 2), (12, 13, 1)])
+@pytest.mark.parametrize("codec", ["h264", "vp9", "mpeg4"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_samples_pass_unchanged(tmp_path: Path, colours: tuple[int, int, int], codec: str, suffix: str) -> None:
+    assert lost(clip(tmp_path, Recipe(codec, colours=colours)), suffix) == 0
+
+
+@pytest.mark.parametrize(
+    "recipe", [Recipe(times=[Fraction(k * k, 100) for k in range(9)]), Recipe(aspect=Fraction(4, 3))]
+)
+def test_samples_pass_at_any_times_and_shape_of_pixels(tmp_path: Path, recipe: Recipe) -> None:
+    assert lost(clip(tmp_path, recipe)) == 0
+
+
+@pytest.mark.parametrize("colours", [(1, 1, 1), (6, 6, 6), (5, 6, 5), (12, 13, 1)])
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_colour_tags_are_kept(tmp_path: Path, colours: tuple[int, int, int], suffix: str) -> None:
+    video = clip(tmp_path, Recipe(colours=colours))
+    splice(video, tmp_path / f"out{suffix}", noise(2))
+    out = open_video(tmp_path / f"out{suffix}").colours
+    assert out.matrix == colours[2]
+    assert (out.primaries, out.transfer) == colours[:2] or suffix == ".webm"
+    assert not out.full_range
+
+
+@pytest.mark.parametrize("colours", [(1, 1, 1), (6, 6, 6), (2, 2, 2)])
+def test_new_frames_have_the_colours_of_those_they_follow(tmp_path: Path, colours: tuple[int, int, int]) -> None:
+    video = clip(tmp_path, Recipe(colours=colours), [corners()] * 3)
+    splice(video, tmp_path / "out.mp4", [corners()] * 2, Plan(encoding=Encoding(crf=2)))
+    before, *_, after = decoded(tmp_path / "out.mp4")
+    assert colours_of(before).matrix == colours_of(after).matrix
+    for one, other in zip(planes(before), planes(after), strict=True):
+        assert np.median(np.abs(one - other)) <= 1
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe("hevc", pixels="yuv420p10le"),
+        Recipe("mjpeg", pixels="yuvj420p", colours=(1, 1, 5)),
+        Recipe("vp9", pixels="yuv444p"),
+        Recipe("hevc", colours=(9, 16, 9)),
+        Recipe(turn=180),
+        Recipe(turn=90, aspect=Fraction(4, 3)),
+    ],
+    ids=["10 bits", "full range", "4:4:4", "HDR of 8 bits", "upside down", "turned"],
+)
+def test_what_must_be_converted_is(tmp_path: Path, recipe: Recipe) -> None:
+    path = make(tmp_path / ("in.mov" if recipe.turn else "in.mkv"), [corners(64, 64)] * 3, recipe)
+    video = open_video(path)
+    splice(video, tmp_path / "out.mp4", [corners(64, 64)] * 2, Plan(encoding=Encoding(crf=2)))
+    out = open_video(tmp_path / "out.mp4")
+    assert (out.bits, out.hdr, out.orientation.note(), out.colours.full_range) == (8, "", "", False)
+    assert (out.width, out.height, out.frames) == (video.width, video.height, 5)
+    before, *_, after = (picture.to_ndarray(format="rgb24").astype(int) for picture in decoded(out.path))
+    turned = np.rot90(corners(64, 64), recipe.turn // 90)
+    spots = [(y, x) for y in (8, -8) for x in (8, -8)]
+    assert max(np.abs(after[spot] - corners(64, 64)[spot]).max() for spot in spots) <= 8
+    assert video.hdr or max(np.abs(before[spot] - turned[spot]).max() for spot in spots) <= 8
