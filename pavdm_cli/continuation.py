@@ -25,6 +25,8 @@ from pavdm_cli.video import (
     open_video,
     read_metadata,
 )
+from pavdm_cli.video.output import NUMBER, shortened
+from pavdm_cli.video.sound import suffix_for_sound
 
 SECONDS = 10.0  # of continuation, unless asked otherwise
 SLOWEST = Fraction(1, 60)  # frames per second that can be continued: a frame of a slower video takes hundreds to make
@@ -62,11 +64,21 @@ def open_source(request: Request) -> Source:
     if video.rate < SLOWEST:
         slow = f"{video.path} shows a frame every {float(1 / video.rate):.0f} s, too slow to be continued"
         raise InputError(slow, "make it faster first: ffmpeg -i INPUT -vf setpts=0.01*PTS faster.mp4")
+    _check_continued(video)
     seconds = SECONDS if request.seconds is None else request.seconds
     frames = round(seconds * video.rate) if request.frames is None else request.frames
     if frames < 1:
         raise UsageError(f"a continuation of {frames} frames is none", "ask for --seconds 10, say")
     return Source(video, request.extension, frames)
+
+
+def _check_continued(video: VideoInfo) -> None:
+    """Refuse a part of a copy that a killed run left. Raises: InputError."""
+    recipe = read_metadata(video.path) or {}
+    copied = recipe.get("copied")
+    if video.path.stem.endswith(".partial") and isinstance(copied, int) and video.frames <= copied and copied:
+        part = f"{video.path} is a part of a copy of {recipe.get('source')}, with no new frame"
+        raise InputError(part, f"continue that again instead; delete {video.path.name}")
 
 
 def with_prompt(request: Request) -> tuple[Request, list[str]]:
@@ -81,7 +93,7 @@ def with_prompt(request: Request) -> tuple[Request, list[str]]:
 
 def target(request: Request, source: Source) -> Path:
     """Where the longer video goes, checked before any work. Raises: OutputError, UsageError."""
-    path = check_output(named(request.output.path, partial(_free_name, source.video.path)), request.output.force)
+    path = check_output(named(request.output.path, partial(_free_name, source)), request.output.force)
     check_splice(source.video, path, Plan(source.extension.audio, source.extension.only_new))
     return path
 
@@ -95,6 +107,18 @@ def at_rate(made: Iterable[Pixels], fps: int, source: Source) -> Iterator[list[P
         done, seen = until, seen + len(chunk)
 
 
-def _free_name(source: Path, folder: Path) -> Path:
-    suffix = source.suffix.lower() if source.suffix.lower() in SUFFIXES else ".mp4"
-    return free_name(folder, f"{source.stem.removesuffix('.partial')}-extended", suffix)
+def _free_name(source: Source, folder: Path) -> Path:
+    """INPUT-extended.EXT: the input's own kind of file where that holds its sound as it is, else MP4 or Matroska."""
+    path, suffix = source.video.path, source.video.path.suffix.lower()
+    kinds = (suffix if suffix in SUFFIXES else ".mp4", ".mkv")
+    suffix = kinds[0] if source.extension.only_new else suffix_for_sound(source.video, source.extension.audio, kinds)
+    ending = f"-extended{NUMBER}.partial{suffix}"
+    return free_name(folder, f"{shortened(path.stem.removesuffix('.partial'), ending)}-extended", suffix)
+
+
+def suffix_notes(request: Request, source: Source, path: Path) -> list[str]:
+    """Why the output has another suffix than the one expected, in a line, or nothing."""
+    chosen = request.output.path is None or path != request.output.path
+    if not chosen or path.suffix.lower() != ".mkv" or source.video.path.suffix.lower() == ".mkv":
+        return []
+    return [f"written as {path.suffix}, which holds {source.video.audio[0]} sound as it is"]

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clips import greys, make
 from command import pavdm
 
 from pavdm_cli import record
 from pavdm_cli.stop import stop_requested
+from pavdm_cli.video import Extension, VideoWriter
 
 ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="signals of this kind are POSIX")
 QUICK = ("a red ball", "--seed", "1", "--threads", "1", "--steps", "6", "--frames", "400", "-o")
@@ -72,7 +74,42 @@ def test_a_second_interrupt_tells_what_is_kept(at: str, tmp_path: Path, monkeypa
     if at == "in an input":
         monkeypatch.setattr(record, "_written", written)
     said = pavdm("extend", "v.partial.mp4", "--frames", "400", "--threads", "1", "-o", "more.mp4")
-    kept = 17 if at == "in an input" else 34
     assert (said.code, said.out) == (130, "")
-    assert f"interrupted: kept more.partial.mp4, {kept} frames" in said.err
-    assert f"frames            {kept} of 417, cut short" in pavdm("info", "more.partial.mp4").out
+    if at == "in an input":
+        assert "interrupted: nothing was finished, nothing kept\nhint: run it again" in said.err
+        assert not Path("more.partial.mp4").exists()
+        return
+    assert "interrupted: kept more.partial.mp4, 34 frames" in said.err
+    assert "frames            34 of 417, cut short" in pavdm("info", "more.partial.mp4").out
+
+
+@ON_POSIX
+@pytest.mark.parametrize("presses", [1, 2])
+def test_an_interrupt_while_the_input_is_copied_keeps_nothing(
+    presses: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "in.mp4", greys(60, 64, 96))
+    monkeypatch.chdir(tmp_path)
+    copy = Extension.copy
+
+    def pressed(self: Extension) -> Iterator[int]:
+        for done in copy(self):
+            if done == 12:
+                for _ in range(presses):
+                    os.kill(os.getpid(), signal.SIGINT)
+            yield done
+
+    monkeypatch.setattr(Extension, "copy", pressed)
+    said = pavdm("extend", "in.mp4", "-p", "a red ball", "--frames", "12", "--threads", "1", "-o", "out.mp4")
+    assert (said.code, said.out) == (130, "")
+    assert "interrupted: nothing was finished, nothing kept\nhint: run it again" in said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_a_copy_that_was_killed_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter("a.partial.mp4", 96, 64, 10, {"pavdm": "1", "copied": 173, "source": "in.mp4"}) as writer:
+        writer.write(greys(12, 64, 96))
+    said = pavdm("extend", "a.partial.mp4", "-p", "a red ball", "--frames", "12")
+    assert said.code == 3
+    assert "a part of a copy of in.mp4" in said.err

@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 from pavdm_cli.errors import OutputError, UsageError
-from pavdm_cli.video import Encoding, VideoWriter, check_output, default_name, named, read_metadata
+from pavdm_cli.video import (
+    Encoding,
+    VideoWriter,
+    check_output,
+    default_name,
+    free_name,
+    named,
+    partial_path,
+    read_metadata,
+)
 
 
 @pytest.mark.parametrize(
@@ -113,3 +122,31 @@ def test_what_an_interrupt_kept_is_free_again(tmp_path: Path) -> None:
     assert check_output(path, force=True) == path
     with VideoWriter(path, 64, 48, 12) as writer:
         writer.write(frames)
+
+
+# Long names
+
+
+LONG = {"letters": "x" * 240, "accents": "é" * 120, "signs": "長" * 80, "emoji": "🎈" * 60, "full": "x" * 251}
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_a_default_name_for_a_long_input_fits_the_file_system(tmp_path: Path, kind: str) -> None:
+    stem = f"{LONG[kind]}-extended"
+    for number in range(3):
+        path = free_name(tmp_path, stem, ".mp4")
+        path.touch()
+        partial_path(path).touch()
+        assert path.name.startswith(LONG[kind][:40])
+        assert (number > 0) == path.stem.endswith(f"-{number + 1}")
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_a_long_name_that_is_asked_for_is_taken(tmp_path: Path) -> None:
+    first, second = (tmp_path / f"{'x' * 250}{end}.mp4" for end in "ab")
+    for path in (first, second):
+        assert check_output(path) == path
+        with VideoWriter(path, 64, 48, 10) as writer:
+            writer.write(np.zeros((2, 48, 64, 3), np.uint8))
+    assert partial_path(first) != partial_path(second)
+    assert sorted(tmp_path.iterdir()) == [first, second]

@@ -114,7 +114,7 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
 
     request = replace(request, seconds=None, frames=source.frames_to_make(request.spec.fps))
     job = pipeline.plan(with_threads(request, load))
-    for line in (*notes, *record.start_notes(job, source)):
+    for line in (*notes, *continuation.suffix_notes(request, source, path), *record.start_notes(job, source)):
         ui.warn(line)
     job = replace(job, given=record.frames_to_read(job, source))
     job = planned(job, as_json and only_plan, aside=not only_plan)
@@ -182,10 +182,9 @@ def _report_interrupt(made: Made, as_json: bool) -> None:
     """What was kept, even where only errors are printed: hours may be in it."""
     part = f"kept {made.path}, {counted(made.frames, 'frame')}"
     message = f"interrupted: {part if made.frames else 'nothing was finished, nothing kept'}"
-    hint = f"`pavdm extend {shlex.quote(str(made.path))}` goes on from it" if made.frames else ""
+    hint = f"`pavdm extend {shlex.quote(str(made.path))}` goes on from it" if made.frames else "run it again"
     ui.note(message, always=True)
-    if hint:
-        ui.hint(hint)
+    ui.hint(hint)
     if as_json:
         kept = {"path": str(made.path) if made.frames else None, "frames": made.frames}
         error = {"kind": "Interrupted", "message": message, "hint": hint, "exit_code": INTERRUPTED}

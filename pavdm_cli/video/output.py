@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import unicodedata
+import zlib
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import BinaryIO
 from pavdm_cli.errors import OutputError, UsageError
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".gif")
+LONGEST_NAME = 255  # bytes, on all common file systems
+NUMBER = "-0000"  # room for the number of a name that is taken
 
 
 def check_output(path: str | os.PathLike[str], force: bool = False) -> Path:
@@ -36,8 +39,23 @@ def check_output(path: str | os.PathLike[str], force: bool = False) -> Path:
 
 
 def partial_path(path: Path) -> Path:
-    """The name a video has while it grows: NAME.partial.EXT beside NAME.EXT."""
-    return path.with_name(f"{path.stem}.partial{path.suffix}")
+    """The name a video has while it grows: NAME.partial.EXT beside NAME.EXT; a NAME too long for that is shortened."""
+    ending = f".partial{path.suffix}"
+    if _fits(path.stem + ending):
+        return path.with_name(path.stem + ending)
+    ending = f"-{zlib.crc32(os.fsencode(path.name)):08x}{ending}"  # tells names apart that only end differently
+    return path.with_name(shortened(path.stem, ending) + ending)
+
+
+def shortened(stem: str, ending: str) -> str:
+    """As much of a name as leaves room for `ending`: file systems count bytes, not letters."""
+    while not _fits(stem + ending):
+        stem = stem[:-1]
+    return stem
+
+
+def _fits(name: str) -> bool:
+    return len(os.fsencode(name)) <= LONGEST_NAME
 
 
 def claim(partial: Path) -> BinaryIO:
@@ -79,7 +97,8 @@ def default_name(prompt: str, seed: int, folder: str | os.PathLike[str] = ".", s
 
 
 def free_name(folder: str | os.PathLike[str], stem: str, suffix: str) -> Path:
-    """STEM.EXT in a folder, numbered where a video or a part of one has that name."""
+    """STEM.EXT in a folder, numbered where a video or a part of one has that name, shortened where it is too long."""
+    stem = shortened(stem, f"{NUMBER}.partial{suffix}")
     names = (Path(folder) / f"{stem}{'' if number == 1 else f'-{number}'}{suffix}" for number in count(1))
     return next(name for name in names if not os.path.lexists(name) and not partial_path(name).exists())
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import av
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.video.output import claim
+from pavdm_cli.video.output import claim, shortened
 
 
 class Partial:
@@ -65,7 +65,8 @@ class Partial:
             os.replace(self.path, target)
             return target
         stem, suffix = target.stem, target.suffix
-        names = (target.with_name(f"{stem}{'' if number == 1 else f'-{number}'}{suffix}") for number in count(1))
+        endings = (f"{'' if number == 1 else f'-{number}'}{suffix}" for number in count(1))
+        names = (target.with_name(shortened(stem, ending) + ending) for ending in endings)
         return next(name for name in names if rename_exclusively(self.path, name))
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from av.container import Container, InputContainer, OutputContainer
 
 from pavdm_cli.errors import OutputError
 from pavdm_cli.video.extras import describe
+from pavdm_cli.video.info import VideoInfo
 from pavdm_cli.video.sound_clock import (
     LEAD_IN,
     AudioPacket,
@@ -52,6 +53,16 @@ def sound_notes(streams: Sequence[AudioStream], suffix: str) -> list[str]:
     """What is stored as another codec, one line each."""
     stored = [(one.codec_context.codec.canonical_name, storage(one, suffix)) for one in streams]
     return [f"{name} sound stored as {other}, sample for sample" for name, other in dict.fromkeys(stored) if other]
+
+
+def suffix_for_sound(video: VideoInfo, audio: Audio, suffixes: Sequence[str]) -> str:
+    """The first kind of file that holds a video's sound as it is, else the first that stores it, else the first."""
+    if audio == "drop" or not video.audio:
+        return suffixes[0]
+    with open_source(video.path, video.limits) as source:
+        stored = {suffix: [storage(one, suffix) for one in source.streams.audio] for suffix in suffixes}
+    carried = [suffix for suffix in suffixes if not any(one != "" for one in stored[suffix])]
+    return next(iter([*carried, *(suffix for suffix in suffixes if None not in stored[suffix]), *suffixes]))
 
 
 class SoundTrack:

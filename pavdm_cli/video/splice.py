@@ -83,7 +83,7 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
         check_splice(video, path, self.plan)
         self._track = _track(video, Path(path).suffix)
         self.notes = _notes(video, self.plan, self._track)
-        self._last = -1
+        self._last, self._continued = -1, False
         with ExitStack() as opened:
             streams = self._sound_streams(opened)
             self._offset = min([video.start, *starts(streams)])
@@ -111,6 +111,7 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
         """Append frames (H, W, 3) one by one; those of another size are scaled to the video's."""
         for frame in new_frames:
             self._append(self._sized(frame), self._end)
+            self._continued = True
             self._end += 1 / self.video.rate
 
     def finish(self) -> Path:
@@ -123,6 +124,10 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
     def __exit__(self, *error: Any) -> None:
         with self._opened:
             super().__exit__(*error)
+
+    def _worth_keeping(self) -> bool:
+        """A part of a copy of the input looks like a video to continue, and is not."""
+        return self._continued
 
     def _append(self, frame: Frame | av.VideoFrame, time: Fraction) -> None:
         self._mux([*self._sound.until(time), *self._sound.silence(time)])

@@ -96,12 +96,16 @@ class Recording(Generic[AnyEncoder]):
         """Close the file so that it plays, under its partial name; None, and no file, if no frame of it does."""
         self._stop()
         with suppress(OSError):  # what cannot be read is left alone
-            if self.frames and self._file.plays():
+            if self._worth_keeping() and self._file.plays():
                 self.kept = self.partial
             else:
                 self._file.remove()
         self._file.close()
         return self.kept
+
+    def _worth_keeping(self) -> bool:
+        """Whether what is written would cost time to make again."""
+        return self.frames > 0
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,46 @@
+"""A video to continue: what is refused, and where the longer one goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from clips import Recipe, greys, make
+from command import pavdm
+
+WORDS = ("-p", "a red ball", "--frames", "2", "--seed", "1", "--threads", "1", "--steps", "6")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("stem", ["x" * 240, "長" * 80])
+def test_an_input_with_a_long_name_is_continued_under_a_shorter_one(tmp_path: Path, stem: str) -> None:
+    make(tmp_path / f"{stem}.mp4", greys(3))
+    said = pavdm("extend", f"{stem}.mp4", *WORDS)
+    assert said.code == 0
+    name = said.out.strip()
+    assert name.endswith("-extended.mp4")
+    assert name.startswith(stem[:60])
+    assert (tmp_path / name).exists()
+
+
+def test_uncompressed_sound_is_written_to_matroska_unless_a_name_is_given(tmp_path: Path) -> None:
+    make(tmp_path / "in.mov", greys(3), Recipe(audio="pcm_s24le"))
+    said = pavdm("extend", "in.mov", *WORDS)
+    assert (said.code, said.out.strip()) == (0, "in-extended.mkv")
+    assert "note: written as .mkv, which holds pcm_s24le sound as it is" in said.err
+    said = pavdm("extend", "in.mov", *WORDS, "--audio", "drop")
+    assert (said.code, said.out.strip()) == (0, "in-extended.mp4")
+    said = pavdm("extend", "in.mov", *WORDS, "-o", "out.mp4")
+    assert (said.code, said.out.strip()) == (0, "out.mp4")
+    assert "note: pcm_s24le sound stored as flac, sample for sample" in said.err
+
+
+def test_a_frame_every_half_hour_is_refused(tmp_path: Path) -> None:
+    make(tmp_path / "in.mkv", greys(3), Recipe(times=[0, 2002, 4004]))
+    said = pavdm("extend", "in.mkv", *WORDS)
+    assert said.code == 3
+    assert "shows a frame every 2002 s" in said.err
