@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.request import Extension, Request
+from pavdm_cli.stored import sound_fields
 from pavdm_cli.video import (
     SUFFIXES,
     Plan,
@@ -84,11 +85,11 @@ def _check_continued(video: VideoInfo) -> None:
 def with_prompt(request: Request) -> tuple[Request, list[str]]:
     """The request with the prompt its video was made from, unless it has one; notes on where the video is from."""
     assert request.extension
-    recipe = read_metadata(request.extension.source) or {}
+    recipe, _ = sound_fields(read_metadata(request.extension.source) or {})
     if "pavdm" not in recipe:
         spec = request.sampling.spec
         return request, [f"{spec.name} knows only {spec.world}: it goes on in that style"] if spec.world else []
-    return (request if request.prompt else replace(request, prompt=str(recipe.get("prompt", "")))), []
+    return (request if request.prompt else replace(request, prompt=recipe.get("prompt", ""))), []
 
 
 def target(request: Request, source: Source) -> Path:

@@ -10,10 +10,13 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from pavdm_cli.printable import printable
 
 UNBROKEN = 10_000  # columns
 LINE_EVERY = 5.0  # seconds, where there is no terminal
@@ -37,47 +40,58 @@ class Advance(Protocol):
 def note(line: str, *, always: bool = False) -> None:
     """One line on stderr; always: even where only errors are printed."""
     if always or _verbosity.get() > QUIET:
-        _line(line)
+        _say(Text(printable(line)))
 
 
 def detail(line: str) -> None:
     """One line on stderr for those who asked for details."""
     if _verbosity.get() >= VERBOSE:
-        _line(line)
-
-
-def _line(line: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
+        _say(Text(printable(line)))
 
 
 def warn(line: str) -> None:
     """One line on stderr that stands out."""
     if _verbosity.get() > QUIET:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("note: ", "yellow"), line))
+        _say(Text.assemble(("note: ", "yellow"), printable(line)))
 
 
 def fail(message: str, advice: str, error: BaseException | None = None) -> None:
     """What is wrong, and what would be right; before it the error's traceback, for those who asked for details."""
     if error is not None and _verbosity.get() >= VERBOSE:
-        traceback.print_exception(error)
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), message))
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            print(printable(line), file=sys.stderr)
+    _say(Text.assemble(("error: ", "bold red"), printable(message)))
     if advice:
         hint(advice)
 
 
 def hint(line: str) -> None:
     """One line on stderr that says what to do next."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("hint: ", "cyan"), line))
+    _say(Text.assemble(("hint: ", "cyan"), printable(line)))
+
+
+def show(lines: Sequence[str]) -> None:
+    """Lines on stdout. A path that scripts read is printed as it is instead, byte by byte."""
+    for line in lines:
+        print(printable(line))
+
+
+def confirm(question: str) -> None:
+    """Ask on stderr, and end the command where the answer is no."""
+    typer.confirm(printable(question), abort=True, err=True)
 
 
 def show_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], aside: bool = False) -> None:
     """A table on stdout, or aside on stderr: as wide as the terminal; where there is none, a row is a line."""
     if aside and _verbosity.get() == QUIET:
         return
-    table = Table(*head, title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    name = Text(printable(title), "table.title")
+    table = Table(title=name if title else None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for column in head:
+        table.add_column(Text(printable(column)))
     table.show_header = any(head)
     for row in rows:
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+        table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
     console = Console(highlight=False, stderr=aside)
     if console.is_terminal:
         console.print(table)
@@ -108,6 +122,7 @@ def progress(what: str, total: int, unit: str = "frames", done: int = 0) -> Iter
 
     `done`: units of an earlier run, which say nothing of this one's speed.
     """
+    what = printable(what)
     console = Console(stderr=True, highlight=False)
     if _verbosity.get() == QUIET:
         yield _silent
@@ -115,12 +130,13 @@ def progress(what: str, total: int, unit: str = "frames", done: int = 0) -> Iter
     if not console.is_terminal:
         yield _lines(what, total, unit, done)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), Rate(unit))
+    name = TextColumn("{task.description}", markup=False)
+    columns = (name, BarColumn(), TextColumn("{task.completed}/{task.total}"), Rate(unit))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task(what, total=total, completed=done)
 
         def advance(units: int, beside: str = "") -> None:
-            bar.update(task, advance=units, description=f"{what} {beside}".rstrip())
+            bar.update(task, advance=units, description=f"{what} {printable(beside)}".rstrip())
 
         yield advance
 
@@ -145,6 +161,10 @@ def _silent(units: int, beside: str = "") -> None:
     pass
 
 
+def _say(line: Text) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(line)
+
+
 def _lines(what: str, total: int, unit: str, before: int) -> Advance:
     begun = last = time.monotonic()
     done = before
@@ -157,7 +177,7 @@ def _lines(what: str, total: int, unit: str, before: int) -> Advance:
             last = now
             rate = (done - before) / (now - begun)
             left = (total - done) / rate if rate else 0
-            text = f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left {beside}"
+            text = f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left {printable(beside)}"
             print(text.rstrip(), file=sys.stderr, flush=True)
 
     return advance

@@ -21,7 +21,20 @@ SCRIPTS = (*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")
 
 # Lowest first; a unit is a module or a folder of pavdm_cli, or the kernels. On one floor there are no circles.
 FLOORS = (
-    {"schedule", "specs", "request", "errors", "stop", "streams", "diagnose", "counting", "install", "untrusted"},
+    {
+        "schedule",
+        "specs",
+        "request",
+        "errors",
+        "stop",
+        "streams",
+        "diagnose",
+        "counting",
+        "install",
+        "untrusted",
+        "printable",
+        "stored",
+    },
     {"attention", "pavdm_kernels", "video", "cores"},
     {"denoiser", "sampler", "masks", "graphs", "noise", "beside"},
     {"models"},

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 from clips import greys
 from command import pavdm
 
+from pavdm_cli.commands.info import SAME
+from pavdm_cli.stored import FIELDS
 from pavdm_cli.video import VideoWriter
 
 ASKED = {"prompt": "a red ball", "seed": 1, "model": "pocket", "frames": 24}
@@ -75,7 +79,92 @@ def test_a_continuation_of_a_damaged_video_may_lack_a_frame_and_is_whole():
     assert frames_row("my v.mp4") == "24"
 
 
-@pytest.mark.parametrize("frames", ["many", None])
-def test_what_is_no_number_of_frames_is_shown_as_it_is(frames):
-    written(9, "mp4", frames=frames).keep_partial()
-    assert frames_row("my v.partial.mp4") == str(frames)
+# Metadata that somebody else wrote
+
+
+def info(**recipe: object) -> tuple[str, str]:
+    """What is said on both streams of a video with some metadata."""
+    written(9, "mp4", **recipe).keep_partial()
+    code, out, err = pavdm("info", "my v.partial.mp4")
+    assert (code, "Traceback" in err) == (0, False)
+    return out, err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("frames", "many"),
+        ("frames", None),
+        ("frames", 10**30),
+        ("switches", None),
+        ("switches", ["--output=/etc/passwd"]),
+        ("seed", -1),
+        ("seed", True),
+        ("size", "96x64 --force"),
+        ("size", 96),
+        ("crf", 1.5),
+        ("copied", [1]),
+        ("overlap", "no"),
+        ("versions", {"python": {"a": 1}}),
+        ("x" * 100, 12345),
+        ("steps", {"a": [[1]]}),
+        ("source", 7),
+        ("later", [[1]]),
+    ],
+)
+def test_a_field_of_a_wrong_type_or_range_is_left_out_and_named(name: str, value: object):
+    out, err = info(**{name: value})
+    assert err.startswith("note: damaged metadata is ignored: ")
+    assert (err.count("\n"), name in out) == (1, False)
+    again = out.splitlines()[-1]
+    assert again.startswith("pavdm generate 'a red ball'")
+    assert str(value) not in again
+
+
+@pytest.mark.parametrize("prompt", [None, 3, ["a"], "\ud800", "x" * 30_000])
+def test_metadata_without_a_prompt_is_none(prompt: object):
+    written(9, "mp4", prompt=prompt).keep_partial()
+    code, out, err = pavdm("info", "my v.partial.mp4")
+    assert (code, out) == (3, "")
+    assert "carries no recipe" in err
+
+
+def test_a_size_without_a_rate_still_gives_a_command():
+    assert info(size="96x64")[0].splitlines()[-1].endswith("--size 96x64")
+
+
+def test_fields_of_other_versions_are_shown():
+    out, err = info(later={"a": 1}, more=[1, 2], nothing=None)
+    assert err == ""
+    rows = dict(line.split(maxsplit=1) for line in out.splitlines() if "  " in line)
+    assert (rows["later"], rows["more"], rows["nothing"]) == ("a 1", "[1, 2]", "None")
+
+
+def test_of_many_damaged_fields_the_first_are_named():
+    err = info(**{f"field{number}": [[1]] for number in range(500)})[1]
+    assert (err.count("\n"), "and 495 more" in err) == (6, True)
+
+
+HOSTILE = "x\x1b]0;t\x07\n\u202e;rm -rf ~;'$(id)"
+
+
+def test_control_characters_are_escaped_and_the_command_is_safe_to_paste():
+    out, _ = info(prompt=HOSTILE, model=HOSTILE, source=f"-{HOSTILE}.mp4", later=HOSTILE)
+    assert all(line.isprintable() for line in out.splitlines())
+    assert "x\\x1b]0;t\\x07\\n\\u202e;rm" in out
+    printed = out.splitlines()[-1].removeprefix("pavdm")
+    shell = ["bash", "-c", f"printf '%s\\0' {printed}"]
+    words = subprocess.run(shell, capture_output=True, check=True).stdout.decode().split("\0")[:-1]
+    assert words[:3] == ["extend", "--prompt", HOSTILE]
+    assert words[-2:] == ["--", f"-{HOSTILE}.mp4"]
+
+
+def test_a_prompt_that_begins_with_a_dash_makes_a_command_that_works():
+    printed = info(prompt="-a red ball", steps=6, seed=3)[0].splitlines()[-1]
+    assert printed.endswith(" -- '-a red ball'")
+    said = pavdm(*shlex.split(printed.replace("--frames 24", "--frames 2"))[1:])
+    assert said.code == 0, said.err
+
+
+def test_every_option_of_the_command_has_a_type():
+    assert {*SAME} <= {*FIELDS}

@@ -50,7 +50,7 @@ def test_a_name_is_printed_whatever_the_locale(
     held = io.BytesIO()
     out = io.TextIOWrapper(held, encoding=encoding, write_through=True)
     monkeypatch.setattr(sys, "stdout", out)
-    monkeypatch.setattr(app, "app", lambda: print(name))
+    monkeypatch.setattr(app, "app", lambda **options: print(name))
     app.main()
     assert held.getvalue().strip() == printed
 
@@ -58,7 +58,7 @@ def test_a_name_is_printed_whatever_the_locale(
 def test_what_the_system_refuses_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refused() -> None:
+    def refused(**options: object) -> None:
         raise PermissionError(13, "Permission denied", str(Path("kept")))
 
     monkeypatch.setattr(app, "app", refused)

@@ -14,6 +14,7 @@ from pavdm_cli import ui
 from pavdm_cli.commands.common import App, complete
 from pavdm_cli.commands.options import Json
 from pavdm_cli.errors import ModelError, UsageError
+from pavdm_cli.printable import command_line
 from pavdm_cli.specs import MODELS, ModelSpec, find
 
 MEGABYTE = 10**6
@@ -57,7 +58,8 @@ def show(name: Name = "pocket", as_json: Json = False) -> None:
     ui.show_table(spec.name, ("", ""), facts)
     if words:
         rows = [(kind, "; ".join(", ".join(filter(None, g)) for g in table.values())) for kind, table in words.items()]
-        ui.show_table("\nwords it knows: synonyms separated by commas, meanings by semicolons", ("", ""), rows)
+        ui.show([""])
+        ui.show_table("words it knows: synonyms separated by commas, meanings by semicolons", ("", ""), rows)
 
 
 @app.command()
@@ -80,7 +82,8 @@ def pull(
     with ui.progress("fetching", -(-wanted.left // MEGABYTE), "MB") as advance:
         parts.pull(wanted, _counted(advance))
     if any(wanted.folder.glob("*/*.bin")) and not any(wanted.folder.glob("text_encoder/*.safetensors")):
-        ui.warn(f"T5 came pickled: `pavdm models convert {wanted.folder / 'text_encoder'}` makes it readable")
+        command = command_line(("pavdm", "models", "convert"), str(wanted.folder / "text_encoder"))
+        ui.warn(f"T5 came pickled: `{command}` makes it readable")
     print(wanted.folder)
 
 
@@ -99,8 +102,10 @@ def verify(
     if wrong := parts.problems(folder, watch=ui.note):
         hint = f"delete what is there of them, and {pulling(folder)} fetches them again"
         raise ModelError(f"missing or changed: {', '.join(wrong)}", hint)
-    verified = json.dumps({"folder": str(folder), "verified": True})
-    print(verified if as_json else f"all files of {folder} are as published")
+    if as_json:
+        print(json.dumps({"folder": str(folder), "verified": True}))
+    else:
+        ui.show([f"all files of {folder} are as published"])
 
 
 @app.command()
@@ -128,7 +133,7 @@ def remove(
     doomed = [*models, *(_cache_folder() / kind for kind, _ in _caches() if cache)]
     kept = [folder.resolve() for folder in models if folder.is_symlink()]
     if doomed and not yes:
-        typer.confirm(f"delete {', '.join(map(str, doomed))}?", abort=True, err=True)
+        ui.confirm(f"delete {', '.join(map(str, doomed))}?")
     freed = sum(map(parts.delete, doomed))
     if as_json:
         print(json.dumps({"removed": list(map(str, doomed)), "freed_bytes": freed}))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 import time
 from dataclasses import replace
@@ -19,6 +18,7 @@ from pavdm_cli.checks import check
 from pavdm_cli.cores import Load, good_threads
 from pavdm_cli.counting import counted
 from pavdm_cli.errors import OutputError, UsageError
+from pavdm_cli.printable import command_line
 from pavdm_cli.request import Request
 from pavdm_cli.specs import MODELS
 from pavdm_cli.stop import INTERRUPTED, stop_requested
@@ -182,7 +182,8 @@ def _report_interrupt(made: Made, as_json: bool) -> None:
     """What was kept, even where only errors are printed: hours may be in it."""
     part = f"kept {made.path}, {counted(made.frames, 'frame')}"
     message = f"interrupted: {part if made.frames else 'nothing was finished, nothing kept'}"
-    hint = f"`pavdm extend {shlex.quote(str(made.path))}` goes on from it" if made.frames else "run it again"
+    command = command_line(("pavdm", "extend"), str(made.path))
+    hint = f"`{command}` goes on from it" if made.frames else "run it again"
     ui.note(message, always=True)
     ui.hint(hint)
     if as_json:

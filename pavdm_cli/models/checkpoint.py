@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pavdm_cli import untrusted
 from pavdm_cli.errors import ModelError
+from pavdm_cli.printable import command_line
 from pavdm_cli.untrusted import InvalidError
 
 M = TypeVar("M", bound=nn.Module)
@@ -53,7 +54,10 @@ def tensors(folder: Path, unused: tuple[str, ...] = ()) -> dict[str, Path]:
     if indexed:
         return _indexed(indexed[0], files, unused)
     if not files and any(path for kind in PICKLED for path in folder.glob(kind)):
-        raise ModelError(f"{folder} holds pickled weights, which can run code", f"`pavdm models convert {folder}`")
+        raise ModelError(
+            f"{folder} holds pickled weights, which can run code",
+            f"`{command_line(('pavdm', 'models', 'convert'), str(folder))}`",
+        )
     if not files:
         raise ModelError(f"no weights at {folder}", FETCH)
     return _held(files, unused)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from pavdm_cli.printable import quote
 from pavdm_cli.specs import OPENSORA, ModelSpec
 
 
@@ -22,5 +22,5 @@ def home(spec: ModelSpec) -> Path:
 
 def pulling(folder: Path) -> str:
     """The command that fetches weights into a folder, for hints."""
-    there = "" if folder == home(OPENSORA) else f" --folder {shlex.quote(str(folder))}"
+    there = "" if folder == home(OPENSORA) else f" --folder {quote(str(folder))}"
     return f"`pavdm models pull {OPENSORA.name}{there}`"
