@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+import zipfile
 from pathlib import Path
 
 import published
@@ -64,3 +67,83 @@ def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(tmp_path,
     assert not (tmp_path / "ran").exists()
     with pytest.raises(ModelError, match="no pickled weights"):
         convert(tmp_path / "nowhere")
+
+
+def selfref() -> dict[str, object]:
+    loop: dict[str, object] = {}
+    loop["model"] = loop
+    return loop
+
+
+def nested(depth: int) -> dict[str, object]:
+    value: dict[str, object] = {"a": torch.ones(2)}
+    for _ in range(depth):
+        value = {"model": value}
+    return value
+
+
+HOSTILE = {
+    "a self-reference": selfref,
+    "deep nesting": lambda: nested(200),
+    "an expanded tensor": lambda: {"a": torch.ones(1).expand(1 << 40)},
+    "expanded rows": lambda: {"a": torch.ones(1, 64).expand(1 << 30, 64)},
+    "many views of one storage": lambda: dict.fromkeys(map(str, range(3000)), torch.ones(1 << 18)),
+    "a sparse tensor": lambda: {"a": torch.sparse_coo_tensor([[0], [0]], [1.0], (1 << 30, 1 << 30))},
+    "a compressed sparse tensor": lambda: {"a": torch.eye(4).to_sparse_csr()},
+    "a quantised tensor": lambda: {"a": torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8)},
+    "a complex tensor": lambda: {"a": torch.ones(4, dtype=torch.complex64)},
+    "a tensor without values": lambda: {"a": torch.ones(4, device="meta")},
+    "a number as a name": lambda: {1: torch.ones(2), "1": torch.ones(2)},
+    "a name that is reserved": lambda: {"__metadata__": torch.ones(2)},
+    "a name that is no text": lambda: {"\ud800": torch.ones(2)},
+    "a name with an escape": lambda: {"a\x1b[2J": torch.ones(2)},
+    "a list": lambda: [torch.ones(2)],
+    "a number": lambda: {"a": 1},
+    "nothing": dict,
+    "a tensor alone": lambda: torch.ones(2),
+    "many bytes": lambda: {"a": bytearray(10)},
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_no_plain_tensor_is_refused_in_one_line_and_nothing_is_written(name, tmp_path):
+    torch.save(HOSTILE[name](), tmp_path / "model.pt")
+    begun = time.monotonic()
+    said = pavdm("models", "convert", tmp_path)
+    assert (said.code, said.out) == (5, "")
+    assert "error: " in said.err
+    assert "Traceback" not in said.err
+    assert time.monotonic() - begun < 5
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", b"\0" * 20_000_000)
+    with pytest.raises(ModelError, match="compressed"):
+        convert(tmp_path)
+
+
+def test_bytes_that_a_pickle_asks_for_are_not_made(tmp_path):
+    pickled = b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01cbuiltins\nbytearray\nq\x02\x8a\x05\x00\x00\x00\x00\x20\x85R s."
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("a/data.pkl", pickled)
+    with pytest.raises(ModelError, match="more than tensors"):
+        convert(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes have no names elsewhere")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model.bin")
+    with pytest.raises(ModelError, match="regular file"):
+        convert(tmp_path)
+
+
+def test_tied_and_transposed_weights_and_parameters_are_converted(tmp_path):
+    table = torch.rand(300, 40)
+    torch.save({"a": table, "b": table, "c": table.T, "d": torch.nn.Parameter(table)}, tmp_path / "model.pt")
+    convert(tmp_path)
+    found = load_file(tmp_path / "model.safetensors")
+    assert torch.equal(found["c"], table.T)
+    assert torch.equal(found["d"], table)
