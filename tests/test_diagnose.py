@@ -71,7 +71,7 @@ def test_an_interrupt_that_a_library_turned_into_another_error_is_known() -> Non
     assert not interrupted(ImportError())
 
 
-def fails() -> None:
+def fails(**options: object) -> None:
     raise ZeroDivisionError("division by zero")
 
 

@@ -42,12 +42,12 @@ GENERATED = [
     (
         f"{LINE} --frames 9 --fps 12 --image p.png --encoder h264_nvenc",
         replace(ALL, frames=9, fps=12, image=Path("p.png"), output=replace(OUTPUT, encoder="h264_nvenc")),
-        (False, False),
+        (False, False, 1),
     ),
-    ("--seed 7 --seconds 3 --json", replace(SHORT, seconds=3), (True, False)),
-    ("--seed 7 --compile --plan", with_engine(SHORT, Engine(compile=True)), (False, True)),
-    ("--seed 7 --plain --offload parts", with_engine(SHORT, replace(PLAIN, offload="parts")), (False, False)),
-    ("--seed 7 --reencode", replace(SHORT, sampling=replace(SHORT.sampling, reencode=True)), (False, False)),
+    ("--seed 7 --seconds 3 --json -n 3", replace(SHORT, seconds=3), (True, False, 3)),
+    ("--seed 7 --compile --plan", with_engine(SHORT, Engine(compile=True)), (False, True, 1)),
+    ("--seed 7 --plain --offload parts", with_engine(SHORT, replace(PLAIN, offload="parts")), (False, False, 1)),
+    ("--seed 7 --reencode", replace(SHORT, sampling=replace(SHORT.sampling, reencode=True)), (False, False, 1)),
 ]
 EXTENDED = [
     (
@@ -82,5 +82,5 @@ def test_every_option_is_on_one_of_those_lines(command, rows):
     options = [option for option in group.commands[command].params if option.param_type_name == "option"]
     assert len(options) > 30
     for option in options:
-        assert option.name == "help" or said & {*option.opts}, option.name
+        assert option.name in ("help", "quiet", "verbose") or said & {*option.opts}, option.name
         assert not option.secondary_opts or said & {*option.secondary_opts}, option.name

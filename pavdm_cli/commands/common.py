@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
+from io import TextIOWrapper
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -12,6 +14,8 @@ import typer
 from pavdm_cli import ui
 from pavdm_cli.errors import UsageError
 from pavdm_cli.specs import find
+
+LONGEST_PROMPT = 100_000  # characters
 
 
 def _quiet(value: bool) -> None:
@@ -79,6 +83,20 @@ def check_quotes(context: typer.Context, prompt: str) -> None:
     if context.args:
         parts = [prompt, *context.args]
         raise UsageError(f"the prompt came in {len(parts)} parts", f'put it in quotes: "{" ".join(parts)}"')
+
+
+def read_prompt(prompt: str) -> str:
+    """The prompt, or what standard input holds for `-`, on one line. Raises: UsageError."""
+    if prompt != "-":
+        return prompt
+    if sys.stdin.isatty():
+        ui.note("type the prompt, then Ctrl-D on a line of its own")
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # what is no text is refused like any prompt that is none
+    text = sys.stdin.read(LONGEST_PROMPT + 1)
+    if len(text) > LONGEST_PROMPT:
+        raise UsageError(f"the prompt on standard input has over {LONGEST_PROMPT} characters", "shorten it")
+    return " ".join(text.split())
 
 
 def typed(context: typer.Context) -> dict[str, str]:

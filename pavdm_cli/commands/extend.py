@@ -9,11 +9,13 @@ from typing import Annotated, Literal
 import typer
 
 from pavdm_cli.commands import common, options
-from pavdm_cli.commands.run import go_on, pick_seed
-from pavdm_cli.request import Extension, Output, Reading, Request, Sampling, picture_size
+from pavdm_cli.commands.run import go_on
+from pavdm_cli.commands.sampling import sampling_of
+from pavdm_cli.request import Extension, Output, Request, picture_size
 
 Prompt = Annotated[
-    str | None, typer.Option("--prompt", "-p", help="What to show; else the prompt INPUT was made from.")
+    str | None,
+    typer.Option("--prompt", "-p", help="What to show, or - to read it from standard input; default: INPUT's prompt."),
 ]
 NewSeconds = Annotated[
     float | None, typer.Option("--seconds", "-s", help="New seconds; 10 unless given.", rich_help_panel=options.WHAT)
@@ -80,12 +82,12 @@ def extend(
     The model reads the end of INPUT at its own size and rate; its frames are scaled back. INPUT is encoded once.
     """
     common.heed(context, model)
-    how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
-    reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
-    off = (no_table, no_text_memory, no_fused, plain)
-    engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off, (offload, passes))
-    sampling = Sampling(*how, engine, reading, fp32_timesteps, reencode, edit_ratio, precision)
+    sampling = sampling_of(context.params)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
     extension = Extension(source, start, only_new, audio)
     picture = picture_size(size, aspect)
-    go_on(Request(prompt or "", seconds, frames, picture, None, sampling, wanted, extension), as_json, plan)
+    go_on(
+        Request(common.read_prompt(prompt or ""), seconds, frames, picture, None, sampling, wanted, extension),
+        as_json,
+        plan,
+    )

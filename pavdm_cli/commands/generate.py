@@ -7,8 +7,9 @@ import os
 import typer
 
 from pavdm_cli.commands import common, options
-from pavdm_cli.commands.run import make, pick_seed
-from pavdm_cli.request import Output, Reading, Request, Sampling, picture_size
+from pavdm_cli.commands.run import make
+from pavdm_cli.commands.sampling import sampling_of
+from pavdm_cli.request import Output, Request, picture_size
 
 
 def generate(
@@ -20,6 +21,7 @@ def generate(
     output: options.Out = None,
     model: options.Model = "pocket",
     seed: options.Seed = None,
+    count: options.Count = 1,
     method: options.Method = "pa",
     steps: options.Steps = None,
     window: options.Window = None,
@@ -56,17 +58,14 @@ def generate(
     as_json: options.Json = False,
     force: options.Force = False,
 ) -> None:
-    """Make a video from a PROMPT, as long as you like.
+    """Make a video of any length from a PROMPT.
 
-    The file plays while it grows. Ctrl-C finishes the chunk and keeps what is done.
+    The file plays while it grows. Ctrl-C finishes the current chunk and keeps what is done.
     """
     common.check_quotes(context, prompt)
+    prompt = common.read_prompt(prompt)
     common.heed(context, model)
-    how = (model, method, steps, window, chunk, not no_overlap, guidance, pick_seed(seed), device, threads)
-    reading = Reading(aesthetic_score or None, motion_score, camera_motion, text_device)
-    off = (no_table, no_text_memory, no_fused, plain)
-    engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off, (offload, passes))
-    sampling = Sampling(*how, engine, reading, fp32_timesteps, reencode, edit_ratio, precision)
+    sampling = sampling_of(context.params)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder)
     picture = picture_size(size, aspect)
-    make(Request(prompt, seconds, frames, picture, fps, sampling, wanted, image=image), as_json, plan)
+    make(Request(prompt, seconds, frames, picture, fps, sampling, wanted, image=image), as_json, plan, count)

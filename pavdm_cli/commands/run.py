@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.printable import command_line
 from pavdm_cli.request import Request
 from pavdm_cli.specs import MODELS
-from pavdm_cli.stop import INTERRUPTED, stop_requested
+from pavdm_cli.stop import INTERRUPTED, Stop, stop_requested
 
 if TYPE_CHECKING:
     from pavdm_cli.models.load import Loaded
@@ -39,16 +40,17 @@ def pick_seed(seed: int | None) -> int:
     return seed
 
 
-def make(request: Request, as_json: bool, only_plan: bool = False) -> None:
-    """Make the video and print its path; what needs no torch is checked before torch is imported.
+def make(request: Request, as_json: bool, only_plan: bool = False, count: int = 1) -> None:
+    """Make `count` videos of successive seeds and print their paths; mistakes are found before torch is imported.
 
-    only_plan: print what it would take instead.
+    only_plan: print what one of them would take instead.
     """
     check(request)
-    path, still = _target(request), _still(request)
-    ui.note(f"seed {request.sampling.seed}")
+    batch, still = with_seeds(request, count), _still(request)
+    first, last = batch[0].sampling.seed, batch[-1].sampling.seed
+    ui.note(f"seed {first}" if count == 1 else f"seeds {first} to {last}")
     begun, load = time.monotonic(), Load()
-    from pavdm_cli import beginning, pipeline, record
+    from pavdm_cli import beginning, pipeline
 
     job = pipeline.plan(with_threads(request, load))
     for line in beginning.notes(job, still) if still else ():
@@ -59,11 +61,44 @@ def make(request: Request, as_json: bool, only_plan: bool = False) -> None:
         return
     model = _open_model(job)
     with stop_requested(hasty=False) as stop:
-        with ui.progress(path.name, job.frames) as advance:
-            watch = record.Watch(advance, stop, stop.hasty)
-            made = record.record(job, model, replace(request.output, path=path), watch, still)
-        length = made.frames / job.spec.fps
-        report(made, video_seconds=length, wall_seconds=time.monotonic() - begun, as_json=as_json)
+        for number, one in enumerate(batch):
+            for line in pipeline.plan(one).notes if number else ():
+                if line not in job.notes:
+                    ui.warn(line)
+            made = _record(_with_seed(job, one.sampling.seed), model, one, stop, still)
+            rest = batch[number + bool(made.whole or made.frames) :] if count > 1 else []
+            missing = [later.sampling.seed for later in rest]
+            length, begun, wall = made.frames / job.spec.fps, time.monotonic(), time.monotonic() - begun
+            report(made, video_seconds=length, wall_seconds=wall, as_json=as_json, missing=missing)
+            if stop() and missing:
+                _report_interrupt("interrupted", "", as_json, missing)
+                raise typer.Exit(INTERRUPTED)
+
+
+def with_seeds(request: Request, count: int) -> list[Request]:
+    """Requests of successive seeds, each with the file it goes to. Raises: OutputError, UsageError."""
+    first, path = request.sampling.seed, request.output.path
+    batch = []
+    for seed in range(first, first + count):
+        single = count == 1 or path is None or path.is_dir()
+        named = path if single or path is None else path.with_name(f"{path.stem}-{seed}{path.suffix}")
+        sampling = replace(request.sampling, seed=pick_seed(seed))
+        one = replace(request, sampling=sampling, output=replace(request.output, path=named))
+        batch.append(replace(one, output=replace(one.output, path=_target(one))))
+    return batch
+
+
+def _with_seed(job: Job, seed: int) -> Job:
+    return replace(job, sampling=replace(job.sampling, seed=seed))
+
+
+def _record(job: Job, model: Loaded, request: Request, stop: Stop, still: Still | None) -> Made:
+    """One video, under a bar. Raises: OutputError, DeviceError."""
+    from pavdm_cli import record
+
+    assert request.output.path
+    with ui.progress(request.output.path.name, job.frames) as advance:
+        return record.record(job, model, request.output, record.Watch(advance, stop, stop.hasty), still)
 
 
 def _open_model(job: Job) -> Loaded:
@@ -155,10 +190,20 @@ def planned(job: Job, as_json: bool = False, *, aside: bool = True) -> Job:
     return found.job
 
 
-def report(made: Made, *, video_seconds: float, wall_seconds: float, as_json: bool) -> None:
-    """The path on stdout; an interrupted video is named on stderr, and on stdout in JSON alone."""
+def report(
+    made: Made, *, video_seconds: float, wall_seconds: float, as_json: bool, missing: Sequence[int] = ()
+) -> None:
+    """The path on stdout; an interrupted video is named on stderr, and on stdout in JSON alone.
+
+    missing: seeds that come after it.
+    """
     if not made.whole:
-        _report_interrupt(made, as_json)
+        part = f"kept {made.path}, {counted(made.frames, 'frame')}"
+        message = f"interrupted: {part if made.frames else 'nothing was finished, nothing kept'}"
+        command = command_line(("pavdm", "extend"), str(made.path))
+        hint = f"`{command}` goes on from it" if made.frames else "run it again"
+        path = str(made.path) if made.frames else None
+        _report_interrupt(message, hint, as_json, missing, path=path, frames=made.frames)
         raise typer.Exit(INTERRUPTED)
     for line in made.notes:
         ui.warn(line)
@@ -178,18 +223,17 @@ def report(made: Made, *, video_seconds: float, wall_seconds: float, as_json: bo
         )
 
 
-def _report_interrupt(made: Made, as_json: bool) -> None:
-    """What was kept, even where only errors are printed: hours may be in it."""
-    part = f"kept {made.path}, {counted(made.frames, 'frame')}"
-    message = f"interrupted: {part if made.frames else 'nothing was finished, nothing kept'}"
-    command = command_line(("pavdm", "extend"), str(made.path))
-    hint = f"`{command}` goes on from it" if made.frames else "run it again"
+def _report_interrupt(message: str, hint: str, as_json: bool, missing: Sequence[int], **kept: str | int | None) -> None:
+    """What was kept and what is missing, even where only errors are printed: hours may be in it."""
     ui.note(message, always=True)
-    ui.hint(hint)
+    if hint:
+        ui.hint(hint)
+    if missing:
+        seeds = f"seed {missing[0]}" if len(missing) == 1 else f"seeds {missing[0]} to {missing[-1]}"
+        ui.note(f"not made: {seeds}; --seed {missing[0]} -n {len(missing)} makes the rest", always=True)
     if as_json:
-        kept = {"path": str(made.path) if made.frames else None, "frames": made.frames}
         error = {"kind": "Interrupted", "message": message, "hint": hint, "exit_code": INTERRUPTED}
-        print(json.dumps({"error": error | kept}))
+        print(json.dumps({"error": error | kept | {"missing_seeds": list(missing)}}))
 
 
 def _still(request: Request) -> Still | None:
