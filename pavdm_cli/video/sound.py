@@ -14,6 +14,7 @@ from av.container import Container, InputContainer, OutputContainer
 from pavdm_cli.errors import OutputError
 from pavdm_cli.video.extras import describe
 from pavdm_cli.video.info import VideoInfo
+from pavdm_cli.video.sound_adts import is_adts, is_complete, specific_config, without_header
 from pavdm_cli.video.sound_clock import (
     LEAD_IN,
     AudioPacket,
@@ -77,7 +78,7 @@ class SoundTrack:
         self._follow_silence = silence
         self._silence: Silence | None = None
         self._converter: Converter | None = None
-        self._matroska = False
+        self._matroska = self._adts = False
 
     def attach(self, container: OutputContainer, suffix: str, first: AudioPacket | None) -> None:
         """Add the stream to a new file; `first` is the first packet of it that will be carried over."""
@@ -89,6 +90,9 @@ class SoundTrack:
             self.new = self._converter.stream
         else:
             self.new = container.add_stream_from_template(self._template(first))
+            self._adts = is_adts(self.old, first)
+            if first is not None and self._adts:
+                self.new.codec_context.extradata = specific_config(first)
             self._silence = Silence(self.old.codec_context) if self._follow_silence else None
         describe(self.old, self.new)
 
@@ -100,6 +104,10 @@ class SoundTrack:
         self.end = max(self.end, time + length - self._offset)
         if self._converter:
             return self._address(self._converter.convert(packet, time - self._offset))
+        if self._adts:
+            if not is_complete(packet):
+                return []
+            packet = without_header(packet)
         if self._matroska:
             self._mark_end(packet, length)
         packet.time_base = Fraction(1, self._rate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,31 @@ from av.container import InputContainer
 from pavdm_cli.errors import InputError
 from pavdm_cli.video.whole import is_whole
 
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
-HINT = "give a video file: mp4, mov, mkv, webm, avi or gif"
+# FFmpeg's names of the formats that are read: each is one file that names no others, neither on disk nor elsewhere.
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,flv,ogg,asf,mxf"
+HINT = "give a video file: mp4, mov, mkv, webm, avi, gif, ts, mpg, flv, ogv or wmv"
+FILES = "give one of the video files that it names"
+REMUX = "remux it first: ffmpeg -i {} -c copy x.mkv"
+OTHER_KINDS = (  # first bytes, what they say that a file is, and what to do
+    (b"#EXTM3U", "a playlist", FILES),
+    (b"ffconcat", "a playlist", FILES),
+    (b"[playlist]", "a playlist", FILES),
+    (b"<?xml", "an XML file", FILES),
+    (b".RMF", "a RealMedia file", REMUX),
+    (b"nut/multimedia container", "a NUT file", REMUX),
+    (b"DKIF", "an IVF file", REMUX),
+    (b"YUV4MPEG2", "a YUV4MPEG2 file", REMUX),
+    (b"\0\0\0\1\x67", "a bare H.264 stream", REMUX),
+    (b"\0\0\0\1\x40", "a bare HEVC stream", REMUX),
+    (b"\0\0\1\xb3", "a bare MPEG video stream", REMUX),
+    (b"\0\0\1\xb0", "a bare MPEG-4 video stream", REMUX),
+    (b"\x1f\x07\0", "a DV file", REMUX),
+    (b"\xb7\xd8\0\x20", "a Windows TV recording", REMUX),
+    (b"\x89PNG", "an image", HINT),
+    (b"\xff\xd8\xff", "an image", HINT),
+    (b"ID3", "a sound file", HINT),
+    (b"fLaC", "a sound file", HINT),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +66,21 @@ def open_source(path: str | os.PathLike[str], limits: Limits | None = None) -> I
     try:
         source = av.open(str(file), options=options, metadata_errors="replace")
     except (OSError, av.FFmpegError, ValueError):
-        raise InputError(f"{path} is not a video that can be read", HINT) from None
+        raise _unreadable(path, file) from None
     with source:
         yield source
+
+
+def _unreadable(path: str | os.PathLike[str], file: Path) -> InputError:
+    """Why a file cannot be read, with its kind where the first bytes tell it."""
+    with file.open("rb") as opened:
+        head = opened.read(512)
+    for mark, kind, hint in OTHER_KINDS:
+        if head.startswith(mark):
+            return InputError(
+                f"{path} is not a video that can be read: it is {kind}", hint.format(shlex.quote(file.name))
+            )
+    return InputError(f"{path} is not a video that can be read", HINT)
 
 
 def check_input(path: str | os.PathLike[str], hint: str = HINT) -> Path:
