@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pavdm_cli.errors import UsageError
 from pavdm_cli.request import Request, Sampling
 from pavdm_cli.schedule import METHODS, Schedule
 from pavdm_cli.specs import ModelSpec
+
+if TYPE_CHECKING:
+    from pavdm_cli.models.pocket_prompt import Prompt
 
 
 def check(request: Request) -> None:
     """Refuse values that do not go together, and a prompt that the model cannot read. Raises: UsageError."""
     check_sampling(request.sampling)
     if request.prompt or request.extension is None:
-        check_prompt(request.spec, request.prompt)
+        format_prompt(request.spec, request.prompt, request.sampling.seed)
 
 
 def check_sampling(sampling: Sampling) -> None:
@@ -36,15 +41,16 @@ def check_sampling(sampling: Sampling) -> None:
     _check_reencoding(sampling, schedule)
 
 
-def check_prompt(spec: ModelSpec, prompt: str) -> list[str]:
-    """Refuse a prompt the model cannot read; notes on what it leaves out. Raises: UsageError."""
+def format_prompt(spec: ModelSpec, prompt: str, seed: int, source: str = "") -> Prompt:
+    """The prompt in the form of the model's training captions, and notes on what that changed.
+
+    source: the caption of the video that is continued, if it has one. Raises: UsageError if the prompt cannot be read.
+    """
+    from pavdm_cli.models import captions, pocket_prompt
+
     if spec.family == "pocket":
-        from pavdm_cli.models import words
-
-        return words.check_prompt(prompt)
-    from pavdm_cli.models import captions
-
-    return captions.check_prompt(prompt)
+        return pocket_prompt.format_prompt(prompt, seed, source)
+    return pocket_prompt.Prompt(prompt, tuple(captions.check_prompt(prompt)))
 
 
 def schedule_of(sampling: Sampling) -> Schedule:

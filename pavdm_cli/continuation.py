@@ -83,12 +83,13 @@ def _check_continued(video: VideoInfo) -> None:
 
 
 def with_prompt(request: Request) -> tuple[Request, list[str]]:
-    """The request with the prompt its video was made from, unless it has one; notes on where the video is from."""
+    """The request with its video's caption, and its prompt unless there is a new one; notes on where it is from."""
     assert request.extension
     recipe, _ = sound_fields(read_metadata(request.extension.source) or {})
     if "pavdm" not in recipe:
         spec = request.sampling.spec
         return request, [f"{spec.name} knows only {spec.world}: it goes on in that style"] if spec.world else []
+    request = replace(request, source_caption=recipe.get("caption", ""))
     return (request if request.prompt else replace(request, prompt=recipe.get("prompt", ""))), []
 
 

@@ -19,7 +19,7 @@ from pavdm_cli import __version__
 from pavdm_cli.attention import confirm, machine_of
 from pavdm_cli.beside import beside
 from pavdm_cli.chaining import about, chaining_notes, encoded_anew, reencoded, reencodes
-from pavdm_cli.checks import check_prompt, check_sampling, counts_of, guidance_of, schedule_of
+from pavdm_cli.checks import check_sampling, counts_of, format_prompt, guidance_of, schedule_of
 from pavdm_cli.errors import UsageError
 from pavdm_cli.graphs import Graphs, check_graphs, pick_graphs
 from pavdm_cli.masks import Condition, clips
@@ -70,11 +70,18 @@ class Job:
     frames: int
     notes: tuple[str, ...]
     given: int = 0  # frames of a clip or a picture that it begins with, encoded before the first step
+    source_caption: str = ""  # of the video that is continued
+
+    @property
+    def caption(self) -> str:
+        """The prompt in full, in the form of the model's training captions; empty without one."""
+        prompt, seed = self.prompt, self.sampling.seed
+        return format_prompt(self.spec, prompt, seed, self.source_caption).text if prompt else ""
 
     @property
     def wording(self) -> str:
         """The prompt as the text encoder is given it."""
-        return wording(self.spec, self.prompt, self.sampling.reading)
+        return wording(self.spec, self.caption, self.sampling.reading)
 
     @property
     def scale(self) -> float:
@@ -106,7 +113,7 @@ def plan(request: Request) -> Job:
     notes = (
         ["no prompt: continued without words; --prompt says what to show"]
         if wordless
-        else check_prompt(spec, request.prompt)
+        else [*format_prompt(spec, request.prompt, request.sampling.seed, request.source_caption).notes]
     )
     schedule = schedule_of(request.sampling)
     notes += [schedule.note] if schedule.note else []
@@ -119,7 +126,8 @@ def plan(request: Request) -> Job:
         )
     if settings.method != spec.method and spec.tuned:
         notes.append(f"{spec.name} was trained for {spec.method}; {settings.method} is for comparison")
-    return Job(request.prompt, spec, request.sampling, settings, schedule, request.count, tuple(notes))
+    decided = (spec, request.sampling, settings, schedule, request.count, tuple(notes))
+    return Job(request.prompt, *decided, source_caption=request.source_caption)
 
 
 def idle(job: Job) -> list[str]:
@@ -255,6 +263,7 @@ def recipe(job: Job, model: Loaded) -> dict[str, Any]:
     return {
         "pavdm": __version__,
         "prompt": job.prompt,
+        **({"caption": job.caption} if job.spec.family == "pocket" and job.prompt else {}),
         "seed": job.sampling.seed,
         "frames": job.frames,
         "fps": job.spec.fps,

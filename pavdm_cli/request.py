@@ -208,6 +208,7 @@ class Request:
     output: Output = field(default_factory=Output)
     extension: Extension | None = None
     image: Path | None = None  # the picture the video begins with
+    source_caption: str = ""  # of the video that is continued, for what the prompt leaves out
 
     def __post_init__(self) -> None:
         check_text("the prompt", self.prompt)

@@ -28,7 +28,7 @@ def _is_plain(value: object) -> bool:
 
 FIELDS = {
     "pavdm": string(50),
-    "prompt": Kind(f"a text of up to {LONGEST_TEXT} characters", _is_prompt),
+    **dict.fromkeys(("prompt", "caption"), Kind(f"a text of up to {LONGEST_TEXT} characters", _is_prompt)),
     "seed": whole(0, 2**63 - 1),
     "frames": whole(1, 10**9),
     "fps": number(0.001, 1000),

@@ -62,7 +62,8 @@ def describe(recipe: dict[str, Any]) -> list[str]:
 
 def command(recipe: dict[str, Any]) -> str:
     """The command line that makes the same frames again, on the same machine, versions and threads."""
-    words = ["--prompt", recipe["prompt"]] if "source" in recipe else []
+    prompt = recipe.get("caption") or recipe["prompt"]  # a caption is complete: it leaves nothing to the seed
+    words = ["--prompt", prompt] if "source" in recipe else []
     for name in SAME:
         words += [f"--{name.replace('_', '-')}", str(recipe[name])] if recipe.get(name) is not None else []
     if "size" in recipe and "source" not in recipe:
@@ -74,7 +75,7 @@ def command(recipe: dict[str, Any]) -> str:
     words += recipe.get("switches", [])
     if "source" in recipe:
         return command_line(("pavdm", "extend"), recipe["source"], words)
-    return command_line(("pavdm", "generate"), recipe["prompt"], words)
+    return command_line(("pavdm", "generate"), prompt, words)
 
 
 SAME = (

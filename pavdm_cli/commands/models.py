@@ -40,12 +40,15 @@ def list_(as_json: Json = False) -> None:
 @app.command()
 def show(name: Name = "pocket", as_json: Json = False) -> None:
     """Show one model: its sizes, licence, and the words it knows."""
+    from pavdm_cli.models.pocket_prompt import GRAMMAR, vocabulary
+    from pavdm_cli.models.synonyms import SYNONYMS
     from pavdm_cli.models.words import WORDINGS
 
     spec = find(name)
     words = WORDINGS if spec.family == "pocket" else {}
     if as_json:
-        print(json.dumps(_facts(spec) | {"words": words}))
+        synonyms = {kind: {wording: line.split(", ") for wording, line in SYNONYMS[kind].items()} for kind in SYNONYMS}
+        print(json.dumps(_facts(spec) | {"words": words, "synonyms": synonyms if words else {}}))
         return
     facts = [
         ("what", spec.about),
@@ -57,9 +60,10 @@ def show(name: Name = "pocket", as_json: Json = False) -> None:
     ]
     ui.show_table(spec.name, ("", ""), facts)
     if words:
-        rows = [(kind, "; ".join(", ".join(filter(None, g)) for g in table.values())) for kind, table in words.items()]
         ui.show([""])
-        ui.show_table("words it knows: synonyms separated by commas, meanings by semicolons", ("", ""), rows)
+        ui.show_table("what a prompt can say", ("", ""), GRAMMAR)
+        ui.show([""])
+        ui.show_table("words it knows", ("", "meaning", "wordings", "also understood, inflected too"), vocabulary())
 
 
 @app.command()

@@ -1,10 +1,8 @@
-"""The words the pocket model knows, in one place: what each means, and how a prompt becomes numbers."""
+"""The words the pocket model knows, in one place: what each means, and how a caption becomes numbers."""
 
 from __future__ import annotations
 
 import re
-
-from pavdm_cli.errors import UsageError
 
 TERRAINS = ("hills", "mountains", "dunes", "sea")
 TIMES = ("day", "dawn", "sunset", "night")
@@ -12,6 +10,8 @@ OBJECTS = ("ball", "balloon", "kite", "boat")
 COLOURS = ("red", "yellow", "green", "blue", "purple", "white")
 MOTIONS = ("drifting", "bouncing", "circling", "hovering")
 CAMERAS = ("still", "left", "right")
+
+ON_WATER = ("drifting", "bouncing", "hovering")  # what a boat can do
 
 Wordings = dict[str, tuple[str, ...]]
 
@@ -66,6 +66,7 @@ GLUE = ("a", "an", "the", "over", "above", "across", "on", "in", "at", "by", "of
 PAD = 0
 LENGTH = 24  # words a prompt can hold
 NAMED = 24  # words that a note names
+LONGEST_SHOWN = 100  # characters of each
 
 
 def split(text: str) -> list[str]:
@@ -79,47 +80,15 @@ def _all_words() -> list[str]:
 
 
 VOCABULARY = {word: index for index, word in enumerate(_all_words(), start=1)}  # 0 is padding
-MEANINGFUL = frozenset(VOCABULARY) - frozenset(GLUE)
-
-
-def known(text: str) -> list[str]:
-    """The words of a prompt that are in the vocabulary, in order."""
-    return [word for word in split(text) if word in VOCABULARY]
 
 
 def tokens(text: str) -> list[int]:
     """The known words of a prompt as numbers, in order, at most LENGTH of them."""
-    return [VOCABULARY[word] for word in known(text)[:LENGTH]]
-
-
-def surplus(text: str) -> list[str]:
-    """The known words of a prompt that are past the last one read."""
-    return known(text)[LENGTH:]
-
-
-def unknown(text: str) -> list[str]:
-    """Words of a prompt that have no meaning here, each once, in order."""
-    return list(dict.fromkeys(word for word in split(text) if word not in VOCABULARY))
-
-
-def understood(text: str) -> bool:
-    """Whether at least one word that is read means something."""
-    return any(word in MEANINGFUL for word in known(text)[:LENGTH])
-
-
-def check_prompt(prompt: str) -> list[str]:
-    """Refuse a prompt the embedded model cannot read; notes on the words it leaves out. Raises: UsageError."""
-    hint = "`pavdm models show pocket` lists the words it knows"
-    if not prompt.strip():
-        raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
-    if not understood(prompt):
-        raise UsageError(f"pocket knows none of the words in {prompt!r}", hint)
-    strange, late = unknown(prompt), surplus(prompt)
-    notes = [f"pocket does not know: {some(strange, ', ')}; {hint}"] if strange else []
-    return notes + ([f"pocket reads {LENGTH} words; left out: {some(late, ' ')}"] if late else [])
+    return [VOCABULARY[word] for word in split(text) if word in VOCABULARY][:LENGTH]
 
 
 def some(words: list[str], between: str) -> str:
-    """The first words, and how many more there are: a line stays a line."""
+    """The first words, long ones cut, and how many more there are: a line stays a line."""
     more = len(words) - NAMED
-    return between.join(words[:NAMED]) + (f" ... ({more} more)" if more > 0 else "")
+    shown = [word if len(word) <= LONGEST_SHOWN else f"{word[:LONGEST_SHOWN]}..." for word in words[:NAMED]]
+    return between.join(shown) + (f" ... ({more} more)" if more > 0 else "")

@@ -6,12 +6,11 @@ import math
 import random
 from dataclasses import dataclass
 
-from pavdm_cli.models.words import CAMERAS, COLOURS, MOTIONS, OBJECTS, TERRAINS, TIMES
+from pavdm_cli.models.words import CAMERAS, COLOURS, MOTIONS, OBJECTS, ON_WATER, TERRAINS, TIMES
 
 HEIGHT_UNITS = 1.0  # a picture is one unit high; lengths below are in units, times in seconds
 HORIZON = 0.60  # where the sea begins, from the top
 PAN_SPEED = 0.14  # of the nearest layer
-HELD_ON_WATER = ("drifting", "bouncing", "hovering")  # what a boat can do
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ def sample_scene(seed: int) -> Scene:
         time=draw.choice(TIMES),
         object=kind,
         colour=draw.choice(COLOURS),
-        motion=draw.choice(HELD_ON_WATER if afloat else MOTIONS),
+        motion=draw.choice(ON_WATER if afloat else MOTIONS),
         camera=draw.choice(CAMERAS),
         home=(draw.uniform(-0.10, 0.10), draw.uniform(-0.03, 0.03)),
         phase=draw.random(),
