@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pavdm_cli.errors import ModelError, UsageError
+from pavdm_cli.recognise import family_of, unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +166,14 @@ MODELS = {spec.name: spec for spec in (POCKET, OPENSORA)}
 
 
 def find(name: str) -> ModelSpec:
-    """The model of a name, or Open-Sora with the weights of a folder. Raises: ModelError."""
-    if name not in MODELS and Path(name).is_file():
+    """The model of a name, or of the weights in a folder, which says what it is. Raises: ModelError."""
+    if name in MODELS:
+        return MODELS[name]
+    if os.path.isfile(name):
         raise ModelError(f"{name} is a file", f"give a folder of weights, or a name: {', '.join(MODELS)}")
-    if name not in MODELS and ("/" in name or "\\" in name or Path(name).is_dir()):
-        return replace(OPENSORA, name=name, folder=Path(name).resolve())
-    if name not in MODELS:
-        raise ModelError(f"no model is called {name!r}", f"there is: {', '.join(MODELS)}")
-    return MODELS[name]
+    if not name or not os.path.isdir(name):
+        repositories = {part.repo: spec.name for spec in MODELS.values() for part in spec.parts}
+        raise unknown(name, MODELS, repositories)
+    family = family_of(Path(name), MODELS)
+    spec = next(spec for spec in MODELS.values() if spec.family == family)
+    return replace(spec, name=name, folder=Path(name).resolve())

@@ -34,6 +34,7 @@ FLOORS = (
         "untrusted",
         "printable",
         "stored",
+        "recognise",
     },
     {"attention", "pavdm_kernels", "video", "cores"},
     {"denoiser", "sampler", "masks", "graphs", "noise", "beside"},

@@ -165,13 +165,13 @@ def test_a_full_disk_is_told_before_anything_is_fetched(hub, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_fetched_models_are_removed(hub, tmp_path):
+def test_only_fetched_models_are_removed(hub, tiny):
     folder = home(SPEC)
     pulled(hub, folder)
     with pytest.raises(UsageError, match="not among the fetched"):
         delete(removable(MODELS["pocket"]))
     with pytest.raises(UsageError, match="not among the fetched"):
-        removable(find(str(tmp_path)))
+        removable(find(str(tiny)))
     assert delete(removable(SPEC)) > 100_000
     assert not folder.exists()
     with pytest.raises(ModelError, match="no weights"):

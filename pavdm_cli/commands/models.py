@@ -99,10 +99,12 @@ def verify(
     from pavdm_cli.models import pull as parts
     from pavdm_cli.models.home import pulling
 
-    spec = find(name)
-    if not spec.parts:
+    if name not in MODELS and Path(name).is_dir():  # even if its configurations are damaged
+        folder = Path(name).resolve()
+    elif (spec := find(name)).parts:
+        folder = _home(spec)
+    else:
         raise UsageError(f"{spec.name} was not fetched: nothing to compare it with", "it comes with the package")
-    folder = _home(spec)
     if wrong := parts.problems(folder, watch=ui.note):
         hint = f"delete what is there of them, and {pulling(folder)} fetches them again"
         raise ModelError(f"missing or changed: {', '.join(wrong)}", hint)
