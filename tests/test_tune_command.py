@@ -163,7 +163,7 @@ WRONG = {
     "none that is long enough": (["--window", "50"], 3, "3 shorter than"),
     "a size it cannot make": (["--size", "100x60"], 2, "multiples of 8"),
     "another method": (["--method", "rn"], 2, "--method must be one of base, pa, rw, got 'rn'"),
-    "no weights": (["--init", "./nowhere"], 5, "no weights of"),
+    "no weights": (["--init", "./nowhere"], 5, "there is no folder ./nowhere"),
     "a name of nothing": (["--init", "opensora"], 5, "no model is called 'opensora'"),
     "pocket's weights": (["--init", "pocket"], 2, "--data is for Open-Sora"),
     "all held out": (["--held-out", "3"], 2, "--held-out 3 of 3 videos leaves none"),
