@@ -1,41 +1,54 @@
-"""`pavdm info`: what made a video, and the command that makes it again."""
+"""`pavdm info`: what a video file is, what made it, and the command that makes it again."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pavdm_cli.errors import InputError
+from pavdm_cli.commands import options
 from pavdm_cli.printable import command_line
 
 
 def info(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A video that pavdm wrote.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print recipe and frames held as JSON.")] = False,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Any video file.")],
+    as_json: options.Json = False,
 ) -> None:
-    """Show prompt, seed, weights, versions and settings of a FILE, and the command that makes it again."""
+    """Show a video's size, length, codecs and tracks; of one that pavdm made also its generation parameters.
+
+    Those are prompt, seed, weights, versions and settings, with the command that makes the video again.
+    """
     from pavdm_cli import ui
     from pavdm_cli.stored import first, sound_fields
-    from pavdm_cli.video import being_written, open_video, read_metadata
+    from pavdm_cli.video import open_video, read_metadata
+    from pavdm_cli.video.facts import facts_of, lines_of
 
+    video = open_video(file)
     recipe, wrong = sound_fields(read_metadata(file) or {})
     if "prompt" not in recipe:
-        raise InputError(f"{file} carries no recipe", "only videos written by pavdm do")
+        recipe, wrong = {}, []
     for line in first(wrong):
         ui.warn(f"damaged metadata is ignored: {line}")
-    held = open_video(file).frames
-    left = missing(file, recipe, held)
+    facts, left = facts_of(video), missing(file, recipe, video.frames)
     if as_json:
-        print(json.dumps(recipe | {"held": held, "whole": not left}))
+        held = {"held": video.frames, "whole": not left} if recipe else {}
+        print(json.dumps(recipe | held | {"file": facts}))
         return
-    again, shown = command(recipe), recipe
-    if left:
-        state = "still being made" if being_written(file) else cut_short(file, held, left, recipe.get("copied", 0))
-        shown = recipe | {"frames": f"{held} of {held + left}, {state}"}
-    ui.show([*describe(shown), "", again])
+    lines = aligned(lines_of(facts))
+    if recipe:
+        shown = recipe | ({"frames": _frames_row(file, recipe, video.frames, left)} if left else {})
+        lines = [*aligned([(name, _plain(value)) for name, value in shown.items()]), "", *lines, "", command(recipe)]
+    ui.show(lines)
+
+
+def _frames_row(file: Path, recipe: dict[str, Any], held: int, left: int) -> str:
+    from pavdm_cli.video import being_written
+
+    state = "still being made" if being_written(file) else cut_short(file, held, left, recipe.get("copied", 0))
+    return f"{held} of {held + left}, {state}"
 
 
 def missing(file: Path, recipe: dict[str, Any], held: int) -> int:
@@ -54,10 +67,10 @@ def cut_short(file: Path, held: int, left: int, copied: int) -> str:
     return f"cut short; `{command_line(('pavdm', 'extend'), str(file), ('--frames', str(left)))}` goes on"
 
 
-def describe(recipe: dict[str, Any]) -> list[str]:
-    """One line a value."""
-    width = max(map(len, recipe))
-    return [f"{name:<{width}}  {_plain(value)}" for name, value in recipe.items()]
+def aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """One line a row, its values below each other."""
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:<{width}}  {value}" for name, value in rows]
 
 
 def command(recipe: dict[str, Any]) -> str:
