@@ -25,7 +25,7 @@ def read_file(path: str | os.PathLike[str], most: int = LARGEST) -> bytes:
 
     A pipe without a writer is refused at once instead of being waited for.
     """
-    with open(path, "rb", opener=_open_at_once) as file:
+    with open(path, "rb", opener=open_at_once) as file:
         check_regular(os.fstat(file.fileno()))
         data = file.read(most + 1)
     if len(data) > most:
@@ -44,6 +44,11 @@ def read_text(path: str | os.PathLike[str], most: int = LARGEST) -> str:
 def read_json(path: str | os.PathLike[str], most: int = LARGEST) -> Any:
     """The value of a JSON file. Raises: InvalidError, OSError."""
     return parse_json(read_text(path, most))
+
+
+def open_at_once(path: str, flags: int) -> int:
+    """An `opener` that does not wait for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def check_regular(status: os.stat_result) -> None:
@@ -148,10 +153,6 @@ def shown(value: object, longest: int = 40) -> str:
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
     words = ascii(value[: longest + 1] if isinstance(value, str) else value)
     return words if len(words) <= longest else f"{words[:longest]}..."
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _refuse_constant(name: str) -> float:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from pavdm_cli import untrusted
 from pavdm_cli.errors import ModelError
+from pavdm_cli.models.weights_file import open_weights
 from pavdm_cli.printable import command_line
-from pavdm_cli.untrusted import InvalidError
+from pavdm_cli.untrusted import InvalidError, check_regular, open_at_once, string, table_of
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 Shapes = dict[str, tuple[int, ...]]
 FETCH = "`pavdm models pull opensora-v1.2` fetches them"
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # as files name them
+FILES_BY_NAME = table_of(string(255), 100_000)  # of an index
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -79,10 +82,10 @@ def _indexed(index: Path, files: list[Path], unused: tuple[str, ...]) -> dict[st
 
 def _placed(index: Path) -> dict[str, Path]:
     """Where an index says that tensors are. Raises: ModelError."""
-    named = read_json(index).get("weight_map")
-    if not isinstance(named, dict) or any(Path(str(file)).name != file for file in named.values()):
+    named: Any = read_json(index).get("weight_map")
+    if not FILES_BY_NAME.fits(named) or any(Path(file).name != file for file in named.values()):
         raise ModelError(f"{index} names no files beside it", FETCH)
-    return {str(name): index.parent / file for name, file in named.items()}
+    return {name: index.parent / file for name, file in named.items()}
 
 
 def _held(files: list[Path], unused: tuple[str, ...]) -> dict[str, Path]:
@@ -120,11 +123,14 @@ def _asked(where: dict[str, Path], ask: Callable[[Any], T]) -> dict[str, T]:
 def opened(path: Path) -> Any:
     """A safetensors file, mapped. Raises: ModelError."""
     try:
-        return safe_open(path, "pt")
+        return open_weights(path)
     except FileNotFoundError as error:
         raise ModelError(f"no weights at {path}", FETCH) from error
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is not a safetensors file", "it may be cut short: `pavdm models verify`") from error
+    except (SafetensorError, InvalidError, OSError) as error:
+        why = f": {error}" if isinstance(error, InvalidError) else ""
+        raise ModelError(
+            f"{path} is not a safetensors file{why}", "it may be cut short: `pavdm models verify`"
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -150,9 +156,16 @@ def digest(folder: Path) -> str:
 
 
 def samples(path: Path) -> bytes:
-    """64 samples of 4 kB from all over a file: two files of one size with the same are taken for the same."""
+    """64 samples of 4 kB from all over a file: two files of one size with the same are taken for the same.
+
+    Raises: ModelError for what is no regular file.
+    """
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with open(path, "rb", opener=open_at_once) as file:
+        try:
+            check_regular(os.fstat(file.fileno()))
+        except InvalidError as error:
+            raise ModelError(f"{path} cannot be read: {error}", FETCH) from error
         return b"".join(_read(file, place * max(0, size - 4096) // 63) for place in range(64))
 
 

@@ -13,7 +13,7 @@ from pavdm_cli.errors import ModelError
 from pavdm_cli.models.checkpoint import read_json
 from pavdm_cli.models.opensora_text import LONGEST, check_sizes
 from pavdm_cli.models.opensora_vae import SHIFT
-from pavdm_cli.models.sizes import HINT, check_number, check_whole
+from pavdm_cli.models.sizes import HINT, check_number, check_whole, within
 from pavdm_cli.models.stdit import STDiTConfig
 from pavdm_cli.untrusted import shown
 
@@ -38,13 +38,9 @@ SIZES = {
 
 
 LIMITS = {
-    "hidden_size": (1, 1 << 16),
-    "depth": (1, 1000),
-    "num_heads": (1, 1 << 16),
+    **within({published: int(getattr(XL2, ours)) for ours, published in SIZES.items() if ours != "mlp_ratio"}),
     "in_channels": (len(SHIFT), len(SHIFT)),  # those of the codec's latents
-    "caption_channels": (1, 1 << 16),
-    "model_max_length": (LONGEST, 1 << 16),  # no shorter than what T5 reads of a prompt
-    "input_sq_size": (1, 1 << 16),
+    "model_max_length": (LONGEST, 8 * LONGEST),  # no shorter than what T5 reads of a prompt
     "patch_size of time": (1, 1),
     "patch_size of height": (1, 64),
     "patch_size of width": (1, 64),

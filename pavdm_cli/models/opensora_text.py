@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pavdm_cli.counting import counted
@@ -20,7 +20,9 @@ from pavdm_cli.models.checkpoint import digest, load_into, read_json
 from pavdm_cli.models.home import pulling
 from pavdm_cli.models.libraries import library, quiet
 from pavdm_cli.models.memory import check_room, weight_bytes
-from pavdm_cli.models.sizes import HINT, check_number, check_whole
+from pavdm_cli.models.sizes import HINT, check_number, check_whole, within
+from pavdm_cli.models.weights_file import read_tensor
+from pavdm_cli.untrusted import InvalidError
 
 SIZES = (
     "vocab_size",
@@ -36,13 +38,9 @@ SIZES = (
 )  # all that is taken from a configuration
 XXL = {"vocab_size": 32128, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
 LIMITS = {
-    "vocab_size": (2, 1 << 24),
-    "d_model": (1, 1 << 16),
-    "d_kv": (1, 1 << 16),
-    "d_ff": (1, 1 << 20),
-    "num_layers": (1, 1000),
-    "num_heads": (1, 1 << 16),
-    "relative_attention_num_buckets": (4, 1 << 16),
+    **within(XXL),
+    "vocab_size": (2, 1 << 20),
+    "relative_attention_num_buckets": (4, 1 << 12),
     "relative_attention_max_distance": (1, 1 << 16),
 }
 LONGEST = 300  # tokens, the end's included
@@ -87,8 +85,8 @@ class T5Text:
             return self._encode(text)
         path = self._path(self.cache, text)
         try:
-            return load_file(path)["vectors"]
-        except (OSError, SafetensorError, KeyError):
+            return read_tensor(path, "vectors")
+        except (OSError, SafetensorError, InvalidError):
             vectors = self._encode(text)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,8 @@ SPATIAL_SCALE = 0.18215  # of picture latents, as trained; not the number in the
 SHIFT = (-0.10, 0.34, 0.27, 0.98)
 SCALE = (3.85, 2.32, 2.33, 3.06)
 
+MOST = {"levels": 8, "layers": 16, "blocks": 32}  # four times the card's and more
+
 Draw = Callable[[Tensor, Tensor], Tensor]  # mean and standard deviation of a posterior to a latent
 
 
@@ -125,17 +127,23 @@ def vae_config(found: Mapping[str, tuple[int, ...]]) -> VAEConfig:
         _count(found, rf"{spatial}\.0\.resnets\.(\d+)\."),
         _count(found, rf"{temporal}\.res_blocks\.(\d+)\."),
     )
-    try:
-        widths = tuple(found[f"{spatial}.{level}.resnets.0.conv1.weight"][0] for level in range(levels))
-        filters = found[f"{temporal}.conv_in.conv.weight"][0]
-    except (KeyError, IndexError) as error:
-        raise ModelError("these are no weights of Open-Sora's codec", "`pavdm models pull opensora-v1.2`") from error
-    return VAEConfig(SpatialConfig(widths, layers), TemporalConfig(filters=filters, blocks=blocks))
+    counts = {"levels": levels, "layers": layers, "blocks": blocks}
+    names = [f"{spatial}.{level}.resnets.0.conv1.weight" for level in range(min(levels, MOST["levels"] + 1))]
+    shapes = [found.get(name, ()) for name in (*names, f"{temporal}.conv_in.conv.weight")]
+    widths = [shape[0] if shape else 0 for shape in shapes]
+    if any(not 1 <= counts[name] <= most for name, most in MOST.items()) or not all(map(_is_width, widths)):
+        raise ModelError("these are no weights of Open-Sora's codec", "`pavdm models pull opensora-v1.2`")
+    return VAEConfig(SpatialConfig(tuple(widths[:-1]), layers), TemporalConfig(filters=widths[-1], blocks=blocks))
+
+
+def _is_width(width: int) -> bool:
+    """Whether a convolution can have so many channels: whole groups of its norm, and not far above the card's."""
+    return 0 < width <= 8 * max(SpatialConfig().widths) and width % SpatialConfig().groups == 0
 
 
 def _count(names: Iterable[str], pattern: str) -> int:
     """One more than the highest number at a place in the names."""
-    return max((int(hit[1]) + 1 for name in names if (hit := re.match(pattern, name))), default=0)
+    return max((int(hit[1][:9]) + 1 for name in names if (hit := re.match(pattern, name))), default=0)
 
 
 def normalisation() -> dict[str, Tensor]:

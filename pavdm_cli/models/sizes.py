@@ -13,6 +13,11 @@ Limits = Mapping[str, tuple[int, int]]  # the least and the most of every whole 
 HINT = "is it cut short, or another model's?"
 
 
+def within(card: Mapping[str, int], times: int = 8) -> dict[str, tuple[int, int]]:
+    """Limits of sizes: from 1 to so many times those of the model's card."""
+    return {name: (1, times * size) for name, size in card.items()}
+
+
 def check_whole(what: str, given: Mapping[str, Any], limits: Limits) -> None:
     """Refuse what is no whole number within its limits; names without limits are not looked at. Raises: ModelError."""
     if wrong := mismatches(given, {name: whole(*limit) for name, limit in limits.items()}):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -21,8 +21,9 @@ from pavdm_cli.models.pocket import Pocket, PocketConfig
 from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
 from pavdm_cli.models.pocket_text import TextConfig
 from pavdm_cli.models.stdit import STDiTConfig
+from pavdm_cli.models.weights_file import open_weights
 from pavdm_cli.models.words import VOCABULARY
-from pavdm_cli.untrusted import InvalidError, parse_json
+from pavdm_cli.untrusted import InvalidError, Kind, list_of, mismatches, number, parse_json, whole
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -85,12 +86,29 @@ def _narrow(value: Tensor) -> Tensor:
 
 
 def _codec(config: dict[str, Any]) -> PocketCodec:
-    return PocketCodec(CodecConfig(**config | {"widths": tuple(config["widths"])}))
+    sizes = _sizes(config, CodecConfig())
+    return PocketCodec(CodecConfig(**sizes | {"widths": tuple(sizes["widths"])}))
 
 
 def _denoiser(config: dict[str, Any]) -> Pocket:
-    stdit = config["stdit"] | {"patch": tuple(config["stdit"]["patch"])}
-    return Pocket(PocketConfig(TextConfig(**config["text"]), STDiTConfig(**stdit)))
+    card = PocketConfig()
+    text, stdit = _sizes(config["text"], card.text), _sizes(config["stdit"], card.stdit)
+    return Pocket(PocketConfig(TextConfig(**text), STDiTConfig(**stdit | {"patch": tuple(stdit["patch"])})))
+
+
+def _sizes(config: dict[str, Any], card: CodecConfig | TextConfig | STDiTConfig) -> dict[str, Any]:
+    """Sizes that are each within 16 times the card's. Raises: ValueError, also for other names."""
+    if wrong := mismatches(config, {name: _like(size) for name, size in asdict(card).items()}, required=asdict(card)):
+        raise ValueError(wrong[0])
+    return config
+
+
+def _like(size: Any) -> Kind:
+    if isinstance(size, float):
+        return number(0, 16 * size)
+    if isinstance(size, int):
+        return whole(1, 16 * size)
+    return list_of(whole(1, 16 * max(size)), len(size), len(size))
 
 
 def _load(path: Path, build: Callable[[dict[str, Any]], M]) -> M:
@@ -100,8 +118,9 @@ def _load(path: Path, build: Callable[[dict[str, Any]], M]) -> M:
     try:
         with torch.random.fork_rng(devices=[]):  # their first, random weights are replaced
             model = build(config)
-    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, ArithmeticError) as error:
-        raise ModelError(f"{path} describes no model of this kind", "is it the file of another part?") from error
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError, ArithmeticError) as error:
+        why = f": {error}" if isinstance(error, ValueError) else ""
+        raise ModelError(f"{path} describes no model of this kind{why}", "is it the file of another part?") from error
     return _fill(model, weights, path)
 
 
@@ -117,10 +136,10 @@ def _section(file: Any, name: str, path: Path) -> dict[str, Any]:
 
 def _opened(path: Path) -> Any:
     try:
-        return safe_open(path, "pt")
+        return open_weights(path)
     except FileNotFoundError as error:
         raise ModelError(f"no weights at {path}", "`pavdm models list` shows what is there") from error
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, InvalidError, OSError) as error:
         raise ModelError(f"{path} is not a safetensors file", "it may be cut short: fetch or train it again") from error
 
 

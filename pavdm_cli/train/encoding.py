@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from pavdm_cli.models.checkpoint import samples
 from pavdm_cli.models.families import Codec
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.store import in_place_of
+from pavdm_cli.models.weights_file import open_weights, read_tensor
 from pavdm_cli.train.footage import Captioned
 from pavdm_cli.untrusted import InvalidError, mismatches, number, read_json, string, whole
 from pavdm_cli.video import VideoInfo, open_video, shown_at
@@ -197,16 +198,14 @@ def _keep(path: Path, value: Tensor) -> None:
 
 def _there(path: Path) -> bool:
     try:
-        with safe_open(path, "pt"):
+        with open_weights(path):
             return True
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, InvalidError):
         return False
 
 
 def _stored(path: Path) -> Tensor:
     try:
-        with safe_open(path, "pt") as file:
-            value: Tensor = file.get_tensor("value")
-            return value
-    except (OSError, SafetensorError) as error:
+        return read_tensor(path, "value")
+    except (OSError, SafetensorError, InvalidError) as error:
         raise PavdmError(f"{path} is gone or damaged", "start again: it is made anew") from error

@@ -10,15 +10,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from pavdm_cli.models.pocket_codec import PocketCodec
 from pavdm_cli.models.store import in_place_of
+from pavdm_cli.models.weights_file import open_weights
 from pavdm_cli.train.captions import caption
 from pavdm_cli.train.paint import canvas, render
 from pavdm_cli.train.world import Scene, sample_scene
+from pavdm_cli.untrusted import InvalidError
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,11 @@ def make(clips: Clips, codec: PocketCodec, progress: Callable[[int], None], at_o
 
 def _stored(path: Path, recipe: str) -> Tensor | None:
     try:
-        with safe_open(path, "pt") as file:
+        with open_weights(path) as file:
             made = (file.metadata() or {}).get("recipe", recipe)
             found: Tensor | None = file.get_tensor("latents") if made == recipe else None
             return found
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, InvalidError):
         return None  # none yet, or no such file: they are made anew
 
 
