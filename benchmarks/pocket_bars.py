@@ -18,14 +18,14 @@ from pavdm_cli.bench.env import environment
 from pavdm_cli.evaluate import bars, learn
 from pavdm_cli.evaluate.bars import Bar, Rhythm
 from pavdm_cli.evaluate.probe import Probe, load, read, save
-from pavdm_cli.evaluate.videos import Video, Wanted, generated, real
+from pavdm_cli.evaluate.videos import PARTIAL, Video, Wanted, generated, real
 from pavdm_cli.models.store import digest, load_codec
 from pavdm_cli.pipeline import settle
 from pavdm_cli.request import Sampling
 from pavdm_cli.video.sheet import write_sheet
 
 HERE = Path(__file__).parent
-PARTS = ("codec", "probe", "videos", "minute")
+PARTS = ("codec", "probe", "videos", "partial", "minute")
 SPAN = 10.0  # seconds at either end of a minute
 LONG = 60.0
 HELD_OUT = range(256)  # seeds of real clips that nothing was trained on
@@ -47,6 +47,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--probe", type=Path, default=HERE / "probe.safetensors", help="trained and kept if not there")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--partial", type=int, default=24, help="videos of each class of partial prompts")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--minutes", type=int, default=8, help="videos of a minute")
     parser.add_argument("--first-seed", type=int, default=0, help="of scenes, captions and noise")
@@ -95,22 +96,42 @@ def measure(part: str, given: argparse.Namespace, probe: Probe | None) -> bool:
     return all(bar.passed for bar in found)
 
 
-def judge(part: str, given: argparse.Namespace, probe: Probe) -> tuple[list[Bar], dict[str, Any]]:
-    """Generated videos: many short ones, or a few long ones beside many real ones."""
-    if not bars.trusted(probe, HELD_OUT):
-        sys.exit(f"{given.probe} misreads real clips: the world has changed; remove it, and a new one is trained")
-    wanted, rhythm = wanted_of(part, given), rhythm_of(given)
-    made = [told(video, probe, rhythm) for video in generated(wanted)]
-    if given.sheet:
-        path = given.sheet if part == "videos" else given.sheet.with_stem(given.sheet.stem + "-minute")
-        sheet(path, made)
-    settings = {
+def judge_partial(given: argparse.Namespace, probe: Probe) -> tuple[list[Bar], dict[str, Any]]:
+    """Videos of prompts that leave things out, every class with scenes and noise of its own."""
+    wanted, rhythm, made = wanted_of("videos", given), rhythm_of(given), dict[str, list[Video]]()
+    for number, (name, kinds) in enumerate(PARTIAL.items()):
+        first = given.first_seed + number * given.partial
+        some = replace(wanted, seeds=range(first, first + given.partial), kinds=kinds)
+        made[name] = [told(video, probe, rhythm) for video in generated(some)]
+        if given.sheet:
+            sheet(given.sheet.with_stem(f"{given.sheet.stem}-partial-{len(kinds)}"), made[name])
+    seeds = range(given.first_seed, given.first_seed + len(PARTIAL) * given.partial)
+    return bars.partial_bars(probe, made, rhythm), settings_of(given, replace(wanted, seeds=seeds))
+
+
+def settings_of(given: argparse.Namespace, wanted: Wanted) -> dict[str, Any]:
+    """What a row says of the videos that it judges."""
+    return {
         "seeds": [wanted.seeds.start, wanted.seeds.stop],
         "length": wanted.seconds,
         "weights": digest(given.weights / "codec.safetensors", given.weights / "denoiser.safetensors"),
         "probe": digest(given.probe),
         **asdict(settle(wanted.sampling)),
     }
+
+
+def judge(part: str, given: argparse.Namespace, probe: Probe) -> tuple[list[Bar], dict[str, Any]]:
+    """Generated videos: many short ones, or a few long ones beside many real ones."""
+    if not bars.trusted(probe, HELD_OUT):
+        sys.exit(f"{given.probe} misreads real clips: the world has changed; remove it, and a new one is trained")
+    if part == "partial":
+        return judge_partial(given, probe)
+    wanted, rhythm = wanted_of(part, given), rhythm_of(given)
+    made = [told(video, probe, rhythm) for video in generated(wanted)]
+    if given.sheet:
+        path = given.sheet if part == "videos" else given.sheet.with_stem(given.sheet.stem + "-minute")
+        sheet(path, made)
+    settings = settings_of(given, wanted)
     if part == "videos":
         return bars.video_bars(probe, made, list(real(wanted)), rhythm), settings
     span = round(SPAN * rhythm.fps)

@@ -14,11 +14,12 @@ from torch import Tensor
 from pavdm_cli.evaluate import bars, failures, figures, learn, probe
 from pavdm_cli.evaluate.bars import Bar, Rhythm
 from pavdm_cli.evaluate.probe import ATTRIBUTES, COUNTS, Probe
-from pavdm_cli.evaluate.videos import Video, Wanted, generated, prompt_of, real
+from pavdm_cli.evaluate.videos import FIELDS, PARTIAL, Video, Wanted, generated, prompt_of, real
 from pavdm_cli.models import store
 from pavdm_cli.models.pixels import from_bytes, to_bytes
 from pavdm_cli.models.pocket import Pocket, PocketConfig
 from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
+from pavdm_cli.models.pocket_parse import parse
 from pavdm_cli.models.words import MOTION_WORDINGS
 from pavdm_cli.request import Sampling
 from pavdm_cli.specs import find
@@ -213,6 +214,27 @@ def test_an_unsaid_motion_is_not_asked_for() -> None:
     silent = [v for v in videos if "motion" not in v.asked]
     assert 0 < len(silent) < 20
     assert all(not any(w in v.prompt for w in MOTION_WORDINGS[v.scene.motion]) for v in silent)
+
+
+@pytest.mark.parametrize(("name", "kinds"), PARTIAL.items())
+def test_partial_prompts_name_their_kinds_of_the_scene_alone(name: str, kinds: tuple[str, ...]) -> None:
+    for seed in range(60):
+        prompt, scene = prompt_of(seed, kinds), sample_scene(seed)
+        assert parse(prompt).slots.keys() == {*kinds}
+        assert parse(prompt).unused == parse(prompt).refused == ()
+        video = Video(scene, prompt, to_bytes(torch.zeros(1, 3, 8, 8)))
+        asked = {FIELDS[kind]: getattr(scene, FIELDS[kind]) for kind in kinds}
+        assert video.asked == {"camera": "still"} | asked
+    assert prompt_of(0, ("object",)) == "a sailboat"
+
+
+def test_real_videos_pass_the_bars_of_partial_prompts_and_others_miss_them(reader: Probe, true: list[Video]) -> None:
+    said = [replace(video, prompt=prompt_of(seed, ("object",))) for seed, video in zip(SEEDS, true, strict=True)]
+    other = [replace(video, frames=said[(index + 2) % len(said)].frames) for index, video in enumerate(said)]
+    made = {"right": said, "other": other, "doubled": planted(said, twice)}
+    found = missed(bars.partial_bars(reader, made, RHYTHM))
+    assert found >= {"object right, other", "exactly one object, doubled"}
+    assert not found & {"object right, right", "exactly one object, right"}
 
 
 def test_clips_cover_a_video_to_its_end() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ ONE_OBJECT = 0.80  # of the frames
 HOP = 1.5  # change across chunk joints over change inside, in units of real video's
 UNEVEN = 0.15  # of real video's change, at every frame of a chunk
 CODEC, CODEC_OBJECT = 36.0, 30.0  # dB
+PARTIAL_OBJECT, PARTIAL_ONE = 0.95, 0.93  # videos of partial prompts with their object, frames with exactly one
 LATE_LOSS = 0.05  # what the last seconds of a long video may lose on its first
 DRIFT = 2.0  # mean size of a z-score; real videos have 0.8
 
@@ -105,6 +106,16 @@ def video_bars(probe: Probe, made: Sequence[Video], true: Sequence[Video], rhyth
         Bar("hop at chunk joints", figures.hop(profiles) / figures.hop(real), high=HOP),
         Bar("change inside chunks, of real", float(profiles[:-1].mean() / real[:-1].mean()), low=0.5, high=1.5),
     ]
+
+
+def partial_bars(probe: Probe, made: Mapping[str, Sequence[Video]], rhythm: Rhythm) -> list[Bar]:
+    """Whether prompts that leave things out show their object and nothing twice, by class of prompt."""
+    found = []
+    for name, videos in made.items():
+        readings = [read(probe, video.pixels(), rhythm.fps) for video in videos]
+        found.append(Bar(f"object right, {name}", followed(videos, readings, "object"), low=PARTIAL_OBJECT))
+        found.append(Bar(f"exactly one object, {name}", _average([r.one for r in readings]), low=PARTIAL_ONE))
+    return found
 
 
 def minute_bars(probe: Probe, made: Sequence[Video], true: Sequence[Video], rhythm: Rhythm, span: int) -> list[Bar]:

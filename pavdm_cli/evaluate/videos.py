@@ -14,11 +14,20 @@ from torch import Tensor
 
 from pavdm_cli import pipeline
 from pavdm_cli.models.pixels import from_bytes, to_bytes
-from pavdm_cli.models.words import MOTION_WORDINGS
+from pavdm_cli.models.pocket_parse import KINDS, parse
 from pavdm_cli.request import Request, Sampling
 from pavdm_cli.train.captions import caption
 from pavdm_cli.train.paint import canvas, render
 from pavdm_cli.train.world import Scene, sample_scene
+
+FIELDS = {kind: {"time of day": "time"}.get(kind, kind) for kind in KINDS}  # the attribute of a scene for each kind
+# Which kinds the prompts of a class name, as people type them: a word, or a few more.
+PARTIAL = {
+    "object": ("object",),
+    "colour, object": ("colour", "object"),
+    "colour, object, time": ("colour", "object", "time of day"),
+    "colour, object, time, place": ("colour", "object", "time of day", "terrain"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +44,9 @@ class Video:
 
     @property
     def asked(self) -> dict[str, str]:
-        """The attributes that the prompt speaks of: all but a motion left unsaid."""
-        words = {name: getattr(self.scene, name) for name in ("terrain", "time", "object", "colour", "camera")}
-        said = any(wording in self.prompt for wording in MOTION_WORDINGS[self.scene.motion])
-        return words | ({"motion": self.scene.motion} if said else {})
+        """The attributes that the prompt speaks of, in the scene; a camera that is not mentioned is still."""
+        named = [FIELDS[kind] for kind in parse(self.prompt).slots]
+        return {"camera": "still"} | {name: getattr(self.scene, name) for name in named}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,7 @@ class Wanted:
     weights: Path | None = None  # a folder with both parts; the embedded ones if not given
     sampling: Sampling = Sampling()  # noqa: RUF009 - frozen
     detail: float = 0.3
+    kinds: tuple[str, ...] = ()  # what the prompts name, the object among them; all if empty
 
 
 def generated(wanted: Wanted) -> Iterator[Video]:
@@ -71,12 +80,18 @@ def real(wanted: Wanted, spans: int | None = None) -> Iterator[Video]:
         yield Video(scene, prompt_of(seed), to_bytes(frames))
 
 
-def prompt_of(seed: int) -> str:
-    """The caption of a seed's scene."""
-    return caption(sample_scene(seed), random.Random(seed))
+def prompt_of(seed: int, kinds: tuple[str, ...] = ()) -> str:
+    """The caption of a seed's scene, or of that only what some kinds of word say."""
+    full = caption(sample_scene(seed), random.Random(seed))
+    if not kinds:
+        return full
+    said = {kind: mention.wording for kind, mention in parse(full).slots.items() if kind in kinds}
+    thing = " ".join(("a", *(said[kind] for kind in ("colour", "object") if kind in said)))
+    place = f"{'on' if sample_scene(seed).object == 'boat' else 'over'} {said['terrain']}" if "terrain" in said else ""
+    return " ".join(filter(None, (thing, place, said.get("time of day", ""))))
 
 
 def _job(wanted: Wanted, seed: int) -> pipeline.Job:
     sampling = replace(wanted.sampling, seed=seed)
-    job = pipeline.plan(Request(prompt_of(seed), seconds=wanted.seconds, sampling=sampling))
+    job = pipeline.plan(Request(prompt_of(seed, wanted.kinds), seconds=wanted.seconds, sampling=sampling))
     return replace(job, spec=replace(job.spec, folder=wanted.weights)) if wanted.weights else job
