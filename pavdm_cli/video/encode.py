@@ -90,6 +90,7 @@ class CodecEncoder:
     encoding: Encoding
     comment: str = ""
     attach: Callable[[OutputContainer], None] | None = None  # adds what is muxed beside the picture
+    complete: Callable[[Path], None] | None = None  # adds to the closed file what a muxer cannot
 
     def __post_init__(self) -> None:
         self._sink = Sink(self.path)
@@ -127,6 +128,8 @@ class CodecEncoder:
             with closing(self._file):
                 self._file.mux(self._stream.encode())
             self._sink.check()
+        if self.complete:
+            self.complete(self.path)
 
     def _add_video(self) -> VideoStream:
         options = _codec_options(self.path, self.encoding, self.track)

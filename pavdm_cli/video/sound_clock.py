@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from fractions import Fraction
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import av
 from av.audio.codeccontext import AudioCodecContext
@@ -39,7 +39,7 @@ class SampleClock:
         return time, length - Fraction(trimmed_end(packet), rate)
 
 
-def start(packet: AudioPacket) -> Fraction | None:
+def start(packet: av.Packet[Any]) -> Fraction | None:
     """When a packet starts by its timestamp, in seconds."""
     stamp = packet.dts if packet.pts is None else packet.pts
     return None if stamp is None else stamp * packet.time_base

@@ -10,6 +10,7 @@ import av
 import numpy as np
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
+from av.stream import Stream
 from numpy.typing import NDArray
 
 from pavdm_cli.video.encode import FORMATS
@@ -29,7 +30,7 @@ def storage(stream: AudioStream, suffix: str) -> str | None:
     PCM in MP4 is read by FFmpeg 6 and later alone, so that there it is always converted.
     """
     codec, name = stream.codec_context, stream.codec_context.codec.canonical_name
-    if not (suffix == ".mp4" and name.startswith("pcm_")) and _holds(stream, suffix):
+    if not (suffix == ".mp4" and name.startswith("pcm_")) and holds(stream, suffix):
         return ""
     sample, wide = codec.format.packed.name, _is_wide(stream)
     if suffix not in (".mp4", ".mkv"):
@@ -124,7 +125,7 @@ def _is_wide(stream: AudioStream) -> bool:
     return stream.codec_context.format.packed.name == "s32" and not narrow
 
 
-def _holds(stream: AudioStream, suffix: str) -> bool:
+def holds(stream: Stream, suffix: str) -> bool:
     """Whether packets of a stream can be carried over to such a file, found out by writing its header."""
     try:
         with av.open(io.BytesIO(), "w", format=FORMATS[suffix]) as container:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import av
-from av.audio.stream import AudioStream
 
 from pavdm_cli.counting import counted
 from pavdm_cli.errors import OutputError
+from pavdm_cli.video.carried import Carried, Packets
 from pavdm_cli.video.encode import CodecEncoder, Encoding, Frame, GifEncoder, Track
 from pavdm_cli.video.frames import frames
 from pavdm_cli.video.info import VideoInfo
@@ -23,8 +23,7 @@ from pavdm_cli.video.metadata import Metadata, to_comment
 from pavdm_cli.video.orient import Orientation
 from pavdm_cli.video.output import partial_path
 from pavdm_cli.video.resize import fit, unfit
-from pavdm_cli.video.sound import Audio, Sound, SoundTrack, check_sound, sound_notes, starts
-from pavdm_cli.video.sound_clock import AudioPacket
+from pavdm_cli.video.sound import Audio, check_sound
 from pavdm_cli.video.source import open_source
 from pavdm_cli.video.tags import fits, output_colours
 from pavdm_cli.video.write import Recording
@@ -84,15 +83,15 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
         self._track = _track(video, Path(path).suffix)
         self.notes = _notes(video, self.plan, self._track)
         self._last, self._continued = -1, False
+        suffix = Path(path).suffix.lower()
+        self._carried = None if self.plan.only_new else Carried(video, suffix, self.plan.audio)
+        self._offset = self._carried.offset if self._carried else Fraction(0)
+        self._end = video.end - self._offset if self._carried else Fraction(0)
+        self.notes += self._carried.notes if self._carried else []
         with ExitStack() as opened:
-            streams = self._sound_streams(opened)
-            self._offset = min([video.start, *starts(streams)])
-            self._end = Fraction(0) if self.plan.only_new else video.end - self._offset
-            silence = self.plan.audio == "silence"
-            tracks = [SoundTrack(stream, self._offset, silence) for stream in streams]
-            self._sound = Sound(video.path, video.limits, tracks)
-            self.notes += sound_notes(streams, Path(path).suffix.lower())
-            super().__init__(path, partial(_open_encoder, self._track, self.plan, self._sound), self.plan.force)
+            if self._carried:
+                opened.callback(self._carried.close)
+            super().__init__(path, partial(_open_encoder, self._track, self.plan, self._carried), self.plan.force)
             self._opened = opened.pop_all()
 
     def copy(self) -> Iterator[int]:
@@ -115,10 +114,8 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
             self._end += 1 / self.video.rate
 
     def finish(self) -> Path:
-        """Write the rest of the sound, close the file and give it its name."""
-        self._mux(self._sound.until(None))
-        self._mux(self._sound.silence(self._end))
-        self._mux(self._sound.flush())
+        """Write what is left beside the picture, close the file and give it its name."""
+        self._mux(self._carried.rest(self._end) if self._carried else [])
         return super().finish()
 
     def __exit__(self, *error: Any) -> None:
@@ -130,7 +127,7 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
         return self._continued
 
     def _append(self, frame: Frame | av.VideoFrame, time: Fraction) -> None:
-        self._mux([*self._sound.until(time), *self._sound.silence(time)])
+        self._mux(self._carried.until(time) if self._carried else [])
         self._last = max(round(time / self._track.tick), self._last + 1)
         self.put(frame, self._last)
 
@@ -153,23 +150,17 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
         width, height = self._track.width, self._track.height
         return frame if frame.shape[:2] == (height, width) else unfit(frame, width, height, self._track.sample_aspect)
 
-    def _mux(self, packets: Sequence[AudioPacket]) -> None:
-        if packets:
-            assert isinstance(self.encoder, CodecEncoder)
+    def _mux(self, packets: Packets) -> None:
+        if packets and isinstance(self.encoder, CodecEncoder):
             self.run(partial(self.encoder.mux, packets))
 
-    def _sound_streams(self, opened: ExitStack) -> list[AudioStream]:
-        """The streams to carry over, of a source that is open as long as `opened`."""
-        if self.plan.only_new or self.plan.audio == "drop" or not self.video.audio:
-            return []
-        return list(opened.enter_context(open_source(self.video.path, self.video.limits)).streams.audio)
 
-
-def _open_encoder(track: Track, plan: Plan, sound: Sound, path: Path) -> CodecEncoder | GifEncoder:
+def _open_encoder(track: Track, plan: Plan, carried: Carried | None, path: Path) -> CodecEncoder | GifEncoder:
     comment = to_comment(plan.metadata)
     if path.suffix.lower() == ".gif":
         return GifEncoder(path, track, comment)
-    return CodecEncoder(path, track, plan.encoding, comment, partial(sound.attach, suffix=path.suffix.lower()))
+    beside = (carried.attach, carried.complete) if carried else ()
+    return CodecEncoder(path, track, plan.encoding, comment, *beside)
 
 
 def _track(video: VideoInfo, suffix: str) -> Track:
@@ -191,8 +182,6 @@ def _notes(video: VideoInfo, plan: Plan, track: Track) -> list[str]:
     if track.width % 2 or track.height % 2:
         even = f"{track.width + track.width % 2}x{track.height + track.height % 2}"
         notes.append(f"{track.width}x{track.height} padded to {even} by repeating its last line")
-    if video.others and not plan.only_new:
-        notes.append(f"left out: {counted(video.others, 'stream')} of neither picture nor sound")
     return [*notes, *_sound_note(video, plan)]
 
 

@@ -1,0 +1,138 @@
+"""Tags, chapters, roles, subtitles, covers, attachments and time codes: carried over, or each loss named."""
+
+from __future__ import annotations
+
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from av.stream import Disposition
+from clips import Recipe, corners, greys, make
+
+from pavdm_cli.video import Plan, VideoInfo, frames, open_video, splice
+from pavdm_cli.video.extras_read import moved
+
+NEW = [np.full((64, 96, 3), 200, np.uint8)] * 5
+CHAPTERS = ";FFMETADATA1\ntitle=Holiday\nartist=Someone\ncomment=By the sea\nplace=Rügen\n" + "".join(
+    f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={start}\nEND={end}\ntitle={title}\n"
+    for start, end, title in ((0, 400, "One"), (400, 1000, "Two"))
+)
+CUES = "1\n00:00:00,200 --> 00:00:00,700\nHello\n\n2\n00:00:00,800 --> 00:00:00,900\nAgain\n\n"
+
+
+def ffmpeg(*words: object) -> None:
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *map(str, words)], check=True)
+
+
+def rich(path: Path, *more: object) -> VideoInfo:
+    """A film with a title, a comment, chapters, a commentary, subtitles and a cover, all in one file."""
+    folder = path.parent
+    make(folder / "plain.mp4", greys(10, 64, 96), Recipe(audio="aac"))
+    make(folder / "cover.png", [corners(64, 64)], Recipe("png", pixels="rgb24"))
+    (folder / "chapters.txt").write_text(CHAPTERS, encoding="utf-8")
+    (folder / "cues.srt").write_text(CUES)
+    inputs = [word for name in ("plain.mp4", "chapters.txt", "cues.srt", "cover.png") for word in ("-i", folder / name)]
+    cover = (
+        ("-map", "3:v", "-disposition:v:1", "attached_pic")
+        if path.suffix == ".mp4"
+        else ("-attach", folder / "cover.png")
+    )
+    kind = () if path.suffix == ".mp4" else ("-metadata:s:t", "mimetype=image/png")
+    streams = ("-map", "0:v", "-map", "0:a", "-map", "0:a", "-map", "2:s", *cover, "-map_metadata", "1", *kind)
+    roles = ("-disposition:a:1", "comment", "-metadata:s:a:1", "title=Commentary", "-metadata:s:a:1", "language=eng")
+    text = "mov_text" if path.suffix == ".mp4" else "srt"
+    ffmpeg(*inputs, *streams, "-c", "copy", "-c:s", text, *roles, *more, path)
+    return open_video(path)
+
+
+def lower(tags: dict[str, str]) -> dict[str, str]:
+    return {key.lower(): value for key, value in tags.items()}
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv"])
+def test_everything_is_carried_over_to_the_same_kind_of_file(tmp_path: Path, kind: str) -> None:
+    video = rich(tmp_path / f"in.{kind}")
+    notes = splice(video, tmp_path / f"out.{kind}", NEW, Plan(metadata={"pavdm": "1"}))
+    with av.open(str(tmp_path / f"out.{kind}")) as file:
+        tags = lower(file.metadata)
+        assert (tags["title"], tags["artist"], tags["original_comment"]) == ("Holiday", "Someone", "By the sea")
+        assert tags["comment"] == '{"pavdm":"1"}'
+        assert tags.get("place") == (None if kind == "mp4" else "Rügen")  # the muxer that made the input drops it
+        chapters = [(one["metadata"]["title"], float(one["end"] * one["time_base"])) for one in file.chapters()]
+        assert chapters == [("One", 0.4), ("Two", 1.0)]
+        first, second = file.streams.audio
+        assert (first.language, second.language) == ("deu", "eng")
+        assert second.disposition == Disposition.comment
+        assert "Commentary" in (second.metadata.get("title"), second.metadata.get("name"))
+        cues = [bytes(packet) for packet in file.demux(file.streams.subtitles[0]) if packet.size > 2]
+        assert [b"Hello" in cue or b"Again" in cue for cue in cues] == [True, True]
+        assert float(file.duration) / 1e6 == pytest.approx(1.5, abs=0.03)
+    with av.open(str(tmp_path / f"out.{kind}")) as file:
+        cover = next(one for one in file.streams.video if one.disposition & Disposition.attached_pic)
+        assert bytes(next(file.demux(cover))) == (tmp_path / "cover.png").read_bytes()
+    assert notes == ["sound ends with the input's", "the input's comment is kept as the tag original_comment"]
+    assert len(list(frames(open_video(tmp_path / f"out.{kind}")))) == 15
+
+
+@pytest.mark.parametrize(
+    ("suffix", "lost"),
+    [
+        (".mkv", ["mov_text subtitles"]),
+        (".webm", ["mov_text subtitles", "the cover"]),
+        (".gif", ["chapters", "tags", "mov_text subtitles", "the cover"]),
+    ],
+)
+def test_what_another_kind_of_file_cannot_hold_is_named(tmp_path: Path, suffix: str, lost: list[str]) -> None:
+    video = rich(tmp_path / "in.mp4")
+    notes = splice(video, tmp_path / f"out{suffix}", NEW, Plan(audio="keep" if suffix == ".mkv" else "drop"))
+    assert f"left out: {', '.join(lost)}" in notes
+
+
+def test_chapters_and_subtitles_move_with_the_start(tmp_path: Path) -> None:
+    video = rich(tmp_path / "in.mkv", "-output_ts_offset", 5)
+    assert video.start >= 5
+    splice(video, tmp_path / "out.mkv", NEW)
+    with av.open(str(tmp_path / "out.mkv")) as file:
+        assert [float(one["start"] * one["time_base"]) for one in file.chapters()] == pytest.approx([0, 0.4], abs=0.03)
+        cue = next(file.demux(file.streams.subtitles[0]))
+        assert float(cue.pts * cue.time_base) == pytest.approx(0.2, abs=0.03)
+
+
+def test_chapters_of_a_part_of_a_film_are_cut_with_it() -> None:
+    base = Fraction(1, 1000)
+    chapters = [
+        {"id": k, "start": 4000 * k, "end": 4000 * (k + 1), "time_base": base, "metadata": {}} for k in range(3)
+    ]
+    assert [(one["start"], one["end"]) for one in moved(chapters, Fraction(5))] == [(0, 3000), (3000, 7000)]
+    assert [one["end"] for one in moved(chapters[:1], Fraction(5))] == [4000]  # counted from the first frame
+
+
+def test_a_font_that_is_attached_stays_in_matroska_and_is_named_elsewhere(tmp_path: Path) -> None:
+    make(tmp_path / "plain.mkv", greys(4, 64, 96))
+    (tmp_path / "font.ttf").write_bytes(b"\0\1\0\0" + bytes(range(200)))
+    attach = ("-attach", tmp_path / "font.ttf", "-metadata:s:t", "mimetype=application/x-truetype-font")
+    ffmpeg("-i", tmp_path / "plain.mkv", "-c", "copy", *attach, tmp_path / "in.mkv")
+    video = open_video(tmp_path / "in.mkv")
+    assert splice(video, tmp_path / "out.mkv", NEW) == []
+    with av.open(str(tmp_path / "out.mkv")) as file:
+        assert bytes(file.streams.attachments[0].data) == (tmp_path / "font.ttf").read_bytes()
+    assert splice(video, tmp_path / "out.mp4", NEW) == ["left out: the attachment font.ttf"]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize(("rate", "kept"), [(Fraction(25), True), (Fraction(24000, 1001), True), (Fraction(7), False)])
+def test_a_time_code_is_kept_or_named(tmp_path: Path, suffix: str, rate: Fraction, kept: bool) -> None:
+    make(tmp_path / "plain.mov", greys(4, 64, 96), Recipe(rate=rate))
+    code = ("-metadata", "timecode=00:00:41:16")
+    ffmpeg("-i", tmp_path / "plain.mov", "-c", "copy", *code, tmp_path / ("in.mov" if kept else "in.mkv"))
+    video = open_video(tmp_path / ("in.mov" if kept else "in.mkv"))
+    notes = splice(video, tmp_path / f"out{suffix}", NEW)
+    with av.open(str(tmp_path / f"out{suffix}")) as file:
+        found = {value for one in file.streams for key, value in one.metadata.items() if key.lower() == "timecode"}
+    stored = kept or suffix == ".mkv"
+    assert found == ({"00:00:41:16"} if stored else set())
+    assert notes == ([] if stored else ["left out: the time code 00:00:41:16"])
