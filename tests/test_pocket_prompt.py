@@ -194,6 +194,7 @@ def test_somebody_who_sees_names_no_sea():
         ("a boat circling and bobbing", "(left out: circling)", {"motion": "bouncing"}),
         ("a white ball over blue hills", "the ground in its own colours (left out: blue)", {"colour": "white"}),
         ("pan left. pan right", "one camera movement: the camera pans left", {"camera": "left"}),
+        ("a pink kite", "purple, the colour nearest to pink", {"colour": "purple"}),
         ("three balls", "one ball, not several", {"object": "ball"}),
         ("kites", "one kite, not several", {"object": "kite"}),
     ],
@@ -219,6 +220,11 @@ def test_a_colour_is_the_object_s_wherever_it_stands(text, colour):
     assert meanings(text)["colour"] == colour
 
 
+def test_who_sails_without_an_object_sails_in_a_boat():
+    assert {meanings(format_prompt("sailing at dusk", seed).text)["object"] for seed in range(20)} == {"boat"}
+    assert meanings(format_prompt("sailing over the dunes", 1).text)["object"] != "boat"
+
+
 def test_left_and_still_are_the_camera_s_only_beside_it():
     assert "camera" not in meanings("a ball drifting left")
     assert "pocket has no use here for: left" in notes("a ball drifting left")
@@ -233,6 +239,7 @@ def test_unknown_words_are_named_once_with_the_nearest_known_one():
     assert f"pocket does not know: zebra, chasing; {HINT}" in notes("a red zebra chasing a zebra")
     assert f"pocket does not know: baloon (did you mean balloon?); {HINT}" in notes("a red baloon")
     assert "baot (did you mean boat?), cat;" in notes("a baot, a cat and a kite")
+    assert "did you mean" not in notes("a ball rising in the street")
     assert "not know" not in notes("please show me a video of a red ball in the sky")
 
 

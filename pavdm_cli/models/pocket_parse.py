@@ -14,6 +14,7 @@ from pavdm_cli.models.synonyms import (
     COUNTS,
     FILLER,
     LOOKING,
+    NEAREST_COLOURS,
     PREPOSITIONS,
     SYNONYMS,
 )
@@ -62,7 +63,7 @@ def parse(text: str) -> Parsed:
         used.update(range(mention.start, mention.end))
     left = [word for index, word in enumerate(tokens) if index not in used]
     slots, refused = choose_mentions(tokens, mentions)
-    refused += _several(tokens, slots)
+    refused += _several(tokens, slots) + _nearest_colour(slots)
     unused = dict.fromkeys(word for word in left if word not in FILLER | BREAKS | COUNTS)
     return Parsed(slots, tuple(dict.fromkeys(refused)), tuple(unused))
 
@@ -82,6 +83,8 @@ def phrases() -> dict[tuple[str, ...], tuple[str, str, str]]:
                 synonyms = SYNONYMS.get(kind, {}).get(wording, "")
                 for phrase in filter(None, (wording, *synonyms.split(", "))):
                     table[tuple(phrase.split())] = (kind, meaning, wording)
+    for colour, names in NEAREST_COLOURS.items():
+        table |= {(name,): ("colour", colour, colour) for name in names.split(", ")}
     return table
 
 
@@ -230,6 +233,13 @@ def _several(tokens: Sequence[str], slots: dict[str, Mention]) -> list[str]:
     mention = slots["object"]
     plural = mention.typed.endswith("s") and tuple(mention.typed.split()) not in phrases()
     return [f"one {mention.meaning}, not several"] if plural or COUNTS.intersection(tokens) else []
+
+
+def _nearest_colour(slots: dict[str, Mention]) -> list[str]:
+    """A phrase where a prompt asks for a colour that pocket does not have."""
+    colour = slots.get("colour")
+    lacking = colour and colour.typed in NEAREST_COLOURS.get(colour.wording, "").split(", ")
+    return [f"{colour.wording}, the colour nearest to {colour.typed}"] if colour and lacking else []
 
 
 def _left_out(mentions: Sequence[Mention]) -> str:

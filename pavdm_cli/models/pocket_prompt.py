@@ -10,7 +10,7 @@ from functools import cache
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.pocket_parse import KINDS, LONGEST, NAMES, Mention, Parsed, parse, phrases, tokenize
-from pavdm_cli.models.synonyms import FILLER, SYNONYMS
+from pavdm_cli.models.synonyms import FILLER, NEAREST_COLOURS, SYNONYMS
 from pavdm_cli.models.words import (
     COLOURS,
     MOTIONS,
@@ -64,7 +64,7 @@ def format_prompt(text: str, seed: int, source: str = "") -> Prompt:
         raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
     parsed = parse(text)
     if not parsed.slots:
-        near = suggestions(parsed.unused)
+        near = suggestions([word for word in parsed.unused if word not in single_words()])
         hint = f"did you mean {', '.join(dict.fromkeys(near.values()))}? {HINT}" if near else HINT
         shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
         raise UsageError(f"pocket knows none of the words in {shown!r}", hint)
@@ -116,7 +116,8 @@ def possible(kind: str, named: Mapping[str, Mention], slots: Mapping[str, Choice
     if kind == "object":
         dry = "terrain" in named and named["terrain"].meaning != "sea"
         flies = "motion" in named and named["motion"].meaning not in ON_WATER
-        return [name for name in OBJECTS if name != "boat" or not (dry or flies)]
+        sails = "motion" in named and named["motion"].typed.startswith("sail")
+        return ["boat"] if sails and not dry else [name for name in OBJECTS if name != "boat" or not (dry or flies)]
     if kind == "camera":
         return "still", "left", "right"
     values = {"colour": COLOURS, "motion": MOTIONS, "terrain": TERRAINS, "time of day": TIMES}
@@ -167,7 +168,7 @@ def single_words() -> frozenset[str]:
 
 def _nearest(word: str, known: Sequence[str]) -> str:
     """The known word most like one, of those that begin alike: a slip of the finger mostly keeps the first letter."""
-    cutoff = 0.75 if len(word) > 3 else 0.85
+    cutoff = 0.85 if len(word) < 4 else 0.75 if len(word) < 6 else 0.8
     close = get_close_matches(word, [other for other in known if other[0] == word[0]], 1, cutoff)
     return close[0] if close else ""
 
@@ -178,6 +179,8 @@ def vocabulary() -> list[tuple[str, str, str, str]]:
     for kind in KINDS:
         for index, (meaning, wordings) in enumerate(WORDINGS[kind].items()):
             synonyms = ", ".join(filter(None, (SYNONYMS.get(kind, {}).get(wording) for wording in wordings)))
+            nearest = NEAREST_COLOURS.get(meaning, "") if kind == "colour" else ""
+            synonyms += f"; the nearest to {nearest}" if nearest else ""
             said = ", ".join(dict.fromkeys(filter(None, wordings)))
             rows.append(("" if index else NAMES[kind], meaning, said, synonyms))
     return rows

@@ -69,6 +69,13 @@ SYNONYMS: dict[str, dict[str, str]] = {
     },
 }
 
+# Colours that pocket does not have, under the wording of the nearest one that it has.
+NEAREST_COLOURS = {
+    "red": "brown, rust",
+    "yellow": "orange, bronze, tan",
+    "purple": "pink, rose",
+    "white": "grey, gray, silver, beige",
+}
 # Words without a meaning of their own here: nobody needs to hear that they are not used.
 FILLER = frozenset(
     (
@@ -76,8 +83,8 @@ FILLER = frozenset(
         *("there", "here", "and", "or", "with", "without", "as", "while", "during", "very", "please", "sky", "air"),
         *("of", "in", "on", "at", "by", "to", "from", "over", "above", "across", "under", "below", "near", "along"),
         *("around", "through", "into", "onto", "past", "is", "are", "was", "were", "be", "being", "can", "could"),
-        *("i", "we", "you", "they", "he", "she", "us", "me", "let", "see", "sees", "seen", "seeing", "saw"),
-        *("show", "make", "create", "generate", "draw", "render", "video", "clip", "movie", "film", "scene"),
+        *("i", "we", "you", "they", "he", "she", "us", "me", "let", "see", "sees", "seen", "seeing", "saw", "up"),
+        *("show", "make", "create", "generate", "draw", "render", "video", "clip", "movie", "film", "scene", "down"),
         *("picture", "image", "animation", "view", "shot"),
     )
 )
