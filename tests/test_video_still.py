@@ -1,4 +1,4 @@
-"""Still pictures: PNG and JPEG as they are meant to be seen, and hostile ones in one clear line."""
+"""Still pictures, written by FFmpeg and by Pillow, as they are meant to be seen; hostile ones in one clear line."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_one_too_large_is_refused_before_it_is_decoded(tmp_path):
     data[16:24] = (60_000).to_bytes(4) * 2
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4)
     path.write_bytes(data)
-    with pytest.raises(InputError, match="60000x60000 pixels, more than can be held"):
+    with pytest.raises(InputError, match="more pixels than can be held"):
         open_still(path)
     with pytest.raises(InputError, match="64x48"):
         open_still(write(tmp_path / "a.jpg", corners()), Limits(pixels=64 * 48 - 1))

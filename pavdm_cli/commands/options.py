@@ -48,8 +48,8 @@ Fps = Annotated[float | None, typer.Option(help="Frames per second; default: the
 Image = Annotated[
     Path | None,
     typer.Option(
-        help="PNG or JPEG that is the first frame, scaled and cropped to the size; the model goes on from it, "
-        "pocket in its own style.",
+        help="PNG, JPEG, WebP, AVIF or HEIC that is the first frame, scaled and cropped to the size; the model goes on "
+        "from it, pocket in its own style.",
         rich_help_panel=WHAT,
     ),
 ]

@@ -1,28 +1,35 @@
-"""A still picture out of a file that may be hostile: PNG or JPEG, upright, as RGB."""
+"""A still picture out of a file that may be hostile: read by Pillow, upright, as RGB."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
+import io
 import os
-from collections.abc import Iterator
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.video.colour import Screen
+from pavdm_cli.install import install_command
 from pavdm_cli.video.encode import Frame
 from pavdm_cli.video.info import TOO_LARGE
 from pavdm_cli.video.orient import Orientation
 from pavdm_cli.video.source import Limits, check_input
 
-HINT = "give a PNG or JPEG file; `pavdm extend` goes on from a video"
+if TYPE_CHECKING:
+    from PIL import Image
+
+HINT = "give a PNG, JPEG, WebP, AVIF or HEIC file; `pavdm extend` goes on from a video"
 LARGEST = 2**29  # bytes of a file
-PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-SIZES = {kind for kind in range(0xC0, 0xD0) if kind not in (0xC4, 0xC8, 0xCC)}  # a JPEG's segments that begin a picture
+PIXELS = 2**26  # of a picture: cameras have up to 61 million
+NARROWEST = 32  # times as long as wide
+LONGEST_PROFILE = 2**22  # bytes of a colour profile
 ORIENTATION = 0x0112  # a tag of EXIF: which of these eight a picture is turned by, from 1 on
 TURNS = (
     Orientation(),
@@ -34,6 +41,7 @@ TURNS = (
     Orientation(True, True, True),
     Orientation(True, False, True),
 )
+HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,119 +54,134 @@ class Still:
     notes: tuple[str, ...]  # what reading it changed, one line each
 
 
-class Head(NamedTuple):
-    """What a file says of its picture before any of it is decoded."""
-
-    width: int
-    height: int
-    whole: bool
-    exif: bytes
-
-
 def open_still(path: str | os.PathLike[str], limits: Limits | None = None) -> Still:
-    """Read a PNG or a JPEG; nothing is decoded before its size is known to be bearable. Raises: InputError."""
-    limits, file = limits or Limits(), check_input(path, HINT)
+    """Read a picture; nothing is decoded before its size is known to be bearable. Raises: InputError."""
+    file = check_input(path, HINT)
     data = _bytes(file)
-    head = _head(_png_parts(data) if data.startswith(PNG) else _jpeg_parts(data))
-    if head.width * head.height > limits.pixels:
-        raise InputError(f"{path} has {head.width}x{head.height} pixels, more than can be held", TOO_LARGE)
-    if not head.whole:
-        raise InputError(f"{path} is cut short: its end is missing", "copy or download it again")
-    try:
-        picture, notes = _decode(_without(data, head.exif), limits)
-    except (av.FFmpegError, ValueError, StopIteration):
-        raise InputError(f"{path} is damaged: its picture cannot be decoded", HINT) from None
-    turn = TURNS[_turn(head.exif) - 1]
-    notes += [turn.note()] if turn.note() else []
-    return Still(file, turn.upright(picture), hashlib.sha256(data).hexdigest()[:16], tuple(notes))
+    form = _format(data, file)
+    with warnings.catch_warnings():  # Pillow's are about files, and end up in one line here or do not matter
+        warnings.simplefilter("ignore")
+        image = _open(data, form, file)
+        _check_size(image.size, limits or Limits(pixels=PIXELS), file)
+        frame, notes = _decode(image, file)
+    return Still(file, frame, hashlib.sha256(data).hexdigest()[:16], tuple(notes))
 
 
 def _bytes(file: Path) -> bytes:
     try:
-        with file.open("rb") as source:
-            start = source.read(8)
-            if not start.startswith((PNG, JPEG)):
-                raise InputError(f"{file} is not a picture that can be read", HINT)
-            if file.stat().st_size > LARGEST:
-                raise InputError(f"{file} is larger than a picture is", HINT)
-            return start + source.read()
+        if file.stat().st_size > LARGEST:
+            raise InputError(f"{file} is larger than a picture is", HINT)
+        return file.read_bytes()
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}", HINT) from None
 
 
-def _head(parts: Iterator[tuple[str, bytes]]) -> Head:
-    """The first size and the first EXIF among the parts, and whether the last part is the end."""
-    found = {"": b""}
-    for name, body in parts:
-        found.setdefault(name, body)
-    size = found.get("size", b"")
-    half = len(size) // 2
-    return Head(int.from_bytes(size[:half]), int.from_bytes(size[half:]), "end" in found, found.get("exif", b""))
+def _format(data: bytes, file: Path) -> str:
+    """Pillow's name of the file's format, by its first bytes."""
+    brands = {data[at : at + 4] for at in (8, *range(16, min(64, int.from_bytes(data[:4])), 4))}
+    if data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
+        return "PNG" if data[:1] == b"\x89" else "JPEG"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[4:8] != b"ftyp" or not brands & {b"avif", b"avis", *HEIC_BRANDS}:
+        raise InputError(f"{file} is not a picture that can be read", HINT)
+    if brands & {b"avif", b"avis"}:
+        return "AVIF"
+    if find_spec("pillow_heif") is None:
+        raise InputError(f"{file} is a HEIC picture, which needs pillow-heif", install_command("heic"))
+    return "HEIF"
 
 
-def _png_parts(data: bytes) -> Iterator[tuple[str, bytes]]:
-    place = len(PNG)
-    while place + 12 <= len(data):
-        length, kind = int.from_bytes(data[place : place + 4]), data[place + 4 : place + 8]
-        body = data[place + 8 : place + 8 + min(length, 2**16)]
-        names = {b"IHDR": ("size", body[:8]), b"eXIf": ("exif", body), b"IEND": ("end", b"")}
-        yield names.get(kind, ("", b""))
-        place += 12 + length
+def _open(data: bytes, form: str, file: Path) -> Image.Image:
+    """The picture, of which only the header has been read."""
+    from PIL import Image, UnidentifiedImageError
+
+    if form == "HEIF":
+        importlib.import_module("pillow_heif").register_heif_opener()
+    try:
+        return Image.open(io.BytesIO(data), formats=[form])
+    except Image.DecompressionBombError:
+        raise InputError(f"{file} has more pixels than can be held", TOO_LARGE) from None
+    except UnidentifiedImageError:
+        raise InputError(f"{file} is damaged or cut short: it is not the {form} that it begins as", HINT) from None
+    except Exception:  # the readers of headers raise errors of many kinds at nonsense
+        raise InputError(f"{file} is damaged or cut short: its header cannot be read", HINT) from None
 
 
-def _jpeg_parts(data: bytes) -> Iterator[tuple[str, bytes]]:
-    place = 2
-    while place + 4 <= len(data) and data[place] == 0xFF:
-        kind, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4])
-        if kind == 0xFF:  # padding
-            place += 1
-            continue
-        body = data[place + 4 : place + 2 + length]
-        if kind in SIZES:
-            yield "size", body[3:5] + body[1:3]
-        if kind == 0xE1 and body.startswith(b"Exif\0\0"):
-            yield "exif", body[6:]
-        if kind == 0xDA:  # the picture itself, in which FF D9 is nothing but its end
-            yield ("end", b"") if data.find(b"\xff\xd9", place) > 0 else ("", b"")
-            return
-        place += 2 + length
+def _check_size(size: tuple[int, int], limits: Limits, file: Path) -> None:
+    width, height = size
+    if width * height > limits.pixels:
+        raise InputError(f"{file} has {width}x{height} pixels, more than can be held", TOO_LARGE)
+    if max(size) > NARROWEST * min(size):
+        hint = f"crop it: the longer side may be {NARROWEST} times the shorter"
+        raise InputError(f"{file} has {width}x{height} pixels, too narrow for a video", hint)
 
 
-def _turn(exif: bytes) -> int:
-    """The orientation that EXIF names, 1 to 8."""
-    if exif[:2] not in (b"II", b"MM"):
-        return 1
-    order: Literal["little", "big"] = "little" if exif[:2] == b"II" else "big"
+def _decode(image: Image.Image, file: Path) -> tuple[Frame, list[str]]:
+    """Upright RGB on white, and what was changed for it."""
+    try:
+        image.load()
+        turn, count = TURNS[_turn(image) - 1], _count(image)
+        shown, notes = _in_srgb(_plain(image))
+        shown, more = _on_white(shown)
+    except Exception:  # so do the decoders; an attacker chooses which
+        raise InputError(f"{file} is damaged or cut short: it cannot be decoded", "copy or download it again") from None
+    notes += more
+    notes += [turn.note()] if turn.note() else []
+    notes += [f"the first of its {count} pictures"] if count > 1 else []
+    return turn.upright(np.asarray(shown)), notes
 
-    def number(place: int, size: int) -> int:
-        return int.from_bytes(exif[place : place + size], order)
 
-    start = number(4, 4)
-    for place in range(start + 2, start + 2 + 12 * min(number(start, 2), 200), 12):
-        if number(place, 2) == ORIENTATION and 1 <= number(place + 8, 2) <= len(TURNS):
-            return number(place + 8, 2)
+def _turn(image: Image.Image) -> int:
+    """The orientation that EXIF names, 1 to 8; broken EXIF is no reason to refuse a picture."""
+    with suppress(Exception):
+        number = image.getexif().get(ORIENTATION, 1)
+        if isinstance(number, int) and 1 <= number <= len(TURNS):
+            return number
     return 1
 
 
-def _without(data: bytes, exif: bytes) -> bytes:
-    """The same file with EXIF that no decoder looks for: broken EXIF is no reason to refuse a picture."""
-    for name in (b"eXIf", b"Exif\0\0"):
-        data = data.replace(name + exif, b"x" + name[1:] + exif, 1) if exif else data
-    return data
+def _count(image: Image.Image) -> int:
+    """How many pictures an animation has; other pictures in a camera's JPEG are thumbnails and depth maps."""
+    return 1 if image.format in ("MPO", "HEIF") else getattr(image, "n_frames", 1)
 
 
-def _decode(data: bytes, limits: Limits) -> tuple[Frame, list[str]]:
-    """No container and no file is opened: the picture is handed to its decoder."""
-    codec = av.CodecContext.create("png" if data.startswith(PNG) else "mjpeg", "r")
-    codec.options = {"max_pixels": str(limits.pixels)}
-    return _shown(next(picture for one in (av.Packet(data), None) for picture in codec.decode(one)))
+def _plain(image: Image.Image) -> Image.Image:
+    """Grey, RGB, RGBA or CMYK of 8 bits."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would clip; colours of 16 bits it reads as 8
+        deep = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return Image.fromarray(((deep + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
 
 
-def _shown(picture: av.VideoFrame) -> tuple[Frame, list[str]]:
+def _in_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """The picture in sRGB, by its own colour profile where it has another one."""
+    from PIL import ImageCms
+
+    profile = image.info.get("icc_profile") or b""
+    if not 0 < len(profile) <= LONGEST_PROFILE:
+        return image, []
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(own).lower():
+            return image, []
+        mode = "RGBA" if image.mode == "RGBA" else "RGB"
+        shown = ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode=mode)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image, ["its colour profile cannot be used: taken for sRGB"]
+    assert shown is not None
+    return shown, ["colours converted from its own profile to sRGB"]
+
+
+def _on_white(image: Image.Image) -> tuple[Image.Image, list[str]]:
     """RGB, on white where it is transparent."""
-    if picture.format.name != "pal8" and not any(part.is_alpha for part in picture.format.components):
-        return Screen(picture.width, picture.height).show(picture), []
-    layers = picture.reformat(format="rgba").to_ndarray().astype(np.float32)
-    cover = layers[..., 3:] / 255
-    frame = (layers[..., :3] * cover + 255 * (1 - cover)).round().astype(np.uint8)
-    return frame, ["what is transparent is shown white"] if cover.min() < 1 else []
+    from PIL import Image
+
+    if image.mode != "RGBA" or np.asarray(image.getchannel("A")).min() == 255:
+        return image.convert("RGB"), []
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB"), ["what is transparent is shown white"]
