@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,6 +17,14 @@ from pavdm_cli.specs import MODELS
 
 WHAT, HOW, OPEN_SORA = "Video", "Sampling", "Open-Sora"
 SPEED, FILE, OFF = "Speed and memory", "File", "Switch off"
+
+
+def check_finite(parameter: typer.CallbackParam, value: float | None) -> float | None:
+    """Refuse NaN and infinity, which pass the bounds of an option. Raises: UsageError."""
+    if value is not None and not math.isfinite(value):
+        raise UsageError(f"{parameter.opts[-1]} must be a number, got {value}", "leave it out for its default")
+    return value
+
 
 Prompt = Annotated[
     str,

@@ -84,7 +84,8 @@ def choose(names: list[str]) -> set[str]:
     Raises: ModelError for a name that would leave its folder.
     """
     for name in names:
-        if ".." in PurePosixPath(name).parts or name.startswith("/") or "\\" in name or ":" in name:
+        outside = ".." in PurePosixPath(name).parts or name.startswith("/") or "\\" in name or ":" in name
+        if outside or not name.isprintable():
             raise ModelError(f"a published file is called {name!r}, which leaves its folder", "nothing was fetched")
     top = [name for name in names if "/" not in name]
     weights = [name for name in top if name.endswith(WEIGHTS)] or [name for name in top if name.endswith(PICKLED)]

@@ -22,7 +22,7 @@ from pavdm_cli.models.libraries import library, quiet
 from pavdm_cli.models.memory import check_room, weight_bytes
 from pavdm_cli.models.sizes import HINT, check_number, check_whole, within
 from pavdm_cli.models.weights_file import read_tensor
-from pavdm_cli.untrusted import InvalidError
+from pavdm_cli.untrusted import InvalidError, read_file
 
 SIZES = (
     "vocab_size",
@@ -44,6 +44,7 @@ LIMITS = {
     "relative_attention_max_distance": (1, 1 << 16),
 }
 LONGEST = 300  # tokens, the end's included
+LARGEST_TOKENIZER = 64 << 20  # bytes
 END = 1  # the token after a prompt
 UNUSED = ("decoder.", "lm_head.", "encoder.embed_tokens.")  # of the published model; the last is `shared` once more
 
@@ -125,8 +126,8 @@ def reading_digest(folder: Path) -> str:
     """16 hexadecimal digits of all that vectors depend on: weights, tokenizer and configuration."""
     found = hashlib.sha256(digest(folder).encode())
     for name in ("spiece.model", "config.json"):
-        with suppress(OSError):  # what is missing is an error where it is needed
-            found.update(hashlib.sha256((folder / name).read_bytes()).digest())
+        with suppress(OSError, InvalidError):  # what is missing is an error where it is needed
+            found.update(hashlib.sha256(read_file(folder / name, LARGEST_TOKENIZER)).digest())
     return found.hexdigest()[:16]
 
 
@@ -210,6 +211,8 @@ def cut_note(folder: Path, prompt: str, shown: int = 24) -> list[str]:
 
 def _tokenizer(path: Path) -> Any:
     processor = library("sentencepiece").SentencePieceProcessor
+    if path.exists() and not (path.is_file() and path.stat().st_size <= LARGEST_TOKENIZER):
+        raise ModelError(f"{path} is no tokenizer: it is not a regular file, or too large", "delete it")
     try:
         return processor(model_file=str(path))
     except (OSError, RuntimeError) as error:

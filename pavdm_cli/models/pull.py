@@ -15,8 +15,10 @@ from pavdm_cli.models.home import cache_folder, home, pulling
 from pavdm_cli.models.hub import File, fetch, free_space, hash_of, listing, size_of
 from pavdm_cli.models.store import in_place_of
 from pavdm_cli.specs import ModelSpec
+from pavdm_cli.untrusted import mismatches, string, whole
 
 MANIFEST = "pavdm.json"
+ENTRY = {"url": string(4096), "size": whole(0, 1 << 50), "sha256": string(64)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     except ModelError as error:
         raise ModelError(error.message, "delete it and pull again: other files are kept") from error
     files = found.get("files")
-    if not isinstance(files, dict) or not all(_is_entry(entry) for entry in files.values()):
+    if not isinstance(files, dict) or not all(name.isprintable() and _is_entry(files[name]) for name in files):
         raise ModelError(f"{path} is not what `pavdm models pull` writes", "delete it and pull again")
     if any(not (folder / name).resolve().is_relative_to(folder.resolve()) for name in files):
         raise ModelError(f"{path} names files outside its folder", "delete it and pull again")
@@ -131,8 +133,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _is_entry(entry: object) -> bool:
-    wanted = (("url", str), ("size", int), ("sha256", str))
-    return isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in wanted)
+    return isinstance(entry, dict) and not mismatches(entry, ENTRY, required=ENTRY)
 
 
 def _write(folder: Path, entries: dict[str, Any], whole: bool) -> None:

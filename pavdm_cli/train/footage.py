@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,11 +13,13 @@ from pathlib import Path
 from pavdm_cli.counting import counted
 from pavdm_cli.errors import InputError
 from pavdm_cli.models.captions import clean
+from pavdm_cli.untrusted import InvalidError, read_text
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".3gp")
 PATHS, TEXTS = ("path", "video"), ("text", "caption")  # columns of the table, by either name
 HINT = "a video's caption is NAME.txt beside it, or a row of captions.csv with columns path,text (or video,caption)"
 NAMED = 10  # of those left out
+LONGEST_CAPTION, LONGEST_TABLE = 1 << 20, 256 << 20  # bytes of a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,8 @@ def _videos(folder: Path) -> Iterator[Path]:
 def _beside(path: Path) -> str:
     """The caption in the text file of the same name, if there is one."""
     try:
-        return path.with_suffix(".txt").read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError):
+        return read_text(path.with_suffix(".txt"), LONGEST_CAPTION).strip()
+    except (OSError, InvalidError):
         return ""
 
 
@@ -93,11 +96,10 @@ def _table(folder: Path) -> dict[Path, str]:
 
 def _read(table: Path) -> dict[Path, str]:
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, restval="")
-            path, text = (_column(rows.fieldnames or (), names, table) for names in (PATHS, TEXTS))
-            return {_place(table, row[path]): row[text].strip() for row in rows if row[path].strip()}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = csv.DictReader(io.StringIO(read_text(table, LONGEST_TABLE), newline=""), restval="")
+        path, text = (_column(rows.fieldnames or (), names, table) for names in (PATHS, TEXTS))
+        return {_place(table, row[path]): row[text].strip() for row in rows if row[path].strip("\0 \t")}
+    except (OSError, InvalidError, csv.Error) as error:
         raise InputError(f"{table} is not a table that can be read: {error}", "write it as CSV in UTF-8") from error
 
 

@@ -17,6 +17,7 @@ from pavdm_cli.errors import ModelError, PavdmError
 from pavdm_cli.models.store import in_place_of
 from pavdm_cli.train.optimise import Build, optimisers
 from pavdm_cli.train.spread import ALONE, Processes, gathered, placed
+from pavdm_cli.untrusted import is_regular
 
 
 class Task(Protocol):
@@ -230,6 +231,8 @@ def _moments(kept: dict[str, Any], optimiser: torch.optim.Optimizer) -> dict[str
 
 def _stored(checkpoint: Path, mapped: bool) -> dict[str, Any]:
     """What a checkpoint holds; mapped, so that several processes do not each read all of it into memory."""
+    if not is_regular(checkpoint):
+        raise ModelError(f"{checkpoint} is not a regular file", ANOTHER)
     try:
         stored = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # pickle, zip and tensors each fail in their own ways

@@ -1,0 +1,64 @@
+"""Numbers that no option can take, and paths that are no files: one line and exit 2 or 3, at once."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+
+import pytest
+from command import pavdm
+
+from pavdm_cli.errors import InputError, ModelError
+from pavdm_cli.models.hub import choose
+from pavdm_cli.train.footage import captioned
+
+NUMBERS = {
+    "generate": (
+        *("--seconds", "--frames", "--seed", "--steps", "--window", "--chunk", "--guidance", "--fps", "--threads"),
+        *("--crf", "--aesthetic-score", "--motion-score", "--edit-ratio"),
+    ),
+    "extend": ("--seconds", "--frames", "--seed", "--steps", "--window", "--chunk", "--guidance", "--threads", "--crf"),
+    "train codec": ("--steps", "--rate", "--batch", "--detail", "--threads", "--sheet-minutes"),
+    "train denoiser": ("--steps", "--rate", "--batch", "--clips", "--detail", "--distil", "--sheet-minutes"),
+    "bench throughput": ("--seconds", "--samples", "--steps", "--window", "--chunk", "--guidance", "--threads"),
+    "bench latency": ("--seconds", "--repeat", "--steps", "--window", "--chunk", "--guidance", "--threads"),
+}
+ARGUMENTS = {"generate": ("a red ball",), "extend": ("missing.mp4",)}
+CASES = [(verb, option) for verb, options in NUMBERS.items() for option in options]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "1e400", "9" * 400, "999999999999999999999999"])
+@pytest.mark.parametrize(("verb", "option"), CASES)
+def test_a_number_that_cannot_be_meant_is_refused_at_once(verb, option, value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    begun = time.monotonic()
+    said = pavdm(*verb.split(), *ARGUMENTS.get(verb, ()), f"{option}={value}")
+    assert said.code in ((2, 3) if verb == "extend" else (2,)), said
+    assert said.err.startswith("error: ") or "\nerror: " in said.err
+    assert "a mistake in pavdm" not in said.err
+    assert time.monotonic() - begun < 10
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes have no names elsewhere")
+def test_captions_in_a_pipe_are_not_waited_for(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    os.mkfifo(tmp_path / "a.txt")
+    assert captioned(tmp_path)[0] == []
+    os.mkfifo(tmp_path / "captions.csv")
+    said = pavdm("train", "denoiser", "--init", "opensora-v1.2", "--data", tmp_path, "--folder", tmp_path / "run")
+    assert said.code in (3, 5)
+
+
+@pytest.mark.parametrize("row", ["a\0b.mp4,x", "a.mp4", ",,,,", '"', "a.mp4,\ud800", "\0,\0"])
+def test_a_table_of_odd_captions_gives_no_traceback(tmp_path, row):
+    (tmp_path / "captions.csv").write_bytes(b"path,text\n" + row.encode("utf-8", "surrogatepass"))
+    with suppress(InputError):
+        assert captioned(tmp_path)[0] == []
+
+
+@pytest.mark.parametrize("name", ["a\0.safetensors", "a\x1b[2J.safetensors", "../a.safetensors", "a\n.safetensors"])
+def test_a_published_file_with_an_odd_name_is_refused(name):
+    with pytest.raises(ModelError):
+        choose(["model.safetensors", name])
