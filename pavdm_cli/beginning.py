@@ -15,6 +15,7 @@ from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.noise import seeded_noise
 from pavdm_cli.pipeline import Job, Pixels, frames, sigmas_of, start_from
+from pavdm_cli.recovery import Recovery, check_encoded
 from pavdm_cli.sampler import State, from_first
 from pavdm_cli.video import Still, fit
 
@@ -46,15 +47,17 @@ def about(still: Still) -> dict[str, Any]:
     return {"image": str(still.path), "image_digest": still.digest}
 
 
-def frames_from(job: Job, model: Loaded, still: Still, graphs: Graphs | None = None) -> Iterator[Pixels]:
+def frames_from(
+    job: Job, model: Loaded, still: Still, graphs: Graphs | None = None, recovery: Recovery | None = None
+) -> Iterator[Pixels]:
     """As many frames as `pipeline.frames` gives; the first is the picture itself, scaled and cropped to the size."""
     picture = fit(still.frame, job.spec.size)[None]
     start = start_of(job, model, picture)
     if not held(job):
         yield picture
-        yield from frames(replace(job, frames=job.frames - 1), model, start, graphs)
+        yield from frames(replace(job, frames=job.frames - 1), model, start, graphs, recovery)
         return
-    made = frames(job, model, start, graphs)
+    made = frames(job, model, start, graphs, recovery)
     yield np.concatenate([picture, next(made)[1:]])
     yield from made
 
@@ -68,6 +71,6 @@ def start_of(job: Job, model: Loaded, picture: Pixels) -> State:  # (1, H, W, 3)
     clip = from_bytes(picture)
     if not held(job):
         return start_from(job, model, clip.expand(frames_given(job), -1, -1, -1), noised=False)
-    first = model.codec.encode(clip[None])
+    first = check_encoded(model.codec.encode(clip[None]), job.spec.latent_limit)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
     return from_first(job.schedule, first, noise, sigmas_of(job).to(model.device))

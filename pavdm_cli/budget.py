@@ -14,7 +14,7 @@ import torch
 
 from pavdm_cli.chaining import reencodes
 from pavdm_cli.diagnose import device_advice, first_line, lacks_memory
-from pavdm_cli.errors import DeviceError, PavdmError
+from pavdm_cli.errors import DeviceError, FaultyValues, PavdmError
 from pavdm_cli.models.families import reading_bytes
 from pavdm_cli.models.load import HOST, Loaded, pick_device
 from pavdm_cli.models.memory import free_bytes, gigabytes
@@ -260,6 +260,8 @@ def told(job: Job, kept: Callable[[], str] = lambda: "nothing was finished") -> 
     """
     try:
         yield
+    except FaultyValues as error:
+        raise FaultyValues(f"{error.message}: {kept()}", error.hint) from None
     except PavdmError:
         raise
     except Exception as error:

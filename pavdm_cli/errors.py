@@ -1,6 +1,7 @@
 """What can go wrong for a user, each kind with its exit code.
 
 PavdmError            1   failed
++-- FaultyValues      1   the model gave values that are no video
 +-- UsageError        2   a value on the command line
 +-- InputError        3   an input file cannot be read
 +-- OutputError       4   an output cannot be written
@@ -25,6 +26,10 @@ class PavdmError(Exception):
         """For scripts: the kind of error, its two lines and the exit code."""
         kind = type(self).__name__
         return {"kind": kind, "message": self.message, "hint": self.hint, "exit_code": self.exit_code}
+
+
+class FaultyValues(PavdmError):
+    """The model gave values that are no video, in float32 too."""
 
 
 class UsageError(PavdmError):

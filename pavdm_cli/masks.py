@@ -40,12 +40,20 @@ def masked(denoiser: Denoiser, latents: Tensor, mask: Tensor, fresh: Callable[[i
     return latents
 
 
+RepairClip = Callable[[int, Tensor, Callable[[Denoiser], Tensor]], Tensor]  # chunk, the clip made, what makes it again
+
+
+def _as_made(chunk: int, made: Tensor, again: Callable[[Denoiser], Tensor]) -> Tensor:
+    return made
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """How a clip is shown the end of the one before it."""
 
     edit: float  # its mask
     again: Callable[[Tensor], Tensor]  # from the latents made to those shown
+    repair: RepairClip = _as_made  # is shown each clip, and gives the one to continue from
 
 
 def clips(
@@ -73,7 +81,8 @@ def clips(
         mask = torch.ones(latents.shape[1])
         mask[: before + begun] = condition.edit
         fresh = partial(_fresh, noise, range(new.start - before, new.stop), latents, chunk * schedule.steps)
-        window = masked(denoiser, latents, mask, fresh, sigmas)[:, before:]
+        again = partial(masked, latents=latents, mask=mask, fresh=fresh, sigmas=sigmas)
+        window = condition.repair(chunk, again(denoiser), again)[:, before:]
         yield window
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 import av
@@ -18,8 +17,9 @@ from torch import Tensor
 from pavdm_cli import __version__
 from pavdm_cli.attention import confirm, machine_of
 from pavdm_cli.beside import beside
-from pavdm_cli.chaining import about, chaining_notes, encoded_anew, reencoded, reencodes
+from pavdm_cli.chaining import about, chaining_notes, reencoded, reencodes
 from pavdm_cli.checks import check_sampling, counts_of, format_prompt, guidance_of, schedule_of
+from pavdm_cli.denoiser import Denoiser
 from pavdm_cli.errors import UsageError
 from pavdm_cli.graphs import Graphs, check_graphs, pick_graphs
 from pavdm_cli.masks import Condition, clips
@@ -35,9 +35,11 @@ from pavdm_cli.models.load import (
     wording,
 )
 from pavdm_cli.models.pixels import to_bytes
+from pavdm_cli.models.upcast import float32_transformer
 from pavdm_cli.noise import linear_sigmas, seeded_noise, warp_ratio, warped_sigmas
-from pavdm_cli.request import OVERLAP_KV, PRECISIONS, Request, Sampling
-from pavdm_cli.sampler import State, from_clip, from_noised, sample
+from pavdm_cli.recovery import Recovery, check_encoded
+from pavdm_cli.request import OVERLAP_KV, PRECISIONS, Engine, Request, Sampling
+from pavdm_cli.sampler import State, States, from_clip, from_noised, new_chunks, regrouped, repaired, walk
 from pavdm_cli.schedule import Schedule
 from pavdm_cli.specs import ModelSpec
 
@@ -199,46 +201,59 @@ def graphs_of(job: Job, model: Loaded) -> Graphs | None:
     return pick_graphs(asked.engine.cuda_graphs, model.device, model.stream(job.scale), asked.unrecordable)
 
 
-def latents(job: Job, model: Loaded, start: State | None = None, graphs: Graphs | None = None) -> Iterator[Tensor]:
-    """Finished chunks of latents, (1, chunk, C, h, w); graphs: as `graphs_of` unless given."""
-    graphs = graphs or graphs_of(job, model)
+def latents(
+    job: Job, model: Loaded, start: State | None = None, graphs: Graphs | None = None, recovery: Recovery | None = None
+) -> Iterator[Tensor]:
+    """Finished chunks of latents, (1, chunk, C, h, w); graphs: as `graphs_of` unless given. Raises: FaultyValues."""
+    graphs, recovery = graphs or graphs_of(job, model), recovery or Recovery(model)
     sigmas = sigmas_of(job).to(model.device)
-    denoiser = model.bind(job.wording, job.schedule, sigmas, job.scale, job.sampling.engine)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
-    again = encoded_anew(model.codec) if reencodes(job.sampling, job.schedule) else None
-    if edit := job.sampling.edit_ratio:
-        shown = Condition(edit, again or (lambda overlap: overlap))
+    again = recovery.encoded_anew if reencodes(job.sampling, job.schedule) else None
+    edit = job.sampling.edit_ratio
+
+    def bind(of: Loaded, engine: Engine) -> Denoiser:
+        denoiser = of.bind(job.wording, job.schedule, sigmas, job.scale, engine)
+        return reencoded(denoiser, again, start) if again and not edit else denoiser
+
+    def float32() -> Denoiser:
+        return bind(float32_transformer(model), replace(job.sampling.engine, compile=False))
+
+    def steps(of: Denoiser, sound: State | None, graphs: Graphs | None = None) -> States:
+        return walk(job.schedule, of, noise, sigmas, chunks=job.chunks, start=sound, graphs=graphs)
+
+    denoiser = bind(model, job.sampling.engine)
+    if edit:
+        shown = Condition(edit, again or (lambda overlap: overlap), recovery.clip_repair(float32))
         yield from clips(job.schedule, denoiser, noise, sigmas, chunks=job.chunks, start=start, condition=shown)
         return
-    denoiser = reencoded(denoiser, again, start) if again else denoiser
-    yield from sample(job.schedule, denoiser, noise, sigmas, chunks=job.chunks, start=start, graphs=graphs)
+    repair = recovery.state_repair(lambda sound: steps(float32(), sound))
+    yield from new_chunks(job.schedule, repaired(steps(denoiser, start, graphs), job.schedule, start, repair))
 
 
-def frames(job: Job, model: Loaded, start: State | None = None, graphs: Graphs | None = None) -> Iterator[Pixels]:
+def frames(
+    job: Job, model: Loaded, start: State | None = None, graphs: Graphs | None = None, recovery: Recovery | None = None
+) -> Iterator[Pixels]:
     """The video's frames, (n, H, W, 3) bytes at a time, exactly as many as asked for. Arguments as `latents`."""
-    left = job.frames
-    for pixels in decoded(job, model, regrouped(latents(job, model, start, graphs), job.spec.group[0])):
+    left, recovery = job.frames, recovery or Recovery(model)
+    runs = regrouped(latents(job, model, start, graphs, recovery), job.spec.group[0])
+    for pixels in decoded(job, model, runs, recovery):
         yield pixels[:left]
         left -= len(pixels)
 
 
-def decoded(job: Job, model: Loaded, chunks: Iterator[Tensor]) -> Iterator[Pixels]:
+def decoded(job: Job, model: Loaded, runs: Iterator[Tensor], recovery: Recovery) -> Iterator[Pixels]:
     """Each run of latents as frames: beside the steps of the next where asked, and by itself on a GPU."""
-    work = partial(decode, model)
+    done = 0
+
+    @torch.no_grad()
+    def work(run: Tensor) -> Pixels:
+        nonlocal done
+        chunk, done = done // job.schedule.chunk, done + run.shape[1]
+        return to_bytes(recovery.decoded(chunk, run)[0])
+
     if job.sampling.engine.decodes_beside(model.device.type):
-        return beside(chunks, work, model.device)
-    return map(work, chunks)
-
-
-def regrouped(chunks: Iterable[Tensor], group: int) -> Iterator[Tensor]:
-    """The same latents, (1, T, C, h, w), in runs of whole groups of the codec; what is left at the end is dropped."""
-    kept: list[Tensor] = []
-    for chunk in chunks:
-        latents = torch.cat([*kept, chunk], dim=1)
-        whole = latents.shape[1] // group * group
-        kept = [latents[:, whole:]]
-        if whole:
-            yield latents[:, :whole]
+        return beside(runs, work, model.device)
+    return map(work, runs)
 
 
 @torch.no_grad()
@@ -250,7 +265,7 @@ def decode(model: Loaded, chunk: Tensor) -> Pixels:  # (1, T, C, h, w) -> (n, H,
 @torch.no_grad()
 def start_from(job: Job, model: Loaded, clip: Tensor, noised: bool) -> State:
     """Where sampling goes on from a clip (n, 3, H, W), 0 to 1: after its last chunk, or from its last window noised."""
-    given = model.codec.encode(clip[None])
+    given = check_encoded(model.codec.encode(clip[None]), job.spec.latent_limit)
     sigmas = sigmas_of(job).to(model.device)
     if not noised:
         return from_clip(job.schedule, given, sigmas)

@@ -20,6 +20,7 @@ from pavdm_cli.graphs import Graphs
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.pipeline import Job, frames, graphs_of, recipe, start_from
+from pavdm_cli.recovery import Recovery
 from pavdm_cli.request import Output
 from pavdm_cli.sampler import State
 from pavdm_cli.video import Encoding, Frame, Plan, Still, VideoWriter, tail
@@ -54,14 +55,17 @@ def record(job: Job, model: Loaded, output: Output, watch: Watch, still: Still |
     encoding = Encoding(
         crf=output.crf, gop=math.ceil(job.frames_per_chunk), ffmpeg=output.ffmpeg, encoder=output.encoder
     )
-    graphs = graphs_of(job, model)
+    graphs, recovery = graphs_of(job, model), Recovery(model)
     with VideoWriter(output.path, width, height, job.spec.fps, about, encoding, output.force) as writer:
         with told(job, partial(_keep, writer)):
-            made = beginning.frames_from(job, model, still, graphs) if still else frames(job, model, graphs=graphs)
+            if still:
+                made = beginning.frames_from(job, model, still, graphs, recovery)
+            else:
+                made = frames(job, model, graphs=graphs, recovery=recovery)
             whole = _follow(_written(writer, made), lambda: writer.frames < job.frames, watch)
         if not whole:
             return _cut_short(writer, output.path, about)
-        return Made(writer.finish(), writer.frames, True, about, _notes(graphs))
+        return Made(writer.finish(), writer.frames, True, about, (*recovery.notes, *_notes(graphs)))
 
 
 def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch) -> Made:
@@ -79,15 +83,15 @@ def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch
         extension.audio, extension.only_new, about, Encoding(crf=output.crf, ffmpeg=output.ffmpeg), output.force
     )
     with told(job):
-        start, graphs = read_start(job, model, source), graphs_of(job, model)
+        start, graphs, recovery = read_start(job, model, source), graphs_of(job, model), Recovery(model)
     with Spliced(source.video, output.path, plan) as file:
         with told(job, partial(_keep, file)):
             copied = (1 for _ in file.copy())
-            made = _written(file, at_rate(frames(job, model, start, graphs), job.spec.fps, source))
+            made = _written(file, at_rate(frames(job, model, start, graphs, recovery), job.spec.fps, source))
             whole = _follow(chain(copied, made), lambda: file.frames < source.copied + source.frames, watch)
         if not whole:
             return _cut_short(file, output.path, about)
-        return Made(file.finish(), file.frames, True, about, (*file.notes, *_notes(graphs)))
+        return Made(file.finish(), file.frames, True, about, (*file.notes, *recovery.notes, *_notes(graphs)))
 
 
 def read_start(job: Job, model: Loaded, source: Source) -> State:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -31,6 +31,10 @@ class State:
     held: int = 0  # clean latents in front of the window that were given: no step changes them
 
 
+States = Generator[State, State | None, None]
+Repair = Callable[[State | None, State], State]  # the last sound state, None for the beginning; one to be looked at
+
+
 def sample(
     schedule: Schedule,
     denoiser: Denoiser,
@@ -42,9 +46,32 @@ def sample(
     graphs: Graphs | None = None,
 ) -> Iterator[Tensor]:
     """Yields the new chunks, (B, chunk, C, H, W), each as soon as it is clean. Arguments as `walk`."""
-    for state in walk(schedule, denoiser, noise, sigmas, chunks=chunks, start=start, graphs=graphs):
-        if schedule.level(state.chunks[0], state.now) == 0 and not state.originals.shape[1]:
+    return new_chunks(schedule, walk(schedule, denoiser, noise, sigmas, chunks=chunks, start=start, graphs=graphs))
+
+
+def new_chunks(schedule: Schedule, states: Iterable[State]) -> Iterator[Tensor]:
+    """The new chunks of a walk, (B, chunk, C, H, W), each as soon as it is clean."""
+    for state in states:
+        if finished(schedule, state) and not state.originals.shape[1]:
             yield state.window[:, : schedule.chunk].clone()
+
+
+def finished(schedule: Schedule, state: State) -> bool:
+    """Whether the last step left the first chunk of the window clean."""
+    return schedule.level(state.chunks[0], state.now) == 0
+
+
+def repaired(states: States, schedule: Schedule, start: State | None, repair: Repair) -> Iterator[State]:
+    """The same states; the walk continues from what `repair` gives for one in which a chunk is finished."""
+    sound, state = start, None
+    while True:
+        try:
+            state = states.send(state)
+        except StopIteration:
+            return
+        if finished(schedule, state):
+            state = sound = repair(sound, state)
+        yield state
 
 
 def walk(
@@ -56,12 +83,13 @@ def walk(
     chunks: int | None,
     start: State | None = None,
     graphs: Graphs | None = None,
-) -> Iterator[State]:
+) -> States:
     """Yields the state after every step, till `chunks` new chunks have left (None: for ever).
 
     sigmas (steps + 1,) also says on which device and in which precision latents are kept; start: `from_nothing` unless
     given, else what another `from_` makes or a state that an earlier walk yielded. With `graphs` the steps are recorded
-    before the first one and replayed, with the same result; a state is nobody's buffer and stays as it is.
+    before the first one and replayed, with the same result; a state is nobody's buffer and stays as it is. A state that
+    is sent to the generator takes the place of the one it yielded.
     """
     assert len(sigmas) == schedule.steps + 1
     state = start or from_nothing(noise, sigmas)
@@ -77,7 +105,7 @@ def walk(
         levels = (0,) * state.held + schedule.levels(present, state.now)[state.held :]
         window = step(state.window, on_device(levels), memory)
         state = replace(state, now=state.now + 1, window=window)
-        yield state
+        state = (yield state) or state
 
 
 @torch.no_grad()
@@ -104,6 +132,17 @@ def examples(
         window, clean = (_blank(state.window, length) for length in (noisy, overlap))
         levels = torch.zeros(noisy, dtype=torch.int32, device=window.device)
         yield window, levels, denoiser.remember(clean, 0) if overlap else None
+
+
+def regrouped(chunks: Iterable[Tensor], group: int) -> Iterator[Tensor]:
+    """The same latents, (1, T, C, h, w), in runs of whole groups of the codec; what is left at the end is dropped."""
+    kept: list[Tensor] = []
+    for chunk in chunks:
+        latents = torch.cat([*kept, chunk], dim=1)
+        whole = latents.shape[1] // group * group
+        kept = [latents[:, whole:]]
+        if whole:
+            yield latents[:, :whole]
 
 
 def shift(window: Tensor, noise: Tensor, leaving: int) -> Tensor:

@@ -57,6 +57,8 @@ class ModelSpec:
     wordless: int = 1  # tokens of the null embedding that stand for no prompt
     parts: tuple[Part, ...] = ()  # what is fetched
     guided: float = 1.0  # the guidance that one pass gives: it was taught that of a teacher, which takes two
+    # |latent| beyond which something failed: variance is 1, data stay below 8, and guidance of 100 made some of 42.
+    latent_limit: float = 100.0
     causal: bool = True  # trained so that clean frames see only clean ones: what they give is computed once a shift
     idle: tuple[Idle, ...] = ()
 

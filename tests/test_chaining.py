@@ -19,7 +19,7 @@ from tape import Tape
 from torch import Tensor
 from typer.testing import CliRunner
 
-from pavdm_cli import chaining, pipeline
+from pavdm_cli import chaining, pipeline, recovery
 from pavdm_cli.app import app
 from pavdm_cli.chaining import reencoded
 from pavdm_cli.denoiser import Bound, Denoiser
@@ -135,7 +135,7 @@ real_again = chaining.encoded_anew
 
 @pytest.mark.parametrize("bug", [first_group, not_at_all, once_more, half])
 def test_frames_encoded_otherwise_are_caught(bug, folder, monkeypatch):
-    monkeypatch.setattr(pipeline, "encoded_anew", bug)
+    monkeypatch.setattr(recovery, "encoded_anew", bug)
     with pytest.raises((AssertionError, RuntimeError)):
         check(watch(job_of(folder), monkeypatch))
 

@@ -15,7 +15,7 @@ from pavdm_cli.bench.clock import synchronise
 from pavdm_cli.bench.steps import ready
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.pipeline import Job, Pixels
-from pavdm_cli.sampler import sample
+from pavdm_cli.sampler import regrouped, sample
 from pavdm_cli.video import VideoWriter
 
 STAGES = ("text", "denoise", "decode", "write")
@@ -57,7 +57,7 @@ def decoded(job: Job, model: Loaded, watch: Watch) -> Iterator[Pixels]:
     made, left = ready(job, model), job.frames
     watch.spent["text"] += made.bound_s
     chunks = sample(job.schedule, made.denoiser, made.noise, made.sigmas, chunks=job.chunks, graphs=made.graphs)
-    chunks = pipeline.regrouped(chunks, job.spec.group[0])
+    chunks = regrouped(chunks, job.spec.group[0])
     while left > 0:
         with watch.stage("denoise"):
             latents = next(chunks)

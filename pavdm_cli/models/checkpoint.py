@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pavdm_cli import untrusted
 from pavdm_cli.errors import ModelError
+from pavdm_cli.models.finite import check_finite, extremes
 from pavdm_cli.models.weights_file import open_weights
 from pavdm_cli.printable import command_line
 from pavdm_cli.untrusted import InvalidError, check_regular, open_at_once, string, table_of
@@ -40,10 +41,14 @@ def load_into(
     where = tensors(folder, unused)
     _compare({name: value for name, value in model.state_dict().items() if not name.startswith(unused)}, where, folder)
     weights: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
     for path in sorted(set(where.values())):
         with opened(path) as file:
             names = [name for name, at in where.items() if at == path]
-            weights |= {name: _moved(file.get_tensor(name), device, dtype) for name in names}
+            for name in names:
+                weights[name] = _moved(file.get_tensor(name), device, dtype)
+                found[name] = extremes(weights[name])
+    check_finite(found, where.__getitem__)
     model.load_state_dict(weights, strict=False, assign=True)  # compared above
     return model.eval().requires_grad_(False)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.models import spatial_vae
+from pavdm_cli.models.pixels import to_unit
 from pavdm_cli.models.spatial_vae import SpatialConfig
 from pavdm_cli.models.temporal_vae import TemporalConfig, TemporalVAE
 from pavdm_cli.models.tiles import in_tiles, tile_side
@@ -78,7 +79,7 @@ class OpenSoraVAE(nn.Module):
         Every group of 5 latents, and every `micro` pictures of it, by itself: a video's bytes do not depend on how many
         groups were decoded together.
         """
-        return ((self.decode_raw(latents, count) + 1) / 2).clamp(0, 1)
+        return to_unit((self.decode_raw(latents, count) + 1) / 2)
 
     @torch.no_grad()
     def decode_raw(self, latents: Tensor, count: int | None = None) -> Tensor:

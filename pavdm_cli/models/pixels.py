@@ -7,6 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+ABSURD = 1e9  # times white: decoders give up to 1.2, ones of random weights up to 1e7
+
+
+def to_unit(frames: Tensor) -> Tensor:
+    """Frames clamped to 0 to 1; NaN where they were not finite or `ABSURD`, which clamping would hide."""
+    return frames.clamp(0, 1).masked_fill(~(frames.abs() <= ABSURD), float("nan"))
+
 
 def to_bytes(frames: Tensor) -> NDArray[np.uint8]:  # (..., 3, H, W) -> (..., H, W, 3)
     """Frames from 0 to 1, rounded to 0 to 255."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pavdm_cli.counting import counted
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.float32 import exact_convolutions
+from pavdm_cli.models.pixels import to_unit
 from pavdm_kernels import linear, narrowed
 
 
@@ -115,7 +116,7 @@ class PocketCodec(nn.Module):
         last bits, on how many latents were decoded together.
         """
         codes = rearrange(latents, "b t (f c) h w -> (b t) f c h w", f=self.config.frames_per_latent)
-        frames = torch.cat([self.picture(code) for code in codes]).clamp(0, 1)
+        frames = to_unit(torch.cat([self.picture(code) for code in codes]))
         return rearrange(frames, "(b n) c h w -> b n c h w", b=latents.shape[0])
 
     def _check(self, frames: Tensor) -> None:

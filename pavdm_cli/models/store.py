@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError, OutputError
+from pavdm_cli.models.finite import check_finite, extremes
 from pavdm_cli.models.pocket import Pocket, PocketConfig
 from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
 from pavdm_cli.models.pocket_text import TextConfig
@@ -151,5 +152,6 @@ def _fill(model: M, weights: dict[str, Tensor], path: Path) -> M:
         named = ", ".join(sorted(wrong)[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise ModelError(f"{path} does not fit its own configuration: {named}", "fetch or train it again")
     own = {n: w.to(expected[n].dtype, copy=True, memory_format=torch.contiguous_format) for n, w in weights.items()}
+    check_finite({name: extremes(weight) for name, weight in own.items()}, lambda name: path)
     model.load_state_dict(own, assign=True)
     return model.eval().requires_grad_(False)

@@ -1,0 +1,246 @@
+"""Values that no model gives are found at their chunk, computed again once, and else end the run with what is good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command import pavdm
+from safetensors.torch import load_file, save_file
+from tape import Tape
+from torch import Tensor, nn
+
+from pavdm_cli import pipeline, recovery
+from pavdm_cli.errors import FaultyValues, ModelError
+from pavdm_cli.graphs import Graphs
+from pavdm_cli.models import store
+from pavdm_cli.models.load import Loaded, in_precision, with_offload
+from pavdm_cli.models.pixels import to_unit
+from pavdm_cli.models.upcast import float32_codec, float32_transformer, precision
+from pavdm_cli.recovery import Recovery, fault
+from pavdm_cli.request import Engine, Request, Sampling
+from pavdm_cli.specs import POCKET
+from pavdm_cli.video import open_video
+
+NAN, HUGE = float("nan"), 1e6
+ALWAYS = range(10_000)
+
+
+def job_of(method: str = "pa", precision: str = "auto", edit: float = 0.0, **engine: object) -> pipeline.Job:
+    """Four chunks of two frames each; under `pa` one is finished after step 6, and one after every later step."""
+    sampling = Sampling(seed=1, steps=6, threads=1, method=method, precision=precision, edit_ratio=edit)
+    sampling = replace(sampling, chunk=1, window=6 if method == "pa" else 1, engine=Engine(**engine))
+    return pipeline.plan(Request("a red ball", frames=8, sampling=sampling))
+
+
+@pytest.fixture(scope="module")
+def right() -> np.ndarray:
+    """The frames of a run without faults."""
+    job = job_of()
+    return np.concatenate(list(pipeline.frames(job, pipeline.open_model(job))))
+
+
+@contextmanager
+def planted(module: nn.Module, at: range, value: float = NAN) -> Iterator[None]:
+    """Calls of a module, counted from 0, in which one value of the result is another."""
+    calls = count()
+
+    def spoil(module: nn.Module, given: object, out: Tensor) -> Tensor:
+        if next(calls) not in at:
+            return out
+        out = out.clone(memory_format=torch.contiguous_format)
+        out.view(-1)[7] = value
+        return out
+
+    handle = module.register_forward_hook(spoil)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def run(job: pipeline.Job, model: Loaded, recovery: Recovery, graphs: Graphs | None = None) -> list[np.ndarray]:
+    """Frames by chunk; those before a fault are what is given where one ends the run."""
+    made: list[np.ndarray] = []
+    try:
+        made.extend(pipeline.frames(job, model, graphs=graphs, recovery=recovery))
+    except FaultyValues as error:
+        recovery.notes.append(error.message)
+    return made
+
+
+@pytest.mark.parametrize("value", [NAN, float("inf"), -HUGE])
+@pytest.mark.parametrize("decode_beside", ["off", "on"])
+def test_a_fault_of_the_transformer_that_passes_changes_no_frame(value: float, decode_beside: str, right) -> None:
+    job = job_of(decode_beside=decode_beside)
+    model = pipeline.open_model(job)
+    watch = Recovery(model)
+    with planted(model.denoiser, range(6, 7), value):
+        made = run(job, model, watch)
+    assert np.array_equal(np.concatenate(made), right)
+    assert watch.notes[0].startswith("the transformer gave values ")
+    assert watch.notes[0].endswith(" in chunk 2: computed again in float32")
+    assert len(watch.notes) == 1
+
+
+@pytest.mark.parametrize("decode_beside", ["off", "on"])
+def test_a_fault_of_the_transformer_that_stays_ends_at_its_chunk(decode_beside: str, right) -> None:
+    job = job_of(decode_beside=decode_beside)
+    model = pipeline.open_model(job)
+    watch = Recovery(model)
+    with planted(model.denoiser, range(7, 10_000)):
+        made = run(job, model, watch)
+    assert np.array_equal(np.concatenate(made), right[:4])
+    assert watch.notes == ["the transformer gave values that are no numbers (NaN) in chunk 3, twice in float32"]
+
+
+def test_steps_that_are_recorded_are_watched_too(right) -> None:
+    job, tape = job_of(), Tape()
+    model = pipeline.open_model(job)
+    with planted(model.denoiser, ALWAYS):
+        watch = Recovery(model)
+        made = run(job, model, watch, Graphs(tape))
+    assert made == []
+    assert watch.notes == ["the transformer gave values that are no numbers (NaN) in chunk 1, twice in float32"]
+    watch = Recovery(model)
+    assert np.array_equal(np.concatenate(run(job, model, watch, Graphs(Tape()))), right)
+    assert watch.notes == []
+
+
+def test_bfloat16_is_computed_again_in_float32(right) -> None:
+    job = job_of(precision="bf16")
+    model = pipeline.open_model(job)
+    watch = Recovery(model)
+    with planted(model.denoiser, range(7, 10_000)):
+        made = np.concatenate(run(job, model, watch))
+    assert [note.rpartition(" in ")[0].partition(" in ")[2] for note in watch.notes] == [
+        f"chunk {n}: computed again" for n in (3, 4)
+    ]
+    assert made.shape == right.shape
+    assert np.abs(made.astype(int) - right).mean() < 3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_fault_of_the_decoder_is_told_from_one_of_the_transformer(precision: str) -> None:
+    job = job_of(precision=precision)
+    model = pipeline.open_model(job)
+    sound = run(job, model, Recovery(model))
+    watch = Recovery(model)
+    with planted(model.codec.decoder, range(1, 2)):  # one call a latent
+        made = run(job, model, watch)
+    assert len(made) == 4
+    assert watch.notes == ["the decoder gave values that are no numbers (NaN) in chunk 2: computed again in float32"]
+    assert np.abs(np.concatenate(made).astype(int) - np.concatenate(sound)).max() <= 3
+    watch = Recovery(model)
+    with planted(model.codec.decoder[-2], range(2, 10_000), 1e12):
+        made = run(job, model, watch)
+    assert len(made) == 2
+    assert watch.notes[-1].startswith("the decoder gave values that are no numbers (NaN) in chunk 3, ")
+
+
+@pytest.mark.parametrize("offload", ["parts", "blocks"])
+def test_a_float32_copy_of_offloaded_weights_gives_the_same(offload: str) -> None:
+    job = job_of(precision="bf16")
+    plain = pipeline.open_model(job)
+    away = with_offload(in_precision(pipeline.open_model(job_of()), "bf16"), offload)
+    sigmas = pipeline.sigmas_of(job)
+    made = []
+    for model in (plain, away):
+        assert precision(model.denoiser) == "bfloat16"
+        copy = float32_transformer(model)
+        assert precision(copy.denoiser) == "float32"
+        denoiser = copy.bind(job.wording, job.schedule, sigmas, job.scale, job.sampling.engine)
+        window = torch.ones(1, 6, 16, 8, 12)
+        decoded = float32_codec(model).decode(window[:, :1])
+        made.append((denoiser(window, torch.arange(1, 7, dtype=torch.int32), None), decoded))
+    assert all(torch.equal(*pair) for pair in zip(*made, strict=True))
+
+
+@pytest.mark.parametrize("edit", [0.0, 0.3])
+def test_clip_after_clip_is_watched_too(edit: float) -> None:
+    job = job_of("rn", edit=edit)
+    model = pipeline.open_model(job)
+    sound = np.concatenate(run(job, model, Recovery(model)))
+    watch = Recovery(model)
+    with planted(model.denoiser, range(8, 9)):
+        assert np.array_equal(np.concatenate(run(job, model, watch)), sound)
+    assert " in chunk 2: computed again" in watch.notes[0]
+    watch = Recovery(model)
+    with planted(model.denoiser, range(8, 10_000)):
+        assert len(run(job, model, watch)) == 1
+    assert " in chunk 2, twice in float32" in watch.notes[0]
+
+
+def test_the_device_is_waited_for_once_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+
+    def counted(values: Tensor, limit: float) -> str:
+        looked.append(values.numel())
+        return fault(values, limit)
+
+    monkeypatch.setattr(recovery, "fault", counted)
+    job = job_of()
+    list(pipeline.latents(job, pipeline.open_model(job)))
+    assert len(looked) == job.chunks
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [([0.0, 99.0], ""), ([0, NAN], "NaN"), ([0, float("-inf")], "inf"), ([0, -101.0], "up to 101"), ([], "")],
+)
+def test_faulty_values_are_named(values: list[float], words: str) -> None:
+    found = fault(torch.tensor(values), 100.0)
+    assert words in found
+    assert bool(found) == bool(words)
+
+
+def test_clamping_hides_nothing_that_is_no_picture() -> None:
+    found = to_unit(torch.tensor([-0.5, 0.25, 3.0, float("inf"), -1e12, NAN]))
+    assert found[:3].tolist() == [0, 0.25, 1]
+    assert found[3:].isnan().all()
+
+
+def test_a_run_that_ends_names_its_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    opened = pipeline.open_model
+
+    def spoiled(job: pipeline.Job) -> Loaded:
+        model = opened(job)
+        plant.enter_context(planted(model.denoiser, range(7, 10_000)))
+        return model
+
+    monkeypatch.setattr(pipeline, "open_model", spoiled)
+    words = ("--seed", "1", "--steps", "6", "--window", "6", "--chunk", "1", "--frames", "8", "--threads", "1")
+    with ExitStack() as plant:
+        said = pavdm("generate", "a red ball", *words, "-o", "v.mp4")
+    assert (said.code, said.out) == (1, "")
+    assert "(NaN) in chunk 3, twice in float32: kept v.partial.mp4, 4 frames" in said.err
+    assert "hint: the weights may be damaged" in said.err
+    assert open_video(Path("v.partial.mp4")).frames == 4
+
+
+def spoil_file(source: Path, target: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
+    from safetensors import safe_open
+
+    with safe_open(source, "pt") as file:
+        header = file.metadata()
+    weights = load_file(source)
+    change(weights)
+    save_file(weights, target, header)
+
+
+@pytest.mark.parametrize("value", [NAN, float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(value: float, tmp_path: Path) -> None:
+    def change(weights: dict[str, Tensor]) -> None:
+        weights["stdit.final_layer.linear.weight"][3, 5] = value
+
+    spoil_file(POCKET.denoiser, tmp_path / "denoiser.safetensors", change)
+    with pytest.raises(ModelError, match=r"stdit\.final_layer\.linear\.weight in .*denoiser\.safetensors") as caught:
+        store.load_denoiser(tmp_path / "denoiser.safetensors")
+    assert caught.value.exit_code == 5
