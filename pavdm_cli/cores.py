@@ -51,8 +51,14 @@ def good_threads(wanted: int, others: float) -> int:
     limit, present = quota(), os.cpu_count() or 1
     if limit is not None and limit < present:  # of a container: what else runs on the machine is not told
         return max(1, min(wanted, int(limit)))
+    return max(1, min(wanted, available(), round(present - others)))
+
+
+def available() -> int:
+    """Cores that this process may use at once."""
+    present, limit = os.cpu_count() or 1, quota()
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else present
-    return max(1, min(wanted, allowed, round(present - others)))
+    return allowed if limit is None else max(1, min(allowed, int(limit)))
 
 
 def quota(system: Path = SYSTEM, ours: Path = OURS) -> float | None:

@@ -132,15 +132,6 @@ def plan(request: Request) -> Job:
     return Job(request.prompt, *decided, source_caption=request.source_caption)
 
 
-def idle(job: Job) -> list[str]:
-    """What was asked for and brings nothing here, a line each."""
-    engine = job.sampling.engine
-    stays = engine.offload != "none" and pick_device(job.sampling.device).type == "cpu"
-    said = ["--offload only takes more memory on cpu: the weights are there as it is"] if stays else []
-    single = engine.passes != "auto" and job.scale == 1
-    return said + (["--passes does nothing here: guidance takes one pass"] if single else [])
-
-
 def settle(sampling: Sampling) -> Settings:
     """The model's own values where none were given. Raises: UsageError."""
     check_sampling(sampling)

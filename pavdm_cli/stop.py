@@ -67,7 +67,7 @@ class Stop:
     @contextmanager
     def hasty(self) -> Iterator[None]:
         """Work in which a second signal raises KeyboardInterrupt; afterwards none does."""
-        self._hasty = True
+        self._hasty, self._closing = True, None
         try:
             yield
         finally:

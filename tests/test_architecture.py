@@ -39,7 +39,7 @@ FLOORS = (
     {"attention", "pavdm_kernels", "video", "cores"},
     {"denoiser", "sampler", "masks", "graphs", "noise", "beside"},
     {"models"},
-    {"checks", "pipeline", "recovery", "record", "continuation", "beginning", "chaining", "budget"},
+    {"checks", "pipeline", "recovery", "advice", "record", "continuation", "beginning", "chaining", "budget"},
     {"train", "evaluate", "bench"},
     {"commands", "ui"},
     {"app", "__main__"},

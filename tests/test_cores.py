@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pavdm_cli import cores, pipeline
+from pavdm_cli.advice import decoding_advice
 from pavdm_cli.commands.run import with_threads
 from pavdm_cli.cores import Clock, Load, good_threads, quota
 from pavdm_cli.request import Request, Sampling
@@ -143,3 +144,17 @@ def test_the_number_of_threads_changes_a_video_by_rounding_at_most() -> None:
         torch.testing.assert_close(video(2), video(1), rtol=0, atol=1e-5)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "words"),
+    [(2, 2, "--threads 1, or --decode-beside off"), (1, 1, "try --decode"), (8, 4, "--threads 3")],
+)
+def test_decoding_beside_steps_that_take_all_cores_is_advised_against(threads, cores, words):
+    (line,) = decoding_advice(threads, cores)
+    assert words in line
+    assert "20 to 30 % slower" in line
+
+
+def test_decoding_beside_steps_that_leave_a_core_is_not_advised_against():
+    assert decoding_advice(3, 4) == []

@@ -14,6 +14,7 @@ from clips import greys, make
 from command import pavdm
 
 from pavdm_cli import record
+from pavdm_cli import stop as stop_module
 from pavdm_cli.stop import stop_requested
 from pavdm_cli.video import Extension, VideoWriter
 
@@ -46,6 +47,33 @@ def test_the_first_signal_is_noted_and_the_second_stops(name: str) -> None:
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), number)
         assert signal.getsignal(number) is unheeded
+
+
+@ON_POSIX
+def test_only_work_is_interrupted_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(stop_module, "exit_at_once", lambda: ended.append(1))
+    with handled(signal.SIGINT, signal.SIG_DFL), stop_requested(hasty=False) as stop:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+        with stop.hasty(), pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert ended == []
+        monkeypatch.setattr(stop_module, "PATIENCE", -1.0)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert ended == [1]
+
+
+@ON_POSIX
+def test_a_second_video_is_not_ended_at_once_by_its_first_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stop_module, "PATIENCE", -1.0)
+    with handled(signal.SIGINT, signal.SIG_DFL), stop_requested(hasty=False) as stop:
+        with stop.hasty():
+            pass
+        with stop.hasty():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop()
 
 
 @ON_POSIX

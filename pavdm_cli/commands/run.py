@@ -169,10 +169,11 @@ def planned(job: Job, as_json: bool = False, *, aside: bool = True) -> Job:
 
     Raises: DeviceError where it does not fit.
     """
-    from pavdm_cli import budget, pipeline
+    from pavdm_cli import budget
+    from pavdm_cli.advice import advice
     from pavdm_cli.models.families import need_weights, prompt_notes
 
-    for line in (*job.notes, *pipeline.idle(job), *prompt_notes(job.spec, job.wording)):
+    for line in (*job.notes, *advice(job), *prompt_notes(job.spec, job.wording)):
         ui.warn(line)
     if aside and not budget.worth_telling(job):
         return job
