@@ -72,4 +72,19 @@ def test_there_and_back_gives_a_smooth_picture_back() -> None:
 def test_shrinking_does_not_alias() -> None:
     stripes = np.zeros((64, 960, 3), np.uint8)
     stripes[:, ::2] = 255
-    assert np.abs(fit(stripes, (6, 90)).astype(int) - 128).max() <= 5
+    assert np.abs(fit(stripes, (6, 90)).astype(int) - 128)[:, 2:-2].max() <= 5
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (101, 333), (720, 1280)])
+@pytest.mark.parametrize("out", [(63, 96), (211, 120), (90, 161)])
+def test_what_is_in_the_middle_stays_there(height: int, width: int, out: tuple[int, int]) -> None:
+    rise = np.repeat(np.linspace(0, 250, height * 2)[height // 2 :][:height, None], width, 1)
+    slope = np.repeat(np.linspace(0, 250, width * 2)[None, width // 2 :][:, :width], height, 0)
+    scaled = fit(np.stack([rise, slope, rise], -1).round().astype(np.uint8), out)
+    assert np.abs(scaled.astype(float).mean((0, 1)) - (125, 125, 125)).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(4320, 8), (2, 8192), (2000, 2000)])
+def test_extreme_sizes_are_scaled_too(size: tuple[int, int]) -> None:
+    for out in ((8, 8), (64, 96)):
+        assert (fit(np.full((*size, 3), (9, 99, 199), np.uint8), out) == (9, 99, 199)).all()
