@@ -107,6 +107,22 @@ def test_rounded_timestamps_with_a_gap_give_the_rate(tmp_path: Path, suffix: str
     assert float(with_times(tmp_path / f"in{suffix}", stamps).rate) == pytest.approx(float(rate), rel=0.0015)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_new_frames_are_timed_exactly_where_the_input_is_rounded(tmp_path: Path, suffix: str) -> None:
+    rate = Fraction(30000, 1001)
+    video = open_video(make(tmp_path / "in.mkv", greys(12), Recipe(rate=rate)))
+    splice(video, tmp_path / f"out{suffix}", NEW)
+    gaps = np.diff([float(time) for time in open_video(tmp_path / f"out{suffix}").times[12:]])
+    assert gaps == pytest.approx(float(1 / rate), abs=1e-6 if suffix == ".mp4" else 1e-3)
+
+
+def test_matroska_tells_the_shortest_time_between_frames(tmp_path: Path) -> None:
+    times = [40 * k for k in range(12)] + [480 + 120 * k for k in range(14)]
+    splice(with_times(tmp_path / "in.mp4", times), tmp_path / "out.mkv", NEW)
+    with av.open(str(tmp_path / "out.mkv")) as file:
+        assert file.streams.video[0].average_rate == 25  # FFmpeg takes no frames in faster than that
+
+
 def test_the_rate_is_the_average_where_no_gap_is_common(tmp_path: Path) -> None:
     assert with_times(tmp_path / "in.mp4", [0, 100, 300, 600, 1000]).rate == 4
 

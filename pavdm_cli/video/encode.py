@@ -48,6 +48,7 @@ class Track:
     time_base: Fraction | None = None  # seconds; one frame if None
     variable: bool = False  # whether the time between frames varies
     colours: Colours = STANDARD
+    fastest: Fraction | None = None  # frames per second by the shortest time between frames, if that varies
 
     @property
     def even_size(self) -> tuple[int, int]:
@@ -115,7 +116,7 @@ class CodecEncoder:
         else:
             picture = self._converter.convert(av.VideoFrame.from_ndarray(pad_to_even(frame), format="rgb24"))
         picture.pts, picture.time_base = time, self.track.tick
-        self.mux(self._stream.encode(picture))
+        self.mux(self._timed(self._stream.encode(picture)))
 
     def mux(self, packets: Sequence[av.Packet[Any]]) -> None:
         """Append packets as they are; those that are not of the picture belong to a stream that `attach` added."""
@@ -126,14 +127,21 @@ class CodecEncoder:
         """Write what the encoder holds back, then the index."""
         with closing(self._sink):
             with closing(self._file):
-                self._file.mux(self._stream.encode())
+                self._file.mux(self._timed(self._stream.encode()))
             self._sink.check()
         if self.complete:
             self.complete(self.path)
 
+    def _timed(self, packets: Sequence[av.Packet[VideoStream]]) -> Sequence[av.Packet[VideoStream]]:
+        """The packets, each as long as a frame at the track's rate: of the last one, that is what a file says."""
+        for packet in packets if self.track.fastest else ():
+            packet.duration = round(1 / (self.track.rate * packet.time_base))
+        return packets
+
     def _add_video(self) -> VideoStream:
         options = _codec_options(self.path, self.encoding, self.track)
-        stream = self._file.add_stream(_codec(self.path), rate=self.track.rate, options=options)
+        rate = self.track.fastest or self.track.rate  # players may take no frame in for less than its length
+        stream = self._file.add_stream(_codec(self.path), rate=rate, options=options)
         assert isinstance(stream, VideoStream)
         self._describe(stream.codec_context)
         return stream

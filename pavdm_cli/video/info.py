@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from array import array
 from collections.abc import Iterator
@@ -76,8 +77,21 @@ class VideoInfo:
     @property
     def variable(self) -> bool:
         """Whether the time between frames varies by more than rounding."""
-        gaps = [after - before for before, after in zip(self.stamps, self.stamps[1:], strict=False)]
+        gaps = self._gaps()
         return bool(gaps) and max(gaps) - min(gaps) > 1
+
+    @property
+    def shortest_gap(self) -> Fraction:
+        """Seconds from one frame to the next, at least."""
+        return min(self._gaps(), default=0) * self.time_base or self.hold
+
+    @property
+    def longest_gap(self) -> Fraction:
+        """Seconds that a frame is shown, at most."""
+        return max(max(self._gaps(), default=0) * self.time_base, self.hold)
+
+    def _gaps(self) -> list[int]:
+        return [after - before for before, after in itertools.pairwise(self.stamps)]
 
     def notes(self) -> list[str]:
         """What reading it as upright 8-bit bt709 RGB changes, one line each."""

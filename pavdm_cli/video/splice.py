@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -28,6 +29,8 @@ from pavdm_cli.video.source import open_source
 from pavdm_cli.video.tags import fits, output_colours
 from pavdm_cli.video.write import Recording
 
+FINEST = Fraction(1, 1_000_000)  # second; no encoder takes finer timestamps
+LARGEST_GAP = 2**27  # ticks between frames; MP4's muxer may count in sixteenths of them, in 32 bits
 KEEP_ASPECT = (".mp4", ".mkv")  # through H.264; PyAV can give no shape of pixels to a WebM, and browsers none to a GIF
 
 
@@ -169,10 +172,20 @@ def _track(video: VideoInfo, suffix: str) -> Track:
         square = Fraction(1)
         width, height = round(width * max(aspect, square)), round(height / min(aspect, square))
         aspect = square
-    tick = max(video.time_base, Fraction(1, 1_000_000))  # no encoder takes finer ones
-    colours = output_colours(video.colours, video.pixel_format)
     variable = video.variable or video.hold != 1 / video.rate
-    return Track(width, height, video.rate, aspect, tick, variable, colours)
+    tick = _tick(video)
+    colours = output_colours(video.colours, video.pixel_format)
+    shortest = max(tick, min(video.shortest_gap, 1 / video.rate))
+    return Track(width, height, video.rate, aspect, tick, variable, colours, 1 / shortest if variable else None)
+
+
+def _tick(video: VideoInfo) -> Fraction:
+    """The unit of timestamps that tells the input's frames and the new ones exactly, as far as files hold it."""
+    gap = 1 / video.rate
+    exact = Fraction(math.gcd(video.time_base.numerator * gap.denominator, gap.numerator * video.time_base.denominator))
+    exact /= video.time_base.denominator * gap.denominator
+    fine = exact if exact >= FINEST else max(video.time_base, FINEST)
+    return fine if video.longest_gap < LARGEST_GAP * fine else max(fine, Fraction(1, 1000))
 
 
 def _notes(video: VideoInfo, plan: Plan, track: Track) -> list[str]:

@@ -73,8 +73,11 @@ def frame_rate(stamps: Sequence[int], tick: Fraction, stream: VideoStream) -> Fr
     usual = [low <= gap <= high for gap in gaps]
     count, runs = sum(usual), sum(usual[at] and not (at and usual[at - 1]) for at in range(len(usual)))
     total = sum(gap for gap, counted in zip(gaps, usual, strict=True) if counted) * tick
-    for rate in (*named, *sorted(STANDARD_RATES, key=lambda rate: abs(count / rate - total))):
-        if abs(count / rate - total) <= max(runs * tick, total / 1000):  # each run of gaps is rounded at its ends
+    exact = [rate for rate in named if abs(count / rate - total) < tick / 100]
+    usual_named = [rate for rate in named if rate in STANDARD_RATES or rate.denominator == 1]
+    standard = sorted(STANDARD_RATES, key=lambda rate: abs(count / rate - total))
+    for rate in (*exact, *usual_named, *standard, *named):
+        if abs(count / rate - total) <= max(runs * tick, total / 2000):  # each run of gaps is rounded at its ends
             return rate
     rate = count / total
     return rate.limit_denominator(1001) if rate > 1 else 1 / total.limit_denominator(10**6) * count
@@ -86,7 +89,7 @@ def _most_common(gaps: Sequence[int]) -> tuple[int, int]:
     ranges = {gap: (bisect_left(ordered, gap), bisect_right(ordered, gap + _jitter(gap))) for gap in Counter(ordered)}
     start, (first, last) = max(ranges.items(), key=lambda item: item[1][1] - item[1][0])
     others = (high - low for low, high in ranges.values() if high <= first or low >= last)
-    if 2 * (last - first) >= 3 * max(others, default=0):
+    if 10 * (last - first) >= 11 * max(others, default=0):
         return start, start + _jitter(start)
     return ordered[0], ordered[-1]
 
