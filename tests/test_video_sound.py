@@ -232,3 +232,13 @@ def test_samples_of_more_than_24_bits_are_refused_in_mp4_only(tmp_path: Path) ->
         check_splice(video, tmp_path / "out.mp4")
     assert "x.mkv" in caught.value.hint
     check_splice(video, tmp_path / "out.mkv")
+
+
+@pytest.mark.parametrize("audio", ["keep", "silence"])
+def test_sound_of_an_unknown_kind_is_named_and_the_rest_is_kept(tmp_path: Path, audio: str) -> None:
+    data = make(tmp_path / "plain.mkv", greys(12), Recipe(audio="aac")).read_bytes()
+    assert data.count(b"A_AAC") == 1
+    (tmp_path / "in.mkv").write_bytes(data.replace(b"A_AAC", b"A_XXX"))
+    notes = splice(open_video(tmp_path / "in.mkv"), tmp_path / "out.mp4", NEW, Plan(audio=audio))
+    assert "left out: sound of an unknown kind" in notes
+    assert open_video(tmp_path / "out.mp4").frames == 19

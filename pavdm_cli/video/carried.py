@@ -13,7 +13,7 @@ from av.container import OutputContainer
 
 from pavdm_cli.video.extras_read import lost_note, read_extras
 from pavdm_cli.video.info import VideoInfo, picture_stream
-from pavdm_cli.video.sound import Audio, Sound, SoundTrack, sound_notes, starts
+from pavdm_cli.video.sound import Audio, Sound, SoundTrack, readable, sound_notes, starts
 from pavdm_cli.video.source import open_source
 from pavdm_cli.video.subtitles import Subtitles
 
@@ -29,14 +29,19 @@ class Carried:
     def __init__(self, video: VideoInfo, suffix: str, audio: Audio) -> None:
         with ExitStack() as opened:
             source, other = (opened.enter_context(open_source(video.path, video.limits)) for _ in range(2))
-            streams = [] if audio == "drop" else list(source.streams.audio)
+            streams = [] if audio == "drop" else readable(source)
+            unknown = 0 if audio == "drop" else len(source.streams.audio) - len(streams)
             self.offset = min([video.start, *starts(streams)])
             tracks = [SoundTrack(stream, self.offset, silence=audio == "silence") for stream in streams]
             self._suffix, self._source = suffix, other
             self._sound = Sound(video.path, video.limits, tracks)
             self._extras = read_extras(other, picture_stream(other, video.path), video.rate, suffix, self.offset)
             self._subtitles: Subtitles | None = None
-            self.notes = [*sound_notes(streams, suffix), *self._extras.notes, *lost_note(self._extras.lost)]
+            self.notes = [
+                *sound_notes(streams, suffix),
+                *self._extras.notes,
+                *lost_note([*self._extras.lost, *["sound of an unknown kind"] * unknown]),
+            ]
             self.close: Callable[[], None] = opened.pop_all().close
 
     def attach(self, container: OutputContainer) -> None:

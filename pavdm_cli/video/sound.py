@@ -32,6 +32,12 @@ from pavdm_cli.video.source import Limits, open_source
 Audio = Literal["keep", "silence", "drop"]
 
 
+def readable(source: InputContainer) -> list[AudioStream]:
+    """The sound streams of a file that say what they are: a broken or unknown one is left out."""
+    known = [one for one in source.streams.audio if one.codec_context is not None]
+    return [one for one in known if one.codec_context.sample_rate and one.codec_context.layout.nb_channels]
+
+
 def starts(streams: Sequence[AudioStream]) -> list[Fraction]:
     """Seconds at which streams begin to be heard: what an encoder put before the sound is not counted."""
     return [begin for one in streams if (begin := _begin(one)) is not None]
@@ -61,7 +67,7 @@ def suffix_for_sound(video: VideoInfo, audio: Audio, suffixes: Sequence[str]) ->
     if audio == "drop" or not video.audio:
         return suffixes[0]
     with open_source(video.path, video.limits) as source:
-        stored = {suffix: [storage(one, suffix) for one in source.streams.audio] for suffix in suffixes}
+        stored = {suffix: [storage(one, suffix) for one in readable(source)] for suffix in suffixes}
     carried = [suffix for suffix in suffixes if not any(one != "" for one in stored[suffix])]
     return next(iter([*carried, *(suffix for suffix in suffixes if None not in stored[suffix]), *suffixes]))
 
@@ -209,7 +215,7 @@ def _first_packets(path: Path, limits: Limits, tracks: Sequence[SoundTrack]) -> 
     """For each stream the first packet that will be carried over."""
     found: dict[int, AudioPacket] = {}
     with open_source(path, limits) as source:
-        streams = [one for one in source.streams.audio if any(one.index == track.old.index for track in tracks)]
+        streams = [one for one in readable(source) if any(one.index == track.old.index for track in tracks)]
         clocks = {one.index: SampleClock(one) for one in streams}
         for packet in _packets(source, streams):
             index = packet.stream.index

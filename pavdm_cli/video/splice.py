@@ -24,7 +24,7 @@ from pavdm_cli.video.metadata import Metadata, to_comment
 from pavdm_cli.video.orient import Orientation
 from pavdm_cli.video.output import partial_path
 from pavdm_cli.video.resize import fit, unfit
-from pavdm_cli.video.sound import Audio, check_sound
+from pavdm_cli.video.sound import Audio, check_sound, readable
 from pavdm_cli.video.source import open_source
 from pavdm_cli.video.tags import fits, output_colours
 from pavdm_cli.video.write import Recording
@@ -54,7 +54,7 @@ def check_splice(video: VideoInfo, path: str | os.PathLike[str], plan: Plan | No
     if plan.only_new:
         return
     with open_source(video.path, video.limits) as source:
-        check_sound(source.streams.audio, target.suffix.lower(), plan.audio)
+        check_sound(readable(source), target.suffix.lower(), plan.audio)
 
 
 def splice(
