@@ -117,10 +117,11 @@ class Rate(ProgressColumn):
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str = "frames", done: int = 0) -> Iterator[Advance]:
+def progress(what: str, total: int, unit: str = "frames", done: int = 0, waiting: bool = False) -> Iterator[Advance]:
     """A bar with speed and time left on a terminal, else a line every few seconds; call the result with units done.
 
-    `done`: units of an earlier run, which say nothing of this one's speed.
+    `done`: units of an earlier run, which say nothing of this one's speed; `waiting`: the clock starts with the first
+    call, which says with 0 units that the work begins.
     """
     what = printable(what)
     console = Console(stderr=True, highlight=False)
@@ -128,14 +129,15 @@ def progress(what: str, total: int, unit: str = "frames", done: int = 0) -> Iter
         yield _silent
         return
     if not console.is_terminal:
-        yield _lines(what, total, unit, done)
+        yield _lines(what, total, unit, done, waiting)
         return
     name = TextColumn("{task.description}", markup=False)
     columns = (name, BarColumn(), TextColumn("{task.completed}/{task.total}"), Rate(unit))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(what, total=total, completed=done)
+        task = bar.add_task(what, total=total, completed=done, start=not waiting)
 
         def advance(units: int, beside: str = "") -> None:
+            bar.start_task(task)
             bar.update(task, advance=units, description=f"{what} {printable(beside)}".rstrip())
 
         yield advance
@@ -165,13 +167,16 @@ def _say(line: Text) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(line)
 
 
-def _lines(what: str, total: int, unit: str, before: int) -> Advance:
-    begun = last = time.monotonic()
+def _lines(what: str, total: int, unit: str, before: int, waiting: bool) -> Advance:
+    begun = last = None if waiting else time.monotonic()
     done = before
 
     def advance(units: int, beside: str = "") -> None:
-        nonlocal done, last
+        nonlocal done, last, begun
         done += units
+        if begun is None or last is None:
+            begun = last = time.monotonic()
+            return
         now = time.monotonic()
         if now - last >= LINE_EVERY:
             last = now

@@ -155,7 +155,7 @@ def test_there_are_as_many_frames_as_asked_for(count):
     assert len(video(job_of("pocket", count))) == count
 
 
-def test_a_longer_video_begins_like_a_shorter_one_and_the_picture_matters(opensora):
+def test_the_first_chunk_is_that_of_a_longer_video_and_the_picture_matters(opensora):
     job = job_of(opensora, 51, steps=2, window=10)
     model = pipeline.open_model(job)
     long, short = video(job, model), video(replace(job, frames=34), model)

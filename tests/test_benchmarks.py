@@ -6,6 +6,7 @@ import json
 import runpy
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 
@@ -23,13 +24,70 @@ def test_the_readme_says_what_the_stored_rows_say() -> None:
     assert readme[begin:end] == made["section"]()
 
 
-def test_times_as_fast_in_the_readme_are_of_rounds_and_it_says_so() -> None:
+@pytest.fixture
+def planted(tmp_path: Path) -> dict[str, Any]:
+    """The script over copies of the stored rows, all measured at the same rate of matrix products."""
     made = runpy.run_path(str(ROOT / "benchmarks" / "readme.py"))
-    ladder = made["stored"]("throughput.jsonl", "ablate", "mid")[-1]
-    rounds = list(zip(ladder["samples"]["released operations"], ladder["samples"]["+ compile"], strict=True))
-    assert f"| {median(base / one for base, one in rounds):.2f}x |" in made["section"]()
-    said = " ".join(made["section"]().split())
+    made["section"].__globals__["RESULTS"] = tmp_path
+    for name in ("throughput.jsonl", "latency.jsonl", "released.jsonl"):
+        write(tmp_path / name, [with_rate(row, 0.2) for row in stored_rows(name)])
+    return made
+
+
+def stored_rows(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (RESULTS / name).read_text().splitlines()]
+
+
+def with_rate(row: dict[str, Any], rate: float) -> dict[str, Any]:
+    """The row with another rate of matrix products."""
+    return row | ({"ceilings": row["ceilings"] | {"matrix_tflops": rate}} if "ceilings" in row else {})
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_times_as_fast_in_the_readme_are_of_rounds_and_it_says_so(planted: dict[str, Any]) -> None:
+    ladder = planted["stored"]("throughput.jsonl", "ablate", "mid")[-1]
+    names = ("released operations", list(ladder["samples"])[-1])
+    rounds = list(zip(*(ladder["samples"][name] for name in names), strict=True))
+    assert f"| {median(base / one for base, one in rounds):.2f}x |" in planted["section"]()
+    said = " ".join(planted["section"]().split())
     assert f"{len(rounds)} rounds: a step is the median, and so is times as fast, taken round by round" in said
+
+
+def test_a_row_of_a_busy_machine_is_not_used(planted: dict[str, Any], tmp_path: Path) -> None:
+    assert "| denoising alone, steady state |" in planted["section"]()
+    path = tmp_path / "throughput.jsonl"
+    rows = planted["rows_of"]("throughput.jsonl")
+    write(path, [with_rate(row, 0.189 if row["config"]["model"] == "pocket" else 0.191) for row in rows])
+    assert "Speed of `pocket` has no rows of a quiet machine yet" in planted["section"]()
+    assert planted["stored"]("throughput.jsonl", "throughput", "mid", overlap_kv="recompute") != []
+    write(path, [with_rate(row, 0.191) for row in rows])
+    assert "| denoising alone, steady state |" in planted["section"]()
+
+
+def test_another_machine_precision_or_number_of_threads_is_judged_by_itself(planted: dict[str, Any]) -> None:
+    (fast, *_), is_quiet = planted["stored"]("throughput.jsonl", "throughput", "pocket"), planted["is_quiet"]
+    slow = with_rate(fast, 0.1)
+    assert not is_quiet(slow, [fast, slow])
+    for name, value in (("processor", "another"), ("threads", 1)):
+        other = slow | {"env": slow["env"] | {name: value}}
+        assert is_quiet(other, [fast, other]), name
+    other = slow | {"ceilings": slow["ceilings"] | {"matrix": "1536^3 bfloat16, random data, best of 9"}}
+    assert is_quiet(other, [fast, other])
+
+
+def test_measuring_takes_a_busy_row_again_and_stores_quiet_ones_alone(
+    planted: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rates = iter([0.1, 0.1, 0.2, 0.3, 0.3])  # the first row is quiet until there are better ones
+    row = planted["stored"]("throughput.jsonl", "throughput", "pocket")[-1]
+    scope = planted["measure"].__globals__
+    monkeypatch.setitem(scope, "MEASUREMENTS", [("throughput.jsonl", ("throughput",))] * 3)
+    monkeypatch.setitem(scope, "bench", lambda out, words: with_rate(row, next(rates)))
+    taken = planted["measure"]()
+    assert [one["ceilings"]["matrix_tflops"] for _, one in taken] == [0.3, 0.3]
 
 
 @pytest.mark.parametrize("name", ["throughput.jsonl", "latency.jsonl"])

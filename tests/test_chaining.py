@@ -159,7 +159,7 @@ def test_a_given_clip_is_encoded_once_and_shown_as_it_was(folder, monkeypatch):
 
 
 @pytest.mark.usefixtures("graphs")
-def test_the_seed_alone_decides_and_a_longer_video_begins_like_a_shorter_one(folder):
+def test_the_seed_alone_decides_and_a_longer_video_has_all_clips_of_a_shorter_one(folder):
     model = pipeline.open_model(job_of(folder))
 
     def made(**given: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a request to frames: exact counts, same bytes for a seed, and a longer video that begins like a shorter one."""
+"""From a request to frames: exact counts, same bytes for a seed, and what a longer video shares with a shorter one."""
 
 from __future__ import annotations
 
@@ -45,10 +45,15 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(model):
     assert not np.array_equal(video(job_of(9), model), video(job_of(9, seed=4), model))
 
 
-def test_a_longer_video_begins_exactly_like_a_shorter_one(model):
-    chunks, same = 8, 8 - 6 + 1
-    short, long = video(job_of(4 * chunks), model), video(job_of(4 * chunks + 12), model)
-    assert np.array_equal(short[: 4 * same], long[: 4 * same])
+@pytest.mark.parametrize("method", ["pa", "rn", "rw"])
+def test_a_longer_video_has_all_but_the_last_chunks_of_a_window_in_common(model, method):
+    job = job_of(4 * 8, method=method)
+    short, long = video(job, model), video(replace(job, frames=4 * 8 + 12), model)
+    chunk = int(job.frames_per_chunk)
+    same = job.chunks - job.schedule.capacity + 1
+    assert (same == job.chunks) == (method != "pa")
+    assert np.array_equal(short[: chunk * same], long[: chunk * same])
+    assert same == job.chunks or not np.array_equal(short[chunk * same :][:chunk], long[chunk * same :][:chunk])
 
 
 def test_making_a_video_leaves_global_randomness_alone(model):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pavdm_cli import app, ui
+from pavdm_cli.bench import throughput
 from pavdm_cli.commands import train
 
 LONG = "a path " + "x" * 300 + " goes on"
@@ -75,3 +76,23 @@ def test_what_training_renders_is_counted_in_clips(
     with train._bars()("rendering clips", 8) as advance:
         advance(4)
     assert capsys.readouterr().err.startswith("rendering clips: 4/8 clips, ")
+
+
+def test_the_clock_of_a_measurement_starts_when_the_work_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(ui.time, "monotonic", lambda: now[0])
+    with ui.progress("measuring", 80, waiting=True) as advance:
+        now[0] = 100.0  # of loading and warming up
+        advance(0)
+        now[0] = 110.0
+        advance(40)
+    assert capsys.readouterr().err == "measuring: 40/80 frames, 4.0 frames/s, 10 s left\n"
+
+
+def test_a_whole_video_is_measured_from_its_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(throughput.record, "record", lambda *given: told.append(-1))
+    throughput.end_to_end(None, None, told.append)
+    assert told == [0, -1]

@@ -51,6 +51,7 @@ def ablate(request: Request, shape: Shape, count: int, watch: Callable[[int], No
     rungs = ladder(job, model)
     seen = deviations(rungs)
     samples: dict[str, list[float]] = {name: [] for name in rungs}
+    watch(0)
     for _ in range(count):
         for name, rung in rungs.items():
             samples[name].append(seconds(rung, job.schedule.stride, model.device))

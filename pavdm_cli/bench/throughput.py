@@ -160,6 +160,7 @@ def config(job: Job, model: Loaded, shape: Shape | None = None) -> Row:
 def end_to_end(job: Job, model: Loaded, watch: Callable[[int], None]) -> float:
     """Seconds to sample, decode, encode and close a file."""
     with tempfile.TemporaryDirectory() as folder:
+        watch(0)
         begun = time.perf_counter()
         record.record(job, model, Output(Path(folder) / "video.mp4"), record.Watch(watch, lambda: False))
         return time.perf_counter() - begun

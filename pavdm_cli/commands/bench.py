@@ -25,7 +25,7 @@ def in_a_folder(path: Path | None) -> Path | None:
     return path
 
 
-MOST_SAMPLES = 1_000_000
+MOST = 1_000_000  # samples
 Out = Annotated[Path | None, typer.Option(callback=in_a_folder, help="Append what is measured to this .jsonl file.")]
 Shape = Annotated[str | None, typer.Option(help="Time a network of random weights: mid, opensora-v1.2, pocket.")]
 RandomWeights = Annotated[
@@ -35,7 +35,7 @@ Whole = Annotated[
     bool,
     typer.Option("--whole", help="With random weights, make a whole video of --seconds too: its stages, end to end."),
 ]
-Samples = Annotated[int, typer.Option(min=1, max=MOST_SAMPLES, help="Steps to time where weights are random.")]
+Samples = Annotated[int, typer.Option(min=1, max=MOST, help="Steps to time where weights are random.")]
 Ablate = Annotated[bool, typer.Option("--ablate", help="One optimisation after another, on a shape (mid).")]
 Profile = Annotated[
     Path | None, typer.Option(help="Profile steps instead: a trace into this folder, and the dearest operations.")
@@ -105,7 +105,7 @@ def throughput(
 def latency(
     prompt: Annotated[str, typer.Option(help="What to show meanwhile.")] = "a red balloon drifting over green hills",
     seconds: options.TimedSeconds = 10.0,
-    repeat: Annotated[int, typer.Option(min=1, max=MOST_SAMPLES, help="How often to measure each wait.")] = 3,
+    repeat: Annotated[int, typer.Option(min=1, max=MOST, help="How often to measure each wait.")] = 3,
     model: options.Model = "pocket",
     seed: options.TimedSeed = 0,
     method: options.Method = "pa",
@@ -208,11 +208,11 @@ def _throughput(
     from pavdm_cli.bench.throughput import shape_throughput, throughput
 
     _tell(request.sampling.engine.compile)
-    if shape and not whole:
-        row = shape_throughput(request, find_shape(shape), samples)
+    found = find_shape(shape) if shape else None
+    if found and not whole:
+        row = shape_throughput(request, found, samples)
     else:
-        with ui.progress("measuring", request.count) as advance:
-            found = find_shape(shape) if shape else None
+        with ui.progress("measuring", request.count, waiting=True) as advance:
             row = shape_throughput(request, found, samples, advance) if found else throughput(request, advance)
     _give(row, as_json, out)
     if not as_json:
@@ -294,7 +294,7 @@ def _ablate(request: Request, shape: str | None, samples: int, as_json: bool, ou
     assert shape
     rungs = rungs_of(request.sampling, pick_device(request.sampling.device))
     _tell("+ compile" in rungs)
-    with ui.progress("measuring", samples * (len(rungs) + 1), "steps") as advance:
+    with ui.progress("measuring", samples * (len(rungs) + 1), "steps", waiting=True) as advance:
         row = ablate(request, find_shape(shape), samples, advance)
     _give(row, as_json, out)
     if not as_json:
