@@ -179,6 +179,13 @@ def test_frames_without_timestamps_before_the_first_are_read_and_timed(tmp_path:
     assert [time - times[0] for time in times] == [TENTH * k for k in range(24)]
 
 
+def test_a_lead_in_before_missing_timestamps_is_no_start(tmp_path: Path) -> None:
+    plain = make(tmp_path / "plain.mkv", greys(20), Recipe("mpeg4", audio="libopus"))
+    video = open_video(remux(plain, tmp_path / "in.mkv", shift=Fraction(-1)))
+    splice(video, tmp_path / "out.mkv", NEW)
+    assert min(start_times(tmp_path / "out.mkv").values()) == 0
+
+
 def test_a_failed_seek_reads_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = open_video(make(tmp_path / "in.mkv", greys(20)))
     expected = tail(video, Fraction(10), 4)

@@ -31,7 +31,7 @@ class Carried:
             source, other = (opened.enter_context(open_source(video.path, video.limits)) for _ in range(2))
             streams = [] if audio == "drop" else readable(source)
             unknown = 0 if audio == "drop" else len(source.streams.audio) - len(streams)
-            self.offset = min([video.start, *starts(streams)])
+            self.offset = min([video.start, *starts(video.path, video.limits, streams)])
             tracks = [SoundTrack(stream, self.offset, silence=audio == "silence") for stream in streams]
             self._suffix, self._source = suffix, other
             self._sound = Sound(video.path, video.limits, tracks)

@@ -24,6 +24,7 @@ from pavdm_cli.video.sound_clock import (
     start,
     trim_end,
     trimmed_end,
+    trimmed_front,
 )
 from pavdm_cli.video.sound_convert import Converter, storage
 from pavdm_cli.video.sound_silence import Silence, check_silence
@@ -38,9 +39,22 @@ def readable(source: InputContainer) -> list[AudioStream]:
     return [one for one in known if one.codec_context.sample_rate and one.codec_context.layout.nb_channels]
 
 
-def starts(streams: Sequence[AudioStream]) -> list[Fraction]:
+def starts(path: Path, limits: Limits, streams: Sequence[AudioStream]) -> list[Fraction]:
     """Seconds at which streams begin to be heard: what an encoder put before the sound is not counted."""
-    return [begin for one in streams if (begin := _begin(one)) is not None]
+    begins = {one.index: begin for one in streams if (begin := _begin(one)) is not None}
+    with open_source(path, limits) as source:
+        waiting = set(begins)
+        for packet in _packets(source, [one for one in readable(source) if one.index in waiting]) if waiting else ():
+            index, time = packet.stream.index, start(packet)
+            if (
+                index in waiting and time is not None
+            ):  # FFmpeg counts the lead-in where it derives the first time itself
+                heard = time + Fraction(trimmed_front(packet), packet.stream.codec_context.sample_rate)
+                begins[index] = max(begins[index], heard) if trimmed_front(packet) else begins[index]
+            waiting.discard(index)
+            if not waiting:
+                break
+    return list(begins.values())
 
 
 def check_sound(streams: Sequence[AudioStream], suffix: str, audio: Audio) -> None:

@@ -62,6 +62,13 @@ def trimmed_end(packet: AudioPacket) -> int:
     return int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[4:8], "little")
 
 
+def trimmed_front(packet: AudioPacket) -> int:
+    """Samples from the start of a packet on that are not to be heard."""
+    if not packet.has_sidedata("skip_samples"):
+        return 0
+    return int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
+
+
 def trim_end(packet: AudioPacket, samples: int) -> None:
     """Say that so many samples at the end of a packet are not to be heard."""
     front = bytes(packet.get_sidedata("skip_samples"))[:4] if packet.has_sidedata("skip_samples") else bytes(4)
