@@ -52,7 +52,8 @@ def test_a_longer_video_has_all_but_the_last_chunks_of_a_window_in_common(model,
     chunk = int(job.frames_per_chunk)
     same = job.chunks - job.schedule.capacity + 1
     assert (same == job.chunks) == (method != "pa")
-    assert np.array_equal(short[: chunk * same], long[: chunk * same])
+    common = short[: chunk * same]
+    assert np.array_equal(common, long[: len(common)])
     assert same == job.chunks or not np.array_equal(short[chunk * same :][:chunk], long[chunk * same :][:chunk])
 
 
