@@ -73,10 +73,15 @@ def pull(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes and free disk space only.")] = False,
 ) -> None:
     """Download a model's weights, resuming an interrupted download, and check their hashes."""
-    from pavdm_cli.models import hub
+    from pavdm_cli.models import home, hub
     from pavdm_cli.models import pull as parts
 
-    wanted = parts.plan(find(name), folder or _home(find(name)), os.environ.get("HF_ENDPOINT", hub.ENDPOINT))
+    spec = find(name)
+    if folder is None and home.is_linked(spec):
+        ui.note(f"nothing to fetch: all files are {_hub_note(spec)}")
+        print(home.home(spec))
+        return
+    wanted = parts.plan(spec, folder or home.own_folder(spec), os.environ.get("HF_ENDPOINT", hub.ENDPOINT))
     for file in wanted.missing:
         ui.note(f"{file.size / 1e9:9.3f} GB  {file.place}")
     free = hub.free_space(wanted.folder) / 1e9
@@ -96,17 +101,18 @@ def verify(
     name: Annotated[str, typer.Argument(help="A model's name, or the folder it was pulled to.")], as_json: Json = False
 ) -> None:
     """Compare a downloaded model's files with the hashes they were published with."""
+    from pavdm_cli.models import hub_cache
     from pavdm_cli.models import pull as parts
-    from pavdm_cli.models.home import pulling
+    from pavdm_cli.models.home import is_linked, pulling
 
-    if name not in MODELS and Path(name).is_dir():  # even if its configurations are damaged
-        folder = Path(name).resolve()
-    elif (spec := find(name)).parts:
-        folder = _home(spec)
-    else:
+    spec = MODELS.get(name) if name in MODELS or Path(name).is_dir() else find(name)
+    if spec and not spec.parts:
         raise UsageError(f"{spec.name} was not fetched: nothing to compare it with", "it comes with the package")
-    if wrong := parts.problems(folder, watch=ui.note):
-        hint = f"delete what is there of them, and {pulling(folder)} fetches them again"
+    folder = _home(spec) if spec else Path(name).resolve()  # even if its configurations are damaged
+    linked = spec if spec and is_linked(spec) else None
+    if wrong := hub_cache.changed_files(linked, folder, ui.note) if linked else parts.problems(folder, watch=ui.note):
+        delete = f"{hub_cache.removal(linked)} deletes them" if linked else "delete what is there of them"
+        hint = f"{delete}, and {pulling(folder)} fetches them again"
         raise ModelError(f"missing or changed: {', '.join(wrong)}", hint)
     if as_json:
         print(json.dumps({"folder": str(folder), "verified": True}))
@@ -117,8 +123,10 @@ def verify(
 @app.command()
 def path(name: Name = "pocket", as_json: Json = False) -> None:
     """Print the folder of a model's weights."""
-    folder = _home(find(name))
+    folder, note = _home(find(name)), _hub_note(find(name))
     print(json.dumps({"model": name, "folder": str(folder)}) if as_json else folder)
+    if note:
+        ui.note(f"links to files {note}")
 
 
 @app.command()
@@ -188,7 +196,20 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
 
 def _weight(spec: ModelSpec) -> str:
     size = _bytes(_home(spec))
-    return megabytes(size) if size else "not downloaded" if spec.parts else "missing"
+    return (
+        megabytes(size) + " in the hub's cache" * bool(_hub_note(spec))
+        if size
+        else "not downloaded"
+        if spec.parts
+        else "missing"
+    )
+
+
+def _hub_note(spec: ModelSpec) -> str:
+    """Where a model's files are, if that is huggingface_hub's own cache."""
+    from pavdm_cli.models import home, hub_cache
+
+    return f"in the hub's own cache, {hub_cache.cache_root()}" if home.is_linked(spec) else ""
 
 
 def megabytes(size: int) -> str:

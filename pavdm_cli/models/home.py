@@ -6,6 +6,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from pavdm_cli.models.hub_cache import linked_folder
 from pavdm_cli.printable import quote
 from pavdm_cli.specs import OPENSORA, ModelSpec
 
@@ -16,11 +17,29 @@ def cache_folder() -> Path:
 
 
 def home(spec: ModelSpec) -> Path:
-    """A model's folder: its own, if that is absolute, else one among the downloaded."""
-    return cache_folder() / "models" / spec.folder
+    """A model's folder: its own, if that is absolute, else the downloaded one, else links to the hub's own cache."""
+    folder = own_folder(spec)
+    if spec.folder.is_absolute() or all((folder / part.folder).is_dir() for part in spec.parts):
+        return folder
+    return linked_folder(spec, models_folder()) or folder
+
+
+def own_folder(spec: ModelSpec) -> Path:
+    """Where a model is downloaded to."""
+    return models_folder() / spec.folder
+
+
+def models_folder() -> Path:
+    """Of all downloaded models."""
+    return cache_folder() / "models"
+
+
+def is_linked(spec: ModelSpec) -> bool:
+    """Whether a model's files are those in the hub's own cache."""
+    return not spec.folder.is_absolute() and home(spec) != own_folder(spec)
 
 
 def pulling(folder: Path) -> str:
     """The command that fetches weights into a folder, for hints."""
-    there = "" if folder == home(OPENSORA) else f" --folder {quote(str(folder))}"
+    there = "" if folder in (own_folder(OPENSORA), home(OPENSORA)) else f" --folder {quote(str(folder))}"
     return f"`pavdm models pull {OPENSORA.name}{there}`"

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pavdm_cli.errors import ModelError, OutputError, UsageError
+from pavdm_cli.models import hub_cache
 from pavdm_cli.models.checkpoint import read_json
-from pavdm_cli.models.home import cache_folder, home, pulling
-from pavdm_cli.models.hub import File, fetch, free_space, hash_of, listing, size_of
+from pavdm_cli.models.home import is_linked, models_folder, own_folder, pulling
+from pavdm_cli.models.hub import UNFINISHED, File, fetch, free_space, hash_of, listing, size_of
 from pavdm_cli.models.store import in_place_of
 from pavdm_cli.specs import ModelSpec
 from pavdm_cli.untrusted import mismatches, string, whole
@@ -23,20 +24,21 @@ ENTRY = {"url": string(4096), "size": whole(0, 1 << 50), "sha256": string(64)}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The files of a model, and its folder."""
+    """The files of a model, its folder, and those that huggingface_hub's own cache has, by their place."""
 
     folder: Path
     files: list[File]
+    cached: dict[str, Path] = field(default_factory=dict)
 
     @property
     def missing(self) -> list[File]:
-        """Files that are not there, by their size."""
-        return [file for file in self.files if not file.is_in(self.folder)]
+        """Files that are neither there, by their size, nor in the hub's cache."""
+        return [file for file in self.files if not file.is_in(self.folder) and file.place not in self.cached]
 
     @property
     def left(self) -> int:
         """Bytes to fetch."""
-        return sum(file.left(self.folder) for file in self.files)
+        return sum(file.left(self.folder) for file in self.missing)
 
     @property
     def there(self) -> int:
@@ -54,7 +56,10 @@ def plan(spec: ModelSpec, folder: Path, endpoint: str) -> Plan:
     if _manifest(folder)["whole"] and not problems(folder, hashes=False):
         entries = _manifest(folder)["files"].items()
         return Plan(folder, [File(place, entry["url"], entry["size"], entry["sha256"]) for place, entry in entries])
-    return Plan(folder, [file for part in spec.parts for file in listing(part, endpoint)])
+    files = [file for part in spec.parts for file in listing(part, endpoint)]
+    cached = {f"{part.folder}/{name}": p for part in spec.parts for name, p in hub_cache.cached_files(part).items()}
+    same = {file.place: path for file in files if (path := cached.get(file.place)) and size_of(path) == file.size}
+    return Plan(folder, files, {place: path for place, path in same.items() if size_of(folder / place) < 0})
 
 
 def pull(wanted: Plan, advance: Callable[[int], None]) -> None:
@@ -69,6 +74,9 @@ def pull(wanted: Plan, advance: Callable[[int], None]) -> None:
     for file in wanted.files:
         if file.place in entries and file.is_in(folder):
             continue
+        if file.place in wanted.cached:
+            hub_cache.copy_file(wanted.cached[file.place], folder / file.place)
+            (folder / f"{file.place}{UNFINISHED}").unlink(missing_ok=True)
         found = hash_of(folder / file.place) if file.is_in(folder) else ""
         if not found or not file.is_published(folder / file.place, found):
             found = fetch(file, folder, advance)
@@ -93,9 +101,12 @@ def problems(folder: Path, hashes: bool = True, watch: Callable[[str], None] = l
 
 def removable(spec: ModelSpec) -> Path:
     """The folder of a fetched model, or the link to it. Raises: UsageError, ModelError where there is none."""
-    folder, root = home(spec), cache_folder() / "models"
+    folder, root = own_folder(spec), models_folder()
     if not spec.parts or folder.parent != root:
         raise UsageError(f"{spec.name} is not among the fetched models in {root}", "delete its folder yourself")
+    if not folder.is_dir() and not folder.is_symlink() and is_linked(spec):
+        where = f"in the hub's own cache, {hub_cache.cache_root()}"
+        raise ModelError(f"{spec.name} is {where}", f"{hub_cache.removal(spec)} deletes it")
     if not folder.is_dir() and not folder.is_symlink():
         raise ModelError(f"no weights of {spec.name} in {folder}", "there is nothing to remove")
     return folder
