@@ -16,7 +16,7 @@ SIDE, SIDE_ON_CPU = 8192, 1536
 def ceilings(device: torch.device, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """Rates of a large matrix product and of a large copy, with the samples of the former."""
     samples = product_seconds(device, dtype)
-    side = _side(device)
+    side = product_side(device)
     return {
         "matrix_tflops": 2 * side**3 / min(samples) / 1e12,
         "matrix_samples_s": [round(sample, 6) for sample in samples],
@@ -27,7 +27,7 @@ def ceilings(device: torch.device, dtype: torch.dtype = torch.float32) -> dict[s
 
 def product_seconds(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> list[float]:
     """Durations of a large product of random matrices: zeros would run faster."""
-    side, found, until = _side(device), list[float](), time.perf_counter() + seconds
+    side, found, until = product_side(device), list[float](), time.perf_counter() + seconds
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     a @ b
     synchronise(device)
@@ -39,5 +39,6 @@ def product_seconds(device: torch.device, dtype: torch.dtype, seconds: float = 1
     return found
 
 
-def _side(device: torch.device) -> int:
+def product_side(device: torch.device) -> int:
+    """Rows and columns of the product that is timed."""
     return SIDE_ON_CPU if device.type == "cpu" else SIDE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -16,12 +17,12 @@ import typer
 
 from pavdm_cli import streams, ui
 from pavdm_cli.checks import check
+from pavdm_cli.commands.plan import planned, print_plan
 from pavdm_cli.cores import Load, good_threads
 from pavdm_cli.counting import counted
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.printable import command_line
 from pavdm_cli.request import Request
-from pavdm_cli.specs import MODELS
 from pavdm_cli.stop import INTERRUPTED, Stop, stop_requested
 
 if TYPE_CHECKING:
@@ -56,9 +57,10 @@ def make(request: Request, as_json: bool, only_plan: bool = False, count: int = 
     for line in beginning.notes(job, still) if still else ():
         ui.warn(line)
     job = replace(job, given=beginning.frames_given(job) if still else 0)
-    job = planned(job, as_json and only_plan, aside=not only_plan)
     if only_plan:
+        print_plan(job, job.frames * math.prod(job.spec.size), as_json, count)
         return
+    job = planned(job)
     model = _open_model(job)
     with stop_requested(hasty=False) as stop:
         for number, one in enumerate(batch):
@@ -152,9 +154,10 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
     for line in (*notes, *continuation.suffix_notes(request, source, path), *record.start_notes(job, source)):
         ui.warn(line)
     job = replace(job, given=record.frames_to_read(job, source))
-    job = planned(job, as_json and only_plan, aside=not only_plan)
     if only_plan:
+        print_plan(job, (source.copied + source.frames) * source.video.width * source.video.height, as_json)
         return
+    job = planned(job)
     model = _open_model(job)
     with stop_requested(hasty=False) as stop:
         with ui.progress(path.name, source.copied + source.frames) as advance:
@@ -162,33 +165,6 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
             made = record.extend(job, model, source, replace(request.output, path=path), watch)
         length = float(source.new_duration)
         report(made, video_seconds=length, wall_seconds=time.monotonic() - begun, as_json=as_json)
-
-
-def planned(job: Job, as_json: bool = False, *, aside: bool = True) -> Job:
-    """The job as its memory allows, after a table of what it takes; on stdout, or aside where the result goes there.
-
-    Raises: DeviceError where it does not fit.
-    """
-    from pavdm_cli import budget
-    from pavdm_cli.advice import advice
-    from pavdm_cli.models.families import need_weights, prompt_notes
-
-    for line in (*job.notes, *advice(job), *prompt_notes(job.spec, job.wording)):
-        ui.warn(line)
-    if aside and not budget.worth_telling(job):
-        return job
-    if aside or job.spec.name not in MODELS:  # by its name alone a model can be planned that is not there
-        need_weights(job.spec, words=bool(job.wording))
-    found = budget.choose(job)
-    if as_json:
-        print(json.dumps(budget.figures(found)))
-    else:
-        ui.show_table("", ("memory", *budget.STAGES), budget.table(found), aside)
-    if not found.fits:
-        raise budget.refusal(found)
-    for line in budget.notes(job, found.job):
-        ui.note(line)
-    return found.job
 
 
 def report(

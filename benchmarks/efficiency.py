@@ -1,0 +1,79 @@
+"""Measure the shares of the matrix-product rate behind `--plan`'s estimate of time: `python benchmarks/efficiency.py`.
+
+Rounds of one matrix product, denoising, decoding and writing on one thread, in processor time: what other programs
+take does not count. Prints a line a round and the medians for `pavdm_cli/bench/estimate.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from pavdm_cli import pipeline
+from pavdm_cli.bench.ceilings import product_side
+from pavdm_cli.bench.estimate import decode_tflop, denoise_tflop
+from pavdm_cli.models.sketch import sketch
+from pavdm_cli.request import Request, Sampling
+from pavdm_cli.video import Encoding, VideoWriter
+
+PROMPT = "a red balloon drifting over green hills at sunset"
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Processor time of this process."""
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
+
+
+def write(pixels: list, spec, folder: Path) -> None:
+    """All frames to a file, as a video is written."""
+    height, width = spec.size
+    with VideoWriter(folder / "v.mp4", width, height, spec.fps, {}, Encoding(crf=18), force=True) as writer:
+        for frames in pixels:
+            writer.write(frames)
+
+
+def one_round(job, model, folder: Path) -> dict[str, float]:
+    """Shares of the rate, and TFLOP that take as long as writing a pixel."""
+    side, sketched = product_side(model.device), sketch(job.spec, model.device, 1)
+    a, b = (torch.randn(side, side) for _ in range(2))
+    rate = 2e-12 * side**3 / min(seconds(lambda: a @ b) for _ in range(4))
+    latents, pixels = [], []
+    denoise = seconds(lambda: latents.extend(pipeline.latents(job, model)))
+    decode = seconds(lambda: pixels.extend(pipeline.decode(model, chunk) for chunk in latents))
+    written = seconds(lambda: write(pixels, job.spec, folder))
+    flop = denoise_tflop(job, model.denoiser.config, tuple(model.noise_shape()[2:]))
+    decoded = decode_tflop(sketched) * job.frames / job.spec.group[1]
+    count = sum(len(frames) for frames in pixels) * job.spec.size[0] * job.spec.size[1]
+    found = {"denoise": flop / denoise / rate, "decode": decoded / decode / rate}
+    return {"tflops": rate, **found, "write_tflop": written * rate / count}
+
+
+def main() -> None:
+    """Rounds for both precisions."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    for precision in ("fp32", "bf16"):
+        sampling = Sampling(threads=1, device="cpu", precision=precision)
+        job = pipeline.plan(Request(PROMPT, seconds=given.seconds, sampling=sampling))
+        model, rows = pipeline.open_model(job), []
+        with tempfile.TemporaryDirectory() as folder:
+            for _ in range(given.rounds):
+                rows.append(one_round(job, model, Path(folder)))
+                print(precision, json.dumps({name: round(value, 12) for name, value in rows[-1].items()}), flush=True)
+        print(precision, "median", {name: float(f"{median(row[name] for row in rows):.3g}") for name in rows[0]})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""How long a job would take, before anything is loaded: its operations over a quick rate of this device.
+
+A part takes its TFLOP over (rate * efficiency). The rate is that of one matrix product, measured for a fraction of a
+second; the efficiency is a stored ratio, measured by `benchmarks/efficiency.py` where `Efficiency.measured`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pavdm_cli.bench.ceilings import product_seconds, product_side
+from pavdm_cli.bench.work import Shown, forward_tflop, remember_tflop, tokens_of
+from pavdm_cli.models import words
+from pavdm_cli.models.families import reading_bytes
+from pavdm_cli.models.load import HOST, Loaded, pick_device
+from pavdm_cli.models.sketch import sketch, weights_of
+from pavdm_cli.models.stdit import STDiTConfig
+from pavdm_cli.pipeline import Job, set_threads
+
+QUICK = 0.5  # seconds of matrix products
+PARTS = ("load", "denoise", "decode", "write")
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """Shares of the matrix-product rate that the parts of a job reach, and how far off an estimate may be."""
+
+    denoise: float
+    decode: float
+    spread: float  # a job takes between 1 / spread and spread times the estimate
+    measured: bool
+
+
+MEASURED = {
+    ("pocket", "cpu", "fp32"): Efficiency(denoise=0.28, decode=0.43, spread=1.6, measured=True),
+    ("pocket", "cpu", "bf16"): Efficiency(denoise=0.31, decode=0.56, spread=1.6, measured=True),
+}
+ASSUMED = Efficiency(denoise=0.4, decode=0.3, spread=2.5, measured=False)
+WRITE_TFLOP = 2e-8  # matrix products of a CPU that take as long as encoding a pixel
+READ_RATE = 1e9  # bytes of weights per second
+START = 1.5  # seconds to import torch and open a model, whatever its size
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Seconds by part; a job takes between `low` and `high` of them."""
+
+    seconds: dict[str, float]
+    spread: float
+    measured: bool
+    tflop: float  # of denoising
+    rate: float  # TFLOP/s of a matrix product on this device, just now
+
+    @property
+    def total(self) -> float:
+        """Seconds in all; what is decoded or written beside the steps takes none of its own, so it may be less."""
+        return sum(self.seconds.values())
+
+    @property
+    def low(self) -> float:
+        """The least that is likely."""
+        return self.total / self.spread
+
+    @property
+    def high(self) -> float:
+        """The most that is likely."""
+        return self.total * self.spread
+
+
+def estimate(job: Job, pixels: int) -> Estimate:
+    """The time that a job takes here; pixels: of all frames that are written."""
+    set_threads(job)
+    device = pick_device(job.sampling.device)
+    on_cpu = quick_rate(HOST, torch.float32)  # for bf16 too, whose products depend on their size far more
+    dtype = torch.bfloat16 if job.settings.precision == "bf16" else torch.float32
+    rate = on_cpu if device == HOST else quick_rate(device, dtype)
+    known = MEASURED.get((job.spec.family, device.type, job.settings.precision), ASSUMED)
+    model = sketch(job.spec, device, 1)
+    denoising = denoise_tflop(job, model.denoiser.config, (model.noise_shape()[2], model.noise_shape()[3]))
+    decoding = decode_tflop(model) * -(-job.frames // job.spec.group[1])
+    reading = dict(reading_bytes(job.spec, job.wording, device)).get("weights", 0)
+    weights = weights_of(model.denoiser) + weights_of(model.codec) + reading
+    seconds = {
+        "load": START + weights / READ_RATE,
+        "denoise": denoising / (rate * known.denoise),
+        "decode": decoding / (rate * known.decode),
+        "write": pixels * WRITE_TFLOP * torch.get_num_threads() / on_cpu,
+    }
+    return Estimate(seconds, known.spread, known.measured, denoising, rate)
+
+
+def quick_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """TFLOP/s of matrix products as they run now: the median sees other programs that share the device."""
+    return float(2e-12 * product_side(device) ** 3 / median(product_seconds(device, dtype, QUICK)))
+
+
+def denoise_tflop(job: Job, config: STDiTConfig, latent: tuple[int, int]) -> float:
+    """TFLOP of all steps of a job, growth and drain included; latent: its height and width."""
+    schedule, reuse = job.schedule, job.settings.overlap_kv == "reuse"
+    sizes = step_sizes(job)
+    batch, tokens = (1 if job.scale == 1 else 2), tokens_of(config, latent)
+    read, total = words_of(job, config), 0.0
+    for (noisy, clean), count in sizes.items():
+        span = min(noisy, job.spec.window)
+        later = -(-2 * (noisy - span) // span)  # of a window longer than the model sees, half of each span is new
+        kept = clean if reuse else 0
+        first = forward_tflop(config, Shown(batch, span + clean - kept, tokens, read, kept))
+        total += count * (first + later * forward_tflop(config, Shown(batch, span, tokens, read)))
+        if kept:
+            total += count / schedule.stride * remember_tflop(config, Shown(batch, kept, tokens, read))
+    return total
+
+
+def step_sizes(job: Job) -> Counter[tuple[int, int]]:
+    """How many steps show so many noisy and so many clean latents."""
+    schedule = job.schedule
+    chunks = (job.steps - schedule.steps) // schedule.stride + 1
+    shown = (schedule.present(now, 0, chunks) for now in range(job.steps))
+    return Counter((len(held) * schedule.chunk, min(schedule.overlap, held.start * schedule.chunk)) for held in shown)
+
+
+def words_of(job: Job, config: STDiTConfig) -> int:
+    """Tokens of the prompt; T5's, which is not loaded for this, are about a third more than its words."""
+    text = job.wording
+    if job.spec.family == "pocket":
+        return max(1, len(words.tokens(text)))
+    return min(config.text_length, 1 + len(text.split()) * 4 // 3) if text else job.spec.wordless
+
+
+def decode_tflop(model: Loaded) -> float:
+    """TFLOP of decoding one group of latents: of its convolutions and linear layers, on a model without contents.
+
+    Counted here because torch's own counter imports Triton.
+    """
+    total = 0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        transposed = getattr(layer, "transposed", False)  # each input value then meets the weights of a channel
+        total += 2 * (inputs[0] if transposed else output).numel() * weight[0].numel()
+
+    assert isinstance(model.codec, nn.Module)
+    layers = [m for m in model.codec.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    latents = torch.zeros(1, model.spec.group[0], *model.noise_shape()[1:], device="meta", dtype=_dtype(model))
+    with torch.no_grad():
+        model.codec.decode(latents)
+    for hook in hooks:
+        hook.remove()
+    return total * 1e-12
+
+
+def figures(found: Estimate) -> dict[str, Any]:
+    """An estimate for scripts, in seconds and TFLOP/s."""
+    return {
+        "estimated_seconds": round(found.total, 2),
+        "low_seconds": round(found.low, 2),
+        "high_seconds": round(found.high, 2),
+        "parts_seconds": {name: round(seconds, 3) for name, seconds in found.seconds.items()},
+        "denoise_tflop": round(found.tflop, 4),
+        "matmul_tflops": round(found.rate, 4),
+        "calibrated": found.measured,
+    }
+
+
+def lines(found: Estimate) -> list[tuple[str, str]]:
+    """An estimate for people, a line a part."""
+    rows = [(name, f"{seconds:.1f} s") for name, seconds in found.seconds.items()]
+    basis = f"{found.tflop:.3g} TFLOP to denoise, matmuls run at {found.rate:.2g} TFLOP/s now"
+    kind = "" if found.measured else "; never measured on such a device"
+    return [*rows, ("in all", f"{found.total:.1f} s, likely {found.low:.1f} to {found.high:.1f} s ({basis}{kind})")]
+
+
+def _dtype(model: Loaded) -> torch.dtype:
+    return model.denoiser.x_embedder.proj.weight.dtype

@@ -1,0 +1,69 @@
+"""What a video would take in memory and time: told before it is made, or instead (`--plan`)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from pavdm_cli import ui
+from pavdm_cli.specs import MODELS
+
+if TYPE_CHECKING:
+    from pavdm_cli.budget import Budget
+    from pavdm_cli.pipeline import Job
+
+
+def planned(job: Job) -> Job:
+    """The job as its memory allows, after a table of what it takes on stderr.
+
+    Raises: DeviceError if it does not fit.
+    """
+    from pavdm_cli import budget
+    from pavdm_cli.models.families import need_weights
+
+    _print_notes(job)
+    if not budget.worth_telling(job):
+        return job
+    need_weights(job.spec, words=bool(job.wording))
+    found = budget.choose(job)
+    ui.show_table("", ("memory", *budget.STAGES), budget.table(found), aside=True)
+    return _fitting(found, job)
+
+
+def print_plan(job: Job, pixels: int, as_json: bool, count: int = 1) -> None:
+    """What a video takes in memory and time, on stdout; pixels: of all frames written. Raises: DeviceError."""
+    from pavdm_cli import budget
+    from pavdm_cli.bench import estimate
+    from pavdm_cli.models.families import need_weights
+
+    _print_notes(job)
+    if job.spec.name not in MODELS:  # by its name alone a model can be planned that is not there
+        need_weights(job.spec, words=bool(job.wording))
+    found = budget.choose(job)
+    time = estimate.estimate(found.job, pixels)
+    if as_json:
+        print(json.dumps(budget.figures(found) | {"videos": count, "time": estimate.figures(time)}))
+    else:
+        ui.show_table("", ("memory", *budget.STAGES), budget.table(found))
+        title = "\ntime (estimate)" if count == 1 else f"\ntime (estimate, for each of {count} videos)"
+        ui.show_table(title, ("", ""), estimate.lines(time))
+    _fitting(found, job)
+
+
+def _print_notes(job: Job) -> None:
+    from pavdm_cli.advice import advice
+    from pavdm_cli.models.families import prompt_notes
+
+    for line in (*job.notes, *advice(job), *prompt_notes(job.spec, job.wording)):
+        ui.warn(line)
+
+
+def _fitting(found: Budget, job: Job) -> Job:
+    """The job as it fits, with notes on what was chosen for that. Raises: DeviceError."""
+    from pavdm_cli import budget
+
+    if not found.fits:
+        raise budget.refusal(found)
+    for line in budget.notes(job, found.job):
+        ui.note(line)
+    return found.job

@@ -1,0 +1,94 @@
+"""`--plan` estimates the time: operations of every step, counted, over the rate that this device reaches now."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from command import pavdm
+from torch.utils.flop_counter import FlopCounterMode
+
+from pavdm_cli import pipeline
+from pavdm_cli.bench import estimate
+from pavdm_cli.bench.estimate import decode_tflop, denoise_tflop, step_sizes
+from pavdm_cli.models.sketch import sketch
+from pavdm_cli.request import PLAIN, Request, Sampling
+
+PROMPT = "a red balloon drifting over green hills at sunset"
+CPU = torch.device("cpu")
+
+
+def job_of(frames: int = 40, **sampling):
+    return pipeline.plan(Request(PROMPT, frames=frames, sampling=Sampling(device="cpu", threads=1, **sampling)))
+
+
+@pytest.mark.parametrize("sampling", [{}, {"steps": 6}, {"method": "rn"}, {"overlap": False}, {"method": "fifo"}])
+def test_every_step_is_counted_at_its_size(sampling):
+    job = job_of(**sampling)
+    sizes, schedule = step_sizes(job), job.schedule
+    assert sum(sizes.values()) == job.steps
+    chunks = (job.steps - schedule.steps) // schedule.stride + 1
+    visits = sum(noisy * count for (noisy, _), count in sizes.items()) / schedule.chunk
+    assert visits == chunks * schedule.steps  # each chunk is denoised `steps` times
+    assert max(clean for _, clean in sizes) <= schedule.overlap
+
+
+@pytest.mark.parametrize("sampling", [{}, {"guidance": 3.0}, {"overlap": False}, {"method": "rn"}, {"steps": 6}])
+def test_the_operations_are_those_that_torch_counts(sampling):
+    job = job_of(frames=24, engine=replace(PLAIN, overlap_memory=None), **sampling)
+    model = pipeline.open_model(job)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        list(pipeline.latents(job, model))
+    height, width = model.noise_shape()[2:]
+    ours = denoise_tflop(job, model.denoiser.config, (height, width))
+    assert ours == pytest.approx(counter.get_total_flops() * 1e-12, rel=0.12)  # torch counts text and tables too
+
+
+def test_the_operations_of_decoding_are_those_of_the_model_with_weights():
+    job = job_of()
+    model = pipeline.open_model(job)
+    latents = torch.zeros(1, job.spec.group[0], *model.noise_shape()[1:])
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.codec.decode(latents)
+    assert decode_tflop(sketch(job.spec, CPU, 1)) == pytest.approx(
+        counter.get_total_flops() * 1e-12, rel=0.06
+    )  # fused there
+
+
+def test_the_estimate_follows_length_steps_and_rate(monkeypatch):
+    monkeypatch.setattr(estimate, "quick_rate", lambda device, dtype: 0.1)
+    short, longer = (estimate.estimate(job_of(frames), 1000 * frames) for frames in (80, 800))
+    assert 8 < longer.seconds["denoise"] / short.seconds["denoise"] < 10.5
+    assert longer.seconds["decode"] == pytest.approx(10 * short.seconds["decode"])
+    assert longer.seconds["write"] == pytest.approx(10 * short.seconds["write"])
+    two_passes = estimate.estimate(job_of(80, guidance=3.0), 80_000)
+    assert two_passes.seconds["denoise"] == pytest.approx(2 * short.seconds["denoise"])
+    assert short.low < short.total < short.high
+    monkeypatch.setattr(estimate, "quick_rate", lambda device, dtype: 0.2)
+    assert estimate.estimate(job_of(80), 80_000).seconds["denoise"] == pytest.approx(short.seconds["denoise"] / 2)
+
+
+def test_a_device_that_was_never_measured_is_said_to_be_so(monkeypatch):
+    monkeypatch.setattr(estimate, "quick_rate", lambda device, dtype: 0.1)
+    monkeypatch.setattr(estimate, "MEASURED", {})
+    found = estimate.estimate(job_of(), 1000)
+    assert "never measured on such a device" in estimate.lines(found)[-1][1]
+    assert estimate.figures(found)["calibrated"] is False
+
+
+def test_the_plan_tells_time_as_text_and_json_and_loads_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "load", lambda *given, **named: pytest.fail("loaded"))
+    words = ("generate", PROMPT, "--plan", "--threads", "1", "--device", "cpu", "--frames", "20", "--seed", "1")
+    text = pavdm(*words)
+    assert text.code == 0, text.err
+    names = [line.split()[0] for line in text.out.partition("time (estimate)\n")[2].splitlines()]
+    assert names == ["load", "denoise", "decode", "write", "in"]
+    plan = json.loads(pavdm(*words, "--json", "-n", "3").out)
+    assert plan["videos"] == 3
+    assert plan["fits"] is True
+    assert plan["time"]["low_seconds"] < plan["time"]["estimated_seconds"] < plan["time"]["high_seconds"]
+    assert sum(plan["time"]["parts_seconds"].values()) == pytest.approx(plan["time"]["estimated_seconds"], abs=0.02)
+    assert list(tmp_path.iterdir()) == []
