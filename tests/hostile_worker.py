@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import io
 import os
 import random
@@ -199,6 +200,10 @@ KINDS = {
     "commands": commands,
 }
 
+MEDIA = ("pavdm_cli.stored", "pavdm_cli.video.still")
+MODULES = {"video": MEDIA, "image": MEDIA}
+REST = ("pavdm_cli.app", "pavdm_cli.budget", "pavdm_cli.bench.compare", "pavdm_cli.models.convert", "pavdm_cli.record")
+
 
 def feed(folder: Path, kind: str, number: int) -> str:
     """Feed an input; what is wrong with how it was met, or nothing."""
@@ -231,6 +236,8 @@ def main() -> None:
     faulthandler.enable()
     faulthandler.register(signal.SIGPROF, chain=True)  # which then ends the process
     for kind, first, count in (word.split(":") for word in sys.argv[2:]):
+        for module in MODULES.get(kind, REST):  # which may take long where other programs have the cores
+            importlib.import_module(module)
         for number in range(int(first), int(first) + int(count)):
             print(kind, number, flush=True)
             if problem := feed(folder, kind, number):

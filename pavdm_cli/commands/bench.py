@@ -25,7 +25,6 @@ def in_a_folder(path: Path | None) -> Path | None:
     return path
 
 
-MOST = 1_000_000  # samples
 Out = Annotated[Path | None, typer.Option(callback=in_a_folder, help="Append what is measured to this .jsonl file.")]
 Shape = Annotated[str | None, typer.Option(help="Time a network of random weights: mid, opensora-v1.2, pocket.")]
 RandomWeights = Annotated[
@@ -35,7 +34,7 @@ Whole = Annotated[
     bool,
     typer.Option("--whole", help="With random weights, make a whole video of --seconds too: its stages, end to end."),
 ]
-Samples = Annotated[int, typer.Option(min=1, max=MOST, help="Steps to time where weights are random.")]
+Samples = Annotated[int, typer.Option(min=1, max=10**6, help="Steps to time where weights are random.")]
 Ablate = Annotated[bool, typer.Option("--ablate", help="One optimisation after another, on a shape (mid).")]
 Profile = Annotated[
     Path | None, typer.Option(help="Profile steps instead: a trace into this folder, and the dearest operations.")
@@ -105,7 +104,7 @@ def throughput(
 def latency(
     prompt: Annotated[str, typer.Option(help="What to show meanwhile.")] = "a red balloon drifting over green hills",
     seconds: options.TimedSeconds = 10.0,
-    repeat: Annotated[int, typer.Option(min=1, max=MOST, help="How often to measure each wait.")] = 3,
+    repeat: Annotated[int, typer.Option(min=1, max=10**6, help="How often to measure each wait.")] = 3,
     model: options.Model = "pocket",
     seed: options.TimedSeed = 0,
     method: options.Method = "pa",
