@@ -22,6 +22,13 @@ def hdr_kind(transfer: int) -> str:
     return {PQ: "PQ", HLG: "HLG"}.get(transfer, "")
 
 
+def is_transparent(picture: av.VideoFrame) -> bool:
+    """Whether any of a picture's pixels is transparent."""
+    if not (picture.format.has_palette or any(part.is_alpha for part in picture.format.components)):
+        return False
+    return bool(picture.reformat(format="rgba").to_ndarray()[..., 3].min() < 255)
+
+
 class Screen:
     """Turns decoded pictures of one video to RGB, given where the samples of its chroma lie."""
 

@@ -9,7 +9,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from pavdm_cli.video.colour import Screen
+from pavdm_cli.counting import counted
+from pavdm_cli.video.colour import Screen, is_transparent
+from pavdm_cli.video.deinterlace import Deinterlacer, TimedPicture
 from pavdm_cli.video.encode import Frame
 from pavdm_cli.video.info import VideoInfo, picture_stream, pictures
 from pavdm_cli.video.resize import fit
@@ -17,11 +19,13 @@ from pavdm_cli.video.source import open_source
 
 
 class FrameReader:
-    """The frames of a video with the time each is shown from; damaged packets are skipped and counted."""
+    """The frames of a video with the time each is shown from; damaged packets are skipped, interlaced frames whole."""
 
     def __init__(self, video: VideoInfo) -> None:
         self.video = video
         self.skipped = 0
+        self._transparent = False
+        self._deinterlacer = Deinterlacer()
         size = (video.height, video.width) if video.orientation.turned else (video.width, video.height)
         self._screen = Screen(*size, video.colours.siting)
 
@@ -31,9 +35,23 @@ class FrameReader:
 
     def pictures(self, since: Fraction | None = None) -> Iterator[tuple[av.VideoFrame, Fraction]]:
         """Decoded pictures, not yet turned to RGB; from a keyframe at or before `since`, where the file can seek."""
+        return self._deinterlacer.run(self._decoded(since))
+
+    def notes(self) -> list[str]:
+        """What reading left out or changed so far, one line each."""
+        interlaced = self._deinterlacer.count
+        return [
+            *([f"{counted(self.skipped, 'damaged packet')} left out"] if self.skipped else []),
+            *([f"{counted(interlaced, 'interlaced frame')} deinterlaced (bwdif)"] if interlaced else []),
+            *(["transparency left out: the new file has none"] if self._transparent else []),
+        ]
+
+    def _decoded(self, since: Fraction | None) -> Iterator[TimedPicture]:
         video = self.video
         with open_source(video.path, video.limits) as source:
             stream = picture_stream(source, video.path)
+            tags = {key.lower(): value for key, value in stream.metadata.items()}
+            self._transparent |= tags.get("alpha_mode") == "1"  # of VP8 and VP9, whose decoders leave it out
             if since is not None and not video.in_order:
                 source.seek(int(since / video.time_base), stream=stream)
             for number, picture in enumerate(pictures(source, stream, video.limits)):
@@ -50,6 +68,7 @@ class FrameReader:
 
     def show(self, picture: av.VideoFrame) -> Frame:
         """A decoded picture as an upright RGB frame (H, W, 3)."""
+        self._transparent = self._transparent or is_transparent(picture)
         return self.video.orientation.upright(self._screen.show(picture))
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import av
 
-from pavdm_cli.counting import counted
 from pavdm_cli.errors import OutputError
 from pavdm_cli.video.carried import Carried, Packets
 from pavdm_cli.video.encode import CodecEncoder, Encoding, Frame, GifEncoder, Track
@@ -106,8 +105,7 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
             frame = picture if self._passes(picture) else self._shaped(reader.show(picture))
             self._append(frame, time - self._offset)
             yield done
-        if reader.skipped:
-            self.notes.append(f"{counted(reader.skipped, 'damaged packet')} left out")
+        self.notes += reader.notes()
 
     def write(self, new_frames: Iterable[Frame]) -> None:
         """Append frames (H, W, 3) one by one; those of another size are scaled to the video's."""
