@@ -249,9 +249,7 @@ def _profile(request: Request, shape: str | None, folder: Path, as_json: bool, o
         return
     ui.show_table("", ("operation", "time of its own", "share", "calls"), lines(row))
     found = row["summary"]
-    ui.note(
-        f"a step takes {found['step_ms']:.1f} ms, asking for its operations up to {found['issuing_share']:.1%} of it"
-    )
+    ui.note(f"a step takes {found['step_ms']:.1f} ms, launching operations up to {found['issuing_share']:.1%} of it")
     print(path)
 
 
