@@ -37,7 +37,7 @@ DEVICES = {  # words of a RuntimeError, the first that fit; and what would help
     **dict.fromkeys(("CUDA error", "HIP error", "Triton Error", "cuDNN error", "CUDNN_STATUS"), AGAIN),
     **dict.fromkeys(("CUBLAS_STATUS", "CUSOLVER_STATUS", "CUFFT_STATUS", "cuSOLVER error", "cuFFT error"), AGAIN),
 }
-BUG = "a mistake in pavdm or in a library that it uses: PAVDM_TRACEBACK=1 before the command shows where it is"
+BUG = "a mistake in pavdm or in a library that it uses: `pavdm -v ...` or PAVDM_TRACEBACK=1 shows where it is"
 
 
 def diagnose(error: Exception) -> PavdmError:
