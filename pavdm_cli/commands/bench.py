@@ -31,27 +31,26 @@ RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Time the model's shape, without its weights: denoising alone.")
 ]
 Whole = Annotated[
-    bool,
-    typer.Option("--whole", help="With random weights, make a whole video of --seconds too: its stages, end to end."),
+    bool, typer.Option("--whole", help="With random weights, also make a whole video of --seconds: stages, end to end.")
 ]
 Samples = Annotated[int, typer.Option(min=1, max=10**6, help="Steps to time where weights are random.")]
 Ablate = Annotated[bool, typer.Option("--ablate", help="One optimisation after another, on a shape (mid).")]
 Profile = Annotated[
-    Path | None, typer.Option(help="Profile steps instead: a trace into this folder, and the dearest operations.")
+    Path | None, typer.Option(help="Profile steps instead: a trace in this folder, and the most expensive operations.")
 ]
 
-app = common.App(help="Measure speed, beside what the machine can do.")
+app = common.App(help="Measure speed against the hardware ceiling (roofline).")
 
 
 @app.callback()
 def root() -> None:
-    """Measure speed, beside what the machine can do."""
+    """Measure speed against the hardware ceiling (roofline)."""
 
 
 @app.command()
 def throughput(
     context: typer.Context,
-    prompt: Annotated[str, typer.Option(help="What to show meanwhile.")] = "a red balloon drifting over green hills",
+    prompt: Annotated[str, typer.Option(help="Prompt to benchmark with.")] = "a red balloon drifting over green hills",
     seconds: options.TimedSeconds = 30.0,
     model: options.Model = "pocket",
     seed: options.TimedSeed = 0,
@@ -102,7 +101,7 @@ def throughput(
 
 @app.command()
 def latency(
-    prompt: Annotated[str, typer.Option(help="What to show meanwhile.")] = "a red balloon drifting over green hills",
+    prompt: Annotated[str, typer.Option(help="Prompt to benchmark with.")] = "a red balloon drifting over green hills",
     seconds: options.TimedSeconds = 10.0,
     repeat: Annotated[int, typer.Option(min=1, max=10**6, help="How often to measure each wait.")] = 3,
     model: options.Model = "pocket",

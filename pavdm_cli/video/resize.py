@@ -70,4 +70,5 @@ def _scale(frame: Frame, height: int, width: int) -> Frame:
     """Red, green and blue each by itself, as the planes of a picture, which keeps every plain colour exactly."""
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.transpose(2, 0, 1)), format="yuv444p")
     scaled = VideoReformatter().reformat(picture, width=width, height=height, interpolation=BICUBIC, threads=1)
-    return scaled.to_ndarray().transpose(1, 2, 0).astype(np.uint8, copy=False)
+    planes: Frame = scaled.to_ndarray().astype(np.uint8, copy=False)
+    return planes.transpose(1, 2, 0)
