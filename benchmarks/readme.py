@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pavdm_cli.bench.env import environment
+
 RESULTS = Path(__file__).parent / "results"
 BEGIN, END = "<!-- speed: made by benchmarks/readme.py -->", "<!-- end of speed -->"
 README = Path(__file__).parents[1] / "README.md"
@@ -194,6 +196,8 @@ def main() -> None:
     if "--measure" not in sys.argv[1:]:
         print(section())
         return
+    if (commit := environment()["commit"]) is None or "+" in commit:
+        sys.exit("commit first: rows name the commit that they measure, and others are not used")
     for name, row in measure():
         with (RESULTS / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
