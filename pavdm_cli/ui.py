@@ -85,7 +85,8 @@ def show_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], a
     """A table on stdout, or aside on stderr: as wide as the terminal; where there is none, a row is a line."""
     if aside and _verbosity.get() == QUIET:
         return
-    name = Text(printable(title), "table.title")
+    gap = "\n" * title.startswith("\n")  # an empty line before it
+    name = Text(gap + printable(title.removeprefix("\n")), "table.title")
     table = Table(title=name if title else None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in head:
         table.add_column(Text(printable(column)))

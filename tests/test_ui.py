@@ -23,6 +23,11 @@ def test_a_row_is_a_line_where_there_is_no_terminal(aside: bool, capsys: pytest.
     assert lines == ["title", "name", f"one     {LONG}", "twenty  2"]
 
 
+def test_a_title_may_begin_with_an_empty_line(capsys: pytest.CaptureFixture[str]) -> None:
+    ui.show_table("\ntime", ("", ""), [("a", "b")])
+    assert capsys.readouterr().out.splitlines() == ["", "time", "a  b"]
+
+
 def test_a_narrow_terminal_breaks_a_row_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
