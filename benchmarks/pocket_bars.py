@@ -1,8 +1,12 @@
-"""Measure pocket against its bars: see --help; rows go to benchmarks/results/pocket.jsonl."""
+"""Measure pocket against its bars: see --help; rows go to benchmarks/results/pocket.jsonl.
+
+A bar is the one in `evaluate/bars.py`, or the best value among earlier rows less noise, whichever is stricter.
+"""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -15,13 +19,13 @@ import numpy as np
 import torch
 
 from pavdm_cli.bench.env import environment
-from pavdm_cli.evaluate import bars, learn
+from pavdm_cli.evaluate import bars, learn, ratchet
 from pavdm_cli.evaluate.bars import Bar, Rhythm
 from pavdm_cli.evaluate.probe import Probe, load, read, save
 from pavdm_cli.evaluate.videos import PARTIAL, Video, Wanted, generated, real
-from pavdm_cli.models.store import digest, load_codec
-from pavdm_cli.pipeline import settle
+from pavdm_cli.models.store import about, digest, load_codec
 from pavdm_cli.request import Sampling
+from pavdm_cli.settings import settle
 from pavdm_cli.video.sheet import write_sheet
 
 HERE = Path(__file__).parent
@@ -89,11 +93,19 @@ def measure(part: str, given: argparse.Namespace, probe: Probe | None) -> bool:
     else:
         assert probe
         found, settings = judge(part, given, probe)
+    settings = {"world": world_of(given.weights / "codec.safetensors"), **settings}
+    found = ratchet.tightened(found, part, settings, ratchet.stored(given.results))
     row = {"part": part, "bars": {b.name: b.row() for b in found}, "settings": settings}
     keep(given, row | {"seconds": round(time.monotonic() - begun, 1)})
     for bar in found:
-        print(f"{'ok  ' if bar.passed else 'MISS'} {bar.name}: {bar.value:.3f}", flush=True)
+        bounds = " ".join(f"{name} {bound:g}" for name, bound in bar.row().items() if name in ("low", "high"))
+        print(f"{'ok  ' if bar.passed else 'MISS'} {bar.name}: {bar.value:.3f} ({bounds})", flush=True)
     return all(bar.passed for bar in found)
+
+
+def world_of(weights: Path) -> str:
+    """Which world the weights were trained on, in a few digits."""
+    return hashlib.sha256(str(about(weights).get("world", "")).encode()).hexdigest()[:16]
 
 
 def judge_partial(given: argparse.Namespace, probe: Probe) -> tuple[list[Bar], dict[str, Any]]:

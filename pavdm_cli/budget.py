@@ -131,7 +131,7 @@ def _count_coding(spec: ModelSpec, device: torch.device, pictures: int, tiled: b
 
 def _reencodes(job: Job) -> bool:
     """Whether latents are decoded and encoded anew between steps."""
-    return job.chunks > 1 and reencodes(job.sampling, job.schedule)
+    return job.total_chunks > 1 and reencodes(job.sampling, job.schedule)
 
 
 def _place(device: torch.device, parts: dict[str, Stages], encodes: bool) -> Place:
@@ -149,7 +149,7 @@ def shown_of(job: Job) -> Shown:
     schedule, guided = job.schedule, job.scale
     latents = job.given // job.spec.group[1] * job.spec.group[0]
     remade = schedule.remade(latents)
-    sizes = schedule.sizes(0, -remade, latents - remade * schedule.chunk, job.chunks)
+    sizes = schedule.sizes(0, -remade, latents - remade * schedule.chunk, job.total_chunks)
     held, clean = max(sizes, key=lambda pair: (pair[0] * schedule.chunk + pair[1], pair))
     kept, asked = job.settings.overlap_kv == "reuse", job.sampling.engine
     graphs = "off" if job.sampling.unrecordable else asked.cuda_graphs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pavdm_cli.errors import UsageError
@@ -70,6 +71,17 @@ def counts_of(sampling: Sampling) -> dict[str, int]:
 def guidance_of(sampling: Sampling) -> float:
     """As given, else the model's own."""
     return sampling.spec.guidance if sampling.guidance is None else sampling.guidance
+
+
+def warmup_of(sampling: Sampling) -> int:
+    """Chunks of the warm-up of a video from noise, in whole groups of the codec so that the first frame begins one.
+
+    The model's own number counts its own chunks. None where all of a window has one level: it does not fill up.
+    """
+    spec, asked, schedule = sampling.spec, sampling.warmup, schedule_of(sampling)
+    own = -(-spec.warmup * spec.chunk // schedule.chunk) if schedule.capacity > 1 else 0
+    whole = math.lcm(schedule.chunk, spec.group[0]) // schedule.chunk
+    return -(-(own if asked is None else asked) // whole) * whole
 
 
 def in_whole_groups(sampling: Sampling, schedule: Schedule) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from pavdm_cli.video import (
     open_video,
     read_metadata,
 )
+from pavdm_cli.video.enlarge import Scale
 from pavdm_cli.video.output import NUMBER, shortened
 from pavdm_cli.video.sound import suffix_for_sound
 
@@ -41,6 +42,7 @@ class Source:
     video: VideoInfo
     extension: Extension
     frames: int
+    scale: Scale = field(default_factory=Scale)  # of the model's frames in it, where pavdm wrote it
 
     def frames_to_make(self, fps: int) -> int:
         """Frames the model makes, at its own rate, to fill the time."""
@@ -70,7 +72,17 @@ def open_source(request: Request) -> Source:
     frames = round(seconds * video.rate) if request.frames is None else request.frames
     if frames < 1:
         raise UsageError(f"a continuation of {frames} frames is none", "ask for --seconds 10, say")
-    return Source(video, request.extension, frames)
+    return Source(video, request.extension, frames, scale_of(video, request.spec.size))
+
+
+def scale_of(video: VideoInfo, size: tuple[int, int]) -> Scale:
+    """By how much pavdm enlarged the video's frames from the model's size (height, width); by 1 where it did not."""
+    recipe, _ = sound_fields(read_metadata(video.path) or {})
+    if not {"pavdm", "scale", "scale-filter"} <= recipe.keys():
+        return Scale()
+    scale = Scale(recipe["scale"], recipe["scale-filter"])
+    unchanged = video.sample_aspect == 1 and scale.size(size) == (video.height, video.width)
+    return scale if unchanged else Scale()
 
 
 def _check_continued(video: VideoInfo) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 import av
@@ -18,9 +19,8 @@ from pavdm_cli import __version__
 from pavdm_cli.attention import confirm, machine_of
 from pavdm_cli.beside import beside
 from pavdm_cli.chaining import about, chaining_notes, reencoded, reencodes
-from pavdm_cli.checks import check_sampling, counts_of, format_prompt, guidance_of, schedule_of
+from pavdm_cli.checks import format_prompt, schedule_of
 from pavdm_cli.denoiser import Denoiser
-from pavdm_cli.errors import UsageError
 from pavdm_cli.graphs import Graphs, check_graphs, pick_graphs
 from pavdm_cli.masks import Condition, clips
 from pavdm_cli.models.compiled import NOTE, check_compile
@@ -28,7 +28,6 @@ from pavdm_cli.models.load import (
     Loaded,
     in_precision,
     load,
-    own_precision,
     pick_device,
     with_attention,
     with_offload,
@@ -38,26 +37,13 @@ from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.upcast import float32_transformer
 from pavdm_cli.noise import linear_sigmas, seeded_noise, warp_ratio, warped_sigmas
 from pavdm_cli.recovery import Recovery, check_encoded
-from pavdm_cli.request import OVERLAP_KV, PRECISIONS, Engine, Request, Sampling
+from pavdm_cli.request import Engine, Request, Sampling
 from pavdm_cli.sampler import State, States, from_clip, from_noised, new_chunks, regrouped, repaired, walk
 from pavdm_cli.schedule import Schedule
+from pavdm_cli.settings import Settings, settle
 from pavdm_cli.specs import ModelSpec
 
 Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How to sample, with every value decided."""
-
-    method: str
-    steps: int
-    window: int  # noisy latents
-    chunk: int  # latents
-    overlap: bool
-    guidance: float
-    overlap_kv: str  # reuse or recompute: the keys and values of the clean latents before the window
-    precision: str = "fp32"  # of products: fp32 or bf16
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +84,28 @@ class Job:
 
     @property
     def chunks(self) -> int:
-        """Chunks to make: the last may be cut."""
+        """Chunks of the video: the last may be cut."""
         return -(-self.spec.latents(self.frames) // self.schedule.chunk)
+
+    @property
+    def total_chunks(self) -> int:
+        """Chunks to generate, those of the warm-up included."""
+        return self.settings.warmup + self.chunks
+
+    @property
+    def warmup_frames(self) -> int:
+        """As many frames as the chunks of the warm-up would be."""
+        return int(self.settings.warmup * self.frames_per_chunk)
 
     @property
     def steps(self) -> int:
         """Model calls in all."""
-        return self.schedule.total(self.chunks)
+        return self.schedule.total(self.total_chunks)
 
 
 def plan(request: Request) -> Job:
     """Decide all that needs no weights, so that bad values fail before any work. Raises: UsageError, DeviceError."""
-    spec, settings = request.spec, settle(request.sampling)
+    spec, settings = request.spec, settle(request.sampling, from_noise=not request.continues)
     confirm(request.sampling.engine.attention, machine_of(pick_device(request.sampling.device)))
     wordless = request.extension is not None and not request.prompt
     notes = (
@@ -130,33 +126,6 @@ def plan(request: Request) -> Job:
         notes.append(f"{spec.name} was trained for {spec.method}; {settings.method} is for comparison")
     decided = (spec, request.sampling, settings, schedule, request.count, tuple(notes))
     return Job(request.prompt, *decided, source_caption=request.source_caption)
-
-
-def settle(sampling: Sampling) -> Settings:
-    """The model's own values where none were given. Raises: UsageError."""
-    check_sampling(sampling)
-    counts, guidance = counts_of(sampling), guidance_of(sampling)
-    kept, precision = settle_overlap_kv(sampling), settle_precision(sampling)
-    return Settings(
-        sampling.method, **counts, overlap=sampling.overlap, guidance=guidance, overlap_kv=kept, precision=precision
-    )
-
-
-def settle_overlap_kv(sampling: Sampling) -> str:
-    """What is done with the overlap's keys and values."""
-    asked, renoised = sampling.engine.overlap_memory, sampling.method == "rw"
-    return OVERLAP_KV[not renoised and (sampling.spec.causal if asked is None else asked)]
-
-
-def settle_precision(sampling: Sampling) -> str:
-    """The precision of products. Raises: UsageError."""
-    asked, own = sampling.precision, own_precision(sampling.spec, pick_device(sampling.device))
-    choices = PRECISIONS if sampling.spec.family == "pocket" else (own,)
-    if asked not in ("auto", *choices):
-        raise UsageError(
-            f"--precision of {sampling.spec.name} must be {' or '.join(choices)} here, got {asked!r}", "leave it out"
-        )
-    return own if asked == "auto" else asked
 
 
 def open_model(job: Job) -> Loaded:
@@ -193,10 +162,30 @@ def graphs_of(job: Job, model: Loaded) -> Graphs | None:
 
 
 def latents(
-    job: Job, model: Loaded, start: State | None = None, graphs: Graphs | None = None, recovery: Recovery | None = None
+    job: Job,
+    model: Loaded,
+    start: State | None = None,
+    graphs: Graphs | None = None,
+    recovery: Recovery | None = None,
+    on_warmup: Callable[[], object] = lambda: None,
 ) -> Iterator[Tensor]:
-    """Finished chunks of latents, (1, chunk, C, h, w); graphs: as `graphs_of` unless given. Raises: FaultyValues."""
-    graphs, recovery = graphs or graphs_of(job, model), recovery or Recovery(model)
+    """The video's chunks of latents, (1, chunk, C, h, w), each as soon as it is clean. Raises: FaultyValues.
+
+    start: after a clip or a picture, which leaves no warm-up; graphs: as `graphs_of` unless given; on_warmup: called
+    for every chunk of the warm-up.
+    """
+    if start is not None:
+        job = replace(job, settings=replace(job.settings, warmup=0))
+    chunks = generated(job, model, start, graphs or graphs_of(job, model), recovery or Recovery(model))
+    for _ in islice(chunks, job.settings.warmup):
+        on_warmup()
+    yield from chunks
+
+
+def generated(
+    job: Job, model: Loaded, start: State | None, graphs: Graphs | None, recovery: Recovery
+) -> Iterator[Tensor]:
+    """Every chunk of latents, those of the warm-up too. Raises: FaultyValues."""
     sigmas = sigmas_of(job).to(model.device)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
     again = recovery.encoded_anew if reencodes(job.sampling, job.schedule) else None
@@ -210,23 +199,28 @@ def latents(
         return bind(float32_transformer(model), replace(job.sampling.engine, compile=False))
 
     def steps(of: Denoiser, sound: State | None, graphs: Graphs | None = None) -> States:
-        return walk(job.schedule, of, noise, sigmas, chunks=job.chunks, start=sound, graphs=graphs)
+        return walk(job.schedule, of, noise, sigmas, chunks=job.total_chunks, start=sound, graphs=graphs)
 
     denoiser = bind(model, job.sampling.engine)
     if edit:
         shown = Condition(edit, again or (lambda overlap: overlap), recovery.clip_repair(float32))
-        yield from clips(job.schedule, denoiser, noise, sigmas, chunks=job.chunks, start=start, condition=shown)
+        yield from clips(job.schedule, denoiser, noise, sigmas, chunks=job.total_chunks, start=start, condition=shown)
         return
     repair = recovery.state_repair(lambda sound: steps(float32(), sound))
     yield from new_chunks(job.schedule, repaired(steps(denoiser, start, graphs), job.schedule, start, repair))
 
 
 def frames(
-    job: Job, model: Loaded, start: State | None = None, graphs: Graphs | None = None, recovery: Recovery | None = None
+    job: Job,
+    model: Loaded,
+    start: State | None = None,
+    graphs: Graphs | None = None,
+    recovery: Recovery | None = None,
+    on_warmup: Callable[[], object] = lambda: None,
 ) -> Iterator[Pixels]:
     """The video's frames, (n, H, W, 3) bytes at a time, exactly as many as asked for. Arguments as `latents`."""
     left, recovery = job.frames, recovery or Recovery(model)
-    runs = regrouped(latents(job, model, start, graphs, recovery), job.spec.group[0])
+    runs = regrouped(latents(job, model, start, graphs, recovery, on_warmup), job.spec.group[0])
     for pixels in decoded(job, model, runs, recovery):
         yield pixels[:left]
         left -= len(pixels)

@@ -24,6 +24,7 @@ from pavdm_cli.recovery import Recovery
 from pavdm_cli.request import Output
 from pavdm_cli.sampler import State
 from pavdm_cli.video import Encoding, Frame, Plan, Still, VideoWriter, tail
+from pavdm_cli.video.enlarge import Scale
 from pavdm_cli.video.splice import Extension as Spliced
 
 
@@ -34,6 +35,7 @@ class Watch:
     advance: Callable[[int], None]
     stopped: Callable[[], bool]
     hasty: Callable[[], AbstractContextManager[None]] = nullcontext  # inside, a second signal interrupts the work
+    warmed_up: Callable[[int], None] = lambda frames: None  # by as many frames as the chunk dropped would be
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +52,33 @@ class Made:
 def record(job: Job, model: Loaded, output: Output, watch: Watch, still: Still | None = None) -> Made:
     """Sample, decode and write a job's video, which begins with the picture `still`. Raises: OutputError."""
     assert output.path
-    about = recipe(job, model) | {"crf": output.crf} | (beginning.about(still) if still else {})
-    height, width = job.spec.size
-    encoding = Encoding(
-        crf=output.crf, gop=math.ceil(job.frames_per_chunk), ffmpeg=output.ffmpeg, encoder=output.encoder
-    )
+    encoding, (height, width) = encoding_of(job, output), job.spec.size
+    about = recipe(job, model) | {"crf": output.crf} | stored(encoding.scale)
+    about |= beginning.about(still) if still else {}
     graphs, recovery = graphs_of(job, model), Recovery(model)
+    warmed_up = partial(watch.warmed_up, int(job.frames_per_chunk))
     with VideoWriter(output.path, width, height, job.spec.fps, about, encoding, output.force) as writer:
         with told(job, partial(_keep, writer)):
             if still:
                 made = beginning.frames_from(job, model, still, graphs, recovery)
             else:
-                made = frames(job, model, graphs=graphs, recovery=recovery)
+                made = frames(job, model, graphs=graphs, recovery=recovery, on_warmup=warmed_up)
             whole = _follow(_written(writer, made), lambda: writer.frames < job.frames, watch)
         if not whole:
             return _cut_short(writer, output.path, about)
         return Made(writer.finish(), writer.frames, True, about, (*recovery.notes, *_notes(graphs)))
+
+
+def encoding_of(job: Job, output: Output) -> Encoding:
+    """How a job's frames are encoded, from one chunk of them to the next."""
+    scale = Scale(output.scale_of(job.spec), output.scale_filter)
+    gop = math.ceil(job.frames_per_chunk)
+    return Encoding(output.crf, gop, encoder=output.encoder, ffmpeg=output.ffmpeg, scale=scale)
+
+
+def stored(scale: Scale) -> dict[str, Any]:
+    """What a file says of its frames' enlargement, by which `continuation.scale_of` knows it."""
+    return {"scale": scale.factor, "scale-filter": scale.filter}
 
 
 def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch) -> Made:
@@ -78,10 +91,10 @@ def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch
         "source": str(source.video.path),
         "copied": source.copied,
         **{name: getattr(extension, name) for name in ("start", "audio", "only_new")},
+        **stored(source.scale),
     }
-    plan = Plan(
-        extension.audio, extension.only_new, about, Encoding(crf=output.crf, ffmpeg=output.ffmpeg), output.force
-    )
+    encoding = Encoding(crf=output.crf, ffmpeg=output.ffmpeg)
+    plan = Plan(extension.audio, extension.only_new, about, encoding, output.force, source.scale)
     with told(job):
         start, graphs, recovery = read_start(job, model, source), graphs_of(job, model), Recovery(model)
     with Spliced(source.video, output.path, plan) as file:
@@ -96,7 +109,8 @@ def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch
 
 def read_start(job: Job, model: Loaded, source: Source) -> State:
     """Where sampling goes on from the video's end."""
-    clip = from_bytes(tail(source.video, Fraction(job.spec.fps), frames_to_read(job, source), job.spec.size))
+    count, size = frames_to_read(job, source), job.spec.size
+    clip = from_bytes(tail(source.video, Fraction(job.spec.fps), count, size, source.scale))
     return start_from(job, model, clip, source.extension.start == "noised")
 
 

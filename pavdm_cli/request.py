@@ -26,6 +26,9 @@ OFF = {
 
 
 PRECISIONS = ("fp32", "bf16")
+MOST_WARMUP = 100  # chunks
+MOST_SCALE = 8
+SCALE_FILTERS = ("lanczos", "nearest")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 ATTENTION = ("auto", "fa3", "cudnn", "sdpa-flash", "flash-attn", "xformers", "sdpa-efficient", "sdpa-math", "sdpa")
 
@@ -152,8 +155,11 @@ class Sampling:
     reencode: bool | None = None  # clip after clip, from decoded frames; None: where the model's own extension does
     edit_ratio: float = 0.0  # of the noise range: how far what a clip is shown of the one before is made again
     precision: str = "auto"  # of products: fp32, bf16, or the model's own
+    warmup: int | None = None  # chunks generated before the video and dropped
 
     def __post_init__(self) -> None:
+        if self.warmup is not None and not 0 <= self.warmup <= MOST_WARMUP:
+            raise UsageError(f"--warmup must be 0 to {MOST_WARMUP} chunks, got {self.warmup}", "0 drops none")
         check_name("--device", self.device, DEVICES)
         check_graphs_on(self.engine.cuda_graphs, self.unrecordable)
 
@@ -177,6 +183,17 @@ class Output:
     force: bool = False
     ffmpeg: str = ""  # an external ffmpeg to use
     encoder: str = ""  # one of its encoders, for example h264_nvenc; empty: those that need no ffmpeg
+    scale: int | None = None  # by how much frames are enlarged; None: the model's own
+    scale_filter: str = "lanczos"
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and not 1 <= self.scale <= MOST_SCALE:
+            raise UsageError(f"--scale must be 1 to {MOST_SCALE}, got {self.scale}", "1 keeps the model's own size")
+        check_name("--scale-filter", self.scale_filter, SCALE_FILTERS)
+
+    def scale_of(self, spec: ModelSpec) -> int:
+        """By how much frames of a model are enlarged."""
+        return spec.scale if self.scale is None else self.scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +235,18 @@ class Request:
         if self.count < 1 or self.count > LONGEST * spec.fps:
             asked = f"{self.frames} frames" if self.seconds is None else f"{self.seconds:g} s, {spec.fps} frames/s"
             raise UsageError(f"cannot make a video of {asked}", "ask for 1 frame to 24 hours")
+        if self.continues and self.sampling.warmup:
+            raise UsageError(
+                "--warmup is for a video that begins with noise, and this one begins with given frames", "leave it out"
+            )
+        spec.check_scale(self.output.scale_of(spec))
         if not 0 <= self.output.crf <= 51:
             raise UsageError(f"--crf must be 0 to 51, got {self.output.crf}", "18 is nearly lossless, 28 small")
+
+    @property
+    def continues(self) -> bool:
+        """Whether the first chunk follows given frames, a clip or a picture."""
+        return self.extension is not None or self.image is not None
 
     @property
     def spec(self) -> ModelSpec:

@@ -9,6 +9,8 @@ from pathlib import Path
 from pavdm_cli.errors import ModelError, UsageError
 from pavdm_cli.recognise import family_of, unknown
 
+LARGEST = (4320, 8192)  # height and width of an enlarged frame
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -59,6 +61,8 @@ class ModelSpec:
     guided: float = 1.0  # the guidance that one pass gives: it was taught that of a teacher, which takes two
     # |latent| beyond which something failed: variance is 1, data stay below 8, and guidance of 100 made some of 42.
     latent_limit: float = 100.0
+    warmup: int = 0  # chunks generated and dropped first: those made while the window fills are the weakest
+    scale: int = 1  # its frames are enlarged by this in a file, unless asked otherwise
     causal: bool = True  # trained so that clean frames see only clean ones: what they give is computed once a shift
     idle: tuple[Idle, ...] = ()
 
@@ -97,6 +101,13 @@ class ModelSpec:
         height, width = (min(max(least, grid * round(side * scale / grid)), self.longest) for side in size)
         return height, width
 
+    def check_scale(self, factor: int) -> None:
+        """Refuse a factor by which frames grow beyond what can be read again. Raises: UsageError."""
+        height, width = (side * factor for side in self.size)
+        if factor > 1 and (height > LARGEST[0] or width > LARGEST[1]):
+            most = f"{LARGEST[1]}x{LARGEST[0]} is the most"
+            raise UsageError(f"--scale {factor} makes {width}x{height} pixels: {most}", "give a smaller one")
+
     def check_rate(self, fps: float) -> None:
         """Refuse frames a second the model cannot make. Raises: UsageError."""
         slowest, fastest = self.rates if any(self.rates) else (self.fps, self.fps)
@@ -120,6 +131,8 @@ POCKET = ModelSpec(
     trained_steps=24,
     guidance=1.5,
     guided=1.5,
+    warmup=4,
+    scale=4,
     method="pa",
     world="its own painted world",
     idle=(

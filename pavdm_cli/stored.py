@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pavdm_cli.request import OFF, OVERLAP_KV, PASSES, PRECISIONS
+from pavdm_cli.request import MOST_SCALE, MOST_WARMUP, OFF, OVERLAP_KV, PASSES, PRECISIONS, SCALE_FILTERS
 from pavdm_cli.untrusted import FLAG, Kind, list_of, mismatches, number, one_of, optional, string, table_of, whole
 
 LONGEST_NAME, LONGEST_TEXT = 64, 20_000  # characters
@@ -50,6 +50,9 @@ FIELDS = {
     "camera-motion": optional(string(1000)),
     "edit-ratio": number(0, 1),
     "passes": one_of(*PASSES),
+    "warmup": whole(0, MOST_WARMUP),
+    "scale": whole(1, MOST_SCALE),
+    "scale-filter": one_of(*SCALE_FILTERS),
     **dict.fromkeys(("image", "source"), PATH),
     "copied": COUNT,
     "start": one_of("clip", "noised"),

@@ -39,8 +39,8 @@ FLOORS = (
     {"attention", "pavdm_kernels", "video", "cores"},
     {"denoiser", "sampler", "masks", "graphs", "noise", "beside"},
     {"models"},
-    {"checks", "pipeline", "recovery", "advice", "record", "continuation", "beginning", "chaining", "budget"},
-    {"train", "evaluate", "bench"},
+    {"checks", "settings", "pipeline", "recovery", "record", "continuation", "beginning", "chaining", "budget"},
+    {"train", "evaluate", "bench", "advice"},
     {"commands", "ui"},
     {"app", "__main__"},
 )

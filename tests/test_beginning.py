@@ -219,7 +219,7 @@ def pavdm(*words: str | Path):
 def test_the_command_line_takes_a_picture_and_info_gives_the_command_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path / "my picture.jpg", corners(90, 120))
-    words = ("--frames", "6", "--seed", "5", "--steps", "6", "--threads", "1", "--json")
+    words = ("--frames", "6", "--seed", "5", "--steps", "6", "--threads", "1", "--scale", "1", "--json")
     done = pavdm("generate", "a red ball over hills", "--image", "my picture.jpg", *words, "-o", "v.mp4")
     assert done.exit_code == 0, done.output
     assert "it goes on from the picture in that style" in done.stderr

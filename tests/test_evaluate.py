@@ -98,6 +98,17 @@ def test_a_missing_doubled_or_spoilt_object_is_not_one(reader: Probe, true: list
     assert "frames with exactly one object" in missed(bars.video_bars(reader, planted(true, paint), true, RHYTHM))
 
 
+@pytest.mark.parametrize(("gone", "caught"), [(slice(0, 4), True), (slice(1, 4), False), (slice(8, 12), False)])
+def test_an_object_missing_at_the_start_is_caught(reader: Probe, true: list[Video], gone: slice, caught: bool) -> None:
+    empty = planted(true, failures.missing)
+    made = [replace(v, frames=v.frames.copy()) for v in true]
+    for video, other in zip(made, empty, strict=True):
+        video.frames[gone] = other.frames[gone]
+    found = missed(bars.video_bars(reader, made, true, RHYTHM))
+    assert ("videos without an object in frame 0" in found) == caught
+    assert ("first 8 frames with exactly one object" in found) == (gone.start < 8)
+
+
 def test_motion_frozen_inside_chunks_is_caught(reader: Probe, true: list[Video]) -> None:
     made = planted(true, truth, failures.frozen(times(), RHYTHM.chunk))
     assert missed(bars.video_bars(reader, made, true, RHYTHM)) >= {

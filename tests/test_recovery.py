@@ -34,7 +34,7 @@ ALWAYS = range(10_000)
 
 def job_of(method: str = "pa", precision: str = "auto", edit: float = 0.0, **engine: object) -> pipeline.Job:
     """Four chunks of two frames each; under `pa` one is finished after step 6, and one after every later step."""
-    sampling = Sampling(seed=1, steps=6, threads=1, method=method, precision=precision, edit_ratio=edit)
+    sampling = Sampling(seed=1, steps=6, threads=1, method=method, precision=precision, edit_ratio=edit, warmup=0)
     sampling = replace(sampling, chunk=1, window=6 if method == "pa" else 1, engine=Engine(**engine))
     return pipeline.plan(Request("a red ball", frames=8, sampling=sampling))
 
@@ -216,7 +216,7 @@ def test_a_run_that_ends_names_its_partial_file(tmp_path: Path, monkeypatch: pyt
         return model
 
     monkeypatch.setattr(pipeline, "open_model", spoiled)
-    words = ("--seed", "1", "--steps", "6", "--window", "6", "--chunk", "1", "--frames", "8", "--threads", "1")
+    words = ("--seed", "1", "--steps", "6", "--window", "6", "--chunk", "1", "--frames", "8", "--warmup", "0")
     with ExitStack() as plant:
         said = pavdm("generate", "a red ball", *words, "-o", "v.mp4")
     assert (said.code, said.out) == (1, "")

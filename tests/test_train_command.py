@@ -64,7 +64,9 @@ def test_training_prints_the_weights_path_alone(part, command, files):
     assert "Traceback" not in err
     load = store.load_codec if part == "codec" else store.load_denoiser
     assert load(path).config == load(files / f"{part}.safetensors").config
+    trained_on = {"world"} if part == "codec" else {"world", "vocabulary", "latents"}
     assert store.about(path)["steps"] == 3
+    assert trained_on <= store.about(path).keys()
     assert (files / "run" / "sheet-0000003.png").stat().st_size > 1000
 
 

@@ -131,6 +131,7 @@ def command(request: Request, path: Path) -> Sequence[str]:
     words += ["--precision", sampling.precision]
     words += [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
     words += [] if sampling.overlap else ["--no-overlap"]
+    words += [] if sampling.warmup is None else ["--warmup", sampling.warmup]
     kept = sampling.engine.overlap_memory
     words += ["--cuda-graphs", sampling.engine.cuda_graphs, "--decode-beside", sampling.engine.decode_beside]
     words += [] if kept is None else ["--overlap-kv", OVERLAP_KV[kept]]

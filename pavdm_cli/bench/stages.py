@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -15,6 +16,8 @@ from pavdm_cli.bench.clock import synchronise
 from pavdm_cli.bench.steps import ready
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.pipeline import Job, Pixels
+from pavdm_cli.record import encoding_of
+from pavdm_cli.request import Output
 from pavdm_cli.sampler import regrouped, sample
 from pavdm_cli.video import VideoWriter
 
@@ -42,7 +45,8 @@ def stages(job: Job, model: Loaded) -> dict[str, float]:
     watch = Watch(model.device)
     height, width = job.spec.size
     with tempfile.TemporaryDirectory() as folder:
-        file = VideoWriter(Path(folder) / "video.mp4", width, height, job.spec.fps)
+        encoding = encoding_of(job, Output())
+        file = VideoWriter(Path(folder) / "video.mp4", width, height, job.spec.fps, encoding=encoding)
         for frames in decoded(job, model, watch):
             with watch.stage("write"):
                 file.write(frames)
@@ -56,7 +60,10 @@ def decoded(job: Job, model: Loaded, watch: Watch) -> Iterator[Pixels]:
     """The video's frames, each stage timed."""
     made, left = ready(job, model), job.frames
     watch.spent["text"] += made.bound_s
-    chunks = sample(job.schedule, made.denoiser, made.noise, made.sigmas, chunks=job.chunks, graphs=made.graphs)
+    chunks = sample(job.schedule, made.denoiser, made.noise, made.sigmas, chunks=job.total_chunks, graphs=made.graphs)
+    with watch.stage("denoise"):
+        for _ in islice(chunks, job.settings.warmup):
+            pass
     chunks = regrouped(chunks, job.spec.group[0])
     while left > 0:
         with watch.stage("denoise"):

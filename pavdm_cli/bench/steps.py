@@ -59,7 +59,7 @@ def ready(job: Job, model: Loaded) -> Ready:
 def whole(job: Job, model: Loaded, made: Ready) -> list[Step]:
     """Every step of the job's video, without decoding; what is built at the first step of a kind is built before."""
     warm_up(job, made)
-    states = walk(job.schedule, made.denoiser, made.noise, made.sigmas, chunks=job.chunks, graphs=made.graphs)
+    states = walk(job.schedule, made.denoiser, made.noise, made.sigmas, chunks=job.total_chunks, graphs=made.graphs)
     return list(timed(states, job, made.graphs))
 
 
@@ -67,7 +67,7 @@ def whole(job: Job, model: Loaded, made: Ready) -> list[Step]:
 def warm_up(job: Job, made: Ready) -> None:
     """One step of every size that the job's video has, with an overlap and without, shown nothing."""
     start, sizes = from_nothing(made.noise, made.sigmas), made.sigmas.diff(prepend=made.sigmas[:1])
-    for shown in examples(job.schedule, made.denoiser, start, job.chunks, inf):
+    for shown in examples(job.schedule, made.denoiser, start, job.total_chunks, inf):
         advance(*shown, denoiser=made.denoiser, step_sizes=sizes)
 
 

@@ -41,6 +41,7 @@ def generate(
     reencode: options.Reencode = None,
     edit_ratio: options.EditRatio = 0.0,
     precision: options.Precision = "auto",
+    warmup: options.Warmup = None,
     attention: options.Attention = "auto",
     overlap_kv: options.OverlapKV = None,
     cuda_graphs: options.CudaGraphs = "auto",
@@ -55,6 +56,8 @@ def generate(
     plan: options.Plan = False,
     crf: options.Crf = 18,
     encoder: options.Encoder = "",
+    scale: options.Scale = None,
+    scale_filter: options.ScaleFilter = "lanczos",
     as_json: options.Json = False,
     force: options.Force = False,
 ) -> None:
@@ -66,6 +69,6 @@ def generate(
     prompt = common.read_prompt(prompt)
     common.heed(context, model)
     sampling = sampling_of(context.params)
-    wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder)
+    wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder, scale, scale_filter)
     picture = picture_size(size, aspect)
     make(Request(prompt, seconds, frames, picture, fps, sampling, wanted, image=image), as_json, plan, count)

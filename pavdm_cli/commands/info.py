@@ -85,6 +85,8 @@ def command(recipe: dict[str, Any]) -> str:
     words += [] if recipe.get("overlap", True) else ["--no-overlap"]
     words += ["--reencode" if recipe["reencode"] else "--keep-latents"] if "reencode" in recipe else []
     words += ["--only-new"] if recipe.get("only_new") else []
+    own = [] if "source" in recipe else [name for name in ("warmup", "scale", "scale-filter") if name in recipe]
+    words += [word for name in own for word in (f"--{name}", str(recipe[name]))]
     words += recipe.get("switches", [])
     if "source" in recipe:
         return command_line(("pavdm", "extend"), recipe["source"], words)

@@ -125,6 +125,12 @@ Chunk = Annotated[
 NoOverlap = Annotated[
     bool, typer.Option("--no-overlap", help="Show no clean chunk before the window.", rich_help_panel=HOW)
 ]
+Warmup = Annotated[
+    int | None,
+    typer.Option(
+        help="Weak first chunks to generate and drop; the model's own number unless given.", rich_help_panel=HOW
+    ),
+]
 Reencode = Annotated[
     bool | None,
     typer.Option(
@@ -236,6 +242,13 @@ Out = Annotated[
     ),
 ]
 Crf = Annotated[int, typer.Option(help="Quality, 0 best to 51 smallest.", rich_help_panel=FILE)]
+Scale = Annotated[
+    int | None,
+    typer.Option(help="Enlarge frames by a whole number, 1 to 8; pocket's by 4 unless given.", rich_help_panel=FILE),
+]
+ScaleFilter = Annotated[
+    Literal["lanczos", "nearest"], typer.Option(help="lanczos: smooth. nearest: square pixels.", rich_help_panel=FILE)
+]
 Encoder = Annotated[
     str,
     typer.Option(help="An encoder of an external ffmpeg (PAVDM_FFMPEG, or on PATH): h264_nvenc.", rich_help_panel=FILE),

@@ -99,8 +99,9 @@ def _record(job: Job, model: Loaded, request: Request, stop: Stop, still: Still 
     from pavdm_cli import record
 
     assert request.output.path
-    with ui.progress(request.output.path.name, job.frames) as advance:
-        return record.record(job, model, request.output, record.Watch(advance, stop, stop.hasty), still)
+    with ui.progress(request.output.path.name, job.frames + job.warmup_frames) as advance:
+        watch = record.Watch(advance, stop, stop.hasty, partial(advance, beside="warm-up"))
+        return record.record(job, model, request.output, watch, still)
 
 
 def _open_model(job: Job) -> Loaded:

@@ -21,6 +21,7 @@ def sampling_of(given: Mapping[str, Any]) -> Sampling:
     switches = (given["attention"], given["overlap_kv"], given["cuda_graphs"], given["decode_beside"])
     return Sampling(
         **{name: given[name] for name in SAME},
+        warmup=given.get("warmup"),
         overlap=not given["no_overlap"],
         seed=pick_seed(given["seed"]),
         engine=options.engine(*switches, given["compiled"], off, (given["offload"], given["passes"])),

@@ -19,6 +19,7 @@ from pavdm_cli.train.world import sample_scene
 READS = 0.97  # the share of real clips that a probe must read right before it scores anything
 FOLLOWS = {"terrain": 0.95, "time": 0.95, "object": 0.80, "colour": 0.80, "motion": 0.60, "camera": 0.80}
 ONE_OBJECT = 0.80  # of the frames
+FIRST, ONE_AT_FIRST = 8, 0.95  # frames at the start, and the share of these
 HOP = 1.5  # change across chunk joints over change inside, in units of real video's
 UNEVEN = 0.15  # of real video's change, at every frame of a chunk
 CODEC, CODEC_OBJECT = 36.0, 30.0  # dB
@@ -99,10 +100,14 @@ def video_bars(probe: Probe, made: Sequence[Video], true: Sequence[Video], rhyth
     """How well generated videos show what was asked for, and move as real videos of the same scenes."""
     readings = [read(probe, video.pixels(), rhythm.fps) for video in made]
     profiles, real = (_mean([figures.profile(v.pixels(), rhythm.chunk) for v in group]) for group in (made, true))
+    first = _average([r.one_among(FIRST) for r in readings])
+    empty = sum(r.counts[0] in ("none", "smear") for r in readings)
     return [
         *(Bar(f"{name} right", followed(made, readings, name), low=bar) for name, bar in FOLLOWS.items()),
         Bar("camera right on land, by matching", panned(made), low=FOLLOWS["camera"]),
         Bar("frames with exactly one object", _average([r.one for r in readings]), low=ONE_OBJECT),
+        Bar(f"first {FIRST} frames with exactly one object", first, low=ONE_AT_FIRST),
+        Bar("videos without an object in frame 0", empty, high=0),
         Bar("hop at chunk joints", figures.hop(profiles) / figures.hop(real), high=HOP),
         Bar("change inside chunks, of real", float(profiles[:-1].mean() / real[:-1].mean()), low=0.5, high=1.5),
     ]

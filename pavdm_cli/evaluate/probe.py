@@ -103,7 +103,17 @@ class Reading:
     """What a video shows, by the probe."""
 
     words: dict[str, str]  # by attribute
-    one: float  # share of the frames with exactly one object
+    counts: tuple[str, ...]  # of COUNTS, what each frame shows
+
+    @property
+    def one(self) -> float:
+        """Share of the frames with exactly one object."""
+        return self.one_among(len(self.counts))
+
+    def one_among(self, first: int) -> float:
+        """The same of so many frames at the start."""
+        shown = self.counts[:first]
+        return shown.count("one") / len(shown)
 
 
 @torch.no_grad()
@@ -112,8 +122,8 @@ def read(probe: Probe, video: Tensor, fps: float) -> Reading:
     scores = probe.reader(clips(video, fps))
     likely = {name: score.log_softmax(dim=1).mean(dim=0) for name, score in scores.items()}
     words = {name: ATTRIBUTES[name][int(mean.argmax())] for name, mean in likely.items()}
-    one = probe.counter(video).argmax(dim=1) == COUNTS.index("one")
-    return Reading(words, float(one.float().mean()))
+    counts = probe.counter(video).argmax(dim=1)
+    return Reading(words, tuple(COUNTS[int(count)] for count in counts))
 
 
 def clips(video: Tensor, fps: float) -> Tensor:  # (n, 3, H, W) -> (B, CLIP, 3, H, W)

@@ -13,6 +13,7 @@ from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.pocket import Pocket
 from pavdm_cli.models.pocket_codec import PocketCodec, quality
 from pavdm_cli.train import codec as codec_training
+from pavdm_cli.train import fingerprint
 from pavdm_cli.train.batches import Recipe, draw_batch
 from pavdm_cli.train.codec import Frames
 from pavdm_cli.train.emphasis import emphasis
@@ -57,7 +58,8 @@ class CodecTask:
 
     def export(self, folder: Path) -> Path:
         """The codec's file."""
-        return store.save(self.model, folder / "codec.safetensors", self.about | self.judge())
+        trained_on = {"world": fingerprint.world(self.frames.detail)}
+        return store.save(self.model, folder / "codec.safetensors", self.about | trained_on | self.judge())
 
     def _held_out(self, count: int = 64) -> Picture:
         seconds = torch.rand(count, 1, generator=torch.Generator().manual_seed(1)) * 60
@@ -105,7 +107,12 @@ class DenoiserTask:
 
     def export(self, folder: Path) -> Path:
         """The denoiser's file."""
-        return store.save(self.model, folder / "denoiser.safetensors", self.about)
+        trained_on = {
+            "world": fingerprint.world(self.clips.detail),
+            "vocabulary": fingerprint.vocabulary(),
+            "latents": fingerprint.latents(self.codec),
+        }
+        return store.save(self.model, folder / "denoiser.safetensors", self.about | trained_on)
 
     def _loss(self, recipe: Recipe, clips: Clips, pool: Tensor, step: int, *, weighed: bool = False) -> Tensor:
         device = _device(self.model)

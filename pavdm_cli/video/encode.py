@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pavdm_cli.video.convert import Converter
+from pavdm_cli.video.enlarge import Scale
 from pavdm_cli.video.sink import Sink
 from pavdm_cli.video.tags import STANDARD, Colours
 
@@ -70,6 +71,7 @@ class Encoding:
     threads: int = 8  # not as many as there are cores: what an encoder decides depends on them
     encoder: str = ""  # an encoder of an external ffmpeg, for example h264_nvenc; empty: those inside PyAV
     ffmpeg: str = ""  # the external ffmpeg; empty: imageio-ffmpeg's or the one on PATH
+    scale: Scale = field(default_factory=Scale)  # by which frames are enlarged first
 
 
 class Encoder(Protocol):

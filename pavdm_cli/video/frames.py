@@ -13,9 +13,12 @@ from pavdm_cli.counting import counted
 from pavdm_cli.video.colour import Screen, is_transparent
 from pavdm_cli.video.deinterlace import Deinterlacer, TimedPicture
 from pavdm_cli.video.encode import Frame
+from pavdm_cli.video.enlarge import Scale, shrink
 from pavdm_cli.video.info import VideoInfo, picture_stream, pictures
 from pavdm_cli.video.resize import fit
 from pavdm_cli.video.source import open_source
+
+UNSCALED = Scale()
 
 
 class FrameReader:
@@ -78,28 +81,32 @@ def frames(video: VideoInfo) -> FrameReader:
 
 
 def tail(
-    video: VideoInfo, rate: Fraction, count: int, size: tuple[int, int] | None = None
+    video: VideoInfo, rate: Fraction, count: int, size: tuple[int, int] | None = None, scale: Scale = UNSCALED
 ) -> NDArray[np.uint8]:  # (count, H, W, 3)
     """The last `count` frames at `rate` frames a second, the last of them the video's last.
 
     Each is what the screen showed at its time; before a short video's start that is its first frame. With `size`
-    (height, width) they are scaled and cropped as `fit` does.
+    (height, width) they are scaled and cropped as `fit` does; where they were enlarged from that size by `scale`, they
+    are brought back as `shrink` does.
     """
     last = video.stamps[-1] * video.time_base
-    return np.stack(
-        list(shown_at(video, [last - Fraction(count - 1 - number) / rate for number in range(count)], size))
-    )
+    times = [last - Fraction(count - 1 - number) / rate for number in range(count)]
+    return np.stack(list(shown_at(video, times, size, scale)))
 
 
-def shown_at(video: VideoInfo, times: Sequence[Fraction], size: tuple[int, int] | None = None) -> Iterator[Frame]:
+def shown_at(
+    video: VideoInfo, times: Sequence[Fraction], size: tuple[int, int] | None = None, scale: Scale = UNSCALED
+) -> Iterator[Frame]:
     """What the screen showed at rising times, in seconds of the file's own clock, (H, W, 3) each, in one pass.
 
-    Before the start that is the first frame. With `size` (height, width) it is scaled and cropped as `fit` does.
+    Before the start that is the first frame. `size` and `scale` as in `tail`.
     """
     reader = FrameReader(video)
     for picture in _shown(_from(reader, times[0]), times):
         frame = reader.show(picture)
-        yield frame if size is None else fit(frame, size, video.sample_aspect)
+        if scale.factor > 1:
+            frame = shrink(frame, scale)
+        yield frame if size in (None, frame.shape[:2]) else fit(frame, size, video.sample_aspect)
 
 
 def _from(reader: FrameReader, time: Fraction) -> Iterator[tuple[av.VideoFrame, Fraction]]:

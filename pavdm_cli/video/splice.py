@@ -17,6 +17,7 @@ import av
 from pavdm_cli.errors import OutputError
 from pavdm_cli.video.carried import Carried, Packets
 from pavdm_cli.video.encode import CodecEncoder, Encoding, Frame, GifEncoder, Track
+from pavdm_cli.video.enlarge import Enlarger, Scale
 from pavdm_cli.video.frames import frames
 from pavdm_cli.video.info import VideoInfo
 from pavdm_cli.video.metadata import Metadata, to_comment
@@ -42,6 +43,7 @@ class Plan:
     metadata: Metadata | None = None
     encoding: Encoding = field(default_factory=lambda: Encoding(crf=16))
     force: bool = False  # the finished file replaces one that has its name
+    scale: Scale = field(default_factory=Scale)  # by which new frames are enlarged, where that gives the video's size
 
 
 def check_splice(video: VideoInfo, path: str | os.PathLike[str], plan: Plan | None = None) -> None:
@@ -90,6 +92,7 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
         self._offset = self._carried.offset if self._carried else Fraction(0)
         self._end = video.end - self._offset if self._carried else Fraction(0)
         self.notes += self._carried.notes if self._carried else []
+        self._enlarge = Enlarger(self.plan.scale)
         with ExitStack() as opened:
             if self._carried:
                 opened.callback(self._carried.close)
@@ -149,7 +152,11 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
     def _sized(self, frame: Frame) -> Frame:
         """The model's frame at the output's size."""
         width, height = self._track.width, self._track.height
-        return frame if frame.shape[:2] == (height, width) else unfit(frame, width, height, self._track.sample_aspect)
+        if frame.shape[:2] == (height, width):
+            return frame
+        if self.plan.scale.size((frame.shape[0], frame.shape[1])) == (height, width):
+            return self._enlarge(frame)
+        return unfit(frame, width, height, self._track.sample_aspect)
 
     def _mux(self, packets: Packets) -> None:
         if packets and isinstance(self.encoder, CodecEncoder):

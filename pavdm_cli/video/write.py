@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from pavdm_cli.diagnose import write_advice
 from pavdm_cli.errors import OutputError, PavdmError
 from pavdm_cli.video.background import Background
 from pavdm_cli.video.encode import CodecEncoder, Encoder, Encoding, Frame, GifEncoder, Track
+from pavdm_cli.video.enlarge import Enlarger
 from pavdm_cli.video.external import ExternalEncoder, find_ffmpeg
 from pavdm_cli.video.metadata import Metadata, to_comment
 from pavdm_cli.video.output import partial_path
@@ -155,7 +157,10 @@ class Recording(Generic[AnyEncoder]):
 
 
 class VideoWriter(Recording[Encoder]):
-    """Writes frames at a constant rate to MP4, Matroska, WebM or GIF, by the suffix of `path`."""
+    """Writes frames of one size at a constant rate to MP4, Matroska, WebM or GIF, by the suffix of `path`.
+
+    The encoding may enlarge them first.
+    """
 
     def __init__(
         self,
@@ -167,15 +172,40 @@ class VideoWriter(Recording[Encoder]):
         encoding: Encoding | None = None,
         force: bool = False,
     ) -> None:
+        encoding, self.shape = encoding or Encoding(), (height, width, 3)
+        height, width = encoding.scale.size((height, width))
         self.track = Track(width, height, Fraction(rate))
-        make = partial(open_encoder, self.track, encoding or Encoding(), to_comment(metadata))
+        make = partial(open_enlarged, self.track, encoding, to_comment(metadata))
         super().__init__(path, make, force)
 
     def write(self, frames: Iterable[Frame]) -> None:
-        """Append frames (T, H, W, 3), or any iterable of (H, W, 3), uint8 RGB of the file's size."""
+        """Append frames (T, H, W, 3), or any iterable of (H, W, 3), uint8 RGB of the size given."""
         for frame in frames:
-            assert frame.shape == (self.track.height, self.track.width, 3), f"{frame.shape} is not the file's size"
+            assert frame.shape == self.shape, f"{frame.shape} is not {self.shape}"
             self.put(frame, self.frames)
+
+
+@dataclass(frozen=True, slots=True)
+class Enlarging:
+    """An encoder that enlarges frames before it hands them on."""
+
+    encoder: Encoder
+    enlarge: Enlarger
+
+    def encode(self, frame: Frame | av.VideoFrame, time: int) -> None:
+        """Append a frame of the model's size."""
+        assert not isinstance(frame, av.VideoFrame)
+        self.encoder.encode(self.enlarge(frame), time)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.encoder.close()
+
+
+def open_enlarged(track: Track, encoding: Encoding, comment: str, path: Path) -> Encoder:
+    """The encoder for the suffix, of frames that are enlarged to the track's size where the encoding says so."""
+    encoder = open_encoder(track, encoding, comment, path)
+    return Enlarging(encoder, Enlarger(encoding.scale)) if encoding.scale.factor > 1 else encoder
 
 
 def open_encoder(track: Track, encoding: Encoding, comment: str, path: Path) -> Encoder:

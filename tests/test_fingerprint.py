@@ -1,0 +1,77 @@
+"""The shipped weights name the world, vocabulary and latents they were trained on: a change asks for new ones."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pavdm_cli.models import store
+from pavdm_cli.models.words import VOCABULARY
+from pavdm_cli.specs import POCKET
+from pavdm_cli.train import fingerprint, palette
+
+ADVICE = "train it again (CONTRIBUTING, 'Train the pocket model')"
+
+
+@pytest.fixture(scope="module")
+def now() -> str:
+    return fingerprint.world()
+
+
+@pytest.mark.parametrize("weights", [POCKET.codec, POCKET.denoiser], ids=["codec", "denoiser"])
+def test_the_world_is_the_one_the_weights_were_trained_on(weights, now):
+    assert fingerprint.same_world(store.about(weights)["world"], now), f"the painted world has changed: {ADVICE}"
+
+
+def test_the_vocabulary_is_the_one_the_denoiser_was_trained_with():
+    assert store.about(POCKET.denoiser)["vocabulary"] == fingerprint.vocabulary(), f"the words have changed: {ADVICE}"
+
+
+def test_the_denoiser_was_trained_on_latents_of_the_shipped_codec():
+    codec = store.load_codec(POCKET.codec)
+    assert store.about(POCKET.denoiser)["latents"] == fingerprint.latents(codec), f"the codec has changed: {ADVICE}"
+
+
+def test_a_changed_colour_or_shape_is_another_world(now, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(palette.SKY, "dawn", ((0.46, 0.52, 0.84), (0.99, 0.82, 0.78)))
+        assert not fingerprint.same_world(now, fingerprint.world())
+    with monkeypatch.context() as patch:
+        patch.setattr(fingerprint, "sample_scene", lambda seed: replace(scene(seed), phase=0.5))
+        assert not fingerprint.same_world(now, fingerprint.world())
+    assert fingerprint.same_world(now, fingerprint.world())
+
+
+scene = fingerprint.sample_scene
+
+
+def test_rounding_on_another_processor_is_the_same_world(now):
+    pixels = np.frombuffer(b64decode(now), np.uint8).copy()
+    pixels[::7] ^= 1
+    assert fingerprint.same_world(now, b64encode(pixels.tobytes()).decode())
+    pixels[3] += 3 if pixels[3] < 200 else -3
+    assert not fingerprint.same_world(now, b64encode(pixels.tobytes()).decode())
+    assert not fingerprint.same_world(now, now[: len(now) // 2])
+
+
+def test_a_word_more_or_another_order_is_another_vocabulary():
+    words = list(VOCABULARY)
+    more = VOCABULARY | {"lighthouse": len(VOCABULARY) + 1}
+    swapped = VOCABULARY | {words[0]: VOCABULARY[words[1]], words[1]: VOCABULARY[words[0]]}
+    assert len({fingerprint.vocabulary(one) for one in (VOCABULARY, more, swapped)}) == 3
+    assert fingerprint.vocabulary(dict(reversed(VOCABULARY.items()))) == fingerprint.vocabulary()
+
+
+def test_a_decoder_may_be_trained_alone_and_an_encoder_may_not():
+    def changed(part: str) -> str:
+        codec = store.load_codec(POCKET.codec)
+        with torch.no_grad():
+            next(weight for name, weight in codec.named_parameters() if name.startswith(part)).mul_(1.01)
+        return fingerprint.latents(codec)
+
+    own = fingerprint.latents(store.load_codec(POCKET.codec))
+    assert changed("decoder.") == own != changed("encoder.")

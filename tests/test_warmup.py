@@ -1,0 +1,125 @@
+"""The warm-up: chunks that are generated before a video and dropped, since the first ones are the weakest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import pavdm
+
+from pavdm_cli import budget, pipeline, record
+from pavdm_cli.bench import stages, steps
+from pavdm_cli.checks import warmup_of
+from pavdm_cli.commands.info import command
+from pavdm_cli.errors import UsageError
+from pavdm_cli.models.pixels import from_bytes
+from pavdm_cli.request import Extension, Output, Request, Sampling
+from pavdm_cli.specs import OPENSORA, POCKET
+
+PROMPT = "a blue kite circling above the sea by day"
+
+
+def job_of(frames: int, **sampling: object) -> pipeline.Job:
+    return pipeline.plan(Request(PROMPT, frames=frames, sampling=Sampling(**{"steps": 6, "seed": 3} | sampling)))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return pipeline.open_model(job_of(1))
+
+
+def video(job: pipeline.Job, model, *args: object) -> np.ndarray:
+    return np.concatenate(list(pipeline.frames(job, model, *args)))
+
+
+@pytest.mark.parametrize(
+    ("how", "frames"),
+    [({}, 8), ({"overlap": False}, 8), ({"method": "fifo"}, 4), ({"method": "rn", "window": 4}, 16)],
+)
+def test_a_warm_up_is_the_beginning_of_the_same_video(how, frames, model):
+    long = video(job_of(9 + frames, warmup=0, **how), model)
+    assert np.array_equal(video(job_of(9, warmup=2, **how), model), long[frames:])
+
+
+def test_pocket_warms_up_and_open_sora_does_not(model):
+    assert job_of(4).settings.warmup == POCKET.warmup > 0
+    assert np.array_equal(video(job_of(4), model), video(job_of(4, warmup=POCKET.warmup), model))
+    assert OPENSORA.warmup == 0
+
+
+def test_every_method_warms_up_for_as_many_latents(monkeypatch):
+    spec = replace(POCKET, warmup=3, chunk=2, group=(1, 2))
+    monkeypatch.setattr(Sampling, "spec", property(lambda self: spec))
+    counts = {name: warmup_of(Sampling(method=name)) for name in ("pa", "fifo", "rn", "rw")}
+    assert counts == {"pa": 3, "fifo": 6, "rn": 0, "rw": 0}  # the last two fill a window at once
+    assert warmup_of(Sampling(steps=3)) == 2  # chunks of four latents
+
+
+def test_a_warm_up_ends_with_a_whole_group_of_the_codec(monkeypatch):
+    monkeypatch.setattr(Sampling, "spec", property(lambda self: OPENSORA))
+    assert [warmup_of(Sampling(method="fifo", warmup=asked)) for asked in (0, 1, 5, 6)] == [0, 5, 5, 10]
+
+
+def test_what_follows_given_frames_has_no_warm_up(tmp_path, model):
+    sampling = Sampling(steps=6)
+    picture = Request(PROMPT, frames=4, sampling=sampling, image=tmp_path / "picture.png")
+    clip = Request(PROMPT, frames=4, sampling=sampling, extension=Extension(tmp_path / "clip.mp4"))
+    assert [pipeline.plan(one).settings.warmup for one in (picture, clip)] == [0, 0]
+    for one in (picture, clip):
+        with pytest.raises(UsageError, match="begins with given frames"):
+            replace(one, sampling=replace(sampling, warmup=1))
+
+
+def test_a_start_is_followed_at_once(model):
+    start = pipeline.start_from(job_of(9), model, from_bytes(video(job_of(4), model)), False)
+    assert np.array_equal(video(job_of(9), model, start), video(job_of(9, warmup=0), model, start))
+
+
+def test_steps_and_memory_count_the_warm_up():
+    plain, warmed = job_of(4, warmup=0), job_of(4, warmup=2)
+    assert warmed.steps == plain.steps + 2 * plain.schedule.stride
+    assert (warmed.chunks, warmed.warmup_frames) == (1, 8)
+    assert (budget.shown_of(plain).noisy, budget.shown_of(warmed).noisy) == (2, 6)
+
+
+def test_progress_counts_the_warm_up(tmp_path, model):
+    job, told = job_of(6, warmup=2), list[tuple[str, int]]()
+    watch = record.Watch(
+        lambda n: told.append(("video", n)), lambda: False, warmed_up=lambda n: told.append(("warm-up", n))
+    )
+    record.record(job, model, Output(tmp_path / "video.mp4"), watch)
+    assert told == [("warm-up", 4), ("warm-up", 4), ("video", 4), ("video", 2)]
+
+
+def test_figures_of_speed_count_the_warm_up(model, monkeypatch):
+    job = job_of(6, warmup=2)
+    made = steps.ready(job, model)
+    assert len(steps.whole(job, model, made)) == job.steps
+    watch = stages.Watch(model.device)
+    assert np.array_equal(np.concatenate(list(stages.decoded(job, model, watch))), video(job, model))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("warm") / "video.mp4"
+    done = pavdm("generate", PROMPT, "--frames", "5", "--steps", "6", "--seed", "3", "--warmup", "1", "-o", path)
+    assert done.code == 0, done.err
+    return path
+
+
+def test_the_stored_command_repeats_the_warm_up(made):
+    shown = pavdm("info", made).out
+    assert "--warmup 1" in shown.splitlines()[-1]
+
+
+def test_a_continuation_is_repeated_without_one():
+    assert "--warmup" not in command({"prompt": PROMPT, "source": "a.mp4", "warmup": 0})
+
+
+@pytest.mark.parametrize("count", [-1, 101, 10**9])
+def test_an_absurd_warm_up_is_refused_in_a_line(count):
+    done = pavdm("generate", PROMPT, "--warmup", count)
+    assert done.code == 2
+    assert f"--warmup must be 0 to 100 chunks, got {count}" in done.err
