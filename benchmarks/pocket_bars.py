@@ -11,7 +11,9 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--processes", type=int, default=1, help="classes of partial prompts made at a time")
     parser.add_argument("--sheet", type=Path, help="a PNG of 16 videos, a row each; of minutes, beside it")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "pocket.jsonl")
     return parser.parse_args()
@@ -110,15 +113,26 @@ def world_of(weights: Path) -> str:
 
 def judge_partial(given: argparse.Namespace, probe: Probe) -> tuple[list[Bar], dict[str, Any]]:
     """Videos of prompts that leave things out, every class with scenes and noise of its own."""
-    wanted, rhythm, made = wanted_of("videos", given), rhythm_of(given), dict[str, list[Video]]()
-    for number, (name, kinds) in enumerate(PARTIAL.items()):
-        first = given.first_seed + number * given.partial
-        some = replace(wanted, seeds=range(first, first + given.partial), kinds=kinds)
-        made[name] = [told(video, probe, rhythm) for video in generated(some)]
+    rhythm, wanted = rhythm_of(given), wanted_of("videos", given)
+    firsts = range(given.first_seed, given.first_seed + len(PARTIAL) * given.partial, given.partial)
+    parts = [
+        replace(wanted, seeds=range(first, first + given.partial), kinds=kinds)
+        for first, kinds in zip(firsts, PARTIAL.values(), strict=True)
+    ]
+    with ProcessPoolExecutor(given.processes, get_context("spawn")) as pool:
+        made = dict(zip(PARTIAL, pool.map(all_generated, parts), strict=True))
+    for name, videos in made.items():
+        for video in videos:
+            told(video, probe, rhythm)
         if given.sheet:
-            sheet(given.sheet.with_stem(f"{given.sheet.stem}-partial-{len(kinds)}"), made[name])
-    seeds = range(given.first_seed, given.first_seed + len(PARTIAL) * given.partial)
+            sheet(given.sheet.with_stem(f"{given.sheet.stem}-partial-{len(PARTIAL[name])}"), videos)
+    seeds = range(firsts.start, firsts.stop)
     return bars.partial_bars(probe, made, rhythm), settings_of(given, replace(wanted, seeds=seeds))
+
+
+def all_generated(wanted: Wanted) -> list[Video]:
+    """The videos of a class, in a process of its own."""
+    return list(generated(wanted))
 
 
 def settings_of(given: argparse.Namespace, wanted: Wanted) -> dict[str, Any]:
