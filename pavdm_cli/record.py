@@ -19,11 +19,10 @@ from pavdm_cli.counting import counted
 from pavdm_cli.graphs import Graphs
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.pixels import from_bytes
-from pavdm_cli.pipeline import Job, frames, graphs_of, recipe, start_from
+from pavdm_cli.pipeline import Job, Pixels, frames, graphs_of, recipe, start_from
 from pavdm_cli.recovery import Recovery
 from pavdm_cli.request import Output
-from pavdm_cli.sampler import State
-from pavdm_cli.video import Encoding, Frame, Plan, Still, VideoWriter, tail
+from pavdm_cli.video import Encoding, Frame, Plan, Still, Tail, VideoWriter
 from pavdm_cli.video.enlarge import Scale
 from pavdm_cli.video.splice import Extension as Spliced
 
@@ -96,22 +95,30 @@ def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch
     encoding = Encoding(crf=output.crf, ffmpeg=output.ffmpeg)
     plan = Plan(extension.audio, extension.only_new, about, encoding, output.force, source.scale)
     with told(job):
-        start, graphs, recovery = read_start(job, model, source), graphs_of(job, model), Recovery(model)
+        end, graphs, recovery = end_of(job, source), graphs_of(job, model), Recovery(model)
     with Spliced(source.video, output.path, plan) as file:
         with told(job, partial(_keep, file)):
-            copied = (1 for _ in file.copy())
-            made = _written(file, at_rate(frames(job, model, start, graphs, recovery), job.spec.fps, source))
+            copied = (1 for _ in file.copy(end.add))
+            new = _continued(job, model, source, end, graphs, recovery)
+            made = _written(file, at_rate(new, job.spec.fps, source))
             whole = _follow(chain(copied, made), lambda: file.frames < source.copied + source.frames, watch)
         if not whole:
             return _cut_short(file, output.path, about)
         return Made(file.finish(), file.frames, True, about, (*file.notes, *recovery.notes, *_notes(graphs)))
 
 
-def read_start(job: Job, model: Loaded, source: Source) -> State:
-    """Where sampling goes on from the video's end."""
-    count, size = frames_to_read(job, source), job.spec.size
-    clip = from_bytes(tail(source.video, Fraction(job.spec.fps), count, size, source.scale))
-    return start_from(job, model, clip, source.extension.start == "noised")
+def end_of(job: Job, source: Source) -> Tail:
+    """The end of the video that the model is given."""
+    count = frames_to_read(job, source)
+    return Tail(source.video, Fraction(job.spec.fps), count, job.spec.size, source.scale)
+
+
+def _continued(
+    job: Job, model: Loaded, source: Source, end: Tail, graphs: Graphs | None, recovery: Recovery
+) -> Iterator[Pixels]:
+    """The model's frames after the video's end, which is whole once the video has been copied."""
+    start = start_from(job, model, from_bytes(end.frames()), source.extension.start == "noised")
+    yield from frames(job, model, start, graphs, recovery)
 
 
 def start_notes(job: Job, source: Source) -> list[str]:

@@ -120,8 +120,8 @@ def test_an_interrupt_while_the_input_is_copied_keeps_nothing(
     monkeypatch.chdir(tmp_path)
     copy = Extension.copy
 
-    def pressed(self: Extension) -> Iterator[int]:
-        for done in copy(self):
+    def pressed(self: Extension, watch: Callable[..., None]) -> Iterator[int]:
+        for done in copy(self, watch):
             if done == 12:
                 for _ in range(presses):
                     os.kill(os.getpid(), signal.SIGINT)

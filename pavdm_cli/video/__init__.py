@@ -1,7 +1,7 @@
 """Video files in and out, as uint8 RGB frames (H, W, 3); knows nothing of models and never imports torch."""
 
 from pavdm_cli.video.encode import Encoding, Frame, Track
-from pavdm_cli.video.frames import FrameReader, frames, shown_at, tail
+from pavdm_cli.video.frames import FrameReader, Tail, frames, shown_at, tail
 from pavdm_cli.video.info import VideoInfo, open_video
 from pavdm_cli.video.metadata import Metadata, read_metadata
 from pavdm_cli.video.output import (
@@ -29,6 +29,7 @@ __all__ = [
     "Metadata",
     "Plan",
     "Still",
+    "Tail",
     "Track",
     "VideoInfo",
     "VideoWriter",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import av
@@ -80,33 +80,90 @@ def frames(video: VideoInfo) -> FrameReader:
     return FrameReader(video)
 
 
+class TimedFrames:
+    """What the screen showed at rising times, in seconds of the file's own clock, from pictures that pass by.
+
+    Before the start that is the first frame. With `size` (height, width) frames are scaled and cropped as `fit` does;
+    where they were enlarged from that size by `scale`, they are brought back as `shrink` does.
+    """
+
+    def __init__(
+        self, video: VideoInfo, times: Sequence[Fraction], size: tuple[int, int] | None = None, scale: Scale = UNSCALED
+    ) -> None:
+        self.reader = FrameReader(video)
+        self._times, self._size, self._scale = times, size, scale
+        self._done = 0
+        self._held: av.VideoFrame | None = None
+        self._frame: Frame | None = None  # of the picture held, once it is converted
+
+    def add(self, picture: av.VideoFrame, start: Fraction) -> Iterator[Frame]:
+        """Take the next picture, shown from `start`; yields the frames (H, W, 3) of the times before that."""
+        while self._held is not None and self._done < len(self._times) and start > self._times[self._done]:
+            yield self._next()
+        self._held, self._frame = picture, None
+
+    def rest(self) -> Iterator[Frame]:
+        """After the last picture: the frames of all times that are left."""
+        while self._done < len(self._times):
+            yield self._next()
+
+    def _next(self) -> Frame:
+        assert self._held is not None, "a video that could be opened has a picture"
+        self._done += 1
+        if self._frame is None:
+            self._frame = self._converted(self._held)
+        return self._frame
+
+    def _converted(self, picture: av.VideoFrame) -> Frame:
+        frame = self.reader.show(picture)
+        if self._scale.factor > 1:
+            frame = shrink(frame, self._scale)
+        return (
+            frame if self._size in (None, frame.shape[:2]) else fit(frame, self._size, self.reader.video.sample_aspect)
+        )
+
+
+class Tail:
+    """The last `count` frames at `rate` frames a second, the last of them the video's last; `size`, `scale` as above.
+
+    They are collected while the whole video is read for another purpose, or read when they are first needed.
+    """
+
+    def __init__(
+        self, video: VideoInfo, rate: Fraction, count: int, size: tuple[int, int] | None = None, scale: Scale = UNSCALED
+    ) -> None:
+        last = video.stamps[-1] * video.time_base
+        times = [last - Fraction(count - 1 - number) / rate for number in range(count)]
+        self._passing, self._unread = TimedFrames(video, times, size, scale), shown_at(video, times, size, scale)
+        self._frames: list[Frame] = []
+        self._seen = False
+
+    def add(self, picture: av.VideoFrame, start: Fraction) -> None:
+        """Take the video's next picture, shown from `start`."""
+        self._seen = True
+        self._frames.extend(self._passing.add(picture, start))
+
+    def frames(self) -> NDArray[np.uint8]:  # (count, H, W, 3)
+        """The frames, once every picture of the video was added, or none."""
+        self._frames.extend(self._passing.rest() if self._seen else self._unread)
+        return np.stack(self._frames)
+
+
 def tail(
     video: VideoInfo, rate: Fraction, count: int, size: tuple[int, int] | None = None, scale: Scale = UNSCALED
 ) -> NDArray[np.uint8]:  # (count, H, W, 3)
-    """The last `count` frames at `rate` frames a second, the last of them the video's last.
-
-    Each is what the screen showed at its time; before a short video's start that is its first frame. With `size`
-    (height, width) they are scaled and cropped as `fit` does; where they were enlarged from that size by `scale`, they
-    are brought back as `shrink` does.
-    """
-    last = video.stamps[-1] * video.time_base
-    times = [last - Fraction(count - 1 - number) / rate for number in range(count)]
-    return np.stack(list(shown_at(video, times, size, scale)))
+    """The video's last frames, as `Tail` gives them, read from the file."""
+    return Tail(video, rate, count, size, scale).frames()
 
 
 def shown_at(
     video: VideoInfo, times: Sequence[Fraction], size: tuple[int, int] | None = None, scale: Scale = UNSCALED
 ) -> Iterator[Frame]:
-    """What the screen showed at rising times, in seconds of the file's own clock, (H, W, 3) each, in one pass.
-
-    Before the start that is the first frame. `size` and `scale` as in `tail`.
-    """
-    reader = FrameReader(video)
-    for picture in _shown(_from(reader, times[0]), times):
-        frame = reader.show(picture)
-        if scale.factor > 1:
-            frame = shrink(frame, scale)
-        yield frame if size in (None, frame.shape[:2]) else fit(frame, size, video.sample_aspect)
+    """What the screen showed at rising times, (H, W, 3) each, read in one pass; all as in `TimedFrames`."""
+    timed = TimedFrames(video, times, size, scale)
+    for picture, start in _from(timed.reader, times[0]):
+        yield from timed.add(picture, start)
+    yield from timed.rest()
 
 
 def _from(reader: FrameReader, time: Fraction) -> Iterator[tuple[av.VideoFrame, Fraction]]:
@@ -127,17 +184,3 @@ def _first(found: Iterator[tuple[av.VideoFrame, Fraction]]) -> tuple[av.VideoFra
         return next(found, None)
     except (av.FFmpegError, OverflowError):
         return None
-
-
-def _shown(pictures: Iterable[tuple[av.VideoFrame, Fraction]], times: Sequence[Fraction]) -> Iterator[av.VideoFrame]:
-    """For each of the rising times the picture on screen then: the last one not after it, or the first of all."""
-    held: av.VideoFrame | None = None
-    done = 0
-    for picture, start in pictures:
-        while held is not None and done < len(times) and start > times[done]:
-            yield held
-            done += 1
-        held = picture
-    assert held is not None, "a video that could be opened has a picture"
-    for _ in times[done:]:
-        yield held

@@ -99,12 +99,16 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
             super().__init__(path, partial(_open_encoder, self._track, self.plan, self._carried), self.plan.force)
             self._opened = opened.pop_all()
 
-    def copy(self) -> Iterator[int]:
-        """Write the video's own frames, the earliest stream at 0; yields how many so far. Nothing with `only_new`."""
+    def copy(self, watch: Callable[[av.VideoFrame, Fraction], None] = lambda picture, time: None) -> Iterator[int]:
+        """Write the video's own frames, the earliest stream at 0; yields how many so far. Nothing with `only_new`.
+
+        `watch` is given every decoded picture too, with the time it is shown from by the input's clock.
+        """
         if self.plan.only_new:
             return
         reader = frames(self.video)
         for done, (picture, time) in enumerate(reader.pictures(), 1):
+            watch(picture, time)
             frame = picture if self._passes(picture) else self._shaped(reader.show(picture))
             self._append(frame, time - self._offset)
             yield done
