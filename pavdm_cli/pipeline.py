@@ -176,7 +176,9 @@ def latents(
     """
     if start is not None:
         job = replace(job, settings=replace(job.settings, warmup=0))
-    chunks = generated(job, model, start, graphs or graphs_of(job, model), recovery or Recovery(model))
+    recovery = recovery or Recovery(model)
+    recovery.warmup = job.settings.warmup
+    chunks = generated(job, model, start, graphs or graphs_of(job, model), recovery)
     for _ in islice(chunks, job.settings.warmup):
         on_warmup()
     yield from chunks

@@ -40,7 +40,8 @@ class Recovery:
 
     model: Loaded
     notes: list[str] = field(default_factory=list)
-    chunk: int = 0  # the last that the transformer made
+    chunk: int = 0  # the last that the transformer made, as the decoder counts them
+    warmup: int = 0  # chunks before the video, which are not decoded
 
     @property
     def limit(self) -> float:
@@ -49,7 +50,7 @@ class Recovery:
 
     def transformed(self, chunk: int, made: T, values: Callable[[T], Tensor], again: Callable[[], T]) -> T:
         """What the transformer made, or what `again` makes in float32. Raises: FaultyValues."""
-        self.chunk = chunk
+        self.chunk = chunk = chunk - self.warmup
         if not (found := fault(values(made), self.limit)):
             return made
         made = again()
@@ -74,12 +75,17 @@ class Recovery:
 
     def _judge(self, part: str, chunk: int, found: tuple[str, str], dtype: str) -> None:
         """Note that computing it again helped, or stop. Raises: FaultyValues."""
-        where = f"in chunk {chunk + 1}" if chunk >= 0 else "in the end of the input, made again"
+        where = self._place(chunk)
         if not found[1]:
             self.notes.append(f"the {part} gave {found[0]} {where}: computed again in float32")
             return
         tried = "twice in float32" if dtype == "float32" else f"in {dtype} and again in float32"
         raise FaultyValues(f"the {part} gave {found[1]} {where}, {tried}", HINT)
+
+    def _place(self, chunk: int) -> str:
+        if chunk >= 0:
+            return f"in chunk {chunk + 1}"
+        return f"in warm-up chunk {chunk + self.warmup + 1}" if self.warmup else "in the end of the input, made again"
 
     def state_repair(self, steps: Callable[[State | None], Iterator[State]]) -> Repair:
         """For `sampler.sample`; steps: a walk in float32 from a state."""

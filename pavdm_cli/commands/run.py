@@ -58,7 +58,8 @@ def make(request: Request, as_json: bool, only_plan: bool = False, count: int = 
         ui.warn(line)
     job = replace(job, given=beginning.frames_given(job) if still else 0)
     if only_plan:
-        print_plan(job, job.frames * math.prod(job.spec.size), as_json, count)
+        pixels = job.frames * math.prod(job.spec.size) * request.output.scale_of(job.spec) ** 2
+        print_plan(job, pixels, as_json, count)
         return
     job = planned(job)
     model = _open_model(job)
