@@ -32,9 +32,11 @@ NAN, HUGE = float("nan"), 1e6
 ALWAYS = range(10_000)
 
 
-def job_of(method: str = "pa", precision: str = "auto", edit: float = 0.0, **engine: object) -> pipeline.Job:
+def job_of(
+    method: str = "pa", precision: str = "auto", edit: float = 0.0, warmup: int = 0, **engine: object
+) -> pipeline.Job:
     """Four chunks of two frames each; under `pa` one is finished after step 6, and one after every later step."""
-    sampling = Sampling(seed=1, steps=6, threads=1, method=method, precision=precision, edit_ratio=edit, warmup=0)
+    sampling = Sampling(seed=1, steps=6, threads=1, method=method, precision=precision, edit_ratio=edit, warmup=warmup)
     sampling = replace(sampling, chunk=1, window=6 if method == "pa" else 1, engine=Engine(**engine))
     return pipeline.plan(Request("a red ball", frames=8, sampling=sampling))
 
@@ -98,6 +100,16 @@ def test_a_fault_of_the_transformer_that_stays_ends_at_its_chunk(decode_beside: 
         made = run(job, model, watch)
     assert np.array_equal(np.concatenate(made), right[:4])
     assert watch.notes == ["the transformer gave values that are no numbers (NaN) in chunk 3, twice in float32"]
+
+
+@pytest.mark.parametrize(("first", "place"), [(0, "warm-up chunk 1"), (6, "warm-up chunk 2"), (7, "chunk 1")])
+def test_chunks_of_a_fault_are_counted_after_the_warmup(first: int, place: str) -> None:
+    job = job_of(warmup=2)
+    model = pipeline.open_model(job)
+    watch = Recovery(model)
+    with planted(model.denoiser, range(first, 10_000)):
+        run(job, model, watch)
+    assert watch.notes == [f"the transformer gave values that are no numbers (NaN) in {place}, twice in float32"]
 
 
 def test_steps_that_are_recorded_are_watched_too(right) -> None:

@@ -9,6 +9,7 @@ import re
 import pytest
 import torch
 
+from pavdm_cli.models.pocket_parse import phrases
 from pavdm_cli.models.pocket_text import batch_ids
 from pavdm_cli.models.words import (
     GLUE,
@@ -102,3 +103,7 @@ def test_what_floats_is_on_the_water_and_what_flies_over_the_land():
         place = re.search(r"(on|over|above) (" + "|".join(WORDINGS["terrain"][sample_scene(seed).terrain]) + ")", text)
         assert place, text
         assert (place[1] == "on") == (sample_scene(seed).object == "boat"), text
+
+
+def test_every_wording_of_a_caption_is_in_the_vocabulary():
+    assert {word for _, _, wording in phrases().values() for word in split(wording)} <= VOCABULARY.keys()
