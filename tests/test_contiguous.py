@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from pavdm_cli.models import checkpoint, families, opensora, store
+from pavdm_cli.models import families, opensora, weights_file
 from pavdm_cli.models.load import Loaded, in_precision, load, with_offload
 from pavdm_cli.models.opensora_vae import VAEConfig
 from pavdm_cli.models.spatial_vae import SpatialConfig
@@ -52,8 +52,7 @@ class Strided:
 @pytest.fixture(params=[safe_open, Strided], ids=["rows", "columns"])
 def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files give weights as they are written, or transposed."""
-    for module in (checkpoint, store):
-        monkeypatch.setattr(module, "safe_open", request.param)
+    monkeypatch.setattr(weights_file, "safe_open", request.param)
 
 
 def opened(source: str, folder: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Loaded:

@@ -46,6 +46,12 @@ GENERATED = [
     ),
     ("--seed 7 --seconds 3 --json -n 3", replace(SHORT, seconds=3), (True, False, 3)),
     ("--seed 7 --compile --plan", with_engine(SHORT, Engine(compile=True)), (False, True, 1)),
+    ("--seed 7 --warmup 2", replace(SHORT, sampling=replace(SHORT.sampling, warmup=2)), (False, False, 1)),
+    (
+        "--seed 7 --scale 2 --scale-filter nearest",
+        replace(SHORT, output=replace(SHORT.output, scale=2, scale_filter="nearest")),
+        (False, False, 1),
+    ),
     ("--seed 7 --plain --offload parts", with_engine(SHORT, replace(PLAIN, offload="parts")), (False, False, 1)),
     ("--seed 7 --reencode", replace(SHORT, sampling=replace(SHORT.sampling, reencode=True)), (False, False, 1)),
 ]

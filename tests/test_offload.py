@@ -152,7 +152,7 @@ def test_blocks_wait_for_their_turn_two_at_a_time(folder):
 def test_graphs_and_offloading_are_refused_together():
     with pytest.raises(UsageError, match="--cuda-graphs on does not go with --offload"):
         Engine(cuda_graphs="on", offload="blocks")
-    with pytest.raises(UsageError, match="--offload must be none, parts or blocks"):
+    with pytest.raises(UsageError, match="--offload must be one of none, parts, blocks"):
         Engine(offload="disk")
     assert "--offload" in Engine(offload="parts").unrecordable
     assert Engine().decodes_beside("cuda")

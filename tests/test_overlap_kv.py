@@ -26,7 +26,12 @@ from pavdm_cli.specs import MODELS
 def job_of(method: str = "pa", overlap_kv: str | None = None, causal: bool = True) -> Job:
     """Four chunks in a few steps, of a model that was trained with clean frames alone or not."""
     sampling = Sampling(
-        steps=6, seed=3, guidance=1, method=method, engine=Engine(overlap_memory=parse_overlap_kv(overlap_kv))
+        steps=6,
+        seed=3,
+        guidance=1,
+        method=method,
+        warmup=0,
+        engine=Engine(overlap_memory=parse_overlap_kv(overlap_kv)),
     )
     job = pipeline.plan(Request("a blue kite above the sea", frames=16, sampling=sampling))
     return replace(job, spec=replace(job.spec, causal=causal))

@@ -11,8 +11,13 @@ ABSURD = 1e9  # times white: decoders give up to 1.2, ones of random weights up 
 
 
 def to_unit(frames: Tensor) -> Tensor:
-    """Frames clamped to 0 to 1; NaN where they were not finite or `ABSURD`, which clamping would hide."""
-    return frames.clamp(0, 1).masked_fill(~(frames.abs() <= ABSURD), float("nan"))
+    """Frames clamped to 0 to 1; all NaN if one value was not finite or beyond `ABSURD`, which clamping would hide.
+
+    The check needs no second tensor of that size, and no synchronization with the device.
+    """
+    low, high = torch.aminmax(frames)
+    sound = (low >= -ABSURD) & (high <= ABSURD)
+    return frames.clamp(0, 1).add_(torch.where(sound, 0.0, float("nan")))
 
 
 def to_bytes(frames: Tensor) -> NDArray[np.uint8]:  # (..., 3, H, W) -> (..., H, W, 3)
