@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.request import Extension, Request
-from pavdm_cli.stored import sound_fields
+from pavdm_cli.stored import first, sound_fields
 from pavdm_cli.video import (
     SUFFIXES,
     Plan,
@@ -71,13 +72,13 @@ def open_source(request: Request) -> Source:
     seconds = SECONDS if request.seconds is None else request.seconds
     frames = round(seconds * video.rate) if request.frames is None else request.frames
     if frames < 1:
-        raise UsageError(f"a continuation of {frames} frames is none", "ask for --seconds 10, say")
+        raise UsageError(f"a continuation cannot have {frames} frames", "ask for --seconds 10, say")
     return Source(video, request.extension, frames, scale_of(video, request.spec.size))
 
 
 def scale_of(video: VideoInfo, size: tuple[int, int]) -> Scale:
     """By how much pavdm enlarged the video's frames from the model's size (height, width); by 1 where it did not."""
-    recipe, _ = sound_fields(read_metadata(video.path) or {})
+    recipe, _ = stored_fields(video.path)
     if not {"pavdm", "scale", "scale-filter"} <= recipe.keys():
         return Scale()
     scale = Scale(recipe["scale"], recipe["scale-filter"])
@@ -87,7 +88,7 @@ def scale_of(video: VideoInfo, size: tuple[int, int]) -> Scale:
 
 def _check_continued(video: VideoInfo) -> None:
     """Refuse a part of a copy that a killed run left. Raises: InputError."""
-    recipe = read_metadata(video.path) or {}
+    recipe, _ = stored_fields(video.path)
     copied = recipe.get("copied")
     if video.path.stem.endswith(".partial") and isinstance(copied, int) and video.frames <= copied and copied:
         part = f"{video.path} is a part of a copy of {recipe.get('source')}, with no new frame"
@@ -97,12 +98,24 @@ def _check_continued(video: VideoInfo) -> None:
 def with_prompt(request: Request) -> tuple[Request, list[str]]:
     """The request with its video's caption, and its prompt unless there is a new one; notes on where it is from."""
     assert request.extension
-    recipe, _ = sound_fields(read_metadata(request.extension.source) or {})
+    recipe, damage = stored_fields(request.extension.source)
     if "pavdm" not in recipe:
         spec = request.sampling.spec
-        return request, [f"{spec.name} knows only {spec.world}: it goes on in that style"] if spec.world else []
+        style = [f"{spec.name} knows only {spec.world}: it continues in that style"] if spec.world else []
+        return request, [*damage, *style]
     request = replace(request, source_caption=recipe.get("caption", ""))
-    return (request if request.prompt else replace(request, prompt=recipe.get("prompt", ""))), []
+    return (request if request.prompt else replace(request, prompt=recipe.get("prompt", ""))), damage
+
+
+def stored_fields(video: Path) -> tuple[dict[str, Any], list[str]]:
+    """The sound fields of what pavdm stored in a video, and notes on those that are damaged."""
+    try:
+        fields, damaged = sound_fields(read_metadata(video) or {})
+    except InputError as error:
+        return {}, [f"damaged metadata is ignored: {error.message}"]
+    if "pavdm" not in fields:
+        damaged = []
+    return fields, [f"damaged metadata is ignored: {line}" for line in first(damaged)]
 
 
 def target(request: Request, source: Source) -> Path:

@@ -20,6 +20,10 @@ class InvalidError(ValueError):
     """What was read is not what it should be; the text says why, without naming the file."""
 
 
+class NotJSONError(InvalidError):
+    """The text is not JSON at all."""
+
+
 def read_file(path: str | os.PathLike[str], most: int = LARGEST) -> bytes:
     """All bytes of a regular file of at most so many. Raises: InvalidError, OSError.
 
@@ -78,7 +82,7 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise InvalidError("it is nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise InvalidError(f"it is not JSON: {error.msg} in line {error.lineno}") from None
+        raise NotJSONError(f"it is not JSON: {error.msg} in line {error.lineno}") from None
     _check_depth(value)
     return value
 

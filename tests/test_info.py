@@ -129,7 +129,7 @@ def test_a_field_of_a_wrong_type_or_range_is_left_out_and_named(name: str, value
     assert str(value) not in again
 
 
-@pytest.mark.parametrize("prompt", [None, 3, ["a"], "\ud800", "x" * 30_000])
+@pytest.mark.parametrize("prompt", [None, 3, ["a"], "x" * 30_000])
 def test_metadata_without_a_prompt_is_none(prompt: object):
     written(9, "mp4", prompt=prompt).keep_partial()
     code, out, err = pavdm("info", "my v.partial.mp4")

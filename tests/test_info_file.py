@@ -127,3 +127,24 @@ def test_of_a_video_made_here_the_file_is_told_beside_its_parameters():
 )
 def test_a_length_is_hours_minutes_and_seconds(seconds, says):
     assert clock(seconds) == says
+
+
+@pytest.mark.parametrize(
+    ("comment", "code"),
+    [
+        ("[" * 100_000, 3),
+        ('{"pavdm": "0.1.0", "prompt": "a", "seed": 1' + "0" * 400 + "}", 3),
+        ('{"pavdm": "0.1.0", "prompt": "a", "guidance": NaN}', 3),
+        ('{"pavdm": "0.1.0", "prompt": "\\ud800"}', 3),
+        ("[Official video] a tram", 0),
+        ('{"title": "a tram"}', 0),
+    ],
+)
+def test_a_comment_in_damaged_json_is_named_and_any_other_is_not(comment, code, monkeypatch):
+    monkeypatch.setattr("pavdm_cli.video.write.to_comment", lambda metadata: comment)
+    with VideoWriter("v.mp4", 96, 64, 8) as file:
+        file.write(greys(8, 64, 96))
+    result = pavdm("info", "v.mp4")
+    assert (result.code, "metadata that cannot be read" in result.err) == (code, code == 3)
+    result = pavdm("extend", "v.mp4", "-p", "a red ball", "--seconds", "1", "--plan")
+    assert (result.code, "damaged metadata is ignored" in result.err) == (0, code == 3)

@@ -98,7 +98,7 @@ def test_a_second_interrupt_tells_what_is_kept(at: str, tmp_path: Path, monkeypa
     monkeypatch.setattr(record, "frames", pressed)
     said = pavdm("generate", *QUICK, "v.mp4")
     assert (said.code, said.out) == (130, "")
-    assert "interrupted: kept v.partial.mp4, 17 frames\nhint: `pavdm extend v.partial.mp4` goes on from it" in said.err
+    assert "interrupted: kept v.partial.mp4, 17 frames\nhint: `pavdm extend v.partial.mp4` continues it" in said.err
     if at == "in an input":
         monkeypatch.setattr(record, "_written", written)
     said = pavdm("extend", "v.partial.mp4", "--frames", "400", "--threads", "1", "-o", "more.mp4")

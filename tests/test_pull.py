@@ -168,7 +168,7 @@ def test_a_full_disk_is_told_before_anything_is_fetched(hub, tmp_path, monkeypat
 def test_only_fetched_models_are_removed(hub, tiny):
     folder = home(SPEC)
     pulled(hub, folder)
-    with pytest.raises(UsageError, match="not among the fetched"):
+    with pytest.raises(UsageError, match="pocket is bundled with this package"):
         delete(removable(MODELS["pocket"]))
     with pytest.raises(UsageError, match="not among the fetched"):
         removable(find(str(tiny)))

@@ -150,3 +150,10 @@ def test_a_long_name_that_is_asked_for_is_taken(tmp_path: Path) -> None:
             writer.write(np.zeros((2, 48, 64, 3), np.uint8))
     assert partial_path(first) != partial_path(second)
     assert sorted(tmp_path.iterdir()) == [first, second]
+
+
+def test_a_name_that_no_file_system_takes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / ("é" * 200 + ".mp4")
+    assert named(path, lambda folder: folder) == path
+    with pytest.raises(OutputError, match="too long, 404 bytes"):
+        check_output(path)

@@ -27,6 +27,8 @@ from pavdm_cli.video import (
     read_metadata,
     splice,
 )
+from pavdm_cli.video.encode import CodecEncoder, GifEncoder
+from pavdm_cli.video.external import ExternalEncoder
 
 SQUARES = [Fraction(k * k, 100) for k in range(1, 13)]
 SUFFIXES = [".mp4", ".mkv", ".webm"]
@@ -199,6 +201,18 @@ def test_an_interrupt_keeps_what_there_is(tmp_path: Path, suffix: str) -> None:
         splice(video, tmp_path / f"out{suffix}", interrupted())
     assert np.allclose(levels(tmp_path / f"out.partial{suffix}"), LEVELS[:15], atol=2)
     assert not (tmp_path / f"out{suffix}").exists()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_interrupted_copy_is_dropped_without_encoding_the_rest(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for encoder in (CodecEncoder, GifEncoder, ExternalEncoder):
+        monkeypatch.setattr(encoder, "close", lambda self: pytest.fail("what is dropped was encoded"))
+    with Extension(clip(tmp_path / "in.mp4"), tmp_path / f"out{suffix}") as extension:
+        next(iter(extension.copy()))
+        assert extension.keep_partial() is None
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
 def test_a_wrong_input_leaves_no_output(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def throughput(
     as_json: options.Json = False,
     out: Out = None,
 ) -> None:
-    """Frames a second of denoising alone and end to end, phases and stages, first frame, step times, memory."""
+    """Frames per second of denoising alone and end to end, phases and stages, first frame, step times, memory."""
     off = (no_table, no_text_memory, no_fused, plain)
     engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off)
     name = shape or (model if random_weights else "mid" if ablate else None)

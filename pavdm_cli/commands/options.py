@@ -16,7 +16,7 @@ from pavdm_cli.schedule import METHODS
 from pavdm_cli.specs import MODELS
 
 WHAT, HOW, OPEN_SORA = "Video", "Sampling", "Open-Sora"
-SPEED, FILE, OFF = "Speed and memory", "File", "Switch off"
+SPEED, FILE, OFF = "Speed and memory", "File", "Disable optimisations"
 
 
 def check_finite(parameter: typer.CallbackParam, value: float | None) -> float | None:
@@ -57,8 +57,8 @@ Fps = Annotated[float | None, typer.Option(help="Frames per second; default: the
 Image = Annotated[
     Path | None,
     typer.Option(
-        help="PNG, JPEG, WebP, AVIF or HEIC that is the first frame, scaled and cropped to the size; the model goes on "
-        "from it, pocket in its own style.",
+        help="PNG, JPEG, WebP, AVIF or HEIC image as the first frame, scaled and cropped to the size; the model "
+        "continues from it, pocket in its own style.",
         rich_help_panel=WHAT,
     ),
 ]
@@ -80,7 +80,7 @@ Count = Annotated[
 TimedSeconds = Annotated[
     float | None, typer.Option("--seconds", "-s", help="Length of the video.", rich_help_panel=WHAT)
 ]
-TimedSeed = Annotated[int | None, typer.Option(help="Makes the same video again.", rich_help_panel=WHAT)]
+TimedSeed = Annotated[int | None, typer.Option(help="Random seed, for reproducible results.", rich_help_panel=WHAT)]
 Model = Annotated[
     str,
     typer.Option(
@@ -90,10 +90,10 @@ Model = Annotated[
     ),
 ]
 AestheticScore = Annotated[
-    float, typer.Option(help="How good the picture is said to look; 0 says nothing.", rich_help_panel=OPEN_SORA)
+    float, typer.Option(help="Aesthetic score appended to the prompt; 0 omits it.", rich_help_panel=OPEN_SORA)
 ]
-MotionScore = Annotated[float | None, typer.Option(help="How much is said to move.", rich_help_panel=OPEN_SORA)]
-CameraMotion = Annotated[str, typer.Option(help="pan left, zoom in, ...", rich_help_panel=OPEN_SORA)]
+MotionScore = Annotated[float | None, typer.Option(help="Motion score for the prompt.", rich_help_panel=OPEN_SORA)]
+CameraMotion = Annotated[str, typer.Option(help="Camera motion, such as pan left.", rich_help_panel=OPEN_SORA)]
 TextDevice = Annotated[
     str,
     typer.Option(
@@ -122,9 +122,7 @@ Window = Annotated[int | None, typer.Option(help="Window size, in latent frames.
 Chunk = Annotated[
     int | None, typer.Option(help="Chunk size: latent frames that share a noise level.", rich_help_panel=HOW)
 ]
-NoOverlap = Annotated[
-    bool, typer.Option("--no-overlap", help="Show no clean chunk before the window.", rich_help_panel=HOW)
-]
+NoOverlap = Annotated[bool, typer.Option("--no-overlap", help="Disable the clean context chunk.", rich_help_panel=HOW)]
 Warmup = Annotated[
     int | None,
     typer.Option(
@@ -135,15 +133,15 @@ Reencode = Annotated[
     bool | None,
     typer.Option(
         "--reencode/--keep-latents",
-        help="rn: a clip is shown the last frames of the one before, encoded anew (Open-Sora, unless asked otherwise), "
-        "or their latents.",
+        help="rn: condition a clip on the re-encoded last frames of the previous one (Open-Sora's default), "
+        "or on their latents.",
         rich_help_panel=HOW,
     ),
 ]
 EditRatio = Annotated[
     float,
     typer.Option(
-        help="rn: from which noise on, 0 to 1, the copy that a clip is shown of the one before may change too.",
+        help="rn: noise level, 0 to 1, below which the conditioning frames may change too; 0 keeps them fixed.",
         rich_help_panel=HOW,
     ),
 ]
@@ -164,7 +162,7 @@ Device = Annotated[
 Precision = Annotated[
     Literal["auto", "fp32", "bf16"],
     typer.Option(
-        help="Of products: bf16 makes pocket faster on a CPU that has them, by the eye the same; auto: its own.",
+        help="Matmul precision. bf16 is faster for pocket on CPUs with native bfloat16; auto: the model's default.",
         rich_help_panel=SPEED,
     ),
 ]
@@ -189,47 +187,45 @@ Threads = Annotated[
     typer.Option(
         min=0,
         max=MOST_THREADS,
-        help="CPU threads; 0: one for each idle core (bench: as torch likes).",
+        help="CPU threads; 0: one for each idle core (bench: torch's default).",
         rich_help_panel=SPEED,
     ),
 ]
 CudaGraphs = Annotated[
     Literal["auto", "on", "off"],
     typer.Option(
-        help="Record steps and replay them: where launching holds a GPU up, or always.", rich_help_panel=SPEED
+        help="Capture steps as CUDA graphs and replay them; auto: only when launch-bound.", rich_help_panel=SPEED
     ),
 ]
 DecodeBeside = Annotated[
     Literal["auto", "on", "off"],
     typer.Option(
-        help="Decode a chunk while the next is made: auto on a GPU. Two cores of a CPU are faster one after the other.",
+        help="Overlap decoding with denoising of the next chunk; auto: on GPUs only.",
         rich_help_panel=SPEED,
     ),
 ]
 Compile = Annotated[
     bool,
-    typer.Option("--compile", help="Compile the network's blocks by torch.compile, once.", rich_help_panel=SPEED),
+    typer.Option("--compile", help="Compile the network's blocks with torch.compile.", rich_help_panel=SPEED),
 ]
-NoTable = Annotated[bool, typer.Option("--no-table", help="Embed the timesteps at every step.", rich_help_panel=OFF)]
+NoTable = Annotated[bool, typer.Option("--no-table", help="No table of timestep embeddings.", rich_help_panel=OFF)]
 NoTextMemory = Annotated[
-    bool, typer.Option("--no-text-memory", help="Keys and values of the text at every step.", rich_help_panel=OFF)
+    bool, typer.Option("--no-text-memory", help="Do not cache the keys and values of the text.", rich_help_panel=OFF)
 ]
 NoFused = Annotated[
-    bool, typer.Option("--no-fused", help="Operations as their references in plain torch.", rich_help_panel=OFF)
+    bool, typer.Option("--no-fused", help="Use the plain PyTorch reference operations.", rich_help_panel=OFF)
 ]
-Plain = Annotated[bool, typer.Option("--plain", help="Switch every optimisation off.", rich_help_panel=OFF)]
+Plain = Annotated[bool, typer.Option("--plain", help="Disable every optimisation.", rich_help_panel=OFF)]
 Offload = Annotated[
     Literal["none", "parts", "blocks"],
     typer.Option(
-        help="Keep weights on the host till their turn: whole parts, or also the transformer's blocks, one by one.",
+        help="Keep weights on the host until they are used: whole parts, or also the transformer's blocks one by one.",
         rich_help_panel=SPEED,
     ),
 ]
 Passes = Annotated[
     Literal["auto", "together", "apart"],
-    typer.Option(
-        help="The two passes of guidance in one batch, one after the other, or what fits.", rich_help_panel=SPEED
-    ),
+    typer.Option(help="The two guidance passes in one batch, one by one, or what fits.", rich_help_panel=SPEED),
 ]
 Plan = Annotated[
     bool,
@@ -238,10 +234,10 @@ Plan = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", help="mp4, mkv, webm or gif, or a folder; named after the prompt.", rich_help_panel=FILE
+        "--output", "-o", help="mp4, mkv, webm or gif, or a folder; named after prompt or input.", rich_help_panel=FILE
     ),
 ]
-Crf = Annotated[int, typer.Option(help="Quality, 0 best to 51 smallest.", rich_help_panel=FILE)]
+Crf = Annotated[int, typer.Option(help="Constant rate factor, 0 best to 51 smallest.", rich_help_panel=FILE)]
 Scale = Annotated[
     int | None,
     typer.Option(help="Enlarge frames by a whole number, 1 to 8; pocket's by 4 unless given.", rich_help_panel=FILE),
@@ -250,23 +246,18 @@ ScaleFilter = Annotated[
     Literal["lanczos", "nearest"], typer.Option(help="lanczos: smooth. nearest: square pixels.", rich_help_panel=FILE)
 ]
 Encoder = Annotated[
-    str,
-    typer.Option(help="An encoder of an external ffmpeg (PAVDM_FFMPEG, or on PATH): h264_nvenc.", rich_help_panel=FILE),
+    str, typer.Option(help="Encoder of an external ffmpeg (PAVDM_FFMPEG or PATH): h264_nvenc.", rich_help_panel=FILE)
 ]
 Json = Annotated[
     bool,
-    typer.Option(
-        "--json",
-        help='Print the result as JSON, and an error as {"error": ...}.',
-        rich_help_panel=FILE,
-    ),
+    typer.Option("--json", help='Print the result as JSON, and an error as {"error": ...}.', rich_help_panel=FILE),
 ]
 Force = Annotated[
     bool,
     typer.Option(
         "--force",
         "-f",
-        help="Replace a file of that name, or the part of one that an interrupt kept.",
+        help="Replace an existing file of that name, or a partial one left by an interrupted run.",
         rich_help_panel=FILE,
     ),
 ]

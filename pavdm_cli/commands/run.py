@@ -131,9 +131,7 @@ def with_threads(request: Request, load: Load) -> Request:
     most = torch.get_num_threads()
     threads = good_threads(most, load.others())
     if threads < most:
-        ui.note(
-            f"{threads} of {most} threads: other programs have the other cores, or a limit does; --threads takes more"
-        )
+        ui.note(f"using {threads} of {most} CPU threads (other cores are busy or limited); --threads {most} uses all")
     return replace(request, sampling=replace(request.sampling, threads=threads))
 
 
@@ -180,7 +178,7 @@ def report(
         part = f"kept {made.path}, {counted(made.frames, 'frame')}"
         message = f"interrupted: {part if made.frames else 'nothing was finished, nothing kept'}"
         command = command_line(("pavdm", "extend"), str(made.path))
-        hint = f"`{command}` goes on from it" if made.frames else "run it again"
+        hint = f"`{command}` continues it" if made.frames else "run it again"
         path = str(made.path) if made.frames else None
         _report_interrupt(message, hint, as_json, missing, path=path, frames=made.frames)
         raise typer.Exit(INTERRUPTED)

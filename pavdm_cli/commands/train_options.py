@@ -42,7 +42,7 @@ OwnRate = Annotated[
 ]
 OwnBatch = Annotated[
     int | None,
-    typer.Option(min=1, max=MOST_BATCH, help="Windows a batch, of all processes together; 16, for Open-Sora 2."),
+    typer.Option(min=1, max=MOST_BATCH, help="Windows per batch, of all processes together; 16, for Open-Sora 2."),
 ]
 Codec = Annotated[
     Path | None, typer.Option(help="The codec to train over; its own unless given.", rich_help_panel=PAINTED)
@@ -52,7 +52,7 @@ Clips = Annotated[
     typer.Option(
         min=1,
         max=MOST_BATCH,
-        help="Clips to render and keep as latents; as many more, up to 128, judge.",
+        help="Clips to render and keep as latents; as many again, up to 128, are held out for validation.",
         rich_help_panel=PAINTED,
     ),
 ]
@@ -90,7 +90,7 @@ Data = Annotated[
 Size = Annotated[
     str | None, typer.Option(help="WIDTHxHEIGHT of the clips, or 144p to 720p; 424x240.", rich_help_panel=TUNED)
 ]
-Fps = Annotated[int | None, typer.Option(help="Frames a second of the clips; 24.", rich_help_panel=TUNED)]
+Fps = Annotated[int | None, typer.Option(help="Frames per second of the clips; 24.", rich_help_panel=TUNED)]
 Window = Annotated[int | None, typer.Option(min=1, help="Noisy latents in a window; 30.", rich_help_panel=TUNED)]
 Chunk = Annotated[int | None, typer.Option(min=1, help="Latents that share a noise level; 5.", rich_help_panel=TUNED)]
 Precision = Annotated[
@@ -111,7 +111,7 @@ Every = Annotated[
 ]
 HeldOut = Annotated[
     int | None,
-    typer.Option(min=0, help="Videos kept to judge with; one in twenty, from ten on.", rich_help_panel=TUNED),
+    typer.Option(min=0, help="Videos held out for validation; one in twenty, from ten on.", rich_help_panel=TUNED),
 ]
 Score = Annotated[
     float,

@@ -15,7 +15,7 @@ from pavdm_cli.models.checkpoint import read_json
 from pavdm_cli.models.home import is_linked, models_folder, own_folder, pulling
 from pavdm_cli.models.hub import UNFINISHED, File, fetch, free_space, hash_of, listing, size_of
 from pavdm_cli.models.store import in_place_of
-from pavdm_cli.specs import ModelSpec
+from pavdm_cli.specs import MODELS, ModelSpec
 from pavdm_cli.untrusted import mismatches, string, whole
 
 MANIFEST = "pavdm.json"
@@ -102,6 +102,10 @@ def problems(folder: Path, hashes: bool = True, watch: Callable[[str], None] = l
 def removable(spec: ModelSpec) -> Path:
     """The folder of a fetched model, or the link to it. Raises: UsageError, ModelError where there is none."""
     folder, root = own_folder(spec), models_folder()
+    if spec.name in MODELS and not spec.parts:
+        raise UsageError(
+            f"{spec.name} is bundled with this package and cannot be removed", "uninstall the package instead"
+        )
     if not spec.parts or folder.parent != root:
         raise UsageError(f"{spec.name} is not among the fetched models in {root}", "delete its folder yourself")
     if not folder.is_dir() and not folder.is_symlink() and is_linked(spec):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 
 class Background:
@@ -25,6 +26,12 @@ class Background:
         """Wait until every call given so far is done; raises what one of them raised."""
         self._calls.join()
         self._raise()
+
+    def cancel(self) -> None:
+        """Drop the calls that have not begun; wait for the one that has."""
+        self._error = self._error or InterruptedError()
+        with suppress(BaseException):
+            self.join()
 
     def join(self) -> None:
         """Wait until every call is done; raises what one of them raised."""

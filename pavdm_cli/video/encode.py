@@ -83,6 +83,9 @@ class Encoder(Protocol):
     def close(self) -> None:
         """Write all that is held back and close the file."""
 
+    def abandon(self) -> None:
+        """Close a file that is about to be removed, without encoding what is held back."""
+
 
 @dataclass
 class CodecEncoder:
@@ -133,6 +136,11 @@ class CodecEncoder:
             self._sink.check()
         if self.complete:
             self.complete(self.path)
+
+    def abandon(self) -> None:
+        """Close the file without its last frames."""
+        with closing(self._sink), closing(self._file):
+            pass
 
     def _timed(self, packets: Sequence[av.Packet[VideoStream]]) -> Sequence[av.Packet[VideoStream]]:
         """The packets, each as long as a frame at the track's rate: of the last one, that is what a file says."""
@@ -191,6 +199,11 @@ class GifEncoder:
                 self._file.mux(self._stream.encode())
             self._sink.check()
         append_gif_comment(self._path, self._comment)
+
+    def abandon(self) -> None:
+        """Close the file without its last frames."""
+        with closing(self._sink), closing(self._file):
+            pass
 
     def _drain(self) -> None:
         while True:

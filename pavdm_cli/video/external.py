@@ -90,6 +90,12 @@ class ExternalEncoder:
         if self._gif:
             append_gif_comment(self._path, self._comment)
 
+    def abandon(self) -> None:
+        """End ffmpeg at once."""
+        self._process.kill()
+        self._process.wait()
+        self._errors.close()
+
     def _fail(self) -> NoReturn:
         self._process.kill()
         self._process.wait()

@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from pavdm_cli.untrusted import InvalidError, parse_json
+from pavdm_cli.errors import InputError
+from pavdm_cli.untrusted import InvalidError, NotJSONError, parse_json
 from pavdm_cli.video.source import open_source
 
 Metadata = Mapping[str, Any]
@@ -19,11 +20,17 @@ def to_comment(metadata: Metadata | None) -> str:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What `to_comment` stored in a video, or None where its comment is none of ours. Raises: InputError."""
+    """What `to_comment` stored in a video, or None where its comment is none of ours.
+
+    Raises: InputError, also for a comment in JSON that is nested too deeply or holds what JSON does not allow.
+    """
     with open_source(path) as source:
         tags = {key.lower(): value for key, value in source.metadata.items()}  # Matroska writes them in capitals
     try:
         value = parse_json(tags.get("comment", ""))
-    except InvalidError:
+    except NotJSONError:
         return None
+    except InvalidError as error:
+        hint = "its comment may be damaged; `pavdm extend` treats it as a video from another source"
+        raise InputError(f"{os.fspath(path)} carries metadata that cannot be read: {error}", hint) from None
     return value if isinstance(value, dict) else None

@@ -26,6 +26,9 @@ def check_output(path: str | os.PathLike[str], force: bool = False) -> Path:
     folder, a place that cannot be written, or a file that another run is writing.
     """
     target = Path(os.path.expanduser(path))  # unlike Path's, it bears a user who is unknown
+    if not _fits(target.name):
+        length = f"{len(os.fsencode(target.name))} bytes"
+        raise OutputError(f"the name of the video is too long, {length}", f"file systems take {LONGEST_NAME} at most")
     if target.suffix.lower() not in SUFFIXES:
         hint = f"end the name in {', '.join(SUFFIXES)}, or name a folder that is there"
         raise UsageError(f"cannot write {target.name!r} as a video", hint)
@@ -88,7 +91,7 @@ def named(wanted: Path | None, name: Callable[[Path], Path]) -> Path:
     """The path that is wanted; `name` gives one in it where it is a folder, or here where there is none."""
     if wanted is None:
         return name(Path())
-    return name(wanted) if wanted.is_dir() else wanted
+    return name(wanted) if os.path.isdir(wanted) else wanted  # unlike Path's, it bears a name that is too long
 
 
 def default_name(prompt: str, seed: int, folder: str | os.PathLike[str] = ".", suffix: str = ".mp4") -> Path:

@@ -128,6 +128,11 @@ class Recording(Generic[AnyEncoder]):
             raise
 
     def _stop(self) -> None:
+        if not self._worth_keeping() and not self._closed:  # of a 4K copy the encoder holds a minute of work
+            self._closed = True
+            self._background.cancel()
+            with suppress(OSError, av.FFmpegError):
+                self.encoder.abandon()
         with suppress(OSError, av.FFmpegError, PavdmError):  # a full disk fails here a second time
             self._background.join()
         with suppress(OSError, av.FFmpegError, PavdmError):
@@ -200,6 +205,10 @@ class Enlarging:
     def close(self) -> None:
         """Close the file."""
         self.encoder.close()
+
+    def abandon(self) -> None:
+        """Close the file without its last frames."""
+        self.encoder.abandon()
 
 
 def open_enlarged(track: Track, encoding: Encoding, comment: str, path: Path) -> Encoder:
