@@ -127,7 +127,7 @@ def test_fewer_threads_are_told(machine, monkeypatch: pytest.MonkeyPatch, capsys
     asked(0, monkeypatch)
     assert capsys.readouterr().err == ""
     asked(0, monkeypatch, others=7.0)
-    assert "1 of 8 threads" in capsys.readouterr().err
+    assert "1 of 8 CPU threads" in capsys.readouterr().err
 
 
 def test_the_number_of_threads_changes_a_video_by_rounding_at_most() -> None:

@@ -135,15 +135,31 @@ def test_a_video_without_our_metadata_has_none(tmp_path: Path) -> None:
         read_metadata(tmp_path / "missing.mp4")
 
 
-@pytest.mark.parametrize("comment", ["[" * 100_000, '{"a":' * 2000, '{"seed": NaN}', '"text"', '{"\\ud800": 1}'])
-def test_a_comment_that_is_no_metadata_of_ours_is_passed_over(tmp_path: Path, comment: str) -> None:
+@pytest.mark.parametrize(
+    ("comment", "reason"),
+    [
+        ("[" * 100_000, "nested"),
+        ('{"a":' * 2000, "nested"),
+        ('{"seed": NaN}', "NaN"),
+        ('{"\\ud800": 1}', "Unicode"),
+        ('"text"', ""),
+        ("{a film}", ""),
+    ],
+)
+def test_a_comment_of_another_program_is_passed_over_and_damaged_json_is_named(
+    tmp_path: Path, comment: str, reason: str
+) -> None:
     with av.open(str(tmp_path / "clip.mp4"), "w") as file:
         file.metadata["comment"] = comment
         stream = file.add_stream("mpeg4", 8)
         stream.width, stream.height = 64, 48
         for frame in (av.VideoFrame(64, 48, "yuv420p"), None):
             file.mux(stream.encode(frame))
-    assert read_metadata(tmp_path / "clip.mp4") is None
+    if reason:
+        with pytest.raises(InputError, match=reason):
+            read_metadata(tmp_path / "clip.mp4")
+    else:
+        assert read_metadata(tmp_path / "clip.mp4") is None
 
 
 # While it grows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,7 +94,8 @@ class ExternalEncoder:
     def abandon(self) -> None:
         """End ffmpeg at once."""
         self._process.kill()
-        self._process.wait()
+        with suppress(OSError), self._process:  # closes the pipe too
+            pass
         self._errors.close()
 
     def _fail(self) -> NoReturn:
