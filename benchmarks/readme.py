@@ -7,11 +7,13 @@ everything else first), appends those that are quiet to results/ and rewrites th
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 from typing import Any
 
 from pavdm_cli.bench.env import environment
@@ -19,7 +21,8 @@ from pavdm_cli.bench.env import environment
 RESULTS = Path(__file__).parent / "results"
 BEGIN, END = "<!-- speed: made by benchmarks/readme.py -->", "<!-- end of speed -->"
 README = Path(__file__).parents[1] / "README.md"
-QUIET = 0.95  # of the best rate of matrix products that is stored for the machine
+QUIET = 0.95  # share of the best matmul throughput stored for the machine
+BUSY = 0.05  # CPU time that other processes may use during a run, in cores
 FILES = ("throughput.jsonl", "latency.jsonl")
 MISSING = "has no rows of a quiet machine yet (`python benchmarks/readme.py --measure` takes them)."
 TRIES = 3
@@ -46,7 +49,9 @@ def machine(row: Row) -> tuple[Any, ...]:
 
 
 def is_quiet(row: Row, among: list[Row]) -> bool:
-    """Whether the machine was as fast in the row's own run as it has ever been, within 5 %."""
+    """Whether no other process used the machine and its matmul throughput was within 5 % of the best ever stored."""
+    if row["env"].get("other_cores", 1.0) > BUSY:
+        return False
     best = max(one["ceilings"]["matrix_tflops"] for one in among if machine(one) == machine(row))
     return bool(row["ceilings"]["matrix_tflops"] >= QUIET * best)
 
@@ -184,11 +189,22 @@ def known(taken: list[tuple[str, Row]], more: list[Row]) -> list[Row]:
 
 
 def bench(out: Path, words: tuple[str, ...]) -> Row:
-    """The row of one run of `pavdm bench`."""
+    """The row of one run of `pavdm bench`, with the cores that other processes kept busy meanwhile."""
     command = [sys.executable, "-m", "pavdm_cli", "bench", *words, "--out", str(out)]
     print("pavdm bench", *words, file=sys.stderr)
+    began, other = perf_counter(), other_cpu_seconds()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return dict(json.loads(out.read_text(encoding="utf-8")))
+    row = dict(json.loads(out.read_text(encoding="utf-8")))
+    row["env"]["other_cores"] = round((other_cpu_seconds() - other) / (perf_counter() - began), 3)
+    return row
+
+
+def other_cpu_seconds() -> float:
+    """CPU time of all processes but this one and its children since the machine started (Linux: /proc/stat)."""
+    user, nice, system = (int(ticks) for ticks in Path("/proc/stat").read_text(encoding="ascii").split()[1:4])
+    own = os.times()
+    ours = own.user + own.system + own.children_user + own.children_system
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - ours
 
 
 def main() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 from pathlib import Path
 from statistics import median
+from time import process_time
 from typing import Any
 
 import pytest
@@ -26,7 +28,7 @@ def test_the_readme_says_what_the_stored_rows_say() -> None:
 
 @pytest.fixture
 def planted(tmp_path: Path) -> dict[str, Any]:
-    """The script over copies of the stored rows, all measured at the same rate of matrix products."""
+    """The script over copies of the stored rows, all measured at the same matmul throughput on an idle machine."""
     made = runpy.run_path(str(ROOT / "benchmarks" / "readme.py"))
     made["section"].__globals__["RESULTS"] = tmp_path
     for name in ("throughput.jsonl", "latency.jsonl", "released.jsonl"):
@@ -39,8 +41,10 @@ def stored_rows(name: str) -> list[dict[str, Any]]:
 
 
 def with_rate(row: dict[str, Any], rate: float) -> dict[str, Any]:
-    """The row with another rate of matrix products."""
-    return row | ({"ceilings": row["ceilings"] | {"matrix_tflops": rate}} if "ceilings" in row else {})
+    """The row with another matmul throughput, of a machine that ran nothing else."""
+    if "ceilings" not in row:
+        return row
+    return row | {"ceilings": row["ceilings"] | {"matrix_tflops": rate}, "env": row["env"] | {"other_cores": 0.0}}
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -65,6 +69,25 @@ def test_a_row_of_a_busy_machine_is_not_used(planted: dict[str, Any], tmp_path: 
     assert planted["stored"]("throughput.jsonl", "throughput", "mid", overlap_kv="recompute") != []
     write(path, [with_rate(row, 0.191) for row in rows])
     assert "| denoising alone, steady state |" in planted["section"]()
+
+
+def test_a_row_taken_beside_a_busy_process_is_not_used(planted: dict[str, Any]) -> None:
+    (row, *_), is_quiet = planted["stored"]("throughput.jsonl", "throughput", "pocket"), planted["is_quiet"]
+    for cores, quiet in ((0.0, True), (0.05, True), (0.06, False), (1.0, False)):
+        assert is_quiet(row | {"env": row["env"] | {"other_cores": cores}}, [row]) is quiet
+    unknown = {name: value for name, value in row["env"].items() if name != "other_cores"}
+    assert not is_quiet(row | {"env": unknown}, [row])
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="reads Linux's /proc/stat")
+def test_the_cpu_time_of_other_processes_excludes_our_own(planted: dict[str, Any]) -> None:
+    def total() -> float:
+        return sum(map(int, Path("/proc/stat").read_text().split()[1:4])) / os.sysconf("SC_CLK_TCK")
+
+    other, machine, began = planted["other_cpu_seconds"](), total(), process_time()
+    while process_time() - began < 0.5:
+        pass
+    assert total() - machine - (planted["other_cpu_seconds"]() - other) == pytest.approx(0.5, abs=0.1)
 
 
 def test_another_machine_precision_or_number_of_threads_is_judged_by_itself(planted: dict[str, Any]) -> None:
