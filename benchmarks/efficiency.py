@@ -16,11 +16,11 @@ from statistics import median
 
 import torch
 
-from pavdm_cli import pipeline
 from pavdm_cli.bench.ceilings import product_side
 from pavdm_cli.bench.estimate import decode_tflop, denoise_tflop
-from pavdm_cli.models.sketch import sketch
-from pavdm_cli.request import Request, Sampling
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models.meta_model import sketch
 from pavdm_cli.video import Encoding, VideoWriter
 
 PROMPT = "a red balloon drifting over green hills at sunset"

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pavdm_cli.bench.env import environment
-from pavdm_cli.video.encode import SAME_EVERYWHERE, Encoding
-from pavdm_cli.video.external import find_ffmpeg
+from pavdm_cli.video.write.encode import SAME_EVERYWHERE, Encoding
+from pavdm_cli.video.write.external import find_ffmpeg
 
 SIZES = {"720p": "1280x720", "1080p": "1920x1080", "2160p": "3840x2160"}
 CRF = 16  # what extend writes with unless told otherwise

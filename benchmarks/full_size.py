@@ -16,14 +16,14 @@ import torch
 
 from pavdm_cli.bench.ceilings import ceilings
 from pavdm_cli.bench.env import environment, peak_memory
-from pavdm_cli.bench.work import Shown, forward_tflop, tokens_of
-from pavdm_cli.denoiser import Denoiser, guided
-from pavdm_cli.models.bind import levels_table, recomputing
-from pavdm_cli.models.made_up import made_up
-from pavdm_cli.models.opensora import XL2
-from pavdm_cli.models.stdit import STDiT, frequencies
-from pavdm_cli.noise import warp_ratio, warped_sigmas
-from pavdm_cli.specs import OPENSORA
+from pavdm_cli.bench.flops import Shown, forward_tflop, tokens_of
+from pavdm_cli.models.opensora.config import XL2
+from pavdm_cli.models.random_weights import made_up
+from pavdm_cli.models.specs import OPENSORA
+from pavdm_cli.models.stdit.denoiser import levels_table, recomputing
+from pavdm_cli.models.stdit.transformer import STDiT, frequencies
+from pavdm_cli.sampling.denoiser import Denoiser, guided
+from pavdm_cli.sampling.noise import warp_ratio, warped_sigmas
 
 CPU = torch.device("cpu")
 SIZE, NOISY, CLEAN, STEPS = (144, 256), 5, 5, 30

@@ -1,6 +1,6 @@
 """Measure pocket against its bars: see --help; rows go to benchmarks/results/pocket.jsonl.
 
-A bar is the one in `evaluate/bars.py`, or the best value among earlier rows less noise, whichever is stricter.
+A bar is the one in `evaluation/bars.py`, or the best value among earlier rows less noise, whichever is stricter.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import numpy as np
 import torch
 
 from pavdm_cli.bench.env import environment
-from pavdm_cli.evaluate import bars, learn, ratchet
-from pavdm_cli.evaluate.bars import Bar, Rhythm
-from pavdm_cli.evaluate.probe import Probe, load, read, save
-from pavdm_cli.evaluate.videos import PARTIAL, Video, Wanted, generated, real
-from pavdm_cli.models.store import about, digest, load_codec
-from pavdm_cli.request import Sampling
-from pavdm_cli.settings import settle
+from pavdm_cli.evaluation import bars, probe_training, ratchet
+from pavdm_cli.evaluation.bars import Bar, Rhythm
+from pavdm_cli.evaluation.probe import Probe, load, read, save
+from pavdm_cli.evaluation.videos import PARTIAL, Video, Wanted, generated, real
+from pavdm_cli.generation.request import Sampling
+from pavdm_cli.generation.settings import settle
+from pavdm_cli.models.pocket.checkpoint import about, digest, load_codec
 from pavdm_cli.video.sheet import write_sheet
 
 HERE = Path(__file__).parent
@@ -76,7 +76,10 @@ def ready(given: argparse.Namespace) -> Probe:
             print(f"{name} {step + 1} loss {loss:.3f}", file=sys.stderr, flush=True)
 
     return load(
-        save(learn.train(load_codec(given.weights / "codec.safetensors"), learn.Lessons(), report), given.probe)
+        save(
+            probe_training.train(load_codec(given.weights / "codec.safetensors"), probe_training.Lessons(), report),
+            given.probe,
+        )
     )
 
 

@@ -8,9 +8,9 @@ import sys
 def main() -> None:
     """The console script, which is `python -m pavdm_cli` too."""
     try:
-        from pavdm_cli import stop
+        from pavdm_cli.runtime import signals
 
-        stop.end_on_signals()
+        signals.end_on_signals()
         code = _run()
     except KeyboardInterrupt:
         code = 130
@@ -19,7 +19,7 @@ def main() -> None:
 
 def _run() -> int:
     """Run the command; its exit code, once both streams have been flushed."""
-    from pavdm_cli import stop, streams
+    from pavdm_cli.runtime import signals, streams
 
     streams.guard()
     from pavdm_cli import app
@@ -29,9 +29,9 @@ def _run() -> int:
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    stop.end_with(code)
+    signals.end_with(code)
     code = streams.exit_code(code)
-    stop.end_with(code)
+    signals.end_with(code)
     return code
 
 

@@ -17,9 +17,9 @@ from pavdm_cli.commands.doctor import doctor
 from pavdm_cli.commands.extend import extend
 from pavdm_cli.commands.generate import generate
 from pavdm_cli.commands.info import info
-from pavdm_cli.diagnose import diagnose, interrupted
 from pavdm_cli.errors import PavdmError, UsageError
-from pavdm_cli.stop import INTERRUPTED
+from pavdm_cli.runtime.diagnose import diagnose, interrupted
+from pavdm_cli.runtime.signals import INTERRUPTED
 
 CommandLineError: Any = typer.BadParameter.__base__  # of all that Typer refuses; it exports this subclass alone
 app = App(pretty_exceptions_enable=False, rich_markup_mode="rich")

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from pavdm_cli.printable import printable
+from pavdm_cli.runtime.printable import printable
 
 UNBROKEN = 10_000  # columns
 LINE_EVERY = 5.0  # seconds, where there is no terminal

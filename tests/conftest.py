@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from ways import either_way  # noqa: F401  # for `usefixtures`
+from support.ways import either_way  # noqa: F401  # for `usefixtures`
 
-from pavdm_cli.models import home
+from pavdm_cli.hub import weights_dir
 
 torch.set_num_threads(1)
 
@@ -27,7 +27,7 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model's folder as Open-Sora is published, but tiny."""
-    import published  # late: other tests need none of its libraries
+    from support import published  # late: other tests need none of its libraries
 
     return published.write(tmp_path_factory.mktemp("published") / "tiny")
 
@@ -35,4 +35,4 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept on disk between runs goes to a folder of the test."""
-    monkeypatch.setattr(home, "user_cache_path", lambda *given, **options: tmp_path / "cache")
+    monkeypatch.setattr(weights_dir, "user_cache_path", lambda *given, **options: tmp_path / "cache")

@@ -21,26 +21,12 @@ SCRIPTS = (*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")
 
 # Lowest first; a unit is a module or a folder of pavdm_cli, or the kernels. On one floor there are no circles.
 FLOORS = (
-    {
-        "schedule",
-        "specs",
-        "request",
-        "errors",
-        "stop",
-        "streams",
-        "diagnose",
-        "counting",
-        "install",
-        "untrusted",
-        "printable",
-        "stored",
-        "recognise",
-    },
-    {"attention", "pavdm_kernels", "video", "cores"},
-    {"denoiser", "sampler", "masks", "graphs", "noise", "beside"},
-    {"models"},
-    {"checks", "settings", "pipeline", "recovery", "record", "continuation", "beginning", "chaining", "budget"},
-    {"train", "evaluate", "bench", "advice"},
+    {"errors", "runtime"},
+    {"attention", "pavdm_kernels", "video", "pocket_world"},
+    {"sampling"},
+    {"hub", "models"},
+    {"generation"},
+    {"training", "evaluation", "bench"},
     {"commands", "ui"},
     {"app", "__main__"},
 )
@@ -115,10 +101,10 @@ def test_imports_point_down_only():
 
 
 def test_an_import_that_climbs_is_seen_and_one_for_types_is_not():
-    code = ast.parse("if TYPE_CHECKING:\n    import pavdm_cli.app\ndef f():\n    from pavdm_cli import sampler")
-    assert list(imports(code)) == [("pavdm_cli.sampler", 4)]
-    assert upward("pavdm_cli.video.write", "pavdm_cli.sampler")
-    assert not upward("pavdm_cli.sampler", "pavdm_cli.video.write")
+    code = ast.parse("if TYPE_CHECKING:\n    import pavdm_cli.app\ndef f():\n    from pavdm_cli.sampling import loop")
+    assert list(imports(code)) == [("pavdm_cli.sampling.loop", 4)]
+    assert upward("pavdm_cli.video.write.writer", "pavdm_cli.sampling.loop")
+    assert not upward("pavdm_cli.sampling.loop", "pavdm_cli.video.write.writer")
 
 
 def test_modules_do_not_import_each_other_in_a_circle():
@@ -130,15 +116,15 @@ def test_modules_do_not_import_each_other_in_a_circle():
 
 
 def test_the_sampler_takes_a_callable_and_never_a_model():
-    assert [t for t, _ in imports(tree(MODULES["pavdm_cli.sampler"])) if unit(t) == "models"] == []
+    assert [t for t, _ in imports(tree(MODULES["pavdm_cli.sampling.loop"])) if unit(t) == "models"] == []
 
 
 def test_kernels_know_nothing_of_the_command():
     assert [(m, t) for m, t, _ in all_imports() if m.startswith("pavdm_kernels") and t.startswith("pavdm_cli")] == []
 
 
-def test_the_lowest_floor_is_standard_library():
-    allowed = {*sys.stdlib_module_names, "pavdm_cli"}
+def test_the_lowest_floor_needs_only_the_standard_library_and_psutil():
+    allowed = {*sys.stdlib_module_names, "pavdm_cli", "psutil"}
     lowest = [(m, t) for m, t, _ in all_imports() if unit(m) in FLOORS[0]]
     assert [(m, t) for m, t in lowest if t.partition(".")[0] not in allowed] == []
 
@@ -264,11 +250,11 @@ def test_every_module_imports_without_triton_and_outside_posix():
 SAMPLE_TINY = """
     import sys
     import torch
-    from pavdm_cli.models.bind import levels_table, remembering
-    from pavdm_cli.models.stdit import STDiT, STDiTConfig
-    from pavdm_cli.noise import linear_sigmas, seeded_noise
-    from pavdm_cli.sampler import sample
-    from pavdm_cli.schedule import METHODS
+    from pavdm_cli.models.stdit.denoiser import levels_table, remembering
+    from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
+    from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
+    from pavdm_cli.sampling.loop import sample
+    from pavdm_cli.sampling.schedule import METHODS
 
     config = STDiTConfig(hidden=32, depth=2, heads=2, in_channels=3, out_channels=3, text_width=5, text_length=7)
     model, sigmas, schedule = STDiT(config), linear_sigmas(4), METHODS["pa"](4, 4, 2, True)

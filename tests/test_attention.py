@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.attention import BACKENDS, Case, Machine, machine_of, packages, torch_sdpa
-from pavdm_cli.install import install_command
+from pavdm_cli.runtime.install_hints import install_command
 
 CPU = Machine("cpu")
 B, S, L, N, K = 2, 7, 5, 3, 10

@@ -9,20 +9,21 @@ from pathlib import Path
 
 import av
 import numpy as np
-import published
 import pytest
 import torch
-from clips import corners
-from exact import NOISE, Exact, Mixing, assert_same, clean_latents, joined, sigmas_of
+from support import published
+from support.clips import corners
+from support.exact import NOISE, Exact, Mixing, assert_same, clean_latents, joined, sigmas_of
 from test_video_still import write
 from typer.testing import CliRunner
 
-from pavdm_cli import beginning, pipeline, sampler
 from pavdm_cli.app import app
 from pavdm_cli.errors import InputError, UsageError
-from pavdm_cli.request import Request, Sampling
-from pavdm_cli.sampler import from_first, sample, walk
-from pavdm_cli.schedule import Schedule, fifo, pa, rn
+from pavdm_cli.generation import image_start, pipeline
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.sampling import loop
+from pavdm_cli.sampling.loop import from_first, sample, walk
+from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rn
 from pavdm_cli.video import Still, fit, open_still
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -84,7 +85,7 @@ def held_for_ever(state, *rest):
     return replace(real_move_on(state, *rest), held=state.held)
 
 
-real_move_on = sampler.move_on
+real_move_on = loop.move_on
 
 
 @pytest.mark.parametrize("bug", [at_the_level_of_its_chunk, noise_for_the_first])
@@ -99,7 +100,7 @@ def test_a_given_latent_shown_otherwise_is_caught(schedule, bug):
 
 @every_schedule
 def test_a_latent_held_after_its_chunk_has_left_is_caught(schedule, monkeypatch):
-    monkeypatch.setattr(sampler, "move_on", held_for_ever)
+    monkeypatch.setattr(loop, "move_on", held_for_ever)
     with pytest.raises(AssertionError):
         run_held(schedule, 1)
 
@@ -137,7 +138,7 @@ def job_of(model: Path | str, frames: int, **given: object) -> pipeline.Job:
 
 
 def video(job: pipeline.Job, model=None, still: Still | None = None) -> np.ndarray:
-    return np.concatenate(list(beginning.frames_from(job, model or pipeline.open_model(job), still or picture())))
+    return np.concatenate(list(image_start.frames_from(job, model or pipeline.open_model(job), still or picture())))
 
 
 @pytest.mark.parametrize("method", ["pa", "rn", "rw", "fifo"])
@@ -169,7 +170,7 @@ def test_open_sora_is_shown_a_picture_as_one_latent_in_the_group_it_begins(opens
     job = job_of(opensora, 17)
     model = pipeline.open_model(job)
     frame = fit(picture().frame, job.spec.size)[None]
-    start = beginning.start_of(job, model, frame)
+    start = image_start.start_of(job, model, frame)
     assert (start.held, start.window.shape[1], start.overlap.shape[1]) == (1, 5, 0)
     alone = model.codec.encode(torch.from_numpy(frame).movedim(-1, -3)[None].float() / 255)
     assert torch.equal(start.window[:, :1], alone)
@@ -179,7 +180,7 @@ def test_open_sora_is_shown_a_picture_as_one_latent_in_the_group_it_begins(opens
 
 def test_pocket_is_shown_a_picture_as_a_still_clean_chunk():
     job = job_of("pocket", 9)
-    start = beginning.start_of(job, pipeline.open_model(job), fit(picture().frame, job.spec.size)[None])
+    start = image_start.start_of(job, pipeline.open_model(job), fit(picture().frame, job.spec.size)[None])
     assert (start.held, start.window.shape[1], start.overlap.shape[1]) == (0, 0, 2)
     assert torch.equal(start.overlap[:, 0], start.overlap[:, 1])
 
@@ -196,9 +197,9 @@ def test_pocket_goes_on_from_a_picture_of_its_own_world():
 
 def test_a_picture_that_would_never_be_shown_is_refused(opensora):
     with pytest.raises(UsageError, match="no-overlap"):
-        beginning.notes(job_of("pocket", 9, overlap=False), picture())
-    assert beginning.notes(job_of(opensora, 9, overlap=False), picture()) == []
-    assert "its own painted world" in beginning.notes(job_of("pocket", 9), picture())[-1]
+        image_start.notes(job_of("pocket", 9, overlap=False), picture())
+    assert image_start.notes(job_of(opensora, 9, overlap=False), picture()) == []
+    assert "its own painted world" in image_start.notes(job_of("pocket", 9), picture())[-1]
 
 
 def test_a_picture_read_from_a_file_is_fitted_as_a_video_is(tmp_path):

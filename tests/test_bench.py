@@ -15,12 +15,13 @@ from test_bench_released import SMALL
 from typer.testing import CliRunner
 
 from pavdm_cli.app import app
-from pavdm_cli.bench import first, latency, stats
+from pavdm_cli.bench import first_frame, latency, stats
 from pavdm_cli.bench.report import lines
 from pavdm_cli.bench.shapes import SHAPES
 from pavdm_cli.bench.throughput import shape_throughput, throughput
 from pavdm_cli.errors import UsageError
-from pavdm_cli.request import OFF, PLAIN, Engine, Request, Sampling
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models.execution import OFF, PLAIN, Engine
 
 
 def test_a_row_says_what_was_measured_where_and_against_what():
@@ -84,10 +85,10 @@ def test_a_network_alone_makes_no_whole_video():
 def test_a_run_does_not_import_triton():
     code = """
         import sys
-        from pavdm_cli import pipeline
+        from pavdm_cli.generation import pipeline
         from pavdm_cli.bench import steps
         from pavdm_cli.bench.throughput import denoising, row, sampled
-        from pavdm_cli.request import Request, Sampling
+        from pavdm_cli.generation.request import Request, Sampling
 
         job = pipeline.plan(Request("a red ball", frames=2, sampling=Sampling(steps=6, threads=1)))
         model = pipeline.open_model(job)
@@ -115,7 +116,7 @@ def test_making_up_weights_does_not_import_the_compiler():
         import sys
         from pavdm_cli.bench.shapes import SHAPES
         from pavdm_cli.bench.throughput import open_shape
-        from pavdm_cli.request import Request, Sampling
+        from pavdm_cli.generation.request import Request, Sampling
 
         open_shape(Request("a", seconds=1, sampling=Sampling("opensora-v1.2", threads=1)), SHAPES["mid"])
         print("torch._dynamo" in sys.modules)
@@ -153,7 +154,7 @@ def test_with_random_weights_each_wait_of_one_process_is_measured():
 def test_a_new_process_is_asked_for_the_same_video():
     request = Request("a red ball over hills", frames=3, sampling=Sampling(steps=6, seed=5, engine=PLAIN))
     asked = json.dumps({"prompt": request.prompt, "frames": 3, "sampling": asdict(request.sampling)})
-    assert first.read(asked) == request
+    assert first_frame.read(asked) == request
 
 
 def test_a_percentile_is_the_nearest_rank_and_a_spread_ignores_one_slow_sample():

@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pavdm_cli.bench import ablate, shapes
+from pavdm_cli.bench.flops import Shown, forward_tflop, remember_tflop, tokens_of
 from pavdm_cli.bench.released import Prompt, released
-from pavdm_cli.bench.work import Shown, forward_tflop, remember_tflop, tokens_of
-from pavdm_cli.denoiser import Denoiser
-from pavdm_cli.models.bind import levels_table, recomputing
-from pavdm_cli.models.opensora import XL2
-from pavdm_cli.models.stdit import STDiT
-from pavdm_cli.noise import linear_sigmas
-from pavdm_cli.request import Request, Sampling
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models.opensora.config import XL2
+from pavdm_cli.models.stdit.denoiser import levels_table, recomputing
+from pavdm_cli.models.stdit.transformer import STDiT
+from pavdm_cli.sampling.denoiser import Denoiser
+from pavdm_cli.sampling.noise import linear_sigmas
 
 SIGMAS = linear_sigmas(6)
 LEVELS = torch.tensor([2, 2, 4, 4, 6, 6], dtype=torch.int32)

@@ -14,9 +14,9 @@ from pavdm_cli.bench import throughput
 from pavdm_cli.bench.compare import differences
 from pavdm_cli.bench.shapes import SHAPES
 from pavdm_cli.bench.throughput import open_shape, row
+from pavdm_cli.generation.pipeline import Job
+from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.load import Loaded
-from pavdm_cli.pipeline import Job
-from pavdm_cli.request import Request, Sampling
 
 CPU = torch.device("cpu")
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from tape import Tape
+from support.tape import Tape
 from test_bench_released import SMALL
 from torch import Tensor
 
 from pavdm_cli.bench import steps, throughput
 from pavdm_cli.bench.throughput import open_shape
-from pavdm_cli.denoiser import Denoiser
-from pavdm_cli.graphs import Graphs
+from pavdm_cli.generation.pipeline import Job
+from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.load import Loaded
-from pavdm_cli.pipeline import Job
-from pavdm_cli.request import Request, Sampling
+from pavdm_cli.sampling.cuda_graphs import Graphs
+from pavdm_cli.sampling.denoiser import Denoiser
 
 CPU = torch.device("cpu")
 Made = tuple[Job, Loaded, steps.Ready]
@@ -39,7 +39,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of steps and of recording."""
     made = Clock()
     monkeypatch.setattr("pavdm_cli.bench.steps.time", made)
-    monkeypatch.setattr("pavdm_cli.graphs.time", made)
+    monkeypatch.setattr("pavdm_cli.sampling.cuda_graphs.time", made)
     return made
 
 

@@ -11,21 +11,23 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tape import Tape
+from support.tape import Tape
 from test_bench_released import SMALL
 from torch import Tensor
 from torch.autograd import DeviceType
 from typer.testing import CliRunner
 
-from pavdm_cli import graphs, pipeline
 from pavdm_cli.app import app
 from pavdm_cli.bench import shapes, throughput
 from pavdm_cli.bench.shapes import Shape
 from pavdm_cli.bench.throughput import open_shape
 from pavdm_cli.bench.trace import dearest, trace
 from pavdm_cli.errors import DeviceError, OutputError
-from pavdm_cli.graphs import Graphs
-from pavdm_cli.request import PLAIN, Request, Sampling
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models.execution import PLAIN
+from pavdm_cli.sampling import cuda_graphs
+from pavdm_cli.sampling.cuda_graphs import Graphs
 
 
 @pytest.fixture(autouse=True)
@@ -79,11 +81,11 @@ def test_issuing_is_that_of_graphs_only_where_the_step_itself_was_recorded(
 
     def on_a_gpu(wanted: str, device: torch.device, values: int, unrecordable: str) -> Graphs | None:
         assert not unrecordable
-        most = graphs.longest_recorded(wanted, torch.device("cuda"), values)
+        most = cuda_graphs.longest_recorded(wanted, torch.device("cuda"), values)
         made.append(Graphs(Launches(), most))
         return made[-1] if most else None
 
-    monkeypatch.setattr(graphs, "LAUNCH_BOUND", bound * stream(SMALL))
+    monkeypatch.setattr(cuda_graphs, "LAUNCH_BOUND", bound * stream(SMALL))
     monkeypatch.setattr(pipeline, "pick_graphs", on_a_gpu)
     trace(asked(), SMALL, tmp_path)
     assert [found.recorder.replays > 0 for found in made] == [recorded, recorded]
@@ -139,6 +141,6 @@ def test_the_command_prints_the_path_and_refuses_unknown_shapes(
     unwritable = ["--out", str(tmp_path / "no" / "rows.jsonl"), "--samples", "1", "--shape", "mid", "--threads", "1"]
     refused = CliRunner().invoke(app, ["bench", "throughput", *unwritable])
     assert isinstance(refused.exception, OutputError)
-    graphs = CliRunner().invoke(app, [*words, "--shape", "mid", "--cuda-graphs", "on", "--device", "cpu"])
-    assert isinstance(graphs.exception, DeviceError)
+    cuda_on = CliRunner().invoke(app, [*words, "--shape", "mid", "--cuda-graphs", "on", "--device", "cpu"])
+    assert isinstance(cuda_on.exception, DeviceError)
     assert "no shape is called 'huge'" in str(CliRunner().invoke(app, [*words, "--shape", "huge"]).exception)

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pavdm_cli import pipeline
-from pavdm_cli.beside import Ahead, beside
-from pavdm_cli.request import Engine, Request, Sampling
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models.execution import Engine
+from pavdm_cli.sampling.prefetch import Ahead, beside
 
 CPU = torch.device("cpu")
 

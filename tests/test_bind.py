@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_codec, tiny_pocket
+from support.tiny import tiny_codec, tiny_pocket
 from torch import Tensor
 
 from pavdm_cli.attention import Attention, attend
-from pavdm_cli.denoiser import Denoiser
-from pavdm_cli.models.bind import attending, levels_table, recomputing, remembering
 from pavdm_cli.models.load import Loaded, load, with_attention
-from pavdm_cli.models.pocket import Pocket
-from pavdm_cli.models.stdit import Modulation, Text
-from pavdm_cli.noise import linear_sigmas, seeded_noise
-from pavdm_cli.sampler import sample, walk
-from pavdm_cli.schedule import METHODS, Schedule, fifo, pa, rw
-from pavdm_cli.specs import MODELS
-from pavdm_cli.train.levels import Diagonal, Window, progressive
-from pavdm_cli.train.losses import Batch, window_velocity
+from pavdm_cli.models.pocket.transformer import Pocket
+from pavdm_cli.models.specs import MODELS
+from pavdm_cli.models.stdit.denoiser import attending, levels_table, recomputing, remembering
+from pavdm_cli.models.stdit.transformer import Modulation, Text
+from pavdm_cli.sampling.denoiser import Denoiser
+from pavdm_cli.sampling.loop import sample, walk
+from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
+from pavdm_cli.sampling.schedule import METHODS, Schedule, fifo, pa, rw
+from pavdm_cli.training.levels import Diagonal, Window, progressive
+from pavdm_cli.training.losses import Batch, window_velocity
 
 DIAGONAL = Diagonal(8, 4, 2)
 SCHEDULE = pa(8, 8, 2)

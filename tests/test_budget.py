@@ -7,17 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import published
 import pytest
 import torch
+from support import published
 
-from pavdm_cli import budget, pipeline, record
 from pavdm_cli.commands import run
 from pavdm_cli.errors import DeviceError
-from pavdm_cli.models import load, opensora, opensora_text
-from pavdm_cli.models.live import Live, standing_for
-from pavdm_cli.models.sketch import Shown, count, sketch, weights_of
-from pavdm_cli.request import Engine, Output, Reading, Request, Sampling
+from pavdm_cli.generation import memory_plan, pipeline, write
+from pavdm_cli.generation.request import Output, Request, Sampling
+from pavdm_cli.models import load
+from pavdm_cli.models.execution import Engine, Reading
+from pavdm_cli.models.memory_tracker import Live, standing_for
+from pavdm_cli.models.meta_model import Shown, count, sketch, weights_of
+from pavdm_cli.models.opensora import config, text_encoder
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -54,7 +56,7 @@ def test_bytes_are_followed_till_they_are_freed_whatever_views_there_are():
 @pytest.mark.parametrize("reuse", [True, False])
 def test_a_real_run_holds_what_was_counted_without_contents(folder, passes, reuse):
     wanted = job(folder, engine=Engine(passes=passes, overlap_memory=reuse))
-    shown = budget.shown_of(wanted)
+    shown = memory_plan.shown_of(wanted)
     assert (shown.noisy, shown.clean) == (30, 5)
     drawn, model = sketch(wanted.spec, CPU), pipeline.open_model(wanted)
     counted, held = count(drawn, shown, CPU), count(model, shown, CPU)
@@ -66,22 +68,22 @@ def test_a_real_run_holds_what_was_counted_without_contents(folder, passes, reus
 @pytest.mark.parametrize("asked", [{"table": False, "decode_beside": "on"}, {"offload": "parts"}, {}])
 def test_graphs_are_counted_where_steps_are_recorded(folder, asked):
     edited = job(folder, method="rn", edit_ratio=0.0 if asked else 0.3, engine=Engine(passes="together", **asked))
-    assert budget.shown_of(edited).engine.cuda_graphs == "off"
+    assert memory_plan.shown_of(edited).engine.cuda_graphs == "off"
     plain = job(folder, engine=Engine(passes="together"))
-    assert budget.shown_of(plain).engine.cuda_graphs == "auto"
+    assert memory_plan.shown_of(plain).engine.cuda_graphs == "auto"
 
 
 def test_offloading_is_named_without_the_options_that_it_does_not_go_with(folder, gpu):
     fast = Engine(cuda_graphs="on", decode_beside="on", compile=True)
-    options = dict(budget.alternatives(on_gpu(folder, engine=fast)))
+    options = dict(memory_plan.alternatives(on_gpu(folder, engine=fast)))
     named = "--offload parts without --cuda-graphs on without --decode-beside on without --compile"
     assert options[named].sampling.engine == Engine(offload="parts")
-    assert "--offload parts" in dict(budget.alternatives(on_gpu(folder)))
+    assert "--offload parts" in dict(memory_plan.alternatives(on_gpu(folder)))
 
 
 def test_a_whole_run_stays_within_its_budget_and_near_it(folder):
     wanted = job(folder)
-    found = budget.choose(wanted)
+    found = memory_plan.choose(wanted)
     model = pipeline.open_model(found.job)
     with Live() as live:
         for _ in pipeline.frames(found.job, model):
@@ -108,16 +110,16 @@ def test_a_step_of_the_full_network_takes_thirteen_streams_on_a_gpu_and_half_of_
 
 def test_the_text_encoder_takes_what_is_planned():
     with torch.device("meta"):
-        small = opensora_text.build(published.T5)
-        one = opensora_text.build({"feed_forward_proj": "gated-gelu"} | opensora_text.XXL | {"num_layers": 1})
-    assert opensora_text.parameters(published.T5) == sum(p.numel() for p in small.parameters())
+        small = text_encoder.build(published.T5)
+        one = text_encoder.build({"feed_forward_proj": "gated-gelu"} | text_encoder.XXL | {"num_layers": 1})
+    assert text_encoder.parameters(published.T5) == sum(p.numel() for p in small.parameters())
     whole = sum(p.numel() for p in one.parameters())
-    assert opensora_text.parameters({"num_layers": 1}) == whole
-    assert opensora_text.parameters({}) == 4_762_310_656
+    assert text_encoder.parameters({"num_layers": 1}) == whole
+    assert text_encoder.parameters({}) == 4_762_310_656
     ids = torch.zeros(1, 300, dtype=torch.int64, device="meta")
     with torch.no_grad(), standing_for(CUDA, torch.float32), Live() as live:
         one(ids)
-    assert opensora_text.working_bytes({}, torch.float32) == pytest.approx(live.peak, rel=0.3)
+    assert text_encoder.working_bytes({}, torch.float32) == pytest.approx(live.peak, rel=0.3)
 
 
 @pytest.fixture
@@ -125,9 +127,9 @@ def gpu(monkeypatch):
     """As much free memory as a test likes, on a GPU that is not there; the host has plenty."""
     free = {"cuda": 10**12, "cpu": 10**12}
     devices = {"auto": CUDA, "cuda": CUDA, "cpu": CPU}
-    monkeypatch.setattr(budget, "pick_device", lambda name, option="": devices[name])
-    monkeypatch.setattr(budget, "free_bytes", lambda device: free[device.type])
-    monkeypatch.setattr(budget, "SPARE", {"cuda": 0, "cpu": 0})
+    monkeypatch.setattr(memory_plan, "pick_device", lambda name, option="": devices[name])
+    monkeypatch.setattr(memory_plan, "free_bytes", lambda device: free[device.type])
+    monkeypatch.setattr(memory_plan, "SPARE", {"cuda": 0, "cpu": 0})
     return free
 
 
@@ -137,76 +139,78 @@ def on_gpu(folder: Path, **given: object) -> pipeline.Job:
     return replace(wanted, sampling=replace(wanted.sampling, device="cuda", reading=reading))
 
 
-def chosen(found: budget.Budget) -> tuple[str, int, bool]:
+def chosen(found: memory_plan.Budget) -> tuple[str, int, bool]:
     engine = found.job.sampling.engine
     return engine.passes, engine.pictures, engine.tiled
 
 
 def test_the_batches_are_the_largest_that_fit(folder, gpu):
     wanted = on_gpu(folder)
-    roomy = budget.choose(wanted)
+    roomy = memory_plan.choose(wanted)
     assert chosen(roomy) == ("together", 4, False)
     gpu["cuda"] = max(roomy.places[0].needs)
-    assert chosen(budget.choose(wanted)) == ("together", 4, False)
+    assert chosen(memory_plan.choose(wanted)) == ("together", 4, False)
     gpu["cuda"] -= 1
-    tight = budget.choose(wanted)
+    tight = memory_plan.choose(wanted)
     assert chosen(tight) != ("together", 4, False)
     assert tight.fits
     assert max(tight.places[0].needs) < max(roomy.places[0].needs)
-    assert budget.notes(wanted, tight.job)
+    assert memory_plan.notes(wanted, tight.job)
 
 
 @pytest.mark.integration
 def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(folder, gpu):
-    wanted = budget.with_engine(on_gpu(folder), decode_beside="off", passes="together")
+    wanted = memory_plan.with_engine(on_gpu(folder), decode_beside="off", passes="together")
     wanted = replace(wanted, spec=replace(wanted.spec, size=(320, 640)))
-    tiles, whole = (budget.budget(budget.with_engine(wanted, pictures=1, tiled=tiled)) for tiled in (True, False))
+    tiles, whole = (
+        memory_plan.budget(memory_plan.with_engine(wanted, pictures=1, tiled=tiled)) for tiled in (True, False)
+    )
     (need,), (more,) = ([found.places[0].needs[3]] for found in (tiles, whole))
     assert need < 0.95 * more
     gpu["cuda"] = need
-    found = budget.choose(wanted)
+    found = memory_plan.choose(wanted)
     assert chosen(found)[1:] == (1, True)
-    assert any("in tiles" in note for note in budget.notes(wanted, found.job))
+    assert any("in tiles" in note for note in memory_plan.notes(wanted, found.job))
     model = load.load(job(folder).spec, CPU, engine=found.job.sampling.engine)
     assert (model.codec.micro, model.codec.tiled) == (1, True)
     assert pipeline.recipe(found.job, model)["tiled"] is True
 
 
 def test_a_chunk_is_decoded_beside_the_next_steps_only_where_both_fit(folder, gpu):
-    wanted = budget.with_engine(on_gpu(folder), pictures=1, passes="together")
-    beside, after = (budget.budget(budget.with_engine(wanted, decode_beside=at)) for at in ("on", "off"))
+    wanted = memory_plan.with_engine(on_gpu(folder), pictures=1, passes="together")
+    beside, after = (memory_plan.budget(memory_plan.with_engine(wanted, decode_beside=at)) for at in ("on", "off"))
     (_, _, step, both), (_, _, _, alone) = beside.places[0].needs, after.places[0].needs
     assert both == alone + beside.places[0].parts["activations of a step"][2]
     gpu["cuda"] = both
-    assert budget.choose(wanted).job.sampling.engine.decode_beside == "auto"
+    assert memory_plan.choose(wanted).job.sampling.engine.decode_beside == "auto"
     gpu["cuda"] = max(alone, step)
-    found = budget.choose(wanted)
+    found = memory_plan.choose(wanted)
     assert found.job.sampling.engine.decode_beside == "off"
-    assert any("not beside" in note for note in budget.notes(wanted, found.job))
+    assert any("not beside" in note for note in memory_plan.notes(wanted, found.job))
 
 
 def test_what_does_not_fit_is_refused_by_its_largest_part_with_what_each_option_saves(folder, gpu):
     wanted = on_gpu(folder)
-    least = budget.choose(budget.with_engine(wanted, passes="apart", pictures=1, offload="blocks"))
+    least = memory_plan.choose(memory_plan.with_engine(wanted, passes="apart", pictures=1, offload="blocks"))
     gpu["cuda"] = max(least.places[0].needs)
-    found = budget.choose(wanted)
+    found = memory_plan.choose(wanted)
     assert not found.fits
-    error = budget.refusal(found)
+    error = memory_plan.refusal(found)
     assert error.exit_code == 6
     assert "to decode (most of it " in error.message
     assert "--offload blocks saves" in error.hint.split("; ")[0]
     assert "--offload parts saves" in error.hint
     gpu["cuda"] = 1000
-    assert "not enough alone" in budget.refusal(budget.choose(wanted)).hint.split("; ")[0]
+    assert "not enough alone" in memory_plan.refusal(memory_plan.choose(wanted)).hint.split("; ")[0]
 
 
 def test_a_text_encoder_that_does_not_fit_can_read_on_the_host(folder, gpu, monkeypatch):
-    monkeypatch.setattr(budget, "reading_bytes", lambda *given: [("weights", 10**9)])
+    monkeypatch.setattr(memory_plan, "reading_bytes", lambda *given: [("weights", 10**9)])
     gpu["cuda"] = 10**8
-    error = budget.refusal(budget.choose(on_gpu(folder)))
+    error = memory_plan.refusal(memory_plan.choose(on_gpu(folder)))
     assert "to read (most of it text encoder, weights, 1.0 GB)" in error.message
     assert error.hint.startswith("--text-device cpu saves")
-    found = budget.choose(on_gpu(folder, reading=Reading(device="cpu")))
+    found = memory_plan.choose(on_gpu(folder, reading=Reading(device="cpu")))
     assert found.fits
     assert [place.device.type for place in found.places] == ["cuda", "cpu"]
     assert found.places[1].needs == (10**9, 0, 0, 0)
@@ -214,14 +218,14 @@ def test_a_text_encoder_that_does_not_fit_can_read_on_the_host(folder, gpu, monk
 
 def test_a_prompt_that_was_read_before_needs_no_text_encoder(folder):
     wanted = job(folder)
-    assert "text encoder, weights" in budget.budget(wanted).places[0].parts
+    assert "text encoder, weights" in memory_plan.budget(wanted).places[0].parts
     model = pipeline.open_model(wanted)
-    assert "text encoder, weights" not in budget.budget(wanted).places[0].parts
+    assert "text encoder, weights" not in memory_plan.budget(wanted).places[0].parts
     model.text.embed([wanted.wording])
 
 
 def test_nothing_is_loaded_of_what_does_not_fit(folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(budget, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(memory_plan, "free_bytes", lambda device: 1000)
     monkeypatch.setattr(pipeline, "open_model", None)
     with pytest.raises(DeviceError, match=r"0\.0 MB are free"):
         run.make(replace(request(folder), output=Output(tmp_path / "v.mp4")), as_json=False)
@@ -234,7 +238,7 @@ def test_a_plan_loads_nothing_and_is_told_for_any_model(folder, monkeypatch, cap
     assert "in all on cpu" in capsys.readouterr().out
     run.make(request("opensora-v1.2", frames=17), as_json=True, only_plan=True)
     plan = json.loads(capsys.readouterr().out)
-    assert plan["places"][0]["parts"]["text encoder, weights"][0] == 4 * opensora_text.parameters({})
+    assert plan["places"][0]["parts"]["text encoder, weights"][0] == 4 * text_encoder.parameters({})
     assert plan["places"][0]["parts"]["transformer"][2] == 4 * (1_207_643_972 + 300 * 4096)
     run.make(Request("a red ball", sampling=Sampling(device="cpu")), as_json=True, only_plan=True)
     assert json.loads(capsys.readouterr().out)["fits"] is True
@@ -250,17 +254,17 @@ def test_a_lack_of_memory_in_a_run_is_one_line_and_what_is_finished_is_kept(erro
         yield np.zeros((17, 64, 72, 3), np.uint8)
         raise raised
 
-    monkeypatch.setattr(record, "frames", short)
+    monkeypatch.setattr(write, "frames", short)
     wanted = job(folder)
     model = pipeline.open_model(wanted)
     with pytest.raises(DeviceError, match=r"ran out of memory: kept .*v\.partial\.mp4, 17 frames") as caught:
-        record.record(wanted, model, Output(tmp_path / "v.mp4"), record.Watch(lambda count: None, lambda: False))
+        write.record(wanted, model, Output(tmp_path / "v.mp4"), write.Watch(lambda count: None, lambda: False))
     assert "--offload parts, --offload blocks, --passes apart" in caught.value.hint
     assert (tmp_path / "v.partial.mp4").stat().st_size > 500
 
 
 def test_other_errors_stay_what_they_are(folder):
-    with pytest.raises(RuntimeError, match="a shape"), budget.told(job(folder)):
+    with pytest.raises(RuntimeError, match="a shape"), memory_plan.told(job(folder)):
         raise RuntimeError("a shape does not fit")
 
 
@@ -271,4 +275,4 @@ def test_both_ways_of_guidance_give_the_same_video_up_to_rounding(folder):
         made.append(torch.cat(list(pipeline.latents(wanted, pipeline.open_model(wanted))), dim=1))
     assert (made[0] - made[1]).abs().max() <= 1e-4 * made[0].abs().max()
     assert made[0].abs().max() > 0.1
-    assert opensora.precision(CPU) == torch.float32
+    assert config.precision(CPU) == torch.float32

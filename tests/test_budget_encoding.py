@@ -7,14 +7,14 @@ from dataclasses import astuple, replace
 
 import pytest
 import torch
-from clips import greys, make
-from command import pavdm
+from support.clips import greys, make
+from support.command import pavdm
 from test_budget import CPU, CUDA, chosen, gpu, job, on_gpu
 
-from pavdm_cli import budget, chaining, pipeline
-from pavdm_cli.models.live import Live, peak_of, standing_for
-from pavdm_cli.models.sketch import Coding, Shown, count, count_coding, sketch
-from pavdm_cli.request import Engine
+from pavdm_cli.generation import memory_plan, pipeline, reencode
+from pavdm_cli.models.execution import Engine
+from pavdm_cli.models.memory_tracker import Live, peak_of, standing_for
+from pavdm_cli.models.meta_model import Coding, Shown, count, count_coding, sketch
 
 __all__ = ("gpu",)
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -31,7 +31,7 @@ def test_a_real_codec_holds_what_was_counted_without_contents(folder):
 
 def test_what_is_encoded_first_stays_within_its_budget_and_near_it(folder):
     wanted = replace(job(folder), given=51)
-    parts = budget.choose(wanted).places[0].parts
+    parts = memory_plan.choose(wanted).places[0].parts
     model, clip = pipeline.open_model(wanted), torch.zeros(51, 3, 64, 72)
     with Live() as live:
         pipeline.start_from(wanted, model, clip, noised=True)
@@ -39,24 +39,24 @@ def test_what_is_encoded_first_stays_within_its_budget_and_near_it(folder):
     assert parts["given frames"] == (0, clip.nbytes, 0, 0)
     assert parts["transformer"][1] == parts["transformer"][2]
     assert parts["text and levels"][1] == 0
-    alone = budget.choose(job(folder)).places[0]
+    alone = memory_plan.choose(job(folder)).places[0]
     assert alone.needs[1] == 0
     assert "given frames" not in alone.parts
 
 
 def test_frames_that_are_encoded_anew_between_steps_are_planned_beside_what_lies_there(folder):
     wanted = job(folder, method="rn", window=5)
-    parts = budget.choose(wanted).places[0].parts
+    parts = memory_plan.choose(wanted).places[0].parts
     model = pipeline.open_model(wanted)
     with Live() as live:
-        chaining.encoded_anew(model.codec)(torch.zeros(1, 5, *model.noise_shape()[1:]))
+        reencode.encoded_anew(model.codec)(torch.zeros(1, 5, *model.noise_shape()[1:]))
     assert 0.9 * parts["activations of the codec"][1] < live.peak < 1.1 * parts["activations of the codec"][1]
     assert parts["text and levels"][1] == parts["text and levels"][2] > 0
-    assert budget.choose(job(folder, method="rn", window=5, frames=17)).places[0].needs[1] == 0
+    assert memory_plan.choose(job(folder, method="rn", window=5, frames=17)).places[0].needs[1] == 0
 
 
 def test_the_window_is_full_at_once_only_where_that_much_is_given(folder):
-    shown = [budget.shown_of(replace(job(folder, frames=17), given=given)) for given in (0, 1, 17, 51, 119, 1700)]
+    shown = [memory_plan.shown_of(replace(job(folder, frames=17), given=given)) for given in (0, 1, 17, 51, 119, 1700)]
     assert [(one.noisy, one.clean) for one in shown] == [(5, 0), (5, 0), (5, 5), (15, 5), (30, 5), (30, 5)]
 
 
@@ -79,14 +79,17 @@ def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_refused_by_the_name
     def counted(spec, device, pictures, tiled, given, anew):
         return Coding(given * pictures * 10**8, 0, 0)
 
-    monkeypatch.setattr(budget, "_count_coding", counted)
+    monkeypatch.setattr(memory_plan, "_count_coding", counted)
     wanted = replace(on_gpu(folder), given=17)
     gpu["cuda"] = 2 * 10**9
-    assert chosen(budget.choose(replace(wanted, given=0)))[1] == 4
-    found = budget.choose(wanted)
+    assert chosen(memory_plan.choose(replace(wanted, given=0)))[1] == 4
+    found = memory_plan.choose(wanted)
     assert (found.fits, chosen(found)[1:]) == (True, (1, False))
     gpu["cuda"] = 10**9
-    assert " to encode (most of it activations of the codec, 1.7 GB)" in budget.refusal(budget.choose(wanted)).message
+    assert (
+        " to encode (most of it activations of the codec, 1.7 GB)"
+        in memory_plan.refusal(memory_plan.choose(wanted)).message
+    )
 
 
 @pytest.mark.parametrize("size", [(240, 424), (720, 1280)])

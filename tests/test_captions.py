@@ -19,11 +19,11 @@ import bs4
 import ftfy
 import pytest
 
-from pavdm_cli import pipeline
 from pavdm_cli.errors import ModelError
-from pavdm_cli.install import install_command
-from pavdm_cli.models.captions import clean, with_scores
-from pavdm_cli.request import Request, Sampling
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models.opensora.prompt import clean, with_scores
+from pavdm_cli.runtime.install_hints import install_command
 
 RECORDED = json.loads((Path(__file__).parent / "golden" / "text.json").read_text(encoding="utf-8"))
 CLEANED = {

@@ -14,22 +14,23 @@ import av
 import numpy as np
 import pytest
 import torch
-from exact import NOISE, Mixing, clean_latents, sigmas_of
-from tape import Tape
+from support.exact import NOISE, Mixing, clean_latents, sigmas_of
+from support.tape import Tape
 from torch import Tensor
 from typer.testing import CliRunner
 
-from pavdm_cli import chaining, pipeline, recovery
 from pavdm_cli.app import app
-from pavdm_cli.chaining import reencoded
-from pavdm_cli.denoiser import Bound, Denoiser
 from pavdm_cli.errors import UsageError
-from pavdm_cli.graphs import Graphs
+from pavdm_cli.generation import pipeline, recovery
+from pavdm_cli.generation import reencode as chaining
+from pavdm_cli.generation.reencode import reencoded
+from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.pixels import to_bytes
-from pavdm_cli.noise import add_noise
-from pavdm_cli.request import Request, Sampling
-from pavdm_cli.sampler import from_clip, sample, walk
-from pavdm_cli.schedule import rn
+from pavdm_cli.sampling.cuda_graphs import Graphs
+from pavdm_cli.sampling.denoiser import Bound, Denoiser
+from pavdm_cli.sampling.loop import from_clip, sample, walk
+from pavdm_cli.sampling.noise import add_noise
+from pavdm_cli.sampling.schedule import rn
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

@@ -8,17 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import published
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support import published
 from torch import nn
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.models import opensora
-from pavdm_cli.models.checkpoint import digest, load_into, shapes, tensors
-from pavdm_cli.models.opensora_vae import vae_config
-from pavdm_cli.models.stdit import STDiT
+from pavdm_cli.hub.checkpoint import digest, load_into, shapes, tensors
+from pavdm_cli.models.opensora import config
+from pavdm_cli.models.opensora.vae import vae_config
+from pavdm_cli.models.stdit.transformer import STDiT
 
 CPU = torch.device("cpu")
 FIRST, SECOND = (f"model-0000{number}-of-00003.safetensors" for number in (1, 2))
@@ -163,7 +163,7 @@ PEAK = """
     from pathlib import Path
     import torch
     from torch import nn
-    from pavdm_cli.models.checkpoint import load_into
+    from pavdm_cli.hub.checkpoint import load_into
 
     build = lambda: nn.Sequential(*(nn.Linear(1536, 1536, bias=False) for _ in range(12)))
     peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
@@ -185,10 +185,10 @@ def test_loading_takes_the_model_and_a_shard_and_no_second_copy(tmp_path):
 
 
 def test_the_configuration_gives_the_sizes_and_nothing_of_how_it_was_run():
-    assert opensora.config_of(published.published()) == published.STDIT
-    assert opensora.config_of({}) == opensora.XL2
-    assert opensora.config_of({"pred_sigma": False}).out_channels == 4
-    larger = opensora.config_of({"hidden_size": 1872, "num_heads": 26})
+    assert config.config_of(published.published()) == published.STDIT
+    assert config.config_of({}) == config.XL2
+    assert config.config_of({"pred_sigma": False}).out_channels == 4
+    larger = config.config_of({"hidden_size": 1872, "num_heads": 26})
     with torch.device("meta"):
         count = sum(p.numel() for p in STDiT(larger).parameters())
     assert 3.1e9 < count < 3.3e9
@@ -206,7 +206,7 @@ def test_the_configuration_gives_the_sizes_and_nothing_of_how_it_was_run():
 )
 def test_a_configuration_of_another_network_is_one_clear_error(given):
     with pytest.raises(ModelError) as caught:
-        opensora.config_of(published.published() | given)
+        config.config_of(published.published() | given)
     assert "\n" not in caught.value.message
     assert caught.value.exit_code == 5
 

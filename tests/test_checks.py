@@ -9,10 +9,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from clips import greys, make
+from support.clips import greys, make
 
 from pavdm_cli.attention import BACKENDS
-from pavdm_cli.request import ATTENTION
+from pavdm_cli.models.execution import ATTENTION
 
 SAMPLING = {
     "a method": (["--method", "magic"], "--method must be one of pa, rn, rw, fifo"),

@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 
 import av
-import command
 import numpy as np
 import pytest
+from support import command
 
 from pavdm_cli.commands import doctor
-from pavdm_cli.install import install_command
-from pavdm_cli.models import libraries
+from pavdm_cli.runtime import optional_imports
+from pavdm_cli.runtime.install_hints import install_command
 
 PROMPT = "a red balloon drifting over green hills at sunset"
 QUICK = ("--steps", "6", "--threads", "1")  # one step between shifts: fast, not good
@@ -249,7 +249,7 @@ def test_the_doctor_says_whether_open_sora_can_be_run(monkeypatch):
     rows = dict(doctor._opensora())
     assert rows["transformers"][0].isdigit()
     assert rows["opensora-v1.2"] == "can be fetched and run"
-    monkeypatch.setattr(libraries, "PACKAGES", ("diffusers", "no-such-package"))
+    monkeypatch.setattr(optional_imports, "PACKAGES", ("diffusers", "no-such-package"))
     without = dict(doctor._opensora())
     assert without["no-such-package"] == "not installed"
     assert without["opensora-v1.2"] == f"no: {install_command('opensora')}"

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import CODEC, SIZE, tiny_codec
+from support.tiny import CODEC, SIZE, tiny_codec
 from torch import Tensor
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models import store
-from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec, quality
-from pavdm_cli.specs import MODELS
-from pavdm_cli.train import codec as training
-from pavdm_cli.train.codec import Frames
-from pavdm_cli.train.paint import Picture, canvas, render
-from pavdm_cli.train.world import sample_scene
+from pavdm_cli.models.pocket import checkpoint
+from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec, quality
+from pavdm_cli.models.specs import MODELS
+from pavdm_cli.pocket_world.render import Picture, canvas, render
+from pavdm_cli.pocket_world.world import sample_scene
+from pavdm_cli.training.pocket import vae as training
+from pavdm_cli.training.pocket.vae import Frames
 
 HELD_OUT = 9_000_000  # scenes that nothing was trained on
 
 
 @pytest.fixture(scope="module")
 def shipped() -> PocketCodec:
-    return store.load_codec(MODELS["pocket"].codec)
+    return checkpoint.load_codec(MODELS["pocket"].codec)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from command import pavdm
+from support.command import pavdm
 from test_architecture import ROOT
 
 from pavdm_cli import __version__

@@ -66,7 +66,7 @@ def test_the_stored_table_holds_every_build():
 
 
 def test_a_row_that_is_read_or_written_narrowly_fails():
-    done = built("tests/narrow.py")
+    done = built("tests/support/narrow.py")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found.pop("euler_step-nothing") == []

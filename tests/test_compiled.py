@@ -8,28 +8,30 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-import guard
 import pytest
 import torch
-from tape import Tape
+from support import guard
+from support.tape import Tape
+from support.tiny import tiny_codec, tiny_pocket
 from test_bench_released import SMALL
-from tiny import tiny_codec, tiny_pocket
 from torch import Tensor
 from typer.testing import CliRunner
 
 from pavdm_cli.app import app
 from pavdm_cli.bench import ablate
 from pavdm_cli.errors import DeviceError
-from pavdm_cli.graphs import Graphs
-from pavdm_cli.models import compiled, load, stdit
-from pavdm_cli.models.bind import levels_table
-from pavdm_cli.models.layers import Axis
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models import compiled, load
+from pavdm_cli.models.execution import PLAIN, Engine
 from pavdm_cli.models.load import Loaded
-from pavdm_cli.noise import linear_sigmas, seeded_noise
-from pavdm_cli.request import PLAIN, Engine, Request, Sampling
-from pavdm_cli.sampler import sample
-from pavdm_cli.schedule import METHODS
-from pavdm_cli.specs import MODELS
+from pavdm_cli.models.specs import MODELS
+from pavdm_cli.models.stdit import transformer
+from pavdm_cli.models.stdit.denoiser import levels_table
+from pavdm_cli.models.stdit.layers import Axis
+from pavdm_cli.sampling.cuda_graphs import Graphs
+from pavdm_cli.sampling.loop import sample
+from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
+from pavdm_cli.sampling.schedule import METHODS
 from pavdm_kernels import references
 from pavdm_kernels.jit import fused
 
@@ -110,7 +112,7 @@ def test_kernels_are_opaque_to_the_compiler(model, traced, monkeypatch) -> None:
     guard.install(monkeypatch)
     for name in ("modulate", "gate_residual_modulate", "qk_norm_rope", "temporal_attention"):
         monkeypatch.setattr(import_module(f"pavdm_kernels.{name}"), "runs_kernel", lambda x: True)  # as on a GPU
-    monkeypatch.setattr(stdit.STDiT, "summed", lambda network, table: table)
+    monkeypatch.setattr(transformer.STDiT, "summed", lambda network, table: table)
     sigmas, window = linear_sigmas(6), torch.randn(1, 2, 4, 2, 3, generator=torch.Generator().manual_seed(1))
     outs = [
         model.bind("a red ball", METHODS["pa"](6, 6, 2), sigmas, 1.0, engine)(window, LEVELS, None)
@@ -154,7 +156,7 @@ def test_what_the_compiler_builds_gives_what_the_block_gives(model, builder) -> 
     levels, before = torch.tensor([3, 3, 6, 6], dtype=torch.int32), compiled.compiles()
     with torch.no_grad():
         for length in (4, 2):
-            over_time = Axis(partial(stdit.over_time, memory=None), network.rope(2, length))
+            over_time = Axis(partial(transformer.over_time, memory=None), network.rope(2, length))
             given = (frames[:, :length].contiguous(), levels[:length], table)
             eager = network.walk(*given, text, [over_time])
             built = network.walk(*given, text._replace(run=compiled.compiled()), [over_time])
@@ -190,9 +192,9 @@ def test_a_missing_compiler_is_an_error_that_says_what_to_install(monkeypatch) -
 
 
 def test_the_ladder_ends_with_compiled_blocks_and_on_a_gpu_with_graphs(monkeypatch) -> None:
-    ran: list[stdit.Block] = []
+    ran: list[transformer.Block] = []
 
-    def run(block: stdit.Block, *given):
+    def run(block: transformer.Block, *given):
         ran.append(block)
         return block(*given)
 

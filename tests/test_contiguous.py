@@ -12,18 +12,20 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from pavdm_cli.models import families, opensora, weights_file
+from pavdm_cli.hub import safetensors_file
+from pavdm_cli.models import families
+from pavdm_cli.models.execution import Engine
 from pavdm_cli.models.load import Loaded, in_precision, load, with_offload
-from pavdm_cli.models.opensora_vae import VAEConfig
-from pavdm_cli.models.spatial_vae import SpatialConfig
-from pavdm_cli.models.temporal_vae import TemporalConfig
-from pavdm_cli.noise import linear_sigmas
-from pavdm_cli.request import Engine
-from pavdm_cli.schedule import pa
-from pavdm_cli.specs import find
+from pavdm_cli.models.opensora import config
+from pavdm_cli.models.opensora.spatial_vae import SpatialConfig
+from pavdm_cli.models.opensora.temporal_vae import TemporalConfig
+from pavdm_cli.models.opensora.vae import VAEConfig
+from pavdm_cli.models.specs import find
+from pavdm_cli.sampling.noise import linear_sigmas
+from pavdm_cli.sampling.schedule import pa
 
 CPU = torch.device("cpu")
-SMALL = replace(opensora.XL2, hidden=64, depth=2, heads=4)
+SMALL = replace(config.XL2, hidden=64, depth=2, heads=4)
 VAE = VAEConfig(SpatialConfig((8, 8, 16, 16), groups=4), TemporalConfig(filters=8, blocks=1, groups=4))
 SOURCES = ["pocket", "pocket, made up", "Open-Sora", "Open-Sora, made up"]
 
@@ -52,11 +54,11 @@ class Strided:
 @pytest.fixture(params=[safe_open, Strided], ids=["rows", "columns"])
 def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files give weights as they are written, or transposed."""
-    monkeypatch.setattr(weights_file, "safe_open", request.param)
+    monkeypatch.setattr(safetensors_file, "safe_open", request.param)
 
 
 def opened(source: str, folder: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Loaded:
-    monkeypatch.setattr(opensora, "XL2", SMALL)
+    monkeypatch.setattr(config, "XL2", SMALL)
     monkeypatch.setattr(families, "VAEConfig", lambda: VAE)
     name = "pocket" if "pocket" in source else str(folder)
     return load(find(name), CPU, random="made up" in source, engine=engine)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from clips import Recipe, greys, make
-from command import pavdm
+from support.clips import Recipe, greys, make
+from support.command import pavdm
 
 WORDS = ("-p", "a red ball", "--frames", "2", "--seed", "1", "--threads", "1", "--steps", "6")
 

@@ -7,15 +7,15 @@ import time
 import zipfile
 from pathlib import Path
 
-import published
 import pytest
 import torch
-from command import pavdm
 from safetensors.torch import load_file
+from support import published
+from support.command import pavdm
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.models.convert import convert
-from pavdm_cli.models.opensora_text import T5Text
+from pavdm_cli.hub.convert import convert
+from pavdm_cli.models.opensora.text_encoder import T5Text
 
 
 def test_pickled_tensors_become_safetensors_and_nothing_else_does(tmp_path):

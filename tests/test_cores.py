@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pavdm_cli import cores, pipeline
-from pavdm_cli.advice import decoding_advice
 from pavdm_cli.commands.run import with_threads
-from pavdm_cli.cores import Clock, Load, good_threads, quota
-from pavdm_cli.request import Request, Sampling
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.advice import decoding_advice
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.runtime import threads as cores
+from pavdm_cli.runtime.threads import Clock, Load, good_threads, quota
 
 
 @pytest.fixture

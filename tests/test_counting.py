@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pavdm_cli.counting import counted
+from pavdm_cli.runtime.counting import counted
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "0 frames"), (1, "1 frame"), (2, "2 frames"), (-1, "-1 frames")])

@@ -4,12 +4,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from exact import NOISE, SHAPE, Mixing, sigmas_of
+from support.exact import NOISE, SHAPE, Mixing, sigmas_of
 from torch import Tensor
 
-from pavdm_cli.denoiser import Bound, Memory, guided, partitioned
-from pavdm_cli.sampler import sample
-from pavdm_cli.schedule import Schedule, fifo, pa, rw
+from pavdm_cli.sampling.denoiser import Bound, Memory, guided, partitioned
+from pavdm_cli.sampling.loop import sample
+from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rw
 
 
 class TwoPrompts(Mixing):

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from pavdm_cli import app
-from pavdm_cli.diagnose import diagnose, interrupted
 from pavdm_cli.errors import InputError
+from pavdm_cli.runtime.diagnose import diagnose, interrupted
 
 
 def system(number: int) -> OSError:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pavdm_cli.train.emphasis import ROWS, emphasis
-from pavdm_cli.train.losses import Batch, velocity_loss
-from pavdm_cli.train.world import sample_scene
+from pavdm_cli.pocket_world.world import sample_scene
+from pavdm_cli.training.losses import Batch, velocity_loss
+from pavdm_cli.training.pocket.loss_weights import ROWS, emphasis
 
 
 def test_an_error_counts_by_its_weight():

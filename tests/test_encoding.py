@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from clips import Recipe, greys, make
 from safetensors.torch import load_file
+from support.clips import Recipe, greys, make
 from torch import Tensor
 
 from pavdm_cli.errors import PavdmError
-from pavdm_cli.train.encoding import (
+from pavdm_cli.training.finetune.dataset import Captioned
+from pavdm_cli.training.finetune.encoding import (
     Cache,
     Footage,
     Form,
@@ -27,7 +28,6 @@ from pavdm_cli.train.encoding import (
     survey,
     unlike,
 )
-from pavdm_cli.train.footage import Captioned
 
 FORM = Form(size=(16, 24), fps=5, frames=4, latents=2, codec="a codec")
 CPU = torch.device("cpu")
@@ -111,7 +111,7 @@ def test_what_gives_no_clip_says_why(cache, tmp_path):
 
 def test_nothing_is_made_twice_and_no_video_looked_at_twice(cache, video, monkeypatch):
     assert encode(cache, video) == 2
-    monkeypatch.setattr("pavdm_cli.train.encoding.open_video", None)
+    monkeypatch.setattr("pavdm_cli.training.finetune.encoding.open_video", None)
     assert encode(cache, video) == 0
     assert encode(Cache(cache.folder, FORM, "another reader"), video) == 0
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_codec, tiny_pocket
+from support.tiny import tiny_codec, tiny_pocket
 from torch import Tensor
 
+from pavdm_cli.models.execution import PLAIN, Engine
 from pavdm_cli.models.load import Loaded
-from pavdm_cli.models.stdit import STDiT
-from pavdm_cli.noise import linear_sigmas, seeded_noise
-from pavdm_cli.request import PLAIN, Engine
-from pavdm_cli.sampler import sample
-from pavdm_cli.schedule import METHODS, pa
-from pavdm_cli.specs import MODELS
+from pavdm_cli.models.specs import MODELS
+from pavdm_cli.models.stdit.transformer import STDiT
+from pavdm_cli.sampling.loop import sample
+from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
+from pavdm_cli.sampling.schedule import METHODS, pa
 from pavdm_kernels.jit import Switch
 
 SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), window=8, chunk=2, steps=8)

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import pavdm
-from scenes import SCENES, paint
+from support.command import pavdm
+from support.scenes import SCENES, paint
 
-from pavdm_cli import continuation
 from pavdm_cli.commands.info import command
 from pavdm_cli.errors import UsageError
+from pavdm_cli.generation import extend
+from pavdm_cli.generation.request import Extension, Output, Request, Sampling
 from pavdm_cli.models.pixels import to_bytes
-from pavdm_cli.request import Extension, Output, Request, Sampling
-from pavdm_cli.specs import OPENSORA, POCKET
+from pavdm_cli.models.specs import OPENSORA, POCKET
 from pavdm_cli.video import Encoding, VideoWriter, open_video, read_metadata, tail
 from pavdm_cli.video.enlarge import Enlarger, Scale, shrink
 
@@ -133,7 +133,7 @@ def test_a_continuation_has_the_same_scale_and_is_continued_at_it(made, tmp_path
 
 def source(path: Path, scale: Scale, about: dict[str, object]) -> Scale:
     request = Request("", frames=4, extension=Extension(write(path, scale, about, crf=40)))
-    return continuation.open_source(request).scale
+    return extend.open_source(request).scale
 
 
 @pytest.mark.parametrize(

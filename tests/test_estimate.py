@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from command import pavdm
+from support.command import pavdm
 from torch.utils.flop_counter import FlopCounterMode
 
-from pavdm_cli import pipeline
 from pavdm_cli.bench import estimate
 from pavdm_cli.bench.estimate import decode_tflop, denoise_tflop, step_sizes
-from pavdm_cli.models.sketch import sketch
-from pavdm_cli.request import PLAIN, Request, Sampling
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models.execution import PLAIN
+from pavdm_cli.models.meta_model import sketch
 
 PROMPT = "a red balloon drifting over green hills at sunset"
 CPU = torch.device("cpu")

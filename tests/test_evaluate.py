@@ -13,20 +13,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from pavdm_cli.evaluate import bars, failures, figures, learn, probe
-from pavdm_cli.evaluate.bars import Bar, Rhythm
-from pavdm_cli.evaluate.probe import ATTRIBUTES, COUNTS, Probe
-from pavdm_cli.evaluate.videos import FIELDS, PARTIAL, Video, Wanted, generated, prompt_of, real
-from pavdm_cli.models import store
+from pavdm_cli.evaluation import bars, corruptions, metrics, probe, probe_training
+from pavdm_cli.evaluation.bars import Bar, Rhythm
+from pavdm_cli.evaluation.probe import ATTRIBUTES, COUNTS, Probe
+from pavdm_cli.evaluation.videos import FIELDS, PARTIAL, Video, Wanted, generated, prompt_of, real
+from pavdm_cli.generation.request import Sampling
 from pavdm_cli.models.pixels import from_bytes, to_bytes
-from pavdm_cli.models.pocket import Pocket, PocketConfig
-from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
-from pavdm_cli.models.pocket_parse import parse
-from pavdm_cli.models.words import MOTION_WORDINGS
-from pavdm_cli.request import Sampling
-from pavdm_cli.specs import find
-from pavdm_cli.train.paint import Canvas, canvas, render
-from pavdm_cli.train.world import Scene, sample_scene
+from pavdm_cli.models.pocket import checkpoint
+from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
+from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
+from pavdm_cli.models.specs import find
+from pavdm_cli.pocket_world.parse import parse
+from pavdm_cli.pocket_world.render import Canvas, canvas, render
+from pavdm_cli.pocket_world.vocabulary import MOTION_WORDINGS
+from pavdm_cli.pocket_world.world import Scene, sample_scene
 
 RHYTHM = Rhythm(chunk=4, fps=8.0)
 LENGTH = 32  # frames
@@ -49,7 +49,7 @@ def true() -> list[Video]:
 
 @pytest.fixture(scope="module")
 def codec() -> PocketCodec:
-    return store.load_codec(find("pocket").codec)
+    return checkpoint.load_codec(find("pocket").codec)
 
 
 def times(count: int = LENGTH) -> Tensor:
@@ -67,19 +67,19 @@ def truth(scenes: list[Scene], seconds: Tensor, on: Canvas) -> Tensor:
 
 
 def twice(scenes: list[Scene], seconds: Tensor, on: Canvas) -> Tensor:
-    return failures.doubled(scenes, seconds, on, random.Random(1))
+    return corruptions.doubled(scenes, seconds, on, random.Random(1))
 
 
 def ghost(scenes: list[Scene], seconds: Tensor, on: Canvas) -> Tensor:
-    return failures.faded(scenes, seconds, on, 0.3)
+    return corruptions.faded(scenes, seconds, on, 0.3)
 
 
 def smear(scenes: list[Scene], seconds: Tensor, on: Canvas) -> Tensor:
-    return failures.smeared(scenes, seconds, on, 0.45)
+    return corruptions.smeared(scenes, seconds, on, 0.45)
 
 
 def half(scenes: list[Scene], seconds: Tensor, on: Canvas) -> Tensor:
-    return failures.halved(scenes, seconds, on, 0.3)
+    return corruptions.halved(scenes, seconds, on, 0.3)
 
 
 def missed(found: list[Bar]) -> set[str]:
@@ -91,18 +91,18 @@ def test_real_videos_pass_every_bar(reader: Probe, true: list[Video]) -> None:
 
 
 def test_the_kept_probe_reads_real_clips(reader: Probe) -> None:
-    accuracy = learn.clip_accuracy(reader, range(60, 92), 0.3)
+    accuracy = probe_training.clip_accuracy(reader, range(60, 92), 0.3)
     assert min(accuracy.values()) >= 0.9, "the world has changed: train the probe again (benchmarks/pocket_bars.py)"
 
 
-@pytest.mark.parametrize("paint", [failures.missing, twice, ghost, smear, half])
+@pytest.mark.parametrize("paint", [corruptions.missing, twice, ghost, smear, half])
 def test_a_missing_doubled_or_spoilt_object_is_not_one(reader: Probe, true: list[Video], paint: Painter) -> None:
     assert "frames with exactly one object" in missed(bars.video_bars(reader, planted(true, paint), true, RHYTHM))
 
 
 @pytest.mark.parametrize(("gone", "caught"), [(slice(0, 4), True), (slice(1, 4), False), (slice(8, 12), False)])
 def test_an_object_missing_at_the_start_is_caught(reader: Probe, true: list[Video], gone: slice, caught: bool) -> None:
-    empty = planted(true, failures.missing)
+    empty = planted(true, corruptions.missing)
     made = [replace(v, frames=v.frames.copy()) for v in true]
     for video, other in zip(made, empty, strict=True):
         video.frames[gone] = other.frames[gone]
@@ -112,7 +112,7 @@ def test_an_object_missing_at_the_start_is_caught(reader: Probe, true: list[Vide
 
 
 def test_motion_frozen_inside_chunks_is_caught(reader: Probe, true: list[Video]) -> None:
-    made = planted(true, truth, failures.frozen(times(), RHYTHM.chunk))
+    made = planted(true, truth, corruptions.frozen(times(), RHYTHM.chunk))
     assert missed(bars.video_bars(reader, made, true, RHYTHM)) >= {
         "change inside chunks, of real",
         "hop at chunk joints",
@@ -120,12 +120,12 @@ def test_motion_frozen_inside_chunks_is_caught(reader: Probe, true: list[Video])
 
 
 def test_a_still_picture_is_no_motion(reader: Probe, true: list[Video]) -> None:
-    made = planted(true, truth, failures.frozen(times(), LENGTH))
+    made = planted(true, truth, corruptions.frozen(times(), LENGTH))
     assert missed(bars.video_bars(reader, made, true, RHYTHM)) >= {"change inside chunks, of real", "motion right"}
 
 
 def test_a_hop_at_joints_is_caught(reader: Probe, true: list[Video]) -> None:
-    made = planted(true, truth, failures.hopping(times(), RHYTHM.chunk, 0.5))
+    made = planted(true, truth, corruptions.hopping(times(), RHYTHM.chunk, 0.5))
     assert "hop at chunk joints" in missed(bars.video_bars(reader, made, true, RHYTHM))
 
 
@@ -172,7 +172,7 @@ def test_a_long_real_video_ends_as_it_began(reader: Probe) -> None:
 
 def test_bleaching_and_late_doubles_are_caught(reader: Probe) -> None:
     many = minute(range(20, 36))
-    bleached = [replace(v, frames=to_bytes(failures.drifting(v.pixels(), 0.5))) for v in minute()]
+    bleached = [replace(v, frames=to_bytes(corruptions.drifting(v.pixels(), 0.5))) for v in minute()]
     found = missed(bars.minute_bars(reader, bleached, many, RHYTHM, 32))
     assert found >= {f"drift of {look}, z" for look in ("brightness", "contrast", "saturation")}
     assert "one object, last seconds less first" in missed(bars.minute_bars(reader, late_doubles(), many, RHYTHM, 32))
@@ -210,16 +210,16 @@ def test_a_bar_is_missed_by_what_is_no_number() -> None:
 
 def test_a_profile_tells_joints_from_insides() -> None:
     levels = torch.tensor([0, 1, 2, 3, 8, 9, 10, 11, 16.0]) / 20
-    profile = figures.profile(levels[:, None, None, None].expand(-1, 3, 4, 4), 4)
+    profile = metrics.profile(levels[:, None, None, None].expand(-1, 3, 4, 4), 4)
     assert profile.tolist() == pytest.approx([0.05, 0.05, 0.05, 0.25])
-    assert figures.hop(profile) == pytest.approx(5)
-    assert figures.unevenness(profile, torch.full((4,), 0.05)) == pytest.approx(4)
+    assert metrics.hop(profile) == pytest.approx(5)
+    assert metrics.unevenness(profile, torch.full((4,), 0.05)) == pytest.approx(4)
 
 
 def test_drift_is_told_in_real_deviations() -> None:
     real_drifts = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)) * 0.02
-    assert figures.z_scores(torch.full((1, 4), 0.2), real_drifts).min() > 5
-    assert figures.drift(torch.rand(1, 3, 8, 8).expand(20, -1, -1, -1), 5).abs().max() < 1e-6
+    assert metrics.z_scores(torch.full((1, 4), 0.2), real_drifts).min() > 5
+    assert metrics.drift(torch.rand(1, 3, 8, 8).expand(20, -1, -1, -1), 5).abs().max() < 1e-6
 
 
 def test_an_unsaid_motion_is_not_asked_for() -> None:
@@ -262,17 +262,17 @@ def test_an_untrained_probe_is_not_trusted() -> None:
 
 
 def test_a_batch_of_frames_shows_every_count() -> None:
-    shown = learn.frame_batch(range(16), 0.3)
+    shown = probe_training.frame_batch(range(16), 0.3)
     assert shown.counts.bincount().tolist() == [4] * len(COUNTS)
     whole = render([sample_scene(s) for s in range(16)], torch.zeros(16, 1), ON)
-    gone = failures.missing([sample_scene(s) for s in range(16)], torch.zeros(16, 1), ON)
+    gone = corruptions.missing([sample_scene(s) for s in range(16)], torch.zeros(16, 1), ON)
     assert torch.equal(*(f.where(whole.mask[:, :, None] == 0, torch.zeros(())) for f in (whole.frames, gone)))
 
 
 def test_training_is_the_same_twice_and_survives_a_file(tmp_path: Path, codec: PocketCodec) -> None:
-    lessons = learn.Lessons(clip_steps=1, clips=2, frame_steps=2, frames=4)
+    lessons = probe_training.Lessons(clip_steps=1, clips=2, frame_steps=2, frames=4)
     state = torch.get_rng_state()
-    first, second = (learn.train(codec, lessons, lambda name, step, loss: None) for _ in range(2))
+    first, second = (probe_training.train(codec, lessons, lambda name, step, loss: None) for _ in range(2))
     assert torch.equal(state, torch.get_rng_state())
     kept = probe.load(probe.save(first, tmp_path / "probe.safetensors"))
     assert all(
@@ -282,8 +282,8 @@ def test_training_is_the_same_twice_and_survives_a_file(tmp_path: Path, codec: P
 
 
 def test_videos_come_from_the_weights_given(tmp_path: Path) -> None:
-    store.save(PocketCodec(CodecConfig()), tmp_path / "codec.safetensors", {})
-    store.save(Pocket(PocketConfig()), tmp_path / "denoiser.safetensors", {})
+    checkpoint.save(PocketCodec(CodecConfig()), tmp_path / "codec.safetensors", {})
+    checkpoint.save(Pocket(PocketConfig()), tmp_path / "denoiser.safetensors", {})
     wanted = Wanted(range(2), 0.5, tmp_path, Sampling(steps=6, device="cpu"))
     made = list(generated(wanted))
     assert [v.prompt for v in made] == [prompt_of(0), prompt_of(1)]

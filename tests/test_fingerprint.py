@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from pavdm_cli.models import store
-from pavdm_cli.models.words import VOCABULARY
-from pavdm_cli.specs import POCKET
-from pavdm_cli.train import fingerprint, palette
+from pavdm_cli.models.pocket import checkpoint
+from pavdm_cli.models.specs import POCKET
+from pavdm_cli.pocket_world import palette
+from pavdm_cli.pocket_world.vocabulary import VOCABULARY
+from pavdm_cli.training.pocket import fingerprint
 
 ADVICE = "train it again (CONTRIBUTING, 'Train the pocket model')"
 
@@ -24,16 +25,20 @@ def now() -> str:
 
 @pytest.mark.parametrize("weights", [POCKET.codec, POCKET.denoiser], ids=["codec", "denoiser"])
 def test_the_world_is_the_one_the_weights_were_trained_on(weights, now):
-    assert fingerprint.same_world(store.about(weights)["world"], now), f"the painted world has changed: {ADVICE}"
+    assert fingerprint.same_world(checkpoint.about(weights)["world"], now), f"the painted world has changed: {ADVICE}"
 
 
 def test_the_vocabulary_is_the_one_the_denoiser_was_trained_with():
-    assert store.about(POCKET.denoiser)["vocabulary"] == fingerprint.vocabulary(), f"the words have changed: {ADVICE}"
+    assert checkpoint.about(POCKET.denoiser)["vocabulary"] == fingerprint.vocabulary(), (
+        f"the words have changed: {ADVICE}"
+    )
 
 
 def test_the_denoiser_was_trained_on_latents_of_the_shipped_codec():
-    codec = store.load_codec(POCKET.codec)
-    assert store.about(POCKET.denoiser)["latents"] == fingerprint.latents(codec), f"the codec has changed: {ADVICE}"
+    codec = checkpoint.load_codec(POCKET.codec)
+    assert checkpoint.about(POCKET.denoiser)["latents"] == fingerprint.latents(codec), (
+        f"the codec has changed: {ADVICE}"
+    )
 
 
 def test_a_changed_colour_or_shape_is_another_world(now, monkeypatch):
@@ -68,10 +73,10 @@ def test_a_word_more_or_another_order_is_another_vocabulary():
 
 def test_a_decoder_may_be_trained_alone_and_an_encoder_may_not():
     def changed(part: str) -> str:
-        codec = store.load_codec(POCKET.codec)
+        codec = checkpoint.load_codec(POCKET.codec)
         with torch.no_grad():
             next(weight for name, weight in codec.named_parameters() if name.startswith(part)).mul_(1.01)
         return fingerprint.latents(codec)
 
-    own = fingerprint.latents(store.load_codec(POCKET.codec))
+    own = fingerprint.latents(checkpoint.load_codec(POCKET.codec))
     assert changed("decoder.") == own != changed("encoder.")

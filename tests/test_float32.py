@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 import torch
-from tiny import tiny_codec
+from support.tiny import tiny_codec
 
 from pavdm_cli.models.float32 import exact_convolutions
 

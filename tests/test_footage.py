@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.train.footage import NAMED, Captioned, LeftOut, captioned, summary
+from pavdm_cli.training.finetune.dataset import NAMED, Captioned, LeftOut, captioned, summary
 
 
 @pytest.fixture

@@ -27,12 +27,11 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import conftest  # noqa: F401  # one thread, as under pytest
 
-import clips
-import published
-from command import pavdm
+from support import clips, published
+from support.command import pavdm
 
-from pavdm_cli import pipeline
-from pavdm_cli.video import encode
+from pavdm_cli.generation import pipeline
+from pavdm_cli.video.write import encode
 
 pytestmark = pytest.mark.integration
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pavdm_cli.bench.work import Shown, forward_tflop, tokens_of
-from pavdm_cli.models import sketch
+from pavdm_cli.bench.flops import Shown, forward_tflop, tokens_of
+from pavdm_cli.models import meta_model
+from pavdm_cli.models.execution import Engine
 from pavdm_cli.models.load import Loaded
-from pavdm_cli.models.opensora import XL2
-from pavdm_cli.models.opensora_vae import OpenSoraVAE
-from pavdm_cli.models.stdit import Modulation
-from pavdm_cli.request import Engine
-from pavdm_cli.schedule import METHODS, Schedule
-from pavdm_cli.specs import OPENSORA
+from pavdm_cli.models.opensora.config import XL2
+from pavdm_cli.models.opensora.vae import OpenSoraVAE
+from pavdm_cli.models.specs import OPENSORA
+from pavdm_cli.models.stdit.transformer import Modulation
+from pavdm_cli.sampling.schedule import METHODS, Schedule
 
 META, CUDA = torch.device("meta"), torch.device("cuda")
 WINDOW, TOKENS = 35, 405  # latents of 240x426 pixels: 30 noisy and 5 clean ones, of 15 x 27 patches
@@ -22,7 +22,7 @@ WINDOW, TOKENS = 35, 405  # latents of 240x426 pixels: 30 noisy and 5 clean ones
 
 @pytest.fixture(scope="module")
 def model() -> Loaded:
-    return sketch.sketch(OPENSORA, CUDA)
+    return meta_model.sketch(OPENSORA, CUDA)
 
 
 def near(value: float) -> object:
@@ -69,14 +69,14 @@ def test_weights_take_what_their_numbers_say(model):
     assert isinstance(codec, OpenSoraVAE)
     count = {name: sum(p.numel() for p in part.parameters()) for name, part in codec.named_children()}
     assert count == {"spatial_vae": 83_653_863, "temporal_vae": 309_687_144}
-    assert sketch.weights_of(model.denoiser) == near(2.42e9)
-    assert sketch.weights_of(codec) == 2 * (393_341_007 + 8)
+    assert meta_model.weights_of(model.denoiser) == near(2.42e9)
+    assert meta_model.weights_of(codec) == 2 * (393_341_007 + 8)
 
 
 def test_the_memory_of_a_video_is_the_texts_keys_and_values_of_56_blocks(model):
     """155 MB of a prompt of 300 tokens and its null embedding."""
     setting = METHODS["pa"](30, 30, 5, True)
-    counted = sketch.count(model, sketch.Shown(setting, Engine(overlap_memory=True), 7.0, 5, 5), CUDA)
+    counted = meta_model.count(model, meta_model.Shown(setting, Engine(overlap_memory=True), 7.0, 5, 5), CUDA)
     assert counted.constants == near(155e6)
     assert counted.memory == near(28 * 2 * 2 * 5 * TOKENS * 1152 * 2)
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from exact import NOISE, SCHEDULES, Mixing, clean_latents, every_method, sigmas_of
-from tape import CaptureError, Tape, waits
+from support.exact import NOISE, SCHEDULES, Mixing, clean_latents, every_method, sigmas_of
+from support.tape import CaptureError, Tape, waits
 from torch import Tensor
 
-from pavdm_cli.denoiser import Bound, Denoiser
-from pavdm_cli.graphs import Buffer, Graphs, graphed
-from pavdm_cli.sampler import State, from_clip, from_noised, shift, walk
-from pavdm_cli.schedule import Schedule, pa, rw
+from pavdm_cli.sampling.cuda_graphs import Buffer, Graphs, graphed
+from pavdm_cli.sampling.denoiser import Bound, Denoiser
+from pavdm_cli.sampling.loop import State, from_clip, from_noised, shift, walk
+from pavdm_cli.sampling.schedule import Schedule, pa, rw
 
 
 def taped(most: float = float("inf")) -> Graphs:

@@ -8,17 +8,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from exact import Mixing
-from tape import Tape
+from support.exact import Mixing
+from support.tape import Tape
 from test_graphs import assert_same, states
 from torch import Tensor
 
-from pavdm_cli import graphs as module
-from pavdm_cli import pipeline
 from pavdm_cli.errors import DeviceError, UsageError
-from pavdm_cli.graphs import check_graphs, pick_graphs
-from pavdm_cli.request import Engine, Request, Sampling
-from pavdm_cli.schedule import pa
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models.execution import Engine
+from pavdm_cli.sampling import cuda_graphs as module
+from pavdm_cli.sampling.cuda_graphs import check_graphs, pick_graphs
+from pavdm_cli.sampling.schedule import pa
 
 
 def test_what_graphs_hold_is_counted_from_when_nothing_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from exact import NOISE, SCHEDULES, Mixing, every_method, sigmas_of
-from gpu import needs_gpu
+from support.exact import NOISE, SCHEDULES, Mixing, every_method, sigmas_of
+from support.gpu import needs_gpu
 from torch import Tensor
 
-from pavdm_cli import pipeline
-from pavdm_cli.graphs import Graphs, pick_graphs
-from pavdm_cli.request import Engine, Request, Sampling
-from pavdm_cli.sampler import State, walk
-from pavdm_cli.schedule import Schedule
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models.execution import Engine
+from pavdm_cli.sampling.cuda_graphs import Graphs, pick_graphs
+from pavdm_cli.sampling.loop import State, walk
+from pavdm_cli.sampling.schedule import Schedule
 
 pytestmark = needs_gpu
 STEPS = {"pa": 6, "rn": 3, "rw": 3, "fifo": 14}

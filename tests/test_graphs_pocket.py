@@ -9,20 +9,22 @@ from typing import Any
 
 import pytest
 import torch
-from tape import Operations, waits
+from support.tape import Operations, waits
+from support.tiny import tiny_codec, tiny_pocket
 from test_graphs import assert_same, taped
-from tiny import tiny_codec, tiny_pocket
 from torch import Tensor
 
-from pavdm_cli import pipeline, record, sampler
-from pavdm_cli.graphs import Graphs
-from pavdm_cli.models import bind, stdit
+from pavdm_cli.generation import pipeline, write
+from pavdm_cli.generation.request import Output, Request, Sampling
 from pavdm_cli.models.load import Loaded
-from pavdm_cli.noise import linear_sigmas, seeded_noise
-from pavdm_cli.request import Output, Request, Sampling
-from pavdm_cli.sampler import State, advance, walk
-from pavdm_cli.schedule import METHODS, Schedule, pa
-from pavdm_cli.specs import MODELS
+from pavdm_cli.models.specs import MODELS
+from pavdm_cli.models.stdit import denoiser as bind
+from pavdm_cli.models.stdit import transformer
+from pavdm_cli.sampling import loop
+from pavdm_cli.sampling.cuda_graphs import Graphs
+from pavdm_cli.sampling.loop import State, advance, walk
+from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
+from pavdm_cli.sampling.schedule import METHODS, Schedule, pa
 
 SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), window=6, chunk=2, steps=6)
 
@@ -92,8 +94,8 @@ def test_a_steady_step_waits_for_nothing(method: str, graphs: Graphs | None, loa
 def test_growth_and_drain_bring_levels_across_and_wait_for_nothing_else(
     method: str, graphs: Graphs | None, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    schedule, brought, across = METHODS[method](STEPS[method], 6, 2), list[torch.dtype](), sampler.across
-    monkeypatch.setattr(sampler, "across", lambda given, like: brought.append(given.dtype) or across(given, like))
+    schedule, brought, across = METHODS[method](STEPS[method], 6, 2), list[torch.dtype](), loop.across
+    monkeypatch.setattr(loop, "across", lambda given, like: brought.append(given.dtype) or across(given, like))
     sigmas, fresh = linear_sigmas(schedule.steps), torch.ones(loaded.noise_shape())
     denoiser, chunks = loaded.bind("a red balloon over green hills", schedule, sigmas, 2.0), schedule.capacity + 3
     steps = walk(schedule, denoiser, lambda index, step=None, /: fresh, sigmas, chunks=chunks, graphs=graphs)
@@ -107,21 +109,21 @@ def test_growth_and_drain_bring_levels_across_and_wait_for_nothing_else(
 
 def test_positions_are_made_once_for_every_size_and_not_at_every_step(loaded: Loaded, monkeypatch: pytest.MonkeyPatch):
     made: list[tuple[str, object]] = []
-    place, turn = stdit.position_embedding, stdit.Rope.forward
+    place, turn = transformer.position_embedding, transformer.Rope.forward
 
     def placing(grid: tuple[int, int], *rest: Any) -> Tensor:
         made.append(("places", grid))
         return place(grid, *rest)
 
-    def turning(self: stdit.Rope, start: int, frames: int) -> Tensor:
+    def turning(self: transformer.Rope, start: int, frames: int) -> Tensor:
         made.append(("turns", (start, frames)))
         return turn(self, start, frames)
 
-    monkeypatch.setattr(stdit, "position_embedding", placing)
-    monkeypatch.setattr(stdit.Rope, "forward", turning)
+    monkeypatch.setattr(transformer, "position_embedding", placing)
+    monkeypatch.setattr(transformer.Rope, "forward", turning)
     kept = pocket_states(loaded, pa(6, 6, 2), 2.0, None)
     assert len(made) == len(set(made)) == 5  # one grid; windows of three sizes after the overlap, and the overlap
-    monkeypatch.setattr(bind, "keeping", lambda: stdit.anew)
+    monkeypatch.setattr(bind, "keeping", lambda: transformer.anew)
     assert_same(kept, pocket_states(loaded, pa(6, 6, 2), 2.0, None))
     assert len(made) > 2 * len(kept)
 
@@ -142,7 +144,7 @@ def test_how_many_graphs_there_are_and_what_they_hold_is_told(tmp_path: Path, mo
     monkeypatch.setattr(pipeline, "pick_graphs", lambda *asked: graphs)
     sampling = Sampling(steps=4, window=4, device="cpu", threads=1)
     job = pipeline.plan(Request("a red ball over hills", frames=16, sampling=sampling))
-    watch = record.Watch(lambda frames: None, lambda: False)
-    made = record.record(job, pipeline.open_model(job), Output(tmp_path / "video.mp4"), watch)
+    watch = write.Watch(lambda frames: None, lambda: False)
+    made = write.record(job, pipeline.open_model(job), Output(tmp_path / "video.mp4"), watch)
     assert graphs.count > 0
     assert made.notes == (f"{graphs.count} CUDA graphs of {graphs.bytes / 2**20:.0f} MB",)

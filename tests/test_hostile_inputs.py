@@ -1,6 +1,7 @@
 """Thousands of hostile inputs: no traceback, no crash, no ten seconds of work, no 2 GB, nothing written elsewhere.
 
-An input is a function of its kind and number. To meet one again: python tests/hostile_worker.py FOLDER KIND:NUMBER:1.
+An input is a function of its kind and number. To meet one again:
+python tests/support/hostile_worker.py FOLDER KIND:NUMBER:1.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clips import Recipe, corners, make
 from PIL import Image
 from safetensors.torch import save_file
+from support.clips import Recipe, corners, make
 
-from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
-from pavdm_cli.models.store import save
+from pavdm_cli.models.pocket.checkpoint import save
+from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
 from pavdm_cli.video import VideoWriter
 
 TESTS = Path(__file__).parent
@@ -77,7 +78,7 @@ def run(folder: Path, parts: Sequence[str]) -> str:
     home = str(folder / "home")
     environment = os.environ | {"HOME": home, "XDG_CACHE_HOME": home, "PAVDM_FFMPEG": ""}
     environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), *sys.path])
-    command = [sys.executable, "-W", "ignore", str(TESTS / "hostile_worker.py"), str(folder), *parts]
+    command = [sys.executable, "-W", "ignore", str(TESTS / "support" / "hostile_worker.py"), str(folder), *parts]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, errors="replace")
     if done.returncode == 0:
         return ""
@@ -110,7 +111,7 @@ FAULTS = ("time.sleep(60)", "sum(range(10**11))", "ctypes.string_at(0)", "1 / 0"
 def test_a_hang_a_crash_a_traceback_and_much_memory_are_seen(folder, fault, seen):
     code = f"""
         import ctypes, sys, time
-        import hostile_worker as worker
+        from support import hostile_worker as worker
         worker.WORK, worker.WAIT = 1, 2
         worker.KINDS["video"] = lambda draw, folder: setattr(worker, "result", {fault}) or time.sleep(0)
         sys.argv = ["", {str(folder)!r}, "video:0:1"]

@@ -7,11 +7,11 @@ import time
 from contextlib import suppress
 
 import pytest
-from command import pavdm
+from support.command import pavdm
 
 from pavdm_cli.errors import InputError, ModelError
-from pavdm_cli.models.hub import choose
-from pavdm_cli.train.footage import captioned
+from pavdm_cli.hub.download import choose
+from pavdm_cli.training.finetune.dataset import captioned
 
 NUMBERS = {
     "generate": (

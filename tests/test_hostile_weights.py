@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.models.checkpoint import digest, read_json, shapes, tensors
-from pavdm_cli.models.opensora import config_of
-from pavdm_cli.models.opensora_text import check_sizes
-from pavdm_cli.models.opensora_vae import vae_config
-from pavdm_cli.models.store import load_codec, load_denoiser
+from pavdm_cli.hub.checkpoint import digest, read_json, shapes, tensors
+from pavdm_cli.models.opensora.config import config_of
+from pavdm_cli.models.opensora.text_encoder import check_sizes
+from pavdm_cli.models.opensora.vae import vae_config
+from pavdm_cli.models.pocket.checkpoint import load_codec, load_denoiser
 
 CODEC = {"channels": 8, "frames_per_latent": 2, "widths": [32, 64, 128], "encoder_blocks": 1, "decoder_blocks": 2}
 

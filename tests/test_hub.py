@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from repositories import Hub, serving, tamed
+from support.repositories import Hub, serving, tamed
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.models.hub import File, blob_of, choose, fetch, listing
-from pavdm_cli.specs import Part
+from pavdm_cli.hub.download import File, blob_of, choose, fetch, listing
+from pavdm_cli.models.specs import Part
 
 VAE = Part("vae", "some/vae", "0" * 40)
 
@@ -47,7 +47,7 @@ def test_a_connection_that_breaks_now_and_then_is_tried_again(hub, tmp_path):
 KILLED = """
     import sys
     from pathlib import Path
-    from pavdm_cli.models.hub import File, fetch
+    from pavdm_cli.hub.download import File, fetch
     fetch(File("vae/model.safetensors", sys.argv[1], int(sys.argv[2]), ""), Path(sys.argv[3]), lambda bytes: None)
 """
 

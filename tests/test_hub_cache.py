@@ -7,20 +7,20 @@ import os
 import re
 from pathlib import Path
 
-import published
 import pytest
 import torch
-from command import pavdm
 from huggingface_hub import constants, try_to_load_from_cache
-from repositories import serving, tamed
+from support import published
+from support.command import pavdm
+from support.repositories import serving, tamed
 
-from pavdm_cli.models import hub_cache
-from pavdm_cli.models.checkpoint import digest
+from pavdm_cli.hub import cache as hub_cache
+from pavdm_cli.hub.checkpoint import digest
+from pavdm_cli.hub.pull import plan, problems, pull
+from pavdm_cli.hub.weights_dir import home, is_linked, own_folder
 from pavdm_cli.models.families import need_weights
-from pavdm_cli.models.home import home, is_linked, own_folder
 from pavdm_cli.models.load import load
-from pavdm_cli.models.pull import plan, problems, pull
-from pavdm_cli.specs import OPENSORA, Part
+from pavdm_cli.models.specs import OPENSORA, Part
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 NAME = OPENSORA.name

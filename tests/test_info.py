@@ -9,11 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from clips import greys
-from command import pavdm
+from support.clips import greys
+from support.command import pavdm
 
 from pavdm_cli.commands.info import SAME
-from pavdm_cli.stored import FIELDS
+from pavdm_cli.generation.metadata import FIELDS
 from pavdm_cli.video import VideoWriter
 
 ASKED = {"prompt": "a red ball", "seed": 1, "model": "pocket", "frames": 24}

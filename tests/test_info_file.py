@@ -8,11 +8,11 @@ from pathlib import Path
 
 import av
 import pytest
-from clips import Recipe, corners, greys, make
-from command import pavdm
+from support.clips import Recipe, corners, greys, make
+from support.command import pavdm
 
 from pavdm_cli.video import VideoWriter
-from pavdm_cli.video.facts import clock
+from pavdm_cli.video.io.facts import clock
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +141,7 @@ def test_a_length_is_hours_minutes_and_seconds(seconds, says):
     ],
 )
 def test_a_comment_in_damaged_json_is_named_and_any_other_is_not(comment, code, monkeypatch):
-    monkeypatch.setattr("pavdm_cli.video.write.to_comment", lambda metadata: comment)
+    monkeypatch.setattr("pavdm_cli.video.write.writer.to_comment", lambda metadata: comment)
     with VideoWriter("v.mp4", 96, 64, 8) as file:
         file.write(greys(8, 64, 96))
     result = pavdm("info", "v.mp4")

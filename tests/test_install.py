@@ -12,9 +12,9 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from test_architecture import ROOT, project_files
 
-from pavdm_cli import install
 from pavdm_cli.commands import doctor
-from pavdm_cli.install import extra_requirements, install_command
+from pavdm_cli.runtime import install_hints
+from pavdm_cli.runtime.install_hints import extra_requirements, install_command
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -46,14 +46,14 @@ def test_an_installed_copy_gives_the_same_hint_as_a_clone(extra, monkeypatch, tm
         split = [line.partition("; ") for line in requirements]
         lines += [f'{r}; ({m}) and extra == "{name}"' if m else f'{r}; extra == "{name}"' for r, _, m in split]
     clone = install_command(extra)
-    monkeypatch.setattr(install, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(install_hints, "CHECKOUT", tmp_path)
     monkeypatch.setattr(importlib.metadata, "requires", {"pavdm": lines}.get)
     assert install_command(extra) == clone
 
 
 def test_the_pyproject_of_another_project_is_not_read(monkeypatch, tmp_path):
     (tmp_path / "pyproject.toml").write_text('[project]\nname="x"\n[project.optional-dependencies]\nheic=["evil"]')
-    monkeypatch.setattr(install, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(install_hints, "CHECKOUT", tmp_path)
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["pillow-heif>=1.1; extra == 'heic'"])
     assert extra_requirements("heic") == ["pillow-heif>=1.1"]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import greys, make
-from command import pavdm
+from support.clips import greys, make
+from support.command import pavdm
 
-from pavdm_cli import record
-from pavdm_cli import stop as stop_module
-from pavdm_cli.stop import stop_requested
+from pavdm_cli.generation import write as record
+from pavdm_cli.runtime import signals as stop_module
+from pavdm_cli.runtime.signals import stop_requested
 from pavdm_cli.video import Extension, VideoWriter
 
 ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="signals of this kind are POSIX")

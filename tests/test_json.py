@@ -7,10 +7,10 @@ import json
 import sys
 
 import pytest
-from clips import greys, make
-from command import pavdm
+from support.clips import greys, make
+from support.command import pavdm
 
-from pavdm_cli.models.words import WORDINGS
+from pavdm_cli.pocket_world.vocabulary import WORDINGS
 
 QUICK = ("--frames", "12", "--steps", "6", "--threads", "1", "--seed", "1", "--json")
 

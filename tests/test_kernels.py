@@ -16,10 +16,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 pytest.importorskip("triton", reason="Triton has no wheel for this platform", exc_type=ModuleNotFoundError)
 
-import guard
 import test_train_losses as training
+from support import guard
 
-from pavdm_cli.models.stdit import STDiT, STDiTConfig
+from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
 from pavdm_kernels.jit import DTYPES, Call, jit, runs_kernel, split
 from pavdm_kernels.op import Draw, Op
 from pavdm_kernels.ops import OPS

@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton has no wheel for this platform", exc_type=ModuleNotFoundError)
 
-from gpu import needs_gpu
+from support.gpu import needs_gpu
 from test_kernels import CASES, error
 
 from pavdm_kernels.jit import DTYPES

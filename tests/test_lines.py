@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import typer
-from command import pavdm
+from support.command import pavdm
 
 from pavdm_cli.app import app
-from pavdm_cli.request import PLAIN, Engine, Extension, Output, Reading, Request, Sampling
+from pavdm_cli.generation.request import Extension, Output, Request, Sampling
+from pavdm_cli.models.execution import PLAIN, Engine, Reading
 
 # Nothing here is what it is by default.
 LINE = (

@@ -9,20 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from pavdm_cli import pipeline
 from pavdm_cli.bench import shapes
 from pavdm_cli.errors import ModelError
-from pavdm_cli.models import families, load, opensora
-from pavdm_cli.models.made_up import made_up
-from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, normalisation
-from pavdm_cli.models.spatial_vae import SpatialConfig
-from pavdm_cli.models.stdit import STDiT, frequencies
-from pavdm_cli.models.temporal_vae import TemporalConfig
-from pavdm_cli.request import Request, Sampling
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models import families, load
+from pavdm_cli.models.opensora import config
+from pavdm_cli.models.opensora.spatial_vae import SpatialConfig
+from pavdm_cli.models.opensora.temporal_vae import TemporalConfig
+from pavdm_cli.models.opensora.vae import OpenSoraVAE, VAEConfig, normalisation
+from pavdm_cli.models.random_weights import made_up
+from pavdm_cli.models.stdit.transformer import STDiT, frequencies
 
 GOLDEN = Path(__file__).parent / "golden"
 CPU = torch.device("cpu")
-SMALL = replace(opensora.XL2, hidden=64, depth=2, heads=4)
+SMALL = replace(config.XL2, hidden=64, depth=2, heads=4)
 VAE = VAEConfig(SpatialConfig((8, 8, 16, 16), groups=4), TemporalConfig(filters=8, blocks=1, groups=4))
 
 
@@ -48,13 +49,13 @@ def test_the_same_weights_are_made_up_every_time_and_no_global_randomness_is_spe
 
 def test_weights_are_made_up_in_the_precision_they_run_in():
     assert {value.dtype for value in small(torch.bfloat16).state_dict().values()} == {torch.bfloat16}
-    assert opensora.precision(torch.device("cuda")) == torch.bfloat16
-    assert opensora.precision(CPU) == torch.float32
+    assert config.precision(torch.device("cuda")) == torch.bfloat16
+    assert config.precision(CPU) == torch.float32
 
 
 def test_the_transformer_has_the_published_size():
     with torch.device("meta"):
-        real = STDiT(opensora.XL2)
+        real = STDiT(config.XL2)
     parameters = dict(real.named_parameters())
     kinds = {name: "param" if name in parameters else "buffer" for name in real.state_dict()}
     ours = {f"{name} {list(value.shape)} {kinds[name]}" for name, value in real.state_dict().items()}
@@ -65,7 +66,7 @@ def test_the_transformer_has_the_published_size():
 @pytest.fixture
 def tiny(monkeypatch):
     """Open-Sora with its sizes made small, through everything that loads it."""
-    monkeypatch.setattr(opensora, "XL2", SMALL)
+    monkeypatch.setattr(config, "XL2", SMALL)
     monkeypatch.setattr(families, "VAEConfig", lambda: VAE)
 
 
@@ -129,7 +130,7 @@ def test_denoising_alone_is_measured_without_the_libraries_of_the_codec(monkeypa
     for module in ("diffusers", "diffusers.models.autoencoders.autoencoder_kl", "transformers"):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(shapes, "XL2", SMALL)
-    monkeypatch.setattr(opensora, "XL2", SMALL)
+    monkeypatch.setattr(config, "XL2", SMALL)
     model = shapes.random_model(shapes.SHAPES["opensora-v1.2"], CPU)
     assert all(torch.equal(value, small().state_dict()[name]) for name, value in model.denoiser.state_dict().items())
     with pytest.raises(ModelError, match="diffusers"):

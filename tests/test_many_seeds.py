@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import pavdm
+from support.command import pavdm
 
-from pavdm_cli import pipeline, record
+from pavdm_cli.generation import pipeline, write
 
 QUICK = ("--frames", "6", "--steps", "6", "--threads", "1", "--seed", "7")
 PROMPT = "a red ball over green hills at noon"
@@ -62,14 +62,14 @@ def test_the_last_seed_is_checked_before_the_first_video():
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize("kept", [0, 4])
 def test_an_interrupt_keeps_what_is_done_and_names_the_missing_seeds(kept, as_json, monkeypatch):
-    plain = record.record
+    plain = write.record
 
     def interrupted(job, model, output, watch, still=None):
         if job.sampling.seed < 8:
             return plain(job, model, output, watch, still)
-        return record.Made(output.path, kept, False, {})
+        return write.Made(output.path, kept, False, {})
 
-    monkeypatch.setattr(record, "record", interrupted)
+    monkeypatch.setattr(write, "record", interrupted)
     words = ("generate", PROMPT, *QUICK, "-n", "4", "-o", "ball.mp4", *["--json"] * as_json, "-q")
     code, out, err = pavdm(*words)
     assert code == 130
@@ -83,14 +83,14 @@ def test_an_interrupt_keeps_what_is_done_and_names_the_missing_seeds(kept, as_js
 
 
 def test_a_signal_between_two_videos_stops_after_the_first(monkeypatch):
-    plain = record.record
+    plain = write.record
 
     def whole(job, model, output, watch, still=None):
         made = plain(job, model, output, watch, still)
         watch.stopped.receive(2, None)
         return made
 
-    monkeypatch.setattr(record, "record", whole)
+    monkeypatch.setattr(write, "record", whole)
     code, out, err = pavdm("generate", PROMPT, *QUICK, "-n", "2")
     assert (code, len(out.splitlines())) == (130, 1)
     assert "not made: seed 8; --seed 8 -n 1 makes the rest" in err

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from exact import NOISE, Mixing, clean_latents, joined, sigmas_of
+from support.exact import NOISE, Mixing, clean_latents, joined, sigmas_of
 from torch import Tensor
 
-from pavdm_cli.chaining import reencoded
-from pavdm_cli.masks import Condition, clips
-from pavdm_cli.noise import add_noise
-from pavdm_cli.sampler import from_clip, sample
-from pavdm_cli.schedule import rn
+from pavdm_cli.generation.reencode import reencoded
+from pavdm_cli.sampling.loop import from_clip, sample
+from pavdm_cli.sampling.masked_clips import Condition, clips
+from pavdm_cli.sampling.noise import add_noise
+from pavdm_cli.sampling.schedule import rn
 
 
 def anew(latents: Tensor) -> Tensor:

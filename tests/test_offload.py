@@ -12,13 +12,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pavdm_cli import budget, pipeline
 from pavdm_cli.errors import UsageError
+from pavdm_cli.generation import memory_plan, pipeline
+from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models import offload
-from pavdm_cli.models.live import Live
+from pavdm_cli.models.execution import Engine
 from pavdm_cli.models.load import Loaded
+from pavdm_cli.models.memory_tracker import Live
 from pavdm_cli.models.offload import Guest, Stream, VisitingCodec, streamed
-from pavdm_cli.request import Engine, Request, Sampling
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -114,7 +115,7 @@ def test_a_turn_that_is_forgotten_would_be_seen(mode, folder, monkeypatch):
 @pytest.mark.parametrize("mode", MODES)
 def test_no_more_is_on_the_device_than_the_plan_says(mode, folder):
     wanted = job(folder, 17 * 8, offload=mode)
-    found = budget.budget(wanted)
+    found = memory_plan.budget(wanted)
     model = pipeline.open_model(wanted)
     there = 0
     if isinstance(turns := model.denoiser.in_turn, Stream):  # what stays, and both slots

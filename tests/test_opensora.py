@@ -13,22 +13,26 @@ from pathlib import Path
 
 import av
 import numpy as np
-import published
 import pytest
 import torch
-from command import pavdm
 from safetensors.torch import load_file
+from support import published
+from support.command import pavdm
 from test_stdit_golden import GOLDEN, SMALL, run
 
-from pavdm_cli import budget, pipeline
 from pavdm_cli.errors import DeviceError, ModelError, UsageError
-from pavdm_cli.install import install_command
-from pavdm_cli.models import families, libraries, memory, opensora_text
-from pavdm_cli.models.bind import levels_table
+from pavdm_cli.generation import memory_plan, pipeline
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.hub import weight_memory
+from pavdm_cli.models import families
+from pavdm_cli.models.execution import Reading
 from pavdm_cli.models.load import wording
-from pavdm_cli.models.stdit import STDiT
-from pavdm_cli.request import Reading, Request, Sampling
-from pavdm_cli.specs import find
+from pavdm_cli.models.opensora import text_encoder
+from pavdm_cli.models.specs import find
+from pavdm_cli.models.stdit.denoiser import levels_table
+from pavdm_cli.models.stdit.transformer import STDiT
+from pavdm_cli.runtime import optional_imports
+from pavdm_cli.runtime.install_hints import install_command
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -128,7 +132,7 @@ def test_a_folder_without_a_part_is_refused_by_its_name_and_never_planned_in_ano
 
 
 def test_a_model_that_is_fetched_in_part_is_planned_whole_and_told_how_to_fetch_the_rest(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(budget, "free_bytes", lambda device: 1 << 40)
+    monkeypatch.setattr(memory_plan, "free_bytes", lambda device: 1 << 40)
     fetched = tmp_path / "cache" / "models" / "opensora-v1.2"
     shutil.copytree(folder, fetched, ignore=shutil.ignore_patterns("transformer", "text_encoder"))
     planned = pavdm("generate", PROMPT, "--model", "opensora-v1.2", "--frames", "1", *QUICK, "--plan")
@@ -181,7 +185,7 @@ def test_the_unconditional_half_is_the_null_embedding_as_long_as_the_prompt(fold
 
 def test_no_prompt_is_the_null_embedding_alone_and_needs_no_text_encoder(folder, monkeypatch):
     model = pipeline.open_model(job(folder))
-    monkeypatch.setattr(opensora_text, "load_into", None)
+    monkeypatch.setattr(text_encoder, "load_into", None)
     y, mask = model.read("", unconditional=False)
     assert torch.equal(y[0], model.denoiser.y_embedder.y_embedding)
     assert mask.all()
@@ -199,17 +203,19 @@ def test_a_part_that_is_missing_is_one_clear_error(part, folder, tmp_path):
 
 @pytest.mark.parametrize(("free", "what"), [(1000, "Open-Sora takes"), (27_000_000, "T5 takes")])
 def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(free, what, folder, monkeypatch):
-    monkeypatch.setattr(memory, "free_bytes", lambda device: free)
-    monkeypatch.setattr(opensora_text, "weight_bytes", lambda *given: 10 * memory.weight_bytes(*given) + 27_000_000)
+    monkeypatch.setattr(weight_memory, "free_bytes", lambda device: free)
+    monkeypatch.setattr(
+        text_encoder, "weight_bytes", lambda *given: 10 * weight_memory.weight_bytes(*given) + 27_000_000
+    )
     with pytest.raises(DeviceError, match=what) as caught:
         latents(job(folder))
     assert caught.value.exit_code == 6
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("package", libraries.PACKAGES)
+@pytest.mark.parametrize("package", optional_imports.PACKAGES)
 def test_a_library_that_is_missing_is_one_line_before_any_weight_is_read(package, folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, libraries.MODULES.get(package, package), None)
+    monkeypatch.setitem(sys.modules, optional_imports.MODULES.get(package, package), None)
     monkeypatch.setattr(families, "load_into", lambda *given: pytest.fail("read weights"))
     with pytest.raises(ModelError, match=f"Open-Sora needs {package}$") as caught:
         pipeline.open_model(job(folder))
@@ -221,9 +227,9 @@ def test_weights_are_counted_as_they_will_be_loaded(folder):
     for part, module in (("transformer", model.denoiser), ("vae", model.codec)):
         assert isinstance(module, torch.nn.Module)
         size = sum(value.numel() * value.itemsize for value in module.state_dict().values())
-        assert memory.weight_bytes(folder / part, torch.float32) == size
-        assert memory.weight_bytes(folder / part, torch.bfloat16) == size // 2
-    assert memory.free_bytes(torch.device("meta")) is None
+        assert weight_memory.weight_bytes(folder / part, torch.float32) == size
+        assert weight_memory.weight_bytes(folder / part, torch.bfloat16) == size // 2
+    assert weight_memory.free_bytes(torch.device("meta")) is None
 
 
 def test_a_prompt_of_which_nothing_can_be_read_is_refused():

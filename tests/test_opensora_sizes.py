@@ -12,14 +12,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from pavdm_cli import pipeline
 from pavdm_cli.app import app
-from pavdm_cli.denoiser import guided
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models.bind import levels_table, recomputing
-from pavdm_cli.noise import seeded_noise
-from pavdm_cli.request import Request, Sampling, parse_size
-from pavdm_cli.sampler import sample
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.request import Request, Sampling, parse_size
+from pavdm_cli.models.stdit.denoiser import levels_table, recomputing
+from pavdm_cli.sampling.denoiser import guided
+from pavdm_cli.sampling.loop import sample
+from pavdm_cli.sampling.noise import seeded_noise
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

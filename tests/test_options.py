@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import typer
-from clips import greys, make
-from command import pavdm
+from support.clips import greys, make
+from support.command import pavdm
 
 from pavdm_cli.app import app
 from pavdm_cli.commands import options, train_options
-from pavdm_cli.specs import MODELS, Idle
+from pavdm_cli.models.specs import MODELS, Idle
 
 IDLE = {one.option: one for one in MODELS["pocket"].idle}
 VALUES = {"--aspect": "1:1", "--aesthetic-score": "6.5", "--motion-score": "4", "--camera-motion": "pan left"}

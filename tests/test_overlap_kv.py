@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from pavdm_cli import pipeline
-from pavdm_cli.bench.overlap import deviations, in_question
-from pavdm_cli.denoiser import Denoiser
+from pavdm_cli.bench.context_reuse import deviations, in_question
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models.bind import levels_table, recomputing, remembering
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.pipeline import Job
+from pavdm_cli.generation.request import Request, Sampling, parse_overlap_kv
+from pavdm_cli.models.execution import Engine
 from pavdm_cli.models.load import Loaded
-from pavdm_cli.models.stdit import STDiT, STDiTConfig
-from pavdm_cli.noise import linear_sigmas
-from pavdm_cli.pipeline import Job
-from pavdm_cli.request import Engine, Request, Sampling, parse_overlap_kv
-from pavdm_cli.specs import MODELS
+from pavdm_cli.models.specs import MODELS
+from pavdm_cli.models.stdit.denoiser import levels_table, recomputing, remembering
+from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
+from pavdm_cli.sampling.denoiser import Denoiser
+from pavdm_cli.sampling.noise import linear_sigmas
 
 
 def job_of(method: str = "pa", overlap_kv: str | None = None, causal: bool = True) -> Job:

@@ -81,7 +81,7 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(names):
 def test_the_wheel_holds_every_module_the_weights_and_the_licence(names):
     sources = [*(ROOT / "pavdm_cli").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")]
     assert {path.relative_to(ROOT).as_posix().removeprefix("kernels/") for path in sources} <= set(names)
-    weights = {path.name for path in (ROOT / "pavdm_cli" / "weights").rglob("*.safetensors")}
+    weights = {path.name for path in (ROOT / "pavdm_cli" / "models" / "pocket" / "weights").rglob("*.safetensors")}
     assert {"codec.safetensors", "denoiser.safetensors"} <= weights <= {name.rpartition("/")[2] for name in names}
     assert {"pavdm_cli/py.typed", "pavdm_kernels/py.typed"} <= set(names)
     assert f"pavdm-{__version__}.dist-info/licenses/LICENSE" in names

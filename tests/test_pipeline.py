@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from pavdm_cli import pipeline, sampler
 from pavdm_cli.errors import UsageError
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.pixels import from_bytes
-from pavdm_cli.noise import linear_sigmas
-from pavdm_cli.request import Request, Sampling
-from pavdm_cli.schedule import pa
+from pavdm_cli.sampling import loop
+from pavdm_cli.sampling.noise import linear_sigmas
+from pavdm_cli.sampling.schedule import pa
 
 GOLDEN = Path(__file__).parent / "golden"
 PROMPT = "a blue kite circling above the sea by day"
@@ -104,9 +105,9 @@ def test_frames_stream_chunk_by_chunk(model):
 
 def test_latents_are_decoded_in_whole_groups_of_the_codec_whatever_the_chunk():
     chunks = list(torch.arange(13).view(1, 13, 1, 1, 1).split([1, 1, 1, 2, 1, 5, 2], dim=1))
-    runs = [run.flatten().tolist() for run in sampler.regrouped(chunks, 5)]
+    runs = [run.flatten().tolist() for run in loop.regrouped(chunks, 5)]
     assert runs == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
-    assert all(map(torch.equal, sampler.regrouped(chunks, 1), chunks))
+    assert all(map(torch.equal, loop.regrouped(chunks, 1), chunks))
 
 
 def test_levels_follow_size_and_window_only_where_the_model_was_trained_so():

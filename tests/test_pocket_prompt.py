@@ -9,13 +9,13 @@ from collections import Counter
 import pytest
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models.pocket_parse import KINDS, base_forms, parse
-from pavdm_cli.models.pocket_prompt import HINT, format_prompt, vocabulary
-from pavdm_cli.models.synonyms import SYNONYMS
-from pavdm_cli.models.words import LENGTH, ON_WATER, WORDINGS, split, tokens
-from pavdm_cli.train.captions import caption
-from pavdm_cli.train.preview import PROMPTS
-from pavdm_cli.train.world import Scene, sample_scene
+from pavdm_cli.pocket_world.captions import caption
+from pavdm_cli.pocket_world.parse import KINDS, base_forms, parse
+from pavdm_cli.pocket_world.prompt import HINT, format_prompt, vocabulary
+from pavdm_cli.pocket_world.synonyms import SYNONYMS
+from pavdm_cli.pocket_world.vocabulary import LENGTH, ON_WATER, WORDINGS, split, tokens
+from pavdm_cli.pocket_world.world import Scene, sample_scene
+from pavdm_cli.training.pocket.preview import PROMPTS
 
 FIELDS = dict(zip(KINDS, ("object", "colour", "motion", "terrain", "time", "camera"), strict=True))
 SHORT = ("a boat", "a red ball", "a kite", "night", "over the dunes", "circling", "a boat at dusk", "blue", "pans left")

@@ -11,12 +11,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from pavdm_cli import pipeline
 from pavdm_cli.app import app
 from pavdm_cli.commands.info import command
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models.layers import Linear, Mlp
-from pavdm_cli.request import PLAIN, Engine, Request, Sampling
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models.execution import PLAIN, Engine
+from pavdm_cli.models.stdit.layers import Linear, Mlp
 from pavdm_kernels import linear, references
 
 DEFAULT = Engine()

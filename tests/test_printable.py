@@ -13,7 +13,7 @@ from contextlib import redirect_stderr, redirect_stdout
 import pytest
 
 from pavdm_cli import ui
-from pavdm_cli.printable import command_line, printable, quote
+from pavdm_cli.runtime.printable import command_line, printable, quote
 
 HOSTILE = {
     "escape": "\x1b[2J\x1b]0;title\x07",

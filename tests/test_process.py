@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import QUICK, SIGNALS, start, strike, wait_for_signals
+from support.processes import QUICK, SIGNALS, start, strike, wait_for_signals
 
-from pavdm_cli.streams import Tolerant, failure
+from pavdm_cli.runtime.streams import Tolerant, failure
 from pavdm_cli.video import open_video
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc and signals")

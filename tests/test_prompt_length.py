@@ -9,11 +9,11 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 from typer.testing import CliRunner
 
-from pavdm_cli import pipeline
 from pavdm_cli.app import app
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.families import prompt_notes
-from pavdm_cli.models.opensora_text import END, LONGEST, cut_note, token_ids
-from pavdm_cli.request import Request, Sampling
+from pavdm_cli.models.opensora.text_encoder import END, LONGEST, cut_note, token_ids
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

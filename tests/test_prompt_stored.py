@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import greys
-from command import Said, pavdm
+from support.clips import greys
+from support.command import Said, pavdm
 
-from pavdm_cli.models.pocket_prompt import format_prompt
+from pavdm_cli.pocket_world.prompt import format_prompt
 from pavdm_cli.video import VideoWriter, frames, open_video
 
 TYPED = "a sailboat, huge"

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pavdm_cli.errors import PavdmError, UsageError
-from pavdm_cli.models.pocket_prompt import format_prompt
-from pavdm_cli.models.words import VOCABULARY, split
-from pavdm_cli.printable import HIDDEN, command_line, printable
-from pavdm_cli.request import Request, Sampling, parse_size
-from pavdm_cli.specs import MODELS, find
-from pavdm_cli.stored import FIELDS, sound_fields
-from pavdm_cli.untrusted import InvalidError, parse_json
+from pavdm_cli.generation.metadata import FIELDS, sound_fields
+from pavdm_cli.generation.request import Request, Sampling, parse_size
+from pavdm_cli.models.specs import MODELS, find
+from pavdm_cli.pocket_world.prompt import format_prompt
+from pavdm_cli.pocket_world.vocabulary import VOCABULARY, split
+from pavdm_cli.runtime.printable import HIDDEN, command_line, printable
+from pavdm_cli.runtime.untrusted import InvalidError, parse_json
 
 SEARCH = settings(
     max_examples=150,

@@ -7,23 +7,23 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import published
 import pytest
 import torch
-from command import pavdm
 from huggingface_hub import constants
-from repositories import Hub, serving, tamed
+from support import published
+from support.command import pavdm
+from support.repositories import Hub, serving, tamed
 from typer.testing import CliRunner
 
 from pavdm_cli.app import app
 from pavdm_cli.errors import ModelError, OutputError, PavdmError, UsageError
-from pavdm_cli.models import home as home_module
-from pavdm_cli.models import pull as pull_module
-from pavdm_cli.models.home import home
-from pavdm_cli.models.hub import File, fetch
+from pavdm_cli.hub import pull as pull_module
+from pavdm_cli.hub import weights_dir as home_module
+from pavdm_cli.hub.download import File, fetch
+from pavdm_cli.hub.pull import delete, plan, problems, pull, removable
+from pavdm_cli.hub.weights_dir import home
 from pavdm_cli.models.load import load
-from pavdm_cli.models.pull import delete, plan, problems, pull, removable
-from pavdm_cli.specs import MODELS, find
+from pavdm_cli.models.specs import MODELS, find
 
 SPEC = MODELS["opensora-v1.2"]
 REPOS = {part.folder: part.repo for part in SPEC.parts}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pavdm_cli.evaluate import ratchet
-from pavdm_cli.evaluate.bars import Bar
-from pavdm_cli.models import store
-from pavdm_cli.specs import POCKET
+from pavdm_cli.evaluation import ratchet
+from pavdm_cli.evaluation.bars import Bar
+from pavdm_cli.models.pocket import checkpoint
+from pavdm_cli.models.specs import POCKET
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "pocket.jsonl"
 VIDEOS = {"world": "w", "seeds": [0, 96], "length": 10.0, "method": "pa", "steps": 12, "guidance": 1.5}
@@ -84,6 +84,6 @@ def test_no_stored_row_is_worse_than_those_before_it():
 
 
 def test_the_shipped_weights_are_those_that_were_measured_last():
-    own = store.digest(POCKET.codec, POCKET.denoiser)
+    own = checkpoint.digest(POCKET.codec, POCKET.denoiser)
     latest = {row["part"]: row for row in ratchet.stored(RESULTS)}
     assert [latest[part]["settings"]["weights"] for part in ("videos", "minute")] == [own, own]

@@ -10,14 +10,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import published
 import pytest
 import torch
-from command import pavdm
+from support import published
+from support.command import pavdm
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.models.publish import publish
-from pavdm_cli.specs import MODELS, POCKET, find
+from pavdm_cli.models.opensora.export import publish
+from pavdm_cli.models.specs import MODELS, POCKET, find
 
 KNOWN = "known models: pocket, opensora-v1.2"
 
@@ -185,6 +185,6 @@ def test_a_pipe_in_place_of_a_configuration_is_not_waited_for(layout):
 
 
 def test_models_are_told_apart_without_torch(layout):
-    code = f"import sys; from pavdm_cli.specs import find; find({str(layout)!r}); print('torch' in sys.modules)"
+    code = f"import sys; from pavdm_cli.models.specs import find; find({str(layout)!r}); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False\n"

@@ -11,21 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command import pavdm
 from safetensors.torch import load_file, save_file
-from tape import Tape
+from support.command import pavdm
+from support.tape import Tape
 from torch import Tensor, nn
 
-from pavdm_cli import pipeline, recovery
 from pavdm_cli.errors import FaultyValues, ModelError
-from pavdm_cli.graphs import Graphs
-from pavdm_cli.models import store
+from pavdm_cli.generation import pipeline, recovery
+from pavdm_cli.generation.recovery import Recovery, fault
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models.execution import Engine
 from pavdm_cli.models.load import Loaded, in_precision, with_offload
 from pavdm_cli.models.pixels import to_unit
+from pavdm_cli.models.pocket import checkpoint
+from pavdm_cli.models.specs import POCKET
 from pavdm_cli.models.upcast import float32_codec, float32_transformer, precision
-from pavdm_cli.recovery import Recovery, fault
-from pavdm_cli.request import Engine, Request, Sampling
-from pavdm_cli.specs import POCKET
+from pavdm_cli.sampling.cuda_graphs import Graphs
 from pavdm_cli.video import open_video
 
 NAN, HUGE = float("nan"), 1e6
@@ -254,5 +255,5 @@ def test_weights_that_are_not_finite_are_refused_by_name(value: float, tmp_path:
 
     spoil_file(POCKET.denoiser, tmp_path / "denoiser.safetensors", change)
     with pytest.raises(ModelError, match=r"stdit\.final_layer\.linear\.weight in .*denoiser\.safetensors") as caught:
-        store.load_denoiser(tmp_path / "denoiser.safetensors")
+        checkpoint.load_denoiser(tmp_path / "denoiser.safetensors")
     assert caught.value.exit_code == 5

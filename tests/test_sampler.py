@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from exact import NOISE, Mixing, assert_same, clean_latents, every_method, joined, run_exact, sigmas_of
+from support.exact import NOISE, Mixing, assert_same, clean_latents, every_method, joined, run_exact, sigmas_of
+from support.ways import Taped
 from torch import Tensor
-from ways import Taped
 
-from pavdm_cli import sampler
-from pavdm_cli.noise import linear_sigmas
-from pavdm_cli.sampler import State, advance, from_noised, sample, shift, walk
-from pavdm_cli.schedule import Schedule, fifo, one_clip, pa, rn, rw
+from pavdm_cli.sampling import loop
+from pavdm_cli.sampling.loop import State, advance, from_noised, sample, shift, walk
+from pavdm_cli.sampling.noise import linear_sigmas
+from pavdm_cli.sampling.schedule import Schedule, fifo, one_clip, pa, rn, rw
 
 pytestmark = pytest.mark.usefixtures("either_way")
 
@@ -218,8 +218,8 @@ def test_a_step_and_a_shift_read_no_value_back_from_the_device() -> None:
 
 @every_method
 def test_levels_and_noise_come_to_a_gpu_from_pinned_memory(schedule: Schedule, monkeypatch) -> None:
-    brought, across = list[torch.dtype](), sampler.across
-    monkeypatch.setattr(sampler, "across", lambda given, like: (brought.append(given.dtype), across(given, like))[1])
+    brought, across = list[torch.dtype](), loop.across
+    monkeypatch.setattr(loop, "across", lambda given, like: (brought.append(given.dtype), across(given, like))[1])
     run_mixing(schedule, 5)
     patterns = {schedule.levels(schedule.present(now, 0, 5), now) for now in range(schedule.total(5))}
     assert brought.count(torch.int32) == len(patterns)

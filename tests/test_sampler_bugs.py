@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from exact import NOISE, SCHEDULES, Exact, every_method, run_exact, sigmas_of
+from support.exact import NOISE, SCHEDULES, Exact, every_method, run_exact, sigmas_of
 from torch import Tensor
 
-from pavdm_cli import sampler
-from pavdm_cli.sampler import State, sample
-from pavdm_cli.schedule import Schedule
+from pavdm_cli.sampling import loop
+from pavdm_cli.sampling.loop import State, sample
+from pavdm_cli.sampling.schedule import Schedule
 
 pytestmark = pytest.mark.usefixtures("either_way")
 
 real: dict[str, Callable[..., Any]] = {
-    name: getattr(sampler, name) for name in ("move_on", "recall", "advance", "draw", "shift")
+    name: getattr(loop, name) for name in ("move_on", "recall", "advance", "draw", "shift")
 }
 
 
@@ -77,7 +77,7 @@ PATCHED = [case for case in PATCHED if case not in {("noise in front", "rn"), ("
 
 @pytest.mark.parametrize(("bug", "name"), PATCHED)
 def test_a_bug_in_the_loop_is_caught(bug: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler, *BUGS[bug]())
+    monkeypatch.setattr(loop, *BUGS[bug]())
     with pytest.raises(AssertionError):
         run_exact(SCHEDULES[name])
 
@@ -98,7 +98,7 @@ def test_swapped_noise_is_caught(schedule: Schedule) -> None:
 
 
 def test_an_overlap_re_noised_with_old_noise_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler, "draw", one_noise_for_all_steps)
+    monkeypatch.setattr(loop, "draw", one_noise_for_all_steps)
     with pytest.raises(AssertionError):
         run_exact(SCHEDULES["rw"])
 

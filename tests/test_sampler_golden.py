@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pavdm_cli.denoiser import Bound, Denoiser, guided
-from pavdm_cli.masks import masked
-from pavdm_cli.models.stdit import STDiT, STDiTConfig
-from pavdm_cli.noise import Noise, linear_sigmas, warp_ratio, warped_sigmas
-from pavdm_cli.sampler import State, from_clip, from_noised, sample, walk
-from pavdm_cli.schedule import Schedule, one_clip, pa
+from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
+from pavdm_cli.sampling.denoiser import Bound, Denoiser, guided
+from pavdm_cli.sampling.loop import State, from_clip, from_noised, sample, walk
+from pavdm_cli.sampling.masked_clips import masked
+from pavdm_cli.sampling.noise import Noise, linear_sigmas, warp_ratio, warped_sigmas
+from pavdm_cli.sampling.schedule import Schedule, one_clip, pa
 
 pytestmark = pytest.mark.usefixtures("either_way")
 GOLDEN = Path(__file__).parent / "golden"

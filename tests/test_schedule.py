@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.schedule import METHODS, Schedule, fifo, one_clip, pa, rn, rw
+from pavdm_cli.sampling.schedule import METHODS, Schedule, fifo, one_clip, pa, rn, rw
 
 SCHEDULES = [
     pa(30, 30, 5),
@@ -155,5 +155,5 @@ def test_values_below_one_are_refused(name: str, value: str) -> None:
 
 
 def test_a_schedule_needs_no_torch() -> None:
-    code = "import sys, pavdm_cli.schedule; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, pavdm_cli.sampling.schedule; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,16 +6,16 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import clips
 import pytest
 import torch
-from command import pavdm
-from exact import NOISE, clean_latents, sigmas_of
+from support import clips
+from support.command import pavdm
+from support.exact import NOISE, clean_latents, sigmas_of
 
-from pavdm_cli import continuation, pipeline, record
-from pavdm_cli.request import Extension, Request, Sampling
-from pavdm_cli.sampler import from_noised
-from pavdm_cli.schedule import Schedule, fifo, pa, rn
+from pavdm_cli.generation import extend, pipeline, write
+from pavdm_cli.generation.request import Extension, Request, Sampling
+from pavdm_cli.sampling.loop import from_noised
+from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rn
 
 
 def video(path: Path, frames: int) -> Path:
@@ -25,7 +25,7 @@ def video(path: Path, frames: int) -> Path:
 def said(path: Path, frames: int, start: str = "noised", **how: object) -> list[str]:
     sampling = Sampling(seed=1, device="cpu", **how)
     request = Request("", frames=4, sampling=sampling, extension=Extension(video(path, frames), start))
-    return record.start_notes(pipeline.plan(request), continuation.open_source(request))
+    return write.start_notes(pipeline.plan(request), extend.open_source(request))
 
 
 def test_a_video_of_a_whole_window_is_noised_without_a_word(tmp_path):

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from pavdm_cli.errors import ModelError, UsageError
-from pavdm_cli.request import SIZES, Request, parse_size, picture_size
-from pavdm_cli.specs import MODELS, ModelSpec, find
+from pavdm_cli.generation.request import SIZES, Request, parse_size, picture_size
+from pavdm_cli.models.specs import MODELS, ModelSpec, find
 
 POCKET = MODELS["pocket"]
 FREE = replace(POCKET, name="free", group=(5, 17), sides=8, longest=1280, rates=(8, 30))

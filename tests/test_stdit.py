@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pavdm_cli.models.stdit import Memory, Modulation, STDiT, STDiTConfig, Text
+from pavdm_cli.models.stdit.transformer import Memory, Modulation, STDiT, STDiTConfig, Text
 from pavdm_kernels import euler_step, temporal_attention
 
 TINY = STDiTConfig(hidden=32, depth=2, heads=2, in_channels=3, out_channels=6, text_width=5, text_length=7)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pavdm_cli.models.stdit import STDiT, STDiTConfig
+from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = STDiTConfig(hidden=64, depth=2, heads=4, in_channels=4, out_channels=8, text_width=32, text_length=12)

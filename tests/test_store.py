@@ -11,24 +11,24 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny import CODEC, POCKET, randomised, tiny_codec, tiny_pocket
+from support.tiny import CODEC, POCKET, randomised, tiny_codec, tiny_pocket
 from torch import Tensor
 
 from pavdm_cli.errors import ModelError, OutputError
-from pavdm_cli.models import store
-from pavdm_cli.models.pocket import Pocket
-from pavdm_cli.models.pocket_codec import PocketCodec
-from pavdm_cli.models.words import VOCABULARY
+from pavdm_cli.models.pocket import checkpoint
+from pavdm_cli.models.pocket.transformer import Pocket
+from pavdm_cli.models.pocket.vae import PocketCodec
+from pavdm_cli.pocket_world.vocabulary import VOCABULARY
 
 PARTS: dict[str, tuple[Callable[[], Any], Callable[[Path], Any]]] = {
-    "codec": (tiny_codec, store.load_codec),
-    "denoiser": (tiny_pocket, store.load_denoiser),
+    "codec": (tiny_codec, checkpoint.load_codec),
+    "denoiser": (tiny_pocket, checkpoint.load_denoiser),
 }
 every_part = pytest.mark.parametrize("part", PARTS)
 
 
 def written(part: str, folder: Path) -> Path:
-    return store.save(PARTS[part][0](), folder / f"{part}.safetensors", {"steps": 3})
+    return checkpoint.save(PARTS[part][0](), folder / f"{part}.safetensors", {"steps": 3})
 
 
 def rewritten(path: Path, change: Callable[[dict[str, Tensor], dict[str, str]], None]) -> Path:
@@ -89,16 +89,16 @@ def test_what_is_loaded_lives_on_without_its_file(part, tmp_path):
 
 def test_the_header_says_how_it_was_made(tmp_path):
     path = written("codec", tmp_path)
-    assert store.about(path) == {"steps": 3}
+    assert checkpoint.about(path) == {"steps": 3}
     rewritten(path, lambda tensors, header: header.pop("about") and None)
     with pytest.raises(ModelError, match="has no 'about' in its header"):
-        store.about(path)
+        checkpoint.about(path)
 
 
 def test_the_digest_is_that_of_the_bytes_in_order(tmp_path):
     first, second = written("codec", tmp_path), written("denoiser", tmp_path)
-    assert len(store.digest(first)) == 16
-    assert store.digest(first, second) == store.digest(first, second) != store.digest(second, first)
+    assert len(checkpoint.digest(first)) == 16
+    assert checkpoint.digest(first, second) == checkpoint.digest(first, second) != checkpoint.digest(second, first)
 
 
 def short(path: Path) -> None:
@@ -209,9 +209,9 @@ def test_a_half_written_file_never_replaces_a_good_one(tmp_path, monkeypatch):
         path.write_bytes(before[:50])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OutputError, match=r"cannot write .*codec\.safetensors: .*No space left") as caught:
-        store.save(randomised(PocketCodec(CODEC), seed=9), path, {})
+        checkpoint.save(randomised(PocketCodec(CODEC), seed=9), path, {})
     assert caught.value.exit_code == 4
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -224,9 +224,9 @@ def test_a_file_is_put_in_place_in_one_move_or_not_at_all(tmp_path, monkeypatch)
     def refused(source: Path, target: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(store.os, "replace", refused)
+    monkeypatch.setattr(checkpoint.os, "replace", refused)
     with pytest.raises(OutputError, match="Permission denied"):
-        store.save(randomised(PocketCodec(CODEC), seed=9), path, {})
+        checkpoint.save(randomised(PocketCodec(CODEC), seed=9), path, {})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -236,7 +236,7 @@ def test_an_interrupt_while_writing_leaves_nothing_half(tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, "save_file", interrupted)
+    monkeypatch.setattr(checkpoint, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         written("denoiser", tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -244,4 +244,4 @@ def test_an_interrupt_while_writing_leaves_nothing_half(tmp_path, monkeypatch):
 
 def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path):
     with pytest.raises(OutputError, match="cannot write"):
-        store.save(randomised(Pocket(POCKET)), tmp_path / "nowhere" / "denoiser.safetensors", {})
+        checkpoint.save(randomised(Pocket(POCKET)), tmp_path / "nowhere" / "denoiser.safetensors", {})

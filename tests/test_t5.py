@@ -7,18 +7,18 @@ import shutil
 import sys
 from pathlib import Path
 
-import published
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import published
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.install import install_command
-from pavdm_cli.models import opensora_text
-from pavdm_cli.models.checkpoint import load_into
-from pavdm_cli.models.opensora_text import UNUSED, T5Text, build, token_ids, working_bytes
-from pavdm_cli.specs import OPENSORA
-from pavdm_cli.train import tune_runs
+from pavdm_cli.hub.checkpoint import load_into
+from pavdm_cli.models.opensora import text_encoder
+from pavdm_cli.models.opensora.text_encoder import UNUSED, T5Text, build, token_ids, working_bytes
+from pavdm_cli.models.specs import OPENSORA
+from pavdm_cli.runtime.install_hints import install_command
+from pavdm_cli.training.finetune import runs
 
 GOLDEN = Path(__file__).parent / "golden"
 CPU = torch.device("cpu")
@@ -59,8 +59,8 @@ def test_the_encoder_has_the_published_size():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_nothing_of_the_encoder_is_left_out_or_in_another_precision_or_there_twice(folder, monkeypatch, dtype):
     loaded = []
-    plain = opensora_text.load_into
-    monkeypatch.setattr(opensora_text, "load_into", lambda *given: loaded.append(plain(*given)) or loaded[0])
+    plain = text_encoder.load_into
+    monkeypatch.setattr(text_encoder, "load_into", lambda *given: loaded.append(plain(*given)) or loaded[0])
     assert T5Text(folder, CPU, dtype).embed(["a boat"])[0].dtype == dtype
     model = loaded[0]
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
@@ -124,8 +124,8 @@ def test_prompts_read_together_are_what_each_is_alone(folder):
 def test_vectors_are_kept_for_the_same_prompt_and_weights_only(folder, tmp_path, monkeypatch):
     before = reader(folder, tmp_path).embed(["a boat"])[0]
     loads = []
-    plain = opensora_text.load_into
-    monkeypatch.setattr(opensora_text, "load_into", lambda *given: loads.append(1) or plain(*given))
+    plain = text_encoder.load_into
+    monkeypatch.setattr(text_encoder, "load_into", lambda *given: loads.append(1) or plain(*given))
     assert torch.equal(reader(folder, tmp_path).embed(["a boat"])[0], before)
     assert loads == []
     reader(folder, tmp_path).embed(["a kite"])
@@ -138,14 +138,14 @@ def test_vectors_of_another_tokenizer_or_configuration_are_not_taken(folder, tmp
     shutil.copytree(folder, tmp_path / "text_encoder")
     reader(tmp_path / "text_encoder", tmp_path / "kept").embed(["a boat"])
     assert reader(folder, tmp_path / "kept").knows("a boat")
-    before = tune_runs._marks(OPENSORA, tmp_path, CPU)
+    before = runs._marks(OPENSORA, tmp_path, CPU)
     other = {
         "spiece.model": published.tokenizer() + b"\0",
         "config.json": json.dumps(published.T5 | {"d_kv": 4}).encode(),
     }
     (tmp_path / "text_encoder" / changed).write_bytes(other[changed])
     assert not reader(tmp_path / "text_encoder", tmp_path / "kept").knows("a boat")
-    assert tune_runs._marks(OPENSORA, tmp_path, CPU) != before  # what training keeps
+    assert runs._marks(OPENSORA, tmp_path, CPU) != before  # what training keeps
 
 
 def test_vectors_that_cannot_be_kept_or_read_back_are_made_again(folder, tmp_path):
@@ -165,7 +165,7 @@ def test_a_tokenizer_that_is_missing_is_one_clear_error(tmp_path):
 def test_a_tokenizer_with_more_pieces_than_the_table_is_refused_before_weights_are_read(folder, tmp_path, monkeypatch):
     shutil.copytree(folder, tmp_path / "t5")
     (tmp_path / "t5" / "config.json").write_text(json.dumps(published.T5 | {"vocab_size": 40}))
-    monkeypatch.setattr(opensora_text, "load_into", lambda *given: pytest.fail("read weights"))
+    monkeypatch.setattr(text_encoder, "load_into", lambda *given: pytest.fail("read weights"))
     with pytest.raises(ModelError, match=r"spiece.model has \d+ pieces, T5's table 40"):
         reader(tmp_path / "t5").embed(["a boat"])
 

@@ -7,17 +7,17 @@ from typing import NoReturn
 
 import pytest
 import torch
-from tiny import POCKET, randomised
+from support.tiny import POCKET, randomised
 from torch import Tensor
 
-from pavdm_cli.denoiser import Bound, guided
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models import store
-from pavdm_cli.models.pocket import Pocket
-from pavdm_cli.specs import MODELS
-from pavdm_cli.train import runs
-from pavdm_cli.train.losses import Batch, noised, velocity_loss, window_velocity
-from pavdm_cli.train.teacher import Teacher
+from pavdm_cli.models.pocket import checkpoint
+from pavdm_cli.models.pocket.transformer import Pocket
+from pavdm_cli.models.specs import MODELS
+from pavdm_cli.sampling.denoiser import Bound, guided
+from pavdm_cli.training.losses import Batch, noised, velocity_loss, window_velocity
+from pavdm_cli.training.pocket import runs
+from pavdm_cli.training.pocket.distillation import Teacher
 
 PROMPTS = ["a red balloon drifting over green hills at sunset", "a yellow boat bobbing on calm water at night"]
 NONE, FIRST = torch.tensor([False, False]), torch.tensor([True, False])
@@ -101,7 +101,7 @@ def settings(folder: Path, init: Path | None) -> runs.Settings:
 
 
 def test_weights_that_guide_already_are_no_teacher(tmp_path):
-    path = store.save(randomised(Pocket(POCKET)), tmp_path / "denoiser.safetensors", {"guided": 1.5})
+    path = checkpoint.save(randomised(Pocket(POCKET)), tmp_path / "denoiser.safetensors", {"guided": 1.5})
     with pytest.raises(UsageError, match=r"guidance of 1\.5 in one pass already"):
         runs.denoiser_task(settings(tmp_path, path), runs.Lesson("pa", 1.5), None, 1, rendered)
     with pytest.raises(UsageError, match="needs a teacher"):
@@ -110,4 +110,4 @@ def test_weights_that_guide_already_are_no_teacher(tmp_path):
 
 def test_the_shipped_weights_give_the_guidance_that_the_table_of_models_says():
     spec = MODELS["pocket"]
-    assert store.about(spec.denoiser)["guided"] == spec.guided == spec.guidance
+    assert checkpoint.about(spec.denoiser)["guided"] == spec.guided == spec.guidance

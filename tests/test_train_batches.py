@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import SIZE, randomised, tiny_codec
+from support.tiny import SIZE, randomised, tiny_codec
 from torch import Tensor
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.models.words import COLOUR_WORDINGS, VOCABULARY, split
-from pavdm_cli.train import pool as pool_module
-from pavdm_cli.train.batches import METHODS, Recipe, draw_batch
-from pavdm_cli.train.levels import Diagonal
-from pavdm_cli.train.losses import Batch
-from pavdm_cli.train.pool import Clips, load_or_make
+from pavdm_cli.pocket_world.vocabulary import COLOUR_WORDINGS, VOCABULARY, split
+from pavdm_cli.training.batches import METHODS, Recipe, draw_batch
+from pavdm_cli.training.levels import Diagonal
+from pavdm_cli.training.losses import Batch
+from pavdm_cli.training.pocket import latent_pool as pool_module
+from pavdm_cli.training.pocket.latent_pool import Clips, load_or_make
 
 DIAGONAL = Diagonal(24, 6, 2)
 CLIPS = Clips(count=12, latents=20)

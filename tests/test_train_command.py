@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import Said, pavdm
 from safetensors.torch import load_file
-from tiny import CODEC, POCKET, randomised
+from support.command import Said, pavdm
+from support.tiny import CODEC, POCKET, randomised
 from torch import Tensor
 
 from pavdm_cli import ui
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models import store
-from pavdm_cli.models.pocket import Pocket
-from pavdm_cli.models.pocket_codec import PocketCodec
-from pavdm_cli.train import runs, tasks
-from pavdm_cli.train.pool import Clips
-from pavdm_cli.train.preview import preview
+from pavdm_cli.models.pocket import checkpoint as store
+from pavdm_cli.models.pocket.transformer import Pocket
+from pavdm_cli.models.pocket.vae import PocketCodec
+from pavdm_cli.training.pocket import runs, tasks
+from pavdm_cli.training.pocket.latent_pool import Clips
+from pavdm_cli.training.pocket.preview import preview
 
 TINY = ["--steps", "3", "--batch", "1", "--device", "cpu"]
 

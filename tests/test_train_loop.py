@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import CODEC, POCKET, SIZE, randomised, tiny_codec
+from support.tiny import CODEC, POCKET, SIZE, randomised, tiny_codec
 from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError, OutputError, PavdmError
-from pavdm_cli.models.pocket import Pocket
-from pavdm_cli.models.pocket_codec import PocketCodec
-from pavdm_cli.train import loop
-from pavdm_cli.train.batches import Recipe
-from pavdm_cli.train.codec import Frames
-from pavdm_cli.train.levels import Diagonal
-from pavdm_cli.train.loop import Plan, State, advance, averaged, begin, optimisers, train
-from pavdm_cli.train.pool import Clips
-from pavdm_cli.train.tasks import CodecTask, DenoiserTask
-from pavdm_cli.train.teacher import Teacher
+from pavdm_cli.models.pocket.transformer import Pocket
+from pavdm_cli.models.pocket.vae import PocketCodec
+from pavdm_cli.training import loop
+from pavdm_cli.training.batches import Recipe
+from pavdm_cli.training.levels import Diagonal
+from pavdm_cli.training.loop import Plan, State, advance, averaged, begin, optimisers, train
+from pavdm_cli.training.pocket.distillation import Teacher
+from pavdm_cli.training.pocket.latent_pool import Clips
+from pavdm_cli.training.pocket.tasks import CodecTask, DenoiserTask
+from pavdm_cli.training.pocket.vae import Frames
 
 STEPS = 6
 PLAN = Plan(STEPS, rate=0.01, warmup=2)

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models.stdit import STDiT, STDiTConfig
-from pavdm_cli.noise import warp_ratio, warped_sigmas
-from pavdm_cli.schedule import pa
-from pavdm_cli.specs import MODELS
-from pavdm_cli.train.levels import (
+from pavdm_cli.models.specs import MODELS
+from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
+from pavdm_cli.sampling.noise import warp_ratio, warped_sigmas
+from pavdm_cli.sampling.schedule import pa
+from pavdm_cli.training.levels import (
     DRAINING,
     FULL,
     GROWING,
@@ -32,7 +32,7 @@ from pavdm_cli.train.levels import (
     uniform,
     warped,
 )
-from pavdm_cli.train.losses import Batch, noised, velocity_loss, window_velocity
+from pavdm_cli.training.losses import Batch, noised, velocity_loss, window_velocity
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = STDiTConfig(hidden=64, depth=2, heads=4, in_channels=4, out_channels=8, text_width=32, text_length=12)

@@ -10,24 +10,24 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.tiny import randomised
 from test_train_loop import assert_identical, checkpoint, ignore, stop_after
 from test_train_losses import CASES, GOLDEN, SMALL, recorded
-from tiny import randomised
 from torch import Tensor
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models import publish
-from pavdm_cli.models.stdit import STDiT
-from pavdm_cli.noise import warp_ratio, warped_sigmas
-from pavdm_cli.specs import OPENSORA
-from pavdm_cli.train.batches import Recipe
-from pavdm_cli.train.encoding import Footage
-from pavdm_cli.train.levels import Diagonal
-from pavdm_cli.train.loop import Plan, advance, begin, train
-from pavdm_cli.train.losses import Batch
-from pavdm_cli.train.optimise import gentle
-from pavdm_cli.train.spread import Processes
-from pavdm_cli.train.tune import TuneTask, Tuning, Windows, forgetful
+from pavdm_cli.models.opensora import export as publish
+from pavdm_cli.models.specs import OPENSORA
+from pavdm_cli.models.stdit.transformer import STDiT
+from pavdm_cli.sampling.noise import warp_ratio, warped_sigmas
+from pavdm_cli.training.batches import Recipe
+from pavdm_cli.training.distributed import Processes
+from pavdm_cli.training.finetune.encoding import Footage
+from pavdm_cli.training.finetune.task import TuneTask, Tuning, Windows, forgetful
+from pavdm_cli.training.levels import Diagonal
+from pavdm_cli.training.loop import Plan, advance, begin, train
+from pavdm_cli.training.losses import Batch
+from pavdm_cli.training.optimizer import gentle
 
 TINY = replace(SMALL, hidden=32, heads=2, text_width=8)
 SPEC = replace(OPENSORA, size=(16, 32), window=10)

@@ -14,17 +14,16 @@ from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
 
-import clips
-import published
 import pytest
 import torch
-from command import Said, pavdm
 from safetensors import safe_open
 from safetensors.torch import load_file
+from support import clips, published
+from support.command import Said, pavdm
 from torch import Tensor
 
-from pavdm_cli.train import spread
-from pavdm_cli.train.tune import TuneTask
+from pavdm_cli.training import distributed as spread
+from pavdm_cli.training.finetune.task import TuneTask
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pavdm_cli.untrusted import (
+from pavdm_cli.runtime.untrusted import (
     DEEPEST,
     FLAG,
     LARGEST,

@@ -8,12 +8,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import Recipe, make
+from support.clips import Recipe, make
 
 from pavdm_cli.video import Encoding, Plan, VideoWriter, frames, open_video, splice
-from pavdm_cli.video.encode import Track
-from pavdm_cli.video.external import ExternalEncoder, find_ffmpeg
 from pavdm_cli.video.tags import siting_of
+from pavdm_cli.video.write.encode import Track
+from pavdm_cli.video.write.external import ExternalEncoder, find_ffmpeg
 
 WEIGHTS = {1: (0.2126, 0.0722), 6: (0.299, 0.114)}  # of red and blue in luma, by matrix
 BESIDE = {"left": (0, 0.5), "center": (0.5, 0.5), "topleft": (0, 0), "top": (0.5, 0)}  # of the first luma sample: x, y

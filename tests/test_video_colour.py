@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import Recipe, make
+from support.clips import Recipe, make
 
 from pavdm_cli.video import frames, open_video
 

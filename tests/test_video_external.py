@@ -10,11 +10,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import EXACT
+from support.clips import EXACT
 
 from pavdm_cli.errors import OutputError, UsageError
-from pavdm_cli.video import Encoding, VideoWriter, external, read_metadata
-from pavdm_cli.video.external import find_ffmpeg
+from pavdm_cli.video import Encoding, VideoWriter, read_metadata
+from pavdm_cli.video.write import external
+from pavdm_cli.video.write.external import find_ffmpeg
 
 ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="the stand-in is a script")
 

@@ -11,10 +11,10 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from av.stream import Disposition
-from clips import Recipe, corners, greys, make
+from support.clips import Recipe, corners, greys, make
 
 from pavdm_cli.video import Plan, VideoInfo, frames, open_video, splice
-from pavdm_cli.video.extras_read import moved
+from pavdm_cli.video.io.extras import moved
 
 NEW = [np.full((64, 96, 3), 200, np.uint8)] * 5
 CHAPTERS = ";FFMETADATA1\ntitle=Holiday\nartist=Someone\ncomment=By the sea\nplace=Rügen\n" + "".join(

@@ -11,11 +11,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import Recipe, audio_only, bomb, corners, greys, make
+from support.clips import Recipe, audio_only, bomb, corners, greys, make
 
 from pavdm_cli.errors import InputError
 from pavdm_cli.video import Encoding, VideoWriter, frames, open_video, tail
-from pavdm_cli.video.source import Limits
+from pavdm_cli.video.io.source import Limits
 
 
 def flip(path: Path, count: int = 400) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import Recipe, corners, greys, make
 from PIL import Image
+from support.clips import Recipe, corners, greys, make
 
 from pavdm_cli.video import frames, open_video, splice, tail
 

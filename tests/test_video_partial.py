@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.video import Encoding, VideoWriter, check_output, open_video, write
-from pavdm_cli.video.partial import rename_exclusively
+from pavdm_cli.video import Encoding, VideoWriter, check_output, open_video
+from pavdm_cli.video.write import writer as video_writer
+from pavdm_cli.video.write.partial import rename_exclusively
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (24, 48, 64, 3), np.uint8)
 
@@ -110,7 +111,7 @@ def test_a_growing_file_that_others_touch_is_noticed_at_the_next_chunk(
     change, words: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     partial = tmp_path / f"v.partial{suffix}"
-    monkeypatch.setattr(write, "find_ffmpeg", lambda named: "")  # whose file only grows between checks
+    monkeypatch.setattr(video_writer, "find_ffmpeg", lambda named: "")  # whose file only grows between checks
     writer = writer_of(tmp_path / f"v{suffix}")
     change(partial)
     with pytest.raises(OutputError, match=words) as caught:

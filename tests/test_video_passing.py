@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import Recipe, corners, make
+from support.clips import Recipe, corners, make
 from test_video_chroma import decoded, planes
 
 from pavdm_cli.video import Encoding, Plan, VideoInfo, open_video, splice

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import Recipe, corners, greys, make
+from support.clips import Recipe, corners, greys, make
 
 from pavdm_cli.video import frames, open_video, shown_at, tail
 

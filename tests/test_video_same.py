@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import Recipe, make
+from support.clips import Recipe, make
 
-from pavdm_cli.video import VideoWriter, encode
+from pavdm_cli.video import VideoWriter
+from pavdm_cli.video.write import encode
 
 SIZE = 129, 97  # odd; 7 blocks of 16 in a row, where x264's AVX-512 takes 8; 9 rows, enough for two threads of x264
 WRITE_ALL = """
@@ -22,7 +23,8 @@ WRITE_ALL = """
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[: int(sys.argv[1])])
     import numpy as np
-    from pavdm_cli.video import Encoding, Plan, VideoWriter, open_video, splice, write
+    from pavdm_cli.video import Encoding, Plan, VideoWriter, open_video, splice
+    from pavdm_cli.video.write import writer as video_writer
 
     def record(name, encoding=None):
         with VideoWriter(name, shots.shape[2], shots.shape[1], 12, {"seed": 1}, encoding) as writer:
@@ -31,9 +33,9 @@ WRITE_ALL = """
     shots, video = np.load("shots.npy"), open_video(Path("input.mp4"))
     for suffix in ("mp4", "mkv", "webm", "gif"):
         record(f"a.{suffix}")
-    if write.find_ffmpeg():
+    if video_writer.find_ffmpeg():
         record("outer.mkv", Encoding(encoder="libx264"))
-        write.find_ffmpeg = lambda named: ""
+        video_writer.find_ffmpeg = lambda named: ""
         record("inner.gif")
     for suffix in ("mp4", "mkv"):
         splice(video, f"extended.{suffix}", shots, Plan(metadata={"seed": 1}))

@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import Recipe, corners, greys, make
+from support.clips import Recipe, corners, greys, make
 
 from pavdm_cli.errors import InputError, OutputError
 from pavdm_cli.video import (
@@ -27,8 +27,8 @@ from pavdm_cli.video import (
     read_metadata,
     splice,
 )
-from pavdm_cli.video.encode import CodecEncoder, GifEncoder
-from pavdm_cli.video.external import ExternalEncoder
+from pavdm_cli.video.write.encode import CodecEncoder, GifEncoder
+from pavdm_cli.video.write.external import ExternalEncoder
 
 SQUARES = [Fraction(k * k, 100) for k in range(1, 13)]
 SUFFIXES = [".mp4", ".mkv", ".webm"]

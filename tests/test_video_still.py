@@ -9,11 +9,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import Recipe, corners, greys, make
+from support.clips import Recipe, corners, greys, make
 
 from pavdm_cli.errors import InputError
 from pavdm_cli.video import open_still
-from pavdm_cli.video.source import Limits
+from pavdm_cli.video.io.source import Limits
 
 
 def write(path: Path, frame: np.ndarray, pixels: str = "", exif: bytes = b"") -> Path:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import corners
 from PIL import Image, ImageCms
+from support.clips import corners
 
 from pavdm_cli.errors import InputError
 from pavdm_cli.video import open_still
-from pavdm_cli.video.still import NARROWEST
+from pavdm_cli.video.io.still import NARROWEST
 
 pillow_heif = pytest.importorskip("pillow_heif")
 pillow_heif.register_heif_opener()
@@ -154,7 +154,9 @@ def test_other_formats_are_not_opened(tmp_path: Path, suffix: str) -> None:
 def test_heic_without_its_plug_in_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path, "heic", Image.fromarray(corners()))
     find = importlib.util.find_spec
-    monkeypatch.setattr("pavdm_cli.video.still.find_spec", lambda name: None if name == "pillow_heif" else find(name))
+    monkeypatch.setattr(
+        "pavdm_cli.video.io.still.find_spec", lambda name: None if name == "pillow_heif" else find(name)
+    )
     found = error(path)
     assert "needs pillow-heif" in found.message
     assert "pip install" in found.hint

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import Recipe, corners, greys, make
-from command import pavdm
+from support.clips import Recipe, corners, greys, make
+from support.command import pavdm
 from test_video_read import EVERY_KIND, KINDS, SQUARES
 
 from pavdm_cli.video import FrameReader, Tail, open_video, tail
-from pavdm_cli.video.splice import Extension
+from pavdm_cli.video.write.splice import Extension
 
 WORDS = ("-p", "a red ball", "--frames", "2", "--seed", "1", "--threads", "1", "--steps", "6")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import Recipe, greys, make
+from support.clips import Recipe, greys, make
 
 from pavdm_cli.errors import InputError
 from pavdm_cli.video import FrameReader, VideoInfo, frames, open_video, splice, tail

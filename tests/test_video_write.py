@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import EXACT
+from support.clips import EXACT
 
 from pavdm_cli.errors import InputError, OutputError, UsageError
 from pavdm_cli.video import SUFFIXES, Encoding, VideoWriter, partial_path, read_metadata

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import pavdm
+from support.command import pavdm
 
-from pavdm_cli import budget, pipeline, record
 from pavdm_cli.bench import stages, steps
-from pavdm_cli.checks import warmup_of
 from pavdm_cli.commands.info import command
 from pavdm_cli.errors import UsageError
+from pavdm_cli.generation import memory_plan, pipeline, write
+from pavdm_cli.generation.checks import warmup_of
+from pavdm_cli.generation.request import Extension, Output, Request, Sampling
 from pavdm_cli.models.pixels import from_bytes
-from pavdm_cli.request import Extension, Output, Request, Sampling
-from pavdm_cli.specs import OPENSORA, POCKET
+from pavdm_cli.models.specs import OPENSORA, POCKET
 
 PROMPT = "a blue kite circling above the sea by day"
 
@@ -81,15 +81,15 @@ def test_steps_and_memory_count_the_warm_up():
     plain, warmed = job_of(4, warmup=0), job_of(4, warmup=2)
     assert warmed.steps == plain.steps + 2 * plain.schedule.stride
     assert (warmed.chunks, warmed.warmup_frames) == (1, 8)
-    assert (budget.shown_of(plain).noisy, budget.shown_of(warmed).noisy) == (2, 6)
+    assert (memory_plan.shown_of(plain).noisy, memory_plan.shown_of(warmed).noisy) == (2, 6)
 
 
 def test_progress_counts_the_warm_up(tmp_path, model):
     job, told = job_of(6, warmup=2), list[tuple[str, int]]()
-    watch = record.Watch(
+    watch = write.Watch(
         lambda n: told.append(("video", n)), lambda: False, warmed_up=lambda n: told.append(("warm-up", n))
     )
-    record.record(job, model, Output(tmp_path / "video.mp4"), watch)
+    write.record(job, model, Output(tmp_path / "video.mp4"), watch)
     assert told == [("warm-up", 4), ("warm-up", 4), ("video", 4), ("video", 2)]
 
 

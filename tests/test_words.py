@@ -9,9 +9,10 @@ import re
 import pytest
 import torch
 
-from pavdm_cli.models.pocket_parse import phrases
-from pavdm_cli.models.pocket_text import batch_ids
-from pavdm_cli.models.words import (
+from pavdm_cli.models.pocket.text_encoder import batch_ids
+from pavdm_cli.pocket_world.captions import caption
+from pavdm_cli.pocket_world.parse import phrases
+from pavdm_cli.pocket_world.vocabulary import (
     GLUE,
     PAD,
     VOCABULARY,
@@ -19,8 +20,7 @@ from pavdm_cli.models.words import (
     split,
     tokens,
 )
-from pavdm_cli.train.captions import caption
-from pavdm_cli.train.world import sample_scene
+from pavdm_cli.pocket_world.world import sample_scene
 
 PHRASES = [phrase for table in WORDINGS.values() for group in table.values() for phrase in group if phrase]
 CAPTIONS = [caption(sample_scene(seed), random.Random(seed)) for seed in range(4000)]

@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scenes import ASPECT, PLAIN, RICH, SCENES, SIZE, paint
+from support.scenes import ASPECT, PLAIN, RICH, SCENES, SIZE, paint
 
-from pavdm_cli.models.words import CAMERAS, COLOURS, MOTIONS, OBJECTS, TERRAINS, TIMES
-from pavdm_cli.train.paint import position
-from pavdm_cli.train.palette import AMBIENT, PAINT, SKY
-from pavdm_cli.train.world import HORIZON, Scene, sample_scene
+from pavdm_cli.pocket_world.palette import AMBIENT, PAINT, SKY
+from pavdm_cli.pocket_world.render import position
+from pavdm_cli.pocket_world.vocabulary import CAMERAS, COLOURS, MOTIONS, OBJECTS, TERRAINS, TIMES
+from pavdm_cli.pocket_world.world import HORIZON, Scene, sample_scene
 
 SMALLEST = 180  # pixels of 6144 that any object covers
 both_dials = pytest.mark.parametrize("detail", [PLAIN, RICH])

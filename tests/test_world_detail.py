@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scenes import PLAIN, RICH, SCENES, paint
+from support.scenes import PLAIN, RICH, SCENES, paint
 from torch import Tensor
 
-from pavdm_cli.models.words import TERRAINS, TIMES
-from pavdm_cli.train.grain import dots, ramp, rough, smooth
+from pavdm_cli.pocket_world.value_noise import dots, ramp, rough, smooth
+from pavdm_cli.pocket_world.vocabulary import TERRAINS, TIMES
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.3, 0.5), (0.5, 0.0)])

@@ -9,7 +9,7 @@ from pavdm_cli.attention.backend import Backend, Case, Machine, Run
 from pavdm_cli.attention.table import BACKENDS
 from pavdm_cli.attention.torch_sdpa import attend
 from pavdm_cli.errors import DeviceError
-from pavdm_cli.request import ATTENTION, check_name
+from pavdm_cli.runtime.validation import check_name
 
 AUTO = "auto"
 ORDERS = {  # by the first digit of an NVIDIA GPU's compute capability; last, the rule for all others
@@ -90,7 +90,7 @@ def _first(names: Iterable[str], case: Case, missing: Missing) -> tuple[Backend,
 
 
 def _find(name: str) -> Backend:
-    check_name("--attention", name, ATTENTION)
+    check_name("--attention", name, (AUTO, *BACKENDS))
     return BACKENDS[name]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from pavdm_cli.attention.backend import Run
-from pavdm_cli.install import install_command
+from pavdm_cli.runtime.install_hints import install_command
 
 FA3 = "kernels-community/flash-attn3"
 FETCH = f"""python -c "import kernels; kernels.install_kernel('{FA3}', version=1)\""""

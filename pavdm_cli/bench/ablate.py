@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.bench import steps
-from pavdm_cli.bench.clock import synchronise
 from pavdm_cli.bench.released import Prompt, released
 from pavdm_cli.bench.shapes import Shape
 from pavdm_cli.bench.stats import rounded
+from pavdm_cli.bench.synchronize import synchronise
 from pavdm_cli.bench.throughput import Row, open_shape, row
-from pavdm_cli.denoiser import Denoiser, guided
-from pavdm_cli.graphs import CudaGraphs, Recorder, graphed
+from pavdm_cli.generation.pipeline import Job
+from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.compiled import lacking
+from pavdm_cli.models.execution import PLAIN, Engine
 from pavdm_cli.models.load import Loaded
-from pavdm_cli.pipeline import Job
-from pavdm_cli.request import PLAIN, Engine, Request, Sampling
+from pavdm_cli.sampling.cuda_graphs import CudaGraphs, Recorder, graphed
+from pavdm_cli.sampling.denoiser import Denoiser, guided
 
 BASELINE, REFERENCE = "released operations", "plain"
 RUNGS: Mapping[str, Callable[[Engine], Engine]] = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pavdm_cli.bench.clock import synchronise
+from pavdm_cli.bench.synchronize import synchronise
 from pavdm_kernels.op import Draw, Op, Sizes
 
 ROTATED = 2**28  # bytes gone through before the same memory is read again, so that no cache holds it

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pavdm_cli.bench.bandwidth import copy_rate
-from pavdm_cli.bench.clock import synchronise
+from pavdm_cli.bench.synchronize import synchronise
 
 SIDE, SIDE_ON_CPU = 8192, 1536
 

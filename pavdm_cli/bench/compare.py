@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pavdm_cli.bench.stats import spread
 from pavdm_cli.errors import InputError, UsageError
-from pavdm_cli.untrusted import InvalidError, Kind, mismatches, number, parse_json, read_text, string, table_of
+from pavdm_cli.runtime.untrusted import InvalidError, Kind, mismatches, number, parse_json, read_text, string, table_of
 
 LEAST = 0.03  # a change below this is none, however little the samples scatter
 FEWEST = 3  # samples of which a scatter can be told: with fewer in either row, chance cannot be told from a change

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.errors import DeviceError
-from pavdm_cli.install import install_command
+from pavdm_cli.runtime.install_hints import install_command
 from pavdm_kernels.jit import STAGES, Call, installed
 
 ARCHITECTURES = ("sm_80", "sm_89", "sm_90", "sm_120")

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from pavdm_cli.bench.ceilings import product_seconds, product_side
-from pavdm_cli.bench.work import Shown, forward_tflop, remember_tflop, tokens_of
-from pavdm_cli.models import words
+from pavdm_cli.bench.flops import Shown, forward_tflop, remember_tflop, tokens_of
+from pavdm_cli.generation.pipeline import Job, set_threads
 from pavdm_cli.models.families import reading_bytes
 from pavdm_cli.models.load import HOST, Loaded, pick_device
-from pavdm_cli.models.sketch import sketch, weights_of
-from pavdm_cli.models.stdit import STDiTConfig
-from pavdm_cli.pipeline import Job, set_threads
+from pavdm_cli.models.meta_model import sketch, weights_of
+from pavdm_cli.models.stdit.transformer import STDiTConfig
+from pavdm_cli.pocket_world import vocabulary
 
 QUICK = 0.5  # seconds of matrix products
 PARTS = ("load", "denoise", "decode", "write")
@@ -129,7 +129,7 @@ def words_of(job: Job, config: STDiTConfig) -> int:
     """Tokens of the prompt; T5's, which is not loaded for this, are about a third more than its words."""
     text = job.wording
     if job.spec.family == "pocket":
-        return max(1, len(words.tokens(text)))
+        return max(1, len(vocabulary.tokens(text)))
     return min(config.text_length, 1 + len(text.split()) * 4 // 3) if text else job.spec.wordless
 
 

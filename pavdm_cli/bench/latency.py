@@ -13,16 +13,17 @@ from typing import NamedTuple
 
 import av
 
-from pavdm_cli import pipeline
 from pavdm_cli.bench import steps
-from pavdm_cli.bench.first import cold, warm
+from pavdm_cli.bench.first_frame import cold, warm
 from pavdm_cli.bench.shapes import Shape
 from pavdm_cli.bench.stats import percentile, rounded
 from pavdm_cli.bench.throughput import Row, open_shape, row
 from pavdm_cli.errors import PavdmError
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.pipeline import Job
+from pavdm_cli.generation.request import Request
+from pavdm_cli.models.execution import OVERLAP_KV
 from pavdm_cli.models.load import Loaded
-from pavdm_cli.pipeline import Job
-from pavdm_cli.request import OVERLAP_KV, Request
 
 LOOK_EVERY = 0.02  # seconds
 Waits = dict[str, list[float]]

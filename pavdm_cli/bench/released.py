@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from pavdm_cli.denoiser import Bound, Denoiser
-from pavdm_cli.models.bind import Size
-from pavdm_cli.models.layers import Block, CrossAttention, Gain, Mlp, SelfAttention, position_embedding
-from pavdm_cli.models.stdit import STDiT
+from pavdm_cli.models.stdit.denoiser import Size
+from pavdm_cli.models.stdit.layers import Block, CrossAttention, Gain, Mlp, SelfAttention, position_embedding
+from pavdm_cli.models.stdit.transformer import STDiT
+from pavdm_cli.sampling.denoiser import Bound, Denoiser
 
 
 class Prompt(NamedTuple):

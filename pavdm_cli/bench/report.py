@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pavdm_cli.counting import counted
+from pavdm_cli.runtime.counting import counted
 
 Lines = list[tuple[str, str]]
 

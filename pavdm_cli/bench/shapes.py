@@ -10,10 +10,10 @@ from torch import Tensor
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.load import Loaded, load
-from pavdm_cli.models.made_up import made_up
-from pavdm_cli.models.opensora import XL2, precision
-from pavdm_cli.models.stdit import STDiT, STDiTConfig, frequencies
-from pavdm_cli.specs import MODELS, OPENSORA, ModelSpec
+from pavdm_cli.models.opensora.config import XL2, precision
+from pavdm_cli.models.random_weights import made_up
+from pavdm_cli.models.specs import MODELS, OPENSORA, ModelSpec
+from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig, frequencies
 
 PROMPT = "a red ball over hills"  # its words do not matter: what a shape reads has its own length
 

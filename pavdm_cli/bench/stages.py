@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from pavdm_cli import pipeline
-from pavdm_cli.bench.clock import synchronise
 from pavdm_cli.bench.steps import ready
+from pavdm_cli.bench.synchronize import synchronise
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.pipeline import Job, Pixels
+from pavdm_cli.generation.request import Output
+from pavdm_cli.generation.write import encoding_of
 from pavdm_cli.models.load import Loaded
-from pavdm_cli.pipeline import Job, Pixels
-from pavdm_cli.record import encoding_of
-from pavdm_cli.request import Output
-from pavdm_cli.sampler import regrouped, sample
+from pavdm_cli.sampling.loop import regrouped, sample
 from pavdm_cli.video import VideoWriter
 
 STAGES = ("text", "denoise", "decode", "write")

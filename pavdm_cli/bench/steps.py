@@ -12,16 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pavdm_cli import pipeline
-from pavdm_cli.bench.clock import synchronise
-from pavdm_cli.bench.work import Shown, forward_tflop, remember_tflop, tokens_of
-from pavdm_cli.denoiser import Denoiser
-from pavdm_cli.graphs import Graphs
+from pavdm_cli.bench.flops import Shown, forward_tflop, remember_tflop, tokens_of
+from pavdm_cli.bench.synchronize import synchronise
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.pipeline import Job
+from pavdm_cli.models.execution import OVERLAP_KV
 from pavdm_cli.models.load import Loaded
-from pavdm_cli.noise import Noise, seeded_noise
-from pavdm_cli.pipeline import Job
-from pavdm_cli.request import OVERLAP_KV
-from pavdm_cli.sampler import State, advance, draw, examples, from_noised, from_nothing, walk
+from pavdm_cli.sampling.cuda_graphs import Graphs
+from pavdm_cli.sampling.denoiser import Denoiser
+from pavdm_cli.sampling.loop import State, advance, draw, examples, from_noised, from_nothing, walk
+from pavdm_cli.sampling.noise import Noise, seeded_noise
 
 PHASES = ("growth", "steady", "drain")  # till the first chunk has left; a full window; no more chunks enter
 

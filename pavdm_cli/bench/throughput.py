@@ -12,22 +12,22 @@ from typing import Any
 
 import torch
 
-from pavdm_cli import pipeline, record
 from pavdm_cli.bench import env, steps
 from pavdm_cli.bench.ceilings import ceilings
-from pavdm_cli.bench.first import cold, warm
-from pavdm_cli.bench.overlap import deviations, in_question
+from pavdm_cli.bench.context_reuse import deviations, in_question
+from pavdm_cli.bench.first_frame import cold, warm
 from pavdm_cli.bench.shapes import PROMPT, Shape, random_model
 from pavdm_cli.bench.stages import stages
 from pavdm_cli.bench.stats import rounded, times
 from pavdm_cli.bench.steps import PHASES, Ready, Step
 from pavdm_cli.errors import UsageError
-from pavdm_cli.graphs import check_graphs
+from pavdm_cli.generation import pipeline, write
+from pavdm_cli.generation.pipeline import Job
+from pavdm_cli.generation.request import Output, Request
 from pavdm_cli.models.compiled import check_compile, compiles
-from pavdm_cli.models.layers import Linear
 from pavdm_cli.models.load import Loaded, in_precision, pick_device, with_attention
-from pavdm_cli.pipeline import Job
-from pavdm_cli.request import Output, Request
+from pavdm_cli.models.stdit.layers import Linear
+from pavdm_cli.sampling.cuda_graphs import check_graphs
 
 SCHEMA = "pavdm.bench/1"
 Row = dict[str, Any]
@@ -162,5 +162,5 @@ def end_to_end(job: Job, model: Loaded, watch: Callable[[int], None]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         watch(0)
         begun = time.perf_counter()
-        record.record(job, model, Output(Path(folder) / "video.mp4"), record.Watch(watch, lambda: False))
+        write.record(job, model, Output(Path(folder) / "video.mp4"), write.Watch(watch, lambda: False))
         return time.perf_counter() - begun

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from pavdm_cli import pipeline
 from pavdm_cli.bench import steps
 from pavdm_cli.bench.shapes import RandomText, Shape
 from pavdm_cli.bench.stats import rounded
 from pavdm_cli.bench.throughput import open_shape, row
 from pavdm_cli.errors import OutputError
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.pipeline import Job
+from pavdm_cli.generation.request import Request
 from pavdm_cli.models.load import Loaded, in_precision
-from pavdm_cli.models.stdit import STDiT
-from pavdm_cli.pipeline import Job
-from pavdm_cli.request import Request
+from pavdm_cli.models.stdit.transformer import STDiT
 
 DEAREST = 10
 Row = dict[str, Any]

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from pavdm_cli.checks import check, check_sampling
 from pavdm_cli.commands import common, options
-from pavdm_cli.counting import counted
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
-from pavdm_cli.request import Request, Sampling
-from pavdm_cli.specs import MODELS, OPENSORA
+from pavdm_cli.generation.checks import check, check_sampling
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models.specs import MODELS, OPENSORA
+from pavdm_cli.runtime.counting import counted
 
 
 def in_a_folder(path: Path | None) -> Path | None:

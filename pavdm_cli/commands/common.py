@@ -13,7 +13,7 @@ import typer
 
 from pavdm_cli import ui
 from pavdm_cli.errors import UsageError
-from pavdm_cli.specs import find
+from pavdm_cli.models.specs import find
 
 LONGEST_PROMPT = 100_000  # characters
 

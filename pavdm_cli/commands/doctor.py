@@ -12,9 +12,9 @@ from typing import Any
 
 from pavdm_cli import __version__, ui
 from pavdm_cli.commands.options import Json
-from pavdm_cli.counting import counted
-from pavdm_cli.install import install_command
-from pavdm_cli.models import libraries
+from pavdm_cli.runtime import optional_imports
+from pavdm_cli.runtime.counting import counted
+from pavdm_cli.runtime.install_hints import install_command
 
 PACKAGES = (
     "torch",
@@ -73,7 +73,7 @@ def _triton() -> str:
 
 
 def _opensora() -> list[tuple[str, str]]:
-    rows = [(name, _version(name)) for name in libraries.PACKAGES]
+    rows = [(name, _version(name)) for name in optional_imports.PACKAGES]
     whole = all(version != MISSING for _, version in rows)
     return [*rows, ("opensora-v1.2", "can be fetched and run" if whole else f"no: {install_command('opensora')}")]
 
@@ -110,7 +110,7 @@ def _backends() -> list[tuple[str, str, str]]:
 def _codecs() -> list[tuple[str, str]]:
     import av
 
-    from pavdm_cli.video.external import find_ffmpeg
+    from pavdm_cli.video.write.external import find_ffmpeg
 
     encoders = [name for name in ("libx264", "libx265", "libvpx-vp9", "libsvtav1", "gif") if _can_encode(name)]
     return [

@@ -11,7 +11,7 @@ import typer
 from pavdm_cli.commands import common, options
 from pavdm_cli.commands.run import go_on
 from pavdm_cli.commands.sampling import sampling_of
-from pavdm_cli.request import Extension, Output, Request, picture_size
+from pavdm_cli.generation.request import Extension, Output, Request, picture_size
 
 Prompt = Annotated[
     str | None,

@@ -9,7 +9,7 @@ import typer
 from pavdm_cli.commands import common, options
 from pavdm_cli.commands.run import make
 from pavdm_cli.commands.sampling import sampling_of
-from pavdm_cli.request import Output, Request, picture_size
+from pavdm_cli.generation.request import Output, Request, picture_size
 
 
 def generate(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pavdm_cli.commands import options
-from pavdm_cli.printable import command_line
+from pavdm_cli.runtime.printable import command_line
 
 
 def info(
@@ -22,9 +22,9 @@ def info(
     Those are prompt, seed, weights, versions and settings, with the command that makes the video again.
     """
     from pavdm_cli import ui
-    from pavdm_cli.stored import first, sound_fields
+    from pavdm_cli.generation.metadata import first, sound_fields
     from pavdm_cli.video import open_video, read_metadata
-    from pavdm_cli.video.facts import facts_of, lines_of
+    from pavdm_cli.video.io.facts import facts_of, lines_of
 
     video = open_video(file)
     recipe, wrong = sound_fields(read_metadata(file) or {})

@@ -14,8 +14,8 @@ from pavdm_cli import ui
 from pavdm_cli.commands.common import App, complete
 from pavdm_cli.commands.options import Json
 from pavdm_cli.errors import ModelError, UsageError
-from pavdm_cli.printable import command_line
-from pavdm_cli.specs import MODELS, ModelSpec, find
+from pavdm_cli.models.specs import MODELS, ModelSpec, find
+from pavdm_cli.runtime.printable import command_line
 
 MEGABYTE = 10**6
 
@@ -40,9 +40,9 @@ def list_(as_json: Json = False) -> None:
 @app.command()
 def show(name: Name = "pocket", as_json: Json = False) -> None:
     """Show one model: its sizes, licence, and the words it knows."""
-    from pavdm_cli.models.pocket_prompt import GRAMMAR, vocabulary
-    from pavdm_cli.models.synonyms import SYNONYMS
-    from pavdm_cli.models.words import WORDINGS
+    from pavdm_cli.pocket_world.prompt import GRAMMAR, vocabulary
+    from pavdm_cli.pocket_world.synonyms import SYNONYMS
+    from pavdm_cli.pocket_world.vocabulary import WORDINGS
 
     spec = find(name)
     words = WORDINGS if spec.family == "pocket" else {}
@@ -73,18 +73,18 @@ def pull(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes and free disk space only.")] = False,
 ) -> None:
     """Download a model's weights, resuming an interrupted download, and check their hashes."""
-    from pavdm_cli.models import home, hub
-    from pavdm_cli.models import pull as parts
+    from pavdm_cli.hub import download, weights_dir
+    from pavdm_cli.hub import pull as parts
 
     spec = find(name)
-    if folder is None and home.is_linked(spec):
+    if folder is None and weights_dir.is_linked(spec):
         ui.note(f"nothing to fetch: all files are {_hub_note(spec)}")
-        print(home.home(spec))
+        print(weights_dir.home(spec))
         return
-    wanted = parts.plan(spec, folder or home.own_folder(spec), os.environ.get("HF_ENDPOINT", hub.ENDPOINT))
+    wanted = parts.plan(spec, folder or weights_dir.own_folder(spec), os.environ.get("HF_ENDPOINT", download.ENDPOINT))
     for file in wanted.missing:
         ui.note(f"{file.size / 1e9:9.3f} GB  {file.place}")
-    free = hub.free_space(wanted.folder) / 1e9
+    free = download.free_space(wanted.folder) / 1e9
     ui.note(f"{wanted.left / 1e9:.3f} GB to fetch, {wanted.there / 1e9:.3f} GB are there, {free:.1f} GB free")
     if dry_run:
         return
@@ -101,9 +101,9 @@ def verify(
     name: Annotated[str, typer.Argument(help="A model's name, or the folder it was pulled to.")], as_json: Json = False
 ) -> None:
     """Compare a downloaded model's files with the hashes they were published with."""
-    from pavdm_cli.models import hub_cache
-    from pavdm_cli.models import pull as parts
-    from pavdm_cli.models.home import is_linked, pulling
+    from pavdm_cli.hub import cache as hub_cache
+    from pavdm_cli.hub import pull as parts
+    from pavdm_cli.hub.weights_dir import is_linked, pulling
 
     spec = MODELS.get(name) if name in MODELS or Path(name).is_dir() else find(name)
     if spec and not spec.parts:
@@ -139,7 +139,7 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Delete a downloaded model, the cache, or both, after asking."""
-    from pavdm_cli.models import pull as parts
+    from pavdm_cli.hub import pull as parts
 
     if not name and not cache:
         raise UsageError("nothing to remove was named", "name a model of `pavdm models list`, or give --cache")
@@ -158,7 +158,7 @@ def remove(
 @app.command()
 def convert(folder: Annotated[Path, typer.Argument(help="Folder with .bin or .pt files.")]) -> None:
     """Convert pickled weights to safetensors in the same folder; only tensors are read, no code is run."""
-    from pavdm_cli.models.convert import convert as converted
+    from pavdm_cli.hub.convert import convert as converted
 
     for written in converted(folder):
         print(written)
@@ -207,9 +207,10 @@ def _weight(spec: ModelSpec) -> str:
 
 def _hub_note(spec: ModelSpec) -> str:
     """Where a model's files are, if that is huggingface_hub's own cache."""
-    from pavdm_cli.models import home, hub_cache
+    from pavdm_cli.hub import cache as hub_cache
+    from pavdm_cli.hub import weights_dir
 
-    return f"in the hub's own cache, {hub_cache.cache_root()}" if home.is_linked(spec) else ""
+    return f"in the hub's own cache, {hub_cache.cache_root()}" if weights_dir.is_linked(spec) else ""
 
 
 def megabytes(size: int) -> str:
@@ -232,12 +233,12 @@ def _caches() -> list[tuple[str, int]]:
 
 
 def _cache_folder() -> Path:
-    from pavdm_cli.models.home import cache_folder
+    from pavdm_cli.hub.weights_dir import cache_folder
 
     return cache_folder()
 
 
 def _home(spec: ModelSpec) -> Path:
-    from pavdm_cli.models.home import home
+    from pavdm_cli.hub.weights_dir import home
 
     return home(spec)

@@ -11,9 +11,10 @@ import typer
 
 from pavdm_cli.commands.common import complete
 from pavdm_cli.errors import UsageError
-from pavdm_cli.request import ATTENTION, DEVICES, OVERLAP_KV, PLAIN, SIZES, Engine, parse_overlap_kv
-from pavdm_cli.schedule import METHODS
-from pavdm_cli.specs import MODELS
+from pavdm_cli.generation.request import SIZES, parse_overlap_kv
+from pavdm_cli.models.execution import ATTENTION, DEVICES, OVERLAP_KV, PLAIN, Engine
+from pavdm_cli.models.specs import MODELS
+from pavdm_cli.sampling.schedule import METHODS
 
 WHAT, HOW, OPEN_SORA = "Video", "Sampling", "Open-Sora"
 SPEED, FILE, OFF = "Speed and memory", "File", "Disable optimisations"

@@ -15,21 +15,22 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pavdm_cli import streams, ui
-from pavdm_cli.checks import check
+from pavdm_cli import ui
 from pavdm_cli.commands.plan import planned, print_plan
-from pavdm_cli.cores import Load, good_threads
-from pavdm_cli.counting import counted
 from pavdm_cli.errors import OutputError, UsageError
-from pavdm_cli.printable import command_line
-from pavdm_cli.request import Request
-from pavdm_cli.stop import INTERRUPTED, Stop, stop_requested
+from pavdm_cli.generation.checks import check
+from pavdm_cli.generation.request import Request
+from pavdm_cli.runtime import streams
+from pavdm_cli.runtime.counting import counted
+from pavdm_cli.runtime.printable import command_line
+from pavdm_cli.runtime.signals import INTERRUPTED, Stop, stop_requested
+from pavdm_cli.runtime.threads import Load, good_threads
 
 if TYPE_CHECKING:
+    from pavdm_cli.generation.pipeline import Job
+    from pavdm_cli.generation.write import Made
     from pavdm_cli.models.load import Loaded
-    from pavdm_cli.pipeline import Job
-    from pavdm_cli.record import Made
-    from pavdm_cli.video.still import Still
+    from pavdm_cli.video.io.still import Still
 
 
 def pick_seed(seed: int | None) -> int:
@@ -51,12 +52,12 @@ def make(request: Request, as_json: bool, only_plan: bool = False, count: int = 
     first, last = batch[0].sampling.seed, batch[-1].sampling.seed
     ui.note(f"seed {first}" if count == 1 else f"seeds {first} to {last}")
     begun, load = time.monotonic(), Load()
-    from pavdm_cli import beginning, pipeline
+    from pavdm_cli.generation import image_start, pipeline
 
     job = pipeline.plan(with_threads(request, load))
-    for line in beginning.notes(job, still) if still else ():
+    for line in image_start.notes(job, still) if still else ():
         ui.warn(line)
-    job = replace(job, given=beginning.frames_given(job) if still else 0)
+    job = replace(job, given=image_start.frames_given(job) if still else 0)
     if only_plan:
         pixels = job.frames * math.prod(job.spec.size) * request.output.scale_of(job.spec) ** 2
         print_plan(job, pixels, as_json, count)
@@ -97,21 +98,21 @@ def _with_seed(job: Job, seed: int) -> Job:
 
 def _record(job: Job, model: Loaded, request: Request, stop: Stop, still: Still | None) -> Made:
     """One video, under a bar. Raises: OutputError, DeviceError."""
-    from pavdm_cli import record
+    from pavdm_cli.generation import write
 
     assert request.output.path
     with ui.progress(request.output.path.name, job.frames + job.warmup_frames) as advance:
-        watch = record.Watch(advance, stop, stop.hasty, partial(advance, beside="warm-up"))
-        return record.record(job, model, request.output, watch, still)
+        watch = write.Watch(advance, stop, stop.hasty, partial(advance, beside="warm-up"))
+        return write.record(job, model, request.output, watch, still)
 
 
 def _open_model(job: Job) -> Loaded:
     """The job's model, and details of how it runs for those who ask. Raises: DeviceError, ModelError."""
     import torch
 
-    from pavdm_cli import budget, pipeline
+    from pavdm_cli.generation import memory_plan, pipeline
 
-    with budget.told(job):
+    with memory_plan.told(job):
         model = pipeline.open_model(job)
     ui.detail(f"device {model.device}, attention {model.attention.name}: {model.attention.reason}")
     threads = counted(torch.get_num_threads(), "thread")
@@ -138,7 +139,7 @@ def with_threads(request: Request, load: Load) -> Request:
 def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
     """Continue the request's video and print the path; only_plan: print what it would take instead."""
     assert request.extension
-    from pavdm_cli import continuation
+    from pavdm_cli.generation import extend as continuation
 
     check(request)
     source = continuation.open_source(request)
@@ -147,13 +148,13 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
     path = continuation.target(request, source)
     ui.note(f"seed {request.sampling.seed}")
     begun, load = time.monotonic(), Load()
-    from pavdm_cli import pipeline, record
+    from pavdm_cli.generation import pipeline, write
 
     request = replace(request, seconds=None, frames=source.frames_to_make(request.spec.fps))
     job = pipeline.plan(with_threads(request, load))
-    for line in (*notes, *continuation.suffix_notes(request, source, path), *record.start_notes(job, source)):
+    for line in (*notes, *continuation.suffix_notes(request, source, path), *write.start_notes(job, source)):
         ui.warn(line)
-    job = replace(job, given=record.frames_to_read(job, source))
+    job = replace(job, given=write.frames_to_read(job, source))
     if only_plan:
         print_plan(job, (source.copied + source.frames) * source.video.width * source.video.height, as_json)
         return
@@ -161,8 +162,8 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
     model = _open_model(job)
     with stop_requested(hasty=False) as stop:
         with ui.progress(path.name, source.copied + source.frames) as advance:
-            watch = record.Watch(advance, stop, stop.hasty)
-            made = record.extend(job, model, source, replace(request.output, path=path), watch)
+            watch = write.Watch(advance, stop, stop.hasty)
+            made = write.extend(job, model, source, replace(request.output, path=path), watch)
         length = float(source.new_duration)
         report(made, video_seconds=length, wall_seconds=time.monotonic() - begun, as_json=as_json)
 
@@ -217,16 +218,16 @@ def _still(request: Request) -> Still | None:
     """The picture the video begins with. Raises: InputError."""
     if request.image is None:
         return None
-    from pavdm_cli.video.still import open_still
+    from pavdm_cli.video.io.still import open_still
 
     return open_still(request.image)
 
 
 def _target(request: Request) -> Path:
     """Where the video goes. Raises: OutputError, UsageError."""
-    from pavdm_cli.video.encode import Encoding
-    from pavdm_cli.video.external import need_ffmpeg
-    from pavdm_cli.video.output import check_output, default_name, named
+    from pavdm_cli.video.write.encode import Encoding
+    from pavdm_cli.video.write.external import need_ffmpeg
+    from pavdm_cli.video.write.output import check_output, default_name, named
 
     wanted = request.output
     if wanted.encoder or wanted.ffmpeg:

@@ -7,7 +7,8 @@ from typing import Any
 
 from pavdm_cli.commands import options
 from pavdm_cli.commands.run import pick_seed
-from pavdm_cli.request import Reading, Sampling
+from pavdm_cli.generation.request import Sampling
+from pavdm_cli.models.execution import Reading
 
 SAME = (
     *("model", "method", "steps", "window", "chunk", "guidance", "device", "threads"),

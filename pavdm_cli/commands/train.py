@@ -14,15 +14,16 @@ import typer
 from pavdm_cli.commands import train_options as options
 from pavdm_cli.commands.common import App, typed
 from pavdm_cli.errors import OutputError, UsageError
-from pavdm_cli.request import Reading, parse_size
-from pavdm_cli.specs import POCKET, ModelSpec, find
-from pavdm_cli.stop import INTERRUPTED, stop_requested
+from pavdm_cli.generation.request import parse_size
+from pavdm_cli.models.execution import Reading
+from pavdm_cli.models.specs import POCKET, ModelSpec, find
+from pavdm_cli.runtime.signals import INTERRUPTED, stop_requested
 
 if TYPE_CHECKING:
-    from pavdm_cli.train.loop import Report, Task
-    from pavdm_cli.train.runs import Settings
-    from pavdm_cli.train.spread import Processes
-    from pavdm_cli.train.tune_runs import Talk
+    from pavdm_cli.training.distributed import Processes
+    from pavdm_cli.training.finetune.runs import Talk
+    from pavdm_cli.training.loop import Report, Task
+    from pavdm_cli.training.pocket.runs import Settings
 
 app = App(help="Train the embedded model on its painted world, or fine-tune Open-Sora on your videos.")
 
@@ -41,7 +42,7 @@ def codec(
     sheet_minutes: options.SheetMinutes = 10.0,
 ) -> None:
     """Train the codec on pairs of frames; prints the path of codec.safetensors."""
-    from pavdm_cli.train import runs
+    from pavdm_cli.training.pocket import runs
 
     settings = runs.Settings(folder, steps, rate, batch, detail, init, device, threads, sheet_minutes)
     _paint(settings, lambda: runs.codec_task(settings, keep_latents))
@@ -88,7 +89,7 @@ def denoiser(
     On 8 GPUs: torchrun --nproc-per-node 8 -m pavdm_cli train denoiser ... gives the same losses; each GPU holds
     a part of the weights and of every batch. A run goes on from its checkpoint, with another number of GPUs too.
     """
-    from pavdm_cli.train import runs
+    from pavdm_cli.training.pocket import runs
 
     spec = _published(init, data)
     _heed(context, spec or POCKET)
@@ -127,7 +128,7 @@ def _heed(context: typer.Context, spec: ModelSpec) -> None:
 
 def _paint(settings: Settings, make: Callable[[], Task]) -> None:
     """Train pocket, in one process."""
-    from pavdm_cli.train import runs
+    from pavdm_cli.training.pocket import runs
 
     if _place()[2] > 1:
         raise UsageError(
@@ -144,7 +145,8 @@ def _paint(settings: Settings, make: Callable[[], Task]) -> None:
 
 def _tune(settings: Settings, asked: tuple[Any, ...], spec: ModelSpec, method: str) -> None:
     """Fine-tune on videos, in as many processes as torchrun started; asked: what a Tuning holds."""
-    from pavdm_cli.train import tune, tune_runs
+    from pavdm_cli.training.finetune import runs as tune_runs
+    from pavdm_cli.training.finetune import task as tune
 
     wanted = tune_runs.Wanted(settings, tune.Tuning(*asked), spec, method)
 
@@ -173,11 +175,11 @@ def _run(settings: Settings, run: Callable[[Processes], Path]) -> None:
 
     from pavdm_cli import ui
     from pavdm_cli.models.load import pick_device
-    from pavdm_cli.train import spread
+    from pavdm_cli.training import distributed
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    with spread.joined(_place(), pick_device(settings.device)) as among:
+    with distributed.joined(_place(), pick_device(settings.device)) as among:
         say = ui.note if among.first else _nothing
         say(f"training in {settings.folder}; Ctrl-C keeps the step, the same command goes on")
         try:
@@ -198,9 +200,9 @@ def once(line: str, say: Callable[[], None]) -> None:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or _place()[2] == 1:
         say()
         return
-    from pavdm_cli.train import spread
+    from pavdm_cli.training import distributed
 
-    spread.once(line, say, (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), _place()[2])
+    distributed.once(line, say, (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), _place()[2])
 
 
 def _place() -> tuple[int, int, int]:
@@ -211,7 +213,7 @@ def _place() -> tuple[int, int, int]:
 
 def _talk(among: Processes) -> Talk:
     from pavdm_cli import ui
-    from pavdm_cli.train.tune_runs import Talk
+    from pavdm_cli.training.finetune.runs import Talk
 
     return Talk(ui.progress, ui.warn) if among.first else Talk(_no_progress, _nothing)
 

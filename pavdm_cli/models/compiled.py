@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.errors import DeviceError
-from pavdm_cli.install import install_command
-from pavdm_cli.models.layers import Axis, Block, Frames
-from pavdm_cli.models.stdit import RunBlock, as_written
+from pavdm_cli.models.stdit.layers import Axis, Block, Frames
+from pavdm_cli.models.stdit.transformer import RunBlock, as_written
+from pavdm_cli.runtime.install_hints import install_command
 from pavdm_kernels import Rows, Vector
 from pavdm_kernels.jit import installed
 from pavdm_kernels.rows import Picked

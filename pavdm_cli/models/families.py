@@ -8,18 +8,19 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.models import opensora, store
-from pavdm_cli.models.checkpoint import digest, load_into, read_json, shapes, tensors
-from pavdm_cli.models.home import cache_folder, home, pulling
-from pavdm_cli.models.libraries import check_installed
-from pavdm_cli.models.made_up import made_up
-from pavdm_cli.models.memory import check_room, weight_bytes
-from pavdm_cli.models.opensora_text import UNUSED, T5Text, cut_note, parameters, working_bytes
-from pavdm_cli.models.opensora_vae import OpenSoraVAE, VAEConfig, normalisation, vae_config
-from pavdm_cli.models.pocket import Pocket, PocketConfig
-from pavdm_cli.models.pocket_codec import CodecConfig, PocketCodec
-from pavdm_cli.models.stdit import STDiT, frequencies
-from pavdm_cli.specs import OPENSORA, ModelSpec
+from pavdm_cli.hub.checkpoint import digest, load_into, read_json, shapes, tensors
+from pavdm_cli.hub.weight_memory import check_room, weight_bytes
+from pavdm_cli.hub.weights_dir import cache_folder, home, pulling
+from pavdm_cli.models.opensora import config as opensora
+from pavdm_cli.models.opensora.text_encoder import UNUSED, T5Text, cut_note, parameters, working_bytes
+from pavdm_cli.models.opensora.vae import OpenSoraVAE, VAEConfig, normalisation, vae_config
+from pavdm_cli.models.pocket import checkpoint as store
+from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
+from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
+from pavdm_cli.models.random_weights import made_up
+from pavdm_cli.models.specs import OPENSORA, ModelSpec
+from pavdm_cli.models.stdit.transformer import STDiT, frequencies
+from pavdm_cli.runtime.optional_imports import check_installed
 
 
 class Codec(Protocol):

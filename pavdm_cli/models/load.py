@@ -11,21 +11,22 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.attention import TORCH, Attention, Case, choose, machine_of
-from pavdm_cli.denoiser import Denoiser, arriving, guided, in_turn, partitioned
 from pavdm_cli.errors import DeviceError
-from pavdm_cli.models import opensora
-from pavdm_cli.models.bind import attending, levels_table, of_rows, recomputing, remembering, renewed, unfused
-from pavdm_cli.models.captions import with_scores
 from pavdm_cli.models.compiled import compiled
+from pavdm_cli.models.execution import DEVICES, Engine, Reading
 from pavdm_cli.models.families import FAMILIES, Codec, Placing, TextEncoder
-from pavdm_cli.models.layers import Linear
 from pavdm_cli.models.offload import offloaded
-from pavdm_cli.models.opensora_vae import OpenSoraVAE
-from pavdm_cli.models.pocket_codec import PocketCodec
-from pavdm_cli.models.stdit import STDiT, as_written
-from pavdm_cli.request import DEVICES, Engine, Reading, check_name
-from pavdm_cli.schedule import Schedule
-from pavdm_cli.specs import ModelSpec
+from pavdm_cli.models.opensora import config as opensora
+from pavdm_cli.models.opensora.prompt import with_scores
+from pavdm_cli.models.opensora.vae import OpenSoraVAE
+from pavdm_cli.models.pocket.vae import PocketCodec
+from pavdm_cli.models.specs import ModelSpec
+from pavdm_cli.models.stdit.denoiser import attending, levels_table, of_rows, recomputing, remembering, renewed, unfused
+from pavdm_cli.models.stdit.layers import Linear
+from pavdm_cli.models.stdit.transformer import STDiT, as_written
+from pavdm_cli.runtime.validation import check_name
+from pavdm_cli.sampling.denoiser import Denoiser, arriving, guided, in_turn, partitioned
+from pavdm_cli.sampling.schedule import Schedule
 
 DEFAULT = Engine()
 HOST = torch.device("cpu")

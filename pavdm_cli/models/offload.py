@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from pavdm_cli.models.layers import Block
-from pavdm_cli.models.stdit import STDiT
+from pavdm_cli.models.stdit.layers import Block
+from pavdm_cli.models.stdit.transformer import STDiT
 
 ALIGNED = 256  # bytes: every weight begins at a multiple, as kernels like it
 RESIDENT = "scale_shift_table"  # of a block: a few rows, which the block before reads too

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from pavdm_cli.models.load import Loaded, with_attention
 from pavdm_cli.models.offload import VisitingCodec, offloaded
-from pavdm_cli.models.opensora_vae import OpenSoraVAE
-from pavdm_cli.models.stdit import STDiT
+from pavdm_cli.models.opensora.vae import OpenSoraVAE
+from pavdm_cli.models.stdit.transformer import STDiT
 
 
 def precision(module: nn.Module) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.untrusted import InvalidError, NotJSONError, parse_json
-from pavdm_cli.video.source import open_source
+from pavdm_cli.runtime.untrusted import InvalidError, NotJSONError, parse_json
+from pavdm_cli.video.io.source import open_source
 
 Metadata = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from pavdm_cli.video.encode import Frame
+from pavdm_cli.video.write.encode import Frame
 
 BICUBIC = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
 MARGIN = 8  # pixels around what is shown, for the filter

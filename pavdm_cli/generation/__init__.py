@@ -1,0 +1,1 @@
+"""A request to a video file: checks, plan, pipeline, writing."""

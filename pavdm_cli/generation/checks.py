@@ -1,0 +1,104 @@
+"""What can be wrong with a request that needs neither torch, weights nor files: found before anything slow."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models.specs import ModelSpec
+from pavdm_cli.sampling.schedule import METHODS, Schedule
+
+if TYPE_CHECKING:
+    from pavdm_cli.pocket_world.prompt import Prompt
+
+
+def check(request: Request) -> None:
+    """Refuse values that do not go together, and a prompt that the model cannot read. Raises: UsageError."""
+    check_sampling(request.sampling)
+    if request.prompt or request.extension is None:
+        format_prompt(request.spec, request.prompt, request.sampling.seed)
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Refuse values of sampling that do not go together. Raises: UsageError."""
+    schedule = schedule_of(sampling)
+    guidance, edit = guidance_of(sampling), sampling.edit_ratio
+    if not 0 <= guidance <= 100:
+        raise UsageError(f"--guidance must be 0 to 100, got {guidance:g}", "1 is none; 3 degrades long videos")
+    if sampling.engine.overlap_memory and sampling.method == "rw":
+        raise UsageError(
+            "--overlap-kv reuse does not go with --method rw, which adds fresh noise to the overlap at every step",
+            "leave --overlap-kv out, or use another method",
+        )
+    if not 0 <= edit < 1:
+        raise UsageError(f"--edit-ratio must be 0 to below 1, got {edit:g}", "0 keeps what is shown as it is")
+    for name, given in (("--edit-ratio", edit > 0), ("--reencode", bool(sampling.reencode))):
+        if given and sampling.method != "rn":
+            raise UsageError(
+                f"{name} is for clip after clip, not {sampling.method}", "leave it out, or use --method rn"
+            )
+    _check_reencoding(sampling, schedule)
+
+
+def format_prompt(spec: ModelSpec, prompt: str, seed: int, source: str = "") -> Prompt:
+    """The prompt in the form of the model's training captions, and notes on what that changed.
+
+    source: the caption of the video that is continued, if it has one. Raises: UsageError if the prompt cannot be read.
+    """
+    from pavdm_cli.models.opensora import prompt as captions
+    from pavdm_cli.pocket_world import prompt as pocket_prompt
+
+    if spec.family == "pocket":
+        return pocket_prompt.format_prompt(prompt, seed, source)
+    return pocket_prompt.Prompt(prompt, tuple(captions.check_prompt(prompt)))
+
+
+def schedule_of(sampling: Sampling) -> Schedule:
+    """The schedule of the method, with the model's own values where none were given. Raises: UsageError."""
+    methods = [name for name in METHODS if name != "one"]
+    if sampling.method not in methods:
+        raise UsageError(f"--method must be one of {', '.join(methods)}, got {sampling.method!r}", "pa is the default")
+    return METHODS[sampling.method](**counts_of(sampling), overlap=sampling.overlap)
+
+
+def counts_of(sampling: Sampling) -> dict[str, int]:
+    """Steps, window and chunk: as given, else the model's own."""
+    given = {"steps": sampling.steps, "window": sampling.window, "chunk": sampling.chunk}
+    return {name: getattr(sampling.spec, name) if value is None else value for name, value in given.items()}
+
+
+def guidance_of(sampling: Sampling) -> float:
+    """As given, else the model's own."""
+    return sampling.spec.guidance if sampling.guidance is None else sampling.guidance
+
+
+def warmup_of(sampling: Sampling) -> int:
+    """Chunks of the warm-up of a video from noise, in whole groups of the codec so that the first frame begins one.
+
+    The model's own number counts its own chunks. None where all of a window has one level: it does not fill up.
+    """
+    spec, asked, schedule = sampling.spec, sampling.warmup, schedule_of(sampling)
+    own = -(-spec.warmup * spec.chunk // schedule.chunk) if schedule.capacity > 1 else 0
+    whole = math.lcm(schedule.chunk, spec.group[0]) // schedule.chunk
+    return -(-(own if asked is None else asked) // whole) * whole
+
+
+def in_whole_groups(sampling: Sampling, schedule: Schedule) -> bool:
+    """Whether chunks and overlap are whole groups of latents that the codec codes together."""
+    group = sampling.spec.group[0]
+    return schedule.chunk % group == 0 and schedule.overlap % group == 0
+
+
+def group_reason(sampling: Sampling) -> str:
+    """Why latents that are no whole groups are not encoded again."""
+    group = sampling.spec.group[0]
+    return f"{sampling.spec.name} encodes {group} latents together: --window and --chunk must be multiples of {group}"
+
+
+def _check_reencoding(sampling: Sampling, schedule: Schedule) -> None:
+    if sampling.reencode and schedule.overlap and not in_whole_groups(sampling, schedule):
+        group = sampling.spec.group[0]
+        fits = -(-schedule.chunk // group) * group
+        raise UsageError(f"--reencode: {group_reason(sampling)}", f"try --window {fits}")

@@ -1,0 +1,151 @@
+"""A video to continue: what is asked of it, and the model's frames at its rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pavdm_cli.errors import InputError, UsageError
+from pavdm_cli.generation.metadata import first, sound_fields
+from pavdm_cli.generation.request import Extension, Request
+from pavdm_cli.video import (
+    SUFFIXES,
+    Plan,
+    VideoInfo,
+    check_output,
+    check_splice,
+    free_name,
+    named,
+    open_video,
+    read_metadata,
+)
+from pavdm_cli.video.audio.carry import suffix_for_sound
+from pavdm_cli.video.enlarge import Scale
+from pavdm_cli.video.write.output import NUMBER, shortened
+
+SECONDS = 10.0  # of continuation, unless asked otherwise
+SLOWEST = Fraction(1, 60)  # frames per second that can be continued: a frame of a slower video takes hundreds to make
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A video to continue, opened, and by how many frames of its own rate."""
+
+    video: VideoInfo
+    extension: Extension
+    frames: int
+    scale: Scale = field(default_factory=Scale)  # of the model's frames in it, where pavdm wrote it
+
+    def frames_to_make(self, fps: int) -> int:
+        """Frames the model makes, at its own rate, to fill the time."""
+        return max(1, math.ceil(self.frames * fps / self.video.rate))
+
+    @property
+    def new_duration(self) -> Fraction:
+        """Seconds of the new file's picture."""
+        new = self.frames / self.video.rate
+        return new if self.extension.only_new else self.video.duration + new
+
+    @property
+    def copied(self) -> int:
+        """Frames of the video that go into the new file."""
+        return 0 if self.extension.only_new else self.video.frames
+
+
+def open_source(request: Request) -> Source:
+    """Look at the video before any work. Raises: InputError, UsageError."""
+    assert request.extension
+    video = open_video(request.extension.source)
+    if video.rate < SLOWEST:
+        slow = f"{video.path} shows a frame every {float(1 / video.rate):.0f} s, too slow to be continued"
+        raise InputError(slow, "make it faster first: ffmpeg -i INPUT -vf setpts=0.01*PTS faster.mp4")
+    _check_continued(video)
+    seconds = SECONDS if request.seconds is None else request.seconds
+    frames = round(seconds * video.rate) if request.frames is None else request.frames
+    if frames < 1:
+        raise UsageError(f"a continuation cannot have {frames} frames", "ask for --seconds 10, say")
+    return Source(video, request.extension, frames, scale_of(video, request.spec.size))
+
+
+def scale_of(video: VideoInfo, size: tuple[int, int]) -> Scale:
+    """By how much pavdm enlarged the video's frames from the model's size (height, width); by 1 where it did not."""
+    recipe, _ = stored_fields(video.path)
+    if not {"pavdm", "scale", "scale-filter"} <= recipe.keys():
+        return Scale()
+    scale = Scale(recipe["scale"], recipe["scale-filter"])
+    unchanged = video.sample_aspect == 1 and scale.size(size) == (video.height, video.width)
+    return scale if unchanged else Scale()
+
+
+def _check_continued(video: VideoInfo) -> None:
+    """Refuse a part of a copy that a killed run left. Raises: InputError."""
+    recipe, _ = stored_fields(video.path)
+    copied = recipe.get("copied")
+    if video.path.stem.endswith(".partial") and isinstance(copied, int) and video.frames <= copied and copied:
+        part = f"{video.path} is a part of a copy of {recipe.get('source')}, with no new frame"
+        raise InputError(part, f"continue that again instead; delete {video.path.name}")
+
+
+def with_prompt(request: Request) -> tuple[Request, list[str]]:
+    """The request with its video's caption, and its prompt unless there is a new one; notes on where it is from."""
+    assert request.extension
+    recipe, damage = stored_fields(request.extension.source)
+    if "pavdm" not in recipe:
+        spec = request.sampling.spec
+        style = [f"{spec.name} knows only {spec.world}: it continues in that style"] if spec.world else []
+        return request, [*damage, *style]
+    request = replace(request, source_caption=recipe.get("caption", ""))
+    return (request if request.prompt else replace(request, prompt=recipe.get("prompt", ""))), damage
+
+
+def stored_fields(video: Path) -> tuple[dict[str, Any], list[str]]:
+    """The sound fields of what pavdm stored in a video, and notes on those that are damaged."""
+    try:
+        fields, damaged = sound_fields(read_metadata(video) or {})
+    except InputError as error:
+        return {}, [f"damaged metadata is ignored: {error.message}"]
+    if "pavdm" not in fields:
+        damaged = []
+    return fields, [f"damaged metadata is ignored: {line}" for line in first(damaged)]
+
+
+def target(request: Request, source: Source) -> Path:
+    """Where the longer video goes, checked before any work. Raises: OutputError, UsageError."""
+    path = check_output(named(request.output.path, partial(_free_name, source)), request.output.force)
+    check_splice(source.video, path, Plan(source.extension.audio, source.extension.only_new))
+    return path
+
+
+def at_rate(made: Iterable[Pixels], fps: int, source: Source) -> Iterator[list[Pixels]]:
+    """Frames made at `fps` as the source's rate shows them: each held until the next one's time."""
+    done = seen = 0
+    for chunk in made:
+        until = min(source.frames, math.ceil((seen + len(chunk)) * source.video.rate / fps))
+        yield [chunk[math.floor(number * fps / source.video.rate) - seen] for number in range(done, until)]
+        done, seen = until, seen + len(chunk)
+
+
+def _free_name(source: Source, folder: Path) -> Path:
+    """INPUT-extended.EXT: the input's own kind of file where that holds its sound as it is, else MP4 or Matroska."""
+    path, suffix = source.video.path, source.video.path.suffix.lower()
+    kinds = (suffix if suffix in SUFFIXES else ".mp4", ".mkv")
+    suffix = kinds[0] if source.extension.only_new else suffix_for_sound(source.video, source.extension.audio, kinds)
+    ending = f"-extended{NUMBER}.partial{suffix}"
+    return free_name(folder, f"{shortened(path.stem.removesuffix('.partial'), ending)}-extended", suffix)
+
+
+def suffix_notes(request: Request, source: Source, path: Path) -> list[str]:
+    """Why the output has another suffix than the one expected, in a line, or nothing."""
+    chosen = request.output.path is None or path != request.output.path
+    if not chosen or path.suffix.lower() != ".mkv" or source.video.path.suffix.lower() == ".mkv":
+        return []
+    return [f"written as {path.suffix}, which holds {source.video.audio[0]} sound as it is"]

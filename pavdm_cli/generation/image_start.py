@@ -1,0 +1,76 @@
+"""A picture that a video begins with: frame 0 is the picture, and the model goes on from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.generation.pipeline import Job, Pixels, frames, sigmas_of, start_from
+from pavdm_cli.generation.recovery import Recovery, check_encoded
+from pavdm_cli.models.load import Loaded
+from pavdm_cli.models.pixels import from_bytes
+from pavdm_cli.sampling.cuda_graphs import Graphs
+from pavdm_cli.sampling.loop import State, from_first
+from pavdm_cli.sampling.noise import seeded_noise
+from pavdm_cli.video import Still, fit
+
+
+def held(job: Job) -> bool:
+    """Whether the picture is the first latent of the first chunk, else the end of a still clip before it."""
+    return job.spec.stills and not job.schedule.renoised
+
+
+def frames_given(job: Job) -> int:
+    """Frames that are encoded before the first step."""
+    return 1 if held(job) else job.spec.frames(job.schedule.overlap)
+
+
+def notes(job: Job, still: Still) -> list[str]:
+    """What a user should know: what reading the picture changed, and what the model will make of it.
+
+    Raises: UsageError where the model would never be shown it.
+    """
+    if not held(job) and not job.schedule.overlap:
+        raise UsageError("--image is shown as the clean chunk that --no-overlap leaves out", "leave --no-overlap out")
+    spec = job.spec
+    foreign = f"{spec.name} knows only {spec.world}: it goes on from the picture in that style"
+    return [*still.notes, *([foreign] if spec.world else [])]
+
+
+def about(still: Still) -> dict[str, Any]:
+    """What is stored of the picture in the video."""
+    return {"image": str(still.path), "image_digest": still.digest}
+
+
+def frames_from(
+    job: Job, model: Loaded, still: Still, graphs: Graphs | None = None, recovery: Recovery | None = None
+) -> Iterator[Pixels]:
+    """As many frames as `pipeline.frames` gives; the first is the picture itself, scaled and cropped to the size."""
+    picture = fit(still.frame, job.spec.size)[None]
+    start = start_of(job, model, picture)
+    if not held(job):
+        yield picture
+        yield from frames(replace(job, frames=job.frames - 1), model, start, graphs, recovery)
+        return
+    made = frames(job, model, start, graphs, recovery)
+    yield np.concatenate([picture, next(made)[1:]])
+    yield from made
+
+
+@torch.no_grad()
+def start_of(job: Job, model: Loaded, picture: Pixels) -> State:  # (1, H, W, 3)
+    """Where sampling begins: the picture's latent in the first chunk, or a still clip of it as the overlap.
+
+    The latter where a codec knows no single pictures, or the method noises what is clean.
+    """
+    clip = from_bytes(picture)
+    if not held(job):
+        return start_from(job, model, clip.expand(frames_given(job), -1, -1, -1), noised=False)
+    first = check_encoded(model.codec.encode(clip[None]), job.spec.latent_limit)
+    noise = seeded_noise(job.sampling.seed, model.noise_shape())
+    return from_first(job.schedule, first, noise, sigmas_of(job).to(model.device))

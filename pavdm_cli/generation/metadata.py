@@ -1,0 +1,93 @@
+"""The fields of the metadata that videos carry: of which type and range each is, since anybody can write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pavdm_cli.generation.request import MOST_SCALE, MOST_WARMUP, PRECISIONS, SCALE_FILTERS
+from pavdm_cli.models.execution import OFF, OVERLAP_KV, PASSES
+from pavdm_cli.runtime.untrusted import (
+    FLAG,
+    Kind,
+    list_of,
+    mismatches,
+    number,
+    one_of,
+    optional,
+    string,
+    table_of,
+    whole,
+)
+
+LONGEST_NAME, LONGEST_TEXT = 64, 20_000  # characters
+COUNT, PATH, SCORE = whole(0, 10**9), string(4096), optional(number(0, 100))
+
+
+def _is_prompt(value: object) -> bool:
+    """Text without surrogates, as the command line takes it."""
+    return string(LONGEST_TEXT).fits(value) and not re.search("[\ud800-\udfff]", str(value))
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch("[0-9]{1,5}x[0-9]{1,5}", value))
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or type(value) in (bool, int, float) or string(LONGEST_TEXT).fits(value)
+
+
+FIELDS = {
+    "pavdm": string(50),
+    **dict.fromkeys(("prompt", "caption"), Kind(f"a text of up to {LONGEST_TEXT} characters", _is_prompt)),
+    "seed": whole(0, 2**63 - 1),
+    "frames": whole(1, 10**9),
+    "fps": number(0.001, 1000),
+    "model": PATH,
+    "method": string(20),
+    **dict.fromkeys(("steps", "window", "chunk"), whole(1, 10**6)),
+    **dict.fromkeys(("overlap", "fp32_timesteps", "reencode", "only_new", "tiled"), FLAG),
+    "guidance": number(0, 100),
+    "overlap_kv": one_of(*OVERLAP_KV.values()),
+    "precision": one_of(*PRECISIONS),
+    **dict.fromkeys(("device", "attention", "weights", "image_digest"), string(100)),
+    "attention_reason": string(1000),
+    "switches": list_of(one_of(*OFF.values(), "--compile"), 10),
+    "threads": whole(0, 1 << 16),
+    "versions": table_of(string(100), 100),
+    "crf": whole(0, 51),
+    "size": Kind("WIDTHxHEIGHT", _is_size),
+    **dict.fromkeys(("aesthetic-score", "motion-score"), SCORE),
+    "camera-motion": optional(string(1000)),
+    "edit-ratio": number(0, 1),
+    "passes": one_of(*PASSES),
+    "warmup": whole(0, MOST_WARMUP),
+    "scale": whole(1, MOST_SCALE),
+    "scale-filter": one_of(*SCALE_FILTERS),
+    **dict.fromkeys(("image", "source"), PATH),
+    "copied": COUNT,
+    "start": one_of("clip", "noised"),
+    "audio": one_of("keep", "silence", "drop"),
+}
+PLAIN = Kind("a number or a text", _is_plain)
+OTHERS = (PLAIN, list_of(PLAIN, 100), table_of(PLAIN, 100))  # of fields that other versions write
+OTHER = Kind("a number, a text, or a few of them", lambda value: any(kind.fits(value) for kind in OTHERS))
+
+
+def sound_fields(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The fields that have their type and range, and a line on each of the others."""
+    fitting, wrong = {}, []
+    for name, value in metadata.items():
+        if len(name) > LONGEST_NAME:
+            wrong.append(f"a name of {len(name)} characters")
+        elif lines := mismatches({name: value}, {name: FIELDS.get(name, OTHER)}):
+            wrong += lines
+        else:
+            fitting[name] = value
+    return fitting, wrong
+
+
+def first(lines: list[str], count: int = 5) -> list[str]:
+    """The first few, and how many more there are."""
+    return lines[:count] + ([f"and {len(lines) - count} more"] if len(lines) > count else [])

@@ -1,0 +1,296 @@
+"""A request to frames, as a generator: load, encode the prompt, sample, decode, chunk by chunk in constant memory."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from itertools import islice
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pavdm_cli import __version__
+from pavdm_cli.attention import confirm, machine_of
+from pavdm_cli.generation.checks import format_prompt, schedule_of
+from pavdm_cli.generation.recovery import Recovery, check_encoded
+from pavdm_cli.generation.reencode import about, chaining_notes, reencoded, reencodes
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.settings import Settings, settle
+from pavdm_cli.models.compiled import NOTE, check_compile
+from pavdm_cli.models.execution import Engine
+from pavdm_cli.models.load import (
+    Loaded,
+    in_precision,
+    load,
+    pick_device,
+    with_attention,
+    with_offload,
+    wording,
+)
+from pavdm_cli.models.pixels import to_bytes
+from pavdm_cli.models.specs import ModelSpec
+from pavdm_cli.models.upcast import float32_transformer
+from pavdm_cli.sampling.cuda_graphs import Graphs, check_graphs, pick_graphs
+from pavdm_cli.sampling.denoiser import Denoiser
+from pavdm_cli.sampling.loop import State, States, from_clip, from_noised, new_chunks, regrouped, repaired, walk
+from pavdm_cli.sampling.masked_clips import Condition, clips
+from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise, warp_ratio, warped_sigmas
+from pavdm_cli.sampling.prefetch import beside
+from pavdm_cli.sampling.schedule import Schedule
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request with everything decided: the model, the schedule, and how many chunks and frames to make."""
+
+    prompt: str
+    spec: ModelSpec
+    sampling: Sampling
+    settings: Settings
+    schedule: Schedule
+    frames: int
+    notes: tuple[str, ...]
+    given: int = 0  # frames of a clip or a picture that it begins with, encoded before the first step
+    source_caption: str = ""  # of the video that is continued
+
+    @property
+    def caption(self) -> str:
+        """The prompt in full, in the form of the model's training captions; empty without one."""
+        prompt, seed = self.prompt, self.sampling.seed
+        return format_prompt(self.spec, prompt, seed, self.source_caption).text if prompt else ""
+
+    @property
+    def wording(self) -> str:
+        """The prompt as the text encoder is given it."""
+        return wording(self.spec, self.caption, self.sampling.reading)
+
+    @property
+    def scale(self) -> float:
+        """How far sampling guides beyond what one pass gives; 1 takes no second pass."""
+        return self.settings.guidance / self.spec.guided if self.prompt else 1.0
+
+    @property
+    def frames_per_chunk(self) -> Fraction:
+        """Frames that leave the window at a time; no whole number where a chunk is no whole group of the codec."""
+        latents, frames = self.spec.group
+        return Fraction(self.schedule.chunk * frames, latents)
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of the video: the last may be cut."""
+        return -(-self.spec.latents(self.frames) // self.schedule.chunk)
+
+    @property
+    def total_chunks(self) -> int:
+        """Chunks to generate, those of the warm-up included."""
+        return self.settings.warmup + self.chunks
+
+    @property
+    def warmup_frames(self) -> int:
+        """As many frames as the chunks of the warm-up would be."""
+        return int(self.settings.warmup * self.frames_per_chunk)
+
+    @property
+    def steps(self) -> int:
+        """Model calls in all."""
+        return self.schedule.total(self.total_chunks)
+
+
+def plan(request: Request) -> Job:
+    """Decide all that needs no weights, so that bad values fail before any work. Raises: UsageError, DeviceError."""
+    spec, settings = request.spec, settle(request.sampling, from_noise=not request.continues)
+    confirm(request.sampling.engine.attention, machine_of(pick_device(request.sampling.device)))
+    wordless = request.extension is not None and not request.prompt
+    notes = (
+        ["no prompt: continued without words; --prompt says what to show"]
+        if wordless
+        else [*format_prompt(spec, request.prompt, request.sampling.seed, request.source_caption).notes]
+    )
+    schedule = schedule_of(request.sampling)
+    notes += [schedule.note] if schedule.note else []
+    notes += chaining_notes(request.sampling, schedule)
+    notes += [NOTE] if request.sampling.engine.compile else []
+    if settings.overlap_kv == "reuse" and not spec.causal:
+        notes.append(
+            f"{spec.name} was trained with clean frames that see noisy ones: --overlap-kv reuse is an approximation, "
+            "and `pavdm bench throughput --overlap-kv reuse` tells how far off"
+        )
+    if settings.method != spec.method and spec.tuned:
+        notes.append(f"{spec.name} was trained for {spec.method}; {settings.method} is for comparison")
+    decided = (spec, request.sampling, settings, schedule, request.count, tuple(notes))
+    return Job(request.prompt, *decided, source_caption=request.source_caption)
+
+
+def open_model(job: Job) -> Loaded:
+    """The job's model on its device, under its number of threads. Raises: DeviceError, ModelError."""
+    device = pick_device(job.sampling.device)
+    check_graphs(job.sampling.engine.cuda_graphs, device)
+    check_compile(job.sampling.engine.compile, device)
+    set_threads(job)
+    reader = pick_device(wanted, "--text-device") if (wanted := job.sampling.reading.device) else device
+    engine = job.sampling.engine
+    model = load(job.spec, device, reader=reader, wording=job.wording, engine=engine)
+    model = with_offload(in_precision(model, job.settings.precision), engine.offload)
+    return with_attention(replace(model, fp32_timesteps=job.sampling.fp32_timesteps), engine.attention)
+
+
+def set_threads(job: Job) -> None:
+    """As many CPU threads as were asked for, or as torch likes."""
+    if job.sampling.threads:
+        torch.set_num_threads(job.sampling.threads)
+
+
+def sigmas_of(job: Job) -> Tensor:
+    """Noise fraction of levels 0 to `steps`, as the model's timesteps are spaced."""
+    if not job.spec.scaled:
+        return linear_sigmas(job.schedule.steps)
+    seen = min(job.schedule.window, job.spec.window) + job.schedule.overlap
+    return warped_sigmas(job.schedule.steps, warp_ratio(*job.spec.size, job.spec.frames(seen)))
+
+
+def graphs_of(job: Job, model: Loaded) -> Graphs | None:
+    """What records the job's steps, if anything does; after the first step it knows how many and what they hold."""
+    asked = job.sampling
+    return pick_graphs(asked.engine.cuda_graphs, model.device, model.stream(job.scale), asked.unrecordable)
+
+
+def latents(
+    job: Job,
+    model: Loaded,
+    start: State | None = None,
+    graphs: Graphs | None = None,
+    recovery: Recovery | None = None,
+    on_warmup: Callable[[], object] = lambda: None,
+) -> Iterator[Tensor]:
+    """The video's chunks of latents, (1, chunk, C, h, w), each as soon as it is clean. Raises: FaultyValues.
+
+    start: after a clip or a picture, which leaves no warm-up; graphs: as `graphs_of` unless given; on_warmup: called
+    for every chunk of the warm-up.
+    """
+    if start is not None:
+        job = replace(job, settings=replace(job.settings, warmup=0))
+    recovery = recovery or Recovery(model)
+    recovery.warmup = job.settings.warmup
+    chunks = generated(job, model, start, graphs or graphs_of(job, model), recovery)
+    for _ in islice(chunks, job.settings.warmup):
+        on_warmup()
+    yield from chunks
+
+
+def generated(
+    job: Job, model: Loaded, start: State | None, graphs: Graphs | None, recovery: Recovery
+) -> Iterator[Tensor]:
+    """Every chunk of latents, those of the warm-up too. Raises: FaultyValues."""
+    sigmas = sigmas_of(job).to(model.device)
+    noise = seeded_noise(job.sampling.seed, model.noise_shape())
+    again = recovery.encoded_anew if reencodes(job.sampling, job.schedule) else None
+    edit = job.sampling.edit_ratio
+
+    def bind(of: Loaded, engine: Engine) -> Denoiser:
+        denoiser = of.bind(job.wording, job.schedule, sigmas, job.scale, engine)
+        return reencoded(denoiser, again, start) if again and not edit else denoiser
+
+    def float32() -> Denoiser:
+        return bind(float32_transformer(model), replace(job.sampling.engine, compile=False))
+
+    def steps(of: Denoiser, sound: State | None, graphs: Graphs | None = None) -> States:
+        return walk(job.schedule, of, noise, sigmas, chunks=job.total_chunks, start=sound, graphs=graphs)
+
+    denoiser = bind(model, job.sampling.engine)
+    if edit:
+        shown = Condition(edit, again or (lambda overlap: overlap), recovery.clip_repair(float32))
+        yield from clips(job.schedule, denoiser, noise, sigmas, chunks=job.total_chunks, start=start, condition=shown)
+        return
+    repair = recovery.state_repair(lambda sound: steps(float32(), sound))
+    yield from new_chunks(job.schedule, repaired(steps(denoiser, start, graphs), job.schedule, start, repair))
+
+
+def frames(
+    job: Job,
+    model: Loaded,
+    start: State | None = None,
+    graphs: Graphs | None = None,
+    recovery: Recovery | None = None,
+    on_warmup: Callable[[], object] = lambda: None,
+) -> Iterator[Pixels]:
+    """The video's frames, (n, H, W, 3) bytes at a time, exactly as many as asked for. Arguments as `latents`."""
+    left, recovery = job.frames, recovery or Recovery(model)
+    runs = regrouped(latents(job, model, start, graphs, recovery, on_warmup), job.spec.group[0])
+    for pixels in decoded(job, model, runs, recovery):
+        yield pixels[:left]
+        left -= len(pixels)
+
+
+def decoded(job: Job, model: Loaded, runs: Iterator[Tensor], recovery: Recovery) -> Iterator[Pixels]:
+    """Each run of latents as frames: beside the steps of the next where asked, and by itself on a GPU."""
+    done = 0
+
+    @torch.no_grad()
+    def work(run: Tensor) -> Pixels:
+        nonlocal done
+        chunk, done = done // job.schedule.chunk, done + run.shape[1]
+        return to_bytes(recovery.decoded(chunk, run)[0])
+
+    if job.sampling.engine.decodes_beside(model.device.type):
+        return beside(runs, work, model.device)
+    return map(work, runs)
+
+
+@torch.no_grad()
+def decode(model: Loaded, chunk: Tensor) -> Pixels:  # (1, T, C, h, w) -> (n, H, W, 3)
+    """A chunk of latents to frames."""
+    return to_bytes(model.codec.decode(chunk)[0])
+
+
+@torch.no_grad()
+def start_from(job: Job, model: Loaded, clip: Tensor, noised: bool) -> State:
+    """Where sampling goes on from a clip (n, 3, H, W), 0 to 1: after its last chunk, or from its last window noised."""
+    given = check_encoded(model.codec.encode(clip[None]), job.spec.latent_limit)
+    sigmas = sigmas_of(job).to(model.device)
+    if not noised:
+        return from_clip(job.schedule, given, sigmas)
+    noise = seeded_noise(job.sampling.seed, model.noise_shape())
+    return from_noised(job.schedule, given, noise, sigmas)
+
+
+def recipe(job: Job, model: Loaded) -> dict[str, Any]:
+    """What is stored in the file: enough to make the same frames again on the same machine."""
+    return {
+        "pavdm": __version__,
+        "prompt": job.prompt,
+        **({"caption": job.caption} if job.spec.family == "pocket" and job.prompt else {}),
+        "seed": job.sampling.seed,
+        "frames": job.frames,
+        "fps": job.spec.fps,
+        "model": job.spec.name,
+        **reading_of(job),
+        "weights": model.digest,
+        **asdict(job.settings),
+        **about(job.sampling, job.schedule),
+        "device": model.device.type,
+        "attention": model.attention.name,
+        "attention_reason": model.attention.reason,
+        "switches": job.sampling.engine.switches,
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "av": av.__version__},
+    }
+
+
+def reading_of(job: Job) -> dict[str, Any]:
+    """What else made the frames, where a model has sizes, scores and precisions to choose, and memory may be short."""
+    exact = {"fp32_timesteps": job.sampling.fp32_timesteps}
+    if not job.spec.scaled:
+        return exact
+    (height, width), reading = job.spec.size, job.sampling.reading
+    scores = {"aesthetic-score": reading.aesthetic or 0, "motion-score": reading.motion}
+    chosen = {"passes": job.sampling.engine.passes, "tiled": job.sampling.engine.tiled}
+    said = {"camera-motion": reading.camera or None, **exact}
+    return {"size": f"{width}x{height}", **scores, **said, **chosen}

@@ -1,0 +1,187 @@
+"""All that a user asked for, in values that are validated once."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.models.execution import DEVICES, OVERLAP_KV, Engine, Reading, check_graphs_on
+from pavdm_cli.models.specs import ModelSpec, find
+from pavdm_cli.runtime.validation import check_name, check_text
+
+LONGEST = 24 * 3600.0  # seconds of video in one run
+SIZES = {"144p": (144, 256), "240p": (240, 424), "360p": (360, 640), "480p": (480, 848), "720p": (720, 1280)}
+
+PRECISIONS = ("fp32", "bf16")
+MOST_WARMUP = 100  # chunks
+MOST_SCALE = 8
+SCALE_FILTERS = ("lanczos", "nearest")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample; None stands for the model's own value."""
+
+    model: str = "pocket"
+    method: str = "pa"
+    steps: int | None = None
+    window: int | None = None
+    chunk: int | None = None
+    overlap: bool = True
+    guidance: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 0
+    engine: Engine = field(default_factory=Engine)
+    reading: Reading = field(default_factory=Reading)
+    fp32_timesteps: bool = False  # not rounded to the precision of the weights, as the model was trained
+    reencode: bool | None = None  # clip after clip, from decoded frames; None: where the model's own extension does
+    edit_ratio: float = 0.0  # of the noise range: how far what a clip is shown of the one before is made again
+    precision: str = "auto"  # of products: fp32, bf16, or the model's own
+    warmup: int | None = None  # chunks generated before the video and dropped
+
+    def __post_init__(self) -> None:
+        if self.warmup is not None and not 0 <= self.warmup <= MOST_WARMUP:
+            raise UsageError(f"--warmup must be 0 to {MOST_WARMUP} chunks, got {self.warmup}", "0 drops none")
+        check_name("--device", self.device, DEVICES)
+        check_graphs_on(self.engine.cuda_graphs, self.unrecordable)
+
+    @property
+    def unrecordable(self) -> str:
+        """As `Engine.unrecordable`, whatever the option is about."""
+        return "--edit-ratio, whose clips are made step by step" if self.edit_ratio else self.engine.unrecordable
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model asked for."""
+        return find(self.model)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where the video goes and how it is written."""
+
+    path: Path | None = None
+    crf: int = 18
+    force: bool = False
+    ffmpeg: str = ""  # an external ffmpeg to use
+    encoder: str = ""  # one of its encoders, for example h264_nvenc; empty: those that need no ffmpeg
+    scale: int | None = None  # by how much frames are enlarged; None: the model's own
+    scale_filter: str = "lanczos"
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and not 1 <= self.scale <= MOST_SCALE:
+            raise UsageError(f"--scale must be 1 to {MOST_SCALE}, got {self.scale}", "1 keeps the model's own size")
+        check_name("--scale-filter", self.scale_filter, SCALE_FILTERS)
+
+    def scale_of(self, spec: ModelSpec) -> int:
+        """By how much frames of a model are enlarged."""
+        return spec.scale if self.scale is None else self.scale
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """The video to continue, and what the new one keeps of it."""
+
+    source: Path
+    start: str = "clip"  # its last chunk stays clean; "noised": its last window is noised again (algorithm 1)
+    only_new: bool = False
+    audio: Literal["keep", "silence", "drop"] = "keep"
+
+    def __post_init__(self) -> None:
+        if self.start not in ("clip", "noised"):
+            raise UsageError(f"--start must be clip or noised, got {self.start!r}", "clip is the default")
+        if self.audio not in ("keep", "silence", "drop"):
+            raise UsageError(f"--audio must be keep, silence or drop, got {self.audio!r}", "keep is the default")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One video: words, length, and how to make and write it."""
+
+    prompt: str
+    seconds: float | None = None
+    frames: int | None = None
+    size: tuple[int, int] | None = None  # pixels, height and width
+    fps: float | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    output: Output = field(default_factory=Output)
+    extension: Extension | None = None
+    image: Path | None = None  # the picture the video begins with
+    source_caption: str = ""  # of the video that is continued, for what the prompt leaves out
+
+    def __post_init__(self) -> None:
+        check_text("the prompt", self.prompt)
+        spec = self.spec
+        if self.seconds is not None and self.frames is not None:
+            raise UsageError("--seconds and --frames were both given", "give one of them")
+        if self.count < 1 or self.count > LONGEST * spec.fps:
+            asked = f"{self.frames} frames" if self.seconds is None else f"{self.seconds:g} s, {spec.fps} frames/s"
+            raise UsageError(f"cannot make a video of {asked}", "ask for 1 frame to 24 hours")
+        if self.continues and self.sampling.warmup:
+            raise UsageError(
+                "--warmup is for a video that begins with noise, and this one begins with given frames", "leave it out"
+            )
+        spec.check_scale(self.output.scale_of(spec))
+        if not 0 <= self.output.crf <= 51:
+            raise UsageError(f"--crf must be 0 to 51, got {self.output.crf}", "18 is nearly lossless, 28 small")
+
+    @property
+    def continues(self) -> bool:
+        """Whether the first chunk follows given frames, a clip or a picture."""
+        return self.extension is not None or self.image is not None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model at the size and rate asked for. Raises: UsageError."""
+        spec = self.sampling.spec
+        size, fps = self.size or spec.size, spec.fps if self.fps is None else self.fps
+        spec.check_size(size)
+        spec.check_rate(fps)
+        return replace(spec, size=size, fps=int(fps))
+
+    @property
+    def count(self) -> int:
+        """Frames to make."""
+        if self.frames is not None:
+            return self.frames
+        seconds = 10.0 if self.seconds is None else self.seconds
+        return round(seconds * self.spec.fps) if abs(seconds) < 1e9 else -1
+
+
+def parse_overlap_kv(text: str | None) -> bool | None:
+    """'reuse' or 'recompute' to whether the overlap's keys and values are kept. Raises: UsageError."""
+    if text not in (None, *OVERLAP_KV.values()):
+        raise UsageError(f"--overlap-kv must be recompute or reuse, got {text!r}", "leave it out for the model's own")
+    return None if text is None else text == OVERLAP_KV[True]
+
+
+def parse_size(text: str, aspect: str = "") -> tuple[int, int]:
+    """'WxH', or the name of a height, to (height, width); `aspect` shapes a named size. Raises: UsageError."""
+    if aspect and text.lower() not in SIZES:
+        raise UsageError(f"--aspect shapes a size by name, and --size is {text}", f"name one: {', '.join(SIZES)}")
+    if text.lower() in SIZES:
+        return shaped(SIZES[text.lower()], aspect) if aspect else SIZES[text.lower()]
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise UsageError(f"--size must be WIDTHxHEIGHT or {', '.join(SIZES)}, got {text!r}", "for example --size 96x64")
+    return int(height), int(width)
+
+
+def shaped(size: tuple[int, int], aspect: str) -> tuple[int, int]:
+    """About as many pixels as `size` (height, width), its sides as 'W:H' in multiples of 8. Raises: UsageError."""
+    found = re.fullmatch(r"(\d{1,4}):(\d{1,4})", aspect)
+    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not width or not height or not 1 / 4 <= width / height <= 4:
+        raise UsageError(f"--aspect must be WIDTH:HEIGHT from 1:4 to 4:1, got {aspect!r}", "for example --aspect 9:16")
+    side = math.sqrt(size[0] * size[1] / (width * height))
+    return 8 * round(height * side / 8), 8 * round(width * side / 8)
+
+
+def picture_size(size: str | None, aspect: str) -> tuple[int, int] | None:
+    """What --size and --aspect ask for; a shape alone is of 240p. Raises: UsageError."""
+    return parse_size(size or "240p", aspect) if size or aspect else None

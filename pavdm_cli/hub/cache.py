@@ -1,0 +1,137 @@
+"""Weights that are already in huggingface_hub's own cache: found at the pinned revisions, and linked into a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from pavdm_cli.errors import ModelError, OutputError
+from pavdm_cli.hub.download import blob_of, choose, hash_of
+from pavdm_cli.models.specs import ModelSpec, Part
+from pavdm_cli.runtime import untrusted
+from pavdm_cli.runtime.untrusted import InvalidError
+
+SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
+INDEX = ".safetensors.index.json"
+
+
+def cache_root() -> Path:
+    """The hub's cache, by the environment variables that huggingface_hub reads; it is not imported for this."""
+    user = os.environ.get("XDG_CACHE_HOME", os.path.join(os.path.expanduser("~"), ".cache"))
+    home = _expanded(os.environ.get("HF_HOME", os.path.join(user, "huggingface")))
+    cache = os.environ.get("HUGGINGFACE_HUB_CACHE", os.path.join(home, "hub"))
+    return Path(_expanded(os.environ.get("HF_HUB_CACHE", cache)))
+
+
+def cached_files(part: Part) -> dict[str, Path]:
+    """The files of a part's repository that are in the cache at the pinned revision, by name."""
+    folder = cache_root() / f"models--{part.repo.replace('/', '--')}" / "snapshots" / part.revision
+    try:
+        return {name: folder / name for name in os.listdir(folder) if (folder / name).is_file()}
+    except OSError:
+        return {}
+
+
+def whole_model(spec: ModelSpec) -> dict[str, Path]:
+    """All files that a model is loaded from, by their place in its folder; none where one is not in the cache."""
+    files: dict[str, Path] = {}
+    for part in spec.parts:
+        cached = cached_files(part)
+        if not (names := _complete(part, cached)):
+            return {}
+        files |= {f"{part.folder}/{name}": cached[name] for name in names}
+    return files
+
+
+def linked_folder(spec: ModelSpec, root: Path) -> Path | None:
+    """A folder below root in the layout of a model, whose files are links into the cache; None where one is missing.
+
+    None also where links cannot be made: `pavdm models pull` copies the files there.
+    """
+    files = whole_model(spec)
+    revisions = hashlib.sha256("".join(part.revision for part in spec.parts).encode()).hexdigest()
+    folder = root / f"{spec.folder}@{revisions[:8]}"
+    try:
+        for place, source in files.items():
+            _link(source, folder / place)
+    except OSError:
+        return None
+    return folder if files else None
+
+
+def copy_file(source: Path, place: Path) -> None:
+    """A file of the cache under another name: one more hard link, or a copy on another disk. Raises: OutputError."""
+    temporary = place.with_name(f"{place.name}.tmp")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source.resolve(), temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, place)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {place}: {error.strerror or error}", "free some space, or --folder") from error
+
+
+def removal(spec: ModelSpec) -> str:
+    """The command that deletes a model's files from the cache, for hints."""
+    return f"`hf cache rm {' '.join(f'model/{part.repo}' for part in spec.parts)}`"
+
+
+def changed_files(spec: ModelSpec, folder: Path, watch: Callable[[str], None]) -> list[str]:
+    """Files of a folder of links whose contents have changed: the cache names each by its hash, or by git's."""
+    wrong = []
+    for place in whole_model(spec):
+        watch(place)
+        path = folder / place
+        mark = path.resolve().name
+        if mark != (hash_of(path) if len(mark) == 64 else blob_of(path)):
+            wrong.append(place)
+    return wrong
+
+
+def _complete(part: Part, cached: dict[str, Path]) -> set[str]:
+    """The names that a part is loaded from, or none where one is missing."""
+    try:
+        names = choose([*cached])
+    except ModelError:
+        return set()
+    needed = {"config.json"} | ({"spiece.model"} if part.folder == "text_encoder" else set())
+    weights = {name for name in names if name.endswith(".safetensors")}
+    for index in (name for name in names if name.endswith(INDEX)):
+        needed |= _indexed(cached[index])
+    if not weights or (any(map(SHARD.search, weights)) and not any(name.endswith(INDEX) for name in names)):
+        return set()
+    return names if needed <= names else set()
+
+
+def _indexed(path: Path) -> set[str]:
+    """The files that an index names; where it cannot be read, a name that no file has."""
+    try:
+        value = untrusted.read_json(path)
+        return {str(name) for name in value["weight_map"].values()}
+    except (OSError, InvalidError, KeyError, TypeError, AttributeError):
+        return {""}
+
+
+def _link(source: Path, place: Path) -> None:
+    """A link at a place, instead of what is there. Raises: OSError."""
+    if place.is_symlink() and os.readlink(place) == str(source):
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        temporary.symlink_to(source)
+    except (OSError, NotImplementedError):  # Windows, without the right to
+        os.link(source.resolve(), temporary)
+    os.replace(temporary, place)
+
+
+def _expanded(path: str) -> str:
+    return os.path.expandvars(os.path.expanduser(path))

@@ -1,0 +1,136 @@
+"""Pickled weights to safetensors: dense tensors only; nothing in a pickle is run, and nothing grows beyond its file."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pavdm_cli.errors import ModelError
+from pavdm_cli.hub.checkpoint import PICKLED
+from pavdm_cli.models.pocket.checkpoint import in_place_of
+from pavdm_cli.runtime.untrusted import InvalidError, is_regular, shown
+
+UNWRAPPED = ("state_dict", "model", "module", "ema")  # names under which training scripts put the tensors
+NESTED = 8  # such names inside each other
+LARGEST_PICKLE = 16 << 20  # bytes of the list of tensors; 10,000 of them take 1 MB
+MOST_TENSORS = 100_000
+LONGEST_NAME = 1000
+SMALL = 1 << 20  # bytes
+BUILDERS = (b"cbuiltins\n", b"c__builtin__\n", b"c_codecs\n")  # of bytes as many as a pickle asks for
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+DTYPES = (*FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+ODD = "it was not loaded; weights are dense tensors of real numbers, each with memory of its own"
+
+
+def convert(folder: Path) -> list[Path]:
+    """Write each pickled file of a folder as safetensors beside it. Raises: ModelError, OutputError."""
+    found = sorted(path for kind in PICKLED for path in folder.glob(kind))
+    if not found:
+        raise ModelError(f"no pickled weights in {folder}", f"looked for {', '.join(PICKLED)}")
+    return [_convert(path) for path in found]
+
+
+def _convert(path: Path) -> Path:
+    target = path.with_suffix(".safetensors")
+    if target.exists():
+        raise ModelError(f"{target} is there already", "delete it to convert again")
+    try:
+        tensors = _read(path)
+    except InvalidError as error:
+        raise ModelError(f"{path} cannot be converted: {error}", ODD) from error
+    with in_place_of(target) as beside:
+        save_file(tensors, beside, {"format": "pt"})
+    return target
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors, mapped; one that shares its memory with another is copied. Raises: InvalidError, ModelError."""
+    if not is_regular(path):
+        raise InvalidError("it is not a regular file")
+    try:
+        _check_archive(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except InvalidError:
+        raise
+    except Exception as error:  # pickle, zip and tensors each fail in their own ways
+        raise ModelError(f"{path} holds more than tensors, or is cut short", "it was not loaded") from error
+    tensors = _unwrapped(loaded)
+    _check_bytes(tensors, path.stat().st_size)
+    return _separated(tensors)
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that unpacks to more than it is, or whose list of tensors is too long. Raises: InvalidError."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise InvalidError("it is compressed, as torch.save never writes it")
+        pickles = [member for member in members if member.filename.endswith(".pkl")]
+        if any(member.file_size > LARGEST_PICKLE for member in pickles):
+            raise InvalidError(f"its list of tensors has more than {LARGEST_PICKLE} bytes")
+        if any(name in archive.read(member) for member in pickles for name in BUILDERS):
+            raise InvalidError("it holds more than tensors")
+
+
+def _unwrapped(loaded: Any) -> dict[str, Tensor]:
+    """The tensors by name, out of what training scripts wrap them in. Raises: InvalidError."""
+    for _ in range(NESTED):
+        inside = next((name for name in UNWRAPPED if isinstance(loaded, dict) and name in loaded), None)
+        if inside is None or isinstance(loaded[inside], Tensor):
+            break
+        loaded = loaded[inside]
+    if not isinstance(loaded, dict) or not loaded or len(loaded) > MOST_TENSORS:
+        raise InvalidError("it holds no list of tensors")
+    for name, value in loaded.items():
+        if not _is_name(name):
+            raise InvalidError(f"a tensor is named {shown(name)}")
+        if type(value) not in (Tensor, nn.Parameter):
+            raise InvalidError(f"{shown(name)} is no tensor")
+        if problem := _oddity(value):
+            raise InvalidError(f"{shown(name)} is {problem}")
+    return loaded
+
+
+def _is_name(name: object) -> bool:
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or name == "__metadata__":
+        return False
+    return name.isprintable()  # so neither surrogates nor control characters
+
+
+def _oddity(value: Tensor) -> str:
+    """What keeps a tensor from being weights, or nothing."""
+    if value.device.type != "cpu":
+        return f"on the device {value.device.type}, without values"
+    if value.layout != torch.strided:
+        return "sparse"
+    if value.is_quantized:
+        return "quantised"
+    if value.dtype not in DTYPES:
+        return f"of {value.dtype}"
+    if value.numel() * value.itemsize > value.untyped_storage().nbytes():
+        return "expanded: it repeats what it holds"
+    return ""
+
+
+def _check_bytes(tensors: dict[str, Tensor], size: int) -> None:
+    """Refuse tensors that together are more than the file twice, tied weights included. Raises: InvalidError."""
+    total = sum(value.numel() * value.itemsize for value in tensors.values())
+    if total > 2 * size + SMALL:
+        raise InvalidError(f"its tensors would take {total / 1e9:.1f} GB, the file has {size / 1e9:.1f} GB")
+
+
+def _separated(loaded: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, each with memory of its own."""
+    seen: set[int] = set()
+    tensors = {}
+    for name, value in loaded.items():
+        value = value.detach()
+        shared = value.untyped_storage().data_ptr() in seen
+        seen.add(value.untyped_storage().data_ptr())
+        tensors[name] = value.clone(memory_format=torch.contiguous_format) if shared else value.contiguous()
+    return tensors

@@ -1,0 +1,133 @@
+"""What `--model` names when it is no model's name: a folder that says what it holds, a hub repository, or a typo."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pavdm_cli.errors import ModelError
+from pavdm_cli.runtime import untrusted
+from pavdm_cli.runtime.printable import quote
+from pavdm_cli.runtime.untrusted import InvalidError, list_of, optional, shown, string
+
+POCKET_FILES = ("codec.safetensors", "denoiser.safetensors")
+# The architectures that the configuration of each part of an Open-Sora folder may declare, in lower case.
+OPENSORA_PARTS = {
+    "transformer": ("stdit3",),
+    "vae": ("videoautoencoderpipeline", "opensoravae_v1_2"),
+    "text_encoder": ("t5", "t5encodermodel", "t5model", "t5forconditionalgeneration"),
+}
+DECLARATIONS = {
+    "_class_name": optional(string(200)),  # diffusers
+    "model_type": optional(string(200)),  # transformers, as the next
+    "architectures": optional(list_of(string(200), 16)),
+}
+PIPELINE, CONFIG = "model_index.json", "config.json"
+HUB = "https://huggingface.co/"
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+
+
+def family_of(folder: Path, names: Iterable[str]) -> str:
+    """The family of the model in a folder, by its files and their configurations; a missing part is not noticed here.
+
+    names: of the known models, for hints. Raises: ModelError.
+    """
+    hint = f"known models: {', '.join(names)}"
+    entries = _entries(folder, hint)
+    if entries.issuperset(POCKET_FILES):
+        return "pocket"
+    if PIPELINE in entries:
+        _refuse(folder, _read(folder / PIPELINE), hint)
+    parts = [part for part in OPENSORA_PARTS if (folder / part).is_dir()]
+    if not parts and CONFIG in entries:
+        _refuse(folder, _read(folder / CONFIG), hint)
+    if not parts and not entries.intersection(OPENSORA_PARTS):  # a broken link is a missing part
+        raise ModelError(f"{folder} holds no model: {_first(sorted(entries))}", hint)
+    for part in parts:
+        path = folder / part / CONFIG
+        declared = _declared(path, _read(path)) if os.path.lexists(path) else []
+        if declared and not any(one.lower() in OPENSORA_PARTS[part] for one in declared):
+            raise ModelError(f"{folder / part} is of an architecture unknown here: {shown(declared[0])}", hint)
+    return "opensora"
+
+
+def unknown(name: str, names: Iterable[str], repositories: Mapping[str, str]) -> ModelError:
+    """Why a name that is neither a model nor a folder cannot be used, with the nearest that can.
+
+    names: of the known models; repositories: the hub's, and the model that each belongs to.
+    """
+    short = name if len(name) <= 100 else f"{name[:100]}..."
+    hub_id = name.removeprefix(HUB).rstrip("/")
+    models = {repository.lower(): model for repository, model in repositories.items()}
+    known = f"known models: {', '.join(names)}"
+    if hub_id.lower() in models:
+        model = models[hub_id.lower()]
+        return ModelError(f"{short} is a part of {model}", f"use the model's name: {model}")
+    near = _nearest(hub_id.rpartition("/")[2], names)
+    hint = f"did you mean {near}? {known}" if near else known
+    if HUB_ID.fullmatch(hub_id):
+        return ModelError(f"there is no folder {short}, and no hub repository of that name that pavdm knows", hint)
+    if "/" in name or "\\" in name:
+        fetch = f"`pavdm models pull opensora-v1.2 --folder {quote(short)}` fetches weights there"
+        return ModelError(f"there is no folder {short}", f"{hint}; {fetch}")
+    return ModelError(f"no model is called {short!r}", hint)
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    """The known name that one is most like, by its letters and digits alone; empty where none is near."""
+    bare = {re.sub("[^a-z0-9]", "", one.lower()): one for one in names}
+    key = re.sub("[^a-z0-9]", "", name[:100].lower())
+    begun = [one for one in bare if len(key) > 2 and (one.startswith(key) or key.startswith(one))]
+    near = begun or difflib.get_close_matches(key, bare, 1, 0.6)
+    return bare[near[0]] if near else ""
+
+
+def _entries(folder: Path, hint: str) -> set[str]:
+    """The names in a folder, hidden ones excepted. Raises: ModelError for one that is empty or cannot be read."""
+    try:
+        entries = {entry for entry in os.listdir(folder) if not entry.startswith(".")}
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be read: {error.strerror}", hint) from error
+    if not entries:
+        fetch = f"`pavdm models pull opensora-v1.2 --folder {quote(str(folder.resolve()))}` fetches weights there"
+        raise ModelError(f"{folder} is empty", f"{fetch}; {hint}")
+    return entries
+
+
+def _refuse(folder: Path, config: dict[str, Any], hint: str) -> None:
+    """Refuse a folder with one configuration for all of it: a part of a model, or another model. Raises: ModelError."""
+    declared = _declared(folder, config)
+    for part, architectures in OPENSORA_PARTS.items():
+        if any(one.lower() in architectures for one in declared):
+            whole = f"give the folder that holds {', '.join(OPENSORA_PARTS)}"
+            raise ModelError(f"{folder} is only the {part} of a model", f"{whole}; {hint}")
+    what = shown(declared[0]) if declared else "it is not said which"
+    raise ModelError(f"{folder} is a model of an architecture unknown here: {what}", hint)
+
+
+def _declared(path: Path, config: dict[str, Any]) -> list[str]:
+    """The architectures that a configuration names. Raises: ModelError for other types."""
+    if wrong := untrusted.mismatches(config, DECLARATIONS):
+        raise ModelError(f"{path} does not say what it is: {wrong[0]}", "is it a model's configuration?")
+    single = [config.get("_class_name"), *(config.get("architectures") or []), config.get("model_type")]
+    return [one for one in single if one]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A configuration. Raises: ModelError."""
+    try:
+        value = untrusted.read_json(path)
+    except (OSError, InvalidError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"{path} cannot be read: {reason}", "it may be cut short, or another file") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} describes no model", "it may be another file of that name")
+    return value
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(map(shown, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,77 @@
+"""Opens a safetensors file of unknown origin: a regular file whose header is looked at before anything is mapped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+from pavdm_cli.runtime.untrusted import (
+    LARGEST,
+    InvalidError,
+    check_regular,
+    list_of,
+    mismatches,
+    open_at_once,
+    parse_json,
+    shown,
+    string,
+    table_of,
+    whole,
+)
+
+MOST_TENSORS = 100_000
+LONGEST_NAME = 1000
+ENTRY = {
+    "dtype": string(20),
+    "shape": list_of(whole(0, 1 << 40), 16),
+    "data_offsets": list_of(whole(0, 1 << 62), 2, 2),
+}
+TEXTS = table_of(string(LARGEST), 1000)
+
+
+def open_weights(path: Path) -> Any:
+    """A safetensors file, mapped, as `safe_open` gives it. Raises: InvalidError, OSError, SafetensorError."""
+    check_header(path)
+    return safe_open(path, "pt")
+
+
+def read_tensor(path: Path, name: str) -> Tensor:
+    """One tensor. Raises: InvalidError, OSError, SafetensorError."""
+    with open_weights(path) as file:
+        value: Tensor = file.get_tensor(name)
+    return value
+
+
+def check_header(path: Path) -> None:
+    """Refuse a header that is longer than its file, is no JSON within bounds or lists no tensors as the format does.
+
+    Raises: InvalidError, OSError.
+    """
+    with open(path, "rb", opener=open_at_once) as file:
+        status = os.fstat(file.fileno())
+        check_regular(status)
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(LARGEST, status.st_size - 8):
+            raise InvalidError("its header is longer than the file, or than any is")
+        header = file.read(length)
+    try:
+        entries = parse_json(header.decode())
+    except UnicodeDecodeError:
+        raise InvalidError("its header is not text") from None
+    if not isinstance(entries, dict) or not TEXTS.fits(entries.pop("__metadata__", {})):
+        raise InvalidError("its header lists no tensors")
+    if len(entries) > MOST_TENSORS:
+        raise InvalidError(f"it lists {len(entries)} tensors, more than {MOST_TENSORS}")
+    for name, entry in entries.items():
+        _check_entry(name, entry)
+
+
+def _check_entry(name: str, entry: Any) -> None:
+    if len(name) > LONGEST_NAME or not isinstance(entry, dict):
+        raise InvalidError(f"its header describes no tensor: {shown(name)}")
+    if wrong := mismatches(entry, ENTRY, required=ENTRY):
+        raise InvalidError(f"its header describes no tensor: in {shown(name)} {wrong[0]}")

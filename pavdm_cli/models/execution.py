@@ -1,0 +1,111 @@
+"""How the work is done and how a prompt is encoded: options that `generate`, `extend` and `bench` share. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.runtime.validation import check_name, check_text
+
+SWITCH = ("auto", "on", "off")
+OFFLOADS = ("none", "parts", "blocks")
+PASSES = ("auto", "together", "apart")
+OVERLAP_KV = {True: "reuse", False: "recompute"}  # how the command line says `Engine.overlap_memory`
+OFF = {
+    "table": "--no-table",
+    "text_memory": "--no-text-memory",
+    "fused": "--no-fused",
+}  # and what is on by default
+
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+ATTENTION = ("auto", "fa3", "cudnn", "sdpa-flash", "flash-attn", "xformers", "sdpa-efficient", "sdpa-math", "sdpa")
+
+
+def check_graphs_on(wanted: str, unrecordable: str) -> None:
+    """Refuse graphs that are wanted "on" beside an option that rules them out. Raises: UsageError."""
+    if wanted == "on" and unrecordable:
+        raise UsageError(f"--cuda-graphs on does not go with {unrecordable}", "leave one of them out")
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How the work is done, one switch an optimisation; only an inexact overlap memory changes the picture."""
+
+    attention: str = "auto"  # or the name of a back end
+    table: bool = True  # modulation vectors of all levels once a video, else at every step
+    text_memory: bool = True  # keys and values of the text once a prompt, else at every step
+    overlap_memory: bool | None = None  # those of the clean overlap once a shift; None: where that is exact
+    fused: bool = True  # kernels and joined operations, else their references in plain torch
+    cuda_graphs: str = "auto"  # steps recorded and replayed: where launching them is the limit, or always ("on")
+    decode_beside: str = "auto"  # chunks decoded while the next are made: on a GPU, or always ("on")
+    compile: bool = False  # blocks as graphs of torch.compile
+    offload: str = "none"  # what waits on the host for its turn: nothing, whole parts, or also the transformer's blocks
+    passes: str = "auto"  # of guidance: in one batch ("together"), one after the other ("apart"), or what fits
+    pictures: int = 4  # of 240p that the codec works on at a time
+    tiled: bool = False  # each of them in tiles: less memory, and a slightly other picture
+
+    @property
+    def unrecordable(self) -> str:
+        """The option with which no step can be recorded, and why; empty where steps can be."""
+        anew = [OFF[name] for name in ("table", "text_memory") if not getattr(self, name)]
+        if anew:
+            return f"{anew[0]}, which brings something from the CPU at every step"
+        return "" if self.offload == "none" else "--offload, which moves weights"
+
+    def decodes_beside(self, kind: str) -> bool:
+        """Whether a chunk is decoded while the next is made, on this kind of device; not where weights make room."""
+        return self.decode_beside == "on" or (
+            self.decode_beside == "auto" and kind == "cuda" and self.offload == "none"
+        )
+
+    def __post_init__(self) -> None:
+        check_name("--attention", self.attention, ATTENTION)
+        switches = (("cuda-graphs", self.cuda_graphs, SWITCH), ("decode-beside", self.decode_beside, SWITCH))
+        for name, value, known in (*switches, ("offload", self.offload, OFFLOADS), ("passes", self.passes, PASSES)):
+            check_name(f"--{name}", value, known)
+        if self.offload != "none" and self.fixed:
+            raise UsageError(
+                f"{self.fixed[0]} does not go with --offload, which moves weights", "leave one of them out"
+            )
+        check_graphs_on(self.cuda_graphs, self.unrecordable)
+
+    @property
+    def fixed(self) -> list[str]:
+        """The options asked for that weights must stay in place for."""
+        asked = {"--cuda-graphs on": self.cuda_graphs, "--decode-beside on": self.decode_beside}
+        return [name for name, value in asked.items() if value == "on"] + ["--compile"] * self.compile
+
+    @property
+    def loosened(self) -> dict[str, Any]:
+        """What is otherwise without those options."""
+        asked = {"cuda_graphs": self.cuda_graphs, "decode_beside": self.decode_beside}
+        return {name: "auto" for name, value in asked.items() if value == "on"} | {"compile": False}
+
+    @property
+    def switches(self) -> list[str]:
+        """The words of the command line that take no value, for all that is not as it is by default."""
+        return [word for name, word in OFF.items() if not getattr(self, name)] + ["--compile"] * self.compile
+
+
+PLAIN = Engine(
+    table=False, text_memory=False, overlap_memory=False, fused=False, cuda_graphs="off", decode_beside="off"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a model that was trained on scored captions reads the prompt; the others do not look here."""
+
+    aesthetic: float | None = 6.5
+    motion: float | None = None
+    camera: str = ""
+    device: str = ""  # of the text encoder; empty: the model's own
+
+    def __post_init__(self) -> None:
+        check_text("--camera-motion", self.camera)
+        check_name("--text-device", self.device or "auto", DEVICES)
+        for name, score in (("aesthetic", self.aesthetic), ("motion", self.motion)):
+            if score is not None and not 0 <= score <= 100:
+                raise UsageError(f"--{name}-score must be 0 to 100, got {score:g}", "captions had about 4 to 7")

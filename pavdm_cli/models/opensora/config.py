@@ -1,0 +1,112 @@
+"""Open-Sora v1.2: the sizes of its transformer, what it reads, and in which precision it runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pavdm_cli.errors import ModelError
+from pavdm_cli.hub.checkpoint import read_json
+from pavdm_cli.hub.config_checks import HINT, check_number, check_whole, within
+from pavdm_cli.models.opensora.text_encoder import LONGEST, check_sizes
+from pavdm_cli.models.opensora.vae import SHIFT
+from pavdm_cli.models.stdit.transformer import STDiTConfig
+from pavdm_cli.runtime.untrusted import shown
+
+XL2 = STDiTConfig(hidden=1152, depth=28, heads=16, in_channels=4, out_channels=8, text_width=4096, text_length=300)
+
+
+def precision(device: torch.device) -> torch.dtype:
+    """bfloat16 on a CUDA GPU, as the weights are published to be run; else float32."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+SIZES = {
+    "hidden": "hidden_size",
+    "depth": "depth",
+    "heads": "num_heads",
+    "in_channels": "in_channels",
+    "text_width": "caption_channels",
+    "text_length": "model_max_length",
+    "mlp_ratio": "mlp_ratio",
+    "input_sq_size": "input_sq_size",
+}  # ours, and the published name
+
+
+LIMITS = {
+    **within({published: int(getattr(XL2, ours)) for ours, published in SIZES.items() if ours != "mlp_ratio"}),
+    "in_channels": (len(SHIFT), len(SHIFT)),  # those of the codec's latents
+    "model_max_length": (LONGEST, 8 * LONGEST),  # no shorter than what T5 reads of a prompt
+    "patch_size of time": (1, 1),
+    "patch_size of height": (1, 64),
+    "patch_size of width": (1, 64),
+}
+WHAT = "the transformer's configuration"
+
+
+def read_config(folder: Path) -> STDiTConfig:
+    """The transformer's sizes from a folder of all parts.
+
+    Raises: ModelError, also where they do not go with the text encoder's.
+    """
+    config = config_of(read_json(folder / "transformer" / "config.json"))
+    path = folder / "text_encoder" / "config.json"
+    encoder = read_json(path) if path.is_file() else {}
+    check_sizes(encoder)
+    width = encoder.get("d_model", config.text_width)
+    if width != config.text_width:
+        reads = f"the transformer reads {config.text_width} (caption_channels)"
+        raise ModelError(f"T5's vectors in {path.parent} have {width} numbers (d_model), {reads}", HINT)
+    return config
+
+
+def config_of(published: dict[str, Any]) -> STDiTConfig:
+    """The sizes a published configuration gives; what it leaves out is as in XL/2, how it was run is not looked at.
+
+    Raises: ModelError.
+    """
+    other = {name: published.get(name, wanted) for name, wanted in (("qk_norm", True), ("skip_y_embedder", False))}
+    if other != {"qk_norm": True, "skip_y_embedder": False} or published.get("model_type", "STDiT3") != "STDiT3":
+        raise ModelError(f"the configuration is of another network: {published.get('model_type')}, {other}")
+    check_whole(WHAT, published, LIMITS)
+    check_number(WHAT, "mlp_ratio", published.get("mlp_ratio", XL2.mlp_ratio), 64)
+    given = {ours: published[name] for ours, name in SIZES.items() if name in published}
+    config = _in_sizes(given, _patch(published.get("patch_size", XL2.patch)))
+    return replace(config, out_channels=config.in_channels * (2 if published.get("pred_sigma", True) else 1))
+
+
+def _in_sizes(given: dict[str, Any], patch: tuple[int, int, int]) -> STDiTConfig:
+    """XL/2 in other sizes. Raises: ModelError where they do not go together."""
+    try:
+        config = replace(XL2, **given, patch=patch)
+        assert int(config.hidden * config.mlp_ratio)
+    except AssertionError as error:
+        raise ModelError(f"{WHAT} makes no sense: {given} do not go together", HINT) from error
+    return config
+
+
+def _patch(given: Any) -> tuple[int, int, int]:
+    if not isinstance(given, list | tuple) or len(given) != 3:
+        raise ModelError(f"{WHAT} makes no sense: patch_size is {shown(given)}, not three whole numbers", HINT)
+    time, height, width = given
+    sides = {"patch_size of time": time, "patch_size of height": height, "patch_size of width": width}
+    check_whole(WHAT, sides, LIMITS)
+    return time, height, width
+
+
+class RandomText:
+    """Stands for a text encoder where the weights are made up: a random vector for every word and one for the end."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def embed(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """Vectors (B, L, width) that depend on nothing but the number of words, and which belong to the prompt."""
+        counts = torch.tensor([len(prompt.split()) + 1 for prompt in prompts])
+        longest = int(counts.max())
+        vectors = torch.randn(longest, self.width, generator=torch.Generator().manual_seed(0))
+        return vectors.expand(len(prompts), -1, -1), torch.arange(longest) < counts[:, None]

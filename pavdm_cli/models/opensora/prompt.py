@@ -1,0 +1,157 @@
+"""Prompts in the form Open-Sora's captions had: cleaned by an ordered list of rules, with scores in words.
+
+The rules are those of DeepFloyd IF, which PixArt and Open-Sora took over: a prompt has to become the same string as
+there, or the text encoder reads something else than in training. Some of them lose words that matter ("4x4", "h264");
+they stay for that reason.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+from urllib.parse import unquote_plus
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.runtime.optional_imports import library, quiet
+
+DASHES = (
+    "\\-\u058a\u05be\u1400\u1806\u2010-\u2015\u2e17\u2e1a\u2e3a\u2e3b\u2e40"
+    "\u301c\u3030\u30a0\ufe31\ufe32\ufe58\ufe63\uff0d"
+)
+IMAGES = "(?:png|jpg|jpeg|bmp|webp|eps|pdf|apk|mp4)"
+# A host name has at most 253 characters, so that a long run of them takes time in proportion to its length.
+HOST = r"[a-zA-Z0-9.\-]{1,253}\.(?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b/?(?!@)"
+
+MOST_MARKUP = 4_000_000  # tags times characters: Python's parser reads the rest anew at every tag that is not closed
+
+
+class Rule(NamedTuple):
+    """Every match of the pattern is replaced."""
+
+    pattern: re.Pattern[str]
+    replacement: str
+    reason: str
+
+
+def _rule(pattern: str, replacement: str, reason: str) -> Rule:
+    return Rule(re.compile(pattern), replacement, reason)
+
+
+LINKS = (
+    _rule("<person>", "person", "a name that a data set had masked"),
+    _rule(rf"\b(?:https?:(?:/{{1,3}}|[a-zA-Z0-9%])|{HOST})", "", "the scheme of an address, or a host and its path"),
+    _rule(rf"\b(?:www:(?:/{{1,3}}|[a-zA-Z0-9%])|{HOST})", "", "the same for www:, and hosts joined above"),
+)
+SYMBOLS = (
+    _rule(r"@\w+\b", "", "@name"),
+    _rule("[\u31c0-\u31ff]+", "", "CJK strokes, small katakana"),
+    _rule("[\u3200-\u4dbf]+", "", "enclosed and squared CJK letters, ideographs A"),
+    _rule("[\u4dc0-\u9fff]+", "", "hexagrams, ideographs"),
+    _rule(f"[{DASHES}]+", "-", "dashes of any kind, or several"),
+    _rule("[`´«»“”¨]", '"', "double quotes"),
+    _rule("[‘’]", "'", "single quotes"),
+    _rule("&quot;?", "", "an escaped quote"),
+    _rule("&amp", "", "an escaped ampersand, its semicolon excepted"),
+    _rule(r"\d{1,3}(?:\.\d{1,3}){3}", " ", "an IP address"),
+    _rule(r"\d:\d\d\s+$", "", "a time at the end, before white space"),
+    _rule(r"\\n", " ", "a line end that is spelt out"),
+    _rule(r"#\d{1,3}\b", "", "#1 to #999"),
+    _rule(r"#\d{5,}\b", "", "#12345 and longer"),
+    _rule(r"\b\d{6,}\b", "", "a number of six digits or more"),
+    _rule(rf"(?<!\S)\S+\.{IMAGES}", "", "the name of a file, and all before it in its word"),
+    _rule("[\"']{2,}", '"', "quotes in a row"),
+    _rule(r"\.{2,}", " ", "dots in a row"),
+    _rule(r"[#®•©™&@·º½¾¿¡§~()\[\]{}|\\/*]+", " ", "marks that say nothing"),
+    _rule(r"(?<!\s)\s+\.\s+", " ", "a dot by itself"),
+)
+JOINT = re.compile("[-_]")
+CODES = (
+    _rule(r"\b[a-zA-Z]{1,3}\d{3,15}\b", "", "an article number, jc6640"),
+    _rule(r"\b[a-zA-Z]+\d+[a-zA-Z]+\b", "", "jc6640vc"),
+    _rule(r"\b\d+[a-zA-Z]+\d+\b", "", "6640vc231"),
+    _rule(r"(?:worldwide\s+)?(?:free\s+)?shipping", "", "a shop's words"),
+    _rule(r"(?:free\s)?download(?:\sfree)?", "", "a shop's words"),
+    _rule(r"\bclick\b\s(?:for|on)\s\w+", "", "an instruction to the reader"),
+    _rule(rf"\b{IMAGES}(?:\simages?)?", "", "the kind of a file"),
+    _rule(r"\bpage\s+\d+\b", "", "the number of a page"),
+    _rule(r"\b\d*[a-zA-Z]+\d+[a-zA-Z]+\d[a-zA-Z\d]*\b", " ", "letters and digits in turns, j2d1a2a"),
+    _rule(r"\b\d+(?:\.\d*)?[xх×]\d+(?:\.\d*)?\b", "", "a size in pixels or inches, 10x20; the second x is Cyrillic"),
+)
+SPACING = (
+    _rule(r"\b\s+:\s+", ": ", "a colon by itself belongs to the word before"),
+    _rule(r"(\D[,./])\b", r"\1 ", "space after a comma, dot or slash, except in numbers"),
+    _rule(r"\s+", " ", "white space in a row"),
+    _rule(r"^[\"'](.+)[\"']$", r"\1", "quotes around everything"),
+    _rule(r"^['_,\-:;]", "", "a mark at the beginning"),
+    _rule(r"['_,\-:+]$", "", "a mark at the end"),
+    _rule(r"^\.\S+$", "", "nothing but a dot and a word"),
+)
+
+
+def clean(text: str) -> str:
+    """A prompt as captions were cleaned: twice, since the first time uncovers more. Raises: ModelError."""
+    return _clean_once(_clean_once(text))
+
+
+def with_scores(text: str, aesthetic: float | None = None, motion: float | None = None, camera: str = "") -> str:
+    """The prompt with each score it does not yet name, as captions name them."""
+    scores = (
+        ("aesthetic score", None if aesthetic is None else f"{aesthetic:.1f}"),
+        ("motion score", None if motion is None else f"{motion:.1f}"),
+        ("camera motion", camera or None),
+    )
+    for name, value in scores:
+        text += f" {name}: {value}." if value and f"{name}:" not in text else ""
+    return text
+
+
+def check_prompt(prompt: str) -> list[str]:
+    """Refuse a prompt that says nothing. Raises: UsageError."""
+    if not prompt.strip():
+        raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
+    if not clean(prompt):
+        raise UsageError(
+            f"nothing is left of {prompt!r} once links, file names and symbols are out", "use English words"
+        )
+    return []
+
+
+def _clean_once(text: str) -> str:
+    text = unquote_plus(text).strip().lower()
+    text = _without_markup(_replace(LINKS, text))
+    text = _split_compounds(_replace(SYMBOLS, text))
+    text = _unescape(_unescape(library("ftfy").fix_text(text)))
+    return _replace((*CODES, *SPACING), text).strip()
+
+
+def _replace(rules: Iterable[Rule], text: str) -> str:
+    for rule in rules:
+        text = rule.pattern.sub(rule.replacement, text)
+    return text
+
+
+def _without_markup(text: str) -> str:
+    """The text of HTML; unchanged where the parser gives up, or would take seconds."""
+    if text.count("<") * len(text) > MOST_MARKUP:
+        return text
+    soup = library("bs4")
+    try:
+        with quiet():  # bs4 warns of prompts that look like a path or an address
+            return str(soup.BeautifulSoup(text, "html.parser").text)
+    except (soup.ParserRejectedMarkup, ValueError, AssertionError, RecursionError):
+        return text
+
+
+def _split_compounds(text: str) -> str:
+    """this-is-my-cute-cat in words: where there are more than three hyphens or underscores, all become spaces."""
+    return JOINT.sub(" ", text) if len(JOINT.findall(text)) > 3 else text
+
+
+def _unescape(text: str) -> str:
+    """The characters that HTML's entities stand for; unchanged where one has a number too long for Python to read."""
+    try:
+        return html.unescape(text)
+    except ValueError:
+        return text

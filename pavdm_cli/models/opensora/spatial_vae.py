@@ -1,0 +1,73 @@
+"""The autoencoder of single pictures, 8x smaller: diffusers' AutoencoderKL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from pavdm_cli.attention import SWITCHES
+from pavdm_cli.runtime.optional_imports import library, quiet
+
+
+@dataclass(frozen=True, slots=True)
+class SpatialConfig:
+    """Sizes of the picture autoencoder; as they stand, Open-Sora's (PixArt's copy of the SDXL one)."""
+
+    widths: tuple[int, ...] = (128, 256, 512, 512)  # at 1, 1/2, 1/4 and 1/8 of the size
+    layers: int = 2  # residual blocks a level; the decoder has one more
+    groups: int = 32
+    channels: int = 4  # of a latent
+
+
+def autoencoder(config: SpatialConfig) -> Any:
+    """diffusers' network in these sizes. Raises: ModelError."""
+    build = library("diffusers.models.autoencoders.autoencoder_kl").AutoencoderKL
+    levels = len(config.widths)
+    with quiet():
+        network = build(
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=config.widths,
+            layers_per_block=config.layers,
+            norm_num_groups=config.groups,
+            latent_channels=config.channels,
+        )
+    for part in network.modules():
+        if hasattr(part, "set_processor"):
+            part.set_processor(LockedAttention(part.processor))
+    return network
+
+
+@dataclass(frozen=True, slots=True)
+class LockedAttention:
+    """A diffusers attention processor that runs while no other thread restricts torch's attention kernels.
+
+    diffusers reads the parameters of `__call__` and logs a warning for every argument that is not named there.
+    """
+
+    processor: Any
+
+    def __call__(
+        self,
+        attention: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Any:
+        with SWITCHES:
+            return self.processor(attention, hidden_states, encoder_hidden_states, attention_mask, temb)
+
+
+def moments(network: Any, pictures: Tensor) -> Tensor:
+    """Mean, then logarithm of the variance: (N, 3, H, W), -1 to 1, to (N, 2 channels, H/8, W/8)."""
+    out: Tensor = network.encode(pictures, return_dict=False)[0].parameters
+    return out
+
+
+def decode(network: Any, z: Tensor) -> Tensor:
+    """Latents to pictures: (N, channels, h, w) -> (N, 3, 8h, 8w)."""
+    out: Tensor = network.decode(z, return_dict=False)[0]
+    return out

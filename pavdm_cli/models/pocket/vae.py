@@ -1,0 +1,140 @@
+"""The pocket model's codec: frames to latents and back, 8x smaller in space, two frames side by side in one latent.
+
+Every frame is coded on its own, so motion inside a latent is as real as the frames are, and any run of latents decodes
+alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.models.float32 import exact_convolutions
+from pavdm_cli.models.pixels import to_unit
+from pavdm_cli.runtime.counting import counted
+from pavdm_kernels import linear, narrowed
+
+
+@dataclass(frozen=True, slots=True)
+class CodecConfig:
+    """Shape of the pocket codec."""
+
+    channels: int = 8  # of one frame's code
+    frames_per_latent: int = 2
+    widths: tuple[int, int, int] = (32, 64, 128)  # at 1/2, 1/4 and 1/8 of the size
+    encoder_blocks: int = 1
+    decoder_blocks: int = 2
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent: the codes of its frames, stacked."""
+        return self.channels * self.frames_per_latent
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions around their input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, width)
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, width, H, W), same shape out."""
+        out: Tensor = x + self.second(nn.functional.silu(self.first(nn.functional.silu(self.norm(x)))))
+        return out
+
+
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution as the linear layer it is, which rounds the same by any number of threads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, channels, H, W) to (N, other channels, H, W)."""
+        return linear(x.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
+
+
+class PocketCodec(nn.Module):
+    """Autoencoder over single frames; latents have zero mean and unit variance per channel by construction."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        fine, middle, coarse = config.widths
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(12, fine, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(fine, middle, 3, stride=2, padding=1),
+            Residual(middle),
+            nn.Conv2d(middle, coarse, 3, stride=2, padding=1),
+            *(Residual(coarse) for _ in range(config.encoder_blocks)),
+            nn.Conv2d(coarse, config.channels, 3, padding=1),
+        )
+        self.normalise = nn.BatchNorm2d(config.channels, affine=False, momentum=0.02)
+        self.decoder = nn.Sequential(
+            nn.Conv2d(config.channels, coarse, 3, padding=1),
+            *(Residual(coarse) for _ in range(config.decoder_blocks)),
+            Pointwise(coarse, 4 * middle, 1),
+            nn.PixelShuffle(2),
+            *(Residual(middle) for _ in range(config.decoder_blocks)),
+            Pointwise(middle, 4 * fine, 1),
+            nn.PixelShuffle(2),
+            Residual(fine),
+            nn.Conv2d(fine, 12, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+
+    def code(self, frames: Tensor) -> Tensor:
+        """Frames (N, 3, H, W), 0 to 1, to codes (N, channels, H/8, W/8)."""
+        code: Tensor = self.normalise(self.encoder(frames * 2 - 1))
+        return code
+
+    def picture(self, codes: Tensor) -> Tensor:
+        """Codes (N, channels, H/8, W/8) to frames (N, 3, H, W), 0 to 1 but not clamped."""
+        narrow = narrowed(codes, next(self.decoder.parameters()))
+        frames: Tensor = self.decoder(narrow).to(codes.dtype)
+        return (frames + 1) / 2
+
+    @exact_convolutions()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Frames (B, n, 3, H, W), 0 to 1, to latents (B, n / frames_per_latent, channels, H/8, W/8)."""
+        self._check(frames)
+        codes = self.code(frames.flatten(0, 1).to(next(self.encoder.parameters()).device))
+        return rearrange(codes, "(b t f) c h w -> b t (f c) h w", b=frames.shape[0], f=self.config.frames_per_latent)
+
+    @exact_convolutions()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, T, channels, h, w) to frames (B, T * frames_per_latent, 3, 8h, 8w), clamped to 0 to 1.
+
+        One latent after the other: convolutions of another batch size round otherwise, and a video would depend, in its
+        last bits, on how many latents were decoded together.
+        """
+        codes = rearrange(latents, "b t (f c) h w -> (b t) f c h w", f=self.config.frames_per_latent)
+        frames = to_unit(torch.cat([self.picture(code) for code in codes]))
+        return rearrange(frames, "(b n) c h w -> b n c h w", b=latents.shape[0])
+
+    def _check(self, frames: Tensor) -> None:
+        count, (height, width) = frames.shape[1], frames.shape[-2:]
+        if count % self.config.frames_per_latent or height % 8 or width % 8:
+            raise UsageError(
+                f"pocket codes groups of {self.config.frames_per_latent} frames with sides in multiples of 8, "
+                f"got {counted(count, 'frame')} of {width}x{height}"
+            )
+
+
+@torch.no_grad()
+def quality(codec: PocketCodec, frames: Tensor, mask: Tensor) -> tuple[float, float]:
+    """Peak signal-to-noise ratio in dB over all pixels and over object pixels; frames (N, 3, H, W), mask (N, H, W)."""
+    error = (codec.picture(codec.code(frames)).clamp(0, 1) - frames).square().mean(dim=1)
+    inside = mask > 0.5
+    return _decibel(error.mean()), _decibel(error[inside].mean())
+
+
+def _decibel(error: Tensor) -> float:
+    return float(-10 * error.clamp_min(1e-12).log10())

@@ -1,0 +1,1 @@
+"""STDiT, the transformer that pocket and Open-Sora share."""

@@ -1,0 +1,107 @@
+"""Scenes and times to pictures, in torch, so that a GPU can render what it trains on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pavdm_cli.pocket_world import details, objects, terrain
+from pavdm_cli.pocket_world.palette import AMBIENT, LIGHT, SKY
+from pavdm_cli.pocket_world.world import Scene, path_of, rest_height
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """The grid everything is painted on: x from 0 to the aspect, y from 0 (top) to 1."""
+
+    x: Tensor  # (W,)
+    y: Tensor  # (H, 1)
+    detail: float  # 0 plain to 1 rich
+
+    @property
+    def soft(self) -> float:
+        """Width of an edge, in units: a little over one pixel."""
+        return 1.2 / self.y.numel()
+
+    @property
+    def rich(self) -> float:
+        """How much there is beyond a plain picture: 0 up to a detail of 0.5, then up to 1."""
+        return max(0.0, 2 * self.detail - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Rendered frames, 0 to 1, and where the object is."""
+
+    frames: Tensor  # (B, T, 3, H, W)
+    mask: Tensor  # (B, T, H, W), 1 on the object
+
+
+def canvas(size: tuple[int, int], detail: float, device: torch.device | str = "cpu") -> Canvas:
+    """A grid of (height, width) pixel centres."""
+    height, width = size
+    y = (torch.arange(height, device=device) + 0.5) / height
+    x = (torch.arange(width, device=device) + 0.5) / height
+    return Canvas(x, y[:, None], detail)
+
+
+def render(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> Picture:
+    """Paint each scene at its own times; seconds (B, T), any real numbers."""
+    seconds = seconds.to(on.x)
+    tint = _rows([AMBIENT[s.time] for s in scenes], on)  # (B, 1, 3, 1, 1)
+    frames = sky(scenes, on).expand(-1, seconds.shape[1], -1, -1, -1)
+    if on.rich:
+        frames = details.heavens(frames, scenes, seconds, on)
+    frames = terrain.paint(frames, scenes, seconds, on)
+    mask = frames.new_zeros(frames.shape[:2] + frames.shape[3:])
+    frames = frames.contiguous()
+    for kind in {s.object for s in scenes}:
+        rows = torch.tensor([i for i, s in enumerate(scenes) if s.object == kind], device=frames.device)
+        chosen = [s for s in scenes if s.object == kind]
+        dx, dy = _offsets(chosen, seconds[rows], on)
+        layers = objects.PAINTERS[kind](dx, dy, on.soft)
+        painted, seen = objects.blend(frames[rows], layers, chosen, tint[rows])
+        frames[rows], mask[rows] = painted, seen
+    return Picture(frames.clamp_(0, 1), mask)
+
+
+def position(scenes: Sequence[Scene], seconds: Tensor, aspect: float) -> tuple[Tensor, Tensor]:
+    """Where each object is at its times, in units, as x (B, T) and y (B, T)."""
+    paths = [path_of(s) for s in scenes]
+    column = {name: seconds.new_tensor([getattr(p, name) for p in paths])[:, None] for name in ("sway", "lift", "hop")}
+    period = seconds.new_tensor([p.period * s.period for p, s in zip(paths, scenes, strict=True)])[:, None]
+    phase = seconds.new_tensor([s.phase for s in scenes])[:, None]
+    angle = 2 * math.pi * (seconds / period + phase)
+    home = seconds.new_tensor([(aspect / 2 + s.home[0], rest_height(s) + s.home[1]) for s in scenes])
+    x = home[:, :1] + column["sway"] * angle.sin()
+    y = home[:, 1:] + column["lift"] * angle.cos() - column["hop"] * (angle / 2).sin().abs()
+    return x, y
+
+
+def sky(scenes: Sequence[Scene], on: Canvas) -> Tensor:  # (B, 1, 3, H, W)
+    """A gradient and its sun or moon with a glow; it never moves."""
+    top, low = (_rows([SKY[s.time][i] for s in scenes], on) for i in (0, 1))
+    fade = (on.y / 0.62).clamp(0, 1) ** 1.3
+    picture = top + (low - top) * fade
+    lamps = [LIGHT[s.time] for s in scenes]
+    centre = on.x.new_tensor([(a.x + s.light[0], a.y + s.light[1]) for a, s in zip(lamps, scenes, strict=True)])
+    radius = on.x.new_tensor([a.radius for a in lamps])[:, None, None, None, None]
+    away = (on.x - centre[:, :1, None, None, None]).square() + (on.y - centre[:, 1:, None, None, None]).square()
+    colour = _rows([a.colour for a in lamps], on)
+    glow = 0.55 * torch.exp(-away / (2.2 * radius).square())
+    disc = ((radius - away.sqrt()) / on.soft + 0.5).clamp(0, 1)
+    picture = picture + (colour - picture) * glow
+    return picture + (colour - picture) * disc
+
+
+def _offsets(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> tuple[Tensor, Tensor]:  # 2 x (B, T, H, W)
+    x, y = position(scenes, seconds, on.x.numel() / on.y.numel())
+    return (on.x - x[..., None, None]).expand(-1, -1, on.y.numel(), -1), on.y - y[..., None, None]
+
+
+def _rows(colours: Sequence[tuple[float, float, float]], on: Canvas) -> Tensor:  # (B, 1, 3, 1, 1)
+    return on.x.new_tensor(colours)[:, None, :, None, None]

@@ -1,0 +1,112 @@
+"""Three layers of land that slide at their own speed when the camera pans, or water with islands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pavdm_cli.pocket_world import details
+from pavdm_cli.pocket_world.palette import AMBIENT, GROUND, LIGHT, SKY
+from pavdm_cli.pocket_world.world import HORIZON, PAN_SPEED, Scene, pan_direction
+
+if TYPE_CHECKING:
+    from pavdm_cli.pocket_world.render import Canvas
+
+PARALLAX = (0.35, 0.65, 1.0)  # far, middle, near
+
+
+@dataclass(frozen=True, slots=True)
+class Land:
+    """A terrain's outline: the height of each layer from the top, its relief and its waves per unit; and its haze."""
+
+    base: tuple[float, float, float]
+    relief: tuple[float, float, float]
+    waves: tuple[float, float, float]
+    outline: Callable[[Tensor], Tensor]  # angle -> about -1 to 1
+    haze: tuple[float, float, float] = (0.50, 0.25, 0.0)  # how much of the horizon's colour a layer takes
+
+
+def _rolling(a: Tensor) -> Tensor:
+    return 0.65 * a.sin() + 0.35 * (1.73 * a + 1.1).sin()
+
+
+def _peaked(a: Tensor) -> Tensor:
+    return 1.0 - 2.0 * ((a / 2).sin().square() + 0.03).sqrt() + 0.3 * (1.37 * a + 0.5).sin()
+
+
+def _windblown(a: Tensor) -> Tensor:
+    return (a + 0.7 * a.sin()).sin()
+
+
+LANDS = {
+    "hills": Land((0.60, 0.71, 0.86), (0.055, 0.055, 0.050), (4.6, 3.7, 3.0), _rolling),
+    "mountains": Land((0.50, 0.62, 0.88), (0.130, 0.100, 0.030), (6.0, 5.0, 3.0), _peaked),
+    "dunes": Land((0.60, 0.72, 0.86), (0.050, 0.065, 0.060), (4.4, 3.6, 3.0), _windblown),
+    "sea": Land((HORIZON + 0.06, HORIZON, 1.2), (0.15, 0.0, 0.0), (6.0, 0.0, 0.0), _rolling, haze=(0.15, 0.25, 0.0)),
+}
+
+
+def paint(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> Tensor:
+    """Lay the three layers over the sky, far to near; frames (B, T, 3, H, W)."""
+    water = frames.new_tensor([s.terrain == "sea" for s in scenes])[:, None, None, None]
+    tint = frames.new_tensor([AMBIENT[s.time] for s in scenes])[:, None, :, None, None]
+    for layer in range(3):
+        slide = frames.new_tensor([pan_direction(s) * PAN_SPEED * PARALLAX[layer] for s in scenes])[:, None] * seconds
+        x = on.x + slide[..., None]  # (B, T, W), in the land's own coordinates
+        top, slope = _outline(scenes, layer, x)  # (B, T, 1, W)
+        depth = on.y - top
+        cover = (depth / on.soft + 0.5).clamp(0, 1)[:, :, None]  # (B, T, 1, H, W)
+        shade = 1.06 - 0.9 * depth.clamp(0, 0.25) + 0.10 * slope
+        if layer == 1 and bool(water.any()):
+            shade = shade + water * _waves(x, seconds, on)
+        if on.rich:
+            shade = shade + details.soil(scenes, layer, x, depth, on)
+        colour = _colour(scenes, layer, on) * shade[:, :, None]
+        if on.rich:
+            colour = colour + (tint - colour) * details.white(scenes, layer, x, depth, seconds, on)
+        frames = frames + (colour - frames) * cover
+        if layer == 1 and bool(water.any()):
+            frames = frames + _glitter(scenes, x, seconds, on) * (water[..., None] * cover)
+    return frames
+
+
+def _outline(scenes: Sequence[Scene], layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The height of the land's edge and how steeply it rises to the right, both (B, T, 1, W)."""
+    top, slope = torch.empty_like(x), torch.empty_like(x)
+    for name in {s.terrain for s in scenes}:
+        rows = torch.tensor([i for i, s in enumerate(scenes) if s.terrain == name], device=x.device)
+        land, start = LANDS[name], x.new_tensor([s.ground[layer] for s in scenes if s.terrain == name])
+        angle = land.waves[layer] * x[rows] + start[:, None, None]
+        top[rows] = land.base[layer] - land.relief[layer] * land.outline(angle)
+        slope[rows] = (land.outline(angle + 0.1) - land.outline(angle - 0.1)) * (5.0 if land.relief[layer] else 0.0)
+    return top[:, :, None], slope[:, :, None].clamp(-1, 1)
+
+
+def _colour(scenes: Sequence[Scene], layer: int, on: Canvas) -> Tensor:  # (B, 1, 3, 1, 1)
+    land = on.x.new_tensor([GROUND[s.terrain][layer] for s in scenes])
+    tint = on.x.new_tensor([AMBIENT[s.time] for s in scenes])
+    haze = on.x.new_tensor([SKY[s.time][1] for s in scenes])
+    share = on.x.new_tensor([LANDS[s.terrain].haze[layer] for s in scenes])[:, None]
+    return torch.lerp(land * tint, haze, share)[:, None, :, None, None]
+
+
+def _ripple(x: Tensor, seconds: Tensor, on: Canvas) -> Tensor:  # (B, T, H, W), -1 to 1
+    depth = 1.0 / (on.y - HORIZON + 0.10).clamp_min(0.10)  # large far away
+    swell = (5.0 * x).sin()[:, :, None]  # (B, T, 1, W)
+    return (2.6 * depth + 1.1 * swell + 1.2 * seconds[..., None, None]).sin()
+
+
+def _waves(x: Tensor, seconds: Tensor, on: Canvas) -> Tensor:
+    return (0.06 + 0.08 * on.detail) * _ripple(x, seconds, on)
+
+
+def _glitter(scenes: Sequence[Scene], x: Tensor, seconds: Tensor, on: Canvas) -> Tensor:  # (B, T, 3, H, W)
+    lamps = [LIGHT[s.time] for s in scenes]
+    centre = on.x.new_tensor([a.x + s.light[0] for a, s in zip(lamps, scenes, strict=True)])[:, None, None, None]
+    colour = on.x.new_tensor([a.colour for a in lamps])[:, None, :, None, None]
+    column = torch.exp(-((on.x - centre) / 0.11).square())
+    return 0.30 * colour * (column * (0.55 + 0.45 * _ripple(x, seconds, on)))[:, :, None]

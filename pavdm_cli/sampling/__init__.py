@@ -1,0 +1,1 @@
+"""Schedule, noise and the denoising loop of every method; knows no model."""

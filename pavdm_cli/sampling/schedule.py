@@ -1,0 +1,185 @@
+"""Which chunk is at which noise level, and when: one formula for every method, in integers.
+
+Chunk i enters the window as pure noise at step i * stride, loses one level a step, and leaves clean `steps` later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.runtime.counting import counted
+
+MOST = 10_000  # steps, or latents of a window or a chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """All that tells one method from another: growth, steady state and drain follow from which chunks exist."""
+
+    steps: int  # model calls that take a chunk from noise to clean
+    stride: int  # steps from one chunk's entry to the next, 1 to `steps`
+    chunk: int  # latents that share a level
+    overlap: int  # clean latents kept in front of the window; 0: none
+    renoised: bool = False  # the overlap is shown at the window's level (paper eq. 6) instead of clean (eq. 5)
+    note: str = ""  # one line for the user where a value was changed to fit
+
+    def __post_init__(self) -> None:
+        assert 1 <= self.stride <= self.steps
+        assert self.chunk >= 1
+        assert self.overlap >= 0
+
+    @property
+    def capacity(self) -> int:
+        """Chunks in a full window, P."""
+        return -(-self.steps // self.stride)
+
+    @property
+    def window(self) -> int:
+        """Noisy latents in a full window."""
+        return self.capacity * self.chunk
+
+    def total(self, chunks: int) -> int:
+        """Model calls that a video of `chunks` new chunks takes, from its first noise to its last clean latent."""
+        return (chunks - 1) * self.stride + self.steps if chunks else 0
+
+    def remade(self, latents: int) -> int:
+        """Chunks of a given clip that are noised again at the start: of a full window all but one, if it has as many.
+
+        What is shown clean before them comes first.
+        """
+        return min(self.capacity - 1, max(0, latents - self.overlap) // self.chunk)
+
+    def level(self, chunk: int, now: int) -> int:
+        """Level of a chunk before step `now`: `steps` when it enters, 0 when it is clean."""
+        return self.steps - (now - chunk * self.stride)
+
+    def present(self, now: int, first: int = 0, chunks: int | None = None) -> range:
+        """Chunks that step `now` denoises, oldest first, of those from `first` to `chunks` - 1 (None: no end)."""
+        oldest = max(first, (now - self.steps) // self.stride + 1)
+        newest = now // self.stride
+        return range(oldest, newest + 1 if chunks is None else min(newest + 1, chunks))
+
+    def latents(self, chunks: range) -> range:
+        """Indices of the latents in these chunks; those of a given clip are negative."""
+        return range(chunks.start * self.chunk, chunks.stop * self.chunk)
+
+    def sizes(self, now: int, first: int, before: int, chunks: int | None) -> set[tuple[int, int]]:
+        """Chunks and clean latents that the steps from `now` on show, where `before` latents precede chunk `first`.
+
+        Few steps are looked at, however long the video: once the window is full and so is its overlap, nothing is new
+        till the end.
+        """
+        most = max(0, first) + 2 * self.capacity + -(-self.overlap // self.chunk) + 1
+        ended = most if chunks is None else min(chunks, most)
+        until = most * self.stride if chunks is None else (ended - 1) * self.stride + self.steps
+        steps = [self.present(step, first, ended) for step in range(now, until)]
+        return {(len(held), min(self.overlap, before + (held.start - first) * self.chunk)) for held in steps if held}
+
+    def levels(self, chunks: range, now: int) -> tuple[int, ...]:
+        """Levels of all latents in these chunks before step `now`."""
+        return tuple(self.level(chunk, now) for chunk in chunks for _ in range(self.chunk))
+
+
+def pa(steps: int, window: int, chunk: int, overlap: bool = True) -> Schedule:
+    """Progressive levels; where the window holds more chunks than there are steps, several go together as a wider one.
+
+    The overlap stays `chunk` latents even then, since that is what a model has learnt to see. Paper sections 3.1-3.4.
+
+    Raises: UsageError if `window` is no multiple of `chunk`, or `steps` and `window` / `chunk` do not divide.
+    """
+    _check_positive(steps=steps, window=window, chunk=chunk)
+    held = _chunks_held(steps, window, chunk)
+    if steps >= held:
+        return Schedule(steps, steps // held, chunk, chunk * overlap)
+    width = window // steps
+    few = f"{counted(steps, 'step')} can give a window of {window} only {counted(steps, 'level')}"
+    note = f"chunk widened from {chunk} to {width} latents: {few}"
+    return Schedule(steps, 1, width, chunk * overlap, note=note)
+
+
+def rn(steps: int, window: int, chunk: int, overlap: bool = True) -> Schedule:
+    """Clip after clip at one level, the last `chunk` latents of the one before shown clean. Paper eq. 5.
+
+    Raises: UsageError if a value is below 1.
+    """
+    _check_positive(steps=steps, window=window, chunk=chunk)
+    return Schedule(steps, steps, window, chunk * overlap)
+
+
+def rw(steps: int, window: int, chunk: int, overlap: bool = True) -> Schedule:
+    """As `rn`, the last latents re-noised at every step to the level of the clip. Paper eq. 6.
+
+    Raises: UsageError if a value is below 1.
+    """
+    _check_positive(steps=steps, window=window, chunk=chunk)
+    return Schedule(steps, steps, window, chunk * overlap, renoised=True)
+
+
+def fifo(steps: int, window: int, chunk: int, overlap: bool = True) -> Schedule:
+    """One latent a step, so `steps` noisy latents, of which `partitioned` shows the model `window` at a time.
+
+    Raises: UsageError if a value is below 1. Source: FIFO-Diffusion, whose lookahead needs clean latents in front too.
+    """
+    _check_positive(steps=steps, window=window, chunk=chunk)
+    return Schedule(steps, 1, 1, chunk * overlap)
+
+
+def one_clip(steps: int, window: int, chunk: int = 1, overlap: bool = False) -> Schedule:
+    """Ordinary diffusion of a window at one level; a second chunk would know nothing of the first. Paper section 2.1.
+
+    `chunk` and `overlap` are there so that all methods are called alike, and change nothing.
+
+    Raises: UsageError if a value is below 1.
+    """
+    _check_positive(steps=steps, window=window, chunk=chunk)
+    return Schedule(steps, steps, window, 0)
+
+
+METHODS: dict[str, Callable[..., Schedule]] = {"pa": pa, "rn": rn, "rw": rw, "fifo": fifo, "one": one_clip}
+
+
+def _check_positive(**values: int) -> None:
+    for name, value in values.items():
+        if not 1 <= value <= MOST:
+            raise UsageError(f"{name} must be {'at least 1' if value < 1 else f'at most {MOST}'}, got {value}")
+
+
+def _chunks_held(steps: int, window: int, chunk: int) -> int:
+    """Chunks in a window. Raises: UsageError, with the nearest values that fit, where these do not."""
+    held, rest = divmod(window, chunk)
+    hint = _suggestion(steps, window, chunk)
+    if rest:
+        raise UsageError(f"window must be a multiple of chunk {chunk}, got {window}", hint)
+    if not _fit(steps, window, chunk):
+        raise UsageError(
+            f"steps must be a multiple of the {held} chunks in the window, or divide them, got {steps}", hint
+        )
+    return held
+
+
+def _fit(steps: int, window: int, chunk: int) -> bool:
+    held, rest = divmod(window, chunk)
+    return not rest and held > 0 and (steps % held == 0 or held % steps == 0)
+
+
+def _suggestion(steps: int, window: int, chunk: int) -> str:
+    """The nearest values of each that fit the other two; of chunks also the next multiple, which a codec may need."""
+    chunks = _nearest(chunk, lambda value: _fit(steps, window, value))
+    multiples = (value for value in range(2 * chunk, window + 1, chunk) if _fit(steps, window, value))
+    options = {
+        "steps": _nearest(steps, lambda value: _fit(value, window, chunk)),
+        "window": _nearest(window, lambda value: _fit(steps, value, chunk)),
+        "chunk": sorted({*chunks, *islice(multiples, 1)}),
+    }
+    parts = [f"--{name} {', '.join(map(str, values))}" for name, values in options.items() if values]
+    return f"try {' or '.join(parts) or f'--window {chunk}'}"
+
+
+def _nearest(value: int, fits: Callable[[int], bool]) -> list[int]:
+    """The nearest value that fits below and above, from a half to twice as much."""
+    below = next((near for near in range(value - 1, (value - 1) // 2, -1) if fits(near)), None)
+    above = next((near for near in range(value + 1, min(2 * value, MOST) + 1) if fits(near)), None)
+    return [near for near in (below, above) if near is not None]

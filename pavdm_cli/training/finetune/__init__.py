@@ -1,0 +1,1 @@
+"""Fine-tuning a video model on a folder of videos."""

@@ -1,0 +1,58 @@
+"""What weights were trained on, in a few bytes of their header: a changed world asks for new weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pavdm_cli.models.pixels import to_bytes
+from pavdm_cli.models.pocket.vae import PocketCodec
+from pavdm_cli.pocket_world.render import canvas, render
+from pavdm_cli.pocket_world.vocabulary import VOCABULARY
+from pavdm_cli.pocket_world.world import sample_scene
+
+SIZE = (64, 96)
+SCENES, SECONDS, BLOCK = 16, 3.0, 8
+ROUNDING = 1  # of 255: other processors paint with other last bits
+
+
+def world(detail: float = 0.3) -> str:
+    """Thumbnails of a few fixed scenes as they are painted now: pixels, not source text."""
+    frames = render(
+        [sample_scene(seed) for seed in range(SCENES)], torch.full((SCENES, 1), SECONDS), canvas(SIZE, detail)
+    ).frames
+    thumbnails = torch.nn.functional.avg_pool2d(frames.flatten(0, 1), BLOCK)
+    return b64encode(to_bytes(thumbnails).tobytes()).decode()
+
+
+def vocabulary(words: Mapping[str, int] = VOCABULARY) -> str:
+    """A hash of which number each word is."""
+    return _hash(json.dumps(dict(words), sort_keys=True).encode())
+
+
+def latents(codec: PocketCodec) -> str:
+    """A hash of what makes latents of frames: a denoiser fits any decoder of the same latents."""
+    parts = {name: value for name, value in codec.state_dict().items() if not name.startswith("decoder.")}
+    return _hash(b"".join(name.encode() + _stored(parts[name]) for name in sorted(parts)))
+
+
+def same_world(one: str, other: str) -> bool:
+    """Whether two worlds differ by no more than rounding."""
+    here, there = (np.frombuffer(b64decode(text), np.uint8).astype(int) for text in (one, other))
+    return here.shape == there.shape and bool(abs(here - there).max() <= ROUNDING)
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _stored(value: Tensor) -> bytes:
+    """In the 16 bits of a weights' file."""
+    narrow = value.half() if value.is_floating_point() else value
+    return narrow.detach().cpu().contiguous().numpy().tobytes()

@@ -1,0 +1,43 @@
+"""Short videos of a few prompts while training, to look at."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pavdm_cli.models.pocket.transformer import Pocket
+from pavdm_cli.models.pocket.vae import PocketCodec
+from pavdm_cli.models.stdit.denoiser import levels_table, remembering
+from pavdm_cli.sampling.denoiser import guided
+from pavdm_cli.sampling.loop import sample
+from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
+from pavdm_cli.sampling.schedule import pa
+from pavdm_cli.training.levels import Diagonal
+from pavdm_cli.training.pocket.latent_pool import Clips
+
+PROMPTS = [
+    "a red balloon drifting over green hills at sunset",
+    "a white kite circling above the sea by day, the camera pans left",
+    "a yellow boat bobbing on calm water at night",
+    "a blue ball bouncing over golden dunes at dawn, the camera pans right",
+    "a purple balloon hovering above tall mountains by day",
+    "a green kite drifting over the desert at sunset",
+    "a red sailboat gliding on the sea at sunset",
+    "a yellow ball circling above mountains at night",
+]
+
+
+@torch.no_grad()
+def preview(
+    model: Pocket, codec: PocketCodec, diagonal: Diagonal, clips: Clips, chunks: int = 14, guidance: float = 2.5
+) -> Tensor:  # (prompts, pictures, 3, H, W)
+    """Videos from text, a row each, one frame of every other chunk."""
+    schedule = pa(diagonal.steps, diagonal.chunks * diagonal.chunk, diagonal.chunk)
+    sigmas = linear_sigmas(diagonal.steps).to(next(model.parameters()).device)
+    text = model.read(PROMPTS * 2, torch.arange(2 * len(PROMPTS)) >= len(PROMPTS))
+    table = levels_table(model.stdit, sigmas, clips.fps)
+    denoiser = guided(remembering(model.stdit, text, table, schedule.overlap), guidance)
+    height, width = clips.size
+    noise = seeded_noise(7, (len(PROMPTS), codec.config.latent_channels, height // 8, width // 8))
+    frames = [codec.decode(c)[:, :1] for c in sample(schedule, denoiser, noise, sigmas, chunks=chunks)]
+    return torch.cat(frames[::2], dim=1)

@@ -1,0 +1,1 @@
+"""The audio of a video, carried over packet by packet."""

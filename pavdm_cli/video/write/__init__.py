@@ -1,0 +1,1 @@
+"""Encoding and muxing: frames to a video file."""

@@ -1,0 +1,1 @@
+"""What several tests share: small clips, tiny models, fake hubs, hostile inputs."""

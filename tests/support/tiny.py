@@ -1,0 +1,43 @@
+"""The embedded model at a size that trains in milliseconds, every weight random."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from pavdm_cli.models.pocket.text_encoder import TextConfig
+from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
+from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
+from pavdm_cli.models.stdit.transformer import STDiTConfig
+from pavdm_cli.pocket_world.vocabulary import LENGTH
+
+CODEC = CodecConfig(channels=2, widths=(8, 8, 16), decoder_blocks=1)
+STDIT = STDiTConfig(hidden=32, depth=2, heads=2, in_channels=4, out_channels=4, text_width=16, text_length=LENGTH)
+POCKET = PocketConfig(TextConfig(width=16, layers=1, heads=2), STDIT)
+SIZE = (16, 24)  # pixels, height and width
+M = TypeVar("M", bound=nn.Module)
+
+
+def randomised(model: M, seed: int = 3) -> M:
+    """Every floating weight and buffer random, so that nothing at zero hides a mistake; variances positive."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in model.state_dict().items():
+        if weight.is_floating_point():
+            weight.normal_(std=max(weight.shape[-1:] or (1,)) ** -0.5, generator=generator)
+        else:
+            weight.fill_(7)
+        if name.endswith("running_var"):
+            weight.abs_().add_(0.5)
+    return model
+
+
+def tiny_codec() -> PocketCodec:
+    """Ready to be used, not trained."""
+    return randomised(PocketCodec(CODEC)).eval()
+
+
+def tiny_pocket() -> Pocket:
+    """Ready to be used, not trained."""
+    return randomised(Pocket(POCKET)).eval()
