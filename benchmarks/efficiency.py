@@ -21,7 +21,7 @@ from pavdm_cli.bench.estimate import decode_tflop, denoise_tflop
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.meta_model import sketch
-from pavdm_cli.video import Encoding, VideoWriter
+from pavdm_cli.video import EncoderOptions, VideoWriter
 
 PROMPT = "a red balloon drifting over green hills at sunset"
 
@@ -36,7 +36,7 @@ def seconds(work: Callable[[], object]) -> float:
 def write(pixels: list, spec, folder: Path) -> None:
     """All frames to a file, as a video is written."""
     height, width = spec.size
-    with VideoWriter(folder / "v.mp4", width, height, spec.fps, {}, Encoding(crf=18), force=True) as writer:
+    with VideoWriter(folder / "v.mp4", width, height, spec.fps, {}, EncoderOptions(crf=18), force=True) as writer:
         for frames in pixels:
             writer.write(frames)
 

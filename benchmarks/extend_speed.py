@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pavdm_cli.bench.env import environment
-from pavdm_cli.video.write.encode import SAME_EVERYWHERE, Encoding
+from pavdm_cli.video.write.encode import X264_DETERMINISTIC, EncoderOptions
 from pavdm_cli.video.write.external import find_ffmpeg
 
 SIZES = {"720p": "1280x720", "1080p": "1920x1080", "2160p": "3840x2160"}
@@ -72,9 +72,9 @@ def clip(folder: Path, size: str, seconds: float) -> Path:
 
 def commands(source: Path, frames: int) -> dict[str, list[str]]:
     """What is compared: extend, ffmpeg as people use it, ffmpeg with our settings."""
-    encoding = Encoding(crf=CRF)
+    encoding = EncoderOptions(crf=CRF)
     ours = ["-g", str(encoding.gop), "-rc-lookahead", str(encoding.gop), "-threads", str(encoding.threads)]
-    ours += ["-x264-params", SAME_EVERYWHERE]
+    ours += ["-x264-params", X264_DETERMINISTIC]
     plain = [find_ffmpeg(), "-v", "error", "-y", "-i", str(source), "-c:v", "libx264", "-crf", str(CRF)]
     end = ["-c:a", "copy", str(source.with_name("ffmpeg.mp4"))]
     words = ["extend", str(source), "-p", "a red ball", "--frames", str(frames), "--seed", "1", "--force"]

@@ -28,7 +28,7 @@ from pavdm_cli.evaluation.videos import PARTIAL, Video, Wanted, generated, real
 from pavdm_cli.generation.request import Sampling
 from pavdm_cli.generation.settings import settle
 from pavdm_cli.models.pocket.checkpoint import about, digest, load_codec
-from pavdm_cli.video.sheet import write_sheet
+from pavdm_cli.video.contact_sheet import write_contact_sheet
 
 HERE = Path(__file__).parent
 PARTS = ("codec", "probe", "videos", "partial", "minute")
@@ -192,7 +192,7 @@ def rhythm_of(given: argparse.Namespace) -> Rhythm:
 def sheet(path: Path, videos: Sequence[Video], columns: int = 10) -> None:
     """At most sixteen videos, a row each, from the first frame to the last."""
     rows = [v.frames[np.linspace(0, len(v.frames) - 1, columns).round().astype(int)] for v in videos[:16]]
-    write_sheet(path, np.stack(rows))
+    write_contact_sheet(path, np.stack(rows))
 
 
 def keep(given: argparse.Namespace, row: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pavdm_cli.video import frames, open_video
-from pavdm_cli.video.sheet import write_sheet
+from pavdm_cli.video.contact_sheet import write_contact_sheet
 
 
 def main(video: str, png: str, every: str = "2", columns: str = "6") -> None:
@@ -17,7 +17,7 @@ def main(video: str, png: str, every: str = "2", columns: str = "6") -> None:
     step = round(float(every) * source.rate)
     taken = [frame for number, (frame, _) in enumerate(frames(source)) if number % step == 0]
     rows = len(taken) // int(columns)
-    write_sheet(Path(png), np.stack(taken[: rows * int(columns)]).reshape(rows, int(columns), *taken[0].shape))
+    write_contact_sheet(Path(png), np.stack(taken[: rows * int(columns)]).reshape(rows, int(columns), *taken[0].shape))
 
 
 if __name__ == "__main__":

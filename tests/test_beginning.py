@@ -24,7 +24,7 @@ from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.sampling import loop
 from pavdm_cli.sampling.loop import from_first, sample, walk
 from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rn
-from pavdm_cli.video import Still, fit, open_still
+from pavdm_cli.video import StillImage, fit, read_image
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -119,8 +119,8 @@ def test_going_on_from_any_state_gives_the_same_bytes(schedule):
 # Whole pictures.
 
 
-def picture(height: int = 90, width: int = 120) -> Still:
-    return Still(Path("p.png"), corners(height, width), "0" * 16, ())
+def picture(height: int = 90, width: int = 120) -> StillImage:
+    return StillImage(Path("p.png"), corners(height, width), "0" * 16, ())
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def job_of(model: Path | str, frames: int, **given: object) -> pipeline.Job:
     )
 
 
-def video(job: pipeline.Job, model=None, still: Still | None = None) -> np.ndarray:
+def video(job: pipeline.Job, model=None, still: StillImage | None = None) -> np.ndarray:
     return np.concatenate(list(image_start.frames_from(job, model or pipeline.open_model(job), still or picture())))
 
 
@@ -203,7 +203,7 @@ def test_a_picture_that_would_never_be_shown_is_refused(opensora):
 
 
 def test_a_picture_read_from_a_file_is_fitted_as_a_video_is(tmp_path):
-    still = open_still(write(tmp_path / "p.png", corners(90, 200)))
+    still = read_image(write(tmp_path / "p.png", corners(90, 200)))
     made = video(job_of("pocket", 2), still=still)
     assert np.array_equal(made[0], fit(corners(90, 200), (64, 96)))
 
@@ -226,10 +226,10 @@ def test_the_command_line_takes_a_picture_and_info_gives_the_command_again(tmp_p
     assert "it goes on from the picture in that style" in done.stderr
     recipe = json.loads(done.stdout)["recipe"]
     assert (recipe["image"], recipe["frames"]) == (str(path), 6)
-    assert recipe["image_digest"] == open_still(path).digest
+    assert recipe["image_digest"] == read_image(path).digest
     made = pictures(tmp_path / "v.mp4")
     assert len(made) == 6
-    assert np.abs(made[0].astype(int) - fit(open_still(path).frame, (64, 96))).mean() < 4
+    assert np.abs(made[0].astype(int) - fit(read_image(path).frame, (64, 96))).mean() < 4
     command = shlex.split(pavdm("info", "v.mp4").stdout.strip().splitlines()[-1])
     assert pavdm(*command[1:], "-o", "again.mp4").exit_code == 0
     assert np.array_equal(pictures(tmp_path / "again.mp4"), made)

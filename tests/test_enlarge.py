@@ -17,8 +17,8 @@ from pavdm_cli.generation import extend
 from pavdm_cli.generation.request import Extension, Output, Request, Sampling
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.specs import OPENSORA, POCKET
-from pavdm_cli.video import Encoding, VideoWriter, open_video, read_metadata, tail
-from pavdm_cli.video.enlarge import Enlarger, Scale, shrink
+from pavdm_cli.video import EncoderOptions, VideoWriter, open_video, read_last_frames, read_metadata
+from pavdm_cli.video.upscale import Scale, Upscaler, downscale
 
 PROMPT = "a blue kite circling above the sea by day"
 QUICK = ("--steps", "6", "--warmup", "0", "--seed", "3", "--threads", "1")
@@ -43,7 +43,7 @@ def sinc_enlarged(line: np.ndarray, factor: int) -> np.ndarray:
 def test_lanczos_is_lanczos_in_every_channel(factor):
     frame = np.zeros((5, 33, 3), np.uint8)
     frame[:] = np.stack([100 + 60 * np.sin(np.arange(33) / (2 + channel)) for channel in range(3)], axis=1)
-    large = Enlarger(Scale(factor))(frame)
+    large = Upscaler(Scale(factor))(frame)
     assert large.shape == (5 * factor, 33 * factor, 3)
     for channel in range(3):
         expected = sinc_enlarged(frame[0, :, channel], factor)
@@ -51,9 +51,9 @@ def test_lanczos_is_lanczos_in_every_channel(factor):
 
 
 def test_nearest_repeats_pixels_and_no_filter_changes_a_plain_colour():
-    assert np.array_equal(Enlarger(Scale(3, "nearest"))(CLIP[0]), CLIP[0].repeat(3, 0).repeat(3, 1))
+    assert np.array_equal(Upscaler(Scale(3, "nearest"))(CLIP[0]), CLIP[0].repeat(3, 0).repeat(3, 1))
     plain = np.full((7, 9, 3), (255, 0, 13), np.uint8)
-    assert np.array_equal(Enlarger(Scale(4))(plain), np.full((28, 36, 3), (255, 0, 13)))
+    assert np.array_equal(Upscaler(Scale(4))(plain), np.full((28, 36, 3), (255, 0, 13)))
 
 
 @every_filter
@@ -61,20 +61,20 @@ def test_nearest_repeats_pixels_and_no_filter_changes_a_plain_colour():
 def test_a_frame_comes_back_from_its_enlargement(name, factor):
     scale = Scale(factor, name)
     frames = to_bytes(paint(SCENES[:6], [3.0]).frames[:, 0])
-    back = [shrink(Enlarger(scale)(frame), scale) for frame in frames]
+    back = [downscale(Upscaler(scale)(frame), scale) for frame in frames]
     assert psnr(np.stack(back), frames) > 58
 
 
 @every_filter
 def test_noise_on_an_enlargement_averages_out(name):
     scale, draw = Scale(4, name), np.random.default_rng(0)
-    large = Enlarger(scale)(CLIP[0])
+    large = Upscaler(scale)(CLIP[0])
     noisy = np.clip(large + draw.normal(0, 6, large.shape), 0, 255).round().astype(np.uint8)
-    assert psnr(shrink(noisy, scale), CLIP[0]) > psnr(noisy, large) + 8
+    assert psnr(downscale(noisy, scale), CLIP[0]) > psnr(noisy, large) + 8
 
 
 def write(path: Path, scale: Scale, about: dict[str, object] | None = None, crf: int = 18) -> Path:
-    encoding = Encoding(crf=crf, scale=scale)
+    encoding = EncoderOptions(crf=crf, scale=scale)
     with VideoWriter(path, 96, 64, 8, about, encoding) as writer:
         writer.write(CLIP)
     return path
@@ -85,8 +85,8 @@ def test_every_container_holds_enlarged_frames_that_read_back(tmp_path, suffix):
     scale = Scale(4)
     video = open_video(write(tmp_path / f"large.{suffix}", scale))
     assert (video.width, video.height, video.frames) == (384, 256, 12)
-    back = tail(video, Fraction(8), 12, (64, 96), scale)
-    small = tail(open_video(write(tmp_path / f"small.{suffix}", Scale())), Fraction(8), 12, (64, 96))
+    back = read_last_frames(video, Fraction(8), 12, (64, 96), scale)
+    small = read_last_frames(open_video(write(tmp_path / f"small.{suffix}", Scale())), Fraction(8), 12, (64, 96))
     assert psnr(back, CLIP) > max(33, psnr(small, CLIP) - 0.5)
 
 
@@ -112,7 +112,10 @@ def test_scale_1_keeps_the_models_own_size(made, tmp_path):
     assert done.code == 0, done.err
     video = open_video(tmp_path / "own.mp4")
     assert (video.width, video.height) == (96, 64)
-    own, large = tail(video, Fraction(8), 4), tail(open_video(made), Fraction(8), 4, (64, 96), Scale(4))
+    own, large = (
+        read_last_frames(video, Fraction(8), 4),
+        read_last_frames(open_video(made), Fraction(8), 4, (64, 96), Scale(4)),
+    )
     assert psnr(own, large) > 33
 
 
@@ -126,8 +129,8 @@ def test_a_continuation_has_the_same_scale_and_is_continued_at_it(made, tmp_path
         assert "--scale" not in command(stored)
     video = open_video(longest)
     assert (video.width, video.height, video.frames) == (384, 256, 12)
-    new = tail(video, Fraction(8), 4)
-    enlarged = np.stack([Enlarger(Scale(4))(shrink(frame, Scale(4))) for frame in new])
+    new = read_last_frames(video, Fraction(8), 4)
+    enlarged = np.stack([Upscaler(Scale(4))(downscale(frame, Scale(4))) for frame in new])
     assert psnr(enlarged, new) > 40  # they are enlargements, by the same filter
 
 

@@ -47,7 +47,7 @@ def frames_row(name: str) -> str:
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm", "gif"])
 def test_a_part_tells_the_frames_it_holds_of_those_asked_for_and_what_goes_on(suffix):
-    written(9, suffix).keep_partial()
+    written(9, suffix).close_partial()
     part = f"my v.partial.{suffix}"
     assert frames_row(part) == f"9 of 24, cut short; `pavdm extend '{part}' --frames 15` goes on"
     assert pavdm("info", part).out.splitlines()[-1].startswith("pavdm generate 'a red ball' --frames 24 ")
@@ -68,7 +68,7 @@ def test_a_video_that_grows_is_not_said_to_be_cut_short():
     writer = written(20, "mkv")
     writer.encoder.close()
     assert frames_row("my v.partial.mkv") == "20 of 24, still being made"
-    writer.keep_partial()
+    writer.close_partial()
     assert "cut short" in frames_row("my v.partial.mkv")
 
 
@@ -77,7 +77,7 @@ def test_a_video_that_grows_is_not_said_to_be_cut_short():
     [(17, "17 of 34, cut short; `pavdm extend 'my v.partial.mp4' --frames 17` goes on"), (7, "begins again")],
 )
 def test_the_frames_of_the_video_that_is_continued_count_too(held, says):
-    written(held, "mp4", source="s.mp4", copied=10).keep_partial()
+    written(held, "mp4", source="s.mp4", copied=10).close_partial()
     assert says in frames_row("my v.partial.mp4")
 
 
@@ -91,7 +91,7 @@ def test_a_continuation_of_a_damaged_video_may_lack_a_frame_and_is_whole():
 
 def info(**recipe: object) -> tuple[str, str]:
     """What is said on both streams of a video with some metadata."""
-    written(9, "mp4", **recipe).keep_partial()
+    written(9, "mp4", **recipe).close_partial()
     code, out, err = pavdm("info", "my v.partial.mp4")
     assert (code, "Traceback" in err) == (0, False)
     return out, err
@@ -131,7 +131,7 @@ def test_a_field_of_a_wrong_type_or_range_is_left_out_and_named(name: str, value
 
 @pytest.mark.parametrize("prompt", [None, 3, ["a"], "x" * 30_000])
 def test_metadata_without_a_prompt_is_none(prompt: object):
-    written(9, "mp4", prompt=prompt).keep_partial()
+    written(9, "mp4", prompt=prompt).close_partial()
     code, out, err = pavdm("info", "my v.partial.mp4")
     assert (code, err) == (0, "")
     assert "prompt" not in out

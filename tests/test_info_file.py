@@ -12,7 +12,7 @@ from support.clips import Recipe, corners, greys, make
 from support.command import pavdm
 
 from pavdm_cli.video import VideoWriter
-from pavdm_cli.video.io.facts import clock
+from pavdm_cli.video.io.summary import clock
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,7 @@ def test_a_turned_picture_is_told_as_it_is_shown(turn, mirrored, size, says):
 
 
 def test_depth_colour_and_shape_of_pixels_are_told():
-    hdr = Recipe(codec="hevc", pixels="yuv420p10le", colours=(9, 16, 9), aspect=Fraction(4, 3))
+    hdr = Recipe(codec="hevc", pixels="yuv420p10le", color_space=(9, 16, 9), aspect=Fraction(4, 3))
     make(Path("v.mp4"), greys(4), hdr)
     told = facts()
     assert (told["codec"], told["pixel_format"], told["bits"]) == ("hevc", "yuv420p10le", 10)

@@ -16,7 +16,7 @@ from support.command import pavdm
 from pavdm_cli.generation import write as record
 from pavdm_cli.runtime import signals as stop_module
 from pavdm_cli.runtime.signals import stop_requested
-from pavdm_cli.video import Extension, VideoWriter
+from pavdm_cli.video import ExtensionWriter, VideoWriter
 
 ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="signals of this kind are POSIX")
 QUICK = ("a red ball", "--seed", "1", "--threads", "1", "--steps", "6", "--frames", "400", "-o")
@@ -118,16 +118,16 @@ def test_an_interrupt_while_the_input_is_copied_keeps_nothing(
 ) -> None:
     make(tmp_path / "in.mp4", greys(60, 64, 96))
     monkeypatch.chdir(tmp_path)
-    copy = Extension.copy
+    copy = ExtensionWriter.copy
 
-    def pressed(self: Extension, watch: Callable[..., None]) -> Iterator[int]:
+    def pressed(self: ExtensionWriter, watch: Callable[..., None]) -> Iterator[int]:
         for done in copy(self, watch):
             if done == 12:
                 for _ in range(presses):
                     os.kill(os.getpid(), signal.SIGINT)
             yield done
 
-    monkeypatch.setattr(Extension, "copy", pressed)
+    monkeypatch.setattr(ExtensionWriter, "copy", pressed)
     said = pavdm("extend", "in.mp4", "-p", "a red ball", "--frames", "12", "--threads", "1", "-o", "out.mp4")
     assert (said.code, said.out) == (130, "")
     assert "interrupted: nothing was finished, nothing kept\nhint: run it again" in said.err

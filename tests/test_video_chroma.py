@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from support.clips import Recipe, make
 
-from pavdm_cli.video import Encoding, Plan, VideoWriter, frames, open_video, splice
-from pavdm_cli.video.tags import siting_of
+from pavdm_cli.video import EncoderOptions, ExtensionOptions, VideoWriter, frames, open_video, splice
+from pavdm_cli.video.color_space import read_chroma_location
 from pavdm_cli.video.write.encode import Track
 from pavdm_cli.video.write.external import ExternalEncoder, find_ffmpeg
 
 WEIGHTS = {1: (0.2126, 0.0722), 6: (0.299, 0.114)}  # of red and blue in luma, by matrix
 BESIDE = {"left": (0, 0.5), "center": (0.5, 0.5), "topleft": (0, 0), "top": (0.5, 0)}  # of the first luma sample: x, y
-FINE = Encoding(crf=2)
+FINE = EncoderOptions(crf=2)
 
 
 def scene(x: np.ndarray, y: np.ndarray) -> np.ndarray:  # (...,) -> (..., 3)
@@ -44,10 +44,10 @@ def samples(height: int, width: int, step: tuple[int, int], offset: tuple[float,
     return scene(x * step[0] + offset[0], y * step[1] + offset[1])
 
 
-def reference(height: int, width: int, siting: str = "left", matrix: int = 1) -> list[np.ndarray]:
+def reference(height: int, width: int, chroma_location: str = "left", matrix: int = 1) -> list[np.ndarray]:
     """Y, U and V of the scene in 4:2:0."""
     luma = yuv(samples(height, width, (1, 1), (0, 0)), matrix)[0]
-    return [luma, *yuv(samples(height, width, (2, 2), BESIDE[siting]), matrix)[1:]]
+    return [luma, *yuv(samples(height, width, (2, 2), BESIDE[chroma_location]), matrix)[1:]]
 
 
 def shift(plane: np.ndarray, expected: np.ndarray) -> np.ndarray:
@@ -77,9 +77,11 @@ def picture_of(values: list[np.ndarray], pixels: str) -> av.VideoFrame:
     return picture
 
 
-def write_yuv(path: Path, values: list[np.ndarray], pixels: str, siting: str, matrix: int, codec: str = "ffv1") -> Path:
+def write_yuv(
+    path: Path, values: list[np.ndarray], pixels: str, chroma_location: str, matrix: int, codec: str = "ffv1"
+) -> Path:
     """A lossless clip of two frames with exactly these samples, tagged."""
-    tag = {"chroma_sample_location": siting} if siting else {}
+    tag = {"chroma_sample_location": chroma_location} if chroma_location else {}
     quality = {"crf": "1", "preset": "veryfast"} if codec == "libx264" else {}
     with av.open(str(path), "w") as file:
         stream = file.add_stream(codec, rate=10, options=tag | quality)
@@ -114,12 +116,12 @@ def test_what_is_written_has_left_sited_chroma(tmp_path: Path, suffix: str, size
     for plane, expected in list(zip(planes(decoded(writer.path)[0]), reference(*size), strict=True))[1:]:
         assert np.abs(shift(plane, expected)).max() < 0.03
     with av.open(str(writer.path)) as file:
-        assert siting_of(file.streams.video[0]) == "left"
+        assert read_chroma_location(file.streams.video[0]) == "left"
 
 
 @pytest.mark.skipif(not find_ffmpeg(), reason="no external ffmpeg")
 def test_an_external_encoder_is_given_left_sited_chroma(tmp_path: Path) -> None:
-    encoding = Encoding(crf=2, encoder="libx264")
+    encoding = EncoderOptions(crf=2, encoder="libx264")
     writer = ExternalEncoder(tmp_path / "a.mp4", Track(128, 96, Fraction(10)), encoding)
     for number in range(2):
         writer.encode(rgb_scene(96, 128), number)
@@ -137,18 +139,18 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("siting", ["", "left", "center", "topleft"])
+@pytest.mark.parametrize("chroma_location", ["", "left", "center", "topleft"])
 @pytest.mark.parametrize("matrix", [1, 6])
 @pytest.mark.parametrize(("pixels", "step"), KINDS)
 @pytest.mark.parametrize("size", [(96, 128), (95, 127)])
 def test_chroma_is_read_where_the_file_says_it_lies(
-    tmp_path: Path, siting: str, matrix: int, pixels: str, step: tuple[int, int], size: tuple[int, int]
+    tmp_path: Path, chroma_location: str, matrix: int, pixels: str, step: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    beside = BESIDE[siting or "left"]
+    beside = BESIDE[chroma_location or "left"]
     offset = beside[0] if step[0] == 2 else 0, beside[1] if step[1] == 2 else 0
     chroma = yuv(samples(*size, step, offset), matrix)[1:]
     values = [yuv(samples(*size, (1, 1), (0, 0)), matrix)[0], *chroma]
-    path = write_yuv(tmp_path / "a.mkv", values, pixels, siting, matrix)
+    path = write_yuv(tmp_path / "a.mkv", values, pixels, chroma_location, matrix)
     shown = next(iter(frames(open_video(path))))[0]
     expected = samples(*size, (1, 1), (0, 0))
     for plane, smooth in list(zip(yuv(shown, matrix), yuv(expected, matrix), strict=True))[1:]:
@@ -156,24 +158,28 @@ def test_chroma_is_read_where_the_file_says_it_lies(
     assert np.abs(shown - expected).max() < 30  # at the edges too
 
 
-@pytest.mark.parametrize("siting", list(BESIDE))
-def test_the_siting_is_read_from_the_bitstream(tmp_path: Path, siting: str) -> None:
-    path = write_yuv(tmp_path / "a.mp4", reference(96, 128, siting), "yuv420p", siting, 1, "libx264")
-    assert open_video(path).colours.siting == siting
+@pytest.mark.parametrize("chroma_location", list(BESIDE))
+def test_the_siting_is_read_from_the_bitstream(tmp_path: Path, chroma_location: str) -> None:
+    path = write_yuv(tmp_path / "a.mp4", reference(96, 128, chroma_location), "yuv420p", chroma_location, 1, "libx264")
+    assert open_video(path).color_space.chroma_location == chroma_location
 
 
 def test_motion_jpeg_is_read_as_centred(tmp_path: Path) -> None:
-    recipe = Recipe("mjpeg", pixels="yuvj420p", colours=(1, 1, 5))
-    assert open_video(make(tmp_path / "a.avi", [rgb_scene(96, 128)] * 2, recipe)).colours.siting == "center"
+    recipe = Recipe("mjpeg", pixels="yuvj420p", color_space=(1, 1, 5))
+    assert (
+        open_video(make(tmp_path / "a.avi", [rgb_scene(96, 128)] * 2, recipe)).color_space.chroma_location == "center"
+    )
 
 
-@pytest.mark.parametrize("siting", ["", "left", "center", "topleft"])
+@pytest.mark.parametrize("chroma_location", ["", "left", "center", "topleft"])
 @pytest.mark.parametrize("matrix", [1, 6])
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
-def test_a_continued_video_keeps_its_chroma_in_place(tmp_path: Path, siting: str, matrix: int, suffix: str) -> None:
-    source = reference(96, 128, siting or "left", matrix)
-    video = open_video(write_yuv(tmp_path / "in.mkv", source, "yuv420p", siting, matrix))
-    splice(video, tmp_path / f"out{suffix}", [rgb_scene(96, 128)] * 2, Plan(encoding=FINE))
+def test_a_continued_video_keeps_its_chroma_in_place(
+    tmp_path: Path, chroma_location: str, matrix: int, suffix: str
+) -> None:
+    source = reference(96, 128, chroma_location or "left", matrix)
+    video = open_video(write_yuv(tmp_path / "in.mkv", source, "yuv420p", chroma_location, matrix))
+    splice(video, tmp_path / f"out{suffix}", [rgb_scene(96, 128)] * 2, ExtensionOptions(encoding=FINE))
     pictures = decoded(tmp_path / f"out{suffix}")
     assert len(pictures) == 4
     for picture in (pictures[0], pictures[-1]):
@@ -184,7 +190,7 @@ def test_a_continued_video_keeps_its_chroma_in_place(tmp_path: Path, siting: str
 
 
 def test_chroma_wears_no_faster_than_luma_over_three_generations(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "0.mp4", 128, 96, 10, encoding=Encoding(crf=16)) as writer:
+    with VideoWriter(tmp_path / "0.mp4", 128, 96, 10, encoding=EncoderOptions(crf=16)) as writer:
         writer.write([rgb_scene(96, 128)] * 8)
     first = planes(decoded(tmp_path / "0.mp4")[4])
     for number in range(3):

@@ -20,9 +20,9 @@ def read(path: Path) -> list[np.ndarray]:
     "recipe",
     [
         Recipe(),
-        Recipe(colours=(6, 6, 6)),
-        Recipe(colours=(2, 2, 2)),
-        Recipe("mjpeg", pixels="yuvj420p", colours=(1, 1, 5)),
+        Recipe(color_space=(6, 6, 6)),
+        Recipe(color_space=(2, 2, 2)),
+        Recipe("mjpeg", pixels="yuvj420p", color_space=(1, 1, 5)),
         Recipe("hevc", pixels="yuv420p10le"),
         Recipe("vp9", pixels="yuv444p"),
     ],
@@ -55,7 +55,7 @@ def pq(nits: float) -> int:
     ],
 )
 def test_hdr_is_brought_to_standard_range(tmp_path: Path, transfer: int, signal: int, shown: int) -> None:
-    recipe = Recipe("hevc", pixels="yuv420p10le", colours=(9, transfer, 9))
+    recipe = Recipe("hevc", pixels="yuv420p10le", color_space=(9, transfer, 9))
     path = make(tmp_path / "clip.mp4", [np.full((48, 64, 3), signal, np.uint16)] * 2, recipe)
     video = open_video(path)
     assert (video.hdr, video.bits) == ("PQ" if transfer == 16 else "HLG", 10)
@@ -65,7 +65,7 @@ def test_hdr_is_brought_to_standard_range(tmp_path: Path, transfer: int, signal:
 
 def test_tone_mapping_keeps_the_order_of_brightness_and_greys_grey(tmp_path: Path) -> None:
     levels = np.linspace(0, 65535, 16).astype(np.uint16)
-    recipe = Recipe("hevc", pixels="yuv420p10le", colours=(9, 16, 9))
+    recipe = Recipe("hevc", pixels="yuv420p10le", color_space=(9, 16, 9))
     path = make(tmp_path / "clip.mp4", [np.full((48, 64, 3), level) for level in levels], recipe)
     seen = [frame.reshape(-1, 3).mean(0) for frame in read(path)]
     assert all(np.ptp(colour) <= 2 for colour in seen)
@@ -74,7 +74,7 @@ def test_tone_mapping_keeps_the_order_of_brightness_and_greys_grey(tmp_path: Pat
 
 def test_wide_colours_are_brought_to_bt709(tmp_path: Path) -> None:
     green = np.full((48, 64, 3), (0, 40000, 0), np.uint16)
-    path = make(tmp_path / "clip.mp4", [green] * 2, Recipe("hevc", pixels="yuv420p10le", colours=(9, 1, 9)))
+    path = make(tmp_path / "clip.mp4", [green] * 2, Recipe("hevc", pixels="yuv420p10le", color_space=(9, 1, 9)))
     video = open_video(path)
     red, high, blue = read(path)[0].reshape(-1, 3).mean(0)
     assert red <= 3

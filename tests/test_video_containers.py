@@ -11,7 +11,7 @@ import pytest
 from support.clips import Recipe, greys, make
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.video import frames, open_video, splice, tail
+from pavdm_cli.video import frames, open_video, read_last_frames, splice
 
 NEW = [np.full((48, 64, 3), 200, np.uint8)] * 3
 RATE = Fraction(25)
@@ -38,7 +38,7 @@ def test_recordings_are_continued_in_time_with_their_sound(tmp_path: Path, kind:
     video = open_video(make(tmp_path / kind, greys(16), KINDS[kind]))
     assert (video.frames, video.rate) == (16, 25)
     assert [time for _, time in frames(video)] == video.times
-    assert tail(video, Fraction(8), 3).shape == (3, 48, 64, 3)
+    assert read_last_frames(video, Fraction(8), 3).shape == (3, 48, 64, 3)
     splice(video, tmp_path / f"out{suffix}", NEW)
     out = open_video(tmp_path / f"out{suffix}")
     steps = np.diff([float(time) for time in out.times])

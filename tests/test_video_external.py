@@ -13,14 +13,14 @@ import pytest
 from support.clips import EXACT
 
 from pavdm_cli.errors import OutputError, UsageError
-from pavdm_cli.video import Encoding, VideoWriter, read_metadata
+from pavdm_cli.video import EncoderOptions, VideoWriter, read_metadata
 from pavdm_cli.video.write import external
 from pavdm_cli.video.write.external import find_ffmpeg
 
 ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="the stand-in is a script")
 
 
-def write(path: Path, frames: np.ndarray, encoding: Encoding) -> None:
+def write(path: Path, frames: np.ndarray, encoding: EncoderOptions) -> None:
     with VideoWriter(path, frames.shape[2], frames.shape[1], 12, {"seed": 3}, encoding) as writer:
         writer.write(frames)
 
@@ -47,7 +47,7 @@ def stand_in(folder: Path, ending: str | int = 0) -> str:
 
 @ON_POSIX
 def test_a_gif_goes_through_the_ffmpeg_that_is_named(tmp_path: Path) -> None:
-    write(tmp_path / "clip.gif", np.zeros((5, 31, 45, 3), np.uint8), Encoding(ffmpeg=stand_in(tmp_path)))
+    write(tmp_path / "clip.gif", np.zeros((5, 31, 45, 3), np.uint8), EncoderOptions(ffmpeg=stand_in(tmp_path)))
     asked = json.loads((tmp_path / "log.json").read_text())
     assert asked["bytes"] == 5 * 31 * 45 * 3
     assert asked["own_session"]
@@ -57,7 +57,7 @@ def test_a_gif_goes_through_the_ffmpeg_that_is_named(tmp_path: Path) -> None:
 
 @ON_POSIX
 def test_an_encoder_asked_for_by_name_runs_in_the_external_ffmpeg(tmp_path: Path) -> None:
-    encoding = Encoding(crf=20, gop=15, encoder="h264_nvenc", ffmpeg=stand_in(tmp_path))
+    encoding = EncoderOptions(crf=20, gop=15, encoder="h264_nvenc", ffmpeg=stand_in(tmp_path))
     write(tmp_path / "clip.mp4", np.zeros((5, 31, 45, 3), np.uint8), encoding)
     asked = json.loads((tmp_path / "log.json").read_text())
     line = " ".join(asked["arguments"])
@@ -69,7 +69,7 @@ def test_an_encoder_asked_for_by_name_runs_in_the_external_ffmpeg(tmp_path: Path
 
 @ON_POSIX
 def test_a_failing_external_ffmpeg_is_an_output_error_with_its_last_line(tmp_path: Path) -> None:
-    encoding = Encoding(ffmpeg=stand_in(tmp_path, "first line\nUnknown encoder"))
+    encoding = EncoderOptions(ffmpeg=stand_in(tmp_path, "first line\nUnknown encoder"))
     with pytest.raises(OutputError, match="Unknown encoder") as caught:
         write(tmp_path / "clip.gif", np.zeros((5, 48, 64, 3), np.uint8), encoding)
     assert "unset PAVDM_FFMPEG" in caught.value.hint
@@ -81,7 +81,7 @@ def test_the_hint_names_no_variable_that_is_not_set(tmp_path: Path, monkeypatch:
     program = stand_in(tmp_path, "No space left on device")
     monkeypatch.setattr(external, "_bundled_ffmpeg", lambda: program)
     with pytest.raises(OutputError, match="No space left") as caught:
-        write(tmp_path / "clip.gif", np.zeros((5, 48, 64, 3), np.uint8), Encoding())
+        write(tmp_path / "clip.gif", np.zeros((5, 48, 64, 3), np.uint8), EncoderOptions())
     assert "PAVDM_FFMPEG" not in caught.value.hint
     assert "disk is full" in caught.value.hint
 
@@ -95,7 +95,7 @@ def test_an_ffmpeg_that_is_named_but_not_there_is_a_usage_error(tmp_path: Path) 
 @pytest.mark.parametrize(("suffix", "encoder"), [(".mp4", "libx264"), (".gif", "")])
 def test_a_real_external_ffmpeg_writes_what_pyav_writes(tmp_path: Path, suffix: str, encoder: str) -> None:
     path = tmp_path / f"clip{suffix}"
-    write(path, np.full((20, 48, 64, 3), (200, 30, 60), np.uint8), Encoding(encoder=encoder))
+    write(path, np.full((20, 48, 64, 3), (200, 30, 60), np.uint8), EncoderOptions(encoder=encoder))
     with av.open(str(path)) as file:
         seen = [frame.to_ndarray(format="rgb24", interpolation=EXACT) for frame in file.decode(video=0)]
     assert len(seen) == 20

@@ -13,7 +13,7 @@ import pytest
 from av.stream import Disposition
 from support.clips import Recipe, corners, greys, make
 
-from pavdm_cli.video import Plan, VideoInfo, frames, open_video, splice
+from pavdm_cli.video import ExtensionOptions, VideoInfo, frames, open_video, splice
 from pavdm_cli.video.io.extras import moved
 
 NEW = [np.full((64, 96, 3), 200, np.uint8)] * 5
@@ -56,7 +56,7 @@ def lower(tags: dict[str, str]) -> dict[str, str]:
 @pytest.mark.parametrize("kind", ["mp4", "mkv"])
 def test_everything_is_carried_over_to_the_same_kind_of_file(tmp_path: Path, kind: str) -> None:
     video = rich(tmp_path / f"in.{kind}")
-    notes = splice(video, tmp_path / f"out.{kind}", NEW, Plan(metadata={"pavdm": "1"}))
+    notes = splice(video, tmp_path / f"out.{kind}", NEW, ExtensionOptions(metadata={"pavdm": "1"}))
     with av.open(str(tmp_path / f"out.{kind}")) as file:
         tags = lower(file.metadata)
         assert (tags["title"], tags["artist"], tags["original_comment"]) == ("Holiday", "Someone", "By the sea")
@@ -88,7 +88,9 @@ def test_everything_is_carried_over_to_the_same_kind_of_file(tmp_path: Path, kin
 )
 def test_what_another_kind_of_file_cannot_hold_is_named(tmp_path: Path, suffix: str, lost: list[str]) -> None:
     video = rich(tmp_path / "in.mp4")
-    notes = splice(video, tmp_path / f"out{suffix}", NEW, Plan(audio="keep" if suffix == ".mkv" else "drop"))
+    notes = splice(
+        video, tmp_path / f"out{suffix}", NEW, ExtensionOptions(audio="keep" if suffix == ".mkv" else "drop")
+    )
     assert f"left out: {', '.join(lost)}" in notes
 
 

@@ -14,8 +14,8 @@ import pytest
 from support.clips import Recipe, audio_only, bomb, corners, greys, make
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.video import Encoding, VideoWriter, frames, open_video, tail
-from pavdm_cli.video.io.source import Limits
+from pavdm_cli.video import EncoderOptions, VideoWriter, frames, open_video, read_last_frames
+from pavdm_cli.video.io.input import Limits
 
 
 def flip(path: Path, count: int = 400) -> Path:
@@ -51,7 +51,7 @@ def test_the_tail_of_a_video_with_a_damaged_end_is_whole(tmp_path: Path) -> None
     path.write_bytes(data[:start] + bytes(stop - start) + data[stop:])
     video = open_video(path)
     assert sum(1 for _ in frames(video)) == 19
-    assert tail(video, Fraction(40), 9).shape == (9, 48, 64, 3)
+    assert read_last_frames(video, Fraction(40), 9).shape == (9, 48, 64, 3)
 
 
 CUT = {
@@ -107,7 +107,7 @@ def faststart(plain: Path, path: Path) -> Path:
 
 def test_a_recording_that_was_killed_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     for suffix in (".mp4", ".mkv", ".webm"):
-        writer = VideoWriter(tmp_path / f"clip{suffix}", 64, 48, 10, None, Encoding(gop=8))
+        writer = VideoWriter(tmp_path / f"clip{suffix}", 64, 48, 10, None, EncoderOptions(gop=8))
         with writer:
             writer.write(np.random.default_rng(0).integers(0, 256, (96, 48, 64, 3), np.uint8))
             writer.flush()

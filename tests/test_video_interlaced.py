@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from support.clips import Recipe, corners, greys, make
 
-from pavdm_cli.video import frames, open_video, splice, tail
+from pavdm_cli.video import frames, open_video, read_last_frames, splice
 
 HEIGHT, WIDTH = 64, 96
 
@@ -65,7 +65,7 @@ def test_interlaced_frames_are_made_whole_and_said(tmp_path: Path, codec: str, c
 
 def test_the_model_is_shown_whole_frames(tmp_path: Path) -> None:
     video = open_video(write(tmp_path / "in.mkv", [True] * 6))
-    assert max(combing(frame) for frame in tail(video, Fraction(10), 3)) < 2
+    assert max(combing(frame) for frame in read_last_frames(video, Fraction(10), 3)) < 2
 
 
 def test_progressive_frames_are_not_touched(tmp_path: Path) -> None:

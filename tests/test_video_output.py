@@ -12,14 +12,14 @@ import pytest
 
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.video import (
-    Encoding,
+    EncoderOptions,
     VideoWriter,
     check_output,
-    default_name,
-    free_name,
-    named,
+    default_output_path,
     partial_path,
     read_metadata,
+    resolve_output,
+    unused_path,
 )
 
 
@@ -63,17 +63,17 @@ def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_default_name_is_made_of_the_prompt_and_the_seed_and_is_free(tmp_path: Path) -> None:
-    name = default_name("A red balloon, drifting — over Häuser!", 42, tmp_path)
+    name = default_output_path("A red balloon, drifting — over Häuser!", 42, tmp_path)
     assert name == tmp_path / "a-red-balloon-drifting-over-hauser-42.mp4"
     name.touch()
-    assert default_name("A red balloon drifting over hauser", 42, tmp_path).stem.endswith("-42-2")
+    assert default_output_path("A red balloon drifting over hauser", 42, tmp_path).stem.endswith("-42-2")
     (tmp_path / "a-red-balloon-drifting-over-hauser-42-2.partial.mp4").touch()
-    assert default_name("A red balloon drifting over hauser", 42, tmp_path).stem.endswith("-42-3")
+    assert default_output_path("A red balloon drifting over hauser", 42, tmp_path).stem.endswith("-42-3")
 
 
 @pytest.mark.parametrize("prompt", ["", "气球", "../../etc/passwd", "x" * 500, "word " * 100])
 def test_a_default_name_is_short_and_stays_in_its_folder(tmp_path: Path, prompt: str) -> None:
-    name = default_name(prompt, 7, tmp_path, ".gif")
+    name = default_output_path(prompt, 7, tmp_path, ".gif")
     assert name.parent == tmp_path
     assert len(name.name) <= 60
     assert name.stem.endswith("-7")
@@ -91,10 +91,10 @@ def test_a_user_who_is_unknown_has_no_folder(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_a_folder_takes_a_video_under_a_name_of_its_own(tmp_path: Path) -> None:
-    own = partial(default_name, "a red ball", 3)
-    assert named(tmp_path, own) == tmp_path / "a-red-ball-3.mp4"
-    assert named(tmp_path / "clip.mkv", own) == tmp_path / "clip.mkv"
-    assert named(None, own) == Path("a-red-ball-3.mp4")
+    own = partial(default_output_path, "a red ball", 3)
+    assert resolve_output(tmp_path, own) == tmp_path / "a-red-ball-3.mp4"
+    assert resolve_output(tmp_path / "clip.mkv", own) == tmp_path / "clip.mkv"
+    assert resolve_output(None, own) == Path("a-red-ball-3.mp4")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows renames no open file, so it holds none open")
@@ -102,7 +102,7 @@ def test_a_folder_takes_a_video_under_a_name_of_its_own(tmp_path: Path) -> None:
 def test_two_runs_never_write_the_same_file(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"clip{suffix}"
     frames = np.full((6, 48, 64, 3), 90, np.uint8)
-    with VideoWriter(path, 64, 48, 12, {"run": 1}, Encoding(gop=2)) as first:
+    with VideoWriter(path, 64, 48, 12, {"run": 1}, EncoderOptions(gop=2)) as first:
         first.write(frames)
         with pytest.raises(OutputError, match="another run"):
             check_output(path, force=True)
@@ -118,7 +118,7 @@ def test_what_an_interrupt_kept_is_free_again(tmp_path: Path) -> None:
     path, frames = tmp_path / "clip.mp4", np.zeros((6, 48, 64, 3), np.uint8)
     cut = VideoWriter(path, 64, 48, 12)
     cut.write(frames)
-    cut.keep_partial()
+    cut.close_partial()
     assert check_output(path, force=True) == path
     with VideoWriter(path, 64, 48, 12) as writer:
         writer.write(frames)
@@ -134,7 +134,7 @@ LONG = {"letters": "x" * 240, "accents": "é" * 120, "signs": "長" * 80, "emoji
 def test_a_default_name_for_a_long_input_fits_the_file_system(tmp_path: Path, kind: str) -> None:
     stem = f"{LONG[kind]}-extended"
     for number in range(3):
-        path = free_name(tmp_path, stem, ".mp4")
+        path = unused_path(tmp_path, stem, ".mp4")
         path.touch()
         partial_path(path).touch()
         assert path.name.startswith(LONG[kind][:40])
@@ -154,6 +154,6 @@ def test_a_long_name_that_is_asked_for_is_taken(tmp_path: Path) -> None:
 
 def test_a_name_that_no_file_system_takes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / ("é" * 200 + ".mp4")
-    assert named(path, lambda folder: folder) == path
+    assert resolve_output(path, lambda folder: folder) == path
     with pytest.raises(OutputError, match="too long, 404 bytes"):
         check_output(path)

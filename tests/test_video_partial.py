@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.video import Encoding, VideoWriter, check_output, open_video
+from pavdm_cli.video import EncoderOptions, VideoWriter, check_output, open_video
 from pavdm_cli.video.write import writer as video_writer
-from pavdm_cli.video.write.partial import rename_exclusively
+from pavdm_cli.video.write.partial import rename_no_replace
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (24, 48, 64, 3), np.uint8)
 
 
 def writer_of(path: Path, force: bool = False) -> VideoWriter:
-    writer = VideoWriter(path, 64, 48, 12, {"seed": 1}, Encoding(gop=2), force)
+    writer = VideoWriter(path, 64, 48, 12, {"seed": 1}, EncoderOptions(gop=2), force)
     writer.write(FRAMES)
     writer.flush()
     writer.check()
@@ -78,7 +78,7 @@ def test_a_free_name_is_taken_and_nothing_else_is_left(tmp_path: Path) -> None:
 def test_a_placeholder_is_removed_where_the_rename_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", no_links)
     with pytest.raises(FileNotFoundError):
-        rename_exclusively(tmp_path / "missing", tmp_path / "v.mp4")
+        rename_no_replace(tmp_path / "missing", tmp_path / "v.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -111,13 +111,13 @@ def test_a_growing_file_that_others_touch_is_noticed_at_the_next_chunk(
     change, words: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     partial = tmp_path / f"v.partial{suffix}"
-    monkeypatch.setattr(video_writer, "find_ffmpeg", lambda named: "")  # whose file only grows between checks
+    monkeypatch.setattr(video_writer, "find_ffmpeg", lambda path: "")  # whose file only grows between checks
     writer = writer_of(tmp_path / f"v{suffix}")
     change(partial)
     with pytest.raises(OutputError, match=words) as caught:
         writer.check()
     assert "24 frames are lost" in caught.value.message
-    assert writer.keep_partial() is None
+    assert writer.close_partial() is None
     assert partial.exists() == (change is not delete)
     assert change is not cut or f"stays in {partial}" in caught.value.hint
     assert change is not replace or partial.read_bytes() == b"another's"

@@ -10,10 +10,10 @@ import pytest
 from support.clips import Recipe, corners, make
 from test_video_chroma import decoded, planes
 
-from pavdm_cli.video import Encoding, Plan, VideoInfo, open_video, splice
-from pavdm_cli.video.tags import colours_of
+from pavdm_cli.video import EncoderOptions, ExtensionOptions, VideoInfo, open_video, splice
+from pavdm_cli.video.color_space import frame_color_space
 
-LOSSLESS = Plan(encoding=Encoding(crf=0))
+LOSSLESS = ExtensionOptions(encoding=EncoderOptions(crf=0))
 
 
 def noise(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
@@ -34,11 +34,11 @@ def lost(video: VideoInfo, suffix: str = ".mp4") -> int:
     return max(int(np.abs(a - b).max()) for pair in pairs for a, b in zip(*map(planes, pair), strict=True))
 
 
-@pytest.mark.parametrize("colours", [(1, 1, 1), (6, 6, 6), (5, 5, 5), (2, 2, 2), (12, 13, 1)])
+@pytest.mark.parametrize("color_space", [(1, 1, 1), (6, 6, 6), (5, 5, 5), (2, 2, 2), (12, 13, 1)])
 @pytest.mark.parametrize("codec", ["h264", "vp9", "mpeg4"])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_samples_pass_unchanged(tmp_path: Path, colours: tuple[int, int, int], codec: str, suffix: str) -> None:
-    assert lost(clip(tmp_path, Recipe(codec, colours=colours)), suffix) == 0
+def test_samples_pass_unchanged(tmp_path: Path, color_space: tuple[int, int, int], codec: str, suffix: str) -> None:
+    assert lost(clip(tmp_path, Recipe(codec, color_space=color_space)), suffix) == 0
 
 
 @pytest.mark.parametrize(
@@ -48,23 +48,23 @@ def test_samples_pass_at_any_times_and_shape_of_pixels(tmp_path: Path, recipe: R
     assert lost(clip(tmp_path, recipe)) == 0
 
 
-@pytest.mark.parametrize("colours", [(1, 1, 1), (6, 6, 6), (5, 6, 5), (12, 13, 1)])
+@pytest.mark.parametrize("color_space", [(1, 1, 1), (6, 6, 6), (5, 6, 5), (12, 13, 1)])
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
-def test_colour_tags_are_kept(tmp_path: Path, colours: tuple[int, int, int], suffix: str) -> None:
-    video = clip(tmp_path, Recipe(colours=colours))
+def test_colour_tags_are_kept(tmp_path: Path, color_space: tuple[int, int, int], suffix: str) -> None:
+    video = clip(tmp_path, Recipe(color_space=color_space))
     splice(video, tmp_path / f"out{suffix}", noise(2))
-    out = open_video(tmp_path / f"out{suffix}").colours
-    assert out.matrix == colours[2]
-    assert (out.primaries, out.transfer) == colours[:2] or suffix == ".webm"
+    out = open_video(tmp_path / f"out{suffix}").color_space
+    assert out.matrix == color_space[2]
+    assert (out.primaries, out.transfer) == color_space[:2] or suffix == ".webm"
     assert not out.full_range
 
 
-@pytest.mark.parametrize("colours", [(1, 1, 1), (6, 6, 6), (2, 2, 2)])
-def test_new_frames_have_the_colours_of_those_they_follow(tmp_path: Path, colours: tuple[int, int, int]) -> None:
-    video = clip(tmp_path, Recipe(colours=colours), [corners()] * 3)
-    splice(video, tmp_path / "out.mp4", [corners()] * 2, Plan(encoding=Encoding(crf=2)))
+@pytest.mark.parametrize("color_space", [(1, 1, 1), (6, 6, 6), (2, 2, 2)])
+def test_new_frames_have_the_colours_of_those_they_follow(tmp_path: Path, color_space: tuple[int, int, int]) -> None:
+    video = clip(tmp_path, Recipe(color_space=color_space), [corners()] * 3)
+    splice(video, tmp_path / "out.mp4", [corners()] * 2, ExtensionOptions(encoding=EncoderOptions(crf=2)))
     before, *_, after = decoded(tmp_path / "out.mp4")
-    assert colours_of(before).matrix == colours_of(after).matrix
+    assert frame_color_space(before).matrix == frame_color_space(after).matrix
     for one, other in zip(planes(before), planes(after), strict=True):
         assert np.median(np.abs(one - other)) <= 1
 
@@ -73,9 +73,9 @@ def test_new_frames_have_the_colours_of_those_they_follow(tmp_path: Path, colour
     "recipe",
     [
         Recipe("hevc", pixels="yuv420p10le"),
-        Recipe("mjpeg", pixels="yuvj420p", colours=(1, 1, 5)),
+        Recipe("mjpeg", pixels="yuvj420p", color_space=(1, 1, 5)),
         Recipe("vp9", pixels="yuv444p"),
-        Recipe("hevc", colours=(9, 16, 9)),
+        Recipe("hevc", color_space=(9, 16, 9)),
         Recipe(turn=180),
         Recipe(turn=90, aspect=Fraction(4, 3)),
     ],
@@ -84,9 +84,9 @@ def test_new_frames_have_the_colours_of_those_they_follow(tmp_path: Path, colour
 def test_what_must_be_converted_is(tmp_path: Path, recipe: Recipe) -> None:
     path = make(tmp_path / ("in.mov" if recipe.turn else "in.mkv"), [corners(64, 64)] * 3, recipe)
     video = open_video(path)
-    splice(video, tmp_path / "out.mp4", [corners(64, 64)] * 2, Plan(encoding=Encoding(crf=2)))
+    splice(video, tmp_path / "out.mp4", [corners(64, 64)] * 2, ExtensionOptions(encoding=EncoderOptions(crf=2)))
     out = open_video(tmp_path / "out.mp4")
-    assert (out.bits, out.hdr, out.orientation.note(), out.colours.full_range) == (8, "", "", False)
+    assert (out.bits, out.hdr, out.orientation.note(), out.color_space.full_range) == (8, "", "", False)
     assert (out.width, out.height, out.frames) == (video.width, video.height, 5)
     before, *_, after = (picture.to_ndarray(format="rgb24").astype(int) for picture in decoded(out.path))
     turned = np.rot90(corners(64, 64), recipe.turn // 90)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support.clips import Recipe, corners, greys, make
 
-from pavdm_cli.video import frames, open_video, shown_at, tail
+from pavdm_cli.video import frames, open_video, read_frames_at, read_last_frames
 
 KINDS = {
     "h264.mp4": Recipe(audio="aac"),
@@ -23,9 +23,9 @@ KINDS = {
     "vp9.webm": Recipe("vp9", audio="libopus"),
     "av1.mp4": Recipe("av1"),
     "av1.webm": Recipe("av1"),
-    "mjpeg.avi": Recipe("mjpeg", pixels="yuvj420p", colours=(1, 1, 5), audio="pcm_s16le"),
-    "mjpeg.mov": Recipe("mjpeg", pixels="yuvj420p", colours=(1, 1, 5)),
-    "mpeg4.avi": Recipe("mpeg4", colours=(2, 2, 2)),
+    "mjpeg.avi": Recipe("mjpeg", pixels="yuvj420p", color_space=(1, 1, 5), audio="pcm_s16le"),
+    "mjpeg.mov": Recipe("mjpeg", pixels="yuvj420p", color_space=(1, 1, 5)),
+    "mpeg4.avi": Recipe("mpeg4", color_space=(2, 2, 2)),
 }
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 SQUARES = [Fraction(k * k, 100) for k in range(12)]  # frames further and further apart
@@ -123,33 +123,33 @@ def test_the_tail_shows_what_the_screen_showed_at_its_times(tmp_path: Path, suff
     for rate, count in itertools.product([Fraction(5), Fraction(10), Fraction(40)], [1, 4, 9]):
         times = [SQUARES[-1] - Fraction(count - 1 - k) / rate for k in range(count)]
         shown = [max((n for n, start in enumerate(SQUARES) if start <= time), default=0) for time in times]
-        seen = [number(frame) for frame in tail(video, rate, count)]
+        seen = [number(frame) for frame in read_last_frames(video, rate, count)]
         assert seen == shown
 
 
 @EVERY_KIND
 def test_the_tail_ends_with_the_last_frame_of_every_kind_of_file(tmp_path: Path, kind: str) -> None:
     video = open_video(make(tmp_path / kind, greys(24, 64, 64), KINDS[kind]))
-    assert [number(frame) for frame in tail(video, Fraction(5), 4)] == [17, 19, 21, 23]
+    assert [number(frame) for frame in read_last_frames(video, Fraction(5), 4)] == [17, 19, 21, 23]
 
 
 def test_the_tail_of_a_short_clip_starts_with_its_first_frame_held(tmp_path: Path) -> None:
     video = open_video(make(tmp_path / "clip.mp4", greys(3), Recipe()))
-    assert [number(frame) for frame in tail(video, Fraction(10), 6)] == [0, 0, 0, 0, 1, 2]
+    assert [number(frame) for frame in read_last_frames(video, Fraction(10), 6)] == [0, 0, 0, 0, 1, 2]
 
 
 def test_the_tail_is_scaled_and_cropped_to_the_size_asked_for(tmp_path: Path) -> None:
     video = open_video(make(tmp_path / "clip.mp4", [corners(96, 64)] * 12, Recipe()))
-    assert tail(video, Fraction(8), 5, (32, 48)).shape == (5, 32, 48, 3)
+    assert read_last_frames(video, Fraction(8), 5, (32, 48)).shape == (5, 32, 48, 3)
 
 
 def test_memory_does_not_grow_with_the_length_of_the_input(tmp_path: Path) -> None:
     script = """
         import resource, sys
         from fractions import Fraction
-        from pavdm_cli.video import frames, open_video, tail
+        from pavdm_cli.video import frames, open_video, read_last_frames
         video = open_video(sys.argv[1])
-        assert tail(video, Fraction(10), 8, (64, 96)).shape[0] == 8
+        assert read_last_frames(video, Fraction(10), 8, (64, 96)).shape[0] == 8
         assert sum(1 for _ in frames(video)) == video.frames
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     """
@@ -166,6 +166,6 @@ def test_memory_does_not_grow_with_the_length_of_the_input(tmp_path: Path) -> No
 def test_frames_at_rising_times_are_what_the_screen_showed_then(tmp_path: Path, suffix: str) -> None:
     video = open_video(make(tmp_path / f"clip{suffix}", greys(24, 64, 64), Recipe()))
     for wanted in ([0, 2], [7, 7, 8], [19, 23, 23], [3, 17]):
-        frames_shown = list(shown_at(video, [video.start + Fraction(k, 10) for k in wanted], (32, 48)))
+        frames_shown = list(read_frames_at(video, [video.start + Fraction(k, 10) for k in wanted], (32, 48)))
         assert [frame.shape for frame in frames_shown] == [(32, 48, 3)] * len(wanted)
         assert [number(frame) for frame in frames_shown] == wanted

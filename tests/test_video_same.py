@@ -23,7 +23,7 @@ WRITE_ALL = """
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[: int(sys.argv[1])])
     import numpy as np
-    from pavdm_cli.video import Encoding, Plan, VideoWriter, open_video, splice
+    from pavdm_cli.video import EncoderOptions, ExtensionOptions, VideoWriter, open_video, splice
     from pavdm_cli.video.write import writer as video_writer
 
     def record(name, encoding=None):
@@ -34,11 +34,11 @@ WRITE_ALL = """
     for suffix in ("mp4", "mkv", "webm", "gif"):
         record(f"a.{suffix}")
     if video_writer.find_ffmpeg():
-        record("outer.mkv", Encoding(encoder="libx264"))
+        record("outer.mkv", EncoderOptions(encoder="libx264"))
         video_writer.find_ffmpeg = lambda named: ""
         record("inner.gif")
     for suffix in ("mp4", "mkv"):
-        splice(video, f"extended.{suffix}", shots, Plan(metadata={"seed": 1}))
+        splice(video, f"extended.{suffix}", shots, ExtensionOptions(metadata={"seed": 1}))
     for path in sorted(Path.cwd().iterdir()):
         print(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
 """
@@ -74,7 +74,7 @@ def hashes(folder: Path, poison: int, cores: int) -> list[str]:
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_x264_does_not_choose_by_the_cpu(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     here = written(tmp_path / f"here{suffix}")
-    monkeypatch.setattr(encode, "SAME_EVERYWHERE", f"{encode.SAME_EVERYWHERE}:asm=0")  # a CPU that can do nothing
+    monkeypatch.setattr(encode, "X264_DETERMINISTIC", f"{encode.X264_DETERMINISTIC}:asm=0")  # a CPU that can do nothing
     assert here == written(tmp_path / f"there{suffix}")
 
 

@@ -13,7 +13,7 @@ import pytest
 from support.clips import Recipe, greys, make
 
 from pavdm_cli.errors import OutputError, UsageError
-from pavdm_cli.video import Plan, VideoInfo, check_splice, open_video, splice
+from pavdm_cli.video import ExtensionOptions, VideoInfo, check_extension, open_video, splice
 
 NEW = [np.full((48, 64, 3), 250 - 10 * k, np.uint8) for k in range(7)]
 
@@ -80,14 +80,14 @@ def test_the_language_of_the_sound_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("codec", "kind", "suffix"), MATCHES)
 def test_silence_follows_the_sound_up_to_the_last_picture(tmp_path: Path, codec: str, kind: str, suffix: str) -> None:
     video = with_sound(tmp_path, codec, kind)
-    notes = splice(video, tmp_path / f"out{suffix}", NEW * 3, Plan(audio="silence"))
+    notes = splice(video, tmp_path / f"out{suffix}", NEW * 3, ExtensionOptions(audio="silence"))
     out = open_video(tmp_path / f"out{suffix}")
     with av.open(str(out.path)) as file:
         heard = [(frame.time, frame.to_ndarray().astype(float), frame.samples) for frame in file.decode(audio=0)]
     loud = max(np.abs(samples).max() for _, samples, _ in heard)
-    tail = [np.abs(samples).max() for time, samples, _ in heard if time > float(video.end) + 0.15]
-    assert len(tail) > 10
-    assert max(tail) < 0.01 * loud
+    read_last_frames = [np.abs(samples).max() for time, samples, _ in heard if time > float(video.end) + 0.15]
+    assert len(read_last_frames) > 10
+    assert max(read_last_frames) < 0.01 * loud
     assert heard[-1][0] >= float(out.end) - 0.15
     assert all(after[0] > before[0] for before, after in itertools.pairwise(heard))
     assert notes == ["silence after the input's sound"]
@@ -95,7 +95,7 @@ def test_silence_follows_the_sound_up_to_the_last_picture(tmp_path: Path, codec:
 
 def test_dropped_sound_is_not_there_and_is_said(tmp_path: Path) -> None:
     video = clip(tmp_path / "in.mp4", Recipe(audio="aac"))
-    assert splice(video, tmp_path / "out.webm", NEW, Plan(audio="drop")) == ["sound left out"]
+    assert splice(video, tmp_path / "out.webm", NEW, ExtensionOptions(audio="drop")) == ["sound left out"]
     assert sound(tmp_path / "out.webm") == []
 
 
@@ -112,25 +112,30 @@ def test_sound_that_the_container_cannot_hold_is_refused_before_any_work(
 ) -> None:
     video = clip(tmp_path / "in.mkv", Recipe(audio=codec))
     with pytest.raises(OutputError) as caught:
-        check_splice(video, tmp_path / f"out{suffix}")
+        check_extension(video, tmp_path / f"out{suffix}")
     assert "-o x.mkv" in caught.value.hint
     with pytest.raises(OutputError):
         splice(video, tmp_path / f"out{suffix}", NEW)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
-    check_splice(video, tmp_path / f"out{suffix}", Plan(audio="drop"))
+    check_extension(video, tmp_path / f"out{suffix}", ExtensionOptions(audio="drop"))
 
 
 def test_silence_that_cannot_be_encoded_is_a_usage_error(tmp_path: Path) -> None:
     video = clip(tmp_path / "in.mkv", Recipe(audio="vorbis"))
     with pytest.raises(UsageError, match="vorbis"):
-        check_splice(video, tmp_path / "out.mkv", Plan(audio="silence"))
+        check_extension(video, tmp_path / "out.mkv", ExtensionOptions(audio="silence"))
     splice(video, tmp_path / "out.mkv", NEW)
     assert sound(tmp_path / "out.mkv") == sound(video.path)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_sound_and_picture_of_a_moment_are_near_each_other_in_the_file(tmp_path: Path, suffix: str) -> None:
-    splice(clip(tmp_path / "in.mp4", Recipe(audio="aac")), tmp_path / f"out{suffix}", NEW * 30, Plan(audio="silence"))
+    splice(
+        clip(tmp_path / "in.mp4", Recipe(audio="aac")),
+        tmp_path / f"out{suffix}",
+        NEW * 30,
+        ExtensionOptions(audio="silence"),
+    )
     reached = {"video": 0.0, "audio": 0.0}
     with av.open(str(tmp_path / f"out{suffix}")) as file:
         for packet in file.demux():
@@ -217,7 +222,7 @@ def test_uncompressed_sound_keeps_its_samples(
     tmp_path: Path, codec: str, kind: str, suffix: str, stored: str, audio: str
 ) -> None:
     video = with_sound(tmp_path, codec, kind)
-    notes = splice(video, tmp_path / f"out{suffix}", NEW, Plan(audio=audio))
+    notes = splice(video, tmp_path / f"out{suffix}", NEW, ExtensionOptions(audio=audio))
     (before, expected), (after, heard) = samples(video.path), samples(tmp_path / f"out{suffix}")
     assert after == pytest.approx(before, abs=0.0006)
     assert np.array_equal(heard[:, : expected.shape[1]], expected)
@@ -229,9 +234,9 @@ def test_uncompressed_sound_keeps_its_samples(
 def test_samples_of_more_than_24_bits_are_refused_in_mp4_only(tmp_path: Path) -> None:
     video = with_sound(tmp_path, "pcm_f32le", "mov")
     with pytest.raises(OutputError, match=r"mp4 files cannot hold pcm_f32le") as caught:
-        check_splice(video, tmp_path / "out.mp4")
+        check_extension(video, tmp_path / "out.mp4")
     assert "x.mkv" in caught.value.hint
-    check_splice(video, tmp_path / "out.mkv")
+    check_extension(video, tmp_path / "out.mkv")
 
 
 @pytest.mark.parametrize("audio", ["keep", "silence"])
@@ -239,6 +244,6 @@ def test_sound_of_an_unknown_kind_is_named_and_the_rest_is_kept(tmp_path: Path, 
     data = make(tmp_path / "plain.mkv", greys(12), Recipe(audio="aac")).read_bytes()
     assert data.count(b"A_AAC") == 1
     (tmp_path / "in.mkv").write_bytes(data.replace(b"A_AAC", b"A_XXX"))
-    notes = splice(open_video(tmp_path / "in.mkv"), tmp_path / "out.mp4", NEW, Plan(audio=audio))
+    notes = splice(open_video(tmp_path / "in.mkv"), tmp_path / "out.mp4", NEW, ExtensionOptions(audio=audio))
     assert "left out: sound of an unknown kind" in notes
     assert open_video(tmp_path / "out.mp4").frames == 19

@@ -17,9 +17,9 @@ from support.clips import Recipe, corners, greys, make
 
 from pavdm_cli.errors import InputError, OutputError
 from pavdm_cli.video import (
-    Encoding,
-    Extension,
-    Plan,
+    EncoderOptions,
+    ExtensionOptions,
+    ExtensionWriter,
     VideoInfo,
     frames,
     open_video,
@@ -27,7 +27,7 @@ from pavdm_cli.video import (
     read_metadata,
     splice,
 )
-from pavdm_cli.video.write.encode import CodecEncoder, GifEncoder
+from pavdm_cli.video.write.encode import GifEncoder, PyAVEncoder
 from pavdm_cli.video.write.external import ExternalEncoder
 
 SQUARES = [Fraction(k * k, 100) for k in range(1, 13)]
@@ -49,7 +49,7 @@ def clip(path: Path, recipe: Recipe | None = None) -> VideoInfo:
 def test_the_output_is_the_input_and_then_the_new_frames(tmp_path: Path, suffix: str, kind: str) -> None:
     video = clip(tmp_path / f"in.{kind}")
     before = video.path.read_bytes()
-    notes = splice(video, tmp_path / f"out{suffix}", iter(NEW), Plan(metadata={"seed": 4}))
+    notes = splice(video, tmp_path / f"out{suffix}", iter(NEW), ExtensionOptions(metadata={"seed": 4}))
     out = open_video(tmp_path / f"out{suffix}")
     assert np.allclose(levels(out.path), LEVELS, atol=2)
     assert out.times == video.times + [video.end + k / video.rate for k in range(7)]
@@ -113,7 +113,7 @@ def test_an_odd_size_is_padded_by_one_replicated_line_and_said(tmp_path: Path) -
     picture = np.zeros((31, 45, 3), np.uint8)
     picture[-1], picture[:, -1] = 250, 250
     video = open_video(make(tmp_path / "in.webm", [picture] * 3, Recipe("vp9", crf=2)))
-    notes = splice(video, tmp_path / "out.mp4", [picture] * 2, Plan(encoding=Encoding(crf=2)))
+    notes = splice(video, tmp_path / "out.mp4", [picture] * 2, ExtensionOptions(encoding=EncoderOptions(crf=2)))
     for shown, _ in frames(open_video(tmp_path / "out.mp4")):
         assert shown.shape == (32, 46, 3)
         assert shown[31].min() > 200
@@ -124,7 +124,7 @@ def test_an_odd_size_is_padded_by_one_replicated_line_and_said(tmp_path: Path) -
 def test_ten_bits_and_hdr_become_eight_and_standard_and_are_said(tmp_path: Path) -> None:
     bright = np.full((48, 64, 3), 65535 * 58 // 100, np.uint16)
     video = open_video(
-        make(tmp_path / "in.mkv", [bright] * 3, Recipe("hevc", pixels="yuv420p10le", colours=(9, 16, 9)))
+        make(tmp_path / "in.mkv", [bright] * 3, Recipe("hevc", pixels="yuv420p10le", color_space=(9, 16, 9)))
     )
     notes = splice(video, tmp_path / "out.mp4", NEW)
     out = open_video(tmp_path / "out.mp4")
@@ -152,7 +152,7 @@ def test_new_frames_of_the_models_size_are_scaled_to_the_inputs(tmp_path: Path) 
 
 def test_only_new_is_the_continuation_alone_from_time_zero(tmp_path: Path) -> None:
     video = clip(tmp_path / "in.mp4", Recipe(audio="aac"))
-    notes = splice(video, tmp_path / "out.mp4", NEW, Plan(only_new=True))
+    notes = splice(video, tmp_path / "out.mp4", NEW, ExtensionOptions(only_new=True))
     assert np.allclose(levels(tmp_path / "out.mp4"), LEVELS[12:], atol=2)
     assert open_video(tmp_path / "out.mp4").times == [k / video.rate for k in range(7)]
     with av.open(str(tmp_path / "out.mp4")) as file:
@@ -168,7 +168,7 @@ def test_a_gif_can_be_continued_and_be_the_output(tmp_path: Path) -> None:
 
 def test_the_comment_at_the_end_of_a_gif_is_no_frame(tmp_path: Path) -> None:
     path = tmp_path / "in.gif"
-    splice(clip(tmp_path / "in.mp4"), path, NEW, Plan(metadata={"prompt": "a boat, " * 100}))
+    splice(clip(tmp_path / "in.mp4"), path, NEW, ExtensionOptions(metadata={"prompt": "a boat, " * 100}))
     video = open_video(path)
     assert video.frames == len(LEVELS)
     splice(video, tmp_path / "longer.gif", NEW[:2])
@@ -207,11 +207,11 @@ def test_an_interrupt_keeps_what_there_is(tmp_path: Path, suffix: str) -> None:
 def test_an_interrupted_copy_is_dropped_without_encoding_the_rest(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for encoder in (CodecEncoder, GifEncoder, ExternalEncoder):
+    for encoder in (PyAVEncoder, GifEncoder, ExternalEncoder):
         monkeypatch.setattr(encoder, "close", lambda self: pytest.fail("what is dropped was encoded"))
-    with Extension(clip(tmp_path / "in.mp4"), tmp_path / f"out{suffix}") as extension:
+    with ExtensionWriter(clip(tmp_path / "in.mp4"), tmp_path / f"out{suffix}") as extension:
         next(iter(extension.copy()))
-        assert extension.keep_partial() is None
+        assert extension.close_partial() is None
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
@@ -230,7 +230,7 @@ def test_copying_tells_how_far_it_is(tmp_path: Path) -> None:
 
 def test_an_extension_takes_new_frames_chunk_by_chunk(tmp_path: Path) -> None:
     video = clip(tmp_path / "in.mp4")
-    with Extension(video, tmp_path / "out.mp4") as extension:
+    with ExtensionWriter(video, tmp_path / "out.mp4") as extension:
         assert sum(1 for _ in extension.copy()) == 12
         for start in range(0, 7, 3):
             extension.write(np.stack(NEW[start : start + 3]))

@@ -12,8 +12,8 @@ import pytest
 from support.clips import Recipe, corners, greys, make
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.video import open_still
-from pavdm_cli.video.io.source import Limits
+from pavdm_cli.video import read_image
+from pavdm_cli.video.io.input import Limits
 
 
 def write(path: Path, frame: np.ndarray, pixels: str = "", exif: bytes = b"") -> Path:
@@ -54,7 +54,7 @@ def turned(number: int, big: bool = False) -> bytes:
 @pytest.mark.parametrize("height", [48, 721])
 def test_a_png_is_read_to_the_bit(tmp_path, height):
     frame = np.random.default_rng(0).integers(0, 256, (height, 63, 3), np.uint8)
-    still = open_still(write(tmp_path / "a.png", frame))
+    still = read_image(write(tmp_path / "a.png", frame))
     assert np.array_equal(still.frame, frame)
     assert still.notes == ()
     assert len(still.digest) == 16
@@ -63,12 +63,12 @@ def test_a_png_is_read_to_the_bit(tmp_path, height):
 @pytest.mark.parametrize("height", [48, 722])
 def test_a_jpeg_keeps_its_colours(tmp_path, height):
     frame = corners(height)
-    assert np.abs(open_still(write(tmp_path / "a.jpg", frame)).frame.astype(int) - frame).mean() < 2
+    assert np.abs(read_image(write(tmp_path / "a.jpg", frame)).frame.astype(int) - frame).mean() < 2
 
 
 def test_the_same_file_has_the_same_digest_and_another_has_not(tmp_path):
     one, other = write(tmp_path / "a.png", corners()), write(tmp_path / "b.png", corners()[::-1])
-    assert open_still(one).digest == open_still(one).digest != open_still(other).digest
+    assert read_image(one).digest == read_image(one).digest != read_image(other).digest
 
 
 UPRIGHT = {
@@ -87,7 +87,7 @@ UPRIGHT = {
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
 def test_a_picture_is_turned_as_its_camera_says(tmp_path, number, name):
     path = write(tmp_path / name, corners(), exif=turned(number, big=number % 2 == 0))
-    still = open_still(path)
+    still = read_image(path)
     wanted = UPRIGHT[number](corners())
     assert still.frame.shape == wanted.shape
     assert np.abs(still.frame.astype(int) - wanted).mean() < 2
@@ -96,14 +96,14 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path, number, name):
 
 @pytest.mark.parametrize("exif", [b"II", b"II*\0\xff\xff\xff\xff", turned(9), turned(0), turned(6)[:15], b"\0" * 40])
 def test_nonsense_about_turning_turns_nothing(tmp_path, exif):
-    assert np.array_equal(open_still(write(tmp_path / "a.png", corners(), exif=exif)).frame, corners())
+    assert np.array_equal(read_image(write(tmp_path / "a.png", corners(), exif=exif)).frame, corners())
 
 
 def test_what_is_transparent_is_white_and_said(tmp_path):
     frame = np.dstack([corners(), np.full((48, 64), 255, np.uint8)])
-    assert open_still(write(tmp_path / "a.png", frame, "rgba")).notes == ()
+    assert read_image(write(tmp_path / "a.png", frame, "rgba")).notes == ()
     frame[:24, :, 3] = 0
-    still = open_still(write(tmp_path / "b.png", frame, "rgba"))
+    still = read_image(write(tmp_path / "b.png", frame, "rgba"))
     assert (still.frame[:24] == 255).all()
     assert np.array_equal(still.frame[24:], corners()[24:])
     assert "transparent" in still.notes[0]
@@ -111,9 +111,9 @@ def test_what_is_transparent_is_white_and_said(tmp_path):
 
 def test_grey_and_deep_pictures_are_read(tmp_path):
     grey = write(tmp_path / "g.png", corners()[..., 0], "gray")
-    assert np.array_equal(open_still(grey).frame, corners()[..., :1].repeat(3, 2))
+    assert np.array_equal(read_image(grey).frame, corners()[..., :1].repeat(3, 2))
     deep = write(tmp_path / "d.png", corners(), "rgb48be")
-    assert np.abs(open_still(deep).frame.astype(int) - corners()).max() <= 1
+    assert np.abs(read_image(deep).frame.astype(int) - corners()).max() <= 1
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
@@ -123,14 +123,14 @@ def test_a_picture_cut_short_is_refused(tmp_path, name, share):
     path = write(tmp_path / name, frame, exif=turned(6) + b"\xff\xd9")  # a thumbnail has an end of its own
     path.write_bytes(path.read_bytes()[: max(9, int(share * path.stat().st_size))])
     with pytest.raises(InputError, match="cut short"):
-        open_still(path)
+        read_image(path)
 
 
 def test_a_picture_with_something_after_it_is_read(tmp_path):
     for name in ("a.png", "a.jpg"):
         path = write(tmp_path / name, corners())
         path.write_bytes(path.read_bytes() + b"notes of a camera" * 9)
-        assert open_still(path).frame.shape == corners().shape
+        assert read_image(path).frame.shape == corners().shape
 
 
 def test_one_too_large_is_refused_before_it_is_decoded(tmp_path):
@@ -140,9 +140,9 @@ def test_one_too_large_is_refused_before_it_is_decoded(tmp_path):
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4)
     path.write_bytes(data)
     with pytest.raises(InputError, match="more pixels than can be held"):
-        open_still(path)
+        read_image(path)
     with pytest.raises(InputError, match="64x48"):
-        open_still(write(tmp_path / "a.jpg", corners()), Limits(pixels=64 * 48 - 1))
+        read_image(write(tmp_path / "a.jpg", corners()), Limits(pixels=64 * 48 - 1))
 
 
 def hostile(folder: Path, name: str) -> Path | str:
@@ -180,7 +180,7 @@ def hostile(folder: Path, name: str) -> Path | str:
 )
 def test_what_is_no_picture_is_one_clear_line(tmp_path, name, words):
     with pytest.raises(InputError) as caught:
-        open_still(hostile(tmp_path, name))
+        read_image(hostile(tmp_path, name))
     assert words in caught.value.message
     assert "\n" not in caught.value.message
     assert caught.value.hint

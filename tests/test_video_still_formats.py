@@ -16,8 +16,8 @@ from PIL import Image, ImageCms
 from support.clips import corners
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.video import open_still
-from pavdm_cli.video.io.still import NARROWEST
+from pavdm_cli.video import read_image
+from pavdm_cli.video.io.image import MAX_ASPECT_RATIO
 
 pillow_heif = pytest.importorskip("pillow_heif")
 pillow_heif.register_heif_opener()
@@ -32,7 +32,7 @@ def saved(folder: Path, suffix: str, image: Image.Image, **options: object) -> P
 
 def error(path: Path) -> InputError:
     with pytest.raises(InputError) as caught:
-        open_still(path)
+        read_image(path)
     assert "\n" not in caught.value.message
     assert caught.value.hint
     return caught.value
@@ -44,7 +44,7 @@ def near(frame: np.ndarray, expected: np.ndarray) -> bool:
 
 @pytest.mark.parametrize("suffix", SAVED)
 def test_every_format_is_read(tmp_path: Path, suffix: str) -> None:
-    still = open_still(saved(tmp_path, suffix, Image.fromarray(corners())))
+    still = read_image(saved(tmp_path, suffix, Image.fromarray(corners())))
     assert near(still.frame, corners())
     assert still.notes == ()
 
@@ -54,7 +54,7 @@ def test_every_format_is_turned_upright_once(tmp_path: Path, suffix: str) -> Non
     exif = Image.Exif()
     exif[0x0112] = 6
     stored = Image.fromarray(np.ascontiguousarray(np.rot90(corners())))
-    assert near(open_still(saved(tmp_path, suffix, stored, exif=exif)).frame, corners())
+    assert near(read_image(saved(tmp_path, suffix, stored, exif=exif)).frame, corners())
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
@@ -69,28 +69,28 @@ def test_every_mode_is_read(tmp_path: Path, mode: str) -> None:
         image = Image.fromarray(corners()).quantize(9, dither=Image.Dither.NONE)
     else:
         image = Image.fromarray(corners()).convert(mode)
-    assert near(open_still(saved(tmp_path, "jpg" if mode == "CMYK" else "png", image)).frame, expected)
+    assert near(read_image(saved(tmp_path, "jpg" if mode == "CMYK" else "png", image)).frame, expected)
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "avif", "heic"])
 def test_transparency_is_white_and_said(tmp_path: Path, suffix: str) -> None:
     image = Image.fromarray(np.dstack([corners(), np.full((48, 64), 255, np.uint8)]))
     image.paste((0, 0, 0, 0), (0, 0, 64, 24))
-    still = open_still(saved(tmp_path, suffix, image))
+    still = read_image(saved(tmp_path, suffix, image))
     assert still.frame[:20].min() > 248
     assert near(still.frame[28:], corners()[28:])
     assert still.notes == ("what is transparent is shown white",)
 
 
 def test_a_transparent_colour_is_white_and_said(tmp_path: Path) -> None:
-    still = open_still(saved(tmp_path, "png", Image.fromarray(corners()), transparency=(220, 30, 30)))
+    still = read_image(saved(tmp_path, "png", Image.fromarray(corners()), transparency=(220, 30, 30)))
     assert (still.frame[:24, :32] == 255).all()
     assert still.notes == ("what is transparent is shown white",)
 
 
 def test_half_transparency_is_half_white(tmp_path: Path) -> None:
     image = Image.new("RGBA", (32, 32), (0, 0, 0, 128))
-    assert abs(int(open_still(saved(tmp_path, "png", image)).frame[9, 9, 0]) - 127) <= 1
+    assert abs(int(read_image(saved(tmp_path, "png", image)).frame[9, 9, 0]) - 127) <= 1
 
 
 def test_a_colour_profile_is_heeded_and_said(tmp_path: Path) -> None:
@@ -102,12 +102,12 @@ def test_a_colour_profile_is_heeded_and_said(tmp_path: Path) -> None:
     for name in (b"sRGB", b"s\0R\0G\0B"):
         swapped = swapped.replace(name, name.lower().replace(b"s", b"x"))
     image = Image.fromarray(corners())
-    still = open_still(saved(tmp_path, "png", image, icc_profile=bytes(swapped)))
+    still = read_image(saved(tmp_path, "png", image, icc_profile=bytes(swapped)))
     assert near(still.frame, corners()[..., ::-1])
     assert still.notes == ("colours converted from its own profile to sRGB",)
-    assert open_still(saved(tmp_path, "png", image, icc_profile=srgb)).notes == ()
+    assert read_image(saved(tmp_path, "png", image, icc_profile=srgb)).notes == ()
     for broken in (b"nonsense", srgb[:200], ImageCms.ImageCmsProfile(lab).tobytes()):
-        still = open_still(saved(tmp_path, "png", image, icc_profile=broken))
+        still = read_image(saved(tmp_path, "png", image, icc_profile=broken))
         assert near(still.frame, corners())
         assert still.notes == ("its colour profile cannot be used: taken for sRGB",)
 
@@ -116,7 +116,7 @@ def test_a_colour_profile_is_heeded_and_said(tmp_path: Path) -> None:
 def test_of_an_animation_the_first_picture_is_read(tmp_path: Path, suffix: str) -> None:
     others = [Image.fromarray(corners()[::-1].copy())] * 2
     path = saved(tmp_path, suffix, Image.fromarray(corners()), save_all=True, append_images=others)
-    still = open_still(path)
+    still = read_image(path)
     assert near(still.frame, corners())
     assert still.notes[0].startswith("the first of its ")
 
@@ -140,7 +140,7 @@ def test_no_noise_in_a_file_is_more_than_one_line(tmp_path: Path, suffix: str) -
         noisy[random.integers(12, len(data), 6)] = random.integers(0, 256, 6)
         path.write_bytes(noisy.tobytes())
         try:
-            assert open_still(path).frame.shape[-1] == 3
+            assert read_image(path).frame.shape[-1] == 3
         except InputError as found:
             assert "\n" not in found.message  # noqa: PT017 (either is right)
 
@@ -155,7 +155,7 @@ def test_heic_without_its_plug_in_says_what_to_install(tmp_path: Path, monkeypat
     path = saved(tmp_path, "heic", Image.fromarray(corners()))
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        "pavdm_cli.video.io.still.find_spec", lambda name: None if name == "pillow_heif" else find(name)
+        "pavdm_cli.video.io.image.find_spec", lambda name: None if name == "pillow_heif" else find(name)
     )
     found = error(path)
     assert "needs pillow-heif" in found.message
@@ -175,7 +175,7 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("size", [(2_000_000, 1), (1, 2_000_000), (NARROWEST * 9 + 1, 9)])
+@pytest.mark.parametrize("size", [(2_000_000, 1), (1, 2_000_000), (MAX_ASPECT_RATIO * 9 + 1, 9)])
 def test_a_picture_too_narrow_is_refused_at_once(tmp_path: Path, size: tuple[int, int]) -> None:
     (tmp_path / "a.png").write_bytes(png_header(*size))
     begun = time.process_time()
@@ -193,11 +193,11 @@ def test_pictures_too_large_are_refused_without_their_memory(tmp_path: Path) -> 
     script = """
         import resource, sys
         from pavdm_cli.errors import InputError
-        from pavdm_cli.video import open_still
+        from pavdm_cli.video import read_image
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for path in sys.argv[1:]:
             try:
-                open_still(path)
+                read_image(path)
                 sys.exit(f"{path} was read")
             except InputError as error:
                 print(error.message)

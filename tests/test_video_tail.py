@@ -13,8 +13,8 @@ from support.clips import Recipe, corners, greys, make
 from support.command import pavdm
 from test_video_read import EVERY_KIND, KINDS, SQUARES
 
-from pavdm_cli.video import FrameReader, Tail, open_video, tail
-from pavdm_cli.video.write.splice import Extension
+from pavdm_cli.video import FrameReader, LastFrames, open_video, read_last_frames
+from pavdm_cli.video.write.extend import ExtensionWriter
 
 WORDS = ("-p", "a red ball", "--frames", "2", "--seed", "1", "--threads", "1", "--steps", "6")
 
@@ -22,8 +22,8 @@ WORDS = ("-p", "a red ball", "--frames", "2", "--seed", "1", "--threads", "1", "
 def collected(path: Path, rate: int, count: int, size: tuple[int, int] | None = None) -> np.ndarray:
     """The tail as it is collected while the file is copied."""
     video = open_video(path)
-    end = Tail(video, Fraction(rate), count, size)
-    with Extension(video, path.with_name("out.mkv")) as file:
+    end = LastFrames(video, Fraction(rate), count, size)
+    with ExtensionWriter(video, path.with_name("out.mkv")) as file:
         assert sum(1 for _ in file.copy(end.add)) == video.frames
         shown = end.frames()
         file.write([np.zeros((video.height, video.width, 3), np.uint8)])
@@ -33,13 +33,13 @@ def collected(path: Path, rate: int, count: int, size: tuple[int, int] | None = 
 @EVERY_KIND
 def test_the_tail_collected_while_copying_is_the_one_that_is_read(tmp_path: Path, kind: str) -> None:
     path = make(tmp_path / kind, greys(24, 64, 64), KINDS[kind])
-    assert (collected(path, 5, 4) == tail(open_video(path), Fraction(5), 4)).all()
+    assert (collected(path, 5, 4) == read_last_frames(open_video(path), Fraction(5), 4)).all()
 
 
 @pytest.mark.parametrize(("rate", "count"), [(5, 9), (40, 4), (10, 1)])
 def test_a_tail_of_frames_far_apart_is_collected_as_it_is_read(tmp_path: Path, rate: int, count: int) -> None:
     path = make(tmp_path / "in.mkv", [*greys(11), corners(64, 96)], Recipe(times=SQUARES))
-    read = tail(open_video(path), Fraction(rate), count, (32, 48))
+    read = read_last_frames(open_video(path), Fraction(rate), count, (32, 48))
     assert (collected(path, rate, count, (32, 48)) == read).all()
 
 
@@ -63,7 +63,7 @@ def test_a_picture_that_is_shown_again_is_converted_once(tmp_path: Path, monkeyp
     show = FrameReader.show
     monkeypatch.setattr(FrameReader, "show", lambda reader, picture: shown.append(picture) or show(reader, picture))
     video = open_video(make(tmp_path / "in.mp4", greys(3)))
-    assert len(tail(video, Fraction(100), 21)) == 21  # two tenths of a second
+    assert len(read_last_frames(video, Fraction(100), 21)) == 21  # two tenths of a second
     assert len(shown) == 3
 
 

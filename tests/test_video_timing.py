@@ -13,7 +13,7 @@ import pytest
 from support.clips import Recipe, greys, make
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.video import FrameReader, VideoInfo, frames, open_video, splice, tail
+from pavdm_cli.video import FrameReader, VideoInfo, frames, open_video, read_last_frames, splice
 
 NEW = [np.full((48, 64, 3), 250 - 10 * k, np.uint8) for k in range(4)]
 TENTH = Fraction(1, 10)
@@ -188,7 +188,7 @@ def test_a_lead_in_before_missing_timestamps_is_no_start(tmp_path: Path) -> None
 
 def test_a_failed_seek_reads_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = open_video(make(tmp_path / "in.mkv", greys(20)))
-    expected = tail(video, Fraction(10), 4)
+    expected = read_last_frames(video, Fraction(10), 4)
     pictures = FrameReader.pictures
 
     def fail_to_seek(self: FrameReader, since: Fraction | None = None) -> Iterator[tuple[av.VideoFrame, Fraction]]:
@@ -197,4 +197,4 @@ def test_a_failed_seek_reads_from_the_start(tmp_path: Path, monkeypatch: pytest.
         yield from pictures(self)
 
     monkeypatch.setattr(FrameReader, "pictures", fail_to_seek)
-    assert np.array_equal(tail(video, Fraction(10), 4), expected)
+    assert np.array_equal(read_last_frames(video, Fraction(10), 4), expected)

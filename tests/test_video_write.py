@@ -18,7 +18,7 @@ import pytest
 from support.clips import EXACT
 
 from pavdm_cli.errors import InputError, OutputError, UsageError
-from pavdm_cli.video import SUFFIXES, Encoding, VideoWriter, partial_path, read_metadata
+from pavdm_cli.video import SUFFIXES, EncoderOptions, VideoWriter, partial_path, read_metadata
 
 COLOURS = [(200, 30, 60), (0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 0, 255), (18, 52, 86), (240, 200, 20)]
 ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and file limits of POSIX")
@@ -80,7 +80,7 @@ def test_an_odd_size_is_padded_to_even_by_one_replicated_line(tmp_path: Path, su
     path = tmp_path / f"odd{suffix}"
     picture = np.zeros((1, 31, 45, 3), np.uint8)
     picture[:, -1:], picture[:, :, -1:] = 250, 250
-    with VideoWriter(path, 45, 31, 12, encoding=Encoding(crf=4)) as writer:
+    with VideoWriter(path, 45, 31, 12, encoding=EncoderOptions(crf=4)) as writer:
         writer.write(picture)
     frame = decode(path)[0]
     assert frame.shape == (32, 46, 3)
@@ -100,7 +100,7 @@ def test_a_lower_crf_is_a_larger_and_closer_file(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), np.uint8)
     sizes = {}
     for crf in (10, 40):
-        with VideoWriter(tmp_path / f"{crf}.mp4", 64, 48, 12, encoding=Encoding(crf=crf)) as writer:
+        with VideoWriter(tmp_path / f"{crf}.mp4", 64, 48, 12, encoding=EncoderOptions(crf=crf)) as writer:
             writer.write(picture)
         sizes[crf] = (tmp_path / f"{crf}.mp4").stat().st_size
     assert sizes[10] > 1.5 * sizes[40]
@@ -168,7 +168,7 @@ def test_a_comment_of_another_program_is_passed_over_and_damaged_json_is_named(
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_file_plays_while_it_grows_under_its_partial_name(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"clip{suffix}"
-    with VideoWriter(path, 64, 48, 12, {"seed": 1}, Encoding(gop=12)) as writer:
+    with VideoWriter(path, 64, 48, 12, {"seed": 1}, EncoderOptions(gop=12)) as writer:
         writer.write(noise(96))
         writer.flush()
         assert not path.exists()
@@ -189,8 +189,8 @@ def test_the_file_plays_after_a_kill(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"clip{suffix}"
     script = f"""
         import sys, numpy as np
-        from pavdm_cli.video import Encoding, VideoWriter
-        writer = VideoWriter({str(path)!r}, 64, 48, 12, {{"seed": 1}}, Encoding(gop=12))
+        from pavdm_cli.video import EncoderOptions, VideoWriter
+        writer = VideoWriter({str(path)!r}, 64, 48, 12, {{"seed": 1}}, EncoderOptions(gop=12))
         while True:
             writer.write(np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), np.uint8))
             print(writer.frames, flush=True)
@@ -251,11 +251,11 @@ def test_a_full_disk_is_one_line_and_what_was_written_plays(tmp_path: Path) -> N
     script = f"""
         import resource, numpy as np
         from pavdm_cli.errors import OutputError, UsageError
-        from pavdm_cli.video import Encoding, VideoWriter
+        from pavdm_cli.video import EncoderOptions, VideoWriter
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
         rng = np.random.default_rng(0)
         try:
-            with VideoWriter({str(tmp_path / "clip.mp4")!r}, 64, 48, 12, None, Encoding(gop=12)) as writer:
+            with VideoWriter({str(tmp_path / "clip.mp4")!r}, 64, 48, 12, None, EncoderOptions(gop=12)) as writer:
                 while True:
                     writer.write(rng.integers(0, 256, (12, 48, 64, 3), np.uint8))
         except OutputError as error:
@@ -273,12 +273,12 @@ def test_a_full_disk_is_one_line_and_what_was_written_plays(tmp_path: Path) -> N
 def test_no_space_left_is_an_output_error(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"clip.partial{suffix}").symlink_to("/dev/full")
     with pytest.raises(OutputError, match="No space left"):
-        write_all(VideoWriter(tmp_path / f"clip{suffix}", 64, 48, 12, None, Encoding(gop=4)), noise(240))
+        write_all(VideoWriter(tmp_path / f"clip{suffix}", 64, 48, 12, None, EncoderOptions(gop=4)), noise(240))
 
 
 def test_an_encoder_that_cannot_start_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
-        VideoWriter(tmp_path / "clip.gif", 64, 48, 12, None, Encoding(ffmpeg=str(tmp_path / "missing")))
+        VideoWriter(tmp_path / "clip.gif", 64, 48, 12, None, EncoderOptions(ffmpeg=str(tmp_path / "missing")))
     with pytest.raises(OutputError):
         VideoWriter(tmp_path / "missing" / "clip.mp4", 64, 48, 12)
     assert list(tmp_path.iterdir()) == []

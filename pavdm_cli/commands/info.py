@@ -24,7 +24,7 @@ def info(
     from pavdm_cli import ui
     from pavdm_cli.generation.metadata import first, sound_fields
     from pavdm_cli.video import open_video, read_metadata
-    from pavdm_cli.video.io.facts import facts_of, lines_of
+    from pavdm_cli.video.io.summary import describe_video, summary_rows
 
     video = open_video(file)
     recipe, wrong = sound_fields(read_metadata(file) or {})
@@ -32,12 +32,12 @@ def info(
         recipe, wrong = {}, []
     for line in first(wrong):
         ui.warn(f"damaged metadata is ignored: {line}")
-    facts, left = facts_of(video), missing(file, recipe, video.frames)
+    facts, left = describe_video(video), missing(file, recipe, video.frames)
     if as_json:
         held = {"held": video.frames, "whole": not left} if recipe else {}
         print(json.dumps(recipe | held | {"file": facts}))
         return
-    lines = aligned(lines_of(facts))
+    lines = aligned(summary_rows(facts))
     if recipe:
         shown = recipe | ({"frames": _frames_row(file, recipe, video.frames, left)} if left else {})
         lines = [*aligned([(name, _plain(value)) for name, value in shown.items()]), "", *lines, "", command(recipe)]
@@ -45,9 +45,9 @@ def info(
 
 
 def _frames_row(file: Path, recipe: dict[str, Any], held: int, left: int) -> str:
-    from pavdm_cli.video import being_written
+    from pavdm_cli.video import is_being_written
 
-    state = "still being made" if being_written(file) else cut_short(file, held, left, recipe.get("copied", 0))
+    state = "still being made" if is_being_written(file) else cut_short(file, held, left, recipe.get("copied", 0))
     return f"{held} of {held + left}, {state}"
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pavdm_cli.generation.pipeline import Job
     from pavdm_cli.generation.write import Made
     from pavdm_cli.models.load import Loaded
-    from pavdm_cli.video.io.still import Still
+    from pavdm_cli.video.io.image import StillImage
 
 
 def pick_seed(seed: int | None) -> int:
@@ -96,7 +96,7 @@ def _with_seed(job: Job, seed: int) -> Job:
     return replace(job, sampling=replace(job.sampling, seed=seed))
 
 
-def _record(job: Job, model: Loaded, request: Request, stop: Stop, still: Still | None) -> Made:
+def _record(job: Job, model: Loaded, request: Request, stop: Stop, still: StillImage | None) -> Made:
     """One video, under a bar. Raises: OutputError, DeviceError."""
     from pavdm_cli.generation import write
 
@@ -214,23 +214,23 @@ def _report_interrupt(message: str, hint: str, as_json: bool, missing: Sequence[
         print(json.dumps({"error": error | kept | {"missing_seeds": list(missing)}}))
 
 
-def _still(request: Request) -> Still | None:
+def _still(request: Request) -> StillImage | None:
     """The picture the video begins with. Raises: InputError."""
     if request.image is None:
         return None
-    from pavdm_cli.video.io.still import open_still
+    from pavdm_cli.video.io.image import read_image
 
-    return open_still(request.image)
+    return read_image(request.image)
 
 
 def _target(request: Request) -> Path:
     """Where the video goes. Raises: OutputError, UsageError."""
-    from pavdm_cli.video.write.encode import Encoding
-    from pavdm_cli.video.write.external import need_ffmpeg
-    from pavdm_cli.video.write.output import check_output, default_name, named
+    from pavdm_cli.video.write.encode import EncoderOptions
+    from pavdm_cli.video.write.external import require_ffmpeg
+    from pavdm_cli.video.write.output import check_output, default_output_path, resolve_output
 
     wanted = request.output
     if wanted.encoder or wanted.ffmpeg:
-        need_ffmpeg(Encoding(encoder=wanted.encoder, ffmpeg=wanted.ffmpeg))
-    own = partial(default_name, request.prompt, request.sampling.seed)
-    return check_output(named(wanted.path, own), wanted.force)
+        require_ffmpeg(EncoderOptions(encoder=wanted.encoder, ffmpeg=wanted.ffmpeg))
+    own = partial(default_output_path, request.prompt, request.sampling.seed)
+    return check_output(resolve_output(wanted.path, own), wanted.force)

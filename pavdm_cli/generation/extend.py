@@ -18,18 +18,18 @@ from pavdm_cli.generation.metadata import first, sound_fields
 from pavdm_cli.generation.request import Extension, Request
 from pavdm_cli.video import (
     SUFFIXES,
-    Plan,
+    ExtensionOptions,
     VideoInfo,
+    check_extension,
     check_output,
-    check_splice,
-    free_name,
-    named,
     open_video,
     read_metadata,
+    resolve_output,
+    unused_path,
 )
-from pavdm_cli.video.audio.carry import suffix_for_sound
-from pavdm_cli.video.enlarge import Scale
-from pavdm_cli.video.write.output import NUMBER, shortened
+from pavdm_cli.video.audio.copy import suffix_for_audio
+from pavdm_cli.video.upscale import Scale
+from pavdm_cli.video.write.output import NUMBER, truncate_stem
 
 SECONDS = 10.0  # of continuation, unless asked otherwise
 SLOWEST = Fraction(1, 60)  # frames per second that can be continued: a frame of a slower video takes hundreds to make
@@ -120,8 +120,8 @@ def stored_fields(video: Path) -> tuple[dict[str, Any], list[str]]:
 
 def target(request: Request, source: Source) -> Path:
     """Where the longer video goes, checked before any work. Raises: OutputError, UsageError."""
-    path = check_output(named(request.output.path, partial(_free_name, source)), request.output.force)
-    check_splice(source.video, path, Plan(source.extension.audio, source.extension.only_new))
+    path = check_output(resolve_output(request.output.path, partial(_free_name, source)), request.output.force)
+    check_extension(source.video, path, ExtensionOptions(source.extension.audio, source.extension.only_new))
     return path
 
 
@@ -138,9 +138,9 @@ def _free_name(source: Source, folder: Path) -> Path:
     """INPUT-extended.EXT: the input's own kind of file where that holds its sound as it is, else MP4 or Matroska."""
     path, suffix = source.video.path, source.video.path.suffix.lower()
     kinds = (suffix if suffix in SUFFIXES else ".mp4", ".mkv")
-    suffix = kinds[0] if source.extension.only_new else suffix_for_sound(source.video, source.extension.audio, kinds)
+    suffix = kinds[0] if source.extension.only_new else suffix_for_audio(source.video, source.extension.audio, kinds)
     ending = f"-extended{NUMBER}.partial{suffix}"
-    return free_name(folder, f"{shortened(path.stem.removesuffix('.partial'), ending)}-extended", suffix)
+    return unused_path(folder, f"{truncate_stem(path.stem.removesuffix('.partial'), ending)}-extended", suffix)
 
 
 def suffix_notes(request: Request, source: Source, path: Path) -> list[str]:

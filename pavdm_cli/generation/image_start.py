@@ -17,7 +17,7 @@ from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.sampling.cuda_graphs import Graphs
 from pavdm_cli.sampling.loop import State, from_first
 from pavdm_cli.sampling.noise import seeded_noise
-from pavdm_cli.video import Still, fit
+from pavdm_cli.video import StillImage, fit
 
 
 def held(job: Job) -> bool:
@@ -30,7 +30,7 @@ def frames_given(job: Job) -> int:
     return 1 if held(job) else job.spec.frames(job.schedule.overlap)
 
 
-def notes(job: Job, still: Still) -> list[str]:
+def notes(job: Job, still: StillImage) -> list[str]:
     """What a user should know: what reading the picture changed, and what the model will make of it.
 
     Raises: UsageError where the model would never be shown it.
@@ -42,13 +42,13 @@ def notes(job: Job, still: Still) -> list[str]:
     return [*still.notes, *([foreign] if spec.world else [])]
 
 
-def about(still: Still) -> dict[str, Any]:
+def about(still: StillImage) -> dict[str, Any]:
     """What is stored of the picture in the video."""
     return {"image": str(still.path), "image_digest": still.digest}
 
 
 def frames_from(
-    job: Job, model: Loaded, still: Still, graphs: Graphs | None = None, recovery: Recovery | None = None
+    job: Job, model: Loaded, still: StillImage, graphs: Graphs | None = None, recovery: Recovery | None = None
 ) -> Iterator[Pixels]:
     """As many frames as `pipeline.frames` gives; the first is the picture itself, scaled and cropped to the size."""
     picture = fit(still.frame, job.spec.size)[None]

@@ -22,9 +22,9 @@ from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.runtime.counting import counted
 from pavdm_cli.sampling.cuda_graphs import Graphs
-from pavdm_cli.video import Encoding, Frame, Plan, Still, Tail, VideoWriter
-from pavdm_cli.video.enlarge import Scale
-from pavdm_cli.video.write.splice import Extension as Spliced
+from pavdm_cli.video import EncoderOptions, ExtensionOptions, Frame, LastFrames, StillImage, VideoWriter
+from pavdm_cli.video.upscale import Scale
+from pavdm_cli.video.write.extend import ExtensionWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Made:
     notes: tuple[str, ...] = ()
 
 
-def record(job: Job, model: Loaded, output: Output, watch: Watch, still: Still | None = None) -> Made:
+def record(job: Job, model: Loaded, output: Output, watch: Watch, still: StillImage | None = None) -> Made:
     """Sample, decode and write a job's video, which begins with the picture `still`. Raises: OutputError."""
     assert output.path
     encoding, (height, width) = encoding_of(job, output), job.spec.size
@@ -68,15 +68,15 @@ def record(job: Job, model: Loaded, output: Output, watch: Watch, still: Still |
         return Made(writer.finish(), writer.frames, True, about, (*recovery.notes, *_notes(graphs)))
 
 
-def encoding_of(job: Job, output: Output) -> Encoding:
+def encoding_of(job: Job, output: Output) -> EncoderOptions:
     """How a job's frames are encoded, from one chunk of them to the next."""
     scale = Scale(output.scale_of(job.spec), output.scale_filter)
     gop = math.ceil(job.frames_per_chunk)
-    return Encoding(output.crf, gop, encoder=output.encoder, ffmpeg=output.ffmpeg, scale=scale)
+    return EncoderOptions(output.crf, gop, encoder=output.encoder, ffmpeg=output.ffmpeg, scale=scale)
 
 
 def stored(scale: Scale) -> dict[str, Any]:
-    """What a file says of its frames' enlargement, by which `continuation.scale_of` knows it."""
+    """What a file says of its frames' enlargement, by which `extend.scale_of` knows it."""
     return {"scale": scale.factor, "scale-filter": scale.filter}
 
 
@@ -92,11 +92,11 @@ def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch
         **{name: getattr(extension, name) for name in ("start", "audio", "only_new")},
         **stored(source.scale),
     }
-    encoding = Encoding(crf=output.crf, ffmpeg=output.ffmpeg)
-    plan = Plan(extension.audio, extension.only_new, about, encoding, output.force, source.scale)
+    encoding = EncoderOptions(crf=output.crf, ffmpeg=output.ffmpeg)
+    plan = ExtensionOptions(extension.audio, extension.only_new, about, encoding, output.force, source.scale)
     with told(job):
         end, graphs, recovery = end_of(job, source), graphs_of(job, model), Recovery(model)
-    with Spliced(source.video, output.path, plan) as file:
+    with ExtensionWriter(source.video, output.path, plan) as file:
         with told(job, partial(_keep, file)):
             copied = (1 for _ in file.copy(end.add))
             new = _continued(job, model, source, end, graphs, recovery)
@@ -107,14 +107,14 @@ def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch
         return Made(file.finish(), file.frames, True, about, (*file.notes, *recovery.notes, *_notes(graphs)))
 
 
-def end_of(job: Job, source: Source) -> Tail:
+def end_of(job: Job, source: Source) -> LastFrames:
     """The end of the video that the model is given."""
     count = frames_to_read(job, source)
-    return Tail(source.video, Fraction(job.spec.fps), count, job.spec.size, source.scale)
+    return LastFrames(source.video, Fraction(job.spec.fps), count, job.spec.size, source.scale)
 
 
 def _continued(
-    job: Job, model: Loaded, source: Source, end: Tail, graphs: Graphs | None, recovery: Recovery
+    job: Job, model: Loaded, source: Source, end: LastFrames, graphs: Graphs | None, recovery: Recovery
 ) -> Iterator[Pixels]:
     """The model's frames after the video's end, which is whole once the video has been copied."""
     start = start_from(job, model, from_bytes(end.frames()), source.extension.start == "noised")
@@ -145,7 +145,7 @@ def frames_to_read(job: Job, source: Source) -> int:
     return max(least, min(wanted, at_hand)) if source.extension.start == "noised" else least
 
 
-def _written(file: VideoWriter | Spliced, made: Iterable[Frame | Sequence[Frame]]) -> Iterator[int]:
+def _written(file: VideoWriter | ExtensionWriter, made: Iterable[Frame | Sequence[Frame]]) -> Iterator[int]:
     """Write frames as they are made; yields how many at a time. Raises: OutputError."""
     for shown in made:
         file.write(shown)
@@ -168,12 +168,12 @@ def _notes(graphs: Graphs | None) -> tuple[str, ...]:
     return (graphs.note,) if graphs else ()
 
 
-def _keep(file: VideoWriter | Spliced) -> str:
+def _keep(file: VideoWriter | ExtensionWriter) -> str:
     """Close what there is of a file as a playable part, and say so."""
-    path = file.keep_partial()
+    path = file.close_partial()
     return f"kept {path}, {counted(file.frames, 'frame')}" if path else "nothing was finished, nothing kept"
 
 
-def _cut_short(file: VideoWriter | Spliced, path: Path, about: dict[str, Any]) -> Made:
-    kept = file.keep_partial()
+def _cut_short(file: VideoWriter | ExtensionWriter, path: Path, about: dict[str, Any]) -> Made:
+    kept = file.close_partial()
     return Made(kept or path, file.frames if kept else 0, False, about)

@@ -1,52 +1,52 @@
 """Video files in and out, as uint8 RGB frames (H, W, 3); knows nothing of models and never imports torch."""
 
-from pavdm_cli.video.io.frames import FrameReader, Tail, frames, shown_at, tail
+from pavdm_cli.video.io.frames import FrameReader, LastFrames, frames, read_frames_at, read_last_frames
+from pavdm_cli.video.io.image import StillImage, read_image
 from pavdm_cli.video.io.info import VideoInfo, open_video
-from pavdm_cli.video.io.source import Limits
-from pavdm_cli.video.io.still import Still, open_still
+from pavdm_cli.video.io.input import Limits
 from pavdm_cli.video.metadata import Metadata, read_metadata
 from pavdm_cli.video.resize import fit, unfit
-from pavdm_cli.video.write.encode import Encoding, Frame, Track
+from pavdm_cli.video.write.encode import EncoderOptions, Frame, Track
+from pavdm_cli.video.write.extend import ExtensionOptions, ExtensionWriter, check_extension, splice
 from pavdm_cli.video.write.output import (
     SUFFIXES,
-    being_written,
     check_output,
-    default_name,
-    free_name,
-    named,
+    default_output_path,
+    is_being_written,
     partial_path,
+    resolve_output,
+    unused_path,
 )
-from pavdm_cli.video.write.splice import Extension, Plan, check_splice, splice
 from pavdm_cli.video.write.writer import VideoWriter
 
 __all__ = [
     "SUFFIXES",
-    "Encoding",
-    "Extension",
+    "EncoderOptions",
+    "ExtensionOptions",
+    "ExtensionWriter",
     "Frame",
     "FrameReader",
+    "LastFrames",
     "Limits",
     "Metadata",
-    "Plan",
-    "Still",
-    "Tail",
+    "StillImage",
     "Track",
     "VideoInfo",
     "VideoWriter",
-    "being_written",
+    "check_extension",
     "check_output",
-    "check_splice",
-    "default_name",
+    "default_output_path",
     "fit",
     "frames",
-    "free_name",
-    "named",
-    "open_still",
+    "is_being_written",
     "open_video",
     "partial_path",
+    "read_frames_at",
+    "read_image",
+    "read_last_frames",
     "read_metadata",
-    "shown_at",
+    "resolve_output",
     "splice",
-    "tail",
     "unfit",
+    "unused_path",
 ]

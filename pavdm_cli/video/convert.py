@@ -11,7 +11,7 @@ import numpy as np
 from av.filter import Graph
 from av.video.plane import VideoPlane
 
-from pavdm_cli.video.tags import STANDARD, UNSPECIFIED, Colours
+from pavdm_cli.video.color_space import STANDARD, UNSPECIFIED, ColorSpace
 
 # Without these, swscale is off by up to 4 of 255 even on a picture of one colour.
 EXACT = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
@@ -30,25 +30,25 @@ class Shape:
 class Converter:
     """Converts pictures one by one to one shape and one kind of colours; those that go in may change."""
 
-    def __init__(self, width: int, height: int, pixel_format: str, colours: Colours = STANDARD) -> None:
-        self._target, self._colours = Shape(width, height, pixel_format), colours
-        self._built: tuple[Shape, Colours] | None = None
+    def __init__(self, width: int, height: int, pixel_format: str, color_space: ColorSpace = STANDARD) -> None:
+        self._target, self._colours = Shape(width, height, pixel_format), color_space
+        self._built: tuple[Shape, ColorSpace] | None = None
         self._graph: Graph
 
-    def convert(self, picture: av.VideoFrame, colours: Colours = STANDARD) -> av.VideoFrame:
+    def convert(self, picture: av.VideoFrame, color_space: ColorSpace = STANDARD) -> av.VideoFrame:
         """The picture, whose colours are said to be `colours`, as a new one; its own tags are not looked at."""
         shape = Shape(picture.width, picture.height, picture.format.name)
-        padded = pad_to_whole_chroma(picture)
-        if self._built != (shape, colours):
-            self._graph = self._chain(shape, padded, colours)
-            self._built = shape, colours
+        padded = pad_to_chroma_grid(picture)
+        if self._built != (shape, color_space):
+            self._graph = self._chain(shape, padded, color_space)
+            self._built = shape, color_space
         self._graph.vpush(padded)
         return self._graph.vpull()
 
-    def _chain(self, shape: Shape, padded: av.VideoFrame, colours: Colours) -> Graph:
+    def _chain(self, shape: Shape, padded: av.VideoFrame, color_space: ColorSpace) -> Graph:
         target = self._target
-        scale = f"flags={EXACT}:in_chroma_loc={colours.siting}:{self._out()}"
-        steps = [("setparams", _params(padded.format, colours)), ("scale", scale), ("format", target.format)]
+        scale = f"flags={EXACT}:in_chroma_loc={color_space.chroma_location}:{self._out()}"
+        steps = [("setparams", _params(padded.format, color_space)), ("scale", scale), ("format", target.format)]
         if (padded.width, padded.height) != (shape.width, shape.height):
             steps += [("crop", f"{shape.width}:{shape.height}:0:0:exact=1")]
         if (shape.width, shape.height) != (target.width, target.height):
@@ -56,20 +56,20 @@ class Converter:
         return link(padded, steps)
 
     def _out(self) -> str:
-        matrix, siting = self._colours.matrix, self._colours.siting
+        matrix, chroma_location = self._colours.matrix, self._colours.chroma_location
         value_range = "full" if self._colours.full_range else "limited"
-        return f"out_color_matrix={matrix}:out_range={value_range}:out_chroma_loc={siting}"
+        return f"out_color_matrix={matrix}:out_range={value_range}:out_chroma_loc={chroma_location}"
 
 
-def _params(form: av.VideoFormat, colours: Colours) -> str:
+def _params(form: av.VideoFormat, color_space: ColorSpace) -> str:
     """Tags for swscale to convert by; primaries and transfers are not converted, and some would be refused."""
     grey = len(form.components) < 3  # swscale knows its range
-    value_range = "auto" if grey or form.is_rgb else "full" if colours.full_range else "limited"
-    matrix = "auto" if grey or form.is_rgb else str(colours.matrix)
+    value_range = "auto" if grey or form.is_rgb else "full" if color_space.full_range else "limited"
+    matrix = "auto" if grey or form.is_rgb else str(color_space.matrix)
     return f"range={value_range}:color_primaries={UNSPECIFIED}:color_trc={UNSPECIFIED}:colorspace={matrix}"
 
 
-def pad_to_whole_chroma(picture: av.VideoFrame) -> av.VideoFrame:
+def pad_to_chroma_grid(picture: av.VideoFrame) -> av.VideoFrame:
     """Repeat the last column and row of luma up to the end of the last chroma samples.
 
     swscale stretches the chroma of an odd size over too few lines otherwise.

@@ -9,7 +9,7 @@ from typing import Any
 
 from pavdm_cli.errors import InputError
 from pavdm_cli.runtime.untrusted import InvalidError, NotJSONError, parse_json
-from pavdm_cli.video.io.source import open_source
+from pavdm_cli.video.io.input import open_input
 
 Metadata = Mapping[str, Any]
 
@@ -24,7 +24,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
     Raises: InputError, also for a comment in JSON that is nested too deeply or holds what JSON does not allow.
     """
-    with open_source(path) as source:
+    with open_input(path) as source:
         tags = {key.lower(): value for key, value in source.metadata.items()}  # Matroska writes them in capitals
     try:
         value = parse_json(tags.get("comment", ""))

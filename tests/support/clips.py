@@ -26,7 +26,7 @@ class Recipe:
     rate: Fraction = Fraction(10)
     times: Sequence[Fraction] = ()
     pixels: str = "yuv420p"
-    colours: tuple[int, int, int] = (1, 1, 1)  # primaries, transfer, matrix: AVCOL numbers
+    color_space: tuple[int, int, int] = (1, 1, 1)  # primaries, transfer, matrix: AVCOL numbers
     aspect: Fraction = Fraction(1)
     turn: int = 0  # degrees counter-clockwise that a player turns the picture by
     mirrored: bool = False
@@ -72,7 +72,7 @@ def _video_stream(file: av.container.OutputContainer, frame: np.ndarray, recipe:
     video.height, video.width = frame.shape[:2]
     video.pix_fmt = recipe.pixels
     codec = video.codec_context
-    codec.color_primaries, codec.color_trc, codec.colorspace = recipe.colours
+    codec.color_primaries, codec.color_trc, codec.colorspace = recipe.color_space
     codec.color_range = ColorRange.JPEG if recipe.pixels.startswith("yuvj") else ColorRange.MPEG
     codec.sample_aspect_ratio = recipe.aspect
     codec.gop_size = 8
@@ -99,7 +99,7 @@ def _picture(frame: np.ndarray, recipe: Recipe) -> av.VideoFrame:
         picture = av.VideoFrame.from_ndarray(frame, format="rgb48le")
     else:
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-    matrix = {1: Colorspace.ITU709, 9: Colorspace.BT2020}.get(recipe.colours[2], Colorspace.ITU601)
+    matrix = {1: Colorspace.ITU709, 9: Colorspace.BT2020}.get(recipe.color_space[2], Colorspace.ITU601)
     full = recipe.pixels.startswith("yuvj")
     return picture.reformat(
         format=recipe.pixels,

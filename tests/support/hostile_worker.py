@@ -63,9 +63,9 @@ def video(draw: random.Random, folder: Path) -> None:
 
 def image(draw: random.Random, folder: Path) -> None:
     """Any picture."""
-    from pavdm_cli.video.io.still import open_still
+    from pavdm_cli.video.io.image import read_image
 
-    open_still(near(draw, folder, "image"))
+    read_image(near(draw, folder, "image"))
 
 
 def metadata(draw: random.Random, folder: Path) -> None:
@@ -133,8 +133,8 @@ def rows(draw: random.Random, folder: Path) -> None:
     """Rows of a benchmark."""
     from pavdm_cli.bench.compare import compare, lines
 
-    lines_of = [hostile.document(draw, ("kind", "config", "samples"), ROW) for _ in range(draw.randrange(1, 4))]
-    path = written(folder, "rows.jsonl", "\n".join(lines_of))
+    summary_rows = [hostile.document(draw, ("kind", "config", "samples"), ROW) for _ in range(draw.randrange(1, 4))]
+    path = written(folder, "rows.jsonl", "\n".join(summary_rows))
     lines(compare(path, path))
 
 
@@ -199,7 +199,7 @@ KINDS = {
     "commands": commands,
 }
 
-MEDIA = ("pavdm_cli.generation.metadata", "pavdm_cli.video.io.still")
+MEDIA = ("pavdm_cli.generation.metadata", "pavdm_cli.video.io.image")
 MODULES = {"video": MEDIA, "image": MEDIA}
 REST = (
     "pavdm_cli.app",

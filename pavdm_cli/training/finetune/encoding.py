@@ -27,7 +27,7 @@ from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.pocket.checkpoint import in_place_of
 from pavdm_cli.runtime.untrusted import InvalidError, mismatches, number, read_json, string, whole
 from pavdm_cli.training.finetune.dataset import Captioned
-from pavdm_cli.video import VideoInfo, open_video, shown_at
+from pavdm_cli.video import VideoInfo, open_video, read_frames_at
 
 Advance = Callable[[int], None]
 
@@ -129,7 +129,7 @@ def encode_clips(cache: Cache, codec: Codec, wanted: Sequence[tuple[Path, int]],
 def _clips(video: VideoInfo, clips: Sequence[int], form: Form) -> Iterator[NDArray[np.uint8]]:  # (n, H, W, 3) each
     """The pixels of some clips, in rising order."""
     numbers = [clip * form.frames + frame for clip in clips for frame in range(form.frames)]
-    frames = shown_at(video, [video.start + Fraction(number, form.fps) for number in numbers], form.size)
+    frames = read_frames_at(video, [video.start + Fraction(number, form.fps) for number in numbers], form.size)
     for _ in clips:
         yield np.stack(list(islice(frames, form.frames)))
 

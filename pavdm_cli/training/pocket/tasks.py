@@ -23,7 +23,7 @@ from pavdm_cli.training.pocket.latent_pool import Clips
 from pavdm_cli.training.pocket.loss_weights import emphasis
 from pavdm_cli.training.pocket.preview import preview
 from pavdm_cli.training.pocket.vae import Frames
-from pavdm_cli.video.sheet import write_sheet
+from pavdm_cli.video.contact_sheet import write_contact_sheet
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class CodecTask:
         frames = self._held_out(12).frames.flatten(0, 1)
         with torch.no_grad():
             coded = self.model.picture(self.model.code(frames)).clamp(0, 1)
-        write_sheet(path, to_bytes(torch.stack([frames, coded])))
+        write_contact_sheet(path, to_bytes(torch.stack([frames, coded])))
 
     def export(self, folder: Path) -> Path:
         """The codec's file."""
@@ -103,7 +103,7 @@ class DenoiserTask:
         """A few prompts as short videos, a row each."""
         guidance = 1.0 if self.teacher else 2.5
         shown = preview(self.model, self.codec, self.recipe.diagonal, self.clips, guidance=guidance)
-        write_sheet(path, to_bytes(shown))
+        write_contact_sheet(path, to_bytes(shown))
 
     def export(self, folder: Path) -> Path:
         """The denoiser's file."""

@@ -7,7 +7,7 @@ from typing import cast
 import av
 from av.audio.stream import AudioStream
 
-from pavdm_cli.video.audio.clock import AudioPacket
+from pavdm_cli.video.audio.timing import AudioPacket
 
 
 def is_adts(stream: AudioStream, first: AudioPacket | None) -> bool:

@@ -10,7 +10,7 @@ from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.video.audio.clock import AudioPacket
+from pavdm_cli.video.audio.timing import AudioPacket
 
 # Codecs whose packets of silence a decoder takes after any others of the same shape, and their encoders.
 SILENT = {"aac": "aac", "opus": "libopus", "mp3": "libmp3lame", "ac3": "ac3", "flac": "flac"}

@@ -11,7 +11,7 @@ from av.filter import Graph
 
 from pavdm_cli.video.convert import link
 
-TimedPicture = tuple[av.VideoFrame, Fraction]
+TimedFrame = tuple[av.VideoFrame, Fraction]
 BWDIF = "mode=send_frame:deint=interlaced"  # one picture for each; those that say they are progressive stay as they are
 SMALLEST = 4  # lines and columns that the filter takes
 
@@ -25,7 +25,7 @@ class Deinterlacer:
         self._shape: tuple[int, int, str] | None = None
         self._times: deque[Fraction] = deque()
 
-    def run(self, pictures: Iterable[TimedPicture]) -> Iterator[TimedPicture]:
+    def run(self, pictures: Iterable[TimedFrame]) -> Iterator[TimedFrame]:
         """The pictures with their times, in the same order."""
         for picture, time in pictures:
             shape = picture.width, picture.height, picture.format.name
@@ -43,7 +43,7 @@ class Deinterlacer:
                 yield from self._drain()
         yield from self._drain(ended=True)
 
-    def _drain(self, ended: bool = False) -> Iterator[TimedPicture]:
+    def _drain(self, ended: bool = False) -> Iterator[TimedFrame]:
         if self._graph is None:
             return
         if ended:

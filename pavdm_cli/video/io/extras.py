@@ -10,7 +10,7 @@ from typing import Any
 from av.container import InputContainer
 from av.stream import AttachmentStream, Disposition, Stream
 
-from pavdm_cli.video.audio.convert import holds
+from pavdm_cli.video.audio.transcode import holds
 from pavdm_cli.video.write.extras import Extras, image_kind
 
 # Tags that tell of a file, not of what it shows.

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pavdm_cli.runtime.counting import counted
-from pavdm_cli.video.enlarge import Scale, shrink
-from pavdm_cli.video.io.colour import Screen, is_transparent
-from pavdm_cli.video.io.deinterlace import Deinterlacer, TimedPicture
-from pavdm_cli.video.io.info import VideoInfo, picture_stream, pictures
-from pavdm_cli.video.io.source import open_source
+from pavdm_cli.video.io.deinterlace import Deinterlacer, TimedFrame
+from pavdm_cli.video.io.info import VideoInfo, pictures, video_stream
+from pavdm_cli.video.io.input import open_input
+from pavdm_cli.video.io.rgb import RGBConverter, has_transparency
 from pavdm_cli.video.resize import fit
+from pavdm_cli.video.upscale import Scale, downscale
 from pavdm_cli.video.write.encode import Frame
 
 UNSCALED = Scale()
@@ -30,7 +30,7 @@ class FrameReader:
         self._transparent = False
         self._deinterlacer = Deinterlacer()
         size = (video.height, video.width) if video.orientation.turned else (video.width, video.height)
-        self._screen = Screen(*size, video.colours.siting)
+        self._screen = RGBConverter(*size, video.color_space.chroma_location)
 
     def __iter__(self) -> Iterator[tuple[Frame, Fraction]]:
         for picture, time in self.pictures():
@@ -49,10 +49,10 @@ class FrameReader:
             *(["transparency left out: the new file has none"] if self._transparent else []),
         ]
 
-    def _decoded(self, since: Fraction | None) -> Iterator[TimedPicture]:
+    def _decoded(self, since: Fraction | None) -> Iterator[TimedFrame]:
         video = self.video
-        with open_source(video.path, video.limits) as source:
-            stream = picture_stream(source, video.path)
+        with open_input(video.path, video.limits) as source:
+            stream = video_stream(source, video.path)
             tags = {key.lower(): value for key, value in stream.metadata.items()}
             self._transparent |= tags.get("alpha_mode") == "1"  # of VP8 and VP9, whose decoders leave it out
             if since is not None and not video.in_order:
@@ -71,7 +71,7 @@ class FrameReader:
 
     def show(self, picture: av.VideoFrame) -> Frame:
         """A decoded picture as an upright RGB frame (H, W, 3)."""
-        self._transparent = self._transparent or is_transparent(picture)
+        self._transparent = self._transparent or has_transparency(picture)
         return self.video.orientation.upright(self._screen.show(picture))
 
 
@@ -80,7 +80,7 @@ def frames(video: VideoInfo) -> FrameReader:
     return FrameReader(video)
 
 
-class TimedFrames:
+class FrameSampler:
     """What the screen showed at rising times, in seconds of the file's own clock, from pictures that pass by.
 
     Before the start that is the first frame. With `size` (height, width) frames are scaled and cropped as `fit` does;
@@ -117,13 +117,13 @@ class TimedFrames:
     def _converted(self, picture: av.VideoFrame) -> Frame:
         frame = self.reader.show(picture)
         if self._scale.factor > 1:
-            frame = shrink(frame, self._scale)
+            frame = downscale(frame, self._scale)
         return (
             frame if self._size in (None, frame.shape[:2]) else fit(frame, self._size, self.reader.video.sample_aspect)
         )
 
 
-class Tail:
+class LastFrames:
     """The last `count` frames at `rate` frames a second, the last of them the video's last; `size`, `scale` as above.
 
     They are collected while the whole video is read for another purpose, or read when they are first needed.
@@ -134,7 +134,7 @@ class Tail:
     ) -> None:
         last = video.stamps[-1] * video.time_base
         times = [last - Fraction(count - 1 - number) / rate for number in range(count)]
-        self._passing, self._unread = TimedFrames(video, times, size, scale), shown_at(video, times, size, scale)
+        self._passing, self._unread = FrameSampler(video, times, size, scale), read_frames_at(video, times, size, scale)
         self._frames: list[Frame] = []
         self._seen = False
 
@@ -149,18 +149,18 @@ class Tail:
         return np.stack(self._frames)
 
 
-def tail(
+def read_last_frames(
     video: VideoInfo, rate: Fraction, count: int, size: tuple[int, int] | None = None, scale: Scale = UNSCALED
 ) -> NDArray[np.uint8]:  # (count, H, W, 3)
     """The video's last frames, as `Tail` gives them, read from the file."""
-    return Tail(video, rate, count, size, scale).frames()
+    return LastFrames(video, rate, count, size, scale).frames()
 
 
-def shown_at(
+def read_frames_at(
     video: VideoInfo, times: Sequence[Fraction], size: tuple[int, int] | None = None, scale: Scale = UNSCALED
 ) -> Iterator[Frame]:
     """What the screen showed at rising times, (H, W, 3) each, read in one pass; all as in `TimedFrames`."""
-    timed = TimedFrames(video, times, size, scale)
+    timed = FrameSampler(video, times, size, scale)
     for picture, start in _from(timed.reader, times[0]):
         yield from timed.add(picture, start)
     yield from timed.rest()

@@ -16,11 +16,11 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.video.io.colour import hdr_kind
+from pavdm_cli.video.color_space import BT2020, ColorSpace, frame_color_space, read_chroma_location
+from pavdm_cli.video.io.input import HINT, Limits, check_input, open_input
 from pavdm_cli.video.io.orientation import Orientation, orientation
-from pavdm_cli.video.io.source import HINT, Limits, check_input, open_source
-from pavdm_cli.video.io.timing import frame_rate, last_hold, scan
-from pavdm_cli.video.tags import BT2020, Colours, colours_of, siting_of
+from pavdm_cli.video.io.rgb import hdr_format
+from pavdm_cli.video.io.timing import frame_rate, last_frame_duration, scan
 
 TOO_LARGE = "cut or shrink it first"
 
@@ -39,7 +39,7 @@ class VideoInfo:
     bits: int  # per colour
     hdr: str  # PQ, HLG or empty
     wide: bool  # colours of BT.2020
-    colours: Colours  # tags of the first picture
+    color_space: ColorSpace  # tags of the first picture
     orientation: Orientation
     audio: tuple[str, ...]  # codecs
     others: int  # streams that are neither this picture nor sound
@@ -81,12 +81,12 @@ class VideoInfo:
         return bool(gaps) and max(gaps) - min(gaps) > 1
 
     @property
-    def shortest_gap(self) -> Fraction:
+    def shortest_frame(self) -> Fraction:
         """Seconds from one frame to the next, at least."""
         return min(self._gaps(), default=0) * self.time_base or self.hold
 
     @property
-    def longest_gap(self) -> Fraction:
+    def longest_frame(self) -> Fraction:
         """Seconds that a frame is shown, at most."""
         return max(max(self._gaps(), default=0) * self.time_base, self.hold)
 
@@ -107,17 +107,17 @@ def open_video(path: str | os.PathLike[str], limits: Limits | None = None) -> Vi
     Raises: InputError, with one line that says what is wrong.
     """
     limits, file = limits or Limits(), check_input(path)
-    with open_source(file, limits) as source:
-        stream = picture_stream(source, file)
+    with open_input(file, limits) as source:
+        stream = video_stream(source, file)
         size = stream.codec_context.width, stream.codec_context.height
         if size[0] * size[1] > limits.pixels:
             raise InputError(f"{file} has pictures of {size[0]}x{size[1]}, more than can be held", TOO_LARGE)
         info = _describe(source, stream, file, limits)
-    with open_source(file, limits) as source:
-        return _time(info, source, picture_stream(source, file))
+    with open_input(file, limits) as source:
+        return _time(info, source, video_stream(source, file))
 
 
-def picture_stream(source: InputContainer, path: Path) -> VideoStream:
+def video_stream(source: InputContainer, path: Path) -> VideoStream:
     """The first stream that is a moving picture, not the cover of an album. Raises: InputError."""
     for stream in source.streams.video:
         if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
@@ -179,9 +179,9 @@ def _describe(source: InputContainer, stream: VideoStream, path: Path, limits: L
         codec=_codec_name(stream),
         pixel_format=picture.format.name,
         bits=picture.format.components[0].bits,
-        hdr=hdr_kind(picture.color_trc),
+        hdr=hdr_format(picture.color_trc),
         wide=picture.color_primaries == BT2020,
-        colours=colours_of(picture, siting_of(stream)),
+        color_space=frame_color_space(picture, read_chroma_location(stream)),
         orientation=way,
         audio=tuple(_codec_name(one) for one in source.streams.audio),
         others=len(source.streams) - 1 - len(source.streams.audio),
@@ -211,7 +211,7 @@ def _time(info: VideoInfo, source: InputContainer, stream: VideoStream) -> Video
     rate = frame_rate(times.stamps, info.time_base, stream)
     gap = max(1, round(1 / (rate * info.time_base)))
     before = (times.stamps[0] - gap * number for number in range(times.unknown, 0, -1))
-    hold = last_hold(times, rate, stream, source)
+    hold = last_frame_duration(times, rate, stream, source)
     timed = replace(info, stamps=array("q", [*before, *times.stamps]), rate=rate, hold=hold)
     if timed.duration > info.limits.seconds:
         hours = round(timed.duration / 3600)

@@ -33,7 +33,7 @@ class Orientation:
         return "turned upright" if self != Orientation() else ""
 
 
-QUARTERS = (
+ROTATIONS = (
     Orientation(),
     Orientation(True, False, True),
     Orientation(False, True, True),
@@ -51,7 +51,7 @@ def orientation(picture: av.VideoFrame) -> Orientation:
     except KeyError:
         return Orientation()
     except ValueError:  # beside it a kind of side data that PyAV has no name for
-        return QUARTERS[round(picture.rotation / 90) % 4]
+        return ROTATIONS[round(picture.rotation / 90) % 4]
     a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
     if abs(b) + abs(c) > abs(a) + abs(d):
         return Orientation(True, flip_x=c < 0, flip_y=b < 0)

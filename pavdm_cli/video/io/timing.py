@@ -18,7 +18,7 @@ STANDARD_RATES = (
     *(Fraction(rate * 1000, 1001) for rate in (24, 30, 60, 120)),
     *(Fraction(rate) for rate in (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 240)),
 )
-SLOWEST_STILL = 5  # frames per second that the only frame of a file may claim; a slower rate is its length
+MIN_STILL_RATE = 5  # frames per second that the only frame of a file may claim; a slower rate is its length
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +65,18 @@ def frame_rate(stamps: Sequence[int], tick: Fraction, stream: VideoStream) -> Fr
 
     The rate that the file names is taken, or a standard one, where the rounding of timestamps explains the difference.
     """
-    named = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
+    declared = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
     gaps = [after - before for before, after in itertools.pairwise(stamps)]
     if not gaps:
-        return next((rate for rate in named if rate >= SLOWEST_STILL), Fraction(25))
+        return next((rate for rate in declared if rate >= MIN_STILL_RATE), Fraction(25))
     low, high = _most_common(gaps)
     usual = [low <= gap <= high for gap in gaps]
     count, runs = sum(usual), sum(usual[at] and not (at and usual[at - 1]) for at in range(len(usual)))
     total = sum(gap for gap, counted in zip(gaps, usual, strict=True) if counted) * tick
-    exact = [rate for rate in named if abs(count / rate - total) < tick / 100]
-    usual_named = [rate for rate in named if rate in STANDARD_RATES or rate.denominator == 1]
+    exact = [rate for rate in declared if abs(count / rate - total) < tick / 100]
+    usual_named = [rate for rate in declared if rate in STANDARD_RATES or rate.denominator == 1]
     standard = sorted(STANDARD_RATES, key=lambda rate: abs(count / rate - total))
-    for rate in (*exact, *usual_named, *standard, *named):
+    for rate in (*exact, *usual_named, *standard, *declared):
         if abs(count / rate - total) <= max(runs * tick, total / 2000):  # each run of gaps is rounded at its ends
             return rate
     rate = count / total
@@ -99,7 +99,7 @@ def _jitter(gap: int) -> int:
     return max(1, gap // 12) if gap >= 3 else 0
 
 
-def last_hold(times: PacketTimes, rate: Fraction, stream: VideoStream, source: InputContainer) -> Fraction:
+def last_frame_duration(times: PacketTimes, rate: Fraction, stream: VideoStream, source: InputContainer) -> Fraction:
     """Seconds that the last frame is shown: by its packet, corrected by the length of the track, never next to none."""
     tick, gap = stream.time_base or Fraction(1, 1000), 1 / rate
     last = times.stamps[-1] * tick

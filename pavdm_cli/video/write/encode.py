@@ -20,22 +20,22 @@ from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from pavdm_cli.video.color_space import STANDARD, ColorSpace
 from pavdm_cli.video.convert import Converter
-from pavdm_cli.video.enlarge import Scale
-from pavdm_cli.video.tags import STANDARD, Colours
+from pavdm_cli.video.upscale import Scale
 from pavdm_cli.video.write.sink import Sink
 
 Frame = NDArray[np.uint8]  # (H, W, 3), RGB, upright
 
 # A file that plays while it grows and after a kill, and is an ordinary MP4 once closed. `delay_moov` writes the header
 # with the first group of pictures: without it, B-frames shift every timestamp by two frames.
-GROWING_MP4 = "+hybrid_fragmented+frag_keyframe+delay_moov+use_metadata_tags"
+FRAGMENTED_MP4 = "+hybrid_fragmented+frag_keyframe+delay_moov+use_metadata_tags"
 FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
 PALETTE = {"stats_mode": "single", "reserve_transparent": "0"}  # one palette a frame: constant memory, true colours
 DITHER = {"new": "1", "dither": "sierra2_4a"}
 # x264 otherwise chooses what to compute by the CPU; with AVX-512 it takes in memory that nothing has written.
-SAME_EVERYWHERE = "cpu-independent=1"
-NO_RANDOM_NUMBERS = "+bitexact"  # Matroska's muxer draws the numbers of file and tracks otherwise
+X264_DETERMINISTIC = "cpu-independent=1"
+MUXER_BITEXACT = "+bitexact"  # Matroska's muxer draws the numbers of file and tracks otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,11 @@ class Track:
     sample_aspect: Fraction = Fraction(1)
     time_base: Fraction | None = None  # seconds; one frame if None
     variable: bool = False  # whether the time between frames varies
-    colours: Colours = STANDARD
-    fastest: Fraction | None = None  # frames per second by the shortest time between frames, if that varies
+    color_space: ColorSpace = STANDARD
+    max_rate: Fraction | None = None  # frames per second by the shortest time between frames, if that varies
 
     @property
-    def even_size(self) -> tuple[int, int]:
+    def coded_size(self) -> tuple[int, int]:
         """Width and height of the coded picture: 4:2:0 has no odd ones."""
         return self.width + self.width % 2, self.height + self.height % 2
 
@@ -63,7 +63,7 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding:
+class EncoderOptions:
     """How pictures are encoded; `gop` is the frames between keyframes, the most that a kill can lose."""
 
     crf: int = 18
@@ -88,12 +88,12 @@ class Encoder(Protocol):
 
 
 @dataclass
-class CodecEncoder:
+class PyAVEncoder:
     """MP4 and Matroska by libx264, WebM by libvpx-vp9; audio packets may be muxed as they are."""
 
     path: Path
     track: Track
-    encoding: Encoding
+    encoding: EncoderOptions
     comment: str = ""
     attach: Callable[[OutputContainer], None] | None = None  # adds what is muxed beside the picture
     complete: Callable[[Path], None] | None = None  # adds to the closed file what a muxer cannot
@@ -105,7 +105,7 @@ class CodecEncoder:
         )
         self._file.metadata["comment"] = self.comment
         self._stream = self._add_video()
-        self._converter = Converter(*self.track.even_size, "yuv420p", self.track.colours)
+        self._converter = Converter(*self.track.coded_size, "yuv420p", self.track.color_space)
         if self.attach:
             self.attach(self._file)
 
@@ -144,28 +144,28 @@ class CodecEncoder:
 
     def _timed(self, packets: Sequence[av.Packet[VideoStream]]) -> Sequence[av.Packet[VideoStream]]:
         """The packets, each as long as a frame at the track's rate: of the last one, that is what a file says."""
-        for packet in packets if self.track.fastest else ():
+        for packet in packets if self.track.max_rate else ():
             packet.duration = round(1 / (self.track.rate * packet.time_base))
         return packets
 
     def _add_video(self) -> VideoStream:
         options = _codec_options(self.path, self.encoding, self.track)
-        rate = self.track.fastest or self.track.rate  # players may take no frame in for less than its length
+        rate = self.track.max_rate or self.track.rate  # players may take no frame in for less than its length
         stream = self._file.add_stream(_codec(self.path), rate=rate, options=options)
         assert isinstance(stream, VideoStream)
         self._describe(stream.codec_context)
         return stream
 
     def _describe(self, codec: VideoCodecContext) -> None:
-        codec.width, codec.height = self.track.even_size
+        codec.width, codec.height = self.track.coded_size
         codec.pix_fmt = "yuv420p"
         codec.time_base = self.track.tick
         codec.sample_aspect_ratio = self.track.sample_aspect
         codec.gop_size = self.encoding.gop
         codec.thread_count, codec.thread_type = self.encoding.threads, ThreadType.FRAME  # slices race in x264
         codec.bit_rate = 0  # libvpx caps the rate otherwise, whatever the CRF
-        colours = self.track.colours
-        codec.color_primaries, codec.color_trc, codec.colorspace = colours.primaries, colours.transfer, colours.matrix
+        space = self.track.color_space
+        codec.color_primaries, codec.color_trc, codec.colorspace = space.primaries, space.transfer, space.matrix
         codec.color_range = ColorRange.MPEG
 
 
@@ -239,18 +239,24 @@ def _codec(path: Path) -> str:
 
 def _container_options(path: Path) -> dict[str, str]:
     if path.suffix.lower() == ".mp4":
-        return {"flush_packets": "1", "movflags": GROWING_MP4}
-    return {"flush_packets": "1", "cluster_time_limit": "1000", "fflags": NO_RANDOM_NUMBERS}
+        return {"flush_packets": "1", "movflags": FRAGMENTED_MP4}
+    return {"flush_packets": "1", "cluster_time_limit": "1000", "fflags": MUXER_BITEXACT}
 
 
-def _codec_options(path: Path, encoding: Encoding, track: Track) -> dict[str, str]:
-    siting = {"chroma_sample_location": track.colours.siting}
+def _codec_options(path: Path, encoding: EncoderOptions, track: Track) -> dict[str, str]:
+    chroma_location = {"chroma_sample_location": track.color_space.chroma_location}
     if _codec(path) == "libx264":
         steady = {"bf": "0"} if track.variable else {}  # MP4 counts lengths in decoding times: B-frames bend the last
         ahead = str(min(encoding.gop, 40))
-        return {"crf": str(encoding.crf), "rc-lookahead": ahead, "x264-params": SAME_EVERYWHERE, **steady, **siting}
+        return {
+            "crf": str(encoding.crf),
+            "rc-lookahead": ahead,
+            "x264-params": X264_DETERMINISTIC,
+            **steady,
+            **chroma_location,
+        }
     vp9_crf = round(encoding.crf * 63 / 51)  # libvpx counts to 63
-    return {"crf": str(vp9_crf), "deadline": "good", "cpu-used": "4", "row-mt": "1", **siting}
+    return {"crf": str(vp9_crf), "deadline": "good", "cpu-used": "4", "row-mt": "1", **chroma_location}
 
 
 def _palette_graph(track: Track) -> Graph:

@@ -18,11 +18,11 @@ from pavdm_cli.runtime.install_hints import install_command
 from pavdm_cli.video.convert import EXACT
 from pavdm_cli.video.write.encode import (
     DITHER,
-    GROWING_MP4,
-    NO_RANDOM_NUMBERS,
+    FRAGMENTED_MP4,
+    MUXER_BITEXACT,
     PALETTE,
-    SAME_EVERYWHERE,
-    Encoding,
+    X264_DETERMINISTIC,
+    EncoderOptions,
     Frame,
     Track,
     append_gif_comment,
@@ -33,17 +33,17 @@ NAMED = "unset PAVDM_FFMPEG to do without it"
 FOUND = "see whether the disk is full; mp4, mkv and webm are written without it, unless --encoder asks"
 
 
-def find_ffmpeg(named: str = "") -> str:
+def find_ffmpeg(program: str = "") -> str:
     """The external ffmpeg: the one named, else imageio-ffmpeg's, else the one on PATH, else an empty string."""
-    if named:
-        found = shutil.which(named)
+    if program:
+        found = shutil.which(program)
         if found is None:
-            raise UsageError(f"{named!r} is not a program", "set PAVDM_FFMPEG to the path of ffmpeg, or unset it")
+            raise UsageError(f"{program!r} is not a program", "set PAVDM_FFMPEG to the path of ffmpeg, or unset it")
         return found
     return _bundled_ffmpeg() or shutil.which("ffmpeg") or ""
 
 
-def need_ffmpeg(encoding: Encoding) -> str:
+def require_ffmpeg(encoding: EncoderOptions) -> str:
     """The external ffmpeg that an encoding asks for. Raises: UsageError."""
     found = find_ffmpeg(encoding.ffmpeg)
     if not found:
@@ -55,7 +55,7 @@ def need_ffmpeg(encoding: Encoding) -> str:
 class ExternalEncoder:
     """Frames piped to an external ffmpeg, in a session of its own so that Ctrl-C does not end it before us."""
 
-    def __init__(self, path: Path, track: Track, encoding: Encoding, comment: str = "") -> None:
+    def __init__(self, path: Path, track: Track, encoding: EncoderOptions, comment: str = "") -> None:
         self._path, self._comment = path, comment
         self._gif = path.suffix.lower() == ".gif"
         self._hint = NAMED if encoding.ffmpeg else FOUND
@@ -121,7 +121,7 @@ def _bundled_ffmpeg() -> str:
         return ""
 
 
-def _command(path: Path, track: Track, encoding: Encoding, comment: str) -> list[str]:
+def _command(path: Path, track: Track, encoding: EncoderOptions, comment: str) -> list[str]:
     import ffmpeg  # late: it drags in the `future` package
 
     gif = path.suffix.lower() == ".gif"
@@ -135,7 +135,7 @@ def _command(path: Path, track: Track, encoding: Encoding, comment: str) -> list
     else:
         output = _to_bt709(frames).output(str(path.absolute()), **_options(path, encoding, comment))
     output = output.global_args("-loglevel", "error", "-nostats")
-    return list(ffmpeg.compile(output, cmd=need_ffmpeg(encoding), overwrite_output=True))
+    return list(ffmpeg.compile(output, cmd=require_ffmpeg(encoding), overwrite_output=True))
 
 
 def _with_palette(frames: Any) -> Any:
@@ -151,10 +151,12 @@ def _to_bt709(frames: Any) -> Any:
     return frames.filter("scale", out_color_matrix="bt709", out_range="tv", flags=EXACT, **left)
 
 
-def _options(path: Path, encoding: Encoding, comment: str) -> dict[str, str]:
+def _options(path: Path, encoding: EncoderOptions, comment: str) -> dict[str, str]:
     quality = "cq" if encoding.encoder.endswith("_nvenc") else "crf"
-    container = {"movflags": GROWING_MP4} if path.suffix.lower() == ".mp4" else {"fflags": NO_RANDOM_NUMBERS}
-    same = {"x264-params": SAME_EVERYWHERE, "threads": str(encoding.threads)} if encoding.encoder == "libx264" else {}
+    container = {"movflags": FRAGMENTED_MP4} if path.suffix.lower() == ".mp4" else {"fflags": MUXER_BITEXACT}
+    same = (
+        {"x264-params": X264_DETERMINISTIC, "threads": str(encoding.threads)} if encoding.encoder == "libx264" else {}
+    )
     return {
         "vcodec": encoding.encoder,
         quality: str(encoding.crf),

@@ -47,10 +47,10 @@ def partial_path(path: Path) -> Path:
     if _fits(path.stem + ending):
         return path.with_name(path.stem + ending)
     ending = f"-{zlib.crc32(os.fsencode(path.name)):08x}{ending}"  # tells names apart that only end differently
-    return path.with_name(shortened(path.stem, ending) + ending)
+    return path.with_name(truncate_stem(path.stem, ending) + ending)
 
 
-def shortened(stem: str, ending: str) -> str:
+def truncate_stem(stem: str, ending: str) -> str:
     """As much of a name as leaves room for `ending`: file systems count bytes, not letters."""
     while not _fits(stem + ending):
         stem = stem[:-1]
@@ -76,7 +76,7 @@ def claim(partial: Path) -> BinaryIO:
     return file
 
 
-def being_written(file: Path) -> bool:
+def is_being_written(file: Path) -> bool:
     """Whether a run is writing a video in this file, as far as can be known."""
     try:
         claim(file).close()
@@ -87,21 +87,21 @@ def being_written(file: Path) -> bool:
     return False
 
 
-def named(wanted: Path | None, name: Callable[[Path], Path]) -> Path:
+def resolve_output(wanted: Path | None, name: Callable[[Path], Path]) -> Path:
     """The path that is wanted; `name` gives one in it where it is a folder, or here where there is none."""
     if wanted is None:
         return name(Path())
     return name(wanted) if os.path.isdir(wanted) else wanted  # unlike Path's, it bears a name that is too long
 
 
-def default_name(prompt: str, seed: int, folder: str | os.PathLike[str] = ".", suffix: str = ".mp4") -> Path:
+def default_output_path(prompt: str, seed: int, folder: str | os.PathLike[str] = ".", suffix: str = ".mp4") -> Path:
     """A free name made of the prompt's first words and the seed, numbered where it is taken."""
-    return free_name(folder, f"{_slug(prompt)}-{seed}", suffix)
+    return unused_path(folder, f"{_slug(prompt)}-{seed}", suffix)
 
 
-def free_name(folder: str | os.PathLike[str], stem: str, suffix: str) -> Path:
+def unused_path(folder: str | os.PathLike[str], stem: str, suffix: str) -> Path:
     """STEM.EXT in a folder, numbered where a video or a part of one has that name, shortened where it is too long."""
-    stem = shortened(stem, f"{NUMBER}.partial{suffix}")
+    stem = truncate_stem(stem, f"{NUMBER}.partial{suffix}")
     names = (Path(folder) / f"{stem}{'' if number == 1 else f'-{number}'}{suffix}" for number in count(1))
     return next(name for name in names if not os.path.lexists(name) and not partial_path(name).exists())
 

@@ -11,15 +11,15 @@ from typing import BinaryIO
 import av
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.video.write.output import claim, shortened
+from pavdm_cli.video.write.output import claim, truncate_stem
 
 
-class Partial:
+class PartialFile:
     """NAME.partial.EXT, locked against other runs until it is closed. Raises: OSError, OutputError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = claim_current(path)
+        self._file = open_current_locked(path)
         self._first = os.stat(path)
         self._largest, self._cut = 0, False
 
@@ -66,8 +66,8 @@ class Partial:
             return target
         stem, suffix = target.stem, target.suffix
         endings = (f"{'' if number == 1 else f'-{number}'}{suffix}" for number in count(1))
-        names = (target.with_name(shortened(stem, ending) + ending) for ending in endings)
-        return next(name for name in names if rename_exclusively(self.path, name))
+        names = (target.with_name(truncate_stem(stem, ending) + ending) for ending in endings)
+        return next(name for name in names if rename_no_replace(self.path, name))
 
     def close(self) -> None:
         """Let other runs have the file."""
@@ -78,7 +78,7 @@ class Partial:
         return os.path.samestat(now, own)
 
 
-def claim_current(path: Path) -> BinaryIO:
+def open_current_locked(path: Path) -> BinaryIO:
     """As `claim`, of the file that has the path once it is locked: another run may have renamed the one opened."""
     while True:
         file = claim(path)
@@ -88,7 +88,7 @@ def claim_current(path: Path) -> BinaryIO:
         file.close()
 
 
-def rename_exclusively(source: Path, target: Path) -> bool:
+def rename_no_replace(source: Path, target: Path) -> bool:
     """Rename a file unless the new name is taken, by a link to nothing too: False.
 
     A hard link never replaces; where the file system has none (FAT, some network shares) the name is first taken by an

@@ -10,7 +10,7 @@ import av
 from av.container import InputContainer
 from av.stream import Stream
 
-from pavdm_cli.video.audio.clock import start
+from pavdm_cli.video.audio.timing import start
 from pavdm_cli.video.write.extras import Extras
 
 EMPTY_TEXT = b"\0\0"  # a cue of MP4 that shows nothing

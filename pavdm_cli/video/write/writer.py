@@ -17,18 +17,18 @@ import av
 from pavdm_cli.errors import OutputError, PavdmError
 from pavdm_cli.runtime.counting import counted
 from pavdm_cli.runtime.diagnose import write_advice
-from pavdm_cli.video.enlarge import Enlarger
 from pavdm_cli.video.metadata import Metadata, to_comment
-from pavdm_cli.video.write.background import Background
-from pavdm_cli.video.write.encode import CodecEncoder, Encoder, Encoding, Frame, GifEncoder, Track
+from pavdm_cli.video.upscale import Upscaler
+from pavdm_cli.video.write.encode import Encoder, EncoderOptions, Frame, GifEncoder, PyAVEncoder, Track
+from pavdm_cli.video.write.executor import SerialExecutor
 from pavdm_cli.video.write.external import ExternalEncoder, find_ffmpeg
 from pavdm_cli.video.write.output import partial_path
-from pavdm_cli.video.write.partial import Partial
+from pavdm_cli.video.write.partial import PartialFile
 
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
 
-class Recording(Generic[AnyEncoder]):
+class BaseWriter(Generic[AnyEncoder]):
     """A file in the making: NAME.partial.EXT takes its name when whole; an interrupt keeps it, closed and playable.
 
     Raises: OutputError, also for what went wrong in the encoder's thread since the last call.
@@ -44,7 +44,7 @@ class Recording(Generic[AnyEncoder]):
         self.frames = 0
         self._closed = False
         try:
-            self._file = Partial(self.partial)
+            self._file = PartialFile(self.partial)
         except OSError as error:
             raise self._error(error) from None
         try:
@@ -55,7 +55,7 @@ class Recording(Generic[AnyEncoder]):
             if isinstance(error, (OSError, av.FFmpegError)):
                 raise self._error(error) from None
             raise
-        self._background = Background()
+        self._background = SerialExecutor()
 
     def put(self, frame: Frame | av.VideoFrame, time: int) -> None:
         """Append a frame (H, W, 3), or a picture as decoded, that is shown from `time`, in the track's ticks."""
@@ -94,7 +94,7 @@ class Recording(Generic[AnyEncoder]):
             raise OutputError(taken, f"the whole video is {name}; --force replaces what has its name")
         return self.path
 
-    def keep_partial(self) -> Path | None:
+    def close_partial(self) -> Path | None:
         """Close the file so that it plays, under its partial name; None, and no file, if no frame of it does."""
         self._stop()
         with suppress(OSError):  # what cannot be read is left alone
@@ -116,7 +116,7 @@ class Recording(Generic[AnyEncoder]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is not None:
-            self.keep_partial()
+            self.close_partial()
         elif not self._closed:
             self._finish_or_keep()
 
@@ -124,7 +124,7 @@ class Recording(Generic[AnyEncoder]):
         try:
             self.finish()
         except BaseException:
-            self.keep_partial()
+            self.close_partial()
             raise
 
     def _stop(self) -> None:
@@ -149,7 +149,7 @@ class Recording(Generic[AnyEncoder]):
         try:
             yield
         except (OSError, av.FFmpegError, OutputError) as error:
-            raise self._error(error, self.keep_partial()) from None
+            raise self._error(error, self.close_partial()) from None
 
     def _error(self, error: Exception, kept: Path | None = None) -> OutputError:
         if isinstance(error, OutputError):
@@ -161,7 +161,7 @@ class Recording(Generic[AnyEncoder]):
         return OutputError(message, "; ".join(filter(None, (advice, left))))
 
 
-class VideoWriter(Recording[Encoder]):
+class VideoWriter(BaseWriter[Encoder]):
     """Writes frames of one size at a constant rate to MP4, Matroska, WebM or GIF, by the suffix of `path`.
 
     The encoding may enlarge them first.
@@ -174,10 +174,10 @@ class VideoWriter(Recording[Encoder]):
         height: int,
         rate: Fraction | int,
         metadata: Metadata | None = None,
-        encoding: Encoding | None = None,
+        encoding: EncoderOptions | None = None,
         force: bool = False,
     ) -> None:
-        encoding, self.shape = encoding or Encoding(), (height, width, 3)
+        encoding, self.shape = encoding or EncoderOptions(), (height, width, 3)
         height, width = encoding.scale.size((height, width))
         self.track = Track(width, height, Fraction(rate))
         make = partial(open_enlarged, self.track, encoding, to_comment(metadata))
@@ -191,11 +191,11 @@ class VideoWriter(Recording[Encoder]):
 
 
 @dataclass(frozen=True, slots=True)
-class Enlarging:
+class UpscalingEncoder:
     """An encoder that enlarges frames before it hands them on."""
 
     encoder: Encoder
-    enlarge: Enlarger
+    enlarge: Upscaler
 
     def encode(self, frame: Frame | av.VideoFrame, time: int) -> None:
         """Append a frame of the model's size."""
@@ -211,18 +211,18 @@ class Enlarging:
         self.encoder.abandon()
 
 
-def open_enlarged(track: Track, encoding: Encoding, comment: str, path: Path) -> Encoder:
+def open_enlarged(track: Track, encoding: EncoderOptions, comment: str, path: Path) -> Encoder:
     """The encoder for the suffix, of frames that are enlarged to the track's size where the encoding says so."""
     encoder = open_encoder(track, encoding, comment, path)
-    return Enlarging(encoder, Enlarger(encoding.scale)) if encoding.scale.factor > 1 else encoder
+    return UpscalingEncoder(encoder, Upscaler(encoding.scale)) if encoding.scale.factor > 1 else encoder
 
 
-def open_encoder(track: Track, encoding: Encoding, comment: str, path: Path) -> Encoder:
+def open_encoder(track: Track, encoding: EncoderOptions, comment: str, path: Path) -> Encoder:
     """The encoder for the suffix: external for GIF where there is an ffmpeg, and for an encoder asked for by name."""
     if encoding.encoder:
         return ExternalEncoder(path, track, encoding, comment)
     if path.suffix.lower() != ".gif":
-        return CodecEncoder(path, track, encoding, comment)
+        return PyAVEncoder(path, track, encoding, comment)
     if find_ffmpeg(encoding.ffmpeg):
         return ExternalEncoder(path, track, encoding, comment)
     return GifEncoder(path, track, comment)

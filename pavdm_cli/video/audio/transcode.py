@@ -13,7 +13,7 @@ from av.container import OutputContainer
 from av.stream import Stream
 from numpy.typing import NDArray
 
-from pavdm_cli.video.audio.clock import AudioPacket, start
+from pavdm_cli.video.audio.timing import AudioPacket, start
 from pavdm_cli.video.write.encode import FORMATS
 
 PCM = {"u8": "pcm_u8", "s16": "pcm_s16le", "flt": "pcm_f32le", "dbl": "pcm_f64le"}  # what Matroska holds

@@ -11,16 +11,16 @@ from typing import Any, TypeAlias
 import av
 from av.container import OutputContainer
 
-from pavdm_cli.video.audio.carry import Audio, Sound, SoundTrack, readable, sound_notes, starts
+from pavdm_cli.video.audio.copy import Audio, AudioCopy, AudioTrack, audio_notes, readable, starts
 from pavdm_cli.video.io.extras import lost_note, read_extras
-from pavdm_cli.video.io.info import VideoInfo, picture_stream
-from pavdm_cli.video.io.source import open_source
+from pavdm_cli.video.io.info import VideoInfo, video_stream
+from pavdm_cli.video.io.input import open_input
 from pavdm_cli.video.write.subtitles import Subtitles
 
 Packets: TypeAlias = "list[av.Packet[Any]]"
 
 
-class Carried:
+class StreamCopy:
     """Packets in step with the picture, and what is written once, for one output file; files are open until `close`.
 
     `offset` is when the earliest of the picture and the sound begins in the input: all is earlier by it in the output.
@@ -28,17 +28,17 @@ class Carried:
 
     def __init__(self, video: VideoInfo, suffix: str, audio: Audio) -> None:
         with ExitStack() as opened:
-            source, other = (opened.enter_context(open_source(video.path, video.limits)) for _ in range(2))
+            source, other = (opened.enter_context(open_input(video.path, video.limits)) for _ in range(2))
             streams = [] if audio == "drop" else readable(source)
             unknown = 0 if audio == "drop" else len(source.streams.audio) - len(streams)
             self.offset = min([video.start, *starts(video.path, video.limits, streams)])
-            tracks = [SoundTrack(stream, self.offset, silence=audio == "silence") for stream in streams]
+            tracks = [AudioTrack(stream, self.offset, silence=audio == "silence") for stream in streams]
             self._suffix, self._source = suffix, other
-            self._sound = Sound(video.path, video.limits, tracks)
-            self._extras = read_extras(other, picture_stream(other, video.path), video.rate, suffix, self.offset)
+            self._sound = AudioCopy(video.path, video.limits, tracks)
+            self._extras = read_extras(other, video_stream(other, video.path), video.rate, suffix, self.offset)
             self._subtitles: Subtitles | None = None
             self.notes = [
-                *sound_notes(streams, suffix),
+                *audio_notes(streams, suffix),
                 *self._extras.notes,
                 *lost_note([*self._extras.lost, *["sound of an unknown kind"] * unknown]),
             ]

@@ -13,7 +13,7 @@ from av.packet import PacketSideData, packet_sidedata_type_from_literal
 
 AudioPacket: TypeAlias = "av.Packet[AudioStream]"
 OPUS_FRAMES = (*(480, 960, 1920, 2880) * 3, *(480, 960) * 2, *(120, 240, 480, 960) * 4)  # samples by RFC 6716, table 2
-LEAD_IN = Fraction(1, 10)  # seconds before the start of a trimmed sound that its decoder may need
+PREROLL = Fraction(1, 10)  # seconds before the start of a trimmed sound that its decoder may need
 TRACK_UID, CODEC_DELAY = b"\x73\xc5\x88", b"\x56\xaa\x88"  # Matroska elements, each of eight bytes
 
 
@@ -29,14 +29,14 @@ class SampleClock:
     def place(self, packet: AudioPacket) -> tuple[Fraction, Fraction]:
         """When a packet starts and how long it is heard, what is trimmed from its end left out."""
         tick, time = packet.time_base, start(packet)
-        rate, samples = self._codec.sample_rate, packet_samples(packet, self._codec)
+        rate, samples = self._codec.sample_rate, samples_per_packet(packet, self._codec)
         follows = time is None or (samples and self._next is not None and abs(time - self._next) <= tick * 3 / 2)
         time = (self._next if follows else time) or Fraction(0)
         length = (packet.duration or 0) * tick
-        if samples and (not length or abs(length - Fraction(samples, rate)) <= tick or trimmed_end(packet)):
+        if samples and (not length or abs(length - Fraction(samples, rate)) <= tick or end_padding(packet)):
             length = Fraction(samples, rate)
         self._next = time + length
-        return time, length - Fraction(trimmed_end(packet), rate)
+        return time, length - Fraction(end_padding(packet), rate)
 
 
 def start(packet: av.Packet[Any]) -> Fraction | None:
@@ -45,7 +45,7 @@ def start(packet: av.Packet[Any]) -> Fraction | None:
     return None if stamp is None else stamp * packet.time_base
 
 
-def packet_samples(packet: AudioPacket, codec: AudioCodecContext) -> int:
+def samples_per_packet(packet: AudioPacket, codec: AudioCodecContext) -> int:
     """Samples that a packet decodes to at the codec's rate, or 0 where only a decoder knows."""
     name = codec.codec.canonical_name
     if name != "opus":
@@ -55,21 +55,21 @@ def packet_samples(packet: AudioPacket, codec: AudioCodecContext) -> int:
     return OPUS_FRAMES[data[0] >> 3] * count * codec.sample_rate // 48000
 
 
-def trimmed_end(packet: AudioPacket) -> int:
+def end_padding(packet: AudioPacket) -> int:
     """Samples at the end of a packet that are not to be heard."""
     if not packet.has_sidedata("skip_samples"):
         return 0
     return int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[4:8], "little")
 
 
-def trimmed_front(packet: AudioPacket) -> int:
+def start_padding(packet: AudioPacket) -> int:
     """Samples from the start of a packet on that are not to be heard."""
     if not packet.has_sidedata("skip_samples"):
         return 0
     return int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
 
 
-def trim_end(packet: AudioPacket, samples: int) -> None:
+def set_end_padding(packet: AudioPacket, samples: int) -> None:
     """Say that so many samples at the end of a packet are not to be heard."""
     front = bytes(packet.get_sidedata("skip_samples"))[:4] if packet.has_sidedata("skip_samples") else bytes(4)
     data = PacketSideData(packet_sidedata_type_from_literal("skip_samples"), 10)  # type: ignore[call-arg]
@@ -77,7 +77,7 @@ def trim_end(packet: AudioPacket, samples: int) -> None:
     packet.set_sidedata(data)
 
 
-def delayed_template(stream: AudioStream, packet: AudioPacket, samples: int) -> AudioStream:
+def template_with_codec_delay(stream: AudioStream, packet: AudioPacket, samples: int) -> AudioStream:
     """A stream like another whose first `samples` are not to be heard, as a template for Matroska.
 
     PyAV can copy a codec's delay but not set it, so that a header is written, changed and read again.

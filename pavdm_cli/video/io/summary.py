@@ -11,10 +11,10 @@ from av.container import InputContainer
 from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 
+from pavdm_cli.video.color_space import ColorSpace
 from pavdm_cli.video.io.info import VideoInfo
-from pavdm_cli.video.io.orientation import QUARTERS
-from pavdm_cli.video.io.source import open_source
-from pavdm_cli.video.tags import Colours
+from pavdm_cli.video.io.input import open_input
+from pavdm_cli.video.io.orientation import ROTATIONS
 
 Facts = dict[str, Any]
 PRIMARIES = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020", 11: "dci-p3"} | {
@@ -28,9 +28,9 @@ TRANSFERS = {1: "bt709", 4: "gamma22", 5: "gamma28", 6: "smpte170m", 8: "linear"
 MATRICES = {0: "rgb", 1: "bt709", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020", 10: "bt2020-cl"}
 
 
-def facts_of(info: VideoInfo) -> Facts:
+def describe_video(info: VideoInfo) -> Facts:
     """All that is told of a video, in JSON's types. Raises: InputError."""
-    with open_source(info.path, info.limits) as source:
+    with open_input(info.path, info.limits) as source:
         names = source.format.name.split(",")
         tracks = [_track(stream) for stream in source.streams]
         sound = [_sound(stream, source) for stream in source.streams.audio]
@@ -48,7 +48,7 @@ def facts_of(info: VideoInfo) -> Facts:
         "codec": info.codec,
         "pixel_format": info.pixel_format,
         "bits": info.bits,
-        "colour": _colour(info.colours, info.hdr),
+        "colour": _colour(info.color_space, info.hdr),
         "rotation": _rotation(info),
         "audio": sound,
         "subtitles": [track for track in tracks if track["kind"] == "subtitle"],
@@ -56,7 +56,7 @@ def facts_of(info: VideoInfo) -> Facts:
     }
 
 
-def lines_of(facts: Facts) -> list[tuple[str, str]]:
+def summary_rows(facts: Facts) -> list[tuple[str, str]]:
     """The same, a name and a line for each."""
     rate = f"{facts['fps']:g} frames/s{', variable' if facts['variable_rate'] else ''}"
     length = f"{clock(facts['seconds'])}, {facts['frames']} frames"
@@ -104,28 +104,28 @@ def _sound(stream: AudioStream, source: InputContainer) -> Facts:
 
 
 def _tags(metadata: Mapping[str, str]) -> dict[str, str | None]:
-    named = metadata.get("handler_name", "")  # MP4 has no other name of a track; muxers write "SoundHandler" there
-    title = metadata.get("title") or ("" if named.endswith("Handler") else named)
+    handler = metadata.get("handler_name", "")  # MP4 has no other title; muxers write "SoundHandler"
+    title = metadata.get("title") or ("" if handler.endswith("Handler") else handler)
     return {"language": metadata.get("language"), "title": title or None}
 
 
-def _colour(colours: Colours, hdr: str) -> dict[str, str]:
+def _colour(color_space: ColorSpace, hdr: str) -> dict[str, str]:
     """The tags by name; empty where the file says nothing."""
     return {
-        "primaries": PRIMARIES.get(colours.primaries, ""),
-        "transfer": TRANSFERS.get(colours.transfer, ""),
-        "matrix": MATRICES.get(colours.matrix, ""),
-        "range": "full" if colours.full_range else "limited",
+        "primaries": PRIMARIES.get(color_space.primaries, ""),
+        "transfer": TRANSFERS.get(color_space.transfer, ""),
+        "matrix": MATRICES.get(color_space.matrix, ""),
+        "range": "full" if color_space.full_range else "limited",
         "hdr": hdr,
     }
 
 
 def _rotation(info: VideoInfo) -> str:
     """How a player turns the stored picture, or nothing; sizes are those of the picture as it is shown."""
-    if info.orientation == QUARTERS[0]:
+    if info.orientation == ROTATIONS[0]:
         return ""
-    if info.orientation in QUARTERS:
-        return f"{90 * QUARTERS.index(info.orientation)} degrees counter-clockwise"
+    if info.orientation in ROTATIONS:
+        return f"{90 * ROTATIONS.index(info.orientation)} degrees counter-clockwise"
     return "mirrored, and turned by a quarter" if info.orientation.turned else "mirrored"
 
 

@@ -13,21 +13,21 @@ from av.container import Container, InputContainer, OutputContainer
 
 from pavdm_cli.errors import OutputError
 from pavdm_cli.video.audio.adts import is_adts, is_complete, specific_config, without_header
-from pavdm_cli.video.audio.clock import (
-    LEAD_IN,
+from pavdm_cli.video.audio.silence import Silence, check_silence
+from pavdm_cli.video.audio.timing import (
+    PREROLL,
     AudioPacket,
     SampleClock,
-    delayed_template,
-    packet_samples,
+    end_padding,
+    samples_per_packet,
+    set_end_padding,
     start,
-    trim_end,
-    trimmed_end,
-    trimmed_front,
+    start_padding,
+    template_with_codec_delay,
 )
-from pavdm_cli.video.audio.convert import Converter, storage
-from pavdm_cli.video.audio.silence import Silence, check_silence
+from pavdm_cli.video.audio.transcode import Converter, storage
 from pavdm_cli.video.io.info import VideoInfo
-from pavdm_cli.video.io.source import Limits, open_source
+from pavdm_cli.video.io.input import Limits, open_input
 from pavdm_cli.video.write.extras import describe
 
 Audio = Literal["keep", "silence", "drop"]
@@ -42,22 +42,22 @@ def readable(source: InputContainer) -> list[AudioStream]:
 def starts(path: Path, limits: Limits, streams: Sequence[AudioStream]) -> list[Fraction]:
     """Seconds at which streams begin to be heard: what an encoder put before the sound is not counted."""
     begins = {one.index: begin for one in streams if (begin := _begin(one)) is not None}
-    with open_source(path, limits) as source:
+    with open_input(path, limits) as source:
         waiting = set(begins)
         for packet in _packets(source, [one for one in readable(source) if one.index in waiting]) if waiting else ():
             index, time = packet.stream.index, start(packet)
             if (
                 index in waiting and time is not None
             ):  # FFmpeg counts the lead-in where it derives the first time itself
-                heard = time + Fraction(trimmed_front(packet), packet.stream.codec_context.sample_rate)
-                begins[index] = max(begins[index], heard) if trimmed_front(packet) else begins[index]
+                heard = time + Fraction(start_padding(packet), packet.stream.codec_context.sample_rate)
+                begins[index] = max(begins[index], heard) if start_padding(packet) else begins[index]
             waiting.discard(index)
             if not waiting:
                 break
     return list(begins.values())
 
 
-def check_sound(streams: Sequence[AudioStream], suffix: str, audio: Audio) -> None:
+def check_audio(streams: Sequence[AudioStream], suffix: str, audio: Audio) -> None:
     """Refuse sound that the container cannot hold, or that silence cannot follow. Raises: OutputError, UsageError."""
     if audio == "drop":
         return
@@ -70,23 +70,23 @@ def check_sound(streams: Sequence[AudioStream], suffix: str, audio: Audio) -> No
         check_silence([one for one in streams if not storage(one, suffix)])
 
 
-def sound_notes(streams: Sequence[AudioStream], suffix: str) -> list[str]:
+def audio_notes(streams: Sequence[AudioStream], suffix: str) -> list[str]:
     """What is stored as another codec, one line each."""
     stored = [(one.codec_context.codec.canonical_name, storage(one, suffix)) for one in streams]
     return [f"{name} sound stored as {other}, sample for sample" for name, other in dict.fromkeys(stored) if other]
 
 
-def suffix_for_sound(video: VideoInfo, audio: Audio, suffixes: Sequence[str]) -> str:
+def suffix_for_audio(video: VideoInfo, audio: Audio, suffixes: Sequence[str]) -> str:
     """The first kind of file that holds a video's sound as it is, else the first that stores it, else the first."""
     if audio == "drop" or not video.audio:
         return suffixes[0]
-    with open_source(video.path, video.limits) as source:
+    with open_input(video.path, video.limits) as source:
         stored = {suffix: [storage(one, suffix) for one in readable(source)] for suffix in suffixes}
     carried = [suffix for suffix in suffixes if not any(one != "" for one in stored[suffix])]
     return next(iter([*carried, *(suffix for suffix in suffixes if None not in stored[suffix]), *suffixes]))
 
 
-class SoundTrack:
+class AudioTrack:
     """One sound stream on its way from a file to another, `offset` seconds earlier."""
 
     def __init__(self, old: AudioStream, offset: Fraction, silence: bool) -> None:
@@ -160,13 +160,13 @@ class SoundTrack:
         if not self._matroska or first is None or begin is None or self.old.codec_context.delay:
             return self.old
         hidden = round((begin - (start(first) or begin)) * self._rate)
-        return delayed_template(self.old, first, hidden) if hidden > 0 else self.old
+        return template_with_codec_delay(self.old, first, hidden) if hidden > 0 else self.old
 
     def _mark_end(self, packet: AudioPacket, length: Fraction) -> None:
         """Matroska stores what is not heard of a last packet beside it, where MP4 shortens the packet's duration."""
-        cut = packet_samples(packet, self.old.codec_context) - round(length * self._rate)
-        if cut > 0 and not trimmed_end(packet) and packet.time_base <= Fraction(1, self._rate):
-            trim_end(packet, cut)
+        cut = samples_per_packet(packet, self.old.codec_context) - round(length * self._rate)
+        if cut > 0 and not end_padding(packet) and packet.time_base <= Fraction(1, self._rate):
+            set_end_padding(packet, cut)
 
     def _silent_packet(self) -> tuple[list[AudioPacket], Fraction]:
         assert self._silence
@@ -177,10 +177,10 @@ class SoundTrack:
         return [packet], length
 
 
-class Sound:
+class AudioCopy:
     """All sound streams of a file, given out as far as the picture has come so that a player finds both together."""
 
-    def __init__(self, path: Path, limits: Limits, tracks: Sequence[SoundTrack]) -> None:
+    def __init__(self, path: Path, limits: Limits, tracks: Sequence[AudioTrack]) -> None:
         self._tracks = {track.old.index: track for track in tracks}
         self._first = _first_packets(path, limits, tracks) if tracks else {}
         self._packets = self._carried(tracks[0].old.container) if tracks else iter(())
@@ -225,10 +225,10 @@ def _packets(source: InputContainer, streams: Sequence[AudioStream]) -> Iterator
         return
 
 
-def _first_packets(path: Path, limits: Limits, tracks: Sequence[SoundTrack]) -> dict[int, AudioPacket]:
+def _first_packets(path: Path, limits: Limits, tracks: Sequence[AudioTrack]) -> dict[int, AudioPacket]:
     """For each stream the first packet that will be carried over."""
     found: dict[int, AudioPacket] = {}
-    with open_source(path, limits) as source:
+    with open_input(path, limits) as source:
         streams = [one for one in readable(source) if any(one.index == track.old.index for track in tracks)]
         clocks = {one.index: SampleClock(one) for one in streams}
         for packet in _packets(source, streams):
@@ -243,7 +243,7 @@ def _first_packets(path: Path, limits: Limits, tracks: Sequence[SoundTrack]) -> 
 def is_needed(stream: AudioStream, time: Fraction, length: Fraction) -> bool:
     """Whether a packet is heard, or so little before the start of its sound that the decoder may need it."""
     begin = _begin(stream)
-    return begin is None or time + length > begin - LEAD_IN
+    return begin is None or time + length > begin - PREROLL
 
 
 def _begin(stream: AudioStream) -> Fraction | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 
-class Background:
+class SerialExecutor:
     """Runs the calls it is given one after another; the first error is raised in the caller, the rest are dropped."""
 
     def __init__(self, depth: int = 8) -> None:

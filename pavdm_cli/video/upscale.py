@@ -27,7 +27,7 @@ class Scale:
         return size[0] * self.factor, size[1] * self.factor
 
 
-class Enlarger:
+class Upscaler:
     """Enlarges one frame after another by swscale."""
 
     def __init__(self, scale: Scale) -> None:
@@ -47,7 +47,7 @@ class Enlarger:
         return np.ascontiguousarray(filtered.to_ndarray().transpose(1, 2, 0)).astype(np.uint8, copy=False)
 
 
-def shrink(frame: Frame, scale: Scale) -> Frame:  # (factor H, factor W, 3) -> (H, W, 3)
+def downscale(frame: Frame, scale: Scale) -> Frame:  # (factor H, factor W, 3) -> (H, W, 3)
     """The frame whose enlargement is closest to this one, by least squares: the encoder's errors average out."""
     rows, columns = (_inverse(side // scale.factor, scale) for side in frame.shape[:2])
     small = rows @ frame.transpose(2, 0, 1).astype(np.float32) @ columns.T  # (3, H, W)

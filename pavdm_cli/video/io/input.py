@@ -14,14 +14,14 @@ import av
 from av.container import InputContainer
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.video.io.completeness import is_whole
+from pavdm_cli.video.io.truncation import is_whole
 
 # FFmpeg's names of the formats that are read: each is one file that names no others, neither on disk nor elsewhere.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,flv,ogg,asf,mxf"
 HINT = "give a video file: mp4, mov, mkv, webm, avi, gif, ts, mpg, flv, ogv or wmv"
 FILES = "give one of the video files that it names"
 REMUX = "remux it first: ffmpeg -i {} -c copy x.mkv"
-OTHER_KINDS = (  # first bytes, what they say that a file is, and what to do
+UNSUPPORTED_FORMATS = (  # first bytes, what they say that a file is, and what to do
     (b"#EXTM3U", "a playlist", FILES),
     (b"ffconcat", "a playlist", FILES),
     (b"[playlist]", "a playlist", FILES),
@@ -53,7 +53,7 @@ class Limits:
 
 
 @contextmanager
-def open_source(path: str | os.PathLike[str], limits: Limits | None = None) -> Iterator[InputContainer]:
+def open_input(path: str | os.PathLike[str], limits: Limits | None = None) -> Iterator[InputContainer]:
     """An open container of one of the formats allowed, read from a local file alone. Raises: InputError."""
     options = {
         "protocol_whitelist": "file",
@@ -75,7 +75,7 @@ def _unreadable(path: str | os.PathLike[str], file: Path) -> InputError:
     """Why a file cannot be read, with its kind where the first bytes tell it."""
     with file.open("rb") as opened:
         head = opened.read(512)
-    for mark, kind, hint in OTHER_KINDS:
+    for mark, kind, hint in UNSUPPORTED_FORMATS:
         if head.startswith(mark):
             return InputError(
                 f"{path} is not a video that can be read: it is {kind}", hint.format(shlex.quote(file.name))

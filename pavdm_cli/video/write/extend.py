@@ -15,19 +15,19 @@ from typing import Any
 import av
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.video.audio.carry import Audio, check_sound, readable
-from pavdm_cli.video.enlarge import Enlarger, Scale
+from pavdm_cli.video.audio.copy import Audio, check_audio, readable
+from pavdm_cli.video.color_space import fits, output_color_space
 from pavdm_cli.video.io.frames import frames
 from pavdm_cli.video.io.info import VideoInfo
+from pavdm_cli.video.io.input import open_input
 from pavdm_cli.video.io.orientation import Orientation
-from pavdm_cli.video.io.source import open_source
 from pavdm_cli.video.metadata import Metadata, to_comment
 from pavdm_cli.video.resize import fit, unfit
-from pavdm_cli.video.tags import fits, output_colours
-from pavdm_cli.video.write.carried import Carried, Packets
-from pavdm_cli.video.write.encode import CodecEncoder, Encoding, Frame, GifEncoder, Track
+from pavdm_cli.video.upscale import Scale, Upscaler
+from pavdm_cli.video.write.encode import EncoderOptions, Frame, GifEncoder, PyAVEncoder, Track
 from pavdm_cli.video.write.output import partial_path
-from pavdm_cli.video.write.writer import Recording
+from pavdm_cli.video.write.stream_copy import Packets, StreamCopy
+from pavdm_cli.video.write.writer import BaseWriter
 
 FINEST = Fraction(1, 1_000_000)  # second; no encoder takes finer timestamps
 LARGEST_GAP = 2**27  # ticks between frames; MP4's muxer may count in sixteenths of them, in 32 bits
@@ -35,34 +35,34 @@ KEEP_ASPECT = (".mp4", ".mkv")  # through H.264; PyAV can give no shape of pixel
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ExtensionOptions:
     """How a video is continued: what becomes of its sound, and whether it stands before the new frames."""
 
     audio: Audio = "keep"
     only_new: bool = False
     metadata: Metadata | None = None
-    encoding: Encoding = field(default_factory=lambda: Encoding(crf=16))
+    encoding: EncoderOptions = field(default_factory=lambda: EncoderOptions(crf=16))
     force: bool = False  # the finished file replaces one that has its name
     scale: Scale = field(default_factory=Scale)  # by which new frames are enlarged, where that gives the video's size
 
 
-def check_splice(video: VideoInfo, path: str | os.PathLike[str], plan: Plan | None = None) -> None:
+def check_extension(video: VideoInfo, path: str | os.PathLike[str], plan: ExtensionOptions | None = None) -> None:
     """Refuse before any work what cannot end well. Raises: OutputError, UsageError."""
-    plan, target = plan or Plan(), Path(path)
+    plan, target = plan or ExtensionOptions(), Path(path)
     for written in (target, partial_path(target)):
         if written.exists() and written.samefile(video.path):
             raise OutputError(f"{target} would be written over its own input", "choose another name with -o")
     if plan.only_new:
         return
-    with open_source(video.path, video.limits) as source:
-        check_sound(readable(source), target.suffix.lower(), plan.audio)
+    with open_input(video.path, video.limits) as source:
+        check_audio(readable(source), target.suffix.lower(), plan.audio)
 
 
 def splice(
     video: VideoInfo,
     path: str | os.PathLike[str],
     new_frames: Iterable[Frame],
-    plan: Plan | None = None,
+    plan: ExtensionOptions | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[str]:
     """Write the video and its continuation, and give the notes on what was converted, one line each.
@@ -70,7 +70,7 @@ def splice(
     `progress` is told how many of the input's frames are written. Raises: OutputError, UsageError; an interrupt in
     `new_frames` leaves what there is under the partial name.
     """
-    with Extension(video, path, plan) as extension:
+    with ExtensionWriter(video, path, plan) as extension:
         for done in extension.copy():
             if progress is not None:
                 progress(done)
@@ -78,21 +78,21 @@ def splice(
     return extension.notes
 
 
-class Extension(Recording[CodecEncoder | GifEncoder]):
+class ExtensionWriter(BaseWriter[PyAVEncoder | GifEncoder]):
     """A file that takes a video first and then new frames, at the video's average rate and any size."""
 
-    def __init__(self, video: VideoInfo, path: str | os.PathLike[str], plan: Plan | None = None) -> None:
-        self.video, self.plan = video, plan or Plan()
-        check_splice(video, path, self.plan)
+    def __init__(self, video: VideoInfo, path: str | os.PathLike[str], plan: ExtensionOptions | None = None) -> None:
+        self.video, self.plan = video, plan or ExtensionOptions()
+        check_extension(video, path, self.plan)
         self._track = _track(video, Path(path).suffix)
         self.notes = _notes(video, self.plan, self._track)
         self._last, self._continued = -1, False
         suffix = Path(path).suffix.lower()
-        self._carried = None if self.plan.only_new else Carried(video, suffix, self.plan.audio)
+        self._carried = None if self.plan.only_new else StreamCopy(video, suffix, self.plan.audio)
         self._offset = self._carried.offset if self._carried else Fraction(0)
         self._end = video.end - self._offset if self._carried else Fraction(0)
         self.notes += self._carried.notes if self._carried else []
-        self._enlarge = Enlarger(self.plan.scale)
+        self._enlarge = Upscaler(self.plan.scale)
         with ExitStack() as opened:
             if self._carried:
                 opened.callback(self._carried.close)
@@ -142,10 +142,10 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
     def _passes(self, picture: av.VideoFrame) -> bool:
         """Whether a decoded picture can be encoded as it is, without a way through RGB."""
         video, track = self.video, self._track
-        same = (picture.width, picture.height) == track.even_size == (video.width, video.height)
+        same = (picture.width, picture.height) == track.coded_size == (video.width, video.height)
         upright = video.orientation == Orientation() and track.sample_aspect == video.sample_aspect
-        coded = isinstance(self.encoder, CodecEncoder)
-        return same and upright and coded and fits(picture, track.colours, video.colours.siting)
+        coded = isinstance(self.encoder, PyAVEncoder)
+        return same and upright and coded and fits(picture, track.color_space, video.color_space.chroma_location)
 
     def _shaped(self, frame: Frame) -> Frame:
         """The video's frame, its pixels made square where the output holds no others."""
@@ -163,16 +163,18 @@ class Extension(Recording[CodecEncoder | GifEncoder]):
         return unfit(frame, width, height, self._track.sample_aspect)
 
     def _mux(self, packets: Packets) -> None:
-        if packets and isinstance(self.encoder, CodecEncoder):
+        if packets and isinstance(self.encoder, PyAVEncoder):
             self.run(partial(self.encoder.mux, packets))
 
 
-def _open_encoder(track: Track, plan: Plan, carried: Carried | None, path: Path) -> CodecEncoder | GifEncoder:
+def _open_encoder(
+    track: Track, plan: ExtensionOptions, carried: StreamCopy | None, path: Path
+) -> PyAVEncoder | GifEncoder:
     comment = to_comment(plan.metadata)
     if path.suffix.lower() == ".gif":
         return GifEncoder(path, track, comment)
     beside = (carried.attach, carried.complete) if carried else ()
-    return CodecEncoder(path, track, plan.encoding, comment, *beside)
+    return PyAVEncoder(path, track, plan.encoding, comment, *beside)
 
 
 def _track(video: VideoInfo, suffix: str) -> Track:
@@ -183,9 +185,9 @@ def _track(video: VideoInfo, suffix: str) -> Track:
         aspect = square
     variable = video.variable or video.hold != 1 / video.rate
     tick = _tick(video)
-    colours = output_colours(video.colours, video.pixel_format)
-    shortest = max(tick, min(video.shortest_gap, 1 / video.rate))
-    return Track(width, height, video.rate, aspect, tick, variable, colours, 1 / shortest if variable else None)
+    color_space = output_color_space(video.color_space, video.pixel_format)
+    shortest = max(tick, min(video.shortest_frame, 1 / video.rate))
+    return Track(width, height, video.rate, aspect, tick, variable, color_space, 1 / shortest if variable else None)
 
 
 def _tick(video: VideoInfo) -> Fraction:
@@ -194,10 +196,10 @@ def _tick(video: VideoInfo) -> Fraction:
     exact = Fraction(math.gcd(video.time_base.numerator * gap.denominator, gap.numerator * video.time_base.denominator))
     exact /= video.time_base.denominator * gap.denominator
     fine = exact if exact >= FINEST else max(video.time_base, FINEST)
-    return fine if video.longest_gap < LARGEST_GAP * fine else max(fine, Fraction(1, 1000))
+    return fine if video.longest_frame < LARGEST_GAP * fine else max(fine, Fraction(1, 1000))
 
 
-def _notes(video: VideoInfo, plan: Plan, track: Track) -> list[str]:
+def _notes(video: VideoInfo, plan: ExtensionOptions, track: Track) -> list[str]:
     notes = [] if plan.only_new else video.notes()
     if track.sample_aspect != video.sample_aspect:
         notes.append(f"pixels of {video.sample_aspect} made square, {track.width}x{track.height}")
@@ -207,7 +209,7 @@ def _notes(video: VideoInfo, plan: Plan, track: Track) -> list[str]:
     return [*notes, *_sound_note(video, plan)]
 
 
-def _sound_note(video: VideoInfo, plan: Plan) -> list[str]:
+def _sound_note(video: VideoInfo, plan: ExtensionOptions) -> list[str]:
     if not video.audio:
         return []
     if plan.only_new or plan.audio == "drop":

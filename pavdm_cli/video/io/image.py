@@ -18,8 +18,8 @@ import numpy as np
 from pavdm_cli.errors import InputError
 from pavdm_cli.runtime.install_hints import install_command
 from pavdm_cli.video.io.info import TOO_LARGE
+from pavdm_cli.video.io.input import Limits, check_input
 from pavdm_cli.video.io.orientation import Orientation
-from pavdm_cli.video.io.source import Limits, check_input
 from pavdm_cli.video.write.encode import Frame
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 HINT = "give a PNG, JPEG, WebP, AVIF or HEIC file; `pavdm extend` goes on from a video"
 LARGEST = 2**29  # bytes of a file
 PIXELS = 2**26  # of a picture: cameras have up to 61 million
-NARROWEST = 32  # times as long as wide
+MAX_ASPECT_RATIO = 32  # times as long as wide
 LONGEST_PROFILE = 2**22  # bytes of a colour profile
 ORIENTATION = 0x0112  # a tag of EXIF: which of these eight a picture is turned by, from 1 on
 TURNS = (
@@ -45,7 +45,7 @@ HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 
 
 @dataclass(frozen=True, slots=True)
-class Still:
+class StillImage:
     """A picture that was read."""
 
     path: Path
@@ -54,7 +54,7 @@ class Still:
     notes: tuple[str, ...]  # what reading it changed, one line each
 
 
-def open_still(path: str | os.PathLike[str], limits: Limits | None = None) -> Still:
+def read_image(path: str | os.PathLike[str], limits: Limits | None = None) -> StillImage:
     """Read a picture; nothing is decoded before its size is known to be bearable. Raises: InputError."""
     file = check_input(path, HINT)
     data = _bytes(file)
@@ -64,7 +64,7 @@ def open_still(path: str | os.PathLike[str], limits: Limits | None = None) -> St
         image = _open(data, form, file)
         _check_size(image.size, limits or Limits(pixels=PIXELS), file)
         frame, notes = _decode(image, file)
-    return Still(file, frame, hashlib.sha256(data).hexdigest()[:16], tuple(notes))
+    return StillImage(file, frame, hashlib.sha256(data).hexdigest()[:16], tuple(notes))
 
 
 def _bytes(file: Path) -> bytes:
@@ -112,8 +112,8 @@ def _check_size(size: tuple[int, int], limits: Limits, file: Path) -> None:
     width, height = size
     if width * height > limits.pixels:
         raise InputError(f"{file} has {width}x{height} pixels, more than can be held", TOO_LARGE)
-    if max(size) > NARROWEST * min(size):
-        hint = f"crop it: the longer side may be {NARROWEST} times the shorter"
+    if max(size) > MAX_ASPECT_RATIO * min(size):
+        hint = f"crop it: the longer side may be {MAX_ASPECT_RATIO} times the shorter"
         raise InputError(f"{file} has {width}x{height} pixels, too narrow for a video", hint)
 
 

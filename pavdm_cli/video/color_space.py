@@ -20,60 +20,60 @@ SITINGS = {(1, 2): "left", (2, 2): "center", (1, 1): "topleft", (2, 1): "top"}
 
 
 @dataclass(frozen=True, slots=True)
-class Colours:
+class ColorSpace:
     """Numbers of ITU-T H.273, the range of values, and the siting of subsampled chroma as FFmpeg names it."""
 
     primaries: int = 1
     transfer: int = 1
     matrix: int = BT709
     full_range: bool = False
-    siting: str = "left"
+    chroma_location: str = "left"
 
 
-STANDARD = Colours()
+STANDARD = ColorSpace()
 
 
-def colours_of(picture: av.VideoFrame, siting: str = "left") -> Colours:
+def frame_color_space(picture: av.VideoFrame, chroma_location: str = "left") -> ColorSpace:
     """The tags of a decoded picture; a matrix that is unspecified or unknown is the one that players assume."""
     untagged = BT709 if picture.height >= HD_HEIGHT else SMPTE170M
-    return Colours(
+    return ColorSpace(
         primaries=picture.color_primaries,
         transfer=picture.color_trc,
         matrix=picture.colorspace if picture.colorspace in MATRICES else untagged,
         full_range=picture.color_range == FULL_RANGE or picture.format.name.startswith("yuvj"),
-        siting=siting,
+        chroma_location=chroma_location,
     )
 
 
-def is_wide(colours: Colours) -> bool:
+def is_wide(color_space: ColorSpace) -> bool:
     """Whether these are colours or brightness that no standard screen shows."""
-    return colours.transfer in (PQ, HLG) or colours.primaries == BT2020
+    return color_space.transfer in (PQ, HLG) or color_space.primaries == BT2020
 
 
-def output_colours(colours: Colours, pixel_format: str) -> Colours:
+def output_color_space(color_space: ColorSpace, pixel_format: str) -> ColorSpace:
     """The tags of an 8-bit 4:2:0 file that continues pictures with these: their own where such a file can keep them."""
     form = av.VideoFormat(pixel_format)
     grey = len(form.components) < 3 or form.has_palette
-    if grey or form.is_rgb or is_wide(colours) or colours.matrix not in (BT709, BT470BG, SMPTE170M):
+    if grey or form.is_rgb or is_wide(color_space) or color_space.matrix not in (BT709, BT470BG, SMPTE170M):
         return STANDARD
-    guess = BT709 if colours.matrix == BT709 else UNSPECIFIED
-    primaries = guess if colours.primaries == UNSPECIFIED else colours.primaries
-    transfer = guess if colours.transfer == UNSPECIFIED else colours.transfer
-    return Colours(primaries, transfer, colours.matrix)
+    guess = BT709 if color_space.matrix == BT709 else UNSPECIFIED
+    primaries = guess if color_space.primaries == UNSPECIFIED else color_space.primaries
+    transfer = guess if color_space.transfer == UNSPECIFIED else color_space.transfer
+    return ColorSpace(primaries, transfer, color_space.matrix)
 
 
-def fits(picture: av.VideoFrame, colours: Colours, siting: str) -> bool:
+def fits(picture: av.VideoFrame, color_space: ColorSpace, chroma_location: str) -> bool:
     """Whether the samples of a decoded picture are those that an 8-bit 4:2:0 file of these colours holds."""
-    own = colours_of(picture, siting)
+    own = frame_color_space(picture, chroma_location)
     return (
         picture.format.name == "yuv420p"
         and not own.full_range
-        and own.siting == colours.siting
-        and (not is_wide(own) and output_colours(own, "yuv420p") == colours)
+        and own.chroma_location == color_space.chroma_location
+        and (not is_wide(own) and output_color_space(own, "yuv420p") == color_space)
     )
 
 
-def siting_of(stream: VideoStream) -> str:
+def read_chroma_location(stream: VideoStream) -> str:
     """Where the stream's chroma samples lie; left, the default of every codec of today, where nothing says it.
 
     PyAV does not expose the tag, but a Matroska header written for the stream spells it out.

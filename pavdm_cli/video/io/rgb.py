@@ -6,8 +6,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from pavdm_cli.video.color_space import BT2020, HLG, PQ, frame_color_space
 from pavdm_cli.video.convert import Converter
-from pavdm_cli.video.tags import BT2020, HLG, PQ, colours_of
 from pavdm_cli.video.write.encode import Frame
 
 WHITE = 203.0  # nits of reference white in HDR (ITU-R BT.2408)
@@ -17,37 +17,37 @@ TO_BT709 = np.array(  # linear light, BT.2020 to BT.709 (ITU-R BT.2087)
 )
 
 
-def hdr_kind(transfer: int) -> str:
+def hdr_format(transfer: int) -> str:
     """PQ, HLG, or nothing, from the transfer characteristic."""
     return {PQ: "PQ", HLG: "HLG"}.get(transfer, "")
 
 
-def is_transparent(picture: av.VideoFrame) -> bool:
+def has_transparency(picture: av.VideoFrame) -> bool:
     """Whether any of a picture's pixels is transparent."""
     if not (picture.format.has_palette or any(part.is_alpha for part in picture.format.components)):
         return False
     return bool(picture.reformat(format="rgba").to_ndarray()[..., 3].min() < 255)
 
 
-class Screen:
+class RGBConverter:
     """Turns decoded pictures of one video to RGB, given where the samples of its chroma lie."""
 
-    def __init__(self, width: int, height: int, siting: str = "left") -> None:
-        self._siting = siting
+    def __init__(self, width: int, height: int, chroma_location: str = "left") -> None:
+        self._siting = chroma_location
         self._eight, self._sixteen = Converter(width, height, "rgb24"), Converter(width, height, "rgb48le")
 
     def show(self, picture: av.VideoFrame) -> Frame:
         """The picture as RGB (H, W, 3) at the video's size, not yet turned upright; HDR is tone-mapped."""
         if picture.color_trc in (PQ, HLG) or picture.color_primaries == BT2020:
             signal = self._rgb(picture, self._sixteen).astype(np.uint16, copy=False)
-            return to_standard(signal, picture.color_trc, picture.color_primaries == BT2020)
+            return tone_map(signal, picture.color_trc, picture.color_primaries == BT2020)
         return self._rgb(picture, self._eight).astype(np.uint8, copy=False)
 
     def _rgb(self, picture: av.VideoFrame, converter: Converter) -> NDArray[np.generic]:
-        return converter.convert(picture, colours_of(picture, self._siting)).to_ndarray()
+        return converter.convert(picture, frame_color_space(picture, self._siting)).to_ndarray()
 
 
-def to_standard(signal: NDArray[np.uint16], transfer: int, wide: bool) -> Frame:  # (H, W, 3) uint16 RGB
+def tone_map(signal: NDArray[np.uint16], transfer: int, wide: bool) -> Frame:  # (H, W, 3) uint16 RGB
     """HDR or wide-gamut RGB to bt709: to linear light, tones above the knee rolled off, gamut mapped, gamma 2.4.
 
     Tones keep their hue: the curve `x -> KNEE + (1 - KNEE) * (1 - exp(-(x - KNEE) / (1 - KNEE)))` is applied to the
