@@ -75,13 +75,14 @@ def graphs_right(to: Place) -> Iterable[Command]:
 
 
 def same_videos(to: Place) -> Iterable[Command]:
-    """Recorded, eager and reference steps make the same video; CPU and GPU nearly the same."""
-    eager = ("--device", to.device, "--cuda-graphs", "off", "--decode-beside", "off")
-    graphs = ("--device", to.device, "--cuda-graphs", "on" if to.device == "cuda" else "auto", "--decode-beside", "off")
-    beside = ("--device", to.device, "--cuda-graphs", "off", "--decode-beside", "on")
-    plain, cpu = ("--device", to.device, "--plain"), ("--device", "cpu")
-    asked = {"eager": (0, eager), "graphs": (0, graphs), "beside": (0, beside), "plain": (2, plain), "cpu": (2, cpu)}
-    for name, (within, options) in asked.items():
+    """Captured and eager steps make the same video; a recomputed context and a CPU nearly the same."""
+    eager = ("--device", to.device, "--cuda-graphs", "off", "--overlap-decode", "off")
+    capture = "on" if to.device == "cuda" else "auto"
+    graphs = ("--device", to.device, "--cuda-graphs", capture, "--overlap-decode", "off")
+    overlapped = ("--device", to.device, "--cuda-graphs", "off", "--overlap-decode", "on")
+    recomputed = (*eager, "--context-cache", "recompute")
+    runs = {"eager": (0, eager), "graphs": (0, graphs), "overlapped": (0, overlapped), "recomputed": (2, recomputed)}
+    for name, (within, options) in (runs | {"cpu": (2, ("--device", "cpu"))}).items():
         path = (to.folder if name == "eager" else to.scratch) / f"{name}.mkv"
         yield (*PAVDM, "generate", PROMPT, "--seed", 1, "--frames", 16 if to.tiny else 48, *options, "-fo", path)
         yield (*HELPER, "same", to.folder / "eager.mkv", path, within)
@@ -91,7 +92,7 @@ def paper(to: Place) -> Iterable[Command]:
     """Throughput of Open-Sora's shape at the paper's setting: as it is, by flash, with the overlap's kept."""
     yield to.shape()
     yield to.shape("--attention", "sdpa-flash")  # a figure even where what is chosen first breaks
-    yield to.shape("--overlap-kv", "reuse")
+    yield to.shape("--context-cache", "reuse")
 
 
 def kernels(to: Place) -> Iterable[Command]:
@@ -116,7 +117,7 @@ def profile(to: Place) -> Iterable[Command]:
 def pocket(to: Place) -> Iterable[Command]:
     """The embedded model from end to end; then what a person waits for."""
     for beside in ("on", "off"):
-        yield (*BENCH, *to.seconds(30), "--decode-beside", beside, *to.row())
+        yield (*BENCH, *to.seconds(30), "--overlap-decode", beside, *to.row())
     yield (*PAVDM, "bench", "latency", *to.seconds(10), *(("--repeat", 1) if to.tiny else ()), *to.row("latency"))
 
 

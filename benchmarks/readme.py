@@ -30,7 +30,7 @@ POCKET, MID = ("throughput", "--seconds", "30"), ("throughput", "--shape", "mid"
 MEASUREMENTS = (
     *[("throughput.jsonl", (*POCKET, "--precision", precision)) for precision in ("fp32", "bf16") for _ in range(3)],
     ("latency.jsonl", ("latency", "--repeat", "3")),
-    ("throughput.jsonl", (*MID, "--overlap-kv", "recompute")),
+    ("throughput.jsonl", (*MID, "--context-cache", "recompute")),
     ("throughput.jsonl", ("throughput", "--ablate", "--shape", "mid", "--samples", "9")),
     ("throughput.jsonl", ("throughput", "--ablate", "--shape", "pocket", "--samples", "9")),
 )
@@ -66,7 +66,7 @@ def stored(name: str, kind: str, model: str, **settings: Any) -> list[Row]:
 
 def typical(rows: list[Row]) -> Row | None:
     """Of the last three the one in the middle, end to end; None where there are fewer."""
-    alone = [row for row in rows if row["config"]["engine"].get("decode_beside") != "on"][-3:]
+    alone = [row for row in rows if row["config"]["engine"].get("overlap_decode") != "on"][-3:]
     return sorted(alone, key=lambda row: row["summary"]["end_to_end_fps"])[1] if len(alone) == 3 else None
 
 
@@ -136,8 +136,8 @@ def released(row: Row) -> list[str]:
     base, sampler = "-".join(f"{one:.2f}" for one in found["rebuilt_baseline"]), found["sampler"]
     return [
         "Against the released network itself (same weights, the two interleaved on a quiet machine) a step is",
-        f"{exact} times as fast, {reuse} times with `--overlap-kv reuse`, and the whole sampler {sampler[0]:.2f} and",
-        f"{sampler[1]:.2f} times; the baseline that `--ablate` rebuilds takes {base} of its time",
+        f"{exact} times as fast, {reuse} times with `--context-cache reuse`, and the whole sampler {sampler[0]:.2f}",
+        f"and {sampler[1]:.2f} times; the baseline that `--ablate` rebuilds takes {base} of its time",
         "([`released.jsonl`](benchmarks/results/released.jsonl), which holds these figures without their samples).",
     ]
 
@@ -154,7 +154,7 @@ def speed_of_pocket() -> list[str]:
 
 def ladder_of_mid() -> list[str]:
     """The ladder of optimisations, where its rows are quiet."""
-    large = stored("throughput.jsonl", "throughput", "mid", overlap_kv="recompute")
+    large = stored("throughput.jsonl", "throughput", "mid", context_cache="recompute")
     ladder, small = (stored("throughput.jsonl", "ablate", model) for model in ("mid", "pocket"))
     if not (large and ladder and small):
         return [f"The ladder of optimisations {MISSING}"]

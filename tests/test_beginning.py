@@ -196,9 +196,9 @@ def test_pocket_goes_on_from_a_picture_of_its_own_world():
 
 
 def test_a_picture_that_would_never_be_shown_is_refused(opensora):
-    with pytest.raises(UsageError, match="no-overlap"):
-        image_start.notes(job_of("pocket", 9, overlap=False), picture())
-    assert image_start.notes(job_of(opensora, 9, overlap=False), picture()) == []
+    with pytest.raises(UsageError, match="--context 0"):
+        image_start.notes(job_of("pocket", 9, context=0), picture())
+    assert image_start.notes(job_of(opensora, 9, context=0), picture()) == []
     assert "its own painted world" in image_start.notes(job_of("pocket", 9), picture())[-1]
 
 

@@ -66,7 +66,7 @@ def test_a_row_of_a_busy_machine_is_not_used(planted: dict[str, Any], tmp_path: 
     rows = planted["rows_of"]("throughput.jsonl")
     write(path, [with_rate(row, 0.189 if row["config"]["model"] == "pocket" else 0.191) for row in rows])
     assert "Speed of `pocket` has no rows of a quiet machine yet" in planted["section"]()
-    assert planted["stored"]("throughput.jsonl", "throughput", "mid", overlap_kv="recompute") != []
+    assert planted["stored"]("throughput.jsonl", "throughput", "mid", context_cache="recompute") != []
     write(path, [with_rate(row, 0.191) for row in rows])
     assert "| denoising alone, steady state |" in planted["section"]()
 

@@ -90,7 +90,7 @@ def test_leaving_early_ends_the_thread() -> None:
 
 def test_a_video_decoded_beside_its_next_steps_is_the_same() -> None:
     def made(how: str) -> list[bytes]:
-        sampling = Sampling(steps=4, window=4, seed=3, device="cpu", threads=1, engine=Engine(decode_beside=how))
+        sampling = Sampling(steps=4, window=4, seed=3, device="cpu", threads=1, engine=Engine(overlap_decode=how))
         job = pipeline.plan(Request("a red ball over hills", frames=22, sampling=sampling))
         return [chunk.tobytes() for chunk in pipeline.frames(job, pipeline.open_model(job))]
 

@@ -52,10 +52,10 @@ def test_bytes_are_followed_till_they_are_freed_whatever_views_there_are():
         assert live.peak == 0
 
 
-@pytest.mark.parametrize("passes", ["together", "apart"])
+@pytest.mark.parametrize("cfg_batching", ["batched", "sequential"])
 @pytest.mark.parametrize("reuse", [True, False])
 def test_a_real_run_holds_what_was_counted_without_contents(folder, passes, reuse):
-    wanted = job(folder, engine=Engine(passes=passes, overlap_memory=reuse))
+    wanted = job(folder, engine=Engine(cfg_batching=passes, reuse_context=reuse))
     shown = memory_plan.shown_of(wanted)
     assert (shown.noisy, shown.clean) == (30, 5)
     drawn, model = sketch(wanted.spec, CPU), pipeline.open_model(wanted)
@@ -65,20 +65,20 @@ def test_a_real_run_holds_what_was_counted_without_contents(folder, passes, reus
     assert held.step > 1_000_000
 
 
-@pytest.mark.parametrize("asked", [{"table": False, "decode_beside": "on"}, {"offload": "parts"}, {}])
+@pytest.mark.parametrize("asked", [{"table": False, "overlap_decode": "on"}, {"offload": "model"}, {}])
 def test_graphs_are_counted_where_steps_are_recorded(folder, asked):
-    edited = job(folder, method="rn", edit_ratio=0.0 if asked else 0.3, engine=Engine(passes="together", **asked))
+    edited = job(folder, method="rn", edit_ratio=0.0 if asked else 0.3, engine=Engine(cfg_batching="batched", **asked))
     assert memory_plan.shown_of(edited).engine.cuda_graphs == "off"
-    plain = job(folder, engine=Engine(passes="together"))
+    plain = job(folder, engine=Engine(cfg_batching="batched"))
     assert memory_plan.shown_of(plain).engine.cuda_graphs == "auto"
 
 
 def test_offloading_is_named_without_the_options_that_it_does_not_go_with(folder, gpu):
-    fast = Engine(cuda_graphs="on", decode_beside="on", compile=True)
+    fast = Engine(cuda_graphs="on", overlap_decode="on", compile=True)
     options = dict(memory_plan.alternatives(on_gpu(folder, engine=fast)))
-    named = "--offload parts without --cuda-graphs on without --decode-beside on without --compile"
-    assert options[named].sampling.engine == Engine(offload="parts")
-    assert "--offload parts" in dict(memory_plan.alternatives(on_gpu(folder)))
+    named = "--offload model without --cuda-graphs on without --overlap-decode on without --compile"
+    assert options[named].sampling.engine == Engine(offload="model")
+    assert "--offload model" in dict(memory_plan.alternatives(on_gpu(folder)))
 
 
 def test_a_whole_run_stays_within_its_budget_and_near_it(folder):
@@ -102,8 +102,8 @@ def test_a_step_of_the_full_network_takes_thirteen_streams_on_a_gpu_and_half_of_
     assert weights_of(model.denoiser) == 2 * (1_207_643_972 + 300 * 4096)
     stream = 2 * 35 * 405 * 1152 * 2  # bytes of the tokens' vectors: the MLP holds its inner ones twice, four as wide
     sizes = [
-        count(model, Shown(wanted.schedule, Engine(passes=passes, cuda_graphs="off"), 7.0, 30, 5), CUDA).step
-        for passes in ("together", "apart")
+        count(model, Shown(wanted.schedule, Engine(cfg_batching=passes, cuda_graphs="off"), 7.0, 30, 5), CUDA).step
+        for passes in ("batched", "sequential")
     ]
     assert sizes == [pytest.approx(13 * stream, rel=0.02), pytest.approx(13 * stream / 2, rel=0.02)]
 
@@ -139,20 +139,20 @@ def on_gpu(folder: Path, **given: object) -> pipeline.Job:
     return replace(wanted, sampling=replace(wanted.sampling, device="cuda", reading=reading))
 
 
-def chosen(found: memory_plan.Budget) -> tuple[str, int, bool]:
+def chosen(found: memory_plan.Budget) -> tuple[str, int, str]:
     engine = found.job.sampling.engine
-    return engine.passes, engine.pictures, engine.tiled
+    return engine.cfg_batching, engine.pictures, engine.vae_tiling
 
 
 def test_the_batches_are_the_largest_that_fit(folder, gpu):
     wanted = on_gpu(folder)
     roomy = memory_plan.choose(wanted)
-    assert chosen(roomy) == ("together", 4, False)
+    assert chosen(roomy) == ("batched", 4, "auto")
     gpu["cuda"] = max(roomy.places[0].needs)
-    assert chosen(memory_plan.choose(wanted)) == ("together", 4, False)
+    assert chosen(memory_plan.choose(wanted)) == ("batched", 4, "auto")
     gpu["cuda"] -= 1
     tight = memory_plan.choose(wanted)
-    assert chosen(tight) != ("together", 4, False)
+    assert chosen(tight) != ("batched", 4, "auto")
     assert tight.fits
     assert max(tight.places[0].needs) < max(roomy.places[0].needs)
     assert memory_plan.notes(wanted, tight.job)
@@ -160,46 +160,48 @@ def test_the_batches_are_the_largest_that_fit(folder, gpu):
 
 @pytest.mark.integration
 def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(folder, gpu):
-    wanted = memory_plan.with_engine(on_gpu(folder), decode_beside="off", passes="together")
+    wanted = memory_plan.with_engine(on_gpu(folder), overlap_decode="off", cfg_batching="batched")
     wanted = replace(wanted, spec=replace(wanted.spec, size=(320, 640)))
     tiles, whole = (
-        memory_plan.budget(memory_plan.with_engine(wanted, pictures=1, tiled=tiled)) for tiled in (True, False)
+        memory_plan.budget(memory_plan.with_engine(wanted, pictures=1, vae_tiling=tiled)) for tiled in ("on", "off")
     )
     (need,), (more,) = ([found.places[0].needs[3]] for found in (tiles, whole))
     assert need < 0.95 * more
     gpu["cuda"] = need
     found = memory_plan.choose(wanted)
-    assert chosen(found)[1:] == (1, True)
+    assert chosen(found)[1:] == (1, "on")
     assert any("in tiles" in note for note in memory_plan.notes(wanted, found.job))
     model = load.load(job(folder).spec, CPU, engine=found.job.sampling.engine)
     assert (model.codec.micro, model.codec.tiled) == (1, True)
-    assert pipeline.recipe(found.job, model)["tiled"] is True
+    assert pipeline.recipe(found.job, model)["vae_tiling"] == "on"
 
 
 def test_a_chunk_is_decoded_beside_the_next_steps_only_where_both_fit(folder, gpu):
-    wanted = memory_plan.with_engine(on_gpu(folder), pictures=1, passes="together")
-    beside, after = (memory_plan.budget(memory_plan.with_engine(wanted, decode_beside=at)) for at in ("on", "off"))
+    wanted = memory_plan.with_engine(on_gpu(folder), pictures=1, cfg_batching="batched")
+    beside, after = (memory_plan.budget(memory_plan.with_engine(wanted, overlap_decode=at)) for at in ("on", "off"))
     (_, _, step, both), (_, _, _, alone) = beside.places[0].needs, after.places[0].needs
     assert both == alone + beside.places[0].parts["activations of a step"][2]
     gpu["cuda"] = both
-    assert memory_plan.choose(wanted).job.sampling.engine.decode_beside == "auto"
+    assert memory_plan.choose(wanted).job.sampling.engine.overlap_decode == "auto"
     gpu["cuda"] = max(alone, step)
     found = memory_plan.choose(wanted)
-    assert found.job.sampling.engine.decode_beside == "off"
+    assert found.job.sampling.engine.overlap_decode == "off"
     assert any("not beside" in note for note in memory_plan.notes(wanted, found.job))
 
 
 def test_what_does_not_fit_is_refused_by_its_largest_part_with_what_each_option_saves(folder, gpu):
     wanted = on_gpu(folder)
-    least = memory_plan.choose(memory_plan.with_engine(wanted, passes="apart", pictures=1, offload="blocks"))
+    least = memory_plan.choose(
+        memory_plan.with_engine(wanted, cfg_batching="sequential", pictures=1, offload="sequential")
+    )
     gpu["cuda"] = max(least.places[0].needs)
     found = memory_plan.choose(wanted)
     assert not found.fits
     error = memory_plan.refusal(found)
     assert error.exit_code == 6
     assert "to decode (most of it " in error.message
-    assert "--offload blocks saves" in error.hint.split("; ")[0]
-    assert "--offload parts saves" in error.hint
+    assert "--offload sequential saves" in error.hint.split("; ")[0]
+    assert "--offload model saves" in error.hint
     gpu["cuda"] = 1000
     assert "not enough alone" in memory_plan.refusal(memory_plan.choose(wanted)).hint.split("; ")[0]
 
@@ -259,7 +261,7 @@ def test_a_lack_of_memory_in_a_run_is_one_line_and_what_is_finished_is_kept(erro
     model = pipeline.open_model(wanted)
     with pytest.raises(DeviceError, match=r"ran out of memory: kept .*v\.partial\.mp4, 17 frames") as caught:
         write.record(wanted, model, Output(tmp_path / "v.mp4"), write.Watch(lambda count: None, lambda: False))
-    assert "--offload parts, --offload blocks, --passes apart" in caught.value.hint
+    assert "--offload model, --offload sequential, --cfg-batching sequential" in caught.value.hint
     assert (tmp_path / "v.partial.mp4").stat().st_size > 500
 
 
@@ -270,8 +272,8 @@ def test_other_errors_stay_what_they_are(folder):
 
 def test_both_ways_of_guidance_give_the_same_video_up_to_rounding(folder):
     made = []
-    for passes in ("together", "apart"):
-        wanted = job(folder, frames=17 * 3, engine=Engine(passes=passes))
+    for passes in ("batched", "sequential"):
+        wanted = job(folder, frames=17 * 3, engine=Engine(cfg_batching=passes))
         made.append(torch.cat(list(pipeline.latents(wanted, pipeline.open_model(wanted))), dim=1))
     assert (made[0] - made[1]).abs().max() <= 1e-4 * made[0].abs().max()
     assert made[0].abs().max() > 0.1

@@ -94,7 +94,7 @@ def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_refused_by_the_name
 
 @pytest.mark.parametrize("size", [(240, 424), (720, 1280)])
 def test_the_codec_over_time_takes_three_of_its_widest_tensors_and_less_than_any_step(size):
-    wanted = job("opensora-v1.2", window=5, overlap=False)
+    wanted = job("opensora-v1.2", window=5, context=0)
     model = sketch(replace(wanted.spec, size=size), CUDA)
     shape, vae = (size[0] // 8, size[1] // 8), model.codec.temporal_vae
     z, codes = (torch.zeros(1, 4, count, *shape, device="meta", dtype=torch.bfloat16) for count in (5, 17))
@@ -102,7 +102,7 @@ def test_the_codec_over_time_takes_three_of_its_widest_tensors_and_less_than_any
         taken = [peak_of(live, lambda: vae.decode(z, 17)), peak_of(live, lambda: vae.moments(codes))]
     widest = 2 * 256 * 20 * shape[0] * shape[1]  # bytes
     assert max(taken) < 3.3 * widest
-    least = Engine(passes="apart", cuda_graphs="off")
+    least = Engine(cfg_batching="sequential", cuda_graphs="off")
     step = count(model, Shown(wanted.schedule, least, 7.0, 5, 0), CUDA).step
     assert max(taken) < step, "else it would have to work in tiles too where memory is short"
 

@@ -23,7 +23,7 @@ SAMPLING = {
     "a model": (["--model", "huge"], "no model is called 'huge'"),
     "a device": (["--device", "tpu"], "--device must be one of auto, cpu, cuda, mps"),
     "a back end": (["--attention", "magic"], "--attention must be one of auto, fa3"),
-    "keys that cannot be reused": (["--method", "rw", "--overlap-kv", "reuse"], "--method rw"),
+    "keys that cannot be reused": (["--method", "rw", "--context-cache", "reuse"], "--method rw"),
 }
 VIDEO = {
     **SAMPLING,

@@ -91,8 +91,8 @@ def test_how_the_work_was_done_is_in_the_file_and_in_the_command(made, tmp_path)
     recipe = json.loads(pavdm("info", made[0], "--json", folder=tmp_path).stdout)
     assert recipe["attention"] == "sdpa"
     assert "cpu, float32, heads of 32" in recipe["attention_reason"]
-    assert recipe["overlap_kv"] == "reuse"
-    assert "--attention sdpa --overlap-kv reuse " in pavdm("info", made[0], folder=tmp_path).stdout.splitlines()[-1]
+    assert recipe["context_cache"] == "reuse"
+    assert "--attention sdpa --context-cache reuse " in pavdm("info", made[0], folder=tmp_path).stdout.splitlines()[-1]
 
 
 def test_a_taken_name_is_numbered(made):
@@ -143,16 +143,20 @@ def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
         (("generate", PROMPT, "--model", "huge"), 5, "pocket"),
         (("generate", PROMPT, "--device", "tpu"), 2, "auto, cpu"),
         (("generate", PROMPT, "--attention", "magic"), 2, "auto, fa3"),
-        (("generate", PROMPT, "--overlap-kv", "reuse", "--method", "rw"), 2, "--method rw"),
+        (("generate", PROMPT, "--context-cache", "reuse", "--method", "rw"), 2, "--method rw"),
         (
             ("generate", PROMPT, "--attention", "flash-attn", "--device", "cpu"),
             6,
             'pip install --no-build-isolation "flash-attn>=',
         ),
         (("bench", "throughput", "--attention", "xformers", "--device", "cpu"), 6, 'pip install "xformers>='),
-        (("generate", PROMPT, "--plain", "--overlap-kv", "reuse"), 2, "--plain switches off what --overlap-kv reuse"),
-        (("bench", "throughput", "--plain", "--cuda-graphs", "on"), 2, "--plain switches off what --cuda-graphs on"),
-        (("generate", PROMPT, "--no-table", "--cuda-graphs", "on"), 2, "--cuda-graphs on does not go with --no-table"),
+        (
+            ("generate", PROMPT, "--offload", "model", "--cuda-graphs", "on"),
+            2,
+            "does not go with --offload",
+        ),
+        (("generate", PROMPT, "--context", "2"), 2, "2 is not in the range 0<=x<=1"),
+        (("generate", PROMPT, "--vae-tiling", "perhaps"), 2, "'perhaps' is not one of"),
         (("bench", "throughput", "--whole"), 2, "--whole is for random weights"),
         (("bench", "throughput", "--samples", "15"), 2, "--samples is for random weights"),
         (("bench", "throughput", "--ablate", "--profile", "trace"), 2, "two measurements"),

@@ -72,7 +72,7 @@ def scattered(model: Loaded) -> list[str]:
 
 @pytest.mark.usefixtures("reading", "own_cache")
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("offload", ["none", "blocks"])
+@pytest.mark.parametrize("offload", ["none", "sequential"])
 def test_every_weight_is_contiguous_once_a_prompt_is_bound(source, offload, folder, monkeypatch):
     engine = Engine(offload=offload)
     model = opened(source, folder, engine, monkeypatch)

@@ -149,7 +149,7 @@ def test_the_number_of_threads_changes_a_video_by_rounding_at_most() -> None:
 
 @pytest.mark.parametrize(
     ("threads", "cores", "words"),
-    [(2, 2, "--threads 1, or --decode-beside off"), (1, 1, "try --decode"), (8, 4, "--threads 3")],
+    [(2, 2, "--threads 1, or --overlap-decode off"), (1, 1, "try --decode"), (8, 4, "--threads 3")],
 )
 def test_decoding_beside_steps_that_take_all_cores_is_advised_against(threads, cores, words):
     (line,) = decoding_advice(threads, cores)

@@ -21,7 +21,7 @@ from pavdm_kernels.jit import Switch
 
 SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), window=8, chunk=2, steps=8)
 SCHEDULE = pa(8, 8, 2)
-SWITCHES = ("table", "text_memory", "overlap_memory", "fused")
+SWITCHES = ("table", "text_memory", "reuse_context", "fused")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_each_switch_moves_its_own_work_into_the_step(model: Loaded, monkeypatch
     expected = {
         "table": {"table": steps + shifts},
         "text_memory": {"encode_text": steps + shifts},
-        "overlap_memory": {"remember": 0},
+        "reuse_context": {"remember": 0},
         "fused": {"plain steps": steps},
     }
     for name, changed in expected.items():

@@ -25,7 +25,7 @@ def job_of(frames: int = 40, **sampling):
     return pipeline.plan(Request(PROMPT, frames=frames, sampling=Sampling(device="cpu", threads=1, **sampling)))
 
 
-@pytest.mark.parametrize("sampling", [{}, {"steps": 6}, {"method": "rn"}, {"overlap": False}, {"method": "fifo"}])
+@pytest.mark.parametrize("sampling", [{}, {"steps": 6}, {"method": "rn"}, {"context": 0}, {"method": "fifo"}])
 def test_every_step_is_counted_at_its_size(sampling):
     job = job_of(**sampling)
     sizes, schedule = step_sizes(job), job.schedule
@@ -36,9 +36,9 @@ def test_every_step_is_counted_at_its_size(sampling):
     assert max(clean for _, clean in sizes) <= schedule.overlap
 
 
-@pytest.mark.parametrize("sampling", [{}, {"guidance": 3.0}, {"overlap": False}, {"method": "rn"}, {"steps": 6}])
+@pytest.mark.parametrize("sampling", [{}, {"guidance": 3.0}, {"context": 0}, {"method": "rn"}, {"steps": 6}])
 def test_the_operations_are_those_that_torch_counts(sampling):
-    job = job_of(frames=24, engine=replace(PLAIN, overlap_memory=None), **sampling)
+    job = job_of(frames=24, engine=replace(PLAIN, reuse_context=None), **sampling)
     model = pipeline.open_model(job)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         list(pipeline.latents(job, model))

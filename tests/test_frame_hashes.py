@@ -50,13 +50,13 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
     "pocket rn": ((*POCKET, "--method", "rn"),),
     "pocket rw": ((*POCKET, "--method", "rw"),),
     "pocket fifo": ((*POCKET, "--method", "fifo"),),
-    "pocket one clip": ((*POCKET, "--method", "rn", "--no-overlap", "--warmup", 0),),  # ordinary diffusion
+    "pocket one clip": ((*POCKET, "--method", "rn", "--context", 0, "--warmup", 0),),  # ordinary diffusion
     "pocket rn re-encoded": ((*POCKET, "--method", "rn", "--reencode"),),
     "pocket rn edited": ((*POCKET, "--method", "rn", "--edit-ratio", 0.5),),
     "pocket default warm-up": (("generate", SCENE, "--frames", 3, "-o", "v.mp4", *SAMPLED),),
     "pocket bf16": ((*POCKET, "--precision", "bf16"),),
-    "pocket recomputed context": ((*POCKET, "--overlap-kv", "recompute"),),
-    "pocket without context": ((*POCKET, "--no-overlap"),),
+    "pocket recomputed context": ((*POCKET, "--context-cache", "recompute"),),
+    "pocket without context": ((*POCKET, "--context", 0),),
     "pocket guided by two passes": ((*POCKET, "--guidance", 3),),
     "pocket unguided": ((*POCKET, "--guidance", 1),),
     "pocket 24 steps": ((*POCKET, "--steps", 24),),

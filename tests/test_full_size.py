@@ -76,7 +76,7 @@ def test_weights_take_what_their_numbers_say(model):
 def test_the_memory_of_a_video_is_the_texts_keys_and_values_of_56_blocks(model):
     """155 MB of a prompt of 300 tokens and its null embedding."""
     setting = METHODS["pa"](30, 30, 5, True)
-    counted = meta_model.count(model, meta_model.Shown(setting, Engine(overlap_memory=True), 7.0, 5, 5), CUDA)
+    counted = meta_model.count(model, meta_model.Shown(setting, Engine(reuse_context=True), 7.0, 5, 5), CUDA)
     assert counted.constants == near(155e6)
     assert counted.memory == near(28 * 2 * 2 * 5 * TOKENS * 1152 * 2)
 

@@ -11,22 +11,22 @@ from support.command import pavdm
 
 from pavdm_cli.app import app
 from pavdm_cli.generation.request import Extension, Output, Request, Sampling
-from pavdm_cli.models.execution import PLAIN, Engine, Reading
+from pavdm_cli.models.execution import Engine, Reading
 
 # Nothing here is what it is by default.
 LINE = (
-    "--model opensora-v1.2 --seed 7 --method rn --steps 6 --window 10 --chunk 2 --no-overlap --guidance 3 --size 144p "
+    "--model opensora-v1.2 --seed 7 --method rn --steps 6 --window 10 --chunk 2 --context 0 --guidance 3 --size 144p "
     "--aspect 9:16 --device cpu --threads 2 --aesthetic-score 5 --motion-score 4 --camera-motion static --text-device "
-    "mps --fp32-timesteps --keep-latents --edit-ratio 0.5 --precision fp32 --attention sdpa --overlap-kv reuse "
-    "--cuda-graphs off --decode-beside off --no-table --no-text-memory --no-fused --offload parts --passes apart "
+    "mps --fp32-timesteps --keep-latents --edit-ratio 0.5 --precision fp32 --attention sdpa --context-cache reuse "
+    "--cuda-graphs off --overlap-decode off --offload model --vae-tiling on --cfg-batching sequential "
     "--output v.mkv --crf 20 --force"
 )
 SAMPLING = Sampling(
-    model="opensora-v1.2", seed=7, method="rn", steps=6, window=10, chunk=2, overlap=False, guidance=3, device="cpu",
+    model="opensora-v1.2", seed=7, method="rn", steps=6, window=10, chunk=2, context=0, guidance=3, device="cpu",
     threads=2, reading=Reading(aesthetic=5, motion=4, camera="static", device="mps"), fp32_timesteps=True,
     reencode=False, edit_ratio=0.5, precision="fp32",
-    engine=Engine(attention="sdpa", overlap_memory=True, cuda_graphs="off", decode_beside="off", table=False,
-                  text_memory=False, fused=False, offload="parts", passes="apart"),
+    engine=Engine(attention="sdpa", reuse_context=True, cuda_graphs="off", overlap_decode="off",
+                  offload="model", vae_tiling="on", cfg_batching="sequential"),
 )  # fmt: skip
 OUTPUT = Output(path=Path("v.mkv"), crf=20, force=True, ffmpeg="its ffmpeg")
 ALL = Request("a fox", size=(256, 144), sampling=SAMPLING, output=OUTPUT)
@@ -53,7 +53,7 @@ GENERATED = [
         replace(SHORT, output=replace(SHORT.output, scale=2, scale_filter="nearest")),
         (False, False, 1),
     ),
-    ("--seed 7 --plain --offload parts", with_engine(SHORT, replace(PLAIN, offload="parts")), (False, False, 1)),
+    ("--seed 7 --context-cache recompute", with_engine(SHORT, Engine(reuse_context=False)), (False, False, 1)),
     ("--seed 7 --reencode", replace(SHORT, sampling=replace(SHORT.sampling, reencode=True)), (False, False, 1)),
 ]
 EXTENDED = [
@@ -64,7 +64,11 @@ EXTENDED = [
     ),
     ("--seed 7 --seconds 3 --json", replace(LONGER, seconds=3), (True, False)),
     ("--seed 7 --compile --plan", with_engine(LONGER, Engine(compile=True)), (False, True)),
-    ("--seed 7 --plain --passes apart", with_engine(LONGER, replace(PLAIN, passes="apart")), (False, False)),
+    (
+        "--seed 7 --vae-tiling off --cfg-batching sequential",
+        with_engine(LONGER, Engine(vae_tiling="off", cfg_batching="sequential")),
+        (False, False),
+    ),
     ("--seed 7 --reencode", replace(LONGER, sampling=replace(LONGER.sampling, reencode=True)), (False, False)),
 ]
 COMMANDS = (("generate", "a fox", "make", GENERATED), ("extend", "v.mp4", "go_on", EXTENDED))

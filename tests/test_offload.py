@@ -24,7 +24,7 @@ from pavdm_cli.models.offload import Guest, Stream, VisitingCodec, streamed
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 PROMPT = "a red balloon drifts over green hills"
-MODES = ("parts", "blocks")
+MODES = ("model", "sequential")
 
 
 def job(model: Path | str, frames: int = 17 * 2, size: Any = (64, 72), **engine: object) -> pipeline.Job:
@@ -36,7 +36,7 @@ def frames(wanted: pipeline.Job) -> np.ndarray:
     return np.concatenate(list(pipeline.frames(wanted, pipeline.open_model(wanted))))
 
 
-@pytest.mark.parametrize("how", [{}, {"overlap_memory": True}, {"passes": "apart"}, {"table": False}])
+@pytest.mark.parametrize("how", [{}, {"reuse_context": True}, {"cfg_batching": "sequential"}, {"table": False}])
 def test_the_video_is_the_same_to_the_bit(how, folder):
     plain = frames(job(folder, **how))
     assert plain.std() > 1
@@ -54,7 +54,7 @@ def test_a_clip_is_encoded_by_weights_that_come_for_it(folder):
     clip = torch.rand(34, 3, 64, 72, generator=torch.Generator().manual_seed(2))
     starts = [
         pipeline.start_from(wanted, pipeline.open_model(wanted), clip, False)
-        for wanted in (job(folder), job(folder, offload="parts"))
+        for wanted in (job(folder), job(folder, offload="model"))
     ]
     assert torch.equal(starts[0].overlap, starts[1].overlap)
 
@@ -98,7 +98,7 @@ def used_from_the_host(wanted: pipeline.Job, model: Loaded) -> list[str]:
 @pytest.mark.parametrize("reuse", [True, False])
 @pytest.mark.parametrize("mode", MODES)
 def test_nothing_is_computed_with_weights_that_wait(mode, reuse, folder):
-    wanted = job(folder, offload=mode, overlap_memory=reuse)
+    wanted = job(folder, offload=mode, reuse_context=reuse)
     model = pipeline.open_model(wanted)
     assert len(waiting(model)) > 5
     assert used_from_the_host(wanted, model) == []
@@ -132,7 +132,7 @@ def test_no_more_is_on_the_device_than_the_plan_says(mode, folder):
 
 
 def test_blocks_wait_for_their_turn_two_at_a_time(folder):
-    model = pipeline.open_model(job(folder, offload="blocks"))
+    model = pipeline.open_model(job(folder, offload="sequential"))
     turns = model.denoiser.in_turn
     assert isinstance(turns, Stream)
     hosts = {packed.host.data_ptr() for packed in turns.packed.values()}
@@ -152,12 +152,12 @@ def test_blocks_wait_for_their_turn_two_at_a_time(folder):
 
 def test_graphs_and_offloading_are_refused_together():
     with pytest.raises(UsageError, match="--cuda-graphs on does not go with --offload"):
-        Engine(cuda_graphs="on", offload="blocks")
+        Engine(cuda_graphs="on", offload="sequential")
     with pytest.raises(UsageError, match="--offload must be one of none, parts, blocks"):
         Engine(offload="disk")
-    assert "--offload" in Engine(offload="parts").unrecordable
-    assert Engine().decodes_beside("cuda")
-    assert not Engine(offload="parts").decodes_beside("cuda")
+    assert "--offload" in Engine(offload="model").unrecordable
+    assert Engine().overlaps_decode("cuda")
+    assert not Engine(offload="model").overlaps_decode("cuda")
 
 
 def test_a_place_for_blocks_is_not_filled_while_what_was_there_before_is_read(monkeypatch):

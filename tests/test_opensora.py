@@ -74,7 +74,7 @@ def test_a_folder_of_weights_makes_a_video_and_goes_on_with_it(folder, tmp_path,
     assert (recipe["fps"], recipe["size"], recipe["aesthetic-score"], recipe["motion-score"]) == (24, "72x64", 6.5, 4)
     command = pavdm("info", "v.mp4").out.strip().splitlines()[-1]
     assert "--size 72x64 --aesthetic-score 6.5 --motion-score 4.0" in command
-    assert f"--passes {recipe['passes']}" in command
+    assert f"--cfg-batching {recipe['cfg_batching']}" in command
     longer = pavdm("extend", "v.mp4", "--model", folder, "--frames", "3", "--size", "72x64", "-o", "w.mp4",
                    "--steps", "6", "--threads", "1")  # fmt: skip
     assert longer.code == 0, longer.err

@@ -49,15 +49,15 @@ def test_what_makes_no_difference_to_pocket_is_a_note(command, tmp_path, monkeyp
 
 
 IN_PLACE = "note: --offload only takes more memory on cpu: the weights are there as it is"
-AT_ONCE = "note: --passes does nothing here: guidance takes one pass"
+AT_ONCE = "note: --cfg-batching does nothing here: guidance takes one pass"
 
 
 @pytest.mark.parametrize(
     ("words", "notes"),
     [
-        ("--offload parts --passes apart", [IN_PLACE, AT_ONCE]),
-        ("--offload blocks --passes apart --guidance 3", [IN_PLACE]),
-        ("--passes together --guidance 1.5", [AT_ONCE]),
+        ("--offload model --cfg-batching sequential", [IN_PLACE, AT_ONCE]),
+        ("--offload sequential --cfg-batching sequential --guidance 3", [IN_PLACE]),
+        ("--cfg-batching batched --guidance 1.5", [AT_ONCE]),
         ("", []),
     ],
 )

@@ -79,9 +79,9 @@ def run(job: pipeline.Job, model: Loaded, recovery: Recovery, graphs: Graphs | N
 
 
 @pytest.mark.parametrize("value", [NAN, float("inf"), -HUGE])
-@pytest.mark.parametrize("decode_beside", ["off", "on"])
-def test_a_fault_of_the_transformer_that_passes_changes_no_frame(value: float, decode_beside: str, right) -> None:
-    job = job_of(decode_beside=decode_beside)
+@pytest.mark.parametrize("overlap_decode", ["off", "on"])
+def test_a_fault_of_the_transformer_that_passes_changes_no_frame(value: float, overlap_decode: str, right) -> None:
+    job = job_of(overlap_decode=overlap_decode)
     model = pipeline.open_model(job)
     watch = Recovery(model)
     with planted(model.denoiser, range(6, 7), value):
@@ -92,9 +92,9 @@ def test_a_fault_of_the_transformer_that_passes_changes_no_frame(value: float, d
     assert len(watch.notes) == 1
 
 
-@pytest.mark.parametrize("decode_beside", ["off", "on"])
-def test_a_fault_of_the_transformer_that_stays_ends_at_its_chunk(decode_beside: str, right) -> None:
-    job = job_of(decode_beside=decode_beside)
+@pytest.mark.parametrize("overlap_decode", ["off", "on"])
+def test_a_fault_of_the_transformer_that_stays_ends_at_its_chunk(overlap_decode: str, right) -> None:
+    job = job_of(overlap_decode=overlap_decode)
     model = pipeline.open_model(job)
     watch = Recovery(model)
     with planted(model.denoiser, range(7, 10_000)):
@@ -157,7 +157,7 @@ def test_a_fault_of_the_decoder_is_told_from_one_of_the_transformer(precision: s
     assert watch.notes[-1].startswith("the decoder gave values that are no numbers (NaN) in chunk 3, ")
 
 
-@pytest.mark.parametrize("offload", ["parts", "blocks"])
+@pytest.mark.parametrize("offload", ["model", "sequential"])
 def test_a_float32_copy_of_offloaded_weights_gives_the_same(offload: str) -> None:
     job = job_of(precision="bf16")
     plain = pipeline.open_model(job)

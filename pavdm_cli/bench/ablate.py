@@ -32,7 +32,7 @@ RUNGS: Mapping[str, Callable[[Engine], Engine]] = {
     "+ table": lambda engine: replace(engine, table=True),
     "+ text memory": lambda engine: replace(engine, text_memory=True),
     "+ fused operations": lambda engine: replace(engine, fused=True),
-    "+ overlap memory": lambda engine: replace(engine, overlap_memory=True),
+    "+ overlap memory": lambda engine: replace(engine, reuse_context=True),
 }
 GRAPHS = {"+ graphs": lambda engine: replace(engine, cuda_graphs="on")}
 COMPILE = {"+ compile": lambda engine: replace(engine, compile=True)}

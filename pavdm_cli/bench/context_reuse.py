@@ -9,7 +9,7 @@ from itertools import islice
 from torch import Tensor
 
 from pavdm_cli.generation.pipeline import Job, latents
-from pavdm_cli.models.execution import OVERLAP_KV
+from pavdm_cli.models.execution import CONTEXT_CACHE
 from pavdm_cli.models.load import Loaded
 
 SHIFTS = 4
@@ -22,7 +22,7 @@ def deviations(job: Job, model: Loaded, shifts: int = SHIFTS) -> list[float]:
     """
 
     def chunks(reuse: bool) -> Iterator[Tensor]:
-        engine = replace(job.sampling.engine, overlap_memory=reuse)
+        engine = replace(job.sampling.engine, reuse_context=reuse)
         asked = replace(job, sampling=replace(job.sampling, engine=engine))
         return islice(latents(asked, model), 1, shifts + 1)
 
@@ -32,4 +32,4 @@ def deviations(job: Job, model: Loaded, shifts: int = SHIFTS) -> list[float]:
 
 def in_question(job: Job) -> bool:
     """Whether a row should tell: reuse was asked for. No model that was not trained for it does so unasked."""
-    return job.settings.overlap_kv == OVERLAP_KV[True] and bool(job.sampling.engine.overlap_memory)
+    return job.settings.context_cache == CONTEXT_CACHE[True] and bool(job.sampling.engine.reuse_context)

@@ -102,7 +102,7 @@ def quick_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 def denoise_tflop(job: Job, config: STDiTConfig, latent: tuple[int, int]) -> float:
     """TFLOP of all steps of a job, growth and drain included; latent: its height and width."""
-    schedule, reuse = job.schedule, job.settings.overlap_kv == "reuse"
+    schedule, reuse = job.schedule, job.settings.context_cache == "reuse"
     sizes = step_sizes(job)
     batch, tokens = (1 if job.scale == 1 else 2), tokens_of(config, latent)
     read, total = words_of(job, config), 0.0

@@ -22,7 +22,7 @@ from pavdm_cli.errors import PavdmError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.generation.request import Request
-from pavdm_cli.models.execution import OVERLAP_KV
+from pavdm_cli.models.execution import CONTEXT_CACHE
 from pavdm_cli.models.load import Loaded
 
 LOOK_EVERY = 0.02  # seconds
@@ -131,12 +131,12 @@ def command(request: Request, path: Path) -> Sequence[str]:
     words += ["--threads", sampling.threads, "--attention", sampling.engine.attention]
     words += ["--precision", sampling.precision]
     words += [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
-    words += [] if sampling.overlap else ["--no-overlap"]
+    words += [] if sampling.context is None else ["--context", sampling.context]
     words += [] if sampling.warmup is None else ["--warmup", sampling.warmup]
-    kept = sampling.engine.overlap_memory
-    words += ["--cuda-graphs", sampling.engine.cuda_graphs, "--decode-beside", sampling.engine.decode_beside]
-    words += [] if kept is None else ["--overlap-kv", OVERLAP_KV[kept]]
-    return [sys.executable, "-m", "pavdm_cli", "generate", *map(str, words), *sampling.engine.switches]
+    kept = sampling.engine.reuse_context
+    words += ["--cuda-graphs", sampling.engine.cuda_graphs, "--overlap-decode", sampling.engine.overlap_decode]
+    words += [] if kept is None else ["--context-cache", CONTEXT_CACHE[kept]]
+    return [sys.executable, "-m", "pavdm_cli", "generate", *map(str, words), *["--compile"] * sampling.engine.compile]
 
 
 def plays(path: Path) -> bool:

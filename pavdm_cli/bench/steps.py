@@ -16,7 +16,7 @@ from pavdm_cli.bench.flops import Shown, forward_tflop, remember_tflop, tokens_o
 from pavdm_cli.bench.synchronize import synchronise
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.pipeline import Job
-from pavdm_cli.models.execution import OVERLAP_KV
+from pavdm_cli.models.execution import CONTEXT_CACHE
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.sampling.cuda_graphs import Graphs
 from pavdm_cli.sampling.denoiser import Denoiser
@@ -124,7 +124,7 @@ def chunk_seconds(steps: list[Step]) -> list[float]:
 
 def remembers(job: Job) -> bool:
     """Whether what comes from the overlap is computed once a shift."""
-    return job.settings.overlap_kv == OVERLAP_KV[True]
+    return job.settings.context_cache == CONTEXT_CACHE[True]
 
 
 def step_tflop(job: Job, model: Loaded) -> float:

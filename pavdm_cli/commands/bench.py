@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from pavdm_cli.commands import common, options
+from pavdm_cli.commands.sampling import sampling_of
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
 from pavdm_cli.generation.checks import check, check_sampling
-from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.request import Request
 from pavdm_cli.models.specs import MODELS, OPENSORA
 from pavdm_cli.runtime.counting import counted
 
@@ -49,7 +50,7 @@ def root() -> None:
 
 @app.command()
 def throughput(
-    context: typer.Context,
+    ctx: typer.Context,
     prompt: Annotated[str, typer.Option(help="Prompt to benchmark with.")] = "a red balloon drifting over green hills",
     seconds: options.TimedSeconds = 30.0,
     model: options.Model = "pocket",
@@ -58,7 +59,7 @@ def throughput(
     steps: options.Steps = None,
     window: options.Window = None,
     chunk: options.Chunk = None,
-    no_overlap: options.NoOverlap = False,
+    context: options.Context = None,
     guidance: options.Guidance = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
@@ -68,27 +69,20 @@ def throughput(
     random_weights: RandomWeights = False,
     whole: Whole = False,
     samples: Samples = 15,
-    overlap_kv: options.OverlapKV = None,
+    context_cache: options.ContextCache = None,
     cuda_graphs: options.CudaGraphs = "auto",
-    decode_beside: options.DecodeBeside = "auto",
+    overlap_decode: options.OverlapDecode = "auto",
     compiled: options.Compile = False,
-    no_table: options.NoTable = False,
-    no_text_memory: options.NoTextMemory = False,
-    no_fused: options.NoFused = False,
-    plain: options.Plain = False,
     ablate: Ablate = False,
     profile: Profile = None,
     as_json: options.Json = False,
     out: Out = None,
 ) -> None:
     """Frames per second of denoising alone and end to end, phases and stages, first frame, step times, memory."""
-    off = (no_table, no_text_memory, no_fused, plain)
-    engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off)
     name = shape or (model if random_weights else "mid" if ablate else None)
     model = model if not name else name if name in MODELS else OPENSORA.name
-    how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
-    request = Request(prompt, seconds, sampling=Sampling(*how, engine, precision=precision))
-    if not name and (idle := {"--whole", "--samples"} & common.typed(context).keys()):
+    request = Request(prompt, seconds, sampling=sampling_of(ctx.params | {"model": model}))
+    if not name and (idle := {"--whole", "--samples"} & common.typed(ctx).keys()):
         raise UsageError(f"{min(idle)} is for random weights", "add --random-weights, or --shape")
     _check(request, name)
     if profile and ablate:
@@ -101,6 +95,7 @@ def throughput(
 
 @app.command()
 def latency(
+    ctx: typer.Context,
     prompt: Annotated[str, typer.Option(help="Prompt to benchmark with.")] = "a red balloon drifting over green hills",
     seconds: options.TimedSeconds = 10.0,
     repeat: Annotated[int, typer.Option(min=1, max=10**6, help="How often to measure each wait.")] = 3,
@@ -110,20 +105,16 @@ def latency(
     steps: options.Steps = None,
     window: options.Window = None,
     chunk: options.Chunk = None,
-    no_overlap: options.NoOverlap = False,
+    context: options.Context = None,
     guidance: options.Guidance = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
     precision: options.Precision = "auto",
     attention: options.Attention = "auto",
-    overlap_kv: options.OverlapKV = None,
+    context_cache: options.ContextCache = None,
     cuda_graphs: options.CudaGraphs = "auto",
-    decode_beside: options.DecodeBeside = "auto",
+    overlap_decode: options.OverlapDecode = "auto",
     compiled: options.Compile = False,
-    no_table: options.NoTable = False,
-    no_text_memory: options.NoTextMemory = False,
-    no_fused: options.NoFused = False,
-    plain: options.Plain = False,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Of the model's shape, in this process: first frame and chunks.")
     ] = False,
@@ -131,10 +122,7 @@ def latency(
     out: Out = None,
 ) -> None:
     """What a person waits for: the first frame cold and warm, each chunk, a file that plays, the whole file."""
-    how = (model, method, steps, window, chunk, not no_overlap, guidance, seed or 0, device, threads)
-    off = (no_table, no_text_memory, no_fused, plain)
-    engine = options.engine(attention, overlap_kv, cuda_graphs, decode_beside, compiled, off)
-    request = Request(prompt, seconds, sampling=Sampling(*how, engine, precision=precision))
+    request = Request(prompt, seconds, sampling=sampling_of(ctx.params))
     _check(request, model if random_weights else None)
     _latency(request, model if random_weights else None, repeat, as_json, out)
 

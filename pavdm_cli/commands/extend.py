@@ -32,7 +32,7 @@ Audio = Annotated[
 
 
 def extend(
-    context: typer.Context,
+    ctx: typer.Context,
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="The video to continue; it is never changed.")],
     prompt: Prompt = None,
     seconds: NewSeconds = None,
@@ -47,7 +47,7 @@ def extend(
     steps: options.Steps = None,
     window: options.Window = None,
     chunk: options.Chunk = None,
-    no_overlap: options.NoOverlap = False,
+    context: options.Context = None,
     guidance: options.Guidance = None,
     size: options.Size = None,
     aspect: options.Aspect = "",
@@ -62,16 +62,13 @@ def extend(
     edit_ratio: options.EditRatio = 0.0,
     precision: options.Precision = "auto",
     attention: options.Attention = "auto",
-    overlap_kv: options.OverlapKV = None,
+    context_cache: options.ContextCache = None,
     cuda_graphs: options.CudaGraphs = "auto",
-    decode_beside: options.DecodeBeside = "auto",
+    overlap_decode: options.OverlapDecode = "auto",
     compiled: options.Compile = False,
-    no_table: options.NoTable = False,
-    no_text_memory: options.NoTextMemory = False,
-    no_fused: options.NoFused = False,
-    plain: options.Plain = False,
     offload: options.Offload = "none",
-    passes: options.Passes = "auto",
+    vae_tiling: options.VaeTiling = "auto",
+    cfg_batching: options.CfgBatching = "auto",
     plan: options.Plan = False,
     crf: options.Crf = 16,
     as_json: options.Json = False,
@@ -81,8 +78,8 @@ def extend(
 
     The model reads the end of INPUT at its own size and rate; its frames are scaled back. INPUT is encoded once.
     """
-    common.heed(context, model)
-    sampling = sampling_of(context.params)
+    common.heed(ctx, model)
+    sampling = sampling_of(ctx.params)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
     extension = Extension(source, start, only_new, audio)
     picture = picture_size(size, aspect)

@@ -13,7 +13,7 @@ from pavdm_cli.generation.request import Output, Request, picture_size
 
 
 def generate(
-    context: typer.Context,
+    ctx: typer.Context,
     prompt: options.Prompt,
     seconds: options.Seconds = None,
     frames: options.FrameCount = None,
@@ -26,7 +26,7 @@ def generate(
     steps: options.Steps = None,
     window: options.Window = None,
     chunk: options.Chunk = None,
-    no_overlap: options.NoOverlap = False,
+    context: options.Context = None,
     guidance: options.Guidance = None,
     size: options.Size = None,
     aspect: options.Aspect = "",
@@ -43,16 +43,13 @@ def generate(
     precision: options.Precision = "auto",
     warmup: options.Warmup = None,
     attention: options.Attention = "auto",
-    overlap_kv: options.OverlapKV = None,
+    context_cache: options.ContextCache = None,
     cuda_graphs: options.CudaGraphs = "auto",
-    decode_beside: options.DecodeBeside = "auto",
+    overlap_decode: options.OverlapDecode = "auto",
     compiled: options.Compile = False,
-    no_table: options.NoTable = False,
-    no_text_memory: options.NoTextMemory = False,
-    no_fused: options.NoFused = False,
-    plain: options.Plain = False,
     offload: options.Offload = "none",
-    passes: options.Passes = "auto",
+    vae_tiling: options.VaeTiling = "auto",
+    cfg_batching: options.CfgBatching = "auto",
     plan: options.Plan = False,
     crf: options.Crf = 18,
     encoder: options.Encoder = "",
@@ -65,10 +62,10 @@ def generate(
 
     The file plays while it grows. Ctrl-C finishes the current chunk and keeps what is done.
     """
-    common.check_quotes(context, prompt)
+    common.check_quotes(ctx, prompt)
     prompt = common.read_prompt(prompt)
-    common.heed(context, model)
-    sampling = sampling_of(context.params)
+    common.heed(ctx, model)
+    sampling = sampling_of(ctx.params)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder, scale, scale_filter)
     picture = picture_size(size, aspect)
     make(Request(prompt, seconds, frames, picture, fps, sampling, wanted, image=image), as_json, plan, count)

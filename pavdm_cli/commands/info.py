@@ -82,33 +82,31 @@ def command(recipe: dict[str, Any]) -> str:
     if "size" in recipe and "source" not in recipe:
         words += ["--fps", str(recipe["fps"])] if "fps" in recipe else []
     words += ["--fp32-timesteps"] if recipe.get("fp32_timesteps") else []
-    words += [] if recipe.get("overlap", True) else ["--no-overlap"]
     words += ["--reencode" if recipe["reencode"] else "--keep-latents"] if "reencode" in recipe else []
     words += ["--only-new"] if recipe.get("only_new") else []
     own = [] if "source" in recipe else [name for name in ("warmup", "scale", "scale-filter") if name in recipe]
     words += [word for name in own for word in (f"--{name}", str(recipe[name]))]
-    words += recipe.get("switches", [])
+    words += ["--compile"] if recipe.get("compile") else []
     if "source" in recipe:
         return command_line(("pavdm", "extend"), recipe["source"], words)
     return command_line(("pavdm", "generate"), prompt, words)
 
 
-SAME = (
-    *("frames", "seed", "model", "method", "steps", "window", "chunk", "guidance", "device", "attention", "overlap_kv"),
-    "precision",
+SAME = (  # metadata that a flag of the same name sets
+    *("frames", "seed", "model", "method", "steps", "window", "chunk", "context", "guidance", "device", "threads"),
     *(
+        "attention",
+        "context_cache",
+        "precision",
+        "cfg_batching",
+        "vae_tiling",
         "image",
-        "threads",
         "size",
-        "aesthetic-score",
-        "motion-score",
-        "camera-motion",
-        "edit-ratio",
         "crf",
         "start",
         "audio",
-        "passes",
     ),
+    *("aesthetic-score", "motion-score", "camera-motion", "edit-ratio"),
 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,13 +10,13 @@ import typer
 
 from pavdm_cli.commands.common import complete
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation.request import SIZES, parse_overlap_kv
-from pavdm_cli.models.execution import ATTENTION, DEVICES, OVERLAP_KV, PLAIN, Engine
+from pavdm_cli.generation.request import SIZES
+from pavdm_cli.models.execution import ATTENTION, DEVICES
 from pavdm_cli.models.specs import MODELS
 from pavdm_cli.sampling.schedule import METHODS
 
 WHAT, HOW, OPEN_SORA = "Video", "Sampling", "Open-Sora"
-SPEED, FILE, OFF = "Speed and memory", "File", "Disable optimisations"
+SPEED, FILE = "Speed and memory", "File"
 
 
 def check_finite(parameter: typer.CallbackParam, value: float | None) -> float | None:
@@ -123,7 +122,15 @@ Window = Annotated[int | None, typer.Option(help="Window size, in latent frames.
 Chunk = Annotated[
     int | None, typer.Option(help="Chunk size: latent frames that share a noise level.", rich_help_panel=HOW)
 ]
-NoOverlap = Annotated[bool, typer.Option("--no-overlap", help="Disable the clean context chunk.", rich_help_panel=HOW)]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Clean chunks in front of the window (overlapped conditioning); 0 disables it. Default: the model's.",
+        rich_help_panel=HOW,
+    ),
+]
 Warmup = Annotated[
     int | None,
     typer.Option(
@@ -173,10 +180,9 @@ Attention = Annotated[
         autocompletion=complete(ATTENTION), help="auto, or a backend that `pavdm doctor` lists.", rich_help_panel=SPEED
     ),
 ]
-OverlapKV = Annotated[
-    str | None,
+ContextCache = Annotated[
+    Literal["reuse", "recompute"] | None,
     typer.Option(
-        autocompletion=complete(OVERLAP_KV.values()),
         help="reuse: cache the keys and values of the clean context until the window shifts. recompute: compute them "
         "at every step. Default: as the model was trained.",
         rich_help_panel=SPEED,
@@ -198,7 +204,7 @@ CudaGraphs = Annotated[
         help="Capture steps as CUDA graphs and replay them; auto: only when launch-bound.", rich_help_panel=SPEED
     ),
 ]
-DecodeBeside = Annotated[
+OverlapDecode = Annotated[
     Literal["auto", "on", "off"],
     typer.Option(
         help="Overlap decoding with denoising of the next chunk; auto: on GPUs only.",
@@ -209,24 +215,26 @@ Compile = Annotated[
     bool,
     typer.Option("--compile", help="Compile the network's blocks with torch.compile.", rich_help_panel=SPEED),
 ]
-NoTable = Annotated[bool, typer.Option("--no-table", help="No table of timestep embeddings.", rich_help_panel=OFF)]
-NoTextMemory = Annotated[
-    bool, typer.Option("--no-text-memory", help="Do not cache the keys and values of the text.", rich_help_panel=OFF)
-]
-NoFused = Annotated[
-    bool, typer.Option("--no-fused", help="Use the plain PyTorch reference operations.", rich_help_panel=OFF)
-]
-Plain = Annotated[bool, typer.Option("--plain", help="Disable every optimisation.", rich_help_panel=OFF)]
 Offload = Annotated[
-    Literal["none", "parts", "blocks"],
+    Literal["none", "model", "sequential"],
     typer.Option(
-        help="Keep weights on the host until they are used: whole parts, or also the transformer's blocks one by one.",
+        help="CPU offload: model keeps each part on the host until it is used, sequential also each transformer block.",
         rich_help_panel=SPEED,
     ),
 ]
-Passes = Annotated[
-    Literal["auto", "together", "apart"],
-    typer.Option(help="The two guidance passes in one batch, one by one, or what fits.", rich_help_panel=SPEED),
+VaeTiling = Annotated[
+    Literal["auto", "on", "off"],
+    typer.Option(
+        help="Encode and decode in overlapping tiles: less memory, slightly different frames; auto: only if needed.",
+        rich_help_panel=SPEED,
+    ),
+]
+CfgBatching = Annotated[
+    Literal["auto", "batched", "sequential"],
+    typer.Option(
+        help="Classifier-free guidance in one batch, or in two forward passes; auto: what fits in memory.",
+        rich_help_panel=SPEED,
+    ),
 ]
 Plan = Annotated[
     bool,
@@ -262,30 +270,3 @@ Force = Annotated[
         rich_help_panel=FILE,
     ),
 ]
-
-
-def engine(
-    attention: str,
-    overlap_kv: str | None,
-    cuda_graphs: str,
-    decode_beside: str,
-    compiled: bool,
-    off: tuple[bool, bool, bool, bool],
-    memory: tuple[str, str] = ("none", "auto"),
-) -> Engine:
-    """What the options say; `off`: no table, no text memory, no fused operations, plain; `memory`: offload and passes.
-
-    Raises: UsageError.
-    """
-    table, text_memory, fused, fast = (not one for one in off)
-    kept = parse_overlap_kv(overlap_kv)
-    asked = {
-        "--overlap-kv reuse": kept,
-        "--cuda-graphs on": cuda_graphs == "on",
-        "--decode-beside on": decode_beside == "on",
-    }
-    if not fast and (clash := [name for name, on in asked.items() if on]):
-        raise UsageError(f"--plain switches off what {clash[0]} switches on", "leave one of them out")
-    if not fast:
-        return replace(PLAIN, attention=attention, compile=compiled, offload=memory[0], passes=memory[1])
-    return Engine(attention, table, text_memory, kept, fused, cuda_graphs, decode_beside, compiled, *memory)

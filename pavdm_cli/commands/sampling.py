@@ -1,35 +1,32 @@
-"""What the options of a video say about how to sample it."""
+"""Options of a command to a `Sampling`: `generate`, `extend` and `bench` share them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
-from pavdm_cli.commands import options
 from pavdm_cli.commands.run import pick_seed
 from pavdm_cli.generation.request import Sampling
-from pavdm_cli.models.execution import Reading
+from pavdm_cli.models.execution import Engine, Reading
 
-SAME = (
-    *("model", "method", "steps", "window", "chunk", "guidance", "device", "threads"),
-    *("fp32_timesteps", "reencode", "edit_ratio", "precision"),
-)  # values of options that a Sampling has under the same name
+READING = {"aesthetic_score": "aesthetic", "motion_score": "motion", "camera_motion": "camera", "text_device": "device"}
 
 
-def sampling_of(given: Mapping[str, Any]) -> Sampling:
-    """The values of a command's options by name, as a Sampling. Raises: UsageError."""
-    off = (given["no_table"], given["no_text_memory"], given["no_fused"], given["plain"])
-    switches = (given["attention"], given["overlap_kv"], given["cuda_graphs"], given["decode_beside"])
+def sampling_of(params: Mapping[str, Any]) -> Sampling:
+    """The options of a command, by name; a command need not have all of them. Raises: UsageError."""
+    cache, compiled = params.get("context_cache"), params.get("compiled", False)
+    engine = {name: params[name] for name in _names(Engine) if name in params}
+    reading = {field: params[name] for name, field in READING.items() if name in params}
+    if "aesthetic" in reading:
+        reading["aesthetic"] = reading["aesthetic"] or None
+    own = {name: params[name] for name in _names(Sampling) if name in params}
     return Sampling(
-        **{name: given[name] for name in SAME},
-        warmup=given.get("warmup"),
-        overlap=not given["no_overlap"],
-        seed=pick_seed(given["seed"]),
-        engine=options.engine(*switches, given["compiled"], off, (given["offload"], given["passes"])),
-        reading=Reading(
-            aesthetic=given["aesthetic_score"] or None,
-            motion=given["motion_score"],
-            camera=given["camera_motion"],
-            device=given["text_device"],
-        ),
+        **own | {"seed": pick_seed(params["seed"])},
+        engine=Engine(**engine, compile=compiled, reuse_context=None if cache is None else cache == "reuse"),
+        reading=Reading(**reading),
     )
+
+
+def _names(kind: type[Sampling] | type[Engine]) -> set[str]:
+    return {field.name for field in fields(kind)}

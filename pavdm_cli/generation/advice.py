@@ -15,9 +15,9 @@ def advice(job: Job) -> list[str]:
     said = []
     if engine.offload != "none" and on_cpu:
         said.append("--offload only takes more memory on cpu: the weights are there as it is")
-    if engine.passes != "auto" and job.scale == 1:
-        said.append("--passes does nothing here: guidance takes one pass")
-    if engine.decode_beside == "on" and on_cpu:
+    if engine.cfg_batching != "auto" and job.scale == 1:
+        said.append("--cfg-batching does nothing here: guidance takes one pass")
+    if engine.overlap_decode == "on" and on_cpu:
         said += decoding_advice(job.sampling.threads or torch.get_num_threads(), available())
     return said
 
@@ -28,4 +28,4 @@ def decoding_advice(threads: int, cores: int) -> list[str]:
         return []
     fewer = f"--threads {max(1, cores - 1)}, or " if cores > 1 else ""
     shared = f"the steps take {threads} of {cores} cores and decoding the same ones"
-    return [f"--decode-beside on makes a video 20 to 30 % slower here: {shared}; try {fewer}--decode-beside off"]
+    return [f"--overlap-decode on makes a video 20 to 30 % slower here: {shared}; try {fewer}--overlap-decode off"]

@@ -27,10 +27,10 @@ def check_sampling(sampling: Sampling) -> None:
     guidance, edit = guidance_of(sampling), sampling.edit_ratio
     if not 0 <= guidance <= 100:
         raise UsageError(f"--guidance must be 0 to 100, got {guidance:g}", "1 is none; 3 degrades long videos")
-    if sampling.engine.overlap_memory and sampling.method == "rw":
+    if sampling.engine.reuse_context and sampling.method == "rw":
         raise UsageError(
-            "--overlap-kv reuse does not go with --method rw, which adds fresh noise to the overlap at every step",
-            "leave --overlap-kv out, or use another method",
+            "--context-cache reuse does not go with --method rw, which adds fresh noise to the overlap at every step",
+            "leave --context-cache out, or use another method",
         )
     if not 0 <= edit < 1:
         raise UsageError(f"--edit-ratio must be 0 to below 1, got {edit:g}", "0 keeps what is shown as it is")
@@ -60,13 +60,18 @@ def schedule_of(sampling: Sampling) -> Schedule:
     methods = [name for name in METHODS if name != "one"]
     if sampling.method not in methods:
         raise UsageError(f"--method must be one of {', '.join(methods)}, got {sampling.method!r}", "pa is the default")
-    return METHODS[sampling.method](**counts_of(sampling), overlap=sampling.overlap)
+    return METHODS[sampling.method](**counts_of(sampling), overlap=bool(context_of(sampling)))
 
 
 def counts_of(sampling: Sampling) -> dict[str, int]:
     """Steps, window and chunk: as given, else the model's own."""
     given = {"steps": sampling.steps, "window": sampling.window, "chunk": sampling.chunk}
     return {name: getattr(sampling.spec, name) if value is None else value for name, value in given.items()}
+
+
+def context_of(sampling: Sampling) -> int:
+    """Clean chunks in front of the window: as given, else one."""
+    return 1 if sampling.context is None else sampling.context
 
 
 def guidance_of(sampling: Sampling) -> float:

@@ -36,7 +36,7 @@ def notes(job: Job, still: StillImage) -> list[str]:
     Raises: UsageError where the model would never be shown it.
     """
     if not held(job) and not job.schedule.overlap:
-        raise UsageError("--image is shown as the clean chunk that --no-overlap leaves out", "leave --no-overlap out")
+        raise UsageError("--image is shown as the clean chunk that --context 0 leaves out", "leave --context out")
     spec = job.spec
     foreign = f"{spec.name} knows only {spec.world}: it goes on from the picture in that style"
     return [*still.notes, *([foreign] if spec.world else [])]

@@ -85,11 +85,11 @@ def choose(job: Job) -> Budget:
 def _ways(job: Job) -> Iterator[Job]:
     """The same video, from the fastest way of making it to the one that takes least; tiles change it and come last."""
     engine, guided = job.sampling.engine, job.scale != 1
-    passes = ("together", "apart") if engine.passes == "auto" and guided else (engine.passes,)
-    beside = (engine.decode_beside, "off") if engine.decode_beside == "auto" else (engine.decode_beside,)
-    pictures = (engine.pictures, 1)
-    for tiled, one, at, most in product((engine.tiled, True), passes, beside, pictures):
-        yield with_engine(job, passes=one, decode_beside=at, pictures=most, tiled=tiled)
+    batching = ("batched", "sequential") if engine.cfg_batching == "auto" and guided else (engine.cfg_batching,)
+    beside = (engine.overlap_decode, "off") if engine.overlap_decode == "auto" else (engine.overlap_decode,)
+    tilings = ("auto", "on") if engine.vae_tiling == "auto" else (engine.vae_tiling,)
+    for tiling, one, at, most in product(tilings, batching, beside, (engine.pictures, 1)):
+        yield with_engine(job, cfg_batching=one, overlap_decode=at, pictures=most, vae_tiling=tiling)
 
 
 def with_engine(job: Job, **changed: Any) -> Job:
@@ -104,7 +104,7 @@ def budget(job: Job) -> Budget:
     model = _sketch(job.spec, device, 1)
     counted = _count(job.spec, shown_of(job), device)
     engine, coded = job.sampling.engine, (job.given, job.schedule.overlap * _reencodes(job))
-    coding = _count_coding(job.spec, device, engine.pictures, engine.tiled, *coded)
+    coding = _count_coding(job.spec, device, engine.pictures, engine.vae_tiling == "on", *coded)
     here = {**running(model, counted, coding, engine, device), "libraries (assumed)": _always(SPARE[device.type])}
     host = waiting(model, engine) | {"given frames": (0, PIXEL * math.prod((job.given, *job.spec.size)), 0, 0)}
     reading = {f"text encoder, {part}": (size, 0, 0, 0) for part, size in reading_bytes(job.spec, job.wording, reader)}
@@ -151,9 +151,9 @@ def shown_of(job: Job) -> Shown:
     remade = schedule.remade(latents)
     sizes = schedule.sizes(0, -remade, latents - remade * schedule.chunk, job.total_chunks)
     held, clean = max(sizes, key=lambda pair: (pair[0] * schedule.chunk + pair[1], pair))
-    kept, asked = job.settings.overlap_kv == "reuse", job.sampling.engine
+    kept, asked = job.settings.context_cache == "reuse", job.sampling.engine
     graphs = "off" if job.sampling.unrecordable else asked.cuda_graphs
-    engine = replace(asked, overlap_memory=kept, pictures=1, tiled=False, offload="none", cuda_graphs=graphs)
+    engine = replace(asked, reuse_context=kept, pictures=1, vae_tiling="off", offload="none", cuda_graphs=graphs)
     return Shown(schedule, engine, guided, held * schedule.chunk, clean)
 
 
@@ -161,9 +161,9 @@ def running(model: Loaded, counted: Counted, coding: Coding, engine: Engine, dev
     """What lies where the model runs."""
     whole, codec = weights_of(model.denoiser), weights_of(model.codec)
     alone = engine.offload != "none"  # the codec's weights come for their stage
-    transformer = whole - away_bytes(model.denoiser) if engine.offload == "blocks" else whole
-    waits = 0 if engine.offload == "parts" else transformer  # while the codec works
-    amid, beside = bool(coding.anew), engine.decodes_beside(device.type)
+    transformer = whole - away_bytes(model.denoiser) if engine.offload == "sequential" else whole
+    waits = 0 if engine.offload == "model" else transformer  # while the codec works
+    amid, beside = bool(coding.anew), engine.overlaps_decode(device.type)
     return {
         "transformer": (0, waits, transformer, waits),
         "text and levels": _from(counted.constants, amid),
@@ -194,14 +194,14 @@ def notes(asked: Job, chosen: Job) -> list[str]:
     """What was chosen so that it fits."""
     before, engine = asked.sampling.engine, chosen.sampling.engine
     said = []
-    if engine.passes == "apart" != before.passes:
-        said.append("the two passes of guidance run one after the other: one batch of both does not fit")
-    if engine.decode_beside != before.decode_beside:
-        said.append("a chunk is decoded before the next steps and not beside them: both at once do not fit")
-    if engine.tiled and not before.tiled:
-        said.append("memory is short: the codec works on pictures in tiles, blended where they overlap")
+    if engine.cfg_batching == "sequential" != before.cfg_batching:
+        said.append("guidance runs in two sequential forward passes: one batch of both does not fit")
+    if engine.overlap_decode != before.overlap_decode:
+        said.append("decoding does not overlap the next steps: both at once do not fit")
+    if engine.vae_tiling == "on" != before.vae_tiling:
+        said.append("memory is short: the VAE works in overlapping tiles, which are blended")
     elif engine.pictures < before.pictures:
-        said.append("the codec works on one picture at a time: more do not fit")
+        said.append("the VAE works on one frame at a time: more do not fit")
     return said
 
 
@@ -230,16 +230,16 @@ def alternatives(job: Job) -> Iterator[tuple[str, Job]]:
     asked, (height, width) = job.sampling, job.spec.size
     if pick_device(asked.reading.device or asked.device).type != "cpu":
         yield "--text-device cpu", replace(job, sampling=replace(asked, reading=replace(asked.reading, device="cpu")))
-    for mode in ("parts", "blocks"):
-        if asked.engine.offload == "none" or (asked.engine.offload, mode) == ("parts", "blocks"):
+    for mode in ("model", "sequential"):
+        if asked.engine.offload == "none" or (asked.engine.offload, mode) == ("model", "sequential"):
             without = "".join(f" without {name}" for name in asked.engine.fixed)
             yield f"--offload {mode}{without}", with_engine(job, offload=mode, **asked.engine.loosened)
-    if asked.engine.passes != "apart" and job.scale != 1:
-        yield "--passes apart", with_engine(job, passes="apart")
-    if asked.engine.decode_beside == "on":
-        yield "--decode-beside off", with_engine(job, decode_beside="off")
-    if job.settings.overlap_kv == "reuse" and not job.spec.causal:
-        yield "--overlap-kv recompute", replace(job, settings=replace(job.settings, overlap_kv="recompute"))
+    if asked.engine.cfg_batching != "sequential" and job.scale != 1:
+        yield "--cfg-batching sequential", with_engine(job, cfg_batching="sequential")
+    if asked.engine.overlap_decode == "on":
+        yield "--overlap-decode off", with_engine(job, overlap_decode="off")
+    if job.settings.context_cache == "reuse" and not job.spec.causal:
+        yield "--context-cache recompute", replace(job, settings=replace(job.settings, context_cache="recompute"))
     for name, size in reversed(SIZES.items()):
         if job.spec.sides and size[0] * size[1] < height * width:
             yield f"--size {name}", replace(job, spec=replace(job.spec, size=size))
@@ -296,5 +296,5 @@ def figures(found: Budget) -> dict[str, Any]:
     places = [
         {"device": one.device.type, "free": one.free, "parts": one.parts, "needs": one.needs} for one in found.places
     ]
-    settings = {name: engine[name] for name in ("offload", "passes", "decode_beside", "pictures", "tiled")}
+    settings = {name: engine[name] for name in ("offload", "cfg_batching", "overlap_decode", "pictures", "vae_tiling")}
     return {"stages": STAGES, "places": places, "fits": found.fits, "settings": settings}

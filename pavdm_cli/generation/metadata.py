@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pavdm_cli.generation.request import MOST_SCALE, MOST_WARMUP, PRECISIONS, SCALE_FILTERS
-from pavdm_cli.models.execution import OFF, OVERLAP_KV, PASSES
+from pavdm_cli.models.execution import CFG_BATCHING, CONTEXT_CACHE, SWITCH
 from pavdm_cli.runtime.untrusted import (
     FLAG,
     Kind,
@@ -47,13 +47,12 @@ FIELDS = {
     "model": PATH,
     "method": string(20),
     **dict.fromkeys(("steps", "window", "chunk"), whole(1, 10**6)),
-    **dict.fromkeys(("overlap", "fp32_timesteps", "reencode", "only_new", "tiled"), FLAG),
+    **dict.fromkeys(("fp32_timesteps", "reencode", "only_new", "compile"), FLAG),
     "guidance": number(0, 100),
-    "overlap_kv": one_of(*OVERLAP_KV.values()),
+    "context_cache": one_of(*CONTEXT_CACHE.values()),
     "precision": one_of(*PRECISIONS),
     **dict.fromkeys(("device", "attention", "weights", "image_digest"), string(100)),
     "attention_reason": string(1000),
-    "switches": list_of(one_of(*OFF.values(), "--compile"), 10),
     "threads": whole(0, 1 << 16),
     "versions": table_of(string(100), 100),
     "crf": whole(0, 51),
@@ -61,7 +60,9 @@ FIELDS = {
     **dict.fromkeys(("aesthetic-score", "motion-score"), SCORE),
     "camera-motion": optional(string(1000)),
     "edit-ratio": number(0, 1),
-    "passes": one_of(*PASSES),
+    "cfg_batching": one_of(*CFG_BATCHING),
+    "vae_tiling": one_of(*SWITCH),
+    "context": whole(0, 1),
     "warmup": whole(0, MOST_WARMUP),
     "scale": whole(1, MOST_SCALE),
     "scale-filter": one_of(*SCALE_FILTERS),

@@ -118,10 +118,10 @@ def plan(request: Request) -> Job:
     notes += [schedule.note] if schedule.note else []
     notes += chaining_notes(request.sampling, schedule)
     notes += [NOTE] if request.sampling.engine.compile else []
-    if settings.overlap_kv == "reuse" and not spec.causal:
+    if settings.context_cache == "reuse" and not spec.causal:
         notes.append(
-            f"{spec.name} was trained with clean frames that see noisy ones: --overlap-kv reuse is an approximation, "
-            "and `pavdm bench throughput --overlap-kv reuse` tells how far off"
+            f"{spec.name} was trained with bidirectional attention: --context-cache reuse is an approximation; "
+            "`pavdm bench throughput --context-cache reuse` measures its error"
         )
     if settings.method != spec.method and spec.tuned:
         notes.append(f"{spec.name} was trained for {spec.method}; {settings.method} is for comparison")
@@ -239,7 +239,7 @@ def decoded(job: Job, model: Loaded, runs: Iterator[Tensor], recovery: Recovery)
         chunk, done = done // job.schedule.chunk, done + run.shape[1]
         return to_bytes(recovery.decoded(chunk, run)[0])
 
-    if job.sampling.engine.decodes_beside(model.device.type):
+    if job.sampling.engine.overlaps_decode(model.device.type):
         return beside(runs, work, model.device)
     return map(work, runs)
 
@@ -278,7 +278,7 @@ def recipe(job: Job, model: Loaded) -> dict[str, Any]:
         "device": model.device.type,
         "attention": model.attention.name,
         "attention_reason": model.attention.reason,
-        "switches": job.sampling.engine.switches,
+        "compile": job.sampling.engine.compile,
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "av": av.__version__},
     }
@@ -291,6 +291,7 @@ def reading_of(job: Job) -> dict[str, Any]:
         return exact
     (height, width), reading = job.spec.size, job.sampling.reading
     scores = {"aesthetic-score": reading.aesthetic or 0, "motion-score": reading.motion}
-    chosen = {"passes": job.sampling.engine.passes, "tiled": job.sampling.engine.tiled}
+    tiling = "on" if job.sampling.engine.vae_tiling == "on" else "off"
+    chosen = {"cfg_batching": job.sampling.engine.cfg_batching, "vae_tiling": tiling}
     said = {"camera-motion": reading.camera or None, **exact}
     return {"size": f"{width}x{height}", **scores, **said, **chosen}

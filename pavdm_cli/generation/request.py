@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models.execution import DEVICES, OVERLAP_KV, Engine, Reading, check_graphs_on
+from pavdm_cli.models.execution import DEVICES, Engine, Reading, check_graphs_on
 from pavdm_cli.models.specs import ModelSpec, find
 from pavdm_cli.runtime.validation import check_name, check_text
 
@@ -31,7 +31,7 @@ class Sampling:
     steps: int | None = None
     window: int | None = None
     chunk: int | None = None
-    overlap: bool = True
+    context: int | None = None  # clean chunks in front of the window
     guidance: float | None = None
     seed: int = 0
     device: str = "auto"
@@ -151,13 +151,6 @@ class Request:
             return self.frames
         seconds = 10.0 if self.seconds is None else self.seconds
         return round(seconds * self.spec.fps) if abs(seconds) < 1e9 else -1
-
-
-def parse_overlap_kv(text: str | None) -> bool | None:
-    """'reuse' or 'recompute' to whether the overlap's keys and values are kept. Raises: UsageError."""
-    if text not in (None, *OVERLAP_KV.values()):
-        raise UsageError(f"--overlap-kv must be recompute or reuse, got {text!r}", "leave it out for the model's own")
-    return None if text is None else text == OVERLAP_KV[True]
 
 
 def parse_size(text: str, aspect: str = "") -> tuple[int, int]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation.checks import check_sampling, counts_of, guidance_of, warmup_of
+from pavdm_cli.generation.checks import check_sampling, context_of, counts_of, guidance_of, warmup_of
 from pavdm_cli.generation.request import PRECISIONS, Sampling
-from pavdm_cli.models.execution import OVERLAP_KV
+from pavdm_cli.models.execution import CONTEXT_CACHE
 from pavdm_cli.models.load import own_precision, pick_device
 
 
@@ -19,9 +19,9 @@ class Settings:
     steps: int
     window: int  # noisy latents
     chunk: int  # latents
-    overlap: bool
+    context: int  # clean chunks in front of the window
     guidance: float
-    overlap_kv: str  # reuse or recompute: the keys and values of the clean latents before the window
+    context_cache: str  # reuse or recompute: the keys and values of the clean latents before the window
     precision: str = "fp32"  # of products: fp32 or bf16
     warmup: int = 0  # chunks generated before the video and dropped
 
@@ -30,22 +30,22 @@ def settle(sampling: Sampling, *, from_noise: bool = True) -> Settings:
     """The model's own values where none were given; a warm-up only for a video from noise. Raises: UsageError."""
     check_sampling(sampling)
     counts, guidance = counts_of(sampling), guidance_of(sampling)
-    kept, precision = settle_overlap_kv(sampling), settle_precision(sampling)
+    kept, precision = settle_context_cache(sampling), settle_precision(sampling)
     return Settings(
         sampling.method,
         **counts,
-        overlap=sampling.overlap,
+        context=context_of(sampling),
         guidance=guidance,
-        overlap_kv=kept,
+        context_cache=kept,
         precision=precision,
         warmup=warmup_of(sampling) if from_noise else 0,
     )
 
 
-def settle_overlap_kv(sampling: Sampling) -> str:
+def settle_context_cache(sampling: Sampling) -> str:
     """What is done with the overlap's keys and values."""
-    asked, renoised = sampling.engine.overlap_memory, sampling.method == "rw"
-    return OVERLAP_KV[not renoised and (sampling.spec.causal if asked is None else asked)]
+    asked, renoised = sampling.engine.reuse_context, sampling.method == "rw"
+    return CONTEXT_CACHE[not renoised and (sampling.spec.causal if asked is None else asked)]
 
 
 def settle_precision(sampling: Sampling) -> str:

@@ -9,16 +9,9 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.runtime.validation import check_name, check_text
 
 SWITCH = ("auto", "on", "off")
-OFFLOADS = ("none", "parts", "blocks")
-PASSES = ("auto", "together", "apart")
-OVERLAP_KV = {True: "reuse", False: "recompute"}  # how the command line says `Engine.overlap_memory`
-OFF = {
-    "table": "--no-table",
-    "text_memory": "--no-text-memory",
-    "fused": "--no-fused",
-}  # and what is on by default
-
-
+OFFLOADS = ("none", "model", "sequential")
+CFG_BATCHING = ("auto", "batched", "sequential")
+CONTEXT_CACHE = {True: "reuse", False: "recompute"}  # how the command line says `Engine.reuse_context`
 DEVICES = ("auto", "cpu", "cuda", "mps")
 ATTENTION = ("auto", "fa3", "cudnn", "sdpa-flash", "flash-attn", "xformers", "sdpa-efficient", "sdpa-math", "sdpa")
 
@@ -36,35 +29,35 @@ class Engine:
     attention: str = "auto"  # or the name of a back end
     table: bool = True  # modulation vectors of all levels once a video, else at every step
     text_memory: bool = True  # keys and values of the text once a prompt, else at every step
-    overlap_memory: bool | None = None  # those of the clean overlap once a shift; None: where that is exact
+    reuse_context: bool | None = None  # those of the clean overlap once a shift; None: where that is exact
     fused: bool = True  # kernels and joined operations, else their references in plain torch
     cuda_graphs: str = "auto"  # steps recorded and replayed: where launching them is the limit, or always ("on")
-    decode_beside: str = "auto"  # chunks decoded while the next are made: on a GPU, or always ("on")
+    overlap_decode: str = "auto"  # chunks decoded while the next are made: on a GPU, or always ("on")
     compile: bool = False  # blocks as graphs of torch.compile
     offload: str = "none"  # what waits on the host for its turn: nothing, whole parts, or also the transformer's blocks
-    passes: str = "auto"  # of guidance: in one batch ("together"), one after the other ("apart"), or what fits
+    cfg_batching: str = "auto"  # both forward passes of guidance in one batch ("batched"), or "sequential"
     pictures: int = 4  # of 240p that the codec works on at a time
-    tiled: bool = False  # each of them in tiles: less memory, and a slightly other picture
+    vae_tiling: str = "auto"  # code in overlapping tiles: slightly different frames; auto: where memory is short
 
     @property
     def unrecordable(self) -> str:
         """The option with which no step can be recorded, and why; empty where steps can be."""
-        anew = [OFF[name] for name in ("table", "text_memory") if not getattr(self, name)]
-        if anew:
-            return f"{anew[0]}, which brings something from the CPU at every step"
+        if not (self.table and self.text_memory):
+            return "uncached text or timesteps, which copy something from the CPU at every step"
         return "" if self.offload == "none" else "--offload, which moves weights"
 
-    def decodes_beside(self, kind: str) -> bool:
+    def overlaps_decode(self, kind: str) -> bool:
         """Whether a chunk is decoded while the next is made, on this kind of device; not where weights make room."""
-        return self.decode_beside == "on" or (
-            self.decode_beside == "auto" and kind == "cuda" and self.offload == "none"
+        return self.overlap_decode == "on" or (
+            self.overlap_decode == "auto" and kind == "cuda" and self.offload == "none"
         )
 
     def __post_init__(self) -> None:
         check_name("--attention", self.attention, ATTENTION)
-        switches = (("cuda-graphs", self.cuda_graphs, SWITCH), ("decode-beside", self.decode_beside, SWITCH))
-        for name, value, known in (*switches, ("offload", self.offload, OFFLOADS), ("passes", self.passes, PASSES)):
-            check_name(f"--{name}", value, known)
+        for name in ("cuda_graphs", "overlap_decode", "vae_tiling"):
+            check_name(f"--{name.replace('_', '-')}", getattr(self, name), SWITCH)
+        check_name("--offload", self.offload, OFFLOADS)
+        check_name("--cfg-batching", self.cfg_batching, CFG_BATCHING)
         if self.offload != "none" and self.fixed:
             raise UsageError(
                 f"{self.fixed[0]} does not go with --offload, which moves weights", "leave one of them out"
@@ -74,23 +67,18 @@ class Engine:
     @property
     def fixed(self) -> list[str]:
         """The options asked for that weights must stay in place for."""
-        asked = {"--cuda-graphs on": self.cuda_graphs, "--decode-beside on": self.decode_beside}
+        asked = {"--cuda-graphs on": self.cuda_graphs, "--overlap-decode on": self.overlap_decode}
         return [name for name, value in asked.items() if value == "on"] + ["--compile"] * self.compile
 
     @property
     def loosened(self) -> dict[str, Any]:
         """What is otherwise without those options."""
-        asked = {"cuda_graphs": self.cuda_graphs, "decode_beside": self.decode_beside}
+        asked = {"cuda_graphs": self.cuda_graphs, "overlap_decode": self.overlap_decode}
         return {name: "auto" for name, value in asked.items() if value == "on"} | {"compile": False}
-
-    @property
-    def switches(self) -> list[str]:
-        """The words of the command line that take no value, for all that is not as it is by default."""
-        return [word for name, word in OFF.items() if not getattr(self, name)] + ["--compile"] * self.compile
 
 
 PLAIN = Engine(
-    table=False, text_memory=False, overlap_memory=False, fused=False, cuda_graphs="off", decode_beside="off"
+    table=False, text_memory=False, reuse_context=False, fused=False, cuda_graphs="off", overlap_decode="off"
 )
 
 

@@ -86,14 +86,14 @@ class Loaded:
             bound = make(rows) if engine.table and engine.text_memory else renewed(partial(make, rows))
             return bound if engine.fused else unfused(bound)
 
-        bound = _guided(bind, guidance, engine.passes)
+        bound = _guided(bind, guidance, engine.cfg_batching)
         bound = arriving(bound, self.arrive) if self.arrive else bound
         longest = self.spec.window
         return partitioned(bound, longest) if schedule.window > longest else bound
 
     def remembers(self, schedule: Schedule, engine: Engine) -> bool:
         """Whether what comes from the overlap is computed once a shift: unless asked otherwise, where that is exact."""
-        wanted = self.spec.causal if engine.overlap_memory is None else engine.overlap_memory
+        wanted = self.spec.causal if engine.reuse_context is None else engine.reuse_context
         return wanted and not schedule.renoised
 
     def _kept(self, schedule: Schedule, engine: Engine) -> Callable[..., Denoiser]:
@@ -115,9 +115,9 @@ class Loaded:
         return torch.cat(rows), mask.to(y.device).repeat(len(rows), 1)
 
 
-def _guided(bind: Callable[[slice], Denoiser], guidance: float, passes: str) -> Denoiser:
+def _guided(bind: Callable[[slice], Denoiser], guidance: float, cfg_batching: str) -> Denoiser:
     """The rows of a prompt as one denoiser: alone, both in one batch, or one after the other."""
-    if guidance != 1 and passes == "apart":
+    if guidance != 1 and cfg_batching == "sequential":
         return in_turn(bind(slice(0, 1)), bind(slice(1, 2)), guidance)
     both = bind(slice(None))
     return both if guidance == 1 else guided(both, guidance)
@@ -151,7 +151,7 @@ def load(
     parts = make_up(placing) if random else read(spec, placing)
     if isinstance(parts.codec, OpenSoraVAE):
         parts.codec.micro = engine.pictures
-        parts.codec.tile(engine.tiled)
+        parts.codec.tile(engine.vae_tiling == "on")
     return Loaded(spec, parts.codec, parts.denoiser, parts.text, device, parts.digest)
 
 

@@ -167,11 +167,11 @@ def away_bytes(denoiser: STDiT) -> int:
 def offloaded(denoiser: STDiT, codec: Codes, device: torch.device, mode: str) -> tuple[Codes, Callable[[], None]]:
     """The codec, which brings its weights itself, and what brings the transformer's before it is used.
 
-    mode: "parts", or "blocks", where the transformer's blocks come one after another at every step.
+    mode: "model", or "sequential", where the transformer's blocks come one after another at every step.
     """
     assert isinstance(codec, nn.Module)
     visiting = Guest([_weights(child) for child in codec.children()] + [_own(codec)], device)
-    if mode == "blocks":
+    if mode == "sequential":
         denoiser.in_turn = Stream(denoiser.blocks, device)
         away = {id(weight) for block in denoiser.blocks for weight in streamed(block)}
         for weight in _weights(denoiser):

@@ -34,7 +34,7 @@ def float32_transformer(model: Loaded) -> Loaded:
     copy.eval().requires_grad_(False)
     arrive = model.arrive
     if arrive is not None:
-        _, arrive = offloaded(copy, _NoCodec(), model.device, "blocks")
+        _, arrive = offloaded(copy, _NoCodec(), model.device, "sequential")
     return with_attention(replace(model, denoiser=copy, arrive=arrive), "auto")
 
 

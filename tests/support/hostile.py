@@ -27,8 +27,20 @@ STRINGS = (
 NUMBERS = (0, -1, 1, 2, 7, 255, 2**31, 2**63, 10**30, 10**400, 0.5, -0.0, 1e308, True, False, None)
 RAW = ("NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "[" * 3000, '{"a":' * 3000, '"\\ud800"', "{", "nul", "01")
 FIELDS = (
-    *("pavdm", "prompt", "seed", "frames", "fps", "model", "method", "steps", "window", "chunk", "overlap", "guidance"),
-    *("overlap_kv", "switches", "versions", "size", "source", "copied", "image", "crf", "start", "audio", "reencode"),
+    *("pavdm", "prompt", "seed", "frames", "fps", "model", "method", "steps", "window", "chunk", "context", "guidance"),
+    *(
+        "context_cache",
+        "compile",
+        "versions",
+        "size",
+        "source",
+        "copied",
+        "image",
+        "crf",
+        "start",
+        "audio",
+        "reencode",
+    ),
 )
 SIZES = (
     *("hidden_size", "depth", "num_heads", "in_channels", "caption_channels", "model_max_length", "mlp_ratio"),
@@ -37,8 +49,18 @@ SIZES = (
 )
 OPTIONS = (
     *("--seconds", "--frames", "--seed", "--steps", "--window", "--chunk", "--guidance", "--fps", "--size", "--aspect"),
-    *("--model", "--method", "--device", "--threads", "--crf", "--precision", "--attention", "--overlap-kv", "--image"),
-    *("--output", "--no-overlap", "--plain", "--compile", "--json", "--force", "--camera-motion", "--edit-ratio"),
+    *(
+        "--model",
+        "--method",
+        "--device",
+        "--threads",
+        "--crf",
+        "--precision",
+        "--attention",
+        "--context-cache",
+        "--image",
+    ),
+    *("--output", "--context", "--vae-tiling", "--compile", "--json", "--force", "--camera-motion", "--edit-ratio"),
 )
 VALUES = (
     *("0", "1", "2", "-1", "nan", "inf", "1e400", "9" * 30, "9" * 5000, "96x64", "0x0", "1x99999999999", "pa", "rn"),

@@ -23,7 +23,15 @@ from pavdm_cli.errors import PavdmError
 from support import hostile
 
 WORK, WAIT, BYTES = 10, 60, 2 << 30  # seconds of the processor, seconds, bytes
-METADATA = {"pavdm": "1", "prompt": "a red ball", "seed": 1, "frames": 24, "fps": 8, "model": "pocket", "switches": []}
+METADATA = {
+    "pavdm": "1",
+    "prompt": "a red ball",
+    "seed": 1,
+    "frames": 24,
+    "fps": 8,
+    "model": "pocket",
+    "compile": False,
+}
 CONFIG = {"depth": 28, "hidden_size": 1152, "num_heads": 16, "model_type": "STDiT3", "d_model": 4096, "num_layers": 24}
 ROW = {"kind": "throughput", "config": {"steps": 6}, "samples": {"steady_steps_s": [0.1, 0.1, 0.1]}}
 

@@ -14,7 +14,7 @@ from pavdm_cli.bench.context_reuse import deviations, in_question
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.pipeline import Job
-from pavdm_cli.generation.request import Request, Sampling, parse_overlap_kv
+from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.execution import Engine
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.specs import MODELS
@@ -24,7 +24,7 @@ from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.noise import linear_sigmas
 
 
-def job_of(method: str = "pa", overlap_kv: str | None = None, causal: bool = True) -> Job:
+def job_of(method: str = "pa", context_cache: str | None = None, causal: bool = True) -> Job:
     """Four chunks in a few steps, of a model that was trained with clean frames alone or not."""
     sampling = Sampling(
         steps=6,
@@ -32,7 +32,7 @@ def job_of(method: str = "pa", overlap_kv: str | None = None, causal: bool = Tru
         guidance=1,
         method=method,
         warmup=0,
-        engine=Engine(overlap_memory=parse_overlap_kv(overlap_kv)),
+        engine=Engine(reuse_context=None if context_cache is None else context_cache == "reuse"),
     )
     job = pipeline.plan(Request("a blue kite above the sea", frames=16, sampling=sampling))
     return replace(job, spec=replace(job.spec, causal=causal))
@@ -59,25 +59,22 @@ def made(job: Job, model: Loaded) -> Tensor:
     ],
 )
 def test_what_is_asked_for_is_done_and_otherwise_what_is_exact(method, asked, got):
-    assert job_of(method, asked).settings.overlap_kv == got
+    assert job_of(method, asked).settings.context_cache == got
 
 
-@pytest.mark.parametrize(
-    ("method", "asked", "says"), [("rw", "reuse", "--method rw"), ("pa", "again", "must be recompute or reuse")]
-)
-def test_what_cannot_be_is_refused(method, asked, says):
-    with pytest.raises(UsageError, match=says):
-        job_of(method, asked)
+def test_reuse_is_refused_for_rw():
+    with pytest.raises(UsageError, match="--method rw"):
+        job_of("rw", "reuse")
 
 
 def test_for_a_model_trained_so_reuse_is_exact(model):
-    reused, computed = made(job_of(), model), made(job_of(overlap_kv="recompute"), model)
+    reused, computed = made(job_of(), model), made(job_of(context_cache="recompute"), model)
     torch.testing.assert_close(reused, computed, rtol=0, atol=1e-4)
     assert max(deviations(job_of(), model)) < 1e-4
 
 
 def test_for_another_model_the_deviation_of_every_chunk_is_told(model):
-    reuse, recompute = (job_of(overlap_kv=kv, causal=False) for kv in ("reuse", "recompute"))
+    reuse, recompute = (job_of(context_cache=kv, causal=False) for kv in ("reuse", "recompute"))
     found = deviations(recompute, replace(model, spec=recompute.spec), shifts=2)
     pairs = zip(made(reuse, model).split(2, dim=1), made(recompute, model).split(2, dim=1), strict=True)
     first, *later = [float((a - b).norm() / b.norm()) for a, b in pairs]
@@ -88,15 +85,15 @@ def test_for_another_model_the_deviation_of_every_chunk_is_told(model):
 
 def test_a_row_tells_of_the_deviation_where_it_is_in_question():
     assert not in_question(job_of())
-    assert in_question(job_of(overlap_kv="reuse"))
-    assert not in_question(job_of(overlap_kv="recompute", causal=False))
+    assert in_question(job_of(context_cache="reuse"))
+    assert not in_question(job_of(context_cache="recompute", causal=False))
 
 
 def test_reuse_by_a_model_that_was_not_trained_for_it_is_noted(monkeypatch):
-    assert not any("approximation" in note for note in job_of(overlap_kv="reuse").notes)
+    assert not any("approximation" in note for note in job_of(context_cache="reuse").notes)
     monkeypatch.setitem(MODELS, "pocket", replace(MODELS["pocket"], causal=False))
-    assert job_of().settings.overlap_kv == "recompute"
-    assert any("approximation" in note for note in job_of(overlap_kv="reuse").notes)
+    assert job_of().settings.context_cache == "recompute"
+    assert any("approximation" in note for note in job_of(context_cache="reuse").notes)
 
 
 # The paper's setting on Open-Sora's transformer: 240x424 pixels in 30 noisy latents and 5 clean ones, 30 steps.
