@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from pavdm_cli.runtime.interrupt import exit_interrupted
+
 
 def main() -> None:
     """The console script, which is `python -m pavdm_cli` too."""
@@ -13,7 +15,7 @@ def main() -> None:
         signals.end_on_signals()
         code = _run()
     except KeyboardInterrupt:
-        code = 130
+        exit_interrupted()
     sys.exit(code)
 
 

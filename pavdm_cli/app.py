@@ -19,7 +19,7 @@ from pavdm_cli.commands.generate import generate
 from pavdm_cli.commands.info import info
 from pavdm_cli.errors import PavdmError, UsageError
 from pavdm_cli.runtime.diagnose import diagnose, interrupted
-from pavdm_cli.runtime.signals import INTERRUPTED
+from pavdm_cli.runtime.interrupt import INTERRUPTED, interrupt_lines
 
 CommandLineError: Any = typer.BadParameter.__base__  # of all that Typer refuses; it exports this subclass alone
 app = App(pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -58,10 +58,10 @@ def main() -> None:
     try:
         code = app(prog_name="pavdm", standalone_mode=False)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        _interrupt()
     except Exception as error:
         if interrupted(error):
-            sys.exit(INTERRUPTED)
+            _interrupt()
         if os.environ.get("PAVDM_TRACEBACK") and not isinstance(error, PavdmError):
             raise
         _fail(_refused(error) or diagnose(error), error)
@@ -80,6 +80,13 @@ def _refused(error: Exception) -> PavdmError | None:
         sys.exit(UsageError.exit_code)
     path = context.command_path if context else "pavdm"
     return UsageError(error.format_message(), f"`{path} --help` lists what it takes")
+
+
+def _interrupt() -> NoReturn:
+    """Say that nothing was kept, and end."""
+    for descriptor, line in interrupt_lines().items():
+        print(line, file=sys.stdout if descriptor == 1 else sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 def _fail(error: PavdmError, cause: Exception) -> NoReturn:

@@ -52,7 +52,7 @@ def test_the_first_signal_is_noted_and_the_second_stops(name: str) -> None:
 @ON_POSIX
 def test_only_work_is_interrupted_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[int] = []
-    monkeypatch.setattr(stop_module, "exit_at_once", lambda: ended.append(1))
+    monkeypatch.setattr(stop_module, "exit_interrupted", lambda: ended.append(1))
     with handled(signal.SIGINT, signal.SIG_DFL), stop_requested(hasty=False) as stop:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGINT)

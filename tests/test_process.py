@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import random
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -32,14 +34,56 @@ def check_end(code: int, err: str, folder: Path) -> None:
         assert not partial.exists() or not partial.stat().st_size
 
 
+INTERRUPTED = {"kind": "Interrupted", "message": "interrupted", "hint": "", "exit_code": 130}
+
+
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_to_a_starting_process_ends_it_silently(number: int, tmp_path: Path) -> None:
-    process = start(*QUICK, "--frames", 400, "-o", "v.mp4", cwd=tmp_path)
+def test_a_signal_to_a_starting_process_is_one_line(number: int, tmp_path: Path) -> None:
+    process = start(*QUICK, "--frames", 400, "-o", "v.mp4", "--json", cwd=tmp_path)
     wait_for_signals(process)
     strike(process, [(0, number), (0.001, number)])
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, "", "")
+    assert (process.returncode, err, json.loads(out)) == (130, "interrupted\n", {"error": INTERRUPTED})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", ["runtime.signals", "app"])
+def test_ctrl_c_while_modules_are_imported_is_one_line(module: str, tmp_path: Path) -> None:
+    script = f"""
+        import os, signal, sys
+        class SignalOnImport:
+            def find_spec(self, name, path, target=None):
+                if name == "pavdm_cli.{module}":
+                    os.kill(os.getpid(), signal.SIGINT)
+        sys.meta_path.insert(0, SignalOnImport())
+        from pavdm_cli.__main__ import main
+        main()
+    """
+    assert run_script(script, "models", "list", cwd=tmp_path) == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize(("words", "code"), [(("--version",), 0), (("info", "absent.mp4"), 3)])
+def test_ctrl_c_while_the_interpreter_shuts_down_keeps_the_exit_code(
+    words: tuple[str, ...], code: int, tmp_path: Path
+) -> None:
+    script = """
+        import os, signal
+        from pavdm_cli.__main__ import main
+        class SignalWhenFreed:
+            kill, arguments = os.kill, (os.getpid(), signal.SIGINT)
+            def __del__(self):
+                SignalWhenFreed.kill(*self.arguments)
+        freed_last = SignalWhenFreed()
+        main()
+    """
+    assert run_script(script, *words, cwd=tmp_path)[0] == code
+
+
+def run_script(script: str, *words: str, cwd: Path) -> tuple[int, str, str]:
+    """Exit code and streams of a script that has its own arguments."""
+    command = [sys.executable, "-c", textwrap.dedent(script), *words]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, done.stdout, done.stderr
 
 
 def test_many_signals_among_the_first_chunks_keep_what_was_made(tmp_path: Path) -> None:

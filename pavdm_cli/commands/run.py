@@ -22,8 +22,9 @@ from pavdm_cli.generation.checks import check
 from pavdm_cli.generation.request import Request
 from pavdm_cli.runtime import streams
 from pavdm_cli.runtime.counting import counted
+from pavdm_cli.runtime.interrupt import INTERRUPTED
 from pavdm_cli.runtime.printable import command_line
-from pavdm_cli.runtime.signals import INTERRUPTED, Stop, stop_requested
+from pavdm_cli.runtime.signals import Stop, stop_requested
 from pavdm_cli.runtime.threads import Load, good_threads
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.generation.request import parse_size
 from pavdm_cli.models.execution import Reading
 from pavdm_cli.models.specs import POCKET, ModelSpec, find
-from pavdm_cli.runtime.signals import INTERRUPTED, stop_requested
+from pavdm_cli.runtime.interrupt import INTERRUPTED
+from pavdm_cli.runtime.signals import stop_requested
 
 if TYPE_CHECKING:
     from pavdm_cli.training.distributed import Processes

@@ -5,16 +5,18 @@ Only standard library, and little of it: this is the first module that a process
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
-INTERRUPTED = 130  # the exit code of a process that a signal ended
+from pavdm_cli.runtime.interrupt import exit_interrupted
+
 PATIENCE = 5.0  # seconds that closing a file may take before a further signal ends the process at once
 Handler = Callable[[int, FrameType | None], object]
 
@@ -23,31 +25,25 @@ def end_on_signals() -> None:
     """From now on a signal ends this process without a traceback, however many follow it.
 
     The first one raises KeyboardInterrupt. While a module is being imported, where C code turns that into any other
-    error, it ends the process at once, as every later one does.
+    error, it ends the process at once, as every later one does. While the interpreter shuts down, after its last
+    callback, signals are ignored: it would restore their default, which kills the process with another exit code.
     """
     received: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
         if received or _importing(frame):
-            exit_at_once()
+            exit_interrupted()
         received.append(number)
         raise KeyboardInterrupt
 
+    atexit.register(_install, signal.SIG_IGN)  # before any other, so that it is called last
     _install(end)
     sys.unraisablehook = _unraisable
 
 
 def end_with(code: int) -> None:
-    """From now on a signal ends this process at once with `code`: all is said and done."""
-    _install(lambda number, frame: exit_at_once(code))
-
-
-def exit_at_once(code: int = INTERRUPTED) -> NoReturn:
-    """End the process without unwinding; a terminal gets back the cursor that a progress bar hides."""
-    with suppress(OSError):
-        if os.isatty(2):
-            os.write(2, b"\x1b[?25h\n")
-    os._exit(code)
+    """From now on a signal ends this process at once with `code`, and without a word: its streams are flushed."""
+    _install(lambda number, frame: os._exit(code))
 
 
 class Stop:
@@ -80,7 +76,7 @@ class Stop:
             self._hasty, self._closing = False, time.monotonic()
             raise KeyboardInterrupt
         if self._closing is not None and time.monotonic() - self._closing > PATIENCE:
-            exit_at_once()
+            exit_interrupted()
 
 
 @contextmanager
@@ -99,7 +95,7 @@ def stop_requested(hasty: bool = True) -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def _install(handler: Handler) -> dict[int, Any]:
+def _install(handler: Handler | signal.Handlers) -> dict[int, Any]:
     """Set the handler of every signal that ends a program; the previous handlers by signal."""
     hangup = getattr(signal, "SIGHUP", None)  # a closed terminal, which nohup ignores; Windows has none
     closed = [hangup] if hangup and signal.getsignal(hangup) != signal.SIG_IGN else []
@@ -118,5 +114,5 @@ def _importing(frame: FrameType | None) -> bool:
 def _unraisable(unraisable: Any) -> None:
     """An interrupt that Python could not raise, in a finaliser or a callback, still ends the process."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
-        exit_at_once()
+        exit_interrupted()
     sys.__unraisablehook__(unraisable)

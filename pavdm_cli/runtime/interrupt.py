@@ -1,0 +1,31 @@
+"""What an interrupted process says when it has nothing to keep. Imports nothing: it is needed before anything is."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False  # importing `typing` for it takes as long as all else before signals are handled
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+INTERRUPTED = 130  # the exit code of a process that a signal ended
+ERROR = '{"error": {"kind": "Interrupted", "message": "interrupted", "hint": "", "exit_code": 130}}'
+
+
+def interrupt_lines() -> dict[int, str]:
+    """What to write, by file descriptor; of several processes that torchrun started, the first alone says it."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") != "0":
+        return {}
+    return {2: "interrupted"} | ({1: ERROR} if "--json" in sys.argv else {})
+
+
+def exit_interrupted() -> NoReturn:
+    """Say so past all buffers and end without unwinding; a terminal gets back the cursor that a progress bar hides."""
+    for descriptor, line in interrupt_lines().items():
+        try:
+            shown = "\x1b[?25h" if os.isatty(descriptor) else ""
+            os.write(descriptor, f"{shown}{line}\n".encode())
+        except OSError:
+            pass
+    os._exit(INTERRUPTED)
