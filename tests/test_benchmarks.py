@@ -19,17 +19,17 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def test_the_readme_says_what_the_stored_rows_say() -> None:
-    made = runpy.run_path(str(ROOT / "benchmarks" / "readme.py"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    begin, end = readme.index(made["BEGIN"]), readme.index(made["END"]) + len(made["END"])
-    assert readme[begin:end] == made["section"]()
+def test_the_speed_section_is_made_from_the_stored_rows() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "performance.py"))
+    document = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    begin, end = document.index(script["BEGIN"]), document.index(script["END"]) + len(script["END"])
+    assert document[begin:end] == script["section"]()
 
 
 @pytest.fixture
 def planted(tmp_path: Path) -> dict[str, Any]:
     """The script over copies of the stored rows, all measured at the same matmul throughput on an idle machine."""
-    made = runpy.run_path(str(ROOT / "benchmarks" / "readme.py"))
+    made = runpy.run_path(str(ROOT / "benchmarks" / "performance.py"))
     made["section"].__globals__["RESULTS"] = tmp_path
     for name in ("throughput.jsonl", "latency.jsonl", "released.jsonl"):
         write(tmp_path / name, [with_rate(row, 0.2) for row in stored_rows(name)])
@@ -51,13 +51,13 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_times_as_fast_in_the_readme_are_of_rounds_and_it_says_so(planted: dict[str, Any]) -> None:
+def test_the_speedup_is_the_median_over_rounds(planted: dict[str, Any]) -> None:
     ladder = planted["stored"]("throughput.jsonl", "ablate", "mid")[-1]
     names = ("released operations", list(ladder["samples"])[-1])
     rounds = list(zip(*(ladder["samples"][name] for name in names), strict=True))
     assert f"| {median(base / one for base, one in rounds):.2f}x |" in planted["section"]()
     said = " ".join(planted["section"]().split())
-    assert f"{len(rounds)} rounds: a step is the median, and so is times as fast, taken round by round" in said
+    assert f"{len(rounds)} rounds: a step is the median over rounds, and so is the speedup" in said
 
 
 def test_a_row_of_a_busy_machine_is_not_used(planted: dict[str, Any], tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_row_of_a_busy_machine_is_not_used(planted: dict[str, Any], tmp_path: 
     path = tmp_path / "throughput.jsonl"
     rows = planted["rows_of"]("throughput.jsonl")
     write(path, [with_rate(row, 0.189 if row["config"]["model"] == "pocket" else 0.191) for row in rows])
-    assert "Speed of `pocket` has no rows of a quiet machine yet" in planted["section"]()
+    assert "The speed of `pocket` has no rows from a quiet machine yet" in planted["section"]()
     assert planted["stored"]("throughput.jsonl", "throughput", "mid", context_cache="recompute") != []
     write(path, [with_rate(row, 0.191) for row in rows])
     assert "| denoising alone, steady state |" in planted["section"]()

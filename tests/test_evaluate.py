@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import random
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -289,12 +287,3 @@ def test_videos_come_from_the_weights_given(tmp_path: Path) -> None:
     assert [v.prompt for v in made] == [prompt_of(0), prompt_of(1)]
     assert [v.frames.shape for v in made] == [(4, 64, 96, 3)] * 2
     assert torch.equal(made[0].pixels(), from_bytes(made[0].frames))
-
-
-def test_the_readme_says_of_short_prompts_what_the_last_row_says() -> None:
-    rows = [json.loads(line) for line in (KEPT.parent / "results" / "pocket.jsonl").read_text().splitlines()]
-    found = [row for row in rows if row["part"] == "partial"][-1]["bars"]
-    for figure, bar in (("object right", bars.PARTIAL_OBJECT), ("exactly one object", bars.PARTIAL_ONE)):
-        shares = ", ".join(f"{found[f'{figure}, {name}']['value'] * 100:.0f}" for name in PARTIAL)
-        readme = (KEPT.parents[1] / "README.md").read_text(encoding="utf-8")
-        assert re.search(rf"^\| short prompts.*\| {bar * 100:.0f} % \| {shares} % \|$", readme, re.MULTILINE), figure

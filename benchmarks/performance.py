@@ -1,7 +1,7 @@
-"""The README's section on speed, from stored rows of a quiet machine alone; a test holds the two equal.
+"""The speed section of docs/performance.md, from stored rows of a quiet machine; a test holds the two equal.
 
-`python benchmarks/readme.py` prints it. With --measure it takes new rows on this machine (about twenty minutes; stop
-everything else first), appends those that are quiet to results/ and rewrites the section in README.md.
+`python benchmarks/performance.py` prints it. With --measure it takes new rows on this machine (about twenty minutes;
+stop everything else first), appends those that are quiet to results/ and rewrites the section.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 from pavdm_cli.bench.env import environment
 
 RESULTS = Path(__file__).parent / "results"
-BEGIN, END = "<!-- speed: made by benchmarks/readme.py -->", "<!-- end of speed -->"
-README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- speed: made by benchmarks/performance.py -->", "<!-- end of speed -->"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
 QUIET = 0.95  # share of the best matmul throughput stored for the machine
 BUSY = 0.05  # CPU time that other processes may use during a run, in cores
 FILES = ("throughput.jsonl", "latency.jsonl")
-MISSING = "has no rows of a quiet machine yet (`python benchmarks/readme.py --measure` takes them)."
+MISSING = "has no rows from a quiet machine yet (`python benchmarks/performance.py --measure` takes them)."
 TRIES = 3
 POCKET, MID = ("throughput", "--seconds", "30"), ("throughput", "--shape", "mid")
 MEASUREMENTS = (
@@ -78,15 +78,14 @@ def pocket(row: Row, waits: Row, narrow: Row) -> list[str]:
     return [
         f"| `pocket`, {config['frames']} frames at 96x64, {config['steps']} steps | |",
         "|---|---|",
-        f"| denoising alone, steady state | {found['steady_fps']:.1f} frames/s |",
-        f"| end to end, to a file | {found['end_to_end_fps']:.1f} frames/s, "
-        f"{found['real_time_factor']:.1f}x real time |",
-        f"| the same with `--precision bf16` | {lower['steady_fps']:.1f} and {lower['end_to_end_fps']:.1f} frames/s |",
-        f"| stages, one after another | {stages} |",
-        f"| first frame: new process, torch already imported | {first} |",
-        f"| a file that plays, new process | {waited['playable_file_p50_s']:.1f} s |",
-        f"| step | {found['step_p50_ms']:.0f} ms in the median, {found['step_p99_ms']:.0f} ms at the 99th percentile; "
-        f"{found['matrix_share']:.0%} of the matrix-product rate of the same run |",
+        f"| denoising alone, steady state | {found['steady_fps']:.1f} fps |",
+        f"| end to end, to a file | {found['end_to_end_fps']:.1f} fps, {found['real_time_factor']:.1f}x real time |",
+        f"| the same with `--precision bf16` | {lower['steady_fps']:.1f} and {lower['end_to_end_fps']:.1f} fps |",
+        f"| stages, measured one after another | {stages} |",
+        f"| time to first frame, cold and warm | {first} |",
+        f"| time to a playable file, cold | {waited['playable_file_p50_s']:.1f} s |",
+        f"| step | median {found['step_p50_ms']:.0f} ms, 99th percentile {found['step_p99_ms']:.0f} ms; "
+        f"{found['matrix_share']:.0%} of the matmul throughput of the same run |",
     ]
 
 
@@ -98,14 +97,14 @@ def mid(recomputed: Row, ladder: Row, small: Row) -> list[str]:
         for one in ladder["ladder"]
     ]
     return [
-        f"A transformer of 384 columns on Open-Sora's window (`--shape mid`, {found['step_tflop']:.2f} TFLOP a step,",
-        f"random weights) runs at {found['matrix_share']:.0%} of the matrix-product rate with the overlap computed",
-        "again at every step. Against the released code's sequence of operations, rebuilt on the same weights, each",
-        "line with one more optimisation (`--ablate`; a few per cent are noise; overlap memory is",
-        f"exact only for a network that was trained so). All lines run in each of {rounds} rounds:",
-        "a step is the median, and so is times as fast, taken round by round, not from the steps shown:",
+        f"A transformer of width 384 on Open-Sora's window (`--shape mid`, {found['step_tflop']:.2f} TFLOP per step,",
+        f"random weights) reaches {found['matrix_share']:.0%} of the matmul throughput when the context is recomputed",
+        "at every step. The table starts from the released code's sequence of operations, rebuilt on the same weights,",
+        "and adds one optimisation per line (`--ablate`). A few per cent are noise; the context cache is",
+        f"exact only for a network trained with a causal context. All lines run in each of {rounds} rounds: a step is",
+        "the median over rounds, and so is the speedup, computed per round and not from the steps shown.",
         "",
-        "| | step | times as fast | off plain by |",
+        "| | step | speedup | max. difference from baseline |",
         "|---|---|---|---|",
         *rungs,
         *compiled_lines(ladder, small),
@@ -118,8 +117,8 @@ def compiled_lines(ladder: Row, small: Row) -> list[str]:
         return []
     return [
         "",
-        f"Compiled blocks (`--compile`) are {compiled(ladder):.2f} times as fast as the line before them, round by",
-        f"round in the median, those of `pocket` {compiled(small):.2f} times; they stay off unless asked for.",
+        f"With `--compile` a step is {compiled(ladder):.2f}x as fast as on the line before (median over rounds), and",
+        f"{compiled(small):.2f}x as fast for `pocket`; compilation is off by default.",
     ]
 
 
@@ -135,10 +134,10 @@ def released(row: Row) -> list[str]:
     exact, reuse = ("-".join(f"{one:.2f}" for one in found[name]) for name in ("step_exact", "step_reuse"))
     base, sampler = "-".join(f"{one:.2f}" for one in found["rebuilt_baseline"]), found["sampler"]
     return [
-        "Against the released network itself (same weights, the two interleaved on a quiet machine) a step is",
-        f"{exact} times as fast, {reuse} times with `--context-cache reuse`, and the whole sampler {sampler[0]:.2f}",
-        f"and {sampler[1]:.2f} times; the baseline that `--ablate` rebuilds takes {base} of its time",
-        "([`released.jsonl`](benchmarks/results/released.jsonl), which holds these figures without their samples).",
+        "Against the released network itself (same weights, runs interleaved on a quiet CPU), one step is",
+        f"{exact}x as fast, and {reuse}x with `--context-cache reuse`. The whole sampler is {sampler[0]:.2f}x and",
+        f"{sampler[1]:.2f}x as fast. The baseline that `--ablate` rebuilds takes {base} of the released network's time",
+        "([`released.jsonl`](../benchmarks/results/released.jsonl); its raw samples were not kept).",
     ]
 
 
@@ -149,7 +148,7 @@ def speed_of_pocket() -> list[str]:
         for precision in ("fp32", "bf16")
     )
     waits = stored("latency.jsonl", "latency", "pocket")
-    return pocket(fast, waits[-1], narrow) if fast and narrow and waits else [f"Speed of `pocket` {MISSING}"]
+    return pocket(fast, waits[-1], narrow) if fast and narrow and waits else [f"The speed of `pocket` {MISSING}"]
 
 
 def ladder_of_mid() -> list[str]:
@@ -157,12 +156,12 @@ def ladder_of_mid() -> list[str]:
     large = stored("throughput.jsonl", "throughput", "mid", context_cache="recompute")
     ladder, small = (stored("throughput.jsonl", "ablate", model) for model in ("mid", "pocket"))
     if not (large and ladder and small):
-        return [f"The ladder of optimisations {MISSING}"]
+        return [f"The ablation of optimisations {MISSING}"]
     return mid(large[-1], ladder[-1], small[-1])
 
 
 def section() -> str:
-    """All between the README's two marks."""
+    """Everything between the two markers of the document."""
     against = released(rows_of("released.jsonl")[-1])
     return "\n".join([BEGIN, "", *speed_of_pocket(), "", *against, "", *ladder_of_mid(), "", END])
 
@@ -217,9 +216,9 @@ def main() -> None:
     for name, row in measure():
         with (RESULTS / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-    text = README.read_text(encoding="utf-8")
+    text = DOCUMENT.read_text(encoding="utf-8")
     before, after = text[: text.index(BEGIN)], text[text.index(END) + len(END) :]
-    README.write_text(before + section() + after, encoding="utf-8")
+    DOCUMENT.write_text(before + section() + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

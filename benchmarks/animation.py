@@ -1,0 +1,46 @@
+"""The README's animation: generates three clips and joins them side by side in docs/images/pocket.gif."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pavdm_cli.video import EncoderOptions, VideoWriter, frames, open_video
+from pavdm_cli.video.upscale import Scale
+from pavdm_cli.video.write.external import find_ffmpeg
+
+GIF = Path(__file__).parents[1] / "docs" / "images" / "pocket.gif"
+SECONDS, RATE, SCALE = "6", 8, 3
+CLIPS = {  # prompt: seed
+    "a red balloon drifting over green hills at sunset, the camera pans left": "3",
+    "a white boat bobbing on the sea at night, the camera pans right": "3",
+    "a yellow kite circling above sand dunes by day": "3",
+}
+
+
+def main() -> None:
+    """Generate the clips one after another and write their frames side by side."""
+    with tempfile.TemporaryDirectory() as folder:
+        clips = [generate(Path(folder) / f"{number}.mkv", *clip) for number, clip in enumerate(CLIPS.items())]
+    joined = np.concatenate(clips, axis=2)  # (n, H, 3 W, 3)
+    encoding = EncoderOptions(ffmpeg=find_ffmpeg(), scale=Scale(SCALE, "lanczos"))  # ffmpeg: one palette for all frames
+    GIF.parent.mkdir(parents=True, exist_ok=True)
+    with VideoWriter(GIF, joined.shape[2], joined.shape[1], RATE, {}, encoding, force=True) as writer:
+        writer.write(joined)
+        print(writer.finish())
+
+
+def generate(path: Path, prompt: str, seed: str) -> NDArray[np.uint8]:  # (n, H, W, 3)
+    """Frames of one clip at the model's own size."""
+    options = ("--seed", seed, "--seconds", SECONDS, "--scale", "1", "--crf", "0", "-o", str(path))
+    subprocess.run([sys.executable, "-m", "pavdm_cli", "generate", prompt, *options], check=True)
+    return np.stack([frame for frame, _ in frames(open_video(path))])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The documents: short enough to read, links that resolve, command lines that parse, figures that are stored."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from pavdm_cli.app import CommandLineError, app
+from pavdm_cli.evaluation import bars
+from pavdm_cli.evaluation.videos import PARTIAL
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
+FOREIGN_OPTIONS = {  # of pip, uv, pytest, ruff and our own scripts
+    *("--extra-index-url", "--no-build-isolation", "--extra", "--python-version", "--dist", "--check"),
+    *("--integration", "--record", "--measure", "--help", "--minutes", "--commit", "--before", "--tiny"),
+    *("--no-index", "--no-deps", "--target", "--nproc-per-node"),
+}
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+SHELL_BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors that a renderer makes of the headings."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def unresolved(document: Path) -> list[str]:
+    """Relative links to a file or a heading that does not exist."""
+    links = [link for link in LINK.findall(document.read_text(encoding="utf-8")) if "://" not in link]
+    missing = []
+    for link in links:
+        file, _, anchor = link.partition("#")
+        target = document.parent / file if file else document
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            missing.append(link)
+    return missing
+
+
+def command_lines(text: str) -> Iterator[list[str]]:
+    """The words after `pavdm` of every command in the shell blocks of a document."""
+    for block in SHELL_BLOCK.findall(text):
+        for line in block.replace("\\\n", " ").splitlines():
+            for words in pipeline(line):
+                if words[:1] == ["pavdm"]:
+                    yield words[1:]
+                elif "pavdm_cli" in words:
+                    yield words[words.index("pavdm_cli") + 1 :]
+
+
+def pipeline(line: str) -> list[list[str]]:
+    """The simple commands of a shell line, each as its words."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;")
+    lexer.whitespace_split = True
+    commands: list[list[str]] = [[]]
+    for word in lexer:
+        if set(word) <= set("&|;"):
+            commands.append([])
+        else:
+            commands[-1].append(word)
+    return commands
+
+
+def parse(words: list[str]) -> None:
+    """Parse a command line without running it. Raises: CommandLineError."""
+    command, context = typer.main.get_command(app), None
+    while True:
+        context = command.make_context(command.name or "pavdm", list(words), parent=context)
+        if not hasattr(command, "resolve_command"):
+            return
+        rest = [*context._protected_args, *context.args]  # the subcommand's name, and what follows it
+        _, command, words = command.resolve_command(context, rest)
+
+
+def test_the_readme_and_the_contributing_guide_are_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+    assert len((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) < 200
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_every_relative_link_resolves(document: Path) -> None:
+    assert unresolved(document) == []
+
+
+def test_a_broken_link_or_anchor_is_found(tmp_path: Path) -> None:
+    document = tmp_path / "a.md"
+    document.write_text("# One heading: `x`\n[1](a.md#one-heading-x) [2](#none) [3](b.md) [4](https://a.b/c)")
+    assert unresolved(document) == ["#none", "b.md"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_every_command_line_parses(document: Path) -> None:
+    for words in command_lines(document.read_text(encoding="utf-8")):
+        parse(words)
+
+
+def test_the_documents_have_command_lines() -> None:
+    lines = [words for document in DOCUMENTS for words in command_lines(document.read_text(encoding="utf-8"))]
+    assert len(lines) >= 30
+    assert {"generate", "extend", "info", "models", "train", "bench"} <= {words[0] for words in lines}
+
+
+@pytest.mark.parametrize("line", ["generate", "generate x --no-such-option", "extend a.mp4 --audio loud", "fly"])
+def test_a_command_line_that_cannot_work_is_found(line: str) -> None:
+    with pytest.raises(CommandLineError):
+        parse(line.split())
+
+
+def test_commands_are_found_behind_pipes_and_comments() -> None:
+    text = "```sh\npip install . && pavdm doctor -q  # a comment\necho x | pavdm generate - | cat\n```\n`pavdm fly`"
+    assert list(command_lines(text)) == [["doctor", "-q"], ["generate", "-"]]
+
+
+def options(command: Any) -> set[str]:
+    """All options of a command and those below it."""
+    own = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return own.union(*map(options, getattr(command, "commands", {}).values()))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_every_option_in_inline_code_exists(document: Path) -> None:
+    known = options(typer.main.get_command(app)) | FOREIGN_OPTIONS
+    text = re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    code = [span for span in re.findall(r"`([^`]+)`", text) if document.name != "CHANGELOG.md"]
+    assert [span for span in code if not set(re.findall(r"(?<!\S)--[a-z][\w-]*", span)) <= known] == []
+
+
+def last(part: str) -> dict[str, Any]:
+    """The bars of the last stored row of a part."""
+    rows = [json.loads(line) for line in (RESULTS / "pocket.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {key: bar["value"] for key, bar in [row for row in rows if row["part"] == part][-1]["bars"].items()}
+
+
+def percent(value: float) -> str:
+    return f"{value * 100:.0f} %"
+
+
+def points(value: float) -> str:
+    return f"{value * 100:.0f} points"
+
+
+def test_the_quality_table_is_the_last_stored_rows() -> None:
+    vae, videos, minute = last("codec"), last("videos"), last("minute")
+    text = (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
+    expected = {
+        "VAE reconstruction: all pixels": f"{vae['codec, dB']:.1f} dB",
+        "VAE reconstruction: pixels of the object": f"{vae['codec on objects, dB']:.1f} dB",
+        "VAE: unevenness of motion from frame to frame": f"{vae['codec, unevenness of motion']:.3f}",
+        "terrain as prompted (96 videos of 10 s)": percent(videos["terrain right"]),
+        "time of day as prompted": percent(videos["time right"]),
+        "object as prompted": percent(videos["object right"]),
+        "colour as prompted": percent(videos["colour right"]),
+        "motion as prompted": percent(videos["motion right"]),
+        "camera motion as prompted, read by the probe": percent(videos["camera right"]),
+        "camera motion as prompted over land, by registering the ground between frames": percent(
+            videos["camera right on land, by matching"]
+        ),
+        "frames with exactly one object": percent(videos["frames with exactly one object"]),
+        "the same, first 8 frames": percent(videos["first 8 frames with exactly one object"]),
+        "videos whose first frame shows no whole object": (
+            f"{videos['videos without an object in frame 0']} of 96: missed"
+        ),
+        "change at chunk boundaries relative to inside chunks, divided by the same ratio for real video": (
+            f"{videos['hop at chunk joints']:.2f}"
+        ),
+        "change inside chunks, relative to real video": f"{videos['change inside chunks, of real']:.2f}",
+        "a minute, last 10 s minus first 10 s (16 videos): attributes as prompted": points(
+            minute["words right, last seconds less first"]
+        ),
+        "a minute, last 10 s minus first 10 s: frames with exactly one object": points(
+            minute["one object, last seconds less first"]
+        ),
+        "drift of brightness over a minute, in standard deviations of real video": (
+            f"{minute['drift of brightness, z']:.1f}"
+        ),
+        "drift of contrast": f"{minute['drift of contrast, z']:.1f}",
+        "drift of sharpness": f"{minute['drift of sharpness, z']:.1f}",
+        "drift of saturation": f"{minute['drift of saturation, z']:.1f}",
+    }
+    table = dict(re.findall(r"^\| (.+?) \| .+? \| (.+?) \|$", text.partition("Short prompts")[0], re.MULTILINE))
+    assert {label: value for label, value in table.items() if label not in ("figure", "---")} == expected
+
+
+def test_the_short_prompt_table_is_the_last_stored_row() -> None:
+    partial, text = last("partial"), (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
+    rows = {
+        "object as prompted": ("object right", bars.PARTIAL_OBJECT),
+        "frames with exactly one object": ("exactly one object", bars.PARTIAL_ONE),
+    }
+    for label, (key, bar) in rows.items():
+        shares = ", ".join(f"{partial[f'{key}, {group}'] * 100:.0f}" for group in PARTIAL)
+        assert f"\n| {label} | {percent(bar)} | {shares} % |\n" in text
+
+
+def test_the_figures_of_the_readme_are_stored() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    videos, minute = last("videos"), last("minute")
+    memory = json.loads((RESULTS / "memory.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    released = json.loads((RESULTS / "released.jsonl").read_text(encoding="utf-8").splitlines()[-1])["summary"]
+    exact, reuse = ("-".join(f"{value:.2f}" for value in released[key]) for key in ("step_exact", "step_reuse"))
+    followed = [percent(videos[f"{attribute} right"]) for attribute in ("object", "colour", "motion")]
+    late = [minute[f"{figure}, last seconds less first"] * 100 for figure in ("words right", "one object")]
+    assert f"| {exact}x exact, {reuse}x with" in text
+    assert f"of 10 s and of 600 s | {memory['peak_mb'][0]} MB and {memory['peak_mb'][1]} MB |" in text
+    assert f"| {', '.join(followed)} |" in text
+    assert f"| {late[0]:.0f} and {late[1]:.0f} percentage points |" in text
+    assert f"| {videos['hop at chunk joints']:.2f} | [pocket]" in text
+
+
+def test_the_animation_is_small() -> None:
+    assert (ROOT / "docs" / "images" / "pocket.gif").stat().st_size < 3_000_000
