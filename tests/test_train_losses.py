@@ -20,11 +20,10 @@ from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
 from pavdm_cli.sampling.noise import warp_ratio, warped_sigmas
 from pavdm_cli.sampling.schedule import pa
 from pavdm_cli.training.levels import (
-    DRAINING,
-    FULL,
-    GROWING,
-    GROWING_FROM_CLIP,
+    POCKET_MOMENTS,
+    USUAL_MOMENTS,
     Diagonal,
+    Moments,
     Window,
     draw_window,
     progressive,
@@ -153,15 +152,17 @@ def test_a_frame_is_clean_at_0_and_noise_at_1000():
     assert torch.equal(shown[:, 2], noise[:, 2])
 
 
-def draws(diagonal: Diagonal, count: int = 20_000) -> list[Window]:
+def draws(diagonal: Diagonal, count: int = 20_000, moments: Moments = USUAL_MOMENTS) -> list[Window]:
     draw = random.Random(5)
-    return [draw_window(diagonal, draw) for _ in range(count)]
+    return [draw_window(diagonal, draw, moments) for _ in range(count)]
 
 
 def kind(window: Window, diagonal: Diagonal) -> str:
     """Growing windows end at the top of the diagonal, draining ones begin at its bottom; both may be full."""
     if not window.overlap:
         return "growing from nothing"
+    if window.rejoins:
+        return "rejoining"
     if window.chunks == diagonal.chunks:
         return "full"
     return "draining" if window.first == 0 else "growing from a clip"
@@ -174,19 +175,29 @@ def levels(diagonal: Diagonal, window: Window) -> tuple[int, ...]:
     return tuple((times * diagonal.steps / 1000).round().int().tolist())
 
 
-def test_windows_come_as_often_as_stated():
+@pytest.mark.parametrize("moments", [USUAL_MOMENTS, POCKET_MOMENTS], ids=["usual", "pocket"])
+def test_windows_come_as_often_as_stated(moments):
     diagonal = Diagonal(24, 6, 2)
-    windows = draws(diagonal)
-    found = Counter(kind(window, diagonal) for window in windows)
-    from_clip = GROWING_FROM_CLIP * 5 / 6  # a sixth of them have grown full
-    wanted = {
-        "full": FULL + GROWING_FROM_CLIP / 6,
-        "growing from nothing": GROWING,
-        "growing from a clip": from_clip,
-        "draining": DRAINING,
+    windows = draws(diagonal, moments=moments)
+    counts = Counter(kind(window, diagonal) for window in windows)
+    expected = {
+        "full": moments.full + moments.growing_from_clip / 6,  # a sixth of them have grown full
+        "growing from nothing": moments.growing,
+        "growing from a clip": moments.growing_from_clip * 5 / 6,
+        "draining": moments.draining,
+        "rejoining": moments.rejoining,
     }
-    assert math.isclose(FULL + GROWING + GROWING_FROM_CLIP + DRAINING, 1)
-    assert {name: found[name] / len(windows) for name in wanted} == pytest.approx(wanted, abs=0.012)
+    assert math.isclose(sum(expected.values()), 1)
+    assert {name: counts[name] / len(windows) for name in expected} == pytest.approx(expected, abs=0.012)
+
+
+def test_pocket_sees_more_starts_and_a_twentieth_of_its_windows_rejoin_a_video():
+    assert 0.35 <= POCKET_MOMENTS.growing <= 0.40
+    assert POCKET_MOMENTS.rejoining == 0.05
+    assert USUAL_MOMENTS.rejoining == 0
+    rejoining = [w for w in draws(Diagonal(24, 6, 2), moments=POCKET_MOMENTS) if w.rejoins]
+    assert {window.chunks for window in rejoining} == {1, 2, 3, 4, 5}  # the clean chunk takes a place in the window
+    assert all(window.first == 0 and window.overlap for window in rejoining)
 
 
 def test_every_stage_and_length_comes_equally_often():

@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pavdm_cli.training.levels import Diagonal, draw_window, progressive, some_clean, uniform, warped
+from pavdm_cli.training.levels import (
+    USUAL_MOMENTS,
+    Diagonal,
+    Moments,
+    draw_window,
+    progressive,
+    some_clean,
+    uniform,
+    warped,
+)
 from pavdm_cli.training.losses import Batch
 from pavdm_cli.training.pocket.latent_pool import Clips, captions
 
@@ -22,7 +31,7 @@ class Recipe:
     """How batches are drawn: method base, pa or rw; the diagonal; how many windows a step; how worn overlaps are.
 
     ratio: pushes timesteps towards noise, as sampling does; group: clips are cut at multiples of it, where their codec
-    begins anew; causal: over time clean latents see only one another.
+    begins anew; causal: over time clean latents see only one another; moments: how often a window is in which state.
     """
 
     method: str
@@ -33,6 +42,7 @@ class Recipe:
     ratio: float = 1.0
     group: int = 1
     causal: bool = True
+    moments: Moments = USUAL_MOMENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,7 @@ class Cut:
     starts: list[int]
     times: Tensor  # (B, T)
     clean: int  # of them, at the front
+    after: int = 0  # and at the back, in a window that rejoins a video
 
     @property
     def runs(self) -> list[tuple[int, slice]]:
@@ -77,9 +88,9 @@ def draws(recipe: Recipe, step: int) -> Draws:
 def draw_cut(recipe: Recipe, count: int, length: int, chance: Draws) -> Cut:
     """Runs from anywhere in any of `count` clips of `length` latents."""
     clips = [chance.plain.randrange(count) for _ in range(recipe.windows)]
-    times, clean = _times(recipe, chance)
+    times, clean, after = _times(recipe, chance)
     places = (length - times.shape[1]) // recipe.group
-    return Cut(clips, [recipe.group * chance.plain.randint(0, places) for _ in clips], times, clean)
+    return Cut(clips, [recipe.group * chance.plain.randint(0, places) for _ in clips], times, clean, after)
 
 
 def fill(recipe: Recipe, cut: Cut, latents: Tensor, chance: Draws) -> Batch:
@@ -89,6 +100,7 @@ def fill(recipe: Recipe, cut: Cut, latents: Tensor, chance: Draws) -> Batch:
     counted = torch.ones_like(cut.times)
     if recipe.method == "pa":
         counted[:, : cut.clean] = 0
+        counted[:, counted.shape[1] - cut.after :] = 0
     elif recipe.method == "base":
         counted = (cut.times > 0).to(cut.times)
     return Batch(latents, noise, cut.times, counted, cut.clean if recipe.causal else 0)
@@ -118,14 +130,15 @@ def wear(overlap: Tensor, most: float, draw: torch.Generator) -> Tensor:  # (B, 
     return strength.view(-1, *[1] * (overlap.dim() - 1)) * torch.randn(overlap.shape, generator=draw)
 
 
-def _times(recipe: Recipe, chance: Draws) -> tuple[Tensor, int]:
-    """Timesteps (B, T) of the window's latents, and how many at its front are the clean overlap."""
+def _times(recipe: Recipe, chance: Draws) -> tuple[Tensor, int, int]:
+    """Timesteps (B, T) of the window's latents, and how many at its front and at its back are clean."""
     diagonal = recipe.diagonal
     if recipe.method == "pa":
-        window = draw_window(diagonal, chance.plain)
-        clean = diagonal.chunk if window.overlap else 0
+        window = draw_window(diagonal, chance.plain, recipe.moments)
+        clean, after = (diagonal.chunk if shown else 0 for shown in (window.overlap, window.rejoins))
         noisy = progressive(diagonal, window, torch.randn(recipe.windows, generator=chance.normal))
-        return torch.cat([noisy.new_zeros(len(noisy), clean), warped(noisy, recipe.ratio)], dim=1), clean
+        times = nn.functional.pad(warped(noisy, recipe.ratio), (clean, after))
+        return times, clean, after
     times = uniform(diagonal.chunk * (diagonal.chunks + 1), recipe.windows, chance.normal)
     times = warped(times, recipe.ratio)
-    return (some_clean(times, chance.plain) if recipe.method == "base" else times), 0
+    return (some_clean(times, chance.plain) if recipe.method == "base" else times), 0, 0

@@ -47,21 +47,42 @@ class Window:
     chunks: int
     stage: int
     overlap: bool
+    rejoins: bool = False  # a clean chunk follows the noisy ones: the video's own, which the window leads back to
 
 
-# How often a window is full, growing from nothing, growing from a clip, or draining; a start decides the whole video.
-FULL, GROWING, GROWING_FROM_CLIP, DRAINING = 0.55, 0.27, 0.06, 0.12
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """How often a window is growing from nothing, growing from a clip, or draining; it is full in the rest.
+
+    A start decides the whole video. rejoining: of all windows, those that drain towards a clean chunk.
+    """
+
+    growing: float = 0.27
+    growing_from_clip: float = 0.06
+    draining: float = 0.12
+    rejoining: float = 0.0
+
+    @property
+    def full(self) -> float:
+        """The share that is left."""
+        return 1 - self.growing - self.growing_from_clip - self.draining - self.rejoining
 
 
-def draw_window(diagonal: Diagonal, draw: random.Random) -> Window:
+USUAL_MOMENTS = Moments()
+POCKET_MOMENTS = Moments(growing=0.37, growing_from_clip=0.05, draining=0.08, rejoining=0.05)
+
+
+def draw_window(diagonal: Diagonal, draw: random.Random, moments: Moments) -> Window:
     """A random moment in the life of a window: one for the whole batch."""
     stage, kind = draw.randrange(diagonal.stride), draw.random()
-    if kind < FULL:
+    if kind < moments.full:
         return Window(0, diagonal.chunks, stage, overlap=True)
-    if kind < FULL + GROWING + GROWING_FROM_CLIP:
+    grown = moments.full + moments.growing
+    if kind < grown + moments.growing_from_clip:
         count = draw.randint(1, diagonal.chunks)
-        return Window(diagonal.chunks - count, count, stage, overlap=kind > FULL + GROWING)
-    return Window(0, draw.randint(1, max(1, diagonal.chunks - 1)), stage, overlap=True)
+        return Window(diagonal.chunks - count, count, stage, overlap=kind > grown)
+    rejoins = kind >= grown + moments.growing_from_clip + moments.draining
+    return Window(0, draw.randint(1, max(1, diagonal.chunks - 1)), stage, overlap=True, rejoins=rejoins)
 
 
 def shifted(times: Tensor, shift: Tensor, steps: int) -> Tensor:  # (F,), (B,) -> (B, F)

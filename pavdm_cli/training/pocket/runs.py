@@ -18,7 +18,7 @@ from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
 from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
 from pavdm_cli.models.specs import MODELS
 from pavdm_cli.training.batches import METHODS, Recipe
-from pavdm_cli.training.levels import Diagonal
+from pavdm_cli.training.levels import POCKET_MOMENTS, Diagonal
 from pavdm_cli.training.loop import Plan, Report, Task, train
 from pavdm_cli.training.pocket.distillation import Teacher
 from pavdm_cli.training.pocket.latent_pool import Clips, load_or_make
@@ -102,7 +102,8 @@ def denoiser_task(
     coder = checkpoint.load_codec(codec or spec.codec).to(pick_device(settings.device))
     clips = Clips(count, size=spec.size, fps=spec.fps, detail=settings.detail)
     held = Clips(min(HELD_OUT, count), clips.latents, HELD_OUT_SEED, clips.size, clips.fps, clips.detail)
-    recipe = Recipe(lesson.method, Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk), settings.batch)
+    diagonal = Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk)
+    recipe = Recipe(lesson.method, diagonal, settings.batch, moments=POCKET_MOMENTS)
     about = settings.about | lesson.about | {"clips": count}
     make_folder(settings.folder)
     pool = _pool(settings.folder / "clips.safetensors", clips, coder, progress)
