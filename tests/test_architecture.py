@@ -235,9 +235,11 @@ HIDE = f"""
 
     builtins.__import__ = hiding
 """
+TRITON_KERNELS = "pavdm_kernels.triton_kernels."  # the only modules that import Triton at the top
+WITHOUT_TRITON = [name for name in MODULES if name != "pavdm_cli.__main__" and not name.startswith(TRITON_KERNELS)]
 IMPORT_ALL = f"""
     import importlib
-    for name in {sorted(set(MODULES) - {"pavdm_cli.__main__"})}:
+    for name in {sorted(WITHOUT_TRITON)}:
         importlib.import_module(name)
 """
 

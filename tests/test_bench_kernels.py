@@ -31,7 +31,7 @@ BY_NAME = {op.name: op for op in OPS}
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Operations at sizes that take no time, on a machine whose rate of copying is known."""
-    monkeypatch.setattr(kernels, "OPS", [dataclasses.replace(op, real=op.cases[:1]) for op in OPS])
+    monkeypatch.setattr(kernels, "OPS", [dataclasses.replace(op, model_sizes=op.test_sizes[:1]) for op in OPS])
     monkeypatch.setattr(kernels, "copy_rate", lambda device: 10.0)
     monkeypatch.setattr(kernels, "measure", functools.partial(bandwidth.measure, rotated=1))
 
@@ -76,7 +76,7 @@ def test_rows_are_kept_as_they_come_and_an_operation_that_breaks_hides_no_other(
     assert all(row["samples"] for row in rows if not row["failed"])
     assert "1 of 6 kernels" in str(done.exception)
     op = kernels.OPS[1]
-    asked = [op.name, *(f"{key}{size}" for key, size in op.real[0].items()), "fp32"]
+    asked = [op.name, *(f"{key}{size}" for key, size in op.model_sizes[0].items()), "fp32"]
     assert f"failed: {' '.join(asked)}: RuntimeError: an illegal memory access" in done.stderr.splitlines()
 
 
@@ -85,7 +85,7 @@ def test_small_operations_go_through_as_much_memory_as_large_ones(name: str, mon
     op, rotated = BY_NAME[name], 2**23
     counts: list[int] = []
     monkeypatch.setattr(bandwidth, "each", lambda calls, device: [counts.append(len(calls)) or 1.0])
-    found = bandwidth.measure(op, op.cases[0], torch.float32, CPU, rotated)
+    found = bandwidth.measure(op, op.test_sizes[0], torch.float32, CPU, rotated)
     assert counts[0] * found.bytes >= rotated > 64 * found.bytes
 
 

@@ -62,7 +62,7 @@ def test_the_stored_table_holds_every_build():
     assert [{name: row[name] for name in CONTEXT} for row in rows] == wanted
     assert {f"triton=={row['triton']}" for row in rows} <= set((ROOT / "constraints.txt").read_text().splitlines())
     assert [row for row in rows if row["failed"]] == []
-    assert all(row["load_less"] == BY_NAME[row["op"]].scalars and row["store_less"] == 0 for row in rows)
+    assert all(row["load_less"] == BY_NAME[row["op"]].scalar_loads and row["store_less"] == 0 for row in rows)
 
 
 def test_a_row_that_is_read_or_written_narrowly_fails():
@@ -72,7 +72,7 @@ def test_a_row_that_is_read_or_written_narrowly_fails():
     assert found.pop("euler_step-nothing") == []
     assert len(found) == 4
     for bug, reasons in found.items():
-        what = "stores" if "results" in bug else "loads"
+        what = "stores" if "output" in bug else "loads"
         assert any(f" {what} of less than 16 bytes" in reason for reason in reasons), bug
 
 
@@ -90,7 +90,7 @@ def test_a_row_that_is_read_or_written_narrowly_fails():
     ],
 )
 def test_a_kernel_beyond_a_limit_fails(name, change, reason):
-    good = dataclasses.replace(GOOD, load_less=BY_NAME[name].scalars)
+    good = dataclasses.replace(GOOD, load_less=BY_NAME[name].scalar_loads)
     assert list(broken(BY_NAME[name], dataclasses.replace(good, **change), "bf16", "sm_89")) == [reason]
     assert list(broken(BY_NAME[name], good, "bf16", "sm_89")) == []
 
@@ -103,7 +103,7 @@ def test_a_name_that_is_none_is_refused():
 
 
 def test_a_device_is_measured_against_its_own_copy_rate(monkeypatch):
-    monkeypatch.setattr(kernels, "OPS", [dataclasses.replace(op, real=op.cases[:1]) for op in OPS])
+    monkeypatch.setattr(kernels, "OPS", [dataclasses.replace(op, model_sizes=op.test_sizes[:1]) for op in OPS])
     monkeypatch.setattr(kernels, "copy_rate", lambda device: 10.0)
     monkeypatch.setattr(kernels, "measure", functools.partial(bandwidth.measure, rotated=1))
     rows = kernels.measure_all(Choice(dtypes=["fp32"]), torch.device("cpu"))

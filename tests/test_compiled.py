@@ -32,8 +32,7 @@ from pavdm_cli.sampling.cuda_graphs import Graphs
 from pavdm_cli.sampling.loop import sample
 from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
 from pavdm_cli.sampling.schedule import METHODS
-from pavdm_kernels import references
-from pavdm_kernels.jit import fused
+from pavdm_kernels import kernels_enabled, use_reference
 
 SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), window=6, chunk=2, steps=6)
 ON = Engine(compile=True)
@@ -100,10 +99,10 @@ def launched(graph: torch.fx.Graph) -> list[str]:
 
 @pytest.mark.usefixtures("traced")
 def test_a_graph_of_fast_operations_does_not_stand_for_references() -> None:
-    form = torch.compile(lambda x: x + 2 if fused() else x + 1, backend="eager", fullgraph=True)
+    form = torch.compile(lambda x: x + 2 if kernels_enabled() else x + 1, backend="eager", fullgraph=True)
     nothing = torch.zeros(1)
     assert form(nothing) == 2
-    with references():
+    with use_reference():
         assert form(nothing) == 1
     assert form(nothing) == 2
 
@@ -111,7 +110,7 @@ def test_a_graph_of_fast_operations_does_not_stand_for_references() -> None:
 def test_kernels_are_opaque_to_the_compiler(model, traced, monkeypatch) -> None:
     guard.install(monkeypatch)
     for name in ("modulate", "gate_residual_modulate", "qk_norm_rope", "temporal_attention"):
-        monkeypatch.setattr(import_module(f"pavdm_kernels.{name}"), "runs_kernel", lambda x: True)  # as on a GPU
+        monkeypatch.setattr(import_module(f"pavdm_kernels.{name}"), "use_kernel", lambda x: True)  # as on a GPU
     monkeypatch.setattr(transformer.STDiT, "summed", lambda network, table: table)
     sigmas, window = linear_sigmas(6), torch.randn(1, 2, 4, 2, 3, generator=torch.Generator().manual_seed(1))
     outs = [

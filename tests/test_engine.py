@@ -17,7 +17,7 @@ from pavdm_cli.models.stdit.transformer import STDiT
 from pavdm_cli.sampling.loop import sample
 from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
 from pavdm_cli.sampling.schedule import METHODS, pa
-from pavdm_kernels.jit import Switch
+from pavdm_kernels import kernels_enabled
 
 SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), window=8, chunk=2, steps=8)
 SCHEDULE = pa(8, 8, 2)
@@ -66,7 +66,7 @@ def calls(model: Loaded, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> dic
     for name in ("table", "encode_text", "remember"):
         monkeypatch.setattr(STDiT, name, counted(name))
     hook = model.denoiser.register_forward_hook(
-        lambda *_: made.update({"plain steps": made["plain steps"] + bool(Switch.depth)})
+        lambda *_: made.update({"plain steps": made["plain steps"] + (not kernels_enabled())})
     )
     video(model, engine)
     hook.remove()
@@ -92,4 +92,4 @@ def test_each_switch_moves_its_own_work_into_the_step(model: Loaded, monkeypatch
 def test_plain_leaves_nothing_on() -> None:
     on = [field.name for field in fields(Engine) if getattr(PLAIN, field.name) is True]
     assert on == []
-    assert Switch.depth == 0
+    assert kernels_enabled()

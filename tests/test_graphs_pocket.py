@@ -116,7 +116,7 @@ def test_positions_are_made_once_for_every_size_and_not_at_every_step(loaded: Lo
         return place(grid, *rest)
 
     def turning(self: transformer.Rope, start: int, frames: int) -> Tensor:
-        made.append(("turns", (start, frames)))
+        made.append(("rope", (start, frames)))
         return turn(self, start, frames)
 
     monkeypatch.setattr(transformer, "position_embedding", placing)

@@ -18,7 +18,7 @@ from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.execution import PLAIN, Engine
 from pavdm_cli.models.stdit.layers import Linear, Mlp
-from pavdm_kernels import linear, references
+from pavdm_kernels import linear, use_reference
 
 DEFAULT = Engine()
 PROMPT = "a red ball over hills"
@@ -64,7 +64,7 @@ def test_a_narrow_weight_decides_the_product_and_the_result_is_wide(gelu: bool) 
     exact = linear(x.bfloat16().double(), narrow.double(), narrow_bias.double(), gelu)
     with torch.no_grad():
         fast = linear(x, narrow, narrow_bias, gelu)
-        with references():
+        with use_reference():
             plain = linear(x, narrow, narrow_bias, gelu)
     for got in (fast, plain):
         assert got.dtype == torch.float32

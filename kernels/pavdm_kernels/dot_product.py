@@ -1,4 +1,4 @@
-"""Scaled dot product attention by torch, in the form that is fast where it runs.
+"""Scaled dot product attention by torch, in the form that is faster on the device at hand.
 
 o = softmax(q k^T / sqrt(K)) v
 """
@@ -11,15 +11,15 @@ from torch import Tensor
 
 
 def dot_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:  # (B, N, S, K) -> same
-    """Attention heads first; k, v (B, N, L, K), mask bool broadcast to (B, N, S, L), True = attend."""
-    # Torch's fused kernel for CPUs is slow to differentiate, most of all in bfloat16.
+    """Heads come first; k, v (B, N, L, K), mask bool broadcast to (B, N, S, L), True = attend."""
+    # Torch's fused CPU kernel has a slow backward pass, in bfloat16 above all.
     if q.requires_grad and q.device.type == "cpu":
-        return products(q, k, v, mask)
+        return dot_product_math(q, k, v, mask)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-def products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:  # (B, N, S, K) -> same
-    """The equation as it stands, with all scores in memory and the softmax in float32 or wider."""
+def dot_product_math(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:  # (B, N, S, K) -> same
+    """The equation by separate matmuls: all scores are stored, the softmax is in float32 or wider."""
     scores = (q * q.shape[-1] ** -0.5) @ k.mT  # (B, N, S, L)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))

@@ -1,4 +1,4 @@
-"""All operations, for whoever runs every one."""
+"""The records of all operations."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pavdm_cli.bench.synchronize import synchronise
-from pavdm_kernels.op import Draw, Op, Sizes
+from pavdm_kernels.op import Op, RandomInputs, Sizes
 
 ROTATED = 2**28  # bytes gone through before the same memory is read again, so that no cache holds it
 SAMPLES = 20
@@ -37,7 +37,7 @@ class Measured(NamedTuple):
 def measure(op: Op, sizes: Sizes, dtype: torch.dtype, device: torch.device, rotated: int = ROTATED) -> Measured:
     """Time calls on so many inputs, and into so many outputs, that together they take `rotated` bytes."""
     moved = op.bytes_moved(sizes, dtype)
-    inputs = [op.make(sizes, Draw(dtype, str(device), seed)) for seed in range(1 + rotated // moved)]
+    inputs = [op.make_inputs(sizes, RandomInputs(dtype, str(device), seed)) for seed in range(1 + rotated // moved)]
     with torch.no_grad():
         found = error(op, inputs[0])
         return Measured(each([partial(op.function, *given) for given in inputs], device), found, moved)

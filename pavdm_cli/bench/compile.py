@@ -1,4 +1,4 @@
-"""Build kernels for GPUs that are not here, and read from the machine code what they would take."""
+"""Compile kernels for GPUs that are not present, and read the resources they take from the machine code."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from pavdm_cli.errors import DeviceError
 from pavdm_cli.runtime.install_hints import install_command
-from pavdm_kernels.jit import STAGES, Call, installed
+from pavdm_kernels.dispatch import TRITON_INSTALLED
+from pavdm_kernels.launch import NUM_STAGES, KernelLaunch
 
 ARCHITECTURES = ("sm_80", "sm_89", "sm_90", "sm_120")
-SHARED_LIMITS = {80: 163, 89: 99, 90: 227, 120: 99}  # KB a block may have; the compiler does not check it
+SHARED_LIMITS = {80: 163, 89: 99, 90: 227, 120: 99}  # KB per block; the compiler does not check them
 TYPES = {
     torch.float32: "*fp32",
     torch.float16: "*fp16",
@@ -37,21 +38,24 @@ SASS = {
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one built kernel takes of a GPU."""
+    """What one compiled kernel takes of a GPU."""
 
-    registers: int  # a thread
+    registers: int  # per thread
     spill_bytes: int
-    shared_bytes: int  # a block
-    load_128: int  # instructions that load 16 bytes a thread
-    load_less: int  # those that load less
-    store_128: int  # the same of stores
+    shared_bytes: int  # per block
+    load_128: int  # load instructions of 16 bytes per thread
+    load_less: int  # narrower ones
+    store_128: int  # store instructions, likewise
     store_less: int
-    matrix: int  # matrix products
+    matrix: int  # matrix instructions
 
 
 def compiler() -> str:
-    """The version of Triton, or why nothing can be built here."""
-    if not installed():
+    """The version of Triton.
+
+    Raises: DeviceError where it cannot compile for NVIDIA GPUs.
+    """
+    if not TRITON_INSTALLED:
         raise DeviceError("Triton is not installed", f"on Linux: {install_command('gpu')}")
     import triton
 
@@ -63,57 +67,54 @@ def compiler() -> str:
 
 
 def tools() -> Path:
-    """The folder of NVIDIA's programs that Triton brings."""
+    """The folder of the NVIDIA binaries in Triton's wheel."""
     import triton
 
     return Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
-def build(call: Call, architecture: str) -> Resources:
-    """Compiles exactly what `Call.run` would launch on such a GPU."""
+def build(launch: KernelLaunch, architecture: str) -> Resources:
+    """Compile exactly what `launch.run` would run on such a GPU."""
     from triton import compile as compile_
     from triton.backends.compiler import GPUTarget
 
     capability = int(architecture.removeprefix("sm_"))
     target = GPUTarget("cuda", capability, 32)
-    return resources(
-        compile_(source(call), target=target, options={"num_warps": call.warps, "num_stages": STAGES}), capability
-    )
+    options = {"num_warps": launch.num_warps, "num_stages": NUM_STAGES}
+    return resources(compile_(source(launch), target=target, options=options), capability)
 
 
-def source(call: Call) -> Any:
-    """The kernel with the types of its arguments, specialised as a launch specialises: 1, and multiples of 16."""
+def source(launch: KernelLaunch) -> Any:
+    """The kernel with the types of its arguments, specialized as Triton does: for 1, and for multiples of 16."""
     from triton.compiler import ASTSource
 
-    kernel = call.kernel.built
-    assert list(call.arguments) == kernel.arg_names
+    kernel, arguments = launch.kernel, launch.arguments
+    assert list(arguments) == kernel.arg_names
     fixed = {param.name for param in kernel.params if param.is_constexpr}
-    fixed |= {
-        name for name, value in call.arguments.items() if value is None or (isinstance(value, int) and value == 1)
-    }
-    types = {name: "constexpr" if name in fixed else kind(value) for name, value in call.arguments.items()}
-    places = {name: (place,) for place, name in enumerate(types)}
-    aligned = [name for name, value in call.arguments.items() if name not in fixed and is_aligned(value)]
-    hints = {places[name]: [["tt.divisibility", 16]] for name in aligned}
-    return ASTSource(kernel, types, {places[name]: call.arguments[name] for name in types if name in fixed}, hints)
+    fixed |= {name for name, value in arguments.items() if value is None or (isinstance(value, int) and value == 1)}
+    types = {name: "constexpr" if name in fixed else triton_type(value) for name, value in arguments.items()}
+    indices = {name: (index,) for index, name in enumerate(types)}
+    aligned = [name for name, value in arguments.items() if name not in fixed and is_aligned(value)]
+    hints = {indices[name]: [["tt.divisibility", 16]] for name in aligned}
+    return ASTSource(kernel, types, {indices[name]: arguments[name] for name in types if name in fixed}, hints)
 
 
-def kind(value: Tensor | float | None) -> str:
-    """How Triton writes a type."""
+def triton_type(value: Tensor | float | None) -> str:
+    """The type of an argument in Triton's notation."""
     if isinstance(value, Tensor):
         return TYPES[value.dtype]
     return "fp32" if isinstance(value, float) else "i32"
 
 
 def is_aligned(value: Tensor | float | None) -> bool:
-    """Whether a launch finds it divisible by 16; a tensor's memory is, and the offset of a view counts."""
+    """Whether a launch specializes for divisibility by 16: storage is aligned, the offset of a view may not be."""
     if isinstance(value, Tensor):
         return value.storage_offset() * value.element_size() % 16 == 0
     return isinstance(value, int) and value % 16 == 0
 
 
 def resources(compiled: Any, capability: int) -> Resources:
-    """Reads the assembler's report and the machine code."""
+    """Read the report of the assembler and the machine code."""
     from triton.backends.nvidia.compiler import get_ptxas
 
     ptx, target = compiled.asm["ptx"], re.search(r"\.target (sm_\w+)", compiled.asm["ptx"])
@@ -121,8 +122,8 @@ def resources(compiled: Any, capability: int) -> Resources:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "kernel.ptx").write_text(ptx, encoding="utf-8")
         Path(folder, "kernel.cubin").write_bytes(compiled.asm["cubin"])
-        words = [get_ptxas(capability).path, "-v", f"-arch={target[1]}", "kernel.ptx", "-o", os.devnull]
-        report = output(words, folder)
+        command = [get_ptxas(capability).path, "-v", f"-arch={target[1]}", "kernel.ptx", "-o", os.devnull]
+        report = output(command, folder)
         code = output([str(tools() / "cuobjdump"), "-sass", "kernel.cubin"], folder)
     spill = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", report)
     used = re.search(r"Used (\d+) registers", report)
@@ -132,7 +133,7 @@ def resources(compiled: Any, capability: int) -> Resources:
     return Resources(int(used[1]), int(spill[1]) + int(spill[2]), compiled.metadata.shared, **counts)
 
 
-def output(words: list[str], folder: str) -> str:
-    """What a program printed."""
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
+def output(command: list[str], folder: str) -> str:
+    """What a program prints."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout + done.stderr

@@ -14,7 +14,7 @@ from pavdm_cli.bench.compile import ARCHITECTURES, SHARED_LIMITS, Resources, bui
 from pavdm_cli.bench.env import environment
 from pavdm_cli.bench.throughput import SCHEMA
 from pavdm_cli.errors import UsageError
-from pavdm_kernels.op import Draw, Op, Sizes
+from pavdm_kernels.op import Op, RandomInputs, Sizes
 from pavdm_kernels.ops import OPS
 
 Row = dict[str, Any]
@@ -32,7 +32,7 @@ class Choice:
     def __post_init__(self) -> None:
         check("architecture", self.architectures, ARCHITECTURES)
         check("dtype", self.dtypes, DTYPES)
-        known = sorted({w for op in OPS for sizes in op.real if (w := width(sizes)) is not None})
+        known = sorted({w for op in OPS for sizes in op.model_sizes if (w := width(sizes)) is not None})
         check("width", map(str, self.widths), list(map(str, known)))
 
     def builds(self) -> list[tuple[Op, Sizes, str, str]]:
@@ -41,7 +41,7 @@ class Choice:
         return [
             (op, sizes, dtype, architecture)
             for op, dtype, architecture in every
-            for sizes in op.real
+            for sizes in op.model_sizes
             if not self.widths or width(sizes) in (None, *self.widths)
         ]
 
@@ -67,8 +67,9 @@ def compile_all(choice: Choice, keep: Callable[[Row], None] = lambda row: None) 
     """One row a kernel, dtype and architecture; `failed` names the limits it does not keep."""
     version, built = compiler(), list[Row]()
     for op, sizes, dtype, architecture in choice.builds():
-        call, _ = op.call(*op.flat(*op.make(sizes, Draw(DTYPES[dtype], "meta"))))
-        taken = build(call, architecture)
+        inputs = op.make_inputs(sizes, RandomInputs(DTYPES[dtype], "meta"))
+        launch, _ = op.prepare_launch(*op.launch_arguments(*inputs))
+        taken = build(launch, architecture)
         head = {"op": op.name, "sizes": dict(sizes), "dtype": dtype, "arch": architecture, "triton": version}
         failed = list(broken(op, taken, dtype, architecture))
         built.append({**head, **asdict(taken), "failed": failed})
@@ -111,17 +112,17 @@ def broken(op: Op, taken: Resources, dtype: str, architecture: str) -> Iterator[
     shared = SHARED_LIMITS[int(architecture.removeprefix("sm_"))] * 1024
     if taken.spill_bytes:
         yield f"{taken.spill_bytes} bytes spilt, none allowed"
-    if taken.registers > op.registers:
-        yield f"{taken.registers} registers, at most {op.registers}"
+    if taken.registers > op.max_registers:
+        yield f"{taken.registers} registers, at most {op.max_registers}"
     if taken.shared_bytes > shared:
         yield f"{taken.shared_bytes} bytes of shared memory, at most {shared}"
-    if op.wide and not taken.load_128:
+    if op.vectorized and not taken.load_128:
         yield "no load of 16 bytes"
-    if taken.load_less != op.scalars:
-        yield f"{taken.load_less} loads of less than 16 bytes, expected {op.scalars}"
+    if taken.load_less != op.scalar_loads:
+        yield f"{taken.load_less} loads of less than 16 bytes, expected {op.scalar_loads}"
     if taken.store_less:
         yield f"{taken.store_less} stores of less than 16 bytes, none allowed"
-    if op.products and dtype != "fp32" and not taken.matrix:
+    if op.matmul and dtype != "fp32" and not taken.matrix:
         yield "no matrix instruction"
 
 

@@ -18,9 +18,9 @@ from pavdm_cli.errors import DeviceError
 from pavdm_cli.models.stdit.layers import Axis, Block, Frames
 from pavdm_cli.models.stdit.transformer import RunBlock, as_written
 from pavdm_cli.runtime.install_hints import install_command
-from pavdm_kernels import Rows, Vector
-from pavdm_kernels.jit import installed
-from pavdm_kernels.rows import Picked
+from pavdm_kernels import ModulationVector, PerLevel
+from pavdm_kernels.dispatch import TRITON_INSTALLED
+from pavdm_kernels.modulation import Gathered
 
 COMPILER = "Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install"
 Stream = tuple[Tensor, Tensor]  # as `Block.forward` takes it
@@ -37,7 +37,9 @@ def compiled(backend: str = "inductor") -> RunBlock:
     with quiet():
         graph = torch.compile(as_written, backend=backend)
 
-    def run(block: Block, stream: Stream, frames: Frames, text: Tensor, axis: Axis, vectors: Sequence[Vector]) -> Any:
+    def run(
+        block: Block, stream: Stream, frames: Frames, text: Tensor, axis: Axis, vectors: Sequence[ModulationVector]
+    ) -> Any:
         vectors = _apart(vectors)
         if (kind := _kind(stream, axis, vectors)) not in met:
             _any_length(stream, frames, axis, vectors)
@@ -67,7 +69,7 @@ def check_compile(wanted: bool, device: torch.device) -> None:
 def lacking(device: torch.device) -> tuple[str, str] | None:
     """What compiling for a device lacks, and how to come by it; None where it lacks nothing."""
     if device.type == "cuda":
-        return None if installed() else ("Triton", install_command("gpu"))
+        return None if TRITON_INSTALLED else ("Triton", install_command("gpu"))
     if device.type != "cpu":
         return "a CPU or CUDA", f"leave it out on {device.type}"
     if not has_compiler():
@@ -97,35 +99,35 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _kind(stream: Stream, axis: Axis, vectors: Sequence[Vector]) -> Hashable:
+def _kind(stream: Stream, axis: Axis, vectors: Sequence[ModulationVector]) -> Hashable:
     """What tells graphs apart, and the number of latents."""
     given = getattr(axis.attend, "keywords", {})
-    return stream[0].shape[1], axis.turns is None, type(vectors[0]), *((n, v is None) for n, v in given.items())
+    return stream[0].shape[1], axis.rope is None, type(vectors[0]), *((n, v is None) for n, v in given.items())
 
 
-def _any_length(stream: Stream, frames: Frames, axis: Axis, vectors: Sequence[Vector]) -> None:
+def _any_length(stream: Stream, frames: Frames, axis: Axis, vectors: Sequence[ModulationVector]) -> None:
     """Marks where the number of latents stands: a graph then holds for all of them from the first on."""
     mark = torch._dynamo.maybe_mark_dynamic
     for x in stream:
         mark(x, 1)
     mark(frames.level_idx, frames.level_idx.ndim - 1)
-    if axis.turns is not None:
-        mark(axis.turns, 0)
-    for tensor in (tensor for vector in vectors if isinstance(vector, Picked) for tensor in vector):
+    if axis.rope is not None:
+        mark(axis.rope, 0)
+    for tensor in (tensor for vector in vectors if isinstance(vector, Gathered) for tensor in vector):
         mark(tensor, tensor.ndim - 3)
 
 
-def _apart(vectors: Sequence[Vector]) -> Sequence[Vector]:
-    """After the last block shift and scale share a table; laid out as all others are, it needs no graph of its own."""
+def _apart(vectors: Sequence[ModulationVector]) -> Sequence[ModulationVector]:
+    """The final layer's shift and scale share their rows; laid out like all others, they need no graph of their own."""
     *most, gate, shift, scale = vectors
-    if not (isinstance(gate, Rows) and isinstance(shift, Rows) and isinstance(scale, Rows)):
+    if not (isinstance(gate, PerLevel) and isinstance(shift, PerLevel) and isinstance(scale, PerLevel)):
         return vectors
-    if shift.table is not scale.table:
+    if shift.rows is not scale.rows:
         return vectors
-    levels, width = gate.table.shape
-    places = gate.table.stride(0) // width
-    wide = shift.table.repeat(1, places).view(levels, places, width)
-    return [*most, gate, Rows(wide[:, 0], shift.row), Rows(wide[:, 1], scale.row)]
+    levels, width = gate.rows.shape
+    places = gate.rows.stride(0) // width
+    wide = shift.rows.repeat(1, places).view(levels, places, width)
+    return [*most, gate, PerLevel(wide[:, 0], shift.bias), PerLevel(wide[:, 1], scale.bias)]
 
 
 def _reason(error: Exception) -> str:

@@ -21,7 +21,15 @@ from pavdm_cli.models.opensora.prompt import with_scores
 from pavdm_cli.models.opensora.vae import OpenSoraVAE
 from pavdm_cli.models.pocket.vae import PocketCodec
 from pavdm_cli.models.specs import ModelSpec
-from pavdm_cli.models.stdit.denoiser import attending, levels_table, of_rows, recomputing, remembering, renewed, unfused
+from pavdm_cli.models.stdit.denoiser import (
+    attending,
+    levels_table,
+    of_rows,
+    recomputing,
+    reference_ops,
+    remembering,
+    renewed,
+)
 from pavdm_cli.models.stdit.layers import Linear
 from pavdm_cli.models.stdit.transformer import STDiT, as_written
 from pavdm_cli.runtime.validation import check_name
@@ -84,7 +92,7 @@ class Loaded:
 
         def bind(rows: slice) -> Denoiser:
             bound = make(rows) if engine.table and engine.text_memory else renewed(partial(make, rows))
-            return bound if engine.fused else unfused(bound)
+            return bound if engine.fused else reference_ops(bound)
 
         bound = _guided(bind, guidance, engine.cfg_batching)
         bound = arriving(bound, self.arrive) if self.arrive else bound

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pavdm_kernels.jit import imagined
+from pavdm_kernels.dispatch import fake_cuda
 
 
 class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -77,7 +77,7 @@ def standing_for(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(Standing(gelu=device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)))
         if device.type == "cuda":
-            stack.enter_context(imagined())
+            stack.enter_context(fake_cuda())
         yield
 
 

@@ -16,7 +16,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.models.float32 import exact_convolutions
 from pavdm_cli.models.pixels import to_unit
 from pavdm_cli.runtime.counting import counted
-from pavdm_kernels import linear, narrowed
+from pavdm_kernels import cast_to_narrower, linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class PocketCodec(nn.Module):
 
     def picture(self, codes: Tensor) -> Tensor:
         """Codes (N, channels, H/8, W/8) to frames (N, 3, H, W), 0 to 1 but not clamped."""
-        narrow = narrowed(codes, next(self.decoder.parameters()))
+        narrow = cast_to_narrower(codes, next(self.decoder.parameters()))
         frames: Tensor = self.decoder(narrow).to(codes.dtype)
         return (frames + 1) / 2
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from pavdm_cli.attention import Attention
 from pavdm_cli.models.stdit.transformer import Attends, Memory, Modulation, RunBlock, STDiT, Text, as_written, keeping
 from pavdm_cli.sampling.denoiser import Bound, Denoiser
-from pavdm_kernels import on_gpu, references
+from pavdm_kernels import on_gpu, use_reference
 
 Size = tuple[float, float] | None  # pixels, height and width, where positions follow them
 
@@ -98,15 +98,15 @@ def renewed(make: Callable[[], Denoiser]) -> Denoiser:
     return Bound(remember, velocity)
 
 
-def unfused(denoiser: Denoiser) -> Denoiser:
+def reference_ops(denoiser: Denoiser) -> Denoiser:
     """Every operation as its reference in plain torch."""
 
     def remember(frames: Tensor, level: int) -> Any:
-        with references():
+        with use_reference():
             return denoiser.remember(frames, level)
 
     def velocity(window: Tensor, levels: Tensor, memory: Any) -> Tensor:
-        with references():
+        with use_reference():
             return denoiser(window, levels, memory)
 
     return Bound(remember, velocity)

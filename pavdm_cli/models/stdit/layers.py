@@ -11,16 +11,24 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from pavdm_cli.attention import Run
-from pavdm_kernels import Rows, Vector, gate_residual_modulate, linear, narrowed, qk_norm_rope, timestep_embedding
+from pavdm_kernels import (
+    ModulationVector,
+    PerLevel,
+    cast_to_narrower,
+    gate_residual_modulate,
+    linear,
+    qk_norm_rope,
+    timestep_embedding,
+)
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v (B, T, S, N, K) -> (B, T, S, N * K)
 
 
 class Axis(NamedTuple):
-    """Which tokens a self-attention sees: those of one frame, or those of one pixel with rotary turns."""
+    """Which tokens a self-attention sees: those of one frame, or those of one pixel with rotary embedding."""
 
     attend: Attend
-    turns: Tensor | None  # (T, K / 2, 2)
+    rope: Tensor | None  # (T, K / 2, 2)
 
 
 class Frames(NamedTuple):
@@ -62,7 +70,7 @@ class Mlp(nn.Module):
         self.fc2 = Linear(inner, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        narrow = narrowed(x, self.fc1.weight)  # and so all the way to the end
+        narrow = cast_to_narrower(x, self.fc1.weight)  # the dtype of the whole MLP
         out: Tensor = self.fc2(linear(narrow, self.fc1.weight, self.fc1.bias, gelu=True))
         return out if narrow is x else out.to(x.dtype)
 
@@ -153,13 +161,13 @@ class SelfAttention(nn.Module):
         self.k_norm = Gain(hidden // heads)
         self.proj = Linear(hidden, hidden)
 
-    def heads_of(self, x: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def heads_of(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys, normed and rotated, and values: (B, T, S, N, K) each."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
-        return *qk_norm_rope(q, k, (self.q_norm.weight, self.k_norm.weight), turns), v
+        return *qk_norm_rope(q, k, (self.q_norm.weight, self.k_norm.weight), rope), v
 
     def forward(self, x: Tensor, axis: Axis) -> Tensor:  # (B, T, S, D)
-        out: Tensor = self.proj(axis.attend(*self.heads_of(x, axis.turns)))
+        out: Tensor = self.proj(axis.attend(*self.heads_of(x, axis.rope)))
         return out
 
 
@@ -195,12 +203,17 @@ class Block(nn.Module):
         self.cross_attn = CrossAttention(hidden, heads)
         self.mlp = Mlp(hidden, int(hidden * mlp_ratio), hidden)
 
-    def rows(self, table: Tensor) -> list[Rows]:  # (N, 6, D)
+    def rows(self, table: Tensor) -> list[PerLevel]:  # (N, 6, D)
         """Shift, scale, gate of the attention, then of the MLP."""
-        return [Rows(*pair) for pair in zip(table.unbind(1), self.scale_shift_table.unbind(0), strict=True)]
+        return [PerLevel(*pair) for pair in zip(table.unbind(1), self.scale_shift_table.unbind(0), strict=True)]
 
     def forward(
-        self, stream: tuple[Tensor, Tensor], frames: Frames, text: Tensor, axis: Axis, vectors: Sequence[Vector]
+        self,
+        stream: tuple[Tensor, Tensor],
+        frames: Frames,
+        text: Tensor,
+        axis: Axis,
+        vectors: Sequence[ModulationVector],
     ) -> tuple[Tensor, Tensor]:
         """Residual stream and its modulated copy (B, T, S, D) in, both out.
 
@@ -208,7 +221,7 @@ class Block(nn.Module):
         """
         x, h = stream
         gate, shift, scale, gate_mlp, *after = vectors
-        x = torch.addcmul(x, gate.at(frames.level_idx), self.attn(h, axis))
+        x = torch.addcmul(x, gate.gather(frames.level_idx), self.attn(h, axis))
         branch = self.cross_attn(x, text, frames.text_mask, frames.over_text)
         x, h = gate_residual_modulate(x, branch, frames.level_idx, None, shift, scale)
         return gate_residual_modulate(x, self.mlp(h), frames.level_idx, gate_mlp, *after)
@@ -222,9 +235,9 @@ class FinalLayer(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.zeros(2, hidden))
         self.linear = Linear(hidden, out)
 
-    def rows(self, table: Tensor) -> tuple[Rows, Rows]:  # (N, D)
+    def rows(self, table: Tensor) -> tuple[PerLevel, PerLevel]:  # (N, D)
         """Shift and scale: both come from the same vector of the level."""
-        return Rows(table, self.scale_shift_table[0]), Rows(table, self.scale_shift_table[1])
+        return PerLevel(table, self.scale_shift_table[0]), PerLevel(table, self.scale_shift_table[1])
 
     def forward(self, h: Tensor) -> Tensor:  # (B, T, S, D) -> (B, T, S, patch values)
         out: Tensor = self.linear(h)

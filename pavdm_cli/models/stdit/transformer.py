@@ -29,7 +29,7 @@ from pavdm_cli.models.stdit.layers import (
     position_embedding,
     rotary_frequencies,
 )
-from pavdm_kernels import Rows, Vector, fused, modulate, pick, temporal_attention
+from pavdm_kernels import ModulationVector, PerLevel, gather, kernels_enabled, modulate, temporal_attention
 
 CLOSED = ("t_block.1.weight", "cross_attn.proj.weight", "final_layer.linear.weight")  # zero at the start of training
 
@@ -184,9 +184,9 @@ class STDiT(nn.Module):
         """
         start, past = (0, None) if memory is None else (memory.frames, memory.kv)
         kvs = [None] * self.config.depth if past is None else past.unbind(0)
-        turns = text.keep(("turns", start, z.shape[1]), lambda: self.rope(start, z.shape[1]))
+        rope = text.keep(("rope", start, z.shape[1]), lambda: self.rope(start, z.shape[1]))
         times = [partial(after_clean, clean=clean) if clean else partial(over_time, memory=kv) for kv in kvs]
-        over = [Axis(time, turns) for time in times]
+        over = [Axis(time, rope) for time in times]
         h = self.walk(self.embed(z, size, text.keep), level_idx, table, text, alternate(over, text.attends.space))
         return self.unpatchify(self.final_layer(h), z.shape[-2:])[:, :, : self.config.in_channels]
 
@@ -204,11 +204,11 @@ class STDiT(nn.Module):
             kept.append(torch.stack([k, v]))
             return temporal_attention(q, k, v)
 
-        turns = text.keep(("turns", 0, overlap.shape[1]), lambda: self.rope(0, overlap.shape[1]))
-        axes = alternate([Axis(keep, turns)] * self.config.depth, text.attends.space)
+        rope = text.keep(("rope", 0, overlap.shape[1]), lambda: self.rope(0, overlap.shape[1]))
+        axes = alternate([Axis(keep, rope)] * self.config.depth, text.attends.space)
         h = self.walk(self.embed(overlap, size, text.keep), level_idx, table, text, axes[:-1])
         for last in self.in_turn(self.blocks[-1:]):
-            kept.append(torch.stack(last.attn.heads_of(h, turns)[1:]))
+            kept.append(torch.stack(last.attn.heads_of(h, rope)[1:]))
         return Memory(torch.stack(kept), overlap.shape[1])
 
     def embed(self, z: Tensor, size: tuple[float, float] | None, keep: Keep = anew) -> Tensor:  # -> (B, T, S, D)
@@ -229,17 +229,17 @@ class STDiT(nn.Module):
             x, h = text.run(block, (x, h), frames, kv, axis, vectors[6 * n + 2 : 6 * n + 8])
         return h
 
-    def vectors(self, level_idx: Tensor, table: Modulation) -> Sequence[Vector]:
+    def vectors(self, level_idx: Tensor, table: Modulation) -> Sequence[ModulationVector]:
         """Six of each block in the order they run, then the shift and scale of the final layer."""
-        return pick(table.every, level_idx) if table.every is not None and fused() else self.rows(table)
+        return gather(table.every, level_idx) if table.every is not None and kernels_enabled() else self.rows(table)
 
-    def rows(self, table: Modulation) -> list[Rows]:
+    def rows(self, table: Modulation) -> list[PerLevel]:
         """As `vectors`, before levels are looked up."""
         return [row for block in self.blocks for row in block.rows(table.block)] + [*self.final_layer.rows(table.final)]
 
     def summed(self, table: Modulation) -> Modulation:
         """With every vector of every level, so that a step on a CPU looks them all up at once."""
-        return table._replace(every=torch.stack([row.table + row.row for row in self.rows(table)], dim=1))
+        return table._replace(every=torch.stack([row.rows + row.bias for row in self.rows(table)], dim=1))
 
     def unpatchify(self, patches: Tensor, size: Sequence[int]) -> Tensor:  # (B, T, S, p q c) -> (B, T, c, H, W)
         """Puts patches back in their places and crops what was padded."""

@@ -19,7 +19,7 @@ from pavdm_cli.training.batches import Recipe, draw_cut, draws, dropped, fill
 from pavdm_cli.training.distributed import ALONE, Processes, gathered
 from pavdm_cli.training.finetune.encoding import Footage
 from pavdm_cli.training.losses import Batch, velocity_loss, window_velocity
-from pavdm_kernels import references
+from pavdm_kernels import use_reference
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 JUDGED = 8  # batches
@@ -113,7 +113,7 @@ class TuneTask:
         if not self.held_out.clips:
             return {}
         other = replace(self.recipe, seed=-1)
-        with references():  # the operations that training differentiates, and no faster ones
+        with use_reference():  # the operations that training differentiates
             rows = [self._loss(other, self.held_out, step).item() for step in range(JUDGED)]
         return {"held_out": self.among.mean(sum(rows) / len(rows))}
 
