@@ -24,9 +24,9 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model's folder as Open-Sora is published, but tiny."""
+    """A model's folder as Open-Sora is published, but tiny; tests that change one copy it."""
     from support import published  # late: other tests need none of its libraries
 
     return published.write(tmp_path_factory.mktemp("published") / "tiny")

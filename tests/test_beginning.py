@@ -11,7 +11,6 @@ import av
 import numpy as np
 import pytest
 import torch
-from support import published
 from support.clips import corners
 from support.exact import NOISE, Exact, Mixing, assert_same, clean_latents, joined, sigmas_of
 from test_video_still import write
@@ -124,8 +123,8 @@ def picture(height: int = 90, width: int = 120) -> StillImage:
 
 
 @pytest.fixture(scope="module")
-def opensora(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return published.write(tmp_path_factory.mktemp("published") / "tiny")
+def opensora(folder: Path) -> Path:
+    return folder
 
 
 def job_of(model: Path | str, frames: int, **given: object) -> pipeline.Job:
@@ -151,7 +150,7 @@ def test_frame_0_is_the_picture_and_every_method_goes_on(name, method, opensora)
     assert np.array_equal(made[0], fit(picture().frame, job.spec.size))
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 5, 9])
+@pytest.mark.parametrize("count", [1, 4, 5])
 def test_there_are_as_many_frames_as_asked_for(count):
     assert len(video(job_of("pocket", count))) == count
 
@@ -239,11 +238,11 @@ def test_open_sora_begins_with_a_picture_and_goes_on_noised_by_the_command_line(
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "p.png", corners(64, 72))
     small = ("--model", opensora, "--size", "72x64", "--steps", "2", "--window", "10", "--threads", "1", "--json")
-    done = pavdm("generate", "a boat", "--image", "p.png", "--method", "rw", "--frames", "51", *small, "-o", "v.mp4")
+    done = pavdm("generate", "a boat", "--image", "p.png", "--method", "rw", "--frames", "34", *small, "-o", "v.mp4")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["recipe"]["method"] == "rw"
     made = pictures(tmp_path / "v.mp4")
-    assert made.shape == (51, 64, 72, 3)
+    assert made.shape == (34, 64, 72, 3)
     assert np.abs(made[0].astype(int) - corners(64, 72)).mean() < 4
     ways = {}
     for start in ("clip", "noised"):

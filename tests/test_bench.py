@@ -82,6 +82,7 @@ def test_a_network_alone_makes_no_whole_video():
         shape_throughput(request, SMALL, 4, lambda frames: None)
 
 
+@pytest.mark.integration
 def test_a_run_does_not_import_triton():
     code = """
         import sys

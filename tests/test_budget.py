@@ -54,8 +54,8 @@ def test_bytes_are_followed_till_they_are_freed_whatever_views_there_are():
 
 @pytest.mark.parametrize("cfg_batching", ["batched", "sequential"])
 @pytest.mark.parametrize("reuse", [True, False])
-def test_a_real_run_holds_what_was_counted_without_contents(folder, passes, reuse):
-    wanted = job(folder, engine=Engine(cfg_batching=passes, reuse_context=reuse))
+def test_a_real_run_holds_what_was_counted_without_contents(folder, cfg_batching, reuse):
+    wanted = job(folder, engine=Engine(cfg_batching=cfg_batching, reuse_context=reuse))
     shown = memory_plan.shown_of(wanted)
     assert (shown.noisy, shown.clean) == (30, 5)
     drawn, model = sketch(wanted.spec, CPU), pipeline.open_model(wanted)
@@ -186,7 +186,7 @@ def test_a_chunk_is_decoded_beside_the_next_steps_only_where_both_fit(folder, gp
     gpu["cuda"] = max(alone, step)
     found = memory_plan.choose(wanted)
     assert found.job.sampling.engine.overlap_decode == "off"
-    assert any("not beside" in note for note in memory_plan.notes(wanted, found.job))
+    assert any("does not overlap" in note for note in memory_plan.notes(wanted, found.job))
 
 
 def test_what_does_not_fit_is_refused_by_its_largest_part_with_what_each_option_saves(folder, gpu):
@@ -229,21 +229,27 @@ def test_a_prompt_that_was_read_before_needs_no_text_encoder(folder):
 def test_nothing_is_loaded_of_what_does_not_fit(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(memory_plan, "free_bytes", lambda device: 1000)
     monkeypatch.setattr(pipeline, "open_model", None)
+    least = request(folder, frames=17, engine=Engine(cfg_batching="sequential", overlap_decode="off", pictures=1))
     with pytest.raises(DeviceError, match=r"0\.0 MB are free"):
-        run.make(replace(request(folder), output=Output(tmp_path / "v.mp4")), as_json=False)
+        run.make(replace(least, output=Output(tmp_path / "v.mp4")), as_json=False)
     assert not list(tmp_path.glob("v*"))
 
 
-def test_a_plan_loads_nothing_and_is_told_for_any_model(folder, monkeypatch, capsys):
+def test_a_plan_loads_nothing(folder, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "open_model", None)
     run.make(request(folder), as_json=False, only_plan=True)
     assert "in all on cpu" in capsys.readouterr().out
+    run.make(Request("a red ball", sampling=Sampling(device="cpu")), as_json=True, only_plan=True)
+    assert json.loads(capsys.readouterr().out)["fits"] is True
+
+
+@pytest.mark.integration
+def test_a_model_that_is_not_downloaded_is_planned_at_its_published_size(monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "open_model", None)
     run.make(request("opensora-v1.2", frames=17), as_json=True, only_plan=True)
     plan = json.loads(capsys.readouterr().out)
     assert plan["places"][0]["parts"]["text encoder, weights"][0] == 4 * text_encoder.parameters({})
     assert plan["places"][0]["parts"]["transformer"][2] == 4 * (1_207_643_972 + 300 * 4096)
-    run.make(Request("a red ball", sampling=Sampling(device="cpu")), as_json=True, only_plan=True)
-    assert json.loads(capsys.readouterr().out)["fits"] is True
 
 
 @pytest.mark.parametrize(

@@ -163,11 +163,13 @@ def test_the_camera_is_told_at_night_through_the_codec_and_under_a_pattern_that_
     assert bars.panned([replace(v, frames=v.frames[::-1]) for v in videos]) == bars.panned(standing)
 
 
+@pytest.mark.integration
 def test_a_long_real_video_ends_as_it_began(reader: Probe) -> None:
     found = bars.minute_bars(reader, minute(), minute(range(20, 36)), RHYTHM, 32)
     assert missed(found) == set()
 
 
+@pytest.mark.integration
 def test_bleaching_and_late_doubles_are_caught(reader: Probe) -> None:
     many = minute(range(20, 36))
     bleached = [replace(v, frames=to_bytes(corruptions.drifting(v.pixels(), 0.5))) for v in minute()]

@@ -36,7 +36,7 @@ def frames(wanted: pipeline.Job) -> np.ndarray:
     return np.concatenate(list(pipeline.frames(wanted, pipeline.open_model(wanted))))
 
 
-@pytest.mark.parametrize("how", [{}, {"reuse_context": True}, {"cfg_batching": "sequential"}, {"table": False}])
+@pytest.mark.parametrize("how", [{}, {"reuse_context": True}, {"cfg_batching": "sequential", "table": False}])
 def test_the_video_is_the_same_to_the_bit(how, folder):
     plain = frames(job(folder, **how))
     assert plain.std() > 1
@@ -153,7 +153,7 @@ def test_blocks_wait_for_their_turn_two_at_a_time(folder):
 def test_graphs_and_offloading_are_refused_together():
     with pytest.raises(UsageError, match="--cuda-graphs on does not go with --offload"):
         Engine(cuda_graphs="on", offload="sequential")
-    with pytest.raises(UsageError, match="--offload must be one of none, parts, blocks"):
+    with pytest.raises(UsageError, match="--offload must be one of none, model, sequential"):
         Engine(offload="disk")
     assert "--offload" in Engine(offload="model").unrecordable
     assert Engine().overlaps_decode("cuda")

@@ -36,7 +36,7 @@ def video(job: pipeline.Job, model, *args: object) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("how", "frames"),
-    [({}, 8), ({"context": 0}, 8), ({"method": "fifo"}, 4), ({"method": "rn", "window": 4}, 16)],
+    [({}, 8), ({"context": 0}, 8), ({"method": "fifo"}, 4), ({"method": "rn", "window": 4, "steps": 2}, 16)],
 )
 def test_a_warm_up_is_the_beginning_of_the_same_video(how, frames, model):
     long = video(job_of(9 + frames, warmup=0, **how), model)
