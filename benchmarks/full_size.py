@@ -17,13 +17,13 @@ import torch
 from pavdm_cli.bench.ceilings import ceilings
 from pavdm_cli.bench.env import environment, peak_memory
 from pavdm_cli.bench.flops import Shown, forward_tflop, tokens_of
-from pavdm_cli.models.opensora.config import XL2
+from pavdm_cli.models.opensora.config import XL2, warp_ratio
 from pavdm_cli.models.random_weights import made_up
 from pavdm_cli.models.specs import OPENSORA
 from pavdm_cli.models.stdit.denoiser import levels_table, recomputing
 from pavdm_cli.models.stdit.transformer import STDiT, frequencies
-from pavdm_cli.sampling.denoiser import Denoiser, guided
-from pavdm_cli.sampling.noise import warp_ratio, warped_sigmas
+from pavdm_cli.sampling.denoiser import Denoiser, batched_cfg
+from pavdm_cli.sampling.noise import warped_sigmas
 
 CPU = torch.device("cpu")
 SIZE, NOISY, CLEAN, STEPS = (144, 256), 5, 5, 30
@@ -80,14 +80,14 @@ def bound(model: STDiT) -> tuple[Denoiser, Shown]:
         text, table = model.encode_text(y.to(model.x_embedder.proj.weight)), levels_table(model, sigmas, OPENSORA.fps)
     latent = (SIZE[0] // 8, SIZE[1] // 8)
     shown = Shown(2, NOISY + CLEAN, tokens_of(XL2, latent), XL2.text_length)
-    return guided(recomputing(model, text, table, CLEAN, SIZE), OPENSORA.guidance), shown
+    return batched_cfg(recomputing(model, text, table, CLEAN, SIZE), OPENSORA.guidance), shown
 
 
 def timed(denoiser: Denoiser, passes: int) -> tuple[list[float], torch.Tensor]:
     """Seconds of every pass, and the last one's velocity."""
     generator = torch.Generator().manual_seed(2)
     latents = torch.randn(1, CLEAN + NOISY, XL2.in_channels, SIZE[0] // 8, SIZE[1] // 8, generator=generator)
-    memory = denoiser.remember(latents[:, :CLEAN], 0)
+    memory = denoiser.prefill(latents[:, :CLEAN], 0)
     levels, spent = torch.full((NOISY,), STEPS, dtype=torch.int32), []
     for _ in range(passes):
         begun = time.perf_counter()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from support.clips import corners
-from support.exact import NOISE, Exact, Mixing, assert_same, clean_latents, joined, sigmas_of
+from support.exact import NOISE, Exact, Mixing, assert_same, clean_latents, joined, sigmas_of, solver_of
 from test_video_still import write
 from typer.testing import CliRunner
 
@@ -21,7 +21,7 @@ from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.generation import image_start, pipeline
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.sampling import loop
-from pavdm_cli.sampling.loop import from_first, sample, walk
+from pavdm_cli.sampling.loop import denoise, from_first, sample
 from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rn
 from pavdm_cli.video import StillImage, fit, read_image
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 SCHEDULES = {
     "pa": pa(6, 6, 2),
-    "pa-no-overlap": pa(6, 6, 2, overlap=False),
+    "pa-no-overlap": pa(6, 6, 2, context=False),
     "pa-widened": pa(2, 8, 2),
     "rn": rn(4, 5, 2),
     "fifo": fifo(4, 4, 2),
@@ -43,7 +43,7 @@ class Holding(Exact):
     held = 1
 
     def __call__(self, window, levels, memory, /):
-        schedule, first = self.schedule, self.present()[0][0]
+        schedule, first = self.schedule, self.active_chunks()[0][0]
         held = self.held if first == 0 else 0
         assert_same(window[:, :held], clean_latents(range(held)))
         assert levels[:held].tolist() == [0] * held
@@ -59,7 +59,7 @@ def run_held(schedule: Schedule, held: int, chunks: int = 4) -> torch.Tensor:
     checker = Holding(schedule, NOISE, sigmas, chunks)
     checker.held = held
     start = from_first(schedule, clean_latents(range(held)), NOISE, sigmas)
-    out = joined(list(sample(schedule, checker, NOISE, sigmas, chunks=chunks, start=start)))
+    out = joined(list(sample(schedule, checker, NOISE, solver_of(sigmas), chunks=chunks, start=start)))
     assert checker.now == schedule.total(chunks)
     return out
 
@@ -69,11 +69,11 @@ def run_held(schedule: Schedule, held: int, chunks: int = 4) -> torch.Tensor:
 @pytest.mark.parametrize("held", [1, 2])
 def test_given_latents_are_shown_clean_in_the_first_chunk_and_come_out_with_it(schedule, held):
     held = min(held, schedule.chunk)
-    assert_same(run_held(schedule, held), clean_latents(range(4 * schedule.chunk)))
+    assert_same(run_held(schedule, held), clean_latents(schedule.latents(range(4))))
 
 
 def at_the_level_of_its_chunk(schedule, *rest):
-    return replace(from_first(schedule, *rest), held=0)
+    return replace(from_first(schedule, *rest), num_given=0)
 
 
 def noise_for_the_first(schedule, first, noise, sigmas):
@@ -81,10 +81,10 @@ def noise_for_the_first(schedule, first, noise, sigmas):
 
 
 def held_for_ever(state, *rest):
-    return replace(real_move_on(state, *rest), held=state.held)
+    return replace(real_move_on(state, *rest), num_given=state.num_given)
 
 
-real_move_on = loop.move_on
+real_move_on = loop.advance_window
 
 
 @pytest.mark.parametrize("bug", [at_the_level_of_its_chunk, noise_for_the_first])
@@ -94,12 +94,12 @@ def test_a_given_latent_shown_otherwise_is_caught(schedule, bug):
     checker = Holding(schedule, NOISE, sigmas, 3)
     start = bug(schedule, clean_latents(range(1)), NOISE, sigmas)
     with pytest.raises(AssertionError):
-        list(sample(schedule, checker, NOISE, sigmas, chunks=3, start=start))
+        list(sample(schedule, checker, NOISE, solver_of(sigmas), chunks=3, start=start))
 
 
 @every_schedule
 def test_a_latent_held_after_its_chunk_has_left_is_caught(schedule, monkeypatch):
-    monkeypatch.setattr(loop, "move_on", held_for_ever)
+    monkeypatch.setattr(loop, "advance_window", held_for_ever)
     with pytest.raises(AssertionError):
         run_held(schedule, 1)
 
@@ -109,9 +109,9 @@ def test_a_latent_held_after_its_chunk_has_left_is_caught(schedule, monkeypatch)
 def test_going_on_from_any_state_gives_the_same_bytes(schedule):
     sigmas = sigmas_of(schedule)
     start = from_first(schedule, clean_latents(range(1)), NOISE, sigmas)
-    whole = list(sample(schedule, Mixing(), NOISE, sigmas, chunks=3, start=start))
-    for state in walk(schedule, Mixing(), NOISE, sigmas, chunks=3, start=start):
-        rest = list(sample(schedule, Mixing(), NOISE, sigmas, chunks=3, start=state))
+    whole = list(sample(schedule, Mixing(), NOISE, solver_of(sigmas), chunks=3, start=start))
+    for state in denoise(schedule, Mixing(), NOISE, solver_of(sigmas), chunks=3, start=start):
+        rest = list(sample(schedule, Mixing(), NOISE, solver_of(sigmas), chunks=3, start=state))
         assert all(torch.equal(a, b) for a, b in zip(rest[::-1], whole[::-1], strict=False))
 
 
@@ -170,7 +170,7 @@ def test_open_sora_is_shown_a_picture_as_one_latent_in_the_group_it_begins(opens
     model = pipeline.open_model(job)
     frame = fit(picture().frame, job.spec.size)[None]
     start = image_start.start_of(job, model, frame)
-    assert (start.held, start.window.shape[1], start.overlap.shape[1]) == (1, 5, 0)
+    assert (start.num_given, start.window.shape[1], start.context.shape[1]) == (1, 5, 0)
     alone = model.codec.encode(torch.from_numpy(frame).movedim(-1, -3)[None].float() / 255)
     assert torch.equal(start.window[:, :1], alone)
     chunk = next(pipeline.latents(job, model, start))
@@ -180,8 +180,8 @@ def test_open_sora_is_shown_a_picture_as_one_latent_in_the_group_it_begins(opens
 def test_pocket_is_shown_a_picture_as_a_still_clean_chunk():
     job = job_of("pocket", 9)
     start = image_start.start_of(job, pipeline.open_model(job), fit(picture().frame, job.spec.size)[None])
-    assert (start.held, start.window.shape[1], start.overlap.shape[1]) == (0, 0, 2)
-    assert torch.equal(start.overlap[:, 0], start.overlap[:, 1])
+    assert (start.num_given, start.window.shape[1], start.context.shape[1]) == (0, 0, 2)
+    assert torch.equal(start.context[:, 0], start.context[:, 1])
 
 
 def test_pocket_goes_on_from_a_picture_of_its_own_world():

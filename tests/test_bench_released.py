@@ -48,7 +48,7 @@ def both(network: STDiT, size: tuple[int, int] | None) -> tuple[Denoiser, Denois
 def test_the_released_operations_give_our_velocity(network: STDiT, overlap: int, size, width: int) -> None:
     found = []
     for denoiser in both(network, size):
-        memory = denoiser.remember(latents(overlap, width), 0) if overlap else None
+        memory = denoiser.prefill(latents(overlap, width), 0) if overlap else None
         found.append(denoiser(latents(6, width), LEVELS, memory))
     torch.testing.assert_close(*found, rtol=0, atol=2e-5)
     assert found[0].std() > 0.1
@@ -69,7 +69,7 @@ def test_counted_operations_are_torchs_count(network: STDiT) -> None:
     z = latents(6, 3).requires_grad_()  # attention is then made of products, which torch can count
     for call, counted in (
         (network, forward_tflop(TINY, shown)),
-        (network.remember, remember_tflop(TINY, shown)),
+        (network.prefill, remember_tflop(TINY, shown)),
     ):
         with FlopCounterMode(display=False) as counter:
             call(z, LEVELS, table, text)

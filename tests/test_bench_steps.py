@@ -51,8 +51,8 @@ class Built:
     inner: Denoiser
     met: set[Any] = field(default_factory=set)
 
-    def remember(self, overlap: Tensor, level: int, /) -> Any:
-        return self.inner.remember(overlap, level)
+    def prefill(self, overlap: Tensor, level: int, /) -> Any:
+        return self.inner.prefill(overlap, level)
 
     def __call__(self, window: Tensor, levels: Tensor, memory: Any, /) -> Tensor:
         kind = (window.shape[1], memory is None)
@@ -80,7 +80,7 @@ class Recording(Tape):
 class Still:
     """A denoiser that takes no time."""
 
-    def remember(self, overlap: Tensor, level: int, /) -> Tensor:
+    def prefill(self, overlap: Tensor, level: int, /) -> Tensor:
         return overlap
 
     def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:

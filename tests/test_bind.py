@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.exact import solver_of
 from support.tiny import tiny_codec, tiny_pocket
 from torch import Tensor
 
@@ -17,8 +18,8 @@ from pavdm_cli.models.specs import MODELS
 from pavdm_cli.models.stdit.denoiser import attending, levels_table, recomputing, remembering
 from pavdm_cli.models.stdit.transformer import Modulation, Text
 from pavdm_cli.sampling.denoiser import Denoiser
-from pavdm_cli.sampling.loop import sample, walk
-from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
+from pavdm_cli.sampling.loop import denoise, sample
+from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, seeded_noise
 from pavdm_cli.sampling.schedule import METHODS, Schedule, fifo, pa, rw
 from pavdm_cli.training.levels import Diagonal, Window, progressive
 from pavdm_cli.training.losses import Batch, window_velocity
@@ -71,14 +72,14 @@ def test_the_mask_of_training_is_the_reuse_of_sampling(pocket, bound, first, chu
     shown, velocity = trained_velocity(pocket, window, clean, noise)
     denoiser = remembering(pocket.stdit, *bound, overlap=2)
     levels = torch.tensor([2 * place - 1 for place in range(first + 1, first + chunks + 1) for _ in range(2)])
-    memory = denoiser.remember(clean[:, :2], 0) if overlap else None
+    memory = denoiser.prefill(clean[:, :2], 0) if overlap else None
     assert_same(shown[:, :front], clean[:, :front])
     assert_same(denoiser(shown[:, front:], levels.int(), memory), velocity[:, front:])
 
 
 def run(denoiser: Denoiser, schedule: Schedule = SCHEDULE) -> Tensor:
     sigmas = linear_sigmas(schedule.steps).double()
-    return torch.cat(list(sample(schedule, denoiser, NOISE, sigmas, chunks=7)), dim=1)
+    return torch.cat(list(sample(schedule, denoiser, NOISE, solver_of(sigmas), chunks=7)), dim=1)
 
 
 def test_a_video_with_reuse_is_the_video_without(pocket, bound):
@@ -90,14 +91,14 @@ def test_what_is_remembered_is_computed_once_a_shift(pocket, bound):
     denoiser, made = remembering(pocket.stdit, *bound, overlap=2), list[int]()
 
     class Counting:
-        def remember(self, frames: Tensor, level: int, /) -> object:
+        def prefill(self, frames: Tensor, level: int, /) -> object:
             made.append(level)
-            return denoiser.remember(frames, level)
+            return denoiser.prefill(frames, level)
 
         def __call__(self, window: Tensor, levels: Tensor, memory: object, /) -> Tensor:
             return denoiser(window, levels, memory)
 
-    steps = len(list(walk(SCHEDULE, Counting(), NOISE, linear_sigmas(8).double(), chunks=7)))
+    steps = len(list(denoise(SCHEDULE, Counting(), NOISE, solver_of(linear_sigmas(8).double()), chunks=7)))
     assert made == [0] * 6  # every chunk but the last, after which nothing comes
     assert steps == SCHEDULE.total(7)
 
@@ -110,9 +111,9 @@ def test_recomputing_shows_the_overlap_in_full_attention_at_its_level(pocket, bo
         rows = torch.tensor([level, level, 5, 5, 5, 5], dtype=torch.int32)
         text, table = bound
         full = pocket.stdit(torch.cat([frames, window], 1), rows, table, text)[:, 2:]
-        assert_same(denoiser(window, levels, denoiser.remember(frames, level)), full)
+        assert_same(denoiser(window, levels, denoiser.prefill(frames, level)), full)
     kept = remembering(pocket.stdit, *bound, overlap=2)
-    apart = kept(window, levels, kept.remember(frames, 0)) - denoiser(window, levels, denoiser.remember(frames, 0))
+    apart = kept(window, levels, kept.prefill(frames, 0)) - denoiser(window, levels, denoiser.prefill(frames, 0))
     assert apart.abs().max() > 1e-3  # there the clean frames see the noisy ones
 
 
@@ -122,7 +123,7 @@ def test_recomputing_for_a_causal_model_lets_the_overlap_see_only_itself(pocket,
     denoiser = recomputing(pocket.stdit, text, table, 2, causal=True)
     rows = torch.cat([torch.zeros(2, dtype=torch.int32), levels])
     full = pocket.stdit(torch.cat([frames, window], 1), rows, table, text, clean=2)[:, 2:]
-    assert_same(denoiser(window, levels, denoiser.remember(frames, 0)), full)
+    assert_same(denoiser(window, levels, denoiser.prefill(frames, 0)), full)
 
 
 def test_what_is_remembered_was_shown_at_its_level(pocket, bound):
@@ -131,7 +132,7 @@ def test_what_is_remembered_was_shown_at_its_level(pocket, bound):
     denoiser = remembering(pocket.stdit, text, table, overlap=2)
     rows = torch.cat([torch.tensor([3, 3], dtype=torch.int32), levels])
     full = pocket.stdit(torch.cat([frames, window], 1), rows, table, text, clean=2)[:, 2:]
-    assert_same(denoiser(window, levels, denoiser.remember(frames, 3)), full)
+    assert_same(denoiser(window, levels, denoiser.prefill(frames, 3)), full)
 
 
 @pytest.mark.parametrize("kind", [remembering, recomputing])
@@ -163,9 +164,9 @@ def passes(loaded: Loaded, schedule: Schedule, guidance: float) -> tuple[Tensor,
     seen: list[tuple[int, int]] = []
     hook = loaded.denoiser.register_forward_hook(lambda _m, given, out: seen.append(tuple(given[0].shape[:2])))
     sigmas = linear_sigmas(schedule.steps).double()
-    denoiser = loaded.bind(PROMPTS[0], schedule, sigmas, guidance)
+    denoiser = loaded.bind(PROMPTS[0], schedule, noise_levels(sigmas), guidance)
     noise = seeded_noise(1, loaded.noise_shape())
-    video = torch.cat(list(sample(schedule, denoiser, noise, sigmas, chunks=3)), dim=1)
+    video = torch.cat(list(sample(schedule, denoiser, noise, solver_of(sigmas), chunks=3)), dim=1)
     hook.remove()
     return video, seen
 
@@ -195,9 +196,11 @@ def test_every_method_ends_in_latents_that_depend_on_the_prompt(method, loaded):
     sigmas = linear_sigmas(8).double()
     videos = []
     for prompt in PROMPTS:
-        denoiser = loaded.bind(prompt, schedule, sigmas, 2.0)
+        denoiser = loaded.bind(prompt, schedule, noise_levels(sigmas), 2.0)
         videos.append(
-            torch.cat(list(sample(schedule, denoiser, seeded_noise(1, loaded.noise_shape()), sigmas, chunks=2)), 1)
+            torch.cat(
+                list(sample(schedule, denoiser, seeded_noise(1, loaded.noise_shape()), solver_of(sigmas), chunks=2)), 1
+            )
         )
     assert all(video.isfinite().all() for video in videos)
     assert (videos[0] - videos[1]).abs().max() > 1e-4
@@ -219,9 +222,10 @@ def heard(loaded: Loaded, prompt: str) -> tuple[Tensor, int, int]:
     plain, rest = Heard(), Heard()
     chosen = replace(loaded, attention=Attention("plain", "for a test", plain, rest, "rest", keys=2))
     window, levels = latents(4, 4)[:1], torch.tensor([1, 1, 3, 3], dtype=torch.int32)
-    out = chosen.bind(prompt, SCHEDULE, linear_sigmas(8).double(), 1)(window, levels, None)
+    out = chosen.bind(prompt, SCHEDULE, noise_levels(linear_sigmas(8).double()), 1)(window, levels, None)
     assert not any(plain.masks)
-    assert torch.equal(out, loaded.bind(prompt, SCHEDULE, linear_sigmas(8).double(), 1)(window, levels, None))
+    unchanged = loaded.bind(prompt, SCHEDULE, noise_levels(linear_sigmas(8).double()), 1)
+    assert torch.equal(out, unchanged(window, levels, None))
     return out, len(plain.masks), len(rest.masks)
 
 
@@ -236,7 +240,7 @@ def test_space_and_text_are_attended_to_by_the_chosen_back_end(loaded):
 def test_a_frame_of_one_token_goes_to_the_stand_in(loaded):
     plain, rest = Heard(), Heard()
     chosen = replace(loaded, attention=Attention("plain", "for a test", plain, rest, "rest", keys=2))
-    denoiser = chosen.bind(PROMPTS[0], SCHEDULE, linear_sigmas(8).double(), 1)
+    denoiser = chosen.bind(PROMPTS[0], SCHEDULE, noise_levels(linear_sigmas(8).double()), 1)
     depth = loaded.denoiser.config.depth
     denoiser(latents(4, 4)[:1, ..., :2, :2], torch.tensor([1, 1, 3, 3], dtype=torch.int32), None)
     assert (len(plain.masks), len(rest.masks)) == (2 * depth, depth)  # the words are more than one

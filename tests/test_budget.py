@@ -13,7 +13,7 @@ from support import published
 
 from pavdm_cli.commands import run
 from pavdm_cli.errors import DeviceError
-from pavdm_cli.generation import memory_plan, pipeline, write
+from pavdm_cli.generation import memory_plan, pipeline, provenance, write
 from pavdm_cli.generation.request import Output, Request, Sampling
 from pavdm_cli.models import load
 from pavdm_cli.models.execution import Engine, Reading
@@ -173,7 +173,7 @@ def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(
     assert any("in tiles" in note for note in memory_plan.notes(wanted, found.job))
     model = load.load(job(folder).spec, CPU, engine=found.job.sampling.engine)
     assert (model.codec.micro, model.codec.tiled) == (1, True)
-    assert pipeline.recipe(found.job, model)["vae_tiling"] == "on"
+    assert provenance.recipe(found.job, model)["vae_tiling"] == "on"
 
 
 def test_a_chunk_is_decoded_beside_the_next_steps_only_where_both_fit(folder, gpu):

@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from support.exact import NOISE, Mixing, clean_latents, sigmas_of
+from support.exact import NOISE, Mixing, clean_latents, sigmas_of, solver_of
 from support.tape import Tape
 from torch import Tensor
 from typer.testing import CliRunner
@@ -27,8 +27,8 @@ from pavdm_cli.generation.reencode import reencoded
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.sampling.cuda_graphs import Graphs
-from pavdm_cli.sampling.denoiser import Bound, Denoiser
-from pavdm_cli.sampling.loop import from_clip, sample, walk
+from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
+from pavdm_cli.sampling.loop import denoise, from_clip, sample
 from pavdm_cli.sampling.noise import add_noise
 from pavdm_cli.sampling.schedule import rn
 
@@ -80,11 +80,11 @@ def watch(job: pipeline.Job, monkeypatch: pytest.MonkeyPatch, clip: Tensor | Non
     def watching(self: Any, *given: Any) -> Denoiser:
         real = bind(self, *given)
 
-        def remember(overlap: Tensor, level: int) -> Any:
+        def prefill(overlap: Tensor, level: int) -> Any:
             shown.append((overlap, level))
-            return real.remember(overlap, level)
+            return real.prefill(overlap, level)
 
-        return Bound(remember, real)
+        return FunctionDenoiser(prefill, real)
 
     with monkeypatch.context() as patch:
         patch.setattr(type(model), "bind", watching)
@@ -201,10 +201,12 @@ def test_going_on_from_any_saved_state_encodes_the_same_frames(given):
     start = from_clip(schedule, clean_latents(range(-given, 0)), sigmas) if given else None
 
     def run(state: Any, **how: Any) -> list[Tensor]:
-        return list(sample(schedule, reencoded(Mixing(), anew, state), NOISE, sigmas, chunks=4, start=state, **how))
+        return list(
+            sample(schedule, reencoded(Mixing(), anew, state), NOISE, solver_of(sigmas), chunks=4, start=state, **how)
+        )
 
     whole = run(start, graphs=None)
-    for state in walk(schedule, reencoded(Mixing(), anew, start), NOISE, sigmas, chunks=4, start=start):
+    for state in denoise(schedule, reencoded(Mixing(), anew, start), NOISE, solver_of(sigmas), chunks=4, start=start):
         assert all(torch.equal(a, b) for a, b in zip(run(state)[::-1], whole[::-1], strict=False))
 
 
@@ -215,7 +217,7 @@ def test_under_rw_open_sora_is_shown_latents_noised_anew_at_every_step(folder, m
     assert len(run.video) == run.job.frames
     model = pipeline.open_model(run.job)
     before = next(pipeline.latents(run.job, model))[:, -5:]
-    sigmas, noise = pipeline.sigmas_of(run.job), pipeline.seeded_noise(1, model.noise_shape())
+    sigmas, noise = pipeline.levels_of(run.job).sigmas, pipeline.seeded_noise(1, model.noise_shape())
     for now, (overlap, level) in enumerate(run.shown, 2):
         fresh = torch.stack([noise(index, now) for index in range(5, 10)], dim=1)
         torch.testing.assert_close(overlap, add_noise(before, fresh, sigmas[level]))

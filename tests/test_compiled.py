@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from support import guard
+from support.exact import solver_of
 from support.tape import Tape
 from support.tiny import tiny_codec, tiny_pocket
 from test_bench_released import SMALL
@@ -30,7 +31,7 @@ from pavdm_cli.models.stdit.denoiser import levels_table
 from pavdm_cli.models.stdit.layers import Axis
 from pavdm_cli.sampling.cuda_graphs import Graphs
 from pavdm_cli.sampling.loop import sample
-from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
+from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, seeded_noise
 from pavdm_cli.sampling.schedule import METHODS
 from pavdm_kernels import kernels_enabled, use_reference
 
@@ -62,9 +63,9 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.fx.Graph]]:
 
 def video(model: Loaded, engine: Engine, method: str = "pa", guidance: float = 2.0, **given) -> Tensor:
     schedule, sigmas = METHODS[method](6, 6, 2), linear_sigmas(6)
-    denoiser = model.bind("a red ball over hills", schedule, sigmas, guidance, engine)
+    denoiser = model.bind("a red ball over hills", schedule, noise_levels(sigmas), guidance, engine)
     noise = seeded_noise(1, model.noise_shape())
-    return torch.cat(list(sample(schedule, denoiser, noise, sigmas, chunks=5, **given)), 1)
+    return torch.cat(list(sample(schedule, denoiser, noise, solver_of(sigmas), chunks=5, **given)), 1)
 
 
 def breaks() -> int:
@@ -114,7 +115,7 @@ def test_kernels_are_opaque_to_the_compiler(model, traced, monkeypatch) -> None:
     monkeypatch.setattr(transformer.STDiT, "summed", lambda network, table: table)
     sigmas, window = linear_sigmas(6), torch.randn(1, 2, 4, 2, 3, generator=torch.Generator().manual_seed(1))
     outs = [
-        model.bind("a red ball", METHODS["pa"](6, 6, 2), sigmas, 1.0, engine)(window, LEVELS, None)
+        model.bind("a red ball", METHODS["pa"](6, 6, 2), noise_levels(sigmas), 1.0, engine)(window, LEVELS, None)
         for engine in (ON, Engine())
     ]
     torch.testing.assert_close(*outs, rtol=0, atol=1e-5)
@@ -210,7 +211,7 @@ def test_the_ladder_ends_with_compiled_blocks_and_on_a_gpu_with_graphs(monkeypat
 
 
 def test_a_rung_is_replayed_as_it_is(model) -> None:
-    denoiser = model.bind("a red ball", METHODS["pa"](6, 6, 2), linear_sigmas(6), 1.0, Engine())
+    denoiser = model.bind("a red ball", METHODS["pa"](6, 6, 2), noise_levels(linear_sigmas(6)), 1.0, Engine())
     window = torch.randn(1, 2, 4, 2, 3, generator=torch.Generator().manual_seed(1))
     plain = ablate.Rung(partial(denoiser, window, LEVELS, None), None)
     tape = Tape()

@@ -110,7 +110,7 @@ class Costs:
         denoiser: Denoiser = kind(stdit, text, levels_table(stdit, linear_sigmas(30), 24.0), CLEAN)
         window, overlap = (torch.empty(2, count, 4, 30, 53, device="meta") for count in (FRAMES, CLEAN))
         levels = torch.empty(FRAMES, dtype=torch.int32, device="meta")
-        self.remember, memory = counted(lambda: denoiser.remember(overlap, 0))
+        self.prefill, memory = counted(lambda: denoiser.prefill(overlap, 0))
         self.step = counted(lambda: denoiser(window, levels, memory))[0]
         self.alone = counted(lambda: denoiser(window, levels, None))[0]
 
@@ -130,7 +130,7 @@ def share(kind) -> tuple[float, float]:
         one, two = Costs(kind, 1), Costs(kind, 2)
     remember, step, alone = (
         getattr(one, name) + (DEPTH - 1) * (getattr(two, name) - getattr(one, name))
-        for name in ("remember", "step", "alone")
+        for name in ("prefill", "step", "alone")
     )
     return (remember + STRIDE * (step - alone)) / (STRIDE * alone), alone / 1e12
 

@@ -21,7 +21,7 @@ from pavdm_cli.models.opensora.spatial_vae import SpatialConfig
 from pavdm_cli.models.opensora.temporal_vae import TemporalConfig
 from pavdm_cli.models.opensora.vae import VAEConfig
 from pavdm_cli.models.specs import find
-from pavdm_cli.sampling.noise import linear_sigmas
+from pavdm_cli.sampling.noise import linear_sigmas, noise_levels
 from pavdm_cli.sampling.schedule import pa
 
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ def test_every_weight_is_contiguous_once_a_prompt_is_bound(source, offload, fold
     model = opened(source, folder, engine, monkeypatch)
     assert scattered(model) == []
     model = with_offload(in_precision(model, "bf16"), offload)
-    model.bind("a red balloon over green hills", pa(6, 6, 2), linear_sigmas(6), 2.0, engine)
+    model.bind("a red balloon over green hills", pa(6, 6, 2), noise_levels(linear_sigmas(6)), 2.0, engine)
     parts = (model.denoiser, model.codec if isinstance(model.codec, nn.Module) else model.codec.codec)
     linear = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear)]
     assert len(linear) > 20

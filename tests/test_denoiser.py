@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-from support.exact import NOISE, SHAPE, Mixing, sigmas_of
+from support.exact import NOISE, SHAPE, Mixing, sigmas_of, solver_of
 from torch import Tensor
 
-from pavdm_cli.sampling.denoiser import Bound, Memory, guided, partitioned
+from pavdm_cli.sampling.denoiser import Cache, FunctionDenoiser, batched_cfg, partitioned
 from pavdm_cli.sampling.loop import sample
 from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rw
 
@@ -15,8 +15,8 @@ from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rw
 class TwoPrompts(Mixing):
     """Its first half of the batch wants another velocity than its second."""
 
-    def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
-        conditional, unconditional = super().__call__(window, levels, memory).chunk(2)
+    def __call__(self, window: Tensor, levels: Tensor, cache: Tensor | None, /) -> Tensor:
+        conditional, unconditional = super().__call__(window, levels, cache).chunk(2)
         return torch.cat([conditional + 1, unconditional])
 
 
@@ -26,34 +26,34 @@ def test_guidance_extrapolates_from_the_unconditional_velocity(schedule: Schedul
     """Both halves see the same latents and overlap, so the guided velocity is the plain one plus the scale."""
 
     class Shifted(Mixing):
-        def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
-            return super().__call__(window, levels, memory) + 7
+        def __call__(self, window: Tensor, levels: Tensor, cache: Tensor | None, /) -> Tensor:
+            return super().__call__(window, levels, cache) + 7
 
     sigmas, inner = sigmas_of(schedule), TwoPrompts()
-    out = list(sample(schedule, guided(inner, 7.0), NOISE, sigmas, chunks=4))
-    expected = list(sample(schedule, Shifted(), NOISE, sigmas, chunks=4, graphs=None))
+    out = list(sample(schedule, batched_cfg(inner, 7.0), NOISE, solver_of(sigmas), chunks=4))
+    expected = list(sample(schedule, Shifted(), NOISE, solver_of(sigmas), chunks=4, graphs=None))
     assert inner.calls == schedule.total(4)
     assert out[0].shape[0] == SHAPE[0]
     torch.testing.assert_close(torch.cat(out, 1), torch.cat(expected, 1), atol=1e-10, rtol=0)
 
 
-def record(calls: list[tuple[list[int], Memory]]) -> Bound:
-    """Gives the window back as velocity, and notes the levels and the memory of each call."""
+def record(calls: list[tuple[list[int], Cache]]) -> FunctionDenoiser:
+    """Gives the window back as velocity, and notes the levels and the cache of each call."""
 
-    def velocity(window: Tensor, levels: Tensor, memory: Memory | None) -> Tensor:
-        calls.append((levels.tolist(), memory))
+    def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
+        calls.append((levels.tolist(), cache))
         return window
 
-    return Bound(lambda overlap, level: "memory", velocity)
+    return FunctionDenoiser(lambda overlap, level: "cache", velocity)
 
 
 @pytest.mark.parametrize("span", [2, 3, 4, 5, 8])
 @pytest.mark.parametrize("length", range(1, 14))
 def test_a_long_window_is_covered_once_with_cleaner_latents_in_front(length: int, span: int) -> None:
-    calls: list[tuple[list[int], Memory]] = []
+    calls: list[tuple[list[int], Cache]] = []
     window, levels = torch.randn(1, length, 1, 1, 1), torch.arange(1, length + 1, dtype=torch.int32)
-    assert torch.equal(partitioned(record(calls), span)(window, levels, "memory"), window)
-    assert [memory for _, memory in calls] == ["memory"] + [None] * (len(calls) - 1)
+    assert torch.equal(partitioned(record(calls), span)(window, levels, "cache"), window)
+    assert [cache for _, cache in calls] == ["cache"] + [None] * (len(calls) - 1)
     assert all(len(shown) == min(span, length) for shown, _ in calls)
     ends = [shown[-1] for shown, _ in calls]
     assert all(after - before <= span // 2 for before, after in pairwise(ends))
@@ -63,8 +63,8 @@ def test_a_long_window_is_covered_once_with_cleaner_latents_in_front(length: int
 @pytest.mark.usefixtures("either_way")
 def test_partitioning_changes_nothing_for_a_model_that_looks_at_single_latents() -> None:
     schedule = fifo(8, 4, 2)
-    denoiser = Bound(lambda overlap, level: None, lambda window, levels, memory: torch.tanh(window))
+    denoiser = FunctionDenoiser(lambda overlap, level: None, lambda window, levels, cache: torch.tanh(window))
     sigmas = sigmas_of(schedule)
-    whole = sample(schedule, denoiser, NOISE, sigmas, chunks=5, graphs=None)
-    parts = sample(schedule, partitioned(denoiser, 4), NOISE, sigmas, chunks=5)
+    whole = sample(schedule, denoiser, NOISE, solver_of(sigmas), chunks=5, graphs=None)
+    parts = sample(schedule, partitioned(denoiser, 4), NOISE, solver_of(sigmas), chunks=5)
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))

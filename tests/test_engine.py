@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.exact import solver_of
 from support.tiny import tiny_codec, tiny_pocket
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.specs import MODELS
 from pavdm_cli.models.stdit.transformer import STDiT
 from pavdm_cli.sampling.loop import sample
-from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
+from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, seeded_noise
 from pavdm_cli.sampling.schedule import METHODS, pa
 from pavdm_kernels import kernels_enabled
 
@@ -32,8 +33,10 @@ def model() -> Loaded:
 
 def video(model: Loaded, engine: Engine, method: str = "pa") -> Tensor:
     schedule, sigmas = METHODS[method](8, 8, 2), linear_sigmas(8).double()
-    denoiser = model.bind("a red ball over hills", schedule, sigmas, 2.0, engine)
-    return torch.cat(list(sample(schedule, denoiser, seeded_noise(1, model.noise_shape()), sigmas, chunks=3)), 1)
+    denoiser = model.bind("a red ball over hills", schedule, noise_levels(sigmas), 2.0, engine)
+    return torch.cat(
+        list(sample(schedule, denoiser, seeded_noise(1, model.noise_shape()), solver_of(sigmas), chunks=3)), 1
+    )
 
 
 def off(*names: str) -> Engine:
@@ -52,7 +55,7 @@ def test_plain_is_the_same_video_by_every_method(model: Loaded, method: str) -> 
 
 def calls(model: Loaded, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often a short video asks for each of a video's constants, and works in plain torch."""
-    made = dict.fromkeys(("table", "encode_text", "remember", "plain steps"), 0)
+    made = dict.fromkeys(("table", "encode_text", "prefill", "plain steps"), 0)
 
     def counted(name: str):
         plain = getattr(STDiT, name)
@@ -63,7 +66,7 @@ def calls(model: Loaded, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> dic
 
         return call
 
-    for name in ("table", "encode_text", "remember"):
+    for name in ("table", "encode_text", "prefill"):
         monkeypatch.setattr(STDiT, name, counted(name))
     hook = model.denoiser.register_forward_hook(
         lambda *_: made.update({"plain steps": made["plain steps"] + (not kernels_enabled())})
@@ -75,13 +78,13 @@ def calls(model: Loaded, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> dic
 
 def test_each_switch_moves_its_own_work_into_the_step(model: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = SCHEDULE.total(3)
-    fast = {"table": 1, "encode_text": 1, "remember": 2, "plain steps": 0}
+    fast = {"table": 1, "encode_text": 1, "prefill": 2, "plain steps": 0}
     assert calls(model, Engine(), monkeypatch) == fast
     shifts = 2
     expected = {
         "table": {"table": steps + shifts},
         "text_memory": {"encode_text": steps + shifts},
-        "reuse_context": {"remember": 0},
+        "reuse_context": {"prefill": 0},
         "fused": {"plain steps": steps},
     }
     for name, changed in expected.items():

@@ -33,7 +33,7 @@ def test_every_step_is_counted_at_its_size(sampling):
     chunks = (job.steps - schedule.steps) // schedule.stride + 1
     visits = sum(noisy * count for (noisy, _), count in sizes.items()) / schedule.chunk
     assert visits == chunks * schedule.steps  # each chunk is denoised `steps` times
-    assert max(clean for _, clean in sizes) <= schedule.overlap
+    assert max(clean for _, clean in sizes) <= schedule.context
 
 
 @pytest.mark.parametrize("sampling", [{}, {"guidance": 3.0}, {"context": 0}, {"method": "rn"}, {"steps": 6}])

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from support.exact import NOISE, SCHEDULES, Mixing, clean_latents, every_method, sigmas_of
+from support.exact import NOISE, SCHEDULES, Mixing, clean_latents, every_method, sigmas_of, solver_of
 from support.tape import CaptureError, Tape, waits
 from torch import Tensor
 
 from pavdm_cli.sampling.cuda_graphs import Buffer, Graphs, graphed
-from pavdm_cli.sampling.denoiser import Bound, Denoiser
-from pavdm_cli.sampling.loop import State, from_clip, from_noised, shift, walk
+from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
+from pavdm_cli.sampling.loop import SamplerState, denoise, from_clip, from_renoised, roll
 from pavdm_cli.sampling.schedule import Schedule, pa, rw
 
 
@@ -21,28 +21,30 @@ def taped(most: float = float("inf")) -> Graphs:
     return Graphs(Tape(), most)
 
 
-def starts(schedule: Schedule) -> dict[str, State | None]:
+def starts(schedule: Schedule) -> dict[str, SamplerState | None]:
     """Nothing, a clip, and a clip whose end is noised again."""
     clip, sigmas = clean_latents(range(-9, 0)), sigmas_of(schedule)
     return {
         "nothing": None,
         "clip": from_clip(schedule, clip, sigmas),
-        "noised": from_noised(schedule, clip, NOISE, sigmas),
+        "noised": from_renoised(schedule, clip, NOISE, sigmas),
     }
 
 
-def states(schedule: Schedule, denoiser: Denoiser, graphs: Graphs | None, **given: Any) -> list[State]:
+def states(schedule: Schedule, denoiser: Denoiser, graphs: Graphs | None, **given: Any) -> list[SamplerState]:
     """All of them, kept until the last step is done."""
     chunks = schedule.capacity + 3
-    return list(walk(schedule, denoiser, NOISE, sigmas_of(schedule), chunks=chunks, graphs=graphs, **given))
+    return list(
+        denoise(schedule, denoiser, NOISE, solver_of(sigmas_of(schedule)), chunks=chunks, graphs=graphs, **given)
+    )
 
 
-def assert_same(eager: list[State], replayed: list[State]) -> None:
+def assert_same(eager: list[SamplerState], replayed: list[SamplerState]) -> None:
     assert len(eager) == len(replayed)
     for left, right in zip(eager, replayed, strict=True):
         assert (left.now, left.chunks) == (right.now, right.chunks)
         assert torch.equal(left.window, right.window)
-        assert torch.equal(left.overlap, right.overlap)
+        assert torch.equal(left.context, right.context)
 
 
 def assert_replayed_is_eager(schedule: Schedule, kind: type[Mixing], graphs: Graphs | None = None) -> None:
@@ -65,7 +67,7 @@ def test_a_replayed_video_is_the_eager_one_in_every_state(schedule: Schedule, st
 def test_there_is_one_graph_for_every_size_of_window_and_overlap(schedule: Schedule, start: str, chunks: int) -> None:
     seen: set[tuple[int, int]] = set()
 
-    def remember(overlap: Tensor, level: int) -> Tensor:
+    def prefill(overlap: Tensor, level: int) -> Tensor:
         return overlap
 
     def velocity(window: Tensor, levels: Tensor, memory: Tensor | None) -> Tensor:
@@ -73,9 +75,17 @@ def test_there_is_one_graph_for_every_size_of_window_and_overlap(schedule: Sched
         return window
 
     given, graphs, sigmas = starts(schedule)[start], taped(), sigmas_of(schedule)
-    steps = walk(schedule, Bound(remember, velocity), NOISE, sigmas, chunks=chunks, start=given)
+    steps = denoise(schedule, FunctionDenoiser(prefill, velocity), NOISE, solver_of(sigmas), chunks=chunks, start=given)
     list(islice(steps, 6 * schedule.steps))
-    recorded = walk(schedule, Bound(remember, velocity), NOISE, sigmas, chunks=chunks, start=given, graphs=graphs)
+    recorded = denoise(
+        schedule,
+        FunctionDenoiser(prefill, velocity),
+        NOISE,
+        solver_of(sigmas),
+        chunks=chunks,
+        start=given,
+        graphs=graphs,
+    )
     next(recorded, None)
     assert graphs.count == len(seen)
 
@@ -207,11 +217,11 @@ def test_a_state_that_is_the_graph_s_own_output_shows(monkeypatch: pytest.Monkey
 
 def test_a_shift_is_replayed_through_the_same_wrapper() -> None:
     window, noise = clean_latents(range(6)), clean_latents(range(2))
-    examples = [(window, noise, 2), (window, noise[:, :0], 2), (window, noise, 0)]
-    replayed = graphed(shift, Tape(), examples)
+    warmup_inputs = [(window, noise, 2), (window, noise[:, :0], 2), (window, noise, 0)]
+    replayed = graphed(roll, Tape(), warmup_inputs)
     for moved in (window, 2 * window):
-        for _, entering, leaving in examples:
-            assert torch.equal(replayed(moved, entering, leaving), shift(moved, entering, leaving))
+        for _, entering, leaving in warmup_inputs:
+            assert torch.equal(replayed(moved, entering, leaving), roll(moved, entering, leaving))
     assert len(replayed.recorded) == 3
 
 

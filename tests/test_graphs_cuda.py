@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.exact import NOISE, SCHEDULES, Mixing, every_method, sigmas_of
+from support.exact import NOISE, SCHEDULES, Mixing, every_method, sigmas_of, solver_of
 from support.gpu import needs_gpu
 from torch import Tensor
 
@@ -17,16 +17,17 @@ from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.execution import Engine
 from pavdm_cli.sampling.cuda_graphs import Graphs, pick_graphs
-from pavdm_cli.sampling.loop import State, walk
+from pavdm_cli.sampling.loop import SamplerState, denoise
 from pavdm_cli.sampling.schedule import Schedule
+from pavdm_cli.sampling.solver import euler
 
 pytestmark = needs_gpu
 STEPS = {"pa": 6, "rn": 3, "rw": 3, "fifo": 14}
 
 
-def states(schedule: Schedule, graphs: Graphs | None) -> list[State]:
+def states(schedule: Schedule, graphs: Graphs | None) -> list[SamplerState]:
     sigmas = sigmas_of(schedule).cuda()
-    return list(walk(schedule, Mixing(), NOISE, sigmas, chunks=schedule.capacity + 3, graphs=graphs))
+    return list(denoise(schedule, Mixing(), NOISE, solver_of(sigmas), chunks=schedule.capacity + 3, graphs=graphs))
 
 
 @every_method
@@ -34,7 +35,7 @@ def test_a_replayed_video_is_the_eager_one_in_every_state(schedule: Schedule) ->
     graphs = pick_graphs("on", torch.device("cuda"), 1)
     for eager, replayed in zip(states(schedule, None), states(schedule, graphs), strict=True):
         assert torch.equal(eager.window, replayed.window)
-        assert torch.equal(eager.overlap, replayed.overlap)
+        assert torch.equal(eager.context, replayed.context)
 
 
 class Reading(Mixing):
@@ -46,7 +47,7 @@ class Reading(Mixing):
 
 def capture_reading() -> None:
     graphs, sigmas = pick_graphs("on", torch.device("cuda"), 1), sigmas_of(SCHEDULES["pa"]).cuda()
-    list(walk(SCHEDULES["pa"], Reading(), NOISE, sigmas, chunks=2, graphs=graphs))
+    list(denoise(SCHEDULES["pa"], Reading(), NOISE, solver_of(sigmas), chunks=2, graphs=graphs))
 
 
 def test_reading_a_value_back_cannot_be_captured() -> None:
@@ -81,11 +82,11 @@ def test_no_step_waits_for_anything_while_the_window_fills_stays_full_and_emptie
     job = pipeline.plan(Request("a red ball over hills", frames=96, sampling=Sampling(device="cuda")))
     chunks = job.schedule.capacity + 3
     model = pipeline.open_model(job)
-    sigmas = pipeline.sigmas_of(job).cuda()
-    denoiser = model.bind(job.wording, job.schedule, sigmas, job.scale)
+    levels = pipeline.levels_of(job).to("cuda")
+    denoiser = model.bind(job.wording, job.schedule, levels, job.scale)
     fresh = torch.ones(model.noise_shape())  # on the host, as all noise
     graphs = pipeline.graphs_of(job, model)
-    steps = walk(job.schedule, denoiser, lambda *_: fresh, sigmas, chunks=chunks, graphs=graphs)
+    steps = denoise(job.schedule, denoiser, lambda *_: fresh, euler(levels), chunks=chunks, graphs=graphs)
     next(steps)  # the graphs are recorded here
     torch.cuda.set_sync_debug_mode("error")
     try:

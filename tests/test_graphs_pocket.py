@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.exact import solver_of
 from support.tape import Operations, waits
 from support.tiny import tiny_codec, tiny_pocket
 from test_graphs import assert_same, taped
@@ -22,8 +23,8 @@ from pavdm_cli.models.stdit import denoiser as bind
 from pavdm_cli.models.stdit import transformer
 from pavdm_cli.sampling import loop
 from pavdm_cli.sampling.cuda_graphs import Graphs
-from pavdm_cli.sampling.loop import State, advance, walk
-from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
+from pavdm_cli.sampling.loop import SamplerState, advance, denoise
+from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, seeded_noise
 from pavdm_cli.sampling.schedule import METHODS, Schedule, pa
 
 SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), window=6, chunk=2, steps=6)
@@ -38,11 +39,11 @@ def loaded() -> Loaded:
 STEPS = {"pa": 6, "rn": 3, "rw": 3, "fifo": 7}  # of fifo, more than the model can hold
 
 
-def pocket_states(loaded: Loaded, schedule: Schedule, guidance: float, graphs: Graphs | None) -> list[State]:
+def pocket_states(loaded: Loaded, schedule: Schedule, guidance: float, graphs: Graphs | None) -> list[SamplerState]:
     sigmas = linear_sigmas(schedule.steps)
-    denoiser = loaded.bind("a red balloon over green hills", schedule, sigmas, guidance)
+    denoiser = loaded.bind("a red balloon over green hills", schedule, noise_levels(sigmas), guidance)
     noise = seeded_noise(1, loaded.noise_shape())
-    return list(walk(schedule, denoiser, noise, sigmas, chunks=schedule.capacity + 2, graphs=graphs))
+    return list(denoise(schedule, denoiser, noise, solver_of(sigmas), chunks=schedule.capacity + 2, graphs=graphs))
 
 
 TRANSFORMED = [(method, overlap, 2.0) for method in ("pa", "rn", "rw", "fifo") for overlap in (True, False)]
@@ -83,9 +84,11 @@ def test_keys_and_values_have_one_buffer_that_is_filled_once_a_shift(loaded: Loa
 def test_a_steady_step_waits_for_nothing(method: str, graphs: Graphs | None, loaded: Loaded) -> None:
     schedule = METHODS[method](STEPS[method], 6, 2)
     sigmas, fresh = linear_sigmas(schedule.steps), torch.ones(loaded.noise_shape())
-    denoiser = loaded.bind("a red balloon over green hills", schedule, sigmas, 2.0)
-    steps = walk(schedule, denoiser, lambda index, step=None, /: fresh, sigmas, chunks=None, graphs=graphs)
-    list(islice(steps, schedule.steps + (schedule.overlap + 2) * schedule.stride))
+    denoiser = loaded.bind("a red balloon over green hills", schedule, noise_levels(sigmas), 2.0)
+    steps = denoise(
+        schedule, denoiser, lambda index, step=None, /: fresh, solver_of(sigmas), chunks=None, graphs=graphs
+    )
+    list(islice(steps, schedule.steps + (schedule.context + 2) * schedule.stride))
     assert not waits(lambda: list(islice(steps, 2 * schedule.stride)))
 
 
@@ -94,14 +97,17 @@ def test_a_steady_step_waits_for_nothing(method: str, graphs: Graphs | None, loa
 def test_growth_and_drain_bring_levels_across_and_wait_for_nothing_else(
     method: str, graphs: Graphs | None, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    schedule, brought, across = METHODS[method](STEPS[method], 6, 2), list[torch.dtype](), loop.across
-    monkeypatch.setattr(loop, "across", lambda given, like: brought.append(given.dtype) or across(given, like))
+    schedule, brought, copied = METHODS[method](STEPS[method], 6, 2), list[torch.dtype](), loop.to_device_like
+    monkeypatch.setattr(loop, "to_device_like", lambda given, like: brought.append(given.dtype) or copied(given, like))
     sigmas, fresh = linear_sigmas(schedule.steps), torch.ones(loaded.noise_shape())
-    denoiser, chunks = loaded.bind("a red balloon over green hills", schedule, sigmas, 2.0), schedule.capacity + 3
-    steps = walk(schedule, denoiser, lambda index, step=None, /: fresh, sigmas, chunks=chunks, graphs=graphs)
+    denoiser = loaded.bind("a red balloon over green hills", schedule, noise_levels(sigmas), 2.0)
+    chunks = schedule.capacity + 3
+    steps = denoise(
+        schedule, denoiser, lambda index, step=None, /: fresh, solver_of(sigmas), chunks=chunks, graphs=graphs
+    )
     next(steps)  # what is recorded is recorded here
     brought.clear()
-    made: list[State] = []
+    made: list[SamplerState] = []
     found = waits(lambda: made.extend(steps))
     assert len(made) == schedule.total(chunks) - 1
     assert found == ["tensor"] * brought.count(torch.int32)  # a copy from pinned memory, on a GPU
@@ -130,10 +136,10 @@ def test_positions_are_made_once_for_every_size_and_not_at_every_step(loaded: Lo
 
 def test_a_step_on_a_cpu_calls_references_and_none_of_our_operations(loaded: Loaded) -> None:
     sigmas, window = linear_sigmas(6), torch.zeros(1, 2, *loaded.noise_shape()[1:])
-    denoiser = loaded.bind("a red balloon over green hills", pa(6, 6, 2), sigmas, 2.0)
-    levels, memory = torch.tensor([6, 6], dtype=torch.int32), denoiser.remember(window, 0)
+    denoiser = loaded.bind("a red balloon over green hills", pa(6, 6, 2), noise_levels(sigmas), 2.0)
+    levels, cache = torch.tensor([6, 6], dtype=torch.int32), denoiser.prefill(window, 0)
     with Operations(lambda name: None) as seen:
-        advance(window, levels, memory, denoiser=denoiser, step_sizes=sigmas.diff(prepend=sigmas[:1]))
+        advance(window, levels, cache, (), denoiser=denoiser, solver=solver_of(sigmas))
     called = {operation._schema.name for operation, *_ in seen.noted}
     assert {"aten::native_layer_norm", "aten::addcmul"} <= called
     assert not [name for name in called if name.startswith("pavdm::")]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.exact import NOISE, Mixing, clean_latents, joined, sigmas_of
+from support.exact import NOISE, Mixing, clean_latents, joined, sigmas_of, solver_of
 from torch import Tensor
 
 from pavdm_cli.generation.reencode import reencoded
 from pavdm_cli.sampling.loop import from_clip, sample
-from pavdm_cli.sampling.masked_clips import Condition, clips
+from pavdm_cli.sampling.masked_clips import ClipCondition, sample_masked_clips
 from pavdm_cli.sampling.noise import add_noise
 from pavdm_cli.sampling.schedule import rn
 
@@ -22,7 +22,7 @@ def anew(latents: Tensor) -> Tensor:
 class Together(Mixing):
     """As `Mixing`, with a memory that is the overlap itself, put before the window: so that both ways must agree."""
 
-    def remember(self, overlap: Tensor, level: int, /) -> Tensor:
+    def prefill(self, overlap: Tensor, level: int, /) -> Tensor:
         return overlap
 
     def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
@@ -36,8 +36,10 @@ def test_an_edit_ratio_of_none_is_clip_after_clip_as_ever(given):
     schedule = rn(4, 5, 2)
     sigmas = sigmas_of(schedule)
     start = from_clip(schedule, clean_latents(range(-given, 0)), sigmas) if given else None
-    plain = sample(schedule, reencoded(Together(), anew, start), NOISE, sigmas, chunks=3, start=start)
-    masked = clips(schedule, Together(), NOISE, sigmas, chunks=3, start=start, condition=Condition(0.0, anew))
+    plain = sample(schedule, reencoded(Together(), anew, start), NOISE, solver_of(sigmas), chunks=3, start=start)
+    masked = sample_masked_clips(
+        schedule, Together(), NOISE, solver_of(sigmas), chunks=3, start=start, condition=ClipCondition(0.0, anew)
+    )
     torch.testing.assert_close(joined(list(masked)), joined(list(plain)), rtol=0, atol=1e-12)
 
 
@@ -51,7 +53,9 @@ def test_an_edit_ratio_noises_what_is_shown_once_from_that_level_on():
             seen.append((window, levels.tolist()))
             return super().__call__(window, levels, None)
 
-    made = list(clips(schedule, Seeing(), NOISE, sigmas, chunks=2, condition=Condition(edit, anew)))
+    made = list(
+        sample_masked_clips(schedule, Seeing(), NOISE, solver_of(sigmas), chunks=2, condition=ClipCondition(edit, anew))
+    )
     shown, second = anew(made[0][:, -2:]), seen[schedule.steps :]
     first = next(now for now in range(6) if float(sigmas[6 - now]) <= edit)
     for now, (window, levels) in enumerate(second):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise, warp_ratio, warped_sigmas
+from pavdm_cli.models.opensora.config import warp_ratio
+from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise, warped_sigmas
 
 SHAPE = (2, 3, 2, 2)
 

@@ -56,7 +56,7 @@ def test_a_clip_is_encoded_by_weights_that_come_for_it(folder):
         pipeline.start_from(wanted, pipeline.open_model(wanted), clip, False)
         for wanted in (job(folder), job(folder, offload="model"))
     ]
-    assert torch.equal(starts[0].overlap, starts[1].overlap)
+    assert torch.equal(starts[0].context, starts[1].context)
 
 
 class OnDevice(TorchDispatchMode):
@@ -79,7 +79,7 @@ class OnDevice(TorchDispatchMode):
 
 def waiting(model: Loaded) -> list[torch.Tensor]:
     """The pieces of host memory that hold weights."""
-    codec, turns = model.codec, model.denoiser.in_turn
+    codec, turns = model.codec, model.denoiser.block_loader
     assert isinstance(codec, VisitingCodec)
     packed = list(codec.guest.packed)
     packed += list(turns.packed.values()) if isinstance(turns, Stream) else []
@@ -118,7 +118,7 @@ def test_no_more_is_on_the_device_than_the_plan_says(mode, folder):
     found = memory_plan.budget(wanted)
     model = pipeline.open_model(wanted)
     there = 0
-    if isinstance(turns := model.denoiser.in_turn, Stream):  # what stays, and both slots
+    if isinstance(turns := model.denoiser.block_loader, Stream):  # what stays, and both slots
         stays = {id(w): w.nbytes for w in model.denoiser.parameters()}
         away = [w for block in model.denoiser.blocks for w in streamed(block)]
         there = sum(stays.values()) - sum(w.nbytes for w in away) + sum(slot.piece.nbytes for slot in turns.slots)
@@ -133,7 +133,7 @@ def test_no_more_is_on_the_device_than_the_plan_says(mode, folder):
 
 def test_blocks_wait_for_their_turn_two_at_a_time(folder):
     model = pipeline.open_model(job(folder, offload="sequential"))
-    turns = model.denoiser.in_turn
+    turns = model.denoiser.block_loader
     assert isinstance(turns, Stream)
     hosts = {packed.host.data_ptr() for packed in turns.packed.values()}
 

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from support.exact import solver_of
 from typer.testing import CliRunner
 
 from pavdm_cli.app import app
@@ -17,7 +18,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.request import Request, Sampling, parse_size
 from pavdm_cli.models.stdit.denoiser import levels_table, recomputing
-from pavdm_cli.sampling.denoiser import guided
+from pavdm_cli.sampling.denoiser import batched_cfg
 from pavdm_cli.sampling.loop import sample
 from pavdm_cli.sampling.noise import seeded_noise
 
@@ -65,7 +66,7 @@ SIDES = [(64, 64), (64, 72), (72, 64), (88, 104), (240, 424), (424, 240), (720, 
 def test_timesteps_follow_every_size_and_window_as_in_the_released_code(size, steps, window, chunk, folder):
     job = job_of(folder, size, steps=steps, window=window, chunk=chunk)
     want = torch.tensor(released(steps, size, window, chunk))
-    torch.testing.assert_close(pipeline.sigmas_of(job), want, rtol=0, atol=1e-6)
+    torch.testing.assert_close(pipeline.levels_of(job).sigmas[:-2], want, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(64, 72), (72, 64), (88, 104), (120, 64), *map(parse_size, ("144p", "240p"))])
@@ -125,7 +126,7 @@ def test_two_prompts_in_a_batch_with_guidance_and_warped_timesteps_are_what_each
     """The released code cannot: its ratio of a batch meets the frames."""
     prompts = ["a red balloon", "a small boat on calm water, the camera pans left"]
     job = job_of(folder, steps=2, window=10, frames=34)
-    model, sigmas, schedule = pipeline.open_model(job), pipeline.sigmas_of(job), job.schedule
+    model, sigmas, schedule = pipeline.open_model(job), pipeline.levels_of(job).sigmas[:-2], job.schedule
     table, network = levels_table(model.denoiser, sigmas, 24), model.denoiser
 
     def run(wanted: list[str], rows: slice) -> torch.Tensor:
@@ -133,8 +134,8 @@ def test_two_prompts_in_a_batch_with_guidance_and_warped_timesteps_are_what_each
         null = network.y_embedder.y_embedding[None, : y.shape[1]].expand(len(wanted), -1, -1)
         text = network.encode_text(torch.cat([y, null]), mask.repeat(2, 1))
         noise = seeded_noise(1, model.noise_shape(batch=2))
-        bound = guided(recomputing(network, text, table, schedule.overlap, job.spec.size), 7.0)
-        drawn = sample(schedule, bound, lambda index, step=None: noise(index, step)[rows], sigmas, chunks=2)
+        bound = batched_cfg(recomputing(network, text, table, schedule.context, job.spec.size), 7.0)
+        drawn = sample(schedule, bound, lambda index, step=None: noise(index, step)[rows], solver_of(sigmas), chunks=2)
         return torch.cat(list(drawn), dim=1)
 
     with torch.no_grad():

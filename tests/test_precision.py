@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from pavdm_cli.app import app
 from pavdm_cli.commands.info import command
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation import pipeline
+from pavdm_cli.generation import pipeline, provenance
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.execution import PLAIN, Engine
 from pavdm_cli.models.stdit.layers import Linear, Mlp
@@ -47,7 +47,7 @@ def test_timesteps_that_are_not_rounded_make_another_video_and_the_file_says_so(
         job = pipeline.plan(Request(PROMPT, frames=4, sampling=sampling))
         model = pipeline.open_model(job)
         videos.append(np.concatenate(list(pipeline.frames(job, model))))
-        said.append("--fp32-timesteps" in command(pipeline.recipe(job, model)))
+        said.append("--fp32-timesteps" in command(provenance.recipe(job, model)))
     assert not np.array_equal(*videos)
     assert said == [False, True]
 

@@ -162,13 +162,13 @@ def test_a_float32_copy_of_offloaded_weights_gives_the_same(offload: str) -> Non
     job = job_of(precision="bf16")
     plain = pipeline.open_model(job)
     away = with_offload(in_precision(pipeline.open_model(job_of()), "bf16"), offload)
-    sigmas = pipeline.sigmas_of(job)
+    levels = pipeline.levels_of(job)
     made = []
     for model in (plain, away):
         assert precision(model.denoiser) == "bfloat16"
         copy = float32_transformer(model)
         assert precision(copy.denoiser) == "float32"
-        denoiser = copy.bind(job.wording, job.schedule, sigmas, job.scale, job.sampling.engine)
+        denoiser = copy.bind(job.wording, job.schedule, levels, job.scale, job.sampling.engine)
         window = torch.ones(1, 6, 16, 8, 12)
         decoded = float32_codec(model).decode(window[:, :1])
         made.append((denoiser(window, torch.arange(1, 7, dtype=torch.int32), None), decoded))

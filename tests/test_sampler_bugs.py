@@ -6,57 +6,58 @@ from typing import Any
 
 import pytest
 import torch
-from support.exact import NOISE, SCHEDULES, Exact, every_method, run_exact, sigmas_of
+from support.exact import NOISE, SCHEDULES, Exact, every_method, run_exact, sigmas_of, solver_of
 from torch import Tensor
 
 from pavdm_cli.sampling import loop
-from pavdm_cli.sampling.loop import State, sample
+from pavdm_cli.sampling.loop import SamplerState, sample
 from pavdm_cli.sampling.schedule import Schedule
+from pavdm_cli.sampling.solver import Euler
 
 pytestmark = pytest.mark.usefixtures("either_way")
 
 real: dict[str, Callable[..., Any]] = {
-    name: getattr(loop, name) for name in ("move_on", "recall", "advance", "draw", "shift")
+    name: getattr(loop, name) for name in ("advance_window", "prefill_context", "advance", "sample_noise", "roll")
 }
 
 
-def stale_overlap(state: State, *rest: Any) -> Any:
-    return replace(real["move_on"](state, *rest), overlap=state.overlap)
+def stale_context(state: SamplerState, *rest: Any) -> Any:
+    return replace(real["advance_window"](state, *rest), context=state.context)
 
 
-def stale_memory() -> Callable[..., Any]:
+def stale_cache() -> Callable[..., Any]:
     kept: list[Any] = []
 
-    def recall(*args: Any) -> Any:
-        memory = real["recall"](*args)
+    def prefill_context(*args: Any) -> Any:
+        memory = real["prefill_context"](*args)
         if memory is not None:
             kept.append(memory)
         return kept[0] if kept else None
 
-    return recall
+    return prefill_context
 
 
-def late_memory() -> Callable[..., Any]:
+def late_cache() -> Callable[..., Any]:
     kept: list[Any] = [None]
 
-    def recall(*args: Any) -> Any:
-        kept.append(real["recall"](*args))
+    def prefill_context(*args: Any) -> Any:
+        kept.append(real["prefill_context"](*args))
         return kept[-2]
 
-    return recall
+    return prefill_context
 
 
-def wrong_step_size(*args: Any, denoiser: Any, step_sizes: Tensor) -> Any:
-    return real["advance"](*args, denoiser=denoiser, step_sizes=step_sizes.roll(-1))
+def wrong_step_size(*args: Any, denoiser: Any, solver: Euler) -> Any:
+    return real["advance"](*args, denoiser=denoiser, solver=replace(solver, step_sizes=solver.step_sizes.roll(-1)))
 
 
-def step_for_the_oldest_only(window: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    moved = real["advance"](window, *args, **kwargs)
-    return torch.cat([moved[:, :1], window[:, 1:]], dim=1)
+def step_for_the_oldest_only(window: Tensor, *args: Any, **kwargs: Any) -> Any:
+    moved, history = real["advance"](window, *args, **kwargs)
+    return torch.cat([moved[:, :1], window[:, 1:]], dim=1), history
 
 
 def one_noise_for_all_steps(noise: Any, latents: range, like: Tensor, step: int | None = None) -> Any:
-    return real["draw"](noise, latents, like, None if step is None else 0)
+    return real["sample_noise"](noise, latents, like, None if step is None else 0)
 
 
 def noise_in_front(window: Tensor, noise: Tensor, leaving: int) -> Tensor:
@@ -64,12 +65,12 @@ def noise_in_front(window: Tensor, noise: Tensor, leaving: int) -> Tensor:
 
 
 BUGS: dict[str, Callable[[], tuple[str, Any]]] = {
-    "stale overlap": lambda: ("move_on", stale_overlap),
-    "stale memory": lambda: ("recall", stale_memory()),
-    "memory one shift late": lambda: ("recall", late_memory()),
+    "stale context": lambda: ("advance_window", stale_context),
+    "stale cache": lambda: ("prefill_context", stale_cache()),
+    "cache one shift late": lambda: ("prefill_context", late_cache()),
     "wrong step size": lambda: ("advance", wrong_step_size),
     "step for the oldest only": lambda: ("advance", step_for_the_oldest_only),
-    "noise in front": lambda: ("shift", noise_in_front),
+    "noise in front": lambda: ("roll", noise_in_front),
 }
 PATCHED = [(bug, name) for bug in BUGS for name in ("pa", "pa-chunk-1", "rn", "rw", "fifo")]
 PATCHED = [case for case in PATCHED if case not in {("noise in front", "rn"), ("noise in front", "rw")}]
@@ -97,14 +98,14 @@ def test_swapped_noise_is_caught(schedule: Schedule) -> None:
         run_exact(schedule, noise=lambda index, step=None: NOISE(index ^ 1, step))
 
 
-def test_an_overlap_re_noised_with_old_noise_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "draw", one_noise_for_all_steps)
+def test_a_context_re_noised_with_old_noise_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "sample_noise", one_noise_for_all_steps)
     with pytest.raises(AssertionError):
         run_exact(SCHEDULES["rw"])
 
 
-def test_an_overlap_at_the_wrong_level_is_caught() -> None:
+def test_a_context_at_the_wrong_level_is_caught() -> None:
     schedule = SCHEDULES["rw"]
     checker = Exact(schedule, NOISE, sigmas_of(schedule), chunks=3)
     with pytest.raises(AssertionError):
-        list(sample(replace(schedule, renoised=False), checker, NOISE, sigmas_of(schedule), chunks=3))
+        list(sample(replace(schedule, noisy_context=False), checker, NOISE, solver_of(sigmas_of(schedule)), chunks=3))

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.exact import solver_of
 from torch import Tensor
 
+from pavdm_cli.models.opensora.config import warp_ratio
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
-from pavdm_cli.sampling.denoiser import Bound, Denoiser, guided
-from pavdm_cli.sampling.loop import State, from_clip, from_noised, sample, walk
-from pavdm_cli.sampling.masked_clips import masked
-from pavdm_cli.sampling.noise import Noise, linear_sigmas, warp_ratio, warped_sigmas
+from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser, batched_cfg
+from pavdm_cli.sampling.loop import SamplerState, denoise, from_clip, from_renoised, sample
+from pavdm_cli.sampling.masked_clips import sample_masked_clip
+from pavdm_cli.sampling.noise import Noise, linear_sigmas, warped_sigmas
 from pavdm_cli.sampling.schedule import Schedule, one_clip, pa
 
 pytestmark = pytest.mark.usefixtures("either_way")
@@ -48,10 +50,10 @@ class Case:
         row = torch.cat(draws, dim=1)
         return lambda index, step=None, /: row[:, index + self.noised]
 
-    def start(self, run: Run) -> State | None:
+    def start(self, run: Run) -> SamplerState | None:
         clip, sigmas = run["z_in"][:, : self.given], self.sigmas(run)
         if self.noised:
-            return from_noised(self.schedule, clip, self.noise(run), sigmas, keep_copies=True)
+            return from_renoised(self.schedule, clip, self.noise(run), sigmas, keep_copies=True)
         return from_clip(self.schedule, clip, sigmas) if self.given else None
 
 
@@ -59,7 +61,7 @@ SMALL_RUNS = [
     Case("pavdm_c2_keep1_var1_tt0", pa(6, 6, 2), warped=False, chunks=7, given=2),
     Case("pavdm_c2_keep1_var1_tt1", pa(6, 6, 2), warped=True, chunks=7, given=2),
     Case("pavdm_c2_keep1_var0_tt0", pa(6, 6, 2), warped=False, chunks=None, given=6, noised=4),
-    Case("pavdm_c2_keep0_var0_tt0", pa(6, 6, 2, overlap=False), warped=False, chunks=None, given=4, noised=4),
+    Case("pavdm_c2_keep0_var0_tt0", pa(6, 6, 2, context=False), warped=False, chunks=None, given=4, noised=4),
 ]
 ALL_RUNS = [
     *SMALL_RUNS,
@@ -100,13 +102,13 @@ def bind(model: STDiT, run: Run, sigmas: Tensor) -> Denoiser:
         out: Tensor = model(torch.cat([before, window], dim=1), rows, table, text, size=size)
         return out[:, before.shape[1] :]
 
-    return guided(Bound(lambda overlap, level: overlap, velocity), 7.0)
+    return batched_cfg(FunctionDenoiser(lambda overlap, level: overlap, velocity), 7.0)
 
 
 def replay(run: Run) -> Denoiser:
     """The recorded velocities, one a call."""
     calls = count()
-    return Bound(lambda overlap, level: overlap, lambda *shown: run[f"step.{next(calls):03d}.v"])
+    return FunctionDenoiser(lambda overlap, level: overlap, lambda *shown: run[f"step.{next(calls):03d}.v"])
 
 
 def watched(denoiser: Denoiser, shown: list[Tensor], sigmas: Tensor) -> Denoiser:
@@ -117,7 +119,7 @@ def watched(denoiser: Denoiser, shown: list[Tensor], sigmas: Tensor) -> Denoiser
         shown.append(torch.cat([torch.zeros(before), sigmas[levels]])[None])
         return denoiser(window, levels, overlap)
 
-    return Bound(denoiser.remember, velocity)
+    return FunctionDenoiser(denoiser.prefill, velocity)
 
 
 def check_steps(case: Case, run: Run, denoiser: Denoiser, tolerance: float) -> None:
@@ -125,11 +127,13 @@ def check_steps(case: Case, run: Run, denoiser: Denoiser, tolerance: float) -> N
     sigmas, shown = case.sigmas(run), list[Tensor]()
     watching = watched(denoiser, shown, sigmas)
     steps = len([key for key in run if key.endswith(".t_model")])
-    states = walk(case.schedule, watching, case.noise(run), sigmas, chunks=case.chunks, start=case.start(run))
+    states = denoise(
+        case.schedule, watching, case.noise(run), solver_of(sigmas), chunks=case.chunks, start=case.start(run)
+    )
     for state in islice(states, steps):
         step = f"step.{state.now - 1:03d}"
         torch.testing.assert_close(shown[-1], run[f"{step}.t_model"] / 1000, atol=1e-6, rtol=0)
-        latents = torch.cat([state.overlap, state.window], dim=1)
+        latents = torch.cat([state.context, state.window], dim=1)
         torch.testing.assert_close(latents, run[f"{step}.z"], atol=tolerance, rtol=0)
     assert len(shown) == steps
     assert case.chunks is None or next(states, None) is None
@@ -151,8 +155,10 @@ def test_with_the_model_every_step_is_the_recorded_one(case: Case, model: STDiT)
 def test_with_the_model_the_video_is_the_recorded_one(case: Case, model: STDiT) -> None:
     run = load(case)
     sigmas, start = case.sigmas(run), case.start(run)
-    given = run["out"][:, : case.schedule.overlap]
-    chunks = sample(case.schedule, bind(model, run, sigmas), case.noise(run), sigmas, chunks=case.chunks, start=start)
+    given = run["out"][:, : case.schedule.context]
+    chunks = sample(
+        case.schedule, bind(model, run, sigmas), case.noise(run), solver_of(sigmas), chunks=case.chunks, start=start
+    )
     wanted = (run["out"].shape[1] - given.shape[1]) // case.schedule.chunk
     out = torch.cat([given, *islice(chunks, wanted)], dim=1)
     torch.testing.assert_close(out, run["out"], atol=1e-4, rtol=0)
@@ -174,7 +180,13 @@ def check_masked(name: str, model: STDiT) -> None:
         shown.append((window, levels))
         return real(window, levels, memory)
 
-    out = masked(Bound(real.remember, velocity), run["z_in"], run["mask"], lambda now: run[f"noise.{now:03d}"], sigmas)
+    out = sample_masked_clip(
+        FunctionDenoiser(real.prefill, velocity),
+        run["z_in"],
+        run["mask"],
+        lambda now: run[f"noise.{now:03d}"],
+        solver_of(sigmas),
+    )
     for now, (window, levels) in enumerate(shown):
         step, active = f"step.{now:03d}", run[f"step.{now:03d}.x_mask"]
         assert torch.equal(levels > 0, active)
@@ -190,25 +202,25 @@ def test_with_masks_and_edit_ratios_every_step_and_the_result_are_the_recorded_o
 
 
 def noised_at_every_step(masked: Masked) -> Masked:
-    return lambda denoiser, latents, mask, fresh, sigmas: masked(denoiser, latents, mask.ceil(), fresh, sigmas)
+    return lambda denoiser, latents, mask, fresh, solver: masked(denoiser, latents, mask.ceil(), fresh, solver)
 
 
 def never_noised(masked: Masked) -> Masked:
-    return lambda denoiser, latents, mask, fresh, sigmas: masked(denoiser, latents, mask.floor(), fresh, sigmas)
+    return lambda denoiser, latents, mask, fresh, solver: masked(denoiser, latents, mask.floor(), fresh, solver)
 
 
 def noised_a_step_late(masked: Masked) -> Masked:
-    return lambda denoiser, latents, mask, fresh, sigmas: masked(
-        denoiser, latents, torch.where(mask < 1, mask - 0.2, mask), fresh, sigmas
+    return lambda denoiser, latents, mask, fresh, solver: masked(
+        denoiser, latents, torch.where(mask < 1, mask - 0.2, mask), fresh, solver
     )
 
 
 def noise_of_another_step(masked: Masked) -> Masked:
-    return lambda denoiser, latents, mask, fresh, sigmas: masked(denoiser, latents, mask, lambda now: fresh(0), sigmas)
+    return lambda denoiser, latents, mask, fresh, solver: masked(denoiser, latents, mask, lambda now: fresh(0), solver)
 
 
 @pytest.mark.parametrize("bug", [noised_at_every_step, never_noised, noised_a_step_late, noise_of_another_step])
 def test_a_mask_that_is_misread_is_caught(bug: Callable[[Masked], Masked], model: STDiT, monkeypatch) -> None:
-    monkeypatch.setitem(globals(), "masked", bug(masked))
+    monkeypatch.setitem(globals(), "sample_masked_clip", bug(sample_masked_clip))
     with pytest.raises(AssertionError):
         check_masked("base_mask_edit", model)

@@ -14,14 +14,14 @@ SCHEDULES = [
     pa(30, 30, 5),
     pa(6, 6, 2),
     pa(12, 6, 2),
-    pa(6, 6, 1, overlap=False),
+    pa(6, 6, 1, context=False),
     pa(3, 12, 2),
     pa(1, 4, 2),
     rn(6, 8, 2),
     rw(6, 8, 2),
     fifo(8, 4, 2),
     one_clip(6, 5),
-    Schedule(steps=7, stride=3, chunk=2, overlap=2),  # a stride that does not divide the steps, as SkyReels' may not
+    Schedule(steps=7, stride=3, chunk=2, context=2),  # a stride that does not divide the steps, as SkyReels' may not
 ]
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: f"{s.steps}-{s.stride}-{s.chunk}")
 
@@ -30,7 +30,7 @@ def visits(schedule: Schedule, chunks: int, first: int = 0) -> dict[int, list[in
     """The levels each chunk is shown at, in order, over a whole video."""
     seen: dict[int, list[int]] = {index: [] for index in range(first, chunks)}
     for now in range(schedule.total(chunks)):
-        for index in schedule.present(now, first, chunks):
+        for index in schedule.active_chunks(now, first, chunks):
             seen[index].append(schedule.level(index, now))
     return seen
 
@@ -48,19 +48,21 @@ def test_noised_chunks_start_where_a_full_window_has_them(schedule: Schedule) ->
     for index in range(first, 0):
         assert seen[index] == list(range(schedule.steps + index * schedule.stride, 0, -1))
     steady = schedule.capacity * schedule.stride
-    assert schedule.levels(schedule.present(0, first), 0) == schedule.levels(schedule.present(steady), steady)
+    assert schedule.levels(schedule.active_chunks(0, first), 0) == schedule.levels(
+        schedule.active_chunks(steady), steady
+    )
 
 
 @every_schedule
 def test_the_window_holds_exactly_the_chunks_that_are_neither_new_nor_done(schedule: Schedule) -> None:
     for now, first, chunks in product(range(60), (-2, 0), (0, 1, 3, 9)):
         alive = [i for i in range(first, chunks) if 0 <= now - i * schedule.stride < schedule.steps]
-        assert list(schedule.present(now, first, chunks)) == alive
+        assert list(schedule.active_chunks(now, first, chunks)) == alive
 
 
 @every_schedule
 def test_the_window_grows_stays_full_and_drains(schedule: Schedule) -> None:
-    lengths = [len(schedule.present(now, 0, 9)) for now in range(schedule.total(9) + 1)]
+    lengths = [len(schedule.active_chunks(now, 0, 9)) for now in range(schedule.total(9) + 1)]
     peak = lengths.index(max(lengths))
     assert max(lengths) == min(schedule.capacity, 9)
     assert lengths[0] == 1
@@ -71,27 +73,27 @@ def test_the_window_grows_stays_full_and_drains(schedule: Schedule) -> None:
 @every_schedule
 def test_the_steady_state_has_only_stride_different_level_tuples(schedule: Schedule) -> None:
     steady = range(schedule.steps, schedule.steps + 5 * schedule.stride)
-    tuples = {schedule.levels(schedule.present(now), now) for now in steady}
+    tuples = {schedule.levels(schedule.active_chunks(now), now) for now in steady}
     assert len(tuples) == schedule.stride
     assert all(len(levels) <= schedule.window for levels in tuples)
 
 
 def test_a_minute_at_the_paper_setting_takes_445_calls() -> None:
     schedule = pa(30, 30, 5)
-    assert (schedule.stride, schedule.capacity, schedule.window, schedule.overlap) == (5, 6, 30, 5)
+    assert (schedule.stride, schedule.capacity, schedule.window, schedule.context) == (5, 6, 30, 5)
     assert schedule.total(84) == 445
     assert schedule.total(0) == 0
 
 
 def test_with_as_many_steps_as_latents_the_levels_are_those_of_algorithm_1() -> None:
     schedule = pa(6, 6, 1)
-    assert schedule.levels(schedule.present(0, first=-5), 0) == (1, 2, 3, 4, 5, 6)
-    assert schedule.levels(schedule.present(1, first=-5), 1) == (1, 2, 3, 4, 5, 6)
+    assert schedule.levels(schedule.active_chunks(0, first=-5), 0) == (1, 2, 3, 4, 5, 6)
+    assert schedule.levels(schedule.active_chunks(1, first=-5), 1) == (1, 2, 3, 4, 5, 6)
 
 
 def test_fewer_steps_than_chunks_widen_the_chunk_and_say_so() -> None:
     schedule = pa(30, 90, 1)
-    assert (schedule.chunk, schedule.stride, schedule.capacity, schedule.overlap) == (3, 1, 30, 1)
+    assert (schedule.chunk, schedule.stride, schedule.capacity, schedule.context) == (3, 1, 30, 1)
     assert schedule.note == "chunk widened from 1 to 3 latents: 30 steps can give a window of 90 only 30 levels"
     assert pa(1, 4, 1).note.endswith(": 1 step can give a window of 4 only 1 level")
     assert not pa(30, 30, 1).note
@@ -103,8 +105,8 @@ def test_more_steps_than_chunks_shift_every_few_steps() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_called_alike_and_can_go_without_overlap(name: str) -> None:
-    assert METHODS[name](6, 6, 2, overlap=False).overlap == 0
-    assert METHODS[name](6, 6, 2, overlap=True).overlap == (0 if name == "one" else 2)
+    assert METHODS[name](6, 6, 2, context=False).context == 0
+    assert METHODS[name](6, 6, 2, context=True).context == (0 if name == "one" else 2)
 
 
 def test_all_values_that_fit_work_and_all_others_name_the_nearest_that_do() -> None:

@@ -47,13 +47,13 @@ def words(model: STDiT) -> Text:
     return model.encode_text(y.to(model.y_embedder.y_embedding), torch.arange(7) < torch.tensor([[4], [6]]))
 
 
-def remember(model: STDiT, overlap: Tensor) -> Memory:
-    return model.remember(overlap, LEVELS[:CLEAN], table(model), words(model))
+def prefill(model: STDiT, overlap: Tensor) -> Memory:
+    return model.prefill(overlap, LEVELS[:CLEAN], table(model), words(model))
 
 
 def test_reuse_equals_the_full_pass(model: STDiT, video: Tensor) -> None:
     full = model(video, LEVELS, table(model), words(model), clean=CLEAN)[:, CLEAN:]
-    memory = remember(model, video[:, :CLEAN])
+    memory = prefill(model, video[:, :CLEAN])
     reused = model(video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model), memory=memory)
     torch.testing.assert_close(reused, full, rtol=0, atol=1e-10)
 
@@ -77,14 +77,14 @@ def test_every_vector_looked_up_at_once_is_read(model: STDiT, video: Tensor) -> 
 
 
 def test_a_memory_one_shift_old_is_seen(model: STDiT, video: Tensor) -> None:
-    fresh, stale = remember(model, video[:, CLEAN : 2 * CLEAN]), remember(model, video[:, :CLEAN])
+    fresh, stale = prefill(model, video[:, CLEAN : 2 * CLEAN]), prefill(model, video[:, :CLEAN])
     shown = (video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model))
     assert (model(*shown, memory=fresh) - model(*shown, memory=stale)).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("block", range(TINY.depth))
 def test_every_block_reads_its_own_memory(model: STDiT, video: Tensor, block: int) -> None:
-    memory = remember(model, video[:, :CLEAN])
+    memory = prefill(model, video[:, :CLEAN])
     assert memory.kv is not None
     spoiled = memory.kv.clone()
     spoiled[block] += 1
@@ -96,7 +96,7 @@ def test_every_block_reads_its_own_memory(model: STDiT, video: Tensor, block: in
 def test_training_through_reuse_gives_the_gradients_of_the_full_pass(model: STDiT, video: Tensor) -> None:
     weights = [p for p in model.parameters() if p.requires_grad]
     full = model(video, LEVELS, table(model), words(model), clean=CLEAN)[:, CLEAN:]
-    memory = remember(model, video[:, :CLEAN])
+    memory = prefill(model, video[:, :CLEAN])
     reused = model(video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model), memory=memory)
     pairs = zip(*(torch.autograd.grad(out.square().sum(), weights) for out in (full, reused)), strict=True)
     for left, right in pairs:

@@ -14,7 +14,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.models.specs import MODELS
-from pavdm_cli.sampling.denoiser import Bound, guided
+from pavdm_cli.sampling.denoiser import FunctionDenoiser, batched_cfg
 from pavdm_cli.training.losses import Batch, noised, velocity_loss, window_velocity
 from pavdm_cli.training.pocket import runs
 from pavdm_cli.training.pocket.distillation import Teacher
@@ -53,11 +53,11 @@ def test_a_student_that_guides_itself_as_its_teacher_does_has_nothing_to_learn(t
 
 def test_what_is_learnt_is_what_sampling_with_guidance_shows(teacher, batch):
     """The velocity that the sampler's own wrapper makes of the same two passes."""
-    both = Bound(
+    both = FunctionDenoiser(
         lambda overlap, level: None,
         lambda z, levels, memory: torch.cat([passed(teacher, batch, NONE), passed(teacher, batch, ~NONE)]),
     )
-    shown = guided(both, 2.5)(noised(batch.latents, batch.noise, batch.times), torch.zeros(4), None)
+    shown = batched_cfg(both, 2.5)(noised(batch.latents, batch.noise, batch.times), torch.zeros(4), None)
     learnt = Teacher(teacher, 2.5).velocity(PROMPTS, NONE, batch, FPS.double())
     torch.testing.assert_close(learnt, shown)
 

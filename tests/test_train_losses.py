@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pavdm_cli.errors import UsageError
+from pavdm_cli.models.opensora.config import warp_ratio
 from pavdm_cli.models.specs import MODELS
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
-from pavdm_cli.sampling.noise import warp_ratio, warped_sigmas
+from pavdm_cli.sampling.noise import warped_sigmas
 from pavdm_cli.sampling.schedule import pa
 from pavdm_cli.training.levels import (
     POCKET_MOMENTS,
@@ -222,7 +223,7 @@ def test_training_draws_what_sampling_shows_and_nothing_else(diagonal):
     schedule = pa(diagonal.steps, diagonal.chunks * diagonal.chunk, diagonal.chunk)
     chunks, shown = 2 * diagonal.chunks + 1, set()
     for now in range(schedule.total(chunks)):
-        present = schedule.present(now, chunks=chunks)
+        present = schedule.active_chunks(now, chunks=chunks)
         shown.add((schedule.levels(present, now), present.start > 0))
         shown.add((schedule.levels(present, now), True))  # the same after a given clip
     drawn = {(levels(diagonal, window), window.overlap) for window in draws(diagonal, 5000)}
@@ -235,7 +236,7 @@ def test_a_stage_is_a_step_of_the_sampler(diagonal):
     full = (diagonal.chunks - 1) * diagonal.stride  # the first step at which the window is full
     for stage in range(diagonal.stride):
         window = Window(0, diagonal.chunks, stage, overlap=False)
-        assert levels(diagonal, window) == schedule.levels(schedule.present(full + stage), full + stage)
+        assert levels(diagonal, window) == schedule.levels(schedule.active_chunks(full + stage), full + stage)
 
 
 def test_pocket_samples_at_timesteps_it_was_trained_at():

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.opensora import export as publish
+from pavdm_cli.models.opensora.config import warp_ratio
 from pavdm_cli.models.specs import OPENSORA
 from pavdm_cli.models.stdit.transformer import STDiT
-from pavdm_cli.sampling.noise import warp_ratio, warped_sigmas
+from pavdm_cli.sampling.noise import warped_sigmas
 from pavdm_cli.training.batches import Recipe
 from pavdm_cli.training.distributed import Processes
 from pavdm_cli.training.finetune.encoding import Footage

@@ -24,7 +24,7 @@ from pavdm_cli.models.compiled import lacking
 from pavdm_cli.models.execution import PLAIN, Engine
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.sampling.cuda_graphs import CudaGraphs, Recorder, graphed
-from pavdm_cli.sampling.denoiser import Denoiser, guided
+from pavdm_cli.sampling.denoiser import Denoiser, batched_cfg
 
 BASELINE, REFERENCE = "released operations", "plain"
 RUNGS: Mapping[str, Callable[[Engine], Engine]] = {
@@ -67,8 +67,8 @@ def ladder(job: Job, model: Loaded) -> dict[str, Rung]:
     made = steps.ready(job, model)
     y, _ = model.read(job.wording, job.scale != 1)
     size = job.spec.size if job.spec.scaled else None
-    base = released(model.denoiser, Prompt(y, job.spec.fps), made.sigmas, size)
-    rungs = {BASELINE: rung(job, model, base if job.scale == 1 else guided(base, job.scale))}
+    base = released(model.denoiser, Prompt(y, job.spec.fps), made.levels.sigmas, size)
+    rungs = {BASELINE: rung(job, model, base if job.scale == 1 else batched_cfg(base, job.scale))}
     engine = replace(PLAIN, attention=job.sampling.engine.attention)
     for name, with_one_more in rungs_of(job.sampling, model.device).items():
         engine = with_one_more(engine)
@@ -92,21 +92,21 @@ def recorded(one: Rung, recorder: Recorder) -> Rung:
 
 def bound(job: Job, model: Loaded, made: steps.Ready, engine: Engine) -> Denoiser:
     """The model bound with some optimisations."""
-    return model.bind(job.wording, job.schedule, made.sigmas, job.scale, engine)
+    return model.bind(job.wording, job.schedule, made.levels, job.scale, engine)
 
 
 def rung(job: Job, model: Loaded, denoiser: Denoiser) -> Rung:
     """A step of a full window on the same random latents for every rung."""
     schedule, generator = job.schedule, torch.Generator().manual_seed(job.sampling.seed)
     _, *latent = model.noise_shape()
-    z = torch.randn(1, schedule.overlap + schedule.window, *latent, generator=generator).to(model.device)
-    overlap, window = z[:, : schedule.overlap], z[:, schedule.overlap :]
+    z = torch.randn(1, schedule.context + schedule.window, *latent, generator=generator).to(model.device)
+    overlap, window = z[:, : schedule.context], z[:, schedule.context :]
     now = schedule.steps + schedule.stride - 1
-    levels = torch.tensor(schedule.levels(schedule.present(now), now), dtype=torch.int32, device=model.device)
-    if not schedule.overlap:
+    levels = torch.tensor(schedule.levels(schedule.active_chunks(now), now), dtype=torch.int32, device=model.device)
+    if not schedule.context:
         return Rung(partial(denoiser, window, levels, None), None)
-    memory = denoiser.remember(overlap, 0)
-    return Rung(partial(denoiser, window, levels, memory), partial(denoiser.remember, overlap, 0))
+    memory = denoiser.prefill(overlap, 0)
+    return Rung(partial(denoiser, window, levels, memory), partial(denoiser.prefill, overlap, 0))
 
 
 def deviations(rungs: Mapping[str, Rung]) -> dict[str, float]:

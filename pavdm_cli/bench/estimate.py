@@ -121,8 +121,8 @@ def step_sizes(job: Job) -> Counter[tuple[int, int]]:
     """How many steps show so many noisy and so many clean latents."""
     schedule = job.schedule
     chunks = (job.steps - schedule.steps) // schedule.stride + 1
-    shown = (schedule.present(now, 0, chunks) for now in range(job.steps))
-    return Counter((len(held) * schedule.chunk, min(schedule.overlap, held.start * schedule.chunk)) for held in shown)
+    windows = (schedule.active_chunks(now, 0, chunks) for now in range(job.steps))
+    return Counter(schedule.size(window, 0, 0) for window in windows)
 
 
 def words_of(job: Job, config: STDiTConfig) -> int:

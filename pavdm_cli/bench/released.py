@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pavdm_cli.models.stdit.denoiser import Size
 from pavdm_cli.models.stdit.layers import Block, CrossAttention, Gain, Mlp, SelfAttention, position_embedding
 from pavdm_cli.models.stdit.transformer import STDiT
-from pavdm_cli.sampling.denoiser import Bound, Denoiser
+from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
 
 
 class Prompt(NamedTuple):
@@ -30,7 +30,7 @@ class Prompt(NamedTuple):
 def released(network: STDiT, prompt: Prompt, sigmas: Tensor, size: Size = None) -> Denoiser:
     """A denoiser that works as the released code does; every frame attends to every frame."""
 
-    def remember(frames: Tensor, level: int) -> tuple[Tensor, Tensor]:
+    def prefill(frames: Tensor, level: int) -> tuple[Tensor, Tensor]:
         return frames, sigmas.new_full(frames.shape[1:2], float(sigmas[level]))
 
     @torch.no_grad()
@@ -42,7 +42,7 @@ def released(network: STDiT, prompt: Prompt, sigmas: Tensor, size: Size = None) 
         out = step(network, z, 1000 * t.expand(len(z), -1), prompt, size)
         return out[:, before.shape[1] :].to(window)
 
-    return Bound(remember, velocity)
+    return FunctionDenoiser(prefill, velocity)
 
 
 def step(network: STDiT, z: Tensor, t: Tensor, prompt: Prompt, size: Size) -> Tensor:

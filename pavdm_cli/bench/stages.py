@@ -60,7 +60,7 @@ def decoded(job: Job, model: Loaded, watch: Watch) -> Iterator[Pixels]:
     """The video's frames, each stage timed."""
     made, left = ready(job, model), job.frames
     watch.spent["text"] += made.bound_s
-    chunks = sample(job.schedule, made.denoiser, made.noise, made.sigmas, chunks=job.total_chunks, graphs=made.graphs)
+    chunks = sample(job.schedule, made.denoiser, made.noise, made.solver, chunks=job.total_chunks, graphs=made.graphs)
     with watch.stage("denoise"):
         for _ in islice(chunks, job.settings.warmup):
             pass

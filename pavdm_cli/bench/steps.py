@@ -10,7 +10,6 @@ from math import inf
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from pavdm_cli.bench.flops import Shown, forward_tflop, remember_tflop, tokens_of
 from pavdm_cli.bench.synchronize import synchronise
@@ -20,8 +19,17 @@ from pavdm_cli.models.execution import CONTEXT_CACHE
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.sampling.cuda_graphs import Graphs
 from pavdm_cli.sampling.denoiser import Denoiser
-from pavdm_cli.sampling.loop import State, advance, draw, examples, from_noised, from_nothing, walk
-from pavdm_cli.sampling.noise import Noise, seeded_noise
+from pavdm_cli.sampling.loop import (
+    SamplerState,
+    advance,
+    denoise,
+    from_nothing,
+    from_renoised,
+    sample_noise,
+    warmup_inputs,
+)
+from pavdm_cli.sampling.noise import Noise, NoiseLevels, seeded_noise
+from pavdm_cli.sampling.solver import Solver, euler
 
 PHASES = ("growth", "steady", "drain")  # till the first chunk has left; a full window; no more chunks enter
 
@@ -30,7 +38,8 @@ PHASES = ("growth", "steady", "drain")  # till the first chunk has left; a full 
 class Ready:
     """What sampling needs of a job and its model."""
 
-    sigmas: Tensor
+    levels: NoiseLevels
+    solver: Solver
     noise: Noise
     denoiser: Denoiser
     graphs: Graphs | None
@@ -47,41 +56,41 @@ class Step(NamedTuple):
 
 def ready(job: Job, model: Loaded) -> Ready:
     """Bind the model to the job's prompt."""
-    sigmas = pipeline.sigmas_of(job).to(model.device)
+    levels = pipeline.levels_of(job).to(model.device)
     begun = time.perf_counter()
-    denoiser = model.bind(job.wording, job.schedule, sigmas, job.scale, job.sampling.engine)
+    denoiser = model.bind(job.wording, job.schedule, levels, job.scale, job.sampling.engine)
     synchronise(model.device)
     bound = time.perf_counter() - begun
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
-    return Ready(sigmas, noise, denoiser, pipeline.graphs_of(job, model), bound)
+    return Ready(levels, euler(levels), noise, denoiser, pipeline.graphs_of(job, model), bound)
 
 
 def whole(job: Job, model: Loaded, made: Ready) -> list[Step]:
     """Every step of the job's video, without decoding; what is built at the first step of a kind is built before."""
     warm_up(job, made)
-    states = walk(job.schedule, made.denoiser, made.noise, made.sigmas, chunks=job.total_chunks, graphs=made.graphs)
+    states = denoise(job.schedule, made.denoiser, made.noise, made.solver, chunks=job.total_chunks, graphs=made.graphs)
     return list(timed(states, job, made.graphs))
 
 
 @torch.no_grad()
 def warm_up(job: Job, made: Ready) -> None:
     """One step of every size that the job's video has, with an overlap and without, shown nothing."""
-    start, sizes = from_nothing(made.noise, made.sigmas), made.sigmas.diff(prepend=made.sigmas[:1])
-    for shown in examples(job.schedule, made.denoiser, start, job.total_chunks, inf):
-        advance(*shown, denoiser=made.denoiser, step_sizes=sizes)
+    start = from_nothing(made.noise, made.levels.sigmas)
+    for inputs in warmup_inputs(job.schedule, made.denoiser, made.solver, start, job.total_chunks, inf):
+        advance(*inputs, denoiser=made.denoiser, solver=made.solver)
 
 
 def steady(job: Job, model: Loaded, made: Ready, count: int) -> list[Step]:
     """So many steps of a full window, of a random clip noised; those of one shift before them warm up."""
-    length = job.schedule.window + job.schedule.overlap
-    clip = draw(made.noise, range(-length, 0), made.sigmas.new_empty(model.noise_shape())[:, None])
-    start = from_noised(job.schedule, clip, made.noise, made.sigmas, keep_copies=True)
-    states = walk(job.schedule, made.denoiser, made.noise, made.sigmas, chunks=None, start=start, graphs=made.graphs)
+    length = job.schedule.window + job.schedule.context
+    clip = sample_noise(made.noise, range(-length, 0), made.levels.sigmas.new_empty(model.noise_shape())[:, None])
+    start = from_renoised(job.schedule, clip, made.noise, made.levels.sigmas, keep_copies=True)
+    states = denoise(job.schedule, made.denoiser, made.noise, made.solver, chunks=None, start=start, graphs=made.graphs)
     warm_up = job.schedule.stride
     return list(islice(timed(states, job, made.graphs), warm_up, warm_up + count))
 
 
-def timed(states: Iterator[State], job: Job, graphs: Graphs | None) -> Iterator[Step]:
+def timed(states: Iterator[SamplerState], job: Job, graphs: Graphs | None) -> Iterator[Step]:
     """Each step with its time, the device waited for; what recording `graphs` took before the first is in none."""
     last, recording = time.perf_counter(), graphs.seconds if graphs else 0.0
     for state in states:
@@ -93,11 +102,11 @@ def timed(states: Iterator[State], job: Job, graphs: Graphs | None) -> Iterator[
         last = time.perf_counter()
 
 
-def phase(job: Job, state: State) -> str:
+def phase(job: Job, state: SamplerState) -> str:
     """Growth while no chunk has left, drain once none enters."""
-    if len(state.chunks) == job.schedule.capacity and (state.overlap.shape[1] or not job.schedule.overlap):
+    if len(state.chunks) == job.schedule.capacity and (state.context.shape[1] or not job.schedule.context):
         return "steady"
-    return "growth" if not state.overlap.shape[1] and state.chunks.start <= 0 else "drain"
+    return "growth" if not state.context.shape[1] and state.chunks.start <= 0 else "drain"
 
 
 def seconds_of(steps: list[Step], name: str) -> list[float]:
@@ -133,8 +142,8 @@ def step_tflop(job: Job, model: Loaded) -> float:
     words = int(model.text.embed([job.wording or "a"])[1].sum())
     tokens = tokens_of(model.denoiser.config, model.noise_shape()[2:])
     schedule, span = job.schedule, min(job.schedule.window, job.spec.window)
-    before = schedule.overlap if remembers(job) else 0
-    first = Shown(1 + guided, span + schedule.overlap - before, tokens, words, before)
+    before = schedule.context if remembers(job) else 0
+    first = Shown(1 + guided, span + schedule.context - before, tokens, words, before)
     config = model.denoiser.config
     spans = -(-2 * (schedule.window - span) // span)  # of a window longer than the model sees, half of each is new
     alone = forward_tflop(config, Shown(1 + guided, span, tokens, words)) * spans

@@ -60,7 +60,7 @@ def schedule_of(sampling: Sampling) -> Schedule:
     methods = [name for name in METHODS if name != "one"]
     if sampling.method not in methods:
         raise UsageError(f"--method must be one of {', '.join(methods)}, got {sampling.method!r}", "pa is the default")
-    return METHODS[sampling.method](**counts_of(sampling), overlap=bool(context_of(sampling)))
+    return METHODS[sampling.method](**counts_of(sampling), context=bool(context_of(sampling)))
 
 
 def counts_of(sampling: Sampling) -> dict[str, int]:
@@ -93,7 +93,7 @@ def warmup_of(sampling: Sampling) -> int:
 def in_whole_groups(sampling: Sampling, schedule: Schedule) -> bool:
     """Whether chunks and overlap are whole groups of latents that the codec codes together."""
     group = sampling.spec.group[0]
-    return schedule.chunk % group == 0 and schedule.overlap % group == 0
+    return schedule.chunk % group == 0 and schedule.context % group == 0
 
 
 def group_reason(sampling: Sampling) -> str:
@@ -103,7 +103,7 @@ def group_reason(sampling: Sampling) -> str:
 
 
 def _check_reencoding(sampling: Sampling, schedule: Schedule) -> None:
-    if sampling.reencode and schedule.overlap and not in_whole_groups(sampling, schedule):
+    if sampling.reencode and schedule.context and not in_whole_groups(sampling, schedule):
         group = sampling.spec.group[0]
         fits = -(-schedule.chunk // group) * group
         raise UsageError(f"--reencode: {group_reason(sampling)}", f"try --window {fits}")

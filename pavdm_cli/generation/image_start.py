@@ -10,24 +10,24 @@ import numpy as np
 import torch
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation.pipeline import Job, Pixels, frames, sigmas_of, start_from
+from pavdm_cli.generation.pipeline import Job, Pixels, frames, levels_of, start_from
 from pavdm_cli.generation.recovery import Recovery, check_encoded
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.sampling.cuda_graphs import Graphs
-from pavdm_cli.sampling.loop import State, from_first
+from pavdm_cli.sampling.loop import SamplerState, from_first
 from pavdm_cli.sampling.noise import seeded_noise
 from pavdm_cli.video import StillImage, fit
 
 
 def held(job: Job) -> bool:
     """Whether the picture is the first latent of the first chunk, else the end of a still clip before it."""
-    return job.spec.stills and not job.schedule.renoised
+    return job.spec.stills and not job.schedule.noisy_context
 
 
 def frames_given(job: Job) -> int:
     """Frames that are encoded before the first step."""
-    return 1 if held(job) else job.spec.frames(job.schedule.overlap)
+    return 1 if held(job) else job.spec.frames(job.schedule.context)
 
 
 def notes(job: Job, still: StillImage) -> list[str]:
@@ -35,7 +35,7 @@ def notes(job: Job, still: StillImage) -> list[str]:
 
     Raises: UsageError where the model would never be shown it.
     """
-    if not held(job) and not job.schedule.overlap:
+    if not held(job) and not job.schedule.context:
         raise UsageError("--image is shown as the clean chunk that --context 0 leaves out", "leave --context out")
     spec = job.spec
     foreign = f"{spec.name} knows only {spec.world}: it goes on from the picture in that style"
@@ -63,7 +63,7 @@ def frames_from(
 
 
 @torch.no_grad()
-def start_of(job: Job, model: Loaded, picture: Pixels) -> State:  # (1, H, W, 3)
+def start_of(job: Job, model: Loaded, picture: Pixels) -> SamplerState:  # (1, H, W, 3)
     """Where sampling begins: the picture's latent in the first chunk, or a still clip of it as the overlap.
 
     The latter where a codec knows no single pictures, or the method noises what is clean.
@@ -73,4 +73,4 @@ def start_of(job: Job, model: Loaded, picture: Pixels) -> State:  # (1, H, W, 3)
         return start_from(job, model, clip.expand(frames_given(job), -1, -1, -1), noised=False)
     first = check_encoded(model.codec.encode(clip[None]), job.spec.latent_limit)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
-    return from_first(job.schedule, first, noise, sigmas_of(job).to(model.device))
+    return from_first(job.schedule, first, noise, levels_of(job).sigmas.to(model.device))

@@ -103,7 +103,7 @@ def budget(job: Job) -> Budget:
     reader = pick_device(wanted, "--text-device") if (wanted := job.sampling.reading.device) else device
     model = _sketch(job.spec, device, 1)
     counted = _count(job.spec, shown_of(job), device)
-    engine, coded = job.sampling.engine, (job.given, job.schedule.overlap * _reencodes(job))
+    engine, coded = job.sampling.engine, (job.given, job.schedule.context * _reencodes(job))
     coding = _count_coding(job.spec, device, engine.pictures, engine.vae_tiling == "on", *coded)
     here = {**running(model, counted, coding, engine, device), "libraries (assumed)": _always(SPARE[device.type])}
     host = waiting(model, engine) | {"given frames": (0, PIXEL * math.prod((job.given, *job.spec.size)), 0, 0)}
@@ -148,13 +148,13 @@ def shown_of(job: Job) -> Shown:
     """The largest step of a job; the end of a clip that it begins with may be noised, as far as it goes."""
     schedule, guided = job.schedule, job.scale
     latents = job.given // job.spec.group[1] * job.spec.group[0]
-    remade = schedule.remade(latents)
+    remade = schedule.num_renoised(latents)
     sizes = schedule.sizes(0, -remade, latents - remade * schedule.chunk, job.total_chunks)
-    held, clean = max(sizes, key=lambda pair: (pair[0] * schedule.chunk + pair[1], pair))
+    noisy, clean = max(sizes, key=lambda pair: (sum(pair), pair))
     kept, asked = job.settings.context_cache == "reuse", job.sampling.engine
     graphs = "off" if job.sampling.unrecordable else asked.cuda_graphs
     engine = replace(asked, reuse_context=kept, pictures=1, vae_tiling="off", offload="none", cuda_graphs=graphs)
-    return Shown(schedule, engine, guided, held * schedule.chunk, clean)
+    return Shown(schedule, engine, guided, noisy, clean)
 
 
 def running(model: Loaded, counted: Counted, coding: Coding, engine: Engine, device: torch.device) -> dict[str, Stages]:

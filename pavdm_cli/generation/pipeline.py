@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
-from typing import Any
 
-import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pavdm_cli import __version__
 from pavdm_cli.attention import confirm, machine_of
 from pavdm_cli.generation.checks import format_prompt, schedule_of
 from pavdm_cli.generation.recovery import Recovery, check_encoded
-from pavdm_cli.generation.reencode import about, chaining_notes, reencoded, reencodes
+from pavdm_cli.generation.reencode import chaining_notes, reencoded, reencodes
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.generation.settings import Settings, settle
 from pavdm_cli.models.compiled import NOTE, check_compile
@@ -33,16 +29,27 @@ from pavdm_cli.models.load import (
     with_offload,
     wording,
 )
+from pavdm_cli.models.opensora.config import warp_ratio
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.specs import ModelSpec
 from pavdm_cli.models.upcast import float32_transformer
 from pavdm_cli.sampling.cuda_graphs import Graphs, check_graphs, pick_graphs
 from pavdm_cli.sampling.denoiser import Denoiser
-from pavdm_cli.sampling.loop import State, States, from_clip, from_noised, new_chunks, regrouped, repaired, walk
-from pavdm_cli.sampling.masked_clips import Condition, clips
-from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise, warp_ratio, warped_sigmas
+from pavdm_cli.sampling.loop import (
+    SamplerState,
+    States,
+    denoise,
+    from_clip,
+    from_renoised,
+    new_chunks,
+    regrouped,
+    repaired,
+)
+from pavdm_cli.sampling.masked_clips import ClipCondition, sample_masked_clips
+from pavdm_cli.sampling.noise import NoiseLevels, linear_sigmas, noise_levels, seeded_noise, warped_sigmas
 from pavdm_cli.sampling.prefetch import beside
 from pavdm_cli.sampling.schedule import Schedule
+from pavdm_cli.sampling.solver import euler
 
 Pixels = NDArray[np.uint8]
 
@@ -148,12 +155,12 @@ def set_threads(job: Job) -> None:
         torch.set_num_threads(job.sampling.threads)
 
 
-def sigmas_of(job: Job) -> Tensor:
-    """Noise fraction of levels 0 to `steps`, as the model's timesteps are spaced."""
+def levels_of(job: Job) -> NoiseLevels:
+    """Noise fraction of every level, as the model's timesteps are spaced."""
     if not job.spec.scaled:
-        return linear_sigmas(job.schedule.steps)
-    seen = min(job.schedule.window, job.spec.window) + job.schedule.overlap
-    return warped_sigmas(job.schedule.steps, warp_ratio(*job.spec.size, job.spec.frames(seen)))
+        return noise_levels(linear_sigmas(job.schedule.steps))
+    seen = min(job.schedule.window, job.spec.window) + job.schedule.context
+    return noise_levels(warped_sigmas(job.schedule.steps, warp_ratio(*job.spec.size, job.spec.frames(seen))))
 
 
 def graphs_of(job: Job, model: Loaded) -> Graphs | None:
@@ -165,7 +172,7 @@ def graphs_of(job: Job, model: Loaded) -> Graphs | None:
 def latents(
     job: Job,
     model: Loaded,
-    start: State | None = None,
+    start: SamplerState | None = None,
     graphs: Graphs | None = None,
     recovery: Recovery | None = None,
     on_warmup: Callable[[], object] = lambda: None,
@@ -186,28 +193,32 @@ def latents(
 
 
 def generated(
-    job: Job, model: Loaded, start: State | None, graphs: Graphs | None, recovery: Recovery
+    job: Job, model: Loaded, start: SamplerState | None, graphs: Graphs | None, recovery: Recovery
 ) -> Iterator[Tensor]:
     """Every chunk of latents, those of the warm-up too. Raises: FaultyValues."""
-    sigmas = sigmas_of(job).to(model.device)
+    levels = levels_of(job).to(model.device)
+    solver = euler(levels)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
     again = recovery.encoded_anew if reencodes(job.sampling, job.schedule) else None
     edit = job.sampling.edit_ratio
 
     def bind(of: Loaded, engine: Engine) -> Denoiser:
-        denoiser = of.bind(job.wording, job.schedule, sigmas, job.scale, engine)
+        denoiser = of.bind(job.wording, job.schedule, levels, job.scale, engine)
         return reencoded(denoiser, again, start) if again and not edit else denoiser
 
     def float32() -> Denoiser:
         return bind(float32_transformer(model), replace(job.sampling.engine, compile=False))
 
-    def steps(of: Denoiser, sound: State | None, graphs: Graphs | None = None) -> States:
-        return walk(job.schedule, of, noise, sigmas, chunks=job.total_chunks, start=sound, graphs=graphs)
+    def steps(of: Denoiser, sound: SamplerState | None, graphs: Graphs | None = None) -> States:
+        return denoise(job.schedule, of, noise, solver, chunks=job.total_chunks, start=sound, graphs=graphs)
 
     denoiser = bind(model, job.sampling.engine)
     if edit:
-        shown = Condition(edit, again or (lambda overlap: overlap), recovery.clip_repair(float32))
-        yield from clips(job.schedule, denoiser, noise, sigmas, chunks=job.total_chunks, start=start, condition=shown)
+        condition = ClipCondition(edit, again or (lambda overlap: overlap), recovery.clip_repair(float32))
+        count = job.total_chunks
+        yield from sample_masked_clips(
+            job.schedule, denoiser, noise, solver, chunks=count, start=start, condition=condition
+        )
         return
     repair = recovery.state_repair(lambda sound: steps(float32(), sound))
     yield from new_chunks(job.schedule, repaired(steps(denoiser, start, graphs), job.schedule, start, repair))
@@ -216,7 +227,7 @@ def generated(
 def frames(
     job: Job,
     model: Loaded,
-    start: State | None = None,
+    start: SamplerState | None = None,
     graphs: Graphs | None = None,
     recovery: Recovery | None = None,
     on_warmup: Callable[[], object] = lambda: None,
@@ -251,47 +262,11 @@ def decode(model: Loaded, chunk: Tensor) -> Pixels:  # (1, T, C, h, w) -> (n, H,
 
 
 @torch.no_grad()
-def start_from(job: Job, model: Loaded, clip: Tensor, noised: bool) -> State:
+def start_from(job: Job, model: Loaded, clip: Tensor, noised: bool) -> SamplerState:
     """Where sampling goes on from a clip (n, 3, H, W), 0 to 1: after its last chunk, or from its last window noised."""
     given = check_encoded(model.codec.encode(clip[None]), job.spec.latent_limit)
-    sigmas = sigmas_of(job).to(model.device)
+    sigmas = levels_of(job).sigmas.to(model.device)
     if not noised:
         return from_clip(job.schedule, given, sigmas)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
-    return from_noised(job.schedule, given, noise, sigmas)
-
-
-def recipe(job: Job, model: Loaded) -> dict[str, Any]:
-    """What is stored in the file: enough to make the same frames again on the same machine."""
-    return {
-        "pavdm": __version__,
-        "prompt": job.prompt,
-        **({"caption": job.caption} if job.spec.family == "pocket" and job.prompt else {}),
-        "seed": job.sampling.seed,
-        "frames": job.frames,
-        "fps": job.spec.fps,
-        "model": job.spec.name,
-        **reading_of(job),
-        "weights": model.digest,
-        **asdict(job.settings),
-        **about(job.sampling, job.schedule),
-        "device": model.device.type,
-        "attention": model.attention.name,
-        "attention_reason": model.attention.reason,
-        "compile": job.sampling.engine.compile,
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "av": av.__version__},
-    }
-
-
-def reading_of(job: Job) -> dict[str, Any]:
-    """What else made the frames, where a model has sizes, scores and precisions to choose, and memory may be short."""
-    exact = {"fp32_timesteps": job.sampling.fp32_timesteps}
-    if not job.spec.scaled:
-        return exact
-    (height, width), reading = job.spec.size, job.sampling.reading
-    scores = {"aesthetic-score": reading.aesthetic or 0, "motion-score": reading.motion}
-    tiling = "on" if job.sampling.engine.vae_tiling == "on" else "off"
-    chosen = {"cfg_batching": job.sampling.engine.cfg_batching, "vae_tiling": tiling}
-    said = {"camera-motion": reading.camera or None, **exact}
-    return {"size": f"{width}x{height}", **scores, **said, **chosen}
+    return from_renoised(job.schedule, given, noise, sigmas)

@@ -16,7 +16,7 @@ from pavdm_cli.models.families import Codec
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.upcast import codec_module, float32_codec, precision
 from pavdm_cli.sampling.denoiser import Denoiser
-from pavdm_cli.sampling.loop import Repair, State
+from pavdm_cli.sampling.loop import Repair, SamplerState
 from pavdm_cli.sampling.masked_clips import RepairClip
 
 T = TypeVar("T")
@@ -87,11 +87,11 @@ class Recovery:
             return f"in chunk {chunk + 1}"
         return f"in warm-up chunk {chunk + self.warmup + 1}" if self.warmup else "in the end of the input, made again"
 
-    def state_repair(self, steps: Callable[[State | None], Iterator[State]]) -> Repair:
+    def state_repair(self, steps: Callable[[SamplerState | None], Iterator[SamplerState]]) -> Repair:
         """For `sampler.sample`; steps: a walk in float32 from a state."""
 
-        def repair(sound: State | None, state: State) -> State:
-            def again() -> State:
+        def repair(sound: SamplerState | None, state: SamplerState) -> SamplerState:
+            def again() -> SamplerState:
                 return next(made for made in steps(sound) if made.now == state.now)
 
             return self.transformed(state.chunks[0], state, lambda made: made.window, again)

@@ -11,20 +11,20 @@ from torch import Tensor
 from pavdm_cli.generation.checks import group_reason, in_whole_groups
 from pavdm_cli.generation.request import Sampling
 from pavdm_cli.models.families import Codec
-from pavdm_cli.sampling.denoiser import Bound, Denoiser
-from pavdm_cli.sampling.loop import State
+from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
+from pavdm_cli.sampling.loop import SamplerState
 from pavdm_cli.sampling.schedule import Schedule
 
 
 def reencodes(sampling: Sampling, schedule: Schedule) -> bool:
     """Whether the latents before a clip are encoded anew from its predecessor's last frames."""
-    chained = sampling.method == "rn" and schedule.overlap > 0
+    chained = sampling.method == "rn" and schedule.context > 0
     return chained and _wanted(sampling) and in_whole_groups(sampling, schedule)
 
 
 def chaining_notes(sampling: Sampling, schedule: Schedule) -> list[str]:
     """A note where latents stay as they are although the model would encode frames again."""
-    if sampling.method != "rn" or not schedule.overlap or in_whole_groups(sampling, schedule):
+    if sampling.method != "rn" or not schedule.context or in_whole_groups(sampling, schedule):
         return []
     note = f"latents stay as they are from clip to clip; {group_reason(sampling)} to encode frames again"
     return [note] * _wanted(sampling)
@@ -47,14 +47,14 @@ def encoded_anew(codec: Codec) -> Callable[[Tensor], Tensor]:
     return again
 
 
-def reencoded(denoiser: Denoiser, again: Callable[[Tensor], Tensor], start: State | None = None) -> Denoiser:
+def reencoded(denoiser: Denoiser, again: Callable[[Tensor], Tensor], start: SamplerState | None = None) -> Denoiser:
     """The overlap is shown as `again` makes it; one that was given, of a clip that was encoded just now, as it is."""
-    given = start.overlap if start and start.chunks.start <= 0 else None
+    given = start.context if start and start.chunks.start <= 0 else None
 
-    def remember(overlap: Tensor, level: int) -> Any:
-        return denoiser.remember(overlap if overlap is given else again(overlap), level)
+    def prefill(overlap: Tensor, level: int) -> Any:
+        return denoiser.prefill(overlap if overlap is given else again(overlap), level)
 
-    return Bound(remember, denoiser)
+    return FunctionDenoiser(prefill, denoiser)
 
 
 def _wanted(sampling: Sampling) -> bool:

@@ -15,7 +15,8 @@ from typing import Any
 from pavdm_cli.generation import image_start
 from pavdm_cli.generation.extend import Source, at_rate
 from pavdm_cli.generation.memory_plan import told
-from pavdm_cli.generation.pipeline import Job, Pixels, frames, graphs_of, recipe, start_from
+from pavdm_cli.generation.pipeline import Job, Pixels, frames, graphs_of, start_from
+from pavdm_cli.generation.provenance import recipe
 from pavdm_cli.generation.recovery import Recovery
 from pavdm_cli.generation.request import Output
 from pavdm_cli.models.load import Loaded
@@ -125,12 +126,12 @@ def start_notes(job: Job, source: Source) -> list[str]:
     """One line where `--start noised` noises less of the video's end than of a full window, or nothing."""
     schedule, spec = job.schedule, job.spec
     given = frames_to_read(job, source)
-    made, wanted = schedule.remade(spec.latents(given)), schedule.capacity - 1
+    made, wanted = schedule.num_renoised(spec.latents(given)), schedule.capacity - 1
     if source.extension.start != "noised" or made == wanted > 0:
         return []
     if not wanted:
         return [f"--start noised is as --start clip here: --method {job.settings.method} has one chunk in its window"]
-    full = spec.frames(schedule.overlap + wanted * schedule.chunk)
+    full = spec.frames(schedule.context + wanted * schedule.chunk)
     short = f"the video's end has {given} of the {full} frames of a full window, at {spec.fps} a second"
     what = f"{made} of {wanted} chunks are noised again" if made else "nothing is noised again, as with --start clip"
     return [f"{short}: {what}"]
@@ -139,9 +140,9 @@ def start_notes(job: Job, source: Source) -> list[str]:
 def frames_to_read(job: Job, source: Source) -> int:
     """Frames of the video's end that the model is given: its last chunk, or as much of its last window as there is."""
     spec, chunk = job.spec, job.schedule.chunk
-    wanted = spec.frames(job.schedule.overlap + (job.schedule.capacity - 1) * chunk)
+    wanted = spec.frames(job.schedule.context + (job.schedule.capacity - 1) * chunk)
     at_hand = int(source.video.duration * spec.fps) // spec.frames(chunk) * spec.frames(chunk)
-    least = spec.frames(max(job.schedule.overlap, chunk))
+    least = spec.frames(max(job.schedule.context, chunk))
     return max(least, min(wanted, at_hand)) if source.extension.start == "noised" else least
 
 

@@ -33,7 +33,8 @@ from pavdm_cli.models.stdit.denoiser import (
 from pavdm_cli.models.stdit.layers import Linear
 from pavdm_cli.models.stdit.transformer import STDiT, as_written
 from pavdm_cli.runtime.validation import check_name
-from pavdm_cli.sampling.denoiser import Denoiser, arriving, guided, in_turn, partitioned
+from pavdm_cli.sampling.denoiser import Denoiser, batched_cfg, partitioned, sequential_cfg, with_onload
+from pavdm_cli.sampling.noise import NoiseLevels
 from pavdm_cli.sampling.schedule import Schedule
 
 DEFAULT = Engine()
@@ -69,43 +70,45 @@ class Loaded:
 
     @torch.no_grad()
     def bind(
-        self, prompt: str, schedule: Schedule, sigmas: Tensor, guidance: float, engine: Engine = DEFAULT
+        self, prompt: str, schedule: Schedule, levels: NoiseLevels, guidance: float, engine: Engine = DEFAULT
     ) -> Denoiser:
         """The denoiser of a prompt under a schedule; one pass where guidance is 1 or the prompt is empty."""
         if self.arrive:
             self.arrive()
         guidance = guidance if prompt else 1.0
-        return self.bind_words(self.read(prompt, guidance != 1), schedule, sigmas, guidance, engine)
+        return self.bind_words(self.read(prompt, guidance != 1), schedule, levels, guidance, engine)
 
     @torch.no_grad()
     def bind_words(
-        self, words: Words, schedule: Schedule, sigmas: Tensor, guidance: float, engine: Engine = DEFAULT
+        self, words: Words, schedule: Schedule, levels: NoiseLevels, guidance: float, engine: Engine = DEFAULT
     ) -> Denoiser:
         """The same of a prompt that is read already: with guidance its row, then the null embedding's."""
         run = compiled() if engine.compile else as_written
         text = _constant(lambda: attending(self.denoiser.encode_text(*words), self.attention, run), engine.text_memory)
-        table = _constant(lambda: levels_table(self.denoiser, sigmas, self.spec.fps, self.fp32_timesteps), engine.table)
+        table = _constant(
+            lambda: levels_table(self.denoiser, levels.sigmas, self.spec.fps, self.fp32_timesteps), engine.table
+        )
         kept, size = self._kept(schedule, engine), self.spec.size if self.spec.scaled else None
 
         def make(rows: slice) -> Denoiser:
-            return kept(self.denoiser, of_rows(text(), rows), table(), schedule.overlap, size)
+            return kept(self.denoiser, of_rows(text(), rows), table(), schedule.context, size)
 
         def bind(rows: slice) -> Denoiser:
             bound = make(rows) if engine.table and engine.text_memory else renewed(partial(make, rows))
             return bound if engine.fused else reference_ops(bound)
 
         bound = _guided(bind, guidance, engine.cfg_batching)
-        bound = arriving(bound, self.arrive) if self.arrive else bound
+        bound = with_onload(bound, self.arrive) if self.arrive else bound
         longest = self.spec.window
         return partitioned(bound, longest) if schedule.window > longest else bound
 
     def remembers(self, schedule: Schedule, engine: Engine) -> bool:
         """Whether what comes from the overlap is computed once a shift: unless asked otherwise, where that is exact."""
         wanted = self.spec.causal if engine.reuse_context is None else engine.reuse_context
-        return wanted and not schedule.renoised
+        return wanted and not schedule.noisy_context
 
     def _kept(self, schedule: Schedule, engine: Engine) -> Callable[..., Denoiser]:
-        causal = self.spec.causal and not schedule.renoised
+        causal = self.spec.causal and not schedule.noisy_context
         return remembering if self.remembers(schedule, engine) else partial(recomputing, causal=causal)
 
     def read(self, prompt: str, unconditional: bool) -> tuple[Tensor, Tensor]:
@@ -126,9 +129,9 @@ class Loaded:
 def _guided(bind: Callable[[slice], Denoiser], guidance: float, cfg_batching: str) -> Denoiser:
     """The rows of a prompt as one denoiser: alone, both in one batch, or one after the other."""
     if guidance != 1 and cfg_batching == "sequential":
-        return in_turn(bind(slice(0, 1)), bind(slice(1, 2)), guidance)
+        return sequential_cfg(bind(slice(0, 1)), bind(slice(1, 2)), guidance)
     both = bind(slice(None))
-    return both if guidance == 1 else guided(both, guidance)
+    return both if guidance == 1 else batched_cfg(both, guidance)
 
 
 def _constant(make: Callable[[], T], once: bool) -> Callable[[], T]:

@@ -24,7 +24,9 @@ from pavdm_cli.sampling.cuda_graphs import longest_recorded
 from pavdm_cli.sampling.cuda_graphs import tensors as tensors_of
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.loop import advance
+from pavdm_cli.sampling.noise import NoiseLevels, noise_levels
 from pavdm_cli.sampling.schedule import Schedule
+from pavdm_cli.sampling.solver import euler
 
 META = torch.device("meta")
 
@@ -96,7 +98,7 @@ def count(model: Loaded, shown: Shown, device: torch.device) -> Counted:
         bound = _bound(model, shown)
         constants = live.now
         live.forget_peak()
-        memory = bound.remember(_latents(model, shown.clean), 0) if shown.clean else None
+        memory = bound.prefill(_latents(model, shown.clean), 0) if shown.clean else None
         kept, recalling = live.now - constants, live.peak - constants
         working = peak_of(live, lambda: _step(model, bound, shown, memory))
         graphs = peak_of(live, lambda: _recorded(model, bound, shown, memory, device))
@@ -115,17 +117,18 @@ def count_coding(model: Loaded, device: torch.device, given: int = 0, anew: int 
 
 
 def _bound(model: Loaded, shown: Shown) -> Denoiser:
-    """Bound to the longest prompt that the model reads."""
+    """FunctionDenoiser to the longest prompt that the model reads."""
     config, rows = model.denoiser.config, 1 if shown.guidance == 1 else 2
     words = torch.zeros(rows, config.text_length, config.text_width, device=model.device, dtype=_dtype(model))
-    sigmas = torch.zeros(shown.schedule.steps + 1, device=model.device)
-    return model.bind_words((words, None), shown.schedule, sigmas, shown.guidance, shown.engine)
+    levels = _levels(model, shown)
+    return model.bind_words((words, None), shown.schedule, levels, shown.guidance, shown.engine)
 
 
-def _step(model: Loaded, bound: Denoiser, shown: Shown, memory: Any) -> Tensor:
+def _step(model: Loaded, bound: Denoiser, shown: Shown, memory: Any) -> object:
     levels = torch.zeros(shown.noisy, dtype=torch.int32, device=model.device)
-    sizes = torch.zeros(shown.schedule.steps + 1, device=model.device)
-    return advance(_latents(model, shown.noisy), levels, memory, denoiser=bound, step_sizes=sizes)
+    solver = euler(_levels(model, shown))
+    window = _latents(model, shown.noisy)
+    return advance(window, levels, memory, solver.history(window), denoiser=bound, solver=solver)
 
 
 def _recorded(model: Loaded, bound: Denoiser, shown: Shown, memory: Any, device: torch.device) -> object:
@@ -142,6 +145,10 @@ def _recorded(model: Loaded, bound: Denoiser, shown: Shown, memory: Any, device:
 
 def _latents(model: Loaded, length: int) -> Tensor:  # (1, T, C, h, w)
     return torch.zeros(1, length, *model.noise_shape()[1:], device=model.device)
+
+
+def _levels(model: Loaded, shown: Shown) -> NoiseLevels:
+    return noise_levels(torch.zeros(shown.schedule.steps + 1, device=model.device))
 
 
 def _dtype(model: Loaded) -> torch.dtype:

@@ -172,7 +172,7 @@ def offloaded(denoiser: STDiT, codec: Codes, device: torch.device, mode: str) ->
     assert isinstance(codec, nn.Module)
     visiting = Guest([_weights(child) for child in codec.children()] + [_own(codec)], device)
     if mode == "sequential":
-        denoiser.in_turn = Stream(denoiser.blocks, device)
+        denoiser.block_loader = Stream(denoiser.blocks, device)
         away = {id(weight) for block in denoiser.blocks for weight in streamed(block)}
         for weight in _weights(denoiser):
             weight.data = weight.data if id(weight) in away else weight.data.to(device)

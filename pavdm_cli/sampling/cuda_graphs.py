@@ -24,7 +24,7 @@ LAUNCH_BOUND = 10_000_000  # values of the residual stream: batch * latents * to
 class Recorder(Protocol):
     """What makes a call repeatable: CUDA's graphs here, a model of them on a CPU in the tests."""
 
-    def record(self, call: Callable[[], Tensor], /) -> tuple[Tensor, Callable[[], object]]:
+    def record(self, call: Callable[[], Any], /) -> tuple[Any, Callable[[], object]]:
         """Where the result will be, and what fills it anew from the tensors that `call` read; nothing is filled yet."""
 
     @property
@@ -43,7 +43,7 @@ class CudaGraphs:
     def __post_init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
 
-    def record(self, call: Callable[[], Tensor], /) -> tuple[Tensor, Callable[[], object]]:
+    def record(self, call: Callable[[], Any], /) -> tuple[Any, Callable[[], object]]:
         """Runs `call` on a stream beside first, so that nothing is built, tuned or cached while it is captured."""
         with torch.cuda.device(self.device):
             _warm_up(call)
@@ -66,7 +66,7 @@ class Graphs:
     buffers: int = 0  # bytes of arguments
     seconds: float = 0.0  # that recording took
 
-    def __call__(self, call: Callable[..., Tensor], examples: Iterable[tuple[Any, ...]]) -> Replayed:
+    def __call__(self, call: Callable[..., Any], examples: Iterable[tuple[Any, ...]]) -> Replayed:
         """`graphed` by this recorder."""
         begun = time.perf_counter()
         replayed = graphed(call, self.recorder, examples)
@@ -132,7 +132,7 @@ class Recorded(NamedTuple):
     """One recording."""
 
     buffers: list[Buffer]
-    out: Tensor
+    out: Any  # a tensor, or tuples of them
     replay: Callable[[], object]
 
 
@@ -140,11 +140,11 @@ class Recorded(NamedTuple):
 class Replayed:
     """A call that is replayed where it was recorded, and made as it is elsewhere."""
 
-    call: Callable[..., Tensor]
+    call: Callable[..., Any]
     buffers: dict[Hashable, Buffer] = field(default_factory=dict)
     recorded: dict[Hashable, Recorded] = field(default_factory=dict)
 
-    def __call__(self, *arguments: Any) -> Tensor:
+    def __call__(self, *arguments: Any) -> Any:
         """The result is a copy: the next replay overwrites what this one leaves, while states are kept and saved.
 
         A copy of latents is small beside a step, and needs no counting of who still holds which of several outputs.
@@ -155,7 +155,7 @@ class Replayed:
         for buffer, tensor in zip(found.buffers, tensors(arguments), strict=True):
             buffer.fill(tensor)
         found.replay()
-        return found.out.clone()
+        return _with_tensors(found.out, (tensor.clone() for tensor in tensors(found.out)))
 
     @torch.no_grad()
     def record(self, recorder: Recorder, arguments: tuple[Any, ...]) -> None:
@@ -172,7 +172,7 @@ class Replayed:
         return self.buffers[key]
 
 
-def graphed(call: Callable[..., Tensor], recorder: Recorder, examples: Iterable[tuple[Any, ...]]) -> Replayed:
+def graphed(call: Callable[..., Any], recorder: Recorder, examples: Iterable[tuple[Any, ...]]) -> Replayed:
     """The same call, with the same results, recorded once for every kind of arguments among the examples, in order.
 
     `call` takes tensors, tuples of them and plain values. Tensors are handed over in buffers; a plain value is part of

@@ -1,4 +1,4 @@
-"""What the sampler asks of a model bound to its prompt, and wrappers that take such a denoiser and give one back."""
+"""The interface of a model with its prompt, and wrappers that take such a denoiser and return one."""
 
 from __future__ import annotations
 
@@ -9,94 +9,92 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-Memory = Any  # the overlap itself, keys and values: the denoiser alone knows
+Cache = Any  # of the context: keys and values, or the latents themselves; only the denoiser knows
 
 
 class Denoiser(Protocol):
-    """A model bound to its prompt, in two calls, so that what comes from the clean overlap is computed once a shift.
+    """A model with its prompt, in two calls, so that what depends on the context is computed once per shift.
 
-    With an overlap of E latents in the schedule, the window's sit at positions E, E + 1, ... even where the overlap is
-    shorter or missing; it ends right before them.
+    With a context of E latents in the schedule, the window's latents are at positions E, E + 1, ... even where the
+    context is shorter or missing; it ends right before them.
     """
 
-    def remember(self, overlap: Tensor, level: int, /) -> Memory:  # (B, E or fewer, C, H, W)
-        """What the next steps need of the overlap, shown at `level`: 0 is clean."""
+    def prefill(self, context: Tensor, level: int, /) -> Cache:  # (B, E or fewer, C, H, W)
+        """What the next steps need of the context, which is at `level`: 0 is clean."""
 
-    def __call__(self, window: Tensor, levels: Tensor, memory: Memory | None, /) -> Tensor:  # (B, T, C, H, W), (T,)
-        """Velocity, clean - noise, of the window at int32 `levels`, which may differ from row to row, (B, T); no memory
-        where there is no overlap.
-        """
+    def __call__(self, window: Tensor, levels: Tensor, cache: Cache | None, /) -> Tensor:  # (B, T, C, H, W), (T,)
+        """Velocity, clean - noise, of the window at int32 `levels`, (T,) or (B, T); no cache without a context."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class FunctionDenoiser:
     """A denoiser made of its two calls."""
 
-    remember: Callable[[Tensor, int], Memory]
-    velocity: Callable[[Tensor, Tensor, Memory | None], Tensor]
+    prefill: Callable[[Tensor, int], Cache]
+    velocity: Callable[[Tensor, Tensor, Cache | None], Tensor]
 
-    def __call__(self, window: Tensor, levels: Tensor, memory: Memory | None, /) -> Tensor:
-        return self.velocity(window, levels, memory)
+    def __call__(self, window: Tensor, levels: Tensor, cache: Cache | None, /) -> Tensor:
+        return self.velocity(window, levels, cache)
 
 
-def guided(denoiser: Denoiser, scale: float) -> Denoiser:
-    """Classifier-free guidance in one batch of two: `denoiser` is bound to [prompts..., unconditional...]."""
+def batched_cfg(denoiser: Denoiser, scale: float) -> Denoiser:
+    """Classifier-free guidance in one batch; `denoiser` has the texts [prompts..., unconditional...]."""
 
-    def remember(overlap: Tensor, level: int) -> Memory:
-        return denoiser.remember(_twice(overlap), level)
+    def prefill(context: Tensor, level: int) -> Cache:
+        return denoiser.prefill(_twice(context), level)
 
-    def velocity(window: Tensor, levels: Tensor, memory: Memory | None) -> Tensor:
+    def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
         rows = levels if levels.ndim == 1 else _twice(levels)
-        conditional, unconditional = denoiser(_twice(window), rows, memory).chunk(2)
+        conditional, unconditional = denoiser(_twice(window), rows, cache).chunk(2)
         return unconditional + scale * (conditional - unconditional)
 
-    return Bound(remember, velocity)
+    return FunctionDenoiser(prefill, velocity)
 
 
-def in_turn(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Denoiser:
-    """The same guidance in two passes, one after the other: half the activations of `guided`."""
+def sequential_cfg(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Denoiser:
+    """Classifier-free guidance in two passes, one after the other: half the activations of `batched_cfg`."""
 
-    def remember(overlap: Tensor, level: int) -> Memory:
-        return conditional.remember(overlap, level), unconditional.remember(overlap, level)
+    def prefill(context: Tensor, level: int) -> Cache:
+        return conditional.prefill(context, level), unconditional.prefill(context, level)
 
-    def velocity(window: Tensor, levels: Tensor, memory: Memory | None) -> Tensor:
-        of_first, of_second = memory or (None, None)
-        wanted, plain = conditional(window, levels, of_first), unconditional(window, levels, of_second)
-        return plain + scale * (wanted - plain)
+    def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
+        of_conditional, of_unconditional = cache or (None, None)
+        towards, base = conditional(window, levels, of_conditional), unconditional(window, levels, of_unconditional)
+        return base + scale * (towards - base)
 
-    return Bound(remember, velocity)
+    return FunctionDenoiser(prefill, velocity)
 
 
-def arriving(denoiser: Denoiser, arrive: Callable[[], None]) -> Denoiser:
-    """Sees to it that weights which wait elsewhere are there before either call."""
+def with_onload(denoiser: Denoiser, onload: Callable[[], None]) -> Denoiser:
+    """Load offloaded weights onto the device before each call."""
 
-    def remember(overlap: Tensor, level: int) -> Memory:
-        arrive()
-        return denoiser.remember(overlap, level)
+    def prefill(context: Tensor, level: int) -> Cache:
+        onload()
+        return denoiser.prefill(context, level)
 
-    def velocity(window: Tensor, levels: Tensor, memory: Memory | None) -> Tensor:
-        arrive()
-        return denoiser(window, levels, memory)
+    def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
+        onload()
+        return denoiser(window, levels, cache)
 
-    return Bound(remember, velocity)
+    return FunctionDenoiser(prefill, velocity)
 
 
 def partitioned(denoiser: Denoiser, span: int) -> Denoiser:
-    """Splits a window longer than the `span` latents a model can hold into calls that overlap by half.
+    """Splits a window longer than the `span` latents a model can process into calls that overlap by half.
 
-    Only the first call has the memory; of every later one the noisier half is kept, so that each latent is denoised
+    Only the first call has the cache; of every later one the noisier half is kept, so that each latent is denoised
     with cleaner ones before it. Source: lookahead denoising of FIFO-Diffusion.
     """
     assert span >= 2
 
-    def velocity(window: Tensor, levels: Tensor, memory: Memory | None) -> Tensor:
-        parts = [denoiser(window[:, :span], levels[:span], memory)]
+    def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
+        parts = [denoiser(window[:, :span], levels[:span], cache)]
         for done, end in _later_spans(window.shape[1], span):
             part = denoiser(window[:, end - span : end], levels[end - span : end], None)
             parts.append(part[:, done - end :])
         return torch.cat(parts, dim=1)
 
-    return Bound(denoiser.remember, velocity)
+    return FunctionDenoiser(denoiser.prefill, velocity)
 
 
 def _twice(latents: Tensor) -> Tensor:

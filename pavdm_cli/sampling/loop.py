@@ -10,59 +10,63 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.sampling.cuda_graphs import Graphs
-from pavdm_cli.sampling.denoiser import Denoiser, Memory
-from pavdm_cli.sampling.noise import Noise, add_noise
+from pavdm_cli.sampling.denoiser import Cache, Denoiser
+from pavdm_cli.sampling.noise import Noise, NoiseLevels, add_noise
 from pavdm_cli.sampling.schedule import Schedule
-from pavdm_kernels import euler_step
+from pavdm_cli.sampling.solver import History, Solver
+
+Stepped = tuple[Tensor, History]
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """All that the next step needs of the video so far: sampling that starts from a saved state goes on bit for bit.
+class SamplerState:
+    """All that the next step needs of the video so far: sampling from a saved state continues bit for bit.
 
     A chunk that the last step finished is still in front of the window; the next step takes it out.
     """
 
     now: int  # steps done
-    chunks: range  # those in the window, oldest first; re-made chunks of a given clip are negative
+    chunks: range  # those in the window, oldest first; re-noised chunks of a given clip are negative
     window: Tensor  # (B, T, C, H, W)
-    overlap: Tensor  # (B, E or fewer, C, H, W), clean
-    originals: Tensor  # (B, 0 or more, C, H, W), given chunks still in the window, which replace their re-made copies
-    held: int = 0  # clean latents in front of the window that were given: no step changes them
+    context: Tensor  # (B, E or fewer, C, H, W), clean
+    originals: Tensor  # (B, 0 or more, C, H, W), given chunks still in the window, which replace their re-noised copies
+    num_given: int = 0  # clean latents in front of the window that were given: no step changes them
+    history: History = ()  # the solver's, of the window's latents; empty before the first step
 
 
-States = Generator[State, State | None, None]
-Repair = Callable[[State | None, State], State]  # the last sound state, None for the beginning; one to be looked at
+States = Generator[SamplerState, SamplerState | None, None]
+Repair = Callable[[SamplerState | None, SamplerState], SamplerState]  # last sound state (None: start), one to check
 
 
 def sample(
     schedule: Schedule,
     denoiser: Denoiser,
     noise: Noise,
-    sigmas: Tensor,
+    solver: Solver,
     *,
     chunks: int | None,
-    start: State | None = None,
+    start: SamplerState | None = None,
     graphs: Graphs | None = None,
 ) -> Iterator[Tensor]:
-    """Yields the new chunks, (B, chunk, C, H, W), each as soon as it is clean. Arguments as `walk`."""
-    return new_chunks(schedule, walk(schedule, denoiser, noise, sigmas, chunks=chunks, start=start, graphs=graphs))
+    """Yields the new chunks, (B, chunk, C, H, W), each as soon as it is clean. Arguments as `denoise`."""
+    return new_chunks(schedule, denoise(schedule, denoiser, noise, solver, chunks=chunks, start=start, graphs=graphs))
 
 
-def new_chunks(schedule: Schedule, states: Iterable[State]) -> Iterator[Tensor]:
-    """The new chunks of a walk, (B, chunk, C, H, W), each as soon as it is clean."""
+def new_chunks(schedule: Schedule, states: Iterable[SamplerState]) -> Iterator[Tensor]:
+    """The new chunks among the states, (B, chunk, C, H, W), each as soon as it is clean."""
     for state in states:
         if finished(schedule, state) and not state.originals.shape[1]:
-            yield state.window[:, : schedule.chunk].clone()
+            oldest = schedule.latents(state.chunks[:1])
+            yield state.window[:, : len(oldest)].clone()
 
 
-def finished(schedule: Schedule, state: State) -> bool:
+def finished(schedule: Schedule, state: SamplerState) -> bool:
     """Whether the last step left the first chunk of the window clean."""
     return schedule.level(state.chunks[0], state.now) == 0
 
 
-def repaired(states: States, schedule: Schedule, start: State | None, repair: Repair) -> Iterator[State]:
-    """The same states; the walk continues from what `repair` gives for one in which a chunk is finished."""
+def repaired(states: States, schedule: Schedule, start: SamplerState | None, repair: Repair) -> Iterator[SamplerState]:
+    """The same states; sampling continues from what `repair` returns for one in which a chunk is finished."""
     sound, state = start, None
     while True:
         try:
@@ -74,64 +78,65 @@ def repaired(states: States, schedule: Schedule, start: State | None, repair: Re
         yield state
 
 
-def walk(
+def denoise(
     schedule: Schedule,
     denoiser: Denoiser,
     noise: Noise,
-    sigmas: Tensor,
+    solver: Solver,
     *,
     chunks: int | None,
-    start: State | None = None,
+    start: SamplerState | None = None,
     graphs: Graphs | None = None,
 ) -> States:
-    """Yields the state after every step, till `chunks` new chunks have left (None: for ever).
+    """Yields the state after every step, until `chunks` new chunks have left (None: for ever).
 
-    sigmas (steps + 1,) also says on which device and in which precision latents are kept; start: `from_nothing` unless
-    given, else what another `from_` makes or a state that an earlier walk yielded. With `graphs` the steps are recorded
-    before the first one and replayed, with the same result; a state is nobody's buffer and stays as it is. A state that
-    is sent to the generator takes the place of the one it yielded.
+    The solver's levels also say on which device and in which precision latents are kept; start: `from_nothing` unless
+    given, else what another `from_` returns or an earlier state. With `graphs` the steps are captured before the first
+    one and replayed, with the same result; a yielded state is nobody's buffer. A state that is sent to the generator
+    replaces the one it yielded.
     """
-    assert len(sigmas) == schedule.steps + 1
-    state = start or from_nothing(noise, sigmas)
-    step_sizes = sigmas.diff(prepend=sigmas[:1])  # (steps + 1,): what one step takes off each level
-    on_device = cache(lambda levels: across(torch.tensor(levels, dtype=torch.int32), sigmas))
-    step: Callable[..., Tensor] = partial(advance, denoiser=denoiser, step_sizes=step_sizes)
-    step = graphs(step, examples(schedule, denoiser, state, chunks, graphs.most)) if graphs else step
-    memory, remembered = None, None
-    while present := schedule.present(state.now, state.chunks.start, chunks):
-        state = move_on(state, present, schedule, noise)
-        if schedule.renoised or state.overlap is not remembered:
-            memory, remembered = recall(state, schedule, denoiser, noise, sigmas), state.overlap
-        levels = (0,) * state.held + schedule.levels(present, state.now)[state.held :]
-        window = step(state.window, on_device(levels), memory)
-        state = replace(state, now=state.now + 1, window=window)
+    levels = solver.levels
+    assert levels.steps == schedule.steps
+    state = start or from_nothing(noise, levels.sigmas)
+    state = replace(state, history=state.history or solver.history(state.window))
+    on_device = cache(lambda rows: to_device_like(torch.tensor(rows, dtype=torch.int32), levels.sigmas))
+    step: Callable[..., Stepped] = partial(advance, denoiser=denoiser, solver=solver)
+    step = graphs(step, warmup_inputs(schedule, denoiser, solver, state, chunks, graphs.most)) if graphs else step
+    context_cache, prefilled = None, None
+    every_step = schedule.noisy_context or levels.context_sigma > 0
+    while active := schedule.active_chunks(state.now, state.chunks.start, chunks):
+        state = advance_window(state, active, schedule, noise, solver)
+        if every_step or state.context is not prefilled:
+            context_cache, prefilled = prefill_context(state, schedule, denoiser, noise, levels), state.context
+        rows = (0,) * state.num_given + schedule.levels(active, state.now)[state.num_given :]
+        window, history = step(state.window, on_device(rows), context_cache, state.history)
+        state = replace(state, now=state.now + 1, window=window, history=history)
         state = (yield state) or state
 
 
 @torch.no_grad()
 def advance(
-    window: Tensor, levels: Tensor, memory: Memory | None, *, denoiser: Denoiser, step_sizes: Tensor
-) -> Tensor:  # (B, T, C, H, W), (T,)
+    window: Tensor, levels: Tensor, cache: Cache | None, history: History, *, denoiser: Denoiser, solver: Solver
+) -> Stepped:  # (B, T, C, H, W), (T,)
     """One step: every latent of the window goes down one level."""
-    return euler_step(window, denoiser(window, levels, memory), levels, step_sizes)
+    return solver.step(window, denoiser(window, levels, cache), levels, history)
 
 
 @torch.no_grad()
-def examples(
-    schedule: Schedule, denoiser: Denoiser, state: State, chunks: int | None, most: float
-) -> Iterator[tuple[Tensor, Tensor, Memory | None]]:
-    """Arguments of `advance` as a walk from this state will hand them over, one of each shape, the largest first.
+def warmup_inputs(
+    schedule: Schedule, denoiser: Denoiser, solver: Solver, state: SamplerState, chunks: int | None, most: float
+) -> Iterator[tuple[Tensor, Tensor, Cache | None, History]]:
+    """Arguments of `advance` as sampling from this state will pass them, one of each shape, the largest first.
 
-    Left out are those with more than `most` latents, the overlap's included.
+    Left out are those with more than `most` latents, the context's included.
     """
-    before, first = state.overlap.shape[1], state.chunks.start
-    for held, overlap in sorted(schedule.sizes(state.now, first, before, chunks), reverse=True):
-        noisy = held * schedule.chunk
-        if noisy + overlap > most:
+    before, first = state.context.shape[1], state.chunks.start
+    for noisy, clean in sorted(schedule.sizes(state.now, first, before, chunks), reverse=True):
+        if noisy + clean > most:
             continue
-        window, clean = (_blank(state.window, length) for length in (noisy, overlap))
+        window, context = (_blank(state.window, length) for length in (noisy, clean))
         levels = torch.zeros(noisy, dtype=torch.int32, device=window.device)
-        yield window, levels, denoiser.remember(clean, 0) if overlap else None
+        yield window, levels, denoiser.prefill(context, 0) if clean else None, solver.history(window)
 
 
 def regrouped(chunks: Iterable[Tensor], group: int) -> Iterator[Tensor]:
@@ -145,95 +150,103 @@ def regrouped(chunks: Iterable[Tensor], group: int) -> Iterator[Tensor]:
             yield latents[:, :whole]
 
 
-def shift(window: Tensor, noise: Tensor, leaving: int) -> Tensor:
-    """Takes `leaving` latents out in front and `noise` in behind; growth takes none out, the end none in."""
-    return torch.cat([window[:, leaving:], noise], dim=1)
+def roll(values: Tensor, entering: Tensor, leaving: int) -> Tensor:
+    """Takes `leaving` latents out in front and appends those entering: ramp-up takes none out, ramp-down none in."""
+    return torch.cat([values[:, leaving:], entering], dim=1)
 
 
-def move_on(state: State, present: range, schedule: Schedule, noise: Noise) -> State:
-    """Lets chunks out of the window, which become its overlap, and others in, until those in it are `present`."""
-    if present == state.chunks:
+def advance_window(
+    state: SamplerState, active: range, schedule: Schedule, noise: Noise, solver: Solver
+) -> SamplerState:
+    """Lets chunks out of the window, which become its context, and others in, until those in it are `active`."""
+    if active == state.chunks:
         return state
-    leaving = (present.start - state.chunks.start) * schedule.chunk
-    entering = draw(noise, schedule.latents(range(state.chunks.stop, present.stop)), state.window)
-    window = shift(state.window, entering, leaving)
-    moved = replace(state, chunks=present, window=window)
+    leaving = len(schedule.latents(range(state.chunks.start, active.start)))
+    entering = sample_noise(noise, schedule.latents(range(state.chunks.stop, active.stop)), state.window)
+    pairs = zip(state.history, solver.history(entering), strict=True)
+    history = tuple(roll(old, new, leaving) for old, new in pairs)
+    moved = replace(state, chunks=active, window=roll(state.window, entering, leaving), history=history)
     if not leaving:
         return moved
     left = (state.originals if state.originals.shape[1] else state.window)[:, :leaving]
-    overlap = last(torch.cat([state.overlap, left], dim=1), schedule.overlap)
-    return replace(moved, overlap=overlap, originals=state.originals[:, leaving:], held=0)
+    context = tail(torch.cat([state.context, left], dim=1), schedule.context)
+    return replace(moved, context=context, originals=state.originals[:, leaving:], num_given=0)
 
 
 @torch.no_grad()
-def recall(state: State, schedule: Schedule, denoiser: Denoiser, noise: Noise, sigmas: Tensor) -> Memory | None:
-    """What the denoiser remembers of the overlap, shown as the schedule wants it."""
-    length = state.overlap.shape[1]
+def prefill_context(
+    state: SamplerState, schedule: Schedule, denoiser: Denoiser, noise: Noise, levels: NoiseLevels
+) -> Cache | None:
+    """The denoiser's cache of the context, noised as the schedule and the model want it."""
+    length = state.context.shape[1]
     if not length:
         return None
-    if not schedule.renoised:
-        return denoiser.remember(state.overlap, 0)
+    if not schedule.noisy_context and not levels.context_sigma:
+        return denoiser.prefill(state.context, 0)
+    level = schedule.level(state.chunks[0], state.now) if schedule.noisy_context else levels.context
     first = schedule.latents(state.chunks).start
-    fresh = draw(noise, range(first - length, first), state.overlap, state.now)
-    level = schedule.level(state.chunks[0], state.now)
-    return denoiser.remember(add_noise(state.overlap, fresh, sigmas[level]), level)
+    fresh = sample_noise(noise, range(first - length, first), state.context, state.now)
+    return denoiser.prefill(add_noise(state.context, fresh, levels.sigmas[level]), level)
 
 
-def from_nothing(noise: Noise, sigmas: Tensor) -> State:
-    """Text to video: no overlap until the first chunk has left."""
+def from_nothing(noise: Noise, sigmas: Tensor) -> SamplerState:
+    """Text to video: no context until the first chunk has left."""
     nothing = noise(0, None).to(sigmas)[:, None][:, :0]
-    return State(0, range(0), nothing, nothing, nothing)
+    return SamplerState(0, range(0), nothing, nothing, nothing)
 
 
-def from_clip(schedule: Schedule, clip: Tensor, sigmas: Tensor) -> State:
-    """Goes on from clean latents (B, T, C, H, W), whose last ones are the overlap."""
+def from_clip(schedule: Schedule, clip: Tensor, sigmas: Tensor) -> SamplerState:
+    """Continues clean latents (B, T, C, H, W), whose last ones are the context."""
     clip = clip.to(sigmas)
-    return State(0, range(0), clip[:, :0], last(clip, schedule.overlap), clip[:, :0])
+    return SamplerState(0, range(0), clip[:, :0], tail(clip, schedule.context), clip[:, :0])
 
 
-def from_noised(schedule: Schedule, clip: Tensor, noise: Noise, sigmas: Tensor, *, keep_copies: bool = False) -> State:
-    """Goes on from a clip whose last chunks are noised to the levels of a full window and made again (algorithm 1).
+def from_renoised(
+    schedule: Schedule, clip: Tensor, noise: Noise, sigmas: Tensor, *, keep_copies: bool = False
+) -> SamplerState:
+    """Continues a clip whose last chunks are noised to the levels of a full window and denoised again (algorithm 1).
 
-    Each re-made copy helps the chunks after it and is dropped: its original becomes the overlap. With `keep_copies` the
-    copies themselves do, and are yielded, as in the paper. A clip too short for that has fewer chunks noised, or none.
+    Each re-noised copy helps the chunks after it and is dropped: its original becomes the context. With `keep_copies`
+    the copies themselves do, and are yielded, as in the paper. A clip too short for that has fewer chunks noised.
     """
     clip = clip.to(sigmas)
-    chunks = range(-schedule.remade(clip.shape[1]), 0)
+    chunks = range(-schedule.num_renoised(clip.shape[1]), 0)
     before, originals = clip.tensor_split([clip.shape[1] - len(chunks) * schedule.chunk], dim=1)
     levels = torch.tensor(schedule.levels(chunks, 0), dtype=torch.int64, device=sigmas.device)
-    window = add_noise(originals, draw(noise, schedule.latents(chunks), originals), sigmas[levels][:, None, None, None])
-    overlap = last(before, schedule.overlap)
-    return State(0, chunks, window, overlap, originals[:, :0] if keep_copies else originals)
+    fresh = sample_noise(noise, schedule.latents(chunks), originals)
+    window = add_noise(originals, fresh, sigmas[levels][:, None, None, None])
+    context = tail(before, schedule.context)
+    return SamplerState(0, chunks, window, context, originals[:, :0] if keep_copies else originals)
 
 
-def from_first(schedule: Schedule, first: Tensor, noise: Noise, sigmas: Tensor) -> State:
+def from_first(schedule: Schedule, first: Tensor, noise: Noise, sigmas: Tensor) -> SamplerState:
     """Begins a video whose `first` latents (B, at most a chunk, C, H, W) are given: the first chunk keeps them, clean.
 
-    They are shown at level 0 beside the others of their chunk and come out with it, as in Open-Sora's masks of 0.
+    They are at level 0 among the others of their chunk and come out with it, as in Open-Sora's masks of 0.
     """
     first = first.to(sigmas)
-    given, nothing = first.shape[1], first[:, :0]
-    assert 1 <= given <= schedule.chunk
-    assert not schedule.renoised
-    window = shift(first, draw(noise, range(given, schedule.chunk), first), 0)
-    return State(0, range(1), window, nothing, nothing, held=given)
+    given, nothing, chunk = first.shape[1], first[:, :0], len(schedule.latents(range(1)))
+    assert 1 <= given <= chunk
+    assert not schedule.noisy_context
+    window = roll(first, sample_noise(noise, range(given, chunk), first), 0)
+    return SamplerState(0, range(1), window, nothing, nothing, num_given=given)
 
 
-def draw(noise: Noise, latents: range, like: Tensor, step: int | None = None) -> Tensor:
-    """Noise of these latents (at a step), side by side, on the device and in the precision of `like`."""
+def sample_noise(noise: Noise, latents: range, like: Tensor, step: int | None = None) -> Tensor:
+    """Noise of these latents (at a step), (B, T, C, H, W), on the device and in the precision of `like`."""
     if not latents:
         return like[:, :0]
-    return across(torch.stack([noise(index, step) for index in latents], dim=1).to(like.dtype), like)
+    return to_device_like(torch.stack([noise(index, step) for index in latents], dim=1).to(like.dtype), like)
 
 
-def across(given: Tensor, like: Tensor) -> Tensor:
-    """The same on the device of `like`; to a GPU from pinned memory, so that the copy waits for nothing."""
-    if given.device == like.device:
-        return given
-    return given.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else given.to(like.device)
+def to_device_like(values: Tensor, like: Tensor) -> Tensor:
+    """Copy to `like`'s device without synchronizing: pinned memory, non-blocking on CUDA."""
+    if values.device == like.device:
+        return values
+    return values.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else values.to(like.device)
 
 
-def last(latents: Tensor, length: int) -> Tensor:
+def tail(latents: Tensor, length: int) -> Tensor:
     """At most the last `length` latents."""
     return latents[:, max(0, latents.shape[1] - length) :]
 

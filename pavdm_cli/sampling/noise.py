@@ -1,8 +1,8 @@
-"""The noise of every latent, as a function of its index, and how much of it each level stands for."""
+"""The noise of every latent, as a function of its index, and the noise fraction of every level."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Noise(Protocol):
-    """Standard normal noise of one latent; `step` tells apart the draws for one that is noised again at every step."""
+    """Standard normal noise of one latent; `step` distinguishes the draws of one that is noised at every step."""
 
     def __call__(self, index: int, step: int | None = None, /) -> Tensor: ...  # (B, C, H, W)
 
@@ -47,10 +47,41 @@ def warped_sigmas(steps: int, ratio: float) -> Tensor:
     return (ratio * even / (1 + (ratio - 1) * even)).float()  # (steps + 1,)
 
 
-def warp_ratio(height: int, width: int, frames: int) -> float:
-    """The ratio Open-Sora uses for `height` x `width` pixels and as many frames as the model sees at once.
+@dataclass(frozen=True, slots=True, eq=False)
+class NoiseLevels:
+    """Noise fraction and model timestep of levels 0 to `steps`, and of two more rows behind them.
 
-    Its latent count leaves out a last part of less than 17 frames; below 17 in all that would be none, and is 1 in 4.
+    `unstarted` is shown as noise and not updated; `context` is the input noise of the clean context.
     """
-    latents = frames // 17 * 5 or math.ceil(frames / 4)
-    return math.sqrt(height * width / 512**2 * latents)
+
+    sigmas: Tensor  # (steps + 3,)
+    timesteps: Tensor  # (steps + 3,), what the model calls these levels
+    context_sigma: float = 0.0  # noise fraction of the row `context`
+
+    @property
+    def steps(self) -> int:
+        """The level of pure noise."""
+        return len(self.sigmas) - 3
+
+    @property
+    def unstarted(self) -> int:
+        """Row of latents that wait as noise."""
+        return self.steps + 1
+
+    @property
+    def context(self) -> int:
+        """Row of the context."""
+        return self.steps + 2
+
+    def to(self, device: torch.device | str) -> NoiseLevels:
+        """The same on a device."""
+        return replace(self, sigmas=self.sigmas.to(device), timesteps=self.timesteps.to(device))
+
+
+def noise_levels(sigmas: Tensor, context: float = 0.0, timesteps: Tensor | None = None) -> NoiseLevels:
+    """Levels of these noise fractions, (steps + 1,) from clean to noise.
+
+    context: noise fraction of the context; timesteps (steps + 3,): 1000 times the noise fractions unless given.
+    """
+    rows = torch.cat([sigmas, sigmas[-1:], sigmas.new_tensor([context])])
+    return NoiseLevels(rows, 1000 * rows if timesteps is None else timesteps, context)

@@ -1,6 +1,6 @@
 """Which chunk is at which noise level, and when: one formula for every method, in integers.
 
-Chunk i enters the window as pure noise at step i * stride, loses one level a step, and leaves clean `steps` later.
+Chunk i enters the window as pure noise at step i * stride, loses one level per step, and leaves clean `steps` later.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ MOST = 10_000  # steps, or latents of a window or a chunk
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """All that tells one method from another: growth, steady state and drain follow from which chunks exist."""
+    """All that distinguishes the methods: ramp-up, steady state and ramp-down follow from which chunks exist."""
 
     steps: int  # model calls that take a chunk from noise to clean
     stride: int  # steps from one chunk's entry to the next, 1 to `steps`
     chunk: int  # latents that share a level
-    overlap: int  # clean latents kept in front of the window; 0: none
-    renoised: bool = False  # the overlap is shown at the window's level (paper eq. 6) instead of clean (eq. 5)
+    context: int  # clean latents kept in front of the window; 0: none
+    noisy_context: bool = False  # the context is noised to the window's level (paper eq. 6) instead of clean (eq. 5)
     note: str = ""  # one line for the user where a value was changed to fit
+    first_chunk: int = 0  # latents of the first chunk where it differs from the others; 0: it does not
 
     def __post_init__(self) -> None:
         assert 1 <= self.stride <= self.steps
         assert self.chunk >= 1
-        assert self.overlap >= 0
+        assert 0 <= self.first_chunk <= self.chunk
+        assert self.context >= 0
 
     @property
     def capacity(self) -> int:
@@ -42,21 +44,21 @@ class Schedule:
         return self.capacity * self.chunk
 
     def total(self, chunks: int) -> int:
-        """Model calls that a video of `chunks` new chunks takes, from its first noise to its last clean latent."""
+        """Model calls for a video of `chunks` new chunks, from its first noise to its last clean latent."""
         return (chunks - 1) * self.stride + self.steps if chunks else 0
 
-    def remade(self, latents: int) -> int:
+    def num_renoised(self, latents: int) -> int:
         """Chunks of a given clip that are noised again at the start: of a full window all but one, if it has as many.
 
-        What is shown clean before them comes first.
+        The clean context before them comes first.
         """
-        return min(self.capacity - 1, max(0, latents - self.overlap) // self.chunk)
+        return min(self.capacity - 1, max(0, latents - self.context) // self.chunk)
 
     def level(self, chunk: int, now: int) -> int:
         """Level of a chunk before step `now`: `steps` when it enters, 0 when it is clean."""
         return self.steps - (now - chunk * self.stride)
 
-    def present(self, now: int, first: int = 0, chunks: int | None = None) -> range:
+    def active_chunks(self, now: int, first: int = 0, chunks: int | None = None) -> range:
         """Chunks that step `now` denoises, oldest first, of those from `first` to `chunks` - 1 (None: no end)."""
         oldest = max(first, (now - self.steps) // self.stride + 1)
         newest = now // self.stride
@@ -64,73 +66,88 @@ class Schedule:
 
     def latents(self, chunks: range) -> range:
         """Indices of the latents in these chunks; those of a given clip are negative."""
-        return range(chunks.start * self.chunk, chunks.stop * self.chunk)
+        return range(self._start(chunks.start), self._start(chunks.stop))
+
+    def _start(self, chunk: int) -> int:
+        """Index of a chunk's first latent."""
+        missing = self.chunk - self.first_chunk if self.first_chunk and chunk > 0 else 0
+        return chunk * self.chunk - missing
+
+    def chunks(self, latents: int) -> int:
+        """The least number of chunks that hold so many latents."""
+        missing = self.chunk - self.first_chunk if self.first_chunk and latents > 0 else 0
+        return -(-(latents + missing) // self.chunk)
 
     def sizes(self, now: int, first: int, before: int, chunks: int | None) -> set[tuple[int, int]]:
-        """Chunks and clean latents that the steps from `now` on show, where `before` latents precede chunk `first`.
+        """Noisy and clean latents of the steps from `now` on, where `before` clean latents precede chunk `first`.
 
-        Few steps are looked at, however long the video: once the window is full and so is its overlap, nothing is new
-        till the end.
+        However long the video, few steps are looked at: once window and context are full, nothing changes until the
+        ramp-down.
         """
-        most = max(0, first) + 2 * self.capacity + -(-self.overlap // self.chunk) + 1
+        most = max(0, first) + 2 * self.capacity + -(-self.context // self.chunk) + 2
         ended = most if chunks is None else min(chunks, most)
         until = most * self.stride if chunks is None else (ended - 1) * self.stride + self.steps
-        steps = [self.present(step, first, ended) for step in range(now, until)]
-        return {(len(held), min(self.overlap, before + (held.start - first) * self.chunk)) for held in steps if held}
+        windows = (self.active_chunks(step, first, ended) for step in range(now, until))
+        return {self.size(window, first, before) for window in windows if window}
+
+    def size(self, window: range, first: int, before: int) -> tuple[int, int]:
+        """Noisy and clean latents of a step whose window holds these chunks; `first` and `before` as in `sizes`."""
+        passed = self.latents(range(first, window.start))
+        return len(self.latents(window)), min(self.context, before + len(passed))
 
     def levels(self, chunks: range, now: int) -> tuple[int, ...]:
         """Levels of all latents in these chunks before step `now`."""
-        return tuple(self.level(chunk, now) for chunk in chunks for _ in range(self.chunk))
+        return tuple(self.level(chunk, now) for chunk in chunks for _ in self.latents(range(chunk, chunk + 1)))
 
 
-def pa(steps: int, window: int, chunk: int, overlap: bool = True) -> Schedule:
+def pa(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
     """Progressive levels; where the window holds more chunks than there are steps, several go together as a wider one.
 
-    The overlap stays `chunk` latents even then, since that is what a model has learnt to see. Paper sections 3.1-3.4.
+    The context stays `chunk` latents even then, since that is what a model was trained with. Paper sections 3.1-3.4.
 
     Raises: UsageError if `window` is no multiple of `chunk`, or `steps` and `window` / `chunk` do not divide.
     """
     _check_positive(steps=steps, window=window, chunk=chunk)
-    held = _chunks_held(steps, window, chunk)
+    held = _chunks_in_window(steps, window, chunk)
     if steps >= held:
-        return Schedule(steps, steps // held, chunk, chunk * overlap)
+        return Schedule(steps, steps // held, chunk, chunk * context)
     width = window // steps
     few = f"{counted(steps, 'step')} can give a window of {window} only {counted(steps, 'level')}"
     note = f"chunk widened from {chunk} to {width} latents: {few}"
-    return Schedule(steps, 1, width, chunk * overlap, note=note)
+    return Schedule(steps, 1, width, chunk * context, note=note)
 
 
-def rn(steps: int, window: int, chunk: int, overlap: bool = True) -> Schedule:
+def rn(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
     """Clip after clip at one level, the last `chunk` latents of the one before shown clean. Paper eq. 5.
 
     Raises: UsageError if a value is below 1.
     """
     _check_positive(steps=steps, window=window, chunk=chunk)
-    return Schedule(steps, steps, window, chunk * overlap)
+    return Schedule(steps, steps, window, chunk * context)
 
 
-def rw(steps: int, window: int, chunk: int, overlap: bool = True) -> Schedule:
+def rw(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
     """As `rn`, the last latents re-noised at every step to the level of the clip. Paper eq. 6.
 
     Raises: UsageError if a value is below 1.
     """
     _check_positive(steps=steps, window=window, chunk=chunk)
-    return Schedule(steps, steps, window, chunk * overlap, renoised=True)
+    return Schedule(steps, steps, window, chunk * context, noisy_context=True)
 
 
-def fifo(steps: int, window: int, chunk: int, overlap: bool = True) -> Schedule:
+def fifo(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
     """One latent a step, so `steps` noisy latents, of which `partitioned` shows the model `window` at a time.
 
     Raises: UsageError if a value is below 1. Source: FIFO-Diffusion, whose lookahead needs clean latents in front too.
     """
     _check_positive(steps=steps, window=window, chunk=chunk)
-    return Schedule(steps, 1, 1, chunk * overlap)
+    return Schedule(steps, 1, 1, chunk * context)
 
 
-def one_clip(steps: int, window: int, chunk: int = 1, overlap: bool = False) -> Schedule:
+def one_clip(steps: int, window: int, chunk: int = 1, context: bool = False) -> Schedule:
     """Ordinary diffusion of a window at one level; a second chunk would know nothing of the first. Paper section 2.1.
 
-    `chunk` and `overlap` are there so that all methods are called alike, and change nothing.
+    `chunk` and `context` are there so that all methods are called alike, and change nothing.
 
     Raises: UsageError if a value is below 1.
     """
@@ -147,7 +164,7 @@ def _check_positive(**values: int) -> None:
             raise UsageError(f"{name} must be {'at least 1' if value < 1 else f'at most {MOST}'}, got {value}")
 
 
-def _chunks_held(steps: int, window: int, chunk: int) -> int:
+def _chunks_in_window(steps: int, window: int, chunk: int) -> int:
     """Chunks in a window. Raises: UsageError, with the nearest values that fit, where these do not."""
     held, rest = divmod(window, chunk)
     hint = _suggestion(steps, window, chunk)

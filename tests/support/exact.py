@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from pavdm_cli.sampling.loop import from_clip, from_noised, sample
-from pavdm_cli.sampling.noise import Noise, seeded_noise, warped_sigmas
+from pavdm_cli.sampling.loop import from_clip, from_renoised, sample
+from pavdm_cli.sampling.noise import Noise, noise_levels, seeded_noise, warped_sigmas
 from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rn, rw
+from pavdm_cli.sampling.solver import Euler, euler
 
 SHAPE = (2, 3, 2, 2)  # (B, C, H, W)
 NOISE = seeded_noise(5, SHAPE)
@@ -20,15 +21,17 @@ SCHEDULES = {
     "pa-long-stride": pa(12, 6, 2),
     "pa-widened": pa(2, 8, 2),
     "pa-chunk-1": pa(4, 4, 1),
-    "pa-no-overlap": pa(6, 6, 2, overlap=False),
-    "pa-chunk-1-no-overlap": pa(4, 4, 1, overlap=False),
+    "pa-no-overlap": pa(6, 6, 2, context=False),
+    "pa-chunk-1-no-overlap": pa(4, 4, 1, context=False),
     "rn": rn(4, 5, 2),
-    "rn-no-overlap": rn(4, 4, 2, overlap=False),
+    "rn-no-overlap": rn(4, 4, 2, context=False),
     "rw": rw(4, 5, 2),
     "rw-wide-overlap": rw(3, 2, 3),
     "fifo": fifo(6, 4, 2),
-    "fifo-no-overlap": fifo(6, 4, 2, overlap=False),
-    "odd-stride": Schedule(steps=7, stride=3, chunk=2, overlap=3),
+    "fifo-no-overlap": fifo(6, 4, 2, context=False),
+    "odd-stride": Schedule(steps=7, stride=3, chunk=2, context=3),
+    "pa-first-chunk": replace(pa(6, 9, 3), first_chunk=1),
+    "rw-first-chunk": replace(rw(3, 4, 2), first_chunk=3),
 }
 every_method = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 
@@ -48,7 +51,7 @@ def clean_latents(indices: range) -> Tensor:  # (B, T, C, H, W)
 class Exact:
     """Counts its own calls to know the step; `given` clean latents precede latent 0, chunks start at `first`.
 
-    The memory that it gives back says which latents it was shown, from and to, and during which step.
+    The cache that it gives back says which latents it was shown, from and to, and during which step.
     """
 
     schedule: Schedule
@@ -58,59 +61,65 @@ class Exact:
     given: int = 0
     first: int = 0
     now: int = 0
-    checks: bool = True  # of the overlaps
+    checks: bool = True  # of the contexts
 
-    def remember(self, overlap: Tensor, level: int, /) -> Tensor:
+    def prefill(self, context: Tensor, level: int, /) -> Tensor:
         if self.checks:
-            self.check_overlap(overlap, level)
-        return torch.tensor([self.overlap().start, self.overlap().stop, self.now])
+            self.check_context(context, level)
+        return torch.tensor([self.context().start, self.context().stop, self.now])
 
-    def check_overlap(self, overlap: Tensor, level: int) -> None:
+    def check_context(self, context: Tensor, level: int) -> None:
         """Right before the window, clean or at the level of its oldest chunk."""
-        latents, expected_level = self.overlap(), 0
+        latents, expected_level = self.context(), 0
         expected = clean_latents(latents)
-        if self.schedule.renoised:
-            expected_level = self.present()[0][1]
+        if self.schedule.noisy_context:
+            expected_level = self.active_chunks()[0][1]
             fresh = torch.stack([self.noise(index, self.now) for index in latents], dim=1).double()
             expected = self.mix(expected, fresh, expected_level)
         assert level == expected_level
-        assert_same(overlap, expected)
+        assert_same(context, expected)
 
-    def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
-        chunk, velocities, expected_levels = self.schedule.chunk, list[Tensor](), list[int]()
-        for index, level in self.present():
-            clean = clean_latents(range(index * chunk, (index + 1) * chunk))
-            noise = torch.stack([self.noise(index * chunk + place, None) for place in range(chunk)], dim=1).double()
+    def __call__(self, window: Tensor, levels: Tensor, cache: Tensor | None, /) -> Tensor:
+        velocities, expected_levels = list[Tensor](), list[int]()
+        for index, level in self.active_chunks():
+            latents = range(self.start_of(index), self.start_of(index + 1))
+            clean = clean_latents(latents)
+            noise = torch.stack([self.noise(latent, None) for latent in latents], dim=1).double()
             at = len(expected_levels)
-            assert_same(window[:, at : at + chunk], self.mix(clean, noise, level))
+            assert_same(window[:, at : at + len(latents)], self.mix(clean, noise, level))
             velocities.append(clean - noise)
-            expected_levels += [level] * chunk
+            expected_levels += [level] * len(latents)
         assert levels.dtype == torch.int32
         assert levels.tolist() == expected_levels
-        self.check_memory(memory)
+        self.check_cache(cache)
         self.now += 1
         return torch.cat(velocities, dim=1)
 
-    def present(self) -> list[tuple[int, int]]:
+    def active_chunks(self) -> list[tuple[int, int]]:
         """Chunk and level of all that have entered and not yet left, from the definition alone."""
         stride, steps = self.schedule.stride, self.schedule.steps
         ages = [(index, self.now - index * stride) for index in range(self.first, self.chunks)]
         return [(index, steps - age) for index, age in ages if 0 <= age < steps]
 
-    def overlap(self) -> range:
-        """The clean latents right before the window."""
-        end = self.present()[0][0] * self.schedule.chunk
-        return range(max(-self.given, end - self.schedule.overlap), end)
+    def start_of(self, chunk: int) -> int:
+        """Index of a chunk's first latent, by adding up the chunks before it."""
+        sizes = [self.schedule.first_chunk or self.schedule.chunk, *[self.schedule.chunk] * max(0, chunk)]
+        return sum(sizes[:chunk]) if chunk >= 0 else chunk * self.schedule.chunk
 
-    def check_memory(self, memory: Tensor | None) -> None:
-        """The memory is that of the latents now before the window; at a changing level, of this very step."""
-        if not self.overlap():
-            assert memory is None
+    def context(self) -> range:
+        """The clean latents right before the window."""
+        end = self.start_of(self.active_chunks()[0][0])
+        return range(max(-self.given, end - self.schedule.context), end)
+
+    def check_cache(self, cache: Tensor | None) -> None:
+        """The cache is that of the latents now before the window; at a changing level, of this very step."""
+        if not self.context():
+            assert cache is None
             return
-        assert memory is not None
-        start, stop, now = memory.tolist()
-        assert range(start, stop) == self.overlap()
-        assert now == self.now or not self.schedule.renoised
+        assert cache is not None
+        start, stop, now = cache.tolist()
+        assert range(start, stop) == self.context()
+        assert now == self.now or not self.schedule.noisy_context
 
     def mix(self, clean: Tensor, noise: Tensor, level: int) -> Tensor:
         """Latents as far between clean and noise as their level says."""
@@ -120,17 +129,17 @@ class Exact:
 
 @dataclass
 class Mixing:
-    """A denoiser in which every latent depends on all others, their levels and the overlap."""
+    """A denoiser in which every latent depends on all others, their levels and the context."""
 
     calls: int = 0
 
-    def remember(self, overlap: Tensor, level: int, /) -> Tensor:
-        return overlap.mean(dim=1, keepdim=True) + 0.1 * level
+    def prefill(self, context: Tensor, level: int, /) -> Tensor:
+        return context.mean(dim=1, keepdim=True) + 0.1 * level
 
-    def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
+    def __call__(self, window: Tensor, levels: Tensor, cache: Tensor | None, /) -> Tensor:
         self.calls += 1
         around = torch.tanh(window * (1 + levels[:, None, None, None])).mean(dim=1, keepdim=True)
-        return torch.tanh(2 * around + (0 if memory is None else memory)) - window
+        return torch.tanh(2 * around + (0 if cache is None else cache)) - window
 
 
 def assert_same(shown: Tensor, expected: Tensor) -> None:
@@ -144,6 +153,11 @@ def sigmas_of(schedule: Schedule) -> Tensor:
     return warped_sigmas(schedule.steps, 3.0).double()
 
 
+def solver_of(sigmas: Tensor) -> Euler:
+    """Euler steps between these noise fractions."""
+    return euler(noise_levels(sigmas))
+
+
 def joined(chunks: list[Tensor]) -> Tensor:
     return torch.cat(chunks, dim=1)
 
@@ -154,10 +168,10 @@ def run_exact(schedule: Schedule, noise: Any = NOISE, chunks: int = 5, given: in
     if given:
         start = from_clip(schedule, clean_latents(range(-given, 0)), sigmas)
     if noised:
-        start = from_noised(schedule, clean_latents(range(-given, 0)), NOISE, sigmas)
+        start = from_renoised(schedule, clean_latents(range(-given, 0)), NOISE, sigmas)
         first = -len(start.chunks)
     checker = Exact(schedule, NOISE, sigmas, chunks, given, first)
-    out = list(sample(schedule, checker, noise, sigmas, chunks=chunks, start=start))
+    out = list(sample(schedule, checker, noise, solver_of(sigmas), chunks=chunks, start=start))
     assert checker.now == schedule.total(chunks)
-    assert all(chunk.shape[1] == schedule.chunk for chunk in out)
+    assert [chunk.shape[1] for chunk in out] == [len(schedule.latents(range(n, n + 1))) for n in range(chunks)]
     return joined(out)

@@ -49,11 +49,11 @@ class Taped(Graphs):
 
     recorder: Tape = field(default_factory=Tape)
 
-    def __call__(self, call: Callable[..., Tensor], examples: Iterable[tuple[Any, ...]]) -> Replayed:
+    def __call__(self, call: Callable[..., Tensor], warmup_inputs: Iterable[tuple[Any, ...]]) -> Replayed:
         assert isinstance(call, partial)
         operation = Operation(call.keywords["denoiser"])
         RUNNING[id(operation)] = operation
-        replayed = Graphs.__call__(self, partial(call, denoiser=operation), examples)
+        replayed = Graphs.__call__(self, partial(call, denoiser=operation), warmup_inputs)
         operation.recording = False
         return replayed
 
@@ -68,9 +68,11 @@ def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     """Sampling as a test asks for it, or with all its steps recorded, by what is given."""
     graphs = Taped() if request.param == "replayed" else None
     if graphs:
-        examples = sampler.examples
-        monkeypatch.setattr(sampler, "examples", lambda schedule, shown, *a: examples(schedule, unheeding(shown), *a))
-        for loop in (sampler.sample, sampler.walk):
+        warmup_inputs = sampler.warmup_inputs
+        monkeypatch.setattr(
+            sampler, "warmup_inputs", lambda schedule, shown, *a: warmup_inputs(schedule, unheeding(shown), *a)
+        )
+        for loop in (sampler.sample, sampler.denoise):
             monkeypatch.setitem(loop.__kwdefaults__, "graphs", graphs)
     yield graphs
     RUNNING.clear()

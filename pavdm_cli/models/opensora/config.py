@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,15 @@ XL2 = STDiTConfig(hidden=1152, depth=28, heads=16, in_channels=4, out_channels=8
 def precision(device: torch.device) -> torch.dtype:
     """bfloat16 on a CUDA GPU, as the weights are published to be run; else float32."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def warp_ratio(height: int, width: int, frames: int) -> float:
+    """How far timesteps are pushed towards noise at `height` x `width` pixels and as many frames as the model sees.
+
+    Its latent count leaves out a last part of less than 17 frames; below 17 in all that would be none, and is 1 in 4.
+    """
+    latents = frames // 17 * 5 or math.ceil(frames / 4)
+    return math.sqrt(height * width / 512**2 * latents)
 
 
 SIZES = {

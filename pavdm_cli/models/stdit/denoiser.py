@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pavdm_cli.attention import Attention
 from pavdm_cli.models.stdit.transformer import Attends, Memory, Modulation, RunBlock, STDiT, Text, as_written, keeping
-from pavdm_cli.sampling.denoiser import Bound, Denoiser
+from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
 from pavdm_kernels import on_gpu, use_reference
 
 Size = tuple[float, float] | None  # pixels, height and width, where positions follow them
@@ -47,8 +47,8 @@ def remembering(stdit: STDiT, text: Text, table: Modulation, overlap: int, size:
     """For a model whose clean frames attend only to clean frames: their keys and values are computed once a shift."""
 
     @torch.no_grad()
-    def remember(frames: Tensor, level: int) -> Memory:
-        return stdit.remember(frames.to(_weight(stdit)), _same(level, frames), table, text, size)
+    def prefill(frames: Tensor, level: int) -> Memory:
+        return stdit.prefill(frames.to(_weight(stdit)), _same(level, frames), table, text, size)
 
     @torch.no_grad()
     def velocity(window: Tensor, levels: Tensor, memory: Memory | None) -> Tensor:
@@ -56,7 +56,7 @@ def remembering(stdit: STDiT, text: Text, table: Modulation, overlap: int, size:
         out: Tensor = stdit(shown, levels, table, text, memory=memory, size=size)
         return out.to(window)
 
-    return Bound(remember, velocity)
+    return FunctionDenoiser(prefill, velocity)
 
 
 def recomputing(
@@ -67,7 +67,7 @@ def recomputing(
     With `causal` the overlap's attend only to one another: `remembering`, with nothing remembered.
     """
 
-    def remember(frames: Tensor, level: int) -> tuple[Tensor, Tensor]:
+    def prefill(frames: Tensor, level: int) -> tuple[Tensor, Tensor]:
         return frames, _same(level, frames)
 
     @torch.no_grad()
@@ -81,35 +81,35 @@ def recomputing(
         both: Tensor = stdit(shown, torch.cat([rows, levels]), table, text, clean=clean, size=size)
         return both[:, frames.shape[1] :].to(window)
 
-    return Bound(remember, velocity)
+    return FunctionDenoiser(prefill, velocity)
 
 
 def renewed(make: Callable[[], Denoiser]) -> Denoiser:
     """Made again at every call, with all that it is made of: a video's constants computed at every step."""
 
     @torch.no_grad()
-    def remember(frames: Tensor, level: int) -> Any:
-        return make().remember(frames, level)
+    def prefill(frames: Tensor, level: int) -> Any:
+        return make().prefill(frames, level)
 
     @torch.no_grad()
     def velocity(window: Tensor, levels: Tensor, memory: Any) -> Tensor:
         return make()(window, levels, memory)
 
-    return Bound(remember, velocity)
+    return FunctionDenoiser(prefill, velocity)
 
 
 def reference_ops(denoiser: Denoiser) -> Denoiser:
     """Every operation as its reference in plain torch."""
 
-    def remember(frames: Tensor, level: int) -> Any:
+    def prefill(frames: Tensor, level: int) -> Any:
         with use_reference():
-            return denoiser.remember(frames, level)
+            return denoiser.prefill(frames, level)
 
     def velocity(window: Tensor, levels: Tensor, memory: Any) -> Tensor:
         with use_reference():
             return denoiser(window, levels, memory)
 
-    return Bound(remember, velocity)
+    return FunctionDenoiser(prefill, velocity)
 
 
 def _weight(stdit: STDiT) -> Tensor:

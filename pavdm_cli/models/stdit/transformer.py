@@ -72,7 +72,7 @@ class Attends(NamedTuple):
 Keep = Callable[[Hashable, Callable[[], Tensor]], Tensor]  # a name, and what makes the tensor of that name
 
 
-InTurn = Callable[[Sequence[Block]], Iterable[Block]]  # gives each block when its weights are there
+BlockLoader = Callable[[Sequence[Block]], Iterable[Block]]  # gives each block when its weights are there
 
 
 def anew(name: Hashable, make: Callable[[], Tensor]) -> Tensor:
@@ -135,7 +135,7 @@ class STDiT(nn.Module):
         self.spatial_blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
         self.temporal_blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
         self.final_layer = FinalLayer(hidden, patch[1] * patch[2] * config.out_channels)
-        self.in_turn: InTurn = iter
+        self.block_loader: BlockLoader = iter
 
     def table(self, t: Tensor, fps: Tensor) -> Modulation:  # (N,), (N,) or ()
         """Embeds and projects timesteps in [0, 1000], once a video: row n is for `t[n]` at `fps` frames a second."""
@@ -149,7 +149,7 @@ class STDiT(nn.Module):
             y, mask = y[:, shown], mask.bool()[:, shown]
             mask = None if mask.all() else mask[:, None, None]
         y = self.y_embedder(y)
-        return Text(tuple(block.cross_attn.encode(y) for block in self.in_turn(self.blocks)), mask)
+        return Text(tuple(block.cross_attn.encode(y) for block in self.block_loader(self.blocks)), mask)
 
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Fresh weights for training: every block starts as the identity and the output as zero (DiT's adaLN-zero)."""
@@ -190,7 +190,7 @@ class STDiT(nn.Module):
         h = self.walk(self.embed(z, size, text.keep), level_idx, table, text, alternate(over, text.attends.space))
         return self.unpatchify(self.final_layer(h), z.shape[-2:])[:, :, : self.config.in_channels]
 
-    def remember(
+    def prefill(
         self, overlap: Tensor, level_idx: Tensor, table: Modulation, text: Text, size: tuple[float, float] | None = None
     ) -> Memory:
         """What later calls read of the clean frames; stops at the last keys and values. Arguments as `forward`.
@@ -207,7 +207,7 @@ class STDiT(nn.Module):
         rope = text.keep(("rope", 0, overlap.shape[1]), lambda: self.rope(0, overlap.shape[1]))
         axes = alternate([Axis(keep, rope)] * self.config.depth, text.attends.space)
         h = self.walk(self.embed(overlap, size, text.keep), level_idx, table, text, axes[:-1])
-        for last in self.in_turn(self.blocks[-1:]):
+        for last in self.block_loader(self.blocks[-1:]):
             kept.append(torch.stack(last.attn.heads_of(h, rope)[1:]))
         return Memory(torch.stack(kept), overlap.shape[1])
 
@@ -223,7 +223,7 @@ class STDiT(nn.Module):
     def walk(self, x: Tensor, level_idx: Tensor, table: Modulation, text: Text, axes: Sequence[Axis]) -> Tensor:
         """Runs one block an axis; returns the stream modulated for whatever comes after the last that ran."""
         frames, vectors = Frames(level_idx, text.mask, text.attends.text), self.vectors(level_idx, table)
-        there = self.in_turn(self.blocks[: len(axes)])
+        there = self.block_loader(self.blocks[: len(axes)])
         h = modulate(x, level_idx, vectors[0], vectors[1])
         for n, (block, kv, axis) in enumerate(zip(there, text.kv, axes, strict=False)):
             x, h = text.run(block, (x, h), frames, kv, axis, vectors[6 * n + 2 : 6 * n + 8])

@@ -22,7 +22,6 @@ from pavdm_cli.models.opensora.vae import OpenSoraVAE, vae_config
 from pavdm_cli.models.specs import ModelSpec
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
 from pavdm_cli.runtime.counting import counted
-from pavdm_cli.sampling.noise import warp_ratio
 from pavdm_cli.training.batches import METHODS, Recipe
 from pavdm_cli.training.distributed import Processes, shard
 from pavdm_cli.training.finetune.dataset import HINT, Captioned, LeftOut, captioned, summary
@@ -114,7 +113,7 @@ def _recipe(spec: ModelSpec, method: str, windows: int, among: Processes) -> Rec
         parts = f"a multiple of the {among.count} processes"
         raise UsageError(f"--batch must be {parts}, got {windows}", "each takes its part of every batch")
     diagonal = Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk)
-    ratio = warp_ratio(*spec.size, spec.frames(spec.window + spec.chunk))
+    ratio = opensora.warp_ratio(*spec.size, spec.frames(spec.window + spec.chunk))
     return Recipe(method, diagonal, windows, wear=0.0, ratio=ratio, group=spec.group[0], causal=spec.causal)
 
 

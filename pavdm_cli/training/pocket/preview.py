@@ -8,10 +8,11 @@ from torch import Tensor
 from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.models.pocket.vae import PocketCodec
 from pavdm_cli.models.stdit.denoiser import levels_table, remembering
-from pavdm_cli.sampling.denoiser import guided
+from pavdm_cli.sampling.denoiser import batched_cfg
 from pavdm_cli.sampling.loop import sample
-from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
+from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, seeded_noise
 from pavdm_cli.sampling.schedule import pa
+from pavdm_cli.sampling.solver import euler
 from pavdm_cli.training.levels import Diagonal
 from pavdm_cli.training.pocket.latent_pool import Clips
 
@@ -33,11 +34,11 @@ def preview(
 ) -> Tensor:  # (prompts, pictures, 3, H, W)
     """Videos from text, a row each, one frame of every other chunk."""
     schedule = pa(diagonal.steps, diagonal.chunks * diagonal.chunk, diagonal.chunk)
-    sigmas = linear_sigmas(diagonal.steps).to(next(model.parameters()).device)
+    levels = noise_levels(linear_sigmas(diagonal.steps)).to(next(model.parameters()).device)
     text = model.read(PROMPTS * 2, torch.arange(2 * len(PROMPTS)) >= len(PROMPTS))
-    table = levels_table(model.stdit, sigmas, clips.fps)
-    denoiser = guided(remembering(model.stdit, text, table, schedule.overlap), guidance)
+    table = levels_table(model.stdit, levels.sigmas, clips.fps)
+    denoiser = batched_cfg(remembering(model.stdit, text, table, schedule.context), guidance)
     height, width = clips.size
     noise = seeded_noise(7, (len(PROMPTS), codec.config.latent_channels, height // 8, width // 8))
-    frames = [codec.decode(c)[:, :1] for c in sample(schedule, denoiser, noise, sigmas, chunks=chunks)]
+    frames = [codec.decode(c)[:, :1] for c in sample(schedule, denoiser, noise, euler(levels), chunks=chunks)]
     return torch.cat(frames[::2], dim=1)
