@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pavdm_cli.video import frames, open_video
+from pavdm_cli.video import FrameReader, open_video
 from pavdm_cli.video.contact_sheet import write_contact_sheet
 
 
@@ -15,7 +15,7 @@ def main(video: str, png: str, every: str = "2", columns: str = "6") -> None:
     """Take a frame every so often, row by row; what does not fill a row is left out."""
     source = open_video(video)
     step = round(float(every) * source.rate)
-    taken = [frame for number, (frame, _) in enumerate(frames(source)) if number % step == 0]
+    taken = [frame for number, (frame, _) in enumerate(FrameReader(source)) if number % step == 0]
     rows = len(taken) // int(columns)
     write_contact_sheet(Path(png), np.stack(taken[: rows * int(columns)]).reshape(rows, int(columns), *taken[0].shape))
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from support.clips import corners
 from support.exact import NOISE, Exact, Mixing, assert_same, clean_latents, joined, sigmas_of, solver_of
-from test_video_still import write
+from test_video_image import write
 from typer.testing import CliRunner
 
 from pavdm_cli.app import app
@@ -23,7 +23,7 @@ from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.sampling import loop
 from pavdm_cli.sampling.loop import denoise, from_first, sample
 from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rn
-from pavdm_cli.video import StillImage, fit, read_image
+from pavdm_cli.video import StillImage, read_image, scale_to_cover
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -147,7 +147,7 @@ def test_frame_0_is_the_picture_and_every_method_goes_on(name, method, opensora)
     job = job_of("pocket" if name == "pocket" else opensora, 20, method=method, **given)
     made = video(job)
     assert made.shape == (20, *job.spec.size, 3)
-    assert np.array_equal(made[0], fit(picture().frame, job.spec.size))
+    assert np.array_equal(made[0], scale_to_cover(picture().frame, job.spec.size))
 
 
 @pytest.mark.parametrize("count", [1, 4, 5])
@@ -168,7 +168,7 @@ def test_the_first_chunk_is_that_of_a_longer_video_and_the_picture_matters(opens
 def test_open_sora_is_shown_a_picture_as_one_latent_in_the_group_it_begins(opensora):
     job = job_of(opensora, 17)
     model = pipeline.open_model(job)
-    frame = fit(picture().frame, job.spec.size)[None]
+    frame = scale_to_cover(picture().frame, job.spec.size)[None]
     start = image_start.start_of(job, model, frame)
     assert (start.num_given, start.window.shape[1], start.context.shape[1]) == (1, 5, 0)
     alone = model.codec.encode(torch.from_numpy(frame).movedim(-1, -3)[None].float() / 255)
@@ -179,7 +179,7 @@ def test_open_sora_is_shown_a_picture_as_one_latent_in_the_group_it_begins(opens
 
 def test_pocket_is_shown_a_picture_as_a_still_clean_chunk():
     job = job_of("pocket", 9)
-    start = image_start.start_of(job, pipeline.open_model(job), fit(picture().frame, job.spec.size)[None])
+    start = image_start.start_of(job, pipeline.open_model(job), scale_to_cover(picture().frame, job.spec.size)[None])
     assert (start.num_given, start.window.shape[1], start.context.shape[1]) == (0, 0, 2)
     assert torch.equal(start.context[:, 0], start.context[:, 1])
 
@@ -204,7 +204,7 @@ def test_a_picture_that_would_never_be_shown_is_refused(opensora):
 def test_a_picture_read_from_a_file_is_fitted_as_a_video_is(tmp_path):
     still = read_image(write(tmp_path / "p.png", corners(90, 200)))
     made = video(job_of("pocket", 2), still=still)
-    assert np.array_equal(made[0], fit(corners(90, 200), (64, 96)))
+    assert np.array_equal(made[0], scale_to_cover(corners(90, 200), (64, 96)))
 
 
 def pictures(path: Path) -> np.ndarray:
@@ -228,7 +228,7 @@ def test_the_command_line_takes_a_picture_and_info_gives_the_command_again(tmp_p
     assert recipe["image_digest"] == read_image(path).digest
     made = pictures(tmp_path / "v.mp4")
     assert len(made) == 6
-    assert np.abs(made[0].astype(int) - fit(read_image(path).frame, (64, 96))).mean() < 4
+    assert np.abs(made[0].astype(int) - scale_to_cover(read_image(path).frame, (64, 96))).mean() < 4
     command = shlex.split(pavdm("info", "v.mp4").stdout.strip().splitlines()[-1])
     assert pavdm(*command[1:], "-o", "again.mp4").exit_code == 0
     assert np.array_equal(pictures(tmp_path / "again.mp4"), made)

@@ -31,12 +31,12 @@ def test_uncompressed_sound_is_written_to_matroska_unless_a_name_is_given(tmp_pa
     make(tmp_path / "in.mov", greys(3), Recipe(audio="pcm_s24le"))
     said = pavdm("extend", "in.mov", *WORDS)
     assert (said.code, said.out.strip()) == (0, "in-extended.mkv")
-    assert "note: written as .mkv, which holds pcm_s24le sound as it is" in said.err
+    assert "note: written as .mkv, which can copy pcm_s24le audio" in said.err
     said = pavdm("extend", "in.mov", *WORDS, "--audio", "drop")
     assert (said.code, said.out.strip()) == (0, "in-extended.mp4")
     said = pavdm("extend", "in.mov", *WORDS, "-o", "out.mp4")
     assert (said.code, said.out.strip()) == (0, "out.mp4")
-    assert "note: pcm_s24le sound stored as flac, sample for sample" in said.err
+    assert "note: pcm_s24le audio stored losslessly as flac" in said.err
 
 
 def test_a_frame_every_half_hour_is_refused(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_metadata_without_a_prompt_is_none(prompt: object):
     assert (code, err) == (0, "")
     assert "prompt" not in out
     assert "pavdm generate" not in out
-    assert "picture    h264, 64x48" in out
+    assert "video      h264, 64x48" in out
 
 
 def test_a_size_without_a_rate_still_gives_a_command():

@@ -12,7 +12,7 @@ from support.clips import Recipe, corners, greys, make
 from support.command import pavdm
 
 from pavdm_cli.video import VideoWriter
-from pavdm_cli.video.io.summary import clock
+from pavdm_cli.video.io.summary import format_duration
 
 
 @pytest.fixture(autouse=True)
@@ -34,22 +34,22 @@ def rows(name: str = "v.mp4") -> list[tuple[str, str]]:
     return [tuple(line.split(maxsplit=1)) for line in out.splitlines()]
 
 
-def test_size_rate_length_codecs_and_sound_are_told():
+def test_info_shows_size_rate_duration_codecs_and_audio():
     make(Path("v.mp4"), greys(30), Recipe(audio="aac", seconds=2.5))
-    told = dict(rows())
-    assert told["length"] == "0:00:03.0, 30 frames"
-    assert told["picture"] == "h264, 64x48, 10 frames/s"
-    assert told["pixels"] == "yuv420p, 8 bits per colour"
-    assert told["colour"] == "primaries bt709, transfer bt709, matrix bt709, range limited"
-    assert told["sound"].startswith("aac, 48000 Hz, stereo, deu")
-    assert told["container"].startswith("mp4, ")
-    assert "rotation" not in told
+    shown = dict(rows())
+    assert shown["duration"] == "0:00:03.0, 30 frames"
+    assert shown["video"] == "h264, 64x48, 10 fps"
+    assert shown["pixels"] == "yuv420p, 8 bits per channel"
+    assert shown["color"] == "primaries bt709, transfer bt709, matrix bt709, range limited"
+    assert shown["audio"].startswith("aac, 48000 Hz, stereo, deu")
+    assert shown["container"].startswith("mp4, ")
+    assert "rotation" not in shown
     assert facts()["audio"][0]["seconds"] == pytest.approx(2.5, abs=0.05)
 
 
-def test_a_file_without_sound_says_so():
+def test_info_reports_missing_audio():
     make(Path("v.mkv"), greys(5))
-    assert dict(rows("v.mkv"))["sound"] == "none"
+    assert dict(rows("v.mkv"))["audio"] == "none"
     assert facts("v.mkv")["audio"] == []
 
 
@@ -60,39 +60,39 @@ def test_a_file_without_sound_says_so():
         (180, False, (64, 48), "180 degrees counter-clockwise"),
         (270, False, (48, 64), "270 degrees counter-clockwise"),
         (0, True, (64, 48), "mirrored"),
-        (90, True, (48, 64), "mirrored, and turned by a quarter"),
+        (90, True, (48, 64), "mirrored and rotated by 90 degrees"),
     ],
 )
-def test_a_turned_picture_is_told_as_it_is_shown(turn, mirrored, size, says):
+def test_info_shows_the_rotation(turn, mirrored, size, says):
     make(Path("v.mp4"), [corners()] * 3, Recipe(turn=turn, mirrored=mirrored))
-    told = facts()
-    assert ((told["width"], told["height"]), told["rotation"]) == (size, says)
+    shown = facts()
+    assert ((shown["width"], shown["height"]), shown["rotation"]) == (size, says)
 
 
-def test_depth_colour_and_shape_of_pixels_are_told():
+def test_info_shows_bit_depth_color_space_and_aspect_ratio():
     hdr = Recipe(codec="hevc", pixels="yuv420p10le", color_space=(9, 16, 9), aspect=Fraction(4, 3))
     make(Path("v.mp4"), greys(4), hdr)
-    told = facts()
-    assert (told["codec"], told["pixel_format"], told["bits"]) == ("hevc", "yuv420p10le", 10)
-    assert told["colour"] == {
+    shown = facts()
+    assert (shown["codec"], shown["pixel_format"], shown["bit_depth"]) == ("hevc", "yuv420p10le", 10)
+    assert shown["color_space"] == {
         "primaries": "bt2020",
         "transfer": "pq",
         "matrix": "bt2020",
         "range": "limited",
         "hdr": "PQ",
     }
-    assert told["sample_aspect"] == "4/3"
-    assert "pixels 4:3" in dict(rows())["picture"]
+    assert shown["sample_aspect_ratio"] == "4/3"
+    assert "pixels 4:3" in dict(rows())["video"]
 
 
-def test_a_variable_rate_is_told():
+def test_info_shows_a_variable_frame_rate():
     times = [Fraction(n, 10) for n in (0, 1, 2, 3, 7, 8)]
     make(Path("v.mkv"), greys(6), Recipe(times=times))
-    assert facts("v.mkv")["variable_rate"] is True
-    assert "variable" in dict(rows("v.mkv"))["picture"]
+    assert facts("v.mkv")["variable_frame_rate"] is True
+    assert "variable" in dict(rows("v.mkv"))["video"]
 
 
-def test_every_track_of_sound_and_subtitles_is_told():
+def test_info_shows_all_audio_and_subtitle_streams():
     make(Path("v.mkv"), greys(5), Recipe(audio="aac"))
     Path("s.srt").write_text("1\n00:00:00,000 --> 00:00:00,400\nhello\n\n")
     with av.open("v.mkv") as source, av.open("s.srt") as words, av.open("two.mkv", "w") as file:
@@ -106,18 +106,18 @@ def test_every_track_of_sound_and_subtitles_is_told():
                 if packet.size:
                     packet.stream = copies[first + packet.stream_index]
                     file.mux(packet)
-    told = rows("two.mkv")
-    assert [name for name, _ in told].count("sound") == 2
-    assert any("Commentary" in line for name, line in told if name == "sound")
-    assert ("subtitles", "subrip, fra") in told
+    shown = rows("two.mkv")
+    assert [name for name, _ in shown].count("audio") == 2
+    assert any("Commentary" in line for name, line in shown if name == "audio")
+    assert ("subtitles", "subrip, fra") in shown
 
 
-def test_of_a_video_made_here_the_file_is_told_beside_its_parameters():
+def test_info_shows_generation_parameters_and_the_file():
     with VideoWriter("v.mp4", 64, 48, 8, {"prompt": "a red ball", "seed": 3, "frames": 8}) as writer:
         writer.write(greys(8))
     lines = pavdm("info", "v.mp4").out.splitlines()
     assert lines[0].split(maxsplit=1) == ["prompt", "a red ball"]
-    assert "length     0:00:01.0, 8 frames" in lines
+    assert "duration   0:00:01.0, 8 frames" in lines
     assert lines[-1] == "pavdm generate 'a red ball' --frames 8 --seed 3"
     assert json.loads(pavdm("info", "v.mp4", "--json").out)["seed"] == 3
 
@@ -125,8 +125,8 @@ def test_of_a_video_made_here_the_file_is_told_beside_its_parameters():
 @pytest.mark.parametrize(
     ("seconds", "says"), [(0, "0:00:00.0"), (59.96, "0:01:00.0"), (3599.9, "0:59:59.9"), (36000.5, "10:00:00.5")]
 )
-def test_a_length_is_hours_minutes_and_seconds(seconds, says):
-    assert clock(seconds) == says
+def test_durations_are_formatted_as_hours_minutes_seconds(seconds, says):
+    assert format_duration(seconds) == says
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_length_is_hours_minutes_and_seconds(seconds, says):
         ('{"title": "a tram"}', 0),
     ],
 )
-def test_a_comment_in_damaged_json_is_named_and_any_other_is_not(comment, code, monkeypatch):
+def test_only_damaged_metadata_is_reported(comment, code, monkeypatch):
     monkeypatch.setattr("pavdm_cli.video.write.writer.to_comment", lambda metadata: comment)
     with VideoWriter("v.mp4", 96, 64, 8) as file:
         file.write(greys(8, 64, 96))

@@ -118,7 +118,7 @@ def test_an_interrupt_while_the_input_is_copied_keeps_nothing(
 ) -> None:
     make(tmp_path / "in.mp4", greys(60, 64, 96))
     monkeypatch.chdir(tmp_path)
-    copy = ExtensionWriter.copy
+    copy = ExtensionWriter.copy_input
 
     def pressed(self: ExtensionWriter, watch: Callable[..., None]) -> Iterator[int]:
         for done in copy(self, watch):
@@ -127,7 +127,7 @@ def test_an_interrupt_while_the_input_is_copied_keeps_nothing(
                     os.kill(os.getpid(), signal.SIGINT)
             yield done
 
-    monkeypatch.setattr(ExtensionWriter, "copy", pressed)
+    monkeypatch.setattr(ExtensionWriter, "copy_input", pressed)
     said = pavdm("extend", "in.mp4", "-p", "a red ball", "--frames", "12", "--threads", "1", "-o", "out.mp4")
     assert (said.code, said.out) == (130, "")
     assert "interrupted: nothing was finished, nothing kept\nhint: run it again" in said.err

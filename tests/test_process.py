@@ -154,7 +154,7 @@ def test_a_dead_stdout_keeps_the_video_and_says_where(stdout: str, tmp_path: Pat
 
 
 def test_a_reader_that_has_gone_is_told_nothing(tmp_path: Path) -> None:
-    done = redirected("> >(true)", tmp_path, "models", "show", "pocket")
+    done = redirected("> >(true)", tmp_path, "models", "to_rgb", "pocket")
     assert (done.stdout.split(), done.stderr) == (["code", "4"], "")
 
 

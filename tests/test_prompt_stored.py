@@ -13,7 +13,7 @@ from support.clips import greys
 from support.command import Said, pavdm
 
 from pavdm_cli.pocket_world.prompt import format_prompt
-from pavdm_cli.video import VideoWriter, frames, open_video
+from pavdm_cli.video import FrameReader, VideoWriter, open_video
 
 TYPED = "a sailboat, huge"
 QUICK = ("--frames", "4", "--device", "cpu", "--threads", "1", "--steps", "6")
@@ -36,7 +36,7 @@ def stored(path: Path) -> dict[str, Any]:
 
 
 def pictures(path: Path) -> np.ndarray:
-    return np.stack([frame for frame, _ in frames(open_video(path))])
+    return np.stack([frame for frame, _ in FrameReader(open_video(path))])
 
 
 def test_one_note_names_the_caption_that_fills_a_short_prompt(short: Said) -> None:

@@ -9,10 +9,11 @@ import av
 import numpy as np
 import pytest
 from support.clips import Recipe, make
+from support.extending import write_extension
 
-from pavdm_cli.video import EncoderOptions, ExtensionOptions, VideoWriter, frames, open_video, splice
+from pavdm_cli.video import EncoderOptions, ExtensionOptions, FrameReader, VideoWriter, open_video
 from pavdm_cli.video.color_space import read_chroma_location
-from pavdm_cli.video.write.encode import Track
+from pavdm_cli.video.write.encode import VideoParams
 from pavdm_cli.video.write.external import ExternalEncoder, find_ffmpeg
 
 WEIGHTS = {1: (0.2126, 0.0722), 6: (0.299, 0.114)}  # of red and blue in luma, by matrix
@@ -110,8 +111,8 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
 @pytest.mark.parametrize("size", [(96, 128), (95, 127)])
-def test_what_is_written_has_left_sited_chroma(tmp_path: Path, suffix: str, size: tuple[int, int]) -> None:
-    with VideoWriter(tmp_path / f"a{suffix}", size[1], size[0], 10, encoding=FINE) as writer:
+def test_written_videos_have_left_chroma_location(tmp_path: Path, suffix: str, size: tuple[int, int]) -> None:
+    with VideoWriter(tmp_path / f"a{suffix}", size[1], size[0], 10, options=FINE) as writer:
         writer.write([rgb_scene(*size)] * 2)
     for plane, expected in list(zip(planes(decoded(writer.path)[0]), reference(*size), strict=True))[1:]:
         assert np.abs(shift(plane, expected)).max() < 0.03
@@ -120,9 +121,9 @@ def test_what_is_written_has_left_sited_chroma(tmp_path: Path, suffix: str, size
 
 
 @pytest.mark.skipif(not find_ffmpeg(), reason="no external ffmpeg")
-def test_an_external_encoder_is_given_left_sited_chroma(tmp_path: Path) -> None:
+def test_an_external_encoder_gets_left_chroma_location(tmp_path: Path) -> None:
     encoding = EncoderOptions(crf=2, encoder="libx264")
-    writer = ExternalEncoder(tmp_path / "a.mp4", Track(128, 96, Fraction(10)), encoding)
+    writer = ExternalEncoder(tmp_path / "a.mp4", VideoParams(128, 96, Fraction(10)), encoding)
     for number in range(2):
         writer.encode(rgb_scene(96, 128), number)
     writer.close()
@@ -143,7 +144,7 @@ KINDS = [
 @pytest.mark.parametrize("matrix", [1, 6])
 @pytest.mark.parametrize(("pixels", "step"), KINDS)
 @pytest.mark.parametrize("size", [(96, 128), (95, 127)])
-def test_chroma_is_read_where_the_file_says_it_lies(
+def test_chroma_is_sampled_at_the_tagged_location(
     tmp_path: Path, chroma_location: str, matrix: int, pixels: str, step: tuple[int, int], size: tuple[int, int]
 ) -> None:
     beside = BESIDE[chroma_location or "left"]
@@ -151,7 +152,7 @@ def test_chroma_is_read_where_the_file_says_it_lies(
     chroma = yuv(samples(*size, step, offset), matrix)[1:]
     values = [yuv(samples(*size, (1, 1), (0, 0)), matrix)[0], *chroma]
     path = write_yuv(tmp_path / "a.mkv", values, pixels, chroma_location, matrix)
-    shown = next(iter(frames(open_video(path))))[0]
+    shown = next(iter(FrameReader(open_video(path))))[0]
     expected = samples(*size, (1, 1), (0, 0))
     for plane, smooth in list(zip(yuv(shown, matrix), yuv(expected, matrix), strict=True))[1:]:
         assert np.abs(shift(plane, smooth)).max() < 0.06  # of a luma sample, half of one of chroma
@@ -159,12 +160,12 @@ def test_chroma_is_read_where_the_file_says_it_lies(
 
 
 @pytest.mark.parametrize("chroma_location", list(BESIDE))
-def test_the_siting_is_read_from_the_bitstream(tmp_path: Path, chroma_location: str) -> None:
+def test_the_chroma_location_is_read_from_the_bitstream(tmp_path: Path, chroma_location: str) -> None:
     path = write_yuv(tmp_path / "a.mp4", reference(96, 128, chroma_location), "yuv420p", chroma_location, 1, "libx264")
     assert open_video(path).color_space.chroma_location == chroma_location
 
 
-def test_motion_jpeg_is_read_as_centred(tmp_path: Path) -> None:
+def test_motion_jpeg_has_centered_chroma(tmp_path: Path) -> None:
     recipe = Recipe("mjpeg", pixels="yuvj420p", color_space=(1, 1, 5))
     assert (
         open_video(make(tmp_path / "a.avi", [rgb_scene(96, 128)] * 2, recipe)).color_space.chroma_location == "center"
@@ -179,7 +180,7 @@ def test_a_continued_video_keeps_its_chroma_in_place(
 ) -> None:
     source = reference(96, 128, chroma_location or "left", matrix)
     video = open_video(write_yuv(tmp_path / "in.mkv", source, "yuv420p", chroma_location, matrix))
-    splice(video, tmp_path / f"out{suffix}", [rgb_scene(96, 128)] * 2, ExtensionOptions(encoding=FINE))
+    write_extension(video, tmp_path / f"out{suffix}", [rgb_scene(96, 128)] * 2, ExtensionOptions(encoder=FINE))
     pictures = decoded(tmp_path / f"out{suffix}")
     assert len(pictures) == 4
     for picture in (pictures[0], pictures[-1]):
@@ -189,12 +190,12 @@ def test_a_continued_video_keeps_its_chroma_in_place(
             assert psnr(plane, expected) > 44
 
 
-def test_chroma_wears_no_faster_than_luma_over_three_generations(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "0.mp4", 128, 96, 10, encoding=EncoderOptions(crf=16)) as writer:
+def test_three_generations_degrade_chroma_no_more_than_luma(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "0.mp4", 128, 96, 10, options=EncoderOptions(crf=16)) as writer:
         writer.write([rgb_scene(96, 128)] * 8)
     first = planes(decoded(tmp_path / "0.mp4")[4])
     for number in range(3):
-        splice(open_video(tmp_path / f"{number}.mp4"), tmp_path / f"{number + 1}.mp4", [rgb_scene(96, 128)])
+        write_extension(open_video(tmp_path / f"{number}.mp4"), tmp_path / f"{number + 1}.mp4", [rgb_scene(96, 128)])
     last = planes(decoded(tmp_path / "3.mp4")[4])
     luma, *chroma = (psnr(one, other) for one, other in zip(first, last, strict=True))
     assert min(chroma) > luma - 4

@@ -46,7 +46,7 @@ def stand_in(folder: Path, ending: str | int = 0) -> str:
 
 
 @ON_POSIX
-def test_a_gif_goes_through_the_ffmpeg_that_is_named(tmp_path: Path) -> None:
+def test_gifs_are_encoded_by_the_configured_ffmpeg(tmp_path: Path) -> None:
     write(tmp_path / "clip.gif", np.zeros((5, 31, 45, 3), np.uint8), EncoderOptions(ffmpeg=stand_in(tmp_path)))
     asked = json.loads((tmp_path / "log.json").read_text())
     assert asked["bytes"] == 5 * 31 * 45 * 3
@@ -56,7 +56,7 @@ def test_a_gif_goes_through_the_ffmpeg_that_is_named(tmp_path: Path) -> None:
 
 
 @ON_POSIX
-def test_an_encoder_asked_for_by_name_runs_in_the_external_ffmpeg(tmp_path: Path) -> None:
+def test_a_named_encoder_runs_in_the_external_ffmpeg(tmp_path: Path) -> None:
     encoding = EncoderOptions(crf=20, gop=15, encoder="h264_nvenc", ffmpeg=stand_in(tmp_path))
     write(tmp_path / "clip.mp4", np.zeros((5, 31, 45, 3), np.uint8), encoding)
     asked = json.loads((tmp_path / "log.json").read_text())
@@ -68,7 +68,7 @@ def test_an_encoder_asked_for_by_name_runs_in_the_external_ffmpeg(tmp_path: Path
 
 
 @ON_POSIX
-def test_a_failing_external_ffmpeg_is_an_output_error_with_its_last_line(tmp_path: Path) -> None:
+def test_an_ffmpeg_failure_reports_its_last_log_line(tmp_path: Path) -> None:
     encoding = EncoderOptions(ffmpeg=stand_in(tmp_path, "first line\nUnknown encoder"))
     with pytest.raises(OutputError, match="Unknown encoder") as caught:
         write(tmp_path / "clip.gif", np.zeros((5, 48, 64, 3), np.uint8), encoding)
@@ -77,23 +77,23 @@ def test_a_failing_external_ffmpeg_is_an_output_error_with_its_last_line(tmp_pat
 
 
 @ON_POSIX
-def test_the_hint_names_no_variable_that_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hint_mentions_only_variables_that_are_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = stand_in(tmp_path, "No space left on device")
     monkeypatch.setattr(external, "_bundled_ffmpeg", lambda: program)
     with pytest.raises(OutputError, match="No space left") as caught:
         write(tmp_path / "clip.gif", np.zeros((5, 48, 64, 3), np.uint8), EncoderOptions())
     assert "PAVDM_FFMPEG" not in caught.value.hint
-    assert "disk is full" in caught.value.hint
+    assert "free disk space" in caught.value.hint
 
 
-def test_an_ffmpeg_that_is_named_but_not_there_is_a_usage_error(tmp_path: Path) -> None:
+def test_a_missing_configured_ffmpeg_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a program"):
         find_ffmpeg(str(tmp_path / "ffmpeg"))
 
 
 @pytest.mark.skipif(not find_ffmpeg(), reason="no ffmpeg outside PyAV")
 @pytest.mark.parametrize(("suffix", "encoder"), [(".mp4", "libx264"), (".gif", "")])
-def test_a_real_external_ffmpeg_writes_what_pyav_writes(tmp_path: Path, suffix: str, encoder: str) -> None:
+def test_an_external_ffmpeg_writes_the_same_as_pyav(tmp_path: Path, suffix: str, encoder: str) -> None:
     path = tmp_path / f"clip{suffix}"
     write(path, np.full((20, 48, 64, 3), (200, 30, 60), np.uint8), EncoderOptions(encoder=encoder))
     with av.open(str(path)) as file:

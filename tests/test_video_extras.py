@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 from support.clips import Recipe, corners, greys, make
+from support.extending import write_extension
 
-from pavdm_cli.video import ExtensionOptions, VideoInfo, frames, open_video, splice
-from pavdm_cli.video.io.extras import moved
+from pavdm_cli.video import ExtensionOptions, FrameReader, VideoInfo, open_video
+from pavdm_cli.video.io.extras import shift_chapters
 
 NEW = [np.full((64, 96, 3), 200, np.uint8)] * 5
 CHAPTERS = ";FFMETADATA1\ntitle=Holiday\nartist=Someone\ncomment=By the sea\nplace=Rügen\n" + "".join(
@@ -54,9 +55,9 @@ def lower(tags: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv"])
-def test_everything_is_carried_over_to_the_same_kind_of_file(tmp_path: Path, kind: str) -> None:
+def test_all_extras_are_copied_to_the_same_container(tmp_path: Path, kind: str) -> None:
     video = rich(tmp_path / f"in.{kind}")
-    notes = splice(video, tmp_path / f"out.{kind}", NEW, ExtensionOptions(metadata={"pavdm": "1"}))
+    notes = write_extension(video, tmp_path / f"out.{kind}", NEW, ExtensionOptions(metadata={"pavdm": "1"}))
     with av.open(str(tmp_path / f"out.{kind}")) as file:
         tags = lower(file.metadata)
         assert (tags["title"], tags["artist"], tags["original_comment"]) == ("Holiday", "Someone", "By the sea")
@@ -74,8 +75,8 @@ def test_everything_is_carried_over_to_the_same_kind_of_file(tmp_path: Path, kin
     with av.open(str(tmp_path / f"out.{kind}")) as file:
         cover = next(one for one in file.streams.video if one.disposition & Disposition.attached_pic)
         assert bytes(next(file.demux(cover))) == (tmp_path / "cover.png").read_bytes()
-    assert notes == ["sound ends with the input's", "the input's comment is kept as the tag original_comment"]
-    assert len(list(frames(open_video(tmp_path / f"out.{kind}")))) == 15
+    assert notes == ["audio ends with the input's", "the input's comment is stored as the tag original_comment"]
+    assert len(list(FrameReader(open_video(tmp_path / f"out.{kind}")))) == 15
 
 
 @pytest.mark.parametrize(
@@ -86,55 +87,55 @@ def test_everything_is_carried_over_to_the_same_kind_of_file(tmp_path: Path, kin
         (".gif", ["chapters", "tags", "mov_text subtitles", "the cover"]),
     ],
 )
-def test_what_another_kind_of_file_cannot_hold_is_named(tmp_path: Path, suffix: str, lost: list[str]) -> None:
+def test_extras_that_a_container_cannot_hold_are_reported(tmp_path: Path, suffix: str, lost: list[str]) -> None:
     video = rich(tmp_path / "in.mp4")
-    notes = splice(
+    notes = write_extension(
         video, tmp_path / f"out{suffix}", NEW, ExtensionOptions(audio="keep" if suffix == ".mkv" else "drop")
     )
-    assert f"left out: {', '.join(lost)}" in notes
+    assert f"dropped: {', '.join(lost)}" in notes
 
 
-def test_chapters_and_subtitles_move_with_the_start(tmp_path: Path) -> None:
+def test_chapters_and_subtitles_are_shifted_with_the_start(tmp_path: Path) -> None:
     video = rich(tmp_path / "in.mkv", "-output_ts_offset", 5)
     assert video.start >= 5
-    splice(video, tmp_path / "out.mkv", NEW)
+    write_extension(video, tmp_path / "out.mkv", NEW)
     with av.open(str(tmp_path / "out.mkv")) as file:
         assert [float(one["start"] * one["time_base"]) for one in file.chapters()] == pytest.approx([0, 0.4], abs=0.03)
         cue = next(file.demux(file.streams.subtitles[0]))
         assert float(cue.pts * cue.time_base) == pytest.approx(0.2, abs=0.03)
 
 
-def test_chapters_of_a_part_of_a_film_are_cut_with_it() -> None:
+def test_chapters_before_the_start_are_clipped() -> None:
     base = Fraction(1, 1000)
     chapters = [
         {"id": k, "start": 4000 * k, "end": 4000 * (k + 1), "time_base": base, "metadata": {}} for k in range(3)
     ]
-    assert [(one["start"], one["end"]) for one in moved(chapters, Fraction(5))] == [(0, 3000), (3000, 7000)]
-    assert [one["end"] for one in moved(chapters[:1], Fraction(5))] == [4000]  # counted from the first frame
+    assert [(one["start"], one["end"]) for one in shift_chapters(chapters, Fraction(5))] == [(0, 3000), (3000, 7000)]
+    assert [one["end"] for one in shift_chapters(chapters[:1], Fraction(5))] == [4000]  # counted from the first frame
 
 
-def test_a_font_that_is_attached_stays_in_matroska_and_is_named_elsewhere(tmp_path: Path) -> None:
+def test_attached_fonts_are_copied_to_matroska_only(tmp_path: Path) -> None:
     make(tmp_path / "plain.mkv", greys(4, 64, 96))
     (tmp_path / "font.ttf").write_bytes(b"\0\1\0\0" + bytes(range(200)))
     attach = ("-attach", tmp_path / "font.ttf", "-metadata:s:t", "mimetype=application/x-truetype-font")
     ffmpeg("-i", tmp_path / "plain.mkv", "-c", "copy", *attach, tmp_path / "in.mkv")
     video = open_video(tmp_path / "in.mkv")
-    assert splice(video, tmp_path / "out.mkv", NEW) == []
+    assert write_extension(video, tmp_path / "out.mkv", NEW) == []
     with av.open(str(tmp_path / "out.mkv")) as file:
         assert bytes(file.streams.attachments[0].data) == (tmp_path / "font.ttf").read_bytes()
-    assert splice(video, tmp_path / "out.mp4", NEW) == ["left out: the attachment font.ttf"]
+    assert write_extension(video, tmp_path / "out.mp4", NEW) == ["dropped: the attachment font.ttf"]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize(("rate", "kept"), [(Fraction(25), True), (Fraction(24000, 1001), True), (Fraction(7), False)])
-def test_a_time_code_is_kept_or_named(tmp_path: Path, suffix: str, rate: Fraction, kept: bool) -> None:
+def test_a_time_code_is_copied_or_reported(tmp_path: Path, suffix: str, rate: Fraction, kept: bool) -> None:
     make(tmp_path / "plain.mov", greys(4, 64, 96), Recipe(rate=rate))
     code = ("-metadata", "timecode=00:00:41:16")
     ffmpeg("-i", tmp_path / "plain.mov", "-c", "copy", *code, tmp_path / ("in.mov" if kept else "in.mkv"))
     video = open_video(tmp_path / ("in.mov" if kept else "in.mkv"))
-    notes = splice(video, tmp_path / f"out{suffix}", NEW)
+    notes = write_extension(video, tmp_path / f"out{suffix}", NEW)
     with av.open(str(tmp_path / f"out{suffix}")) as file:
         found = {value for one in file.streams for key, value in one.metadata.items() if key.lower() == "timecode"}
     stored = kept or suffix == ".mkv"
     assert found == ({"00:00:41:16"} if stored else set())
-    assert notes == ([] if stored else ["left out: the time code 00:00:41:16"])
+    assert notes == ([] if stored else ["dropped: the time code 00:00:41:16"])

@@ -14,7 +14,7 @@ import pytest
 from support.clips import Recipe, audio_only, bomb, corners, greys, make
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.video import EncoderOptions, VideoWriter, frames, open_video, read_last_frames
+from pavdm_cli.video import EncoderOptions, FrameReader, VideoWriter, open_video, read_last_frames
 from pavdm_cli.video.io.input import Limits
 
 
@@ -31,7 +31,7 @@ def flip(path: Path, count: int = 400) -> Path:
 def test_damaged_packets_are_counted_and_skipped(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     path = flip(make(tmp_path / "clip.mp4", rng.integers(0, 256, (40, 48, 64, 3), np.uint8), Recipe(crf=20)))
-    reader = frames(open_video(path))
+    reader = FrameReader(open_video(path))
     seen = list(reader)
     assert reader.skipped > 0
     assert len(seen) >= 10
@@ -40,7 +40,7 @@ def test_damaged_packets_are_counted_and_skipped(tmp_path: Path) -> None:
     assert times == sorted(set(times))
 
 
-def test_the_tail_of_a_video_with_a_damaged_end_is_whole(tmp_path: Path) -> None:
+def test_last_frames_are_complete_after_a_damaged_end(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     recipe = Recipe("mjpeg", pixels="yuvj420p")
     path = make(tmp_path / "clip.mp4", rng.integers(0, 256, (20, 48, 64, 3), np.uint8), recipe)
@@ -50,7 +50,7 @@ def test_the_tail_of_a_video_with_a_damaged_end_is_whole(tmp_path: Path) -> None
     data = path.read_bytes()
     path.write_bytes(data[:start] + bytes(stop - start) + data[stop:])
     video = open_video(path)
-    assert sum(1 for _ in frames(video)) == 19
+    assert sum(1 for _ in FrameReader(video)) == 19
     assert read_last_frames(video, Fraction(40), 9).shape == (9, 48, 64, 3)
 
 
@@ -64,16 +64,16 @@ CUT = {
 
 @pytest.mark.parametrize("share", [0.02, 0.4, 0.9, 0.995])
 @pytest.mark.parametrize("kind", [*CUT, "faststart.mp4", "ours.mp4", "ours.gif"])
-def test_a_file_cut_short_is_refused(tmp_path: Path, kind: str, share: float) -> None:
+def test_a_truncated_file_is_rejected(tmp_path: Path, kind: str, share: float) -> None:
     whole = noisy(tmp_path / kind)
     assert open_video(whole).frames == 24
     cut = tmp_path / f"cut{whole.suffix}"
     cut.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
-    with pytest.raises(InputError, match="cut short"):
+    with pytest.raises(InputError, match="truncated"):
         open_video(cut)
 
 
-def test_what_cameras_append_or_put_between_is_no_reason_to_refuse(tmp_path: Path) -> None:
+def test_proprietary_data_of_cameras_is_accepted(tmp_path: Path) -> None:
     whole = noisy(tmp_path / "h264.mp4")
     for added in (b"SEFH" * 40, bytes(40), b"\0\0\xff\xff" + b"note" * 9):
         (tmp_path / "noted.mp4").write_bytes(whole.read_bytes() + added)
@@ -105,7 +105,7 @@ def faststart(plain: Path, path: Path) -> Path:
     return path
 
 
-def test_a_recording_that_was_killed_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_a_killed_recording_is_read_to_its_end(tmp_path: Path) -> None:
     for suffix in (".mp4", ".mkv", ".webm"):
         writer = VideoWriter(tmp_path / f"clip{suffix}", 64, 48, 10, None, EncoderOptions(gop=8))
         with writer:
@@ -115,7 +115,7 @@ def test_a_recording_that_was_killed_is_read_as_far_as_it_goes(tmp_path: Path) -
         killed = tmp_path / f"killed{suffix}"
         killed.write_bytes(data[:-500])
         assert 16 <= open_video(killed).frames < 96
-        assert 16 <= sum(1 for _ in frames(open_video(killed))) < 96
+        assert 16 <= sum(1 for _ in FrameReader(open_video(killed))) < 96
 
 
 def hostile(folder: Path) -> dict[str, Path | str]:
@@ -151,14 +151,14 @@ def hostile(folder: Path) -> dict[str, Path | str]:
         ("concat.txt", "is not a video"),
         ("missing.mp4", "does not exist"),
         ("folder", "is a folder"),
-        ("audio.mp4", "only sound"),
+        ("audio.mp4", "only audio"),
         ("http", "is an address"),
         ("concat", "is an address"),
         ("null", ""),
         ("long", ""),
     ],
 )
-def test_what_is_no_video_is_one_clear_line(tmp_path: Path, name: str, words: str) -> None:
+def test_a_file_that_is_no_video_gives_one_error_line(tmp_path: Path, name: str, words: str) -> None:
     with pytest.raises(InputError) as caught:
         open_video(hostile(tmp_path)[name])
     assert words in caught.value.message
@@ -167,12 +167,12 @@ def test_what_is_no_video_is_one_clear_line(tmp_path: Path, name: str, words: st
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a device file")
-def test_a_device_is_no_video() -> None:
-    with pytest.raises(InputError, match="not a plain file"):
+def test_a_device_file_is_rejected() -> None:
+    with pytest.raises(InputError, match="not a regular file"):
         open_video("/dev/zero")
 
 
-def test_a_picture_too_large_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+def test_oversized_frames_are_rejected_before_decoding(tmp_path: Path) -> None:
     script = """
         import resource, sys
         from pavdm_cli.errors import InputError
@@ -191,13 +191,13 @@ def test_a_picture_too_large_is_refused_before_it_is_decoded(tmp_path: Path) -> 
     assert int(more) < 100_000  # a picture would be 350 MB
 
 
-def test_a_picture_larger_than_the_header_says_is_never_decoded(tmp_path: Path) -> None:
-    reader = frames(open_video(bomb(tmp_path / "liar.webm", 15360, 15360, said=(64, 64))))
+def test_frames_larger_than_the_header_says_are_not_decoded(tmp_path: Path) -> None:
+    reader = FrameReader(open_video(bomb(tmp_path / "liar.webm", 15360, 15360, said=(64, 64))))
     assert len(list(reader)) == 1
     assert reader.skipped == 1
 
 
-def test_limits_are_those_given(tmp_path: Path) -> None:
+def test_custom_limits_apply(tmp_path: Path) -> None:
     path = make(tmp_path / "clip.mp4", greys(12), Recipe())
     with pytest.raises(InputError, match="64x48"):
         open_video(path, Limits(pixels=64 * 48 - 1))
@@ -206,7 +206,7 @@ def test_limits_are_those_given(tmp_path: Path) -> None:
     assert open_video(path, Limits(64 * 48, 12)).frames == 12
 
 
-def test_the_cover_of_a_song_is_not_a_video(tmp_path: Path) -> None:
+def test_cover_art_of_a_song_is_not_a_video(tmp_path: Path) -> None:
     plain = make(tmp_path / "plain.mp4", [corners()] * 2, Recipe("mjpeg", pixels="yuvj420p", audio="aac"))
     path = tmp_path / "song.mp4"
     with av.open(str(plain)) as old, av.open(str(path), "w") as new:
@@ -218,5 +218,5 @@ def test_the_cover_of_a_song_is_not_a_video(tmp_path: Path) -> None:
                 new.mux(packet)
     with av.open(str(path)) as file:
         assert file.streams.video[0].disposition & av.stream.Disposition.attached_pic
-    with pytest.raises(InputError, match="only sound"):
+    with pytest.raises(InputError, match="only audio"):
         open_video(path)

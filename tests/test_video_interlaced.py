@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.clips import Recipe, corners, greys, make
+from support.extending import write_extension
 
-from pavdm_cli.video import frames, open_video, read_last_frames, splice
+from pavdm_cli.video import FrameReader, open_video, read_last_frames
 
 HEIGHT, WIDTH = 64, 96
 
@@ -52,10 +53,10 @@ def combing(frame: np.ndarray) -> float:
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
 @pytest.mark.parametrize("count", [2, 7])
-def test_interlaced_frames_are_made_whole_and_said(tmp_path: Path, codec: str, count: int) -> None:
+def test_interlaced_frames_are_deinterlaced_with_a_note(tmp_path: Path, codec: str, count: int) -> None:
     video = open_video(write(tmp_path / "in.mkv", [True] * count, codec))
-    notes = splice(video, tmp_path / "out.mp4", [woven(9, False)] * 2)
-    shown = list(frames(open_video(tmp_path / "out.mp4")))
+    notes = write_extension(video, tmp_path / "out.mp4", [woven(9, False)] * 2)
+    shown = list(FrameReader(open_video(tmp_path / "out.mp4")))
     assert [time for _, time in shown] == [Fraction(number, 10) for number in range(count + 2)]
     assert max(combing(frame) for frame, _ in shown) < 2 < combing(woven(3, True))
     first = np.abs(shown[0][0].astype(int) - woven(0, True))
@@ -63,21 +64,23 @@ def test_interlaced_frames_are_made_whole_and_said(tmp_path: Path, codec: str, c
     assert notes == [f"{count} interlaced frames deinterlaced (bwdif)"]
 
 
-def test_the_model_is_shown_whole_frames(tmp_path: Path) -> None:
+def test_the_model_gets_deinterlaced_frames(tmp_path: Path) -> None:
     video = open_video(write(tmp_path / "in.mkv", [True] * 6))
     assert max(combing(frame) for frame in read_last_frames(video, Fraction(10), 3)) < 2
 
 
-def test_progressive_frames_are_not_touched(tmp_path: Path) -> None:
+def test_progressive_frames_are_unchanged(tmp_path: Path) -> None:
     video = open_video(make(tmp_path / "in.mp4", greys(5), Recipe()))
-    assert splice(video, tmp_path / "out.mp4", greys(1)) == []
+    assert write_extension(video, tmp_path / "out.mp4", greys(1)) == []
 
 
 @pytest.mark.parametrize("transparent", [True, False])
 @pytest.mark.parametrize(
     ("codec", "pixels", "suffix"), [("prores_ks", "yuva444p10le", ".mov"), ("png", "rgba", ".mov")]
 )
-def test_lost_transparency_is_said(tmp_path: Path, codec: str, pixels: str, suffix: str, transparent: bool) -> None:
+def test_dropped_transparency_is_reported(
+    tmp_path: Path, codec: str, pixels: str, suffix: str, transparent: bool
+) -> None:
     picture = np.dstack([corners(HEIGHT, WIDTH), np.full((HEIGHT, WIDTH), 255, np.uint8)])
     picture[20:40, 20:40, 3] = 0 if transparent else 255
     with av.open(str(tmp_path / "in.mov"), "w") as file:
@@ -88,21 +91,21 @@ def test_lost_transparency_is_said(tmp_path: Path, codec: str, pixels: str, suff
             shown.pts, shown.time_base = number, Fraction(1, 10)
             file.mux(stream.encode(shown))
         file.mux(stream.encode())
-    notes = splice(open_video(tmp_path / "in.mov"), tmp_path / "out.mp4", [picture[..., :3]])
-    assert any("transparency left out" in note for note in notes) == transparent
+    notes = write_extension(open_video(tmp_path / "in.mov"), tmp_path / "out.mp4", [picture[..., :3]])
+    assert any("transparency dropped" in note for note in notes) == transparent
 
 
 @pytest.mark.parametrize("transparent", [True, False])
-def test_a_transparent_gif_is_said(tmp_path: Path, transparent: bool) -> None:
+def test_transparency_of_a_gif_is_reported(tmp_path: Path, transparent: bool) -> None:
     pictures = [Image.new("RGBA", (64, 48), (9 * k, 90, 200, 255)) for k in range(3)]
     for picture in pictures if transparent else []:
         picture.paste((0, 0, 0, 0), (8, 8, 24, 24))
     pictures[0].save(tmp_path / "in.gif", save_all=True, append_images=pictures[1:], duration=100, disposal=2)
-    notes = splice(open_video(tmp_path / "in.gif"), tmp_path / "out.mp4", [corners()])
-    assert any("transparency left out" in note for note in notes) == transparent
+    notes = write_extension(open_video(tmp_path / "in.gif"), tmp_path / "out.mp4", [corners()])
+    assert any("transparency dropped" in note for note in notes) == transparent
 
 
-def test_a_webm_with_alpha_is_said(tmp_path: Path) -> None:
+def test_alpha_of_a_webm_is_reported(tmp_path: Path) -> None:
     path = make(tmp_path / "a.webm", greys(3), Recipe("vp9"))
     with av.open(str(path)) as source, av.open(str(tmp_path / "in.webm"), "w") as file:
         stream = file.add_stream_from_template(source.streams.video[0])
@@ -111,5 +114,5 @@ def test_a_webm_with_alpha_is_said(tmp_path: Path) -> None:
             if packet.dts is not None:
                 packet.stream = stream
                 file.mux(packet)
-    notes = splice(open_video(tmp_path / "in.webm"), tmp_path / "out.mp4", greys(1))
-    assert any("transparency left out" in note for note in notes)
+    notes = write_extension(open_video(tmp_path / "in.webm"), tmp_path / "out.mp4", greys(1))
+    assert any("transparency dropped" in note for note in notes)

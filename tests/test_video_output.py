@@ -31,11 +31,11 @@ from pavdm_cli.video import (
         ("taken.mp4", OutputError, "--force"),
         ("folder.mp4", OutputError, "folder"),
         ("missing/clip.mp4", OutputError, "does not exist"),
-        ("unfinished.mp4", OutputError, "cut short"),
+        ("unfinished.mp4", OutputError, "interrupted run"),
         (f"{'x' * 300}.mp4", OutputError, "too long"),
     ],
 )
-def test_a_place_that_takes_no_video_is_refused_before_any_work(
+def test_unwritable_outputs_are_rejected_before_any_work(
     tmp_path: Path, name: str, kind: type[OutputError | UsageError], words: str
 ) -> None:
     (tmp_path / "taken.mp4").touch()
@@ -48,7 +48,7 @@ def test_a_place_that_takes_no_video_is_refused_before_any_work(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_force_takes_a_name_that_exists_and_touches_nothing_yet(tmp_path: Path) -> None:
+def test_force_accepts_an_existing_name_without_touching_it(tmp_path: Path) -> None:
     (tmp_path / "taken.MP4").write_bytes(b"older")
     (tmp_path / "taken.partial.MP4").write_bytes(b"interrupted")
     assert check_output(tmp_path / "taken.MP4", force=True) == tmp_path / "taken.MP4"
@@ -56,13 +56,13 @@ def test_force_takes_a_name_that_exists_and_touches_nothing_yet(tmp_path: Path) 
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_rejected(tmp_path: Path) -> None:
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     with pytest.raises(OutputError, match="cannot write"):
         check_output(tmp_path / "clip.mp4")
 
 
-def test_a_default_name_is_made_of_the_prompt_and_the_seed_and_is_free(tmp_path: Path) -> None:
+def test_the_default_name_has_prompt_and_seed_and_is_unused(tmp_path: Path) -> None:
     name = default_output_path("A red balloon, drifting — over Häuser!", 42, tmp_path)
     assert name == tmp_path / "a-red-balloon-drifting-over-hauser-42.mp4"
     name.touch()
@@ -79,18 +79,18 @@ def test_a_default_name_is_short_and_stays_in_its_folder(tmp_path: Path, prompt:
     assert name.stem.endswith("-7")
 
 
-def test_what_was_kept_of_an_empty_run_is_in_nobodys_way(tmp_path: Path) -> None:
+def test_an_empty_partial_file_does_not_block_a_run(tmp_path: Path) -> None:
     (tmp_path / "clip.partial.mp4").touch()
     assert check_output(tmp_path / "clip.mp4") == tmp_path / "clip.mp4"
 
 
-def test_a_user_who_is_unknown_has_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unknown_user_has_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OutputError, match="~nobody-of-that-name does not exist"):
         check_output("~nobody-of-that-name/clip.mp4")
 
 
-def test_a_folder_takes_a_video_under_a_name_of_its_own(tmp_path: Path) -> None:
+def test_a_folder_as_output_gets_a_default_name(tmp_path: Path) -> None:
     own = partial(default_output_path, "a red ball", 3)
     assert resolve_output(tmp_path, own) == tmp_path / "a-red-ball-3.mp4"
     assert resolve_output(tmp_path / "clip.mkv", own) == tmp_path / "clip.mkv"
@@ -114,7 +114,7 @@ def test_two_runs_never_write_the_same_file(tmp_path: Path, suffix: str) -> None
     assert check_output(path, force=True) == path
 
 
-def test_what_an_interrupt_kept_is_free_again(tmp_path: Path) -> None:
+def test_a_partial_file_of_an_interrupted_run_is_unlocked(tmp_path: Path) -> None:
     path, frames = tmp_path / "clip.mp4", np.zeros((6, 48, 64, 3), np.uint8)
     cut = VideoWriter(path, 64, 48, 12)
     cut.write(frames)
@@ -131,7 +131,7 @@ LONG = {"letters": "x" * 240, "accents": "é" * 120, "signs": "長" * 80, "emoji
 
 
 @pytest.mark.parametrize("kind", LONG)
-def test_a_default_name_for_a_long_input_fits_the_file_system(tmp_path: Path, kind: str) -> None:
+def test_default_names_fit_the_file_system(tmp_path: Path, kind: str) -> None:
     stem = f"{LONG[kind]}-extended"
     for number in range(3):
         path = unused_path(tmp_path, stem, ".mp4")
@@ -142,7 +142,7 @@ def test_a_default_name_for_a_long_input_fits_the_file_system(tmp_path: Path, ki
     assert len(list(tmp_path.iterdir())) == 6
 
 
-def test_a_long_name_that_is_asked_for_is_taken(tmp_path: Path) -> None:
+def test_long_output_names_are_accepted(tmp_path: Path) -> None:
     first, second = (tmp_path / f"{'x' * 250}{end}.mp4" for end in "ab")
     for path in (first, second):
         assert check_output(path) == path
@@ -152,7 +152,7 @@ def test_a_long_name_that_is_asked_for_is_taken(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == [first, second]
 
 
-def test_a_name_that_no_file_system_takes_is_refused(tmp_path: Path) -> None:
+def test_overlong_output_names_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / ("é" * 200 + ".mp4")
     assert resolve_output(path, lambda folder: folder) == path
     with pytest.raises(OutputError, match="too long, 404 bytes"):

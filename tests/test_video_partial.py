@@ -50,17 +50,17 @@ def test_a_name_taken_during_the_run_is_never_replaced(suffix: str, tmp_path: Pa
     writer = writer_of(path)
     path.write_bytes(b"another's")
     (tmp_path / f"v-2{suffix}").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(OutputError, match="appeared while the video was made") as caught:
+    with pytest.raises(OutputError, match="appeared during the run") as caught:
         writer.finish()
     other = tmp_path / f"v-3{suffix}"
-    assert f"the whole video is {other}; --force" in caught.value.hint
+    assert f"the complete video is {other}; use --force" in caught.value.hint
     assert open_video(other).frames == 24
     assert path.read_bytes() == b"another's"
     assert sorted(one.name for one in tmp_path.iterdir()) == [f"v-2{suffix}", f"v-3{suffix}", f"v{suffix}"]
 
 
 @pytest.mark.usefixtures("file_system")
-def test_force_replaces_what_took_the_name(tmp_path: Path) -> None:
+def test_force_replaces_a_file_created_during_the_run(tmp_path: Path) -> None:
     path = tmp_path / "v.mp4"
     writer = writer_of(path, force=True)
     path.write_bytes(b"another's")
@@ -70,19 +70,19 @@ def test_force_replaces_what_took_the_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("file_system")
-def test_a_free_name_is_taken_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_publishing_leaves_only_the_final_file(tmp_path: Path) -> None:
     assert writer_of(tmp_path / "v.mp4").finish() == tmp_path / "v.mp4"
     assert [one.name for one in tmp_path.iterdir()] == ["v.mp4"]
 
 
-def test_a_placeholder_is_removed_where_the_rename_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_rename_removes_its_placeholder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", no_links)
     with pytest.raises(FileNotFoundError):
         rename_no_replace(tmp_path / "missing", tmp_path / "v.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_link_to_nothing_is_a_name_that_is_taken(tmp_path: Path) -> None:
+def test_a_broken_link_counts_as_an_existing_file(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").symlink_to(tmp_path / "nowhere")
     with pytest.raises(OutputError, match="exists"):
         check_output(tmp_path / "v.mp4")
@@ -105,9 +105,9 @@ def cut(partial: Path) -> None:
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".gif"])
 @pytest.mark.parametrize(
     ("change", "words"),
-    [(delete, "was deleted"), (replace, "was replaced"), (cut, "cut short")],
+    [(delete, "was deleted"), (replace, "was replaced"), (cut, "truncated")],
 )
-def test_a_growing_file_that_others_touch_is_noticed_at_the_next_chunk(
+def test_interference_is_detected_at_the_next_chunk(
     change, words: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     partial = tmp_path / f"v.partial{suffix}"
@@ -124,15 +124,15 @@ def test_a_growing_file_that_others_touch_is_noticed_at_the_next_chunk(
     assert not (tmp_path / f"v{suffix}").exists()
 
 
-def test_a_file_that_is_cut_and_grows_on_is_noticed(tmp_path: Path) -> None:
+def test_truncation_is_detected_even_if_the_file_grows_again(tmp_path: Path) -> None:
     writer = writer_of(tmp_path / "v.mkv")
     cut(writer.partial)
-    with pytest.raises(OutputError, match="another program cut the file short"):
+    with pytest.raises(OutputError, match="another program truncated the file"):
         write_all(writer, 20)
     assert not (tmp_path / "v.mkv").exists()
 
 
-def test_what_changes_after_the_last_chunk_is_noticed_before_the_name_is_given(tmp_path: Path) -> None:
+def test_interference_after_the_last_chunk_is_detected(tmp_path: Path) -> None:
     writer = writer_of(tmp_path / "v.mp4")
     replace(writer.partial)
     with pytest.raises(OutputError, match="was replaced"), writer:
@@ -140,7 +140,7 @@ def test_what_changes_after_the_last_chunk_is_noticed_before_the_name_is_given(t
     assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"another's"]
 
 
-def test_an_error_names_a_partial_file_only_if_it_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_mention_a_partial_file_only_if_it_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = VideoWriter(tmp_path / "v.mp4", 64, 48, 12)
 
     def fails(*given: object) -> None:

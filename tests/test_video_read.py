@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support.clips import Recipe, corners, greys, make
 
-from pavdm_cli.video import frames, open_video, read_frames_at, read_last_frames
+from pavdm_cli.video import FrameReader, open_video, read_frames_at, read_last_frames
 
 KINDS = {
     "h264.mp4": Recipe(audio="aac"),
@@ -32,7 +32,7 @@ SQUARES = [Fraction(k * k, 100) for k in range(12)]  # frames further and furthe
 
 
 def read(path: Path) -> list[np.ndarray]:
-    return [frame for frame, _ in frames(open_video(path))]
+    return [frame for frame, _ in FrameReader(open_video(path))]
 
 
 def close(frame: np.ndarray, expected: np.ndarray, within: int = 6) -> bool:
@@ -50,14 +50,14 @@ def number(frame: np.ndarray) -> int:
 
 
 @EVERY_KIND
-def test_every_kind_of_file_gives_all_its_frames_in_true_colours(tmp_path: Path, kind: str) -> None:
+def test_every_format_is_decoded_completely_with_correct_colors(tmp_path: Path, kind: str) -> None:
     recipe = KINDS[kind]
     video = open_video(make(tmp_path / kind, [corners(64, 96)] * 12, recipe))
-    seen = list(frames(video))
+    seen = list(FrameReader(video))
     assert (video.width, video.height, video.frames, video.rate) == (96, 64, 12, 10)
-    assert (video.sample_aspect, video.bits, video.hdr, video.variable) == (1, 8, "", False)
+    assert (video.sample_aspect_ratio, video.bit_depth, video.hdr, video.variable_frame_rate) == (1, 8, "", False)
     assert video.codec in (recipe.codec, "libdav1d")
-    assert len(video.audio) == bool(recipe.audio)
+    assert len(video.audio_codecs) == bool(recipe.audio)
     assert len(seen) == 12
     assert all(close(frame, corners(64, 96)) for frame, _ in seen)
     assert [time for _, time in seen] == video.times
@@ -67,10 +67,10 @@ def test_every_kind_of_file_gives_all_its_frames_in_true_colours(tmp_path: Path,
 
 @EVERY_KIND
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_clips_of_one_to_three_frames_are_read_whole(tmp_path: Path, kind: str, count: int) -> None:
+def test_clips_of_one_to_three_frames_are_complete(tmp_path: Path, kind: str, count: int) -> None:
     video = open_video(make(tmp_path / kind, greys(count, 64, 64), KINDS[kind]))
     assert video.frames == count
-    assert [number(frame) for frame, _ in frames(video)] == list(range(count))
+    assert [number(frame) for frame, _ in FrameReader(video)] == list(range(count))
     assert video.rate == 10
 
 
@@ -80,20 +80,20 @@ def test_clips_of_one_to_three_frames_are_read_whole(tmp_path: Path, kind: str, 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("turn", [0, 90, 180, -90])
-def test_a_turned_video_is_upright(tmp_path: Path, suffix: str, turn: int, mirrored: bool) -> None:
+def test_a_rotated_video_is_upright(tmp_path: Path, suffix: str, turn: int, mirrored: bool) -> None:
     recipe = Recipe(turn=turn, mirrored=mirrored, aspect=Fraction(4, 3))
     video = open_video(make(tmp_path / f"clip{suffix}", [corners()] * 2, recipe))
     expected = np.rot90(corners(), turn // 90)
     expected = expected[:, ::-1] if mirrored else expected
-    frame = next(iter(frames(video)))[0]
+    frame = next(iter(FrameReader(video)))[0]
     assert (video.height, video.width) == frame.shape[:2] == expected.shape[:2]
-    assert video.sample_aspect == (Fraction(3, 4) if turn in (90, -90) else Fraction(4, 3))
+    assert video.sample_aspect_ratio == (Fraction(3, 4) if turn in (90, -90) else Fraction(4, 3))
     assert close(frame, expected)
-    assert video.notes() == (["turned upright"] if turn or mirrored else [])
+    assert video.notes() == (["rotated upright"] if turn or mirrored else [])
 
 
 @pytest.mark.parametrize("size", [(64, 36), (45, 31), (33, 100)])
-def test_portrait_and_odd_sizes_are_read_as_they_are(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_portrait_and_odd_sizes_are_preserved(tmp_path: Path, size: tuple[int, int]) -> None:
     path = make(tmp_path / "clip.mkv", [corners(*size)] * 2, Recipe("vp9"))
     assert close(read(path)[0], corners(*size))
 
@@ -102,10 +102,10 @@ def test_portrait_and_odd_sizes_are_read_as_they_are(tmp_path: Path, size: tuple
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_variable_rate_is_told_by_its_timestamps(tmp_path: Path, suffix: str) -> None:
+def test_variable_frame_rate_is_detected_from_timestamps(tmp_path: Path, suffix: str) -> None:
     video = open_video(make(tmp_path / f"clip{suffix}", greys(12), Recipe(times=SQUARES)))
-    assert [time for _, time in frames(video)] == video.times == SQUARES
-    assert video.variable
+    assert [time for _, time in FrameReader(video)] == video.times == SQUARES
+    assert video.variable_frame_rate
     assert video.rate == 11 / SQUARES[-1]
 
 
@@ -114,11 +114,11 @@ def test_a_variable_rate_is_told_by_its_timestamps(tmp_path: Path, suffix: str) 
 def test_the_average_rate_is_exact_where_timestamps_are_rounded(tmp_path: Path, rate: Fraction, suffix: str) -> None:
     video = open_video(make(tmp_path / f"clip{suffix}", greys(17), Recipe(rate=rate)))
     assert video.rate == rate
-    assert not video.variable
+    assert not video.variable_frame_rate
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_the_tail_shows_what_the_screen_showed_at_its_times(tmp_path: Path, suffix: str) -> None:
+def test_last_frames_are_those_displayed_at_their_times(tmp_path: Path, suffix: str) -> None:
     video = open_video(make(tmp_path / f"clip{suffix}", greys(12), Recipe(times=SQUARES)))
     for rate, count in itertools.product([Fraction(5), Fraction(10), Fraction(40)], [1, 4, 9]):
         times = [SQUARES[-1] - Fraction(count - 1 - k) / rate for k in range(count)]
@@ -128,17 +128,17 @@ def test_the_tail_shows_what_the_screen_showed_at_its_times(tmp_path: Path, suff
 
 
 @EVERY_KIND
-def test_the_tail_ends_with_the_last_frame_of_every_kind_of_file(tmp_path: Path, kind: str) -> None:
+def test_last_frames_end_with_the_last_frame_of_every_format(tmp_path: Path, kind: str) -> None:
     video = open_video(make(tmp_path / kind, greys(24, 64, 64), KINDS[kind]))
     assert [number(frame) for frame in read_last_frames(video, Fraction(5), 4)] == [17, 19, 21, 23]
 
 
-def test_the_tail_of_a_short_clip_starts_with_its_first_frame_held(tmp_path: Path) -> None:
+def test_last_frames_of_a_short_clip_repeat_the_first(tmp_path: Path) -> None:
     video = open_video(make(tmp_path / "clip.mp4", greys(3), Recipe()))
     assert [number(frame) for frame in read_last_frames(video, Fraction(10), 6)] == [0, 0, 0, 0, 1, 2]
 
 
-def test_the_tail_is_scaled_and_cropped_to_the_size_asked_for(tmp_path: Path) -> None:
+def test_last_frames_are_scaled_and_cropped(tmp_path: Path) -> None:
     video = open_video(make(tmp_path / "clip.mp4", [corners(96, 64)] * 12, Recipe()))
     assert read_last_frames(video, Fraction(8), 5, (32, 48)).shape == (5, 32, 48, 3)
 
@@ -147,10 +147,10 @@ def test_memory_does_not_grow_with_the_length_of_the_input(tmp_path: Path) -> No
     script = """
         import resource, sys
         from fractions import Fraction
-        from pavdm_cli.video import frames, open_video, read_last_frames
+        from pavdm_cli.video import FrameReader, open_video, read_last_frames
         video = open_video(sys.argv[1])
         assert read_last_frames(video, Fraction(10), 8, (64, 96)).shape[0] == 8
-        assert sum(1 for _ in frames(video)) == video.frames
+        assert sum(1 for _ in FrameReader(video)) == video.frames
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     """
     peaks = []
@@ -163,7 +163,7 @@ def test_memory_does_not_grow_with_the_length_of_the_input(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
-def test_frames_at_rising_times_are_what_the_screen_showed_then(tmp_path: Path, suffix: str) -> None:
+def test_frames_at_times_are_those_displayed_then(tmp_path: Path, suffix: str) -> None:
     video = open_video(make(tmp_path / f"clip{suffix}", greys(24, 64, 64), Recipe()))
     for wanted in ([0, 2], [7, 7, 8], [19, 23, 23], [3, 17]):
         frames_shown = list(read_frames_at(video, [video.start + Fraction(k, 10) for k in wanted], (32, 48)))

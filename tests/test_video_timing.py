@@ -11,9 +11,10 @@ import av
 import numpy as np
 import pytest
 from support.clips import Recipe, greys, make
+from support.extending import write_extension
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.video import FrameReader, VideoInfo, frames, open_video, read_last_frames, splice
+from pavdm_cli.video import FrameReader, VideoInfo, open_video, read_last_frames
 
 NEW = [np.full((48, 64, 3), 250 - 10 * k, np.uint8) for k in range(4)]
 TENTH = Fraction(1, 10)
@@ -49,12 +50,12 @@ def start_times(path: Path) -> dict[str, Fraction]:
 
 @pytest.mark.parametrize("kind", ["mp4", "mov", "mkv"])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_held_last_frame_is_shown_as_long_as_in_the_input(tmp_path: Path, kind: str, suffix: str) -> None:
+def test_the_duration_of_the_last_frame_is_preserved(tmp_path: Path, kind: str, suffix: str) -> None:
     plain = make(tmp_path / "plain.mp4", greys(12), Recipe("mpeg4", audio="aac", seconds=4.1))
     video = open_video(remux(plain, tmp_path / f"in.{kind}", last=Fraction(3)))
     assert video.rate == 10
     assert float(video.end) == pytest.approx(4.1, abs=0.002)
-    splice(video, tmp_path / f"out{suffix}", NEW)
+    write_extension(video, tmp_path / f"out{suffix}", NEW)
     out = open_video(tmp_path / f"out{suffix}")
     start = out.times[0]
     assert float(out.times[12] - start) == pytest.approx(4.1, abs=0.002)
@@ -63,11 +64,11 @@ def test_a_held_last_frame_is_shown_as_long_as_in_the_input(tmp_path: Path, kind
         assert file.duration / 1e6 == pytest.approx(4.5, abs=0.03)
 
 
-def test_a_held_last_frame_of_a_gif_and_of_an_avi_is_kept(tmp_path: Path) -> None:
+def test_the_last_duration_of_gif_and_avi_is_preserved(tmp_path: Path) -> None:
     gif = remux(
         make(tmp_path / "plain.gif", greys(4), Recipe("gif", pixels="rgb8")), tmp_path / "in.gif", last=Fraction(2)
     )
-    assert open_video(gif).hold == 2
+    assert open_video(gif).last_duration == 2
     plain = make(tmp_path / "plain.avi", greys(4), Recipe("mpeg4"))
     with av.open(str(plain)) as old, av.open(str(tmp_path / "in.avi"), "w") as new:
         stream = new.add_stream_from_template(old.streams.video[0])
@@ -81,7 +82,7 @@ def test_a_held_last_frame_of_a_gif_and_of_an_avi_is_kept(tmp_path: Path) -> Non
     assert video.rate == 10
 
 
-def test_a_duration_of_next_to_nothing_is_that_of_a_frame(tmp_path: Path) -> None:
+def test_a_tiny_last_duration_becomes_one_frame(tmp_path: Path) -> None:
     plain = make(tmp_path / "plain.mp4", greys(12), Recipe("mpeg4"))
     video = open_video(remux(plain, tmp_path / "in.mp4", last=Fraction(1, 1000)))
     assert video.end == Fraction(12, 10)
@@ -94,7 +95,7 @@ def test_a_duration_of_next_to_nothing_is_that_of_a_frame(tmp_path: Path) -> Non
 def test_a_gap_in_a_trimmed_video_does_not_slow_down_the_new_frames(tmp_path: Path, suffix: str) -> None:
     video = with_times(tmp_path / f"in{suffix}", [40 * k + 120 * (k > 20) for k in range(24)], Fraction(25))
     assert video.rate == 25
-    splice(video, tmp_path / "out.mp4", NEW)
+    write_extension(video, tmp_path / "out.mp4", NEW)
     times = open_video(tmp_path / "out.mp4").times
     assert times[:24] == video.times
     assert [after - before for before, after in itertools.pairwise(times[23:])] == [Fraction(1, 25)] * 4
@@ -102,28 +103,28 @@ def test_a_gap_in_a_trimmed_video_does_not_slow_down_the_new_frames(tmp_path: Pa
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("rate", [Fraction(30), Fraction(60), Fraction(24000, 1001)])
-def test_rounded_timestamps_with_a_gap_give_the_rate(tmp_path: Path, suffix: str, rate: Fraction) -> None:
+def test_the_rate_is_exact_despite_rounding_and_a_gap(tmp_path: Path, suffix: str, rate: Fraction) -> None:
     stamps = [round(1000 * k / rate) + 400 * (k > 10) for k in range(24)]
     assert float(with_times(tmp_path / f"in{suffix}", stamps).rate) == pytest.approx(float(rate), rel=0.0015)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_new_frames_are_timed_exactly_where_the_input_is_rounded(tmp_path: Path, suffix: str) -> None:
+def test_new_frames_have_exact_times_after_a_rounded_input(tmp_path: Path, suffix: str) -> None:
     rate = Fraction(30000, 1001)
     video = open_video(make(tmp_path / "in.mkv", greys(12), Recipe(rate=rate)))
-    splice(video, tmp_path / f"out{suffix}", NEW)
+    write_extension(video, tmp_path / f"out{suffix}", NEW)
     gaps = np.diff([float(time) for time in open_video(tmp_path / f"out{suffix}").times[12:]])
     assert gaps == pytest.approx(float(1 / rate), abs=1e-6 if suffix == ".mp4" else 1e-3)
 
 
-def test_matroska_tells_the_shortest_time_between_frames(tmp_path: Path) -> None:
+def test_matroska_declares_the_shortest_gap(tmp_path: Path) -> None:
     times = [40 * k for k in range(12)] + [480 + 120 * k for k in range(14)]
-    splice(with_times(tmp_path / "in.mp4", times), tmp_path / "out.mkv", NEW)
+    write_extension(with_times(tmp_path / "in.mp4", times), tmp_path / "out.mkv", NEW)
     with av.open(str(tmp_path / "out.mkv")) as file:
         assert file.streams.video[0].average_rate == 25  # FFmpeg takes no frames in faster than that
 
 
-def test_the_rate_is_the_average_where_no_gap_is_common(tmp_path: Path) -> None:
+def test_without_a_common_gap_the_rate_is_the_average(tmp_path: Path) -> None:
     assert with_times(tmp_path / "in.mp4", [0, 100, 300, 600, 1000]).rate == 4
 
 
@@ -135,7 +136,7 @@ def test_one_long_frame_alone_does_not_set_the_rate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("gap", [2002, 40_000_000])
-def test_a_video_of_many_hours_is_refused_or_timed_exactly(tmp_path: Path, gap: int) -> None:
+def test_very_long_videos_are_rejected_or_timed_exactly(tmp_path: Path, gap: int) -> None:
     stamps = [0, 1000 * gap]
     if gap < 360_000:
         assert with_times(tmp_path / "in.mkv", stamps).rate == Fraction(1, gap)
@@ -150,13 +151,13 @@ def test_a_video_of_many_hours_is_refused_or_timed_exactly(tmp_path: Path, gap: 
 @pytest.mark.parametrize("kind", ["mkv", "mp4"])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("shift", [Fraction(2), Fraction(100)])
-def test_an_offset_is_taken_out_and_sound_stays_in_time(
+def test_start_offsets_are_removed_and_audio_stays_in_sync(
     tmp_path: Path, kind: str, suffix: str, shift: Fraction
 ) -> None:
     plain = make(tmp_path / f"plain.{kind}", greys(12), Recipe("mpeg4", audio="mp2"))
     video = open_video(remux(plain, tmp_path / f"in.{kind}", shift=shift))
     before = start_times(video.path)
-    splice(video, tmp_path / f"out{suffix}", NEW)
+    write_extension(video, tmp_path / f"out{suffix}", NEW)
     after = start_times(tmp_path / f"out{suffix}")
     assert min(before.values()) >= shift - Fraction(1, 50)
     assert min(after.values()) == 0
@@ -168,33 +169,33 @@ def test_an_offset_is_taken_out_and_sound_stays_in_time(
 # Files that cannot seek
 
 
-def test_frames_without_timestamps_before_the_first_are_read_and_timed(tmp_path: Path) -> None:
+def test_leading_frames_without_timestamps_are_timed(tmp_path: Path) -> None:
     plain = make(tmp_path / "plain.mkv", greys(20), Recipe("mpeg4", audio="mp2"))
     video = open_video(remux(plain, tmp_path / "in.mkv", shift=Fraction(-1)))
-    seen = list(frames(video))
+    seen = list(FrameReader(video))
     assert video.frames == len(seen) == 20
     assert [time for _, time in seen] == video.times == [TENTH * (k - 10) for k in range(20)]
-    splice(video, tmp_path / "out.mp4", NEW)
+    write_extension(video, tmp_path / "out.mp4", NEW)
     times = open_video(tmp_path / "out.mp4").times
     assert [time - times[0] for time in times] == [TENTH * k for k in range(24)]
 
 
-def test_a_lead_in_before_missing_timestamps_is_no_start(tmp_path: Path) -> None:
+def test_preroll_before_missing_timestamps_is_ignored(tmp_path: Path) -> None:
     plain = make(tmp_path / "plain.mkv", greys(20), Recipe("mpeg4", audio="libopus"))
     video = open_video(remux(plain, tmp_path / "in.mkv", shift=Fraction(-1)))
-    splice(video, tmp_path / "out.mkv", NEW)
+    write_extension(video, tmp_path / "out.mkv", NEW)
     assert min(start_times(tmp_path / "out.mkv").values()) == 0
 
 
 def test_a_failed_seek_reads_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = open_video(make(tmp_path / "in.mkv", greys(20)))
     expected = read_last_frames(video, Fraction(10), 4)
-    pictures = FrameReader.pictures
+    pictures = FrameReader.decode
 
     def fail_to_seek(self: FrameReader, since: Fraction | None = None) -> Iterator[tuple[av.VideoFrame, Fraction]]:
         if since is not None:
             raise av.error.PermissionError(1, "Operation not permitted")
         yield from pictures(self)
 
-    monkeypatch.setattr(FrameReader, "pictures", fail_to_seek)
+    monkeypatch.setattr(FrameReader, "decode", fail_to_seek)
     assert np.array_equal(read_last_frames(video, Fraction(10), 4), expected)

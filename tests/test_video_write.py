@@ -55,7 +55,7 @@ def times(path: Path) -> list[Fraction]:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("colour", COLOURS, ids=str)
-def test_a_solid_colour_survives_the_round_trip(tmp_path: Path, suffix: str, colour: tuple[int, int, int]) -> None:
+def test_a_solid_color_survives_the_round_trip(tmp_path: Path, suffix: str, colour: tuple[int, int, int]) -> None:
     path = tmp_path / f"clip{suffix}"
     with VideoWriter(path, 64, 48, 12) as writer:
         writer.write(solid(colour))
@@ -65,7 +65,7 @@ def test_a_solid_colour_survives_the_round_trip(tmp_path: Path, suffix: str, col
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_exactly_the_frames_given_come_back_in_order_from_time_zero(tmp_path: Path, suffix: str) -> None:
+def test_written_frames_are_read_back_in_order(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"clip{suffix}"
     levels = np.linspace(0, 250, 31).astype(np.uint8)
     with VideoWriter(path, 64, 48, 10) as writer:
@@ -76,11 +76,11 @@ def test_exactly_the_frames_given_come_back_in_order_from_time_zero(tmp_path: Pa
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
-def test_an_odd_size_is_padded_to_even_by_one_replicated_line(tmp_path: Path, suffix: str) -> None:
+def test_odd_sizes_are_padded_to_even(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"odd{suffix}"
     picture = np.zeros((1, 31, 45, 3), np.uint8)
     picture[:, -1:], picture[:, :, -1:] = 250, 250
-    with VideoWriter(path, 45, 31, 12, encoding=EncoderOptions(crf=4)) as writer:
+    with VideoWriter(path, 45, 31, 12, options=EncoderOptions(crf=4)) as writer:
         writer.write(picture)
     frame = decode(path)[0]
     assert frame.shape == (32, 46, 3)
@@ -88,7 +88,7 @@ def test_an_odd_size_is_padded_to_even_by_one_replicated_line(tmp_path: Path, su
     assert frame[:, 45].min() > 230
 
 
-def test_a_frame_may_be_changed_by_its_owner_once_it_is_given(tmp_path: Path) -> None:
+def test_appended_frames_may_be_modified_afterwards(tmp_path: Path) -> None:
     path, frames = tmp_path / "clip.mp4", solid((90, 90, 90))
     with VideoWriter(path, 64, 48, 12) as writer:
         writer.write(frames)
@@ -96,11 +96,11 @@ def test_a_frame_may_be_changed_by_its_owner_once_it_is_given(tmp_path: Path) ->
     assert abs(decode(path)[-1].mean() - 90) <= 2
 
 
-def test_a_lower_crf_is_a_larger_and_closer_file(tmp_path: Path) -> None:
+def test_a_lower_crf_gives_a_larger_and_more_accurate_file(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), np.uint8)
     sizes = {}
     for crf in (10, 40):
-        with VideoWriter(tmp_path / f"{crf}.mp4", 64, 48, 12, encoding=EncoderOptions(crf=crf)) as writer:
+        with VideoWriter(tmp_path / f"{crf}.mp4", 64, 48, 12, options=EncoderOptions(crf=crf)) as writer:
             writer.write(picture)
         sizes[crf] = (tmp_path / f"{crf}.mp4").stat().st_size
     assert sizes[10] > 1.5 * sizes[40]
@@ -115,7 +115,7 @@ def test_the_file_is_tagged_bt709(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_metadata_survives_in_every_container(tmp_path: Path, suffix: str) -> None:
+def test_metadata_round_trips_in_every_container(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"clip{suffix}"
     metadata = {
         "prompt": 'a "red" ballön; = \\ \U0001f388' * 20,
@@ -146,9 +146,7 @@ def test_a_video_without_our_metadata_has_none(tmp_path: Path) -> None:
         ("{a film}", ""),
     ],
 )
-def test_a_comment_of_another_program_is_passed_over_and_damaged_json_is_named(
-    tmp_path: Path, comment: str, reason: str
-) -> None:
+def test_foreign_comments_are_ignored_and_damaged_json_reported(tmp_path: Path, comment: str, reason: str) -> None:
     with av.open(str(tmp_path / "clip.mp4"), "w") as file:
         file.metadata["comment"] = comment
         stream = file.add_stream("mpeg4", 8)
@@ -166,7 +164,7 @@ def test_a_comment_of_another_program_is_passed_over_and_damaged_json_is_named(
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_the_file_plays_while_it_grows_under_its_partial_name(tmp_path: Path, suffix: str) -> None:
+def test_the_partial_file_plays_while_it_grows(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"clip{suffix}"
     with VideoWriter(path, 64, 48, 12, {"seed": 1}, EncoderOptions(gop=12)) as writer:
         writer.write(noise(96))
@@ -213,14 +211,14 @@ def interrupted(writer: VideoWriter, kind: type[BaseException]) -> None:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
-def test_what_was_written_before_an_interrupt_is_kept_whole(tmp_path: Path, suffix: str, kind: type) -> None:
+def test_an_interrupt_saves_all_written_frames(tmp_path: Path, suffix: str, kind: type) -> None:
     path = tmp_path / f"clip{suffix}"
     writer = VideoWriter(path, 64, 48, 12, {"seed": 1})
     with pytest.raises(kind):
         interrupted(writer, kind)
-    assert writer.kept == writer.partial == tmp_path / f"clip.partial{suffix}"
-    assert len(decode(writer.kept)) == 17
-    assert read_metadata(writer.kept) == {"seed": 1}
+    assert writer.saved_partial == writer.partial == tmp_path / f"clip.partial{suffix}"
+    assert len(decode(writer.saved_partial)) == 17
+    assert read_metadata(writer.saved_partial) == {"seed": 1}
     assert not path.exists()
 
 
@@ -228,11 +226,11 @@ def test_what_was_written_before_an_interrupt_is_kept_whole(tmp_path: Path, suff
 def test_an_error_before_the_first_frame_leaves_nothing(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(ValueError, match="early"), VideoWriter(tmp_path / f"clip{suffix}", 64, 48, 12) as writer:
         raise ValueError("early")
-    assert writer.kept is None
+    assert writer.saved_partial is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_older_video_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+def test_an_existing_video_is_replaced_only_when_complete(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"older")
     with pytest.raises(KeyboardInterrupt):
@@ -247,7 +245,7 @@ def test_an_older_video_stays_until_the_new_one_is_whole(tmp_path: Path) -> None
 
 
 @ON_POSIX
-def test_a_full_disk_is_one_line_and_what_was_written_plays(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_a_playable_file(tmp_path: Path) -> None:
     script = f"""
         import resource, numpy as np
         from pavdm_cli.errors import OutputError, UsageError
@@ -259,7 +257,7 @@ def test_a_full_disk_is_one_line_and_what_was_written_plays(tmp_path: Path) -> N
                 while True:
                     writer.write(rng.integers(0, 256, (12, 48, 64, 3), np.uint8))
         except OutputError as error:
-            print(error.message, "|", error.hint, "|", writer.kept)
+            print(error.message, "|", error.hint, "|", writer.saved_partial)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
     assert "File too large" in done.stdout

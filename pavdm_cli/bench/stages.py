@@ -46,7 +46,7 @@ def stages(job: Job, model: Loaded) -> dict[str, float]:
     height, width = job.spec.size
     with tempfile.TemporaryDirectory() as folder:
         encoding = encoding_of(job, Output())
-        file = VideoWriter(Path(folder) / "video.mp4", width, height, job.spec.fps, encoding=encoding)
+        file = VideoWriter(Path(folder) / "video.mp4", width, height, job.spec.fps, options=encoding)
         for frames in decoded(job, model, watch):
             with watch.stage("write"):
                 file.write(frames)

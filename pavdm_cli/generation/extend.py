@@ -29,7 +29,7 @@ from pavdm_cli.video import (
 )
 from pavdm_cli.video.audio.copy import suffix_for_audio
 from pavdm_cli.video.upscale import Scale
-from pavdm_cli.video.write.output import NUMBER, truncate_stem
+from pavdm_cli.video.write.output import NUMBER_SUFFIX, truncate_stem
 
 SECONDS = 10.0  # of continuation, unless asked otherwise
 SLOWEST = Fraction(1, 60)  # frames per second that can be continued: a frame of a slower video takes hundreds to make
@@ -82,7 +82,7 @@ def scale_of(video: VideoInfo, size: tuple[int, int]) -> Scale:
     if not {"pavdm", "scale", "scale-filter"} <= recipe.keys():
         return Scale()
     scale = Scale(recipe["scale"], recipe["scale-filter"])
-    unchanged = video.sample_aspect == 1 and scale.size(size) == (video.height, video.width)
+    unchanged = video.sample_aspect_ratio == 1 and scale.size(size) == (video.height, video.width)
     return scale if unchanged else Scale()
 
 
@@ -135,11 +135,11 @@ def at_rate(made: Iterable[Pixels], fps: int, source: Source) -> Iterator[list[P
 
 
 def _free_name(source: Source, folder: Path) -> Path:
-    """INPUT-extended.EXT: the input's own kind of file where that holds its sound as it is, else MP4 or Matroska."""
+    """INPUT-extended.EXT: the input's own kind of file if that can copy its audio, else MP4 or Matroska."""
     path, suffix = source.video.path, source.video.path.suffix.lower()
     kinds = (suffix if suffix in SUFFIXES else ".mp4", ".mkv")
     suffix = kinds[0] if source.extension.only_new else suffix_for_audio(source.video, source.extension.audio, kinds)
-    ending = f"-extended{NUMBER}.partial{suffix}"
+    ending = f"-extended{NUMBER_SUFFIX}.partial{suffix}"
     return unused_path(folder, f"{truncate_stem(path.stem.removesuffix('.partial'), ending)}-extended", suffix)
 
 
@@ -148,4 +148,4 @@ def suffix_notes(request: Request, source: Source, path: Path) -> list[str]:
     chosen = request.output.path is None or path != request.output.path
     if not chosen or path.suffix.lower() != ".mkv" or source.video.path.suffix.lower() == ".mkv":
         return []
-    return [f"written as {path.suffix}, which holds {source.video.audio[0]} sound as it is"]
+    return [f"written as {path.suffix}, which can copy {source.video.audio_codecs[0]} audio"]

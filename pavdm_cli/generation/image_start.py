@@ -17,7 +17,7 @@ from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.sampling.cuda_graphs import Graphs
 from pavdm_cli.sampling.loop import SamplerState, from_first
 from pavdm_cli.sampling.noise import seeded_noise
-from pavdm_cli.video import StillImage, fit
+from pavdm_cli.video import StillImage, scale_to_cover
 
 
 def held(job: Job) -> bool:
@@ -51,7 +51,7 @@ def frames_from(
     job: Job, model: Loaded, still: StillImage, graphs: Graphs | None = None, recovery: Recovery | None = None
 ) -> Iterator[Pixels]:
     """As many frames as `pipeline.frames` gives; the first is the picture itself, scaled and cropped to the size."""
-    picture = fit(still.frame, job.spec.size)[None]
+    picture = scale_to_cover(still.frame, job.spec.size)[None]
     start = start_of(job, model, picture)
     if not held(job):
         yield picture

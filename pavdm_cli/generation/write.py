@@ -99,7 +99,7 @@ def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch
         end, graphs, recovery = end_of(job, source), graphs_of(job, model), Recovery(model)
     with ExtensionWriter(source.video, output.path, plan) as file:
         with told(job, partial(_keep, file)):
-            copied = (1 for _ in file.copy(end.add))
+            copied = (1 for _ in file.copy_input(end.add))
             new = _continued(job, model, source, end, graphs, recovery)
             made = _written(file, at_rate(new, job.spec.fps, source))
             whole = _follow(chain(copied, made), lambda: file.frames < source.copied + source.frames, watch)

@@ -1,13 +1,13 @@
-"""Video files in and out, as uint8 RGB frames (H, W, 3); knows nothing of models and never imports torch."""
+"""Read and write video files as uint8 RGB frames (H, W, 3); independent of models, never imports torch."""
 
-from pavdm_cli.video.io.frames import FrameReader, LastFrames, frames, read_frames_at, read_last_frames
+from pavdm_cli.video.io.frames import FrameReader, LastFrames, read_frames_at, read_last_frames
 from pavdm_cli.video.io.image import StillImage, read_image
 from pavdm_cli.video.io.info import VideoInfo, open_video
 from pavdm_cli.video.io.input import Limits
 from pavdm_cli.video.metadata import Metadata, read_metadata
-from pavdm_cli.video.resize import fit, unfit
-from pavdm_cli.video.write.encode import EncoderOptions, Frame, Track
-from pavdm_cli.video.write.extend import ExtensionOptions, ExtensionWriter, check_extension, splice
+from pavdm_cli.video.resize import scale_to_cover
+from pavdm_cli.video.write.encode import EncoderOptions, Frame
+from pavdm_cli.video.write.extend import ExtensionOptions, ExtensionWriter, check_extension
 from pavdm_cli.video.write.output import (
     SUFFIXES,
     check_output,
@@ -30,14 +30,11 @@ __all__ = [
     "Limits",
     "Metadata",
     "StillImage",
-    "Track",
     "VideoInfo",
     "VideoWriter",
     "check_extension",
     "check_output",
     "default_output_path",
-    "fit",
-    "frames",
     "is_being_written",
     "open_video",
     "partial_path",
@@ -46,7 +43,6 @@ __all__ = [
     "read_last_frames",
     "read_metadata",
     "resolve_output",
-    "splice",
-    "unfit",
+    "scale_to_cover",
     "unused_path",
 ]

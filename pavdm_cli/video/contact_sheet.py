@@ -1,4 +1,4 @@
-"""Contact sheets: many frames in one picture, to look at."""
+"""Contact sheets: a grid of frames in one PNG."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def write_contact_sheet(path: Path, frames: Pixels, gap: int = 2) -> None:
     write_png(path, rearrange(padded, "r c h w k -> (r h) (c w) k"))
 
 
-def write_png(path: Path, picture: Pixels) -> None:
-    """Write one picture (H, W, 3)."""
+def write_png(path: Path, image: Pixels) -> None:  # (H, W, 3)
+    """Encode with FFmpeg, so that Pillow is not needed."""
     with av.open(str(path), "w", format="image2") as container:
         stream: Any = container.add_stream("png", rate=Fraction(1))
-        stream.height, stream.width = picture.shape[:2]
+        stream.height, stream.width = image.shape[:2]
         stream.pix_fmt = "rgb24"
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         container.mux([*stream.encode(frame), *stream.encode(None)])

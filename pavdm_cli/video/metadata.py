@@ -1,4 +1,4 @@
-"""What made a video, kept in the file's comment tag as one JSON object: it survives in every container."""
+"""Generation parameters, stored as JSON in the file's comment tag, which every container supports."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Metadata = Mapping[str, Any]
 
 
 def to_comment(metadata: Metadata | None) -> str:
-    """The text of the comment tag; ASCII, so that no container can spoil it."""
+    """The comment tag's text: ASCII, which no container re-encodes."""
     return json.dumps(dict(metadata), separators=(",", ":")) if metadata else ""
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What `to_comment` stored in a video, or None where its comment is none of ours.
+    """Parse a video's comment tag; None if it is not a JSON object.
 
-    Raises: InputError, also for a comment in JSON that is nested too deeply or holds what JSON does not allow.
+    Raises: InputError if the file cannot be read, or the JSON is nested too deeply or invalid (NaN, lone surrogates).
     """
     with open_input(path) as source:
-        tags = {key.lower(): value for key, value in source.metadata.items()}  # Matroska writes them in capitals
+        tags = {key.lower(): value for key, value in source.metadata.items()}  # Matroska upper-cases keys
     try:
         value = parse_json(tags.get("comment", ""))
     except NotJSONError:

@@ -1,4 +1,4 @@
-"""Frames enlarged by a whole number as they are written, and brought back to their own size as they are read again."""
+"""Upscale frames by an integer factor as they are written, and recover the original size when they are read."""
 
 from __future__ import annotations
 
@@ -12,62 +12,58 @@ from numpy.typing import NDArray
 
 Frame = NDArray[np.uint8]  # (H, W, 3), RGB
 FILTERS = {"lanczos": Interpolation.LANCZOS | Interpolation.ACCURATE_RND, "nearest": Interpolation.POINT}
-REACH = 3  # pixels that swscale's Lanczos filter reaches to either side
+RADIUS = 3  # of swscale's Lanczos filter, in pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """By how much frames are enlarged, and by which of FILTERS."""
+    """Upscaling factor and the name of a filter in FILTERS."""
 
     factor: int = 1
     filter: str = "lanczos"
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The enlarged size, in the same order."""
+        """The upscaled size, in the same order."""
         return size[0] * self.factor, size[1] * self.factor
 
 
 class Upscaler:
-    """Enlarges one frame after another by swscale."""
+    """Upscales frames with swscale."""
 
     def __init__(self, scale: Scale) -> None:
         self.scale = scale
-        self._scaler = VideoReformatter()
+        self._reformatter = VideoReformatter()
 
     def __call__(self, frame: Frame) -> Frame:  # (H, W, 3) -> (factor H, factor W, 3)
-        """The frame enlarged.
-
-        Its channels are passed as the planes of a 4:4:4 picture, each of which is filtered alone: no colour conversion.
-        """
+        """Pass R, G and B as the planes of a 4:4:4 frame: each is filtered alone, without a color conversion."""
         height, width = self.scale.size((frame.shape[0], frame.shape[1]))
         planes = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.transpose(2, 0, 1)), format="yuv444p")
-        filtered = self._scaler.reformat(
+        upscaled = self._reformatter.reformat(
             planes, width=width, height=height, interpolation=FILTERS[self.scale.filter], threads=1
         )
-        return np.ascontiguousarray(filtered.to_ndarray().transpose(1, 2, 0)).astype(np.uint8, copy=False)
+        return np.ascontiguousarray(upscaled.to_ndarray().transpose(1, 2, 0)).astype(np.uint8, copy=False)
 
 
 def downscale(frame: Frame, scale: Scale) -> Frame:  # (factor H, factor W, 3) -> (H, W, 3)
-    """The frame whose enlargement is closest to this one, by least squares: the encoder's errors average out."""
-    rows, columns = (_inverse(side // scale.factor, scale) for side in frame.shape[:2])
+    """The least-squares inverse of upscaling, which averages out the errors of the encoder."""
+    rows, columns = (_pseudo_inverse(side // scale.factor, scale) for side in frame.shape[:2])
     small = rows @ frame.transpose(2, 0, 1).astype(np.float32) @ columns.T  # (3, H, W)
     return np.ascontiguousarray(np.clip(small, 0, 255).round().astype(np.uint8).transpose(1, 2, 0))
 
 
 @lru_cache(maxsize=8)
-def _inverse(count: int, scale: Scale) -> NDArray[np.float32]:  # (count, factor * count)
-    """The pseudo-inverse of enlarging a line of `count` pixels."""
-    return np.linalg.pinv(_weights(count, scale)).astype(np.float32)
+def _pseudo_inverse(count: int, scale: Scale) -> NDArray[np.float32]:  # (count, factor * count)
+    return np.linalg.pinv(_filter_matrix(count, scale)).astype(np.float32)
 
 
-def _weights(count: int, scale: Scale) -> NDArray[np.float64]:  # (factor * count, count)
-    """Each pixel of an enlarged line as a mean of the `count` given; the outermost ones go on beyond the edge."""
-    centres = (np.arange(count * scale.factor) + 0.5) / scale.factor - 0.5
-    nearest = np.floor(centres + 0.5).astype(int)
-    weights: NDArray[np.float64] = np.zeros((len(centres), count))
-    for near in range(-REACH, REACH + 1) if scale.filter == "lanczos" else (0,):
-        distance = centres - (nearest + near)
-        weight = np.where(abs(distance) < REACH, np.sinc(distance) * np.sinc(distance / REACH), 0)
-        weights[np.arange(len(centres)), np.clip(nearest + near, 0, count - 1)] += weight
+def _filter_matrix(count: int, scale: Scale) -> NDArray[np.float64]:  # (factor * count, count)
+    """The matrix that upscales a line of `count` pixels; edge pixels are repeated beyond the border."""
+    centers = (np.arange(count * scale.factor) + 0.5) / scale.factor - 0.5
+    nearest = np.floor(centers + 0.5).astype(int)
+    weights: NDArray[np.float64] = np.zeros((len(centers), count))
+    for tap in range(-RADIUS, RADIUS + 1) if scale.filter == "lanczos" else (0,):
+        distance = centers - (nearest + tap)
+        weight = np.where(abs(distance) < RADIUS, np.sinc(distance) * np.sinc(distance / RADIUS), 0)
+        weights[np.arange(len(centers)), np.clip(nearest + tap, 0, count - 1)] += weight
     weights /= weights.sum(axis=1, keepdims=True)
     return weights

@@ -57,14 +57,14 @@ def near(draw: random.Random, folder: Path, kind: str) -> Path:
 def video(draw: random.Random, folder: Path) -> None:
     """Any video file."""
     from pavdm_cli.generation.metadata import sound_fields
-    from pavdm_cli.video import frames, open_video, read_metadata
+    from pavdm_cli.video import FrameReader, open_video, read_metadata
 
     path = near(draw, folder, "video")
     with contextlib.suppress(PavdmError):
         sound_fields(read_metadata(path) or {})
     info = open_video(path)
     if draw.random() < 0.2:
-        for number, _ in enumerate(frames(info)):
+        for number, _ in enumerate(FrameReader(info)):
             if number > 3:
                 break
 

@@ -1,1 +1,1 @@
-"""The audio of a video, carried over packet by packet."""
+"""Copy audio packet by packet, transcode what the container cannot hold, and append silence."""

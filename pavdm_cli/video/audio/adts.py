@@ -1,4 +1,4 @@
-"""AAC as MPEG-TS carries it, each packet with a header of its own, turned to what MP4 and Matroska hold."""
+"""Convert AAC from MPEG-TS framing (an ADTS header in each packet) to what MP4 and Matroska store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pavdm_cli.video.audio.timing import AudioPacket
 
 
 def is_adts(stream: AudioStream, first: AudioPacket | None) -> bool:
-    """Whether packets of a stream begin with ADTS headers (ISO/IEC 13818-7)."""
+    """Whether the stream's packets begin with ADTS headers (ISO/IEC 13818-7)."""
     codec = stream.codec_context
     if codec.codec.canonical_name != "aac" or codec.extradata or first is None:
         return False
@@ -19,24 +19,24 @@ def is_adts(stream: AudioStream, first: AudioPacket | None) -> bool:
     return len(head) == 7 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
 
 
-def is_complete(packet: AudioPacket) -> bool:
-    """Whether a packet is as long as its header says; recordings are cut anywhere."""
+def has_adts_length(packet: AudioPacket) -> bool:
+    """Whether a packet is as long as its header says; broadcast recordings start and end inside packets."""
     head = bytes(packet)[:7]
     return len(head) == 7 and head[0] == 0xFF and (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5 == packet.size
 
 
-def specific_config(packet: AudioPacket) -> bytes:
-    """The AudioSpecificConfig (ISO/IEC 14496-3) that says once what an ADTS header says in each packet."""
+def audio_specific_config(packet: AudioPacket) -> bytes:
+    """The AudioSpecificConfig (ISO/IEC 14496-3) equivalent to the packet's ADTS header."""
     header = bytes(packet)[:7]
     profile, rate = header[2] >> 6, header[2] >> 2 & 15
     channels = (header[2] & 1) << 2 | header[3] >> 6
     return ((profile + 1) << 11 | rate << 7 | channels << 3).to_bytes(2)
 
 
-def without_header(packet: AudioPacket) -> AudioPacket:
-    """A copy of a packet that lacks its ADTS header; times are those of the packet."""
+def strip_adts_header(packet: AudioPacket) -> AudioPacket:
+    """A copy without the header, with the same timestamps."""
     data = bytes(packet)
-    bare = cast(AudioPacket, av.Packet(data[7 if data[1] & 1 else 9 :]))  # with a checksum, two bytes more
-    bare.time_base, bare.pts, bare.dts, bare.duration = packet.time_base, packet.pts, packet.dts, packet.duration
-    bare.is_keyframe = True
-    return bare
+    stripped = cast(AudioPacket, av.Packet(data[7 if data[1] & 1 else 9 :]))  # a checksum takes two more bytes
+    stripped.time_base, stripped.pts, stripped.dts = packet.time_base, packet.pts, packet.dts
+    stripped.duration, stripped.is_keyframe = packet.duration, True
+    return stripped

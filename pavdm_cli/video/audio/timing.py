@@ -1,4 +1,4 @@
-"""Exact times of sound packets: their samples are counted where a container rounds timestamps."""
+"""Sample-accurate times of audio packets: counts samples where the container rounds timestamps."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from av.audio.stream import AudioStream
 from av.packet import PacketSideData, packet_sidedata_type_from_literal
 
 AudioPacket: TypeAlias = "av.Packet[AudioStream]"
-OPUS_FRAMES = (*(480, 960, 1920, 2880) * 3, *(480, 960) * 2, *(120, 240, 480, 960) * 4)  # samples by RFC 6716, table 2
-PREROLL = Fraction(1, 10)  # seconds before the start of a trimmed sound that its decoder may need
-TRACK_UID, CODEC_DELAY = b"\x73\xc5\x88", b"\x56\xaa\x88"  # Matroska elements, each of eight bytes
+OPUS_FRAMES = (*(480, 960, 1920, 2880) * 3, *(480, 960) * 2, *(120, 240, 480, 960) * 4)  # samples: RFC 6716, table 2
+PREROLL = Fraction(1, 10)  # seconds before the start of trimmed audio that its decoder may need
+TRACK_UID, CODEC_DELAY = b"\x73\xc5\x88", b"\x56\xaa\x88"  # Matroska elements of eight bytes
 
 
 class SampleClock:
-    """The times of one stream's packets, in order, in seconds of the file's own clock."""
+    """Computes the times of one stream's packets, which must be passed in order."""
 
     def __init__(self, stream: AudioStream) -> None:
         self._codec = stream.codec_context
@@ -26,27 +26,27 @@ class SampleClock:
         if stream.start_time is not None and stream.time_base and self._codec.delay:
             self._next = stream.start_time * stream.time_base - Fraction(self._codec.delay, self._codec.sample_rate)
 
-    def place(self, packet: AudioPacket) -> tuple[Fraction, Fraction]:
-        """When a packet starts and how long it is heard, what is trimmed from its end left out."""
-        tick, time = packet.time_base, start(packet)
+    def time_packet(self, packet: AudioPacket) -> tuple[Fraction, Fraction]:
+        """Start and duration in seconds, without end padding."""
+        tick, time = packet.time_base, packet_time(packet)
         rate, samples = self._codec.sample_rate, samples_per_packet(packet, self._codec)
-        follows = time is None or (samples and self._next is not None and abs(time - self._next) <= tick * 3 / 2)
-        time = (self._next if follows else time) or Fraction(0)
-        length = (packet.duration or 0) * tick
-        if samples and (not length or abs(length - Fraction(samples, rate)) <= tick or end_padding(packet)):
-            length = Fraction(samples, rate)
-        self._next = time + length
-        return time, length - Fraction(end_padding(packet), rate)
+        contiguous = time is None or (samples and self._next is not None and abs(time - self._next) <= tick * 3 / 2)
+        time = (self._next if contiguous else time) or Fraction(0)
+        duration = (packet.duration or 0) * tick
+        if samples and (not duration or abs(duration - Fraction(samples, rate)) <= tick or end_padding(packet)):
+            duration = Fraction(samples, rate)
+        self._next = time + duration
+        return time, duration - Fraction(end_padding(packet), rate)
 
 
-def start(packet: av.Packet[Any]) -> Fraction | None:
-    """When a packet starts by its timestamp, in seconds."""
-    stamp = packet.dts if packet.pts is None else packet.pts
-    return None if stamp is None else stamp * packet.time_base
+def packet_time(packet: av.Packet[Any]) -> Fraction | None:
+    """The packet's timestamp in seconds."""
+    timestamp = packet.dts if packet.pts is None else packet.pts
+    return None if timestamp is None else timestamp * packet.time_base
 
 
 def samples_per_packet(packet: AudioPacket, codec: AudioCodecContext) -> int:
-    """Samples that a packet decodes to at the codec's rate, or 0 where only a decoder knows."""
+    """Decoded samples at the codec's rate, or 0 if only decoding can tell."""
     name = codec.codec.canonical_name
     if name != "opus":
         return codec.frame_size or (1536 if name == "ac3" else 0)
@@ -55,32 +55,32 @@ def samples_per_packet(packet: AudioPacket, codec: AudioCodecContext) -> int:
     return OPUS_FRAMES[data[0] >> 3] * count * codec.sample_rate // 48000
 
 
-def end_padding(packet: AudioPacket) -> int:
-    """Samples at the end of a packet that are not to be heard."""
-    if not packet.has_sidedata("skip_samples"):
-        return 0
-    return int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[4:8], "little")
-
-
 def start_padding(packet: AudioPacket) -> int:
-    """Samples from the start of a packet on that are not to be heard."""
-    if not packet.has_sidedata("skip_samples"):
-        return 0
-    return int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
+    """Samples to discard at the start of a packet."""
+    return int.from_bytes(_skip_samples(packet)[:4], "little")
+
+
+def end_padding(packet: AudioPacket) -> int:
+    """Samples to discard at the end of a packet."""
+    return int.from_bytes(_skip_samples(packet)[4:8], "little")
 
 
 def set_end_padding(packet: AudioPacket, samples: int) -> None:
-    """Say that so many samples at the end of a packet are not to be heard."""
-    front = bytes(packet.get_sidedata("skip_samples"))[:4] if packet.has_sidedata("skip_samples") else bytes(4)
+    """Mark samples at the end of a packet to be discarded."""
+    start = _skip_samples(packet)[:4].ljust(4, b"\0")
     data = PacketSideData(packet_sidedata_type_from_literal("skip_samples"), 10)  # type: ignore[call-arg]
-    data.update(front + samples.to_bytes(4, "little") + bytes(2))
+    data.update(start + samples.to_bytes(4, "little") + bytes(2))
     packet.set_sidedata(data)
 
 
-def template_with_codec_delay(stream: AudioStream, packet: AudioPacket, samples: int) -> AudioStream:
-    """A stream like another whose first `samples` are not to be heard, as a template for Matroska.
+def _skip_samples(packet: AudioPacket) -> bytes:
+    return bytes(packet.get_sidedata("skip_samples")) if packet.has_sidedata("skip_samples") else b""
 
-    PyAV can copy a codec's delay but not set it, so that a header is written, changed and read again.
+
+def template_with_codec_delay(stream: AudioStream, packet: AudioPacket, samples: int) -> AudioStream:
+    """A template for a Matroska stream whose first `samples` are discarded.
+
+    PyAV can copy a codec delay but not set it, so a header is written, patched and read back.
     """
     header = io.BytesIO()
     with av.open(header, "w", format="matroska", options={"fflags": "+bitexact"}) as container:
@@ -89,8 +89,8 @@ def template_with_codec_delay(stream: AudioStream, packet: AudioPacket, samples:
         copy.pts = copy.dts = 0
         container.mux(copy)
     data = header.getvalue()
-    at = data.index(TRACK_UID)
+    position = data.index(TRACK_UID)
     delay = round(samples * 10**9 / stream.codec_context.sample_rate).to_bytes(8)
-    changed = data[:at] + CODEC_DELAY + delay + data[at + len(TRACK_UID) + 8 :]
-    template: AudioStream = av.open(io.BytesIO(changed)).streams.audio[0]
+    patched = data[:position] + CODEC_DELAY + delay + data[position + len(TRACK_UID) + 8 :]
+    template: AudioStream = av.open(io.BytesIO(patched)).streams.audio[0]
     return template

@@ -1,1 +1,1 @@
-"""Reading video files and still images."""
+"""Read video files and still images: probe, decode, orient and convert to RGB."""

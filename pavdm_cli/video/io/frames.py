@@ -1,4 +1,4 @@
-"""Upright RGB frames out of a video file, one after another or the last few, in constant memory."""
+"""Read upright RGB frames from a video file in constant memory: all of them, those at given times, or the last."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from pavdm_cli.runtime.counting import counted
 from pavdm_cli.video.io.deinterlace import Deinterlacer, TimedFrame
-from pavdm_cli.video.io.info import VideoInfo, pictures, video_stream
+from pavdm_cli.video.io.info import VideoInfo, decode_frames, video_stream
 from pavdm_cli.video.io.input import open_input
 from pavdm_cli.video.io.rgb import RGBConverter, has_transparency
-from pavdm_cli.video.resize import fit
+from pavdm_cli.video.resize import scale_to_cover
 from pavdm_cli.video.upscale import Scale, downscale
 from pavdm_cli.video.write.encode import Frame
 
@@ -22,69 +22,64 @@ UNSCALED = Scale()
 
 
 class FrameReader:
-    """The frames of a video with the time each is shown from; damaged packets are skipped, interlaced frames whole."""
+    """Iterates over (frame, time): RGB (H, W, 3), upright, deinterlaced; damaged packets are skipped and counted."""
 
     def __init__(self, video: VideoInfo) -> None:
         self.video = video
         self.skipped = 0
         self._transparent = False
         self._deinterlacer = Deinterlacer()
-        size = (video.height, video.width) if video.orientation.turned else (video.width, video.height)
-        self._screen = RGBConverter(*size, video.color_space.chroma_location)
+        size = (video.height, video.width) if video.orientation.transposed else (video.width, video.height)
+        self._rgb_converter = RGBConverter(*size, video.color_space.chroma_location)
 
     def __iter__(self) -> Iterator[tuple[Frame, Fraction]]:
-        for picture, time in self.pictures():
-            yield self.show(picture), time
+        for frame, time in self.decode():
+            yield self.to_rgb(frame), time
 
-    def pictures(self, since: Fraction | None = None) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-        """Decoded pictures, not yet turned to RGB; from a keyframe at or before `since`, where the file can seek."""
-        return self._deinterlacer.run(self._decoded(since))
+    def decode(self, since: Fraction | None = None) -> Iterator[TimedFrame]:
+        """Decoded frames before conversion to RGB; seeks to a keyframe at or before `since` if the file allows it."""
+        return self._deinterlacer.run(self._decode(since))
 
     def notes(self) -> list[str]:
-        """What reading left out or changed so far, one line each."""
-        interlaced = self._deinterlacer.count
+        """What reading has skipped or changed so far, one line each."""
+        interlaced = self._deinterlacer.interlaced_count
         return [
-            *([f"{counted(self.skipped, 'damaged packet')} left out"] if self.skipped else []),
+            *([f"{counted(self.skipped, 'damaged packet')} skipped"] if self.skipped else []),
             *([f"{counted(interlaced, 'interlaced frame')} deinterlaced (bwdif)"] if interlaced else []),
-            *(["transparency left out: the new file has none"] if self._transparent else []),
+            *(["transparency dropped: the new file has none"] if self._transparent else []),
         ]
 
-    def _decoded(self, since: Fraction | None) -> Iterator[TimedFrame]:
+    def _decode(self, since: Fraction | None) -> Iterator[TimedFrame]:
         video = self.video
         with open_input(video.path, video.limits) as source:
             stream = video_stream(source, video.path)
             tags = {key.lower(): value for key, value in stream.metadata.items()}
-            self._transparent |= tags.get("alpha_mode") == "1"  # of VP8 and VP9, whose decoders leave it out
-            if since is not None and not video.in_order:
+            self._transparent |= tags.get("alpha_mode") == "1"  # VP8 and VP9, whose decoders drop alpha
+            if since is not None and not video.in_decode_order:
                 source.seek(int(since / video.time_base), stream=stream)
-            for number, picture in enumerate(pictures(source, stream, video.limits)):
-                if picture is None:
+            for number, frame in enumerate(decode_frames(source, stream, video.limits)):
+                if frame is None:
                     self.skipped += 1
                 else:
-                    yield picture, self._time(picture, number)
+                    yield frame, self._time(frame, number)
 
-    def _time(self, picture: av.VideoFrame, number: int) -> Fraction:
-        stamp = picture.pts
-        if stamp is None or self.video.in_order:
-            stamp = self.video.stamps[min(number, self.video.frames - 1)]
-        return stamp * self.video.time_base
+    def _time(self, frame: av.VideoFrame, number: int) -> Fraction:
+        timestamp = frame.pts
+        if timestamp is None or self.video.in_decode_order:
+            timestamp = self.video.timestamps[min(number, self.video.frames - 1)]
+        return timestamp * self.video.time_base
 
-    def show(self, picture: av.VideoFrame) -> Frame:
-        """A decoded picture as an upright RGB frame (H, W, 3)."""
-        self._transparent = self._transparent or has_transparency(picture)
-        return self.video.orientation.upright(self._screen.show(picture))
-
-
-def frames(video: VideoInfo) -> FrameReader:
-    """Every frame (H, W, 3), upright, with its time in seconds; `.skipped` counts the damaged packets left out."""
-    return FrameReader(video)
+    def to_rgb(self, frame: av.VideoFrame) -> Frame:
+        """An upright RGB frame (H, W, 3)."""
+        self._transparent = self._transparent or has_transparency(frame)
+        return self.video.orientation.apply(self._rgb_converter.convert(frame))
 
 
 class FrameSampler:
-    """What the screen showed at rising times, in seconds of the file's own clock, from pictures that pass by.
+    """Picks the frames displayed at ascending times (seconds on the file's clock) from a stream of decoded frames.
 
-    Before the start that is the first frame. With `size` (height, width) frames are scaled and cropped as `fit` does;
-    where they were enlarged from that size by `scale`, they are brought back as `shrink` does.
+    Times before the start give the first frame. With `size` (height, width), frames are scaled as `scale_to_cover`
+    does; frames that were upscaled from that size by `scale` are first reduced by `downscale`.
     """
 
     def __init__(
@@ -92,95 +87,91 @@ class FrameSampler:
     ) -> None:
         self.reader = FrameReader(video)
         self._times, self._size, self._scale = times, size, scale
-        self._done = 0
-        self._held: av.VideoFrame | None = None
-        self._frame: Frame | None = None  # of the picture held, once it is converted
+        self._sampled = 0
+        self._decoded: av.VideoFrame | None = None
+        self._converted: Frame | None = None  # `_decoded` as RGB, once it is needed
 
-    def add(self, picture: av.VideoFrame, start: Fraction) -> Iterator[Frame]:
-        """Take the next picture, shown from `start`; yields the frames (H, W, 3) of the times before that."""
-        while self._held is not None and self._done < len(self._times) and start > self._times[self._done]:
-            yield self._next()
-        self._held, self._frame = picture, None
+    def add(self, frame: av.VideoFrame, start: Fraction) -> Iterator[Frame]:
+        """Take the next decoded frame, displayed from `start`; yields frames (H, W, 3) for all earlier times."""
+        while self._decoded is not None and self._sampled < len(self._times) and start > self._times[self._sampled]:
+            yield self._sample()
+        self._decoded, self._converted = frame, None
 
-    def rest(self) -> Iterator[Frame]:
-        """After the last picture: the frames of all times that are left."""
-        while self._done < len(self._times):
-            yield self._next()
+    def flush(self) -> Iterator[Frame]:
+        """After the last decoded frame: yields frames for the remaining times."""
+        while self._sampled < len(self._times):
+            yield self._sample()
 
-    def _next(self) -> Frame:
-        assert self._held is not None, "a video that could be opened has a picture"
-        self._done += 1
-        if self._frame is None:
-            self._frame = self._converted(self._held)
-        return self._frame
+    def _sample(self) -> Frame:
+        assert self._decoded is not None, "a video that was opened has a frame"
+        self._sampled += 1
+        if self._converted is None:
+            self._converted = self._convert(self._decoded)
+        return self._converted
 
-    def _converted(self, picture: av.VideoFrame) -> Frame:
-        frame = self.reader.show(picture)
+    def _convert(self, decoded: av.VideoFrame) -> Frame:
+        frame = self.reader.to_rgb(decoded)
         if self._scale.factor > 1:
             frame = downscale(frame, self._scale)
-        return (
-            frame if self._size in (None, frame.shape[:2]) else fit(frame, self._size, self.reader.video.sample_aspect)
-        )
+        if self._size in (None, frame.shape[:2]):
+            return frame
+        return scale_to_cover(frame, self._size, self.reader.video.sample_aspect_ratio)
 
 
 class LastFrames:
-    """The last `count` frames at `rate` frames a second, the last of them the video's last; `size`, `scale` as above.
+    """The last `count` frames at `rate` fps, ending with the video's last; `size` and `scale` as in `FrameSampler`.
 
-    They are collected while the whole video is read for another purpose, or read when they are first needed.
+    Collected while the video is decoded for another purpose; otherwise the file is read when they are first needed.
     """
 
     def __init__(
         self, video: VideoInfo, rate: Fraction, count: int, size: tuple[int, int] | None = None, scale: Scale = UNSCALED
     ) -> None:
-        last = video.stamps[-1] * video.time_base
+        last = video.timestamps[-1] * video.time_base
         times = [last - Fraction(count - 1 - number) / rate for number in range(count)]
-        self._passing, self._unread = FrameSampler(video, times, size, scale), read_frames_at(video, times, size, scale)
+        self._sampler = FrameSampler(video, times, size, scale)
+        self._from_file = read_frames_at(video, times, size, scale)  # lazy
         self._frames: list[Frame] = []
-        self._seen = False
+        self._collecting = False
 
-    def add(self, picture: av.VideoFrame, start: Fraction) -> None:
-        """Take the video's next picture, shown from `start`."""
-        self._seen = True
-        self._frames.extend(self._passing.add(picture, start))
+    def add(self, frame: av.VideoFrame, start: Fraction) -> None:
+        """Take the video's next decoded frame, displayed from `start`."""
+        self._collecting = True
+        self._frames.extend(self._sampler.add(frame, start))
 
     def frames(self) -> NDArray[np.uint8]:  # (count, H, W, 3)
-        """The frames, once every picture of the video was added, or none."""
-        self._frames.extend(self._passing.rest() if self._seen else self._unread)
+        """Call after every frame of the video was added, or none."""
+        self._frames.extend(self._sampler.flush() if self._collecting else self._from_file)
         return np.stack(self._frames)
 
 
 def read_last_frames(
     video: VideoInfo, rate: Fraction, count: int, size: tuple[int, int] | None = None, scale: Scale = UNSCALED
 ) -> NDArray[np.uint8]:  # (count, H, W, 3)
-    """The video's last frames, as `Tail` gives them, read from the file."""
+    """Read what `LastFrames` describes from the file."""
     return LastFrames(video, rate, count, size, scale).frames()
 
 
 def read_frames_at(
     video: VideoInfo, times: Sequence[Fraction], size: tuple[int, int] | None = None, scale: Scale = UNSCALED
 ) -> Iterator[Frame]:
-    """What the screen showed at rising times, (H, W, 3) each, read in one pass; all as in `TimedFrames`."""
-    timed = FrameSampler(video, times, size, scale)
-    for picture, start in _from(timed.reader, times[0]):
-        yield from timed.add(picture, start)
-    yield from timed.rest()
+    """Read what `FrameSampler` describes from the file, in one pass."""
+    sampler = FrameSampler(video, times, size, scale)
+    for frame, start in _decode_from(sampler.reader, times[0]):
+        yield from sampler.add(frame, start)
+    yield from sampler.flush()
 
 
-def _from(reader: FrameReader, time: Fraction) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-    """Pictures from one shown at `time` or before; from the start of a file that seeks too far or not at all."""
+def _decode_from(reader: FrameReader, time: Fraction) -> Iterator[TimedFrame]:
+    """Decode from a frame at or before `time`; from the start if seeking fails or lands too late."""
     if time > reader.video.start:
-        found = reader.pictures(since=time)
-        first = _first(found)
+        frames = reader.decode(since=time)
+        try:
+            first = next(frames, None)
+        except (av.FFmpegError, OverflowError):  # a broken index, or negative times
+            first = None
         if first is not None and first[1] <= time:
             yield first
-            yield from found
+            yield from frames
             return
-    yield from reader.pictures()
-
-
-def _first(found: Iterator[tuple[av.VideoFrame, Fraction]]) -> tuple[av.VideoFrame, Fraction] | None:
-    """The first picture after a seek, or None where the file cannot seek: its index is broken, its times negative."""
-    try:
-        return next(found, None)
-    except (av.FFmpegError, OverflowError):
-        return None
+    yield from reader.decode()

@@ -1,4 +1,4 @@
-"""Which way up a picture is meant to be shown: phones store it as the sensor saw it and say how to turn it."""
+"""Display orientation: phones store frames as the sensor saw them, with a matrix that rotates them for display."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ from pavdm_cli.video.write.encode import Frame
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """Rows and columns exchanged first (`turned`), then mirrored."""
+    """A transposition, followed by flips."""
 
-    turned: bool = False
+    transposed: bool = False
     flip_x: bool = False
     flip_y: bool = False
 
-    def upright(self, frame: Frame) -> Frame:  # (H, W, 3) -> (H, W, 3), or (W, H, 3) if turned
-        """The frame as it is meant to be seen."""
-        seen = frame.transpose(1, 0, 2) if self.turned else frame
-        seen = seen[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
-        return np.ascontiguousarray(seen)
+    def apply(self, frame: Frame) -> Frame:  # (H, W, 3) -> (H, W, 3), or (W, H, 3) if transposed
+        """Rotate and flip a stored frame for display."""
+        rotated = frame.transpose(1, 0, 2) if self.transposed else frame
+        return np.ascontiguousarray(rotated[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1])
 
     def note(self) -> str:
-        """What is done, in a line, or nothing."""
-        return "turned upright" if self != Orientation() else ""
+        """A note for the user, empty if nothing changes."""
+        return "rotated upright" if self != Orientation() else ""
 
 
-ROTATIONS = (
+ROTATIONS = (  # by 0, 90, 180 and 270 degrees counter-clockwise
     Orientation(),
     Orientation(True, False, True),
     Orientation(False, True, True),
@@ -41,17 +40,17 @@ ROTATIONS = (
 )
 
 
-def orientation(picture: av.VideoFrame) -> Orientation:
-    """What the picture's display matrix asks for, to the nearest quarter turn.
+def read_orientation(frame: av.VideoFrame) -> Orientation:
+    """The frame's display matrix, rounded to a quarter turn.
 
-    The matrix maps a point (x, y) to (a x + c y, b x + d y), y downwards, stored as a b u c d v x y w.
+    The matrix maps a point (x, y) to (a x + c y, b x + d y) with y downwards, stored as a b u c d v x y w.
     """
     try:
-        data = cast(Mapping[str, Buffer], picture.side_data)["DISPLAYMATRIX"]
+        data = cast(Mapping[str, Buffer], frame.side_data)["DISPLAYMATRIX"]
     except KeyError:
         return Orientation()
-    except ValueError:  # beside it a kind of side data that PyAV has no name for
-        return ROTATIONS[round(picture.rotation / 90) % 4]
+    except ValueError:  # the frame also has side data of a type that PyAV does not know
+        return ROTATIONS[round(frame.rotation / 90) % 4]
     a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
     if abs(b) + abs(c) > abs(a) + abs(d):
         return Orientation(True, flip_x=c < 0, flip_y=b < 0)

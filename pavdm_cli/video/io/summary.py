@@ -1,8 +1,8 @@
-"""What a video file is, as people and scripts are told: picture, length, colour, sound and other tracks."""
+"""Describe a video file for people and scripts: format, duration, colors, audio and other streams."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -16,10 +16,10 @@ from pavdm_cli.video.io.info import VideoInfo
 from pavdm_cli.video.io.input import open_input
 from pavdm_cli.video.io.orientation import ROTATIONS
 
-Facts = dict[str, Any]
+Description = dict[str, Any]
 PRIMARIES = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020", 11: "dci-p3"} | {
     12: "display-p3"
-}  # numbers of ITU-T H.273; 2 says nothing
+}  # ITU-T H.273; 2 is unspecified
 TRANSFERS = {1: "bt709", 4: "gamma22", 5: "gamma28", 6: "smpte170m", 8: "linear", 13: "srgb", 14: "bt2020-10"} | {
     15: "bt2020-12",
     16: "pq",
@@ -28,89 +28,89 @@ TRANSFERS = {1: "bt709", 4: "gamma22", 5: "gamma28", 6: "smpte170m", 8: "linear"
 MATRICES = {0: "rgb", 1: "bt709", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020", 10: "bt2020-cl"}
 
 
-def describe_video(info: VideoInfo) -> Facts:
-    """All that is told of a video, in JSON's types. Raises: InputError."""
+def describe_video(info: VideoInfo) -> Description:
+    """A JSON-serializable description. Raises: InputError."""
     with open_input(info.path, info.limits) as source:
-        names = source.format.name.split(",")
-        tracks = [_track(stream) for stream in source.streams]
-        sound = [_sound(stream, source) for stream in source.streams.audio]
+        formats = source.format.name.split(",")
+        streams = [_describe_stream(stream) for stream in source.streams]
+        audio = [_describe_audio(stream, source) for stream in source.streams.audio]
     return {
-        "container": suffix if (suffix := info.path.suffix[1:].lower()) in names else names[0],
+        "container": suffix if (suffix := info.path.suffix[1:].lower()) in formats else formats[0],
         "bytes": info.path.stat().st_size,
         "seconds": round(float(info.duration), 3),
         "frames": info.frames,
-        "rate": str(info.rate),
+        "frame_rate": str(info.rate),
         "fps": round(float(info.rate), 3),
-        "variable_rate": info.variable,
+        "variable_frame_rate": info.variable_frame_rate,
         "width": info.width,
         "height": info.height,
-        "sample_aspect": str(info.sample_aspect),
+        "sample_aspect_ratio": str(info.sample_aspect_ratio),
         "codec": info.codec,
         "pixel_format": info.pixel_format,
-        "bits": info.bits,
-        "colour": _colour(info.color_space, info.hdr),
-        "rotation": _rotation(info),
-        "audio": sound,
-        "subtitles": [track for track in tracks if track["kind"] == "subtitle"],
-        "other_tracks": [track for track in tracks if track["kind"] not in ("audio", "subtitle")][1:],
+        "bit_depth": info.bit_depth,
+        "color_space": _describe_color_space(info.color_space, info.hdr),
+        "rotation": _describe_rotation(info),
+        "audio": audio,
+        "subtitles": [stream for stream in streams if stream["kind"] == "subtitle"],
+        "other_streams": [stream for stream in streams if stream["kind"] not in ("audio", "subtitle")][1:],
     }
 
 
-def summary_rows(facts: Facts) -> list[tuple[str, str]]:
-    """The same, a name and a line for each."""
-    rate = f"{facts['fps']:g} frames/s{', variable' if facts['variable_rate'] else ''}"
-    length = f"{clock(facts['seconds'])}, {facts['frames']} frames"
-    aspect = "" if facts["sample_aspect"] == "1" else f", pixels {facts['sample_aspect'].replace('/', ':')}"
-    picture = f"{facts['codec']}, {facts['width']}x{facts['height']}{aspect}, {rate}"
-    colour = [f"{name} {value}" for name, value in facts["colour"].items() if value]
+def summary_rows(video: Description) -> list[tuple[str, str]]:
+    """Rows (label, text) of what `describe_video` returns."""
+    rate = f"{video['fps']:g} fps{' (variable)' if video['variable_frame_rate'] else ''}"
+    duration = f"{format_duration(video['seconds'])}, {video['frames']} frames"
+    aspect = video["sample_aspect_ratio"]
+    pixels = "" if aspect == "1" else f", pixels {aspect.replace('/', ':')}"
+    color_space = [f"{name} {value}" for name, value in video["color_space"].items() if value]
     rows = [
-        ("container", f"{facts['container']}, {facts['bytes'] / 1e6:.3f} MB"),
-        ("length", length),
-        ("picture", picture),
-        ("pixels", f"{facts['pixel_format']}, {facts['bits']} bits per colour"),
-        ("colour", ", ".join(colour)),
+        ("container", f"{video['container']}, {video['bytes'] / 1e6:.3f} MB"),
+        ("duration", duration),
+        ("video", f"{video['codec']}, {video['width']}x{video['height']}{pixels}, {rate}"),
+        ("pixels", f"{video['pixel_format']}, {video['bit_depth']} bits per channel"),
+        ("color", ", ".join(color_space)),
     ]
-    rows += [("rotation", facts["rotation"])] if facts["rotation"] else []
-    rows += [("sound", _sound_line(track)) for track in facts["audio"]] or [("sound", "none")]
-    rows += [("subtitles", _words(track, "codec", "language", "title")) for track in facts["subtitles"]]
-    return rows + [("other track", _words(track, "kind", "codec", "title")) for track in facts["other_tracks"]]
+    rows += [("rotation", video["rotation"])] if video["rotation"] else []
+    rows += [("audio", _audio_row(stream)) for stream in video["audio"]] or [("audio", "none")]
+    rows += [("subtitles", _join_fields(stream, "codec", "language", "title")) for stream in video["subtitles"]]
+    return rows + [("other", _join_fields(stream, "kind", "codec", "title")) for stream in video["other_streams"]]
 
 
-def clock(seconds: float) -> str:
-    """Seconds as H:MM:SS, to the tenth."""
+def format_duration(seconds: float) -> str:
+    """Seconds as H:MM:SS.s."""
     tenths = round(Fraction(seconds) * 10)
     minutes, rest = divmod(tenths, 600)
     return f"{minutes // 60}:{minutes % 60:02}:{rest // 10:02}.{rest % 10}"
 
 
-def _track(stream: Stream) -> Facts:
+def _describe_stream(stream: Stream) -> Description:
     codec = stream.codec_context.codec.canonical_name if stream.codec_context is not None else None
     kind = "subtitle" if isinstance(stream, SubtitleStream) else stream.type
-    return {"kind": kind, "codec": codec, **_tags(stream.metadata)}
+    return {"kind": kind, "codec": codec, **_language_and_title(stream.metadata)}
 
 
-def _sound(stream: AudioStream, source: InputContainer) -> Facts:
+def _describe_audio(stream: AudioStream, source: InputContainer) -> Description:
     seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
     if seconds is None and source.duration is not None:
         seconds = source.duration / 1e6
     return {
-        "codec": _track(stream)["codec"],
+        "codec": _describe_stream(stream)["codec"],
         "sample_rate": stream.sample_rate,
         "channels": stream.channels,
         "layout": stream.layout.name,
         "seconds": None if seconds is None else round(seconds, 3),
-        **_tags(stream.metadata),
+        **_language_and_title(stream.metadata),
     }
 
 
-def _tags(metadata: Mapping[str, str]) -> dict[str, str | None]:
+def _language_and_title(metadata: Mapping[str, str]) -> dict[str, str | None]:
     handler = metadata.get("handler_name", "")  # MP4 has no other title; muxers write "SoundHandler"
     title = metadata.get("title") or ("" if handler.endswith("Handler") else handler)
     return {"language": metadata.get("language"), "title": title or None}
 
 
-def _colour(color_space: ColorSpace, hdr: str) -> dict[str, str]:
-    """The tags by name; empty where the file says nothing."""
+def _describe_color_space(color_space: ColorSpace, hdr: str) -> dict[str, str]:
+    """Names of the tags; empty where unspecified."""
     return {
         "primaries": PRIMARIES.get(color_space.primaries, ""),
         "transfer": TRANSFERS.get(color_space.transfer, ""),
@@ -120,20 +120,19 @@ def _colour(color_space: ColorSpace, hdr: str) -> dict[str, str]:
     }
 
 
-def _rotation(info: VideoInfo) -> str:
-    """How a player turns the stored picture, or nothing; sizes are those of the picture as it is shown."""
+def _describe_rotation(info: VideoInfo) -> str:
+    """How players rotate the stored frames (other fields describe the rotated video); empty if they do not."""
     if info.orientation == ROTATIONS[0]:
         return ""
     if info.orientation in ROTATIONS:
         return f"{90 * ROTATIONS.index(info.orientation)} degrees counter-clockwise"
-    return "mirrored, and turned by a quarter" if info.orientation.turned else "mirrored"
+    return "mirrored and rotated by 90 degrees" if info.orientation.transposed else "mirrored"
 
 
-def _sound_line(track: Facts) -> str:
-    shown = {**track, "sample_rate": f"{track['sample_rate']} Hz"}
-    return _words(shown, "codec", "sample_rate", "layout", "language", "title")
+def _audio_row(stream: Description) -> str:
+    stream = {**stream, "sample_rate": f"{stream['sample_rate']} Hz"}
+    return _join_fields(stream, "codec", "sample_rate", "layout", "language", "title")
 
 
-def _words(track: Facts, *names: str) -> str:
-    values: Sequence[Any] = [track[name] for name in names]
-    return ", ".join(str(value) for value in values if value and value != "und")
+def _join_fields(stream: Description, *names: str) -> str:
+    return ", ".join(str(stream[name]) for name in names if stream[name] and stream[name] != "und")

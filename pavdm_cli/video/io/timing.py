@@ -1,4 +1,4 @@
-"""When a video's frames are shown, its frame rate and its true end, from the timestamps of its packets."""
+"""Frame rate, timestamps and true duration of a video stream, from the timestamps of its packets."""
 
 from __future__ import annotations
 
@@ -18,73 +18,73 @@ STANDARD_RATES = (
     *(Fraction(rate * 1000, 1001) for rate in (24, 30, 60, 120)),
     *(Fraction(rate) for rate in (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 240)),
 )
-MIN_STILL_RATE = 5  # frames per second that the only frame of a file may claim; a slower rate is its length
+MIN_STILL_RATE = 5  # fps that a file of one frame may declare; a lower rate is the length of that frame
 
 
 @dataclass(frozen=True, slots=True)
 class PacketTimes:
-    """What the packets of a stream say, in ticks of its time base."""
+    """Timestamps of the packets of a stream, in ticks of its time base."""
 
-    stamps: list[int]  # when frames are shown, rising
-    unknown: int  # frames before the first of `stamps` whose timestamps are missing
-    last_duration: int  # of the frame shown last; 0 if it is not said
-    end: int  # of the empty packets in AVI that repeat a frame
+    timestamps: list[int]  # of presentation, sorted
+    untimed: int  # packets without a timestamp before the first of `timestamps`
+    last_duration: int  # of the last presented frame; 0 if unknown
+    repeated_until: int  # end of the empty packets by which AVI repeats a frame
 
 
-def scan(
-    packets: Iterable[Packet[VideoStream]], decode_order: bool, limit: int, first: int | None = None
+def scan_packets(
+    packets: Iterable[Packet[VideoStream]], decode_order: bool, max_frames: int, first: int | None = None
 ) -> PacketTimes:
-    """The times of all packets that are shown, from `first` on and up to some more than `limit`.
+    """Collect timestamps from `first` on; stops soon after `max_frames`.
 
-    decode_order: frames are shown in the order of their packets, as in AVI.
+    decode_order: frames are presented in the order of their packets, as in AVI.
     """
-    shown: dict[int, int] = {}  # stamp -> duration
-    earliest, unset, unknown, end = None, 0, 0, 0
+    durations: dict[int, int] = {}  # by timestamp
+    earliest, without_time, untimed, repeated_until = None, 0, 0, 0
     for packet in packets:
-        stamp = packet.dts if decode_order or packet.pts is None else packet.pts
-        if stamp is not None and first is not None and stamp < first:
+        timestamp = packet.dts if decode_order or packet.pts is None else packet.pts
+        if timestamp is not None and first is not None and timestamp < first:
             continue
         if not packet.size:
-            end = end if stamp is None else stamp + 1
-        elif stamp is None:
-            unset += not packet.is_discard
+            repeated_until = repeated_until if timestamp is None else timestamp + 1
+        elif timestamp is None:
+            without_time += not packet.is_discard
         elif not packet.is_discard:
-            shown[stamp] = packet.duration or 0
-            if earliest is None or stamp < earliest:
-                earliest, unknown = stamp, unset
-        if len(shown) + unset > limit:
+            durations[timestamp] = packet.duration or 0
+            if earliest is None or timestamp < earliest:
+                earliest, untimed = timestamp, without_time
+        if len(durations) + without_time > max_frames:
             break
-    stamps = sorted(shown)
-    if not stamps:  # a raw stream without any time
-        return PacketTimes(list(range(max(unset, 1))), 0, 1, 0)
-    return PacketTimes(stamps, unknown, shown[stamps[-1]], end)
+    timestamps = sorted(durations)
+    if not timestamps:  # a raw stream
+        return PacketTimes(list(range(max(without_time, 1))), 0, 1, 0)
+    return PacketTimes(timestamps, untimed, durations[timestamps[-1]], repeated_until)
 
 
-def frame_rate(stamps: Sequence[int], tick: Fraction, stream: VideoStream) -> Fraction:
-    """Frames per second by the most common gap between frames; the average where no gap stands out.
+def frame_rate(timestamps: Sequence[int], tick: Fraction, stream: VideoStream) -> Fraction:
+    """The rate of the most common gap between frames, or the average where no gap dominates.
 
-    The rate that the file names is taken, or a standard one, where the rounding of timestamps explains the difference.
+    Prefers a declared or standard rate if rounding of the timestamps explains the difference.
     """
     declared = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
-    gaps = [after - before for before, after in itertools.pairwise(stamps)]
+    gaps = [after - before for before, after in itertools.pairwise(timestamps)]
     if not gaps:
         return next((rate for rate in declared if rate >= MIN_STILL_RATE), Fraction(25))
     low, high = _most_common(gaps)
-    usual = [low <= gap <= high for gap in gaps]
-    count, runs = sum(usual), sum(usual[at] and not (at and usual[at - 1]) for at in range(len(usual)))
-    total = sum(gap for gap, counted in zip(gaps, usual, strict=True) if counted) * tick
+    common = [low <= gap <= high for gap in gaps]
+    count, runs = sum(common), sum(common[i] and not (i and common[i - 1]) for i in range(len(common)))
+    total = sum(itertools.compress(gaps, common)) * tick
     exact = [rate for rate in declared if abs(count / rate - total) < tick / 100]
-    usual_named = [rate for rate in declared if rate in STANDARD_RATES or rate.denominator == 1]
-    standard = sorted(STANDARD_RATES, key=lambda rate: abs(count / rate - total))
-    for rate in (*exact, *usual_named, *standard, *declared):
-        if abs(count / rate - total) <= max(runs * tick, total / 2000):  # each run of gaps is rounded at its ends
+    round_declared = [rate for rate in declared if rate in STANDARD_RATES or rate.denominator == 1]
+    nearest_standard = sorted(STANDARD_RATES, key=lambda rate: abs(count / rate - total))
+    for rate in (*exact, *round_declared, *nearest_standard, *declared):
+        if abs(count / rate - total) <= max(runs * tick, total / 2000):  # both ends of each run are rounded
             return rate
     rate = count / total
     return rate.limit_denominator(1001) if rate > 1 else 1 / total.limit_denominator(10**6) * count
 
 
 def _most_common(gaps: Sequence[int]) -> tuple[int, int]:
-    """The narrow range that most gaps lie in, or the range of all where no such range has clearly more than others."""
+    """The narrow range that contains most gaps, or the full range if no narrow one clearly dominates."""
     ordered = sorted(gaps)
     ranges = {gap: (bisect_left(ordered, gap), bisect_right(ordered, gap + _jitter(gap))) for gap in Counter(ordered)}
     start, (first, last) = max(ranges.items(), key=lambda item: item[1][1] - item[1][0])
@@ -95,30 +95,30 @@ def _most_common(gaps: Sequence[int]) -> tuple[int, int]:
 
 
 def _jitter(gap: int) -> int:
-    """How far gaps of one rate lie apart: a tick by rounding, 8 % by earlier rounding or in cameras that vary."""
+    """How much gaps of one rate differ: one tick of rounding, or 8 % in cameras and files that were rounded twice."""
     return max(1, gap // 12) if gap >= 3 else 0
 
 
 def last_frame_duration(times: PacketTimes, rate: Fraction, stream: VideoStream, source: InputContainer) -> Fraction:
-    """Seconds that the last frame is shown: by its packet, corrected by the length of the track, never next to none."""
+    """Seconds of the last frame: its packet's duration, corrected by the track's, and at least half a frame."""
     tick, gap = stream.time_base or Fraction(1, 1000), 1 / rate
-    last = times.stamps[-1] * tick
-    hold = max(times.last_duration, times.end - times.stamps[-1]) * tick
+    last = times.timestamps[-1] * tick
+    duration = max(times.last_duration, times.repeated_until - times.timestamps[-1]) * tick
     end = _track_end(stream, source, last)
-    if end is not None and end > last and abs(end - last - hold) > gap / 2:
-        hold = end - last
-    return hold if hold >= gap / 2 else gap
+    if end is not None and end > last and abs(end - last - duration) > gap / 2:
+        duration = end - last
+    return duration if duration >= gap / 2 else gap
 
 
 def _track_end(stream: VideoStream, source: InputContainer, last: Fraction) -> Fraction | None:
-    """Where the container says that the track ends: MP4's edit list, Matroska's statistics."""
+    """The end of the track by the container: MP4's edit list, or Matroska's statistics tags."""
     if source.format.name.startswith("mov") and stream.duration and stream.time_base:
         return ((stream.start_time or 0) + stream.duration) * stream.time_base
     if source.format.name.startswith("matroska"):
         tags = {key.upper(): value for key, value in stream.metadata.items()}
-        found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", tags.get("DURATION", ""))
+        duration = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", tags.get("DURATION", ""))
         end = Fraction(0)
-        for part in found.groups() if found else ():
+        for part in duration.groups() if duration else ():
             end = end * 60 + Fraction(part)
         return end if end > last else None
     return None

@@ -1,1 +1,1 @@
-"""Encoding and muxing: frames to a video file."""
+"""Encode frames and mux them, with everything copied from an input, into a file that plays while it grows."""

@@ -1,4 +1,4 @@
-"""Pictures to a video file, by the encoders inside PyAV; every container this program writes."""
+"""Encode frames into a video file with the encoders inside PyAV."""
 
 from __future__ import annotations
 
@@ -20,202 +20,202 @@ from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pavdm_cli.video.color_space import STANDARD, ColorSpace
-from pavdm_cli.video.convert import Converter
+from pavdm_cli.video.color_space import BT709_LIMITED, ColorSpace
+from pavdm_cli.video.convert import FrameConverter
 from pavdm_cli.video.upscale import Scale
 from pavdm_cli.video.write.sink import Sink
 
 Frame = NDArray[np.uint8]  # (H, W, 3), RGB, upright
 
-# A file that plays while it grows and after a kill, and is an ordinary MP4 once closed. `delay_moov` writes the header
-# with the first group of pictures: without it, B-frames shift every timestamp by two frames.
+# Plays while it grows and after a kill; closing turns it into a regular MP4. `delay_moov` writes the header with the
+# first GOP: without it, B-frames shift every timestamp by two frames.
 FRAGMENTED_MP4 = "+hybrid_fragmented+frag_keyframe+delay_moov+use_metadata_tags"
-FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
-PALETTE = {"stats_mode": "single", "reserve_transparent": "0"}  # one palette a frame: constant memory, true colours
-DITHER = {"new": "1", "dither": "sierra2_4a"}
-# x264 otherwise chooses what to compute by the CPU; with AVX-512 it takes in memory that nothing has written.
+MUXERS = {".mp4": "mp4", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
+GIF_PALETTE = {"stats_mode": "single", "reserve_transparent": "0"}  # one palette per frame: constant memory
+GIF_DITHER = {"new": "1", "dither": "sierra2_4a"}
+# x264 otherwise selects algorithms by CPU, and its AVX-512 code reads uninitialized memory.
 X264_DETERMINISTIC = "cpu-independent=1"
-MUXER_BITEXACT = "+bitexact"  # Matroska's muxer draws the numbers of file and tracks otherwise
+MUXER_BITEXACT = "+bitexact"  # Matroska's muxer otherwise assigns random IDs to the file and its tracks
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
-    """The video stream of a file: size in pixels, frames per second, the shape of a pixel, time stamps, colours."""
+class VideoParams:
+    """Parameters of an output video stream."""
 
     width: int
     height: int
-    rate: Fraction
-    sample_aspect: Fraction = Fraction(1)
+    rate: Fraction  # frames per second
+    sample_aspect_ratio: Fraction = Fraction(1)
     time_base: Fraction | None = None  # seconds; one frame if None
-    variable: bool = False  # whether the time between frames varies
-    color_space: ColorSpace = STANDARD
-    max_rate: Fraction | None = None  # frames per second by the shortest time between frames, if that varies
+    variable_frame_rate: bool = False
+    color_space: ColorSpace = BT709_LIMITED
+    max_rate: Fraction | None = None  # fps at the shortest gap between frames, if the frame rate varies
 
     @property
     def coded_size(self) -> tuple[int, int]:
-        """Width and height of the coded picture: 4:2:0 has no odd ones."""
+        """Width and height, padded to even numbers for 4:2:0."""
         return self.width + self.width % 2, self.height + self.height % 2
 
     @property
     def tick(self) -> Fraction:
-        """The unit of timestamps in seconds."""
+        """The unit of timestamps, in seconds."""
         return self.time_base or 1 / self.rate
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderOptions:
-    """How pictures are encoded; `gop` is the frames between keyframes, the most that a kill can lose."""
+    """Rate control and choice of the encoder."""
 
     crf: int = 18
-    gop: int = 24
-    threads: int = 8  # not as many as there are cores: what an encoder decides depends on them
-    encoder: str = ""  # an encoder of an external ffmpeg, for example h264_nvenc; empty: those inside PyAV
-    ffmpeg: str = ""  # the external ffmpeg; empty: imageio-ffmpeg's or the one on PATH
-    scale: Scale = field(default_factory=Scale)  # by which frames are enlarged first
+    gop: int = 24  # frames between keyframes, the most that a kill can lose
+    threads: int = 8  # fixed, since the output depends on it
+    encoder: str = ""  # of an external ffmpeg, such as h264_nvenc; empty: those inside PyAV
+    ffmpeg: str = ""  # path of the external ffmpeg; empty: imageio-ffmpeg's, or the one on PATH
+    scale: Scale = field(default_factory=Scale)  # applied to frames before encoding
 
 
 class Encoder(Protocol):
-    """A video file that takes frames."""
+    """A video file that frames are appended to."""
 
     def encode(self, frame: Frame | av.VideoFrame, time: int) -> None:
-        """Append a frame shown from `time`, counted in the track's ticks."""
+        """Append a frame with its timestamp in ticks."""
 
     def close(self) -> None:
-        """Write all that is held back and close the file."""
+        """Flush the encoder and close the file."""
 
-    def abandon(self) -> None:
-        """Close a file that is about to be removed, without encoding what is held back."""
+    def abort(self) -> None:
+        """Close a file that is about to be deleted, without flushing."""
 
 
 @dataclass
 class PyAVEncoder:
-    """MP4 and Matroska by libx264, WebM by libvpx-vp9; audio packets may be muxed as they are."""
+    """MP4 and Matroska with libx264, WebM with libvpx-vp9; packets of other streams can be muxed alongside."""
 
     path: Path
-    track: Track
-    encoding: EncoderOptions
+    params: VideoParams
+    options: EncoderOptions
     comment: str = ""
-    attach: Callable[[OutputContainer], None] | None = None  # adds what is muxed beside the picture
-    complete: Callable[[Path], None] | None = None  # adds to the closed file what a muxer cannot
+    add_streams: Callable[[OutputContainer], None] | None = None  # adds further streams, after the video stream
+    finish_file: Callable[[Path], None] | None = None  # adds what a muxer cannot write to the closed file
 
     def __post_init__(self) -> None:
         self._sink = Sink(self.path)
-        self._file = av.open(
-            self._sink, "w", format=FORMATS[self.path.suffix.lower()], options=_container_options(self.path)
-        )
-        self._file.metadata["comment"] = self.comment
-        self._stream = self._add_video()
-        self._converter = Converter(*self.track.coded_size, "yuv420p", self.track.color_space)
-        if self.attach:
-            self.attach(self._file)
+        muxer, options = MUXERS[self.path.suffix.lower()], _muxer_options(self.path)
+        self._container = av.open(self._sink, "w", format=muxer, options=options)
+        self._container.metadata["comment"] = self.comment
+        self._stream = self._add_video_stream()
+        self._converter = FrameConverter(*self.params.coded_size, "yuv420p", self.params.color_space)
+        if self.add_streams:
+            self.add_streams(self._container)
 
     def encode(self, frame: Frame | av.VideoFrame, time: int) -> None:
-        """Append a frame of the track's size; odd sizes are padded to even by their last row or column.
+        """Append a frame of the stream's size; odd sizes are padded by repeating the last row and column.
 
-        A decoded picture must hold what the file does (4:2:0 of 8 bits in its colours), and is encoded as it is.
+        A decoded frame (`av.VideoFrame`) is encoded without conversion: it must be 8-bit 4:2:0 in the output's color
+        space.
         """
         if isinstance(frame, av.VideoFrame):
-            picture = frame
-            picture.pict_type = PictureType.NONE  # else the encoder repeats the input's choice
-            picture.duration = 0  # counted in the input's ticks
+            yuv = frame
+            yuv.pict_type = PictureType.NONE  # otherwise the encoder repeats the input's frame types
+            yuv.duration = 0  # it is in the input's time base
         else:
-            picture = self._converter.convert(av.VideoFrame.from_ndarray(pad_to_even(frame), format="rgb24"))
-        picture.pts, picture.time_base = time, self.track.tick
-        self.mux(self._timed(self._stream.encode(picture)))
+            yuv = self._converter.convert(av.VideoFrame.from_ndarray(pad_to_even(frame), format="rgb24"))
+        yuv.pts, yuv.time_base = time, self.params.tick
+        self.mux(self._with_duration(self._stream.encode(yuv)))
 
     def mux(self, packets: Sequence[av.Packet[Any]]) -> None:
-        """Append packets as they are; those that are not of the picture belong to a stream that `attach` added."""
-        self._file.mux(packets)
+        """Mux packets of the video stream or of a stream that `add_streams` added."""
+        self._container.mux(packets)
         self._sink.check()
 
     def close(self) -> None:
-        """Write what the encoder holds back, then the index."""
+        """Flush the encoder and write the index."""
         with closing(self._sink):
-            with closing(self._file):
-                self._file.mux(self._timed(self._stream.encode()))
+            with closing(self._container):
+                self._container.mux(self._with_duration(self._stream.encode()))
             self._sink.check()
-        if self.complete:
-            self.complete(self.path)
+        if self.finish_file:
+            self.finish_file(self.path)
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         """Close the file without its last frames."""
-        with closing(self._sink), closing(self._file):
+        with closing(self._sink), closing(self._container):
             pass
 
-    def _timed(self, packets: Sequence[av.Packet[VideoStream]]) -> Sequence[av.Packet[VideoStream]]:
-        """The packets, each as long as a frame at the track's rate: of the last one, that is what a file says."""
-        for packet in packets if self.track.max_rate else ():
-            packet.duration = round(1 / (self.track.rate * packet.time_base))
+    def _with_duration(self, packets: Sequence[av.Packet[VideoStream]]) -> Sequence[av.Packet[VideoStream]]:
+        """Set the nominal frame duration, which the container stores for the last packet."""
+        for packet in packets if self.params.max_rate else ():
+            packet.duration = round(1 / (self.params.rate * packet.time_base))
         return packets
 
-    def _add_video(self) -> VideoStream:
-        options = _codec_options(self.path, self.encoding, self.track)
-        rate = self.track.max_rate or self.track.rate  # players may take no frame in for less than its length
-        stream = self._file.add_stream(_codec(self.path), rate=rate, options=options)
+    def _add_video_stream(self) -> VideoStream:
+        options = _codec_options(self.path, self.options, self.params)
+        rate = self.params.max_rate or self.params.rate  # players may drop frames that are closer than the rate says
+        stream = self._container.add_stream(_codec_name(self.path), rate=rate, options=options)
         assert isinstance(stream, VideoStream)
-        self._describe(stream.codec_context)
+        self._configure(stream.codec_context)
         return stream
 
-    def _describe(self, codec: VideoCodecContext) -> None:
-        codec.width, codec.height = self.track.coded_size
+    def _configure(self, codec: VideoCodecContext) -> None:
+        codec.width, codec.height = self.params.coded_size
         codec.pix_fmt = "yuv420p"
-        codec.time_base = self.track.tick
-        codec.sample_aspect_ratio = self.track.sample_aspect
-        codec.gop_size = self.encoding.gop
-        codec.thread_count, codec.thread_type = self.encoding.threads, ThreadType.FRAME  # slices race in x264
-        codec.bit_rate = 0  # libvpx caps the rate otherwise, whatever the CRF
-        space = self.track.color_space
+        codec.time_base = self.params.tick
+        codec.sample_aspect_ratio = self.params.sample_aspect_ratio
+        codec.gop_size = self.options.gop
+        codec.thread_count, codec.thread_type = self.options.threads, ThreadType.FRAME  # x264's slice threads race
+        codec.bit_rate = 0  # otherwise libvpx caps the bit rate regardless of the CRF
+        space = self.params.color_space
         codec.color_primaries, codec.color_trc, codec.colorspace = space.primaries, space.transfer, space.matrix
         codec.color_range = ColorRange.MPEG
 
 
 class GifEncoder:
-    """GIF with a palette a frame, without any external program."""
+    """GIF with one palette per frame, without an external program."""
 
-    def __init__(self, path: Path, track: Track, comment: str = "") -> None:
-        self._path, self._track, self._comment = path, track, comment
+    def __init__(self, path: Path, params: VideoParams, comment: str = "") -> None:
+        self._path, self._params, self._comment = path, params, comment
         self._sink = Sink(path)
-        self._file = av.open(self._sink, "w", format="gif", options={"flush_packets": "1"})
-        self._stream = self._file.add_stream("gif", rate=track.rate)
-        self._stream.width, self._stream.height, self._stream.pix_fmt = track.width, track.height, "pal8"
+        self._container = av.open(self._sink, "w", format="gif", options={"flush_packets": "1"})
+        self._stream = self._container.add_stream("gif", rate=params.rate)
+        self._stream.width, self._stream.height, self._stream.pix_fmt = params.width, params.height, "pal8"
         self._stream.codec_context.time_base = Fraction(1, 100)
-        self._graph = _palette_graph(track)
+        self._graph = _palette_graph(params)
 
     def encode(self, frame: Frame | av.VideoFrame, time: int) -> None:
-        """Append an RGB frame; GIF counts in hundredths of a second, so times are rounded to that."""
+        """Append an RGB frame; GIF rounds times to hundredths of a second."""
         assert not isinstance(frame, av.VideoFrame)
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        picture.pts, picture.time_base = time, self._track.tick
-        self._graph.vpush(picture)
+        rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        rgb.pts, rgb.time_base = time, self._params.tick
+        self._graph.vpush(rgb)
         self._drain()
         self._sink.check()
 
     def close(self) -> None:
-        """Write what the filters hold back, then the comment."""
+        """Flush the filters and append the comment."""
         with closing(self._sink):
-            with closing(self._file):
+            with closing(self._container):
                 self._graph.vpush(None)
                 self._drain()
-                self._file.mux(self._stream.encode())
+                self._container.mux(self._stream.encode())
             self._sink.check()
         append_gif_comment(self._path, self._comment)
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         """Close the file without its last frames."""
-        with closing(self._sink), closing(self._file):
+        with closing(self._sink), closing(self._container):
             pass
 
     def _drain(self) -> None:
         while True:
             try:
-                picture = self._graph.vpull()
+                frame = self._graph.vpull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
-            self._file.mux(self._stream.encode(picture))
+            self._container.mux(self._stream.encode(frame))
 
 
 def append_gif_comment(path: Path, comment: str) -> None:
-    """Put a comment extension before the end of a whole GIF, which FFmpeg's muxer cannot write."""
+    """Insert a comment extension before the trailer of a GIF, which FFmpeg's muxer cannot write."""
     text = comment.encode()
     blocks = b"".join(bytes([len(text[i : i + 255])]) + text[i : i + 255] for i in range(0, len(text), 255))
     with path.open("r+b") as file:
@@ -226,45 +226,40 @@ def append_gif_comment(path: Path, comment: str) -> None:
 
 
 def pad_to_even(frame: Frame) -> Frame:  # (H, W, 3) -> (H + H % 2, W + W % 2, 3)
-    """Repeat the last row and column where their number is odd: 4:2:0 video has none."""
+    """Repeat the last row and column of odd sizes, for 4:2:0."""
     height, width = frame.shape[:2]
     if height % 2 or width % 2:
         frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     return np.ascontiguousarray(frame)
 
 
-def _codec(path: Path) -> str:
+def _codec_name(path: Path) -> str:
     return "libvpx-vp9" if path.suffix.lower() == ".webm" else "libx264"
 
 
-def _container_options(path: Path) -> dict[str, str]:
+def _muxer_options(path: Path) -> dict[str, str]:
     if path.suffix.lower() == ".mp4":
         return {"flush_packets": "1", "movflags": FRAGMENTED_MP4}
     return {"flush_packets": "1", "cluster_time_limit": "1000", "fflags": MUXER_BITEXACT}
 
 
-def _codec_options(path: Path, encoding: EncoderOptions, track: Track) -> dict[str, str]:
-    chroma_location = {"chroma_sample_location": track.color_space.chroma_location}
-    if _codec(path) == "libx264":
-        steady = {"bf": "0"} if track.variable else {}  # MP4 counts lengths in decoding times: B-frames bend the last
-        ahead = str(min(encoding.gop, 40))
-        return {
-            "crf": str(encoding.crf),
-            "rc-lookahead": ahead,
-            "x264-params": X264_DETERMINISTIC,
-            **steady,
-            **chroma_location,
-        }
-    vp9_crf = round(encoding.crf * 63 / 51)  # libvpx counts to 63
-    return {"crf": str(vp9_crf), "deadline": "good", "cpu-used": "4", "row-mt": "1", **chroma_location}
+def _codec_options(path: Path, options: EncoderOptions, params: VideoParams) -> dict[str, str]:
+    location = {"chroma_sample_location": params.color_space.chroma_location}
+    if _codec_name(path) == "libx264":
+        # MP4 derives durations from decoding times: with B-frames, the last one would be wrong.
+        b_frames = {"bf": "0"} if params.variable_frame_rate else {}
+        x264 = {"rc-lookahead": str(min(options.gop, 40)), "x264-params": X264_DETERMINISTIC}
+        return {"crf": str(options.crf), **x264, **b_frames, **location}
+    vp9_crf = round(options.crf * 63 / 51)  # libvpx's scale ends at 63
+    return {"crf": str(vp9_crf), "deadline": "good", "cpu-used": "4", "row-mt": "1", **location}
 
 
-def _palette_graph(track: Track) -> Graph:
+def _palette_graph(params: VideoParams) -> Graph:
     graph = Graph()
     rgb = av.VideoFormat("rgb24")
-    source = graph.add_buffer(width=track.width, height=track.height, format=rgb, time_base=track.tick)
+    source = graph.add_buffer(width=params.width, height=params.height, format=rgb, time_base=params.tick)
     split, sink = graph.add("split"), graph.add("buffersink")
-    palette, use = graph.add("palettegen", **PALETTE), graph.add("paletteuse", **DITHER)
+    palette, use = graph.add("palettegen", **GIF_PALETTE), graph.add("paletteuse", **GIF_DITHER)
     source.link_to(split)
     split.link_to(use, 0, 0)
     split.link_to(palette, 1, 0)

@@ -1,4 +1,4 @@
-"""Work done in a thread of its own, beside the caller, in order and with bounded memory."""
+"""Run calls in order on a background thread, with bounded memory."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from contextlib import suppress
 
 
 class SerialExecutor:
-    """Runs the calls it is given one after another; the first error is raised in the caller, the rest are dropped."""
+    """Runs calls one after another; the first error is re-raised in the caller and later calls are dropped."""
 
-    def __init__(self, depth: int = 8) -> None:
-        self._calls: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=depth)
+    def __init__(self, queue_size: int = 8) -> None:
+        self._calls: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=queue_size)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="pavdm-encoder", daemon=True)
         self._thread.start()
 
     def submit(self, call: Callable[[], None]) -> None:
-        """Queue a call, waiting while the queue is full; raises what an earlier call raised."""
+        """Queue a call; blocks while the queue is full. Raises what an earlier call raised."""
         self._raise()
         self._calls.put(call)
 
     def flush(self) -> None:
-        """Wait until every call given so far is done; raises what one of them raised."""
+        """Wait for all queued calls. Raises what one of them raised."""
         self._calls.join()
         self._raise()
 
     def cancel(self) -> None:
-        """Drop the calls that have not begun; wait for the one that has."""
+        """Drop queued calls and wait for the one that is running."""
         self._error = self._error or InterruptedError()
         with suppress(BaseException):
             self.join()
 
     def join(self) -> None:
-        """Wait until every call is done; raises what one of them raised."""
+        """Wait for all queued calls and stop the thread. Raises what one of them raised."""
         if self._thread.is_alive():
             self._calls.put(None)
             self._thread.join()

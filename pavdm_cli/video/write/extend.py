@@ -1,4 +1,4 @@
-"""A video and its continuation as one file: every frame encoded once, the sound carried over as it is."""
+"""Write a video and its continuation to one file: the input is encoded once, its audio copied."""
 
 from __future__ import annotations
 
@@ -15,203 +15,187 @@ from typing import Any
 import av
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.video.audio.copy import Audio, check_audio, readable
-from pavdm_cli.video.color_space import fits, output_color_space
-from pavdm_cli.video.io.frames import frames
+from pavdm_cli.video.audio.copy import AudioMode, check_audio, supported_streams
+from pavdm_cli.video.color_space import can_pass_through, output_color_space
+from pavdm_cli.video.io.frames import FrameReader
 from pavdm_cli.video.io.info import VideoInfo
 from pavdm_cli.video.io.input import open_input
 from pavdm_cli.video.io.orientation import Orientation
 from pavdm_cli.video.metadata import Metadata, to_comment
-from pavdm_cli.video.resize import fit, unfit
+from pavdm_cli.video.resize import scale_to_cover
 from pavdm_cli.video.upscale import Scale, Upscaler
-from pavdm_cli.video.write.encode import EncoderOptions, Frame, GifEncoder, PyAVEncoder, Track
+from pavdm_cli.video.write.encode import EncoderOptions, Frame, GifEncoder, PyAVEncoder, VideoParams
 from pavdm_cli.video.write.output import partial_path
 from pavdm_cli.video.write.stream_copy import Packets, StreamCopy
 from pavdm_cli.video.write.writer import BaseWriter
 
-FINEST = Fraction(1, 1_000_000)  # second; no encoder takes finer timestamps
-LARGEST_GAP = 2**27  # ticks between frames; MP4's muxer may count in sixteenths of them, in 32 bits
-KEEP_ASPECT = (".mp4", ".mkv")  # through H.264; PyAV can give no shape of pixels to a WebM, and browsers none to a GIF
+MIN_TICK = Fraction(1, 1_000_000)  # seconds; encoders do not accept finer timestamps
+MAX_GAP = 2**27  # ticks between frames; MP4's muxer may count in sixteenths of a tick, in 32 bits
+KEEP_ASPECT = (".mp4", ".mkv")  # PyAV cannot set the sample aspect ratio of WebM, and browsers ignore that of GIF
 
 
 @dataclass(frozen=True, slots=True)
 class ExtensionOptions:
-    """How a video is continued: what becomes of its sound, and whether it stands before the new frames."""
+    """How a video is extended."""
 
-    audio: Audio = "keep"
-    only_new: bool = False
+    audio: AudioMode = "keep"
+    only_new: bool = False  # write the continuation without the video
     metadata: Metadata | None = None
-    encoding: EncoderOptions = field(default_factory=lambda: EncoderOptions(crf=16))
-    force: bool = False  # the finished file replaces one that has its name
-    scale: Scale = field(default_factory=Scale)  # by which new frames are enlarged, where that gives the video's size
+    encoder: EncoderOptions = field(default_factory=lambda: EncoderOptions(crf=16))
+    force: bool = False  # the finished file replaces an existing one
+    scale: Scale = field(default_factory=Scale)  # for new frames, if it results in the video's size
 
 
-def check_extension(video: VideoInfo, path: str | os.PathLike[str], plan: ExtensionOptions | None = None) -> None:
-    """Refuse before any work what cannot end well. Raises: OutputError, UsageError."""
-    plan, target = plan or ExtensionOptions(), Path(path)
-    for written in (target, partial_path(target)):
-        if written.exists() and written.samefile(video.path):
-            raise OutputError(f"{target} would be written over its own input", "choose another name with -o")
-    if plan.only_new:
+def check_extension(video: VideoInfo, path: str | os.PathLike[str], options: ExtensionOptions | None = None) -> None:
+    """Reject outputs that cannot be written, before any slow work. Raises: OutputError, UsageError."""
+    options, target = options or ExtensionOptions(), Path(path)
+    for file in (target, partial_path(target)):
+        if file.exists() and file.samefile(video.path):
+            raise OutputError(f"{target} would overwrite its own input", "choose another name with -o")
+    if options.only_new:
         return
     with open_input(video.path, video.limits) as source:
-        check_audio(readable(source), target.suffix.lower(), plan.audio)
-
-
-def splice(
-    video: VideoInfo,
-    path: str | os.PathLike[str],
-    new_frames: Iterable[Frame],
-    plan: ExtensionOptions | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> list[str]:
-    """Write the video and its continuation, and give the notes on what was converted, one line each.
-
-    `progress` is told how many of the input's frames are written. Raises: OutputError, UsageError; an interrupt in
-    `new_frames` leaves what there is under the partial name.
-    """
-    with ExtensionWriter(video, path, plan) as extension:
-        for done in extension.copy():
-            if progress is not None:
-                progress(done)
-        extension.write(new_frames)
-    return extension.notes
+        check_audio(supported_streams(source), target.suffix.lower(), options.audio)
 
 
 class ExtensionWriter(BaseWriter[PyAVEncoder | GifEncoder]):
-    """A file that takes a video first and then new frames, at the video's average rate and any size."""
+    """Writes a video and then new frames, which may have any size, at the video's average rate."""
 
-    def __init__(self, video: VideoInfo, path: str | os.PathLike[str], plan: ExtensionOptions | None = None) -> None:
-        self.video, self.plan = video, plan or ExtensionOptions()
-        check_extension(video, path, self.plan)
-        self._track = _track(video, Path(path).suffix)
-        self.notes = _notes(video, self.plan, self._track)
-        self._last, self._continued = -1, False
+    def __init__(self, video: VideoInfo, path: str | os.PathLike[str], options: ExtensionOptions | None = None) -> None:
+        self.video, self.options = video, options or ExtensionOptions()
+        check_extension(video, path, self.options)
         suffix = Path(path).suffix.lower()
-        self._carried = None if self.plan.only_new else StreamCopy(video, suffix, self.plan.audio)
-        self._offset = self._carried.offset if self._carried else Fraction(0)
-        self._end = video.end - self._offset if self._carried else Fraction(0)
-        self.notes += self._carried.notes if self._carried else []
-        self._enlarge = Upscaler(self.plan.scale)
-        with ExitStack() as opened:
-            if self._carried:
-                opened.callback(self._carried.close)
-            super().__init__(path, partial(_open_encoder, self._track, self.plan, self._carried), self.plan.force)
-            self._opened = opened.pop_all()
+        self._params = _video_params(video, suffix)
+        self.notes = _notes(video, self.options, self._params)
+        self._last_tick, self._has_new_frames = -1, False
+        self._stream_copy = None if self.options.only_new else StreamCopy(video, suffix, self.options.audio)
+        self._offset = self._stream_copy.offset if self._stream_copy else Fraction(0)
+        self._end = video.end - self._offset if self._stream_copy else Fraction(0)
+        self.notes += self._stream_copy.notes if self._stream_copy else []
+        self._upscale = Upscaler(self.options.scale)
+        with ExitStack() as stack:
+            if self._stream_copy:
+                stack.callback(self._stream_copy.close)
+            open_encoder = partial(_open_encoder, self._params, self.options, self._stream_copy)
+            super().__init__(path, open_encoder, self.options.force)
+            self._stack = stack.pop_all()
 
-    def copy(self, watch: Callable[[av.VideoFrame, Fraction], None] = lambda picture, time: None) -> Iterator[int]:
-        """Write the video's own frames, the earliest stream at 0; yields how many so far. Nothing with `only_new`.
+    def copy_input(
+        self, on_frame: Callable[[av.VideoFrame, Fraction], None] = lambda frame, time: None
+    ) -> Iterator[int]:
+        """Write the input's frames (none with `only_new`), starting at time 0; yields how many are written.
 
-        `watch` is given every decoded picture too, with the time it is shown from by the input's clock.
+        `on_frame` is called with every decoded frame and its time on the input's clock.
         """
-        if self.plan.only_new:
+        if self.options.only_new:
             return
-        reader = frames(self.video)
-        for done, (picture, time) in enumerate(reader.pictures(), 1):
-            watch(picture, time)
-            frame = picture if self._passes(picture) else self._shaped(reader.show(picture))
-            self._append(frame, time - self._offset)
-            yield done
+        reader = FrameReader(self.video)
+        for count, (frame, time) in enumerate(reader.decode(), 1):
+            on_frame(frame, time)
+            output = frame if self._passes_through(frame) else self._to_output_aspect(reader.to_rgb(frame))
+            self._append_at(output, time - self._offset)
+            yield count
         self.notes += reader.notes()
 
-    def write(self, new_frames: Iterable[Frame]) -> None:
-        """Append frames (H, W, 3) one by one; those of another size are scaled to the video's."""
-        for frame in new_frames:
-            self._append(self._sized(frame), self._end)
-            self._continued = True
+    def write(self, frames: Iterable[Frame]) -> None:
+        """Append new frames (H, W, 3), scaled to the video's size."""
+        for frame in frames:
+            self._append_at(self._to_output_size(frame), self._end)
+            self._has_new_frames = True
             self._end += 1 / self.video.rate
 
     def finish(self) -> Path:
-        """Write what is left beside the picture, close the file and give it its name."""
-        self._mux(self._carried.rest(self._end) if self._carried else [])
+        """Write the remaining packets of other streams, close the file and rename it."""
+        self._mux(self._stream_copy.flush(self._end) if self._stream_copy else [])
         return super().finish()
 
     def __exit__(self, *error: Any) -> None:
-        with self._opened:
+        with self._stack:
             super().__exit__(*error)
 
-    def _worth_keeping(self) -> bool:
-        """A part of a copy of the input looks like a video to continue, and is not."""
-        return self._continued
+    def _is_worth_saving(self) -> bool:
+        """A partial copy without new frames is not: it would look like a video to continue."""
+        return self._has_new_frames
 
-    def _append(self, frame: Frame | av.VideoFrame, time: Fraction) -> None:
-        self._mux(self._carried.until(time) if self._carried else [])
-        self._last = max(round(time / self._track.tick), self._last + 1)
-        self.put(frame, self._last)
+    def _append_at(self, frame: Frame | av.VideoFrame, time: Fraction) -> None:
+        self._mux(self._stream_copy.packets_until(time) if self._stream_copy else [])
+        self._last_tick = max(round(time / self._params.tick), self._last_tick + 1)
+        self.append(frame, self._last_tick)
 
-    def _passes(self, picture: av.VideoFrame) -> bool:
-        """Whether a decoded picture can be encoded as it is, without a way through RGB."""
-        video, track = self.video, self._track
-        same = (picture.width, picture.height) == track.coded_size == (video.width, video.height)
-        upright = video.orientation == Orientation() and track.sample_aspect == video.sample_aspect
-        coded = isinstance(self.encoder, PyAVEncoder)
-        return same and upright and coded and fits(picture, track.color_space, video.color_space.chroma_location)
+    def _passes_through(self, frame: av.VideoFrame) -> bool:
+        """Whether a decoded frame can be encoded as it is, without conversion to RGB and back."""
+        video, params = self.video, self._params
+        same_size = (frame.width, frame.height) == params.coded_size == (video.width, video.height)
+        same_geometry = video.orientation == Orientation() and params.sample_aspect_ratio == video.sample_aspect_ratio
+        same_color = can_pass_through(frame, params.color_space, video.color_space.chroma_location)
+        return same_size and same_geometry and isinstance(self.encoder, PyAVEncoder) and same_color
 
-    def _shaped(self, frame: Frame) -> Frame:
-        """The video's frame, its pixels made square where the output holds no others."""
-        if self._track.sample_aspect == self.video.sample_aspect:
+    def _to_output_aspect(self, frame: Frame) -> Frame:
+        if self._params.sample_aspect_ratio == self.video.sample_aspect_ratio:
             return frame
-        return fit(frame, (self._track.height, self._track.width), self.video.sample_aspect)
+        return scale_to_cover(frame, (self._params.height, self._params.width), self.video.sample_aspect_ratio)
 
-    def _sized(self, frame: Frame) -> Frame:
-        """The model's frame at the output's size."""
-        width, height = self._track.width, self._track.height
+    def _to_output_size(self, frame: Frame) -> Frame:
+        """Scale a frame of the model, which has square pixels."""
+        width, height = self._params.width, self._params.height
         if frame.shape[:2] == (height, width):
             return frame
-        if self.plan.scale.size((frame.shape[0], frame.shape[1])) == (height, width):
-            return self._enlarge(frame)
-        return unfit(frame, width, height, self._track.sample_aspect)
+        if self.options.scale.size((frame.shape[0], frame.shape[1])) == (height, width):
+            return self._upscale(frame)
+        return scale_to_cover(frame, (height, width), 1 / self._params.sample_aspect_ratio)
 
     def _mux(self, packets: Packets) -> None:
         if packets and isinstance(self.encoder, PyAVEncoder):
-            self.run(partial(self.encoder.mux, packets))
+            self.submit(partial(self.encoder.mux, packets))
 
 
 def _open_encoder(
-    track: Track, plan: ExtensionOptions, carried: StreamCopy | None, path: Path
+    params: VideoParams, options: ExtensionOptions, stream_copy: StreamCopy | None, path: Path
 ) -> PyAVEncoder | GifEncoder:
-    comment = to_comment(plan.metadata)
+    comment = to_comment(options.metadata)
     if path.suffix.lower() == ".gif":
-        return GifEncoder(path, track, comment)
-    beside = (carried.attach, carried.complete) if carried else ()
-    return PyAVEncoder(path, track, plan.encoding, comment, *beside)
+        return GifEncoder(path, params, comment)
+    callbacks = (stream_copy.add_streams, stream_copy.finish_file) if stream_copy else ()
+    return PyAVEncoder(path, params, options.encoder, comment, *callbacks)
 
 
-def _track(video: VideoInfo, suffix: str) -> Track:
-    width, height, aspect = video.width, video.height, video.sample_aspect
-    if suffix.lower() not in KEEP_ASPECT and aspect != 1:
+def _video_params(video: VideoInfo, suffix: str) -> VideoParams:
+    width, height, aspect = video.width, video.height, video.sample_aspect_ratio
+    if suffix not in KEEP_ASPECT and aspect != 1:
         square = Fraction(1)
         width, height = round(width * max(aspect, square)), round(height / min(aspect, square))
         aspect = square
-    variable = video.variable or video.hold != 1 / video.rate
+    variable = video.variable_frame_rate or video.last_duration != 1 / video.rate
     tick = _tick(video)
     color_space = output_color_space(video.color_space, video.pixel_format)
     shortest = max(tick, min(video.shortest_frame, 1 / video.rate))
-    return Track(width, height, video.rate, aspect, tick, variable, color_space, 1 / shortest if variable else None)
+    return VideoParams(
+        width, height, video.rate, aspect, tick, variable, color_space, 1 / shortest if variable else None
+    )
 
 
 def _tick(video: VideoInfo) -> Fraction:
-    """The unit of timestamps that tells the input's frames and the new ones exactly, as far as files hold it."""
+    """A time base that represents the times of both the input's and the new frames exactly, if containers allow it."""
     gap = 1 / video.rate
     exact = Fraction(math.gcd(video.time_base.numerator * gap.denominator, gap.numerator * video.time_base.denominator))
     exact /= video.time_base.denominator * gap.denominator
-    fine = exact if exact >= FINEST else max(video.time_base, FINEST)
-    return fine if video.longest_frame < LARGEST_GAP * fine else max(fine, Fraction(1, 1000))
+    tick = exact if exact >= MIN_TICK else max(video.time_base, MIN_TICK)
+    return tick if video.longest_frame < MAX_GAP * tick else max(tick, Fraction(1, 1000))
 
 
-def _notes(video: VideoInfo, plan: ExtensionOptions, track: Track) -> list[str]:
-    notes = [] if plan.only_new else video.notes()
-    if track.sample_aspect != video.sample_aspect:
-        notes.append(f"pixels of {video.sample_aspect} made square, {track.width}x{track.height}")
-    if track.width % 2 or track.height % 2:
-        even = f"{track.width + track.width % 2}x{track.height + track.height % 2}"
-        notes.append(f"{track.width}x{track.height} padded to {even} by repeating its last line")
-    return [*notes, *_sound_note(video, plan)]
+def _notes(video: VideoInfo, options: ExtensionOptions, params: VideoParams) -> list[str]:
+    notes = [] if options.only_new else video.notes()
+    if params.sample_aspect_ratio != video.sample_aspect_ratio:
+        notes.append(f"pixels of {video.sample_aspect_ratio} made square, {params.width}x{params.height}")
+    if params.coded_size != (params.width, params.height):
+        coded = "x".join(map(str, params.coded_size))
+        notes.append(f"{params.width}x{params.height} padded to {coded} by repeating the last row or column")
+    return [*notes, *_audio_note(video, options)]
 
 
-def _sound_note(video: VideoInfo, plan: ExtensionOptions) -> list[str]:
-    if not video.audio:
+def _audio_note(video: VideoInfo, options: ExtensionOptions) -> list[str]:
+    if not video.audio_codecs:
         return []
-    if plan.only_new or plan.audio == "drop":
-        return ["sound left out"]
-    return ["silence after the input's sound"] if plan.audio == "silence" else ["sound ends with the input's"]
+    if options.only_new or options.audio == "drop":
+        return ["audio dropped"]
+    return ["silence after the input's audio"] if options.audio == "silence" else ["audio ends with the input's"]

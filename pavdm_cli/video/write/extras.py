@@ -1,4 +1,4 @@
-"""What a video file holds beside picture and sound: tags, chapters, subtitles, covers, attachments, a time code."""
+"""What a video file holds besides video and audio: tags, chapters, subtitles, covers, attachments, time code."""
 
 from __future__ import annotations
 
@@ -12,69 +12,69 @@ from av.stream import AttachmentStream, Stream
 
 from pavdm_cli.video.write.mp4_cover import append_covers
 
-IMAGES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
-SPARSE = {"max_interleave_delta": "1000000"}  # microseconds that pictures wait in memory for the next subtitle
+COVER_FORMATS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}  # by first bytes
+SPARSE_STREAMS = {"max_interleave_delta": "1000000"}  # microseconds that video is buffered for the next subtitle
 
 
 @dataclass(slots=True)
 class Extras:
-    """What is carried over to one output file, and what is lost, one line each."""
+    """What is copied to one output file, and descriptions of what is dropped."""
 
     suffix: str
-    offset: Fraction  # seconds that everything is earlier in the output
+    offset: Fraction  # seconds that all times are earlier in the output
     tags: dict[str, str] = field(default_factory=dict)
     chapters: list[Any] = field(default_factory=list)
-    picture: Stream | None = None
+    video: Stream | None = None  # whose language, title and disposition are copied
     subtitles: list[Stream] = field(default_factory=list)
     attachments: list[AttachmentStream] = field(default_factory=list)
     covers: list[bytes] = field(default_factory=list)
     timecode: str = ""
-    lost: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def attach(self, container: OutputContainer) -> dict[int, Stream]:
-        """Add it to a new file, which has its picture already; gives the new subtitle streams by the old's index."""
+    def add_to(self, container: OutputContainer) -> dict[int, Stream]:
+        """Add everything to a new file, after its video stream; returns subtitle streams by input index."""
         container.metadata.update(self.tags)
         container.set_chapters(self.chapters)
-        picture = container.streams.video[0]
-        if self.picture is not None:
-            describe(self.picture, picture)
+        video = container.streams.video[0]
+        if self.video is not None:
+            copy_stream_tags(self.video, video)
         if self.timecode:
-            picture.metadata["timecode"] = self.timecode
+            video.metadata["timecode"] = self.timecode
             container.options.update({"write_tmcd": "1"} if self.suffix == ".mp4" else {})
-        container.options.update(SPARSE if self.subtitles else {})
-        added = {}
-        for old in self.subtitles:
-            added[old.index] = container.add_stream_from_template(old)
-            describe(old, added[old.index])
+        container.options.update(SPARSE_STREAMS if self.subtitles else {})
+        subtitles = {}
+        for stream in self.subtitles:
+            subtitles[stream.index] = container.add_stream_from_template(stream)
+            copy_stream_tags(stream, subtitles[stream.index])
         if self.suffix == ".mkv":
-            self._attach_files(container)
-        return added
+            self._add_attachments(container)
+        return subtitles
 
-    def finish(self, path: Path) -> None:
-        """Add to the finished file what its muxer cannot."""
+    def finish_file(self, path: Path) -> None:
+        """Add what the muxer cannot write to the closed file."""
         if self.covers and self.suffix == ".mp4":
             append_covers(path, self.covers)
 
-    def _attach_files(self, container: OutputContainer) -> None:
+    def _add_attachments(self, container: OutputContainer) -> None:
         for number, cover in enumerate(self.covers):
-            kind = image_kind(cover)
-            name = f"cover{number or ''}.{'jpg' if kind == 'jpeg' else kind}"  # by this name players know it
-            container.add_attachment(name, f"image/{kind}", cover)
-        for old in self.attachments:
-            name = old.metadata.get("filename", "attachment")
-            container.add_attachment(name, old.mimetype or "application/octet-stream", bytes(old.data))
+            image_format = detect_cover_format(cover)
+            name = f"cover{number or ''}.{'jpg' if image_format == 'jpeg' else image_format}"  # players look for it
+            container.add_attachment(name, f"image/{image_format}", cover)
+        for attachment in self.attachments:
+            name = attachment.metadata.get("filename", "attachment")
+            container.add_attachment(name, attachment.mimetype or "application/octet-stream", bytes(attachment.data))
 
 
-def describe(old: Stream, new: Stream) -> None:
-    """Give a stream of the output the language, title and role of the input's."""
-    tags = {key.lower(): value for key, value in old.metadata.items()}
-    title = tags.get("title") or tags.get("name")  # QuickTime calls it a name
-    new.metadata.update({"language": tags["language"]} if "language" in tags else {})
-    new.metadata.update({"title": title} if title else {})
-    new.disposition = old.disposition
+def copy_stream_tags(source: Stream, target: Stream) -> None:
+    """Copy language, title and disposition."""
+    tags = {key.lower(): value for key, value in source.metadata.items()}
+    title = tags.get("title") or tags.get("name")  # QuickTime's key is "name"
+    target.metadata.update({"language": tags["language"]} if "language" in tags else {})
+    target.metadata.update({"title": title} if title else {})
+    target.disposition = source.disposition
 
 
-def image_kind(data: bytes) -> str:
-    """Which image a cover is: png, jpeg, or nothing for what not every player shows."""
-    return next((kind for mark, kind in IMAGES.items() if data.startswith(mark)), "")
+def detect_cover_format(data: bytes) -> str:
+    """png, jpeg, or empty for formats that not all players support."""
+    return next((name for magic, name in COVER_FORMATS.items() if data.startswith(magic)), "")

@@ -1,4 +1,4 @@
-"""The file in which a video grows: known again by its identity, and given its name without replacing another's."""
+"""The file that a video grows in: watched for interference, and renamed without replacing another file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import BinaryIO
 import av
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.video.write.output import claim, truncate_stem
+from pavdm_cli.video.write.output import open_locked, truncate_stem
 
 
 class PartialFile:
@@ -20,30 +20,33 @@ class PartialFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = open_current_locked(path)
-        self._first = os.stat(path)
-        self._largest, self._cut = 0, False
+        self._initial = os.stat(path)
+        self._largest_size, self._truncated = 0, False
 
-    def check(self, what: str) -> None:
-        """Notice that another program deleted, replaced or cut the file, which loses `what`. Raises: OutputError."""
+    def check(self, contents: str) -> None:
+        """Detect that another program deleted, replaced or truncated the file, which loses `contents`.
+
+        Raises: OutputError.
+        """
         try:
-            now = os.stat(self.path)
+            status = os.stat(self.path)
         except FileNotFoundError:
-            message = f"{self.path} was deleted while it was written: {what} are lost"
+            message = f"{self.path} was deleted while it was written: {contents} are lost"
             raise OutputError(message, "nothing of this run is left: run it again") from None
-        if not self._is_ours(now):
-            message = f"{self.path} was replaced by another file while it was written: {what} are lost"
+        if not self._is_same_file(status):
+            message = f"{self.path} was replaced by another file while it was written: {contents} are lost"
             raise OutputError(message, "the other file stays as it is: run it again under another name")
-        if now.st_size < self._largest:
-            self._cut = True
-            message = f"{self.path} was cut short by another program while it was written: {what} are lost"
+        if status.st_size < self._largest_size:
+            self._truncated = True
+            message = f"{self.path} was truncated by another program while it was written: {contents} are lost"
             raise OutputError(message, f"what is left stays in {self.path} and may not play: run it again")
-        self._largest = now.st_size
+        self._largest_size = status.st_size
 
-    def plays(self) -> bool:
-        """Whether the file is ours and a frame of it can be shown. Raises: OSError where it cannot be read."""
+    def is_playable(self) -> bool:
+        """Whether this is still the same file and a frame of it can be decoded. Raises: OSError."""
         try:
-            now = os.stat(self.path)
-            if not now.st_size or self._cut or not self._is_ours(now):
+            status = os.stat(self.path)
+            if not status.st_size or self._truncated or not self._is_same_file(status):
                 return False
             with av.open(str(self.path)) as file:
                 return next(file.decode(video=0), None) is not None
@@ -51,15 +54,15 @@ class PartialFile:
             return False
 
     def remove(self) -> None:
-        """Delete the file, unless it is another's by now, or another program cut it."""
+        """Delete the file, unless another program has replaced or truncated it."""
         with suppress(OSError):
-            if self._is_ours(os.stat(self.path)) and not self._cut:
+            if self._is_same_file(os.stat(self.path)) and not self._truncated:
                 self.path.unlink()
 
     def publish(self, target: Path, force: bool) -> Path:
-        """Give the finished file its name; where that was taken meanwhile, a numbered one. Gives the name it has.
+        """Rename the finished file to `target`, or to a numbered name if that exists by now; returns the name.
 
-        force: replace what has the name. Raises: OSError.
+        force: replace an existing file. Raises: OSError.
         """
         if force:
             os.replace(self.path, target)
@@ -70,18 +73,18 @@ class PartialFile:
         return next(name for name in names if rename_no_replace(self.path, name))
 
     def close(self) -> None:
-        """Let other runs have the file."""
+        """Release the lock."""
         self._file.close()
 
-    def _is_ours(self, now: os.stat_result) -> bool:
-        own = self._first if self._file.closed else os.fstat(self._file.fileno())
-        return os.path.samestat(now, own)
+    def _is_same_file(self, status: os.stat_result) -> bool:
+        own = self._initial if self._file.closed else os.fstat(self._file.fileno())
+        return os.path.samestat(status, own)
 
 
 def open_current_locked(path: Path) -> BinaryIO:
-    """As `claim`, of the file that has the path once it is locked: another run may have renamed the one opened."""
+    """Like `open_locked`, repeated until the locked file is the one at `path`: another run may rename it meanwhile."""
     while True:
-        file = claim(path)
+        file = open_locked(path)
         with suppress(FileNotFoundError):
             if file.closed or os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 return file
@@ -89,10 +92,10 @@ def open_current_locked(path: Path) -> BinaryIO:
 
 
 def rename_no_replace(source: Path, target: Path) -> bool:
-    """Rename a file unless the new name is taken, by a link to nothing too: False.
+    """Rename a file; False if the new name exists, even as a broken link.
 
-    A hard link never replaces; where the file system has none (FAT, some network shares) the name is first taken by an
-    empty file of our own. Raises: OSError.
+    Uses a hard link, which never replaces; on file systems without them (FAT, some network shares) an empty file
+    reserves the name first. Raises: OSError.
     """
     try:
         os.link(source, target, follow_symlinks=False)
@@ -100,7 +103,7 @@ def rename_no_replace(source: Path, target: Path) -> bool:
         return False
     except (OSError, NotImplementedError):
         return _rename_over_placeholder(source, target)
-    with suppress(OSError):  # the video has its name: a second one does no harm
+    with suppress(OSError):  # the video has its name: a second one is harmless
         source.unlink()
     return True
 

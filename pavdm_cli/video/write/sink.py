@@ -1,4 +1,4 @@
-"""The file under a muxer."""
+"""The file that a muxer writes to."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 class Sink:
-    """A file that never fails towards the muxer: it keeps the first error and drops what comes after it.
+    """A file that never fails towards the muxer: the first error is stored for `check`, later writes are dropped.
 
-    FFmpeg's MP4 muxer crashes the process when it closes a file on a full disk. Dropped instead, the end leaves the
-    file as a kill would: playable up to the last group of pictures written.
+    FFmpeg's MP4 muxer crashes the process if it closes a file on a full disk. Dropping its last writes instead leaves
+    the file as a kill would: playable up to the last complete GOP.
     """
 
     def __init__(self, path: Path) -> None:
@@ -20,12 +20,12 @@ class Sink:
         self._error: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        """Write all of `data`, or drop what is left of it."""
-        rest = memoryview(data)
-        while rest and self._error is None:
+        """Write all of `data`, or drop it after an error."""
+        remaining = memoryview(data)
+        while remaining and self._error is None:
             try:
                 self._check_size()
-                rest = rest[self._file.write(rest) :]
+                remaining = remaining[self._file.write(remaining) :]
             except OSError as error:
                 self._error = error
         self._position += len(data)
@@ -33,26 +33,26 @@ class Sink:
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move as in a file, also where nothing was written any more."""
+        """Set the position, after an error only nominally."""
         self._position = offset + (self._position if whence == os.SEEK_CUR else 0)
         if self._error is None:
             self._position = self._file.seek(offset, whence)
         return self._position
 
     def tell(self) -> int:
-        """The position."""
+        """The nominal position."""
         return self._position
 
     def check(self) -> None:
-        """Raise the error that a write met: OSError."""
+        """Raise the stored error: OSError."""
         if self._error is not None:
             raise self._error
 
     def _check_size(self) -> None:
-        """Notice that the file was cut: what is written after that leaves a hole. Raises: OSError."""
-        found = os.fstat(self._file.fileno())
-        if stat.S_ISREG(found.st_mode) and found.st_size < self._size:
-            raise OSError(0, "another program cut the file short while it was written")
+        """Detect truncation by another program, after which writing would leave a hole. Raises: OSError."""
+        status = os.fstat(self._file.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_size < self._size:
+            raise OSError(0, "another program truncated the file while it was written")
 
     def close(self) -> None:
         """Close the file."""

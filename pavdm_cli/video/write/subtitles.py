@@ -1,4 +1,4 @@
-"""Subtitles, carried over cue by cue beside the picture."""
+"""Copy subtitles cue by cue, in step with the video."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import av
 from av.container import InputContainer
 from av.stream import Stream
 
-from pavdm_cli.video.audio.timing import start
+from pavdm_cli.video.audio.timing import packet_time
 from pavdm_cli.video.write.extras import Extras
 
-EMPTY_TEXT = b"\0\0"  # a cue of MP4 that shows nothing
+EMPTY_CUE = b"\0\0"  # of mov_text
 
 
 class Subtitles:
-    """The cues of all subtitle streams of a file, given out as far as the picture has come."""
+    """The cues of all subtitle streams of a file."""
 
-    def __init__(self, source: InputContainer, extras: Extras, added: dict[int, Stream]) -> None:
+    def __init__(self, source: InputContainer, extras: Extras, targets: dict[int, Stream]) -> None:
+        """targets: output streams by the index of the input stream."""
         self._offset = extras.offset
-        self._added = added
-        self._packets = self._carried(source, extras.subtitles)
+        self._targets = targets
+        self._packets = self._copy_packets(source, extras.subtitles)
         self._next = next(self._packets, None)
 
-    def until(self, time: Fraction | None) -> list[av.Packet[Any]]:
-        """The cues that start before `time` and were not given yet; None is the end of the file."""
-        given = []
-        while self._next is not None and (time is None or (start(self._next) or 0) < time):
-            given.append(self._next)
+    def packets_until(self, time: Fraction | None) -> list[av.Packet[Any]]:
+        """The next cues, up to those that start before `time`; None is the end of the file."""
+        packets = []
+        while self._next is not None and (time is None or (packet_time(self._next) or 0) < time):
+            packets.append(self._next)
             self._next = next(self._packets, None)
-        return given
+        return packets
 
-    def _carried(self, source: InputContainer, streams: list[Stream]) -> Iterator[av.Packet[Any]]:
+    def _copy_packets(self, source: InputContainer, streams: list[Stream]) -> Iterator[av.Packet[Any]]:
         ends: dict[int, Fraction] = {}
         try:
             for packet in source.demux(*streams) if streams else ():
@@ -41,16 +42,16 @@ class Subtitles:
                     time = max(Fraction(0), packet.pts * packet.time_base - self._offset)
                     index = packet.stream.index
                     ends[index] = time + (packet.duration or 0) * packet.time_base
-                    yield self._address(packet, index, time)
-        except av.FFmpegError:  # damaged from here on
+                    yield self._retarget(packet, index, time)
+        except av.FFmpegError:  # the rest is damaged
             pass
         for index, end in ends.items():
-            if self._added[index].codec_context.name == "mov_text":  # else the muxer makes the last cue twice as long
-                last: av.Packet[Any] = av.Packet(EMPTY_TEXT)
+            if self._targets[index].codec_context.name == "mov_text":  # else the muxer doubles the last cue's duration
+                last: av.Packet[Any] = av.Packet(EMPTY_CUE)
                 last.time_base, last.duration = Fraction(1, 1000), 1
-                yield self._address(last, index, end)
+                yield self._retarget(last, index, end)
 
-    def _address(self, packet: av.Packet[Any], index: int, time: Fraction) -> av.Packet[Any]:
+    def _retarget(self, packet: av.Packet[Any], index: int, time: Fraction) -> av.Packet[Any]:
         packet.pts = packet.dts = round(time / packet.time_base)
-        packet.stream = self._added[index]
+        packet.stream = self._targets[index]
         return packet

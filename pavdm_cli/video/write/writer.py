@@ -1,4 +1,4 @@
-"""Frames to a video file that plays while it grows, encoded beside the model and named only when whole."""
+"""Write frames to a video file that plays while it grows; it gets its name when it is complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pavdm_cli.runtime.counting import counted
 from pavdm_cli.runtime.diagnose import write_advice
 from pavdm_cli.video.metadata import Metadata, to_comment
 from pavdm_cli.video.upscale import Upscaler
-from pavdm_cli.video.write.encode import Encoder, EncoderOptions, Frame, GifEncoder, PyAVEncoder, Track
+from pavdm_cli.video.write.encode import Encoder, EncoderOptions, Frame, GifEncoder, PyAVEncoder, VideoParams
 from pavdm_cli.video.write.executor import SerialExecutor
 from pavdm_cli.video.write.external import ExternalEncoder, find_ffmpeg
 from pavdm_cli.video.write.output import partial_path
@@ -29,84 +29,85 @@ AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
 
 class BaseWriter(Generic[AnyEncoder]):
-    """A file in the making: NAME.partial.EXT takes its name when whole; an interrupt keeps it, closed and playable.
+    """Writes NAME.partial.EXT, encoding on a background thread, and renames it when it is complete.
 
-    Raises: OutputError, also for what went wrong in the encoder's thread since the last call.
+    An interruption leaves the partial file closed and playable. Raises: OutputError, also for errors of the encoder's
+    thread since the last call.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], open_encoder: Callable[[Path], AnyEncoder], force: bool = False
     ) -> None:
-        """force: the finished file replaces one that has its name."""
+        """force: the finished file replaces an existing one."""
         self.path, self.force = Path(path), force
         self.partial = partial_path(self.path)
-        self.kept: Path | None = None
+        self.saved_partial: Path | None = None  # what an interruption left
         self.frames = 0
         self._closed = False
         try:
             self._file = PartialFile(self.partial)
         except OSError as error:
-            raise self._error(error) from None
+            raise self._to_output_error(error) from None
         try:
             self.encoder = open_encoder(self.partial)
         except BaseException as error:
             self._file.remove()
             self._file.close()
             if isinstance(error, (OSError, av.FFmpegError)):
-                raise self._error(error) from None
+                raise self._to_output_error(error) from None
             raise
-        self._background = SerialExecutor()
+        self._executor = SerialExecutor()
 
-    def put(self, frame: Frame | av.VideoFrame, time: int) -> None:
-        """Append a frame (H, W, 3), or a picture as decoded, that is shown from `time`, in the track's ticks."""
-        own = frame if isinstance(frame, av.VideoFrame) else frame.copy()
-        self.run(partial(self.encoder.encode, own, time))
+    def append(self, frame: Frame | av.VideoFrame, time: int) -> None:
+        """Queue an RGB frame (H, W, 3) or a decoded frame, with its timestamp in ticks."""
+        owned = frame if isinstance(frame, av.VideoFrame) else frame.copy()
+        self.submit(partial(self.encoder.encode, owned, time))
         self.frames += 1
 
-    def run(self, call: Callable[[], None]) -> None:
-        """Run a call on the encoder after all that was put before it."""
+    def submit(self, call: Callable[[], None]) -> None:
+        """Run a call on the encoder's thread, after everything queued so far."""
         with self._as_output_error():
-            self._background.submit(call)
+            self._executor.submit(call)
 
     def flush(self) -> None:
-        """Wait until the encoder has taken every frame."""
+        """Wait until the encoder has received every frame."""
         with self._as_output_error():
-            self._background.flush()
+            self._executor.flush()
 
     def check(self) -> None:
-        """Notice that another program deleted, replaced or cut the growing file. Raises: OutputError."""
+        """Detect that another program deleted, replaced or truncated the growing file. Raises: OutputError."""
         self._file.check(counted(self.frames, "frame"))
 
     def finish(self) -> Path:
-        """Close the file and give it its name.
+        """Close the file and rename it.
 
-        Raises: OutputError, also where another file has taken the name: the video then has a numbered one.
+        Raises: OutputError, also if another file has taken the name meanwhile: the video then gets a numbered one.
         """
-        assert self.frames, "a video has a frame at least"
+        assert self.frames, "a video has at least one frame"
         with self._as_output_error():
-            self._background.join()
-            self._close()
+            self._executor.join()
+            self._close_encoder()
             self.check()
             name = self._file.publish(self.path, self.force)
         self._file.close()
         if name != self.path:
-            taken = f"{self.path} appeared while the video was made, and stays as it is"
-            raise OutputError(taken, f"the whole video is {name}; --force replaces what has its name")
+            message = f"{self.path} appeared during the run and was not replaced"
+            raise OutputError(message, f"the complete video is {name}; use --force to replace existing files")
         return self.path
 
     def close_partial(self) -> Path | None:
-        """Close the file so that it plays, under its partial name; None, and no file, if no frame of it does."""
+        """Close the file under its partial name; if no frame of it can be played, delete it and return None."""
         self._stop()
-        with suppress(OSError):  # what cannot be read is left alone
-            if self._worth_keeping() and self._file.plays():
-                self.kept = self.partial
+        with suppress(OSError):  # a file that cannot be read is left alone
+            if self._is_worth_saving() and self._file.is_playable():
+                self.saved_partial = self.partial
             else:
                 self._file.remove()
         self._file.close()
-        return self.kept
+        return self.saved_partial
 
-    def _worth_keeping(self) -> bool:
-        """Whether what is written would cost time to make again."""
+    def _is_worth_saving(self) -> bool:
+        """Whether what is written would take time to generate again."""
         return self.frames > 0
 
     def __enter__(self) -> Self:
@@ -118,9 +119,9 @@ class BaseWriter(Generic[AnyEncoder]):
         if kind is not None:
             self.close_partial()
         elif not self._closed:
-            self._finish_or_keep()
+            self._finish_or_save()
 
-    def _finish_or_keep(self) -> None:
+    def _finish_or_save(self) -> None:
         try:
             self.finish()
         except BaseException:
@@ -128,43 +129,43 @@ class BaseWriter(Generic[AnyEncoder]):
             raise
 
     def _stop(self) -> None:
-        if not self._worth_keeping() and not self._closed:  # of a 4K copy the encoder holds a minute of work
+        if not self._is_worth_saving() and not self._closed:  # the queue of a 4K copy can hold a minute of encoding
             self._closed = True
-            self._background.cancel()
+            self._executor.cancel()
             with suppress(OSError, av.FFmpegError):
-                self.encoder.abandon()
+                self.encoder.abort()
         with suppress(OSError, av.FFmpegError, PavdmError):  # a full disk fails here a second time
-            self._background.join()
+            self._executor.join()
         with suppress(OSError, av.FFmpegError, PavdmError):
-            self._close()
+            self._close_encoder()
 
-    def _close(self) -> None:
+    def _close_encoder(self) -> None:
         if not self._closed:
             self._closed = True
             self.encoder.close()
 
     @contextmanager
     def _as_output_error(self) -> Iterator[None]:
-        """Close the file where it cannot be written, and say what is left of it."""
+        """Close a file that cannot be written, and report what is left of it."""
         try:
             yield
         except (OSError, av.FFmpegError, OutputError) as error:
-            raise self._error(error, self.close_partial()) from None
+            raise self._to_output_error(error, self.close_partial()) from None
 
-    def _error(self, error: Exception, kept: Path | None = None) -> OutputError:
+    def _to_output_error(self, error: Exception, saved: Path | None = None) -> OutputError:
         if isinstance(error, OutputError):
             message, advice = error.message, error.hint
         else:
             message = f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}"
             advice = write_advice(error) if isinstance(error, OSError) else ""
-        left = f"what was written plays: {kept}" if kept else "" if advice else "choose another folder with -o"
-        return OutputError(message, "; ".join(filter(None, (advice, left))))
+        rest = f"what was written plays: {saved}" if saved else "" if advice else "choose another folder with -o"
+        return OutputError(message, "; ".join(filter(None, (advice, rest))))
 
 
 class VideoWriter(BaseWriter[Encoder]):
     """Writes frames of one size at a constant rate to MP4, Matroska, WebM or GIF, by the suffix of `path`.
 
-    The encoding may enlarge them first.
+    `width` and `height` are those of the frames; the options may upscale them.
     """
 
     def __init__(
@@ -174,55 +175,50 @@ class VideoWriter(BaseWriter[Encoder]):
         height: int,
         rate: Fraction | int,
         metadata: Metadata | None = None,
-        encoding: EncoderOptions | None = None,
+        options: EncoderOptions | None = None,
         force: bool = False,
     ) -> None:
-        encoding, self.shape = encoding or EncoderOptions(), (height, width, 3)
-        height, width = encoding.scale.size((height, width))
-        self.track = Track(width, height, Fraction(rate))
-        make = partial(open_enlarged, self.track, encoding, to_comment(metadata))
-        super().__init__(path, make, force)
+        options, self.shape = options or EncoderOptions(), (height, width, 3)
+        height, width = options.scale.size((height, width))
+        self.params = VideoParams(width, height, Fraction(rate))
+        super().__init__(path, partial(_open_encoder, self.params, options, to_comment(metadata)), force)
 
     def write(self, frames: Iterable[Frame]) -> None:
-        """Append frames (T, H, W, 3), or any iterable of (H, W, 3), uint8 RGB of the size given."""
+        """Append frames (T, H, W, 3), or any iterable of (H, W, 3), uint8 RGB."""
         for frame in frames:
             assert frame.shape == self.shape, f"{frame.shape} is not {self.shape}"
-            self.put(frame, self.frames)
+            self.append(frame, self.frames)
 
 
 @dataclass(frozen=True, slots=True)
 class UpscalingEncoder:
-    """An encoder that enlarges frames before it hands them on."""
+    """Upscales frames for another encoder."""
 
     encoder: Encoder
-    enlarge: Upscaler
+    upscale: Upscaler
 
     def encode(self, frame: Frame | av.VideoFrame, time: int) -> None:
-        """Append a frame of the model's size."""
+        """Append an RGB frame of the original size."""
         assert not isinstance(frame, av.VideoFrame)
-        self.encoder.encode(self.enlarge(frame), time)
+        self.encoder.encode(self.upscale(frame), time)
 
     def close(self) -> None:
-        """Close the file."""
+        """Flush the encoder and close the file."""
         self.encoder.close()
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         """Close the file without its last frames."""
-        self.encoder.abandon()
+        self.encoder.abort()
 
 
-def open_enlarged(track: Track, encoding: EncoderOptions, comment: str, path: Path) -> Encoder:
-    """The encoder for the suffix, of frames that are enlarged to the track's size where the encoding says so."""
-    encoder = open_encoder(track, encoding, comment, path)
-    return UpscalingEncoder(encoder, Upscaler(encoding.scale)) if encoding.scale.factor > 1 else encoder
-
-
-def open_encoder(track: Track, encoding: EncoderOptions, comment: str, path: Path) -> Encoder:
-    """The encoder for the suffix: external for GIF where there is an ffmpeg, and for an encoder asked for by name."""
-    if encoding.encoder:
-        return ExternalEncoder(path, track, encoding, comment)
-    if path.suffix.lower() != ".gif":
-        return PyAVEncoder(path, track, encoding, comment)
-    if find_ffmpeg(encoding.ffmpeg):
-        return ExternalEncoder(path, track, encoding, comment)
-    return GifEncoder(path, track, comment)
+def _open_encoder(params: VideoParams, options: EncoderOptions, comment: str, path: Path) -> Encoder:
+    """An external ffmpeg if options name an encoder, and for GIF if there is one; otherwise PyAV."""
+    gif = path.suffix.lower() == ".gif"
+    encoder: Encoder
+    if options.encoder or (gif and find_ffmpeg(options.ffmpeg)):
+        encoder = ExternalEncoder(path, params, options, comment)
+    elif gif:
+        encoder = GifEncoder(path, params, comment)
+    else:
+        encoder = PyAVEncoder(path, params, options, comment)
+    return UpscalingEncoder(encoder, Upscaler(options.scale)) if options.scale.factor > 1 else encoder

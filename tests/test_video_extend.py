@@ -14,18 +14,18 @@ import av
 import numpy as np
 import pytest
 from support.clips import Recipe, corners, greys, make
+from support.extending import write_extension
 
 from pavdm_cli.errors import InputError, OutputError
 from pavdm_cli.video import (
     EncoderOptions,
     ExtensionOptions,
     ExtensionWriter,
+    FrameReader,
     VideoInfo,
-    frames,
     open_video,
     partial_path,
     read_metadata,
-    splice,
 )
 from pavdm_cli.video.write.encode import GifEncoder, PyAVEncoder
 from pavdm_cli.video.write.external import ExternalEncoder
@@ -37,7 +37,7 @@ LEVELS = [20 + 8 * k for k in range(12)] + [250 - 10 * k for k in range(7)]
 
 
 def levels(path: Path) -> list[float]:
-    return [frame.mean() for frame, _ in frames(open_video(path))]
+    return [frame.mean() for frame, _ in FrameReader(open_video(path))]
 
 
 def clip(path: Path, recipe: Recipe | None = None) -> VideoInfo:
@@ -46,10 +46,10 @@ def clip(path: Path, recipe: Recipe | None = None) -> VideoInfo:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "avi", "mov"])
-def test_the_output_is_the_input_and_then_the_new_frames(tmp_path: Path, suffix: str, kind: str) -> None:
+def test_the_output_is_the_input_followed_by_new_frames(tmp_path: Path, suffix: str, kind: str) -> None:
     video = clip(tmp_path / f"in.{kind}")
     before = video.path.read_bytes()
-    notes = splice(video, tmp_path / f"out{suffix}", iter(NEW), ExtensionOptions(metadata={"seed": 4}))
+    notes = write_extension(video, tmp_path / f"out{suffix}", iter(NEW), ExtensionOptions(metadata={"seed": 4}))
     out = open_video(tmp_path / f"out{suffix}")
     assert np.allclose(levels(out.path), LEVELS, atol=2)
     assert out.times == video.times + [video.end + k / video.rate for k in range(7)]
@@ -62,9 +62,9 @@ def test_the_output_is_the_input_and_then_the_new_frames(tmp_path: Path, suffix:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("kind", ["mp4", "mkv"])
-def test_variable_timestamps_are_kept_and_new_frames_follow_the_end(tmp_path: Path, suffix: str, kind: str) -> None:
+def test_variable_timestamps_are_preserved(tmp_path: Path, suffix: str, kind: str) -> None:
     video = clip(tmp_path / f"in.{kind}", Recipe(times=SQUARES))
-    splice(video, tmp_path / f"out{suffix}", NEW)
+    write_extension(video, tmp_path / f"out{suffix}", NEW)
     times = open_video(tmp_path / f"out{suffix}").times
     assert times[:12] == [time - SQUARES[0] for time in SQUARES]
     expected = [video.duration + Fraction(k) / video.rate for k in range(7)]
@@ -72,8 +72,8 @@ def test_variable_timestamps_are_kept_and_new_frames_follow_the_end(tmp_path: Pa
     assert np.allclose(levels(tmp_path / f"out{suffix}"), LEVELS, atol=2)
 
 
-def test_an_mp4_says_it_is_as_long_as_its_frames_are_shown(tmp_path: Path) -> None:
-    splice(clip(tmp_path / "in.mp4", Recipe(times=SQUARES)), tmp_path / "out.mp4", [])
+def test_an_mp4_declares_its_true_duration(tmp_path: Path) -> None:
+    write_extension(clip(tmp_path / "in.mp4", Recipe(times=SQUARES)), tmp_path / "out.mp4", [])
     with av.open(str(tmp_path / "out.mp4")) as file:
         stream = file.streams.video[0]
         assert stream.duration * stream.time_base > SQUARES[-1] - SQUARES[0]
@@ -81,97 +81,97 @@ def test_an_mp4_says_it_is_as_long_as_its_frames_are_shown(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("turn", [0, 90])
-def test_the_output_is_upright_and_keeps_the_shape_of_its_pixels(tmp_path: Path, suffix: str, turn: int) -> None:
+def test_the_output_is_upright_with_the_same_aspect_ratio(tmp_path: Path, suffix: str, turn: int) -> None:
     video = open_video(make(tmp_path / "in.mp4", [corners(48, 64)] * 3, Recipe(turn=turn, aspect=Fraction(4, 3))))
-    notes = splice(video, tmp_path / f"out{suffix}", [np.zeros((video.height, video.width, 3), np.uint8)])
+    notes = write_extension(video, tmp_path / f"out{suffix}", [np.zeros((video.height, video.width, 3), np.uint8)])
     out = open_video(tmp_path / f"out{suffix}")
-    assert (out.width, out.height, out.sample_aspect) == (video.width, video.height, video.sample_aspect)
+    assert (out.width, out.height, out.sample_aspect_ratio) == (video.width, video.height, video.sample_aspect_ratio)
     assert has_corners(out, np.rot90(corners(48, 64), turn // 90))
-    assert notes == (["turned upright"] if turn else [])
+    assert notes == (["rotated upright"] if turn else [])
 
 
 @pytest.mark.parametrize("suffix", [".webm", ".gif"])
 @pytest.mark.parametrize(("aspect", "size"), [(Fraction(4, 3), (48, 86)), (Fraction(3, 4), (64, 64))])
-def test_pixels_become_square_where_the_output_holds_no_others(
+def test_pixels_become_square_where_the_container_requires_it(
     tmp_path: Path, suffix: str, aspect: Fraction, size: tuple[int, int]
 ) -> None:
     video = open_video(make(tmp_path / "in.mp4", [corners(48, 64)] * 3, Recipe(aspect=aspect)))
-    notes = splice(video, tmp_path / f"out{suffix}", [np.zeros((32, 48, 3), np.uint8)])
+    notes = write_extension(video, tmp_path / f"out{suffix}", [np.zeros((32, 48, 3), np.uint8)])
     out = open_video(tmp_path / f"out{suffix}")
-    assert (out.height, out.width, out.sample_aspect) == (*size, 1) or suffix == ".gif"
+    assert (out.height, out.width, out.sample_aspect_ratio) == (*size, 1) or suffix == ".gif"
     assert has_corners(out, corners(out.height, out.width))
     assert "made square" in notes[0]
 
 
 def has_corners(video: VideoInfo, expected: np.ndarray) -> bool:
-    shown = next(iter(frames(video)))[0].astype(int)
+    shown = next(iter(FrameReader(video)))[0].astype(int)
     spots = [(y, x) for y in (8, -8) for x in (8, -8)]
     return video.orientation.note() == "" and max(np.abs(shown[spot] - expected[spot]).max() for spot in spots) <= 6
 
 
-def test_an_odd_size_is_padded_by_one_replicated_line_and_said(tmp_path: Path) -> None:
+def test_padding_of_odd_sizes_is_reported(tmp_path: Path) -> None:
     picture = np.zeros((31, 45, 3), np.uint8)
     picture[-1], picture[:, -1] = 250, 250
     video = open_video(make(tmp_path / "in.webm", [picture] * 3, Recipe("vp9", crf=2)))
-    notes = splice(video, tmp_path / "out.mp4", [picture] * 2, ExtensionOptions(encoding=EncoderOptions(crf=2)))
-    for shown, _ in frames(open_video(tmp_path / "out.mp4")):
+    notes = write_extension(video, tmp_path / "out.mp4", [picture] * 2, ExtensionOptions(encoder=EncoderOptions(crf=2)))
+    for shown, _ in FrameReader(open_video(tmp_path / "out.mp4")):
         assert shown.shape == (32, 46, 3)
         assert shown[31].min() > 200
         assert shown[:20, :40].max() < 50
-    assert notes == ["45x31 padded to 46x32 by repeating its last line"]
+    assert notes == ["45x31 padded to 46x32 by repeating the last row or column"]
 
 
-def test_ten_bits_and_hdr_become_eight_and_standard_and_are_said(tmp_path: Path) -> None:
+def test_conversion_of_10_bits_and_hdr_is_reported(tmp_path: Path) -> None:
     bright = np.full((48, 64, 3), 65535 * 58 // 100, np.uint16)
     video = open_video(
         make(tmp_path / "in.mkv", [bright] * 3, Recipe("hevc", pixels="yuv420p10le", color_space=(9, 16, 9)))
     )
-    notes = splice(video, tmp_path / "out.mp4", NEW)
+    notes = write_extension(video, tmp_path / "out.mp4", NEW)
     out = open_video(tmp_path / "out.mp4")
-    assert (out.bits, out.hdr, out.wide) == (8, "", False)
+    assert (out.bit_depth, out.hdr, out.wide_gamut) == (8, "", False)
     assert abs(levels(out.path)[0] - 243) <= 3
     assert notes == ["PQ to standard range (bt709), highlights rolled off", "10 bits to 8"]
 
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "mjpeg"])
-def test_clips_of_a_frame_or_two_are_continued(tmp_path: Path, codec: str, count: int) -> None:
+def test_clips_of_one_or_two_frames_are_extended(tmp_path: Path, codec: str, count: int) -> None:
     pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     video = open_video(make(tmp_path / "in.mkv", greys(count, 64, 64), Recipe(codec, pixels=pixels)))
-    splice(video, tmp_path / "out.mp4", [np.full((64, 64, 3), 240, np.uint8)] * 2)
+    write_extension(video, tmp_path / "out.mp4", [np.full((64, 64, 3), 240, np.uint8)] * 2)
     assert np.allclose(levels(tmp_path / "out.mp4"), [*[20, 28][:count], 240, 240], atol=3)
 
 
-def test_new_frames_of_the_models_size_are_scaled_to_the_inputs(tmp_path: Path) -> None:
+def test_new_frames_are_scaled_to_the_input_size(tmp_path: Path) -> None:
     video = open_video(make(tmp_path / "in.mp4", [corners(90, 160)] * 2, Recipe()))
-    splice(video, tmp_path / "out.mp4", [np.full((32, 48, 3), (9, 99, 199), np.uint8)] * 2)
-    last = [frame for frame, _ in frames(open_video(tmp_path / "out.mp4"))][-1]
+    write_extension(video, tmp_path / "out.mp4", [np.full((32, 48, 3), (9, 99, 199), np.uint8)] * 2)
+    last = [frame for frame, _ in FrameReader(open_video(tmp_path / "out.mp4"))][-1]
     assert last.shape == (90, 160, 3)
     assert np.abs(last.astype(int) - (9, 99, 199)).max() <= 4
 
 
-def test_only_new_is_the_continuation_alone_from_time_zero(tmp_path: Path) -> None:
+def test_only_new_writes_the_continuation_from_time_zero(tmp_path: Path) -> None:
     video = clip(tmp_path / "in.mp4", Recipe(audio="aac"))
-    notes = splice(video, tmp_path / "out.mp4", NEW, ExtensionOptions(only_new=True))
+    notes = write_extension(video, tmp_path / "out.mp4", NEW, ExtensionOptions(only_new=True))
     assert np.allclose(levels(tmp_path / "out.mp4"), LEVELS[12:], atol=2)
     assert open_video(tmp_path / "out.mp4").times == [k / video.rate for k in range(7)]
     with av.open(str(tmp_path / "out.mp4")) as file:
         assert not file.streams.audio
-    assert notes == ["sound left out"]
+    assert notes == ["audio dropped"]
 
 
-def test_a_gif_can_be_continued_and_be_the_output(tmp_path: Path) -> None:
-    splice(clip(tmp_path / "in.mp4"), tmp_path / "first.gif", NEW)
-    splice(open_video(tmp_path / "first.gif"), tmp_path / "second.gif", NEW[:2])
+def test_a_gif_can_be_input_and_output(tmp_path: Path) -> None:
+    write_extension(clip(tmp_path / "in.mp4"), tmp_path / "first.gif", NEW)
+    write_extension(open_video(tmp_path / "first.gif"), tmp_path / "second.gif", NEW[:2])
     assert np.allclose(levels(tmp_path / "second.gif"), LEVELS + LEVELS[12:14], atol=2)
 
 
-def test_the_comment_at_the_end_of_a_gif_is_no_frame(tmp_path: Path) -> None:
+def test_the_trailing_comment_of_a_gif_is_no_frame(tmp_path: Path) -> None:
     path = tmp_path / "in.gif"
-    splice(clip(tmp_path / "in.mp4"), path, NEW, ExtensionOptions(metadata={"prompt": "a boat, " * 100}))
+    write_extension(clip(tmp_path / "in.mp4"), path, NEW, ExtensionOptions(metadata={"prompt": "a boat, " * 100}))
     video = open_video(path)
     assert video.frames == len(LEVELS)
-    splice(video, tmp_path / "longer.gif", NEW[:2])
+    write_extension(video, tmp_path / "longer.gif", NEW[:2])
     with av.open(str(tmp_path / "longer.gif")) as file:
         times = [frame.time for frame in file.decode(video=0)]
     assert np.diff(times) == pytest.approx(float(1 / video.rate), abs=0.011)
@@ -184,8 +184,8 @@ def test_an_input_is_never_its_own_output(tmp_path: Path) -> None:
     for name, out in (("in.mp4", "in.mp4"), ("in.partial.mp4", "in.mp4")):
         video = clip(tmp_path / name)
         before = video.path.read_bytes()
-        with pytest.raises(OutputError, match="over its own input"):
-            splice(video, tmp_path / out, NEW)
+        with pytest.raises(OutputError, match="overwrite its own input"):
+            write_extension(video, tmp_path / out, NEW)
         assert video.path.read_bytes() == before
 
 
@@ -195,43 +195,41 @@ def interrupted() -> Iterator[np.ndarray]:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_an_interrupt_keeps_what_there_is(tmp_path: Path, suffix: str) -> None:
+def test_an_interrupt_saves_new_frames(tmp_path: Path, suffix: str) -> None:
     video = clip(tmp_path / "in.mkv", Recipe(audio="libopus"))
     with pytest.raises(KeyboardInterrupt):
-        splice(video, tmp_path / f"out{suffix}", interrupted())
+        write_extension(video, tmp_path / f"out{suffix}", interrupted())
     assert np.allclose(levels(tmp_path / f"out.partial{suffix}"), LEVELS[:15], atol=2)
     assert not (tmp_path / f"out{suffix}").exists()
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_an_interrupted_copy_is_dropped_without_encoding_the_rest(
-    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_copy_is_discarded_at_once(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for encoder in (PyAVEncoder, GifEncoder, ExternalEncoder):
         monkeypatch.setattr(encoder, "close", lambda self: pytest.fail("what is dropped was encoded"))
     with ExtensionWriter(clip(tmp_path / "in.mp4"), tmp_path / f"out{suffix}") as extension:
-        next(iter(extension.copy()))
+        next(iter(extension.copy_input()))
         assert extension.close_partial() is None
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
-def test_a_wrong_input_leaves_no_output(tmp_path: Path) -> None:
+def test_a_bad_input_leaves_no_output(tmp_path: Path) -> None:
     (tmp_path / "in.mp4").write_text("no video")
     with pytest.raises(InputError):
-        splice(open_video(tmp_path / "in.mp4"), tmp_path / "out.mp4", NEW)
+        write_extension(open_video(tmp_path / "in.mp4"), tmp_path / "out.mp4", NEW)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
-def test_copying_tells_how_far_it_is(tmp_path: Path) -> None:
+def test_copying_reports_progress(tmp_path: Path) -> None:
     video, told = clip(tmp_path / "in.mp4"), []
-    splice(video, tmp_path / "out.mp4", NEW, progress=told.append)
+    write_extension(video, tmp_path / "out.mp4", NEW, progress=told.append)
     assert told == list(range(1, 13))
 
 
-def test_an_extension_takes_new_frames_chunk_by_chunk(tmp_path: Path) -> None:
+def test_new_frames_are_appended_chunk_by_chunk(tmp_path: Path) -> None:
     video = clip(tmp_path / "in.mp4")
     with ExtensionWriter(video, tmp_path / "out.mp4") as extension:
-        assert sum(1 for _ in extension.copy()) == 12
+        assert sum(1 for _ in extension.copy_input()) == 12
         for start in range(0, 7, 3):
             extension.write(np.stack(NEW[start : start + 3]))
     assert np.allclose(levels(tmp_path / "out.mp4"), LEVELS, atol=2)
@@ -241,9 +239,12 @@ def test_memory_does_not_grow_with_the_length_of_the_video(tmp_path: Path) -> No
     script = """
         import pathlib, resource, sys
         import numpy as np
-        from pavdm_cli.video import open_video, splice
+        from pavdm_cli.video import ExtensionWriter, open_video
         video = open_video(sys.argv[1])
-        splice(video, sys.argv[2], (np.full((64, 96, 3), 9, np.uint8) for _ in range(video.frames)))
+        with ExtensionWriter(video, sys.argv[2]) as file:
+            for _ in file.copy_input():
+                pass
+            file.write(np.full((64, 96, 3), 9, np.uint8) for _ in range(video.frames))
         status = pathlib.Path("/proc/self/status")  # the resource usage on Linux is at least that of the parent
         lines = status.read_text().splitlines() if status.exists() else []
         peaks = [line.split()[1] for line in lines if line.startswith("VmHWM")]

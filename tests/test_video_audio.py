@@ -11,9 +11,10 @@ import av
 import numpy as np
 import pytest
 from support.clips import Recipe, greys, make
+from support.extending import write_extension
 
 from pavdm_cli.errors import OutputError, UsageError
-from pavdm_cli.video import ExtensionOptions, VideoInfo, check_extension, open_video, splice
+from pavdm_cli.video import ExtensionOptions, VideoInfo, check_extension, open_video
 
 NEW = [np.full((48, 64, 3), 250 - 10 * k, np.uint8) for k in range(7)]
 
@@ -53,11 +54,11 @@ def with_sound(folder: Path, codec: str, kind: str) -> VideoInfo:
 
 
 @pytest.mark.parametrize(("codec", "kind", "suffix"), MATCHES)
-def test_sound_is_carried_over_bit_for_bit_and_in_time(tmp_path: Path, codec: str, kind: str, suffix: str) -> None:
+def test_audio_is_copied_bit_exactly_and_in_sync(tmp_path: Path, codec: str, kind: str, suffix: str) -> None:
     video = with_sound(tmp_path, codec, kind)
-    notes = splice(video, tmp_path / f"out{suffix}", NEW)
+    notes = write_extension(video, tmp_path / f"out{suffix}", NEW)
     assert sound(tmp_path / f"out{suffix}") == sound(video.path)
-    assert notes == ["sound ends with the input's"]
+    assert notes == ["audio ends with the input's"]
     assert delay(tmp_path / f"out{suffix}") == pytest.approx(delay(video.path), abs=0.002)
 
 
@@ -71,16 +72,16 @@ def delay(path: Path) -> float:
     return start + np.argmax(samples[0] > loud) / rate / (2 if len(samples) == 1 else 1) - float(picture)
 
 
-def test_the_language_of_the_sound_is_kept(tmp_path: Path) -> None:
-    splice(clip(tmp_path / "in.mp4", Recipe(audio="aac")), tmp_path / "out.mkv", NEW)
+def test_the_audio_language_is_copied(tmp_path: Path) -> None:
+    write_extension(clip(tmp_path / "in.mp4", Recipe(audio="aac")), tmp_path / "out.mkv", NEW)
     with av.open(str(tmp_path / "out.mkv")) as file:
         assert file.streams.audio[0].language in ("deu", "ger")
 
 
 @pytest.mark.parametrize(("codec", "kind", "suffix"), MATCHES)
-def test_silence_follows_the_sound_up_to_the_last_picture(tmp_path: Path, codec: str, kind: str, suffix: str) -> None:
+def test_silence_fills_up_to_the_last_frame(tmp_path: Path, codec: str, kind: str, suffix: str) -> None:
     video = with_sound(tmp_path, codec, kind)
-    notes = splice(video, tmp_path / f"out{suffix}", NEW * 3, ExtensionOptions(audio="silence"))
+    notes = write_extension(video, tmp_path / f"out{suffix}", NEW * 3, ExtensionOptions(audio="silence"))
     out = open_video(tmp_path / f"out{suffix}")
     with av.open(str(out.path)) as file:
         heard = [(frame.time, frame.to_ndarray().astype(float), frame.samples) for frame in file.decode(audio=0)]
@@ -90,32 +91,30 @@ def test_silence_follows_the_sound_up_to_the_last_picture(tmp_path: Path, codec:
     assert max(read_last_frames) < 0.01 * loud
     assert heard[-1][0] >= float(out.end) - 0.15
     assert all(after[0] > before[0] for before, after in itertools.pairwise(heard))
-    assert notes == ["silence after the input's sound"]
+    assert notes == ["silence after the input's audio"]
 
 
-def test_dropped_sound_is_not_there_and_is_said(tmp_path: Path) -> None:
+def test_dropped_audio_is_reported(tmp_path: Path) -> None:
     video = clip(tmp_path / "in.mp4", Recipe(audio="aac"))
-    assert splice(video, tmp_path / "out.webm", NEW, ExtensionOptions(audio="drop")) == ["sound left out"]
+    assert write_extension(video, tmp_path / "out.webm", NEW, ExtensionOptions(audio="drop")) == ["audio dropped"]
     assert sound(tmp_path / "out.webm") == []
 
 
-def test_sound_longer_than_the_picture_is_carried_over_whole(tmp_path: Path) -> None:
+def test_audio_longer_than_the_video_is_copied_completely(tmp_path: Path) -> None:
     video = clip(tmp_path / "in.mkv", Recipe(audio="libopus", seconds=3.5))
-    splice(video, tmp_path / "out.mkv", NEW[:2])
+    write_extension(video, tmp_path / "out.mkv", NEW[:2])
     assert sound(tmp_path / "out.mkv") == sound(video.path)
     assert video.duration == Fraction(12, 10)
 
 
 @pytest.mark.parametrize(("codec", "suffix"), [("aac", ".webm"), ("aac", ".gif")])
-def test_sound_that_the_container_cannot_hold_is_refused_before_any_work(
-    tmp_path: Path, codec: str, suffix: str
-) -> None:
+def test_unsupported_audio_is_rejected_before_any_work(tmp_path: Path, codec: str, suffix: str) -> None:
     video = clip(tmp_path / "in.mkv", Recipe(audio=codec))
     with pytest.raises(OutputError) as caught:
         check_extension(video, tmp_path / f"out{suffix}")
     assert "-o x.mkv" in caught.value.hint
     with pytest.raises(OutputError):
-        splice(video, tmp_path / f"out{suffix}", NEW)
+        write_extension(video, tmp_path / f"out{suffix}", NEW)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
     check_extension(video, tmp_path / f"out{suffix}", ExtensionOptions(audio="drop"))
 
@@ -124,13 +123,13 @@ def test_silence_that_cannot_be_encoded_is_a_usage_error(tmp_path: Path) -> None
     video = clip(tmp_path / "in.mkv", Recipe(audio="vorbis"))
     with pytest.raises(UsageError, match="vorbis"):
         check_extension(video, tmp_path / "out.mkv", ExtensionOptions(audio="silence"))
-    splice(video, tmp_path / "out.mkv", NEW)
+    write_extension(video, tmp_path / "out.mkv", NEW)
     assert sound(tmp_path / "out.mkv") == sound(video.path)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_sound_and_picture_of_a_moment_are_near_each_other_in_the_file(tmp_path: Path, suffix: str) -> None:
-    splice(
+def test_audio_and_video_are_interleaved(tmp_path: Path, suffix: str) -> None:
+    write_extension(
         clip(tmp_path / "in.mp4", Recipe(audio="aac")),
         tmp_path / f"out{suffix}",
         NEW * 30,
@@ -172,9 +171,9 @@ def samples(path: Path) -> tuple[float, np.ndarray]:  # (channels, count) in -1.
         ("libmp3lame", "mp4", ".mkv"),
     ],
 )
-def test_sound_before_the_start_stays_unheard_and_in_time(tmp_path: Path, codec: str, kind: str, suffix: str) -> None:
+def test_start_padding_stays_inaudible(tmp_path: Path, codec: str, kind: str, suffix: str) -> None:
     video = with_sound(tmp_path, codec, kind)
-    splice(video, tmp_path / f"out{suffix}", NEW)
+    write_extension(video, tmp_path / f"out{suffix}", NEW)
     (before, expected), (after, heard) = samples(video.path), samples(tmp_path / f"out{suffix}")
     count = min(expected.shape[1], heard.shape[1])
     assert after == pytest.approx(before, abs=0.0006)
@@ -183,11 +182,11 @@ def test_sound_before_the_start_stays_unheard_and_in_time(tmp_path: Path, codec:
 
 
 @pytest.mark.parametrize("suffix", [".webm", ".mkv"])
-def test_padding_at_the_end_of_opus_stays_unheard(tmp_path: Path, suffix: str) -> None:
+def test_end_padding_of_opus_stays_inaudible(tmp_path: Path, suffix: str) -> None:
     video = clip(tmp_path / "in.webm", Recipe("vp9", audio="libopus", seconds=0.9871))
-    splice(video, tmp_path / f"out{suffix}", NEW)
-    splice(video, tmp_path / "out.mp4", NEW)
-    splice(open_video(tmp_path / "out.mp4"), tmp_path / f"again{suffix}", NEW)
+    write_extension(video, tmp_path / f"out{suffix}", NEW)
+    write_extension(video, tmp_path / "out.mp4", NEW)
+    write_extension(open_video(tmp_path / "out.mp4"), tmp_path / f"again{suffix}", NEW)
     expected = samples(video.path)[1]
     assert expected.shape[1] == round(0.9871 * 48000)
     for name in (f"out{suffix}", f"again{suffix}"):
@@ -196,8 +195,8 @@ def test_padding_at_the_end_of_opus_stays_unheard(tmp_path: Path, suffix: str) -
         assert file.streams.audio[0].duration == pytest.approx(expected.shape[1], abs=48)  # counted in milliseconds
 
 
-def test_rounded_times_of_matroska_become_exact_in_mp4(tmp_path: Path) -> None:
-    splice(with_sound(tmp_path, "aac", "mkv"), tmp_path / "out.mp4", NEW)
+def test_rounded_matroska_timestamps_become_exact_in_mp4(tmp_path: Path) -> None:
+    write_extension(with_sound(tmp_path, "aac", "mkv"), tmp_path / "out.mp4", NEW)
     with av.open(str(tmp_path / "out.mp4")) as file:
         stamps = [packet.pts for packet in file.demux(audio=0) if packet.size]
     assert set(np.diff(stamps)) == {1024}
@@ -218,17 +217,17 @@ PCM = [
 
 @pytest.mark.parametrize("audio", ["keep", "silence"])
 @pytest.mark.parametrize(("codec", "kind", "suffix", "stored"), PCM)
-def test_uncompressed_sound_keeps_its_samples(
+def test_uncompressed_audio_keeps_its_samples(
     tmp_path: Path, codec: str, kind: str, suffix: str, stored: str, audio: str
 ) -> None:
     video = with_sound(tmp_path, codec, kind)
-    notes = splice(video, tmp_path / f"out{suffix}", NEW, ExtensionOptions(audio=audio))
+    notes = write_extension(video, tmp_path / f"out{suffix}", NEW, ExtensionOptions(audio=audio))
     (before, expected), (after, heard) = samples(video.path), samples(tmp_path / f"out{suffix}")
     assert after == pytest.approx(before, abs=0.0006)
     assert np.array_equal(heard[:, : expected.shape[1]], expected)
     assert not heard[:, expected.shape[1] :].any()
     assert (heard.shape[1] > expected.shape[1]) == (audio == "silence")
-    assert (f"{codec} sound stored as {stored}, sample for sample" in notes) == bool(stored)
+    assert (f"{codec} audio stored losslessly as {stored}" in notes) == bool(stored)
 
 
 def test_samples_of_more_than_24_bits_are_refused_in_mp4_only(tmp_path: Path) -> None:
@@ -240,10 +239,10 @@ def test_samples_of_more_than_24_bits_are_refused_in_mp4_only(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("audio", ["keep", "silence"])
-def test_sound_of_an_unknown_kind_is_named_and_the_rest_is_kept(tmp_path: Path, audio: str) -> None:
+def test_audio_of_unknown_codec_is_reported_and_the_rest_copied(tmp_path: Path, audio: str) -> None:
     data = make(tmp_path / "plain.mkv", greys(12), Recipe(audio="aac")).read_bytes()
     assert data.count(b"A_AAC") == 1
     (tmp_path / "in.mkv").write_bytes(data.replace(b"A_AAC", b"A_XXX"))
-    notes = splice(open_video(tmp_path / "in.mkv"), tmp_path / "out.mp4", NEW, ExtensionOptions(audio=audio))
-    assert "left out: sound of an unknown kind" in notes
+    notes = write_extension(open_video(tmp_path / "in.mkv"), tmp_path / "out.mp4", NEW, ExtensionOptions(audio=audio))
+    assert "dropped: audio of unknown codec" in notes
     assert open_video(tmp_path / "out.mp4").frames == 19

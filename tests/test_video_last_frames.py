@@ -24,20 +24,20 @@ def collected(path: Path, rate: int, count: int, size: tuple[int, int] | None = 
     video = open_video(path)
     end = LastFrames(video, Fraction(rate), count, size)
     with ExtensionWriter(video, path.with_name("out.mkv")) as file:
-        assert sum(1 for _ in file.copy(end.add)) == video.frames
+        assert sum(1 for _ in file.copy_input(end.add)) == video.frames
         shown = end.frames()
         file.write([np.zeros((video.height, video.width, 3), np.uint8)])
     return shown
 
 
 @EVERY_KIND
-def test_the_tail_collected_while_copying_is_the_one_that_is_read(tmp_path: Path, kind: str) -> None:
+def test_frames_collected_while_copying_equal_those_read(tmp_path: Path, kind: str) -> None:
     path = make(tmp_path / kind, greys(24, 64, 64), KINDS[kind])
     assert (collected(path, 5, 4) == read_last_frames(open_video(path), Fraction(5), 4)).all()
 
 
 @pytest.mark.parametrize(("rate", "count"), [(5, 9), (40, 4), (10, 1)])
-def test_a_tail_of_frames_far_apart_is_collected_as_it_is_read(tmp_path: Path, rate: int, count: int) -> None:
+def test_collecting_equals_reading_at_low_frame_rates(tmp_path: Path, rate: int, count: int) -> None:
     path = make(tmp_path / "in.mkv", [*greys(11), corners(64, 96)], Recipe(times=SQUARES))
     read = read_last_frames(open_video(path), Fraction(rate), count, (32, 48))
     assert (collected(path, rate, count, (32, 48)) == read).all()
@@ -50,7 +50,7 @@ def test_extending_decodes_every_frame_once(tmp_path: Path, monkeypatch: pytest.
     assert (said.code, len(decoded)) == (0, 12)
 
 
-def test_a_continuation_alone_reads_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_new_reads_the_end_of_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = count_decoded(monkeypatch)
     make(tmp_path / "in.mp4", greys(12))
     said = pavdm("extend", str(tmp_path / "in.mp4"), *WORDS, "--only-new", "-o", str(tmp_path / "out.mp4"))
@@ -58,10 +58,10 @@ def test_a_continuation_alone_reads_the_end(tmp_path: Path, monkeypatch: pytest.
     assert 0 < len(decoded) <= 12
 
 
-def test_a_picture_that_is_shown_again_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_frame_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[object] = []
-    show = FrameReader.show
-    monkeypatch.setattr(FrameReader, "show", lambda reader, picture: shown.append(picture) or show(reader, picture))
+    show = FrameReader.to_rgb
+    monkeypatch.setattr(FrameReader, "to_rgb", lambda reader, picture: shown.append(picture) or show(reader, picture))
     video = open_video(make(tmp_path / "in.mp4", greys(3)))
     assert len(read_last_frames(video, Fraction(100), 21)) == 21  # two tenths of a second
     assert len(shown) == 3
@@ -70,12 +70,12 @@ def test_a_picture_that_is_shown_again_is_converted_once(tmp_path: Path, monkeyp
 def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Every picture that a reader of frames takes from a decoder from now on."""
     seen: list[object] = []
-    read = FrameReader._decoded
+    read = FrameReader._decode
 
     def counting(reader: FrameReader, since: Fraction | None) -> Iterator[Any]:
         for picture in read(reader, since):
             seen.append(picture[1])
             yield picture
 
-    monkeypatch.setattr(FrameReader, "_decoded", counting)
+    monkeypatch.setattr(FrameReader, "_decode", counting)
     return seen

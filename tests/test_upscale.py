@@ -40,7 +40,7 @@ def sinc_enlarged(line: np.ndarray, factor: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 8])
-def test_lanczos_is_lanczos_in_every_channel(factor):
+def test_the_filter_is_lanczos_in_every_channel(factor):
     frame = np.zeros((5, 33, 3), np.uint8)
     frame[:] = np.stack([100 + 60 * np.sin(np.arange(33) / (2 + channel)) for channel in range(3)], axis=1)
     large = Upscaler(Scale(factor))(frame)
@@ -50,7 +50,7 @@ def test_lanczos_is_lanczos_in_every_channel(factor):
         assert np.abs(large[2, :, channel] - expected).max() <= 1.5
 
 
-def test_nearest_repeats_pixels_and_no_filter_changes_a_plain_colour():
+def test_nearest_repeats_pixels_and_solid_colors_are_exact():
     assert np.array_equal(Upscaler(Scale(3, "nearest"))(CLIP[0]), CLIP[0].repeat(3, 0).repeat(3, 1))
     plain = np.full((7, 9, 3), (255, 0, 13), np.uint8)
     assert np.array_equal(Upscaler(Scale(4))(plain), np.full((28, 36, 3), (255, 0, 13)))
@@ -58,7 +58,7 @@ def test_nearest_repeats_pixels_and_no_filter_changes_a_plain_colour():
 
 @every_filter
 @pytest.mark.parametrize("factor", [2, 3, 4, 8])
-def test_a_frame_comes_back_from_its_enlargement(name, factor):
+def test_downscaling_inverts_upscaling(name, factor):
     scale = Scale(factor, name)
     frames = to_bytes(paint(SCENES[:6], [3.0]).frames[:, 0])
     back = [downscale(Upscaler(scale)(frame), scale) for frame in frames]
@@ -66,7 +66,7 @@ def test_a_frame_comes_back_from_its_enlargement(name, factor):
 
 
 @every_filter
-def test_noise_on_an_enlargement_averages_out(name):
+def test_downscaling_averages_out_noise(name):
     scale, draw = Scale(4, name), np.random.default_rng(0)
     large = Upscaler(scale)(CLIP[0])
     noisy = np.clip(large + draw.normal(0, 6, large.shape), 0, 255).round().astype(np.uint8)
@@ -81,7 +81,7 @@ def write(path: Path, scale: Scale, about: dict[str, object] | None = None, crf:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm", "gif"])
-def test_every_container_holds_enlarged_frames_that_read_back(tmp_path, suffix):
+def test_upscaled_frames_read_back_from_every_container(tmp_path, suffix):
     scale = Scale(4)
     video = open_video(write(tmp_path / f"large.{suffix}", scale))
     assert (video.width, video.height, video.frames) == (384, 256, 12)
@@ -98,7 +98,7 @@ def made(tmp_path_factory) -> Path:
     return path
 
 
-def test_pocket_fills_384x256_pixels_and_says_so(made):
+def test_pocket_is_upscaled_to_384x256_by_default(made):
     assert (POCKET.scale, OPENSORA.scale) == (4, 1)
     video = open_video(made)
     assert (video.width, video.height) == (384, 256)
@@ -107,7 +107,7 @@ def test_pocket_fills_384x256_pixels_and_says_so(made):
     assert "--scale 4 --scale-filter lanczos" in command(stored)
 
 
-def test_scale_1_keeps_the_models_own_size(made, tmp_path):
+def test_scale_1_keeps_the_models_size(made, tmp_path):
     done = pavdm("generate", PROMPT, "--frames", "4", *QUICK, "--scale", "1", "--crf", "0", "-o", tmp_path / "own.mp4")
     assert done.code == 0, done.err
     video = open_video(tmp_path / "own.mp4")
@@ -119,7 +119,7 @@ def test_scale_1_keeps_the_models_own_size(made, tmp_path):
     assert psnr(own, large) > 33
 
 
-def test_a_continuation_has_the_same_scale_and_is_continued_at_it(made, tmp_path):
+def test_extending_keeps_the_scale(made, tmp_path):
     longer, longest = tmp_path / "longer.mp4", tmp_path / "longest.mkv"
     for source, target in ((made, longer), (longer, longest)):
         done = pavdm("extend", source, "--frames", "4", "--steps", "6", "--seed", "3", "--json", "-o", target)
@@ -151,24 +151,24 @@ def source(path: Path, scale: Scale, about: dict[str, object]) -> Scale:
         ({"scale": 2, "scale-filter": "lanczos"}, Scale()),
     ],
 )
-def test_only_a_scale_that_fits_the_file_is_believed(tmp_path, about, expected):
+def test_an_implausible_stored_scale_is_ignored(tmp_path, about, expected):
     assert source(tmp_path / "video.mp4", Scale(2), about) == expected
 
 
 @pytest.mark.parametrize("factor", [0, -1, 9, 10**12])
-def test_an_absurd_scale_is_refused_in_a_line(factor):
+def test_an_absurd_scale_is_rejected(factor):
     done = pavdm("generate", PROMPT, "--scale", factor)
     assert done.code == 2
     assert f"--scale must be 1 to 8, got {factor}" in done.err
 
 
-def test_a_scale_beyond_what_can_be_read_again_is_refused():
+def test_a_scale_that_could_not_be_read_again_is_rejected():
     sampling = Sampling(model="opensora-v1.2")
     Request(PROMPT, frames=4, size=(720, 1280), sampling=sampling, output=Output(scale=6))
     with pytest.raises(UsageError, match="8960x5040 pixels: 8192x4320 is the most"):
         Request(PROMPT, frames=4, size=(720, 1280), sampling=sampling, output=Output(scale=7))
 
 
-def test_an_unknown_filter_is_refused():
+def test_an_unknown_filter_is_rejected():
     with pytest.raises(UsageError, match="--scale-filter must be one of lanczos, nearest, got 'cubic'"):
         Output(scale_filter="cubic")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from support.clips import Recipe, make
 
-from pavdm_cli.video import frames, open_video
+from pavdm_cli.video import FrameReader, open_video
 
 
 def read(path: Path) -> list[np.ndarray]:
-    return [frame for frame, _ in frames(open_video(path))]
+    return [frame for frame, _ in FrameReader(open_video(path))]
 
 
 @pytest.mark.parametrize("colour", [(200, 30, 60), (18, 52, 86), (240, 200, 20), (0, 0, 255), (255, 255, 255)])
@@ -28,9 +28,7 @@ def read(path: Path) -> list[np.ndarray]:
     ],
     ids=["bt709", "bt601", "untagged", "full range", "10 bits", "4:4:4"],
 )
-def test_colours_are_right_by_whatever_rule_they_were_stored(
-    tmp_path: Path, recipe: Recipe, colour: tuple[int, int, int]
-) -> None:
+def test_colors_are_correct_in_every_color_space(tmp_path: Path, recipe: Recipe, colour: tuple[int, int, int]) -> None:
     path = make(tmp_path / "clip.mkv", [np.full((48, 64, 3), colour, np.uint8)] * 2, recipe)
     assert np.abs(read(path)[0].astype(int) - colour).max() <= 4
 
@@ -54,16 +52,16 @@ def pq(nits: float) -> int:
         (18, 65535, 255),
     ],
 )
-def test_hdr_is_brought_to_standard_range(tmp_path: Path, transfer: int, signal: int, shown: int) -> None:
+def test_hdr_is_tone_mapped(tmp_path: Path, transfer: int, signal: int, shown: int) -> None:
     recipe = Recipe("hevc", pixels="yuv420p10le", color_space=(9, transfer, 9))
     path = make(tmp_path / "clip.mp4", [np.full((48, 64, 3), signal, np.uint16)] * 2, recipe)
     video = open_video(path)
-    assert (video.hdr, video.bits) == ("PQ" if transfer == 16 else "HLG", 10)
+    assert (video.hdr, video.bit_depth) == ("PQ" if transfer == 16 else "HLG", 10)
     assert abs(read(path)[0].mean() - shown) <= 3
     assert video.notes() == [f"{video.hdr} to standard range (bt709), highlights rolled off", "10 bits to 8"]
 
 
-def test_tone_mapping_keeps_the_order_of_brightness_and_greys_grey(tmp_path: Path) -> None:
+def test_tone_mapping_is_monotonic_and_keeps_grays(tmp_path: Path) -> None:
     levels = np.linspace(0, 65535, 16).astype(np.uint16)
     recipe = Recipe("hevc", pixels="yuv420p10le", color_space=(9, 16, 9))
     path = make(tmp_path / "clip.mp4", [np.full((48, 64, 3), level) for level in levels], recipe)
@@ -72,7 +70,7 @@ def test_tone_mapping_keeps_the_order_of_brightness_and_greys_grey(tmp_path: Pat
     assert np.all(np.diff([colour.mean() for colour in seen]) >= 0)
 
 
-def test_wide_colours_are_brought_to_bt709(tmp_path: Path) -> None:
+def test_bt2020_is_converted_to_bt709(tmp_path: Path) -> None:
     green = np.full((48, 64, 3), (0, 40000, 0), np.uint16)
     path = make(tmp_path / "clip.mp4", [green] * 2, Recipe("hevc", pixels="yuv420p10le", color_space=(9, 1, 9)))
     video = open_video(path)
@@ -80,4 +78,4 @@ def test_wide_colours_are_brought_to_bt709(tmp_path: Path) -> None:
     assert red <= 3
     assert blue <= 3
     assert abs(high - 40000 / 257 * 1.1329 ** (1 / 2.4)) <= 3  # the green of BT.2020 lies outside BT.709
-    assert video.notes() == ["colours of bt2020 to bt709", "10 bits to 8"]
+    assert video.notes() == ["colors converted from bt2020 to bt709", "10 bits to 8"]

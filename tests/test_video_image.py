@@ -52,7 +52,7 @@ def turned(number: int, big: bool = False) -> bytes:
 
 
 @pytest.mark.parametrize("height", [48, 721])
-def test_a_png_is_read_to_the_bit(tmp_path, height):
+def test_a_png_is_read_exactly(tmp_path, height):
     frame = np.random.default_rng(0).integers(0, 256, (height, 63, 3), np.uint8)
     still = read_image(write(tmp_path / "a.png", frame))
     assert np.array_equal(still.frame, frame)
@@ -61,12 +61,12 @@ def test_a_png_is_read_to_the_bit(tmp_path, height):
 
 
 @pytest.mark.parametrize("height", [48, 722])
-def test_a_jpeg_keeps_its_colours(tmp_path, height):
+def test_a_jpeg_keeps_its_colors(tmp_path, height):
     frame = corners(height)
     assert np.abs(read_image(write(tmp_path / "a.jpg", frame)).frame.astype(int) - frame).mean() < 2
 
 
-def test_the_same_file_has_the_same_digest_and_another_has_not(tmp_path):
+def test_the_digest_identifies_the_file(tmp_path):
     one, other = write(tmp_path / "a.png", corners()), write(tmp_path / "b.png", corners()[::-1])
     assert read_image(one).digest == read_image(one).digest != read_image(other).digest
 
@@ -85,21 +85,21 @@ UPRIGHT = {
 
 @pytest.mark.parametrize("number", range(1, 9))
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
-def test_a_picture_is_turned_as_its_camera_says(tmp_path, number, name):
+def test_exif_orientation_is_applied(tmp_path, number, name):
     path = write(tmp_path / name, corners(), exif=turned(number, big=number % 2 == 0))
     still = read_image(path)
     wanted = UPRIGHT[number](corners())
     assert still.frame.shape == wanted.shape
     assert np.abs(still.frame.astype(int) - wanted).mean() < 2
-    assert still.notes == (("turned upright",) if number > 1 else ())
+    assert still.notes == (("rotated upright",) if number > 1 else ())
 
 
 @pytest.mark.parametrize("exif", [b"II", b"II*\0\xff\xff\xff\xff", turned(9), turned(0), turned(6)[:15], b"\0" * 40])
-def test_nonsense_about_turning_turns_nothing(tmp_path, exif):
+def test_invalid_exif_orientation_is_ignored(tmp_path, exif):
     assert np.array_equal(read_image(write(tmp_path / "a.png", corners(), exif=exif)).frame, corners())
 
 
-def test_what_is_transparent_is_white_and_said(tmp_path):
+def test_transparency_is_blended_on_white_with_a_note(tmp_path):
     frame = np.dstack([corners(), np.full((48, 64), 255, np.uint8)])
     assert read_image(write(tmp_path / "a.png", frame, "rgba")).notes == ()
     frame[:24, :, 3] = 0
@@ -109,7 +109,7 @@ def test_what_is_transparent_is_white_and_said(tmp_path):
     assert "transparent" in still.notes[0]
 
 
-def test_grey_and_deep_pictures_are_read(tmp_path):
+def test_gray_and_16_bit_images_are_read(tmp_path):
     grey = write(tmp_path / "g.png", corners()[..., 0], "gray")
     assert np.array_equal(read_image(grey).frame, corners()[..., :1].repeat(3, 2))
     deep = write(tmp_path / "d.png", corners(), "rgb48be")
@@ -118,28 +118,28 @@ def test_grey_and_deep_pictures_are_read(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.9, 0.995])
-def test_a_picture_cut_short_is_refused(tmp_path, name, share):
+def test_a_truncated_image_is_rejected(tmp_path, name, share):
     frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     path = write(tmp_path / name, frame, exif=turned(6) + b"\xff\xd9")  # a thumbnail has an end of its own
     path.write_bytes(path.read_bytes()[: max(9, int(share * path.stat().st_size))])
-    with pytest.raises(InputError, match="cut short"):
+    with pytest.raises(InputError, match="truncated"):
         read_image(path)
 
 
-def test_a_picture_with_something_after_it_is_read(tmp_path):
+def test_trailing_data_after_an_image_is_ignored(tmp_path):
     for name in ("a.png", "a.jpg"):
         path = write(tmp_path / name, corners())
         path.write_bytes(path.read_bytes() + b"notes of a camera" * 9)
         assert read_image(path).frame.shape == corners().shape
 
 
-def test_one_too_large_is_refused_before_it_is_decoded(tmp_path):
+def test_an_oversized_image_is_rejected_before_decoding(tmp_path):
     path = write(tmp_path / "a.png", corners())
     data = bytearray(path.read_bytes())
     data[16:24] = (60_000).to_bytes(4) * 2
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4)
     path.write_bytes(data)
-    with pytest.raises(InputError, match="more pixels than can be held"):
+    with pytest.raises(InputError, match="more pixels than fit in memory"):
         read_image(path)
     with pytest.raises(InputError, match="64x48"):
         read_image(write(tmp_path / "a.jpg", corners()), Limits(pixels=64 * 48 - 1))
@@ -171,14 +171,14 @@ def hostile(folder: Path, name: str) -> Path | str:
         ("missing.png", "does not exist"),
         ("", "is a folder"),
         ("empty.png", "is empty"),
-        ("text.jpg", "is not a picture"),
-        ("list.png", "is not a picture"),
-        ("video.png", "is not a picture"),
+        ("text.jpg", "is not an image"),
+        ("list.png", "is not an image"),
+        ("video.png", "is not an image"),
         ("damaged.png", "is damaged"),
-        ("damaged.jpg", "cut short"),
+        ("damaged.jpg", "truncated"),
     ],
 )
-def test_what_is_no_picture_is_one_clear_line(tmp_path, name, words):
+def test_a_file_that_is_no_image_gives_one_error_line(tmp_path, name, words):
     with pytest.raises(InputError) as caught:
         read_image(hostile(tmp_path, name))
     assert words in caught.value.message

@@ -23,7 +23,7 @@ WRITE_ALL = """
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[: int(sys.argv[1])])
     import numpy as np
-    from pavdm_cli.video import EncoderOptions, ExtensionOptions, VideoWriter, open_video, splice
+    from pavdm_cli.video import EncoderOptions, ExtensionOptions, ExtensionWriter, VideoWriter, open_video
     from pavdm_cli.video.write import writer as video_writer
 
     def record(name, encoding=None):
@@ -38,7 +38,10 @@ WRITE_ALL = """
         video_writer.find_ffmpeg = lambda named: ""
         record("inner.gif")
     for suffix in ("mp4", "mkv"):
-        splice(video, f"extended.{suffix}", shots, ExtensionOptions(metadata={"seed": 1}))
+        with ExtensionWriter(video, f"extended.{suffix}", ExtensionOptions(metadata={"seed": 1})) as file:
+            for _ in file.copy_input():
+                pass
+            file.write(shots)
     for path in sorted(Path.cwd().iterdir()):
         print(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
 """
@@ -53,7 +56,7 @@ def panned(count: int = 12) -> np.ndarray:  # (count, H, W, 3)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="poisons memory by glibc's MALLOC_PERTURB_")
-def test_every_file_is_the_same_whatever_memory_held_and_on_any_number_of_cores(tmp_path: Path) -> None:
+def test_files_are_identical_on_any_number_of_cores(tmp_path: Path) -> None:
     np.save(tmp_path / "shots.npy", panned())
     make(tmp_path / "input.mp4", panned(6)[:, :128, :96], Recipe(audio="aac"))
     assert hashes(tmp_path, poison=85, cores=1) == hashes(tmp_path, poison=200, cores=2)
@@ -72,13 +75,13 @@ def hashes(folder: Path, poison: int, cores: int) -> list[str]:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_x264_does_not_choose_by_the_cpu(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_x264_output_does_not_depend_on_the_cpu(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     here = written(tmp_path / f"here{suffix}")
     monkeypatch.setattr(encode, "X264_DETERMINISTIC", f"{encode.X264_DETERMINISTIC}:asm=0")  # a CPU that can do nothing
     assert here == written(tmp_path / f"there{suffix}")
 
 
-def test_the_threads_of_x264_take_whole_frames(tmp_path: Path) -> None:
+def test_x264_uses_frame_threads(tmp_path: Path) -> None:
     told = written(tmp_path / "clip.mp4")  # x264 writes its settings into the file
     assert b" sliced_threads=0 " in told
     assert b" threads=1 " not in told

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.clips import Recipe, corners, make
+from support.extending import write_extension
 from test_video_chroma import decoded, planes
 
-from pavdm_cli.video import EncoderOptions, ExtensionOptions, VideoInfo, open_video, splice
+from pavdm_cli.video import EncoderOptions, ExtensionOptions, VideoInfo, open_video
 from pavdm_cli.video.color_space import frame_color_space
 
-LOSSLESS = ExtensionOptions(encoding=EncoderOptions(crf=0))
+LOSSLESS = ExtensionOptions(encoder=EncoderOptions(crf=0))
 
 
 def noise(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
@@ -27,7 +28,7 @@ def clip(folder: Path, recipe: Recipe | None = None, frames: list[np.ndarray] | 
 def lost(video: VideoInfo, suffix: str = ".mp4") -> int:
     """The largest difference between the samples of the input and those of a lossless continuation."""
     out = video.path.with_name(f"out{suffix}")
-    splice(video, out, noise(2), LOSSLESS)
+    write_extension(video, out, noise(2), LOSSLESS)
     pairs = list(zip(decoded(video.path), decoded(out), strict=False))
     assert len(pairs) == video.frames
     assert all(one.width == other.width for one, other in pairs)
@@ -37,22 +38,24 @@ def lost(video: VideoInfo, suffix: str = ".mp4") -> int:
 @pytest.mark.parametrize("color_space", [(1, 1, 1), (6, 6, 6), (5, 5, 5), (2, 2, 2), (12, 13, 1)])
 @pytest.mark.parametrize("codec", ["h264", "vp9", "mpeg4"])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_samples_pass_unchanged(tmp_path: Path, color_space: tuple[int, int, int], codec: str, suffix: str) -> None:
+def test_compatible_frames_pass_through_unchanged(
+    tmp_path: Path, color_space: tuple[int, int, int], codec: str, suffix: str
+) -> None:
     assert lost(clip(tmp_path, Recipe(codec, color_space=color_space)), suffix) == 0
 
 
 @pytest.mark.parametrize(
     "recipe", [Recipe(times=[Fraction(k * k, 100) for k in range(9)]), Recipe(aspect=Fraction(4, 3))]
 )
-def test_samples_pass_at_any_times_and_shape_of_pixels(tmp_path: Path, recipe: Recipe) -> None:
+def test_pass_through_keeps_timestamps_and_aspect_ratio(tmp_path: Path, recipe: Recipe) -> None:
     assert lost(clip(tmp_path, recipe)) == 0
 
 
 @pytest.mark.parametrize("color_space", [(1, 1, 1), (6, 6, 6), (5, 6, 5), (12, 13, 1)])
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
-def test_colour_tags_are_kept(tmp_path: Path, color_space: tuple[int, int, int], suffix: str) -> None:
+def test_color_tags_are_preserved(tmp_path: Path, color_space: tuple[int, int, int], suffix: str) -> None:
     video = clip(tmp_path, Recipe(color_space=color_space))
-    splice(video, tmp_path / f"out{suffix}", noise(2))
+    write_extension(video, tmp_path / f"out{suffix}", noise(2))
     out = open_video(tmp_path / f"out{suffix}").color_space
     assert out.matrix == color_space[2]
     assert (out.primaries, out.transfer) == color_space[:2] or suffix == ".webm"
@@ -60,9 +63,9 @@ def test_colour_tags_are_kept(tmp_path: Path, color_space: tuple[int, int, int],
 
 
 @pytest.mark.parametrize("color_space", [(1, 1, 1), (6, 6, 6), (2, 2, 2)])
-def test_new_frames_have_the_colours_of_those_they_follow(tmp_path: Path, color_space: tuple[int, int, int]) -> None:
+def test_new_frames_match_the_colors_of_the_input(tmp_path: Path, color_space: tuple[int, int, int]) -> None:
     video = clip(tmp_path, Recipe(color_space=color_space), [corners()] * 3)
-    splice(video, tmp_path / "out.mp4", [corners()] * 2, ExtensionOptions(encoding=EncoderOptions(crf=2)))
+    write_extension(video, tmp_path / "out.mp4", [corners()] * 2, ExtensionOptions(encoder=EncoderOptions(crf=2)))
     before, *_, after = decoded(tmp_path / "out.mp4")
     assert frame_color_space(before).matrix == frame_color_space(after).matrix
     for one, other in zip(planes(before), planes(after), strict=True):
@@ -81,12 +84,12 @@ def test_new_frames_have_the_colours_of_those_they_follow(tmp_path: Path, color_
     ],
     ids=["10 bits", "full range", "4:4:4", "HDR of 8 bits", "upside down", "turned"],
 )
-def test_what_must_be_converted_is(tmp_path: Path, recipe: Recipe) -> None:
+def test_incompatible_frames_are_converted(tmp_path: Path, recipe: Recipe) -> None:
     path = make(tmp_path / ("in.mov" if recipe.turn else "in.mkv"), [corners(64, 64)] * 3, recipe)
     video = open_video(path)
-    splice(video, tmp_path / "out.mp4", [corners(64, 64)] * 2, ExtensionOptions(encoding=EncoderOptions(crf=2)))
+    write_extension(video, tmp_path / "out.mp4", [corners(64, 64)] * 2, ExtensionOptions(encoder=EncoderOptions(crf=2)))
     out = open_video(tmp_path / "out.mp4")
-    assert (out.bits, out.hdr, out.orientation.note(), out.color_space.full_range) == (8, "", "", False)
+    assert (out.bit_depth, out.hdr, out.orientation.note(), out.color_space.full_range) == (8, "", "", False)
     assert (out.width, out.height, out.frames) == (video.width, video.height, 5)
     before, *_, after = (picture.to_ndarray(format="rgb24").astype(int) for picture in decoded(out.path))
     turned = np.rot90(corners(64, 64), recipe.turn // 90)
