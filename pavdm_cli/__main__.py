@@ -23,7 +23,7 @@ def _run() -> int:
     """Run the command; its exit code, once both streams have been flushed."""
     from pavdm_cli.runtime import signals, streams
 
-    streams.guard()
+    streams.protect_streams()
     from pavdm_cli import app
 
     try:

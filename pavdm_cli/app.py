@@ -18,7 +18,7 @@ from pavdm_cli.commands.extend import extend
 from pavdm_cli.commands.generate import generate
 from pavdm_cli.commands.info import info
 from pavdm_cli.errors import PavdmError, UsageError
-from pavdm_cli.runtime.diagnose import diagnose, interrupted
+from pavdm_cli.runtime.diagnose import diagnose, is_interrupt
 from pavdm_cli.runtime.interrupt import INTERRUPTED, interrupt_lines
 
 CommandLineError: Any = typer.BadParameter.__base__  # of all that Typer refuses; it exports this subclass alone
@@ -60,7 +60,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _interrupt()
     except Exception as error:
-        if interrupted(error):
+        if is_interrupt(error):
             _interrupt()
         if os.environ.get("PAVDM_TRACEBACK") and not isinstance(error, PavdmError):
             raise

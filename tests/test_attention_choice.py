@@ -1,4 +1,4 @@
-"""The choice of an attention back end: a pure function of the machine, the case, and what is installed."""
+"""The choice of an attention backend depends on the machine, the case and what is installed, and on nothing else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pavdm_cli.attention import BACKENDS, TORCH, Backend, Case, Limits, Machine, choose, confirm, order
+from pavdm_cli.attention import (
+    BACKENDS,
+    TORCH,
+    Backend,
+    Case,
+    Limits,
+    Machine,
+    auto_order,
+    check_backend,
+    choose_backend,
+)
 from pavdm_cli.errors import DeviceError, UsageError
 
 CPU, HOPPER, AMPERE, ADA, BLACKWELL, TURING = (
@@ -19,7 +29,7 @@ BARE = ALL - {"fa3", "flash-attn", "xformers"}
 
 
 def only(installed: frozenset[str]):
-    """The probe of a machine where nothing but these is installed."""
+    """A probe of a machine with only these installed."""
     return lambda backend: None if backend.name in installed else "not installed: pip install it"
 
 
@@ -49,45 +59,45 @@ CHOICES = [
 
 
 @pytest.fixture
-def bare(monkeypatch):
-    """A table whose functions cannot run, so that choices are made for packages and GPUs that are not here."""
+def names_only(monkeypatch):
+    """A table of names instead of functions, to choose packages and GPUs that are not present."""
     for name, backend in BACKENDS.items():
         monkeypatch.setitem(BACKENDS, name, replace(backend, load=lambda name=name: name))
 
 
-@pytest.mark.parametrize(("machine", "dtype", "width", "installed", "name", "rest"), CHOICES)
-def test_the_first_that_fits_is_chosen(machine, dtype, width, installed, name, rest, bare):
-    got = choose("auto", Case(machine, dtype, width), only(installed))
-    assert (got.name, got.rest_name) == (name, rest)
-    assert (got.plain, got.over(9, False)) == (name, name)
-    assert got.over(9, True) == rest
-    before = order(machine)[: order(machine).index(name)]
-    assert all(f"{other} " in got.reason for other in before)
-    assert str(Case(machine, dtype, width)) in got.reason
+@pytest.mark.parametrize(("machine", "dtype", "width", "installed", "name", "fallback"), CHOICES)
+def test_auto_chooses_the_first_that_fits(machine, dtype, width, installed, name, fallback, names_only):
+    attention = choose_backend("auto", Case(machine, dtype, width), only(installed))
+    assert (attention.name, attention.fallback_name) == (name, fallback)
+    assert (attention.unmasked, attention.for_keys(9, False)) == (name, name)
+    assert attention.for_keys(9, True) == fallback
+    before = auto_order(machine)[: auto_order(machine).index(name)]
+    assert all(f"{other} " in attention.reason for other in before)
+    assert str(Case(machine, dtype, width)) in attention.reason
 
 
-def test_a_text_of_a_single_word_goes_where_it_is_taken(bare):
-    cudnn = choose("auto", Case(HOPPER, BF16, 72), only(BARE))
-    assert [cudnn.over(keys, False) for keys in (1, 2)] == ["sdpa-efficient", "cudnn"]
+def test_a_single_key_goes_to_the_fallback(names_only):
+    cudnn = choose_backend("auto", Case(HOPPER, BF16, 72), only(BARE))
+    assert [cudnn.for_keys(keys, False) for keys in (1, 2)] == ["sdpa-efficient", "cudnn"]
     assert "sdpa-efficient for a mask or a single key" in cudnn.reason
-    assert choose("auto", Case(HOPPER, BF16, 72), only(ALL)).over(1, False) == "fa3"
+    assert choose_backend("auto", Case(HOPPER, BF16, 72), only(ALL)).for_keys(1, False) == "fa3"
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_a_name_is_taken_or_refused_but_never_replaced(name, bare):
+def test_a_named_backend_is_never_replaced(name, names_only):
     for machine, dtype, width, installed, *_ in CHOICES:
         case = Case(machine, dtype, width)
-        if BACKENDS[name].supports(case) or name not in installed:
+        if BACKENDS[name].unfit_case(case) or name not in installed:
             with pytest.raises(DeviceError, match=f"--attention {name} cannot be used here"):
-                choose(name, case, only(installed))
+                choose_backend(name, case, only(installed))
         else:
-            got = choose(name, case, only(installed))
-            assert (got.name, got.plain) == (name, name)
+            attention = choose_backend(name, case, only(installed))
+            assert (attention.name, attention.unmasked) == (name, name)
 
 
-def test_a_mask_is_handed_on_by_name_too(bare):
-    got = choose("sdpa-flash", Case(AMPERE, BF16, 72), only(ALL))
-    assert (got.over(9, False), got.over(9, True)) == ("sdpa-flash", "sdpa-efficient")
+def test_a_named_backend_has_a_fallback_for_masks(names_only):
+    attention = choose_backend("sdpa-flash", Case(AMPERE, BF16, 72), only(ALL))
+    assert (attention.for_keys(9, False), attention.for_keys(9, True)) == ("sdpa-flash", "sdpa-efficient")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +105,7 @@ def test_a_mask_is_handed_on_by_name_too(bare):
     [
         ("fa3", Case(CPU, FP32, 32), "needs an NVIDIA GPU"),
         ("fa3", Case(AMPERE, BF16, 72), "needs compute capability 9.0 to 9.9, this is 8.0"),
-        ("sdpa-flash", Case(HOPPER, FP32, 72), "takes float16 and bfloat16, not float32"),
+        ("sdpa-flash", Case(HOPPER, FP32, 72), "supports float16 and bfloat16, not float32"),
         ("cudnn", Case(HOPPER, BF16, 136), "up to 128, not 136"),
         ("flash-attn", Case(HOPPER, BF16, 10), "a multiple of 8, not 10"),
         ("flash-attn", Case(TURING, torch.float16, 64), "8.0 and up, this is 7.5"),
@@ -103,34 +113,34 @@ def test_a_mask_is_handed_on_by_name_too(bare):
         ("sdpa-flash", Case(Machine("mps"), FP32, 72), "does not run on mps"),
     ],
 )
-def test_a_refusal_says_why(name, case, says):
-    assert says in BACKENDS[name].supports(case)
+def test_a_refusal_gives_the_reason(name, case, says):
+    assert says in BACKENDS[name].unfit_case(case)
     with pytest.raises(DeviceError) as refused:
-        choose(name, case, only(ALL))
+        choose_backend(name, case, only(ALL))
     assert says in refused.value.message
-    assert order(case.machine)[0] in refused.value.hint
+    assert auto_order(case.machine)[0] in refused.value.hint
 
 
-def test_a_name_that_is_none_lists_those_that_are():
-    for call in (lambda: confirm("magic", CPU), lambda: choose("magic", Case(CPU, FP32, 32))):
+def test_an_unknown_name_lists_the_valid_ones():
+    for call in (lambda: check_backend("magic", CPU), lambda: choose_backend("magic", Case(CPU, FP32, 32))):
         with pytest.raises(UsageError, match=r"auto, fa3, .*sdpa, got 'magic'"):
             call()
-    assert confirm("auto", CPU) is confirm("sdpa-math", CPU) is None
+    assert check_backend("auto", CPU) is check_backend("sdpa-math", CPU) is None
 
 
-def test_the_last_of_every_order_takes_everything():
+def test_the_last_of_every_order_supports_everything():
     for machine in (CPU, HOPPER, AMPERE, ADA, BLACKWELL, TURING, Machine("rocm"), Machine("mps")):
-        last = BACKENDS[order(machine)[-1]]
-        assert last.supports(Case(machine, torch.float64, 7, masked=True, keys=1)) is None
+        last = BACKENDS[auto_order(machine)[-1]]
+        assert last.unfit_case(Case(machine, torch.float64, 7, masked=True, keys=1)) is None
         assert last.probe() is None
 
 
-def test_a_cpu_asks_for_no_package_and_keeps_torch_as_it_was():
+def test_a_cpu_probes_no_package():
     def never(backend: Backend) -> str:
         assert backend.name == "sdpa"
 
-    got = choose("auto", Case(CPU, FP32, 32), never)
-    assert (got.plain, got.rest) == (TORCH.plain, TORCH.rest)
+    attention = choose_backend("auto", Case(CPU, FP32, 32), never)
+    assert (attention.unmasked, attention.fallback) == (TORCH.unmasked, TORCH.fallback)
 
 
 def test_every_row_is_a_name_with_limits():

@@ -220,7 +220,7 @@ class Heard:
 def heard(loaded: Loaded, prompt: str) -> tuple[Tensor, int, int]:
     """One step, and how often the back end and its stand-in were called."""
     plain, rest = Heard(), Heard()
-    chosen = replace(loaded, attention=Attention("plain", "for a test", plain, rest, "rest", keys=2))
+    chosen = replace(loaded, attention=Attention("plain", "for a test", plain, rest, "rest", min_keys=2))
     window, levels = latents(4, 4)[:1], torch.tensor([1, 1, 3, 3], dtype=torch.int32)
     out = chosen.bind(prompt, SCHEDULE, noise_levels(linear_sigmas(8).double()), 1)(window, levels, None)
     assert not any(plain.masks)
@@ -239,7 +239,7 @@ def test_space_and_text_are_attended_to_by_the_chosen_back_end(loaded):
 
 def test_a_frame_of_one_token_goes_to_the_stand_in(loaded):
     plain, rest = Heard(), Heard()
-    chosen = replace(loaded, attention=Attention("plain", "for a test", plain, rest, "rest", keys=2))
+    chosen = replace(loaded, attention=Attention("plain", "for a test", plain, rest, "rest", min_keys=2))
     denoiser = chosen.bind(PROMPTS[0], SCHEDULE, noise_levels(linear_sigmas(8).double()), 1)
     depth = loaded.denoiser.config.depth
     denoiser(latents(4, 4)[:1, ..., :2, :2], torch.tensor([1, 1, 3, 3], dtype=torch.int32), None)

@@ -15,7 +15,7 @@ from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.advice import decoding_advice
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.runtime import threads as cores
-from pavdm_cli.runtime.threads import Clock, Load, good_threads, quota
+from pavdm_cli.runtime.threads import Clock, Load, cgroup_quota, choose_threads
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def machine(monkeypatch: pytest.MonkeyPatch):
     def shape(present: int = 8, allowed: int | None = None, limit: float | None = None) -> None:
         monkeypatch.setattr(cores.os, "cpu_count", lambda: present)
         monkeypatch.setattr(cores.os, "sched_getaffinity", lambda _: set(range(allowed or present)), raising=False)
-        monkeypatch.setattr(cores, "quota", lambda: limit)
+        monkeypatch.setattr(cores, "cgroup_quota", lambda: limit)
 
     shape()
     return shape
@@ -35,27 +35,27 @@ def machine(monkeypatch: pytest.MonkeyPatch):
     ("wanted", "others", "threads"), [(8, 0.0, 8), (8, 0.4, 8), (8, 0.6, 7), (4, 1.0, 4), (8, 5.2, 3), (8, 9.0, 1)]
 )
 def test_busy_cores_are_left_to_others(machine, wanted: int, others: float, threads: int) -> None:
-    assert good_threads(wanted, others) == threads
+    assert choose_threads(wanted, others) == threads
 
 
 @pytest.mark.parametrize(("limit", "threads"), [(None, 8), (2.0, 2), (2.9, 2), (0.5, 1), (64.0, 8)])
 def test_a_containers_share_is_a_limit(machine, limit: float | None, threads: int) -> None:
     machine(limit=limit)
-    assert good_threads(8, 0.0) == threads
+    assert choose_threads(8, 0.0) == threads
 
 
 def test_what_runs_outside_a_container_is_not_counted(machine) -> None:
     machine(present=64, limit=4.0)
-    assert good_threads(32, 61.0) == 4
+    assert choose_threads(32, 61.0) == 4
 
 
 def test_only_cores_this_process_may_run_on_count(machine) -> None:
     machine(allowed=3)
-    assert good_threads(8, 0.0) == 3
+    assert choose_threads(8, 0.0) == 3
 
 
 def test_the_load_of_others_is_what_this_process_did_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cores, "now", lambda: Clock(12.0, 107.0, 4.0))
+    monkeypatch.setattr(cores, "read_clock", lambda: Clock(12.0, 107.0, 4.0))
     assert Load(Clock(10.0, 100.0, 1.0)).others() == pytest.approx(2.0)
     assert Load(Clock(10.0, 106.0, 1.0)).others() == 0
 
@@ -82,28 +82,28 @@ def test_the_tightest_group_around_a_process_counts(tmp_path: Path) -> None:
     ours = tmp_path / "ours"
     ours.write_text("0::/user/session\n")
     group(tmp_path / "user" / "session", cpu__max="max 100000\n")
-    assert quota(tmp_path, ours) is None
+    assert cgroup_quota(tmp_path, ours) is None
     group(tmp_path / "user", cpu__max="250000 100000\n")
-    assert quota(tmp_path, ours) == 2.5
+    assert cgroup_quota(tmp_path, ours) == 2.5
     group(tmp_path / "user" / "session", cpu__max="150000 100000\n")
-    assert quota(tmp_path, ours) == 1.5
+    assert cgroup_quota(tmp_path, ours) == 1.5
 
 
 def test_groups_of_the_first_version_count(tmp_path: Path) -> None:
     ours = tmp_path / "ours"
     ours.write_text("5:memory:/docker/a\n4:cpu,cpuacct:/docker/a\n")
     group(tmp_path / "cpu,cpuacct" / "docker" / "a", cpu__cfs_quota_us="-1\n", cpu__cfs_period_us="100000\n")
-    assert quota(tmp_path, ours) is None
+    assert cgroup_quota(tmp_path, ours) is None
     group(tmp_path / "cpu,cpuacct" / "docker" / "a", cpu__cfs_quota_us="300000\n", cpu__cfs_period_us="100000\n")
-    assert quota(tmp_path, ours) == 3
+    assert cgroup_quota(tmp_path, ours) == 3
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "0::/\n"])
 def test_a_system_without_groups_sets_no_limit(tmp_path: Path, text: str) -> None:
     (tmp_path / "ours").write_text(text)
     group(tmp_path, cpu__max="rubbish")
-    assert quota(tmp_path, tmp_path / "ours") is None
-    assert quota(tmp_path, tmp_path / "missing") is None
+    assert cgroup_quota(tmp_path, tmp_path / "ours") is None
+    assert cgroup_quota(tmp_path, tmp_path / "missing") is None
 
 
 def asked(threads: int, monkeypatch: pytest.MonkeyPatch, others: float = 0.0, device: str = "cpu") -> int:
@@ -149,7 +149,7 @@ def test_the_number_of_threads_changes_a_video_by_rounding_at_most() -> None:
 
 @pytest.mark.parametrize(
     ("threads", "cores", "words"),
-    [(2, 2, "--threads 1, or --overlap-decode off"), (1, 1, "try --decode"), (8, 4, "--threads 3")],
+    [(2, 2, "--threads 1, or --overlap-decode off"), (1, 1, "try --overlap-decode"), (8, 4, "--threads 3")],
 )
 def test_decoding_beside_steps_that_take_all_cores_is_advised_against(threads, cores, words):
     (line,) = decoding_advice(threads, cores)

@@ -10,7 +10,7 @@ import pytest
 
 from pavdm_cli import app
 from pavdm_cli.errors import InputError
-from pavdm_cli.runtime.diagnose import diagnose, interrupted
+from pavdm_cli.runtime.diagnose import diagnose, is_interrupt
 
 
 def system(number: int) -> OSError:
@@ -33,8 +33,8 @@ def system(number: int) -> OSError:
         (NotImplementedError("The operator 'aten::x' is not implemented for the MPS device."), 6, "FALLBACK"),
         (system(errno.ENOSPC), 4, "free some space"),
         (system(errno.EDQUOT), 4, "free some space"),
-        (system(errno.EROFS), 4, "takes no writes"),
-        (system(errno.EFBIG), 4, "no larger file"),
+        (system(errno.EROFS), 4, "read-only"),
+        (system(errno.EFBIG), 4, "limits file sizes"),
         (system(errno.EIO), 1, "the disk or its connection"),
         (system(errno.ESTALE), 1, "the disk or its connection"),
         (InputError("it is no video"), 3, ""),
@@ -67,8 +67,8 @@ def test_a_mistake_of_our_own_is_called_one(error: Exception) -> None:
 def test_an_interrupt_that_a_library_turned_into_another_error_is_known() -> None:
     converted = ImportError("numpy failed to import")
     converted.__context__ = KeyboardInterrupt()
-    assert interrupted(converted)
-    assert not interrupted(ImportError())
+    assert is_interrupt(converted)
+    assert not is_interrupt(ImportError())
 
 
 def fails(**options: object) -> None:
@@ -85,7 +85,7 @@ def test_the_traceback_of_a_mistake_is_shown_if_asked(
     assert stop.value.code == 1
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith("error: ZeroDivisionError in app.py, line ")
-    assert said[1].startswith("hint: a mistake in pavdm")
+    assert said[1].startswith("hint: a bug in pavdm")
     monkeypatch.setenv("PAVDM_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         app.main()

@@ -36,7 +36,7 @@ def test_a_number_that_cannot_be_meant_is_refused_at_once(verb, option, value, t
     said = pavdm(*verb.split(), *ARGUMENTS.get(verb, ()), f"{option}={value}")
     assert said.code in ((2, 3) if verb == "extend" else (2,)), said
     assert said.err.startswith("error: ") or "\nerror: " in said.err
-    assert "a mistake in pavdm" not in said.err
+    assert "a bug in pavdm" not in said.err
     assert time.monotonic() - begun < 10
     assert list(tmp_path.iterdir()) == []
 

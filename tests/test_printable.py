@@ -13,7 +13,7 @@ from contextlib import redirect_stderr, redirect_stdout
 import pytest
 
 from pavdm_cli import ui
-from pavdm_cli.runtime.printable import command_line, printable, quote
+from pavdm_cli.runtime.printable import command_line, pluralize, printable, quote
 
 HOSTILE = {
     "escape": "\x1b[2J\x1b]0;title\x07",
@@ -97,3 +97,8 @@ def test_a_shell_reads_a_quoted_word_back(word: str):
 def test_an_argument_that_begins_with_a_dash_comes_after_the_end_of_options():
     assert command_line(("pavdm", "extend"), "a b.mp4", ("--frames", "3")) == "pavdm extend 'a b.mp4' --frames 3"
     assert command_line(("pavdm", "extend"), "-f", ("--frames", "3")) == "pavdm extend --frames 3 -- -f"
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 frames"), (1, "1 frame"), (2, "2 frames"), (-1, "-1 frames")])
+def test_nouns_agree_with_their_number(count: int, text: str) -> None:
+    assert pluralize(count, "frame") == text

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from support.processes import QUICK, SIGNALS, start, strike, wait_for_signals
 
-from pavdm_cli.runtime.streams import Tolerant, failure
+from pavdm_cli.runtime.streams import TolerantWriter, first_error
 from pavdm_cli.video import open_video
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc and signals")
@@ -154,7 +154,7 @@ def test_a_dead_stdout_keeps_the_video_and_says_where(stdout: str, tmp_path: Pat
 
 
 def test_a_reader_that_has_gone_is_told_nothing(tmp_path: Path) -> None:
-    done = redirected("> >(true)", tmp_path, "models", "to_rgb", "pocket")
+    done = redirected("> >(true)", tmp_path, "models", "show", "pocket")
     assert (done.stdout.split(), done.stderr) == (["code", "4"], "")
 
 
@@ -167,7 +167,7 @@ def test_a_full_stdout_is_one_line(tmp_path: Path) -> None:
 def test_a_pipe_that_nobody_reads_stops_nothing() -> None:
     reading, writing = os.pipe()
     with open(reading, "rb", buffering=0) as reader, open(writing, "wb", buffering=0) as raw:
-        stream = Tolerant(raw, patient=False)
+        stream = TolerantWriter(raw, blocking=False)
         for _ in range(100):
             stream.write(b"x" * 4096)
         assert stream.error is None
@@ -179,9 +179,9 @@ def test_a_pipe_that_nobody_reads_stops_nothing() -> None:
 
 def test_a_full_stream_keeps_its_first_error_and_drops_the_rest() -> None:
     with open("/dev/full", "wb", buffering=0) as raw:
-        stream = io.TextIOWrapper(io.BufferedWriter(Tolerant(raw, patient=True)))
+        stream = io.TextIOWrapper(io.BufferedWriter(TolerantWriter(raw, blocking=True)))
         for _ in range(3):
             print("lost", file=stream, flush=True)
-        error = failure(stream)
+        error = first_error(stream)
     assert error is not None
     assert error.errno == errno.ENOSPC

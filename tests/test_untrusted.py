@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from pavdm_cli.runtime.untrusted import (
-    DEEPEST,
     FLAG,
-    LARGEST,
+    MAX_BYTES,
+    MAX_DEPTH,
     InvalidError,
+    integer,
     list_of,
+    mapping_of,
     mismatches,
     number,
     one_of,
@@ -21,10 +23,8 @@ from pavdm_cli.runtime.untrusted import (
     parse_json,
     read_file,
     read_json,
-    shown,
     string,
-    table_of,
-    whole,
+    summarize,
 )
 
 
@@ -37,7 +37,7 @@ def nested(depth: int) -> str:
     [
         ("[" * 100_000, "nested too deeply"),
         (nested(100_000), "nested too deeply"),
-        (nested(DEEPEST + 2), "nested too deeply"),
+        (nested(MAX_DEPTH + 2), "nested too deeply"),
         ("NaN", "NaN"),
         ("[1, -Infinity]", "-Infinity"),
         ("1e999", "out of range"),
@@ -50,7 +50,7 @@ def nested(depth: int) -> str:
         ("", "not JSON"),
         ("{", "not JSON"),
         ("[1] [2]", "not JSON"),
-        ('"' + "x" * LARGEST + '"', "more than"),
+        ('"' + "x" * MAX_BYTES + '"', "more than"),
     ],
 )
 def test_json_that_is_no_data_is_refused_in_words(text, says):
@@ -60,7 +60,7 @@ def test_json_that_is_no_data_is_refused_in_words(text, says):
 
 
 def test_json_within_the_bounds_is_read_as_it_is():
-    assert parse_json(nested(DEEPEST)) is not None
+    assert parse_json(nested(MAX_DEPTH)) is not None
     assert parse_json('[1, -2.5, 1e30, true, null, "\\ud83d\\ude00", {}]') == [1, -2.5, 1e30, True, None, "😀", {}]
     assert parse_json('"\\udcff.mp4"') == os.fsdecode(b"\xff.mp4")  # a file name that is no text
 
@@ -91,13 +91,13 @@ def test_a_file_is_read_up_to_its_bound(tmp_path: Path):
 @pytest.mark.parametrize(
     ("kind", "good", "bad"),
     [
-        (whole(1, 3), (1, 3), (0, 4, True, 1.0, "1", None, 10**30)),
+        (integer(1, 3), (1, 3), (0, 4, True, 1.0, "1", None, 10**30)),
         (number(0, 1), (0, 1, 0.5), (True, -0.1, float("nan"), float("inf"), 10**30, "0")),
         (string(3), ("", "abc"), ("abcd", 1, None)),
         (one_of("a", 1), ("a", 1), (True, 1.0, "b", [])),
         (FLAG, (True, False), (0, 1, None)),
-        (list_of(whole(0, 9), 3, 3), ([1, 2, 3],), ([1, 2], [1, 2, "3"], (1, 2, 3), None)),
-        (table_of(string(2), 1), ({}, {"a": "b"}), ({"a": 1}, {"a": "b", "c": "d"}, [])),
+        (list_of(integer(0, 9), 3, 3), ([1, 2, 3],), ([1, 2], [1, 2, "3"], (1, 2, 3), None)),
+        (mapping_of(string(2), 1), ({}, {"a": "b"}), ({"a": 1}, {"a": "b", "c": "d"}, [])),
         (optional(FLAG), (None, True), (0,)),
     ],
 )
@@ -107,7 +107,7 @@ def test_a_kind_of_value_is_told_from_others(kind, good, bad):
 
 
 def test_what_is_wrong_with_values_is_said_by_name():
-    kinds = {"steps": whole(1, 100), "fps": whole(1, 60)}
+    kinds = {"steps": integer(1, 100), "fps": integer(1, 60)}
     assert mismatches({"steps": 12, "other": []}, kinds, required=("steps",)) == []
     assert mismatches({"steps": "many"}, kinds, required=("steps", "fps")) == [
         "fps is missing",
@@ -116,6 +116,6 @@ def test_what_is_wrong_with_values_is_said_by_name():
 
 
 def test_a_value_is_shown_short_and_in_ascii():
-    assert shown("\x1b[31m\u202e") == "'\\x1b[31m\\u202e'"
-    assert len(shown("x" * 10**7)) < 50
-    assert shown([[]] * 9) == "a list of 9"
+    assert summarize("\x1b[31m\u202e") == "'\\x1b[31m\\u202e'"
+    assert len(summarize("x" * 10**7)) < 50
+    assert summarize([[]] * 9) == "a list of 9"

@@ -1,4 +1,4 @@
-"""What a back end is, and what it is asked for: values, no choice."""
+"""What a backend is, and the case that it has to support."""
 
 from __future__ import annotations
 
@@ -9,84 +9,85 @@ import torch
 from torch import Tensor
 
 # q (B, S, N, K), k and v (B, L, N, K), mask bool broadcast to (B, N, S, L) or None -> (B, S, N * K)
-Run = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-KINDS = ("cpu", "cuda", "rocm", "mps")
-NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
+AttentionFn = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+DTYPE_NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where attention runs: the kind of device, and an NVIDIA GPU's compute capability."""
+    """Where attention runs: a kind of device, with its compute capability if it is an NVIDIA GPU."""
 
-    kind: str
+    kind: str  # cpu, cuda, rocm or mps
     capability: tuple[int, int] = (0, 0)
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.capability[0]}.{self.capability[1]}" if self.kind == "cuda" else self.kind
+        return f"{self.kind} {_dotted(self.capability)}" if self.kind == "cuda" else self.kind
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is asked of a back end."""
+    """What a model needs from a backend."""
 
     machine: Machine
     dtype: torch.dtype
-    width: int  # of a head
+    head_width: int
     masked: bool = False
     keys: int = 2  # the fewest in a call
 
     def __str__(self) -> str:
-        return f"{self.machine}, {NAMES.get(self.dtype, self.dtype)}, heads of {self.width}"
+        return f"{self.machine}, {DTYPE_NAMES.get(self.dtype, self.dtype)}, heads of {self.head_width}"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a back end takes on one kind of device."""
+    """What a backend supports on one kind of device."""
 
-    dtypes: tuple[torch.dtype, ...] = tuple(NAMES)
-    least: tuple[int, int] = (0, 0)  # compute capability
-    most: tuple[int, int] = (99, 9)
-    widest: int = 2**16  # of a head
-    multiple: int = 1  # that a head's width must be of
-    keys: int = 1  # the fewest
+    dtypes: tuple[torch.dtype, ...] = tuple(DTYPE_NAMES)
+    min_capability: tuple[int, int] = (0, 0)
+    max_capability: tuple[int, int] = (99, 9)
+    max_width: int = 2**16  # of a head
+    width_multiple: int = 1
+    min_keys: int = 1
     masks: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One way to run attention; `load` gives the function, imported once when a model is loaded."""
+    """One implementation of attention; `load` imports it, once, when a model is loaded."""
 
     name: str
-    limits: Mapping[str, Limits]  # of every kind of device it runs on
-    load: Callable[[], Run]
-    probe: Callable[[], str | None]  # why it is not usable in this installation, with the line that installs it
+    limits: Mapping[str, Limits]  # by kind of device
+    load: Callable[[], AttentionFn]
+    probe: Callable[[], str | None]  # why this installation cannot use it, with the command that installs it; or None
 
-    def fits(self, machine: Machine) -> str | None:
-        """Why it cannot run on a machine, or None."""
+    def unfit_machine(self, machine: Machine) -> str | None:
+        """Why the backend cannot run on a machine, or None if it can."""
         if machine.kind not in self.limits:
             return "needs an NVIDIA GPU" if tuple(self.limits) == ("cuda",) else f"does not run on {machine.kind}"
         limits = self.limits[machine.kind]
-        if limits.least <= machine.capability <= limits.most:
+        if limits.min_capability <= machine.capability <= limits.max_capability:
             return None
         return f"needs compute capability {_range(limits)}, this is {_dotted(machine.capability)}"
 
-    def supports(self, case: Case) -> str | None:
-        """Why it cannot do what is asked, or None."""
-        if reason := self.fits(case.machine):
+    def unfit_case(self, case: Case) -> str | None:
+        """Why the backend cannot handle a case, or None if it can."""
+        if reason := self.unfit_machine(case.machine):
             return reason
         limits = self.limits[case.machine.kind]
         if case.dtype not in limits.dtypes:
-            return f"takes {' and '.join(NAMES[dtype] for dtype in limits.dtypes)}, not {NAMES[case.dtype]}"
-        if case.width > limits.widest or case.width % limits.multiple:
-            fit = f"up to {limits.widest}" if case.width > limits.widest else f"a multiple of {limits.multiple}"
-            return f"takes heads of {fit}, not {case.width}"
+            names = " and ".join(DTYPE_NAMES[dtype] for dtype in limits.dtypes)
+            return f"supports {names}, not {DTYPE_NAMES[case.dtype]}"
+        if case.head_width > limits.max_width:
+            return f"supports heads of up to {limits.max_width}, not {case.head_width}"
+        if case.head_width % limits.width_multiple:
+            return f"supports heads of a multiple of {limits.width_multiple}, not {case.head_width}"
         if case.masked and not limits.masks:
-            return "takes no mask"
-        return f"takes {limits.keys} keys or more" if case.keys < limits.keys else None
+            return "supports no mask"
+        return f"needs {limits.min_keys} keys or more" if case.keys < limits.min_keys else None
 
 
 def machine_of(device: torch.device) -> Machine:
-    """The machine behind a device."""
+    """The machine behind a torch device."""
     if device.type != "cuda":
         return Machine(device.type)
     if torch.version.hip:
@@ -95,7 +96,9 @@ def machine_of(device: torch.device) -> Machine:
 
 
 def _range(limits: Limits) -> str:
-    return _dotted(limits.least) + (" and up" if limits.most[0] > 90 else f" to {_dotted(limits.most)}")
+    return _dotted(limits.min_capability) + (
+        " and up" if limits.max_capability[0] > 90 else f" to {_dotted(limits.max_capability)}"
+    )
 
 
 def _dotted(capability: tuple[int, int]) -> str:

@@ -1,4 +1,4 @@
-"""The table of back ends. A row that no rule of `choice` names is used only when asked for."""
+"""The table of backends; one that no order of `choice` names is used only on request."""
 
 from __future__ import annotations
 
@@ -8,55 +8,56 @@ import torch
 from torch.nn.attention import SDPBackend
 
 from pavdm_cli.attention import packages, torch_sdpa
-from pavdm_cli.attention.backend import KINDS, Backend, Limits
-from pavdm_cli.attention.torch_sdpa import attend, only
+from pavdm_cli.attention.backend import Backend, Limits
+from pavdm_cli.attention.torch_sdpa import attend, sdpa_with
 
-SHORT = (torch.float16, torch.bfloat16)
-LAST = (12, 1)  # the newest GPUs that torch's own checks let through
+HALF = (torch.float16, torch.bfloat16)
+NEWEST = (12, 1)  # the newest compute capability that torch's own checks accept
+ANYWHERE = dict.fromkeys(("cpu", "cuda", "rocm", "mps"), Limits())
 
 
-def _always() -> None:
+def _available() -> None:
     return None
 
 
 ROWS = (
     Backend(
         "fa3",
-        {"cuda": Limits(SHORT, (9, 0), (9, 9), widest=256, multiple=8, masks=False)},
+        {"cuda": Limits(HALF, (9, 0), (9, 9), max_width=256, width_multiple=8, masks=False)},
         packages.load_fa3,
         packages.probe_fa3,
     ),
     Backend(
         "cudnn",
-        {"cuda": Limits(SHORT, (8, 0), LAST, widest=128, multiple=8, keys=2, masks=False)},
-        partial(only, SDPBackend.CUDNN_ATTENTION),
+        {"cuda": Limits(HALF, (8, 0), NEWEST, max_width=128, width_multiple=8, min_keys=2, masks=False)},
+        partial(sdpa_with, SDPBackend.CUDNN_ATTENTION),
         torch_sdpa.probe_cudnn,
     ),
     Backend(
         "sdpa-flash",
-        {"cuda": Limits(SHORT, (8, 0), LAST, widest=256, masks=False), "cpu": Limits()},
-        partial(only, SDPBackend.FLASH_ATTENTION),
+        {"cuda": Limits(HALF, (8, 0), NEWEST, max_width=256, masks=False), "cpu": Limits()},
+        partial(sdpa_with, SDPBackend.FLASH_ATTENTION),
         torch_sdpa.probe_flash,
     ),
     Backend(
         "flash-attn",
-        {"cuda": Limits(SHORT, (8, 0), widest=256, multiple=8, masks=False)},
+        {"cuda": Limits(HALF, (8, 0), max_width=256, width_multiple=8, masks=False)},
         packages.load_flash,
         packages.probe_flash_attn,
     ),
     Backend(
         "xformers",
-        {"cuda": Limits((*SHORT, torch.float32), (8, 0), multiple=8, masks=False)},
+        {"cuda": Limits((*HALF, torch.float32), (8, 0), width_multiple=8, masks=False)},
         packages.load_xformers,
         packages.probe_xformers,
     ),
     Backend(
         "sdpa-efficient",
-        {"cuda": Limits((*SHORT, torch.float32), (8, 0), LAST, multiple=8)},
-        partial(only, SDPBackend.EFFICIENT_ATTENTION),
-        _always,
+        {"cuda": Limits((*HALF, torch.float32), (8, 0), NEWEST, width_multiple=8)},
+        partial(sdpa_with, SDPBackend.EFFICIENT_ATTENTION),
+        _available,
     ),
-    Backend("sdpa-math", dict.fromkeys(KINDS, Limits()), partial(only, SDPBackend.MATH), _always),
-    Backend("sdpa", dict.fromkeys(KINDS, Limits()), lambda: attend, _always),
+    Backend("sdpa-math", ANYWHERE, partial(sdpa_with, SDPBackend.MATH), _available),
+    Backend("sdpa", ANYWHERE, lambda: attend, _available),
 )
 BACKENDS = {backend.name: backend for backend in ROWS}

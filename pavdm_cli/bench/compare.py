@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 
 from pavdm_cli.bench.stats import spread
 from pavdm_cli.errors import InputError, UsageError
-from pavdm_cli.runtime.untrusted import InvalidError, Kind, mismatches, number, parse_json, read_text, string, table_of
+from pavdm_cli.runtime.untrusted import (
+    InvalidError,
+    Kind,
+    mapping_of,
+    mismatches,
+    number,
+    parse_json,
+    read_text,
+    string,
+)
 
 LEAST = 0.03  # a change below this is none, however little the samples scatter
 FEWEST = 3  # samples of which a scatter can be told: with fewer in either row, chance cannot be told from a change
@@ -28,7 +37,7 @@ def _are_seconds(value: Any) -> bool:
 FIELDS = {
     "kind": string(100),
     "config": Kind("an object", lambda value: isinstance(value, dict)),
-    "samples": table_of(Kind("seconds, or a list of them", _are_seconds), 1000),
+    "samples": mapping_of(Kind("seconds, or a list of them", _are_seconds), 1000),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pavdm_cli.runtime.counting import counted
+from pavdm_cli.runtime.printable import pluralize
 
 Lines = list[tuple[str, str]]
 
@@ -65,7 +65,7 @@ def _machine(row: dict[str, Any]) -> Lines:
         ("threads", str(row["env"]["threads"])),
         ("attention", "{name}: {reason}".format(**row["attention"])),
         *([("off by reuse, chunk after chunk", ", ".join(f"{share:.2g}" for share in off))] if off else []),
-        *([("compiled", f"{counted(made['graphs'], 'graph')} in {made['seconds']:.0f} s")] if made["graphs"] else []),
+        *([("compiled", f"{pluralize(made['graphs'], 'graph')} in {made['seconds']:.0f} s")] if made["graphs"] else []),
         (
             "CUDA graphs",
             f"{found['graphs']}, {found['graph_memory_mb']:.0f} MB, recorded in {found['capture_s']:.2f} s",

@@ -15,7 +15,7 @@ from pavdm_cli.errors import OutputError, PavdmError, UsageError
 from pavdm_cli.generation.checks import check, check_sampling
 from pavdm_cli.generation.request import Request
 from pavdm_cli.models.specs import MODELS, OPENSORA
-from pavdm_cli.runtime.counting import counted
+from pavdm_cli.runtime.printable import pluralize
 
 
 def in_a_folder(path: Path | None) -> Path | None:
@@ -182,7 +182,7 @@ def _kernels(named: tuple[list[Any], ...], device: str | None, as_json: bool, ou
     if failed := failures(rows):
         for line in failed:
             ui.note(f"failed: {line}")
-        raise PavdmError(f"beyond their limits: {len(failed)} of {counted(len(rows), 'kernel')}")
+        raise PavdmError(f"beyond their limits: {len(failed)} of {pluralize(len(rows), 'kernel')}")
 
 
 def _throughput(

@@ -13,8 +13,8 @@ from typing import Any
 from pavdm_cli import __version__, ui
 from pavdm_cli.commands.options import Json
 from pavdm_cli.runtime import optional_imports
-from pavdm_cli.runtime.counting import counted
 from pavdm_cli.runtime.install_hints import install_command
+from pavdm_cli.runtime.printable import pluralize
 
 PACKAGES = (
     "torch",
@@ -91,19 +91,23 @@ def _devices() -> list[tuple[str, str]]:
     gpus = [(f"cuda:{i}", torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())]
     missing = "this torch has no CUDA" if not torch.version.cuda else "no GPU or driver found"
     mps = "yes" if torch.backends.mps.is_available() else "no: Apple silicon only"
-    return [("cpu", counted(torch.get_num_threads(), "thread")), *(gpus or [("cuda", f"no: {missing}")]), ("mps", mps)]
+    return [
+        ("cpu", pluralize(torch.get_num_threads(), "thread")),
+        *(gpus or [("cuda", f"no: {missing}")]),
+        ("mps", mps),
+    ]
 
 
 def _backends() -> list[tuple[str, str, str]]:
-    from pavdm_cli.attention import BACKENDS, machine_of, order
+    from pavdm_cli.attention import BACKENDS, auto_order, machine_of
     from pavdm_cli.models.load import pick_device
 
     machine = machine_of(pick_device("auto"))
     rows = []
     for name, backend in BACKENDS.items():
-        reasons = "; ".join(filter(None, (backend.fits(machine), backend.probe())))
-        tried = "tried by auto" if name in order(machine) else "when asked for"
-        rows.append((name, "no" if reasons else "yes", reasons or f"{tried}, on {machine}"))
+        reasons = "; ".join(filter(None, (backend.unfit_machine(machine), backend.probe())))
+        use = "tried by auto" if name in auto_order(machine) else "only by name"
+        rows.append((name, "no" if reasons else "yes", reasons or f"{use}, on {machine}"))
     return rows
 
 

@@ -21,11 +21,10 @@ from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.generation.checks import check
 from pavdm_cli.generation.request import Request
 from pavdm_cli.runtime import streams
-from pavdm_cli.runtime.counting import counted
 from pavdm_cli.runtime.interrupt import INTERRUPTED
-from pavdm_cli.runtime.printable import command_line
+from pavdm_cli.runtime.printable import command_line, pluralize
 from pavdm_cli.runtime.signals import Stop, stop_requested
-from pavdm_cli.runtime.threads import Load, good_threads
+from pavdm_cli.runtime.threads import Load, choose_threads
 
 if TYPE_CHECKING:
     from pavdm_cli.generation.pipeline import Job
@@ -116,8 +115,8 @@ def _open_model(job: Job) -> Loaded:
     with memory_plan.told(job):
         model = pipeline.open_model(job)
     ui.detail(f"device {model.device}, attention {model.attention.name}: {model.attention.reason}")
-    threads = counted(torch.get_num_threads(), "thread")
-    ui.detail(f"weights {model.digest}, {threads}, {counted(job.steps, 'step')}, {job.settings}")
+    threads = pluralize(torch.get_num_threads(), "thread")
+    ui.detail(f"weights {model.digest}, {threads}, {pluralize(job.steps, 'step')}, {job.settings}")
     return model
 
 
@@ -131,7 +130,7 @@ def with_threads(request: Request, load: Load) -> Request:
     if asked or pick_device(request.sampling.device).type != "cpu":
         return request
     most = torch.get_num_threads()
-    threads = good_threads(most, load.others())
+    threads = choose_threads(most, load.others())
     if threads < most:
         ui.note(f"using {threads} of {most} CPU threads (other cores are busy or limited); --threads {most} uses all")
     return replace(request, sampling=replace(request.sampling, threads=threads))
@@ -177,7 +176,7 @@ def report(
     missing: seeds that come after it.
     """
     if not made.whole:
-        part = f"kept {made.path}, {counted(made.frames, 'frame')}"
+        part = f"kept {made.path}, {pluralize(made.frames, 'frame')}"
         message = f"interrupted: {part if made.frames else 'nothing was finished, nothing kept'}"
         command = command_line(("pavdm", "extend"), str(made.path))
         hint = f"`{command}` continues it" if made.frames else "run it again"
@@ -187,7 +186,7 @@ def report(
     for line in made.notes:
         ui.warn(line)
     speed = f"{made.frames / wall_seconds:.1f} frames/s"
-    ui.note(f"{counted(made.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")
+    ui.note(f"{pluralize(made.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")
     row = {
         "path": str(made.path),
         "frames": made.frames,
@@ -196,7 +195,7 @@ def report(
         "recipe": made.recipe,
     }
     print(json.dumps(row) if as_json else made.path)
-    if error := streams.failure(sys.stdout):
+    if error := streams.first_error(sys.stdout):
         raise OutputError(
             f"standard output did not take the path: {error.strerror}", f"the video is whole: {made.path}"
         )

@@ -6,7 +6,7 @@ import torch
 
 from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.models.load import pick_device
-from pavdm_cli.runtime.threads import available
+from pavdm_cli.runtime.threads import available_cores
 
 
 def advice(job: Job) -> list[str]:
@@ -18,7 +18,7 @@ def advice(job: Job) -> list[str]:
     if engine.cfg_batching != "auto" and job.scale == 1:
         said.append("--cfg-batching does nothing here: guidance takes one pass")
     if engine.overlap_decode == "on" and on_cpu:
-        said += decoding_advice(job.sampling.threads or torch.get_num_threads(), available())
+        said += decoding_advice(job.sampling.threads or torch.get_num_threads(), available_cores())
     return said
 
 

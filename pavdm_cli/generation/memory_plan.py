@@ -23,7 +23,7 @@ from pavdm_cli.models.load import HOST, Loaded, pick_device
 from pavdm_cli.models.meta_model import Coding, Counted, Shown, count, count_coding, sketch, weights_of
 from pavdm_cli.models.offload import away_bytes
 from pavdm_cli.models.specs import ModelSpec
-from pavdm_cli.runtime.diagnose import device_advice, first_line, lacks_memory
+from pavdm_cli.runtime.diagnose import device_hint, first_line, is_out_of_memory
 
 STAGES = ("read", "encode", "denoise", "decode")
 PIXEL = 3 * torch.float32.itemsize  # bytes, of a frame that waits for the codec
@@ -266,10 +266,10 @@ def told(job: Job, kept: Callable[[], str] = lambda: "nothing was finished") -> 
         raise
     except Exception as error:
         device = pick_device(job.sampling.device).type
-        if lacks_memory(error):
+        if is_out_of_memory(error):
             options = ", ".join(option for option, _ in alternatives(job))
             raise DeviceError(f"{device} ran out of memory: {kept()}", f"these need less: {options}") from error
-        if advice := device_advice(error):
+        if advice := device_hint(error):
             raise DeviceError(f"{device} failed: {first_line(error)}: {kept()}", advice) from error
         error.add_note(kept())
         raise

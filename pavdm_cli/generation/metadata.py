@@ -11,18 +11,18 @@ from pavdm_cli.models.execution import CFG_BATCHING, CONTEXT_CACHE, SWITCH
 from pavdm_cli.runtime.untrusted import (
     FLAG,
     Kind,
+    integer,
     list_of,
+    mapping_of,
     mismatches,
     number,
     one_of,
     optional,
     string,
-    table_of,
-    whole,
 )
 
 LONGEST_NAME, LONGEST_TEXT = 64, 20_000  # characters
-COUNT, PATH, SCORE = whole(0, 10**9), string(4096), optional(number(0, 100))
+COUNT, PATH, SCORE = integer(0, 10**9), string(4096), optional(number(0, 100))
 
 
 def _is_prompt(value: object) -> bool:
@@ -41,30 +41,30 @@ def _is_plain(value: object) -> bool:
 FIELDS = {
     "pavdm": string(50),
     **dict.fromkeys(("prompt", "caption"), Kind(f"a text of up to {LONGEST_TEXT} characters", _is_prompt)),
-    "seed": whole(0, 2**63 - 1),
-    "frames": whole(1, 10**9),
+    "seed": integer(0, 2**63 - 1),
+    "frames": integer(1, 10**9),
     "fps": number(0.001, 1000),
     "model": PATH,
     "method": string(20),
-    **dict.fromkeys(("steps", "window", "chunk"), whole(1, 10**6)),
+    **dict.fromkeys(("steps", "window", "chunk"), integer(1, 10**6)),
     **dict.fromkeys(("fp32_timesteps", "reencode", "only_new", "compile"), FLAG),
     "guidance": number(0, 100),
     "context_cache": one_of(*CONTEXT_CACHE.values()),
     "precision": one_of(*PRECISIONS),
     **dict.fromkeys(("device", "attention", "weights", "image_digest"), string(100)),
     "attention_reason": string(1000),
-    "threads": whole(0, 1 << 16),
-    "versions": table_of(string(100), 100),
-    "crf": whole(0, 51),
+    "threads": integer(0, 1 << 16),
+    "versions": mapping_of(string(100), 100),
+    "crf": integer(0, 51),
     "size": Kind("WIDTHxHEIGHT", _is_size),
     **dict.fromkeys(("aesthetic-score", "motion-score"), SCORE),
     "camera-motion": optional(string(1000)),
     "edit-ratio": number(0, 1),
     "cfg_batching": one_of(*CFG_BATCHING),
     "vae_tiling": one_of(*SWITCH),
-    "context": whole(0, 1),
-    "warmup": whole(0, MOST_WARMUP),
-    "scale": whole(1, MOST_SCALE),
+    "context": integer(0, 1),
+    "warmup": integer(0, MOST_WARMUP),
+    "scale": integer(1, MOST_SCALE),
     "scale-filter": one_of(*SCALE_FILTERS),
     **dict.fromkeys(("image", "source"), PATH),
     "copied": COUNT,
@@ -72,7 +72,7 @@ FIELDS = {
     "audio": one_of("keep", "silence", "drop"),
 }
 PLAIN = Kind("a number or a text", _is_plain)
-OTHERS = (PLAIN, list_of(PLAIN, 100), table_of(PLAIN, 100))  # of fields that other versions write
+OTHERS = (PLAIN, list_of(PLAIN, 100), mapping_of(PLAIN, 100))  # of fields that other versions write
 OTHER = Kind("a number, a text, or a few of them", lambda value: any(kind.fits(value) for kind in OTHERS))
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pavdm_cli.attention import confirm, machine_of
+from pavdm_cli.attention import check_backend, machine_of
 from pavdm_cli.generation.checks import format_prompt, schedule_of
 from pavdm_cli.generation.recovery import Recovery, check_encoded
 from pavdm_cli.generation.reencode import chaining_notes, reencoded, reencodes
@@ -114,7 +114,7 @@ class Job:
 def plan(request: Request) -> Job:
     """Decide all that needs no weights, so that bad values fail before any work. Raises: UsageError, DeviceError."""
     spec, settings = request.spec, settle(request.sampling, from_noise=not request.continues)
-    confirm(request.sampling.engine.attention, machine_of(pick_device(request.sampling.device)))
+    check_backend(request.sampling.engine.attention, machine_of(pick_device(request.sampling.device)))
     wordless = request.extension is not None and not request.prompt
     notes = (
         ["no prompt: continued without words; --prompt says what to show"]

@@ -21,7 +21,7 @@ from pavdm_cli.generation.recovery import Recovery
 from pavdm_cli.generation.request import Output
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.pixels import from_bytes
-from pavdm_cli.runtime.counting import counted
+from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.sampling.cuda_graphs import Graphs
 from pavdm_cli.video import EncoderOptions, ExtensionOptions, Frame, LastFrames, StillImage, VideoWriter
 from pavdm_cli.video.upscale import Scale
@@ -172,7 +172,7 @@ def _notes(graphs: Graphs | None) -> tuple[str, ...]:
 def _keep(file: VideoWriter | ExtensionWriter) -> str:
     """Close what there is of a file as a playable part, and say so."""
     path = file.close_partial()
-    return f"kept {path}, {counted(file.frames, 'frame')}" if path else "nothing was finished, nothing kept"
+    return f"kept {path}, {pluralize(file.frames, 'frame')}" if path else "nothing was finished, nothing kept"
 
 
 def _cut_short(file: VideoWriter | ExtensionWriter, path: Path, about: dict[str, Any]) -> Made:

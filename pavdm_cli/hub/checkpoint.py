@@ -17,14 +17,14 @@ from pavdm_cli.hub.finite import check_finite, extremes
 from pavdm_cli.hub.safetensors_file import open_weights
 from pavdm_cli.runtime import untrusted
 from pavdm_cli.runtime.printable import command_line
-from pavdm_cli.runtime.untrusted import InvalidError, check_regular, open_at_once, string, table_of
+from pavdm_cli.runtime.untrusted import InvalidError, check_regular, mapping_of, open_nonblocking, string
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 Shapes = dict[str, tuple[int, ...]]
 FETCH = "`pavdm models pull opensora-v1.2` fetches them"
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # as files name them
-FILES_BY_NAME = table_of(string(255), 100_000)  # of an index
+FILES_BY_NAME = mapping_of(string(255), 100_000)  # of an index
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -166,7 +166,7 @@ def samples(path: Path) -> bytes:
     Raises: ModelError for what is no regular file.
     """
     size = path.stat().st_size
-    with open(path, "rb", opener=open_at_once) as file:
+    with open(path, "rb", opener=open_nonblocking) as file:
         try:
             check_regular(os.fstat(file.fileno()))
         except InvalidError as error:

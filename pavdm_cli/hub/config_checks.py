@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.runtime.untrusted import mismatches, shown, whole
+from pavdm_cli.runtime.untrusted import integer, mismatches, summarize
 
 Limits = Mapping[str, tuple[int, int]]  # the least and the most of every whole number
 HINT = "is it cut short, or another model's?"
@@ -20,7 +20,7 @@ def within(card: Mapping[str, int], times: int = 8) -> dict[str, tuple[int, int]
 
 def check_whole(what: str, given: Mapping[str, Any], limits: Limits) -> None:
     """Refuse what is no whole number within its limits; names without limits are not looked at. Raises: ModelError."""
-    if wrong := mismatches(given, {name: whole(*limit) for name, limit in limits.items()}):
+    if wrong := mismatches(given, {name: integer(*limit) for name, limit in limits.items()}):
         raise ModelError(f"{what} makes no sense: {', '.join(wrong[:5])}", HINT)
 
 
@@ -28,4 +28,4 @@ def check_number(what: str, name: str, value: object, most: float) -> None:
     """Refuse what is no number above zero and up to a limit. Raises: ModelError."""
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     if not 0 < number <= most:
-        raise ModelError(f"{what} makes no sense: {name} is {shown(value)}, not above 0 and up to {most:g}", HINT)
+        raise ModelError(f"{what} makes no sense: {name} is {summarize(value)}, not above 0 and up to {most:g}", HINT)

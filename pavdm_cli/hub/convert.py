@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.checkpoint import PICKLED
 from pavdm_cli.models.pocket.checkpoint import in_place_of
-from pavdm_cli.runtime.untrusted import InvalidError, is_regular, shown
+from pavdm_cli.runtime.untrusted import InvalidError, is_regular, summarize
 
 UNWRAPPED = ("state_dict", "model", "module", "ema")  # names under which training scripts put the tensors
 NESTED = 8  # such names inside each other
@@ -88,11 +88,11 @@ def _unwrapped(loaded: Any) -> dict[str, Tensor]:
         raise InvalidError("it holds no list of tensors")
     for name, value in loaded.items():
         if not _is_name(name):
-            raise InvalidError(f"a tensor is named {shown(name)}")
+            raise InvalidError(f"a tensor is named {summarize(name)}")
         if type(value) not in (Tensor, nn.Parameter):
-            raise InvalidError(f"{shown(name)} is no tensor")
+            raise InvalidError(f"{summarize(name)} is no tensor")
         if problem := _oddity(value):
-            raise InvalidError(f"{shown(name)} is {problem}")
+            raise InvalidError(f"{summarize(name)} is {problem}")
     return loaded
 
 

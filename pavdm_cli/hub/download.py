@@ -14,7 +14,7 @@ from typing import Any
 
 from pavdm_cli.errors import ModelError, OutputError, PavdmError
 from pavdm_cli.models.specs import Part
-from pavdm_cli.runtime.optional_imports import library, quiet
+from pavdm_cli.runtime.optional_imports import import_library, silenced
 
 ENDPOINT = "https://huggingface.co"
 AGAIN = "what is there is kept: run the command again to go on"
@@ -49,9 +49,9 @@ class File:
 
 def listing(part: Part, endpoint: str = ENDPOINT) -> list[File]:
     """What is needed of a part's repository, at its commit. Raises: ModelError."""
-    place = library("huggingface_hub.file_download").hf_hub_url
+    place = import_library("huggingface_hub.file_download").hf_hub_url
     with reaching(f"{endpoint}/{part.repo}"):
-        api = library("huggingface_hub.hf_api").HfApi(endpoint)
+        api = import_library("huggingface_hub.hf_api").HfApi(endpoint)
         about = api.model_info(part.repo, revision=part.revision, files_metadata=True)
     try:
         files = {file.rfilename: file for file in about.siblings}
@@ -115,7 +115,7 @@ def fetch(file: File, folder: Path, advance: Callable[[int], None]) -> str:
 def reaching(url: str) -> Iterator[None]:
     """What a server or the way to it gets wrong, in one line; what a disk does is left as it is. Raises: ModelError."""
     try:
-        with quiet():
+        with silenced():
             yield
     except Exception as error:  # the client's own, those of its transport, and what it makes of an odd answer
         if isinstance(error, PavdmError) or getattr(error, "errno", None):
@@ -166,7 +166,8 @@ class _Bar:
 
 def _append(file: File, part: Path, advance: Callable[[int], None]) -> None:
     """Fetch what is missing. The client's own download would start again; its transfer goes on from a size."""
-    get, headers = library("huggingface_hub.file_download").http_get, library("huggingface_hub.utils").build_hf_headers
+    get = import_library("huggingface_hub.file_download").http_get
+    headers = import_library("huggingface_hub.utils").build_hf_headers
     have = max(0, size_of(part))
     if have > file.size:
         part.unlink()

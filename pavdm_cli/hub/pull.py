@@ -16,10 +16,10 @@ from pavdm_cli.hub.download import UNFINISHED, File, fetch, free_space, hash_of,
 from pavdm_cli.hub.weights_dir import is_linked, models_folder, own_folder, pulling
 from pavdm_cli.models.pocket.checkpoint import in_place_of
 from pavdm_cli.models.specs import MODELS, ModelSpec
-from pavdm_cli.runtime.untrusted import mismatches, string, whole
+from pavdm_cli.runtime.untrusted import integer, mismatches, string
 
 MANIFEST = "pavdm.json"
-ENTRY = {"url": string(4096), "size": whole(0, 1 << 50), "sha256": string(64)}
+ENTRY = {"url": string(4096), "size": integer(0, 1 << 50), "sha256": string(64)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 from pavdm_cli.errors import ModelError
 from pavdm_cli.runtime import untrusted
 from pavdm_cli.runtime.printable import quote
-from pavdm_cli.runtime.untrusted import InvalidError, list_of, optional, shown, string
+from pavdm_cli.runtime.untrusted import InvalidError, list_of, optional, string, summarize
 
 POCKET_FILES = ("codec.safetensors", "denoiser.safetensors")
 # The architectures that the configuration of each part of an Open-Sora folder may declare, in lower case.
@@ -51,7 +51,7 @@ def family_of(folder: Path, names: Iterable[str]) -> str:
         path = folder / part / CONFIG
         declared = _declared(path, _read(path)) if os.path.lexists(path) else []
         if declared and not any(one.lower() in OPENSORA_PARTS[part] for one in declared):
-            raise ModelError(f"{folder / part} is of an architecture unknown here: {shown(declared[0])}", hint)
+            raise ModelError(f"{folder / part} is of an architecture unknown here: {summarize(declared[0])}", hint)
     return "opensora"
 
 
@@ -105,7 +105,7 @@ def _refuse(folder: Path, config: dict[str, Any], hint: str) -> None:
         if any(one.lower() in architectures for one in declared):
             whole = f"give the folder that holds {', '.join(OPENSORA_PARTS)}"
             raise ModelError(f"{folder} is only the {part} of a model", f"{whole}; {hint}")
-    what = shown(declared[0]) if declared else "it is not said which"
+    what = summarize(declared[0]) if declared else "it is not said which"
     raise ModelError(f"{folder} is a model of an architecture unknown here: {what}", hint)
 
 
@@ -130,4 +130,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _first(names: list[str]) -> str:
-    return ", ".join(map(shown, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(map(summarize, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -10,27 +10,27 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pavdm_cli.runtime.untrusted import (
-    LARGEST,
+    MAX_BYTES,
     InvalidError,
     check_regular,
+    integer,
     list_of,
+    mapping_of,
     mismatches,
-    open_at_once,
+    open_nonblocking,
     parse_json,
-    shown,
     string,
-    table_of,
-    whole,
+    summarize,
 )
 
 MOST_TENSORS = 100_000
 LONGEST_NAME = 1000
 ENTRY = {
     "dtype": string(20),
-    "shape": list_of(whole(0, 1 << 40), 16),
-    "data_offsets": list_of(whole(0, 1 << 62), 2, 2),
+    "shape": list_of(integer(0, 1 << 40), 16),
+    "data_offsets": list_of(integer(0, 1 << 62), 2, 2),
 }
-TEXTS = table_of(string(LARGEST), 1000)
+TEXTS = mapping_of(string(MAX_BYTES), 1000)
 
 
 def open_weights(path: Path) -> Any:
@@ -51,11 +51,11 @@ def check_header(path: Path) -> None:
 
     Raises: InvalidError, OSError.
     """
-    with open(path, "rb", opener=open_at_once) as file:
+    with open(path, "rb", opener=open_nonblocking) as file:
         status = os.fstat(file.fileno())
         check_regular(status)
         length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(LARGEST, status.st_size - 8):
+        if not 2 <= length <= min(MAX_BYTES, status.st_size - 8):
             raise InvalidError("its header is longer than the file, or than any is")
         header = file.read(length)
     try:
@@ -72,6 +72,6 @@ def check_header(path: Path) -> None:
 
 def _check_entry(name: str, entry: Any) -> None:
     if len(name) > LONGEST_NAME or not isinstance(entry, dict):
-        raise InvalidError(f"its header describes no tensor: {shown(name)}")
+        raise InvalidError(f"its header describes no tensor: {summarize(name)}")
     if wrong := mismatches(entry, ENTRY, required=ENTRY):
-        raise InvalidError(f"its header describes no tensor: in {shown(name)} {wrong[0]}")
+        raise InvalidError(f"its header describes no tensor: in {summarize(name)} {wrong[0]}")

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from pavdm_cli.attention import TORCH, Attention, Case, choose, machine_of
+from pavdm_cli.attention import TORCH, Attention, Case, choose_backend, machine_of
 from pavdm_cli.errors import DeviceError
 from pavdm_cli.models.compiled import compiled
 from pavdm_cli.models.execution import DEVICES, Engine, Reading
@@ -189,11 +189,14 @@ def in_precision(model: Loaded, wanted: str) -> Loaded:
     return model
 
 
-def with_attention(model: Loaded, wanted: str) -> Loaded:
-    """The same model on the back end that was named, or on the first that fits. Raises: UsageError, DeviceError."""
+def with_attention(model: Loaded, name: str) -> Loaded:
+    """The same model on the backend of this name, or for `auto` on the first that fits.
+
+    Raises: UsageError, DeviceError.
+    """
     config, weight = model.denoiser.config, model.denoiser.x_embedder.proj.weight
     case = Case(machine_of(model.device), weight.dtype, config.hidden // config.heads)
-    return replace(model, attention=choose(wanted, case))
+    return replace(model, attention=choose_backend(name, case))
 
 
 def wording(spec: ModelSpec, prompt: str, reading: Reading) -> str:

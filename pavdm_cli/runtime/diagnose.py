@@ -1,4 +1,4 @@
-"""Errors that come from elsewhere, the system, a device or a mistake in the code, as one line and a hint."""
+"""Errors of the system, of a device or of the code itself, as one line and a hint."""
 
 from __future__ import annotations
 
@@ -9,90 +9,90 @@ from pathlib import Path
 from pavdm_cli.errors import DeviceError, OutputError, PavdmError
 
 PACKAGE = Path(__file__).parents[1]
-FULL = "free some space there, or choose another place with -o"
-LOST = "the disk or its connection fails: see the system's log, and choose another place with -o"
-WRITING = {  # what the system refuses to a program that writes, and what would help
+FULL = "free some space there, or choose another folder with -o"
+LOST = "the disk or its connection is failing: see the system log, and choose another folder with -o"
+WRITE_HINTS = {  # by the errno of a failed write
     errno.ENOSPC: FULL,
     errno.EDQUOT: FULL,
-    errno.EFBIG: "the file system or `ulimit -f` takes no larger file: choose another place with -o, or a higher --crf",
-    errno.EROFS: "the file system takes no writes: choose another place with -o",
+    errno.EFBIG: "the file system or `ulimit -f` limits file sizes: choose another folder with -o, or a higher --crf",
+    errno.EROFS: "the file system is read-only: choose another folder with -o",
 }
-REASONS = WRITING | {
+OS_HINTS = WRITE_HINTS | {
     errno.EIO: LOST,
     errno.ESTALE: LOST,
     errno.ENXIO: LOST,
     errno.EMFILE: "too many files are open: raise `ulimit -n`",
     errno.ENFILE: "too many files are open: close other programs",
 }
-MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED")
-AGAIN = "run it again in a new process; if it fails again, the system's log and `nvidia-smi` say whether the GPU does"
+OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED")
+AGAIN = "run it again in a new process; if it fails again, see `nvidia-smi` and the system log for a faulty GPU"
 CPU = "see `pavdm doctor`, or use --device cpu"
-DEVICES = {  # words of a RuntimeError, the first that fit; and what would help
-    "device-side assert": "CUDA_LAUNCH_BLOCKING=1 names the operation; with --device cpu it says what is wrong",
+DEVICE_HINTS = {  # by text in a RuntimeError; the first that matches
+    "device-side assert": "CUDA_LAUNCH_BLOCKING=1 names the operation; --device cpu shows the error itself",
     "no kernel image": f"this torch was not built for this GPU: {CPU}",
-    "NVIDIA driver": f"the driver and torch do not fit: {CPU}",
-    "CUDA driver": f"the driver and torch do not fit: {CPU}",
-    "NCCL": "see that every process still runs and reaches the others; NCCL_DEBUG=INFO says more",
-    "for the MPS device": "PYTORCH_ENABLE_MPS_FALLBACK=1 lets the CPU do that, or use --device cpu",
+    "NVIDIA driver": f"the driver and torch do not match: {CPU}",
+    "CUDA driver": f"the driver and torch do not match: {CPU}",
+    "NCCL": "check that every process still runs and reaches the others; NCCL_DEBUG=INFO tells more",
+    "for the MPS device": "PYTORCH_ENABLE_MPS_FALLBACK=1 runs it on the CPU, or use --device cpu",
     **dict.fromkeys(("MPS backend", "MPS device", "Metal"), "use --device cpu"),
     **dict.fromkeys(("CUDA error", "HIP error", "Triton Error", "cuDNN error", "CUDNN_STATUS"), AGAIN),
     **dict.fromkeys(("CUBLAS_STATUS", "CUSOLVER_STATUS", "CUFFT_STATUS", "cuSOLVER error", "cuFFT error"), AGAIN),
 }
-BUG = "a mistake in pavdm or in a library that it uses: `pavdm -v ...` or PAVDM_TRACEBACK=1 shows where it is"
+BUG = "a bug in pavdm or in a library that it uses: `pavdm -v ...` or PAVDM_TRACEBACK=1 shows where"
 
 
 def diagnose(error: Exception) -> PavdmError:
-    """The error as one of ours, with its notes at the end of the message."""
+    """The error as a PavdmError, with its notes at the end of the message."""
     if isinstance(error, PavdmError):
         return error
     notes = "".join(f": {note}" for note in getattr(error, "__notes__", ()))
-    if lacks_memory(error):
-        return DeviceError(f"out of memory{notes}", "close other programs, or make it smaller")
-    if advice := device_advice(error):
-        return DeviceError(f"the device failed: {first_line(error)}{notes}", advice)
+    if is_out_of_memory(error):
+        return DeviceError(f"out of memory{notes}", "close other programs, or choose a smaller size")
+    if hint := device_hint(error):
+        return DeviceError(f"the device failed: {first_line(error)}{notes}", hint)
     if isinstance(error, OSError):
-        kind = OutputError if error.errno in WRITING else PavdmError
-        return kind(f"{error}{notes}", REASONS.get(error.errno or 0, ""))
-    return PavdmError(f"{type(error).__name__}{_place(error)}: {first_line(error)}{notes}", BUG)
+        kind = OutputError if error.errno in WRITE_HINTS else PavdmError
+        return kind(f"{error}{notes}", OS_HINTS.get(error.errno or 0, ""))
+    return PavdmError(f"{type(error).__name__}{_location(error)}: {first_line(error)}{notes}", BUG)
 
 
-def lacks_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was not to be had, on a device or on the host."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on a device or on the host."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY)
+        isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
     )
 
 
-def device_advice(error: BaseException) -> str:
-    """What helps where a device failed; empty for an error of another kind."""
+def device_hint(error: BaseException) -> str:
+    """What helps after a failure of a device; empty for other errors."""
     if not isinstance(error, RuntimeError):
         return ""
-    return next((advice for words, advice in DEVICES.items() if words in str(error)), "")
+    return next((hint for text, hint in DEVICE_HINTS.items() if text in str(error)), "")
 
 
-def write_advice(error: OSError) -> str:
-    """What helps where a file could not be written; empty where nothing is known."""
-    return REASONS.get(error.errno or 0, "")
+def write_hint(error: OSError) -> str:
+    """What helps if a file cannot be written; empty if nothing is known."""
+    return OS_HINTS.get(error.errno or 0, "")
 
 
-def interrupted(error: BaseException) -> bool:
-    """Whether an error is what a library made of an interrupt."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, KeyboardInterrupt):
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an error was caused by an interrupt, as when a library wraps it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
             return True
-        seen = seen.__cause__ or seen.__context__
+        cause = cause.__cause__ or cause.__context__
     return False
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the pages that follow it."""
+    """The first line of an error's message, or its type if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _place(error: BaseException) -> str:
-    """The last line of this package that ran."""
+def _location(error: BaseException) -> str:
+    """The innermost line of this package in the traceback."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if PACKAGE in Path(frame.filename).parents]
     return f" in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""

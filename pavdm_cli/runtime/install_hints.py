@@ -1,6 +1,6 @@
-"""Commands that install an optional dependency, for hints: they name the packages, never this project.
+"""Install commands for optional dependencies. They name the packages, never this project.
 
-No distribution of this project is published, so its name on a package index could be anybody's.
+This project is not published on a package index, where anybody could take its name.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ import tomllib
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
-FROM_SOURCE = ("flash-attn",)  # its build needs the torch that is installed, which an isolated build does not see
+FROM_SOURCE = ("flash-attn",)  # builds against the installed torch, which build isolation hides
 
 
 def install_command(extra: str) -> str:
-    """The pip command that installs the packages of an extra, in the versions that this project declares."""
+    """The pip command that installs the packages of an extra, in the versions that this project requires."""
     packages = extra_requirements(extra)
-    source = any(name_of(package) in FROM_SOURCE for package in packages)
+    source = any(package_name(package) in FROM_SOURCE for package in packages)
     words = [f'"{package}"' if re.search(r"[<>=!~]", package) else package for package in packages]
     return " ".join(["pip install", *["--no-build-isolation"] * source, *words])
 
 
 def extra_requirements(extra: str) -> list[str]:
-    """The requirements of an extra without their markers: of the clone's pyproject.toml, else as installed."""
+    """The requirements of an extra without their markers: from the clone's pyproject.toml, else as installed."""
     return [line.partition(";")[0].strip() for line in _of_checkout(extra) or _of_installation(extra)]
 
 
-def name_of(requirement: str) -> str:
-    """The package that a requirement is about."""
+def package_name(requirement: str) -> str:
+    """The package of a requirement."""
     return re.split(r"[^\w.\-]", requirement, maxsplit=1)[0]
 
 
 def _of_checkout(extra: str) -> list[str]:
-    """Empty outside a clone. The metadata of an editable installation may be older than its sources."""
+    """Empty outside a clone. Read first: the metadata of an editable installation may be older than its sources."""
     try:
         project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     except (OSError, ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""Text of unknown origin, safe to print: in a line for people, and as a command for a shell."""
+"""Text for the terminal: of unknown origin but safe to print, quoted for a shell, or with a number."""
 
 from __future__ import annotations
 
@@ -10,34 +10,39 @@ from collections.abc import Sequence
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
+def pluralize(count: int, noun: str) -> str:
+    """'1 frame', '2 frames': for nouns with a plural in s."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def printable(text: str) -> str:
-    """The text in one line, with everything that would move the cursor, hide or reorder letters as an escape."""
+    """The text in one line, with escapes for all that would move the cursor, or hide or reorder characters."""
     if text.isprintable():
         return text
-    return "".join(_escaped(letter) if unicodedata.category(letter) in HIDDEN else letter for letter in text)
+    return "".join(_escaped(char) if unicodedata.category(char) in HIDDEN else char for char in text)
 
 
 def quote(word: str) -> str:
-    """A word as bash and zsh read it back, in printable letters; bytes of a file name that are no text included."""
+    """A word quoted for bash and zsh in printable characters, including file names that are not valid Unicode."""
     if printable(word) == word:
         return shlex.quote(word)
     return f"$'{''.join(map(_octal, word))}'"
 
 
 def command_line(verb: Sequence[str], argument: str, options: Sequence[str] = ()) -> str:
-    """A command with one argument: before its options, or where it begins with a dash, after them and `--`."""
+    """A command with one argument: before its options, or after them and `--` if it starts with a dash."""
     words = [*options, "--", argument] if argument.startswith("-") else [argument, *options]
     return " ".join([*verb, *map(quote, words)])
 
 
-def _escaped(letter: str) -> str:
-    return letter.encode("unicode_escape").decode("ascii")
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
 
 
-def _octal(letter: str) -> str:
-    """A letter inside $'...': octal digits of its bytes where it is not plain."""
-    if letter in "\\'":
-        return f"\\{letter}"
-    if printable(letter) == letter:
-        return letter
-    return "".join(f"\\{byte:03o}" for byte in letter.encode("utf-8", "surrogateescape"))
+def _octal(char: str) -> str:
+    """A character inside $'...': its bytes in octal unless it is printable."""
+    if char in "\\'":
+        return f"\\{char}"
+    if printable(char) == char:
+        return char
+    return "".join(f"\\{byte:03o}" for byte in char.encode("utf-8", "surrogateescape"))

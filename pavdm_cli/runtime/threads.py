@@ -1,7 +1,7 @@
-"""How many threads work on a CPU: as many as there are cores for this process that other programs leave idle.
+"""How many CPU threads to use: as many as there are cores that other programs leave idle.
 
-Threads that share a core with another program are slow, and the others wait for them many times a step: fewer threads,
-each with a core of its own, then make more frames.
+A thread that shares its core with another program is slow, and the others wait for it many times per step: fewer
+threads, each with a core of its own, are then faster.
 """
 
 from __future__ import annotations
@@ -14,73 +14,72 @@ from typing import NamedTuple
 
 import psutil
 
-SYSTEM = Path("/sys/fs/cgroup")
-OURS = Path("/proc/self/cgroup")
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+CGROUPS = Path("/proc/self/cgroup")
 IDLE = ("idle", "iowait", "steal", "guest", "guest_nice")  # the last two are counted as user and nice already
 
 
 class Clock(NamedTuple):
-    """Seconds: of the wall, of all cores together at work, and of this process."""
+    """Seconds: wall time, busy time of all cores together, and CPU time of this process."""
 
     wall: float
     busy: float
     own: float
 
 
-def now() -> Clock:
-    """The clocks."""
-    spent = psutil.cpu_times()._asdict()
-    busy = sum(seconds for name, seconds in spent.items() if name not in IDLE)
+def read_clock() -> Clock:
+    times = psutil.cpu_times()._asdict()
+    busy = sum(seconds for name, seconds in times.items() if name not in IDLE)
     return Clock(time.perf_counter(), busy, time.process_time())
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What other programs do from here on: made before a process begins to work, asked a second later."""
+    """The load that other programs put on the CPU, measured from the creation of this value on."""
 
-    begun: Clock = field(default_factory=now)
+    start: Clock = field(default_factory=read_clock)
 
     def others(self) -> float:
-        """Cores that other programs kept busy, on average."""
-        wall, busy, own = (after - before for before, after in zip(self.begun, now(), strict=True))
+        """Cores that other programs kept busy since then, on average."""
+        wall, busy, own = (after - before for before, after in zip(self.start, read_clock(), strict=True))
         return max(0.0, (busy - own) / wall) if wall > 0 else 0.0
 
 
-def good_threads(wanted: int, others: float) -> int:
-    """As many of the wanted threads as have a core of their own."""
-    limit, present = quota(), os.cpu_count() or 1
-    if limit is not None and limit < present:  # of a container: what else runs on the machine is not told
-        return max(1, min(wanted, int(limit)))
-    return max(1, min(wanted, available(), round(present - others)))
+def choose_threads(requested: int, others: float) -> int:
+    """The number of threads, up to `requested`, that get a core of their own when `others` cores are busy."""
+    limit, cores = cgroup_quota(), os.cpu_count() or 1
+    if limit is not None and limit < cores:  # in a container, the load on the machine is not visible
+        return max(1, min(requested, int(limit)))
+    return max(1, min(requested, available_cores(), round(cores - others)))
 
 
-def available() -> int:
-    """Cores that this process may use at once."""
-    present, limit = os.cpu_count() or 1, quota()
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else present
+def available_cores() -> int:
+    """Cores that this process may use at once, by affinity and control group."""
+    cores, limit = os.cpu_count() or 1, cgroup_quota()
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     return allowed if limit is None else max(1, min(allowed, int(limit)))
 
 
-def quota(system: Path = SYSTEM, ours: Path = OURS) -> float | None:
-    """Cores that Linux lets this process's control group use at once; None where it sets no limit."""
-    found = [limit for folder in groups(system, ours) if (limit := _limit(folder)) is not None]
-    return min(found, default=None)
+def cgroup_quota(mount: Path = CGROUP_ROOT, cgroups: Path = CGROUPS) -> float | None:
+    """Cores that this process's control group may use at once; None without a limit."""
+    limits = [limit for folder in cgroup_folders(mount, cgroups) if (limit := _limit(folder)) is not None]
+    return min(limits, default=None)
 
 
-def groups(system: Path, ours: Path) -> list[Path]:
-    """The folders of this process's control groups and of all around them, both versions."""
+def cgroup_folders(mount: Path, cgroups: Path) -> list[Path]:
+    """The folders of this process's control groups and of their parents, in cgroup versions 1 and 2."""
     try:
-        lines = [line.split(":", 2) for line in ours.read_text().splitlines()]
+        lines = [line.split(":", 2) for line in cgroups.read_text().splitlines()]
     except OSError:
         return []
-    found = []
+    folders = []
     for _, controllers, path in (line for line in lines if len(line) == 3):
         if controllers and "cpu" not in controllers.split(","):
             continue
-        root = system / controllers
+        root = mount / controllers
         inner = root / path.lstrip("/")
-        found += [inner, *(folder for folder in inner.parents if folder.is_relative_to(root)), system / "cpu"]
-    return found
+        folders += [inner, *(folder for folder in inner.parents if folder.is_relative_to(root)), mount / "cpu"]
+    return folders
 
 
 def _limit(folder: Path) -> float | None:

@@ -1,4 +1,4 @@
-"""Files and JSON that somebody else may have written: regular files of bounded size, JSON of bounded depth."""
+"""Files and JSON of unknown origin: regular files of bounded size, JSON of bounded depth, checked values."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LARGEST = 8 << 20  # bytes of a JSON file; the index of a model of 10,000 tensors has 1 MB
-DEEPEST = 32  # brackets inside each other
-DIGITS = 40  # of a whole number: more has no meaning here, and Python refuses to read 4301
+MAX_BYTES = 8 << 20  # bytes of a JSON file; the index of a model of 10,000 tensors has 1 MB
+MAX_DEPTH = 32  # of nested lists and objects
+MAX_DIGITS = 40  # of an integer; Python refuses more than 4300
 
 
 class InvalidError(ValueError):
-    """What was read is not what it should be; the text says why, without naming the file."""
+    """The input is not valid; the message gives the reason without naming the file."""
 
 
 class NotJSONError(InvalidError):
     """The text is not JSON at all."""
 
 
-def read_file(path: str | os.PathLike[str], most: int = LARGEST) -> bytes:
-    """All bytes of a regular file of at most so many. Raises: InvalidError, OSError.
+def read_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> bytes:
+    """The content of a regular file of at most `max_bytes`. Raises: InvalidError, OSError.
 
-    A pipe without a writer is refused at once instead of being waited for.
+    A pipe without a writer is refused at once, without waiting for a writer.
     """
-    with open(path, "rb", opener=open_at_once) as file:
+    with open(path, "rb", opener=open_nonblocking) as file:
         check_regular(os.fstat(file.fileno()))
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise InvalidError(f"it has more than {most} bytes")
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise InvalidError(f"it has more than {max_bytes} bytes")
     return data
 
 
-def read_text(path: str | os.PathLike[str], most: int = LARGEST) -> str:
-    """The text of a regular file, in UTF-8 with or without its mark. Raises: InvalidError, OSError."""
+def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
+    """The text of a regular file, in UTF-8 with or without a byte-order mark. Raises: InvalidError, OSError."""
     try:
-        return read_file(path, most).decode("utf-8-sig")
+        return read_file(path, max_bytes).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidError("it is not text in UTF-8") from error
 
 
-def read_json(path: str | os.PathLike[str], most: int = LARGEST) -> Any:
+def read_json(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> Any:
     """The value of a JSON file. Raises: InvalidError, OSError."""
-    return parse_json(read_text(path, most))
+    return parse_json(read_text(path, max_bytes))
 
 
-def open_at_once(path: str, flags: int) -> int:
-    """An `opener` that does not wait for the other end of a pipe."""
+def open_nonblocking(path: str, flags: int) -> int:
+    """An `opener` for `open` that does not wait for the other end of a pipe."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -62,7 +62,7 @@ def check_regular(status: os.stat_result) -> None:
 
 
 def is_regular(path: Path) -> bool:
-    """Whether a path is a regular file, so that opening it does not block; False for a path that no file can have."""
+    """Whether a path is a regular file, so that opening it does not block; False for an impossible path."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -70,13 +70,13 @@ def is_regular(path: Path) -> bool:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text, without what JSON leaves open: no NaN, no infinity, no name twice in an object.
+    """The value of a JSON text, read strictly: no NaN, no infinity, no duplicate names in an object.
 
-    Strings hold Unicode, and at most the surrogates that stand for the bytes of a file name (PEP 383).
+    Strings are Unicode; the only surrogates allowed are those that stand for bytes of a file name (PEP 383).
     Raises: InvalidError.
     """
-    if len(text) > LARGEST:
-        raise InvalidError(f"it has more than {LARGEST} characters")
+    if len(text) > MAX_BYTES:
+        raise InvalidError(f"it has more than {MAX_BYTES} characters")
     try:
         value = _DECODER.decode(text)
     except RecursionError:
@@ -89,74 +89,82 @@ def parse_json(text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a value must be, in words and as a test."""
+    """What a value must be, as text and as a test."""
 
     what: str
     fits: Callable[[Any], bool]
 
 
-def whole(least: int, most: int) -> Kind:
-    """A whole number within limits."""
-    what = f"{least}" if least == most else f"a whole number from {least} to {most}"
-    return Kind(what, lambda value: type(value) is int and least <= value <= most)  # True is an int too
+def integer(minimum: int, maximum: int) -> Kind:
+    """An integer within limits."""
+    what = f"{minimum}" if minimum == maximum else f"a whole number from {minimum} to {maximum}"
+    return Kind(what, lambda value: type(value) is int and minimum <= value <= maximum)  # True is an int too
 
 
-def number(least: float, most: float) -> Kind:
-    """A number within limits; neither NaN nor a truth value."""
+def number(minimum: float, maximum: float) -> Kind:
+    """A number within limits, neither NaN nor a boolean."""
     return Kind(
-        f"a number from {least:g} to {most:g}", lambda value: type(value) in (int, float) and least <= value <= most
+        f"a number from {minimum:g} to {maximum:g}",
+        lambda value: type(value) in (int, float) and minimum <= value <= maximum,
     )
 
 
-def string(longest: int) -> Kind:
-    """A string of at most so many characters."""
-    return Kind(f"a text of up to {longest} characters", lambda value: type(value) is str and len(value) <= longest)
+def string(max_length: int) -> Kind:
+    """A string of at most `max_length` characters."""
+    what = f"a text of up to {max_length} characters"
+    return Kind(what, lambda value: type(value) is str and len(value) <= max_length)
 
 
 def one_of(*values: Any) -> Kind:
     """One of a few values, of the same type."""
     what = f"{', '.join(map(repr, values[:-1]))} or {values[-1]!r}" if values[1:] else repr(values[0])
-    return Kind(what, lambda value: any(type(value) is type(one) and value == one for one in values))
+    return Kind(what, lambda value: any(type(value) is type(allowed) and value == allowed for allowed in values))
 
 
 FLAG = Kind("true or false", lambda value: type(value) is bool)
 
 
-def list_of(kind: Kind, most: int, least: int = 0) -> Kind:
+def list_of(kind: Kind, max_length: int, min_length: int = 0) -> Kind:
     """A list of values of one kind, of limited length."""
-    length = f"{least}" if least == most else f"{least} to {most}" if least else f"up to {most}"
+    length = (
+        f"{min_length}"
+        if min_length == max_length
+        else f"{min_length} to {max_length}"
+        if min_length
+        else f"up to {max_length}"
+    )
     return Kind(
         f"a list of {length}, each {kind.what}",
-        lambda value: type(value) is list and least <= len(value) <= most and all(map(kind.fits, value)),
+        lambda value: type(value) is list and min_length <= len(value) <= max_length and all(map(kind.fits, value)),
     )
 
 
-def table_of(kind: Kind, most: int) -> Kind:
-    """An object of at most so many entries, whose values are of one kind."""
+def mapping_of(kind: Kind, max_length: int) -> Kind:
+    """An object of at most `max_length` entries, whose values are of one kind."""
     return Kind(
-        f"an object of up to {most} entries, each {kind.what}",
-        lambda value: type(value) is dict and len(value) <= most and all(map(kind.fits, value.values())),
+        f"an object of up to {max_length} entries, each {kind.what}",
+        lambda value: type(value) is dict and len(value) <= max_length and all(map(kind.fits, value.values())),
     )
 
 
 def optional(kind: Kind) -> Kind:
-    """None, or a value of a kind."""
+    """A value of a kind, or None."""
     return Kind(f"{kind.what}, or null", lambda value: value is None or kind.fits(value))
 
 
 def mismatches(values: Mapping[str, Any], kinds: Mapping[str, Kind], required: Iterable[str] = ()) -> list[str]:
-    """What is wrong with the values, in words; names without a kind are not looked at."""
+    """What is wrong with the values, as text; names without a kind are not checked."""
     missing = [f"{name} is missing" for name in required if name not in values]
     wrong = [name for name, value in values.items() if name in kinds and not kinds[name].fits(value)]
-    return missing + [f"{name} is {shown(values[name])}, not {kinds[name].what}" for name in wrong]
+    return missing + [f"{name} is {summarize(values[name])}, not {kinds[name].what}" for name in wrong]
 
 
-def shown(value: object, longest: int = 40) -> str:
-    """A value of any kind, in a few ASCII letters."""
+def summarize(value: object, max_length: int = 40) -> str:
+    """Any value in at most a few ASCII characters."""
     if isinstance(value, (list, tuple, dict)) and value:
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
-    words = ascii(value[: longest + 1] if isinstance(value, str) else value)
-    return words if len(words) <= longest else f"{words[:longest]}..."
+    text = ascii(value[: max_length + 1] if isinstance(value, str) else value)
+    return text if len(text) <= max_length else f"{text[:max_length]}..."
 
 
 def _refuse_constant(name: str) -> float:
@@ -171,7 +179,7 @@ def _number(digits: str) -> float:
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > DIGITS:
+    if len(digits) > MAX_DIGITS:
         raise InvalidError(f"it has a number out of range: {digits[:20]}...")
     return int(digits)
 
@@ -189,21 +197,21 @@ _DECODER = json.JSONDecoder(
 
 
 def _check_depth(value: Any) -> None:
-    """Walk through lists and objects, level by level. Raises: InvalidError, also for text that is not Unicode."""
+    """Check nested lists and objects, level by level. Raises: InvalidError, also for text that is not Unicode."""
     level, depth = [value], 0
     while level:
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             raise InvalidError("it is nested too deeply")
-        strings = [one for one in level if isinstance(one, str)]
-        strings += [name for one in level if isinstance(one, dict) for name in one]
+        strings = [item for item in level if isinstance(item, str)]
+        strings += [name for item in level if isinstance(item, dict) for name in item]
         if any(_is_broken(string) for string in strings):
             raise InvalidError("it has text that is not Unicode")
-        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
         level, depth = [item for items in inner for item in items], depth + 1
 
 
 def _is_broken(string: str) -> bool:
-    """Whether a string has surrogates that stand for no byte."""
+    """Whether a string has surrogates that do not stand for a byte."""
     try:
         string.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Checks of single values that a user types."""
+"""Checks of single values typed by a user."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pavdm_cli.errors import UsageError
 
 
 def check_text(what: str, text: str) -> None:
-    """Refuse bytes that a terminal or a script passed on though they are no text. Raises: UsageError."""
+    """Check that text is valid Unicode; a shell can pass any bytes. Raises: UsageError."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise UsageError(f"{what} is not UTF-8: {text!r}", "write it in UTF-8") from error
 
 
-def check_name(option: str, name: str, known: tuple[str, ...]) -> None:
-    """Refuse what is none of the names that an option takes. Raises: UsageError."""
-    if name not in known:
-        raise UsageError(f"{option} must be one of {', '.join(known)}, got {name!r}", f"{known[0]} is the default")
+def check_name(option: str, name: str, choices: tuple[str, ...]) -> None:
+    """Check that an option's value is one of its choices; the first is the default. Raises: UsageError."""
+    if name not in choices:
+        raise UsageError(f"{option} must be one of {', '.join(choices)}, got {name!r}", f"{choices[0]} is the default")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.errors import DeviceError
-from pavdm_cli.runtime.counting import counted
+from pavdm_cli.runtime.printable import pluralize
 
 # Launching one operation from Python takes the host some 5 us (assumed, not measured here). Meanwhile a GPU of 4 TB/s
 # moves 20 MB: it reads and writes 5 million values of 16 bits. So a pass over a shorter residual stream waits for its
@@ -83,7 +83,7 @@ class Graphs:
     @property
     def note(self) -> str:
         """What they cost, for people."""
-        held = f"{counted(self.count, 'CUDA graph')} of {self.bytes / 2**20:.0f} MB"
+        held = f"{pluralize(self.count, 'CUDA graph')} of {self.bytes / 2**20:.0f} MB"
         long, barred = "a step of this model is long enough without", f"they do not go with {self.unrecordable}"
         return held if self.count else f"no CUDA graphs: {barred if self.unrecordable else long}"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.runtime.counting import counted
+from pavdm_cli.runtime.printable import pluralize
 
 MOST = 10_000  # steps, or latents of a window or a chunk
 
@@ -112,7 +112,7 @@ def pa(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
     if steps >= held:
         return Schedule(steps, steps // held, chunk, chunk * context)
     width = window // steps
-    few = f"{counted(steps, 'step')} can give a window of {window} only {counted(steps, 'level')}"
+    few = f"{pluralize(steps, 'step')} can give a window of {window} only {pluralize(steps, 'level')}"
     note = f"chunk widened from {chunk} to {width} latents: {few}"
     return Schedule(steps, 1, width, chunk * context, note=note)
 

@@ -191,7 +191,7 @@ def commands(draw: random.Random, folder: Path) -> None:
     said = pavdm(*verb.split(), *words)
     assert said.code in (0, 1, 2, 3, 4, 5, 6), said
     assert "Traceback" not in said.err, said.err
-    assert "a mistake in pavdm" not in said.err, said.err
+    assert "a bug in pavdm" not in said.err, said.err
 
 
 KINDS = {

@@ -16,7 +16,7 @@ from pavdm_cli.hub.config_checks import HINT, check_number, check_whole, within
 from pavdm_cli.models.opensora.text_encoder import LONGEST, check_sizes
 from pavdm_cli.models.opensora.vae import SHIFT
 from pavdm_cli.models.stdit.transformer import STDiTConfig
-from pavdm_cli.runtime.untrusted import shown
+from pavdm_cli.runtime.untrusted import summarize
 
 XL2 = STDiTConfig(hidden=1152, depth=28, heads=16, in_channels=4, out_channels=8, text_width=4096, text_length=300)
 
@@ -101,7 +101,7 @@ def _in_sizes(given: dict[str, Any], patch: tuple[int, int, int]) -> STDiTConfig
 
 def _patch(given: Any) -> tuple[int, int, int]:
     if not isinstance(given, list | tuple) or len(given) != 3:
-        raise ModelError(f"{WHAT} makes no sense: patch_size is {shown(given)}, not three whole numbers", HINT)
+        raise ModelError(f"{WHAT} makes no sense: patch_size is {summarize(given)}, not three whole numbers", HINT)
     time, height, width = given
     sides = {"patch_size of time": time, "patch_size of height": height, "patch_size of width": width}
     check_whole(WHAT, sides, LIMITS)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_plus
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.runtime.optional_imports import library, quiet
+from pavdm_cli.runtime.optional_imports import import_library, silenced
 
 DASHES = (
     "\\-\u058a\u05be\u1400\u1806\u2010-\u2015\u2e17\u2e1a\u2e3a\u2e3b\u2e40"
@@ -122,7 +122,7 @@ def _clean_once(text: str) -> str:
     text = unquote_plus(text).strip().lower()
     text = _without_markup(_replace(LINKS, text))
     text = _split_compounds(_replace(SYMBOLS, text))
-    text = _unescape(_unescape(library("ftfy").fix_text(text)))
+    text = _unescape(_unescape(import_library("ftfy").fix_text(text)))
     return _replace((*CODES, *SPACING), text).strip()
 
 
@@ -136,9 +136,9 @@ def _without_markup(text: str) -> str:
     """The text of HTML; unchanged where the parser gives up, or would take seconds."""
     if text.count("<") * len(text) > MOST_MARKUP:
         return text
-    soup = library("bs4")
+    soup = import_library("bs4")
     try:
-        with quiet():  # bs4 warns of prompts that look like a path or an address
+        with silenced():  # bs4 warns of prompts that look like a path or an address
             return str(soup.BeautifulSoup(text, "html.parser").text)
     except (soup.ParserRejectedMarkup, ValueError, AssertionError, RecursionError):
         return text

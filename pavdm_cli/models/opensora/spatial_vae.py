@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pavdm_cli.attention import SWITCHES
-from pavdm_cli.runtime.optional_imports import library, quiet
+from pavdm_cli.attention import SDPA_LOCK
+from pavdm_cli.runtime.optional_imports import import_library, silenced
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class SpatialConfig:
 
 def autoencoder(config: SpatialConfig) -> Any:
     """diffusers' network in these sizes. Raises: ModelError."""
-    build = library("diffusers.models.autoencoders.autoencoder_kl").AutoencoderKL
+    build = import_library("diffusers.models.autoencoders.autoencoder_kl").AutoencoderKL
     levels = len(config.widths)
-    with quiet():
+    with silenced():
         network = build(
             down_block_types=("DownEncoderBlock2D",) * levels,
             up_block_types=("UpDecoderBlock2D",) * levels,
@@ -57,7 +57,7 @@ class LockedAttention:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Any:
-        with SWITCHES:
+        with SDPA_LOCK:
             return self.processor(attention, hidden_states, encoder_hidden_states, attention_mask, temb)
 
 

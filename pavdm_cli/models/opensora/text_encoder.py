@@ -20,8 +20,8 @@ from pavdm_cli.hub.safetensors_file import read_tensor
 from pavdm_cli.hub.weight_memory import check_room, weight_bytes
 from pavdm_cli.hub.weights_dir import pulling
 from pavdm_cli.models.opensora.prompt import clean
-from pavdm_cli.runtime.counting import counted
-from pavdm_cli.runtime.optional_imports import library, quiet
+from pavdm_cli.runtime.optional_imports import import_library, silenced
+from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.runtime.untrusted import InvalidError, read_file
 
 SIZES = (
@@ -106,13 +106,13 @@ class T5Text:
         _check_pieces(self.folder / "spiece.model", config)  # what is wrong is known before the weights are read
         wanted = weight_bytes(self.folder, self.dtype, UNUSED)
         check_room("T5", wanted, self.device, "read the prompt elsewhere: --text-device cpu")
-        with quiet():
+        with silenced():
             encoder = load_into(lambda: build(config), self.folder, self.device, self.dtype, UNUSED)
             encoder.tie_weights()  # the table that is stored once has two names
 
         def read(text: str) -> Tensor:
             ids = torch.tensor([token_ids(self.folder, text)], device=self.device)
-            with quiet():
+            with silenced():
                 vectors: Tensor = encoder(ids).last_hidden_state
             return vectors[0].cpu()
 
@@ -134,7 +134,7 @@ def reading_digest(folder: Path) -> str:
 def build(config: dict[str, Any]) -> Any:
     """transformers' encoder of T5 in the sizes of a published configuration. Raises: ModelError."""
     check_sizes(config)
-    t5 = library("transformers.models.t5.modeling_t5")
+    t5 = import_library("transformers.models.t5.modeling_t5")
     given = {name: config[name] for name in SIZES if name in config}
     try:
         return t5.T5EncoderModel(t5.T5Config(**given, attn_implementation="sdpa"))
@@ -202,7 +202,7 @@ def cut_note(folder: Path, prompt: str, shown: int = 24) -> list[str]:
     if len(ids) < LONGEST:
         return []
     read, lost = (str(tokenizer.decode(part)).split() for part in (ids[: LONGEST - 1], ids[LONGEST - 1 :]))
-    more, words = " ..." if len(lost) > shown else "", counted(len(lost), "word")
+    more, words = " ..." if len(lost) > shown else "", pluralize(len(lost), "word")
     return [
         f"the prompt has {len(ids) + 1} tokens and the model reads {LONGEST}: cut after "
         f'"... {" ".join(read[-4:])}"; left out, {words}: "{" ".join(lost[:shown])}{more}"'
@@ -210,7 +210,7 @@ def cut_note(folder: Path, prompt: str, shown: int = 24) -> list[str]:
 
 
 def _tokenizer(path: Path) -> Any:
-    processor = library("sentencepiece").SentencePieceProcessor
+    processor = import_library("sentencepiece").SentencePieceProcessor
     if path.exists() and not (path.is_file() and path.stat().st_size <= LARGEST_TOKENIZER):
         raise ModelError(f"{path} is no tokenizer: it is not a regular file, or too large", "delete it")
     try:

@@ -24,7 +24,7 @@ from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
 from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
 from pavdm_cli.models.stdit.transformer import STDiTConfig
 from pavdm_cli.pocket_world.vocabulary import VOCABULARY
-from pavdm_cli.runtime.untrusted import InvalidError, Kind, list_of, mismatches, number, parse_json, whole
+from pavdm_cli.runtime.untrusted import InvalidError, Kind, integer, list_of, mismatches, number, parse_json
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -108,8 +108,8 @@ def _like(size: Any) -> Kind:
     if isinstance(size, float):
         return number(0, 16 * size)
     if isinstance(size, int):
-        return whole(1, 16 * size)
-    return list_of(whole(1, 16 * max(size)), len(size), len(size))
+        return integer(1, 16 * size)
+    return list_of(integer(1, 16 * max(size)), len(size), len(size))
 
 
 def _load(path: Path, build: Callable[[dict[str, Any]], M]) -> M:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.float32 import exact_convolutions
 from pavdm_cli.models.pixels import to_unit
-from pavdm_cli.runtime.counting import counted
+from pavdm_cli.runtime.printable import pluralize
 from pavdm_kernels import cast_to_narrower, linear
 
 
@@ -124,7 +124,7 @@ class PocketCodec(nn.Module):
         if count % self.config.frames_per_latent or height % 8 or width % 8:
             raise UsageError(
                 f"pocket codes groups of {self.config.frames_per_latent} frames with sides in multiples of 8, "
-                f"got {counted(count, 'frame')} of {width}x{height}"
+                f"got {pluralize(count, 'frame')} of {width}x{height}"
             )
 
 

@@ -33,8 +33,8 @@ def attending(text: Text, attention: Attention, run: RunBlock = as_written) -> T
 
     Positions, which depend on sizes alone, are made once for whatever is bound to it. `run` is how blocks are run.
     """
-    over_text = attention.over(text.kv[0].shape[1], text.mask is not None)
-    return text._replace(attends=Attends(attention.by_length, over_text), keep=keeping(), run=run)
+    over_text = attention.for_keys(text.kv[0].shape[1], text.mask is not None)
+    return text._replace(attends=Attends(attention.any_length, over_text), keep=keeping(), run=run)
 
 
 def of_rows(text: Text, rows: slice) -> Text:

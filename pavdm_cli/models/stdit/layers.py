@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from pavdm_cli.attention import Run
+from pavdm_cli.attention import AttentionFn
 from pavdm_kernels import (
     ModulationVector,
     PerLevel,
@@ -36,7 +36,7 @@ class Frames(NamedTuple):
 
     level_idx: Tensor  # int32 (T,) or (B, T)
     text_mask: Tensor | None  # bool (B, 1, 1, L), True = attend
-    over_text: Run  # the back end of the cross-attention
+    over_text: AttentionFn  # the cross-attention's
 
 
 class Linear(nn.Linear):
@@ -186,7 +186,7 @@ class CrossAttention(nn.Module):
         kv: Tensor = self.kv_linear(y)
         return kv.view(*kv.shape[:-1], 2, self.heads, -1)
 
-    def forward(self, x: Tensor, kv: Tensor, mask: Tensor | None, attend: Run) -> Tensor:  # (B, T, S, D)
+    def forward(self, x: Tensor, kv: Tensor, mask: Tensor | None, attend: AttentionFn) -> Tensor:  # (B, T, S, D)
         k, v = kv.unbind(2)
         q = self.q_linear(x.flatten(1, 2)).unflatten(-1, (self.heads, -1))
         out: Tensor = self.proj(attend(q, k, v, mask))

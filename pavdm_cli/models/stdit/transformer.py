@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from pavdm_cli.attention import Run, attend
+from pavdm_cli.attention import AttentionFn, attend
 from pavdm_cli.models.stdit.layers import (
     Axis,
     Block,
@@ -65,8 +65,8 @@ class Modulation(NamedTuple):
 class Attends(NamedTuple):
     """The back ends that run attention over one frame's tokens, and over the words."""
 
-    space: Run = attend
-    text: Run = attend
+    space: AttentionFn = attend
+    text: AttentionFn = attend
 
 
 Keep = Callable[[Hashable, Callable[[], Tensor]], Tensor]  # a name, and what makes the tensor of that name
@@ -254,12 +254,12 @@ def frequencies(config: STDiTConfig) -> Tensor:
     return rotary_frequencies(config.hidden // config.heads)
 
 
-def alternate(over: Sequence[Axis], run: Run) -> list[Axis]:
+def alternate(over: Sequence[Axis], run: AttentionFn) -> list[Axis]:
     """The axis of every block: space before each of the given ones."""
     return [axis for time in over for axis in (Axis(partial(over_space, run=run), None), time)]
 
 
-def over_space(q: Tensor, k: Tensor, v: Tensor, *, run: Run) -> Tensor:  # (B, T, S, N, K) -> (B, T, S, N * K)
+def over_space(q: Tensor, k: Tensor, v: Tensor, *, run: AttentionFn) -> Tensor:  # (B, T, S, N, K) -> (B, T, S, N * K)
     """Attention of every frame over its own tokens."""
     return run(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), None).view(*q.shape[:3], -1)
 

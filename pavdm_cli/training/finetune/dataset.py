@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pavdm_cli.errors import InputError
 from pavdm_cli.models.opensora.prompt import clean
-from pavdm_cli.runtime.counting import counted
+from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.runtime.untrusted import InvalidError, is_regular, read_text
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".3gp")
@@ -57,7 +57,7 @@ def summary(left_out: Sequence[LeftOut], trained: int) -> list[str]:
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
     rest = len(left_out) - NAMED
     return [
-        f"{counted(trained, 'video')} to train on, {len(left_out)} left out{f': {reasons}' if reasons else ''}",
+        f"{pluralize(trained, 'video')} to train on, {len(left_out)} left out{f': {reasons}' if reasons else ''}",
         *(f"left out: {one.path} ({one.reason})" for one in left_out[:NAMED]),
         *([f"and {rest} more"] if rest > 0 else []),
     ]

@@ -25,7 +25,7 @@ from pavdm_cli.models.families import Codec
 from pavdm_cli.models.opensora.prompt import clean
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.pocket.checkpoint import in_place_of
-from pavdm_cli.runtime.untrusted import InvalidError, mismatches, number, read_json, string, whole
+from pavdm_cli.runtime.untrusted import InvalidError, integer, mismatches, number, read_json, string
 from pavdm_cli.training.finetune.dataset import Captioned
 from pavdm_cli.video import VideoInfo, open_video, read_frames_at
 
@@ -52,7 +52,7 @@ class Surveyed:
     refused: str = ""
 
 
-SURVEYED = {"clips": whole(0, 1 << 32), "rate": number(0, 1e9), "refused": string(10_000)}  # as they are stored
+SURVEYED = {"clips": integer(0, 1 << 32), "rate": number(0, 1e9), "refused": string(10_000)}  # as they are stored
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from pavdm_cli.models.opensora.text_encoder import T5Text, reading_digest
 from pavdm_cli.models.opensora.vae import OpenSoraVAE, vae_config
 from pavdm_cli.models.specs import ModelSpec
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
-from pavdm_cli.runtime.counting import counted
+from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.training.batches import METHODS, Recipe
 from pavdm_cli.training.distributed import Processes, shard
 from pavdm_cli.training.finetune.dataset import HINT, Captioned, LeftOut, captioned, summary
@@ -158,7 +158,7 @@ def _split(videos: list[Captioned], wanted: int | None) -> tuple[list[Captioned]
     """Those to train on, and from ten on one in twenty, or as many as wanted, to judge with. Raises: UsageError."""
     count = (len(videos) // 20 or len(videos) >= 10) if wanted is None else wanted
     if count >= len(videos):
-        raise UsageError(f"--held-out {count} of {counted(len(videos), 'video')} leaves none", "hold out fewer")
+        raise UsageError(f"--held-out {count} of {pluralize(len(videos), 'video')} leaves none", "hold out fewer")
     judges = {videos[place * len(videos) // count].path for place in range(count)} if count else set()
     return [v for v in videos if v.path not in judges], [v for v in videos if v.path in judges]
 

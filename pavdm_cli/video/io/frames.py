@@ -9,7 +9,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from pavdm_cli.runtime.counting import counted
+from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.video.io.deinterlace import Deinterlacer, TimedFrame
 from pavdm_cli.video.io.info import VideoInfo, decode_frames, video_stream
 from pavdm_cli.video.io.input import open_input
@@ -44,8 +44,8 @@ class FrameReader:
         """What reading has skipped or changed so far, one line each."""
         interlaced = self._deinterlacer.interlaced_count
         return [
-            *([f"{counted(self.skipped, 'damaged packet')} skipped"] if self.skipped else []),
-            *([f"{counted(interlaced, 'interlaced frame')} deinterlaced (bwdif)"] if interlaced else []),
+            *([f"{pluralize(self.skipped, 'damaged packet')} skipped"] if self.skipped else []),
+            *([f"{pluralize(interlaced, 'interlaced frame')} deinterlaced (bwdif)"] if interlaced else []),
             *(["transparency dropped: the new file has none"] if self._transparent else []),
         ]
 

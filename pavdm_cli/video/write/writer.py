@@ -15,8 +15,8 @@ from typing import Generic, Self, TypeVar
 import av
 
 from pavdm_cli.errors import OutputError, PavdmError
-from pavdm_cli.runtime.counting import counted
-from pavdm_cli.runtime.diagnose import write_advice
+from pavdm_cli.runtime.diagnose import write_hint
+from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.video.metadata import Metadata, to_comment
 from pavdm_cli.video.upscale import Upscaler
 from pavdm_cli.video.write.encode import Encoder, EncoderOptions, Frame, GifEncoder, PyAVEncoder, VideoParams
@@ -76,7 +76,7 @@ class BaseWriter(Generic[AnyEncoder]):
 
     def check(self) -> None:
         """Detect that another program deleted, replaced or truncated the growing file. Raises: OutputError."""
-        self._file.check(counted(self.frames, "frame"))
+        self._file.check(pluralize(self.frames, "frame"))
 
     def finish(self) -> Path:
         """Close the file and rename it.
@@ -157,7 +157,7 @@ class BaseWriter(Generic[AnyEncoder]):
             message, advice = error.message, error.hint
         else:
             message = f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}"
-            advice = write_advice(error) if isinstance(error, OSError) else ""
+            advice = write_hint(error) if isinstance(error, OSError) else ""
         rest = f"what was written plays: {saved}" if saved else "" if advice else "choose another folder with -o"
         return OutputError(message, "; ".join(filter(None, (advice, rest))))
 
