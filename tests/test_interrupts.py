@@ -53,10 +53,10 @@ def test_the_first_signal_is_noted_and_the_second_stops(name: str) -> None:
 def test_only_work_is_interrupted_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[int] = []
     monkeypatch.setattr(stop_module, "exit_interrupted", lambda: ended.append(1))
-    with handled(signal.SIGINT, signal.SIG_DFL), stop_requested(hasty=False) as stop:
+    with handled(signal.SIGINT, signal.SIG_DFL), stop_requested(interruptible=False) as stop:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGINT)
-        with stop.hasty(), pytest.raises(KeyboardInterrupt):
+        with stop.interruptible(), pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         assert ended == []
@@ -68,10 +68,10 @@ def test_only_work_is_interrupted_and_only_once(monkeypatch: pytest.MonkeyPatch)
 @ON_POSIX
 def test_a_second_video_is_not_ended_at_once_by_its_first_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stop_module, "PATIENCE", -1.0)
-    with handled(signal.SIGINT, signal.SIG_DFL), stop_requested(hasty=False) as stop:
-        with stop.hasty():
+    with handled(signal.SIGINT, signal.SIG_DFL), stop_requested(interruptible=False) as stop:
+        with stop.interruptible():
             pass
-        with stop.hasty():
+        with stop.interruptible():
             os.kill(os.getpid(), signal.SIGINT)
         assert stop()
 

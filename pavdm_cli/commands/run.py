@@ -64,7 +64,7 @@ def make(request: Request, as_json: bool, only_plan: bool = False, count: int = 
         return
     job = planned(job)
     model = _open_model(job)
-    with stop_requested(hasty=False) as stop:
+    with stop_requested(interruptible=False) as stop:
         for number, one in enumerate(batch):
             for line in pipeline.plan(one).notes if number else ():
                 if line not in job.notes:
@@ -102,7 +102,7 @@ def _record(job: Job, model: Loaded, request: Request, stop: Stop, still: StillI
 
     assert request.output.path
     with ui.progress(request.output.path.name, job.frames + job.warmup_frames) as advance:
-        watch = write.Watch(advance, stop, stop.hasty, partial(advance, beside="warm-up"))
+        watch = write.Watch(advance, stop, stop.interruptible, partial(advance, beside="warm-up"))
         return write.record(job, model, request.output, watch, still)
 
 
@@ -160,9 +160,9 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
         return
     job = planned(job)
     model = _open_model(job)
-    with stop_requested(hasty=False) as stop:
+    with stop_requested(interruptible=False) as stop:
         with ui.progress(path.name, source.copied + source.frames) as advance:
-            watch = write.Watch(advance, stop, stop.hasty)
+            watch = write.Watch(advance, stop, stop.interruptible)
             made = write.extend(job, model, source, replace(request.output, path=path), watch)
         length = float(source.new_duration)
         report(made, video_seconds=length, wall_seconds=time.monotonic() - begun, as_json=as_json)

@@ -233,7 +233,7 @@ def _watched(settings: Settings, among: Processes) -> Iterator[Report]:
     """A report with a bar, that stops training after the step in which a signal came to any process."""
     from pavdm_cli import ui
 
-    with stop_requested(hasty=among.count == 1) as stopped, ui.training(settings.steps) as show:
+    with stop_requested(interruptible=among.count == 1) as stopped, ui.training(settings.steps) as show:
 
         def report(step: int, figures: dict[str, float]) -> None:
             if among.first:

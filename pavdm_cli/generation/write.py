@@ -34,7 +34,9 @@ class Watch:
 
     advance: Callable[[int], None]
     stopped: Callable[[], bool]
-    hasty: Callable[[], AbstractContextManager[None]] = nullcontext  # inside, a second signal interrupts the work
+    interruptible: Callable[[], AbstractContextManager[None]] = (
+        nullcontext  # inside, a second signal interrupts the work
+    )
     warmed_up: Callable[[int], None] = lambda frames: None  # by as many frames as the chunk dropped would be
 
 
@@ -156,7 +158,7 @@ def _written(file: VideoWriter | ExtensionWriter, made: Iterable[Frame | Sequenc
 
 def _follow(counts: Iterable[int], unfinished: Callable[[], bool], watch: Watch) -> bool:
     """Run the work to its end, or to the stop that is asked for: False. A second Ctrl-C stops it anywhere."""
-    with suppress(KeyboardInterrupt), watch.hasty():
+    with suppress(KeyboardInterrupt), watch.interruptible():
         for count in counts:
             watch.advance(count)
             if watch.stopped() and unfinished():

@@ -24,8 +24,8 @@ def exit_interrupted() -> NoReturn:
     """Say so past all buffers and end without unwinding; a terminal gets back the cursor that a progress bar hides."""
     for descriptor, line in interrupt_lines().items():
         try:
-            shown = "\x1b[?25h" if os.isatty(descriptor) else ""
-            os.write(descriptor, f"{shown}{line}\n".encode())
+            show_cursor = "\x1b[?25h" if os.isatty(descriptor) else ""
+            os.write(descriptor, f"{show_cursor}{line}\n".encode())
         except OSError:
             pass
     os._exit(INTERRUPTED)

@@ -47,46 +47,46 @@ def end_with(code: int) -> None:
 
 
 class Stop:
-    """Whether a signal came: the first is noted, the second raises KeyboardInterrupt where that is allowed.
+    """Whether a signal came: the first is noted, the second raises KeyboardInterrupt in interruptible work.
 
-    It is raised once; later signals are ignored while what is kept is closed, unless that takes more than `PATIENCE`.
+    It is raised once; later signals are ignored while files are closed, unless that takes more than `PATIENCE`.
     """
 
-    def __init__(self, hasty: bool) -> None:
-        self._count, self._hasty = 0, hasty
+    def __init__(self, interruptible: bool) -> None:
+        self._count, self._interruptible = 0, interruptible
         self._closing: float | None = None  # when the work ended
 
     def __call__(self) -> bool:
-        """Whether to stop after what is being worked on."""
+        """Whether to stop after the current unit of work."""
         return self._count > 0
 
     @contextmanager
-    def hasty(self) -> Iterator[None]:
+    def interruptible(self) -> Iterator[None]:
         """Work in which a second signal raises KeyboardInterrupt; afterwards none does."""
-        self._hasty, self._closing = True, None
+        self._interruptible, self._closing = True, None
         try:
             yield
         finally:
-            self._hasty, self._closing = False, time.monotonic()
+            self._interruptible, self._closing = False, time.monotonic()
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
         self._count += 1
-        if self._hasty and self._count > 1 and not _importing(frame):
-            self._hasty, self._closing = False, time.monotonic()
+        if self._interruptible and self._count > 1 and not _importing(frame):
+            self._interruptible, self._closing = False, time.monotonic()
             raise KeyboardInterrupt
         if self._closing is not None and time.monotonic() - self._closing > PATIENCE:
             exit_interrupted()
 
 
 @contextmanager
-def stop_requested(hasty: bool = True) -> Iterator[Stop]:
-    """Inside the block the first signal is only noted; the value says whether one came.
+def stop_requested(interruptible: bool = True) -> Iterator[Stop]:
+    """Inside the block, the first signal is only noted; the value says whether one came.
 
-    hasty: a second one raises KeyboardInterrupt anywhere in the block, else in `Stop.hasty` alone. Under torchrun a
-    Ctrl-C comes twice, from the terminal and from torchrun.
+    interruptible: a second one raises KeyboardInterrupt anywhere in the block; otherwise only in `Stop.interruptible`.
+    Under torchrun, Ctrl-C comes twice: from the terminal and from torchrun.
     """
-    stop = Stop(hasty)
+    stop = Stop(interruptible)
     previous = _install(stop.receive)
     try:
         yield stop
