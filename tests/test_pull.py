@@ -76,6 +76,13 @@ def test_a_second_pull_asks_for_nothing_and_needs_no_network(hub, tmp_path):
     pull(plan(SPEC, tmp_path, "http://127.0.0.1:9"), lambda bytes: None)
 
 
+def test_a_network_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    done = pavdm("models", "pull", "opensora-v1.2", "--dry-run")
+    assert (done.code, done.out) == (5, "")
+    assert "hint: see whether the network, or the proxy in HTTPS_PROXY, reaches it; what is there is kept" in done.err
+
+
 def test_a_pull_that_was_cut_goes_on_where_it_stopped(hub, tmp_path):
     whole = plan(SPEC, tmp_path, hub.url).left
     hub.left = whole // 2

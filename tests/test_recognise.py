@@ -142,6 +142,15 @@ def test_a_folder_without_a_model_is_answered_with_what_it_holds(tmp_path):
     assert refusal(tmp_path).message.endswith("holds no model: 'notes 0.txt', 'notes 1.txt', 'notes 2.txt' and 2 more")
 
 
+@pytest.mark.parametrize("missing", ["codec.safetensors", "denoiser.safetensors"])
+def test_a_missing_file_of_pocket_is_named(missing, tmp_path):
+    for name in {"codec.safetensors", "denoiser.safetensors"} - {missing}:
+        (tmp_path / name).touch()
+    error = refusal(tmp_path)
+    assert error.message == f"{tmp_path} has no {missing}"
+    assert error.hint == "a folder of pocket holds codec.safetensors and denoiser.safetensors"
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="everything can be read")
 def test_a_folder_that_cannot_be_read_is_one_line(layout):
     layout.chmod(0)

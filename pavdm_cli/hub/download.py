@@ -18,6 +18,7 @@ from pavdm_cli.runtime.optional_imports import import_library, silenced
 
 ENDPOINT = "https://huggingface.co"
 AGAIN = "what is there is kept: run the command again to go on"
+NETWORK = f"see whether the network, or the proxy in HTTPS_PROXY, reaches it; {AGAIN}"
 ACCESS = "accept its terms on its page there, then `hf auth login` or set HF_TOKEN"
 UNFINISHED = ".part"
 WANTED = ("config.json", "spiece.model")
@@ -121,7 +122,9 @@ def reaching(url: str) -> Iterator[None]:
         if isinstance(error, PavdmError) or getattr(error, "errno", None):
             raise
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        hint = AGAIN
+        hint = NETWORK
+        if "offline mode is enabled" in str(error):
+            reason, hint = "HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE for this command: it needs the network"
         if (answer := getattr(error, "response", None)) is not None:
             reason = f"{answer.status_code} {answer.reason_phrase}"
             hint = ACCESS if answer.status_code in (401, 403) else AGAIN

@@ -46,6 +46,9 @@ def family_of(folder: Path, names: Iterable[str]) -> str:
     if not parts and CONFIG in entries:
         _refuse(folder, _read(folder / CONFIG), hint)
     if not parts and not entries.intersection(OPENSORA_PARTS):  # a broken link is a missing part
+        if entries.intersection(POCKET_FILES):
+            (lacking,) = set(POCKET_FILES) - entries
+            raise ModelError(f"{folder} has no {lacking}", f"a folder of pocket holds {' and '.join(POCKET_FILES)}")
         raise ModelError(f"{folder} holds no model: {_first(sorted(entries))}", hint)
     for part in parts:
         path = folder / part / CONFIG

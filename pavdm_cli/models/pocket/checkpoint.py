@@ -148,6 +148,11 @@ def _fill(model: M, weights: dict[str, Tensor], path: Path) -> M:
     expected = model.state_dict()
     wrong = [n for n in expected.keys() | weights.keys() if n not in weights or n not in expected]
     wrong += [n for n in expected.keys() & weights.keys() if expected[n].shape != weights[n].shape]
+    wrong += [
+        f"{n} ({w.dtype})".replace("torch.", "")
+        for n, w in weights.items()
+        if n in expected and w.is_floating_point() != expected[n].is_floating_point()
+    ]
     if wrong:
         named = ", ".join(sorted(wrong)[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise ModelError(f"{path} does not fit its own configuration: {named}", "fetch or train it again")
