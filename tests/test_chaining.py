@@ -260,7 +260,7 @@ def test_the_command_line_chains_clips_and_info_gives_the_command_again(folder, 
     done = run.invoke(app, ["generate", PROMPT, "--model", str(folder), *words, *more])
     assert done.exit_code == 0, done.output
     recipe = json.loads(done.stdout)["recipe"]
-    assert (recipe["reencode"], recipe["edit-ratio"]) == (True, 0.5)
+    assert (recipe["reencode"], recipe["edit_ratio"]) == (True, 0.5)
     command = shlex.split(run.invoke(app, ["info", "v.mp4"]).stdout.strip().splitlines()[-1])
     assert any(pair == ("--edit-ratio", "0.5") for pair in pairwise(command))
     assert "--reencode" in command

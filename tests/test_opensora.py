@@ -71,7 +71,7 @@ def test_a_folder_of_weights_makes_a_video_and_goes_on_with_it(folder, tmp_path,
     assert [re.split(r" {2,}", row)[0] for row in rows] == MEMORY, done.stderr
     assert re.fullmatch(r"20 frames in [\d.]+ s, [\d.]+ frames/s", result)
     recipe = json.loads(done.stdout)["recipe"]
-    assert (recipe["fps"], recipe["size"], recipe["aesthetic-score"], recipe["motion-score"]) == (24, "72x64", 6.5, 4)
+    assert (recipe["fps"], recipe["size"], recipe["aesthetic_score"], recipe["motion_score"]) == (24, "72x64", 6.5, 4)
     command = pavdm("info", "v.mp4").out.strip().splitlines()[-1]
     assert "--size 72x64 --aesthetic-score 6.5 --motion-score 4.0" in command
     assert f"--cfg-batching {recipe['cfg_batching']}" in command

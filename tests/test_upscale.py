@@ -103,7 +103,7 @@ def test_pocket_is_upscaled_to_384x256_by_default(made):
     video = open_video(made)
     assert (video.width, video.height) == (384, 256)
     stored = read_metadata(made)
-    assert (stored["scale"], stored["scale-filter"]) == (4, "lanczos")
+    assert (stored["scale"], stored["scale_filter"]) == (4, "lanczos")
     assert "--scale 4 --scale-filter lanczos" in command(stored)
 
 
@@ -125,7 +125,7 @@ def test_extending_keeps_the_scale(made, tmp_path):
         done = pavdm("extend", source, "--frames", "4", "--steps", "6", "--seed", "3", "--json", "-o", target)
         assert done.code == 0, done.err
         stored = json.loads(done.out)["recipe"]
-        assert (stored["scale"], stored["scale-filter"]) == (4, "lanczos")
+        assert (stored["scale"], stored["scale_filter"]) == (4, "lanczos")
         assert "--scale" not in command(stored)
     video = open_video(longest)
     assert (video.width, video.height, video.frames) == (384, 256, 12)
@@ -142,13 +142,13 @@ def source(path: Path, scale: Scale, about: dict[str, object]) -> Scale:
 @pytest.mark.parametrize(
     ("about", "expected"),
     [
-        ({"pavdm": "1", "scale": 2, "scale-filter": "nearest"}, Scale(2, "nearest")),
-        ({"pavdm": "1", "scale": 3, "scale-filter": "nearest"}, Scale()),  # the file has another size
-        ({"pavdm": "1", "scale": 2, "scale-filter": "bicubic"}, Scale()),
-        ({"pavdm": "1", "scale": [2], "scale-filter": {}}, Scale()),
-        ({"pavdm": "1", "scale": 2.5, "scale-filter": "lanczos"}, Scale()),
+        ({"pavdm": "1", "scale": 2, "scale_filter": "nearest"}, Scale(2, "nearest")),
+        ({"pavdm": "1", "scale": 3, "scale_filter": "nearest"}, Scale()),  # the file has another size
+        ({"pavdm": "1", "scale": 2, "scale_filter": "bicubic"}, Scale()),
+        ({"pavdm": "1", "scale": [2], "scale_filter": {}}, Scale()),
+        ({"pavdm": "1", "scale": 2.5, "scale_filter": "lanczos"}, Scale()),
         ({"pavdm": "1"}, Scale()),
-        ({"scale": 2, "scale-filter": "lanczos"}, Scale()),
+        ({"scale": 2, "scale_filter": "lanczos"}, Scale()),
     ],
 )
 def test_an_implausible_stored_scale_is_ignored(tmp_path, about, expected):

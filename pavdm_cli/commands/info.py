@@ -84,8 +84,8 @@ def command(recipe: dict[str, Any]) -> str:
     words += ["--fp32-timesteps"] if recipe.get("fp32_timesteps") else []
     words += ["--reencode" if recipe["reencode"] else "--keep-latents"] if "reencode" in recipe else []
     words += ["--only-new"] if recipe.get("only_new") else []
-    own = [] if "source" in recipe else [name for name in ("warmup", "scale", "scale-filter") if name in recipe]
-    words += [word for name in own for word in (f"--{name}", str(recipe[name]))]
+    own = [] if "source" in recipe else [name for name in ("warmup", "scale", "scale_filter") if name in recipe]
+    words += [word for name in own for word in (f"--{name.replace('_', '-')}", str(recipe[name]))]
     words += ["--compile"] if recipe.get("compile") else []
     if "source" in recipe:
         return command_line(("pavdm", "extend"), recipe["source"], words)
@@ -106,7 +106,7 @@ SAME = (  # metadata that a flag of the same name sets
         "start",
         "audio",
     ),
-    *("aesthetic-score", "motion-score", "camera-motion", "edit-ratio"),
+    *("aesthetic_score", "motion_score", "camera_motion", "edit_ratio"),
 )
 
 

@@ -79,9 +79,9 @@ def open_source(request: Request) -> Source:
 def scale_of(video: VideoInfo, size: tuple[int, int]) -> Scale:
     """By how much pavdm enlarged the video's frames from the model's size (height, width); by 1 where it did not."""
     recipe, _ = stored_fields(video.path)
-    if not {"pavdm", "scale", "scale-filter"} <= recipe.keys():
+    if not {"pavdm", "scale", "scale_filter"} <= recipe.keys():
         return Scale()
-    scale = Scale(recipe["scale"], recipe["scale-filter"])
+    scale = Scale(recipe["scale"], recipe["scale_filter"])
     unchanged = video.sample_aspect_ratio == 1 and scale.size(size) == (video.height, video.width)
     return scale if unchanged else Scale()
 

@@ -44,8 +44,8 @@ def reading_of(job: Job) -> dict[str, Any]:
     if not job.spec.scaled:
         return exact
     (height, width), reading = job.spec.size, job.sampling.reading
-    scores = {"aesthetic-score": reading.aesthetic or 0, "motion-score": reading.motion}
+    scores = {"aesthetic_score": reading.aesthetic or 0, "motion_score": reading.motion}
     tiling = "on" if job.sampling.engine.vae_tiling == "on" else "off"
     chosen = {"cfg_batching": job.sampling.engine.cfg_batching, "vae_tiling": tiling}
-    said = {"camera-motion": reading.camera or None, **exact}
+    said = {"camera_motion": reading.camera or None, **exact}
     return {"size": f"{width}x{height}", **scores, **said, **chosen}

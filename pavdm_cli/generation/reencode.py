@@ -34,7 +34,7 @@ def about(sampling: Sampling, schedule: Schedule) -> dict[str, Any]:
     """What is stored in the video."""
     if sampling.method != "rn":
         return {}
-    return {"reencode": reencodes(sampling, schedule), "edit-ratio": sampling.edit_ratio}
+    return {"reencode": reencodes(sampling, schedule), "edit_ratio": sampling.edit_ratio}
 
 
 def encoded_anew(codec: Codec) -> Callable[[Tensor], Tensor]:

@@ -80,7 +80,7 @@ def encoding_of(job: Job, output: Output) -> EncoderOptions:
 
 def stored(scale: Scale) -> dict[str, Any]:
     """What a file says of its frames' enlargement, by which `extend.scale_of` knows it."""
-    return {"scale": scale.factor, "scale-filter": scale.filter}
+    return {"scale": scale.factor, "scale_filter": scale.filter}
 
 
 def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch) -> Made:
