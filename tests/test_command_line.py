@@ -8,10 +8,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from support.command import pavdm
 from test_architecture import ROOT
 
 from pavdm_cli import __version__
+from pavdm_cli.video.write.external import find_ffmpeg
 
 QUICK = ("--frames", "2", "--steps", "6", "--threads", "1", "--seed", "1")
 
@@ -27,6 +29,61 @@ def test_every_command_has_a_short_help_option(words):
     assert (code, err) == (0, "")
     assert "Usage: pavdm" in out
     assert pavdm(*words, "--help") == (code, out, err)
+
+
+PATHS = {
+    "generate x -o": "--output",
+    "generate x --image": "--image",
+    "extend": "INPUT",
+    "extend v.mp4 --output": "--output",
+    "info": "FILE",
+    "models pull opensora-v1.2 --folder": "--folder",
+    "train codec --folder": "--folder",
+    "bench throughput --out": "--out",
+    "bench compare": "FIRST",
+}
+
+
+@pytest.mark.parametrize("line", PATHS)
+def test_an_empty_path_is_refused(line):
+    code, out, err = pavdm(*line.split(), "")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[0] == f"error: {PATHS[line]} is an empty path"
+
+
+@pytest.mark.parametrize("words", [(), ("generate",), ("models", "pull"), ("train", "denoiser")])
+def test_a_switch_shows_no_type(words, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    out = pavdm(*words, "--help").out
+    assert "--help" in out
+    assert "<bool>" not in out
+
+
+@pytest.mark.parametrize("option", ["--device", "--text-device"])
+def test_a_missing_gpu_is_reported_before_anything_else(option, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, out, err = pavdm("generate", "a red ball", option, "cuda")
+    assert (code, out) == (6, "")
+    assert [line for line in err.splitlines() if not line.startswith("note: --text-device")] == [
+        "error: there is no cuda device here",
+        f"hint: use {option} cpu, or see `pavdm doctor`",
+    ]
+
+
+@pytest.mark.skipif(not find_ffmpeg(), reason="no ffmpeg outside PyAV")
+def test_an_encoder_that_does_not_work_is_reported_before_anything_else(tmp_path):
+    code, out, err = pavdm("generate", "a red ball", "--encoder", "no_such_encoder")
+    assert (code, out) == (2, "")
+    error, hint = err.splitlines()
+    assert error.startswith("error: ffmpeg cannot encode with no_such_encoder: ")
+    assert "Unknown encoder" in error
+    assert hint.startswith("hint: `ffmpeg -encoders` lists")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not find_ffmpeg(), reason="no ffmpeg outside PyAV")
+def test_an_encoder_that_works_is_used():
+    assert pavdm("generate", "a red ball", *QUICK, "--warmup", "0", "--encoder", "libx264", "-o", "v.mkv").code == 0
 
 
 def test_the_version_has_a_short_option():

@@ -68,9 +68,10 @@ def test_a_named_encoder_runs_in_the_external_ffmpeg(tmp_path: Path) -> None:
 
 
 @ON_POSIX
-def test_an_ffmpeg_failure_reports_its_last_log_line(tmp_path: Path) -> None:
-    encoding = EncoderOptions(ffmpeg=stand_in(tmp_path, "first line\nUnknown encoder"))
-    with pytest.raises(OutputError, match="Unknown encoder") as caught:
+def test_an_ffmpeg_failure_reports_its_first_log_line(tmp_path: Path) -> None:
+    log = "[vost#0:0 @ 0x55d0] Unknown encoder 'x'\nError opening output file"
+    encoding = EncoderOptions(ffmpeg=stand_in(tmp_path, log))
+    with pytest.raises(OutputError, match=r"clip[.]partial[.]gif: Unknown encoder 'x'$") as caught:
         write(tmp_path / "clip.gif", np.zeros((5, 48, 64, 3), np.uint8), encoding)
     assert "unset PAVDM_FFMPEG" in caught.value.hint
     assert not (tmp_path / "clip.gif").exists()

@@ -1,15 +1,19 @@
-"""What all commands share: -h, --quiet and --verbose, and shell completion of names."""
+"""What all commands share: -h, --quiet and --verbose, paths that are not empty, shell completion of names."""
 
 from __future__ import annotations
 
 import inspect
 import sys
 from collections.abc import Callable, Iterable
+from copy import copy
 from functools import wraps
 from io import TextIOWrapper
-from typing import Annotated, Any, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.models import OptionInfo, ParameterInfo
 
 from pavdm_cli import ui
 from pavdm_cli.errors import UsageError
@@ -36,18 +40,42 @@ Verbose = Annotated[
 ]
 
 
+class Command(TyperCommand):
+    """A command of `App`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """As Typer's."""
+        return with_plain_switches(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """A group of commands of `App`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """As Typer's."""
+        return with_plain_switches(super().get_params(ctx))
+
+
+def with_plain_switches(parameters: list[Any]) -> list[Any]:
+    """The parameters, of which switches show no type in the help: they take no value."""
+    for one in parameters:
+        if getattr(one, "is_flag", False):
+            one.metavar = ""
+    return parameters
+
+
 class App(typer.Typer):
     """A Typer app whose commands take -h, --quiet and --verbose too."""
 
     def __init__(self, **options: Any) -> None:
         settings = {"help_option_names": ["-h", "--help"]}
-        super().__init__(no_args_is_help=True, context_settings=settings, **options)
+        super().__init__(no_args_is_help=True, context_settings=settings, cls=Group, **options)
 
     def command(  # type: ignore[override]
         self, name: str | None = None, **options: Any
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """As Typer's."""
-        register = super().command(name, **options)
+        register = super().command(name, cls=Command, **options)
 
         def add(function: Callable[..., Any]) -> Callable[..., Any]:
             register(with_verbosity(function))
@@ -67,10 +95,37 @@ def with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
     keyword = inspect.Parameter.KEYWORD_ONLY
     added = [inspect.Parameter(name, keyword, default=False) for name in ("quiet", "verbose")]
     parameters = [*inspect.signature(function).parameters.values(), *added]
+    hints |= {parameter.name: with_path_check(parameter.name, hints[parameter.name]) for parameter in parameters}
     typed = [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
     command.__signature__ = inspect.Signature(typed)  # type: ignore[attr-defined]
     command.__annotations__ = hints
     return command
+
+
+def with_path_check(name: str, hint: Any) -> Any:
+    """A parameter's annotation, which refuses an empty path where it takes a path."""
+    value, *details = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
+    info = copy(next((one for one in details if isinstance(one, ParameterInfo)), None))
+    if info is None or Path not in {value, *get_args(value)}:
+        return hint
+    if isinstance(info, OptionInfo):
+        long = [word for word in info.param_decls or () if word.startswith("--")]
+        info.parser = path_parser((*long, f"--{name.replace('_', '-')}")[0])
+        info.metavar = info.metavar or "<path>"
+    else:
+        info.parser = path_parser(info.metavar or name.upper())
+    return Annotated[value, info]
+
+
+def path_parser(option: str) -> Callable[[str | Path], Path]:
+    """The parser of an option's path: `Path` would take an empty one, as of an unset variable, for this folder."""
+
+    def path(text: str | Path) -> Path:
+        if not str(text):
+            raise UsageError(f"{option} is an empty path", "give a file or folder; . is the current folder")
+        return Path(text)
+
+    return path
 
 
 def complete(names: Iterable[str]) -> Callable[[str], list[str]]:

@@ -49,6 +49,8 @@ def make(request: Request, as_json: bool, only_plan: bool = False, count: int = 
     """
     check(request)
     batch, still = with_seeds(request, count), _still(request)
+    _check_devices(request)
+    _check_encoder(batch[0])
     first, last = batch[0].sampling.seed, batch[-1].sampling.seed
     ui.note(f"seed {first}" if count == 1 else f"seeds {first} to {last}")
     begun, load = time.monotonic(), Load()
@@ -146,6 +148,7 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
     request, notes = continuation.with_prompt(request)
     check(request)
     path = continuation.target(request, source)
+    _check_devices(request)
     ui.note(f"seed {request.sampling.seed}")
     begun, load = time.monotonic(), Load()
     from pavdm_cli.generation import pipeline, write
@@ -225,12 +228,31 @@ def _still(request: Request) -> StillImage | None:
 
 def _target(request: Request) -> Path:
     """Where the video goes. Raises: OutputError, UsageError."""
-    from pavdm_cli.video.write.encode import EncoderOptions
-    from pavdm_cli.video.write.external import require_ffmpeg
     from pavdm_cli.video.write.output import check_output, default_output_path, resolve_output
 
-    wanted = request.output
-    if wanted.encoder or wanted.ffmpeg:
-        require_ffmpeg(EncoderOptions(encoder=wanted.encoder, ffmpeg=wanted.ffmpeg))
     own = partial(default_output_path, request.prompt, request.sampling.seed)
-    return check_output(resolve_output(wanted.path, own), wanted.force)
+    return check_output(resolve_output(request.output.path, own), request.output.force)
+
+
+def _check_devices(request: Request) -> None:
+    """Refuse a GPU that is not there; torch, which knows, is imported for a GPU alone. Raises: DeviceError."""
+    named = {"--device": request.sampling.device, "--text-device": request.sampling.reading.device}
+    for option, name in named.items():
+        if name not in ("", "auto", "cpu"):
+            from pavdm_cli.models.load import pick_device
+
+            pick_device(name, option)
+
+
+def _check_encoder(request: Request) -> None:
+    """Refuse an external ffmpeg that is not there, or cannot encode a frame as asked. Raises: UsageError."""
+    from pavdm_cli.video.write.encode import EncoderOptions
+    from pavdm_cli.video.write.external import probe_encoder, require_ffmpeg
+
+    output, spec = request.output, request.spec
+    encoding = EncoderOptions(output.crf, encoder=output.encoder, ffmpeg=output.ffmpeg)
+    if output.encoder or output.ffmpeg:
+        require_ffmpeg(encoding)
+    if output.encoder and output.path and output.path.suffix.lower() != ".gif":
+        height, width = (side * output.scale_of(spec) for side in spec.size)
+        probe_encoder(encoding, (width, height), output.path.suffix)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
 from contextlib import suppress
+from fractions import Fraction
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
 import av
+import numpy as np
 
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.runtime.install_hints import install_command
@@ -52,6 +55,23 @@ def require_ffmpeg(options: EncoderOptions) -> str:
     return program
 
 
+def probe_encoder(options: EncoderOptions, size: tuple[int, int], suffix: str) -> None:
+    """Encode two black frames of `size`, width and height, as a video will be. Raises: UsageError."""
+    width, height = size
+    with tempfile.TemporaryDirectory() as folder:
+        encoder = ExternalEncoder(
+            Path(folder) / f"probe.partial{suffix}", VideoParams(width, height, Fraction(8)), options
+        )
+        try:
+            for time in range(2):
+                encoder.encode(np.zeros((height, width, 3), np.uint8), time)
+            encoder.close()
+        except OutputError:
+            reason = encoder.first_log_line
+            hint = "`ffmpeg -encoders` lists what it has; without --encoder no ffmpeg is needed"
+            raise UsageError(f"ffmpeg cannot encode with {options.encoder}: {reason}", hint) from None
+
+
 class ExternalEncoder:
     """Pipes frames to an external ffmpeg, which runs in its own session so that Ctrl-C does not end it first."""
 
@@ -59,6 +79,7 @@ class ExternalEncoder:
         self._path, self._comment = path, comment
         self._gif = path.suffix.lower() == ".gif"
         self._hint = HINT_CONFIGURED if options.ffmpeg else HINT_DEFAULT
+        self.first_log_line = "it exited without a message"
         command = _command(path, params, options, comment)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
         try:
@@ -101,15 +122,20 @@ class ExternalEncoder:
     def _fail(self) -> NoReturn:
         self._process.kill()
         self._process.wait()
-        raise OutputError(f"ffmpeg failed on {self._path.name}: {self._last_log_line()}", self._hint)
+        if self._process.stdin:
+            with suppress(OSError):
+                self._process.stdin.close()
+        if not self._log.closed:
+            with self._log:
+                self._log.seek(0)
+                self.first_log_line = _first_line(self._log.read().decode(errors="replace"))
+        raise OutputError(f"ffmpeg failed on {self._path.name}: {self.first_log_line}", self._hint)
 
-    def _last_log_line(self) -> str:
-        if self._log.closed:
-            return "it has exited"
-        with self._log:
-            self._log.seek(0)
-            lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it exited without a message"
+
+def _first_line(log: str) -> str:
+    """The first line of ffmpeg's log, which later ones follow from, without the address of what printed it."""
+    lines = log.strip().splitlines() or ["it exited without a message"]
+    return re.sub(r"^\[[^]]* @ [^]]*\] ", "", lines[0])
 
 
 def _bundled_ffmpeg() -> str:
