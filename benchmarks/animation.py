@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pavdm_cli.video import EncoderOptions, VideoWriter, frames, open_video
+from pavdm_cli.video import EncoderOptions, FrameReader, VideoWriter, open_video
 from pavdm_cli.video.upscale import Scale
 from pavdm_cli.video.write.external import find_ffmpeg
 
@@ -39,7 +39,7 @@ def generate(path: Path, prompt: str, seed: str) -> NDArray[np.uint8]:  # (n, H,
     """Frames of one clip at the model's own size."""
     options = ("--seed", seed, "--seconds", SECONDS, "--scale", "1", "--crf", "0", "-o", str(path))
     subprocess.run([sys.executable, "-m", "pavdm_cli", "generate", prompt, *options], check=True)
-    return np.stack([frame for frame, _ in frames(open_video(path))])
+    return np.stack([frame for frame, _ in FrameReader(open_video(path))])
 
 
 if __name__ == "__main__":

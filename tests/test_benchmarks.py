@@ -26,6 +26,12 @@ def test_the_speed_section_is_made_from_the_stored_rows() -> None:
     assert document[begin:end] == script["section"]()
 
 
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)
+def test_every_script_can_be_imported(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(script.parent)
+    assert runpy.run_path(str(script))["__doc__"]
+
+
 @pytest.fixture
 def planted(tmp_path: Path) -> dict[str, Any]:
     """The script over copies of the stored rows, all measured at the same matmul throughput on an idle machine."""
