@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from support.clips import Recipe, greys, make
 from support.command import pavdm
+
+from pavdm_cli.generation.extend import at_rate
 
 WORDS = ("-p", "a red ball", "--frames", "2", "--seed", "1", "--threads", "1", "--steps", "6")
 
@@ -44,3 +49,11 @@ def test_a_frame_every_half_hour_is_refused(tmp_path: Path) -> None:
     said = pavdm("extend", "in.mkv", *WORDS)
     assert said.code == 3
     assert "shows a frame every 2002 s" in said.err
+
+
+def test_a_frame_shown_for_several_frames_of_the_source_is_one_object():
+    source = SimpleNamespace(frames=11, video=SimpleNamespace(rate=Fraction(24)))
+    chunks = list(np.arange(4, dtype=np.uint8).reshape(2, 2, 1, 1, 1))
+    shown = [frame for chunk in at_rate(chunks, 8, source) for frame in chunk]
+    assert [int(frame.item()) for frame in shown] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
+    assert len({id(frame) for frame in shown}) == 4

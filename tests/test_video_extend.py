@@ -23,10 +23,13 @@ from pavdm_cli.video import (
     ExtensionWriter,
     FrameReader,
     VideoInfo,
+    VideoWriter,
     open_video,
     partial_path,
     read_metadata,
 )
+from pavdm_cli.video.convert import FrameConverter
+from pavdm_cli.video.upscale import Scale
 from pavdm_cli.video.write.encode import GifEncoder, PyAVEncoder
 from pavdm_cli.video.write.external import ExternalEncoder
 
@@ -148,6 +151,33 @@ def test_new_frames_are_scaled_to_the_input_size(tmp_path: Path) -> None:
     last = [frame for frame, _ in FrameReader(open_video(tmp_path / "out.mp4"))][-1]
     assert last.shape == (90, 160, 3)
     assert np.abs(last.astype(int) - (9, 99, 199)).max() <= 4
+
+
+@pytest.mark.parametrize("scale", [Scale(), Scale(2)])
+def test_a_repeated_frame_is_scaled_and_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale) -> None:
+    video = clip(tmp_path / "in.mp4")
+    frames = [corners(24, 32), corners(24, 32)[::-1].copy(), corners(24, 32)[:, ::-1].copy()]
+    options = ExtensionOptions(scale=scale, metadata={"seed": 1})
+    write_extension(video, tmp_path / "apart.mp4", [frame.copy() for frame in frames for _ in range(3)], options)
+    calls: list[int] = []
+    convert = FrameConverter.convert
+    monkeypatch.setattr(FrameConverter, "convert", lambda *given: calls.append(1) or convert(*given))
+    write_extension(video, tmp_path / "repeated.mp4", [frame for frame in frames for _ in range(3)], options)
+    assert len(calls) == len(frames)
+    assert (tmp_path / "repeated.mp4").read_bytes() == (tmp_path / "apart.mp4").read_bytes()
+
+
+def test_a_frame_buffer_may_be_reused_for_the_next_video_frame(tmp_path: Path) -> None:
+    buffer = np.zeros((48, 64, 3), np.uint8)
+
+    def refilled() -> Iterator[np.ndarray]:
+        for level in (40, 120, 200):
+            buffer[:] = level
+            yield buffer
+
+    with VideoWriter(tmp_path / "v.mp4", 64, 48, 8) as writer:
+        writer.write(refilled())
+    assert np.allclose(levels(tmp_path / "v.mp4"), [40, 120, 200], atol=2)
 
 
 def test_only_new_writes_the_continuation_from_time_zero(tmp_path: Path) -> None:

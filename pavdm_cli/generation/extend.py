@@ -130,7 +130,8 @@ def at_rate(made: Iterable[Pixels], fps: int, source: Source) -> Iterator[list[P
     done = seen = 0
     for chunk in made:
         until = min(source.frames, math.ceil((seen + len(chunk)) * source.video.rate / fps))
-        yield [chunk[math.floor(number * fps / source.video.rate) - seen] for number in range(done, until)]
+        frames = list(chunk)  # a repeated frame is one object, which is converted once
+        yield [frames[math.floor(number * fps / source.video.rate) - seen] for number in range(done, until)]
         done, seen = until, seen + len(chunk)
 
 

@@ -105,6 +105,8 @@ class PyAVEncoder:
         self._container.metadata["comment"] = self.comment
         self._stream = self._add_video_stream()
         self._converter = FrameConverter(*self.params.coded_size, "yuv420p", self.params.color_space)
+        self._rgb: Frame | None = None  # the last frame that was converted to
+        self._yuv: av.VideoFrame
         if self.add_streams:
             self.add_streams(self._container)
 
@@ -119,7 +121,7 @@ class PyAVEncoder:
             yuv.pict_type = PictureType.NONE  # otherwise the encoder repeats the input's frame types
             yuv.duration = 0  # it is in the input's time base
         else:
-            yuv = self._converter.convert(av.VideoFrame.from_ndarray(pad_to_even(frame), format="rgb24"))
+            yuv = self._to_yuv(frame)
         yuv.pts, yuv.time_base = time, self.params.tick
         self.mux(self._with_duration(self._stream.encode(yuv)))
 
@@ -141,6 +143,13 @@ class PyAVEncoder:
         """Close the file without its last frames."""
         with closing(self._sink), closing(self._container):
             pass
+
+    def _to_yuv(self, frame: Frame) -> av.VideoFrame:
+        """Convert an RGB frame, once if the same object is repeated."""
+        if frame is not self._rgb:
+            rgb = av.VideoFrame.from_ndarray(pad_to_even(frame), format="rgb24")
+            self._rgb, self._yuv = frame, self._converter.convert(rgb)
+        return self._yuv
 
     def _with_duration(self, packets: Sequence[av.Packet[VideoStream]]) -> Sequence[av.Packet[VideoStream]]:
         """Set the nominal frame duration, which the container stores for the last packet."""

@@ -99,8 +99,11 @@ class ExtensionWriter(BaseWriter[PyAVEncoder | GifEncoder]):
 
     def write(self, frames: Iterable[Frame]) -> None:
         """Append new frames (H, W, 3), scaled to the video's size."""
+        previous = None
         for frame in frames:
-            self._append_at(self._to_output_size(frame), self._end)
+            if frame is not previous:  # otherwise it is repeated to reach the video's frame rate
+                previous, output = frame, self._to_output_size(frame).copy()
+            self._append_at(output, self._end)
             self._has_new_frames = True
             self._end += 1 / self.video.rate
 

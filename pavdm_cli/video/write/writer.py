@@ -59,9 +59,8 @@ class BaseWriter(Generic[AnyEncoder]):
         self._executor = SerialExecutor()
 
     def append(self, frame: Frame | av.VideoFrame, time: int) -> None:
-        """Queue an RGB frame (H, W, 3) or a decoded frame, with its timestamp in ticks."""
-        owned = frame if isinstance(frame, av.VideoFrame) else frame.copy()
-        self.submit(partial(self.encoder.encode, owned, time))
+        """Queue an RGB frame (H, W, 3) or a decoded frame, which must not change later, and its timestamp in ticks."""
+        self.submit(partial(self.encoder.encode, frame, time))
         self.frames += 1
 
     def submit(self, call: Callable[[], None]) -> None:
@@ -187,7 +186,7 @@ class VideoWriter(BaseWriter[Encoder]):
         """Append frames (T, H, W, 3), or any iterable of (H, W, 3), uint8 RGB."""
         for frame in frames:
             assert frame.shape == self.shape, f"{frame.shape} is not {self.shape}"
-            self.append(frame, self.frames)
+            self.append(frame.copy(), self.frames)
 
 
 @dataclass(frozen=True, slots=True)
