@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pavdm_cli import __version__, ui
-from pavdm_cli.commands import bench, models, train
+from pavdm_cli.commands import bench, evaluate, models, train
 from pavdm_cli.commands.common import App, Quiet, Verbose
 from pavdm_cli.commands.doctor import doctor
 from pavdm_cli.commands.extend import extend
@@ -26,7 +26,7 @@ app = App(pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.command(context_settings={"allow_extra_args": True})(generate)  # which says what is wrong with them
 for command in (extend, info, doctor):
     app.command()(command)
-for name, group in (("models", models.app), ("train", train.app), ("bench", bench.app)):
+for name, group in (("models", models.app), ("train", train.app), ("evaluate", evaluate.app), ("bench", bench.app)):
     app.add_typer(group, name=name)
 
 

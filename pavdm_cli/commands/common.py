@@ -69,7 +69,7 @@ class App(typer.Typer):
 
     def __init__(self, **options: Any) -> None:
         settings = {"help_option_names": ["-h", "--help"]}
-        super().__init__(no_args_is_help=True, context_settings=settings, cls=Group, **options)
+        super().__init__(no_args_is_help=True, context_settings=settings, **{"cls": Group} | options)
 
     def command(  # type: ignore[override]
         self, name: str | None = None, **options: Any

@@ -1,0 +1,108 @@
+"""Paired comparison of two sets of videos: bootstrap intervals, sign tests, correction for many comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import comb
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES, SEED, LEVEL = 10_000, 0, 0.05
+# Whether less of a metric is better; drifts count by their size, and dynamics is a matter of taste.
+LOWER_IS_BETTER = {
+    **dict.fromkeys(("joint_ratio", "largest_jump", "flicker", "shake", "frozen", "unpredicted", "scenes"), True),
+    "min_color_similarity": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One metric of paired videos, A against B; the interval is of the mean difference B - A."""
+
+    metric: str
+    pairs: int
+    mean_a: float
+    mean_b: float
+    low: float
+    high: float
+    p_value: float  # of the sign test, corrected for the number of metrics (Holm)
+    result: str  # "A better", "B better", "A lower", "B lower" or "tie"
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison in JSON's types."""
+        return asdict(self)
+
+
+def compare(a: Sequence[Mapping[str, float | None]], b: Sequence[Mapping[str, float | None]]) -> list[Comparison]:
+    """Compare the metrics of paired videos: the same index is the same prompt and seed."""
+    names = [name for name in a[0] if name in b[0]] if a else []
+    values = {name: _paired_values(name, a, b) for name in names}
+    values = {name: pairs for name, pairs in values.items() if len(pairs)}
+    corrected = holm([sign_test(pairs[:, 1] - pairs[:, 0]) for pairs in values.values()])
+    return [_comparison(name, pairs, p) for (name, pairs), p in zip(values.items(), corrected, strict=True)]
+
+
+def _paired_values(
+    name: str, a: Sequence[Mapping[str, float | None]], b: Sequence[Mapping[str, float | None]]
+) -> NDArray[np.float64]:  # (n, 2)
+    """The values of both sides where both have one; drifts and slopes by their size."""
+    pairs = [(x[name], y[name]) for x, y in zip(a, b, strict=True)]
+    complete = np.array([pair for pair in pairs if None not in pair], np.float64).reshape(-1, 2)
+    return np.abs(complete) if name.startswith(("drift_", "slope_")) else complete
+
+
+def _comparison(name: str, pairs: NDArray[np.float64], p_value: float) -> Comparison:
+    low, high = bootstrap_interval(pairs[:, 1] - pairs[:, 0])
+    mean_a, mean_b = pairs.mean(axis=0)
+    clear = p_value < LEVEL and not low <= 0 <= high
+    verdict = result(name, bool(mean_a < mean_b)) if clear else "tie"
+    return Comparison(name, len(pairs), float(mean_a), float(mean_b), low, high, p_value, verdict)
+
+
+def result(name: str, a_is_lower: bool) -> str:
+    """Which side a clear difference speaks for."""
+    lower_is_better = name.startswith(("drift_", "slope_")) or LOWER_IS_BETTER.get(name)
+    if lower_is_better is None:
+        return f"{'A' if a_is_lower else 'B'} lower"
+    return f"{'A' if a_is_lower == lower_is_better else 'B'} better"
+
+
+def bootstrap_interval(differences: NDArray[np.float64]) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean, by resampling pairs with a fixed seed."""
+    rng = np.random.default_rng(SEED)
+    samples = rng.choice(differences, size=(RESAMPLES, len(differences))).mean(axis=1)
+    low, high = np.quantile(samples, [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)
+
+
+def sign_test(differences: NDArray[np.float64]) -> float:
+    """The exact two-sided p-value that either sign is as likely; zero differences are left out."""
+    count, positive = int((differences != 0).sum()), int((differences > 0).sum())
+    tail: float = sum(comb(count, k) for k in range(min(positive, count - positive) + 1)) / 2**count
+    return min(1.0, 2 * tail)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction, in the given order."""
+    corrected, running = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = running
+    return corrected
+
+
+def z_scores(
+    metrics: Mapping[str, float | None], references: Sequence[Mapping[str, float | None]]
+) -> dict[str, float | None]:
+    """How many standard deviations each metric is from the mean of reference videos; None with fewer than three."""
+    return {name: _z_score(value, [one.get(name) for one in references]) for name, value in metrics.items()}
+
+
+def _z_score(value: float | None, references: Sequence[float | None]) -> float | None:
+    known = np.array([one for one in references if one is not None], np.float64)
+    if value is None or len(known) < 3 or known.std(ddof=1) < 1e-12:
+        return None
+    return float((value - known.mean()) / known.std(ddof=1))

@@ -1,0 +1,151 @@
+"""One video file to its metrics: read once, frame by frame, summarized over the video and per two-second clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pavdm_cli.evaluation.frame_metrics import APPEARANCE, FrameMeter, FrameSeries
+from pavdm_cli.video import FrameReader, VideoInfo
+
+CLIP_SECONDS = 2.0
+ENDS = 0.15  # share of the video at either end that drift compares
+FROZEN = 0.05 / 255  # mean change of luma, below which a frame repeats the one before
+SMALL = 0.2 / 255  # keeps ratios of nearly still videos finite
+SCENE_THRESHOLD, SCENE_SECONDS = 3.0, 0.6  # PySceneDetect's default ratio; shortest scene
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The metrics of one video, all plain numbers; None where a video is too short or has no chunk borders."""
+
+    path: str
+    frames: int
+    fps: float
+    width: int
+    height: int
+    chunk_frames: int | None
+    metrics: dict[str, float | None]
+    clips: dict[str, list[float]]  # each series, averaged over every two seconds
+
+    def to_json(self) -> dict[str, Any]:
+        """The measurement in JSON's types."""
+        return asdict(self)
+
+
+def measure(
+    video: VideoInfo,
+    *,
+    chunk_frames: int | None = None,
+    flow: bool = False,
+    advance: Callable[[int], object] = lambda count: None,
+) -> Measurement:
+    """Measure every frame of a video. `advance` is called with 1 after each. Raises: InputError."""
+    meter, scenes = FrameMeter(float(video.rate), flow), SceneCounter(float(video.rate))
+    for frame, _ in FrameReader(video):
+        meter.add(frame)
+        scenes.add(frame)
+        advance(1)
+    series, fps = meter.series, float(video.rate)
+    count = len(series["brightness"])
+    metrics = {"scenes": float(scenes.finish())} | summarize(series, chunk_frames)
+    metrics |= {f"drift_{name}": drift(series[name]) for name in APPEARANCE}
+    metrics |= {f"slope_{name}": slope(clip_means(series[name], fps)) for name in APPEARANCE}
+    clips = {name: clip_means(series[name], fps).round(6).tolist() for name in series.values}
+    return Measurement(str(video.path), count, fps, video.width, video.height, chunk_frames, metrics, clips)
+
+
+def summarize(series: FrameSeries, chunk_frames: int | None = None) -> dict[str, float | None]:
+    """Metrics of the whole video; those of optical flow only where the series has them."""
+    change = series["change"]
+    if not len(change):
+        return {"dynamics": None}
+    metrics: dict[str, float | None] = {
+        "dynamics": float(change.mean()),
+        "frozen": float((change < FROZEN).mean()),
+        "largest_jump": float(change.max() / (np.median(change) + SMALL)),
+        "joint_ratio": joint_ratio(change, chunk_frames),
+        "min_color_similarity": float(series["color_similarity"].min()),
+        "flicker": second_difference(series["brightness"]),
+        "shake": shake(series),
+    }
+    if len(series["motion"]):
+        metrics["dynamic_degree"] = float(np.median(series["motion"]))
+    if len(series["unpredicted"]):
+        metrics["unpredicted"] = float(series["unpredicted"].sum() / (series["predictable"] + SMALL).sum())
+    return metrics
+
+
+def joint_ratio(change: Values, chunk_frames: int | None) -> float | None:
+    """Mean change across chunk borders over mean change inside chunks; None without borders."""
+    if chunk_frames is None or chunk_frames < 2 or len(change) < chunk_frames:
+        return None
+    at_border = np.arange(1, len(change) + 1) % chunk_frames == 0
+    return float(change[at_border].mean() / (change[~at_border].mean() + SMALL))
+
+
+def second_difference(values: Values) -> float | None:
+    """Mean absolute second difference: what a smooth change leaves."""
+    return float(np.abs(np.diff(values, n=2)).mean()) if len(values) > 2 else None
+
+
+def shake(series: FrameSeries) -> float | None:
+    """Median change of the global shift from frame to frame, in pixels: a smooth pan has none."""
+    shifts = np.stack([series["shift_x"], series["shift_y"]], axis=1)  # (n - 1, 2)
+    return float(np.median(np.abs(np.diff(shifts, axis=0)).sum(axis=1))) if len(shifts) > 1 else None
+
+
+def drift(values: Values) -> float | None:
+    """Mean of the last 15 % of frames less that of the first 15 %, as a share of the latter."""
+    count = round(len(values) * ENDS)
+    if not count:
+        return None
+    first, last = values[:count].mean(), values[-count:].mean()
+    return float((last - first) / max(abs(first), 1e-3))
+
+
+def slope(clips: Values) -> float | None:
+    """Least-squares slope over two-second clips, as a share of their mean per minute."""
+    if len(clips) < 3:
+        return None
+    per_clip = np.polyfit(np.arange(len(clips)), clips, 1)[0]
+    return float(per_clip * 60 / CLIP_SECONDS / max(abs(clips.mean()), 1e-3))
+
+
+def clip_means(values: Values, fps: float) -> Values:
+    """Means over clips of two seconds; a rest of less than a clip belongs to the last one."""
+    length = max(1, round(CLIP_SECONDS * fps))
+    starts = np.arange(max(1, len(values) // length)) * length
+    counts = np.diff([*starts, len(values)])
+    return np.add.reduceat(values, starts) / counts if len(values) else values
+
+
+class SceneCounter:
+    """Counts scenes by PySceneDetect's AdaptiveDetector."""
+
+    def __init__(self, fps: float) -> None:
+        from scenedetect.detectors import AdaptiveDetector
+
+        shortest = max(1, round(SCENE_SECONDS * fps))
+        self._detector = AdaptiveDetector(adaptive_threshold=SCENE_THRESHOLD, min_scene_len=shortest)
+        self._fps, self._frames, self._cuts = float(fps), 0, 0
+
+    def add(self, frame: NDArray[np.uint8]) -> None:
+        """Take the next frame, (H, W, 3) RGB."""
+        self._cuts += len(self._detector.process_frame(self._time(), np.ascontiguousarray(frame[..., ::-1])))
+        self._frames += 1
+
+    def finish(self) -> int:
+        """The number of scenes."""
+        return 1 + self._cuts + len(self._detector.post_process(self._time()) or ())
+
+    def _time(self) -> Any:
+        from scenedetect import FrameTimecode
+
+        return FrameTimecode(self._frames, self._fps)

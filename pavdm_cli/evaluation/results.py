@@ -1,0 +1,66 @@
+"""Measurements kept in a file of JSON lines, so that an evaluation that was stopped continues with the next video."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pavdm_cli.errors import InputError, OutputError
+from pavdm_cli.evaluation.measure import Measurement
+from pavdm_cli.runtime.untrusted import InvalidError, NotJSONError, parse_json
+
+SCHEMA = "pavdm.evaluate/1"
+
+
+class ResultsFile:
+    """Rows of measurements, found again by file, size, time of change and settings."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._rows = _read(path) if path is not None and path.exists() else []
+
+    def find(self, video: Path, settings: dict[str, Any]) -> Measurement | None:
+        """The stored measurement of the video as it is now, with the same settings."""
+        wanted = _key(video, settings)
+        row = next((row for row in reversed(self._rows) if row.get("key") == wanted), None)
+        try:
+            return Measurement(**row["measurement"]) if row else None
+        except TypeError:  # a row of another version
+            return None
+
+    def add(self, video: Path, settings: dict[str, Any], measurement: Measurement) -> None:
+        """Append a row. Raises: OutputError."""
+        if self.path is None:
+            return
+        row = {"schema": SCHEMA, "key": _key(video, settings), "measurement": measurement.to_json()}
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror}", "choose another file with --out") from None
+
+
+def _key(video: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    status = video.stat()
+    return {"path": str(video.absolute()), "bytes": status.st_size, "modified": status.st_mtime_ns} | settings
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """The rows of the file; a last line that a stop cut short is left out. Raises: InputError."""
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}", "choose another file with --out") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            row = parse_json(line)
+        except (NotJSONError, InvalidError):
+            if number == len(lines):
+                break
+            raise InputError(f"{path}, line {number}, is not JSON", "choose another file with --out") from None
+        if not isinstance(row, dict) or row.get("schema") != SCHEMA:
+            raise InputError(f"{path}, line {number}, is no row of `pavdm evaluate`", "choose another file with --out")
+        rows.append(row)
+    return rows

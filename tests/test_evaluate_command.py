@@ -1,0 +1,161 @@
+"""`pavdm evaluate` on real files: what it prints, keeps, draws, exports and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.command import pavdm
+from support.corruptions import CORRUPTIONS, clean
+
+from pavdm_cli.commands.evaluate import find_videos, pair, stored_chunk_frames
+from pavdm_cli.errors import InputError
+from pavdm_cli.video import VideoWriter, open_video
+
+
+def write(path: Path, video: np.ndarray, **metadata: object) -> Path:
+    with VideoWriter(path, video.shape[2], video.shape[1], 8, metadata or None) as writer:
+        writer.write(video)
+        return writer.finish()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sets of three short videos: clean, and flickering."""
+    root = tmp_path_factory.mktemp("sets")
+    for name, change in (("a", lambda video: video), ("b", CORRUPTIONS["flicker"])):
+        (root / name).mkdir()
+        for seed in range(3):
+            video = change(clean(seed, count=24))
+            write(root / name / f"{seed}.mp4", video, prompt="a disc", seed=seed, model="pocket", method="pa", chunk=2)
+    return root
+
+
+def lines(out: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_every_metric_of_every_video_is_a_line_of_json(folder: Path) -> None:
+    code, out, _ = pavdm("evaluate", str(folder / "a"), "--json")
+    results = lines(out)
+    assert (code, len(results)) == (0, 3)
+    assert [result["frames"] for result in results] == [24, 24, 24]
+    assert results[0]["chunk_frames"] == 4  # two latents of two frames each
+    assert {"joint_ratio", "dynamics", "drift_noise", "scenes"} <= results[0]["metrics"].keys()
+    assert len(results[0]["clips"]["brightness"]) == 1
+
+
+def test_a_table_has_videos_side_by_side_or_below_each_other(folder: Path) -> None:
+    _, few, _ = pavdm("evaluate", str(folder / "a" / "0.mp4"), str(folder / "b" / "0.mp4"))
+    assert few.splitlines()[0].split() == ["metric", "0.mp4", "0.mp4"]
+    _, many, _ = pavdm("evaluate", str(folder / "a"), str(folder / "b"))
+    assert [line.split()[0] for line in many.splitlines()] == ["video", *(f"{seed}.mp4" for seed in (0, 1, 2, 0, 1, 2))]
+    assert "dynamics" in many.splitlines()[0]  # beside every consistency
+
+
+def test_references_give_z_scores(folder: Path) -> None:
+    _, out, _ = pavdm("evaluate", str(folder / "b" / "0.mp4"), "--reference", str(folder / "a"), "--json")
+    assert lines(out)[0]["z_scores"]["flicker"] > 3
+
+
+def test_what_was_measured_is_not_measured_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video, kept = write(tmp_path / "v.mp4", clean(count=24)), tmp_path / "rows.jsonl"
+    first = pavdm("evaluate", str(video), "--out", str(kept), "--json")
+    with kept.open("a") as file:
+        file.write('{"schema": "pavdm.evaluate/1", "ke')  # a row that a stop cut short
+    monkeypatch.setattr("pavdm_cli.evaluation.measure.measure", lambda *given, **options: pytest.fail("measured again"))
+    assert pavdm("evaluate", str(video), "--out", str(kept), "--json")[:2] == first[:2]
+    with pytest.raises(pytest.fail.Exception):
+        pavdm("evaluate", str(video), "--out", str(kept), "--chunk-frames", "8")
+
+
+def test_sets_are_paired_by_prompt_and_seed(folder: Path) -> None:
+    code, out, _ = pavdm("evaluate", "compare", str(folder / "a"), str(folder / "b"), "--json")
+    result = json.loads(out)
+    flicker = next(one for one in result["metrics"] if one["metric"] == "flicker")
+    assert (code, result["pairs"]) == (0, 3)
+    assert flicker["low"] > 0
+    assert flicker["mean_a"] < flicker["mean_b"]
+    assert flicker["result"] == "tie"  # three pairs can show nothing
+
+
+def test_videos_that_do_not_pair_are_refused(folder: Path, tmp_path: Path) -> None:
+    other = [write(tmp_path / name, clean(count=3)) for name in ("x.mp4", "y.mp4")]
+    with pytest.raises(InputError, match="0 of 3 and 2 videos can be paired"):
+        pair(find_videos([folder / "a"]), other)
+    with pytest.raises(InputError, match="same prompt and seed"):
+        pair(find_videos([folder / "a", folder / "a"]), other)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".html"])
+def test_a_plot_is_drawn(folder: Path, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"plot{suffix}"
+    code, out, _ = pavdm("evaluate", str(folder / "a"), "--plot", str(path))
+    assert (code, out.splitlines()[-1]) == (0, str(path))
+    if suffix == ".png":
+        picture = np.asarray(Image.open(path).convert("L"))
+        assert picture.shape[1] > 1000
+        assert picture.std() > 10
+    else:
+        assert "<svg" in path.read_text()
+
+
+def test_a_name_in_a_page_is_escaped(tmp_path: Path) -> None:
+    video = write(tmp_path / "<script>alert(1)<script>.mp4", clean(count=3))
+    assert pavdm("evaluate", str(video), "--plot", str(tmp_path / "p.html"))[0] == 0
+    assert "<script" not in (tmp_path / "p.html").read_text()
+
+
+def test_an_export_has_whole_videos_and_clips_of_two_seconds(tmp_path: Path) -> None:
+    write(tmp_path / "one.mp4", clean(count=40))
+    write(tmp_path / "two.mkv", clean(count=9))
+    target = tmp_path / "vbench"
+    code, out, err = pavdm("evaluate", str(tmp_path), "--export", "vbench-long", str(target))
+    assert (code, out.strip()) == (0, str(target))
+    assert "--mode long_custom_input" in err
+    assert (target / "one.mp4").read_bytes() == (tmp_path / "one.mp4").read_bytes()
+    assert open_video(target / "two.mp4").frames == 9
+    counts = {path.name: open_video(path).frames for path in (target / "split_clip").rglob("*.mp4")}
+    assert counts == {"one_000.mp4": 16, "one_001.mp4": 24, "two_000.mp4": 9}
+    assert pavdm("evaluate", str(tmp_path / "one.mp4"), "--export", "vbench-long", str(target))[0] == 4
+
+
+def test_chunk_borders_are_known_for_our_own_videos_alone(tmp_path: Path) -> None:
+    def frames(**metadata: object) -> int | None:
+        return stored_chunk_frames(write(tmp_path / f"{len(list(tmp_path.iterdir()))}.mp4", clean(count=2), **metadata))
+
+    ours = {"prompt": "p", "seed": 1, "model": "pocket", "method": "pa", "chunk": 2, "window": 12}
+    assert frames(**ours) == 4
+    assert frames(**ours | {"method": "rw"}) == 24
+    assert frames(**ours, source="v.mp4") is frames(**ours | {"model": "gone"}) is frames(prompt="p") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("none.mp4",), 3, "none.mp4 does not exist"),
+        (("VIDEO", "--plot", "plot.txt"), 2, "--plot must end in .png, .svg, .html"),
+        (("VIDEO", "--plot", "no/such/plot.png"), 4, "cannot write"),
+        (("VIDEO", "--export", "vbench", "x"), 2, "--export must be vbench-long"),
+        (("EMPTY",), 3, "no video in"),
+        (("VIDEO", "--out", "VIDEO"), 3, "cannot read"),
+        (("VIDEO", "--chunk-frames", "1"), 2, "greater than or equal to 2"),
+        (("compare", "FOLDER"), 2, "Missing argument 'B'"),
+    ],
+)
+def test_mistakes_get_one_line(folder: Path, tmp_path: Path, words: tuple[str, ...], code: int, message: str) -> None:
+    paths = {"VIDEO": folder / "a" / "0.mp4", "EMPTY": tmp_path, "FOLDER": folder}
+    answer, _, err = pavdm("evaluate", *(str(paths.get(word, word)) for word in words))
+    assert (answer, message in err) == (code, True), err
+    assert "Traceback" not in err
+
+
+def test_without_its_packages_a_hint_names_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, err = pavdm("evaluate", str(folder / "a"))
+    assert code == 1
+    assert "evaluate needs scenedetect-headless, opencv-python-headless, matplotlib" in err
+    assert 'pip install "scenedetect-headless>=' in err
