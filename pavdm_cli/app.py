@@ -79,7 +79,13 @@ def _refused(error: Exception) -> PavdmError | None:
     if type(error).__name__ == "NoArgsIsHelpError":  # which has printed the help
         sys.exit(UsageError.exit_code)
     path = context.command_path if context else "pavdm"
-    return UsageError(error.format_message(), f"`{path} --help` lists what it takes")
+    return UsageError(_plain(error.format_message()), f"`{path} --help` lists what it takes")
+
+
+def _plain(message: str) -> str:
+    """Typer's message without what pydantic, which checks values for it, says of itself."""
+    message = message.replace(": Value error, ", ": ").replace(": Input should be ", ": it must be ")
+    return message.partition(", unable to parse")[0].rstrip(".")
 
 
 def _interrupt() -> NoReturn:

@@ -86,6 +86,23 @@ def test_an_encoder_that_works_is_used():
     assert pavdm("generate", "a red ball", *QUICK, "--warmup", "0", "--encoder", "libx264", "-o", "v.mkv").code == 0
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--precision", "int8", "'int8' is not one of 'auto', 'fp32', 'bf16'"),
+        ("--threads", "x", "valid integer"),
+        ("--threads", "-1", "0"),
+        ("--seconds", "x", "valid"),
+    ],
+)
+def test_a_refused_value_is_named_in_plain_words(option, value, says):
+    error = pavdm("generate", "a red ball", f"{option}={value}").err.splitlines()[0]
+    assert error.startswith(f"error: Invalid value for '{option}'")
+    assert says in error
+    assert not any(words in error for words in ("Value error", "Input should", "unable to parse"))
+    assert not error.endswith(".")
+
+
 def test_the_version_has_a_short_option():
     assert pavdm("-V") == (0, f"pavdm {__version__}\n", "")
 
