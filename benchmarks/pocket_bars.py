@@ -1,6 +1,6 @@
-"""Measure pocket against its bars: see --help; rows go to benchmarks/results/pocket.jsonl.
+"""Measure pocket against its bars; rows go to benchmarks/results/pocket.jsonl (see --help).
 
-A bar is the one in `evaluation/bars.py`, or the best value among earlier rows less noise, whichever is stricter.
+A bar is the stricter of that in `evaluation/bars.py` and the best value among earlier rows, minus noise.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import torch
 
 from pavdm_cli.bench.env import environment
 from pavdm_cli.evaluation import bars, probe_training, ratchet
-from pavdm_cli.evaluation.bars import Bar, Rhythm
-from pavdm_cli.evaluation.probe import Probe, load, read, save
-from pavdm_cli.evaluation.videos import PARTIAL, Video, Wanted, generated, real
+from pavdm_cli.evaluation.bars import Bar, ChunkTiming
+from pavdm_cli.evaluation.probe import Probe, load, read_video, save
+from pavdm_cli.evaluation.videos import PARTIAL, Video, VideoSet, generate_videos, render_videos
 from pavdm_cli.generation.request import Sampling
 from pavdm_cli.generation.settings import settle
 from pavdm_cli.models.pocket.checkpoint import about, digest, load_codec
@@ -32,173 +32,177 @@ from pavdm_cli.video.contact_sheet import write_contact_sheet
 
 HERE = Path(__file__).parent
 PARTS = ("codec", "probe", "videos", "partial", "minute")
-SPAN = 10.0  # seconds at either end of a minute
+SPAN = 10.0  # seconds at either end of a long video
 LONG = 60.0
-HELD_OUT = range(256)  # seeds of real clips that nothing was trained on
+HELD_OUT = range(256)  # seeds of scenes that nothing was trained on
 
 
 def main() -> None:
-    """Measure the parts asked for; the exit code is 1 if a bar is missed."""
-    given = arguments()
-    torch.set_num_threads(given.threads)
-    probe = None if given.only == ["codec"] else ready(given)
-    passed = [measure(part, given, probe) for part in given.only]
+    """Measure the selected parts; the exit code is 1 if a bar is missed."""
+    args = parse_arguments()
+    torch.set_num_threads(args.threads)
+    probe = None if args.only == ["codec"] else load_or_train_probe(args)
+    passed = [measure(part, args, probe) for part in args.only]
     sys.exit(0 if all(passed) else 1)
 
 
-def arguments() -> argparse.Namespace:
-    """What to measure, on which weights, how much of it."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=Sampling().spec.folder, help="codec and denoiser .safetensors")
-    parser.add_argument("--probe", type=Path, default=HERE / "probe.safetensors", help="trained and kept if not there")
+    parser.add_argument("--probe", type=Path, default=HERE / "probe.safetensors", help="trained if it does not exist")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--prompts", type=int, default=32)
-    parser.add_argument("--partial", type=int, default=24, help="videos of each class of partial prompts")
+    parser.add_argument("--partial", type=int, default=24, help="videos per class of partial prompts")
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--minutes", type=int, default=8, help="videos of a minute")
+    parser.add_argument("--minutes", type=int, default=8, help="one-minute videos")
     parser.add_argument("--first-seed", type=int, default=0, help="of scenes, captions and noise")
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--processes", type=int, default=1, help="classes of partial prompts made at a time")
-    parser.add_argument("--sheet", type=Path, help="a PNG of 16 videos, a row each; of minutes, beside it")
+    parser.add_argument("--processes", type=int, default=1, help="classes of partial prompts generated in parallel")
+    parser.add_argument(
+        "--sheet", type=Path, help="PNG for a contact sheet of 16 videos; further sheets are written next to it"
+    )
     parser.add_argument("--results", type=Path, default=HERE / "results" / "pocket.jsonl")
     return parser.parse_args()
 
 
-def ready(given: argparse.Namespace) -> Probe:
-    """The kept probe, or a fresh one."""
-    if given.probe.exists():
-        return load(given.probe)
+def load_or_train_probe(args: argparse.Namespace) -> Probe:
+    """The probe of the given file, trained first if it does not exist."""
+    if args.probe.exists():
+        return load(args.probe)
 
     def report(name: str, step: int, loss: float) -> None:
         if step % 50 == 49:
             print(f"{name} {step + 1} loss {loss:.3f}", file=sys.stderr, flush=True)
 
-    return load(
-        save(
-            probe_training.train(load_codec(given.weights / "codec.safetensors"), probe_training.Lessons(), report),
-            given.probe,
-        )
-    )
+    vae = load_codec(args.weights / "codec.safetensors")
+    return load(save(probe_training.train(vae, probe_training.ProbeTraining(), report), args.probe))
 
 
-def measure(part: str, given: argparse.Namespace, probe: Probe | None) -> bool:
-    """One part: its bars printed and appended as a row."""
-    begun = time.monotonic()
-    codec, rhythm = load_codec(given.weights / "codec.safetensors"), rhythm_of(given)
+def measure(part: str, args: argparse.Namespace, probe: Probe | None) -> bool:
+    """Measure one part, print its bars and append them as a row."""
+    start = time.monotonic()
+    vae, timing = load_codec(args.weights / "codec.safetensors"), chunk_timing(args)
     settings: dict[str, Any]
     if part == "codec":
-        found, settings = bars.codec_bars(codec, HELD_OUT[:128], rhythm), {"scenes": 128}
+        results, settings = bars.vae_bars(vae, HELD_OUT[:128], timing), {"scenes": 128}
     elif part == "probe":
         assert probe
-        found, settings = (
-            bars.probe_bars(probe, HELD_OUT, codec),
-            {"scenes": len(HELD_OUT), "probe": digest(given.probe)},
+        results, settings = (
+            bars.probe_bars(probe, HELD_OUT, vae),
+            {"scenes": len(HELD_OUT), "probe": digest(args.probe)},
         )
     else:
         assert probe
-        found, settings = judge(part, given, probe)
-    settings = {"world": world_of(given.weights / "codec.safetensors"), **settings}
-    found = ratchet.tightened(found, part, settings, ratchet.stored(given.results))
-    row = {"part": part, "bars": {b.name: b.row() for b in found}, "settings": settings}
-    keep(given, row | {"seconds": round(time.monotonic() - begun, 1)})
-    for bar in found:
+        results, settings = evaluate(part, args, probe)
+    settings = {"world": world_of(args.weights / "codec.safetensors"), **settings}
+    results = ratchet.tighten(results, part, settings, ratchet.load_rows(args.results))
+    row = {"part": part, "bars": {b.name: b.row() for b in results}, "settings": settings}
+    append_row(args, row | {"seconds": round(time.monotonic() - start, 1)})
+    for bar in results:
         bounds = " ".join(f"{name} {bound:g}" for name, bound in bar.row().items() if name in ("low", "high"))
         print(f"{'ok  ' if bar.passed else 'MISS'} {bar.name}: {bar.value:.3f} ({bounds})", flush=True)
-    return all(bar.passed for bar in found)
+    return all(bar.passed for bar in results)
 
 
 def world_of(weights: Path) -> str:
-    """Which world the weights were trained on, in a few digits."""
+    """A hash of the world that the weights were trained on."""
     return hashlib.sha256(str(about(weights).get("world", "")).encode()).hexdigest()[:16]
 
 
-def judge_partial(given: argparse.Namespace, probe: Probe) -> tuple[list[Bar], dict[str, Any]]:
-    """Videos of prompts that leave things out, every class with scenes and noise of its own."""
-    rhythm, wanted = rhythm_of(given), wanted_of("videos", given)
-    firsts = range(given.first_seed, given.first_seed + len(PARTIAL) * given.partial, given.partial)
+def evaluate_partial(args: argparse.Namespace, probe: Probe) -> tuple[list[Bar], dict[str, Any]]:
+    """Evaluate partial prompts; each class has its own scenes and noise."""
+    timing, video_set = chunk_timing(args), select_videos("videos", args)
+    firsts = range(args.first_seed, args.first_seed + len(PARTIAL) * args.partial, args.partial)
     parts = [
-        replace(wanted, seeds=range(first, first + given.partial), kinds=kinds)
+        replace(video_set, seeds=range(first, first + args.partial), kinds=kinds)
         for first, kinds in zip(firsts, PARTIAL.values(), strict=True)
     ]
-    with ProcessPoolExecutor(given.processes, get_context("spawn")) as pool:
-        made = dict(zip(PARTIAL, pool.map(all_generated, parts), strict=True))
-    for name, videos in made.items():
+    with ProcessPoolExecutor(args.processes, get_context("spawn")) as pool:
+        generated = dict(zip(PARTIAL, pool.map(generate_all, parts), strict=True))
+    for name, videos in generated.items():
         for video in videos:
-            told(video, probe, rhythm)
-        if given.sheet:
-            sheet(given.sheet.with_stem(f"{given.sheet.stem}-partial-{len(PARTIAL[name])}"), videos)
+            print_result(video, probe, timing)
+        if args.sheet:
+            write_sheet(args.sheet.with_stem(f"{args.sheet.stem}-partial-{len(PARTIAL[name])}"), videos)
     seeds = range(firsts.start, firsts.stop)
-    return bars.partial_bars(probe, made, rhythm), settings_of(given, replace(wanted, seeds=seeds))
+    return bars.partial_bars(probe, generated, timing), settings_of(args, replace(video_set, seeds=seeds))
 
 
-def all_generated(wanted: Wanted) -> list[Video]:
-    """The videos of a class, in a process of its own."""
-    return list(generated(wanted))
+def generate_all(video_set: VideoSet) -> list[Video]:
+    """Generate the videos of a class, in a worker process."""
+    return list(generate_videos(video_set))
 
 
-def settings_of(given: argparse.Namespace, wanted: Wanted) -> dict[str, Any]:
-    """What a row says of the videos that it judges."""
+def settings_of(args: argparse.Namespace, video_set: VideoSet) -> dict[str, Any]:
+    """The settings stored in a row."""
     return {
-        "seeds": [wanted.seeds.start, wanted.seeds.stop],
-        "length": wanted.seconds,
-        "weights": digest(given.weights / "codec.safetensors", given.weights / "denoiser.safetensors"),
-        "probe": digest(given.probe),
-        **asdict(settle(wanted.sampling)),
+        "seeds": [video_set.seeds.start, video_set.seeds.stop],
+        "length": video_set.seconds,
+        "weights": digest(args.weights / "codec.safetensors", args.weights / "denoiser.safetensors"),
+        "probe": digest(args.probe),
+        **asdict(settle(video_set.sampling)),
     }
 
 
-def judge(part: str, given: argparse.Namespace, probe: Probe) -> tuple[list[Bar], dict[str, Any]]:
-    """Generated videos: many short ones, or a few long ones beside many real ones."""
-    if not bars.trusted(probe, HELD_OUT):
-        sys.exit(f"{given.probe} misreads real clips: the world has changed; remove it, and a new one is trained")
+def evaluate(part: str, args: argparse.Namespace, probe: Probe) -> tuple[list[Bar], dict[str, Any]]:
+    """Evaluate many short videos, or a few long ones against many real ones."""
+    if not bars.is_reliable(probe, HELD_OUT):
+        sys.exit(f"{args.probe} misreads real clips: the world has changed; remove it to train a new one")
     if part == "partial":
-        return judge_partial(given, probe)
-    wanted, rhythm = wanted_of(part, given), rhythm_of(given)
-    made = [told(video, probe, rhythm) for video in generated(wanted)]
-    if given.sheet:
-        path = given.sheet if part == "videos" else given.sheet.with_stem(given.sheet.stem + "-minute")
-        sheet(path, made)
-    settings = settings_of(given, wanted)
+        return evaluate_partial(args, probe)
+    video_set, timing = select_videos(part, args), chunk_timing(args)
+    generated = [print_result(video, probe, timing) for video in generate_videos(video_set)]
+    if args.sheet:
+        path = args.sheet if part == "videos" else args.sheet.with_stem(args.sheet.stem + "-minute")
+        write_sheet(path, generated)
+    settings = settings_of(args, video_set)
     if part == "videos":
-        return bars.video_bars(probe, made, list(real(wanted)), rhythm), settings
-    span = round(SPAN * rhythm.fps)
-    many = replace(wanted, seeds=range(10_000, 10_000 + 64))
-    return bars.minute_bars(probe, made, list(real(many, span)), rhythm, span), settings
+        return bars.video_bars(probe, generated, list(render_videos(video_set)), timing), settings
+    span = round(SPAN * timing.fps)
+    many = replace(video_set, seeds=range(10_000, 10_000 + 64))
+    return bars.long_video_bars(probe, generated, list(render_videos(many, span)), timing, span), settings
 
 
-def told(video: Video, probe: Probe, rhythm: Rhythm) -> Video:
-    """Print what the probe sees in a video beside its prompt."""
-    seen = read(probe, video.pixels(), rhythm.fps)
-    wrong = [f"{name} {seen.words[name]}" for name, asked in video.asked.items() if seen.words[name] != asked]
-    print(f"{video.prompt} | one {seen.one:.2f} | {', '.join(wrong) or 'all right'}", file=sys.stderr, flush=True)
+def print_result(video: Video, probe: Probe, timing: ChunkTiming) -> Video:
+    """Print a video's prompt and where the probe disagrees with it."""
+    result = read_video(probe, video.pixels(), timing.fps)
+    mistakes = [
+        f"{name} {result.words[name]}" for name, requested in video.requested.items() if result.words[name] != requested
+    ]
+    print(
+        f"{video.prompt} | one {result.one_object_share():.2f} | {', '.join(mistakes) or 'all correct'}",
+        file=sys.stderr,
+        flush=True,
+    )
     return video
 
 
-def wanted_of(part: str, given: argparse.Namespace) -> Wanted:
-    """The videos of a part."""
-    count, seconds = (given.prompts, given.seconds) if part == "videos" else (given.minutes, LONG)
-    sampling = Sampling(threads=given.threads, device="cpu", guidance=given.guidance, steps=given.steps)
-    return Wanted(range(given.first_seed, given.first_seed + count), seconds, given.weights, sampling)
+def select_videos(part: str, args: argparse.Namespace) -> VideoSet:
+    """The videos to evaluate in a part."""
+    count, seconds = (args.prompts, args.seconds) if part == "videos" else (args.minutes, LONG)
+    sampling = Sampling(threads=args.threads, device="cpu", guidance=args.guidance, steps=args.steps)
+    return VideoSet(range(args.first_seed, args.first_seed + count), seconds, args.weights, sampling)
 
 
-def rhythm_of(given: argparse.Namespace) -> Rhythm:
-    """Of the model's videos."""
+def chunk_timing(args: argparse.Namespace) -> ChunkTiming:
+    """The timing of the model's videos."""
     spec = Sampling().spec
-    return Rhythm(spec.frames(spec.chunk), spec.fps)
+    return ChunkTiming(spec.frames(spec.chunk), spec.fps)
 
 
-def sheet(path: Path, videos: Sequence[Video], columns: int = 10) -> None:
-    """At most sixteen videos, a row each, from the first frame to the last."""
+def write_sheet(path: Path, videos: Sequence[Video], columns: int = 10) -> None:
+    """Write up to sixteen videos, one per row, from the first frame to the last."""
     rows = [v.frames[np.linspace(0, len(v.frames) - 1, columns).round().astype(int)] for v in videos[:16]]
     write_contact_sheet(path, np.stack(rows))
 
 
-def keep(given: argparse.Namespace, row: dict[str, Any]) -> None:
-    """Append a row with where it was measured."""
-    given.results.parent.mkdir(parents=True, exist_ok=True)
-    with given.results.open("a") as file:
+def append_row(args: argparse.Namespace, row: dict[str, Any]) -> None:
+    """Append a row and the environment."""
+    args.results.parent.mkdir(parents=True, exist_ok=True)
+    with args.results.open("a") as file:
         file.write(json.dumps({"schema": "pavdm.pocket_bars/1", **environment(), **row}) + "\n")
 
 

@@ -14,7 +14,7 @@ from pavdm_cli.models.specs import POCKET
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "pocket.jsonl"
 VIDEOS = {"world": "w", "seeds": [0, 96], "length": 10.0, "method": "pa", "steps": 12, "guidance": 1.5}
-SHARE, CODEC, HOP, CHANGE, DRIFT = (
+SHARE, MIN_VAE_PSNR, MAX_BOUNDARY_JUMP, CHANGE, MAX_DRIFT = (
     Bar("object right", 0.5, low=0.8),
     Bar("codec, dB", 38.0, low=36.0),
     Bar("hop at chunk joints", 1.2, high=1.5),
@@ -27,47 +27,47 @@ def row(name: str, value: float, part: str = "videos", **settings: object) -> di
     return {"part": part, "settings": VIDEOS | settings, "bars": {name: {"value": value}}}
 
 
-def tightened(bar: Bar, *values: float) -> Bar:
-    return ratchet.tightened([bar], "videos", VIDEOS, [row(bar.name, value) for value in values])[0]
+def tighten(bar: Bar, *values: float) -> Bar:
+    return ratchet.tighten([bar], "videos", VIDEOS, [row(bar.name, value) for value in values])[0]
 
 
-def test_without_earlier_rows_a_bar_stays():
-    assert tightened(SHARE) == SHARE
+def test_without_earlier_rows_a_bar_is_unchanged():
+    assert tighten(SHARE) == SHARE
 
 
-def test_the_best_row_counts_and_not_the_last():
-    assert tightened(CODEC, 38.4, 37.0).low == pytest.approx(38.3)
-    assert not tightened(CODEC, 38.4, 37.0).passed
-    assert tightened(CODEC, 38.05).passed
+def test_the_best_row_counts_rather_than_the_last():
+    assert tighten(MIN_VAE_PSNR, 38.4, 37.0).low == pytest.approx(38.3)
+    assert not tighten(MIN_VAE_PSNR, 38.4, 37.0).passed
+    assert tighten(MIN_VAE_PSNR, 38.05).passed
 
 
 def test_a_bar_is_never_loosened():
-    assert tightened(SHARE, 0.3).low == 0.8
-    assert tightened(HOP, 3.0).high == 1.5
+    assert tighten(SHARE, 0.3).low == 0.8
+    assert tighten(MAX_BOUNDARY_JUMP, 3.0).high == 1.5
 
 
-def test_a_share_may_vary_by_two_standard_errors():
-    assert tightened(SHARE, 0.9).low == pytest.approx(0.9 - 2 * (0.9 * 0.1 / 96) ** 0.5 - 1 / 96)
-    assert tightened(SHARE, 1.0).low == pytest.approx(1 - 1 / 96)
+def test_fractions_may_vary_by_two_standard_errors():
+    assert tighten(SHARE, 0.9).low == pytest.approx(0.9 - 2 * (0.9 * 0.1 / 96) ** 0.5 - 1 / 96)
+    assert tighten(SHARE, 1.0).low == pytest.approx(1 - 1 / 96)
 
 
-def test_what_is_as_good_as_real_is_good_enough():
-    assert tightened(HOP, 0.7).high == tightened(HOP, 1.0).high == pytest.approx(1.016)
-    assert tightened(DRIFT, 0.1).high == pytest.approx(1.3)
+def test_bars_never_exceed_real_videos():
+    assert tighten(MAX_BOUNDARY_JUMP, 0.7).high == tighten(MAX_BOUNDARY_JUMP, 1.0).high == pytest.approx(1.016)
+    assert tighten(MAX_DRIFT, 0.1).high == pytest.approx(1.3)
 
 
-def test_a_figure_between_bounds_is_best_in_the_middle():
-    kept = tightened(CHANGE, 1.05, 1.4)
+def test_two_sided_bars_are_tightened_around_the_middle():
+    kept = tighten(CHANGE, 1.05, 1.4)
     assert (kept.low, kept.high) == (pytest.approx(0.864), pytest.approx(1.136))
     assert not kept.passed
 
 
 @pytest.mark.parametrize("other", [{"world": "another"}, {"seeds": [0, 32]}, {"steps": 6}, {"length": 60.0}])
-def test_rows_of_other_settings_do_not_count(other):
+def test_rows_with_other_settings_are_ignored(other):
     rows = [row(SHARE.name, 1.0, **other), row(SHARE.name, 1.0, part="minute")]
     nameless = row(SHARE.name, 1.0)
     del nameless["settings"]["world"]
-    assert ratchet.tightened([SHARE], "videos", VIDEOS, [*rows, nameless]) == [SHARE]
+    assert ratchet.tighten([SHARE], "videos", VIDEOS, [*rows, nameless]) == [SHARE]
 
 
 def bars_of(stored: ratchet.Row) -> list[Bar]:
@@ -77,13 +77,13 @@ def bars_of(stored: ratchet.Row) -> list[Bar]:
 
 
 def test_no_stored_row_is_worse_than_those_before_it():
-    rows = ratchet.stored(RESULTS)
+    rows = ratchet.load_rows(RESULTS)
     for place, stored in enumerate(rows):
-        kept = ratchet.tightened(bars_of(stored), stored["part"], stored["settings"], rows[:place])
+        kept = ratchet.tighten(bars_of(stored), stored["part"], stored["settings"], rows[:place])
         assert [bar.name for bar, own in zip(kept, bars_of(stored), strict=True) if own.passed and not bar.passed] == []
 
 
-def test_the_shipped_weights_are_those_that_were_measured_last():
+def test_the_bundled_weights_were_measured_last():
     own = checkpoint.digest(POCKET.codec, POCKET.denoiser)
-    latest = {row["part"]: row for row in ratchet.stored(RESULTS)}
+    latest = {row["part"]: row for row in ratchet.load_rows(RESULTS)}
     assert [latest[part]["settings"]["weights"] for part in ("videos", "minute")] == [own, own]

@@ -1,1 +1,1 @@
-"""Metrics on generated videos."""
+"""Evaluate generated videos: metrics, a probe for the bundled model, and the bars it must pass."""

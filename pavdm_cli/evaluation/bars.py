@@ -1,4 +1,4 @@
-"""What the embedded model is held to: figures of the codec, the probe and generated videos, each beside its bar."""
+"""The bars of the bundled model: metrics of the VAE, the probe and generated videos, with their limits."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.evaluation import metrics, probe_training
-from pavdm_cli.evaluation.probe import ATTRIBUTES, SIZE, Probe, Reading, read
+from pavdm_cli.evaluation.probe import ATTRIBUTES, SIZE, Probe, ProbeResult, read_video
 from pavdm_cli.evaluation.videos import Video
 from pavdm_cli.models.pocket.vae import PocketCodec, quality
 from pavdm_cli.pocket_world.render import canvas, render
 from pavdm_cli.pocket_world.world import sample_scene
 
-READS = 0.97  # the share of real clips that a probe must read right before it scores anything
-FOLLOWS = {"terrain": 0.95, "time": 0.95, "object": 0.80, "colour": 0.80, "motion": 0.60, "camera": 0.80}
-ONE_OBJECT = 0.80  # of the frames
-FIRST, ONE_AT_FIRST = 8, 0.95  # frames at the start, and the share of these
-HOP = 1.5  # change across chunk joints over change inside, in units of real video's
-UNEVEN = 0.15  # of real video's change, at every frame of a chunk
-CODEC, CODEC_OBJECT = 36.0, 30.0  # dB
-PARTIAL_OBJECT, PARTIAL_ONE = 0.95, 0.93  # videos of partial prompts with their object, frames with exactly one
-LATE_LOSS = 0.05  # what the last seconds of a long video may lose on its first
-DRIFT = 2.0  # mean size of a z-score; real videos have 0.8
+MIN_PROBE_ACCURACY = 0.97  # on real clips, for a probe to be used
+MIN_ATTRIBUTE_ACCURACY = {"terrain": 0.95, "time": 0.95, "object": 0.80, "colour": 0.80, "motion": 0.60, "camera": 0.80}
+MIN_ONE_OBJECT = 0.80  # fraction of frames
+FIRST_FRAMES, MIN_ONE_OBJECT_AT_FIRST = 8, 0.95  # frames at the start, and the fraction of them
+MAX_BOUNDARY_JUMP = 1.5  # difference across chunk boundaries over that inside chunks, relative to real video
+MAX_UNEVENNESS = 0.15  # relative to real video, at every frame of a chunk
+MIN_VAE_PSNR, MIN_VAE_OBJECT_PSNR = 36.0, 30.0  # dB
+MIN_PARTIAL_OBJECT, MIN_PARTIAL_ONE_OBJECT = 0.95, 0.93  # for partial prompts
+MAX_LATE_LOSS = 0.05  # of the last seconds of a long video against the first
+MAX_DRIFT = 2.0  # mean size of a z-score; real videos have 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A figure and what it has to be."""
+    """A metric and its limits."""
 
     name: str
     value: float
@@ -39,124 +39,160 @@ class Bar:
 
     @property
     def passed(self) -> bool:
-        """Whether the figure is where it has to be; never if it is not a number."""
+        """Whether the value is within the limits; False for NaN."""
         return self.low <= self.value <= self.high
 
     def row(self) -> dict[str, object]:
-        """For a results file."""
+        """A JSON-serializable row for a results file."""
         bounds = {"low": self.low, "high": self.high}
-        bars = {name: bound for name, bound in bounds.items() if abs(bound) != float("inf")}
-        return {"value": round(self.value, 4), **bars, "passed": self.passed}
+        finite = {name: bound for name, bound in bounds.items() if abs(bound) != float("inf")}
+        return {"value": round(self.value, 4), **finite, "passed": self.passed}
 
 
 @dataclass(frozen=True, slots=True)
-class Rhythm:
-    """Where chunk joints are, and when frames are shown."""
+class ChunkTiming:
+    """Chunk length and frame rate."""
 
     chunk: int  # frames
     fps: float
 
 
 @torch.no_grad()
-def codec_bars(codec: PocketCodec, seeds: range, rhythm: Rhythm, detail: float = 0.3) -> list[Bar]:
-    """How well held-out scenes come through the codec: pixels, objects, and motion inside a chunk."""
-    begins = torch.rand(len(seeds), 1, generator=torch.Generator().manual_seed(seeds.start)) * 60
-    seconds = begins + torch.arange(3 * rhythm.chunk) / rhythm.fps
-    whole, inside, coded, true = [], [], [], []
+def vae_bars(vae: PocketCodec, seeds: range, timing: ChunkTiming, detail: float = 0.3) -> list[Bar]:
+    """Reconstruction of held-out scenes by the VAE: all pixels, objects, and motion inside a chunk."""
+    starts = torch.rand(len(seeds), 1, generator=torch.Generator().manual_seed(seeds.start)) * 60
+    seconds = starts + torch.arange(3 * timing.chunk) / timing.fps
+    psnrs, object_psnrs, profiles, real_profiles = [], [], [], []
     for seed, times in zip(seeds, seconds, strict=True):
-        picture = render([sample_scene(seed)], times[None], canvas(SIZE, detail))
-        there = codec.decode(codec.encode(picture.frames))[0]
-        everywhere, thing = quality(codec, picture.frames[0], picture.mask[0])
-        whole.append(everywhere)
-        inside.append(thing)
-        coded.append(metrics.profile(there, rhythm.chunk))
-        true.append(metrics.profile(picture.frames[0], rhythm.chunk))
+        scene = render([sample_scene(seed)], times[None], canvas(SIZE, detail))
+        reconstruction = vae.decode(vae.encode(scene.frames))[0]
+        psnr, object_psnr = quality(vae, scene.frames[0], scene.mask[0])
+        psnrs.append(psnr)
+        object_psnrs.append(object_psnr)
+        profiles.append(metrics.profile(reconstruction, timing.chunk))
+        real_profiles.append(metrics.profile(scene.frames[0], timing.chunk))
     return [
-        Bar("codec, dB", _decibels(whole), low=CODEC),
-        Bar("codec on objects, dB", _decibels(inside), low=CODEC_OBJECT),
-        Bar("codec, unevenness of motion", metrics.unevenness(_mean(coded), _mean(true)), high=UNEVEN),
+        Bar("codec, dB", _mean_psnr(psnrs), low=MIN_VAE_PSNR),
+        Bar("codec on objects, dB", _mean_psnr(object_psnrs), low=MIN_VAE_OBJECT_PSNR),
+        Bar(
+            "codec, unevenness of motion",
+            metrics.max_relative_deviation(_mean(profiles), _mean(real_profiles)),
+            high=MAX_UNEVENNESS,
+        ),
     ]
 
 
-def trusted(probe: Probe, seeds: range, detail: float = 0.3) -> bool:
-    """Whether a probe reads real clips well enough to score anything."""
-    return min(probe_training.clip_accuracy(probe, seeds, detail).values()) >= READS
+def is_reliable(probe: Probe, seeds: range, detail: float = 0.3) -> bool:
+    """Whether a probe reads real clips well enough to evaluate videos."""
+    return min(probe_training.clip_accuracy(probe, seeds, detail).values()) >= MIN_PROBE_ACCURACY
 
 
-def probe_bars(probe: Probe, seeds: range, codec: PocketCodec, detail: float = 0.3) -> list[Bar]:
-    """How well the probe reads real held-out clips, as they are and through the codec, and tells planted failures."""
+def probe_bars(probe: Probe, seeds: range, vae: PocketCodec, detail: float = 0.3) -> list[Bar]:
+    """Accuracy of the probe on real held-out clips, directly and through the VAE, and on corrupted ones."""
     plain = probe_training.clip_accuracy(probe, seeds, detail)
-    coded = probe_training.clip_accuracy(probe, seeds, detail, codec)
+    coded = probe_training.clip_accuracy(probe, seeds, detail, vae)
     counts = probe_training.count_accuracy(probe, range(seeds.start, seeds.start + 4 * len(seeds)), detail)
     return [
-        *(Bar(f"probe reads {name}", value, low=READS) for name, value in plain.items()),
-        *(Bar(f"probe reads {name} through the codec", value, low=READS) for name, value in coded.items()),
-        *(Bar(f"probe tells {name}", value, low=READS) for name, value in counts.items() if name != "smear"),
+        *(Bar(f"probe reads {name}", value, low=MIN_PROBE_ACCURACY) for name, value in plain.items()),
+        *(Bar(f"probe reads {name} through the codec", value, low=MIN_PROBE_ACCURACY) for name, value in coded.items()),
+        *(
+            Bar(f"probe tells {name}", value, low=MIN_PROBE_ACCURACY)
+            for name, value in counts.items()
+            if name != "smear"
+        ),
         Bar("probe tells smear", counts["smear"], low=0.9),
     ]
 
 
-def video_bars(probe: Probe, made: Sequence[Video], true: Sequence[Video], rhythm: Rhythm) -> list[Bar]:
-    """How well generated videos show what was asked for, and move as real videos of the same scenes."""
-    readings = [read(probe, video.pixels(), rhythm.fps) for video in made]
-    profiles, real = (_mean([metrics.profile(v.pixels(), rhythm.chunk) for v in group]) for group in (made, true))
-    first = _average([r.one_among(FIRST) for r in readings])
+def video_bars(probe: Probe, generated: Sequence[Video], real: Sequence[Video], timing: ChunkTiming) -> list[Bar]:
+    """Whether generated videos follow their prompts and move like real videos of the same scenes."""
+    readings = [read_video(probe, video.pixels(), timing.fps) for video in generated]
+    profile, real_profile = (
+        _mean([metrics.profile(v.pixels(), timing.chunk) for v in group]) for group in (generated, real)
+    )
+    first = _average([r.one_object_share(FIRST_FRAMES) for r in readings])
     empty = sum(r.counts[0] in ("none", "smear") for r in readings)
     return [
-        *(Bar(f"{name} right", followed(made, readings, name), low=bar) for name, bar in FOLLOWS.items()),
-        Bar("camera right on land, by matching", panned(made), low=FOLLOWS["camera"]),
-        Bar("frames with exactly one object", _average([r.one for r in readings]), low=ONE_OBJECT),
-        Bar(f"first {FIRST} frames with exactly one object", first, low=ONE_AT_FIRST),
+        *(
+            Bar(f"{name} right", attribute_accuracy(generated, readings, name), low=bar)
+            for name, bar in MIN_ATTRIBUTE_ACCURACY.items()
+        ),
+        Bar("camera right on land, by matching", camera_accuracy(generated), low=MIN_ATTRIBUTE_ACCURACY["camera"]),
+        Bar("frames with exactly one object", _average([r.one_object_share() for r in readings]), low=MIN_ONE_OBJECT),
+        Bar(f"first {FIRST_FRAMES} frames with exactly one object", first, low=MIN_ONE_OBJECT_AT_FIRST),
         Bar("videos without an object in frame 0", empty, high=0),
-        Bar("hop at chunk joints", metrics.hop(profiles) / metrics.hop(real), high=HOP),
-        Bar("change inside chunks, of real", float(profiles[:-1].mean() / real[:-1].mean()), low=0.5, high=1.5),
+        Bar(
+            "hop at chunk joints",
+            metrics.boundary_ratio(profile) / metrics.boundary_ratio(real_profile),
+            high=MAX_BOUNDARY_JUMP,
+        ),
+        Bar("change inside chunks, of real", float(profile[:-1].mean() / real_profile[:-1].mean()), low=0.5, high=1.5),
     ]
 
 
-def partial_bars(probe: Probe, made: Mapping[str, Sequence[Video]], rhythm: Rhythm) -> list[Bar]:
-    """Whether prompts that leave things out show their object and nothing twice, by class of prompt."""
-    found = []
-    for name, videos in made.items():
-        readings = [read(probe, video.pixels(), rhythm.fps) for video in videos]
-        found.append(Bar(f"object right, {name}", followed(videos, readings, "object"), low=PARTIAL_OBJECT))
-        found.append(Bar(f"exactly one object, {name}", _average([r.one for r in readings]), low=PARTIAL_ONE))
-    return found
+def partial_bars(probe: Probe, generated: Mapping[str, Sequence[Video]], timing: ChunkTiming) -> list[Bar]:
+    """Whether videos of partial prompts show their object exactly once, by class of prompt."""
+    bars = []
+    for name, videos in generated.items():
+        readings = [read_video(probe, video.pixels(), timing.fps) for video in videos]
+        bars.append(
+            Bar(f"object right, {name}", attribute_accuracy(videos, readings, "object"), low=MIN_PARTIAL_OBJECT)
+        )
+        bars.append(
+            Bar(
+                f"exactly one object, {name}",
+                _average([r.one_object_share() for r in readings]),
+                low=MIN_PARTIAL_ONE_OBJECT,
+            )
+        )
+    return bars
 
 
-def minute_bars(probe: Probe, made: Sequence[Video], true: Sequence[Video], rhythm: Rhythm, span: int) -> list[Bar]:
-    """Whether the last `span` frames of long videos are as good as the first; real ones are of the same length."""
+def long_video_bars(
+    probe: Probe, generated: Sequence[Video], real: Sequence[Video], timing: ChunkTiming, span: int
+) -> list[Bar]:
+    """Whether the last `span` frames of long videos are as good as the first; real videos have the same length."""
     early, late = (
-        [read(probe, v.pixels(part), rhythm.fps) for v in made] for part in (slice(span), slice(-span, None))
+        [read_video(probe, v.pixels(part), timing.fps) for v in generated] for part in (slice(span), slice(-span, None))
     )
-    words = _average([followed(made, late, name) - followed(made, early, name) for name in ATTRIBUTES])
-    one = _average([b.one - a.one for a, b in zip(early, late, strict=True)])
-    drifts, real = (torch.stack([metrics.drift(v.pixels(), span) for v in group]) for group in (made, true))
-    sizes = metrics.z_scores(drifts, real).abs().mean(dim=0)
+    words = _average(
+        [attribute_accuracy(generated, late, name) - attribute_accuracy(generated, early, name) for name in ATTRIBUTES]
+    )
+    one = _average([b.one_object_share() - a.one_object_share() for a, b in zip(early, late, strict=True)])
+    drifts, real_drifts = (
+        torch.stack([metrics.appearance_drift(v.pixels(), span) for v in group]) for group in (generated, real)
+    )
+    sizes = metrics.z_scores(drifts, real_drifts).abs().mean(dim=0)
     return [
-        Bar("words right, last seconds less first", words, low=-LATE_LOSS),
-        Bar("one object, last seconds less first", one, low=-LATE_LOSS),
-        *(Bar(f"drift of {n}, z", float(size), high=DRIFT) for n, size in zip(metrics.LOOKS, sizes, strict=True)),
+        Bar("words right, last seconds less first", words, low=-MAX_LATE_LOSS),
+        Bar("one object, last seconds less first", one, low=-MAX_LATE_LOSS),
+        *(
+            Bar(f"drift of {n}, z", float(size), high=MAX_DRIFT)
+            for n, size in zip(metrics.APPEARANCE, sizes, strict=True)
+        ),
     ]
 
 
-def followed(videos: Sequence[Video], readings: Sequence[Reading], attribute: str) -> float:
-    """Share of the videos that show what their prompt says, of those whose prompt says anything."""
+def attribute_accuracy(videos: Sequence[Video], readings: Sequence[ProbeResult], attribute: str) -> float:
+    """Fraction of videos that show what their prompt requests, among those whose prompt mentions the attribute."""
     pairs = [
-        (v.asked[attribute], r.words[attribute]) for v, r in zip(videos, readings, strict=True) if attribute in v.asked
+        (v.requested[attribute], r.words[attribute])
+        for v, r in zip(videos, readings, strict=True)
+        if attribute in v.requested
     ]
-    return _average([float(asked == seen) for asked, seen in pairs])
+    return _average([float(expected == actual) for expected, actual in pairs])
 
 
-def panned(videos: Sequence[Video]) -> float:
-    """Share of the videos on land whose ground slides the way the camera was asked to pan, read without a network."""
-    wanted = {"left": 1, "still": 0, "right": -1}
-    land = [v for v in videos if v.scene.terrain != "sea"]  # waves match with themselves anywhere
-    ways = [int(np.sign(metrics.slide(v.pixels()))) for v in land]
-    return _average([float(wanted[v.scene.camera] == way) for v, way in zip(land, ways, strict=True)])
+def camera_accuracy(videos: Sequence[Video]) -> float:
+    """Fraction of videos on land whose ground moves with the requested camera motion, by registering frames."""
+    directions = {"left": 1, "still": 0, "right": -1}
+    land = [v for v in videos if v.scene.terrain != "sea"]  # waves match at any shift
+    shifts = [int(np.sign(metrics.ground_shift(v.pixels()))) for v in land]
+    return _average([float(directions[v.scene.camera] == shift) for v, shift in zip(land, shifts, strict=True)])
 
 
-def _decibels(ratios: Sequence[float]) -> float:
-    """Signal-to-noise ratio of the mean error."""
+def _mean_psnr(ratios: Sequence[float]) -> float:
+    """PSNR of the mean squared error, from PSNRs in dB."""
     errors = 10 ** (torch.tensor(ratios) / -10)
     return float(-10 * errors.mean().log10())
 

@@ -1,4 +1,4 @@
-"""Videos of the painted world with something wrong on purpose, for the probe to learn and the figures to catch."""
+"""Corrupted videos of the procedural world, to train the probe and to test the metrics."""
 
 from __future__ import annotations
 
@@ -14,78 +14,80 @@ from pavdm_cli.pocket_world.render import Canvas, position, render
 from pavdm_cli.pocket_world.vocabulary import COLOURS, OBJECTS
 from pavdm_cli.pocket_world.world import Scene
 
-AWAY = (50.0, 0.0)  # a home so far that nothing of the object is in view
-APART = (0.25, 0.60)  # between the middles of an object and its double, in units
-MARGIN = 0.12  # a double's middle stays this far inside the picture
-TWIN, COUSIN = 0.6, 0.85  # a double is the same; up to here of another colour; else of another kind too
+OUT_OF_VIEW = (50.0, 0.0)  # a home position from which the object is not visible
+DUPLICATE_DISTANCE = (0.25, 0.60)  # between the centers of an object and its duplicate, in units of the height
+MARGIN = 0.12  # distance of a duplicate's center from the border
+SAME_OBJECT, SAME_KIND = 0.6, 0.85  # cumulative probabilities: identical; of another color; else of another kind too
 
 
-def missing(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> Tensor:  # (B, T) -> (B, T, 3, H, W)
-    """The scenes without their objects."""
-    return render([replace(s, home=AWAY) for s in scenes], seconds, on).frames
+def remove_objects(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> Tensor:  # (B, T) -> (B, T, 3, H, W)
+    """Render the scenes without their objects."""
+    return render([replace(s, home=OUT_OF_VIEW) for s in scenes], seconds, on).frames
 
 
-def doubled(scenes: Sequence[Scene], seconds: Tensor, on: Canvas, draw: random.Random) -> Tensor:
-    """A second object in every scene, a little or far away from the first, mostly of the same kind and colour."""
+def duplicate_objects(scenes: Sequence[Scene], seconds: Tensor, on: Canvas, rng: random.Random) -> Tensor:
+    """Add a second object to every scene, mostly of the same kind and color."""
     first = render(scenes, seconds, on).frames
-    second = render([_double(s, t, on, draw) for s, t in zip(scenes, seconds, strict=True)], seconds, on)
+    second = render([_place_duplicate(s, t, on, rng) for s, t in zip(scenes, seconds, strict=True)], seconds, on)
     return torch.lerp(first, second.frames, second.mask[:, :, None])
 
 
-def faded(scenes: Sequence[Scene], seconds: Tensor, on: Canvas, kept: float) -> Tensor:
-    """Objects that one can see through: `kept` is 1 for whole ones, 0 for none."""
-    return torch.lerp(missing(scenes, seconds, on), render(scenes, seconds, on).frames, kept)
+def fade_objects(scenes: Sequence[Scene], seconds: Tensor, on: Canvas, opacity: float) -> Tensor:
+    """Make objects transparent."""
+    return torch.lerp(remove_objects(scenes, seconds, on), render(scenes, seconds, on).frames, opacity)
 
 
-def smeared(scenes: Sequence[Scene], seconds: Tensor, on: Canvas, width: float, copies: int = 5) -> Tensor:
-    """Objects drawn out sideways, `width` units long."""
-    places = [(i / (copies - 1) - 0.5) * width for i in range(copies)]
-    moved = [[replace(s, home=(s.home[0] + dx, s.home[1])) for s in scenes] for dx in places]
+def smear_objects(scenes: Sequence[Scene], seconds: Tensor, on: Canvas, width: float, copies: int = 5) -> Tensor:
+    """Smear objects horizontally over `width` units."""
+    offsets = [(i / (copies - 1) - 0.5) * width for i in range(copies)]
+    moved = [[replace(s, home=(s.home[0] + dx, s.home[1])) for s in scenes] for dx in offsets]
     return torch.stack([render(each, seconds, on).frames for each in moved]).mean(dim=0)
 
 
-def halved(scenes: Sequence[Scene], seconds: Tensor, on: Canvas, angle: float) -> Tensor:
-    """Objects cut through the middle, of which one side is gone."""
+def cut_objects(scenes: Sequence[Scene], seconds: Tensor, on: Canvas, angle: float) -> Tensor:
+    """Remove one half of every object."""
     x, y = position(scenes, seconds, on.x.numel() / on.y.numel())
-    along = (on.x - x[..., None, None]) * math.cos(angle) + (on.y - y[..., None, None]) * math.sin(angle)
-    return torch.where((along > 0)[:, :, None], render(scenes, seconds, on).frames, missing(scenes, seconds, on))
+    distance = (on.x - x[..., None, None]) * math.cos(angle) + (on.y - y[..., None, None]) * math.sin(angle)
+    return torch.where(
+        (distance > 0)[:, :, None], render(scenes, seconds, on).frames, remove_objects(scenes, seconds, on)
+    )
 
 
-def frozen(seconds: Tensor, chunk: int) -> Tensor:  # (B, T) -> (B, T)
-    """Times at which nothing moves inside a chunk of frames."""
+def freeze_chunks(seconds: Tensor, chunk: int) -> Tensor:  # (B, T) -> (B, T)
+    """Times that are constant inside each chunk."""
     return seconds[:, ::chunk].repeat_interleave(chunk, dim=1)[:, : seconds.shape[1]]
 
 
-def hopping(seconds: Tensor, chunk: int, jump: float) -> Tensor:  # (B, T) -> (B, T)
-    """Times that jump ahead at every chunk's start."""
+def jump_between_chunks(seconds: Tensor, chunk: int, jump: float) -> Tensor:  # (B, T) -> (B, T)
+    """Times that jump by `jump` seconds at every chunk boundary."""
     return seconds + jump * (torch.arange(seconds.shape[1], device=seconds.device) // chunk)
 
 
-def drifting(frames: Tensor, bleached: float) -> Tensor:  # (..., T, 3, H, W)
-    """Frames that go white little by little, in the end by `bleached` of the way."""
-    share = torch.linspace(0, bleached, frames.shape[-4], device=frames.device)[:, None, None, None]
+def fade_to_white(frames: Tensor, whiteness: float) -> Tensor:  # (..., T, 3, H, W)
+    """Blend frames gradually with white, up to `whiteness` at the end."""
+    share = torch.linspace(0, whiteness, frames.shape[-4], device=frames.device)[:, None, None, None]
     return torch.lerp(frames, torch.ones_like(frames), share)
 
 
-def _double(scene: Scene, seconds: Tensor, on: Canvas, draw: random.Random) -> Scene:
-    """The second object of a scene: placed by where the first one is in the middle of the video."""
-    offset, kind = _offset(scene, seconds[len(seconds) // 2], on, draw), draw.random()
-    double = replace(scene, home=(scene.home[0] + offset[0], scene.home[1] + offset[1]))
-    if kind > TWIN:
-        double = replace(double, colour=draw.choice(COLOURS))
-    if kind > COUSIN and scene.object != "boat":
-        double = replace(double, object=draw.choice([name for name in OBJECTS if name != "boat"]))
-    return double
+def _place_duplicate(scene: Scene, seconds: Tensor, on: Canvas, rng: random.Random) -> Scene:
+    """A scene with the duplicate object, placed relative to the first one at the middle of the video."""
+    offset, kind = _sample_offset(scene, seconds[len(seconds) // 2], on, rng), rng.random()
+    duplicate = replace(scene, home=(scene.home[0] + offset[0], scene.home[1] + offset[1]))
+    if kind > SAME_OBJECT:
+        duplicate = replace(duplicate, colour=rng.choice(COLOURS))
+    if kind > SAME_KIND and scene.object != "boat":
+        duplicate = replace(duplicate, object=rng.choice([name for name in OBJECTS if name != "boat"]))
+    return duplicate
 
 
-def _offset(scene: Scene, now: Tensor, on: Canvas, draw: random.Random) -> tuple[float, float]:
-    """From an object to its double, both in view; boats stay on the water."""
+def _sample_offset(scene: Scene, now: Tensor, on: Canvas, rng: random.Random) -> tuple[float, float]:
+    """From an object to its duplicate, both visible; boats stay on the water."""
     aspect = on.x.numel() / on.y.numel()
     x, y = (float(v) for v in position([scene], now.reshape(1, 1), aspect))
     while True:
-        far, angle = draw.uniform(*APART), draw.uniform(0, 2 * math.pi)
-        dx, dy = far * math.cos(angle), far * math.sin(angle)
+        distance, angle = rng.uniform(*DUPLICATE_DISTANCE), rng.uniform(0, 2 * math.pi)
+        dx, dy = distance * math.cos(angle), distance * math.sin(angle)
         if scene.object == "boat":
-            dx, dy = math.copysign(far, dx), dy * 0.08
+            dx, dy = math.copysign(distance, dx), dy * 0.08
         if MARGIN < x + dx < aspect - MARGIN and MARGIN < y + dy < 1 - MARGIN:
             return dx, dy

@@ -1,59 +1,59 @@
-"""Figures of a video that need no network: how much changes from frame to frame, and how its looks drift."""
+"""Metrics without a network: differences between frames, and drift of appearance."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-LOOKS = ("brightness", "contrast", "sharpness", "saturation")
+APPEARANCE = ("brightness", "contrast", "sharpness", "saturation")
 
 
-def changes(video: Tensor) -> Tensor:  # (n, 3, H, W) -> (n - 1,)
-    """Mean absolute difference of every frame to the next, 0 to 1."""
+def frame_differences(video: Tensor) -> Tensor:  # (n, 3, H, W) -> (n - 1,)
+    """Mean absolute difference between consecutive frames, 0 to 1."""
     return video.diff(dim=0).abs().mean(dim=(1, 2, 3))
 
 
 def profile(video: Tensor, chunk: int) -> Tensor:  # (n, 3, H, W) -> (chunk,)
-    """Mean change after every frame of a chunk: the last one is the change across the joint to the next chunk."""
-    change = changes(video)
-    whole = change[: len(change) // chunk * chunk]
-    return whole.view(-1, chunk).mean(dim=0)
+    """Mean difference after each frame of a chunk; the last is that across the boundary to the next chunk."""
+    differences = frame_differences(video)
+    complete = differences[: len(differences) // chunk * chunk]
+    return complete.view(-1, chunk).mean(dim=0)
 
 
-def hop(change: Tensor) -> float:  # (chunk,), a profile
-    """Change across joints over change inside chunks: 1 where joints cannot be told."""
-    return float(change[-1] / change[:-1].mean().clamp_min(1e-6))
+def boundary_ratio(profile: Tensor) -> float:  # (chunk,)
+    """Difference across chunk boundaries over that inside chunks; 1 if boundaries are invisible."""
+    return float(profile[-1] / profile[:-1].mean().clamp_min(1e-6))
 
 
-def unevenness(change: Tensor, real: Tensor) -> float:  # (chunk,), (chunk,)
-    """How far, at the worst place of a chunk, a profile is from the real one: 0.1 is 10 %."""
-    return float((change / real.clamp_min(1e-6) - 1).abs().max())
+def max_relative_deviation(profile: Tensor, real: Tensor) -> float:  # (chunk,), (chunk,)
+    """Largest relative deviation of a profile from the real one; 0.1 is 10 %."""
+    return float((profile / real.clamp_min(1e-6) - 1).abs().max())
 
 
-def looks(video: Tensor) -> Tensor:  # (n, 3, H, W) -> (4,)
+def appearance(video: Tensor) -> Tensor:  # (n, 3, H, W) -> (4,)
     """Mean brightness, contrast, sharpness and saturation of the frames."""
-    grey = video.mean(dim=1)
-    edges = grey.diff(dim=1).abs().mean() + grey.diff(dim=2).abs().mean()
-    colourful = (video.amax(dim=1) - video.amin(dim=1)).mean()
-    return torch.stack([grey.mean(), grey.std(dim=(1, 2)).mean(), edges, colourful])
+    gray = video.mean(dim=1)
+    edges = gray.diff(dim=1).abs().mean() + gray.diff(dim=2).abs().mean()
+    saturation = (video.amax(dim=1) - video.amin(dim=1)).mean()
+    return torch.stack([gray.mean(), gray.std(dim=(1, 2)).mean(), edges, saturation])
 
 
-def drift(video: Tensor, span: int) -> Tensor:  # (n, 3, H, W) -> (4,)
-    """How the looks of the last `span` frames differ from those of the first, as a share of the first."""
-    before, after = looks(video[:span]), looks(video[-span:])
+def appearance_drift(video: Tensor, span: int) -> Tensor:  # (n, 3, H, W) -> (4,)
+    """Relative change of the appearance from the first `span` frames to the last."""
+    before, after = appearance(video[:span]), appearance(video[-span:])
     return (after - before) / before.clamp_min(1e-3)
 
 
 def z_scores(drifts: Tensor, real: Tensor) -> Tensor:  # (N, 4), (M, 4) -> (N, 4)
-    """Drifts in standard deviations of what real videos of the same length do: 1 or 2 is ordinary."""
+    """Drifts in standard deviations of those of real videos of the same length; up to 2 is normal."""
     return (drifts - real.mean(dim=0)) / real.std(dim=0).clamp_min(1e-6)
 
 
-def slide(video: Tensor, gap: int = 16, reach: int = 24) -> int:  # (n, 3, H, W)
-    """Pixels that the ground goes right in `gap` frames, by matching the lower part of the picture with itself.
+def ground_shift(video: Tensor, gap: int = 16, reach: int = 24) -> int:  # (n, 3, H, W)
+    """Pixels by which the ground moves to the right in `gap` frames, by registering the lower part of the frames.
 
-    In half of the video's frames where that is fewer. Two seconds at `pocket`'s rate: wide dunes in the dark hardly
-    change in less, and the codec's own faint pattern, which stands still, would then count for more.
+    The gap is at most half of the video. Its default is two seconds at `pocket`'s rate: in less time, dunes at night
+    hardly change, and the faint static pattern of the VAE would dominate.
     """
     ground, gap = video.mean(dim=1)[:, round(0.62 * video.shape[2]) :], min(gap, len(video) // 2)
     return min(range(-reach, reach + 1), key=lambda pixels: (_mismatch(ground, gap, pixels), abs(pixels)))

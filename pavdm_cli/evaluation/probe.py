@@ -1,4 +1,4 @@
-"""A small network that reads a video of the painted world: its words, and how many objects a frame shows."""
+"""The probe: a small network that classifies the attributes of a video and the object count of each frame."""
 
 from __future__ import annotations
 
@@ -20,77 +20,84 @@ ATTRIBUTES = {
     "motion": MOTIONS,
     "camera": CAMERAS,
 }
-COUNTS = ("none", "one", "several", "smear")  # what a frame can show
-CLIP = 16  # frames that are read together
-RATE = 4.0  # frames a second at which they are read: four seconds tell every motion apart
+COUNTS = ("none", "one", "several", "smear")  # classes of a frame
+CLIP_FRAMES = 16  # frames per clip
+PROBE_FPS = 4.0  # four seconds distinguish all motions
 SIZE = (64, 96)
-GAPS = (1, 2, 4)  # frames, over which sliding is looked for
-DAMPING = 1e-5  # of motion where a picture is flat, in squared brightness
+FLOW_GAPS = (1, 2, 4)  # frames between which horizontal flow is estimated
+DAMPING = 1e-5  # of the flow in flat areas, in squared brightness
 
 
-def _stage(before: int, after: int, kernel: int, stride: int) -> nn.Sequential:
+def _conv_block(before: int, after: int, kernel: int, stride: int) -> nn.Sequential:
     convolution = nn.Conv2d(before, after, kernel, stride, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.SiLU())
 
 
-def sideways(frames: Tensor, gap: int) -> Tensor:  # (B, T, 3, H, W) -> (B, T, 1, H, W)
-    """Which way things slid since `gap` frames ago, about -0.5 (left) to 0.5, 0 where there is no edge.
+def horizontal_flow(frames: Tensor, gap: int) -> Tensor:  # (B, T, 3, H, W) -> (B, T, 1, H, W)
+    """Damped horizontal flow since `gap` frames ago: about -0.5 (left) to 0.5, 0 without edges.
 
-    Least-squares optical flow of a single pixel, damped: a hint without which panning takes very long to learn.
+    Least-squares optical flow of single pixels, an input feature without which camera motion is learned very slowly.
     """
-    grey = nn.functional.avg_pool2d(frames.mean(dim=2), 3, stride=1, padding=1, count_include_pad=False)
-    before = torch.cat([grey[:, :1].expand(-1, gap, -1, -1), grey[:, :-gap]], dim=1)
-    slope = nn.functional.pad((grey + before).diff(dim=-1), (0, 1)) / 2
-    change = grey - before
+    gray = nn.functional.avg_pool2d(frames.mean(dim=2), 3, stride=1, padding=1, count_include_pad=False)
+    before = torch.cat([gray[:, :1].expand(-1, gap, -1, -1), gray[:, :-gap]], dim=1)
+    slope = nn.functional.pad((gray + before).diff(dim=-1), (0, 1)) / 2
+    change = gray - before
     return (-slope * change / (slope.square() + change.square() + DAMPING))[:, :, None]
 
 
 class ClipReader(nn.Module):
-    """Which words describe a clip: frames, their differences and sliding, read one by one, then together."""
+    """Classifies the attributes of a clip from frames, frame differences and horizontal flow."""
 
     def __init__(self, width: int = 128) -> None:
         super().__init__()
         self.look = nn.Sequential(
-            _stage(9, 24, 4, 2), _stage(24, 48, 4, 2), _stage(48, 64, 3, 2), _stage(64, 64, 3, 1), _stage(64, 64, 3, 2)
+            _conv_block(9, 24, 4, 2),
+            _conv_block(24, 48, 4, 2),
+            _conv_block(48, 64, 3, 2),
+            _conv_block(64, 64, 3, 1),
+            _conv_block(64, 64, 3, 2),
         )
         self.gather = nn.Linear(64 * (SIZE[0] // 16) * (SIZE[1] // 16), width)
         self.follow = nn.ModuleList(nn.Conv1d(width, width, 3, padding=1) for _ in range(2))
-        self.pan = nn.Sequential(nn.Linear(len(GAPS) * 8 * 12, width // 2), nn.SiLU())
+        self.pan = nn.Sequential(nn.Linear(len(FLOW_GAPS) * 8 * 12, width // 2), nn.SiLU())
         self.heads = nn.ModuleDict({n: nn.Linear(2 * width + width // 2, len(v)) for n, v in ATTRIBUTES.items()})
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
-        """Clips (B, T, 3, H, W), 0 to 1, to a score for every value of every attribute, (B, values)."""
+        """Logits (B, values) of every attribute for clips (B, T, 3, H, W), 0 to 1."""
         change = frames.diff(dim=1, prepend=frames[:, :1])
-        slid = torch.cat([sideways(frames, gap) for gap in GAPS], dim=2)
-        seen = self.look(torch.cat([frames * 2 - 1, change * 4, slid * 3], dim=2).flatten(0, 1))
-        over_time = rearrange(self.gather(seen.flatten(1)), "(b t) d -> b d t", b=frames.shape[0])
+        flow = torch.cat([horizontal_flow(frames, gap) for gap in FLOW_GAPS], dim=2)
+        features = self.look(torch.cat([frames * 2 - 1, change * 4, flow * 3], dim=2).flatten(0, 1))
+        over_time = rearrange(self.gather(features.flatten(1)), "(b t) d -> b d t", b=frames.shape[0])
         for follow in self.follow:
             over_time = over_time + nn.functional.silu(follow(over_time))
-        panned = self.pan(nn.functional.adaptive_avg_pool2d(slid.mean(dim=1), (8, 12)).flatten(1) * 10)
-        whole = torch.cat([over_time.mean(dim=2), over_time.amax(dim=2), panned], dim=1)
-        return {name: head(whole) for name, head in self.heads.items()}
+        camera_accuracy = self.pan(nn.functional.adaptive_avg_pool2d(flow.mean(dim=1), (8, 12)).flatten(1) * 10)
+        pooled = torch.cat([over_time.mean(dim=2), over_time.amax(dim=2), camera_accuracy], dim=1)
+        return {name: head(pooled) for name, head in self.heads.items()}
 
 
 class FrameCounter(nn.Module):
-    """How many objects a single frame shows."""
+    """Classifies the object count of single frames."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
         self.look = nn.Sequential(
-            _stage(3, 24, 4, 2), _stage(24, 48, 4, 2), _stage(48, width, 3, 2), _stage(width, width, 3, 1)
+            _conv_block(3, 24, 4, 2),
+            _conv_block(24, 48, 4, 2),
+            _conv_block(48, width, 3, 2),
+            _conv_block(width, width, 3, 1),
         )
-        self.weigh = nn.Sequential(_stage(width, width, 3, 1), nn.Conv2d(width, width, 1), nn.SiLU())
+        self.weigh = nn.Sequential(_conv_block(width, width, 3, 1), nn.Conv2d(width, width, 1), nn.SiLU())
         self.head = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, len(COUNTS)))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames (N, 3, H, W), 0 to 1, to a score for every one of COUNTS, (N, 4)."""
-        seen = self.weigh(self.look(frames * 2 - 1))
-        scores: Tensor = self.head(torch.cat([seen.mean(dim=(2, 3)), seen.amax(dim=(2, 3))], dim=1))
+        """Logits (N, 4) of COUNTS for frames (N, 3, H, W), 0 to 1."""
+        features = self.weigh(self.look(frames * 2 - 1))
+        scores: Tensor = self.head(torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1))
         return scores
 
 
 class Probe(nn.Module):
-    """The two readers, trained apart and kept in one file."""
+    """Both classifiers, trained separately and saved in one file."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,39 +106,36 @@ class Probe(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What a video shows, by the probe."""
+class ProbeResult:
+    """The probe's classification of a video."""
 
     words: dict[str, str]  # by attribute
-    counts: tuple[str, ...]  # of COUNTS, what each frame shows
+    counts: tuple[str, ...]  # of each frame, values of COUNTS
 
-    @property
-    def one(self) -> float:
-        """Share of the frames with exactly one object."""
-        return self.one_among(len(self.counts))
-
-    def one_among(self, first: int) -> float:
-        """The same of so many frames at the start."""
-        shown = self.counts[:first]
-        return shown.count("one") / len(shown)
+    def one_object_share(self, first: int | None = None) -> float:
+        """Fraction of the frames, or of the `first` ones, with exactly one object."""
+        counts = self.counts[:first]
+        return counts.count("one") / len(counts)
 
 
 @torch.no_grad()
-def read(probe: Probe, video: Tensor, fps: float) -> Reading:
-    """Read a whole video (n, 3, H, W), 0 to 1, of at least CLIP frames at RATE."""
-    scores = probe.reader(clips(video, fps))
-    likely = {name: score.log_softmax(dim=1).mean(dim=0) for name, score in scores.items()}
-    words = {name: ATTRIBUTES[name][int(mean.argmax())] for name, mean in likely.items()}
+def read_video(probe: Probe, video: Tensor, fps: float) -> ProbeResult:
+    """Classify a video (n, 3, H, W), 0 to 1, of at least CLIP_FRAMES at PROBE_FPS."""
+    scores = probe.reader(split_into_clips(video, fps))
+    log_probabilities = {name: score.log_softmax(dim=1).mean(dim=0) for name, score in scores.items()}
+    words = {name: ATTRIBUTES[name][int(mean.argmax())] for name, mean in log_probabilities.items()}
     counts = probe.counter(video).argmax(dim=1)
-    return Reading(words, tuple(COUNTS[int(count)] for count in counts))
+    return ProbeResult(words, tuple(COUNTS[int(count)] for count in counts))
 
 
-def clips(video: Tensor, fps: float) -> Tensor:  # (n, 3, H, W) -> (B, CLIP, 3, H, W)
-    """Clips that cover a video at the probe's own rate; the last two overlap where it does not divide."""
-    slow = video[:: max(1, round(fps / RATE))]
-    assert len(slow) >= CLIP, f"the probe reads {CLIP} frames at {RATE} a second, got {len(slow)}"
-    starts = sorted({*range(0, len(slow) - CLIP + 1, CLIP), len(slow) - CLIP})
-    return torch.stack([slow[s : s + CLIP] for s in starts])
+def split_into_clips(video: Tensor, fps: float) -> Tensor:  # (n, 3, H, W) -> (B, CLIP, 3, H, W)
+    """Clips that cover a video at the probe's frame rate; the last two may overlap."""
+    resampled = video[:: max(1, round(fps / PROBE_FPS))]
+    assert len(resampled) >= CLIP_FRAMES, (
+        f"the probe reads {CLIP_FRAMES} frames at {PROBE_FPS} a second, got {len(resampled)}"
+    )
+    starts = sorted({*range(0, len(resampled) - CLIP_FRAMES + 1, CLIP_FRAMES), len(resampled) - CLIP_FRAMES})
+    return torch.stack([resampled[s : s + CLIP_FRAMES] for s in starts])
 
 
 def save(probe: Probe, path: Path) -> Path:
@@ -143,7 +147,7 @@ def save(probe: Probe, path: Path) -> Path:
 
 
 def load(path: Path) -> Probe:
-    """The probe of a file, in float32."""
+    """Read a probe, in float32."""
     probe = Probe()
     probe.load_state_dict(load_file(path))
     return probe.eval().requires_grad_(False)
