@@ -21,8 +21,8 @@ from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.loop import denoise, sample
 from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, seeded_noise
 from pavdm_cli.sampling.schedule import METHODS, Schedule, fifo, pa, rw
-from pavdm_cli.training.levels import Diagonal, Window, progressive
-from pavdm_cli.training.losses import Batch, window_velocity
+from pavdm_cli.training.levels import Diagonal, WindowStage, progressive_timesteps
+from pavdm_cli.training.losses import Batch, predict_velocity
 
 DIAGONAL = Diagonal(8, 4, 2)
 SCHEDULE = pa(8, 8, 2)
@@ -49,15 +49,15 @@ def assert_same(left: Tensor, right: Tensor) -> None:
     torch.testing.assert_close(left, right, rtol=0, atol=1e-10)
 
 
-def trained_velocity(pocket: Pocket, window: Window, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+def trained_velocity(pocket: Pocket, window: WindowStage, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """What the function that trains shows its model, and gets from it, without a shift of the levels."""
-    front = SCHEDULE.chunk if window.overlap else 0
-    times = progressive(DIAGONAL, window, torch.zeros(2)).clamp(max=999).double()
+    front = SCHEDULE.chunk if window.has_context else 0
+    times = progressive_timesteps(DIAGONAL, window, torch.zeros(2)).clamp(max=999).double()
     times = torch.cat([times.new_zeros(2, front), times], dim=1)
     seen: list[Tensor] = []
     hook = pocket.stdit.register_forward_hook(lambda _m, given, out: seen.extend([given[0], out]))
     batch = Batch(clean, noise, times, torch.ones_like(times), front)
-    window_velocity(pocket.stdit, pocket.read(PROMPTS), batch, torch.tensor(FPS).double())
+    predict_velocity(pocket.stdit, pocket.read(PROMPTS), batch, torch.tensor(FPS).double())
     hook.remove()
     return seen[0], seen[1]
 
@@ -66,7 +66,7 @@ def trained_velocity(pocket: Pocket, window: Window, clean: Tensor, noise: Tenso
 @pytest.mark.parametrize(("first", "chunks"), [(0, 4), (0, 2), (2, 2), (3, 1)])
 def test_the_mask_of_training_is_the_reuse_of_sampling(pocket, bound, first, chunks, overlap):
     """At stage 1, where no level is pure noise; the first frames of training attend only to themselves."""
-    window = Window(first, chunks, 1, overlap)
+    window = WindowStage(first, chunks, 1, overlap)
     front = 2 if overlap else 0
     clean, noise = latents(1, front + 2 * chunks), latents(2, front + 2 * chunks)
     shown, velocity = trained_velocity(pocket, window, clean, noise)

@@ -12,7 +12,7 @@ from pavdm_cli.training.losses import Batch, velocity_loss
 from pavdm_cli.training.pocket.loss_weights import ROWS, emphasis
 
 
-def test_an_error_counts_by_its_weight():
+def test_errors_are_weighted():
     clean, noise = torch.zeros(2, 2, 5, 3, 8, 2).unbind(0)
     batch = Batch(clean, noise, torch.zeros(2, 5), torch.ones(2, 5))
     scenes = [

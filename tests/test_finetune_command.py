@@ -22,8 +22,8 @@ from support import clips, published
 from support.command import Said, pavdm
 from torch import Tensor
 
-from pavdm_cli.training import distributed as spread
-from pavdm_cli.training.finetune.task import TuneTask
+from pavdm_cli.training import distributed
+from pavdm_cli.training.finetune.task import FinetuneTask
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -88,20 +88,20 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
         torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-5, msg=name)
 
 
-def test_a_folder_of_videos_makes_weights_and_what_is_left_out_is_said(studio):
+def test_finetuning_reports_skipped_videos(studio):
     code, out, err = studio.said
     assert (code, out) == (0, f"{studio.folder / 'straight' / 'model'}\n"), err
     lines = err.splitlines()
-    counts = "note: 3 videos to train on, 3 left out: 1 not there, 1 without a caption, 1 unreadable"
+    counts = "note: 3 videos to train on, 3 skipped: 1 missing, 1 without a caption, 1 unreadable"
     assert counts in lines
-    assert f"note: left out: {studio.folder / 'videos' / 'silent.mp4'} (without a caption)" in lines
-    assert "note: fewer than 24 frames/s in 3 of them: frames repeat; --fps asks for fewer" in lines
+    assert f"note: skipped: {studio.folder / 'videos' / 'silent.mp4'} (without a caption)" in lines
+    assert "note: 3 of them have fewer than 24 fps: frames repeat; lower --fps to avoid it" in lines
     rows = studio.log("straight")
     assert [row["step"] for row in rows] == [2, 4, 4]
     assert all(row["held_out"] > 0 and row["loss"] > 0 for row in rows[:2])
 
 
-def test_what_was_trained_is_in_the_published_layout_and_makes_a_video(studio, tmp_path):
+def test_finetuned_weights_generate_a_video(studio, tmp_path):
     model = studio.folder / "straight" / "model"
     before = load_file(studio.folder / "tiny" / "transformer" / "model.safetensors")
     after = load_file(model / "transformer" / "model.safetensors")
@@ -118,19 +118,19 @@ def test_what_was_trained_is_in_the_published_layout_and_makes_a_video(studio, t
 
 
 @pytest.mark.integration
-def test_a_run_that_is_stopped_goes_on_in_two_processes_to_the_same_losses_and_weights(studio, monkeypatch):
+def test_a_run_resumes_identically_in_two_processes(studio, monkeypatch):
     shutil.copytree(studio.folder / "straight" / "cache", studio.folder / "halting" / "cache")
-    whole = TuneTask.loss
+    whole = FinetuneTask.loss
 
-    def struck(self: TuneTask, step: int) -> Tensor:
+    def struck(self: FinetuneTask, step: int) -> Tensor:
         if step == 1:
             signal.raise_signal(signal.SIGINT)
         return whole(self, step)
 
-    monkeypatch.setattr(TuneTask, "loss", struck)
+    monkeypatch.setattr(FinetuneTask, "loss", struck)
     code, out, err = pavdm(*studio.command("halting"))
     assert (code, out) == (130, ""), err
-    assert err.splitlines()[-1].startswith("interrupted: the same command goes on from")
+    assert err.splitlines()[-1].startswith("interrupted: the same command resumes from")
     assert "encoding" not in err
     done = torchrun(*studio.command("halting"))
     assert (done.returncode, done.stdout) == (0, f"{studio.folder / 'halting' / 'model'}\n"), done.stderr
@@ -157,8 +157,8 @@ def test_a_run_that_is_stopped_goes_on_in_two_processes_to_the_same_losses_and_w
 
 
 WRONG = {
-    "no videos to train on": (["--data", "{folder}/tiny"], 3, "can be trained on: there is none"),
-    "a folder that is none": (["--data", "{folder}/nowhere"], 3, "is no folder of videos"),
+    "no videos to train on": (["--data", "{folder}/tiny"], 3, "can be used for training: there is none"),
+    "a folder that is none": (["--data", "{folder}/nowhere"], 3, "is not a folder"),
     "none that is long enough": (["--window", "50"], 3, "3 shorter than"),
     "a size it cannot make": (["--size", "100x60"], 2, "multiples of 8"),
     "another method": (["--method", "rn"], 2, "--method must be one of base, pa, rw, got 'rn'"),
@@ -172,7 +172,7 @@ LOOKED_AT = ("none that is long enough", "all held out")  # what was found of th
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_mistake_is_one_clear_error(case, studio):
+def test_invalid_options_are_one_error_line(case, studio):
     given, wanted, message = WRONG[case]
     code, out, err = pavdm(*studio.command("wrong", *(word.format(folder=studio.folder) for word in given)))
     assert (code, out) == (wanted, ""), err
@@ -182,7 +182,7 @@ def test_a_mistake_is_one_clear_error(case, studio):
     shutil.rmtree(studio.folder / "wrong", ignore_errors=True)
 
 
-def test_parts_that_do_not_go_together_are_refused_before_anything_is_encoded(studio, tmp_path):
+def test_mismatched_parts_are_rejected_before_encoding(studio, tmp_path):
     shutil.copytree(studio.folder / "tiny", tmp_path / "tiny")
     config = tmp_path / "tiny" / "text_encoder" / "config.json"
     config.write_text(json.dumps(published.T5 | {"d_model": 48}))
@@ -198,7 +198,7 @@ def test_parts_that_do_not_go_together_are_refused_before_anything_is_encoded(st
 
 
 @pytest.mark.integration
-def test_a_mistake_is_said_once_by_several_processes_of_which_the_first_ends_with_its_code(studio):
+def test_several_processes_report_an_error_once(studio):
     done = torchrun(*studio.command("straight", "--batch", "3"))
     said = [done.stderr.count(words) for words in ("--batch must be a multiple of the 2 processes", "hint: ")]
     assert said == [1, 1], done.stderr
@@ -207,16 +207,16 @@ def test_a_mistake_is_said_once_by_several_processes_of_which_the_first_ends_wit
     assert codes in ({"2"}, {"2", "-15"}), done.stderr
 
 
-def test_a_mistake_of_one_process_is_said_by_that_one(monkeypatch, capsys):
+def test_an_error_of_one_process_is_reported_by_it(monkeypatch, capsys):
     board = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    monkeypatch.setattr(spread, "TOGETHER", timedelta(seconds=1))
-    spread.once("its own", lambda: print("its own"), ("localhost", board.port), count=2)
-    spread.once("its own", lambda: print("its own"), ("localhost", board.port), count=2)
-    spread.once("no store", lambda: print("no store"), ("localhost", 1), count=2)
+    monkeypatch.setattr(distributed, "ERROR_TIMEOUT", timedelta(seconds=1))
+    distributed.report_once("its own", lambda: print("its own"), ("localhost", board.port), world_size=2)
+    distributed.report_once("its own", lambda: print("its own"), ("localhost", board.port), world_size=2)
+    distributed.report_once("no store", lambda: print("no store"), ("localhost", 1), world_size=2)
     assert capsys.readouterr().out == "its own\nno store\n"
 
 
-def test_open_sora_without_videos_and_pocket_in_several_processes_are_refused(studio, monkeypatch):
+def test_unsupported_combinations_are_rejected(studio, monkeypatch):
     code, _, err = pavdm("train", "denoiser", "--init", str(studio.folder / "tiny"))
     assert code == 2
     assert "give --data FOLDER" in err
@@ -226,9 +226,9 @@ def test_open_sora_without_videos_and_pocket_in_several_processes_are_refused(st
     assert "pocket trains in one process" in err
 
 
-def test_a_torch_that_knows_no_processes_and_a_device_without_are_one_clear_error(studio, monkeypatch):
+def test_missing_distributed_support_is_one_error_line(studio, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
     code, _, err = pavdm(*studio.command("straight"))
     assert code == 6
-    assert "this build of torch cannot train in several processes" in err
+    assert "this build of torch does not support several processes" in err

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.training.finetune.dataset import NAMED, Captioned, LeftOut, captioned, summary
+from pavdm_cli.training.finetune.dataset import MAX_LISTED, Skipped, VideoItem, find_videos, summarize
 
 
 @pytest.fixture
@@ -20,49 +20,49 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def named(folder: Path, found: list[Captioned]) -> dict[str, str]:
+def named(folder: Path, found: list[VideoItem]) -> dict[str, str]:
     return {video.path.relative_to(folder).as_posix(): video.caption for video in found}
 
 
-def test_captions_stand_beside_their_videos_and_hidden_files_are_none(folder):
+def test_captions_are_read_from_text_files(folder):
     (folder / "a.txt").write_text("\ufeffa red ball\n", encoding="utf-8")
     (folder / "inner" / "c.txt").write_text("a boat", encoding="utf-8")
-    found, left_out = captioned(folder)
+    found, skipped = find_videos(folder)
     assert named(folder, found) == {"a.mp4": "a red ball", "inner/c.webm": "a boat"}
-    assert left_out == [LeftOut(folder / "B.MOV", "without a caption")]
+    assert skipped == [Skipped(folder / "B.MOV", "without a caption")]
 
 
 @pytest.mark.parametrize("head", ["path,text", "video,caption", " Path ,Text", "id,text,path"])
 @pytest.mark.parametrize("table", ["captions.csv", "Captions.CSV", "anything.csv"])
-def test_captions_stand_in_a_table_by_either_name(head, table, folder):
+def test_captions_are_read_from_a_table(head, table, folder):
     rows = {"a.mp4": '"a red ball, high up"', "inner/../B.MOV": "a kite", str(folder / "inner" / "c.webm"): "a boat"}
     order = ("0,{text},{path}" if head.startswith("id") else "{path},{text}").format
     lines = [order(path=path, text=text) for path, text in rows.items()]
     (folder / table).write_text("\n".join([head, *lines]), encoding="utf-8-sig")
-    found, left_out = captioned(folder)
+    found, skipped = find_videos(folder)
     assert named(folder, found) == {"a.mp4": "a red ball, high up", "B.MOV": "a kite", "inner/c.webm": "a boat"}
-    assert left_out == []
+    assert skipped == []
 
 
-def test_a_row_goes_before_the_text_beside_and_an_empty_row_does_not(folder):
+def test_table_rows_override_text_files_unless_empty(folder):
     (folder / "captions.csv").write_text("path,text\na.mp4,from the table\ninner/c.webm,\nB.MOV\n")
     (folder / "other.csv").write_text("nothing")
     for name in ("a", "inner/c"):
         (folder / f"{name}.txt").write_text("from beside")
-    found, left_out = captioned(folder)
+    found, skipped = find_videos(folder)
     assert named(folder, found) == {"a.mp4": "from the table", "inner/c.webm": "from beside"}
-    assert [one.path.name for one in left_out] == ["B.MOV"]
+    assert [one.path.name for one in skipped] == ["B.MOV"]
 
 
-def test_a_row_of_a_video_that_is_not_there_and_a_caption_of_nothing_are_named(folder):
+def test_missing_videos_and_empty_captions_are_reported(folder):
     (folder / "captions.csv").write_text("path,text\ngone.mp4,a ball\na.mp4,http://x.com\nB.MOV,a kite\n")
     (folder / "inner" / "c.txt").write_bytes(b"\xff\xfe\xff")
-    found, left_out = captioned(folder)
+    found, skipped = find_videos(folder)
     assert named(folder, found) == {"B.MOV": "a kite"}
-    assert {one.path.name: one.reason for one in left_out} == {
-        "a.mp4": "with a caption of which nothing can be read",
+    assert {one.path.name: one.reason for one in skipped} == {
+        "a.mp4": "whose caption has no usable text",
         "c.webm": "without a caption",
-        "gone.mp4": "not there",
+        "gone.mp4": "missing",
     }
 
 
@@ -70,33 +70,33 @@ WRONG = {
     "two tables": ({"x.csv": b"path,text", "y.csv": b"path,text"}, "has 2 tables: x.csv, y.csv"),
     "no such column": ({"x.csv": b"path,words\na,b"}, "has no column text or caption, only: path, words"),
     "nothing in it": ({"x.csv": b""}, "has no column path or video, only: nothing"),
-    "other bytes": ({"x.csv": b"path,text\na,\xff\xff"}, "not a table that can be read"),
+    "other bytes": ({"x.csv": b"path,text\na,\xff\xff"}, "cannot be read as a table"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_table_that_cannot_be_read_is_one_clear_error(case, folder):
+def test_an_unreadable_table_is_one_error_line(case, folder):
     files, message = WRONG[case]
     for name, content in files.items():
         (folder / name).write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
-        captioned(folder)
+        find_videos(folder)
     assert caught.value.hint
     assert caught.value.exit_code == 3
 
 
 @pytest.mark.parametrize("place", ["nowhere", "a.mp4"])
-def test_what_is_no_folder_is_one_clear_error(place, folder):
-    with pytest.raises(InputError, match="is no folder of videos"):
-        captioned(folder / place)
+def test_a_missing_folder_is_one_error_line(place, folder):
+    with pytest.raises(InputError, match="is not a folder"):
+        find_videos(folder / place)
 
 
-def test_those_left_out_are_counted_by_reason_and_the_first_are_named():
-    left_out = [LeftOut(Path(f"{k}.mp4"), "without a caption" if k % 3 else f"unreadable: {k}") for k in range(14)]
-    lines = summary(left_out, 7)
-    assert lines[0] == "7 videos to train on, 14 left out: 9 without a caption, 5 unreadable"
-    assert lines[1] == "left out: 0.mp4 (unreadable: 0)"
-    assert len(lines) == NAMED + 2
+def test_skipped_videos_are_counted_by_reason():
+    skipped = [Skipped(Path(f"{k}.mp4"), "without a caption" if k % 3 else f"unreadable: {k}") for k in range(14)]
+    lines = summarize(skipped, 7)
+    assert lines[0] == "7 videos to train on, 14 skipped: 9 without a caption, 5 unreadable"
+    assert lines[1] == "skipped: 0.mp4 (unreadable: 0)"
+    assert len(lines) == MAX_LISTED + 2
     assert lines[-1] == "and 4 more"
-    assert summary([], 3) == ["3 videos to train on, 0 left out"]
-    assert summary([], 1) == ["1 video to train on, 0 left out"]
+    assert summarize([], 3) == ["3 videos to train on, 0 skipped"]
+    assert summarize([], 1) == ["1 video to train on, 0 skipped"]

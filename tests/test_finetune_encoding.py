@@ -14,22 +14,22 @@ from support.clips import Recipe, greys, make
 from torch import Tensor
 
 from pavdm_cli.errors import PavdmError
-from pavdm_cli.training.finetune.dataset import Captioned
+from pavdm_cli.training.finetune.dataset import VideoItem
 from pavdm_cli.training.finetune.encoding import (
     Cache,
-    Footage,
-    Form,
-    clips_of,
+    LatentDataset,
+    LatentFormat,
+    captions_to_encode,
+    clips_to_encode,
     encode_captions,
     encode_clips,
-    footage,
-    missing_captions,
-    missing_clips,
-    survey,
-    unlike,
+    list_clips,
+    load_dataset,
+    probe_video,
+    unique_videos,
 )
 
-FORM = Form(size=(16, 24), fps=5, frames=4, latents=2, codec="a codec")
+FORM = LatentFormat(size=(16, 24), fps=5, frames=4, latents=2, vae="a codec")
 CPU = torch.device("cpu")
 STEP = 8  # of brightness from frame to frame of `greys`, which begin at 20
 
@@ -69,7 +69,7 @@ def video(tmp_path: Path) -> Path:
 def encode(cache: Cache, *videos: Path, advance: Callable[[int], None] = lambda done: None) -> int:
     """Encode what is missing; how many clips that was."""
     codec = Means()
-    encode_clips(cache, codec, missing_clips(cache, clips_of(cache, unlike(cache, videos))), advance)
+    encode_clips(cache, codec, clips_to_encode(cache, list_clips(cache, unique_videos(cache, videos))), advance)
     return codec.clips
 
 
@@ -77,14 +77,14 @@ def numbers(cache: Cache, video: Path, clip: int) -> list[float]:
     return load_file(cache.latents(video, clip))["value"].flatten().float().tolist()
 
 
-def test_a_long_video_gives_clips_one_after_another_at_the_rate_asked_for(cache, video):
-    assert survey(cache, video).clips == 2
+def test_a_long_video_gives_consecutive_clips_at_the_target_rate(cache, video):
+    assert probe_video(cache, video).clips == 2
     assert encode(cache, video) == 2
     assert numbers(cache, video, 0) == pytest.approx([1, 5], abs=0.15)  # frames 0 2 4 6
     assert numbers(cache, video, 1) == pytest.approx([9, 13], abs=0.15)  # frames 8 10 12 14
 
 
-def test_times_count_and_not_frames(cache, tmp_path):
+def test_clips_follow_timestamps_rather_than_frame_numbers(cache, tmp_path):
     times = [Fraction(k, 10) if k < 8 else Fraction(k - 4, 5) for k in range(14)]  # half as many from 0.8 s on
     path = make(tmp_path / "v.mkv", greys(14, 32, 48), Recipe(times=times))
     encode(cache, path)
@@ -92,39 +92,39 @@ def test_times_count_and_not_frames(cache, tmp_path):
     assert numbers(cache, path, 1) == pytest.approx([8.5, 10.5], abs=0.15)
 
 
-def test_a_video_with_fewer_frames_a_second_is_held(tmp_path, video):
+def test_videos_with_a_lower_frame_rate_repeat_frames(tmp_path, video):
     cache = Cache(tmp_path / "cache", replace(FORM, fps=20), "")
-    assert survey(cache, video).clips == 11
+    assert probe_video(cache, video).clips == 11
     encode(cache, video)
     assert numbers(cache, video, 3) == pytest.approx([6, 7], abs=0.15)
-    assert survey(cache, video).rate == 10
+    assert probe_video(cache, video).rate == 10
 
 
-def test_what_gives_no_clip_says_why(cache, tmp_path):
+def test_videos_without_clips_report_why(cache, tmp_path):
     short = make(tmp_path / "short.mp4", greys(7, 32, 48), Recipe())
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video" * 50)
-    assert survey(cache, short).refused == "shorter than 0.8 s: it has 0.7 s"
-    assert survey(cache, broken).refused == f"unreadable: {broken} is not a video that can be read"
+    assert probe_video(cache, short).error == "shorter than 0.8 s: it has 0.7 s"
+    assert probe_video(cache, broken).error == f"unreadable: {broken} is not a video that can be read"
     assert encode(cache, short, broken) == 0
 
 
-def test_nothing_is_made_twice_and_no_video_looked_at_twice(cache, video, monkeypatch):
+def test_probes_and_latents_are_cached(cache, video, monkeypatch):
     assert encode(cache, video) == 2
     monkeypatch.setattr("pavdm_cli.training.finetune.encoding.open_video", None)
     assert encode(cache, video) == 0
     assert encode(Cache(cache.folder, FORM, "another reader"), video) == 0
 
 
-@pytest.mark.parametrize("change", [{"size": (16, 32)}, {"fps": 4}, {"frames": 2}, {"codec": "another"}])
-def test_another_form_is_made_anew(change, cache, video):
+@pytest.mark.parametrize("change", [{"size": (16, 32)}, {"fps": 4}, {"frames": 2}, {"vae": "another"}])
+def test_another_format_is_encoded_again(change, cache, video):
     encode(cache, video)
     other = Cache(cache.folder, replace(FORM, **change), "")
-    assert missing_clips(other, clips_of(other, [video]))
-    assert not missing_clips(cache, clips_of(cache, [video]))
+    assert clips_to_encode(other, list_clips(other, [video]))
+    assert not clips_to_encode(cache, list_clips(cache, [video]))
 
 
-def test_changed_data_is_made_anew_and_a_file_renamed_is_not(cache, video):
+def test_changed_videos_are_encoded_again_but_renamed_ones_not(cache, video):
     encode(cache, video)
     moved = video.rename(video.with_name("w.mp4"))
     assert encode(Cache(cache.folder, FORM, ""), moved) == 0
@@ -132,15 +132,15 @@ def test_changed_data_is_made_anew_and_a_file_renamed_is_not(cache, video):
     assert encode(Cache(cache.folder, FORM, ""), video) == 2
 
 
-def test_two_files_of_one_content_are_encoded_once(cache, video):
+def test_duplicate_videos_are_encoded_once(cache, video):
     twin = video.with_name("twin.mp4")
     twin.write_bytes(video.read_bytes())
     assert encode(cache, video, twin) == 2
-    both = footage(cache, [Captioned(video, "a"), Captioned(twin, "b")], str)
+    both = load_dataset(cache, [VideoItem(video, "a"), VideoItem(twin, "b")], str)
     assert [latents for latents, _ in both.clips[:2]] == [latents for latents, _ in both.clips[2:]]
 
 
-def test_encoding_that_was_stopped_goes_on(cache, video):
+def test_interrupted_encoding_resumes(cache, video):
     def stop(done: int) -> None:
         raise KeyboardInterrupt
 
@@ -151,43 +151,43 @@ def test_encoding_that_was_stopped_goes_on(cache, video):
     assert numbers(cache, video, 1) == pytest.approx([9, 13], abs=0.15)
 
 
-def test_captions_are_read_once_in_their_cleaned_form(cache):
+def test_cleaned_captions_are_encoded_once(cache):
     read: list[str] = []
     for wanted in (["Boat", "a", "Boat"], ["a", "kite"]):
-        encode_captions(cache, letters, missing_captions(cache, wanted), lambda done: read.append("one"))
+        encode_captions(cache, letters, captions_to_encode(cache, wanted), lambda done: read.append("one"))
     assert len(read) == 3
-    assert load_file(cache.vectors("Boat"))["value"].flatten().tolist() == [ord(letter) for letter in "boat"]
-    assert missing_captions(Cache(cache.folder, FORM, "another reader"), ["a"]) == ["a"]
+    assert load_file(cache.embedding("Boat"))["value"].flatten().tolist() == [ord(letter) for letter in "boat"]
+    assert captions_to_encode(Cache(cache.folder, FORM, "another reader"), ["a"]) == ["a"]
 
 
-def test_captions_that_were_stopped_go_on(cache):
+def test_interrupted_caption_encoding_resumes(cache):
     def stop(done: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         encode_captions(cache, letters, ["a", "b", "c"], stop)
-    assert missing_captions(cache, ["a", "b", "c"]) == ["b", "c"]
+    assert captions_to_encode(cache, ["a", "b", "c"]) == ["b", "c"]
 
 
-def test_a_batch_is_read_from_the_files_of_its_clips(cache, video):
+def test_batches_are_read_from_cached_files(cache, video):
     encode(cache, video)
     encode_captions(cache, letters, ["BOAT!", "A"], lambda done: None)
-    seen = footage(cache, [Captioned(video, "boat")], lambda caption: caption.upper() + "!")
+    seen = load_dataset(cache, [VideoItem(video, "boat")], lambda caption: caption.upper() + "!")
     assert len(seen.clips) == 2
     assert seen.length == 2
     latents = seen.latents([(1, slice(0, 1)), (0, slice(1, 2))])
     assert latents.dtype == torch.float32
     assert latents.flatten().tolist() == pytest.approx([9, 5], abs=0.15)
-    mixed = Footage((*seen.clips, (seen.clips[0][0], cache.vectors("A"))), 2)
-    y, shown = mixed.vectors([2, 0])
+    mixed = LatentDataset((*seen.clips, (seen.clips[0][0], cache.embedding("A"))), 2)
+    y, shown = mixed.embeddings([2, 0])
     assert y[1, :, 0].tolist() == [ord(letter) for letter in "boat!"]
     assert y[0, 0] == ord("a")
     assert shown.tolist() == [[True, False, False, False, False], [True] * 5]
 
 
-def test_a_clip_that_went_away_is_one_clear_error(cache, video):
+def test_a_missing_cache_file_is_one_error_line(cache, video):
     encode(cache, video)
-    seen = footage(cache, [Captioned(video, "boat")], str)
+    seen = load_dataset(cache, [VideoItem(video, "boat")], str)
     cache.latents(video, 0).unlink()
-    with pytest.raises(PavdmError, match="is gone or damaged"):
+    with pytest.raises(PavdmError, match="is missing or damaged"):
         seen.latents([(0, slice(0, 2))])

@@ -138,14 +138,14 @@ def test_vectors_of_another_tokenizer_or_configuration_are_not_taken(folder, tmp
     shutil.copytree(folder, tmp_path / "text_encoder")
     reader(tmp_path / "text_encoder", tmp_path / "kept").embed(["a boat"])
     assert reader(folder, tmp_path / "kept").knows("a boat")
-    before = runs._marks(OPENSORA, tmp_path, CPU)
+    before = runs._cache_keys(OPENSORA, tmp_path, CPU)
     other = {
         "spiece.model": published.tokenizer() + b"\0",
         "config.json": json.dumps(published.T5 | {"d_kv": 4}).encode(),
     }
     (tmp_path / "text_encoder" / changed).write_bytes(other[changed])
     assert not reader(tmp_path / "text_encoder", tmp_path / "kept").knows("a boat")
-    assert runs._marks(OPENSORA, tmp_path, CPU) != before  # what training keeps
+    assert runs._cache_keys(OPENSORA, tmp_path, CPU) != before  # what training keeps
 
 
 def test_vectors_that_cannot_be_kept_or_read_back_are_made_again(folder, tmp_path):

@@ -15,7 +15,7 @@ from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.models.specs import MODELS
 from pavdm_cli.sampling.denoiser import FunctionDenoiser, batched_cfg
-from pavdm_cli.training.losses import Batch, noised, velocity_loss, window_velocity
+from pavdm_cli.training.losses import Batch, add_noise, predict_velocity, velocity_loss
 from pavdm_cli.training.pocket import runs
 from pavdm_cli.training.pocket.distillation import Teacher
 
@@ -35,40 +35,40 @@ def batch() -> Batch:
     draw = torch.Generator().manual_seed(5)
     latents, noise = (torch.randn(SHAPE, generator=draw, dtype=torch.float64) for _ in range(2))
     times = torch.tensor([[0.0, 200, 500, 900]] * 2, dtype=torch.float64)
-    return Batch(latents, noise, times, (times > 0).double(), clean=1)
+    return Batch(latents, noise, times, (times > 0).double(), context=1)
 
 
 def passed(model: Pocket, batch: Batch, without: Tensor) -> Tensor:
-    return window_velocity(model.stdit, model.read(PROMPTS, without), batch, FPS.double())
+    return predict_velocity(model.stdit, model.read(PROMPTS, without), batch, FPS.double())
 
 
 def distance(student: Pocket, teacher: Teacher, batch: Batch) -> Tensor:
     return velocity_loss(passed(student, batch, NONE), batch, teacher.velocity(PROMPTS, NONE, batch, FPS.double()))
 
 
-def test_a_student_that_guides_itself_as_its_teacher_does_has_nothing_to_learn(teacher, batch):
+def test_a_perfect_student_has_no_loss(teacher, batch):
     loss = distance(teacher, Teacher(teacher, 1.0), batch)
     assert loss.max() < 1e-20
 
 
-def test_what_is_learnt_is_what_sampling_with_guidance_shows(teacher, batch):
+def test_the_distillation_target_equals_guided_sampling(teacher, batch):
     """The velocity that the sampler's own wrapper makes of the same two passes."""
     both = FunctionDenoiser(
         lambda overlap, level: None,
         lambda z, levels, memory: torch.cat([passed(teacher, batch, NONE), passed(teacher, batch, ~NONE)]),
     )
-    shown = batched_cfg(both, 2.5)(noised(batch.latents, batch.noise, batch.times), torch.zeros(4), None)
+    shown = batched_cfg(both, 2.5)(add_noise(batch.latents, batch.noise, batch.timesteps), torch.zeros(4), None)
     learnt = Teacher(teacher, 2.5).velocity(PROMPTS, NONE, batch, FPS.double())
     torch.testing.assert_close(learnt, shown)
 
 
-def test_a_dropped_prompt_is_learnt_without_guidance(teacher, batch):
+def test_dropped_prompts_are_distilled_without_guidance(teacher, batch):
     weak, strong = (Teacher(teacher, scale).velocity(PROMPTS, FIRST, batch, FPS.double()) for scale in (1.0, 4.0))
     assert torch.equal(weak[0], strong[0])
     assert (weak[1] - strong[1]).abs().max() > 1e-3
 
 
-def test_the_clean_overlap_carries_no_loss_and_the_teacher_no_gradient(teacher, batch):
+def test_context_has_no_loss_and_the_teacher_no_gradient(teacher, batch):
     student = randomised(Pocket(POCKET), seed=4).double()
     given = Teacher(teacher, 1.5)
     loss = distance(student, given, batch)
@@ -80,7 +80,7 @@ def test_the_clean_overlap_carries_no_loss_and_the_teacher_no_gradient(teacher, 
     torch.testing.assert_close(loss, error)
 
 
-def test_a_student_comes_nearer_to_its_teacher(teacher, batch):
+def test_training_moves_the_student_towards_the_teacher(teacher, batch):
     student = randomised(Pocket(POCKET)).double()
     step, losses = torch.optim.Adam(student.parameters(), 2e-3), []
     for _ in range(40):
@@ -100,7 +100,7 @@ def settings(folder: Path, init: Path | None) -> runs.Settings:
     return runs.Settings(folder, steps=1, rate=0.1, batch=1, init=init)
 
 
-def test_weights_that_guide_already_are_no_teacher(tmp_path):
+def test_distilled_weights_cannot_be_a_teacher(tmp_path):
     path = checkpoint.save(randomised(Pocket(POCKET)), tmp_path / "denoiser.safetensors", {"guided": 1.5})
     with pytest.raises(UsageError, match=r"guidance of 1\.5 in one pass already"):
         runs.denoiser_task(settings(tmp_path, path), runs.Lesson("pa", 1.5), None, 1, rendered)
@@ -108,6 +108,6 @@ def test_weights_that_guide_already_are_no_teacher(tmp_path):
         runs.denoiser_task(settings(tmp_path, None), runs.Lesson("pa", 1.5), None, 1, rendered)
 
 
-def test_the_shipped_weights_give_the_guidance_that_the_table_of_models_says():
+def test_the_bundled_weights_have_the_declared_guidance():
     spec = MODELS["pocket"]
     assert checkpoint.about(spec.denoiser)["guided"] == spec.guided == spec.guidance

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pavdm_cli.errors import OutputError
 from pavdm_cli.pocket_world.vocabulary import COLOUR_WORDINGS, VOCABULARY, split
-from pavdm_cli.training.batches import METHODS, Recipe, draw_batch
-from pavdm_cli.training.levels import POCKET_MOMENTS, Diagonal
+from pavdm_cli.training.batches import METHODS, BatchConfig, sample_batch
+from pavdm_cli.training.levels import POCKET_STAGES, Diagonal
 from pavdm_cli.training.losses import Batch
 from pavdm_cli.training.pocket import latent_pool as pool_module
 from pavdm_cli.training.pocket.latent_pool import Clips, load_or_make
@@ -26,25 +26,27 @@ POOL = (torch.arange(12)[:, None] * 100 + torch.arange(20))[..., None, None, Non
 STEPS = 300
 
 
-def draw(method: str, step: int, windows: int = 4, wear: float = 0.0) -> tuple[Batch, list[str], Tensor]:
-    return draw_batch(Recipe(method, DIAGONAL, windows, wear=wear, moments=POCKET_MOMENTS), CLIPS, POOL, step)[:3]
+def draw(method: str, step: int, windows: int = 4, augmentation: float = 0.0) -> tuple[Batch, list[str], Tensor]:
+    return sample_batch(
+        BatchConfig(method, DIAGONAL, windows, noise_augmentation=augmentation, stages=POCKET_STAGES), CLIPS, POOL, step
+    )[:3]
 
 
-def test_only_the_overlap_is_worn_by_a_little_in_half_the_samples():
+def test_noise_augmentation_perturbs_half_of_the_contexts():
     strengths = []
     for step in range(STEPS):
-        fresh, used = (draw("pa", step, wear=wear)[0] for wear in (0.0, 0.15))
-        assert torch.equal(used.latents[:, used.clean :], fresh.latents[:, used.clean :])
-        if used.clean:
-            strengths += (used.latents - fresh.latents)[:, : used.clean].flatten(1).std(dim=1).tolist()
+        fresh, used = (draw("pa", step, augmentation=std)[0] for std in (0.0, 0.15))
+        assert torch.equal(used.latents[:, used.context :], fresh.latents[:, used.context :])
+        if used.context:
+            strengths += (used.latents - fresh.latents)[:, : used.context].flatten(1).std(dim=1).tolist()
     worn = [s for s in strengths if s > 0]
     assert 0.4 < len(worn) / len(strengths) < 0.6
     assert 0.1 < max(worn) < 0.4  # four numbers each: their deviation strays
 
 
 @pytest.mark.parametrize("method", ["base", "rw"])
-def test_without_an_overlap_nothing_is_worn(method):
-    assert torch.equal(draw(method, 3)[0].latents, draw(method, 3, wear=0.15)[0].latents)
+def test_noise_augmentation_needs_context(method):
+    assert torch.equal(draw(method, 3)[0].latents, draw(method, 3, augmentation=0.15)[0].latents)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -54,9 +56,9 @@ def test_a_batch_is_a_function_of_the_step_alone(method):
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(5)  # another global state
     again, same_captions, same_dropped = draw(method, 7)
-    for name in ("latents", "noise", "times", "counted"):
+    for name in ("latents", "noise", "timesteps", "loss_mask"):
         assert torch.equal(getattr(first, name), getattr(again, name)), name
-    assert (captions, dropped.tolist(), first.clean) == (same_captions, same_dropped.tolist(), again.clean)
+    assert (captions, dropped.tolist(), first.context) == (same_captions, same_dropped.tolist(), again.context)
     assert not torch.equal(first.noise[:, :1], draw(method, 8)[0].noise[:, :1])
 
 
@@ -69,7 +71,7 @@ def test_batches_are_those_that_pocket_was_trained_on():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_latents_are_runs_of_one_clip_from_anywhere_in_it_beside_its_caption(method):
+def test_samples_are_random_crops_with_their_clips_caption(method):
     starts = set()
     for step in range(STEPS):
         batch, captions, _ = draw(method, step)
@@ -82,58 +84,60 @@ def test_latents_are_runs_of_one_clip_from_anywhere_in_it_beside_its_caption(met
     assert {0, 6} <= starts  # the longest window is 14 of 20
 
 
-def test_progressive_batches_keep_the_overlap_clean_and_out_of_the_loss():
+def test_context_is_clean_and_has_no_loss():
     seen = set()
     for step in range(STEPS):
         batch = draw("pa", step)[0]
-        seen.add(batch.clean)
-        assert batch.clean in (0, 2)
-        assert torch.equal(batch.counted[:, : batch.clean], torch.zeros(4, batch.clean))
-        assert torch.equal(batch.times[:, : batch.clean], torch.zeros(4, batch.clean))
-        noisy = slice(batch.clean, -2 if rejoins(batch) else None)
-        assert torch.equal(batch.counted[:, noisy], torch.ones_like(batch.counted[:, noisy]))
-        assert (batch.times[:, noisy].diff(dim=1) >= 0).all()
+        seen.add(batch.context)
+        assert batch.context in (0, 2)
+        assert torch.equal(batch.loss_mask[:, : batch.context], torch.zeros(4, batch.context))
+        assert torch.equal(batch.timesteps[:, : batch.context], torch.zeros(4, batch.context))
+        noisy = slice(batch.context, -2 if rejoins(batch) else None)
+        assert torch.equal(batch.loss_mask[:, noisy], torch.ones_like(batch.loss_mask[:, noisy]))
+        assert (batch.timesteps[:, noisy].diff(dim=1) >= 0).all()
     assert seen == {0, 2}
 
 
 def rejoins(batch: Batch) -> bool:
     """Whether a chunk at the end of the window is clean, and the noisy ones before it lead to it."""
-    return bool((batch.times[:, -2:] == 0).all() and (batch.counted[:, -2:] == 0).all())
+    return bool((batch.timesteps[:, -2:] == 0).all() and (batch.loss_mask[:, -2:] == 0).all())
 
 
-def test_a_twentieth_of_the_windows_lead_to_a_clean_chunk_that_carries_no_loss():
+def test_one_window_in_twenty_rejoins_a_clean_chunk():
     batches = [draw("pa", step)[0] for step in range(1000)]
     leading = [batch for batch in batches if rejoins(batch)]
     assert len(leading) / len(batches) == pytest.approx(0.05, abs=0.02)
-    assert all(batch.clean == 2 and 6 <= batch.times.shape[1] <= 14 for batch in leading)
+    assert all(batch.context == 2 and 6 <= batch.timesteps.shape[1] <= 14 for batch in leading)
     for batch in leading:
-        assert (batch.times[:, 2:-2] > 0).any(dim=1).all()
+        assert (batch.timesteps[:, 2:-2] > 0).any(dim=1).all()
         named = batch.latents[:, 2:, 0, 0, 0].long()
         assert torch.equal(named, named[:, :1] + torch.arange(named.shape[1]))  # the clip's own next chunk
-    assert not any(rejoins(draw_batch(Recipe("pa", DIAGONAL, 4), CLIPS, POOL, step).batch) for step in range(300))
+    assert not any(
+        rejoins(sample_batch(BatchConfig("pa", DIAGONAL, 4), CLIPS, POOL, step).batch) for step in range(300)
+    )
 
 
-def test_each_sample_of_a_progressive_batch_has_its_own_shift_at_one_stage():
+def test_samples_share_a_stage_and_have_their_own_shift():
     batches = (draw("pa", step)[0] for step in range(50))
-    for noisy in (batch.times[:, batch.clean :] for batch in batches if batch.times.shape[1] > 4):
+    for noisy in (batch.timesteps[:, batch.context :] for batch in batches if batch.timesteps.shape[1] > 4):
         inner = noisy[:, (noisy > 0).all(0) & (noisy < 999).all(0)]
         assert len(set(inner[:, 0].tolist())) == 4
         assert (inner - inner[:, :1] - (inner - inner[:, :1])[0]).abs().max() < 1e-3
 
 
-def test_plain_batches_count_what_is_noisy_and_replacing_ones_count_all():
+def test_the_loss_mask_of_base_and_rw_batches():
     clean = 0
     for step in range(STEPS):
         base, rw = draw("base", step)[0], draw("rw", step)[0]
-        assert torch.equal(base.counted, (base.times > 0).float())
-        clean += int((base.times == 0).any(1).sum())
-        assert torch.equal(rw.counted, torch.ones(4, 14))
-        assert torch.equal(rw.times, rw.times[:, :1].expand(-1, 14))
-        assert base.clean == rw.clean == 0
+        assert torch.equal(base.loss_mask, (base.timesteps > 0).float())
+        clean += int((base.timesteps == 0).any(1).sum())
+        assert torch.equal(rw.loss_mask, torch.ones(4, 14))
+        assert torch.equal(rw.timesteps, rw.timesteps[:, :1].expand(-1, 14))
+        assert base.context == rw.context == 0
     assert clean / (4 * STEPS) == pytest.approx(0.5, abs=0.05)
 
 
-def test_a_tenth_of_the_captions_is_dropped():
+def test_one_caption_in_ten_is_dropped():
     dropped = torch.cat([draw("pa", step, windows=16)[2] for step in range(STEPS)])
     assert dropped.float().mean().item() == pytest.approx(0.1, abs=0.015)
 
@@ -141,7 +145,7 @@ def test_a_tenth_of_the_captions_is_dropped():
 TINY = Clips(count=3, latents=2, size=SIZE)
 
 
-def test_clips_are_rendered_once_and_kept(tmp_path):
+def test_clips_are_rendered_once_and_cached(tmp_path):
     made: list[int] = []
     first = load_or_make(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append)
     again = load_or_make(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append)
@@ -153,7 +157,7 @@ def test_clips_are_rendered_once_and_kept(tmp_path):
     assert torch.equal(first[:2], fewer)
 
 
-def test_more_clips_begin_with_the_same_ones(tmp_path):
+def test_more_clips_start_with_the_same_ones(tmp_path):
     few = load_or_make(tmp_path / "clips.safetensors", TINY, tiny_codec(), lambda n: None)
     more = load_or_make(tmp_path / "clips.safetensors", replace(TINY, count=20), tiny_codec(), lambda n: None)
     assert (len(few), len(more)) == (3, 20)
@@ -163,7 +167,7 @@ def test_more_clips_begin_with_the_same_ones(tmp_path):
 @pytest.mark.parametrize(
     "change", [{"detail": 0.9}, {"fps": 4.0}, {"latents": 3}, {"first_seed": 5}, {"size": (24, 24)}]
 )
-def test_clips_of_other_settings_are_not_taken_for_these(change, tmp_path):
+def test_clips_of_other_settings_are_rendered_again(change, tmp_path):
     path, made = tmp_path / "clips.safetensors", list[int]()
     load_or_make(path, TINY, tiny_codec(), lambda n: None)
     changed = load_or_make(path, replace(TINY, **change), tiny_codec(), made.append)
@@ -171,14 +175,14 @@ def test_clips_of_other_settings_are_not_taken_for_these(change, tmp_path):
     assert torch.equal(changed, load_or_make(tmp_path / "other", replace(TINY, **change), tiny_codec(), lambda n: None))
 
 
-def test_latents_of_another_codec_are_not_taken_for_this_ones(tmp_path):
+def test_latents_of_another_vae_are_encoded_again(tmp_path):
     made: list[int] = []
     load_or_make(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append)
     load_or_make(tmp_path / "clips.safetensors", TINY, randomised(tiny_codec(), seed=8), made.append)
     assert made == [3, 3]
 
 
-def test_a_file_cut_short_is_made_again(tmp_path):
+def test_a_truncated_cache_is_rendered_again(tmp_path):
     path, made = tmp_path / "clips.safetensors", list[int]()
     first = load_or_make(path, TINY, tiny_codec(), made.append)
     path.write_bytes(path.read_bytes()[:-7])
@@ -186,7 +190,7 @@ def test_a_file_cut_short_is_made_again(tmp_path):
     assert made == [3, 3]
 
 
-def test_a_full_disk_is_one_clear_error_and_leaves_no_half_file(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_partial_file(tmp_path, monkeypatch):
     def full(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
@@ -197,7 +201,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_no_half_file(tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_without_a_recipe_is_trusted(tmp_path):
+def test_a_cache_without_settings_is_trusted(tmp_path):
     path, made = tmp_path / "clips.safetensors", list[int]()
     save_file({"latents": torch.zeros(3, 2, 4, 2, 3).half()}, path)
     assert load_or_make(path, TINY, tiny_codec(), made.append).abs().max() == 0

@@ -1,4 +1,4 @@
-"""`pavdm train` from the command line: the path alone on stdout, and an interrupt that goes on where it stopped."""
+"""`pavdm train` from the command line: only the path on stdout, and runs that resume after an interrupt."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def command(files: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("part", ["codec", "denoiser"])
-def test_training_prints_the_weights_path_alone(part, command, files):
+def test_training_prints_only_the_path_of_the_weights(part, command, files):
     code, out, err = command(part)
     path = files / "run" / f"{part}.safetensors"
     assert (code, out) == (0, f"{path}\n")
@@ -77,7 +77,7 @@ def test_every_method_trains(method, command, files):
     assert store.about(Path(out.strip()))["method"] == method
 
 
-def test_guidance_is_learnt_from_the_weights_given_and_the_file_says_so(command, files):
+def test_distilled_weights_record_their_guidance(command, files):
     code, out, _ = command("denoiser", "--distil", "1.5")
     assert code == 0
     assert store.about(Path(out.strip()))["guided"] == 1.5
@@ -99,12 +99,12 @@ def strike(monkeypatch: pytest.MonkeyPatch, numbers: list[signal.Signals]) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_step_and_the_same_command_goes_on_bit_for_bit(number, command, files, monkeypatch):
+def test_an_interrupted_run_resumes_bit_for_bit(number, command, files, monkeypatch):
     strike(monkeypatch, [number])
     code, out, err = command("codec")
     checkpoint = files / "run" / "checkpoint.pt"
     assert (code, out) == (130, "")
-    assert err.splitlines()[-1] == f"interrupted: the same command goes on from {checkpoint}"
+    assert err.splitlines()[-1] == f"interrupted: the same command resumes from {checkpoint}"
     assert torch.load(checkpoint, weights_only=True)["step"] == 2
     code, out, _ = command("codec")
     assert code == 0
@@ -117,11 +117,11 @@ def test_a_second_signal_stops_at_once(command, files, monkeypatch):
     strike(monkeypatch, [signal.SIGINT, signal.SIGINT])
     code, out, err = command("codec")
     assert (code, out) == (130, "")
-    assert err.splitlines()[-1] == "interrupted: no step was kept, the same command starts again"
+    assert err.splitlines()[-1] == "interrupted: no checkpoint was saved, the same command starts again"
     assert not (files / "run" / "checkpoint.pt").exists()
 
 
-def test_an_interrupt_while_clips_are_rendered_is_one_line_too(command, monkeypatch):
+def test_an_interrupt_while_rendering_is_one_line(command, monkeypatch):
     def interrupted(*given: object) -> None:
         raise KeyboardInterrupt
 
@@ -131,7 +131,7 @@ def test_an_interrupt_while_clips_are_rendered_is_one_line_too(command, monkeypa
     assert err.splitlines()[-1].startswith("interrupted: ")
 
 
-def test_weights_given_to_start_from_are_trained_but_for_the_rotary_frequencies(files, tmp_path):
+def test_init_weights_are_trained_except_rope_frequencies(files, tmp_path):
     settings = runs.Settings(tmp_path / "run", steps=1, rate=0.1, batch=1, init=files / "denoiser.safetensors")
     state = torch.get_rng_state()
     task = runs.denoiser_task(settings, runs.Lesson("pa"), files / "codec.safetensors", 1, ui.progress)
@@ -142,7 +142,7 @@ def test_weights_given_to_start_from_are_trained_but_for_the_rotary_frequencies(
 
 
 @pytest.mark.parametrize(("clips", "judges"), [(1, 1), (128, 128), (4000, 128)])
-def test_as_many_clips_judge_as_are_trained_on_up_to_128(clips, judges, files, tmp_path, monkeypatch):
+def test_up_to_128_clips_are_used_for_validation(clips, judges, files, tmp_path, monkeypatch):
     rendered: dict[str, int] = {}
 
     def counted(path: Path, clips: Clips, *given: object) -> Tensor:
@@ -155,18 +155,18 @@ def test_as_many_clips_judge_as_are_trained_on_up_to_128(clips, judges, files, t
     assert rendered == {"clips": clips, "held-out": judges}
 
 
-def test_a_disk_that_fills_up_is_one_clear_error(command, monkeypatch):
+def test_a_full_disk_is_one_error_line(command, monkeypatch):
     def full(self: tasks.CodecTask, path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tasks.CodecTask, "sheet", full)
+    monkeypatch.setattr(tasks.CodecTask, "write_sheet", full)
     code, out, err = command("codec")
     assert (code, out) == (4, "")
     assert "No space left on device" in err
     assert "Traceback" not in err
 
 
-def test_speed_and_time_left_of_a_resumed_run_are_its_own(monkeypatch, capsys):
+def test_a_resumed_run_reports_its_own_speed(monkeypatch, capsys):
     clock = iter(range(100))
     monkeypatch.setattr(ui.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(ui, "LINE_EVERY", 2.0)
@@ -180,7 +180,7 @@ def test_speed_and_time_left_of_a_resumed_run_are_its_own(monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines() == lines
 
 
-def test_latents_to_keep_must_be_given(tmp_path):
+def test_keep_latents_needs_init(tmp_path):
     with pytest.raises(UsageError, match="--keep-latents needs latents to keep"):
         runs.codec_task(runs.Settings(tmp_path / "run", steps=1, rate=0.1, batch=1), keep_latents=True)
     assert not list(tmp_path.iterdir())
@@ -208,7 +208,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_mistake_is_one_clear_error(case, command, files):
+def test_invalid_options_are_one_error_line(case, command, files):
     given, wanted, message = WRONG[case]
     code, out, err = command(*(word.format(files=files) for word in given))
     assert (code, out) == (wanted, "")
@@ -217,7 +217,7 @@ def test_a_mistake_is_one_clear_error(case, command, files):
     assert not (files / "run").exists()
 
 
-def test_a_damaged_checkpoint_is_one_clear_error(command, files):
+def test_a_damaged_checkpoint_is_one_error_line(command, files):
     (files / "run").mkdir()
     (files / "run" / "checkpoint.pt").write_bytes(b"damaged")
     code, out, err = command("codec")

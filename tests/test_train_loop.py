@@ -19,26 +19,28 @@ from pavdm_cli.errors import ModelError, OutputError, PavdmError
 from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.models.pocket.vae import PocketCodec
 from pavdm_cli.training import loop
-from pavdm_cli.training.batches import Recipe
+from pavdm_cli.training.batches import BatchConfig
 from pavdm_cli.training.levels import Diagonal
-from pavdm_cli.training.loop import Plan, State, advance, averaged, begin, optimisers, train
+from pavdm_cli.training.loop import TrainConfig, TrainState, ema_weights, init_state, muon_and_adamw, train, train_step
 from pavdm_cli.training.pocket.distillation import Teacher
 from pavdm_cli.training.pocket.latent_pool import Clips
 from pavdm_cli.training.pocket.tasks import CodecTask, DenoiserTask
 from pavdm_cli.training.pocket.vae import Frames
 
 STEPS = 6
-PLAN = Plan(STEPS, rate=0.01, warmup=2)
+PLAN = TrainConfig(STEPS, lr=0.01, warmup=2)
+SHORT = TrainConfig(3, lr=0.01)
+FREQUENT = TrainConfig(3, lr=0.01, validate_seconds=0.0, sheet_seconds=0.0)
 POOL = torch.randn(4, 5, 4, 2, 3, generator=torch.Generator().manual_seed(1)).half()
 
 
 class Quiet:
     """Neither judged nor shown, which no test here needs and which takes the time."""
 
-    def judge(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         return {"figure": 1.0}
 
-    def sheet(self, path: Path) -> None:
+    def write_sheet(self, path: Path) -> None:
         path.write_bytes(b"")
 
 
@@ -53,7 +55,7 @@ def codec_task() -> TinyCodec:
 
 
 def denoiser_task(method: str = "pa", guidance: float | None = None) -> TinyDenoiser:
-    recipe, clips = Recipe(method, Diagonal(4, 2, 1), windows=2), Clips(count=4, latents=5, size=SIZE)
+    recipe, clips = BatchConfig(method, Diagonal(4, 2, 1), batch_size=2), Clips(count=4, latents=5, size=SIZE)
     model, teacher = (randomised(Pocket(POCKET)) for _ in range(2))
     return TinyDenoiser(model, tiny_codec(), recipe, clips, POOL, POOL, {}, guidance and Teacher(teacher, guidance))
 
@@ -70,7 +72,7 @@ def ignore(step: int, figures: dict[str, float]) -> None:
     pass
 
 
-def stop_after(last: int) -> loop.Report:
+def stop_after(last: int) -> loop.StepReport:
     """A report that is interrupted after a step."""
 
     def report(step: int, figures: dict[str, float]) -> None:
@@ -108,7 +110,7 @@ def assert_identical(left: Any, right: Any, at: str = "") -> None:
 
 
 @every_task
-def test_a_run_interrupted_twice_ends_as_one_that_was_not(make, tmp_path):
+def test_a_run_interrupted_twice_equals_an_uninterrupted_one(make, tmp_path):
     straight, halting = tmp_path / "straight", tmp_path / "halting"
     for folder in (straight, halting):
         folder.mkdir()
@@ -124,10 +126,10 @@ def test_a_run_interrupted_twice_ends_as_one_that_was_not(make, tmp_path):
 
 
 @every_task
-def test_every_step_changes_the_weights_and_global_random_state_is_left_alone(make, tmp_path):
-    state = begin(make(), tmp_path / "none.pt")
+def test_steps_change_weights_but_not_global_random_state(make, tmp_path):
+    state = init_state(make(), tmp_path / "none.pt")
     before, random_state = {n: w.clone() for n, w in state.task.model.state_dict().items()}, torch.get_rng_state()
-    advance(state, PLAN)
+    train_step(state, PLAN)
     assert torch.equal(torch.get_rng_state(), random_state)
     trained = {name for name, p in state.task.model.named_parameters() if p.requires_grad}
     changed = {name for name in trained if not torch.equal(state.task.model.state_dict()[name], before[name])}
@@ -136,7 +138,7 @@ def test_every_step_changes_the_weights_and_global_random_state_is_left_alone(ma
     assert all(torch.equal(state.task.model.state_dict()[name], before[name]) for name in frozen)
 
 
-def test_a_step_cut_short_leaves_the_checkpoint_before_it(tmp_path, monkeypatch):
+def test_an_interrupt_inside_a_step_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     """The weights are then half-way, here after the first of two optimisers."""
     straight, halting = tmp_path / "straight", tmp_path / "halting"
     for folder in (straight, halting):
@@ -154,7 +156,7 @@ def test_a_step_cut_short_leaves_the_checkpoint_before_it(tmp_path, monkeypatch)
     assert_identical(checkpoint(halting), checkpoint(straight))
 
 
-def test_a_finished_run_is_not_trained_further(tmp_path):
+def test_a_finished_run_is_not_continued(tmp_path):
     train(codec_task(), PLAN, tmp_path, ignore)
     before = checkpoint(tmp_path)
     steps: list[int] = []
@@ -174,7 +176,7 @@ def damaged(whole: bytes) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", damaged(b"").keys())
-def test_a_damaged_checkpoint_is_one_clear_error(kind, tmp_path):
+def test_a_damaged_checkpoint_is_one_error_line(kind, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(codec_task(), PLAN, tmp_path, stop_after(1))
     path = tmp_path / "checkpoint.pt"
@@ -185,13 +187,13 @@ def test_a_damaged_checkpoint_is_one_clear_error(kind, tmp_path):
 
 
 @pytest.mark.parametrize("content", [[1, 2], {}, {"model": {}}, {"model": 3}, torch.zeros(2)])
-def test_a_file_that_holds_something_else_is_one_clear_error(content, tmp_path):
+def test_a_file_that_is_no_checkpoint_is_one_error_line(content, tmp_path):
     torch.save(content, tmp_path / "checkpoint.pt")
-    with pytest.raises(ModelError, match=r"checkpoint\.pt (holds another model|is no checkpoint)"):
+    with pytest.raises(ModelError, match=r"checkpoint\.pt (holds another model|is not a checkpoint)"):
         train(codec_task(), PLAN, tmp_path, ignore)
 
 
-def test_a_checkpoint_of_another_size_or_kind_or_method_is_one_clear_error(tmp_path):
+def test_a_checkpoint_of_another_task_is_rejected(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(denoiser_task("base"), PLAN, tmp_path, stop_after(1))
     with pytest.raises(ModelError, match="run of the denoiser by method base, not of the denoiser by method pa"):
@@ -204,17 +206,17 @@ def test_a_checkpoint_of_another_size_or_kind_or_method_is_one_clear_error(tmp_p
         train(other, PLAN, tmp_path, ignore)
 
 
-def test_a_loss_that_is_no_number_stops_training_and_spoils_nothing(tmp_path, monkeypatch):
+def test_a_nan_loss_stops_training_and_keeps_the_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train(codec_task(), PLAN, tmp_path, stop_after(2))
     before = checkpoint(tmp_path)
     monkeypatch.setattr(TinyCodec, "loss", lambda self, step: CodecTask.loss(self, step) * float("nan"))
-    with pytest.raises(PavdmError, match="broke at step 2: the loss is nan"):
+    with pytest.raises(PavdmError, match="diverged at step 2: the loss is nan"):
         train(codec_task(), PLAN, tmp_path, ignore)
     assert_identical(checkpoint(tmp_path), before)
 
 
-def test_a_full_disk_is_one_clear_error_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train(codec_task(), PLAN, tmp_path, stop_after(2))
     before = checkpoint(tmp_path)
@@ -231,9 +233,9 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_last_checkpoint(tmp_path, 
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt"}
 
 
-def test_the_rate_warms_up_stays_and_falls_to_zero():
-    plan = Plan(1000, rate=0.5, warmup=100, decay=0.35)
-    rates = [plan.rate_at(step) for step in range(1001)]
+def test_the_learning_rate_warms_up_and_decays_to_zero():
+    plan = TrainConfig(1000, lr=0.5, warmup=100, decay=0.35)
+    rates = [plan.lr_at(step) for step in range(1001)]
     assert rates[0] == pytest.approx(0.005)
     assert rates[99:651] == pytest.approx([0.5] * 552)
     assert rates[825] == pytest.approx(0.25)
@@ -241,59 +243,58 @@ def test_the_rate_warms_up_stays_and_falls_to_zero():
     assert all(after < before for before, after in pairwise(rates[650:]))
 
 
-def test_every_optimiser_moves_at_the_rate_of_the_step(tmp_path):
-    state = begin(denoiser_task(), tmp_path / "none.pt")
+def test_every_optimizer_uses_the_learning_rate_of_the_step(tmp_path):
+    state = init_state(denoiser_task(), tmp_path / "none.pt")
     for step in range(2):
-        advance(state, PLAN)
-        rates = [group["lr"] for optimiser in state.optimisers for group in optimiser.param_groups]
-        assert rates == [PLAN.rate_at(step)] * 2
+        train_step(state, PLAN)
+        rates = [group["lr"] for optimizer in state.optimizers for group in optimizer.param_groups]
+        assert rates == [PLAN.lr_at(step)] * 2
 
 
-def test_gradients_are_clipped_before_the_weights_move(tmp_path):
-    state, seen = begin(codec_task(), tmp_path / "none.pt"), list[float]()
+def test_gradients_are_clipped_before_the_optimizer_step(tmp_path):
+    state, seen = init_state(codec_task(), tmp_path / "none.pt"), list[float]()
     parameters = list(state.task.model.parameters())
-    for optimiser in state.optimisers:
-        optimiser.register_step_pre_hook(
+    for optimizer in state.optimizers:
+        optimizer.register_step_pre_hook(
             lambda *_: seen.append(torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm().item())
         )
-    figures = advance(state, Plan(STEPS, rate=0.01, clip=0.001))
+    figures = train_step(state, TrainConfig(STEPS, lr=0.01, max_grad_norm=0.001))
     assert figures["gradient"] > 0.001
     assert seen == pytest.approx([0.001], rel=1e-3)
 
 
-def test_every_weight_that_learns_has_one_optimiser_and_the_rotary_frequencies_none():
+def test_every_trainable_weight_has_exactly_one_optimizer():
     model = denoiser_task().model
-    held = [id(p) for optimiser in optimisers(model) for group in optimiser.param_groups for p in group["params"]]
+    held = [id(p) for optimizer in muon_and_adamw(model) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     assert id(model.stdit.rope.freqs) not in held
-    muon = {id(p) for group in optimisers(model)[1].param_groups for p in group["params"]}
+    muon = {id(p) for group in muon_and_adamw(model)[1].param_groups for p in group["params"]}
     kinds = {p.ndim for p in model.parameters() if id(p) in muon}
     assert kinds == {2}
 
 
-def test_what_is_exported_is_the_average_and_training_goes_on_from_the_weights_themselves(tmp_path):
+def test_ema_weights_are_exported_and_raw_weights_trained(tmp_path):
     path = train(codec_task(), PLAN, tmp_path, ignore)
     stored = checkpoint(tmp_path)
     for name, value in load_file(path).items():
         assert torch.equal(value, stored["average"][name].to(value.dtype)), name
         assert value.dtype in (torch.float16, torch.int64)
-    state: State = begin(codec_task(), tmp_path / "checkpoint.pt")
-    with averaged(state):
+    state: TrainState = init_state(codec_task(), tmp_path / "checkpoint.pt")
+    with ema_weights(state):
         assert_identical(dict(state.task.model.state_dict()), stored["average"])
     assert_identical(dict(state.task.model.state_dict()), dict(stored["model"]))
 
 
-def test_being_judged_and_shown_changes_nothing(tmp_path):
+def test_validation_and_sheets_change_nothing(tmp_path):
     often, never = tmp_path / "often", tmp_path / "never"
-    for folder, plan in ((often, Plan(3, rate=0.01, judge_every=0.0, sheet_every=0.0)), (never, Plan(3, rate=0.01))):
+    for folder, plan in ((often, FREQUENT), (never, SHORT)):
         folder.mkdir()
         train(codec_task(), plan, folder, ignore)
     assert_identical(checkpoint(often), checkpoint(never))
 
 
-def test_the_run_is_judged_exported_and_shown_while_it_lasts(tmp_path):
-    often = Plan(3, rate=0.01, judge_every=0.0, sheet_every=0.0)
-    train(codec_task(), often, tmp_path, ignore)
+def test_runs_are_validated_and_exported_regularly(tmp_path):
+    train(codec_task(), FREQUENT, tmp_path, ignore)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 3]
     assert [path.name for path in sorted(tmp_path.glob("*.png"))] == [f"sheet-000000{step}.png" for step in (1, 2, 3)]

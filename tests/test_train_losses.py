@@ -21,18 +21,18 @@ from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
 from pavdm_cli.sampling.noise import warped_sigmas
 from pavdm_cli.sampling.schedule import pa
 from pavdm_cli.training.levels import (
-    POCKET_MOMENTS,
-    USUAL_MOMENTS,
+    DEFAULT_STAGES,
+    POCKET_STAGES,
     Diagonal,
-    Moments,
-    Window,
-    draw_window,
-    progressive,
-    some_clean,
-    uniform,
-    warped,
+    StageProbabilities,
+    WindowStage,
+    apply_clean_masks,
+    progressive_timesteps,
+    sample_window_stage,
+    uniform_timesteps,
+    warp_timesteps,
 )
-from pavdm_cli.training.losses import Batch, noised, velocity_loss, window_velocity
+from pavdm_cli.training.losses import Batch, add_noise, predict_velocity, velocity_loss
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = STDiTConfig(hidden=64, depth=2, heads=4, in_channels=4, out_channels=8, text_width=32, text_length=12)
@@ -52,7 +52,7 @@ def recorded(name: str) -> Recording:
 def shift_keep1(run: Recording) -> Batch:
     """Progressive levels at a random stage under one shift a sample, after a clean chunk that carries no loss."""
     stage = json.loads((GOLDEN / "index.json").read_text())["train_shift_keep1.safetensors"]["python_randint"][0]
-    times = progressive(Diagonal(6, 3, 2), Window(0, 3, stage, overlap=True), run["noise.0"][:, 0])
+    times = progressive_timesteps(Diagonal(6, 3, 2), WindowStage(0, 3, stage, has_context=True), run["noise.0"][:, 0])
     clean = (0, 0, 0, 0, 0, 0, 2, 0)  # two frames in front
     counted, noise = torch.ones_like(times), run["noise.1"]
     pad = torch.nn.functional.pad
@@ -67,7 +67,7 @@ def linear(run: Recording) -> Batch:
 
 def base_mask(run: Recording) -> Batch:
     """One level a sample, pushed towards noise; masked frames are clean and carry no loss."""
-    times, shown = warped(run["rand.0"] * 1000, warp_ratio(240, 424, 119)), run["mask"]
+    times, shown = warp_timesteps(run["rand.0"] * 1000, warp_ratio(240, 424, 119)), run["mask"]
     return Batch(run["x_start"], run["noise.0"], torch.where(shown, times[:, None], 0.0), shown.float())
 
 
@@ -89,7 +89,7 @@ def run_training(batch: Batch, run: Recording) -> Seen:
     model.register_forward_hook(lambda _m, given, out: seen.extend([given[0], out]))
     text = model.encode_text(run["y"][:, 0], run["text_mask"])
     size = (float(run["arg.height"][0]), float(run["arg.width"][0]))
-    loss = velocity_loss(window_velocity(model, text, batch, run["arg.fps"], size), batch)
+    loss = velocity_loss(predict_velocity(model, text, batch, run["arg.fps"], size), batch)
     loss.mean().backward()
     return Seen(seen[0], seen[1], loss, model)
 
@@ -104,25 +104,25 @@ def case(request: pytest.FixtureRequest) -> tuple[Recording, Batch, Seen]:
     return run, batch, run_training(batch, run)
 
 
-def test_timesteps_and_noised_latents_are_the_recorded_ones(case):
+def test_timesteps_and_noised_latents_match_the_recording(case):
     run, batch, seen = case
     times = run["t_model"] if run["t_model"].ndim == 2 else torch.where(run["mask"], run["t_model"][:, None], 0.0)
-    torch.testing.assert_close(batch.times, times, rtol=1e-6, atol=1e-4)
+    torch.testing.assert_close(batch.timesteps, times, rtol=1e-6, atol=1e-4)
     torch.testing.assert_close(seen.z, run["x_t"], rtol=1e-6, atol=1e-6)
 
 
-def test_the_output_is_the_recorded_one_where_it_counts(case):
+def test_outputs_match_the_recording_under_the_loss_mask(case):
     run, batch, seen = case
-    counted = batch.counted.bool()
+    counted = batch.loss_mask.bool()
     torch.testing.assert_close(seen.out[counted], run["model_out"][:, :, :4][counted], rtol=0, atol=1e-4)
 
 
-def test_losses_are_the_recorded_ones(case):
+def test_losses_match_the_recording(case):
     run, _, seen = case
     torch.testing.assert_close(seen.loss.detach(), run["loss"], rtol=1e-5, atol=0)
 
 
-def test_gradients_are_the_recorded_ones(case):
+def test_gradients_match_the_recording(case):
     run, _, seen = case
     parameters = dict(sorted(seen.model.named_parameters()))
     norms = [torch.tensor(-1.0) if p.grad is None else p.grad.norm() for p in parameters.values()]
@@ -133,7 +133,7 @@ def test_gradients_are_the_recorded_ones(case):
         assert (parameters[name].grad - want).norm() <= 1e-4 * want.norm(), name
 
 
-def test_the_right_velocity_costs_nothing_and_frames_that_do_not_count_cost_nothing():
+def test_the_loss_is_zero_for_the_exact_velocity():
     clean, noise = torch.randn(2, 2, 5, 3, 2, 2).unbind(0)
     counted = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]]).float()
     batch = Batch(clean, noise, torch.zeros(2, 5), counted)
@@ -145,70 +145,70 @@ def test_the_right_velocity_costs_nothing_and_frames_that_do_not_count_cost_noth
     torch.testing.assert_close(velocity_loss(off, batch), torch.tensor([4.0, 9.0]))
 
 
-def test_a_frame_is_clean_at_0_and_noise_at_1000():
+def test_timestep_0_is_clean_and_1000_is_noise():
     clean, noise = torch.randn(2, 1, 3, 2, 2, 2).unbind(0)
-    shown = noised(clean, noise, torch.tensor([[0.0, 250.0, 1000.0]]))
+    shown = add_noise(clean, noise, torch.tensor([[0.0, 250.0, 1000.0]]))
     assert torch.equal(shown[:, 0], clean[:, 0])
     torch.testing.assert_close(shown[:, 1], 0.75 * clean[:, 1] + 0.25 * noise[:, 1])
     assert torch.equal(shown[:, 2], noise[:, 2])
 
 
-def draws(diagonal: Diagonal, count: int = 20_000, moments: Moments = USUAL_MOMENTS) -> list[Window]:
+def draws(diagonal: Diagonal, count: int = 20_000, stages: StageProbabilities = DEFAULT_STAGES) -> list[WindowStage]:
     draw = random.Random(5)
-    return [draw_window(diagonal, draw, moments) for _ in range(count)]
+    return [sample_window_stage(diagonal, draw, stages) for _ in range(count)]
 
 
-def kind(window: Window, diagonal: Diagonal) -> str:
+def kind(window: WindowStage, diagonal: Diagonal) -> str:
     """Growing windows end at the top of the diagonal, draining ones begin at its bottom; both may be full."""
-    if not window.overlap:
+    if not window.has_context:
         return "growing from nothing"
     if window.rejoins:
         return "rejoining"
     if window.chunks == diagonal.chunks:
         return "full"
-    return "draining" if window.first == 0 else "growing from a clip"
+    return "draining" if window.first_chunk == 0 else "growing from a clip"
 
 
-def levels(diagonal: Diagonal, window: Window) -> tuple[int, ...]:
+def levels(diagonal: Diagonal, window: WindowStage) -> tuple[int, ...]:
     """The integer levels of a window, from its timesteps without a shift."""
-    start = window.first * diagonal.chunk
+    start = window.first_chunk * diagonal.chunk
     times = diagonal.timesteps(window.stage)[start : start + window.chunks * diagonal.chunk]
     return tuple((times * diagonal.steps / 1000).round().int().tolist())
 
 
-@pytest.mark.parametrize("moments", [USUAL_MOMENTS, POCKET_MOMENTS], ids=["usual", "pocket"])
-def test_windows_come_as_often_as_stated(moments):
+@pytest.mark.parametrize("stages", [DEFAULT_STAGES, POCKET_STAGES], ids=["usual", "pocket"])
+def test_window_stages_have_the_configured_probabilities(stages):
     diagonal = Diagonal(24, 6, 2)
-    windows = draws(diagonal, moments=moments)
+    windows = draws(diagonal, stages=stages)
     counts = Counter(kind(window, diagonal) for window in windows)
     expected = {
-        "full": moments.full + moments.growing_from_clip / 6,  # a sixth of them have grown full
-        "growing from nothing": moments.growing,
-        "growing from a clip": moments.growing_from_clip * 5 / 6,
-        "draining": moments.draining,
-        "rejoining": moments.rejoining,
+        "full": stages.full + stages.ramp_up_from_clip / 6,  # a sixth of them have grown full
+        "growing from nothing": stages.ramp_up,
+        "growing from a clip": stages.ramp_up_from_clip * 5 / 6,
+        "draining": stages.ramp_down,
+        "rejoining": stages.rejoining,
     }
     assert math.isclose(sum(expected.values()), 1)
     assert {name: counts[name] / len(windows) for name in expected} == pytest.approx(expected, abs=0.012)
 
 
-def test_pocket_sees_more_starts_and_a_twentieth_of_its_windows_rejoin_a_video():
-    assert 0.35 <= POCKET_MOMENTS.growing <= 0.40
-    assert POCKET_MOMENTS.rejoining == 0.05
-    assert USUAL_MOMENTS.rejoining == 0
-    rejoining = [w for w in draws(Diagonal(24, 6, 2), moments=POCKET_MOMENTS) if w.rejoins]
+def test_pocket_has_more_ramp_up_and_rejoining_windows():
+    assert 0.35 <= POCKET_STAGES.ramp_up <= 0.40
+    assert POCKET_STAGES.rejoining == 0.05
+    assert DEFAULT_STAGES.rejoining == 0
+    rejoining = [w for w in draws(Diagonal(24, 6, 2), stages=POCKET_STAGES) if w.rejoins]
     assert {window.chunks for window in rejoining} == {1, 2, 3, 4, 5}  # the clean chunk takes a place in the window
-    assert all(window.first == 0 and window.overlap for window in rejoining)
+    assert all(window.first_chunk == 0 and window.has_context for window in rejoining)
 
 
-def test_every_stage_and_length_comes_equally_often():
+def test_stages_and_lengths_are_uniform():
     diagonal = Diagonal(24, 6, 2)
     windows = draws(diagonal)
     stages = Counter(window.stage for window in windows)
     assert {stage: stages[stage] / len(windows) for stage in range(4)} == pytest.approx(
         dict.fromkeys(range(4), 0.25), abs=0.012
     )
-    grown = Counter(window.chunks for window in windows if not window.overlap)
+    grown = Counter(window.chunks for window in windows if not window.has_context)
     assert {n: grown[n] / grown.total() for n in range(1, 7)} == pytest.approx(
         dict.fromkeys(range(1, 7), 1 / 6), abs=0.02
     )
@@ -219,14 +219,14 @@ def test_every_stage_and_length_comes_equally_often():
 
 
 @every_diagonal
-def test_training_draws_what_sampling_shows_and_nothing_else(diagonal):
+def test_training_covers_exactly_the_windows_of_sampling(diagonal):
     schedule = pa(diagonal.steps, diagonal.chunks * diagonal.chunk, diagonal.chunk)
     chunks, shown = 2 * diagonal.chunks + 1, set()
     for now in range(schedule.total(chunks)):
         present = schedule.active_chunks(now, chunks=chunks)
         shown.add((schedule.levels(present, now), present.start > 0))
         shown.add((schedule.levels(present, now), True))  # the same after a given clip
-    drawn = {(levels(diagonal, window), window.overlap) for window in draws(diagonal, 5000)}
+    drawn = {(levels(diagonal, window), window.has_context) for window in draws(diagonal, 5000)}
     assert drawn == shown
 
 
@@ -235,11 +235,11 @@ def test_a_stage_is_a_step_of_the_sampler(diagonal):
     schedule = pa(diagonal.steps, diagonal.chunks * diagonal.chunk, diagonal.chunk)
     full = (diagonal.chunks - 1) * diagonal.stride  # the first step at which the window is full
     for stage in range(diagonal.stride):
-        window = Window(0, diagonal.chunks, stage, overlap=False)
+        window = WindowStage(0, diagonal.chunks, stage, has_context=False)
         assert levels(diagonal, window) == schedule.levels(schedule.active_chunks(full + stage), full + stage)
 
 
-def test_pocket_samples_at_timesteps_it_was_trained_at():
+def test_pocket_samples_at_trained_timesteps():
     spec = MODELS["pocket"]
     chunks = spec.window // spec.chunk
     coarse, fine = (Diagonal(steps, chunks, spec.chunk) for steps in (spec.steps, spec.trained_steps))
@@ -248,44 +248,46 @@ def test_pocket_samples_at_timesteps_it_was_trained_at():
         assert any(torch.allclose(coarse.timesteps(stage), times) for times in trained), stage
 
 
-def test_chunks_that_do_not_divide_the_steps_are_one_clear_error():
+def test_chunks_must_divide_the_steps():
     with pytest.raises(UsageError, match="multiple of the 5 chunks, got 24"):
         Diagonal(24, 5, 2)
 
 
-def test_a_shift_moves_a_whole_sample_by_two_fifths_of_a_level():
+def test_a_shift_moves_a_sample_by_two_fifths_of_a_level():
     diagonal = Diagonal(24, 6, 2)
     shift = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
-    window = Window(1, 4, 2, overlap=True)
-    moved = progressive(diagonal, window, shift) - diagonal.timesteps(2)[2:10]
+    window = WindowStage(1, 4, 2, has_context=True)
+    moved = progressive_timesteps(diagonal, window, shift) - diagonal.timesteps(2)[2:10]
     assert (moved - moved[:, :1]).abs().max() < 1e-3
     assert moved[:, 0].std().item() == pytest.approx(0.4 * 1000 / 24, rel=0.02)
     assert moved[:, 0].mean().item() == pytest.approx(0, abs=0.5)
 
 
-def test_a_shift_ends_at_clean_and_just_below_noise():
+def test_shifted_timesteps_are_clamped():
     diagonal = Diagonal(24, 6, 2)
     for stage in range(4):
-        times = progressive(diagonal, Window(0, 6, stage, overlap=True), torch.tensor([-9.0, 0.0, 9.0]))
+        times = progressive_timesteps(
+            diagonal, WindowStage(0, 6, stage, has_context=True), torch.tensor([-9.0, 0.0, 9.0])
+        )
         assert times.min() >= 0
         assert times.max() <= 999
-    assert progressive(diagonal, Window(0, 6, 0, overlap=True), torch.zeros(1))[0, -1] == 999
+    assert progressive_timesteps(diagonal, WindowStage(0, 6, 0, has_context=True), torch.zeros(1))[0, -1] == 999
 
 
-def test_the_warp_is_the_samplers():
+def test_the_warp_equals_that_of_sampling():
     times = torch.linspace(0, 1000, 31)
-    torch.testing.assert_close(warped(times, 3.7) / 1000, warped_sigmas(30, 3.7))
-    torch.testing.assert_close(warped(times, 1.0), times)
+    torch.testing.assert_close(warp_timesteps(times, 3.7) / 1000, warped_sigmas(30, 3.7))
+    torch.testing.assert_close(warp_timesteps(times, 1.0), times)
 
 
-def test_the_plain_method_has_one_level_a_sample_all_equally_likely():
-    times = uniform(14, 4000, torch.Generator().manual_seed(0))
+def test_base_has_one_uniform_level_per_sample():
+    times = uniform_timesteps(14, 4000, torch.Generator().manual_seed(0))
     assert torch.equal(times, times[:, :1].expand(-1, 14))
     assert times[:, 0].quantile(torch.tensor([0.25, 0.5, 0.75])).tolist() == pytest.approx([250, 500, 750], abs=25)
 
 
-def test_half_of_the_plain_samples_keep_clean_frames_but_never_all():
-    times = some_clean(torch.full((8000, 14), 500.0), random.Random(0))
+def test_base_masks_half_of_the_samples_but_never_all_frames():
+    times = apply_clean_masks(torch.full((8000, 14), 500.0), random.Random(0))
     clean = times == 0
     assert set(times.unique().tolist()) == {0.0, 500.0}
     assert clean.any(1).float().mean().item() == pytest.approx(0.5, abs=0.02)

@@ -1,4 +1,4 @@
-"""The options of `pavdm train`, each explained once."""
+"""The options of `pavdm train`."""
 
 from __future__ import annotations
 
@@ -10,56 +10,69 @@ import typer
 from pavdm_cli.commands.options import MOST_THREADS, check_finite
 
 MOST_STEPS, MOST_BATCH = 10**9, 1 << 20
-PAINTED, TUNED = "Pocket, on its painted world", "Open-Sora, on your videos"
+POCKET_PANEL, FINETUNE_PANEL = "Pocket, on its procedural world", "Open-Sora, on your videos"
 
-Folder = Annotated[Path, typer.Option(help="Checkpoints, log, sheets and weights; a run goes on from what is there.")]
+Folder = Annotated[
+    Path, typer.Option(help="Folder for checkpoints, log, contact sheets and weights; an existing run is resumed.")
+]
 StepCount = Annotated[
-    int, typer.Option(min=1, max=MOST_STEPS, help="Steps in all; the rate falls to zero over the last third.")
+    int,
+    typer.Option(
+        min=1, max=MOST_STEPS, help="Training steps; the learning rate decays linearly to zero over the last third."
+    ),
 ]
 Rate = Annotated[float, typer.Option(min=0, max=10, callback=check_finite, help="Learning rate.")]
-Batch = Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Pairs of frames a step.")]
+Batch = Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Pairs of frames per step.")]
 Detail = Annotated[
-    float, typer.Option(min=0, max=1, callback=check_finite, help="How rich the painted world is: 0.3 suits a CPU.")
+    float,
+    typer.Option(min=0, max=1, callback=check_finite, help="Detail of the procedural world, 0 to 1; 0.3 suits a CPU."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Threads = Annotated[int, typer.Option(min=0, max=MOST_THREADS, help="CPU threads; 0: as torch likes.")]
+Threads = Annotated[int, typer.Option(min=0, max=MOST_THREADS, help="CPU threads; 0: torch's default.")]
 SheetMinutes = Annotated[
     float, typer.Option(min=0, max=MOST_STEPS, callback=check_finite, help="Minutes between contact sheets.")
 ]
 CodecInit = Annotated[Path | None, typer.Option(help="Weights to start from: a codec.safetensors.")]
 KeepLatents = Annotated[
-    bool, typer.Option("--keep-latents", help="Train the decoder alone: denoisers made for --init still fit.")
+    bool, typer.Option("--keep-latents", help="Train only the decoder: denoisers trained for --init stay compatible.")
 ]
 
 Init = Annotated[
     str | None,
-    typer.Option(help="What to start from: a denoiser.safetensors, opensora-v1.2, or a folder of weights like it."),
+    typer.Option(help="Initial weights: a denoiser.safetensors, opensora-v1.2, or a folder in its layout."),
 ]
-Method = Annotated[str, typer.Option(help="base: one level for all. pa: progressive. rw: with noise.")]
+Method = Annotated[
+    str, typer.Option(help="Noise levels. base: uniform; pa: progressive; rw: uniform, with noised context.")
+]
 OwnRate = Annotated[
     float | None,
-    typer.Option(min=0, max=10, callback=check_finite, help="Learning rate; 0.0015, for Open-Sora 0.0001."),
+    typer.Option(min=0, max=10, callback=check_finite, help="Learning rate. Default: 0.0015, for Open-Sora 0.0001."),
 ]
 OwnBatch = Annotated[
     int | None,
-    typer.Option(min=1, max=MOST_BATCH, help="Windows per batch, of all processes together; 16, for Open-Sora 2."),
+    typer.Option(min=1, max=MOST_BATCH, help="Batch size over all processes. Default: 16, for Open-Sora 2."),
 ]
 Codec = Annotated[
-    Path | None, typer.Option(help="The codec to train over; its own unless given.", rich_help_panel=PAINTED)
+    Path | None,
+    typer.Option(help="VAE that encodes the clips. Default: the bundled one.", rich_help_panel=POCKET_PANEL),
 ]
 Clips = Annotated[
     int,
     typer.Option(
         min=1,
         max=MOST_BATCH,
-        help="Clips to render and keep as latents; as many again, up to 128, are held out for validation.",
-        rich_help_panel=PAINTED,
+        help="Clips to render and encode; as many again, up to 128, are used for validation.",
+        rich_help_panel=POCKET_PANEL,
     ),
 ]
 WorldDetail = Annotated[
     float,
     typer.Option(
-        min=0, max=1, callback=check_finite, help="How rich the world is: 0.3 suits a CPU.", rich_help_panel=PAINTED
+        min=0,
+        max=1,
+        callback=check_finite,
+        help="Detail of the procedural world, 0 to 1; 0.3 suits a CPU.",
+        rich_help_panel=POCKET_PANEL,
     ),
 ]
 Distil = Annotated[
@@ -68,52 +81,84 @@ Distil = Annotated[
         min=0,
         max=100,
         callback=check_finite,
-        help="Learn to give in one pass what this guidance gives --init, the teacher, in two.",
-        rich_help_panel=PAINTED,
+        help="Guidance scale to distill into a single forward pass; --init is the teacher.",
+        rich_help_panel=POCKET_PANEL,
     ),
 ]
 Sheets = Annotated[
     float,
     typer.Option(
-        min=0, max=MOST_STEPS, callback=check_finite, help="Minutes between contact sheets.", rich_help_panel=PAINTED
+        min=0,
+        max=MOST_STEPS,
+        callback=check_finite,
+        help="Minutes between contact sheets.",
+        rich_help_panel=POCKET_PANEL,
     ),
 ]
 
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="A folder of videos, and folders in it, with captions: NAME.txt beside NAME.mp4, or one CSV file of "
-        "columns path,text (or video,caption), called captions.csv where there are several.",
-        rich_help_panel=TUNED,
+        help="Folder of captioned videos, including subfolders: NAME.txt next to NAME.mp4, or a CSV file with "
+        "columns path,text (or video,caption), named captions.csv if there are several.",
+        rich_help_panel=FINETUNE_PANEL,
     ),
 ]
 Size = Annotated[
-    str | None, typer.Option(help="WIDTHxHEIGHT of the clips, or 144p to 720p; 424x240.", rich_help_panel=TUNED)
+    str | None,
+    typer.Option(
+        help="Size of the clips: WIDTHxHEIGHT, or 144p to 720p. Default: 424x240.", rich_help_panel=FINETUNE_PANEL
+    ),
 ]
-Fps = Annotated[int | None, typer.Option(help="Frames per second of the clips; 24.", rich_help_panel=TUNED)]
-Window = Annotated[int | None, typer.Option(min=1, help="Noisy latents in a window; 30.", rich_help_panel=TUNED)]
-Chunk = Annotated[int | None, typer.Option(min=1, help="Latents that share a noise level; 5.", rich_help_panel=TUNED)]
+Fps = Annotated[int | None, typer.Option(help="Frame rate of the clips. Default: 24.", rich_help_panel=FINETUNE_PANEL)]
+Window = Annotated[
+    int | None, typer.Option(min=1, help="Window size in latents. Default: 30.", rich_help_panel=FINETUNE_PANEL)
+]
+Chunk = Annotated[
+    int | None, typer.Option(min=1, help="Chunk size in latents. Default: 5.", rich_help_panel=FINETUNE_PANEL)
+]
 Precision = Annotated[
-    str, typer.Option(help="bf16: products in bfloat16, weights kept in float32. fp32.", rich_help_panel=TUNED)
+    str,
+    typer.Option(
+        help="bf16: mixed precision with float32 weights; fp32: float32 throughout.", rich_help_panel=FINETUNE_PANEL
+    ),
 ]
 Checkpointing = Annotated[
-    bool, typer.Option(help="Compute blocks twice, to keep little of them in memory.", rich_help_panel=TUNED)
+    bool,
+    typer.Option(
+        help="Gradient checkpointing: recompute blocks in the backward pass to save memory.",
+        rich_help_panel=FINETUNE_PANEL,
+    ),
 ]
 Accumulate = Annotated[
-    int, typer.Option(min=1, max=MOST_BATCH, help="Batches whose gradients make a step.", rich_help_panel=TUNED)
+    int,
+    typer.Option(
+        min=1, max=MOST_BATCH, help="Gradient accumulation: batches per step.", rich_help_panel=FINETUNE_PANEL
+    ),
 ]
-Warmup = Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Steps until the full rate.", rich_help_panel=TUNED)]
+Warmup = Annotated[
+    int, typer.Option(min=1, max=MOST_STEPS, help="Warm-up steps of the learning rate.", rich_help_panel=FINETUNE_PANEL)
+]
 Every = Annotated[
     int,
     typer.Option(
-        min=1, max=MOST_STEPS, help="Steps between checkpoint, held-out loss and weights.", rich_help_panel=TUNED
+        min=1,
+        max=MOST_STEPS,
+        help="Steps between validations, checkpoints and exports.",
+        rich_help_panel=FINETUNE_PANEL,
     ),
 ]
 HeldOut = Annotated[
     int | None,
-    typer.Option(min=0, help="Videos held out for validation; one in twenty, from ten on.", rich_help_panel=TUNED),
+    typer.Option(
+        min=0,
+        help="Videos for validation. Default: one in twenty, if there are at least ten.",
+        rich_help_panel=FINETUNE_PANEL,
+    ),
 ]
 Score = Annotated[
     float,
-    typer.Option(callback=check_finite, help="Said of captions that say none; 0: nothing.", rich_help_panel=TUNED),
+    typer.Option(
+        callback=check_finite, help="Aesthetic score for captions without one; 0: none.", rich_help_panel=FINETUNE_PANEL
+    ),
 ]

@@ -1,4 +1,4 @@
-"""One training batch, as a function of the step alone, so that a resumed run sees what an uninterrupted one would."""
+"""Training batches as a pure function of the step, so that a resumed run sees the same ones."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from pavdm_cli.training.levels import (
-    USUAL_MOMENTS,
+    DEFAULT_STAGES,
     Diagonal,
-    Moments,
-    draw_window,
-    progressive,
-    some_clean,
-    uniform,
-    warped,
+    StageProbabilities,
+    apply_clean_masks,
+    progressive_timesteps,
+    sample_window_stage,
+    uniform_timesteps,
+    warp_timesteps,
 )
 from pavdm_cli.training.losses import Batch
 from pavdm_cli.training.pocket.latent_pool import Clips, captions
@@ -27,118 +27,116 @@ METHODS = ("base", "pa", "rw")
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """How batches are drawn: method base, pa or rw; the diagonal; how many windows a step; how worn overlaps are.
+class BatchConfig:
+    """How batches are sampled."""
 
-    ratio: pushes timesteps towards noise, as sampling does; group: clips are cut at multiples of it, where their codec
-    begins anew; causal: over time clean latents see only one another; moments: how often a window is in which state.
-    """
-
-    method: str
+    method: str  # one of METHODS
     diagonal: Diagonal
-    windows: int = 16
+    batch_size: int = 16
     seed: int = 0
-    wear: float = 0.15
-    ratio: float = 1.0
-    group: int = 1
-    causal: bool = True
-    moments: Moments = USUAL_MOMENTS
+    noise_augmentation: float = 0.15  # largest standard deviation of noise added to the clean context
+    warp_ratio: float = 1.0  # of `warp_timesteps`, as in sampling
+    crop_multiple: int = 1  # clips are cropped at multiples of it, where their VAE restarts
+    causal: bool = True  # clean latents attend only to one another over time
+    stages: StageProbabilities = DEFAULT_STAGES
 
 
 @dataclass(frozen=True, slots=True)
-class Draws:
-    """Where the chances of one batch come from, taken in a fixed order: two batches' are never mixed."""
+class Rng:
+    """The random generators of one batch, used in a fixed order."""
 
-    plain: random.Random
-    normal: torch.Generator
+    python: random.Random
+    torch: torch.Generator
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """What a batch shows: runs of latents of some clips, at their timesteps."""
+class Crop:
+    """Which latents of which clips a batch contains, and their timesteps."""
 
     clips: list[int]
     starts: list[int]
-    times: Tensor  # (B, T)
-    clean: int  # of them, at the front
-    after: int = 0  # and at the back, in a window that rejoins a video
+    timesteps: Tensor  # (B, T)
+    context: int  # clean latents at the start
+    clean_end: int = 0  # clean latents at the end, in a window that rejoins a video
 
     @property
-    def runs(self) -> list[tuple[int, slice]]:
-        """Each sample's clip, and which of its latents."""
-        length = self.times.shape[1]
+    def ranges(self) -> list[tuple[int, slice]]:
+        """The clip of each sample, and the range of its latents."""
+        length = self.timesteps.shape[1]
         return [(clip, slice(start, start + length)) for clip, start in zip(self.clips, self.starts, strict=True)]
 
 
-class Drawn(NamedTuple):
-    """A batch and what is said of it."""
+class CaptionedBatch(NamedTuple):
+    """A batch and its captions."""
 
     batch: Batch
     prompts: list[str]
-    dropped: Tensor  # bool (B,): whose captions are not shown
+    dropped: Tensor  # bool (B,): samples trained without their caption
     clips: list[int]
 
 
-def draws(recipe: Recipe, step: int) -> Draws:
-    """The chances of a batch: a function of its number."""
-    plain = random.Random(f"{recipe.seed}/{recipe.method}/{step}")
-    return Draws(plain, torch.Generator().manual_seed(plain.getrandbits(62)))
+def batch_rng(config: BatchConfig, step: int) -> Rng:
+    """Generators seeded by the step."""
+    python = random.Random(f"{config.seed}/{config.method}/{step}")
+    return Rng(python, torch.Generator().manual_seed(python.getrandbits(62)))
 
 
-def draw_cut(recipe: Recipe, count: int, length: int, chance: Draws) -> Cut:
-    """Runs from anywhere in any of `count` clips of `length` latents."""
-    clips = [chance.plain.randrange(count) for _ in range(recipe.windows)]
-    times, clean, after = _times(recipe, chance)
-    places = (length - times.shape[1]) // recipe.group
-    return Cut(clips, [recipe.group * chance.plain.randint(0, places) for _ in clips], times, clean, after)
+def sample_crop(config: BatchConfig, clips: int, length: int, rng: Rng) -> Crop:
+    """Random crops of random clips, out of `clips` clips of `length` latents."""
+    chosen = [rng.python.randrange(clips) for _ in range(config.batch_size)]
+    timesteps, context, clean_end = _sample_timesteps(config, rng)
+    positions = (length - timesteps.shape[1]) // config.crop_multiple
+    starts = [config.crop_multiple * rng.python.randint(0, positions) for _ in chosen]
+    return Crop(chosen, starts, timesteps, context, clean_end)
 
 
-def fill(recipe: Recipe, cut: Cut, latents: Tensor, chance: Draws) -> Batch:
-    """The batch of a cut, its latents (B, T, C, H, W) given."""
-    latents[:, : cut.clean] += wear(latents[:, : cut.clean], recipe.wear, chance.normal)
-    noise = torch.randn(latents.shape, generator=chance.normal)
-    counted = torch.ones_like(cut.times)
-    if recipe.method == "pa":
-        counted[:, : cut.clean] = 0
-        counted[:, counted.shape[1] - cut.after :] = 0
-    elif recipe.method == "base":
-        counted = (cut.times > 0).to(cut.times)
-    return Batch(latents, noise, cut.times, counted, cut.clean if recipe.causal else 0)
+def make_batch(config: BatchConfig, crop: Crop, latents: Tensor, rng: Rng) -> Batch:
+    """The batch of a crop; `latents` (B, T, C, H, W) are changed in place."""
+    context = latents[:, : crop.context]
+    context += augmentation_noise(context, config.noise_augmentation, rng.torch)
+    noise = torch.randn(latents.shape, generator=rng.torch)
+    loss_mask = torch.ones_like(crop.timesteps)
+    if config.method == "pa":
+        loss_mask[:, : crop.context] = 0
+        loss_mask[:, loss_mask.shape[1] - crop.clean_end :] = 0
+    elif config.method == "base":
+        loss_mask = (crop.timesteps > 0).to(crop.timesteps)
+    return Batch(latents, noise, crop.timesteps, loss_mask, crop.context if config.causal else 0)
 
 
-def dropped(count: int, chance: Draws) -> Tensor:
-    """Which of the samples go without their caption, bool (B,)."""
-    return torch.tensor([chance.plain.random() < CAPTION_DROPOUT for _ in range(count)])
+def sample_caption_dropout(count: int, rng: Rng) -> Tensor:
+    """Which samples are trained without their caption, bool (B,)."""
+    return torch.tensor([rng.python.random() < CAPTION_DROPOUT for _ in range(count)])
 
 
-def draw_batch(recipe: Recipe, clips: Clips, pool: Tensor, step: int) -> Drawn:
-    """The batch of a step, of clips whose latents are in the pool."""
-    chance = draws(recipe, step)
-    cut = draw_cut(recipe, len(pool), pool.shape[1], chance)
-    latents = torch.stack([pool[clip, run] for clip, run in cut.runs]).float()
-    batch = fill(recipe, cut, latents, chance)
-    without = dropped(len(latents), chance)
-    return Drawn(batch, captions(clips, cut.clips, chance.plain), without, cut.clips)
+def sample_batch(config: BatchConfig, clips: Clips, pool: Tensor, step: int) -> CaptionedBatch:
+    """The batch of a step; `pool` holds the latents of `clips`."""
+    rng = batch_rng(config, step)
+    crop = sample_crop(config, len(pool), pool.shape[1], rng)
+    latents = torch.stack([pool[clip, latent_range] for clip, latent_range in crop.ranges]).float()
+    batch = make_batch(config, crop, latents, rng)
+    dropped = sample_caption_dropout(len(latents), rng)
+    return CaptionedBatch(batch, captions(clips, crop.clips, rng.python), dropped, crop.clips)
 
 
-def wear(overlap: Tensor, most: float, draw: torch.Generator) -> Tensor:  # (B, C, ...), same shape out
-    """Noise for the clean overlap, up to `most` in half of the samples: what a model made itself is never quite clean.
+def augmentation_noise(context: Tensor, max_std: float, rng: torch.Generator) -> Tensor:  # (B, T, ...) -> same
+    """Noise for the clean context of half of the samples, up to `max_std`: generated context is never quite clean.
 
-    Without it errors pile up in a long video, since an overlap taken from a real clip is always right.
+    Without it, errors accumulate in long videos, since in training the context is always from real clips.
     """
-    strength = most * (2 * torch.rand(len(overlap), generator=draw) - 1).clamp_min(0)
-    return strength.view(-1, *[1] * (overlap.dim() - 1)) * torch.randn(overlap.shape, generator=draw)
+    std = max_std * (2 * torch.rand(len(context), generator=rng) - 1).clamp_min(0)
+    return std.view(-1, *[1] * (context.dim() - 1)) * torch.randn(context.shape, generator=rng)
 
 
-def _times(recipe: Recipe, chance: Draws) -> tuple[Tensor, int, int]:
-    """Timesteps (B, T) of the window's latents, and how many at its front and at its back are clean."""
-    diagonal = recipe.diagonal
-    if recipe.method == "pa":
-        window = draw_window(diagonal, chance.plain, recipe.moments)
-        clean, after = (diagonal.chunk if shown else 0 for shown in (window.overlap, window.rejoins))
-        noisy = progressive(diagonal, window, torch.randn(recipe.windows, generator=chance.normal))
-        times = nn.functional.pad(warped(noisy, recipe.ratio), (clean, after))
-        return times, clean, after
-    times = uniform(diagonal.chunk * (diagonal.chunks + 1), recipe.windows, chance.normal)
-    times = warped(times, recipe.ratio)
-    return (some_clean(times, chance.plain) if recipe.method == "base" else times), 0, 0
+def _sample_timesteps(config: BatchConfig, rng: Rng) -> tuple[Tensor, int, int]:
+    """Timesteps (B, T) of the window's latents, and the number of clean latents at its start and at its end."""
+    diagonal = config.diagonal
+    if config.method == "pa":
+        window = sample_window_stage(diagonal, rng.python, config.stages)
+        context, clean_end = (diagonal.chunk if clean else 0 for clean in (window.has_context, window.rejoins))
+        noisy = progressive_timesteps(diagonal, window, torch.randn(config.batch_size, generator=rng.torch))
+        timesteps = nn.functional.pad(warp_timesteps(noisy, config.warp_ratio), (context, clean_end))
+        return timesteps, context, clean_end
+    timesteps = uniform_timesteps(diagonal.chunk * (diagonal.chunks + 1), config.batch_size, rng.torch)
+    timesteps = warp_timesteps(timesteps, config.warp_ratio)
+    return (apply_clean_masks(timesteps, rng.python) if config.method == "base" else timesteps), 0, 0

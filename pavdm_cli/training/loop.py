@@ -1,4 +1,4 @@
-"""The training loop: resumable to the step, with averaged weights, clipped gradients and contact sheets."""
+"""The training loop: resumable at every step, with EMA weights, gradient clipping, validation and contact sheets."""
 
 from __future__ import annotations
 
@@ -16,246 +16,249 @@ from torch import Tensor, nn
 from pavdm_cli.errors import ModelError, PavdmError
 from pavdm_cli.models.pocket.checkpoint import in_place_of
 from pavdm_cli.runtime.untrusted import is_regular
-from pavdm_cli.training.distributed import ALONE, Processes, gathered, placed
-from pavdm_cli.training.optimizer import Build, optimisers
+from pavdm_cli.training.distributed import SINGLE_PROCESS, ProcessGroup, full_tensors, shard_like
+from pavdm_cli.training.optimizer import OptimizerFactory, muon_and_adamw
 
 
 class Task(Protocol):
-    """What is trained: a model, its loss at a step, and how to judge, show and keep it.
+    """A model to train, its loss, and how it is validated and exported.
 
-    Several processes call all of it together, the sheet aside; the first alone writes.
+    All processes call every method except `write_sheet`; only the main process writes files.
     """
 
     @property
     def name(self) -> str:
-        """What kind of run it is: a checkpoint of another kind is refused."""
+        """The kind of run; checkpoints of other kinds are rejected."""
 
     @property
     def model(self) -> nn.Module:
-        """What is trained."""
+        """The model that is trained."""
 
     def loss(self, step: int) -> Tensor:
-        """The loss of one batch: a function of the weights and the batch's number alone, a step's where it is one."""
+        """The loss of one batch, a function of the weights and the batch's number alone."""
 
-    def judge(self) -> dict[str, float]:
-        """Held-out figures of the model as it is."""
+    def validate(self) -> dict[str, float]:
+        """Metrics of the current weights on held-out data."""
 
-    def sheet(self, path: Path) -> None:
-        """A picture of what the model makes."""
+    def write_sheet(self, path: Path) -> None:
+        """Write a contact sheet of what the model generates."""
 
     def export(self, folder: Path) -> Path:
         """Write the model in 16 bits; returns the file."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How long and how fast: a warm-up, a plateau, then a straight line to zero over the last `decay` of the steps."""
+class TrainConfig:
+    """Length, learning rate and intervals of a run."""
 
     steps: int
-    rate: float
-    warmup: int = 100
-    decay: float = 0.35
-    clip: float = 1.0
-    average: float = 0.999
-    judge_every: float = 120.0  # seconds
-    sheet_every: float = 600.0
-    every: int = 0  # steps between judgements, instead of seconds
-    accumulate: int = 1  # batches whose gradients make one step
-    build: Build = optimisers
+    lr: float
+    warmup: int = 100  # steps
+    decay: float = 0.35  # fraction of the steps over which the learning rate falls linearly to zero
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    validate_seconds: float = 120.0  # between validations, unless `validate_steps` is set
+    validate_steps: int = 0
+    sheet_seconds: float = 600.0  # between contact sheets
+    accumulate: int = 1  # batches per step
+    make_optimizers: OptimizerFactory = muon_and_adamw
 
-    def rate_at(self, step: int) -> float:
-        """The learning rate of a step."""
-        left = (self.steps - step) / max(1.0, self.decay * self.steps)
-        return self.rate * min(1.0, (step + 1) / self.warmup, left)
+    def lr_at(self, step: int) -> float:
+        """Linear warm-up, constant, linear decay to zero."""
+        decay = (self.steps - step) / max(1.0, self.decay * self.steps)
+        return self.lr * min(1.0, (step + 1) / self.warmup, decay)
 
 
 @dataclass(slots=True)
-class State:
-    """All that changes while training."""
+class TrainState:
+    """Everything that changes during training."""
 
     task: Task
-    optimisers: list[torch.optim.Optimizer]
-    average: dict[str, Tensor]
-    among: Processes = ALONE
+    optimizers: list[torch.optim.Optimizer]
+    ema: dict[str, Tensor]
+    processes: ProcessGroup = SINGLE_PROCESS
     step: int = 0
     losses: list[float] = field(default_factory=list)  # since the last row of the log
-    judged: float = field(default_factory=time.monotonic)
-    shown: float = field(default_factory=time.monotonic)
+    validated_at: float = field(default_factory=time.monotonic)
+    sheet_at: float = field(default_factory=time.monotonic)
 
 
-Report = Callable[[int, dict[str, float]], None]
-ANOTHER = "give another --folder, or remove the checkpoint"
+StepReport = Callable[[int, dict[str, float]], None]
+HINT = "give another --folder, or remove the checkpoint"
 
 
-def train(task: Task, plan: Plan, folder: Path, report: Report, among: Processes = ALONE) -> Path:
-    """Train from the folder's checkpoint, or the model as given, to the plan's end.
+def train(
+    task: Task, config: TrainConfig, folder: Path, report: StepReport, processes: ProcessGroup = SINGLE_PROCESS
+) -> Path:
+    """Train until `config.steps`, resuming from the folder's checkpoint; returns the exported file.
 
-    What stops the report, such as an interrupt, keeps the step; of several processes it has to stop all. What cuts a
-    step short may leave weights half-way, so then the last checkpoint stands. Raises: ModelError, OutputError.
+    An exception in `report`, such as an interrupt, saves a checkpoint first; with several processes, it must occur in
+    all of them. An exception within a step leaves the last checkpoint, since weights may be half updated.
+    Raises: ModelError, OutputError.
     """
     checkpoint = folder / "checkpoint.pt"
-    state = begin(task, checkpoint, plan.build, among)
-    while state.step < plan.steps:
-        figures = advance(state, plan)
+    state = init_state(task, checkpoint, config.make_optimizers, processes)
+    while state.step < config.steps:
+        metrics = train_step(state, config)
         try:
-            report(state.step, figures)
-            watch(state, plan, folder)
-        except BaseException as stop:
-            if among.count == 1 or isinstance(stop, KeyboardInterrupt):  # else the others are not here to save with
-                save(state, checkpoint)
+            report(state.step, metrics)
+            validate_if_due(state, config, folder)
+        except BaseException as error:
+            if processes.world_size == 1 or isinstance(error, KeyboardInterrupt):  # else others do not save with us
+                save_checkpoint(state, checkpoint)
             raise
-    save(state, checkpoint)
-    return finish(state, folder)
+    save_checkpoint(state, checkpoint)
+    with ema_weights(state):
+        _validate(state, folder)
+        if processes.is_main:
+            task.write_sheet(folder / f"sheet-{state.step:07d}.png")
+        return task.export(folder)
 
 
-def begin(task: Task, checkpoint: Path, build: Build = optimisers, among: Processes = ALONE) -> State:
-    """A fresh state, or the one a checkpoint holds. Raises: ModelError."""
-    state = State(task, build(task.model), _copy(task.model), among)
+def init_state(
+    task: Task,
+    checkpoint: Path,
+    make_optimizers: OptimizerFactory = muon_and_adamw,
+    processes: ProcessGroup = SINGLE_PROCESS,
+) -> TrainState:
+    """A new state, or that of an existing checkpoint. Raises: ModelError."""
+    state = TrainState(task, make_optimizers(task.model), _copy_weights(task.model), processes)
     if checkpoint.exists():
-        resume(state, checkpoint)
+        load_checkpoint(state, checkpoint)
     return state
 
 
-def resume(state: State, checkpoint: Path) -> None:
-    """Take up the state that a checkpoint holds, whoever many processes wrote it. Raises: ModelError."""
-    stored, name = _stored(checkpoint, mapped=state.among.count > 1), state.task.name
+def load_checkpoint(state: TrainState, checkpoint: Path) -> None:
+    """Restore a state, written by any number of processes. Raises: ModelError."""
+    stored, name = _read_checkpoint(checkpoint, mmap=state.processes.world_size > 1), state.task.name
     if stored.get("name", name) != name:
-        raise ModelError(f"{checkpoint} is of a run of the {stored['name']}, not of the {name}", ANOTHER)
+        raise ModelError(f"{checkpoint} is of a run of the {stored['name']}, not of the {name}", HINT)
     try:
-        own, kept = state.task.model.state_dict(), stored["model"]
-        state.task.model.load_state_dict({name: placed(value, own.get(name, value)) for name, value in kept.items()})
-        for optimiser, moments in zip(state.optimisers, stored["optimisers"], strict=True):
-            optimiser.load_state_dict(_moments(moments, optimiser))
-        state.average = {name: placed(stored["average"][name].to(v), v) for name, v in state.average.items()}
+        current, weights = state.task.model.state_dict(), stored["model"]
+        state.task.model.load_state_dict({n: shard_like(value, current.get(n, value)) for n, value in weights.items()})
+        for optimizer, optimizer_state in zip(state.optimizers, stored["optimisers"], strict=True):
+            optimizer.load_state_dict(_shard_optimizer_state(optimizer_state, optimizer))
+        state.ema = {name: shard_like(stored["average"][name].to(v), v) for name, v in state.ema.items()}
         state.step = int(stored["step"])
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{checkpoint} holds another model", ANOTHER) from error
+        raise ModelError(f"{checkpoint} holds another model", HINT) from error
 
 
-def advance(state: State, plan: Plan) -> dict[str, float]:
-    """One step of gradient descent. Raises: PavdmError where the numbers have left what a float holds."""
+def train_step(state: TrainState, config: TrainConfig) -> dict[str, float]:
+    """One optimizer step; returns metrics. Raises: PavdmError if gradients are not finite."""
     state.task.model.train()
-    loss = sum(_backward(state, plan, part) for part in range(plan.accumulate))
-    norm = gathered(nn.utils.clip_grad_norm_(state.task.model.parameters(), plan.clip), keep=True)
+    loss = sum(_backward(state, config, part) for part in range(config.accumulate))
+    norm = full_tensors(nn.utils.clip_grad_norm_(state.task.model.parameters(), config.max_grad_norm), keep=True)
     if not norm.isfinite():
-        raise PavdmError(f"training broke at step {state.step}: the loss is {loss:g}", "try a lower --rate")
-    for optimiser in state.optimisers:
-        for group in optimiser.param_groups:
-            group["lr"] = plan.rate_at(state.step)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        raise PavdmError(f"training diverged at step {state.step}: the loss is {loss:g}", "try a lower --rate")
+    for optimizer in state.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr_at(state.step)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     state.step += 1
-    _average(state, min(plan.average, (1 + state.step) / (10 + state.step)))
-    state.losses.append(state.among.mean(loss))
+    _update_ema(state, min(config.ema_decay, (1 + state.step) / (10 + state.step)))
+    state.losses.append(state.processes.mean(loss))
     return {"loss": state.losses[-1], "gradient": norm.item()}
 
 
-def watch(state: State, plan: Plan, folder: Path) -> None:
-    """Every so often: judge the averaged weights, keep a checkpoint and an export, paint a sheet."""
+def validate_if_due(state: TrainState, config: TrainConfig, folder: Path) -> None:
+    """At the configured interval, save a checkpoint, validate and export the EMA weights, and write a sheet."""
     now = time.monotonic()
-    if state.step % plan.every if plan.every else now - state.judged < plan.judge_every:
+    if config.validate_steps:
+        due = state.step % config.validate_steps == 0
+    else:
+        due = now - state.validated_at >= config.validate_seconds
+    if not due:
         return
-    state.judged = now
-    save(state, folder / "checkpoint.pt")
-    with averaged(state):
-        _judge(state, folder)
+    state.validated_at = now
+    save_checkpoint(state, folder / "checkpoint.pt")
+    with ema_weights(state):
+        _validate(state, folder)
         state.task.export(folder)
-        if now - state.shown >= plan.sheet_every and state.among.first:
-            state.shown = now
-            state.task.sheet(folder / f"sheet-{state.step:07d}.png")
-
-
-def finish(state: State, folder: Path) -> Path:
-    """Judge, show and export the averaged weights once more."""
-    with averaged(state):
-        _judge(state, folder)
-        if state.among.first:
-            state.task.sheet(folder / f"sheet-{state.step:07d}.png")
-        return state.task.export(folder)
+        if now - state.sheet_at >= config.sheet_seconds and state.processes.is_main:
+            state.sheet_at = now
+            state.task.write_sheet(folder / f"sheet-{state.step:07d}.png")
 
 
 @contextmanager
-def averaged(state: State) -> Iterator[None]:
-    """The model wears its averaged weights inside the block."""
+def ema_weights(state: TrainState) -> Iterator[None]:
+    """Use the EMA weights inside the block, in evaluation mode."""
     model = state.task.model
-    own = _copy(model)
-    model.load_state_dict(state.average)
+    weights = _copy_weights(model)
+    model.load_state_dict(state.ema)
     model.eval()
     try:
         yield
     finally:
-        model.load_state_dict(own)
+        model.load_state_dict(weights)
 
 
-def save(state: State, path: Path) -> None:
-    """The whole state, in one file, written by the first process. Raises: OutputError."""
+def save_checkpoint(state: TrainState, path: Path) -> None:
+    """Write the whole state to one file, from the main process. Raises: OutputError."""
     parts = {
         "name": state.task.name,
         "model": state.task.model.state_dict(),
-        "average": state.average,
-        "optimisers": [o.state_dict() for o in state.optimisers],
+        "average": state.ema,
+        "optimisers": [optimizer.state_dict() for optimizer in state.optimizers],
         "step": state.step,
     }
-    stored = gathered(parts, keep=state.among.first)
-    if state.among.first:
-        with in_place_of(path) as beside:
-            torch.save(stored, beside)
+    stored = full_tensors(parts, keep=state.processes.is_main)
+    if state.processes.is_main:
+        with in_place_of(path) as temporary:
+            torch.save(stored, temporary)
 
 
-def _backward(state: State, plan: Plan, part: int) -> float:
-    """Adds the gradients of one batch of a step; returns its part of the step's loss."""
-    loss = state.task.loss(state.step * plan.accumulate + part) / plan.accumulate
+def _backward(state: TrainState, config: TrainConfig, part: int) -> float:
+    """Accumulate the gradients of one batch; returns its share of the step's loss."""
+    loss = state.task.loss(state.step * config.accumulate + part) / config.accumulate
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.item()
 
 
-def _judge(state: State, folder: Path) -> None:
-    """A row of the log: held-out figures, beside the mean loss since the row before."""
-    figures, seen = state.task.judge(), len(state.losses)
-    if state.among.first:
-        mean = {"loss": sum(state.losses) / seen} if seen else {}
-        _note(folder, {"step": state.step, **mean, **figures})
+def _validate(state: TrainState, folder: Path) -> None:
+    """Append validation metrics and the mean training loss since the last row to log.jsonl."""
+    metrics, count = state.task.validate(), len(state.losses)
+    if state.processes.is_main:
+        mean = {"loss": sum(state.losses) / count} if count else {}
+        with (folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps({"step": state.step, **mean, **metrics}) + "\n")
     state.losses.clear()
 
 
-def _moments(kept: dict[str, Any], optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimiser's state, each of its tensors in parts where its weight is."""
-    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+def _shard_optimizer_state(stored: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Shard each tensor of an optimizer's state like its weight."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
 
-    def split(value: Any, weight: Tensor) -> Any:
-        return placed(value, weight) if isinstance(value, Tensor) else value
+    def shard(value: Any, weight: Tensor) -> Any:
+        return shard_like(value, weight) if isinstance(value, Tensor) else value
 
-    rows = kept["state"].items()
-    return kept | {"state": {at: {name: split(v, weights[at]) for name, v in row.items()} for at, row in rows}}
+    rows = stored["state"].items()
+    return stored | {"state": {i: {name: shard(v, weights[i]) for name, v in row.items()} for i, row in rows}}
 
 
-def _stored(checkpoint: Path, mapped: bool) -> dict[str, Any]:
-    """What a checkpoint holds; mapped, so that several processes do not each read all of it into memory."""
+def _read_checkpoint(checkpoint: Path, mmap: bool) -> dict[str, Any]:
+    """mmap: map the file, so that several processes do not each read all of it into memory. Raises: ModelError."""
     if not is_regular(checkpoint):
-        raise ModelError(f"{checkpoint} is not a regular file", ANOTHER)
+        raise ModelError(f"{checkpoint} is not a regular file", HINT)
     try:
-        stored = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # pickle, zip and tensors each fail in their own ways
-        raise ModelError(f"{checkpoint} is damaged, or no checkpoint", ANOTHER) from error
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # pickle, zip and tensors raise many kinds of errors
+        raise ModelError(f"{checkpoint} is damaged or not a checkpoint", HINT) from error
     if not isinstance(stored, dict):
-        raise ModelError(f"{checkpoint} is no checkpoint", ANOTHER)
+        raise ModelError(f"{checkpoint} is not a checkpoint", HINT)
     return stored
 
 
-def _copy(model: nn.Module) -> dict[str, Tensor]:
+def _copy_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 @torch.no_grad()
-def _average(state: State, keep: float) -> None:
+def _update_ema(state: TrainState, decay: float) -> None:
     for name, value in state.task.model.state_dict().items():
-        mean = state.average[name]
+        mean = state.ema[name]
         if value.is_floating_point():
-            mean.lerp_(value, 1 - keep)
+            mean.lerp_(value, 1 - decay)
         else:
             mean.copy_(value)
-
-
-def _note(folder: Path, row: dict[str, float]) -> None:
-    with (folder / "log.jsonl").open("a") as log:
-        log.write(json.dumps(row) + "\n")

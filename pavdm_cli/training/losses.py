@@ -1,4 +1,4 @@
-"""The rectified-flow loss of a window whose latents carry their own noise levels (paper eq. 3, section 3.5)."""
+"""The rectified-flow loss of a window whose latents have individual noise levels (paper eq. 3, section 3.5)."""
 
 from __future__ import annotations
 
@@ -9,64 +9,66 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.models.stdit.transformer import STDiT, Text
-from pavdm_cli.training.levels import NOISE
+from pavdm_cli.training.levels import NOISE_TIMESTEP
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the denoiser is shown in one training step."""
+    """One batch of training windows."""
 
     latents: Tensor  # (B, T, C, H, W), clean
     noise: Tensor  # same shape
-    times: Tensor  # (B, T), 0 clean to 1000 noise
-    counted: Tensor  # (B, T), 1 where the loss is taken
-    clean: int = 0  # latents at the front that attend only to themselves over time
+    timesteps: Tensor  # (B, T), 0 (clean) to 1000 (noise)
+    loss_mask: Tensor  # (B, T), 1 for latents that the loss covers
+    context: int = 0  # clean latents at the start, which attend only to one another over time
 
-    def rows(self, which: slice) -> Batch:
-        """Some of its samples."""
-        return self._each(lambda value: value[which])
+    def select(self, samples: slice) -> Batch:
+        """A part of the batch."""
+        return self._map(lambda value: value[samples])
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
-        return self._each(lambda value: value.to(device))
+        """Move to a device."""
+        return self._map(lambda value: value.to(device))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(change(self.latents), change(self.noise), change(self.times), change(self.counted), self.clean)
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        latents, noise = function(self.latents), function(self.noise)
+        return Batch(latents, noise, function(self.timesteps), function(self.loss_mask), self.context)
 
 
-def noised(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:  # (B, T, C, H, W), same, (B, T)
-    """Every latent mixed with its noise at its own timestep, 0 (clean) to 1000 (noise)."""
-    sigma = (times / NOISE)[:, :, None, None, None]
+def add_noise(clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:  # (B, T, C, H, W), same, (B, T)
+    """Interpolate linearly between clean latents (timestep 0) and noise (1000)."""
+    sigma = (timesteps / NOISE_TIMESTEP)[:, :, None, None, None]
     return (1 - sigma) * clean + sigma * noise
 
 
 def velocity_loss(
-    velocity: Tensor, batch: Batch, wanted: Tensor | None = None, weights: Tensor | float = 1.0
+    velocity: Tensor, batch: Batch, target: Tensor | None = None, weights: Tensor | float = 1.0
 ) -> Tensor:  # -> (B,)
-    """Mean squared error over the counted latents of each sample, to `wanted` or else to clean - noise.
+    """Mean squared error per sample over the latents of the loss mask; the target defaults to clean - noise.
 
-    weights: of the squares, of any shape that goes with (B, T, C, H, W).
+    weights: of the squared errors, broadcastable to (B, T, C, H, W).
     """
-    wanted = batch.latents - batch.noise if wanted is None else wanted
-    error = ((velocity - wanted).square() * weights).mean(dim=(2, 3, 4))
-    return (error * batch.counted).sum(1) / batch.counted.sum(1).clamp_min(1)
+    target = batch.latents - batch.noise if target is None else target
+    error = ((velocity - target).square() * weights).mean(dim=(2, 3, 4))
+    return (error * batch.loss_mask).sum(1) / batch.loss_mask.sum(1).clamp_min(1)
 
 
-def window_velocity(
+def predict_velocity(
     model: STDiT,
     text: Text,
     batch: Batch,
     fps: Tensor,
     size: tuple[float, float] | None = None,
-    rounded: torch.dtype | None = None,
+    timestep_dtype: torch.dtype | None = None,
 ) -> Tensor:  # -> (B, T, C, H, W)
-    """What the model makes of the noised batch; fps () or (B,); size: pixels high and wide, for a model given them.
+    """The model's velocity for the noised batch.
 
-    rounded: the precision in which the model reads timesteps; the noise follows the exact ones.
+    fps: () or (B,). size: height and width in pixels, for models conditioned on it. timestep_dtype: precision in which
+    the model gets timesteps; the noise itself is added with the exact ones.
     """
-    rows, count = batch.times.shape
-    read = batch.times.flatten().to(rounded or batch.times.dtype)
-    table = model.table(read, fps.repeat_interleave(count) if fps.dim() else fps)
-    index = torch.arange(rows * count, dtype=torch.int32, device=batch.times.device).view(rows, count)
-    z = noised(batch.latents, batch.noise, batch.times)
-    return model(z, index, table, text, clean=batch.clean, size=size)  # type: ignore[no-any-return]
+    rows, count = batch.timesteps.shape
+    model_timesteps = batch.timesteps.flatten().to(timestep_dtype or batch.timesteps.dtype)
+    table = model.table(model_timesteps, fps.repeat_interleave(count) if fps.dim() else fps)
+    index = torch.arange(rows * count, dtype=torch.int32, device=batch.timesteps.device).view(rows, count)
+    z = add_noise(batch.latents, batch.noise, batch.timesteps)
+    return model(z, index, table, text, clean=batch.context, size=size)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Which optimiser moves which weights."""
+"""Optimizers for training from scratch and for fine-tuning."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-Build = Callable[[nn.Module], list[torch.optim.Optimizer]]
+OptimizerFactory = Callable[[nn.Module], list[torch.optim.Optimizer]]
 
 
-def optimisers(model: nn.Module) -> list[torch.optim.Optimizer]:
-    """For weights trained from nothing: Muon for the matrices of transformer blocks, AdamW for all else."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for name, p in named if p.dim() == 2 and "blocks." in name and "table" not in name]
-    known = {id(p) for p in matrices}
-    rest = [p for _, p in named if id(p) not in known]
-    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=1e-4)]
+def muon_and_adamw(model: nn.Module) -> list[torch.optim.Optimizer]:
+    """For training from scratch: Muon for the matrices of transformer blocks, AdamW for all other weights."""
+    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    matrices = [p for name, p in parameters if p.dim() == 2 and "blocks." in name and "table" not in name]
+    in_muon = {id(p) for p in matrices}
+    others = [p for _, p in parameters if id(p) not in in_muon]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=1e-4)]
     if matrices:
-        found.append(torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
-    return found
+        optimizers.append(torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
+    return optimizers
 
 
-def gentle(model: nn.Module) -> list[torch.optim.Optimizer]:
-    """For published weights: AdamW as Open-Sora was trained with it, and nothing pulled towards zero."""
-    given = [p for p in model.parameters() if p.requires_grad]
-    return [torch.optim.AdamW(given, betas=(0.9, 0.999), eps=1e-15, weight_decay=0.0)]
+def adamw(model: nn.Module) -> list[torch.optim.Optimizer]:
+    """For fine-tuning: AdamW with Open-Sora's settings and without weight decay."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [torch.optim.AdamW(parameters, betas=(0.9, 0.999), eps=1e-15, weight_decay=0.0)]

@@ -148,11 +148,11 @@ def rows(draw: random.Random, folder: Path) -> None:
 
 def captions(draw: random.Random, folder: Path) -> None:
     """A table of captions."""
-    from pavdm_cli.training.finetune.dataset import captioned
+    from pavdm_cli.training.finetune.dataset import find_videos
 
     rows = "\n".join(f"{draw.choice(hostile.STRINGS)},{hostile.prompt(draw)}" for _ in range(draw.randrange(5)))
     written(folder, "captions.csv", f"path,text\n{rows}")
-    captioned(folder / "out")
+    find_videos(folder / "out")
 
 
 def prompts(draw: random.Random, folder: Path) -> None:

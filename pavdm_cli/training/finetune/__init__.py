@@ -1,1 +1,1 @@
-"""Fine-tuning a video model on a folder of videos."""
+"""Fine-tune a video model on a folder of captioned videos."""

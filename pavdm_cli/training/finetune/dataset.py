@@ -1,4 +1,4 @@
-"""A folder of videos with captions: which there are, and why some cannot be used."""
+"""Find captioned videos in a folder, and report why others are skipped."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ from pavdm_cli.runtime.untrusted import InvalidError, is_regular, read_text
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".3gp")
 PATHS, TEXTS = ("path", "video"), ("text", "caption")  # columns of the table, by either name
-HINT = "a video's caption is NAME.txt beside it, or a row of captions.csv with columns path,text (or video,caption)"
-NAMED = 10  # of those left out
-LONGEST_CAPTION, LONGEST_TABLE = 1 << 20, 256 << 20  # bytes of a file
+HINT = "a caption is NAME.txt next to NAME.mp4, or a row of captions.csv with columns path,text (or video,caption)"
+MAX_LISTED = 10  # skipped files
+MAX_CAPTION_BYTES, MAX_TABLE_BYTES = 1 << 20, 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Captioned:
-    """A video, and what it shows."""
+class VideoItem:
+    """A video and its caption."""
 
     path: Path
     caption: str
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A file that is not trained on."""
+class Skipped:
+    """A file that is not used for training."""
 
     path: Path
     reason: str
 
 
-def captioned(folder: Path) -> tuple[list[Captioned], list[LeftOut]]:
-    """The videos below a folder that have a caption, by name, and those that have none. Raises: InputError."""
+def find_videos(folder: Path) -> tuple[list[VideoItem], list[Skipped]]:
+    """The captioned videos in a folder and its subfolders, sorted, and those without a caption. Raises: InputError."""
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder of videos", HINT)
+        raise InputError(f"{folder} is not a folder", HINT)
     folder = folder.resolve()
     table = _table(folder)
     paths = sorted(set(_videos(folder)) | table.keys())
-    found = [(path, table.get(path) or _beside(path)) for path in paths]
-    usable = [Captioned(path, text) for path, text in found if clean(text) and is_regular(path)]
-    taken = {one.path for one in usable}
-    return usable, [LeftOut(path, _reason(path, text)) for path, text in found if path not in taken]
+    captions = [(path, table.get(path) or _sidecar_caption(path)) for path in paths]
+    usable = [VideoItem(path, text) for path, text in captions if clean(text) and is_regular(path)]
+    used = {item.path for item in usable}
+    return usable, [Skipped(path, _reason(path, text)) for path, text in captions if path not in used]
 
 
-def summary(left_out: Sequence[LeftOut], trained: int) -> list[str]:
-    """How many videos are trained on and how many not, in a line; the first of the latter, a line each."""
-    counts = Counter(one.reason.partition(":")[0] for one in left_out)
+def summarize(skipped: Sequence[Skipped], trained: int) -> list[str]:
+    """One line with the numbers of used and skipped videos, and a line for each of the first skipped ones."""
+    counts = Counter(item.reason.partition(":")[0] for item in skipped)
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
-    rest = len(left_out) - NAMED
+    rest = len(skipped) - MAX_LISTED
     return [
-        f"{pluralize(trained, 'video')} to train on, {len(left_out)} left out{f': {reasons}' if reasons else ''}",
-        *(f"left out: {one.path} ({one.reason})" for one in left_out[:NAMED]),
+        f"{pluralize(trained, 'video')} to train on, {len(skipped)} skipped{f': {reasons}' if reasons else ''}",
+        *(f"skipped: {item.path} ({item.reason})" for item in skipped[:MAX_LISTED]),
         *([f"and {rest} more"] if rest > 0 else []),
     ]
 
@@ -71,40 +71,40 @@ def _videos(folder: Path) -> Iterator[Path]:
                 yield Path(inside, name)
 
 
-def _beside(path: Path) -> str:
-    """The caption in the text file of the same name, if there is one."""
+def _sidecar_caption(path: Path) -> str:
+    """The text file of the same name, or empty."""
     try:
-        return read_text(path.with_suffix(".txt"), LONGEST_CAPTION).strip()
+        return read_text(path.with_suffix(".txt"), MAX_CAPTION_BYTES).strip()
     except (OSError, InvalidError):
         return ""
 
 
 def _reason(path: Path, text: str) -> str:
     if not is_regular(path):
-        return "not there"
-    return "with a caption of which nothing can be read" if text else "without a caption"
+        return "missing"
+    return "whose caption has no usable text" if text else "without a caption"
 
 
 def _table(folder: Path) -> dict[Path, str]:
     """Captions by video, from the folder's captions.csv or its only table. Raises: InputError."""
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".csv")
-    named = [path for path in tables if path.name.lower() == "captions.csv"]
-    if len(tables) > 1 and not named:
+    preferred = [path for path in tables if path.name.lower() == "captions.csv"]
+    if len(tables) > 1 and not preferred:
         names = ", ".join(path.name for path in tables)
-        raise InputError(f"{folder} has {len(tables)} tables: {names}", "name the one that counts captions.csv")
-    return _read(named[0] if named else tables[0]) if tables else {}
+        raise InputError(f"{folder} has {len(tables)} tables: {names}", "name the one to use captions.csv")
+    return _read_table((preferred or tables)[0]) if tables else {}
 
 
-def _read(table: Path) -> dict[Path, str]:
+def _read_table(table: Path) -> dict[Path, str]:
     try:
-        rows = csv.DictReader(io.StringIO(read_text(table, LONGEST_TABLE), newline=""), restval="")
+        rows = csv.DictReader(io.StringIO(read_text(table, MAX_TABLE_BYTES), newline=""), restval="")
         path, text = (_column(rows.fieldnames or (), names, table) for names in (PATHS, TEXTS))
-        return {_place(table, row[path]): row[text].strip() for row in rows if row[path].strip("\0 \t")}
+        return {_resolve(table, row[path]): row[text].strip() for row in rows if row[path].strip("\0 \t")}
     except (OSError, InvalidError, csv.Error) as error:
-        raise InputError(f"{table} is not a table that can be read: {error}", "write it as CSV in UTF-8") from error
+        raise InputError(f"{table} cannot be read as a table: {error}", "write it as CSV in UTF-8") from error
 
 
-def _place(table: Path, name: str) -> Path:
+def _resolve(table: Path, name: str) -> Path:
     return Path(os.path.normpath(table.parent / name.strip()))
 
 

@@ -1,4 +1,4 @@
-"""Videos to clips of latents and captions to vectors, each made once and kept in a file of its own."""
+"""Encode videos to clips of latents and captions to embeddings, cached in one file each."""
 
 from __future__ import annotations
 
@@ -26,177 +26,182 @@ from pavdm_cli.models.opensora.prompt import clean
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.pocket.checkpoint import in_place_of
 from pavdm_cli.runtime.untrusted import InvalidError, integer, mismatches, number, read_json, string
-from pavdm_cli.training.finetune.dataset import Captioned
+from pavdm_cli.training.finetune.dataset import VideoItem
 from pavdm_cli.video import VideoInfo, open_video, read_frames_at
 
-Advance = Callable[[int], None]
+Advance = Callable[[int], None]  # of a progress bar
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """What every clip is cut to, and what encodes it: latents made in another form are others."""
+class LatentFormat:
+    """Everything that the latents of a clip depend on, besides the video."""
 
     size: tuple[int, int]  # pixels, height and width
     fps: int
     frames: int
     latents: int
-    codec: str  # a mark of its weights and precision
+    vae: str  # digest of its weights, and precision
 
 
 @dataclass(frozen=True, slots=True)
-class Surveyed:
-    """What a video gives: as many clips, one after another; or why none."""
+class VideoProbe:
+    """The number of consecutive clips in a video, or why there are none."""
 
     clips: int = 0
-    rate: float = 0.0  # frames a second of the file
-    refused: str = ""
+    rate: float = 0.0  # frames per second of the file
+    error: str = ""
 
 
-SURVEYED = {"clips": integer(0, 1 << 32), "rate": number(0, 1e9), "refused": string(10_000)}  # as they are stored
+PROBE_FIELDS = {"clips": integer(0, 1 << 32), "rate": number(0, 1e9), "error": string(10_000)}  # of the JSON file
 
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """The folder of what was made, and in which form."""
+    """Paths of cached files."""
 
     folder: Path
-    form: Form
-    text: str  # a mark of the text encoder's weights and precision
-    _names: dict[Path, str] = field(default_factory=dict, compare=False)
+    format: LatentFormat
+    text_encoder: str  # digest of its weights, and precision
+    _keys: dict[Path, str] = field(default_factory=dict, compare=False)
 
-    def surveyed(self, video: Path) -> Path:
-        """Where it is kept what a video gives."""
-        return self.folder / "videos" / f"{self._name(video)}.json"
+    def probe_path(self, video: Path) -> Path:
+        """The file of a `VideoProbe`."""
+        return self.folder / "videos" / f"{self._key(video)}.json"
 
     def latents(self, video: Path, clip: int) -> Path:
-        """Where a clip's latents are kept."""
-        return self.folder / "latents" / f"{self._name(video)}-{clip:05d}.safetensors"
+        """The file of a clip's latents."""
+        return self.folder / "latents" / f"{self._key(video)}-{clip:05d}.safetensors"
 
-    def vectors(self, wording: str) -> Path:
-        """Where a caption's vectors are kept."""
-        return self.folder / "captions" / f"{_hash(f'{self.text} {clean(wording)}'.encode())}.safetensors"
+    def embedding(self, caption: str) -> Path:
+        """The file of a caption's embedding."""
+        return self.folder / "captions" / f"{_hash(f'{self.text_encoder} {clean(caption)}'.encode())}.safetensors"
 
-    def _name(self, video: Path) -> str:
-        if video not in self._names:
-            form = json.dumps(asdict(self.form)).encode()
-            self._names[video] = _hash(form + str(video.stat().st_size).encode() + samples(video))
-        return self._names[video]
+    def _key(self, video: Path) -> str:
+        """A hash of the format and of the video's contents."""
+        if video not in self._keys:
+            latent_format = json.dumps(asdict(self.format)).encode()
+            self._keys[video] = _hash(latent_format + str(video.stat().st_size).encode() + samples(video))
+        return self._keys[video]
 
 
-def survey(cache: Cache, video: Path) -> Surveyed:
-    """What a video gives, found out once."""
-    path = cache.surveyed(video)
+def probe_video(cache: Cache, video: Path) -> VideoProbe:
+    """Probe a video, or read the cached result."""
+    path = cache.probe_path(video)
     try:
         stored = read_json(path)
-        if isinstance(stored, dict) and stored.keys() == SURVEYED.keys() and not mismatches(stored, SURVEYED):
-            return Surveyed(**stored)
+        if isinstance(stored, dict) and stored.keys() == PROBE_FIELDS.keys() and not mismatches(stored, PROBE_FIELDS):
+            return VideoProbe(**stored)
     except (OSError, InvalidError):
         pass
-    found = _survey(cache.form, video)
-    with in_place_of(_made(path)) as beside:
-        beside.write_text(json.dumps(asdict(found)))
-    return found
+    probe = _probe_video(cache.format, video)
+    with in_place_of(_with_folder(path)) as temporary:
+        temporary.write_text(json.dumps(asdict(probe)))
+    return probe
 
 
-def unlike(cache: Cache, videos: Sequence[Path]) -> list[Path]:
-    """One of each: two files of one content are encoded once."""
-    return list({cache.surveyed(video): video for video in videos}.values())
+def unique_videos(cache: Cache, videos: Sequence[Path]) -> list[Path]:
+    """Drop duplicates: files of the same content are encoded once."""
+    return list({cache.probe_path(video): video for video in videos}.values())
 
 
-def clips_of(cache: Cache, videos: Sequence[Path]) -> list[tuple[Path, int]]:
-    """Every clip that the videos give."""
-    return [(video, clip) for video in videos for clip in range(survey(cache, video).clips)]
+def list_clips(cache: Cache, videos: Sequence[Path]) -> list[tuple[Path, int]]:
+    """(video, number) of every clip."""
+    return [(video, clip) for video in videos for clip in range(probe_video(cache, video).clips)]
 
 
-def missing_clips(cache: Cache, wanted: Sequence[tuple[Path, int]]) -> list[tuple[Path, int]]:
-    """Which clips are still to be encoded."""
-    return [(video, clip) for video, clip in wanted if not _there(cache.latents(video, clip))]
+def clips_to_encode(cache: Cache, clips: Sequence[tuple[Path, int]]) -> list[tuple[Path, int]]:
+    """Those clips that are not cached."""
+    return [(video, clip) for video, clip in clips if not _is_readable(cache.latents(video, clip))]
 
 
-def encode_clips(cache: Cache, codec: Codec, wanted: Sequence[tuple[Path, int]], advance: Advance) -> None:
-    """Cut, fit and encode clips, each kept as soon as it is made; a video is decoded once, from its first clip on.
+def encode_clips(cache: Cache, vae: Codec, clips: Sequence[tuple[Path, int]], advance: Advance) -> None:
+    """Crop, scale and encode clips, saving each at once; every video is decoded once, from its first clip.
 
     Raises: InputError, OutputError.
     """
-    for path, clips in groupby(wanted, lambda clip: clip[0]):
-        numbers = [clip for _, clip in clips]
-        for clip, pixels in zip(numbers, _clips(open_video(path), numbers, cache.form), strict=True):
-            latents = codec.encode(from_bytes(pixels)[None])[0]
-            _keep(cache.latents(path, clip), latents.half())
+    for path, group in groupby(clips, lambda clip: clip[0]):
+        numbers = [clip for _, clip in group]
+        for clip, pixels in zip(numbers, _read_clips(open_video(path), numbers, cache.format), strict=True):
+            latents = vae.encode(from_bytes(pixels)[None])[0]
+            _save_tensor(cache.latents(path, clip), latents.half())
             advance(1)
 
 
-def _clips(video: VideoInfo, clips: Sequence[int], form: Form) -> Iterator[NDArray[np.uint8]]:  # (n, H, W, 3) each
-    """The pixels of some clips, in rising order."""
-    numbers = [clip * form.frames + frame for clip in clips for frame in range(form.frames)]
-    frames = read_frames_at(video, [video.start + Fraction(number, form.fps) for number in numbers], form.size)
+def _read_clips(  # -> (n, H, W, 3) each
+    video: VideoInfo, clips: Sequence[int], latent_format: LatentFormat
+) -> Iterator[NDArray[np.uint8]]:
+    """clips: in ascending order."""
+    count = latent_format.frames
+    times = [Fraction(clip * count + frame, latent_format.fps) for clip in clips for frame in range(count)]
+    frames = read_frames_at(video, [video.start + time for time in times], latent_format.size)
     for _ in clips:
-        yield np.stack(list(islice(frames, form.frames)))
+        yield np.stack(list(islice(frames, count)))
 
 
-def missing_captions(cache: Cache, wordings: Sequence[str]) -> list[str]:
-    """Which captions are still to be read."""
-    return [wording for wording in dict.fromkeys(wordings) if not _there(cache.vectors(wording))]
+def captions_to_encode(cache: Cache, captions: Sequence[str]) -> list[str]:
+    """Those captions that are not cached."""
+    return [caption for caption in dict.fromkeys(captions) if not _is_readable(cache.embedding(caption))]
 
 
-def encode_captions(cache: Cache, read: Callable[[str], Tensor], wanted: Sequence[str], advance: Advance) -> None:
-    """Read captions, each kept as soon as it is read. Raises: OutputError."""
-    for wording in wanted:
-        _keep(cache.vectors(wording), read(clean(wording)))
+def encode_captions(cache: Cache, encode: Callable[[str], Tensor], captions: Sequence[str], advance: Advance) -> None:
+    """Encode captions, saving each at once. Raises: OutputError."""
+    for caption in captions:
+        _save_tensor(cache.embedding(caption), encode(clean(caption)))
         advance(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Footage:
-    """Clips and their captions, read from their files when they are shown."""
+class LatentDataset:
+    """Encoded clips and captions, read from disk for each batch."""
 
-    clips: tuple[tuple[Path, Path], ...]  # latents, vectors
-    length: int  # latents of a clip
+    clips: tuple[tuple[Path, Path], ...]  # files of latents and embedding
+    length: int  # latents per clip
 
-    def latents(self, runs: Sequence[tuple[int, slice]]) -> Tensor:  # (B, T, C, h, w)
-        """Runs of latents, float32. Raises: PavdmError."""
-        return torch.stack([_stored(self.clips[clip][0])[run] for clip, run in runs]).float()
+    def latents(self, ranges: Sequence[tuple[int, slice]]) -> Tensor:  # (B, T, C, h, w)
+        """Latents of (clip, range) pairs, float32. Raises: PavdmError."""
+        return torch.stack([_load_tensor(self.clips[clip][0])[part] for clip, part in ranges]).float()
 
-    def vectors(self, clips: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Captions as (B, L, width), and which of it is theirs (B, L). Raises: PavdmError."""
-        rows = [_stored(self.clips[clip][1]) for clip in clips]
+    def embeddings(self, clips: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Padded caption embeddings (B, L, width) and their mask (B, L). Raises: PavdmError."""
+        rows = [_load_tensor(self.clips[clip][1]) for clip in clips]
         y = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         return y, torch.arange(y.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
 
 
-def footage(cache: Cache, videos: Sequence[Captioned], wording: Callable[[str], str]) -> Footage:
-    """All clips of some videos."""
-    pairs = [(video, clip) for video in videos for clip in range(survey(cache, video.path).clips)]
-    files = ((cache.latents(video.path, clip), cache.vectors(wording(video.caption))) for video, clip in pairs)
-    return Footage(tuple(files), cache.form.latents)
+def load_dataset(cache: Cache, videos: Sequence[VideoItem], format_caption: Callable[[str], str]) -> LatentDataset:
+    """The cached clips of some videos."""
+    pairs = [(video, clip) for video in videos for clip in range(probe_video(cache, video.path).clips)]
+    files = ((cache.latents(video.path, clip), cache.embedding(format_caption(video.caption))) for video, clip in pairs)
+    return LatentDataset(tuple(files), cache.format.latents)
 
 
-def _survey(form: Form, path: Path) -> Surveyed:
+def _probe_video(latent_format: LatentFormat, path: Path) -> VideoProbe:
     try:
         video = open_video(path)
     except PavdmError as error:
-        return Surveyed(refused=f"unreadable: {error.message}")
-    clips = math.floor(video.duration * form.fps) // form.frames
-    short = f"shorter than {form.frames / form.fps:.1f} s: it has {float(video.duration):.1f} s"
-    return Surveyed(clips, float(video.rate), "" if clips else short)
+        return VideoProbe(error=f"unreadable: {error.message}")
+    clips = math.floor(video.duration * latent_format.fps) // latent_format.frames
+    seconds = latent_format.frames / latent_format.fps
+    short = f"shorter than {seconds:.1f} s: it has {float(video.duration):.1f} s"
+    return VideoProbe(clips, float(video.rate), "" if clips else short)
 
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-def _made(path: Path) -> Path:
-    """The path, its folder there."""
+def _with_folder(path: Path) -> Path:
+    """Create the folder of a path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def _keep(path: Path, value: Tensor) -> None:
-    with in_place_of(_made(path)) as beside:
-        save_file({"value": value.contiguous().cpu()}, beside)
+def _save_tensor(path: Path, value: Tensor) -> None:
+    with in_place_of(_with_folder(path)) as temporary:
+        save_file({"value": value.contiguous().cpu()}, temporary)
 
 
-def _there(path: Path) -> bool:
+def _is_readable(path: Path) -> bool:
     try:
         with open_weights(path):
             return True
@@ -204,8 +209,8 @@ def _there(path: Path) -> bool:
         return False
 
 
-def _stored(path: Path) -> Tensor:
+def _load_tensor(path: Path) -> Tensor:
     try:
         return read_tensor(path, "value")
     except (OSError, SafetensorError, InvalidError) as error:
-        raise PavdmError(f"{path} is gone or damaged", "start again: it is made anew") from error
+        raise PavdmError(f"{path} is missing or damaged", "run again to encode it again") from error

@@ -1,4 +1,4 @@
-"""Fine-tuning Open-Sora on a folder of videos: what is asked for, and the task that the loop trains."""
+"""The fine-tuning task: its configuration, model and loss."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from pavdm_cli.models.execution import Reading
 from pavdm_cli.models.opensora.export import publish
 from pavdm_cli.models.specs import ModelSpec
 from pavdm_cli.models.stdit.transformer import STDiT
-from pavdm_cli.training.batches import Recipe, draw_cut, draws, dropped, fill
-from pavdm_cli.training.distributed import ALONE, Processes, gathered
-from pavdm_cli.training.finetune.encoding import Footage
-from pavdm_cli.training.losses import Batch, velocity_loss, window_velocity
+from pavdm_cli.training.batches import BatchConfig, batch_rng, make_batch, sample_caption_dropout, sample_crop
+from pavdm_cli.training.distributed import SINGLE_PROCESS, ProcessGroup, full_tensors
+from pavdm_cli.training.finetune.encoding import LatentDataset
+from pavdm_cli.training.losses import Batch, predict_velocity, velocity_loss
 from pavdm_kernels import use_reference
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
-JUDGED = 8  # batches
+VALIDATION_BATCHES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning:
-    """What fine-tuning is asked for beside what all training is; None: the model's own."""
+class FinetuneConfig:
+    """Options of fine-tuning; None: the model's default."""
 
     data: Path
     size: tuple[int, int] | None = None  # pixels, height and width
     fps: int | None = None
-    window: int | None = None  # noisy latents
+    window: int | None = None  # latents
     chunk: int | None = None
     precision: str = "bf16"
     checkpointing: bool = True
     accumulate: int = 1
     warmup: int = 1000
-    every: int = 250  # steps
-    held_out: int | None = None  # videos
+    validate_steps: int = 250
+    held_out: int | None = None  # videos for validation
     reading: Reading = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class Tuning:
             raise UsageError(f"--precision must be bf16 or fp32, got {self.precision!r}", "bf16 is the default")
 
     def spec(self, spec: ModelSpec) -> ModelSpec:
-        """The model as it will be trained. Raises: UsageError."""
+        """The model spec with these options applied. Raises: UsageError."""
         size, fps = self.size or spec.size, self.fps or spec.fps
         spec.check_size(size)
         spec.check_rate(fps)
@@ -57,86 +57,88 @@ class Tuning:
         return replace(spec, size=size, fps=fps, window=window, chunk=chunk)
 
 
-class Windows(nn.Module):
-    """The transformer and its loss as one call, since processes put weights together around calls."""
+class LossModule(nn.Module):
+    """The transformer and its loss as one module, because FSDP gathers weights around module calls."""
 
-    def __init__(self, stdit: STDiT, spec: ModelSpec, rounded: torch.dtype) -> None:
+    def __init__(self, stdit: STDiT, spec: ModelSpec, timestep_dtype: torch.dtype) -> None:
         super().__init__()
-        self.stdit, self.fps, self.size, self.rounded = stdit, spec.fps, spec.size, rounded
+        self.stdit, self.fps, self.size, self.timestep_dtype = stdit, spec.fps, spec.size, timestep_dtype
 
-    def forward(self, batch: Batch, y: Tensor, shown: Tensor, without: Tensor) -> Tensor:  # -> (B,)
-        """Losses; captions y (B, L, width) under a mask (B, L), the null embedding in place of those left out (B,)."""
+    def forward(self, batch: Batch, y: Tensor, mask: Tensor, dropped: Tensor) -> Tensor:  # -> (B,)
+        """Losses per sample for captions y (B, L, width) with mask (B, L); dropped (B,): use the null embedding."""
         null = self.stdit.y_embedder.y_embedding[: y.shape[1]].to(y)
-        text = self.stdit.encode_text(torch.where(without[:, None, None], null, y), shown)
+        text = self.stdit.encode_text(torch.where(dropped[:, None, None], null, y), mask)
         fps = torch.tensor(float(self.fps), device=y.device)
-        return velocity_loss(window_velocity(self.stdit, text, batch, fps, self.size, self.rounded), batch)
+        return velocity_loss(predict_velocity(self.stdit, text, batch, fps, self.size, self.timestep_dtype), batch)
 
 
-def forgetful(stdit: STDiT) -> STDiT:
-    """Every block keeps its input alone, and runs again in the backward pass: gradient checkpointing."""
+def enable_gradient_checkpointing(stdit: STDiT) -> STDiT:
+    """Store only the inputs of blocks, and run them again in the backward pass."""
     for block in stdit.blocks:
-        again = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False, early_stop=False)
-        block.forward = again  # type: ignore[method-assign]
+        forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False, early_stop=False)
+        block.forward = forward  # type: ignore[method-assign]
     return stdit
 
 
 @dataclass(frozen=True, slots=True)
-class TuneTask:
-    """Windows of a folder's clips at the noise levels of a method; of several processes each takes some of a batch."""
+class FinetuneTask:
+    """Trains on crops of encoded clips at the noise levels of a method; processes split each batch."""
 
-    model: Windows
-    recipe: Recipe
-    footage: Footage
-    held_out: Footage
-    source: Path  # the folder trained from
-    about: dict[str, object]
-    among: Processes = ALONE
+    model: LossModule
+    batches: BatchConfig
+    dataset: LatentDataset
+    held_out: LatentDataset
+    source: Path  # folder of the original weights
+    metadata: dict[str, object]
+    processes: ProcessGroup = SINGLE_PROCESS
 
     @property
     def name(self) -> str:
-        """The method is part of it, and so are the sizes that a window has."""
+        """Includes the method, size and frame rate, which a checkpoint must match."""
         sizes = "x".join(str(side) for side in self.model.size)
-        return f"Open-Sora denoiser by method {self.recipe.method} at {sizes} and {self.model.fps} frames/s"
+        return f"Open-Sora denoiser by method {self.batches.method} at {sizes} and {self.model.fps} fps"
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.model.parameters()).device
 
     def loss(self, step: int) -> Tensor:
-        """This process' part of a batch."""
-        return self._loss(self.recipe, self.footage, step)
+        """The loss of this process's share of a batch."""
+        return self._loss(self.batches, self.dataset, step)
 
     @torch.no_grad()
-    def judge(self) -> dict[str, float]:
-        """Mean loss on clips of other videos, the same windows and noise every time; nothing where there are none."""
+    def validate(self) -> dict[str, float]:
+        """Mean loss on held-out videos, with the same crops and noise every time; empty without held-out videos."""
         if not self.held_out.clips:
             return {}
-        other = replace(self.recipe, seed=-1)
-        with use_reference():  # the operations that training differentiates
-            rows = [self._loss(other, self.held_out, step).item() for step in range(JUDGED)]
-        return {"held_out": self.among.mean(sum(rows) / len(rows))}
+        config = replace(self.batches, seed=-1)
+        with use_reference():  # the same operations as in training
+            losses = [self._loss(config, self.held_out, step).item() for step in range(VALIDATION_BATCHES)]
+        return {"held_out": self.processes.mean(sum(losses) / len(losses))}
 
-    def sheet(self, path: Path) -> None:
-        """None: the codec that could show one is out of memory by now."""
+    def write_sheet(self, path: Path) -> None:
+        """Does nothing: the VAE is not in memory during training."""
 
     def export(self, folder: Path) -> Path:
-        """The weights in the published layout, in the precision they were trained for; all processes call it."""
-        weights = gathered(self.model.stdit.state_dict(), keep=self.among.first)
-        if self.among.first:
-            moved = {name: value.detach().to("cpu", self.model.rounded) for name, value in weights.items()}
-            publish({n: value.contiguous() for n, value in moved.items()}, self.source, folder / "model", self.about)
+        """Write the weights in the published layout and in the training precision."""
+        weights = full_tensors(self.model.stdit.state_dict(), keep=self.processes.is_main)
+        if self.processes.is_main:
+            on_cpu = {name: value.detach().to("cpu", self.model.timestep_dtype) for name, value in weights.items()}
+            publish(
+                {n: value.contiguous() for n, value in on_cpu.items()}, self.source, folder / "model", self.metadata
+            )
         return folder / "model"
 
-    def _loss(self, recipe: Recipe, footage: Footage, step: int) -> Tensor:
-        chance = draws(recipe, step)
-        cut = draw_cut(recipe, len(footage.clips), footage.length, chance)
-        batch = fill(recipe, cut, footage.latents(cut.runs), chance)
-        each = recipe.windows // self.among.count
-        mine = slice(each * self.among.rank, each * (self.among.rank + 1))
-        without = dropped(recipe.windows, chance)[mine].to(self.device)
-        y, shown = footage.vectors(cut.clips[mine])
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.model.rounded == torch.bfloat16):
-            y, shown = y.to(self.device, torch.float32), shown.to(self.device)
-            losses: Tensor = self.model(batch.rows(mine).to(self.device), y, shown, without)
+    def _loss(self, config: BatchConfig, dataset: LatentDataset, step: int) -> Tensor:
+        rng = batch_rng(config, step)
+        crop = sample_crop(config, len(dataset.clips), dataset.length, rng)
+        batch = make_batch(config, crop, dataset.latents(crop.ranges), rng)
+        share = config.batch_size // self.processes.world_size
+        own = slice(share * self.processes.rank, share * (self.processes.rank + 1))
+        dropped = sample_caption_dropout(config.batch_size, rng)[own].to(self.device)
+        y, mask = dataset.embeddings(crop.clips[own])
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.model.timestep_dtype == torch.bfloat16):
+            y, mask = y.to(self.device, torch.float32), mask.to(self.device)
+            losses: Tensor = self.model(batch.select(own).to(self.device), y, mask, dropped)
             return losses.mean()

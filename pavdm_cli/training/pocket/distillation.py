@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.models.pocket.transformer import Pocket
-from pavdm_cli.training.losses import Batch, window_velocity
+from pavdm_cli.training.losses import Batch, predict_velocity
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Teacher:
         """Guided; of dropped prompts the unconditional one, so that guidance can still be put on top."""
 
         def shown(without: Tensor) -> Tensor:
-            given = window_velocity(self.model.stdit, self.model.read(prompts, without), batch, fps)
+            given = predict_velocity(self.model.stdit, self.model.read(prompts, without), batch, fps)
             return given.to(torch.promote_types(given.dtype, torch.float32))
 
-        wanted, plain = shown(dropped), shown(torch.ones_like(dropped))
-        return plain + self.guidance * (wanted - plain)
+        target, plain = shown(dropped), shown(torch.ones_like(dropped))
+        return plain + self.guidance * (target - plain)

@@ -17,9 +17,9 @@ from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
 from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
 from pavdm_cli.models.specs import MODELS
-from pavdm_cli.training.batches import METHODS, Recipe
-from pavdm_cli.training.levels import POCKET_MOMENTS, Diagonal
-from pavdm_cli.training.loop import Plan, Report, Task, train
+from pavdm_cli.training.batches import METHODS, BatchConfig
+from pavdm_cli.training.levels import POCKET_STAGES, Diagonal
+from pavdm_cli.training.loop import StepReport, Task, TrainConfig, train
 from pavdm_cli.training.pocket.distillation import Teacher
 from pavdm_cli.training.pocket.latent_pool import Clips, load_or_make
 from pavdm_cli.training.pocket.tasks import HELD_OUT_SEED, CodecTask, DenoiserTask
@@ -71,9 +71,9 @@ def make_folder(folder: Path) -> None:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror}", "give another --folder") from error
 
 
-def run(task: Task, settings: Settings, report: Report) -> Path:
+def run(task: Task, settings: Settings, report: StepReport) -> Path:
     """Train to the end of the settings' steps; returns the weights' file."""
-    plan = Plan(settings.steps, settings.rate, sheet_every=60 * settings.sheet_minutes)
+    plan = TrainConfig(settings.steps, settings.rate, sheet_seconds=60 * settings.sheet_minutes)
     return train(task, plan, settings.folder, report)
 
 
@@ -103,7 +103,7 @@ def denoiser_task(
     clips = Clips(count, size=spec.size, fps=spec.fps, detail=settings.detail)
     held = Clips(min(HELD_OUT, count), clips.latents, HELD_OUT_SEED, clips.size, clips.fps, clips.detail)
     diagonal = Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk)
-    recipe = Recipe(lesson.method, diagonal, settings.batch, moments=POCKET_MOMENTS)
+    recipe = BatchConfig(lesson.method, diagonal, settings.batch, stages=POCKET_STAGES)
     about = settings.about | lesson.about | {"clips": count}
     make_folder(settings.folder)
     pool = _pool(settings.folder / "clips.safetensors", clips, coder, progress)

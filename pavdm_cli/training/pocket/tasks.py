@@ -14,8 +14,8 @@ from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.models.pocket.vae import PocketCodec, quality
 from pavdm_cli.pocket_world.render import Picture, canvas, render
 from pavdm_cli.pocket_world.world import sample_scene
-from pavdm_cli.training.batches import Recipe, draw_batch
-from pavdm_cli.training.losses import velocity_loss, window_velocity
+from pavdm_cli.training.batches import BatchConfig, sample_batch
+from pavdm_cli.training.losses import predict_velocity, velocity_loss
 from pavdm_cli.training.pocket import fingerprint
 from pavdm_cli.training.pocket import vae as codec_training
 from pavdm_cli.training.pocket.distillation import Teacher
@@ -42,14 +42,14 @@ class CodecTask:
             picture = codec_training.batch(self.frames, step, device)
             return codec_training.loss(self.model, picture, torch.Generator().manual_seed(step))
 
-    def judge(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         """Signal-to-noise ratio on held-out scenes, over all pixels and over the object's."""
         held = self._held_out()
         frames, mask = held.frames.flatten(0, 1), held.mask.flatten(0, 1)
         everywhere, inside = quality(self.model, frames, mask)
         return {"psnr": everywhere, "object_psnr": inside}
 
-    def sheet(self, path: Path) -> None:
+    def write_sheet(self, path: Path) -> None:
         """Held-out frames above what the codec makes of them."""
         frames = self._held_out(12).frames.flatten(0, 1)
         with torch.no_grad():
@@ -59,7 +59,7 @@ class CodecTask:
     def export(self, folder: Path) -> Path:
         """The codec's file."""
         trained_on = {"world": fingerprint.world(self.frames.detail)}
-        return checkpoint.save(self.model, folder / "codec.safetensors", self.about | trained_on | self.judge())
+        return checkpoint.save(self.model, folder / "codec.safetensors", self.about | trained_on | self.validate())
 
     def _held_out(self, count: int = 64) -> Picture:
         seconds = torch.rand(count, 1, generator=torch.Generator().manual_seed(1)) * 60
@@ -74,7 +74,7 @@ class DenoiserTask:
 
     model: Pocket
     codec: PocketCodec
-    recipe: Recipe
+    recipe: BatchConfig
     clips: Clips
     pool: Tensor  # float16 (clips, latents, C, h, w)
     held_out: Tensor  # the same of other clips
@@ -92,14 +92,14 @@ class DenoiserTask:
         return self._loss(self.recipe, self.clips, self.pool, step, weighed=True)
 
     @torch.no_grad()
-    def judge(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         """Mean loss on held-out clips, all errors alike, over the same windows and noise every time."""
         other = replace(self.recipe, seed=-1)
         clips = replace(self.clips, count=len(self.held_out), first_seed=HELD_OUT_SEED)
         rows = [self._loss(other, clips, self.held_out, step).item() for step in range(8)]
         return {"held_out": sum(rows) / len(rows)}
 
-    def sheet(self, path: Path) -> None:
+    def write_sheet(self, path: Path) -> None:
         """A few prompts as short videos, a row each."""
         guidance = 1.0 if self.teacher else 2.5
         shown = preview(self.model, self.codec, self.recipe.diagonal, self.clips, guidance=guidance)
@@ -114,16 +114,16 @@ class DenoiserTask:
         }
         return checkpoint.save(self.model, folder / "denoiser.safetensors", self.about | trained_on)
 
-    def _loss(self, recipe: Recipe, clips: Clips, pool: Tensor, step: int, *, weighed: bool = False) -> Tensor:
+    def _loss(self, recipe: BatchConfig, clips: Clips, pool: Tensor, step: int, *, weighed: bool = False) -> Tensor:
         device = _device(self.model)
-        batch, prompts, dropped, chosen = draw_batch(recipe, clips, pool, step)
+        batch, prompts, dropped, chosen = sample_batch(recipe, clips, pool, step)
         scenes = [clips.scene(clip) for clip in chosen]
         weights = emphasis(scenes, dropped, pool.shape[-2]).to(device) if weighed else 1.0
         batch, fps = batch.to(device), torch.tensor(clips.fps, device=device)
         with torch.autocast(device.type, torch.bfloat16):
-            wanted = self.teacher.velocity(prompts, dropped, batch, fps) if self.teacher else None
-            velocity = window_velocity(self.model.stdit, self.model.read(prompts, dropped), batch, fps)
-            return velocity_loss(velocity, batch, wanted, weights).mean()
+            target = self.teacher.velocity(prompts, dropped, batch, fps) if self.teacher else None
+            velocity = predict_velocity(self.model.stdit, self.model.read(prompts, dropped), batch, fps)
+            return velocity_loss(velocity, batch, target, weights).mean()
 
 
 HELD_OUT_SEED = 3_000_000
