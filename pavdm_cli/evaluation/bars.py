@@ -90,11 +90,14 @@ def is_reliable(probe: Probe, seeds: range, detail: float = 0.3) -> bool:
 def probe_bars(probe: Probe, seeds: range, vae: PocketCodec, detail: float = 0.3) -> list[Bar]:
     """Accuracy of the probe on real held-out clips, directly and through the VAE, and on corrupted ones."""
     plain = probe_training.clip_accuracy(probe, seeds, detail)
-    coded = probe_training.clip_accuracy(probe, seeds, detail, vae)
+    through_vae = probe_training.clip_accuracy(probe, seeds, detail, vae)
     counts = probe_training.count_accuracy(probe, range(seeds.start, seeds.start + 4 * len(seeds)), detail)
     return [
         *(Bar(f"probe reads {name}", value, low=MIN_PROBE_ACCURACY) for name, value in plain.items()),
-        *(Bar(f"probe reads {name} through the codec", value, low=MIN_PROBE_ACCURACY) for name, value in coded.items()),
+        *(
+            Bar(f"probe reads {name} through the codec", value, low=MIN_PROBE_ACCURACY)
+            for name, value in through_vae.items()
+        ),
         *(
             Bar(f"probe tells {name}", value, low=MIN_PROBE_ACCURACY)
             for name, value in counts.items()
@@ -110,7 +113,7 @@ def video_bars(probe: Probe, generated: Sequence[Video], real: Sequence[Video], 
     profile, real_profile = (
         _mean([metrics.profile(v.pixels(), timing.chunk) for v in group]) for group in (generated, real)
     )
-    first = _average([r.one_object_share(FIRST_FRAMES) for r in readings])
+    first = _mean_value([r.one_object_share(FIRST_FRAMES) for r in readings])
     empty = sum(r.counts[0] in ("none", "smear") for r in readings)
     return [
         *(
@@ -118,7 +121,9 @@ def video_bars(probe: Probe, generated: Sequence[Video], real: Sequence[Video], 
             for name, bar in MIN_ATTRIBUTE_ACCURACY.items()
         ),
         Bar("camera right on land, by matching", camera_accuracy(generated), low=MIN_ATTRIBUTE_ACCURACY["camera"]),
-        Bar("frames with exactly one object", _average([r.one_object_share() for r in readings]), low=MIN_ONE_OBJECT),
+        Bar(
+            "frames with exactly one object", _mean_value([r.one_object_share() for r in readings]), low=MIN_ONE_OBJECT
+        ),
         Bar(f"first {FIRST_FRAMES} frames with exactly one object", first, low=MIN_ONE_OBJECT_AT_FIRST),
         Bar("videos without an object in frame 0", empty, high=0),
         Bar(
@@ -141,7 +146,7 @@ def partial_bars(probe: Probe, generated: Mapping[str, Sequence[Video]], timing:
         bars.append(
             Bar(
                 f"exactly one object, {name}",
-                _average([r.one_object_share() for r in readings]),
+                _mean_value([r.one_object_share() for r in readings]),
                 low=MIN_PARTIAL_ONE_OBJECT,
             )
         )
@@ -155,10 +160,10 @@ def long_video_bars(
     early, late = (
         [read_video(probe, v.pixels(part), timing.fps) for v in generated] for part in (slice(span), slice(-span, None))
     )
-    words = _average(
+    words = _mean_value(
         [attribute_accuracy(generated, late, name) - attribute_accuracy(generated, early, name) for name in ATTRIBUTES]
     )
-    one = _average([b.one_object_share() - a.one_object_share() for a, b in zip(early, late, strict=True)])
+    one = _mean_value([b.one_object_share() - a.one_object_share() for a, b in zip(early, late, strict=True)])
     drifts, real_drifts = (
         torch.stack([metrics.appearance_drift(v.pixels(), span) for v in group]) for group in (generated, real)
     )
@@ -180,7 +185,7 @@ def attribute_accuracy(videos: Sequence[Video], readings: Sequence[ProbeResult],
         for v, r in zip(videos, readings, strict=True)
         if attribute in v.requested
     ]
-    return _average([float(expected == actual) for expected, actual in pairs])
+    return _mean_value([float(expected == actual) for expected, actual in pairs])
 
 
 def camera_accuracy(videos: Sequence[Video]) -> float:
@@ -188,7 +193,7 @@ def camera_accuracy(videos: Sequence[Video]) -> float:
     directions = {"left": 1, "still": 0, "right": -1}
     land = [v for v in videos if v.scene.terrain != "sea"]  # waves match at any shift
     shifts = [int(np.sign(metrics.ground_shift(v.pixels()))) for v in land]
-    return _average([float(directions[v.scene.camera] == shift) for v, shift in zip(land, shifts, strict=True)])
+    return _mean_value([float(directions[v.scene.camera] == shift) for v, shift in zip(land, shifts, strict=True)])
 
 
 def _mean_psnr(ratios: Sequence[float]) -> float:
@@ -201,5 +206,5 @@ def _mean(rows: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(rows)).mean(dim=0)
 
 
-def _average(values: Sequence[float]) -> float:
+def _mean_value(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else float("nan")

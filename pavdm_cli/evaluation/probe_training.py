@@ -42,13 +42,13 @@ class LabeledFrames:
     counts: Tensor  # (N,), indices into COUNTS
 
 
-def train(codec: PocketCodec, config: ProbeTraining, report: Report) -> Probe:
+def train(vae: PocketCodec, config: ProbeTraining, report: Report) -> Probe:
     """Train a probe from scratch; deterministic on one machine."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         probe = Probe()
-    _fit(probe.counter, lambda step: _frame_loss(probe, codec, config, step), config.frame_steps, config, report)
-    _fit(probe.reader, lambda step: _clip_loss(probe, codec, config, step), config.clip_steps, config, report)
+    _fit(probe.counter, lambda step: _frame_loss(probe, vae, config, step), config.frame_steps, config, report)
+    _fit(probe.reader, lambda step: _clip_loss(probe, vae, config, step), config.clip_steps, config, report)
     probe.eval().requires_grad_(False)
     return probe
 
@@ -76,12 +76,12 @@ def frame_batch(seeds: range, detail: float) -> LabeledFrames:
 
 
 @torch.no_grad()
-def clip_accuracy(probe: Probe, seeds: range, detail: float, codec: PocketCodec | None = None) -> dict[str, float]:
+def clip_accuracy(probe: Probe, seeds: range, detail: float, vae: PocketCodec | None = None) -> dict[str, float]:
     """Accuracy on clips by attribute; through the VAE if there is one."""
     correct: dict[str, list[Tensor]] = {name: [] for name in ATTRIBUTES}
     for start in range(seeds.start, seeds.stop, 16):
         frames, scenes = clip_batch(range(start, min(start + 16, seeds.stop)), detail)
-        scores = probe.reader(_through_vae(codec, frames, torch.zeros(len(frames)), start) if codec else frames)
+        scores = probe.reader(_through_vae(vae, frames, torch.zeros(len(frames)), start) if vae else frames)
         for name, score in scores.items():
             correct[name].append(score.argmax(dim=1) == _labels(scenes, name))
     return {name: float(torch.cat(rows).float().mean()) for name, rows in correct.items()}
@@ -109,18 +109,18 @@ def _fit(model: nn.Module, loss: Callable[[int], Tensor], steps: int, config: Pr
         report(type(model).__name__, step, value.item())
 
 
-def _clip_loss(probe: Probe, codec: PocketCodec, config: ProbeTraining, step: int) -> Tensor:
+def _clip_loss(probe: Probe, vae: PocketCodec, config: ProbeTraining, step: int) -> Tensor:
     frames, scenes = clip_batch(_seeds(step, config.clips), config.detail)
     with torch.autocast("cpu", torch.bfloat16):
-        scores = probe.reader(_augment(codec, frames, step))
+        scores = probe.reader(_augment(vae, frames, step))
     losses = [nn.functional.cross_entropy(score.float(), _labels(scenes, name)) for name, score in scores.items()]
     return torch.stack(losses).sum()
 
 
-def _frame_loss(probe: Probe, codec: PocketCodec, config: ProbeTraining, step: int) -> Tensor:
+def _frame_loss(probe: Probe, vae: PocketCodec, config: ProbeTraining, step: int) -> Tensor:
     batch = frame_batch(_seeds(step, config.frames), config.detail)
     with torch.autocast("cpu", torch.bfloat16):
-        scores = probe.counter(_augment(codec, batch.frames[:, None], step)[:, 0])
+        scores = probe.counter(_augment(vae, batch.frames[:, None], step)[:, 0])
     return nn.functional.cross_entropy(scores.float(), batch.counts, label_smoothing=0.02)
 
 
@@ -132,7 +132,7 @@ def _labels(scenes: Sequence[Scene], attribute: str) -> Tensor:  # (B,)
     return torch.tensor([ATTRIBUTES[attribute].index(getattr(s, attribute)) for s in scenes])
 
 
-def _augment(codec: PocketCodec, frames: Tensor, step: int) -> Tensor:
+def _augment(vae: PocketCodec, frames: Tensor, step: int) -> Tensor:
     """Pass about half of the samples through the VAE with latent noise; vary brightness and contrast of all."""
     rng = torch.Generator().manual_seed(step)
     encoded = torch.rand(len(frames), generator=rng) < VAE_SHARE
@@ -140,18 +140,18 @@ def _augment(codec: PocketCodec, frames: Tensor, step: int) -> Tensor:
     tone = torch.rand(2, len(frames), 1, 1, 1, 1, generator=rng) * 0.12 - 0.06
     frames = frames.clone()
     if bool(encoded.any()):
-        frames[encoded] = _through_vae(codec, frames[encoded], noise[encoded], step)
+        frames[encoded] = _through_vae(vae, frames[encoded], noise[encoded], step)
     return ((frames - 0.5) * (1 + tone[0]) + 0.5 + tone[1] / 2).clamp(0, 1)
 
 
 @torch.no_grad()
-def _through_vae(codec: PocketCodec, frames: Tensor, noise: Tensor, seed: int) -> Tensor:
+def _through_vae(vae: PocketCodec, frames: Tensor, noise: Tensor, seed: int) -> Tensor:
     """Encode and decode frames (B, T, 3, H, W), with noise (B,) added to the latents."""
     with torch.autocast("cpu", torch.bfloat16):
-        latents = codec.code(frames.flatten(0, 1))
+        latents = vae.code(frames.flatten(0, 1))
         strength = noise.repeat_interleave(frames.shape[1])[:, None, None, None]
         gaussian = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
-        decoded: Tensor = codec.picture(latents + strength * gaussian).float().clamp(0, 1)
+        decoded: Tensor = vae.picture(latents + strength * gaussian).float().clamp(0, 1)
         return decoded.view_as(frames)
 
 

@@ -41,10 +41,12 @@ def load_rows(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def tighten(bars: Iterable[Bar], part: str, settings: Row, rows: Iterable[Row]) -> list[Bar]:
+def tighten(bars: Iterable[Bar], part: str, conditions: Row, rows: Iterable[Row]) -> list[Bar]:
     """Tighten each bar to the best comparable row, minus noise."""
-    earlier = [row["bars"] for row in rows if row["part"] == part and is_comparable(row["settings"], settings)]
-    return [_tighten_bar(bar, [row[bar.name]["value"] for row in earlier if bar.name in row], settings) for bar in bars]
+    earlier = [row["bars"] for row in rows if row["part"] == part and is_comparable(row["settings"], conditions)]
+    return [
+        _tighten_bar(bar, [row[bar.name]["value"] for row in earlier if bar.name in row], conditions) for bar in bars
+    ]
 
 
 def is_comparable(row: Row, other: Row) -> bool:
@@ -52,32 +54,32 @@ def is_comparable(row: Row, other: Row) -> bool:
     return "world" in row and all(row.get(name) == other.get(name) for name in COMPARED_SETTINGS)
 
 
-def _tighten_bar(bar: Bar, values: list[float], settings: Row) -> Bar:
+def _tighten_bar(bar: Bar, values: list[float], conditions: Row) -> Bar:
     if not values:
         return bar
     two_sided, real = math.isfinite(bar.low) and math.isfinite(bar.high), _real_value(bar.name)
     if two_sided:  # the middle is best
         middle = (bar.low + bar.high) / 2
-        distance = min(abs(value - middle) for value in values) + _noise(bar.name, middle, settings)
+        distance = min(abs(value - middle) for value in values) + _noise(bar.name, middle, conditions)
         return replace(bar, low=max(bar.low, middle - distance), high=min(bar.high, middle + distance))
     if math.isfinite(bar.low):
         best = min(max(values), math.inf if real is None else real)
-        return replace(bar, low=max(bar.low, best - _noise(bar.name, best, settings)))
+        return replace(bar, low=max(bar.low, best - _noise(bar.name, best, conditions)))
     best = max(min(values), -math.inf if real is None else real)
-    return replace(bar, high=min(bar.high, best + _noise(bar.name, best, settings)))
+    return replace(bar, high=min(bar.high, best + _noise(bar.name, best, conditions)))
 
 
 def _real_value(name: str) -> float | None:
     return REAL_DRIFT if name.startswith("drift of") else REAL_VALUES.get(name)
 
 
-def _noise(name: str, best: float, settings: Row) -> float:
+def _noise(name: str, best: float, conditions: Row) -> float:
     """The noise of a metric; for a fraction of videos or frames, two standard errors plus one of them."""
     if name in NOISE:
         return NOISE[name]
     if name.startswith("drift of"):
         return DRIFT_NOISE
-    first, last = settings.get("seeds", (0, settings.get("scenes", 1)))
+    first, last = conditions.get("seeds", (0, conditions.get("scenes", 1)))
     classes = (
         len(PARTIAL) if name.endswith(tuple(f", {prompt_class}" for prompt_class in PARTIAL)) else 1
     )  # the classes share the seeds

@@ -63,10 +63,10 @@ class VideoSet:
 
 def generate_videos(video_set: VideoSet) -> Iterator[Video]:
     """Generate the videos."""
-    jobs = [_job(video_set, seed) for seed in video_set.seeds]
-    model = pipeline.open_model(jobs[0])
-    for seed, job in zip(video_set.seeds, jobs, strict=True):
-        yield Video(sample_scene(seed), job.prompt, np.concatenate(list(pipeline.frames(job, model))))
+    plans = [_plan_video(video_set, seed) for seed in video_set.seeds]
+    model = pipeline.open_model(plans[0])
+    for seed, plan in zip(video_set.seeds, plans, strict=True):
+        yield Video(sample_scene(seed), plan.prompt, np.concatenate(list(pipeline.frames(plan, model))))
 
 
 def render_videos(video_set: VideoSet, spans: int | None = None) -> Iterator[Video]:
@@ -93,7 +93,7 @@ def scene_prompt(seed: int, kinds: tuple[str, ...] = ()) -> str:
     return " ".join(filter(None, (subject, place, words.get("time of day", ""))))
 
 
-def _job(video_set: VideoSet, seed: int) -> pipeline.Job:
+def _plan_video(video_set: VideoSet, seed: int) -> pipeline.Job:
     sampling = replace(video_set.sampling, seed=seed)
-    job = pipeline.plan(Request(scene_prompt(seed, video_set.kinds), seconds=video_set.seconds, sampling=sampling))
-    return replace(job, spec=replace(job.spec, folder=video_set.weights)) if video_set.weights else job
+    plan = pipeline.plan(Request(scene_prompt(seed, video_set.kinds), seconds=video_set.seconds, sampling=sampling))
+    return replace(plan, spec=replace(plan.spec, folder=video_set.weights)) if video_set.weights else plan

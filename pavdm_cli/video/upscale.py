@@ -1,4 +1,4 @@
-"""Upscale frames by an integer factor as they are written, and recover the original size when they are read."""
+"""Upscale frames by an integer factor when writing, and recover the original size when reading."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class VideoInfo:
     color_space: ColorSpace  # of the first frame
     orientation: Orientation
     audio_codecs: tuple[str, ...]
-    other_streams: int  # besides this video stream and audio
+    other_streams: int  # neither this video stream nor audio
     in_decode_order: bool  # AVI: frames have no timestamps and are presented in the order of their packets
     time_base: Fraction
     limits: Limits

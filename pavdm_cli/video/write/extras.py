@@ -1,4 +1,4 @@
-"""What a video file holds besides video and audio: tags, chapters, subtitles, covers, attachments, time code."""
+"""What a video file holds in addition to video and audio: tags, chapters, subtitles, covers, attachments, time code."""
 
 from __future__ import annotations
 
