@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support.clips import Recipe, greys, make
+from support.clips import ClipSpec, greys, make
 from support.command import pavdm
 
 from pavdm_cli.generation.extend import at_rate
@@ -33,7 +33,7 @@ def test_an_input_with_a_long_name_is_continued_under_a_shorter_one(tmp_path: Pa
 
 
 def test_uncompressed_sound_is_written_to_matroska_unless_a_name_is_given(tmp_path: Path) -> None:
-    make(tmp_path / "in.mov", greys(3), Recipe(audio="pcm_s24le"))
+    make(tmp_path / "in.mov", greys(3), ClipSpec(audio="pcm_s24le"))
     said = pavdm("extend", "in.mov", *WORDS)
     assert (said.code, said.out.strip()) == (0, "in-extended.mkv")
     assert "note: written as .mkv, which can copy pcm_s24le audio" in said.err
@@ -45,7 +45,7 @@ def test_uncompressed_sound_is_written_to_matroska_unless_a_name_is_given(tmp_pa
 
 
 def test_a_frame_every_half_hour_is_refused(tmp_path: Path) -> None:
-    make(tmp_path / "in.mkv", greys(3), Recipe(times=[0, 2002, 4004]))
+    make(tmp_path / "in.mkv", greys(3), ClipSpec(times=[0, 2002, 4004]))
     said = pavdm("extend", "in.mkv", *WORDS)
     assert said.code == 3
     assert "shows a frame every 2002 s" in said.err

@@ -59,12 +59,12 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     (folder / "videos" / "inner").mkdir(parents=True)
     for number, name in enumerate(CAPTIONS):
         frames = clips.greys(9, 48, 64)[number:] * 3
-        clips.make(folder / "videos" / name, frames[:18], clips.Recipe(rate=Fraction(12)))
+        clips.make(folder / "videos" / name, frames[:18], clips.ClipSpec(rate=Fraction(12)))
     rows = "".join(f"{name},{caption}\n" for name, caption in CAPTIONS.items())
     (folder / "videos" / "captions.csv").write_text(f"path,text\n{rows}gone.mp4,nothing\n")
     (folder / "videos" / "broken.mp4").write_bytes(b"no video" * 9)
     (folder / "videos" / "broken.txt").write_text("rain")
-    clips.make(folder / "videos" / "silent.mp4", clips.greys(2), clips.Recipe())
+    clips.make(folder / "videos" / "silent.mp4", clips.greys(2), clips.ClipSpec())
     made = Studio(folder, Said(1, "", ""))
     made.said = pavdm(*made.command("straight"))
     return made

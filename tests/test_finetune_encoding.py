@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.clips import Recipe, greys, make
+from support.clips import ClipSpec, greys, make
 from torch import Tensor
 
 from pavdm_cli.errors import PavdmError
@@ -63,7 +63,7 @@ def cache(tmp_path: Path) -> Cache:
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
     """22 frames, 10 a second: two clips of 4 frames at 5 a second, and a rest."""
-    return make(tmp_path / "v.mp4", greys(22, 32, 48), Recipe())
+    return make(tmp_path / "v.mp4", greys(22, 32, 48), ClipSpec())
 
 
 def encode(cache: Cache, *videos: Path, advance: Callable[[int], None] = lambda done: None) -> int:
@@ -86,7 +86,7 @@ def test_a_long_video_gives_consecutive_clips_at_the_target_rate(cache, video):
 
 def test_clips_follow_timestamps_rather_than_frame_numbers(cache, tmp_path):
     times = [Fraction(k, 10) if k < 8 else Fraction(k - 4, 5) for k in range(14)]  # half as many from 0.8 s on
-    path = make(tmp_path / "v.mkv", greys(14, 32, 48), Recipe(times=times))
+    path = make(tmp_path / "v.mkv", greys(14, 32, 48), ClipSpec(times=times))
     encode(cache, path)
     assert numbers(cache, path, 0) == pytest.approx([1, 5], abs=0.15)
     assert numbers(cache, path, 1) == pytest.approx([8.5, 10.5], abs=0.15)
@@ -101,7 +101,7 @@ def test_videos_with_a_lower_frame_rate_repeat_frames(tmp_path, video):
 
 
 def test_videos_without_clips_report_why(cache, tmp_path):
-    short = make(tmp_path / "short.mp4", greys(7, 32, 48), Recipe())
+    short = make(tmp_path / "short.mp4", greys(7, 32, 48), ClipSpec())
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video" * 50)
     assert probe_video(cache, short).error == "shorter than 0.8 s: it has 0.7 s"
@@ -128,7 +128,7 @@ def test_changed_videos_are_encoded_again_but_renamed_ones_not(cache, video):
     encode(cache, video)
     moved = video.rename(video.with_name("w.mp4"))
     assert encode(Cache(cache.folder, FORM, ""), moved) == 0
-    make(video, [frame + 20 for frame in greys(22, 32, 48)], Recipe())
+    make(video, [frame + 20 for frame in greys(22, 32, 48)], ClipSpec())
     assert encode(Cache(cache.folder, FORM, ""), video) == 2
 
 

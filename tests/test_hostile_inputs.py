@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from support.clips import Recipe, corners, make
+from support.clips import ClipSpec, corners, make
 
 from pavdm_cli.models.pocket.checkpoint import save
 from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
@@ -62,15 +62,15 @@ def _write_videos(folder: Path) -> None:
     for suffix in ("mp4", "mkv", "webm", "gif"):
         with VideoWriter(folder / f"own.{suffix}", 64, 48, 8, {"pavdm": "1", "prompt": "a red ball"}) as writer:
             writer.write(pictures)
-    for name, recipe in {
-        "sound.mp4": Recipe(audio="aac"),
-        "turned.mov": Recipe("mjpeg", pixels="yuvj420p", turn=90),
-        "opus.mkv": Recipe(audio="libopus"),
-        "vp9.webm": Recipe("vp9"),
-        "mpeg4.avi": Recipe("mjpeg", pixels="yuvj420p"),
-        "stream.ts": Recipe(audio="mp2"),
+    for name, spec in {
+        "sound.mp4": ClipSpec(audio="aac"),
+        "turned.mov": ClipSpec("mjpeg", pixels="yuvj420p", turn=90),
+        "opus.mkv": ClipSpec(audio="libopus"),
+        "vp9.webm": ClipSpec("vp9"),
+        "mpeg4.avi": ClipSpec("mjpeg", pixels="yuvj420p"),
+        "stream.ts": ClipSpec(audio="mp2"),
     }.items():
-        make(folder / name, pictures, recipe)
+        make(folder / name, pictures, spec)
 
 
 def run(folder: Path, parts: Sequence[str]) -> str:

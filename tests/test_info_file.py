@@ -8,7 +8,7 @@ from pathlib import Path
 
 import av
 import pytest
-from support.clips import Recipe, corners, greys, make
+from support.clips import ClipSpec, corners, greys, make
 from support.command import pavdm
 
 from pavdm_cli.video import VideoWriter
@@ -35,7 +35,7 @@ def rows(name: str = "v.mp4") -> list[tuple[str, str]]:
 
 
 def test_info_shows_size_rate_duration_codecs_and_audio():
-    make(Path("v.mp4"), greys(30), Recipe(audio="aac", seconds=2.5))
+    make(Path("v.mp4"), greys(30), ClipSpec(audio="aac", seconds=2.5))
     shown = dict(rows())
     assert shown["duration"] == "0:00:03.0, 30 frames"
     assert shown["video"] == "h264, 64x48, 10 fps"
@@ -64,13 +64,13 @@ def test_info_reports_missing_audio():
     ],
 )
 def test_info_shows_the_rotation(turn, mirrored, size, says):
-    make(Path("v.mp4"), [corners()] * 3, Recipe(turn=turn, mirrored=mirrored))
+    make(Path("v.mp4"), [corners()] * 3, ClipSpec(turn=turn, mirrored=mirrored))
     shown = facts()
     assert ((shown["width"], shown["height"]), shown["rotation"]) == (size, says)
 
 
 def test_info_shows_bit_depth_color_space_and_aspect_ratio():
-    hdr = Recipe(codec="hevc", pixels="yuv420p10le", color_space=(9, 16, 9), aspect=Fraction(4, 3))
+    hdr = ClipSpec(codec="hevc", pixels="yuv420p10le", color_space=(9, 16, 9), aspect=Fraction(4, 3))
     make(Path("v.mp4"), greys(4), hdr)
     shown = facts()
     assert (shown["codec"], shown["pixel_format"], shown["bit_depth"]) == ("hevc", "yuv420p10le", 10)
@@ -87,13 +87,13 @@ def test_info_shows_bit_depth_color_space_and_aspect_ratio():
 
 def test_info_shows_a_variable_frame_rate():
     times = [Fraction(n, 10) for n in (0, 1, 2, 3, 7, 8)]
-    make(Path("v.mkv"), greys(6), Recipe(times=times))
+    make(Path("v.mkv"), greys(6), ClipSpec(times=times))
     assert facts("v.mkv")["variable_frame_rate"] is True
     assert "variable" in dict(rows("v.mkv"))["video"]
 
 
 def test_info_shows_all_audio_and_subtitle_streams():
-    make(Path("v.mkv"), greys(5), Recipe(audio="aac"))
+    make(Path("v.mkv"), greys(5), ClipSpec(audio="aac"))
     Path("s.srt").write_text("1\n00:00:00,000 --> 00:00:00,400\nhello\n\n")
     with av.open("v.mkv") as source, av.open("s.srt") as words, av.open("two.mkv", "w") as file:
         picture, sound = source.streams.video[0], source.streams.audio[0]

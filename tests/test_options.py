@@ -74,18 +74,19 @@ def test_every_option_under_open_sora_is_idle_with_pocket_but_one(command):
     assert all(isinstance(one, Idle) and one.why for one in IDLE.values())
 
 
-SWITCHES = {option: (option, *(() if one.is_flag else ("1",))) for name in (train_options.PAINTED, train_options.TUNED)
+PANELS = (train_options.POCKET_PANEL, train_options.FINETUNE_PANEL)
+SWITCHES = {option: (option, *(() if one.is_flag else ("1",))) for name in PANELS
             for option, one in panel(name, "train", "denoiser").items() if option != "--data"}  # fmt: skip
 
 
 @pytest.mark.parametrize("option", SWITCHES)
 def test_an_option_for_the_training_of_the_other_model_is_refused(option, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for train in ("_paint", "_tune"):
+    for train in ("_train_pocket", "_finetune"):
         monkeypatch.setattr(f"pavdm_cli.commands.train.{train}", lambda *given: None)
-    painted = option in panel(train_options.PAINTED, "train", "denoiser")
-    line = ("--init", "opensora-v1.2", "--data", ".") if painted else ()
+    for_pocket = option in panel(train_options.POCKET_PANEL, "train", "denoiser")
+    line = ("--init", "opensora-v1.2", "--data", ".") if for_pocket else ()
     code, out, err = pavdm("train", "denoiser", *line, *SWITCHES[option])
     assert (code, out) == (2, "")
-    assert err.startswith(f"error: {option} is for {'Pocket' if painted else 'Open-Sora'}, on ")
+    assert err.startswith(f"error: {option} is for {'Pocket' if for_pocket else 'Open-Sora'}, on ")
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.clips import Recipe, greys, make
+from support.clips import ClipSpec, greys, make
 from support.extending import write_extension
 
 from pavdm_cli.errors import OutputError, UsageError
@@ -30,8 +30,8 @@ def sound(path: Path) -> list[tuple[str, int]]:
     return found
 
 
-def clip(path: Path, recipe: Recipe | None = None) -> VideoInfo:
-    return open_video(make(path, greys(12), recipe))
+def clip(path: Path, spec: ClipSpec | None = None) -> VideoInfo:
+    return open_video(make(path, greys(12), spec))
 
 
 MATCHES = [
@@ -50,7 +50,7 @@ MATCHES = [
 
 
 def with_sound(folder: Path, codec: str, kind: str) -> VideoInfo:
-    return clip(folder / f"in.{kind}", Recipe("vp9" if kind == "webm" else "h264", audio=codec))
+    return clip(folder / f"in.{kind}", ClipSpec("vp9" if kind == "webm" else "h264", audio=codec))
 
 
 @pytest.mark.parametrize(("codec", "kind", "suffix"), MATCHES)
@@ -73,7 +73,7 @@ def delay(path: Path) -> float:
 
 
 def test_the_audio_language_is_copied(tmp_path: Path) -> None:
-    write_extension(clip(tmp_path / "in.mp4", Recipe(audio="aac")), tmp_path / "out.mkv", NEW)
+    write_extension(clip(tmp_path / "in.mp4", ClipSpec(audio="aac")), tmp_path / "out.mkv", NEW)
     with av.open(str(tmp_path / "out.mkv")) as file:
         assert file.streams.audio[0].language in ("deu", "ger")
 
@@ -95,13 +95,13 @@ def test_silence_fills_up_to_the_last_frame(tmp_path: Path, codec: str, kind: st
 
 
 def test_dropped_audio_is_reported(tmp_path: Path) -> None:
-    video = clip(tmp_path / "in.mp4", Recipe(audio="aac"))
+    video = clip(tmp_path / "in.mp4", ClipSpec(audio="aac"))
     assert write_extension(video, tmp_path / "out.webm", NEW, ExtensionOptions(audio="drop")) == ["audio dropped"]
     assert sound(tmp_path / "out.webm") == []
 
 
 def test_audio_longer_than_the_video_is_copied_completely(tmp_path: Path) -> None:
-    video = clip(tmp_path / "in.mkv", Recipe(audio="libopus", seconds=3.5))
+    video = clip(tmp_path / "in.mkv", ClipSpec(audio="libopus", seconds=3.5))
     write_extension(video, tmp_path / "out.mkv", NEW[:2])
     assert sound(tmp_path / "out.mkv") == sound(video.path)
     assert video.duration == Fraction(12, 10)
@@ -109,7 +109,7 @@ def test_audio_longer_than_the_video_is_copied_completely(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("codec", "suffix"), [("aac", ".webm"), ("aac", ".gif")])
 def test_unsupported_audio_is_rejected_before_any_work(tmp_path: Path, codec: str, suffix: str) -> None:
-    video = clip(tmp_path / "in.mkv", Recipe(audio=codec))
+    video = clip(tmp_path / "in.mkv", ClipSpec(audio=codec))
     with pytest.raises(OutputError) as caught:
         check_extension(video, tmp_path / f"out{suffix}")
     assert "-o x.mkv" in caught.value.hint
@@ -120,7 +120,7 @@ def test_unsupported_audio_is_rejected_before_any_work(tmp_path: Path, codec: st
 
 
 def test_silence_that_cannot_be_encoded_is_a_usage_error(tmp_path: Path) -> None:
-    video = clip(tmp_path / "in.mkv", Recipe(audio="vorbis"))
+    video = clip(tmp_path / "in.mkv", ClipSpec(audio="vorbis"))
     with pytest.raises(UsageError, match="vorbis"):
         check_extension(video, tmp_path / "out.mkv", ExtensionOptions(audio="silence"))
     write_extension(video, tmp_path / "out.mkv", NEW)
@@ -130,7 +130,7 @@ def test_silence_that_cannot_be_encoded_is_a_usage_error(tmp_path: Path) -> None
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_audio_and_video_are_interleaved(tmp_path: Path, suffix: str) -> None:
     write_extension(
-        clip(tmp_path / "in.mp4", Recipe(audio="aac")),
+        clip(tmp_path / "in.mp4", ClipSpec(audio="aac")),
         tmp_path / f"out{suffix}",
         NEW * 30,
         ExtensionOptions(audio="silence"),
@@ -183,7 +183,7 @@ def test_start_padding_stays_inaudible(tmp_path: Path, codec: str, kind: str, su
 
 @pytest.mark.parametrize("suffix", [".webm", ".mkv"])
 def test_end_padding_of_opus_stays_inaudible(tmp_path: Path, suffix: str) -> None:
-    video = clip(tmp_path / "in.webm", Recipe("vp9", audio="libopus", seconds=0.9871))
+    video = clip(tmp_path / "in.webm", ClipSpec("vp9", audio="libopus", seconds=0.9871))
     write_extension(video, tmp_path / f"out{suffix}", NEW)
     write_extension(video, tmp_path / "out.mp4", NEW)
     write_extension(open_video(tmp_path / "out.mp4"), tmp_path / f"again{suffix}", NEW)
@@ -240,7 +240,7 @@ def test_samples_of_more_than_24_bits_are_refused_in_mp4_only(tmp_path: Path) ->
 
 @pytest.mark.parametrize("audio", ["keep", "silence"])
 def test_audio_of_unknown_codec_is_reported_and_the_rest_copied(tmp_path: Path, audio: str) -> None:
-    data = make(tmp_path / "plain.mkv", greys(12), Recipe(audio="aac")).read_bytes()
+    data = make(tmp_path / "plain.mkv", greys(12), ClipSpec(audio="aac")).read_bytes()
     assert data.count(b"A_AAC") == 1
     (tmp_path / "in.mkv").write_bytes(data.replace(b"A_AAC", b"A_XXX"))
     notes = write_extension(open_video(tmp_path / "in.mkv"), tmp_path / "out.mp4", NEW, ExtensionOptions(audio=audio))

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.clips import Recipe, make
+from support.clips import ClipSpec, make
 from support.extending import write_extension
 
 from pavdm_cli.video import EncoderOptions, ExtensionOptions, FrameReader, VideoWriter, open_video
@@ -166,10 +166,8 @@ def test_the_chroma_location_is_read_from_the_bitstream(tmp_path: Path, chroma_l
 
 
 def test_motion_jpeg_has_centered_chroma(tmp_path: Path) -> None:
-    recipe = Recipe("mjpeg", pixels="yuvj420p", color_space=(1, 1, 5))
-    assert (
-        open_video(make(tmp_path / "a.avi", [rgb_scene(96, 128)] * 2, recipe)).color_space.chroma_location == "center"
-    )
+    spec = ClipSpec("mjpeg", pixels="yuvj420p", color_space=(1, 1, 5))
+    assert open_video(make(tmp_path / "a.avi", [rgb_scene(96, 128)] * 2, spec)).color_space.chroma_location == "center"
 
 
 @pytest.mark.parametrize("chroma_location", ["", "left", "center", "topleft"])

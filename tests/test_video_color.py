@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.clips import Recipe, make
+from support.clips import ClipSpec, make
 
 from pavdm_cli.video import FrameReader, open_video
 
@@ -17,19 +17,19 @@ def read(path: Path) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("colour", [(200, 30, 60), (18, 52, 86), (240, 200, 20), (0, 0, 255), (255, 255, 255)])
 @pytest.mark.parametrize(
-    "recipe",
+    "spec",
     [
-        Recipe(),
-        Recipe(color_space=(6, 6, 6)),
-        Recipe(color_space=(2, 2, 2)),
-        Recipe("mjpeg", pixels="yuvj420p", color_space=(1, 1, 5)),
-        Recipe("hevc", pixels="yuv420p10le"),
-        Recipe("vp9", pixels="yuv444p"),
+        ClipSpec(),
+        ClipSpec(color_space=(6, 6, 6)),
+        ClipSpec(color_space=(2, 2, 2)),
+        ClipSpec("mjpeg", pixels="yuvj420p", color_space=(1, 1, 5)),
+        ClipSpec("hevc", pixels="yuv420p10le"),
+        ClipSpec("vp9", pixels="yuv444p"),
     ],
     ids=["bt709", "bt601", "untagged", "full range", "10 bits", "4:4:4"],
 )
-def test_colors_are_correct_in_every_color_space(tmp_path: Path, recipe: Recipe, colour: tuple[int, int, int]) -> None:
-    path = make(tmp_path / "clip.mkv", [np.full((48, 64, 3), colour, np.uint8)] * 2, recipe)
+def test_colors_are_correct_in_every_color_space(tmp_path: Path, spec: ClipSpec, colour: tuple[int, int, int]) -> None:
+    path = make(tmp_path / "clip.mkv", [np.full((48, 64, 3), colour, np.uint8)] * 2, spec)
     assert np.abs(read(path)[0].astype(int) - colour).max() <= 4
 
 
@@ -53,8 +53,8 @@ def pq(nits: float) -> int:
     ],
 )
 def test_hdr_is_tone_mapped(tmp_path: Path, transfer: int, signal: int, shown: int) -> None:
-    recipe = Recipe("hevc", pixels="yuv420p10le", color_space=(9, transfer, 9))
-    path = make(tmp_path / "clip.mp4", [np.full((48, 64, 3), signal, np.uint16)] * 2, recipe)
+    spec = ClipSpec("hevc", pixels="yuv420p10le", color_space=(9, transfer, 9))
+    path = make(tmp_path / "clip.mp4", [np.full((48, 64, 3), signal, np.uint16)] * 2, spec)
     video = open_video(path)
     assert (video.hdr, video.bit_depth) == ("PQ" if transfer == 16 else "HLG", 10)
     assert abs(read(path)[0].mean() - shown) <= 3
@@ -63,8 +63,8 @@ def test_hdr_is_tone_mapped(tmp_path: Path, transfer: int, signal: int, shown: i
 
 def test_tone_mapping_is_monotonic_and_keeps_grays(tmp_path: Path) -> None:
     levels = np.linspace(0, 65535, 16).astype(np.uint16)
-    recipe = Recipe("hevc", pixels="yuv420p10le", color_space=(9, 16, 9))
-    path = make(tmp_path / "clip.mp4", [np.full((48, 64, 3), level) for level in levels], recipe)
+    spec = ClipSpec("hevc", pixels="yuv420p10le", color_space=(9, 16, 9))
+    path = make(tmp_path / "clip.mp4", [np.full((48, 64, 3), level) for level in levels], spec)
     seen = [frame.reshape(-1, 3).mean(0) for frame in read(path)]
     assert all(np.ptp(colour) <= 2 for colour in seen)
     assert np.all(np.diff([colour.mean() for colour in seen]) >= 0)
@@ -72,7 +72,7 @@ def test_tone_mapping_is_monotonic_and_keeps_grays(tmp_path: Path) -> None:
 
 def test_bt2020_is_converted_to_bt709(tmp_path: Path) -> None:
     green = np.full((48, 64, 3), (0, 40000, 0), np.uint16)
-    path = make(tmp_path / "clip.mp4", [green] * 2, Recipe("hevc", pixels="yuv420p10le", color_space=(9, 1, 9)))
+    path = make(tmp_path / "clip.mp4", [green] * 2, ClipSpec("hevc", pixels="yuv420p10le", color_space=(9, 1, 9)))
     video = open_video(path)
     red, high, blue = read(path)[0].reshape(-1, 3).mean(0)
     assert red <= 3

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.clips import Recipe, greys, make
+from support.clips import ClipSpec, greys, make
 from support.extending import write_extension
 
 from pavdm_cli.errors import InputError
@@ -17,13 +17,13 @@ from pavdm_cli.video import FrameReader, open_video, read_last_frames
 NEW = [np.full((48, 64, 3), 200, np.uint8)] * 3
 RATE = Fraction(25)
 KINDS = {
-    "h264.ts": Recipe(rate=RATE, audio="aac"),
-    "mpeg2.ts": Recipe("mpeg2video", rate=RATE, audio="mp2"),
-    "ac3.m2ts": Recipe(rate=RATE, audio="ac3"),
-    "mpeg2.mpg": Recipe("mpeg2video", rate=RATE, audio="mp2"),
-    "mpeg2.vob": Recipe("mpeg2video", rate=RATE, audio="ac3"),
-    "h264.flv": Recipe(rate=RATE, audio="aac"),
-    "wmv2.wmv": Recipe("wmv2", rate=RATE, audio="mp2"),
+    "h264.ts": ClipSpec(rate=RATE, audio="aac"),
+    "mpeg2.ts": ClipSpec("mpeg2video", rate=RATE, audio="mp2"),
+    "ac3.m2ts": ClipSpec(rate=RATE, audio="ac3"),
+    "mpeg2.mpg": ClipSpec("mpeg2video", rate=RATE, audio="mp2"),
+    "mpeg2.vob": ClipSpec("mpeg2video", rate=RATE, audio="ac3"),
+    "h264.flv": ClipSpec(rate=RATE, audio="aac"),
+    "wmv2.wmv": ClipSpec("wmv2", rate=RATE, audio="mp2"),
 }
 
 
@@ -51,7 +51,7 @@ def test_recordings_are_extended_with_audio_in_sync(tmp_path: Path, kind: str, s
 
 
 def test_a_cut_recording_starts_with_its_first_decodable_frame(tmp_path: Path) -> None:
-    data = make(tmp_path / "whole.ts", greys(40), Recipe(rate=RATE, audio="aac")).read_bytes()
+    data = make(tmp_path / "whole.ts", greys(40), ClipSpec(rate=RATE, audio="aac")).read_bytes()
     count = len(data) // 188
     (tmp_path / "in.ts").write_bytes(data[188 * (count // 3) + 77 : -90])
     video = open_video(tmp_path / "in.ts")

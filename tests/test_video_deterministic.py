@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.clips import Recipe, make
+from support.clips import ClipSpec, make
 
 from pavdm_cli.video import VideoWriter
 from pavdm_cli.video.write import encode
@@ -58,7 +58,7 @@ def panned(count: int = 12) -> np.ndarray:  # (count, H, W, 3)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="poisons memory by glibc's MALLOC_PERTURB_")
 def test_files_are_identical_on_any_number_of_cores(tmp_path: Path) -> None:
     np.save(tmp_path / "shots.npy", panned())
-    make(tmp_path / "input.mp4", panned(6)[:, :128, :96], Recipe(audio="aac"))
+    make(tmp_path / "input.mp4", panned(6)[:, :128, :96], ClipSpec(audio="aac"))
     assert hashes(tmp_path, poison=85, cores=1) == hashes(tmp_path, poison=200, cores=2)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.clips import Recipe, corners, greys, make
+from support.clips import ClipSpec, corners, greys, make
 from support.extending import write_extension
 
 from pavdm_cli.errors import InputError, OutputError
@@ -43,8 +43,8 @@ def levels(path: Path) -> list[float]:
     return [frame.mean() for frame, _ in FrameReader(open_video(path))]
 
 
-def clip(path: Path, recipe: Recipe | None = None) -> VideoInfo:
-    return open_video(make(path, greys(12), recipe))
+def clip(path: Path, spec: ClipSpec | None = None) -> VideoInfo:
+    return open_video(make(path, greys(12), spec))
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -66,7 +66,7 @@ def test_the_output_is_the_input_followed_by_new_frames(tmp_path: Path, suffix: 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("kind", ["mp4", "mkv"])
 def test_variable_timestamps_are_preserved(tmp_path: Path, suffix: str, kind: str) -> None:
-    video = clip(tmp_path / f"in.{kind}", Recipe(times=SQUARES))
+    video = clip(tmp_path / f"in.{kind}", ClipSpec(times=SQUARES))
     write_extension(video, tmp_path / f"out{suffix}", NEW)
     times = open_video(tmp_path / f"out{suffix}").times
     assert times[:12] == [time - SQUARES[0] for time in SQUARES]
@@ -76,7 +76,7 @@ def test_variable_timestamps_are_preserved(tmp_path: Path, suffix: str, kind: st
 
 
 def test_an_mp4_declares_its_true_duration(tmp_path: Path) -> None:
-    write_extension(clip(tmp_path / "in.mp4", Recipe(times=SQUARES)), tmp_path / "out.mp4", [])
+    write_extension(clip(tmp_path / "in.mp4", ClipSpec(times=SQUARES)), tmp_path / "out.mp4", [])
     with av.open(str(tmp_path / "out.mp4")) as file:
         stream = file.streams.video[0]
         assert stream.duration * stream.time_base > SQUARES[-1] - SQUARES[0]
@@ -85,7 +85,7 @@ def test_an_mp4_declares_its_true_duration(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("turn", [0, 90])
 def test_the_output_is_upright_with_the_same_aspect_ratio(tmp_path: Path, suffix: str, turn: int) -> None:
-    video = open_video(make(tmp_path / "in.mp4", [corners(48, 64)] * 3, Recipe(turn=turn, aspect=Fraction(4, 3))))
+    video = open_video(make(tmp_path / "in.mp4", [corners(48, 64)] * 3, ClipSpec(turn=turn, aspect=Fraction(4, 3))))
     notes = write_extension(video, tmp_path / f"out{suffix}", [np.zeros((video.height, video.width, 3), np.uint8)])
     out = open_video(tmp_path / f"out{suffix}")
     assert (out.width, out.height, out.sample_aspect_ratio) == (video.width, video.height, video.sample_aspect_ratio)
@@ -98,7 +98,7 @@ def test_the_output_is_upright_with_the_same_aspect_ratio(tmp_path: Path, suffix
 def test_pixels_become_square_where_the_container_requires_it(
     tmp_path: Path, suffix: str, aspect: Fraction, size: tuple[int, int]
 ) -> None:
-    video = open_video(make(tmp_path / "in.mp4", [corners(48, 64)] * 3, Recipe(aspect=aspect)))
+    video = open_video(make(tmp_path / "in.mp4", [corners(48, 64)] * 3, ClipSpec(aspect=aspect)))
     notes = write_extension(video, tmp_path / f"out{suffix}", [np.zeros((32, 48, 3), np.uint8)])
     out = open_video(tmp_path / f"out{suffix}")
     assert (out.height, out.width, out.sample_aspect_ratio) == (*size, 1) or suffix == ".gif"
@@ -115,7 +115,7 @@ def has_corners(video: VideoInfo, expected: np.ndarray) -> bool:
 def test_padding_of_odd_sizes_is_reported(tmp_path: Path) -> None:
     picture = np.zeros((31, 45, 3), np.uint8)
     picture[-1], picture[:, -1] = 250, 250
-    video = open_video(make(tmp_path / "in.webm", [picture] * 3, Recipe("vp9", crf=2)))
+    video = open_video(make(tmp_path / "in.webm", [picture] * 3, ClipSpec("vp9", crf=2)))
     notes = write_extension(video, tmp_path / "out.mp4", [picture] * 2, ExtensionOptions(encoder=EncoderOptions(crf=2)))
     for shown, _ in FrameReader(open_video(tmp_path / "out.mp4")):
         assert shown.shape == (32, 46, 3)
@@ -127,7 +127,7 @@ def test_padding_of_odd_sizes_is_reported(tmp_path: Path) -> None:
 def test_conversion_of_10_bits_and_hdr_is_reported(tmp_path: Path) -> None:
     bright = np.full((48, 64, 3), 65535 * 58 // 100, np.uint16)
     video = open_video(
-        make(tmp_path / "in.mkv", [bright] * 3, Recipe("hevc", pixels="yuv420p10le", color_space=(9, 16, 9)))
+        make(tmp_path / "in.mkv", [bright] * 3, ClipSpec("hevc", pixels="yuv420p10le", color_space=(9, 16, 9)))
     )
     notes = write_extension(video, tmp_path / "out.mp4", NEW)
     out = open_video(tmp_path / "out.mp4")
@@ -140,13 +140,13 @@ def test_conversion_of_10_bits_and_hdr_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "mjpeg"])
 def test_clips_of_one_or_two_frames_are_extended(tmp_path: Path, codec: str, count: int) -> None:
     pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-    video = open_video(make(tmp_path / "in.mkv", greys(count, 64, 64), Recipe(codec, pixels=pixels)))
+    video = open_video(make(tmp_path / "in.mkv", greys(count, 64, 64), ClipSpec(codec, pixels=pixels)))
     write_extension(video, tmp_path / "out.mp4", [np.full((64, 64, 3), 240, np.uint8)] * 2)
     assert np.allclose(levels(tmp_path / "out.mp4"), [*[20, 28][:count], 240, 240], atol=3)
 
 
 def test_new_frames_are_scaled_to_the_input_size(tmp_path: Path) -> None:
-    video = open_video(make(tmp_path / "in.mp4", [corners(90, 160)] * 2, Recipe()))
+    video = open_video(make(tmp_path / "in.mp4", [corners(90, 160)] * 2, ClipSpec()))
     write_extension(video, tmp_path / "out.mp4", [np.full((32, 48, 3), (9, 99, 199), np.uint8)] * 2)
     last = [frame for frame, _ in FrameReader(open_video(tmp_path / "out.mp4"))][-1]
     assert last.shape == (90, 160, 3)
@@ -181,7 +181,7 @@ def test_a_frame_buffer_may_be_reused_for_the_next_video_frame(tmp_path: Path) -
 
 
 def test_only_new_writes_the_continuation_from_time_zero(tmp_path: Path) -> None:
-    video = clip(tmp_path / "in.mp4", Recipe(audio="aac"))
+    video = clip(tmp_path / "in.mp4", ClipSpec(audio="aac"))
     notes = write_extension(video, tmp_path / "out.mp4", NEW, ExtensionOptions(only_new=True))
     assert np.allclose(levels(tmp_path / "out.mp4"), LEVELS[12:], atol=2)
     assert open_video(tmp_path / "out.mp4").times == [k / video.rate for k in range(7)]
@@ -226,7 +226,7 @@ def interrupted() -> Iterator[np.ndarray]:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_an_interrupt_saves_new_frames(tmp_path: Path, suffix: str) -> None:
-    video = clip(tmp_path / "in.mkv", Recipe(audio="libopus"))
+    video = clip(tmp_path / "in.mkv", ClipSpec(audio="libopus"))
     with pytest.raises(KeyboardInterrupt):
         write_extension(video, tmp_path / f"out{suffix}", interrupted())
     assert np.allclose(levels(tmp_path / f"out.partial{suffix}"), LEVELS[:15], atol=2)
@@ -282,7 +282,7 @@ def test_memory_does_not_grow_with_the_length_of_the_video(tmp_path: Path) -> No
     """
     peaks = []
     for count in (60, 240):
-        path = make(tmp_path / f"{count}.mp4", itertools.repeat(corners(180, 320), count), Recipe(audio="aac"))
+        path = make(tmp_path / f"{count}.mp4", itertools.repeat(corners(180, 320), count), ClipSpec(audio="aac"))
         command = [sys.executable, "-c", textwrap.dedent(script), str(path), str(tmp_path / f"out{count}.mp4")]
         peaks.append(int(subprocess.run(command, capture_output=True, check=True).stdout))
     assert peaks[1] < 1.1 * peaks[0]  # 360 frames of 320x180 more would be 62 MB

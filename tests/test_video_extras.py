@@ -11,7 +11,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from av.stream import Disposition
-from support.clips import Recipe, corners, greys, make
+from support.clips import ClipSpec, corners, greys, make
 from support.extending import write_extension
 
 from pavdm_cli.video import ExtensionOptions, FrameReader, VideoInfo, open_video
@@ -32,8 +32,8 @@ def ffmpeg(*words: object) -> None:
 def rich(path: Path, *more: object) -> VideoInfo:
     """A film with a title, a comment, chapters, a commentary, subtitles and a cover, all in one file."""
     folder = path.parent
-    make(folder / "plain.mp4", greys(10, 64, 96), Recipe(audio="aac"))
-    make(folder / "cover.png", [corners(64, 64)], Recipe("png", pixels="rgb24"))
+    make(folder / "plain.mp4", greys(10, 64, 96), ClipSpec(audio="aac"))
+    make(folder / "cover.png", [corners(64, 64)], ClipSpec("png", pixels="rgb24"))
     (folder / "chapters.txt").write_text(CHAPTERS, encoding="utf-8")
     (folder / "cues.srt").write_text(CUES)
     inputs = [word for name in ("plain.mp4", "chapters.txt", "cues.srt", "cover.png") for word in ("-i", folder / name)]
@@ -129,7 +129,7 @@ def test_attached_fonts_are_copied_to_matroska_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize(("rate", "kept"), [(Fraction(25), True), (Fraction(24000, 1001), True), (Fraction(7), False)])
 def test_a_time_code_is_copied_or_reported(tmp_path: Path, suffix: str, rate: Fraction, kept: bool) -> None:
-    make(tmp_path / "plain.mov", greys(4, 64, 96), Recipe(rate=rate))
+    make(tmp_path / "plain.mov", greys(4, 64, 96), ClipSpec(rate=rate))
     code = ("-metadata", "timecode=00:00:41:16")
     ffmpeg("-i", tmp_path / "plain.mov", "-c", "copy", *code, tmp_path / ("in.mov" if kept else "in.mkv"))
     video = open_video(tmp_path / ("in.mov" if kept else "in.mkv"))

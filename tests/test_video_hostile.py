@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.clips import Recipe, audio_only, bomb, corners, greys, make
+from support.clips import ClipSpec, audio_only, bomb, corners, greys, make
 
 from pavdm_cli.errors import InputError
 from pavdm_cli.video import EncoderOptions, FrameReader, VideoWriter, open_video, read_last_frames
@@ -30,7 +30,7 @@ def flip(path: Path, count: int = 400) -> Path:
 
 def test_damaged_packets_are_counted_and_skipped(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    path = flip(make(tmp_path / "clip.mp4", rng.integers(0, 256, (40, 48, 64, 3), np.uint8), Recipe(crf=20)))
+    path = flip(make(tmp_path / "clip.mp4", rng.integers(0, 256, (40, 48, 64, 3), np.uint8), ClipSpec(crf=20)))
     reader = FrameReader(open_video(path))
     seen = list(reader)
     assert reader.skipped > 0
@@ -42,8 +42,8 @@ def test_damaged_packets_are_counted_and_skipped(tmp_path: Path) -> None:
 
 def test_last_frames_are_complete_after_a_damaged_end(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    recipe = Recipe("mjpeg", pixels="yuvj420p")
-    path = make(tmp_path / "clip.mp4", rng.integers(0, 256, (20, 48, 64, 3), np.uint8), recipe)
+    spec = ClipSpec("mjpeg", pixels="yuvj420p")
+    path = make(tmp_path / "clip.mp4", rng.integers(0, 256, (20, 48, 64, 3), np.uint8), spec)
     with av.open(str(path)) as file:
         last = max((packet for packet in file.demux(video=0) if packet.size), key=lambda packet: packet.pos)
         start, stop = last.pos, last.pos + last.size
@@ -55,10 +55,10 @@ def test_last_frames_are_complete_after_a_damaged_end(tmp_path: Path) -> None:
 
 
 CUT = {
-    "h264.mp4": Recipe(audio="aac"),
-    "h264.mkv": Recipe(audio="libopus"),
-    "vp9.webm": Recipe("vp9"),
-    "mjpeg.avi": Recipe("mjpeg", pixels="yuvj420p"),
+    "h264.mp4": ClipSpec(audio="aac"),
+    "h264.mkv": ClipSpec(audio="libopus"),
+    "vp9.webm": ClipSpec("vp9"),
+    "mjpeg.avi": ClipSpec("mjpeg", pixels="yuvj420p"),
 }
 
 
@@ -126,7 +126,7 @@ def hostile(folder: Path) -> dict[str, Path | str]:
     for name in ("list.m3u8", "list.mp4"):
         made[name].write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nclip.mp4\n#EXT-X-ENDLIST\n")
     made["random.mkv"].write_bytes(b"\x1a\x45\xdf\xa3" + np.random.default_rng(0).bytes(3000))
-    make(folder / "clip.mp4", greys(12), Recipe())  # what the lists name is there and can be played
+    make(folder / "clip.mp4", greys(12), ClipSpec())  # what the lists name is there and can be played
     (folder / "concat.txt").write_text("ffconcat version 1.0\nfile clip.mp4\n")
     return made | {
         "missing.mp4": folder / "missing.mp4",
@@ -198,7 +198,7 @@ def test_frames_larger_than_the_header_says_are_not_decoded(tmp_path: Path) -> N
 
 
 def test_custom_limits_apply(tmp_path: Path) -> None:
-    path = make(tmp_path / "clip.mp4", greys(12), Recipe())
+    path = make(tmp_path / "clip.mp4", greys(12), ClipSpec())
     with pytest.raises(InputError, match="64x48"):
         open_video(path, Limits(pixels=64 * 48 - 1))
     with pytest.raises(InputError, match="more than 11 frames"):
@@ -207,7 +207,7 @@ def test_custom_limits_apply(tmp_path: Path) -> None:
 
 
 def test_cover_art_of_a_song_is_not_a_video(tmp_path: Path) -> None:
-    plain = make(tmp_path / "plain.mp4", [corners()] * 2, Recipe("mjpeg", pixels="yuvj420p", audio="aac"))
+    plain = make(tmp_path / "plain.mp4", [corners()] * 2, ClipSpec("mjpeg", pixels="yuvj420p", audio="aac"))
     path = tmp_path / "song.mp4"
     with av.open(str(plain)) as old, av.open(str(path), "w") as new:
         streams = {one.index: new.add_stream_from_template(one) for one in old.streams}

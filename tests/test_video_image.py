@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.clips import Recipe, corners, greys, make
+from support.clips import ClipSpec, corners, greys, make
 
 from pavdm_cli.errors import InputError
 from pavdm_cli.video import read_image
@@ -157,7 +157,7 @@ def hostile(folder: Path, name: str) -> Path | str:
         path.write_bytes(data if name.endswith("png") else data[:4] + bytes(200) + b"\xff\xda\0\2" + data[-2:])
         return path
     if name == "video.png":
-        return make(folder / "v.mp4", greys(3), Recipe()).rename(folder / name)
+        return make(folder / "v.mp4", greys(3), ClipSpec()).rename(folder / name)
     made = {"empty.png": b"", "text.jpg": b"a letter\n" * 30, "list.png": b"#EXTM3U\n#EXTINF:1,\na.png\n"}
     if name in made:
         (folder / name).write_bytes(made[name])

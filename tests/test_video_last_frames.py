@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.clips import Recipe, corners, greys, make
+from support.clips import ClipSpec, corners, greys, make
 from support.command import pavdm
 from test_video_read import EVERY_KIND, KINDS, SQUARES
 
@@ -38,7 +38,7 @@ def test_frames_collected_while_copying_equal_those_read(tmp_path: Path, kind: s
 
 @pytest.mark.parametrize(("rate", "count"), [(5, 9), (40, 4), (10, 1)])
 def test_collecting_equals_reading_at_low_frame_rates(tmp_path: Path, rate: int, count: int) -> None:
-    path = make(tmp_path / "in.mkv", [*greys(11), corners(64, 96)], Recipe(times=SQUARES))
+    path = make(tmp_path / "in.mkv", [*greys(11), corners(64, 96)], ClipSpec(times=SQUARES))
     read = read_last_frames(open_video(path), Fraction(rate), count, (32, 48))
     assert (collected(path, rate, count, (32, 48)) == read).all()
 

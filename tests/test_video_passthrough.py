@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.clips import Recipe, corners, make
+from support.clips import ClipSpec, corners, make
 from support.extending import write_extension
 from test_video_chroma import decoded, planes
 
@@ -21,8 +21,8 @@ def noise(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
     return list(np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8))
 
 
-def clip(folder: Path, recipe: Recipe | None = None, frames: list[np.ndarray] | None = None) -> VideoInfo:
-    return open_video(make(folder / "in.mkv", frames or noise(9), recipe))
+def clip(folder: Path, spec: ClipSpec | None = None, frames: list[np.ndarray] | None = None) -> VideoInfo:
+    return open_video(make(folder / "in.mkv", frames or noise(9), spec))
 
 
 def lost(video: VideoInfo, suffix: str = ".mp4") -> int:
@@ -41,20 +41,20 @@ def lost(video: VideoInfo, suffix: str = ".mp4") -> int:
 def test_compatible_frames_pass_through_unchanged(
     tmp_path: Path, color_space: tuple[int, int, int], codec: str, suffix: str
 ) -> None:
-    assert lost(clip(tmp_path, Recipe(codec, color_space=color_space)), suffix) == 0
+    assert lost(clip(tmp_path, ClipSpec(codec, color_space=color_space)), suffix) == 0
 
 
 @pytest.mark.parametrize(
-    "recipe", [Recipe(times=[Fraction(k * k, 100) for k in range(9)]), Recipe(aspect=Fraction(4, 3))]
+    "spec", [ClipSpec(times=[Fraction(k * k, 100) for k in range(9)]), ClipSpec(aspect=Fraction(4, 3))]
 )
-def test_pass_through_keeps_timestamps_and_aspect_ratio(tmp_path: Path, recipe: Recipe) -> None:
-    assert lost(clip(tmp_path, recipe)) == 0
+def test_pass_through_keeps_timestamps_and_aspect_ratio(tmp_path: Path, spec: ClipSpec) -> None:
+    assert lost(clip(tmp_path, spec)) == 0
 
 
 @pytest.mark.parametrize("color_space", [(1, 1, 1), (6, 6, 6), (5, 6, 5), (12, 13, 1)])
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
 def test_color_tags_are_preserved(tmp_path: Path, color_space: tuple[int, int, int], suffix: str) -> None:
-    video = clip(tmp_path, Recipe(color_space=color_space))
+    video = clip(tmp_path, ClipSpec(color_space=color_space))
     write_extension(video, tmp_path / f"out{suffix}", noise(2))
     out = open_video(tmp_path / f"out{suffix}").color_space
     assert out.matrix == color_space[2]
@@ -64,7 +64,7 @@ def test_color_tags_are_preserved(tmp_path: Path, color_space: tuple[int, int, i
 
 @pytest.mark.parametrize("color_space", [(1, 1, 1), (6, 6, 6), (2, 2, 2)])
 def test_new_frames_match_the_colors_of_the_input(tmp_path: Path, color_space: tuple[int, int, int]) -> None:
-    video = clip(tmp_path, Recipe(color_space=color_space), [corners()] * 3)
+    video = clip(tmp_path, ClipSpec(color_space=color_space), [corners()] * 3)
     write_extension(video, tmp_path / "out.mp4", [corners()] * 2, ExtensionOptions(encoder=EncoderOptions(crf=2)))
     before, *_, after = decoded(tmp_path / "out.mp4")
     assert frame_color_space(before).matrix == frame_color_space(after).matrix
@@ -73,26 +73,26 @@ def test_new_frames_match_the_colors_of_the_input(tmp_path: Path, color_space: t
 
 
 @pytest.mark.parametrize(
-    "recipe",
+    "spec",
     [
-        Recipe("hevc", pixels="yuv420p10le"),
-        Recipe("mjpeg", pixels="yuvj420p", color_space=(1, 1, 5)),
-        Recipe("vp9", pixels="yuv444p"),
-        Recipe("hevc", color_space=(9, 16, 9)),
-        Recipe(turn=180),
-        Recipe(turn=90, aspect=Fraction(4, 3)),
+        ClipSpec("hevc", pixels="yuv420p10le"),
+        ClipSpec("mjpeg", pixels="yuvj420p", color_space=(1, 1, 5)),
+        ClipSpec("vp9", pixels="yuv444p"),
+        ClipSpec("hevc", color_space=(9, 16, 9)),
+        ClipSpec(turn=180),
+        ClipSpec(turn=90, aspect=Fraction(4, 3)),
     ],
     ids=["10 bits", "full range", "4:4:4", "HDR of 8 bits", "upside down", "turned"],
 )
-def test_incompatible_frames_are_converted(tmp_path: Path, recipe: Recipe) -> None:
-    path = make(tmp_path / ("in.mov" if recipe.turn else "in.mkv"), [corners(64, 64)] * 3, recipe)
+def test_incompatible_frames_are_converted(tmp_path: Path, spec: ClipSpec) -> None:
+    path = make(tmp_path / ("in.mov" if spec.turn else "in.mkv"), [corners(64, 64)] * 3, spec)
     video = open_video(path)
     write_extension(video, tmp_path / "out.mp4", [corners(64, 64)] * 2, ExtensionOptions(encoder=EncoderOptions(crf=2)))
     out = open_video(tmp_path / "out.mp4")
     assert (out.bit_depth, out.hdr, out.orientation.note(), out.color_space.full_range) == (8, "", "", False)
     assert (out.width, out.height, out.frames) == (video.width, video.height, 5)
     before, *_, after = (picture.to_ndarray(format="rgb24").astype(int) for picture in decoded(out.path))
-    turned = np.rot90(corners(64, 64), recipe.turn // 90)
+    turned = np.rot90(corners(64, 64), spec.turn // 90)
     spots = [(y, x) for y in (8, -8) for x in (8, -8)]
     assert max(np.abs(after[spot] - corners(64, 64)[spot]).max() for spot in spots) <= 8
     assert video.hdr or max(np.abs(before[spot] - turned[spot]).max() for spot in spots) <= 8

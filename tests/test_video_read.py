@@ -11,21 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.clips import Recipe, corners, greys, make
+from support.clips import ClipSpec, corners, greys, make
 
 from pavdm_cli.video import FrameReader, open_video, read_frames_at, read_last_frames
 
 KINDS = {
-    "h264.mp4": Recipe(audio="aac"),
-    "h264.mkv": Recipe(audio="libopus"),
-    "h264.avi": Recipe(audio="libmp3lame"),
-    "hevc.mov": Recipe("hevc"),
-    "vp9.webm": Recipe("vp9", audio="libopus"),
-    "av1.mp4": Recipe("av1"),
-    "av1.webm": Recipe("av1"),
-    "mjpeg.avi": Recipe("mjpeg", pixels="yuvj420p", color_space=(1, 1, 5), audio="pcm_s16le"),
-    "mjpeg.mov": Recipe("mjpeg", pixels="yuvj420p", color_space=(1, 1, 5)),
-    "mpeg4.avi": Recipe("mpeg4", color_space=(2, 2, 2)),
+    "h264.mp4": ClipSpec(audio="aac"),
+    "h264.mkv": ClipSpec(audio="libopus"),
+    "h264.avi": ClipSpec(audio="libmp3lame"),
+    "hevc.mov": ClipSpec("hevc"),
+    "vp9.webm": ClipSpec("vp9", audio="libopus"),
+    "av1.mp4": ClipSpec("av1"),
+    "av1.webm": ClipSpec("av1"),
+    "mjpeg.avi": ClipSpec("mjpeg", pixels="yuvj420p", color_space=(1, 1, 5), audio="pcm_s16le"),
+    "mjpeg.mov": ClipSpec("mjpeg", pixels="yuvj420p", color_space=(1, 1, 5)),
+    "mpeg4.avi": ClipSpec("mpeg4", color_space=(2, 2, 2)),
 }
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 SQUARES = [Fraction(k * k, 100) for k in range(12)]  # frames further and further apart
@@ -51,13 +51,13 @@ def number(frame: np.ndarray) -> int:
 
 @EVERY_KIND
 def test_every_format_is_decoded_completely_with_correct_colors(tmp_path: Path, kind: str) -> None:
-    recipe = KINDS[kind]
-    video = open_video(make(tmp_path / kind, [corners(64, 96)] * 12, recipe))
+    spec = KINDS[kind]
+    video = open_video(make(tmp_path / kind, [corners(64, 96)] * 12, spec))
     seen = list(FrameReader(video))
     assert (video.width, video.height, video.frames, video.rate) == (96, 64, 12, 10)
     assert (video.sample_aspect_ratio, video.bit_depth, video.hdr, video.variable_frame_rate) == (1, 8, "", False)
-    assert video.codec in (recipe.codec, "libdav1d")
-    assert len(video.audio_codecs) == bool(recipe.audio)
+    assert video.codec in (spec.codec, "libdav1d")
+    assert len(video.audio_codecs) == bool(spec.audio)
     assert len(seen) == 12
     assert all(close(frame, corners(64, 96)) for frame, _ in seen)
     assert [time for _, time in seen] == video.times
@@ -81,8 +81,8 @@ def test_clips_of_one_to_three_frames_are_complete(tmp_path: Path, kind: str, co
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("turn", [0, 90, 180, -90])
 def test_a_rotated_video_is_upright(tmp_path: Path, suffix: str, turn: int, mirrored: bool) -> None:
-    recipe = Recipe(turn=turn, mirrored=mirrored, aspect=Fraction(4, 3))
-    video = open_video(make(tmp_path / f"clip{suffix}", [corners()] * 2, recipe))
+    spec = ClipSpec(turn=turn, mirrored=mirrored, aspect=Fraction(4, 3))
+    video = open_video(make(tmp_path / f"clip{suffix}", [corners()] * 2, spec))
     expected = np.rot90(corners(), turn // 90)
     expected = expected[:, ::-1] if mirrored else expected
     frame = next(iter(FrameReader(video)))[0]
@@ -94,7 +94,7 @@ def test_a_rotated_video_is_upright(tmp_path: Path, suffix: str, turn: int, mirr
 
 @pytest.mark.parametrize("size", [(64, 36), (45, 31), (33, 100)])
 def test_portrait_and_odd_sizes_are_preserved(tmp_path: Path, size: tuple[int, int]) -> None:
-    path = make(tmp_path / "clip.mkv", [corners(*size)] * 2, Recipe("vp9"))
+    path = make(tmp_path / "clip.mkv", [corners(*size)] * 2, ClipSpec("vp9"))
     assert close(read(path)[0], corners(*size))
 
 
@@ -103,7 +103,7 @@ def test_portrait_and_odd_sizes_are_preserved(tmp_path: Path, size: tuple[int, i
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_variable_frame_rate_is_detected_from_timestamps(tmp_path: Path, suffix: str) -> None:
-    video = open_video(make(tmp_path / f"clip{suffix}", greys(12), Recipe(times=SQUARES)))
+    video = open_video(make(tmp_path / f"clip{suffix}", greys(12), ClipSpec(times=SQUARES)))
     assert [time for _, time in FrameReader(video)] == video.times == SQUARES
     assert video.variable_frame_rate
     assert video.rate == 11 / SQUARES[-1]
@@ -112,14 +112,14 @@ def test_variable_frame_rate_is_detected_from_timestamps(tmp_path: Path, suffix:
 @pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30), Fraction(25, 2)])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 def test_the_average_rate_is_exact_where_timestamps_are_rounded(tmp_path: Path, rate: Fraction, suffix: str) -> None:
-    video = open_video(make(tmp_path / f"clip{suffix}", greys(17), Recipe(rate=rate)))
+    video = open_video(make(tmp_path / f"clip{suffix}", greys(17), ClipSpec(rate=rate)))
     assert video.rate == rate
     assert not video.variable_frame_rate
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_last_frames_are_those_displayed_at_their_times(tmp_path: Path, suffix: str) -> None:
-    video = open_video(make(tmp_path / f"clip{suffix}", greys(12), Recipe(times=SQUARES)))
+    video = open_video(make(tmp_path / f"clip{suffix}", greys(12), ClipSpec(times=SQUARES)))
     for rate, count in itertools.product([Fraction(5), Fraction(10), Fraction(40)], [1, 4, 9]):
         times = [SQUARES[-1] - Fraction(count - 1 - k) / rate for k in range(count)]
         shown = [max((n for n, start in enumerate(SQUARES) if start <= time), default=0) for time in times]
@@ -134,12 +134,12 @@ def test_last_frames_end_with_the_last_frame_of_every_format(tmp_path: Path, kin
 
 
 def test_last_frames_of_a_short_clip_repeat_the_first(tmp_path: Path) -> None:
-    video = open_video(make(tmp_path / "clip.mp4", greys(3), Recipe()))
+    video = open_video(make(tmp_path / "clip.mp4", greys(3), ClipSpec()))
     assert [number(frame) for frame in read_last_frames(video, Fraction(10), 6)] == [0, 0, 0, 0, 1, 2]
 
 
 def test_last_frames_are_scaled_and_cropped(tmp_path: Path) -> None:
-    video = open_video(make(tmp_path / "clip.mp4", [corners(96, 64)] * 12, Recipe()))
+    video = open_video(make(tmp_path / "clip.mp4", [corners(96, 64)] * 12, ClipSpec()))
     assert read_last_frames(video, Fraction(8), 5, (32, 48)).shape == (5, 32, 48, 3)
 
 
@@ -156,7 +156,7 @@ def test_memory_does_not_grow_with_the_length_of_the_input(tmp_path: Path) -> No
     peaks = []
     for seconds in (4, 24):
         picture = corners(360, 640)
-        path = make(tmp_path / f"{seconds}.mp4", itertools.repeat(picture, seconds * 10), Recipe("mpeg4"))
+        path = make(tmp_path / f"{seconds}.mp4", itertools.repeat(picture, seconds * 10), ClipSpec("mpeg4"))
         command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
         peaks.append(int(subprocess.run(command, capture_output=True, check=True).stdout))
     assert peaks[1] < 1.1 * peaks[0]  # 200 frames of 640x360 more would be 138 MB
@@ -164,7 +164,7 @@ def test_memory_does_not_grow_with_the_length_of_the_input(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 def test_frames_at_times_are_those_displayed_then(tmp_path: Path, suffix: str) -> None:
-    video = open_video(make(tmp_path / f"clip{suffix}", greys(24, 64, 64), Recipe()))
+    video = open_video(make(tmp_path / f"clip{suffix}", greys(24, 64, 64), ClipSpec()))
     for wanted in ([0, 2], [7, 7, 8], [19, 23, 23], [3, 17]):
         frames_shown = list(read_frames_at(video, [video.start + Fraction(k, 10) for k in wanted], (32, 48)))
         assert [frame.shape for frame in frames_shown] == [(32, 48, 3)] * len(wanted)

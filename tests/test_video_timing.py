@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.clips import Recipe, greys, make
+from support.clips import ClipSpec, greys, make
 from support.extending import write_extension
 
 from pavdm_cli.errors import InputError
@@ -37,7 +37,7 @@ def remux(source: Path, target: Path, shift: Fraction = Fraction(0), last: Fract
 
 def with_times(path: Path, milliseconds: Iterable[int], rate: Fraction = Fraction(10)) -> VideoInfo:
     times = [Fraction(time, 1000) for time in milliseconds]
-    return open_video(make(path, greys(len(times)), Recipe(rate=rate, times=times)))
+    return open_video(make(path, greys(len(times)), ClipSpec(rate=rate, times=times)))
 
 
 def start_times(path: Path) -> dict[str, Fraction]:
@@ -51,7 +51,7 @@ def start_times(path: Path) -> dict[str, Fraction]:
 @pytest.mark.parametrize("kind", ["mp4", "mov", "mkv"])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_the_duration_of_the_last_frame_is_preserved(tmp_path: Path, kind: str, suffix: str) -> None:
-    plain = make(tmp_path / "plain.mp4", greys(12), Recipe("mpeg4", audio="aac", seconds=4.1))
+    plain = make(tmp_path / "plain.mp4", greys(12), ClipSpec("mpeg4", audio="aac", seconds=4.1))
     video = open_video(remux(plain, tmp_path / f"in.{kind}", last=Fraction(3)))
     assert video.rate == 10
     assert float(video.end) == pytest.approx(4.1, abs=0.002)
@@ -66,10 +66,10 @@ def test_the_duration_of_the_last_frame_is_preserved(tmp_path: Path, kind: str, 
 
 def test_the_last_duration_of_gif_and_avi_is_preserved(tmp_path: Path) -> None:
     gif = remux(
-        make(tmp_path / "plain.gif", greys(4), Recipe("gif", pixels="rgb8")), tmp_path / "in.gif", last=Fraction(2)
+        make(tmp_path / "plain.gif", greys(4), ClipSpec("gif", pixels="rgb8")), tmp_path / "in.gif", last=Fraction(2)
     )
     assert open_video(gif).last_duration == 2
-    plain = make(tmp_path / "plain.avi", greys(4), Recipe("mpeg4"))
+    plain = make(tmp_path / "plain.avi", greys(4), ClipSpec("mpeg4"))
     with av.open(str(plain)) as old, av.open(str(tmp_path / "in.avi"), "w") as new:
         stream = new.add_stream_from_template(old.streams.video[0])
         for packet in old.demux(video=0):
@@ -83,7 +83,7 @@ def test_the_last_duration_of_gif_and_avi_is_preserved(tmp_path: Path) -> None:
 
 
 def test_a_tiny_last_duration_becomes_one_frame(tmp_path: Path) -> None:
-    plain = make(tmp_path / "plain.mp4", greys(12), Recipe("mpeg4"))
+    plain = make(tmp_path / "plain.mp4", greys(12), ClipSpec("mpeg4"))
     video = open_video(remux(plain, tmp_path / "in.mp4", last=Fraction(1, 1000)))
     assert video.end == Fraction(12, 10)
 
@@ -111,7 +111,7 @@ def test_the_rate_is_exact_despite_rounding_and_a_gap(tmp_path: Path, suffix: st
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_new_frames_have_exact_times_after_a_rounded_input(tmp_path: Path, suffix: str) -> None:
     rate = Fraction(30000, 1001)
-    video = open_video(make(tmp_path / "in.mkv", greys(12), Recipe(rate=rate)))
+    video = open_video(make(tmp_path / "in.mkv", greys(12), ClipSpec(rate=rate)))
     write_extension(video, tmp_path / f"out{suffix}", NEW)
     gaps = np.diff([float(time) for time in open_video(tmp_path / f"out{suffix}").times[12:]])
     assert gaps == pytest.approx(float(1 / rate), abs=1e-6 if suffix == ".mp4" else 1e-3)
@@ -129,7 +129,7 @@ def test_without_a_common_gap_the_rate_is_the_average(tmp_path: Path) -> None:
 
 
 def test_one_long_frame_alone_does_not_set_the_rate(tmp_path: Path) -> None:
-    plain = make(tmp_path / "plain.mp4", greys(1), Recipe("mpeg4"))
+    plain = make(tmp_path / "plain.mp4", greys(1), ClipSpec("mpeg4"))
     video = open_video(remux(plain, tmp_path / "in.mp4", last=Fraction(3)))
     assert video.rate >= 5
     assert video.end == 3
@@ -154,7 +154,7 @@ def test_very_long_videos_are_rejected_or_timed_exactly(tmp_path: Path, gap: int
 def test_start_offsets_are_removed_and_audio_stays_in_sync(
     tmp_path: Path, kind: str, suffix: str, shift: Fraction
 ) -> None:
-    plain = make(tmp_path / f"plain.{kind}", greys(12), Recipe("mpeg4", audio="mp2"))
+    plain = make(tmp_path / f"plain.{kind}", greys(12), ClipSpec("mpeg4", audio="mp2"))
     video = open_video(remux(plain, tmp_path / f"in.{kind}", shift=shift))
     before = start_times(video.path)
     write_extension(video, tmp_path / f"out{suffix}", NEW)
@@ -170,7 +170,7 @@ def test_start_offsets_are_removed_and_audio_stays_in_sync(
 
 
 def test_leading_frames_without_timestamps_are_timed(tmp_path: Path) -> None:
-    plain = make(tmp_path / "plain.mkv", greys(20), Recipe("mpeg4", audio="mp2"))
+    plain = make(tmp_path / "plain.mkv", greys(20), ClipSpec("mpeg4", audio="mp2"))
     video = open_video(remux(plain, tmp_path / "in.mkv", shift=Fraction(-1)))
     seen = list(FrameReader(video))
     assert video.frames == len(seen) == 20
@@ -181,7 +181,7 @@ def test_leading_frames_without_timestamps_are_timed(tmp_path: Path) -> None:
 
 
 def test_preroll_before_missing_timestamps_is_ignored(tmp_path: Path) -> None:
-    plain = make(tmp_path / "plain.mkv", greys(20), Recipe("mpeg4", audio="libopus"))
+    plain = make(tmp_path / "plain.mkv", greys(20), ClipSpec("mpeg4", audio="libopus"))
     video = open_video(remux(plain, tmp_path / "in.mkv", shift=Fraction(-1)))
     write_extension(video, tmp_path / "out.mkv", NEW)
     assert min(start_times(tmp_path / "out.mkv").values()) == 0

@@ -1,4 +1,4 @@
-"""Makes small real video files for the tests, of every kind that people have, and hostile ones."""
+"""Write small video files for tests: every common format, and hostile ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-# Without these, swscale is off by up to 4 of 255 even on a picture of one colour.
+# Without these flags, swscale is off by up to 4 of 255 even on a frame of a single color.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 MAKERS = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
 # x265 gives clips of few frames random decoding times if it may use B-frames.
@@ -21,8 +21,8 @@ PARTICULAR = {"libx265": {"x265-params": "log-level=none:bframes=0"}, "libsvtav1
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a clip is made of; `times` are seconds a frame is shown from, one frame after another if empty."""
+class ClipSpec:
+    """Format of a clip; `times` are presentation times in seconds, evenly spaced if empty."""
 
     codec: str = "h264"
     rate: Fraction = Fraction(10)
@@ -30,7 +30,7 @@ class Recipe:
     pixels: str = "yuv420p"
     color_space: tuple[int, int, int] = (1, 1, 1)  # primaries, transfer, matrix: AVCOL numbers
     aspect: Fraction = Fraction(1)
-    turn: int = 0  # degrees counter-clockwise that a player turns the picture by
+    turn: int = 0  # display rotation in degrees, counter-clockwise
     mirrored: bool = False
     audio: str = ""
     seconds: float = 0  # of audio; as long as the video if 0
@@ -38,30 +38,30 @@ class Recipe:
 
 
 def corners(height: int = 48, width: int = 64) -> np.ndarray:  # (H, W, 3)
-    """A picture that no turn or mirror image of it resembles: red, green, blue and white corners."""
-    picture = np.zeros((height, width, 3), np.uint8)
+    """A frame that differs from all its rotations and reflections: red, green, blue and white corners."""
+    frame = np.zeros((height, width, 3), np.uint8)
     half = height // 2, width // 2
-    picture[: half[0], : half[1]] = 220, 30, 30
-    picture[: half[0], half[1] :] = 30, 200, 30
-    picture[half[0] :, : half[1]] = 30, 30, 220
-    picture[half[0] :, half[1] :] = 240, 240, 240
-    return picture
+    frame[: half[0], : half[1]] = 220, 30, 30
+    frame[: half[0], half[1] :] = 30, 200, 30
+    frame[half[0] :, : half[1]] = 30, 30, 220
+    frame[half[0] :, half[1] :] = 240, 240, 240
+    return frame
 
 
 def greys(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
-    """Frames that tell their number by their brightness: 20, 28, 36, ... as far as there is room."""
+    """Frames numbered by their brightness: 20, 28, 36, ..., modulo 208."""
     return [np.full((height, width, 3), 20 + 8 * k % 208, np.uint8) for k in range(count)]
 
 
-def make(path: Path, frames: Iterable[np.ndarray], recipe: Recipe | None = None) -> Path:
+def make(path: Path, frames: Iterable[np.ndarray], spec: ClipSpec | None = None) -> Path:
     """Write the frames to `path` in the container of its suffix."""
-    recipe = recipe or Recipe()
+    spec = spec or ClipSpec()
     frames = list(frames)
     with av.open(str(path), "w") as file:
-        video = _video_stream(file, frames[0], recipe)
-        packets = [*_video_packets(video, frames, recipe)]
-        if recipe.audio:
-            packets += _audio_packets(file, recipe, recipe.seconds or float(len(frames) / recipe.rate))
+        video = _video_stream(file, frames[0], spec)
+        packets = [*_video_packets(video, frames, spec)]
+        if spec.audio:
+            packets += _audio_packets(file, spec, spec.seconds or float(len(frames) / spec.rate))
         for packet in sorted(packets, key=lambda packet: float(packet.dts * packet.time_base)):
             file.mux(packet)
     return path
@@ -80,56 +80,56 @@ def unprivileged() -> Iterator[None]:
             os.seteuid(0)
 
 
-def _video_stream(file: av.container.OutputContainer, frame: np.ndarray, recipe: Recipe) -> av.VideoStream:
-    maker = MAKERS.get(recipe.codec, recipe.codec)
-    quality = {"crf": str(recipe.crf)} if recipe.codec in MAKERS else {}
-    video = file.add_stream(maker, rate=recipe.rate, options={**quality, **PARTICULAR.get(maker, {})})
+def _video_stream(file: av.container.OutputContainer, frame: np.ndarray, spec: ClipSpec) -> av.VideoStream:
+    maker = MAKERS.get(spec.codec, spec.codec)
+    quality = {"crf": str(spec.crf)} if spec.codec in MAKERS else {}
+    video = file.add_stream(maker, rate=spec.rate, options={**quality, **PARTICULAR.get(maker, {})})
     video.height, video.width = frame.shape[:2]
-    video.pix_fmt = recipe.pixels
+    video.pix_fmt = spec.pixels
     codec = video.codec_context
-    codec.color_primaries, codec.color_trc, codec.colorspace = recipe.color_space
-    codec.color_range = ColorRange.JPEG if recipe.pixels.startswith("yuvj") else ColorRange.MPEG
-    codec.sample_aspect_ratio = recipe.aspect
+    codec.color_primaries, codec.color_trc, codec.colorspace = spec.color_space
+    codec.color_range = ColorRange.JPEG if spec.pixels.startswith("yuvj") else ColorRange.MPEG
+    codec.sample_aspect_ratio = spec.aspect
     codec.gop_size = 8
-    codec.bit_rate = 0 if recipe.codec in MAKERS else 8_000_000
-    if recipe.times:
+    codec.bit_rate = 0 if spec.codec in MAKERS else 8_000_000
+    if spec.times:
         codec.time_base = Fraction(1, 1000)
     if maker == "libsvtav1":
         with unprivileged():
             codec.open()
-    if recipe.turn or recipe.mirrored:
-        video.set_display_rotation(recipe.turn, hflip=recipe.mirrored)
+    if spec.turn or spec.mirrored:
+        video.set_display_rotation(spec.turn, hflip=spec.mirrored)
     return video
 
 
-def _video_packets(video: av.VideoStream, frames: list[np.ndarray], recipe: Recipe) -> list[av.Packet]:
+def _video_packets(video: av.VideoStream, frames: list[np.ndarray], spec: ClipSpec) -> list[av.Packet]:
     packets = []
     for number, frame in enumerate(frames):
-        picture = _picture(frame, recipe)
-        picture.time_base = Fraction(1, 1000) if recipe.times else 1 / recipe.rate
-        picture.pts = round(recipe.times[number] * 1000) if recipe.times else number
+        picture = _picture(frame, spec)
+        picture.time_base = Fraction(1, 1000) if spec.times else 1 / spec.rate
+        picture.pts = round(spec.times[number] * 1000) if spec.times else number
         packets += video.encode(picture)
     return packets + video.encode()
 
 
-def _picture(frame: np.ndarray, recipe: Recipe) -> av.VideoFrame:
+def _picture(frame: np.ndarray, spec: ClipSpec) -> av.VideoFrame:
     if frame.dtype == np.uint16:  # already in the signal of the file: (H, W, 3) RGB of 16 bits
         picture = av.VideoFrame.from_ndarray(frame, format="rgb48le")
     else:
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-    matrix = {1: Colorspace.ITU709, 9: Colorspace.BT2020}.get(recipe.color_space[2], Colorspace.ITU601)
-    full = recipe.pixels.startswith("yuvj")
+    matrix = {1: Colorspace.ITU709, 9: Colorspace.BT2020}.get(spec.color_space[2], Colorspace.ITU601)
+    full = spec.pixels.startswith("yuvj")
     return picture.reformat(
-        format=recipe.pixels,
+        format=spec.pixels,
         dst_colorspace=matrix,
         dst_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
         interpolation=EXACT,
     )
 
 
-def _audio_packets(file: av.container.OutputContainer, recipe: Recipe, seconds: float) -> list[av.Packet]:
+def _audio_packets(file: av.container.OutputContainer, spec: ClipSpec, seconds: float) -> list[av.Packet]:
     rate = 48000
-    audio = file.add_stream(recipe.audio, rate=rate, layout="stereo", options={"strict": "experimental"})
+    audio = file.add_stream(spec.audio, rate=rate, layout="stereo", options={"strict": "experimental"})
     audio.metadata["language"] = "deu"
     count = round(rate * seconds)
     tone = np.sin(np.arange(count) * 2 * np.pi * 440 / rate)[None].repeat(2, 0).astype(np.float32) / 2
@@ -143,9 +143,9 @@ def _audio_packets(file: av.container.OutputContainer, recipe: Recipe, seconds: 
 
 
 def audio_only(path: Path) -> Path:
-    """A file with sound and no picture."""
+    """A file with audio and no video."""
     with av.open(str(path), "w") as file:
-        for packet in _audio_packets(file, Recipe(audio="aac"), 1.0):
+        for packet in _audio_packets(file, ClipSpec(audio="aac"), 1.0):
             file.mux(packet)
     return path
 
