@@ -13,6 +13,7 @@ import pytest
 import torch
 from support.clips import corners
 from support.exact import NOISE, Exact, Mixing, assert_same, clean_latents, joined, sigmas_of, solver_of
+from support.tiers import integration
 from test_video_image import write
 from typer.testing import CliRunner
 
@@ -140,7 +141,7 @@ def video(job: pipeline.Job, model=None, still: StillImage | None = None) -> np.
     return np.concatenate(list(image_start.frames_from(job, model or pipeline.open_model(job), still or picture())))
 
 
-@pytest.mark.parametrize("method", ["pa", "rn", "rw", "fifo"])
+@pytest.mark.parametrize("method", ["pa", "rn", *integration("rw", "fifo")])
 @pytest.mark.parametrize("name", ["pocket", "opensora"])
 def test_frame_0_is_the_picture_and_every_method_goes_on(name, method, opensora):
     given = {"steps": 2, "window": 10, "chunk": 5} if name == "opensora" else {"steps": 2, "window": 4}

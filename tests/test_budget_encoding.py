@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.clips import greys, make
 from support.command import pavdm
+from support.tiers import integration
 from test_budget import CPU, CUDA, chosen, gpu, job, on_gpu
 
 from pavdm_cli.generation import memory_plan, pipeline, reencode
@@ -60,7 +61,7 @@ def test_the_window_is_full_at_once_only_where_that_much_is_given(folder):
     assert [(one.noisy, one.clean) for one in shown] == [(5, 0), (5, 0), (5, 5), (15, 5), (30, 5), (30, 5)]
 
 
-@pytest.mark.parametrize("frames", [1, 17, 51])
+@pytest.mark.parametrize("frames", [1, 51, *integration(17)])
 def test_a_clip_waits_on_the_host_and_a_group_of_it_is_encoded_at_a_time(folder, frames):
     codec = sketch(job(folder).spec, CUDA)
     group, whole = (count_coding(codec, CUDA, given=given).given for given in (17, frames))

@@ -65,6 +65,7 @@ def test_the_stored_table_holds_every_build():
     assert all(row["load_less"] == BY_NAME[row["op"]].scalar_loads and row["store_less"] == 0 for row in rows)
 
 
+@pytest.mark.integration
 def test_a_row_that_is_read_or_written_narrowly_fails():
     done = built("tests/support/narrow.py")
     assert done.returncode == 0, done.stderr

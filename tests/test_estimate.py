@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from support.command import pavdm
+from support.tiers import integration
 from torch.utils.flop_counter import FlopCounterMode
 
 from pavdm_cli.bench import estimate
@@ -36,7 +37,9 @@ def test_every_step_is_counted_at_its_size(sampling):
     assert max(clean for _, clean in sizes) <= schedule.context
 
 
-@pytest.mark.parametrize("sampling", [{}, {"guidance": 3.0}, {"context": 0}, {"method": "rn"}, {"steps": 6}])
+@pytest.mark.parametrize(
+    "sampling", [{"steps": 6}, {"guidance": 3.0, "steps": 6}, *integration({}, {"context": 0}, {"method": "rn"})]
+)
 def test_the_operations_are_those_that_torch_counts(sampling):
     job = job_of(frames=16, warmup=0, engine=replace(PLAIN, reuse_context=None), **sampling)
     model = pipeline.open_model(job)

@@ -73,6 +73,7 @@ def test_weights_take_what_their_numbers_say(model):
     assert meta_model.weights_of(codec) == 2 * (393_341_007 + 8)
 
 
+@pytest.mark.integration
 def test_the_memory_of_a_video_is_the_texts_keys_and_values_of_56_blocks(model):
     """155 MB of a prompt of 300 tokens and its null embedding."""
     setting = METHODS["pa"](30, 30, 5, True)
@@ -81,6 +82,7 @@ def test_the_memory_of_a_video_is_the_texts_keys_and_values_of_56_blocks(model):
     assert counted.memory == near(28 * 2 * 2 * 5 * TOKENS * 1152 * 2)
 
 
+@pytest.mark.integration
 def test_the_codec_takes_20_tflop_for_17_frames(model):
     codec = model.codec
     assert isinstance(codec, OpenSoraVAE)

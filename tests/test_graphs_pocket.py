@@ -11,6 +11,7 @@ import pytest
 import torch
 from support.exact import solver_of
 from support.tape import Operations, waits
+from support.tiers import integration
 from support.tiny import tiny_codec, tiny_pocket
 from test_graphs import assert_same, taped
 from torch import Tensor
@@ -79,7 +80,7 @@ def test_keys_and_values_have_one_buffer_that_is_filled_once_a_shift(loaded: Loa
     assert filled.count(5) == steps + graphs.count
 
 
-@pytest.mark.parametrize("method", ["pa", "rn", "rw", "fifo"])
+@pytest.mark.parametrize("method", ["pa", "rw", *integration("rn", "fifo")])
 @pytest.mark.parametrize("graphs", [None, taped()])
 def test_a_steady_step_waits_for_nothing(method: str, graphs: Graphs | None, loaded: Loaded) -> None:
     schedule = METHODS[method](STEPS[method], 6, 2)
@@ -92,7 +93,7 @@ def test_a_steady_step_waits_for_nothing(method: str, graphs: Graphs | None, loa
     assert not waits(lambda: list(islice(steps, 2 * schedule.stride)))
 
 
-@pytest.mark.parametrize("method", ["pa", "rn", "rw", "fifo"])
+@pytest.mark.parametrize("method", ["pa", "rw", *integration("rn", "fifo")])
 @pytest.mark.parametrize("graphs", [None, taped()])
 def test_growth_and_drain_bring_levels_across_and_wait_for_nothing_else(
     method: str, graphs: Graphs | None, loaded: Loaded, monkeypatch: pytest.MonkeyPatch

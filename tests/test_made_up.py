@@ -126,6 +126,7 @@ def test_normalisation_is_that_of_the_recorded_weights():
     assert vae.shift.flatten().tolist() == pytest.approx([-0.10, 0.34, 0.27, 0.98])
 
 
+@pytest.mark.integration
 def test_denoising_alone_is_measured_without_the_libraries_of_the_codec(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("diffusers", "diffusers.models.autoencoders.autoencoder_kl", "transformers"):
         monkeypatch.setitem(sys.modules, module, None)

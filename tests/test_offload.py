@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.tiers import integration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -36,7 +37,9 @@ def frames(wanted: pipeline.Job) -> np.ndarray:
     return np.concatenate(list(pipeline.frames(wanted, pipeline.open_model(wanted))))
 
 
-@pytest.mark.parametrize("how", [{}, {"reuse_context": True}, {"cfg_batching": "sequential", "table": False}])
+@pytest.mark.parametrize(
+    "how", [{"reuse_context": True}, *integration({}, {"cfg_batching": "sequential", "table": False})]
+)
 def test_the_video_is_the_same_to_the_bit(how, folder):
     plain = frames(job(folder, **how))
     assert plain.std() > 1
@@ -95,7 +98,7 @@ def used_from_the_host(wanted: pipeline.Job, model: Loaded) -> list[str]:
     return device.wrong
 
 
-@pytest.mark.parametrize("reuse", [True, False])
+@pytest.mark.parametrize("reuse", [True, *integration(False)])
 @pytest.mark.parametrize("mode", MODES)
 def test_nothing_is_computed_with_weights_that_wait(mode, reuse, folder):
     wanted = job(folder, offload=mode, reuse_context=reuse)
@@ -112,7 +115,7 @@ def test_a_turn_that_is_forgotten_would_be_seen(mode, folder, monkeypatch):
     assert "convolution" in used_from_the_host(wanted, model)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["sequential", *integration("model")])
 def test_no_more_is_on_the_device_than_the_plan_says(mode, folder):
     wanted = job(folder, 17 * 8, offload=mode)
     found = memory_plan.budget(wanted)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from support.exact import solver_of
+from support.tiers import integration
 from typer.testing import CliRunner
 
 from pavdm_cli.app import app
@@ -32,7 +33,7 @@ def job_of(folder: Path, size: tuple[int, int] = (64, 72), frames: int = 17, **g
     return pipeline.plan(Request(PROMPT, frames=frames, size=size, sampling=sampling))
 
 
-FITTING = [(1, 5, 5), (6, 15, 5), (4, 4, 1), (2, 8, 2), (3, 9, 3)]
+FITTING = [(2, 10, 5), (2, 8, 2), *integration((1, 5, 5), (6, 15, 5), (5, 10, 2), (4, 4, 1), (6, 30, 5), (3, 9, 3))]
 
 
 @pytest.mark.parametrize(("steps", "window", "chunk"), FITTING)

@@ -178,6 +178,7 @@ def test_a_picture_of_many_tiles_is_nearly_the_untiled_one(tiled):
     assert (code - tiled.encode(blended)).square().mean() < 0.02 * code.var()
 
 
+@pytest.mark.integration
 def test_in_tiles_too_one_group_at_a_time_is_all_at_once_bit_for_bit(tiled):
     z = latents(12, 53, 10)
     apart = torch.cat([tiled.decode(group) for group in z.split(5, dim=1)], dim=1)

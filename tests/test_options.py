@@ -6,6 +6,7 @@ import pytest
 import typer
 from support.clips import greys, make
 from support.command import pavdm
+from support.tiers import integration
 
 from pavdm_cli.app import app
 from pavdm_cli.commands import options, train_options
@@ -56,9 +57,11 @@ AT_ONCE = "note: --cfg-batching does nothing here: guidance takes one pass"
     ("words", "notes"),
     [
         ("--offload model --cfg-batching sequential", [IN_PLACE, AT_ONCE]),
-        ("--offload sequential --cfg-batching sequential --guidance 3", [IN_PLACE]),
-        ("--cfg-batching batched --guidance 1.5", [AT_ONCE]),
         ("", []),
+        *integration(
+            ("--offload sequential --cfg-batching sequential --guidance 3", [IN_PLACE]),
+            ("--cfg-batching batched --guidance 1.5", [AT_ONCE]),
+        ),
     ],
 )
 def test_what_brings_nothing_where_it_runs_is_a_note(words, notes):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.tiers import integration
 from support.tiny import CODEC, POCKET, SIZE, randomised, tiny_codec
 from torch import Tensor, nn
 
@@ -109,17 +110,16 @@ def assert_identical(left: Any, right: Any, at: str = "") -> None:
         assert left == right, at
 
 
-@every_task
-def test_a_run_interrupted_twice_equals_an_uninterrupted_one(make, tmp_path):
-    straight, halting = tmp_path / "straight", tmp_path / "halting"
-    for folder in (straight, halting):
-        folder.mkdir()
-    train(make(), PLAN, straight, ignore)
+@pytest.mark.parametrize("task", ["codec", "pa", *integration("base", "rw", "taught")])
+def test_a_run_interrupted_twice_equals_an_uninterrupted_one(task, tmp_path):
+    (straight := tmp_path / "straight").mkdir()
+    (halting := tmp_path / "halting").mkdir()
+    train(TASKS[task](), PLAN, straight, ignore)
     for last in (2, 5):
         with pytest.raises(KeyboardInterrupt):
-            train(make(), PLAN, halting, stop_after(last))
+            train(TASKS[task](), PLAN, halting, stop_after(last))
         assert checkpoint(halting)["step"] == last
-    train(make(), PLAN, halting, ignore)
+    train(TASKS[task](), PLAN, halting, ignore)
     assert_identical(checkpoint(halting), checkpoint(straight))
     (name,) = (path.name for path in straight.glob("*.safetensors"))
     assert_identical(load_file(halting / name), load_file(straight / name))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.command import pavdm
+from support.tiers import integration
 
 from pavdm_cli.bench import stages, steps
 from pavdm_cli.commands.info import command
@@ -36,7 +37,11 @@ def video(job: pipeline.Job, model, *args: object) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("how", "frames"),
-    [({}, 8), ({"context": 0}, 8), ({"method": "fifo"}, 4), ({"method": "rn", "window": 4, "steps": 2}, 16)],
+    [
+        ({}, 8),
+        ({"method": "fifo"}, 4),
+        *integration(({"context": 0}, 8), ({"method": "rn", "window": 4, "steps": 2}, 16)),
+    ],
 )
 def test_a_warm_up_is_the_beginning_of_the_same_video(how, frames, model):
     long = video(job_of(9 + frames, warmup=0, **how), model)
