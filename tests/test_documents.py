@@ -197,8 +197,8 @@ def test_the_quality_table_is_the_last_stored_rows() -> None:
 def test_the_short_prompt_table_is_the_last_stored_row() -> None:
     partial, text = last("partial"), (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
     rows = {
-        "object as prompted": ("object right", bars.PARTIAL_OBJECT),
-        "frames with exactly one object": ("exactly one object", bars.PARTIAL_ONE),
+        "object as prompted": ("object right", bars.MIN_PARTIAL_OBJECT),
+        "frames with exactly one object": ("exactly one object", bars.MIN_PARTIAL_ONE_OBJECT),
     }
     for label, (key, bar) in rows.items():
         shares = ", ".join(f"{partial[f'{key}, {group}'] * 100:.0f}" for group in PARTIAL)
@@ -222,3 +222,14 @@ def test_the_figures_of_the_readme_are_stored() -> None:
 
 def test_the_animation_is_small() -> None:
     assert (ROOT / "docs" / "images" / "pocket.gif").stat().st_size < 3_000_000
+
+
+SOURCES = {
+    name(path) for folder in ("pavdm_cli", "kernels", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_every_module_in_inline_code_exists(document: Path) -> None:
+    modules = re.findall(r"`((?:\w+/)*[a-z_0-9]+\.py)`", document.read_text(encoding="utf-8"))
+    assert [module for module in modules if not any(f"/{source}".endswith(f"/{module}") for source in SOURCES)] == []
