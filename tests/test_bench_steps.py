@@ -17,7 +17,7 @@ from pavdm_cli.bench.throughput import open_shape
 from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.load import Loaded
-from pavdm_cli.sampling.cuda_graphs import Graphs
+from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.denoiser import Denoiser
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ class Recording(Tape):
 
     clock: Clock = field(default_factory=Clock)
 
-    def record(self, call: Callable[[], Tensor], /) -> tuple[Tensor, Callable[[], object]]:
+    def capture(self, call: Callable[[], Tensor], /) -> tuple[Tensor, Callable[[], object]]:
         out = call()
         self.clock.now += 10
         self.lengths.append(0)
@@ -87,7 +87,7 @@ class Still:
         return torch.zeros_like(window)
 
 
-def made(denoiser: Callable[[Denoiser], Denoiser], graphs: Graphs | None = None) -> Made:
+def made(denoiser: Callable[[Denoiser], Denoiser], graphs: GraphPolicy | None = None) -> Made:
     """A long enough video of a small network, whose denoiser is another."""
     request = Request("a", seconds=8, sampling=Sampling("opensora-v1.2", threads=1))
     job, model = open_shape(request, SMALL)
@@ -120,7 +120,7 @@ def test_a_video_of_random_weights_finds_every_size_built(clock: Clock, monkeypa
 
 
 def test_growth_is_timed_without_recording_which_is_told_apart(clock: Clock) -> None:
-    graphs = Graphs(Recording(clock=clock))
+    graphs = GraphPolicy(Recording(clock=clock))
     job, model, ready = made(lambda inner: Still(), graphs)
     timed = steps.whole(job, model, ready)
     assert {step.seconds for step in timed} == {1}

@@ -27,7 +27,7 @@ from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.execution import PLAIN
 from pavdm_cli.sampling import cuda_graphs
-from pavdm_cli.sampling.cuda_graphs import Graphs
+from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_plain_is_profiled_as_it_runs(tmp_path: Path) -> None:
 class Launches(Tape):
     """Counts replays, which change nothing."""
 
-    def record(self, call: Callable[[], Tensor], /) -> tuple[Tensor, Callable[[], object]]:
+    def capture(self, call: Callable[[], Tensor], /) -> tuple[Tensor, Callable[[], object]]:
         out = call()
         return out, self.replayed
 
@@ -77,18 +77,18 @@ class Launches(Tape):
 def test_issuing_is_that_of_graphs_only_where_the_step_itself_was_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: int, recorded: bool
 ) -> None:
-    made: list[Graphs] = []
+    made: list[GraphPolicy] = []
 
-    def on_a_gpu(wanted: str, device: torch.device, values: int, unrecordable: str) -> Graphs | None:
+    def on_a_gpu(wanted: str, device: torch.device, values: int, unrecordable: str) -> GraphPolicy | None:
         assert not unrecordable
-        most = cuda_graphs.longest_recorded(wanted, torch.device("cuda"), values)
-        made.append(Graphs(Launches(), most))
+        most = cuda_graphs.max_captured_latents(wanted, torch.device("cuda"), values)
+        made.append(GraphPolicy(Launches(), most))
         return made[-1] if most else None
 
     monkeypatch.setattr(cuda_graphs, "LAUNCH_BOUND", bound * stream(SMALL))
-    monkeypatch.setattr(pipeline, "pick_graphs", on_a_gpu)
+    monkeypatch.setattr(pipeline, "choose_graphs", on_a_gpu)
     trace(asked(), SMALL, tmp_path)
-    assert [found.recorder.replays > 0 for found in made] == [recorded, recorded]
+    assert [found.backend.replays > 0 for found in made] == [recorded, recorded]
 
 
 def stream(shape: Shape) -> int:

@@ -26,7 +26,7 @@ from pavdm_cli.generation import reencode as chaining
 from pavdm_cli.generation.reencode import reencoded
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.pixels import to_bytes
-from pavdm_cli.sampling.cuda_graphs import Graphs
+from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
 from pavdm_cli.sampling.loop import denoise, from_clip, sample
 from pavdm_cli.sampling.noise import add_noise
@@ -181,9 +181,9 @@ def test_the_seed_alone_decides_and_a_longer_video_has_all_clips_of_a_shorter_on
 @pytest.fixture(params=["eager", "replayed"])
 def graphs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A job's steps made one by one, or recorded on the tape and replayed; those of edit ratios never are."""
-    made: list[Graphs] = []
+    made: list[GraphPolicy] = []
     if request.param == "replayed":
-        monkeypatch.setattr(pipeline, "pick_graphs", lambda *asked: made.append(Graphs(Tape())) or made[-1])
+        monkeypatch.setattr(pipeline, "choose_graphs", lambda *asked: made.append(GraphPolicy(Tape())) or made[-1])
     yield
     assert not made or {one.count > 0 for one in made} == {True, False}
 

@@ -29,7 +29,7 @@ from pavdm_cli.models.specs import MODELS
 from pavdm_cli.models.stdit import transformer
 from pavdm_cli.models.stdit.denoiser import levels_table
 from pavdm_cli.models.stdit.layers import Axis
-from pavdm_cli.sampling.cuda_graphs import Graphs
+from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.loop import sample
 from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, seeded_noise
 from pavdm_cli.sampling.schedule import METHODS
@@ -128,9 +128,9 @@ LEVELS = torch.tensor([6, 6], dtype=torch.int32)
 
 
 def test_compiled_steps_can_be_recorded(model, traced) -> None:
-    graphs = Graphs(Tape())
+    graphs = GraphPolicy(Tape())
     assert torch.equal(video(model, ON, graphs=graphs), video(model, ON))
-    assert graphs.recorder.replays > 0
+    assert graphs.backend.replays > 0
 
 
 @pytest.fixture

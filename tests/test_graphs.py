@@ -11,14 +11,14 @@ from support.exact import NOISE, SCHEDULES, Mixing, clean_latents, every_method,
 from support.tape import CaptureError, Tape, waits
 from torch import Tensor
 
-from pavdm_cli.sampling.cuda_graphs import Buffer, Graphs, graphed
+from pavdm_cli.sampling.cuda_graphs import GraphPolicy, StaticBuffer, capture_call
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
 from pavdm_cli.sampling.loop import SamplerState, denoise, from_clip, from_renoised, roll
 from pavdm_cli.sampling.schedule import Schedule, pa, rw
 
 
-def taped(most: float = float("inf")) -> Graphs:
-    return Graphs(Tape(), most)
+def taped(max_latents: float = float("inf")) -> GraphPolicy:
+    return GraphPolicy(Tape(), max_latents)
 
 
 def starts(schedule: Schedule) -> dict[str, SamplerState | None]:
@@ -31,7 +31,7 @@ def starts(schedule: Schedule) -> dict[str, SamplerState | None]:
     }
 
 
-def states(schedule: Schedule, denoiser: Denoiser, graphs: Graphs | None, **given: Any) -> list[SamplerState]:
+def states(schedule: Schedule, denoiser: Denoiser, graphs: GraphPolicy | None, **given: Any) -> list[SamplerState]:
     """All of them, kept until the last step is done."""
     chunks = schedule.capacity + 3
     return list(
@@ -47,7 +47,7 @@ def assert_same(eager: list[SamplerState], replayed: list[SamplerState]) -> None
         assert torch.equal(left.context, right.context)
 
 
-def assert_replayed_is_eager(schedule: Schedule, kind: type[Mixing], graphs: Graphs | None = None) -> None:
+def assert_replayed_is_eager(schedule: Schedule, kind: type[Mixing], graphs: GraphPolicy | None = None) -> None:
     assert_same(states(schedule, kind(), None), states(schedule, kind(), graphs or taped()))
 
 
@@ -57,7 +57,7 @@ def test_a_replayed_video_is_the_eager_one_in_every_state(schedule: Schedule, st
     graphs, given, replayed = taped(), starts(schedule)[start], Mixing()
     eager = states(schedule, Mixing(), None, start=given)
     assert_same(eager, states(schedule, replayed, graphs, start=given))
-    assert graphs.recorder.replays == len(eager)
+    assert graphs.backend.replays == len(eager)
     assert replayed.calls == 2 * graphs.count  # once to warm up, once to be recorded
 
 
@@ -111,7 +111,7 @@ def test_the_largest_window_is_recorded_first() -> None:
 
 
 def test_steps_beyond_the_limit_are_made_as_ever() -> None:
-    schedule, graphs, denoiser = pa(6, 6, 2), taped(most=6), Mixing()
+    schedule, graphs, denoiser = pa(6, 6, 2), taped(max_latents=6), Mixing()
     assert_same(states(schedule, Mixing(), None), states(schedule, denoiser, graphs))
     assert graphs.count == 5  # all but the full window with an overlap
     assert denoiser.calls > 2 * graphs.count
@@ -198,13 +198,13 @@ def test_what_waits_for_the_device_is_counted_and_refused(reading: Any) -> None:
 
 
 def test_a_buffer_filled_too_late_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    fill, sources = Buffer.fill, dict[int, Tensor]()
+    fill, sources = StaticBuffer.fill, dict[int, Tensor]()
 
-    def late(self: Buffer, source: Tensor) -> None:
+    def late(self: StaticBuffer, source: Tensor) -> None:
         fill(self, sources.get(id(self), source))
         sources[id(self)] = source
 
-    monkeypatch.setattr(Buffer, "fill", late)
+    monkeypatch.setattr(StaticBuffer, "fill", late)
     with pytest.raises(AssertionError):
         assert_replayed_is_eager(rw(4, 5, 2), Mixing)
 
@@ -218,16 +218,16 @@ def test_a_state_that_is_the_graph_s_own_output_shows(monkeypatch: pytest.Monkey
 def test_a_shift_is_replayed_through_the_same_wrapper() -> None:
     window, noise = clean_latents(range(6)), clean_latents(range(2))
     warmup_inputs = [(window, noise, 2), (window, noise[:, :0], 2), (window, noise, 0)]
-    replayed = graphed(roll, Tape(), warmup_inputs)
+    replayed = capture_call(roll, Tape(), warmup_inputs)
     for moved in (window, 2 * window):
         for _, entering, leaving in warmup_inputs:
             assert torch.equal(replayed(moved, entering, leaving), roll(moved, entering, leaving))
-    assert len(replayed.recorded) == 3
+    assert len(replayed.captures) == 3
 
 
 def test_a_tensor_changed_in_place_is_handed_over_again() -> None:
     given = torch.ones(3)
-    double = graphed(lambda x: 2 * x, Tape(), [(given,)])
+    double = capture_call(lambda x: 2 * x, Tape(), [(given,)])
     assert double(given).tolist() == [2, 2, 2]
     given += 1
     assert double(given).tolist() == [4, 4, 4]

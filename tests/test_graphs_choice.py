@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.execution import Engine
 from pavdm_cli.sampling import cuda_graphs as module
-from pavdm_cli.sampling.cuda_graphs import check_graphs, pick_graphs
+from pavdm_cli.sampling.cuda_graphs import check_graphs, choose_graphs
 from pavdm_cli.sampling.schedule import pa
 
 
@@ -43,16 +44,16 @@ def test_what_graphs_hold_is_counted_from_when_nothing_is_cached(monkeypatch: py
     for name, fake in (fakes | {"memory_reserved": lambda: sum(reserved.values())}).items():
         monkeypatch.setattr(torch.cuda, name, fake)
     monkeypatch.setattr(module, "_warm_up", lambda call: None)
-    recorder = module.CudaGraphs(torch.device("cuda"))
+    backend = module.CudaGraphBackend(torch.device("cuda"))
     for held in (7, 14):
         reserved["cached"] = 50
-        recorder.record(call)
-        assert recorder.bytes == held
+        backend.capture(call)
+        assert backend.bytes == held
 
 
 def test_graphs_are_for_cuda_and_on_demand_an_error_elsewhere() -> None:
     cpu, metal = torch.device("cpu"), torch.device("mps")
-    assert pick_graphs("auto", cpu, 9216) is None
+    assert choose_graphs("auto", cpu, 9216) is None
     for device in (cpu, metal):
         with pytest.raises(DeviceError, match="needs CUDA") as caught:
             check_graphs(Engine(cuda_graphs="on").cuda_graphs, device)
@@ -70,7 +71,7 @@ NEVER = {
 
 @pytest.mark.parametrize("option", [*NEVER, "--edit-ratio"])
 def test_graphs_on_are_refused_beside_what_rules_them_out_and_auto_says_what_that_is(option: str, monkeypatch) -> None:
-    monkeypatch.setattr(module, "CudaGraphs", lambda device: Tape())
+    monkeypatch.setattr(module, "CudaGraphBackend", lambda device: Tape())
     given = {"method": "rn", "edit_ratio": 0.3} if option == "--edit-ratio" else {}
 
     def sampling(cuda_graphs: str) -> Sampling:
@@ -85,18 +86,18 @@ def test_graphs_on_are_refused_beside_what_rules_them_out_and_auto_says_what_tha
     assert graphs is not None
     assert_same(states(pa(6, 6, 2), Mixing(), None), states(pa(6, 6, 2), Mixing(), graphs))
     assert graphs.count == 0
-    assert graphs.note.startswith(f"no CUDA graphs: they do not go with {option}")
+    assert re.match(f"no CUDA graphs: incompatible with {option}", graphs.note)
     assert pipeline.graphs_of(pipeline.plan(Request("a red ball", sampling=sampling("off"))), on_cuda) is None
 
 
 def test_auto_records_the_steps_that_launching_holds_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CudaGraphs", lambda device: Tape())
+    monkeypatch.setattr(module, "CudaGraphBackend", lambda device: Tape())
     cuda, open_sora = torch.device("cuda"), 2 * 405 * 1152  # 240x424 under guidance
-    found = pick_graphs("auto", cuda, open_sora)
+    found = choose_graphs("auto", cuda, open_sora)
     assert found is not None
-    assert found.note == "no CUDA graphs: a step of this model is long enough without"
-    assert 10 <= found.most < 15  # its first two windows
-    assert pick_graphs("off", cuda, open_sora) is None
-    always = pick_graphs("on", cuda, open_sora)
+    assert found.note == "no CUDA graphs: the steps are not launch-bound"
+    assert 10 <= found.max_latents < 15  # its first two windows
+    assert choose_graphs("off", cuda, open_sora) is None
+    always = choose_graphs("on", cuda, open_sora)
     assert always is not None
-    assert always.most == float("inf")
+    assert always.max_latents == float("inf")

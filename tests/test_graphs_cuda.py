@@ -16,7 +16,7 @@ from torch import Tensor
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.execution import Engine
-from pavdm_cli.sampling.cuda_graphs import Graphs, pick_graphs
+from pavdm_cli.sampling.cuda_graphs import GraphPolicy, choose_graphs
 from pavdm_cli.sampling.loop import SamplerState, denoise
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solver import euler
@@ -25,14 +25,14 @@ pytestmark = needs_gpu
 STEPS = {"pa": 6, "rn": 3, "rw": 3, "fifo": 14}
 
 
-def states(schedule: Schedule, graphs: Graphs | None) -> list[SamplerState]:
+def states(schedule: Schedule, graphs: GraphPolicy | None) -> list[SamplerState]:
     sigmas = sigmas_of(schedule).cuda()
     return list(denoise(schedule, Mixing(), NOISE, solver_of(sigmas), chunks=schedule.capacity + 3, graphs=graphs))
 
 
 @every_method
 def test_a_replayed_video_is_the_eager_one_in_every_state(schedule: Schedule) -> None:
-    graphs = pick_graphs("on", torch.device("cuda"), 1)
+    graphs = choose_graphs("on", torch.device("cuda"), 1)
     for eager, replayed in zip(states(schedule, None), states(schedule, graphs), strict=True):
         assert torch.equal(eager.window, replayed.window)
         assert torch.equal(eager.context, replayed.context)
@@ -46,7 +46,7 @@ class Reading(Mixing):
 
 
 def capture_reading() -> None:
-    graphs, sigmas = pick_graphs("on", torch.device("cuda"), 1), sigmas_of(SCHEDULES["pa"]).cuda()
+    graphs, sigmas = choose_graphs("on", torch.device("cuda"), 1), sigmas_of(SCHEDULES["pa"]).cuda()
     list(denoise(SCHEDULES["pa"], Reading(), NOISE, solver_of(sigmas), chunks=2, graphs=graphs))
 
 

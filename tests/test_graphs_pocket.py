@@ -23,8 +23,8 @@ from pavdm_cli.models.specs import MODELS
 from pavdm_cli.models.stdit import denoiser as bind
 from pavdm_cli.models.stdit import transformer
 from pavdm_cli.sampling import loop
-from pavdm_cli.sampling.cuda_graphs import Graphs
-from pavdm_cli.sampling.loop import SamplerState, advance, denoise
+from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.loop import SamplerState, denoise, denoise_step
 from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, seeded_noise
 from pavdm_cli.sampling.schedule import METHODS, Schedule, pa
 
@@ -40,7 +40,9 @@ def loaded() -> Loaded:
 STEPS = {"pa": 6, "rn": 3, "rw": 3, "fifo": 7}  # of fifo, more than the model can hold
 
 
-def pocket_states(loaded: Loaded, schedule: Schedule, guidance: float, graphs: Graphs | None) -> list[SamplerState]:
+def pocket_states(
+    loaded: Loaded, schedule: Schedule, guidance: float, graphs: GraphPolicy | None
+) -> list[SamplerState]:
     sigmas = linear_sigmas(schedule.steps)
     denoiser = loaded.bind("a red balloon over green hills", schedule, noise_levels(sigmas), guidance)
     noise = seeded_noise(1, loaded.noise_shape())
@@ -59,9 +61,9 @@ def test_the_transformer_replayed_is_the_transformer(method: str, overlap: bool,
     replayed = pocket_states(loaded, schedule, guidance, graphs)
     hook.remove()
     assert_same(eager, replayed)
-    assert min(graphs.recorder.lengths) > 50
+    assert min(graphs.backend.lengths) > 50
     assert 2 * graphs.count <= len(calls) <= 2 * graphs.count * spans
-    assert graphs.recorder.replays == len(eager)
+    assert graphs.backend.replays == len(eager)
 
 
 def test_keys_and_values_have_one_buffer_that_is_filled_once_a_shift(loaded: Loaded, monkeypatch: pytest.MonkeyPatch):
@@ -82,7 +84,7 @@ def test_keys_and_values_have_one_buffer_that_is_filled_once_a_shift(loaded: Loa
 
 @pytest.mark.parametrize("method", ["pa", "rw", *integration("rn", "fifo")])
 @pytest.mark.parametrize("graphs", [None, taped()])
-def test_a_steady_step_waits_for_nothing(method: str, graphs: Graphs | None, loaded: Loaded) -> None:
+def test_a_steady_step_waits_for_nothing(method: str, graphs: GraphPolicy | None, loaded: Loaded) -> None:
     schedule = METHODS[method](STEPS[method], 6, 2)
     sigmas, fresh = linear_sigmas(schedule.steps), torch.ones(loaded.noise_shape())
     denoiser = loaded.bind("a red balloon over green hills", schedule, noise_levels(sigmas), 2.0)
@@ -96,7 +98,7 @@ def test_a_steady_step_waits_for_nothing(method: str, graphs: Graphs | None, loa
 @pytest.mark.parametrize("method", ["pa", "rw", *integration("rn", "fifo")])
 @pytest.mark.parametrize("graphs", [None, taped()])
 def test_growth_and_drain_bring_levels_across_and_wait_for_nothing_else(
-    method: str, graphs: Graphs | None, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+    method: str, graphs: GraphPolicy | None, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schedule, brought, copied = METHODS[method](STEPS[method], 6, 2), list[torch.dtype](), loop.to_device_like
     monkeypatch.setattr(loop, "to_device_like", lambda given, like: brought.append(given.dtype) or copied(given, like))
@@ -140,7 +142,7 @@ def test_a_step_on_a_cpu_calls_references_and_none_of_our_operations(loaded: Loa
     denoiser = loaded.bind("a red balloon over green hills", pa(6, 6, 2), noise_levels(sigmas), 2.0)
     levels, cache = torch.tensor([6, 6], dtype=torch.int32), denoiser.prefill(window, 0)
     with Operations(lambda name: None) as seen:
-        advance(window, levels, cache, (), denoiser=denoiser, solver=solver_of(sigmas))
+        denoise_step(window, levels, cache, (), denoiser=denoiser, solver=solver_of(sigmas))
     called = {operation._schema.name for operation, *_ in seen.noted}
     assert {"aten::native_layer_norm", "aten::addcmul"} <= called
     assert not [name for name in called if name.startswith("pavdm::")]
@@ -148,7 +150,7 @@ def test_a_step_on_a_cpu_calls_references_and_none_of_our_operations(loaded: Loa
 
 def test_how_many_graphs_there_are_and_what_they_hold_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = taped()
-    monkeypatch.setattr(pipeline, "pick_graphs", lambda *asked: graphs)
+    monkeypatch.setattr(pipeline, "choose_graphs", lambda *asked: graphs)
     sampling = Sampling(steps=4, window=4, device="cpu", threads=1)
     job = pipeline.plan(Request("a red ball over hills", frames=16, sampling=sampling))
     watch = write.Watch(lambda frames: None, lambda: False)

@@ -106,9 +106,9 @@ def test_frames_stream_chunk_by_chunk(model):
 
 def test_latents_are_decoded_in_whole_groups_of_the_codec_whatever_the_chunk():
     chunks = list(torch.arange(13).view(1, 13, 1, 1, 1).split([1, 1, 1, 2, 1, 5, 2], dim=1))
-    runs = [run.flatten().tolist() for run in loop.regrouped(chunks, 5)]
+    runs = [run.flatten().tolist() for run in loop.regroup(chunks, 5)]
     assert runs == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
-    assert all(map(torch.equal, loop.regrouped(chunks, 1), chunks))
+    assert all(map(torch.equal, loop.regroup(chunks, 1), chunks))
 
 
 def test_levels_follow_size_and_window_only_where_the_model_was_trained_so():

@@ -27,7 +27,7 @@ from pavdm_cli.models.pixels import to_unit
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.specs import POCKET
 from pavdm_cli.models.upcast import float32_codec, float32_transformer, precision
-from pavdm_cli.sampling.cuda_graphs import Graphs
+from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.video import open_video
 
 NAN, HUGE = float("nan"), 1e6
@@ -69,7 +69,7 @@ def planted(module: nn.Module, at: range, value: float = NAN) -> Iterator[None]:
         handle.remove()
 
 
-def run(job: pipeline.Job, model: Loaded, recovery: Recovery, graphs: Graphs | None = None) -> list[np.ndarray]:
+def run(job: pipeline.Job, model: Loaded, recovery: Recovery, graphs: GraphPolicy | None = None) -> list[np.ndarray]:
     """Frames by chunk; those before a fault are what is given where one ends the run."""
     made: list[np.ndarray] = []
     try:
@@ -119,11 +119,11 @@ def test_steps_that_are_recorded_are_watched_too(right) -> None:
     model = pipeline.open_model(job)
     with planted(model.denoiser, ALWAYS):
         watch = Recovery(model)
-        made = run(job, model, watch, Graphs(tape))
+        made = run(job, model, watch, GraphPolicy(tape))
     assert made == []
     assert watch.notes == ["the transformer gave values that are no numbers (NaN) in chunk 1, twice in float32"]
     watch = Recovery(model)
-    assert np.array_equal(np.concatenate(run(job, model, watch, Graphs(Tape()))), right)
+    assert np.array_equal(np.concatenate(run(job, model, watch, GraphPolicy(Tape()))), right)
     assert watch.notes == []
 
 

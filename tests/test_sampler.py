@@ -21,7 +21,7 @@ from support.ways import Taped
 from torch import Tensor
 
 from pavdm_cli.sampling import loop
-from pavdm_cli.sampling.loop import SamplerState, advance, denoise, from_renoised, roll, sample
+from pavdm_cli.sampling.loop import SamplerState, denoise, denoise_step, from_renoised, roll, sample
 from pavdm_cli.sampling.noise import linear_sigmas
 from pavdm_cli.sampling.schedule import Schedule, fifo, one_clip, pa, rn, rw
 
@@ -38,7 +38,7 @@ def test_from_nothing_the_video_is_recovered_and_all_shown_is_right(schedule: Sc
 @every_method
 def test_where_steps_are_recorded_all_are_replayed(schedule: Schedule, either_way: Taped | None) -> None:
     run_exact(schedule, chunks=5)
-    assert either_way is None or either_way.recorder.replays == schedule.total(5)
+    assert either_way is None or either_way.backend.replays == schedule.total(5)
 
 
 @every_method
@@ -222,7 +222,7 @@ def test_a_step_and_a_shift_read_no_value_back_from_the_device() -> None:
     """Tensors on the meta device have no values, so this fails where a captured graph would."""
     window, levels = torch.zeros(2, 6, 3, 2, 2, device="meta"), torch.zeros(6, dtype=torch.int32, device="meta")
     solver = solver_of(torch.zeros(7, device="meta"))
-    moved, _ = advance(window, levels, None, (), denoiser=Mixing(), solver=solver)
+    moved, _ = denoise_step(window, levels, None, (), denoiser=Mixing(), solver=solver)
     assert roll(moved, window[:, :2], 2).shape == window.shape
 
 

@@ -17,7 +17,7 @@ from pavdm_cli.sampling.solver import Euler
 pytestmark = pytest.mark.usefixtures("either_way")
 
 real: dict[str, Callable[..., Any]] = {
-    name: getattr(loop, name) for name in ("advance_window", "prefill_context", "advance", "sample_noise", "roll")
+    name: getattr(loop, name) for name in ("advance_window", "prefill_context", "denoise_step", "sample_noise", "roll")
 }
 
 
@@ -48,11 +48,11 @@ def late_cache() -> Callable[..., Any]:
 
 
 def wrong_step_size(*args: Any, denoiser: Any, solver: Euler) -> Any:
-    return real["advance"](*args, denoiser=denoiser, solver=replace(solver, step_sizes=solver.step_sizes.roll(-1)))
+    return real["denoise_step"](*args, denoiser=denoiser, solver=replace(solver, step_sizes=solver.step_sizes.roll(-1)))
 
 
 def step_for_the_oldest_only(window: Tensor, *args: Any, **kwargs: Any) -> Any:
-    moved, history = real["advance"](window, *args, **kwargs)
+    moved, history = real["denoise_step"](window, *args, **kwargs)
     return torch.cat([moved[:, :1], window[:, 1:]], dim=1), history
 
 
@@ -68,8 +68,8 @@ BUGS: dict[str, Callable[[], tuple[str, Any]]] = {
     "stale context": lambda: ("advance_window", stale_context),
     "stale cache": lambda: ("prefill_context", stale_cache()),
     "cache one shift late": lambda: ("prefill_context", late_cache()),
-    "wrong step size": lambda: ("advance", wrong_step_size),
-    "step for the oldest only": lambda: ("advance", step_for_the_oldest_only),
+    "wrong step size": lambda: ("denoise_step", wrong_step_size),
+    "step for the oldest only": lambda: ("denoise_step", step_for_the_oldest_only),
     "noise in front": lambda: ("roll", noise_in_front),
 }
 PATCHED = [(bug, name) for bug in BUGS for name in ("pa", "pa-chunk-1", "rn", "rw", "fifo")]

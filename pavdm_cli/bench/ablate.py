@@ -23,7 +23,7 @@ from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.compiled import lacking
 from pavdm_cli.models.execution import PLAIN, Engine
 from pavdm_cli.models.load import Loaded
-from pavdm_cli.sampling.cuda_graphs import CudaGraphs, Recorder, graphed
+from pavdm_cli.sampling.cuda_graphs import CudaGraphBackend, GraphBackend, capture_call
 from pavdm_cli.sampling.denoiser import Denoiser, batched_cfg
 
 BASELINE, REFERENCE = "released operations", "plain"
@@ -73,7 +73,7 @@ def ladder(job: Job, model: Loaded) -> dict[str, Rung]:
     for name, with_one_more in rungs_of(job.sampling, model.device).items():
         engine = with_one_more(engine)
         one = rung(job, model, bound(job, model, made, engine))
-        rungs[name] = recorded(one, CudaGraphs(model.device)) if engine.cuda_graphs == "on" else one
+        rungs[name] = recorded(one, CudaGraphBackend(model.device)) if engine.cuda_graphs == "on" else one
     return rungs
 
 
@@ -84,9 +84,9 @@ def rungs_of(sampling: Sampling, device: torch.device) -> Mapping[str, Callable[
     return {**RUNGS, **graphs, **(COMPILE if wanted else {})}
 
 
-def recorded(one: Rung, recorder: Recorder) -> Rung:
+def recorded(one: Rung, backend: GraphBackend) -> Rung:
     """The same step replayed, for the window that all rungs are shown."""
-    step = graphed(one.step.func, recorder, [one.step.args])
+    step = capture_call(one.step.func, backend, [one.step.args])
     return replace(one, step=partial(step, *one.step.args))
 
 

@@ -18,7 +18,7 @@ from pavdm_cli.generation.pipeline import Job, Pixels
 from pavdm_cli.generation.request import Output
 from pavdm_cli.generation.write import encoding_of
 from pavdm_cli.models.load import Loaded
-from pavdm_cli.sampling.loop import regrouped, sample
+from pavdm_cli.sampling.loop import regroup, sample
 from pavdm_cli.video import VideoWriter
 
 STAGES = ("text", "denoise", "decode", "write")
@@ -64,7 +64,7 @@ def decoded(job: Job, model: Loaded, watch: Watch) -> Iterator[Pixels]:
     with watch.stage("denoise"):
         for _ in islice(chunks, job.settings.warmup):
             pass
-    chunks = regrouped(chunks, job.spec.group[0])
+    chunks = regroup(chunks, job.spec.group[0])
     while left > 0:
         with watch.stage("denoise"):
             latents = next(chunks)

@@ -17,12 +17,12 @@ from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.models.execution import CONTEXT_CACHE
 from pavdm_cli.models.load import Loaded
-from pavdm_cli.sampling.cuda_graphs import Graphs
+from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.loop import (
     SamplerState,
-    advance,
     denoise,
+    denoise_step,
     from_nothing,
     from_renoised,
     sample_noise,
@@ -42,7 +42,7 @@ class Ready:
     solver: Solver
     noise: Noise
     denoiser: Denoiser
-    graphs: Graphs | None
+    graphs: GraphPolicy | None
     bound_s: float  # seconds to read the prompt and make the video's constants
 
 
@@ -77,7 +77,7 @@ def warm_up(job: Job, made: Ready) -> None:
     """One step of every size that the job's video has, with an overlap and without, shown nothing."""
     start = from_nothing(made.noise, made.levels.sigmas)
     for inputs in warmup_inputs(job.schedule, made.denoiser, made.solver, start, job.total_chunks, inf):
-        advance(*inputs, denoiser=made.denoiser, solver=made.solver)
+        denoise_step(*inputs, denoiser=made.denoiser, solver=made.solver)
 
 
 def steady(job: Job, model: Loaded, made: Ready, count: int) -> list[Step]:
@@ -90,7 +90,7 @@ def steady(job: Job, model: Loaded, made: Ready, count: int) -> list[Step]:
     return list(islice(timed(states, job, made.graphs), warm_up, warm_up + count))
 
 
-def timed(states: Iterator[SamplerState], job: Job, graphs: Graphs | None) -> Iterator[Step]:
+def timed(states: Iterator[SamplerState], job: Job, graphs: GraphPolicy | None) -> Iterator[Step]:
     """Each step with its time, the device waited for; what recording `graphs` took before the first is in none."""
     last, recording = time.perf_counter(), graphs.seconds if graphs else 0.0
     for state in states:

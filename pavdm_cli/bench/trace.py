@@ -97,7 +97,7 @@ def as_recorded(job: Job, made: steps.Ready) -> Job:
 
     What decides by the size of a network would decide otherwise for one that is narrower.
     """
-    recorded = made.graphs is not None and job.schedule.window + job.schedule.context <= made.graphs.most
+    recorded = made.graphs is not None and job.schedule.window + job.schedule.context <= made.graphs.max_latents
     engine = replace(job.sampling.engine, cuda_graphs="on" if recorded else "off")
     return replace(job, sampling=replace(job.sampling, engine=engine))
 

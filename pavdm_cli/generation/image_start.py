@@ -14,7 +14,7 @@ from pavdm_cli.generation.pipeline import Job, Pixels, frames, levels_of, start_
 from pavdm_cli.generation.recovery import Recovery, check_encoded
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.pixels import from_bytes
-from pavdm_cli.sampling.cuda_graphs import Graphs
+from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.loop import SamplerState, from_first
 from pavdm_cli.sampling.noise import seeded_noise
 from pavdm_cli.video import StillImage, scale_to_cover
@@ -48,7 +48,7 @@ def about(still: StillImage) -> dict[str, Any]:
 
 
 def frames_from(
-    job: Job, model: Loaded, still: StillImage, graphs: Graphs | None = None, recovery: Recovery | None = None
+    job: Job, model: Loaded, still: StillImage, graphs: GraphPolicy | None = None, recovery: Recovery | None = None
 ) -> Iterator[Pixels]:
     """As many frames as `pipeline.frames` gives; the first is the picture itself, scaled and cropped to the size."""
     picture = scale_to_cover(still.frame, job.spec.size)[None]

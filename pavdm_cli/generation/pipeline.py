@@ -33,7 +33,7 @@ from pavdm_cli.models.opensora.config import warp_ratio
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.specs import ModelSpec
 from pavdm_cli.models.upcast import float32_transformer
-from pavdm_cli.sampling.cuda_graphs import Graphs, check_graphs, pick_graphs
+from pavdm_cli.sampling.cuda_graphs import GraphPolicy, check_graphs, choose_graphs
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.loop import (
     SamplerState,
@@ -42,12 +42,12 @@ from pavdm_cli.sampling.loop import (
     from_clip,
     from_renoised,
     new_chunks,
-    regrouped,
-    repaired,
+    regroup,
+    with_repair,
 )
 from pavdm_cli.sampling.masked_clips import ClipCondition, sample_masked_clips
 from pavdm_cli.sampling.noise import NoiseLevels, linear_sigmas, noise_levels, seeded_noise, warped_sigmas
-from pavdm_cli.sampling.prefetch import beside
+from pavdm_cli.sampling.prefetch import map_prefetched
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solver import euler
 
@@ -163,17 +163,17 @@ def levels_of(job: Job) -> NoiseLevels:
     return noise_levels(warped_sigmas(job.schedule.steps, warp_ratio(*job.spec.size, job.spec.frames(seen))))
 
 
-def graphs_of(job: Job, model: Loaded) -> Graphs | None:
+def graphs_of(job: Job, model: Loaded) -> GraphPolicy | None:
     """What records the job's steps, if anything does; after the first step it knows how many and what they hold."""
     asked = job.sampling
-    return pick_graphs(asked.engine.cuda_graphs, model.device, model.stream(job.scale), asked.unrecordable)
+    return choose_graphs(asked.engine.cuda_graphs, model.device, model.stream(job.scale), asked.unrecordable)
 
 
 def latents(
     job: Job,
     model: Loaded,
     start: SamplerState | None = None,
-    graphs: Graphs | None = None,
+    graphs: GraphPolicy | None = None,
     recovery: Recovery | None = None,
     on_warmup: Callable[[], object] = lambda: None,
 ) -> Iterator[Tensor]:
@@ -193,7 +193,7 @@ def latents(
 
 
 def generated(
-    job: Job, model: Loaded, start: SamplerState | None, graphs: Graphs | None, recovery: Recovery
+    job: Job, model: Loaded, start: SamplerState | None, graphs: GraphPolicy | None, recovery: Recovery
 ) -> Iterator[Tensor]:
     """Every chunk of latents, those of the warm-up too. Raises: FaultyValues."""
     levels = levels_of(job).to(model.device)
@@ -209,7 +209,7 @@ def generated(
     def float32() -> Denoiser:
         return bind(float32_transformer(model), replace(job.sampling.engine, compile=False))
 
-    def steps(of: Denoiser, sound: SamplerState | None, graphs: Graphs | None = None) -> States:
+    def steps(of: Denoiser, sound: SamplerState | None, graphs: GraphPolicy | None = None) -> States:
         return denoise(job.schedule, of, noise, solver, chunks=job.total_chunks, start=sound, graphs=graphs)
 
     denoiser = bind(model, job.sampling.engine)
@@ -221,20 +221,20 @@ def generated(
         )
         return
     repair = recovery.state_repair(lambda sound: steps(float32(), sound))
-    yield from new_chunks(job.schedule, repaired(steps(denoiser, start, graphs), job.schedule, start, repair))
+    yield from new_chunks(job.schedule, with_repair(steps(denoiser, start, graphs), job.schedule, start, repair))
 
 
 def frames(
     job: Job,
     model: Loaded,
     start: SamplerState | None = None,
-    graphs: Graphs | None = None,
+    graphs: GraphPolicy | None = None,
     recovery: Recovery | None = None,
     on_warmup: Callable[[], object] = lambda: None,
 ) -> Iterator[Pixels]:
     """The video's frames, (n, H, W, 3) bytes at a time, exactly as many as asked for. Arguments as `latents`."""
     left, recovery = job.frames, recovery or Recovery(model)
-    runs = regrouped(latents(job, model, start, graphs, recovery, on_warmup), job.spec.group[0])
+    runs = regroup(latents(job, model, start, graphs, recovery, on_warmup), job.spec.group[0])
     for pixels in decoded(job, model, runs, recovery):
         yield pixels[:left]
         left -= len(pixels)
@@ -251,7 +251,7 @@ def decoded(job: Job, model: Loaded, runs: Iterator[Tensor], recovery: Recovery)
         return to_bytes(recovery.decoded(chunk, run)[0])
 
     if job.sampling.engine.overlaps_decode(model.device.type):
-        return beside(runs, work, model.device)
+        return map_prefetched(runs, work, model.device)
     return map(work, runs)
 
 

@@ -22,7 +22,7 @@ from pavdm_cli.generation.request import Output
 from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.runtime.printable import pluralize
-from pavdm_cli.sampling.cuda_graphs import Graphs
+from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.video import EncoderOptions, ExtensionOptions, Frame, LastFrames, StillImage, VideoWriter
 from pavdm_cli.video.upscale import Scale
 from pavdm_cli.video.write.extend import ExtensionWriter
@@ -117,7 +117,7 @@ def end_of(job: Job, source: Source) -> LastFrames:
 
 
 def _continued(
-    job: Job, model: Loaded, source: Source, end: LastFrames, graphs: Graphs | None, recovery: Recovery
+    job: Job, model: Loaded, source: Source, end: LastFrames, graphs: GraphPolicy | None, recovery: Recovery
 ) -> Iterator[Pixels]:
     """The model's frames after the video's end, which is whole once the video has been copied."""
     start = start_from(job, model, from_bytes(end.frames()), source.extension.start == "noised")
@@ -167,7 +167,7 @@ def _follow(counts: Iterable[int], unfinished: Callable[[], bool], watch: Watch)
     return False
 
 
-def _notes(graphs: Graphs | None) -> tuple[str, ...]:
+def _notes(graphs: GraphPolicy | None) -> tuple[str, ...]:
     return (graphs.note,) if graphs else ()
 
 

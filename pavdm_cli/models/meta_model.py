@@ -20,10 +20,9 @@ from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
 from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
 from pavdm_cli.models.specs import ModelSpec
 from pavdm_cli.models.stdit.transformer import STDiT
-from pavdm_cli.sampling.cuda_graphs import longest_recorded
-from pavdm_cli.sampling.cuda_graphs import tensors as tensors_of
+from pavdm_cli.sampling.cuda_graphs import max_captured_latents, tensors_of
 from pavdm_cli.sampling.denoiser import Denoiser
-from pavdm_cli.sampling.loop import advance
+from pavdm_cli.sampling.loop import denoise_step
 from pavdm_cli.sampling.noise import NoiseLevels, noise_levels
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solver import euler
@@ -128,12 +127,12 @@ def _step(model: Loaded, bound: Denoiser, shown: Shown, memory: Any) -> object:
     levels = torch.zeros(shown.noisy, dtype=torch.int32, device=model.device)
     solver = euler(_levels(model, shown))
     window = _latents(model, shown.noisy)
-    return advance(window, levels, memory, solver.history(window), denoiser=bound, solver=solver)
+    return denoise_step(window, levels, memory, solver.history(window), denoiser=bound, solver=solver)
 
 
 def _recorded(model: Loaded, bound: Denoiser, shown: Shown, memory: Any, device: torch.device) -> object:
     """The largest step that is recorded, and a copy of what it is given."""
-    most = longest_recorded(shown.engine.cuda_graphs, device, model.stream(shown.guidance))
+    most = max_captured_latents(shown.engine.cuda_graphs, device, model.stream(shown.guidance))
     clean = shown.clean if shown.noisy + shown.clean <= most else 0
     chunks = int(min(most - clean, shown.noisy)) // shown.schedule.chunk
     if chunks < 1 or shown.engine.unrecordable:

@@ -1,4 +1,4 @@
-"""Calls recorded once and replayed: the work of a step without the Python that asks for it."""
+"""CUDA graphs: a call is captured once for each signature and replayed without Python's launch overhead."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from torch import Tensor
 from pavdm_cli.errors import DeviceError
 from pavdm_cli.runtime.printable import pluralize
 
-# Launching one operation from Python takes the host some 5 us (assumed, not measured here). Meanwhile a GPU of 4 TB/s
-# moves 20 MB: it reads and writes 5 million values of 16 bits. So a pass over a shorter residual stream waits for its
-# launch; up to twice that, the many passes over less than the stream still do. Products take longer and hide some.
-LAUNCH_BOUND = 10_000_000  # values of the residual stream: batch * latents * tokens of a latent * width
+# Launching one operation from Python takes about 5 us of host time (assumed, not measured here). In that time a GPU of
+# 4 TB/s moves 20 MB: it reads and writes 5 million 16-bit values. So element-wise passes over a shorter residual stream
+# are launch-bound; up to twice that length the many smaller passes still are. Matmuls take longer and hide launches.
+LAUNCH_BOUND = 10_000_000  # values of the residual stream: batch * latents * tokens per latent * width
 
 
-class Recorder(Protocol):
-    """What makes a call repeatable: CUDA's graphs here, a model of them on a CPU in the tests."""
+class GraphBackend(Protocol):
+    """Captures calls for replay: CUDA graphs here, an emulation on the CPU in the tests."""
 
-    def record(self, call: Callable[[], Any], /) -> tuple[Any, Callable[[], object]]:
-        """Where the result will be, and what fills it anew from the tensors that `call` read; nothing is filled yet."""
+    def capture(self, call: Callable[[], Any], /) -> tuple[Any, Callable[[], object]]:
+        """The outputs of `call`, not computed yet, and a function that computes them from the same input tensors."""
 
     @property
     def bytes(self) -> int:
-        """Device memory that all recordings hold."""
+        """Device memory of all captures."""
 
 
 @dataclass(slots=True)
-class CudaGraphs:
-    """CUDA graphs in one pool: they run one after another, so that each may use the memory of those before it."""
+class CudaGraphBackend:
+    """CUDA graphs in one memory pool: they run one after another, so each may reuse the memory of the others."""
 
     device: torch.device
     bytes: int = 0
@@ -43,164 +43,166 @@ class CudaGraphs:
     def __post_init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
 
-    def record(self, call: Callable[[], Any], /) -> tuple[Any, Callable[[], object]]:
-        """Runs `call` on a stream beside first, so that nothing is built, tuned or cached while it is captured."""
+    def capture(self, call: Callable[[], Any], /) -> tuple[Any, Callable[[], object]]:
+        """Capture `call` after warm-up runs, so that nothing is compiled, tuned or cached during the capture."""
         with torch.cuda.device(self.device):
             _warm_up(call)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                before = torch.cuda.memory_reserved()  # not until what is cached is given back, as entering does
+                before = torch.cuda.memory_reserved()  # only now: entering the capture empties the cache
                 out = call()
             self.bytes += torch.cuda.memory_reserved() - before
         return out, graph.replay
 
 
 @dataclass(slots=True)
-class Graphs:
-    """Which calls are recorded, and by what; afterwards, how many there were, and what they took."""
+class GraphPolicy:
+    """Which calls are captured, and by which backend; afterwards, their number and cost."""
 
-    recorder: Recorder
-    most: float = inf  # latents in a call, the overlap's included: with more, launching is not what a step waits for
-    unrecordable: str = ""  # an option with which no call can be recorded, and why
+    backend: GraphBackend
+    max_latents: float = inf  # in a call, with the context: a longer step is not launch-bound
+    incompatible: str = ""  # an option with which no call can be captured, and why
     count: int = 0
-    buffers: int = 0  # bytes of arguments
-    seconds: float = 0.0  # that recording took
+    buffers: int = 0  # bytes of the static input buffers
+    seconds: float = 0.0  # spent capturing
 
-    def __call__(self, call: Callable[..., Any], examples: Iterable[tuple[Any, ...]]) -> Replayed:
-        """`graphed` by this recorder."""
-        begun = time.perf_counter()
-        replayed = graphed(call, self.recorder, examples)
-        self.count += len(replayed.recorded)
-        self.buffers += sum(buffer.held.nbytes for buffer in replayed.buffers.values())
-        self.seconds += time.perf_counter() - begun
-        return replayed
+    def __call__(self, call: Callable[..., Any], warmup_inputs: Iterable[tuple[Any, ...]]) -> GraphedCall:
+        """`capture_call` with this backend."""
+        start = time.perf_counter()
+        graphed = capture_call(call, self.backend, warmup_inputs)
+        self.count += len(graphed.captures)
+        self.buffers += sum(buffer.tensor.nbytes for buffer in graphed.buffers.values())
+        self.seconds += time.perf_counter() - start
+        return graphed
 
     @property
     def bytes(self) -> int:
-        """Device memory of the recordings and of their arguments."""
-        return self.recorder.bytes + self.buffers
+        """Device memory of the captures and of their static buffers."""
+        return self.backend.bytes + self.buffers
 
     @property
     def note(self) -> str:
-        """What they cost, for people."""
-        held = f"{pluralize(self.count, 'CUDA graph')} of {self.bytes / 2**20:.0f} MB"
-        long, barred = "a step of this model is long enough without", f"they do not go with {self.unrecordable}"
-        return held if self.count else f"no CUDA graphs: {barred if self.unrecordable else long}"
+        """One line about the cost, for the user."""
+        cost = f"{pluralize(self.count, 'CUDA graph')} of {self.bytes / 2**20:.0f} MB"
+        reason = f"incompatible with {self.incompatible}" if self.incompatible else "the steps are not launch-bound"
+        return cost if self.count else f"no CUDA graphs: {reason}"
 
 
-def check_graphs(wanted: str, device: torch.device) -> None:
-    """Raises: DeviceError where graphs are wanted "on" and there is no CUDA."""
-    if wanted == "on" and device.type != "cuda":
+def check_graphs(mode: str, device: torch.device) -> None:
+    """Check that CUDA graphs which are "on" have a CUDA device. Raises: DeviceError."""
+    if mode == "on" and device.type != "cuda":
         raise DeviceError(f"--cuda-graphs on needs CUDA, and the device is {device.type}", "use --cuda-graphs auto")
 
 
-def pick_graphs(wanted: str, device: torch.device, values: int, unrecordable: str = "") -> Graphs | None:
-    """CUDA graphs where they are wanted; "auto": of those steps that launching holds up.
+def choose_graphs(mode: str, device: torch.device, values: int, incompatible: str = "") -> GraphPolicy | None:
+    """CUDA graphs of all steps ("on"), of launch-bound steps ("auto"), or none ("off", or without CUDA).
 
-    values: of the residual stream, a latent; unrecordable: as in `Graphs`, which then record nothing and say so.
+    values: of the residual stream per latent; incompatible: as in `GraphPolicy`, which then captures nothing.
     """
-    most = longest_recorded(wanted, device, values)
-    return Graphs(CudaGraphs(device), 0 if unrecordable else most, unrecordable) if most else None
+    latents = max_captured_latents(mode, device, values)
+    return GraphPolicy(CudaGraphBackend(device), 0 if incompatible else latents, incompatible) if latents else None
 
 
-def longest_recorded(wanted: str, device: torch.device, values: int) -> float:
-    """Latents in the longest step that is recorded, 0 where none is. Arguments as `pick_graphs`."""
-    if wanted == "off" or device.type != "cuda":
+def max_captured_latents(mode: str, device: torch.device, values: int) -> float:
+    """Latents of the longest step that is captured, 0 if none is. Arguments as `choose_graphs`."""
+    if mode == "off" or device.type != "cuda":
         return 0
-    return inf if wanted == "on" else LAUNCH_BOUND // values
+    return inf if mode == "on" else LAUNCH_BOUND // values
 
 
-class Buffer:
-    """An argument's place in the recordings: what is handed over is copied in, unless it is what is there already.
+class StaticBuffer:
+    """The static buffer of an argument: values are copied in, unless they are there already.
 
-    So keys and values of an overlap are copied once a shift, and what changes at every step, at every step.
+    So the KV cache of the context is copied once per shift, and what changes at every step, at every step.
     """
 
     def __init__(self, like: Tensor) -> None:
-        self.held = torch.zeros_like(like, memory_format=torch.contiguous_format)
+        self.tensor = torch.zeros_like(like, memory_format=torch.contiguous_format)
         self._source: Callable[[], Tensor | None] = lambda: None
         self._version = -1
 
     def fill(self, source: Tensor) -> None:
-        """Take the values of `source`, which is not kept alive."""
+        """Copy the values of `source`, to which only a weak reference is stored."""
         if self._source() is not source or self._version != source._version:
-            self.held.copy_(source, non_blocking=True)
+            self.tensor.copy_(source, non_blocking=True)
             self._source, self._version = weakref.ref(source), source._version
 
 
-class Recorded(NamedTuple):
-    """One recording."""
+class Capture(NamedTuple):
+    """A captured call: its static inputs and outputs, and the function that replays it."""
 
-    buffers: list[Buffer]
+    buffers: list[StaticBuffer]
     out: Any  # a tensor, or tuples of them
     replay: Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
-    """A call that is replayed where it was recorded, and made as it is elsewhere."""
+class GraphedCall:
+    """A call that is replayed for captured signatures and run eagerly for all others."""
 
     call: Callable[..., Any]
-    buffers: dict[Hashable, Buffer] = field(default_factory=dict)
-    recorded: dict[Hashable, Recorded] = field(default_factory=dict)
+    buffers: dict[Hashable, StaticBuffer] = field(default_factory=dict)
+    captures: dict[Hashable, Capture] = field(default_factory=dict)
 
     def __call__(self, *arguments: Any) -> Any:
-        """The result is a copy: the next replay overwrites what this one leaves, while states are kept and saved.
+        """The result is a copy, since the next replay overwrites the static outputs while states are still in use.
 
-        A copy of latents is small beside a step, and needs no counting of who still holds which of several outputs.
+        Copying latents is cheap compared with a step, and simpler than a ring of outputs with reference counts.
         """
-        found = self.recorded.get(kind(arguments))
-        if found is None:
+        captured = self.captures.get(signature(arguments))
+        if captured is None:
             return self.call(*arguments)
-        for buffer, tensor in zip(found.buffers, tensors(arguments), strict=True):
+        for buffer, tensor in zip(captured.buffers, tensors_of(arguments), strict=True):
             buffer.fill(tensor)
-        found.replay()
-        return _with_tensors(found.out, (tensor.clone() for tensor in tensors(found.out)))
+        captured.replay()
+        return _with_tensors(captured.out, (tensor.clone() for tensor in tensors_of(captured.out)))
 
     @torch.no_grad()
-    def record(self, recorder: Recorder, arguments: tuple[Any, ...]) -> None:
-        """Record the call with arguments of this kind; tensors of one place and shape share a buffer in all of them."""
-        made = [self._buffer(place, tensor) for place, tensor in enumerate(tensors(arguments))]
-        held = _with_tensors(arguments, iter([buffer.held for buffer in made]))
-        self.recorded[kind(arguments)] = Recorded(made, *recorder.record(lambda: self.call(*held)))
+    def capture(self, backend: GraphBackend, arguments: tuple[Any, ...]) -> None:
+        """Capture the call for the signature of these arguments; captures share buffers of equal position and shape."""
+        buffers = [self._buffer(position, tensor) for position, tensor in enumerate(tensors_of(arguments))]
+        static = _with_tensors(arguments, iter([buffer.tensor for buffer in buffers]))
+        self.captures[signature(arguments)] = Capture(buffers, *backend.capture(lambda: self.call(*static)))
 
-    def _buffer(self, place: int, tensor: Tensor) -> Buffer:
-        key = (place, kind(tensor))
+    def _buffer(self, position: int, tensor: Tensor) -> StaticBuffer:
+        key = (position, signature(tensor))
         if key not in self.buffers:
-            self.buffers[key] = Buffer(tensor)
+            self.buffers[key] = StaticBuffer(tensor)
         self.buffers[key].fill(tensor)
         return self.buffers[key]
 
 
-def graphed(call: Callable[..., Any], recorder: Recorder, examples: Iterable[tuple[Any, ...]]) -> Replayed:
-    """The same call, with the same results, recorded once for every kind of arguments among the examples, in order.
+def capture_call(
+    call: Callable[..., Any], backend: GraphBackend, warmup_inputs: Iterable[tuple[Any, ...]]
+) -> GraphedCall:
+    """The same call with the same results, captured once for every signature among `warmup_inputs`, in their order.
 
-    `call` takes tensors, tuples of them and plain values. Tensors are handed over in buffers; a plain value is part of
-    what is recorded, and another one needs another example. Largest first, one pool holds little more than the largest.
+    `call` takes tensors, tuples of them and plain values. Tensors are passed in static buffers; plain values are part
+    of the signature. With the largest first, the memory pool holds little more than the largest needs.
     """
-    replayed = Replayed(call)
-    for arguments in examples:
-        if kind(arguments) not in replayed.recorded:
-            replayed.record(recorder, arguments)
-    return replayed
+    graphed = GraphedCall(call)
+    for arguments in warmup_inputs:
+        if signature(arguments) not in graphed.captures:
+            graphed.capture(backend, arguments)
+    return graphed
 
 
-def kind(value: Any) -> Hashable:
-    """Shape and precision of every tensor, and every plain value: what a recording is for."""
+def signature(value: Any) -> Hashable:
+    """Shape and dtype of every tensor, and every plain value: arguments with equal signatures share a capture."""
     if isinstance(value, Tensor):
         return value.shape, value.dtype
-    return tuple(map(kind, value)) if isinstance(value, tuple) else value
+    return tuple(map(signature, value)) if isinstance(value, tuple) else value
 
 
-def tensors(value: Any) -> list[Tensor]:
+def tensors_of(value: Any) -> list[Tensor]:
     """All tensors in a value, from left to right."""
     if isinstance(value, tuple):
-        return [tensor for part in value for tensor in tensors(part)]
+        return [tensor for part in value for tensor in tensors_of(part)]
     return [value] if isinstance(value, Tensor) else []
 
 
 def _with_tensors(value: Any, others: Iterator[Tensor]) -> Any:
-    """A value of the same build with other tensors in it."""
+    """The same structure with other tensors."""
     if isinstance(value, tuple):
         parts = [_with_tensors(part, others) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
@@ -208,11 +210,11 @@ def _with_tensors(value: Any, others: Iterator[Tensor]) -> Any:
 
 
 def _warm_up(call: Callable[[], object]) -> None:
-    beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):
+    side_stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side_stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side_stream):
         for _ in range(2):
             call()
-    torch.cuda.current_stream().wait_stream(beside)
+    torch.cuda.current_stream().wait_stream(side_stream)
     torch.cuda.synchronize()
     torch.cuda.empty_cache()

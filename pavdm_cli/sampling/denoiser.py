@@ -1,4 +1,4 @@
-"""The interface of a model with its prompt, and wrappers that take such a denoiser and return one."""
+"""The interface of a model bound to a prompt, and wrappers that take a denoiser and return one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Denoiser(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FunctionDenoiser:
-    """A denoiser made of its two calls."""
+    """A denoiser from two functions."""
 
     prefill: Callable[[Tensor, int], Cache]
     velocity: Callable[[Tensor, Tensor, Cache | None], Tensor]
@@ -80,10 +80,10 @@ def with_onload(denoiser: Denoiser, onload: Callable[[], None]) -> Denoiser:
 
 
 def partitioned(denoiser: Denoiser, span: int) -> Denoiser:
-    """Splits a window longer than the `span` latents a model can process into calls that overlap by half.
+    """Split a window longer than the `span` latents a model can process into calls that overlap by half.
 
-    Only the first call has the cache; of every later one the noisier half is kept, so that each latent is denoised
-    with cleaner ones before it. Source: lookahead denoising of FIFO-Diffusion.
+    Only the first call has the cache; of every later one the noisier half is used, so that each latent is denoised with
+    cleaner ones before it. Source: lookahead denoising of FIFO-Diffusion.
     """
     assert span >= 2
 

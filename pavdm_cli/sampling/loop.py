@@ -1,4 +1,4 @@
-"""The one loop of every method: a schedule and a denoiser in, finished chunks of latents out."""
+"""The denoising loop of every method: turns a schedule and a denoiser into finished chunks of latents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from pavdm_cli.sampling.cuda_graphs import Graphs
+from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.denoiser import Cache, Denoiser
 from pavdm_cli.sampling.noise import Noise, NoiseLevels, add_noise
 from pavdm_cli.sampling.schedule import Schedule
@@ -20,9 +20,9 @@ Stepped = tuple[Tensor, History]
 
 @dataclass(frozen=True, slots=True)
 class SamplerState:
-    """All that the next step needs of the video so far: sampling from a saved state continues bit for bit.
+    """Everything that the next step depends on: sampling from a saved state continues bit for bit.
 
-    A chunk that the last step finished is still in front of the window; the next step takes it out.
+    A chunk that the last step finished is still in front of the window; the next step removes it.
     """
 
     now: int  # steps done
@@ -46,9 +46,9 @@ def sample(
     *,
     chunks: int | None,
     start: SamplerState | None = None,
-    graphs: Graphs | None = None,
+    graphs: GraphPolicy | None = None,
 ) -> Iterator[Tensor]:
-    """Yields the new chunks, (B, chunk, C, H, W), each as soon as it is clean. Arguments as `denoise`."""
+    """Yield the new chunks, (B, chunk, C, H, W), each as soon as it is clean. Arguments as `denoise`."""
     return new_chunks(schedule, denoise(schedule, denoiser, noise, solver, chunks=chunks, start=start, graphs=graphs))
 
 
@@ -65,7 +65,9 @@ def finished(schedule: Schedule, state: SamplerState) -> bool:
     return schedule.level(state.chunks[0], state.now) == 0
 
 
-def repaired(states: States, schedule: Schedule, start: SamplerState | None, repair: Repair) -> Iterator[SamplerState]:
+def with_repair(
+    states: States, schedule: Schedule, start: SamplerState | None, repair: Repair
+) -> Iterator[SamplerState]:
     """The same states; sampling continues from what `repair` returns for one in which a chunk is finished."""
     sound, state = start, None
     while True:
@@ -86,22 +88,24 @@ def denoise(
     *,
     chunks: int | None,
     start: SamplerState | None = None,
-    graphs: Graphs | None = None,
+    graphs: GraphPolicy | None = None,
 ) -> States:
-    """Yields the state after every step, until `chunks` new chunks have left (None: for ever).
+    """Yield the state after every step until `chunks` new chunks are finished (None: without end).
 
-    The solver's levels also say on which device and in which precision latents are kept; start: `from_nothing` unless
+    The solver's levels determine the device and dtype of the latents; start: `from_nothing` unless
     given, else what another `from_` returns or an earlier state. With `graphs` the steps are captured before the first
-    one and replayed, with the same result; a yielded state is nobody's buffer. A state that is sent to the generator
-    replaces the one it yielded.
+    one and replayed, with the same result; yielded states never alias static buffers. A state that is sent to the
+    generator replaces the one it yielded.
     """
     levels = solver.levels
     assert levels.steps == schedule.steps
     state = start or from_nothing(noise, levels.sigmas)
     state = replace(state, history=state.history or solver.history(state.window))
     on_device = cache(lambda rows: to_device_like(torch.tensor(rows, dtype=torch.int32), levels.sigmas))
-    step: Callable[..., Stepped] = partial(advance, denoiser=denoiser, solver=solver)
-    step = graphs(step, warmup_inputs(schedule, denoiser, solver, state, chunks, graphs.most)) if graphs else step
+    step: Callable[..., Stepped] = partial(denoise_step, denoiser=denoiser, solver=solver)
+    step = (
+        graphs(step, warmup_inputs(schedule, denoiser, solver, state, chunks, graphs.max_latents)) if graphs else step
+    )
     context_cache, prefilled = None, None
     every_step = schedule.noisy_context or levels.context_sigma > 0
     while active := schedule.active_chunks(state.now, state.chunks.start, chunks):
@@ -115,7 +119,7 @@ def denoise(
 
 
 @torch.no_grad()
-def advance(
+def denoise_step(
     window: Tensor, levels: Tensor, cache: Cache | None, history: History, *, denoiser: Denoiser, solver: Solver
 ) -> Stepped:  # (B, T, C, H, W), (T,)
     """One step: every latent of the window goes down one level."""
@@ -124,41 +128,41 @@ def advance(
 
 @torch.no_grad()
 def warmup_inputs(
-    schedule: Schedule, denoiser: Denoiser, solver: Solver, state: SamplerState, chunks: int | None, most: float
+    schedule: Schedule, denoiser: Denoiser, solver: Solver, state: SamplerState, chunks: int | None, max_latents: float
 ) -> Iterator[tuple[Tensor, Tensor, Cache | None, History]]:
-    """Arguments of `advance` as sampling from this state will pass them, one of each shape, the largest first.
+    """Arguments of `denoise_step` as sampling from this state will pass them, one of each shape, the largest first.
 
-    Left out are those with more than `most` latents, the context's included.
+    Left out are those with more than `max_latents` latents, the context's included.
     """
     before, first = state.context.shape[1], state.chunks.start
     for noisy, clean in sorted(schedule.sizes(state.now, first, before, chunks), reverse=True):
-        if noisy + clean > most:
+        if noisy + clean > max_latents:
             continue
         window, context = (_blank(state.window, length) for length in (noisy, clean))
         levels = torch.zeros(noisy, dtype=torch.int32, device=window.device)
         yield window, levels, denoiser.prefill(context, 0) if clean else None, solver.history(window)
 
 
-def regrouped(chunks: Iterable[Tensor], group: int) -> Iterator[Tensor]:
-    """The same latents, (1, T, C, h, w), in runs of whole groups of the codec; what is left at the end is dropped."""
-    kept: list[Tensor] = []
+def regroup(chunks: Iterable[Tensor], group: int) -> Iterator[Tensor]:
+    """The same latents, (1, T, C, h, w), in multiples of the VAE's group; a remainder at the end is dropped."""
+    rest: list[Tensor] = []
     for chunk in chunks:
-        latents = torch.cat([*kept, chunk], dim=1)
+        latents = torch.cat([*rest, chunk], dim=1)
         whole = latents.shape[1] // group * group
-        kept = [latents[:, whole:]]
+        rest = [latents[:, whole:]]
         if whole:
             yield latents[:, :whole]
 
 
 def roll(values: Tensor, entering: Tensor, leaving: int) -> Tensor:
-    """Takes `leaving` latents out in front and appends those entering: ramp-up takes none out, ramp-down none in."""
+    """Drop the first `leaving` latents and append those entering; none leave in ramp-up, none enter in ramp-down."""
     return torch.cat([values[:, leaving:], entering], dim=1)
 
 
 def advance_window(
     state: SamplerState, active: range, schedule: Schedule, noise: Noise, solver: Solver
 ) -> SamplerState:
-    """Lets chunks out of the window, which become its context, and others in, until those in it are `active`."""
+    """Move the window to the chunks `active`: those that leave become context, new ones enter as noise."""
     if active == state.chunks:
         return state
     leaving = len(schedule.latents(range(state.chunks.start, active.start)))
@@ -177,7 +181,7 @@ def advance_window(
 def prefill_context(
     state: SamplerState, schedule: Schedule, denoiser: Denoiser, noise: Noise, levels: NoiseLevels
 ) -> Cache | None:
-    """The denoiser's cache of the context, noised as the schedule and the model want it."""
+    """The denoiser's cache of the context, noised as the schedule and the model require."""
     length = state.context.shape[1]
     if not length:
         return None
@@ -196,7 +200,7 @@ def from_nothing(noise: Noise, sigmas: Tensor) -> SamplerState:
 
 
 def from_clip(schedule: Schedule, clip: Tensor, sigmas: Tensor) -> SamplerState:
-    """Continues clean latents (B, T, C, H, W), whose last ones are the context."""
+    """Continue clean latents (B, T, C, H, W), whose last ones are the context."""
     clip = clip.to(sigmas)
     return SamplerState(0, range(0), clip[:, :0], tail(clip, schedule.context), clip[:, :0])
 
@@ -204,7 +208,7 @@ def from_clip(schedule: Schedule, clip: Tensor, sigmas: Tensor) -> SamplerState:
 def from_renoised(
     schedule: Schedule, clip: Tensor, noise: Noise, sigmas: Tensor, *, keep_copies: bool = False
 ) -> SamplerState:
-    """Continues a clip whose last chunks are noised to the levels of a full window and denoised again (algorithm 1).
+    """Continue a clip whose last chunks are noised to the levels of a full window and denoised again (algorithm 1).
 
     Each re-noised copy helps the chunks after it and is dropped: its original becomes the context. With `keep_copies`
     the copies themselves do, and are yielded, as in the paper. A clip too short for that has fewer chunks noised.
@@ -220,16 +224,16 @@ def from_renoised(
 
 
 def from_first(schedule: Schedule, first: Tensor, noise: Noise, sigmas: Tensor) -> SamplerState:
-    """Begins a video whose `first` latents (B, at most a chunk, C, H, W) are given: the first chunk keeps them, clean.
+    """Start a video from its first latents, (B, at most a chunk, C, H, W), which stay clean.
 
-    They are at level 0 among the others of their chunk and come out with it, as in Open-Sora's masks of 0.
+    They have level 0 within the first chunk and leave the window with it, as with a mask of 0 in Open-Sora.
     """
     first = first.to(sigmas)
-    given, nothing, chunk = first.shape[1], first[:, :0], len(schedule.latents(range(1)))
-    assert 1 <= given <= chunk
+    num_given, nothing, chunk = first.shape[1], first[:, :0], len(schedule.latents(range(1)))
+    assert 1 <= num_given <= chunk
     assert not schedule.noisy_context
-    window = roll(first, sample_noise(noise, range(given, chunk), first), 0)
-    return SamplerState(0, range(1), window, nothing, nothing, num_given=given)
+    window = roll(first, sample_noise(noise, range(num_given, chunk), first), 0)
+    return SamplerState(0, range(1), window, nothing, nothing, num_given=num_given)
 
 
 def sample_noise(noise: Noise, latents: range, like: Tensor, step: int | None = None) -> Tensor:

@@ -11,16 +11,16 @@ from torch import Tensor
 
 
 class Noise(Protocol):
-    """Standard normal noise of one latent; `step` distinguishes the draws of one that is noised at every step."""
+    """Standard normal noise of one latent; `step` selects the draw for latents that are noised at every step."""
 
     def __call__(self, index: int, step: int | None = None, /) -> Tensor: ...  # (B, C, H, W)
 
 
 def seeded_noise(seed: int, shape: tuple[int, ...]) -> Noise:
-    """Noise that depends on seed, latent and step alone: no state, so the same bytes in any order and after a restart.
+    """Noise that depends only on seed, latent and step: without state, so equal in any order and after a restart.
 
-    `shape` is (B, C, H, W), the result float32 on the CPU. Philox counts through its draws: each latent and step has
-    2^128 of its own, so that no two share any, and a larger batch only draws further.
+    `shape` is (B, C, H, W), the result float32 on the CPU. Philox is counter-based: each latent and step has 2^128
+    counter values of its own, so no two share a draw, and a larger batch only draws more.
     """
 
     def noise(index: int, step: int | None = None, /) -> Tensor:
@@ -49,9 +49,9 @@ def warped_sigmas(steps: int, ratio: float) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NoiseLevels:
-    """Noise fraction and model timestep of levels 0 to `steps`, and of two more rows behind them.
+    """Noise fraction and model timestep of levels 0 to `steps`, and of two more rows after them.
 
-    `unstarted` is shown as noise and not updated; `context` is the input noise of the clean context.
+    `unstarted` is noise that is not updated; `context` is the input noise of the clean context.
     """
 
     sigmas: Tensor  # (steps + 3,)
@@ -65,7 +65,7 @@ class NoiseLevels:
 
     @property
     def unstarted(self) -> int:
-        """Row of latents that wait as noise."""
+        """Row of latents that have not started: noise."""
         return self.steps + 1
 
     @property

@@ -1,4 +1,4 @@
-"""Finished chunks worked on while the next ones are made: a thread makes them; a GPU has a stream for each."""
+"""Overlapped decoding: a producer thread denoises the next chunk while the last one is processed."""
 
 from __future__ import annotations
 
@@ -13,74 +13,71 @@ import torch
 from torch import Tensor
 
 Item = TypeVar("Item")
-Done = TypeVar("Done")
+Result = TypeVar("Result")
 
 
-def beside(chunks: Iterator[Tensor], work: Callable[[Tensor], Done], device: torch.device) -> Iterator[Done]:
-    """`work` on every chunk, in order, while the iterator already makes the one after it.
+def map_prefetched(
+    chunks: Iterator[Tensor], process: Callable[[Tensor], Result], device: torch.device
+) -> Iterator[Result]:
+    """`process` each chunk, in order, while a thread produces the next one.
 
-    On a GPU `work` runs on a stream of its own and must end by bringing its result to the host.
+    On a GPU, `process` runs on a stream of its own and must end by copying its result to the host.
     """
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-    with closing(Ahead(marked(chunks, device))) as ahead:
-        for chunk, made in ahead:
-            if stream is None or made is None:
-                yield work(chunk)
-            else:
-                yield on_stream(stream, made, chunk, work)
+    with closing(Prefetcher(with_event(chunks, device))) as prefetcher:
+        for chunk, ready in prefetcher:
+            if stream is None or ready is None:
+                yield process(chunk)
+                continue
+            with torch.cuda.stream(stream):
+                stream.wait_event(ready)
+                chunk.record_stream(stream)  # so that its memory is not reused while this stream reads it
+                result = process(chunk)
+            yield result
 
 
-class Marked(NamedTuple):
-    """A chunk, and on a GPU the event after which it is finished."""
+class ProducedChunk(NamedTuple):
+    """A chunk, and on a GPU the event after which it is computed."""
 
     chunk: Tensor
-    made: torch.cuda.Event | None
+    ready: torch.cuda.Event | None
 
 
-def marked(chunks: Iterator[Tensor], device: torch.device) -> Iterator[Marked]:
-    """Each chunk with its event, recorded by the thread that asked for its making."""
+def with_event(chunks: Iterator[Tensor], device: torch.device) -> Iterator[ProducedChunk]:
+    """Each chunk with its event, recorded in the thread that launched its kernels."""
     for chunk in chunks:
-        yield Marked(chunk, torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None)
-
-
-def on_stream(stream: torch.cuda.Stream, made: torch.cuda.Event, chunk: Tensor, work: Callable[[Tensor], Done]) -> Done:
-    """`work` on another stream than the one that made the chunk, not before it is finished."""
-    with torch.cuda.stream(stream):
-        stream.wait_event(made)
-        chunk.record_stream(stream)  # its memory is not given away while this stream reads it
-        return work(chunk)
+        yield ProducedChunk(chunk, torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None)
 
 
 class End:
-    """Stands behind the last item."""
+    """Marks the end of the queue."""
 
 
 @dataclass(slots=True)
-class Ahead(Generic[Item]):
-    """The same items in the same order, made by a thread that is at most two of them ahead.
+class Prefetcher(Generic[Item]):
+    """The same items in the same order, produced by a thread that runs at most two items in advance.
 
-    An error of the iterator is raised where its item would have been. `close` lets the item being made be finished, and
-    drops it.
+    An error of the iterator is raised in place of its item. `close` waits for the current item and drops it.
     """
 
     items: Iterator[Item]
-    _made: queue.Queue[Item | End | BaseException] = field(init=False)
+    _queue: queue.Queue[Item | End | BaseException] = field(init=False)
     _closed: threading.Event = field(init=False)
     _thread: threading.Thread = field(init=False)
 
     def __post_init__(self) -> None:
-        self._made, self._closed = queue.Queue(maxsize=1), threading.Event()
-        self._thread = threading.Thread(target=self._work, name="pavdm-sampler", daemon=True)
+        self._queue, self._closed = queue.Queue(maxsize=1), threading.Event()
+        self._thread = threading.Thread(target=self._produce, name="pavdm-sampler", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[Item]:
-        while not isinstance(item := self._made.get(), End):
+        while not isinstance(item := self._queue.get(), End):
             if isinstance(item, BaseException):
                 raise item
             yield item
 
     def close(self) -> None:
-        """Ends the thread."""
+        """End the thread."""
         self._closed.set()
         while self._thread.is_alive():
             self._discard()
@@ -88,16 +85,16 @@ class Ahead(Generic[Item]):
 
     def _discard(self) -> None:
         try:
-            self._made.get_nowait()
+            self._queue.get_nowait()
         except queue.Empty:
             return
 
-    def _work(self) -> None:
+    def _produce(self) -> None:
         try:
             for item in self.items:
-                self._made.put(item)
+                self._queue.put(item)
                 if self._closed.is_set():
                     return
-            self._made.put(End())
+            self._queue.put(End())
         except BaseException as error:
-            self._made.put(error)
+            self._queue.put(error)

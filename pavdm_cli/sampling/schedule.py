@@ -1,4 +1,4 @@
-"""Which chunk is at which noise level, and when: one formula for every method, in integers.
+"""Which chunk is at which noise level at which step: one integer formula for every method.
 
 Chunk i enters the window as pure noise at step i * stride, loses one level per step, and leaves clean `steps` later.
 """
@@ -12,7 +12,7 @@ from itertools import islice
 from pavdm_cli.errors import UsageError
 from pavdm_cli.runtime.printable import pluralize
 
-MOST = 10_000  # steps, or latents of a window or a chunk
+MAX_VALUE = 10_000  # steps, or latents of a window or a chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,10 @@ class Schedule:
     steps: int  # model calls that take a chunk from noise to clean
     stride: int  # steps from one chunk's entry to the next, 1 to `steps`
     chunk: int  # latents that share a level
-    context: int  # clean latents kept in front of the window; 0: none
+    context: int  # clean latents in front of the window; 0: none
     noisy_context: bool = False  # the context is noised to the window's level (paper eq. 6) instead of clean (eq. 5)
-    note: str = ""  # one line for the user where a value was changed to fit
-    first_chunk: int = 0  # latents of the first chunk where it differs from the others; 0: it does not
+    note: str = ""  # one line for the user if a value was adjusted
+    first_chunk: int = 0  # latents of the first chunk if it differs from the others; 0: it does not
 
     def __post_init__(self) -> None:
         assert 1 <= self.stride <= self.steps
@@ -74,20 +74,20 @@ class Schedule:
         return chunk * self.chunk - missing
 
     def chunks(self, latents: int) -> int:
-        """The least number of chunks that hold so many latents."""
+        """The smallest number of chunks that hold this many latents."""
         missing = self.chunk - self.first_chunk if self.first_chunk and latents > 0 else 0
         return -(-(latents + missing) // self.chunk)
 
     def sizes(self, now: int, first: int, before: int, chunks: int | None) -> set[tuple[int, int]]:
         """Noisy and clean latents of the steps from `now` on, where `before` clean latents precede chunk `first`.
 
-        However long the video, few steps are looked at: once window and context are full, nothing changes until the
-        ramp-down.
+        Only a few steps are examined, however long the video: once window and context are full, nothing changes until
+        the ramp-down.
         """
-        most = max(0, first) + 2 * self.capacity + -(-self.context // self.chunk) + 2
-        ended = most if chunks is None else min(chunks, most)
-        until = most * self.stride if chunks is None else (ended - 1) * self.stride + self.steps
-        windows = (self.active_chunks(step, first, ended) for step in range(now, until))
+        last = max(0, first) + 2 * self.capacity + -(-self.context // self.chunk) + 2
+        end = last if chunks is None else min(chunks, last)
+        until = last * self.stride if chunks is None else (end - 1) * self.stride + self.steps
+        windows = (self.active_chunks(step, first, end) for step in range(now, until))
         return {self.size(window, first, before) for window in windows if window}
 
     def size(self, window: range, first: int, before: int) -> tuple[int, int]:
@@ -101,16 +101,16 @@ class Schedule:
 
 
 def pa(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
-    """Progressive levels; where the window holds more chunks than there are steps, several go together as a wider one.
+    """Progressive levels. If the window holds more chunks than there are steps, several are merged into a wider one.
 
-    The context stays `chunk` latents even then, since that is what a model was trained with. Paper sections 3.1-3.4.
+    Even then the context is `chunk` latents, as in training. Paper sections 3.1-3.4.
 
     Raises: UsageError if `window` is no multiple of `chunk`, or `steps` and `window` / `chunk` do not divide.
     """
     _check_positive(steps=steps, window=window, chunk=chunk)
-    held = _chunks_in_window(steps, window, chunk)
-    if steps >= held:
-        return Schedule(steps, steps // held, chunk, chunk * context)
+    capacity = _chunks_in_window(steps, window, chunk)
+    if steps >= capacity:
+        return Schedule(steps, steps // capacity, chunk, chunk * context)
     width = window // steps
     few = f"{pluralize(steps, 'step')} can give a window of {window} only {pluralize(steps, 'level')}"
     note = f"chunk widened from {chunk} to {width} latents: {few}"
@@ -118,7 +118,7 @@ def pa(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
 
 
 def rn(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
-    """Clip after clip at one level, the last `chunk` latents of the one before shown clean. Paper eq. 5.
+    """Clip after clip at one level, conditioned on the last `chunk` latents of the clip before, clean. Paper eq. 5.
 
     Raises: UsageError if a value is below 1.
     """
@@ -127,7 +127,7 @@ def rn(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
 
 
 def rw(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
-    """As `rn`, the last latents re-noised at every step to the level of the clip. Paper eq. 6.
+    """As `rn`, but the context is re-noised at every step to the level of the clip. Paper eq. 6.
 
     Raises: UsageError if a value is below 1.
     """
@@ -136,18 +136,18 @@ def rw(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
 
 
 def fifo(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
-    """One latent a step, so `steps` noisy latents, of which `partitioned` shows the model `window` at a time.
+    """One latent enters per step, so `steps` latents are noisy; `partitioned` passes the model `window` at a time.
 
-    Raises: UsageError if a value is below 1. Source: FIFO-Diffusion, whose lookahead needs clean latents in front too.
+    Raises: UsageError if a value is below 1. Source: FIFO-Diffusion, whose lookahead also needs clean latents in front.
     """
     _check_positive(steps=steps, window=window, chunk=chunk)
     return Schedule(steps, 1, 1, chunk * context)
 
 
 def one_clip(steps: int, window: int, chunk: int = 1, context: bool = False) -> Schedule:
-    """Ordinary diffusion of a window at one level; a second chunk would know nothing of the first. Paper section 2.1.
+    """Ordinary diffusion of one window at one level; a second chunk would be independent. Paper section 2.1.
 
-    `chunk` and `context` are there so that all methods are called alike, and change nothing.
+    `chunk` and `context` have no effect: all methods have the same signature.
 
     Raises: UsageError if a value is below 1.
     """
@@ -160,30 +160,30 @@ METHODS: dict[str, Callable[..., Schedule]] = {"pa": pa, "rn": rn, "rw": rw, "fi
 
 def _check_positive(**values: int) -> None:
     for name, value in values.items():
-        if not 1 <= value <= MOST:
-            raise UsageError(f"{name} must be {'at least 1' if value < 1 else f'at most {MOST}'}, got {value}")
+        if not 1 <= value <= MAX_VALUE:
+            raise UsageError(f"{name} must be {'at least 1' if value < 1 else f'at most {MAX_VALUE}'}, got {value}")
 
 
 def _chunks_in_window(steps: int, window: int, chunk: int) -> int:
-    """Chunks in a window. Raises: UsageError, with the nearest values that fit, where these do not."""
-    held, rest = divmod(window, chunk)
+    """Chunks in a window. Raises: UsageError that suggests the nearest values if these do not divide."""
+    count, rest = divmod(window, chunk)
     hint = _suggestion(steps, window, chunk)
     if rest:
         raise UsageError(f"window must be a multiple of chunk {chunk}, got {window}", hint)
     if not _fit(steps, window, chunk):
         raise UsageError(
-            f"steps must be a multiple of the {held} chunks in the window, or divide them, got {steps}", hint
+            f"steps must be a multiple of the {count} chunks in the window, or divide them, got {steps}", hint
         )
-    return held
+    return count
 
 
 def _fit(steps: int, window: int, chunk: int) -> bool:
-    held, rest = divmod(window, chunk)
-    return not rest and held > 0 and (steps % held == 0 or held % steps == 0)
+    count, rest = divmod(window, chunk)
+    return not rest and count > 0 and (steps % count == 0 or count % steps == 0)
 
 
 def _suggestion(steps: int, window: int, chunk: int) -> str:
-    """The nearest values of each that fit the other two; of chunks also the next multiple, which a codec may need."""
+    """The nearest values of each that fit the other two; for chunk also the next multiple, which a VAE may need."""
     chunks = _nearest(chunk, lambda value: _fit(steps, window, value))
     multiples = (value for value in range(2 * chunk, window + 1, chunk) if _fit(steps, window, value))
     options = {
@@ -196,7 +196,7 @@ def _suggestion(steps: int, window: int, chunk: int) -> str:
 
 
 def _nearest(value: int, fits: Callable[[int], bool]) -> list[int]:
-    """The nearest value that fits below and above, from a half to twice as much."""
+    """The nearest fitting values below and above, between half and twice the value."""
     below = next((near for near in range(value - 1, (value - 1) // 2, -1) if fits(near)), None)
-    above = next((near for near in range(value + 1, min(2 * value, MOST) + 1) if fits(near)), None)
+    above = next((near for near in range(value + 1, min(2 * value, MAX_VALUE) + 1) if fits(near)), None)
     return [near for near in (below, above) if near is not None]

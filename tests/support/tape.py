@@ -80,8 +80,8 @@ class Tape:
     replays: int = 0
     bytes: int = 0
 
-    def record(self, call: Callable[[], Tensor], /) -> tuple[Tensor, Callable[[], object]]:
-        """See `Recorder`."""
+    def capture(self, call: Callable[[], Tensor], /) -> tuple[Tensor, Callable[[], object]]:
+        """See `GraphBackend`."""
         call()
         with InPython(refuse), Operations(refuse) as tape:
             out = call()

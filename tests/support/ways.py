@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.sampling import loop as sampler
-from pavdm_cli.sampling.cuda_graphs import Graphs, Replayed
+from pavdm_cli.sampling.cuda_graphs import GraphedCall, GraphPolicy
 from pavdm_cli.sampling.denoiser import Denoiser
 from support.exact import Exact
 from support.tape import Tape
@@ -44,16 +44,16 @@ def velocity(window: Tensor, levels: Tensor, memory: Tensor | None, operation: i
 
 
 @dataclass
-class Taped(Graphs):
+class Taped(GraphPolicy):
     """Graphs on the tape; its denoisers are operations."""
 
-    recorder: Tape = field(default_factory=Tape)
+    backend: Tape = field(default_factory=Tape)
 
-    def __call__(self, call: Callable[..., Tensor], warmup_inputs: Iterable[tuple[Any, ...]]) -> Replayed:
+    def __call__(self, call: Callable[..., Tensor], warmup_inputs: Iterable[tuple[Any, ...]]) -> GraphedCall:
         assert isinstance(call, partial)
         operation = Operation(call.keywords["denoiser"])
         RUNNING[id(operation)] = operation
-        replayed = Graphs.__call__(self, partial(call, denoiser=operation), warmup_inputs)
+        replayed = GraphPolicy.__call__(self, partial(call, denoiser=operation), warmup_inputs)
         operation.recording = False
         return replayed
 
