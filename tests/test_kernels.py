@@ -159,8 +159,8 @@ def test_with_gradients_a_gpu_runs_the_reference(op: Op, launches: list[str]) ->
 def test_training_on_a_gpu_gives_the_recorded_losses_and_gradients(name: str, launches: list[str]) -> None:
     run = training.recorded(name)
     case = run, None, training.run_training(training.CASES[name](run), run)
-    training.test_losses_are_the_recorded_ones(case)
-    training.test_gradients_are_the_recorded_ones(case)
+    training.test_losses_match_the_recording(case)
+    training.test_gradients_match_the_recording(case)
     assert launches == []
 
 

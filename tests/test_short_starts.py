@@ -57,7 +57,7 @@ def test_as_many_chunks_are_noised_as_are_told(schedule: Schedule, given: int):
     start = from_renoised(schedule, clean_latents(range(-given, 0)), NOISE, sigmas_of(schedule))
     assert len(start.chunks) == schedule.num_renoised(given)
     assert start.window.shape[1] == schedule.num_renoised(given) * schedule.chunk
-    never = from_renoised(replace(schedule, overlap=given), clean_latents(range(-given, 0)), NOISE, sigmas_of(schedule))
+    never = from_renoised(replace(schedule, context=given), clean_latents(range(-given, 0)), NOISE, sigmas_of(schedule))
     assert torch.equal(never.window, never.window[:, :0])
 
 

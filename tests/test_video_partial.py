@@ -149,6 +149,6 @@ def test_errors_mention_a_partial_file_only_if_it_plays(tmp_path: Path, monkeypa
     monkeypatch.setattr(writer.encoder, "encode", fails)
     with pytest.raises(OutputError, match="Input/output error") as caught:
         write_all(writer)
-    assert "the disk or its connection fails" in caught.value.hint
+    assert "the disk or its connection is failing" in caught.value.hint
     assert "plays" not in caught.value.hint
     assert list(tmp_path.iterdir()) == []
