@@ -21,7 +21,17 @@ def interrupt_lines() -> dict[int, str]:
 
 
 def exit_interrupted() -> NoReturn:
-    """Say so past all buffers and end without unwinding; a terminal gets back the cursor that a progress bar hides."""
+    """Say so past all buffers and end without unwinding; a terminal gets back the cursor that a progress bar hides.
+
+    Further signals are ignored: one that came while the line is written would write it again.
+    """
+    import signal  # imported already wherever a handler calls this
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        try:
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+        except (AttributeError, ValueError):  # a system without it; not the main thread
+            pass
     for descriptor, line in interrupt_lines().items():
         try:
             show_cursor = "\x1b[?25h" if os.isatty(descriptor) else ""
