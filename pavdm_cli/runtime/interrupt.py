@@ -28,7 +28,7 @@ def exit_interrupted() -> NoReturn:
     import signal  # imported already wherever a handler calls this
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        try:
+        try:  # noqa: SIM105 - contextlib need not be imported yet
             signal.signal(getattr(signal, name), signal.SIG_IGN)
         except (AttributeError, ValueError):  # a system without it; not the main thread
             pass
