@@ -14,7 +14,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from support.processes import QUICK, SIGNALS, start, strike, wait_for_signals
+from support.processes import QUICK, SIGNALS, default_signals, start, strike, wait_for_signals
 
 from pavdm_cli.runtime.streams import TolerantWriter, first_error
 from pavdm_cli.video import open_video
@@ -82,7 +82,9 @@ def test_ctrl_c_while_the_interpreter_shuts_down_keeps_the_exit_code(
 def run_script(script: str, *words: str, cwd: Path) -> tuple[int, str, str]:
     """Exit code and streams of a script that has its own arguments."""
     command = [sys.executable, "-c", textwrap.dedent(script), *words]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False, preexec_fn=default_signals
+    )
     return done.returncode, done.stdout, done.stderr
 
 

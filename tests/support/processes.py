@@ -17,7 +17,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if os.name == "posix" e
 
 def start(*words: object, cwd: Path, **given: Any) -> subprocess.Popen[str]:
     """Start a command whose signals are as a terminal has them, whatever started the tests ignores."""
-    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": _default_signals} | given
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": default_signals} | given
     return subprocess.Popen([*COMMAND, *map(str, words)], cwd=cwd, text=True, **given)
 
 
@@ -40,6 +40,7 @@ def strike(process: subprocess.Popen[str], signals: list[tuple[float, int]]) -> 
             process.send_signal(number)
 
 
-def _default_signals() -> None:
+def default_signals() -> None:
+    """Restore the handlers that a process has unless it was started in the background, where SIGINT is ignored."""
     for number in SIGNALS:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
