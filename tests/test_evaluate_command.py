@@ -72,6 +72,16 @@ def test_what_was_measured_is_not_measured_again(folder: Path, tmp_path: Path, m
         pavdm("evaluate", str(video), "--out", str(kept), "--chunk-frames", "8")
 
 
+@pytest.mark.parametrize("damage", [{"metrics": {"shake": "much"}}, {"metrics": None}, {"clips": [1]}, {"frames": -1}])
+def test_a_damaged_row_is_measured_again(tmp_path: Path, damage: dict[str, object]) -> None:
+    video, kept = write(tmp_path / "v.mp4", clean(count=6)), tmp_path / "rows.jsonl"
+    first = pavdm("evaluate", str(video), "--out", str(kept), "--json").out
+    row = json.loads(kept.read_text())
+    kept.write_text(json.dumps(row | {"measurement": row["measurement"] | damage}) + "\n")
+    assert pavdm("evaluate", str(video), "--out", str(kept), "--json").out == first
+    assert len(kept.read_text().splitlines()) == 2
+
+
 def test_sets_are_paired_by_prompt_and_seed(folder: Path) -> None:
     code, out, _ = pavdm("evaluate", "compare", str(folder / "a"), str(folder / "b"), "--json")
     result = json.loads(out)

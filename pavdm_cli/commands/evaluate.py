@@ -46,7 +46,7 @@ ChunkFrames = Annotated[
     typer.Option(min=2, max=10_000, help="Frames per chunk, for the joint ratio; default: the file's metadata."),
 ]
 Flow = Annotated[
-    bool, typer.Option("--flow", help="Also dynamic degree and unpredicted change, by optical flow: five times slower.")
+    bool, typer.Option("--flow", help="Also dynamic degree and unpredicted change, by optical flow: much slower.")
 ]
 Plot = Annotated[Path | None, typer.Option(help="Write the metrics over time as FILE.png, .svg or .html.")]
 Out = Annotated[

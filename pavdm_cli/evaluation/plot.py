@@ -39,13 +39,17 @@ STYLE: Any = {
 
 def write_plot(path: Path, measurements: Sequence[Measurement], rows: Sequence[Sequence[str]]) -> None:
     """Write the plot in the format of its suffix; `rows`: the table of an HTML page. Raises: OutputError."""
-    figure = draw(measurements)
+    figure, suffix = draw(measurements), path.suffix.lower()
+    unfinished = path.with_name(path.name + ".tmp")  # an earlier plot stays whole until the new one is
     try:
-        if path.suffix.lower() == ".html":
-            path.write_text(page(figure, rows), encoding="utf-8")
+        if suffix == ".html":
+            unfinished.write_text(page(figure, rows), encoding="utf-8")
         else:
-            figure.savefig(path, dpi=144, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+            metadata = {"Date": None} if suffix == ".svg" else None
+            figure.savefig(unfinished, format=suffix[1:], dpi=144, metadata=metadata)
+        os.replace(unfinished, path)
     except OSError as error:
+        unfinished.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror}", "choose another file with --plot") from None
 
 

@@ -8,9 +8,29 @@ from typing import Any
 
 from pavdm_cli.errors import InputError, OutputError
 from pavdm_cli.evaluation.measure import Measurement
-from pavdm_cli.runtime.untrusted import InvalidError, NotJSONError, parse_json
+from pavdm_cli.runtime.untrusted import (
+    InvalidError,
+    NotJSONError,
+    integer,
+    list_of,
+    mapping_of,
+    mismatches,
+    number,
+    optional,
+    parse_json,
+    string,
+)
 
 SCHEMA = "pavdm.evaluate/1"
+FIGURE = number(-1e12, 1e12)
+FIELDS = {
+    "path": string(4096),
+    **dict.fromkeys(("frames", "width", "height"), integer(0, 10**9)),
+    "fps": number(0, 10**6),
+    "chunk_frames": optional(integer(2, 10**4)),
+    "metrics": mapping_of(optional(FIGURE), 100),
+    "clips": mapping_of(list_of(FIGURE, 10**6), 100),
+}
 
 
 class ResultsFile:
@@ -24,10 +44,9 @@ class ResultsFile:
         """The stored measurement of the video as it is now, with the same settings."""
         wanted = _key(video, settings)
         row = next((row for row in reversed(self._rows) if row.get("key") == wanted), None)
-        try:
-            return Measurement(**row["measurement"]) if row else None
-        except TypeError:  # a row of another version
+        if row is None or mismatches(row["measurement"], FIELDS, required=FIELDS):  # or of another version
             return None
+        return Measurement(**{name: row["measurement"][name] for name in FIELDS})
 
     def add(self, video: Path, settings: dict[str, Any], measurement: Measurement) -> None:
         """Append a row. Raises: OutputError."""
@@ -53,14 +72,14 @@ def _read(path: Path) -> list[dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}", "choose another file with --out") from None
-    for number, line in enumerate(lines, 1):
+    for count, line in enumerate(lines, 1):
         try:
             row = parse_json(line)
         except (NotJSONError, InvalidError):
-            if number == len(lines):
+            if count == len(lines):
                 break
-            raise InputError(f"{path}, line {number}, is not JSON", "choose another file with --out") from None
-        if not isinstance(row, dict) or row.get("schema") != SCHEMA:
-            raise InputError(f"{path}, line {number}, is no row of `pavdm evaluate`", "choose another file with --out")
+            raise InputError(f"{path}, line {count}, is not JSON", "choose another file with --out") from None
+        if not isinstance(row, dict) or row.get("schema") != SCHEMA or not isinstance(row.get("measurement"), dict):
+            raise InputError(f"{path}, line {count}, is no row of `pavdm evaluate`", "choose another file with --out")
         rows.append(row)
     return rows
