@@ -19,8 +19,8 @@ import torch
 from pavdm_cli.bench.ceilings import product_side
 from pavdm_cli.bench.estimate import decode_tflop, denoise_tflop
 from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.memory_plan import meta_model_of
 from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.models.meta_model import sketch
 from pavdm_cli.video import EncoderOptions, VideoWriter
 
 PROMPT = "a red balloon drifting over green hills at sunset"
@@ -43,15 +43,15 @@ def write(pixels: list, spec, folder: Path) -> None:
 
 def one_round(job, model, folder: Path) -> dict[str, float]:
     """Shares of the rate, and TFLOP that take as long as writing a pixel."""
-    side, sketched = product_side(model.device), sketch(job.spec, model.device, 1)
+    side, sketched = product_side(model.device), meta_model_of(job)
     a, b = (torch.randn(side, side) for _ in range(2))
     rate = 2e-12 * side**3 / min(seconds(lambda: a @ b) for _ in range(4))
     latents, pixels = [], []
     denoise = seconds(lambda: latents.extend(pipeline.latents(job, model)))
     decode = seconds(lambda: pixels.extend(pipeline.decode(model, chunk) for chunk in latents))
     written = seconds(lambda: write(pixels, job.spec, folder))
-    flop = denoise_tflop(job, model.denoiser.config, tuple(model.noise_shape()[2:]))
-    decoded = decode_tflop(sketched) * job.frames / job.spec.group[1]
+    flop = denoise_tflop(job, model.transformer.config, tuple(model.noise_shape()[2:]))
+    decoded = decode_tflop(sketched) * job.frames / job.layout.unit_frames
     count = sum(len(frames) for frames in pixels) * job.spec.size[0] * job.spec.size[1]
     found = {"denoise": flop / denoise / rate, "decode": decoded / decode / rate}
     return {"tflops": rate, **found, "write_tflop": written * rate / count}

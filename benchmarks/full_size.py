@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from support.models import OPENSORA
 
 from pavdm_cli.bench.ceilings import ceilings
 from pavdm_cli.bench.env import environment, peak_memory
-from pavdm_cli.bench.flops import Shown, forward_tflop, tokens_of
 from pavdm_cli.models.opensora.config import XL2, warp_ratio
 from pavdm_cli.models.random_weights import made_up
-from pavdm_cli.models.specs import OPENSORA
-from pavdm_cli.models.stdit.denoiser import levels_table, recomputing
+from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context
+from pavdm_cli.models.stdit.flops import CallShape, forward_flops, tokens_of
 from pavdm_cli.models.stdit.transformer import STDiT, frequencies
 from pavdm_cli.sampling.denoiser import Denoiser, batched_cfg
 from pavdm_cli.sampling.noise import warped_sigmas
@@ -55,7 +55,7 @@ def measure(dtype: torch.dtype, passes: int) -> dict[str, Any]:
     parameters, weights = (sum(f(p) for p in model.parameters()) for f in (torch.numel, lambda p: p.nbytes))
     denoiser, shown = bound(model)
     spent, velocity = timed(denoiser, passes)
-    tflop, ceiling = forward_tflop(XL2, shown), ceilings(CPU, dtype)
+    tflop, ceiling = 1e-12 * forward_flops(XL2, shown), ceilings(CPU, dtype)
     config = {"dtype": str(dtype).removeprefix("torch."), "size": SIZE, "noisy": NOISY, "clean": CLEAN, "batch": 2}
     summary = {
         "parameters": parameters,
@@ -72,15 +72,18 @@ def measure(dtype: torch.dtype, passes: int) -> dict[str, Any]:
     return row | {"samples": {"pass_s": spent}, "summary": summary}
 
 
-def bound(model: STDiT) -> tuple[Denoiser, Shown]:
+def bound(model: STDiT) -> tuple[Denoiser, CallShape]:
     """The network bound to 300 random tokens under guidance, and what it is shown at every step."""
     y = torch.randn(2, XL2.text_length, XL2.text_width, generator=torch.Generator().manual_seed(1))
     sigmas = warped_sigmas(STEPS, warp_ratio(*SIZE, OPENSORA.frames(NOISY + CLEAN)))
     with torch.no_grad():
-        text, table = model.encode_text(y.to(model.x_embedder.proj.weight)), levels_table(model, sigmas, OPENSORA.fps)
+        text, table = (
+            model.encode_text(y.to(model.x_embedder.proj.weight)),
+            modulation_of(model, 1000 * sigmas, OPENSORA.fps),
+        )
     latent = (SIZE[0] // 8, SIZE[1] // 8)
-    shown = Shown(2, NOISY + CLEAN, tokens_of(XL2, latent), XL2.text_length)
-    return batched_cfg(recomputing(model, text, table, CLEAN, SIZE), OPENSORA.guidance), shown
+    shown = CallShape(2, NOISY + CLEAN, tokens_of(XL2, latent), XL2.text_length)
+    return batched_cfg(with_full_context(model, text, table, CLEAN, SIZE), OPENSORA.guidance), shown
 
 
 def timed(denoiser: Denoiser, passes: int) -> tuple[list[float], torch.Tensor]:

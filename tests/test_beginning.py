@@ -172,7 +172,7 @@ def test_open_sora_is_shown_a_picture_as_one_latent_in_the_group_it_begins(opens
     frame = scale_to_cover(picture().frame, job.spec.size)[None]
     start = image_start.start_of(job, model, frame)
     assert (start.num_given, start.window.shape[1], start.context.shape[1]) == (1, 5, 0)
-    alone = model.codec.encode(torch.from_numpy(frame).movedim(-1, -3)[None].float() / 255)
+    alone = model.vae.encode(torch.from_numpy(frame).movedim(-1, -3)[None].float() / 255)
     assert torch.equal(start.window[:, :1], alone)
     chunk = next(pipeline.latents(job, model, start))
     assert torch.equal(chunk[:, :1], alone)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from pavdm_cli.app import app
 from pavdm_cli.bench import first_frame, latency, stats
 from pavdm_cli.bench.report import lines
-from pavdm_cli.bench.shapes import SHAPES
+from pavdm_cli.bench.shapes import find_shape
 from pavdm_cli.bench.throughput import shape_throughput, throughput
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.request import Request, Sampling
@@ -69,7 +69,7 @@ def test_a_shape_with_random_weights_claims_no_whole_video():
 
 def test_random_weights_make_a_whole_video_where_asked():
     request, frames = Request("a", frames=14, sampling=Sampling(steps=6, threads=1)), []
-    row = shape_throughput(request, SHAPES["pocket"], 3, frames.append)
+    row = shape_throughput(request, find_shape("pocket"), 3, frames.append)
     assert sum(frames) == row["config"]["frames"] == 14
     assert row["config"]["random_weights"] is True
     assert row["summary"]["end_to_end_fps"] == pytest.approx(14 / row["samples"]["end_to_end_s"][0])
@@ -115,11 +115,11 @@ def test_a_new_process_is_told_every_switch(monkeypatch):
 def test_making_up_weights_does_not_import_the_compiler():
     code = """
         import sys
-        from pavdm_cli.bench.shapes import SHAPES
+        from pavdm_cli.bench.shapes import find_shape
         from pavdm_cli.bench.throughput import open_shape
         from pavdm_cli.generation.request import Request, Sampling
 
-        open_shape(Request("a", seconds=1, sampling=Sampling("opensora-v1.2", threads=1)), SHAPES["mid"])
+        open_shape(Request("a", seconds=1, sampling=Sampling("opensora-v1.2", threads=1)), find_shape("mid"))
         print("torch._dynamo" in sys.modules)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
@@ -144,7 +144,7 @@ def test_every_wait_is_measured_as_often_as_asked(monkeypatch):
 @pytest.mark.integration
 def test_with_random_weights_each_wait_of_one_process_is_measured():
     request = Request("a", frames=30, sampling=Sampling(steps=6, threads=1))
-    row = latency.latency(request, 1, lambda rounds: None, SHAPES["pocket"])
+    row = latency.latency(request, 1, lambda rounds: None, find_shape("pocket"))
     assert row["config"]["random_weights"] is True
     measured = {name: len(values) for name, values in row["samples"].items() if values}
     assert measured == {"first_frame_warm_s": 1, "growth_chunk_s": 6, "steady_chunk_s": 2}

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pavdm_cli.bench import ablate, shapes
-from pavdm_cli.bench.flops import Shown, forward_tflop, remember_tflop, tokens_of
-from pavdm_cli.bench.released import Prompt, released
+from pavdm_cli.bench.released import Prompt, released_stdit
 from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models.opensora import mid
 from pavdm_cli.models.opensora.config import XL2
-from pavdm_cli.models.stdit.denoiser import levels_table, recomputing
+from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context
+from pavdm_cli.models.stdit.flops import CallShape, forward_flops, prefill_flops, tokens_of
 from pavdm_cli.models.stdit.transformer import STDiT
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.noise import linear_sigmas
@@ -38,8 +39,9 @@ def both(network: STDiT, size: tuple[int, int] | None) -> tuple[Denoiser, Denois
     """The baseline and ours, bound to the same prompt."""
     y = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(1)).to(network.y_embedder.y_embedding)
     sigmas = SIGMAS.to(y)
-    table = levels_table(network, sigmas, FPS)
-    return released(network, Prompt(y, FPS), sigmas, size), recomputing(network, network.encode_text(y), table, 2, size)
+    table = modulation_of(network, 1000 * sigmas, FPS)
+    base = released_stdit(network, Prompt(y, FPS), sigmas, size)
+    return base, with_full_context(network, network.encode_text(y), table, 2, size)
 
 
 @pytest.mark.parametrize("overlap", [0, 2])
@@ -63,13 +65,13 @@ def test_attention_is_fused_where_a_sequence_is_longer_than_their_number_and_agr
 
 def test_counted_operations_are_torchs_count(network: STDiT) -> None:
     y = torch.randn(2, 7, 5)
-    text, table = network.encode_text(y), levels_table(network, SIGMAS, FPS)
-    shown = Shown(2, 6, tokens_of(TINY, (5, 3)), 7)
+    text, table = network.encode_text(y), modulation_of(network, SIGMAS, FPS)
+    shown = CallShape(2, 6, tokens_of(TINY, (5, 3)), 7)
     assert shown.tokens == 6
     z = latents(6, 3).requires_grad_()  # attention is then made of products, which torch can count
     for call, counted in (
-        (network, forward_tflop(TINY, shown)),
-        (network.prefill, remember_tflop(TINY, shown)),
+        (network, 1e-12 * forward_flops(TINY, shown)),
+        (network.prefill, 1e-12 * prefill_flops(TINY, shown)),
     ):
         with FlopCounterMode(display=False) as counter:
             call(z, LEVELS, table, text)
@@ -78,13 +80,14 @@ def test_counted_operations_are_torchs_count(network: STDiT) -> None:
 
 def test_the_shapes_take_the_work_they_are_known_for() -> None:
     for name, tflop in (("mid", 0.217), ("opensora-v1.2", 62.8)):  # the text's own 0.2 left out
-        shape = shapes.SHAPES[name]
-        config = shape.config or XL2
+        shape = shapes.find_shape(name)
+        config = replace(XL2, **dict(getattr(shape.video_model, "sizes")))  # noqa: B009
         tokens = tokens_of(config, tuple(side // 8 for side in shape.spec.size))
-        assert forward_tflop(config, Shown(2, 35, tokens, shape.words)) == pytest.approx(tflop, rel=5e-3)
+        assert 1e-12 * forward_flops(config, CallShape(2, 35, tokens, shape.tokens)) == pytest.approx(tflop, rel=5e-3)
 
 
-SMALL = replace(shapes.SHAPES["mid"], config=TINY, words=7, spec=replace(shapes.MID_SPEC, size=(16, 24)))
+SIZES = (("hidden", 32), ("depth", 2), ("heads", 2), ("text_width", 5), ("text_length", 7))
+SMALL = shapes.Shape(replace(mid.MODEL, sizes=SIZES, spec=replace(mid.MODEL.spec, size=(16, 24))), 7)
 
 
 @pytest.mark.integration
@@ -105,4 +108,4 @@ def test_every_rung_is_timed_and_only_overlap_memory_deviates(monkeypatch) -> No
 
 def test_no_weight_of_a_shape_is_left_without_effect() -> None:
     model = shapes.random_model(SMALL, torch.device("cpu"))
-    assert [name for name, weight in model.denoiser.state_dict().items() if not weight.any()] == []
+    assert [name for name, weight in model.transformer.state_dict().items() if not weight.any()] == []

@@ -12,11 +12,11 @@ from test_bench_released import SMALL
 
 from pavdm_cli.bench import throughput
 from pavdm_cli.bench.compare import differences
-from pavdm_cli.bench.shapes import SHAPES
+from pavdm_cli.bench.shapes import find_shape
 from pavdm_cli.bench.throughput import open_shape, row
 from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.models.load import Loaded
+from pavdm_cli.models.runner import ModelRunner
 
 CPU = torch.device("cpu")
 
@@ -35,7 +35,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def small() -> tuple[Job, Loaded]:
+def small() -> tuple[Job, ModelRunner]:
     """A network of random weights, with the threads that torch has."""
     return open_shape(Request("a", seconds=1, sampling=Sampling("opensora-v1.2")), SMALL)
 
@@ -61,6 +61,6 @@ def test_rows_of_other_threads_attention_or_weights_are_not_the_same_configurati
 def test_a_share_is_of_products_in_the_precision_that_the_model_makes_them_in(
     precision: str, dtype: torch.dtype
 ) -> None:
-    job, model = open_shape(Request("a", frames=2, sampling=Sampling(precision=precision)), SHAPES["pocket"])
-    assert model.denoiser.x_embedder.proj.weight.dtype == torch.float32
+    job, model = open_shape(Request("a", frames=2, sampling=Sampling(precision=precision)), find_shape("pocket"))
+    assert model.transformer.x_embedder.proj.weight.dtype == torch.float32
     assert row("throughput", job, model, {}, {})["ceilings"]["dtype"] == dtype

@@ -16,12 +16,12 @@ from pavdm_cli.bench import steps, throughput
 from pavdm_cli.bench.throughput import open_shape
 from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.models.load import Loaded
+from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.denoiser import Denoiser
 
 CPU = torch.device("cpu")
-Made = tuple[Job, Loaded, steps.Ready]
+Made = tuple[Job, ModelRunner, steps.Ready]
 
 
 @dataclass
@@ -115,7 +115,7 @@ def test_a_video_of_random_weights_finds_every_size_built(clock: Clock, monkeypa
         return {}, {}
 
     monkeypatch.setattr(throughput, "whole_video", video)
-    throughput.shape_throughput(Request("a", seconds=1), replace(SMALL, config=None), 2, lambda frames: None)
+    throughput.shape_throughput(Request("a", seconds=1), SMALL, 2, lambda frames: None)
     assert len(seen) == 2 * job.schedule.capacity  # growth without an overlap, then full and ever shorter with one
 
 

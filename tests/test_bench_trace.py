@@ -94,7 +94,7 @@ def test_issuing_is_that_of_graphs_only_where_the_step_itself_was_recorded(
 def stream(shape: Shape) -> int:
     """Values that a latent takes."""
     job, model = open_shape(asked(), shape)
-    return model.stream(job.scale)
+    return model.stream(job.guidance_scale)
 
 
 def test_shares_are_of_the_time_of_all_operations() -> None:
@@ -130,7 +130,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> N
 def test_the_command_prints_the_path_and_refuses_unknown_shapes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(shapes.SHAPES, "mid", SMALL)
+    monkeypatch.setattr(shapes, "get", lambda name: SMALL.video_model)
     words = ["bench", "throughput", "--threads", "1", "--profile", str(tmp_path)]
     done = CliRunner().invoke(app, [*words, "--shape", "mid"])
     assert done.exit_code == 0, done.output

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from support.exact import solver_of
-from support.tiny import tiny_codec, tiny_pocket
+from support.models import MODELS, load
+from support.tiny import tiny_pocket, tiny_runner
 from torch import Tensor
 
 from pavdm_cli.attention import Attention, attend
-from pavdm_cli.models.load import Loaded, load, with_attention
 from pavdm_cli.models.pocket.transformer import Pocket
-from pavdm_cli.models.specs import MODELS
-from pavdm_cli.models.stdit.denoiser import attending, levels_table, recomputing, remembering
+from pavdm_cli.models.runner import ModelRunner, with_attention
+from pavdm_cli.models.stdit.denoiser import modulation_of, with_backend, with_full_context, with_kv_cache
 from pavdm_cli.models.stdit.transformer import Modulation, Text
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.loop import denoise, sample
@@ -38,7 +38,7 @@ def pocket() -> Pocket:
 
 @pytest.fixture(scope="module")
 def bound(pocket: Pocket) -> tuple[Text, Modulation]:
-    return pocket.read(PROMPTS), levels_table(pocket.stdit, linear_sigmas(8), FPS)
+    return pocket.read(PROMPTS), modulation_of(pocket.stdit, 1000 * linear_sigmas(8), FPS)
 
 
 def latents(seed: int, length: int) -> Tensor:
@@ -70,7 +70,7 @@ def test_the_mask_of_training_is_the_reuse_of_sampling(pocket, bound, first, chu
     front = 2 if overlap else 0
     clean, noise = latents(1, front + 2 * chunks), latents(2, front + 2 * chunks)
     shown, velocity = trained_velocity(pocket, window, clean, noise)
-    denoiser = remembering(pocket.stdit, *bound, overlap=2)
+    denoiser = with_kv_cache(pocket.stdit, *bound, position=2)
     levels = torch.tensor([2 * place - 1 for place in range(first + 1, first + chunks + 1) for _ in range(2)])
     memory = denoiser.prefill(clean[:, :2], 0) if overlap else None
     assert_same(shown[:, :front], clean[:, :front])
@@ -83,12 +83,12 @@ def run(denoiser: Denoiser, schedule: Schedule = SCHEDULE) -> Tensor:
 
 
 def test_a_video_with_reuse_is_the_video_without(pocket, bound):
-    plain = recomputing(pocket.stdit, *bound, overlap=2, causal=True)
-    assert_same(run(remembering(pocket.stdit, *bound, overlap=2)), run(plain))
+    plain = with_full_context(pocket.stdit, *bound, position=2, causal=True)
+    assert_same(run(with_kv_cache(pocket.stdit, *bound, position=2)), run(plain))
 
 
 def test_what_is_remembered_is_computed_once_a_shift(pocket, bound):
-    denoiser, made = remembering(pocket.stdit, *bound, overlap=2), list[int]()
+    denoiser, made = with_kv_cache(pocket.stdit, *bound, position=2), list[int]()
 
     class Counting:
         def prefill(self, frames: Tensor, level: int, /) -> object:
@@ -106,13 +106,13 @@ def test_what_is_remembered_is_computed_once_a_shift(pocket, bound):
 def test_recomputing_shows_the_overlap_in_full_attention_at_its_level(pocket, bound):
     frames, window = latents(3, 2), latents(4, 4)
     levels = torch.tensor([5, 5, 5, 5], dtype=torch.int32)
-    denoiser = recomputing(pocket.stdit, *bound, overlap=2)
+    denoiser = with_full_context(pocket.stdit, *bound, position=2)
     for level in (0, 5):
         rows = torch.tensor([level, level, 5, 5, 5, 5], dtype=torch.int32)
         text, table = bound
         full = pocket.stdit(torch.cat([frames, window], 1), rows, table, text)[:, 2:]
         assert_same(denoiser(window, levels, denoiser.prefill(frames, level)), full)
-    kept = remembering(pocket.stdit, *bound, overlap=2)
+    kept = with_kv_cache(pocket.stdit, *bound, position=2)
     apart = kept(window, levels, kept.prefill(frames, 0)) - denoiser(window, levels, denoiser.prefill(frames, 0))
     assert apart.abs().max() > 1e-3  # there the clean frames see the noisy ones
 
@@ -120,7 +120,7 @@ def test_recomputing_shows_the_overlap_in_full_attention_at_its_level(pocket, bo
 def test_recomputing_for_a_causal_model_lets_the_overlap_see_only_itself(pocket, bound):
     text, table = bound
     frames, window, levels = latents(3, 2), latents(4, 4), torch.tensor([5, 5, 8, 8], dtype=torch.int32)
-    denoiser = recomputing(pocket.stdit, text, table, 2, causal=True)
+    denoiser = with_full_context(pocket.stdit, text, table, 2, causal=True)
     rows = torch.cat([torch.zeros(2, dtype=torch.int32), levels])
     full = pocket.stdit(torch.cat([frames, window], 1), rows, table, text, clean=2)[:, 2:]
     assert_same(denoiser(window, levels, denoiser.prefill(frames, 0)), full)
@@ -129,13 +129,13 @@ def test_recomputing_for_a_causal_model_lets_the_overlap_see_only_itself(pocket,
 def test_what_is_remembered_was_shown_at_its_level(pocket, bound):
     text, table = bound
     frames, window, levels = latents(3, 2), latents(4, 4), torch.tensor([5, 5, 8, 8], dtype=torch.int32)
-    denoiser = remembering(pocket.stdit, text, table, overlap=2)
+    denoiser = with_kv_cache(pocket.stdit, text, table, position=2)
     rows = torch.cat([torch.tensor([3, 3], dtype=torch.int32), levels])
     full = pocket.stdit(torch.cat([frames, window], 1), rows, table, text, clean=2)[:, 2:]
     assert_same(denoiser(window, levels, denoiser.prefill(frames, 3)), full)
 
 
-@pytest.mark.parametrize("kind", [remembering, recomputing])
+@pytest.mark.parametrize("kind", [with_kv_cache, with_full_context])
 def test_without_an_overlap_the_window_stands_alone(kind, pocket, bound):
     window, levels = latents(4, 4), torch.tensor([1, 1, 3, 3], dtype=torch.int32)
     text, table = bound
@@ -147,7 +147,7 @@ def test_the_table_holds_the_timestep_of_every_level(pocket, bound):
     window = latents(5, 3)
     times = torch.tensor([125.0, 500.0, 1000.0]).double()
     rows = torch.tensor([0, 1, 2], dtype=torch.int32)
-    alone = pocket.stdit(window, rows, pocket.stdit.table(times, torch.tensor(FPS).double()), text)
+    alone = pocket.stdit(window, rows, pocket.stdit.modulation(times, torch.tensor(FPS).double()), text)
     assert_same(pocket.stdit(window, torch.tensor([1, 4, 8], dtype=torch.int32), table, text), alone)
 
 
@@ -155,16 +155,16 @@ SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), wind
 
 
 @pytest.fixture(scope="module")
-def loaded(pocket: Pocket) -> Loaded:
-    return Loaded(SPEC, tiny_codec(), pocket.stdit, pocket, torch.device("cpu"), "digest")
+def loaded(pocket: Pocket) -> ModelRunner:
+    return tiny_runner(SPEC, pocket)
 
 
-def passes(loaded: Loaded, schedule: Schedule, guidance: float) -> tuple[Tensor, list[tuple[int, int]]]:
+def passes(loaded: ModelRunner, schedule: Schedule, guidance: float) -> tuple[Tensor, list[tuple[int, int]]]:
     """A short video of one prompt, and (batch, latents) of every pass through the network."""
     seen: list[tuple[int, int]] = []
-    hook = loaded.denoiser.register_forward_hook(lambda _m, given, out: seen.append(tuple(given[0].shape[:2])))
+    hook = loaded.transformer.register_forward_hook(lambda _m, given, out: seen.append(tuple(given[0].shape[:2])))
     sigmas = linear_sigmas(schedule.steps).double()
-    denoiser = loaded.bind(PROMPTS[0], schedule, noise_levels(sigmas), guidance)
+    denoiser = loaded.denoiser(PROMPTS[0], schedule, noise_levels(sigmas), guidance)
     noise = seeded_noise(1, loaded.noise_shape())
     video = torch.cat(list(sample(schedule, denoiser, noise, solver_of(sigmas), chunks=3)), dim=1)
     hook.remove()
@@ -196,7 +196,7 @@ def test_every_method_ends_in_latents_that_depend_on_the_prompt(method, loaded):
     sigmas = linear_sigmas(8).double()
     videos = []
     for prompt in PROMPTS:
-        denoiser = loaded.bind(prompt, schedule, noise_levels(sigmas), 2.0)
+        denoiser = loaded.denoiser(prompt, schedule, noise_levels(sigmas), 2.0)
         videos.append(
             torch.cat(
                 list(sample(schedule, denoiser, seeded_noise(1, loaded.noise_shape()), solver_of(sigmas), chunks=2)), 1
@@ -217,20 +217,20 @@ class Heard:
         return attend(q, k, v, mask)
 
 
-def heard(loaded: Loaded, prompt: str) -> tuple[Tensor, int, int]:
+def heard(loaded: ModelRunner, prompt: str) -> tuple[Tensor, int, int]:
     """One step, and how often the back end and its stand-in were called."""
     plain, rest = Heard(), Heard()
     chosen = replace(loaded, attention=Attention("plain", "for a test", plain, rest, "rest", min_keys=2))
     window, levels = latents(4, 4)[:1], torch.tensor([1, 1, 3, 3], dtype=torch.int32)
-    out = chosen.bind(prompt, SCHEDULE, noise_levels(linear_sigmas(8).double()), 1)(window, levels, None)
+    out = chosen.denoiser(prompt, SCHEDULE, noise_levels(linear_sigmas(8).double()), 1)(window, levels, None)
     assert not any(plain.masks)
-    unchanged = loaded.bind(prompt, SCHEDULE, noise_levels(linear_sigmas(8).double()), 1)
+    unchanged = loaded.denoiser(prompt, SCHEDULE, noise_levels(linear_sigmas(8).double()), 1)
     assert torch.equal(out, unchanged(window, levels, None))
     return out, len(plain.masks), len(rest.masks)
 
 
 def test_space_and_text_are_attended_to_by_the_chosen_back_end(loaded):
-    depth = loaded.denoiser.config.depth
+    depth = loaded.transformer.config.depth
     _, plain, rest = heard(loaded, PROMPTS[0])
     assert (plain, rest) == (depth + 2 * depth, 0)  # one over space for each pair, one over the words for each block
     _, plain, rest = heard(loaded, "ball")
@@ -240,8 +240,8 @@ def test_space_and_text_are_attended_to_by_the_chosen_back_end(loaded):
 def test_a_frame_of_one_token_goes_to_the_stand_in(loaded):
     plain, rest = Heard(), Heard()
     chosen = replace(loaded, attention=Attention("plain", "for a test", plain, rest, "rest", min_keys=2))
-    denoiser = chosen.bind(PROMPTS[0], SCHEDULE, noise_levels(linear_sigmas(8).double()), 1)
-    depth = loaded.denoiser.config.depth
+    denoiser = chosen.denoiser(PROMPTS[0], SCHEDULE, noise_levels(linear_sigmas(8).double()), 1)
+    depth = loaded.transformer.config.depth
     denoiser(latents(4, 4)[:1, ..., :2, :2], torch.tensor([1, 1, 3, 3], dtype=torch.int32), None)
     assert (len(plain.masks), len(rest.masks)) == (2 * depth, depth)  # the words are more than one
 
@@ -250,7 +250,7 @@ def test_a_text_with_padding_goes_to_the_stand_in(pocket):
     text = pocket.read(["a red ball", "a boat on the sea at night"])
     assert text.mask is not None
     plain, rest = Heard(), Heard()
-    attends = attending(text, Attention("plain", "for a test", plain, rest, "rest")).attends
+    attends = with_backend(text, Attention("plain", "for a test", plain, rest, "rest")).attends
     assert (attends.space, attends.text) == (plain, rest)
 
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 from support import published
+from support.models import load, meta_of
 
 from pavdm_cli.commands import run
 from pavdm_cli.errors import DeviceError
-from pavdm_cli.generation import memory_plan, pipeline, provenance, write
+from pavdm_cli.generation import memory_plan, memory_report, pipeline, provenance, settings, write
 from pavdm_cli.generation.request import Output, Request, Sampling
-from pavdm_cli.models import load
-from pavdm_cli.models.execution import Engine, Reading
+from pavdm_cli.models.execution import Engine
 from pavdm_cli.models.memory_tracker import Live, standing_for
-from pavdm_cli.models.meta_model import Shown, count, sketch, weights_of
+from pavdm_cli.models.meta_model import MemoryCase, count, weights_of
 from pavdm_cli.models.opensora import config, text_encoder
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -58,7 +58,7 @@ def test_a_real_run_holds_what_was_counted_without_contents(folder, cfg_batching
     wanted = job(folder, engine=Engine(cfg_batching=cfg_batching, reuse_context=reuse))
     shown = memory_plan.shown_of(wanted)
     assert (shown.noisy, shown.clean) == (30, 5)
-    drawn, model = sketch(wanted.spec, CPU), pipeline.open_model(wanted)
+    drawn, model = meta_of(wanted, CPU), pipeline.open_model(wanted)
     counted, held = count(drawn, shown, CPU), count(model, shown, CPU)
     for part in ("constants", "memory", "step"):
         assert getattr(counted, part) == pytest.approx(getattr(held, part), rel=0.1), part
@@ -98,11 +98,11 @@ def test_a_whole_run_stays_within_its_budget_and_near_it(folder):
 def test_a_step_of_the_full_network_takes_thirteen_streams_on_a_gpu_and_half_of_that_in_two_passes():
     wanted = job("opensora-v1.2")
     wanted = replace(wanted, spec=replace(wanted.spec, size=(240, 424)))
-    model = sketch(wanted.spec, CUDA)
-    assert weights_of(model.denoiser) == 2 * (1_207_643_972 + 300 * 4096)
+    model = meta_of(wanted, CUDA)
+    assert weights_of(model.transformer) == 2 * (1_207_643_972 + 300 * 4096)
     stream = 2 * 35 * 405 * 1152 * 2  # bytes of the tokens' vectors: the MLP holds its inner ones twice, four as wide
     sizes = [
-        count(model, Shown(wanted.schedule, Engine(cfg_batching=passes, cuda_graphs="off"), 7.0, 30, 5), CUDA).step
+        count(model, MemoryCase(wanted.schedule, Engine(cfg_batching=passes, cuda_graphs="off"), 7.0, 30, 5), CUDA).step
         for passes in ("batched", "sequential")
     ]
     assert sizes == [pytest.approx(13 * stream, rel=0.02), pytest.approx(13 * stream / 2, rel=0.02)]
@@ -127,16 +127,16 @@ def gpu(monkeypatch):
     """As much free memory as a test likes, on a GPU that is not there; the host has plenty."""
     free = {"cuda": 10**12, "cpu": 10**12}
     devices = {"auto": CUDA, "cuda": CUDA, "cpu": CPU}
-    monkeypatch.setattr(memory_plan, "pick_device", lambda name, option="": devices[name])
+    for module in (memory_plan, settings):
+        monkeypatch.setattr(module, "pick_device", lambda name, option="": devices[name])
     monkeypatch.setattr(memory_plan, "free_bytes", lambda device: free[device.type])
     monkeypatch.setattr(memory_plan, "SPARE", {"cuda": 0, "cpu": 0})
     return free
 
 
 def on_gpu(folder: Path, **given: object) -> pipeline.Job:
-    wanted = job(folder, **{name: value for name, value in given.items() if name != "reading"})
-    reading = given.get("reading", Reading())
-    return replace(wanted, sampling=replace(wanted.sampling, device="cuda", reading=reading))
+    wanted = job(folder, **{name: value for name, value in given.items() if name != "options"})
+    return replace(wanted, sampling=replace(wanted.sampling, device="cuda", options=given.get("options", {})))
 
 
 def chosen(found: memory_plan.Budget) -> tuple[str, int, str]:
@@ -155,7 +155,7 @@ def test_the_batches_are_the_largest_that_fit(folder, gpu):
     assert chosen(tight) != ("batched", 4, "auto")
     assert tight.fits
     assert max(tight.places[0].needs) < max(roomy.places[0].needs)
-    assert memory_plan.notes(wanted, tight.job)
+    assert memory_report.notes(wanted, tight.job)
 
 
 @pytest.mark.integration
@@ -170,9 +170,9 @@ def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(
     gpu["cuda"] = need
     found = memory_plan.choose(wanted)
     assert chosen(found)[1:] == (1, "on")
-    assert any("in tiles" in note for note in memory_plan.notes(wanted, found.job))
-    model = load.load(job(folder).spec, CPU, engine=found.job.sampling.engine)
-    assert (model.codec.micro, model.codec.tiled) == (1, True)
+    assert any("in tiles" in note for note in memory_report.notes(wanted, found.job))
+    model = load(job(folder).spec, CPU, engine=found.job.sampling.engine)
+    assert (model.vae.decode_batch, model.vae.tiled) == (1, True)
     assert provenance.recipe(found.job, model)["vae_tiling"] == "on"
 
 
@@ -186,7 +186,7 @@ def test_a_chunk_is_decoded_beside_the_next_steps_only_where_both_fit(folder, gp
     gpu["cuda"] = max(alone, step)
     found = memory_plan.choose(wanted)
     assert found.job.sampling.engine.overlap_decode == "off"
-    assert any("does not overlap" in note for note in memory_plan.notes(wanted, found.job))
+    assert any("does not overlap" in note for note in memory_report.notes(wanted, found.job))
 
 
 def test_what_does_not_fit_is_refused_by_its_largest_part_with_what_each_option_saves(folder, gpu):
@@ -207,12 +207,12 @@ def test_what_does_not_fit_is_refused_by_its_largest_part_with_what_each_option_
 
 
 def test_a_text_encoder_that_does_not_fit_can_read_on_the_host(folder, gpu, monkeypatch):
-    monkeypatch.setattr(memory_plan, "reading_bytes", lambda *given: [("weights", 10**9)])
+    monkeypatch.setattr(memory_plan, "text_bytes", lambda job: {"weights": 10**9})
     gpu["cuda"] = 10**8
     error = memory_plan.refusal(memory_plan.choose(on_gpu(folder)))
     assert "to read (most of it text encoder, weights, 1.0 GB)" in error.message
     assert error.hint.startswith("--text-device cpu saves")
-    found = memory_plan.choose(on_gpu(folder, reading=Reading(device="cpu")))
+    found = memory_plan.choose(on_gpu(folder, options={"text_device": "cpu"}))
     assert found.fits
     assert [place.device.type for place in found.places] == ["cuda", "cpu"]
     assert found.places[1].needs == (10**9, 0, 0, 0)
@@ -223,7 +223,7 @@ def test_a_prompt_that_was_read_before_needs_no_text_encoder(folder):
     assert "text encoder, weights" in memory_plan.budget(wanted).places[0].parts
     model = pipeline.open_model(wanted)
     assert "text encoder, weights" not in memory_plan.budget(wanted).places[0].parts
-    model.text.embed([wanted.wording])
+    model.text_encoder.encode([wanted.formatted.text])
 
 
 def test_nothing_is_loaded_of_what_does_not_fit(folder, monkeypatch, tmp_path):

@@ -9,13 +9,14 @@ import pytest
 import torch
 from support.clips import greys, make
 from support.command import pavdm
+from support.models import meta_of
 from support.tiers import integration
 from test_budget import CPU, CUDA, chosen, gpu, job, on_gpu
 
 from pavdm_cli.generation import memory_plan, pipeline, reencode
 from pavdm_cli.models.execution import Engine
 from pavdm_cli.models.memory_tracker import Live, peak_of, standing_for
-from pavdm_cli.models.meta_model import Coding, Shown, count, count_coding, sketch
+from pavdm_cli.models.meta_model import Coding, MemoryCase, count, count_coding
 
 __all__ = ("gpu",)
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 @pytest.mark.integration
 def test_a_real_codec_holds_what_was_counted_without_contents(folder):
     wanted = job(folder)
-    models = sketch(wanted.spec, CPU), pipeline.open_model(wanted)
+    models = meta_of(wanted, CPU), pipeline.open_model(wanted)
     counted, held = (astuple(count_coding(model, CPU, given=51, anew=5)) for model in models)
     assert counted == pytest.approx(held, rel=0.1)
     assert min(held) > 1_000_000
@@ -50,7 +51,7 @@ def test_frames_that_are_encoded_anew_between_steps_are_planned_beside_what_lies
     parts = memory_plan.choose(wanted).places[0].parts
     model = pipeline.open_model(wanted)
     with Live() as live:
-        reencode.encoded_anew(model.codec)(torch.zeros(1, 5, *model.noise_shape()[1:]))
+        reencode.reencode(model, torch.zeros(1, 5, *model.noise_shape()[1:]))
     assert 0.9 * parts["activations of the codec"][1] < live.peak < 1.1 * parts["activations of the codec"][1]
     assert parts["text and levels"][1] == parts["text and levels"][2] > 0
     assert memory_plan.choose(job(folder, method="rn", window=5, frames=17)).places[0].needs[1] == 0
@@ -63,14 +64,14 @@ def test_the_window_is_full_at_once_only_where_that_much_is_given(folder):
 
 @pytest.mark.parametrize("frames", [1, 51, *integration(17)])
 def test_a_clip_waits_on_the_host_and_a_group_of_it_is_encoded_at_a_time(folder, frames):
-    codec = sketch(job(folder).spec, CUDA)
+    codec = meta_of(job(folder), CUDA)
     group, whole = (count_coding(codec, CUDA, given=given).given for given in (17, frames))
     assert whole == group if frames >= 17 else whole < group
     model = pipeline.open_model(job(folder))
     sizes = []
-    moments = model.codec.temporal_vae.moments
-    model.codec.temporal_vae.moments = lambda codes: (sizes.append(codes.shape[2]), moments(codes))[1]
-    model.codec.encode(torch.zeros(1, frames, 3, 64, 72))
+    moments = model.vae.temporal_vae.moments
+    model.vae.temporal_vae.moments = lambda codes: (sizes.append(codes.shape[2]), moments(codes))[1]
+    model.vae.encode(torch.zeros(1, frames, 3, 64, 72))
     assert sizes == [min(frames, 17)] * -(-frames // 17)
 
 
@@ -97,15 +98,15 @@ def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_refused_by_the_name
 @pytest.mark.parametrize("size", [(240, 424), (720, 1280)])
 def test_the_codec_over_time_takes_three_of_its_widest_tensors_and_less_than_any_step(size):
     wanted = job("opensora-v1.2", window=5, context=0)
-    model = sketch(replace(wanted.spec, size=size), CUDA)
-    shape, vae = (size[0] // 8, size[1] // 8), model.codec.temporal_vae
+    model = meta_of(replace(wanted, spec=replace(wanted.spec, size=size)), CUDA)
+    shape, vae = (size[0] // 8, size[1] // 8), model.vae.temporal_vae
     z, codes = (torch.zeros(1, 4, count, *shape, device="meta", dtype=torch.bfloat16) for count in (5, 17))
     with torch.no_grad(), standing_for(CUDA, torch.bfloat16), Live() as live:
         taken = [peak_of(live, lambda: vae.decode(z, 17)), peak_of(live, lambda: vae.moments(codes))]
     widest = 2 * 256 * 20 * shape[0] * shape[1]  # bytes
     assert max(taken) < 3.3 * widest
     least = Engine(cfg_batching="sequential", cuda_graphs="off")
-    step = count(model, Shown(wanted.schedule, least, 7.0, 5, 0), CUDA).step
+    step = count(model, MemoryCase(wanted.schedule, least, 7.0, 5, 0), CUDA).step
     assert max(taken) < step, "else it would have to work in tiles too where memory is short"
 
 

@@ -23,7 +23,7 @@ from pavdm_cli.app import app
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline, recovery
 from pavdm_cli.generation import reencode as chaining
-from pavdm_cli.generation.reencode import reencoded
+from pavdm_cli.generation.reencode import with_reencoding
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
@@ -46,20 +46,16 @@ def job_of(folder: Path | str, frames: int = 2 * CLIP, **given: object) -> pipel
 
 @dataclass
 class Watched:
-    """A codec that notes what it is given to encode, and what it gives."""
+    """Notes what a VAE is given to encode, and what it gives."""
 
-    real: Any
+    encode: Callable[[Tensor], Tensor]
     encoded: list[Tensor] = field(default_factory=list)
     given: list[Tensor] = field(default_factory=list)
 
-    def encode(self, frames: Tensor) -> Tensor:
+    def __call__(self, frames: Tensor) -> Tensor:
         self.encoded.append(frames)
-        self.given.append(self.real.encode(frames))
+        self.given.append(self.encode(frames))
         return self.given[-1]
-
-    def decode(self, latents: Tensor) -> Tensor:
-        out: Tensor = self.real.decode(latents)
-        return out
 
 
 @dataclass
@@ -75,10 +71,10 @@ class Run:
 def watch(job: pipeline.Job, monkeypatch: pytest.MonkeyPatch, clip: Tensor | None = None) -> Run:
     """Make the job's video, after a clip."""
     model = pipeline.open_model(job)
-    codec, shown, bind = Watched(model.codec), list[tuple[Tensor, int]](), type(model).bind
+    codec, shown, build = Watched(model.vae.encode), list[tuple[Tensor, int]](), type(model).denoiser
 
-    def watching(self: Any, *given: Any) -> Denoiser:
-        real = bind(self, *given)
+    def watching(self: Any, *given: Any, **options: Any) -> Denoiser:
+        real = build(self, *given, **options)
 
         def prefill(overlap: Tensor, level: int) -> Any:
             shown.append((overlap, level))
@@ -87,8 +83,8 @@ def watch(job: pipeline.Job, monkeypatch: pytest.MonkeyPatch, clip: Tensor | Non
         return FunctionDenoiser(prefill, real)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(model), "bind", watching)
-        model = replace(model, codec=codec)
+        patch.setattr(type(model), "denoiser", watching)
+        patch.setattr(model.vae, "encode", codec)
         start = None if clip is None else pipeline.start_from(job, model, clip, noised=False)
         video = np.concatenate(list(pipeline.frames(job, model, start)))
     return Run(job, codec, video, shown)
@@ -114,29 +110,28 @@ def test_open_sora_goes_from_clip_to_clip_by_its_last_frames_encoded_anew(frames
     check(watch(job_of(folder, frames), monkeypatch))
 
 
-def first_group(codec: Any) -> Callable[[Tensor], Tensor]:
-    return lambda latents: codec.encode(codec.decode(latents).roll(1, dims=1))
+def first_group(model: Any, latents: Tensor) -> Tensor:
+    return model.encode(model.decode(latents).roll(1, dims=1))
 
 
-def not_at_all(codec: Any) -> Callable[[Tensor], Tensor]:
-    return lambda latents: latents
+def not_at_all(model: Any, latents: Tensor) -> Tensor:
+    return latents
 
 
-def once_more(codec: Any) -> Callable[[Tensor], Tensor]:
-    again = real_again(codec)
-    return lambda latents: again(again(latents))
+def once_more(model: Any, latents: Tensor) -> Tensor:
+    return real_again(model, real_again(model, latents))
 
 
-def half(codec: Any) -> Callable[[Tensor], Tensor]:
-    return lambda latents: codec.encode(codec.decode(latents)[:, -9:])
+def half(model: Any, latents: Tensor) -> Tensor:
+    return model.encode(model.decode(latents)[:, -9:])
 
 
-real_again = chaining.encoded_anew
+real_again = chaining.reencode
 
 
 @pytest.mark.parametrize("bug", [first_group, not_at_all, once_more, half])
 def test_frames_encoded_otherwise_are_caught(bug, folder, monkeypatch):
-    monkeypatch.setattr(recovery, "encoded_anew", bug)
+    monkeypatch.setattr(recovery, "reencode", bug)
     with pytest.raises((AssertionError, RuntimeError)):
         check(watch(job_of(folder), monkeypatch))
 
@@ -144,9 +139,11 @@ def test_frames_encoded_otherwise_are_caught(bug, folder, monkeypatch):
 def test_a_memory_that_outlives_its_clip_is_caught(folder, monkeypatch):
     def stale(denoiser: Denoiser, again: Any, start: Any = None) -> Denoiser:
         kept: list[Any] = []
-        return reencoded(denoiser, lambda latents: kept[0] if kept else kept.append(again(latents)) or kept[0], start)
+        return with_reencoding(
+            denoiser, lambda latents: kept[0] if kept else kept.append(again(latents)) or kept[0], start
+        )
 
-    monkeypatch.setattr(pipeline, "reencoded", stale)
+    monkeypatch.setattr(pipeline, "with_reencoding", stale)
     with pytest.raises(AssertionError):
         check(watch(job_of(folder, 3 * CLIP), monkeypatch))
 
@@ -202,11 +199,15 @@ def test_going_on_from_any_saved_state_encodes_the_same_frames(given):
 
     def run(state: Any, **how: Any) -> list[Tensor]:
         return list(
-            sample(schedule, reencoded(Mixing(), anew, state), NOISE, solver_of(sigmas), chunks=4, start=state, **how)
+            sample(
+                schedule, with_reencoding(Mixing(), anew, state), NOISE, solver_of(sigmas), chunks=4, start=state, **how
+            )
         )
 
     whole = run(start, graphs=None)
-    for state in denoise(schedule, reencoded(Mixing(), anew, start), NOISE, solver_of(sigmas), chunks=4, start=start):
+    for state in denoise(
+        schedule, with_reencoding(Mixing(), anew, start), NOISE, solver_of(sigmas), chunks=4, start=start
+    ):
         assert all(torch.equal(a, b) for a, b in zip(run(state)[::-1], whole[::-1], strict=False))
 
 

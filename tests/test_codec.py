@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.models import MODELS
 from support.tiny import CODEC, SIZE, tiny_codec
 from torch import Tensor
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.pocket import checkpoint
+from pavdm_cli.models.pocket.model import CODEC as CODEC_FILE
 from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec, quality
-from pavdm_cli.models.specs import MODELS
 from pavdm_cli.pocket_world.render import Picture, canvas, render
 from pavdm_cli.pocket_world.world import sample_scene
 from pavdm_cli.training.pocket import vae as training
@@ -21,7 +22,7 @@ HELD_OUT = 9_000_000  # scenes that nothing was trained on
 
 @pytest.fixture(scope="module")
 def shipped() -> PocketCodec:
-    return checkpoint.load_codec(MODELS["pocket"].codec)
+    return checkpoint.load_codec(MODELS["pocket"].folder / CODEC_FILE)
 
 
 @pytest.fixture(scope="module")

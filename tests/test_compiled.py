@@ -12,8 +12,9 @@ import pytest
 import torch
 from support import guard
 from support.exact import solver_of
+from support.models import MODELS
 from support.tape import Tape
-from support.tiny import tiny_codec, tiny_pocket
+from support.tiny import tiny_pocket, tiny_runner
 from test_bench_released import SMALL
 from torch import Tensor
 from typer.testing import CliRunner
@@ -22,12 +23,12 @@ from pavdm_cli.app import app
 from pavdm_cli.bench import ablate
 from pavdm_cli.errors import DeviceError
 from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.models import compiled, load
+from pavdm_cli.models import compiled as compiling
 from pavdm_cli.models.execution import PLAIN, Engine
-from pavdm_cli.models.load import Loaded
-from pavdm_cli.models.specs import MODELS
-from pavdm_cli.models.stdit import transformer
-from pavdm_cli.models.stdit.denoiser import levels_table
+from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.models.stdit import compiled, transformer
+from pavdm_cli.models.stdit import loaded as stdit_loaded
+from pavdm_cli.models.stdit.denoiser import modulation_of
 from pavdm_cli.models.stdit.layers import Axis
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.loop import sample
@@ -40,9 +41,9 @@ ON = Engine(compile=True)
 
 
 @pytest.fixture(scope="module")
-def model() -> Loaded:
+def model() -> ModelRunner:
     pocket = tiny_pocket().requires_grad_(False)
-    return Loaded(SPEC, tiny_codec(), pocket.stdit, pocket, torch.device("cpu"), "digest")
+    return tiny_runner(SPEC, pocket)
 
 
 @pytest.fixture
@@ -56,14 +57,14 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.fx.Graph]]:
 
     torch._dynamo.reset()
     run = compiled.compiled.__wrapped__(keep)
-    monkeypatch.setattr(load, "compiled", lambda: run)
+    monkeypatch.setattr(stdit_loaded, "compiled", lambda: run)
     yield graphs
     torch._dynamo.reset()
 
 
-def video(model: Loaded, engine: Engine, method: str = "pa", guidance: float = 2.0, **given) -> Tensor:
+def video(model: ModelRunner, engine: Engine, method: str = "pa", guidance: float = 2.0, **given) -> Tensor:
     schedule, sigmas = METHODS[method](6, 6, 2), linear_sigmas(6)
-    denoiser = model.bind("a red ball over hills", schedule, noise_levels(sigmas), guidance, engine)
+    denoiser = model.denoiser("a red ball over hills", schedule, noise_levels(sigmas), guidance, engine)
     noise = seeded_noise(1, model.noise_shape())
     return torch.cat(list(sample(schedule, denoiser, noise, solver_of(sigmas), chunks=5, **given)), 1)
 
@@ -115,7 +116,7 @@ def test_kernels_are_opaque_to_the_compiler(model, traced, monkeypatch) -> None:
     monkeypatch.setattr(transformer.STDiT, "summed", lambda network, table: table)
     sigmas, window = linear_sigmas(6), torch.randn(1, 2, 4, 2, 3, generator=torch.Generator().manual_seed(1))
     outs = [
-        model.bind("a red ball", METHODS["pa"](6, 6, 2), noise_levels(sigmas), 1.0, engine)(window, LEVELS, None)
+        model.denoiser("a red ball", METHODS["pa"](6, 6, 2), noise_levels(sigmas), 1.0, engine)(window, LEVELS, None)
         for engine in (ON, Engine())
     ]
     torch.testing.assert_close(*outs, rtol=0, atol=1e-5)
@@ -136,7 +137,7 @@ def test_compiled_steps_can_be_recorded(model, traced) -> None:
 @pytest.fixture
 def builder() -> Iterator[None]:
     """The compiler itself, in this process; what it built in an earlier run of the tests it may take from its cache."""
-    if reason := compiled.lacking(torch.device("cpu")):
+    if reason := compiling.lacking(torch.device("cpu")):
         pytest.skip(f"needs {reason[0]}")
     from torch._inductor import config
 
@@ -151,18 +152,18 @@ def builder() -> Iterator[None]:
 
 @pytest.mark.integration
 def test_what_the_compiler_builds_gives_what_the_block_gives(model, builder) -> None:
-    network, frames = model.denoiser, torch.randn(2, 4, 6, 32, generator=torch.Generator().manual_seed(1))
-    table, text = levels_table(network, linear_sigmas(6), 8.0), network.encode_text(torch.ones(2, 5, 16))
-    levels, before = torch.tensor([3, 3, 6, 6], dtype=torch.int32), compiled.compiles()
+    network, frames = model.transformer, torch.randn(2, 4, 6, 32, generator=torch.Generator().manual_seed(1))
+    table, text = modulation_of(network, 1000 * linear_sigmas(6), 8.0), network.encode_text(torch.ones(2, 5, 16))
+    levels, before = torch.tensor([3, 3, 6, 6], dtype=torch.int32), compiling.compiles()
     with torch.no_grad():
         for length in (4, 2):
             over_time = Axis(partial(transformer.over_time, memory=None), network.rope(2, length))
             given = (frames[:, :length].contiguous(), levels[:length], table)
-            eager = network.walk(*given, text, [over_time])
-            built = network.walk(*given, text._replace(run=compiled.compiled()), [over_time])
+            eager = network.run_blocks(*given, text, [over_time])
+            built = network.run_blocks(*given, text._replace(run=compiled.compiled()), [over_time])
             torch.testing.assert_close(built, eager, rtol=0, atol=1e-5)
-    assert compiled.compiles()["graphs"] == before["graphs"] + 1
-    assert compiled.compiles()["seconds"] > before["seconds"]
+    assert compiling.compiles()["graphs"] == before["graphs"] + 1
+    assert compiling.compiles()["seconds"] > before["seconds"]
 
 
 def test_a_compiler_that_fails_is_one_line(model, monkeypatch) -> None:
@@ -171,7 +172,7 @@ def test_a_compiler_that_fails_is_one_line(model, monkeypatch) -> None:
 
     torch._dynamo.reset()
     run = compiled.compiled.__wrapped__(broken)
-    monkeypatch.setattr(load, "compiled", lambda: run)
+    monkeypatch.setattr(stdit_loaded, "compiled", lambda: run)
     with pytest.raises(DeviceError, match=r"--compile failed: error: omp.h: No such file$"):
         video(model, ON)
 
@@ -179,16 +180,16 @@ def test_a_compiler_that_fails_is_one_line(model, monkeypatch) -> None:
 def test_a_missing_compiler_is_an_error_that_says_what_to_install(monkeypatch) -> None:
     from torch._inductor import config
 
-    assert compiled.lacking(torch.device("mps")) == ("a CPU or CUDA", "leave it out on mps")
+    assert compiling.lacking(torch.device("mps")) == ("a CPU or CUDA", "leave it out on mps")
     with config.patch({"cpp.cxx": (None, "no-such-compiler")}):
         done = CliRunner().invoke(app, ["generate", "a red ball", "--compile", "--frames", "2", "--device", "cpu"])
     assert isinstance(done.exception, DeviceError)
     assert (done.exception.exit_code, done.exception.message) == (6, "--compile needs a C++ compiler, and found none")
     assert "apt install g++" in done.exception.hint
-    monkeypatch.setattr(compiled.sysconfig, "get_path", lambda name: "/nowhere")
+    monkeypatch.setattr(compiling.sysconfig, "get_path", lambda name: "/nowhere")
     with pytest.raises(DeviceError, match=r"needs (a C\+\+ compiler|Python's headers)"):
-        compiled.check_compile(True, torch.device("cpu"))
-    compiled.check_compile(False, torch.device("cpu"))
+        compiling.check_compile(True, torch.device("cpu"))
+    compiling.check_compile(False, torch.device("cpu"))
 
 
 def test_the_ladder_ends_with_compiled_blocks_and_on_a_gpu_with_graphs(monkeypatch) -> None:
@@ -198,7 +199,7 @@ def test_the_ladder_ends_with_compiled_blocks_and_on_a_gpu_with_graphs(monkeypat
         ran.append(block)
         return block(*given)
 
-    monkeypatch.setattr(load, "compiled", lambda: run)
+    monkeypatch.setattr(stdit_loaded, "compiled", lambda: run)
     sampling = Sampling("opensora-v1.2", seed=1, threads=1, engine=ON)
     rungs = ablate.rungs_of(sampling, torch.device("cuda"))
     assert list(rungs) == [*ablate.RUNGS, "+ graphs", "+ compile"]
@@ -211,7 +212,7 @@ def test_the_ladder_ends_with_compiled_blocks_and_on_a_gpu_with_graphs(monkeypat
 
 
 def test_a_rung_is_replayed_as_it_is(model) -> None:
-    denoiser = model.bind("a red ball", METHODS["pa"](6, 6, 2), noise_levels(linear_sigmas(6)), 1.0, Engine())
+    denoiser = model.denoiser("a red ball", METHODS["pa"](6, 6, 2), noise_levels(linear_sigmas(6)), 1.0, Engine())
     window = torch.randn(1, 2, 4, 2, 3, generator=torch.Generator().manual_seed(1))
     plain = ablate.Rung(partial(denoiser, window, LEVELS, None), None)
     tape = Tape()

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from support.models import MODELS
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,9 +17,8 @@ from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.execution import Engine
-from pavdm_cli.models.load import Loaded
-from pavdm_cli.models.specs import MODELS
-from pavdm_cli.models.stdit.denoiser import levels_table, recomputing, remembering
+from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context, with_kv_cache
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.noise import linear_sigmas
@@ -39,11 +39,11 @@ def job_of(method: str = "pa", context_cache: str | None = None, causal: bool = 
 
 
 @pytest.fixture(scope="module")
-def model() -> Loaded:
+def model() -> ModelRunner:
     return pipeline.open_model(job_of())
 
 
-def made(job: Job, model: Loaded) -> Tensor:
+def made(job: Job, model: ModelRunner) -> Tensor:
     return torch.cat(list(pipeline.latents(job, replace(model, spec=job.spec))), dim=1)
 
 
@@ -107,7 +107,7 @@ class Costs:
     def __init__(self, kind, depth: int) -> None:
         stdit = STDiT(STDiTConfig(depth=depth, **SIZES)).to("meta").requires_grad_(False)
         text = stdit.encode_text(torch.empty(2, 300, 4096, device="meta"))
-        denoiser: Denoiser = kind(stdit, text, levels_table(stdit, linear_sigmas(30), 24.0), CLEAN)
+        denoiser: Denoiser = kind(stdit, text, modulation_of(stdit, 1000 * linear_sigmas(30), 24.0), CLEAN)
         window, overlap = (torch.empty(2, count, 4, 30, 53, device="meta") for count in (FRAMES, CLEAN))
         levels = torch.empty(FRAMES, dtype=torch.int32, device="meta")
         self.prefill, memory = counted(lambda: denoiser.prefill(overlap, 0))
@@ -136,12 +136,12 @@ def share(kind) -> tuple[float, float]:
 
 
 def test_reuse_costs_the_overlap_once_a_shift():
-    cost, alone = share(remembering)
+    cost, alone = share(with_kv_cache)
     assert cost == pytest.approx(CLEAN / (FRAMES * STRIDE), abs=0.002)  # 3.3 %
     assert cost < CLEAN / (FRAMES * STRIDE)  # the last block gives keys and values, and nothing after them
     assert 50 < alone < 60
 
 
-@pytest.mark.parametrize("kind", [partial(recomputing, causal=True), recomputing])
+@pytest.mark.parametrize("kind", [partial(with_full_context, causal=True), with_full_context])
 def test_recomputing_costs_the_overlap_at_every_step(kind):
     assert share(kind)[0] == pytest.approx(CLEAN / FRAMES, abs=0.002)  # 16.7 %

@@ -10,17 +10,16 @@ from types import TracebackType
 import pytest
 import torch
 from safetensors import safe_open
+from support.models import find, load
 from torch import Tensor, nn
 
 from pavdm_cli.hub import safetensors_file
-from pavdm_cli.models import families
 from pavdm_cli.models.execution import Engine
-from pavdm_cli.models.load import Loaded, in_precision, load, with_offload
-from pavdm_cli.models.opensora import config
+from pavdm_cli.models.opensora import config, loaded
 from pavdm_cli.models.opensora.spatial_vae import SpatialConfig
 from pavdm_cli.models.opensora.temporal_vae import TemporalConfig
 from pavdm_cli.models.opensora.vae import VAEConfig
-from pavdm_cli.models.specs import find
+from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.noise import linear_sigmas, noise_levels
 from pavdm_cli.sampling.schedule import pa
 
@@ -57,16 +56,20 @@ def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(safetensors_file, "safe_open", request.param)
 
 
-def opened(source: str, folder: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Loaded:
+def opened(source: str, folder: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> ModelRunner:
     monkeypatch.setattr(config, "XL2", SMALL)
-    monkeypatch.setattr(families, "VAEConfig", lambda: VAE)
+    monkeypatch.setattr(loaded, "XL2", SMALL)
+    monkeypatch.setattr(loaded, "VAEConfig", lambda: VAE)
     name = "pocket" if "pocket" in source else str(folder)
-    return load(find(name), CPU, random="made up" in source, engine=engine)
+    precision = "bf16" if name == "pocket" else ""
+    return load(
+        find(name), CPU, init="random" if "made up" in source else "weights", engine=engine, precision=precision
+    )
 
 
-def scattered(model: Loaded) -> list[str]:
-    assert isinstance(model.codec, nn.Module)
-    parts = (model.denoiser, model.codec)
+def scattered(model: ModelRunner) -> list[str]:
+    assert isinstance(model.vae, nn.Module)
+    parts = (model.transformer, model.vae)
     return [name for part in parts for name, value in part.state_dict().items() if not value.is_contiguous()]
 
 
@@ -77,9 +80,8 @@ def test_every_weight_is_contiguous_once_a_prompt_is_bound(source, offload, fold
     engine = Engine(offload=offload)
     model = opened(source, folder, engine, monkeypatch)
     assert scattered(model) == []
-    model = with_offload(in_precision(model, "bf16"), offload)
-    model.bind("a red balloon over green hills", pa(6, 6, 2), noise_levels(linear_sigmas(6)), 2.0, engine)
-    parts = (model.denoiser, model.codec if isinstance(model.codec, nn.Module) else model.codec.codec)
+    model.denoiser("a red balloon over green hills", pa(6, 6, 2), noise_levels(linear_sigmas(6)), 2.0, engine)
+    parts = (model.transformer, model.vae)
     linear = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear)]
     assert len(linear) > 20
     for layer in linear:

@@ -138,7 +138,7 @@ def test_the_number_of_threads_changes_a_video_by_rounding_at_most() -> None:
         )
         model = pipeline.open_model(job)
         latents = torch.cat(list(pipeline.latents(job, model)), dim=1)
-        return torch.cat([latents.flatten(), model.codec.decode(latents).flatten()])
+        return torch.cat([latents.flatten(), model.vae.decode(latents).flatten()])
 
     before = torch.get_num_threads()
     try:

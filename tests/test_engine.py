@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from support.exact import solver_of
-from support.tiny import tiny_codec, tiny_pocket
+from support.models import MODELS
+from support.tiny import tiny_pocket, tiny_runner
 from torch import Tensor
 
 from pavdm_cli.models.execution import PLAIN, Engine
-from pavdm_cli.models.load import Loaded
-from pavdm_cli.models.specs import MODELS
+from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.stdit.transformer import STDiT
 from pavdm_cli.sampling.loop import sample
 from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, seeded_noise
@@ -26,14 +26,14 @@ SWITCHES = ("table", "text_memory", "reuse_context", "fused")
 
 
 @pytest.fixture(scope="module")
-def model() -> Loaded:
+def model() -> ModelRunner:
     pocket = tiny_pocket().double().requires_grad_(False)
-    return Loaded(SPEC, tiny_codec(), pocket.stdit, pocket, torch.device("cpu"), "digest")
+    return tiny_runner(SPEC, pocket)
 
 
-def video(model: Loaded, engine: Engine, method: str = "pa") -> Tensor:
+def video(model: ModelRunner, engine: Engine, method: str = "pa") -> Tensor:
     schedule, sigmas = METHODS[method](8, 8, 2), linear_sigmas(8).double()
-    denoiser = model.bind("a red ball over hills", schedule, noise_levels(sigmas), 2.0, engine)
+    denoiser = model.denoiser("a red ball over hills", schedule, noise_levels(sigmas), 2.0, engine)
     return torch.cat(
         list(sample(schedule, denoiser, seeded_noise(1, model.noise_shape()), solver_of(sigmas), chunks=3)), 1
     )
@@ -44,18 +44,18 @@ def off(*names: str) -> Engine:
 
 
 @pytest.mark.parametrize("switched", [(name,) for name in SWITCHES] + [SWITCHES], ids=lambda names: "+".join(names))
-def test_what_is_switched_off_changes_no_video(model: Loaded, switched: tuple[str, ...]) -> None:
+def test_what_is_switched_off_changes_no_video(model: ModelRunner, switched: tuple[str, ...]) -> None:
     torch.testing.assert_close(video(model, off(*switched)), video(model, Engine()), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_plain_is_the_same_video_by_every_method(model: Loaded, method: str) -> None:
+def test_plain_is_the_same_video_by_every_method(model: ModelRunner, method: str) -> None:
     torch.testing.assert_close(video(model, PLAIN, method), video(model, Engine(), method), rtol=0, atol=1e-9)
 
 
-def calls(model: Loaded, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+def calls(model: ModelRunner, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often a short video asks for each of a video's constants, and works in plain torch."""
-    made = dict.fromkeys(("table", "encode_text", "prefill", "plain steps"), 0)
+    made = dict.fromkeys(("modulation", "encode_text", "prefill", "plain steps"), 0)
 
     def counted(name: str):
         plain = getattr(STDiT, name)
@@ -66,9 +66,9 @@ def calls(model: Loaded, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> dic
 
         return call
 
-    for name in ("table", "encode_text", "prefill"):
+    for name in ("modulation", "encode_text", "prefill"):
         monkeypatch.setattr(STDiT, name, counted(name))
-    hook = model.denoiser.register_forward_hook(
+    hook = model.transformer.register_forward_hook(
         lambda *_: made.update({"plain steps": made["plain steps"] + (not kernels_enabled())})
     )
     video(model, engine)
@@ -76,13 +76,13 @@ def calls(model: Loaded, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> dic
     return made
 
 
-def test_each_switch_moves_its_own_work_into_the_step(model: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_switch_moves_its_own_work_into_the_step(model: ModelRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = SCHEDULE.total(3)
-    fast = {"table": 1, "encode_text": 1, "prefill": 2, "plain steps": 0}
+    fast = {"modulation": 1, "encode_text": 1, "prefill": 2, "plain steps": 0}
     assert calls(model, Engine(), monkeypatch) == fast
     shifts = 2
     expected = {
-        "table": {"table": steps + shifts},
+        "table": {"modulation": steps + shifts},
         "text_memory": {"encode_text": steps + shifts},
         "reuse_context": {"prefill": 0},
         "fused": {"plain steps": steps},

@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from pavdm_cli.bench import estimate
 from pavdm_cli.bench.estimate import decode_tflop, denoise_tflop, step_sizes
 from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.memory_plan import meta_model_of
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.execution import PLAIN
-from pavdm_cli.models.meta_model import sketch
 
 PROMPT = "a red balloon drifting over green hills at sunset"
 CPU = torch.device("cpu")
@@ -45,20 +45,17 @@ def test_the_operations_are_those_that_torch_counts(sampling):
     model = pipeline.open_model(job)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         list(pipeline.latents(job, model))
-    height, width = model.noise_shape()[2:]
-    ours = denoise_tflop(job, model.denoiser.config, (height, width))
+    ours = denoise_tflop(job, model)
     assert ours == pytest.approx(counter.get_total_flops() * 1e-12, rel=0.12)  # torch counts text and tables too
 
 
 def test_the_operations_of_decoding_are_those_of_the_model_with_weights():
     job = job_of()
     model = pipeline.open_model(job)
-    latents = torch.zeros(1, job.spec.group[0], *model.noise_shape()[1:])
+    latents = torch.zeros(1, job.layout.unit, *model.noise_shape()[1:])
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.codec.decode(latents)
-    assert decode_tflop(sketch(job.spec, CPU, 1)) == pytest.approx(
-        counter.get_total_flops() * 1e-12, rel=0.06
-    )  # fused there
+        model.vae.decode(latents)
+    assert decode_tflop(meta_model_of(job)) == pytest.approx(counter.get_total_flops() * 1e-12, rel=0.06)  # fused there
 
 
 def test_the_estimate_follows_length_steps_and_rate(monkeypatch):
@@ -76,15 +73,15 @@ def test_the_estimate_follows_length_steps_and_rate(monkeypatch):
 
 def test_a_device_that_was_never_measured_is_said_to_be_so(monkeypatch):
     monkeypatch.setattr(estimate, "quick_rate", lambda device, dtype: 0.1)
-    monkeypatch.setattr(estimate, "MEASURED", {})
-    found = estimate.estimate(job_of(), 1000)
+    job = job_of()
+    found = estimate.estimate(replace(job, spec=replace(job.spec, efficiency={})), 1000)
     assert "never measured on such a device" in estimate.lines(found)[-1][1]
     assert estimate.figures(found)["calibrated"] is False
 
 
 def test_the_plan_tells_time_as_text_and_json_and_loads_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline, "load", lambda *given, **named: pytest.fail("loaded"))
+    monkeypatch.setattr(pipeline, "open_runner", lambda *given, **named: pytest.fail("loaded"))
     words = ("generate", PROMPT, "--plan", "--threads", "1", "--device", "cpu", "--frames", "20", "--seed", "1")
     text = pavdm(*words)
     assert text.code == 0, text.err

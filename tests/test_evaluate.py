@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.models import find
 from torch import Tensor
 
 from pavdm_cli.evaluation import bars, corruptions, metrics, probe, probe_training
@@ -18,9 +19,9 @@ from pavdm_cli.evaluation.videos import FIELDS, PARTIAL, Video, VideoSet, genera
 from pavdm_cli.generation.request import Sampling
 from pavdm_cli.models.pixels import from_bytes, to_bytes
 from pavdm_cli.models.pocket import checkpoint
+from pavdm_cli.models.pocket.model import CODEC
 from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
 from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
-from pavdm_cli.models.specs import find
 from pavdm_cli.pocket_world.parse import parse
 from pavdm_cli.pocket_world.render import Canvas, canvas, render
 from pavdm_cli.pocket_world.vocabulary import MOTION_WORDINGS
@@ -47,7 +48,7 @@ def true() -> list[Video]:
 
 @pytest.fixture(scope="module")
 def codec() -> PocketCodec:
-    return checkpoint.load_codec(find("pocket").codec)
+    return checkpoint.load_codec(find("pocket").folder / CODEC)
 
 
 def times(count: int = LENGTH) -> Tensor:

@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.models import OPENSORA
 from support.tiny import randomised
 from test_train_loop import assert_identical, checkpoint, ignore, stop_after
 from test_train_losses import CASES, GOLDEN, SMALL, recorded
-from torch import Tensor
+from torch import Tensor, nn
 
 from pavdm_cli.errors import UsageError
+from pavdm_cli.models.adapter import TextEmbedding
 from pavdm_cli.models.opensora import export as publish
 from pavdm_cli.models.opensora.config import warp_ratio
-from pavdm_cli.models.specs import OPENSORA
+from pavdm_cli.models.opensora.loaded import LoadedOpenSora
+from pavdm_cli.models.registry import get
 from pavdm_cli.models.stdit.transformer import STDiT
 from pavdm_cli.sampling.noise import warped_sigmas
 from pavdm_cli.training.batches import BatchConfig
@@ -32,7 +35,7 @@ from pavdm_cli.training.optimizer import adamw
 
 TINY = replace(SMALL, hidden=32, heads=2, text_width=8)
 SPEC = replace(OPENSORA, size=(16, 32), window=10)
-RATIO = warp_ratio(16, 32, SPEC.frames(15))
+RATIO = warp_ratio(16, 32, get("opensora-v1.2").layout((16, 32), 24).count(15))
 PLAN = TrainConfig(4, lr=0.001, warmup=2, ema_decay=0.99, validate_steps=1, make_optimizers=adamw)
 
 
@@ -51,13 +54,17 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> LatentDataset:
     return LatentDataset(tuple(clips), 15)
 
 
+def model_of(stdit: STDiT) -> LoadedOpenSora:
+    return LoadedOpenSora(stdit, nn.Identity(), scaled=True, null_tokens=300, source=Path("nowhere"))
+
+
 def make_task(dataset: LatentDataset, method: str = "pa", windows: int = 2, **changed: Any) -> FinetuneTask:
     stdit = randomised(STDiT(TINY))
     stdit.rope.requires_grad_(False)
     recipe = BatchConfig(
         method, Diagonal(30, 2, 5), windows, noise_augmentation=0.0, warp_ratio=RATIO, crop_multiple=5, causal=False
     )
-    task = FinetuneTask(LossModule(stdit, SPEC, torch.float32), recipe, dataset, dataset, Path("nowhere"), {})
+    task = FinetuneTask(LossModule(model_of(stdit), SPEC, torch.float32), recipe, dataset, dataset, {})
     return replace(task, **changed)
 
 
@@ -69,7 +76,7 @@ class Unpublished(FinetuneTask):
         return folder / "weights.safetensors"
 
 
-def seen_by(task: FinetuneTask, steps: int) -> list[tuple[Batch, Tensor, Tensor, Tensor]]:
+def seen_by(task: FinetuneTask, steps: int) -> list[tuple[Batch, list[TextEmbedding], Tensor]]:
     """What the model is given in some steps."""
     seen: list[Any] = []
     task.model.register_forward_pre_hook(lambda _, given: seen.append(given))
@@ -88,8 +95,10 @@ def test_losses_match_the_recording(name):
     for row in range(2):  # a model that is trained has one rate, the recording has two
         spec = replace(SPEC, size=size, fps=int(run["arg.fps"][row]))
         which = slice(row, row + 1)
-        given = batch.select(which), run["y"][which, 0], run["text_mask"][which], torch.tensor([False])
-        loss = LossModule(enable_gradient_checkpointing(stdit), spec, torch.float32)(*given)
+        text = [TextEmbedding(run["y"][row, 0], run["text_mask"][row].bool())]
+        model = model_of(stdit)
+        enable_gradient_checkpointing(model)
+        loss = LossModule(model, spec, torch.float32)(batch.select(which), text, torch.tensor([False]))
         torch.testing.assert_close(loss.detach(), run["loss"][which], rtol=1e-5, atol=0)
 
 
@@ -111,10 +120,10 @@ def test_training_levels_equal_sampling_levels_up_to_a_shift(dataset):
 def test_crops_start_where_the_vae_restarts(dataset):
     starts = set()
     stored = [load_file(latents)["value"].float() for latents, _ in dataset.clips]
-    for batch, y, shown, _ in seen_by(make_task(dataset), 40):
+    for batch, text, _ in seen_by(make_task(dataset), 40):
         for row, latents in enumerate(batch.latents):
-            clip = int(y[row, 0, 0]) - 1
-            assert shown[row].sum() == clip + 1
+            clip = int(text[row].rows[0, 0]) - 1
+            assert len(text[row].rows) == clip + 1
             (start,) = (s for s in range(16 - len(latents)) if torch.equal(stored[clip][s : s + len(latents)], latents))
             starts.add(start)
     assert starts == {0, 5, 10}
@@ -123,17 +132,17 @@ def test_crops_start_where_the_vae_restarts(dataset):
 def test_dropped_captions_become_the_null_embedding(dataset):
     task = make_task(dataset)
     given = seen_by(task, 1)[0]
-    batch, y, shown, _ = given
-    null = task.model.stdit.y_embedder.y_embedding[: y.shape[1]].expand_as(y)
+    batch, text, _ = given
+    null = task.model.transformer.y_embedder.y_embedding[: len(text[0].rows)]
     neither, first = torch.tensor([False, False]), torch.tensor([True, False])
-    said, unsaid = task.model(batch, y, shown, neither), task.model(batch, y, shown, first)
+    said, unsaid = task.model(batch, text, neither), task.model(batch, text, first)
     assert said[1] == unsaid[1]
     assert said[0] != unsaid[0]
-    assert torch.equal(task.model(batch, torch.where(first[:, None, None], null, y), shown, neither), unsaid)
+    assert torch.equal(task.model(batch, [replace(text[0], rows=null), text[1]], neither), unsaid)
 
 
 def test_one_caption_in_ten_is_dropped(dataset):
-    without = torch.cat([given[3] for given in seen_by(make_task(dataset, windows=8), 60)])
+    without = torch.cat([given[2] for given in seen_by(make_task(dataset, windows=8), 60)])
     assert without.float().mean().item() == pytest.approx(0.1, abs=0.04)
 
 
@@ -155,8 +164,8 @@ def differentiated(task: FinetuneTask) -> tuple[dict[str, Tensor], int]:
 @pytest.mark.parametrize("timestep_dtype", [torch.float32, torch.bfloat16])
 def test_gradient_checkpointing_saves_memory_and_changes_nothing(timestep_dtype, dataset):
     once, twice = make_task(dataset), make_task(dataset)
-    once.model.timestep_dtype = twice.model.timestep_dtype = timestep_dtype
-    enable_gradient_checkpointing(twice.model.stdit)
+    once.model.dtype = twice.model.dtype = timestep_dtype
+    enable_gradient_checkpointing(twice.model.loaded)
     (wanted, all_kept), (found, few_kept) = differentiated(once), differentiated(twice)
     assert_identical(found, wanted)
     assert len(found) > 80
@@ -165,9 +174,9 @@ def test_gradient_checkpointing_saves_memory_and_changes_nothing(timestep_dtype,
 
 def test_bf16_rounds_timesteps_but_not_the_noise(dataset):
     task = make_task(dataset)
-    task.model.timestep_dtype = torch.bfloat16
+    task.model.dtype = torch.bfloat16
     read: list[Tensor] = []
-    task.model.stdit.t_embedder.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    task.model.transformer.t_embedder.register_forward_pre_hook(lambda _, given: read.append(given[0]))
     batch = seen_by(task, 1)[0][0]
     assert read[0].dtype == torch.bfloat16
     assert torch.equal(read[0], batch.timesteps.flatten().bfloat16())
@@ -204,7 +213,7 @@ def test_accumulated_batches_are_averaged(dataset, tmp_path):
 def test_an_interrupted_run_equals_an_uninterrupted_one(dataset, tmp_path):
     def task() -> Unpublished:
         made = make_task(dataset)
-        return Unpublished(made.model, made.batches, dataset, dataset, Path(), {})
+        return Unpublished(made.model, made.batches, dataset, dataset, {})
 
     for name, stops in (("straight", ()), ("halting", (1, 3))):
         (tmp_path / name).mkdir()
@@ -237,7 +246,7 @@ def test_untrained_parts_are_linked_or_copied(tmp_path, monkeypatch):
         if "link" in refused:
             monkeypatch.setattr(publish.os, "link", forbidden)
         for _ in range(2):  # a run publishes many times
-            folder = publish.publish(weights, source, tmp_path / name, {"steps": 3})
+            folder = publish.export(weights, source, tmp_path / name, {"steps": 3})
         assert folder.joinpath("vae").is_symlink() == (not refused)
         assert (folder / "text_encoder" / "config.json").read_text() == (source / "vae" / "config.json").read_text()
         assert json.loads((folder / "transformer" / "config.json").read_text()) == {

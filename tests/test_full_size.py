@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.models import OPENSORA
 from torch.utils.flop_counter import FlopCounterMode
 
-from pavdm_cli.bench.flops import Shown, forward_tflop, tokens_of
 from pavdm_cli.models import meta_model
 from pavdm_cli.models.execution import Engine
-from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.opensora.config import XL2
 from pavdm_cli.models.opensora.vae import OpenSoraVAE
-from pavdm_cli.models.specs import OPENSORA
+from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.models.stdit.flops import CallShape, forward_flops, tokens_of
 from pavdm_cli.models.stdit.transformer import Modulation
 from pavdm_cli.sampling.schedule import METHODS, Schedule
 
@@ -21,7 +21,7 @@ WINDOW, TOKENS = 35, 405  # latents of 240x426 pixels: 30 noisy and 5 clean ones
 
 
 @pytest.fixture(scope="module")
-def model() -> Loaded:
+def model() -> ModelRunner:
     return meta_model.sketch(OPENSORA, CUDA)
 
 
@@ -34,8 +34,8 @@ def blank(*shape: int) -> torch.Tensor:
     return torch.zeros(shape, device=META, dtype=torch.bfloat16)
 
 
-def shown(frames: int, words: int = 300) -> Shown:
-    return Shown(2, frames, TOKENS, words)
+def shown(frames: int, words: int = 300) -> CallShape:
+    return CallShape(2, frames, TOKENS, words)
 
 
 def tflop(counter: FlopCounterMode) -> float:
@@ -45,13 +45,15 @@ def tflop(counter: FlopCounterMode) -> float:
 def test_a_step_at_the_papers_setting_is_63_tflop_by_torch_and_by_sizes(model):
     table = Modulation(blank(31, 6, 1152), blank(31, 1152))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        text = model.denoiser.encode_text(blank(2, 300, 4096))
+        text = model.transformer.encode_text(blank(2, 300, 4096))
         levels = torch.zeros(WINDOW, dtype=torch.int32, device=META)
-        model.denoiser(blank(2, WINDOW, 4, 30, 53), levels, table, text, size=(240, 426))
+        model.transformer(blank(2, WINDOW, 4, 30, 53), levels, table, text, size=(240, 426))
     assert tflop(counter) == near(62.99)
-    assert forward_tflop(XL2, shown(WINDOW)) == near(62.99 - 0.18)  # the text's keys and values are made once a prompt
-    assert forward_tflop(XL2, shown(WINDOW, 120)) == near(61.56 - 0.07)
-    assert forward_tflop(XL2, shown(WINDOW)) / WINDOW == near(1.80)
+    assert 1e-12 * forward_flops(XL2, shown(WINDOW)) == near(
+        62.99 - 0.18
+    )  # the text's keys and values are made once a prompt
+    assert 1e-12 * forward_flops(XL2, shown(WINDOW, 120)) == near(61.56 - 0.07)
+    assert 1e-12 * forward_flops(XL2, shown(WINDOW)) / WINDOW == near(1.80)
     assert tokens_of(XL2, (30, 53)) == TOKENS
 
 
@@ -59,17 +61,17 @@ def test_a_minute_is_445_steps_and_27_pflop():
     schedule: Schedule = METHODS["pa"](30, 30, 5, True)
     chunks = 425 // 5 - 1  # the first of 85 is given
     steps = [schedule.active_chunks(now, 0, chunks) for now in range(schedule.total(chunks))]
-    work = sum(forward_tflop(XL2, shown(5 + 5 * len(present))) for present in steps)
+    work = sum(1e-12 * forward_flops(XL2, shown(5 + 5 * len(present))) for present in steps)
     assert len(steps) == 445
     assert work / 1000 == near(26.7)
 
 
 def test_weights_take_what_their_numbers_say(model):
-    codec = model.codec
+    codec = model.vae
     assert isinstance(codec, OpenSoraVAE)
     count = {name: sum(p.numel() for p in part.parameters()) for name, part in codec.named_children()}
     assert count == {"spatial_vae": 83_653_863, "temporal_vae": 309_687_144}
-    assert meta_model.weights_of(model.denoiser) == near(2.42e9)
+    assert meta_model.weights_of(model.transformer) == near(2.42e9)
     assert meta_model.weights_of(codec) == 2 * (393_341_007 + 8)
 
 
@@ -77,14 +79,14 @@ def test_weights_take_what_their_numbers_say(model):
 def test_the_memory_of_a_video_is_the_texts_keys_and_values_of_56_blocks(model):
     """155 MB of a prompt of 300 tokens and its null embedding."""
     setting = METHODS["pa"](30, 30, 5, True)
-    counted = meta_model.count(model, meta_model.Shown(setting, Engine(reuse_context=True), 7.0, 5, 5), CUDA)
+    counted = meta_model.count(model, meta_model.MemoryCase(setting, Engine(reuse_context=True), 7.0, 5, 5), CUDA)
     assert counted.constants == near(155e6)
     assert counted.memory == near(28 * 2 * 2 * 5 * TOKENS * 1152 * 2)
 
 
 @pytest.mark.integration
 def test_the_codec_takes_20_tflop_for_17_frames(model):
-    codec = model.codec
+    codec = model.vae
     assert isinstance(codec, OpenSoraVAE)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         codec.decode(blank(1, 5, 4, 30, 53))

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 from support.exact import solver_of
+from support.models import MODELS
 from support.tape import Operations, waits
 from support.tiers import integration
-from support.tiny import tiny_codec, tiny_pocket
+from support.tiny import tiny_pocket, tiny_runner
 from test_graphs import assert_same, taped
 from torch import Tensor
 
 from pavdm_cli.generation import pipeline, write
 from pavdm_cli.generation.request import Output, Request, Sampling
-from pavdm_cli.models.load import Loaded
-from pavdm_cli.models.specs import MODELS
+from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.stdit import denoiser as bind
 from pavdm_cli.models.stdit import transformer
 from pavdm_cli.sampling import loop
@@ -32,19 +32,19 @@ SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), wind
 
 
 @pytest.fixture(scope="module")
-def loaded() -> Loaded:
+def loaded() -> ModelRunner:
     pocket = tiny_pocket().requires_grad_(False)
-    return Loaded(SPEC, tiny_codec(), pocket.stdit, pocket, torch.device("cpu"), "digest")
+    return tiny_runner(SPEC, pocket)
 
 
 STEPS = {"pa": 6, "rn": 3, "rw": 3, "fifo": 7}  # of fifo, more than the model can hold
 
 
 def pocket_states(
-    loaded: Loaded, schedule: Schedule, guidance: float, graphs: GraphPolicy | None
+    loaded: ModelRunner, schedule: Schedule, guidance: float, graphs: GraphPolicy | None
 ) -> list[SamplerState]:
     sigmas = linear_sigmas(schedule.steps)
-    denoiser = loaded.bind("a red balloon over green hills", schedule, noise_levels(sigmas), guidance)
+    denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), guidance)
     noise = seeded_noise(1, loaded.noise_shape())
     return list(denoise(schedule, denoiser, noise, solver_of(sigmas), chunks=schedule.capacity + 2, graphs=graphs))
 
@@ -53,11 +53,11 @@ TRANSFORMED = [(method, overlap, 2.0) for method in ("pa", "rn", "rw", "fifo") f
 
 
 @pytest.mark.parametrize(("method", "overlap", "guidance"), [*TRANSFORMED, ("pa", True, 1.0), ("rw", True, 1.0)])
-def test_the_transformer_replayed_is_the_transformer(method: str, overlap: bool, guidance: float, loaded: Loaded):
+def test_the_transformer_replayed_is_the_transformer(method: str, overlap: bool, guidance: float, loaded: ModelRunner):
     schedule = METHODS[method](STEPS[method], 6, 2, overlap)
     eager, calls, graphs = pocket_states(loaded, schedule, guidance, None), list[int](), taped()
     spans = 2 if method == "fifo" else 1  # a window longer than the model can hold is shown in parts
-    hook = loaded.denoiser.register_forward_hook(lambda *_: calls.append(1))
+    hook = loaded.transformer.register_forward_hook(lambda *_: calls.append(1))
     replayed = pocket_states(loaded, schedule, guidance, graphs)
     hook.remove()
     assert_same(eager, replayed)
@@ -66,7 +66,9 @@ def test_the_transformer_replayed_is_the_transformer(method: str, overlap: bool,
     assert graphs.backend.replays == len(eager)
 
 
-def test_keys_and_values_have_one_buffer_that_is_filled_once_a_shift(loaded: Loaded, monkeypatch: pytest.MonkeyPatch):
+def test_keys_and_values_have_one_buffer_that_is_filled_once_a_shift(
+    loaded: ModelRunner, monkeypatch: pytest.MonkeyPatch
+):
     filled: list[int] = []
     copy = Tensor.copy_
 
@@ -84,10 +86,10 @@ def test_keys_and_values_have_one_buffer_that_is_filled_once_a_shift(loaded: Loa
 
 @pytest.mark.parametrize("method", ["pa", "rw", *integration("rn", "fifo")])
 @pytest.mark.parametrize("graphs", [None, taped()])
-def test_a_steady_step_waits_for_nothing(method: str, graphs: GraphPolicy | None, loaded: Loaded) -> None:
+def test_a_steady_step_waits_for_nothing(method: str, graphs: GraphPolicy | None, loaded: ModelRunner) -> None:
     schedule = METHODS[method](STEPS[method], 6, 2)
     sigmas, fresh = linear_sigmas(schedule.steps), torch.ones(loaded.noise_shape())
-    denoiser = loaded.bind("a red balloon over green hills", schedule, noise_levels(sigmas), 2.0)
+    denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), 2.0)
     steps = denoise(
         schedule, denoiser, lambda index, step=None, /: fresh, solver_of(sigmas), chunks=None, graphs=graphs
     )
@@ -98,12 +100,12 @@ def test_a_steady_step_waits_for_nothing(method: str, graphs: GraphPolicy | None
 @pytest.mark.parametrize("method", ["pa", "rw", *integration("rn", "fifo")])
 @pytest.mark.parametrize("graphs", [None, taped()])
 def test_growth_and_drain_bring_levels_across_and_wait_for_nothing_else(
-    method: str, graphs: GraphPolicy | None, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+    method: str, graphs: GraphPolicy | None, loaded: ModelRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schedule, brought, copied = METHODS[method](STEPS[method], 6, 2), list[torch.dtype](), loop.to_device_like
     monkeypatch.setattr(loop, "to_device_like", lambda given, like: brought.append(given.dtype) or copied(given, like))
     sigmas, fresh = linear_sigmas(schedule.steps), torch.ones(loaded.noise_shape())
-    denoiser = loaded.bind("a red balloon over green hills", schedule, noise_levels(sigmas), 2.0)
+    denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), 2.0)
     chunks = schedule.capacity + 3
     steps = denoise(
         schedule, denoiser, lambda index, step=None, /: fresh, solver_of(sigmas), chunks=chunks, graphs=graphs
@@ -116,7 +118,9 @@ def test_growth_and_drain_bring_levels_across_and_wait_for_nothing_else(
     assert found == ["tensor"] * brought.count(torch.int32)  # a copy from pinned memory, on a GPU
 
 
-def test_positions_are_made_once_for_every_size_and_not_at_every_step(loaded: Loaded, monkeypatch: pytest.MonkeyPatch):
+def test_positions_are_made_once_for_every_size_and_not_at_every_step(
+    loaded: ModelRunner, monkeypatch: pytest.MonkeyPatch
+):
     made: list[tuple[str, object]] = []
     place, turn = transformer.position_embedding, transformer.Rope.forward
 
@@ -132,14 +136,14 @@ def test_positions_are_made_once_for_every_size_and_not_at_every_step(loaded: Lo
     monkeypatch.setattr(transformer.Rope, "forward", turning)
     kept = pocket_states(loaded, pa(6, 6, 2), 2.0, None)
     assert len(made) == len(set(made)) == 5  # one grid; windows of three sizes after the overlap, and the overlap
-    monkeypatch.setattr(bind, "keeping", lambda: transformer.anew)
+    monkeypatch.setattr(bind, "tensor_cache", lambda: transformer.no_cache)
     assert_same(kept, pocket_states(loaded, pa(6, 6, 2), 2.0, None))
     assert len(made) > 2 * len(kept)
 
 
-def test_a_step_on_a_cpu_calls_references_and_none_of_our_operations(loaded: Loaded) -> None:
+def test_a_step_on_a_cpu_calls_references_and_none_of_our_operations(loaded: ModelRunner) -> None:
     sigmas, window = linear_sigmas(6), torch.zeros(1, 2, *loaded.noise_shape()[1:])
-    denoiser = loaded.bind("a red balloon over green hills", pa(6, 6, 2), noise_levels(sigmas), 2.0)
+    denoiser = loaded.denoiser("a red balloon over green hills", pa(6, 6, 2), noise_levels(sigmas), 2.0)
     levels, cache = torch.tensor([6, 6], dtype=torch.int32), denoiser.prefill(window, 0)
     with Operations(lambda name: None) as seen:
         denoise_step(window, levels, cache, (), denoiser=denoiser, solver=solver_of(sigmas))

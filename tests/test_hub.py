@@ -16,9 +16,9 @@ from support.repositories import Hub, serving, tamed
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.download import File, blob_of, choose, fetch, listing
-from pavdm_cli.models.specs import Part
+from pavdm_cli.models.spec import WeightPart
 
-VAE = Part("vae", "some/vae", "0" * 40)
+VAE = WeightPart("vae", "some/vae", "0" * 40)
 
 
 @pytest.fixture
@@ -147,4 +147,4 @@ def test_what_cannot_be_reached_is_one_clear_error(hub):
             listing(VAE, endpoint)
         assert "\n" not in caught.value.message
     with pytest.raises(ModelError, match="404"):
-        listing(Part("vae", "no/body", "0" * 40), hub.url)
+        listing(WeightPart("vae", "no/body", "0" * 40), hub.url)

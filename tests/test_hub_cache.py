@@ -12,15 +12,14 @@ import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from support import published
 from support.command import pavdm
+from support.models import OPENSORA, load
 from support.repositories import serving, tamed
 
 from pavdm_cli.hub import cache as hub_cache
 from pavdm_cli.hub.checkpoint import digest
 from pavdm_cli.hub.pull import plan, problems, pull
-from pavdm_cli.hub.weights_dir import home, is_linked, own_folder
-from pavdm_cli.models.families import need_weights
-from pavdm_cli.models.load import load
-from pavdm_cli.models.specs import OPENSORA, Part
+from pavdm_cli.hub.weights_dir import home, is_linked, need_weights, own_folder
+from pavdm_cli.models.spec import WeightPart
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 NAME = OPENSORA.name
@@ -41,7 +40,7 @@ def cache(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-def store(cache: Path, part: Part, name: str, data: bytes) -> Path:
+def store(cache: Path, part: WeightPart, name: str, data: bytes) -> Path:
     """A blob named by its hash, git's for a small file, and a link to it in the snapshot."""
     folder = cache / f"models--{part.repo.replace('/', '--')}"
     git = hashlib.sha1(b"blob %d\0%b" % (len(data), data)).hexdigest()

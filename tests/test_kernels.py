@@ -195,9 +195,9 @@ def test_the_transformer_on_kernels_equals_the_reference(launches: list[str]) ->
     results = []
     for enabled in (True, False):
         with torch.set_grad_enabled(enabled):
-            table = model.table(torch.tensor([0.0, 1000.0]), torch.tensor(8.0))
+            table = model.modulation(torch.tensor([0.0, 1000.0]), torch.tensor(8.0))
             memory = model.prefill(z, levels[:1].expand(2), table, text)
-            results.append(model(z, levels, table, text, memory=memory))
+            results.append(model(z, levels, table, text, cached=memory))
     assert {f"{op.name}_kernel" for op in OPS if op.name != "euler_step"} == set(launches)
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=1e-4)
 

@@ -11,7 +11,15 @@ from support.command import pavdm
 
 from pavdm_cli.app import app
 from pavdm_cli.generation.request import Extension, Output, Request, Sampling
-from pavdm_cli.models.execution import Engine, Reading
+from pavdm_cli.models.execution import Engine
+
+OPTIONS = {
+    "aesthetic_score": 5,
+    "motion_score": 4,
+    "camera_motion": "static",
+    "text_device": "mps",
+    "fp32_timesteps": True,
+}
 
 # Nothing here is what it is by default.
 LINE = (
@@ -23,7 +31,7 @@ LINE = (
 )
 SAMPLING = Sampling(
     model="opensora-v1.2", seed=7, method="rn", steps=6, window=10, chunk=2, context=0, guidance=3, device="cpu",
-    threads=2, reading=Reading(aesthetic=5, motion=4, camera="static", device="mps"), fp32_timesteps=True,
+    threads=2, options=OPTIONS,
     reencode=False, edit_ratio=0.5, precision="fp32",
     engine=Engine(attention="sdpa", reuse_context=True, cuda_graphs="off", overlap_decode="off",
                   offload="model", vae_tiling="on", cfg_batching="sequential"),

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.models import load
 
 from pavdm_cli.bench import shapes
 from pavdm_cli.errors import ModelError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.models import families, load
-from pavdm_cli.models.opensora import config
+from pavdm_cli.models.opensora import config, loaded
 from pavdm_cli.models.opensora.spatial_vae import SpatialConfig
 from pavdm_cli.models.opensora.temporal_vae import TemporalConfig
 from pavdm_cli.models.opensora.vae import OpenSoraVAE, VAEConfig, normalisation
-from pavdm_cli.models.random_weights import made_up
+from pavdm_cli.models.random_weights import init_random
 from pavdm_cli.models.stdit.transformer import STDiT, frequencies
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -28,7 +28,7 @@ VAE = VAEConfig(SpatialConfig((8, 8, 16, 16), groups=4), TemporalConfig(filters=
 
 
 def small(dtype: torch.dtype = torch.float32) -> STDiT:
-    return made_up(lambda: STDiT(SMALL), CPU, dtype, {"rope.freqs": frequencies(SMALL)})
+    return init_random(lambda: STDiT(SMALL), CPU, dtype, {"rope.freqs": frequencies(SMALL)})
 
 
 def test_every_weight_is_random_but_those_that_training_leaves_alone():
@@ -67,7 +67,8 @@ def test_the_transformer_has_the_published_size():
 def tiny(monkeypatch):
     """Open-Sora with its sizes made small, through everything that loads it."""
     monkeypatch.setattr(config, "XL2", SMALL)
-    monkeypatch.setattr(families, "VAEConfig", lambda: VAE)
+    monkeypatch.setattr(loaded, "XL2", SMALL)
+    monkeypatch.setattr(loaded, "VAEConfig", lambda: VAE)
 
 
 def job(frames: int, **given: object) -> pipeline.Job:
@@ -79,7 +80,7 @@ def job(frames: int, **given: object) -> pipeline.Job:
 @pytest.mark.usefixtures("tiny")
 def test_a_model_with_made_up_weights_makes_a_video(method, chunk):
     wanted = job(20, method=method, chunk=chunk)
-    model = load.load(wanted.spec, CPU, random=True)
+    model = load(wanted.spec, CPU, init="random")
     frames = list(pipeline.frames(wanted, model))
     assert [part.shape for part in frames] == [(17, 64, 72, 3), (3, 64, 72, 3)] or method == "rw"
     assert sum(len(part) for part in frames) == 20
@@ -90,7 +91,7 @@ def test_a_model_with_made_up_weights_makes_a_video(method, chunk):
 @pytest.mark.usefixtures("tiny")
 def test_pocket_too_can_be_made_up():
     wanted = pipeline.plan(Request("a red balloon", frames=2, sampling=Sampling(steps=6, seed=1)))
-    model = load.load(wanted.spec, CPU, random=True)
+    model = load(wanted.spec, CPU, init="random")
     assert next(pipeline.frames(wanted, model)).shape == (2, 64, 96, 3)
 
 
@@ -103,12 +104,12 @@ def test_weights_that_are_not_there_are_one_clear_error():
 @pytest.mark.usefixtures("tiny")
 def test_clean_and_noisy_latents_see_one_another_and_positions_follow_the_size():
     wanted, seen = job(8 * 17), []
-    model = load.load(wanted.spec, CPU, random=True)
+    model = load(wanted.spec, CPU, init="random")
 
     def note(module, given, options, out):
         seen.append((given[0].shape[1], options["size"]))
 
-    model.denoiser.register_forward_hook(note, with_kwargs=True)
+    model.transformer.register_forward_hook(note, with_kwargs=True)
     list(pipeline.latents(wanted, model))
     assert {size for _, size in seen} == {(64, 72)}
     assert max(length for length, _ in seen) == 30 + 5
@@ -121,7 +122,7 @@ def test_no_video_of_nothing_is_asked_for():
 
 
 def test_normalisation_is_that_of_the_recorded_weights():
-    vae = made_up(lambda: OpenSoraVAE(VAE), CPU, torch.float32, normalisation())
+    vae = init_random(lambda: OpenSoraVAE(VAE), CPU, torch.float32, normalisation())
     assert vae.scale.flatten().tolist() == pytest.approx([3.85, 2.32, 2.33, 3.06])
     assert vae.shift.flatten().tolist() == pytest.approx([-0.10, 0.34, 0.27, 0.98])
 
@@ -130,9 +131,9 @@ def test_normalisation_is_that_of_the_recorded_weights():
 def test_denoising_alone_is_measured_without_the_libraries_of_the_codec(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("diffusers", "diffusers.models.autoencoders.autoencoder_kl", "transformers"):
         monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setattr(shapes, "XL2", SMALL)
+    monkeypatch.setattr(loaded, "XL2", SMALL)
     monkeypatch.setattr(config, "XL2", SMALL)
-    model = shapes.random_model(shapes.SHAPES["opensora-v1.2"], CPU)
-    assert all(torch.equal(value, small().state_dict()[name]) for name, value in model.denoiser.state_dict().items())
+    model = shapes.random_model(shapes.find_shape("opensora-v1.2"), CPU)
+    assert all(torch.equal(value, small().state_dict()[name]) for name, value in model.transformer.state_dict().items())
     with pytest.raises(ModelError, match="diffusers"):
-        shapes.random_model(shapes.SHAPES["opensora-v1.2"], CPU, whole=True)
+        shapes.random_model(shapes.find_shape("opensora-v1.2"), CPU, whole=True)

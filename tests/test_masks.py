@@ -7,7 +7,7 @@ import torch
 from support.exact import NOISE, Mixing, clean_latents, joined, sigmas_of, solver_of
 from torch import Tensor
 
-from pavdm_cli.generation.reencode import reencoded
+from pavdm_cli.generation.reencode import with_reencoding
 from pavdm_cli.sampling.loop import from_clip, sample
 from pavdm_cli.sampling.masked_clips import ClipCondition, sample_masked_clips
 from pavdm_cli.sampling.noise import add_noise
@@ -36,7 +36,7 @@ def test_an_edit_ratio_of_none_is_clip_after_clip_as_ever(given):
     schedule = rn(4, 5, 2)
     sigmas = sigmas_of(schedule)
     start = from_clip(schedule, clean_latents(range(-given, 0)), sigmas) if given else None
-    plain = sample(schedule, reencoded(Together(), anew, start), NOISE, solver_of(sigmas), chunks=3, start=start)
+    plain = sample(schedule, with_reencoding(Together(), anew, start), NOISE, solver_of(sigmas), chunks=3, start=start)
     masked = sample_masked_clips(
         schedule, Together(), NOISE, solver_of(sigmas), chunks=3, start=start, condition=ClipCondition(0.0, anew)
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from pavdm_cli.generation import memory_plan, pipeline
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models import offload
 from pavdm_cli.models.execution import Engine
-from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.memory_tracker import Live
-from pavdm_cli.models.offload import Guest, Stream, VisitingCodec, streamed
+from pavdm_cli.models.offload import BlockLoader, OffloadedModule, PinnedPack, streamed
+from pavdm_cli.models.runner import ModelRunner
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -80,19 +79,36 @@ class OnDevice(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def waiting(model: Loaded) -> list[torch.Tensor]:
-    """The pieces of host memory that hold weights."""
-    codec, turns = model.codec, model.denoiser.block_loader
-    assert isinstance(codec, VisitingCodec)
-    packed = list(codec.guest.packed)
-    packed += list(turns.packed.values()) if isinstance(turns, Stream) else []
-    if isinstance(leave := codec.make_room, Callable) and isinstance(guest := getattr(leave, "__self__", None), Guest):
-        packed += guest.packed
-    return [one.host for one in packed]
+@pytest.fixture
+def packs(monkeypatch: pytest.MonkeyPatch) -> list[PinnedPack]:
+    """All that is packed on the host from now on."""
+    made: list[PinnedPack] = []
+    create = PinnedPack.__init__
+
+    def note(pack: PinnedPack, *given: Any) -> None:
+        create(pack, *given)
+        made.append(pack)
+
+    monkeypatch.setattr(PinnedPack, "__init__", note)
+    return made
 
 
-def used_from_the_host(wanted: pipeline.Job, model: Loaded) -> list[str]:
-    with OnDevice(waiting(model)) as device:
+@pytest.fixture
+def loaders(monkeypatch: pytest.MonkeyPatch) -> list[BlockLoader]:
+    """All that loads blocks from now on."""
+    made: list[BlockLoader] = []
+    create = BlockLoader.__init__
+
+    def note(loader: BlockLoader, *given: Any) -> None:
+        create(loader, *given)
+        made.append(loader)
+
+    monkeypatch.setattr(BlockLoader, "__init__", note)
+    return made
+
+
+def used_from_the_host(wanted: pipeline.Job, model: ModelRunner, packs: list[PinnedPack]) -> list[str]:
+    with OnDevice([pack.host for pack in packs]) as device:
         for _ in pipeline.frames(wanted, model):
             pass
     return device.wrong
@@ -100,57 +116,62 @@ def used_from_the_host(wanted: pipeline.Job, model: Loaded) -> list[str]:
 
 @pytest.mark.parametrize("reuse", [True, *integration(False)])
 @pytest.mark.parametrize("mode", MODES)
-def test_nothing_is_computed_with_weights_that_wait(mode, reuse, folder):
+def test_nothing_is_computed_with_weights_that_wait(mode, reuse, folder, packs):
     wanted = job(folder, offload=mode, reuse_context=reuse)
     model = pipeline.open_model(wanted)
-    assert len(waiting(model)) > 5
-    assert used_from_the_host(wanted, model) == []
+    assert len(packs) > 5
+    assert used_from_the_host(wanted, model, packs) == []
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_turn_that_is_forgotten_would_be_seen(mode, folder, monkeypatch):
+def test_a_turn_that_is_forgotten_would_be_seen(mode, folder, monkeypatch, packs):
     wanted = job(folder, offload=mode)
     model = pipeline.open_model(wanted)
-    monkeypatch.setattr(Guest, "come", lambda self: None)
-    assert "convolution" in used_from_the_host(wanted, model)
+    monkeypatch.setattr(OffloadedModule, "onload", lambda self: None)
+    assert "convolution" in used_from_the_host(wanted, model, packs)
 
 
 @pytest.mark.parametrize("mode", ["sequential", *integration("model")])
-def test_no_more_is_on_the_device_than_the_plan_says(mode, folder):
+def test_no_more_is_on_the_device_than_the_plan_says(mode, folder, loaders):
     wanted = job(folder, 17 * 8, offload=mode)
     found = memory_plan.budget(wanted)
     model = pipeline.open_model(wanted)
     there = 0
-    if isinstance(turns := model.denoiser.block_loader, Stream):  # what stays, and both slots
-        stays = {id(w): w.nbytes for w in model.denoiser.parameters()}
-        away = [w for block in model.denoiser.blocks for w in streamed(block)]
-        there = sum(stays.values()) - sum(w.nbytes for w in away) + sum(slot.piece.nbytes for slot in turns.slots)
+    for loader in loaders:  # what stays, and both buffers
+        stays = sum(weight.nbytes for weight in model.transformer.parameters())
+        away = [weight for block in model.model.blocks for weight in streamed(block, model.model.resident)]
+        there = stays - sum(w.nbytes for w in away) + sum(buffer.piece.nbytes for buffer in loader.buffers)
     with Live() as live:
         for _ in pipeline.frames(wanted, model):
             pass
     parts = {name: part for name, part in found.places[0].parts.items() if "waiting" not in name and "lib" not in name}
     most = max(sum(part[i] for part in parts.values()) for i in (2, 3))
     assert 0.7 * most < live.peak + there < 1.1 * most
-    assert len({id(block) for block in model.denoiser.blocks}) == 4
+    assert len(loaders) == (mode == "sequential")
+    assert len(model.model.blocks) == 4
 
 
-def test_blocks_wait_for_their_turn_two_at_a_time(folder):
+def test_one_block_at_a_time_is_bound_and_the_next_is_copied_ahead(folder, loaders):
     model = pipeline.open_model(job(folder, offload="sequential"))
-    turns = model.denoiser.block_loader
-    assert isinstance(turns, Stream)
-    hosts = {packed.host.data_ptr() for packed in turns.packed.values()}
+    (loader,), blocks = loaders, model.model.blocks
+    hosts = {pack.host.data_ptr() for pack in loader.packs}
 
-    def lies(block: torch.nn.Module) -> bool:
-        return all(w.untyped_storage().data_ptr() not in hosts for w in streamed(block))
+    def bound() -> list[int]:
+        return [
+            number
+            for number, block in enumerate(blocks)
+            if all(w.untyped_storage().data_ptr() not in hosts for w in streamed(block, model.model.resident))
+        ]
 
-    blocks = model.denoiser.blocks
-    for block in turns(blocks):
-        assert [one for one in blocks if lies(one)] == [block]
-    assert not any(map(lies, blocks))
-    early = turns(blocks)
-    next(iter(early))
-    del early
-    assert not any(map(lies, blocks))
+    assert bound() == []
+    for number in (0, 1, 2, 3, 0, 2, 2, 1):
+        loader.onload(number)
+        assert bound() == [number]
+        pack, ahead = loader.packs[number], loader.packs[(number + 1) % 4]
+        assert torch.equal(loader.buffers[loader.turn].piece[: pack.host.numel()], pack.host)
+        assert torch.equal(loader.buffers[1 - loader.turn].piece[: ahead.host.numel()], ahead.host)
+    loader.offload()
+    assert bound() == []
 
 
 def test_graphs_and_offloading_are_refused_together():
@@ -171,6 +192,6 @@ def test_a_place_for_blocks_is_not_filled_while_what_was_there_before_is_read(mo
             self.recorded = True
 
     monkeypatch.setattr(offload, "_event", lambda device: Mark())
-    slot = offload.Slot(8, torch.device("cpu"))
-    assert slot.read.recorded
-    assert not slot.filled.recorded
+    buffer = offload.StagingBuffer(8, torch.device("cpu"))
+    assert buffer.read.recorded
+    assert not buffer.filled.recorded

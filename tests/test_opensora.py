@@ -22,14 +22,13 @@ from test_stdit_golden import GOLDEN, SMALL, run
 
 from pavdm_cli.errors import DeviceError, ModelError, UsageError
 from pavdm_cli.generation import memory_plan, pipeline
+from pavdm_cli.generation.checks import check_sampling
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.hub import weight_memory
-from pavdm_cli.models import families
-from pavdm_cli.models.execution import Reading
-from pavdm_cli.models.load import wording
+from pavdm_cli.models.opensora import loaded as opensora_loaded
 from pavdm_cli.models.opensora import text_encoder
-from pavdm_cli.models.specs import find
-from pavdm_cli.models.stdit.denoiser import levels_table
+from pavdm_cli.models.registry import get
+from pavdm_cli.models.stdit.denoiser import modulation_of
 from pavdm_cli.models.stdit.transformer import STDiT
 from pavdm_cli.runtime import optional_imports
 from pavdm_cli.runtime.install_hints import install_command
@@ -157,7 +156,7 @@ def test_the_words_and_the_scores_reach_the_network(folder):
     plain = latents(job(folder))
     assert torch.equal(plain, latents(job(folder)))
     assert (plain - latents(replace(job(folder), prompt="a boat"))).abs().max() > 1e-4
-    assert (plain - latents(job(folder, reading=Reading(aesthetic=4)))).abs().max() > 1e-4
+    assert (plain - latents(job(folder, options={"aesthetic_score": 4}))).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("noised", [False, True])
@@ -176,20 +175,20 @@ def test_a_clip_goes_on_from_its_last_group_or_its_last_window_noised(noised, fo
 
 def test_the_unconditional_half_is_the_null_embedding_as_long_as_the_prompt(folder):
     model = pipeline.open_model(job(folder))
-    both, mask = model.read(PROMPT, unconditional=True)
-    prompt, shown = model.read(PROMPT, unconditional=False)
-    assert torch.equal(both[:1], prompt)
-    assert torch.equal(both[1], model.denoiser.y_embedder.y_embedding[: prompt.shape[1]])
-    assert torch.equal(mask, shown.repeat(2, 1))
-    assert shown.all()
+    prompt, unconditional = model.embed(PROMPT, cfg=True)
+    (alone,) = model.embed(PROMPT, cfg=False)
+    assert torch.equal(alone.rows, prompt.rows)
+    assert torch.equal(unconditional.rows, model.transformer.y_embedder.y_embedding[: len(prompt.rows)])
+    assert torch.equal(unconditional.mask, prompt.mask)
+    assert prompt.mask.all()
 
 
 def test_no_prompt_is_the_null_embedding_alone_and_needs_no_text_encoder(folder, monkeypatch):
     model = pipeline.open_model(job(folder))
     monkeypatch.setattr(text_encoder, "load_into", None)
-    y, mask = model.read("", unconditional=False)
-    assert torch.equal(y[0], model.denoiser.y_embedder.y_embedding)
-    assert mask.all()
+    (nothing,) = model.embed("", cfg=False)
+    assert torch.equal(nothing.rows, model.transformer.y_embedder.y_embedding)
+    assert nothing.mask.all()
     wordless = replace(job(folder, 17), prompt="")
     assert torch.cat(list(pipeline.latents(wordless, model)), dim=1).isfinite().all()
 
@@ -217,7 +216,7 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(free, what, 
 @pytest.mark.parametrize("package", optional_imports.PACKAGES)
 def test_a_library_that_is_missing_is_one_line_before_any_weight_is_read(package, folder, monkeypatch):
     monkeypatch.setitem(sys.modules, optional_imports.MODULES.get(package, package), None)
-    monkeypatch.setattr(families, "load_into", lambda *given: pytest.fail("read weights"))
+    monkeypatch.setattr(opensora_loaded, "load_into", lambda *given: pytest.fail("read weights"))
     with pytest.raises(ModelError, match=f"Open-Sora needs {package}$") as caught:
         pipeline.open_model(job(folder))
     assert caught.value.hint == install_command("opensora")
@@ -225,7 +224,7 @@ def test_a_library_that_is_missing_is_one_line_before_any_weight_is_read(package
 
 def test_weights_are_counted_as_they_will_be_loaded(folder):
     model = pipeline.open_model(job(folder))
-    for part, module in (("transformer", model.denoiser), ("vae", model.codec)):
+    for part, module in (("transformer", model.transformer), ("vae", model.vae)):
         assert isinstance(module, torch.nn.Module)
         size = sum(value.numel() * value.itemsize for value in module.state_dict().values())
         assert weight_memory.weight_bytes(folder / part, torch.float32) == size
@@ -250,23 +249,22 @@ def test_a_text_encoder_of_another_width_is_refused_before_weights_are_read(fold
         (tmp_path / kept).symlink_to(folder / kept)
     (tmp_path / "text_encoder").mkdir()
     (tmp_path / "text_encoder" / "config.json").write_text(json.dumps(published.T5 | {"d_model": 64}))
-    monkeypatch.setattr(families, "load_into", lambda *given: pytest.fail("read weights"))
+    monkeypatch.setattr(opensora_loaded, "load_into", lambda *given: pytest.fail("read weights"))
     with pytest.raises(ModelError, match=r"have 64 numbers \(d_model\), the transformer reads 32"):
         pipeline.open_model(job(tmp_path))
 
 
 def test_a_prompt_is_scored_as_captions_were_only_for_a_model_that_read_such():
-    reading = Reading(aesthetic=6.5, motion=4, camera="pan left")
+    options = {"aesthetic_score": 6.5, "motion_score": 4, "camera_motion": "pan left"}
     scored = "a cat aesthetic score: 6.5. motion score: 4.0. camera motion: pan left."
-    assert wording(find("opensora-v1.2"), "a cat", reading) == scored
-    assert wording(find("pocket"), "a cat", reading) == "a cat"
-    assert wording(find("opensora-v1.2"), "", reading) == ""
+    assert get("opensora-v1.2").format_prompt("a cat", 1, options).text == scored
+    assert "score" not in get("pocket").format_prompt("a red ball", 1, {}).text
 
 
 @pytest.mark.parametrize("score", [-1, 101, float("nan")])
 def test_a_score_that_no_caption_had_is_refused(score):
     with pytest.raises(UsageError, match="aesthetic-score"):
-        Reading(aesthetic=score)
+        check_sampling(Sampling("opensora-v1.2", options={"aesthetic_score": score}))
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +290,7 @@ def test_in_bfloat16_the_network_is_the_recorded_one_with_rounded_timesteps_and_
 def test_levels_are_rounded_like_the_weights_unless_they_are_to_be_exact(recorded):
     sigmas = torch.tensor([0.0, 0.7381, 1.0])
     for exact, times in ((False, [0.0, 740.0, 1000.0]), (True, [0.0, 738.1, 1000.0])):
-        want = recorded.table(torch.tensor(times), torch.tensor(24.0, dtype=torch.bfloat16))
-        got = levels_table(recorded, sigmas, 24, exact)
+        want = recorded.modulation(torch.tensor(times), torch.tensor(24.0, dtype=torch.bfloat16))
+        got = modulation_of(recorded, 1000 * sigmas, 24, exact)
         assert torch.equal(got.block, want.block)
         assert torch.equal(got.final, want.final)

@@ -18,7 +18,7 @@ from pavdm_cli.app import app
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.request import Request, Sampling, parse_size
-from pavdm_cli.models.stdit.denoiser import levels_table, recomputing
+from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context
 from pavdm_cli.sampling.denoiser import batched_cfg
 from pavdm_cli.sampling.loop import sample
 from pavdm_cli.sampling.noise import seeded_noise
@@ -128,14 +128,14 @@ def test_two_prompts_in_a_batch_with_guidance_and_warped_timesteps_are_what_each
     prompts = ["a red balloon", "a small boat on calm water, the camera pans left"]
     job = job_of(folder, steps=2, window=10, frames=34)
     model, sigmas, schedule = pipeline.open_model(job), pipeline.levels_of(job).sigmas[:-2], job.schedule
-    table, network = levels_table(model.denoiser, sigmas, 24), model.denoiser
+    table, network = modulation_of(model.transformer, 1000 * sigmas, 24), model.transformer
 
     def run(wanted: list[str], rows: slice) -> torch.Tensor:
         y, mask = model.text.embed(wanted)
         null = network.y_embedder.y_embedding[None, : y.shape[1]].expand(len(wanted), -1, -1)
         text = network.encode_text(torch.cat([y, null]), mask.repeat(2, 1))
         noise = seeded_noise(1, model.noise_shape(batch=2))
-        bound = batched_cfg(recomputing(network, text, table, schedule.context, job.spec.size), 7.0)
+        bound = batched_cfg(with_full_context(network, text, table, schedule.context, job.spec.size), 7.0)
         drawn = sample(schedule, bound, lambda index, step=None: noise(index, step)[rows], solver_of(sigmas), chunks=2)
         return torch.cat(list(drawn), dim=1)
 

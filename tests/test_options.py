@@ -6,13 +6,14 @@ import pytest
 import typer
 from support.clips import greys, make
 from support.command import pavdm
+from support.models import MODELS
 from support.tiers import integration
 
 from pavdm_cli.app import app
-from pavdm_cli.commands import options, train_options
-from pavdm_cli.models.specs import MODELS, Idle
+from pavdm_cli.commands import train_options
+from pavdm_cli.models.spec import IgnoredOption
 
-IDLE = {one.option: one for one in MODELS["pocket"].idle}
+IDLE = {one.option: one for one in MODELS["pocket"].ignored}
 VALUES = {"--aspect": "1:1", "--aesthetic-score": "6.5", "--motion-score": "4", "--camera-motion": "pan left"}
 REFUSED = sorted(name for name, one in IDLE.items() if one.instead)
 
@@ -71,10 +72,10 @@ def test_what_brings_nothing_where_it_runs_is_a_note(words, notes):
 
 
 @pytest.mark.parametrize("command", ["generate", "extend"])
-def test_every_option_under_open_sora_is_idle_with_pocket_but_one(command):
-    works = {"--fp32-timesteps"}  # with --precision bf16
-    assert panel(options.OPEN_SORA, command).keys() - works == IDLE.keys() - {"--aspect"}
-    assert all(isinstance(one, Idle) and one.why for one in IDLE.values())
+def test_every_option_of_open_sora_alone_is_ignored_by_pocket(command):
+    assert panel("opensora-v1.2", command).keys() == IDLE.keys() - {"--aspect"}
+    assert panel("pocket", command).keys() == {"--fp32-timesteps"}
+    assert all(isinstance(one, IgnoredOption) and one.why for one in IDLE.values())
 
 
 PANELS = (train_options.POCKET_PANEL, train_options.FINETUNE_PANEL)

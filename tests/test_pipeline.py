@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from support.tiers import integration
+from torch import Tensor
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.pixels import from_bytes
-from pavdm_cli.sampling import loop
+from pavdm_cli.models.registry import get
+from pavdm_cli.models.streams import unit_stream
 from pavdm_cli.sampling.noise import linear_sigmas
 from pavdm_cli.sampling.schedule import pa
 
@@ -67,7 +69,7 @@ def test_making_a_video_leaves_global_randomness_alone(model):
 
 def test_guidance_as_it_was_taught_is_a_single_pass_and_any_other_takes_two(model):
     calls = []
-    handle = model.denoiser.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
+    handle = model.transformer.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
     taught = video(job_of(4), model)
     others = [video(job_of(4, guidance=guidance), model) for guidance in (1.0, 1.5 + 1e-12, 3.0)]
     handle.remove()
@@ -80,10 +82,10 @@ def test_guidance_as_it_was_taught_is_a_single_pass_and_any_other_takes_two(mode
 
 
 def test_guidance_goes_on_top_of_what_one_pass_gives(model):
-    spec = replace(model.spec, guided=1.0)
-    assert job_of(4, guidance=3.0).scale == 2
-    assert replace(job_of(4, guidance=3.0), spec=spec).scale == 3
-    assert replace(job_of(4, guidance=3.0), prompt="").scale == 1
+    spec = replace(model.spec, distilled_guidance=1.0)
+    assert job_of(4, guidance=3.0).guidance_scale == 2
+    assert replace(job_of(4, guidance=3.0), spec=spec).guidance_scale == 3
+    assert replace(job_of(4, guidance=3.0), prompt="").guidance_scale == 1
 
 
 @pytest.mark.parametrize("noised", [False, True])
@@ -104,20 +106,26 @@ def test_frames_stream_chunk_by_chunk(model):
     assert sizes == [4, 4, 4, 2]
 
 
-def test_latents_are_decoded_in_whole_groups_of_the_codec_whatever_the_chunk():
-    chunks = list(torch.arange(13).view(1, 13, 1, 1, 1).split([1, 1, 1, 2, 1, 5, 2], dim=1))
-    runs = [run.flatten().tolist() for run in loop.regroup(chunks, 5)]
-    assert runs == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
-    assert all(map(torch.equal, loop.regroup(chunks, 1), chunks))
+def test_latents_are_decoded_in_whole_units_whatever_the_chunk():
+    chunks = list(torch.arange(13.0).view(1, 13, 1, 1, 1).split([1, 1, 1, 2, 1, 5, 2], dim=1))
+    for unit, whole in ((5, 10), (1, 13)):
+        calls: list[Tensor] = []
+        stream = unit_stream(lambda latents, calls=calls: calls.append(latents) or latents, unit)
+        frames = torch.cat([part for part in map(stream.push, chunks) if part.shape[1]], dim=1)
+        assert frames.flatten().tolist() == list(range(whole))
+        assert all(call.shape[1] % unit == 0 for call in calls)
+        assert stream.replay == 13 - whole
+        assert stream.flush().flatten().tolist() == list(range(whole, 13))
+        again = unit_stream(lambda latents: latents, unit, context=torch.cat(chunks, dim=1))
+        assert again.replay == 13 - whole
 
 
 def test_levels_follow_size_and_window_only_where_the_model_was_trained_so():
     job = job_of(4)
     assert torch.equal(pipeline.levels_of(job).sigmas[:-2], linear_sigmas(6))
-    size = (240, 424)
-    spec = replace(job.spec, scaled=True, size=size, group=(5, 17), window=30)
-    paper = replace(job, spec=spec, schedule=pa(30, 30, 5))
+    spec = get("opensora-v1.2").spec
+    paper = replace(job, sampling=Sampling("opensora-v1.2"), spec=spec, schedule=pa(30, 30, 5))
     wanted = torch.tensor(json.loads((GOLDEN / "schedule_paper.json").read_text())["t_transformed_fp32"]) / 1000
     torch.testing.assert_close(pipeline.levels_of(paper).sigmas[1:-2], wanted, rtol=0, atol=1e-6)
-    shorter = replace(job, spec=spec, schedule=pa(30, 10, 5))
+    shorter = replace(paper, schedule=pa(30, 10, 5))
     assert (pipeline.levels_of(shorter).sigmas[1:-3] < pipeline.levels_of(paper).sigmas[1:-3]).all()

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from pavdm_cli.app import app
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.models.families import prompt_notes
 from pavdm_cli.models.opensora.text_encoder import END, LONGEST, cut_note, token_ids
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -59,10 +58,10 @@ def test_the_transformer_is_given_300_vectors_and_the_score_at_the_end_is_lost_w
     sampling = Sampling(model=str(folder), steps=6, device="cpu")
     job = pipeline.plan(Request(text, frames=17, size=(64, 72), sampling=sampling))
     model = pipeline.open_model(job)
-    words, mask = model.read(job.wording, unconditional=True)
+    words, mask = model.read(job.formatted.text, unconditional=True)
     assert words.shape[1] == LONGEST
     assert mask.all()
-    notes = [note for note in prompt_notes(job.spec, job.wording) if "tokens" in note]
+    notes = [note for note in job.video_model.prompt_notes(job.formatted.text) if "tokens" in note]
     assert len(notes) == 1
 
 

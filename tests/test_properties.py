@@ -10,11 +10,11 @@ from contextlib import suppress
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.models import MODELS, find
 
 from pavdm_cli.errors import PavdmError, UsageError
 from pavdm_cli.generation.metadata import FIELDS, sound_fields
 from pavdm_cli.generation.request import Request, Sampling, parse_size
-from pavdm_cli.models.specs import MODELS, find
 from pavdm_cli.pocket_world.prompt import format_prompt
 from pavdm_cli.pocket_world.vocabulary import VOCABULARY, split
 from pavdm_cli.runtime.printable import HIDDEN, command_line, printable

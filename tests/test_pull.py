@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import constants
 from support import published
 from support.command import pavdm
+from support.models import MODELS, find, load
 from support.repositories import Hub, serving, tamed
 from typer.testing import CliRunner
 
@@ -22,8 +23,6 @@ from pavdm_cli.hub import weights_dir as home_module
 from pavdm_cli.hub.download import File, fetch
 from pavdm_cli.hub.pull import delete, plan, problems, pull, removable
 from pavdm_cli.hub.weights_dir import home
-from pavdm_cli.models.load import load
-from pavdm_cli.models.specs import MODELS, find
 
 SPEC = MODELS["opensora-v1.2"]
 REPOS = {part.folder: part.repo for part in SPEC.parts}

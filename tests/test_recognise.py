@@ -14,10 +14,11 @@ import pytest
 import torch
 from support import published
 from support.command import pavdm
+from support.models import MODELS, OPENSORA, POCKET, find
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.models.opensora.export import publish
-from pavdm_cli.models.specs import MODELS, POCKET, find
+from pavdm_cli.models import registry
+from pavdm_cli.models.opensora.export import export
 
 KNOWN = "known models: pocket, opensora-v1.2"
 
@@ -83,14 +84,14 @@ def test_an_unknown_hub_repository_is_told_from_a_folder_that_is_missing(name, t
 def test_a_folder_is_the_model_that_its_configurations_name(layout):
     for names in ({}, {"architectures": None, "model_type": "STDiT3"}, {"architectures": ["STDiT3"]}):
         write(layout / "transformer" / "config.json", names)
-        assert (find(str(layout)).family, find(str(layout)).folder) == ("opensora", layout)
+        assert (registry.find(str(layout)).published, find(str(layout)).folder) == (OPENSORA, layout)
     shutil.rmtree(layout / "vae")  # what is missing is said by its name, later
-    assert find(str(layout)).family == "opensora"
+    assert registry.find(str(layout)).published == OPENSORA
 
 
 def test_a_fine_tuned_folder_is_its_model(layout, tmp_path):
-    tuned = publish({"weight": torch.zeros(1)}, layout, tmp_path / "tuned", {})
-    assert find(str(tuned)).family == "opensora"
+    tuned = export({"weight": torch.zeros(1)}, layout, tmp_path / "tuned", {})
+    assert registry.find(str(tuned)).published == OPENSORA
 
 
 def test_a_folder_of_pockets_files_is_pocket_and_makes_a_video(tmp_path, monkeypatch):
@@ -194,6 +195,8 @@ def test_a_pipe_in_place_of_a_configuration_is_not_waited_for(layout):
 
 
 def test_models_are_told_apart_without_torch(layout):
-    code = f"import sys; from pavdm_cli.models.specs import find; find({str(layout)!r}); print('torch' in sys.modules)"
+    code = (
+        f"import sys; from pavdm_cli.models.registry import find; find({str(layout)!r}); print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False\n"

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.command import pavdm
+from support.models import POCKET
 from support.tape import Tape
 from support.tiers import integration
 from torch import Tensor, nn
@@ -22,11 +23,10 @@ from pavdm_cli.generation import pipeline, recovery
 from pavdm_cli.generation.recovery import Recovery, fault
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.execution import Engine
-from pavdm_cli.models.load import Loaded, in_precision, with_offload
 from pavdm_cli.models.pixels import to_unit
 from pavdm_cli.models.pocket import checkpoint
-from pavdm_cli.models.specs import POCKET
-from pavdm_cli.models.upcast import float32_codec, float32_transformer, precision
+from pavdm_cli.models.pocket.model import DENOISER
+from pavdm_cli.models.runner import ModelRunner, precision_of, with_offload
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.video import open_video
 
@@ -69,7 +69,9 @@ def planted(module: nn.Module, at: range, value: float = NAN) -> Iterator[None]:
         handle.remove()
 
 
-def run(job: pipeline.Job, model: Loaded, recovery: Recovery, graphs: GraphPolicy | None = None) -> list[np.ndarray]:
+def run(
+    job: pipeline.Job, model: ModelRunner, recovery: Recovery, graphs: GraphPolicy | None = None
+) -> list[np.ndarray]:
     """Frames by chunk; those before a fault are what is given where one ends the run."""
     made: list[np.ndarray] = []
     try:
@@ -85,7 +87,7 @@ def test_a_fault_of_the_transformer_that_passes_changes_no_frame(value: float, o
     job = job_of(overlap_decode=overlap_decode)
     model = pipeline.open_model(job)
     watch = Recovery(model)
-    with planted(model.denoiser, range(6, 7), value):
+    with planted(model.transformer, range(6, 7), value):
         made = run(job, model, watch)
     assert np.array_equal(np.concatenate(made), right)
     assert watch.notes[0].startswith("the transformer gave values ")
@@ -98,7 +100,7 @@ def test_a_fault_of_the_transformer_that_stays_ends_at_its_chunk(overlap_decode:
     job = job_of(overlap_decode=overlap_decode)
     model = pipeline.open_model(job)
     watch = Recovery(model)
-    with planted(model.denoiser, range(7, 10_000)):
+    with planted(model.transformer, range(7, 10_000)):
         made = run(job, model, watch)
     assert np.array_equal(np.concatenate(made), right[:4])
     assert watch.notes == ["the transformer gave values that are no numbers (NaN) in chunk 3, twice in float32"]
@@ -109,7 +111,7 @@ def test_chunks_of_a_fault_are_counted_after_the_warmup(first: int, place: str) 
     job = job_of(warmup=2)
     model = pipeline.open_model(job)
     watch = Recovery(model)
-    with planted(model.denoiser, range(first, 10_000)):
+    with planted(model.transformer, range(first, 10_000)):
         run(job, model, watch)
     assert watch.notes == [f"the transformer gave values that are no numbers (NaN) in {place}, twice in float32"]
 
@@ -117,7 +119,7 @@ def test_chunks_of_a_fault_are_counted_after_the_warmup(first: int, place: str) 
 def test_steps_that_are_recorded_are_watched_too(right) -> None:
     job, tape = job_of(), Tape()
     model = pipeline.open_model(job)
-    with planted(model.denoiser, ALWAYS):
+    with planted(model.transformer, ALWAYS):
         watch = Recovery(model)
         made = run(job, model, watch, GraphPolicy(tape))
     assert made == []
@@ -131,7 +133,7 @@ def test_bfloat16_is_computed_again_in_float32(right) -> None:
     job = job_of(precision="bf16")
     model = pipeline.open_model(job)
     watch = Recovery(model)
-    with planted(model.denoiser, range(7, 10_000)):
+    with planted(model.transformer, range(7, 10_000)):
         made = np.concatenate(run(job, model, watch))
     assert [note.rpartition(" in ")[0].partition(" in ")[2] for note in watch.notes] == [
         f"chunk {n}: computed again" for n in (3, 4)
@@ -146,13 +148,13 @@ def test_a_fault_of_the_decoder_is_told_from_one_of_the_transformer(precision: s
     model = pipeline.open_model(job)
     sound = run(job, model, Recovery(model))
     watch = Recovery(model)
-    with planted(model.codec.decoder, range(1, 2)):  # one call a latent
+    with planted(model.vae.decoder, range(1, 2)):  # one call a latent
         made = run(job, model, watch)
     assert len(made) == 4
     assert watch.notes == ["the decoder gave values that are no numbers (NaN) in chunk 2: computed again in float32"]
     assert np.abs(np.concatenate(made).astype(int) - np.concatenate(sound)).max() <= 3
     watch = Recovery(model)
-    with planted(model.codec.decoder[-2], range(2, 10_000), 1e12):
+    with planted(model.vae.decoder[-2], range(2, 10_000), 1e12):
         made = run(job, model, watch)
     assert len(made) == 2
     assert watch.notes[-1].startswith("the decoder gave values that are no numbers (NaN) in chunk 3, ")
@@ -162,16 +164,16 @@ def test_a_fault_of_the_decoder_is_told_from_one_of_the_transformer(precision: s
 def test_a_float32_copy_of_offloaded_weights_gives_the_same(offload: str) -> None:
     job = job_of(precision="bf16")
     plain = pipeline.open_model(job)
-    away = with_offload(in_precision(pipeline.open_model(job_of()), "bf16"), offload)
+    away = with_offload(pipeline.open_model(job_of(precision="bf16")), offload)
     levels = pipeline.levels_of(job)
     made = []
     for model in (plain, away):
-        assert precision(model.denoiser) == "bfloat16"
-        copy = float32_transformer(model)
-        assert precision(copy.denoiser) == "float32"
-        denoiser = copy.bind(job.wording, job.schedule, levels, job.scale, job.sampling.engine)
+        assert precision_of(model.transformer) == "bfloat16"
+        copy = model.upcast("transformer")
+        assert precision_of(copy.transformer) == "float32"
+        denoiser = copy.denoiser(job.formatted.text, job.schedule, levels, job.guidance_scale, job.sampling.engine)
         window = torch.ones(1, 6, 16, 8, 12)
-        decoded = float32_codec(model).decode(window[:, :1])
+        decoded = model.upcast("vae").decode(window[:, :1])
         made.append((denoiser(window, torch.arange(1, 7, dtype=torch.int32), None), decoded))
     assert all(torch.equal(*pair) for pair in zip(*made, strict=True))
 
@@ -182,11 +184,11 @@ def test_clip_after_clip_is_watched_too(edit: float) -> None:
     model = pipeline.open_model(job)
     sound = np.concatenate(run(job, model, Recovery(model)))
     watch = Recovery(model)
-    with planted(model.denoiser, range(8, 9)):
+    with planted(model.transformer, range(8, 9)):
         assert np.array_equal(np.concatenate(run(job, model, watch)), sound)
     assert " in chunk 2: computed again" in watch.notes[0]
     watch = Recovery(model)
-    with planted(model.denoiser, range(8, 10_000)):
+    with planted(model.transformer, range(8, 10_000)):
         assert len(run(job, model, watch)) == 1
     assert " in chunk 2, twice in float32" in watch.notes[0]
 
@@ -224,9 +226,9 @@ def test_a_run_that_ends_names_its_partial_file(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     opened = pipeline.open_model
 
-    def spoiled(job: pipeline.Job) -> Loaded:
+    def spoiled(job: pipeline.Job) -> ModelRunner:
         model = opened(job)
-        plant.enter_context(planted(model.denoiser, range(7, 10_000)))
+        plant.enter_context(planted(model.transformer, range(7, 10_000)))
         return model
 
     monkeypatch.setattr(pipeline, "open_model", spoiled)
@@ -254,7 +256,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(value: float, tmp_path:
     def change(weights: dict[str, Tensor]) -> None:
         weights["stdit.final_layer.linear.weight"][3, 5] = value
 
-    spoil_file(POCKET.denoiser, tmp_path / "denoiser.safetensors", change)
+    spoil_file(POCKET.folder / DENOISER, tmp_path / "denoiser.safetensors", change)
     with pytest.raises(ModelError, match=r"stdit\.final_layer\.linear\.weight in .*denoiser\.safetensors") as caught:
         checkpoint.load_denoiser(tmp_path / "denoiser.safetensors")
     assert caught.value.exit_code == 5

@@ -6,32 +6,71 @@ import re
 from dataclasses import replace
 
 import pytest
+from support.models import MODELS, find
 
 from pavdm_cli.errors import ModelError, UsageError
+from pavdm_cli.generation import request
 from pavdm_cli.generation.request import SIZES, Request, parse_size, picture_size
-from pavdm_cli.models.specs import MODELS, ModelSpec, find
+from pavdm_cli.models.layout import LatentLayout
+from pavdm_cli.models.registry import get
+from pavdm_cli.models.spec import ModelSpec
 
 POCKET = MODELS["pocket"]
-FREE = replace(POCKET, name="free", group=(5, 17), sides=8, longest=1280, rates=(8, 30))
+FREE = replace(POCKET, name="free", size_multiple=8, max_side=1280, fps_range=(8, 30))
 
 
-@pytest.mark.parametrize(("frames", "latents"), [(1, 5), (16, 5), (17, 5), (18, 10), (34, 10), (119, 35), (1445, 425)])
-def test_frames_take_the_latents_of_whole_groups(frames, latents):
-    assert FREE.latents(frames) == latents
-    assert FREE.frames(latents) >= frames
-    assert FREE.frames(latents - 5) < frames
+CODECS = {
+    "pocket": LatentLayout((16, 8, 12), first=2, rest=2),
+    "pocket at 16 fps": LatentLayout((16, 8, 12), first=3, rest=4),
+    "open-sora": LatentLayout((4, 8, 8), first=1, rest=4, unit=5),
+    "causal": LatentLayout((4, 8, 8), first=1, rest=4),
+}
+every_layout = pytest.mark.parametrize("layout", CODECS.values(), ids=CODECS.keys())
 
 
-@pytest.mark.parametrize("frames", [1, 2, 3, 17])
-def test_pocket_holds_two_frames_in_a_latent(frames):
-    assert POCKET.latents(frames) == (frames + 1) // 2
-    assert POCKET.frames(POCKET.latents(frames)) in (frames, frames + 1)
+def counted(layout: LatentLayout, latents: int, begun: bool) -> int:
+    """Frames by counting latent after latent."""
+    firsts = (at == 0 and not begun if layout.unit == 1 else at % layout.unit == 0 for at in range(latents))
+    return sum(layout.first if is_first else layout.rest for is_first in firsts)
+
+
+@every_layout
+@pytest.mark.parametrize("begun", [False, True])
+def test_frames_of_latents_follow_one_another(layout: LatentLayout, begun: bool) -> None:
+    for first in range(12):
+        for last in range(first, 13):
+            found = layout.frames(first, last, begun)
+            assert found == range(counted(layout, first, begun), counted(layout, last, begun))
+
+
+@every_layout
+@pytest.mark.parametrize("begun", [False, True])
+def test_frames_take_the_fewest_whole_units_of_latents(layout: LatentLayout, begun: bool) -> None:
+    for frames in range(1, 70):
+        latents = layout.latents(frames, begun)
+        assert latents % layout.unit == 0
+        assert layout.count(latents, begun) >= frames
+        assert layout.count(latents - layout.unit, begun) < frames or latents == layout.unit
+
+
+@every_layout
+def test_a_clip_has_no_latent_that_stands_for_more_than_it(layout: LatentLayout) -> None:
+    for frames in range(70):
+        latents = layout.fitting(frames)
+        assert layout.count(latents) <= frames
+        assert layout.count(latents + layout.unit) > frames
+
+
+def test_models_have_the_layouts_they_are_known_for() -> None:
+    own = {name: get(name).layout(spec.size, spec.fps) for name, spec in MODELS.items()}
+    assert own["pocket"] == CODECS["pocket"]
+    assert (own["opensora-v1.2"].unit_frames, own["opensora-v1.2"].unit) == (17, 5)
 
 
 @pytest.mark.parametrize("spec", [POCKET, FREE])
 def test_a_model_makes_its_own_size_and_rate(spec: ModelSpec):
     spec.check_size(spec.size)
-    spec.check_rate(spec.fps)
+    spec.check_fps(spec.fps)
 
 
 @pytest.mark.parametrize("size", [(64, 104), (96, 64), (0, 0)])
@@ -49,13 +88,13 @@ def test_a_model_of_many_sizes_names_those_it_makes(size):
 
 @pytest.mark.parametrize("fps", [7.0, 31.0, 23.976, float("nan")])
 def test_a_rate_a_model_cannot_make_is_refused(fps):
-    FREE.check_rate(30.0)
+    FREE.check_fps(30.0)
     with pytest.raises(UsageError, match="8 to 30 whole frames/s"):
-        FREE.check_rate(fps)
+        FREE.check_fps(fps)
 
 
 def test_a_request_takes_its_model_at_the_size_and_rate_it_asks_for(monkeypatch):
-    monkeypatch.setitem(MODELS, "pocket", FREE)
+    monkeypatch.setattr(request, "find", lambda name: replace(get("pocket"), spec=FREE))
     spec = Request("a ball", seconds=2, size=(128, 256), fps=12).spec
     assert (spec.size, spec.fps) == ((128, 256), 12)
     assert Request("a ball", seconds=2, fps=12).count == 24

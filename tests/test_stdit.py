@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pavdm_cli.models.stdit.transformer import Memory, Modulation, STDiT, STDiTConfig, Text
+from pavdm_cli.models.stdit.transformer import ContextKV, Modulation, STDiT, STDiTConfig, Text
 from pavdm_kernels import euler_step, temporal_attention
 
 TINY = STDiTConfig(hidden=32, depth=2, heads=2, in_channels=3, out_channels=6, text_width=5, text_length=7)
@@ -39,7 +39,7 @@ LEVELS = torch.tensor([0, 0, 1, 2, 3], dtype=torch.int32)
 
 
 def table(model: STDiT) -> Modulation:
-    return model.table(torch.tensor([0.0, 250.0, 600.0, 1000.0]).double(), torch.tensor(8.0).double())
+    return model.modulation(torch.tensor([0.0, 250.0, 600.0, 1000.0]).double(), torch.tensor(8.0).double())
 
 
 def words(model: STDiT) -> Text:
@@ -47,14 +47,14 @@ def words(model: STDiT) -> Text:
     return model.encode_text(y.to(model.y_embedder.y_embedding), torch.arange(7) < torch.tensor([[4], [6]]))
 
 
-def prefill(model: STDiT, overlap: Tensor) -> Memory:
+def prefill(model: STDiT, overlap: Tensor) -> ContextKV:
     return model.prefill(overlap, LEVELS[:CLEAN], table(model), words(model))
 
 
 def test_reuse_equals_the_full_pass(model: STDiT, video: Tensor) -> None:
     full = model(video, LEVELS, table(model), words(model), clean=CLEAN)[:, CLEAN:]
     memory = prefill(model, video[:, :CLEAN])
-    reused = model(video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model), memory=memory)
+    reused = model(video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model), cached=memory)
     torch.testing.assert_close(reused, full, rtol=0, atol=1e-10)
 
 
@@ -79,7 +79,7 @@ def test_every_vector_looked_up_at_once_is_read(model: STDiT, video: Tensor) -> 
 def test_a_memory_one_shift_old_is_seen(model: STDiT, video: Tensor) -> None:
     fresh, stale = prefill(model, video[:, CLEAN : 2 * CLEAN]), prefill(model, video[:, :CLEAN])
     shown = (video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model))
-    assert (model(*shown, memory=fresh) - model(*shown, memory=stale)).abs().max() > 1e-2
+    assert (model(*shown, cached=fresh) - model(*shown, cached=stale)).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("block", range(TINY.depth))
@@ -89,7 +89,7 @@ def test_every_block_reads_its_own_memory(model: STDiT, video: Tensor, block: in
     spoiled = memory.kv.clone()
     spoiled[block] += 1
     shown = (video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model))
-    change = model(*shown, memory=memory) - model(*shown, memory=memory._replace(kv=spoiled))
+    change = model(*shown, cached=memory) - model(*shown, cached=memory._replace(kv=spoiled))
     assert change.abs().max() > 1e-3
 
 
@@ -97,7 +97,7 @@ def test_training_through_reuse_gives_the_gradients_of_the_full_pass(model: STDi
     weights = [p for p in model.parameters() if p.requires_grad]
     full = model(video, LEVELS, table(model), words(model), clean=CLEAN)[:, CLEAN:]
     memory = prefill(model, video[:, :CLEAN])
-    reused = model(video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model), memory=memory)
+    reused = model(video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model), cached=memory)
     pairs = zip(*(torch.autograd.grad(out.square().sum(), weights) for out in (full, reused)), strict=True)
     for left, right in pairs:
         assert left.abs().max() > 0
@@ -126,13 +126,13 @@ def test_two_calls_are_the_masked_attention() -> None:
 
 def test_rotary_attention_sees_only_differences_of_position(model: STDiT, video: Tensor) -> None:
     shown = (video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model))
-    torch.testing.assert_close(model(*shown), model(*shown, memory=Memory(None, CLEAN)), rtol=0, atol=1e-12)
+    torch.testing.assert_close(model(*shown), model(*shown, cached=ContextKV(None, CLEAN)), rtol=0, atol=1e-12)
 
 
 def test_one_row_a_level_equals_one_row_a_frame(model: STDiT, video: Tensor) -> None:
     t = torch.tensor([0.0, 250.0, 600.0, 1000.0]).double()[LEVELS].repeat(BATCH)
     frames = torch.arange(len(t), dtype=torch.int32).view(BATCH, -1)
-    each = model(video, frames, model.table(t, torch.tensor(8.0).double()), words(model))
+    each = model(video, frames, model.modulation(t, torch.tensor(8.0).double()), words(model))
     torch.testing.assert_close(each, model(video, LEVELS, table(model), words(model)), rtol=0, atol=1e-12)
     late = model(video, LEVELS + (LEVELS == 1), table(model), words(model))
     assert (late - each).abs().max() > 1e-3

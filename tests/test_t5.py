@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support import published
+from support.models import OPENSORA
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.checkpoint import load_into
 from pavdm_cli.models.opensora import text_encoder
 from pavdm_cli.models.opensora.text_encoder import UNUSED, T5Text, build, token_ids, working_bytes
-from pavdm_cli.models.specs import OPENSORA
 from pavdm_cli.runtime.install_hints import install_command
 from pavdm_cli.training.finetune import runs
 

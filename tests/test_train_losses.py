@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.models import MODELS
 from torch import Tensor
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.opensora.config import warp_ratio
-from pavdm_cli.models.specs import MODELS
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
 from pavdm_cli.sampling.noise import warped_sigmas
 from pavdm_cli.sampling.schedule import pa

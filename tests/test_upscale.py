@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.command import pavdm
+from support.models import OPENSORA, POCKET
 from support.scenes import SCENES, paint
 
 from pavdm_cli.commands.info import command
@@ -16,7 +17,6 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import extend
 from pavdm_cli.generation.request import Extension, Output, Request, Sampling
 from pavdm_cli.models.pixels import to_bytes
-from pavdm_cli.models.specs import OPENSORA, POCKET
 from pavdm_cli.video import EncoderOptions, VideoWriter, open_video, read_last_frames, read_metadata
 from pavdm_cli.video.upscale import Scale, Upscaler, downscale
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.command import pavdm
+from support.models import OPENSORA, POCKET
 from support.tiers import integration
 
 from pavdm_cli.bench import stages, steps
@@ -17,7 +18,6 @@ from pavdm_cli.generation import memory_plan, pipeline, write
 from pavdm_cli.generation.checks import warmup_of
 from pavdm_cli.generation.request import Extension, Output, Request, Sampling
 from pavdm_cli.models.pixels import from_bytes
-from pavdm_cli.models.specs import OPENSORA, POCKET
 
 PROMPT = "a blue kite circling above the sea by day"
 

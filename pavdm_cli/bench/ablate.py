@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.bench import steps
-from pavdm_cli.bench.released import Prompt, released
+from pavdm_cli.bench.released import released
 from pavdm_cli.bench.shapes import Shape
 from pavdm_cli.bench.stats import rounded
 from pavdm_cli.bench.synchronize import synchronise
@@ -22,7 +22,7 @@ from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.compiled import lacking
 from pavdm_cli.models.execution import PLAIN, Engine
-from pavdm_cli.models.load import Loaded
+from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.cuda_graphs import CudaGraphBackend, GraphBackend, capture_call
 from pavdm_cli.sampling.denoiser import Denoiser, batched_cfg
 
@@ -61,14 +61,14 @@ def ablate(request: Request, shape: Shape, count: int, watch: Callable[[int], No
     return found | {"ladder": summary(samples, seen)}
 
 
-def ladder(job: Job, model: Loaded) -> dict[str, Rung]:
+def ladder(job: Job, model: ModelRunner) -> dict[str, Rung]:
     """The baseline, then each optimisation on top of those before it, all shown the same window."""
     model = replace(model, spec=replace(model.spec, causal=False))  # every frame sees every frame, as there
     made = steps.ready(job, model)
-    y, _ = model.read(job.wording, job.scale != 1)
-    size = job.spec.size if job.spec.scaled else None
-    base = released(model.denoiser, Prompt(y, job.spec.fps), made.levels.sigmas, size)
-    rungs = {BASELINE: rung(job, model, base if job.scale == 1 else batched_cfg(base, job.scale))}
+    text, scale = model.embed(job.formatted.text, job.guidance_scale != 1, job.formatted.negative), job.guidance_scale
+    rungs = {}
+    if base := released(model, text, made.levels):
+        rungs[BASELINE] = rung(job, model, base if scale == 1 else batched_cfg(base, scale))
     engine = replace(PLAIN, attention=job.sampling.engine.attention)
     for name, with_one_more in rungs_of(job.sampling, model.device).items():
         engine = with_one_more(engine)
@@ -90,23 +90,24 @@ def recorded(one: Rung, backend: GraphBackend) -> Rung:
     return replace(one, step=partial(step, *one.step.args))
 
 
-def bound(job: Job, model: Loaded, made: steps.Ready, engine: Engine) -> Denoiser:
+def bound(job: Job, model: ModelRunner, made: steps.Ready, engine: Engine) -> Denoiser:
     """The model bound with some optimisations."""
-    return model.bind(job.wording, job.schedule, made.levels, job.scale, engine)
+    prompt, scale = job.formatted, job.guidance_scale
+    return model.denoiser(prompt.text, job.schedule, made.levels, scale, engine, negative=prompt.negative)
 
 
-def rung(job: Job, model: Loaded, denoiser: Denoiser) -> Rung:
+def rung(job: Job, model: ModelRunner, denoiser: Denoiser) -> Rung:
     """A step of a full window on the same random latents for every rung."""
     schedule, generator = job.schedule, torch.Generator().manual_seed(job.sampling.seed)
     _, *latent = model.noise_shape()
     z = torch.randn(1, schedule.context + schedule.window, *latent, generator=generator).to(model.device)
-    overlap, window = z[:, : schedule.context], z[:, schedule.context :]
+    context, window = z[:, : schedule.context], z[:, schedule.context :]
     now = schedule.steps + schedule.stride - 1
     levels = torch.tensor(schedule.levels(schedule.active_chunks(now), now), dtype=torch.int32, device=model.device)
     if not schedule.context:
         return Rung(partial(denoiser, window, levels, None), None)
-    memory = denoiser.prefill(overlap, 0)
-    return Rung(partial(denoiser, window, levels, memory), partial(denoiser.prefill, overlap, 0))
+    cache = denoiser.prefill(context, 0)
+    return Rung(partial(denoiser, window, levels, cache), partial(denoiser.prefill, context, 0))
 
 
 def deviations(rungs: Mapping[str, Rung]) -> dict[str, float]:
@@ -133,7 +134,7 @@ def clock(call: Callable[[], Any], device: torch.device) -> float:
 
 def summary(samples: Mapping[str, list[float]], seen: Mapping[str, float]) -> list[Row]:
     """One entry a rung: median, ratio to the baseline round by round, deviation from plain."""
-    base = samples[BASELINE]
+    base = samples.get(BASELINE) or samples[REFERENCE]
     return [
         {
             "rung": name,

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from pavdm_cli.generation.pipeline import Job, latents
 from pavdm_cli.models.execution import CONTEXT_CACHE
-from pavdm_cli.models.load import Loaded
+from pavdm_cli.models.runner import ModelRunner
 
 SHIFTS = 4
 
 
-def deviations(job: Job, model: Loaded, shifts: int = SHIFTS) -> list[float]:
+def deviations(job: Job, model: ModelRunner, shifts: int = SHIFTS) -> list[float]:
     """The norm of the difference of a chunk's latents over their norm, for the chunks after the first.
 
     The first is made before there is an overlap; each later one builds on those before it.

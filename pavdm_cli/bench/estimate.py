@@ -15,32 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from pavdm_cli.bench.ceilings import product_seconds, product_side
-from pavdm_cli.bench.flops import Shown, forward_tflop, remember_tflop, tokens_of
+from pavdm_cli.bench.steps import step_flops
+from pavdm_cli.generation.memory_plan import meta_model_of, text_bytes
 from pavdm_cli.generation.pipeline import Job, set_threads
-from pavdm_cli.models.families import reading_bytes
-from pavdm_cli.models.load import HOST, Loaded, pick_device
-from pavdm_cli.models.meta_model import sketch, weights_of
-from pavdm_cli.models.stdit.transformer import STDiTConfig
-from pavdm_cli.pocket_world import vocabulary
+from pavdm_cli.models.devices import HOST, pick_device
+from pavdm_cli.models.meta_model import weights_of
+from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.models.spec import Efficiency
 
 QUICK = 0.5  # seconds of matrix products
 PARTS = ("load", "denoise", "decode", "write")
 
 
-@dataclass(frozen=True, slots=True)
-class Efficiency:
-    """Shares of the matrix-product rate that the parts of a job reach, and how far off an estimate may be."""
-
-    denoise: float
-    decode: float
-    spread: float  # a job takes between 1 / spread and spread times the estimate
-    measured: bool
-
-
-MEASURED = {
-    ("pocket", "cpu", "fp32"): Efficiency(denoise=0.28, decode=0.43, spread=1.6, measured=True),
-    ("pocket", "cpu", "bf16"): Efficiency(denoise=0.31, decode=0.56, spread=1.6, measured=True),
-}
 ASSUMED = Efficiency(denoise=0.4, decode=0.3, spread=2.5, measured=False)
 WRITE_TFLOP = 2e-8  # matrix products of a CPU that take as long as encoding a pixel
 READ_RATE = 1e9  # bytes of weights per second
@@ -80,12 +66,11 @@ def estimate(job: Job, pixels: int) -> Estimate:
     on_cpu = quick_rate(HOST, torch.float32)  # for bf16 too, whose products depend on their size far more
     dtype = torch.bfloat16 if job.settings.precision == "bf16" else torch.float32
     rate = on_cpu if device == HOST else quick_rate(device, dtype)
-    known = MEASURED.get((job.spec.family, device.type, job.settings.precision), ASSUMED)
-    model = sketch(job.spec, device, 1)
-    denoising = denoise_tflop(job, model.denoiser.config, (model.noise_shape()[2], model.noise_shape()[3]))
-    decoding = decode_tflop(model) * -(-job.frames // job.spec.group[1])
-    reading = dict(reading_bytes(job.spec, job.wording, device)).get("weights", 0)
-    weights = weights_of(model.denoiser) + weights_of(model.codec) + reading
+    known = job.spec.efficiency.get(f"{device.type} {job.settings.precision}", ASSUMED)
+    model = meta_model_of(job)
+    denoising = denoise_tflop(job, model)
+    decoding = decode_tflop(model) * -(-job.frames // job.layout.unit_frames)
+    weights = weights_of(model.transformer) + weights_of(model.vae) + text_bytes(job).get("weights", 0)
     seconds = {
         "load": START + weights / READ_RATE,
         "denoise": denoising / (rate * known.denoise),
@@ -100,21 +85,11 @@ def quick_rate(device: torch.device, dtype: torch.dtype) -> float:
     return float(2e-12 * product_side(device) ** 3 / median(product_seconds(device, dtype, QUICK)))
 
 
-def denoise_tflop(job: Job, config: STDiTConfig, latent: tuple[int, int]) -> float:
-    """TFLOP of all steps of a job, growth and drain included; latent: its height and width."""
-    schedule, reuse = job.schedule, job.settings.context_cache == "reuse"
-    sizes = step_sizes(job)
-    batch, tokens = (1 if job.scale == 1 else 2), tokens_of(config, latent)
-    read, total = words_of(job, config), 0.0
-    for (noisy, clean), count in sizes.items():
-        span = min(noisy, job.spec.window)
-        later = -(-2 * (noisy - span) // span)  # of a window longer than the model sees, half of each span is new
-        kept = clean if reuse else 0
-        first = forward_tflop(config, Shown(batch, span + clean - kept, tokens, read, kept))
-        total += count * (first + later * forward_tflop(config, Shown(batch, span, tokens, read)))
-        if kept:
-            total += count / schedule.stride * remember_tflop(config, Shown(batch, kept, tokens, read))
-    return total
+def denoise_tflop(job: Job, model: ModelRunner) -> float:
+    """TFLOP of all steps of a job, ramp-up and ramp-down included."""
+    tokens = words_of(job, model)
+    counts = step_sizes(job).items()
+    return 1e-12 * sum(count * step_flops(job, model, noisy, clean, tokens) for (noisy, clean), count in counts)
 
 
 def step_sizes(job: Job) -> Counter[tuple[int, int]]:
@@ -125,16 +100,15 @@ def step_sizes(job: Job) -> Counter[tuple[int, int]]:
     return Counter(schedule.size(window, 0, 0) for window in windows)
 
 
-def words_of(job: Job, config: STDiTConfig) -> int:
-    """Tokens of the prompt; T5's, which is not loaded for this, are about a third more than its words."""
-    text = job.wording
-    if job.spec.family == "pocket":
-        return max(1, len(vocabulary.tokens(text)))
-    return min(config.text_length, 1 + len(text.split()) * 4 // 3) if text else job.spec.wordless
+def words_of(job: Job, model: ModelRunner) -> int:
+    """Tokens of the prompt, or of what stands for none."""
+    if not job.prompt:
+        return len(model.model.unconditional(None, None).rows)
+    return job.video_model.count_tokens(job.formatted.text)
 
 
-def decode_tflop(model: Loaded) -> float:
-    """TFLOP of decoding one group of latents: of its convolutions and linear layers, on a model without contents.
+def decode_tflop(model: ModelRunner) -> float:
+    """TFLOP of decoding one unit of latents: of its convolutions and linear layers, on a model without contents.
 
     Counted here because torch's own counter imports Triton.
     """
@@ -147,12 +121,10 @@ def decode_tflop(model: Loaded) -> float:
         transposed = getattr(layer, "transposed", False)  # each input value then meets the weights of a channel
         total += 2 * (inputs[0] if transposed else output).numel() * weight[0].numel()
 
-    assert isinstance(model.codec, nn.Module)
-    layers = [m for m in model.codec.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
+    layers = [m for m in model.vae.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
-    latents = torch.zeros(1, model.spec.group[0], *model.noise_shape()[1:], device="meta", dtype=_dtype(model))
-    with torch.no_grad():
-        model.codec.decode(latents)
+    latents = torch.zeros(1, model.layout.unit, *model.layout.shape, device="meta", dtype=model.model.dtype)
+    model.decode(latents)
     for hook in hooks:
         hook.remove()
     return total * 1e-12
@@ -177,7 +149,3 @@ def lines(found: Estimate) -> list[tuple[str, str]]:
     basis = f"{found.tflop:.3g} TFLOP to denoise, matmuls run at {found.rate:.2g} TFLOP/s now"
     kind = "" if found.measured else "; never measured on such a device"
     return [*rows, ("in all", f"{found.total:.1f} s, likely {found.low:.1f} to {found.high:.1f} s ({basis}{kind})")]
-
-
-def _dtype(model: Loaded) -> torch.dtype:
-    return model.denoiser.x_embedder.proj.weight.dtype

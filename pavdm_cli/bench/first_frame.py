@@ -11,11 +11,11 @@ from dataclasses import asdict
 from pavdm_cli.errors import PavdmError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.models.execution import Engine, Reading
-from pavdm_cli.models.load import Loaded
+from pavdm_cli.models.execution import Engine
+from pavdm_cli.models.runner import ModelRunner
 
 
-def first_frames(request: Request) -> Loaded:
+def first_frames(request: Request) -> ModelRunner:
     """Load the model, wait for the first frames of a video, and hand the model over."""
     job = pipeline.plan(request)
     model = pipeline.open_model(job)
@@ -35,7 +35,7 @@ def cold(request: Request) -> float:
     return time.perf_counter() - begun
 
 
-def warm(request: Request) -> tuple[float, Loaded]:
+def warm(request: Request) -> tuple[float, ModelRunner]:
     """Seconds to the first frames in this process, loading the weights included, and the model."""
     begun = time.perf_counter()
     model = first_frames(request)
@@ -46,7 +46,7 @@ def read(asked: str) -> Request:
     """The request that `cold` wrote."""
     values = json.loads(asked)
     sampling = values["sampling"]
-    inner = {"engine": Engine(**sampling["engine"]), "reading": Reading(**sampling["reading"])}
+    inner = {"engine": Engine(**sampling["engine"])}
     return Request(values["prompt"], frames=values["frames"], sampling=Sampling(**sampling | inner))
 
 

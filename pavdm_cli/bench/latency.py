@@ -23,7 +23,7 @@ from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.generation.request import Request
 from pavdm_cli.models.execution import CONTEXT_CACHE
-from pavdm_cli.models.load import Loaded
+from pavdm_cli.models.runner import ModelRunner
 
 LOOK_EVERY = 0.02  # seconds
 Waits = dict[str, list[float]]
@@ -50,7 +50,7 @@ def latency(request: Request, repeats: int, watch: Callable[[int], None], shape:
     return row("latency", job, model, samples, figures(samples), shape)
 
 
-def of_video(request: Request) -> tuple[Job, Loaded, Waits]:
+def of_video(request: Request) -> tuple[Job, ModelRunner, Waits]:
     """Each wait for a video."""
     job = pipeline.plan(request)
     seconds, model = warm(request)
@@ -59,7 +59,7 @@ def of_video(request: Request) -> tuple[Job, Loaded, Waits]:
     return job, model, found | {"playable_file": [file.playable], "whole_file": [file.whole]}
 
 
-def of_shape(request: Request, shape: Shape) -> tuple[Job, Loaded, Waits]:
+def of_shape(request: Request, shape: Shape) -> tuple[Job, ModelRunner, Waits]:
     """The waits within a process, random weights made up first instead of being read."""
     begun = time.perf_counter()
     job, model = open_shape(request, shape, whole=True)
@@ -84,7 +84,7 @@ def figures(samples: Row) -> Row:
     return medians | {f"{name.removesuffix('_s')}_p99_s": percentile(values, 0.99) for name, values in known.items()}
 
 
-def chunks(job: Job, model: Loaded) -> Waits:
+def chunks(job: Job, model: ModelRunner) -> Waits:
     """How long a video waits for each chunk: as they enter while the window fills, as frames once it is full."""
     growth = steps.seconds_of(steps.whole(job, model, steps.ready(job, model)), "growth")
     stride = job.schedule.stride
@@ -92,7 +92,7 @@ def chunks(job: Job, model: Loaded) -> Waits:
     return {"growth_chunk": entering, "steady_chunk": arrivals(job, model)}
 
 
-def arrivals(job: Job, model: Loaded) -> list[float]:
+def arrivals(job: Job, model: ModelRunner) -> list[float]:
     """Seconds between chunks of frames, till no new chunk enters the window."""
     found: list[float] = []
     last = None

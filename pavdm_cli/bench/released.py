@@ -7,6 +7,7 @@ of their own, frames and pixels swapped by copies. It takes the weights of an `S
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,10 +15,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from pavdm_cli.models.adapter import TextEmbedding
+from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.stdit.denoiser import Size
 from pavdm_cli.models.stdit.layers import Block, CrossAttention, Gain, Mlp, SelfAttention, position_embedding
+from pavdm_cli.models.stdit.loaded import STDiTModel
 from pavdm_cli.models.stdit.transformer import STDiT
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
+from pavdm_cli.sampling.noise import NoiseLevels
 
 
 class Prompt(NamedTuple):
@@ -27,7 +32,17 @@ class Prompt(NamedTuple):
     fps: float
 
 
-def released(network: STDiT, prompt: Prompt, sigmas: Tensor, size: Size = None) -> Denoiser:
+def released(model: ModelRunner, text: Sequence[TextEmbedding], levels: NoiseLevels) -> Denoiser | None:
+    """A denoiser that works as the released code does; None where a model's transformer is no STDiT."""
+    if not isinstance(model.model, STDiTModel):
+        return None
+    prompt = Prompt(model.model.stacked(text)[0], model.spec.fps)
+    return released_stdit(
+        model.model.transformer, prompt, levels.sigmas, model.spec.size if model.model.scaled else None
+    )
+
+
+def released_stdit(network: STDiT, prompt: Prompt, sigmas: Tensor, size: Size = None) -> Denoiser:
     """A denoiser that works as the released code does; every frame attends to every frame."""
 
     def prefill(frames: Tensor, level: int) -> tuple[Tensor, Tensor]:

@@ -10,15 +10,16 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pavdm_cli.bench.steps import ready
 from pavdm_cli.bench.synchronize import synchronise
-from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.pipeline import Job, Pixels
 from pavdm_cli.generation.request import Output
 from pavdm_cli.generation.write import encoding_of
-from pavdm_cli.models.load import Loaded
-from pavdm_cli.sampling.loop import regroup, sample
+from pavdm_cli.models.pixels import to_bytes
+from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.sampling.loop import sample
 from pavdm_cli.video import VideoWriter
 
 STAGES = ("text", "denoise", "decode", "write")
@@ -40,7 +41,7 @@ class Watch:
         self.spent[name] += time.perf_counter() - begun
 
 
-def stages(job: Job, model: Loaded) -> dict[str, float]:
+def stages(job: Job, model: ModelRunner) -> dict[str, float]:
     """Seconds of each stage of the job's video: text, denoise, decode, write."""
     watch = Watch(model.device)
     height, width = job.spec.size
@@ -56,19 +57,19 @@ def stages(job: Job, model: Loaded) -> dict[str, float]:
     return watch.spent
 
 
-def decoded(job: Job, model: Loaded, watch: Watch) -> Iterator[Pixels]:
+def decoded(job: Job, model: ModelRunner, watch: Watch) -> Iterator[Pixels]:
     """The video's frames, each stage timed."""
-    made, left = ready(job, model), job.frames
+    made, left, dropped = ready(job, model), job.frames, list[Tensor]()
     watch.spent["text"] += made.bound_s
     chunks = sample(job.schedule, made.denoiser, made.noise, made.solver, chunks=job.total_chunks, graphs=made.graphs)
     with watch.stage("denoise"):
-        for _ in islice(chunks, job.settings.warmup):
-            pass
-    chunks = regroup(chunks, job.spec.group[0])
+        dropped += islice(chunks, job.settings.warmup)
+    stream = model.decode_stream(torch.cat(dropped, dim=1) if dropped else None)
     while left > 0:
         with watch.stage("denoise"):
-            latents = next(chunks)
-        with watch.stage("decode"):
-            pixels = pipeline.decode(model, latents)[:left]
+            latents = next(chunks, None)
+        with watch.stage("decode"), torch.no_grad():
+            frames = stream.flush() if latents is None else stream.push(latents)
+            pixels = to_bytes(frames[0])[:left]
         left -= len(pixels)
         yield pixels

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import torch
 
-from pavdm_cli.bench.flops import Shown, forward_tflop, remember_tflop, tokens_of
 from pavdm_cli.bench.synchronize import synchronise
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.pipeline import Job
+from pavdm_cli.models.adapter import StepShape
 from pavdm_cli.models.execution import CONTEXT_CACHE
-from pavdm_cli.models.load import Loaded
+from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.loop import (
@@ -54,18 +54,20 @@ class Step(NamedTuple):
     finished: bool  # it left a chunk clean
 
 
-def ready(job: Job, model: Loaded) -> Ready:
+def ready(job: Job, model: ModelRunner) -> Ready:
     """Bind the model to the job's prompt."""
     levels = pipeline.levels_of(job).to(model.device)
     begun = time.perf_counter()
-    denoiser = model.bind(job.wording, job.schedule, levels, job.scale, job.sampling.engine)
+    prompt, scale = job.formatted, job.guidance_scale
+    engine = job.sampling.engine
+    denoiser = model.denoiser(prompt.text, job.schedule, levels, scale, engine, negative=prompt.negative)
     synchronise(model.device)
     bound = time.perf_counter() - begun
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
     return Ready(levels, euler(levels), noise, denoiser, pipeline.graphs_of(job, model), bound)
 
 
-def whole(job: Job, model: Loaded, made: Ready) -> list[Step]:
+def whole(job: Job, model: ModelRunner, made: Ready) -> list[Step]:
     """Every step of the job's video, without decoding; what is built at the first step of a kind is built before."""
     warm_up(job, made)
     states = denoise(job.schedule, made.denoiser, made.noise, made.solver, chunks=job.total_chunks, graphs=made.graphs)
@@ -80,7 +82,7 @@ def warm_up(job: Job, made: Ready) -> None:
         denoise_step(*inputs, denoiser=made.denoiser, solver=made.solver)
 
 
-def steady(job: Job, model: Loaded, made: Ready, count: int) -> list[Step]:
+def steady(job: Job, model: ModelRunner, made: Ready, count: int) -> list[Step]:
     """So many steps of a full window, of a random clip noised; those of one shift before them warm up."""
     length = job.schedule.window + job.schedule.context
     clip = sample_noise(made.noise, range(-length, 0), made.levels.sigmas.new_empty(model.noise_shape())[:, None])
@@ -131,21 +133,26 @@ def chunk_seconds(steps: list[Step]) -> list[float]:
     return found
 
 
-def remembers(job: Job) -> bool:
-    """Whether what comes from the overlap is computed once a shift."""
+def reuses_context(job: Job) -> bool:
+    """Whether the context's keys and values are cached until the window shifts."""
     return job.settings.context_cache == CONTEXT_CACHE[True]
 
 
-def step_tflop(job: Job, model: Loaded) -> float:
-    """TFLOP of a steady step, its share of what is remembered once a shift included."""
-    guided = job.scale != 1
-    words = int(model.text.embed([job.wording or "a"])[1].sum())
-    tokens = tokens_of(model.denoiser.config, model.noise_shape()[2:])
-    schedule, span = job.schedule, min(job.schedule.window, job.spec.window)
-    before = schedule.context if remembers(job) else 0
-    first = Shown(1 + guided, span + schedule.context - before, tokens, words, before)
-    config = model.denoiser.config
-    spans = -(-2 * (schedule.window - span) // span)  # of a window longer than the model sees, half of each is new
-    alone = forward_tflop(config, Shown(1 + guided, span, tokens, words)) * spans
-    kept = remember_tflop(config, Shown(1 + guided, before, tokens, words)) / schedule.stride if before else 0.0
-    return forward_tflop(config, first) + alone + kept
+def step_tflop(job: Job, model: ModelRunner) -> float:
+    """TFLOP of a steady step, its share of the prefill included."""
+    prompt = model.embed(job.formatted.text or "a", cfg=False)[0]
+    tokens = len(prompt.rows) if prompt.mask is None else int(prompt.mask.sum())
+    return 1e-12 * step_flops(job, model, job.schedule.window, job.schedule.context, tokens)
+
+
+def step_flops(job: Job, model: ModelRunner, noisy: int, clean: int, tokens: int) -> float:
+    """FLOP of a step with so many latents in the window and the context, its share of the prefill included."""
+    batch, layout, span = (1 if job.guidance_scale == 1 else 2), model.layout, min(noisy, job.spec.window)
+    cached = clean if reuses_context(job) else 0
+    later = -(-2 * (noisy - span) // span)  # of a window longer than the model sees, half of each span is new
+
+    def flops(window: int, context: int, prefill: bool = False) -> float:
+        return model.model.flops(StepShape(batch, window, context, tokens, prefill), layout)
+
+    total = flops(span + clean - cached, cached) + later * flops(span, 0)
+    return total + (flops(cached, 0, prefill=True) / job.schedule.stride if cached else 0.0)

@@ -25,8 +25,8 @@ from pavdm_cli.generation import pipeline, write
 from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.generation.request import Output, Request
 from pavdm_cli.models.compiled import check_compile, compiles
-from pavdm_cli.models.load import Loaded, in_precision, pick_device, with_attention
-from pavdm_cli.models.stdit.layers import Linear
+from pavdm_cli.models.devices import pick_device
+from pavdm_cli.models.runner import ModelRunner, with_attention
 from pavdm_cli.sampling.cuda_graphs import check_graphs
 
 SCHEMA = "pavdm.bench/1"
@@ -64,7 +64,7 @@ def shape_throughput(request: Request, shape: Shape, count: int, watch: Callable
     return row("throughput", job, model, sampled(timed) | took, figures, shape)
 
 
-def whole_video(job: Job, model: Loaded, watch: Callable[[int], None]) -> tuple[Row, Row]:
+def whole_video(job: Job, model: ModelRunner, watch: Callable[[int], None]) -> tuple[Row, Row]:
     """The job's video made twice: stage by stage, and as users have it. Samples, and figures."""
     spent = {f"{name}_s": seconds for name, seconds in stages(job, model).items()}
     whole = end_to_end(job, model, watch)
@@ -73,19 +73,20 @@ def whole_video(job: Job, model: Loaded, watch: Callable[[int], None]) -> tuple[
     return {"end_to_end_s": [whole], **samples}, rates | spent
 
 
-def open_shape(request: Request, shape: Shape, whole: bool = False) -> tuple[Job, Loaded]:
+def open_shape(request: Request, shape: Shape, whole: bool = False) -> tuple[Job, ModelRunner]:
     """The job a shape stands for, and its network with random weights; whole: for a video.
 
     Raises: UsageError where that is asked of a shape without a codec.
     """
-    if whole and shape.config:
+    if whole and not shape.whole:
         raise UsageError(f"the shape {shape.spec.name!r} has no codec to make a video with", "use one of a whole model")
     job = replace(pipeline.plan(replace(request, prompt=PROMPT)), spec=shape.spec)
     pipeline.set_threads(job)
     device = pick_device(job.sampling.device)
     check_graphs(job.sampling.engine.cuda_graphs, device)
     check_compile(job.sampling.engine.compile, device)
-    model = in_precision(random_model(shape, device, whole), job.settings.precision)
+    precision = job.settings.precision
+    model = random_model(shape, device, whole, precision if precision in shape.spec.precisions_on(device.type) else "")
     return job, with_attention(model, job.sampling.engine.attention)
 
 
@@ -95,7 +96,7 @@ def sampled(timed: list[Step]) -> dict[str, list[float]]:
     return {**found, "steady_chunks_s": rounded(steps.chunk_seconds(timed))}
 
 
-def denoising(job: Job, model: Loaded, timed: list[Step]) -> Row:
+def denoising(job: Job, model: ModelRunner, timed: list[Step]) -> Row:
     """Figures of denoising alone."""
     typical = steps.typical(timed)
     return {
@@ -116,10 +117,10 @@ def graphs(made: Ready) -> Row:
     return {"graphs": found.count, "capture_s": found.seconds, "graph_memory_mb": found.bytes / 2**20}
 
 
-def row(kind: str, job: Job, model: Loaded, samples: Row, figures: Row, shape: Shape | None = None) -> Row:
+def row(kind: str, job: Job, model: ModelRunner, samples: Row, figures: Row, shape: Shape | None = None) -> Row:
     """One row of results: where, against what, how, raw samples and figures."""
     memory = env.memory(model.device)
-    ceiling = ceilings(model.device, precision_of_products(model))
+    ceiling = ceilings(model.device, model.model.matmul_dtype)
     share = {"matrix_share": figures["step_tflops"] / ceiling["matrix_tflops"]} if figures.get("step_tflops") else {}
     return {
         "schema": SCHEMA,
@@ -134,30 +135,25 @@ def row(kind: str, job: Job, model: Loaded, samples: Row, figures: Row, shape: S
     }
 
 
-def precision_of_products(model: Loaded) -> torch.dtype:
-    """Of the layers that take most of a step, for which the ceiling is measured; others may stay in float32."""
-    return next(layer.weight.dtype for layer in model.denoiser.modules() if isinstance(layer, Linear))
-
-
-def config(job: Job, model: Loaded, shape: Shape | None = None) -> Row:
+def config(job: Job, model: ModelRunner, shape: Shape | None = None) -> Row:
     """Everything that two rows must share to be compared: what was used, not what was asked for."""
     return {
         "model": job.spec.name,
         "random_weights": shape is not None,
         "size": list(job.spec.size),
-        "prompt": job.prompt if shape is None else f"{shape.words} random tokens",
+        "prompt": job.prompt if shape is None else f"{shape.tokens} random tokens",
         "seed": job.sampling.seed,
         "device": model.device.type,
         "threads": torch.get_num_threads(),
         "attention": model.attention.name,
         "weights": model.digest,
-        "one_pass_guidance": job.spec.guided,
+        "one_pass_guidance": job.spec.distilled_guidance,
         **asdict(job.settings),
         "engine": asdict(job.sampling.engine),
     }
 
 
-def end_to_end(job: Job, model: Loaded, watch: Callable[[int], None]) -> float:
+def end_to_end(job: Job, model: ModelRunner, watch: Callable[[int], None]) -> float:
     """Seconds to sample, decode, encode and close a file."""
     with tempfile.TemporaryDirectory() as folder:
         watch(0)

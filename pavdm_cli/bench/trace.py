@@ -12,15 +12,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from pavdm_cli.bench import steps
-from pavdm_cli.bench.shapes import RandomText, Shape
+from pavdm_cli.bench.shapes import RandomTokens, Shape
 from pavdm_cli.bench.stats import rounded
 from pavdm_cli.bench.throughput import open_shape, row
 from pavdm_cli.errors import OutputError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.generation.request import Request
-from pavdm_cli.models.load import Loaded, in_precision
-from pavdm_cli.models.stdit.transformer import STDiT
+from pavdm_cli.models.runner import ModelRunner
 
 DEAREST = 10
 Row = dict[str, Any]
@@ -47,7 +46,7 @@ def trace(request: Request, shape: Shape | None, folder: Path) -> tuple[Row, Pat
     return found | {"operations": dearest(seen.key_averages(), model.device)}, export(seen, folder)
 
 
-def opened(request: Request, shape: Shape | None) -> tuple[Job, Loaded]:
+def opened(request: Request, shape: Shape | None) -> tuple[Job, ModelRunner]:
     """A job and its model: a shape with random weights, or the request's own."""
     if shape:
         return open_shape(request, shape)
@@ -102,18 +101,14 @@ def as_recorded(job: Job, made: steps.Ready) -> Job:
     return replace(job, sampling=replace(job.sampling, engine=engine))
 
 
-def issuing(job: Job, model: Loaded) -> list[float]:
+def issuing(job: Job, model: ModelRunner) -> list[float]:
     """Seconds of Python and dispatch in steps: the same calls of a network as deep, but 8 wide, with a token a frame.
 
     An upper bound: what little that network computes is in it. Graphs are as `as_recorded` decides.
     """
-    patch = model.denoiser.config.patch
-    spec = replace(job.spec, size=(8 * patch[1], 8 * patch[2]))
-    config = replace(model.denoiser.config, hidden=8, heads=1, text_width=8, mlp_ratio=1.0)
-    weight = model.denoiser.x_embedder.proj.weight
-    with torch.random.fork_rng(devices=[]):
-        network = STDiT(config).to(weight.device, weight.dtype).requires_grad_(False)
-    narrow = in_precision(replace(model, spec=spec, denoiser=network, text=RandomText(1, 8)), job.settings.precision)
+    loaded, size = model.model.narrow()
+    spec = replace(job.spec, size=size)
+    narrow = replace(model, spec=spec, model=loaded, text_encoder=RandomTokens(1, loaded.text_shape[1]))
     asked = replace(job, spec=spec)
     return [s.seconds for s in steps.steady(asked, narrow, steps.ready(asked, narrow), 3 * job.schedule.stride)]
 

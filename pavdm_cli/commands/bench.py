@@ -14,7 +14,7 @@ from pavdm_cli.commands.sampling import sampling_of
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
 from pavdm_cli.generation.checks import check, check_sampling
 from pavdm_cli.generation.request import Request
-from pavdm_cli.models.specs import MODELS, OPENSORA
+from pavdm_cli.models.registry import MODELS, SHAPES, get
 from pavdm_cli.runtime.printable import pluralize
 
 
@@ -80,7 +80,7 @@ def throughput(
 ) -> None:
     """Frames per second of denoising alone and end to end, phases and stages, first frame, step times, memory."""
     name = shape or (model if random_weights else "mid" if ablate else None)
-    model = model if not name else name if name in MODELS else OPENSORA.name
+    model = name if name in MODELS else get(name).published.name if name in SHAPES else model
     request = Request(prompt, seconds, sampling=sampling_of(ctx.params | {"model": model}))
     if not name and (idle := {"--whole", "--samples"} & common.typed(ctx).keys()):
         raise UsageError(f"{min(idle)} is for random weights", "add --random-weights, or --shape")
@@ -164,7 +164,7 @@ def _check(request: Request, shape: str | None) -> None:
 def _kernels(named: tuple[list[Any], ...], device: str | None, as_json: bool, out: Path | None) -> None:
     from pavdm_cli import ui
     from pavdm_cli.bench.kernels import COLUMNS, MEASURED, Choice, compile_all, failures, lines, measure_all
-    from pavdm_cli.models.load import pick_device
+    from pavdm_cli.models.devices import pick_device
 
     choice = Choice(*named)
     if out and not device:
@@ -273,7 +273,7 @@ def _ablate(request: Request, shape: str | None, samples: int, as_json: bool, ou
     from pavdm_cli import ui
     from pavdm_cli.bench.ablate import ablate, lines, rungs_of
     from pavdm_cli.bench.shapes import find_shape
-    from pavdm_cli.models.load import pick_device
+    from pavdm_cli.models.devices import pick_device
 
     assert shape
     rungs = rungs_of(request.sampling, pick_device(request.sampling.device))

@@ -17,7 +17,8 @@ from typer.models import OptionInfo, ParameterInfo
 
 from pavdm_cli import ui
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models.specs import find
+from pavdm_cli.models import registry
+from pavdm_cli.models.spec import ModelOption
 
 LONGEST_PROMPT = 100_000  # characters
 
@@ -128,6 +129,39 @@ def path_parser(option: str) -> Callable[[str | Path], Path]:
     return path
 
 
+def with_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with the options that models add; it finds their values in its context's `params`."""
+    added = registry.options()
+
+    @wraps(function)
+    def command(*arguments: Any, **options: Any) -> Any:
+        return function(*arguments, **{name: value for name, value in options.items() if name not in added})
+
+    parameters = list(inspect.signature(function).parameters.values())
+    hints = get_type_hints(function, include_extras=True)
+    for panel, option in _by_model():
+        flag = typer.Option(
+            f"--{option.name}",
+            help=option.help,
+            rich_help_panel=panel,
+            autocompletion=complete(option.choices) if option.choices else None,
+        )
+        hints[option.key] = Annotated[option.type, flag]
+        parameters.append(inspect.Parameter(option.key, inspect.Parameter.KEYWORD_ONLY, default=option.default))
+    typed = [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
+    command.__signature__ = inspect.Signature(typed)  # type: ignore[attr-defined]
+    command.__annotations__ = hints
+    return command
+
+
+def _by_model() -> list[tuple[str, ModelOption]]:
+    """Every option that a model adds, with the name of the first model that does."""
+    first: dict[str, tuple[str, ModelOption]] = {}
+    for model in registry.every():
+        first = {option.key: (model.spec.name, option) for option in model.options} | first
+    return list(first.values())
+
+
 def complete(names: Iterable[str]) -> Callable[[str], list[str]]:
     """Completes an option's value among names."""
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]
@@ -161,12 +195,17 @@ def typed(context: typer.Context) -> dict[str, str]:
     return {max(one.opts, key=len): getattr(one, "rich_help_panel", "") for one in said}
 
 
-def heed(context: typer.Context, model: str) -> None:
-    """Say which options on the command line the model does nothing with. Raises: UsageError where that matters."""
-    spec = find(model)
-    for one in sorted(spec.idle, key=lambda one: not one.instead):
-        if one.option in typed(context):
-            what = f"{one.option} does nothing with {spec.name}: {one.why}"
-            if one.instead:
-                raise UsageError(what, one.instead)
-            ui.warn(what)
+def check_model_options(context: typer.Context, model: str) -> None:
+    """Name options on the command line that have no effect with the model. Raises: UsageError where that matters."""
+    found = registry.find(model)
+    name, given = found.spec.name, typed(context)
+    for ignored in sorted(found.spec.ignored, key=lambda ignored: not ignored.instead):
+        if ignored.option in given:
+            message = f"{ignored.option} does nothing with {name}: {ignored.why}"
+            if ignored.instead:
+                raise UsageError(message, ignored.instead)
+            ui.warn(message)
+    known = {option.name for option in found.options} | {one.option.removeprefix("--") for one in found.spec.ignored}
+    for option in registry.options().values():
+        if option.name not in known and f"--{option.name}" in given:
+            raise UsageError(f"--{option.name} is no option of {name}", "leave it out")

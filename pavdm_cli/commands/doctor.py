@@ -100,7 +100,7 @@ def _devices() -> list[tuple[str, str]]:
 
 def _backends() -> list[tuple[str, str, str]]:
     from pavdm_cli.attention import BACKENDS, auto_order, machine_of
-    from pavdm_cli.models.load import pick_device
+    from pavdm_cli.models.devices import pick_device
 
     machine = machine_of(pick_device("auto"))
     rows = []

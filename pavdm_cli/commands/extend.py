@@ -31,6 +31,7 @@ Audio = Annotated[
 ]
 
 
+@common.with_model_options
 def extend(
     ctx: typer.Context,
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="The video to continue; it is never changed.")],
@@ -53,11 +54,6 @@ def extend(
     aspect: options.Aspect = "",
     device: options.Device = "auto",
     threads: options.Threads = 0,
-    aesthetic_score: options.AestheticScore = 6.5,
-    motion_score: options.MotionScore = None,
-    camera_motion: options.CameraMotion = "",
-    text_device: options.TextDevice = "",
-    fp32_timesteps: options.Fp32Timesteps = False,
     reencode: options.Reencode = None,
     edit_ratio: options.EditRatio = 0.0,
     precision: options.Precision = "auto",
@@ -78,7 +74,7 @@ def extend(
 
     The model reads the end of INPUT at its own size and rate; its frames are scaled back. INPUT is encoded once.
     """
-    common.heed(ctx, model)
+    common.check_model_options(ctx, model)
     sampling = sampling_of(ctx.params)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
     extension = Extension(source, start, only_new, audio)

@@ -12,6 +12,7 @@ from pavdm_cli.commands.sampling import sampling_of
 from pavdm_cli.generation.request import Output, Request, picture_size
 
 
+@common.with_model_options
 def generate(
     ctx: typer.Context,
     prompt: options.Prompt,
@@ -33,11 +34,6 @@ def generate(
     fps: options.Fps = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
-    aesthetic_score: options.AestheticScore = 6.5,
-    motion_score: options.MotionScore = None,
-    camera_motion: options.CameraMotion = "",
-    text_device: options.TextDevice = "",
-    fp32_timesteps: options.Fp32Timesteps = False,
     reencode: options.Reencode = None,
     edit_ratio: options.EditRatio = 0.0,
     precision: options.Precision = "auto",
@@ -64,7 +60,7 @@ def generate(
     """
     common.check_quotes(ctx, prompt)
     prompt = common.read_prompt(prompt)
-    common.heed(ctx, model)
+    common.check_model_options(ctx, model)
     sampling = sampling_of(ctx.params)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder, scale, scale_filter)
     picture = picture_size(size, aspect)

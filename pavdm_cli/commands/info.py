@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pavdm_cli.commands import options
+from pavdm_cli.models import registry
 from pavdm_cli.runtime.printable import command_line
 
 
@@ -79,9 +80,10 @@ def command(recipe: dict[str, Any]) -> str:
     words = ["--prompt", prompt] if "source" in recipe else []
     for name in SAME:
         words += [f"--{name.replace('_', '-')}", str(recipe[name])] if recipe.get(name) is not None else []
+    for name, option in registry.options().items():
+        words += _flag(option.name, recipe.get(name))
     if "size" in recipe and "source" not in recipe:
         words += ["--fps", str(recipe["fps"])] if "fps" in recipe else []
-    words += ["--fp32-timesteps"] if recipe.get("fp32_timesteps") else []
     words += ["--reencode" if recipe["reencode"] else "--keep-latents"] if "reencode" in recipe else []
     words += ["--only-new"] if recipe.get("only_new") else []
     own = [] if "source" in recipe else [name for name in ("warmup", "scale", "scale_filter") if name in recipe]
@@ -90,6 +92,13 @@ def command(recipe: dict[str, Any]) -> str:
     if "source" in recipe:
         return command_line(("pavdm", "extend"), recipe["source"], words)
     return command_line(("pavdm", "generate"), prompt, words)
+
+
+def _flag(name: str, value: object) -> list[str]:
+    """A model's own option as words of the command line; nothing where it was not given."""
+    if isinstance(value, bool):
+        return [f"--{name}"] * value
+    return [] if value is None else [f"--{name}", str(value)]
 
 
 SAME = (  # metadata that a flag of the same name sets
@@ -106,7 +115,7 @@ SAME = (  # metadata that a flag of the same name sets
         "start",
         "audio",
     ),
-    *("aesthetic_score", "motion_score", "camera_motion", "edit_ratio"),
+    "edit_ratio",
 )
 
 

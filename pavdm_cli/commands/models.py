@@ -14,7 +14,9 @@ from pavdm_cli import ui
 from pavdm_cli.commands.common import App, complete
 from pavdm_cli.commands.options import Json
 from pavdm_cli.errors import ModelError, UsageError
-from pavdm_cli.models.specs import MODELS, ModelSpec, find
+from pavdm_cli.models.adapter import VideoModel
+from pavdm_cli.models.registry import MODELS, find, get, specs
+from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.runtime.printable import command_line
 
 MEGABYTE = 10**6
@@ -29,9 +31,9 @@ def list_(as_json: Json = False) -> None:
     """List all models, with the disk space of their weights and of the cache."""
     if as_json:
         cache = {"folder": str(_cache_folder()), "bytes": dict(_caches())}
-        print(json.dumps({"models": [_facts(spec) for spec in MODELS.values()], "cache": cache}))
+        print(json.dumps({"models": [_facts(spec) for spec in specs()], "cache": cache}))
         return
-    rows = [(spec.name, _size(spec), f"{spec.fps}", _weight(spec), spec.about) for spec in MODELS.values()]
+    rows = [(spec.name, _size(spec), f"{spec.fps}", _weight(spec), spec.about) for spec in specs()]
     ui.show_table("", ("model", "pixels", "frames/s", "on disk", "what it is"), rows)
     if caches := [(name, megabytes(size)) for name, size in _caches()]:
         ui.show_table(f"\ncache in {_cache_folder()}; `pavdm models remove --cache` clears it", ("", ""), caches)
@@ -40,30 +42,23 @@ def list_(as_json: Json = False) -> None:
 @app.command()
 def show(name: Name = "pocket", as_json: Json = False) -> None:
     """Show one model: its sizes, licence, and the words it knows."""
-    from pavdm_cli.pocket_world.prompt import GRAMMAR, vocabulary
-    from pavdm_cli.pocket_world.synonyms import SYNONYMS
-    from pavdm_cli.pocket_world.vocabulary import WORDINGS
-
-    spec = find(name)
-    words = WORDINGS if spec.family == "pocket" else {}
+    model = find(name)
+    spec, (tables, data) = model.spec, model.reference()
     if as_json:
-        synonyms = {kind: {wording: line.split(", ") for wording, line in SYNONYMS[kind].items()} for kind in SYNONYMS}
-        print(json.dumps(_facts(spec) | {"words": words, "synonyms": synonyms if words else {}}))
+        print(json.dumps(_facts(spec) | data))
         return
     facts = [
         ("what", spec.about),
         ("pixels", f"{_size(spec)} at {spec.fps} frames/s"),
-        ("window", f"{spec.window} latents in chunks of {spec.chunk}, {_group(spec)}"),
+        ("window", f"{spec.window} latents in chunks of {spec.chunk}, {_latents(model)}"),
         ("sampling", f"method {spec.method}, {spec.steps} steps, guidance {spec.guidance:g}"),
         ("weights", f"{_weight(spec)}, {spec.licence}, in {_home(spec)}"),
         *((part.folder, f"{part.repo}, {part.revision}") for part in spec.parts),
     ]
     ui.show_table(spec.name, ("", ""), facts)
-    if words:
+    for title, head, rows in tables:
         ui.show([""])
-        ui.show_table("what a prompt can say", ("", ""), GRAMMAR)
-        ui.show([""])
-        ui.show_table("words it knows", ("", "meaning", "wordings", "also understood, inflected too"), vocabulary())
+        ui.show_table(title, head, list(rows))
 
 
 @app.command()
@@ -76,7 +71,7 @@ def pull(
     from pavdm_cli.hub import download, weights_dir
     from pavdm_cli.hub import pull as parts
 
-    spec = find(name)
+    spec = find(name).spec
     if folder is None and weights_dir.is_linked(spec):
         ui.note(f"nothing to fetch: all files are {_hub_note(spec)}")
         print(weights_dir.home(spec))
@@ -105,14 +100,16 @@ def verify(
     from pavdm_cli.hub import pull as parts
     from pavdm_cli.hub.weights_dir import is_linked, pulling
 
-    spec = MODELS.get(name) if name in MODELS or Path(name).is_dir() else find(name)
+    spec = None if Path(name).is_dir() and name not in MODELS else find(name).spec
     if spec and not spec.parts:
         raise UsageError(f"{spec.name} was not fetched: nothing to compare it with", "it comes with the package")
     folder = _home(spec) if spec else Path(name).resolve()  # even if its configurations are damaged
     linked = spec if spec and is_linked(spec) else None
     if wrong := hub_cache.changed_files(linked, folder, ui.note) if linked else parts.problems(folder, watch=ui.note):
+        published = get(name).spec if name in MODELS else next((one for one in specs() if one.parts), specs()[0])
+        command = pulling(published, folder)
         delete = f"{hub_cache.removal(linked)} deletes them" if linked else "delete what is there of them"
-        hint = f"{delete}, and {pulling(folder)} fetches them again"
+        hint = f"{delete}, and {command} fetches them again"
         raise ModelError(f"missing or changed: {', '.join(wrong)}", hint)
     if as_json:
         print(json.dumps({"folder": str(folder), "verified": True}))
@@ -123,7 +120,7 @@ def verify(
 @app.command()
 def path(name: Name = "pocket", as_json: Json = False) -> None:
     """Print the folder of a model's weights."""
-    folder, note = _home(find(name)), _hub_note(find(name))
+    folder, note = _home(find(name).spec), _hub_note(find(name).spec)
     print(json.dumps({"model": name, "folder": str(folder)}) if as_json else folder)
     if note:
         ui.note(f"links to files {note}")
@@ -143,7 +140,7 @@ def remove(
 
     if not name and not cache:
         raise UsageError("nothing to remove was named", "name a model of `pavdm models list`, or give --cache")
-    models = [parts.removable(find(name))] if name else []
+    models = [parts.removable(find(name).spec)] if name else []
     doomed = [*models, *(_cache_folder() / kind for kind, _ in _caches() if cache)]
     kept = [folder.resolve() for folder in models if folder.is_symlink()]
     if doomed and not yes:
@@ -176,9 +173,13 @@ def _counted(advance: ui.Advance) -> Callable[[int], None]:
     return add
 
 
-def _group(spec: ModelSpec) -> str:
-    latents, frames = spec.group
-    return f"{frames} frames in {latents} latents" if latents > 1 else f"{frames} frames a latent"
+def _latents(model: VideoModel) -> str:
+    """How latents stand for frames, for people."""
+    layout = model.layout(model.spec.size, model.spec.fps)
+    if layout.unit > 1:
+        return f"{layout.unit_frames} frames in {layout.unit} latents"
+    first = "" if layout.first == layout.rest else f", {layout.first} in the first"
+    return f"{layout.rest} frames a latent{first}"
 
 
 def _size(spec: ModelSpec) -> str:

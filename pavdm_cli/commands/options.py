@@ -12,10 +12,10 @@ from pavdm_cli.commands.common import complete
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.request import SIZES
 from pavdm_cli.models.execution import ATTENTION, DEVICES
-from pavdm_cli.models.specs import MODELS
+from pavdm_cli.models.registry import MODELS
 from pavdm_cli.sampling.schedule import METHODS
 
-WHAT, HOW, OPEN_SORA = "Video", "Sampling", "Open-Sora"
+WHAT, HOW = "Video", "Sampling"
 SPEED, FILE = "Speed and memory", "File"
 
 
@@ -87,25 +87,6 @@ Model = Annotated[
         autocompletion=complete(MODELS),
         help="A name in `pavdm models list`, or a folder of weights.",
         rich_help_panel=HOW,
-    ),
-]
-AestheticScore = Annotated[
-    float, typer.Option(help="Aesthetic score appended to the prompt; 0 omits it.", rich_help_panel=OPEN_SORA)
-]
-MotionScore = Annotated[float | None, typer.Option(help="Motion score for the prompt.", rich_help_panel=OPEN_SORA)]
-CameraMotion = Annotated[str, typer.Option(help="Camera motion, such as pan left.", rich_help_panel=OPEN_SORA)]
-TextDevice = Annotated[
-    str,
-    typer.Option(
-        autocompletion=complete(DEVICES),
-        help="Device of the text encoder; cpu saves GPU memory. Default: as --device.",
-        rich_help_panel=OPEN_SORA,
-    ),
-]
-Fp32Timesteps = Annotated[
-    bool,
-    typer.Option(
-        "--fp32-timesteps", help="Do not round timesteps to bfloat16 as in training.", rich_help_panel=OPEN_SORA
     ),
 ]
 Method = Annotated[

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from pavdm_cli import ui
-from pavdm_cli.models.specs import MODELS
+from pavdm_cli.models.registry import MODELS
 
 if TYPE_CHECKING:
     from pavdm_cli.generation.memory_plan import Budget
@@ -18,33 +18,35 @@ def planned(job: Job) -> Job:
 
     Raises: DeviceError if it does not fit.
     """
-    from pavdm_cli.generation import memory_plan
-    from pavdm_cli.models.families import need_weights
+    from pavdm_cli.generation import memory_plan, memory_report
+    from pavdm_cli.hub.weights_dir import need_weights
 
     _print_notes(job)
     if not memory_plan.worth_telling(job):
         return job
-    need_weights(job.spec, words=bool(job.wording))
+    need_weights(job.spec, bool(job.prompt), job.video_model.published)
     found = memory_plan.choose(job)
-    ui.show_table("", ("memory", *memory_plan.STAGES), memory_plan.table(found), aside=True)
+    ui.show_table("", ("memory", *memory_plan.STAGES), memory_report.table(found), aside=True)
     return _fitting(found, job)
 
 
 def print_plan(job: Job, pixels: int, as_json: bool, count: int = 1) -> None:
     """What a video takes in memory and time, on stdout; pixels: of all frames written. Raises: DeviceError."""
     from pavdm_cli.bench import estimate
-    from pavdm_cli.generation import memory_plan
-    from pavdm_cli.models.families import need_weights
+    from pavdm_cli.generation import memory_plan, memory_report
+    from pavdm_cli.hub.weights_dir import need_weights
 
     _print_notes(job)
-    if job.spec.name not in MODELS:  # by its name alone a model can be planned that is not there
-        need_weights(job.spec, words=bool(job.wording))
+    if (
+        job.spec.name not in MODELS and not job.spec.bundled
+    ):  # by its name alone a model can be planned that is not there
+        need_weights(job.spec, bool(job.prompt), job.video_model.published)
     found = memory_plan.choose(job)
     time = estimate.estimate(found.job, pixels)
     if as_json:
-        print(json.dumps(memory_plan.figures(found) | {"videos": count, "time": estimate.figures(time)}))
+        print(json.dumps(memory_report.figures(found) | {"videos": count, "time": estimate.figures(time)}))
     else:
-        ui.show_table("", ("memory", *memory_plan.STAGES), memory_plan.table(found))
+        ui.show_table("", ("memory", *memory_plan.STAGES), memory_report.table(found))
         title = "\ntime (estimate)" if count == 1 else f"\ntime (estimate, for each of {count} videos)"
         ui.show_table(title, ("", ""), estimate.lines(time))
     _fitting(found, job)
@@ -52,18 +54,18 @@ def print_plan(job: Job, pixels: int, as_json: bool, count: int = 1) -> None:
 
 def _print_notes(job: Job) -> None:
     from pavdm_cli.generation.advice import advice
-    from pavdm_cli.models.families import prompt_notes
 
-    for line in (*job.notes, *advice(job), *prompt_notes(job.spec, job.wording)):
+    cut = job.video_model.prompt_notes(job.formatted.text) if job.prompt else []
+    for line in (*job.notes, *advice(job), *cut):
         ui.warn(line)
 
 
 def _fitting(found: Budget, job: Job) -> Job:
     """The job as it fits, with notes on what was chosen for that. Raises: DeviceError."""
-    from pavdm_cli.generation import memory_plan
+    from pavdm_cli.generation import memory_plan, memory_report
 
     if not found.fits:
         raise memory_plan.refusal(found)
-    for line in memory_plan.notes(job, found.job):
+    for line in memory_report.notes(job, found.job):
         ui.note(line)
     return found.job

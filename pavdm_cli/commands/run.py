@@ -29,7 +29,7 @@ from pavdm_cli.runtime.threads import Load, choose_threads
 if TYPE_CHECKING:
     from pavdm_cli.generation.pipeline import Job
     from pavdm_cli.generation.write import Made
-    from pavdm_cli.models.load import Loaded
+    from pavdm_cli.models.runner import ModelRunner
     from pavdm_cli.video.io.image import StillImage
 
 
@@ -98,7 +98,7 @@ def _with_seed(job: Job, seed: int) -> Job:
     return replace(job, sampling=replace(job.sampling, seed=seed))
 
 
-def _record(job: Job, model: Loaded, request: Request, stop: Stop, still: StillImage | None) -> Made:
+def _record(job: Job, model: ModelRunner, request: Request, stop: Stop, still: StillImage | None) -> Made:
     """One video, under a bar. Raises: OutputError, DeviceError."""
     from pavdm_cli.generation import write
 
@@ -108,7 +108,7 @@ def _record(job: Job, model: Loaded, request: Request, stop: Stop, still: StillI
         return write.record(job, model, request.output, watch, still)
 
 
-def _open_model(job: Job) -> Loaded:
+def _open_model(job: Job) -> ModelRunner:
     """The job's model, and details of how it runs for those who ask. Raises: DeviceError, ModelError."""
     import torch
 
@@ -126,7 +126,7 @@ def with_threads(request: Request, load: Load) -> Request:
     """The request with a number of CPU threads, where neither it nor the environment has one."""
     import torch
 
-    from pavdm_cli.models.load import pick_device
+    from pavdm_cli.models.devices import pick_device
 
     asked = request.sampling.threads or "OMP_NUM_THREADS" in os.environ
     if asked or pick_device(request.sampling.device).type != "cpu":
@@ -236,10 +236,10 @@ def _target(request: Request) -> Path:
 
 def _check_devices(request: Request) -> None:
     """Refuse a GPU that is not there; torch, which knows, is imported for a GPU alone. Raises: DeviceError."""
-    named = {"--device": request.sampling.device, "--text-device": request.sampling.reading.device}
+    named = {"--device": request.sampling.device, "--text-device": request.sampling.options.get("text_device", "")}
     for option, name in named.items():
         if name not in ("", "auto", "cpu"):
-            from pavdm_cli.models.load import pick_device
+            from pavdm_cli.models.devices import pick_device
 
             pick_device(name, option)
 

@@ -8,23 +8,22 @@ from typing import Any
 
 from pavdm_cli.commands.run import pick_seed
 from pavdm_cli.generation.request import Sampling
-from pavdm_cli.models.execution import Engine, Reading
-
-READING = {"aesthetic_score": "aesthetic", "motion_score": "motion", "camera_motion": "camera", "text_device": "device"}
+from pavdm_cli.models.execution import Engine
+from pavdm_cli.models.registry import find
 
 
 def sampling_of(params: Mapping[str, Any]) -> Sampling:
-    """The options of a command, by name; a command need not have all of them. Raises: UsageError."""
+    """The options of a command, by name; a command need not have all of them. Raises: ModelError, UsageError."""
     cache, compiled = params.get("context_cache"), params.get("compiled", False)
     engine = {name: params[name] for name in _names(Engine) if name in params}
-    reading = {field: params[name] for name, field in READING.items() if name in params}
-    if "aesthetic" in reading:
-        reading["aesthetic"] = reading["aesthetic"] or None
+    given = {option.key: params.get(option.key, option.default) for option in find(params["model"]).options}
+    defaults = {option.key: option.default for option in find(params["model"]).options}
+    options = {key: value for key, value in given.items() if value != defaults[key]}
     own = {name: params[name] for name in _names(Sampling) if name in params}
     return Sampling(
         **own | {"seed": pick_seed(params["seed"])},
         engine=Engine(**engine, compile=compiled, reuse_context=None if cache is None else cache == "reuse"),
-        reading=Reading(**reading),
+        options=options,
     )
 
 

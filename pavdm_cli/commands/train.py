@@ -15,8 +15,10 @@ from pavdm_cli.commands import train_options as options
 from pavdm_cli.commands.common import App, typed
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.generation.request import parse_size
-from pavdm_cli.models.execution import Reading
-from pavdm_cli.models.specs import POCKET, ModelSpec, find
+from pavdm_cli.models.adapter import VideoModel
+from pavdm_cli.models.pocket.model import DENOISER
+from pavdm_cli.models.pocket.model import SPEC as POCKET
+from pavdm_cli.models.registry import MODELS, find
 from pavdm_cli.runtime.interrupt import INTERRUPTED
 from pavdm_cli.runtime.signals import stop_requested
 
@@ -92,41 +94,43 @@ def denoiser(
     """
     from pavdm_cli.training.pocket import runs
 
-    spec = _published(init, data)
-    _check_options(context, spec or POCKET)
-    own_rate, own_batch = (0.0001, 2) if spec else (0.0015, 16)
+    model = _published(init, data)
+    _check_options(context, painted=model is None)
+    own_rate, own_batch = (0.0001, 2) if model else (0.0015, 16)
     common = (folder, steps, own_rate if rate is None else rate, batch or own_batch)
     settings = runs.Settings(*common, detail, _file(init), device, threads, sheet_minutes)
-    if spec is None or data is None:
+    if model is None or data is None:
         _train_pocket(
             settings, lambda: runs.denoiser_task(settings, runs.Lesson(method, distil), codec, clips, _bars())
         )
         return
     shape = (parse_size(size) if size else None, fps, window, chunk)
     schedule = (accumulate, warmup, every, held_out)
-    _finetune(
-        settings, (data, *shape, precision, checkpointing, *schedule, Reading(aesthetic_score or None)), spec, method
-    )
+    score = {"aesthetic_score": aesthetic_score}
+    model_options = {option.key: score[option.key] for option in model.options if option.key in score}
+    _finetune(settings, (data, *shape, precision, checkpointing, *schedule, model_options), model, method)
 
 
-def _published(init: str | None, data: Path | None) -> ModelSpec | None:
+def _published(init: str | None, data: Path | None) -> VideoModel | None:
     """The model to fine-tune on videos, or None where pocket is trained. Raises: ModelError, UsageError."""
-    finetunes = data is not None or init == "opensora-v1.2" or (init is not None and Path(init).is_dir())
-    spec = find(init or POCKET.name) if finetunes else POCKET
-    if spec.family == POCKET.family:
+    finetunes = (
+        data is not None or (init != POCKET.name and init in MODELS) or (init is not None and Path(init).is_dir())
+    )
+    model = find(init or POCKET.name if finetunes else POCKET.name)
+    if model.published.name == POCKET.name:
         if data is None:
             return None
         raise UsageError(
             "pocket renders its own clips, --data is for Open-Sora", "give --init opensora-v1.2, or a folder"
         )
     if data is None:
-        raise UsageError(f"{spec.name} is trained on your videos, which --data names", "give --data FOLDER")
-    return spec
+        raise UsageError(f"{model.spec.name} is trained on your videos, which --data names", "give --data FOLDER")
+    return model
 
 
-def _check_options(context: typer.Context, spec: ModelSpec) -> None:
+def _check_options(context: typer.Context, painted: bool) -> None:
     """Reject options of the other model's training. Raises: UsageError."""
-    own, other = (options.POCKET_PANEL, options.FINETUNE_PANEL)[:: 1 if spec is POCKET else -1]
+    own, other = (options.POCKET_PANEL, options.FINETUNE_PANEL)[:: 1 if painted else -1]
     if misplaced := [option for option, panel in typed(context).items() if panel == other]:
         raise UsageError(f"{misplaced[0]} is for {other}; this trains {own}", "leave it out")
 
@@ -148,12 +152,12 @@ def _train_pocket(settings: Settings, make_task: Callable[[], Task]) -> None:
     _run(settings, run)
 
 
-def _finetune(settings: Settings, options: tuple[Any, ...], spec: ModelSpec, method: str) -> None:
+def _finetune(settings: Settings, options: tuple[Any, ...], model: VideoModel, method: str) -> None:
     """Fine-tune on videos, in as many processes as torchrun started; options: the fields of a FinetuneConfig."""
     from pavdm_cli.training.finetune import runs
     from pavdm_cli.training.finetune.task import FinetuneConfig
 
-    job = runs.FinetuneJob(settings, FinetuneConfig(*options), spec, method)
+    job = runs.FinetuneJob(settings, FinetuneConfig(*options), model, method)
 
     def run(processes: ProcessGroup) -> Path:
         task = runs.prepare_task(job, _reporter(processes), processes)
@@ -165,7 +169,7 @@ def _finetune(settings: Settings, options: tuple[Any, ...], spec: ModelSpec, met
 
 def _file(init: str | None) -> Path | None:
     """The path of pocket's weights, by name or path."""
-    return POCKET.denoiser if init == POCKET.name else Path(init) if init else None
+    return POCKET.folder / DENOISER if init == POCKET.name else Path(init) if init else None
 
 
 def _bars() -> Callable[[str, int], AbstractContextManager[Callable[[int], None]]]:
@@ -179,7 +183,7 @@ def _run(settings: Settings, run: Callable[[ProcessGroup], Path]) -> None:
     import torch
 
     from pavdm_cli import ui
-    from pavdm_cli.models.load import pick_device
+    from pavdm_cli.models.devices import pick_device
     from pavdm_cli.training import distributed
 
     if settings.threads:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pavdm_cli.generation.pipeline import Job
-from pavdm_cli.models.load import pick_device
+from pavdm_cli.models.devices import pick_device
 from pavdm_cli.runtime.threads import available_cores
 
 
@@ -15,7 +15,7 @@ def advice(job: Job) -> list[str]:
     said = []
     if engine.offload != "none" and on_cpu:
         said.append("--offload only takes more memory on cpu: the weights are there as it is")
-    if engine.cfg_batching != "auto" and job.scale == 1:
+    if engine.cfg_batching != "auto" and job.guidance_scale == 1:
         said.append("--cfg-batching does nothing here: guidance takes one pass")
     if engine.overlap_decode == "on" and on_cpu:
         said += decoding_advice(job.sampling.threads or torch.get_num_threads(), available_cores())

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.models.specs import ModelSpec
+from pavdm_cli.models.adapter import Prompt
 from pavdm_cli.sampling.schedule import METHODS, Schedule
-
-if TYPE_CHECKING:
-    from pavdm_cli.pocket_world.prompt import Prompt
 
 
 def check(request: Request) -> None:
     """Refuse values that do not go together, and a prompt that the model cannot read. Raises: UsageError."""
     check_sampling(request.sampling)
     if request.prompt or request.extension is None:
-        format_prompt(request.spec, request.prompt, request.sampling.seed)
+        format_prompt(request.sampling, request.prompt)
 
 
 def check_sampling(sampling: Sampling) -> None:
@@ -40,19 +36,24 @@ def check_sampling(sampling: Sampling) -> None:
                 f"{name} is for clip after clip, not {sampling.method}", "leave it out, or use --method rn"
             )
     _check_reencoding(sampling, schedule)
+    _check_options(sampling)
 
 
-def format_prompt(spec: ModelSpec, prompt: str, seed: int, source: str = "") -> Prompt:
+def format_prompt(sampling: Sampling, prompt: str, source: str = "") -> Prompt:
     """The prompt in the form of the model's training captions, and notes on what that changed.
 
     source: the caption of the video that is continued, if it has one. Raises: UsageError if the prompt cannot be read.
     """
-    from pavdm_cli.models.opensora import prompt as captions
-    from pavdm_cli.pocket_world import prompt as pocket_prompt
+    return sampling.video_model.format_prompt(prompt, sampling.seed, sampling.options, source)
 
-    if spec.family == "pocket":
-        return pocket_prompt.format_prompt(prompt, seed, source)
-    return pocket_prompt.Prompt(prompt, tuple(captions.check_prompt(prompt)))
+
+def _check_options(sampling: Sampling) -> None:
+    """Refuse options that are not the model's own, and values that it does not take. Raises: UsageError."""
+    own = {option.key: option for option in sampling.video_model.options}
+    for key, value in sampling.options.items():
+        if key not in own:
+            raise UsageError(f"--{key.replace('_', '-')} is no option of {sampling.spec.name}", "leave it out")
+        own[key].check(value)
 
 
 def schedule_of(sampling: Sampling) -> Schedule:
@@ -79,31 +80,36 @@ def guidance_of(sampling: Sampling) -> float:
     return sampling.spec.guidance if sampling.guidance is None else sampling.guidance
 
 
+def unit_of(sampling: Sampling) -> int:
+    """Latents that the model's VAE encodes together."""
+    spec = sampling.spec
+    return sampling.video_model.layout(spec.size, spec.fps).unit
+
+
 def warmup_of(sampling: Sampling) -> int:
-    """Chunks of the warm-up of a video from noise, in whole groups of the codec so that the first frame begins one.
+    """Chunks of the warm-up of a video from noise, in whole units of the VAE so that the first frame begins one.
 
     The model's own number counts its own chunks. None where all of a window has one level: it does not fill up.
     """
     spec, asked, schedule = sampling.spec, sampling.warmup, schedule_of(sampling)
     own = -(-spec.warmup * spec.chunk // schedule.chunk) if schedule.capacity > 1 else 0
-    whole = math.lcm(schedule.chunk, spec.group[0]) // schedule.chunk
+    whole = math.lcm(schedule.chunk, unit_of(sampling)) // schedule.chunk
     return -(-(own if asked is None else asked) // whole) * whole
 
 
-def in_whole_groups(sampling: Sampling, schedule: Schedule) -> bool:
-    """Whether chunks and overlap are whole groups of latents that the codec codes together."""
-    group = sampling.spec.group[0]
-    return schedule.chunk % group == 0 and schedule.context % group == 0
+def in_whole_units(sampling: Sampling, schedule: Schedule) -> bool:
+    """Whether chunks and context are whole units of latents that the VAE encodes together."""
+    unit = unit_of(sampling)
+    return schedule.chunk % unit == 0 and schedule.context % unit == 0
 
 
-def group_reason(sampling: Sampling) -> str:
-    """Why latents that are no whole groups are not encoded again."""
-    group = sampling.spec.group[0]
-    return f"{sampling.spec.name} encodes {group} latents together: --window and --chunk must be multiples of {group}"
+def unit_reason(sampling: Sampling) -> str:
+    """Why latents that are no whole units are not encoded again."""
+    unit = unit_of(sampling)
+    return f"{sampling.spec.name} encodes {unit} latents together: --window and --chunk must be multiples of {unit}"
 
 
 def _check_reencoding(sampling: Sampling, schedule: Schedule) -> None:
-    if sampling.reencode and schedule.context and not in_whole_groups(sampling, schedule):
-        group = sampling.spec.group[0]
-        fits = -(-schedule.chunk // group) * group
-        raise UsageError(f"--reencode: {group_reason(sampling)}", f"try --window {fits}")
+    if sampling.reencode and schedule.context and not in_whole_units(sampling, schedule):
+        unit = unit_of(sampling)
+        raise UsageError(f"--reencode: {unit_reason(sampling)}", f"try --window {-(-schedule.chunk // unit) * unit}")

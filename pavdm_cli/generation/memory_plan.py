@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -16,13 +16,16 @@ from pavdm_cli.errors import DeviceError, FaultyValues, PavdmError
 from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.generation.reencode import reencodes
 from pavdm_cli.generation.request import SIZES
+from pavdm_cli.generation.settings import text_device_of
 from pavdm_cli.hub.weight_memory import free_bytes, gigabytes
+from pavdm_cli.models.adapter import VideoModel
+from pavdm_cli.models.devices import HOST, pick_device
 from pavdm_cli.models.execution import Engine
-from pavdm_cli.models.families import reading_bytes
-from pavdm_cli.models.load import HOST, Loaded, pick_device
-from pavdm_cli.models.meta_model import Coding, Counted, Shown, count, count_coding, sketch, weights_of
-from pavdm_cli.models.offload import away_bytes
-from pavdm_cli.models.specs import ModelSpec
+from pavdm_cli.models.meta_model import Coding, Counted, MemoryCase, count, count_coding, meta_runner, weights_of
+from pavdm_cli.models.offload import offloaded_bytes
+from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.models.runner import place as place_model
+from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.runtime.diagnose import device_hint, first_line, is_out_of_memory
 
 STAGES = ("read", "encode", "denoise", "decode")
@@ -66,8 +69,8 @@ class Budget:
 
 
 def worth_telling(job: Job) -> bool:
-    """Whether a job's memory is anything to think about: the embedded model fits everywhere."""
-    return job.spec.family != "pocket"
+    """Whether a job's memory is anything to think about: the bundled model fits everywhere."""
+    return not job.spec.bundled
 
 
 def choose(job: Job) -> Budget:
@@ -84,7 +87,7 @@ def choose(job: Job) -> Budget:
 
 def _ways(job: Job) -> Iterator[Job]:
     """The same video, from the fastest way of making it to the one that takes least; tiles change it and come last."""
-    engine, guided = job.sampling.engine, job.scale != 1
+    engine, guided = job.sampling.engine, job.guidance_scale != 1
     batching = ("batched", "sequential") if engine.cfg_batching == "auto" and guided else (engine.cfg_batching,)
     beside = (engine.overlap_decode, "off") if engine.overlap_decode == "auto" else (engine.overlap_decode,)
     tilings = ("auto", "on") if engine.vae_tiling == "auto" else (engine.vae_tiling,)
@@ -100,33 +103,52 @@ def with_engine(job: Job, **changed: Any) -> Job:
 def budget(job: Job) -> Budget:
     """What a job takes, as it stands."""
     device = pick_device(job.sampling.device)
-    reader = pick_device(wanted, "--text-device") if (wanted := job.sampling.reading.device) else device
-    model = _sketch(job.spec, device, 1)
-    counted = _count(job.spec, shown_of(job), device)
+    text_device, model = text_device_of(job.sampling), meta_model_of(job)
+    case = (job.video_model, job.spec, job.settings.precision)
+    counted = _count(*case, shown_of(job), device)
     engine, coded = job.sampling.engine, (job.given, job.schedule.context * _reencodes(job))
-    coding = _count_coding(job.spec, device, engine.pictures, engine.vae_tiling == "on", *coded)
+    coding = _count_coding(*case, engine, device, coded)
     here = {**running(model, counted, coding, engine, device), "libraries (assumed)": _always(SPARE[device.type])}
     host = waiting(model, engine) | {"given frames": (0, PIXEL * math.prod((job.given, *job.spec.size)), 0, 0)}
-    reading = {f"text encoder, {part}": (size, 0, 0, 0) for part, size in reading_bytes(job.spec, job.wording, reader)}
+    reading = {f"text encoder, {part}": (size, 0, 0, 0) for part, size in text_bytes(job).items()}
     lies: dict[torch.device, dict[str, Stages]] = {device: {}}
-    for where, parts in ((reader, reading), (device, here), (HOST, host)):
+    for where, parts in ((text_device, reading), (device, here), (HOST, host)):
         lies.setdefault(where, {}).update(parts)
     places = [_place(where, parts, encodes=any(coded)) for where, parts in lies.items()]
     return Budget(job, tuple(place for place in places if place.parts))
 
 
 # Ways and options are tried that differ in one part: each part is counted once.
-_sketch = lru_cache(sketch)
+_meta = lru_cache(meta_runner)
+LEAST = Engine(pictures=1)
+
+
+def meta_model_of(job: Job) -> ModelRunner:
+    """The job's model without contents."""
+    device = pick_device(job.sampling.device)
+    return _meta(job.video_model, job.spec, place_model(device, LEAST, job.settings.precision))
+
+
+def text_bytes(job: Job) -> dict[str, int]:
+    """What encoding the job's prompt takes, by part; nothing where it was encoded before."""
+    if not job.prompt:
+        return {}
+    device = pick_device(job.sampling.device)
+    placement = place_model(device, LEAST, job.settings.precision, text_device_of(job.sampling))
+    return job.video_model.load_text_encoder(placement, "meta").memory(job.formatted.text)
 
 
 @lru_cache
-def _count(spec: ModelSpec, shown: Shown, device: torch.device) -> Counted:
-    return count(_sketch(spec, device, 1), shown, device)
+def _count(model: VideoModel, spec: ModelSpec, precision: str, case: MemoryCase, device: torch.device) -> Counted:
+    return count(_meta(model, spec, place_model(device, LEAST, precision)), case, device)
 
 
 @lru_cache
-def _count_coding(spec: ModelSpec, device: torch.device, pictures: int, tiled: bool, given: int, anew: int) -> Coding:
-    return count_coding(_sketch(spec, device, pictures, tiled), device, given, anew)
+def _count_coding(
+    model: VideoModel, spec: ModelSpec, precision: str, engine: Engine, device: torch.device, coded: tuple[int, int]
+) -> Coding:
+    engine = Engine(pictures=engine.pictures, vae_tiling=engine.vae_tiling)
+    return count_coding(_meta(model, spec, place_model(device, engine, precision)), device, *coded)
 
 
 def _reencodes(job: Job) -> bool:
@@ -144,26 +166,28 @@ def _always(size: int) -> Stages:
     return size, size, size, size
 
 
-def shown_of(job: Job) -> Shown:
+def shown_of(job: Job) -> MemoryCase:
     """The largest step of a job; the end of a clip that it begins with may be noised, as far as it goes."""
-    schedule, guided = job.schedule, job.scale
-    latents = job.given // job.spec.group[1] * job.spec.group[0]
+    schedule, guided = job.schedule, job.guidance_scale
+    latents = job.given_latents
     remade = schedule.num_renoised(latents)
     sizes = schedule.sizes(0, -remade, latents - remade * schedule.chunk, job.total_chunks)
     noisy, clean = max(sizes, key=lambda pair: (sum(pair), pair))
     kept, asked = job.settings.context_cache == "reuse", job.sampling.engine
     graphs = "off" if job.sampling.unrecordable else asked.cuda_graphs
     engine = replace(asked, reuse_context=kept, pictures=1, vae_tiling="off", offload="none", cuda_graphs=graphs)
-    return Shown(schedule, engine, guided, noisy, clean)
+    return MemoryCase(schedule, engine, guided, noisy, clean)
 
 
-def running(model: Loaded, counted: Counted, coding: Coding, engine: Engine, device: torch.device) -> dict[str, Stages]:
+def running(
+    model: ModelRunner, counted: Counted, coding: Coding, engine: Engine, device: torch.device
+) -> dict[str, Stages]:
     """What lies where the model runs."""
-    whole, codec = weights_of(model.denoiser), weights_of(model.codec)
+    whole, codec = weights_of(model.transformer), weights_of(model.vae)
     alone = engine.offload != "none"  # the codec's weights come for their stage
-    transformer = whole - away_bytes(model.denoiser) if engine.offload == "sequential" else whole
+    transformer = whole - offloaded_bytes(model.model) if engine.offload == "sequential" else whole
     waits = 0 if engine.offload == "model" else transformer  # while the codec works
-    amid, beside = bool(coding.anew), engine.overlaps_decode(device.type)
+    amid, beside = bool(coding.reencoded), engine.overlaps_decode(device.type)
     return {
         "transformer": (0, waits, transformer, waits),
         "text and levels": _from(counted.constants, amid),
@@ -171,38 +195,23 @@ def running(model: Loaded, counted: Counted, coding: Coding, engine: Engine, dev
         "activations of a step": (0, 0, counted.step, counted.step * beside),
         "CUDA graphs": _from(counted.graphs, amid),
         "codec": (0, codec, 0 if alone else codec, codec),
-        "activations of the codec": (0, max(coding.given, coding.anew), 0, coding.decoding),
+        "activations of the codec": (0, max(coding.given, coding.reencoded), 0, coding.decoding),
         # beside a decoding a step or an encoding is done, whichever takes more
-        "frames encoded anew": (0, 0, 0, max(0, coding.anew - counted.step) * beside),
+        "frames encoded anew": (0, 0, 0, max(0, coding.reencoded - counted.step) * beside),
     }
 
 
-def waiting(model: Loaded, engine: Engine) -> dict[str, Stages]:
+def waiting(model: ModelRunner, engine: Engine) -> dict[str, Stages]:
     """What waits on the host for its turn."""
     if engine.offload == "none":
         return {}
-    sizes = (("transformer", weights_of(model.denoiser)), ("codec", weights_of(model.codec)))
+    sizes = (("transformer", weights_of(model.transformer)), ("codec", weights_of(model.vae)))
     return {f"{name}, waiting": (0, size, size, size) for name, size in sizes}
 
 
 def _from(size: int, amid: bool) -> Stages:
     """What lies there from the first step on: while frames are encoded only where that is amid the steps."""
     return 0, size * amid, size, size
-
-
-def notes(asked: Job, chosen: Job) -> list[str]:
-    """What was chosen so that it fits."""
-    before, engine = asked.sampling.engine, chosen.sampling.engine
-    said = []
-    if engine.cfg_batching == "sequential" != before.cfg_batching:
-        said.append("guidance runs in two sequential forward passes: one batch of both does not fit")
-    if engine.overlap_decode != before.overlap_decode:
-        said.append("decoding does not overlap the next steps: both at once do not fit")
-    if engine.vae_tiling == "on" != before.vae_tiling:
-        said.append("memory is short: the VAE works in overlapping tiles, which are blended")
-    elif engine.pictures < before.pictures:
-        said.append("the VAE works on one frame at a time: more do not fit")
-    return said
 
 
 def refusal(found: Budget) -> DeviceError:
@@ -228,20 +237,22 @@ def _advice(found: Budget) -> str:
 def alternatives(job: Job) -> Iterator[tuple[str, Job]]:
     """Options that take less memory, and the job with each."""
     asked, (height, width) = job.sampling, job.spec.size
-    if pick_device(asked.reading.device or asked.device).type != "cpu":
-        yield "--text-device cpu", replace(job, sampling=replace(asked, reading=replace(asked.reading, device="cpu")))
+    elsewhere = any(option.key == "text_device" for option in job.video_model.options)
+    if elsewhere and text_device_of(asked).type != "cpu":
+        options = {**asked.options, "text_device": "cpu"}
+        yield "--text-device cpu", replace(job, sampling=replace(asked, options=options))
     for mode in ("model", "sequential"):
         if asked.engine.offload == "none" or (asked.engine.offload, mode) == ("model", "sequential"):
             without = "".join(f" without {name}" for name in asked.engine.fixed)
             yield f"--offload {mode}{without}", with_engine(job, offload=mode, **asked.engine.loosened)
-    if asked.engine.cfg_batching != "sequential" and job.scale != 1:
+    if asked.engine.cfg_batching != "sequential" and job.guidance_scale != 1:
         yield "--cfg-batching sequential", with_engine(job, cfg_batching="sequential")
     if asked.engine.overlap_decode == "on":
         yield "--overlap-decode off", with_engine(job, overlap_decode="off")
     if job.settings.context_cache == "reuse" and not job.spec.causal:
         yield "--context-cache recompute", replace(job, settings=replace(job.settings, context_cache="recompute"))
     for name, size in reversed(SIZES.items()):
-        if job.spec.sides and size[0] * size[1] < height * width:
+        if job.spec.size_multiple and size[0] * size[1] < height * width:
             yield f"--size {name}", replace(job, spec=replace(job.spec, size=size))
 
 
@@ -273,28 +284,3 @@ def told(job: Job, kept: Callable[[], str] = lambda: "nothing was finished") -> 
             raise DeviceError(f"{device} failed: {first_line(error)}: {kept()}", advice) from error
         error.add_note(kept())
         raise
-
-
-def table(found: Budget) -> list[tuple[str, ...]]:
-    """A line a part, a column a stage, and what is free."""
-    rows: list[tuple[str, ...]] = []
-    for place in found.places:
-        rows += [(name, *map(_cell, part)) for name, part in place.parts.items()]
-        rows.append((f"in all on {place.device.type}", *map(_cell, place.needs)))
-        free = "unknown" if place.free is None else gigabytes(place.free)
-        rows.append((f"free on {place.device.type}", free, "", ""))
-    return rows
-
-
-def _cell(size: int) -> str:
-    return gigabytes(size) if size else "-"
-
-
-def figures(found: Budget) -> dict[str, Any]:
-    """The same in bytes, for scripts."""
-    engine = asdict(found.job.sampling.engine)
-    places = [
-        {"device": one.device.type, "free": one.free, "parts": one.parts, "needs": one.needs} for one in found.places
-    ]
-    settings = {name: engine[name] for name in ("offload", "cfg_batching", "overlap_decode", "pictures", "vae_tiling")}
-    return {"stages": STAGES, "places": places, "fits": found.fits, "settings": settings}

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pavdm_cli.generation.request import MOST_SCALE, MOST_WARMUP, PRECISIONS, SCALE_FILTERS
+from pavdm_cli.models import registry
 from pavdm_cli.models.execution import CFG_BATCHING, CONTEXT_CACHE, SWITCH
+from pavdm_cli.models.spec import ModelOption
 from pavdm_cli.runtime.untrusted import (
     FLAG,
     Kind,
@@ -38,6 +40,13 @@ def _is_plain(value: object) -> bool:
     return value is None or type(value) in (bool, int, float) or string(LONGEST_TEXT).fits(value)
 
 
+def _kind_of(option: ModelOption) -> Kind:
+    """Of the value of a model's own option."""
+    if option.type is bool:
+        return FLAG
+    return optional(string(1000)) if option.type is str else SCORE
+
+
 FIELDS = {
     "pavdm": string(50),
     **dict.fromkeys(("prompt", "caption"), Kind(f"a text of up to {LONGEST_TEXT} characters", _is_prompt)),
@@ -47,7 +56,7 @@ FIELDS = {
     "model": PATH,
     "method": string(20),
     **dict.fromkeys(("steps", "window", "chunk"), integer(1, 10**6)),
-    **dict.fromkeys(("fp32_timesteps", "reencode", "only_new", "compile"), FLAG),
+    **dict.fromkeys(("reencode", "only_new", "compile"), FLAG),
     "guidance": number(0, 100),
     "context_cache": one_of(*CONTEXT_CACHE.values()),
     "precision": one_of(*PRECISIONS),
@@ -57,8 +66,6 @@ FIELDS = {
     "versions": mapping_of(string(100), 100),
     "crf": integer(0, 51),
     "size": Kind("WIDTHxHEIGHT", _is_size),
-    **dict.fromkeys(("aesthetic_score", "motion_score"), SCORE),
-    "camera_motion": optional(string(1000)),
     "edit_ratio": number(0, 1),
     "cfg_batching": one_of(*CFG_BATCHING),
     "vae_tiling": one_of(*SWITCH),
@@ -71,6 +78,7 @@ FIELDS = {
     "start": one_of("clip", "noised"),
     "audio": one_of("keep", "silence", "drop"),
 }
+FIELDS |= {option.key: _kind_of(option) for option in registry.options().values()}
 PLAIN = Kind("a number or a text", _is_plain)
 OTHERS = (PLAIN, list_of(PLAIN, 100), mapping_of(PLAIN, 100))  # of fields that other versions write
 OTHER = Kind("a number, a text, or a few of them", lambda value: any(kind.fits(value) for kind in OTHERS))

@@ -14,25 +14,18 @@ from torch import Tensor
 
 from pavdm_cli.attention import check_backend, machine_of
 from pavdm_cli.generation.checks import format_prompt, schedule_of
-from pavdm_cli.generation.recovery import Recovery, check_encoded
-from pavdm_cli.generation.reencode import chaining_notes, reencoded, reencodes
+from pavdm_cli.generation.recovery import CheckedDecoder, Recovery, check_encoded, checked_decoder
+from pavdm_cli.generation.reencode import chaining_notes, reencodes, with_reencoding
 from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.generation.settings import Settings, settle
+from pavdm_cli.generation.settings import Settings, settle, text_device_of
+from pavdm_cli.models.adapter import Prompt, VideoModel
 from pavdm_cli.models.compiled import NOTE, check_compile
+from pavdm_cli.models.devices import pick_device
 from pavdm_cli.models.execution import Engine
-from pavdm_cli.models.load import (
-    Loaded,
-    in_precision,
-    load,
-    pick_device,
-    with_attention,
-    with_offload,
-    wording,
-)
-from pavdm_cli.models.opensora.config import warp_ratio
+from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.pixels import to_bytes
-from pavdm_cli.models.specs import ModelSpec
-from pavdm_cli.models.upcast import float32_transformer
+from pavdm_cli.models.runner import ModelRunner, open_runner, place, with_attention, with_offload
+from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy, check_graphs, choose_graphs
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.loop import (
@@ -42,15 +35,16 @@ from pavdm_cli.sampling.loop import (
     from_clip,
     from_renoised,
     new_chunks,
-    regroup,
+    tail,
     with_repair,
 )
 from pavdm_cli.sampling.masked_clips import ClipCondition, sample_masked_clips
-from pavdm_cli.sampling.noise import NoiseLevels, linear_sigmas, noise_levels, seeded_noise, warped_sigmas
+from pavdm_cli.sampling.noise import NoiseLevels, seeded_noise
 from pavdm_cli.sampling.prefetch import map_prefetched
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solver import euler
 
+MOST_REPLAY = 64  # latents of a warm-up that a decoder may need to begin after it
 Pixels = NDArray[np.uint8]
 
 
@@ -69,31 +63,49 @@ class Job:
     source_caption: str = ""  # of the video that is continued
 
     @property
-    def caption(self) -> str:
-        """The prompt in full, in the form of the model's training captions; empty without one."""
-        prompt, seed = self.prompt, self.sampling.seed
-        return format_prompt(self.spec, prompt, seed, self.source_caption).text if prompt else ""
+    def video_model(self) -> VideoModel:
+        """The model, without weights."""
+        return self.sampling.video_model
 
     @property
-    def wording(self) -> str:
-        """The prompt as the text encoder is given it."""
-        return wording(self.spec, self.caption, self.sampling.reading)
+    def formatted(self) -> Prompt:
+        """The prompt as the text encoder gets it; empty where there is none."""
+        return format_prompt(self.sampling, self.prompt, self.source_caption) if self.prompt else Prompt("")
 
     @property
-    def scale(self) -> float:
+    def layout(self) -> LatentLayout:
+        """How its latents stand for frames."""
+        return self.video_model.layout(self.spec.size, self.spec.fps)
+
+    @property
+    def holds_image(self) -> bool:
+        """Whether a given image is the first latent of the first chunk, else the end of a still clip before it."""
+        return self.layout.first == 1 and self.layout.unit > 1 and not self.schedule.noisy_context
+
+    @property
+    def given_latents(self) -> int:
+        """Latents of the given frames that precede the video."""
+        return self.layout.fitting(self.given)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the video's frames continue a stream of latents, of given frames or of a warm-up."""
+        return bool(self.settings.warmup or (self.given_latents and self.schedule.context))
+
+    @property
+    def guidance_scale(self) -> float:
         """How far sampling guides beyond what one pass gives; 1 takes no second pass."""
-        return self.settings.guidance / self.spec.guided if self.prompt else 1.0
+        return self.settings.guidance / self.spec.distilled_guidance if self.prompt else 1.0
 
     @property
     def frames_per_chunk(self) -> Fraction:
-        """Frames that leave the window at a time; no whole number where a chunk is no whole group of the codec."""
-        latents, frames = self.spec.group
-        return Fraction(self.schedule.chunk * frames, latents)
+        """Frames that leave the window at a time; no whole number where a chunk is no whole unit of the VAE."""
+        return self.schedule.chunk * self.layout.frames_per_latent
 
     @property
     def chunks(self) -> int:
         """Chunks of the video: the last may be cut."""
-        return -(-self.spec.latents(self.frames) // self.schedule.chunk)
+        return self.schedule.chunks(self.layout.latents(self.frames, self.begun))
 
     @property
     def total_chunks(self) -> int:
@@ -119,9 +131,11 @@ def plan(request: Request) -> Job:
     notes = (
         ["no prompt: continued without words; --prompt says what to show"]
         if wordless
-        else [*format_prompt(spec, request.prompt, request.sampling.seed, request.source_caption).notes]
+        else [*format_prompt(request.sampling, request.prompt, request.source_caption).notes]
     )
     schedule = schedule_of(request.sampling)
+    if not request.continues and not settings.warmup and spec.first_chunk < schedule.chunk:
+        schedule = replace(schedule, first_chunk=spec.first_chunk)
     notes += [schedule.note] if schedule.note else []
     notes += chaining_notes(request.sampling, schedule)
     notes += [NOTE] if request.sampling.engine.compile else []
@@ -136,17 +150,16 @@ def plan(request: Request) -> Job:
     return Job(request.prompt, *decided, source_caption=request.source_caption)
 
 
-def open_model(job: Job) -> Loaded:
+def open_model(job: Job) -> ModelRunner:
     """The job's model on its device, under its number of threads. Raises: DeviceError, ModelError."""
-    device = pick_device(job.sampling.device)
-    check_graphs(job.sampling.engine.cuda_graphs, device)
-    check_compile(job.sampling.engine.compile, device)
+    device, sampling = pick_device(job.sampling.device), job.sampling
+    check_graphs(sampling.engine.cuda_graphs, device)
+    check_compile(sampling.engine.compile, device)
     set_threads(job)
-    reader = pick_device(wanted, "--text-device") if (wanted := job.sampling.reading.device) else device
-    engine = job.sampling.engine
-    model = load(job.spec, device, reader=reader, wording=job.wording, engine=engine)
-    model = with_offload(in_precision(model, job.settings.precision), engine.offload)
-    return with_attention(replace(model, fp32_timesteps=job.sampling.fp32_timesteps), engine.attention)
+    placement = place(device, sampling.engine, job.settings.precision, text_device_of(sampling))
+    prompts = [job.formatted.text] if job.prompt else []
+    runner = open_runner(job.video_model, job.spec, placement, prompts=prompts, options=sampling.options)
+    return with_attention(with_offload(runner, sampling.engine.offload), sampling.engine.attention)
 
 
 def set_threads(job: Job) -> None:
@@ -156,65 +169,66 @@ def set_threads(job: Job) -> None:
 
 
 def levels_of(job: Job) -> NoiseLevels:
-    """Noise fraction of every level, as the model's timesteps are spaced."""
-    if not job.spec.scaled:
-        return noise_levels(linear_sigmas(job.schedule.steps))
+    """Noise fraction and timestep of every level, as the model was trained."""
     seen = min(job.schedule.window, job.spec.window) + job.schedule.context
-    return noise_levels(warped_sigmas(job.schedule.steps, warp_ratio(*job.spec.size, job.spec.frames(seen))))
+    return job.video_model.noise_levels(job.schedule.steps, job.spec.size, seen, job.sampling.options)
 
 
-def graphs_of(job: Job, model: Loaded) -> GraphPolicy | None:
+def graphs_of(job: Job, model: ModelRunner) -> GraphPolicy | None:
     """What records the job's steps, if anything does; after the first step it knows how many and what they hold."""
     asked = job.sampling
-    return choose_graphs(asked.engine.cuda_graphs, model.device, model.stream(job.scale), asked.unrecordable)
+    return choose_graphs(
+        asked.engine.cuda_graphs, model.device, model.residual_values(job.guidance_scale), asked.unrecordable
+    )
 
 
 def latents(
     job: Job,
-    model: Loaded,
+    model: ModelRunner,
     start: SamplerState | None = None,
     graphs: GraphPolicy | None = None,
     recovery: Recovery | None = None,
-    on_warmup: Callable[[], object] = lambda: None,
+    on_warmup: Callable[[Tensor], object] = lambda chunk: None,
 ) -> Iterator[Tensor]:
     """The video's chunks of latents, (1, chunk, C, h, w), each as soon as it is clean. Raises: FaultyValues.
 
     start: after a clip or a picture, which leaves no warm-up; graphs: as `graphs_of` unless given; on_warmup: called
-    for every chunk of the warm-up.
+    with every chunk of the warm-up.
     """
     if start is not None:
         job = replace(job, settings=replace(job.settings, warmup=0))
     recovery = recovery or Recovery(model)
     recovery.warmup = job.settings.warmup
     chunks = generated(job, model, start, graphs or graphs_of(job, model), recovery)
-    for _ in islice(chunks, job.settings.warmup):
-        on_warmup()
+    for chunk in islice(chunks, job.settings.warmup):
+        on_warmup(chunk)
     yield from chunks
 
 
 def generated(
-    job: Job, model: Loaded, start: SamplerState | None, graphs: GraphPolicy | None, recovery: Recovery
+    job: Job, model: ModelRunner, start: SamplerState | None, graphs: GraphPolicy | None, recovery: Recovery
 ) -> Iterator[Tensor]:
     """Every chunk of latents, those of the warm-up too. Raises: FaultyValues."""
     levels = levels_of(job).to(model.device)
     solver = euler(levels)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
-    again = recovery.encoded_anew if reencodes(job.sampling, job.schedule) else None
+    again = recovery.reencoded if reencodes(job.sampling, job.schedule) else None
     edit = job.sampling.edit_ratio
 
-    def bind(of: Loaded, engine: Engine) -> Denoiser:
-        denoiser = of.bind(job.wording, job.schedule, levels, job.scale, engine)
-        return reencoded(denoiser, again, start) if again and not edit else denoiser
+    def bind(of: ModelRunner, engine: Engine) -> Denoiser:
+        prompt, scale = job.formatted, job.guidance_scale
+        denoiser = of.denoiser(prompt.text, job.schedule, levels, scale, engine, negative=prompt.negative)
+        return with_reencoding(denoiser, again, start) if again and not edit else denoiser
 
     def float32() -> Denoiser:
-        return bind(float32_transformer(model), replace(job.sampling.engine, compile=False))
+        return bind(model.upcast("transformer"), replace(job.sampling.engine, compile=False))
 
     def steps(of: Denoiser, sound: SamplerState | None, graphs: GraphPolicy | None = None) -> States:
         return denoise(job.schedule, of, noise, solver, chunks=job.total_chunks, start=sound, graphs=graphs)
 
     denoiser = bind(model, job.sampling.engine)
     if edit:
-        condition = ClipCondition(edit, again or (lambda overlap: overlap), recovery.clip_repair(float32))
+        condition = ClipCondition(edit, again or (lambda context: context), recovery.clip_repair(float32))
         count = job.total_chunks
         yield from sample_masked_clips(
             job.schedule, denoiser, noise, solver, chunks=count, start=start, condition=condition
@@ -226,7 +240,7 @@ def generated(
 
 def frames(
     job: Job,
-    model: Loaded,
+    model: ModelRunner,
     start: SamplerState | None = None,
     graphs: GraphPolicy | None = None,
     recovery: Recovery | None = None,
@@ -234,37 +248,60 @@ def frames(
 ) -> Iterator[Pixels]:
     """The video's frames, (n, H, W, 3) bytes at a time, exactly as many as asked for. Arguments as `latents`."""
     left, recovery = job.frames, recovery or Recovery(model)
-    runs = regroup(latents(job, model, start, graphs, recovery, on_warmup), job.spec.group[0])
-    for pixels in decoded(job, model, runs, recovery):
+    before = clip_of(start)
+
+    def drop(chunk: Tensor) -> None:
+        nonlocal before
+        before = tail(chunk if before is None else torch.cat([before, chunk], dim=1), MOST_REPLAY)
+        on_warmup()
+
+    chunks = latents(job, model, start, graphs, recovery, drop)
+    for pixels in filter(len, decoded(job, model, chunks, recovery, lambda: before)):
         yield pixels[:left]
         left -= len(pixels)
 
 
-def decoded(job: Job, model: Loaded, runs: Iterator[Tensor], recovery: Recovery) -> Iterator[Pixels]:
-    """Each run of latents as frames: beside the steps of the next where asked, and by itself on a GPU."""
-    done = 0
+def clip_of(start: SamplerState | None) -> Tensor | None:
+    """The given latents that the video continues, if there are any."""
+    if start is None or start.chunks.start > 0 or start.num_given:
+        return None
+    given = torch.cat([start.context, start.originals], dim=1)
+    return given if given.shape[1] else None
 
-    @torch.no_grad()
-    def work(run: Tensor) -> Pixels:
-        nonlocal done
-        chunk, done = done // job.schedule.chunk, done + run.shape[1]
-        return to_bytes(recovery.decoded(chunk, run)[0])
+
+def decoded(
+    job: Job,
+    model: ModelRunner,
+    chunks: Iterator[Tensor],
+    recovery: Recovery,
+    context: Callable[[], Tensor | None] = lambda: None,
+) -> Iterator[Pixels]:
+    """Each chunk of latents as frames: while the next one is sampled where asked, and by itself on a GPU.
+
+    context: the latents before the first chunk, once that has come.
+    """
+    decoder: CheckedDecoder | None = None
+    left = job.frames
+
+    def work(chunk: Tensor) -> Pixels:
+        nonlocal decoder, left
+        decoder = decoder or checked_decoder(recovery, job.schedule.chunk, context())
+        pixels = to_bytes(decoder.push(chunk)[0])
+        left -= len(pixels)
+        return pixels
 
     if job.sampling.engine.overlaps_decode(model.device.type):
-        return map_prefetched(runs, work, model.device)
-    return map(work, runs)
+        yield from map_prefetched(chunks, work, model.device)
+    else:
+        yield from map(work, chunks)
+    if decoder and left > 0:
+        yield to_bytes(decoder.flush()[0])
 
 
 @torch.no_grad()
-def decode(model: Loaded, chunk: Tensor) -> Pixels:  # (1, T, C, h, w) -> (n, H, W, 3)
-    """A chunk of latents to frames."""
-    return to_bytes(model.codec.decode(chunk)[0])
-
-
-@torch.no_grad()
-def start_from(job: Job, model: Loaded, clip: Tensor, noised: bool) -> SamplerState:
-    """Where sampling goes on from a clip (n, 3, H, W), 0 to 1: after its last chunk, or from its last window noised."""
-    given = check_encoded(model.codec.encode(clip[None]), job.spec.latent_limit)
+def start_from(job: Job, model: ModelRunner, clip: Tensor, noised: bool) -> SamplerState:
+    """Where sampling continues a clip (n, 3, H, W), 0 to 1: after its last chunk, or from its last window re-noised."""
+    given = check_encoded(model.encode(clip[None]), job.spec.latent_limit)
     sigmas = levels_of(job).sigmas.to(model.device)
     if not noised:
         return from_clip(job.schedule, given, sigmas)

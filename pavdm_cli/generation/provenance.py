@@ -12,20 +12,20 @@ import torch
 from pavdm_cli import __version__
 from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.generation.reencode import about
-from pavdm_cli.models.load import Loaded
+from pavdm_cli.models.runner import ModelRunner
 
 
-def recipe(job: Job, model: Loaded) -> dict[str, Any]:
+def recipe(job: Job, model: ModelRunner) -> dict[str, Any]:
     """What is stored in the file: enough to make the same frames again on the same machine."""
     return {
         "pavdm": __version__,
         "prompt": job.prompt,
-        **({"caption": job.caption} if job.spec.family == "pocket" and job.prompt else {}),
+        **({"caption": job.formatted.caption} if job.formatted.caption else {}),
         "seed": job.sampling.seed,
         "frames": job.frames,
         "fps": job.spec.fps,
         "model": job.spec.name,
-        **reading_of(job),
+        **choices_of(job),
         "weights": model.digest,
         **asdict(job.settings),
         **about(job.sampling, job.schedule),
@@ -38,14 +38,14 @@ def recipe(job: Job, model: Loaded) -> dict[str, Any]:
     }
 
 
-def reading_of(job: Job) -> dict[str, Any]:
-    """What else made the frames, where a model has sizes, scores and precisions to choose, and memory may be short."""
-    exact = {"fp32_timesteps": job.sampling.fp32_timesteps}
-    if not job.spec.scaled:
-        return exact
-    (height, width), reading = job.spec.size, job.sampling.reading
-    scores = {"aesthetic_score": reading.aesthetic or 0, "motion_score": reading.motion}
+def choices_of(job: Job) -> dict[str, Any]:
+    """The model's own options; of a model with several sizes also what memory may have decided."""
+    own = [option for option in job.video_model.options if option.changes_frames]
+    values = {option.key: job.sampling.options.get(option.key, option.default) for option in own}
+    options = {key: None if value == "" else value for key, value in values.items()}
+    if not job.spec.size_multiple:
+        return options
+    height, width = job.spec.size
     tiling = "on" if job.sampling.engine.vae_tiling == "on" else "off"
-    chosen = {"cfg_batching": job.sampling.engine.cfg_batching, "vae_tiling": tiling}
-    said = {"camera_motion": reading.camera or None, **exact}
-    return {"size": f"{width}x{height}", **scores, **said, **chosen}
+    batching = job.sampling.engine.cfg_batching
+    return {"size": f"{width}x{height}", **options, "cfg_batching": batching, "vae_tiling": tiling}

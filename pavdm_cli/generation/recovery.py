@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.errors import FaultyValues
-from pavdm_cli.generation.reencode import encoded_anew
-from pavdm_cli.models.families import Codec
-from pavdm_cli.models.load import Loaded
-from pavdm_cli.models.upcast import codec_module, float32_codec, precision
+from pavdm_cli.generation.reencode import reencode
+from pavdm_cli.models.adapter import Stream
+from pavdm_cli.models.runner import ModelRunner, precision_of
 from pavdm_cli.sampling.denoiser import Denoiser
-from pavdm_cli.sampling.loop import Repair, SamplerState
+from pavdm_cli.sampling.loop import Repair, SamplerState, tail
 from pavdm_cli.sampling.masked_clips import RepairClip
 
 T = TypeVar("T")
@@ -38,7 +37,7 @@ def fault(values: Tensor, limit: float) -> str:
 class Recovery:
     """What is done about a chunk whose values cannot be; `notes` says what was computed again."""
 
-    model: Loaded
+    model: ModelRunner
     notes: list[str] = field(default_factory=list)
     chunk: int = 0  # the last that the transformer made, as the decoder counts them
     warmup: int = 0  # chunks before the video, which are not decoded
@@ -54,26 +53,18 @@ class Recovery:
         if not (found := fault(values(made), self.limit)):
             return made
         made = again()
-        self._judge("transformer", chunk, (found, fault(values(made), self.limit)), precision(self.model.denoiser))
+        self.judge("transformer", chunk, (found, fault(values(made), self.limit)), precision_of(self.model.transformer))
         return made
 
-    def decoded(self, chunk: int, latents: Tensor) -> Tensor:
-        """Frames of latents, in float32 where they are no pictures otherwise. Raises: FaultyValues."""
-        return self._coded("decoder", chunk, lambda codec: codec.decode(latents), 1.0)
-
-    def encoded_anew(self, latents: Tensor) -> Tensor:
-        """As `chaining.encoded_anew`, likewise. Raises: FaultyValues."""
-        return self._coded("decoder", self.chunk, lambda codec: encoded_anew(codec)(latents), self.limit)
-
-    def _coded(self, part: str, chunk: int, call: Callable[[Codec], Tensor], limit: float) -> Tensor:
-        made = call(self.model.codec)
-        if not (found := fault(made, limit)):
-            return made
-        made = call(float32_codec(self.model))
-        self._judge(part, chunk, (found, fault(made, limit)), precision(codec_module(self.model)))
+    def reencoded(self, latents: Tensor) -> Tensor:
+        """As `reencode`, in float32 where that fails otherwise. Raises: FaultyValues."""
+        made = reencode(self.model, latents)
+        if found := fault(made, self.limit):
+            made = reencode(self.model.upcast("vae"), latents)
+            self.judge("decoder", self.chunk, (found, fault(made, self.limit)), precision_of(self.model.vae))
         return made
 
-    def _judge(self, part: str, chunk: int, found: tuple[str, str], dtype: str) -> None:
+    def judge(self, part: str, chunk: int, found: tuple[str, str], dtype: str) -> None:
         """Note that computing it again helped, or stop. Raises: FaultyValues."""
         where = self._place(chunk)
         if not found[1]:
@@ -105,6 +96,43 @@ class Recovery:
             return self.transformed(chunk, made, lambda clip: clip, lambda: again(bind()))
 
         return repair
+
+
+@dataclass(slots=True)
+class CheckedDecoder:
+    """Latents to frames, piece by piece; what is no image is decoded again in float32, from the same state."""
+
+    recovery: Recovery
+    stream: Stream
+    chunk_size: int  # latents
+    waiting: Tensor | None = None  # latents from which the stream's state can be rebuilt
+    done: int = 0  # latents
+
+    @torch.no_grad()
+    def push(self, latents: Tensor) -> Tensor:  # (1, T, C, h, w) -> (1, n, 3, H, W)
+        """Raises: FaultyValues."""
+        chunk, self.done = self.done // self.chunk_size, self.done + latents.shape[1]
+        every = latents if self.waiting is None else torch.cat([self.waiting, latents], dim=1)
+        frames = self.stream.push(latents)
+        if found := fault(frames, 1.0):
+            model = self.recovery.model
+            frames = model.upcast("vae").decode_stream(self.waiting).push(latents)
+            self.recovery.judge("decoder", chunk, (found, fault(frames, 1.0)), precision_of(model.vae))
+            self.stream = model.decode_stream(every)
+        self.waiting = tail(every, self.stream.replay).clone() if self.stream.replay else None
+        return frames
+
+    @torch.no_grad()
+    def flush(self) -> Tensor:
+        """The frames of an incomplete unit."""
+        return self.stream.flush()
+
+
+def checked_decoder(recovery: Recovery, chunk_size: int, context: Tensor | None) -> CheckedDecoder:
+    """A decoder that continues after the latents of a context."""
+    stream = recovery.model.decode_stream(context)
+    waiting = tail(context, stream.replay) if context is not None and stream.replay else None
+    return CheckedDecoder(recovery, stream, chunk_size, waiting)
 
 
 def check_encoded(latents: Tensor, limit: float) -> Tensor:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from pavdm_cli.generation.checks import group_reason, in_whole_groups
+from pavdm_cli.generation.checks import in_whole_units, unit_reason
 from pavdm_cli.generation.request import Sampling
-from pavdm_cli.models.families import Codec
+from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
 from pavdm_cli.sampling.loop import SamplerState
 from pavdm_cli.sampling.schedule import Schedule
@@ -19,14 +18,14 @@ from pavdm_cli.sampling.schedule import Schedule
 def reencodes(sampling: Sampling, schedule: Schedule) -> bool:
     """Whether the latents before a clip are encoded anew from its predecessor's last frames."""
     chained = sampling.method == "rn" and schedule.context > 0
-    return chained and _wanted(sampling) and in_whole_groups(sampling, schedule)
+    return chained and _wanted(sampling) and in_whole_units(sampling, schedule)
 
 
 def chaining_notes(sampling: Sampling, schedule: Schedule) -> list[str]:
     """A note where latents stay as they are although the model would encode frames again."""
-    if sampling.method != "rn" or not schedule.context or in_whole_groups(sampling, schedule):
+    if sampling.method != "rn" or not schedule.context or in_whole_units(sampling, schedule):
         return []
-    note = f"latents stay as they are from clip to clip; {group_reason(sampling)} to encode frames again"
+    note = f"latents stay as they are from clip to clip; {unit_reason(sampling)} to encode frames again"
     return [note] * _wanted(sampling)
 
 
@@ -37,22 +36,19 @@ def about(sampling: Sampling, schedule: Schedule) -> dict[str, Any]:
     return {"reencode": reencodes(sampling, schedule), "edit_ratio": sampling.edit_ratio}
 
 
-def encoded_anew(codec: Codec) -> Callable[[Tensor], Tensor]:
-    """Whole groups of latents (B, T, C, h, w) as their frames, decoded, become again; the mean of every posterior."""
-
-    @torch.no_grad()
-    def again(latents: Tensor) -> Tensor:
-        return codec.encode(codec.decode(latents)).to(latents) if latents.shape[1] else latents
-
-    return again
+def reencode(model: ModelRunner, latents: Tensor) -> Tensor:
+    """Whole units of latents (B, T, C, h, w), decoded and encoded again."""
+    return model.encode(model.decode(latents)).to(latents) if latents.shape[1] else latents
 
 
-def reencoded(denoiser: Denoiser, again: Callable[[Tensor], Tensor], start: SamplerState | None = None) -> Denoiser:
-    """The overlap is shown as `again` makes it; one that was given, of a clip that was encoded just now, as it is."""
+def with_reencoding(
+    denoiser: Denoiser, again: Callable[[Tensor], Tensor], start: SamplerState | None = None
+) -> Denoiser:
+    """The context is what `again` makes of it; a given one, of a clip that was encoded just now, stays as it is."""
     given = start.context if start and start.chunks.start <= 0 else None
 
-    def prefill(overlap: Tensor, level: int) -> Any:
-        return denoiser.prefill(overlap if overlap is given else again(overlap), level)
+    def prefill(context: Tensor, level: int) -> Any:
+        return denoiser.prefill(context if context is given else again(context), level)
 
     return FunctionDenoiser(prefill, denoiser)
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models.execution import DEVICES, Engine, Reading, check_graphs_on
-from pavdm_cli.models.specs import ModelSpec, find
+from pavdm_cli.models.adapter import Options, VideoModel
+from pavdm_cli.models.execution import DEVICES, Engine, check_graphs_on
+from pavdm_cli.models.registry import DEFAULT, find
+from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.runtime.validation import check_name, check_text
 
 LONGEST = 24 * 3600.0  # seconds of video in one run
@@ -26,7 +28,7 @@ SCALE_FILTERS = ("lanczos", "nearest")
 class Sampling:
     """How to sample; None stands for the model's own value."""
 
-    model: str = "pocket"
+    model: str = DEFAULT
     method: str = "pa"
     steps: int | None = None
     window: int | None = None
@@ -37,8 +39,7 @@ class Sampling:
     device: str = "auto"
     threads: int = 0
     engine: Engine = field(default_factory=Engine)
-    reading: Reading = field(default_factory=Reading)
-    fp32_timesteps: bool = False  # not rounded to the precision of the weights, as the model was trained
+    options: Options = field(default_factory=dict)  # the model's own
     reencode: bool | None = None  # clip after clip, from decoded frames; None: where the model's own extension does
     edit_ratio: float = 0.0  # of the noise range: how far what a clip is shown of the one before is made again
     precision: str = "auto"  # of products: fp32, bf16, or the model's own
@@ -56,9 +57,14 @@ class Sampling:
         return "--edit-ratio, whose clips are made step by step" if self.edit_ratio else self.engine.unrecordable
 
     @property
-    def spec(self) -> ModelSpec:
-        """The model asked for."""
+    def video_model(self) -> VideoModel:
+        """The model asked for. Raises: ModelError."""
         return find(self.model)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """That of the model asked for."""
+        return self.video_model.spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +147,7 @@ class Request:
         spec = self.sampling.spec
         size, fps = self.size or spec.size, spec.fps if self.fps is None else self.fps
         spec.check_size(size)
-        spec.check_rate(fps)
+        spec.check_fps(fps)
         return replace(spec, size=size, fps=int(fps))
 
     @property

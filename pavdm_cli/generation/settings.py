@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.checks import check_sampling, context_of, counts_of, guidance_of, warmup_of
-from pavdm_cli.generation.request import PRECISIONS, Sampling
+from pavdm_cli.generation.request import Sampling
+from pavdm_cli.models.devices import pick_device
 from pavdm_cli.models.execution import CONTEXT_CACHE
-from pavdm_cli.models.load import own_precision, pick_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,15 @@ def settle_context_cache(sampling: Sampling) -> str:
 
 def settle_precision(sampling: Sampling) -> str:
     """The precision of products. Raises: UsageError."""
-    asked, own = sampling.precision, own_precision(sampling.spec, pick_device(sampling.device))
-    choices = PRECISIONS if sampling.spec.family == "pocket" else (own,)
+    asked, choices = sampling.precision, sampling.spec.precisions_on(pick_device(sampling.device).type)
     if asked not in ("auto", *choices):
         raise UsageError(
             f"--precision of {sampling.spec.name} must be {' or '.join(choices)} here, got {asked!r}", "leave it out"
         )
-    return own if asked == "auto" else asked
+    return choices[0] if asked == "auto" else asked
+
+
+def text_device_of(sampling: Sampling) -> torch.device:
+    """Where the prompt is encoded: the model's own device unless it has an option for that. Raises: DeviceError."""
+    name = sampling.options.get("text_device")
+    return pick_device(name, "--text-device") if name else pick_device(sampling.device)

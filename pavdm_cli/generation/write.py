@@ -19,8 +19,8 @@ from pavdm_cli.generation.pipeline import Job, Pixels, frames, graphs_of, start_
 from pavdm_cli.generation.provenance import recipe
 from pavdm_cli.generation.recovery import Recovery
 from pavdm_cli.generation.request import Output
-from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.pixels import from_bytes
+from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.video import EncoderOptions, ExtensionOptions, Frame, LastFrames, StillImage, VideoWriter
@@ -51,7 +51,7 @@ class Made:
     notes: tuple[str, ...] = ()
 
 
-def record(job: Job, model: Loaded, output: Output, watch: Watch, still: StillImage | None = None) -> Made:
+def record(job: Job, model: ModelRunner, output: Output, watch: Watch, still: StillImage | None = None) -> Made:
     """Sample, decode and write a job's video, which begins with the picture `still`. Raises: OutputError."""
     assert output.path
     encoding, (height, width) = encoding_of(job, output), job.spec.size
@@ -83,7 +83,7 @@ def stored(scale: Scale) -> dict[str, Any]:
     return {"scale": scale.factor, "scale_filter": scale.filter}
 
 
-def extend(job: Job, model: Loaded, source: Source, output: Output, watch: Watch) -> Made:
+def extend(job: Job, model: ModelRunner, source: Source, output: Output, watch: Watch) -> Made:
     """Write a video and its continuation, or the continuation alone. Raises: InputError, OutputError, UsageError."""
     assert output.path
     extension = source.extension
@@ -117,7 +117,7 @@ def end_of(job: Job, source: Source) -> LastFrames:
 
 
 def _continued(
-    job: Job, model: Loaded, source: Source, end: LastFrames, graphs: GraphPolicy | None, recovery: Recovery
+    job: Job, model: ModelRunner, source: Source, end: LastFrames, graphs: GraphPolicy | None, recovery: Recovery
 ) -> Iterator[Pixels]:
     """The model's frames after the video's end, which is whole once the video has been copied."""
     start = start_from(job, model, from_bytes(end.frames()), source.extension.start == "noised")
@@ -127,25 +127,32 @@ def _continued(
 def start_notes(job: Job, source: Source) -> list[str]:
     """One line where `--start noised` noises less of the video's end than of a full window, or nothing."""
     schedule, spec = job.schedule, job.spec
-    given = frames_to_read(job, source)
-    made, wanted = schedule.num_renoised(spec.latents(given)), schedule.capacity - 1
-    if source.extension.start != "noised" or made == wanted > 0:
+    given, wanted = frames_to_read(job, source), job.schedule.capacity - 1
+    noised = schedule.num_renoised(job.layout.fitting(given))
+    if source.extension.start != "noised" or noised == wanted > 0:
         return []
     if not wanted:
         return [f"--start noised is as --start clip here: --method {job.settings.method} has one chunk in its window"]
-    full = spec.frames(schedule.context + wanted * schedule.chunk)
+    full = job.layout.count(schedule.context + wanted * schedule.chunk)
     short = f"the video's end has {given} of the {full} frames of a full window, at {spec.fps} a second"
-    what = f"{made} of {wanted} chunks are noised again" if made else "nothing is noised again, as with --start clip"
+    what = (
+        f"{noised} of {wanted} chunks are noised again" if noised else "nothing is noised again, as with --start clip"
+    )
     return [f"{short}: {what}"]
 
 
 def frames_to_read(job: Job, source: Source) -> int:
     """Frames of the video's end that the model is given: its last chunk, or as much of its last window as there is."""
-    spec, chunk = job.spec, job.schedule.chunk
-    wanted = spec.frames(job.schedule.context + (job.schedule.capacity - 1) * chunk)
-    at_hand = int(source.video.duration * spec.fps) // spec.frames(chunk) * spec.frames(chunk)
-    least = spec.frames(max(job.schedule.context, chunk))
-    return max(least, min(wanted, at_hand)) if source.extension.start == "noised" else least
+    layout, schedule = job.layout, job.schedule
+    least = layout.count(max(schedule.context, schedule.chunk))
+    if source.extension.start != "noised":
+        return least
+    at_hand, chunks = int(source.video.duration * job.spec.fps), 0
+    full = -(-schedule.context // schedule.chunk) + schedule.capacity - 1
+    while chunks < full and layout.count((chunks + 1) * schedule.chunk) <= at_hand:
+        chunks += 1
+    wanted = layout.count(schedule.context + (schedule.capacity - 1) * schedule.chunk)
+    return max(least, min(wanted, layout.count(chunks * schedule.chunk)))
 
 
 def _written(file: VideoWriter | ExtensionWriter, made: Iterable[Frame | Sequence[Frame]]) -> Iterator[int]:

@@ -8,12 +8,15 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pavdm_cli.errors import ModelError, OutputError
 from pavdm_cli.hub.download import blob_of, choose, hash_of
-from pavdm_cli.models.specs import ModelSpec, Part
 from pavdm_cli.runtime import untrusted
 from pavdm_cli.runtime.untrusted import InvalidError
+
+if TYPE_CHECKING:
+    from pavdm_cli.models.spec import ModelSpec, WeightPart
 
 SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
 INDEX = ".safetensors.index.json"
@@ -27,7 +30,7 @@ def cache_root() -> Path:
     return Path(_expanded(os.environ.get("HF_HUB_CACHE", cache)))
 
 
-def cached_files(part: Part) -> dict[str, Path]:
+def cached_files(part: WeightPart) -> dict[str, Path]:
     """The files of a part's repository that are in the cache at the pinned revision, by name."""
     folder = cache_root() / f"models--{part.repo.replace('/', '--')}" / "snapshots" / part.revision
     try:
@@ -96,13 +99,13 @@ def changed_files(spec: ModelSpec, folder: Path, watch: Callable[[str], None]) -
     return wrong
 
 
-def _complete(part: Part, cached: dict[str, Path]) -> set[str]:
+def _complete(part: WeightPart, cached: dict[str, Path]) -> set[str]:
     """The names that a part is loaded from, or none where one is missing."""
     try:
         names = choose([*cached])
     except ModelError:
         return set()
-    needed = {"config.json"} | ({"spiece.model"} if part.folder == "text_encoder" else set())
+    needed = {"config.json"} | ({"spiece.model"} if part.text else set())
     weights = {name for name in names if name.endswith(".safetensors")}
     for index in (name for name in names if name.endswith(INDEX)):
         needed |= _indexed(cached[index])

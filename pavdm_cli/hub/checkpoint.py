@@ -22,7 +22,7 @@ from pavdm_cli.runtime.untrusted import InvalidError, check_regular, mapping_of,
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 Shapes = dict[str, tuple[int, ...]]
-FETCH = "`pavdm models pull opensora-v1.2` fetches them"
+FETCH = "`pavdm models pull` fetches them"
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # as files name them
 FILES_BY_NAME = mapping_of(string(255), 100_000)  # of an index
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError
+from pavdm_cli.hub.atomic import in_place_of
 from pavdm_cli.hub.checkpoint import PICKLED
-from pavdm_cli.models.pocket.checkpoint import in_place_of
 from pavdm_cli.runtime.untrusted import InvalidError, is_regular, summarize
 
 UNWRAPPED = ("state_dict", "model", "module", "ema")  # names under which training scripts put the tensors

@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pavdm_cli.errors import ModelError, OutputError, PavdmError
-from pavdm_cli.models.specs import Part
 from pavdm_cli.runtime.optional_imports import import_library, silenced
+
+if TYPE_CHECKING:
+    from pavdm_cli.models.spec import WeightPart
 
 ENDPOINT = "https://huggingface.co"
 AGAIN = "what is there is kept: run the command again to go on"
@@ -48,7 +50,7 @@ class File:
         return 0 if self.is_in(folder) else self.size - max(0, size_of(folder / f"{self.place}{UNFINISHED}"))
 
 
-def listing(part: Part, endpoint: str = ENDPOINT) -> list[File]:
+def listing(part: WeightPart, endpoint: str = ENDPOINT) -> list[File]:
     """What is needed of a part's repository, at its commit. Raises: ModelError."""
     place = import_library("huggingface_hub.file_download").hf_hub_url
     with reaching(f"{endpoint}/{part.repo}"):

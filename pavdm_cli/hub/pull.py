@@ -7,16 +7,18 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pavdm_cli.errors import ModelError, OutputError, UsageError
 from pavdm_cli.hub import cache
+from pavdm_cli.hub.atomic import in_place_of
 from pavdm_cli.hub.checkpoint import read_json
 from pavdm_cli.hub.download import UNFINISHED, File, fetch, free_space, hash_of, listing, size_of
-from pavdm_cli.hub.weights_dir import is_linked, models_folder, own_folder, pulling
-from pavdm_cli.models.pocket.checkpoint import in_place_of
-from pavdm_cli.models.specs import MODELS, ModelSpec
+from pavdm_cli.hub.weights_dir import is_linked, models_folder, own_folder
 from pavdm_cli.runtime.untrusted import integer, mismatches, string
+
+if TYPE_CHECKING:
+    from pavdm_cli.models.spec import ModelSpec
 
 MANIFEST = "pavdm.json"
 ENTRY = {"url": string(4096), "size": integer(0, 1 << 50), "sha256": string(64)}
@@ -89,7 +91,10 @@ def problems(folder: Path, hashes: bool = True, watch: Callable[[str], None] = l
     """Files of the manifest that are missing or changed. Raises: ModelError."""
     entries = _manifest(folder)["files"]
     if not entries:
-        raise ModelError(f"{folder} was not fetched by pavdm: nothing to compare with", f"{pulling(folder)} checks it")
+        raise ModelError(
+            f"{folder} was not fetched by pavdm: nothing to compare with",
+            "`pavdm models pull` into that folder checks it",
+        )
     wrong = []
     for name, entry in entries.items():
         watch(name)
@@ -102,7 +107,7 @@ def problems(folder: Path, hashes: bool = True, watch: Callable[[str], None] = l
 def removable(spec: ModelSpec) -> Path:
     """The folder of a fetched model, or the link to it. Raises: UsageError, ModelError where there is none."""
     folder, root = own_folder(spec), models_folder()
-    if spec.name in MODELS and not spec.parts:
+    if not spec.parts and spec.folder.is_relative_to(Path(__file__).parents[1]):
         raise UsageError(
             f"{spec.name} is bundled with this package and cannot be removed", "uninstall the package instead"
         )

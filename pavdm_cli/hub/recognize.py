@@ -5,22 +5,18 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.runtime import untrusted
 from pavdm_cli.runtime.printable import quote
 from pavdm_cli.runtime.untrusted import InvalidError, list_of, optional, string, summarize
 
-POCKET_FILES = ("codec.safetensors", "denoiser.safetensors")
-# The architectures that the configuration of each part of an Open-Sora folder may declare, in lower case.
-OPENSORA_PARTS = {
-    "transformer": ("stdit3",),
-    "vae": ("videoautoencoderpipeline", "opensoravae_v1_2"),
-    "text_encoder": ("t5", "t5encodermodel", "t5model", "t5forconditionalgeneration"),
-}
+if TYPE_CHECKING:
+    from pavdm_cli.models.spec import ModelSpec
+
 DECLARATIONS = {
     "_class_name": optional(string(200)),  # diffusers
     "model_type": optional(string(200)),  # transformers, as the next
@@ -31,31 +27,43 @@ HUB = "https://huggingface.co/"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 
-def family_of(folder: Path, names: Iterable[str]) -> str:
-    """The family of the model in a folder, by its files and their configurations; a missing part is not noticed here.
+def recognize(folder: Path, specs: Sequence[ModelSpec]) -> str:
+    """The name of the model in a folder, by its files and their configurations; a missing part is not noticed here.
 
-    names: of the known models, for hints. Raises: ModelError.
+    Raises: ModelError.
     """
-    hint = f"known models: {', '.join(names)}"
-    entries = _entries(folder, hint)
-    if entries.issuperset(POCKET_FILES):
-        return "pocket"
+    hint = f"known models: {', '.join(spec.name for spec in specs)}"
+    entries = _entries(folder, specs, hint)
+    for spec in specs:
+        if spec.files and entries.issuperset(spec.files):
+            return spec.name
     if PIPELINE in entries:
-        _refuse(folder, _read(folder / PIPELINE), hint)
-    parts = [part for part in OPENSORA_PARTS if (folder / part).is_dir()]
-    if not parts and CONFIG in entries:
-        _refuse(folder, _read(folder / CONFIG), hint)
-    if not parts and not entries.intersection(OPENSORA_PARTS):  # a broken link is a missing part
-        if entries.intersection(POCKET_FILES):
-            (lacking,) = set(POCKET_FILES) - entries
-            raise ModelError(f"{folder} has no {lacking}", f"a folder of pocket holds {' and '.join(POCKET_FILES)}")
+        _refuse(folder, _read(folder / PIPELINE), specs, hint)
+    likely = [spec for spec in specs if entries.intersection(spec.architectures)]  # a broken link is a missing part
+    if not likely and CONFIG in entries:
+        _refuse(folder, _read(folder / CONFIG), specs, hint)
+    for spec in () if likely else specs:
+        if entries.intersection(spec.files):
+            missing = ", ".join(sorted(set(spec.files) - entries))
+            hint = f"a folder of {spec.name} holds {' and '.join(spec.files)}"
+            raise ModelError(f"{folder} has no {missing}", hint)
+    if not likely:
         raise ModelError(f"{folder} holds no model: {_first(sorted(entries))}", hint)
-    for part in parts:
+    foreign = [_foreign(folder, spec) for spec in likely]
+    for spec, wrong in zip(likely, foreign, strict=True):
+        if not wrong:
+            return spec.name
+    raise ModelError(foreign[0], hint)
+
+
+def _foreign(folder: Path, spec: ModelSpec) -> str:
+    """Which part declares another architecture than the model's, or nothing. Raises: ModelError."""
+    for part, architectures in spec.architectures.items():
         path = folder / part / CONFIG
         declared = _declared(path, _read(path)) if os.path.lexists(path) else []
-        if declared and not any(one.lower() in OPENSORA_PARTS[part] for one in declared):
-            raise ModelError(f"{folder / part} is of an architecture unknown here: {summarize(declared[0])}", hint)
-    return "opensora"
+        if declared and not any(name.lower() in architectures for name in declared):
+            return f"{folder / part} is of an architecture unknown here: {summarize(declared[0])}"
+    return ""
 
 
 def unknown(name: str, names: Iterable[str], repositories: Mapping[str, str]) -> ModelError:
@@ -75,8 +83,10 @@ def unknown(name: str, names: Iterable[str], repositories: Mapping[str, str]) ->
     if HUB_ID.fullmatch(hub_id):
         return ModelError(f"there is no folder {short}, and no hub repository of that name that pavdm knows", hint)
     if "/" in name or "\\" in name:
-        fetch = f"`pavdm models pull opensora-v1.2 --folder {quote(short)}` fetches weights there"
-        return ModelError(f"there is no folder {short}", f"{hint}; {fetch}")
+        fetch = [
+            f"`pavdm models pull {one} --folder {quote(short)}` fetches weights there" for one in [*models.values()][:1]
+        ]
+        return ModelError(f"there is no folder {short}", "; ".join([hint, *fetch]))
     return ModelError(f"no model is called {short!r}", hint)
 
 
@@ -89,24 +99,25 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return bare[near[0]] if near else ""
 
 
-def _entries(folder: Path, hint: str) -> set[str]:
+def _entries(folder: Path, specs: Sequence[ModelSpec], hint: str) -> set[str]:
     """The names in a folder, hidden ones excepted. Raises: ModelError for one that is empty or cannot be read."""
     try:
         entries = {entry for entry in os.listdir(folder) if not entry.startswith(".")}
     except OSError as error:
         raise ModelError(f"{folder} cannot be read: {error.strerror}", hint) from error
     if not entries:
-        fetch = f"`pavdm models pull opensora-v1.2 --folder {quote(str(folder.resolve()))}` fetches weights there"
+        fetch = _pull(specs, str(folder.resolve()))
         raise ModelError(f"{folder} is empty", f"{fetch}; {hint}")
     return entries
 
 
-def _refuse(folder: Path, config: dict[str, Any], hint: str) -> None:
+def _refuse(folder: Path, config: dict[str, Any], specs: Sequence[ModelSpec], hint: str) -> None:
     """Refuse a folder with one configuration for all of it: a part of a model, or another model. Raises: ModelError."""
     declared = _declared(folder, config)
-    for part, architectures in OPENSORA_PARTS.items():
-        if any(one.lower() in architectures for one in declared):
-            whole = f"give the folder that holds {', '.join(OPENSORA_PARTS)}"
+    parts = ((part, names, spec) for spec in specs for part, names in spec.architectures.items())
+    for part, architectures, spec in parts:
+        if any(name.lower() in architectures for name in declared):
+            whole = f"give the folder that holds {', '.join(spec.architectures)}"
             raise ModelError(f"{folder} is only the {part} of a model", f"{whole}; {hint}")
     what = summarize(declared[0]) if declared else "it is not said which"
     raise ModelError(f"{folder} is a model of an architecture unknown here: {what}", hint)
@@ -130,6 +141,12 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelError(f"{path} describes no model", "it may be another file of that name")
     return value
+
+
+def _pull(specs: Sequence[ModelSpec], folder: str) -> str:
+    """The command that downloads the first model with published weights into a folder."""
+    name = next((spec.name for spec in specs if spec.parts), "NAME")
+    return f"`pavdm models pull {name} --folder {quote(folder)}` fetches weights there"
 
 
 def _first(names: list[str]) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
 
+from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.cache import linked_folder
-from pavdm_cli.models.specs import OPENSORA, ModelSpec
 from pavdm_cli.runtime.printable import quote
+
+if TYPE_CHECKING:
+    from pavdm_cli.models.spec import ModelSpec
 
 
 def cache_folder() -> Path:
@@ -39,7 +43,29 @@ def is_linked(spec: ModelSpec) -> bool:
     return not spec.folder.is_absolute() and home(spec) != own_folder(spec)
 
 
-def pulling(folder: Path) -> str:
-    """The command that fetches weights into a folder, for hints."""
-    there = "" if folder in (own_folder(OPENSORA), home(OPENSORA)) else f" --folder {quote(str(folder))}"
-    return f"`pavdm models pull {OPENSORA.name}{there}`"
+def pulling(published: ModelSpec, folder: Path) -> str:
+    """The command that downloads a published model's weights into a folder, for hints."""
+    there = "" if folder in (own_folder(published), home(published)) else f" --folder {quote(str(folder))}"
+    return f"`pavdm models pull {published.name}{there}`"
+
+
+def need_weights(spec: ModelSpec, text: bool = True, published: ModelSpec | None = None) -> None:
+    """Raises: ModelError where a model's weights are not there, or a part of them.
+
+    text: whether a prompt will be encoded; published: the model under its own name, where the spec is of a folder.
+    """
+    folder, published = home(spec), published or spec
+    if not folder.is_dir():
+        raise ModelError(f"no weights of {spec.name} in {folder}", f"{pulling(published, folder)} fetches them")
+    needed = [part.folder for part in spec.parts if text or not part.text]
+    lacking = [part for part in needed if not any((folder / part).glob("*"))]
+    if lacking:
+        raise ModelError(f"{folder} has no {' and no '.join(lacking)}", _missing(spec, published))
+
+
+def _missing(spec: ModelSpec, published: ModelSpec) -> str:
+    """Where missing parts come from; a folder of one's own is not fetched into, which would replace what is in it."""
+    fetched, command = home(published), f"`pavdm models pull {published.name}`"
+    if home(spec) == fetched:
+        return f"{command} fetches what is missing"
+    return f"copy or link it from {fetched}, where {command} puts it"

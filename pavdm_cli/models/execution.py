@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.runtime.validation import check_name, check_text
+from pavdm_cli.runtime.validation import check_name
 
 SWITCH = ("auto", "on", "off")
 OFFLOADS = ("none", "model", "sequential")
@@ -80,20 +80,3 @@ class Engine:
 PLAIN = Engine(
     table=False, text_memory=False, reuse_context=False, fused=False, cuda_graphs="off", overlap_decode="off"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How a model that was trained on scored captions reads the prompt; the others do not look here."""
-
-    aesthetic: float | None = 6.5
-    motion: float | None = None
-    camera: str = ""
-    device: str = ""  # of the text encoder; empty: the model's own
-
-    def __post_init__(self) -> None:
-        check_text("--camera-motion", self.camera)
-        check_name("--text-device", self.device or "auto", DEVICES)
-        for name, score in (("aesthetic", self.aesthetic), ("motion", self.motion)):
-            if score is not None and not 0 <= score <= 100:
-                raise UsageError(f"--{name}-score must be 0 to 100, got {score:g}", "captions had about 4 to 7")

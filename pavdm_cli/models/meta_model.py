@@ -8,18 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pavdm_cli.hub.checkpoint import shapes, tensors
-from pavdm_cli.hub.weights_dir import home
+from pavdm_cli.models.adapter import Placement, TextEmbedding, VideoModel
 from pavdm_cli.models.execution import Engine
-from pavdm_cli.models.families import Codec
-from pavdm_cli.models.load import Loaded
 from pavdm_cli.models.memory_tracker import Live, peak_of, standing_for
-from pavdm_cli.models.opensora import config as opensora
-from pavdm_cli.models.opensora.vae import OpenSoraVAE, VAEConfig, vae_config
-from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
-from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
-from pavdm_cli.models.specs import ModelSpec
-from pavdm_cli.models.stdit.transformer import STDiT
+from pavdm_cli.models.runner import ModelRunner, open_runner
+from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.sampling.cuda_graphs import max_captured_latents, tensors_of
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.loop import denoise_step
@@ -27,11 +20,9 @@ from pavdm_cli.sampling.noise import NoiseLevels, noise_levels
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solver import euler
 
-META = torch.device("meta")
-
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class MemoryCase:
     """What is run: how, with which guidance, and how many noisy and clean latents a step shows at most."""
 
     schedule: Schedule
@@ -56,44 +47,26 @@ class Coding:
     """The most bytes that the codec holds beside its weights: for frames that are given, for some anew, for latents."""
 
     given: int  # frames of a clip or a picture to latents, before the first step
-    anew: int  # latents to frames and back, between steps
+    reencoded: int  # latents to frames and back, between steps
     decoding: int  # a group of latents to frames
 
 
-def sketch(spec: ModelSpec, device: torch.device, pictures: int = 4, tiled: bool = False) -> Loaded:
+def meta_runner(video_model: VideoModel, spec: ModelSpec, placement: Placement) -> ModelRunner:
     """The model as it will be on a device, without contents; a part that is not there has its published size.
 
-    pictures: of 240p that the codec works on at a time; tiled: each in tiles. Raises: ModelError.
+    Raises: ModelError.
     """
-    if spec.family == "pocket":
-        with META:
-            pocket, small = Pocket(PocketConfig()), PocketCodec(CodecConfig())
-        return _loaded(spec, small, pocket.stdit, torch.float32)
-    folder = home(spec)
-    config = opensora.read_config(folder) if (folder / "transformer").is_dir() else opensora.XL2
-    sizes = vae_config(shapes(tensors(folder / "vae"))) if (folder / "vae").is_dir() else VAEConfig()
-    with META:
-        denoiser, codec = STDiT(config), OpenSoraVAE(sizes, pictures)
-    codec.tile(tiled)
-    return _loaded(spec, codec, denoiser, opensora.precision(device))
+    return open_runner(video_model, spec, placement, init="meta")
 
 
-def _loaded(spec: ModelSpec, codec: Codec, denoiser: STDiT, dtype: torch.dtype) -> Loaded:
-    assert isinstance(codec, nn.Module)
-    for part in (codec, denoiser):
-        part.to(META, dtype).eval().requires_grad_(False)  # the rotary frequencies are made with contents
-    return Loaded(spec, codec, denoiser, opensora.RandomText(denoiser.config.text_width), META, "")
-
-
-def weights_of(module: object) -> int:
+def weights_of(module: nn.Module) -> int:
     """Bytes of a part's weights and buffers."""
-    assert isinstance(module, nn.Module)
     return sum(value.nbytes for value in module.state_dict().values())
 
 
-def count(model: Loaded, shown: Shown, device: torch.device) -> Counted:
+def count(model: ModelRunner, shown: MemoryCase, device: torch.device) -> Counted:
     """What a job takes on a device beside weights, counted on its sketch; one with weights is really run."""
-    with torch.no_grad(), standing_for(device, _dtype(model)), Live() as live:
+    with torch.no_grad(), standing_for(device, model.model.dtype), Live() as live:
         bound = _bound(model, shown)
         constants = live.now
         live.forget_peak()
@@ -104,35 +77,37 @@ def count(model: Loaded, shown: Shown, device: torch.device) -> Counted:
     return Counted(constants, kept, max(working, recalling), graphs)
 
 
-def count_coding(model: Loaded, device: torch.device, given: int = 0, anew: int = 0) -> Coding:
-    """What the codec works with, counted like the others, for `given` frames on the host and `anew` latents."""
-    decode, encode, group = model.codec.decode, model.codec.encode, model.spec.group
-    frames = torch.zeros(1, min(given, group[1]), 3, *model.spec.size, device=model.device)  # one group comes at a time
-    with torch.no_grad(), standing_for(device, _dtype(model)), Live() as live:
-        decoding = peak_of(live, lambda: decode(_latents(model, group[0])))
-        again = peak_of(live, lambda: encode(decode(_latents(model, anew)))) if anew else 0
-        first = peak_of(live, lambda: encode(frames if device.type == "cpu" else frames.clone())) if given else 0
+def count_coding(model: ModelRunner, device: torch.device, given: int = 0, anew: int = 0) -> Coding:
+    """What the VAE works with, counted like the others, for `given` frames on the host and `anew` latents."""
+    layout = model.layout
+    shape = (1, min(given, layout.count(layout.unit)), 3, *model.spec.size)  # one unit comes at a time
+    frames = torch.zeros(shape, device=model.device)
+    with torch.no_grad(), standing_for(device, model.model.dtype), Live() as live:
+        decoding = peak_of(live, lambda: model.decode(_latents(model, layout.unit)))
+        again = peak_of(live, lambda: model.encode(model.decode(_latents(model, anew)))) if anew else 0
+        first = peak_of(live, lambda: model.encode(frames if device.type == "cpu" else frames.clone())) if given else 0
     return Coding(first, again, decoding)
 
 
-def _bound(model: Loaded, shown: Shown) -> Denoiser:
-    """FunctionDenoiser to the longest prompt that the model reads."""
-    config, rows = model.denoiser.config, 1 if shown.guidance == 1 else 2
-    words = torch.zeros(rows, config.text_length, config.text_width, device=model.device, dtype=_dtype(model))
-    levels = _levels(model, shown)
-    return model.bind_words((words, None), shown.schedule, levels, shown.guidance, shown.engine)
+def _bound(model: ModelRunner, shown: MemoryCase) -> Denoiser:
+    """With the longest prompt that the model reads."""
+    length, width = model.model.text_shape
+    rows = torch.zeros(length, width, device=model.device, dtype=model.model.dtype)
+    embedding = TextEmbedding(rows)
+    text = [embedding] * (1 if shown.guidance == 1 else 2)
+    return model.denoiser_of(text, shown.schedule, _levels(model, shown), shown.guidance, shown.engine)
 
 
-def _step(model: Loaded, bound: Denoiser, shown: Shown, memory: Any) -> object:
+def _step(model: ModelRunner, bound: Denoiser, shown: MemoryCase, memory: Any) -> object:
     levels = torch.zeros(shown.noisy, dtype=torch.int32, device=model.device)
     solver = euler(_levels(model, shown))
     window = _latents(model, shown.noisy)
     return denoise_step(window, levels, memory, solver.history(window), denoiser=bound, solver=solver)
 
 
-def _recorded(model: Loaded, bound: Denoiser, shown: Shown, memory: Any, device: torch.device) -> object:
+def _recorded(model: ModelRunner, bound: Denoiser, shown: MemoryCase, memory: Any, device: torch.device) -> object:
     """The largest step that is recorded, and a copy of what it is given."""
-    most = max_captured_latents(shown.engine.cuda_graphs, device, model.stream(shown.guidance))
+    most = max_captured_latents(shown.engine.cuda_graphs, device, model.residual_values(shown.guidance))
     clean = shown.clean if shown.noisy + shown.clean <= most else 0
     chunks = int(min(most - clean, shown.noisy)) // shown.schedule.chunk
     if chunks < 1 or shown.engine.unrecordable:
@@ -142,13 +117,9 @@ def _recorded(model: Loaded, bound: Denoiser, shown: Shown, memory: Any, device:
     return held, _step(model, bound, replace(shown, noisy=chunks * shown.schedule.chunk), given)
 
 
-def _latents(model: Loaded, length: int) -> Tensor:  # (1, T, C, h, w)
+def _latents(model: ModelRunner, length: int) -> Tensor:  # (1, T, C, h, w)
     return torch.zeros(1, length, *model.noise_shape()[1:], device=model.device)
 
 
-def _levels(model: Loaded, shown: Shown) -> NoiseLevels:
+def _levels(model: ModelRunner, shown: MemoryCase) -> NoiseLevels:
     return noise_levels(torch.zeros(shown.schedule.steps + 1, device=model.device))
-
-
-def _dtype(model: Loaded) -> torch.dtype:
-    return model.denoiser.x_embedder.proj.weight.dtype

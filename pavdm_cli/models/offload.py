@@ -1,34 +1,24 @@
-"""Weights that wait on the host and come to the device for their turn: whole parts, or a transformer's blocks in a row.
+"""CPU offload: weights stay on the host and are copied to the device for their turn, a whole part or block by block.
 
-They are never copied back: the host keeps them, and what was lent is dropped.
+They are never copied back: the host keeps them, and the copy on the device is dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pavdm_cli.models.stdit.layers import Block
-from pavdm_cli.models.stdit.transformer import STDiT
+from pavdm_cli.models.adapter import LoadedModel, Stream
 
 ALIGNED = 256  # bytes: every weight begins at a multiple, as kernels like it
-RESIDENT = "scale_shift_table"  # of a block: a few rows, which the block before reads too
 
 
-class Codes(Protocol):
-    """A codec, as far as it is used here."""
-
-    def encode(self, frames: Tensor, /) -> Tensor: ...
-
-    def decode(self, latents: Tensor, /) -> Tensor: ...
-
-
-class Packed:
-    """Weights side by side in one piece of host memory, so that one copy lends them all."""
+class PinnedPack:
+    """Weights next to one another in one piece of host memory, so that one copy moves them all."""
 
     def __init__(self, weights: Sequence[Tensor], pinned: bool) -> None:
         self.weights = list(weights)
@@ -38,70 +28,75 @@ class Packed:
         self.host = torch.empty(self.starts[-1], dtype=torch.uint8, pin_memory=pinned)
         for weight, place in zip(self.weights, self.views(self.host), strict=True):
             place.copy_(weight)
-        self.show(self.host)
+        self.bind(self.host)
 
     def views(self, piece: Tensor) -> list[Tensor]:
         """Every weight's place in a piece of memory of this length."""
         pairs = zip(self.weights, self.starts, strict=False)
-        return [piece[at : at + one.nbytes].view(one.dtype).view(one.shape) for one, at in pairs]
+        return [piece[at : at + weight.nbytes].view(weight.dtype).view(weight.shape) for weight, at in pairs]
 
-    def show(self, piece: Tensor) -> None:
+    def bind(self, piece: Tensor) -> None:
         """Let the module read its weights from a piece of memory."""
         for weight, place in zip(self.weights, self.views(piece), strict=True):
             weight.data = place
 
 
-class Guest:
-    """A module that is on the device only between `come` and `leave`."""
+class OffloadedModule:
+    """A module that is on the device only between `onload` and `offload`."""
 
     def __init__(self, units: Iterable[Sequence[Tensor]], device: torch.device) -> None:
         """units: its weights, in groups that are small beside the whole: packing holds one of them twice."""
         self.device = device
-        self.packed = [Packed(unit, device.type == "cuda") for unit in units]
-        self.here = False
+        self.packs = [PinnedPack(unit, device.type == "cuda") for unit in units]
+        self.loaded = False
 
-    def come(self) -> None:
-        """Copies the weights to the device, unless they are there."""
-        if self.here:
+    def onload(self) -> None:
+        """Copy the weights to the device, unless they are there."""
+        if self.loaded:
             return
-        for packed in self.packed:
-            packed.show(packed.host.to(self.device, non_blocking=True, copy=True))
-        self.here = True
+        for pack in self.packs:
+            pack.bind(pack.host.to(self.device, non_blocking=True, copy=True))
+        self.loaded = True
 
-    def leave(self) -> None:
-        """Drops the copies."""
-        for packed in self.packed if self.here else ():
-            packed.show(packed.host)
-        self.here = False
+    def offload(self) -> None:
+        """Drop the copies."""
+        for pack in self.packs if self.loaded else ():
+            pack.bind(pack.host)
+        self.loaded = False
 
 
 @dataclass(frozen=True, slots=True)
-class VisitingCodec:
-    """A codec whose weights come for a call and go after it."""
+class OffloadedStream:
+    """A stream whose VAE is on the device only during a call."""
 
-    codec: Codes
-    guest: Guest
+    stream: Stream
+    vae: OffloadedModule
     make_room: Callable[[], None]
 
-    def encode(self, frames: Tensor, /) -> Tensor:
-        """As the codec's own."""
-        return self._hosted(self.codec.encode, frames)
+    @property
+    def replay(self) -> int:
+        """As the stream's own."""
+        return self.stream.replay
 
-    def decode(self, latents: Tensor, /) -> Tensor:
-        """As the codec's own."""
-        return self._hosted(self.codec.decode, latents)
+    def push(self, values: Tensor, /) -> Tensor:
+        """As the stream's own."""
+        return self._onloaded(lambda: self.stream.push(values))
 
-    def _hosted(self, call: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+    def flush(self) -> Tensor:
+        """As the stream's own."""
+        return self._onloaded(self.stream.flush)
+
+    def _onloaded(self, call: Callable[[], Tensor]) -> Tensor:
         self.make_room()
-        self.guest.come()
+        self.vae.onload()
         try:
-            return call(given)
+            return call()
         finally:
-            self.guest.leave()
+            self.vae.offload()
 
 
-class Slot:
-    """Room on the device for one block; on CUDA with the marks of when it was filled and when it was last read."""
+class StagingBuffer:
+    """Room on the device for one block; on CUDA with events of when it was filled and when it was last read."""
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.piece = torch.empty(size, dtype=torch.uint8, device=device)
@@ -110,77 +105,90 @@ class Slot:
             self.read.record()
 
 
-class Stream:
-    """A transformer's blocks through two slots of the device: while one runs, the next one's weights are copied."""
+class BlockLoader:
+    """Blocks through two buffers of the device: while one runs, the next one's weights are copied.
 
-    def __init__(self, blocks: Sequence[Block], device: torch.device) -> None:
-        self.packed = {id(block): Packed(streamed(block), device.type == "cuda") for block in blocks}
-        size = max(packed.host.numel() for packed in self.packed.values())
-        self.slots = [Slot(size, device) for _ in range(2)]
+    A hook before every call of a module inside a block loads that block, so that models need not know of it.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], resident: frozenset[str], device: torch.device) -> None:
+        self.packs = [PinnedPack(streamed(block, resident), device.type == "cuda") for block in blocks]
+        size = max(pack.host.numel() for pack in self.packs)
+        self.buffers = [StagingBuffer(size, device) for _ in range(2)]
         self.copier: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self.current, self.turn = -1, 0  # the block that is bound, and its buffer
+        self.prefetched = -1  # the block in the other buffer
+        for number, block in enumerate(blocks):
+            for module in block.modules():
+                module.register_forward_pre_hook(lambda *_, number=number: self.onload(number))
 
-    def __call__(self, blocks: Sequence[Block]) -> Iterator[Block]:
-        """Every block while its weights are on the device; they are gone when the next one is asked for."""
-        if blocks:
-            self._fill(blocks[0], self.slots[0])
-        for turn, block in enumerate(blocks):
-            slot, after = self.slots[turn % 2], self.slots[(turn + 1) % 2]
-            if turn + 1 < len(blocks):
-                self._fill(blocks[turn + 1], after)
-            packed = self.packed[id(block)]
+    def onload(self, number: int) -> None:
+        """Bind a block's weights to the device and begin to copy those of the block after it."""
+        if number == self.current:
+            return
+        self.offload()
+        self.turn = 1 - self.turn
+        buffer, pack = self.buffers[self.turn], self.packs[number]
+        if self.prefetched != number:
+            self._fill(pack, buffer)
+        if self.copier:
+            torch.cuda.current_stream().wait_event(buffer.filled)
+        pack.bind(buffer.piece[: pack.host.numel()])
+        self.current, self.prefetched = number, (number + 1) % len(self.packs)
+        self._fill(self.packs[self.prefetched], self.buffers[1 - self.turn])
+
+    def offload(self) -> None:
+        """Bind the current block's weights to the host again."""
+        if self.current >= 0:
+            self.packs[self.current].bind(self.packs[self.current].host)
             if self.copier:
-                torch.cuda.current_stream().wait_event(slot.filled)
-            packed.show(slot.piece[: packed.host.numel()])
-            try:
-                yield block
-            finally:
-                packed.show(packed.host)
-                if self.copier:
-                    slot.read.record()
+                self.buffers[self.turn].read.record()
+        self.current = -1
 
-    def _fill(self, block: Block, slot: Slot) -> None:
-        host = self.packed[id(block)].host
+    def _fill(self, pack: PinnedPack, buffer: StagingBuffer) -> None:
         if not self.copier:
-            slot.piece[: host.numel()].copy_(host)
+            buffer.piece[: pack.host.numel()].copy_(pack.host)
             return
         with torch.cuda.stream(self.copier):
-            self.copier.wait_event(slot.read)
-            slot.piece[: host.numel()].copy_(host, non_blocking=True)
-            slot.filled.record()
+            self.copier.wait_event(buffer.read)
+            buffer.piece[: pack.host.numel()].copy_(pack.host, non_blocking=True)
+            buffer.filled.record()
 
 
 def _event(device: torch.device) -> Any:
     return torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
 
-def streamed(block: nn.Module) -> list[Tensor]:
-    """The weights of a block that come and go."""
-    return [weight for name, weight in block.named_parameters() if name != RESIDENT]
+def streamed(block: nn.Module, resident: frozenset[str]) -> list[Tensor]:
+    """The weights of a block that are copied for its turn."""
+    return [weight for name, weight in block.named_parameters() if name not in resident]
 
 
-def away_bytes(denoiser: STDiT) -> int:
-    """Bytes of a transformer's weights that `blocks` keeps off the device: all blocks but the two in their slots."""
-    sizes = sorted(sum(weight.nbytes for weight in streamed(block)) for block in denoiser.blocks)
+def offloaded_bytes(model: LoadedModel) -> int:
+    """Bytes of a transformer's weights that `blocks` keeps off the device: all blocks but the two in their buffers."""
+    sizes = sorted(sum(weight.nbytes for weight in streamed(block, model.resident)) for block in model.blocks)
     return sum(sizes[:-2])
 
 
-def offloaded(denoiser: STDiT, codec: Codes, device: torch.device, mode: str) -> tuple[Codes, Callable[[], None]]:
-    """The codec, which brings its weights itself, and what brings the transformer's before it is used.
+def offload_vae(vae: nn.Module, device: torch.device) -> OffloadedModule:
+    """The VAE's weights on the host, loaded for each call of a stream."""
+    return OffloadedModule([_weights(child) for child in vae.children()] + [_own(vae)], device)
 
-    mode: "model", or "sequential", where the transformer's blocks come one after another at every step.
-    """
-    assert isinstance(codec, nn.Module)
-    visiting = Guest([_weights(child) for child in codec.children()] + [_own(codec)], device)
-    if mode == "sequential":
-        denoiser.block_loader = Stream(denoiser.blocks, device)
-        away = {id(weight) for block in denoiser.blocks for weight in streamed(block)}
-        for weight in _weights(denoiser):
-            weight.data = weight.data if id(weight) in away else weight.data.to(device)
-        return VisitingCodec(codec, visiting, _nothing), _nothing
-    inner = {id(weight) for block in denoiser.blocks for weight in _weights(block)}
-    rest = [weight for weight in _weights(denoiser) if id(weight) not in inner]
-    transformer = Guest([*(_weights(block) for block in denoiser.blocks), rest], device)
-    return VisitingCodec(codec, visiting, transformer.leave), transformer.come
+
+def offload_transformer(model: LoadedModel, device: torch.device) -> OffloadedModule:
+    """The transformer's weights on the host, loaded as a whole."""
+    inner = {id(weight) for block in model.blocks for weight in _weights(block)}
+    rest = [weight for weight in _weights(model.transformer) if id(weight) not in inner]
+    return OffloadedModule([*(_weights(block) for block in model.blocks), rest], device)
+
+
+def offload_blocks(model: LoadedModel, device: torch.device) -> BlockLoader:
+    """The blocks' weights on the host, loaded one after the other at every step; all others on the device."""
+    loader = BlockLoader(model.blocks, model.resident, device)
+    away = {id(weight) for block in model.blocks for weight in streamed(block, model.resident)}
+    for weight in _weights(model.transformer):
+        weight.data = weight.data if id(weight) in away else weight.data.to(device)
+    return loader
 
 
 def _weights(module: nn.Module) -> list[Tensor]:
@@ -190,7 +198,3 @@ def _weights(module: nn.Module) -> list[Tensor]:
 def _own(module: nn.Module) -> list[Tensor]:
     """Weights that belong to none of its parts."""
     return [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-
-
-def _nothing() -> None:
-    """Brings nothing: all is there."""

@@ -12,15 +12,15 @@ M = TypeVar("M", bound=nn.Module)
 
 
 @torch.no_grad()
-def made_up(build: Callable[[], M], device: torch.device, dtype: torch.dtype, given: Mapping[str, Tensor]) -> M:
-    """A model with every weight random but those given, the same each time; made in place, so no second copy is."""
+def init_random(build: Callable[[], M], device: torch.device, dtype: torch.dtype, known: Mapping[str, Tensor]) -> M:
+    """A model with every weight random but those known, the same each time; made in place, so no second copy is."""
     with torch.device("meta"):
         model = build().to(dtype)
     model.to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
     for name, weight in model.state_dict().items():
-        if name in given:
-            weight.copy_(given[name])
+        if name in known:
+            weight.copy_(known[name])
         else:
             _fill(name, weight, generator)
     return model.eval().requires_grad_(False)

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from pavdm_kernels import use_reference
+
 Cache = Any  # of the context: keys and values, or the latents themselves; only the denoiser knows
 
 
@@ -95,6 +97,20 @@ def partitioned(denoiser: Denoiser, span: int) -> Denoiser:
         return torch.cat(parts, dim=1)
 
     return FunctionDenoiser(denoiser.prefill, velocity)
+
+
+def with_reference_ops(denoiser: Denoiser) -> Denoiser:
+    """Every operation by its reference in plain torch."""
+
+    def prefill(context: Tensor, level: int) -> Any:
+        with use_reference():
+            return denoiser.prefill(context, level)
+
+    def velocity(window: Tensor, levels: Tensor, cache: Any) -> Tensor:
+        with use_reference():
+            return denoiser(window, levels, cache)
+
+    return FunctionDenoiser(prefill, velocity)
 
 
 def _twice(latents: Tensor) -> Tensor:

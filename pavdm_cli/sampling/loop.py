@@ -143,17 +143,6 @@ def warmup_inputs(
         yield window, levels, denoiser.prefill(context, 0) if clean else None, solver.history(window)
 
 
-def regroup(chunks: Iterable[Tensor], group: int) -> Iterator[Tensor]:
-    """The same latents, (1, T, C, h, w), in multiples of the VAE's group; a remainder at the end is dropped."""
-    rest: list[Tensor] = []
-    for chunk in chunks:
-        latents = torch.cat([*rest, chunk], dim=1)
-        whole = latents.shape[1] // group * group
-        rest = [latents[:, whole:]]
-        if whole:
-            yield latents[:, :whole]
-
-
 def roll(values: Tensor, entering: Tensor, leaving: int) -> Tensor:
     """Drop the first `leaving` latents and append those entering; none leave in ramp-up, none enter in ramp-down."""
     return torch.cat([values[:, leaving:], entering], dim=1)

@@ -14,7 +14,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pavdm_cli.errors import DeviceError
-from pavdm_cli.models.stdit.transformer import STDiT
 
 T = TypeVar("T")
 ERROR_TIMEOUT = timedelta(seconds=30)  # for all processes to reach the same error
@@ -103,11 +102,11 @@ def init_distributed(ranks: tuple[int, int, int], device: torch.device) -> Itera
     dist.destroy_process_group()  # not after an error: it may wait for processes that wait for this one
 
 
-def shard_model(model: nn.Module, stdit: STDiT, device: torch.device, bf16: bool) -> None:
-    """Shard the weights with FSDP2, which gathers one block at a time.
+def shard_model(model: nn.Module, units: Sequence[list[nn.Module]], device: torch.device, bf16: bool) -> None:
+    """Shard the weights with FSDP2, which gathers one unit at a time.
 
-    bf16: compute in bfloat16 and reduce gradients in float32. Weights used by every block (modulation, embedders) form
-    one unit; a block's text keys and values, computed before the blocks run, form another.
+    units: groups of modules whose weights are gathered for their calls; weights read outside of them belong to the
+    model. bf16: compute in bfloat16 and reduce gradients in float32.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -115,11 +114,8 @@ def shard_model(model: nn.Module, stdit: STDiT, device: torch.device, bf16: bool
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     mixed_precision = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     policy = mixed_precision if bf16 else MixedPrecisionPolicy()
-    for block in stdit.blocks:
-        cross = block.cross_attn
-        fully_shard(cross.kv_linear, mesh=mesh, mp_policy=policy)
-        fully_shard([block.attn, cross.q_linear, cross.proj, block.mlp], mesh=mesh, mp_policy=policy)
-    fully_shard(stdit.rope, mesh=mesh)  # angles stay in float32
+    for unit in units:
+        fully_shard(unit if len(unit) > 1 else unit[0], mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError, PavdmError
-from pavdm_cli.models.pocket.checkpoint import in_place_of
+from pavdm_cli.hub.atomic import in_place_of
 from pavdm_cli.runtime.untrusted import is_regular
 from pavdm_cli.training.distributed import SINGLE_PROCESS, ProcessGroup, full_tensors, shard_like
 from pavdm_cli.training.optimizer import OptimizerFactory, muon_and_adamw

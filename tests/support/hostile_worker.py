@@ -158,9 +158,9 @@ def captions(draw: random.Random, folder: Path) -> None:
 def prompts(draw: random.Random, folder: Path) -> None:
     """A prompt, as both models read it."""
     from pavdm_cli.generation.checks import format_prompt
-    from pavdm_cli.models.specs import OPENSORA, POCKET
     from pavdm_cli.runtime.printable import printable, quote
     from pavdm_cli.runtime.validation import check_text
+    from support.models import OPENSORA, POCKET
 
     text = hostile.prompt(draw)
     assert printable(printable(text)) == printable(text)

@@ -19,7 +19,7 @@ from pavdm_cli.models.opensora.config import SIZES, XL2
 from pavdm_cli.models.opensora.spatial_vae import SpatialConfig
 from pavdm_cli.models.opensora.temporal_vae import TemporalConfig
 from pavdm_cli.models.opensora.vae import OpenSoraVAE, VAEConfig, normalisation
-from pavdm_cli.models.random_weights import made_up
+from pavdm_cli.models.random_weights import init_random
 from pavdm_cli.models.stdit.transformer import STDiT, frequencies
 
 STDIT = replace(XL2, hidden=64, depth=2, heads=4, text_width=32)
@@ -56,7 +56,7 @@ def parts() -> tuple[dict[str, Tensor], ...]:
 
 def weights(build: Callable[[], nn.Module], given: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state dict with every weight random."""
-    return made_up(build, torch.device("cpu"), torch.float32, given).state_dict()
+    return init_random(build, torch.device("cpu"), torch.float32, given).state_dict()
 
 
 def published() -> dict[str, object]:

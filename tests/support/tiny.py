@@ -7,9 +7,14 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from pavdm_cli.models.layout import LatentLayout
+from pavdm_cli.models.pocket.loaded import LoadedPocket, PocketTextEncoder
+from pavdm_cli.models.pocket.model import PocketModel
 from pavdm_cli.models.pocket.text_encoder import TextConfig
 from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
 from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
+from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.models.stdit.transformer import STDiTConfig
 from pavdm_cli.pocket_world.vocabulary import LENGTH
 
@@ -41,3 +46,17 @@ def tiny_codec() -> PocketCodec:
 def tiny_pocket() -> Pocket:
     """Ready to be used, not trained."""
     return randomised(Pocket(POCKET)).eval()
+
+
+class TinyModel(PocketModel):
+    """Pocket with the latents of the tiny one."""
+
+    def layout(self, size: tuple[int, int], fps: float) -> LatentLayout:
+        """As pocket's, of four channels."""
+        return LatentLayout((4, size[0] // 8, size[1] // 8), first=2, rest=2)
+
+
+def tiny_runner(spec: ModelSpec, pocket: Pocket) -> ModelRunner:
+    """The tiny model on the CPU, ready for a prompt."""
+    loaded = LoadedPocket(pocket.stdit, tiny_codec(), scaled=False, null_tokens=1)
+    return ModelRunner(spec, TinyModel(spec), loaded, PocketTextEncoder(pocket.text), torch.device("cpu"), "digest")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.checkpoint import read_json
@@ -106,17 +105,3 @@ def _patch(given: Any) -> tuple[int, int, int]:
     sides = {"patch_size of time": time, "patch_size of height": height, "patch_size of width": width}
     check_whole(WHAT, sides, LIMITS)
     return time, height, width
-
-
-class RandomText:
-    """Stands for a text encoder where the weights are made up: a random vector for every word and one for the end."""
-
-    def __init__(self, width: int) -> None:
-        self.width = width
-
-    def embed(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        """Vectors (B, L, width) that depend on nothing but the number of words, and which belong to the prompt."""
-        counts = torch.tensor([len(prompt.split()) + 1 for prompt in prompts])
-        longest = int(counts.max())
-        vectors = torch.randn(longest, self.width, generator=torch.Generator().manual_seed(0))
-        return vectors.expand(len(prompts), -1, -1), torch.arange(longest) < counts[:, None]

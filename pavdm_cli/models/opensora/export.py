@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pavdm_cli.errors import OutputError
+from pavdm_cli.hub.atomic import in_place_of
 from pavdm_cli.hub.checkpoint import read_json
-from pavdm_cli.models.pocket.checkpoint import in_place_of
 
 KEPT = ("vae", "text_encoder")  # parts that training leaves as they are
 
 
-def publish(weights: dict[str, Tensor], source: Path, folder: Path, about: dict[str, Any]) -> Path:
+def export(weights: dict[str, Tensor], source: Path, folder: Path, metadata: dict[str, Any]) -> Path:
     """Write the weights with the source's configuration, and link to its other parts. Returns the folder.
 
     Raises: ModelError, OutputError.
@@ -36,7 +36,7 @@ def publish(weights: dict[str, Tensor], source: Path, folder: Path, about: dict[
     with in_place_of(part / "config.json") as beside:
         beside.write_text(json.dumps(config | {"torch_dtype": precision}, indent=2), encoding="utf-8")
     with in_place_of(part / "model.safetensors") as beside:
-        save_file(weights, beside, {"format": "pt", "about": json.dumps(about)})
+        save_file(weights, beside, {"format": "pt", "about": json.dumps(metadata)})
     return folder
 
 

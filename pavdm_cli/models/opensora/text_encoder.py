@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from pavdm_cli.hub.config_checks import HINT, check_number, check_whole, within
 from pavdm_cli.hub.safetensors_file import read_tensor
 from pavdm_cli.hub.weight_memory import check_room, weight_bytes
 from pavdm_cli.hub.weights_dir import pulling
+from pavdm_cli.models.adapter import TextEmbedding
 from pavdm_cli.models.opensora.prompt import clean
+from pavdm_cli.models.opensora.spec import SPEC
 from pavdm_cli.runtime.optional_imports import import_library, silenced
 from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.runtime.untrusted import InvalidError, read_file
@@ -57,23 +59,22 @@ class T5Text:
         self.folder, self.device, self.dtype, self.cache = folder, device, dtype, cache
         self._read: dict[str, Tensor] = {}  # by this process
 
-    def embed(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        """Vectors (B, L, width) and which belong to the prompt (B, L); read alone, a prompt needs no padding.
-
-        Raises: ModelError.
-        """
+    def encode(self, prompts: Sequence[str], /) -> list[TextEmbedding]:
+        """As `TextEncoder.encode`; read by itself, a prompt needs no padding."""
         rows = [self._once(clean(prompt)) for prompt in prompts]
-        longest = max(len(row) for row in rows)
-        lengths = torch.tensor([len(row) for row in rows])
-        padded = [torch.nn.functional.pad(row, (0, 0, 0, longest - len(row))) for row in rows]
-        return torch.stack(padded), torch.arange(longest) < lengths[:, None]
+        return [TextEmbedding(row, torch.ones(len(row), dtype=torch.bool)) for row in rows]
+
+    def memory(self, prompt: str, /) -> dict[str, int]:
+        """As `TextEncoder.memory`."""
+        config, weights = read_json(self.folder / "config.json"), weight_bytes(self.folder, self.dtype, UNUSED)
+        return {} if self.knows(prompt) else {"weights": weights, "activations": working_bytes(config, self.dtype)}
 
     def knows(self, prompt: str) -> bool:
         """Whether a prompt's vectors are on disk, so that no weights are needed."""
         return self.cache is not None and self._path(self.cache, clean(prompt)).exists()
 
     def _path(self, cache: Path, text: str) -> Path:
-        mark = f"{reading_digest(self.folder)} {self.dtype} {text}"
+        mark = f"{text_digest(self.folder)} {self.dtype} {text}"
         return cache / f"{hashlib.sha256(mark.encode()).hexdigest()[:32]}.safetensors"
 
     def _once(self, text: str) -> Tensor:  # -> (L, width)
@@ -122,7 +123,22 @@ class T5Text:
         return self.opened()(text)
 
 
-def reading_digest(folder: Path) -> str:
+class UnloadedT5:
+    """The published T5 before it is downloaded: what it will take."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def encode(self, prompts: Sequence[str], /) -> list[TextEmbedding]:
+        """Impossible without weights."""
+        raise NotImplementedError
+
+    def memory(self, prompt: str, /) -> dict[str, int]:
+        """As `TextEncoder.memory`."""
+        return {"weights": self.dtype.itemsize * parameters({}), "activations": working_bytes({}, self.dtype)}
+
+
+def text_digest(folder: Path) -> str:
     """16 hexadecimal digits of all that vectors depend on: weights, tokenizer and configuration."""
     found = hashlib.sha256(digest(folder).encode())
     for name in ("spiece.model", "config.json"):
@@ -216,7 +232,7 @@ def _tokenizer(path: Path) -> Any:
     try:
         return processor(model_file=str(path))
     except (OSError, RuntimeError) as error:
-        fetches = f"{pulling(path.parent.parent)} fetches it"
+        fetches = f"{pulling(SPEC, path.parent.parent)} fetches it"
         if path.is_file():
             raise ModelError(f"{path} is damaged: it is no tokenizer", f"delete it, and {fetches} again") from error
         raise ModelError(f"no tokenizer at {path}", fetches) from error

@@ -43,10 +43,10 @@ class OpenSoraVAE(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, config: VAEConfig, micro: int = 4) -> None:
-        """micro: pictures up to 240p that the spatial part works on at a time; fewer need less memory."""
+    def __init__(self, config: VAEConfig, decode_batch: int = 4) -> None:
+        """decode_batch: images up to 240p that the spatial part works on at a time; fewer need less memory."""
         super().__init__()
-        self.config, self.micro, self.tiled = config, micro, False
+        self.config, self.decode_batch, self.tiled = config, decode_batch, False
         self.spatial_vae = nn.ModuleDict({"module": spatial_vae.autoencoder(config.spatial)})
         self.temporal_vae = TemporalVAE(config.temporal)
         for name, value in normalisation().items():
@@ -56,13 +56,6 @@ class OpenSoraVAE(nn.Module):
     def spatial(self) -> Any:
         """The part that knows pictures."""
         return self.spatial_vae["module"]
-
-    def tile(self, on: bool = True) -> None:
-        """Work on pictures in overlapping tiles, one at a time: a fraction of the memory, and a slightly other picture.
-
-        What fits into one tile stays as it is, to the bit.
-        """
-        self.tiled = on
 
     @torch.no_grad()
     def encode(self, frames: Tensor, draw: Draw = lambda mean, deviation: mean) -> Tensor:
@@ -76,8 +69,8 @@ class OpenSoraVAE(nn.Module):
     def decode(self, latents: Tensor, count: int | None = None) -> Tensor:
         """Latents (B, T, C, h, w) to `count` frames (B, n, 3, 8h, 8w), 0 to 1; the most that T certainly stands for.
 
-        Every group of 5 latents, and every `micro` pictures of it, by itself: a video's bytes do not depend on how many
-        groups were decoded together.
+        Every group of 5 latents, and every `decode_batch` images of it, by itself: a video's bytes do not depend on
+        how many groups were decoded together.
         """
         return to_unit((self.decode_raw(latents, count) + 1) / 2)
 
@@ -90,10 +83,10 @@ class OpenSoraVAE(nn.Module):
         return torch.cat([self._group(*pair) for pair in zip(groups, counts, strict=True)], dim=1)
 
     def _at_once(self, height: int, width: int) -> int:
-        """Pictures of so many latents to work on at a time: as few as keep memory at what `micro` of 240p take."""
+        """Images of so many latents to work on at a time: as few as keep memory at what `decode_batch` of 240p take."""
         if self.tiled and max(height, width) > tile_side(height, width):
             return 1
-        return max(1, min(self.micro, self.micro * 30 * 53 // (height * width)))
+        return max(1, min(self.decode_batch, self.decode_batch * 30 * 53 // (height * width)))
 
     def _whole(self, work: Callable[[Tensor], Tensor], x: Tensor, before: int = 1, after: int = 1) -> Tensor:
         """What a part makes of x, at once or in tiles; arguments as `in_tiles`."""

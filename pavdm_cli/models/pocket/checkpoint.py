@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,17 +14,19 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pavdm_cli.errors import ModelError, OutputError
+from pavdm_cli.errors import ModelError
+from pavdm_cli.hub.atomic import in_place_of
 from pavdm_cli.hub.finite import check_finite, extremes
 from pavdm_cli.hub.safetensors_file import open_weights
-from pavdm_cli.models.pocket.text_encoder import TextConfig
+from pavdm_cli.models.pocket.text_encoder import PocketText, TextConfig
 from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
 from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
-from pavdm_cli.models.stdit.transformer import STDiTConfig
+from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
 from pavdm_cli.pocket_world.vocabulary import VOCABULARY
 from pavdm_cli.runtime.untrusted import InvalidError, Kind, integer, list_of, mismatches, number, parse_json
 
 M = TypeVar("M", bound=nn.Module)
+PARTS = ("text.", "stdit.")  # of a denoiser's file
 
 
 def save(model: PocketCodec | Pocket, path: Path, about: dict[str, Any]) -> Path:
@@ -38,22 +38,6 @@ def save(model: PocketCodec | Pocket, path: Path, about: dict[str, Any]) -> Path
     return path
 
 
-@contextmanager
-def in_place_of(path: Path) -> Iterator[Path]:
-    """A path beside this one to write to; put in place once the block is done, removed if it fails.
-
-    Raises: OutputError.
-    """
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        yield beside
-        os.replace(beside, path)
-    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last
-        raise OutputError(f"cannot write {path}: {error}", "free some space, or choose another folder") from error
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def load_codec(path: Path) -> PocketCodec:
     """The codec of a file, in float32. Raises: ModelError."""
     return _load(path, _codec)
@@ -61,8 +45,22 @@ def load_codec(path: Path) -> PocketCodec:
 
 def load_denoiser(path: Path) -> Pocket:
     """The text encoder and transformer of a file, in float32. Raises: ModelError."""
-    model = _load(path, _denoiser)
-    known = model.config.text.words - 1
+    return _known(_load(path, _denoiser), path, lambda model: model.config.text)
+
+
+def load_text(path: Path) -> PocketText:
+    """The text encoder of such a file. Raises: ModelError."""
+    return _known(_load(path, lambda config: PocketText(_text(config)), "text."), path, lambda model: model.config)
+
+
+def load_stdit(path: Path) -> STDiT:
+    """The transformer of such a file. Raises: ModelError."""
+    return _load(path, lambda config: STDiT(_stdit(config)), "stdit.")
+
+
+def _known(model: M, path: Path, config: Callable[[M], TextConfig]) -> M:
+    """The model, unless its vocabulary is of another version. Raises: ModelError."""
+    known = config(model).words - 1
     if known != len(VOCABULARY):
         raise ModelError(f"{path} knows {known} words, this version {len(VOCABULARY)}", "train it again")
     return model
@@ -92,9 +90,16 @@ def _codec(config: dict[str, Any]) -> PocketCodec:
 
 
 def _denoiser(config: dict[str, Any]) -> Pocket:
-    card = PocketConfig()
-    text, stdit = _sizes(config["text"], card.text), _sizes(config["stdit"], card.stdit)
-    return Pocket(PocketConfig(TextConfig(**text), STDiTConfig(**stdit | {"patch": tuple(stdit["patch"])})))
+    return Pocket(PocketConfig(_text(config), _stdit(config)))
+
+
+def _text(config: dict[str, Any]) -> TextConfig:
+    return TextConfig(**_sizes(config["text"], PocketConfig().text))
+
+
+def _stdit(config: dict[str, Any]) -> STDiTConfig:
+    sizes = _sizes(config["stdit"], PocketConfig().stdit)
+    return STDiTConfig(**sizes | {"patch": tuple(sizes["patch"])})
 
 
 def _sizes(config: dict[str, Any], card: CodecConfig | TextConfig | STDiTConfig) -> dict[str, Any]:
@@ -112,10 +117,12 @@ def _like(size: Any) -> Kind:
     return list_of(integer(1, 16 * max(size)), len(size), len(size))
 
 
-def _load(path: Path, build: Callable[[dict[str, Any]], M]) -> M:
+def _load(path: Path, build: Callable[[dict[str, Any]], M], part: str = "") -> M:
+    """The model of a file, or the part whose names begin like that. Raises: ModelError."""
     with _opened(path) as file:
         config = _section(file, "config", path)
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        names = [name for name in file.keys() if not (part and name.startswith(PARTS)) or name.startswith(part)]  # noqa: SIM118
+        weights = {name.removeprefix(part): file.get_tensor(name) for name in names}
     try:
         with torch.random.fork_rng(devices=[]):  # their first, random weights are replaced
             model = build(config)

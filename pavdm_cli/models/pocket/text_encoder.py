@@ -25,6 +25,7 @@ class PocketText(nn.Module):
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
+        self.config = config
         self.words = nn.Embedding(config.words, config.width)
         self.places = nn.Parameter(torch.randn(LENGTH, config.width) * 0.02)
         layer = nn.TransformerEncoderLayer(

@@ -1,4 +1,4 @@
-"""A transformer bound to one prompt: the two calls a sampler makes, the overlap's keys and values kept or made anew."""
+"""Denoisers over an STDiT for one prompt: with a KV cache of the clean context, or recomputing it every step."""
 
 from __future__ import annotations
 
@@ -9,105 +9,97 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.attention import Attention
-from pavdm_cli.models.stdit.transformer import Attends, Memory, Modulation, RunBlock, STDiT, Text, as_written, keeping
+from pavdm_cli.models.stdit.transformer import (
+    Attends,
+    BlockFn,
+    ContextKV,
+    Modulation,
+    STDiT,
+    Text,
+    eager_block,
+    tensor_cache,
+)
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
-from pavdm_kernels import on_gpu, use_reference
+from pavdm_kernels import on_gpu
 
 Size = tuple[float, float] | None  # pixels, height and width, where positions follow them
 
 
 @torch.no_grad()
-def levels_table(stdit: STDiT, sigmas: Tensor, fps: float, exact: bool = False) -> Modulation:
-    """The modulation of every level of a schedule, computed once a video; sigmas (steps + 1,).
+def modulation_of(stdit: STDiT, timesteps: Tensor, fps: float, exact: bool = False) -> Modulation:
+    """The modulation vectors of every level, computed once per video; timesteps (N,) from 0 to 1000.
 
-    Timesteps are rounded as the weights are (in bfloat16, 740 for 738.1), as Open-Sora was trained, unless `exact`.
+    They are rounded as the weights are (in bfloat16, 740 for 738.1), as Open-Sora was trained, unless `exact`.
     """
     weight = stdit.final_layer.linear.weight
-    times = sigmas.to(weight.device, torch.promote_types(sigmas.dtype, weight.dtype)) * 1000
-    table = stdit.table(times if exact else times.to(weight), weight.new_tensor(fps))
+    times = timesteps.to(weight.device, torch.promote_types(timesteps.dtype, weight.dtype))
+    table = stdit.modulation(times if exact else times.to(weight), weight.new_tensor(fps))
     return table if on_gpu(weight) else stdit.summed(table)
 
 
-def attending(text: Text, attention: Attention, run: RunBlock = as_written) -> Text:
-    """The same text, read through a back end, or through its stand-in where the text has a mask or a single word.
+def with_backend(text: Text, attention: Attention, run: BlockFn = eager_block) -> Text:
+    """The same text, attended to through a backend; `run` is how blocks are run.
 
-    Positions, which depend on sizes alone, are made once for whatever is bound to it. `run` is how blocks are run.
+    Position embeddings depend on sizes alone and are made once.
     """
     over_text = attention.for_keys(text.kv[0].shape[1], text.mask is not None)
-    return text._replace(attends=Attends(attention.any_length, over_text), keep=keeping(), run=run)
+    return text._replace(attends=Attends(attention.any_length, over_text), keep=tensor_cache(), run=run)
 
 
-def of_rows(text: Text, rows: slice) -> Text:
-    """Some rows of a batch of prompts."""
-    mask = None if text.mask is None else text.mask[rows]
-    return text._replace(kv=tuple(kv[rows] for kv in text.kv), mask=mask)
+def with_kv_cache(stdit: STDiT, text: Text, table: Modulation, position: int, size: Size = None) -> Denoiser:
+    """For a model whose clean latents attend only to clean ones: keys and values are cached until the next shift.
 
-
-def remembering(stdit: STDiT, text: Text, table: Modulation, overlap: int, size: Size = None) -> Denoiser:
-    """For a model whose clean frames attend only to clean frames: their keys and values are computed once a shift."""
+    position: latents before the window's first one, whether there are any or not.
+    """
 
     @torch.no_grad()
-    def prefill(frames: Tensor, level: int) -> Memory:
-        return stdit.prefill(frames.to(_weight(stdit)), _same(level, frames), table, text, size)
+    def prefill(context: Tensor, level: int) -> ContextKV:
+        return stdit.prefill(context.to(_weight(stdit)), _same(level, context), table, text, size)
 
     @torch.no_grad()
-    def velocity(window: Tensor, levels: Tensor, memory: Memory | None) -> Tensor:
-        shown, memory = window.to(_weight(stdit)), memory or Memory(None, overlap)
-        out: Tensor = stdit(shown, levels, table, text, memory=memory, size=size)
+    def velocity(window: Tensor, levels: Tensor, cache: ContextKV | None) -> Tensor:
+        latents, cached = window.to(_weight(stdit)), cache or ContextKV(None, position)
+        out: Tensor = stdit(latents, levels, table, text, cached=cached, size=size)
         return out.to(window)
 
     return FunctionDenoiser(prefill, velocity)
 
 
-def recomputing(
-    stdit: STDiT, text: Text, table: Modulation, overlap: int, size: Size = None, *, causal: bool = False
+def with_full_context(
+    stdit: STDiT, text: Text, table: Modulation, position: int, size: Size = None, *, causal: bool = False
 ) -> Denoiser:
-    """For any model: the overlap is shown before the window at every step, and every frame attends to every frame.
+    """For any model: the context is in front of the window at every step, and every latent attends to every other.
 
-    With `causal` the overlap's attend only to one another: `remembering`, with nothing remembered.
+    With `causal` the context attends only to itself: as `with_kv_cache`, without the cache.
     """
 
-    def prefill(frames: Tensor, level: int) -> tuple[Tensor, Tensor]:
-        return frames, _same(level, frames)
+    def prefill(context: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        return context, _same(level, context)
 
     @torch.no_grad()
-    def velocity(window: Tensor, levels: Tensor, memory: tuple[Tensor, Tensor] | None) -> Tensor:
-        if memory is None:
-            shown = window.to(_weight(stdit))
-            alone: Tensor = stdit(shown, levels, table, text, memory=Memory(None, overlap), size=size)
+    def velocity(window: Tensor, levels: Tensor, cache: tuple[Tensor, Tensor] | None) -> Tensor:
+        if cache is None:
+            latents = window.to(_weight(stdit))
+            alone: Tensor = stdit(latents, levels, table, text, cached=ContextKV(None, position), size=size)
             return alone.to(window)
-        frames, rows = memory
-        shown, clean = torch.cat([frames, window], dim=1).to(_weight(stdit)), frames.shape[1] if causal else 0
-        both: Tensor = stdit(shown, torch.cat([rows, levels]), table, text, clean=clean, size=size)
-        return both[:, frames.shape[1] :].to(window)
+        context, rows = cache
+        latents, clean = torch.cat([context, window], dim=1).to(_weight(stdit)), context.shape[1] if causal else 0
+        both: Tensor = stdit(latents, torch.cat([rows, levels]), table, text, clean=clean, size=size)
+        return both[:, context.shape[1] :].to(window)
 
     return FunctionDenoiser(prefill, velocity)
 
 
-def renewed(make: Callable[[], Denoiser]) -> Denoiser:
-    """Made again at every call, with all that it is made of: a video's constants computed at every step."""
+def without_caches(build: Callable[[], Denoiser]) -> Denoiser:
+    """Build the denoiser, and its text keys, values and modulation, again at every call (a baseline)."""
 
     @torch.no_grad()
-    def prefill(frames: Tensor, level: int) -> Any:
-        return make().prefill(frames, level)
+    def prefill(context: Tensor, level: int) -> Any:
+        return build().prefill(context, level)
 
     @torch.no_grad()
-    def velocity(window: Tensor, levels: Tensor, memory: Any) -> Tensor:
-        return make()(window, levels, memory)
-
-    return FunctionDenoiser(prefill, velocity)
-
-
-def reference_ops(denoiser: Denoiser) -> Denoiser:
-    """Every operation as its reference in plain torch."""
-
-    def prefill(frames: Tensor, level: int) -> Any:
-        with use_reference():
-            return denoiser.prefill(frames, level)
-
-    def velocity(window: Tensor, levels: Tensor, memory: Any) -> Tensor:
-        with use_reference():
-            return denoiser(window, levels, memory)
+    def velocity(window: Tensor, levels: Tensor, cache: Any) -> Tensor:
+        return build()(window, levels, cache)
 
     return FunctionDenoiser(prefill, velocity)
 

@@ -6,7 +6,7 @@ The Open-Sora v1.2 network (STDiT3) with per-frame timesteps; small, it is the e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -69,18 +69,15 @@ class Attends(NamedTuple):
     text: AttentionFn = attend
 
 
-Keep = Callable[[Hashable, Callable[[], Tensor]], Tensor]  # a name, and what makes the tensor of that name
+TensorCache = Callable[[Hashable, Callable[[], Tensor]], Tensor]  # a name, and what makes the tensor of that name
 
 
-BlockLoader = Callable[[Sequence[Block]], Iterable[Block]]  # gives each block when its weights are there
-
-
-def anew(name: Hashable, make: Callable[[], Tensor]) -> Tensor:
+def no_cache(name: Hashable, make: Callable[[], Tensor]) -> Tensor:
     """Keeps nothing."""
     return make()
 
 
-def keeping() -> Keep:
+def tensor_cache() -> TensorCache:
     """Makes what depends on nothing but sizes once, so that a step need not: positions in the picture and in time."""
     kept: dict[Hashable, Tensor] = {}
 
@@ -92,10 +89,10 @@ def keeping() -> Keep:
     return keep
 
 
-RunBlock = Callable[..., tuple[Tensor, Tensor]]  # a block, then the arguments and the result of `Block.forward`
+BlockFn = Callable[..., tuple[Tensor, Tensor]]  # a block, then the arguments and the result of `Block.forward`
 
 
-def as_written(block: Block, *given: Any) -> tuple[Tensor, Tensor]:
+def eager_block(block: Block, *given: Any) -> tuple[Tensor, Tensor]:
     """A block by its own Python."""
     out: tuple[Tensor, Tensor] = block(*given)
     return out
@@ -107,15 +104,15 @@ class Text(NamedTuple):
     kv: tuple[Tensor, ...]  # (B, L, 2, N, K) each: spatial block 0, temporal block 0, spatial block 1, ...
     mask: Tensor | None  # bool (B, 1, 1, L), True = a word; None where all are
     attends: Attends = Attends()
-    keep: Keep = anew  # for a model bound to this prompt, on one device and in one precision
-    run: RunBlock = as_written
+    keep: TensorCache = no_cache  # for a model bound to this prompt, on one device and in one precision
+    run: BlockFn = eager_block
 
 
-class Memory(NamedTuple):
+class ContextKV(NamedTuple):
     """Keys and values of clean frames; with `kv` None it only says how many positions lie before the noisy frames."""
 
     kv: Tensor | None  # (depth, 2, B, C, S, N, K), normed and rotated
-    frames: int  # C
+    latents: int  # C
 
 
 class STDiT(nn.Module):
@@ -135,9 +132,8 @@ class STDiT(nn.Module):
         self.spatial_blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
         self.temporal_blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
         self.final_layer = FinalLayer(hidden, patch[1] * patch[2] * config.out_channels)
-        self.block_loader: BlockLoader = iter
 
-    def table(self, t: Tensor, fps: Tensor) -> Modulation:  # (N,), (N,) or ()
+    def modulation(self, t: Tensor, fps: Tensor) -> Modulation:  # (N,), (N,) or ()
         """Embeds and projects timesteps in [0, 1000], once a video: row n is for `t[n]` at `fps` frames a second."""
         final = self.t_embedder(t) + self.fps_embedder(fps.reshape(-1))
         return Modulation(self.t_block(final).unflatten(-1, (6, -1)), final)
@@ -149,7 +145,7 @@ class STDiT(nn.Module):
             y, mask = y[:, shown], mask.bool()[:, shown]
             mask = None if mask.all() else mask[:, None, None]
         y = self.y_embedder(y)
-        return Text(tuple(block.cross_attn.encode(y) for block in self.block_loader(self.blocks)), mask)
+        return Text(tuple(block.cross_attn.encode(y) for block in self.blocks), mask)
 
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Fresh weights for training: every block starts as the identity and the output as zero (DiT's adaLN-zero)."""
@@ -173,7 +169,7 @@ class STDiT(nn.Module):
         table: Modulation,
         text: Text,
         *,
-        memory: Memory | None = None,
+        cached: ContextKV | None = None,
         clean: int = 0,
         size: tuple[float, float] | None = None,
     ) -> Tensor:
@@ -182,36 +178,37 @@ class STDiT(nn.Module):
         z (B, T, C, H, W); level_idx int32 (T,) or (B, T), rows of `table`; `memory` stands for clean frames before z;
         the first `clean` frames of z are clean and see, over time, only themselves; size: height, width in pixels.
         """
-        start, past = (0, None) if memory is None else (memory.frames, memory.kv)
+        start, past = (0, None) if cached is None else (cached.latents, cached.kv)
         kvs = [None] * self.config.depth if past is None else past.unbind(0)
         rope = text.keep(("rope", start, z.shape[1]), lambda: self.rope(start, z.shape[1]))
         times = [partial(after_clean, clean=clean) if clean else partial(over_time, memory=kv) for kv in kvs]
         over = [Axis(time, rope) for time in times]
-        h = self.walk(self.embed(z, size, text.keep), level_idx, table, text, alternate(over, text.attends.space))
+        h = self.run_blocks(self.embed(z, size, text.keep), level_idx, table, text, alternate(over, text.attends.space))
         return self.unpatchify(self.final_layer(h), z.shape[-2:])[:, :, : self.config.in_channels]
 
     def prefill(
-        self, overlap: Tensor, level_idx: Tensor, table: Modulation, text: Text, size: tuple[float, float] | None = None
-    ) -> Memory:
+        self, context: Tensor, level_idx: Tensor, table: Modulation, text: Text, size: tuple[float, float] | None = None
+    ) -> ContextKV:
         """What later calls read of the clean frames; stops at the last keys and values. Arguments as `forward`.
 
         Blocks run as they are written: what is done once a shift is not worth a graph of its own.
         """
-        text = text._replace(run=as_written)
+        text = text._replace(run=eager_block)
         kept: list[Tensor] = []
 
         def keep(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             kept.append(torch.stack([k, v]))
             return temporal_attention(q, k, v)
 
-        rope = text.keep(("rope", 0, overlap.shape[1]), lambda: self.rope(0, overlap.shape[1]))
+        rope = text.keep(("rope", 0, context.shape[1]), lambda: self.rope(0, context.shape[1]))
         axes = alternate([Axis(keep, rope)] * self.config.depth, text.attends.space)
-        h = self.walk(self.embed(overlap, size, text.keep), level_idx, table, text, axes[:-1])
-        for last in self.block_loader(self.blocks[-1:]):
-            kept.append(torch.stack(last.attn.heads_of(h, rope)[1:]))
-        return Memory(torch.stack(kept), overlap.shape[1])
+        h = self.run_blocks(self.embed(context, size, text.keep), level_idx, table, text, axes[:-1])
+        kept.append(torch.stack(self.blocks[-1].attn.heads_of(h, rope)[1:]))
+        return ContextKV(torch.stack(kept), context.shape[1])
 
-    def embed(self, z: Tensor, size: tuple[float, float] | None, keep: Keep = anew) -> Tensor:  # -> (B, T, S, D)
+    def embed(
+        self, z: Tensor, size: tuple[float, float] | None, keep: TensorCache = no_cache
+    ) -> Tensor:  # -> (B, T, S, D)
         """Tokens that know their place in the picture; zeros fill up the right and the bottom patches."""
         _, height, width = self.config.patch
         z = F.pad(z, (0, -z.shape[-1] % width, 0, -z.shape[-2] % height))
@@ -220,12 +217,11 @@ class STDiT(nn.Module):
         grid = (z.shape[-2] // height, z.shape[-1] // width)
         return tokens + keep(("places", grid, scale), lambda: position_embedding(grid, scale, tokens))
 
-    def walk(self, x: Tensor, level_idx: Tensor, table: Modulation, text: Text, axes: Sequence[Axis]) -> Tensor:
+    def run_blocks(self, x: Tensor, level_idx: Tensor, table: Modulation, text: Text, axes: Sequence[Axis]) -> Tensor:
         """Runs one block an axis; returns the stream modulated for whatever comes after the last that ran."""
         frames, vectors = Frames(level_idx, text.mask, text.attends.text), self.vectors(level_idx, table)
-        there = self.block_loader(self.blocks[: len(axes)])
         h = modulate(x, level_idx, vectors[0], vectors[1])
-        for n, (block, kv, axis) in enumerate(zip(there, text.kv, axes, strict=False)):
+        for n, (block, kv, axis) in enumerate(zip(self.blocks, text.kv, axes, strict=False)):
             x, h = text.run(block, (x, h), frames, kv, axis, vectors[6 * n + 2 : 6 * n + 8])
         return h
 

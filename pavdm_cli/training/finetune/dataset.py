@@ -6,12 +6,11 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.models.opensora.prompt import clean
 from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.runtime.untrusted import InvalidError, is_regular, read_text
 
@@ -38,15 +37,18 @@ class Skipped:
     reason: str
 
 
-def find_videos(folder: Path) -> tuple[list[VideoItem], list[Skipped]]:
-    """The captioned videos in a folder and its subfolders, sorted, and those without a caption. Raises: InputError."""
+def find_videos(folder: Path, readable: Callable[[str], bool]) -> tuple[list[VideoItem], list[Skipped]]:
+    """The captioned videos in a folder and its subfolders, sorted, and those skipped. Raises: InputError.
+
+    readable: whether the model can use a caption.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", HINT)
     folder = folder.resolve()
     table = _table(folder)
     paths = sorted(set(_videos(folder)) | table.keys())
     captions = [(path, table.get(path) or _sidecar_caption(path)) for path in paths]
-    usable = [VideoItem(path, text) for path, text in captions if clean(text) and is_regular(path)]
+    usable = [VideoItem(path, text) for path, text in captions if text and readable(text) and is_regular(path)]
     used = {item.path for item in usable}
     return usable, [Skipped(path, _reason(path, text)) for path, text in captions if path not in used]
 

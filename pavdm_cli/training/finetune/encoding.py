@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pavdm_cli.errors import PavdmError
+from pavdm_cli.hub.atomic import in_place_of
 from pavdm_cli.hub.checkpoint import samples
 from pavdm_cli.hub.safetensors_file import open_weights, read_tensor
-from pavdm_cli.models.families import Codec
-from pavdm_cli.models.opensora.prompt import clean
+from pavdm_cli.models.adapter import LoadedModel, TextEmbedding, TextEncoder
 from pavdm_cli.models.pixels import from_bytes
-from pavdm_cli.models.pocket.checkpoint import in_place_of
+from pavdm_cli.models.streams import run
 from pavdm_cli.runtime.untrusted import InvalidError, integer, mismatches, number, read_json, string
 from pavdm_cli.training.finetune.dataset import VideoItem
 from pavdm_cli.video import VideoInfo, open_video, read_frames_at
@@ -74,7 +74,7 @@ class Cache:
 
     def embedding(self, caption: str) -> Path:
         """The file of a caption's embedding."""
-        return self.folder / "captions" / f"{_hash(f'{self.text_encoder} {clean(caption)}'.encode())}.safetensors"
+        return self.folder / "captions" / f"{_hash(f'{self.text_encoder} {caption}'.encode())}.safetensors"
 
     def _key(self, video: Path) -> str:
         """A hash of the format and of the video's contents."""
@@ -114,7 +114,7 @@ def clips_to_encode(cache: Cache, clips: Sequence[tuple[Path, int]]) -> list[tup
     return [(video, clip) for video, clip in clips if not _is_readable(cache.latents(video, clip))]
 
 
-def encode_clips(cache: Cache, vae: Codec, clips: Sequence[tuple[Path, int]], advance: Advance) -> None:
+def encode_clips(cache: Cache, model: LoadedModel, clips: Sequence[tuple[Path, int]], advance: Advance) -> None:
     """Crop, scale and encode clips, saving each at once; every video is decoded once, from its first clip.
 
     Raises: InputError, OutputError.
@@ -122,7 +122,7 @@ def encode_clips(cache: Cache, vae: Codec, clips: Sequence[tuple[Path, int]], ad
     for path, group in groupby(clips, lambda clip: clip[0]):
         numbers = [clip for _, clip in group]
         for clip, pixels in zip(numbers, _read_clips(open_video(path), numbers, cache.format), strict=True):
-            latents = vae.encode(from_bytes(pixels)[None])[0]
+            latents = run(model.encode_stream(), from_bytes(pixels)[None])[0]
             _save_tensor(cache.latents(path, clip), latents.half())
             advance(1)
 
@@ -143,10 +143,10 @@ def captions_to_encode(cache: Cache, captions: Sequence[str]) -> list[str]:
     return [caption for caption in dict.fromkeys(captions) if not _is_readable(cache.embedding(caption))]
 
 
-def encode_captions(cache: Cache, encode: Callable[[str], Tensor], captions: Sequence[str], advance: Advance) -> None:
+def encode_captions(cache: Cache, encoder: TextEncoder, captions: Sequence[str], advance: Advance) -> None:
     """Encode captions, saving each at once. Raises: OutputError."""
     for caption in captions:
-        _save_tensor(cache.embedding(caption), encode(clean(caption)))
+        _save_tensor(cache.embedding(caption), encoder.encode([caption])[0].rows)
         advance(1)
 
 
@@ -161,11 +161,10 @@ class LatentDataset:
         """Latents of (clip, range) pairs, float32. Raises: PavdmError."""
         return torch.stack([_load_tensor(self.clips[clip][0])[part] for clip, part in ranges]).float()
 
-    def embeddings(self, clips: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Padded caption embeddings (B, L, width) and their mask (B, L). Raises: PavdmError."""
-        rows = [_load_tensor(self.clips[clip][1]) for clip in clips]
-        y = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        return y, torch.arange(y.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
+    def embeddings(self, clips: Sequence[int], device: torch.device) -> list[TextEmbedding]:
+        """Caption embeddings, float32, on a device. Raises: PavdmError."""
+        rows = [_load_tensor(self.clips[clip][1]).to(device, torch.float32) for clip in clips]
+        return [TextEmbedding(row, torch.ones(len(row), dtype=torch.bool, device=device)) for row in rows]
 
 
 def load_dataset(cache: Cache, videos: Sequence[VideoItem], format_caption: Callable[[str], str]) -> LatentDataset:

@@ -11,16 +11,12 @@ from pathlib import Path
 import torch
 
 from pavdm_cli.errors import InputError, UsageError
-from pavdm_cli.hub.checkpoint import digest, load_into, shapes, tensors
-from pavdm_cli.hub.weight_memory import check_room, weight_bytes
-from pavdm_cli.hub.weights_dir import home
-from pavdm_cli.models.families import need_weights
-from pavdm_cli.models.load import pick_device, wording
-from pavdm_cli.models.opensora import config as opensora
-from pavdm_cli.models.opensora.text_encoder import T5Text, reading_digest
-from pavdm_cli.models.opensora.vae import OpenSoraVAE, vae_config
-from pavdm_cli.models.specs import ModelSpec
-from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
+from pavdm_cli.hub.weight_memory import check_room
+from pavdm_cli.hub.weights_dir import need_weights
+from pavdm_cli.models.adapter import Placement, VideoModel
+from pavdm_cli.models.devices import pick_device
+from pavdm_cli.models.meta_model import weights_of
+from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.training.batches import METHODS, BatchConfig
 from pavdm_cli.training.distributed import ProcessGroup, shard_model
@@ -60,7 +56,7 @@ class FinetuneJob:
 
     settings: Settings
     config: FinetuneConfig
-    spec: ModelSpec
+    model: VideoModel
     method: str
 
 
@@ -83,26 +79,65 @@ class Split:
 
 def prepare_task(job: FinetuneJob, reporter: Reporter, processes: ProcessGroup) -> FinetuneTask:
     """Find and encode the videos, then load the transformer. Raises: PavdmError."""
-    settings, config = job.settings, job.config
-    spec, device, folder = config.spec(job.spec), pick_device(settings.device), home(job.spec)
-    need_weights(job.spec)
-    stdit_config = opensora.read_config(folder)  # options are checked before anything is encoded
-    memory = MEMORY_FACTOR * weight_bytes(folder / "transformer", torch.float32) // processes.world_size
+    settings, config, method, video_model = job.settings, job.config, job.method, job.model
+    spec, device = config.spec(video_model.spec), pick_device(settings.device)
+    if not video_model.spec.bundled:
+        need_weights(video_model.spec, published=video_model.published)
+    meta = video_model.load(Placement(device), "meta")  # options are checked before anything is encoded
+    memory = MEMORY_FACTOR * weights_of(meta.transformer) // processes.world_size
     check_room("training", memory, device, SHARDING_HINT)
-    batches = _batch_config(spec, job.method, settings.batch, processes)
-    cache = Cache(settings.folder / "cache", *_cache_keys(spec, folder, device))
-    split = _find_and_split(cache, config, reporter, processes)
-    _encode(split, config, spec, device, reporter, processes)
+    batches = _batch_config(video_model, spec, method, settings.batch, processes)
+    videos = _VideoEncoding(video_model, spec, config, device)
+    cache = Cache(settings.folder / "cache", *videos.cache_keys())
+    split = _find_and_split(cache, videos, reporter, processes)
+    _encode(split, videos, reporter, processes)
 
-    def dataset(videos: list[VideoItem]) -> LatentDataset:
-        return load_dataset(cache, videos, lambda caption: wording(spec, caption, config.reading))
+    def dataset(some: list[VideoItem]) -> LatentDataset:
+        return load_dataset(cache, some, videos.format_caption)
 
-    metadata = settings.about | {"method": job.method, "size": spec.size, "fps": spec.fps, "videos": len(split.videos)}
-    model = LossModule(_load_stdit(folder, stdit_config, config, device), spec, PRECISIONS[config.precision])
+    metadata = settings.about | {"method": method, "size": spec.size, "fps": spec.fps, "videos": len(split.videos)}
+    model = video_model.load(Placement(device, vae=False), "weights")
+    model.trainable()
+    if config.checkpointing:
+        enable_gradient_checkpointing(model)
+    loss = LossModule(model, spec, PRECISIONS[config.precision])
     if processes.world_size > 1:
-        shard_model(model, model.stdit, device, config.precision == "bf16")
-    source, held_out = folder.resolve(), dataset(split.held_out)
-    return FinetuneTask(model, batches, dataset(split.videos), held_out, source, metadata, processes)
+        shard_model(loss, model.shard_units, device, config.precision == "bf16")
+    return FinetuneTask(loss, batches, dataset(split.videos), dataset(split.held_out), metadata, processes)
+
+
+@dataclass(frozen=True, slots=True)
+class _VideoEncoding:
+    """How videos and captions become latents and embeddings."""
+
+    model: VideoModel
+    spec: ModelSpec
+    config: FinetuneConfig
+    device: torch.device
+
+    @property
+    def placement(self) -> Placement:
+        """In the model's own precision, without its transformer."""
+        return Placement(self.device, self.spec.precisions_on(self.device.type)[0], transformer=False)
+
+    def format_caption(self, caption: str) -> str:
+        """The caption as the text encoder gets it."""
+        return self.model.format_prompt(caption, 0, self.config.options).text
+
+    def readable(self, caption: str) -> bool:
+        """Whether anything is left of a caption once it is formatted."""
+        try:
+            return bool(self.format_caption(caption))
+        except UsageError:
+            return False
+
+    def cache_keys(self) -> tuple[LatentFormat, str]:
+        """What cached latents and caption embeddings depend on."""
+        spec, model, precision = self.spec, self.model, self.placement.precision
+        layout = model.layout(spec.size, spec.fps)
+        frames = layout.count(spec.window + spec.chunk)
+        vae, text_encoder = (f"{model.weights_digest(part)} {precision}" for part in ("vae", "text"))
+        return LatentFormat(spec.size, spec.fps, frames, layout.latents(frames), vae), text_encoder
 
 
 def finetune(task: FinetuneTask, job: FinetuneJob, report: StepReport) -> Path:
@@ -120,7 +155,9 @@ def finetune(task: FinetuneTask, job: FinetuneJob, report: StepReport) -> Path:
     return train(task, train_config, settings.folder, report, task.processes)
 
 
-def _batch_config(spec: ModelSpec, method: str, batch_size: int, processes: ProcessGroup) -> BatchConfig:
+def _batch_config(
+    model: VideoModel, spec: ModelSpec, method: str, batch_size: int, processes: ProcessGroup
+) -> BatchConfig:
     if method not in METHODS:
         raise UsageError(f"--method must be one of {', '.join(METHODS)}, got {method!r}", "pa is progressive")
     if batch_size % processes.world_size:
@@ -131,23 +168,16 @@ def _batch_config(spec: ModelSpec, method: str, batch_size: int, processes: Proc
         Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk),
         batch_size,
         noise_augmentation=0.0,
-        warp_ratio=opensora.warp_ratio(*spec.size, spec.frames(spec.window + spec.chunk)),
-        crop_multiple=spec.group[0],
+        warp_ratio=model.timestep_ratio(spec.size, spec.window + spec.chunk),
+        crop_multiple=model.layout(spec.size, spec.fps).unit,
         causal=spec.causal,
     )
 
 
-def _cache_keys(spec: ModelSpec, folder: Path, device: torch.device) -> tuple[LatentFormat, str]:
-    """What cached latents and caption embeddings depend on."""
-    precision, frames = opensora.precision(device), spec.frames(spec.window + spec.chunk)
-    vae = f"{digest(folder / 'vae')} {precision}"
-    text_encoder = f"{reading_digest(folder / 'text_encoder')} {precision}"
-    return LatentFormat(spec.size, spec.fps, frames, spec.latents(frames), vae), text_encoder
-
-
-def _find_and_split(cache: Cache, config: FinetuneConfig, reporter: Reporter, processes: ProcessGroup) -> Split:
+def _find_and_split(cache: Cache, encoding: _VideoEncoding, reporter: Reporter, processes: ProcessGroup) -> Split:
     """Probe every video once, and report which are skipped. Raises: InputError, UsageError."""
-    videos, skipped = find_videos(config.data)
+    config = encoding.config
+    videos, skipped = find_videos(config.data, encoding.readable)
     if videos:
         make_folder(cache.folder)
     own = processes.shard(unique_videos(cache, [video.path for video in videos]))
@@ -184,42 +214,23 @@ def _hold_out(videos: list[VideoItem], count: int | None) -> tuple[list[VideoIte
     return [v for v in videos if v.path not in held_out], [v for v in videos if v.path in held_out]
 
 
-def _encode(
-    split: Split,
-    config: FinetuneConfig,
-    spec: ModelSpec,
-    device: torch.device,
-    reporter: Reporter,
-    processes: ProcessGroup,
-) -> None:
+def _encode(split: Split, encoding: _VideoEncoding, reporter: Reporter, processes: ProcessGroup) -> None:
     """Encode what is not cached; the VAE and the text encoder are freed again."""
-    cache, videos, folder = split.cache, split.videos + split.held_out, home(spec)
+    cache, videos = split.cache, split.videos + split.held_out
     all_clips = list_clips(cache, unique_videos(cache, [video.path for video in videos]))
-    all_captions = sorted({wording(spec, video.caption, config.reading) for video in videos})
+    all_captions = sorted({encoding.format_caption(video.caption) for video in videos})
     clips = clips_to_encode(cache, processes.shard(all_clips))
     captions = captions_to_encode(cache, processes.shard(all_captions))
     if clips:
-        vae = _load_vae(folder / "vae", device)
+        model = encoding.model.load(encoding.placement, "weights")
         with reporter.progress("encoding", len(clips), "clips") as advance:
-            encode_clips(cache, vae, clips, advance)
-        del vae
+            encode_clips(cache, model, clips, advance)
+        del model
     if captions:
-        encode = T5Text(folder / "text_encoder", device, opensora.precision(device)).opened()
+        encoder = encoding.model.load_text_encoder(encoding.placement, "weights")
         with reporter.progress("encoding", len(captions), "captions") as advance:
-            encode_captions(cache, encode, captions, advance)
-        del encode
-    if device.type == "cuda":
+            encode_captions(cache, encoder, captions, advance)
+        del encoder
+    if encoding.device.type == "cuda":
         torch.cuda.empty_cache()
     processes.barrier()
-
-
-def _load_vae(folder: Path, device: torch.device) -> OpenSoraVAE:
-    sizes = vae_config(shapes(tensors(folder)))
-    return load_into(lambda: OpenSoraVAE(sizes), folder, device, opensora.precision(device))
-
-
-def _load_stdit(folder: Path, stdit_config: STDiTConfig, config: FinetuneConfig, device: torch.device) -> STDiT:
-    stdit = load_into(lambda: STDiT(stdit_config), folder / "transformer", device, torch.float32).requires_grad_(True)
-    stdit.rope.requires_grad_(False)
-    stdit.y_embedder.requires_grad_(False)  # as in Open-Sora's own fine-tuning
-    return enable_gradient_checkpointing(stdit) if config.checkpointing else stdit

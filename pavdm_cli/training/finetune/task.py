@@ -10,15 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pavdm_cli.attention import TORCH
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models.execution import Reading
-from pavdm_cli.models.opensora.export import publish
-from pavdm_cli.models.specs import ModelSpec
-from pavdm_cli.models.stdit.transformer import STDiT
+from pavdm_cli.models.adapter import DenoiserConfig, LoadedModel, Options, TextEmbedding
+from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.training.batches import BatchConfig, batch_rng, make_batch, sample_caption_dropout, sample_crop
 from pavdm_cli.training.distributed import SINGLE_PROCESS, ProcessGroup, full_tensors
 from pavdm_cli.training.finetune.encoding import LatentDataset
-from pavdm_cli.training.losses import Batch, predict_velocity, velocity_loss
+from pavdm_cli.training.losses import Batch, add_noise, velocity_loss
 from pavdm_kernels import use_reference
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -40,7 +39,7 @@ class FinetuneConfig:
     warmup: int = 1000
     validate_steps: int = 250
     held_out: int | None = None  # videos for validation
-    reading: Reading = field(default_factory=Reading)
+    options: Options = field(default_factory=dict)  # the model's own
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -50,7 +49,7 @@ class FinetuneConfig:
         """The model spec with these options applied. Raises: UsageError."""
         size, fps = self.size or spec.size, self.fps or spec.fps
         spec.check_size(size)
-        spec.check_rate(fps)
+        spec.check_fps(fps)
         window, chunk = self.window or spec.window, self.chunk or spec.chunk
         if window % chunk:
             raise UsageError(f"--window must be a multiple of --chunk {chunk}, got {window}", "the paper has 30 and 5")
@@ -60,24 +59,28 @@ class FinetuneConfig:
 class LossModule(nn.Module):
     """The transformer and its loss as one module, because FSDP gathers weights around module calls."""
 
-    def __init__(self, stdit: STDiT, spec: ModelSpec, timestep_dtype: torch.dtype) -> None:
+    def __init__(self, model: LoadedModel, spec: ModelSpec, dtype: torch.dtype) -> None:
         super().__init__()
-        self.stdit, self.fps, self.size, self.timestep_dtype = stdit, spec.fps, spec.size, timestep_dtype
+        self.transformer = model.transformer
+        self.loaded, self.spec, self.dtype = model, spec, dtype
 
-    def forward(self, batch: Batch, y: Tensor, mask: Tensor, dropped: Tensor) -> Tensor:  # -> (B,)
-        """Losses per sample for captions y (B, L, width) with mask (B, L); dropped (B,): use the null embedding."""
-        null = self.stdit.y_embedder.y_embedding[: y.shape[1]].to(y)
-        text = self.stdit.encode_text(torch.where(dropped[:, None, None], null, y), mask)
-        fps = torch.tensor(float(self.fps), device=y.device)
-        return velocity_loss(predict_velocity(self.stdit, text, batch, fps, self.size, self.timestep_dtype), batch)
+    def forward(self, batch: Batch, text: list[TextEmbedding], dropped: Tensor) -> Tensor:  # -> (B,)
+        """Losses per sample; dropped (B,): use what guidance leads away from instead of the caption."""
+        negative = [self.loaded.unconditional(one, text[0]) for one in text]
+        pairs = zip(dropped.tolist(), text, negative, strict=True)
+        shown = [null if is_dropped else caption for is_dropped, caption, null in pairs]
+        size, fps = self.spec.size, self.spec.fps
+        config = DenoiserConfig(batch.context, size, fps, reuse_context=False, causal_context=True, attention=TORCH)
+        noisy = add_noise(batch.latents, batch.noise, batch.timesteps)
+        timesteps = batch.timesteps.to(self.dtype)  # rounded as the trained weights will be
+        return velocity_loss(self.loaded.velocity(noisy, timesteps, shown, config), batch)
 
 
-def enable_gradient_checkpointing(stdit: STDiT) -> STDiT:
+def enable_gradient_checkpointing(model: LoadedModel) -> None:
     """Store only the inputs of blocks, and run them again in the backward pass."""
-    for block in stdit.blocks:
+    for block in model.blocks:
         forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False, early_stop=False)
-        block.forward = forward  # type: ignore[method-assign]
-    return stdit
+        block.forward = forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +91,14 @@ class FinetuneTask:
     batches: BatchConfig
     dataset: LatentDataset
     held_out: LatentDataset
-    source: Path  # folder of the original weights
     metadata: dict[str, object]
     processes: ProcessGroup = SINGLE_PROCESS
 
     @property
     def name(self) -> str:
         """Includes the method, size and frame rate, which a checkpoint must match."""
-        sizes = "x".join(str(side) for side in self.model.size)
-        return f"Open-Sora denoiser by method {self.batches.method} at {sizes} and {self.model.fps} fps"
+        sizes = "x".join(str(side) for side in self.model.spec.size)
+        return f"denoiser by method {self.batches.method} at {sizes} and {self.model.spec.fps} fps"
 
     @property
     def device(self) -> torch.device:
@@ -122,12 +124,11 @@ class FinetuneTask:
 
     def export(self, folder: Path) -> Path:
         """Write the weights in the published layout and in the training precision."""
-        weights = full_tensors(self.model.stdit.state_dict(), keep=self.processes.is_main)
+        weights = full_tensors(self.model.transformer.state_dict(), keep=self.processes.is_main)
         if self.processes.is_main:
-            on_cpu = {name: value.detach().to("cpu", self.model.timestep_dtype) for name, value in weights.items()}
-            publish(
-                {n: value.contiguous() for n, value in on_cpu.items()}, self.source, folder / "model", self.metadata
-            )
+            on_cpu = {name: value.detach().to("cpu", self.model.dtype) for name, value in weights.items()}
+            contiguous = {name: value.contiguous() for name, value in on_cpu.items()}
+            self.model.loaded.export(contiguous, folder / "model", self.metadata)
         return folder / "model"
 
     def _loss(self, config: BatchConfig, dataset: LatentDataset, step: int) -> Tensor:
@@ -137,8 +138,7 @@ class FinetuneTask:
         share = config.batch_size // self.processes.world_size
         own = slice(share * self.processes.rank, share * (self.processes.rank + 1))
         dropped = sample_caption_dropout(config.batch_size, rng)[own].to(self.device)
-        y, mask = dataset.embeddings(crop.clips[own])
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.model.timestep_dtype == torch.bfloat16):
-            y, mask = y.to(self.device, torch.float32), mask.to(self.device)
-            losses: Tensor = self.model(batch.select(own).to(self.device), y, mask, dropped)
+        text = dataset.embeddings(crop.clips[own], self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.model.dtype == torch.bfloat16):
+            losses: Tensor = self.model(batch.select(own).to(self.device), text, dropped)
             return losses.mean()

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pavdm_cli.hub.atomic import in_place_of
 from pavdm_cli.hub.safetensors_file import open_weights
-from pavdm_cli.models.pocket.checkpoint import in_place_of
 from pavdm_cli.models.pocket.vae import PocketCodec
 from pavdm_cli.pocket_world.captions import caption
 from pavdm_cli.pocket_world.render import canvas, render

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.models.pocket.vae import PocketCodec
-from pavdm_cli.models.stdit.denoiser import levels_table, remembering
+from pavdm_cli.models.stdit.denoiser import modulation_of, with_kv_cache
 from pavdm_cli.sampling.denoiser import batched_cfg
 from pavdm_cli.sampling.loop import sample
 from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, seeded_noise
@@ -36,8 +36,8 @@ def preview(
     schedule = pa(diagonal.steps, diagonal.chunks * diagonal.chunk, diagonal.chunk)
     levels = noise_levels(linear_sigmas(diagonal.steps)).to(next(model.parameters()).device)
     text = model.read(PROMPTS * 2, torch.arange(2 * len(PROMPTS)) >= len(PROMPTS))
-    table = levels_table(model.stdit, levels.sigmas, clips.fps)
-    denoiser = batched_cfg(remembering(model.stdit, text, table, schedule.context), guidance)
+    table = modulation_of(model.stdit, 1000 * levels.sigmas, clips.fps)
+    denoiser = batched_cfg(with_kv_cache(model.stdit, text, table, schedule.context), guidance)
     height, width = clips.size
     noise = seeded_noise(7, (len(PROMPTS), codec.config.latent_channels, height // 8, width // 8))
     frames = [codec.decode(c)[:, :1] for c in sample(schedule, denoiser, noise, euler(levels), chunks=chunks)]

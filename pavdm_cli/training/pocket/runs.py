@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.errors import OutputError, UsageError
-from pavdm_cli.models.load import pick_device
+from pavdm_cli.models.devices import pick_device
 from pavdm_cli.models.pocket import checkpoint
+from pavdm_cli.models.pocket.model import CODEC, SPEC
 from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
 from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
-from pavdm_cli.models.specs import MODELS
 from pavdm_cli.training.batches import METHODS, BatchConfig
 from pavdm_cli.training.levels import POCKET_STAGES, Diagonal
 from pavdm_cli.training.loop import StepReport, Task, TrainConfig, train
@@ -84,7 +84,7 @@ def codec_task(settings: Settings, keep_latents: bool = False) -> CodecTask:
     model = _start(_fresh_codec, settings, checkpoint.load_codec)
     model.encoder.requires_grad_(not keep_latents)
     make_folder(settings.folder)
-    spec = MODELS["pocket"]
+    spec = SPEC
     frames = Frames(spec.size, settings.detail, settings.batch, spec.fps)
     return CodecTask(model.to(memory_format=torch.channels_last), frames, settings.about)  # type: ignore[call-overload]
 
@@ -98,8 +98,8 @@ def denoiser_task(
         raise UsageError(f"--method must be one of {one_of}, got {lesson.method!r}", "pa is what pocket ships")
     teacher = _teacher(settings, lesson)
     model = _start(_fresh_pocket, settings, checkpoint.load_denoiser)
-    spec = MODELS["pocket"]
-    coder = checkpoint.load_codec(codec or spec.codec).to(pick_device(settings.device))
+    spec = SPEC
+    coder = checkpoint.load_codec(codec or spec.folder / CODEC).to(pick_device(settings.device))
     clips = Clips(count, size=spec.size, fps=spec.fps, detail=settings.detail)
     held = Clips(min(HELD_OUT, count), clips.latents, HELD_OUT_SEED, clips.size, clips.fps, clips.detail)
     diagonal = Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk)

@@ -1,0 +1,50 @@
+"""A memory plan as people and scripts read it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from pavdm_cli.generation.memory_plan import STAGES, Budget
+from pavdm_cli.generation.pipeline import Job
+from pavdm_cli.hub.weight_memory import gigabytes
+
+
+def notes(asked: Job, chosen: Job) -> list[str]:
+    """What was chosen so that it fits."""
+    before, engine = asked.sampling.engine, chosen.sampling.engine
+    said = []
+    if engine.cfg_batching == "sequential" != before.cfg_batching:
+        said.append("guidance runs in two sequential forward passes: one batch of both does not fit")
+    if engine.overlap_decode != before.overlap_decode:
+        said.append("decoding does not overlap the next steps: both at once do not fit")
+    if engine.vae_tiling == "on" != before.vae_tiling:
+        said.append("memory is short: the VAE works in overlapping tiles, which are blended")
+    elif engine.pictures < before.pictures:
+        said.append("the VAE works on one frame at a time: more do not fit")
+    return said
+
+
+def table(found: Budget) -> list[tuple[str, ...]]:
+    """A line a part, a column a stage, and what is free."""
+    rows: list[tuple[str, ...]] = []
+    for place in found.places:
+        rows += [(name, *map(_cell, part)) for name, part in place.parts.items()]
+        rows.append((f"in all on {place.device.type}", *map(_cell, place.needs)))
+        free = "unknown" if place.free is None else gigabytes(place.free)
+        rows.append((f"free on {place.device.type}", free, "", ""))
+    return rows
+
+
+def _cell(size: int) -> str:
+    return gigabytes(size) if size else "-"
+
+
+def figures(found: Budget) -> dict[str, Any]:
+    """The same in bytes, for scripts."""
+    engine = asdict(found.job.sampling.engine)
+    places = [
+        {"device": one.device.type, "free": one.free, "parts": one.parts, "needs": one.needs} for one in found.places
+    ]
+    settings = {name: engine[name] for name in ("offload", "cfg_batching", "overlap_decode", "pictures", "vae_tiling")}
+    return {"stages": STAGES, "places": places, "fits": found.fits, "settings": settings}

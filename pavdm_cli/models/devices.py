@@ -1,0 +1,22 @@
+"""The device of an option."""
+
+from __future__ import annotations
+
+import torch
+
+from pavdm_cli.errors import DeviceError
+from pavdm_cli.models.execution import DEVICES
+from pavdm_cli.runtime.validation import check_name
+
+HOST = torch.device("cpu")
+
+
+def pick_device(name: str, option: str = "--device") -> torch.device:
+    """The device of an option; auto takes a GPU where there is one. Raises: UsageError, DeviceError."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in present.items() if there))
+    check_name(option, name, DEVICES)
+    if not present[name]:
+        raise DeviceError(f"there is no {name} device here", f"use {option} cpu, or see `pavdm doctor`")
+    return torch.device(name)

@@ -1,0 +1,154 @@
+"""Open-Sora v1.2 with its weights, with random ones, or without contents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pavdm_cli.hub.checkpoint import load_into, shapes, tensors
+from pavdm_cli.hub.weight_memory import check_room, weight_bytes
+from pavdm_cli.hub.weights_dir import cache_folder, home, need_weights
+from pavdm_cli.models.adapter import Init, Placement, TextEmbedding, TextEncoder
+from pavdm_cli.models.opensora.config import XL2, precision, read_config
+from pavdm_cli.models.opensora.export import export
+from pavdm_cli.models.opensora.spec import SPEC
+from pavdm_cli.models.opensora.text_encoder import T5Text, UnloadedT5
+from pavdm_cli.models.opensora.vae import FRAMES, LATENTS, OpenSoraVAE, VAEConfig, normalisation, vae_config
+from pavdm_cli.models.random_weights import init_random
+from pavdm_cli.models.spec import ModelSpec
+from pavdm_cli.models.stdit.loaded import STDiTModel
+from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig, frequencies
+from pavdm_cli.models.streams import UnitStream, unit_stream
+from pavdm_cli.runtime.optional_imports import check_installed
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedOpenSora(STDiTModel):
+    """As `LoadedModel`."""
+
+    source: Path  # the folder of its weights
+
+    def encode_stream(self) -> UnitStream:
+        """As `LoadedModel.encode_stream`."""
+        return unit_stream(self._vae.encode, FRAMES)
+
+    def decode_stream(self, context: Tensor | None = None) -> UnitStream:
+        """As `LoadedModel.decode_stream`."""
+        return unit_stream(self._vae.decode, LATENTS, context)
+
+    @property
+    def _vae(self) -> OpenSoraVAE:
+        assert isinstance(self.vae, OpenSoraVAE)
+        return self.vae
+
+    def upcast(self, part: Literal["transformer", "vae"], device: torch.device) -> LoadedOpenSora:
+        """As `LoadedModel.upcast`."""
+        if part == "transformer":
+            return self.upcast_transformer(device)
+        vae = deepcopy(self._vae).to(device, torch.float32)
+        vae.decode_batch = 1
+        return replace(self, vae=vae)
+
+    def export(self, weights: Mapping[str, Tensor], folder: Path, metadata: Mapping[str, Any]) -> Path:
+        """As `LoadedModel.export`."""
+        return export(dict(weights), self.source, folder, dict(metadata))
+
+
+class RandomText:
+    """Stands for T5 where weights are random: a random vector for every word and one for the end."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def encode(self, prompts: Sequence[str], /) -> list[TextEmbedding]:
+        """Vectors that depend on nothing but the number of words."""
+        return [self._encode(len(prompt.split()) + 1) for prompt in prompts]
+
+    def _encode(self, count: int) -> TextEmbedding:
+        rows = torch.randn(count, self.width, generator=torch.Generator().manual_seed(0))
+        return TextEmbedding(rows, torch.ones(count, dtype=torch.bool))
+
+    def memory(self, prompt: str, /) -> dict[str, int]:
+        """None worth counting."""
+        return {}
+
+
+def load_text_encoder(spec: ModelSpec, placement: Placement, init: Init) -> TextEncoder:
+    """As `VideoModel.load_text_encoder`."""
+    if init == "random":
+        return RandomText(XL2.text_width)
+    if init == "weights":
+        check(spec, placement)
+    folder, dtype = home(spec) / "text_encoder", precision(placement.text)
+    if init == "meta" and not folder.is_dir():
+        return UnloadedT5(dtype)
+    return T5Text(folder, placement.text, dtype, cache_folder() / "prompts")
+
+
+def check(spec: ModelSpec, placement: Placement) -> None:
+    """Refuse what cannot be loaded before anything is. Raises: ModelError, DeviceError."""
+    need_weights(spec, text=False, published=SPEC)
+    check_installed()
+    folder, parts = home(spec), ["transformer"] * placement.transformer + ["vae"] * placement.vae
+    read_config(folder)
+    wanted = sum(weight_bytes(folder / part, DTYPES[placement.precision]) for part in parts)
+    check_room("Open-Sora", wanted, placement.weights, "free some, or use --device cpu")
+
+
+def load(spec: ModelSpec, placement: Placement) -> LoadedOpenSora:
+    """The published weights. Raises: ModelError, DeviceError."""
+    check(spec, placement)
+    folder, dtype, device = home(spec), DTYPES[placement.precision], placement.weights
+    config = read_config(folder)
+    sizes = vae_config(shapes(tensors(folder / "vae"))) if placement.vae else VAEConfig()
+    if placement.transformer:
+        transformer = load_into(lambda: STDiT(config), folder / "transformer", device, dtype)
+    else:
+        with torch.device("meta"):
+            transformer = STDiT(config)
+    vae = load_into(lambda: OpenSoraVAE(sizes), folder / "vae", device, dtype) if placement.vae else nn.Identity()
+    return _model(transformer, vae, placement, folder, scaled=True)
+
+
+def load_without_weights(
+    spec: ModelSpec, placement: Placement, init: Init, sizes: Mapping[str, Any], scaled: bool
+) -> LoadedOpenSora:
+    """Random weights, or none; a part that is not there has its published size."""
+    folder = home(spec)
+    config, vae_sizes = XL2 if init == "random" else _config(folder), VAEConfig()
+    config = replace(config, **sizes)
+    if init == "meta" and (folder / "vae").is_dir():
+        vae_sizes = vae_config(shapes(tensors(folder / "vae")))
+    dtype = DTYPES[placement.precision]
+    if init == "random":
+        device, known = placement.weights, {"rope.freqs": frequencies(config)}
+        transformer = init_random(lambda: STDiT(config), device, dtype, known)
+        vae = (
+            init_random(lambda: OpenSoraVAE(vae_sizes), device, dtype, normalisation())
+            if placement.vae
+            else nn.Identity()
+        )
+    else:
+        with torch.device("meta"):
+            transformer, vae = STDiT(config), OpenSoraVAE(vae_sizes)
+        for part in (transformer, vae):  # the rotary frequencies are made with contents
+            part.to("meta", dtype).eval().requires_grad_(False)
+    return _model(transformer, vae, placement, folder, scaled)
+
+
+def _config(folder: Path) -> STDiTConfig:
+    return read_config(folder) if (folder / "transformer").is_dir() else XL2
+
+
+def _model(transformer: STDiT, vae: nn.Module, placement: Placement, folder: Path, scaled: bool) -> LoadedOpenSora:
+    if isinstance(vae, OpenSoraVAE):
+        vae.decode_batch, vae.tiled = placement.decode_batch, placement.tiled
+    return LoadedOpenSora(transformer, vae, scaled, null_tokens=300, source=folder.resolve())

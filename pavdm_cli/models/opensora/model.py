@@ -1,0 +1,153 @@
+"""Open-Sora v1.2 before its weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.models.adapter import Init, LoadedModel, Options, Placement, Prompt, Table, TextEncoder
+from pavdm_cli.models.execution import DEVICES
+from pavdm_cli.models.layout import LatentLayout
+from pavdm_cli.models.opensora.spec import SPEC
+from pavdm_cli.models.spec import ModelOption, ModelSpec
+from pavdm_cli.models.stdit.options import FP32_TIMESTEPS
+from pavdm_cli.runtime.validation import check_name, check_text
+
+if TYPE_CHECKING:
+    from pavdm_cli.sampling.noise import NoiseLevels
+
+
+def _score(name: str) -> Callable[[float | None], None]:
+    def check(score: float | None) -> None:
+        if score is not None and not 0 <= score <= 100:
+            raise UsageError(f"--{name} must be 0 to 100, got {score:g}", "captions had about 4 to 7")
+
+    return check
+
+
+OPTIONS = (
+    ModelOption(
+        "aesthetic-score",
+        float,
+        6.5,
+        "Aesthetic score appended to the prompt; 0 omits it.",
+        check=_score("aesthetic-score"),
+    ),
+    ModelOption("motion-score", float | None, None, "Motion score for the prompt.", check=_score("motion-score")),
+    ModelOption(
+        "camera-motion",
+        str,
+        "",
+        "Camera motion, such as pan left.",
+        check=lambda text: check_text("--camera-motion", text),
+    ),
+    ModelOption(
+        "text-device",
+        str,
+        "",
+        "Device of the text encoder; cpu saves GPU memory. Default: as --device.",
+        choices=DEVICES,
+        check=lambda name: check_name("--text-device", name or "auto", DEVICES),
+    ),
+    FP32_TIMESTEPS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSoraModel:
+    """As `VideoModel`."""
+
+    spec: ModelSpec = SPEC
+    options: tuple[ModelOption, ...] = OPTIONS
+    sizes: tuple[tuple[str, int], ...] = ()  # of the transformer, where it is not the published one
+    scaled: bool = True  # timesteps and positions follow the size of the image and the length of the window
+
+    @property
+    def published(self) -> ModelSpec:
+        """As `VideoModel.published`."""
+        return SPEC
+
+    def located(self, name: str, folder: Path) -> OpenSoraModel:
+        """As `VideoModel.located`."""
+        return replace(self, spec=replace(self.spec, name=name, folder=folder))
+
+    def layout(self, size: tuple[int, int], fps: float) -> LatentLayout:
+        """Groups of 17 frames in 5 latents, each encoded by itself: 1 frame, then 4 for every latent."""
+        return LatentLayout((4, size[0] // 8, size[1] // 8), first=1, rest=4, unit=5)
+
+    def noise_levels(self, steps: int, size: tuple[int, int], latents: int, options: Options) -> NoiseLevels:
+        """Pushed towards noise by size and length, as in training."""
+        from pavdm_cli.sampling.noise import noise_levels, warped_sigmas
+
+        return noise_levels(warped_sigmas(steps, self.timestep_ratio(size, latents)))
+
+    def timestep_ratio(self, size: tuple[int, int], latents: int) -> float:
+        """As `VideoModel.timestep_ratio`."""
+        from pavdm_cli.models.opensora.config import warp_ratio
+
+        return warp_ratio(*size, self.layout(size, self.spec.fps).count(latents)) if self.scaled else 1.0
+
+    def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
+        """With scores, as its captions had them."""
+        from pavdm_cli.models.opensora.prompt import check_prompt, with_scores
+
+        notes = check_prompt(text)
+        given = {option.key: options.get(option.key, option.default) for option in self.options}
+        scores = (given["aesthetic_score"] or None, given["motion_score"], given["camera_motion"])
+        return Prompt(with_scores(text, *scores), tuple(notes))
+
+    @property
+    def text_tokens(self) -> int:
+        """As many as it can read."""
+        return int(dict(self.sizes).get("text_length", 300))
+
+    def prompt_notes(self, text: str) -> list[str]:
+        """What T5 will not read of it; none where its tokenizer is not there."""
+        from pavdm_cli.hub.weights_dir import home
+        from pavdm_cli.models.opensora.text_encoder import cut_note
+
+        return cut_note(home(self.spec) / "text_encoder", text)
+
+    def count_tokens(self, text: str) -> int:
+        """T5's tokenizer, which is not loaded for this, makes about a third more tokens than there are words."""
+        return min(300, 1 + len(text.split()) * 4 // 3)
+
+    def reference(self) -> tuple[list[Table], dict[str, Any]]:
+        """Nothing: it reads any words."""
+        return [], {"words": {}, "synonyms": {}}
+
+    def load_text_encoder(self, placement: Placement, init: Init) -> TextEncoder:
+        """As `VideoModel.load_text_encoder`."""
+        from pavdm_cli.models.opensora import loaded
+
+        return loaded.load_text_encoder(self.spec, placement, init)
+
+    def load(self, placement: Placement, init: Init) -> LoadedModel:
+        """As `VideoModel.load`."""
+        from pavdm_cli.models.opensora import loaded
+
+        if init == "weights":
+            return loaded.load(self.spec, placement)
+        return loaded.load_without_weights(self.spec, placement, init, dict(self.sizes), self.scaled)
+
+    def digest(self) -> str:
+        """As `VideoModel.digest`."""
+        from pavdm_cli.hub.checkpoint import digest
+        from pavdm_cli.hub.weights_dir import home
+
+        return digest(home(self.spec))
+
+    def weights_digest(self, part: str) -> str:
+        """As `VideoModel.weights_digest`."""
+        from pavdm_cli.hub.checkpoint import digest
+        from pavdm_cli.hub.weights_dir import home
+        from pavdm_cli.models.opensora.text_encoder import text_digest
+
+        folder = home(self.spec)
+        return digest(folder / "vae") if part == "vae" else text_digest(folder / "text_encoder")
+
+
+MODEL = OpenSoraModel()

@@ -1,0 +1,141 @@
+"""The bundled model before its weights are read: a small painted world, on any CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pavdm_cli.models.adapter import Init, LoadedModel, Options, Placement, Prompt, Table, TextEncoder
+from pavdm_cli.models.layout import LatentLayout
+from pavdm_cli.models.spec import Efficiency, IgnoredOption, ModelOption, ModelSpec
+from pavdm_cli.models.stdit.options import FP32_TIMESTEPS
+
+if TYPE_CHECKING:
+    from pavdm_cli.sampling.noise import NoiseLevels
+
+CODEC, DENOISER = "codec.safetensors", "denoiser.safetensors"
+SPEC = ModelSpec(
+    name="pocket",
+    about="the embedded model: a small painted world, on any CPU, with no download",
+    licence="Apache-2.0",
+    folder=Path(__file__).parent / "weights",
+    size=(64, 96),
+    fps=8,
+    window=12,
+    chunk=2,
+    steps=12,
+    trained_steps=24,
+    guidance=1.5,
+    distilled_guidance=1.5,
+    warmup=4,
+    scale=4,
+    method="pa",
+    world="its own painted world",
+    files=(CODEC, DENOISER),
+    precisions={"": ("fp32", "bf16")},
+    ignored=(
+        IgnoredOption("--aspect", "it makes 96x64 pixels and no other", "leave it out"),
+        IgnoredOption("--aesthetic-score", "it learnt from captions without scores", "leave it out"),
+        IgnoredOption(
+            "--motion-score", "it learnt from captions without scores", "say it in words: hovering, bouncing"
+        ),
+        IgnoredOption("--camera-motion", "it reads that in the prompt", 'write it there: "..., the camera pans left"'),
+        IgnoredOption("--text-device", "it reads the prompt where it runs"),
+    ),
+    efficiency={
+        "cpu fp32": Efficiency(denoise=0.28, decode=0.43, spread=1.6, measured=True),
+        "cpu bf16": Efficiency(denoise=0.31, decode=0.56, spread=1.6, measured=True),
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PocketModel:
+    """As `VideoModel`."""
+
+    spec: ModelSpec = SPEC
+    options: tuple[ModelOption, ...] = (FP32_TIMESTEPS,)
+
+    @property
+    def published(self) -> ModelSpec:
+        """As `VideoModel.published`."""
+        return SPEC
+
+    def located(self, name: str, folder: Path) -> PocketModel:
+        """As `VideoModel.located`."""
+        return replace(self, spec=replace(self.spec, name=name, folder=folder))
+
+    def layout(self, size: tuple[int, int], fps: float) -> LatentLayout:
+        """Two frames side by side in every latent."""
+        return LatentLayout((16, size[0] // 8, size[1] // 8), first=2, rest=2)
+
+    def noise_levels(self, steps: int, size: tuple[int, int], latents: int, options: Options) -> NoiseLevels:
+        """Evenly spaced (paper eq. 7)."""
+        from pavdm_cli.sampling.noise import linear_sigmas, noise_levels
+
+        return noise_levels(linear_sigmas(steps))
+
+    def timestep_ratio(self, size: tuple[int, int], latents: int) -> float:
+        """As `VideoModel.timestep_ratio`."""
+        return 1.0
+
+    def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
+        """The complete caption: what the prompt leaves out comes from the source, or is drawn by the seed."""
+        from pavdm_cli.pocket_world.prompt import format_prompt
+
+        found = format_prompt(text, seed, source)
+        return Prompt(found.text, tuple(found.notes), caption=found.text)
+
+    @property
+    def text_tokens(self) -> int:
+        """As `VideoModel.text_tokens`."""
+        return 12
+
+    def prompt_notes(self, text: str) -> list[str]:
+        """None: the parser says at once what it does not know."""
+        return []
+
+    def count_tokens(self, text: str) -> int:
+        """One for each word that it knows."""
+        from pavdm_cli.pocket_world import vocabulary
+
+        return max(1, len(vocabulary.tokens(text)))
+
+    def reference(self) -> tuple[list[Table], dict[str, Any]]:
+        """What a prompt can say, and the words that it knows."""
+        from pavdm_cli.pocket_world.prompt import GRAMMAR, vocabulary
+        from pavdm_cli.pocket_world.synonyms import SYNONYMS
+        from pavdm_cli.pocket_world.vocabulary import WORDINGS
+
+        synonyms = {kind: {word: line.split(", ") for word, line in SYNONYMS[kind].items()} for kind in SYNONYMS}
+        head = ("", "meaning", "wordings", "also understood, inflected too")
+        tables: list[Table] = [("what a prompt can say", ("", ""), GRAMMAR), ("words it knows", head, vocabulary())]
+        return tables, {"words": WORDINGS, "synonyms": synonyms}
+
+    def load_text_encoder(self, placement: Placement, init: Init) -> TextEncoder:
+        """As `VideoModel.load_text_encoder`; it encodes where the model runs."""
+        from pavdm_cli.models.pocket import loaded
+
+        return loaded.load_text_encoder(self.spec.folder / DENOISER, placement, init)
+
+    def load(self, placement: Placement, init: Init) -> LoadedModel:
+        """As `VideoModel.load`."""
+        from pavdm_cli.models.pocket import loaded
+
+        return loaded.load(self.spec.folder / CODEC, self.spec.folder / DENOISER, placement, init)
+
+    def digest(self) -> str:
+        """As `VideoModel.digest`."""
+        from pavdm_cli.models.pocket import checkpoint
+
+        return checkpoint.digest(self.spec.folder / CODEC, self.spec.folder / DENOISER)
+
+    def weights_digest(self, part: str) -> str:
+        """As `VideoModel.weights_digest`."""
+        from pavdm_cli.models.pocket import checkpoint
+
+        return checkpoint.digest(self.spec.folder / (CODEC if part == "vae" else DENOISER))
+
+
+MODEL = PocketModel()

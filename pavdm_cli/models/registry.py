@@ -1,0 +1,62 @@
+"""The models by name, one line each; a model's module is imported when it is first asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+from pavdm_cli.errors import ModelError
+from pavdm_cli.hub.recognize import recognize, unknown
+from pavdm_cli.models.adapter import VideoModel
+from pavdm_cli.models.spec import ModelOption, ModelSpec
+
+MODELS = {
+    "pocket": "pavdm_cli.models.pocket.model",
+    "opensora-v1.2": "pavdm_cli.models.opensora.model",
+}  # each module has a MODEL
+SHAPES = {"mid": "pavdm_cli.models.opensora.mid"}  # networks that are only timed, with random weights
+DEFAULT = "pocket"
+
+
+@cache
+def _imported(module: str) -> VideoModel:
+    model: VideoModel = import_module(module).MODEL
+    return model
+
+
+def get(name: str) -> VideoModel:
+    """The model of a name, or of a shape's."""
+    return _imported((MODELS | SHAPES)[name])
+
+
+def every() -> Iterator[VideoModel]:
+    """All models."""
+    return map(get, MODELS)
+
+
+def specs() -> list[ModelSpec]:
+    """Those of all models."""
+    return [model.spec for model in every()]
+
+
+def options() -> dict[str, ModelOption]:
+    """The options that models add, by their keys in Python; of two models' with the same name the first."""
+    found: dict[str, ModelOption] = {}
+    for model in every():
+        found = {option.key: option for option in model.options} | found
+    return found
+
+
+def find(name: str) -> VideoModel:
+    """The model of a name, or of the weights in a folder, which says what it is. Raises: ModelError."""
+    if name in MODELS:
+        return get(name)
+    if os.path.isfile(name):
+        raise ModelError(f"{name} is a file", f"give a folder of weights, or a name: {', '.join(MODELS)}")
+    if not name or not os.path.isdir(name):
+        repositories = {part.repo: spec.name for spec in specs() for part in spec.parts}
+        raise unknown(name, MODELS, repositories)
+    return get(recognize(Path(name), specs())).located(name, Path(name).resolve())

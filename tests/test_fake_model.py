@@ -1,0 +1,156 @@
+"""Every verb works with a third model that nothing in the package knows: see `support.fake_model`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support import clips
+from support.fake_model import loaded
+from support.fake_model.model import MODEL, SPEC
+from torch import Tensor
+
+from pavdm_cli.models.adapter import Placement
+from pavdm_cli.models.streams import run
+from pavdm_cli.video import open_video, read_metadata
+
+TESTS = Path(__file__).parent
+PROMPT = "a red ball over green hills"
+REGISTER = 'from pavdm_cli.models import registry\nregistry.MODELS["fake"] = "support.fake_model.model"\n'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder in which every process knows the model, and has its weights."""
+    folder = tmp_path_factory.mktemp("fake")
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(REGISTER)
+    loaded.write(folder / "cache" / "pavdm" / "models" / "fake")
+    return folder
+
+
+def pavdm(folder: Path, *words: object) -> str:
+    """Standard output of the command, in a process of its own."""
+    paths = [folder / "site", TESTS, TESTS.parent, TESTS.parent / "kernels"]
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "pavdm_cli", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+SAMPLED = ("--model", "fake", "--seed", 3, "--device", "cpu", "--threads", 1)
+
+
+def made(folder: Path, name: str, *words: object) -> dict[str, Any]:
+    """Generate a video; its metadata."""
+    pavdm(folder, "generate", PROMPT, "--frames", 22, "-o", name, "--force", *SAMPLED, *words)
+    assert open_video(folder / name).frames == 22
+    return read_metadata(folder / name) or {}
+
+
+@pytest.mark.integration
+def test_generate_offloads_and_info_gives_the_command_again(folder: Path) -> None:
+    stored = made(folder, "a.mp4", "--negative-prompt", "dark")
+    assert (stored["model"], stored["negative_prompt"], stored["guidance"]) == ("fake", "dark", 3.0)
+    for mode in ("model", "sequential"):
+        made(folder, "b.mp4", "--negative-prompt", "dark", "--offload", mode)
+        assert pixels(folder / "b.mp4") == pixels(folder / "a.mp4")
+    made(folder, "b.mp4")
+    assert pixels(folder / "b.mp4") != pixels(folder / "a.mp4")
+    assert "--negative-prompt dark" in pavdm(folder, "info", "a.mp4")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("method", ["rn", "rw", "fifo"])
+def test_every_method_makes_the_frames_asked_for(folder: Path, method: str) -> None:
+    made(folder, "m.mp4", "--method", method)
+
+
+@pytest.mark.integration
+def test_an_image_is_the_first_frame_and_a_video_is_continued(folder: Path) -> None:
+    Image.fromarray(clips.corners(64, 72)).save(folder / "image.png")
+    made(folder, "image.mp4", "--image", "image.png")
+    for start in ("clip", "noised"):
+        words = ("--frames", 9, "-o", "longer.mp4", "--force", "--start", start, *SAMPLED)
+        pavdm(folder, "extend", "image.mp4", *words)
+        assert open_video(folder / "longer.mp4").frames == 31
+
+
+@pytest.mark.integration
+def test_it_is_planned_measured_and_listed(folder: Path) -> None:
+    plan = json.loads(pavdm(folder, "generate", PROMPT, "--frames", 22, "--plan", "--json", *SAMPLED))
+    assert plan["fits"]
+    assert plan["time"]["denoise_tflop"] > 0
+    words = ("--model", "fake", "--seconds", 1, "--threads", 1, "--device", "cpu", "--json")
+    row = json.loads(pavdm(folder, "bench", "throughput", *words))
+    assert row["summary"]["steady_fps"] > 0
+    assert json.loads(pavdm(folder, "bench", "throughput", "--random-weights", *words))["config"]["random_weights"]
+    listed = json.loads(pavdm(folder, "models", "list", "--json"))
+    assert "fake" in [model["name"] for model in listed["models"]]
+    assert "4 frames a latent, 1 in the first" in pavdm(folder, "models", "show", "fake")
+
+
+@pytest.mark.integration
+def test_a_training_step_changes_its_weights_and_the_result_is_a_model(folder: Path) -> None:
+    (folder / "videos").mkdir()
+    frames = [np.full((64, 72, 3), 8 * number, np.uint8) for number in range(30)]
+    clips.make(folder / "videos" / "one.mp4", frames)
+    (folder / "videos" / "one.txt").write_text("a grey wall")
+    words = (
+        "--data",
+        "videos",
+        "--folder",
+        "run",
+        "--steps",
+        1,
+        "--batch",
+        1,
+        "--precision",
+        "fp32",
+        "--device",
+        "cpu",
+    )
+    sizes = ("--size", "72x64", "--fps", 8, "--window", 4, "--chunk", 2, "--held-out", 0, "--precision", "fp32")
+    result = Path(pavdm(folder, "train", "denoiser", "--init", "fake", *words, *sizes).strip())
+    pavdm(folder, "generate", PROMPT, "--frames", 5, "-o", "t.mp4", "--model", folder / result, "--device", "cpu")
+    assert open_video(folder / "t.mp4").frames == 5
+
+
+def pixels(path: Path) -> str:
+    """A digest of the decoded frames."""
+    with av.open(str(path)) as file:
+        frames = [frame.to_ndarray().tobytes() for frame in file.decode(video=0)]
+    return hashlib.sha256(b"".join(frames)).hexdigest()
+
+
+def latents(count: int) -> Tensor:
+    return torch.randn(1, count, 4, 8, 9, generator=torch.Generator().manual_seed(1))
+
+
+def test_frames_do_not_depend_on_how_latents_were_pushed(tmp_path: Path) -> None:
+    model = MODEL.located("fake", loaded.write(tmp_path / "fake")).load(Placement(torch.device("cpu")), "weights")
+    z, layout = latents(7), MODEL.layout(SPEC.size, SPEC.fps)
+    whole = run(model.decode_stream(), z)
+    assert whole.shape[1] == layout.count(7) == 25
+    for cut in range(1, 7):
+        stream = model.decode_stream()
+        first = stream.push(z[:, :cut])
+        rest = model.decode_stream(z[:, cut - stream.replay : cut]).push(z[:, cut:])
+        assert torch.equal(torch.cat([first, rest], dim=1), whole)
+        assert rest.shape[1] == len(layout.frames(0, 7 - cut, begun=True))
+    assert run(model.encode_stream(), whole).shape[1] == 7
