@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.models import OPENSORA
 
 from pavdm_cli.bench.ceilings import ceilings
 from pavdm_cli.bench.env import environment, peak_memory
-from pavdm_cli.models.opensora.config import XL2, warp_ratio
+from pavdm_cli.models.opensora.config import XL2
+from pavdm_cli.models.opensora.model import MODEL
 from pavdm_cli.models.random_weights import made_up
 from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context
 from pavdm_cli.models.stdit.flops import CallShape, forward_flops, tokens_of
@@ -75,15 +75,15 @@ def measure(dtype: torch.dtype, passes: int) -> dict[str, Any]:
 def bound(model: STDiT) -> tuple[Denoiser, CallShape]:
     """The network bound to 300 random tokens under guidance, and what it is shown at every step."""
     y = torch.randn(2, XL2.text_length, XL2.text_width, generator=torch.Generator().manual_seed(1))
-    sigmas = warped_sigmas(STEPS, warp_ratio(*SIZE, OPENSORA.frames(NOISY + CLEAN)))
+    sigmas = warped_sigmas(STEPS, MODEL.timestep_ratio(SIZE, NOISY + CLEAN))
     with torch.no_grad():
         text, table = (
             model.encode_text(y.to(model.x_embedder.proj.weight)),
-            modulation_of(model, 1000 * sigmas, OPENSORA.fps),
+            modulation_of(model, 1000 * sigmas, MODEL.spec.fps),
         )
     latent = (SIZE[0] // 8, SIZE[1] // 8)
     shown = CallShape(2, NOISY + CLEAN, tokens_of(XL2, latent), XL2.text_length)
-    return batched_cfg(with_full_context(model, text, table, CLEAN, SIZE), OPENSORA.guidance), shown
+    return batched_cfg(with_full_context(model, text, table, CLEAN, SIZE), MODEL.spec.guidance), shown
 
 
 def timed(denoiser: Denoiser, passes: int) -> tuple[list[float], torch.Tensor]:

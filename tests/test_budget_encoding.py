@@ -78,8 +78,8 @@ def test_a_clip_waits_on_the_host_and_a_group_of_it_is_encoded_at_a_time(folder,
 def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_refused_by_the_name_of_that_stage(
     folder, gpu, monkeypatch
 ):
-    def counted(spec, device, pictures, tiled, given, anew):
-        return Coding(given * pictures * 10**8, 0, 0)
+    def counted(model, spec, precision, engine, device, coded):
+        return Coding(coded[0] * engine.pictures * 10**8, 0, 0)
 
     monkeypatch.setattr(memory_plan, "_count_coding", counted)
     wanted = replace(on_gpu(folder), given=17)

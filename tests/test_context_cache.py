@@ -7,7 +7,6 @@ from functools import partial
 
 import pytest
 import torch
-from support.models import MODELS
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,6 +15,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models import registry
 from pavdm_cli.models.execution import Engine
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context, with_kv_cache
@@ -91,7 +91,10 @@ def test_a_row_tells_of_the_deviation_where_it_is_in_question():
 
 def test_reuse_by_a_model_that_was_not_trained_for_it_is_noted(monkeypatch):
     assert not any("approximation" in note for note in job_of(context_cache="reuse").notes)
-    monkeypatch.setitem(MODELS, "pocket", replace(MODELS["pocket"], causal=False))
+    pocket = registry.get("pocket")
+    monkeypatch.setattr(
+        "pavdm_cli.generation.request.find", lambda name: replace(pocket, spec=replace(pocket.spec, causal=False))
+    )
     assert job_of().settings.context_cache == "recompute"
     assert any("approximation" in note for note in job_of(context_cache="reuse").notes)
 

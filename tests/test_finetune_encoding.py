@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +14,7 @@ from support.clips import ClipSpec, greys, make
 from torch import Tensor
 
 from pavdm_cli.errors import PavdmError
+from pavdm_cli.models.adapter import TextEmbedding
 from pavdm_cli.training.finetune.dataset import VideoItem
 from pavdm_cli.training.finetune.encoding import (
     Cache,
@@ -40,19 +41,27 @@ class Means:
     def __init__(self) -> None:
         self.clips = 0
 
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode_stream(self) -> Means:
+        return self
+
+    def push(self, frames: Tensor) -> Tensor:
         assert frames.shape[1:] == (4, 3, 16, 24)
         self.clips += 1
         numbers = (frames.mean((2, 3, 4)) * 255 - 20) / STEP
         return numbers.unflatten(1, (2, 2)).mean(2)[..., None, None, None]
 
-    def decode(self, latents: Tensor) -> Tensor:
-        raise NotImplementedError
+    def flush(self) -> Tensor:
+        return torch.zeros(1, 0, 1, 1, 1)
 
 
-def letters(text: str) -> Tensor:
+class Letters:
     """A text encoder of one vector a letter."""
-    return torch.tensor([[float(ord(letter))] for letter in text])
+
+    def encode(self, prompts: Sequence[str], /) -> list[TextEmbedding]:
+        return [TextEmbedding(torch.tensor([[float(ord(letter))] for letter in text])) for text in prompts]
+
+    def memory(self, prompt: str, /) -> dict[str, int]:
+        return {"letters": len(prompt)}
 
 
 @pytest.fixture
@@ -151,12 +160,12 @@ def test_interrupted_encoding_resumes(cache, video):
     assert numbers(cache, video, 1) == pytest.approx([9, 13], abs=0.15)
 
 
-def test_cleaned_captions_are_encoded_once(cache):
+def test_captions_are_read_once(cache):
     read: list[str] = []
-    for wanted in (["Boat", "a", "Boat"], ["a", "kite"]):
-        encode_captions(cache, letters, captions_to_encode(cache, wanted), lambda done: read.append("one"))
+    for wanted in (["boat", "a", "boat"], ["a", "kite"]):
+        encode_captions(cache, Letters(), captions_to_encode(cache, wanted), lambda done: read.append("one"))
     assert len(read) == 3
-    assert load_file(cache.embedding("Boat"))["value"].flatten().tolist() == [ord(letter) for letter in "boat"]
+    assert load_file(cache.embedding("boat"))["value"].flatten().tolist() == [ord(letter) for letter in "boat"]
     assert captions_to_encode(Cache(cache.folder, FORM, "another reader"), ["a"]) == ["a"]
 
 
@@ -165,13 +174,13 @@ def test_interrupted_caption_encoding_resumes(cache):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        encode_captions(cache, letters, ["a", "b", "c"], stop)
+        encode_captions(cache, Letters(), ["a", "b", "c"], stop)
     assert captions_to_encode(cache, ["a", "b", "c"]) == ["b", "c"]
 
 
 def test_batches_are_read_from_cached_files(cache, video):
     encode(cache, video)
-    encode_captions(cache, letters, ["BOAT!", "A"], lambda done: None)
+    encode_captions(cache, Letters(), ["BOAT!", "A"], lambda done: None)
     seen = load_dataset(cache, [VideoItem(video, "boat")], lambda caption: caption.upper() + "!")
     assert len(seen.clips) == 2
     assert seen.length == 2
@@ -179,10 +188,10 @@ def test_batches_are_read_from_cached_files(cache, video):
     assert latents.dtype == torch.float32
     assert latents.flatten().tolist() == pytest.approx([9, 5], abs=0.15)
     mixed = LatentDataset((*seen.clips, (seen.clips[0][0], cache.embedding("A"))), 2)
-    y, shown = mixed.embeddings([2, 0])
-    assert y[1, :, 0].tolist() == [ord(letter) for letter in "boat!"]
-    assert y[0, 0] == ord("a")
-    assert shown.tolist() == [[True, False, False, False, False], [True] * 5]
+    one, other = mixed.embeddings([2, 0], torch.device("cpu"))
+    assert other.rows[:, 0].tolist() == [ord(letter) for letter in "BOAT!"]
+    assert one.rows.flatten().tolist() == [ord("A")]
+    assert (one.rows.dtype, one.mask.tolist()) == (torch.float32, [True])
 
 
 def test_a_missing_cache_file_is_one_error_line(cache, video):

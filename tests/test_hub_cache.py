@@ -68,7 +68,7 @@ def test_the_cache_is_laid_out_as_the_hubs_client_reads_it(cache):
 def test_weights_in_the_hubs_cache_load_without_a_pull(cache, tiny):
     need_weights(OPENSORA)
     assert not own_folder(OPENSORA).exists()
-    assert load(OPENSORA, torch.device("cpu")).denoiser.config == published.STDIT
+    assert load(OPENSORA, torch.device("cpu")).transformer.config == published.STDIT
     assert digest(home(OPENSORA)) == digest(tiny)  # the same model as one that was pulled
     assert home(OPENSORA) == home(OPENSORA)
 

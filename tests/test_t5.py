@@ -11,14 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support import published
-from support.models import OPENSORA
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.checkpoint import load_into
 from pavdm_cli.models.opensora import text_encoder
 from pavdm_cli.models.opensora.text_encoder import UNUSED, T5Text, build, token_ids, working_bytes
 from pavdm_cli.runtime.install_hints import install_command
-from pavdm_cli.training.finetune import runs
 
 GOLDEN = Path(__file__).parent / "golden"
 CPU = torch.device("cpu")
@@ -36,6 +34,10 @@ def reader(folder: Path, cache: Path | None = None) -> T5Text:
 SMALL = {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 4}
 XXL = {"vocab_size": 32128, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
 GATED = {"feed_forward_proj": "gated-gelu"}
+
+
+def embed(encoder: T5Text, prompt: str) -> torch.Tensor:  # (L, width)
+    return encoder.encode([prompt])[0].rows
 
 
 def test_vectors_are_the_recorded_ones(tmp_path):
@@ -61,7 +63,7 @@ def test_nothing_of_the_encoder_is_left_out_or_in_another_precision_or_there_twi
     loaded = []
     plain = text_encoder.load_into
     monkeypatch.setattr(text_encoder, "load_into", lambda *given: loaded.append(plain(*given)) or loaded[0])
-    assert T5Text(folder, CPU, dtype).embed(["a boat"])[0].dtype == dtype
+    assert T5Text(folder, CPU, dtype).encode(["a boat"])[0].rows.dtype == dtype
     model = loaded[0]
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     assert [name for name, value in tensors if value.is_meta or value.dtype != dtype] == []
@@ -94,7 +96,7 @@ def test_a_configuration_gives_sizes_and_nothing_that_runs_other_code():
 
 
 def test_reading_a_prompt_prints_nothing(folder, capfd):
-    reader(folder).embed(["a boat"])
+    embed(reader(folder), "a boat")
     assert capfd.readouterr() == ("", "")
 
 
@@ -107,54 +109,51 @@ def test_a_prompt_ends_with_the_end_and_is_cut_at_300_tokens(folder):
 
 
 def test_a_prompt_is_cleaned_before_it_is_read(folder):
-    vectors, mask = reader(folder).embed(["A RED balloon https://x.com/y"])
-    assert torch.equal(vectors, reader(folder).embed(["a red balloon"])[0])
-    assert mask.all()
-    assert vectors.shape == (1, len(token_ids(folder, "a red balloon")), 32)
+    rows = embed(reader(folder), "A RED balloon https://x.com/y")
+    assert torch.equal(rows, embed(reader(folder), "a red balloon"))
+    assert rows.shape == (len(token_ids(folder, "a red balloon")), 32)
 
 
 def test_prompts_read_together_are_what_each_is_alone(folder):
     prompts = ["a red balloon", "a small boat on calm water at night"]
-    vectors, mask = reader(folder).embed(prompts)
-    for row, shown, prompt in zip(vectors, mask, prompts, strict=True):
-        assert torch.equal(row[shown], reader(folder).embed([prompt])[0][0])
-        assert not row[~shown].any()
+    for embedding, prompt in zip(reader(folder).encode(prompts), prompts, strict=True):
+        assert torch.equal(embedding.rows, embed(reader(folder), prompt))
 
 
 def test_vectors_are_kept_for_the_same_prompt_and_weights_only(folder, tmp_path, monkeypatch):
-    before = reader(folder, tmp_path).embed(["a boat"])[0]
+    before = embed(reader(folder, tmp_path), "a boat")
     loads = []
     plain = text_encoder.load_into
     monkeypatch.setattr(text_encoder, "load_into", lambda *given: loads.append(1) or plain(*given))
-    assert torch.equal(reader(folder, tmp_path).embed(["a boat"])[0], before)
+    assert torch.equal(embed(reader(folder, tmp_path), "a boat"), before)
     assert loads == []
-    reader(folder, tmp_path).embed(["a kite"])
-    T5Text(folder, CPU, torch.bfloat16, tmp_path).embed(["a boat"])
+    embed(reader(folder, tmp_path), "a kite")
+    embed(T5Text(folder, CPU, torch.bfloat16, tmp_path), "a boat")
     assert loads == [1, 1]
 
 
 @pytest.mark.parametrize("changed", ["spiece.model", "config.json"])
 def test_vectors_of_another_tokenizer_or_configuration_are_not_taken(folder, tmp_path, changed):
     shutil.copytree(folder, tmp_path / "text_encoder")
-    reader(tmp_path / "text_encoder", tmp_path / "kept").embed(["a boat"])
+    embed(reader(tmp_path / "text_encoder", tmp_path / "kept"), "a boat")
     assert reader(folder, tmp_path / "kept").knows("a boat")
-    before = runs._cache_keys(OPENSORA, tmp_path, CPU)
+    before = text_encoder.text_digest(tmp_path / "text_encoder")
     other = {
         "spiece.model": published.tokenizer() + b"\0",
         "config.json": json.dumps(published.T5 | {"d_kv": 4}).encode(),
     }
     (tmp_path / "text_encoder" / changed).write_bytes(other[changed])
     assert not reader(tmp_path / "text_encoder", tmp_path / "kept").knows("a boat")
-    assert runs._cache_keys(OPENSORA, tmp_path, CPU) != before  # what training keeps
+    assert text_encoder.text_digest(tmp_path / "text_encoder") != before  # what training keeps
 
 
 def test_vectors_that_cannot_be_kept_or_read_back_are_made_again(folder, tmp_path):
-    before = reader(folder, tmp_path).embed(["a boat"])[0]
+    before = embed(reader(folder, tmp_path), "a boat")
     for path in tmp_path.iterdir():
         path.write_bytes(b"broken")
-    assert torch.equal(reader(folder, tmp_path).embed(["a boat"])[0], before)
+    assert torch.equal(embed(reader(folder, tmp_path), "a boat"), before)
     (tmp_path / "file").write_text("no folder")
-    assert torch.equal(reader(folder, tmp_path / "file").embed(["a boat"])[0], before)
+    assert torch.equal(embed(reader(folder, tmp_path / "file"), "a boat"), before)
 
 
 def test_a_tokenizer_that_is_missing_is_one_clear_error(tmp_path):
@@ -167,7 +166,7 @@ def test_a_tokenizer_with_more_pieces_than_the_table_is_refused_before_weights_a
     (tmp_path / "t5" / "config.json").write_text(json.dumps(published.T5 | {"vocab_size": 40}))
     monkeypatch.setattr(text_encoder, "load_into", lambda *given: pytest.fail("read weights"))
     with pytest.raises(ModelError, match=r"spiece.model has \d+ pieces, T5's table 40"):
-        reader(tmp_path / "t5").embed(["a boat"])
+        embed(reader(tmp_path / "t5"), "a boat")
 
 
 @pytest.mark.parametrize("package", ["sentencepiece", "transformers"])
@@ -176,6 +175,6 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it(folder, monkey
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ModelError, match=f"needs {package}") as caught:
-        reader(folder).embed(["a boat"])
+        embed(reader(folder), "a boat")
     assert "\n" not in caught.value.message
     assert caught.value.hint == install_command("opensora")

@@ -106,7 +106,7 @@ def shard_model(model: nn.Module, units: Sequence[list[nn.Module]], device: torc
     """Shard the weights with FSDP2, which gathers one unit at a time.
 
     units: groups of modules whose weights are gathered for their calls; weights read outside of them belong to the
-    model. bf16: compute in bfloat16 and reduce gradients in float32.
+    model. bf16: compute in bfloat16 and reduce gradients in float32; frozen units, such as rotary angles, stay in float32.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -115,7 +115,9 @@ def shard_model(model: nn.Module, units: Sequence[list[nn.Module]], device: torc
     mixed_precision = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     policy = mixed_precision if bf16 else MixedPrecisionPolicy()
     for unit in units:
-        fully_shard(unit if len(unit) > 1 else unit[0], mesh=mesh, mp_policy=policy)
+        trained = any(weight.requires_grad for module in unit for weight in module.parameters())
+        unit_policy = policy if trained else MixedPrecisionPolicy()
+        fully_shard(unit if len(unit) > 1 else unit[0], mesh=mesh, mp_policy=unit_policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
