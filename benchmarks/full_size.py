@@ -18,7 +18,7 @@ from pavdm_cli.bench.ceilings import ceilings
 from pavdm_cli.bench.env import environment, peak_memory
 from pavdm_cli.models.opensora.config import XL2
 from pavdm_cli.models.opensora.model import MODEL
-from pavdm_cli.models.random_weights import made_up
+from pavdm_cli.models.random_weights import init_random
 from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context
 from pavdm_cli.models.stdit.flops import CallShape, forward_flops, tokens_of
 from pavdm_cli.models.stdit.transformer import STDiT, frequencies
@@ -50,7 +50,7 @@ def main() -> None:
 def measure(dtype: torch.dtype, passes: int) -> dict[str, Any]:
     """One row: the machine, its rate of matrix products in this run, what was run, and what it took."""
     begun = time.perf_counter()
-    model = made_up(lambda: STDiT(XL2), CPU, dtype, {"rope.freqs": frequencies(XL2)})
+    model = init_random(lambda: STDiT(XL2), CPU, dtype, {"rope.freqs": frequencies(XL2)})
     made = time.perf_counter() - begun
     parameters, weights = (sum(f(p) for p in model.parameters()) for f in (torch.numel, lambda p: p.nbytes))
     denoiser, shown = bound(model)

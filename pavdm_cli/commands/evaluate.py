@@ -202,18 +202,18 @@ def stored_chunk_frames(path: Path) -> int | None:
     With rn and rw a whole window leaves at a time.
     """
     from pavdm_cli.generation.metadata import sound_fields
-    from pavdm_cli.models.specs import find
+    from pavdm_cli.models.registry import find
     from pavdm_cli.video import read_metadata
 
     try:
         metadata, _ = sound_fields(read_metadata(path) or {})
         if "source" in metadata or "image" in metadata:
             return None
-        spec = find(metadata["model"])
-        latents, frames = spec.group
+        model = find(metadata["model"])
+        layout = model.layout(model.spec.size, model.spec.fps)
         chunk = metadata["window" if metadata["method"] in ("rn", "rw") else "chunk"]
-        count, rest = divmod(chunk * frames, latents)
-        return count if not rest and count > 1 else None
+        frames = chunk * layout.frames_per_latent
+        return int(frames) if frames.denominator == 1 and frames > 1 else None
     except (KeyError, PavdmError):
         return None
 

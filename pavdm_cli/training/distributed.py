@@ -106,7 +106,7 @@ def shard_model(model: nn.Module, units: Sequence[list[nn.Module]], device: torc
     """Shard the weights with FSDP2, which gathers one unit at a time.
 
     units: groups of modules whose weights are gathered for their calls; weights read outside of them belong to the
-    model. bf16: compute in bfloat16 and reduce gradients in float32; frozen units, such as rotary angles, stay in float32.
+    model. bf16: compute in bfloat16 and reduce gradients in float32; frozen units (rotary angles) stay in float32.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
