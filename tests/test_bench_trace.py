@@ -94,7 +94,7 @@ def test_issuing_is_that_of_graphs_only_where_the_step_itself_was_recorded(
 def stream(shape: Shape) -> int:
     """Values that a latent takes."""
     job, model = open_shape(asked(), shape)
-    return model.stream(job.guidance_scale)
+    return model.residual_values(job.guidance_scale)
 
 
 def test_shares_are_of_the_time_of_all_operations() -> None:

@@ -7,7 +7,8 @@ import torch
 from support.models import OPENSORA
 from torch.utils.flop_counter import FlopCounterMode
 
-from pavdm_cli.models import meta_model
+from pavdm_cli.models import meta_model, registry
+from pavdm_cli.models.adapter import Placement
 from pavdm_cli.models.execution import Engine
 from pavdm_cli.models.opensora.config import XL2
 from pavdm_cli.models.opensora.vae import OpenSoraVAE
@@ -22,7 +23,7 @@ WINDOW, TOKENS = 35, 405  # latents of 240x426 pixels: 30 noisy and 5 clean ones
 
 @pytest.fixture(scope="module")
 def model() -> ModelRunner:
-    return meta_model.sketch(OPENSORA, CUDA)
+    return meta_model.meta_runner(registry.get(OPENSORA.name), OPENSORA, Placement(CUDA, "bf16"))
 
 
 def near(value: float) -> object:

@@ -81,7 +81,7 @@ def test_graphs_on_are_refused_beside_what_rules_them_out_and_auto_says_what_tha
         sampling("on")
     assert caught.value.exit_code == 2
     job = pipeline.plan(Request("a red ball over hills", sampling=sampling("auto")))
-    on_cuda = SimpleNamespace(device=torch.device("cuda"), stream=lambda scale: 9216)
+    on_cuda = SimpleNamespace(device=torch.device("cuda"), residual_values=lambda scale: 9216)
     graphs = pipeline.graphs_of(job, on_cuda)
     assert graphs is not None
     assert_same(states(pa(6, 6, 2), Mixing(), None), states(pa(6, 6, 2), Mixing(), graphs))

@@ -27,8 +27,8 @@ def frames(path: str) -> bytes:
 
 
 def test_successive_seeds_are_made_with_the_model_loaded_once(monkeypatch):
-    loads, plain = [], pipeline.load
-    monkeypatch.setattr(pipeline, "load", lambda *given, **named: loads.append(1) or plain(*given, **named))
+    loads, plain = [], pipeline.open_runner
+    monkeypatch.setattr(pipeline, "open_runner", lambda *given, **named: loads.append(1) or plain(*given, **named))
     code, out, err = pavdm("generate", PROMPT, *QUICK, "-n", "3", "-o", "ball.mp4")
     assert (code, out.split()) == (0, ["ball-7.mp4", "ball-8.mp4", "ball-9.mp4"])
     assert len(loads) == 1

@@ -131,7 +131,7 @@ def test_two_prompts_in_a_batch_with_guidance_and_warped_timesteps_are_what_each
     table, network = modulation_of(model.transformer, 1000 * sigmas, 24), model.transformer
 
     def run(wanted: list[str], rows: slice) -> torch.Tensor:
-        y, mask = model.text.embed(wanted)
+        y, mask = model.model.stacked(model.text_encoder.encode(wanted))
         null = network.y_embedder.y_embedding[None, : y.shape[1]].expand(len(wanted), -1, -1)
         text = network.encode_text(torch.cat([y, null]), mask.repeat(2, 1))
         noise = seeded_noise(1, model.noise_shape(batch=2))

@@ -95,7 +95,7 @@ def test_groups_know_nothing_of_one_another(codec):
 
 def test_how_many_pictures_are_decoded_at_a_time_changes_nothing_but_the_last_bits(codec):
     z = torch.randn(1, 5, 4, 3, 5, generator=torch.Generator().manual_seed(1))
-    few = OpenSoraVAE(SMALL, micro=1)
+    few = OpenSoraVAE(SMALL, decode_batch=1)
     few.load_state_dict(codec.state_dict())
     torch.testing.assert_close(few.decode(z), codec.decode(z), rtol=0, atol=1e-5)
 
@@ -132,9 +132,9 @@ def test_large_pictures_are_worked_on_one_at_a_time(codec):
 
 @pytest.fixture
 def tiled(codec: OpenSoraVAE) -> Iterator[OpenSoraVAE]:
-    codec.tile()
+    codec.tiled = True
     yield codec
-    codec.tile(False)
+    codec.tiled = False
 
 
 def test_pictures_of_many_tiles_are_worked_on_one_at_a_time(tiled):
@@ -148,7 +148,7 @@ def latents(height: int, width: int, count: int = 5) -> Tensor:
 def test_what_fits_into_one_tile_is_the_same_bit_for_bit(tiled):
     z = latents(18, 32)
     both = tiled.decode(z), tiled.encode(tiled.decode(z))
-    tiled.tile(False)
+    tiled.tiled = False
     assert torch.equal(tiled.decode(z), both[0])
     assert torch.equal(tiled.encode(tiled.decode(z)), both[1])
 
@@ -170,7 +170,7 @@ def test_a_picture_of_many_tiles_is_nearly_the_untiled_one(tiled):
     z = latents(45, 80, 1)
     blended = tiled.decode_raw(z, 1)
     code = tiled.encode(blended)
-    tiled.tile(False)
+    tiled.tiled = False
     whole = tiled.decode_raw(z, 1)
     assert blended.shape == whole.shape == (1, 1, 3, 360, 640)
     assert not torch.equal(blended, whole)

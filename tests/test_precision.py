@@ -43,7 +43,7 @@ def test_the_model_itself_stays_in_float32() -> None:
 def test_timesteps_that_are_not_rounded_make_another_video_and_the_file_says_so() -> None:
     asked = Sampling(seed=3, device="cpu", precision="bf16")
     videos, said = [], []
-    for sampling in (asked, replace(asked, fp32_timesteps=True)):
+    for sampling in (asked, replace(asked, options={"fp32_timesteps": True})):
         job = pipeline.plan(Request(PROMPT, frames=4, sampling=sampling))
         model = pipeline.open_model(job)
         videos.append(np.concatenate(list(pipeline.frames(job, model))))
@@ -82,7 +82,7 @@ def test_between_the_layers_of_an_mlp_nothing_is_widened() -> None:
 
 def test_only_products_are_narrow() -> None:
     job = pipeline.plan(Request(PROMPT, frames=4, sampling=Sampling(device="cpu", precision="bf16")))
-    model = pipeline.open_model(job).denoiser
+    model = pipeline.open_model(job).transformer
     narrow = {name for name, weight in model.named_parameters() if weight.dtype == torch.bfloat16}
     layers = {name for name, layer in model.named_modules() if isinstance(layer, Linear)}
     assert {name.rpartition(".")[0] for name in narrow} == layers

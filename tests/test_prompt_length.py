@@ -58,9 +58,9 @@ def test_the_transformer_is_given_300_vectors_and_the_score_at_the_end_is_lost_w
     sampling = Sampling(model=str(folder), steps=6, device="cpu")
     job = pipeline.plan(Request(text, frames=17, size=(64, 72), sampling=sampling))
     model = pipeline.open_model(job)
-    words, mask = model.read(job.formatted.text, unconditional=True)
-    assert words.shape[1] == LONGEST
-    assert mask.all()
+    prompt, null = model.embed(job.formatted.text, cfg=True)
+    assert len(prompt.rows) == len(null.rows) == LONGEST
+    assert prompt.mask.all()
     notes = [note for note in job.video_model.prompt_notes(job.formatted.text) if "tokens" in note]
     assert len(notes) == 1
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from huggingface_hub import constants
 from support import published
 from support.command import pavdm
@@ -64,7 +63,7 @@ def test_what_is_pulled_is_what_was_published_and_loads(hub, tiny, tmp_path):
     found = {p.relative_to(tmp_path / "here").as_posix() for p in (tmp_path / "here").rglob("*") if p.is_file()}
     assert found == {p.relative_to(tiny).as_posix() for p in tiny.rglob("*") if p.is_file()} | {"pavdm.json"}
     assert problems(tmp_path / "here") == []
-    assert load(find(str(tmp_path / "here")), torch.device("cpu")).denoiser.config == published.STDIT
+    assert load(find(str(tmp_path / "here"))).transformer.config == published.STDIT
 
 
 def test_a_second_pull_asks_for_nothing_and_needs_no_network(hub, tmp_path):

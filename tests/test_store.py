@@ -234,7 +234,7 @@ def test_a_file_is_put_in_place_in_one_move_or_not_at_all(tmp_path, monkeypatch)
     def refused(source: Path, target: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(checkpoint.os, "replace", refused)
+    monkeypatch.setattr("os.replace", refused)
     with pytest.raises(OutputError, match="Permission denied"):
         checkpoint.save(randomised(PocketCodec(CODEC), seed=9), path, {})
     assert path.read_bytes() == before

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.pocket import checkpoint
+from pavdm_cli.models.pocket.model import DENOISER
 from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.sampling.denoiser import FunctionDenoiser, batched_cfg
 from pavdm_cli.training.losses import Batch, add_noise, predict_velocity, velocity_loss
@@ -110,4 +111,4 @@ def test_distilled_weights_cannot_be_a_teacher(tmp_path):
 
 def test_the_bundled_weights_have_the_declared_guidance():
     spec = MODELS["pocket"]
-    assert checkpoint.about(spec.denoiser)["guided"] == spec.distilled_guidance == spec.guidance
+    assert checkpoint.about(spec.folder / DENOISER)["guided"] == spec.distilled_guidance == spec.guidance

@@ -17,6 +17,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import memory_plan, pipeline, write
 from pavdm_cli.generation.checks import warmup_of
 from pavdm_cli.generation.request import Extension, Output, Request, Sampling
+from pavdm_cli.models import registry
 from pavdm_cli.models.pixels import from_bytes
 
 PROMPT = "a blue kite circling above the sea by day"
@@ -55,15 +56,15 @@ def test_pocket_warms_up_and_open_sora_does_not(model):
 
 
 def test_every_method_warms_up_for_as_many_latents(monkeypatch):
-    spec = replace(POCKET, warmup=3, chunk=2, group=(1, 2))
-    monkeypatch.setattr(Sampling, "spec", property(lambda self: spec))
+    model = replace(registry.get("pocket"), spec=replace(POCKET, warmup=3, chunk=2))
+    monkeypatch.setattr(Sampling, "video_model", property(lambda self: model))
     counts = {name: warmup_of(Sampling(method=name)) for name in ("pa", "fifo", "rn", "rw")}
     assert counts == {"pa": 3, "fifo": 6, "rn": 0, "rw": 0}  # the last two fill a window at once
     assert warmup_of(Sampling(steps=3)) == 2  # chunks of four latents
 
 
 def test_a_warm_up_ends_with_a_whole_group_of_the_codec(monkeypatch):
-    monkeypatch.setattr(Sampling, "spec", property(lambda self: OPENSORA))
+    monkeypatch.setattr(Sampling, "video_model", property(lambda self: registry.get("opensora-v1.2")))
     assert [warmup_of(Sampling(method="fifo", warmup=asked)) for asked in (0, 1, 5, 6)] == [0, 5, 5, 10]
 
 

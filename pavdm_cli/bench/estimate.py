@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from pavdm_cli.bench.ceilings import product_seconds, product_side
 from pavdm_cli.bench.steps import step_flops
 from pavdm_cli.generation.memory_plan import meta_model_of, text_bytes
-from pavdm_cli.generation.pipeline import Job, set_threads
-from pavdm_cli.models.devices import HOST, pick_device
+from pavdm_cli.generation.pipeline import Job
+from pavdm_cli.models.devices import HOST, pick_device, set_threads
 from pavdm_cli.models.meta_model import weights_of
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.spec import Efficiency
@@ -61,7 +61,7 @@ class Estimate:
 
 def estimate(job: Job, pixels: int) -> Estimate:
     """The time that a job takes here; pixels: of all frames that are written."""
-    set_threads(job)
+    set_threads(job.sampling.threads)
     device = pick_device(job.sampling.device)
     on_cpu = quick_rate(HOST, torch.float32)  # for bf16 too, whose products depend on their size far more
     dtype = torch.bfloat16 if job.settings.precision == "bf16" else torch.float32

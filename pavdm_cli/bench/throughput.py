@@ -25,7 +25,7 @@ from pavdm_cli.generation import pipeline, write
 from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.generation.request import Output, Request
 from pavdm_cli.models.compiled import check_compile, compiles
-from pavdm_cli.models.devices import pick_device
+from pavdm_cli.models.devices import pick_device, set_threads
 from pavdm_cli.models.runner import ModelRunner, with_attention
 from pavdm_cli.sampling.cuda_graphs import check_graphs
 
@@ -81,7 +81,7 @@ def open_shape(request: Request, shape: Shape, whole: bool = False) -> tuple[Job
     if whole and not shape.whole:
         raise UsageError(f"the shape {shape.spec.name!r} has no codec to make a video with", "use one of a whole model")
     job = replace(pipeline.plan(replace(request, prompt=PROMPT)), spec=shape.spec)
-    pipeline.set_threads(job)
+    set_threads(job.sampling.threads)
     device = pick_device(job.sampling.device)
     check_graphs(job.sampling.engine.cuda_graphs, device)
     check_compile(job.sampling.engine.compile, device)

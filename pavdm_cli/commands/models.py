@@ -105,9 +105,14 @@ def verify(
         raise UsageError(f"{spec.name} was not fetched: nothing to compare it with", "it comes with the package")
     folder = _home(spec) if spec else Path(name).resolve()  # even if its configurations are damaged
     linked = spec if spec and is_linked(spec) else None
-    if wrong := hub_cache.changed_files(linked, folder, ui.note) if linked else parts.problems(folder, watch=ui.note):
-        published = get(name).spec if name in MODELS else next((one for one in specs() if one.parts), specs()[0])
-        command = pulling(published, folder)
+    published = get(name).spec if name in MODELS else next((one for one in specs() if one.parts), specs()[0])
+    command = pulling(published, folder)
+    wrong = (
+        hub_cache.changed_files(linked, folder, ui.note)
+        if linked
+        else parts.problems(folder, watch=ui.note, command=command)
+    )
+    if wrong:
         delete = f"{hub_cache.removal(linked)} deletes them" if linked else "delete what is there of them"
         hint = f"{delete}, and {command} fetches them again"
         raise ModelError(f"missing or changed: {', '.join(wrong)}", hint)

@@ -20,7 +20,7 @@ from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.generation.settings import Settings, settle, text_device_of
 from pavdm_cli.models.adapter import Prompt, VideoModel
 from pavdm_cli.models.compiled import NOTE, check_compile
-from pavdm_cli.models.devices import pick_device
+from pavdm_cli.models.devices import pick_device, set_threads
 from pavdm_cli.models.execution import Engine
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.pixels import to_bytes
@@ -155,17 +155,11 @@ def open_model(job: Job) -> ModelRunner:
     device, sampling = pick_device(job.sampling.device), job.sampling
     check_graphs(sampling.engine.cuda_graphs, device)
     check_compile(sampling.engine.compile, device)
-    set_threads(job)
+    set_threads(sampling.threads)
     placement = place(device, sampling.engine, job.settings.precision, text_device_of(sampling))
     prompts = [job.formatted.text] if job.prompt else []
     runner = open_runner(job.video_model, job.spec, placement, prompts=prompts, options=sampling.options)
     return with_attention(with_offload(runner, sampling.engine.offload), sampling.engine.attention)
-
-
-def set_threads(job: Job) -> None:
-    """As many CPU threads as were asked for, or as torch likes."""
-    if job.sampling.threads:
-        torch.set_num_threads(job.sampling.threads)
 
 
 def levels_of(job: Job) -> NoiseLevels:
@@ -176,10 +170,8 @@ def levels_of(job: Job) -> NoiseLevels:
 
 def graphs_of(job: Job, model: ModelRunner) -> GraphPolicy | None:
     """What records the job's steps, if anything does; after the first step it knows how many and what they hold."""
-    asked = job.sampling
-    return choose_graphs(
-        asked.engine.cuda_graphs, model.device, model.residual_values(job.guidance_scale), asked.unrecordable
-    )
+    mode, values = job.sampling.engine.cuda_graphs, model.residual_values(job.guidance_scale)
+    return choose_graphs(mode, model.device, values, job.sampling.unrecordable)
 
 
 def latents(
@@ -229,10 +221,8 @@ def generated(
     denoiser = bind(model, job.sampling.engine)
     if edit:
         condition = ClipCondition(edit, again or (lambda context: context), recovery.clip_repair(float32))
-        count = job.total_chunks
-        yield from sample_masked_clips(
-            job.schedule, denoiser, noise, solver, chunks=count, start=start, condition=condition
-        )
+        inputs = (job.schedule, denoiser, noise, solver)
+        yield from sample_masked_clips(*inputs, chunks=job.total_chunks, start=start, condition=condition)
         return
     repair = recovery.state_repair(lambda sound: steps(float32(), sound))
     yield from new_chunks(job.schedule, with_repair(steps(denoiser, start, graphs), job.schedule, start, repair))

@@ -87,13 +87,15 @@ def pull(wanted: Plan, advance: Callable[[int], None]) -> None:
     _write(folder, {file.place: entries[file.place] for file in wanted.files}, whole=True)
 
 
-def problems(folder: Path, hashes: bool = True, watch: Callable[[str], None] = lambda name: None) -> list[str]:
-    """Files of the manifest that are missing or changed. Raises: ModelError."""
+def problems(
+    folder: Path, hashes: bool = True, watch: Callable[[str], None] = lambda name: None, command: str = ""
+) -> list[str]:
+    """Files of the manifest that are missing or changed; command: the one that fetches them. Raises: ModelError."""
     entries = _manifest(folder)["files"]
     if not entries:
         raise ModelError(
             f"{folder} was not fetched by pavdm: nothing to compare with",
-            "`pavdm models pull` into that folder checks it",
+            f"{command or '`pavdm models pull`'} checks what is there",
         )
     wrong = []
     for name, entry in entries.items():

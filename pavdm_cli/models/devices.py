@@ -20,3 +20,9 @@ def pick_device(name: str, option: str = "--device") -> torch.device:
     if not present[name]:
         raise DeviceError(f"there is no {name} device here", f"use {option} cpu, or see `pavdm doctor`")
     return torch.device(name)
+
+
+def set_threads(count: int) -> None:
+    """Limit torch to so many CPU threads; 0 leaves its own number."""
+    if count:
+        torch.set_num_threads(count)

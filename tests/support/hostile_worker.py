@@ -152,15 +152,15 @@ def captions(draw: random.Random, folder: Path) -> None:
 
     rows = "\n".join(f"{draw.choice(hostile.STRINGS)},{hostile.prompt(draw)}" for _ in range(draw.randrange(5)))
     written(folder, "captions.csv", f"path,text\n{rows}")
-    find_videos(folder / "out")
+    find_videos(folder / "out", bool)
 
 
 def prompts(draw: random.Random, folder: Path) -> None:
     """A prompt, as both models read it."""
     from pavdm_cli.generation.checks import format_prompt
+    from pavdm_cli.generation.request import Sampling
     from pavdm_cli.runtime.printable import printable, quote
     from pavdm_cli.runtime.validation import check_text
-    from support.models import OPENSORA, POCKET
 
     text = hostile.prompt(draw)
     assert printable(printable(text)) == printable(text)
@@ -168,8 +168,8 @@ def prompts(draw: random.Random, folder: Path) -> None:
         assert quote(text) == printable(quote(text))
     check_text("the prompt", text)
     with contextlib.suppress(PavdmError):
-        format_prompt(POCKET, text, 1)
-    format_prompt(OPENSORA, text, 1)
+        format_prompt(Sampling("pocket", seed=1), text)
+    format_prompt(Sampling("opensora-v1.2", seed=1), text)
 
 
 def commands(draw: random.Random, folder: Path) -> None:
