@@ -23,7 +23,7 @@ import torch
 from pavdm_cli.bench.env import environment
 from pavdm_cli.evaluation import bars, probe_training, ratchet
 from pavdm_cli.evaluation.bars import Bar, ChunkTiming
-from pavdm_cli.evaluation.probe import Probe, load, read_video, save
+from pavdm_cli.evaluation.probe import SHIPPED, Probe, load, read_video, save
 from pavdm_cli.evaluation.videos import PARTIAL, Video, VideoSet, generate_videos, render_videos
 from pavdm_cli.generation.request import Sampling
 from pavdm_cli.generation.settings import settle
@@ -50,7 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=Sampling().spec.folder, help="codec and denoiser .safetensors")
-    parser.add_argument("--probe", type=Path, default=HERE / "probe.safetensors", help="trained if it does not exist")
+    parser.add_argument("--probe", type=Path, default=SHIPPED, help="trained if it does not exist")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--partial", type=int, default=24, help="videos per class of partial prompts")

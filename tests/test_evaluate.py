@@ -30,7 +30,6 @@ from pavdm_cli.pocket_world.world import Scene, sample_scene
 TIMING = ChunkTiming(chunk=4, fps=8.0)
 LENGTH = 32  # frames
 SEEDS = range(40, 46)
-KEPT = Path(__file__).parent.parent / "benchmarks" / "probe.safetensors"
 ON = canvas((64, 96), 0.3)
 
 Painter = Callable[[list[Scene], Tensor, Canvas], Tensor]
@@ -38,7 +37,7 @@ Painter = Callable[[list[Scene], Tensor, Canvas], Tensor]
 
 @pytest.fixture(scope="module")
 def reader() -> Probe:
-    return probe.load(KEPT)
+    return probe.load(probe.SHIPPED)
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from PIL import Image
 from support.command import pavdm
 from support.corruptions import CORRUPTIONS, clean
 
-from pavdm_cli.commands.evaluate import find_videos, pair, stored_chunk_frames
 from pavdm_cli.errors import InputError
+from pavdm_cli.evaluation.files import find_videos, pair, stored_chunk_frames
 from pavdm_cli.video import VideoWriter, open_video
 
 
@@ -66,7 +66,7 @@ def test_what_was_measured_is_not_measured_again(folder: Path, tmp_path: Path, m
     first = pavdm("evaluate", str(video), "--out", str(kept), "--json")
     with kept.open("a") as file:
         file.write('{"schema": "pavdm.evaluate/1", "ke')  # a row that a stop cut short
-    monkeypatch.setattr("pavdm_cli.evaluation.measure.measure", lambda *given, **options: pytest.fail("measured again"))
+    monkeypatch.setattr("pavdm_cli.evaluation.files.measure", lambda *given, **options: pytest.fail("measured again"))
     assert pavdm("evaluate", str(video), "--out", str(kept), "--json")[:2] == first[:2]
     with pytest.raises(pytest.fail.Exception):
         pavdm("evaluate", str(video), "--out", str(kept), "--chunk-frames", "8")

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pavdm_cli.commands import common, options
-from pavdm_cli.errors import InputError, OutputError, PavdmError, UsageError
+from pavdm_cli.errors import OutputError, PavdmError, UsageError
 
 if TYPE_CHECKING:
+    from pavdm_cli.evaluation.files import MeasureOptions
     from pavdm_cli.evaluation.measure import Measurement
-    from pavdm_cli.evaluation.results import ResultsFile
-    from pavdm_cli.video import VideoInfo
+    from pavdm_cli.evaluation.set_distances import SetDistances
 
 DEFAULT = "videos"
-KINDS = (".mp4", ".mkv", ".webm", ".mov", ".gif", ".avi", ".m4v", ".ts")
 MOST_COLUMNS = 3  # videos that stand side by side in the table
 COLUMNS = ("scenes", "joint_ratio", "largest_jump", "dynamics", "frozen", "flicker", "shake", "min_color_similarity")
+WORLD_COLUMNS = ("adherence_object", "adherence_color", "one_object", "object_survival", "color_error", "speed_error")
 
 
 class DefaultCommand(common.Group):
@@ -39,7 +38,10 @@ app = common.App(cls=DefaultCommand, help="Measure the quality of videos over ti
 Paths = Annotated[list[Path], typer.Argument(metavar="VIDEOS...", help="Video files, or folders of them.")]
 Reference = Annotated[
     list[Path] | None,
-    typer.Option(help="A real video, or a folder of them: metrics also as z-scores. Repeatable; three or more videos."),
+    typer.Option(
+        help="A real video, or a folder of them: distances between the two sets, and z-scores with three or more. "
+        "Repeatable."
+    ),
 ]
 ChunkFrames = Annotated[
     int | None,
@@ -81,9 +83,11 @@ def videos(
     """Scene changes, jumps at chunk borders, dynamics, flicker, shake, drift of brightness, contrast, noise and more.
 
     Every metric is also averaged over clips of two seconds. Real videos of the same length tell what is ordinary.
+    Videos of the bundled model are also compared with what their prompts say.
     """
     from pavdm_cli import ui
     from pavdm_cli.evaluation.comparison import z_scores
+    from pavdm_cli.evaluation.files import MeasureOptions, find_videos
     from pavdm_cli.evaluation.plot import write_plot
 
     check_installed()
@@ -92,17 +96,21 @@ def videos(
     if export != NO_EXPORT:
         _export(files, export[0], Path(export[1]))
         return
-    measured = measure_all([*files, *references], chunk_frames, flow, out)
-    results, real = measured[: len(files)], [one.metrics for one in measured[len(files) :]]
-    scores = [z_scores(one.metrics, real) if real else {} for one in results]
-    rows = table(results, scores)
+    measured = measure_all([*files, *references], MeasureOptions(chunk_frames, flow, features=bool(references)), out)
+    results, real = measured[: len(files)], measured[len(files) :]
+    scores = [z_scores(one.metrics, [other.metrics for other in real]) if real else {} for one in results]
+    rows, distances = table(results, scores), set_distances(results, real)
     if plot:
         write_plot(plot, results, rows)
     if as_json:
         for one, z in zip(results, scores, strict=True):
-            print(json.dumps(one.to_json() | ({"z_scores": z} if z else {})))
+            print(json.dumps(one.summary() | ({"z_scores": z} if z else {})))
+        if distances:
+            print(json.dumps({"distances": distances.to_json()}))
     else:
         ui.show_table("", rows[0], rows[1:])
+        if distances:
+            ui.show_table(distances.title, ("distance to the reference", "value", "95 %"), distance_rows(distances))
     if plot and not as_json:
         print(plot)
 
@@ -119,10 +127,11 @@ def compare(
     """Compare videos paired by prompt and seed: mean difference, 95 % bootstrap interval, corrected sign test."""
     from pavdm_cli import ui
     from pavdm_cli.evaluation import comparison
+    from pavdm_cli.evaluation.files import MeasureOptions, find_videos, pair
 
     check_installed()
     pairs = pair(find_videos([a]), find_videos([b]))
-    measured = measure_all([path for pair in pairs for path in pair], chunk_frames, flow, out)
+    measured = measure_all([path for both in pairs for path in both], MeasureOptions(chunk_frames, flow), out)
     results = comparison.compare([one.metrics for one in measured[::2]], [one.metrics for one in measured[1::2]])
     if as_json:
         print(json.dumps({"pairs": len(pairs), "metrics": [one.to_json() for one in results]}))
@@ -159,87 +168,39 @@ def _check_plot(plot: Path | None) -> None:
         raise OutputError(f"cannot write {plot}", "its folder must exist")
 
 
-def find_videos(paths: Sequence[Path]) -> list[Path]:
-    """The files, and those in the folders in order of their names. Raises: InputError."""
-    found = []
-    for path in paths:
-        inside = [one for one in sorted(path.iterdir()) if one.suffix.lower() in KINDS] if path.is_dir() else [path]
-        if not inside:
-            raise InputError(f"no video in {path}", f"it has no file that ends in {', '.join(KINDS)}")
-        found += inside
-    return found
-
-
-def measure_all(paths: Sequence[Path], chunk_frames: int | None, flow: bool, out: Path | None) -> list[Measurement]:
+def measure_all(paths: Sequence[Path], options: MeasureOptions, out: Path | None) -> list[Measurement]:
     """The measurement of each video, under one progress bar. Raises: InputError, OutputError."""
     from pavdm_cli import ui
+    from pavdm_cli.evaluation.files import measure_file
     from pavdm_cli.evaluation.results import ResultsFile
     from pavdm_cli.video import open_video
 
-    opened = [open_video(path) for path in paths]
+    videos = [open_video(path) for path in paths]
     results = ResultsFile(out)
-    with ui.progress("measuring", sum(video.frames for video in opened), waiting=True) as advance:
+    with ui.progress("measuring", sum(video.frames for video in videos), waiting=True) as advance:
         advance(0)
-        return [_measure(video, chunk_frames, flow, results, advance) for video in opened]
+        return [measure_file(video, options, results, advance) for video in videos]
 
 
-def _measure(video: VideoInfo, chunk_frames: int | None, flow: bool, results: ResultsFile, advance: Any) -> Measurement:
-    from pavdm_cli.evaluation.measure import measure
-
-    frames = chunk_frames or stored_chunk_frames(video.path)
-    settings = {"chunk_frames": frames, "flow": flow}
-    if stored := results.find(video.path, settings):
-        advance(video.frames, video.path.name)
-        return replace(stored, path=str(video.path))
-    one = measure(video, chunk_frames=frames, flow=flow, advance=lambda count: advance(count, video.path.name))
-    results.add(video.path, settings, one)
-    return one
-
-
-def stored_chunk_frames(path: Path) -> int | None:
-    """Frames per chunk of a video that pavdm generated, by its metadata; None for others and for continuations.
-
-    With rn and rw a whole window leaves at a time.
-    """
-    from pavdm_cli.generation.metadata import sound_fields
-    from pavdm_cli.models.registry import find
-    from pavdm_cli.video import read_metadata
-
-    try:
-        metadata, _ = sound_fields(read_metadata(path) or {})
-        if "source" in metadata or "image" in metadata:
-            return None
-        model = find(metadata["model"])
-        layout = model.layout(model.spec.size, model.spec.fps)
-        chunk = metadata["window" if metadata["method"] in ("rn", "rw") else "chunk"]
-        frames = chunk * layout.frames_per_latent
-        return int(frames) if frames.denominator == 1 and frames > 1 else None
-    except (KeyError, PavdmError):
+def set_distances(results: Sequence[Measurement], references: Sequence[Measurement]) -> SetDistances | None:
+    """Distances between the two sets, and a warning where they are of little worth; None without references."""
+    if not references:
         return None
+    from pavdm_cli import ui
+    from pavdm_cli.evaluation.set_distances import between
+
+    distances = between([one.features for one in results], [one.features for one in references])
+    if distances.note:
+        ui.warn(distances.note)
+    return distances
 
 
-def pair(a: Sequence[Path], b: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Videos of the same prompt and seed, else of the same name. Raises: InputError where none or several fit."""
-    sides = [{pairing_key(path): path for path in side} for side in (a, b)]
-    if any(len(keyed) < len(side) for keyed, side in zip(sides, (a, b), strict=True)):
-        raise InputError("two videos on one side have the same prompt and seed", "leave one of them out")
-    shared = [key for key in sides[0] if key in sides[1]]
-    if len(shared) < 2:
-        hint = "files are paired by stored prompt and seed, else by name; at least two pairs are needed"
-        raise InputError(f"{len(shared)} of {len(a)} and {len(b)} videos can be paired", hint)
-    return [(sides[0][key], sides[1][key]) for key in shared]
-
-
-def pairing_key(path: Path) -> tuple[object, ...]:
-    """Prompt and seed of a video that pavdm generated, else its name."""
-    from pavdm_cli.video import read_metadata
-
-    try:
-        metadata = read_metadata(path) or {}
-    except InputError:
-        metadata = {}
-    prompt, seed = metadata.get("prompt"), metadata.get("seed")
-    return (prompt, seed) if isinstance(prompt, str) and isinstance(seed, int) else (path.stem,)
+def distance_rows(distances: SetDistances) -> list[tuple[str, ...]]:
+    """A row for each distance."""
+    return [
+        (name, number(value), "-" if low is None else f"{number(low)} to {number(high)}")
+        for name, (value, low, high) in distances.values.items()
+    ]
 
 
 def table(results: Sequence[Measurement], scores: Sequence[dict[str, float | None]]) -> list[tuple[str, ...]]:
@@ -248,7 +209,7 @@ def table(results: Sequence[Measurement], scores: Sequence[dict[str, float | Non
     if len(results) <= MOST_COLUMNS:
         head = ("metric", *(Path(one.path).name for one in results))
         return [head, *((name, *map(_cell(name), results, scores)) for name in names)]
-    shown = [name for name in names if name in COLUMNS or name.startswith("drift_")]
+    shown = [name for name in names if name in (*COLUMNS, *WORLD_COLUMNS) or name.startswith("drift_")]
     head = ("video", *(name.replace("_", " ") for name in shown))
     pairs = zip(results, scores, strict=True)
     return [head, *((Path(one.path).name, *(_cell(name)(one, z) for name in shown)) for one, z in pairs)]

@@ -14,7 +14,8 @@ RESAMPLES, SEED, LEVEL = 10_000, 0, 0.05
 # Whether less of a metric is better; drifts count by their size, and dynamics is a matter of taste.
 LOWER_IS_BETTER = {
     **dict.fromkeys(("joint_ratio", "largest_jump", "flicker", "shake", "frozen", "unpredicted", "scenes"), True),
-    "min_color_similarity": False,
+    **dict.fromkeys(("color_error", "speed_error", "identity_drift"), True),
+    **dict.fromkeys(("min_color_similarity", "one_object", "object_survival", "object_found"), False),
 }
 
 
@@ -64,7 +65,8 @@ def _comparison(name: str, pairs: NDArray[np.float64], p_value: float) -> Compar
 
 def result(name: str, a_is_lower: bool) -> str:
     """Which side a clear difference speaks for."""
-    lower_is_better = name.startswith(("drift_", "slope_")) or LOWER_IS_BETTER.get(name)
+    adherence = False if name.startswith("adherence_") else None
+    lower_is_better = name.startswith(("drift_", "slope_")) or LOWER_IS_BETTER.get(name, adherence)
     if lower_is_better is None:
         return f"{'A' if a_is_lower else 'B'} lower"
     return f"{'A' if a_is_lower == lower_is_better else 'B'} better"

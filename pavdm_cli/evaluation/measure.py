@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pavdm_cli.evaluation.frame_metrics import APPEARANCE, FrameMeter, FrameSeries
 from pavdm_cli.video import FrameReader, VideoInfo
+
+if TYPE_CHECKING:
+    from pavdm_cli.evaluation.ground_truth import WorldMeter
 
 CLIP_SECONDS = 2.0
 ENDS = 0.15  # share of the video at either end that drift compares
@@ -33,10 +36,15 @@ class Measurement:
     chunk_frames: int | None
     metrics: dict[str, float | None]
     clips: dict[str, list[float]]  # each series, averaged over every two seconds
+    features: list[list[float]] = field(default_factory=list)  # of the probe, where sets are compared
 
     def to_json(self) -> dict[str, Any]:
         """The measurement in JSON's types."""
         return asdict(self)
+
+    def summary(self) -> dict[str, Any]:
+        """The same without features, which say nothing to a reader."""
+        return {name: value for name, value in self.to_json().items() if name != "features"}
 
 
 def measure(
@@ -44,13 +52,16 @@ def measure(
     *,
     chunk_frames: int | None = None,
     flow: bool = False,
+    world: WorldMeter | None = None,
     advance: Callable[[int], object] = lambda count: None,
 ) -> Measurement:
-    """Measure every frame of a video. `advance` is called with 1 after each. Raises: InputError."""
+    """Measure every frame of a video, also by `world`. `advance` is called with 1 after each. Raises: InputError."""
     meter, scenes = FrameMeter(float(video.rate), flow), SceneCounter(float(video.rate))
     for frame, _ in FrameReader(video):
         meter.add(frame)
         scenes.add(frame)
+        if world:
+            world.add(frame)
         advance(1)
     series, fps = meter.series, float(video.rate)
     count = len(series["brightness"])
@@ -58,7 +69,10 @@ def measure(
     metrics |= {f"drift_{name}": drift(series[name]) for name in APPEARANCE}
     metrics |= {f"slope_{name}": slope(clip_means(series[name], fps)) for name in APPEARANCE}
     clips = {name: clip_means(series[name], fps).round(6).tolist() for name in series.values}
-    return Measurement(str(video.path), count, fps, video.width, video.height, chunk_frames, metrics, clips)
+    world_metrics, world_clips = world.finish() if world else ({}, {})
+    features = world.features if world else []
+    about = (str(video.path), count, fps, video.width, video.height, chunk_frames)
+    return Measurement(*about, metrics | world_metrics, clips | world_clips, features)
 
 
 def summarize(series: FrameSeries, chunk_frames: int | None = None) -> dict[str, float | None]:

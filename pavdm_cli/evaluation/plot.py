@@ -22,6 +22,9 @@ PANELS = {  # series of a measurement, and their titles
     "change": "Change from frame to frame",
     "color_similarity": "Color similarity to the previous frame",
     "motion": "Motion (frame heights per second)",
+    "one_object": "Frames with exactly one object",
+    "color_error": "Color error of the object",
+    "identity_drift": "Change of the object since its first two seconds",
 }
 COLUMNS, PANEL_INCHES, MOST_LABELS = 2, (5.2, 2.1), 8
 COLORS = ("#2a6f97", "#e07a5f", "#3d8b5f", "#9b5de5", "#b5838d", "#f2a541", "#577590", "#6d6875")

@@ -24,6 +24,7 @@ COUNTS = ("none", "one", "several", "smear")  # classes of a frame
 CLIP_FRAMES = 16  # frames per clip
 PROBE_FPS = 4.0  # four seconds distinguish all motions
 SIZE = (64, 96)
+SHIPPED = Path(__file__).with_name("probe.safetensors")
 FLOW_GAPS = (1, 2, 4)  # frames between which horizontal flow is estimated
 DAMPING = 1e-5  # of the flow in flat areas, in squared brightness
 
@@ -64,15 +65,22 @@ class ClipReader(nn.Module):
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
         """Logits (B, values) of every attribute for clips (B, T, 3, H, W), 0 to 1."""
+        return self.classify(self.features(frames))
+
+    def classify(self, features: Tensor) -> dict[str, Tensor]:
+        """Logits (B, values) of every attribute from the features of clips."""
+        return {name: head(features) for name, head in self.heads.items()}
+
+    def features(self, frames: Tensor) -> Tensor:
+        """What the heads read of clips (B, T, 3, H, W), 0 to 1: appearance, motion and camera, (B, D)."""
         change = frames.diff(dim=1, prepend=frames[:, :1])
         flow = torch.cat([horizontal_flow(frames, gap) for gap in FLOW_GAPS], dim=2)
         features = self.look(torch.cat([frames * 2 - 1, change * 4, flow * 3], dim=2).flatten(0, 1))
         over_time = rearrange(self.gather(features.flatten(1)), "(b t) d -> b d t", b=frames.shape[0])
         for follow in self.follow:
             over_time = over_time + nn.functional.silu(follow(over_time))
-        camera_accuracy = self.pan(nn.functional.adaptive_avg_pool2d(flow.mean(dim=1), (8, 12)).flatten(1) * 10)
-        pooled = torch.cat([over_time.mean(dim=2), over_time.amax(dim=2), camera_accuracy], dim=1)
-        return {name: head(pooled) for name, head in self.heads.items()}
+        pan = self.pan(nn.functional.adaptive_avg_pool2d(flow.mean(dim=1), (8, 12)).flatten(1) * 10)
+        return torch.cat([over_time.mean(dim=2), over_time.amax(dim=2), pan], dim=1)
 
 
 class FrameCounter(nn.Module):

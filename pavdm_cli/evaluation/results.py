@@ -30,6 +30,7 @@ FIELDS = {
     "chunk_frames": optional(integer(2, 10**4)),
     "metrics": mapping_of(optional(FIGURE), 100),
     "clips": mapping_of(list_of(FIGURE, 10**6), 100),
+    "features": list_of(list_of(FIGURE, 1000), 10**6),
 }
 
 

@@ -1,0 +1,87 @@
+"""The probe over a video as its frames come: features, words and object counts, with one clip of frames in memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from functools import cache
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pavdm_cli.evaluation.distances import DIMENSIONS
+from pavdm_cli.evaluation.probe import ATTRIBUTES, CLIP_FRAMES, COUNTS, PROBE_FPS, SHIPPED, SIZE, Probe, load
+from pavdm_cli.models.pixels import from_bytes
+
+SCALE = 3.0  # divides features: about their standard deviation over real clips
+HOP = CLIP_FRAMES // 2  # frames from one clip to the next: clips of four seconds, every two
+
+Frame = NDArray[np.uint8]  # (H, W, 3), RGB
+
+
+class Resampler:
+    """Chooses the frames that are shown at the times of the probe's frame rate, at the probe's size."""
+
+    def __init__(self, fps: float) -> None:
+        self._fps, self._frames, self._taken = fps, 0, 0
+
+    def add(self, frame: Frame) -> list[Frame]:
+        """The next frame, small, as often as it is shown at the probe's rate: never, once, or several times."""
+        self._frames += 1
+        count = int(np.ceil(self._frames * PROBE_FPS / self._fps - 1e-6)) - self._taken
+        self._taken += count
+        return [small(frame)] * count if count else []
+
+
+def small(frame: Frame) -> Frame:
+    """The frame at the probe's size, whatever its shape."""
+    size = SIZE[1], SIZE[0]
+    if frame.shape[:2] == SIZE:
+        return frame
+    shrinks = frame.shape[0] >= SIZE[0] and frame.shape[1] >= SIZE[1]
+    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC), np.uint8)
+
+
+class ProbeMeter:
+    """Reads four-second clips, one every two seconds, and with `counting` the object count of every frame.
+
+    The end of a video that is no whole clip is left out; a video of less than four seconds has no clip.
+    """
+
+    def __init__(self, counting: bool = True) -> None:
+        self._probe, self._counting = shipped_probe(), counting
+        self._frames: deque[Frame] = deque(maxlen=CLIP_FRAMES)
+        self._until_clip = CLIP_FRAMES
+        self.features: list[NDArray[np.float64]] = []  # (DIMENSIONS,) each
+        self.words: list[Mapping[str, str]] = []  # by attribute, of each clip
+        self.counts: list[str] = []  # values of COUNTS
+
+    @torch.no_grad()
+    def add(self, frame: Frame) -> None:
+        """Read the next frame at the probe's rate and size."""
+        self._frames.append(frame)
+        if self._counting:
+            self.counts.append(COUNTS[int(self._probe.counter(from_bytes(frame)[None]).argmax())])
+        self._until_clip -= 1
+        if self._until_clip:
+            return
+        self._until_clip = HOP
+        features = self._probe.reader.features(from_bytes(np.stack(self._frames))[None])
+        scores = self._probe.reader.classify(features)
+        self.words.append({name: ATTRIBUTES[name][int(score.argmax())] for name, score in scores.items()})
+        self.features.append(features[0].double().numpy() @ projection(features.shape[1]))
+
+
+@cache
+def shipped_probe() -> Probe:
+    """The probe that comes with the package."""
+    return load(SHIPPED)
+
+
+@cache
+def projection(width: int) -> NDArray[np.float64]:  # (width, DIMENSIONS)
+    """Orthonormal directions, the same every time, over SCALE: they keep the order of distances."""
+    directions = np.random.Generator(np.random.Philox(0)).standard_normal((width, DIMENSIONS))
+    return np.asarray(np.linalg.qr(directions)[0] / SCALE)

@@ -1,0 +1,179 @@
+"""Videos of the painted world against their prompts: true renders are right, planted faults are seen where they are."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.command import pavdm
+from support.corruptions import clean
+
+from pavdm_cli.evaluation import corruptions
+from pavdm_cli.evaluation.ground_truth import Metrics, Series, WorldMeter, scene_of, stored_scene, survival
+from pavdm_cli.evaluation.object_tracker import DETAIL, find_object, templates_of
+from pavdm_cli.evaluation.probe import ATTRIBUTES, SIZE
+from pavdm_cli.models.pixels import to_bytes
+from pavdm_cli.pocket_world.render import canvas, position, render
+from pavdm_cli.pocket_world.world import Scene, sample_scene
+from pavdm_cli.video import VideoWriter
+
+ON, SECONDS, FPS = canvas(SIZE, DETAIL), 12.0, 8
+SEEDS = (1, 2, 9, 19)  # a balloon, balls and a boat; hovering, bouncing, drifting, circling
+TIMES = torch.arange(round(SECONDS * FPS))[None] / FPS
+CAPTION = "a red ball drifting over the sea at sunset, the camera pans left"
+
+
+def frames(scene: Scene, times: torch.Tensor = TIMES) -> np.ndarray:
+    return to_bytes(render([scene], times, ON).frames[0])
+
+
+def read(video: np.ndarray, scene: Scene, fps: float = FPS) -> tuple[Metrics, Series]:
+    meter = WorldMeter(fps, scene)
+    for frame in video:
+        meter.add(frame)
+    return meter.finish()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_true_renders_are_right_in_everything(seed: int) -> None:
+    scene = sample_scene(seed)
+    metrics, series = read(frames(scene), scene)
+    assert all(metrics[name] == 1 for name in metrics if name.startswith("adherence_"))
+    assert metrics["one_object"] >= 0.98
+    assert metrics["object_survival"] == metrics["object_found"] == 1
+    assert metrics["color_error"] < 0.02
+    assert metrics["speed_error"] < 0.03
+    assert metrics["identity_drift"] < 0.06
+    assert len(series["one_object"]) == len(series["color_error"]) == SECONDS / 2
+
+
+@pytest.mark.parametrize("attribute", list(ATTRIBUTES))
+def test_a_wrong_word_of_the_caption_is_seen_in_its_own_row(attribute: str) -> None:
+    scene = sample_scene(2)
+    other = next(value for value in ATTRIBUTES[attribute] if value not in (getattr(scene, attribute), "boat"))
+    metrics, _ = read(frames(scene), replace(scene, **{attribute: other}))
+    wrong = {name for name, value in metrics.items() if name.startswith("adherence_") and value < 0.5}
+    assert wrong == {"adherence_" + {"terrain": "place", "colour": "color"}.get(attribute, attribute)}
+
+
+def test_a_wrong_color_and_a_wrong_motion_have_errors_of_their_size() -> None:
+    scene = sample_scene(6)  # a red ball that drifts
+    video = frames(scene)
+    assert read(video, replace(scene, colour="blue"))[0]["color_error"] > 0.4
+    assert read(video, replace(scene, motion="hovering"))[0]["speed_error"] == pytest.approx(0.15, abs=0.03)
+    slow, _ = read(frames(scene, TIMES / 2), scene)
+    assert slow["speed_error"] == pytest.approx(0.08, abs=0.02)
+
+
+def test_a_static_video_has_an_error_of_speed_alone() -> None:
+    scene = sample_scene(6)
+    metrics, _ = read(np.repeat(frames(scene, TIMES[:, :1]), TIMES.shape[1], 0), scene)
+    assert metrics["speed_error"] > 0.1
+    assert metrics["color_error"] < 0.02
+    assert metrics["object_survival"] == 1
+
+
+def test_an_object_that_vanishes_ends_its_survival_then() -> None:
+    scene, half = sample_scene(6), TIMES.shape[1] // 2
+    video = frames(scene)
+    video[half:] = to_bytes(corruptions.remove_objects([scene], TIMES, ON)[0])[half:]
+    metrics, series = read(video, scene)
+    assert metrics["object_survival"] == pytest.approx(0.5, abs=0.03)
+    assert metrics["object_found"] == pytest.approx(0.5, abs=0.03)
+    assert metrics["color_error"] < 0.02  # of the frames in which it is there
+    assert series["one_object"][0] == 1
+    assert series["one_object"][-1] == 0
+
+
+def test_a_second_object_ends_survival_too_but_one_bad_frame_does_not() -> None:
+    scene = sample_scene(6)
+    double = to_bytes(corruptions.duplicate_objects([scene], TIMES, ON, random.Random(1))[0])
+    for first, last, expected in ((40, 96, 40 / 96), (40, 44, 1.0)):
+        video = frames(scene)
+        video[first:last] = double[first:last]
+        assert read(video, scene)[0]["object_survival"] == pytest.approx(expected, abs=0.03)
+
+
+def test_an_object_that_changes_loses_its_identity_over_time() -> None:
+    scene, third = sample_scene(6), TIMES.shape[1] // 3
+    parts = [
+        frames(replace(scene, colour=colour))[i * third : (i + 1) * third]
+        for i, colour in enumerate(("red", "red", "green"))
+    ]
+    metrics, series = read(np.concatenate(parts), scene)
+    assert series["identity_drift"][0] < 0.06
+    assert metrics["identity_drift"] > 0.2
+    assert series["color_error"][-1] > 0.4
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_tracker_finds_the_middle_and_nothing_where_nothing_is(seed: int) -> None:
+    scene, times = sample_scene(seed), torch.arange(0, 10, 1.7)[None]
+    templates = templates_of(scene)
+    sightings = [find_object(frame, templates) for frame in frames(scene, times)]
+    x, y = position([scene], times, SIZE[1] / SIZE[0])
+    offsets = np.array([(one.x - x[0, i], one.y - y[0, i]) for i, one in enumerate(sightings)])
+    assert np.abs(offsets - offsets.mean(axis=0)).max() < 0.01  # the box of a kite is not about its middle
+    empty = to_bytes(corruptions.remove_objects([scene], times, ON)[0])
+    assert [find_object(frame, templates) for frame in empty] == [None] * len(empty)
+
+
+def test_survival_counts_whole_seconds() -> None:
+    assert survival(np.array([1.0] * 8)) == 1
+    assert survival(np.array([1, 0, 0, 0, 1, 1.0])) == 1
+    assert survival(np.array([1, 1, 0, 0, 0, 0, 1, 1.0])) == 0.25
+    assert survival(np.zeros(0)) is None
+
+
+def test_the_rate_and_the_size_of_a_file_do_not_matter() -> None:
+    scene = sample_scene(6)
+    times = torch.arange(round(SECONDS * 12))[None] / 12
+    large = to_bytes(render([scene], times, canvas((128, 192), DETAIL)).frames[0])
+    metrics, _ = read(large, scene, fps=12)
+    assert metrics["adherence_object"] == metrics["object_found"] == 1
+    assert metrics["speed_error"] < 0.03
+
+
+def write(path: Path, video: np.ndarray, **metadata: object) -> Path:
+    with VideoWriter(path, video.shape[2], video.shape[1], FPS, metadata or None) as writer:
+        writer.write(video)
+        return writer.finish()
+
+
+def test_scenes_are_known_for_our_own_whole_videos_alone(tmp_path: Path) -> None:
+    def stored(**metadata: object) -> Scene | None:
+        return stored_scene(write(tmp_path / f"{len(list(tmp_path.iterdir()))}.mp4", clean(count=2), **metadata))
+
+    ours = {"prompt": "a ball", "caption": CAPTION, "model": "pocket", "seed": 1}
+    scene = stored(**ours)
+    assert scene is not None
+    assert [getattr(scene, name) for name in ATTRIBUTES] == ["sea", "sunset", "ball", "red", "drifting", "left"]
+    assert stored(prompt=CAPTION, model="pocket") == scene
+    others = (
+        {"model": "opensora-v1.2"},
+        {"model": "gone"},
+        {"source": "v.mp4"},
+        {"image": "i.png"},
+        {"caption": "a ball"},
+    )
+    assert [stored(**ours | other) for other in others] == [None] * len(others)
+    assert stored() is scene_of("nothing at all") is None
+
+
+def test_evaluate_adds_these_rows_by_itself(tmp_path: Path) -> None:
+    scene = scene_of(CAPTION)
+    video = frames(scene, TIMES[:, :40])
+    write(tmp_path / "ours.mp4", video, prompt=CAPTION, model="pocket", seed=1)
+    write(tmp_path / "other.mp4", video, prompt=CAPTION, model="unknown", seed=1)
+    code, out, _ = pavdm("evaluate", tmp_path / "ours.mp4", tmp_path / "other.mp4", "--json")
+    ours, other = (json.loads(line) for line in out.splitlines())
+    assert code == 0
+    assert ours["metrics"]["adherence_object"] == 1
+    assert ours["metrics"]["object_found"] > 0.9
+    assert "one_object" in ours["clips"]
+    assert not any(name.startswith(("adherence", "object")) for name in other["metrics"])
