@@ -1,0 +1,153 @@
+"""The parts of the transformer: attention, one block, the head. Parameter names are those of the original checkpoints.
+
+Tokens are (B, G, S, D): groups of S tokens that share a noise level, usually the frames.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pavdm_cli.attention import AttentionFn
+from pavdm_cli.models.wan.rope import rotate
+from pavdm_kernels import PerLevel, gate_residual_modulate, linear, modulate
+
+KeysValues = tuple[Tensor, Tensor]  # (B, L, N, K) each
+
+
+def appended(cached: KeysValues | None, own: KeysValues) -> KeysValues:
+    """Cached keys and values with those of later tokens behind them."""
+    if cached is None:
+        return own
+    return torch.cat([cached[0], own[0]], dim=1), torch.cat([cached[1], own[1]], dim=1)
+
+
+class Frames(NamedTuple):
+    """What every block needs to know of the tokens it gets."""
+
+    level_idx: Tensor  # int32 (G,) or (B, G)
+    modulation: Tensor  # (levels, 6, D) float32
+    rope: Tensor  # (G * S, K / 2, 2)
+    attend: AttentionFn
+
+
+class Linear(nn.Linear):
+    """A linear layer in the form that is fast where it runs."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., D) -> (..., E)
+        return linear(x, self.weight, self.bias)
+
+
+class RMSNorm(nn.Module):
+    """RMS norm over all channels, those of all heads together."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., D)
+        return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+
+
+class Attention(nn.Module):
+    """Projections of self-attention and cross-attention, which differ in what they attend to."""
+
+    def __init__(self, dim: int, heads: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v, self.o = (Linear(dim, dim) for _ in range(4))
+        self.norm_q, self.norm_k = RMSNorm(dim, eps), RMSNorm(dim, eps)
+
+    def queries(self, x: Tensor) -> Tensor:  # (B, L, D) -> (B, L, N, K)
+        """Normalized queries."""
+        out: Tensor = self.norm_q(self.q(x)).unflatten(-1, (self.heads, -1))
+        return out
+
+    def keys_values(self, x: Tensor) -> KeysValues:  # (B, L, D)
+        """Normalized keys, and values."""
+        return self.norm_k(self.k(x)).unflatten(-1, (self.heads, -1)), self.v(x).unflatten(-1, (self.heads, -1))
+
+
+class MLP(nn.Sequential):
+    """Two linear layers around a tanh-GELU."""
+
+    def __init__(self, dim: int, inner: int) -> None:
+        super().__init__(Linear(dim, inner), nn.GELU("tanh"), Linear(inner, dim))
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., D)
+        first, _, last = self
+        assert isinstance(first, Linear)
+        out: Tensor = last(linear(x, first.weight, first.bias, gelu=True))
+        return out
+
+
+class Block(nn.Module):
+    """Self-attention over all tokens, cross-attention to the prompt, and an MLP."""
+
+    def __init__(self, dim: int, heads: int, ffn_dim: int, eps: float) -> None:
+        super().__init__()
+        self.modulation = nn.Parameter(torch.zeros(1, 6, dim))
+        self.self_attn = Attention(dim, heads, eps)
+        self.norm3 = nn.LayerNorm(dim, eps)
+        self.cross_attn = Attention(dim, heads, eps)
+        self.ffn = MLP(dim, ffn_dim)
+
+    def forward(
+        self, x: Tensor, frames: Frames, text: KeysValues, cached: KeysValues | None
+    ) -> tuple[Tensor, KeysValues]:
+        """The residual stream (B, G, S, D), and the keys and values of its tokens.
+
+        cached: keys and values of tokens before these, which attend to both.
+        """
+        level_idx, dtype = frames.level_idx, self.norm3.weight.dtype
+        shift, scale, gate, shift_ffn, scale_ffn, gate_ffn = self._rows(frames.modulation)
+        attended, own = self._self_attention(modulate(x, level_idx, shift, scale).to(dtype), frames, cached)
+        x = _gated(x, attended, gate.gather(level_idx))
+        branch = self._cross_attention(self.norm3(x), text, frames.attend)
+        x, h = gate_residual_modulate(x, branch, level_idx, None, shift_ffn, scale_ffn)
+        return _gated(x, self.ffn(h.to(dtype)), gate_ffn.gather(level_idx)), own
+
+    def _rows(self, modulation: Tensor) -> list[PerLevel]:
+        return [PerLevel(*pair) for pair in zip(modulation.unbind(1), self.modulation[0].unbind(0), strict=True)]
+
+    def _self_attention(
+        self, x: Tensor, frames: Frames, cached: KeysValues | None
+    ) -> tuple[Tensor, KeysValues]:  # (B, G, S, D)
+        tokens = x.flatten(1, 2)
+        q, (k, v) = self.self_attn.queries(tokens), self.self_attn.keys_values(tokens)
+        q, k = rotate(q, frames.rope), rotate(k, frames.rope)
+        keys, values = (
+            (k, v)
+            if cached is None
+            else (torch.cat([old, new], dim=1) for old, new in zip(cached, (k, v), strict=True))
+        )
+        out: Tensor = self.self_attn.o(frames.attend(q, keys, values, None))
+        return out.view_as(x), (k, v)
+
+    def _cross_attention(self, x: Tensor, text: KeysValues, attend: AttentionFn) -> Tensor:
+        out: Tensor = self.cross_attn.o(attend(self.cross_attn.queries(x.flatten(1, 2)), *text, None))
+        return out.view_as(x)
+
+
+class Head(nn.Module):
+    """Projects tokens to patches, in float32."""
+
+    def __init__(self, dim: int, out: int, eps: float) -> None:
+        super().__init__()
+        self.modulation = nn.Parameter(torch.zeros(1, 2, dim))
+        self.head = Linear(dim, out)
+        self.eps = eps
+
+    def forward(self, x: Tensor, level_idx: Tensor, embedding: Tensor) -> Tensor:  # (B, G, S, D), (levels, D)
+        shift, scale = (PerLevel(embedding, row) for row in self.modulation[0])
+        out: Tensor = self.head(modulate(x, level_idx, shift, scale, self.eps).to(self.head.weight.dtype))
+        return out
+
+
+def _gated(x: Tensor, branch: Tensor, gate: Tensor) -> Tensor:
+    """The residual sum, computed in the gate's precision and stored in that of the stream."""
+    return torch.addcmul(x, gate, branch).to(x.dtype)

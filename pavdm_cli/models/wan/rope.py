@@ -1,0 +1,42 @@
+"""Rotary position embedding over time, height and width."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pavdm_kernels.qk_norm_rope import apply_rope
+
+BASE = 10000.0
+
+
+def axis_widths(head_width: int) -> tuple[int, int, int]:
+    """Channels of a head that are rotated by the position in time, by the row and by the column."""
+    space = 2 * (head_width // 6)
+    return head_width - 2 * space, space, space
+
+
+def rope_table(head_width: int, start: int, grid: tuple[int, int, int]) -> Tensor:  # -> (T * h * w, K / 2, 2)
+    """Cosine and sine of every token's angles, float32 of float64; frames are counted from `start`.
+
+    grid: latents, token rows and token columns; tokens are in that order.
+    """
+    latents, rows, columns = grid
+    ranges = (range(start, start + latents), range(rows), range(columns))
+    axes = [_angles(positions, width) for positions, width in zip(ranges, axis_widths(head_width), strict=True)]
+    time, row, column = (
+        angles.reshape(*(len(angles) if axis == own else 1 for axis in range(3)), -1).expand(*grid, -1)
+        for own, angles in enumerate(axes)
+    )
+    angles = torch.cat([time, row, column], dim=-1).flatten(0, 2)
+    return torch.stack([angles.cos(), angles.sin()], dim=-1).float()
+
+
+def _angles(positions: range, width: int) -> Tensor:  # -> (positions, width / 2)
+    frequencies = BASE ** (-torch.arange(0, width, 2, device="cpu", dtype=torch.float64) / width)
+    return torch.tensor(positions, device="cpu", dtype=torch.float64)[:, None] * frequencies
+
+
+def rotate(x: Tensor, rope: Tensor) -> Tensor:  # (B, L, N, K), (L, K / 2, 2)
+    """The heads of every token, rotated by its angles in float32 or wider."""
+    return apply_rope(x.unsqueeze(2), rope).squeeze(2)

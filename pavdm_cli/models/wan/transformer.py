@@ -1,0 +1,143 @@
+"""The Wan diffusion transformer: attention over the tokens of all latents, a noise level per clip, frame or token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from pavdm_cli.attention import AttentionFn, attend
+from pavdm_cli.models.wan.config import PATCH, WanConfig
+from pavdm_cli.models.wan.layers import Block, Frames, Head, KeysValues, Linear, appended
+from pavdm_cli.models.wan.rope import rope_table
+from pavdm_kernels import linear, timestep_embedding
+
+# What a level's modulation is computed from, and the head: below 3 % of all parameters.
+FLOAT32 = ("time_embedding.", "time_projection.", "fps_embedding.", "fps_projection.", "head.")
+
+
+def is_float32(name: str) -> bool:
+    """Whether a parameter stays in float32 where most are narrower."""
+    return name.startswith(FLOAT32) or name.endswith(".modulation")
+
+
+class Modulation(NamedTuple):
+    """What the blocks and the head read of every level, float32."""
+
+    block: Tensor  # (levels, 6, D)
+    head: Tensor  # (levels, D)
+
+
+class WanTransformer(nn.Module):
+    """The network; parameter names are those of the original checkpoints. It predicts noise - clean."""
+
+    def __init__(self, config: WanConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, eps = config.dim, config.eps
+        self.patch_embedding = nn.Conv3d(config.in_channels, dim, PATCH, stride=PATCH)
+        self.text_embedding = nn.Sequential(Linear(config.text_dim, dim), nn.GELU("tanh"), Linear(dim, dim))
+        self.time_embedding = nn.Sequential(Linear(config.freq_dim, dim), nn.SiLU(), Linear(dim, dim))
+        self.time_projection = nn.Sequential(nn.SiLU(), Linear(dim, 6 * dim))
+        if config.fps_embedding:
+            self.fps_embedding = nn.Embedding(2, dim)
+            self.fps_projection = nn.Sequential(Linear(dim, dim), nn.SiLU(), Linear(dim, 6 * dim))
+        self.blocks = nn.ModuleList(Block(dim, config.heads, config.ffn_dim, eps) for _ in range(config.layers))
+        self.head = Head(dim, PATCH[1] * PATCH[2] * config.out_channels, eps)
+
+    def modulation(self, timesteps: Tensor, fps: Tensor) -> Modulation:  # (N,), () or (N,) -> N levels
+        """Embeds timesteps from 0 to 1000, once per video; row n is for `timesteps[n]` at `fps` frames per second."""
+        weight = self.head.modulation
+        wide = torch.float32 if weight.device.type == "mps" else torch.float64
+        sinusoids = timestep_embedding(timesteps.to(weight.device, wide), self.config.freq_dim).to(weight.dtype)
+        embedding = self.time_embedding(sinusoids)
+        block = self.time_projection(embedding)
+        if self.config.fps_embedding:
+            index = (fps.to(weight.device) != 16).long().expand(len(timesteps))
+            block = block + self.fps_projection(self.fps_embedding(index))
+        return Modulation(block.unflatten(-1, (6, -1)), embedding)
+
+    def encode_text(self, rows: Tensor) -> list[KeysValues]:  # (B, L, text_dim), for each block
+        """Keys and values of the prompt, once per prompt; every row is attended to, those of the padding too."""
+        embedded = self.text_embedding(rows.to(self.patch_embedding.weight))
+        return [block.cross_attn.keys_values(embedded) for block in self.layers]
+
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks in the order they run."""
+        return [block for block in self.blocks if isinstance(block, Block)]
+
+    def forward(
+        self,
+        z: Tensor,
+        level_idx: Tensor,
+        modulation: Modulation,
+        text: Sequence[KeysValues],
+        *,
+        start: int = 0,
+        cached: Sequence[KeysValues] | None = None,
+        attend: AttentionFn = attend,
+    ) -> Tensor:
+        """noise - clean of every latent, (B, T, out_channels, H, W).
+
+        z (B, T, C, H, W); level_idx int32 (G,) or (B, G), rows of `modulation`, where G is 1, T, or the number of
+        tokens; start: position in time of the first latent; cached: keys and values of latents before it, per block.
+        """
+        x, _ = self.run_blocks(z, level_idx, modulation, text, start=start, cached=cached, attend=attend)
+        grid = (z.shape[1], z.shape[-2] // PATCH[1], z.shape[-1] // PATCH[2])
+        return _unpatchify(self.head(x, level_idx, modulation.head).flatten(1, 2), grid)
+
+    def prefill(
+        self,
+        context: Tensor,
+        level_idx: Tensor,
+        modulation: Modulation,
+        text: Sequence[KeysValues],
+        *,
+        start: int = 0,
+        cached: Sequence[KeysValues] | None = None,
+        attend: AttentionFn = attend,
+    ) -> list[KeysValues]:
+        """Keys and values of every block, those of `cached` in front. Arguments as `forward`."""
+        _, own = self.run_blocks(context, level_idx, modulation, text, start=start, cached=cached, attend=attend)
+        past = [None] * len(own) if cached is None else cached
+        return [appended(old, new) for old, new in zip(past, own, strict=True)]
+
+    def run_blocks(
+        self,
+        z: Tensor,
+        level_idx: Tensor,
+        modulation: Modulation,
+        text: Sequence[KeysValues],
+        *,
+        start: int,
+        cached: Sequence[KeysValues] | None,
+        attend: AttentionFn,
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """The residual stream after the last block, (B, G, S, D), and the keys and values of every block."""
+        tokens = self.embed(z)
+        x = tokens.view(len(tokens), level_idx.shape[-1], -1, tokens.shape[-1])
+        grid = (z.shape[1], z.shape[-2] // PATCH[1], z.shape[-1] // PATCH[2])
+        rope = rope_table(self.config.head_width, start, grid).to(x.device)
+        frames, kept = Frames(level_idx, modulation.block, rope, attend), []
+        for n, (block, kv) in enumerate(zip(self.layers, text, strict=True)):
+            x, own = block(x, frames, kv, None if cached is None else cached[n])
+            kept.append(own)
+        return x, kept
+
+    def embed(self, z: Tensor) -> Tensor:  # (B, T, C, H, W) -> (B, T * h * w, D)
+        """Patches of one latent, projected; an odd last row or column is left out."""
+        _, height, width = PATCH
+        z = z[..., : z.shape[-2] // height * height, : z.shape[-1] // width * width]
+        patches = rearrange(z, "b t c (h p) (w q) -> b (t h w) (c p q)", p=height, q=width)
+        weight = self.patch_embedding.weight
+        return linear(patches.to(weight), weight.flatten(1), self.patch_embedding.bias)
+
+
+def _unpatchify(patches: Tensor, grid: tuple[int, int, int]) -> Tensor:  # (B, L, p q c) -> (B, T, c, H, W)
+    latents, rows, _ = grid
+    _, height, width = PATCH
+    return rearrange(patches, "b (t h w) (p q c) -> b t c (h p) (w q)", t=latents, h=rows, p=height, q=width)
