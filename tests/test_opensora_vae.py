@@ -16,7 +16,7 @@ from pavdm_cli.attention import BACKENDS
 from pavdm_cli.models.opensora import spatial_vae
 from pavdm_cli.models.opensora.spatial_vae import SpatialConfig
 from pavdm_cli.models.opensora.temporal_vae import TemporalConfig
-from pavdm_cli.models.opensora.tiling import in_tiles, tile_side
+from pavdm_cli.models.tiling import in_tiles, tile_side
 from pavdm_cli.models.opensora.vae import OpenSoraVAE, VAEConfig, frames_of, posterior
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -16,8 +16,8 @@ from pavdm_cli.errors import ModelError
 from pavdm_cli.models.opensora import spatial_vae
 from pavdm_cli.models.opensora.spatial_vae import SpatialConfig
 from pavdm_cli.models.opensora.temporal_vae import TemporalConfig, TemporalVAE
-from pavdm_cli.models.opensora.tiling import in_tiles, tile_side
 from pavdm_cli.models.pixels import to_unit
+from pavdm_cli.models.tiling import in_tiles, tile_side
 
 FRAMES, LATENTS = 17, 5  # of a group
 SPATIAL_SCALE = 0.18215  # of picture latents, as trained; not the number in the configuration of the spatial part

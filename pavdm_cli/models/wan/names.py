@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 # Replaced in order; an original name holds none of the left-hand sides.
 TRANSFORMER = (
     ("condition_embedder.text_embedder.linear_1.", "text_embedding.0."),
@@ -31,3 +34,45 @@ def original_name(name: str) -> str:
     for diffusers, original in TRANSFORMER:
         name = name.replace(diffusers, original)
     return name
+
+
+_BLOCK = r"(resnets\.\d+|down_blocks\.\d+)"
+# Replaced in order, as regular expressions; of the two forms of a level at most one occurs in a checkpoint.
+VAE = (
+    (r"^quant_conv\.", "conv1."),
+    (r"^post_quant_conv\.", "conv2."),
+    (r"\.conv_in\.", ".conv1."),
+    (r"\.norm_out\.", ".head.0."),
+    (r"\.conv_out\.", ".head.2."),
+    (rf"{_BLOCK}\.norm1\.", r"\1.residual.0."),
+    (rf"{_BLOCK}\.conv1\.", r"\1.residual.2."),
+    (rf"{_BLOCK}\.norm2\.", r"\1.residual.3."),
+    (rf"{_BLOCK}\.conv2\.", r"\1.residual.6."),
+    (rf"{_BLOCK}\.conv_shortcut\.", r"\1.shortcut."),
+    (r"\.mid_block\.resnets\.0\.", ".middle.0."),
+    (r"\.mid_block\.attentions\.0\.", ".middle.1."),
+    (r"\.mid_block\.resnets\.1\.", ".middle.2."),
+    (r"\.down_blocks\.(\d+)\.resnets\.", r".downsamples.\1.downsamples."),
+    (r"\.down_blocks\.(\d+)\.downsampler\.", r".downsamples.\1.downsamples.2."),
+    (r"\.down_blocks\.", ".downsamples."),
+    (r"\.up_blocks\.(\d+)\.upsampler\.", r".upsamples.\1.upsamples.3."),
+)
+NESTED_UP = ((r"\.up_blocks\.(\d+)\.resnets\.", r".upsamples.\1.upsamples."),)  # of a VAE with shortcuts
+FLAT_UP = tuple(
+    (rf"\.up_blocks\.{level}\.{inner}\.", f".upsamples.{4 * level + place}.")
+    for level in range(4)
+    for place, inner in enumerate((r"resnets\.0", r"resnets\.1", r"resnets\.2", r"upsamplers\.0"))
+)
+
+
+def original_vae_names(names: Iterable[str]) -> dict[str, str]:
+    """The original name of every parameter of a VAE in either layout."""
+    every = list(names)
+    rules = (*VAE, *(NESTED_UP if any(".upsampler." in name for name in every) else FLAT_UP))
+    renamed = {}
+    for name in every:
+        new = name
+        for pattern, replacement in rules:
+            new = re.sub(pattern, replacement, new)
+        renamed[name] = new
+    return renamed
