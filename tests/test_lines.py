@@ -24,13 +24,14 @@ OPTIONS = {
 # Nothing here is what it is by default.
 LINE = (
     "--model opensora-v1.2 --seed 7 --method rn --steps 6 --window 10 --chunk 2 --context 0 --guidance 3 --size 144p "
+    "--solver unipc "
     "--aspect 9:16 --device cpu --threads 2 --aesthetic-score 5 --motion-score 4 --camera-motion static --text-device "
     "mps --fp32-timesteps --keep-latents --edit-ratio 0.5 --precision fp32 --attention sdpa --context-cache reuse "
     "--cuda-graphs off --overlap-decode off --offload model --vae-tiling on --cfg-batching sequential "
     "--output v.mkv --crf 20 --force"
 )
 SAMPLING = Sampling(
-    model="opensora-v1.2", seed=7, method="rn", steps=6, window=10, chunk=2, context=0, guidance=3, device="cpu",
+    model="opensora-v1.2", seed=7, method="rn", steps=6, window=10, chunk=2, context=0, guidance=3, solver="unipc", device="cpu",
     threads=2, options=OPTIONS,
     reencode=False, edit_ratio=0.5, precision="fp32",
     engine=Engine(attention="sdpa", reuse_context=True, cuda_graphs="off", overlap_decode="off",

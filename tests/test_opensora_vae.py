@@ -16,8 +16,8 @@ from pavdm_cli.attention import BACKENDS
 from pavdm_cli.models.opensora import spatial_vae
 from pavdm_cli.models.opensora.spatial_vae import SpatialConfig
 from pavdm_cli.models.opensora.temporal_vae import TemporalConfig
-from pavdm_cli.models.tiling import in_tiles, tile_side
 from pavdm_cli.models.opensora.vae import OpenSoraVAE, VAEConfig, frames_of, posterior
+from pavdm_cli.models.tiling import in_tiles, tile_side
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = VAEConfig(SpatialConfig((8, 8, 16, 16), groups=4), TemporalConfig(filters=8, blocks=2, groups=4))

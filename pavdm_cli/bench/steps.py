@@ -29,7 +29,8 @@ from pavdm_cli.sampling.loop import (
     warmup_inputs,
 )
 from pavdm_cli.sampling.noise import Noise, NoiseLevels, seeded_noise
-from pavdm_cli.sampling.solver import Solver, euler
+from pavdm_cli.sampling.solver import Solver
+from pavdm_cli.sampling.solvers import solver_of
 
 PHASES = ("growth", "steady", "drain")  # till the first chunk has left; a full window; no more chunks enter
 
@@ -64,7 +65,7 @@ def ready(job: Job, model: ModelRunner) -> Ready:
     synchronise(model.device)
     bound = time.perf_counter() - begun
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
-    return Ready(levels, euler(levels), noise, denoiser, pipeline.graphs_of(job, model), bound)
+    return Ready(levels, solver_of(job.settings.solver, levels), noise, denoiser, pipeline.graphs_of(job, model), bound)
 
 
 def whole(job: Job, model: ModelRunner, made: Ready) -> list[Step]:

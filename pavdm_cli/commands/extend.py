@@ -50,6 +50,7 @@ def extend(
     chunk: options.Chunk = None,
     context: options.Context = None,
     guidance: options.Guidance = None,
+    solver: options.Solver = None,
     size: options.Size = None,
     aspect: options.Aspect = "",
     device: options.Device = "auto",

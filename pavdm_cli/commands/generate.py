@@ -29,6 +29,7 @@ def generate(
     chunk: options.Chunk = None,
     context: options.Context = None,
     guidance: options.Guidance = None,
+    solver: options.Solver = None,
     size: options.Size = None,
     aspect: options.Aspect = "",
     fps: options.Fps = None,

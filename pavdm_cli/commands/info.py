@@ -107,6 +107,7 @@ SAME = (  # metadata that a flag of the same name sets
         "attention",
         "context_cache",
         "precision",
+        "solver",
         "cfg_batching",
         "vae_tiling",
         "image",

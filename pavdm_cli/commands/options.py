@@ -13,7 +13,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.request import SIZES
 from pavdm_cli.models.execution import ATTENTION, DEVICES
 from pavdm_cli.models.registry import MODELS
-from pavdm_cli.sampling.schedule import METHODS
+from pavdm_cli.sampling.schedule import METHODS, SOLVERS
 
 WHAT, HOW = "Video", "Sampling"
 SPEED, FILE = "Speed and memory", "File"
@@ -109,6 +109,14 @@ Context = Annotated[
         min=0,
         max=1,
         help="Clean chunks in front of the window (overlapped conditioning); 0 disables it. Default: the model's.",
+        rich_help_panel=HOW,
+    ),
+]
+Solver = Annotated[
+    str | None,
+    typer.Option(
+        autocompletion=complete(SOLVERS),
+        help="euler, or unipc, which is of second order. Default: the model's.",
         rich_help_panel=HOW,
     ),
 ]

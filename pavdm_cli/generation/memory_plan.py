@@ -176,7 +176,7 @@ def shown_of(job: Job) -> MemoryCase:
     kept, asked = job.settings.context_cache == "reuse", job.sampling.engine
     graphs = "off" if job.sampling.unrecordable else asked.cuda_graphs
     engine = replace(asked, reuse_context=kept, pictures=1, vae_tiling="off", offload="none", cuda_graphs=graphs)
-    return MemoryCase(schedule, engine, guided, noisy, clean)
+    return MemoryCase(schedule, engine, guided, noisy, clean, job.settings.solver)
 
 
 def running(

@@ -22,6 +22,7 @@ from pavdm_cli.runtime.untrusted import (
     optional,
     string,
 )
+from pavdm_cli.sampling.schedule import SOLVERS
 
 LONGEST_NAME, LONGEST_TEXT = 64, 20_000  # characters
 COUNT, PATH, SCORE = integer(0, 10**9), string(4096), optional(number(0, 100))
@@ -58,6 +59,7 @@ FIELDS = {
     **dict.fromkeys(("steps", "window", "chunk"), integer(1, 10**6)),
     **dict.fromkeys(("reencode", "only_new", "compile"), FLAG),
     "guidance": number(0, 100),
+    "solver": one_of(*SOLVERS),
     "context_cache": one_of(*CONTEXT_CACHE.values()),
     "precision": one_of(*PRECISIONS),
     **dict.fromkeys(("device", "attention", "weights", "image_digest"), string(100)),

@@ -42,7 +42,7 @@ from pavdm_cli.sampling.masked_clips import ClipCondition, sample_masked_clips
 from pavdm_cli.sampling.noise import NoiseLevels, seeded_noise
 from pavdm_cli.sampling.prefetch import map_prefetched
 from pavdm_cli.sampling.schedule import Schedule
-from pavdm_cli.sampling.solver import euler
+from pavdm_cli.sampling.solvers import solver_of
 
 MOST_REPLAY = 64  # latents of a warm-up that a decoder may need to begin after it
 Pixels = NDArray[np.uint8]
@@ -202,7 +202,7 @@ def generated(
 ) -> Iterator[Tensor]:
     """Every chunk of latents, those of the warm-up too. Raises: FaultyValues."""
     levels = levels_of(job).to(model.device)
-    solver = euler(levels)
+    solver = solver_of(job.settings.solver, levels)
     noise = seeded_noise(job.sampling.seed, model.noise_shape())
     again = recovery.reencoded if reencodes(job.sampling, job.schedule) else None
     edit = job.sampling.edit_ratio

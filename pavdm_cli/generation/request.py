@@ -14,6 +14,7 @@ from pavdm_cli.models.execution import DEVICES, Engine, check_graphs_on
 from pavdm_cli.models.registry import DEFAULT, find
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.runtime.validation import check_name, check_text
+from pavdm_cli.sampling.schedule import SOLVERS
 
 LONGEST = 24 * 3600.0  # seconds of video in one run
 SIZES = {"144p": (144, 256), "240p": (240, 424), "360p": (360, 640), "480p": (480, 848), "720p": (720, 1280)}
@@ -35,6 +36,7 @@ class Sampling:
     chunk: int | None = None
     context: int | None = None  # clean chunks in front of the window
     guidance: float | None = None
+    solver: str | None = None
     seed: int = 0
     device: str = "auto"
     threads: int = 0
@@ -49,6 +51,7 @@ class Sampling:
         if self.warmup is not None and not 0 <= self.warmup <= MOST_WARMUP:
             raise UsageError(f"--warmup must be 0 to {MOST_WARMUP} chunks, got {self.warmup}", "0 drops none")
         check_name("--device", self.device, DEVICES)
+        check_name("--solver", self.solver or SOLVERS[0], SOLVERS)
         check_graphs_on(self.engine.cuda_graphs, self.unrecordable)
 
     @property

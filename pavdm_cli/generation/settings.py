@@ -23,6 +23,7 @@ class Settings:
     chunk: int  # latents
     context: int  # clean chunks in front of the window
     guidance: float
+    solver: str
     context_cache: str  # reuse or recompute: the keys and values of the clean latents before the window
     precision: str = "fp32"  # of products: fp32 or bf16
     warmup: int = 0  # chunks generated before the video and dropped
@@ -38,6 +39,7 @@ def settle(sampling: Sampling, *, from_noise: bool = True) -> Settings:
         **counts,
         context=context_of(sampling),
         guidance=guidance,
+        solver=sampling.solver or sampling.spec.solver,
         context_cache=kept,
         precision=precision,
         warmup=warmup_of(sampling) if from_noise else 0,

@@ -18,7 +18,7 @@ from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.loop import denoise_step
 from pavdm_cli.sampling.noise import NoiseLevels, noise_levels
 from pavdm_cli.sampling.schedule import Schedule
-from pavdm_cli.sampling.solver import euler
+from pavdm_cli.sampling.solvers import solver_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class MemoryCase:
     guidance: float
     noisy: int
     clean: int
+    solver: str = "euler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def _bound(model: ModelRunner, shown: MemoryCase) -> Denoiser:
 
 def _step(model: ModelRunner, bound: Denoiser, shown: MemoryCase, memory: Any) -> object:
     levels = torch.zeros(shown.noisy, dtype=torch.int32, device=model.device)
-    solver = euler(_levels(model, shown))
+    solver = solver_of(shown.solver, _levels(model, shown))
     window = _latents(model, shown.noisy)
     return denoise_step(window, levels, memory, solver.history(window), denoiser=bound, solver=solver)
 

@@ -75,6 +75,7 @@ class ModelSpec:
     trained_steps: int  # the levels it was trained at: sampling may take every second or third of them
     guidance: float  # of sampling, unless asked otherwise
     method: str  # the one it was trained for
+    solver: str = "euler"  # of sampling, unless asked otherwise
     first_chunk: int = 0  # latents of a video's first chunk; 0: as many as of the others
     size_multiple: int = 0  # both sides are multiples of this; 0: `size` and no other
     max_side: int = 0  # pixels

@@ -12,6 +12,7 @@ from itertools import islice
 from pavdm_cli.errors import UsageError
 from pavdm_cli.runtime.printable import pluralize
 
+SOLVERS = ("euler", "unipc")  # names of those in `sampling/solvers.py`
 MAX_VALUE = 10_000  # steps, or latents of a window or a chunk
 
 
