@@ -31,8 +31,8 @@ LINE = (
     "--output v.mkv --crf 20 --force"
 )
 SAMPLING = Sampling(
-    model="opensora-v1.2", seed=7, method="rn", steps=6, window=10, chunk=2, context=0, guidance=3, solver="unipc", device="cpu",
-    threads=2, options=OPTIONS,
+    model="opensora-v1.2", seed=7, method="rn", steps=6, window=10, chunk=2, context=0, guidance=3, device="cpu",
+    solver="unipc", threads=2, options=OPTIONS,
     reencode=False, edit_ratio=0.5, precision="fp32",
     engine=Engine(attention="sdpa", reuse_context=True, cuda_graphs="off", overlap_decode="off",
                   offload="model", vae_tiling="on", cfg_batching="sequential"),

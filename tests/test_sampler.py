@@ -76,7 +76,7 @@ def test_a_video_equals_a_longer_one_in_exactly_all_chunks_but_the_last_window(s
     chunks = schedule.capacity + extra
     short, long = run_mixing(schedule, chunks), run_mixing(schedule, chunks + schedule.capacity)
     same = [torch.equal(a, b) for a, b in zip(short, long, strict=False)]
-    shared = chunks - schedule.capacity + 1
+    shared = chunks // schedule.restart * schedule.restart if schedule.restart else chunks - schedule.capacity + 1
     assert same == [True] * shared + [False] * (chunks - shared)
 
 
@@ -104,7 +104,9 @@ def test_a_chunk_comes_as_soon_as_it_is_clean(schedule: Schedule) -> None:
     video = sample(schedule, denoiser, NOISE, solver_of(sigmas_of(schedule)), chunks=None)
     for index in range(4):
         next(video)
-        assert denoiser.calls == schedule.steps + index * schedule.stride
+        windows, place = divmod(index, schedule.restart) if schedule.restart else (0, index)
+        whole = schedule.steps + (schedule.restart - 1) * schedule.stride
+        assert denoiser.calls == schedule.steps + place * schedule.stride + windows * whole
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +129,7 @@ def test_memory_does_not_grow_with_the_video(schedule: Schedule) -> None:
     for _ in range(schedule.capacity + schedule.context + 2):
         next(video)
     before = held_bytes()
-    for _ in range(20):
+    for _ in range(24):  # whole windows, where they restart
         chunk = next(video)
     assert chunk.untyped_storage().nbytes() == chunk.nbytes
     assert held_bytes() - chunk.nbytes == before
@@ -235,7 +237,7 @@ def test_levels_and_noise_come_to_a_gpu_from_pinned_memory(schedule: Schedule, m
     run_mixing(schedule, 5)
     patterns = {schedule.levels(schedule.active_chunks(now, 0, 5), now) for now in range(schedule.total(5))}
     assert brought.count(torch.int32) == len(patterns)
-    assert brought.count(torch.float64) >= 5
+    assert brought.count(torch.float64) >= 2
 
     def to(given: Tensor, device: str, non_blocking: bool = False) -> tuple[Tensor, str, bool]:
         return given, device, non_blocking

@@ -3,9 +3,12 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 
 import pytest
+from support.wan import golden
+from support.wan import index as recorded
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.sampling.schedule import METHODS, Schedule, fifo, one_clip, pa, rn, rw
@@ -159,3 +162,55 @@ def test_values_below_one_are_refused(name: str, value: str) -> None:
 def test_a_schedule_needs_no_torch() -> None:
     code = "import sys, pavdm_cli.sampling.schedule; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+FULL = [
+    replace(pa(30, 25, 5), full_window=True),
+    Schedule(steps=7, stride=3, chunk=2, context=3, full_window=True),
+    Schedule(steps=30, stride=30, chunk=8, context=5, restart=1, full_window=True),
+    Schedule(steps=30, stride=5, chunk=5, context=5, restart=4, full_window=True),
+]
+
+
+@pytest.mark.parametrize("schedule", FULL, ids=lambda s: f"{s.steps}-{s.stride}-{s.restart}")
+def test_a_full_window_shows_as_many_latents_from_the_first_step_to_the_last(schedule: Schedule) -> None:
+    chunks = 3 * schedule.capacity
+    for now in range(schedule.total(chunks)):
+        noisy, clean = schedule.size(schedule.active_chunks(now, 0, chunks), 0, 100)
+        assert noisy + clean == schedule.capacity * schedule.chunk + schedule.context
+    assert not schedule.active_chunks(schedule.total(chunks), 0, chunks)
+
+
+@pytest.mark.parametrize("schedule", FULL, ids=lambda s: f"{s.steps}-{s.stride}-{s.restart}")
+def test_in_a_full_window_every_chunk_waits_as_noise_and_then_visits_every_level(schedule: Schedule) -> None:
+    for levels in visits(schedule, chunks=2 * schedule.capacity).values():
+        waiting = levels.count(schedule.steps + 1)
+        assert levels == [schedule.steps + 1] * waiting + list(range(schedule.steps, 0, -1))
+
+
+def is_diagonal(case: dict[str, int]) -> bool:
+    """Whether a recorded case has staggered chunks, and a rolling window is exactly as long as they are staggered."""
+    rolling = case["F"] > case["base"]
+    window = (case["base"] - case["ready"]) // case["blk"]
+    return 0 < case["ar"] <= case["S"] and (not rolling or window * case["ar"] == case["S"])
+
+
+MATRICES = [case for case in recorded()["timestep_matrix"]["cases"] if "rows" in case and is_diagonal(case)]
+
+
+def test_the_recorded_matrices_hold_rolling_and_single_windows() -> None:
+    assert sum(case["F"] > case["base"] for case in MATRICES) >= 6
+    assert sum(case["F"] <= case["base"] for case in MATRICES) >= 3
+
+
+@pytest.mark.parametrize("case", MATRICES, ids=lambda case: case["case"])
+def test_levels_are_those_of_the_recorded_matrices(case: dict[str, int]) -> None:
+    steps, block = case["S"], case["blk"]
+    context, chunks = case["ready"] // block, case["F"] // block
+    restart = 0 if case["F"] > case["base"] else chunks - context
+    schedule = Schedule(steps, case["ar"], block, context * block, full_window=True, restart=restart)
+    matrix = golden("timestep_matrix")[f"{case['case']}.index"]
+    for now, row in enumerate(matrix[:, context * block :: block].tolist()):
+        shown = {chunk: schedule.level(chunk, now) for chunk in schedule.active_chunks(now, 0, chunks - context)}
+        assert {chunk: steps + 1 - row[chunk] for chunk in shown} == shown
+    assert len(matrix) == schedule.total(chunks - context)

@@ -30,8 +30,10 @@ class Table:
         last, before, age = history
         a, b, c, d = self.coefficients[levels.long(), age.long()][..., None, None, None].unbind(-4)
         clean = window + self.levels.sigmas[levels.long()][..., None, None, None] * velocity
-        aged = torch.where(levels > 0, (age + 1).clamp(max=2), age).to(age.dtype)
-        return a * window + b * velocity + c * last + d * before, (clean, last, aged)
+        stepped = ((levels > 0) & (levels <= self.levels.steps)).expand_as(age)
+        kept = [torch.where(stepped[..., None, None, None], *pair) for pair in ((clean, last), (last, before))]
+        aged = torch.where(stepped, (age + 1).clamp(max=2), age).to(age.dtype)
+        return a * window + b * velocity + c * last + d * before, (*kept, aged)
 
 
 def table(schedule: Schedule, seed: int = 0) -> Table:

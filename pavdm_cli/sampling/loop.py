@@ -159,10 +159,11 @@ def advance_window(
     pairs = zip(state.history, solver.history(entering), strict=True)
     history = tuple(roll(old, new, leaving) for old, new in pairs)
     moved = replace(state, chunks=active, window=roll(state.window, entering, leaving), history=history)
+    length = schedule.context_latents(active)
     if not leaving:
-        return moved
+        return replace(moved, context=tail(state.context, length)) if state.context.shape[1] > length else moved
     left = (state.originals if state.originals.shape[1] else state.window)[:, :leaving]
-    context = tail(torch.cat([state.context, left], dim=1), schedule.context)
+    context = tail(torch.cat([state.context, left], dim=1), length)
     return replace(moved, context=context, originals=state.originals[:, leaving:], num_given=0)
 
 
@@ -191,7 +192,7 @@ def from_nothing(noise: Noise, sigmas: Tensor) -> SamplerState:
 def from_clip(schedule: Schedule, clip: Tensor, sigmas: Tensor) -> SamplerState:
     """Continue clean latents (B, T, C, H, W), whose last ones are the context."""
     clip = clip.to(sigmas)
-    return SamplerState(0, range(0), clip[:, :0], tail(clip, schedule.context), clip[:, :0])
+    return SamplerState(0, range(0), clip[:, :0], tail(clip, schedule.context_latents(range(0))), clip[:, :0])
 
 
 def from_renoised(
@@ -208,7 +209,7 @@ def from_renoised(
     levels = torch.tensor(schedule.levels(chunks, 0), dtype=torch.int64, device=sigmas.device)
     fresh = sample_noise(noise, schedule.latents(chunks), originals)
     window = add_noise(originals, fresh, sigmas[levels][:, None, None, None])
-    context = tail(before, schedule.context)
+    context = tail(before, schedule.context_latents(chunks))
     return SamplerState(0, chunks, window, context, originals[:, :0] if keep_copies else originals)
 
 

@@ -1,6 +1,7 @@
 """Which chunk is at which noise level at which step: one integer formula for every method.
 
 Chunk i enters the window as pure noise at step i * stride, loses one level per step, and leaves clean `steps` later.
+With windows that restart, the chunks of a window enter like that once all of the window before it are clean.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ class Schedule:
     noisy_context: bool = False  # the context is noised to the window's level (paper eq. 6) instead of clean (eq. 5)
     note: str = ""  # one line for the user if a value was adjusted
     first_chunk: int = 0  # latents of the first chunk if it differs from the others; 0: it does not
+    full_window: bool = False  # from the first step on: chunks that have not started are shown as noise
+    shown: int = 0  # latents that a shorter window is filled up to with clean ones in front of it; 0: it is not
+    restart: int = 0  # chunks of a window after whose end the next one begins; 0: the window rolls
 
     def __post_init__(self) -> None:
         assert 1 <= self.stride <= self.steps
@@ -37,7 +41,8 @@ class Schedule:
     @property
     def capacity(self) -> int:
         """Chunks in a full window, P."""
-        return -(-self.steps // self.stride)
+        rolling = -(-self.steps // self.stride)
+        return min(rolling, self.restart) if self.restart and not self.full_window else self.restart or rolling
 
     @property
     def window(self) -> int:
@@ -46,24 +51,47 @@ class Schedule:
 
     def total(self, chunks: int) -> int:
         """Model calls for a video of `chunks` new chunks, from its first noise to its last clean latent."""
-        return (chunks - 1) * self.stride + self.steps if chunks else 0
+        return self.entry(chunks - 1) + self.steps if chunks else 0
 
     def num_renoised(self, latents: int) -> int:
         """Chunks of a given clip that are noised again at the start: of a full window all but one, if it has as many.
 
         The clean context before them comes first.
         """
-        return min(self.capacity - 1, max(0, latents - self.context) // self.chunk)
+        return 0 if self.restart else min(self.capacity - 1, max(0, latents - self.context) // self.chunk)
+
+    @property
+    def period(self) -> int:
+        """Steps of a window that restarts."""
+        return self.steps + (self.restart - 1) * self.stride
+
+    def entry(self, chunk: int) -> int:
+        """The step at which a chunk is pure noise."""
+        if not self.restart:
+            return chunk * self.stride
+        window, place = divmod(chunk, self.restart)
+        return window * self.period + place * self.stride
 
     def level(self, chunk: int, now: int) -> int:
-        """Level of a chunk before step `now`: `steps` when it enters, 0 when it is clean."""
-        return self.steps - (now - chunk * self.stride)
+        """Level of a chunk before step `now`: `steps` when it enters, 0 when it is clean; one more before it enters."""
+        return min(self.steps + 1, self.steps - (now - self.entry(chunk)))
 
     def active_chunks(self, now: int, first: int = 0, chunks: int | None = None) -> range:
-        """Chunks that step `now` denoises, oldest first, of those from `first` to `chunks` - 1 (None: no end)."""
-        oldest = max(first, (now - self.steps) // self.stride + 1)
-        newest = now // self.stride
-        return range(oldest, newest + 1 if chunks is None else min(newest + 1, chunks))
+        """Chunks in the window at step `now`, oldest first, of those from `first` to `chunks` - 1 (None: no end)."""
+        window, inside = divmod(now, self.period) if self.restart else (0, now)
+        begin = window * self.restart
+        oldest = max(first, begin + (inside - self.steps) // self.stride + 1)
+        if self.restart:
+            oldest = max(oldest, begin)
+        newest = begin + inside // self.stride
+        end = max(newest + 1, oldest + self.capacity) if self.full_window else newest + 1
+        end = min(end, begin + self.restart) if self.restart else end
+        return range(oldest, end if chunks is None else min(end, chunks))
+
+    def context_latents(self, window: range) -> int:
+        """Clean latents in front of a window that holds these chunks, if there are as many before it."""
+        full = self.window + self.context if self.full_window else self.shown
+        return max(self.context, full - len(self.latents(window)))
 
     def latents(self, chunks: range) -> range:
         """Indices of the latents in these chunks; those of a given clip are negative."""
@@ -85,16 +113,16 @@ class Schedule:
         Only a few steps are examined, however long the video: once window and context are full, nothing changes until
         the ramp-down.
         """
-        last = max(0, first) + 2 * self.capacity + -(-self.context // self.chunk) + 2
+        last = max(0, first) + 2 * max(self.capacity, self.restart) + -(-self.context // self.chunk) + 2
         end = last if chunks is None else min(chunks, last)
-        until = last * self.stride if chunks is None else (end - 1) * self.stride + self.steps
+        until = self.entry(last) if chunks is None else self.entry(end - 1) + self.steps
         windows = (self.active_chunks(step, first, end) for step in range(now, until))
         return {self.size(window, first, before) for window in windows if window}
 
     def size(self, window: range, first: int, before: int) -> tuple[int, int]:
         """Noisy and clean latents of a step whose window holds these chunks; `first` and `before` as in `sizes`."""
         passed = self.latents(range(first, window.start))
-        return len(self.latents(window)), min(self.context, before + len(passed))
+        return len(self.latents(window)), min(self.context_latents(window), before + len(passed))
 
     def levels(self, chunks: range, now: int) -> tuple[int, ...]:
         """Levels of all latents in these chunks before step `now`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +33,13 @@ SCHEDULES = {
     "odd-stride": Schedule(steps=7, stride=3, chunk=2, context=3),
     "pa-first-chunk": replace(pa(6, 9, 3), first_chunk=1),
     "rw-first-chunk": replace(rw(3, 4, 2), first_chunk=3),
+    "pa-full-window": replace(pa(6, 6, 2), full_window=True),
+    "pa-full-window-no-overlap": replace(pa(6, 6, 2, context=False), full_window=True),
+    "odd-full-window": Schedule(steps=7, stride=3, chunk=2, context=3, full_window=True),
+    "pa-clean-latents-fill-the-window": replace(pa(6, 6, 2, context=False), shown=6),
+    "windows": Schedule(steps=4, stride=2, chunk=2, context=3, restart=3, full_window=True),
+    "windows-long-stride": Schedule(steps=3, stride=3, chunk=1, context=1, restart=3, full_window=True),
+    "windows-of-one": Schedule(steps=4, stride=4, chunk=3, context=1, restart=1, full_window=True),
 }
 every_method = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 
@@ -96,10 +104,31 @@ class Exact:
         return torch.cat(velocities, dim=1)
 
     def active_chunks(self) -> list[tuple[int, int]]:
-        """Chunk and level of all that have entered and not yet left, from the definition alone."""
-        stride, steps = self.schedule.stride, self.schedule.steps
-        ages = [(index, self.now - index * stride) for index in range(self.first, self.chunks)]
-        return [(index, steps - age) for index, age in ages if 0 <= age < steps]
+        """Chunk and level of all that have entered and not yet left, from the definition alone.
+
+        In a window that is always full those that come next are shown too, as noise.
+        """
+        steps = self.schedule.steps
+        left = [(index, self.now - self.entry(index)) for index in range(self.first, self.chunks)]
+        left = [(index, age) for index, age in left if age < steps]
+        if self.schedule.restart:  # chunks of one window are never shown with those of another
+            first = left[0][0] // self.schedule.restart
+            left = [(index, age) for index, age in left if index // self.schedule.restart == first]
+        if self.schedule.full_window:
+            return [(index, min(steps + 1, steps - age)) for index, age in left[: self.capacity()]]
+        return [(index, steps - age) for index, age in left if age >= 0]
+
+    def entry(self, chunk: int) -> int:
+        """The step at which a chunk is pure noise: with windows that restart, after all steps of those before."""
+        stride, restart = self.schedule.stride, self.schedule.restart
+        if not restart:
+            return chunk * stride
+        before = chunk // restart * (self.schedule.steps + (restart - 1) * stride)
+        return before + chunk % restart * stride
+
+    def capacity(self) -> int:
+        """Chunks in a full window."""
+        return self.schedule.restart or math.ceil(self.schedule.steps / self.schedule.stride)
 
     def start_of(self, chunk: int) -> int:
         """Index of a chunk's first latent, by adding up the chunks before it."""
@@ -109,7 +138,11 @@ class Exact:
     def context(self) -> range:
         """The clean latents right before the window."""
         end = self.start_of(self.active_chunks()[0][0])
-        return range(max(-self.given, end - self.schedule.context), end)
+        shown = [index for index, _ in self.active_chunks()]
+        noisy = self.start_of(shown[-1] + 1) - self.start_of(shown[0])
+        full = self.capacity() * self.schedule.chunk + self.schedule.context if self.schedule.full_window else 0
+        length = max(self.schedule.context, max(full, self.schedule.shown) - noisy)
+        return range(max(-self.given, end - length), end)
 
     def check_cache(self, cache: Tensor | None) -> None:
         """The cache is that of the latents now before the window; at a changing level, of this very step."""
@@ -123,7 +156,7 @@ class Exact:
 
     def mix(self, clean: Tensor, noise: Tensor, level: int) -> Tensor:
         """Latents as far between clean and noise as their level says."""
-        sigma = self.sigmas[level]
+        sigma = self.sigmas[min(level, self.schedule.steps)]
         return (1 - sigma) * clean + sigma * noise
 
 
