@@ -29,7 +29,7 @@ class Schedule:
     note: str = ""  # one line for the user if a value was adjusted
     first_chunk: int = 0  # latents of the first chunk if it differs from the others; 0: it does not
     full_window: bool = False  # from the first step on: chunks that have not started are shown as noise
-    shown: int = 0  # latents that a shorter window is filled up to with clean ones in front of it; 0: it is not
+    fill_to: int = 0  # latents that a shorter window is filled up to with clean ones in front of it; 0: it is not
     restart: int = 0  # chunks of a window after whose end the next one begins; 0: the window rolls
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class Schedule:
 
     def context_latents(self, window: range) -> int:
         """Clean latents in front of a window that holds these chunks, if there are as many before it."""
-        full = self.window + self.context if self.full_window else self.shown
+        full = self.window + self.context if self.full_window else self.fill_to
         return max(self.context, full - len(self.latents(window)))
 
     def latents(self, chunks: range) -> range:

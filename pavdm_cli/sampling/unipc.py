@@ -45,9 +45,9 @@ class UniPC:
 
 def unipc(levels: NoiseLevels) -> UniPC:
     """The UniPC solver for these levels."""
-    table = unipc_coefficients(levels.sigmas[: levels.steps + 1].double().cpu())
+    coefficients = unipc_coefficients(levels.sigmas[: levels.steps + 1].double().cpu())
     identity = Z.expand(2, MAX_AGE + 1, 4)  # of `unstarted` and `context`
-    return UniPC(levels, torch.cat([table, identity]).to(levels.sigmas))
+    return UniPC(levels, torch.cat([coefficients, identity]).to(levels.sigmas))
 
 
 def unipc_coefficients(sigmas: Tensor) -> Tensor:  # (steps + 1,) float64, from clean to noise -> (steps + 1, 3, 4)

@@ -36,7 +36,7 @@ SCHEDULES = {
     "pa-full-window": replace(pa(6, 6, 2), full_window=True),
     "pa-full-window-no-overlap": replace(pa(6, 6, 2, context=False), full_window=True),
     "odd-full-window": Schedule(steps=7, stride=3, chunk=2, context=3, full_window=True),
-    "pa-clean-latents-fill-the-window": replace(pa(6, 6, 2, context=False), shown=6),
+    "pa-clean-latents-fill-the-window": replace(pa(6, 6, 2, context=False), fill_to=6),
     "windows": Schedule(steps=4, stride=2, chunk=2, context=3, restart=3, full_window=True),
     "windows-long-stride": Schedule(steps=3, stride=3, chunk=1, context=1, restart=3, full_window=True),
     "windows-of-one": Schedule(steps=4, stride=4, chunk=3, context=1, restart=1, full_window=True),
@@ -141,7 +141,7 @@ class Exact:
         shown = [index for index, _ in self.active_chunks()]
         noisy = self.start_of(shown[-1] + 1) - self.start_of(shown[0])
         full = self.capacity() * self.schedule.chunk + self.schedule.context if self.schedule.full_window else 0
-        length = max(self.schedule.context, max(full, self.schedule.shown) - noisy)
+        length = max(self.schedule.context, max(full, self.schedule.fill_to) - noisy)
         return range(max(-self.given, end - length), end)
 
     def check_cache(self, cache: Tensor | None) -> None:
