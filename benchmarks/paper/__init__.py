@@ -1,0 +1,1 @@
+"""The parts of study.py: arms, runs, statistics and the report."""

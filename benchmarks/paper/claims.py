@@ -1,0 +1,43 @@
+"""The orderings that the paper claims in table 1, figures 3 and 6 and its text, as far as rows can say."""
+
+from __future__ import annotations
+
+from .statistics import Claim
+
+TABLE, TEXT, ABLATION = "table 1", "section 4.2", "figure 6"
+
+
+def _table(better: str, worse: str, better_in: tuple[str, ...], worse_in: tuple[str, ...]) -> list[Claim]:
+    """What two rows of table 1 say, column by column."""
+    return [
+        *(Claim(better, worse, metric, TABLE) for metric in better_in),
+        *(Claim(worse, better, metric, TABLE) for metric in worse_in),
+    ]
+
+
+CLAIMS = (
+    *_table(
+        "pa-base",
+        "rn-base",
+        ("identity_drift", "min_color_similarity", "adherence", "drift_sharpness", "scenes", "frechet_probe"),
+        ("unpredicted", "dynamic_degree"),
+    ),
+    *_table(
+        "pa",
+        "rw",
+        ("min_color_similarity", "unpredicted", "dynamic_degree", "adherence", "frechet_probe"),
+        ("identity_drift", "drift_sharpness", "scenes"),
+    ),
+    *_table(
+        "pa-base",
+        "fifo",
+        ("identity_drift", "unpredicted", "scenes", "frechet_probe"),
+        ("min_color_similarity", "dynamic_degree", "drift_sharpness"),
+    ),
+    *_table("pa-base", "chained", ("identity_drift", "scenes", "frechet_probe"), ()),
+    *(Claim("pa", "no-context", metric, ABLATION) for metric in ("joint_ratio", "identity_drift", "drift_sharpness")),
+    *(
+        Claim("no-context", "chunk-1", metric, ABLATION)
+        for metric in ("identity_drift", "drift_sharpness", "one_object")
+    ),
+)

@@ -1,0 +1,159 @@
+"""The report of the study: tables and claims as Markdown, and its pictures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .arms import BY_NAME, REAL
+from .claims import CLAIMS
+from .figures import draw_strips, frames_at, plot_over_time
+from .statistics import BY_METRIC, COLUMNS, MORE, Column, Rows, Verdict, estimate, verdicts
+
+BEGIN, END = "<!-- study -->", "<!-- end of study -->"
+IN_FIGURE_3 = ("pa-base", "rn-base", "fifo", "chained", "pa", "rw", "shipped", REAL)
+ABLATIONS = ("pa", "no-context", "chunk-1", "fixed-length", "half-steps", "double-steps", "half-window")
+SHEET_COLUMNS, STRIPS = 10, 8
+
+
+def write(path: Path, rows: Sequence[Mapping[str, Any]], folder: Path, reasons: Path | None, *, draft: bool) -> None:
+    """Write the study's section of a document, and its pictures in the folder `results` beside it."""
+    check_rows(rows, draft)
+    arms = arms_of(rows)
+    pictures = path.parent / "images" / "results"
+    pictures.mkdir(parents=True, exist_ok=True)
+    draw_pictures(pictures, arms, folder)
+    sentences = json.loads(reasons.read_text()) if reasons else {}
+    section = "\n".join(section_lines(rows, arms, sentences, sorted(p.name for p in pictures.glob("*.png"))))
+    replace_section(path, f"{BEGIN}\n{section}\n{END}")
+
+
+def check_rows(rows: Sequence[Mapping[str, Any]], draft: bool) -> None:
+    """Exit unless there are rows, all of one clean commit, or `draft`."""
+    if not rows:
+        sys.exit("no rows to report on")
+    commits = {str(row["commit"]) for row in rows}
+    if not draft and (len(commits) > 1 or any("+" in commit or commit == "None" for commit in commits)):
+        sys.exit(f"rows must be of one clean commit, these are of {', '.join(sorted(commits))}; --draft reports anyway")
+
+
+def arms_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Rows]:
+    """The rows by arm and seed, arms in their order; of two rows of one video the later one."""
+    arms: dict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        arms[row["arm"]][row["seed"]] = row
+    return {name: arms[name] for name in (*BY_NAME, REAL) if name in arms}
+
+
+def section_lines(
+    rows: Sequence[Mapping[str, Any]], arms: Mapping[str, Rows], reasons: Mapping[str, str], pictures: Sequence[str]
+) -> list[str]:
+    """The section, line by line."""
+    results = verdicts(CLAIMS, arms, arms.get(REAL, {}))
+    seeds = sorted({row["seed"] for row in rows})
+    seconds = max(row["measurement"]["frames"] / row["measurement"]["fps"] for row in rows)
+    return [
+        f"{len(seeds)} prompts of {seconds:g} s, seeds {seeds[0]} to {seeds[-1]}, the same in every arm; commit "
+        f"{', '.join(sorted({str(row['commit']) for row in rows}))}. Means with 95 % intervals.",
+        "",
+        "## Table 1",
+        "",
+        *table_lines(arms, COLUMNS),
+        "",
+        *(f"- *{column.title}*: {column.stands_for} (`{column.metric}`)." for column in COLUMNS),
+        "",
+        "## Ground truth",
+        "",
+        *table_lines(arms, MORE),
+        "",
+        *(f"- *{column.title}*: {column.stands_for}." for column in MORE),
+        "",
+        "## The paper's orderings",
+        "",
+        "Paired by prompt and seed. The difference is positive where the claim holds; p is of the sign test (of the "
+        "jackknife for distances), after Holm's correction over all claims. A verdict needs p < 0.05 and an interval "
+        "without 0.",
+        "",
+        *claim_lines(results, reasons),
+        "",
+        "## Arms",
+        "",
+        *arm_lines(arms),
+        "",
+        *(f"![{name.removesuffix('.png')}](images/results/{name})" for name in pictures),
+    ]
+
+
+def table_lines(arms: Mapping[str, Rows], columns: Sequence[Column]) -> list[str]:
+    """A table with a row for each arm; arrows say which direction is better."""
+    heads = [f"{column.title} {'↓' if column.lower_is_better else '↑'}" for column in columns]
+    lines = [f"| arm | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, rows in arms.items():
+        estimates = [estimate(rows, arms.get(REAL, {}), column.metric) for column in columns]
+        lines.append(f"| {name} | {' | '.join(str(one) if one else '-' for one in estimates)} |")
+    return lines
+
+
+def claim_lines(results: Sequence[Verdict], reasons: Mapping[str, str]) -> list[str]:
+    """A table with a row for each claim."""
+    lines = ["| claim | source | pairs | difference | p | verdict | why |", "|---|---|---|---|---|---|---|"]
+    for one in results:
+        claim = one.claim
+        text = f"{claim.better} over {claim.worse}: {BY_METRIC[claim.metric].title}"
+        why = reasons.get(f"{claim.better} > {claim.worse}: {claim.metric}", "")
+        p_value = "-" if one.difference is None else f"{one.p_value:.2g}"
+        lines.append(
+            f"| {text} | {claim.source} | {one.pairs} | {one.difference or '-'} | {p_value} | {one.result} | {why} |"
+        )
+    return lines
+
+
+def arm_lines(arms: Mapping[str, Rows]) -> list[str]:
+    """What each arm is, with the settings and weights that its rows store."""
+    lines = ["| arm | what it is | weights | steps | window | chunk | context | guidance |", "|---" * 8 + "|"]
+    for name, rows in arms.items():
+        row = next(iter(rows.values()))
+        settings = row["settings"]
+        values = [str(settings.get(key, "-")) for key in ("steps", "window", "chunk", "context", "guidance")]
+        about = BY_NAME[name].about if name in BY_NAME else "rendered"
+        lines.append(f"| {name} | {about} | {row['weights']} | {' | '.join(values)} |")
+    return lines
+
+
+def draw_pictures(folder: Path, arms: Mapping[str, Rows], study: Path) -> None:
+    """Figure 3, a contact sheet of each arm, and strips of the ablations."""
+    plot_over_time(folder / "over-time.png", {name: arms[name] for name in IN_FIGURE_3 if name in arms})
+    for name, rows in arms.items():
+        seconds = evenly(rows, SHEET_COLUMNS)
+        paths = {seed: study / "videos" / name / f"{seed}.mp4" for seed in sorted(rows)[:STRIPS]}
+        draw_strips(
+            folder / f"sheet-{name}.png", {f"{seed}": frames_at(path, seconds) for seed, path in paths.items()}, seconds
+        )
+    ablations = {name: arms[name] for name in ABLATIONS if name in arms}
+    shared = set.intersection(*(set(rows) for rows in ablations.values())) if ablations else set()
+    for seed in sorted(shared)[:2]:
+        seconds = evenly(next(iter(ablations.values())), SHEET_COLUMNS)
+        strips = {name: frames_at(study / "videos" / name / f"{seed}.mp4", seconds) for name in ablations}
+        draw_strips(folder / f"ablations-{seed}.png", strips, seconds)
+
+
+def evenly(rows: Rows, count: int) -> list[float]:
+    """Times from the first frame of a video to its last."""
+    measurement = next(iter(rows.values()))["measurement"]
+    last = (measurement["frames"] - 1) / measurement["fps"]
+    return np.linspace(0, last, count).round(2).tolist()
+
+
+def replace_section(path: Path, section: str) -> None:
+    """Put the section between the document's markers, else at its end; a new document begins with it."""
+    text = path.read_text() if path.exists() else f"# Results\n\n{BEGIN}\n{END}\n"
+    if BEGIN not in text:
+        text += f"\n{BEGIN}\n{END}\n"
+    before, after = text.index(BEGIN), text.index(END) + len(END)
+    path.write_text(text[:before] + section + text[after:])

@@ -1,0 +1,221 @@
+"""Weights, videos and rows of the study: each is made once, so that a stopped study continues where it was."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pavdm_cli.bench.env import environment
+from pavdm_cli.evaluation.files import MeasureOptions, measure_file
+from pavdm_cli.evaluation.results import ResultsFile
+from pavdm_cli.evaluation.videos import VideoSet, render_videos, scene_prompt
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.pipeline import Job, Pixels
+from pavdm_cli.generation.provenance import recipe
+from pavdm_cli.generation.request import Output
+from pavdm_cli.generation.write import encoding_of, stored
+from pavdm_cli.models.pocket import checkpoint
+from pavdm_cli.models.pocket.model import CODEC, DENOISER
+from pavdm_cli.models.pocket.model import SPEC as POCKET
+from pavdm_cli.video import EncoderOptions, VideoWriter, open_video
+
+from .arms import REAL, Arm, frames_of, plan, sampling_of
+
+SCHEMA = "pavdm.study/1"
+OUTPUT = Output(crf=8, scale=1)  # nearly lossless: the metrics should see the model, not the encoder
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A fine-tuning, the same for every method."""
+
+    steps: int
+    batch: int
+    rate: float
+    clips: int
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """All that decides what the rows say; stored in the folder, and the same whenever the study continues."""
+
+    folder: Path
+    model: str
+    seconds: float
+    prompts: tuple[str, ...]  # the seed of each is its index, from first_seed
+    first_seed: int
+    weights: Mapping[str, Path | None]  # pocket's, by role: base, pa, rw; None: fine-tuned here, or not at hand
+    budget: Budget
+    threads: int = 1
+
+    @property
+    def painted(self) -> bool:
+        """Whether its videos can be rendered, and its weights fine-tuned here."""
+        return self.model == POCKET.name
+
+    @property
+    def seeds(self) -> dict[int, str]:
+        """The prompt of every seed."""
+        return dict(enumerate(self.prompts, self.first_seed))
+
+
+def check_settings(study: Study) -> None:
+    """Store what the study is, or compare it with what its folder holds. Exits where they differ."""
+    path = study.folder / "study.json"
+    digests = {role: file and checkpoint.digest(file) for role, file in study.weights.items()}
+    settings = {
+        "model": study.model,
+        "seconds": study.seconds,
+        "prompts": list(study.prompts),
+        "first_seed": study.first_seed,
+        "weights": digests,
+        "budget": asdict(study.budget),
+    }
+    if path.exists():
+        before = json.loads(path.read_text())
+        if changed := [name for name in settings if before.get(name) != settings[name]]:
+            sys.exit(f"{study.folder} holds a study with other {', '.join(changed)}: give another folder")
+        return
+    path.write_text(json.dumps(settings, indent=1))
+
+
+def fine_tune(study: Study, method: str, say: Say, *, alone: bool = True) -> Path | None:
+    """The denoiser fine-tuned from the base weights by a method, or the one that was given; None without either.
+
+    Exits where it would have to be trained by one of several shards.
+    """
+    if (given := study.weights[method]) or not study.weights["base"]:
+        return given
+    folder = study.folder / f"finetune-{method}"
+    finished = folder / "finished"
+    if not finished.exists():
+        if not alone:
+            sys.exit(f"the shards need weights fine-tuned by {method}: first run --arms {method} without --shard")
+        say(f"fine-tuning {method}: {study.budget}")
+        subprocess.run([*fine_tune_command(study, method, folder)], check=True)
+        finished.touch()
+    return folder / DENOISER
+
+
+def fine_tune_command(study: Study, method: str, folder: Path) -> list[str]:
+    """The command, which continues from its own checkpoint."""
+    budget = study.budget
+    counts = {"steps": budget.steps, "batch": budget.batch, "rate": budget.rate, "clips": budget.clips}
+    options = {"folder": folder, "init": study.weights["base"], "method": method, "threads": study.threads, **counts}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return [sys.executable, "-m", "pavdm_cli", "train", "denoiser", "--device", "cpu", *words]
+
+
+def model_of(study: Study, role: str, denoiser: Path | None) -> str:
+    """What `--model` would be for weights: for pocket a folder of its VAE and the denoiser."""
+    if not study.painted or role == "shipped":
+        return study.model
+    assert denoiser
+    folder = study.folder / "weights" / role
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, source in ((CODEC, POCKET.folder / CODEC), (DENOISER, denoiser)):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(source.resolve())
+    return str(folder)
+
+
+def distilled_guidance(denoiser: Path | None) -> float | None:
+    """The guidance that a denoiser gives in one pass, by its header; None: as the model's own."""
+    return None if denoiser is None else float(checkpoint.about(denoiser).get("guided", 1.0))
+
+
+def run_arm(study: Study, arm: Arm, seeds: Sequence[int], rows: Path, say: Say) -> None:
+    """Generate and measure the videos of an arm that have no row yet."""
+    done = {(row["arm"], row["seed"]) for row in read_rows([rows])}
+    missing = [seed for seed in seeds if (arm.name, seed) not in done]
+    denoiser = study.weights[arm.weights] if study.painted and arm.weights != "shipped" else None
+    if not missing:
+        return
+    if study.painted and arm.weights != "shipped" and denoiser is None:
+        say(f"{arm.name}: no weights ({arm.weights})")
+        return
+    name = model_of(study, arm.weights, denoiser)
+    jobs = {seed: _plan(study, arm, seed, name, denoiser) for seed in missing}
+    model = pipeline.open_model(jobs[missing[0]])
+    for seed, job in jobs.items():
+        path = study.folder / "videos" / arm.name / f"{seed}.mp4"
+        if not path.exists():
+            about = recipe(job, model) | {"crf": OUTPUT.crf} | stored(encoding_of(job, OUTPUT).scale)
+            write_video(path, frames_of(arm, job, model), job.spec.fps, encoding_of(job, OUTPUT), about)
+        add_row(rows, arm.name, seed, path, {"settings": asdict(job.settings), "weights": model.digest})
+        say(f"{arm.name} {seed}: {job.prompt}")
+
+
+def _plan(study: Study, arm: Arm, seed: int, name: str, denoiser: Path | None) -> Job:
+    sampling = sampling_of(arm, name, seed, study.threads)
+    return plan(study.seeds[seed], study.seconds, sampling, distilled_guidance(denoiser))
+
+
+def run_real(study: Study, seeds: Sequence[int], rows: Path, say: Say) -> None:
+    """Render and measure the scenes that the prompts describe, where the world can be rendered."""
+    done = {(row["arm"], row["seed"]) for row in read_rows([rows])}
+    for seed in seeds:
+        if (REAL, seed) in done or not study.painted:
+            continue
+        assert study.seeds[seed] == scene_prompt(seed)
+        path = study.folder / "videos" / REAL / f"{seed}.mp4"
+        (video,) = render_videos(VideoSet(range(seed, seed + 1), study.seconds))
+        about = {"prompt": video.prompt, "seed": seed, **real_chunks()}
+        write_video(path, iter([video.frames]), POCKET.fps, EncoderOptions(OUTPUT.crf), about)
+        add_row(rows, REAL, seed, path, {"settings": {}, "weights": "rendered"})
+        say(f"{REAL} {seed}: {video.prompt}")
+
+
+def real_chunks() -> dict[str, Any]:
+    """Metadata by which a rendered video is measured as pocket's are: chunk borders and ground truth."""
+    return {"model": POCKET.name, "method": "pa", "chunk": POCKET.chunk, "window": POCKET.window}
+
+
+def write_video(
+    path: Path, frames: Iterator[Pixels], fps: int, encoding: EncoderOptions, about: Mapping[str, Any]
+) -> None:
+    """Write frames under the video's name when all are there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first = next(frames)
+    with VideoWriter(path, first.shape[2], first.shape[1], fps, dict(about), encoding, True) as writer:
+        writer.write(first)
+        for pixels in frames:
+            writer.write(pixels)
+        writer.finish()
+
+
+def add_row(rows: Path, arm: str, seed: int, path: Path, about: Mapping[str, Any]) -> None:
+    """Measure a video and append its row."""
+    measurement = measure_file(
+        open_video(path), MeasureOptions(flow=True, features=True), ResultsFile(None), lambda count, name: None
+    )
+    row = {"schema": SCHEMA, **environment(), "arm": arm, "seed": seed, **about}
+    measured = replace(measurement, path=f"{arm}/{path.name}").to_json()
+    drop_torn_line(rows)
+    with rows.open("a") as file:
+        file.write(json.dumps(row | {"measurement": measured}) + "\n")
+
+
+def drop_torn_line(rows: Path) -> None:
+    """Remove a last line that a stop cut short, so that the next row begins a line."""
+    text = rows.read_bytes() if rows.exists() else b""
+    if text and not text.endswith(b"\n"):
+        rows.write_bytes(text[: text.rfind(b"\n") + 1])
+
+
+def read_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """All rows; a last line that a stop cut short is left out."""
+    rows = []
+    for path in paths:
+        for line in path.read_text().splitlines() if path.exists() else ():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return rows

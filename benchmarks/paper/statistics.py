@@ -1,0 +1,172 @@
+"""Means, paired differences and verdicts over the rows of the study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pavdm_cli.evaluation.comparison import LEVEL, bootstrap_interval, holm, sign_test
+from pavdm_cli.evaluation.distances import frechet_distance, jackknife_interval, kernel_distance
+from pavdm_cli.evaluation.set_distances import features_of, sum_all
+
+DISTANCES = {"frechet_probe": frechet_distance, "kernel_probe": kernel_distance}
+Rows = Mapping[int, Mapping[str, Any]]  # by seed: one arm
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the paper's table 1, and what stands for it here."""
+
+    title: str
+    metric: str
+    stands_for: str
+    lower_is_better: bool = True
+
+
+COLUMNS = (
+    Column("subject consistency", "identity_drift", "change of the object from its first two seconds to the end"),
+    Column("background consistency", "min_color_similarity", "least color similarity of neighbouring frames", False),
+    Column("motion smoothness", "unpredicted", "change that optical flow does not predict, as a share of all change"),
+    Column("dynamic degree", "dynamic_degree", "largest 5 % of optical flow, frame heights per second", False),
+    Column("aesthetic quality", "adherence", "share of clips that show the prompt's words, by the probe", False),
+    Column("imaging quality", "drift_sharpness", "size of the change of sharpness from first to last 15 %"),
+    Column("scenes", "scenes", "scenes by PySceneDetect, as in the paper"),
+    Column("FVD", "frechet_probe", "Fréchet distance of the probe's features to real renders of the same scenes"),
+)  # fmt: skip
+MORE = (
+    Column("kernel distance", "kernel_probe", "kernel distance of the same features"),
+    Column("joint ratio", "joint_ratio", "change across chunk borders over change inside chunks"),
+    Column("largest jump", "largest_jump", "largest change of two frames over the median"),
+    Column("one object", "one_object", "share of frames with exactly one object", False),
+    Column("survival", "object_survival", "share of the video before the object is lost", False),
+    Column("color error", "color_error", "of the object, RGB from 0 to 1"),
+    Column("speed error", "speed_error", "of the object, frame heights per second"),
+)
+BY_METRIC = {column.metric: column for column in (*COLUMNS, *MORE)}
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An ordering that the paper claims: `better` has the better value of a metric than `worse`."""
+
+    better: str
+    worse: str
+    metric: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the rows say of a claim; the difference is in the claimed direction: positive where the claim holds."""
+
+    claim: Claim
+    pairs: int
+    difference: Estimate | None
+    p_value: float  # after Holm's correction over all claims
+    result: str  # "holds", "does not hold", "tie" or "no data"
+
+
+def value_of(row: Mapping[str, Any], metric: str) -> float | None:
+    """A metric of one video; drifts by their size."""
+    metrics: Mapping[str, float | None] = row["measurement"]["metrics"]
+    if metric == "adherence":
+        words = [value for name, value in metrics.items() if name.startswith("adherence_") and value is not None]
+        return float(np.mean(words)) if words else None
+    value = metrics.get(metric)
+    return abs(value) if value is not None and metric.startswith("drift_") else value
+
+
+def estimate(rows: Rows, real: Rows, metric: str) -> Estimate | None:
+    """Mean of a metric over an arm's videos, or the distance of their clips from those of the real ones."""
+    if metric in DISTANCES:
+        return _estimate(_jackknife_of(rows, real, metric))
+    values = np.array([value for row in rows.values() if (value := value_of(row, metric)) is not None])
+    return Estimate(float(values.mean()), *bootstrap_interval(values)) if len(values) else None
+
+
+def verdicts(claims: Sequence[Claim], arms: Mapping[str, Rows], real: Rows) -> list[Verdict]:
+    """The verdict of every claim, corrected for their number."""
+    results = [_differences(claim, arms, real) for claim in claims]
+    known = [index for index, (_, difference, _) in enumerate(results) if difference is not None]
+    corrected = dict(zip(known, holm([results[index][2] for index in known]), strict=True))
+    return [
+        Verdict(claim, pairs, difference, corrected.get(index, 1.0), _result(difference, corrected.get(index, 1.0)))
+        for index, (claim, (pairs, difference, _)) in enumerate(zip(claims, results, strict=True))
+    ]
+
+
+def _result(difference: Estimate | None, p_value: float) -> str:
+    if difference is None:
+        return "no data"
+    if p_value >= LEVEL or difference.low <= 0 <= difference.high:
+        return "tie"
+    return "holds" if difference.value > 0 else "does not hold"
+
+
+def _differences(claim: Claim, arms: Mapping[str, Rows], real: Rows) -> tuple[int, Estimate | None, float]:
+    """Pairs, paired difference in the claimed direction, and its uncorrected p-value."""
+    better, worse = arms.get(claim.better, {}), arms.get(claim.worse, {})
+    seeds = sorted(better.keys() & worse.keys())
+    sign = 1 if BY_METRIC[claim.metric].lower_is_better else -1
+    if claim.metric in DISTANCES:
+        return _distance_difference(
+            claim.metric, [{seed: arm[seed] for seed in seeds} for arm in (better, worse)], real
+        )
+    pairs = [(value_of(better[seed], claim.metric), value_of(worse[seed], claim.metric)) for seed in seeds]
+    values = np.array([sign * (b - a) for a, b in pairs if a is not None and b is not None])
+    if len(values) < 2:
+        return len(values), None, 1.0
+    return len(values), Estimate(float(values.mean()), *bootstrap_interval(values)), sign_test(values)
+
+
+def _distance_difference(metric: str, arms: Sequence[Rows], real: Rows) -> tuple[int, Estimate | None, float]:
+    """The same for distances of sets: each prompt is left out in turn, of both arms and of the real videos."""
+    better, worse = (_jackknife_of(rows, real, metric) for rows in arms)
+    seeds = len(arms[0].keys() & real.keys())
+    if better is None or worse is None:
+        return seeds, None, 1.0
+    difference = [b - a for a, b in zip(better, worse, strict=True)]
+    interval = jackknife_interval(difference[0], difference[1:])
+    if interval is None:
+        return seeds, None, 1.0
+    error = (interval[2] - interval[1]) / (2 * 1.96)
+    return seeds, Estimate(*map(float, interval)), _two_sided(float(interval[0]), float(error))
+
+
+def _two_sided(value: float, error: float) -> float:
+    """The p-value of a normal statistic."""
+    from statistics import NormalDist
+
+    return 2 * NormalDist().cdf(-abs(value) / error) if error > 0 else 1.0
+
+
+def _jackknife_of(rows: Rows, real: Rows, metric: str) -> list[float] | None:
+    """A distance with all prompts, then without each."""
+    seeds = sorted(rows.keys() & real.keys())
+    made, true = ([features_of(arm[seed]["measurement"]["features"]) for seed in seeds] for arm in (rows, real))
+    if len(seeds) < 2:
+        return None
+    all_made, all_true = sum_all(made), sum_all(true)
+    values = [DISTANCES[metric](all_made, all_true)]
+    values += [DISTANCES[metric](all_made - a, all_true - b) for a, b in zip(made, true, strict=True)]
+    return None if None in values else [value for value in values if value is not None]
+
+
+def _estimate(values: Sequence[float] | None) -> Estimate | None:
+    interval = None if values is None else jackknife_interval(values[0], values[1:])
+    return None if interval is None else Estimate(*map(float, interval))

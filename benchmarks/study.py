@@ -1,0 +1,113 @@
+"""The paper's study on a model that anyone can run: `python benchmarks/study.py FOLDER --base denoiser.safetensors`.
+
+Fine-tunes PA and RW from the base weights with equal budgets, generates every arm with paired prompts and seeds,
+measures every video, and with --report writes docs/results.md. The same command continues a study that was stopped.
+With --shard I/N, each of N processes or machines that share the folder does its part of the prompts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from paper import report
+from paper.arms import ARMS, BY_NAME, REAL
+from paper.runs import Budget, Study, check_settings, fine_tune, read_rows, run_arm, run_real
+
+from pavdm_cli.evaluation.videos import scene_prompt
+from pavdm_cli.models.registry import DEFAULT
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "results.md"
+
+
+def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="of weights, videos and rows")
+    parser.add_argument("--model", default=DEFAULT, help="another model has no fine-tuned arms and no ground truth")
+    parser.add_argument("--base", type=Path, help="pocket's denoiser before fine-tuning, .safetensors")
+    parser.add_argument("--finetuned-pa", type=Path, help="instead of fine-tuning here")
+    parser.add_argument("--finetuned-rw", type=Path, help="instead of fine-tuning here")
+    parser.add_argument("--finetune-steps", type=int, default=4000)
+    parser.add_argument("--finetune-batch", type=int, default=16)
+    parser.add_argument("--finetune-rate", type=float, default=0.0008)
+    parser.add_argument("--finetune-clips", type=int, default=2400)
+    parser.add_argument("--arms", nargs="+", choices=[*BY_NAME, REAL], default=[*BY_NAME, REAL])
+    parser.add_argument("--prompts", type=int, default=24, help="held-out scenes of the painted world")
+    parser.add_argument("--prompts-file", type=Path, help="a prompt per line instead, for another model")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--shard", default="1/1", metavar="I/N", help="which part of the prompts")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--report", nargs="?", type=Path, const=DOCUMENT, help="write the report; default: docs/results.md"
+    )
+    parser.add_argument("--reasons", type=Path, help="JSON: a sentence for each claim, for the report")
+    parser.add_argument("--draft", action="store_true", help="report on rows of a changed checkout too")
+    return parser.parse_args(words)
+
+
+def study_of(args: argparse.Namespace) -> Study:
+    """The study that the command line describes."""
+    if args.prompts_file:
+        prompts = tuple(line.strip() for line in args.prompts_file.read_text().splitlines() if line.strip())
+    elif args.model == DEFAULT:
+        prompts = tuple(scene_prompt(seed) for seed in range(args.first_seed, args.first_seed + args.prompts))
+    else:
+        sys.exit("--model other than pocket needs --prompts-file")
+    budget = Budget(args.finetune_steps, args.finetune_batch, args.finetune_rate, args.finetune_clips)
+    weights = {"base": args.base, "pa": args.finetuned_pa, "rw": args.finetuned_rw}
+    return Study(args.folder, args.model, args.seconds, prompts, args.first_seed, weights, budget, args.threads)
+
+
+def shard_of(seeds: Sequence[int], shard: str) -> list[int]:
+    """The seeds of part I of N, interleaved."""
+    index, _, count = shard.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        sys.exit(f"--shard must be I/N with I from 1 to N, got {shard!r}")
+    return list(seeds[int(index) - 1 :: int(count)])
+
+
+def run(study: Study, args: argparse.Namespace) -> None:
+    """Everything that is not done yet."""
+    seeds, rows = (
+        shard_of(list(study.seeds), args.shard),
+        study.folder / f"rows-{args.shard.replace('/', '-of-')}.jsonl",
+    )
+    arms = [arm for arm in ARMS if arm.name in args.arms]
+    if study.painted:
+        roles = sorted({arm.weights for arm in arms} & {"pa", "rw"})
+        tuned = {role: fine_tune(study, role, say, alone=args.shard == "1/1") for role in roles}
+        study = replace(study, weights=dict(study.weights) | tuned)
+    if REAL in args.arms:
+        run_real(study, seeds, rows, say)
+    for arm in arms:
+        if study.painted or arm.weights == "base":
+            run_arm(study, arm, seeds, rows, say)
+
+
+def say(line: str) -> None:
+    """Progress, on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the study, and report if asked."""
+    args = parse_arguments(words)
+    torch.set_num_threads(args.threads)
+    study = study_of(args)
+    study.folder.mkdir(parents=True, exist_ok=True)
+    check_settings(study)
+    run(study, args)
+    if args.report:
+        rows = read_rows(sorted(study.folder.glob("rows-*.jsonl")))
+        report.write(args.report, rows, study.folder, args.reasons, draft=args.draft)
+        print(args.report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""The study of the paper's claims: verdicts on known rows, arms as described, and runs that continue."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pavdm_cli.evaluation.distances import DIMENSIONS
+from pavdm_cli.generation import pipeline
+from pavdm_cli.models.registry import find
+from pavdm_cli.video import open_video, read_metadata
+
+ROOT = Path(__file__).parents[1]
+WEIGHTS = find("pocket").spec.folder / "denoiser.safetensors"
+
+
+@pytest.fixture(scope="module")
+def paper() -> Iterator[SimpleNamespace]:
+    """The modules of the study, which are beside the script."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        modules = ("arms", "claims", "report", "runs", "statistics")
+        loaded: dict[str, ModuleType] = {name: import_module(f"paper.{name}") for name in modules}
+        yield SimpleNamespace(study=import_module("study"), **loaded)
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("paper", "study")]:
+            del sys.modules[name]
+
+
+def rows_of(values: np.ndarray, metric: str, features: np.ndarray | None = None) -> dict[int, dict[str, Any]]:
+    """Rows by seed, with one metric, or with features (seeds, clips, D)."""
+    clips = np.zeros((len(values), 0, DIMENSIONS)) if features is None else features
+    measurements = [
+        {"metrics": {metric: value}, "features": rows.tolist(), "frames": 8, "fps": 8.0}
+        for value, rows in zip(values, clips, strict=True)
+    ]
+    return {seed: {"measurement": one, "seed": seed} for seed, one in enumerate(measurements)}
+
+
+@pytest.mark.parametrize(
+    ("offset", "result"), [(0.5, "holds"), (-0.5, "does not hold"), (0.0, "tie")], ids=lambda value: str(value)
+)
+def test_a_claim_holds_where_paired_differences_are_clear(paper: Any, offset: float, result: str) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.2, (2, 16))
+    scenes = np.random.default_rng(1).normal(0, 5, 16)  # of no importance: they are paired
+    arms = {"pa": rows_of(scenes + noise[0], "shake"), "rw": rows_of(scenes + offset + noise[1], "shake")}
+    statistics = paper.statistics
+    column = statistics.Column("shake", "shake", "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(statistics.BY_METRIC, "shake", column)
+        (verdict,) = statistics.verdicts([statistics.Claim("pa", "rw", "shake", "")], arms, {})
+    assert (verdict.pairs, verdict.result) == (16, result)
+    assert verdict.difference.low < verdict.difference.value < verdict.difference.high
+
+
+def test_more_is_better_for_some_metrics_and_drift_counts_by_size(paper: Any) -> None:
+    values = np.linspace(1, 2, 16)
+    claims = [paper.statistics.Claim("pa", "rw", metric, "") for metric in ("one_object", "drift_sharpness")]
+    for claim, sign, result in ((claims[0], -1, "does not hold"), (claims[1], -1, "holds")):
+        arms = {"pa": rows_of(values - 0.9, claim.metric), "rw": rows_of(sign * values * sign, claim.metric)}
+        assert paper.statistics.verdicts([claim], arms, {})[0].result == result
+    arms = {"pa": rows_of(-values, "drift_sharpness"), "rw": rows_of(values, "drift_sharpness")}
+    assert paper.statistics.verdicts(claims[1:], arms, {})[0].result == "tie"
+
+
+def test_many_claims_are_corrected_and_few_pairs_show_nothing(paper: Any) -> None:
+    claim = paper.statistics.Claim("pa", "rw", "scenes", "")
+    arms = {"pa": rows_of(np.ones(8), "scenes"), "rw": rows_of(2 * np.ones(8), "scenes")}
+    assert paper.statistics.verdicts([claim], arms, {})[0].result == "holds"
+    assert {one.result for one in paper.statistics.verdicts([claim] * 10, arms, {})} == {"tie"}
+    assert paper.statistics.verdicts([claim], {"pa": arms["pa"]}, {})[0].result == "no data"
+
+
+def test_distances_are_compared_by_leaving_out_prompts(paper: Any) -> None:
+    rng = np.random.default_rng(0)
+    scenes = rng.normal(0, 2, (12, 1, DIMENSIONS))
+    near, far, real = (scenes + rng.normal(mean, 1, (12, 20, DIMENSIONS)) for mean in (0.0, 0.6, 0.0))
+    arms = {name: rows_of(np.zeros(12), "x", features) for name, features in (("pa", near), ("rw", far))}
+    claims = [paper.statistics.Claim(a, b, "frechet_probe", "") for a, b in (("pa", "rw"), ("rw", "pa"))]
+    results = paper.statistics.verdicts(claims, arms, rows_of(np.zeros(12), "x", real))
+    assert [one.result for one in results] == ["holds", "does not hold"]
+    true = rows_of(np.zeros(12), "x", real)
+    near_value, far_value = (paper.statistics.estimate(arms[name], true, "frechet_probe").value for name in arms)
+    assert near_value < far_value
+
+
+def test_every_claim_is_of_known_arms_and_metrics(paper: Any) -> None:
+    for claim in paper.claims.CLAIMS:
+        assert {claim.better, claim.worse} <= paper.arms.BY_NAME.keys()
+        assert claim.metric in paper.statistics.BY_METRIC
+    assert len(set(paper.claims.CLAIMS)) == len(paper.claims.CLAIMS)
+
+
+def test_arms_are_sampled_as_they_are_described(paper: Any) -> None:
+    expected = {
+        "pa-base": ("pa", 12, 12, 2, 1),
+        "rn-base": ("rn", 12, 12, 2, 1),
+        "fifo": ("fifo", 24, 12, 2, 1),
+        "rw": ("rw", 12, 12, 2, 1),
+        "no-context": ("pa", 12, 12, 2, 0),
+        "chunk-1": ("pa", 12, 12, 1, 0),
+        "half-steps": ("pa", 6, 12, 2, 1),
+        "double-steps": ("pa", 24, 12, 2, 1),
+        "half-window": ("pa", 12, 6, 2, 1),
+    }
+    for arm in paper.arms.ARMS:
+        job = paper.arms.plan("a red ball", 4.0, paper.arms.sampling_of(arm, "pocket", 1, 1))
+        settings = job.settings
+        assert settings.warmup == (4 if arm.name == "shipped" else 0)
+        if arm.name in expected:
+            values = (settings.method, settings.steps, settings.window, settings.chunk, settings.context)
+            assert values == expected[arm.name], arm.name
+    assert paper.arms.BY_NAME["chained"].options["reencode"]
+
+
+def test_weights_without_distilled_guidance_are_guided_in_two_passes(paper: Any) -> None:
+    sampling = paper.arms.sampling_of(paper.arms.BY_NAME["pa-base"], "pocket", 1, 1)
+    assert paper.arms.plan("a red ball", 1.0, sampling, 1.0).guidance_scale == 1.5
+    assert paper.arms.plan("a red ball", 1.0, sampling, paper.runs.distilled_guidance(WEIGHTS)).guidance_scale == 1.0
+
+
+def test_a_fixed_length_video_begins_with_a_clip_of_one_window(paper: Any) -> None:
+    arm = paper.arms.BY_NAME["fixed-length"]
+    job = paper.arms.plan("a red ball", 4.0, paper.arms.sampling_of(arm, "pocket", 1, 1))
+    model = pipeline.open_model(job)
+    parts = list(paper.arms.frames_of(arm, job, model))
+    video = np.concatenate(parts)
+    assert (len(video), len(parts[0])) == (32, 24)
+    jump = np.abs(np.diff(video.astype(float), axis=0)).mean(axis=(1, 2, 3))
+    assert jump[23] < 4 * np.median(jump)  # the clip goes on
+    short = paper.arms.plan("a red ball", 2.0, job.sampling)
+    assert len(np.concatenate(list(paper.arms.frames_of(arm, short, model)))) == 16
+
+
+def words(folder: Path, *more: object) -> list[str]:
+    given = ("--base", WEIGHTS, "--finetuned-pa", WEIGHTS, "--finetuned-rw", WEIGHTS, "--prompts", 2, "--seconds", 1)
+    return [str(word) for word in (folder, *given, *more)]
+
+
+def test_a_study_continues_and_reports(paper: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, document = tmp_path / "study", tmp_path / "docs" / "results.md"
+    document.parent.mkdir()
+    document.write_text("# Results\n\nBefore.\n\n<!-- study -->\nold\n<!-- end of study -->\n\nAfter.\n")
+    paper.study.main(words(folder, "--arms", "pa-base", "real", "--shard", "1/2"))
+    rows = folder / "rows-1-of-2.jsonl"
+    before = rows.read_text()
+    assert [(row["arm"], row["seed"]) for row in map(json.loads, before.splitlines())] == [("real", 0), ("pa-base", 0)]
+    rows.write_text(before[: before.index("\n") + 50])  # a stop cut the second row short, after its video was written
+    made = {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp4")}
+    reasons = tmp_path / "reasons.json"
+    reasons.write_text(json.dumps({"pa-base > rn-base: scenes": "because"}))
+    report = ("--report", document, "--draft", "--reasons", reasons)
+    paper.study.main(words(folder, "--arms", "pa-base", "real", "--shard", "1/2", *report))
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    after, first = (
+        [json.loads(line)["measurement"] for line in one.splitlines()] for one in (rows.read_text(), before)
+    )
+    assert after == first
+    text = document.read_text()
+    assert text.startswith("# Results\n\nBefore.")
+    assert text.endswith("After.\n")
+    assert "\nold\n" not in text
+    assert "| because |" in text
+    assert (document.parent / "images" / "results" / "sheet-pa-base.png").stat().st_size > 1000
+
+
+def test_other_settings_need_another_folder(paper: Any, tmp_path: Path) -> None:
+    paper.study.main(words(tmp_path, "--arms", "real", "--shard", "2/2"))
+    with pytest.raises(SystemExit, match="other seconds"):
+        paper.study.main(words(tmp_path, "--seconds", 2))
+    with pytest.raises(SystemExit, match="must be I/N"):
+        paper.study.main(words(tmp_path, "--shard", "3/2"))
+
+
+def test_a_report_needs_rows_of_one_clean_commit(paper: Any) -> None:
+    paper.report.check_rows([{"commit": "abc"}, {"commit": "abc"}], draft=False)
+    for commits in (["abc", "def"], ["abc+"], [None]):
+        rows = [{"commit": commit} for commit in commits]
+        with pytest.raises(SystemExit, match="one clean commit"):
+            paper.report.check_rows(rows, draft=False)
+        paper.report.check_rows(rows, draft=True)
+
+
+@pytest.mark.integration
+def test_a_study_from_a_base_checkpoint_trains_generates_and_reports(paper: Any, tmp_path: Path) -> None:
+    import subprocess
+
+    base = tmp_path / "base"
+    train = [sys.executable, "-m", "pavdm_cli", "train", "denoiser", "--method", "base", "--folder", str(base)]
+    subprocess.run([*train, "--steps", "2", "--batch", "2", "--clips", "4", "--threads", "1"], check=True)
+    budget = ("--finetune-steps", 2, "--finetune-batch", 2, "--finetune-clips", 4)
+    folder, document = tmp_path / "study", tmp_path / "results.md"
+    start = base / "denoiser.safetensors"
+    begin = [str(word) for word in (folder, "--base", start, "--prompts", 2, "--seconds", 2, *budget)]
+    with pytest.raises(SystemExit, match="fine-tuned by pa: first run"):
+        paper.study.main([*begin, "--shard", "1/2"])
+    paper.study.main([*begin, "--report", str(document), "--draft"])
+    rows = paper.runs.read_rows([folder / "rows-1-of-1.jsonl"])
+    assert {row["arm"] for row in rows} == {*paper.arms.BY_NAME, "real"}
+    assert len(rows) == 2 * (len(paper.arms.ARMS) + 1)
+    weights = {row["arm"]: row["weights"] for row in rows}
+    assert len({weights[name] for name in ("pa-base", "pa", "rw", "shipped")}) == 4
+    assert weights["rn-base"] == weights["pa-base"]
+    metadata = read_metadata(folder / "videos" / "pa" / "0.mp4")
+    assert metadata["guidance"] == 1.5
+    assert open_video(folder / "videos" / "chunk-1" / "1.mp4").frames == 16
+    assert "| pa-base |" in document.read_text()
