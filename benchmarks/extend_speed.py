@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pavdm_cli.video.write.encode import X264_DETERMINISTIC, EncoderOptions
 from pavdm_cli.video.write.external import find_ffmpeg
 
 SIZES = {"720p": "1280x720", "1080p": "1920x1080", "2160p": "3840x2160"}
+RATE = 30  # frames per second
 CRF = 16  # what extend writes with unless told otherwise
 BAR = 1.25
 
@@ -62,7 +64,7 @@ def ratio(rounds: list[dict[str, dict[str, float]]], other: str, kind: str) -> f
 
 def clip(folder: Path, size: str, seconds: float) -> Path:
     """A moving test pattern with noise, at 30 frames a second, and a tone."""
-    pattern, tone = f"testsrc2=s={size}:r=30:d={seconds},noise=alls=6:allf=t", f"sine=440:d={seconds}"
+    pattern, tone = f"testsrc2=s={size}:r={RATE}:d={seconds},noise=alls=6:allf=t", f"sine=440:d={seconds}"
     inputs = ["-f", "lavfi", "-i", pattern, "-f", "lavfi", "-i", tone]
     coded = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p", "-c:a", "aac"]
     source = folder / "in.mp4"
@@ -73,7 +75,7 @@ def clip(folder: Path, size: str, seconds: float) -> Path:
 def commands(source: Path, frames: int) -> dict[str, list[str]]:
     """What is compared: extend, ffmpeg as people use it, ffmpeg with our settings."""
     encoding = EncoderOptions(crf=CRF)
-    ours = ["-g", str(encoding.gop), "-rc-lookahead", str(encoding.gop), "-threads", str(encoding.threads)]
+    ours = ["-g", str(encoding.segment_frames(Fraction(RATE))), "-threads", str(encoding.threads)]
     ours += ["-x264-params", X264_DETERMINISTIC]
     plain = [find_ffmpeg(), "-v", "error", "-y", "-i", str(source), "-c:v", "libx264", "-crf", str(CRF)]
     end = ["-c:a", "copy", str(source.with_name("ffmpeg.mp4"))]

@@ -31,7 +31,7 @@ from support import clips, published
 from support.command import pavdm
 
 from pavdm_cli.generation import pipeline
-from pavdm_cli.video.write import encode
+from pavdm_cli.video.write import segmented
 
 pytestmark = pytest.mark.integration
 
@@ -94,17 +94,17 @@ class Digest:
 def watch(patch: pytest.MonkeyPatch) -> dict[str, Digest]:
     """Digests of all latents that are decoded into the output, and all frames that reach its encoder, from now on."""
     digests = {"latents": Digest(), "frames": Digest()}
-    decoded, encode_frame = pipeline.decoded, encode.PyAVEncoder.encode
+    decoded, encode_frame = pipeline.decoded, segmented.SegmentedEncoder.encode
 
     def decode(job: Any, model: Any, runs: Iterator[torch.Tensor], *rest: Any) -> Iterator[np.ndarray]:
         return decoded(job, model, add_latents(digests["latents"], runs), *rest)
 
-    def encode_and_add(encoder: encode.PyAVEncoder, frame: np.ndarray | av.VideoFrame, time: int) -> None:
+    def encode_and_add(encoder: segmented.SegmentedEncoder, frame: np.ndarray | av.VideoFrame, time: int) -> None:
         digests["frames"].add(frame.to_ndarray() if isinstance(frame, av.VideoFrame) else frame)
         encode_frame(encoder, frame, time)
 
     patch.setattr(pipeline, "decoded", decode)
-    patch.setattr(encode.PyAVEncoder, "encode", encode_and_add)
+    patch.setattr(segmented.SegmentedEncoder, "encode", encode_and_add)
     return digests
 
 

@@ -30,8 +30,9 @@ from pavdm_cli.video import (
 )
 from pavdm_cli.video.convert import FrameConverter
 from pavdm_cli.video.upscale import Scale
-from pavdm_cli.video.write.encode import GifEncoder, PyAVEncoder
 from pavdm_cli.video.write.external import ExternalEncoder
+from pavdm_cli.video.write.gif import GifEncoder
+from pavdm_cli.video.write.segmented import SegmentedEncoder
 
 SQUARES = [Fraction(k * k, 100) for k in range(1, 13)]
 SUFFIXES = [".mp4", ".mkv", ".webm"]
@@ -235,7 +236,7 @@ def test_an_interrupt_saves_new_frames(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_an_interrupted_copy_is_discarded_at_once(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for encoder in (PyAVEncoder, GifEncoder, ExternalEncoder):
+    for encoder in (SegmentedEncoder, GifEncoder, ExternalEncoder):
         monkeypatch.setattr(encoder, "close", lambda self: pytest.fail("what is dropped was encoded"))
     with ExtensionWriter(clip(tmp_path / "in.mp4"), tmp_path / f"out{suffix}") as extension:
         next(iter(extension.copy_input()))

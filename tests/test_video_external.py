@@ -57,7 +57,7 @@ def test_gifs_are_encoded_by_the_configured_ffmpeg(tmp_path: Path) -> None:
 
 @ON_POSIX
 def test_a_named_encoder_runs_in_the_external_ffmpeg(tmp_path: Path) -> None:
-    encoding = EncoderOptions(crf=20, gop=15, encoder="h264_nvenc", ffmpeg=stand_in(tmp_path))
+    encoding = EncoderOptions(crf=20, segment=15, encoder="h264_nvenc", ffmpeg=stand_in(tmp_path))
     write(tmp_path / "clip.mp4", np.zeros((5, 31, 45, 3), np.uint8), encoding)
     asked = json.loads((tmp_path / "log.json").read_text())
     line = " ".join(asked["arguments"])

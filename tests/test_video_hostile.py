@@ -107,13 +107,13 @@ def faststart(plain: Path, path: Path) -> Path:
 
 def test_a_killed_recording_is_read_to_its_end(tmp_path: Path) -> None:
     for suffix in (".mp4", ".mkv", ".webm"):
-        writer = VideoWriter(tmp_path / f"clip{suffix}", 64, 48, 10, None, EncoderOptions(gop=8))
+        writer = VideoWriter(tmp_path / f"clip{suffix}", 64, 48, 10, None, EncoderOptions(segment=8))
         with writer:
             writer.write(np.random.default_rng(0).integers(0, 256, (96, 48, 64, 3), np.uint8))
             writer.flush()
             data = writer.partial.read_bytes()
         killed = tmp_path / f"killed{suffix}"
-        killed.write_bytes(data[:-500])
+        killed.write_bytes(data[: -len(data) // 4])
         assert 16 <= open_video(killed).frames < 96
         assert 16 <= sum(1 for _ in FrameReader(open_video(killed))) < 96
 

@@ -102,7 +102,7 @@ def test_a_folder_as_output_gets_a_default_name(tmp_path: Path) -> None:
 def test_two_runs_never_write_the_same_file(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"clip{suffix}"
     frames = np.full((6, 48, 64, 3), 90, np.uint8)
-    with VideoWriter(path, 64, 48, 12, {"run": 1}, EncoderOptions(gop=2)) as first:
+    with VideoWriter(path, 64, 48, 12, {"run": 1}, EncoderOptions(segment=2)) as first:
         first.write(frames)
         with pytest.raises(OutputError, match="another run"):
             check_output(path, force=True)

@@ -18,7 +18,7 @@ FRAMES = np.random.default_rng(0).integers(0, 256, (24, 48, 64, 3), np.uint8)
 
 
 def writer_of(path: Path, force: bool = False) -> VideoWriter:
-    writer = VideoWriter(path, 64, 48, 12, {"seed": 1}, EncoderOptions(gop=2), force)
+    writer = VideoWriter(path, 64, 48, 12, {"seed": 1}, EncoderOptions(segment=2), force)
     writer.write(FRAMES)
     writer.flush()
     writer.check()

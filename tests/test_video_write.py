@@ -166,7 +166,7 @@ def test_foreign_comments_are_ignored_and_damaged_json_reported(tmp_path: Path, 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_partial_file_plays_while_it_grows(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"clip{suffix}"
-    with VideoWriter(path, 64, 48, 12, {"seed": 1}, EncoderOptions(gop=12)) as writer:
+    with VideoWriter(path, 64, 48, 12, {"seed": 1}, EncoderOptions(segment=12)) as writer:
         writer.write(noise(96))
         writer.flush()
         assert not path.exists()
@@ -188,7 +188,7 @@ def test_the_file_plays_after_a_kill(tmp_path: Path, suffix: str) -> None:
     script = f"""
         import sys, numpy as np
         from pavdm_cli.video import EncoderOptions, VideoWriter
-        writer = VideoWriter({str(path)!r}, 64, 48, 12, {{"seed": 1}}, EncoderOptions(gop=12))
+        writer = VideoWriter({str(path)!r}, 64, 48, 12, {{"seed": 1}}, EncoderOptions(segment=12))
         while True:
             writer.write(np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), np.uint8))
             print(writer.frames, flush=True)
@@ -253,7 +253,7 @@ def test_a_full_disk_leaves_a_playable_file(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
         rng = np.random.default_rng(0)
         try:
-            with VideoWriter({str(tmp_path / "clip.mp4")!r}, 64, 48, 12, None, EncoderOptions(gop=12)) as writer:
+            with VideoWriter({str(tmp_path / "clip.mp4")!r}, 64, 48, 12, None, EncoderOptions(segment=12)) as writer:
                 while True:
                     writer.write(rng.integers(0, 256, (12, 48, 64, 3), np.uint8))
         except OutputError as error:
@@ -271,7 +271,7 @@ def test_a_full_disk_leaves_a_playable_file(tmp_path: Path) -> None:
 def test_no_space_left_is_an_output_error(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"clip.partial{suffix}").symlink_to("/dev/full")
     with pytest.raises(OutputError, match="No space left"):
-        write_all(VideoWriter(tmp_path / f"clip{suffix}", 64, 48, 12, None, EncoderOptions(gop=4)), noise(240))
+        write_all(VideoWriter(tmp_path / f"clip{suffix}", 64, 48, 12, None, EncoderOptions(segment=4)), noise(240))
 
 
 def test_an_encoder_that_cannot_start_leaves_nothing(tmp_path: Path) -> None:

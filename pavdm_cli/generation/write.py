@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -74,8 +73,7 @@ def record(job: Job, model: ModelRunner, output: Output, watch: Watch, still: St
 def encoding_of(job: Job, output: Output) -> EncoderOptions:
     """How a job's frames are encoded, from one chunk of them to the next."""
     scale = Scale(output.scale_of(job.spec), output.scale_filter)
-    gop = math.ceil(job.frames_per_chunk)
-    return EncoderOptions(output.crf, gop, encoder=output.encoder, ffmpeg=output.ffmpeg, scale=scale)
+    return EncoderOptions(output.crf, encoder=output.encoder, ffmpeg=output.ffmpeg, scale=scale)
 
 
 def stored(scale: Scale) -> dict[str, Any]:

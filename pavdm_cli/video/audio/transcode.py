@@ -14,7 +14,7 @@ from av.stream import Stream
 from numpy.typing import NDArray
 
 from pavdm_cli.video.audio.timing import AudioPacket, packet_time
-from pavdm_cli.video.write.encode import MUXERS
+from pavdm_cli.video.write.remux import MUXERS
 
 PCM_ENCODERS = {"u8": "pcm_u8", "s16": "pcm_s16le", "flt": "pcm_f32le", "dbl": "pcm_f64le"}  # for Matroska
 FLAC_FORMATS = ("u8", "s16", "s32")  # FLAC holds up to 24 bits

@@ -24,9 +24,11 @@ from pavdm_cli.video.io.orientation import Orientation
 from pavdm_cli.video.metadata import Metadata, to_comment
 from pavdm_cli.video.resize import scale_to_cover
 from pavdm_cli.video.upscale import Scale, Upscaler
-from pavdm_cli.video.write.encode import EncoderOptions, Frame, GifEncoder, PyAVEncoder, VideoParams
+from pavdm_cli.video.write.encode import EncoderOptions, Frame, VideoParams
+from pavdm_cli.video.write.gif import GifEncoder
 from pavdm_cli.video.write.output import partial_path
-from pavdm_cli.video.write.stream_copy import Packets, StreamCopy
+from pavdm_cli.video.write.segmented import SegmentedEncoder
+from pavdm_cli.video.write.stream_copy import StreamCopy
 from pavdm_cli.video.write.writer import BaseWriter
 
 MIN_TICK = Fraction(1, 1_000_000)  # seconds; encoders do not accept finer timestamps
@@ -58,7 +60,7 @@ def check_extension(video: VideoInfo, path: str | os.PathLike[str], options: Ext
         check_audio(supported_streams(source), target.suffix.lower(), options.audio)
 
 
-class ExtensionWriter(BaseWriter[PyAVEncoder | GifEncoder]):
+class ExtensionWriter(BaseWriter[SegmentedEncoder | GifEncoder]):
     """Writes a video and then new frames, which may have any size, at the video's average rate."""
 
     def __init__(self, video: VideoInfo, path: str | os.PathLike[str], options: ExtensionOptions | None = None) -> None:
@@ -67,18 +69,26 @@ class ExtensionWriter(BaseWriter[PyAVEncoder | GifEncoder]):
         suffix = Path(path).suffix.lower()
         self._params = _video_params(video, suffix)
         self.notes = _notes(video, self.options, self._params)
-        self._last_tick, self._has_new_frames = -1, False
+        resume = self.options.encoder.resume
+        self._last_tick = resume.last_time if resume else -1
+        new = max(0, resume.written - self._copied) if resume else 0
+        self._has_new_frames = new > 0
         self._stream_copy = None if self.options.only_new else StreamCopy(video, suffix, self.options.audio)
         self._offset = self._stream_copy.offset if self._stream_copy else Fraction(0)
-        self._end = video.end - self._offset if self._stream_copy else Fraction(0)
+        self._end = (video.end - self._offset if self._stream_copy else Fraction(0)) + new / self.video.rate
         self.notes += self._stream_copy.notes if self._stream_copy else []
         self._upscale = Upscaler(self.options.scale)
         with ExitStack() as stack:
             if self._stream_copy:
                 stack.callback(self._stream_copy.close)
-            open_encoder = partial(_open_encoder, self._params, self.options, self._stream_copy)
-            super().__init__(path, open_encoder, self.options.force)
+            open_encoder = partial(_open_encoder, self._params, self.options)
+            super().__init__(path, open_encoder, self.options.force, resume)
             self._stack = stack.pop_all()
+
+    @property
+    def _copied(self) -> int:
+        """Frames of the input in the output."""
+        return 0 if self.options.only_new else self.video.frames
 
     def copy_input(
         self, on_frame: Callable[[av.VideoFrame, Fraction], None] = lambda frame, time: None
@@ -94,7 +104,9 @@ class ExtensionWriter(BaseWriter[PyAVEncoder | GifEncoder]):
             on_frame(frame, time)
             output = frame if self._passes_through(frame) else self._to_output_aspect(reader.to_rgb(frame))
             self._append_at(output, time - self._offset)
+            self.end_chunk()
             yield count
+        self.end_chunk(force=True)
         self.notes += reader.notes()
 
     def write(self, frames: Iterable[Frame]) -> None:
@@ -106,11 +118,10 @@ class ExtensionWriter(BaseWriter[PyAVEncoder | GifEncoder]):
             self._append_at(output, self._end)
             self._has_new_frames = True
             self._end += 1 / self.video.rate
+        self.end_chunk()
 
-    def finish(self) -> Path:
-        """Write the remaining packets of other streams, close the file and rename it."""
-        self._mux(self._stream_copy.flush(self._end) if self._stream_copy else [])
-        return super().finish()
+    def _finalize(self) -> Path:
+        return self.encoder.finalize(self._stream_copy, self._end)
 
     def __exit__(self, *error: Any) -> None:
         with self._stack:
@@ -121,7 +132,6 @@ class ExtensionWriter(BaseWriter[PyAVEncoder | GifEncoder]):
         return self._has_new_frames
 
     def _append_at(self, frame: Frame | av.VideoFrame, time: Fraction) -> None:
-        self._mux(self._stream_copy.packets_until(time) if self._stream_copy else [])
         self._last_tick = max(round(time / self._params.tick), self._last_tick + 1)
         self.append(frame, self._last_tick)
 
@@ -131,7 +141,7 @@ class ExtensionWriter(BaseWriter[PyAVEncoder | GifEncoder]):
         same_size = (frame.width, frame.height) == params.coded_size == (video.width, video.height)
         same_geometry = video.orientation == Orientation() and params.sample_aspect_ratio == video.sample_aspect_ratio
         same_color = can_pass_through(frame, params.color_space, video.color_space.chroma_location)
-        return same_size and same_geometry and isinstance(self.encoder, PyAVEncoder) and same_color
+        return same_size and same_geometry and isinstance(self.encoder, SegmentedEncoder) and same_color
 
     def _to_output_aspect(self, frame: Frame) -> Frame:
         if self._params.sample_aspect_ratio == self.video.sample_aspect_ratio:
@@ -147,19 +157,12 @@ class ExtensionWriter(BaseWriter[PyAVEncoder | GifEncoder]):
             return self._upscale(frame)
         return scale_to_cover(frame, (height, width), 1 / self._params.sample_aspect_ratio)
 
-    def _mux(self, packets: Packets) -> None:
-        if packets and isinstance(self.encoder, PyAVEncoder):
-            self.submit(partial(self.encoder.mux, packets))
 
-
-def _open_encoder(
-    params: VideoParams, options: ExtensionOptions, stream_copy: StreamCopy | None, path: Path
-) -> PyAVEncoder | GifEncoder:
+def _open_encoder(params: VideoParams, options: ExtensionOptions, path: Path) -> SegmentedEncoder | GifEncoder:
     comment = to_comment(options.metadata)
     if path.suffix.lower() == ".gif":
         return GifEncoder(path, params, comment)
-    callbacks = (stream_copy.add_streams, stream_copy.finish_file) if stream_copy else ()
-    return PyAVEncoder(path, params, options.encoder, comment, *callbacks)
+    return SegmentedEncoder(path, params, options.encoder, comment)
 
 
 def _video_params(video: VideoInfo, suffix: str) -> VideoParams:

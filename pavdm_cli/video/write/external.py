@@ -20,17 +20,19 @@ from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.runtime.install_hints import install_command
 from pavdm_cli.video.convert import SWSCALE_FLAGS
 from pavdm_cli.video.write.encode import (
-    FRAGMENTED_MP4,
-    GIF_DITHER,
-    GIF_PALETTE,
     MUXER_BITEXACT,
     X264_DETERMINISTIC,
     EncoderOptions,
     Frame,
     VideoParams,
-    append_gif_comment,
+    WholeFileEncoder,
     pad_to_even,
 )
+from pavdm_cli.video.write.gif import GIF_DITHER, GIF_PALETTE, append_gif_comment
+
+# Plays while it grows and after a kill; closing turns it into a regular MP4. `delay_moov` writes the header with the
+# first GOP: without it, B-frames shift every timestamp by two frames.
+FRAGMENTED_MP4 = "+hybrid_fragmented+frag_keyframe+delay_moov+use_metadata_tags"
 
 HINT_CONFIGURED = "unset PAVDM_FFMPEG to do without it"
 HINT_DEFAULT = "check for free disk space; mp4, mkv and webm do not need ffmpeg, unless --encoder is used"
@@ -72,11 +74,11 @@ def probe_encoder(options: EncoderOptions, size: tuple[int, int], suffix: str) -
             raise UsageError(f"ffmpeg cannot encode with {options.encoder}: {reason}", hint) from None
 
 
-class ExternalEncoder:
+class ExternalEncoder(WholeFileEncoder):
     """Pipes frames to an external ffmpeg, which runs in its own session so that Ctrl-C does not end it first."""
 
     def __init__(self, path: Path, params: VideoParams, options: EncoderOptions, comment: str = "") -> None:
-        self._path, self._comment = path, comment
+        self.path, self._comment = path, comment
         self._gif = path.suffix.lower() == ".gif"
         self._hint = HINT_CONFIGURED if options.ffmpeg else HINT_DEFAULT
         self.first_log_line = "it exited without a message"
@@ -110,7 +112,7 @@ class ExternalEncoder:
             self._fail()
         self._log.close()
         if self._gif:
-            append_gif_comment(self._path, self._comment)
+            append_gif_comment(self.path, self._comment)
 
     def abort(self) -> None:
         """Kill ffmpeg."""
@@ -129,7 +131,7 @@ class ExternalEncoder:
             with self._log:
                 self._log.seek(0)
                 self.first_log_line = _first_line(self._log.read().decode(errors="replace"))
-        raise OutputError(f"ffmpeg failed on {self._path.name}: {self.first_log_line}", self._hint)
+        raise OutputError(f"ffmpeg failed on {self.path.name}: {self.first_log_line}", self._hint)
 
 
 def _first_line(log: str) -> str:
@@ -157,7 +159,9 @@ def _command(path: Path, params: VideoParams, options: EncoderOptions, comment: 
     if gif:
         output = _apply_palette(frames).output(str(path.absolute()), loop=0)
     else:
-        output = _convert_to_bt709(frames).output(str(path.absolute()), **_output_options(path, options, comment))
+        output = _convert_to_bt709(frames).output(
+            str(path.absolute()), **_output_options(path, options, params.rate, comment)
+        )
     output = output.global_args("-loglevel", "error", "-nostats")
     return list(ffmpeg.compile(output, cmd=require_ffmpeg(options), overwrite_output=True))
 
@@ -175,14 +179,14 @@ def _convert_to_bt709(frames: Any) -> Any:
     return frames.filter("scale", out_color_matrix="bt709", out_range="tv", flags=SWSCALE_FLAGS, **left)
 
 
-def _output_options(path: Path, options: EncoderOptions, comment: str) -> dict[str, str]:
+def _output_options(path: Path, options: EncoderOptions, rate: Fraction, comment: str) -> dict[str, str]:
     quality = "cq" if options.encoder.endswith("_nvenc") else "crf"
     muxer = {"movflags": FRAGMENTED_MP4} if path.suffix.lower() == ".mp4" else {"fflags": MUXER_BITEXACT}
     x264 = {"x264-params": X264_DETERMINISTIC, "threads": str(options.threads)}
     return {
         "vcodec": options.encoder,
         quality: str(options.crf),
-        "g": str(options.gop),
+        "g": str(options.segment_frames(rate)),
         "pix_fmt": "yuv420p",
         "colorspace": "bt709",
         "color_primaries": "bt709",

@@ -1,4 +1,4 @@
-"""Add cover art to a finished MP4: FFmpeg's muxer cannot write it to fragmented files."""
+"""Add cover art to a finished MP4: PyAV cannot give it to the muxer."""
 
 from __future__ import annotations
 

@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pavdm_cli.errors import OutputError, UsageError
+from pavdm_cli.runtime.durable import TEMPORARY
+from pavdm_cli.runtime.printable import command_line
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".gif")
 MAX_NAME_BYTES = 255  # on all common file systems
+CHECKPOINT_SUFFIX, LATENTS_SUFFIX = ".state", ".latents"
+LONGEST_ENDING = CHECKPOINT_SUFFIX + TEMPORARY  # the longest of the files that belong to a partial one
 NUMBER_SUFFIX = "-0000"  # room for the number that distinguishes names
 
 
@@ -35,7 +39,7 @@ def check_output(path: str | os.PathLike[str], force: bool = False) -> Path:
     try:
         _check_free(target, force)
         _check_writable(target)
-        _check_unfinished(partial_path(target), force)
+        _check_unfinished(target, partial_path(target), force)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror}", "choose another place with -o") from None
     return target
@@ -44,10 +48,20 @@ def check_output(path: str | os.PathLike[str], force: bool = False) -> Path:
 def partial_path(path: Path) -> Path:
     """The name of a video while it grows: NAME.partial.EXT, with a NAME that is too long shortened."""
     ending = f".partial{path.suffix}"
-    if _fits(path.stem + ending):
+    if _fits(path.stem + ending + LONGEST_ENDING):
         return path.with_name(path.stem + ending)
     ending = f"-{zlib.crc32(os.fsencode(path.name)):08x}{ending}"  # distinguishes names with the same start
-    return path.with_name(truncate_stem(path.stem, ending) + ending)
+    return path.with_name(truncate_stem(path.stem, ending + LONGEST_ENDING) + ending)
+
+
+def checkpoint_path(partial: Path) -> Path:
+    """The name of the checkpoint of a partial file: NAME.partial.EXT.state."""
+    return partial.with_name(partial.name + CHECKPOINT_SUFFIX)
+
+
+def latents_path(partial: Path) -> Path:
+    """The name of the latents of a partial file that cannot be continued: NAME.partial.EXT.latents."""
+    return partial.with_name(partial.name + LATENTS_SUFFIX)
 
 
 def truncate_stem(stem: str, ending: str) -> str:
@@ -132,10 +146,12 @@ def _check_writable(target: Path) -> None:
         partial.unlink()
 
 
-def _check_unfinished(partial: Path, force: bool) -> None:
+def _check_unfinished(target: Path, partial: Path, force: bool) -> None:
     """Protect the partial file of an interrupted run, which may hold hours of work."""
-    if not force and partial.exists() and partial.stat().st_size:
-        hint = "`pavdm extend` continues it under another name; --force discards it"
+    if not force and partial.exists() and (partial.stat().st_size or checkpoint_path(partial).exists()):
+        resume = f"`{command_line(('pavdm', 'resume'), str(target))}` continues it"
+        extend = "`pavdm extend` continues it under another name"
+        hint = f"{resume if checkpoint_path(partial).exists() else extend}; --force discards it"
         raise OutputError(f"{partial} exists: an interrupted run left it", hint)
 
 

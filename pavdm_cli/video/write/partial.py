@@ -11,6 +11,7 @@ from typing import BinaryIO
 import av
 
 from pavdm_cli.errors import OutputError
+from pavdm_cli.runtime.durable import sync_folder
 from pavdm_cli.video.write.output import open_locked, truncate_stem
 
 
@@ -53,24 +54,34 @@ class PartialFile:
         except (FileNotFoundError, IndexError, av.error.InvalidDataError, av.error.EOFError):
             return False
 
+    def is_intact(self) -> bool:
+        """Whether no other program has deleted, replaced or truncated the file. Raises: OSError."""
+        try:
+            return not self._truncated and self._is_same_file(os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
     def remove(self) -> None:
         """Delete the file, unless another program has replaced or truncated it."""
         with suppress(OSError):
             if self._is_same_file(os.stat(self.path)) and not self._truncated:
                 self.path.unlink()
 
-    def publish(self, target: Path, force: bool) -> Path:
-        """Rename the finished file to `target`, or to a numbered name if that exists by now; returns the name.
+    def publish(self, complete: Path, target: Path, force: bool) -> Path:
+        """Rename the complete file to `target`, or to a numbered name if that exists by now; returns the name.
 
         force: replace an existing file. Raises: OSError.
         """
         if force:
-            os.replace(self.path, target)
+            os.replace(complete, target)
+            sync_folder(target.parent)
             return target
         stem, suffix = target.stem, target.suffix
         endings = (f"{'' if number == 1 else f'-{number}'}{suffix}" for number in count(1))
         names = (target.with_name(truncate_stem(stem, ending) + ending) for ending in endings)
-        return next(name for name in names if rename_no_replace(self.path, name))
+        name = next(name for name in names if rename_no_replace(complete, name))
+        sync_folder(target.parent)
+        return name
 
     def close(self) -> None:
         """Release the lock."""

@@ -1,4 +1,4 @@
-"""Write frames to a video file that plays while it grows; it gets its name when it is complete."""
+"""Write frames to a video file that plays while it grows; the complete file is made of it and gets its name."""
 
 from __future__ import annotations
 
@@ -16,42 +16,53 @@ import av
 
 from pavdm_cli.errors import OutputError, PavdmError
 from pavdm_cli.runtime.diagnose import write_hint
-from pavdm_cli.runtime.printable import pluralize
+from pavdm_cli.runtime.printable import command_line, pluralize
 from pavdm_cli.video.metadata import Metadata, to_comment
 from pavdm_cli.video.upscale import Upscaler
-from pavdm_cli.video.write.encode import Encoder, EncoderOptions, Frame, GifEncoder, PyAVEncoder, VideoParams
+from pavdm_cli.video.write.encode import ZERO, Encoder, EncoderOptions, EncoderState, Frame, VideoParams
 from pavdm_cli.video.write.executor import SerialExecutor
 from pavdm_cli.video.write.external import ExternalEncoder, find_ffmpeg
-from pavdm_cli.video.write.output import partial_path
+from pavdm_cli.video.write.gif import GifEncoder
+from pavdm_cli.video.write.output import checkpoint_path, latents_path, partial_path
 from pavdm_cli.video.write.partial import PartialFile
+from pavdm_cli.video.write.remux import OtherStreams
+from pavdm_cli.video.write.segmented import SegmentedEncoder
 
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
 
 class BaseWriter(Generic[AnyEncoder]):
-    """Writes NAME.partial.EXT, encoding on a background thread, and renames it when it is complete.
+    """Writes NAME.partial.EXT, encoding on a background thread, and makes the complete file of it at the end.
 
-    An interruption leaves the partial file closed and playable. Raises: OutputError, also for errors of the encoder's
-    thread since the last call.
+    An interruption leaves the partial file closed and playable, and the last checkpoint as it is. Raises:
+    OutputError, also for errors of the encoder's thread since the last call.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], open_encoder: Callable[[Path], AnyEncoder], force: bool = False
+        self,
+        path: str | os.PathLike[str],
+        open_encoder: Callable[[Path], AnyEncoder],
+        force: bool = False,
+        resume: EncoderState | None = None,
     ) -> None:
-        """force: the finished file replaces an existing one."""
+        """force: the complete file replaces an existing one; resume: of an interrupted run, which is continued."""
         self.path, self.force = Path(path), force
         self.partial = partial_path(self.path)
+        self.checkpoint, self.latents = checkpoint_path(self.partial), latents_path(self.partial)
         self.saved_partial: Path | None = None  # what an interruption left
-        self.frames = 0
+        self.frames = self.durable_frames = resume.written if resume else 0  # the latter are in a checkpoint
         self._closed = False
         try:
             self._file = PartialFile(self.partial)
+            if not resume:
+                self._remove_checkpoint()
         except OSError as error:
             raise self._to_output_error(error) from None
         try:
             self.encoder = open_encoder(self.partial)
         except BaseException as error:
-            self._file.remove()
+            if not resume:
+                self._file.remove()
             self._file.close()
             if isinstance(error, (OSError, av.FFmpegError)):
                 raise self._to_output_error(error) from None
@@ -63,10 +74,22 @@ class BaseWriter(Generic[AnyEncoder]):
         self.submit(partial(self.encoder.encode, frame, time))
         self.frames += 1
 
+    def end_chunk(self, force: bool = False) -> None:
+        """A segment of the file may end after the frames appended so far, or with `force` must."""
+        self.submit(partial(self.encoder.end_chunk, force))
+
     def submit(self, call: Callable[[], None]) -> None:
         """Run a call on the encoder's thread, after everything queued so far."""
         with self._as_output_error():
             self._executor.submit(call)
+
+    def commit(self, write: Callable[[EncoderState], None]) -> None:
+        """Queue a checkpoint: `write` is given the encoder's state with all frames appended so far, and stores it."""
+        self.submit(partial(self._commit, write, self.frames))
+
+    def _commit(self, write: Callable[[EncoderState], None], frames: int) -> None:
+        write(self.encoder.state())
+        self.durable_frames = frames
 
     def flush(self) -> None:
         """Wait until the encoder has received every frame."""
@@ -77,8 +100,8 @@ class BaseWriter(Generic[AnyEncoder]):
         """Detect that another program deleted, replaced or truncated the growing file. Raises: OutputError."""
         self._file.check(pluralize(self.frames, "frame"))
 
-    def finish(self) -> Path:
-        """Close the file and rename it.
+    def finish(self, keep_checkpoint: bool = False) -> Path:
+        """Close the file, make the complete one of it and delete it, with its checkpoint unless that is kept.
 
         Raises: OutputError, also if another file has taken the name meanwhile: the video then gets a numbered one.
         """
@@ -87,23 +110,44 @@ class BaseWriter(Generic[AnyEncoder]):
             self._executor.join()
             self._close_encoder()
             self.check()
-            name = self._file.publish(self.path, self.force)
+            name = self._file.publish(self._finalize(), self.path, self.force)
+            self._file.remove()
+            if not keep_checkpoint:
+                self._remove_checkpoint()
         self._file.close()
         if name != self.path:
             message = f"{self.path} appeared during the run and was not replaced"
             raise OutputError(message, f"the complete video is {name}; use --force to replace existing files")
         return self.path
 
+    def _finalize(self) -> Path:
+        """The complete file, under a temporary name."""
+        return self.encoder.finalize()
+
     def close_partial(self) -> Path | None:
-        """Close the file under its partial name; if no frame of it can be played, delete it and return None."""
+        """Close the file under its partial name; if no frame of it can be played, delete it and return None.
+
+        A file whose checkpoint is sound is never deleted: its first frames may be in the checkpoint.
+        """
         self._stop()
         with suppress(OSError):  # a file that cannot be read is left alone
             if self._is_worth_saving() and self._file.is_playable():
                 self.saved_partial = self.partial
-            else:
+            elif not self._file.is_intact():
+                self._remove_checkpoint()
+            elif not self.checkpoint.exists():
                 self._file.remove()
         self._file.close()
         return self.saved_partial
+
+    def _remove_checkpoint(self) -> None:
+        for path in (self.latents, self.checkpoint):
+            path.unlink(missing_ok=True)
+
+    @property
+    def resume_command(self) -> str:
+        """The command that continues an interrupted video; empty if there is no checkpoint."""
+        return command_line(("pavdm", "resume"), str(self.path)) if self.checkpoint.exists() else ""
 
     def _is_worth_saving(self) -> bool:
         """Whether what is written would take time to generate again."""
@@ -158,7 +202,8 @@ class BaseWriter(Generic[AnyEncoder]):
             message = f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}"
             advice = write_hint(error) if isinstance(error, OSError) else ""
         rest = f"what was written plays: {saved}" if saved else "" if advice else "choose another folder with -o"
-        return OutputError(message, "; ".join(filter(None, (advice, rest))))
+        resume = f"`{command}` continues it" if saved and (command := self.resume_command) else ""
+        return OutputError(message, "; ".join(filter(None, (advice, rest, resume))))
 
 
 class VideoWriter(BaseWriter[Encoder]):
@@ -180,13 +225,15 @@ class VideoWriter(BaseWriter[Encoder]):
         options, self.shape = options or EncoderOptions(), (height, width, 3)
         height, width = options.scale.size((height, width))
         self.params = VideoParams(width, height, Fraction(rate))
-        super().__init__(path, partial(_open_encoder, self.params, options, to_comment(metadata)), force)
+        open_encoder = partial(_open_encoder, self.params, options, to_comment(metadata))
+        super().__init__(path, open_encoder, force, options.resume)
 
     def write(self, frames: Iterable[Frame]) -> None:
-        """Append frames (T, H, W, 3), or any iterable of (H, W, 3), uint8 RGB."""
+        """Append a chunk of frames (T, H, W, 3), or any iterable of (H, W, 3), uint8 RGB."""
         for frame in frames:
             assert frame.shape == self.shape, f"{frame.shape} is not {self.shape}"
             self.append(frame.copy(), self.frames)
+        self.end_chunk()
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,13 +248,25 @@ class UpscalingEncoder:
         assert not isinstance(frame, av.VideoFrame)
         self.encoder.encode(self.upscale(frame), time)
 
+    def end_chunk(self, force: bool = False) -> None:
+        """As `Encoder.end_chunk`."""
+        self.encoder.end_chunk(force)
+
+    def state(self) -> EncoderState:
+        """As `Encoder.state`."""
+        return self.encoder.state()
+
     def close(self) -> None:
-        """Flush the encoder and close the file."""
+        """As `Encoder.close`."""
         self.encoder.close()
 
     def abort(self) -> None:
-        """Close the file without its last frames."""
+        """As `Encoder.abort`."""
         self.encoder.abort()
+
+    def finalize(self, others: OtherStreams | None = None, end: Fraction = ZERO) -> Path:
+        """As `Encoder.finalize`."""
+        return self.encoder.finalize(others, end)
 
 
 def _open_encoder(params: VideoParams, options: EncoderOptions, comment: str, path: Path) -> Encoder:
@@ -219,5 +278,5 @@ def _open_encoder(params: VideoParams, options: EncoderOptions, comment: str, pa
     elif gif:
         encoder = GifEncoder(path, params, comment)
     else:
-        encoder = PyAVEncoder(path, params, options, comment)
+        encoder = SegmentedEncoder(path, params, options, comment)
     return UpscalingEncoder(encoder, Upscaler(options.scale)) if options.scale.factor > 1 else encoder
