@@ -128,9 +128,9 @@ def test_positions_are_made_once_for_every_size_and_not_at_every_step(
         made.append(("places", grid))
         return place(grid, *rest)
 
-    def turning(self: transformer.Rope, start: int, frames: int) -> Tensor:
-        made.append(("rope", (start, frames)))
-        return turn(self, start, frames)
+    def turning(self: transformer.Rope, start: int, frames: int, context: int = 0) -> Tensor:
+        made.append(("rope", (start, frames, context)))
+        return turn(self, start, frames, context)
 
     monkeypatch.setattr(transformer, "position_embedding", placing)
     monkeypatch.setattr(transformer.Rope, "forward", turning)

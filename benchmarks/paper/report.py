@@ -62,17 +62,17 @@ def section_lines(
         f"{len(seeds)} prompts of {seconds:g} s, seeds {seeds[0]} to {seeds[-1]}, the same in every arm; commit "
         f"{', '.join(sorted({str(row['commit']) for row in rows}))}. Means with 95 % intervals.",
         "",
-        "## Table 1",
+        "## In place of table 1",
         "",
         *table_lines(arms, COLUMNS),
         "",
-        *(f"- *{column.title}*: {column.stands_for} (`{column.metric}`)." for column in COLUMNS),
+        *(f"- *{one.title}* (`{one.metric}`): {one.about}; stands for {one.paper}." for one in COLUMNS),
         "",
         "## Ground truth",
         "",
         *table_lines(arms, MORE),
         "",
-        *(f"- *{column.title}*: {column.stands_for}." for column in MORE),
+        *(f"- *{one.title}* (`{one.metric}`): {one.about}." for one in MORE),
         "",
         "## The paper's orderings",
         "",
@@ -150,10 +150,11 @@ def evenly(rows: Rows, count: int) -> list[float]:
     return np.linspace(0, last, count).round(2).tolist()
 
 
-def replace_section(path: Path, section: str) -> None:
+def replace_section(path: Path, section: str, markers: tuple[str, str] = (BEGIN, END)) -> None:
     """Put the section between the document's markers, else at its end; a new document begins with it."""
-    text = path.read_text() if path.exists() else f"# Results\n\n{BEGIN}\n{END}\n"
-    if BEGIN not in text:
-        text += f"\n{BEGIN}\n{END}\n"
-    before, after = text.index(BEGIN), text.index(END) + len(END)
+    begin, end = markers
+    text = path.read_text() if path.exists() else f"# Results\n\n{begin}\n{end}\n"
+    if begin not in text:
+        text += f"\n{begin}\n{end}\n"
+    before, after = text.index(begin), text.index(end) + len(end)
     path.write_text(text[:before] + section + text[after:])

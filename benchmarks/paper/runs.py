@@ -117,12 +117,16 @@ def model_of(study: Study, role: str, denoiser: Path | None) -> str:
     if not study.painted or role == "shipped":
         return study.model
     assert denoiser
-    folder = study.folder / "weights" / role
+    return str(pocket_folder(study.folder / "weights" / role, denoiser))
+
+
+def pocket_folder(folder: Path, denoiser: Path) -> Path:
+    """A folder of pocket's VAE and a denoiser, as `--model` takes it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in ((CODEC, POCKET.folder / CODEC), (DENOISER, denoiser)):
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(source.resolve())
-    return str(folder)
+    return folder
 
 
 def distilled_guidance(denoiser: Path | None) -> float | None:

@@ -18,26 +18,65 @@ Rows = Mapping[int, Mapping[str, Any]]  # by seed: one arm
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of the paper's table 1, and what stands for it here."""
+    """A column of a table: a metric of ours, and the one of the paper's table 1 that it stands for."""
 
     title: str
     metric: str
-    stands_for: str
+    about: str
     lower_is_better: bool = True
+    paper: str = ""
 
 
 COLUMNS = (
-    Column("subject consistency", "identity_drift", "change of the object from its first two seconds to the end"),
-    Column("background consistency", "min_color_similarity", "least color similarity of neighbouring frames", False),
-    Column("motion smoothness", "unpredicted", "change that optical flow does not predict, as a share of all change"),
-    Column("dynamic degree", "dynamic_degree", "largest 5 % of optical flow, frame heights per second", False),
-    Column("aesthetic quality", "adherence", "share of clips that show the prompt's words, by the probe", False),
-    Column("imaging quality", "drift_sharpness", "size of the change of sharpness from first to last 15 %"),
-    Column("scenes", "scenes", "scenes by PySceneDetect, as in the paper"),
-    Column("FVD", "frechet_probe", "Fréchet distance of the probe's features to real renders of the same scenes"),
-)  # fmt: skip
+    Column(
+        "object change",
+        "identity_drift",
+        "change of the object from its first two seconds to the end",
+        paper="subject consistency",
+    ),
+    Column(
+        "least color similarity",
+        "min_color_similarity",
+        "of neighbouring frames",
+        False,
+        paper="background consistency",
+    ),
+    Column(
+        "unpredicted change",
+        "unpredicted",
+        "share of the change that optical flow does not predict",
+        paper="motion smoothness",
+    ),
+    Column(
+        "dynamic degree",
+        "dynamic_degree",
+        "largest 5 % of optical flow, frame heights per second",
+        False,
+        paper="dynamic degree",
+    ),
+    Column(
+        "adherence",
+        "adherence",
+        "share of clips that show the prompt's words, by the probe",
+        False,
+        paper="aesthetic quality",
+    ),
+    Column(
+        "sharpness drift",
+        "drift_sharpness",
+        "size of the change from the first 15 % to the last",
+        paper="imaging quality",
+    ),
+    Column("scenes", "scenes", "by PySceneDetect, as in the paper", paper="number of scenes"),
+    Column(
+        "Fréchet distance",
+        "frechet_probe",
+        "of the probe's features to real renders of the same scenes",
+        paper="FVD, which is of another network",
+    ),
+)
 MORE = (
-    Column("kernel distance", "kernel_probe", "kernel distance of the same features"),
+    Column("kernel distance", "kernel_probe", "of the same features"),
     Column("joint ratio", "joint_ratio", "change across chunk borders over change inside chunks"),
     Column("largest jump", "largest_jump", "largest change of two frames over the median"),
     Column("one object", "one_object", "share of frames with exactly one object", False),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.request import MOST_CONTEXT, Request, Sampling
 from pavdm_cli.models.adapter import Prompt
 from pavdm_cli.sampling.schedule import METHODS, Schedule
 
@@ -35,8 +36,25 @@ def check_sampling(sampling: Sampling) -> None:
             raise UsageError(
                 f"{name} is for clip after clip, not {sampling.method}", "leave it out, or use --method rn"
             )
+    _check_context(sampling)
     _check_reencoding(sampling, schedule)
     _check_options(sampling)
+
+
+def _check_context(sampling: Sampling) -> None:
+    """Refuse more than one clean chunk where it cannot be kept apart from the window. Raises: UsageError."""
+    for name, count in (("--context", context_of(sampling)), ("--sink", sampling.sink)):
+        if not 0 <= count <= MOST_CONTEXT:
+            raise UsageError(f"{name} must be 0 to {MOST_CONTEXT} chunks, got {count}", "1 and 0 are what was trained")
+    if context_of(sampling) <= 1 and not sampling.sink:
+        return
+    reasons = {
+        f"{sampling.spec.name}, which was trained with bidirectional attention": not sampling.spec.causal,
+        "--method rw, which adds noise to the context": sampling.method == "rw",
+        "--edit-ratio, whose clips hold the context": sampling.edit_ratio > 0,
+    }
+    for reason in (reason for reason, applies in reasons.items() if applies):
+        raise UsageError(f"more than one clean chunk does not go with {reason}", "leave out --context and --sink")
 
 
 def format_prompt(sampling: Sampling, prompt: str, source: str = "") -> Prompt:
@@ -61,7 +79,16 @@ def schedule_of(sampling: Sampling) -> Schedule:
     methods = [name for name in METHODS if name != "one"]
     if sampling.method not in methods:
         raise UsageError(f"--method must be one of {', '.join(methods)}, got {sampling.method!r}", "pa is the default")
-    return METHODS[sampling.method](**counts_of(sampling), context=bool(context_of(sampling)))
+    counts, context = counts_of(sampling), context_of(sampling)
+    schedule = METHODS[sampling.method](**counts, context=context)
+    if context <= 1 and not sampling.sink:
+        return schedule
+    return replace(schedule, sink=range(sampling.sink), positions=counts["chunk"])
+
+
+def after_warmup(schedule: Schedule, warmup: int) -> Schedule:
+    """The schedule whose sink, if it has one, is the first chunks that are shown, rather than those of the warm-up."""
+    return replace(schedule, sink=range(warmup, warmup + len(schedule.sink))) if schedule.sink else schedule
 
 
 def counts_of(sampling: Sampling) -> dict[str, int]:

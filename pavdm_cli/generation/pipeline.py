@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pavdm_cli.attention import check_backend, machine_of
-from pavdm_cli.generation.checks import format_prompt, schedule_of
+from pavdm_cli.generation.checks import after_warmup, format_prompt, schedule_of
 from pavdm_cli.generation.recovery import CheckedDecoder, Recovery, check_encoded, checked_decoder
 from pavdm_cli.generation.reencode import chaining_notes, reencodes, with_reencoding
 from pavdm_cli.generation.request import Request, Sampling
@@ -136,6 +136,7 @@ def plan(request: Request) -> Job:
     schedule = schedule_of(request.sampling)
     if not request.continues and not settings.warmup and spec.first_chunk < schedule.chunk:
         schedule = replace(schedule, first_chunk=spec.first_chunk)
+    schedule = after_warmup(schedule, settings.warmup)
     notes += [schedule.note] if schedule.note else []
     notes += chaining_notes(request.sampling, schedule)
     notes += [NOTE] if request.sampling.engine.compile else []
@@ -164,7 +165,7 @@ def open_model(job: Job) -> ModelRunner:
 
 def levels_of(job: Job) -> NoiseLevels:
     """Noise fraction and timestep of every level, as the model was trained."""
-    seen = min(job.schedule.window, job.spec.window) + job.schedule.context
+    seen = min(job.schedule.window, job.spec.window) + job.schedule.offset
     return job.video_model.noise_levels(job.schedule.steps, job.spec.size, seen, job.sampling.options)
 
 

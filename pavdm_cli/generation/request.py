@@ -21,6 +21,7 @@ SIZES = {"144p": (144, 256), "240p": (240, 424), "360p": (360, 640), "480p": (48
 
 PRECISIONS = ("fp32", "bf16")
 MOST_WARMUP = 100  # chunks
+MOST_CONTEXT = 64  # chunks
 MOST_SCALE = 8
 SCALE_FILTERS = ("lanczos", "nearest")
 
@@ -34,7 +35,8 @@ class Sampling:
     steps: int | None = None
     window: int | None = None
     chunk: int | None = None
-    context: int | None = None  # clean chunks in front of the window
+    context: int | None = None  # clean chunks right before the window
+    sink: int = 0  # first chunks of the video that stay in front of them
     guidance: float | None = None
     solver: str | None = None
     seed: int = 0

@@ -82,7 +82,7 @@ class StepShape:
 class DenoiserConfig:
     """How a denoiser is built. The switches are for measurements: they change no frame."""
 
-    context: int  # latents before the window's first position
+    context: int  # positions before the window's first latent
     size: tuple[int, int]  # pixels, height and width
     fps: float
     reuse_context: bool  # keys and values of the context are cached until the window shifts

@@ -147,7 +147,7 @@ class ModelRunner:
         causal = self.spec.causal and not schedule.noisy_context
         reuse = self.spec.causal if engine.reuse_context is None else engine.reuse_context
         return DenoiserConfig(
-            context=schedule.context,
+            context=schedule.offset,
             size=self.spec.size,
             fps=self.spec.fps,
             reuse_context=reuse and not schedule.noisy_context,

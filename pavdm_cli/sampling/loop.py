@@ -32,6 +32,12 @@ class SamplerState:
     originals: Tensor  # (B, 0 or more, C, H, W), given chunks still in the window, which replace their re-noised copies
     num_given: int = 0  # clean latents in front of the window that were given: no step changes them
     history: History = ()  # the solver's, of the window's latents; empty before the first step
+    sink: Tensor | None = None  # (B, 1 or more, C, H, W), clean latents in front of the context; None: none
+
+    @property
+    def clean(self) -> Tensor:  # (B, T, C, H, W)
+        """The sink and the context."""
+        return self.context if self.sink is None else torch.cat([self.sink, self.context], dim=1)
 
 
 States = Generator[SamplerState, SamplerState | None, None]
@@ -163,8 +169,20 @@ def advance_window(
     if not leaving:
         return replace(moved, context=tail(state.context, length)) if state.context.shape[1] > length else moved
     left = (state.originals if state.originals.shape[1] else state.window)[:, :leaving]
-    context = tail(torch.cat([state.context, left], dim=1), length)
-    return replace(moved, context=context, originals=state.originals[:, leaving:], num_given=0)
+    clean = torch.cat([state.context, left], dim=1)
+    sink, context = with_sink(state, schedule, clean, length), tail(clean, length)
+    return replace(moved, context=context, originals=state.originals[:, leaving:], num_given=0, sink=sink)
+
+
+def with_sink(state: SamplerState, schedule: Schedule, clean: Tensor, length: int) -> Tensor | None:
+    """The sink once those of the latents `clean` that do not fit into a context of `length` have left it."""
+    first = schedule.latents(state.chunks).start - state.context.shape[1]
+    dropped = range(first, first + max(0, clean.shape[1] - length))
+    entering = [index - first for index in schedule.sinks(dropped.stop) if index in dropped]
+    if not entering:
+        return state.sink
+    latents = clean[:, entering[0] : entering[-1] + 1].clone()
+    return latents if state.sink is None else torch.cat([state.sink, latents], dim=1)
 
 
 @torch.no_grad()
@@ -172,15 +190,15 @@ def prefill_context(
     state: SamplerState, schedule: Schedule, denoiser: Denoiser, noise: Noise, levels: NoiseLevels
 ) -> Cache | None:
     """The denoiser's cache of the context, noised as the schedule and the model require."""
-    length = state.context.shape[1]
-    if not length:
+    clean, first = state.clean, schedule.latents(state.chunks).start
+    if not clean.shape[1]:
         return None
     if not schedule.noisy_context and not levels.context_sigma:
-        return denoiser.prefill(state.context, 0)
+        return denoiser.prefill(clean, 0)
     level = schedule.level(state.chunks[0], state.now) if schedule.noisy_context else levels.context
-    first = schedule.latents(state.chunks).start
-    fresh = sample_noise(noise, range(first - length, first), state.context, state.now)
-    return denoiser.prefill(add_noise(state.context, fresh, levels.sigmas[level]), level)
+    recent = range(first - state.context.shape[1], first)
+    parts = [sample_noise(noise, part, clean, state.now) for part in (schedule.sinks(recent.start), recent)]
+    return denoiser.prefill(add_noise(clean, torch.cat(parts, dim=1), levels.sigmas[level]), level)
 
 
 def from_nothing(noise: Noise, sigmas: Tensor) -> SamplerState:

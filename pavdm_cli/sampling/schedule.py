@@ -24,19 +24,23 @@ class Schedule:
     steps: int  # model calls that take a chunk from noise to clean
     stride: int  # steps from one chunk's entry to the next, 1 to `steps`
     chunk: int  # latents that share a level
-    context: int  # clean latents in front of the window; 0: none
+    context: int  # clean latents right before the window, at most; 0: none
     noisy_context: bool = False  # the context is noised to the window's level (paper eq. 6) instead of clean (eq. 5)
     note: str = ""  # one line for the user if a value was adjusted
     first_chunk: int = 0  # latents of the first chunk if it differs from the others; 0: it does not
     full_window: bool = False  # from the first step on: chunks that have not started are shown as noise
     fill_to: int = 0  # latents that a shorter window is filled up to with clean ones in front of it; 0: it is not
     restart: int = 0  # chunks of a window after whose end the next one begins; 0: the window rolls
+    sink: range = range(0)  # chunks that stay in the context after they have left it, in front of the others
+    positions: int | None = None  # before the window's first latent; None: as many as the context has latents
 
     def __post_init__(self) -> None:
         assert 1 <= self.stride <= self.steps
         assert self.chunk >= 1
         assert 0 <= self.first_chunk <= self.chunk
         assert self.context >= 0
+        assert self.positions != 0 or not self.context
+        assert not (self.sink and (self.full_window or self.fill_to))  # those fill the context up themselves
 
     @property
     def capacity(self) -> int:
@@ -48,6 +52,16 @@ class Schedule:
     def window(self) -> int:
         """Noisy latents in a full window."""
         return self.capacity * self.chunk
+
+    @property
+    def offset(self) -> int:
+        """Position of the window's first latent, whether there is a context or not."""
+        return self.context if self.positions is None else self.positions
+
+    def sinks(self, end: int) -> range:
+        """Latents of the sink among those before latent `end`."""
+        sink = self.latents(self.sink)
+        return range(sink.start, max(sink.start, min(sink.stop, end)))
 
     def total(self, chunks: int) -> int:
         """Model calls for a video of `chunks` new chunks, from its first noise to its last clean latent."""
@@ -113,7 +127,7 @@ class Schedule:
         Only a few steps are examined, however long the video: once window and context are full, nothing changes until
         the ramp-down.
         """
-        last = max(0, first) + 2 * max(self.capacity, self.restart) + -(-self.context // self.chunk) + 2
+        last = max(0, first, self.sink.stop) + 2 * max(self.capacity, self.restart) + -(-self.context // self.chunk) + 2
         end = last if chunks is None else min(chunks, last)
         until = self.entry(last) if chunks is None else self.entry(end - 1) + self.steps
         windows = (self.active_chunks(step, first, end) for step in range(now, until))
@@ -121,18 +135,20 @@ class Schedule:
 
     def size(self, window: range, first: int, before: int) -> tuple[int, int]:
         """Noisy and clean latents of a step whose window holds these chunks; `first` and `before` as in `sizes`."""
-        passed = self.latents(range(first, window.start))
-        return len(self.latents(window)), min(self.context_latents(window), before + len(passed))
+        latents = self.latents(window)
+        passed = latents.start - self.latents(range(first, first)).start
+        recent = min(self.context_latents(window), before + passed)
+        return len(latents), recent + len(self.sinks(latents.start - recent))
 
     def levels(self, chunks: range, now: int) -> tuple[int, ...]:
         """Levels of all latents in these chunks before step `now`."""
         return tuple(self.level(chunk, now) for chunk in chunks for _ in self.latents(range(chunk, chunk + 1)))
 
 
-def pa(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
+def pa(steps: int, window: int, chunk: int, context: int = 1) -> Schedule:
     """Progressive levels. If the window holds more chunks than there are steps, several are merged into a wider one.
 
-    Even then the context is `chunk` latents, as in training. Paper sections 3.1-3.4.
+    context: clean chunks before the window, of `chunk` latents even then, as in training. Paper sections 3.1-3.4.
 
     Raises: UsageError if `window` is no multiple of `chunk`, or `steps` and `window` / `chunk` do not divide.
     """
@@ -146,7 +162,7 @@ def pa(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
     return Schedule(steps, 1, width, chunk * context, note=note)
 
 
-def rn(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
+def rn(steps: int, window: int, chunk: int, context: int = 1) -> Schedule:
     """Clip after clip at one level, conditioned on the last `chunk` latents of the clip before, clean. Paper eq. 5.
 
     Raises: UsageError if a value is below 1.
@@ -155,7 +171,7 @@ def rn(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
     return Schedule(steps, steps, window, chunk * context)
 
 
-def rw(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
+def rw(steps: int, window: int, chunk: int, context: int = 1) -> Schedule:
     """As `rn`, but the context is re-noised at every step to the level of the clip. Paper eq. 6.
 
     Raises: UsageError if a value is below 1.
@@ -164,7 +180,7 @@ def rw(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
     return Schedule(steps, steps, window, chunk * context, noisy_context=True)
 
 
-def fifo(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
+def fifo(steps: int, window: int, chunk: int, context: int = 1) -> Schedule:
     """One latent enters per step, so `steps` latents are noisy; `partitioned` passes the model `window` at a time.
 
     Raises: UsageError if a value is below 1. Source: FIFO-Diffusion, whose lookahead also needs clean latents in front.
@@ -173,7 +189,7 @@ def fifo(steps: int, window: int, chunk: int, context: bool = True) -> Schedule:
     return Schedule(steps, 1, 1, chunk * context)
 
 
-def one_clip(steps: int, window: int, chunk: int = 1, context: bool = False) -> Schedule:
+def one_clip(steps: int, window: int, chunk: int = 1, context: int = 0) -> Schedule:
     """Ordinary diffusion of one window at one level; a second chunk would be independent. Paper section 2.1.
 
     `chunk` and `context` have no effect: all methods have the same signature.

@@ -49,12 +49,13 @@ def with_backend(text: Text, attention: Attention, run: BlockFn = eager_block) -
 def with_kv_cache(stdit: STDiT, text: Text, table: Modulation, position: int, size: Size = None) -> Denoiser:
     """For a model whose clean latents attend only to clean ones: keys and values are cached until the next shift.
 
-    position: latents before the window's first one, whether there are any or not.
+    position: of the window's first latent, whether there is a context or not; a longer context repeats positions.
     """
 
     @torch.no_grad()
     def prefill(context: Tensor, level: int) -> ContextKV:
-        return stdit.prefill(context.to(_weight(stdit)), _same(level, context), table, text, size)
+        rows = _same(level, context)
+        return stdit.prefill(context.to(_weight(stdit)), rows, table, text, size, position=position)
 
     @torch.no_grad()
     def velocity(window: Tensor, levels: Tensor, cache: ContextKV | None) -> Tensor:
@@ -84,7 +85,8 @@ def with_full_context(
             return alone.to(window)
         context, rows = cache
         latents, clean = torch.cat([context, window], dim=1).to(_weight(stdit)), context.shape[1] if causal else 0
-        both: Tensor = stdit(latents, torch.cat([rows, levels]), table, text, clean=clean, size=size)
+        before = ContextKV(None, min(position, clean)) if causal else None
+        both: Tensor = stdit(latents, torch.cat([rows, levels]), table, text, cached=before, clean=clean, size=size)
         return both[:, context.shape[1] :].to(window)
 
     return FunctionDenoiser(prefill, velocity)

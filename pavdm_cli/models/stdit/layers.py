@@ -134,9 +134,15 @@ class Rope(nn.Module):
         super().__init__()
         self.freqs = nn.Parameter(rotary_frequencies(head), requires_grad=False)
 
-    def forward(self, start: int, frames: int) -> Tensor:  # -> (T, K / 2, 2)
-        """Cosine and sine of the angles of consecutive frames, at least float32."""
-        positions = torch.arange(start, start + frames, device=self.freqs.device, dtype=self.freqs.dtype)
+    def forward(self, start: int, frames: int, context: int = 0) -> Tensor:  # -> (context + T, K / 2, 2)
+        """Cosine and sine of the angles of consecutive frames from position `start` on, at least float32.
+
+        Frames of the context end right before them. Where there are more than `start`, the positions from 0 on repeat,
+        so that none is beyond those of training.
+        """
+        positions = torch.arange(-context, frames, device=self.freqs.device, dtype=self.freqs.dtype) + start
+        if context > start:
+            positions = torch.where(positions < start, positions.remainder(start), positions)
         angles = positions[:, None] * self.freqs
         angles = angles.to(torch.promote_types(angles.dtype, torch.float32))
         return torch.view_as_real(torch.polar(torch.ones_like(angles), angles))

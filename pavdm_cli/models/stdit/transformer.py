@@ -112,7 +112,7 @@ class ContextKV(NamedTuple):
     """Keys and values of clean frames; with `kv` None it only says how many positions lie before the noisy frames."""
 
     kv: Tensor | None  # (depth, 2, B, C, S, N, K), normed and rotated
-    latents: int  # C
+    latents: int  # C, or fewer where the positions of a long context repeat
 
 
 class STDiT(nn.Module):
@@ -175,23 +175,33 @@ class STDiT(nn.Module):
     ) -> Tensor:
         """The velocity (clean - noise) of every frame, (B, T, in_channels, H, W).
 
-        z (B, T, C, H, W); level_idx int32 (T,) or (B, T), rows of `table`; `memory` stands for clean frames before z;
+        z (B, T, C, H, W); level_idx int32 (T,) or (B, T), rows of `table`; `cached` stands for clean frames before z;
         the first `clean` frames of z are clean and see, over time, only themselves; size: height, width in pixels.
+        Noisy frames begin at the position that `cached` names, else right after the clean ones.
         """
-        start, past = (0, None) if cached is None else (cached.latents, cached.kv)
+        start, past = (clean, None) if cached is None else (cached.latents, cached.kv)
+        count = z.shape[1] - clean
         kvs = [None] * self.config.depth if past is None else past.unbind(0)
-        rope = text.keep(("rope", start, z.shape[1]), lambda: self.rope(start, z.shape[1]))
+        rope = text.keep(("rope", start, count, clean), lambda: self.rope(start, count, clean))
         times = [partial(after_clean, clean=clean) if clean else partial(over_time, memory=kv) for kv in kvs]
         over = [Axis(time, rope) for time in times]
         h = self.run_blocks(self.embed(z, size, text.keep), level_idx, table, text, alternate(over, text.attends.space))
         return self.unpatchify(self.final_layer(h), z.shape[-2:])[:, :, : self.config.in_channels]
 
     def prefill(
-        self, context: Tensor, level_idx: Tensor, table: Modulation, text: Text, size: tuple[float, float] | None = None
+        self,
+        context: Tensor,
+        level_idx: Tensor,
+        table: Modulation,
+        text: Text,
+        size: tuple[float, float] | None = None,
+        *,
+        position: int | None = None,
     ) -> ContextKV:
         """What later calls read of the clean frames; stops at the last keys and values. Arguments as `forward`.
 
-        Blocks run as they are written: what is done once a shift is not worth a graph of its own.
+        position: of the first noisy frame; with more clean frames than that, their positions repeat. Blocks run as
+        they are written: what is done once a shift is not worth a graph of its own.
         """
         text = text._replace(run=eager_block)
         kept: list[Tensor] = []
@@ -200,11 +210,13 @@ class STDiT(nn.Module):
             kept.append(torch.stack([k, v]))
             return temporal_attention(q, k, v)
 
-        rope = text.keep(("rope", 0, context.shape[1]), lambda: self.rope(0, context.shape[1]))
+        count = context.shape[1]
+        start = count if position is None else min(position, count)
+        rope = text.keep(("rope", start, 0, count), lambda: self.rope(start, 0, count))
         axes = alternate([Axis(keep, rope)] * self.config.depth, text.attends.space)
         h = self.run_blocks(self.embed(context, size, text.keep), level_idx, table, text, axes[:-1])
         kept.append(torch.stack(self.blocks[-1].attn.heads_of(h, rope)[1:]))
-        return ContextKV(torch.stack(kept), context.shape[1])
+        return ContextKV(torch.stack(kept), start)
 
     def embed(
         self, z: Tensor, size: tuple[float, float] | None, keep: TensorCache = no_cache

@@ -1,0 +1,162 @@
+"""More than one clean chunk of context: `python benchmarks/context.py FOLDER` generates, measures and reports.
+
+Five arms with the same prompts and seeds: 1, 2 or 4 chunks of context, and 1 or 2 with the first chunk as a sink.
+Continues what was stopped. Rows go to benchmarks/results/context.jsonl from a clean commit alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from paper import runs
+from paper.arms import plan
+from paper.report import replace_section
+from paper.statistics import Column, Estimate, Rows, estimate, value_of
+
+from pavdm_cli.bench.env import commit
+from pavdm_cli.evaluation.comparison import bootstrap_interval
+from pavdm_cli.evaluation.videos import scene_prompt
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.pipeline import Job, Pixels
+from pavdm_cli.generation.provenance import recipe
+from pavdm_cli.generation.request import Sampling
+from pavdm_cli.generation.write import encoding_of, stored
+from pavdm_cli.models.runner import ModelRunner
+
+ROOT = Path(__file__).parents[1]
+DOCUMENT, RESULTS = ROOT / "docs" / "results.md", ROOT / "benchmarks" / "results" / "context.jsonl"
+BEGIN, END = "<!-- context -->", "<!-- end of context -->"
+ARMS = {"1": (1, 0), "2": (2, 0), "4": (4, 0), "1 + sink": (1, 1), "2 + sink": (2, 1)}  # chunks of context, of the sink
+COLUMNS = (
+    Column("identity drift", "identity_drift", "change of the object from its first two seconds to the last 15 %"),
+    Column("one object", "one_object", "share of frames with exactly one object", False),
+    Column("color error", "color_error", "of the object, RGB from 0 to 1"),
+    Column("adherence", "adherence", "share of clips that show the prompt's words", False),
+    Column("drift of brightness", "drift_brightness", "last 15 % against the first, by size"),
+    Column("drift of sharpness", "drift_sharpness", "the same of the mean gradient"),
+    Column("joint ratio", "joint_ratio", "change across chunk borders over change inside chunks"),
+    Column("unpredicted", "unpredicted", "change that optical flow does not predict"),
+    Column("ms per chunk", "chunk_ms", "processor time of denoising and decoding, one thread"),
+)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run what is missing, and report if asked."""
+    args = parse_arguments(words)
+    torch.set_num_threads(1)
+    if args.out == RESULTS and not args.report_only and "+" in (commit() or "+"):
+        sys.exit("rows are stored from a clean commit: commit first, or give --out")
+    if not args.report_only:
+        run(args)
+    if args.report:
+        rows = [row for row in runs.read_rows([args.out]) if row["seconds"] == args.seconds]
+        replace_section(args.report, "\n".join([BEGIN, *section_lines(rows), END]), (BEGIN, END))
+        print(args.report)
+
+
+def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="of the videos")
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--first-seed", type=int, default=0, help="of held-out scenes and noise")
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--weights", type=Path, help="a denoiser; default: the one that comes with the package")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--report", nargs="?", type=Path, const=DOCUMENT, help="write it; default: docs/results.md")
+    parser.add_argument("--report-only", action="store_true", help="generate and measure nothing")
+    return parser.parse_args(words)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Generate and measure the videos that have no row yet."""
+    done = {(row["arm"], row["seed"], row["seconds"]) for row in runs.read_rows([args.out])}
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
+        for arm in args.arms:
+            if (arm, seed, args.seconds) not in done:
+                add_video(args, arm, seed)
+                print(f"{arm}: {seed}", file=sys.stderr, flush=True)
+
+
+def add_video(args: argparse.Namespace, arm: str, seed: int) -> None:
+    """Generate, measure and store one video."""
+    context, sink = ARMS[arm]
+    weights = runs.pocket_folder(args.folder / "weights", args.weights) if args.weights else "pocket"
+    sampling = Sampling(model=str(weights), seed=seed, threads=1, device="cpu", context=context, sink=sink)
+    job = plan(scene_prompt(seed), args.seconds, sampling, runs.distilled_guidance(args.weights))
+    model = pipeline.open_model(job)
+    about = recipe(job, model) | {"crf": runs.OUTPUT.crf} | stored(encoding_of(job, runs.OUTPUT).scale)
+    path, timer = args.folder / f"{arm.replace(' + ', '-')}-{seed}.mp4", Timer()
+    runs.write_video(path, timer.frames(job, model), job.spec.fps, encoding_of(job, runs.OUTPUT), about)
+    row = {"settings": {"context": context, "sink": sink}, "weights": model.digest, "seconds": args.seconds}
+    runs.add_row(args.out, arm, seed, path, row | {"chunk_ms": 1000 * timer.seconds / job.total_chunks})
+
+
+class Timer:
+    """Adds up the processor time that making frames takes."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def frames(self, job: Job, model: ModelRunner) -> Iterator[Pixels]:
+        """The job's frames; what happens to them between is not counted."""
+        frames = pipeline.frames(job, model)
+        while True:
+            begun = time.thread_time()
+            pixels = next(frames, None)
+            self.seconds += time.thread_time() - begun
+            if pixels is None:
+                return
+            yield pixels
+
+
+def section_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The section of the document, from rows of one length."""
+    arms: dict[str, dict[int, Mapping[str, Any]]] = {name: {} for name in ARMS}
+    for row in rows:
+        measurement = row["measurement"]
+        metrics = measurement["metrics"] | {"chunk_ms": row["chunk_ms"]}
+        arms[row["arm"]][row["seed"]] = row | {"measurement": measurement | {"metrics": metrics}}
+    seeds, commits = sorted({row["seed"] for row in rows}), sorted({str(row["commit"]) for row in rows})
+    about = f"{len(seeds)} prompts of {rows[0]['seconds']:g} s, the same in every arm"
+    return [
+        f"{about}; weights {rows[0]['weights']}, commit {', '.join(commits)}.",
+        "Means; in parentheses the paired difference to one chunk with its 95 % interval, where that excludes 0.",
+        "",
+        f"| context | {' | '.join(f'{one.title} ' + ('↓' if one.lower_is_better else '↑') for one in COLUMNS)} |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+        *(arm_line(name, arms[name], arms["1"]) for name in ARMS if arms[name]),
+        "",
+        *(f"- *{column.title}*: {column.about}." for column in COLUMNS),
+    ]
+
+
+def arm_line(name: str, rows: Rows, one_chunk: Rows) -> str:
+    """Means of an arm, and clear differences from the arm of one chunk."""
+    cells = []
+    for column in COLUMNS:
+        mean, difference = estimate(rows, {}, column.metric), paired_difference(rows, one_chunk, column.metric)
+        clear = difference and not difference.low <= 0 <= difference.high
+        cells.append(f"{mean.value:.3g}" + (f" ({difference})" if clear else "") if mean else "-")
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def paired_difference(rows: Rows, one_chunk: Rows, metric: str) -> Estimate | None:
+    """The arm less that of one chunk, over the seeds of both."""
+    seeds = rows.keys() & one_chunk.keys()
+    pairs = [(value_of(rows[seed], metric), value_of(one_chunk[seed], metric)) for seed in seeds]
+    values = np.array([a - b for a, b in pairs if a is not None and b is not None])
+    return Estimate(float(values.mean()), *bootstrap_interval(values)) if len(values) > 1 and values.any() else None
+
+
+if __name__ == "__main__":
+    main()

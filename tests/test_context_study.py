@@ -1,0 +1,65 @@
+"""The measurement of long contexts: it continues, stores rows of clean commits, and reports paired differences."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        yield import_module("context")
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("paper", "context")]:
+            del sys.modules[name]
+
+
+def test_videos_are_made_once_and_reported(context: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows, document = tmp_path / "rows.jsonl", tmp_path / "results.md"
+    words = [str(tmp_path / "videos"), "--seeds", "1", "--seconds", "1", "--out", str(rows)]
+    context.main([*words, "--arms", "1", "2 + sink"])
+    stored = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert [(row["arm"], row["settings"]) for row in stored] == [
+        ("1", {"context": 1, "sink": 0}),
+        ("2 + sink", {"context": 2, "sink": 1}),
+    ]
+    assert all(row["chunk_ms"] > 0 and row["measurement"]["chunk_frames"] == 4 for row in stored)
+    capsys.readouterr()
+    context.main([*words, "--arms", "1", "2 + sink", "--report", str(document)])
+    assert capsys.readouterr().err == ""  # nothing was generated again
+    assert len(rows.read_text().splitlines()) == 2
+    assert "| 2 + sink |" in document.read_text()
+
+
+def test_rows_are_stored_from_a_clean_commit_alone(
+    context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for commit in ("abc+", None):
+        monkeypatch.setattr(context, "commit", lambda commit=commit: commit)
+        with pytest.raises(SystemExit, match="from a clean commit"):
+            context.main([str(tmp_path)])
+
+
+def row(arm: str, seed: int, drift: float) -> dict[str, Any]:
+    metrics = {"identity_drift": drift, "one_object": 1.0}
+    about = {"arm": arm, "seed": seed, "seconds": 600.0, "weights": "w", "commit": "abc", "chunk_ms": 100.0}
+    return about | {"measurement": {"metrics": metrics}}
+
+
+def test_only_clear_differences_to_one_chunk_are_shown(context: Any) -> None:
+    scenes = (0.1, 0.3, 0.2, 0.4)
+    rows = [row("1", seed, drift) for seed, drift in enumerate(scenes)]
+    rows += [row("2", seed, drift - 0.05 - 0.001 * seed) for seed, drift in enumerate(scenes)]
+    rows += [row("4", seed, drift + (0.02 if seed % 2 else -0.02)) for seed, drift in enumerate(scenes)]
+    lines = {line.split("|")[1].strip(): line.split("|")[2] for line in context.section_lines(rows) if "|" in line}
+    assert lines["1"].strip() == lines["4"].strip() == "0.25"
+    assert lines["2"].strip().startswith("0.199 (-0.0515 (-0.05")

@@ -1,0 +1,163 @@
+"""More than one clean chunk: which latents the model is shown, at which positions, and with or without the cache."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from support.exact import solver_of
+from support.tiny import tiny_pocket
+from torch import Tensor
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.checks import check_sampling, schedule_of
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context, with_kv_cache
+from pavdm_cli.models.stdit.layers import Rope
+from pavdm_cli.sampling.denoiser import FunctionDenoiser
+from pavdm_cli.sampling.loop import denoise, from_clip, new_chunks, sample
+from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
+from pavdm_cli.sampling.schedule import Schedule, pa, rn
+
+STEPS, CHUNK, CHUNKS = 8, 2, 9
+NOISE = seeded_noise(1, (1, 4, 2, 3))
+ARMS = [(1, 0), (2, 0), (4, 0), (1, 1), (2, 1), (0, 1), (2, 3)]
+every_arm = pytest.mark.parametrize(("context", "sink"), ARMS)
+
+
+def schedule_with(context: int, sink: int, first: int = 0, method: Any = pa) -> Schedule:
+    return replace(method(STEPS, 8, CHUNK, context), sink=range(first, first + sink), positions=CHUNK)
+
+
+def solver() -> Any:
+    return solver_of(linear_sigmas(STEPS).double())
+
+
+def shown(schedule: Schedule, start: Any = None) -> tuple[list[tuple[int, ...]], list[int], Tensor]:
+    """Indices of the clean latents at every prefill, latents of each step's call, and the video's latents.
+
+    The denoiser keeps every latent as it is, so that a latent is known by its own noise.
+    """
+    names = {float(NOISE(index, None)[0, 0, 0, 0]): index for index in range(8 * CHUNKS)}
+    contexts, sizes = list[tuple[int, ...]](), list[int]()
+
+    def prefill(context: Tensor, level: int) -> int:
+        contexts.append(tuple(names.get(float(value.float()), -1) for value in context[0, :, 0, 0, 0]))
+        return context.shape[1]
+
+    def velocity(window: Tensor, levels: Tensor, cache: int | None) -> Tensor:
+        sizes.append(cache or 0)
+        return torch.zeros_like(window)
+
+    chunks = sample(schedule, FunctionDenoiser(prefill, velocity), NOISE, solver(), chunks=CHUNKS, start=start)
+    return contexts, sizes, torch.cat(list(chunks), dim=1)
+
+
+def latents(chunks: range) -> tuple[int, ...]:
+    return tuple(range(CHUNK * chunks.start, CHUNK * chunks.stop))
+
+
+@every_arm
+@pytest.mark.parametrize("first", [0, 2])
+@pytest.mark.parametrize("method", [pa, rn])
+def test_the_first_chunks_and_the_last_are_shown_in_order(context: int, sink: int, first: int, method: Any) -> None:
+    schedule = schedule_with(context, sink, first, method)
+    width = schedule.chunk // CHUNK  # rn moves on by whole windows
+    seen = [one for one in shown(schedule)[0] if one]
+    expected = []
+    for done in range(width, CHUNKS * width, width):  # chunks of CHUNK latents that have left the window
+        recent, sinks = range(max(0, done - context), done), latents(range(first * width, (first + sink) * width))
+        expected.append((*(index for index in sinks if index < CHUNK * recent.start), *latents(recent)))
+    assert seen == [one for one in expected if one]
+
+
+@every_arm
+def test_a_cached_context_is_the_recomputed_one(context: int, sink: int) -> None:
+    pocket = tiny_pocket().double().requires_grad_(False)
+    bound = (
+        pocket.read(["a red balloon over green hills"]),
+        modulation_of(pocket.stdit, 1000 * linear_sigmas(STEPS), 8.0),
+    )
+    schedule = schedule_with(context, sink, first=1)
+    cached, recomputed = (
+        torch.cat(list(sample(schedule, denoiser, NOISE, solver(), chunks=CHUNKS)), dim=1)
+        for denoiser in (
+            with_kv_cache(pocket.stdit, *bound, position=CHUNK),
+            with_full_context(pocket.stdit, *bound, position=CHUNK, causal=True),
+        )
+    )
+    torch.testing.assert_close(cached, recomputed, rtol=0, atol=1e-10)
+    plain = schedule_with(1, 0)
+    if (context, sink) != (1, 0):
+        denoiser = with_kv_cache(pocket.stdit, *bound, position=CHUNK)
+        other = torch.cat(list(sample(plain, denoiser, NOISE, solver(), chunks=CHUNKS)), dim=1)
+        assert (other - cached).abs().max() > 1e-6
+
+
+def test_positions_repeat_in_a_long_context_and_never_leave_those_of_training() -> None:
+    rope = Rope(16).double()
+    trained = rope(0, 8)
+    assert torch.equal(rope(2, 6, 2), trained)
+    assert torch.equal(rope(2, 6), trained[2:])
+    assert torch.equal(rope(2, 6, 6), trained[[0, 1, 0, 1, *range(8)]])
+    assert torch.equal(rope(2, 6, 3), trained[[1, *range(8)]])
+
+
+@every_arm
+def test_the_sizes_of_steps_are_known_before_the_first(context: int, sink: int) -> None:
+    schedule = schedule_with(context, sink, first=1)
+    observed = set(shown(schedule)[1])
+    assert {clean for _, clean in schedule.sizes(0, 0, 0, CHUNKS)} == observed
+
+
+@every_arm
+def test_a_saved_state_continues_with_the_same_latents(context: int, sink: int) -> None:
+    schedule = schedule_with(context, sink)
+
+    def prefill(clean: Tensor, level: int) -> Tensor:
+        return clean.mean(dim=1, keepdim=True)
+
+    def velocity(window: Tensor, levels: Tensor, cache: Tensor | None) -> Tensor:
+        return window * 0.1 + (0 if cache is None else cache)
+
+    denoiser = FunctionDenoiser(prefill, velocity)
+    states = list(denoise(schedule, denoiser, NOISE, solver(), chunks=CHUNKS))
+    again = list(denoise(schedule, denoiser, NOISE, solver(), chunks=CHUNKS, start=states[11]))
+    whole, rest = (torch.cat(list(new_chunks(schedule, one)), dim=1) for one in (states, again))
+    assert torch.equal(whole[:, -rest.shape[1] :], rest)
+
+
+def test_the_sink_of_a_continuation_is_of_its_own_chunks() -> None:
+    schedule = schedule_with(1, 1)
+    clip = torch.full((1, 6, 4, 2, 3), 9.0, dtype=torch.float64)
+    contexts, _, _ = shown(schedule, from_clip(schedule, clip, linear_sigmas(STEPS).double()))
+    assert contexts[:3] == [(-1, -1), (0, 1), (0, 1, 2, 3)]
+
+
+def test_one_clean_chunk_is_the_schedule_as_before() -> None:
+    assert schedule_of(Sampling()) == schedule_of(Sampling(context=1, sink=0)) == pa(12, 12, 2)
+    assert schedule_of(Sampling(context=0)) == pa(12, 12, 2, context=False)
+
+
+def test_sinks_are_the_first_chunks_that_are_shown() -> None:
+    job = pipeline.plan(Request("a red ball", frames=8, sampling=Sampling(context=2, sink=1, warmup=3)))
+    assert job.schedule.sink == range(3, 4)
+    assert (job.schedule.context, job.schedule.offset) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        (Sampling(context=2, method="rw"), "--method rw, which adds noise"),
+        (Sampling(sink=1, method="rn", edit_ratio=0.5), "--edit-ratio, whose clips"),
+        (Sampling(context=2, model="opensora-v1.2"), "bidirectional attention"),
+        (Sampling(context=65), "--context must be 0 to 64"),
+        (Sampling(sink=-1), "--sink must be 0 to 64"),
+    ],
+)
+def test_more_clean_chunks_are_refused_where_they_cannot_be(sampling: Sampling, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_sampling(sampling)
