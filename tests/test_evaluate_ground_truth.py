@@ -14,7 +14,16 @@ from support.command import pavdm
 from support.corruptions import clean
 
 from pavdm_cli.evaluation import corruptions
-from pavdm_cli.evaluation.ground_truth import Metrics, Series, WorldMeter, scene_of, stored_scene, survival
+from pavdm_cli.evaluation.clip_features import ProbeMeter
+from pavdm_cli.evaluation.ground_truth import (
+    Metrics,
+    Series,
+    WorldMeter,
+    adherence,
+    scene_of,
+    stored_scene,
+    survival,
+)
 from pavdm_cli.evaluation.object_tracker import DETAIL, find_object, templates_of
 from pavdm_cli.evaluation.probe import ATTRIBUTES, SIZE
 from pavdm_cli.models.pixels import to_bytes
@@ -22,8 +31,9 @@ from pavdm_cli.pocket_world.render import canvas, position, render
 from pavdm_cli.pocket_world.world import Scene, sample_scene
 from pavdm_cli.video import VideoWriter
 
-ON, SECONDS, FPS = canvas(SIZE, DETAIL), 12.0, 8
-SEEDS = (1, 2, 9, 19)  # a balloon, balls and a boat; hovering, bouncing, drifting, circling
+ON, SECONDS, FPS = canvas(SIZE, DETAIL), 8.0, 8
+SEEDS = (2, 9)  # a ball that bounces, a boat that drifts
+MORE = (1, 6, 19, 23)  # a balloon that hovers, balls and a kite that drift and circle
 TIMES = torch.arange(round(SECONDS * FPS))[None] / FPS
 CAPTION = "a red ball drifting over the sea at sunset, the camera pans left"
 
@@ -39,7 +49,7 @@ def read(video: np.ndarray, scene: Scene, fps: float = FPS) -> tuple[Metrics, Se
     return meter.finish()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [*SEEDS, *(pytest.param(seed, marks=pytest.mark.integration) for seed in MORE)])
 def test_true_renders_are_right_in_everything(seed: int) -> None:
     scene = sample_scene(seed)
     metrics, series = read(frames(scene), scene)
@@ -52,13 +62,15 @@ def test_true_renders_are_right_in_everything(seed: int) -> None:
     assert len(series["one_object"]) == len(series["color_error"]) == SECONDS / 2
 
 
-@pytest.mark.parametrize("attribute", list(ATTRIBUTES))
-def test_a_wrong_word_of_the_caption_is_seen_in_its_own_row(attribute: str) -> None:
-    scene = sample_scene(2)
-    other = next(value for value in ATTRIBUTES[attribute] if value not in (getattr(scene, attribute), "boat"))
-    metrics, _ = read(frames(scene), replace(scene, **{attribute: other}))
-    wrong = {name for name, value in metrics.items() if name.startswith("adherence_") and value < 0.5}
-    assert wrong == {"adherence_" + {"terrain": "place", "colour": "color"}.get(attribute, attribute)}
+def test_a_wrong_word_of_the_caption_is_seen_in_its_own_row() -> None:
+    scene, probe = sample_scene(2), ProbeMeter(counting=False)
+    for frame in frames(scene)[::2]:
+        probe.add(frame)
+    for attribute, values in ATTRIBUTES.items():
+        other = next(value for value in values if value not in (getattr(scene, attribute), "boat"))
+        shares = adherence(replace(scene, **{attribute: other}), probe)
+        wrong = {name for name, clips in shares.items() if np.mean(clips) < 0.5}
+        assert wrong == {"adherence_" + {"terrain": "place", "colour": "color"}.get(attribute, attribute)}
 
 
 def test_a_wrong_color_and_a_wrong_motion_have_errors_of_their_size() -> None:
@@ -78,6 +90,16 @@ def test_a_static_video_has_an_error_of_speed_alone() -> None:
     assert metrics["object_survival"] == 1
 
 
+def test_an_object_that_is_elsewhere_after_a_gap_did_not_move_there() -> None:
+    scene = sample_scene(6)
+    video = np.concatenate([frames(scene, TIMES[:, :16]), frames(scene, TIMES[:, :24] + 5)])
+    video[16:24] = to_bytes(corruptions.remove_objects([scene], TIMES[:, :8], ON)[0])
+    whole, _ = read(frames(scene, TIMES[:, :16]), scene)
+    metrics, _ = read(video, scene)
+    assert metrics["object_found"] == pytest.approx(0.8)
+    assert metrics["speed_error"] == pytest.approx(whole["speed_error"], abs=0.05)
+
+
 def test_an_object_that_vanishes_ends_its_survival_then() -> None:
     scene, half = sample_scene(6), TIMES.shape[1] // 2
     video = frames(scene)
@@ -93,7 +115,7 @@ def test_an_object_that_vanishes_ends_its_survival_then() -> None:
 def test_a_second_object_ends_survival_too_but_one_bad_frame_does_not() -> None:
     scene = sample_scene(6)
     double = to_bytes(corruptions.duplicate_objects([scene], TIMES, ON, random.Random(1))[0])
-    for first, last, expected in ((40, 96, 40 / 96), (40, 44, 1.0)):
+    for first, last, expected in ((24, 64, 24 / 64), (24, 28, 1.0)):
         video = frames(scene)
         video[first:last] = double[first:last]
         assert read(video, scene)[0]["object_survival"] == pytest.approx(expected, abs=0.03)
@@ -111,14 +133,16 @@ def test_an_object_that_changes_loses_its_identity_over_time() -> None:
     assert series["color_error"][-1] > 0.4
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_the_tracker_finds_the_middle_and_nothing_where_nothing_is(seed: int) -> None:
-    scene, times = sample_scene(seed), torch.arange(0, 10, 1.7)[None]
+    scene, times = sample_scene(seed), torch.arange(0, 10, 2.3)[None]
     templates = templates_of(scene)
     sightings = [find_object(frame, templates) for frame in frames(scene, times)]
     x, y = position([scene], times, SIZE[1] / SIZE[0])
     offsets = np.array([(one.x - x[0, i], one.y - y[0, i]) for i, one in enumerate(sightings)])
-    assert np.abs(offsets - offsets.mean(axis=0)).max() < 0.01  # the box of a kite is not about its middle
+    assert (
+        np.abs(offsets - offsets.mean(axis=0)).max() < 0.005
+    )  # a third of a pixel; the box of a kite is not about its middle
     empty = to_bytes(corruptions.remove_objects([scene], times, ON)[0])
     assert [find_object(frame, templates) for frame in empty] == [None] * len(empty)
 
