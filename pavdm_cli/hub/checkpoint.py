@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -28,27 +29,60 @@ FILES_BY_NAME = mapping_of(string(255), 100_000)  # of an index
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
+@dataclass(frozen=True, slots=True)
+class StoredTensors:
+    """Where a part's tensors are, by their names in the model."""
+
+    folder: Path  # for messages
+    files: Mapping[str, Path]
+    names: Mapping[str, str] = field(default_factory=dict)  # in the file, where another one
+
+    def name_in_file(self, name: str) -> str:
+        """What the file calls a tensor."""
+        return self.names.get(name, name)
+
+    def read(self, ask: Callable[[Any, str], T]) -> dict[str, T]:
+        """What `ask` says of every tensor, given its open file and its name there, file by file. Raises: ModelError."""
+        answers: dict[str, T] = {}
+        for path in sorted(set(self.files.values())):
+            with opened(path) as file:
+                own = [name for name, at in self.files.items() if at == path]
+                answers |= {name: ask(file, self.name_in_file(name)) for name in own}
+        return answers
+
+    def shapes(self) -> Shapes:
+        """Sizes of the tensors, from the files' headers alone. Raises: ModelError."""
+        return self.read(lambda file, name: tuple(file.get_slice(name).get_shape()))
+
+
 def load_into(
     build: Callable[[], M], folder: Path, device: torch.device, dtype: torch.dtype, unused: tuple[str, ...] = ()
 ) -> M:
     """The model with the folder's weights, frozen. Tensors whose names begin like one of `unused` are not read.
 
-    Every tensor goes from its mapped file to the device in the precision wanted, and becomes the model's own: the host
-    holds one file's pages at a time. What a model keeps outside its state dict, it makes itself. Raises: ModelError.
+    What a model keeps outside its state dict, it makes itself. Raises: ModelError.
+    """
+    return load_stored(build, StoredTensors(folder, tensors(folder, unused)), device, lambda name: dtype, unused)
+
+
+def load_stored(
+    build: Callable[[], M],
+    stored: StoredTensors,
+    device: torch.device,
+    dtype_of: Callable[[str], torch.dtype],
+    unused: tuple[str, ...] = (),
+) -> M:
+    """The model with these weights, frozen; those of the model that begin like one of `unused` need not be there.
+
+    Every tensor goes from its mapped file to the device in its precision, and becomes the model's own: the host holds
+    one file's pages at a time. Raises: ModelError.
     """
     with torch.device("meta"):
         model = build()
-    where = tensors(folder, unused)
-    _compare({name: value for name, value in model.state_dict().items() if not name.startswith(unused)}, where, folder)
-    weights: dict[str, Tensor] = {}
-    found: dict[str, Tensor] = {}
-    for path in sorted(set(where.values())):
-        with opened(path) as file:
-            names = [name for name, at in where.items() if at == path]
-            for name in names:
-                weights[name] = _moved(file.get_tensor(name), device, dtype)
-                found[name] = extremes(weights[name])
-    check_finite(found, where.__getitem__)
+    _compare({name: value for name, value in model.state_dict().items() if not name.startswith(unused)}, stored)
+    names = {stored.name_in_file(name): name for name in stored.files}
+    weights = stored.read(lambda file, name: _moved(file.get_tensor(name), device, dtype_of(names[name])))
+    check_finite({name: extremes(weight) for name, weight in weights.items()}, stored.files.__getitem__)
     model.load_state_dict(weights, strict=False, assign=True)  # compared above
     return model.eval().requires_grad_(False)
 
@@ -112,17 +146,9 @@ def _first(named: list[str]) -> str:
     return ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else "")
 
 
-def shapes(where: dict[str, Path]) -> Shapes:
+def shapes(where: Mapping[str, Path]) -> Shapes:
     """Sizes of the tensors, from the files' headers alone. Raises: ModelError."""
-    return _asked(where, lambda header: tuple(header.get_shape()))
-
-
-def _asked(where: dict[str, Path], ask: Callable[[Any], T]) -> dict[str, T]:
-    found: dict[str, T] = {}
-    for path in sorted(set(where.values())):
-        with opened(path) as file:
-            found |= {name: ask(file.get_slice(name)) for name, at in where.items() if at == path}
-    return found
+    return StoredTensors(Path(), where).shapes()
 
 
 def opened(path: Path) -> Any:
@@ -185,13 +211,16 @@ def _moved(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     return value.to(device, wanted, copy=True, memory_format=torch.contiguous_format)
 
 
-def _compare(model: dict[str, Tensor], where: dict[str, Path], folder: Path) -> None:
-    expected, found = {name: tuple(value.shape) for name, value in model.items()}, shapes(where)
-    kinds = _asked(where, lambda header: str(header.get_dtype()))
-    wrong = [f"{name} is missing" for name in expected.keys() - found.keys()]
-    wrong += [f"{name} is not its own" for name in found.keys() - expected.keys()]
-    both = expected.keys() & found.keys()
-    wrong += [f"{n} is {list(found[n])} instead of {list(expected[n])}" for n in both if found[n] != expected[n]]
-    wrong += [f"{n} is {kinds[n]}, no float" for n in both if model[n].is_floating_point() and kinds[n] not in FLOATS]
+def _compare(model: dict[str, Tensor], stored: StoredTensors) -> None:
+    """Refuse missing and unknown tensors, other sizes and integers, by their names in the file. Raises: ModelError."""
+    expected, sizes = {name: tuple(value.shape) for name, value in model.items()}, stored.shapes()
+    kinds = stored.read(lambda file, name: str(file.get_slice(name).get_dtype()))
+    wrong = [f"{stored.name_in_file(name)} is missing" for name in expected.keys() - sizes.keys()]
+    wrong += [f"{stored.name_in_file(name)} is not its own" for name in sizes.keys() - expected.keys()]
+    for name in expected.keys() & sizes.keys():
+        if sizes[name] != expected[name]:
+            wrong.append(f"{stored.name_in_file(name)} is {list(sizes[name])} instead of {list(expected[name])}")
+        if model[name].is_floating_point() and kinds[name] not in FLOATS:
+            wrong.append(f"{stored.name_in_file(name)} is {kinds[name]}, no float")
     if wrong:
-        raise ModelError(f"{folder} does not fit: {_first(sorted(wrong))}", "are these another model's?")
+        raise ModelError(f"{stored.folder} does not fit: {_first(sorted(wrong))}", "are these another model's?")

@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.checkpoint import digest, load_into, read_json
 from pavdm_cli.hub.config_checks import HINT, check_number, check_whole, within
-from pavdm_cli.hub.safetensors_file import read_tensor
 from pavdm_cli.hub.weight_memory import check_room, weight_bytes
 from pavdm_cli.hub.weights_dir import pulling
 from pavdm_cli.models.adapter import TextEmbedding
 from pavdm_cli.models.opensora.prompt import clean
 from pavdm_cli.models.opensora.spec import SPEC
+from pavdm_cli.models.prompt_cache import PromptCache
 from pavdm_cli.runtime.optional_imports import import_library, silenced
 from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.runtime.untrusted import InvalidError, read_file
@@ -57,11 +55,11 @@ class T5Text:
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype, cache: Path | None = None) -> None:
         """folder: weights, configuration and tokenizer; cache: where vectors are kept, None for nowhere."""
         self.folder, self.device, self.dtype, self.cache = folder, device, dtype, cache
-        self._read: dict[str, Tensor] = {}  # by this process
+        self._prompts = PromptCache(self._encode, lambda: f"{text_digest(folder)} {dtype}", cache)
 
     def encode(self, prompts: Sequence[str], /) -> list[TextEmbedding]:
         """As `TextEncoder.encode`; read by itself, a prompt needs no padding."""
-        rows = [self._once(clean(prompt)) for prompt in prompts]
+        rows = [self._prompts.get(clean(prompt)) for prompt in prompts]
         return [TextEmbedding(row, torch.ones(len(row), dtype=torch.bool)) for row in rows]
 
     def memory(self, prompt: str, /) -> dict[str, int]:
@@ -71,32 +69,7 @@ class T5Text:
 
     def knows(self, prompt: str) -> bool:
         """Whether a prompt's vectors are on disk, so that no weights are needed."""
-        return self.cache is not None and self._path(self.cache, clean(prompt)).exists()
-
-    def _path(self, cache: Path, text: str) -> Path:
-        mark = f"{text_digest(self.folder)} {self.dtype} {text}"
-        return cache / f"{hashlib.sha256(mark.encode()).hexdigest()[:32]}.safetensors"
-
-    def _once(self, text: str) -> Tensor:  # -> (L, width)
-        if text not in self._read:
-            self._read[text] = self._kept(text)
-        return self._read[text]
-
-    def _kept(self, text: str) -> Tensor:  # -> (L, width)
-        if self.cache is None:
-            return self._encode(text)
-        path = self._path(self.cache, text)
-        try:
-            return read_tensor(path, "vectors")
-        except (OSError, SafetensorError, InvalidError):
-            vectors = self._encode(text)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"vectors": vectors}, path)
-        except (OSError, SafetensorError):
-            with suppress(OSError):
-                path.unlink()  # the next run reads the prompt again
-        return vectors
+        return self._prompts.holds(clean(prompt))
 
     def opened(self) -> Callable[[str], Tensor]:
         """A reader of many prompts: cleaned text to vectors (L, width). The weights stay for as long as it is kept.

@@ -1,0 +1,57 @@
+"""Encoded prompts, cached in memory and on disk, so that a text encoder is loaded only for prompts it has not seen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pavdm_cli.hub.safetensors_file import read_tensor
+from pavdm_cli.runtime.untrusted import InvalidError
+
+TENSOR = "vectors"  # its name in a file
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCache:
+    """Vectors (L, width) by cleaned prompt."""
+
+    encode: Callable[[str], Tensor]  # of a prompt that is not in the cache
+    key: Callable[[], str]  # all that vectors depend on besides the prompt
+    folder: Path | None = None  # None: not on disk
+    vectors: dict[str, Tensor] = field(default_factory=dict)  # of this process
+
+    def get(self, text: str) -> Tensor:  # -> (L, width)
+        """The vectors of a prompt, encoded if they are nowhere."""
+        if text not in self.vectors:
+            self.vectors[text] = self._from_disk(text)
+        return self.vectors[text]
+
+    def holds(self, text: str) -> bool:
+        """Whether a prompt's vectors are on disk, so that no weights are needed."""
+        return self.folder is not None and self._path(self.folder, text).exists()
+
+    def _path(self, folder: Path, text: str) -> Path:
+        return folder / f"{hashlib.sha256(f'{self.key()} {text}'.encode()).hexdigest()[:32]}.safetensors"
+
+    def _from_disk(self, text: str) -> Tensor:
+        if self.folder is None:
+            return self.encode(text)
+        path = self._path(self.folder, text)
+        try:
+            return read_tensor(path, TENSOR)
+        except (OSError, SafetensorError, InvalidError):
+            vectors = self.encode(text)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file({TENSOR: vectors}, path)
+        except (OSError, SafetensorError):
+            with suppress(OSError):
+                path.unlink()  # the next run encodes the prompt again
+        return vectors
