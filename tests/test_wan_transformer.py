@@ -10,7 +10,7 @@ from torch import Tensor
 from pavdm_cli.models.wan.layers import Block, KeysValues
 from pavdm_cli.models.wan.names import original_name
 from pavdm_cli.models.wan.rope import rope_table, rotate
-from pavdm_cli.models.wan.transformer import WanTransformer, is_float32
+from pavdm_cli.models.wan.transformer import Conditions, WanTransformer, is_float32
 
 TOLERANCE = {"rtol": 0, "atol": 2e-5}
 FPS = {0: 16.0, 1: 24.0}  # by the recorded index
@@ -22,7 +22,7 @@ def run(model: WanTransformer, x: Tensor, t: Tensor, text: Tensor, fps: Tensor |
     rates = torch.as_tensor(fps).repeat_interleave(t.numel() // torch.as_tensor(fps).numel())
     with torch.no_grad():
         modulation = model.modulation(t.flatten(), rates)
-        return model(x.transpose(1, 2), level_idx, modulation, model.encode_text(text)).transpose(1, 2)
+        return model(x.transpose(1, 2), level_idx, Conditions(modulation, model.encode_text(text))).transpose(1, 2)
 
 
 def rates_of(case: dict[str, Tensor]) -> Tensor:
@@ -84,15 +84,14 @@ class Causal:
     """Calls of a model that caches keys and values, block of frames after block."""
 
     def __init__(self, model: WanTransformer, text: Tensor, t: list[int]) -> None:
-        self.model, self.text = model, model.encode_text(text)
-        self.levels = {time: row for row, time in enumerate(t)}
-        self.modulation = model.modulation(torch.tensor(t), torch.tensor(24.0))
+        self.model, self.levels = model, {time: row for row, time in enumerate(t)}
+        self.conditions = Conditions(model.modulation(torch.tensor(t), torch.tensor(24.0)), model.encode_text(text))
         self.cached: list[KeysValues] | None = None
 
     def call(self, x: Tensor, t: list[int], start: int, *, keep: bool = False) -> Tensor:
         """The output; with `keep` the frames' keys and values are cached too."""
         index = torch.tensor([self.levels[time] for time in t], dtype=torch.int32)
-        shared = (x.transpose(1, 2), index, self.modulation, self.text)
+        shared = (x.transpose(1, 2), index, self.conditions)
         out = self.model(*shared, start=start, cached=self.cached)
         if keep:
             self.cached = self.model.prefill(*shared, start=start, cached=self.cached)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pavdm_cli.models.memory_tracker import Live
 from pavdm_cli.models.streams import run
+from pavdm_cli.models.wan.config import WAN21, WAN22
 from pavdm_cli.models.wan.names import original_vae_names
-from pavdm_cli.models.wan.vae import WAN21, WAN22, WanVAE
+from pavdm_cli.models.wan.vae import WanVAE
 from pavdm_cli.models.wan.vae_layers import CausalConv3d
 from pavdm_cli.models.wan.vae_streams import REPLAY, decode_stream, encode_stream
 

@@ -98,8 +98,8 @@ def counts_of(sampling: Sampling) -> dict[str, int]:
 
 
 def context_of(sampling: Sampling) -> int:
-    """Clean chunks in front of the window: as given, else one."""
-    return 1 if sampling.context is None else sampling.context
+    """Clean chunks in front of the window: as given, else the model's own number."""
+    return sampling.spec.context if sampling.context is None else sampling.context
 
 
 def guidance_of(sampling: Sampling) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -87,12 +87,16 @@ def load_stored(
     return model.eval().requires_grad_(False)
 
 
-def tensors(folder: Path, unused: tuple[str, ...] = ()) -> dict[str, Path]:
+def tensors(
+    folder: Path, unused: tuple[str, ...] = (), belongs: Callable[[str], bool] = lambda name: True
+) -> dict[str, Path]:
     """Which file holds which tensor, by the files' own headers; names that begin like one of `unused` are left out.
 
-    Raises: ModelError where a name is in two files, or an index places tensors where they are not.
+    belongs: by its name, whether a file of the folder is of this part. Raises: ModelError where a name is in two files,
+    or an index places tensors where they are not.
     """
-    files, indexed = sorted(folder.glob("*.safetensors")), sorted(folder.glob("*.safetensors.index.json"))
+    files = [path for path in sorted(folder.glob("*.safetensors")) if belongs(path.name)]
+    indexed = [path for path in sorted(folder.glob("*.safetensors.index.json")) if belongs(path.name)]
     if indexed:
         return _indexed(indexed[0], files, unused)
     if not files and any(path for kind in PICKLED for path in folder.glob(kind)):
@@ -179,11 +183,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def digest(folder: Path) -> str:
     """16 hexadecimal digits of names, sizes and 64 samples of 4 kB of every weights file below; no full read."""
-    found = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
-        found.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
-        found.update(samples(path))
-    return found.hexdigest()[:16]
+    return digest_files(sorted(folder.rglob("*.safetensors")), folder)
+
+
+def digest_files(paths: Iterable[Path], folder: Path | None = None) -> str:
+    """The same of these files; folder: below which their names count, else the last part does."""
+    total = hashlib.sha256()
+    for path in paths:
+        name = path.relative_to(folder).as_posix() if folder else path.name
+        total.update(f"{name} {path.stat().st_size}".encode())
+        total.update(samples(path))
+    return total.hexdigest()[:16]
 
 
 def samples(path: Path) -> bytes:

@@ -23,6 +23,7 @@ DECLARATIONS = {
     "architectures": optional(list_of(string(200), 16)),
 }
 PIPELINE, CONFIG = "model_index.json", "config.json"
+ROOT = ""  # the part of a model whose parts are all in one folder
 HUB = "https://huggingface.co/"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
@@ -37,9 +38,12 @@ def recognize(folder: Path, specs: Sequence[ModelSpec]) -> str:
     for spec in specs:
         if spec.files and entries.issuperset(spec.files):
             return spec.name
-    if PIPELINE in entries:
+    # A broken link is a missing part.
+    likely = [spec for spec in specs if entries.intersection(spec.architectures)]
+    if not likely and CONFIG in entries and PIPELINE not in entries:
+        likely = [spec for spec in specs if _is_root(folder, spec)]
+    if PIPELINE in entries and not any(_is_pipeline_of(entries, spec) for spec in likely):
         _refuse(folder, _read(folder / PIPELINE), specs, hint)
-    likely = [spec for spec in specs if entries.intersection(spec.architectures)]  # a broken link is a missing part
     if not likely and CONFIG in entries:
         _refuse(folder, _read(folder / CONFIG), specs, hint)
     for spec in () if likely else specs:
@@ -50,16 +54,40 @@ def recognize(folder: Path, specs: Sequence[ModelSpec]) -> str:
     if not likely:
         raise ModelError(f"{folder} holds no model: {_first(sorted(entries))}", hint)
     foreign = [_foreign(folder, spec) for spec in likely]
-    for spec, wrong in zip(likely, foreign, strict=True):
-        if not wrong:
-            return spec.name
-    raise ModelError(foreign[0], hint)
+    own = [spec for spec, wrong in zip(likely, foreign, strict=True) if not wrong]
+    if not own:
+        raise ModelError(foreign[0], hint)
+    return max(own, key=lambda spec: _likeness(folder, spec)).name  # of equals the first
+
+
+def _is_root(folder: Path, spec: ModelSpec) -> bool:
+    """Whether the configuration of a folder is of a model with all parts in it. Raises: ModelError."""
+    declared = _declared(folder, _read(folder / CONFIG))
+    return any(name.lower() in spec.architectures.get(ROOT, ()) for name in declared)
+
+
+def _is_pipeline_of(entries: set[str], spec: ModelSpec) -> bool:
+    """Whether a folder with a pipeline's configuration may hold this model, which is published as one repository."""
+    return "transformer" in entries and any(part.paths != ("",) for part in spec.parts)
+
+
+def _likeness(folder: Path, spec: ModelSpec) -> int:
+    """Values of the configurations that are the model's own, less those that are not."""
+    score = 0
+    for part, values in spec.distinguishing.items():
+        path = folder / part / CONFIG
+        if path.is_file():
+            config = _read(path)
+            score += sum(1 if config.get(name) == value else -1 for name, value in values.items())
+    return score
 
 
 def _foreign(folder: Path, spec: ModelSpec) -> str:
     """Which part declares another architecture than the model's, or nothing. Raises: ModelError."""
     for part, architectures in spec.architectures.items():
         path = folder / part / CONFIG
+        if part == ROOT and any((folder / other).exists() for other in spec.architectures if other):
+            continue
         declared = _declared(path, _read(path)) if os.path.lexists(path) else []
         if declared and not any(name.lower() in architectures for name in declared):
             return f"{folder / part} is of an architecture unknown here: {summarize(declared[0])}"
@@ -117,7 +145,7 @@ def _refuse(folder: Path, config: dict[str, Any], specs: Sequence[ModelSpec], hi
     parts = ((part, names, spec) for spec in specs for part, names in spec.architectures.items())
     for part, architectures, spec in parts:
         if any(name.lower() in architectures for name in declared):
-            whole = f"give the folder that holds {', '.join(spec.architectures)}"
+            whole = f"give the folder that holds {', '.join(filter(None, spec.architectures))}"
             raise ModelError(f"{folder} is only the {part} of a model", f"{whole}; {hint}")
     what = summarize(declared[0]) if declared else "it is not said which"
     raise ModelError(f"{folder} is a model of an architecture unknown here: {what}", hint)

@@ -9,6 +9,7 @@ from platformdirs import user_cache_path
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.cache import linked_folder
+from pavdm_cli.hub.recognize import ROOT
 from pavdm_cli.runtime.printable import quote
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def need_weights(spec: ModelSpec, text: bool = True, published: ModelSpec | None
     folder, published = home(spec), published or spec
     if not folder.is_dir():
         raise ModelError(f"no weights of {spec.name} in {folder}", f"{pulling(published, folder)} fetches them")
+    if ROOT in spec.architectures and not any((folder / part.folder).is_dir() for part in spec.parts):
+        return  # all parts in one folder, which the model's own loader checks
     needed = [part.folder for part in spec.parts if text or not part.text]
     lacking = [part for part in needed if not any((folder / part).glob("*"))]
     if lacking:

@@ -16,20 +16,27 @@ from pavdm_cli.models.spec import ModelOption, ModelSpec
 MODELS = {
     "pocket": "pavdm_cli.models.pocket.model",
     "opensora-v1.2": "pavdm_cli.models.opensora.model",
-}  # each module has a MODEL
+    "skyreels-v2-df-1.3b": "pavdm_cli.models.wan.model",
+    "skyreels-v2-df-14b-540p": "pavdm_cli.models.wan.model",
+    "skyreels-v2-df-14b-720p": "pavdm_cli.models.wan.model",
+    "wan2.1-t2v-1.3b": "pavdm_cli.models.wan.model",
+    "wan2.1-t2v-14b": "pavdm_cli.models.wan.model",
+    "wan2.2-ti2v-5b": "pavdm_cli.models.wan.model",
+}  # each module has a MODEL, or several MODELS by name
 SHAPES = {"mid": "pavdm_cli.models.opensora.mid"}  # networks that are only timed, with random weights
 DEFAULT = "pocket"
 
 
 @cache
-def _imported(module: str) -> VideoModel:
-    model: VideoModel = import_module(module).MODEL
+def _imported(name: str, module: str) -> VideoModel:
+    content = import_module(module)
+    model: VideoModel = content.MODELS[name] if hasattr(content, "MODELS") else content.MODEL
     return model
 
 
 def get(name: str) -> VideoModel:
     """The model of a name, or of a shape's."""
-    return _imported((MODELS | SHAPES)[name])
+    return _imported(name, (MODELS | SHAPES)[name])
 
 
 def every() -> Iterator[VideoModel]:

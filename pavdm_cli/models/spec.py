@@ -18,8 +18,9 @@ class WeightPart:
 
     folder: str  # below the model's own
     repo: str
-    revision: str  # a full commit
+    revision: str  # a full commit, or a branch whose commit is looked up when it is fetched
     text: bool = False  # needed only where a prompt is encoded
+    paths: tuple[str, ...] = ("",)  # folders of the repository that hold its files
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class ModelSpec:
     size_multiple: int = 0  # both sides are multiples of this; 0: `size` and no other
     max_side: int = 0  # pixels
     fps_range: tuple[int, int] = (0, 0)  # slowest and fastest; (0, 0): `fps` and no other
+    frame_rates: tuple[int, ...] = ()  # all there are, where not every one in the range
+    context: int = 1  # clean chunks in front of the window, unless asked otherwise
     world: str = ""  # all it knows, where that is little
     tuned: bool = True  # for its method
     reencodes: bool = False  # clip after clip, the end of one is decoded and encoded again for the next
@@ -88,6 +91,9 @@ class ModelSpec:
     architectures: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)  # the same, by part
     precisions: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)  # by device, default first
     distilled_guidance: float = 1.0  # CFG scale distilled into a single pass; 1: none (Meng et al. 2023)
+    # Values of a configuration, by part, that tell this model from others of the same architecture.
+    distinguishing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
+    terms: str = ""  # what one has to agree to before its weights are fetched
     # |latent| beyond which something failed: variance is 1, data stay below 8, and guidance of 100 made some of 42.
     latent_limit: float = 100.0
     warmup: int = 0  # chunks generated and dropped first: those made while the window fills are the weakest
@@ -131,6 +137,9 @@ class ModelSpec:
 
     def check_fps(self, fps: float) -> None:
         """Refuse frames per second the model cannot make. Raises: UsageError."""
+        if self.frame_rates and fps not in self.frame_rates:
+            rates = " or ".join(map(str, self.frame_rates))
+            raise UsageError(f"{self.name} makes {rates} frames/s, got {fps:g}", f"use --fps {self.fps}")
         slowest, fastest = self.fps_range if any(self.fps_range) else (self.fps, self.fps)
         if not slowest <= fps <= fastest or fps % 1:
             rates = f"{slowest}" if slowest == fastest else f"{slowest} to {fastest} whole"

@@ -45,6 +45,8 @@ class UniPC:
 
 def unipc(levels: NoiseLevels) -> UniPC:
     """The UniPC solver for these levels."""
+    if levels.sigmas.is_meta:  # a size without contents
+        return UniPC(levels, levels.sigmas.new_empty(levels.steps + 3, MAX_AGE + 1, 4))
     coefficients = unipc_coefficients(levels.sigmas[: levels.steps + 1].double().cpu())
     identity = Z.expand(2, MAX_AGE + 1, 4)  # of `unstarted` and `context`
     return UniPC(levels, torch.cat([coefficients, identity]).to(levels.sigmas))

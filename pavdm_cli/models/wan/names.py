@@ -76,3 +76,27 @@ def original_vae_names(names: Iterable[str]) -> dict[str, str]:
             new = re.sub(pattern, replacement, new)
         renamed[name] = new
     return renamed
+
+
+# Of umT5, from the original names to those of transformers, replaced in order as regular expressions.
+TEXT_ENCODER = (
+    (r"^token_embedding\.", "shared."),
+    (r"^norm\.", "encoder.final_layer_norm."),
+    (r"^blocks\.", "encoder.block."),
+    (r"\.norm1\.", ".layer.0.layer_norm."),
+    (r"\.attn\.", ".layer.0.SelfAttention."),
+    (r"\.pos_embedding\.embedding\.", ".layer.0.SelfAttention.relative_attention_bias."),
+    (r"\.norm2\.", ".layer.1.layer_norm."),
+    (r"\.ffn\.gate\.0\.", ".layer.1.DenseReluDense.wi_0."),
+    (r"\.ffn\.fc1\.", ".layer.1.DenseReluDense.wi_1."),
+    (r"\.ffn\.fc2\.", ".layer.1.DenseReluDense.wo."),
+)
+
+
+def transformers_name(name: str) -> str:
+    """The name that transformers has for a parameter of umT5 in either layout."""
+    if name.startswith(("encoder.", "shared.")):
+        return name
+    for pattern, replacement in TEXT_ENCODER:
+        name = re.sub(pattern, replacement, name)
+    return name

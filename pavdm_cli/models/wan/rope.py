@@ -24,12 +24,12 @@ def rope_table(head_width: int, start: int, grid: tuple[int, int, int]) -> Tenso
     latents, rows, columns = grid
     ranges = (range(start, start + latents), range(rows), range(columns))
     axes = [_angles(positions, width) for positions, width in zip(ranges, axis_widths(head_width), strict=True)]
-    time, row, column = (
-        angles.reshape(*(len(angles) if axis == own else 1 for axis in range(3)), -1).expand(*grid, -1)
-        for own, angles in enumerate(axes)
-    )
-    angles = torch.cat([time, row, column], dim=-1).flatten(0, 2)
-    return torch.stack([angles.cos(), angles.sin()], dim=-1).float()
+    cos_sin = [torch.stack([angles.cos(), angles.sin()], dim=-1).float() for angles in axes]
+    expanded = [
+        axis.view(*(len(axis) if place == own else 1 for place in range(3)), *axis.shape[1:]).expand(*grid, -1, -1)
+        for own, axis in enumerate(cos_sin)
+    ]
+    return torch.cat(expanded, dim=3).flatten(0, 2)
 
 
 def _angles(positions: range, width: int) -> Tensor:  # -> (positions, width / 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,6 +29,15 @@ class Modulation(NamedTuple):
 
     block: Tensor  # (levels, 6, D)
     head: Tensor  # (levels, D)
+
+
+class Conditions(NamedTuple):
+    """What a call is conditioned on besides its latents: the same for all steps of a prompt."""
+
+    modulation: Modulation
+    text: Sequence[KeysValues]  # for each block
+    attend: AttentionFn = attend
+    rope: Callable[[int, int, tuple[int, int, int]], Tensor] = rope_table
 
 
 class WanTransformer(nn.Module):
@@ -74,56 +83,43 @@ class WanTransformer(nn.Module):
         self,
         z: Tensor,
         level_idx: Tensor,
-        modulation: Modulation,
-        text: Sequence[KeysValues],
+        conditions: Conditions,
         *,
         start: int = 0,
         cached: Sequence[KeysValues] | None = None,
-        attend: AttentionFn = attend,
     ) -> Tensor:
         """noise - clean of every latent, (B, T, out_channels, H, W).
 
-        z (B, T, C, H, W); level_idx int32 (G,) or (B, G), rows of `modulation`, where G is 1, T, or the number of
+        z (B, T, C, H, W); level_idx int32 (G,) or (B, G), rows of the modulation, where G is 1, T, or the number of
         tokens; start: position in time of the first latent; cached: keys and values of latents before it, per block.
         """
-        x, _ = self.run_blocks(z, level_idx, modulation, text, start=start, cached=cached, attend=attend)
-        grid = (z.shape[1], z.shape[-2] // PATCH[1], z.shape[-1] // PATCH[2])
-        return _unpatchify(self.head(x, level_idx, modulation.head).flatten(1, 2), grid)
+        x, _ = self.run_blocks(z, level_idx, conditions, start, cached)
+        patches = self.head(x, level_idx, conditions.modulation.head).flatten(1, 2)
+        return _unpatchify(patches, _grid(z))
 
     def prefill(
         self,
         context: Tensor,
         level_idx: Tensor,
-        modulation: Modulation,
-        text: Sequence[KeysValues],
+        conditions: Conditions,
         *,
         start: int = 0,
         cached: Sequence[KeysValues] | None = None,
-        attend: AttentionFn = attend,
     ) -> list[KeysValues]:
         """Keys and values of every block, those of `cached` in front. Arguments as `forward`."""
-        _, own = self.run_blocks(context, level_idx, modulation, text, start=start, cached=cached, attend=attend)
+        _, own = self.run_blocks(context, level_idx, conditions, start, cached)
         past = [None] * len(own) if cached is None else cached
         return [appended(old, new) for old, new in zip(past, own, strict=True)]
 
     def run_blocks(
-        self,
-        z: Tensor,
-        level_idx: Tensor,
-        modulation: Modulation,
-        text: Sequence[KeysValues],
-        *,
-        start: int,
-        cached: Sequence[KeysValues] | None,
-        attend: AttentionFn,
+        self, z: Tensor, level_idx: Tensor, conditions: Conditions, start: int, cached: Sequence[KeysValues] | None
     ) -> tuple[Tensor, list[KeysValues]]:
         """The residual stream after the last block, (B, G, S, D), and the keys and values of every block."""
         tokens = self.embed(z)
         x = tokens.view(len(tokens), level_idx.shape[-1], -1, tokens.shape[-1])
-        grid = (z.shape[1], z.shape[-2] // PATCH[1], z.shape[-1] // PATCH[2])
-        rope = rope_table(self.config.head_width, start, grid).to(x.device)
-        frames, kept = Frames(level_idx, modulation.block, rope, attend), []
-        for n, (block, kv) in enumerate(zip(self.layers, text, strict=True)):
+        rope = conditions.rope(self.config.head_width, start, _grid(z)).to(x.device)
+        frames, kept = Frames(level_idx, conditions.modulation.block, rope, conditions.attend), []
+        for n, (block, kv) in enumerate(zip(self.layers, conditions.text, strict=True)):
             x, own = block(x, frames, kv, None if cached is None else cached[n])
             kept.append(own)
         return x, kept
@@ -135,6 +131,11 @@ class WanTransformer(nn.Module):
         patches = rearrange(z, "b t c (h p) (w q) -> b (t h w) (c p q)", p=height, q=width)
         weight = self.patch_embedding.weight
         return linear(patches.to(weight), weight.flatten(1), self.patch_embedding.bias)
+
+
+def _grid(z: Tensor) -> tuple[int, int, int]:
+    """Latents, token rows and token columns."""
+    return z.shape[1], z.shape[-2] // PATCH[1], z.shape[-1] // PATCH[2]
 
 
 def _unpatchify(patches: Tensor, grid: tuple[int, int, int]) -> Tensor:  # (B, L, p q c) -> (B, T, c, H, W)

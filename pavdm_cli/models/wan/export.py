@@ -1,0 +1,62 @@
+"""A trained transformer as a folder in the layout of its source, next to links to the parts it was trained with."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pavdm_cli.errors import OutputError
+from pavdm_cli.hub.atomic import in_place_of
+from pavdm_cli.models.wan.checkpoint import is_original, transformer_tensors
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def export(weights: dict[str, Tensor], source: Path, folder: Path, metadata: dict[str, Any]) -> Path:
+    """Write the weights under the source's names, its configuration, and links to its other files. Returns the folder.
+
+    Raises: ModelError, OutputError.
+    """
+    stored, own = transformer_tensors(source), folder if is_original(source) else folder / "transformer"
+    replaced = {path.name for path in stored.files.values()} | {
+        path.name for path in stored.folder.glob("*.index.json")
+    }
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+        _link_others(source, folder, {"transformer"} if own != folder else replaced)
+        if own != folder:
+            _link_others(stored.folder, own, replaced)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error}", "free some space, or choose another folder") from error
+    named = {stored.name_in_file(name): weight for name, weight in weights.items()}
+    with in_place_of(own / WEIGHTS) as temporary:
+        save_file(named, temporary, {"format": "pt", "about": json.dumps(metadata)})
+    return folder
+
+
+def _link_others(source: Path, folder: Path, left_out: set[str]) -> None:
+    """Links to all entries but those; hard links or copies where links need rights that one does not have."""
+    for entry in sorted(source.iterdir()):
+        place = folder / entry.name
+        if entry.name in left_out or entry.name.startswith(".") or place.exists():
+            continue
+        if place.is_symlink():
+            place.unlink()
+        _link(entry.resolve(), place)
+
+
+def _link(source: Path, place: Path) -> None:
+    try:
+        place.symlink_to(source, target_is_directory=source.is_dir())
+    except (OSError, NotImplementedError):
+        if not source.is_dir():
+            os.link(source, place)
+            return
+        place.mkdir(exist_ok=True)
+        for entry in source.iterdir():
+            _link(entry, place / entry.name)

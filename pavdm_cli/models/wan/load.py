@@ -1,0 +1,150 @@
+"""Loads the parts of a model of the Wan family: from a checkpoint, with random weights, or without contents."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pavdm_cli.errors import ModelError
+from pavdm_cli.hub.checkpoint import StoredTensors, digest_files, load_stored
+from pavdm_cli.hub.weight_memory import check_room
+from pavdm_cli.hub.weights_dir import cache_folder, home, need_weights
+from pavdm_cli.models.adapter import Init, Placement, TextEncoder
+from pavdm_cli.models.random_weights import init_random
+from pavdm_cli.models.spec import ModelSpec
+from pavdm_cli.models.wan.checkpoint import (
+    is_original,
+    text_tensors,
+    transformer_config,
+    transformer_tensors,
+    vae_config,
+    vae_tensors,
+)
+from pavdm_cli.models.wan.config import VAEConfig, WanConfig
+from pavdm_cli.models.wan.loaded import LoadedWan
+from pavdm_cli.models.wan.text_encoder import RandomText, UMT5Text, UnloadedUMT5, text_digest
+from pavdm_cli.models.wan.transformer import WanTransformer, is_float32
+from pavdm_cli.models.wan.vae import WanVAE
+from pavdm_cli.models.wan.variants import Variant
+from pavdm_cli.runtime.optional_imports import check_installed
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def load_text_encoder(variant: Variant, spec: ModelSpec, placement: Placement, init: Init) -> TextEncoder:
+    """As `VideoModel.load_text_encoder`."""
+    if init == "random":
+        return RandomText(variant.transformer.text_dim)
+    dtype = torch.bfloat16 if placement.text.type == "cuda" else torch.float32
+    folder = home(spec)
+    if init == "meta" and not has_text_encoder(folder):
+        return UnloadedUMT5(dtype)
+    if init == "weights":
+        check(variant, spec, placement)
+    return UMT5Text(folder, placement.text, dtype, cache_folder() / "prompts")
+
+
+def has_text_encoder(folder: Path) -> bool:
+    """Whether the weights of the text encoder are in a folder of all parts."""
+    if not is_original(folder):
+        return (folder / "text_encoder").is_dir()
+    try:
+        return bool(text_tensors(folder).files)
+    except ModelError:
+        return False
+
+
+def check(variant: Variant, spec: ModelSpec, placement: Placement) -> None:
+    """Refuse what cannot be loaded before anything is. Raises: ModelError, DeviceError."""
+    need_weights(spec, text=False, published=variant.spec)
+    check_installed()
+    sizes, vae_sizes, transformer, vae = read(spec)
+    if vae_sizes.channels != sizes.in_channels or sizes.in_channels != sizes.out_channels:
+        reads = f"{sizes.in_channels} channels to {sizes.out_channels}"
+        raise ModelError(f"the transformer of {home(spec)} takes {reads}, its VAE {vae_sizes.channels}", HINT)
+    if vae_sizes.scale != variant.vae.scale:
+        raise ModelError(f"the VAE of {home(spec)} is not that of {variant.spec.name}", HINT)
+    needed = weight_bytes(transformer, DTYPES[placement.precision]) * placement.transformer
+    needed += weight_bytes(vae, torch.float32) * placement.vae
+    check_room(spec.name, needed, placement.weights, "free some, or use --offload or --device cpu")
+
+
+HINT = "are these parts of one download?"
+
+
+def read(spec: ModelSpec) -> tuple[WanConfig, VAEConfig, StoredTensors, StoredTensors]:
+    """Sizes and tensors of the transformer and of the VAE. Raises: ModelError."""
+    folder = home(spec)
+    transformer, vae = transformer_tensors(folder), vae_tensors(folder)
+    return (
+        transformer_config(folder, transformer.shapes()),
+        vae_config(folder, vae.shapes()),
+        transformer,
+        vae,
+    )
+
+
+def weight_bytes(stored: StoredTensors, dtype: torch.dtype) -> int:
+    """Bytes of weights as they are run, those that stay in float32 included as such."""
+    return sum(
+        torch.Size(shape).numel() * (torch.float32 if is_float32(name) else dtype).itemsize
+        for name, shape in stored.shapes().items()
+    )
+
+
+def weights_digest(spec: ModelSpec, part: str) -> str:
+    """As `VideoModel.weights_digest`."""
+    folder = home(spec)
+    if part != "vae":
+        return text_digest(folder)
+    return digest_files(sorted(set(vae_tensors(folder).files.values())))
+
+
+def load(variant: Variant, spec: ModelSpec, placement: Placement) -> LoadedWan:
+    """The weights of a checkpoint. Raises: ModelError, DeviceError."""
+    check(variant, spec, placement)
+    sizes, vae_sizes, stored, stored_vae = read(spec)
+    dtype, device = DTYPES[placement.precision], placement.weights
+    if placement.transformer:
+        transformer = load_stored(
+            lambda: WanTransformer(sizes), stored, device, lambda name: torch.float32 if is_float32(name) else dtype
+        )
+    else:
+        transformer = _meta_transformer(sizes, dtype)
+    vae: nn.Module = nn.Identity()
+    if placement.vae:
+        tiled = placement.tiled
+        vae = load_stored(lambda: WanVAE(vae_sizes, tiled=tiled), stored_vae, device, lambda name: torch.float32)
+    return LoadedWan(transformer, vae, home(spec).resolve())
+
+
+def load_without_weights(variant: Variant, spec: ModelSpec, placement: Placement, init: Init) -> LoadedWan:
+    """Random weights at the published size, or none; of a checkpoint that is there, none at its size."""
+    sizes, vae_sizes, dtype = variant.transformer, variant.vae, DTYPES[placement.precision]
+    if init == "meta" and home(spec).is_dir():
+        sizes, vae_sizes, _, _ = read(spec)
+    if init == "meta":
+        transformer, vae = _meta_transformer(sizes, dtype), _meta_vae(vae_sizes, tiled=placement.tiled)
+        return LoadedWan(transformer, vae, home(spec))
+    device = placement.weights
+    transformer = init_random(lambda: WanTransformer(sizes), device, dtype, {})
+    for name, weight in transformer.named_parameters():
+        weight.data = weight.data.float() if is_float32(name) else weight.data
+    vae = init_random(lambda: WanVAE(vae_sizes, tiled=placement.tiled), device, torch.float32, {})
+    return LoadedWan(transformer, vae if placement.vae else nn.Identity(), home(spec))
+
+
+def _meta_transformer(sizes: WanConfig, dtype: torch.dtype) -> WanTransformer:
+    with torch.device("meta"):
+        transformer = WanTransformer(sizes)
+    for name, weight in transformer.named_parameters():
+        weight.data = weight.data.to(torch.float32 if is_float32(name) else dtype)
+    return transformer.eval().requires_grad_(False)
+
+
+def _meta_vae(sizes: VAEConfig, *, tiled: bool) -> WanVAE:
+    with torch.device("meta"):
+        return WanVAE(replace(sizes), tiled=tiled).eval().requires_grad_(False)

@@ -1,0 +1,181 @@
+"""A model of the Wan family with its weights, with random ones, or without contents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pavdm_cli.models.adapter import DenoiserConfig, StepShape, TextEmbedding
+from pavdm_cli.models.layout import LatentLayout
+from pavdm_cli.models.wan.config import PATCH, TEXT_LENGTH, WanConfig
+from pavdm_cli.models.wan.denoiser import with_full_context, with_kv_cache
+from pavdm_cli.models.wan.export import export
+from pavdm_cli.models.wan.flops import forward_flops
+from pavdm_cli.models.wan.layers import Block
+from pavdm_cli.models.wan.rope import rope_table
+from pavdm_cli.models.wan.transformer import Conditions, WanTransformer
+from pavdm_cli.models.wan.vae import WanVAE
+from pavdm_cli.models.wan.vae_streams import DecodeStream, EncodeStream, decode_stream, encode_stream
+from pavdm_cli.sampling.denoiser import Denoiser
+from pavdm_cli.sampling.noise import NoiseLevels
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedWan:
+    """As `LoadedModel`."""
+
+    transformer: WanTransformer
+    vae: nn.Module
+    source: Path  # the folder of its weights
+    resident: frozenset[str] = frozenset()
+
+    @property
+    def config(self) -> WanConfig:
+        """Sizes of the transformer."""
+        return self.transformer.config
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """As `LoadedModel.blocks`."""
+        return self.transformer.layers
+
+    @property
+    def shard_units(self) -> Sequence[list[nn.Module]]:
+        """Keys and values of the prompt are computed before the blocks run: their layers are a unit of their own."""
+        units: list[list[nn.Module]] = []
+        for block in self.blocks:
+            cross = block.cross_attn
+            units += [[cross.k, cross.v, cross.norm_k], [block]]
+        return units
+
+    @property
+    def text_shape(self) -> tuple[int, int]:
+        """As `LoadedModel.text_shape`."""
+        return TEXT_LENGTH, self.config.text_dim
+
+    @property
+    def hidden(self) -> int:
+        """As `LoadedModel.hidden`."""
+        return self.config.dim
+
+    @property
+    def head_width(self) -> int:
+        """As `LoadedModel.head_width`."""
+        return self.config.head_width
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """As `LoadedModel.dtype`."""
+        return self.transformer.patch_embedding.weight.dtype
+
+    @property
+    def matmul_dtype(self) -> torch.dtype:
+        """As `LoadedModel.matmul_dtype`."""
+        return self.dtype
+
+    def tokens_per_latent(self, layout: LatentLayout) -> int:
+        """As `LoadedModel.tokens_per_latent`."""
+        return (layout.shape[1] // PATCH[1]) * (layout.shape[2] // PATCH[2])
+
+    def unconditional(self, prompt: TextEmbedding | None, negative: TextEmbedding | None) -> TextEmbedding:
+        """The negative prompt; where there is none, nothing but the zeros of the padding."""
+        return negative or TextEmbedding(torch.zeros(1, self.config.text_dim))
+
+    def encode_stream(self) -> EncodeStream:
+        """As `LoadedModel.encode_stream`."""
+        return encode_stream(self._vae)
+
+    def decode_stream(self, context: Tensor | None = None) -> DecodeStream:
+        """As `LoadedModel.decode_stream`."""
+        return decode_stream(self._vae, context)
+
+    @property
+    def _vae(self) -> WanVAE:
+        assert isinstance(self.vae, WanVAE)
+        return self.vae
+
+    @torch.no_grad()
+    def denoiser(self, text: Sequence[TextEmbedding], levels: NoiseLevels, config: DenoiserConfig) -> Denoiser:
+        """As `LoadedModel.denoiser`."""
+
+        device = self.transformer.patch_embedding.weight.device
+
+        @lru_cache(maxsize=32)
+        def rope(head_width: int, start: int, grid: tuple[int, int, int]) -> Tensor:
+            return rope_table(head_width, start, grid).to(device)
+
+        def build() -> Conditions:
+            modulation = self.transformer.modulation(levels.timesteps, torch.tensor(config.fps))
+            encoded = self.transformer.encode_text(self.stacked(text))
+            return Conditions(modulation, encoded, config.attention.any_length, rope)
+
+        conditions = build() if config.cache_text and config.cache_modulation else None
+        bound = (self.transformer, lambda: conditions or build(), config.context)
+        if config.reuse_context:
+            return with_kv_cache(*bound)
+        return with_full_context(*bound, causal=config.causal_context)
+
+    def stacked(self, text: Sequence[TextEmbedding]) -> Tensor:  # -> (B, 512, text_dim)
+        """The rows of every prompt, with zeros behind them."""
+        weight = self.transformer.patch_embedding.weight
+        rows = torch.zeros(len(text), TEXT_LENGTH, self.config.text_dim, device=weight.device, dtype=weight.dtype)
+        for own, embedding in zip(rows, text, strict=True):
+            shown = embedding.rows if embedding.mask is None else embedding.rows[embedding.mask]
+            own[: len(shown)] = shown.to(own)
+        return rows
+
+    def velocity(
+        self, noisy: Tensor, timesteps: Tensor, text: Sequence[TextEmbedding], config: DenoiserConfig
+    ) -> Tensor:  # (B, T, C, h, w), (B, T)
+        """As `LoadedModel.velocity`."""
+        rows, count = timesteps.shape
+        modulation = self.transformer.modulation(timesteps.flatten(), torch.tensor(config.fps, device=noisy.device))
+        index = torch.arange(rows * count, dtype=torch.int32, device=noisy.device).view(rows, count)
+        encoded, context = self.transformer.encode_text(self.stacked(text)), config.context
+        conditions = Conditions(modulation, encoded, config.attention.any_length)
+        if not context:
+            whole: Tensor = self.transformer(noisy, index, conditions)
+            return -whole.to(noisy)
+        clean, window = noisy[:, :context], noisy[:, context:]
+        cached = self.transformer.prefill(clean, index[:, :context], conditions)
+        out = self.transformer(window, index[:, context:], conditions, start=context, cached=cached)
+        return -torch.cat([torch.zeros_like(clean), out.to(noisy)], dim=1)
+
+    def trainable(self) -> None:
+        """All of the transformer."""
+        self.transformer.requires_grad_(True)
+
+    def upcast(self, part: Literal["transformer", "vae"], device: torch.device) -> LoadedWan:
+        """As `LoadedModel.upcast`."""
+        if part == "vae":
+            return replace(self, vae=deepcopy(self._vae).to(device, torch.float32))
+        with torch.device("meta"):
+            copy = WanTransformer(self.config)
+        weights = self.transformer.state_dict().items()
+        wide = {name: weight.detach().to(device, torch.float32, copy=True) for name, weight in weights}
+        copy.load_state_dict(wide, assign=True)
+        return replace(self, transformer=copy.eval().requires_grad_(False))
+
+    def narrow(self) -> tuple[LoadedWan, tuple[int, int]]:
+        """As `LoadedModel.narrow`."""
+        weight = self.transformer.patch_embedding.weight
+        small = replace(self.config, dim=12, heads=1, ffn_dim=12, text_dim=8, freq_dim=8)
+        with torch.random.fork_rng(devices=[]):
+            network = WanTransformer(small).to(weight.device, weight.dtype).requires_grad_(False)
+        side = 2 * self._vae.config.scale
+        return replace(self, transformer=network), (side, side)
+
+    def flops(self, step: StepShape, layout: LatentLayout) -> float:
+        """As `LoadedModel.flops`."""
+        return forward_flops(self.config, step, self.tokens_per_latent(layout))
+
+    def export(self, weights: Mapping[str, Tensor], folder: Path, metadata: Mapping[str, Any]) -> Path:
+        """As `LoadedModel.export`."""
+        return export(dict(weights), self.source, folder, dict(metadata))

@@ -1,0 +1,148 @@
+"""A model of the Wan family before its weights are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.models.adapter import Init, LoadedModel, Options, Placement, Prompt, Table, TextEncoder
+from pavdm_cli.models.execution import DEVICES
+from pavdm_cli.models.layout import LatentLayout
+from pavdm_cli.models.spec import ModelOption, ModelSpec
+from pavdm_cli.models.wan.config import TEXT_LENGTH
+from pavdm_cli.models.wan.prompt import check_prompt
+from pavdm_cli.models.wan.variants import VARIANTS, Variant
+from pavdm_cli.runtime.validation import check_name, check_text
+
+if TYPE_CHECKING:
+    from pavdm_cli.sampling.noise import NoiseLevels
+
+
+def _check_shift(shift: float | None) -> None:
+    if shift is not None and not 0.1 <= shift <= 100:
+        raise UsageError(f"--shift must be 0.1 to 100, got {shift:g}", "5 and 8 are usual")
+
+
+def _check_context_noise(timestep: float | None) -> None:
+    if timestep is not None and (not 0 <= timestep <= 50 or timestep % 1):
+        raise UsageError(f"--context-noise must be a whole timestep of 0 to 50, got {timestep:g}", "20 is usual")
+
+
+OPTIONS = (
+    ModelOption(
+        "negative-prompt",
+        str,
+        "",
+        "What the video should not show: guidance leads away from it.",
+        check=lambda text: check_text("--negative-prompt", text),
+    ),
+    ModelOption("shift", float | None, None, "Shift of the noise levels towards noise.", check=_check_shift),
+    ModelOption(
+        "context-noise",
+        float | None,
+        None,
+        "Timestep, of 1000, to which the clean latents in front of the window are noised; none by default.",
+        check=_check_context_noise,
+    ),
+    ModelOption(
+        "text-device",
+        str,
+        "",
+        "Device of the text encoder; cpu saves GPU memory. Default: as --device.",
+        choices=DEVICES,
+        check=lambda name: check_name("--text-device", name or "auto", DEVICES),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WanModel:
+    """As `VideoModel`."""
+
+    variant: Variant
+    spec: ModelSpec
+    options: tuple[ModelOption, ...] = OPTIONS
+
+    def __hash__(self) -> int:
+        return hash((self.variant.spec.name, self.spec.folder))
+
+    @property
+    def published(self) -> ModelSpec:
+        """As `VideoModel.published`."""
+        return self.variant.spec
+
+    def located(self, name: str, folder: Path) -> WanModel:
+        """As `VideoModel.located`."""
+        return replace(self, spec=replace(self.spec, name=name, folder=folder))
+
+    def layout(self, size: tuple[int, int], fps: float) -> LatentLayout:
+        """One frame in the first latent, four in each later one."""
+        vae = self.variant.vae
+        return LatentLayout((vae.channels, size[0] // vae.scale, size[1] // vae.scale), first=1, rest=4)
+
+    def noise_levels(self, steps: int, size: tuple[int, int], latents: int, options: Options) -> NoiseLevels:
+        """With the shift that was asked for, or the model's own; the context may be slightly noised."""
+        from pavdm_cli.models.wan.levels import wan_levels
+
+        return wan_levels(steps, options.get("shift") or self.variant.shift, int(options.get("context_noise") or 0))
+
+    def timestep_ratio(self, size: tuple[int, int], latents: int) -> float:
+        """As `VideoModel.timestep_ratio`."""
+        return self.variant.shift
+
+    def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
+        """As it is, cleaned when it is encoded; guidance leads away from the negative prompt, which may be empty."""
+        check_prompt(text)
+        return Prompt(text, negative=options.get("negative_prompt", ""))
+
+    @property
+    def text_tokens(self) -> int:
+        """As many as it can read: padding is attended to."""
+        return TEXT_LENGTH
+
+    def prompt_notes(self, text: str) -> list[str]:
+        """What umT5 will not read of it; none where its tokenizer is not there."""
+        from pavdm_cli.hub.weights_dir import home
+        from pavdm_cli.models.wan.text_encoder import cut_note
+
+        return cut_note(home(self.spec), text)
+
+    def count_tokens(self, text: str) -> int:
+        """Every prompt is padded to as many."""
+        return TEXT_LENGTH
+
+    def reference(self) -> tuple[list[Table], dict[str, Any]]:
+        """Nothing: it reads any words."""
+        return [], {"words": {}, "synonyms": {}}
+
+    def load_text_encoder(self, placement: Placement, init: Init) -> TextEncoder:
+        """As `VideoModel.load_text_encoder`."""
+        from pavdm_cli.models.wan import load
+
+        return load.load_text_encoder(self.variant, self.spec, placement, init)
+
+    def load(self, placement: Placement, init: Init) -> LoadedModel:
+        """As `VideoModel.load`."""
+        from pavdm_cli.models.wan import load
+
+        if init == "weights":
+            return load.load(self.variant, self.spec, placement)
+        return load.load_without_weights(self.variant, self.spec, placement, init)
+
+    def digest(self) -> str:
+        """As `VideoModel.digest`."""
+        from pavdm_cli.hub.checkpoint import digest
+        from pavdm_cli.hub.weights_dir import home
+
+        return digest(home(self.spec))
+
+    def weights_digest(self, part: str) -> str:
+        """As `VideoModel.weights_digest`."""
+        from pavdm_cli.models.wan import load
+
+        return load.weights_digest(self.spec, part)
+
+
+MODELS = {name: WanModel(variant, variant.spec) for name, variant in VARIANTS.items()}
