@@ -21,6 +21,8 @@ OPTIONS = {
     "fp32_timesteps": True,
 }
 
+WAN = {"negative_prompt": "blurry", "shift": 4.0, "context_noise": 20.0}
+
 # Nothing here is what it is by default.
 LINE = (
     "--model opensora-v1.2 --seed 7 --method rn --steps 6 --window 10 --chunk 2 --context 0 --guidance 3 --size 144p "
@@ -56,6 +58,16 @@ GENERATED = [
     ),
     ("--seed 7 --seconds 3 --json -n 3", replace(SHORT, seconds=3), (True, False, 3)),
     ("--seed 7 --compile --plan", with_engine(SHORT, Engine(compile=True)), (False, True, 1)),
+    (
+        "--seed 7 --method windows --stride 3 --ramp-up full",
+        replace(SHORT, sampling=replace(SHORT.sampling, method="windows", stride=3, ramp_up="full")),
+        (False, False, 1),
+    ),
+    (
+        "--seed 7 --model wan2.1-t2v-14b --negative-prompt blurry --shift 4 --context-noise 20",
+        replace(SHORT, sampling=replace(SHORT.sampling, model="wan2.1-t2v-14b", options=WAN)),
+        (False, False, 1),
+    ),
     ("--seed 7 --warmup 2", replace(SHORT, sampling=replace(SHORT.sampling, warmup=2)), (False, False, 1)),
     (
         "--seed 7 --scale 2 --scale-filter nearest",
@@ -72,6 +84,16 @@ EXTENDED = [
         (False, False),
     ),
     ("--seed 7 --seconds 3 --json", replace(LONGER, seconds=3), (True, False)),
+    (
+        "--seed 7 --stride 3 --method windows --ramp-up full",
+        replace(LONGER, sampling=replace(LONGER.sampling, method="windows", stride=3, ramp_up="full")),
+        (False, False),
+    ),
+    (
+        "--seed 7 --model wan2.1-t2v-14b --negative-prompt blurry --shift 4 --context-noise 20",
+        replace(LONGER, sampling=replace(LONGER.sampling, model="wan2.1-t2v-14b", options=WAN)),
+        (False, False),
+    ),
     ("--seed 7 --compile --plan", with_engine(LONGER, Engine(compile=True)), (False, True)),
     (
         "--seed 7 --vae-tiling off --cfg-batching sequential",

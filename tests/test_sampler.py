@@ -104,9 +104,9 @@ def test_a_chunk_comes_as_soon_as_it_is_clean(schedule: Schedule) -> None:
     video = sample(schedule, denoiser, NOISE, solver_of(sigmas_of(schedule)), chunks=None)
     for index in range(4):
         next(video)
-        windows, place = divmod(index, schedule.restart) if schedule.restart else (0, index)
+        before, place = divmod(index, schedule.restart) if schedule.restart else (0, index)
         whole = schedule.steps + (schedule.restart - 1) * schedule.stride
-        assert denoiser.calls == schedule.steps + place * schedule.stride + windows * whole
+        assert denoiser.calls == schedule.steps + place * schedule.stride + before * whole
 
 
 @pytest.fixture(scope="module")

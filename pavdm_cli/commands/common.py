@@ -146,8 +146,9 @@ def with_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
             rich_help_panel=panel,
             autocompletion=complete(option.choices) if option.choices else None,
         )
-        hints[option.key] = Annotated[option.type, flag]
-        parameters.append(inspect.Parameter(option.key, inspect.Parameter.KEYWORD_ONLY, default=option.default))
+        default = registry.shared_default(option.key)
+        hints[option.key] = Annotated[option.type if default == option.default else option.type | None, flag]
+        parameters.append(inspect.Parameter(option.key, inspect.Parameter.KEYWORD_ONLY, default=default))
     typed = [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
     command.__signature__ = inspect.Signature(typed)  # type: ignore[attr-defined]
     command.__annotations__ = hints

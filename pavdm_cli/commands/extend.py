@@ -12,6 +12,7 @@ from pavdm_cli.commands import common, options
 from pavdm_cli.commands.run import go_on
 from pavdm_cli.commands.sampling import sampling_of
 from pavdm_cli.generation.request import Extension, Output, Request, picture_size
+from pavdm_cli.models.registry import find
 
 Prompt = Annotated[
     str | None,
@@ -49,6 +50,8 @@ def extend(
     window: options.Window = None,
     chunk: options.Chunk = None,
     context: options.Context = None,
+    ramp_up: options.RampUp = "grow",
+    stride: options.Stride = 0,
     guidance: options.Guidance = None,
     solver: options.Solver = None,
     size: options.Size = None,
@@ -79,7 +82,7 @@ def extend(
     sampling = sampling_of(ctx.params)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
     extension = Extension(source, start, only_new, audio)
-    picture = picture_size(size, aspect)
+    picture = picture_size(size, aspect, find(model).spec)
     go_on(
         Request(common.read_prompt(prompt or ""), seconds, frames, picture, None, sampling, wanted, extension),
         as_json,

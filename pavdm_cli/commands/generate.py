@@ -10,6 +10,7 @@ from pavdm_cli.commands import common, options
 from pavdm_cli.commands.run import make
 from pavdm_cli.commands.sampling import sampling_of
 from pavdm_cli.generation.request import Output, Request, picture_size
+from pavdm_cli.models.registry import find
 
 
 @common.with_model_options
@@ -28,6 +29,8 @@ def generate(
     window: options.Window = None,
     chunk: options.Chunk = None,
     context: options.Context = None,
+    ramp_up: options.RampUp = "grow",
+    stride: options.Stride = 0,
     guidance: options.Guidance = None,
     solver: options.Solver = None,
     size: options.Size = None,
@@ -64,5 +67,5 @@ def generate(
     common.check_model_options(ctx, model)
     sampling = sampling_of(ctx.params)
     wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder, scale, scale_filter)
-    picture = picture_size(size, aspect)
+    picture = picture_size(size, aspect, find(model).spec)
     make(Request(prompt, seconds, frames, picture, fps, sampling, wanted, image=image), as_json, plan, count)

@@ -108,6 +108,8 @@ SAME = (  # metadata that a flag of the same name sets
         "context_cache",
         "precision",
         "solver",
+        "ramp_up",
+        "stride",
         "cfg_batching",
         "vae_tiling",
         "image",

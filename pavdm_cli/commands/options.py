@@ -94,7 +94,7 @@ Method = Annotated[
     typer.Option(
         autocompletion=complete(name for name in METHODS if name != "one"),
         help="pa: progressive noise levels. rn, rw: clip after clip by replacement, on a clean or a noised context. "
-        "fifo: FIFO-Diffusion, one latent per step.",
+        "fifo: FIFO-Diffusion, one latent per step. windows: one after the other, each on the end of the one before.",
         rich_help_panel=HOW,
     ),
 ]
@@ -109,6 +109,22 @@ Context = Annotated[
         min=0,
         max=1,
         help="Clean chunks in front of the window (overlapped conditioning); 0 disables it. Default: the model's.",
+        rich_help_panel=HOW,
+    ),
+]
+RampUp = Annotated[
+    Literal["grow", "full"],
+    typer.Option(
+        help="grow: the window begins with one chunk (paper 3.2). full: it always has its full length; chunks that "
+        "have not started are shown as noise.",
+        rich_help_panel=HOW,
+    ),
+]
+Stride = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="With --method windows: steps from one chunk's start to the next one's; 0: a window has one level.",
         rich_help_panel=HOW,
     ),
 ]

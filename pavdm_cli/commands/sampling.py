@@ -16,9 +16,8 @@ def sampling_of(params: Mapping[str, Any]) -> Sampling:
     """The options of a command, by name; a command need not have all of them. Raises: ModelError, UsageError."""
     cache, compiled = params.get("context_cache"), params.get("compiled", False)
     engine = {name: params[name] for name in _names(Engine) if name in params}
-    given = {option.key: params.get(option.key, option.default) for option in find(params["model"]).options}
     defaults = {option.key: option.default for option in find(params["model"]).options}
-    options = {key: value for key, value in given.items() if value != defaults[key]}
+    options = {key: params[key] for key in defaults if params.get(key) is not None and params[key] != defaults[key]}
     own = {name: params[name] for name in _names(Sampling) if name in params}
     return Sampling(
         **own | {"seed": pick_seed(params["seed"])},

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.request import MOST_CONTEXT, Request, Sampling
 from pavdm_cli.models.adapter import Prompt
-from pavdm_cli.sampling.schedule import METHODS, Schedule
+from pavdm_cli.sampling.schedule import METHODS, Schedule, windows
 
 
 def check(request: Request) -> None:
@@ -52,6 +52,7 @@ def _check_context(sampling: Sampling) -> None:
         f"{sampling.spec.name}, which was trained with bidirectional attention": not sampling.spec.causal,
         "--method rw, which adds noise to the context": sampling.method == "rw",
         "--edit-ratio, whose clips hold the context": sampling.edit_ratio > 0,
+        "--ramp-up full and --method windows": sampling.ramp_up == "full" or sampling.method == "windows",
     }
     for reason in (reason for reason, applies in reasons.items() if applies):
         raise UsageError(f"more than one clean chunk does not go with {reason}", "leave out --context and --sink")
@@ -80,15 +81,35 @@ def schedule_of(sampling: Sampling) -> Schedule:
     if sampling.method not in methods:
         raise UsageError(f"--method must be one of {', '.join(methods)}, got {sampling.method!r}", "pa is the default")
     counts, context = counts_of(sampling), context_of(sampling)
-    schedule = METHODS[sampling.method](**counts, context=context)
+    if sampling.method == "windows":
+        schedule = windows(**counts, context=context, stride=sampling.stride)
+    elif sampling.stride:
+        raise UsageError(f"--stride is for --method windows, not {sampling.method}", "leave it out")
+    else:
+        schedule = METHODS[sampling.method](**counts, context=context)
+    if sampling.ramp_up == "full":
+        schedule = replace(schedule, full_window=True)
     if context <= 1 and not sampling.sink:
         return schedule
     return replace(schedule, sink=range(sampling.sink), positions=counts["chunk"])
 
 
-def after_warmup(schedule: Schedule, warmup: int) -> Schedule:
-    """The schedule whose sink, if it has one, is the first chunks that are shown, rather than those of the warm-up."""
-    return replace(schedule, sink=range(warmup, warmup + len(schedule.sink))) if schedule.sink else schedule
+def schedule_of_request(request: Request, warmup: int) -> Schedule:
+    """The schedule from the video's beginning: its first chunk may be shorter, or given frames come before it.
+
+    A model without context is shown the end of a clip that it continues as long as the window has room. A sink is the
+    first chunks of the video, rather than those of the warm-up.
+    """
+    schedule, first = schedule_of(request.sampling), request.sampling.spec.first_chunk
+    if not request.continues and not warmup and first < schedule.chunk:
+        schedule = replace(schedule, first_chunk=first)
+    if schedule.sink:
+        return replace(schedule, sink=range(warmup, warmup + len(schedule.sink)))
+    if not request.extension or schedule.context:
+        return schedule
+    if schedule.full_window:
+        raise UsageError("--ramp-up full leaves no room for the input's end", "add --context 1, or leave it out")
+    return replace(schedule, fill_to=schedule.window)
 
 
 def counts_of(sampling: Sampling) -> dict[str, int]:

@@ -253,7 +253,7 @@ def alternatives(job: Job) -> Iterator[tuple[str, Job]]:
         yield "--context-cache recompute", replace(job, settings=replace(job.settings, context_cache="recompute"))
     for name, size in reversed(SIZES.items()):
         if job.spec.size_multiple and size[0] * size[1] < height * width:
-            yield f"--size {name}", replace(job, spec=replace(job.spec, size=size))
+            yield f"--size {name}", replace(job, spec=replace(job.spec, size=job.spec.fitting(size)))
 
 
 def _saved(before: Budget, after: Budget) -> int:

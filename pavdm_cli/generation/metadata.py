@@ -22,7 +22,7 @@ from pavdm_cli.runtime.untrusted import (
     optional,
     string,
 )
-from pavdm_cli.sampling.schedule import SOLVERS
+from pavdm_cli.sampling.schedule import RAMP_UPS, SOLVERS
 
 LONGEST_NAME, LONGEST_TEXT = 64, 20_000  # characters
 COUNT, PATH, SCORE = integer(0, 10**9), string(4096), optional(number(0, 100))
@@ -59,6 +59,8 @@ FIELDS = {
     **dict.fromkeys(("steps", "window", "chunk"), integer(1, 10**6)),
     **dict.fromkeys(("reencode", "only_new", "compile"), FLAG),
     "guidance": number(0, 100),
+    "ramp_up": one_of(*RAMP_UPS),
+    "stride": integer(0, 10**6),
     "solver": one_of(*SOLVERS),
     "context_cache": one_of(*CONTEXT_CACHE.values()),
     "precision": one_of(*PRECISIONS),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pavdm_cli.attention import check_backend, machine_of
-from pavdm_cli.generation.checks import after_warmup, format_prompt, schedule_of
+from pavdm_cli.generation.checks import format_prompt, schedule_of_request
 from pavdm_cli.generation.recovery import CheckedDecoder, Recovery, check_encoded, checked_decoder
 from pavdm_cli.generation.reencode import chaining_notes, reencodes, with_reencoding
 from pavdm_cli.generation.request import Request, Sampling
@@ -80,7 +80,8 @@ class Job:
     @property
     def holds_image(self) -> bool:
         """Whether a given image is the first latent of the first chunk, else the end of a still clip before it."""
-        return self.layout.first == 1 and self.layout.unit > 1 and not self.schedule.noisy_context
+        alone = self.layout.unit > 1 or not self.schedule.context
+        return self.layout.first == 1 and alone and not self.schedule.noisy_context
 
     @property
     def given_latents(self) -> int:
@@ -90,7 +91,7 @@ class Job:
     @property
     def begun(self) -> bool:
         """Whether the video's frames continue a stream of latents, of given frames or of a warm-up."""
-        return bool(self.settings.warmup or (self.given_latents and self.schedule.context))
+        return bool(self.settings.warmup or (self.given_latents and (self.schedule.context or self.schedule.fill_to)))
 
     @property
     def guidance_scale(self) -> float:
@@ -133,10 +134,7 @@ def plan(request: Request) -> Job:
         if wordless
         else [*format_prompt(request.sampling, request.prompt, request.source_caption).notes]
     )
-    schedule = schedule_of(request.sampling)
-    if not request.continues and not settings.warmup and spec.first_chunk < schedule.chunk:
-        schedule = replace(schedule, first_chunk=spec.first_chunk)
-    schedule = after_warmup(schedule, settings.warmup)
+    schedule = schedule_of_request(request, settings.warmup)
     notes += [schedule.note] if schedule.note else []
     notes += chaining_notes(request.sampling, schedule)
     notes += [NOTE] if request.sampling.engine.compile else []

@@ -14,10 +14,11 @@ from pavdm_cli.models.execution import DEVICES, Engine, check_graphs_on
 from pavdm_cli.models.registry import DEFAULT, find
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.runtime.validation import check_name, check_text
-from pavdm_cli.sampling.schedule import SOLVERS
+from pavdm_cli.sampling.schedule import RAMP_UPS, SOLVERS
 
 LONGEST = 24 * 3600.0  # seconds of video in one run
-SIZES = {"144p": (144, 256), "240p": (240, 424), "360p": (360, 640), "480p": (480, 848), "720p": (720, 1280)}
+SIZES = {"144p": (144, 256), "240p": (240, 424), "360p": (360, 640), "480p": (480, 848)}
+SIZES |= {"540p": (544, 960), "720p": (720, 1280)}
 
 PRECISIONS = ("fp32", "bf16")
 MOST_WARMUP = 100  # chunks
@@ -37,6 +38,8 @@ class Sampling:
     chunk: int | None = None
     context: int | None = None  # clean chunks right before the window
     sink: int = 0  # first chunks of the video that stay in front of them
+    ramp_up: str = "grow"  # or "full": chunks that have not started are shown as noise
+    stride: int = 0  # of the method `windows`: steps between chunks; 0: all at once
     guidance: float | None = None
     solver: str | None = None
     seed: int = 0
@@ -53,6 +56,7 @@ class Sampling:
         if self.warmup is not None and not 0 <= self.warmup <= MOST_WARMUP:
             raise UsageError(f"--warmup must be 0 to {MOST_WARMUP} chunks, got {self.warmup}", "0 drops none")
         check_name("--device", self.device, DEVICES)
+        check_name("--ramp-up", self.ramp_up, RAMP_UPS)
         check_name("--solver", self.solver or SOLVERS[0], SOLVERS)
         check_graphs_on(self.engine.cuda_graphs, self.unrecordable)
 
@@ -186,6 +190,13 @@ def shaped(size: tuple[int, int], aspect: str) -> tuple[int, int]:
     return 8 * round(height * side / 8), 8 * round(width * side / 8)
 
 
-def picture_size(size: str | None, aspect: str) -> tuple[int, int] | None:
-    """What --size and --aspect ask for; a shape alone is of 240p. Raises: UsageError."""
-    return parse_size(size or "240p", aspect) if size or aspect else None
+def picture_size(size: str | None, aspect: str, spec: ModelSpec) -> tuple[int, int] | None:
+    """What --size and --aspect ask for, a shape alone of 240p; by name the nearest that the model can make.
+
+    Raises: UsageError.
+    """
+    if not (size or aspect):
+        return None
+    parsed = parse_size(size or "240p", aspect)
+    named = aspect or (size or "").lower() in SIZES
+    return spec.fitting(parsed) if named and spec.size_multiple else parsed

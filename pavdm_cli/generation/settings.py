@@ -22,6 +22,8 @@ class Settings:
     window: int  # noisy latents
     chunk: int  # latents
     context: int  # clean chunks in front of the window
+    ramp_up: str
+    stride: int  # of the method `windows`
     guidance: float
     solver: str
     context_cache: str  # reuse or recompute: the keys and values of the clean latents before the window
@@ -38,6 +40,8 @@ def settle(sampling: Sampling, *, from_noise: bool = True) -> Settings:
         sampling.method,
         **counts,
         context=context_of(sampling),
+        ramp_up=sampling.ramp_up,
+        stride=sampling.stride,
         guidance=guidance,
         solver=sampling.solver or sampling.spec.solver,
         context_cache=kept,

@@ -41,8 +41,8 @@ def recognize(folder: Path, specs: Sequence[ModelSpec]) -> str:
     # A broken link is a missing part.
     likely = [spec for spec in specs if entries.intersection(spec.architectures)]
     if not likely and CONFIG in entries and PIPELINE not in entries:
-        likely = [spec for spec in specs if _is_root(folder, spec)]
-    if PIPELINE in entries and not any(_is_pipeline_of(entries, spec) for spec in likely):
+        likely = [spec for spec in specs if _is_declared(folder / CONFIG, spec, ROOT)]
+    if PIPELINE in entries and not any(_is_declared(folder / PIPELINE, spec, PIPELINE) for spec in likely):
         _refuse(folder, _read(folder / PIPELINE), specs, hint)
     if not likely and CONFIG in entries:
         _refuse(folder, _read(folder / CONFIG), specs, hint)
@@ -60,15 +60,9 @@ def recognize(folder: Path, specs: Sequence[ModelSpec]) -> str:
     return max(own, key=lambda spec: _likeness(folder, spec)).name  # of equals the first
 
 
-def _is_root(folder: Path, spec: ModelSpec) -> bool:
-    """Whether the configuration of a folder is of a model with all parts in it. Raises: ModelError."""
-    declared = _declared(folder, _read(folder / CONFIG))
-    return any(name.lower() in spec.architectures.get(ROOT, ()) for name in declared)
-
-
-def _is_pipeline_of(entries: set[str], spec: ModelSpec) -> bool:
-    """Whether a folder with a pipeline's configuration may hold this model, which is published as one repository."""
-    return "transformer" in entries and any(part.paths != ("",) for part in spec.parts)
+def _is_declared(path: Path, spec: ModelSpec, part: str) -> bool:
+    """Whether a configuration is that of a part of a model. Raises: ModelError."""
+    return any(name.lower() in spec.architectures.get(part, ()) for name in _declared(path, _read(path)))
 
 
 def _likeness(folder: Path, spec: ModelSpec) -> int:
@@ -85,8 +79,8 @@ def _likeness(folder: Path, spec: ModelSpec) -> int:
 def _foreign(folder: Path, spec: ModelSpec) -> str:
     """Which part declares another architecture than the model's, or nothing. Raises: ModelError."""
     for part, architectures in spec.architectures.items():
-        path = folder / part / CONFIG
-        if part == ROOT and any((folder / other).exists() for other in spec.architectures if other):
+        path = folder / PIPELINE if part == PIPELINE else folder / part / CONFIG
+        if part == ROOT and any((folder / other).exists() for other in spec.architectures if other != ROOT):
             continue
         declared = _declared(path, _read(path)) if os.path.lexists(path) else []
         if declared and not any(name.lower() in architectures for name in declared):
@@ -142,10 +136,11 @@ def _entries(folder: Path, specs: Sequence[ModelSpec], hint: str) -> set[str]:
 def _refuse(folder: Path, config: dict[str, Any], specs: Sequence[ModelSpec], hint: str) -> None:
     """Refuse a folder with one configuration for all of it: a part of a model, or another model. Raises: ModelError."""
     declared = _declared(folder, config)
-    parts = ((part, names, spec) for spec in specs for part, names in spec.architectures.items())
+    folders = [(part, names, spec) for spec in specs for part, names in spec.architectures.items()]
+    parts = [one for one in folders if one[0] not in (ROOT, PIPELINE)]
     for part, architectures, spec in parts:
         if any(name.lower() in architectures for name in declared):
-            whole = f"give the folder that holds {', '.join(filter(None, spec.architectures))}"
+            whole = f"give the folder that holds {', '.join(one[0] for one in parts if one[2] is spec)}"
             raise ModelError(f"{folder} is only the {part} of a model", f"{whole}; {hint}")
     what = summarize(declared[0]) if declared else "it is not said which"
     raise ModelError(f"{folder} is a model of an architecture unknown here: {what}", hint)

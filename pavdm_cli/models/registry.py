@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.recognize import recognize, unknown
@@ -55,6 +56,12 @@ def options() -> dict[str, ModelOption]:
     for model in every():
         found = {option.key: option for option in model.options} | found
     return found
+
+
+def shared_default(key: str) -> Any:
+    """The default of an option where all models that have it agree, else None."""
+    defaults = [option.default for model in every() for option in model.options if option.key == key]
+    return defaults[0] if all(default == defaults[0] for default in defaults) else None
 
 
 def find(name: str) -> VideoModel:

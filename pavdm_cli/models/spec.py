@@ -117,11 +117,11 @@ class ModelSpec:
         own, asked, grid = f"{width}x{height}", f"{size[1]}x{size[0]}", self.size_multiple
         if not grid and size != self.size:
             raise UsageError(f"{self.name} makes {own} pixels, got {asked}", f"use --size {own}")
-        if grid and size != (fits := self._nearest(size)):
+        if grid and size != (fits := self.fitting(size)):
             sides = f"sides of {8 * grid} to {self.max_side} in multiples of {grid}"
             raise UsageError(f"{self.name} makes {sides}, got {asked}", f"try --size {fits[1]}x{fits[0]}")
 
-    def _nearest(self, size: tuple[int, int]) -> tuple[int, int]:
+    def fitting(self, size: tuple[int, int]) -> tuple[int, int]:
         """The size of about the same shape that the model can make: as large where it can be, else its largest."""
         least, grid = 8 * self.size_multiple, self.size_multiple
         scale = min(max(1, least / max(1, min(size))), self.max_side / max(1, *size))

@@ -13,6 +13,7 @@ from itertools import islice
 from pavdm_cli.errors import UsageError
 from pavdm_cli.runtime.printable import pluralize
 
+RAMP_UPS = ("grow", "full")
 SOLVERS = ("euler", "unipc")  # names of those in `sampling/solvers.py`
 MAX_VALUE = 10_000  # steps, or latents of a window or a chunk
 
@@ -200,7 +201,33 @@ def one_clip(steps: int, window: int, chunk: int = 1, context: int = 0) -> Sched
     return Schedule(steps, steps, window, 0)
 
 
-METHODS: dict[str, Callable[..., Schedule]] = {"pa": pa, "rn": rn, "rw": rw, "fifo": fifo, "one": one_clip}
+def windows(steps: int, window: int, chunk: int, context: int = 1, stride: int = 0) -> Schedule:
+    """Windows one after the other, each on the last `chunk` latents of the one before, which count as part of it.
+
+    All its latents have one level, or with a stride its chunks start so many steps apart. Source: SkyReels-V2.
+
+    Raises: UsageError if a value is below 1, or `window` is no multiple of `chunk` and larger.
+    """
+    _check_positive(steps=steps, window=window, chunk=chunk)
+    before = chunk * context
+    if window <= before or (stride and window % chunk):
+        hint = f"try --window {max(2, -(-window // chunk)) * chunk}"
+        raise UsageError(f"window must be a multiple of chunk {chunk}, and larger, got {window}", hint)
+    if stride > steps:
+        raise UsageError(f"--stride must be at most the {steps} steps, got {stride}", f"try --stride {steps}")
+    if not stride:
+        return Schedule(steps, steps, window - before, before, restart=1, full_window=True)
+    return Schedule(steps, stride, chunk, before, restart=(window - before) // chunk, full_window=True)
+
+
+METHODS: dict[str, Callable[..., Schedule]] = {
+    "pa": pa,
+    "rn": rn,
+    "rw": rw,
+    "fifo": fifo,
+    "windows": windows,
+    "one": one_clip,
+}
 
 
 def _check_positive(**values: int) -> None:

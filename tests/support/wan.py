@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from support import published
 from torch import Tensor
 
 from pavdm_cli.models.wan.config import VAEConfig, WanConfig
 from pavdm_cli.models.wan.names import original_vae_names
 from pavdm_cli.models.wan.transformer import WanTransformer
 from pavdm_cli.models.wan.vae import WanVAE
+from support import published
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "wan"
 TINY = WanConfig(dim=40, heads=2, layers=2, ffn_dim=72, text_dim=32, freq_dim=32, fps_embedding=True)

@@ -16,6 +16,8 @@ MIDDLE = WanConfig(dim=3072, heads=24, layers=30, ffn_dim=14336, in_channels=48,
 SKYWORK = "the Skywork Community License, https://github.com/SkyworkAI/SkyReels-V2/blob/main/LICENSE.txt"
 SKYREELS_CLASS, WAN_CLASS = "skyreelsv2transformer3dmodel", "wantransformer3dmodel"
 
+PIPELINES = {SKYREELS_CLASS: "skyreelsv2diffusionforcingpipeline", WAN_CLASS: "wanpipeline"}
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -57,6 +59,7 @@ def _spec(name: str, repo: str, sizes: WanConfig, transformer_class: str, **valu
             "vae": ("autoencoderklwan",),
             "text_encoder": ("umt5", "umt5encodermodel"),
             "": ("wanmodel",),  # all parts in one folder
+            "model_index.json": (PIPELINES[transformer_class],),
         },
         distinguishing=_distinguishing(sizes, transformer_class),
         precisions={"": ("fp32", "bf16"), "cuda": ("bf16", "fp32")},

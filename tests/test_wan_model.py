@@ -1,0 +1,235 @@
+"""Tiny checkpoints of the Wan family in both layouts: loaded strictly, and through the commands."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from support.command import pavdm
+from support.models import find, load
+from support.wan import golden, tiny_transformer, write_checkpoint
+
+from pavdm_cli.attention import TORCH
+from pavdm_cli.errors import ModelError
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models import registry
+from pavdm_cli.models.adapter import DenoiserConfig, Placement, TextEmbedding
+from pavdm_cli.models.execution import Engine
+from pavdm_cli.models.wan.levels import wan_levels
+from pavdm_cli.models.wan.load import read
+from pavdm_cli.models.wan.transformer import WanTransformer
+from pavdm_cli.models.wan.variants import VARIANTS
+
+CPU = torch.device("cpu")
+SHORT = ("--size", "128x128", "--window", "4", "--chunk", "2", "--steps", "4", "--seed", "3", "--guidance", "2")
+
+
+@pytest.fixture(scope="module", params=["diffusers", "original"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp(request.param) / "tiny", request.param)
+
+
+def frames_of(path: Path) -> NDArray[np.uint8]:
+    with av.open(str(path)) as video:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
+
+
+def test_both_layouts_are_recognized_and_loaded(folder: Path) -> None:
+    model = registry.find(str(folder))
+    assert model.published.name == "skyreels-v2-df-1.3b"
+    loaded = load(replace(find(str(folder)), size=(128, 128)))
+    weights = loaded.transformer.state_dict()
+    assert all(torch.equal(weights[name], weight) for name, weight in golden("dit_weights_original").items())
+    assert not any(weight.requires_grad for weight in loaded.transformer.parameters())
+
+
+def test_bfloat16_keeps_the_modulation_and_the_head_in_float32(folder: Path) -> None:
+    loaded = registry.find(str(folder)).load(Placement(CPU, "bf16"), "weights")
+    dtypes = {name: weight.dtype for name, weight in loaded.transformer.named_parameters()}
+    assert dtypes["time_projection.1.weight"] == dtypes["blocks.0.modulation"] == torch.float32
+    assert dtypes["blocks.0.self_attn.q.weight"] == dtypes["patch_embedding.weight"] == torch.bfloat16
+    assert {weight.dtype for weight in loaded.vae.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("kind", ["missing", "unknown", "size", "integer"])
+def test_a_tensor_that_does_not_belong_is_refused_by_its_name(kind: str, tmp_path: Path) -> None:
+    tiny = write_checkpoint(tmp_path / "tiny", "original")
+    weights = load_file(tiny / "model.safetensors")
+    changed = {
+        "missing": {name: w for name, w in weights.items() if name != "blocks.1.norm3.bias"},
+        "unknown": weights | {"img_emb.proj.weight": torch.zeros(2)},
+        "size": weights | {"blocks.1.norm3.bias": torch.zeros(41)},
+        "integer": weights | {"blocks.1.norm3.bias": torch.zeros(40, dtype=torch.int32)},
+    }
+    save_file(changed[kind], tiny / "model.safetensors")
+    with pytest.raises(ModelError, match="img_emb" if kind == "unknown" else r"blocks\.1\.norm3\.bias"):
+        load(find(str(tiny)))
+
+
+def test_pickled_parts_are_refused_with_the_command_that_converts_them(tmp_path: Path) -> None:
+    tiny = write_checkpoint(tmp_path / "tiny", "original")
+    vae = tiny / "Wan2.1_VAE.safetensors"
+    torch.save(load_file(vae), vae.with_suffix(".pth"))
+    vae.unlink()
+    with pytest.raises(ModelError, match="pickled") as caught:
+        load(find(str(tiny)))
+    assert "pavdm models convert" in (caught.value.hint or "")
+    assert pavdm("models", "convert", str(tiny)).code == 0
+    assert load(find(str(tiny))).vae
+
+
+def test_a_checkpoint_is_the_variant_that_its_configuration_says(tmp_path: Path) -> None:
+    for name, variant in VARIANTS.items():
+        (tmp_path / name / "transformer").mkdir(parents=True)
+        sizes = variant.spec.distinguishing["transformer"]
+        kind = variant.spec.architectures["transformer"][0]
+        (tmp_path / name / "transformer" / "config.json").write_text(json.dumps({"_class_name": kind, **sizes}))
+        wanted = "skyreels-v2-df-14b-540p" if name == "skyreels-v2-df-14b-720p" else name  # sizes are all the same
+        assert registry.find(str(tmp_path / name)).published.name == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "tensors"),
+    [
+        ("wan2.1-t2v-1.3b", 1_418_996_800, 825),
+        ("skyreels-v2-df-1.3b", 1_435_525_696, 830),
+        ("skyreels-v2-df-14b-720p", 14_288_491_584, 1095),
+        ("wan2.2-ti2v-5b", 4_999_787_712, 825),
+    ],
+)
+def test_the_transformers_have_the_published_sizes(name: str, parameters: int, tensors: int) -> None:
+    with torch.device("meta"):
+        weights = WanTransformer(VARIANTS[name].transformer).state_dict()
+    assert (sum(weight.numel() for weight in weights.values()), len(weights)) == (parameters, tensors)
+
+
+def test_a_cached_context_equals_a_causal_one_that_is_computed_at_every_step(folder: Path) -> None:
+    model, levels = registry.find(str(folder)).load(Placement(CPU), "weights"), wan_levels(4, 8.0)
+    text = [TextEmbedding(torch.randn(3, 32)), TextEmbedding(torch.randn(5, 32))]
+    z, rows = torch.randn(2, 5, 16, 4, 4), torch.tensor([3, 3, 4], dtype=torch.int32)
+    outs = []
+    for reuse, cached in ((True, True), (False, True), (False, False)):
+        config = DenoiserConfig(2, (32, 32), 24, reuse, True, TORCH, cache_text=cached, cache_modulation=cached)
+        denoiser = model.denoiser(text, levels, config)
+        outs.append(denoiser(z[:, 2:], rows, denoiser.prefill(z[:, :2], 0)))
+    torch.testing.assert_close(outs[0], outs[1], rtol=0, atol=1e-5)
+    assert torch.equal(outs[1], outs[2])
+
+
+def test_training_sees_the_velocity_that_sampling_does(folder: Path) -> None:
+    model, levels = registry.find(str(folder)).load(Placement(CPU), "weights"), wan_levels(4, 8.0)
+    text, z = [TextEmbedding(torch.randn(3, 32))], torch.randn(1, 4, 16, 4, 4)
+    config = DenoiserConfig(0, (32, 32), 24, False, False, TORCH)
+    rows = torch.tensor([1, 2, 4, 4], dtype=torch.int32)
+    sampled = model.denoiser(text, levels, config)(z, rows, None)
+    model.trainable()
+    trained = model.velocity(z, levels.timesteps[rows.long()][None], text, config)
+    torch.testing.assert_close(trained, sampled, rtol=0, atol=1e-5)
+    trained.square().mean().backward()
+    gradients = {name: weight.grad for name, weight in model.transformer.named_parameters()}
+    assert [name for name, gradient in gradients.items() if gradient is None or not gradient.any()] == []
+
+
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("layout", ["diffusers", pytest.param("original", marks=pytest.mark.integration)])
+def test_a_video_is_made_again_and_continued(layout: str, tmp_path: Path) -> None:
+    folder, video = write_checkpoint(tmp_path / "tiny", layout), tmp_path / "v.mp4"
+    words = ("--model", folder, *SHORT, "--frames")
+    done = pavdm("generate", "a red balloon", *words, 10, "-o", video)
+    assert done.code == 0, done.err
+    assert frames_of(video).shape == (10, 128, 128, 3)
+    again, longer = tmp_path / "again.mp4", tmp_path / "longer.mp4"
+    command = shlex.split(pavdm("info", video).out.splitlines()[-1])[1:]
+    assert pavdm(*command, "-o", again).code == 0
+    assert np.array_equal(frames_of(again), frames_of(video))
+    done = pavdm("extend", video, *words, 7, "-o", longer)
+    assert done.code == 0, done.err
+    assert len(frames_of(longer)) == 17
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_video_begins_with_the_image(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "tiny")
+    pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((16, 16)).resize((128, 128)).save(tmp_path / "i.png")
+    out = tmp_path / "v.mp4"
+    done = pavdm(
+        "generate", "a boat", "--model", str(folder), *SHORT, "--frames", "5", "--image", str(tmp_path / "i.png"),
+        "-o", str(out), "--crf", "0",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    first = frames_of(out)[0].astype(int)
+    wanted = np.asarray(Image.open(tmp_path / "i.png").convert("RGB")).astype(int)
+    assert np.abs(first - wanted).mean() < 6
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "negative": {"options": {"negative_prompt": "a boat"}},
+    "shift": {"options": {"shift": 3.0}},
+    "full": {"ramp_up": "full"},
+    "context": {"context": 1},
+    "noise": {"context": 1, "options": {"context_noise": 20.0}},
+    "windows": {"method": "windows", "context": 1, "window": 6},
+    "staggered": {"method": "windows", "context": 1, "window": 6, "stride": 2},
+    "euler": {"solver": "euler"},
+    "rn": {"method": "rn", "context": 1},
+    "fifo": {"method": "fifo"},
+}
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_every_option_of_sampling_changes_the_latents(tmp_path: Path) -> None:
+    tiny = write_checkpoint(tmp_path / "tiny")
+    common = Sampling(model=str(tiny), steps=4, window=4, chunk=2, guidance=2.0)
+    requests = {
+        name: Request("a kite", frames=13, size=(128, 128), sampling=replace(common, **values))
+        for name, values in OPTIONS.items()
+    }
+    requests["fps"] = replace(requests["plain"], fps=16)
+    requests["cfg"] = replace(requests["plain"], sampling=replace(common, engine=Engine(cfg_batching="sequential")))
+    made = {name: latents_of(request) for name, request in requests.items()}
+    torch.testing.assert_close(made.pop("cfg"), made["plain"], rtol=0, atol=1e-4)
+    pairs = [pair for pair in combinations(made, 2) if torch.equal(made[pair[0]], made[pair[1]])]
+    assert pairs == [("windows", "rn")]  # of windows that are as long without their context
+    assert all(latents.isfinite().all() for latents in made.values())
+
+
+def latents_of(request: Request) -> torch.Tensor:
+    job = pipeline.plan(request)
+    return torch.cat(list(pipeline.latents(job, pipeline.open_model(job))), dim=1)[:, :4]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--fps", "20"), "makes 16 or 24 frames/s"),
+        (("--size", "120x128"), "in multiples of 16"),
+        (("--shift", "0"), "--shift must be"),
+        (("--context-noise", "60"), "--context-noise must be"),
+        (("--stride", "2"), "--stride is for --method windows"),
+        (("--motion-score", "5"), "is no option of"),
+    ],
+)
+def test_what_the_model_cannot_do_is_refused_at_once(words: tuple[str, ...], says: str) -> None:
+    done = pavdm("generate", "a kite", "--model", "skyreels-v2-df-1.3b", *words)
+    assert done.code == 2
+    assert says in done.err
+
+
+def test_sizes_of_a_checkpoint_come_from_its_tensors(folder: Path) -> None:
+    sizes, vae, _, _ = read(find(str(folder)))
+    assert sizes == tiny_transformer().config
+    assert (vae.width, vae.decoder_width, vae.channels, vae.shortcuts) == (4, 4, 16, False)
