@@ -41,7 +41,7 @@ COLUMNS = (
     Column("adherence", "adherence", "share of clips that show the prompt's words", False),
     Column("drift of brightness", "drift_brightness", "last 15 % against the first, by size"),
     Column("drift of sharpness", "drift_sharpness", "the same of the mean gradient"),
-    Column("joint ratio", "joint_ratio", "change across chunk borders over change inside chunks"),
+    Column("joint unevenness", "joint_unevenness", "size of the joint ratio's logarithm: 0 where borders do not show"),
     Column("unpredicted", "unpredicted", "change that optical flow does not predict"),
     Column("ms per chunk", "chunk_ms", "processor time of denoising and decoding, one thread"),
 )

@@ -70,6 +70,12 @@ def test_more_is_better_for_some_metrics_and_drift_counts_by_size(paper: Any) ->
     assert paper.statistics.verdicts(claims[1:], arms, {})[0].result == "tie"
 
 
+def test_uneven_borders_count_in_both_directions(paper: Any) -> None:
+    values = [paper.statistics.value_of(row, "joint_unevenness") for row in rows_of([2.0, 0.5], "joint_ratio").values()]
+    assert values == pytest.approx([np.log(2)] * 2)
+    assert paper.statistics.value_of(rows_of([None], "joint_ratio")[0], "joint_unevenness") is None
+
+
 def test_many_claims_are_corrected_and_few_pairs_show_nothing(paper: Any) -> None:
     claim = paper.statistics.Claim("pa", "rw", "scenes", "")
     arms = {"pa": rows_of(np.ones(8), "scenes"), "rw": rows_of(2 * np.ones(8), "scenes")}

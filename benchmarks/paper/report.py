@@ -76,9 +76,9 @@ def section_lines(
         "",
         "## The paper's orderings",
         "",
-        "Paired by prompt and seed. The difference is positive where the claim holds; p is of the sign test (of the "
-        "jackknife for distances), after Holm's correction over all claims. A verdict needs p < 0.05 and an interval "
-        "without 0.",
+        "Paired by prompt and seed. The difference is positive where the claim holds; p is of the sign test, for "
+        "distances of the jackknife's pseudo-values, after Holm's correction over all claims. A verdict needs p < 0.05 "
+        "and an interval without 0.",
         "",
         *claim_lines(results, reasons),
         "",

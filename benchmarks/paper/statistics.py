@@ -77,7 +77,7 @@ COLUMNS = (
 )
 MORE = (
     Column("kernel distance", "kernel_probe", "of the same features"),
-    Column("joint ratio", "joint_ratio", "change across chunk borders over change inside chunks"),
+    Column("joint unevenness", "joint_unevenness", "size of the joint ratio's logarithm: 0 where borders do not show"),
     Column("largest jump", "largest_jump", "largest change of two frames over the median"),
     Column("one object", "one_object", "share of frames with exactly one object", False),
     Column("survival", "object_survival", "share of the video before the object is lost", False),
@@ -126,6 +126,9 @@ def value_of(row: Mapping[str, Any], metric: str) -> float | None:
     if metric == "adherence":
         words = [value for name, value in metrics.items() if name.startswith("adherence_") and value is not None]
         return float(np.mean(words)) if words else None
+    if metric == "joint_unevenness":
+        ratio = metrics.get("joint_ratio")
+        return abs(float(np.log(ratio))) if ratio else None
     value = metrics.get(metric)
     return abs(value) if value is not None and metric.startswith("drift_") else value
 
@@ -174,24 +177,17 @@ def _differences(claim: Claim, arms: Mapping[str, Rows], real: Rows) -> tuple[in
 
 
 def _distance_difference(metric: str, arms: Sequence[Rows], real: Rows) -> tuple[int, Estimate | None, float]:
-    """The same for distances of sets: each prompt is left out in turn, of both arms and of the real videos."""
+    """The same for distances of sets: a prompt counts by what leaving it out of both arms and the real videos changes.
+
+    Source: the jackknife's pseudo-values.
+    """
     better, worse = (_jackknife_of(rows, real, metric) for rows in arms)
     seeds = len(arms[0].keys() & real.keys())
     if better is None or worse is None:
         return seeds, None, 1.0
-    difference = [b - a for a, b in zip(better, worse, strict=True)]
-    interval = jackknife_interval(difference[0], difference[1:])
-    if interval is None:
-        return seeds, None, 1.0
-    error = (interval[2] - interval[1]) / (2 * 1.96)
-    return seeds, Estimate(*map(float, interval)), _two_sided(float(interval[0]), float(error))
-
-
-def _two_sided(value: float, error: float) -> float:
-    """The p-value of a normal statistic."""
-    from statistics import NormalDist
-
-    return 2 * NormalDist().cdf(-abs(value) / error) if error > 0 else 1.0
+    value, *without = (b - a for a, b in zip(better, worse, strict=True))
+    shares = seeds * value - (seeds - 1) * np.array(without)  # pseudo-values: about independent, of mean `value`
+    return seeds, Estimate(value, *bootstrap_interval(shares)), sign_test(shares)
 
 
 def _jackknife_of(rows: Rows, real: Rows, metric: str) -> list[float] | None:

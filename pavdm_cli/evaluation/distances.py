@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 Values = NDArray[np.float64]
 DIMENSIONS = 64  # of the features of a clip: ten times as many clips are easily had
 ENOUGH = 10  # vectors per dimension: with fewer, the Fréchet distance is biased upwards
-QUANTILE = 1.96  # of the standard normal distribution, for intervals of 95 %
+# 97.5 % quantiles of Student's t distribution with 1, 2, ... degrees of freedom; the last one also for more.
+QUANTILES = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,8 @@ def jackknife_interval(value: float, without: Sequence[float | None]) -> Values 
     if len(known) < max(2, len(without)):
         return None
     error = float(np.sqrt((len(known) - 1) / len(known) * ((known - known.mean()) ** 2).sum()))
-    return np.array([value, value - QUANTILE * error, value + QUANTILE * error])
+    margin = error * QUANTILES[min(len(known) - 1, len(QUANTILES)) - 1]
+    return np.array([value, value - margin, value + margin])
 
 
 def _symmetric_root(matrix: Values) -> Values:
