@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,6 +67,7 @@ def pull(
     name: Name,
     folder: Annotated[Path | None, typer.Option(help="Destination folder; pass it to --model.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes and free disk space only.")] = False,
+    accept: Annotated[bool, typer.Option("--accept-license", help="Accept the licence without being asked.")] = False,
 ) -> None:
     """Download a model's weights, resuming an interrupted download, and check their hashes."""
     from pavdm_cli.hub import download, weights_dir
@@ -77,12 +79,17 @@ def pull(
         print(weights_dir.home(spec))
         return
     wanted = parts.plan(spec, folder or weights_dir.own_folder(spec), os.environ.get("HF_ENDPOINT", download.ENDPOINT))
+    commits = {f"{file.url.partition('/resolve/')[0]} at {file.commit}" for file in wanted.files}
+    for line in (f"licence: {spec.licence}", *sorted(commits)):
+        ui.note(line)
     for file in wanted.missing:
         ui.note(f"{file.size / 1e9:9.3f} GB  {file.place}")
     free = download.free_space(wanted.folder) / 1e9
     ui.note(f"{wanted.left / 1e9:.3f} GB to fetch, {wanted.there / 1e9:.3f} GB are there, {free:.1f} GB free")
     if dry_run:
         return
+    if spec.terms and wanted.left:
+        _check_accepted(spec, accept)
     with ui.progress("fetching", -(-wanted.left // MEGABYTE), "MB") as advance:
         parts.pull(wanted, _counted(advance))
     if any(wanted.folder.glob("*/*.bin")) and not any(wanted.folder.glob("text_encoder/*.safetensors")):
@@ -164,6 +171,15 @@ def convert(folder: Annotated[Path, typer.Argument(help="Folder with .bin or .pt
 
     for written in converted(folder):
         print(written)
+
+
+def _check_accepted(spec: ModelSpec, accept: bool) -> None:
+    """Ask for the consent to a licence that demands it. Raises: UsageError where nobody can be asked."""
+    if accept:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"{spec.name} is under {spec.terms}", "read it, then add --accept-license")
+    ui.confirm(f"{spec.name} is under {spec.terms}. Do you accept it?")
 
 
 def _counted(advance: ui.Advance) -> Callable[[int], None]:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from pavdm_cli.runtime.untrusted import InvalidError
 if TYPE_CHECKING:
     from pavdm_cli.models.spec import ModelSpec, WeightPart
 
+COMMIT = re.compile("[0-9a-f]{40}")
 SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
 INDEX = ".safetensors.index.json"
 
@@ -32,11 +34,28 @@ def cache_root() -> Path:
 
 def cached_files(part: WeightPart) -> dict[str, Path]:
     """The files of a part's repository that are in the cache at the pinned revision, by name."""
-    folder = cache_root() / f"models--{part.repo.replace('/', '--')}" / "snapshots" / part.revision
+    folder = _repository(part) / "snapshots" / commit_of(part)
+    files: dict[str, Path] = {}
+    for path in part.paths:
+        with suppress(OSError):
+            names = os.listdir(folder / path)
+            files = {name: folder / path / name for name in names if (folder / path / name).is_file()} | files
+    return files
+
+
+def commit_of(part: WeightPart) -> str:
+    """The commit of a part's revision: of a branch the one that was last downloaded, if one was."""
+    if COMMIT.fullmatch(part.revision):
+        return part.revision
     try:
-        return {name: folder / name for name in os.listdir(folder) if (folder / name).is_file()}
-    except OSError:
-        return {}
+        commit = untrusted.read_text(_repository(part) / "refs" / part.revision, 100).strip()
+    except (OSError, InvalidError):
+        return part.revision
+    return commit if COMMIT.fullmatch(commit) else part.revision
+
+
+def _repository(part: WeightPart) -> Path:
+    return cache_root() / f"models--{part.repo.replace('/', '--')}"
 
 
 def whole_model(spec: ModelSpec) -> dict[str, Path]:
@@ -56,7 +75,7 @@ def linked_folder(spec: ModelSpec, root: Path) -> Path | None:
     None also where links cannot be made: `pavdm models pull` copies the files there.
     """
     files = whole_model(spec)
-    revisions = hashlib.sha256("".join(part.revision for part in spec.parts).encode()).hexdigest()
+    revisions = hashlib.sha256("".join(map(commit_of, spec.parts)).encode()).hexdigest()
     folder = root / f"{spec.folder}@{revisions[:8]}"
     try:
         for place, source in files.items():

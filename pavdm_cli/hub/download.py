@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pavdm_cli.errors import ModelError, OutputError, PavdmError
 from pavdm_cli.runtime.optional_imports import import_library, silenced
@@ -18,6 +18,7 @@ from pavdm_cli.runtime.optional_imports import import_library, silenced
 if TYPE_CHECKING:
     from pavdm_cli.models.spec import WeightPart
 
+T = TypeVar("T")
 ENDPOINT = "https://huggingface.co"
 AGAIN = "what is there is kept: run the command again to go on"
 NETWORK = f"see whether the network, or the proxy in HTTPS_PROXY, reaches it; {AGAIN}"
@@ -36,6 +37,11 @@ class File:
     size: int  # bytes
     sha256: str  # empty where the repository gives another
     blob: str = ""  # what git calls its contents, for a file that lies outside LFS
+
+    @property
+    def commit(self) -> str:
+        """The commit of its repository."""
+        return self.url.partition("/resolve/")[2].partition("/")[0]
 
     def is_in(self, folder: Path) -> bool:
         """Whether it is there, by its size."""
@@ -57,12 +63,13 @@ def listing(part: WeightPart, endpoint: str = ENDPOINT) -> list[File]:
         api = import_library("huggingface_hub.hf_api").HfApi(endpoint)
         about = api.model_info(part.repo, revision=part.revision, files_metadata=True)
     try:
-        files = {file.rfilename: file for file in about.siblings}
+        check_names([file.rfilename for file in about.siblings])
+        files = in_paths(part, {file.rfilename: file for file in about.siblings})
         chosen = choose([*files])
         return [
             File(
                 f"{part.folder}/{name}",
-                place(part.repo, name, revision=about.sha, endpoint=endpoint),
+                place(part.repo, file.rfilename, revision=about.sha, endpoint=endpoint),
                 int(file.size),
                 *_hashes(name, file),
             )
@@ -81,15 +88,29 @@ def _hashes(name: str, file: Any) -> tuple[str, str]:
     return found
 
 
-def choose(names: list[str]) -> set[str]:
-    """The files that a model is loaded from: its safetensors, or where it has none its pickled weights.
-
-    Raises: ModelError for a name that would leave its folder.
-    """
+def check_names(names: Iterable[str]) -> None:
+    """Refuse a name that would leave its folder. Raises: ModelError."""
     for name in names:
         outside = ".." in PurePosixPath(name).parts or name.startswith("/") or "\\" in name or ":" in name
         if outside or not name.isprintable():
             raise ModelError(f"a published file is called {name!r}, which leaves its folder", "nothing was fetched")
+
+
+def in_paths(part: WeightPart, files: Mapping[str, T]) -> dict[str, T]:
+    """The files of a repository that lie in a part's own folders there, by their names below those."""
+    found: dict[str, T] = {}
+    for path in part.paths:
+        prefix = f"{path}/" if path else ""
+        found |= {name[len(prefix) :]: file for name, file in files.items() if name.startswith(prefix)} | found
+    return found
+
+
+def choose(names: list[str]) -> set[str]:
+    """The files that a model is loaded from: its safetensors, or where it has none its pickled weights.
+
+    Raises: ModelError for a name that would leave its folder, or where there are none.
+    """
+    check_names(names)
     top = [name for name in names if "/" not in name]
     weights = [name for name in top if name.endswith(WEIGHTS)] or [name for name in top if name.endswith(PICKLED)]
     if not weights:

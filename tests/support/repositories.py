@@ -84,7 +84,7 @@ def answer(hub: Hub, to: BaseHTTPRequestHandler) -> None:
     """One request: a list, a file or the rest of one, or 404."""
     path, asked = unquote(urlsplit(to.path).path), to.headers.get("Range", "")
     hub.asked.append((path, asked))
-    listed = re.fullmatch(r"/api/models/(.+)/revision/[0-9a-f]{40}", path)
+    listed = re.fullmatch(r"/api/models/(.+)/revision/(?:main|[0-9a-f]{40})", path)
     found = re.fullmatch(r"/(.+?/.+?)/resolve/c0ffee/(.+)", path)
     if listed and listed[1] in hub.files:
         send(to, 200, json.dumps(hub.about(listed[1])).encode())
