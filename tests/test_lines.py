@@ -64,6 +64,11 @@ GENERATED = [
         (False, False, 1),
     ),
     (
+        "--seed 7 --lora a.safetensors:0.5 --lora b.safetensors",
+        replace(SHORT, sampling=replace(SHORT.sampling, lora=("a.safetensors:0.5", "b.safetensors"))),
+        (False, False, 1),
+    ),
+    (
         "--seed 7 --model wan2.1-t2v-14b --negative-prompt blurry --shift 4 --context-noise 20",
         replace(SHORT, sampling=replace(SHORT.sampling, model="wan2.1-t2v-14b", options=WAN)),
         (False, False, 1),
@@ -87,6 +92,11 @@ EXTENDED = [
     (
         "--seed 7 --stride 3 --method windows --ramp-up full",
         replace(LONGER, sampling=replace(LONGER.sampling, method="windows", stride=3, ramp_up="full")),
+        (False, False),
+    ),
+    (
+        "--seed 7 --lora a.safetensors",
+        replace(LONGER, sampling=replace(LONGER.sampling, lora=("a.safetensors",))),
         (False, False),
     ),
     (

@@ -54,6 +54,7 @@ def extend(
     stride: options.Stride = 0,
     guidance: options.Guidance = None,
     solver: options.Solver = None,
+    lora: options.Lora = None,
     size: options.Size = None,
     aspect: options.Aspect = "",
     device: options.Device = "auto",

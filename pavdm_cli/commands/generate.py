@@ -33,6 +33,7 @@ def generate(
     stride: options.Stride = 0,
     guidance: options.Guidance = None,
     solver: options.Solver = None,
+    lora: options.Lora = None,
     size: options.Size = None,
     aspect: options.Aspect = "",
     fps: options.Fps = None,

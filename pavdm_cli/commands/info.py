@@ -88,6 +88,7 @@ def command(recipe: dict[str, Any]) -> str:
     words += ["--only-new"] if recipe.get("only_new") else []
     own = [] if "source" in recipe else [name for name in ("warmup", "scale", "scale_filter") if name in recipe]
     words += [word for name in own for word in (f"--{name.replace('_', '-')}", str(recipe[name]))]
+    words += [word for file in recipe.get("lora", []) for word in ("--lora", file)]
     words += ["--compile"] if recipe.get("compile") else []
     if "source" in recipe:
         return command_line(("pavdm", "extend"), recipe["source"], words)

@@ -112,6 +112,14 @@ Context = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE[:SCALE]",
+        help="LoRA to merge into the transformer, as safetensors; may be given several times.",
+        rich_help_panel=HOW,
+    ),
+]
 RampUp = Annotated[
     Literal["grow", "full"],
     typer.Option(

@@ -20,7 +20,7 @@ def sampling_of(params: Mapping[str, Any]) -> Sampling:
     options = {key: params[key] for key in defaults if params.get(key) is not None and params[key] != defaults[key]}
     own = {name: params[name] for name in _names(Sampling) if name in params}
     return Sampling(
-        **own | {"seed": pick_seed(params["seed"])},
+        **own | {"seed": pick_seed(params["seed"]), "lora": tuple(params.get("lora") or ())},
         engine=Engine(**engine, compile=compiled, reuse_context=None if cache is None else cache == "reuse"),
         options=options,
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.request import MOST_CONTEXT, Request, Sampling
 from pavdm_cli.models.adapter import Prompt
+from pavdm_cli.models.adapters import parse_adapter
 from pavdm_cli.sampling.schedule import METHODS, Schedule, windows
 
 
@@ -68,6 +69,10 @@ def format_prompt(sampling: Sampling, prompt: str, source: str = "") -> Prompt:
 
 def _check_options(sampling: Sampling) -> None:
     """Refuse options that are not the model's own, and values that it does not take. Raises: UsageError."""
+    if sampling.lora and not sampling.spec.lora:
+        raise UsageError(f"{sampling.spec.name} takes no --lora", "leave it out")
+    for file in sampling.lora:
+        parse_adapter(file)
     own = {option.key: option for option in sampling.video_model.options}
     for key, value in sampling.options.items():
         if key not in own:

@@ -61,6 +61,7 @@ FIELDS = {
     "guidance": number(0, 100),
     "ramp_up": one_of(*RAMP_UPS),
     "stride": integer(0, 10**6),
+    "lora": list_of(PATH, 100),
     "solver": one_of(*SOLVERS),
     "context_cache": one_of(*CONTEXT_CACHE.values()),
     "precision": one_of(*PRECISIONS),

@@ -19,6 +19,7 @@ from pavdm_cli.generation.reencode import chaining_notes, reencodes, with_reenco
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.generation.settings import Settings, settle, text_device_of
 from pavdm_cli.models.adapter import Prompt, VideoModel
+from pavdm_cli.models.adapters import parse_adapter
 from pavdm_cli.models.compiled import NOTE, check_compile
 from pavdm_cli.models.devices import pick_device, set_threads
 from pavdm_cli.models.execution import Engine
@@ -156,6 +157,7 @@ def open_model(job: Job) -> ModelRunner:
     check_compile(sampling.engine.compile, device)
     set_threads(sampling.threads)
     placement = place(device, sampling.engine, job.settings.precision, text_device_of(sampling))
+    placement = replace(placement, lora=tuple(map(parse_adapter, sampling.lora)))
     prompts = [job.formatted.text] if job.prompt else []
     runner = open_runner(job.video_model, job.spec, placement, prompts=prompts, options=sampling.options)
     return with_attention(with_offload(runner, sampling.engine.offload), sampling.engine.attention)

@@ -26,6 +26,7 @@ def recipe(job: Job, model: ModelRunner) -> dict[str, Any]:
         "fps": job.spec.fps,
         "model": job.spec.name,
         **choices_of(job),
+        **({"lora": list(job.sampling.lora)} if job.sampling.lora else {}),
         "weights": model.digest,
         **asdict(job.settings),
         **about(job.sampling, job.schedule),

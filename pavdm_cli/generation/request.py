@@ -42,6 +42,7 @@ class Sampling:
     stride: int = 0  # of the method `windows`: steps between chunks; 0: all at once
     guidance: float | None = None
     solver: str | None = None
+    lora: tuple[str, ...] = ()  # files, each with :SCALE or without
     seed: int = 0
     device: str = "auto"
     threads: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pavdm_cli.attention import TORCH, Attention, Case, choose_backend, machine_of
+from pavdm_cli.hub.checkpoint import digest_files
 from pavdm_cli.models.adapter import (
     DenoiserConfig,
     Init,
@@ -220,10 +222,19 @@ def open_runner(
     text_encoder = video_model.load_text_encoder(placement, init)
     if init == "weights" and prompts:
         text_encoder.encode(prompts)
-    digest = video_model.digest() if init == "weights" else init
+    digest = weights_digest(video_model, placement) if init == "weights" else init
     model, device = video_model.load(placement, init), placement.device
     device = torch.device("meta") if init == "meta" else device
     return ModelRunner(spec, video_model, model, text_encoder, device, digest, options or {})
+
+
+def weights_digest(video_model: VideoModel, placement: Placement) -> str:
+    """16 hexadecimal digits of the weights, and of what is merged into them. Raises: ModelError."""
+    own = video_model.digest()
+    if not placement.lora:
+        return own
+    merged = [f"{digest_files([adapter.path])} {adapter.scale}" for adapter in placement.lora]
+    return hashlib.sha256(" ".join([own, *merged]).encode()).hexdigest()[:16]
 
 
 def place(device: torch.device, engine: Engine, precision: str, text_device: torch.device | None = None) -> Placement:

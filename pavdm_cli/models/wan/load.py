@@ -13,6 +13,7 @@ from pavdm_cli.hub.checkpoint import StoredTensors, digest_files, load_stored
 from pavdm_cli.hub.weight_memory import check_room
 from pavdm_cli.hub.weights_dir import cache_folder, home, need_weights
 from pavdm_cli.models.adapter import Init, Placement, TextEncoder
+from pavdm_cli.models.lora import merge
 from pavdm_cli.models.random_weights import init_random
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.models.wan.checkpoint import (
@@ -25,6 +26,7 @@ from pavdm_cli.models.wan.checkpoint import (
 )
 from pavdm_cli.models.wan.config import VAEConfig, WanConfig
 from pavdm_cli.models.wan.loaded import LoadedWan
+from pavdm_cli.models.wan.names import original_name
 from pavdm_cli.models.wan.text_encoder import RandomText, UMT5Text, UnloadedUMT5, text_digest
 from pavdm_cli.models.wan.transformer import WanTransformer, is_float32
 from pavdm_cli.models.wan.vae import WanVAE
@@ -112,6 +114,7 @@ def load(variant: Variant, spec: ModelSpec, placement: Placement) -> LoadedWan:
         transformer = load_stored(
             lambda: WanTransformer(sizes), stored, device, lambda name: torch.float32 if is_float32(name) else dtype
         )
+        merge(transformer, placement.lora, original_name)
     else:
         transformer = _meta_transformer(sizes, dtype)
     vae: nn.Module = nn.Identity()

@@ -1,0 +1,32 @@
+"""LoRA files as options name them. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pavdm_cli.errors import UsageError
+
+LARGEST_SCALE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A file and how much of it is added."""
+
+    path: Path
+    scale: float = 1.0
+
+
+def parse_adapter(text: str) -> Adapter:
+    """FILE, or FILE:SCALE. Raises: UsageError."""
+    path, separator, scale = text.rpartition(":")
+    try:
+        adapter = Adapter(Path(path), float(scale)) if separator else Adapter(Path(text))
+    except ValueError:  # a colon of the path
+        adapter = Adapter(Path(text))
+    if not -LARGEST_SCALE <= adapter.scale <= LARGEST_SCALE:
+        raise UsageError(f"the scale of --lora must be -10 to 10, got {scale}", "1 is all of it")
+    if not adapter.path.is_file():
+        raise UsageError(f"--lora: there is no file {adapter.path}", "give FILE.safetensors, or FILE.safetensors:0.8")
+    return adapter

@@ -1,0 +1,120 @@
+"""Low-rank adapters (LoRA) from safetensors files, merged into a network's weights when it is loaded.
+
+Understood are the key styles of peft and diffusers (`lora_A`, `lora_B`), of kohya and musubi (`lora_unet_` with
+underscores, `lora_down`, `lora_up`, `alpha`), and whole differences (`diff`, `diff_b`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from pavdm_cli.errors import ModelError
+from pavdm_cli.hub.checkpoint import opened
+from pavdm_cli.models.adapters import Adapter
+
+PREFIXES = ("base_model.model.", "diffusion_model.", "transformer.", "model.")
+UNDERSCORES = "lora_unet_"
+ROLES = {
+    "lora_A.weight": "down",
+    "lora_A.default.weight": "down",
+    "lora_down.weight": "down",
+    "lora_B.weight": "up",
+    "lora_B.default.weight": "up",
+    "lora_up.weight": "up",
+    "alpha": "alpha",
+    "diff": "diff",
+    "diff_b": "diff_b",
+}
+KEY = re.compile(rf"(?P<module>.+)\.(?P<role>{'|'.join(map(re.escape, ROLES))})")
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a file has for one module."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)  # by role
+
+    def weight(self) -> Tensor | None:  # (out, in * kernel)
+        """The difference of the weight, without the user's scale; alpha / rank is applied."""
+        if "diff" in self.tensors:
+            return self.tensors["diff"].float().flatten(1) if self.tensors["diff"].ndim > 1 else self.tensors["diff"]
+        if not {"down", "up"} <= self.tensors.keys():
+            return None
+        down, up = (self.tensors[role].float().flatten(1) for role in ("down", "up"))
+        rank = len(down)
+        return (self.alpha(rank) / rank) * (up @ down)
+
+    def alpha(self, rank: int) -> float:
+        """The numerator of the factor; without one the factor is 1."""
+        return float(self.tensors["alpha"]) if "alpha" in self.tensors else float(rank)
+
+
+@torch.no_grad()
+def merge(network: nn.Module, adapters: Sequence[Adapter], rename: Callable[[str], str]) -> None:
+    """Add the adapters to the network's weights, in place; rename: a parameter's name in any layout to the network's.
+
+    Raises: ModelError for a file that is none, or not of this network.
+    """
+    weights = dict(network.named_parameters())
+    flat = {name.removesuffix(".weight").replace(".", "_"): name for name in weights if name.endswith(".weight")}
+    for adapter in adapters:
+        for module, parts in read(adapter, flat, rename).items():
+            _add(weights, module, parts, adapter)
+
+
+def read(adapter: Adapter, flat: Mapping[str, str], rename: Callable[[str], str]) -> dict[str, Parts]:
+    """The parts of a file by the network's modules; flat: its weights by their modules' names with underscores.
+
+    Raises: ModelError.
+    """
+    found: dict[str, Parts] = {}
+    with opened(adapter.path) as file:
+        for key in file.keys():  # noqa: SIM118
+            match = KEY.fullmatch(key)
+            if not match:
+                raise _foreign(adapter, key)
+            module = _module(match["module"], flat, rename)
+            found.setdefault(module, Parts()).tensors[ROLES[match["role"]]] = file.get_tensor(key)
+    if not found:
+        raise ModelError(f"{adapter.path} holds no LoRA", HINT)
+    return found
+
+
+HINT = "give a LoRA of this model, as safetensors"
+
+
+def _module(name: str, flat: Mapping[str, str], rename: Callable[[str], str]) -> str:
+    """The network's name of a module."""
+    if name.startswith(UNDERSCORES):
+        return flat.get(name.removeprefix(UNDERSCORES), name).removesuffix(".weight")
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return rename(f"{name}.weight").removesuffix(".weight")
+
+
+def _add(weights: Mapping[str, nn.Parameter], module: str, parts: Parts, adapter: Adapter) -> None:
+    try:
+        difference, bias = parts.weight(), parts.tensors.get("diff_b")
+    except RuntimeError as error:  # of a pair that cannot be multiplied, or an alpha that is no number
+        raise _foreign(adapter, module) from error
+    if difference is None and bias is None:
+        raise _foreign(adapter, module)
+    for name, value in ((f"{module}.weight", difference), (f"{module}.bias", bias)):
+        if value is None:
+            continue
+        weight = weights.get(name)
+        if weight is None or weight.numel() != value.numel() or len(weight) != len(value):
+            raise _foreign(adapter, name)
+        if not value.isfinite().all():
+            raise ModelError(f"{adapter.path} holds values that are not finite: {name}", "its training diverged")
+        added = adapter.scale * value.to(weight.device, torch.float32).view(weight.shape)
+        weight.data = (weight.data.float() + added).to(weight.dtype)
+
+
+def _foreign(adapter: Adapter, key: str) -> ModelError:
+    return ModelError(f"{adapter.path} does not fit this model: {key}", HINT)
