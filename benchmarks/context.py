@@ -1,12 +1,14 @@
 """More than one clean chunk of context: `python benchmarks/context.py FOLDER` generates, measures and reports.
 
-Five arms with the same prompts and seeds: 1, 2 or 4 chunks of context, and 1 or 2 with the first chunk as a sink.
+Arms with the same prompts and seeds: 1, 2 or 4 chunks of context, and 1 or 2 with the first chunk as a sink; with
+positions that repeat, so that none leaves those of training, or that go on in order.
 Continues what was stopped. Rows go to benchmarks/results/context.jsonl from a clean commit alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +36,8 @@ ROOT = Path(__file__).parents[1]
 DOCUMENT, RESULTS = ROOT / "docs" / "results.md", ROOT / "benchmarks" / "results" / "context.jsonl"
 BEGIN, END = "<!-- context -->", "<!-- end of context -->"
 ARMS = {"1": (1, 0), "2": (2, 0), "4": (4, 0), "1 + sink": (1, 1), "2 + sink": (2, 1)}  # chunks of context, of the sink
+IN_ORDER = ", in order"  # positions go on beyond those of training, instead of being repeated
+ARMS |= {name + IN_ORDER: counts for name, counts in ARMS.items() if name != "1"}
 COLUMNS = (
     Column("identity drift", "identity_drift", "change of the object from its first two seconds to the last 15 %"),
     Column("one object", "one_object", "share of frames with exactly one object", False),
@@ -91,13 +95,14 @@ def add_video(args: argparse.Namespace, arm: str, seed: int) -> None:
     """Generate, measure and store one video."""
     context, sink = ARMS[arm]
     weights = runs.pocket_folder(args.folder / "weights", args.weights) if args.weights else "pocket"
-    sampling = Sampling(model=str(weights), seed=seed, threads=1, device="cpu", context=context, sink=sink)
+    kind = {"context": context, "sink": sink, "repeat_positions": not arm.endswith(IN_ORDER)}
+    sampling = Sampling(model=str(weights), seed=seed, threads=1, device="cpu", **kind)
     job = plan(scene_prompt(seed), args.seconds, sampling, runs.distilled_guidance(args.weights))
     model = pipeline.open_model(job)
     about = recipe(job, model) | {"crf": runs.OUTPUT.crf} | stored(encoding_of(job, runs.OUTPUT).scale)
-    path, timer = args.folder / f"{arm.replace(' + ', '-')}-{seed}.mp4", Timer()
+    path, timer = args.folder / f"{re.sub('[^a-z0-9]+', '-', arm)}-{seed}.mp4", Timer()
     runs.write_video(path, timer.frames(job, model), job.spec.fps, encoding_of(job, runs.OUTPUT), about)
-    row = {"settings": {"context": context, "sink": sink}, "weights": model.digest, "seconds": args.seconds}
+    row = {"settings": kind, "weights": model.digest, "seconds": args.seconds}
     runs.add_row(args.out, arm, seed, path, row | {"chunk_ms": 1000 * timer.seconds / job.total_chunks})
 
 

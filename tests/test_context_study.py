@@ -26,18 +26,18 @@ def context() -> Iterator[Any]:
 def test_videos_are_made_once_and_reported(context: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows, document = tmp_path / "rows.jsonl", tmp_path / "results.md"
     words = [str(tmp_path / "videos"), "--seeds", "1", "--seconds", "1", "--out", str(rows)]
-    context.main([*words, "--arms", "1", "2 + sink"])
+    context.main([*words, "--arms", "1", "2 + sink, in order"])
     stored = [json.loads(line) for line in rows.read_text().splitlines()]
     assert [(row["arm"], row["settings"]) for row in stored] == [
-        ("1", {"context": 1, "sink": 0}),
-        ("2 + sink", {"context": 2, "sink": 1}),
+        ("1", {"context": 1, "sink": 0, "repeat_positions": True}),
+        ("2 + sink, in order", {"context": 2, "sink": 1, "repeat_positions": False}),
     ]
     assert all(row["chunk_ms"] > 0 and row["measurement"]["chunk_frames"] == 4 for row in stored)
     capsys.readouterr()
-    context.main([*words, "--arms", "1", "2 + sink", "--report", str(document)])
+    context.main([*words, "--arms", "1", "2 + sink, in order", "--report", str(document)])
     assert capsys.readouterr().err == ""  # nothing was generated again
     assert len(rows.read_text().splitlines()) == 2
-    assert "| 2 + sink |" in document.read_text()
+    assert "| 2 + sink, in order |" in document.read_text()
 
 
 def test_rows_are_stored_from_a_clean_commit_alone(

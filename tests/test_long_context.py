@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,8 +29,8 @@ ARMS = [(1, 0), (2, 0), (4, 0), (1, 1), (2, 1), (0, 1), (2, 3)]
 every_arm = pytest.mark.parametrize(("context", "sink"), ARMS)
 
 
-def schedule_with(context: int, sink: int, first: int = 0, method: Any = pa) -> Schedule:
-    return replace(method(STEPS, 8, CHUNK, context), sink=range(first, first + sink), positions=CHUNK)
+def schedule_with(context: int, sink: int, first: int = 0, method: Any = pa, positions: int | None = CHUNK) -> Schedule:
+    return replace(method(STEPS, 8, CHUNK, context), sink=range(first, first + sink), positions=positions)
 
 
 def solver() -> Any:
@@ -75,26 +76,21 @@ def test_the_first_chunks_and_the_last_are_shown_in_order(context: int, sink: in
 
 
 @every_arm
-def test_a_cached_context_is_the_recomputed_one(context: int, sink: int) -> None:
+@pytest.mark.parametrize("positions", [CHUNK, None], ids=["repeated", "in order"])
+def test_a_cached_context_is_the_recomputed_one(context: int, sink: int, positions: int | None) -> None:
     pocket = tiny_pocket().double().requires_grad_(False)
-    bound = (
-        pocket.read(["a red balloon over green hills"]),
-        modulation_of(pocket.stdit, 1000 * linear_sigmas(STEPS), 8.0),
-    )
-    schedule = schedule_with(context, sink, first=1)
-    cached, recomputed = (
-        torch.cat(list(sample(schedule, denoiser, NOISE, solver(), chunks=CHUNKS)), dim=1)
-        for denoiser in (
-            with_kv_cache(pocket.stdit, *bound, position=CHUNK),
-            with_full_context(pocket.stdit, *bound, position=CHUNK, causal=True),
-        )
-    )
+    text, table = pocket.read(["a red balloon"]), modulation_of(pocket.stdit, 1000 * linear_sigmas(STEPS), 8.0)
+
+    def video(schedule: Schedule, kind: Any) -> Tensor:
+        denoiser = kind(pocket.stdit, text, table, schedule.offset)
+        return torch.cat(list(sample(schedule, denoiser, NOISE, solver(), chunks=CHUNKS)), dim=1)
+
+    schedule = schedule_with(context, sink, first=1, positions=positions)
+    cached = video(schedule, with_kv_cache)
+    recomputed = video(schedule, partial(with_full_context, causal=True))
     torch.testing.assert_close(cached, recomputed, rtol=0, atol=1e-10)
-    plain = schedule_with(1, 0)
     if (context, sink) != (1, 0):
-        denoiser = with_kv_cache(pocket.stdit, *bound, position=CHUNK)
-        other = torch.cat(list(sample(plain, denoiser, NOISE, solver(), chunks=CHUNKS)), dim=1)
-        assert (other - cached).abs().max() > 1e-6
+        assert (video(schedule_with(1, 0), with_kv_cache) - cached).abs().max() > 1e-6
 
 
 def test_positions_repeat_in_a_long_context_and_never_leave_those_of_training() -> None:
@@ -143,9 +139,12 @@ def test_one_clean_chunk_is_the_schedule_as_before() -> None:
 
 
 def test_sinks_are_the_first_chunks_that_are_shown() -> None:
-    job = pipeline.plan(Request("a red ball", frames=8, sampling=Sampling(context=2, sink=1, warmup=3)))
+    request = Request("a red ball", frames=8, sampling=Sampling(context=2, sink=1, warmup=3))
+    job = pipeline.plan(request)
     assert job.schedule.sink == range(3, 4)
-    assert (job.schedule.context, job.schedule.offset) == (4, 2)
+    assert (job.schedule.context, job.schedule.offset) == (4, 6)
+    repeated = pipeline.plan(replace(request, sampling=replace(request.sampling, repeat_positions=True)))
+    assert (repeated.schedule.context, repeated.schedule.offset) == (4, 2)
 
 
 @pytest.mark.parametrize(

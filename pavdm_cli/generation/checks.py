@@ -96,7 +96,8 @@ def schedule_of(sampling: Sampling) -> Schedule:
         schedule = replace(schedule, full_window=True)
     if context <= 1 and not sampling.sink:
         return schedule
-    return replace(schedule, sink=range(sampling.sink), positions=counts["chunk"])
+    positions = counts["chunk"] if sampling.repeat_positions else None
+    return replace(schedule, sink=range(sampling.sink), positions=positions)
 
 
 def schedule_of_request(request: Request, warmup: int) -> Schedule:

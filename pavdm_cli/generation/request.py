@@ -38,6 +38,7 @@ class Sampling:
     chunk: int | None = None
     context: int | None = None  # clean chunks right before the window
     sink: int = 0  # first chunks of the video that stay in front of them
+    repeat_positions: bool = False  # of more than one clean chunk, so that none leaves those of training
     ramp_up: str = "grow"  # or "full": chunks that have not started are shown as noise
     stride: int = 0  # of the method `windows`: steps between chunks; 0: all at once
     guidance: float | None = None

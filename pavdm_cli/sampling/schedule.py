@@ -33,7 +33,7 @@ class Schedule:
     fill_to: int = 0  # latents that a shorter window is filled up to with clean ones in front of it; 0: it is not
     restart: int = 0  # chunks of a window after whose end the next one begins; 0: the window rolls
     sink: range = range(0)  # chunks that stay in the context after they have left it, in front of the others
-    positions: int | None = None  # before the window's first latent; None: as many as the context has latents
+    positions: int | None = None  # before the window's first latent, repeated in a longer context; None: all in order
 
     def __post_init__(self) -> None:
         assert 1 <= self.stride <= self.steps
@@ -57,7 +57,7 @@ class Schedule:
     @property
     def offset(self) -> int:
         """Position of the window's first latent, whether there is a context or not."""
-        return self.context if self.positions is None else self.positions
+        return self.context + len(self.latents(self.sink)) if self.positions is None else self.positions
 
     def sinks(self, end: int) -> range:
         """Latents of the sink among those before latent `end`."""
