@@ -18,6 +18,7 @@ from paper import report
 from paper.arms import ARMS, BY_NAME, REAL
 from paper.runs import Budget, Study, check_settings, fine_tune, read_rows, run_arm, run_real
 
+from pavdm_cli.errors import PavdmError
 from pavdm_cli.evaluation.videos import scene_prompt
 from pavdm_cli.models.registry import DEFAULT
 
@@ -52,7 +53,10 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def study_of(args: argparse.Namespace) -> Study:
-    """The study that the command line describes."""
+    """The study that the command line describes. Exits where a file does not exist."""
+    files = (args.base, args.finetuned_pa, args.finetuned_rw, args.prompts_file, args.reasons)
+    if missing := [str(path) for path in files if path is not None and not path.is_file()]:
+        sys.exit(f"{missing[0]} does not exist")
     if args.prompts_file:
         prompts = tuple(line.strip() for line in args.prompts_file.read_text().splitlines() if line.strip())
     elif args.model == DEFAULT:
@@ -110,4 +114,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except PavdmError as error:
+        sys.exit(f"{error}; {error.hint}")

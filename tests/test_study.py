@@ -181,6 +181,8 @@ def test_other_settings_need_another_folder(paper: Any, tmp_path: Path) -> None:
     paper.study.main(words(tmp_path, "--arms", "real", "--shard", "2/2"))
     with pytest.raises(SystemExit, match="other seconds"):
         paper.study.main(words(tmp_path, "--seconds", 2))
+    with pytest.raises(SystemExit, match=r"gone\.safetensors does not exist"):
+        paper.study.main([str(tmp_path), "--base", "gone.safetensors"])
     with pytest.raises(SystemExit, match="must be I/N"):
         paper.study.main(words(tmp_path, "--shard", "3/2"))
 

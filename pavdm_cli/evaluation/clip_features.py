@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Mapping
 from functools import cache
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -37,6 +36,8 @@ class Resampler:
 
 def small(frame: Frame) -> Frame:
     """The frame at the probe's size, whatever its shape."""
+    import cv2
+
     size = SIZE[1], SIZE[0]
     if frame.shape[:2] == SIZE:
         return frame
