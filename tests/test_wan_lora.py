@@ -81,14 +81,22 @@ def test_several_files_add_up_and_biases_may_differ_too(folder: Path, tmp_path: 
         {"blocks.9.self_attn.q.lora_A.weight": DOWN, "blocks.9.self_attn.q.lora_B.weight": UP},
         {"blocks.1.self_attn.q.lora_A.weight": DOWN},
         {"blocks.1.self_attn.q.lora_A.weight": DOWN[:, :20], "blocks.1.self_attn.q.lora_B.weight": UP},
+        {"blocks.1.self_attn.q.lora_A.weight": DOWN[:2], "blocks.1.self_attn.q.lora_B.weight": UP},
+        {**STYLES["musubi"], "lora_unet_blocks_1_self_attn_q.alpha": torch.ones(2)},
         {"lora_te_text_model.lora_down.weight": DOWN, "lora_te_text_model.lora_up.weight": UP},
         {"blocks.1.self_attn.q.weight": DOWN},
     ],
-    ids=["another depth", "half of a pair", "another size", "another network", "no LoRA"],
+    ids=["another depth", "half of a pair", "another size", "two ranks", "no alpha", "another network", "no LoRA"],
 )
 def test_a_file_of_another_model_is_refused(tensors: dict[str, Tensor], folder: Path, tmp_path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "l.safetensors")
     with pytest.raises(ModelError, match="does not fit this model"):
+        merged(folder, Adapter(tmp_path / "l.safetensors"))
+
+
+def test_values_that_are_not_finite_are_refused(folder: Path, tmp_path: Path) -> None:
+    save_file({"blocks.1.self_attn.q.diff": torch.full((40, 40), torch.inf)}, tmp_path / "l.safetensors")
+    with pytest.raises(ModelError, match="not finite"):
         merged(folder, Adapter(tmp_path / "l.safetensors"))
 
 

@@ -100,7 +100,7 @@ def _module(name: str, flat: Mapping[str, str], rename: Callable[[str], str]) ->
 def _add(weights: Mapping[str, nn.Parameter], module: str, parts: Parts, adapter: Adapter) -> None:
     try:
         difference, bias = parts.weight(), parts.tensors.get("diff_b")
-    except RuntimeError as error:  # of a pair that cannot be multiplied, or an alpha that is no number
+    except (RuntimeError, ValueError) as error:  # of a pair that cannot be multiplied, or an alpha that is no number
         raise _foreign(adapter, module) from error
     if difference is None and bias is None:
         raise _foreign(adapter, module)
