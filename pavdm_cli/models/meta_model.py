@@ -81,10 +81,12 @@ def count(model: ModelRunner, shown: MemoryCase, device: torch.device) -> Counte
 def count_coding(model: ModelRunner, device: torch.device, given: int = 0, anew: int = 0) -> Coding:
     """What the VAE works with, counted like the others, for `given` frames on the host and `anew` latents."""
     layout = model.layout
-    shape = (1, min(given, layout.count(layout.unit)), 3, *model.spec.size)  # one unit comes at a time
+    # One unit comes at a time; a VAE whose first latent stands for fewer frames has a state, full after three latents.
+    unit = layout.unit if layout.unit > 1 or layout.first == layout.rest else 3
+    shape = (1, min(given, layout.count(unit)), 3, *model.spec.size)
     frames = torch.zeros(shape, device=model.device)
     with torch.no_grad(), standing_for(device, model.model.dtype), Live() as live:
-        decoding = peak_of(live, lambda: model.decode(_latents(model, layout.unit)))
+        decoding = peak_of(live, lambda: model.decode(_latents(model, unit)))
         again = peak_of(live, lambda: model.encode(model.decode(_latents(model, anew)))) if anew else 0
         first = peak_of(live, lambda: model.encode(frames if device.type == "cpu" else frames.clone())) if given else 0
     return Coding(first, again, decoding)

@@ -1,0 +1,104 @@
+"""The Wan family through the commands that take long: fine-tuning in one and two processes, memory, timing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support import clips
+from support.command import pavdm
+from support.models import find, load, meta_of
+from support.wan import tiny_vae, write_checkpoint
+
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.models.execution import Engine
+from pavdm_cli.models.memory_tracker import Live, peak_of
+from pavdm_cli.models.meta_model import count_coding
+from pavdm_cli.models.wan.vae_streams import decode_stream
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+SIZES = ("--size", "128x128", "--window", "4", "--chunk", "2")
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> list[str]:
+    """A command that fine-tunes a tiny checkpoint on two clips."""
+    write_checkpoint(tmp_path / "tiny", "original")
+    (tmp_path / "videos").mkdir()
+    for number, name in enumerate("ab"):
+        frames = clips.greys(9, 128, 128)[number:] * 5
+        clips.make(tmp_path / "videos" / f"{name}.mp4", frames[:34], clips.ClipSpec(rate=Fraction(24)))
+        (tmp_path / "videos" / f"{name}.txt").write_text("a red balloon")
+    words = [
+        "train",
+        "denoiser",
+        "--init",
+        tmp_path / "tiny",
+        "--data",
+        tmp_path / "videos",
+        "--folder",
+        tmp_path / "run",
+    ]
+    words += [*SIZES, "--steps", 2, "--every", 1, "--precision", "fp32", "--device", "cpu", "--batch", 2]
+    return [*map(str, words), "--held-out", "0", "--warmup", "1"]
+
+
+def check_trained(folder: Path) -> None:
+    before = load_file(folder / "tiny" / "model.safetensors")
+    after = load_file(folder / "run" / "model" / "diffusion_pytorch_model.safetensors")
+    assert after.keys() == before.keys()
+    assert not torch.equal(after["blocks.0.self_attn.q.weight"], before["blocks.0.self_attn.q.weight"])
+    assert all(weight.isfinite().all() for weight in after.values())
+    assert load(find(str(folder / "run" / "model"))).transformer  # a checkpoint in the layout of its source
+
+
+@pytest.mark.integration
+def test_a_checkpoint_is_fine_tuned_and_loads_again(training: list[str], tmp_path: Path) -> None:
+    done = pavdm(*training)
+    assert done.code == 0, done.err
+    check_trained(tmp_path)
+
+
+@pytest.mark.integration
+def test_two_processes_fine_tune_a_checkpoint_with_sharded_weights(training: list[str], tmp_path: Path) -> None:
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pavdm_cli"]
+    done = subprocess.run([*start, *training], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    check_trained(tmp_path)
+
+
+def test_the_plan_counts_the_features_that_decoding_carries(tmp_path: Path) -> None:
+    tiny = write_checkpoint(tmp_path / "tiny")
+    job = pipeline.plan(Request("a kite", frames=5, size=(128, 128), sampling=Sampling(model=str(tiny))))
+    stream, z = decode_stream(tiny_vae("2.1")), torch.randn(1, 6, 16, 16, 16)
+
+    def decode() -> None:
+        for latent in z.split(1, dim=1):
+            stream.push(latent)
+
+    with Live() as live:
+        peak = peak_of(live, decode)
+    counted = count_coding(meta_of(job), torch.device("cpu"), given=17)
+    assert counted.decoding == pytest.approx(peak, rel=0.15)
+    assert counted.given > 0
+
+
+def test_offloaded_blocks_give_the_same_latents(tmp_path: Path) -> None:
+    spec = replace(find(str(write_checkpoint(tmp_path / "tiny"))), size=(128, 128))
+
+    def latents(mode: str) -> torch.Tensor:
+        engine = Engine(offload=mode)
+        sampling = Sampling(model=spec.name, steps=2, window=4, chunk=2, engine=engine)
+        job = pipeline.plan(Request("a kite", frames=5, size=(128, 128), sampling=sampling))
+        return torch.cat(list(pipeline.latents(job, pipeline.open_model(job))), dim=1)
+
+    kept = latents("none")
+    assert torch.equal(latents("sequential"), kept)
+    assert torch.equal(latents("model"), kept)
