@@ -160,6 +160,17 @@ def test_a_video_is_made_again_and_continued(layout: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("own_cache")
+def test_without_a_prompt_an_empty_one_is_encoded(tmp_path: Path) -> None:
+    runner = load(find(str(write_checkpoint(tmp_path / "tiny"))))
+    (nothing,) = runner.embed("", cfg=False)
+    assert nothing.rows.shape == (1, 32)
+    assert nothing.rows.any()
+    prompt, away = runner.embed("a boat", cfg=True, negative="")
+    assert torch.equal(away.rows, nothing.rows)
+    assert len(prompt.rows) > 1
+
+
+@pytest.mark.usefixtures("own_cache")
 def test_a_video_begins_with_the_image(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "tiny")
     pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)

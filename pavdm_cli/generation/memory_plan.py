@@ -131,7 +131,7 @@ def meta_model_of(job: Job) -> ModelRunner:
 
 def text_bytes(job: Job) -> dict[str, int]:
     """What encoding the job's prompt takes, by part; nothing where it was encoded before."""
-    if not job.prompt:
+    if not job.prompt and not job.spec.empty_prompt:
         return {}
     device = pick_device(job.sampling.device)
     placement = place_model(device, LEAST, job.settings.precision, text_device_of(job.sampling))

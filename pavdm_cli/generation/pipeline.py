@@ -129,12 +129,10 @@ def plan(request: Request) -> Job:
     """Decide all that needs no weights, so that bad values fail before any work. Raises: UsageError, DeviceError."""
     spec, settings = request.spec, settle(request.sampling, from_noise=not request.continues)
     check_backend(request.sampling.engine.attention, machine_of(pick_device(request.sampling.device)))
-    wordless = request.extension is not None and not request.prompt
-    notes = (
-        ["no prompt: continued without words; --prompt says what to show"]
-        if wordless
-        else [*format_prompt(request.sampling, request.prompt, request.source_caption).notes]
-    )
+    if request.extension and not request.prompt:
+        notes = ["no prompt: continued without words; --prompt says what to show"]
+    else:
+        notes = [*format_prompt(request.sampling, request.prompt, request.source_caption).notes]
     schedule = schedule_of_request(request, settings.warmup)
     notes += [schedule.note] if schedule.note else []
     notes += chaining_notes(request.sampling, schedule)
@@ -156,9 +154,10 @@ def open_model(job: Job) -> ModelRunner:
     check_graphs(sampling.engine.cuda_graphs, device)
     check_compile(sampling.engine.compile, device)
     set_threads(sampling.threads)
-    placement = place(device, sampling.engine, job.settings.precision, text_device_of(sampling))
-    placement = replace(placement, lora=tuple(map(parse_adapter, sampling.lora)))
-    prompts = [job.formatted.text] if job.prompt else []
+    where = place(device, sampling.engine, job.settings.precision, text_device_of(sampling))
+    placement = replace(where, lora=tuple(map(parse_adapter, sampling.lora)))
+    texts = (job.formatted.text, job.formatted.negative)
+    prompts = [text for text in texts if text or (text == "" and job.spec.empty_prompt)]
     runner = open_runner(job.video_model, job.spec, placement, prompts=prompts, options=sampling.options)
     return with_attention(with_offload(runner, sampling.engine.offload), sampling.engine.attention)
 

@@ -112,7 +112,7 @@ class ModelRunner:
     @torch.no_grad()
     def embed(self, text: str, cfg: bool, negative: str | None = None) -> list[TextEmbedding]:
         """A formatted prompt, and what guidance leads away from if there is any."""
-        if not text and negative is None:
+        if not text and negative is None and not self.spec.empty_prompt:
             return [self.model.unconditional(None, None)]
         (prompt,) = self.text_encoder.encode([text])
         if not cfg:

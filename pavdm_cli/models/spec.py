@@ -93,6 +93,7 @@ class ModelSpec:
     distilled_guidance: float = 1.0  # CFG scale distilled into a single pass; 1: none (Meng et al. 2023)
     # Values of a configuration, by part, that tell this model from others of the same architecture.
     distinguishing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
+    empty_prompt: bool = False  # trained with an empty prompt for none, which is encoded
     lora: bool = False  # whether LoRA files can be merged into its transformer
     terms: str = ""  # what one has to agree to before its weights are fetched
     # |latent| beyond which something failed: variance is 1, data stay below 8, and guidance of 100 made some of 42.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,7 +107,7 @@ class LoadedWan:
 
         device = self.transformer.patch_embedding.weight.device
 
-        @lru_cache(maxsize=32)
+        @cache  # never dropped: recorded steps read the tables where they are
         def rope(head_width: int, start: int, grid: tuple[int, int, int]) -> Tensor:
             return rope_table(head_width, start, grid).to(device)
 

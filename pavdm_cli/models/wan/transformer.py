@@ -117,7 +117,8 @@ class WanTransformer(nn.Module):
         """The residual stream after the last block, (B, G, S, D), and the keys and values of every block."""
         tokens = self.embed(z)
         x = tokens.view(len(tokens), level_idx.shape[-1], -1, tokens.shape[-1])
-        rope = conditions.rope(self.config.head_width, start, _grid(z)).to(x.device)
+        rope = conditions.rope(self.config.head_width, start, _grid(z))
+        rope = rope if rope.device == x.device else rope.to(x.device)
         frames, kept = Frames(level_idx, conditions.modulation.block, rope, conditions.attend), []
         for n, (block, kv) in enumerate(zip(self.layers, conditions.text, strict=True)):
             x, own = block(x, frames, kv, None if cached is None else cached[n])

@@ -63,6 +63,7 @@ def _spec(name: str, repo: str, sizes: WanConfig, transformer_class: str, **valu
         },
         distinguishing=_distinguishing(sizes, transformer_class),
         lora=True,
+        empty_prompt=True,
         precisions={"": ("fp32", "bf16"), "cuda": ("bf16", "fp32")},
         ignored=(IgnoredOption("--compile", "its blocks are not compiled", "leave it out"),),
     )

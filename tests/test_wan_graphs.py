@@ -1,0 +1,50 @@
+"""Steps of the tiny Wan model recorded and replayed, by the CPU's model of CUDA graphs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.wan import tiny_transformer, tiny_vae
+from test_graphs import taped
+
+from pavdm_cli.attention import TORCH
+from pavdm_cli.models.adapter import DenoiserConfig, TextEmbedding
+from pavdm_cli.models.wan.levels import wan_levels
+from pavdm_cli.models.wan.loaded import LoadedWan
+from pavdm_cli.sampling.denoiser import batched_cfg
+from pavdm_cli.sampling.loop import denoise
+from pavdm_cli.sampling.noise import seeded_noise
+from pavdm_cli.sampling.schedule import Schedule, pa
+from pavdm_cli.sampling.unipc import unipc
+
+SCHEDULES = {
+    "pa": (pa(4, 4, 2), 0),
+    "without context": (pa(4, 4, 2, 0), 0),
+    "noised context": (pa(4, 4, 2), 20),
+    "full window": (replace(pa(4, 4, 2), full_window=True), 0),
+    "windows": (Schedule(4, 2, 2, 2, full_window=True, restart=2), 0),
+}
+
+
+@pytest.mark.parametrize("reuse", [False, True], ids=["recompute", "reuse"])
+@pytest.mark.parametrize("name", SCHEDULES)
+@torch.no_grad()
+def test_replayed_steps_are_the_steps(name: str, reuse: bool) -> None:
+    schedule, context_noise = SCHEDULES[name]
+    model, levels = LoadedWan(tiny_transformer(), tiny_vae("2.1"), Path()), wan_levels(4, 8.0, context_noise)
+    text = [TextEmbedding(torch.ones(count, 32)) for count in (3, 5)]
+    config = DenoiserConfig(schedule.offset, (32, 32), 24, reuse, False, TORCH)
+    noise, solver = seeded_noise(0, (1, 16, 4, 4)), unipc(levels)
+
+    def run(graphs: object) -> list[torch.Tensor]:
+        denoiser = batched_cfg(model.denoiser(text, levels, config), 2.0)
+        states = denoise(schedule, denoiser, noise, solver, chunks=5, graphs=graphs)
+        return [state.window.clone() for state in states]
+
+    policy = taped()
+    eager, replayed = run(None), run(policy)
+    assert all(torch.equal(a, b) for a, b in zip(eager, replayed, strict=True))
+    assert policy.backend.replays == len(eager) == schedule.total(5)
