@@ -14,8 +14,8 @@ def main() -> None:
 
         signals.end_on_signals()
         code = _run()
-    except KeyboardInterrupt:
-        exit_interrupted()
+    except KeyboardInterrupt as interrupt:
+        exit_interrupted(getattr(interrupt, "exit_code", 130))
     sys.exit(code)
 
 

@@ -17,14 +17,15 @@ from pavdm_cli.commands.doctor import doctor
 from pavdm_cli.commands.extend import extend
 from pavdm_cli.commands.generate import generate
 from pavdm_cli.commands.info import info
+from pavdm_cli.commands.resume import resume
 from pavdm_cli.errors import PavdmError, UsageError
-from pavdm_cli.runtime.diagnose import diagnose, is_interrupt
+from pavdm_cli.runtime.diagnose import diagnose, find_interrupt
 from pavdm_cli.runtime.interrupt import INTERRUPTED, interrupt_lines
 
 CommandLineError: Any = typer.BadParameter.__base__  # of all that Typer refuses; it exports this subclass alone
 app = App(pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.command(context_settings={"allow_extra_args": True})(generate)  # which says what is wrong with them
-for command in (extend, info, doctor):
+for command in (extend, resume, info, doctor):
     app.command()(command)
 for name, group in (("models", models.app), ("train", train.app), ("evaluate", evaluate.app), ("bench", bench.app)):
     app.add_typer(group, name=name)
@@ -57,11 +58,11 @@ def main() -> None:
     ui.set_verbosity(ui.NORMAL)
     try:
         code = app(prog_name="pavdm", standalone_mode=False)
-    except KeyboardInterrupt:
-        _interrupt()
+    except KeyboardInterrupt as interrupt:
+        _interrupt(interrupt)
     except Exception as error:
-        if is_interrupt(error):
-            _interrupt()
+        if cause := find_interrupt(error):
+            _interrupt(cause)
         if os.environ.get("PAVDM_TRACEBACK") and not isinstance(error, PavdmError):
             raise
         _fail(_refused(error) or diagnose(error), error)
@@ -88,11 +89,12 @@ def _plain(message: str) -> str:
     return message.partition(", unable to parse")[0].rstrip(".")
 
 
-def _interrupt() -> NoReturn:
+def _interrupt(interrupt: KeyboardInterrupt) -> NoReturn:
     """Say that nothing was kept, and end."""
-    for descriptor, line in interrupt_lines().items():
+    code = getattr(interrupt, "exit_code", INTERRUPTED)
+    for descriptor, line in interrupt_lines(code).items():
         print(line, file=sys.stdout if descriptor == 1 else sys.stderr)
-    sys.exit(INTERRUPTED)
+    sys.exit(code)
 
 
 def _fail(error: PavdmError, cause: Exception) -> NoReturn:

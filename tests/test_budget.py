@@ -15,6 +15,7 @@ from support.models import load, meta_of
 from pavdm_cli.commands import run
 from pavdm_cli.errors import DeviceError
 from pavdm_cli.generation import memory_plan, memory_report, pipeline, provenance, settings, write
+from pavdm_cli.generation.decode import Rendered
 from pavdm_cli.generation.request import Output, Request, Sampling
 from pavdm_cli.models.execution import Engine
 from pavdm_cli.models.memory_tracker import Live, standing_for
@@ -259,10 +260,10 @@ def test_a_lack_of_memory_in_a_run_is_one_line_and_what_is_finished_is_kept(erro
     raised = RuntimeError(error) if isinstance(error, str) else error
 
     def short(*given: object, **options: object):
-        yield np.zeros((17, 64, 72, 3), np.uint8)
+        yield Rendered(np.zeros((17, 64, 72, 3), np.uint8), None, None)
         raise raised
 
-    monkeypatch.setattr(write, "frames", short)
+    monkeypatch.setattr(write, "rendered", short)
     wanted = job(folder)
     model = pipeline.open_model(wanted)
     with pytest.raises(DeviceError, match=r"ran out of memory: kept .*v\.partial\.mp4, 17 frames") as caught:

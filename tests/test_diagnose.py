@@ -10,7 +10,7 @@ import pytest
 
 from pavdm_cli import app
 from pavdm_cli.errors import InputError
-from pavdm_cli.runtime.diagnose import diagnose, is_interrupt
+from pavdm_cli.runtime.diagnose import diagnose, find_interrupt
 
 
 def system(number: int) -> OSError:
@@ -67,8 +67,8 @@ def test_a_mistake_of_our_own_is_called_one(error: Exception) -> None:
 def test_an_interrupt_that_a_library_turned_into_another_error_is_known() -> None:
     converted = ImportError("numpy failed to import")
     converted.__context__ = KeyboardInterrupt()
-    assert is_interrupt(converted)
-    assert not is_interrupt(ImportError())
+    assert find_interrupt(converted)
+    assert not find_interrupt(ImportError())
 
 
 def fails(**options: object) -> None:

@@ -31,6 +31,8 @@ from support import clips, published
 from support.command import pavdm
 
 from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.decode import Rendered
+from pavdm_cli.sampling.loop import SampledChunk
 from pavdm_cli.video.write import segmented
 
 pytestmark = pytest.mark.integration
@@ -96,8 +98,8 @@ def watch(patch: pytest.MonkeyPatch) -> dict[str, Digest]:
     digests = {"latents": Digest(), "frames": Digest()}
     decoded, encode_frame = pipeline.decoded, segmented.SegmentedEncoder.encode
 
-    def decode(job: Any, model: Any, runs: Iterator[torch.Tensor], *rest: Any) -> Iterator[np.ndarray]:
-        return decoded(job, model, add_latents(digests["latents"], runs), *rest)
+    def decode(job: Any, runs: Iterator[SampledChunk], *rest: Any) -> Iterator[Rendered]:
+        return decoded(job, add_latents(digests["latents"], runs), *rest)
 
     def encode_and_add(encoder: segmented.SegmentedEncoder, frame: np.ndarray | av.VideoFrame, time: int) -> None:
         digests["frames"].add(frame.to_ndarray() if isinstance(frame, av.VideoFrame) else frame)
@@ -108,10 +110,10 @@ def watch(patch: pytest.MonkeyPatch) -> dict[str, Digest]:
     return digests
 
 
-def add_latents(digest: Digest, runs: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """The runs (1, T, C, h, w) unchanged, each latent added to the digest."""
+def add_latents(digest: Digest, runs: Iterator[SampledChunk]) -> Iterator[SampledChunk]:
+    """The chunks unchanged, each latent added to the digest."""
     for run in runs:
-        for latent in run[0]:
+        for latent in run.latents[0]:
             digest.add(latent.numpy())
         yield run
 

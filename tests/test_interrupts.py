@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from support.clips import greys, make
 from support.command import pavdm
 
 from pavdm_cli.generation import write as record
+from pavdm_cli.generation.decode import Rendered, RenderState
 from pavdm_cli.runtime import signals as stop_module
 from pavdm_cli.runtime.signals import stop_requested
+from pavdm_cli.sampling.loop import SamplerState
 from pavdm_cli.video import ExtensionWriter, VideoWriter
 
 ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="signals of this kind are POSIX")
@@ -52,7 +55,7 @@ def test_the_first_signal_is_noted_and_the_second_stops(name: str) -> None:
 @ON_POSIX
 def test_only_work_is_interrupted_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[int] = []
-    monkeypatch.setattr(stop_module, "exit_interrupted", lambda: ended.append(1))
+    monkeypatch.setattr(stop_module, "exit_interrupted", lambda code: ended.append(code))
     with handled(signal.SIGINT, signal.SIG_DFL), stop_requested(interruptible=False) as stop:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGINT)
@@ -62,7 +65,7 @@ def test_only_work_is_interrupted_and_only_once(monkeypatch: pytest.MonkeyPatch)
         assert ended == []
         monkeypatch.setattr(stop_module, "PATIENCE", -1.0)
         os.kill(os.getpid(), signal.SIGINT)
-        assert ended == [1]
+        assert ended == [130]
 
 
 @ON_POSIX
@@ -83,22 +86,28 @@ def test_a_terminal_that_nohup_lets_close_stops_nothing() -> None:
         assert not stopped()
 
 
+def seventeen_frames() -> Rendered:
+    nothing = torch.zeros(1, 0, 1, 1, 1)
+    state = RenderState(SamplerState(1, range(1), nothing, nothing, nothing), None, None, latents=0, frames=17)
+    return Rendered(np.zeros((17, 64, 96, 3), np.uint8), None, state)
+
+
 @pytest.mark.parametrize("at", ["in a chunk", "after one", "in an input"])
 def test_a_second_interrupt_tells_what_is_kept(at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     def pressed(*given: object, **options: object):
-        yield np.zeros((17, 64, 96, 3), np.uint8)
+        yield seventeen_frames()
         raise KeyboardInterrupt
 
-    def written(file: object, made: object):
+    def written(*given: object):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(record, "frames", pressed)
+    monkeypatch.setattr(record, "rendered", pressed)
     said = pavdm("generate", *QUICK, "v.mp4")
     assert (said.code, said.out) == (130, "")
-    assert "interrupted: kept v.partial.mp4, 17 frames\nhint: `pavdm extend v.partial.mp4` continues it" in said.err
+    assert "interrupted: kept v.partial.mp4, 17 frames\nhint: `pavdm resume v.mp4` continues it" in said.err
     if at == "in an input":
         monkeypatch.setattr(record, "_written", written)
     said = pavdm("extend", "v.partial.mp4", "--frames", "400", "--threads", "1", "-o", "more.mp4")
@@ -108,7 +117,8 @@ def test_a_second_interrupt_tells_what_is_kept(at: str, tmp_path: Path, monkeypa
         assert not Path("more.partial.mp4").exists()
         return
     assert "interrupted: kept more.partial.mp4, 34 frames" in said.err
-    assert "frames            34 of 417, cut short" in pavdm("info", "more.partial.mp4").out
+    resume = "34 of 417, cut short; `pavdm resume more.partial.mp4` continues it"
+    assert f"frames            {resume}" in pavdm("info", "more.partial.mp4").out
 
 
 @ON_POSIX

@@ -40,7 +40,7 @@ def test_an_edit_ratio_of_none_is_clip_after_clip_as_ever(given):
     masked = sample_masked_clips(
         schedule, Together(), NOISE, solver_of(sigmas), chunks=3, start=start, condition=ClipCondition(0.0, anew)
     )
-    torch.testing.assert_close(joined(list(masked)), joined(list(plain)), rtol=0, atol=1e-12)
+    torch.testing.assert_close(joined([clip.latents for clip in masked]), joined(list(plain)), rtol=0, atol=1e-12)
 
 
 def test_an_edit_ratio_noises_what_is_shown_once_from_that_level_on():
@@ -53,9 +53,9 @@ def test_an_edit_ratio_noises_what_is_shown_once_from_that_level_on():
             seen.append((window, levels.tolist()))
             return super().__call__(window, levels, None)
 
-    made = list(
-        sample_masked_clips(schedule, Seeing(), NOISE, solver_of(sigmas), chunks=2, condition=ClipCondition(edit, anew))
-    )
+    condition = ClipCondition(edit, anew)
+    clips = sample_masked_clips(schedule, Seeing(), NOISE, solver_of(sigmas), chunks=2, condition=condition)
+    made = [clip.latents for clip in clips]
     shown, second = anew(made[0][:, -2:]), seen[schedule.steps :]
     first = next(now for now in range(6) if float(sigmas[6 - now]) <= edit)
     for now, (window, levels) in enumerate(second):

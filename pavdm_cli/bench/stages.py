@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pavdm_cli.bench.steps import ready
 from pavdm_cli.bench.synchronize import synchronise
-from pavdm_cli.generation.pipeline import Job, Pixels
+from pavdm_cli.generation.decode import Pixels
+from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.generation.request import Output
 from pavdm_cli.generation.write import encoding_of
 from pavdm_cli.models.pixels import to_bytes

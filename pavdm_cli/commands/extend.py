@@ -74,6 +74,7 @@ def extend(
     crf: options.Crf = 16,
     as_json: options.Json = False,
     force: options.Force = False,
+    keep_state: options.KeepState = False,
 ) -> None:
     """Continue the video INPUT from its last frames, and write both as one file.
 
@@ -81,7 +82,7 @@ def extend(
     """
     common.check_model_options(ctx, model)
     sampling = sampling_of(ctx.params)
-    wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""))
+    wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), keep_state=keep_state)
     extension = Extension(source, start, only_new, audio)
     picture = picture_size(size, aspect, find(model).spec)
     go_on(

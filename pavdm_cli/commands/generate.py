@@ -58,15 +58,16 @@ def generate(
     scale_filter: options.ScaleFilter = "lanczos",
     as_json: options.Json = False,
     force: options.Force = False,
+    keep_state: options.KeepState = False,
 ) -> None:
     """Make a video of any length from a PROMPT.
 
-    The file plays while it grows. Ctrl-C finishes the current chunk and keeps what is done.
+    The file plays while it grows. Ctrl-C finishes the current chunk and saves it; `pavdm resume` continues.
     """
     common.check_quotes(ctx, prompt)
     prompt = common.read_prompt(prompt)
     common.check_model_options(ctx, model)
     sampling = sampling_of(ctx.params)
-    wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder, scale, scale_filter)
+    wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder, scale, scale_filter, keep_state)
     picture = picture_size(size, aspect, find(model).spec)
     make(Request(prompt, seconds, frames, picture, fps, sampling, wanted, image=image), as_json, plan, count)

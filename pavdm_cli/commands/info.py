@@ -63,6 +63,10 @@ def missing(file: Path, recipe: dict[str, Any], held: int) -> int:
 
 def cut_short(file: Path, held: int, left: int, copied: int) -> str:
     """What can be done with a part."""
+    from pavdm_cli.video.write.output import checkpoint_path
+
+    if checkpoint_path(file).exists():
+        return f"cut short; `{command_line(('pavdm', 'resume'), str(file))}` continues it"
     if held < copied:
         return "cut short before anything new; the command below begins again"
     return f"cut short; `{command_line(('pavdm', 'extend'), str(file), ('--frames', str(left)))}` goes on"

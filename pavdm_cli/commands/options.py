@@ -274,6 +274,9 @@ Json = Annotated[
     bool,
     typer.Option("--json", help='Print the result as JSON, and an error as {"error": ...}.', rich_help_panel=FILE),
 ]
+KeepState = Annotated[
+    bool, typer.Option("--keep-state", help="Keep the checkpoint of a complete video.", rich_help_panel=FILE)
+]
 Force = Annotated[
     bool,
     typer.Option(

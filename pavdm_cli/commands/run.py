@@ -65,7 +65,7 @@ def make(request: Request, as_json: bool, only_plan: bool = False, count: int = 
         print_plan(job, pixels, as_json, count)
         return
     job = planned(job)
-    model = _open_model(job)
+    model = open_model(job)
     with stop_requested(interruptible=False) as stop:
         for number, one in enumerate(batch):
             for line in pipeline.plan(one).notes if number else ():
@@ -75,10 +75,11 @@ def make(request: Request, as_json: bool, only_plan: bool = False, count: int = 
             rest = batch[number + bool(made.whole or made.frames) :] if count > 1 else []
             missing = [later.sampling.seed for later in rest]
             length, begun, wall = made.frames / job.spec.fps, time.monotonic(), time.monotonic() - begun
-            report(made, video_seconds=length, wall_seconds=wall, as_json=as_json, missing=missing)
+            code = stop.exit_code
+            report(made, video_seconds=length, wall_seconds=wall, as_json=as_json, missing=missing, exit_code=code)
             if stop() and missing:
-                _report_interrupt("interrupted", "", as_json, missing)
-                raise typer.Exit(INTERRUPTED)
+                _report_interrupt("interrupted", "", as_json, missing, exit_code=code)
+                raise typer.Exit(code)
 
 
 def with_seeds(request: Request, count: int) -> list[Request]:
@@ -108,7 +109,7 @@ def _record(job: Job, model: ModelRunner, request: Request, stop: Stop, still: S
         return write.record(job, model, request.output, watch, still)
 
 
-def _open_model(job: Job) -> ModelRunner:
+def open_model(job: Job) -> ModelRunner:
     """The job's model, and details of how it runs for those who ask. Raises: DeviceError, ModelError."""
     import torch
 
@@ -162,30 +163,37 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
         print_plan(job, (source.copied + source.frames) * source.video.width * source.video.height, as_json)
         return
     job = planned(job)
-    model = _open_model(job)
+    model = open_model(job)
     with stop_requested(interruptible=False) as stop:
         with ui.progress(path.name, source.copied + source.frames) as advance:
             watch = write.Watch(advance, stop, stop.interruptible)
             made = write.extend(job, model, source, replace(request.output, path=path), watch)
         length = float(source.new_duration)
-        report(made, video_seconds=length, wall_seconds=time.monotonic() - begun, as_json=as_json)
+        wall = time.monotonic() - begun
+        report(made, video_seconds=length, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
 
 
 def report(
-    made: Made, *, video_seconds: float, wall_seconds: float, as_json: bool, missing: Sequence[int] = ()
+    made: Made,
+    *,
+    video_seconds: float,
+    wall_seconds: float,
+    as_json: bool,
+    missing: Sequence[int] = (),
+    exit_code: int = INTERRUPTED,
 ) -> None:
     """The path on stdout; an interrupted video is named on stderr, and on stdout in JSON alone.
 
-    missing: seeds that come after it.
+    missing: seeds that come after it; exit_code: of an interrupted one.
     """
     if not made.whole:
         part = f"kept {made.path}, {pluralize(made.frames, 'frame')}"
         message = f"interrupted: {part if made.frames else 'nothing was finished, nothing kept'}"
-        command = command_line(("pavdm", "extend"), str(made.path))
-        hint = f"`{command}` continues it" if made.frames else "run it again"
+        command = made.resume or command_line(("pavdm", "extend"), str(made.path))
+        hint = f"`{command}` continues it" if made.frames or made.resume else "run it again"
         path = str(made.path) if made.frames else None
-        _report_interrupt(message, hint, as_json, missing, path=path, frames=made.frames)
-        raise typer.Exit(INTERRUPTED)
+        _report_interrupt(message, hint, as_json, missing, path=path, frames=made.frames, exit_code=exit_code)
+        raise typer.Exit(exit_code)
     for line in made.notes:
         ui.warn(line)
     speed = f"{made.frames / wall_seconds:.1f} frames/s"
@@ -213,7 +221,7 @@ def _report_interrupt(message: str, hint: str, as_json: bool, missing: Sequence[
         seeds = f"seed {missing[0]}" if len(missing) == 1 else f"seeds {missing[0]} to {missing[-1]}"
         ui.note(f"not made: {seeds}; --seed {missing[0]} -n {len(missing)} makes the rest", always=True)
     if as_json:
-        error = {"kind": "Interrupted", "message": message, "hint": hint, "exit_code": INTERRUPTED}
+        error = {"kind": "Interrupted", "message": message, "hint": hint}
         print(json.dumps({"error": error | kept | {"missing_seeds": list(missing)}}))
 
 

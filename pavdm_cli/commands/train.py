@@ -19,7 +19,7 @@ from pavdm_cli.models.adapter import VideoModel
 from pavdm_cli.models.pocket.model import DENOISER
 from pavdm_cli.models.pocket.model import SPEC as POCKET
 from pavdm_cli.models.registry import MODELS, find
-from pavdm_cli.runtime.interrupt import INTERRUPTED
+from pavdm_cli.runtime.interrupt import INTERRUPTED, Interrupted
 from pavdm_cli.runtime.signals import stop_requested
 
 if TYPE_CHECKING:
@@ -193,9 +193,9 @@ def _run(settings: Settings, run: Callable[[ProcessGroup], Path]) -> None:
         say(f"training in {settings.folder}; Ctrl-C saves a checkpoint, the same command resumes")
         try:
             path = run(processes)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             say(f"interrupted: {_resume_note(settings.folder)}")
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(getattr(interrupt, "exit_code", INTERRUPTED)) from None
         except OSError as error:
             raise OutputError(
                 f"cannot write in {settings.folder}: {error}", "free some space, or move the folder"
@@ -248,7 +248,7 @@ def _watched(settings: Settings, processes: ProcessGroup) -> Iterator[StepReport
             if processes.is_main:
                 update(step, metrics)
             if processes.any(stopped()):
-                raise KeyboardInterrupt
+                raise Interrupted(stopped.exit_code)
 
         yield report
 

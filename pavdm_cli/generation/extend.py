@@ -125,14 +125,17 @@ def target(request: Request, source: Source) -> Path:
     return path
 
 
-def at_rate(made: Iterable[Pixels], fps: int, source: Source) -> Iterator[list[Pixels]]:
-    """Frames made at `fps` as the source's rate shows them: each held until the next one's time."""
-    done = seen = 0
-    for chunk in made:
-        until = min(source.frames, math.ceil((seen + len(chunk)) * source.video.rate / fps))
+def at_rate(chunks: Iterable[Pixels], fps: int, source: Source, before: int = 0) -> Iterator[list[Pixels]]:
+    """Frames made at `fps` as the source's rate shows them: each held until the next one's time.
+
+    before: frames at `fps` that came earlier.
+    """
+    for chunk in chunks:
+        after = before + len(chunk)
+        start, stop = (min(source.frames, math.ceil(count * source.video.rate / fps)) for count in (before, after))
         frames = list(chunk)  # a repeated frame is one object, which is converted once
-        yield [frames[math.floor(number * fps / source.video.rate) - seen] for number in range(done, until)]
-        done, seen = until, seen + len(chunk)
+        yield [frames[math.floor(number * fps / source.video.rate) - before] for number in range(start, stop)]
+        before = after
 
 
 def _free_name(source: Source, folder: Path) -> Path:

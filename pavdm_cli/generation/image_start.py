@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation.pipeline import Job, Pixels, frames, levels_of, start_from
+from pavdm_cli.generation.decode import Pixels, Rendered
+from pavdm_cli.generation.pipeline import Job, levels_of, rendered, start_from
 from pavdm_cli.generation.recovery import Recovery, check_encoded
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.runner import ModelRunner
@@ -46,15 +47,34 @@ def frames_from(
     job: Job, model: ModelRunner, still: StillImage, graphs: GraphPolicy | None = None, recovery: Recovery | None = None
 ) -> Iterator[Pixels]:
     """As many frames as `pipeline.frames` gives; the first is the picture itself, scaled and cropped to the size."""
+    every = rendered_from(job, model, still, graphs, recovery)
+    return (chunk.frames for chunk in every if len(chunk.frames))
+
+
+def rendered_from(
+    job: Job, model: ModelRunner, still: StillImage, graphs: GraphPolicy | None = None, recovery: Recovery | None = None
+) -> Iterator[Rendered]:
+    """As `frames_from`, with the state after each chunk; there is none after the picture alone."""
     picture = scale_to_cover(still.frame, job.spec.size)[None]
     start = start_of(job, model, picture)
-    if not job.holds_image:
-        yield picture
-        yield from frames(replace(job, frames=job.frames - 1), model, start, graphs, recovery)
-        return
-    made = frames(job, model, start, graphs, recovery)
-    yield np.concatenate([picture, next(made)[1:]])
-    yield from made
+    chunks = rendered(model_job(job), model, start, graphs, recovery)
+    if job.holds_image:
+        yield from with_first_frame(picture, chunks)
+    else:
+        yield Rendered(picture, None, None)
+        yield from chunks
+
+
+def model_job(job: Job) -> Job:
+    """The job of the frames that the model makes: all, or all but the picture."""
+    return job if job.holds_image else replace(job, frames=job.frames - 1)
+
+
+def with_first_frame(picture: Pixels, chunks: Iterator[Rendered]) -> Iterator[Rendered]:  # (1, H, W, 3)
+    """The chunks, of which the first frame of the video is the picture."""
+    for chunk in chunks:
+        first = chunk.state is not None and 0 < chunk.state.frames == len(chunk.frames)
+        yield replace(chunk, frames=np.concatenate([picture, chunk.frames[1:]])) if first else chunk
 
 
 @torch.no_grad()

@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pavdm_cli.attention import check_backend, machine_of
 from pavdm_cli.generation.checks import format_prompt, schedule_of_request
-from pavdm_cli.generation.recovery import CheckedDecoder, Recovery, check_encoded, checked_decoder
+from pavdm_cli.generation.decode import Pixels, Rendered, RenderState, decoded
+from pavdm_cli.generation.recovery import Recovery, check_encoded
 from pavdm_cli.generation.reencode import chaining_notes, reencodes, with_reencoding
 from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.generation.settings import Settings, settle, text_device_of
@@ -24,29 +23,28 @@ from pavdm_cli.models.compiled import NOTE, check_compile
 from pavdm_cli.models.devices import pick_device, set_threads
 from pavdm_cli.models.execution import Engine
 from pavdm_cli.models.layout import LatentLayout
-from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.runner import ModelRunner, open_runner, place, with_attention, with_offload
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy, check_graphs, choose_graphs
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.loop import (
+    SampledChunk,
     SamplerState,
     States,
     denoise,
     from_clip,
     from_renoised,
+    move_state,
     new_chunks,
     tail,
     with_repair,
 )
 from pavdm_cli.sampling.masked_clips import ClipCondition, sample_masked_clips
 from pavdm_cli.sampling.noise import NoiseLevels, seeded_noise
-from pavdm_cli.sampling.prefetch import map_prefetched
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solvers import solver_of
 
 MOST_REPLAY = 64  # latents of a warm-up that a decoder may need to begin after it
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,26 +178,39 @@ def latents(
     start: SamplerState | None = None,
     graphs: GraphPolicy | None = None,
     recovery: Recovery | None = None,
-    on_warmup: Callable[[Tensor], object] = lambda chunk: None,
 ) -> Iterator[Tensor]:
     """The video's chunks of latents, (1, chunk, C, h, w), each as soon as it is clean. Raises: FaultyValues.
 
-    start: after a clip or a picture, which leaves no warm-up; graphs: as `graphs_of` unless given; on_warmup: called
-    with every chunk of the warm-up.
+    start: after a clip or a picture, which leaves no warm-up; graphs: as `graphs_of` unless given.
     """
-    if start is not None:
+    return (chunk.latents for chunk in sampled(job, model, start, graphs, recovery))
+
+
+def sampled(
+    job: Job,
+    model: ModelRunner,
+    start: SamplerState | None = None,
+    graphs: GraphPolicy | None = None,
+    recovery: Recovery | None = None,
+    on_warmup: Callable[[Tensor], object] = lambda chunk: None,
+) -> Iterator[SampledChunk]:
+    """As `latents`, with the state after each chunk; on_warmup: called with every chunk of the warm-up.
+
+    start: also a state that came with a chunk of this job, after which sampling continues.
+    """
+    if start is not None and not start.now:
         job = replace(job, settings=replace(job.settings, warmup=0))
     recovery = recovery or Recovery(model)
     recovery.warmup = job.settings.warmup
     chunks = generated(job, model, start, graphs or graphs_of(job, model), recovery)
-    for chunk in islice(chunks, job.settings.warmup):
-        on_warmup(chunk)
+    for chunk in islice(chunks, 0 if start is not None else job.settings.warmup):
+        on_warmup(chunk.latents)
     yield from chunks
 
 
 def generated(
     job: Job, model: ModelRunner, start: SamplerState | None, graphs: GraphPolicy | None, recovery: Recovery
-) -> Iterator[Tensor]:
+) -> Iterator[SampledChunk]:
     """Every chunk of latents, those of the warm-up too. Raises: FaultyValues."""
     levels = levels_of(job).to(model.device)
     solver = solver_of(job.settings.solver, levels)
@@ -237,18 +248,35 @@ def frames(
     on_warmup: Callable[[], object] = lambda: None,
 ) -> Iterator[Pixels]:
     """The video's frames, (n, H, W, 3) bytes at a time, exactly as many as asked for. Arguments as `latents`."""
-    left, recovery = job.frames, recovery or Recovery(model)
-    before = clip_of(start)
+    every = rendered(job, model, start, graphs, recovery, on_warmup)
+    return (chunk.frames for chunk in every if len(chunk.frames))
+
+
+def rendered(
+    job: Job,
+    model: ModelRunner,
+    start: SamplerState | None = None,
+    graphs: GraphPolicy | None = None,
+    recovery: Recovery | None = None,
+    on_warmup: Callable[[], object] = lambda: None,
+) -> Iterator[Rendered]:
+    """As `frames`, with the state after each chunk."""
+    recovery, before = recovery or Recovery(model), clip_of(start)
 
     def drop(chunk: Tensor) -> None:
         nonlocal before
         before = tail(chunk if before is None else torch.cat([before, chunk], dim=1), MOST_REPLAY)
         on_warmup()
 
-    chunks = latents(job, model, start, graphs, recovery, drop)
-    for pixels in filter(len, decoded(job, model, chunks, recovery, lambda: before)):
-        yield pixels[:left]
-        left -= len(pixels)
+    return decoded(job, sampled(job, model, start, graphs, recovery, drop), recovery, lambda: before)
+
+
+def continued(
+    job: Job, model: ModelRunner, state: RenderState, graphs: GraphPolicy | None, recovery: Recovery
+) -> Iterator[Rendered]:
+    """The rest of `rendered` after one of its states."""
+    chunks = sampled(job, model, move_state(state.sampler, model.device), graphs, recovery)
+    return decoded(job, chunks, recovery, resume=state)
 
 
 def clip_of(start: SamplerState | None) -> Tensor | None:
@@ -257,35 +285,6 @@ def clip_of(start: SamplerState | None) -> Tensor | None:
         return None
     given = torch.cat([start.context, start.originals], dim=1)
     return given if given.shape[1] else None
-
-
-def decoded(
-    job: Job,
-    model: ModelRunner,
-    chunks: Iterator[Tensor],
-    recovery: Recovery,
-    context: Callable[[], Tensor | None] = lambda: None,
-) -> Iterator[Pixels]:
-    """Each chunk of latents as frames: while the next one is sampled where asked, and by itself on a GPU.
-
-    context: the latents before the first chunk, once that has come.
-    """
-    decoder: CheckedDecoder | None = None
-    left = job.frames
-
-    def work(chunk: Tensor) -> Pixels:
-        nonlocal decoder, left
-        decoder = decoder or checked_decoder(recovery, job.schedule.chunk, context())
-        pixels = to_bytes(decoder.push(chunk)[0])
-        left -= len(pixels)
-        return pixels
-
-    if job.sampling.engine.overlaps_decode(model.device.type):
-        yield from map_prefetched(chunks, work, model.device)
-    else:
-        yield from map(work, chunks)
-    if decoder and left > 0:
-        yield to_bytes(decoder.flush()[0])
 
 
 @torch.no_grad()

@@ -89,6 +89,7 @@ class Output:
     encoder: str = ""  # one of its encoders, for example h264_nvenc; empty: those that need no ffmpeg
     scale: int | None = None  # by how much frames are enlarged; None: the model's own
     scale_filter: str = "lanczos"
+    keep_state: bool = False  # the checkpoint outlives the video's completion
 
     def __post_init__(self) -> None:
         if self.scale is not None and not 1 <= self.scale <= MOST_SCALE:

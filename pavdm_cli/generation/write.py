@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import chain
@@ -12,17 +12,30 @@ from pathlib import Path
 from typing import Any
 
 from pavdm_cli.generation import image_start
+from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo
+from pavdm_cli.generation.decode import Rendered
 from pavdm_cli.generation.extend import Source, at_rate
+from pavdm_cli.generation.latents_file import rendered_again
 from pavdm_cli.generation.memory_plan import told
-from pavdm_cli.generation.pipeline import Job, Pixels, frames, graphs_of, start_from
+from pavdm_cli.generation.pipeline import Job, continued, graphs_of, rendered, start_from
 from pavdm_cli.generation.provenance import recipe
 from pavdm_cli.generation.recovery import Recovery
-from pavdm_cli.generation.request import Output
+from pavdm_cli.generation.request import Output, Request
+from pavdm_cli.generation.saver import Saver, machine_name, open_saver
+from pavdm_cli.generation.stored_request import decided_request
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
-from pavdm_cli.video import EncoderOptions, ExtensionOptions, Frame, LastFrames, StillImage, VideoWriter
+from pavdm_cli.video import (
+    EncoderOptions,
+    ExtensionOptions,
+    Frame,
+    LastFrames,
+    StillImage,
+    VideoWriter,
+    scale_to_cover,
+)
 from pavdm_cli.video.upscale import Scale
 from pavdm_cli.video.write.extend import ExtensionWriter
 
@@ -46,32 +59,99 @@ class Made:
     path: Path
     frames: int
     whole: bool
-    recipe: dict[str, Any]
+    recipe: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    resume: str = ""  # the command that continues a video that was cut short, if there is a checkpoint
 
 
-def record(job: Job, model: ModelRunner, output: Output, watch: Watch, still: StillImage | None = None) -> Made:
-    """Sample, decode and write a job's video, which begins with the picture `still`. Raises: OutputError."""
+def record(
+    job: Job,
+    model: ModelRunner,
+    output: Output,
+    watch: Watch,
+    still: StillImage | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Made:
+    """Sample, decode and write a job's video, which begins with the picture `still`. Raises: OutputError.
+
+    checkpoint: of an interrupted run, which is continued.
+    """
     assert output.path
     encoding, (height, width) = encoding_of(job, output), job.spec.size
     about = recipe(job, model) | {"crf": output.crf} | stored(encoding.scale)
     about |= image_start.about(still) if still else {}
-    graphs, recovery = graphs_of(job, model), Recovery(model)
-    warmed_up = partial(watch.warmed_up, int(job.frames_per_chunk))
+    encoding = replace(encoding, resume=checkpoint.file if checkpoint else None)
+    about = dict(checkpoint.run.metadata) if checkpoint else about
     with VideoWriter(output.path, width, height, job.spec.fps, about, encoding, output.force) as writer:
-        with told(job, partial(_keep, writer)):
-            if still:
-                made = image_start.frames_from(job, model, still, graphs, recovery)
-            else:
-                made = frames(job, model, graphs=graphs, recovery=recovery, on_warmup=warmed_up)
-            whole = _follow(_written(writer, made), lambda: writer.frames < job.frames, watch)
-        if not whole:
-            return _cut_short(writer, output.path, about)
-        return Made(writer.finish(), writer.frames, True, about, (*recovery.notes, *_notes(graphs)))
+        request = replace(decided_request(job, model, output), image=still.path if still else None)
+        run = Run(writer, job, model, graphs_of(job, model), _recovery(model, checkpoint), watch)
+        with _saver(run, request, about, job.frames, checkpoint) as saver, told(job, partial(_keep, writer)):
+            chunks = rest_of(run, checkpoint, still) if checkpoint else _from_start(run, still)
+            whole = _follow(_written(run, chunks, saver), lambda: writer.frames < job.frames, watch)
+        return _finish(run, output, about, whole)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A video that is being made."""
+
+    writer: VideoWriter | ExtensionWriter
+    job: Job
+    model: ModelRunner
+    graphs: GraphPolicy | None
+    recovery: Recovery
+    watch: Watch
+
+
+def _recovery(model: ModelRunner, checkpoint: Checkpoint | None) -> Recovery:
+    return Recovery(model, [*checkpoint.notes] if checkpoint else [])
+
+
+def _saver(
+    run: Run, request: Request, about: Mapping[str, Any], total: int, checkpoint: Checkpoint | None
+) -> AbstractContextManager[Saver]:
+    inputs = [request.image, request.extension.source if request.extension else None]
+    digests = {str(path.absolute()): "" for path in inputs if path}
+    info = RunInfo(run.writer.path.name, request, about, machine_name(run.model.device), total, digests)
+    return open_saver(run.writer, checkpoint.run if checkpoint else info, run.recovery.notes, checkpoint)
+
+
+def _from_start(run: Run, still: StillImage | None) -> Iterator[Rendered]:
+    job, model = run.job, run.model
+    if still:
+        return image_start.rendered_from(job, model, still, run.graphs, run.recovery)
+    warmed_up = partial(run.watch.warmed_up, int(job.frames_per_chunk))
+    return rendered(job, model, graphs=run.graphs, recovery=run.recovery, on_warmup=warmed_up)
+
+
+def rest_of(run: Run, checkpoint: Checkpoint, still: StillImage | None = None) -> Iterator[Rendered]:
+    """What follows a checkpoint; before it, for a file that is written again, what was made already."""
+    job = image_start.model_job(run.job) if still else run.job
+    if checkpoint.latents[0]:
+        stored_latents = run.writer.latents, checkpoint.latents[0]
+        made = rendered_again(job, run.model, checkpoint.render, stored_latents, run.recovery, run.graphs)
+    else:
+        made = continued(job, run.model, checkpoint.render, run.graphs, run.recovery)
+    if still is None:
+        return made
+    picture = scale_to_cover(still.frame, job.spec.size)[None]
+    if run.job.holds_image:
+        return image_start.with_first_frame(picture, made)
+    return chain([Rendered(picture, None, None)], made) if checkpoint.latents[0] else made
+
+
+def _finish(run: Run, output: Output, about: Mapping[str, Any], whole: bool) -> Made:
+    writer = run.writer
+    if not whole:
+        assert output.path
+        kept = writer.close_partial()
+        return Made(kept or output.path, writer.frames if kept else 0, False, about, resume=writer.resume_command)
+    notes = (*getattr(writer, "notes", ()), *run.recovery.notes, *_notes(run.graphs))
+    return Made(writer.finish(output.keep_state), writer.frames, True, about, notes)
 
 
 def encoding_of(job: Job, output: Output) -> EncoderOptions:
-    """How a job's frames are encoded, from one chunk of them to the next."""
+    """How a job's frames are encoded."""
     scale = Scale(output.scale_of(job.spec), output.scale_filter)
     return EncoderOptions(output.crf, encoder=output.encoder, ffmpeg=output.ffmpeg, scale=scale)
 
@@ -81,11 +161,35 @@ def stored(scale: Scale) -> dict[str, Any]:
     return {"scale": scale.factor, "scale_filter": scale.filter}
 
 
-def extend(job: Job, model: ModelRunner, source: Source, output: Output, watch: Watch) -> Made:
-    """Write a video and its continuation, or the continuation alone. Raises: InputError, OutputError, UsageError."""
+def extend(
+    job: Job, model: ModelRunner, source: Source, output: Output, watch: Watch, checkpoint: Checkpoint | None = None
+) -> Made:
+    """Write a video and its continuation, or the continuation alone. Raises: InputError, OutputError, UsageError.
+
+    checkpoint: of an interrupted run, which is continued.
+    """
     assert output.path
+    about = dict(checkpoint.run.metadata) if checkpoint else _about_extension(job, model, source, output)
+    encoding = EncoderOptions(crf=output.crf, ffmpeg=output.ffmpeg, resume=checkpoint.file if checkpoint else None)
+    extension, total = source.extension, source.copied + source.frames
+    plan = ExtensionOptions(extension.audio, extension.only_new, about, encoding, output.force, source.scale)
+    with told(job):
+        end, graphs = end_of(job, source), graphs_of(job, model)
+    with ExtensionWriter(source.video, output.path, plan) as file:
+        request = replace(decided_request(job, model, output), frames=source.frames, extension=extension)
+        run = Run(file, job, model, graphs, _recovery(model, checkpoint), watch)
+        with _saver(run, request, about, total, checkpoint) as saver, told(job, partial(_keep, file)):
+            copy = checkpoint is None or not checkpoint.file.written
+            copied = (1 for _ in file.copy_input(end.add)) if copy else iter(())
+            chunks = rest_of(run, checkpoint) if checkpoint else _continued(run, source, end)
+            made = _written(run, chunks, saver, source)
+            whole = _follow(chain(copied, made), lambda: file.frames < total, watch)
+        return _finish(run, output, about, whole)
+
+
+def _about_extension(job: Job, model: ModelRunner, source: Source, output: Output) -> dict[str, Any]:
     extension = source.extension
-    about = recipe(job, model) | {
+    return recipe(job, model) | {
         "crf": output.crf,
         "frames": source.frames,
         "source": str(source.video.path),
@@ -93,19 +197,6 @@ def extend(job: Job, model: ModelRunner, source: Source, output: Output, watch: 
         **{name: getattr(extension, name) for name in ("start", "audio", "only_new")},
         **stored(source.scale),
     }
-    encoding = EncoderOptions(crf=output.crf, ffmpeg=output.ffmpeg)
-    plan = ExtensionOptions(extension.audio, extension.only_new, about, encoding, output.force, source.scale)
-    with told(job):
-        end, graphs, recovery = end_of(job, source), graphs_of(job, model), Recovery(model)
-    with ExtensionWriter(source.video, output.path, plan) as file:
-        with told(job, partial(_keep, file)):
-            copied = (1 for _ in file.copy_input(end.add))
-            new = _continued(job, model, source, end, graphs, recovery)
-            made = _written(file, at_rate(new, job.spec.fps, source))
-            whole = _follow(chain(copied, made), lambda: file.frames < source.copied + source.frames, watch)
-        if not whole:
-            return _cut_short(file, output.path, about)
-        return Made(file.finish(), file.frames, True, about, (*file.notes, *recovery.notes, *_notes(graphs)))
 
 
 def end_of(job: Job, source: Source) -> LastFrames:
@@ -114,12 +205,10 @@ def end_of(job: Job, source: Source) -> LastFrames:
     return LastFrames(source.video, Fraction(job.spec.fps), count, job.spec.size, source.scale)
 
 
-def _continued(
-    job: Job, model: ModelRunner, source: Source, end: LastFrames, graphs: GraphPolicy | None, recovery: Recovery
-) -> Iterator[Pixels]:
+def _continued(run: Run, source: Source, end: LastFrames) -> Iterator[Rendered]:
     """The model's frames after the video's end, which is whole once the video has been copied."""
-    start = start_from(job, model, from_bytes(end.frames()), source.extension.start == "noised")
-    yield from frames(job, model, start, graphs, recovery)
+    start = start_from(run.job, run.model, from_bytes(end.frames()), source.extension.start == "noised")
+    yield from rendered(run.job, run.model, start, run.graphs, run.recovery)
 
 
 def start_notes(job: Job, source: Source) -> list[str]:
@@ -153,12 +242,27 @@ def frames_to_read(job: Job, source: Source) -> int:
     return max(least, min(wanted, layout.count(chunks * schedule.chunk)))
 
 
-def _written(file: VideoWriter | ExtensionWriter, made: Iterable[Frame | Sequence[Frame]]) -> Iterator[int]:
-    """Write frames as they are made; yields how many at a time. Raises: OutputError."""
-    for shown in made:
-        file.write(shown)
-        file.check()
-        yield len(shown)
+def _written(run: Run, chunks: Iterable[Rendered], saver: Saver, source: Source | None = None) -> Iterator[int]:
+    """Write chunks as they are made, at the rate of `source`; yields how many more frames are safe.
+
+    A frame is safe once a checkpoint has it: on the disk, in the file or in the checkpoint. Raises: OutputError.
+    """
+    writer, counted = run.writer, run.writer.frames
+    for chunk in chunks:
+        writer.write(_at_rate(chunk, run, source) if source else chunk.frames)
+        writer.check()
+        saver.save(chunk)
+        yield max(0, writer.durable_frames - counted)
+        counted = max(counted, writer.durable_frames)
+    writer.flush()
+    yield max(0, writer.frames - counted)
+
+
+def _at_rate(chunk: Rendered, run: Run, source: Source) -> list[Frame]:
+    assert chunk.state
+    before = chunk.state.frames - len(chunk.frames)
+    (frames,) = at_rate([chunk.frames], run.job.spec.fps, source, before)
+    return frames
 
 
 def _follow(counts: Iterable[int], unfinished: Callable[[], bool], watch: Watch) -> bool:
@@ -177,11 +281,7 @@ def _notes(graphs: GraphPolicy | None) -> tuple[str, ...]:
 
 
 def _keep(file: VideoWriter | ExtensionWriter) -> str:
-    """Close what there is of a file as a playable part, and say so."""
+    """Close what there is of a file as a playable part, and say so, with the command that continues it."""
     path = file.close_partial()
-    return f"kept {path}, {pluralize(file.frames, 'frame')}" if path else "nothing was finished, nothing kept"
-
-
-def _cut_short(file: VideoWriter | ExtensionWriter, path: Path, about: dict[str, Any]) -> Made:
-    kept = file.close_partial()
-    return Made(kept or path, file.frames if kept else 0, False, about)
+    kept = f"kept {path}, {pluralize(file.frames, 'frame')}" if path else "nothing was finished, nothing kept"
+    return f"{kept}; `{file.resume_command}` continues it" if file.resume_command else kept

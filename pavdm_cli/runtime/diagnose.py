@@ -77,14 +77,12 @@ def write_hint(error: OSError) -> str:
     return OS_HINTS.get(error.errno or 0, "")
 
 
-def is_interrupt(error: BaseException) -> bool:
-    """Whether an error was caused by an interrupt, as when a library wraps it."""
+def find_interrupt(error: BaseException) -> KeyboardInterrupt | None:
+    """The interrupt that caused an error, as when a library wraps it."""
     cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, KeyboardInterrupt):
-            return True
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
         cause = cause.__cause__ or cause.__context__
-    return False
+    return cause
 
 
 def first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal: noted by work that is written to a file, the end of anything else.
+"""Ctrl-C, a closed terminal, schedulers: noted by work that is written to a file, the end of anything else.
 
 Only standard library, and little of it: this is the first module that a process imports.
 """
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from pavdm_cli.runtime.interrupt import exit_interrupted
+from pavdm_cli.runtime.interrupt import INTERRUPTED, SCHEDULER, Interrupted, exit_code_of, exit_interrupted
 
 PATIENCE = 5.0  # seconds that closing a file may take before a further signal ends the process at once
 Handler = Callable[[int, FrameType | None], object]
@@ -31,10 +31,11 @@ def end_on_signals() -> None:
     received: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        if received or _importing(frame):
-            exit_interrupted()
         received.append(number)
-        raise KeyboardInterrupt
+        code = exit_code_of(received[0])
+        if len(received) > 1 or _importing(frame):
+            exit_interrupted(code)
+        raise Interrupted(code)
 
     atexit.register(_install, signal.SIG_IGN)  # before any other, so that it is called last
     _install(end)
@@ -54,6 +55,7 @@ class Stop:
 
     def __init__(self, interruptible: bool) -> None:
         self._count, self._interruptible = 0, interruptible
+        self.exit_code = INTERRUPTED  # that the first signal asks for
         self._closing: float | None = None  # when the work ended
 
     def __call__(self) -> bool:
@@ -70,13 +72,17 @@ class Stop:
             self._interruptible, self._closing = False, time.monotonic()
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal."""
+        """Handle a signal. Repeated warnings, as of a limit of CPU time once a second, count once."""
+        if self._count and number in _warnings():
+            return
         self._count += 1
+        if self._count == 1:
+            self.exit_code = exit_code_of(number)
         if self._interruptible and self._count > 1 and not _importing(frame):
             self._interruptible, self._closing = False, time.monotonic()
-            raise KeyboardInterrupt
+            raise Interrupted(self.exit_code)
         if self._closing is not None and time.monotonic() - self._closing > PATIENCE:
-            exit_interrupted()
+            exit_interrupted(self.exit_code)
 
 
 @contextmanager
@@ -97,9 +103,16 @@ def stop_requested(interruptible: bool = True) -> Iterator[Stop]:
 
 def _install(handler: Handler | signal.Handlers) -> dict[int, Any]:
     """Set the handler of every signal that ends a program; the previous handlers by signal."""
-    hangup = getattr(signal, "SIGHUP", None)  # a closed terminal, which nohup ignores; Windows has none
-    closed = [hangup] if hangup and signal.getsignal(hangup) != signal.SIG_IGN else []
-    return {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, *closed)}
+    names = ("SIGINT", "SIGHUP", *SCHEDULER)
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]  # Windows lacks some
+    hangup = getattr(signal, "SIGHUP", None)  # a closed terminal, which nohup ignores
+    ignored = [hangup] if hangup and signal.getsignal(hangup) == signal.SIG_IGN else []
+    return {number: signal.signal(number, handler) for number in numbers if number not in ignored}
+
+
+def _warnings() -> list[int]:
+    """Signals that a scheduler may send again and again before it ends a process."""
+    return [getattr(signal, name) for name in ("SIGUSR1", "SIGXCPU") if hasattr(signal, name)]
 
 
 def _importing(frame: FrameType | None) -> bool:
@@ -114,5 +127,5 @@ def _importing(frame: FrameType | None) -> bool:
 def _unraisable(unraisable: Any) -> None:
     """An interrupt that Python could not raise, in a finaliser or a callback, still ends the process."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
-        exit_interrupted()
+        exit_interrupted(getattr(unraisable.exc_value, "exit_code", INTERRUPTED))
     sys.__unraisablehook__(unraisable)

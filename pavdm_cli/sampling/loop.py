@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,27 @@ class SamplerState:
         return self.context if self.sink is None else torch.cat([self.sink, self.context], dim=1)
 
 
+@dataclass(frozen=True, slots=True)
+class SampledChunk:
+    """A clean chunk, and the state from which the next one is sampled."""
+
+    latents: Tensor  # (B, chunk, C, H, W)
+    state: SamplerState
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors, for streams that share them."""
+        values = [getattr(self.state, one.name) for one in fields(self.state)]
+        return self.latents, *self.state.history, *(value for value in values if isinstance(value, Tensor))
+
+
+def move_state(state: SamplerState, device: torch.device) -> SamplerState:
+    """The same state on another device."""
+    values = {one.name: getattr(state, one.name) for one in fields(state)}
+    tensors: dict[str, Any] = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
+    return replace(state, **tensors, history=tuple(value.to(device) for value in state.history))
+
+
 States = Generator[SamplerState, SamplerState | None, None]
 Repair = Callable[[SamplerState | None, SamplerState], SamplerState]  # last sound state (None: start), one to check
 
@@ -55,15 +77,16 @@ def sample(
     graphs: GraphPolicy | None = None,
 ) -> Iterator[Tensor]:
     """Yield the new chunks, (B, chunk, C, H, W), each as soon as it is clean. Arguments as `denoise`."""
-    return new_chunks(schedule, denoise(schedule, denoiser, noise, solver, chunks=chunks, start=start, graphs=graphs))
+    states = denoise(schedule, denoiser, noise, solver, chunks=chunks, start=start, graphs=graphs)
+    return (chunk.latents for chunk in new_chunks(schedule, states))
 
 
-def new_chunks(schedule: Schedule, states: Iterable[SamplerState]) -> Iterator[Tensor]:
-    """The new chunks among the states, (B, chunk, C, H, W), each as soon as it is clean."""
+def new_chunks(schedule: Schedule, states: Iterable[SamplerState]) -> Iterator[SampledChunk]:
+    """The new chunks among the states, each as soon as it is clean."""
     for state in states:
         if finished(schedule, state) and not state.originals.shape[1]:
             oldest = schedule.latents(state.chunks[:1])
-            yield state.window[:, : len(oldest)].clone()
+            yield SampledChunk(state.window[:, : len(oldest)].clone(), state)
 
 
 def finished(schedule: Schedule, state: SamplerState) -> bool:

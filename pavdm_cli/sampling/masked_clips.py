@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.sampling.denoiser import Denoiser
-from pavdm_cli.sampling.loop import SamplerState, denoise_step, from_nothing, sample_noise, tail
+from pavdm_cli.sampling.loop import SampledChunk, SamplerState, denoise_step, from_nothing, sample_noise, tail
 from pavdm_cli.sampling.noise import Noise, add_noise
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solver import Solver
@@ -69,14 +69,15 @@ def sample_masked_clips(
     chunks: int,
     start: SamplerState | None = None,
     condition: ClipCondition,
-) -> Iterator[Tensor]:
-    """Yield clip after clip, (B, chunk, C, H, W): as `sample` with `rn`, but with a mask for the context.
+) -> Iterator[SampledChunk]:
+    """Yield clip after clip: as `sample` with `rn`, but with a mask for the context.
 
-    The edited copies of the context are dropped: a clip does not change after it was yielded.
+    The edited copies of the context are dropped: a clip does not change after it was yielded. start: as for `sample`,
+    also the state of a clip that was yielded.
     """
     state = start or from_nothing(noise, solver.levels.sigmas)
     context, window = state.context, state.window
-    for chunk in range(chunks):
+    for chunk in range(state.now // schedule.steps, chunks):
         if chunk:
             context = condition.reencode(tail(torch.cat([context, window], dim=1), schedule.context))
         new, before = schedule.latents(range(chunk, chunk + 1)), context.shape[1]
@@ -87,7 +88,8 @@ def sample_masked_clips(
         fresh = partial(_fresh, noise, range(new.start - before, new.stop), latents, chunk * schedule.steps)
         again = partial(sample_masked_clip, latents=latents, mask=mask, fresh=fresh, solver=solver)
         window = condition.repair(chunk, again(denoiser), again)[:, before:]
-        yield window
+        state = SamplerState((chunk + 1) * schedule.steps, range(chunk, chunk + 1), window, context, window[:, :0])
+        yield SampledChunk(window, state)
 
 
 def _fresh(noise: Noise, latents: range, like: Tensor, first: int, now: int) -> Tensor:

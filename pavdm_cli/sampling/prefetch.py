@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,12 +16,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def _itself(chunk: Any) -> tuple[Tensor, ...]:
+    return (chunk,)
+
+
 def map_prefetched(
-    chunks: Iterator[Tensor], process: Callable[[Tensor], Result], device: torch.device
+    chunks: Iterator[Item],
+    process: Callable[[Item], Result],
+    device: torch.device,
+    tensors: Callable[[Item], Iterable[Tensor]] = _itself,
 ) -> Iterator[Result]:
     """`process` each chunk, in order, while a thread produces the next one.
 
-    On a GPU, `process` runs on a stream of its own and must end by copying its result to the host.
+    On a GPU, `process` runs on a stream of its own and must end by copying its result to the host. tensors: those of a
+    chunk that is no tensor itself.
     """
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
     with closing(Prefetcher(with_event(chunks, device))) as prefetcher:
@@ -31,19 +39,20 @@ def map_prefetched(
                 continue
             with torch.cuda.stream(stream):
                 stream.wait_event(ready)
-                chunk.record_stream(stream)  # so that its memory is not reused while this stream reads it
+                for values in tensors(chunk):
+                    values.record_stream(stream)  # so that its memory is not reused while this stream reads it
                 result = process(chunk)
             yield result
 
 
-class ProducedChunk(NamedTuple):
+class ProducedChunk(NamedTuple, Generic[Item]):
     """A chunk, and on a GPU the event after which it is computed."""
 
-    chunk: Tensor
+    chunk: Item
     ready: torch.cuda.Event | None
 
 
-def with_event(chunks: Iterator[Tensor], device: torch.device) -> Iterator[ProducedChunk]:
+def with_event(chunks: Iterator[Item], device: torch.device) -> Iterator[ProducedChunk[Item]]:
     """Each chunk with its event, recorded in the thread that launched its kernels."""
     for chunk in chunks:
         yield ProducedChunk(chunk, torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None)

@@ -12,7 +12,7 @@ from typing import Any
 
 COMMAND = (sys.executable, "-m", "pavdm_cli")
 QUICK = ("generate", "a red ball", "--seed", "1", "--threads", "1", "--steps", "6")
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if os.name == "posix" else ()
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU) if os.name == "posix" else ()
 
 
 def start(*words: object, cwd: Path, **given: Any) -> subprocess.Popen[str]:

@@ -93,6 +93,10 @@ NOTHING_WRITTEN = EncoderState(0, -1, 0, 0, "", (), np.zeros((0, 0, 0), np.uint8
 class Encoder(Protocol):
     """A video file that frames are appended to."""
 
+    @property
+    def continuable(self) -> bool:
+        """Whether a state of it is enough to continue the file; otherwise all frames are written again."""
+
     def encode(self, frame: Frame | av.VideoFrame, time: int) -> None:
         """Append a frame with its timestamp in ticks."""
 
@@ -119,6 +123,7 @@ class WholeFileEncoder:
     """The part of `Encoder` of those whose file is complete when it is closed, and cannot be continued."""
 
     path: Path
+    continuable = False
 
     def end_chunk(self, force: bool = False) -> None:
         """Nothing ends."""

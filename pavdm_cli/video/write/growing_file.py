@@ -37,6 +37,7 @@ class GrowingFile:
         except OSError:
             with suppress(OSError):  # half a segment would not play
                 self._file.truncate(self.size)
+                self._file.seek(self.size)
             raise
         self._hash.update(data)
         self.size += len(data)

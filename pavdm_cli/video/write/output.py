@@ -59,6 +59,11 @@ def checkpoint_path(partial: Path) -> Path:
     return partial.with_name(partial.name + CHECKPOINT_SUFFIX)
 
 
+def is_checkpoint(file: Path) -> bool:
+    """Whether a file has the name of a checkpoint."""
+    return file.name.endswith(CHECKPOINT_SUFFIX)
+
+
 def latents_path(partial: Path) -> Path:
     """The name of the latents of a partial file that cannot be continued: NAME.partial.EXT.latents."""
     return partial.with_name(partial.name + LATENTS_SUFFIX)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 from contextlib import suppress
 from itertools import count
@@ -23,6 +24,11 @@ class PartialFile:
         self._file = open_current_locked(path)
         self._initial = os.stat(path)
         self._largest_size, self._truncated = 0, False
+
+    def clear(self) -> None:
+        """Drop what an earlier run has written."""
+        if self.path.is_file():
+            os.truncate(self.path, 0)
 
     def check(self, contents: str) -> None:
         """Detect that another program deleted, replaced or truncated the file, which loses `contents`.
@@ -76,6 +82,9 @@ class PartialFile:
             os.replace(complete, target)
             sync_folder(target.parent)
             return target
+        if _same_contents(complete, target):  # an earlier run was killed after this
+            complete.unlink()
+            return target
         stem, suffix = target.stem, target.suffix
         endings = (f"{'' if number == 1 else f'-{number}'}{suffix}" for number in count(1))
         names = (target.with_name(truncate_stem(stem, ending) + ending) for ending in endings)
@@ -90,6 +99,10 @@ class PartialFile:
     def _is_same_file(self, status: os.stat_result) -> bool:
         own = self._initial if self._file.closed else os.fstat(self._file.fileno())
         return os.path.samestat(status, own)
+
+
+def _same_contents(one: Path, other: Path) -> bool:
+    return other.is_file() and not other.is_symlink() and filecmp.cmp(one, other, shallow=False)
 
 
 def open_current_locked(path: Path) -> BinaryIO:

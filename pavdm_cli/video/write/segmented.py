@@ -22,6 +22,8 @@ MAX_CHUNK = 4  # shortest segments; a longer chunk is divided, so that memory is
 class SegmentedEncoder:
     """Every segment is whole chunks, encoded by an encoder of its own; the frames of an open one wait in memory."""
 
+    continuable = True
+
     def __init__(
         self,
         path: Path,

@@ -16,6 +16,7 @@ import av
 
 from pavdm_cli.errors import OutputError, PavdmError
 from pavdm_cli.runtime.diagnose import write_hint
+from pavdm_cli.runtime.durable import TEMPORARY
 from pavdm_cli.runtime.printable import command_line, pluralize
 from pavdm_cli.video.metadata import Metadata, to_comment
 from pavdm_cli.video.upscale import Upscaler
@@ -53,7 +54,10 @@ class BaseWriter(Generic[AnyEncoder]):
         self.frames = self.durable_frames = resume.written if resume else 0  # the latter are in a checkpoint
         self._closed = False
         try:
+            _separate(self.partial, self.path)
             self._file = PartialFile(self.partial)
+            if not (resume and resume.size):
+                self._file.clear()
             if not resume:
                 self._remove_checkpoint()
         except OSError as error:
@@ -133,7 +137,7 @@ class BaseWriter(Generic[AnyEncoder]):
         with suppress(OSError):  # a file that cannot be read is left alone
             if self._is_worth_saving() and self._file.is_playable():
                 self.saved_partial = self.partial
-            elif not self._file.is_intact():
+            elif not self._file.is_intact() and self.encoder.continuable:
                 self._remove_checkpoint()
             elif not self.checkpoint.exists():
                 self._file.remove()
@@ -141,7 +145,8 @@ class BaseWriter(Generic[AnyEncoder]):
         return self.saved_partial
 
     def _remove_checkpoint(self) -> None:
-        for path in (self.latents, self.checkpoint):
+        temporary = self.checkpoint.with_name(self.checkpoint.name + TEMPORARY)
+        for path in (self.latents, temporary, self.checkpoint):
             path.unlink(missing_ok=True)
 
     @property
@@ -193,16 +198,17 @@ class BaseWriter(Generic[AnyEncoder]):
         try:
             yield
         except (OSError, av.FFmpegError, OutputError) as error:
-            raise self._to_output_error(error, self.close_partial()) from None
+            saved = self.close_partial()
+            raise self._to_output_error(error, saved, self.resume_command) from None
 
-    def _to_output_error(self, error: Exception, saved: Path | None = None) -> OutputError:
+    def _to_output_error(self, error: Exception, saved: Path | None = None, command: str = "") -> OutputError:
         if isinstance(error, OutputError):
             message, advice = error.message, error.hint
         else:
             message = f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}"
             advice = write_hint(error) if isinstance(error, OSError) else ""
         rest = f"what was written plays: {saved}" if saved else "" if advice else "choose another folder with -o"
-        resume = f"`{command}` continues it" if saved and (command := self.resume_command) else ""
+        resume = f"`{command}` continues it" if command else ""
         return OutputError(message, "; ".join(filter(None, (advice, rest, resume))))
 
 
@@ -236,12 +242,23 @@ class VideoWriter(BaseWriter[Encoder]):
         self.end_chunk()
 
 
+def _separate(partial: Path, path: Path) -> None:
+    """Remove a partial file that is the complete one under a second name, which a kill left. Raises: OSError."""
+    if partial.exists() and path.exists() and partial.samefile(path):
+        partial.unlink()
+
+
 @dataclass(frozen=True, slots=True)
 class UpscalingEncoder:
     """Upscales frames for another encoder."""
 
     encoder: Encoder
     upscale: Upscaler
+
+    @property
+    def continuable(self) -> bool:
+        """As `Encoder.continuable`."""
+        return self.encoder.continuable
 
     def encode(self, frame: Frame | av.VideoFrame, time: int) -> None:
         """Append an RGB frame of the original size."""

@@ -1,0 +1,129 @@
+"""`pavdm resume`: an interrupted video is finished as if nothing had happened."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pavdm_cli import ui
+from pavdm_cli.commands import options
+from pavdm_cli.commands.run import open_model, report
+from pavdm_cli.errors import OutputError, UsageError
+from pavdm_cli.runtime.signals import Stop, stop_requested
+
+if TYPE_CHECKING:
+    from pavdm_cli.generation.extend import Source
+    from pavdm_cli.generation.pipeline import Job
+    from pavdm_cli.generation.resume import Interrupted
+    from pavdm_cli.generation.write import Made
+    from pavdm_cli.models.runner import ModelRunner
+
+Force = Annotated[
+    bool, typer.Option("--force", help="Continue although weights, versions or files differ; not bit-identical then.")
+]
+
+
+def resume(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The video, its NAME.partial file or its checkpoint.")],
+    force: Force = False,
+    keep_state: options.KeepState = False,
+    as_json: options.Json = False,
+) -> None:
+    """Continue an interrupted video where it stopped.
+
+    The result has the same bytes as without the interruption, on the same machine with the same versions; of GIF files
+    and with --encoder, the same frames. A video that is complete is left as it is.
+    """
+    from pavdm_cli.generation.resume import find
+
+    interrupted = find(file)
+    if interrupted is None or _is_complete(interrupted):
+        ui.note(f"{file} is complete: there is nothing to resume", always=True)
+        print(interrupted.output if interrupted else file)
+        return
+    _check_output(interrupted)
+    _continue(interrupted, force, keep_state, as_json)
+
+
+def _is_complete(interrupted: Interrupted) -> bool:
+    """Whether the video has its name already; then files that a kill left are removed."""
+    output, partial, run = interrupted.output, interrupted.partial, interrupted.checkpoint.run
+    if not output.exists():
+        return False
+    whole = interrupted.checkpoint.file.written in (0, run.total)  # 0: written again, in one piece
+    complete = partial.samefile(output) if partial.exists() else whole
+    if complete and not run.request.output.keep_state:
+        for path in (partial, *interrupted.state_files):
+            path.unlink(missing_ok=True)
+    return complete
+
+
+def _check_output(interrupted: Interrupted) -> None:
+    """Refuse to begin where the result would have no name, or another run is at it. Raises: OutputError."""
+    from pavdm_cli.video import is_being_written
+
+    run, output = interrupted.checkpoint.run, interrupted.output
+    if is_being_written(interrupted.partial):
+        hint = "wait until it is done; it needs no help"
+        raise OutputError(f"{interrupted.partial} is being written by another run", hint)
+    complete = interrupted.checkpoint.file.written == run.total
+    if output.exists() and not run.request.output.force and not complete:
+        raise OutputError(f"{output} exists", "rename it, then resume again: nothing is lost meanwhile")
+
+
+def _continue(interrupted: Interrupted, force: bool, keep_state: bool, as_json: bool) -> None:
+    from pavdm_cli.generation import resume as resuming
+
+    begun, checkpoint = time.monotonic(), interrupted.checkpoint
+    request = checkpoint.run.request
+    _refuse(resuming.changes_of_files(interrupted), force)
+    job, source = resuming.planned_job(request)
+    model = open_model(job)
+    _refuse(resuming.changes_of_run(job, model, checkpoint.run), force)
+    _notes(interrupted, model)
+    output = replace(request.output, path=interrupted.output, keep_state=keep_state or request.output.keep_state)
+    with stop_requested(interruptible=False) as stop:
+        with ui.progress(interrupted.output.name, checkpoint.run.total, done=checkpoint.file.written) as advance:
+            made = _make(job, model, source, output, advance, stop, interrupted)
+        length = float(source.new_duration) if source else made.frames / job.spec.fps
+        wall = time.monotonic() - begun
+        report(made, video_seconds=length, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
+
+
+def _make(
+    job: Job, model: ModelRunner, source: Source | None, output: Any, advance: Any, stop: Stop, interrupted: Interrupted
+) -> Made:
+    from pavdm_cli.generation import write
+    from pavdm_cli.video.io.image import read_image
+
+    watch = write.Watch(advance, stop, stop.interruptible)
+    checkpoint, image = interrupted.checkpoint, interrupted.checkpoint.run.request.image
+    if source:
+        return write.extend(job, model, source, output, watch, checkpoint)
+    return write.record(job, model, output, watch, read_image(image) if image else None, checkpoint)
+
+
+def _refuse(changes: list[str], force: bool) -> None:
+    """Raises: UsageError where something differs, unless it is forced."""
+    if not changes:
+        return
+    if not force:
+        hint = "restore what was there, or use --force: the video is then not bit-identical to an uninterrupted one"
+        raise UsageError(f"cannot continue bit for bit: {'; '.join(changes)}", hint)
+    for line in changes:
+        ui.warn(f"continued although {line}: the video is not bit-identical to an uninterrupted one")
+
+
+def _notes(interrupted: Interrupted, model: ModelRunner) -> None:
+    from pavdm_cli.generation.saver import machine_name
+
+    checkpoint = interrupted.checkpoint
+    if checkpoint.run.machine != (machine := machine_name(model.device)):
+        ui.warn(f"begun on {checkpoint.run.machine}, continued on {machine}: the last bits of new frames may differ")
+    if checkpoint.latents[0]:
+        ui.warn("this kind of file is written again: its frames are the same, its bytes may differ")
+    ui.note(f"resuming after frame {checkpoint.file.written or checkpoint.render.frames} of {checkpoint.run.total}")

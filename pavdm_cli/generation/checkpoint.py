@@ -1,0 +1,148 @@
+"""Checkpoints: after every chunk, all that the rest of a video depends on, in one safetensors file.
+
+A checkpoint refers to a prefix of the partial file, which is on the disk before it is. It holds no keys and values and
+no features of a VAE: those are computed again from latents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save
+from torch import Tensor
+
+from pavdm_cli.errors import InputError, PavdmError
+from pavdm_cli.generation import stored_request
+from pavdm_cli.generation.decode import RenderState
+from pavdm_cli.generation.request import Request
+from pavdm_cli.hub.safetensors_file import open_weights
+from pavdm_cli.runtime.durable import write_durably
+from pavdm_cli.runtime.untrusted import InvalidError
+from pavdm_cli.sampling.loop import SamplerState
+from pavdm_cli.video.write.encode import EncoderState
+
+FORMAT = 1
+_NAMES = [one.name for one in fields(SamplerState)]
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What all checkpoints of a video share."""
+
+    name: str  # of the complete file, in the checkpoint's folder
+    request: Request  # with everything decided
+    metadata: Mapping[str, Any]  # stored in the video
+    machine: str  # the processor or GPU
+    total: int  # frames of the whole video
+    inputs: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of the files that it begins with, by path
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """An interrupted video."""
+
+    run: RunInfo
+    file: EncoderState
+    render: RenderState
+    notes: tuple[str, ...] = ()  # for the user, at the end
+    latents: tuple[int, str] = (0, "")  # size and SHA-256 of the file of latents
+
+
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Store a checkpoint in place of the last one. Raises: OSError."""
+    tensors = _tensors(checkpoint)
+    text = json.dumps(_fields(checkpoint), separators=(",", ":"))
+    write_durably(path, [save(tensors, {"pavdm": text, "sha256": _digest(text, tensors)})])
+
+
+def read(path: Path) -> Checkpoint:
+    """Load a checkpoint; its video goes to its folder. Raises: InputError."""
+    try:
+        with open_weights(path) as file:
+            stored, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it cannot be iterated)
+        text = stored["pavdm"]
+        if stored["sha256"] != _digest(text, tensors):
+            raise InvalidError("its checksum differs")
+        values = json.loads(text)
+        if values["format"] != FORMAT:
+            raise InvalidError(f"it has format {values['format']}, and this version reads {FORMAT}")
+        return _checkpoint(values, tensors, path.parent)
+    except (OSError, SafetensorError, InvalidError, KeyError, TypeError, ValueError, PavdmError) as error:
+        reason = getattr(error, "strerror", None) or error
+        hint = f"`pavdm extend` continues {path.with_suffix('').name} from its last frames instead"
+        raise InputError(f"cannot read the checkpoint {path}: {reason}", hint) from None
+
+
+def hash_file(path: str) -> str:
+    """SHA-256 of a file. Raises: OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    run, file, render, sampler = checkpoint.run, checkpoint.file, checkpoint.render, checkpoint.render.sampler
+    return {
+        "format": FORMAT,
+        "request": stored_request.to_json(run.request),
+        "run": {name: getattr(run, name) for name in ("name", "metadata", "machine", "total", "inputs")},
+        "file": {name: getattr(file, name) for name in ("written", "last_time", "segments", "size", "digest", "times")},
+        "render": {"latents": render.latents, "frames": render.frames},
+        "sampler": {name: _plain(value) for name, value in _values(sampler).items() if _is_plain(value)},
+        "notes": checkpoint.notes,
+        "latents": checkpoint.latents,
+    }
+
+
+def _values(state: SamplerState) -> dict[str, Any]:
+    """All fields of a state, whatever they are, but its history."""
+    return {name: getattr(state, name) for name in _NAMES if name != "history"}
+
+
+def _is_plain(value: object) -> bool:
+    return not (value is None or isinstance(value, Tensor))
+
+
+def _plain(value: Any) -> Any:
+    return [value.start, value.stop] if isinstance(value, range) else value
+
+
+def _tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    render, sampler = checkpoint.render, checkpoint.render.sampler
+    tensors = {name: value for name, value in _values(sampler).items() if isinstance(value, Tensor)}
+    tensors |= {f"history.{number}": values for number, values in enumerate(sampler.history)}
+    optional = {"decoder.context": render.context, "decoder.replay": render.replay}
+    tensors |= {name: values for name, values in optional.items() if values is not None}
+    tensors["frames"] = torch.from_numpy(checkpoint.file.frames)
+    return {name: values.contiguous() for name, values in tensors.items()}
+
+
+def _checkpoint(stored: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> Checkpoint:
+    run, file, sampler = stored["run"], stored["file"], dict(stored["sampler"])
+    sampler["chunks"] = range(*sampler["chunks"])
+    history = [tensors[f"history.{number}"] for number in range(sum(name.startswith("history.") for name in tensors))]
+    own: dict[str, Any] = {name: values for name, values in tensors.items() if name in _NAMES}
+    state = SamplerState(**sampler, **own, history=tuple(history))
+    decoder = tensors.get("decoder.context"), tensors.get("decoder.replay")
+    return Checkpoint(
+        RunInfo(request=stored_request.from_json(stored["request"], folder / run["name"]), **run),
+        EncoderState(**file | {"times": tuple(file["times"]), "frames": tensors["frames"].numpy()}),
+        RenderState(state, *decoder, **stored["render"]),
+        tuple(stored["notes"]),
+        tuple(stored["latents"]),
+    )
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of everything in a checkpoint."""
+    digest = hashlib.sha256(text.encode())
+    for name, values in sorted(tensors.items()):
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

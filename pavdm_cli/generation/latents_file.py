@@ -1,0 +1,73 @@
+"""The latents of a video whose file cannot be continued, only written again: stored chunk by chunk, and read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from pavdm_cli.generation.decode import Rendered, RenderState, decoded
+from pavdm_cli.generation.pipeline import Job, sampled
+from pavdm_cli.generation.recovery import Recovery
+from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.loop import SampledChunk, SamplerState, move_state
+from pavdm_cli.video.write.growing_file import GrowingFile
+
+StoredLatents: TypeAlias = "tuple[Path, int]"  # a file, and how many bytes of it count
+Graphs: TypeAlias = "GraphPolicy | None"
+
+
+class LatentsFile:
+    """Appends chunks of latents."""
+
+    def __init__(self, path: Path, size: int = 0) -> None:
+        """size: bytes of a file that is continued. Raises: OSError."""
+        self._file = GrowingFile(path, size)
+
+    def append(self, latents: Tensor) -> None:
+        """Append latents (1, T, C, h, w) and wait until they are on the disk. Raises: OSError."""
+        self._file.append(latents.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+
+    @property
+    def state(self) -> tuple[int, str]:
+        """Size and SHA-256."""
+        return self._file.size, self._file.digest
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_chunks(path: Path, size: int, job: Job, state: SamplerState) -> Iterator[SampledChunk]:
+    """The chunks of the first `size` bytes, on the device of `state`, which is that after the last one."""
+    chunk, shape, like = job.settings.warmup, job.layout.shape, state.window
+    with path.open("rb") as file:
+        while file.tell() < size:
+            length = len(job.schedule.latents(range(chunk, chunk + 1)))
+            count = length * shape[0] * shape[1] * shape[2] * like.element_size()
+            values = torch.frombuffer(bytearray(file.read(count)), dtype=like.dtype)
+            yield SampledChunk(values.reshape(1, length, *shape).to(like.device), state)
+            chunk += 1
+
+
+def rendered_again(
+    job: Job, model: ModelRunner, render: RenderState, stored: StoredLatents, recovery: Recovery, graphs: Graphs
+) -> Iterator[Rendered]:
+    """All frames of a video whose file is written again: of the latents that are stored, and of new ones after them.
+
+    render: the state after the stored ones.
+    """
+    device = model.device
+    state = move_state(render.sampler, device)
+    chunks = read_chunks(*stored, job, state)
+    context = None if render.context is None else render.context.to(device)
+    chunks = chain(chunks, sampled(job, model, state, graphs, recovery))
+    count = state.chunks.start + 1 - job.settings.warmup  # of the stored ones
+    for number, chunk in enumerate(decoded(job, chunks, recovery, lambda: context)):
+        yield replace(chunk, state=None) if number < count else chunk

@@ -1,0 +1,119 @@
+"""What continuing an interrupted video needs: its checkpoint, nothing that differs, and the chunks that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pavdm_cli.errors import InputError
+from pavdm_cli.generation import image_start
+from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo, hash_file, read
+from pavdm_cli.generation.extend import Source, open_source
+from pavdm_cli.generation.pipeline import Job, plan
+from pavdm_cli.generation.provenance import recipe
+from pavdm_cli.generation.request import Request
+from pavdm_cli.generation.write import frames_to_read
+from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.runtime.printable import command_line
+from pavdm_cli.video.write.growing_file import hash_prefix
+from pavdm_cli.video.write.output import checkpoint_path, is_checkpoint, latents_path, partial_path
+
+# Of metadata: words, what an extension counts in another way, and places of weights, of which the digest tells.
+DERIVED = ("attention_reason", "frames", "model", "lora")
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """A video that can be continued."""
+
+    partial: Path
+    checkpoint: Checkpoint
+
+    @property
+    def output(self) -> Path:
+        """The complete video, in the same folder."""
+        return self.partial.with_name(Path(self.checkpoint.run.name).name)
+
+    @property
+    def state_files(self) -> tuple[Path, ...]:
+        """What is stored to continue it."""
+        return latents_path(self.partial), checkpoint_path(self.partial)
+
+
+def find(file: Path) -> Interrupted | None:
+    """The interrupted video of a name: its own, its partial file's or its checkpoint's; None if it is complete.
+
+    Raises: InputError.
+    """
+    partial = _partial_of(file)
+    path = checkpoint_path(partial)
+    if path.exists():
+        return Interrupted(partial, read(path))
+    if file.exists() and file != partial and not is_checkpoint(file):
+        return None
+    if partial.exists():
+        hint = f"`{command_line(('pavdm', 'extend'), str(partial))}` continues it from its last frames"
+        raise InputError(f"{partial} has no checkpoint", hint)
+    raise InputError(f"there is no interrupted video {file}", "name the video, or its NAME.partial file")
+
+
+def _partial_of(file: Path) -> Path:
+    if is_checkpoint(file):
+        return file.with_suffix("")
+    return file if file.stem.endswith(".partial") else partial_path(file)
+
+
+def changes_of_files(interrupted: Interrupted) -> list[str]:
+    """What differs in the files that the rest depends on. Raises: InputError where it cannot be continued at all."""
+    checkpoint, partial = interrupted.checkpoint, interrupted.partial
+    prefixes = [(partial, checkpoint.file.size, checkpoint.file.digest), (latents_path(partial), *checkpoint.latents)]
+    changes = []
+    for path, size, digest in prefixes:
+        try:
+            if size and hash_prefix(path, size).hexdigest() != digest:
+                changes.append(f"{path} was changed")
+        except OSError as error:
+            reason = error.strerror if error.errno else "it is shorter than its checkpoint says"
+            raise InputError(f"cannot continue {path}: {reason}", "make the video again with --force") from None
+    return changes + _changed_inputs(checkpoint.run.inputs)
+
+
+def _changed_inputs(inputs: Mapping[str, str]) -> list[str]:
+    changes = []
+    for path, digest in inputs.items():
+        try:
+            if hash_file(path) != digest:
+                changes.append(f"{path} was changed")
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}", "it is needed to continue the video") from None
+    return changes
+
+
+def changes_of_settings(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What would be stored in the video now, where that differs: weights, versions and the like."""
+    changes = []
+    for name, value in now.items():
+        before = stored.get(name)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            changes += [f"{name}: {line}" for line in changes_of_settings(before, value)]
+        elif before != value:
+            changes.append(f"{name} {before}, now {value}")
+    return changes
+
+
+def planned_job(request: Request) -> tuple[Job, Source | None]:
+    """The job of a stored request, and the video that it continues. Raises: InputError, UsageError, DeviceError."""
+    if request.extension is None:
+        job, image = plan(request), request.image
+        return replace(job, given=image_start.frames_given(job) if image else 0), None
+    source = open_source(request)
+    job = plan(replace(request, frames=source.frames_to_make(request.spec.fps)))
+    return replace(job, given=frames_to_read(job, source)), source
+
+
+def changes_of_run(job: Job, model: ModelRunner, run: RunInfo) -> list[str]:
+    """What differs in weights, versions and settings."""
+    now = {name: value for name, value in recipe(job, model).items() if name not in DERIVED}
+    return changes_of_settings(run.metadata, now)

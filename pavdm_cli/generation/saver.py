@@ -1,0 +1,71 @@
+"""Writes a checkpoint after every chunk, on the encoder's thread."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Self, TypeAlias
+
+import torch
+
+from pavdm_cli.errors import OutputError
+from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo, hash_file, write
+from pavdm_cli.generation.decode import Rendered
+from pavdm_cli.generation.latents_file import LatentsFile
+from pavdm_cli.video.write.encode import EncoderState
+from pavdm_cli.video.write.extend import ExtensionWriter
+from pavdm_cli.video.write.writer import VideoWriter
+
+Writer: TypeAlias = VideoWriter | ExtensionWriter
+
+
+@dataclass(slots=True)
+class Saver:
+    """Commits a checkpoint after every chunk; of a file that cannot be continued, the latents too."""
+
+    writer: Writer
+    run: RunInfo
+    notes: Sequence[str]  # so far
+    latents: LatentsFile | None = None  # of a file that cannot be continued
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.latents:
+            with suppress(OutputError):  # which the writer reports
+                self.writer.flush()
+            self.latents.close()
+
+    def save(self, chunk: Rendered) -> None:
+        """Queue the checkpoint after a chunk, whose frames were written."""
+        if chunk.state:
+            self.writer.commit(partial(self._save, chunk, tuple(self.notes)))
+
+    def _save(self, chunk: Rendered, notes: tuple[str, ...], file: EncoderState) -> None:
+        assert chunk.state
+        if self.latents and chunk.latents is not None:
+            self.latents.append(chunk.latents)
+        latents = self.latents.state if self.latents else (0, "")
+        self.run = replace(
+            self.run, inputs={path: digest or hash_file(path) for path, digest in self.run.inputs.items()}
+        )
+        write(self.writer.checkpoint, Checkpoint(self.run, file, chunk.state, notes, latents))
+
+
+def open_saver(writer: Writer, run: RunInfo, notes: Sequence[str], checkpoint: Checkpoint | None) -> Saver:
+    """The saver of a new video, or of an interrupted one. Raises: OSError."""
+    latents = None
+    if not writer.encoder.continuable:
+        latents = LatentsFile(writer.latents, checkpoint.latents[0] if checkpoint else 0)
+    return Saver(writer, run, notes, latents)
+
+
+def machine_name(device: torch.device) -> str:
+    """The processor or GPU, on which the last bits of a video depend."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
