@@ -78,6 +78,27 @@ def test_a_tensor_that_does_not_belong_is_refused_by_its_name(kind: str, tmp_pat
         load(find(str(tiny)))
 
 
+DAMAGED = {
+    "diffusers": ("transformer/config.json", "vae/model.safetensors", "text_encoder/model.safetensors"),
+    "original": ("config.json", "Wan2.1_VAE.safetensors", "models_t5_umt5-xxl-enc-bf16.safetensors"),
+}
+
+
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("damage", ["missing", "half"])
+@pytest.mark.parametrize(("layout", "file"), [(layout, file) for layout, files in DAMAGED.items() for file in files])
+def test_a_damaged_part_is_one_line_and_exit_5(layout: str, file: str, damage: str, tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "tiny", layout) / file
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    if damage == "missing":
+        path.unlink()
+    done = pavdm("generate", "a boat", "--model", tmp_path / "tiny", *SHORT, "--frames", 1)
+    assert done.code == 5, done.err
+    errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "bug" not in done.err
+
+
 def test_pickled_parts_are_refused_with_the_command_that_converts_them(tmp_path: Path) -> None:
     tiny = write_checkpoint(tmp_path / "tiny", "original")
     vae = tiny / "Wan2.1_VAE.safetensors"

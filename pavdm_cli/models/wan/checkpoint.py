@@ -77,9 +77,9 @@ def transformer_config(folder: Path, shapes: Shapes) -> WanConfig:
     Raises: ModelError.
     """
     path = (folder if is_original(folder) else folder / "transformer") / "config.json"
-    config = read_json(path) if path.exists() else {}
+    config = read_json(path)
     dim, channels = _size(folder, shapes, "patch_embedding.weight")[:2]
-    heads = config.get("num_heads", config.get("num_attention_heads", max(1, dim // 128)))
+    heads = config.get("num_heads", config.get("num_attention_heads"))
     if type(heads) is not int or heads < 1 or dim % (2 * heads):
         raise ModelError(f"{path} makes no sense: {heads} heads of {dim} channels", HINT)
     return WanConfig(

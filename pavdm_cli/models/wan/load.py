@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,8 +16,6 @@ from pavdm_cli.models.lora import merge
 from pavdm_cli.models.random_weights import init_random
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.models.wan.checkpoint import (
-    is_original,
-    text_tensors,
     transformer_config,
     transformer_tensors,
     vae_config,
@@ -42,21 +39,11 @@ def load_text_encoder(variant: Variant, spec: ModelSpec, placement: Placement, i
         return RandomText(variant.transformer.text_dim)
     dtype = torch.bfloat16 if placement.text.type == "cuda" else torch.float32
     folder = home(spec)
-    if init == "meta" and not has_text_encoder(folder):
+    if init == "meta" and not (spec.folder.is_absolute() or (folder / "text_encoder").is_dir()):
         return UnloadedUMT5(dtype)
     if init == "weights":
         check(variant, spec, placement)
     return UMT5Text(folder, placement.text, dtype, cache_folder() / "prompts")
-
-
-def has_text_encoder(folder: Path) -> bool:
-    """Whether the weights of the text encoder are in a folder of all parts."""
-    if not is_original(folder):
-        return (folder / "text_encoder").is_dir()
-    try:
-        return bool(text_tensors(folder).files)
-    except ModelError:
-        return False
 
 
 def check(variant: Variant, spec: ModelSpec, placement: Placement) -> None:
