@@ -79,6 +79,11 @@ GENERATED = [
         replace(SHORT, output=replace(SHORT.output, scale=2, scale_filter="nearest")),
         (False, False, 1),
     ),
+    (
+        "--seed 7 --keep-state",
+        replace(SHORT, output=replace(SHORT.output, keep_state=True)),
+        (False, False, 1),
+    ),
     ("--seed 7 --context-cache recompute", with_engine(SHORT, Engine(reuse_context=False)), (False, False, 1)),
     ("--seed 7 --reencode", replace(SHORT, sampling=replace(SHORT.sampling, reencode=True)), (False, False, 1)),
 ]
@@ -86,6 +91,11 @@ EXTENDED = [
     (
         f"{LINE} --prompt fox --frames 9 --start noised --only-new --audio drop",
         replace(ALL, prompt="fox", frames=9, extension=replace(INPUT, start="noised", only_new=True, audio="drop")),
+        (False, False),
+    ),
+    (
+        "--seed 7 --keep-state",
+        replace(LONGER, output=replace(LONGER.output, keep_state=True)),
         (False, False),
     ),
     ("--seed 7 --seconds 3 --json", replace(LONGER, seconds=3), (True, False)),

@@ -102,7 +102,7 @@ def test_a_rolling_window_gives_the_recorded_latents(name: str, kind: str, batch
     assert len(states) == about["rows"]
     for row in (int(name.rsplit(".")[-1]) for name in case if name.startswith(f"{kind}.x.")):
         torch.testing.assert_close(shown(states[row]), latents_of(case[f"{kind}.x.{row:03d}"]), rtol=0, atol=1e-4)
-    new = torch.cat(list(new_chunks(schedule, states)), dim=1)
+    new = torch.cat([chunk.latents for chunk in new_chunks(schedule, states)], dim=1)
     torch.testing.assert_close(new, latents_of(case[f"{kind}.out"])[:, given:], rtol=0, atol=1e-4)
 
 
@@ -139,7 +139,7 @@ def check_pipeline(case: dict[str, Tensor], about: dict[str, Any], schedule: Sch
     levels = wan_levels(about["steps"], about["shift"])
     denoiser = bound(case, levels, about["fps"], 0)
     states = denoise(schedule, denoiser, recorded_noise(case["noise.000"]), aliased(levels), chunks=chunks)
-    latents = torch.cat(list(new_chunks(schedule, states)), dim=1)
+    latents = torch.cat([chunk.latents for chunk in new_chunks(schedule, states)], dim=1)
     frames = decode_stream(tiny_vae("2.1")).push(latents)
     truncated = (frames[0].movedim(1, -1) * 255).byte()
     assert (truncated.int() - case["video_uint8"].int()).abs().max() <= 1
@@ -165,5 +165,5 @@ def test_the_original_pipelines_next_windows_begin_with_the_recorded_prefix(name
         clean = replace(levels, context_sigma=0.0)
         noises = recorded_noise(noise, count)
         states = denoise(schedule, denoiser, noises, aliased(clean), chunks=1, start=start)
-        new = torch.cat(list(new_chunks(schedule, states)), dim=1)
+        new = torch.cat([chunk.latents for chunk in new_chunks(schedule, states)], dim=1)
         torch.testing.assert_close(new, final[:, count:], rtol=0, atol=5e-4)
