@@ -103,7 +103,8 @@ def add_video(args: argparse.Namespace, arm: str, seed: int) -> None:
     path, timer = args.folder / f"{re.sub('[^a-z0-9]+', '-', arm)}-{seed}.mp4", Timer()
     runs.write_video(path, timer.frames(job, model), job.spec.fps, encoding_of(job, runs.OUTPUT), about)
     row = {"settings": kind, "weights": model.digest, "seconds": args.seconds}
-    runs.add_row(args.out, arm, seed, path, row | {"chunk_ms": 1000 * timer.seconds / job.total_chunks})
+    row |= {"chunk_ms": 1000 * timer.seconds / job.total_chunks}
+    runs.add_row(args.out, arm, seed, path, row, features=False)
 
 
 class Timer:
@@ -156,8 +157,10 @@ def arm_line(name: str, rows: Rows, one_chunk: Rows) -> str:
 
 
 def paired_difference(rows: Rows, one_chunk: Rows, metric: str) -> Estimate | None:
-    """The arm less that of one chunk, over the seeds of both."""
+    """The arm less that of one chunk, over the seeds of both; times only of one commit, and so of one run."""
     seeds = rows.keys() & one_chunk.keys()
+    if metric == "chunk_ms":
+        seeds = {seed for seed in seeds if rows[seed]["commit"] == one_chunk[seed]["commit"]}
     pairs = [(value_of(rows[seed], metric), value_of(one_chunk[seed], metric)) for seed in seeds]
     values = np.array([a - b for a, b in pairs if a is not None and b is not None])
     return Estimate(float(values.mean()), *bootstrap_interval(values)) if len(values) > 1 and values.any() else None

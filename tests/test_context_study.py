@@ -49,6 +49,15 @@ def test_rows_are_stored_from_a_clean_commit_alone(
             context.main([str(tmp_path)])
 
 
+def test_the_document_is_made_from_the_stored_rows(context: Any) -> None:
+    rows = [json.loads(line) for line in context.RESULTS.read_text().splitlines()]
+    text = context.DOCUMENT.read_text(encoding="utf-8")
+    begin, end = text.index(context.BEGIN) + len(context.BEGIN), text.index(context.END)
+    assert text[begin:end].strip().splitlines() == context.section_lines(rows)
+    assert {row["arm"] for row in rows} == context.ARMS.keys()
+    assert not any("+" in row["commit"] for row in rows)
+
+
 def row(arm: str, seed: int, drift: float) -> dict[str, Any]:
     metrics = {"identity_drift": drift, "one_object": 1.0}
     about = {"arm": arm, "seed": seed, "seconds": 600.0, "weights": "w", "commit": "abc", "chunk_ms": 100.0}
@@ -63,3 +72,12 @@ def test_only_clear_differences_to_one_chunk_are_shown(context: Any) -> None:
     lines = {line.split("|")[1].strip(): line.split("|")[2] for line in context.section_lines(rows) if "|" in line}
     assert lines["1"].strip() == lines["4"].strip() == "0.25"
     assert lines["2"].strip().startswith("0.199 (-0.0515 (-0.05")
+
+
+def test_times_are_compared_within_one_run_alone(context: Any) -> None:
+    def arm(commit: str, time: float) -> dict[int, dict[str, Any]]:
+        metrics = {"chunk_ms": time}
+        return {seed: {"commit": commit, "measurement": {"metrics": metrics}} for seed in range(4)}
+
+    assert context.arm_line("2", arm("abc", 50.0), arm("abc", 90.0)).split("|")[-2].strip().startswith("50 (-40")
+    assert context.arm_line("2", arm("def", 50.0), arm("abc", 90.0)).split("|")[-2].strip() == "50"

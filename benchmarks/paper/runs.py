@@ -194,10 +194,10 @@ def write_video(
         writer.finish()
 
 
-def add_row(rows: Path, arm: str, seed: int, path: Path, about: Mapping[str, Any]) -> None:
-    """Measure a video and append its row."""
+def add_row(rows: Path, arm: str, seed: int, path: Path, about: Mapping[str, Any], features: bool = True) -> None:
+    """Measure a video and append its row; features: of its clips, for distances."""
     measurement = measure_file(
-        open_video(path), MeasureOptions(flow=True, features=True), ResultsFile(None), lambda count, name: None
+        open_video(path), MeasureOptions(flow=True, features=features), ResultsFile(None), lambda count, name: None
     )
     row = {"schema": SCHEMA, **environment(), "arm": arm, "seed": seed, **about}
     measured = replace(measurement, path=f"{arm}/{path.name}").to_json()
