@@ -19,7 +19,7 @@ from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context, with_kv_cache
 from pavdm_cli.models.stdit.layers import Rope
 from pavdm_cli.sampling.denoiser import FunctionDenoiser
-from pavdm_cli.sampling.loop import denoise, from_clip, new_chunks, sample
+from pavdm_cli.sampling.loop import SamplerState, denoise, from_clip, new_chunks, sample
 from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
 from pavdm_cli.sampling.schedule import Schedule, pa, rn
 
@@ -55,6 +55,10 @@ def shown(schedule: Schedule, start: Any = None) -> tuple[list[tuple[int, ...]],
 
     chunks = sample(schedule, FunctionDenoiser(prefill, velocity), NOISE, solver(), chunks=CHUNKS, start=start)
     return contexts, sizes, torch.cat(list(chunks), dim=1)
+
+
+def latents_of(schedule: Schedule, states: list[SamplerState]) -> Tensor:
+    return torch.cat([chunk.latents for chunk in new_chunks(schedule, states)], dim=1)
 
 
 def latents(chunks: range) -> tuple[int, ...]:
@@ -122,7 +126,7 @@ def test_a_saved_state_continues_with_the_same_latents(context: int, sink: int) 
     denoiser = FunctionDenoiser(prefill, velocity)
     states = list(denoise(schedule, denoiser, NOISE, solver(), chunks=CHUNKS))
     again = list(denoise(schedule, denoiser, NOISE, solver(), chunks=CHUNKS, start=states[11]))
-    whole, rest = (torch.cat(list(new_chunks(schedule, one)), dim=1) for one in (states, again))
+    whole, rest = (latents_of(schedule, one) for one in (states, again))
     assert torch.equal(whole[:, -rest.shape[1] :], rest)
 
 

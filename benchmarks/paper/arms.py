@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import torch
 
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.pipeline import Job, Pixels
 from pavdm_cli.generation.request import Output, Request, Sampling
+from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.loop import from_renoised
 from pavdm_cli.sampling.noise import seeded_noise
@@ -83,7 +83,7 @@ def frames_from_clip(job: Job, model: ModelRunner) -> Iterator[Pixels]:
     single = replace(job.sampling, method="rn", chunk=None, context=0, reencode=False, warmup=0)
     clip_job = plan(job.prompt, count / job.spec.fps, single, job.spec.distilled_guidance)
     clip = torch.cat(list(pipeline.latents(clip_job, model)), dim=1)[:, :window]
-    yield np.concatenate(list(pipeline.decoded(clip_job, model, iter([clip]), pipeline.Recovery(model))))[:count]
+    yield to_bytes(model.decode(clip)[0])[:count]
     if count == job.frames:
         return
     rest = replace(job, frames=job.frames - count, given=count)
