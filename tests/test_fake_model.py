@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -41,16 +42,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pavdm(folder: Path, *words: object) -> str:
     """Standard output of the command, in a process of its own."""
+    done = started(folder, [sys.executable, "-m", "pavdm_cli", *map(str, words)])
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def started(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """A process that knows the model."""
     paths = [folder / "site", TESTS, TESTS.parent, TESTS.parent / "kernels"]
     env = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
         "XDG_CACHE_HOME": str(folder / "cache"),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "pavdm_cli", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env, timeout=300, check=False)
 
 
 SAMPLED = ("--model", "fake", "--seed", 3, "--device", "cpu", "--threads", 1)
@@ -89,6 +94,17 @@ def test_an_image_is_the_first_frame_and_a_video_is_continued(folder: Path) -> N
         words = ("--frames", 9, "-o", "longer.mp4", "--force", "--start", start, *SAMPLED)
         pavdm(folder, "extend", "image.mp4", *words)
         assert open_video(folder / "longer.mp4").frames == 31
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("checkpoints", [1, 3])
+def test_a_killed_video_is_resumed_to_the_same_bytes(folder: Path, checkpoints: int) -> None:
+    words = ("generate", PROMPT, "--frames", 22, *SAMPLED)
+    pavdm(folder, *words, "-o", "whole.mp4", "--force")
+    faulty = [sys.executable, str(TESTS.parent / "benchmarks" / "faulty_process.py"), "replace", str(checkpoints + 1)]
+    assert started(folder, [*faulty, *map(str, words), "-o", "killed.mp4", "--force"]).returncode == -signal.SIGKILL
+    pavdm(folder, "resume", "killed.mp4")
+    assert (folder / "killed.mp4").read_bytes() == (folder / "whole.mp4").read_bytes()
 
 
 @pytest.mark.integration
