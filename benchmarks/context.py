@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from paper import runs
-from paper.arms import plan
+from paper.arms import config_of
 from paper.report import replace_section
 from paper.statistics import Column, Estimate, Rows, estimate, value_of
 
@@ -26,10 +26,12 @@ from pavdm_cli.bench.env import commit
 from pavdm_cli.evaluation.comparison import bootstrap_interval
 from pavdm_cli.evaluation.videos import scene_prompt
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.pipeline import Job, Pixels
-from pavdm_cli.generation.provenance import recipe
-from pavdm_cli.generation.request import Sampling
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.pipeline import Pixels
+from pavdm_cli.generation.provenance import metadata_of
+from pavdm_cli.generation.request import Output, Request
 from pavdm_cli.generation.write import encoding_of, stored
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.runner import ModelRunner
 
 ROOT = Path(__file__).parents[1]
@@ -96,14 +98,15 @@ def add_video(args: argparse.Namespace, arm: str, seed: int) -> None:
     context, sink = ARMS[arm]
     weights = runs.pocket_folder(args.folder / "weights", args.weights) if args.weights else "pocket"
     kind = {"context": context, "sink": sink, "repeat_positions": not arm.endswith(IN_ORDER)}
-    sampling = Sampling(model=str(weights), seed=seed, threads=1, device="cpu", **kind)
-    job = plan(scene_prompt(seed), args.seconds, sampling, runs.distilled_guidance(args.weights))
-    model = pipeline.open_model(job)
-    about = recipe(job, model) | {"crf": runs.OUTPUT.crf} | stored(encoding_of(job, runs.OUTPUT).scale)
+    options = {"model": str(weights), "seed": seed, "output": Output(scale=1), **kind}
+    request = Request(scene_prompt(seed), args.seconds, execution=ExecutionConfig(device="cpu", threads=1), **options)
+    config = config_of(request, runs.distilled_guidance(args.weights))
+    model, encoding = pipeline.open_model(config), encoding_of(config, runs.OUTPUT)
+    metadata = metadata_of(config, model) | {"crf": runs.OUTPUT.crf} | stored(encoding.scale)
     path, timer = args.folder / f"{re.sub('[^a-z0-9]+', '-', arm)}-{seed}.mp4", Timer()
-    runs.write_video(path, timer.frames(job, model), job.spec.fps, encoding_of(job, runs.OUTPUT), about)
+    runs.write_video(path, timer.frames(config, model), config.spec.fps, encoding, metadata)
     row = {"settings": kind, "weights": model.digest, "seconds": args.seconds}
-    row |= {"chunk_ms": 1000 * timer.seconds / job.total_chunks}
+    row |= {"chunk_ms": 1000 * timer.seconds / config.total_chunks}
     runs.add_row(args.out, arm, seed, path, row, features=False)
 
 
@@ -113,9 +116,9 @@ class Timer:
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def frames(self, job: Job, model: ModelRunner) -> Iterator[Pixels]:
-        """The job's frames; what happens to them between is not counted."""
-        frames = pipeline.frames(job, model)
+    def frames(self, config: GenerationConfig, model: ModelRunner) -> Iterator[Pixels]:
+        """The video's frames; what happens to them between is not counted."""
+        frames = pipeline.frames(config, model)
         while True:
             begun = time.thread_time()
             pixels = next(frames, None)

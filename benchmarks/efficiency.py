@@ -19,8 +19,9 @@ import torch
 from pavdm_cli.bench.ceilings import product_side
 from pavdm_cli.bench.estimate import decode_tflop, denoise_tflop
 from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.memory_plan import meta_model_of
-from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.request import build_request
 from pavdm_cli.video import EncoderOptions, VideoWriter
 
 PROMPT = "a red balloon drifting over green hills at sunset"
@@ -65,8 +66,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     for precision in ("fp32", "bf16"):
-        sampling = Sampling(threads=1, device="cpu", precision=precision)
-        job = pipeline.plan(Request(PROMPT, seconds=given.seconds, sampling=sampling))
+        options = {"threads": 1, "device": "cpu", "precision": precision}
+        job = resolve(build_request({"prompt": PROMPT, "seconds": given.seconds} | options))
         model, rows = pipeline.open_model(job), []
         with tempfile.TemporaryDirectory() as folder:
             for _ in range(given.rounds):

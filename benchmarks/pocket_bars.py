@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,11 @@ from pavdm_cli.evaluation import bars, probe_training, ratchet
 from pavdm_cli.evaluation.bars import Bar, ChunkTiming
 from pavdm_cli.evaluation.probe import SHIPPED, Probe, load, read_video, save
 from pavdm_cli.evaluation.videos import PARTIAL, Video, VideoSet, generate_videos, render_videos
-from pavdm_cli.generation.request import Sampling
-from pavdm_cli.generation.settings import settle
+from pavdm_cli.generation.config import resolve
+from pavdm_cli.generation.request import Request
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.pocket.checkpoint import about, digest, load_codec
+from pavdm_cli.runtime.untrusted import stored_values
 from pavdm_cli.video.contact_sheet import write_contact_sheet
 
 HERE = Path(__file__).parent
@@ -49,7 +51,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, default=Sampling().spec.folder, help="codec and denoiser .safetensors")
+    parser.add_argument("--weights", type=Path, default=Request("").spec.folder, help="codec and denoiser .safetensors")
     parser.add_argument("--probe", type=Path, default=SHIPPED, help="trained if it does not exist")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--prompts", type=int, default=32)
@@ -143,7 +145,7 @@ def settings_of(args: argparse.Namespace, video_set: VideoSet) -> dict[str, Any]
         "length": video_set.seconds,
         "weights": digest(args.weights / "codec.safetensors", args.weights / "denoiser.safetensors"),
         "probe": digest(args.probe),
-        **asdict(settle(video_set.sampling)),
+        **stored_values(resolve(video_set.request)),
     }
 
 
@@ -183,14 +185,15 @@ def print_result(video: Video, probe: Probe, timing: ChunkTiming) -> Video:
 def select_videos(part: str, args: argparse.Namespace) -> VideoSet:
     """The videos to evaluate in a part."""
     count, seconds = (args.prompts, args.seconds) if part == "videos" else (args.minutes, LONG)
-    sampling = Sampling(threads=args.threads, device="cpu", guidance=args.guidance, steps=args.steps)
-    return VideoSet(range(args.first_seed, args.first_seed + count), seconds, args.weights, sampling)
+    execution = ExecutionConfig(device="cpu", threads=args.threads)
+    request = Request("a ball", guidance=args.guidance, steps=args.steps, execution=execution)
+    return VideoSet(range(args.first_seed, args.first_seed + count), seconds, args.weights, request)
 
 
 def chunk_timing(args: argparse.Namespace) -> ChunkTiming:
     """The timing of the model's videos."""
-    spec = Sampling().spec
-    return ChunkTiming(spec.frames(spec.chunk), spec.fps)
+    config = resolve(Request("a ball"))
+    return ChunkTiming(int(config.frames_per_chunk), config.spec.fps)
 
 
 def write_sheet(path: Path, videos: Sequence[Video], columns: int = 10) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from support.clips import corners
 from support.exact import NOISE, Exact, Mixing, assert_same, clean_latents, joined, sigmas_of, solver_of
+from support.requests import make_request
 from support.tiers import integration
 from test_video_image import write
 from typer.testing import CliRunner
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 from pavdm_cli.app import app
 from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.generation import image_start, pipeline
-from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.sampling import loop
 from pavdm_cli.sampling.loop import denoise, from_first, sample
 from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rn
@@ -128,16 +129,15 @@ def opensora(folder: Path) -> Path:
     return folder
 
 
-def job_of(model: Path | str, frames: int, **given: object) -> pipeline.Job:
+def job_of(
+    model: Path | str, frames: int, prompt: str = "a red balloon over green hills", **given: object
+) -> GenerationConfig:
     """A few quick steps of either model."""
-    sampling = Sampling(**{"model": str(model), "steps": 6, "seed": 1, "device": "cpu"} | given)
-    prompt = "a red balloon over green hills"
-    return pipeline.plan(
-        Request(prompt, frames=frames, size=None if model == "pocket" else (64, 72), sampling=sampling)
-    )
+    sampling = {"model": str(model), "steps": 6, "seed": 1, "device": "cpu"} | given
+    return resolve(make_request(prompt, frames=frames, size=None if model == "pocket" else (64, 72), **sampling))
 
 
-def video(job: pipeline.Job, model=None, still: StillImage | None = None) -> np.ndarray:
+def video(job: GenerationConfig, model=None, still: StillImage | None = None) -> np.ndarray:
     return np.concatenate(list(image_start.frames_from(job, model or pipeline.open_model(job), still or picture())))
 
 
@@ -189,7 +189,7 @@ def test_pocket_goes_on_from_a_picture_of_its_own_world():
     """The next frame is nearer to the picture than one that knew nothing of it."""
     job = job_of("pocket", 9, steps=12)
     model = pipeline.open_model(job)
-    own = next(pipeline.frames(replace(job, prompt="a blue kite over the sea at night", frames=4), model))[-1]
+    own = next(pipeline.frames(job_of("pocket", 4, "a blue kite over the sea at night", steps=12), model))[-1]
     made = video(job, model, replace(picture(), frame=own))
     alone = np.concatenate(list(pipeline.frames(job, model)))
     assert np.abs(made[1].astype(int) - own).mean() < np.abs(alone[1].astype(int) - own).mean() / 2
@@ -224,9 +224,9 @@ def test_the_command_line_takes_a_picture_and_info_gives_the_command_again(tmp_p
     done = pavdm("generate", "a red ball over hills", "--image", "my picture.jpg", *words, "-o", "v.mp4")
     assert done.exit_code == 0, done.output
     assert "it goes on from the picture in that style" in done.stderr
-    recipe = json.loads(done.stdout)["recipe"]
-    assert (recipe["image"], recipe["frames"]) == (str(path), 6)
-    assert recipe["image_digest"] == read_image(path).digest
+    metadata = json.loads(done.stdout)["metadata"]
+    assert (metadata["image"], metadata["frames"]) == (str(path), 6)
+    assert metadata["image_digest"] == read_image(path).digest
     made = pictures(tmp_path / "v.mp4")
     assert len(made) == 6
     assert np.abs(made[0].astype(int) - scale_to_cover(read_image(path).frame, (64, 96))).mean() < 4
@@ -241,7 +241,7 @@ def test_open_sora_begins_with_a_picture_and_goes_on_noised_by_the_command_line(
     small = ("--model", opensora, "--size", "72x64", "--steps", "2", "--window", "10", "--threads", "1", "--json")
     done = pavdm("generate", "a boat", "--image", "p.png", "--method", "rw", "--frames", "34", *small, "-o", "v.mp4")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["recipe"]["method"] == "rw"
+    assert json.loads(done.stdout)["metadata"]["method"] == "rw"
     made = pictures(tmp_path / "v.mp4")
     assert made.shape == (34, 64, 72, 3)
     assert np.abs(made[0].astype(int) - corners(64, 72)).mean() < 4

@@ -6,26 +6,26 @@ import json
 import subprocess
 import sys
 import textwrap
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from support.requests import make_request
 from test_bench_released import SMALL
 from typer.testing import CliRunner
 
 from pavdm_cli.app import app
-from pavdm_cli.bench import first_frame, latency, stats
+from pavdm_cli.bench import latency, stats
 from pavdm_cli.bench.report import lines
 from pavdm_cli.bench.shapes import find_shape
 from pavdm_cli.bench.throughput import shape_throughput, throughput
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.models.execution import PLAIN, Engine
+from pavdm_cli.generation.request import Request, build_request, flat_values
+from pavdm_cli.models.execution import REFERENCE, ExecutionConfig
 
 
 def test_a_row_says_what_was_measured_where_and_against_what():
-    request = Request("a red ball over hills", seconds=5, sampling=Sampling(steps=6, threads=1))
+    request = make_request("a red ball over hills", seconds=5, steps=6, threads=1)
     seen: list[int] = []
     row = json.loads(json.dumps(throughput(request, seen.append)))
     assert row["schema"] == "pavdm.bench/1"
@@ -40,7 +40,7 @@ def test_a_row_says_what_was_measured_where_and_against_what():
     assert summary["first_frame_warm_s"] < summary["first_frame_cold_s"]
     assert summary["end_to_end_fps"] < summary["steady_fps"] * 1.5
     assert row["ceilings"]["copy_gb_s"] > 0
-    assert row["config"]["engine"]["fused"] is True
+    assert row["config"]["execution"]["fused"] is True
     samples = row["samples"]
     counts = [len(samples[f"{phase}_steps_s"]) for phase in ("growth", "steady", "drain")]
     assert counts == [6, 8, 5]  # four of the steady ones generate the rest of the warm-up
@@ -56,7 +56,7 @@ def test_a_row_says_what_was_measured_where_and_against_what():
 
 
 def test_a_shape_with_random_weights_claims_no_whole_video():
-    request = Request("a", seconds=1, sampling=Sampling("opensora-v1.2", threads=1))
+    request = make_request("a", seconds=1, model="opensora-v1.2", threads=1)
     row = shape_throughput(request, SMALL, 4)
     assert row["config"]["random_weights"] is True
     assert row["config"]["model"] == "mid"
@@ -68,7 +68,7 @@ def test_a_shape_with_random_weights_claims_no_whole_video():
 
 
 def test_random_weights_make_a_whole_video_where_asked():
-    request, frames = Request("a", frames=14, sampling=Sampling(steps=6, threads=1)), []
+    request, frames = make_request("a", frames=14, steps=6, threads=1), []
     row = shape_throughput(request, find_shape("pocket"), 3, frames.append)
     assert sum(frames) == row["config"]["frames"] == 14
     assert row["config"]["random_weights"] is True
@@ -77,7 +77,7 @@ def test_random_weights_make_a_whole_video_where_asked():
 
 
 def test_a_network_alone_makes_no_whole_video():
-    request = Request("a", seconds=1, sampling=Sampling("opensora-v1.2", threads=1))
+    request = make_request("a", seconds=1, model="opensora-v1.2", threads=1)
     with pytest.raises(UsageError, match="'mid' has no codec"):
         shape_throughput(request, SMALL, 4, lambda frames: None)
 
@@ -89,9 +89,10 @@ def test_a_run_does_not_import_triton():
         from pavdm_cli.generation import pipeline
         from pavdm_cli.bench import steps
         from pavdm_cli.bench.throughput import denoising, row, sampled
-        from pavdm_cli.generation.request import Request, Sampling
+        from pavdm_cli.generation.config import resolve
+        from pavdm_cli.generation.request import build_request
 
-        job = pipeline.plan(Request("a red ball", frames=2, sampling=Sampling(steps=6, threads=1)))
+        job = resolve(build_request({"prompt": "a red ball", "frames": 2, "steps": 6, "threads": 1}))
         model = pipeline.open_model(job)
         timed = steps.whole(job, model, steps.ready(job, model))
         row("throughput", job, model, sampled(timed), denoising(job, model, timed))
@@ -104,11 +105,14 @@ def test_a_run_does_not_import_triton():
 def test_a_new_process_is_told_every_switch(monkeypatch):
     seen: list[Request] = []
     monkeypatch.setattr("pavdm_cli.commands.generate.make", lambda request, *rest: seen.append(request))
-    engines = [Engine(), Engine(compile=True, reuse_context=False, cuda_graphs="off", overlap_decode="off")]
+    engines = [
+        ExecutionConfig(),
+        ExecutionConfig(compile=True, context_cache="recompute", cuda_graphs="off", overlap_decode="off"),
+    ]
     for engine in engines:
-        asked = Request("a red ball", frames=3, sampling=Sampling(seed=1, engine=engine))
+        asked = make_request("a red ball", frames=3, seed=1, execution=engine)
         CliRunner().invoke(app, latency.command(asked, Path("video.mp4"))[3:], catch_exceptions=False)
-    assert [request.sampling.engine for request in seen] == engines
+    assert [request.execution for request in seen] == engines
 
 
 @pytest.mark.integration
@@ -117,9 +121,10 @@ def test_making_up_weights_does_not_import_the_compiler():
         import sys
         from pavdm_cli.bench.shapes import find_shape
         from pavdm_cli.bench.throughput import open_shape
-        from pavdm_cli.generation.request import Request, Sampling
+        from pavdm_cli.generation.request import build_request
 
-        open_shape(Request("a", seconds=1, sampling=Sampling("opensora-v1.2", threads=1)), find_shape("mid"))
+        request = build_request({"prompt": "a", "seconds": 1, "model": "opensora-v1.2", "threads": 1})
+        open_shape(request, find_shape("mid"))
         print("torch._dynamo" in sys.modules)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
@@ -129,7 +134,7 @@ def test_making_up_weights_does_not_import_the_compiler():
 @pytest.mark.integration
 def test_every_wait_is_measured_as_often_as_asked(monkeypatch):
     monkeypatch.setattr(latency, "cold", lambda request: 1.0)
-    request = Request("a red ball over hills", seconds=4, sampling=Sampling(steps=6, threads=1))
+    request = make_request("a red ball over hills", seconds=4, steps=6, threads=1)
     seen: list[int] = []
     row = json.loads(json.dumps(latency.latency(request, 1, seen.append)))
     assert (row["kind"], sum(seen)) == ("latency", 1)
@@ -143,7 +148,7 @@ def test_every_wait_is_measured_as_often_as_asked(monkeypatch):
 
 @pytest.mark.integration
 def test_with_random_weights_each_wait_of_one_process_is_measured():
-    request = Request("a", frames=30, sampling=Sampling(steps=6, threads=1))
+    request = make_request("a", frames=30, steps=6, threads=1)
     row = latency.latency(request, 1, lambda rounds: None, find_shape("pocket"))
     assert row["config"]["random_weights"] is True
     measured = {name: len(values) for name, values in row["samples"].items() if values}
@@ -153,9 +158,8 @@ def test_with_random_weights_each_wait_of_one_process_is_measured():
 
 
 def test_a_new_process_is_asked_for_the_same_video():
-    request = Request("a red ball over hills", frames=3, sampling=Sampling(steps=6, seed=5, engine=PLAIN))
-    asked = json.dumps({"prompt": request.prompt, "frames": 3, "sampling": asdict(request.sampling)})
-    assert first_frame.read(asked) == request
+    request = make_request("a red ball over hills", frames=3, steps=6, seed=5, execution=REFERENCE)
+    assert build_request(json.loads(json.dumps(flat_values(request)))) == request
 
 
 def test_a_percentile_is_the_nearest_rank_and_a_spread_ignores_one_slow_sample():

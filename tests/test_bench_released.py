@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.requests import make_request
 from test_stdit import TINY, randomised
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pavdm_cli.bench import ablate, shapes
 from pavdm_cli.bench.released import Prompt, released_stdit
-from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.opensora import mid
 from pavdm_cli.models.opensora.config import XL2
 from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context
@@ -94,7 +94,7 @@ SMALL = shapes.Shape(replace(mid.MODEL, sizes=SIZES, spec=replace(mid.MODEL.spec
 def test_every_rung_is_timed_and_only_overlap_memory_deviates(monkeypatch) -> None:
     monkeypatch.setattr(ablate, "lacking", lambda device: ("a compiler", ""))
     seen: list[int] = []
-    request = Request("", seconds=1, sampling=Sampling("opensora-v1.2", seed=1, threads=1))
+    request = make_request("", seconds=1, model="opensora-v1.2", seed=1, threads=1)
     row = ablate.ablate(replace(request, prompt="a"), SMALL, 2, seen.append)
     ladder = {one["rung"]: one for one in row["ladder"]}
     assert list(ladder) == [ablate.BASELINE, *ablate.RUNGS]

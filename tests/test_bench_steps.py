@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 import torch
+from support.requests import make_request
 from support.tape import Tape
 from test_bench_released import SMALL
 from torch import Tensor
 
 from pavdm_cli.bench import steps, throughput
 from pavdm_cli.bench.throughput import open_shape
-from pavdm_cli.generation.pipeline import Job
-from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.denoiser import Denoiser
 
 CPU = torch.device("cpu")
-Made = tuple[Job, ModelRunner, steps.Ready]
+Made = tuple[GenerationConfig, ModelRunner, steps.Ready]
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Still:
 
 def made(denoiser: Callable[[Denoiser], Denoiser], graphs: GraphPolicy | None = None) -> Made:
     """A long enough video of a small network, whose denoiser is another."""
-    request = Request("a", seconds=8, sampling=Sampling("opensora-v1.2", threads=1))
+    request = make_request("a", seconds=8, model="opensora-v1.2", threads=1)
     job, model = open_shape(request, SMALL)
     ready = steps.ready(job, model)
     return job, model, replace(ready, denoiser=denoiser(ready.denoiser), graphs=graphs)
@@ -115,7 +115,7 @@ def test_a_video_of_random_weights_finds_every_size_built(clock: Clock, monkeypa
         return {}, {}
 
     monkeypatch.setattr(throughput, "whole_video", video)
-    throughput.shape_throughput(Request("a", seconds=1), SMALL, 2, lambda frames: None)
+    throughput.shape_throughput(make_request("a", seconds=1), SMALL, 2, lambda frames: None)
     assert len(seen) == 2 * job.schedule.capacity  # growth without an overlap, then full and ever shorter with one
 
 

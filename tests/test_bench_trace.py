@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from support.requests import make_request
 from support.tape import Tape
 from test_bench_released import SMALL
 from torch import Tensor
@@ -24,8 +25,8 @@ from pavdm_cli.bench.throughput import open_shape
 from pavdm_cli.bench.trace import dearest, trace
 from pavdm_cli.errors import DeviceError, OutputError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.models.execution import PLAIN
+from pavdm_cli.generation.request import Request
+from pavdm_cli.models.execution import REFERENCE
 from pavdm_cli.sampling import cuda_graphs
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 
@@ -37,7 +38,7 @@ def known_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked(**engine) -> Request:
-    return Request("a", seconds=1, sampling=Sampling("opensora-v1.2", threads=1, **engine))
+    return make_request("a", seconds=1, model="opensora-v1.2", threads=1, **engine)
 
 
 def test_the_trace_holds_the_operations_and_the_table_the_dearest(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_the_trace_holds_the_operations_and_the_table_the_dearest(tmp_path: Path
 
 @pytest.mark.integration
 def test_plain_is_profiled_as_it_runs(tmp_path: Path) -> None:
-    names = {one["name"] for one in trace(asked(engine=PLAIN), SMALL, tmp_path)[0]["operations"]}
+    names = {one["name"] for one in trace(asked(execution=REFERENCE), SMALL, tmp_path)[0]["operations"]}
     assert "mkldnn::_linear_pointwise" not in names
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.exact import solver_of
-from support.models import MODELS, load
+from support.models import EXECUTION, MODELS, load
 from support.tiny import tiny_pocket, tiny_runner
 from torch import Tensor
 
@@ -164,7 +164,7 @@ def passes(loaded: ModelRunner, schedule: Schedule, guidance: float) -> tuple[Te
     seen: list[tuple[int, int]] = []
     hook = loaded.transformer.register_forward_hook(lambda _m, given, out: seen.append(tuple(given[0].shape[:2])))
     sigmas = linear_sigmas(schedule.steps).double()
-    denoiser = loaded.denoiser(PROMPTS[0], schedule, noise_levels(sigmas), guidance)
+    denoiser = loaded.denoiser(PROMPTS[0], schedule, noise_levels(sigmas), guidance, EXECUTION)
     noise = seeded_noise(1, loaded.noise_shape())
     video = torch.cat(list(sample(schedule, denoiser, noise, solver_of(sigmas), chunks=3)), dim=1)
     hook.remove()
@@ -196,7 +196,7 @@ def test_every_method_ends_in_latents_that_depend_on_the_prompt(method, loaded):
     sigmas = linear_sigmas(8).double()
     videos = []
     for prompt in PROMPTS:
-        denoiser = loaded.denoiser(prompt, schedule, noise_levels(sigmas), 2.0)
+        denoiser = loaded.denoiser(prompt, schedule, noise_levels(sigmas), 2.0, EXECUTION)
         videos.append(
             torch.cat(
                 list(sample(schedule, denoiser, seeded_noise(1, loaded.noise_shape()), solver_of(sigmas), chunks=2)), 1
@@ -222,9 +222,9 @@ def heard(loaded: ModelRunner, prompt: str) -> tuple[Tensor, int, int]:
     plain, rest = Heard(), Heard()
     chosen = replace(loaded, attention=Attention("plain", "for a test", plain, rest, "rest", min_keys=2))
     window, levels = latents(4, 4)[:1], torch.tensor([1, 1, 3, 3], dtype=torch.int32)
-    out = chosen.denoiser(prompt, SCHEDULE, noise_levels(linear_sigmas(8).double()), 1)(window, levels, None)
+    out = chosen.denoiser(prompt, SCHEDULE, noise_levels(linear_sigmas(8).double()), 1, EXECUTION)(window, levels, None)
     assert not any(plain.masks)
-    unchanged = loaded.denoiser(prompt, SCHEDULE, noise_levels(linear_sigmas(8).double()), 1)
+    unchanged = loaded.denoiser(prompt, SCHEDULE, noise_levels(linear_sigmas(8).double()), 1, EXECUTION)
     assert torch.equal(out, unchanged(window, levels, None))
     return out, len(plain.masks), len(rest.masks)
 
@@ -240,7 +240,7 @@ def test_space_and_text_are_attended_to_by_the_chosen_back_end(loaded):
 def test_a_frame_of_one_token_goes_to_the_stand_in(loaded):
     plain, rest = Heard(), Heard()
     chosen = replace(loaded, attention=Attention("plain", "for a test", plain, rest, "rest", min_keys=2))
-    denoiser = chosen.denoiser(PROMPTS[0], SCHEDULE, noise_levels(linear_sigmas(8).double()), 1)
+    denoiser = chosen.denoiser(PROMPTS[0], SCHEDULE, noise_levels(linear_sigmas(8).double()), 1, EXECUTION)
     depth = loaded.transformer.config.depth
     denoiser(latents(4, 4)[:1, ..., :2, :2], torch.tensor([1, 1, 3, 3], dtype=torch.int32), None)
     assert (len(plain.masks), len(rest.masks)) == (2 * depth, depth)  # the words are more than one

@@ -11,13 +11,15 @@ import pytest
 import torch
 from support import published
 from support.models import load, meta_of
+from support.requests import make_request
 
 from pavdm_cli.commands import run
 from pavdm_cli.errors import DeviceError
-from pavdm_cli.generation import memory_plan, memory_report, pipeline, provenance, settings, write
+from pavdm_cli.generation import memory_plan, memory_report, pipeline, provenance, write
+from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.decode import Rendered
-from pavdm_cli.generation.request import Output, Request, Sampling
-from pavdm_cli.models.execution import Engine
+from pavdm_cli.generation.request import Output, Request
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.memory_tracker import Live, standing_for
 from pavdm_cli.models.meta_model import MemoryCase, count, weights_of
 from pavdm_cli.models.opensora import config, text_encoder
@@ -28,13 +30,13 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 PROMPT = "a red balloon drifts over green hills"
 
 
-def request(folder: Path | str, frames: int = 17 * 8, prompt: str = PROMPT, **given: object) -> Request:
-    sampling = Sampling(**{"model": str(folder), "steps": 6, "seed": 1, "device": "cpu"} | given)
-    return Request(prompt, frames=frames, size=(64, 72), sampling=sampling)
+def request_of(folder: Path | str, frames: int = 17 * 8, prompt: str = PROMPT, **given: object) -> Request:
+    sampling = {"model": str(folder), "steps": 6, "seed": 1, "device": "cpu"} | given
+    return make_request(prompt, frames=frames, size=(64, 72), **sampling)
 
 
-def job(folder: Path | str, **given: object) -> pipeline.Job:
-    return pipeline.plan(request(folder, **given))
+def job(folder: Path | str, **given: object) -> GenerationConfig:
+    return resolve(request_of(folder, **given))
 
 
 def test_bytes_are_followed_till_they_are_freed_whatever_views_there_are():
@@ -56,7 +58,9 @@ def test_bytes_are_followed_till_they_are_freed_whatever_views_there_are():
 @pytest.mark.parametrize("cfg_batching", ["batched", "sequential"])
 @pytest.mark.parametrize("reuse", [True, False])
 def test_a_real_run_holds_what_was_counted_without_contents(folder, cfg_batching, reuse):
-    wanted = job(folder, engine=Engine(cfg_batching=cfg_batching, reuse_context=reuse))
+    wanted = job(
+        folder, execution=ExecutionConfig(cfg_batching=cfg_batching, context_cache="reuse" if reuse else "recompute")
+    )
     shown = memory_plan.shown_of(wanted)
     assert (shown.noisy, shown.clean) == (30, 5)
     drawn, model = meta_of(wanted, CPU), pipeline.open_model(wanted)
@@ -66,28 +70,30 @@ def test_a_real_run_holds_what_was_counted_without_contents(folder, cfg_batching
     assert held.step > 1_000_000
 
 
-@pytest.mark.parametrize("asked", [{"table": False, "overlap_decode": "on"}, {"offload": "model"}, {}])
+@pytest.mark.parametrize("asked", [{"cache_modulation": False, "overlap_decode": "on"}, {"offload": "model"}, {}])
 def test_graphs_are_counted_where_steps_are_recorded(folder, asked):
-    edited = job(folder, method="rn", edit_ratio=0.0 if asked else 0.3, engine=Engine(cfg_batching="batched", **asked))
-    assert memory_plan.shown_of(edited).engine.cuda_graphs == "off"
-    plain = job(folder, engine=Engine(cfg_batching="batched"))
-    assert memory_plan.shown_of(plain).engine.cuda_graphs == "auto"
+    edited = job(folder, method="rn", edit_ratio=0.0 if asked else 0.3, cfg_batching="batched", **asked)
+    assert memory_plan.shown_of(edited).execution.cuda_graphs == "off"
+    plain = job(folder, cfg_batching="batched")
+    assert memory_plan.shown_of(plain).execution.cuda_graphs == "auto"
 
 
 def test_offloading_is_named_without_the_options_that_it_does_not_go_with(folder, gpu):
-    fast = Engine(cuda_graphs="on", overlap_decode="on", compile=True)
-    options = dict(memory_plan.alternatives(on_gpu(folder, engine=fast)))
+    fast = ExecutionConfig(cuda_graphs="on", overlap_decode="on", compile=True)
+    options = dict(memory_plan.alternatives(on_gpu(folder, execution=fast)))
     named = "--offload model without --cuda-graphs on without --overlap-decode on without --compile"
-    assert options[named].sampling.engine == Engine(offload="model")
+    switches = options[named].execution
+    assert (switches.offload, switches.cuda_graphs, switches.overlap_decode) == ("model", "auto", "off")
+    assert not switches.compile
     assert "--offload model" in dict(memory_plan.alternatives(on_gpu(folder)))
 
 
 def test_a_whole_run_stays_within_its_budget_and_near_it(folder):
     wanted = job(folder)
     found = memory_plan.choose(wanted)
-    model = pipeline.open_model(found.job)
+    model = pipeline.open_model(found.config)
     with Live() as live:
-        for _ in pipeline.frames(found.job, model):
+        for _ in pipeline.frames(found.config, model):
             pass
     parts = found.places[0].parts
     beside = [sum(part[i] for name, part in parts.items() if "activ" in name or "clean" in name) for i in (2, 3)]
@@ -103,7 +109,11 @@ def test_a_step_of_the_full_network_takes_thirteen_streams_on_a_gpu_and_half_of_
     assert weights_of(model.transformer) == 2 * (1_207_643_972 + 300 * 4096)
     stream = 2 * 35 * 405 * 1152 * 2  # bytes of the tokens' vectors: the MLP holds its inner ones twice, four as wide
     sizes = [
-        count(model, MemoryCase(wanted.schedule, Engine(cfg_batching=passes, cuda_graphs="off"), 7.0, 30, 5), CUDA).step
+        count(
+            model,
+            MemoryCase(wanted.schedule, ExecutionConfig(cfg_batching=passes, cuda_graphs="off"), 7.0, 30, 5),
+            CUDA,
+        ).step
         for passes in ("batched", "sequential")
     ]
     assert sizes == [pytest.approx(13 * stream, rel=0.02), pytest.approx(13 * stream / 2, rel=0.02)]
@@ -127,73 +137,72 @@ def test_the_text_encoder_takes_what_is_planned():
 def gpu(monkeypatch):
     """As much free memory as a test likes, on a GPU that is not there; the host has plenty."""
     free = {"cuda": 10**12, "cpu": 10**12}
-    devices = {"auto": CUDA, "cuda": CUDA, "cpu": CPU}
-    for module in (memory_plan, settings):
-        monkeypatch.setattr(module, "pick_device", lambda name, option="": devices[name])
     monkeypatch.setattr(memory_plan, "free_bytes", lambda device: free[device.type])
     monkeypatch.setattr(memory_plan, "SPARE", {"cuda": 0, "cpu": 0})
     return free
 
 
-def on_gpu(folder: Path, **given: object) -> pipeline.Job:
-    wanted = job(folder, **{name: value for name, value in given.items() if name != "options"})
-    return replace(wanted, sampling=replace(wanted.sampling, device="cuda", options=given.get("options", {})))
+def on_gpu(folder: Path, options: dict[str, object] | None = None, **given: object) -> GenerationConfig:
+    """As `resolve` decides on a machine with a GPU."""
+    on_cpu = job(folder, **given)
+    overlap = "on" if "overlap_decode" in on_cpu.open_switches else on_cpu.execution.overlap_decode
+    return replace(on_cpu.with_execution(device="cuda", overlap_decode=overlap), options=options or {})
 
 
 def chosen(found: memory_plan.Budget) -> tuple[str, int, str]:
-    engine = found.job.sampling.engine
-    return engine.cfg_batching, engine.pictures, engine.vae_tiling
+    switches = found.config.execution
+    return switches.cfg_batching, switches.decode_batch, switches.vae_tiling
 
 
 def test_the_batches_are_the_largest_that_fit(folder, gpu):
     wanted = on_gpu(folder)
     roomy = memory_plan.choose(wanted)
-    assert chosen(roomy) == ("batched", 4, "auto")
+    assert chosen(roomy) == ("batched", 4, "off")
     gpu["cuda"] = max(roomy.places[0].needs)
-    assert chosen(memory_plan.choose(wanted)) == ("batched", 4, "auto")
+    assert chosen(memory_plan.choose(wanted)) == ("batched", 4, "off")
     gpu["cuda"] -= 1
     tight = memory_plan.choose(wanted)
-    assert chosen(tight) != ("batched", 4, "auto")
+    assert chosen(tight) != ("batched", 4, "off")
     assert tight.fits
     assert max(tight.places[0].needs) < max(roomy.places[0].needs)
-    assert memory_report.notes(wanted, tight.job)
+    assert memory_report.notes(wanted, tight.config)
 
 
 @pytest.mark.integration
 def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(folder, gpu):
-    wanted = memory_plan.with_engine(on_gpu(folder), overlap_decode="off", cfg_batching="batched")
+    wanted = on_gpu(folder).with_execution(overlap_decode="off", cfg_batching="batched")
     wanted = replace(wanted, spec=replace(wanted.spec, size=(320, 640)))
     tiles, whole = (
-        memory_plan.budget(memory_plan.with_engine(wanted, pictures=1, vae_tiling=tiled)) for tiled in ("on", "off")
+        memory_plan.budget(wanted.with_execution(decode_batch=1, vae_tiling=tiled)) for tiled in ("on", "off")
     )
     (need,), (more,) = ([found.places[0].needs[3]] for found in (tiles, whole))
     assert need < 0.95 * more
     gpu["cuda"] = need
     found = memory_plan.choose(wanted)
     assert chosen(found)[1:] == (1, "on")
-    assert any("in tiles" in note for note in memory_report.notes(wanted, found.job))
-    model = load(job(folder).spec, CPU, engine=found.job.sampling.engine)
+    assert any("in tiles" in note for note in memory_report.notes(wanted, found.config))
+    model = load(job(folder).spec, CPU, execution=found.config.execution)
     assert (model.vae.decode_batch, model.vae.tiled) == (1, True)
-    assert provenance.recipe(found.job, model)["vae_tiling"] == "on"
+    assert provenance.metadata_of(found.config, model)["vae_tiling"] == "on"
 
 
 def test_a_chunk_is_decoded_beside_the_next_steps_only_where_both_fit(folder, gpu):
-    wanted = memory_plan.with_engine(on_gpu(folder), pictures=1, cfg_batching="batched")
-    beside, after = (memory_plan.budget(memory_plan.with_engine(wanted, overlap_decode=at)) for at in ("on", "off"))
+    wanted = on_gpu(folder).with_execution(decode_batch=1, cfg_batching="batched")
+    beside, after = (memory_plan.budget(wanted.with_execution(overlap_decode=at)) for at in ("on", "off"))
     (_, _, step, both), (_, _, _, alone) = beside.places[0].needs, after.places[0].needs
     assert both == alone + beside.places[0].parts["activations of a step"][2]
     gpu["cuda"] = both
-    assert memory_plan.choose(wanted).job.sampling.engine.overlap_decode == "auto"
+    assert memory_plan.choose(wanted).config.execution.overlap_decode == "on"
     gpu["cuda"] = max(alone, step)
     found = memory_plan.choose(wanted)
-    assert found.job.sampling.engine.overlap_decode == "off"
-    assert any("does not overlap" in note for note in memory_report.notes(wanted, found.job))
+    assert found.config.execution.overlap_decode == "off"
+    assert any("does not overlap" in note for note in memory_report.notes(wanted, found.config))
 
 
 def test_what_does_not_fit_is_refused_by_its_largest_part_with_what_each_option_saves(folder, gpu):
     wanted = on_gpu(folder)
     least = memory_plan.choose(
-        memory_plan.with_engine(wanted, cfg_batching="sequential", pictures=1, offload="sequential")
+        wanted.with_execution(cfg_batching="sequential", decode_batch=1, offload="sequential", overlap_decode="off")
     )
     gpu["cuda"] = max(least.places[0].needs)
     found = memory_plan.choose(wanted)
@@ -224,13 +233,15 @@ def test_a_prompt_that_was_read_before_needs_no_text_encoder(folder):
     assert "text encoder, weights" in memory_plan.budget(wanted).places[0].parts
     model = pipeline.open_model(wanted)
     assert "text encoder, weights" not in memory_plan.budget(wanted).places[0].parts
-    model.text_encoder.encode([wanted.formatted.text])
+    model.text_encoder.encode([wanted.text.text])
 
 
 def test_nothing_is_loaded_of_what_does_not_fit(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(memory_plan, "free_bytes", lambda device: 1000)
     monkeypatch.setattr(pipeline, "open_model", None)
-    least = request(folder, frames=17, engine=Engine(cfg_batching="sequential", overlap_decode="off", pictures=1))
+    least = request_of(
+        folder, frames=17, execution=ExecutionConfig(cfg_batching="sequential", overlap_decode="off", decode_batch=1)
+    )
     with pytest.raises(DeviceError, match=r"0\.0 MB are free"):
         run.make(replace(least, output=Output(tmp_path / "v.mp4")), as_json=False)
     assert not list(tmp_path.glob("v*"))
@@ -238,16 +249,16 @@ def test_nothing_is_loaded_of_what_does_not_fit(folder, monkeypatch, tmp_path):
 
 def test_a_plan_loads_nothing(folder, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "open_model", None)
-    run.make(request(folder), as_json=False, only_plan=True)
+    run.make(request_of(folder), as_json=False, only_plan=True)
     assert "in all on cpu" in capsys.readouterr().out
-    run.make(Request("a red ball", sampling=Sampling(device="cpu")), as_json=True, only_plan=True)
+    run.make(make_request("a red ball", device="cpu"), as_json=True, only_plan=True)
     assert json.loads(capsys.readouterr().out)["fits"] is True
 
 
 @pytest.mark.integration
 def test_a_model_that_is_not_downloaded_is_planned_at_its_published_size(monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "open_model", None)
-    run.make(request("opensora-v1.2", frames=17), as_json=True, only_plan=True)
+    run.make(request_of("opensora-v1.2", frames=17), as_json=True, only_plan=True)
     plan = json.loads(capsys.readouterr().out)
     assert plan["places"][0]["parts"]["text encoder, weights"][0] == 4 * text_encoder.parameters({})
     assert plan["places"][0]["parts"]["transformer"][2] == 4 * (1_207_643_972 + 300 * 4096)
@@ -280,7 +291,7 @@ def test_other_errors_stay_what_they_are(folder):
 def test_both_ways_of_guidance_give_the_same_video_up_to_rounding(folder):
     made = []
     for passes in ("batched", "sequential"):
-        wanted = job(folder, frames=17 * 3, engine=Engine(cfg_batching=passes))
+        wanted = job(folder, frames=17 * 3, execution=ExecutionConfig(cfg_batching=passes))
         made.append(torch.cat(list(pipeline.latents(wanted, pipeline.open_model(wanted))), dim=1))
     assert (made[0] - made[1]).abs().max() <= 1e-4 * made[0].abs().max()
     assert made[0].abs().max() > 0.1

@@ -14,7 +14,7 @@ from support.tiers import integration
 from test_budget import CPU, CUDA, chosen, gpu, job, on_gpu
 
 from pavdm_cli.generation import memory_plan, pipeline, reencode
-from pavdm_cli.models.execution import Engine
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.memory_tracker import Live, peak_of, standing_for
 from pavdm_cli.models.meta_model import Coding, MemoryCase, count, count_coding
 
@@ -105,7 +105,7 @@ def test_the_codec_over_time_takes_three_of_its_widest_tensors_and_less_than_any
         taken = [peak_of(live, lambda: vae.decode(z, 17)), peak_of(live, lambda: vae.moments(codes))]
     widest = 2 * 256 * 20 * shape[0] * shape[1]  # bytes
     assert max(taken) < 3.3 * widest
-    least = Engine(cfg_batching="sequential", cuda_graphs="off")
+    least = ExecutionConfig(cfg_batching="sequential", cuda_graphs="off")
     step = count(model, MemoryCase(wanted.schedule, least, 7.0, 5, 0), CUDA).step
     assert max(taken) < step, "else it would have to work in tiles too where memory is short"
 

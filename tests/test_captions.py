@@ -18,10 +18,10 @@ from pathlib import Path
 import bs4
 import ftfy
 import pytest
+from support.requests import make_request
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.config import resolve
 from pavdm_cli.models.opensora.prompt import clean, with_scores
 from pavdm_cli.runtime.install_hints import install_command
 
@@ -146,5 +146,5 @@ def test_a_long_prompt_takes_time_in_proportion_to_its_length(part):
 def test_without_what_cleans_prompts_one_line_says_what_to_install(package, module, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ModelError, match=f"^Open-Sora needs {package}$") as caught:
-        pipeline.plan(Request("a cat", sampling=Sampling(model="opensora-v1.2")))
+        resolve(make_request("a cat", model="opensora-v1.2"))
     assert caught.value.hint == install_command("opensora")

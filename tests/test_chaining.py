@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from support.exact import NOISE, Mixing, clean_latents, sigmas_of, solver_of
+from support.requests import make_request
 from support.tape import Tape
 from torch import Tensor
 from typer.testing import CliRunner
@@ -23,8 +24,8 @@ from pavdm_cli.app import app
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline, recovery
 from pavdm_cli.generation import reencode as chaining
+from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.reencode import with_reencoding
-from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
@@ -38,10 +39,10 @@ PROMPT = "a red balloon drifts over green hills"
 CLIP, SHOWN = 34, 17  # frames of a clip of ten latents, and of the five that the next one is shown
 
 
-def job_of(folder: Path | str, frames: int = 2 * CLIP, **given: object) -> pipeline.Job:
+def job_of(folder: Path | str, frames: int = 2 * CLIP, **given: object) -> GenerationConfig:
     """Two steps a clip of ten latents."""
     sampling = {"model": str(folder), "method": "rn", "steps": 2, "window": 10, "chunk": 5, "seed": 1, "device": "cpu"}
-    return pipeline.plan(Request(PROMPT, frames=frames, size=(64, 72), sampling=Sampling(**sampling | given)))
+    return resolve(make_request(PROMPT, frames=frames, size=(64, 72), **(sampling | given)))
 
 
 @dataclass
@@ -62,13 +63,13 @@ class Watched:
 class Run:
     """A video, with all that its model was shown."""
 
-    job: pipeline.Job
+    job: GenerationConfig
     codec: Watched
     video: np.ndarray
     shown: list[tuple[Tensor, int]]  # the overlap and its level, as often as it was remembered
 
 
-def watch(job: pipeline.Job, monkeypatch: pytest.MonkeyPatch, clip: Tensor | None = None) -> Run:
+def watch(job: GenerationConfig, monkeypatch: pytest.MonkeyPatch, clip: Tensor | None = None) -> Run:
     """Make the job's video, after a clip."""
     model = pipeline.open_model(job)
     codec, shown, build = Watched(model.vae.encode), list[tuple[Tensor, int]](), type(model).denoiser
@@ -260,8 +261,8 @@ def test_the_command_line_chains_clips_and_info_gives_the_command_again(folder, 
     run = CliRunner()
     done = run.invoke(app, ["generate", PROMPT, "--model", str(folder), *words, *more])
     assert done.exit_code == 0, done.output
-    recipe = json.loads(done.stdout)["recipe"]
-    assert (recipe["reencode"], recipe["edit_ratio"]) == (True, 0.5)
+    metadata = json.loads(done.stdout)["metadata"]
+    assert (metadata["reencode"], metadata["edit_ratio"]) == (True, 0.5)
     command = shlex.split(run.invoke(app, ["info", "v.mp4"]).stdout.strip().splitlines()[-1])
     assert any(pair == ("--edit-ratio", "0.5") for pair in pairwise(command))
     assert "--reencode" in command

@@ -80,18 +80,18 @@ def test_info_gives_the_command_that_makes_the_same_frames(made, tmp_path):
 
 
 def test_info_as_json_holds_prompt_seed_weights_and_versions(made, tmp_path):
-    recipe = json.loads(pavdm("info", made[0], "--json", folder=tmp_path).stdout)
-    assert recipe["prompt"] == PROMPT
-    assert recipe["seed"] == 5
-    assert len(recipe["weights"]) == 16
-    assert recipe["versions"]["torch"]
+    metadata = json.loads(pavdm("info", made[0], "--json", folder=tmp_path).stdout)
+    assert metadata["prompt"] == PROMPT
+    assert metadata["seed"] == 5
+    assert len(metadata["weights"]) == 16
+    assert metadata["versions"]["torch"]
 
 
 def test_how_the_work_was_done_is_in_the_file_and_in_the_command(made, tmp_path):
-    recipe = json.loads(pavdm("info", made[0], "--json", folder=tmp_path).stdout)
-    assert recipe["attention"] == "sdpa"
-    assert "cpu, float32, heads of 32" in recipe["attention_reason"]
-    assert recipe["context_cache"] == "reuse"
+    metadata = json.loads(pavdm("info", made[0], "--json", folder=tmp_path).stdout)
+    assert metadata["attention"] == "sdpa"
+    assert "cpu, float32, heads of 32" in metadata["attention_reason"]
+    assert metadata["context_cache"] == "reuse"
     assert "--attention sdpa --context-cache reuse " in pavdm("info", made[0], folder=tmp_path).stdout.splitlines()[-1]
 
 

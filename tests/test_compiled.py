@@ -12,7 +12,8 @@ import pytest
 import torch
 from support import guard
 from support.exact import solver_of
-from support.models import MODELS
+from support.models import EXECUTION, MODELS
+from support.requests import make_request
 from support.tape import Tape
 from support.tiny import tiny_pocket, tiny_runner
 from test_bench_released import SMALL
@@ -22,9 +23,8 @@ from typer.testing import CliRunner
 from pavdm_cli.app import app
 from pavdm_cli.bench import ablate
 from pavdm_cli.errors import DeviceError
-from pavdm_cli.generation.request import Request, Sampling
 from pavdm_cli.models import compiled as compiling
-from pavdm_cli.models.execution import PLAIN, Engine
+from pavdm_cli.models.execution import REFERENCE, ExecutionConfig
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.stdit import compiled, transformer
 from pavdm_cli.models.stdit import loaded as stdit_loaded
@@ -37,7 +37,7 @@ from pavdm_cli.sampling.schedule import METHODS
 from pavdm_kernels import kernels_enabled, use_reference
 
 SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), window=6, chunk=2, steps=6)
-ON = Engine(compile=True)
+ON = replace(EXECUTION, compile=True)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.fx.Graph]]:
     torch._dynamo.reset()
 
 
-def video(model: ModelRunner, engine: Engine, method: str = "pa", guidance: float = 2.0, **given) -> Tensor:
+def video(model: ModelRunner, engine: ExecutionConfig, method: str = "pa", guidance: float = 2.0, **given) -> Tensor:
     schedule, sigmas = METHODS[method](6, 6, 2), linear_sigmas(6)
     denoiser = model.denoiser("a red ball over hills", schedule, noise_levels(sigmas), guidance, engine)
     noise = seeded_noise(1, model.noise_shape())
@@ -76,7 +76,7 @@ def breaks() -> int:
 # growth, steady state and drain: over space; over time without a memory and with one (pa), or after clean frames
 GRAPHS = {
     "pa": (ON, 3),
-    "plain": (replace(PLAIN, compile=True), 3),
+    "plain": (replace(REFERENCE, compile=True), 3),
 }
 
 
@@ -86,7 +86,9 @@ def test_a_whole_video_takes_a_graph_for_each_kind_of_block_and_no_breaks(model,
     method, before = case if case in METHODS else "pa", breaks()
     found = video(model, engine, method)
     torch.testing.assert_close(found, video(model, replace(engine, compile=False), method), rtol=0, atol=1e-4)
-    video(model, replace(engine, table=False, text_memory=False), method, guidance=3.0)  # another needs no more
+    video(
+        model, replace(engine, cache_modulation=False, cache_text=False), method, guidance=3.0
+    )  # another needs no more
     assert len(traced) == graphs
     assert breaks() == before
     linears = 6 if engine.fused else 0  # of oneDNN, one operation each
@@ -117,7 +119,7 @@ def test_kernels_are_opaque_to_the_compiler(model, traced, monkeypatch) -> None:
     sigmas, window = linear_sigmas(6), torch.randn(1, 2, 4, 2, 3, generator=torch.Generator().manual_seed(1))
     outs = [
         model.denoiser("a red ball", METHODS["pa"](6, 6, 2), noise_levels(sigmas), 1.0, engine)(window, LEVELS, None)
-        for engine in (ON, Engine())
+        for engine in (ON, EXECUTION)
     ]
     torch.testing.assert_close(*outs, rtol=0, atol=1e-5)
     over_space, over_time = (sorted(set(launched(graph))) for graph in traced)
@@ -200,12 +202,12 @@ def test_the_ladder_ends_with_compiled_blocks_and_on_a_gpu_with_graphs(monkeypat
         return block(*given)
 
     monkeypatch.setattr(stdit_loaded, "compiled", lambda: run)
-    sampling = Sampling("opensora-v1.2", seed=1, threads=1, engine=ON)
-    rungs = ablate.rungs_of(sampling, torch.device("cuda"))
+    sampling = {"model": "opensora-v1.2", "seed": 1, "threads": 1, "execution": ON}
+    rungs = ablate.rungs_of(True, torch.device("cuda"))
     assert list(rungs) == [*ablate.RUNGS, "+ graphs", "+ compile"]
     monkeypatch.setattr(ablate, "lacking", lambda device: ("a compiler", ""))
-    assert list(ablate.rungs_of(replace(sampling, engine=Engine()), torch.device("cpu"))) == [*ablate.RUNGS]
-    row = ablate.ablate(Request("a", seconds=1, sampling=sampling), SMALL, 1, lambda units: None)
+    assert list(ablate.rungs_of(False, torch.device("cpu"))) == [*ablate.RUNGS]
+    row = ablate.ablate(make_request("a", seconds=1, **sampling), SMALL, 1, lambda units: None)
     last, before = row["ladder"][-1], row["ladder"][-2]
     depth = dict(SMALL.video_model.sizes)["depth"]
     assert (last["rung"], len(ran)) == ("+ compile", 2 * 2 * depth)  # once to warm up, once timed
@@ -213,7 +215,7 @@ def test_the_ladder_ends_with_compiled_blocks_and_on_a_gpu_with_graphs(monkeypat
 
 
 def test_a_rung_is_replayed_as_it_is(model) -> None:
-    denoiser = model.denoiser("a red ball", METHODS["pa"](6, 6, 2), noise_levels(linear_sigmas(6)), 1.0, Engine())
+    denoiser = model.denoiser("a red ball", METHODS["pa"](6, 6, 2), noise_levels(linear_sigmas(6)), 1.0, EXECUTION)
     window = torch.randn(1, 2, 4, 2, 3, generator=torch.Generator().manual_seed(1))
     plain = ablate.Rung(partial(denoiser, window, LEVELS, None), None)
     tape = Tape()

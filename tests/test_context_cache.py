@@ -7,16 +7,15 @@ from functools import partial
 
 import pytest
 import torch
+from support.requests import make_request
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pavdm_cli.bench.context_reuse import deviations, in_question
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.pipeline import Job
-from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.models import registry
-from pavdm_cli.models.execution import Engine
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context, with_kv_cache
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
@@ -24,17 +23,17 @@ from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.noise import linear_sigmas
 
 
-def job_of(method: str = "pa", context_cache: str | None = None, causal: bool = True) -> Job:
+def job_of(method: str = "pa", context_cache: str = "auto", causal: bool = True) -> GenerationConfig:
     """Four chunks in a few steps, of a model that was trained with clean frames alone or not."""
-    sampling = Sampling(
-        steps=6,
-        seed=3,
-        guidance=1,
-        method=method,
-        warmup=0,
-        engine=Engine(reuse_context=None if context_cache is None else context_cache == "reuse"),
-    )
-    job = pipeline.plan(Request("a blue kite above the sea", frames=16, sampling=sampling))
+    sampling = {
+        "steps": 6,
+        "seed": 3,
+        "guidance": 1,
+        "method": method,
+        "warmup": 0,
+        "context_cache": context_cache,
+    }
+    job = resolve(make_request("a blue kite above the sea", frames=16, **sampling))
     return replace(job, spec=replace(job.spec, causal=causal))
 
 
@@ -43,23 +42,23 @@ def model() -> ModelRunner:
     return pipeline.open_model(job_of())
 
 
-def made(job: Job, model: ModelRunner) -> Tensor:
+def made(job: GenerationConfig, model: ModelRunner) -> Tensor:
     return torch.cat(list(pipeline.latents(job, replace(model, spec=job.spec))), dim=1)
 
 
 @pytest.mark.parametrize(
     ("method", "asked", "got"),
     [
-        ("pa", None, "reuse"),
+        ("pa", "auto", "reuse"),
         ("pa", "reuse", "reuse"),
         ("pa", "recompute", "recompute"),
-        ("rn", None, "reuse"),
-        ("rw", None, "recompute"),
+        ("rn", "auto", "reuse"),
+        ("rw", "auto", "recompute"),
         ("rw", "recompute", "recompute"),
     ],
 )
 def test_what_is_asked_for_is_done_and_otherwise_what_is_exact(method, asked, got):
-    assert job_of(method, asked).settings.context_cache == got
+    assert job_of(method, asked).execution.context_cache == got
 
 
 def test_reuse_is_refused_for_rw():
@@ -85,7 +84,8 @@ def test_for_another_model_the_deviation_of_every_chunk_is_told(model):
 
 def test_a_row_tells_of_the_deviation_where_it_is_in_question():
     assert not in_question(job_of())
-    assert in_question(job_of(context_cache="reuse"))
+    assert not in_question(job_of(context_cache="reuse"))
+    assert in_question(job_of(context_cache="reuse", causal=False))
     assert not in_question(job_of(context_cache="recompute", causal=False))
 
 
@@ -95,7 +95,7 @@ def test_reuse_by_a_model_that_was_not_trained_for_it_is_noted(monkeypatch):
     monkeypatch.setattr(
         "pavdm_cli.generation.request.find", lambda name: replace(pocket, spec=replace(pocket.spec, causal=False))
     )
-    assert job_of().settings.context_cache == "recompute"
+    assert job_of().execution.context_cache == "recompute"
     assert any("approximation" in note for note in job_of(context_cache="reuse").notes)
 
 

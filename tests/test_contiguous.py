@@ -14,7 +14,7 @@ from support.models import find, load
 from torch import Tensor, nn
 
 from pavdm_cli.hub import safetensors_file
-from pavdm_cli.models.execution import Engine
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.opensora import config, loaded
 from pavdm_cli.models.opensora.spatial_vae import SpatialConfig
 from pavdm_cli.models.opensora.temporal_vae import TemporalConfig
@@ -56,14 +56,14 @@ def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(safetensors_file, "safe_open", request.param)
 
 
-def opened(source: str, folder: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> ModelRunner:
+def opened(source: str, folder: Path, engine: ExecutionConfig, monkeypatch: pytest.MonkeyPatch) -> ModelRunner:
     monkeypatch.setattr(config, "XL2", SMALL)
     monkeypatch.setattr(loaded, "XL2", SMALL)
     monkeypatch.setattr(loaded, "VAEConfig", lambda: VAE)
     name = "pocket" if "pocket" in source else str(folder)
     precision = "bf16" if name == "pocket" else ""
     return load(
-        find(name), CPU, init="random" if "made up" in source else "weights", engine=engine, precision=precision
+        find(name), CPU, init="random" if "made up" in source else "weights", execution=engine, precision=precision
     )
 
 
@@ -77,7 +77,7 @@ def scattered(model: ModelRunner) -> list[str]:
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("offload", ["none", "sequential"])
 def test_every_weight_is_contiguous_once_a_prompt_is_bound(source, offload, folder, monkeypatch):
-    engine = Engine(offload=offload)
+    engine = ExecutionConfig(offload=offload, context_cache="reuse")
     model = opened(source, folder, engine, monkeypatch)
     assert scattered(model) == []
     model.denoiser("a red balloon over green hills", pa(6, 6, 2), noise_levels(linear_sigmas(6)), 2.0, engine)

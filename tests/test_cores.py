@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.requests import make_request
 
 from pavdm_cli.commands.run import with_threads
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.advice import decoding_advice
-from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.config import resolve
 from pavdm_cli.runtime import threads as cores
 from pavdm_cli.runtime.threads import Clock, Load, cgroup_quota, choose_threads
 
@@ -108,8 +109,8 @@ def test_a_system_without_groups_sets_no_limit(tmp_path: Path, text: str) -> Non
 
 def asked(threads: int, monkeypatch: pytest.MonkeyPatch, others: float = 0.0, device: str = "cpu") -> int:
     monkeypatch.setattr(Load, "others", lambda self: others)
-    request = Request("a red ball", frames=2, sampling=Sampling(threads=threads, device=device))
-    return with_threads(request, Load()).sampling.threads
+    request = make_request("a red ball", frames=2, threads=threads, device=device)
+    return with_threads(request, Load()).execution.threads
 
 
 def test_threads_are_chosen_where_nobody_said_how_many(machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,9 +134,7 @@ def test_fewer_threads_are_told(machine, monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_the_number_of_threads_changes_a_video_by_rounding_at_most() -> None:
     def video(threads: int) -> torch.Tensor:
-        job = pipeline.plan(
-            Request("a red ball over hills", frames=8, sampling=Sampling(device="cpu", threads=threads))
-        )
+        job = resolve(make_request("a red ball over hills", frames=8, device="cpu", threads=threads))
         model = pipeline.open_model(job)
         latents = torch.cat(list(pipeline.latents(job, model)), dim=1)
         return torch.cat([latents.flatten(), model.vae.decode(latents).flatten()])

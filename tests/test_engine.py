@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from support.exact import solver_of
-from support.models import MODELS
+from support.models import EXECUTION, MODELS
 from support.tiny import tiny_pocket, tiny_runner
 from torch import Tensor
 
-from pavdm_cli.models.execution import PLAIN, Engine
+from pavdm_cli.models.execution import REFERENCE, ExecutionConfig
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.stdit.transformer import STDiT
 from pavdm_cli.sampling.loop import sample
@@ -22,7 +22,7 @@ from pavdm_kernels import kernels_enabled
 
 SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), window=8, chunk=2, steps=8)
 SCHEDULE = pa(8, 8, 2)
-SWITCHES = ("table", "text_memory", "reuse_context", "fused")
+SWITCHES = ("cache_modulation", "cache_text", "context_cache", "fused")
 
 
 @pytest.fixture(scope="module")
@@ -31,29 +31,29 @@ def model() -> ModelRunner:
     return tiny_runner(SPEC, pocket)
 
 
-def video(model: ModelRunner, engine: Engine, method: str = "pa") -> Tensor:
+def video(model: ModelRunner, execution: ExecutionConfig, method: str = "pa") -> Tensor:
     schedule, sigmas = METHODS[method](8, 8, 2), linear_sigmas(8).double()
-    denoiser = model.denoiser("a red ball over hills", schedule, noise_levels(sigmas), 2.0, engine)
+    denoiser = model.denoiser("a red ball over hills", schedule, noise_levels(sigmas), 2.0, execution)
     return torch.cat(
         list(sample(schedule, denoiser, seeded_noise(1, model.noise_shape()), solver_of(sigmas), chunks=3)), 1
     )
 
 
-def off(*names: str) -> Engine:
-    return replace(Engine(), **{name: getattr(PLAIN, name) for name in names})
+def off(*names: str) -> ExecutionConfig:
+    return replace(EXECUTION, **{name: getattr(REFERENCE, name) for name in names})
 
 
 @pytest.mark.parametrize("switched", [(name,) for name in SWITCHES] + [SWITCHES], ids=lambda names: "+".join(names))
 def test_what_is_switched_off_changes_no_video(model: ModelRunner, switched: tuple[str, ...]) -> None:
-    torch.testing.assert_close(video(model, off(*switched)), video(model, Engine()), rtol=0, atol=1e-9)
+    torch.testing.assert_close(video(model, off(*switched)), video(model, EXECUTION), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_plain_is_the_same_video_by_every_method(model: ModelRunner, method: str) -> None:
-    torch.testing.assert_close(video(model, PLAIN, method), video(model, Engine(), method), rtol=0, atol=1e-9)
+    torch.testing.assert_close(video(model, REFERENCE, method), video(model, EXECUTION, method), rtol=0, atol=1e-9)
 
 
-def calls(model: ModelRunner, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+def calls(model: ModelRunner, execution: ExecutionConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often a short video asks for each of a video's constants, and works in plain torch."""
     made = dict.fromkeys(("modulation", "encode_text", "prefill", "plain steps"), 0)
 
@@ -71,7 +71,7 @@ def calls(model: ModelRunner, engine: Engine, monkeypatch: pytest.MonkeyPatch) -
     hook = model.transformer.register_forward_hook(
         lambda *_: made.update({"plain steps": made["plain steps"] + (not kernels_enabled())})
     )
-    video(model, engine)
+    video(model, execution)
     hook.remove()
     return made
 
@@ -79,12 +79,12 @@ def calls(model: ModelRunner, engine: Engine, monkeypatch: pytest.MonkeyPatch) -
 def test_each_switch_moves_its_own_work_into_the_step(model: ModelRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = SCHEDULE.total(3)
     fast = {"modulation": 1, "encode_text": 1, "prefill": 2, "plain steps": 0}
-    assert calls(model, Engine(), monkeypatch) == fast
+    assert calls(model, EXECUTION, monkeypatch) == fast
     shifts = 2
     expected = {
-        "table": {"modulation": steps + shifts},
-        "text_memory": {"encode_text": steps + shifts},
-        "reuse_context": {"prefill": 0},
+        "cache_modulation": {"modulation": steps + shifts},
+        "cache_text": {"encode_text": steps + shifts},
+        "context_cache": {"prefill": 0},
         "fused": {"plain steps": steps},
     }
     for name, changed in expected.items():
@@ -93,6 +93,6 @@ def test_each_switch_moves_its_own_work_into_the_step(model: ModelRunner, monkey
 
 
 def test_plain_leaves_nothing_on() -> None:
-    on = [field.name for field in fields(Engine) if getattr(PLAIN, field.name) is True]
+    on = [field.name for field in fields(ExecutionConfig) if getattr(REFERENCE, field.name) is True]
     assert on == []
     assert kernels_enabled()

@@ -8,30 +8,31 @@ from dataclasses import replace
 import pytest
 import torch
 from support.command import pavdm
+from support.requests import make_request
 from support.tiers import integration
 from torch.utils.flop_counter import FlopCounterMode
 
 from pavdm_cli.bench import estimate
 from pavdm_cli.bench.estimate import decode_tflop, denoise_tflop, step_sizes
 from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.memory_plan import meta_model_of
-from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.models.execution import PLAIN
+from pavdm_cli.models.execution import REFERENCE
 
 PROMPT = "a red balloon drifting over green hills at sunset"
 CPU = torch.device("cpu")
 
 
 def job_of(frames: int = 40, **sampling):
-    return pipeline.plan(Request(PROMPT, frames=frames, sampling=Sampling(device="cpu", threads=1, **sampling)))
+    return resolve(make_request(PROMPT, frames=frames, device="cpu", threads=1, **sampling))
 
 
 @pytest.mark.parametrize("sampling", [{}, {"steps": 6}, {"method": "rn"}, {"context": 0}, {"method": "fifo"}])
 def test_every_step_is_counted_at_its_size(sampling):
     job = job_of(**sampling)
     sizes, schedule = step_sizes(job), job.schedule
-    assert sum(sizes.values()) == job.steps
-    chunks = (job.steps - schedule.steps) // schedule.stride + 1
+    assert sum(sizes.values()) == job.total_steps
+    chunks = (job.total_steps - schedule.steps) // schedule.stride + 1
     visits = sum(noisy * count for (noisy, _), count in sizes.items()) / schedule.chunk
     assert visits == chunks * schedule.steps  # each chunk is denoised `steps` times
     assert max(clean for _, clean in sizes) <= schedule.context
@@ -41,7 +42,7 @@ def test_every_step_is_counted_at_its_size(sampling):
     "sampling", [{"steps": 6}, {"guidance": 3.0, "steps": 6}, *integration({}, {"context": 0}, {"method": "rn"})]
 )
 def test_the_operations_are_those_that_torch_counts(sampling):
-    job = job_of(frames=16, warmup=0, engine=replace(PLAIN, reuse_context=None), **sampling)
+    job = job_of(frames=16, warmup=0, execution=replace(REFERENCE, context_cache="auto"), **sampling)
     model = pipeline.open_model(job)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         list(pipeline.latents(job, model))

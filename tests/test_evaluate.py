@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from support.models import find
+from support.requests import make_request
 from torch import Tensor
 
 from pavdm_cli.evaluation import bars, corruptions, metrics, probe, probe_training
 from pavdm_cli.evaluation.bars import Bar, ChunkTiming
 from pavdm_cli.evaluation.probe import ATTRIBUTES, COUNTS, Probe
 from pavdm_cli.evaluation.videos import FIELDS, PARTIAL, Video, VideoSet, generate_videos, render_videos, scene_prompt
-from pavdm_cli.generation.request import Sampling
 from pavdm_cli.models.pixels import from_bytes, to_bytes
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.model import CODEC
@@ -286,7 +286,7 @@ def test_probe_training_is_deterministic_and_round_trips(tmp_path: Path, codec: 
 def test_videos_come_from_the_given_weights(tmp_path: Path) -> None:
     checkpoint.save(PocketCodec(CodecConfig()), tmp_path / "codec.safetensors", {})
     checkpoint.save(Pocket(PocketConfig()), tmp_path / "denoiser.safetensors", {})
-    video_set = VideoSet(range(2), 0.5, tmp_path, Sampling(steps=6, device="cpu"))
+    video_set = VideoSet(range(2), 0.5, tmp_path, make_request("a ball", steps=6, device="cpu"))
     made = list(generate_videos(video_set))
     assert [v.prompt for v in made] == [scene_prompt(0), scene_prompt(1)]
     assert [v.frames.shape for v in made] == [(4, 64, 96, 3)] * 2

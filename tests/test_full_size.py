@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pavdm_cli.models import meta_model, registry
 from pavdm_cli.models.adapter import Placement
-from pavdm_cli.models.execution import Engine
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.opensora.config import XL2
 from pavdm_cli.models.opensora.vae import OpenSoraVAE
 from pavdm_cli.models.runner import ModelRunner
@@ -80,7 +80,9 @@ def test_weights_take_what_their_numbers_say(model):
 def test_the_memory_of_a_video_is_the_texts_keys_and_values_of_56_blocks(model):
     """155 MB of a prompt of 300 tokens and its null embedding."""
     setting = METHODS["pa"](30, 30, 5, True)
-    counted = meta_model.count(model, meta_model.MemoryCase(setting, Engine(reuse_context=True), 7.0, 5, 5), CUDA)
+    counted = meta_model.count(
+        model, meta_model.MemoryCase(setting, ExecutionConfig(context_cache="reuse"), 7.0, 5, 5), CUDA
+    )
     assert counted.constants == near(155e6)
     assert counted.memory == near(28 * 2 * 2 * 5 * TOKENS * 1152 * 2)
 

@@ -10,14 +10,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from support.exact import Mixing
+from support.requests import make_request
 from support.tape import Tape
 from test_graphs import assert_same, states
 from torch import Tensor
 
 from pavdm_cli.errors import DeviceError, UsageError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.models.execution import Engine
+from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.sampling import cuda_graphs as module
 from pavdm_cli.sampling.cuda_graphs import check_graphs, choose_graphs
 from pavdm_cli.sampling.schedule import pa
@@ -56,15 +57,15 @@ def test_graphs_are_for_cuda_and_on_demand_an_error_elsewhere() -> None:
     assert choose_graphs("auto", cpu, 9216) is None
     for device in (cpu, metal):
         with pytest.raises(DeviceError, match="needs CUDA") as caught:
-            check_graphs(Engine(cuda_graphs="on").cuda_graphs, device)
+            check_graphs(ExecutionConfig(cuda_graphs="on").cuda_graphs, device)
         assert "--cuda-graphs auto" in caught.value.hint
         assert caught.value.exit_code == 6
     check_graphs("on", torch.device("cuda"))
 
 
 NEVER = {
-    "uncached text": {"text_memory": False},
-    "uncached .* timesteps": {"table": False},
+    "uncached text": {"cache_text": False},
+    "uncached .* timesteps": {"cache_modulation": False},
     "--offload": {"offload": "model"},
 }
 
@@ -74,20 +75,21 @@ def test_graphs_on_are_refused_beside_what_rules_them_out_and_auto_says_what_tha
     monkeypatch.setattr(module, "CudaGraphBackend", lambda device: Tape())
     given = {"method": "rn", "edit_ratio": 0.3} if option == "--edit-ratio" else {}
 
-    def sampling(cuda_graphs: str) -> Sampling:
-        return Sampling(device="cpu", engine=Engine(cuda_graphs=cuda_graphs, **NEVER.get(option, {})), **given)
+    def config(cuda_graphs: str) -> GenerationConfig:
+        switches = {"cuda_graphs": cuda_graphs, **NEVER.get(option, {}), **given}
+        return resolve(make_request("a red ball over hills", device="cpu", **switches))
 
     with pytest.raises(UsageError, match=f"--cuda-graphs on does not go with {option}.*, wh") as caught:
-        sampling("on")
+        config("on")
     assert caught.value.exit_code == 2
-    job = pipeline.plan(Request("a red ball over hills", sampling=sampling("auto")))
+    job = config("auto")
     on_cuda = SimpleNamespace(device=torch.device("cuda"), residual_values=lambda scale: 9216)
     graphs = pipeline.graphs_of(job, on_cuda)
     assert graphs is not None
     assert_same(states(pa(6, 6, 2), Mixing(), None), states(pa(6, 6, 2), Mixing(), graphs))
     assert graphs.count == 0
     assert re.match(f"no CUDA graphs: incompatible with {option}", graphs.note)
-    assert pipeline.graphs_of(pipeline.plan(Request("a red ball", sampling=sampling("off"))), on_cuda) is None
+    assert pipeline.graphs_of(config("off"), on_cuda) is None
 
 
 def test_auto_records_the_steps_that_launching_holds_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,13 @@ import pytest
 import torch
 from support.exact import NOISE, SCHEDULES, Mixing, every_method, sigmas_of, solver_of
 from support.gpu import needs_gpu
+from support.models import EXECUTION
+from support.requests import make_request
 from torch import Tensor
 
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.models.execution import Engine
+from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy, choose_graphs
 from pavdm_cli.sampling.loop import SamplerState, denoise
 from pavdm_cli.sampling.schedule import Schedule
@@ -62,10 +64,10 @@ def test_reading_a_value_back_cannot_be_captured() -> None:
 @pytest.mark.parametrize("method", ["pa", "rn", "rw", "fifo"])
 @pytest.mark.parametrize("overlap", [True, False])
 def test_pocket_replayed_is_pocket_and_its_graphs_are_small(method: str, overlap: bool) -> None:
-    def job(cuda_graphs: str) -> pipeline.Job:
-        engine = Engine(cuda_graphs=cuda_graphs)
-        sampling = Sampling(method=method, steps=STEPS[method], overlap=overlap, device="cuda", engine=engine)
-        return pipeline.plan(Request("a red ball over hills", frames=96, sampling=sampling))
+    def job(cuda_graphs: str) -> GenerationConfig:
+        engine = ExecutionConfig(cuda_graphs=cuda_graphs)
+        sampling = {"method": method, "steps": STEPS[method], "overlap": overlap, "device": "cuda", "execution": engine}
+        return resolve(make_request("a red ball over hills", frames=96, **sampling))
 
     model = pipeline.open_model(job("off"))
     eager = list(pipeline.latents(job("off"), model))
@@ -79,11 +81,11 @@ def test_pocket_replayed_is_pocket_and_its_graphs_are_small(method: str, overlap
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch says that it is a prototype, whoever asks
 def test_no_step_waits_for_anything_while_the_window_fills_stays_full_and_empties() -> None:
-    job = pipeline.plan(Request("a red ball over hills", frames=96, sampling=Sampling(device="cuda")))
+    job = resolve(make_request("a red ball over hills", frames=96, device="cuda"))
     chunks = job.schedule.capacity + 3
     model = pipeline.open_model(job)
     levels = pipeline.levels_of(job).to("cuda")
-    denoiser = model.denoiser(job.formatted.text, job.schedule, levels, job.guidance_scale)
+    denoiser = model.denoiser(job.text.text, job.schedule, levels, job.guidance_scale, EXECUTION)
     fresh = torch.ones(model.noise_shape())  # on the host, as all noise
     graphs = pipeline.graphs_of(job, model)
     steps = denoise(job.schedule, denoiser, lambda *_: fresh, euler(levels), chunks=chunks, graphs=graphs)

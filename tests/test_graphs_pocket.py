@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from support.exact import solver_of
-from support.models import MODELS
+from support.models import EXECUTION, MODELS
+from support.requests import make_request
 from support.tape import Operations, waits
 from support.tiers import integration
 from support.tiny import tiny_pocket, tiny_runner
@@ -18,7 +19,8 @@ from test_graphs import assert_same, taped
 from torch import Tensor
 
 from pavdm_cli.generation import pipeline, write
-from pavdm_cli.generation.request import Output, Request, Sampling
+from pavdm_cli.generation.config import resolve
+from pavdm_cli.generation.request import Output
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.stdit import denoiser as bind
 from pavdm_cli.models.stdit import transformer
@@ -44,7 +46,7 @@ def pocket_states(
     loaded: ModelRunner, schedule: Schedule, guidance: float, graphs: GraphPolicy | None
 ) -> list[SamplerState]:
     sigmas = linear_sigmas(schedule.steps)
-    denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), guidance)
+    denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), guidance, EXECUTION)
     noise = seeded_noise(1, loaded.noise_shape())
     return list(denoise(schedule, denoiser, noise, solver_of(sigmas), chunks=schedule.capacity + 2, graphs=graphs))
 
@@ -89,7 +91,7 @@ def test_keys_and_values_have_one_buffer_that_is_filled_once_a_shift(
 def test_a_steady_step_waits_for_nothing(method: str, graphs: GraphPolicy | None, loaded: ModelRunner) -> None:
     schedule = METHODS[method](STEPS[method], 6, 2)
     sigmas, fresh = linear_sigmas(schedule.steps), torch.ones(loaded.noise_shape())
-    denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), 2.0)
+    denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), 2.0, EXECUTION)
     steps = denoise(
         schedule, denoiser, lambda index, step=None, /: fresh, solver_of(sigmas), chunks=None, graphs=graphs
     )
@@ -105,7 +107,7 @@ def test_growth_and_drain_bring_levels_across_and_wait_for_nothing_else(
     schedule, brought, copied = METHODS[method](STEPS[method], 6, 2), list[torch.dtype](), loop.to_device_like
     monkeypatch.setattr(loop, "to_device_like", lambda given, like: brought.append(given.dtype) or copied(given, like))
     sigmas, fresh = linear_sigmas(schedule.steps), torch.ones(loaded.noise_shape())
-    denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), 2.0)
+    denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), 2.0, EXECUTION)
     chunks = schedule.capacity + 3
     steps = denoise(
         schedule, denoiser, lambda index, step=None, /: fresh, solver_of(sigmas), chunks=chunks, graphs=graphs
@@ -143,7 +145,7 @@ def test_positions_are_made_once_for_every_size_and_not_at_every_step(
 
 def test_a_step_on_a_cpu_calls_references_and_none_of_our_operations(loaded: ModelRunner) -> None:
     sigmas, window = linear_sigmas(6), torch.zeros(1, 2, *loaded.noise_shape()[1:])
-    denoiser = loaded.denoiser("a red balloon over green hills", pa(6, 6, 2), noise_levels(sigmas), 2.0)
+    denoiser = loaded.denoiser("a red balloon over green hills", pa(6, 6, 2), noise_levels(sigmas), 2.0, EXECUTION)
     levels, cache = torch.tensor([6, 6], dtype=torch.int32), denoiser.prefill(window, 0)
     with Operations(lambda name: None) as seen:
         denoise_step(window, levels, cache, (), denoiser=denoiser, solver=solver_of(sigmas))
@@ -155,8 +157,8 @@ def test_a_step_on_a_cpu_calls_references_and_none_of_our_operations(loaded: Mod
 def test_how_many_graphs_there_are_and_what_they_hold_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = taped()
     monkeypatch.setattr(pipeline, "choose_graphs", lambda *asked: graphs)
-    sampling = Sampling(steps=4, window=4, device="cpu", threads=1)
-    job = pipeline.plan(Request("a red ball over hills", frames=16, sampling=sampling))
+    sampling = {"steps": 4, "window": 4, "device": "cpu", "threads": 1}
+    job = resolve(make_request("a red ball over hills", frames=16, **sampling))
     watch = write.Watch(lambda frames: None, lambda: False)
     made = write.record(job, pipeline.open_model(job), Output(tmp_path / "video.mp4"), watch)
     assert graphs.count > 0

@@ -12,7 +12,7 @@ import pytest
 from support.clips import greys
 from support.command import pavdm
 
-from pavdm_cli.commands.info import SAME
+from pavdm_cli.commands.info import stored_flags
 from pavdm_cli.generation.metadata import FIELDS
 from pavdm_cli.video import VideoWriter
 
@@ -24,9 +24,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def written(count: int, suffix: str, **recipe: object) -> VideoWriter:
+def written(count: int, suffix: str, **metadata: object) -> VideoWriter:
     """A video in the making, with some of its frames."""
-    writer = VideoWriter(f"my v.{suffix}", 64, 48, 8, ASKED | recipe)
+    writer = VideoWriter(f"my v.{suffix}", 64, 48, 8, ASKED | metadata)
     writer.write(greys(count))
     writer.flush()
     return writer
@@ -89,9 +89,9 @@ def test_a_continuation_of_a_damaged_video_may_lack_a_frame_and_is_whole():
 # Metadata that somebody else wrote
 
 
-def info(**recipe: object) -> tuple[str, str]:
+def info(**metadata: object) -> tuple[str, str]:
     """What is said on both streams of a video with some metadata."""
-    written(9, "mp4", **recipe).close_partial()
+    written(9, "mp4", **metadata).close_partial()
     code, out, err = pavdm("info", "my v.partial.mp4")
     assert (code, "Traceback" in err) == (0, False)
     return out, err
@@ -178,4 +178,4 @@ def test_a_prompt_that_begins_with_a_dash_makes_a_command_that_works():
 
 
 def test_every_option_of_the_command_has_a_type():
-    assert {*SAME} <= {*FIELDS}
+    assert {*stored_flags()} <= {*FIELDS}

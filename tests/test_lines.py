@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import typer
 from support.command import pavdm
+from support.requests import make_request
 
 from pavdm_cli.app import app
-from pavdm_cli.generation.request import Extension, Output, Request, Sampling
-from pavdm_cli.models.execution import Engine
+from pavdm_cli.generation.request import Extension, Output
+from pavdm_cli.models.execution import ExecutionConfig
 
 OPTIONS = {
     "aesthetic_score": 5,
@@ -32,22 +33,16 @@ LINE = (
     "--cuda-graphs off --overlap-decode off --offload model --vae-tiling on --cfg-batching sequential "
     "--output v.mkv --crf 20 --force"
 )
-SAMPLING = Sampling(
-    model="opensora-v1.2", seed=7, method="rn", steps=6, window=10, chunk=2, context=0, guidance=3, device="cpu",
-    solver="unipc", threads=2, options=OPTIONS,
-    reencode=False, edit_ratio=0.5, precision="fp32",
-    engine=Engine(attention="sdpa", reuse_context=True, cuda_graphs="off", overlap_decode="off",
-                  offload="model", vae_tiling="on", cfg_batching="sequential"),
-)  # fmt: skip
 OUTPUT = Output(path=Path("v.mkv"), crf=20, force=True, ffmpeg="its ffmpeg")
-ALL = Request("a fox", size=(256, 144), sampling=SAMPLING, output=OUTPUT)
-SHORT = Request("a fox", sampling=Sampling(seed=7), output=Output(ffmpeg="its ffmpeg"))
+ALL = make_request(
+    "a fox", size=(256, 144), model="opensora-v1.2", seed=7, method="rn", steps=6, window=10, chunk=2, context=0,
+    guidance=3, device="cpu", threads=2, reencode=False, edit_ratio=0.5, precision="fp32", solver="unipc",
+    attention="sdpa", context_cache="reuse", cuda_graphs="off", overlap_decode="off", offload="model", vae_tiling="on",
+    cfg_batching="sequential", output=OUTPUT, options=OPTIONS,
+)  # fmt: skip
+SHORT = make_request("a fox", seed=7, output=Output(ffmpeg="its ffmpeg"))
 INPUT = Extension(Path("v.mp4"))
 LONGER = replace(SHORT, prompt="", output=replace(SHORT.output, crf=16), extension=INPUT)
-
-
-def with_engine(request: Request, engine: Engine) -> Request:
-    return replace(request, sampling=replace(request.sampling, engine=engine))
 
 
 GENERATED = [
@@ -57,35 +52,35 @@ GENERATED = [
         (False, False, 1),
     ),
     ("--seed 7 --seconds 3 --json -n 3", replace(SHORT, seconds=3), (True, False, 3)),
-    ("--seed 7 --compile --plan", with_engine(SHORT, Engine(compile=True)), (False, True, 1)),
-    (
-        "--seed 7 --method windows --stride 3 --ramp-up full",
-        replace(SHORT, sampling=replace(SHORT.sampling, method="windows", stride=3, ramp_up="full")),
-        (False, False, 1),
-    ),
-    (
-        "--seed 7 --lora a.safetensors:0.5 --lora b.safetensors",
-        replace(SHORT, sampling=replace(SHORT.sampling, lora=("a.safetensors:0.5", "b.safetensors"))),
-        (False, False, 1),
-    ),
-    (
-        "--seed 7 --model wan2.1-t2v-14b --negative-prompt blurry --shift 4 --context-noise 20",
-        replace(SHORT, sampling=replace(SHORT.sampling, model="wan2.1-t2v-14b", options=WAN)),
-        (False, False, 1),
-    ),
-    ("--seed 7 --warmup 2", replace(SHORT, sampling=replace(SHORT.sampling, warmup=2)), (False, False, 1)),
+    ("--seed 7 --compile --plan", replace(SHORT, execution=ExecutionConfig(compile=True)), (False, True, 1)),
+    ("--seed 7 --warmup 2", replace(SHORT, warmup=2), (False, False, 1)),
     (
         "--seed 7 --scale 2 --scale-filter nearest",
         replace(SHORT, output=replace(SHORT.output, scale=2, scale_filter="nearest")),
         (False, False, 1),
     ),
     (
-        "--seed 7 --keep-state",
-        replace(SHORT, output=replace(SHORT.output, keep_state=True)),
+        "--seed 7 --context-cache recompute",
+        replace(SHORT, execution=ExecutionConfig(context_cache="recompute")),
         (False, False, 1),
     ),
-    ("--seed 7 --context-cache recompute", with_engine(SHORT, Engine(reuse_context=False)), (False, False, 1)),
-    ("--seed 7 --reencode", replace(SHORT, sampling=replace(SHORT.sampling, reencode=True)), (False, False, 1)),
+    ("--seed 7 --reencode", replace(SHORT, reencode=True), (False, False, 1)),
+    ("--seed 7 --keep-state", replace(SHORT, output=replace(SHORT.output, keep_state=True)), (False, False, 1)),
+    (
+        "--seed 7 --lora a.safetensors:0.5 --lora b.safetensors",
+        replace(SHORT, lora=("a.safetensors:0.5", "b.safetensors")),
+        (False, False, 1),
+    ),
+    (
+        "--seed 7 --method windows --stride 3 --ramp-up full",
+        replace(SHORT, method="windows", stride=3, ramp_up="full"),
+        (False, False, 1),
+    ),
+    (
+        "--seed 7 --model wan2.1-t2v-14b --negative-prompt blurry --shift 4 --context-noise 20",
+        replace(SHORT, model="wan2.1-t2v-14b", options=WAN),
+        (False, False, 1),
+    ),
 ]
 EXTENDED = [
     (
@@ -99,28 +94,25 @@ EXTENDED = [
         (False, False),
     ),
     ("--seed 7 --seconds 3 --json", replace(LONGER, seconds=3), (True, False)),
+    ("--seed 7 --compile --plan", replace(LONGER, execution=ExecutionConfig(compile=True)), (False, True)),
     (
-        "--seed 7 --stride 3 --method windows --ramp-up full",
-        replace(LONGER, sampling=replace(LONGER.sampling, method="windows", stride=3, ramp_up="full")),
+        "--seed 7 --vae-tiling off --cfg-batching sequential",
+        replace(LONGER, execution=ExecutionConfig(vae_tiling="off", cfg_batching="sequential")),
         (False, False),
     ),
+    ("--seed 7 --reencode", replace(LONGER, reencode=True), (False, False)),
+    ("--seed 7 --keep-state", replace(LONGER, output=replace(LONGER.output, keep_state=True)), (False, False)),
+    ("--seed 7 --lora a.safetensors", replace(LONGER, lora=("a.safetensors",)), (False, False)),
     (
-        "--seed 7 --lora a.safetensors",
-        replace(LONGER, sampling=replace(LONGER.sampling, lora=("a.safetensors",))),
+        "--seed 7 --stride 3 --method windows --ramp-up full",
+        replace(LONGER, method="windows", stride=3, ramp_up="full"),
         (False, False),
     ),
     (
         "--seed 7 --model wan2.1-t2v-14b --negative-prompt blurry --shift 4 --context-noise 20",
-        replace(LONGER, sampling=replace(LONGER.sampling, model="wan2.1-t2v-14b", options=WAN)),
+        replace(LONGER, model="wan2.1-t2v-14b", options=WAN),
         (False, False),
     ),
-    ("--seed 7 --compile --plan", with_engine(LONGER, Engine(compile=True)), (False, True)),
-    (
-        "--seed 7 --vae-tiling off --cfg-batching sequential",
-        with_engine(LONGER, Engine(vae_tiling="off", cfg_batching="sequential")),
-        (False, False),
-    ),
-    ("--seed 7 --reencode", replace(LONGER, sampling=replace(LONGER.sampling, reencode=True)), (False, False)),
 ]
 COMMANDS = (("generate", "a fox", "make", GENERATED), ("extend", "v.mp4", "go_on", EXTENDED))
 

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 from support.exact import solver_of
+from support.requests import make_request
 from support.tiny import tiny_pocket
 from torch import Tensor
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.checks import check_sampling, schedule_of
-from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.config import resolve
+from pavdm_cli.generation.request import Request
 from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context, with_kv_cache
 from pavdm_cli.models.stdit.layers import Rope
 from pavdm_cli.sampling.denoiser import FunctionDenoiser
@@ -138,29 +139,29 @@ def test_the_sink_of_a_continuation_is_of_its_own_chunks() -> None:
 
 
 def test_one_clean_chunk_is_the_schedule_as_before() -> None:
-    assert schedule_of(Sampling()) == schedule_of(Sampling(context=1, sink=0)) == pa(12, 12, 2)
-    assert schedule_of(Sampling(context=0)) == pa(12, 12, 2, context=False)
+    assert schedule_of(make_request()) == schedule_of(make_request(context=1, sink=0)) == pa(12, 12, 2)
+    assert schedule_of(make_request(context=0)) == pa(12, 12, 2, context=False)
 
 
 def test_sinks_are_the_first_chunks_that_are_shown() -> None:
-    request = Request("a red ball", frames=8, sampling=Sampling(context=2, sink=1, warmup=3))
-    job = pipeline.plan(request)
+    request = make_request("a red ball", frames=8, context=2, sink=1, warmup=3)
+    job = resolve(request)
     assert job.schedule.sink == range(3, 4)
     assert (job.schedule.context, job.schedule.offset) == (4, 6)
-    repeated = pipeline.plan(replace(request, sampling=replace(request.sampling, repeat_positions=True)))
+    repeated = resolve(replace(request, repeat_positions=True))
     assert (repeated.schedule.context, repeated.schedule.offset) == (4, 2)
 
 
 @pytest.mark.parametrize(
-    ("sampling", "message"),
+    ("request_", "message"),
     [
-        (Sampling(context=2, method="rw"), "--method rw, which adds noise"),
-        (Sampling(sink=1, method="rn", edit_ratio=0.5), "--edit-ratio, whose clips"),
-        (Sampling(context=2, model="opensora-v1.2"), "bidirectional attention"),
-        (Sampling(context=65), "--context must be 0 to 64"),
-        (Sampling(sink=-1), "--sink must be 0 to 64"),
+        (make_request(context=2, method="rw"), "--method rw, which adds noise"),
+        (make_request(sink=1, method="rn", edit_ratio=0.5), "--edit-ratio, whose clips"),
+        (make_request(context=2, model="opensora-v1.2"), "bidirectional attention"),
+        (make_request(context=65), "--context must be 0 to 64"),
+        (make_request(sink=-1), "--sink must be 0 to 64"),
     ],
 )
-def test_more_clean_chunks_are_refused_where_they_cannot_be(sampling: Sampling, message: str) -> None:
+def test_more_clean_chunks_are_refused_where_they_cannot_be(request_: Request, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_sampling(sampling)
+        check_sampling(request_)

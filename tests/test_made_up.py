@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from support.models import load
+from support.requests import make_request
 
 from pavdm_cli.bench import shapes
 from pavdm_cli.errors import ModelError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.models.opensora import config, loaded
 from pavdm_cli.models.opensora.spatial_vae import SpatialConfig
 from pavdm_cli.models.opensora.temporal_vae import TemporalConfig
@@ -71,9 +72,9 @@ def tiny(monkeypatch):
     monkeypatch.setattr(loaded, "VAEConfig", lambda: VAE)
 
 
-def job(frames: int, **given: object) -> pipeline.Job:
-    sampling = Sampling(**{"model": "opensora-v1.2", "steps": 6, "seed": 1, "device": "cpu"} | given)
-    return pipeline.plan(Request("a red balloon over hills", frames=frames, size=(64, 72), sampling=sampling))
+def job(frames: int, **given: object) -> GenerationConfig:
+    sampling = {"model": "opensora-v1.2", "steps": 6, "seed": 1, "device": "cpu"} | given
+    return resolve(make_request("a red balloon over hills", frames=frames, size=(64, 72), **sampling))
 
 
 @pytest.mark.parametrize(("method", "chunk"), [("pa", None), ("fifo", 1), ("rw", None)])
@@ -90,7 +91,7 @@ def test_a_model_with_made_up_weights_makes_a_video(method, chunk):
 
 @pytest.mark.usefixtures("tiny")
 def test_pocket_too_can_be_made_up():
-    wanted = pipeline.plan(Request("a red balloon", frames=2, sampling=Sampling(steps=6, seed=1)))
+    wanted = resolve(make_request("a red balloon", frames=2, steps=6, seed=1))
     model = load(wanted.spec, CPU, init="random")
     assert next(pipeline.frames(wanted, model)).shape == (2, 64, 96, 3)
 
@@ -118,7 +119,7 @@ def test_clean_and_noisy_latents_see_one_another_and_positions_follow_the_size()
 
 def test_no_video_of_nothing_is_asked_for():
     with pytest.raises(Exception, match="the prompt is empty"):
-        pipeline.plan(Request(" ", sampling=Sampling(model="opensora-v1.2")))
+        resolve(make_request(" ", model="opensora-v1.2"))
 
 
 def test_normalisation_is_that_of_the_recorded_weights():

@@ -43,7 +43,7 @@ def test_without_a_name_each_video_is_named_after_its_seed_and_json_is_one_objec
     rows = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert [row["path"] for row in rows] == [f"a-red-ball-over-green-hills-at-noon-{seed}.mp4" for seed in (7, 8)]
-    assert [row["recipe"]["seed"] for row in rows] == [7, 8]
+    assert [row["metadata"]["seed"] for row in rows] == [7, 8]
 
 
 def test_no_video_is_begun_where_one_name_is_taken():
@@ -65,7 +65,7 @@ def test_an_interrupt_keeps_what_is_done_and_names_the_missing_seeds(kept, as_js
     plain = write.record
 
     def interrupted(job, model, output, watch, still=None):
-        if job.sampling.seed < 8:
+        if job.seed < 8:
             return plain(job, model, output, watch, still)
         return write.Made(output.path, kept, False, {})
 
@@ -100,7 +100,7 @@ def test_a_signal_between_two_videos_stops_after_the_first(monkeypatch):
 def test_a_prompt_is_read_from_standard_input(typed, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed)))
     row = json.loads(pavdm("generate", "-", *QUICK, "--json").out)
-    assert row["recipe"]["prompt"] == "a red ball over green hills"
+    assert row["metadata"]["prompt"] == "a red ball over green hills"
 
 
 @pytest.mark.parametrize(

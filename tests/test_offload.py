@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.requests import make_request
 from support.tiers import integration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import memory_plan, pipeline
-from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.models import offload
-from pavdm_cli.models.execution import Engine
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.memory_tracker import Live
 from pavdm_cli.models.offload import BlockLoader, OffloadedModule, PinnedPack, streamed
 from pavdm_cli.models.runner import ModelRunner
@@ -27,17 +28,17 @@ PROMPT = "a red balloon drifts over green hills"
 MODES = ("model", "sequential")
 
 
-def job(model: Path | str, frames: int = 17 * 2, size: Any = (64, 72), **engine: object) -> pipeline.Job:
-    sampling = Sampling(str(model), steps=6, seed=1, device="cpu", engine=Engine(**engine))
-    return pipeline.plan(Request(PROMPT, frames=frames, size=size, sampling=sampling))
+def job(model: Path | str, frames: int = 17 * 2, size: Any = (64, 72), **switches: object) -> GenerationConfig:
+    options = {"model": str(model), "steps": 6, "seed": 1, "device": "cpu"} | switches
+    return resolve(make_request(PROMPT, frames=frames, size=size, **options))
 
 
-def frames(wanted: pipeline.Job) -> np.ndarray:
+def frames(wanted: GenerationConfig) -> np.ndarray:
     return np.concatenate(list(pipeline.frames(wanted, pipeline.open_model(wanted))))
 
 
 @pytest.mark.parametrize(
-    "how", [{"reuse_context": True}, *integration({}, {"cfg_batching": "sequential", "table": False})]
+    "how", [{"context_cache": "reuse"}, *integration({}, {"cfg_batching": "sequential", "cache_modulation": False})]
 )
 def test_the_video_is_the_same_to_the_bit(how, folder):
     plain = frames(job(folder, **how))
@@ -107,17 +108,17 @@ def loaders(monkeypatch: pytest.MonkeyPatch) -> list[BlockLoader]:
     return made
 
 
-def used_from_the_host(wanted: pipeline.Job, model: ModelRunner, packs: list[PinnedPack]) -> list[str]:
+def used_from_the_host(wanted: GenerationConfig, model: ModelRunner, packs: list[PinnedPack]) -> list[str]:
     with OnDevice([pack.host for pack in packs]) as device:
         for _ in pipeline.frames(wanted, model):
             pass
     return device.wrong
 
 
-@pytest.mark.parametrize("reuse", [True, *integration(False)])
+@pytest.mark.parametrize("cache", ["reuse", *integration("recompute")])
 @pytest.mark.parametrize("mode", MODES)
-def test_nothing_is_computed_with_weights_that_wait(mode, reuse, folder, packs):
-    wanted = job(folder, offload=mode, reuse_context=reuse)
+def test_nothing_is_computed_with_weights_that_wait(mode, cache, folder, packs):
+    wanted = job(folder, offload=mode, context_cache=cache)
     model = pipeline.open_model(wanted)
     assert len(packs) > 5
     assert used_from_the_host(wanted, model, packs) == []
@@ -176,12 +177,20 @@ def test_one_block_at_a_time_is_bound_and_the_next_is_copied_ahead(folder, loade
 
 def test_graphs_and_offloading_are_refused_together():
     with pytest.raises(UsageError, match="--cuda-graphs on does not go with --offload"):
-        Engine(cuda_graphs="on", offload="sequential")
+        ExecutionConfig(cuda_graphs="on", offload="sequential")
     with pytest.raises(UsageError, match="--offload must be one of none, model, sequential"):
-        Engine(offload="disk")
-    assert "--offload" in Engine(offload="model").unrecordable
-    assert Engine().overlaps_decode("cuda")
-    assert not Engine(offload="model").overlaps_decode("cuda")
+        ExecutionConfig(offload="disk")
+    assert "--offload" in ExecutionConfig(offload="model").uncapturable
+
+
+@pytest.mark.parametrize(
+    ("device", "offload", "overlap"), [("cuda", "none", "on"), ("cuda", "model", "off"), ("cpu", "none", "off")]
+)
+def test_decoding_overlaps_the_steps_on_a_gpu_that_holds_all_weights(device, offload, overlap, folder, monkeypatch):
+    monkeypatch.setattr("pavdm_cli.models.devices.pick_device", lambda *names: torch.device(device))
+    monkeypatch.setattr("pavdm_cli.attention.machine_of", lambda device: None)
+    monkeypatch.setattr("pavdm_cli.attention.check_backend", lambda *given: None)
+    assert job(folder, offload=offload).execution.overlap_decode == overlap
 
 
 def test_a_place_for_blocks_is_not_filled_while_what_was_there_before_is_read(monkeypatch):

@@ -18,12 +18,13 @@ import torch
 from safetensors.torch import load_file
 from support import published
 from support.command import pavdm
+from support.requests import make_request
 from test_stdit_golden import GOLDEN, SMALL, run
 
 from pavdm_cli.errors import DeviceError, ModelError, UsageError
 from pavdm_cli.generation import memory_plan, pipeline
 from pavdm_cli.generation.checks import check_sampling
-from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.hub import weight_memory
 from pavdm_cli.models.opensora import loaded as opensora_loaded
 from pavdm_cli.models.opensora import text_encoder
@@ -69,12 +70,13 @@ def test_a_folder_of_weights_makes_a_video_and_goes_on_with_it(folder, tmp_path,
     assert (seed, table.split()) == ("seed 5", ["memory", "read", "encode", "denoise", "decode"])
     assert [re.split(r" {2,}", row)[0] for row in rows] == MEMORY, done.stderr
     assert re.fullmatch(r"20 frames in [\d.]+ s, [\d.]+ frames/s", result)
-    recipe = json.loads(done.stdout)["recipe"]
-    assert (recipe["fps"], recipe["size"], recipe["aesthetic_score"], recipe["motion_score"]) == (24, "72x64", 6.5, 4)
+    metadata = json.loads(done.stdout)["metadata"]
+    names = ("fps", "size", "aesthetic_score", "motion_score")
+    assert [metadata[name] for name in names] == [24, "72x64", 6.5, 4]
     command = pavdm("info", "v.mp4").out.strip().splitlines()[-1]
     words = set(re.findall(r"--\S+ \S+", command))
     assert {"--size 72x64", "--aesthetic-score 6.5", "--motion-score 4.0"} <= words
-    assert f"--cfg-batching {recipe['cfg_batching']}" in command
+    assert f"--cfg-batching {metadata['cfg_batching']}" in command
     longer = pavdm("extend", "v.mp4", "--model", folder, "--frames", "3", "--size", "72x64", "-o", "w.mp4",
                    "--steps", "6", "--threads", "1")  # fmt: skip
     assert longer.code == 0, longer.err
@@ -143,20 +145,20 @@ def test_a_model_that_is_fetched_in_part_is_planned_whole_and_told_how_to_fetch_
     assert "has no transformer and no text_encoder\nhint: `pavdm models pull opensora-v1.2` fetches what" in done.err
 
 
-def job(folder: Path | str, frames: int = 17, **given: object) -> pipeline.Job:
-    sampling = Sampling(**{"model": str(folder), "steps": 6, "seed": 1, "device": "cpu"} | given)
-    return pipeline.plan(Request(PROMPT, frames=frames, size=(64, 72), sampling=sampling))
+def job(folder: Path | str, frames: int = 17, prompt: str = PROMPT, **given: object) -> GenerationConfig:
+    options = {"model": str(folder), "steps": 6, "seed": 1, "device": "cpu"} | given
+    return resolve(make_request(prompt, frames=frames, size=(64, 72), **options))
 
 
-def latents(wanted: pipeline.Job) -> torch.Tensor:
+def latents(wanted: GenerationConfig) -> torch.Tensor:
     return torch.cat(list(pipeline.latents(wanted, pipeline.open_model(wanted))), dim=1)
 
 
 def test_the_words_and_the_scores_reach_the_network(folder):
     plain = latents(job(folder))
     assert torch.equal(plain, latents(job(folder)))
-    assert (plain - latents(replace(job(folder), prompt="a boat"))).abs().max() > 1e-4
-    assert (plain - latents(job(folder, options={"aesthetic_score": 4}))).abs().max() > 1e-4
+    assert (plain - latents(job(folder, prompt="a boat"))).abs().max() > 1e-4
+    assert (plain - latents(job(folder, aesthetic_score=4))).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("noised", [False, True])
@@ -234,13 +236,13 @@ def test_weights_are_counted_as_they_will_be_loaded(folder):
 
 def test_a_prompt_of_which_nothing_can_be_read_is_refused():
     with pytest.raises(UsageError, match="nothing is left"):
-        pipeline.plan(Request("猫 http://x.com", sampling=Sampling(model="opensora-v1.2")))
+        resolve(make_request("猫 http://x.com", model="opensora-v1.2"))
 
 
 @pytest.mark.parametrize("model", ["pocket", "opensora-v1.2"])
 def test_a_prompt_that_is_no_text_is_refused(model):
     with pytest.raises(UsageError, match="the prompt is not UTF-8") as caught:
-        Request("a red ball \udcff\udcfe", sampling=Sampling(model=model))
+        make_request("a red ball \udcff\udcfe", model=model)
     assert caught.value.message.isascii()
 
 
@@ -264,7 +266,7 @@ def test_a_prompt_is_scored_as_captions_were_only_for_a_model_that_read_such():
 @pytest.mark.parametrize("score", [-1, 101, float("nan")])
 def test_a_score_that_no_caption_had_is_refused(score):
     with pytest.raises(UsageError, match="aesthetic-score"):
-        check_sampling(Sampling("opensora-v1.2", options={"aesthetic_score": score}))
+        check_sampling(make_request(model="opensora-v1.2", aesthetic_score=score))
 
 
 @pytest.fixture(scope="module")

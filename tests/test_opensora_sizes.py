@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 from support.exact import solver_of
+from support.requests import make_request
 from support.tiers import integration
 from typer.testing import CliRunner
 
 from pavdm_cli.app import app
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.request import Request, Sampling, parse_size
+from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.request import parse_size
 from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context
 from pavdm_cli.sampling.denoiser import batched_cfg
 from pavdm_cli.sampling.loop import sample
@@ -28,9 +30,9 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 PROMPT = "a red balloon drifts over green hills"
 
 
-def job_of(folder: Path, size: tuple[int, int] = (64, 72), frames: int = 17, **given: object) -> pipeline.Job:
-    sampling = Sampling(**{"model": str(folder), "steps": 1, "window": 5, "seed": 1, "device": "cpu"} | given)
-    return pipeline.plan(Request(PROMPT, frames=frames, size=size, sampling=sampling))
+def job_of(folder: Path, size: tuple[int, int] = (64, 72), frames: int = 17, **given: object) -> GenerationConfig:
+    sampling = {"model": str(folder), "steps": 1, "window": 5, "seed": 1, "device": "cpu"} | given
+    return resolve(make_request(PROMPT, frames=frames, size=size, **sampling))
 
 
 FITTING = [(2, 10, 5), (2, 8, 2), *integration((1, 5, 5), (6, 15, 5), (5, 10, 2), (4, 4, 1), (6, 30, 5), (3, 9, 3))]
@@ -45,8 +47,8 @@ def test_any_window_chunk_and_step_count_that_fit_make_a_video_by_the_command_li
     words = ("--model", str(folder), "--size", "72x64", "--threads", "1", "--json", "-o", "v.mp4")
     done = CliRunner().invoke(app, ["generate", PROMPT, *counts, *words])
     assert done.exit_code == 0, done.output
-    recipe = json.loads(done.stdout)["recipe"]
-    assert (recipe["steps"], recipe["window"], recipe["chunk"], recipe["fps"]) == (steps, window, chunk, 12)
+    metadata = json.loads(done.stdout)["metadata"]
+    assert (metadata["steps"], metadata["window"], metadata["chunk"], metadata["fps"]) == (steps, window, chunk, 12)
     with av.open("v.mp4") as file:
         assert file.streams.video[0].average_rate == 12
         assert sum(1 for _ in file.decode(video=0)) == 19
@@ -116,9 +118,8 @@ def test_a_size_that_cannot_be_made_is_answered_with_the_nearest_of_its_shape(si
 
 @pytest.mark.parametrize("fps", [8, 60])
 def test_the_rate_reaches_the_network(fps, folder):
-    plain = job_of(folder)
+    plain, other = job_of(folder), job_of(folder, fps=fps)
     model = pipeline.open_model(plain)
-    other = pipeline.plan(Request(PROMPT, frames=17, size=(64, 72), fps=fps, sampling=plain.sampling))
     (one,), (two,) = pipeline.latents(plain, model), pipeline.latents(other, pipeline.open_model(other))
     assert not torch.allclose(one, two, atol=1e-4)
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.requests import make_request
 from support.tiers import integration
 from torch import Tensor
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.registry import get
 from pavdm_cli.models.streams import unit_stream
@@ -25,9 +26,9 @@ GOLDEN = Path(__file__).parent / "golden"
 PROMPT = "a blue kite circling above the sea by day"
 
 
-def job_of(frames: int, **sampling: object) -> pipeline.Job:
+def job_of(frames: int, **sampling: object) -> GenerationConfig:
     """A job of a few quick steps."""
-    return pipeline.plan(Request(PROMPT, frames=frames, sampling=Sampling(**{"steps": 6, "seed": 3} | sampling)))
+    return resolve(make_request(PROMPT, frames=frames, **{"steps": 6, "seed": 3} | sampling))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def model():
     return pipeline.open_model(job_of(1))
 
 
-def video(job: pipeline.Job, model) -> np.ndarray:
+def video(job: GenerationConfig, model) -> np.ndarray:
     return np.concatenate(list(pipeline.frames(job, model)))
 
 
@@ -98,7 +99,7 @@ def test_a_clip_goes_on_for_as_long_as_asked(noised, model):
 
 def test_a_prompt_of_no_words_is_for_extend_alone():
     with pytest.raises(UsageError, match="empty"):
-        pipeline.plan(Request("", frames=4))
+        resolve(make_request("", frames=4))
 
 
 def test_frames_stream_chunk_by_chunk(model):
@@ -124,7 +125,7 @@ def test_levels_follow_size_and_window_only_where_the_model_was_trained_so():
     job = job_of(4)
     assert torch.equal(pipeline.levels_of(job).sigmas[:-2], linear_sigmas(6))
     spec = get("opensora-v1.2").spec
-    paper = replace(job, sampling=Sampling("opensora-v1.2"), spec=spec, schedule=pa(30, 30, 5))
+    paper = replace(job, video_model=get("opensora-v1.2"), spec=spec, schedule=pa(30, 30, 5))
     wanted = torch.tensor(json.loads((GOLDEN / "schedule_paper.json").read_text())["t_transformed_fp32"]) / 1000
     torch.testing.assert_close(pipeline.levels_of(paper).sigmas[1:-2], wanted, rtol=0, atol=1e-6)
     shorter = replace(paper, schedule=pa(30, 10, 5))

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from support.requests import make_request
 from typer.testing import CliRunner
 
 from pavdm_cli.app import app
 from pavdm_cli.commands.info import command
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline, provenance
-from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.models.execution import PLAIN, Engine
+from pavdm_cli.generation.config import resolve
+from pavdm_cli.models.execution import REFERENCE, ExecutionConfig
 from pavdm_cli.models.stdit.layers import Linear, Mlp
 from pavdm_kernels import linear, use_reference
 
-DEFAULT = Engine()
+DEFAULT = ExecutionConfig()
 PROMPT = "a red ball over hills"
 
 
-def video(precision: str, engine: Engine = DEFAULT) -> np.ndarray:
-    sampling = Sampling(seed=3, device="cpu", precision=precision, engine=engine)
-    job = pipeline.plan(Request(PROMPT, frames=12, sampling=sampling))
+def video(precision: str, engine: ExecutionConfig = DEFAULT) -> np.ndarray:
+    sampling = {"seed": 3, "device": "cpu", "precision": precision, "execution": engine}
+    job = resolve(make_request(PROMPT, frames=12, **sampling))
     return np.concatenate(list(pipeline.frames(job, pipeline.open_model(job)))).astype(float)
 
 
@@ -41,19 +41,19 @@ def test_the_model_itself_stays_in_float32() -> None:
 
 
 def test_timesteps_that_are_not_rounded_make_another_video_and_the_file_says_so() -> None:
-    asked = Sampling(seed=3, device="cpu", precision="bf16")
+    asked = {"seed": 3, "device": "cpu", "precision": "bf16"}
     videos, said = [], []
-    for sampling in (asked, replace(asked, options={"fp32_timesteps": True})):
-        job = pipeline.plan(Request(PROMPT, frames=4, sampling=sampling))
+    for sampling in (asked, asked | {"fp32_timesteps": True}):
+        job = resolve(make_request(PROMPT, frames=4, **sampling))
         model = pipeline.open_model(job)
         videos.append(np.concatenate(list(pipeline.frames(job, model))))
-        said.append("--fp32-timesteps" in command(provenance.recipe(job, model)))
+        said.append("--fp32-timesteps" in command(provenance.metadata_of(job, model)))
     assert not np.array_equal(*videos)
     assert said == [False, True]
 
 
 def test_plain_operations_know_it_too() -> None:
-    assert np.abs(video("bf16", PLAIN) - video("bf16")).mean() < 0.5
+    assert np.abs(video("bf16", REFERENCE) - video("bf16")).mean() < 0.5
 
 
 @pytest.mark.parametrize("gelu", [False, True])
@@ -81,7 +81,7 @@ def test_between_the_layers_of_an_mlp_nothing_is_widened() -> None:
 
 
 def test_only_products_are_narrow() -> None:
-    job = pipeline.plan(Request(PROMPT, frames=4, sampling=Sampling(device="cpu", precision="bf16")))
+    job = resolve(make_request(PROMPT, frames=4, device="cpu", precision="bf16"))
     model = pipeline.open_model(job).transformer
     narrow = {name for name, weight in model.named_parameters() if weight.dtype == torch.bfloat16}
     layers = {name for name, layer in model.named_modules() if isinstance(layer, Linear)}
@@ -98,4 +98,4 @@ def test_the_file_says_it_and_the_command_that_makes_it_again_asks_for_it(tmp_pa
 
 def test_open_sora_is_run_as_its_weights_are_on_a_device() -> None:
     with pytest.raises(UsageError, match=r"of opensora-v1\.2 must be fp32 here, got 'bf16'"):
-        pipeline.plan(Request("x", seconds=1, sampling=Sampling("opensora-v1.2", device="cpu", precision="bf16")))
+        resolve(make_request("x", seconds=1, model="opensora-v1.2", device="cpu", precision="bf16"))

@@ -8,11 +8,12 @@ from contextlib import closing
 
 import pytest
 import torch
+from support.requests import make_request
 from torch import Tensor
 
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.models.execution import Engine
+from pavdm_cli.generation.config import resolve
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.sampling.prefetch import Prefetcher, map_prefetched
 
 CPU = torch.device("cpu")
@@ -90,8 +91,15 @@ def test_leaving_early_ends_the_thread() -> None:
 
 def test_overlapped_decoding_gives_the_same_video() -> None:
     def video(overlap: str) -> list[bytes]:
-        sampling = Sampling(steps=4, window=4, seed=3, device="cpu", threads=1, engine=Engine(overlap_decode=overlap))
-        job = pipeline.plan(Request("a red ball over hills", frames=22, sampling=sampling))
+        sampling = {
+            "steps": 4,
+            "window": 4,
+            "seed": 3,
+            "device": "cpu",
+            "threads": 1,
+            "execution": ExecutionConfig(overlap_decode=overlap),
+        }
+        job = resolve(make_request("a red ball over hills", frames=22, **sampling))
         return [chunk.tobytes() for chunk in pipeline.frames(job, pipeline.open_model(job))]
 
     assert video("on") == video("off")

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from sentencepiece import SentencePieceProcessor
+from support.requests import make_request
 from typer.testing import CliRunner
 
 from pavdm_cli.app import app
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.config import resolve
 from pavdm_cli.models.opensora.text_encoder import END, LONGEST, cut_note, token_ids
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -55,13 +56,13 @@ def test_a_longer_one_is_cut_at_300_tokens_and_what_is_lost_is_counted_and_named
 
 def test_the_transformer_is_given_300_vectors_and_the_score_at_the_end_is_lost_with_the_rest(folder):
     text = " ".join([NUMBERED] * 60)
-    sampling = Sampling(model=str(folder), steps=6, device="cpu")
-    job = pipeline.plan(Request(text, frames=17, size=(64, 72), sampling=sampling))
+    sampling = {"model": str(folder), "steps": 6, "device": "cpu"}
+    job = resolve(make_request(text, frames=17, size=(64, 72), **sampling))
     model = pipeline.open_model(job)
-    prompt, null = model.embed(job.formatted.text, cfg=True)
+    prompt, null = model.embed(job.text.text, cfg=True)
     assert len(prompt.rows) == len(null.rows) == LONGEST
     assert prompt.mask.all()
-    notes = [note for note in job.video_model.prompt_notes(job.formatted.text) if "tokens" in note]
+    notes = [note for note in job.video_model.prompt_notes(job.text.text) if "tokens" in note]
     assert len(notes) == 1
 
 

@@ -31,8 +31,8 @@ def short(folder: Path) -> Said:
 
 
 def stored(path: Path) -> dict[str, Any]:
-    recipe = json.loads(pavdm("info", path, "--json").out)
-    return {name: recipe.get(name) for name in ("prompt", "caption")}
+    metadata = json.loads(pavdm("info", path, "--json").out)
+    return {name: metadata.get(name) for name in ("prompt", "caption")}
 
 
 def pictures(path: Path) -> np.ndarray:

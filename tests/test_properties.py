@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.models import MODELS, find
+from support.requests import make_request
 
 from pavdm_cli.errors import PavdmError, UsageError
 from pavdm_cli.generation.metadata import FIELDS, sound_fields
-from pavdm_cli.generation.request import Request, Sampling, parse_size
+from pavdm_cli.generation.request import parse_size
 from pavdm_cli.pocket_world.prompt import format_prompt
 from pavdm_cli.pocket_world.vocabulary import VOCABULARY, split
 from pavdm_cli.runtime.printable import HIDDEN, command_line, printable
@@ -121,10 +122,16 @@ def test_a_size_is_two_positive_numbers_or_refused(text):
 )
 def test_a_request_is_sound_or_refused(seconds, frames, fps, size):
     try:
-        request = Request("a ball", seconds=seconds, frames=frames, fps=fps, size=size, sampling=Sampling())
+        request = make_request(
+            "a ball",
+            seconds=seconds,
+            frames=frames,
+            fps=fps,
+            size=size,
+        )
     except UsageError:
         return
-    assert 1 <= request.count <= 24 * 3600 * request.spec.fps
+    assert 1 <= request.frame_count <= 24 * 3600 * request.spec.fps
 
 
 @SEARCH

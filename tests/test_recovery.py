@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -14,15 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.command import pavdm
 from support.models import POCKET
+from support.requests import make_request
 from support.tape import Tape
 from support.tiers import integration
 from torch import Tensor, nn
 
 from pavdm_cli.errors import FaultyValues, ModelError
 from pavdm_cli.generation import pipeline, recovery
+from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.recovery import Recovery, fault
-from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.models.execution import Engine
 from pavdm_cli.models.pixels import to_unit
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.model import DENOISER
@@ -36,11 +35,19 @@ ALWAYS = range(10_000)
 
 def job_of(
     method: str = "pa", precision: str = "auto", edit: float = 0.0, warmup: int = 0, **engine: object
-) -> pipeline.Job:
+) -> GenerationConfig:
     """Four chunks of two frames each; under `pa` one is finished after step 6, and one after every later step."""
-    sampling = Sampling(seed=1, steps=6, threads=1, method=method, precision=precision, edit_ratio=edit, warmup=warmup)
-    sampling = replace(sampling, chunk=1, window=6 if method == "pa" else 1, engine=Engine(**engine))
-    return pipeline.plan(Request("a red ball", frames=8, sampling=sampling))
+    sampling = {
+        "seed": 1,
+        "steps": 6,
+        "threads": 1,
+        "method": method,
+        "precision": precision,
+        "edit_ratio": edit,
+        "warmup": warmup,
+    }
+    sizes = {"chunk": 1, "window": 6 if method == "pa" else 1}
+    return resolve(make_request("a red ball", frames=8, **sampling, **sizes, **engine))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +77,7 @@ def planted(module: nn.Module, at: range, value: float = NAN) -> Iterator[None]:
 
 
 def run(
-    job: pipeline.Job, model: ModelRunner, recovery: Recovery, graphs: GraphPolicy | None = None
+    job: GenerationConfig, model: ModelRunner, recovery: Recovery, graphs: GraphPolicy | None = None
 ) -> list[np.ndarray]:
     """Frames by chunk; those before a fault are what is given where one ends the run."""
     made: list[np.ndarray] = []
@@ -171,7 +178,7 @@ def test_a_float32_copy_of_offloaded_weights_gives_the_same(offload: str) -> Non
         assert precision_of(model.transformer) == "bfloat16"
         copy = model.upcast("transformer")
         assert precision_of(copy.transformer) == "float32"
-        denoiser = copy.denoiser(job.formatted.text, job.schedule, levels, job.guidance_scale, job.sampling.engine)
+        denoiser = copy.denoiser(job.text.text, job.schedule, levels, job.guidance_scale, job.execution)
         window = torch.ones(1, 6, 16, 8, 12)
         decoded = model.upcast("vae").decode(window[:, :1])
         made.append((denoiser(window, torch.arange(1, 7, dtype=torch.int32), None), decoded))
@@ -226,7 +233,7 @@ def test_a_run_that_ends_names_its_partial_file(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     opened = pipeline.open_model
 
-    def spoiled(job: pipeline.Job) -> ModelRunner:
+    def spoiled(job: GenerationConfig) -> ModelRunner:
         model = opened(job)
         plant.enter_context(planted(model.transformer, range(7, 10_000)))
         return model

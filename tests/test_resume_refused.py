@@ -18,8 +18,8 @@ from support.command import pavdm
 from support.interrupted import RED, made, snapshots
 
 from pavdm_cli.generation import checkpoint, decode, stored_request
-from pavdm_cli.generation.request import Output, Request, Sampling
-from pavdm_cli.models.execution import Engine
+from pavdm_cli.generation.request import Output, Request
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.video import VideoWriter, open_video
 from pavdm_cli.video.write.output import open_locked
@@ -249,11 +249,11 @@ def test_a_stored_request_holds_in_every_folder(tmp_path: Path, monkeypatch: pyt
     Path("weights").mkdir()
     assert stored_request.absolute("weights") == str(tmp_path / "weights")
     assert stored_request.absolute("pocket") == "pocket"
-    sampling = Sampling(lora=("a.safetensors:0.5",), engine=Engine(attention="sdpa"))
-    request = Request("a ball", frames=4, sampling=sampling, output=Output(Path("v.mp4")), image=Path("image.png"))
+    files = {"lora": ("a.safetensors:0.5",), "output": Output(Path("v.mp4")), "image": Path("image.png")}
+    request = Request("a ball", frames=4, execution=ExecutionConfig(attention="sdpa"), **files)
     stored = json.loads(json.dumps(stored_request.to_json(request)))
     monkeypatch.chdir("/")
     again = stored_request.from_json(stored, tmp_path / "v.mp4")
-    assert again.sampling.lora == (f"{tmp_path / 'a.safetensors'}:0.5",)
+    assert again.lora == (f"{tmp_path / 'a.safetensors'}:0.5",)
     assert (again.image, again.output.path) == (tmp_path / "image.png", tmp_path / "v.mp4")
-    assert (again.prompt, again.frames, again.sampling.engine) == ("a ball", 4, sampling.engine)
+    assert (again.prompt, again.frames, again.execution) == ("a ball", 4, request.execution)

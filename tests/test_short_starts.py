@@ -11,9 +11,11 @@ import torch
 from support import clips
 from support.command import pavdm
 from support.exact import NOISE, clean_latents, sigmas_of
+from support.requests import make_request
 
-from pavdm_cli.generation import extend, pipeline, write
-from pavdm_cli.generation.request import Extension, Request, Sampling
+from pavdm_cli.generation import extend, write
+from pavdm_cli.generation.config import resolve
+from pavdm_cli.generation.request import Extension
 from pavdm_cli.sampling.loop import from_renoised
 from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rn
 
@@ -23,9 +25,9 @@ def video(path: Path, frames: int) -> Path:
 
 
 def said(path: Path, frames: int, start: str = "noised", **how: object) -> list[str]:
-    sampling = Sampling(seed=1, device="cpu", **how)
-    request = Request("", frames=4, sampling=sampling, extension=Extension(video(path, frames), start))
-    return write.start_notes(pipeline.plan(request), extend.open_source(request))
+    sampling = {"seed": 1, "device": "cpu", **how}
+    request = make_request("", frames=4, **sampling, extension=Extension(video(path, frames), start))
+    return write.start_notes(resolve(request), extend.open_source(request))
 
 
 def test_a_video_of_a_whole_window_is_noised_without_a_word(tmp_path):

@@ -96,7 +96,7 @@ def test_a_request_takes_its_model_at_the_size_and_rate_it_asks_for(monkeypatch)
     monkeypatch.setattr(request, "find", lambda name: replace(get("pocket"), spec=FREE))
     spec = Request("a ball", seconds=2, size=(128, 256), fps=12).spec
     assert (spec.size, spec.fps) == ((128, 256), 12)
-    assert Request("a ball", seconds=2, fps=12).count == 24
+    assert Request("a ball", seconds=2, fps=12).frame_count == 24
     assert Request("a ball").spec == FREE
 
 

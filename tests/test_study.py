@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -15,6 +16,7 @@ import pytest
 
 from pavdm_cli.evaluation.distances import DIMENSIONS
 from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.request import Request
 from pavdm_cli.models.registry import find
 from pavdm_cli.video import open_video, read_metadata
 
@@ -104,6 +106,10 @@ def test_every_claim_is_of_known_arms_and_metrics(paper: Any) -> None:
     assert len(set(paper.claims.CLAIMS)) == len(paper.claims.CLAIMS)
 
 
+def request_of(paper: Any, arm: Any, seconds: float) -> Request:
+    return paper.arms.request_of(arm, "a red ball", seconds, model="pocket", seed=1, threads=1)
+
+
 def test_arms_are_sampled_as_they_are_described(paper: Any) -> None:
     expected = {
         "pa-base": ("pa", 12, 12, 2, 1),
@@ -117,8 +123,7 @@ def test_arms_are_sampled_as_they_are_described(paper: Any) -> None:
         "half-window": ("pa", 12, 6, 2, 1),
     }
     for arm in paper.arms.ARMS:
-        job = paper.arms.plan("a red ball", 4.0, paper.arms.sampling_of(arm, "pocket", 1, 1))
-        settings = job.settings
+        settings = paper.arms.config_of(request_of(paper, arm, 4.0))
         assert settings.warmup == (4 if arm.name == "shipped" else 0)
         if arm.name in expected:
             values = (settings.method, settings.steps, settings.window, settings.chunk, settings.context)
@@ -127,22 +132,24 @@ def test_arms_are_sampled_as_they_are_described(paper: Any) -> None:
 
 
 def test_weights_without_distilled_guidance_are_guided_in_two_passes(paper: Any) -> None:
-    sampling = paper.arms.sampling_of(paper.arms.BY_NAME["pa-base"], "pocket", 1, 1)
-    assert paper.arms.plan("a red ball", 1.0, sampling, 1.0).guidance_scale == 1.5
-    assert paper.arms.plan("a red ball", 1.0, sampling, paper.runs.distilled_guidance(WEIGHTS)).guidance_scale == 1.0
+    request = request_of(paper, paper.arms.BY_NAME["pa-base"], 1.0)
+    assert paper.arms.config_of(request, 1.0).guidance_scale == 1.5
+    assert paper.arms.config_of(request, paper.runs.distilled_guidance(WEIGHTS)).guidance_scale == 1.0
 
 
 def test_a_fixed_length_video_begins_with_a_clip_of_one_window(paper: Any) -> None:
     arm = paper.arms.BY_NAME["fixed-length"]
-    job = paper.arms.plan("a red ball", 4.0, paper.arms.sampling_of(arm, "pocket", 1, 1))
-    model = pipeline.open_model(job)
-    parts = list(paper.arms.frames_of(arm, job, model))
+    request = request_of(paper, arm, 4.0)
+    config = paper.arms.config_of(request)
+    model = pipeline.open_model(config)
+    parts = list(paper.arms.frames_of(arm, request, config, model))
     video = np.concatenate(parts)
     assert (len(video), len(parts[0])) == (32, 24)
     jump = np.abs(np.diff(video.astype(float), axis=0)).mean(axis=(1, 2, 3))
     assert jump[23] < 4 * np.median(jump)  # the clip goes on
-    short = paper.arms.plan("a red ball", 2.0, job.sampling)
-    assert len(np.concatenate(list(paper.arms.frames_of(arm, short, model)))) == 16
+    short = replace(request, seconds=2.0)
+    frames = paper.arms.frames_of(arm, short, paper.arms.config_of(short), model)
+    assert len(np.concatenate(list(frames))) == 16
 
 
 def words(folder: Path, *more: object) -> list[str]:

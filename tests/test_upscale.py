@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from support.command import pavdm
 from support.models import OPENSORA, POCKET
+from support.requests import make_request
 from support.scenes import SCENES, paint
 
 from pavdm_cli.commands.info import command
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import extend
-from pavdm_cli.generation.request import Extension, Output, Request, Sampling
+from pavdm_cli.generation.request import Extension, Output
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.video import EncoderOptions, VideoWriter, open_video, read_last_frames, read_metadata
 from pavdm_cli.video.upscale import Scale, Upscaler, downscale
@@ -124,7 +125,7 @@ def test_extending_keeps_the_scale(made, tmp_path):
     for source, target in ((made, longer), (longer, longest)):
         done = pavdm("extend", source, "--frames", "4", "--steps", "6", "--seed", "3", "--json", "-o", target)
         assert done.code == 0, done.err
-        stored = json.loads(done.out)["recipe"]
+        stored = json.loads(done.out)["metadata"]
         assert (stored["scale"], stored["scale_filter"]) == (4, "lanczos")
         assert "--scale" not in command(stored)
     video = open_video(longest)
@@ -135,7 +136,7 @@ def test_extending_keeps_the_scale(made, tmp_path):
 
 
 def source(path: Path, scale: Scale, about: dict[str, object]) -> Scale:
-    request = Request("", frames=4, extension=Extension(write(path, scale, about, crf=40)))
+    request = make_request("", frames=4, extension=Extension(write(path, scale, about, crf=40)))
     return extend.open_source(request).scale
 
 
@@ -163,10 +164,10 @@ def test_an_absurd_scale_is_rejected(factor):
 
 
 def test_a_scale_that_could_not_be_read_again_is_rejected():
-    sampling = Sampling(model="opensora-v1.2")
-    Request(PROMPT, frames=4, size=(720, 1280), sampling=sampling, output=Output(scale=6))
+    sampling = {"model": "opensora-v1.2"}
+    make_request(PROMPT, frames=4, size=(720, 1280), **sampling, output=Output(scale=6))
     with pytest.raises(UsageError, match="8960x5040 pixels: 8192x4320 is the most"):
-        Request(PROMPT, frames=4, size=(720, 1280), sampling=sampling, output=Output(scale=7))
+        make_request(PROMPT, frames=4, size=(720, 1280), **sampling, output=Output(scale=7))
 
 
 def test_an_unknown_filter_is_rejected():

@@ -17,8 +17,9 @@ from support.models import find, load, meta_of
 from support.wan import tiny_vae, write_checkpoint
 
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.request import Request, Sampling
-from pavdm_cli.models.execution import Engine
+from pavdm_cli.generation.config import resolve
+from pavdm_cli.generation.request import Request
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.memory_tracker import Live, peak_of
 from pavdm_cli.models.meta_model import count_coding
 from pavdm_cli.models.wan.vae_streams import decode_stream
@@ -76,7 +77,7 @@ def test_two_processes_fine_tune_a_checkpoint_with_sharded_weights(training: lis
 
 def test_the_plan_counts_the_features_that_decoding_carries(tmp_path: Path) -> None:
     tiny = write_checkpoint(tmp_path / "tiny")
-    job = pipeline.plan(Request("a kite", frames=5, size=(128, 128), sampling=Sampling(model=str(tiny))))
+    job = resolve(Request("a kite", frames=5, size=(128, 128), model=str(tiny)))
     stream, z = decode_stream(tiny_vae("2.1")), torch.randn(1, 6, 16, 16, 16)
 
     def decode() -> None:
@@ -94,9 +95,8 @@ def test_offloaded_blocks_give_the_same_latents(tmp_path: Path) -> None:
     spec = replace(find(str(write_checkpoint(tmp_path / "tiny"))), size=(128, 128))
 
     def latents(mode: str) -> torch.Tensor:
-        engine = Engine(offload=mode)
-        sampling = Sampling(model=spec.name, steps=2, window=4, chunk=2, engine=engine)
-        job = pipeline.plan(Request("a kite", frames=5, size=(128, 128), sampling=sampling))
+        sizes = {"frames": 5, "size": (128, 128), "steps": 2, "window": 4, "chunk": 2}
+        job = resolve(Request("a kite", model=spec.name, execution=ExecutionConfig(offload=mode), **sizes))
         return torch.cat(list(pipeline.latents(job, pipeline.open_model(job))), dim=1)
 
     kept = latents("none")

@@ -23,10 +23,11 @@ from support.wan import golden, tiny_transformer, write_checkpoint
 from pavdm_cli.attention import TORCH
 from pavdm_cli.errors import ModelError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.config import resolve
+from pavdm_cli.generation.request import Request
 from pavdm_cli.models import registry
 from pavdm_cli.models.adapter import DenoiserConfig, Placement, TextEmbedding
-from pavdm_cli.models.execution import Engine
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.wan.levels import wan_levels
 from pavdm_cli.models.wan.load import read
 from pavdm_cli.models.wan.transformer import WanTransformer
@@ -225,13 +226,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.usefixtures("own_cache")
 def test_every_option_of_sampling_changes_the_latents(tmp_path: Path) -> None:
     tiny = write_checkpoint(tmp_path / "tiny")
-    common = Sampling(model=str(tiny), steps=4, window=4, chunk=2, guidance=2.0)
-    requests = {
-        name: Request("a kite", frames=13, size=(128, 128), sampling=replace(common, **values))
-        for name, values in OPTIONS.items()
-    }
+    sizes = {"frames": 13, "size": (128, 128), "steps": 4, "window": 4, "chunk": 2}
+    common = Request("a kite", model=str(tiny), guidance=2.0, **sizes)
+    requests = {name: replace(common, **values) for name, values in OPTIONS.items()}
     requests["fps"] = replace(requests["plain"], fps=16)
-    requests["cfg"] = replace(requests["plain"], sampling=replace(common, engine=Engine(cfg_batching="sequential")))
+    requests["cfg"] = replace(requests["plain"], execution=ExecutionConfig(cfg_batching="sequential"))
     made = {name: latents_of(request) for name, request in requests.items()}
     torch.testing.assert_close(made.pop("cfg"), made["plain"], rtol=0, atol=1e-4)
     pairs = [pair for pair in combinations(made, 2) if torch.equal(made[pair[0]], made[pair[1]])]
@@ -240,7 +239,7 @@ def test_every_option_of_sampling_changes_the_latents(tmp_path: Path) -> None:
 
 
 def latents_of(request: Request) -> torch.Tensor:
-    job = pipeline.plan(request)
+    job = resolve(request)
     return torch.cat(list(pipeline.latents(job, pipeline.open_model(job))), dim=1)[:, :4]
 
 

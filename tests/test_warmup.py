@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support.command import pavdm
 from support.models import OPENSORA, POCKET
+from support.requests import make_request
 from support.tiers import integration
 
 from pavdm_cli.bench import stages, steps
@@ -16,15 +17,16 @@ from pavdm_cli.commands.info import command
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import memory_plan, pipeline, write
 from pavdm_cli.generation.checks import warmup_of
-from pavdm_cli.generation.request import Extension, Output, Request, Sampling
+from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.request import Extension, Output, Request
 from pavdm_cli.models import registry
 from pavdm_cli.models.pixels import from_bytes
 
 PROMPT = "a blue kite circling above the sea by day"
 
 
-def job_of(frames: int, **sampling: object) -> pipeline.Job:
-    return pipeline.plan(Request(PROMPT, frames=frames, sampling=Sampling(**{"steps": 6, "seed": 3} | sampling)))
+def job_of(frames: int, **sampling: object) -> GenerationConfig:
+    return resolve(make_request(PROMPT, frames=frames, **{"steps": 6, "seed": 3} | sampling))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def model():
     return pipeline.open_model(job_of(1))
 
 
-def video(job: pipeline.Job, model, *args: object) -> np.ndarray:
+def video(job: GenerationConfig, model, *args: object) -> np.ndarray:
     return np.concatenate(list(pipeline.frames(job, model, *args)))
 
 
@@ -50,32 +52,31 @@ def test_a_warm_up_is_the_beginning_of_the_same_video(how, frames, model):
 
 
 def test_pocket_warms_up_and_open_sora_does_not(model):
-    assert job_of(4).settings.warmup == POCKET.warmup > 0
+    assert job_of(4).warmup == POCKET.warmup > 0
     assert np.array_equal(video(job_of(4), model), video(job_of(4, warmup=POCKET.warmup), model))
     assert OPENSORA.warmup == 0
 
 
 def test_every_method_warms_up_for_as_many_latents(monkeypatch):
     model = replace(registry.get("pocket"), spec=replace(POCKET, warmup=3, chunk=2))
-    monkeypatch.setattr(Sampling, "video_model", property(lambda self: model))
-    counts = {name: warmup_of(Sampling(method=name)) for name in ("pa", "fifo", "rn", "rw")}
+    monkeypatch.setattr(Request, "video_model", property(lambda self: model))
+    counts = {name: warmup_of(make_request(method=name)) for name in ("pa", "fifo", "rn", "rw")}
     assert counts == {"pa": 3, "fifo": 6, "rn": 0, "rw": 0}  # the last two fill a window at once
-    assert warmup_of(Sampling(steps=3)) == 2  # chunks of four latents
+    assert warmup_of(make_request(steps=3)) == 2  # chunks of four latents
 
 
 def test_a_warm_up_ends_with_a_whole_group_of_the_codec(monkeypatch):
-    monkeypatch.setattr(Sampling, "video_model", property(lambda self: registry.get("opensora-v1.2")))
-    assert [warmup_of(Sampling(method="fifo", warmup=asked)) for asked in (0, 1, 5, 6)] == [0, 5, 5, 10]
+    monkeypatch.setattr(Request, "video_model", property(lambda self: registry.get("opensora-v1.2")))
+    assert [warmup_of(make_request(method="fifo", warmup=asked)) for asked in (0, 1, 5, 6)] == [0, 5, 5, 10]
 
 
 def test_what_follows_given_frames_has_no_warm_up(tmp_path, model):
-    sampling = Sampling(steps=6)
-    picture = Request(PROMPT, frames=4, sampling=sampling, image=tmp_path / "picture.png")
-    clip = Request(PROMPT, frames=4, sampling=sampling, extension=Extension(tmp_path / "clip.mp4"))
-    assert [pipeline.plan(one).settings.warmup for one in (picture, clip)] == [0, 0]
+    picture = make_request(PROMPT, frames=4, steps=6, image=tmp_path / "picture.png")
+    clip = make_request(PROMPT, frames=4, steps=6, extension=Extension(tmp_path / "clip.mp4"))
+    assert [resolve(one).warmup for one in (picture, clip)] == [0, 0]
     for one in (picture, clip):
         with pytest.raises(UsageError, match="begins with given frames"):
-            replace(one, sampling=replace(sampling, warmup=1))
+            replace(one, warmup=1)
 
 
 def test_a_start_is_followed_at_once(model):
@@ -85,7 +86,7 @@ def test_a_start_is_followed_at_once(model):
 
 def test_steps_and_memory_count_the_warm_up():
     plain, warmed = job_of(4, warmup=0), job_of(4, warmup=2)
-    assert warmed.steps == plain.steps + 2 * plain.schedule.stride
+    assert warmed.total_steps == plain.total_steps + 2 * plain.schedule.stride
     assert (warmed.chunks, warmed.warmup_frames) == (1, 8)
     assert (memory_plan.shown_of(plain).noisy, memory_plan.shown_of(warmed).noisy) == (2, 6)
 
@@ -103,7 +104,7 @@ def test_progress_counts_the_warm_up(tmp_path, model):
 def test_figures_of_speed_count_the_warm_up(model, monkeypatch):
     job = job_of(6, warmup=2)
     made = steps.ready(job, model)
-    assert len(steps.whole(job, model, made)) == job.steps
+    assert len(steps.whole(job, model, made)) == job.total_steps
     watch = stages.Watch(model.device)
     assert np.array_equal(np.concatenate(list(stages.decoded(job, model, watch))), video(job, model))
 

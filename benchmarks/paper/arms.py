@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.pipeline import Job, Pixels
-from pavdm_cli.generation.request import Output, Request, Sampling
+from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.pipeline import Pixels
+from pavdm_cli.generation.request import Output, Request
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.loop import from_renoised
@@ -28,7 +30,7 @@ class Arm:
     name: str
     weights: str  # base, pa, rw or shipped
     about: str
-    options: dict[str, Any] = field(default_factory=dict)  # of Sampling
+    options: dict[str, Any] = field(default_factory=dict)  # of `Request`
     steps: Fraction = WHOLE  # of the model's own
     window: Fraction = WHOLE
     from_clip: bool = False  # continues a clip of one window, re-noised, instead of growing from noise
@@ -53,40 +55,42 @@ ARMS: tuple[Arm, ...] = (
 BY_NAME = {arm.name: arm for arm in ARMS}
 
 
-def sampling_of(arm: Arm, model: str, seed: int, threads: int) -> Sampling:
-    """The arm's way to sample a model. Nothing is generated and dropped first, but by the weights that are shipped."""
-    sampling = Sampling(model=model, seed=seed, threads=threads, **arm.options)
-    spec = sampling.spec
-    own = {"steps": int(spec.steps * arm.steps), "window": int(spec.window * arm.window)}
-    changed = {name: value for name, value in own.items() if value != getattr(spec, name)}
-    return replace(sampling, warmup=None if arm.weights == "shipped" else 0, **changed)
+def request_of(arm: Arm, prompt: str, seconds: float, *, model: str, seed: int, threads: int) -> Request:
+    """One video of an arm. Nothing is generated and dropped first, except with the shipped weights."""
+    warmup = None if arm.weights == "shipped" else 0
+    own = {"model": model, "seed": seed, "warmup": warmup, "execution": ExecutionConfig(threads=threads)}
+    request = Request(prompt, seconds, output=Output(scale=1), **own)
+    spec = request.spec
+    scaled = {"steps": int(spec.steps * arm.steps), "window": int(spec.window * arm.window)}
+    changed = {name: value for name, value in scaled.items() if value != getattr(spec, name)}
+    return replace(request, **arm.options, **changed)
 
 
-def plan(prompt: str, seconds: float, sampling: Sampling, distilled_guidance: float | None = None) -> Job:
-    """The job of one video; distilled_guidance: the scale that the weights give in one pass, if not the model's own."""
-    job = pipeline.plan(Request(prompt, seconds=seconds, sampling=sampling, output=Output(scale=1)))
+def config_of(request: Request, distilled_guidance: float | None = None) -> GenerationConfig:
+    """As `resolve`; distilled_guidance: the scale that the weights give in one pass, if not the model's own."""
+    config = resolve(request)
     if distilled_guidance is None:
-        return job
-    return replace(job, spec=replace(job.spec, distilled_guidance=distilled_guidance))
+        return config
+    return replace(config, spec=replace(config.spec, distilled_guidance=distilled_guidance))
 
 
-def frames_of(arm: Arm, job: Job, model: ModelRunner) -> Iterator[Pixels]:
-    """The video's frames, (n, H, W, 3) at a time."""
-    return frames_from_clip(job, model) if arm.from_clip else pipeline.frames(job, model)
+def frames_of(arm: Arm, request: Request, config: GenerationConfig, model: ModelRunner) -> Iterator[Pixels]:
+    """The frames of an arm's video, (n, H, W, 3) at a time; config: of the request."""
+    return frames_from_clip(request, config, model) if arm.from_clip else pipeline.frames(config, model)
 
 
 @torch.no_grad()
-def frames_from_clip(job: Job, model: ModelRunner) -> Iterator[Pixels]:
+def frames_from_clip(request: Request, config: GenerationConfig, model: ModelRunner) -> Iterator[Pixels]:
     """A clip of one window at one noise level, then its continuation from the re-noised window (algorithm 1)."""
-    window = job.schedule.window
-    count = min(job.frames, job.layout.count(window))
-    single = replace(job.sampling, method="rn", chunk=None, context=0, reencode=False, warmup=0)
-    clip_job = plan(job.prompt, count / job.spec.fps, single, job.spec.distilled_guidance)
-    clip = torch.cat(list(pipeline.latents(clip_job, model)), dim=1)[:, :window]
+    window = config.schedule.window
+    count = min(config.frames, config.layout.count(window))
+    one_clip = {"method": "rn", "chunk": None, "context": 0, "reencode": False, "warmup": 0}
+    single = config_of(replace(request, seconds=None, frames=count, **one_clip), config.spec.distilled_guidance)
+    clip = torch.cat(list(pipeline.latents(single, model)), dim=1)[:, :window]
     yield to_bytes(model.decode(clip)[0])[:count]
-    if count == job.frames:
+    if count == config.frames:
         return
-    rest = replace(job, frames=job.frames - count, given=count)
-    noise = seeded_noise(job.sampling.seed, model.noise_shape())
-    sigmas = pipeline.levels_of(job).sigmas.to(model.device)
+    rest = replace(config, frames=config.frames - count, given=count)
+    noise = seeded_noise(config.seed, model.noise_shape())
+    sigmas = pipeline.levels_of(config).sigmas.to(model.device)
     yield from pipeline.frames(rest, model, from_renoised(rest.schedule, clip, noise, sigmas))

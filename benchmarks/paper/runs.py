@@ -15,16 +15,17 @@ from pavdm_cli.evaluation.files import MeasureOptions, measure_file
 from pavdm_cli.evaluation.results import ResultsFile
 from pavdm_cli.evaluation.videos import VideoSet, render_videos, scene_prompt
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.pipeline import Job, Pixels
-from pavdm_cli.generation.provenance import recipe
-from pavdm_cli.generation.request import Output
+from pavdm_cli.generation.pipeline import Pixels
+from pavdm_cli.generation.provenance import metadata_of
+from pavdm_cli.generation.request import Output, Request
 from pavdm_cli.generation.write import encoding_of, stored
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.model import CODEC, DENOISER
 from pavdm_cli.models.pocket.model import SPEC as POCKET
+from pavdm_cli.runtime.untrusted import stored_values
 from pavdm_cli.video import EncoderOptions, VideoWriter, open_video
 
-from .arms import REAL, Arm, frames_of, plan, sampling_of
+from .arms import REAL, Arm, config_of, frames_of, request_of
 
 SCHEMA = "pavdm.study/1"
 OUTPUT = Output(crf=8, scale=1)  # nearly lossless: the metrics should see the model, not the encoder
@@ -145,20 +146,22 @@ def run_arm(study: Study, arm: Arm, seeds: Sequence[int], rows: Path, say: Say) 
         say(f"{arm.name}: no weights ({arm.weights})")
         return
     name = model_of(study, arm.weights, denoiser)
-    jobs = {seed: _plan(study, arm, seed, name, denoiser) for seed in missing}
-    model = pipeline.open_model(jobs[missing[0]])
-    for seed, job in jobs.items():
+    requests = {seed: _request(study, arm, seed, name) for seed in missing}
+    configs = {seed: config_of(request, distilled_guidance(denoiser)) for seed, request in requests.items()}
+    model = pipeline.open_model(configs[missing[0]])
+    for seed, config in configs.items():
         path = study.folder / "videos" / arm.name / f"{seed}.mp4"
         if not path.exists():
-            about = recipe(job, model) | {"crf": OUTPUT.crf} | stored(encoding_of(job, OUTPUT).scale)
-            write_video(path, frames_of(arm, job, model), job.spec.fps, encoding_of(job, OUTPUT), about)
-        add_row(rows, arm.name, seed, path, {"settings": asdict(job.settings), "weights": model.digest})
-        say(f"{arm.name} {seed}: {job.prompt}")
+            encoding = encoding_of(config, OUTPUT)
+            metadata = metadata_of(config, model) | {"crf": OUTPUT.crf} | stored(encoding.scale)
+            frames = frames_of(arm, requests[seed], config, model)
+            write_video(path, frames, config.spec.fps, encoding, metadata)
+        add_row(rows, arm.name, seed, path, {"settings": stored_values(config), "weights": model.digest})
+        say(f"{arm.name} {seed}: {config.prompt}")
 
 
-def _plan(study: Study, arm: Arm, seed: int, name: str, denoiser: Path | None) -> Job:
-    sampling = sampling_of(arm, name, seed, study.threads)
-    return plan(study.seeds[seed], study.seconds, sampling, distilled_guidance(denoiser))
+def _request(study: Study, arm: Arm, seed: int, name: str) -> Request:
+    return request_of(arm, study.seeds[seed], study.seconds, model=name, seed=seed, threads=study.threads)
 
 
 def run_real(study: Study, seeds: Sequence[int], rows: Path, say: Say) -> None:

@@ -18,24 +18,24 @@ from pavdm_cli.bench.shapes import Shape
 from pavdm_cli.bench.stats import rounded
 from pavdm_cli.bench.synchronize import synchronise
 from pavdm_cli.bench.throughput import Row, open_shape, row
-from pavdm_cli.generation.pipeline import Job
-from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.request import Request
 from pavdm_cli.models.compiled import lacking
-from pavdm_cli.models.execution import PLAIN, Engine
+from pavdm_cli.models.execution import REFERENCE, ExecutionConfig
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.cuda_graphs import CudaGraphBackend, GraphBackend, capture_call
 from pavdm_cli.sampling.denoiser import Denoiser, batched_cfg
 
-BASELINE, REFERENCE = "released operations", "plain"
-RUNGS: Mapping[str, Callable[[Engine], Engine]] = {
-    REFERENCE: lambda engine: engine,
-    "+ table": lambda engine: replace(engine, table=True),
-    "+ text memory": lambda engine: replace(engine, text_memory=True),
-    "+ fused operations": lambda engine: replace(engine, fused=True),
-    "+ overlap memory": lambda engine: replace(engine, reuse_context=True),
+BASELINE, PLAIN = "released operations", "reference"
+RUNGS: Mapping[str, Callable[[ExecutionConfig], ExecutionConfig]] = {
+    PLAIN: lambda execution: execution,
+    "+ modulation table": lambda execution: replace(execution, cache_modulation=True),
+    "+ text K/V": lambda execution: replace(execution, cache_text=True),
+    "+ fused operations": lambda execution: replace(execution, fused=True),
+    "+ context K/V": lambda execution: replace(execution, context_cache="reuse"),
 }
-GRAPHS = {"+ graphs": lambda engine: replace(engine, cuda_graphs="on")}
-COMPILE = {"+ compile": lambda engine: replace(engine, compile=True)}
+GRAPHS = {"+ graphs": lambda execution: replace(execution, cuda_graphs="on")}
+COMPILE = {"+ compile": lambda execution: replace(execution, compile=True)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,40 +48,40 @@ class Rung:
 
 def ablate(request: Request, shape: Shape, count: int, watch: Callable[[int], None]) -> Row:
     """Time a steady step of every rung, one after another in every round; one JSON row."""
-    job, model = open_shape(request, shape)
-    rungs = ladder(job, model)
+    config, model = open_shape(request, shape)
+    rungs = ladder(config, model)
     seen = deviations(rungs)
     samples: dict[str, list[float]] = {name: [] for name in rungs}
     watch(0)
     for _ in range(count):
         for name, rung in rungs.items():
-            samples[name].append(seconds(rung, job.schedule.stride, model.device))
+            samples[name].append(seconds(rung, config.schedule.stride, model.device))
             watch(1)
-    found = row("ablate", job, model, {name: rounded(values) for name, values in samples.items()}, {}, shape)
+    found = row("ablate", config, model, {name: rounded(values) for name, values in samples.items()}, {}, shape)
     return found | {"ladder": summary(samples, seen)}
 
 
-def ladder(job: Job, model: ModelRunner) -> dict[str, Rung]:
+def ladder(config: GenerationConfig, model: ModelRunner) -> dict[str, Rung]:
     """The baseline, then each optimisation on top of those before it, all shown the same window."""
     model = replace(model, spec=replace(model.spec, causal=False))  # every frame sees every frame, as there
-    made = steps.ready(job, model)
-    text, scale = model.embed(job.formatted.text, job.guidance_scale != 1, job.formatted.negative), job.guidance_scale
+    made = steps.ready(config, model)
+    text, scale = model.embed(config.text.text, config.guidance_scale != 1, config.text.negative), config.guidance_scale
     rungs = {}
     if base := released(model, text, made.levels):
-        rungs[BASELINE] = rung(job, model, base if scale == 1 else batched_cfg(base, scale))
-    engine = replace(PLAIN, attention=job.sampling.engine.attention)
-    for name, with_one_more in rungs_of(job.sampling, model.device).items():
-        engine = with_one_more(engine)
-        one = rung(job, model, bound(job, model, made, engine))
-        rungs[name] = recorded(one, CudaGraphBackend(model.device)) if engine.cuda_graphs == "on" else one
+        rungs[BASELINE] = rung(config, model, base if scale == 1 else batched_cfg(base, scale))
+    execution = replace(REFERENCE, device=model.device.type, attention=config.execution.attention)
+    for name, with_one_more in rungs_of(config.execution.compile, model.device).items():
+        execution = with_one_more(execution)
+        one = rung(config, model, bound(config, model, made, execution))
+        rungs[name] = recorded(one, CudaGraphBackend(model.device)) if execution.cuda_graphs == "on" else one
     return rungs
 
 
-def rungs_of(sampling: Sampling, device: torch.device) -> Mapping[str, Callable[[Engine], Engine]]:
-    """What is added to plain, one after another; compiling where it was asked for, or on a CPU where it can be done."""
+def rungs_of(compile: bool, device: torch.device) -> Mapping[str, Callable[[ExecutionConfig], ExecutionConfig]]:
+    """What is added to the reference, one after another; compiling where it is on, or on a CPU where it is possible."""
     graphs = GRAPHS if device.type == "cuda" else {}
-    wanted = sampling.engine.compile or (device.type == "cpu" and lacking(device) is None)
-    return {**RUNGS, **graphs, **(COMPILE if wanted else {})}
+    compile = compile or (device.type == "cpu" and lacking(device) is None)
+    return {**RUNGS, **graphs, **(COMPILE if compile else {})}
 
 
 def recorded(one: Rung, backend: GraphBackend) -> Rung:
@@ -90,15 +90,15 @@ def recorded(one: Rung, backend: GraphBackend) -> Rung:
     return replace(one, step=partial(step, *one.step.args))
 
 
-def bound(job: Job, model: ModelRunner, made: steps.Ready, engine: Engine) -> Denoiser:
+def bound(config: GenerationConfig, model: ModelRunner, made: steps.Ready, execution: ExecutionConfig) -> Denoiser:
     """The model bound with some optimisations."""
-    prompt, scale = job.formatted, job.guidance_scale
-    return model.denoiser(prompt.text, job.schedule, made.levels, scale, engine, negative=prompt.negative)
+    prompt, scale = config.text, config.guidance_scale
+    return model.denoiser(prompt.text, config.schedule, made.levels, scale, execution, negative=prompt.negative)
 
 
-def rung(job: Job, model: ModelRunner, denoiser: Denoiser) -> Rung:
+def rung(config: GenerationConfig, model: ModelRunner, denoiser: Denoiser) -> Rung:
     """A step of a full window on the same random latents for every rung."""
-    schedule, generator = job.schedule, torch.Generator().manual_seed(job.sampling.seed)
+    schedule, generator = config.schedule, torch.Generator().manual_seed(config.seed)
     _, *latent = model.noise_shape()
     z = torch.randn(1, schedule.context + schedule.window, *latent, generator=generator).to(model.device)
     context, window = z[:, : schedule.context], z[:, schedule.context :]
@@ -111,9 +111,9 @@ def rung(job: Job, model: ModelRunner, denoiser: Denoiser) -> Rung:
 
 
 def deviations(rungs: Mapping[str, Rung]) -> dict[str, float]:
-    """Largest difference from the plain output, as a share of its largest value; also the call that warms up."""
+    """Largest difference from the reference's output, as a share of its largest value; also the call that warms up."""
     outputs = {name: rung.step() for name, rung in rungs.items()}
-    plain = outputs[REFERENCE]
+    plain = outputs[PLAIN]
     return {name: float((out - plain).abs().max() / plain.abs().max()) for name, out in outputs.items()}
 
 
@@ -133,8 +133,8 @@ def clock(call: Callable[[], Any], device: torch.device) -> float:
 
 
 def summary(samples: Mapping[str, list[float]], seen: Mapping[str, float]) -> list[Row]:
-    """One entry a rung: median, ratio to the baseline round by round, deviation from plain."""
-    base = samples.get(BASELINE) or samples[REFERENCE]
+    """One entry a rung: median, ratio to the baseline round by round, deviation from the reference."""
+    base = samples.get(BASELINE) or samples[PLAIN]
     return [
         {
             "rung": name,

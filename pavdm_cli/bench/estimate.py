@@ -1,4 +1,4 @@
-"""How long a job would take, before anything is loaded: its operations over a quick rate of this device.
+"""How long a config would take, before anything is loaded: its operations over a quick rate of this device.
 
 A part takes its TFLOP over (rate * efficiency). The rate is that of one matrix product, measured for a fraction of a
 second; the efficiency is a stored ratio, measured by `benchmarks/efficiency.py` where `Efficiency.measured`.
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from pavdm_cli.bench.ceilings import product_seconds, product_side
 from pavdm_cli.bench.steps import step_flops
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.memory_plan import meta_model_of, text_bytes
-from pavdm_cli.generation.pipeline import Job
-from pavdm_cli.models.devices import HOST, pick_device, set_threads
+from pavdm_cli.models.devices import HOST, set_threads
 from pavdm_cli.models.meta_model import weights_of
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.spec import Efficiency
@@ -35,7 +35,7 @@ START = 1.5  # seconds to import torch and open a model, whatever its size
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Seconds by part; a job takes between `low` and `high` of them."""
+    """Seconds by part; a config takes between `low` and `high` of them."""
 
     seconds: dict[str, float]
     spread: float
@@ -59,18 +59,18 @@ class Estimate:
         return self.total * self.spread
 
 
-def estimate(job: Job, pixels: int) -> Estimate:
-    """The time that a job takes here; pixels: of all frames that are written."""
-    set_threads(job.sampling.threads)
-    device = pick_device(job.sampling.device)
+def estimate(config: GenerationConfig, pixels: int) -> Estimate:
+    """The time that a config takes here; pixels: of all frames that are written."""
+    set_threads(config.execution.threads)
+    device = config.device
     on_cpu = quick_rate(HOST, torch.float32)  # for bf16 too, whose products depend on their size far more
-    dtype = torch.bfloat16 if job.settings.precision == "bf16" else torch.float32
+    dtype = torch.bfloat16 if config.execution.precision == "bf16" else torch.float32
     rate = on_cpu if device == HOST else quick_rate(device, dtype)
-    known = job.spec.efficiency.get(f"{device.type} {job.settings.precision}", ASSUMED)
-    model = meta_model_of(job)
-    denoising = denoise_tflop(job, model)
-    decoding = decode_tflop(model) * -(-job.frames // job.layout.unit_frames)
-    weights = weights_of(model.transformer) + weights_of(model.vae) + text_bytes(job).get("weights", 0)
+    known = config.spec.efficiency.get(f"{device.type} {config.execution.precision}", ASSUMED)
+    model = meta_model_of(config)
+    denoising = denoise_tflop(config, model)
+    decoding = decode_tflop(model) * -(-config.frames // config.layout.unit_frames)
+    weights = weights_of(model.transformer) + weights_of(model.vae) + text_bytes(config).get("weights", 0)
     seconds = {
         "load": START + weights / READ_RATE,
         "denoise": denoising / (rate * known.denoise),
@@ -85,26 +85,26 @@ def quick_rate(device: torch.device, dtype: torch.dtype) -> float:
     return float(2e-12 * product_side(device) ** 3 / median(product_seconds(device, dtype, QUICK)))
 
 
-def denoise_tflop(job: Job, model: ModelRunner) -> float:
-    """TFLOP of all steps of a job, ramp-up and ramp-down included."""
-    tokens = words_of(job, model)
-    counts = step_sizes(job).items()
-    return 1e-12 * sum(count * step_flops(job, model, noisy, clean, tokens) for (noisy, clean), count in counts)
+def denoise_tflop(config: GenerationConfig, model: ModelRunner) -> float:
+    """TFLOP of all steps of a config, ramp-up and ramp-down included."""
+    tokens = words_of(config, model)
+    counts = step_sizes(config).items()
+    return 1e-12 * sum(count * step_flops(config, model, noisy, clean, tokens) for (noisy, clean), count in counts)
 
 
-def step_sizes(job: Job) -> Counter[tuple[int, int]]:
+def step_sizes(config: GenerationConfig) -> Counter[tuple[int, int]]:
     """How many steps show so many noisy and so many clean latents."""
-    schedule = job.schedule
-    chunks = (job.steps - schedule.steps) // schedule.stride + 1
-    windows = (schedule.active_chunks(now, 0, chunks) for now in range(job.steps))
+    schedule = config.schedule
+    chunks = (config.total_steps - schedule.steps) // schedule.stride + 1
+    windows = (schedule.active_chunks(now, 0, chunks) for now in range(config.total_steps))
     return Counter(schedule.size(window, 0, 0) for window in windows)
 
 
-def words_of(job: Job, model: ModelRunner) -> int:
+def words_of(config: GenerationConfig, model: ModelRunner) -> int:
     """Tokens of the prompt, or of what stands for none."""
-    if not job.prompt:
+    if not config.prompt:
         return len(model.model.unconditional(None, None).rows)
-    return job.video_model.count_tokens(job.formatted.text)
+    return config.video_model.count_tokens(config.text.text)
 
 
 def decode_tflop(model: ModelRunner) -> float:

@@ -20,9 +20,8 @@ from pavdm_cli.bench.stats import percentile, rounded
 from pavdm_cli.bench.throughput import Row, open_shape, row
 from pavdm_cli.errors import PavdmError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.pipeline import Job
-from pavdm_cli.generation.request import Request
-from pavdm_cli.models.execution import CONTEXT_CACHE
+from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.request import Request, flat_values
 from pavdm_cli.models.runner import ModelRunner
 
 LOOK_EVERY = 0.02  # seconds
@@ -43,28 +42,28 @@ def latency(request: Request, repeats: int, watch: Callable[[int], None], shape:
     """
     samples: dict[str, list[float]] = {f"{name}_s": [] for name in WAITS}
     for _ in range(repeats):
-        job, model, found = of_shape(request, shape) if shape else of_video(request)
+        config, model, found = of_shape(request, shape) if shape else of_video(request)
         for name, values in found.items():
             samples[f"{name}_s"] += rounded(values)
         watch(1)
-    return row("latency", job, model, samples, figures(samples), shape)
+    return row("latency", config, model, samples, figures(samples), shape)
 
 
-def of_video(request: Request) -> tuple[Job, ModelRunner, Waits]:
+def of_video(request: Request) -> tuple[GenerationConfig, ModelRunner, Waits]:
     """Each wait for a video."""
-    job = pipeline.plan(request)
+    config = resolve(request)
     seconds, model = warm(request)
-    found = {"first_frame_cold": [cold(request)], "first_frame_warm": [seconds], **chunks(job, model)}
+    found = {"first_frame_cold": [cold(request)], "first_frame_warm": [seconds], **chunks(config, model)}
     file = to_file(request)
-    return job, model, found | {"playable_file": [file.playable], "whole_file": [file.whole]}
+    return config, model, found | {"playable_file": [file.playable], "whole_file": [file.whole]}
 
 
-def of_shape(request: Request, shape: Shape) -> tuple[Job, ModelRunner, Waits]:
+def of_shape(request: Request, shape: Shape) -> tuple[GenerationConfig, ModelRunner, Waits]:
     """The waits within a process, random weights made up first instead of being read."""
     begun = time.perf_counter()
-    job, model = open_shape(request, shape, whole=True)
-    next(pipeline.frames(job, model))
-    return job, model, {"first_frame_warm": [time.perf_counter() - begun], **chunks(job, model)}
+    config, model = open_shape(request, shape, whole=True)
+    next(pipeline.frames(config, model))
+    return config, model, {"first_frame_warm": [time.perf_counter() - begun], **chunks(config, model)}
 
 
 WAITS = {
@@ -84,23 +83,23 @@ def figures(samples: Row) -> Row:
     return medians | {f"{name.removesuffix('_s')}_p99_s": percentile(values, 0.99) for name, values in known.items()}
 
 
-def chunks(job: Job, model: ModelRunner) -> Waits:
+def chunks(config: GenerationConfig, model: ModelRunner) -> Waits:
     """How long a video waits for each chunk: as they enter while the window fills, as frames once it is full."""
-    growth = steps.seconds_of(steps.whole(job, model, steps.ready(job, model)), "growth")
-    stride = job.schedule.stride
+    growth = steps.seconds_of(steps.whole(config, model, steps.ready(config, model)), "growth")
+    stride = config.schedule.stride
     entering = [sum(growth[at : at + stride]) for at in range(0, len(growth) - stride + 1, stride)]
-    return {"growth_chunk": entering, "steady_chunk": arrivals(job, model)}
+    return {"growth_chunk": entering, "steady_chunk": arrivals(config, model)}
 
 
-def arrivals(job: Job, model: ModelRunner) -> list[float]:
+def arrivals(config: GenerationConfig, model: ModelRunner) -> list[float]:
     """Seconds between chunks of frames, till no new chunk enters the window."""
     found: list[float] = []
     last = None
-    for _ in pipeline.frames(job, model):
+    for _ in pipeline.frames(config, model):
         now = time.perf_counter()
         found += [] if last is None else [now - last]
         last = now
-    return found[: max(0, job.chunks - job.schedule.capacity)]
+    return found[: max(0, config.chunks - config.schedule.capacity)]
 
 
 def to_file(request: Request) -> File:
@@ -124,19 +123,14 @@ def to_file(request: Request) -> File:
 
 def command(request: Request, path: Path) -> Sequence[str]:
     """The same video by `pavdm generate`."""
-    sampling = request.sampling
-    given = {"steps": sampling.steps, "window": sampling.window, "chunk": sampling.chunk, "guidance": sampling.guidance}
-    words = [request.prompt, "--frames", request.count, "--output", path, "--seed", sampling.seed]
-    words += ["--model", sampling.model, "--method", sampling.method, "--device", sampling.device]
-    words += ["--threads", sampling.threads, "--attention", sampling.engine.attention]
-    words += ["--precision", sampling.precision]
-    words += [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
-    words += [] if sampling.context is None else ["--context", sampling.context]
-    words += [] if sampling.warmup is None else ["--warmup", sampling.warmup]
-    kept = sampling.engine.reuse_context
-    words += ["--cuda-graphs", sampling.engine.cuda_graphs, "--overlap-decode", sampling.engine.overlap_decode]
-    words += [] if kept is None else ["--context-cache", CONTEXT_CACHE[kept]]
-    return [sys.executable, "-m", "pavdm_cli", "generate", *map(str, words), *["--compile"] * sampling.engine.compile]
+    values, defaults = flat_values(request), flat_values(Request(request.prompt))
+    changed = {name: value for name, value in values.items() if value != defaults.get(name)}
+    changed |= {"frames": request.frame_count, "seed": request.seed, "output": path}
+    words = [request.prompt]
+    for name, value in changed.items():
+        if name != "seconds":
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return [sys.executable, "-m", "pavdm_cli", "generate", *words]
 
 
 def plays(path: Path) -> bool:

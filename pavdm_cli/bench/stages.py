@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pavdm_cli.bench.steps import ready
 from pavdm_cli.bench.synchronize import synchronise
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import Pixels
-from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.generation.request import Output
 from pavdm_cli.generation.write import encoding_of
 from pavdm_cli.models.pixels import to_bytes
@@ -42,14 +42,14 @@ class Watch:
         self.spent[name] += time.perf_counter() - begun
 
 
-def stages(job: Job, model: ModelRunner) -> dict[str, float]:
-    """Seconds of each stage of the job's video: text, denoise, decode, write."""
+def stages(config: GenerationConfig, model: ModelRunner) -> dict[str, float]:
+    """Seconds of each stage of the config's video: text, denoise, decode, write."""
     watch = Watch(model.device)
-    height, width = job.spec.size
+    height, width = config.spec.size
     with tempfile.TemporaryDirectory() as folder:
-        encoding = encoding_of(job, Output())
-        file = VideoWriter(Path(folder) / "video.mp4", width, height, job.spec.fps, options=encoding)
-        for frames in decoded(job, model, watch):
+        encoding = encoding_of(config, Output())
+        file = VideoWriter(Path(folder) / "video.mp4", width, height, config.spec.fps, options=encoding)
+        for frames in decoded(config, model, watch):
             with watch.stage("write"):
                 file.write(frames)
                 file.flush()
@@ -58,13 +58,15 @@ def stages(job: Job, model: ModelRunner) -> dict[str, float]:
     return watch.spent
 
 
-def decoded(job: Job, model: ModelRunner, watch: Watch) -> Iterator[Pixels]:
+def decoded(config: GenerationConfig, model: ModelRunner, watch: Watch) -> Iterator[Pixels]:
     """The video's frames, each stage timed."""
-    made, left, dropped = ready(job, model), job.frames, list[Tensor]()
+    made, left, dropped = ready(config, model), config.frames, list[Tensor]()
     watch.spent["text"] += made.bound_s
-    chunks = sample(job.schedule, made.denoiser, made.noise, made.solver, chunks=job.total_chunks, graphs=made.graphs)
+    chunks = sample(
+        config.schedule, made.denoiser, made.noise, made.solver, chunks=config.total_chunks, graphs=made.graphs
+    )
     with watch.stage("denoise"):
-        dropped += islice(chunks, job.settings.warmup)
+        dropped += islice(chunks, config.warmup)
     stream = model.decode_stream(torch.cat(dropped, dim=1) if dropped else None)
     while left > 0:
         with watch.stage("denoise"):

@@ -1,4 +1,4 @@
-"""Steps of a job timed one by one: which phase each was in, and when chunks were finished."""
+"""Steps of a config timed one by one: which phase each was in, and when chunks were finished."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import torch
 
 from pavdm_cli.bench.synchronize import synchronise
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.pipeline import Job
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.models.adapter import StepShape
-from pavdm_cli.models.execution import CONTEXT_CACHE
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.denoiser import Denoiser
@@ -37,7 +36,7 @@ PHASES = ("growth", "steady", "drain")  # till the first chunk has left; a full 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What sampling needs of a job and its model."""
+    """What sampling needs of a config and its model."""
 
     levels: NoiseLevels
     solver: Solver
@@ -55,45 +54,50 @@ class Step(NamedTuple):
     finished: bool  # it left a chunk clean
 
 
-def ready(job: Job, model: ModelRunner) -> Ready:
-    """Bind the model to the job's prompt."""
-    levels = pipeline.levels_of(job).to(model.device)
+def ready(config: GenerationConfig, model: ModelRunner) -> Ready:
+    """Bind the model to the config's prompt."""
+    levels = pipeline.levels_of(config).to(model.device)
     begun = time.perf_counter()
-    prompt, scale = job.formatted, job.guidance_scale
-    engine = job.sampling.engine
-    denoiser = model.denoiser(prompt.text, job.schedule, levels, scale, engine, negative=prompt.negative)
+    prompt, scale = config.text, config.guidance_scale
+    execution = config.execution
+    denoiser = model.denoiser(prompt.text, config.schedule, levels, scale, execution, negative=prompt.negative)
     synchronise(model.device)
     bound = time.perf_counter() - begun
-    noise = seeded_noise(job.sampling.seed, model.noise_shape())
-    return Ready(levels, solver_of(job.settings.solver, levels), noise, denoiser, pipeline.graphs_of(job, model), bound)
+    noise = seeded_noise(config.seed, model.noise_shape())
+    solver = solver_of(config.solver, levels)
+    return Ready(levels, solver, noise, denoiser, pipeline.graphs_of(config, model), bound)
 
 
-def whole(job: Job, model: ModelRunner, made: Ready) -> list[Step]:
-    """Every step of the job's video, without decoding; what is built at the first step of a kind is built before."""
-    warm_up(job, made)
-    states = denoise(job.schedule, made.denoiser, made.noise, made.solver, chunks=job.total_chunks, graphs=made.graphs)
-    return list(timed(states, job, made.graphs))
+def whole(config: GenerationConfig, model: ModelRunner, made: Ready) -> list[Step]:
+    """Every step of the config's video, without decoding; what is built at the first step of a kind is built before."""
+    warm_up(config, made)
+    states = denoise(
+        config.schedule, made.denoiser, made.noise, made.solver, chunks=config.total_chunks, graphs=made.graphs
+    )
+    return list(timed(states, config, made.graphs))
 
 
 @torch.no_grad()
-def warm_up(job: Job, made: Ready) -> None:
-    """One step of every size that the job's video has, with an overlap and without, shown nothing."""
+def warm_up(config: GenerationConfig, made: Ready) -> None:
+    """One step of every size that the config's video has, with an overlap and without, shown nothing."""
     start = from_nothing(made.noise, made.levels.sigmas)
-    for inputs in warmup_inputs(job.schedule, made.denoiser, made.solver, start, job.total_chunks, inf):
+    for inputs in warmup_inputs(config.schedule, made.denoiser, made.solver, start, config.total_chunks, inf):
         denoise_step(*inputs, denoiser=made.denoiser, solver=made.solver)
 
 
-def steady(job: Job, model: ModelRunner, made: Ready, count: int) -> list[Step]:
+def steady(config: GenerationConfig, model: ModelRunner, made: Ready, count: int) -> list[Step]:
     """So many steps of a full window, of a random clip noised; those of one shift before them warm up."""
-    length = job.schedule.window + job.schedule.context
+    length = config.schedule.window + config.schedule.context
     clip = sample_noise(made.noise, range(-length, 0), made.levels.sigmas.new_empty(model.noise_shape())[:, None])
-    start = from_renoised(job.schedule, clip, made.noise, made.levels.sigmas, keep_copies=True)
-    states = denoise(job.schedule, made.denoiser, made.noise, made.solver, chunks=None, start=start, graphs=made.graphs)
-    warm_up = job.schedule.stride
-    return list(islice(timed(states, job, made.graphs), warm_up, warm_up + count))
+    start = from_renoised(config.schedule, clip, made.noise, made.levels.sigmas, keep_copies=True)
+    states = denoise(
+        config.schedule, made.denoiser, made.noise, made.solver, chunks=None, start=start, graphs=made.graphs
+    )
+    warm_up = config.schedule.stride
+    return list(islice(timed(states, config, made.graphs), warm_up, warm_up + count))
 
 
-def timed(states: Iterator[SamplerState], job: Job, graphs: GraphPolicy | None) -> Iterator[Step]:
+def timed(states: Iterator[SamplerState], config: GenerationConfig, graphs: GraphPolicy | None) -> Iterator[Step]:
     """Each step with its time, the device waited for; what recording `graphs` took before the first is in none."""
     last, recording = time.perf_counter(), graphs.seconds if graphs else 0.0
     for state in states:
@@ -101,13 +105,13 @@ def timed(states: Iterator[SamplerState], job: Job, graphs: GraphPolicy | None) 
         spent = time.perf_counter() - last
         if graphs:
             spent, recording = spent - (graphs.seconds - recording), graphs.seconds
-        yield Step(spent, phase(job, state), job.schedule.level(state.chunks[0], state.now) == 0)
+        yield Step(spent, phase(config, state), config.schedule.level(state.chunks[0], state.now) == 0)
         last = time.perf_counter()
 
 
-def phase(job: Job, state: SamplerState) -> str:
+def phase(config: GenerationConfig, state: SamplerState) -> str:
     """Growth while no chunk has left, drain once none enters."""
-    if len(state.chunks) == job.schedule.capacity and (state.context.shape[1] or not job.schedule.context):
+    if len(state.chunks) == config.schedule.capacity and (state.context.shape[1] or not config.schedule.context):
         return "steady"
     return "growth" if not state.context.shape[1] and state.chunks.start <= 0 else "drain"
 
@@ -134,26 +138,26 @@ def chunk_seconds(steps: list[Step]) -> list[float]:
     return found
 
 
-def reuses_context(job: Job) -> bool:
+def reuses_context(config: GenerationConfig) -> bool:
     """Whether the context's keys and values are cached until the window shifts."""
-    return job.settings.context_cache == CONTEXT_CACHE[True]
+    return config.execution.reuse_context
 
 
-def step_tflop(job: Job, model: ModelRunner) -> float:
+def step_tflop(config: GenerationConfig, model: ModelRunner) -> float:
     """TFLOP of a steady step, its share of the prefill included."""
-    prompt = model.embed(job.formatted.text or "a", cfg=False)[0]
+    prompt = model.embed(config.text.text or "a", cfg=False)[0]
     tokens = len(prompt.rows) if prompt.mask is None else int(prompt.mask.sum())
-    return 1e-12 * step_flops(job, model, job.schedule.window, job.schedule.context, tokens)
+    return 1e-12 * step_flops(config, model, config.schedule.window, config.schedule.context, tokens)
 
 
-def step_flops(job: Job, model: ModelRunner, noisy: int, clean: int, tokens: int) -> float:
+def step_flops(config: GenerationConfig, model: ModelRunner, noisy: int, clean: int, tokens: int) -> float:
     """FLOP of a step with so many latents in the window and the context, its share of the prefill included."""
-    batch, layout, span = (1 if job.guidance_scale == 1 else 2), model.layout, min(noisy, job.spec.window)
-    cached = clean if reuses_context(job) else 0
+    batch, layout, span = (1 if config.guidance_scale == 1 else 2), model.layout, min(noisy, config.spec.window)
+    cached = clean if reuses_context(config) else 0
     later = -(-2 * (noisy - span) // span)  # of a window longer than the model sees, half of each span is new
 
     def flops(window: int, context: int, prefill: bool = False) -> float:
         return model.model.flops(StepShape(batch, window, context, tokens, prefill), layout)
 
     total = flops(span + clean - cached, cached) + later * flops(span, 0)
-    return total + (flops(cached, 0, prefill=True) / job.schedule.stride if cached else 0.0)
+    return total + (flops(cached, 0, prefill=True) / config.schedule.stride if cached else 0.0)

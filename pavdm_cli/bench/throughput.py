@@ -21,12 +21,13 @@ from pavdm_cli.bench.stages import stages
 from pavdm_cli.bench.stats import rounded, times
 from pavdm_cli.bench.steps import PHASES, Ready, Step
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation import pipeline, write
-from pavdm_cli.generation.pipeline import Job
+from pavdm_cli.generation import write
+from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.request import Output, Request
 from pavdm_cli.models.compiled import check_compile, compiles
-from pavdm_cli.models.devices import pick_device, set_threads
+from pavdm_cli.models.devices import set_threads
 from pavdm_cli.models.runner import ModelRunner, with_attention
+from pavdm_cli.runtime.untrusted import stored_values
 from pavdm_cli.sampling.cuda_graphs import check_graphs
 
 SCHEMA = "pavdm.bench/1"
@@ -35,18 +36,18 @@ Row = dict[str, Any]
 
 def throughput(request: Request, watch: Callable[[int], None]) -> Row:
     """Measure a request: first frame, denoising alone, stage by stage, and end to end; one JSON row."""
-    job = pipeline.plan(request)
+    config = resolve(request)
     first_cold = cold(request)
     first_warm, model = warm(request)
     env.forget_peak(model.device)
-    made = steps.ready(job, model)
-    timed = steps.whole(job, model, made)
+    made = steps.ready(config, model)
+    timed = steps.whole(config, model, made)
     firsts = {"first_frame_cold_s": first_cold, "first_frame_warm_s": first_warm}
-    took, figures = whole_video(job, model, watch)
-    figures |= denoising(job, model, timed) | firsts | graphs(made)
+    took, figures = whole_video(config, model, watch)
+    figures |= denoising(config, model, timed) | firsts | graphs(made)
     samples = sampled(timed) | took | {name: rounded([seconds]) for name, seconds in firsts.items()}
-    found = row("throughput", job, model, samples, figures)
-    return found | {"overlap_kv_deviation": deviations(job, model) if in_question(job) else None}
+    found = row("throughput", config, model, samples, figures)
+    return found | {"overlap_kv_deviation": deviations(config, model) if in_question(config) else None}
 
 
 def shape_throughput(request: Request, shape: Shape, count: int, watch: Callable[[int], None] | None = None) -> Row:
@@ -54,40 +55,40 @@ def shape_throughput(request: Request, shape: Shape, count: int, watch: Callable
 
     Raises: UsageError as `open_shape`.
     """
-    job, model = open_shape(request, shape, whole=watch is not None)
-    made = steps.ready(job, model)
-    timed = steps.steady(job, model, made, count)
+    config, model = open_shape(request, shape, whole=watch is not None)
+    made = steps.ready(config, model)
+    timed = steps.steady(config, model, made, count)
     if watch:
-        steps.warm_up(job, made)
-    took, figures = whole_video(job, model, watch) if watch else ({}, {})
-    figures |= denoising(job, model, timed) | graphs(made)
-    return row("throughput", job, model, sampled(timed) | took, figures, shape)
+        steps.warm_up(config, made)
+    took, figures = whole_video(config, model, watch) if watch else ({}, {})
+    figures |= denoising(config, model, timed) | graphs(made)
+    return row("throughput", config, model, sampled(timed) | took, figures, shape)
 
 
-def whole_video(job: Job, model: ModelRunner, watch: Callable[[int], None]) -> tuple[Row, Row]:
-    """The job's video made twice: stage by stage, and as users have it. Samples, and figures."""
-    spent = {f"{name}_s": seconds for name, seconds in stages(job, model).items()}
-    whole = end_to_end(job, model, watch)
+def whole_video(config: GenerationConfig, model: ModelRunner, watch: Callable[[int], None]) -> tuple[Row, Row]:
+    """The config's video made twice: stage by stage, and as users have it. Samples, and figures."""
+    spent = {f"{name}_s": seconds for name, seconds in stages(config, model).items()}
+    whole = end_to_end(config, model, watch)
     samples = {name: [seconds] for name, seconds in spent.items()}
-    rates = {"end_to_end_fps": job.frames / whole, "real_time_factor": job.frames / job.spec.fps / whole}
+    rates = {"end_to_end_fps": config.frames / whole, "real_time_factor": config.frames / config.spec.fps / whole}
     return {"end_to_end_s": [whole], **samples}, rates | spent
 
 
-def open_shape(request: Request, shape: Shape, whole: bool = False) -> tuple[Job, ModelRunner]:
-    """The job a shape stands for, and its network with random weights; whole: for a video.
+def open_shape(request: Request, shape: Shape, whole: bool = False) -> tuple[GenerationConfig, ModelRunner]:
+    """The config a shape stands for, and its network with random weights; whole: for a video.
 
     Raises: UsageError where that is asked of a shape without a codec.
     """
     if whole and not shape.whole:
         raise UsageError(f"the shape {shape.spec.name!r} has no codec to make a video with", "use one of a whole model")
-    job = replace(pipeline.plan(replace(request, prompt=PROMPT)), spec=shape.spec)
-    set_threads(job.sampling.threads)
-    device = pick_device(job.sampling.device)
-    check_graphs(job.sampling.engine.cuda_graphs, device)
-    check_compile(job.sampling.engine.compile, device)
-    precision = job.settings.precision
+    config = replace(resolve(replace(request, prompt=PROMPT)), spec=shape.spec)
+    set_threads(config.execution.threads)
+    device = config.device
+    check_graphs(config.execution.cuda_graphs, device)
+    check_compile(config.execution.compile, device)
+    precision = config.execution.precision
     model = random_model(shape, device, whole, precision if precision in shape.spec.precisions_on(device.type) else "")
-    return job, with_attention(model, job.sampling.engine.attention)
+    return config, with_attention(model, config.execution.attention)
 
 
 def sampled(timed: list[Step]) -> dict[str, list[float]]:
@@ -96,16 +97,16 @@ def sampled(timed: list[Step]) -> dict[str, list[float]]:
     return {**found, "steady_chunks_s": rounded(steps.chunk_seconds(timed))}
 
 
-def denoising(job: Job, model: ModelRunner, timed: list[Step]) -> Row:
+def denoising(config: GenerationConfig, model: ModelRunner, timed: list[Step]) -> Row:
     """Figures of denoising alone."""
     typical = steps.typical(timed)
     return {
-        "steady_fps": float(job.frames_per_chunk) / (median(typical) * job.schedule.stride),
+        "steady_fps": float(config.frames_per_chunk) / (median(typical) * config.schedule.stride),
         **times("step", typical),
         **times("chunk", steps.chunk_seconds(timed)),
         **{f"{name}_s": sum(steps.seconds_of(timed, name)) for name in PHASES},
-        "step_tflop": steps.step_tflop(job, model),
-        "step_tflops": steps.step_tflop(job, model) / median(typical),
+        "step_tflop": steps.step_tflop(config, model),
+        "step_tflops": steps.step_tflop(config, model) / median(typical),
     }
 
 
@@ -117,7 +118,9 @@ def graphs(made: Ready) -> Row:
     return {"graphs": found.count, "capture_s": found.seconds, "graph_memory_mb": found.bytes / 2**20}
 
 
-def row(kind: str, job: Job, model: ModelRunner, samples: Row, figures: Row, shape: Shape | None = None) -> Row:
+def row(
+    kind: str, config: GenerationConfig, model: ModelRunner, samples: Row, figures: Row, shape: Shape | None = None
+) -> Row:
     """One row of results: where, against what, how, raw samples and figures."""
     memory = env.memory(model.device)
     ceiling = ceilings(model.device, model.model.matmul_dtype)
@@ -127,7 +130,8 @@ def row(kind: str, job: Job, model: ModelRunner, samples: Row, figures: Row, sha
         "kind": kind,
         "env": env.environment(),
         "ceilings": ceiling,
-        "config": config(job, model, shape) | {"frames": None if shape and "write_s" not in figures else job.frames},
+        "config": settings_of(config, model, shape)
+        | {"frames": None if shape and "write_s" not in figures else config.frames},
         "attention": {"name": model.attention.name, "reason": model.attention.reason},
         "compiled": compiles(),
         "samples": samples,
@@ -135,28 +139,27 @@ def row(kind: str, job: Job, model: ModelRunner, samples: Row, figures: Row, sha
     }
 
 
-def config(job: Job, model: ModelRunner, shape: Shape | None = None) -> Row:
+def settings_of(config: GenerationConfig, model: ModelRunner, shape: Shape | None = None) -> Row:
     """Everything that two rows must share to be compared: what was used, not what was asked for."""
     return {
-        "model": job.spec.name,
+        "model": config.spec.name,
         "random_weights": shape is not None,
-        "size": list(job.spec.size),
-        "prompt": job.prompt if shape is None else f"{shape.tokens} random tokens",
-        "seed": job.sampling.seed,
+        "size": list(config.spec.size),
+        "prompt": config.prompt if shape is None else f"{shape.tokens} random tokens",
         "device": model.device.type,
         "threads": torch.get_num_threads(),
         "attention": model.attention.name,
         "weights": model.digest,
-        "one_pass_guidance": job.spec.distilled_guidance,
-        **asdict(job.settings),
-        "engine": asdict(job.sampling.engine),
+        "one_pass_guidance": config.spec.distilled_guidance,
+        **stored_values(config),
+        "execution": asdict(config.execution),
     }
 
 
-def end_to_end(job: Job, model: ModelRunner, watch: Callable[[int], None]) -> float:
+def end_to_end(config: GenerationConfig, model: ModelRunner, watch: Callable[[int], None]) -> float:
     """Seconds to sample, decode, encode and close a file."""
     with tempfile.TemporaryDirectory() as folder:
         watch(0)
         begun = time.perf_counter()
-        write.record(job, model, Output(Path(folder) / "video.mp4"), write.Watch(watch, lambda: False))
+        write.record(config, model, Output(Path(folder) / "video.mp4"), write.Watch(watch, lambda: False))
         return time.perf_counter() - begun

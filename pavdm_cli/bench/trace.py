@@ -17,7 +17,7 @@ from pavdm_cli.bench.stats import rounded
 from pavdm_cli.bench.throughput import open_shape, row
 from pavdm_cli.errors import OutputError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.pipeline import Job
+from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.request import Request
 from pavdm_cli.models.runner import ModelRunner
 
@@ -30,28 +30,28 @@ def trace(request: Request, shape: Shape | None, folder: Path) -> tuple[Row, Pat
 
     Raises: OutputError.
     """
-    job, model = opened(request, shape)
-    made = steps.ready(job, model)
-    alone = [step.seconds for step in steps.steady(job, model, made, 3 * job.schedule.stride)]
+    config, model = opened(request, shape)
+    made = steps.ready(config, model)
+    alone = [step.seconds for step in steps.steady(config, model, made, 3 * config.schedule.stride)]
     with profile(activities=activities(model.device), acc_events=True) as seen:  # else torch 2.11 warns of cycles
-        steps.steady(job, model, made, job.schedule.stride)
-    asked = issuing(as_recorded(job, made), model)
+        steps.steady(config, model, made, config.schedule.stride)
+    asked = issuing(as_recorded(config, made), model)
     figures = {
         "step_ms": 1e3 * median(alone),
         "issuing_ms": 1e3 * median(asked),
         "issuing_share": median(asked) / median(alone),
     }
     samples = {"steady_steps_s": rounded(alone), "issuing_s": rounded(asked)}
-    found = row("profile", job, model, samples, figures, shape)
+    found = row("profile", config, model, samples, figures, shape)
     return found | {"operations": dearest(seen.key_averages(), model.device)}, export(seen, folder)
 
 
-def opened(request: Request, shape: Shape | None) -> tuple[Job, ModelRunner]:
-    """A job and its model: a shape with random weights, or the request's own."""
+def opened(request: Request, shape: Shape | None) -> tuple[GenerationConfig, ModelRunner]:
+    """A config and its model: a shape with random weights, or the request's own."""
     if shape:
         return open_shape(request, shape)
-    job = pipeline.plan(request)
-    return job, pipeline.open_model(job)
+    config = resolve(request)
+    return config, pipeline.open_model(config)
 
 
 def activities(device: torch.device) -> list[ProfilerActivity]:
@@ -91,26 +91,25 @@ def is_kernel(event: Any) -> bool:
     return bool(event.device_type.name != "CPU" and not event.is_user_annotation)
 
 
-def as_recorded(job: Job, made: steps.Ready) -> Job:
-    """The same job, in which CUDA graphs are on where its full window was recorded, and off where it was not.
+def as_recorded(config: GenerationConfig, made: steps.Ready) -> GenerationConfig:
+    """The same config, in which CUDA graphs are on where its full window was recorded, and off where it was not.
 
     What decides by the size of a network would decide otherwise for one that is narrower.
     """
-    recorded = made.graphs is not None and job.schedule.window + job.schedule.context <= made.graphs.max_latents
-    engine = replace(job.sampling.engine, cuda_graphs="on" if recorded else "off")
-    return replace(job, sampling=replace(job.sampling, engine=engine))
+    recorded = made.graphs is not None and config.schedule.window + config.schedule.context <= made.graphs.max_latents
+    return config.with_execution(cuda_graphs="on" if recorded else "off")
 
 
-def issuing(job: Job, model: ModelRunner) -> list[float]:
+def issuing(config: GenerationConfig, model: ModelRunner) -> list[float]:
     """Seconds of Python and dispatch in steps: the same calls of a network as deep, but 8 wide, with a token a frame.
 
     An upper bound: what little that network computes is in it. Graphs are as `as_recorded` decides.
     """
     loaded, size = model.model.narrow()
-    spec = replace(job.spec, size=size)
+    spec = replace(config.spec, size=size)
     narrow = replace(model, spec=spec, model=loaded, text_encoder=RandomTokens(1, loaded.text_shape[1]))
-    asked = replace(job, spec=spec)
-    return [s.seconds for s in steps.steady(asked, narrow, steps.ready(asked, narrow), 3 * job.schedule.stride)]
+    asked = replace(config, spec=spec)
+    return [s.seconds for s in steps.steady(asked, narrow, steps.ready(asked, narrow), 3 * config.schedule.stride)]
 
 
 def lines(found: Row) -> list[tuple[str, str, str, str]]:

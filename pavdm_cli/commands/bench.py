@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pavdm_cli.commands import common, options
-from pavdm_cli.commands.sampling import sampling_of
+from pavdm_cli.commands.flags import request_of
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
 from pavdm_cli.generation.checks import check, check_sampling
 from pavdm_cli.generation.request import Request
@@ -69,10 +69,10 @@ def throughput(
     random_weights: RandomWeights = False,
     whole: Whole = False,
     samples: Samples = 15,
-    context_cache: options.ContextCache = None,
+    context_cache: options.ContextCache = "auto",
     cuda_graphs: options.CudaGraphs = "auto",
     overlap_decode: options.OverlapDecode = "auto",
-    compiled: options.Compile = False,
+    compile: options.Compile = False,
     ablate: Ablate = False,
     profile: Profile = None,
     as_json: options.Json = False,
@@ -81,7 +81,7 @@ def throughput(
     """Frames per second of denoising alone and end to end, phases and stages, first frame, step times, memory."""
     name = shape or (model if random_weights else "mid" if ablate else None)
     model = name if name in MODELS else get(name).published.name if name in SHAPES else model
-    request = Request(prompt, seconds, sampling=sampling_of(ctx.params | {"model": model}))
+    request = request_of(ctx.params, model=model)
     if not name and (idle := {"--whole", "--samples"} & common.typed(ctx).keys()):
         raise UsageError(f"{min(idle)} is for random weights", "add --random-weights, or --shape")
     _check(request, name)
@@ -111,10 +111,10 @@ def latency(
     threads: options.Threads = 0,
     precision: options.Precision = "auto",
     attention: options.Attention = "auto",
-    context_cache: options.ContextCache = None,
+    context_cache: options.ContextCache = "auto",
     cuda_graphs: options.CudaGraphs = "auto",
     overlap_decode: options.OverlapDecode = "auto",
-    compiled: options.Compile = False,
+    compile: options.Compile = False,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Of the model's shape, in this process: first frame and chunks.")
     ] = False,
@@ -122,7 +122,7 @@ def latency(
     out: Out = None,
 ) -> None:
     """What a person waits for: the first frame cold and warm, each chunk, a file that plays, the whole file."""
-    request = Request(prompt, seconds, sampling=sampling_of(ctx.params))
+    request = request_of(ctx.params)
     _check(request, model if random_weights else None)
     _latency(request, model if random_weights else None, repeat, as_json, out)
 
@@ -156,7 +156,7 @@ def kernels(
 
 def _check(request: Request, shape: str | None) -> None:
     """Refuse what is wrong before torch is imported; random weights read no prompt. Raises: UsageError."""
-    check_sampling(request.sampling)
+    check_sampling(request)
     if shape is None:
         check(request)
 
@@ -193,12 +193,12 @@ def _throughput(
     from pavdm_cli.bench.shapes import find_shape
     from pavdm_cli.bench.throughput import shape_throughput, throughput
 
-    _tell(request.sampling.engine.compile)
+    _tell(request.execution.compile)
     found = find_shape(shape) if shape else None
     if found and not whole:
         row = shape_throughput(request, found, samples)
     else:
-        with ui.progress("measuring", request.count, waiting=True) as advance:
+        with ui.progress("measuring", request.frame_count, waiting=True) as advance:
             row = shape_throughput(request, found, samples, advance) if found else throughput(request, advance)
     _give(row, as_json, out)
     if not as_json:
@@ -229,7 +229,7 @@ def _profile(request: Request, shape: str | None, folder: Path, as_json: bool, o
     from pavdm_cli.bench.shapes import find_shape
     from pavdm_cli.bench.trace import lines, trace
 
-    _tell(request.sampling.engine.compile)
+    _tell(request.execution.compile)
     row, path = trace(request, find_shape(shape) if shape else None, folder)
     _give(row, as_json, out)
     if as_json:
@@ -245,7 +245,7 @@ def _latency(request: Request, shape: str | None, repeats: int, as_json: bool, o
     from pavdm_cli.bench.latency import WAITS, latency
     from pavdm_cli.bench.shapes import find_shape
 
-    _tell(request.sampling.engine.compile)
+    _tell(request.execution.compile)
     with ui.progress("measuring", repeats, "rounds") as advance:
         row = latency(request, repeats, advance, find_shape(shape) if shape else None)
     _give(row, as_json, out)
@@ -276,10 +276,10 @@ def _ablate(request: Request, shape: str | None, samples: int, as_json: bool, ou
     from pavdm_cli.models.devices import pick_device
 
     assert shape
-    rungs = rungs_of(request.sampling, pick_device(request.sampling.device))
+    rungs = rungs_of(request.execution.compile, pick_device(request.execution.device))
     _tell("+ compile" in rungs)
     with ui.progress("measuring", samples * (len(rungs) + 1), "steps", waiting=True) as advance:
         row = ablate(request, find_shape(shape), samples, advance)
     _give(row, as_json, out)
     if not as_json:
-        ui.show_table("", ("", "step", "times as fast", "off plain by"), lines(row))
+        ui.show_table("", ("", "step", "times as fast", "deviation"), lines(row))

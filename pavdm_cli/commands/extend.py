@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from pavdm_cli.commands import common, options
+from pavdm_cli.commands.flags import request_of
 from pavdm_cli.commands.run import go_on
-from pavdm_cli.commands.sampling import sampling_of
-from pavdm_cli.generation.request import Extension, Output, Request, picture_size
-from pavdm_cli.models.registry import find
+from pavdm_cli.generation.request import Extension
 
 Prompt = Annotated[
     str | None,
@@ -63,10 +61,10 @@ def extend(
     edit_ratio: options.EditRatio = 0.0,
     precision: options.Precision = "auto",
     attention: options.Attention = "auto",
-    context_cache: options.ContextCache = None,
+    context_cache: options.ContextCache = "auto",
     cuda_graphs: options.CudaGraphs = "auto",
     overlap_decode: options.OverlapDecode = "auto",
-    compiled: options.Compile = False,
+    compile: options.Compile = False,
     offload: options.Offload = "none",
     vae_tiling: options.VaeTiling = "auto",
     cfg_batching: options.CfgBatching = "auto",
@@ -81,12 +79,6 @@ def extend(
     The model reads the end of INPUT at its own size and rate; its frames are scaled back. INPUT is encoded once.
     """
     common.check_model_options(ctx, model)
-    sampling = sampling_of(ctx.params)
-    wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), keep_state=keep_state)
     extension = Extension(source, start, only_new, audio)
-    picture = picture_size(size, aspect, find(model).spec)
-    go_on(
-        Request(common.read_prompt(prompt or ""), seconds, frames, picture, None, sampling, wanted, extension),
-        as_json,
-        plan,
-    )
+    request = request_of(ctx.params, prompt=common.read_prompt(prompt or ""), extension=extension)
+    go_on(request, as_json, plan)

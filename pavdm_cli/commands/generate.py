@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import typer
 
 from pavdm_cli.commands import common, options
+from pavdm_cli.commands.flags import request_of
 from pavdm_cli.commands.run import make
-from pavdm_cli.commands.sampling import sampling_of
-from pavdm_cli.generation.request import Output, Request, picture_size
-from pavdm_cli.models.registry import find
 
 
 @common.with_model_options
@@ -44,10 +40,10 @@ def generate(
     precision: options.Precision = "auto",
     warmup: options.Warmup = None,
     attention: options.Attention = "auto",
-    context_cache: options.ContextCache = None,
+    context_cache: options.ContextCache = "auto",
     cuda_graphs: options.CudaGraphs = "auto",
     overlap_decode: options.OverlapDecode = "auto",
-    compiled: options.Compile = False,
+    compile: options.Compile = False,
     offload: options.Offload = "none",
     vae_tiling: options.VaeTiling = "auto",
     cfg_batching: options.CfgBatching = "auto",
@@ -67,7 +63,4 @@ def generate(
     common.check_quotes(ctx, prompt)
     prompt = common.read_prompt(prompt)
     common.check_model_options(ctx, model)
-    sampling = sampling_of(ctx.params)
-    wanted = Output(output, crf, force, os.environ.get("PAVDM_FFMPEG", ""), encoder, scale, scale_filter, keep_state)
-    picture = picture_size(size, aspect, find(model).spec)
-    make(Request(prompt, seconds, frames, picture, fps, sampling, wanted, image=image), as_json, plan, count)
+    make(request_of(ctx.params, prompt=prompt), as_json, plan, count)

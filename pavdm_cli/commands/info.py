@@ -28,37 +28,37 @@ def info(
     from pavdm_cli.video.io.summary import describe_video, summary_rows
 
     video = open_video(file)
-    recipe, wrong = sound_fields(read_metadata(file) or {})
-    if "prompt" not in recipe:
-        recipe, wrong = {}, []
+    metadata, wrong = sound_fields(read_metadata(file) or {})
+    if "prompt" not in metadata:
+        metadata, wrong = {}, []
     for line in first(wrong):
         ui.warn(f"damaged metadata is ignored: {line}")
-    facts, left = describe_video(video), missing(file, recipe, video.frames)
+    facts, left = describe_video(video), missing(file, metadata, video.frames)
     if as_json:
-        held = {"held": video.frames, "whole": not left} if recipe else {}
-        print(json.dumps(recipe | held | {"file": facts}))
+        held = {"held": video.frames, "whole": not left} if metadata else {}
+        print(json.dumps(metadata | held | {"file": facts}))
         return
     lines = aligned(summary_rows(facts))
-    if recipe:
-        shown = recipe | ({"frames": _frames_row(file, recipe, video.frames, left)} if left else {})
-        lines = [*aligned([(name, _plain(value)) for name, value in shown.items()]), "", *lines, "", command(recipe)]
+    if metadata:
+        shown = metadata | ({"frames": _frames_row(file, metadata, video.frames, left)} if left else {})
+        lines = [*aligned([(name, _plain(value)) for name, value in shown.items()]), "", *lines, "", command(metadata)]
     ui.show(lines)
 
 
-def _frames_row(file: Path, recipe: dict[str, Any], held: int, left: int) -> str:
+def _frames_row(file: Path, metadata: dict[str, Any], held: int, left: int) -> str:
     from pavdm_cli.video import is_being_written
 
-    state = "still being made" if is_being_written(file) else cut_short(file, held, left, recipe.get("copied", 0))
+    state = "still being made" if is_being_written(file) else cut_short(file, held, left, metadata.get("copied", 0))
     return f"{held} of {held + left}, {state}"
 
 
-def missing(file: Path, recipe: dict[str, Any], held: int) -> int:
+def missing(file: Path, metadata: dict[str, Any], held: int) -> int:
     """Frames still to come when the file was cut short; those of a continuation that is whole cannot be told."""
-    if "frames" not in recipe:
+    if "frames" not in metadata:
         return 0
-    if "source" in recipe and not file.stem.endswith(".partial"):  # damaged frames of its source are left out
+    if "source" in metadata and not file.stem.endswith(".partial"):  # damaged frames of its source are left out
         return 0
-    return max(0, int(recipe.get("copied", 0) + recipe["frames"]) - held)
+    return max(0, int(metadata.get("copied", 0) + metadata["frames"]) - held)
 
 
 def cut_short(file: Path, held: int, left: int, copied: int) -> str:
@@ -78,25 +78,36 @@ def aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
     return [f"{name:<{width}}  {value}" for name, value in rows]
 
 
-def command(recipe: dict[str, Any]) -> str:
+def command(metadata: dict[str, Any]) -> str:
     """The command line that makes the same frames again, on the same machine, versions and threads."""
-    prompt = recipe.get("caption") or recipe["prompt"]  # a caption is complete: it leaves nothing to the seed
-    words = ["--prompt", prompt] if "source" in recipe else []
-    for name in SAME:
-        words += [f"--{name.replace('_', '-')}", str(recipe[name])] if recipe.get(name) is not None else []
+    prompt = metadata.get("caption") or metadata["prompt"]  # a caption is complete: it leaves nothing to the seed
+    words = ["--prompt", prompt] if "source" in metadata else []
+    for name in stored_flags():
+        words += [f"--{name.replace('_', '-')}", str(metadata[name])] if metadata.get(name) is not None else []
     for name, option in registry.options().items():
-        words += _flag(option.name, recipe.get(name))
-    if "size" in recipe and "source" not in recipe:
-        words += ["--fps", str(recipe["fps"])] if "fps" in recipe else []
-    words += ["--reencode" if recipe["reencode"] else "--keep-latents"] if "reencode" in recipe else []
-    words += ["--only-new"] if recipe.get("only_new") else []
-    own = [] if "source" in recipe else [name for name in ("warmup", "scale", "scale_filter") if name in recipe]
-    words += [word for name in own for word in (f"--{name.replace('_', '-')}", str(recipe[name]))]
-    words += [word for file in recipe.get("lora", []) for word in ("--lora", file)]
-    words += ["--compile"] if recipe.get("compile") else []
-    if "source" in recipe:
-        return command_line(("pavdm", "extend"), recipe["source"], words)
+        words += _flag(option.name, metadata.get(name))
+    if "size" in metadata and "source" not in metadata:
+        words += ["--fps", str(metadata["fps"])] if "fps" in metadata else []
+    words += ["--reencode" if metadata["reencode"] else "--keep-latents"] if "reencode" in metadata else []
+    words += [word for file in metadata.get("lora", []) for word in ("--lora", file)]
+    words += ["--only-new"] if metadata.get("only_new") else []
+    own = [] if "source" in metadata else [name for name in ("warmup", "scale", "scale_filter") if name in metadata]
+    words += [word for name in own for word in (f"--{name.replace('_', '-')}", str(metadata[name]))]
+    words += ["--compile"] if metadata.get("compile") else []
+    if "source" in metadata:
+        return command_line(("pavdm", "extend"), metadata["source"], words)
     return command_line(("pavdm", "generate"), prompt, words)
+
+
+def stored_flags() -> list[str]:
+    """Metadata that a flag of the same name sets, for both commands."""
+    from pavdm_cli.generation.config import GenerationConfig
+    from pavdm_cli.models.execution import ExecutionConfig
+    from pavdm_cli.runtime.untrusted import stored_kinds
+
+    own_words = ("warmup", "reencode", "compile")
+    stored = [*stored_kinds(GenerationConfig), "model", *stored_kinds(ExecutionConfig)]
+    return [*(name for name in stored if name not in own_words), "image", "size", "crf", "start", "audio"]
 
 
 def _flag(name: str, value: object) -> list[str]:
@@ -104,27 +115,6 @@ def _flag(name: str, value: object) -> list[str]:
     if isinstance(value, bool):
         return [f"--{name}"] * value
     return [] if value is None else [f"--{name}", str(value)]
-
-
-SAME = (  # metadata that a flag of the same name sets
-    *("frames", "seed", "model", "method", "steps", "window", "chunk", "context", "guidance", "device", "threads"),
-    *(
-        "attention",
-        "context_cache",
-        "precision",
-        "solver",
-        "ramp_up",
-        "stride",
-        "cfg_batching",
-        "vae_tiling",
-        "image",
-        "size",
-        "crf",
-        "start",
-        "audio",
-    ),
-    "edit_ratio",
-)
 
 
 def _plain(value: object) -> str:

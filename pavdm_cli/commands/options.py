@@ -194,10 +194,10 @@ Attention = Annotated[
     ),
 ]
 ContextCache = Annotated[
-    Literal["reuse", "recompute"] | None,
+    Literal["auto", "reuse", "recompute"],
     typer.Option(
         help="reuse: cache the keys and values of the clean context until the window shifts. recompute: compute them "
-        "at every step. Default: as the model was trained.",
+        "at every step. auto: as the model was trained.",
         rich_help_panel=SPEED,
     ),
 ]

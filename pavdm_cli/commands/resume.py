@@ -16,8 +16,8 @@ from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.runtime.signals import Stop, stop_requested
 
 if TYPE_CHECKING:
+    from pavdm_cli.generation.config import GenerationConfig
     from pavdm_cli.generation.extend import Source
-    from pavdm_cli.generation.pipeline import Job
     from pavdm_cli.generation.resume import Interrupted
     from pavdm_cli.generation.write import Made
     from pavdm_cli.models.runner import ModelRunner
@@ -81,21 +81,27 @@ def _continue(interrupted: Interrupted, force: bool, keep_state: bool, as_json: 
     begun, checkpoint = time.monotonic(), interrupted.checkpoint
     request = checkpoint.run.request
     _refuse(resuming.changes_of_files(interrupted), force)
-    job, source = resuming.planned_job(request)
-    model = open_model(job)
-    _refuse(resuming.changes_of_run(job, model, checkpoint.run), force)
+    config, source = resuming.resolved_config(request)
+    model = open_model(config)
+    _refuse(resuming.changes_of_run(config, model, checkpoint.run), force)
     _notes(interrupted, model)
     output = replace(request.output, path=interrupted.output, keep_state=keep_state or request.output.keep_state)
     with stop_requested(interruptible=False) as stop:
         with ui.progress(interrupted.output.name, checkpoint.run.total, done=checkpoint.file.written) as advance:
-            made = _make(job, model, source, output, advance, stop, interrupted)
-        length = float(source.new_duration) if source else made.frames / job.spec.fps
+            made = _make(config, model, source, output, advance, stop, interrupted)
+        length = float(source.new_duration) if source else made.frames / config.spec.fps
         wall = time.monotonic() - begun
         report(made, video_seconds=length, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
 
 
 def _make(
-    job: Job, model: ModelRunner, source: Source | None, output: Any, advance: Any, stop: Stop, interrupted: Interrupted
+    config: GenerationConfig,
+    model: ModelRunner,
+    source: Source | None,
+    output: Any,
+    advance: Any,
+    stop: Stop,
+    interrupted: Interrupted,
 ) -> Made:
     from pavdm_cli.generation import write
     from pavdm_cli.video.io.image import read_image
@@ -103,8 +109,8 @@ def _make(
     watch = write.Watch(advance, stop, stop.interruptible)
     checkpoint, image = interrupted.checkpoint, interrupted.checkpoint.run.request.image
     if source:
-        return write.extend(job, model, source, output, watch, checkpoint)
-    return write.record(job, model, output, watch, read_image(image) if image else None, checkpoint)
+        return write.extend(config, model, source, output, watch, checkpoint)
+    return write.record(config, model, output, watch, read_image(image) if image else None, checkpoint)
 
 
 def _refuse(changes: list[str], force: bool) -> None:

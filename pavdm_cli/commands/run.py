@@ -27,7 +27,7 @@ from pavdm_cli.runtime.signals import Stop, stop_requested
 from pavdm_cli.runtime.threads import Load, choose_threads
 
 if TYPE_CHECKING:
-    from pavdm_cli.generation.pipeline import Job
+    from pavdm_cli.generation.config import GenerationConfig
     from pavdm_cli.generation.write import Made
     from pavdm_cli.models.runner import ModelRunner
     from pavdm_cli.video.io.image import StillImage
@@ -51,30 +51,32 @@ def make(request: Request, as_json: bool, only_plan: bool = False, count: int = 
     batch, still = with_seeds(request, count), _still(request)
     _check_devices(request)
     _check_encoder(batch[0])
-    first, last = batch[0].sampling.seed, batch[-1].sampling.seed
+    first, last = batch[0].seed, batch[-1].seed
     ui.note(f"seed {first}" if count == 1 else f"seeds {first} to {last}")
     begun, load = time.monotonic(), Load()
-    from pavdm_cli.generation import image_start, pipeline
+    from pavdm_cli.generation import image_start
+    from pavdm_cli.generation.config import resolve
 
-    job = pipeline.plan(with_threads(request, load))
-    for line in image_start.notes(job, still) if still else ():
+    config = resolve(with_threads(request, load))
+    for line in image_start.notes(config, still) if still else ():
         ui.warn(line)
-    job = replace(job, given=image_start.frames_given(job) if still else 0)
+    config = replace(config, given=image_start.frames_given(config) if still else 0)
     if only_plan:
-        pixels = job.frames * math.prod(job.spec.size) * request.output.scale_of(job.spec) ** 2
-        print_plan(job, pixels, as_json, count)
+        pixels = config.frames * math.prod(config.spec.size) * request.output.scale_of(config.spec) ** 2
+        print_plan(config, pixels, as_json, count)
         return
-    job = planned(job)
-    model = open_model(job)
+    config = planned(config)
+    model = open_model(config)
     with stop_requested(interruptible=False) as stop:
         for number, one in enumerate(batch):
-            for line in pipeline.plan(one).notes if number else ():
-                if line not in job.notes:
+            current = replace(resolve(one), execution=config.execution, given=config.given)
+            for line in current.notes:
+                if line not in config.notes:
                     ui.warn(line)
-            made = _record(_with_seed(job, one.sampling.seed), model, one, stop, still)
+            made = _record(current, model, one, stop, still)
             rest = batch[number + bool(made.whole or made.frames) :] if count > 1 else []
-            missing = [later.sampling.seed for later in rest]
-            length, begun, wall = made.frames / job.spec.fps, time.monotonic(), time.monotonic() - begun
+            missing = [later.seed for later in rest]
+            length, begun, wall = made.frames / config.spec.fps, time.monotonic(), time.monotonic() - begun
             code = stop.exit_code
             report(made, video_seconds=length, wall_seconds=wall, as_json=as_json, missing=missing, exit_code=code)
             if stop() and missing:
@@ -84,42 +86,39 @@ def make(request: Request, as_json: bool, only_plan: bool = False, count: int = 
 
 def with_seeds(request: Request, count: int) -> list[Request]:
     """Requests of successive seeds, each with the file it goes to. Raises: OutputError, UsageError."""
-    first, path = request.sampling.seed, request.output.path
+    first, path = request.seed, request.output.path
     batch = []
     for seed in range(first, first + count):
         single = count == 1 or path is None or path.is_dir()
         named = path if single or path is None else path.with_name(f"{path.stem}-{seed}{path.suffix}")
-        sampling = replace(request.sampling, seed=pick_seed(seed))
-        one = replace(request, sampling=sampling, output=replace(request.output, path=named))
+        one = replace(request, seed=pick_seed(seed), output=replace(request.output, path=named))
         batch.append(replace(one, output=replace(one.output, path=_target(one))))
     return batch
 
 
-def _with_seed(job: Job, seed: int) -> Job:
-    return replace(job, sampling=replace(job.sampling, seed=seed))
-
-
-def _record(job: Job, model: ModelRunner, request: Request, stop: Stop, still: StillImage | None) -> Made:
+def _record(
+    config: GenerationConfig, model: ModelRunner, request: Request, stop: Stop, still: StillImage | None
+) -> Made:
     """One video, under a bar. Raises: OutputError, DeviceError."""
     from pavdm_cli.generation import write
 
     assert request.output.path
-    with ui.progress(request.output.path.name, job.frames + job.warmup_frames) as advance:
+    with ui.progress(request.output.path.name, config.frames + config.warmup_frames) as advance:
         watch = write.Watch(advance, stop, stop.interruptible, partial(advance, beside="warm-up"))
-        return write.record(job, model, request.output, watch, still)
+        return write.record(config, model, request.output, watch, still)
 
 
-def open_model(job: Job) -> ModelRunner:
-    """The job's model, and details of how it runs for those who ask. Raises: DeviceError, ModelError."""
+def open_model(config: GenerationConfig) -> ModelRunner:
+    """The model, and details of how it runs for those who ask. Raises: DeviceError, ModelError."""
     import torch
 
     from pavdm_cli.generation import memory_plan, pipeline
 
-    with memory_plan.told(job):
-        model = pipeline.open_model(job)
+    with memory_plan.told(config):
+        model = pipeline.open_model(config)
     ui.detail(f"device {model.device}, attention {model.attention.name}: {model.attention.reason}")
     threads = pluralize(torch.get_num_threads(), "thread")
-    ui.detail(f"weights {model.digest}, {threads}, {pluralize(job.steps, 'step')}, {job.settings}")
+    ui.detail(f"weights {model.digest}, {threads}, {pluralize(config.total_steps, 'step')}, {config.execution}")
     return model
 
 
@@ -129,14 +128,14 @@ def with_threads(request: Request, load: Load) -> Request:
 
     from pavdm_cli.models.devices import pick_device
 
-    asked = request.sampling.threads or "OMP_NUM_THREADS" in os.environ
-    if asked or pick_device(request.sampling.device).type != "cpu":
+    fixed = request.execution.threads or "OMP_NUM_THREADS" in os.environ
+    if fixed or pick_device(request.execution.device).type != "cpu":
         return request
     most = torch.get_num_threads()
     threads = choose_threads(most, load.others())
     if threads < most:
         ui.note(f"using {threads} of {most} CPU threads (other cores are busy or limited); --threads {most} uses all")
-    return replace(request, sampling=replace(request.sampling, threads=threads))
+    return replace(request, execution=replace(request.execution, threads=threads))
 
 
 def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
@@ -150,24 +149,25 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
     check(request)
     path = continuation.target(request, source)
     _check_devices(request)
-    ui.note(f"seed {request.sampling.seed}")
+    ui.note(f"seed {request.seed}")
     begun, load = time.monotonic(), Load()
-    from pavdm_cli.generation import pipeline, write
+    from pavdm_cli.generation import write
+    from pavdm_cli.generation.config import resolve
 
     request = replace(request, seconds=None, frames=source.frames_to_make(request.spec.fps))
-    job = pipeline.plan(with_threads(request, load))
-    for line in (*notes, *continuation.suffix_notes(request, source, path), *write.start_notes(job, source)):
+    config = resolve(with_threads(request, load))
+    for line in (*notes, *continuation.suffix_notes(request, source, path), *write.start_notes(config, source)):
         ui.warn(line)
-    job = replace(job, given=write.frames_to_read(job, source))
+    config = replace(config, given=write.frames_to_read(config, source))
     if only_plan:
-        print_plan(job, (source.copied + source.frames) * source.video.width * source.video.height, as_json)
+        print_plan(config, (source.copied + source.frames) * source.video.width * source.video.height, as_json)
         return
-    job = planned(job)
-    model = open_model(job)
+    config = planned(config)
+    model = open_model(config)
     with stop_requested(interruptible=False) as stop:
         with ui.progress(path.name, source.copied + source.frames) as advance:
             watch = write.Watch(advance, stop, stop.interruptible)
-            made = write.extend(job, model, source, replace(request.output, path=path), watch)
+            made = write.extend(config, model, source, replace(request.output, path=path), watch)
         length = float(source.new_duration)
         wall = time.monotonic() - begun
         report(made, video_seconds=length, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
@@ -203,7 +203,7 @@ def report(
         "frames": made.frames,
         "video_seconds": round(video_seconds, 3),
         "wall_seconds": round(wall_seconds, 3),
-        "recipe": made.recipe,
+        "metadata": made.metadata,
     }
     print(json.dumps(row) if as_json else made.path)
     if error := streams.first_error(sys.stdout):
@@ -238,13 +238,13 @@ def _target(request: Request) -> Path:
     """Where the video goes. Raises: OutputError, UsageError."""
     from pavdm_cli.video.write.output import check_output, default_output_path, resolve_output
 
-    own = partial(default_output_path, request.prompt, request.sampling.seed)
+    own = partial(default_output_path, request.prompt, request.seed)
     return check_output(resolve_output(request.output.path, own), request.output.force)
 
 
 def _check_devices(request: Request) -> None:
     """Refuse a GPU that is not there; torch, which knows, is imported for a GPU alone. Raises: DeviceError."""
-    named = {"--device": request.sampling.device, "--text-device": request.sampling.options.get("text_device", "")}
+    named = {"--device": request.execution.device, "--text-device": request.options.get("text_device", "")}
     for option, name in named.items():
         if name not in ("", "auto", "cpu"):
             from pavdm_cli.models.devices import pick_device

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.request import Request, Sampling
+from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.request import Request
 from pavdm_cli.models.pixels import from_bytes, to_bytes
 from pavdm_cli.pocket_world.captions import caption
 from pavdm_cli.pocket_world.parse import KINDS, parse
@@ -56,7 +57,7 @@ class VideoSet:
     seeds: range
     seconds: float
     weights: Path | None = None  # folder of VAE and denoiser; default: the bundled ones
-    sampling: Sampling = Sampling()  # noqa: RUF009 - frozen
+    request: Request = Request("")  # noqa: RUF009 - frozen; how they are made
     detail: float = 0.3
     kinds: tuple[str, ...] = ()  # of words in the prompts, including the object; all if empty
 
@@ -71,7 +72,7 @@ def generate_videos(video_set: VideoSet) -> Iterator[Video]:
 
 def render_videos(video_set: VideoSet, spans: int | None = None) -> Iterator[Video]:
     """Render the real scenes; with `spans`, only that many frames at the start and at the end."""
-    spec = video_set.sampling.spec
+    spec = video_set.request.spec
     count = round(video_set.seconds * spec.fps)
     numbers = [i for i in range(count) if spans is None or i < spans or i >= count - spans]
     for seed in video_set.seeds:
@@ -93,7 +94,7 @@ def scene_prompt(seed: int, kinds: tuple[str, ...] = ()) -> str:
     return " ".join(filter(None, (subject, place, words.get("time of day", ""))))
 
 
-def _plan_video(video_set: VideoSet, seed: int) -> pipeline.Job:
-    sampling = replace(video_set.sampling, seed=seed)
-    plan = pipeline.plan(Request(scene_prompt(seed, video_set.kinds), seconds=video_set.seconds, sampling=sampling))
+def _plan_video(video_set: VideoSet, seed: int) -> GenerationConfig:
+    prompt = scene_prompt(seed, video_set.kinds)
+    plan = resolve(replace(video_set.request, prompt=prompt, seconds=video_set.seconds, seed=seed))
     return replace(plan, spec=replace(plan.spec, folder=video_set.weights)) if video_set.weights else plan

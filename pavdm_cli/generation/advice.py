@@ -1,24 +1,21 @@
-"""What a user should know of a job before it starts: options that bring nothing, or cost more than they bring."""
+"""What a user should know before a video is started: options that bring nothing, or cost more than they bring."""
 
 from __future__ import annotations
 
-import torch
-
-from pavdm_cli.generation.pipeline import Job
-from pavdm_cli.models.devices import pick_device
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.runtime.threads import available_cores
 
 
-def advice(job: Job) -> list[str]:
+def advice(config: GenerationConfig) -> list[str]:
     """A line for each such option."""
-    engine, on_cpu = job.sampling.engine, pick_device(job.sampling.device).type == "cpu"
+    execution, on_cpu = config.execution, config.device.type == "cpu"
     said = []
-    if engine.offload != "none" and on_cpu:
+    if execution.offload != "none" and on_cpu:
         said.append("--offload only takes more memory on cpu: the weights are there as it is")
-    if engine.cfg_batching != "auto" and job.guidance_scale == 1:
+    if "cfg_batching" not in config.open_switches and config.guidance_scale == 1:
         said.append("--cfg-batching does nothing here: guidance takes one pass")
-    if engine.overlap_decode == "on" and on_cpu:
-        said += decoding_advice(job.sampling.threads or torch.get_num_threads(), available_cores())
+    if execution.overlap_decode == "on" and on_cpu:
+        said += decoding_advice(execution.threads, available_cores())
     return said
 
 

@@ -6,107 +6,92 @@ import math
 from dataclasses import replace
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation.request import MOST_CONTEXT, Request, Sampling
+from pavdm_cli.generation.request import MOST_CONTEXT, Request
 from pavdm_cli.models.adapter import Prompt
 from pavdm_cli.models.adapters import parse_adapter
+from pavdm_cli.models.execution import ExecutionConfig, check_graphs_on
 from pavdm_cli.sampling.schedule import METHODS, Schedule, windows
 
 
 def check(request: Request) -> None:
     """Refuse values that do not go together, and a prompt that the model cannot read. Raises: UsageError."""
-    check_sampling(request.sampling)
+    check_sampling(request)
     if request.prompt or request.extension is None:
-        format_prompt(request.sampling, request.prompt)
+        format_prompt(request)
 
 
-def check_sampling(sampling: Sampling) -> None:
+def check_sampling(request: Request) -> None:
     """Refuse values of sampling that do not go together. Raises: UsageError."""
-    schedule = schedule_of(sampling)
-    guidance, edit = guidance_of(sampling), sampling.edit_ratio
+    schedule = schedule_of(request)
+    guidance, edit = guidance_of(request), request.edit_ratio
     if not 0 <= guidance <= 100:
         raise UsageError(f"--guidance must be 0 to 100, got {guidance:g}", "1 is none; 3 degrades long videos")
-    if sampling.engine.reuse_context and sampling.method == "rw":
+    if request.execution.context_cache == "reuse" and request.method == "rw":
         raise UsageError(
-            "--context-cache reuse does not go with --method rw, which adds fresh noise to the overlap at every step",
+            "--context-cache reuse does not go with --method rw, which adds fresh noise to the context at every step",
             "leave --context-cache out, or use another method",
         )
     if not 0 <= edit < 1:
         raise UsageError(f"--edit-ratio must be 0 to below 1, got {edit:g}", "0 keeps what is shown as it is")
-    for name, given in (("--edit-ratio", edit > 0), ("--reencode", bool(sampling.reencode))):
-        if given and sampling.method != "rn":
-            raise UsageError(
-                f"{name} is for clip after clip, not {sampling.method}", "leave it out, or use --method rn"
-            )
-    _check_context(sampling)
-    _check_reencoding(sampling, schedule)
-    _check_options(sampling)
+    for name, used in (("--edit-ratio", edit > 0), ("--reencode", bool(request.reencode))):
+        if used and request.method != "rn":
+            raise UsageError(f"{name} is for clip after clip, not {request.method}", "leave it out, or use --method rn")
+    if request.lora and not request.spec.lora:
+        raise UsageError(f"{request.spec.name} takes no --lora", "leave it out")
+    for file in request.lora:
+        parse_adapter(file)
+    _check_context(request)
+    if request.reencode and schedule.context and not in_whole_units(request, schedule):
+        unit = unit_of(request)
+        raise UsageError(f"--reencode: {unit_reason(request)}", f"try --window {-(-schedule.chunk // unit) * unit}")
+    check_graphs_on(request.execution.cuda_graphs, uncapturable(edit, request.execution))
+    _check_options(request)
 
 
-def _check_context(sampling: Sampling) -> None:
+def _check_context(request: Request) -> None:
     """Refuse more than one clean chunk where it cannot be kept apart from the window. Raises: UsageError."""
-    for name, count in (("--context", context_of(sampling)), ("--sink", sampling.sink)):
+    for name, count in (("--context", context_of(request)), ("--sink", request.sink)):
         if not 0 <= count <= MOST_CONTEXT:
             raise UsageError(f"{name} must be 0 to {MOST_CONTEXT} chunks, got {count}", "1 and 0 are what was trained")
-    if context_of(sampling) <= 1 and not sampling.sink:
+    if context_of(request) <= 1 and not request.sink:
         return
     reasons = {
-        f"{sampling.spec.name}, which was trained with bidirectional attention": not sampling.spec.causal,
-        "--method rw, which adds noise to the context": sampling.method == "rw",
-        "--edit-ratio, whose clips hold the context": sampling.edit_ratio > 0,
-        "--ramp-up full and --method windows": sampling.ramp_up == "full" or sampling.method == "windows",
+        f"{request.spec.name}, which was trained with bidirectional attention": not request.spec.causal,
+        "--method rw, which adds noise to the context": request.method == "rw",
+        "--edit-ratio, whose clips hold the context": request.edit_ratio > 0,
+        "--ramp-up full and --method windows": request.ramp_up == "full" or request.method == "windows",
     }
     for reason in (reason for reason, applies in reasons.items() if applies):
         raise UsageError(f"more than one clean chunk does not go with {reason}", "leave out --context and --sink")
 
 
-def format_prompt(sampling: Sampling, prompt: str, source: str = "") -> Prompt:
-    """The prompt in the form of the model's training captions, and notes on what that changed.
-
-    source: the caption of the video that is continued, if it has one. Raises: UsageError if the prompt cannot be read.
-    """
-    return sampling.video_model.format_prompt(prompt, sampling.seed, sampling.options, source)
+def uncapturable(edit_ratio: float, execution: ExecutionConfig) -> str:
+    """As `ExecutionConfig.uncapturable`, sampling included."""
+    return "--edit-ratio, whose clips are made step by step" if edit_ratio else execution.uncapturable
 
 
-def _check_options(sampling: Sampling) -> None:
+def format_prompt(request: Request) -> Prompt:
+    """The prompt in the form of the model's training captions, with notes on what that changed. Raises: UsageError."""
+    return request.video_model.format_prompt(request.prompt, request.seed, request.options, request.source_caption)
+
+
+def _check_options(request: Request) -> None:
     """Refuse options that are not the model's own, and values that it does not take. Raises: UsageError."""
-    if sampling.lora and not sampling.spec.lora:
-        raise UsageError(f"{sampling.spec.name} takes no --lora", "leave it out")
-    for file in sampling.lora:
-        parse_adapter(file)
-    own = {option.key: option for option in sampling.video_model.options}
-    for key, value in sampling.options.items():
+    own = {option.key: option for option in request.video_model.options}
+    for key, value in request.options.items():
         if key not in own:
-            raise UsageError(f"--{key.replace('_', '-')} is no option of {sampling.spec.name}", "leave it out")
+            raise UsageError(f"--{key.replace('_', '-')} is no option of {request.spec.name}", "leave it out")
         own[key].check(value)
 
 
-def schedule_of(sampling: Sampling) -> Schedule:
-    """The schedule of the method, with the model's own values where none were given. Raises: UsageError."""
-    methods = [name for name in METHODS if name != "one"]
-    if sampling.method not in methods:
-        raise UsageError(f"--method must be one of {', '.join(methods)}, got {sampling.method!r}", "pa is the default")
-    counts, context = counts_of(sampling), context_of(sampling)
-    if sampling.method == "windows":
-        schedule = windows(**counts, context=context, stride=sampling.stride)
-    elif sampling.stride:
-        raise UsageError(f"--stride is for --method windows, not {sampling.method}", "leave it out")
-    else:
-        schedule = METHODS[sampling.method](**counts, context=context)
-    if sampling.ramp_up == "full":
-        schedule = replace(schedule, full_window=True)
-    if context <= 1 and not sampling.sink:
-        return schedule
-    positions = counts["chunk"] if sampling.repeat_positions else None
-    return replace(schedule, sink=range(sampling.sink), positions=positions)
-
-
-def schedule_of_request(request: Request, warmup: int) -> Schedule:
+def schedule_of(request: Request) -> Schedule:
     """The schedule from the video's beginning: its first chunk may be shorter, or given frames come before it.
 
     A model without context is shown the end of a clip that it continues as long as the window has room. A sink is the
-    first chunks of the video, rather than those of the warm-up.
+    first chunks of the video, rather than those of the warm-up. Raises: UsageError.
     """
-    schedule, first = schedule_of(request.sampling), request.sampling.spec.first_chunk
+    schedule = _steady_schedule(request)
+    warmup, first = _warmup_of(request, schedule), request.spec.first_chunk
     if not request.continues and not warmup and first < schedule.chunk:
         schedule = replace(schedule, first_chunk=first)
     if schedule.sink:
@@ -118,52 +103,72 @@ def schedule_of_request(request: Request, warmup: int) -> Schedule:
     return replace(schedule, fill_to=schedule.window)
 
 
-def counts_of(sampling: Sampling) -> dict[str, int]:
-    """Steps, window and chunk: as given, else the model's own."""
-    given = {"steps": sampling.steps, "window": sampling.window, "chunk": sampling.chunk}
-    return {name: getattr(sampling.spec, name) if value is None else value for name, value in given.items()}
+def _steady_schedule(request: Request) -> Schedule:
+    """The schedule of the method, with the model's own values where the request has none."""
+    methods = [name for name in METHODS if name != "one"]
+    if request.method not in methods:
+        raise UsageError(f"--method must be one of {', '.join(methods)}, got {request.method!r}", "pa is the default")
+    if request.stride and request.method != "windows":
+        raise UsageError(f"--stride is for --method windows, not {request.method}", "leave it out")
+    counts, context = counts_of(request), context_of(request)
+    if request.method == "windows":
+        schedule = windows(**counts, context=context, stride=request.stride)
+    else:
+        schedule = METHODS[request.method](**counts, context=context)
+    if request.ramp_up == "full":
+        schedule = replace(schedule, full_window=True)
+    if context <= 1 and not request.sink:
+        return schedule
+    positions = counts["chunk"] if request.repeat_positions else None
+    return replace(schedule, sink=range(request.sink), positions=positions)
 
 
-def context_of(sampling: Sampling) -> int:
-    """Clean chunks in front of the window: as given, else the model's own number."""
-    return sampling.spec.context if sampling.context is None else sampling.context
+def context_of(request: Request) -> int:
+    """Clean chunks right before the window: the request's, else the model's own number."""
+    return request.spec.context if request.context is None else request.context
 
 
-def guidance_of(sampling: Sampling) -> float:
-    """As given, else the model's own."""
-    return sampling.spec.guidance if sampling.guidance is None else sampling.guidance
+def counts_of(request: Request) -> dict[str, int]:
+    """Steps, window and chunk: the request's, else the model's own."""
+    counts = {"steps": request.steps, "window": request.window, "chunk": request.chunk}
+    return {name: getattr(request.spec, name) if value is None else value for name, value in counts.items()}
 
 
-def unit_of(sampling: Sampling) -> int:
+def guidance_of(request: Request) -> float:
+    """The request's, else the model's own."""
+    return request.spec.guidance if request.guidance is None else request.guidance
+
+
+def unit_of(request: Request) -> int:
     """Latents that the model's VAE encodes together."""
-    spec = sampling.spec
-    return sampling.video_model.layout(spec.size, spec.fps).unit
+    spec = request.spec
+    return request.video_model.layout(spec.size, spec.fps).unit
 
 
-def warmup_of(sampling: Sampling) -> int:
-    """Chunks of the warm-up of a video from noise, in whole units of the VAE so that the first frame begins one.
+def warmup_of(request: Request) -> int:
+    """Chunks of the warm-up, in whole units of the VAE so that the first frame begins one; none after given frames.
 
     The model's own number counts its own chunks. None where all of a window has one level: it does not fill up.
     """
-    spec, asked, schedule = sampling.spec, sampling.warmup, schedule_of(sampling)
+    return _warmup_of(request, _steady_schedule(request))
+
+
+def _warmup_of(request: Request, schedule: Schedule) -> int:
+    if request.continues:
+        return 0
+    spec = request.spec
     own = -(-spec.warmup * spec.chunk // schedule.chunk) if schedule.capacity > 1 else 0
-    whole = math.lcm(schedule.chunk, unit_of(sampling)) // schedule.chunk
-    return -(-(own if asked is None else asked) // whole) * whole
+    whole = math.lcm(schedule.chunk, unit_of(request)) // schedule.chunk
+    return -(-(own if request.warmup is None else request.warmup) // whole) * whole
 
 
-def in_whole_units(sampling: Sampling, schedule: Schedule) -> bool:
+def in_whole_units(request: Request, schedule: Schedule) -> bool:
     """Whether chunks and context are whole units of latents that the VAE encodes together."""
-    unit = unit_of(sampling)
+    unit = unit_of(request)
     return schedule.chunk % unit == 0 and schedule.context % unit == 0
 
 
-def unit_reason(sampling: Sampling) -> str:
+def unit_reason(request: Request) -> str:
     """Why latents that are no whole units are not encoded again."""
-    unit = unit_of(sampling)
-    return f"{sampling.spec.name} encodes {unit} latents together: --window and --chunk must be multiples of {unit}"
-
-
-def _check_reencoding(sampling: Sampling, schedule: Schedule) -> None:
-    if sampling.reencode and schedule.context and not in_whole_units(sampling, schedule):
-        unit = unit_of(sampling)
-        raise UsageError(f"--reencode: {unit_reason(sampling)}", f"try --window {-(-schedule.chunk // unit) * unit}")
+    unit = unit_of(request)
+    return f"{request.spec.name} encodes {unit} latents together: --window and --chunk must be multiples of {unit}"

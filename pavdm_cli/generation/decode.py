@@ -17,7 +17,7 @@ from pavdm_cli.sampling.loop import SampledChunk, SamplerState, move_state
 from pavdm_cli.sampling.prefetch import map_prefetched
 
 if TYPE_CHECKING:
-    from pavdm_cli.generation.pipeline import Job
+    from pavdm_cli.generation.config import GenerationConfig
 
 Pixels = NDArray[np.uint8]
 HOST = torch.device("cpu")
@@ -45,9 +45,9 @@ class Rendered:
 
 @dataclass(slots=True)
 class ChunkDecoder:
-    """Decodes a job's chunks in order."""
+    """Decodes a config's chunks in order."""
 
-    job: Job
+    config: GenerationConfig
     recovery: Recovery
     context: Callable[[], Tensor | None]  # the latents before the first chunk, once that has come
     state: RenderState | None = None  # after the last chunk
@@ -56,14 +56,14 @@ class ChunkDecoder:
 
     def __post_init__(self) -> None:
         if self.state:
-            decoder = checked_decoder(self.recovery, self.job.schedule.chunk, self._to_device(self.state.replay))
+            decoder = checked_decoder(self.recovery, self.config.schedule.chunk, self._to_device(self.state.replay))
             self._decoder, decoder.done = decoder, self.state.latents
             self._first = self.state.context
 
     def push(self, chunk: SampledChunk) -> Rendered:
         """Decode a chunk. Raises: FaultyValues."""
         if self._decoder is None:
-            self._decoder = checked_decoder(self.recovery, self.job.schedule.chunk, self.context())
+            self._decoder = checked_decoder(self.recovery, self.config.schedule.chunk, self.context())
             self._first = _to_host(self._decoder.waiting)
         decoder = self._decoder
         pixels = self._cut(to_bytes(decoder.push(chunk.latents)[0]))
@@ -74,25 +74,25 @@ class ChunkDecoder:
 
     def flush(self) -> Iterator[Rendered]:
         """The frames of an incomplete unit, if some are missing."""
-        if self._decoder and self.state and self.frames < self.job.frames:
+        if self._decoder and self.state and self.frames < self.config.frames:
             pixels = self._cut(to_bytes(self._decoder.flush()[0]))
             self.state = replace(self.state, frames=self.frames + len(pixels))
             yield Rendered(pixels, None, self.state)
 
     @property
     def frames(self) -> int:
-        """How many have been decoded, at most the job's."""
+        """How many have been decoded, at most the config's."""
         return self.state.frames if self.state else 0
 
     def _cut(self, pixels: Pixels) -> Pixels:
-        return pixels[: self.job.frames - self.frames]
+        return pixels[: self.config.frames - self.frames]
 
     def _to_device(self, values: Tensor | None) -> Tensor | None:
         return None if values is None else values.to(self.recovery.model.device)
 
 
 def decoded(
-    job: Job,
+    config: GenerationConfig,
     chunks: Iterator[SampledChunk],
     recovery: Recovery,
     context: Callable[[], Tensor | None] = lambda: None,
@@ -102,8 +102,8 @@ def decoded(
 
     context: the latents before the first chunk, once that has come; resume: after an earlier chunk.
     """
-    decoder, device = ChunkDecoder(job, recovery, context, resume), recovery.model.device
-    if job.sampling.engine.overlaps_decode(device.type):
+    decoder, device = ChunkDecoder(config, recovery, context, resume), recovery.model.device
+    if config.execution.overlap_decode == "on":
         yield from map_prefetched(chunks, decoder.push, device, lambda chunk: chunk.tensors)
     else:
         yield from map(decoder.push, chunks)

@@ -78,33 +78,33 @@ def open_source(request: Request) -> Source:
 
 def scale_of(video: VideoInfo, size: tuple[int, int]) -> Scale:
     """By how much pavdm enlarged the video's frames from the model's size (height, width); by 1 where it did not."""
-    recipe, _ = stored_fields(video.path)
-    if not {"pavdm", "scale", "scale_filter"} <= recipe.keys():
+    metadata, _ = stored_fields(video.path)
+    if not {"pavdm", "scale", "scale_filter"} <= metadata.keys():
         return Scale()
-    scale = Scale(recipe["scale"], recipe["scale_filter"])
+    scale = Scale(metadata["scale"], metadata["scale_filter"])
     unchanged = video.sample_aspect_ratio == 1 and scale.size(size) == (video.height, video.width)
     return scale if unchanged else Scale()
 
 
 def _check_continued(video: VideoInfo) -> None:
     """Refuse a part of a copy that a killed run left. Raises: InputError."""
-    recipe, _ = stored_fields(video.path)
-    copied = recipe.get("copied")
+    metadata, _ = stored_fields(video.path)
+    copied = metadata.get("copied")
     if video.path.stem.endswith(".partial") and isinstance(copied, int) and video.frames <= copied and copied:
-        part = f"{video.path} is a part of a copy of {recipe.get('source')}, with no new frame"
+        part = f"{video.path} is a part of a copy of {metadata.get('source')}, with no new frame"
         raise InputError(part, f"continue that again instead; delete {video.path.name}")
 
 
 def with_prompt(request: Request) -> tuple[Request, list[str]]:
     """The request with its video's caption, and its prompt unless there is a new one; notes on where it is from."""
     assert request.extension
-    recipe, damage = stored_fields(request.extension.source)
-    if "pavdm" not in recipe:
-        spec = request.sampling.spec
+    metadata, damage = stored_fields(request.extension.source)
+    if "pavdm" not in metadata:
+        spec = request.video_model.spec
         style = [f"{spec.name} knows only {spec.world}: it continues in that style"] if spec.world else []
         return request, [*damage, *style]
-    request = replace(request, source_caption=recipe.get("caption", ""))
-    return (request if request.prompt else replace(request, prompt=recipe.get("prompt", ""))), damage
+    request = replace(request, source_caption=metadata.get("caption", ""))
+    return (request if request.prompt else replace(request, prompt=metadata.get("prompt", ""))), damage
 
 
 def stored_fields(video: Path) -> tuple[dict[str, Any], list[str]]:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from pavdm_cli.errors import UsageError
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import Pixels, Rendered
-from pavdm_cli.generation.pipeline import Job, levels_of, rendered, start_from
+from pavdm_cli.generation.pipeline import levels_of, rendered, start_from
 from pavdm_cli.generation.recovery import Recovery, check_encoded
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.runner import ModelRunner
@@ -21,19 +22,19 @@ from pavdm_cli.sampling.noise import seeded_noise
 from pavdm_cli.video import StillImage, scale_to_cover
 
 
-def frames_given(job: Job) -> int:
+def frames_given(config: GenerationConfig) -> int:
     """Frames that are encoded before the first step: where a single frame is a latent, the image alone."""
-    return 1 if job.layout.first == 1 else job.layout.count(job.schedule.context)
+    return 1 if config.layout.first == 1 else config.layout.count(config.schedule.context)
 
 
-def notes(job: Job, still: StillImage) -> list[str]:
+def notes(config: GenerationConfig, still: StillImage) -> list[str]:
     """What a user should know: what reading the picture changed, and what the model will make of it.
 
     Raises: UsageError where the model would never be shown it.
     """
-    if not job.holds_image and not job.schedule.context:
+    if not config.holds_image and not config.schedule.context:
         raise UsageError("--image is shown as the clean chunk that --context 0 leaves out", "leave --context out")
-    spec = job.spec
+    spec = config.spec
     foreign = f"{spec.name} knows only {spec.world}: it goes on from the picture in that style"
     return [*still.notes, *([foreign] if spec.world else [])]
 
@@ -44,30 +45,38 @@ def about(still: StillImage) -> dict[str, Any]:
 
 
 def frames_from(
-    job: Job, model: ModelRunner, still: StillImage, graphs: GraphPolicy | None = None, recovery: Recovery | None = None
+    config: GenerationConfig,
+    model: ModelRunner,
+    still: StillImage,
+    graphs: GraphPolicy | None = None,
+    recovery: Recovery | None = None,
 ) -> Iterator[Pixels]:
     """As many frames as `pipeline.frames` gives; the first is the picture itself, scaled and cropped to the size."""
-    every = rendered_from(job, model, still, graphs, recovery)
+    every = rendered_from(config, model, still, graphs, recovery)
     return (chunk.frames for chunk in every if len(chunk.frames))
 
 
 def rendered_from(
-    job: Job, model: ModelRunner, still: StillImage, graphs: GraphPolicy | None = None, recovery: Recovery | None = None
+    config: GenerationConfig,
+    model: ModelRunner,
+    still: StillImage,
+    graphs: GraphPolicy | None = None,
+    recovery: Recovery | None = None,
 ) -> Iterator[Rendered]:
     """As `frames_from`, with the state after each chunk; there is none after the picture alone."""
-    picture = scale_to_cover(still.frame, job.spec.size)[None]
-    start = start_of(job, model, picture)
-    chunks = rendered(model_job(job), model, start, graphs, recovery)
-    if job.holds_image:
+    picture = scale_to_cover(still.frame, config.spec.size)[None]
+    start = start_of(config, model, picture)
+    chunks = rendered(model_config(config), model, start, graphs, recovery)
+    if config.holds_image:
         yield from with_first_frame(picture, chunks)
     else:
         yield Rendered(picture, None, None)
         yield from chunks
 
 
-def model_job(job: Job) -> Job:
-    """The job of the frames that the model makes: all, or all but the picture."""
-    return job if job.holds_image else replace(job, frames=job.frames - 1)
+def model_config(config: GenerationConfig) -> GenerationConfig:
+    """The configuration of the frames that the model makes: all, or all but the picture."""
+    return config if config.holds_image else replace(config, frames=config.frames - 1)
 
 
 def with_first_frame(picture: Pixels, chunks: Iterator[Rendered]) -> Iterator[Rendered]:  # (1, H, W, 3)
@@ -78,14 +87,14 @@ def with_first_frame(picture: Pixels, chunks: Iterator[Rendered]) -> Iterator[Re
 
 
 @torch.no_grad()
-def start_of(job: Job, model: ModelRunner, picture: Pixels) -> SamplerState:  # (1, H, W, 3)
+def start_of(config: GenerationConfig, model: ModelRunner, picture: Pixels) -> SamplerState:  # (1, H, W, 3)
     """Where sampling begins: the picture's latent in the first chunk, or a still clip of it as the overlap.
 
     The latter where a codec knows no single pictures, or the method noises what is clean.
     """
     clip = from_bytes(picture)
-    if not job.holds_image:
-        return start_from(job, model, clip.expand(frames_given(job), -1, -1, -1), noised=False)
-    first = check_encoded(model.encode(clip[None]), job.spec.latent_limit)
-    noise = seeded_noise(job.sampling.seed, model.noise_shape())
-    return from_first(job.schedule, first, noise, levels_of(job).sigmas.to(model.device))
+    if not config.holds_image:
+        return start_from(config, model, clip.expand(frames_given(config), -1, -1, -1), noised=False)
+    first = check_encoded(model.encode(clip[None]), config.spec.latent_limit)
+    noise = seeded_noise(config.seed, model.noise_shape())
+    return from_first(config.schedule, first, noise, levels_of(config).sigmas.to(model.device))

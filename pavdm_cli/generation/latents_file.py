@@ -11,8 +11,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import Rendered, RenderState, decoded
-from pavdm_cli.generation.pipeline import Job, sampled
+from pavdm_cli.generation.pipeline import sampled
 from pavdm_cli.generation.recovery import Recovery
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
@@ -44,12 +45,12 @@ class LatentsFile:
         self._file.close()
 
 
-def read_chunks(path: Path, size: int, job: Job, state: SamplerState) -> Iterator[SampledChunk]:
+def read_chunks(path: Path, size: int, config: GenerationConfig, state: SamplerState) -> Iterator[SampledChunk]:
     """The chunks of the first `size` bytes, on the device of `state`, which is that after the last one."""
-    chunk, shape, like = job.settings.warmup, job.layout.shape, state.window
+    chunk, shape, like = config.warmup, config.layout.shape, state.window
     with path.open("rb") as file:
         while file.tell() < size:
-            length = len(job.schedule.latents(range(chunk, chunk + 1)))
+            length = len(config.schedule.latents(range(chunk, chunk + 1)))
             count = length * shape[0] * shape[1] * shape[2] * like.element_size()
             values = torch.frombuffer(bytearray(file.read(count)), dtype=like.dtype)
             yield SampledChunk(values.reshape(1, length, *shape).to(like.device), state)
@@ -57,7 +58,12 @@ def read_chunks(path: Path, size: int, job: Job, state: SamplerState) -> Iterato
 
 
 def rendered_again(
-    job: Job, model: ModelRunner, render: RenderState, stored: StoredLatents, recovery: Recovery, graphs: Graphs
+    config: GenerationConfig,
+    model: ModelRunner,
+    render: RenderState,
+    stored: StoredLatents,
+    recovery: Recovery,
+    graphs: Graphs,
 ) -> Iterator[Rendered]:
     """All frames of a video whose file is written again: of the latents that are stored, and of new ones after them.
 
@@ -65,9 +71,9 @@ def rendered_again(
     """
     device = model.device
     state = move_state(render.sampler, device)
-    chunks = read_chunks(*stored, job, state)
+    chunks = read_chunks(*stored, config, state)
     context = None if render.context is None else render.context.to(device)
-    chunks = chain(chunks, sampled(job, model, state, graphs, recovery))
-    count = state.chunks.start + 1 - job.settings.warmup  # of the stored ones
-    for number, chunk in enumerate(decoded(job, chunks, recovery, lambda: context)):
+    chunks = chain(chunks, sampled(config, model, state, graphs, recovery))
+    count = state.chunks.start + 1 - config.warmup  # of the stored ones
+    for number, chunk in enumerate(decoded(config, chunks, recovery, lambda: context)):
         yield replace(chunk, state=None) if number < count else chunk

@@ -1,4 +1,4 @@
-"""What a job takes in memory, by part and stage, told before anything is loaded; and what would make it fit."""
+"""What a video takes in memory, by part and stage, told before anything is loaded; and what would make it fit."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from typing import Any
 import torch
 
 from pavdm_cli.errors import DeviceError, FaultyValues, PavdmError
-from pavdm_cli.generation.pipeline import Job
-from pavdm_cli.generation.reencode import reencodes
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import SIZES
-from pavdm_cli.generation.settings import text_device_of
 from pavdm_cli.hub.weight_memory import free_bytes, gigabytes
 from pavdm_cli.models.adapter import VideoModel
-from pavdm_cli.models.devices import HOST, pick_device
-from pavdm_cli.models.execution import Engine
+from pavdm_cli.models.devices import HOST
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.meta_model import Coding, Counted, MemoryCase, count, count_coding, meta_runner, weights_of
 from pavdm_cli.models.offload import offloaded_bytes
 from pavdm_cli.models.runner import ModelRunner
@@ -57,9 +55,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A job and the memory it takes, where it runs and on the host."""
+    """A video and the memory it takes, where it runs and on the host."""
 
-    job: Job
+    config: GenerationConfig
     places: tuple[Place, ...]
 
     @property
@@ -68,92 +66,102 @@ class Budget:
         return not any(place.lacking() for place in self.places)
 
 
-def worth_telling(job: Job) -> bool:
-    """Whether a job's memory is anything to think about: the bundled model fits everywhere."""
-    return not job.spec.bundled
+def worth_telling(config: GenerationConfig) -> bool:
+    """Whether a video's memory is anything to think about: the bundled model fits everywhere."""
+    return not config.spec.bundled
 
 
-def choose(job: Job) -> Budget:
-    """The job with guidance in one batch and pictures coded together as far as that fits; else the least there is.
+def choose(config: GenerationConfig) -> Budget:
+    """The config with guidance in one batch and images coded together as far as that fits; else the least there is.
 
     Raises: ModelError.
     """
-    for tried in _ways(job):
+    for tried in _ways(config):
         found = budget(tried)
         if found.fits:
             break
     return found
 
 
-def _ways(job: Job) -> Iterator[Job]:
-    """The same video, from the fastest way of making it to the one that takes least; tiles change it and come last."""
-    engine, guided = job.sampling.engine, job.guidance_scale != 1
-    batching = ("batched", "sequential") if engine.cfg_batching == "auto" and guided else (engine.cfg_batching,)
-    beside = (engine.overlap_decode, "off") if engine.overlap_decode == "auto" else (engine.overlap_decode,)
-    tilings = ("auto", "on") if engine.vae_tiling == "auto" else (engine.vae_tiling,)
-    for tiling, one, at, most in product(tilings, batching, beside, (engine.pictures, 1)):
-        yield with_engine(job, cfg_batching=one, overlap_decode=at, pictures=most, vae_tiling=tiling)
+def _ways(config: GenerationConfig) -> Iterator[GenerationConfig]:
+    """The same video, from the fastest way of making it to the one that takes least; tiles change it and come last.
+
+    Only switches that the user left open differ.
+    """
+
+    def choices(name: str, least: str) -> tuple[str, ...]:
+        value = getattr(config.execution, name)
+        return (value, least) if name in config.open_switches and value != least else (value,)
+
+    batching = choices("cfg_batching", "sequential") if config.guidance_scale != 1 else (config.execution.cfg_batching,)
+    overlaps, tilings = choices("overlap_decode", "off"), choices("vae_tiling", "on")
+    for tiling, cfg, overlap, most in product(tilings, batching, overlaps, (config.execution.decode_batch, 1)):
+        yield config.with_execution(cfg_batching=cfg, overlap_decode=overlap, decode_batch=most, vae_tiling=tiling)
 
 
-def with_engine(job: Job, **changed: Any) -> Job:
-    """The job with other switches of its engine."""
-    return replace(job, sampling=replace(job.sampling, engine=replace(job.sampling.engine, **changed)))
-
-
-def budget(job: Job) -> Budget:
-    """What a job takes, as it stands."""
-    device = pick_device(job.sampling.device)
-    text_device, model = text_device_of(job.sampling), meta_model_of(job)
-    case = (job.video_model, job.spec, job.settings.precision)
-    counted = _count(*case, shown_of(job), device)
-    engine, coded = job.sampling.engine, (job.given, job.schedule.context * _reencodes(job))
-    coding = _count_coding(*case, engine, device, coded)
-    here = {**running(model, counted, coding, engine, device), "libraries (assumed)": _always(SPARE[device.type])}
-    host = waiting(model, engine) | {"given frames": (0, PIXEL * math.prod((job.given, *job.spec.size)), 0, 0)}
-    reading = {f"text encoder, {part}": (size, 0, 0, 0) for part, size in text_bytes(job).items()}
+def budget(config: GenerationConfig) -> Budget:
+    """What a video takes, as it is configured."""
+    device = config.device
+    text_device, model = config.text_device, meta_model_of(config)
+    counted = _count(case_of(config), shown_of(config))
+    execution, coded = config.execution, (config.given, config.schedule.context * _reencodes(config))
+    coding = _count_coding(case_of(config), execution.decode_batch, execution.vae_tiling, coded)
+    here = {**running(model, counted, coding, execution, device), "libraries (assumed)": _always(SPARE[device.type])}
+    host = waiting(model, execution) | {"given frames": (0, PIXEL * math.prod((config.given, *config.spec.size)), 0, 0)}
+    reading = {f"text encoder, {part}": (size, 0, 0, 0) for part, size in text_bytes(config).items()}
     lies: dict[torch.device, dict[str, Stages]] = {device: {}}
     for where, parts in ((text_device, reading), (device, here), (HOST, host)):
         lies.setdefault(where, {}).update(parts)
     places = [_place(where, parts, encodes=any(coded)) for where, parts in lies.items()]
-    return Budget(job, tuple(place for place in places if place.parts))
+    return Budget(config, tuple(place for place in places if place.parts))
 
 
 # Ways and options are tried that differ in one part: each part is counted once.
 _meta = lru_cache(meta_runner)
-LEAST = Engine(pictures=1)
+Case = tuple[VideoModel, ModelSpec, str, str]  # model, its spec at the size of the video, device, precision
 
 
-def meta_model_of(job: Job) -> ModelRunner:
-    """The job's model without contents."""
-    device = pick_device(job.sampling.device)
-    return _meta(job.video_model, job.spec, place_model(device, LEAST, job.settings.precision))
+def case_of(config: GenerationConfig) -> Case:
+    """What all counts depend on."""
+    return config.video_model, config.spec, config.execution.device, config.execution.precision
 
 
-def text_bytes(job: Job) -> dict[str, int]:
-    """What encoding the job's prompt takes, by part; nothing where it was encoded before."""
-    if not job.prompt and not job.spec.empty_prompt:
+def _least(device: str, precision: str, **switches: Any) -> ExecutionConfig:
+    return ExecutionConfig(device=device, precision=precision, decode_batch=1, **switches)
+
+
+def meta_model_of(config: GenerationConfig) -> ModelRunner:
+    """The model without contents."""
+    return _meta_model(*case_of(config))
+
+
+def _meta_model(model: VideoModel, spec: ModelSpec, device: str, precision: str) -> ModelRunner:
+    return _meta(model, spec, place_model(_least(device, precision)))
+
+
+def text_bytes(config: GenerationConfig) -> dict[str, int]:
+    """What encoding the prompt takes, by part; nothing where it was encoded before."""
+    if not config.prompt and not config.spec.empty_prompt:
         return {}
-    device = pick_device(job.sampling.device)
-    placement = place_model(device, LEAST, job.settings.precision, text_device_of(job.sampling))
-    return job.video_model.load_text_encoder(placement, "meta").memory(job.formatted.text)
+    placement = place_model(_least(config.execution.device, config.execution.precision), config.text_device)
+    return config.video_model.load_text_encoder(placement, "meta").memory(config.text.text)
 
 
 @lru_cache
-def _count(model: VideoModel, spec: ModelSpec, precision: str, case: MemoryCase, device: torch.device) -> Counted:
-    return count(_meta(model, spec, place_model(device, LEAST, precision)), case, device)
+def _count(case: Case, step: MemoryCase) -> Counted:
+    return count(_meta_model(*case), step, torch.device(case[2]))
 
 
 @lru_cache
-def _count_coding(
-    model: VideoModel, spec: ModelSpec, precision: str, engine: Engine, device: torch.device, coded: tuple[int, int]
-) -> Coding:
-    engine = Engine(pictures=engine.pictures, vae_tiling=engine.vae_tiling)
-    return count_coding(_meta(model, spec, place_model(device, engine, precision)), device, *coded)
+def _count_coding(case: Case, decode_batch: int, vae_tiling: str, coded: tuple[int, int]) -> Coding:
+    model, spec, device, precision = case
+    execution = replace(_least(device, precision), decode_batch=decode_batch, vae_tiling=vae_tiling)
+    return count_coding(_meta(model, spec, place_model(execution)), torch.device(device), *coded)
 
 
-def _reencodes(job: Job) -> bool:
-    """Whether latents are decoded and encoded anew between steps."""
-    return job.total_chunks > 1 and reencodes(job.sampling, job.schedule)
+def _reencodes(config: GenerationConfig) -> bool:
+    """Whether latents are decoded and encoded again between steps."""
+    return config.total_chunks > 1 and config.reencode
 
 
 def _place(device: torch.device, parts: dict[str, Stages], encodes: bool) -> Place:
@@ -166,28 +174,27 @@ def _always(size: int) -> Stages:
     return size, size, size, size
 
 
-def shown_of(job: Job) -> MemoryCase:
-    """The largest step of a job; the end of a clip that it begins with may be noised, as far as it goes."""
-    schedule, guided = job.schedule, job.guidance_scale
-    latents = job.given_latents
+def shown_of(config: GenerationConfig) -> MemoryCase:
+    """The largest step of a video; the end of a clip that it begins with may be noised, as far as it goes."""
+    schedule, guided = config.schedule, config.guidance_scale
+    latents = config.given_latents
     remade = schedule.num_renoised(latents)
-    sizes = schedule.sizes(0, -remade, latents - remade * schedule.chunk, job.total_chunks)
+    sizes = schedule.sizes(0, -remade, latents - remade * schedule.chunk, config.total_chunks)
     noisy, clean = max(sizes, key=lambda pair: (sum(pair), pair))
-    kept, asked = job.settings.context_cache == "reuse", job.sampling.engine
-    graphs = "off" if job.sampling.unrecordable else asked.cuda_graphs
-    engine = replace(asked, reuse_context=kept, pictures=1, vae_tiling="off", offload="none", cuda_graphs=graphs)
-    return MemoryCase(schedule, engine, guided, noisy, clean, job.settings.solver)
+    graphs = "off" if config.uncapturable else config.execution.cuda_graphs
+    execution = replace(config.execution, decode_batch=1, vae_tiling="off", offload="none", cuda_graphs=graphs)
+    return MemoryCase(schedule, execution, guided, noisy, clean, config.solver)
 
 
 def running(
-    model: ModelRunner, counted: Counted, coding: Coding, engine: Engine, device: torch.device
+    model: ModelRunner, counted: Counted, coding: Coding, execution: ExecutionConfig, device: torch.device
 ) -> dict[str, Stages]:
     """What lies where the model runs."""
     whole, codec = weights_of(model.transformer), weights_of(model.vae)
-    alone = engine.offload != "none"  # the codec's weights come for their stage
-    transformer = whole - offloaded_bytes(model.model) if engine.offload == "sequential" else whole
-    waits = 0 if engine.offload == "model" else transformer  # while the codec works
-    amid, beside = bool(coding.reencoded), engine.overlaps_decode(device.type)
+    alone = execution.offload != "none"  # the codec's weights come for their stage
+    transformer = whole - offloaded_bytes(model.model) if execution.offload == "sequential" else whole
+    waits = 0 if execution.offload == "model" else transformer  # while the codec works
+    amid, beside = bool(coding.reencoded), execution.overlap_decode == "on"
     return {
         "transformer": (0, waits, transformer, waits),
         "text and levels": _from(counted.constants, amid),
@@ -201,9 +208,9 @@ def running(
     }
 
 
-def waiting(model: ModelRunner, engine: Engine) -> dict[str, Stages]:
+def waiting(model: ModelRunner, execution: ExecutionConfig) -> dict[str, Stages]:
     """What waits on the host for its turn."""
-    if engine.offload == "none":
+    if execution.offload == "none":
         return {}
     sizes = (("transformer", weights_of(model.transformer)), ("codec", weights_of(model.vae)))
     return {f"{name}, waiting": (0, size, size, size) for name, size in sizes}
@@ -215,11 +222,11 @@ def _from(size: int, amid: bool) -> Stages:
 
 
 def refusal(found: Budget) -> DeviceError:
-    """Why a job does not fit, and the options that would change that, each with what it saves."""
+    """Why a video does not fit, and the options that would change that, each with what it saves."""
     place = next(place for place in found.places if place.lacking())
     stage = max(place.lacking(), key=lambda i: place.needs[i])
     name, size = max(((name, part[stage]) for name, part in place.parts.items()), key=lambda pair: pair[1])
-    what = f"{found.job.spec.name} needs {gigabytes(place.needs[stage])} on {place.device.type} to {STAGES[stage]}"
+    what = f"{found.config.spec.name} needs {gigabytes(place.needs[stage])} on {place.device.type} to {STAGES[stage]}"
     assert place.free is not None
     most = f"most of it {name}, {gigabytes(size)}"
     return DeviceError(f"{what} ({most}), and {gigabytes(place.free)} are free", _advice(found))
@@ -227,33 +234,40 @@ def refusal(found: Budget) -> DeviceError:
 
 def _advice(found: Budget) -> str:
     """The options that save something where it lacks; those that are enough alone come first."""
-    tried = [(option, choose(changed)) for option, changed in alternatives(found.job)]
+    tried = [(option, choose(changed)) for option, changed in alternatives(found.config)]
     saving = [(after.fits, _saved(found, after), option) for option, after in tried]
     useful = sorted((row for row in saving if row[0] or row[1] > 0), key=lambda row: (not row[0], -row[1]))
     said = [f"{option} saves {gigabytes(size)}{'' if fits else ', not enough alone'}" for fits, size, option in useful]
     return "; ".join(said) or "nothing that pavdm knows makes it fit here: it takes a larger device"
 
 
-def alternatives(job: Job) -> Iterator[tuple[str, Job]]:
-    """Options that take less memory, and the job with each."""
-    asked, (height, width) = job.sampling, job.spec.size
-    elsewhere = any(option.key == "text_device" for option in job.video_model.options)
-    if elsewhere and text_device_of(asked).type != "cpu":
-        options = {**asked.options, "text_device": "cpu"}
-        yield "--text-device cpu", replace(job, sampling=replace(asked, options=options))
+def alternatives(config: GenerationConfig) -> Iterator[tuple[str, GenerationConfig]]:
+    """Options that take less memory, and the config with each."""
+    execution, (height, width) = config.execution, config.spec.size
+    elsewhere = any(option.key == "text_device" for option in config.video_model.options)
+    if elsewhere and config.text_device.type != "cpu":
+        yield "--text-device cpu", replace(config, options={**config.options, "text_device": "cpu"})
     for mode in ("model", "sequential"):
-        if asked.engine.offload == "none" or (asked.engine.offload, mode) == ("model", "sequential"):
-            without = "".join(f" without {name}" for name in asked.engine.fixed)
-            yield f"--offload {mode}{without}", with_engine(job, offload=mode, **asked.engine.loosened)
-    if asked.engine.cfg_batching != "sequential" and job.guidance_scale != 1:
-        yield "--cfg-batching sequential", with_engine(job, cfg_batching="sequential")
-    if asked.engine.overlap_decode == "on":
-        yield "--overlap-decode off", with_engine(job, overlap_decode="off")
-    if job.settings.context_cache == "reuse" and not job.spec.causal:
-        yield "--context-cache recompute", replace(job, settings=replace(job.settings, context_cache="recompute"))
+        if execution.offload == "none" or (execution.offload, mode) == ("model", "sequential"):
+            yield _offloaded(config, mode)
+    if execution.cfg_batching != "sequential" and config.guidance_scale != 1:
+        yield "--cfg-batching sequential", config.with_execution(cfg_batching="sequential")
+    if execution.overlap_decode == "on" and "overlap_decode" not in config.open_switches:
+        yield "--overlap-decode off", config.with_execution(overlap_decode="off")
+    if execution.context_cache == "reuse" and not config.spec.causal:
+        yield "--context-cache recompute", config.with_execution(context_cache="recompute")
     for name, size in reversed(SIZES.items()):
-        if job.spec.size_multiple and size[0] * size[1] < height * width:
-            yield f"--size {name}", replace(job, spec=replace(job.spec, size=job.spec.fitting(size)))
+        if config.spec.size_multiple and size[0] * size[1] < height * width:
+            yield f"--size {name}", replace(config, spec=replace(config.spec, size=config.spec.fitting(size)))
+
+
+def _offloaded(config: GenerationConfig, mode: str) -> tuple[str, GenerationConfig]:
+    """The config with --offload, without the options that need weights to stay in place."""
+    open_overlap = "overlap_decode" in config.open_switches
+    pinning = [name for name in config.execution.pinning_options if not (open_overlap and "overlap" in name)]
+    graphs = "auto" if config.execution.cuda_graphs == "on" else config.execution.cuda_graphs
+    offloaded = config.with_execution(offload=mode, cuda_graphs=graphs, overlap_decode="off", compile=False)
+    return f"--offload {mode}{''.join(f' without {name}' for name in pinning)}", offloaded
 
 
 def _saved(before: Budget, after: Budget) -> int:
@@ -264,7 +278,7 @@ def _saved(before: Budget, after: Budget) -> int:
 
 
 @contextmanager
-def told(job: Job, kept: Callable[[], str] = lambda: "nothing was finished") -> Iterator[None]:
+def told(config: GenerationConfig, kept: Callable[[], str] = lambda: "nothing was finished") -> Iterator[None]:
     """Turns a lack of memory or the failure of a device into one line; `kept` says what is done.
 
     Any other error that is not ours goes on with that as a note. Raises: DeviceError.
@@ -276,9 +290,9 @@ def told(job: Job, kept: Callable[[], str] = lambda: "nothing was finished") -> 
     except PavdmError:
         raise
     except Exception as error:
-        device = pick_device(job.sampling.device).type
+        device = config.device.type
         if is_out_of_memory(error):
-            options = ", ".join(option for option, _ in alternatives(job))
+            options = ", ".join(option for option, _ in alternatives(config))
             raise DeviceError(f"{device} ran out of memory: {kept()}", f"these need less: {options}") from error
         if advice := device_hint(error):
             raise DeviceError(f"{device} failed: {first_line(error)}: {kept()}", advice) from error

@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.memory_plan import STAGES, Budget
-from pavdm_cli.generation.pipeline import Job
 from pavdm_cli.hub.weight_memory import gigabytes
 
 
-def notes(asked: Job, chosen: Job) -> list[str]:
+def notes(asked: GenerationConfig, chosen: GenerationConfig) -> list[str]:
     """What was chosen so that it fits."""
-    before, engine = asked.sampling.engine, chosen.sampling.engine
+    before, execution = asked.execution, chosen.execution
     said = []
-    if engine.cfg_batching == "sequential" != before.cfg_batching:
+    if execution.cfg_batching == "sequential" != before.cfg_batching:
         said.append("guidance runs in two sequential forward passes: one batch of both does not fit")
-    if engine.overlap_decode != before.overlap_decode:
+    if execution.overlap_decode != before.overlap_decode:
         said.append("decoding does not overlap the next steps: both at once do not fit")
-    if engine.vae_tiling == "on" != before.vae_tiling:
+    if execution.vae_tiling == "on" != before.vae_tiling:
         said.append("memory is short: the VAE works in overlapping tiles, which are blended")
-    elif engine.pictures < before.pictures:
+    elif execution.decode_batch < before.decode_batch:
         said.append("the VAE works on one frame at a time: more do not fit")
     return said
 
@@ -42,9 +42,11 @@ def _cell(size: int) -> str:
 
 def figures(found: Budget) -> dict[str, Any]:
     """The same in bytes, for scripts."""
-    engine = asdict(found.job.sampling.engine)
+    execution = asdict(found.config.execution)
     places = [
         {"device": one.device.type, "free": one.free, "parts": one.parts, "needs": one.needs} for one in found.places
     ]
-    settings = {name: engine[name] for name in ("offload", "cfg_batching", "overlap_decode", "pictures", "vae_tiling")}
+    settings = {
+        name: execution[name] for name in ("offload", "cfg_batching", "overlap_decode", "decode_batch", "vae_tiling")
+    }
     return {"stages": STAGES, "places": places, "fits": found.fits, "settings": settings}

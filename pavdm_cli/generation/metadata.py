@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pavdm_cli.generation.request import MOST_SCALE, MOST_WARMUP, PRECISIONS, SCALE_FILTERS
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.request import MOST_SCALE, SCALE_FILTERS
 from pavdm_cli.models import registry
-from pavdm_cli.models.execution import CFG_BATCHING, CONTEXT_CACHE, SWITCH
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.spec import ModelOption
 from pavdm_cli.runtime.untrusted import (
     FLAG,
@@ -20,9 +21,9 @@ from pavdm_cli.runtime.untrusted import (
     number,
     one_of,
     optional,
+    stored_kinds,
     string,
 )
-from pavdm_cli.sampling.schedule import RAMP_UPS, SOLVERS
 
 LONGEST_NAME, LONGEST_TEXT = 64, 20_000  # characters
 COUNT, PATH, SCORE = integer(0, 10**9), string(4096), optional(number(0, 100))
@@ -51,34 +52,20 @@ def _kind_of(option: ModelOption) -> Kind:
 FIELDS = {
     "pavdm": string(50),
     **dict.fromkeys(("prompt", "caption"), Kind(f"a text of up to {LONGEST_TEXT} characters", _is_prompt)),
-    "seed": integer(0, 2**63 - 1),
-    "frames": integer(1, 10**9),
     "fps": number(0.001, 1000),
+    "size": Kind("WIDTHxHEIGHT", _is_size),
     "model": PATH,
-    "method": string(20),
-    **dict.fromkeys(("steps", "window", "chunk"), integer(1, 10**6)),
-    **dict.fromkeys(("reencode", "only_new", "compile"), FLAG),
-    "guidance": number(0, 100),
-    "ramp_up": one_of(*RAMP_UPS),
-    "stride": integer(0, 10**6),
+    **stored_kinds(GenerationConfig),
+    **stored_kinds(ExecutionConfig),
     "lora": list_of(PATH, 100),
-    "solver": one_of(*SOLVERS),
-    "context_cache": one_of(*CONTEXT_CACHE.values()),
-    "precision": one_of(*PRECISIONS),
-    **dict.fromkeys(("device", "attention", "weights", "image_digest"), string(100)),
+    **dict.fromkeys(("weights", "image_digest"), string(100)),
     "attention_reason": string(1000),
-    "threads": integer(0, 1 << 16),
     "versions": mapping_of(string(100), 100),
     "crf": integer(0, 51),
-    "size": Kind("WIDTHxHEIGHT", _is_size),
-    "edit_ratio": number(0, 1),
-    "cfg_batching": one_of(*CFG_BATCHING),
-    "vae_tiling": one_of(*SWITCH),
-    "context": integer(0, 1),
-    "warmup": integer(0, MOST_WARMUP),
     "scale": integer(1, MOST_SCALE),
     "scale_filter": one_of(*SCALE_FILTERS),
     **dict.fromkeys(("image", "source"), PATH),
+    "only_new": FLAG,
     "copied": COUNT,
     "start": one_of("clip", "noised"),
     "audio": one_of("keep", "silence", "drop"),

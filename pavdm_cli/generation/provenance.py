@@ -3,50 +3,47 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict
 from typing import Any
 
 import av
 import torch
 
 from pavdm_cli import __version__
-from pavdm_cli.generation.pipeline import Job
-from pavdm_cli.generation.reencode import about
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.runtime.untrusted import stored_values
 
 
-def recipe(job: Job, model: ModelRunner) -> dict[str, Any]:
-    """What is stored in the file: enough to make the same frames again on the same machine."""
+def metadata_of(config: GenerationConfig, model: ModelRunner) -> dict[str, Any]:
+    """The fields of the configuration that change frames, and what the model turned out to be."""
     return {
         "pavdm": __version__,
-        "prompt": job.prompt,
-        **({"caption": job.formatted.caption} if job.formatted.caption else {}),
-        "seed": job.sampling.seed,
-        "frames": job.frames,
-        "fps": job.spec.fps,
-        "model": job.spec.name,
-        **choices_of(job),
-        **({"lora": list(job.sampling.lora)} if job.sampling.lora else {}),
+        "prompt": config.prompt,
+        **({"caption": config.text.caption} if config.text.caption else {}),
+        "fps": config.spec.fps,
+        "model": config.spec.name,
         "weights": model.digest,
-        **asdict(job.settings),
-        **about(job.sampling, job.schedule),
-        "device": model.device.type,
+        **({"lora": list(config.lora)} if config.lora else {}),
+        **_options(config),
+        **_stored(config),
         "attention": model.attention.name,
         "attention_reason": model.attention.reason,
-        "compile": job.sampling.engine.compile,
-        "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "av": av.__version__},
     }
 
 
-def choices_of(job: Job) -> dict[str, Any]:
-    """The model's own options; of a model with several sizes also what memory may have decided."""
-    own = [option for option in job.video_model.options if option.changes_frames]
-    values = {option.key: job.sampling.options.get(option.key, option.default) for option in own}
-    options = {key: None if value == "" else value for key, value in values.items()}
-    if not job.spec.size_multiple:
-        return options
-    height, width = job.spec.size
-    tiling = "on" if job.sampling.engine.vae_tiling == "on" else "off"
-    batching = job.sampling.engine.cfg_batching
-    return {"size": f"{width}x{height}", **options, "cfg_batching": batching, "vae_tiling": tiling}
+def _options(config: GenerationConfig) -> dict[str, Any]:
+    """The model's own options."""
+    own = [option for option in config.video_model.options if option.changes_frames]
+    values = {option.key: config.options.get(option.key, option.default) for option in own}
+    return {key: None if value == "" else value for key, value in values.items()}
+
+
+def _stored(config: GenerationConfig) -> dict[str, Any]:
+    """The fields that change frames, without those that do nothing here."""
+    stored = stored_values(config) | stored_values(config.execution)
+    chained = ("reencode", "edit_ratio") if config.method != "rn" else ()
+    if not config.spec.size_multiple:
+        return {name: value for name, value in stored.items() if name not in ("cfg_batching", "vae_tiling", *chained)}
+    height, width = config.spec.size
+    return {"size": f"{width}x{height}"} | {name: value for name, value in stored.items() if name not in chained}

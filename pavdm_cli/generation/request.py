@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.adapter import Options, VideoModel
-from pavdm_cli.models.execution import DEVICES, Engine, check_graphs_on
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.registry import DEFAULT, find
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.runtime.validation import check_name, check_text
@@ -20,62 +21,11 @@ LONGEST = 24 * 3600.0  # seconds of video in one run
 SIZES = {"144p": (144, 256), "240p": (240, 424), "360p": (360, 640), "480p": (480, 848)}
 SIZES |= {"540p": (544, 960), "720p": (720, 1280)}
 
-PRECISIONS = ("fp32", "bf16")
 MOST_WARMUP = 100  # chunks
+MOST_CONTEXT = 64  # chunks
 MOST_CONTEXT = 64  # chunks
 MOST_SCALE = 8
 SCALE_FILTERS = ("lanczos", "nearest")
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How to sample; None stands for the model's own value."""
-
-    model: str = DEFAULT
-    method: str = "pa"
-    steps: int | None = None
-    window: int | None = None
-    chunk: int | None = None
-    context: int | None = None  # clean chunks right before the window
-    sink: int = 0  # first chunks of the video that stay in front of them
-    repeat_positions: bool = False  # of more than one clean chunk, so that none leaves those of training
-    ramp_up: str = "grow"  # or "full": chunks that have not started are shown as noise
-    stride: int = 0  # of the method `windows`: steps between chunks; 0: all at once
-    guidance: float | None = None
-    solver: str | None = None
-    lora: tuple[str, ...] = ()  # files, each with :SCALE or without
-    seed: int = 0
-    device: str = "auto"
-    threads: int = 0
-    engine: Engine = field(default_factory=Engine)
-    options: Options = field(default_factory=dict)  # the model's own
-    reencode: bool | None = None  # clip after clip, from decoded frames; None: where the model's own extension does
-    edit_ratio: float = 0.0  # of the noise range: how far what a clip is shown of the one before is made again
-    precision: str = "auto"  # of products: fp32, bf16, or the model's own
-    warmup: int | None = None  # chunks generated before the video and dropped
-
-    def __post_init__(self) -> None:
-        if self.warmup is not None and not 0 <= self.warmup <= MOST_WARMUP:
-            raise UsageError(f"--warmup must be 0 to {MOST_WARMUP} chunks, got {self.warmup}", "0 drops none")
-        check_name("--device", self.device, DEVICES)
-        check_name("--ramp-up", self.ramp_up, RAMP_UPS)
-        check_name("--solver", self.solver or SOLVERS[0], SOLVERS)
-        check_graphs_on(self.engine.cuda_graphs, self.unrecordable)
-
-    @property
-    def unrecordable(self) -> str:
-        """As `Engine.unrecordable`, whatever the option is about."""
-        return "--edit-ratio, whose clips are made step by step" if self.edit_ratio else self.engine.unrecordable
-
-    @property
-    def video_model(self) -> VideoModel:
-        """The model asked for. Raises: ModelError."""
-        return find(self.model)
-
-    @property
-    def spec(self) -> ModelSpec:
-        """That of the model asked for."""
-        return self.video_model.spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +42,8 @@ class Output:
     keep_state: bool = False  # the checkpoint outlives the video's completion
 
     def __post_init__(self) -> None:
+        if not 0 <= self.crf <= 51:
+            raise UsageError(f"--crf must be 0 to 51, got {self.crf}", "18 is nearly lossless, 28 small")
         if self.scale is not None and not 1 <= self.scale <= MOST_SCALE:
             raise UsageError(f"--scale must be 1 to {MOST_SCALE}, got {self.scale}", "1 keeps the model's own size")
         check_name("--scale-filter", self.scale_filter, SCALE_FILTERS)
@@ -106,47 +58,71 @@ class Extension:
     """The video to continue, and what the new one keeps of it."""
 
     source: Path
-    start: str = "clip"  # its last chunk stays clean; "noised": its last window is noised again (algorithm 1)
+    start: Literal["clip", "noised"] = "clip"  # its last chunk stays clean, or its last window is noised (algorithm 1)
     only_new: bool = False
     audio: Literal["keep", "silence", "drop"] = "keep"
 
     def __post_init__(self) -> None:
-        if self.start not in ("clip", "noised"):
-            raise UsageError(f"--start must be clip or noised, got {self.start!r}", "clip is the default")
-        if self.audio not in ("keep", "silence", "drop"):
-            raise UsageError(f"--audio must be keep, silence or drop, got {self.audio!r}", "keep is the default")
+        check_name("--start", self.start, ("clip", "noised"))
+        check_name("--audio", self.audio, ("keep", "silence", "drop"))
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One video: words, length, and how to make and write it."""
+    """One video: what it shows, how long it is, how it is made and written. None stands for the model's own value.
+
+    Raises: UsageError, ModelError.
+    """
 
     prompt: str
     seconds: float | None = None
     frames: int | None = None
     size: tuple[int, int] | None = None  # pixels, height and width
     fps: float | None = None
-    sampling: Sampling = field(default_factory=Sampling)
+    model: str = DEFAULT
+    seed: int = 0
+    method: str = "pa"
+    steps: int | None = None
+    window: int | None = None
+    chunk: int | None = None
+    context: int | None = None  # clean chunks right before the window
+    sink: int = 0  # first chunks of the video that stay in front of them
+    repeat_positions: bool = False  # of more than one clean chunk, so that none leaves those of training
+    guidance: float | None = None
+    solver: str | None = None
+    ramp_up: str = "grow"  # or "full": chunks that have not started are shown as noise
+    stride: int = 0  # of the method `windows`: steps between chunks; 0: all at once
+    warmup: int | None = None  # chunks generated before the video and dropped
+    lora: tuple[str, ...] = ()  # files, each with :SCALE or without
+    reencode: bool | None = None  # clip after clip, from decoded frames; None: where the model's own extension does
+    edit_ratio: float = 0.0  # how far the shown end of a clip is noised and made again, as a share of the noise range
+    options: Options = field(default_factory=dict)  # the model's own, as far as they differ from their defaults
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     output: Output = field(default_factory=Output)
     extension: Extension | None = None
-    image: Path | None = None  # the picture the video begins with
+    image: Path | None = None  # the picture that the video begins with
     source_caption: str = ""  # of the video that is continued, for what the prompt leaves out
 
     def __post_init__(self) -> None:
         check_text("the prompt", self.prompt)
+        check_name("--ramp-up", self.ramp_up, RAMP_UPS)
+        check_name("--solver", self.solver or SOLVERS[0], SOLVERS)
         spec = self.spec
         if self.seconds is not None and self.frames is not None:
             raise UsageError("--seconds and --frames were both given", "give one of them")
-        if self.count < 1 or self.count > LONGEST * spec.fps:
-            asked = f"{self.frames} frames" if self.seconds is None else f"{self.seconds:g} s, {spec.fps} frames/s"
-            raise UsageError(f"cannot make a video of {asked}", "ask for 1 frame to 24 hours")
-        if self.continues and self.sampling.warmup:
+        if self.frame_count < 1 or self.frame_count > LONGEST * spec.fps:
+            length = f"{self.frames} frames" if self.seconds is None else f"{self.seconds:g} s, {spec.fps} frames/s"
+            raise UsageError(f"cannot make a video of {length}", "ask for 1 frame to 24 hours")
+        self._check_warmup()
+        spec.check_scale(self.output.scale_of(spec))
+
+    def _check_warmup(self) -> None:
+        if self.warmup is not None and not 0 <= self.warmup <= MOST_WARMUP:
+            raise UsageError(f"--warmup must be 0 to {MOST_WARMUP} chunks, got {self.warmup}", "0 drops none")
+        if self.continues and self.warmup:
             raise UsageError(
                 "--warmup is for a video that begins with noise, and this one begins with given frames", "leave it out"
             )
-        spec.check_scale(self.output.scale_of(spec))
-        if not 0 <= self.output.crf <= 51:
-            raise UsageError(f"--crf must be 0 to 51, got {self.output.crf}", "18 is nearly lossless, 28 small")
 
     @property
     def continues(self) -> bool:
@@ -154,21 +130,55 @@ class Request:
         return self.extension is not None or self.image is not None
 
     @property
+    def video_model(self) -> VideoModel:
+        """Raises: ModelError."""
+        return find(self.model)
+
+    @property
     def spec(self) -> ModelSpec:
-        """The model at the size and rate asked for. Raises: UsageError."""
-        spec = self.sampling.spec
+        """The model's, at the size and rate of the video. Raises: UsageError."""
+        spec = self.video_model.spec
         size, fps = self.size or spec.size, spec.fps if self.fps is None else self.fps
         spec.check_size(size)
         spec.check_fps(fps)
         return replace(spec, size=size, fps=int(fps))
 
     @property
-    def count(self) -> int:
+    def frame_count(self) -> int:
         """Frames to make."""
         if self.frames is not None:
             return self.frames
         seconds = 10.0 if self.seconds is None else self.seconds
         return round(seconds * self.spec.fps) if abs(seconds) < 1e9 else -1
+
+
+def build_request(values: Mapping[str, Any]) -> Request:
+    """A request from flat values, named as the options of the command line; the model's own options are among them.
+
+    Unknown names are ignored: a command has options that concern no video. Raises: UsageError, ModelError.
+    """
+    defaults = {option.key: option.default for option in find(values.get("model", DEFAULT)).options}
+    typed = {key: values[key] for key in defaults if values.get(key) is not None}
+    options = {key: value for key, value in typed.items() if value != defaults[key]}
+    own = {name: value for name, value in values.items() if name in names_of(Request)}
+    own |= {"lora": tuple(own.get("lora") or ())}
+    parts = {"execution": _part(ExecutionConfig, values), "output": _part(Output, values)}
+    return Request(**parts | {"options": options} | own)
+
+
+def flat_values(request: Request) -> dict[str, Any]:
+    """What `build_request` builds the request from again, as far as it concerns the frames of a new video."""
+    own = names_of(Request) - {"options", "execution", "output", "extension", "image", "source_caption"}
+    return {name: getattr(request, name) for name in own} | asdict(request.execution) | dict(request.options)
+
+
+def _part(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    return kind(**{name: value for name, value in values.items() if name in names_of(kind)})
+
+
+def names_of(kind: type[Any]) -> frozenset[str]:
+    """Of a dataclass's fields."""
+    return frozenset(one.name for one in fields(kind))
 
 
 def parse_size(text: str, aspect: str = "") -> tuple[int, int]:

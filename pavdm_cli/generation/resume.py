@@ -10,9 +10,9 @@ from typing import Any
 from pavdm_cli.errors import InputError
 from pavdm_cli.generation import image_start
 from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo, hash_file, read
+from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.extend import Source, open_source
-from pavdm_cli.generation.pipeline import Job, plan
-from pavdm_cli.generation.provenance import recipe
+from pavdm_cli.generation.provenance import metadata_of
 from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.write import frames_to_read
 from pavdm_cli.models.runner import ModelRunner
@@ -103,17 +103,17 @@ def changes_of_settings(stored: Mapping[str, Any], now: Mapping[str, Any]) -> li
     return changes
 
 
-def planned_job(request: Request) -> tuple[Job, Source | None]:
-    """The job of a stored request, and the video that it continues. Raises: InputError, UsageError, DeviceError."""
+def resolved_config(request: Request) -> tuple[GenerationConfig, Source | None]:
+    """The config of a stored request, and the video that it continues. Raises: InputError, UsageError, DeviceError."""
     if request.extension is None:
-        job, image = plan(request), request.image
-        return replace(job, given=image_start.frames_given(job) if image else 0), None
+        config, image = resolve(request), request.image
+        return replace(config, given=image_start.frames_given(config) if image else 0), None
     source = open_source(request)
-    job = plan(replace(request, frames=source.frames_to_make(request.spec.fps)))
-    return replace(job, given=frames_to_read(job, source)), source
+    config = resolve(replace(request, frames=source.frames_to_make(request.spec.fps)))
+    return replace(config, given=frames_to_read(config, source)), source
 
 
-def changes_of_run(job: Job, model: ModelRunner, run: RunInfo) -> list[str]:
+def changes_of_run(config: GenerationConfig, model: ModelRunner, run: RunInfo) -> list[str]:
     """What differs in weights, versions and settings."""
-    now = {name: value for name, value in recipe(job, model).items() if name not in DERIVED}
+    now = {name: value for name, value in metadata_of(config, model).items() if name not in DERIVED}
     return changes_of_settings(run.metadata, now)

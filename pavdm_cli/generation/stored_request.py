@@ -6,40 +6,29 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from pavdm_cli.generation.pipeline import Job
-from pavdm_cli.generation.request import Extension, Output, Request, Sampling
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.request import Extension, Output, Request, names_of
 from pavdm_cli.models.adapters import parse_adapter
-from pavdm_cli.models.execution import Engine
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.registry import MODELS
 from pavdm_cli.models.runner import ModelRunner
 
 
-def decided_request(job: Job, model: ModelRunner, output: Output) -> Request:
-    """What makes the job again on the same machine, whatever memory and cores are free then."""
-    sampling = job.sampling
-    engine = replace(sampling.engine, attention=model.attention.name)
-    threads, device = torch.get_num_threads(), model.device.type
-    decided = replace(sampling, device=device, threads=threads, engine=engine)
-    size, fps = (job.spec.size, job.spec.fps) if job.spec.size_multiple else (None, None)
-    return Request(
-        job.prompt,
-        frames=job.frames,
-        size=size,
-        fps=fps,
-        sampling=decided,
-        output=output,
-        source_caption=job.source_caption,
-    )
+def decided_request(config: GenerationConfig, model: ModelRunner, output: Output) -> Request:
+    """What makes the video again on the same machine, whatever memory and cores are free then."""
+    decided = {name: getattr(config, name) for name in names_of(Request) & names_of(GenerationConfig)}
+    if config.spec.size_multiple:
+        decided |= {"size": config.spec.size, "fps": config.spec.fps}
+    execution = replace(config.execution, attention=model.attention.name)
+    return Request(**decided | {"model": config.spec.name, "execution": execution, "output": output})
 
 
 def to_json(request: Request) -> dict[str, Any]:
     """As JSON, with paths that hold in every folder; the output's is left out, since a checkpoint is next to it."""
     fields = asdict(replace(request, output=replace(request.output, path=None)))
-    sampling, output = fields["sampling"], fields["output"]
-    sampling |= {"options": dict(request.sampling.options), "model": absolute(request.sampling.model)}
-    sampling["lora"] = [_absolute_adapter(text) for text in request.sampling.lora]
+    output = fields["output"]
+    fields |= {"options": dict(request.options), "model": absolute(request.model)}
+    fields["lora"] = [_absolute_adapter(text) for text in request.lora]
     output["ffmpeg"] = absolute(request.output.ffmpeg)
     fields["image"] = str(request.image.absolute()) if request.image else None
     if request.extension:
@@ -57,13 +46,9 @@ def _absolute_adapter(text: str) -> str:
     return f"{adapter.path.absolute()}:{adapter.scale}"
 
 
-def _sampling(fields: dict[str, Any]) -> Sampling:
-    return Sampling(**fields | {"engine": Engine(**fields["engine"]), "lora": tuple(fields["lora"])})
-
-
 def from_json(fields: dict[str, Any], path: Path) -> Request:
     """The request, whose output is `path`. Raises: KeyError, TypeError, ValueError, UsageError."""
-    sampling, extension, image = fields["sampling"], fields["extension"], fields["image"]
+    extension, image = fields["extension"], fields["image"]
     if extension:
         extension = Extension(**extension | {"source": Path(extension["source"])})
     size = fields["size"]
@@ -71,7 +56,8 @@ def from_json(fields: dict[str, Any], path: Path) -> Request:
         **fields
         | {
             "size": tuple(size) if size else None,
-            "sampling": _sampling(sampling),
+            "lora": tuple(fields["lora"]),
+            "execution": ExecutionConfig(**fields["execution"]),
             "output": Output(**fields["output"] | {"path": path}),
             "extension": extension,
             "image": Path(image) if image else None,

@@ -13,12 +13,13 @@ from typing import Any
 
 from pavdm_cli.generation import image_start
 from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import Rendered
 from pavdm_cli.generation.extend import Source, at_rate
 from pavdm_cli.generation.latents_file import rendered_again
 from pavdm_cli.generation.memory_plan import told
-from pavdm_cli.generation.pipeline import Job, continued, graphs_of, rendered, start_from
-from pavdm_cli.generation.provenance import recipe
+from pavdm_cli.generation.pipeline import continued, graphs_of, rendered, start_from
+from pavdm_cli.generation.provenance import metadata_of
 from pavdm_cli.generation.recovery import Recovery
 from pavdm_cli.generation.request import Output, Request
 from pavdm_cli.generation.saver import Saver, machine_name, open_saver
@@ -59,35 +60,35 @@ class Made:
     path: Path
     frames: int
     whole: bool
-    recipe: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     resume: str = ""  # the command that continues a video that was cut short, if there is a checkpoint
 
 
 def record(
-    job: Job,
+    config: GenerationConfig,
     model: ModelRunner,
     output: Output,
     watch: Watch,
     still: StillImage | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Made:
-    """Sample, decode and write a job's video, which begins with the picture `still`. Raises: OutputError.
+    """Sample, decode and write a config's video, which begins with the picture `still`. Raises: OutputError.
 
     checkpoint: of an interrupted run, which is continued.
     """
     assert output.path
-    encoding, (height, width) = encoding_of(job, output), job.spec.size
-    about = recipe(job, model) | {"crf": output.crf} | stored(encoding.scale)
+    encoding, (height, width) = encoding_of(config, output), config.spec.size
+    about = metadata_of(config, model) | {"crf": output.crf} | stored(encoding.scale)
     about |= image_start.about(still) if still else {}
     encoding = replace(encoding, resume=checkpoint.file if checkpoint else None)
     about = dict(checkpoint.run.metadata) if checkpoint else about
-    with VideoWriter(output.path, width, height, job.spec.fps, about, encoding, output.force) as writer:
-        request = replace(decided_request(job, model, output), image=still.path if still else None)
-        run = Run(writer, job, model, graphs_of(job, model), _recovery(model, checkpoint), watch)
-        with _saver(run, request, about, job.frames, checkpoint) as saver, told(job, partial(_keep, writer)):
+    with VideoWriter(output.path, width, height, config.spec.fps, about, encoding, output.force) as writer:
+        request = replace(decided_request(config, model, output), image=still.path if still else None)
+        run = Run(writer, config, model, graphs_of(config, model), _recovery(model, checkpoint), watch)
+        with _saver(run, request, about, config.frames, checkpoint) as saver, told(config, partial(_keep, writer)):
             chunks = rest_of(run, checkpoint, still) if checkpoint else _from_start(run, still)
-            whole = _follow(_written(run, chunks, saver), lambda: writer.frames < job.frames, watch)
+            whole = _follow(_written(run, chunks, saver), lambda: writer.frames < config.frames, watch)
         return _finish(run, output, about, whole)
 
 
@@ -96,7 +97,7 @@ class Run:
     """A video that is being made."""
 
     writer: VideoWriter | ExtensionWriter
-    job: Job
+    config: GenerationConfig
     model: ModelRunner
     graphs: GraphPolicy | None
     recovery: Recovery
@@ -117,25 +118,25 @@ def _saver(
 
 
 def _from_start(run: Run, still: StillImage | None) -> Iterator[Rendered]:
-    job, model = run.job, run.model
+    config, model = run.config, run.model
     if still:
-        return image_start.rendered_from(job, model, still, run.graphs, run.recovery)
-    warmed_up = partial(run.watch.warmed_up, int(job.frames_per_chunk))
-    return rendered(job, model, graphs=run.graphs, recovery=run.recovery, on_warmup=warmed_up)
+        return image_start.rendered_from(config, model, still, run.graphs, run.recovery)
+    warmed_up = partial(run.watch.warmed_up, int(config.frames_per_chunk))
+    return rendered(config, model, graphs=run.graphs, recovery=run.recovery, on_warmup=warmed_up)
 
 
 def rest_of(run: Run, checkpoint: Checkpoint, still: StillImage | None = None) -> Iterator[Rendered]:
     """What follows a checkpoint; before it, for a file that is written again, what was made already."""
-    job = image_start.model_job(run.job) if still else run.job
+    config = image_start.model_config(run.config) if still else run.config
     if checkpoint.latents[0]:
         stored_latents = run.writer.latents, checkpoint.latents[0]
-        made = rendered_again(job, run.model, checkpoint.render, stored_latents, run.recovery, run.graphs)
+        made = rendered_again(config, run.model, checkpoint.render, stored_latents, run.recovery, run.graphs)
     else:
-        made = continued(job, run.model, checkpoint.render, run.graphs, run.recovery)
+        made = continued(config, run.model, checkpoint.render, run.graphs, run.recovery)
     if still is None:
         return made
-    picture = scale_to_cover(still.frame, job.spec.size)[None]
-    if run.job.holds_image:
+    picture = scale_to_cover(still.frame, config.spec.size)[None]
+    if run.config.holds_image:
         return image_start.with_first_frame(picture, made)
     return chain([Rendered(picture, None, None)], made) if checkpoint.latents[0] else made
 
@@ -150,9 +151,9 @@ def _finish(run: Run, output: Output, about: Mapping[str, Any], whole: bool) -> 
     return Made(writer.finish(output.keep_state), writer.frames, True, about, notes)
 
 
-def encoding_of(job: Job, output: Output) -> EncoderOptions:
-    """How a job's frames are encoded."""
-    scale = Scale(output.scale_of(job.spec), output.scale_filter)
+def encoding_of(config: GenerationConfig, output: Output) -> EncoderOptions:
+    """How a config's frames are encoded."""
+    scale = Scale(output.scale_of(config.spec), output.scale_filter)
     return EncoderOptions(output.crf, encoder=output.encoder, ffmpeg=output.ffmpeg, scale=scale)
 
 
@@ -162,23 +163,28 @@ def stored(scale: Scale) -> dict[str, Any]:
 
 
 def extend(
-    job: Job, model: ModelRunner, source: Source, output: Output, watch: Watch, checkpoint: Checkpoint | None = None
+    config: GenerationConfig,
+    model: ModelRunner,
+    source: Source,
+    output: Output,
+    watch: Watch,
+    checkpoint: Checkpoint | None = None,
 ) -> Made:
     """Write a video and its continuation, or the continuation alone. Raises: InputError, OutputError, UsageError.
 
     checkpoint: of an interrupted run, which is continued.
     """
     assert output.path
-    about = dict(checkpoint.run.metadata) if checkpoint else _about_extension(job, model, source, output)
+    about = dict(checkpoint.run.metadata) if checkpoint else _about_extension(config, model, source, output)
     encoding = EncoderOptions(crf=output.crf, ffmpeg=output.ffmpeg, resume=checkpoint.file if checkpoint else None)
     extension, total = source.extension, source.copied + source.frames
     plan = ExtensionOptions(extension.audio, extension.only_new, about, encoding, output.force, source.scale)
-    with told(job):
-        end, graphs = end_of(job, source), graphs_of(job, model)
+    with told(config):
+        end, graphs = end_of(config, source), graphs_of(config, model)
     with ExtensionWriter(source.video, output.path, plan) as file:
-        request = replace(decided_request(job, model, output), frames=source.frames, extension=extension)
-        run = Run(file, job, model, graphs, _recovery(model, checkpoint), watch)
-        with _saver(run, request, about, total, checkpoint) as saver, told(job, partial(_keep, file)):
+        request = replace(decided_request(config, model, output), frames=source.frames, extension=extension)
+        run = Run(file, config, model, graphs, _recovery(model, checkpoint), watch)
+        with _saver(run, request, about, total, checkpoint) as saver, told(config, partial(_keep, file)):
             copy = checkpoint is None or not checkpoint.file.written
             copied = (1 for _ in file.copy_input(end.add)) if copy else iter(())
             chunks = rest_of(run, checkpoint) if checkpoint else _continued(run, source, end)
@@ -187,9 +193,9 @@ def extend(
         return _finish(run, output, about, whole)
 
 
-def _about_extension(job: Job, model: ModelRunner, source: Source, output: Output) -> dict[str, Any]:
+def _about_extension(config: GenerationConfig, model: ModelRunner, source: Source, output: Output) -> dict[str, Any]:
     extension = source.extension
-    return recipe(job, model) | {
+    return metadata_of(config, model) | {
         "crf": output.crf,
         "frames": source.frames,
         "source": str(source.video.path),
@@ -199,28 +205,28 @@ def _about_extension(job: Job, model: ModelRunner, source: Source, output: Outpu
     }
 
 
-def end_of(job: Job, source: Source) -> LastFrames:
+def end_of(config: GenerationConfig, source: Source) -> LastFrames:
     """The end of the video that the model is given."""
-    count = frames_to_read(job, source)
-    return LastFrames(source.video, Fraction(job.spec.fps), count, job.spec.size, source.scale)
+    count = frames_to_read(config, source)
+    return LastFrames(source.video, Fraction(config.spec.fps), count, config.spec.size, source.scale)
 
 
 def _continued(run: Run, source: Source, end: LastFrames) -> Iterator[Rendered]:
     """The model's frames after the video's end, which is whole once the video has been copied."""
-    start = start_from(run.job, run.model, from_bytes(end.frames()), source.extension.start == "noised")
-    yield from rendered(run.job, run.model, start, run.graphs, run.recovery)
+    start = start_from(run.config, run.model, from_bytes(end.frames()), source.extension.start == "noised")
+    yield from rendered(run.config, run.model, start, run.graphs, run.recovery)
 
 
-def start_notes(job: Job, source: Source) -> list[str]:
+def start_notes(config: GenerationConfig, source: Source) -> list[str]:
     """One line where `--start noised` noises less of the video's end than of a full window, or nothing."""
-    schedule, spec = job.schedule, job.spec
-    given, wanted = frames_to_read(job, source), job.schedule.capacity - 1
-    noised = schedule.num_renoised(job.layout.fitting(given))
+    schedule, spec = config.schedule, config.spec
+    given, wanted = frames_to_read(config, source), config.schedule.capacity - 1
+    noised = schedule.num_renoised(config.layout.fitting(given))
     if source.extension.start != "noised" or noised == wanted > 0:
         return []
     if not wanted:
-        return [f"--start noised is as --start clip here: --method {job.settings.method} has one chunk in its window"]
-    full = job.layout.count(schedule.context + wanted * schedule.chunk)
+        return [f"--start noised is as --start clip here: --method {config.method} has one chunk in its window"]
+    full = config.layout.count(schedule.context + wanted * schedule.chunk)
     short = f"the video's end has {given} of the {full} frames of a full window, at {spec.fps} a second"
     what = (
         f"{noised} of {wanted} chunks are noised again" if noised else "nothing is noised again, as with --start clip"
@@ -228,13 +234,13 @@ def start_notes(job: Job, source: Source) -> list[str]:
     return [f"{short}: {what}"]
 
 
-def frames_to_read(job: Job, source: Source) -> int:
+def frames_to_read(config: GenerationConfig, source: Source) -> int:
     """Frames of the video's end that the model is given: its last chunk, or as much of its last window as there is."""
-    layout, schedule = job.layout, job.schedule
+    layout, schedule = config.layout, config.schedule
     least = layout.count(max(schedule.context, schedule.chunk))
     if source.extension.start != "noised":
         return least
-    at_hand, chunks = int(source.video.duration * job.spec.fps), 0
+    at_hand, chunks = int(source.video.duration * config.spec.fps), 0
     full = -(-schedule.context // schedule.chunk) + schedule.capacity - 1
     while chunks < full and layout.count((chunks + 1) * schedule.chunk) <= at_hand:
         chunks += 1
@@ -261,7 +267,7 @@ def _written(run: Run, chunks: Iterable[Rendered], saver: Saver, source: Source 
 def _at_rate(chunk: Rendered, run: Run, source: Source) -> list[Frame]:
     assert chunk.state
     before = chunk.state.frames - len(chunk.frames)
-    (frames,) = at_rate([chunk.frames], run.job.spec.fps, source, before)
+    (frames,) = at_rate([chunk.frames], run.config.spec.fps, source, before)
     return frames
 
 

@@ -1,82 +1,96 @@
-"""How the work is done and how a prompt is encoded: options that `generate`, `extend` and `bench` share. No torch."""
+"""How the work is done: the execution switches that `generate`, `extend` and `bench` share. No torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 from pavdm_cli.errors import UsageError
+from pavdm_cli.runtime.untrusted import FLAG, changes_frames, integer, one_of, string
 from pavdm_cli.runtime.validation import check_name
 
 SWITCH = ("auto", "on", "off")
 OFFLOADS = ("none", "model", "sequential")
 CFG_BATCHING = ("auto", "batched", "sequential")
-CONTEXT_CACHE = {True: "reuse", False: "recompute"}  # how the command line says `Engine.reuse_context`
+CONTEXT_CACHE = ("auto", "reuse", "recompute")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16")
 ATTENTION = ("auto", "fa3", "cudnn", "sdpa-flash", "flash-attn", "xformers", "sdpa-efficient", "sdpa-math", "sdpa")
-
-
-def check_graphs_on(wanted: str, unrecordable: str) -> None:
-    """Refuse graphs that are wanted "on" beside an option that rules them out. Raises: UsageError."""
-    if wanted == "on" and unrecordable:
-        raise UsageError(f"--cuda-graphs on does not go with {unrecordable}", "leave one of them out")
+CHOICES = {
+    "device": DEVICES,
+    "attention": ATTENTION,
+    "cuda_graphs": SWITCH,
+    "overlap_decode": SWITCH,
+    "vae_tiling": SWITCH,
+    "offload": OFFLOADS,
+    "cfg_batching": CFG_BATCHING,
+    "context_cache": CONTEXT_CACHE,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
-    """How the work is done, one switch an optimisation; only an inexact overlap memory changes the picture."""
+class ExecutionConfig:
+    """One switch for each optimisation. `auto` is decided by `resolve`, or where its comment says so.
 
-    attention: str = "auto"  # or the name of a back end
-    table: bool = True  # modulation vectors of all levels once a video, else at every step
-    text_memory: bool = True  # keys and values of the text once a prompt, else at every step
-    reuse_context: bool | None = None  # those of the clean overlap once a shift; None: where that is exact
-    fused: bool = True  # kernels and joined operations, else their references in plain torch
-    cuda_graphs: str = "auto"  # steps recorded and replayed: where launching them is the limit, or always ("on")
-    overlap_decode: str = "auto"  # chunks decoded while the next are made: on a GPU, or always ("on")
-    compile: bool = False  # blocks as graphs of torch.compile
-    offload: str = "none"  # what waits on the host for its turn: nothing, whole parts, or also the transformer's blocks
-    cfg_batching: str = "auto"  # both forward passes of guidance in one batch ("batched"), or "sequential"
-    pictures: int = 4  # of 240p that the codec works on at a time
-    vae_tiling: str = "auto"  # code in overlapping tiles: slightly different frames; auto: where memory is short
+    Raises: UsageError on values that do not go together.
+    """
+
+    device: str = field(default="auto", metadata=changes_frames(string(100)))
+    threads: int = field(default=0, metadata=changes_frames(integer(0, 1 << 16)))  # 0: as many as torch takes by itself
+    # a backend; auto: chosen when the model is loaded
+    attention: str = field(default="auto", metadata=changes_frames(string(100)))
+    # reuse: keys and values of the context once per shift
+    context_cache: str = field(default="auto", metadata=changes_frames(one_of(*CONTEXT_CACHE)))
+    precision: str = field(default="auto", metadata=changes_frames(one_of(*PRECISIONS)))  # of matmuls
+    cfg_batching: str = field(default="auto", metadata=changes_frames(one_of(*CFG_BATCHING)))
+    # overlapping tiles: less memory, slightly different frames
+    vae_tiling: str = field(default="auto", metadata=changes_frames(one_of(*SWITCH)))
+    compile: bool = field(default=False, metadata=changes_frames(FLAG))  # transformer blocks by torch.compile
+    cuda_graphs: str = "auto"  # auto: where launching kernels is the limit, decided when the model is loaded
+    overlap_decode: str = "auto"  # decode a chunk while the next ones are denoised
+    offload: str = "none"  # model: one part at a time on the device; sequential: one transformer block at a time
+    decode_batch: int = 4  # images of 240p in the VAE at a time
+    cache_modulation: bool = True  # AdaLN vectors of all levels, once per video
+    cache_text: bool = True  # keys and values of the prompt, once per prompt
+    fused: bool = True  # fused operations, instead of their references in plain torch
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            check_name(f"--{name.replace('_', '-')}", getattr(self, name), choices)
+        if self.offload != "none" and (pinning := self.pinning_options):
+            raise UsageError(f"{pinning[0]} does not go with --offload, which moves weights", "leave one of them out")
+        check_graphs_on(self.cuda_graphs, self.uncapturable)
 
     @property
-    def unrecordable(self) -> str:
-        """The option with which no step can be recorded, and why; empty where steps can be."""
-        if not (self.table and self.text_memory):
+    def uncapturable(self) -> str:
+        """The option that rules out CUDA graphs, and why; empty where steps can be captured."""
+        if not (self.cache_modulation and self.cache_text):
             return "uncached text or timesteps, which copy something from the CPU at every step"
         return "" if self.offload == "none" else "--offload, which moves weights"
 
-    def overlaps_decode(self, kind: str) -> bool:
-        """Whether a chunk is decoded while the next is made, on this kind of device; not where weights make room."""
-        return self.overlap_decode == "on" or (
-            self.overlap_decode == "auto" and kind == "cuda" and self.offload == "none"
-        )
-
-    def __post_init__(self) -> None:
-        check_name("--attention", self.attention, ATTENTION)
-        for name in ("cuda_graphs", "overlap_decode", "vae_tiling"):
-            check_name(f"--{name.replace('_', '-')}", getattr(self, name), SWITCH)
-        check_name("--offload", self.offload, OFFLOADS)
-        check_name("--cfg-batching", self.cfg_batching, CFG_BATCHING)
-        if self.offload != "none" and self.fixed:
-            raise UsageError(
-                f"{self.fixed[0]} does not go with --offload, which moves weights", "leave one of them out"
-            )
-        check_graphs_on(self.cuda_graphs, self.unrecordable)
+    @property
+    def pinning_options(self) -> list[str]:
+        """The options that need all weights to stay in place."""
+        switches = {"--cuda-graphs on": self.cuda_graphs, "--overlap-decode on": self.overlap_decode}
+        return [name for name, value in switches.items() if value == "on"] + ["--compile"] * self.compile
 
     @property
-    def fixed(self) -> list[str]:
-        """The options asked for that weights must stay in place for."""
-        asked = {"--cuda-graphs on": self.cuda_graphs, "--overlap-decode on": self.overlap_decode}
-        return [name for name, value in asked.items() if value == "on"] + ["--compile"] * self.compile
-
-    @property
-    def loosened(self) -> dict[str, Any]:
-        """What is otherwise without those options."""
-        asked = {"cuda_graphs": self.cuda_graphs, "overlap_decode": self.overlap_decode}
-        return {name: "auto" for name, value in asked.items() if value == "on"} | {"compile": False}
+    def reuse_context(self) -> bool:
+        """Whether the context's keys and values are cached until the window shifts."""
+        assert self.context_cache != "auto", "resolve decides on the context cache"
+        return self.context_cache == "reuse"
 
 
-PLAIN = Engine(
-    table=False, text_memory=False, reuse_context=False, fused=False, cuda_graphs="off", overlap_decode="off"
+def check_graphs_on(cuda_graphs: str, uncapturable: str) -> None:
+    """Refuse CUDA graphs that are "on" next to an option that rules them out. Raises: UsageError."""
+    if cuda_graphs == "on" and uncapturable:
+        raise UsageError(f"--cuda-graphs on does not go with {uncapturable}", "leave one of them out")
+
+
+REFERENCE = ExecutionConfig(
+    cache_modulation=False,
+    cache_text=False,
+    context_cache="recompute",
+    fused=False,
+    cuda_graphs="off",
+    overlap_decode="off",
 )

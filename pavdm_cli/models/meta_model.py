@@ -1,4 +1,4 @@
-"""A model without contents: sizes from its configuration, and what a job of it takes, counted without running it."""
+"""A model without contents: sizes from its configuration, and what a video of it takes, counted without running it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pavdm_cli.models.adapter import Placement, TextEmbedding, VideoModel
-from pavdm_cli.models.execution import Engine
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.memory_tracker import Live, peak_of, standing_for
 from pavdm_cli.models.runner import ModelRunner, open_runner
 from pavdm_cli.models.spec import ModelSpec
@@ -26,7 +26,7 @@ class MemoryCase:
     """What is run: how, with which guidance, and how many noisy and clean latents a step shows at most."""
 
     schedule: Schedule
-    engine: Engine
+    execution: ExecutionConfig
     guidance: float
     noisy: int
     clean: int
@@ -66,7 +66,7 @@ def weights_of(module: nn.Module) -> int:
 
 
 def count(model: ModelRunner, shown: MemoryCase, device: torch.device) -> Counted:
-    """What a job takes on a device beside weights, counted on its sketch; one with weights is really run."""
+    """What a video takes on a device beside weights, counted on the meta device; one with weights is really run."""
     with torch.no_grad(), standing_for(device, model.model.dtype), Live() as live:
         bound = _bound(model, shown)
         constants = live.now
@@ -98,7 +98,7 @@ def _bound(model: ModelRunner, shown: MemoryCase) -> Denoiser:
     rows = torch.zeros(length, width, device=model.device, dtype=model.model.dtype)
     embedding = TextEmbedding(rows)
     text = [embedding] * (1 if shown.guidance == 1 else 2)
-    return model.denoiser_of(text, shown.schedule, _levels(model, shown), shown.guidance, shown.engine)
+    return model.denoiser_of(text, shown.schedule, _levels(model, shown), shown.guidance, shown.execution)
 
 
 def _step(model: ModelRunner, bound: Denoiser, shown: MemoryCase, memory: Any) -> object:
@@ -110,10 +110,10 @@ def _step(model: ModelRunner, bound: Denoiser, shown: MemoryCase, memory: Any) -
 
 def _recorded(model: ModelRunner, bound: Denoiser, shown: MemoryCase, memory: Any, device: torch.device) -> object:
     """The largest step that is recorded, and a copy of what it is given."""
-    most = max_captured_latents(shown.engine.cuda_graphs, device, model.residual_values(shown.guidance))
+    most = max_captured_latents(shown.execution.cuda_graphs, device, model.residual_values(shown.guidance))
     clean = shown.clean if shown.noisy + shown.clean <= most else 0
     chunks = int(min(most - clean, shown.noisy)) // shown.schedule.chunk
-    if chunks < 1 or shown.engine.unrecordable:
+    if chunks < 1 or shown.execution.uncapturable:
         return None
     given = memory if clean else None
     held = [torch.empty_like(tensor) for tensor in tensors_of(given)]

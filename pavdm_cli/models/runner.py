@@ -24,7 +24,7 @@ from pavdm_cli.models.adapter import (
     VideoModel,
 )
 from pavdm_cli.models.devices import HOST
-from pavdm_cli.models.execution import Engine
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.offload import OffloadedModule, OffloadedStream, offload_blocks, offload_transformer, offload_vae
 from pavdm_cli.models.spec import ModelSpec
@@ -39,8 +39,6 @@ from pavdm_cli.sampling.denoiser import (
 )
 from pavdm_cli.sampling.noise import NoiseLevels
 from pavdm_cli.sampling.schedule import Schedule
-
-DEFAULT = Engine()
 
 
 def _nothing() -> None:
@@ -99,7 +97,7 @@ class ModelRunner:
         schedule: Schedule,
         levels: NoiseLevels,
         guidance: float,
-        engine: Engine = DEFAULT,
+        execution: ExecutionConfig,
         *,
         negative: str | None = None,
     ) -> Denoiser:
@@ -107,7 +105,7 @@ class ModelRunner:
         if self.offloading:
             self.offloading.onload()
         guidance = guidance if text else 1.0
-        return self.denoiser_of(self.embed(text, guidance != 1, negative), schedule, levels, guidance, engine)
+        return self.denoiser_of(self.embed(text, guidance != 1, negative), schedule, levels, guidance, execution)
 
     @torch.no_grad()
     def embed(self, text: str, cfg: bool, negative: str | None = None) -> list[TextEmbedding]:
@@ -127,16 +125,16 @@ class ModelRunner:
         schedule: Schedule,
         levels: NoiseLevels,
         guidance: float,
-        engine: Engine = DEFAULT,
+        execution: ExecutionConfig,
     ) -> Denoiser:
         """The same of an encoded prompt."""
-        config = self.denoiser_config(schedule, engine)
+        config = self.denoiser_config(schedule, execution)
 
         def build(rows: Sequence[TextEmbedding]) -> Denoiser:
             denoiser = self.model.denoiser(rows, levels, config)
-            return denoiser if engine.fused else with_reference_ops(denoiser)
+            return denoiser if execution.fused else with_reference_ops(denoiser)
 
-        if guidance != 1 and engine.cfg_batching == "sequential":
+        if guidance != 1 and execution.cfg_batching == "sequential":
             denoiser = sequential_cfg(build(text[:1]), build(text[1:]), guidance)
         else:
             denoiser = build(text) if guidance == 1 else batched_cfg(build(text), guidance)
@@ -144,21 +142,20 @@ class ModelRunner:
         longest = self.spec.window
         return partitioned(denoiser, longest) if schedule.window > longest else denoiser
 
-    def denoiser_config(self, schedule: Schedule, engine: Engine) -> DenoiserConfig:
+    def denoiser_config(self, schedule: Schedule, execution: ExecutionConfig) -> DenoiserConfig:
         """How denoisers are built for a schedule: the context's keys and values are cached where that is exact."""
         causal = self.spec.causal and not schedule.noisy_context
-        reuse = self.spec.causal if engine.reuse_context is None else engine.reuse_context
         return DenoiserConfig(
             context=schedule.offset,
             size=self.spec.size,
             fps=self.spec.fps,
-            reuse_context=reuse and not schedule.noisy_context,
+            reuse_context=execution.reuse_context and not schedule.noisy_context,
             causal_context=causal,
             attention=self.attention,
             options=self.options,
-            compile=engine.compile,
-            cache_modulation=engine.table,
-            cache_text=engine.text_memory,
+            compile=execution.compile,
+            cache_modulation=execution.cache_modulation,
+            cache_text=execution.cache_text,
         )
 
     def encode_stream(self) -> Stream:
@@ -237,15 +234,15 @@ def weights_digest(video_model: VideoModel, placement: Placement) -> str:
     return hashlib.sha256(" ".join([own, *merged]).encode()).hexdigest()[:16]
 
 
-def place(device: torch.device, engine: Engine, precision: str, text_device: torch.device | None = None) -> Placement:
+def place(execution: ExecutionConfig, text_device: torch.device | None = None) -> Placement:
     """Where a model goes: onto the host first, where its weights are offloaded."""
     return Placement(
-        device,
-        precision,
-        storage=None if engine.offload == "none" else HOST,
+        torch.device(execution.device),
+        execution.precision,
+        storage=None if execution.offload == "none" else HOST,
         text_device=text_device,
-        decode_batch=engine.pictures,
-        tiled=engine.vae_tiling == "on",
+        decode_batch=execution.decode_batch,
+        tiled=execution.vae_tiling == "on",
     )
 
 

@@ -7,9 +7,12 @@ import math
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 MAX_BYTES = 8 << 20  # bytes of a JSON file; the index of a model of 10,000 tensors has 1 MB
 MAX_DEPTH = 32  # of nested lists and objects
@@ -150,6 +153,21 @@ def mapping_of(kind: Kind, max_length: int) -> Kind:
 def optional(kind: Kind) -> Kind:
     """A value of a kind, or None."""
     return Kind(f"{kind.what}, or null", lambda value: value is None or kind.fits(value))
+
+
+def changes_frames(kind: Kind) -> dict[str, Kind]:
+    """Metadata of a dataclass field that changes a video's frames, so that its file stores it: the kind of value."""
+    return {"kind": kind}
+
+
+def stored_kinds(config: type[DataclassInstance]) -> dict[str, Kind]:
+    """The kinds of a dataclass's fields that `changes_frames` marks."""
+    return {field.name: field.metadata["kind"] for field in fields(config) if "kind" in field.metadata}
+
+
+def stored_values(config: DataclassInstance) -> dict[str, Any]:
+    """The values of the fields that `changes_frames` marks."""
+    return {name: getattr(config, name) for name in stored_kinds(type(config))}
 
 
 def mismatches(values: Mapping[str, Any], kinds: Mapping[str, Kind], required: Iterable[str] = ()) -> list[str]:

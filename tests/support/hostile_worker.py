@@ -158,9 +158,9 @@ def captions(draw: random.Random, folder: Path) -> None:
 def prompts(draw: random.Random, folder: Path) -> None:
     """A prompt, as both models read it."""
     from pavdm_cli.generation.checks import format_prompt
-    from pavdm_cli.generation.request import Sampling
     from pavdm_cli.runtime.printable import printable, quote
     from pavdm_cli.runtime.validation import check_text
+    from support.requests import make_request
 
     text = hostile.prompt(draw)
     assert printable(printable(text)) == printable(text)
@@ -168,8 +168,8 @@ def prompts(draw: random.Random, folder: Path) -> None:
         assert quote(text) == printable(quote(text))
     check_text("the prompt", text)
     with contextlib.suppress(PavdmError):
-        format_prompt(Sampling("pocket", seed=1), text)
-    format_prompt(Sampling("opensora-v1.2", seed=1), text)
+        format_prompt(make_request(text, model="pocket", seed=1))
+    format_prompt(make_request(text, model="opensora-v1.2", seed=1))
 
 
 def commands(draw: random.Random, folder: Path) -> None:

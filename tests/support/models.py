@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from pavdm_cli.generation.pipeline import Job
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.models import registry
 from pavdm_cli.models.adapter import Init
-from pavdm_cli.models.execution import Engine
+from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.meta_model import meta_runner
 from pavdm_cli.models.runner import ModelRunner, open_runner, place, with_offload
 from pavdm_cli.models.spec import ModelSpec
@@ -17,13 +17,15 @@ from pavdm_cli.models.spec import ModelSpec
 MODELS = {spec.name: spec for spec in registry.specs()}
 POCKET, OPENSORA = MODELS["pocket"], MODELS["opensora-v1.2"]
 
+EXECUTION = ExecutionConfig(context_cache="reuse")  # where the clean latents see only clean ones, as in pocket
 
-def meta_of(job: Job, device: torch.device | None = None) -> ModelRunner:
-    """The job's model without contents, as it will be on a device."""
+
+def meta_of(config: GenerationConfig, device: torch.device | None = None) -> ModelRunner:
+    """The model without contents, as it will be on a device."""
     device = device or torch.device("cpu")
-    engine = replace(job.sampling.engine, offload="none")
-    precision = job.spec.precisions_on(device.type)[0]
-    return meta_runner(job.video_model, job.spec, place(device, engine, precision))
+    precision = config.spec.precisions_on(device.type)[0]
+    execution = replace(config.execution, device=device.type, precision=precision, offload="none")
+    return meta_runner(config.video_model, config.spec, place(execution))
 
 
 def find(name: str) -> ModelSpec:
@@ -35,15 +37,15 @@ def load(
     spec: ModelSpec,
     device: torch.device | str = "cpu",
     *,
-    engine: Engine | None = None,
+    execution: ExecutionConfig | None = None,
     precision: str = "",
     prompt: str = "",
     init: Init = "weights",
 ) -> ModelRunner:
-    """The model of a spec on a device, offloaded where the engine says so."""
-    engine, device = engine or Engine(), torch.device(device)
-    placement = place(device, engine, precision or spec.precisions_on(device.type)[0])
+    """The model of a spec on a device, offloaded where `execution` says so."""
+    kind = torch.device(device).type
+    precision = precision or spec.precisions_on(kind)[0]
+    execution = replace(execution or ExecutionConfig(), device=kind, precision=precision)
     prompts = [prompt] if prompt else []
-    return with_offload(
-        open_runner(registry.find(spec.name), spec, placement, prompts=prompts, init=init), engine.offload
-    )
+    runner = open_runner(registry.find(spec.name), spec, place(execution), prompts=prompts, init=init)
+    return with_offload(runner, execution.offload)

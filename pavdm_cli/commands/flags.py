@@ -1,0 +1,21 @@
+"""Flags of a command to a `Request`: `generate`, `extend` and `bench` share them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pavdm_cli.commands.run import pick_seed
+from pavdm_cli.generation.request import Request, build_request, picture_size
+from pavdm_cli.models.registry import find
+
+
+def request_of(params: Mapping[str, Any], **more: Any) -> Request:
+    """The flags of a command, by parameter name; `more` replaces some. Raises: ModelError, UsageError."""
+    values = dict(params)
+    values |= {"path": values.pop("output", None), "ffmpeg": os.environ.get("PAVDM_FFMPEG", "")}
+    values |= more
+    values["size"] = picture_size(values.get("size"), values.get("aspect", ""), find(values["model"]).spec)
+    values["seed"] = pick_seed(values["seed"])
+    return build_request(values)

@@ -1,0 +1,260 @@
+"""Everything that is decided for a video, in one place: `resolve` turns a request into a `GenerationConfig`.
+
+Torch is imported by `resolve` alone, so that what files store can be read without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.generation.checks import (
+    check_sampling,
+    context_of,
+    counts_of,
+    format_prompt,
+    guidance_of,
+    in_whole_units,
+    schedule_of,
+    uncapturable,
+    unit_reason,
+    warmup_of,
+)
+from pavdm_cli.generation.request import MOST_CONTEXT, MOST_WARMUP, Request
+from pavdm_cli.models.adapter import Options, Prompt, VideoModel
+from pavdm_cli.models.execution import ExecutionConfig
+from pavdm_cli.models.layout import LatentLayout
+from pavdm_cli.models.spec import ModelSpec
+from pavdm_cli.runtime.untrusted import FLAG, changes_frames, integer, number, one_of, string
+from pavdm_cli.sampling.schedule import RAMP_UPS, SOLVERS, Schedule
+
+if TYPE_CHECKING:
+    import torch
+
+COUNT = integer(1, 10**6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationConfig:
+    """Everything that is decided for a video. Fields that change its frames are stored in its file."""
+
+    prompt: str
+    text: Prompt  # the prompt as the text encoder gets it; empty where there is none
+    video_model: VideoModel
+    spec: ModelSpec  # at the size and rate of the video
+    schedule: Schedule
+    execution: ExecutionConfig
+    frames: int = field(metadata=changes_frames(integer(1, 10**9)))
+    seed: int = field(metadata=changes_frames(integer(0, 2**63 - 1)))
+    method: str = field(metadata=changes_frames(string(20)))
+    steps: int = field(metadata=changes_frames(COUNT))
+    window: int = field(metadata=changes_frames(COUNT))  # latents
+    chunk: int = field(metadata=changes_frames(COUNT))  # latents
+    context: int = field(metadata=changes_frames(integer(0, MOST_CONTEXT)))  # clean chunks before the window
+    ramp_up: str = field(metadata=changes_frames(one_of(*RAMP_UPS)))
+    stride: int = field(metadata=changes_frames(integer(0, 10**6)))  # of the method `windows`
+    solver: str = field(metadata=changes_frames(one_of(*SOLVERS)))
+    guidance: float = field(metadata=changes_frames(number(0, 100)))
+    warmup: int = field(metadata=changes_frames(integer(0, MOST_WARMUP)))  # chunks generated first and dropped
+    reencode: bool = field(metadata=changes_frames(FLAG))  # the end of a clip is decoded and encoded for the next one
+    edit_ratio: float = field(metadata=changes_frames(number(0, 1)))
+    sink: int = 0  # first chunks that stay in front of the context
+    repeat_positions: bool = False
+    lora: tuple[str, ...] = ()  # files, each with :SCALE or without
+    source_caption: str = ""  # of the video that is continued, for what the prompt leaves out
+    options: Options = field(default_factory=dict)  # the model's own, as far as they differ from their defaults
+    notes: tuple[str, ...] = ()
+    open_switches: frozenset[str] = frozenset()  # of `execution`: left to `auto`, so that a memory plan may change them
+    given: int = 0  # frames of a clip or a picture that the video begins with, encoded before the first step
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        import torch
+
+        return torch.device(self.execution.device)
+
+    @property
+    def text_device(self) -> torch.device:
+        """Where the prompt is encoded: the model's device unless an option of the model says otherwise."""
+        import torch
+
+        return torch.device(self.options.get("text_device") or self.execution.device)
+
+    @property
+    def layout(self) -> LatentLayout:
+        """How its latents stand for frames."""
+        return self.video_model.layout(self.spec.size, self.spec.fps)
+
+    @property
+    def uncapturable(self) -> str:
+        """The option that rules out CUDA graphs, and why; empty where steps can be captured."""
+        return uncapturable(self.edit_ratio, self.execution)
+
+    @property
+    def holds_image(self) -> bool:
+        """Whether a given image is the first latent of the first chunk, else the end of a still clip before it."""
+        alone = self.layout.unit > 1 or not self.schedule.context
+        return self.layout.first == 1 and alone and not self.schedule.noisy_context
+
+    @property
+    def given_latents(self) -> int:
+        """Latents of the given frames that precede the video."""
+        return self.layout.fitting(self.given)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the video's frames continue a stream of latents, of given frames or of a warm-up."""
+        return bool(self.warmup or (self.given_latents and (self.schedule.context or self.schedule.fill_to)))
+
+    @property
+    def guidance_scale(self) -> float:
+        """How far sampling guides beyond what one pass gives; 1 takes no second pass."""
+        return self.guidance / self.spec.distilled_guidance if self.prompt else 1.0
+
+    @property
+    def frames_per_chunk(self) -> Fraction:
+        """Frames that leave the window at a time; no whole number where a chunk is no whole unit of the VAE."""
+        return self.schedule.chunk * self.layout.frames_per_latent
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of the video: the last may be cut."""
+        return self.schedule.chunks(self.layout.latents(self.frames, self.begun))
+
+    @property
+    def total_chunks(self) -> int:
+        """Chunks to generate, those of the warm-up included."""
+        return self.warmup + self.chunks
+
+    @property
+    def warmup_frames(self) -> int:
+        """As many frames as the chunks of the warm-up would be."""
+        return int(self.warmup * self.frames_per_chunk)
+
+    @property
+    def total_steps(self) -> int:
+        """Model calls in all."""
+        return self.schedule.total(self.total_chunks)
+
+    def with_execution(self, **switches: Any) -> GenerationConfig:
+        """The same video with other execution switches."""
+        return replace(self, execution=replace(self.execution, **switches))
+
+
+def resolve(request: Request) -> GenerationConfig:
+    """Decide all that needs no weights, so that bad values fail before any work. Raises: UsageError, DeviceError."""
+    check_sampling(request)
+    spec, schedule = request.spec, schedule_of(request)
+    execution = resolve_execution(request)
+    text = format_prompt(request) if request.prompt or not request.extension else Prompt("")
+    return GenerationConfig(
+        prompt=request.prompt,
+        text=text,
+        video_model=request.video_model,
+        spec=spec,
+        schedule=schedule,
+        execution=execution,
+        seed=request.seed,
+        frames=request.frame_count,
+        method=request.method,
+        **counts_of(request),
+        context=context_of(request),
+        ramp_up=request.ramp_up,
+        stride=request.stride,
+        solver=request.solver or request.spec.solver,
+        guidance=guidance_of(request),
+        warmup=warmup_of(request),
+        reencode=_reencodes(request, schedule),
+        edit_ratio=request.edit_ratio,
+        sink=request.sink,
+        repeat_positions=request.repeat_positions,
+        lora=request.lora,
+        source_caption=request.source_caption,
+        options=_options(request),
+        notes=(*_prompt_notes(request, text), *_notes(request, schedule, execution)),
+        open_switches=frozenset(name for name in SWITCHES if getattr(request.execution, name) == "auto"),
+    )
+
+
+SWITCHES = ("cfg_batching", "overlap_decode", "vae_tiling")  # what a memory plan may change
+
+
+def resolve_execution(request: Request) -> ExecutionConfig:
+    """The execution switches with `auto` decided: the fastest, where memory has not been planned.
+
+    Raises: UsageError, DeviceError.
+    """
+    import torch
+
+    from pavdm_cli.attention import check_backend, machine_of
+    from pavdm_cli.models.devices import pick_device
+
+    typed, spec = request.execution, request.spec
+    device = pick_device(typed.device)
+    check_backend(typed.attention, machine_of(device))
+    reuse = spec.causal if typed.context_cache == "auto" else typed.context_cache == "reuse"
+    overlap = device.type == "cuda" and typed.offload == "none"  # on a CPU both would share the cores
+    return replace(
+        typed,
+        device=device.type,
+        threads=typed.threads or torch.get_num_threads(),
+        precision=_precision(request, device),
+        context_cache="reuse" if reuse and request.method != "rw" else "recompute",
+        cfg_batching="batched" if typed.cfg_batching == "auto" else typed.cfg_batching,
+        vae_tiling="off" if typed.vae_tiling == "auto" else typed.vae_tiling,
+        overlap_decode=("on" if overlap else "off") if typed.overlap_decode == "auto" else typed.overlap_decode,
+    )
+
+
+def _options(request: Request) -> dict[str, Any]:
+    from pavdm_cli.models.devices import pick_device
+
+    name = request.options.get("text_device")
+    return {**request.options} | ({"text_device": pick_device(name, "--text-device").type} if name else {})
+
+
+def _precision(request: Request, device: torch.device) -> str:
+    precision, choices = request.execution.precision, request.spec.precisions_on(device.type)
+    if precision not in ("auto", *choices):
+        known = " or ".join(choices)
+        raise UsageError(f"--precision of {request.spec.name} must be {known} here, got {precision!r}", "leave it out")
+    return choices[0] if precision == "auto" else precision
+
+
+def _reencodes(request: Request, schedule: Schedule) -> bool:
+    """Whether the context of a clip is its predecessor's last frames, decoded and encoded again."""
+    chained = request.method == "rn" and schedule.context > 0
+    return chained and _wants_reencoding(request) and in_whole_units(request, schedule)
+
+
+def _wants_reencoding(request: Request) -> bool:
+    return request.spec.reencodes if request.reencode is None else request.reencode
+
+
+def _prompt_notes(request: Request, text: Prompt) -> list[str]:
+    if request.extension and not request.prompt:
+        return ["no prompt: continued without words; --prompt says what to show"]
+    return list(text.notes)
+
+
+def _notes(request: Request, schedule: Schedule, execution: ExecutionConfig) -> list[str]:
+    spec = request.spec
+    notes = [schedule.note] if schedule.note else []
+    chained = request.method == "rn" and schedule.context and _wants_reencoding(request)
+    if chained and not in_whole_units(request, schedule):
+        notes.append(f"latents stay as they are from clip to clip; {unit_reason(request)} to encode frames again")
+    if execution.compile:
+        from pavdm_cli.models.compiled import NOTE
+
+        notes.append(NOTE)
+    if execution.context_cache == "reuse" and not spec.causal:
+        notes.append(
+            f"{spec.name} was trained with bidirectional attention: --context-cache reuse is an approximation; "
+            "`pavdm bench throughput --context-cache reuse` measures its error"
+        )
+    if request.method != spec.method and spec.tuned:
+        notes.append(f"{spec.name} was trained for {spec.method}; {request.method} is for comparison")
+    return notes
