@@ -78,15 +78,15 @@ def test_a_clip_waits_on_the_host_and_a_group_of_it_is_encoded_at_a_time(folder,
 def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_refused_by_the_name_of_that_stage(
     folder, gpu, monkeypatch
 ):
-    def counted(model, spec, precision, engine, device, coded):
-        return Coding(coded[0] * engine.pictures * 10**8, 0, 0)
+    def counted(case, decode_batch, vae_tiling, coded):
+        return Coding(coded[0] * decode_batch * 10**8, 0, 0)
 
     monkeypatch.setattr(memory_plan, "_count_coding", counted)
     wanted = replace(on_gpu(folder), given=17)
     gpu["cuda"] = 2 * 10**9
     assert chosen(memory_plan.choose(replace(wanted, given=0)))[1] == 4
     found = memory_plan.choose(wanted)
-    assert (found.fits, chosen(found)[1:]) == (True, (1, "auto"))
+    assert (found.fits, chosen(found)[1:]) == (True, (1, "off"))
     gpu["cuda"] = 10**9
     assert (
         " to encode (most of it activations of the codec, 1.7 GB)"
