@@ -46,6 +46,7 @@ def test_what_is_encoded_first_stays_within_its_budget_and_near_it(folder):
     assert "given frames" not in alone.parts
 
 
+@pytest.mark.integration
 def test_frames_that_are_encoded_anew_between_steps_are_planned_beside_what_lies_there(folder):
     wanted = job(folder, method="rn", window=5)
     parts = memory_plan.choose(wanted).places[0].parts
@@ -110,6 +111,7 @@ def test_the_codec_over_time_takes_three_of_its_widest_tensors_and_less_than_any
     assert max(taken) < step, "else it would have to work in tiles too where memory is short"
 
 
+@pytest.mark.integration
 def test_what_going_on_from_a_clip_takes_is_planned_and_nothing_is_loaded_or_written(folder, monkeypatch, tmp_path):
     clip = make(tmp_path / "v.mp4", greys(30, 64, 72))
     monkeypatch.setattr(pipeline, "open_model", None)

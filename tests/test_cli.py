@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pytest
 from support import command
+from support.tiers import integration
 
 from pavdm_cli.commands import doctor
 from pavdm_cli.runtime import optional_imports
@@ -63,6 +64,7 @@ def test_no_partial_file_is_left(made):
     assert [p.name for p in made[0].parent.iterdir()] == [made[0].name]
 
 
+@pytest.mark.integration
 def test_info_gives_the_command_that_makes_the_same_frames(made, tmp_path):
     described = pavdm("info", made[0], folder=tmp_path)
     command = described.stdout.strip().splitlines()[-1]
@@ -113,7 +115,7 @@ def test_an_existing_output_is_refused_before_any_work_and_kept(made, tmp_path):
     assert taken.read_text() == "mine"
 
 
-@pytest.mark.parametrize("suffix", ["mkv", "webm", "gif"])
+@pytest.mark.parametrize("suffix", ["mkv", *integration("webm", "gif")])
 def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
     done = pavdm("generate", PROMPT, "--frames", "6", "-o", f"v.{suffix}", *QUICK, folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -184,6 +186,7 @@ def test_a_mistake_is_one_clear_line_and_its_own_code(words, code, says, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.integration
 def test_a_word_the_model_does_not_know_is_named_in_one_line(tmp_path):
     done = pavdm("generate", "a red dragon over the sea with lasers", "--frames", "1", *QUICK, folder=tmp_path)
     notes = [line for line in done.stderr.splitlines() if "does not know" in line]
@@ -191,7 +194,7 @@ def test_a_word_the_model_does_not_know_is_named_in_one_line(tmp_path):
     assert "dragon, lasers" in notes[0]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), *integration((signal.SIGTERM, 75))])
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are POSIX")
 def test_an_interrupt_keeps_a_playable_part(number, code, tmp_path):
     words = ("generate", PROMPT, "--seconds", "3000", "-o", "long.mp4", "--seed", "1", *QUICK)
@@ -224,6 +227,7 @@ def test_extend_goes_on_from_a_video_made_here_with_its_prompt(made, tmp_path):
     assert json.loads(pavdm("info", "longer.mp4", "--json", folder=tmp_path).stdout)["prompt"] == PROMPT
 
 
+@pytest.mark.integration
 def test_only_new_is_the_continuation_alone(made, tmp_path):
     words = ("--only-new", "--frames", "5", "--start", "noised", "-o", "new.mkv", *QUICK)
     done = pavdm("extend", made[0], *words, folder=tmp_path)
@@ -231,7 +235,7 @@ def test_only_new_is_the_continuation_alone(made, tmp_path):
     assert len(pictures(tmp_path / "new.mkv")) == 5
 
 
-@pytest.mark.parametrize("method", ["rn", "rw", "fifo"])
+@pytest.mark.parametrize("method", ["rn", *integration("rw", "fifo")])
 def test_every_method_makes_a_video(method, tmp_path):
     done = pavdm(
         "generate", PROMPT, "--frames", "3", "--method", method, "-o", "v.mp4", "--steps", "4", folder=tmp_path
@@ -259,7 +263,13 @@ def test_the_doctor_says_whether_open_sora_can_be_run(monkeypatch):
     assert without["opensora-v1.2"] == f"no: {install_command('opensora')}"
 
 
-@pytest.mark.parametrize("words", [("doctor",), ("models", "list"), ("models", "show", "pocket"), ("--version",)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--version",),
+        *integration(*((line,) for line in (("doctor",), ("models", "list"), ("models", "show", "pocket")))),
+    ],
+)
 def test_commands_that_tell_do_so_on_stdout(words, tmp_path):
     done = pavdm(*words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -267,6 +277,7 @@ def test_commands_that_tell_do_so_on_stdout(words, tmp_path):
     assert done.stderr == ""
 
 
+@pytest.mark.integration
 def test_graphs_that_need_a_gpu_are_one_line_where_there_is_none(tmp_path):
     done = pavdm("generate", PROMPT, "--device", "cpu", "--cuda-graphs", "on", folder=tmp_path)
     assert done.returncode == 6
