@@ -27,7 +27,7 @@ FLOORS = (
     {"hub", "models"},
     {"generation"},
     {"training", "evaluation", "bench"},
-    {"commands", "ui"},
+    {"commands", "ui", "api"},
     {"app", "__main__"},
 )
 FLOOR = {unit: height for height, units in enumerate(FLOORS) for unit in units}

@@ -1,0 +1,168 @@
+"""The Python API: `generate`, `extend`, `load_model` and `list_models`, which `import pavdm_cli` offers.
+
+Options have the names of the command line, with underscores: `generate("a boat", seconds=5, steps=6, device="cpu")`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.generation import extend as continuation
+from pavdm_cli.generation import image_start, memory_plan, pipeline, write
+from pavdm_cli.generation.checks import check
+from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.request import Extension, Output, Request, build_request, names_of, parse_size
+from pavdm_cli.hub.weights_dir import need_weights
+from pavdm_cli.models import registry
+from pavdm_cli.models.execution import ExecutionConfig
+from pavdm_cli.models.pixels import from_bytes
+from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.models.spec import ModelSpec
+from pavdm_cli.video import read_image
+from pavdm_cli.video.write.output import check_output
+
+Frame = NDArray[np.uint8]  # (H, W, 3), RGB
+
+
+def list_models() -> list[ModelSpec]:
+    """What each model was trained for: name, size, rate, window, licence."""
+    return list(registry.specs())
+
+
+def load_model(name: str = registry.DEFAULT, **options: Any) -> Model:
+    """A model for several videos; its weights are loaded for the first one.
+
+    name: of a model, or a folder of weights; options: for all its videos. Raises: UsageError, ModelError.
+    """
+    _check_names(name, options)
+    return Model(registry.find(name).spec.name, options)
+
+
+def generate(prompt: str, *, model: str | Model = registry.DEFAULT, **options: Any) -> Video:
+    """A video of a prompt; nothing is computed before its frames are read or it is saved.
+
+    Raises: UsageError, ModelError.
+    """
+    return (model if isinstance(model, Model) else load_model(model)).generate(prompt, **options)
+
+
+def extend(path: str | Path, prompt: str = "", *, model: str | Model = registry.DEFAULT, **options: Any) -> Video:
+    """The continuation of a video file; without a prompt, its own. Raises: UsageError, ModelError, InputError."""
+    return (model if isinstance(model, Model) else load_model(model)).extend(path, prompt, **options)
+
+
+class Model:
+    """A model that makes several videos with weights that are loaded once."""
+
+    def __init__(self, name: str, options: dict[str, Any]) -> None:
+        self.name, self.options = name, options
+        self._loaded: tuple[GenerationConfig, ModelRunner] | None = None
+
+    def generate(self, prompt: str, **options: Any) -> Video:
+        """As the function `generate`."""
+        request = self._request(prompt, options)
+        check(request)
+        return Video(self, request)
+
+    def extend(self, path: str | Path, prompt: str = "", **options: Any) -> Video:
+        """As the function `extend`."""
+        names = {"start", "only_new", "audio"}
+        extension = Extension(Path(path), **{name: options[name] for name in names & options.keys()})
+        rest = {name: value for name, value in options.items() if name not in names}
+        request, _ = continuation.with_prompt(self._request(prompt, {"crf": 16} | rest, extension=extension))
+        check(request)
+        source = continuation.open_source(request)
+        frames = source.frames_to_make(request.spec.fps)
+        return Video(self, replace(request, seconds=None, frames=frames), source)
+
+    def _request(self, prompt: str, options: dict[str, Any], **more: Any) -> Request:
+        _check_names(self.name, options)
+        values = self.options | options | {"prompt": prompt, "model": self.name} | more
+        if isinstance(size := values.get("size"), str):
+            values["size"] = parse_size(size)
+        if image := values.get("image"):
+            values["image"] = Path(image)
+        return build_request(values)
+
+    def runner(self, config: GenerationConfig) -> ModelRunner:
+        """The loaded model, at the size and rate of a video. Raises: UsageError, ModelError, DeviceError."""
+        if self._loaded is None:
+            need_weights(config.spec, bool(config.prompt), config.video_model.published)
+            self._loaded = config, pipeline.open_model(config)
+        loaded, runner = self._loaded
+        for name in ("device", "precision", "offload", "vae_tiling", "attention"):
+            if getattr(loaded.execution, name) != getattr(config.execution, name):
+                raise UsageError(f"the model was loaded with another {name}", "load another one with load_model")
+        if loaded.lora != config.lora:
+            raise UsageError("the model was loaded with other LoRA files", "load another one with load_model")
+        return replace(runner, spec=config.spec, options=config.options)
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A video that is made when its frames are read, and again when it is saved: the same frames."""
+
+    model: Model
+    request: Request
+    source: continuation.Source | None = None  # the video that it continues
+
+    @property
+    def fps(self) -> Fraction:
+        """Frames per second of `frames`."""
+        return self.source.video.rate if self.source else Fraction(self.request.spec.fps)
+
+    def frames(self) -> Iterator[Frame]:
+        """Every frame as soon as it is decoded, at the model's size; of a continuation, the new ones at its rate."""
+        config = self._config()
+        runner = self.model.runner(config)
+        for chunk in self._chunks(config, runner):
+            yield from chunk
+
+    def _chunks(self, config: GenerationConfig, runner: ModelRunner) -> Iterator[Any]:
+        if self.source:
+            end = from_bytes(write.end_of(config, self.source).frames())
+            start = pipeline.start_from(config, runner, end, self.source.extension.start == "noised")
+            return continuation.at_rate(pipeline.frames(config, runner, start), config.spec.fps, self.source)
+        if self.request.image:
+            return image_start.frames_from(config, runner, read_image(self.request.image))
+        return pipeline.frames(config, runner)
+
+    def save(self, path: str | Path, *, force: bool = False) -> Path:
+        """Write a video file; after an interruption `pavdm resume` continues it. Raises: PavdmError."""
+        output = replace(self.request.output, path=check_output(Path(path), force), force=force)
+        config = self._config()
+        runner, watch = self.model.runner(config), write.Watch(lambda frames: None, lambda: False)
+        if self.source:
+            return write.extend(config, runner, self.source, output, watch).path
+        still = read_image(self.request.image) if self.request.image else None
+        return write.record(config, runner, output, watch, still).path
+
+    def _config(self) -> GenerationConfig:
+        """What is decided for the video, as memory allows. Raises: UsageError, DeviceError."""
+        config = resolve(self.request)
+        if self.source:
+            config = replace(config, given=write.frames_to_read(config, self.source))
+        elif self.request.image:
+            config = replace(config, given=image_start.frames_given(config))
+        if not memory_plan.worth_telling(config):
+            return config
+        budget = memory_plan.choose(config)
+        if not budget.fits:
+            raise memory_plan.refusal(budget)
+        return budget.config
+
+
+def _check_names(model: str, options: dict[str, Any]) -> None:
+    """Refuse misspelt options. Raises: UsageError, ModelError."""
+    own = {option.key for option in registry.find(model).options}
+    known = names_of(Request) | names_of(ExecutionConfig) | names_of(Output) | names_of(Extension) | own
+    if unknown := sorted(options.keys() - known):
+        raise UsageError(f"there is no option {unknown[0]!r}", f"known: {', '.join(sorted(known))}")

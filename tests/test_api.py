@@ -1,0 +1,101 @@
+"""The Python API: what the documentation shows runs, and it makes the videos of the command line."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from support.command import pavdm
+
+import pavdm_cli
+from pavdm_cli.errors import OutputError, UsageError
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+EXAMPLES = BLOCKS.findall((ROOT / "docs" / "python.md").read_text(encoding="utf-8"))
+PROMPT = "a red ball over green hills"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def model() -> pavdm_cli.Model:
+    return pavdm_cli.load_model("pocket", steps=6, threads=1, device="cpu")
+
+
+def decoded(path: Path) -> np.ndarray:
+    with av.open(path) as file:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_the_examples_of_the_documentation_run(number: int) -> None:
+    exec(compile(EXAMPLES[number], "docs/python.md", "exec"), {})
+
+
+def test_there_are_examples_to_run() -> None:
+    assert len(EXAMPLES) >= 4
+
+
+def test_frames_are_those_of_the_command_line(model: pavdm_cli.Model) -> None:
+    words = ("--frames", "6", "--steps", "6", "--seed", "3", "--threads", "1", "--device", "cpu")
+    assert pavdm("generate", PROMPT, *words, "-o", "v.mp4").code == 0
+    saved = model.generate(PROMPT, frames=6, seed=3).save("w.mp4")
+    assert saved == Path("w.mp4")
+    assert np.array_equal(decoded(saved), decoded(Path("v.mp4")))
+    frames = list(model.generate(PROMPT, frames=6, seed=3).frames())
+    assert (len(frames), frames[0].shape, frames[0].dtype) == (6, (64, 96, 3), np.uint8)
+
+
+def test_an_extension_gives_its_new_frames_and_saves_all(model: pavdm_cli.Model) -> None:
+    model.generate(PROMPT, frames=6, seed=3).save("v.mp4")
+    longer = model.extend("v.mp4", frames=4, seed=5)
+    assert len(list(longer.frames())) == 4
+    assert len(decoded(longer.save("w.mp4"))) == 10
+    assert len(decoded(model.extend("v.mp4", frames=4, seed=5, only_new=True).save("n.mp4"))) == 4
+
+
+def test_an_image_is_the_first_frame(model: pavdm_cli.Model) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (96, 64), (40, 90, 160)).save("p.png")
+    first = next(model.generate(PROMPT, frames=4, seed=3, image="p.png").frames())
+    assert np.abs(first.astype(int) - (40, 90, 160)).max() <= 1
+
+
+def test_weights_are_loaded_once(model: pavdm_cli.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    list(model.generate(PROMPT, frames=2).frames())
+    monkeypatch.setattr("pavdm_cli.generation.pipeline.open_model", None)
+    list(model.generate("a blue kite", frames=2).frames())
+    with pytest.raises(UsageError, match="another precision"):
+        list(model.generate(PROMPT, frames=2, precision="bf16").frames())
+
+
+def test_mistakes_are_raised_before_any_work(model: pavdm_cli.Model) -> None:
+    with pytest.raises(UsageError, match="there is no option 'second'"):
+        pavdm_cli.generate(PROMPT, second=3)
+    with pytest.raises(UsageError, match="--seconds and --frames"):
+        pavdm_cli.generate(PROMPT, seconds=3, frames=3)
+    Path("v.mp4").write_text("mine")
+    with pytest.raises(OutputError, match="exists"):
+        model.generate(PROMPT, frames=2).save("v.mp4")
+    assert Path("v.mp4").read_text() == "mine"
+
+
+def test_models_are_listed() -> None:
+    assert {"pocket", "opensora-v1.2"} <= {spec.name for spec in pavdm_cli.list_models()}
+
+
+def test_importing_the_package_imports_neither_torch_nor_the_api() -> None:
+    code = "import sys, pavdm_cli; print({'torch', 'numpy', 'pavdm_cli.api'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
