@@ -193,6 +193,7 @@ def test_the_command_line_loads_nothing_heavy():
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "words", [["doctor"], ["models", "list"], ["generate", "a red balloon", "--frames", "2", "--steps", "6"]]
 )

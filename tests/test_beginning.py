@@ -235,6 +235,7 @@ def test_the_command_line_takes_a_picture_and_info_gives_the_command_again(tmp_p
     assert np.array_equal(pictures(tmp_path / "again.mp4"), made)
 
 
+@pytest.mark.integration
 def test_open_sora_begins_with_a_picture_and_goes_on_noised_by_the_command_line(opensora, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "p.png", corners(64, 72))

@@ -67,6 +67,7 @@ def test_a_shape_with_random_weights_claims_no_whole_video():
     assert any("steady" in what for what, _ in lines(row))
 
 
+@pytest.mark.integration
 def test_random_weights_make_a_whole_video_where_asked():
     request, frames = make_request("a", frames=14, steps=6, threads=1), []
     row = shape_throughput(request, find_shape("pocket"), 3, frames.append)

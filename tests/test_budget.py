@@ -88,6 +88,7 @@ def test_offloading_is_named_without_the_options_that_it_does_not_go_with(folder
     assert "--offload model" in dict(memory_plan.alternatives(on_gpu(folder)))
 
 
+@pytest.mark.integration
 def test_a_whole_run_stays_within_its_budget_and_near_it(folder):
     wanted = job(folder)
     found = memory_plan.choose(wanted)
@@ -199,6 +200,7 @@ def test_a_chunk_is_decoded_beside_the_next_steps_only_where_both_fit(folder, gp
     assert any("does not overlap" in note for note in memory_report.notes(wanted, found.config))
 
 
+@pytest.mark.integration
 def test_what_does_not_fit_is_refused_by_its_largest_part_with_what_each_option_saves(folder, gpu):
     wanted = on_gpu(folder)
     least = memory_plan.choose(

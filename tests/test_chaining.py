@@ -106,6 +106,7 @@ def check(run: Run) -> None:
         assert level == 0
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("frames", [1, CLIP, CLIP + 1, 80])
 def test_open_sora_goes_from_clip_to_clip_by_its_last_frames_encoded_anew(frames, folder, monkeypatch):
     check(watch(job_of(folder, frames), monkeypatch))
@@ -130,6 +131,7 @@ def half(model: Any, latents: Tensor) -> Tensor:
 real_again = chaining.reencode
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("bug", [first_group, not_at_all, once_more, half])
 def test_frames_encoded_otherwise_are_caught(bug, folder, monkeypatch):
     monkeypatch.setattr(recovery, "reencode", bug)
@@ -212,6 +214,7 @@ def test_going_on_from_any_saved_state_encodes_the_same_frames(given):
         assert all(torch.equal(a, b) for a, b in zip(run(state)[::-1], whole[::-1], strict=False))
 
 
+@pytest.mark.integration
 def test_under_rw_open_sora_is_shown_latents_noised_anew_at_every_step(folder, monkeypatch):
     run = watch(job_of(folder, method="rw"), monkeypatch)
     assert run.codec.encoded == []
@@ -254,6 +257,7 @@ def pictures(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
 
 
+@pytest.mark.integration
 def test_the_command_line_chains_clips_and_info_gives_the_command_again(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ("--size", "72x64", "--method", "rn", "--steps", "2", "--window", "5", "--seed", "1", "--frames", "20")

@@ -218,6 +218,7 @@ def test_an_interrupt_keeps_a_playable_part(number, code, tmp_path):
     assert len(pictures(growing)) >= 4
 
 
+@pytest.mark.integration
 def test_extend_goes_on_from_a_video_made_here_with_its_prompt(made, tmp_path):
     done = pavdm("extend", made[0], "--frames", "5", "-o", "longer.mp4", *QUICK, folder=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -130,6 +130,7 @@ def test_kernels_are_opaque_to_the_compiler(model, traced, monkeypatch) -> None:
 LEVELS = torch.tensor([6, 6], dtype=torch.int32)
 
 
+@pytest.mark.integration
 def test_compiled_steps_can_be_recorded(model, traced) -> None:
     graphs = GraphPolicy(Tape())
     assert torch.equal(video(model, ON, graphs=graphs), video(model, ON))

@@ -132,6 +132,7 @@ def test_fewer_threads_are_told(machine, monkeypatch: pytest.MonkeyPatch, capsys
     assert "1 of 8 CPU threads" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_the_number_of_threads_changes_a_video_by_rounding_at_most() -> None:
     def video(threads: int) -> torch.Tensor:
         job = resolve(make_request("a red ball over hills", frames=8, device="cpu", threads=threads))

@@ -207,6 +207,7 @@ def test_several_processes_report_an_error_once(studio):
     assert codes in ({"2"}, {"2", "-15"}), done.stderr
 
 
+@pytest.mark.integration
 def test_an_error_of_one_process_is_reported_by_it(monkeypatch, capsys):
     board = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     monkeypatch.setattr(distributed, "ERROR_TIMEOUT", timedelta(seconds=1))

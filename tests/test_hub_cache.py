@@ -73,6 +73,7 @@ def test_weights_in_the_hubs_cache_load_without_a_pull(cache, tiny):
     assert home(OPENSORA) == home(OPENSORA)
 
 
+@pytest.mark.integration
 def test_a_plan_by_name_is_of_the_weights_in_the_hubs_cache(cache):
     said = pavdm("generate", "a boat", "--model", NAME, "--size", "72x64", "--frames", "1", "--device", "cpu", "--plan")
     assert re.search(r"\ntransformer +- +- +1\.4 MB", said.out), said.err

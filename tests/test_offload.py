@@ -132,6 +132,7 @@ def test_a_turn_that_is_forgotten_would_be_seen(mode, folder, monkeypatch, packs
     assert "convolution" in used_from_the_host(wanted, model, packs)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("mode", ["sequential", *integration("model")])
 def test_no_more_is_on_the_device_than_the_plan_says(mode, folder, loaders):
     wanted = job(folder, 17 * 8, offload=mode)

@@ -89,6 +89,7 @@ def test_a_shape_by_name_reaches_the_latents(aspect, folder):
     assert chunk.shape[-2:] == (size[0] // 8, size[1] // 8)
 
 
+@pytest.mark.integration
 def test_the_command_line_takes_a_shape(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     counts = ("--steps", "1", "--window", "5", "--frames", "1", "--size", "144p", "--aspect", "9:16")

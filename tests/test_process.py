@@ -91,6 +91,7 @@ def run_script(script: str, *words: str, cwd: Path) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.integration
 def test_many_signals_among_the_first_chunks_keep_what_was_made(tmp_path: Path) -> None:
     process = start(*QUICK, "--frames", 4000, "-o", "v.mp4", cwd=tmp_path)
     partial = tmp_path / "v.partial.mp4"

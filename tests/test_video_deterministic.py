@@ -55,6 +55,7 @@ def panned(count: int = 12) -> np.ndarray:  # (count, H, W, 3)
     return np.clip(shots, 0, 255).astype(np.uint8)
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="poisons memory by glibc's MALLOC_PERTURB_")
 def test_files_are_identical_on_any_number_of_cores(tmp_path: Path) -> None:
     np.save(tmp_path / "shots.npy", panned())

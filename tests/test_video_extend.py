@@ -266,6 +266,7 @@ def test_new_frames_are_appended_chunk_by_chunk(tmp_path: Path) -> None:
     assert np.allclose(levels(tmp_path / "out.mp4"), LEVELS, atol=2)
 
 
+@pytest.mark.integration
 def test_memory_does_not_grow_with_the_length_of_the_video(tmp_path: Path) -> None:
     script = """
         import pathlib, resource, sys

@@ -143,6 +143,7 @@ def test_last_frames_are_scaled_and_cropped(tmp_path: Path) -> None:
     assert read_last_frames(video, Fraction(8), 5, (32, 48)).shape == (5, 32, 48, 3)
 
 
+@pytest.mark.integration
 def test_memory_does_not_grow_with_the_length_of_the_input(tmp_path: Path) -> None:
     script = """
         import resource, sys

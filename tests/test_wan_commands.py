@@ -75,6 +75,7 @@ def test_two_processes_fine_tune_a_checkpoint_with_sharded_weights(training: lis
     check_trained(tmp_path)
 
 
+@pytest.mark.integration
 def test_the_plan_counts_the_features_that_decoding_carries(tmp_path: Path) -> None:
     tiny = write_checkpoint(tmp_path / "tiny")
     job = resolve(Request("a kite", frames=5, size=(128, 128), model=str(tiny)))

@@ -164,6 +164,7 @@ def test_training_sees_the_velocity_that_sampling_does(folder: Path) -> None:
     assert [name for name, gradient in gradients.items() if gradient is None or not gradient.any()] == []
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("own_cache")
 @pytest.mark.parametrize("layout", ["diffusers", pytest.param("original", marks=pytest.mark.integration)])
 def test_a_video_is_made_again_and_continued(layout: str, tmp_path: Path) -> None:
@@ -223,6 +224,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("own_cache")
 def test_every_option_of_sampling_changes_the_latents(tmp_path: Path) -> None:
     tiny = write_checkpoint(tmp_path / "tiny")
