@@ -59,14 +59,20 @@ def is_quiet(row: Row, among: list[Row]) -> bool:
 def stored(name: str, kind: str, model: str, **settings: Any) -> list[Row]:
     """The rows of a kind, a model and some settings that were quiet, the oldest first."""
     asked, all_rows = {"model": model, **settings}, [row for file in FILES for row in rows_of(file)]
-    rows = [row for row in rows_of(name) if row["kind"] == kind and "engine" in row["config"]]
+    rows = [row for row in rows_of(name) if row["kind"] == kind and execution_of(row)]
     clean = [row for row in rows if "+" not in row["env"]["commit"]]  # of code that can be had again
     return [row for row in clean if asked.items() <= row["config"].items() and is_quiet(row, all_rows)]
 
 
+def execution_of(row: Row) -> Row:
+    """The execution switches of a row; rows until November 2026 have them under another name, the oldest not at all."""
+    config: Row = row["config"]
+    return config.get("execution") or config.get("engine") or {}
+
+
 def typical(rows: list[Row]) -> Row | None:
     """Of the last three the one in the middle, end to end; None where there are fewer."""
-    alone = [row for row in rows if row["config"]["engine"].get("overlap_decode") != "on"][-3:]
+    alone = [row for row in rows if execution_of(row).get("overlap_decode") != "on"][-3:]
     return sorted(alone, key=lambda row: row["summary"]["end_to_end_fps"])[1] if len(alone) == 3 else None
 
 
@@ -124,7 +130,9 @@ def compiled_lines(ladder: Row, small: Row) -> list[str]:
 
 def compiled(ladder: Row) -> float:
     """How many times as fast the last rung is as the one before it, in the median round."""
-    pairs = zip(ladder["samples"]["+ overlap memory"], ladder["samples"]["+ compile"], strict=True)
+    samples = ladder["samples"]
+    before_compiling = samples[list(samples)[list(samples).index("+ compile") - 1]]
+    pairs = zip(before_compiling, samples["+ compile"], strict=True)
     return median(before / after for before, after in pairs)
 
 

@@ -91,7 +91,7 @@ SMALL = shapes.Shape(replace(mid.MODEL, sizes=SIZES, spec=replace(mid.MODEL.spec
 
 
 @pytest.mark.integration
-def test_every_rung_is_timed_and_only_overlap_memory_deviates(monkeypatch) -> None:
+def test_every_rung_is_timed_and_only_the_cached_context_deviates(monkeypatch) -> None:
     monkeypatch.setattr(ablate, "lacking", lambda device: ("a compiler", ""))
     seen: list[int] = []
     request = make_request("", seconds=1, model="opensora-v1.2", seed=1, threads=1)
@@ -101,9 +101,9 @@ def test_every_rung_is_timed_and_only_overlap_memory_deviates(monkeypatch) -> No
     assert len([count for count in seen if count]) == 2 * len(ladder)  # and one call that starts the clock
     assert all(len(row["samples"][name]) == 2 for name in ladder)
     assert ladder[ablate.BASELINE]["ratio"] == 1
-    exact = [one["deviation"] for name, one in ladder.items() if name != "+ overlap memory"]
+    exact = [one["deviation"] for name, one in ladder.items() if name != "+ context K/V"]
     assert max(exact) < 2e-5
-    assert ladder["+ overlap memory"]["deviation"] > 1e-4  # a bidirectional network: an approximation, and it says so
+    assert ladder["+ context K/V"]["deviation"] > 1e-4  # a bidirectional network: an approximation, and it says so
 
 
 def test_no_weight_of_a_shape_is_left_without_effect() -> None:

@@ -126,7 +126,8 @@ def test_stored_rows_have_raw_samples_ceilings_and_settings_and_can_be_compared(
     for row in stored[-1:]:
         assert row["ceilings"]["matrix_tflops"] > 0
         assert row["ceilings"]["copy_gb_s"] > 0
-        assert {"engine", "device", "threads"} <= row["config"].keys()
+        assert {"device", "threads"} <= row["config"].keys()
+        assert {"engine", "execution"} & row["config"].keys()
         assert all(values == [] or min(values) > 0 for values in row["samples"].values())
         assert row["env"]["commit"]
     assert rows(RESULTS / name)

@@ -55,7 +55,7 @@ def _parts(found: dict[str, Any]) -> Lines:
 def _machine(row: dict[str, Any]) -> Lines:
     found, ceiling = row["summary"], row["ceilings"]
     work = f"{1e3 * found['step_tflop']:.2f} GFLOP a step, {found['matrix_share']:.0%} of the matrix-product rate"
-    off, made = row.get("overlap_kv_deviation"), row["compiled"]
+    off, made = row.get("context_cache_deviation"), row["compiled"]
     memory = {name: found.get(f"{name}_mb") for name in ("peak_memory", "gpu_peak", "gpu_reserved")}
     known = [f"{name.replace('_', ' ')} {size:.0f} MB" for name, size in memory.items() if size is not None]
     return [

@@ -47,7 +47,7 @@ def throughput(request: Request, watch: Callable[[int], None]) -> Row:
     figures |= denoising(config, model, timed) | firsts | graphs(made)
     samples = sampled(timed) | took | {name: rounded([seconds]) for name, seconds in firsts.items()}
     found = row("throughput", config, model, samples, figures)
-    return found | {"overlap_kv_deviation": deviations(config, model) if in_question(config) else None}
+    return found | {"context_cache_deviation": deviations(config, model) if in_question(config) else None}
 
 
 def shape_throughput(request: Request, shape: Shape, count: int, watch: Callable[[int], None] | None = None) -> Row:
