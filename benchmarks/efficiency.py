@@ -19,9 +19,11 @@ import torch
 from pavdm_cli.bench.ceilings import product_side
 from pavdm_cli.bench.estimate import decode_tflop, denoise_tflop
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import resolve
+from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.memory_plan import meta_model_of
 from pavdm_cli.generation.request import build_request
+from pavdm_cli.models.pixels import to_bytes
+from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.video import EncoderOptions, VideoWriter
 
 PROMPT = "a red balloon drifting over green hills at sunset"
@@ -42,18 +44,18 @@ def write(pixels: list, spec, folder: Path) -> None:
             writer.write(frames)
 
 
-def one_round(job, model, folder: Path) -> dict[str, float]:
+def one_round(config: GenerationConfig, model: ModelRunner, folder: Path) -> dict[str, float]:
     """Shares of the rate, and TFLOP that take as long as writing a pixel."""
-    side, sketched = product_side(model.device), meta_model_of(job)
+    side, meta = product_side(model.device), meta_model_of(config)
     a, b = (torch.randn(side, side) for _ in range(2))
     rate = 2e-12 * side**3 / min(seconds(lambda: a @ b) for _ in range(4))
     latents, pixels = [], []
-    denoise = seconds(lambda: latents.extend(pipeline.latents(job, model)))
-    decode = seconds(lambda: pixels.extend(pipeline.decode(model, chunk) for chunk in latents))
-    written = seconds(lambda: write(pixels, job.spec, folder))
-    flop = denoise_tflop(job, model.transformer.config, tuple(model.noise_shape()[2:]))
-    decoded = decode_tflop(sketched) * job.frames / job.layout.unit_frames
-    count = sum(len(frames) for frames in pixels) * job.spec.size[0] * job.spec.size[1]
+    denoise = seconds(lambda: latents.extend(pipeline.latents(config, model)))
+    decode = seconds(lambda: pixels.extend(to_bytes(model.decode(chunk)[0]) for chunk in latents))
+    written = seconds(lambda: write(pixels, config.spec, folder))
+    flop = denoise_tflop(config, meta)
+    decoded = decode_tflop(meta) * config.frames / config.layout.unit_frames
+    count = sum(len(frames) for frames in pixels) * config.spec.size[0] * config.spec.size[1]
     found = {"denoise": flop / denoise / rate, "decode": decoded / decode / rate}
     return {"tflops": rate, **found, "write_tflop": written * rate / count}
 
@@ -67,11 +69,11 @@ def main() -> None:
     torch.set_num_threads(1)
     for precision in ("fp32", "bf16"):
         options = {"threads": 1, "device": "cpu", "precision": precision}
-        job = resolve(build_request({"prompt": PROMPT, "seconds": given.seconds} | options))
-        model, rows = pipeline.open_model(job), []
+        config = resolve(build_request({"prompt": PROMPT, "seconds": given.seconds} | options))
+        model, rows = pipeline.open_model(config), []
         with tempfile.TemporaryDirectory() as folder:
             for _ in range(given.rounds):
-                rows.append(one_round(job, model, Path(folder)))
+                rows.append(one_round(config, model, Path(folder)))
                 print(precision, json.dumps({name: round(value, 12) for name, value in rows[-1].items()}), flush=True)
         print(precision, "median", {name: float(f"{median(row[name] for row in rows):.3g}") for name in rows[0]})
 
