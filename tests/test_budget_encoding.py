@@ -37,7 +37,7 @@ def test_what_is_encoded_first_stays_within_its_budget_and_near_it(folder):
     model, clip = pipeline.open_model(wanted), torch.zeros(51, 3, 64, 72)
     with Live() as live:
         pipeline.start_from(wanted, model, clip, noised=True)
-    assert 0.9 * parts["activations of the codec"][1] < live.peak < 1.1 * parts["activations of the codec"][1]
+    assert 0.9 * parts["activations of the VAE"][1] < live.peak < 1.1 * parts["activations of the VAE"][1]
     assert parts["given frames"] == (0, clip.nbytes, 0, 0)
     assert parts["transformer"][1] == parts["transformer"][2]
     assert parts["text and levels"][1] == 0
@@ -53,7 +53,7 @@ def test_frames_that_are_encoded_anew_between_steps_are_planned_beside_what_lies
     model = pipeline.open_model(wanted)
     with Live() as live:
         reencode.reencode(model, torch.zeros(1, 5, *model.noise_shape()[1:]))
-    assert 0.9 * parts["activations of the codec"][1] < live.peak < 1.1 * parts["activations of the codec"][1]
+    assert 0.9 * parts["activations of the VAE"][1] < live.peak < 1.1 * parts["activations of the VAE"][1]
     assert parts["text and levels"][1] == parts["text and levels"][2] > 0
     assert memory_plan.choose(job(folder, method="rn", window=5, frames=17)).places[0].needs[1] == 0
 
@@ -90,7 +90,7 @@ def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_refused_by_the_name
     assert (found.fits, chosen(found)[1:]) == (True, (1, "off"))
     gpu["cuda"] = 10**9
     assert (
-        " to encode (most of it activations of the codec, 1.7 GB)"
+        " to encode (most of it activations of the VAE, 1.7 GB)"
         in memory_plan.refusal(memory_plan.choose(wanted)).message
     )
 

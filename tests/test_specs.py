@@ -10,7 +10,7 @@ from support.models import MODELS, OPENSORA, POCKET, find
 
 from pavdm_cli.errors import ModelError, UsageError
 from pavdm_cli.generation import request
-from pavdm_cli.generation.request import SIZES, Request, parse_size, picture_size
+from pavdm_cli.generation.request import SIZES, Request, frame_size, parse_size
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.registry import get
 from pavdm_cli.models.spec import ModelSpec
@@ -130,10 +130,10 @@ def test_a_named_size_in_another_shape_has_about_as_many_pixels_and_that_shape(n
 def test_the_shape_a_name_stands_for_is_its_own():
     assert parse_size("720p", "16:9") == parse_size("720p") == (720, 1280)
     assert parse_size("720p", "9:16") == (1280, 720)
-    assert picture_size(None, "", OPENSORA) is None
-    assert picture_size(None, "1:1", OPENSORA) == (320, 320)
-    assert picture_size("480p", "", MODELS["wan2.2-ti2v-5b"]) == (480, 832)
-    assert picture_size("64x96", "", POCKET) == (96, 64)
+    assert frame_size(None, "", OPENSORA) is None
+    assert frame_size(None, "1:1", OPENSORA) == (320, 320)
+    assert frame_size("480p", "", MODELS["wan2.2-ti2v-5b"]) == (480, 832)
+    assert frame_size("64x96", "", POCKET) == (96, 64)
 
 
 @pytest.mark.parametrize("aspect", ["wide", "0:1", "1:0", "16x9", "1:9", "-1:2", "1:2:3"])

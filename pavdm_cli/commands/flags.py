@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pavdm_cli.commands.run import pick_seed
-from pavdm_cli.generation.request import Request, build_request, picture_size
+from pavdm_cli.generation.request import Request, build_request, frame_size
 from pavdm_cli.models.registry import find
 
 
@@ -16,6 +16,6 @@ def request_of(params: Mapping[str, Any], **more: Any) -> Request:
     values = dict(params)
     values |= {"path": values.pop("output", None), "ffmpeg": os.environ.get("PAVDM_FFMPEG", "")}
     values |= more
-    values["size"] = picture_size(values.get("size"), values.get("aspect", ""), find(values["model"]).spec)
+    values["size"] = frame_size(values.get("size"), values.get("aspect", ""), find(values["model"]).spec)
     values["seed"] = pick_seed(values["seed"])
     return build_request(values)

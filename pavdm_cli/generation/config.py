@@ -67,7 +67,7 @@ class GenerationConfig:
     options: Options = field(default_factory=dict)  # the model's own, as far as they differ from their defaults
     notes: tuple[str, ...] = ()
     open_switches: frozenset[str] = frozenset()  # of `execution`: left to `auto`, so that a memory plan may change them
-    given: int = 0  # frames of a clip or a picture that the video begins with, encoded before the first step
+    given: int = 0  # frames of a clip or an image that the video begins with, encoded before the first step
 
     @property
     def device(self) -> torch.device:

@@ -51,7 +51,7 @@ class Source:
 
     @property
     def new_duration(self) -> Fraction:
-        """Seconds of the new file's picture."""
+        """Seconds of the new file's video stream."""
         new = self.frames / self.video.rate
         return new if self.extension.only_new else self.video.duration + new
 

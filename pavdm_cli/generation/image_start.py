@@ -1,4 +1,4 @@
-"""A picture that a video begins with: frame 0 is the picture, and the model goes on from it."""
+"""An image that a video begins with: frame 0 is the image, and the model continues from it."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def frames_given(config: GenerationConfig) -> int:
 
 
 def notes(config: GenerationConfig, still: StillImage) -> list[str]:
-    """What a user should know: what reading the picture changed, and what the model will make of it.
+    """What a user should know: what reading the image changed, and what the model will make of it.
 
     Raises: UsageError where the model would never be shown it.
     """
     if not config.holds_image and not config.schedule.context:
         raise UsageError("--image is shown as the clean chunk that --context 0 leaves out", "leave --context out")
     spec = config.spec
-    foreign = f"{spec.name} knows only {spec.world}: it goes on from the picture in that style"
+    foreign = f"{spec.name} knows only {spec.world}: it continues from the image in that style"
     return [*still.notes, *([foreign] if spec.world else [])]
 
 
-def about(still: StillImage) -> dict[str, Any]:
-    """What is stored of the picture in the video."""
+def metadata_of_image(still: StillImage) -> dict[str, Any]:
+    """What is stored of the image in the video."""
     return {"image": str(still.path), "image_digest": still.digest}
 
 
@@ -51,7 +51,7 @@ def frames_from(
     graphs: GraphPolicy | None = None,
     recovery: Recovery | None = None,
 ) -> Iterator[Pixels]:
-    """As many frames as `pipeline.frames` gives; the first is the picture itself, scaled and cropped to the size."""
+    """As many frames as `pipeline.frames` gives; the first is the image itself, scaled and cropped to the size."""
     every = rendered_from(config, model, still, graphs, recovery)
     return (chunk.frames for chunk in every if len(chunk.frames))
 
@@ -63,36 +63,36 @@ def rendered_from(
     graphs: GraphPolicy | None = None,
     recovery: Recovery | None = None,
 ) -> Iterator[Rendered]:
-    """As `frames_from`, with the state after each chunk; there is none after the picture alone."""
-    picture = scale_to_cover(still.frame, config.spec.size)[None]
-    start = start_of(config, model, picture)
+    """As `frames_from`, with the state after each chunk; there is none after the image alone."""
+    image = scale_to_cover(still.frame, config.spec.size)[None]
+    start = start_of(config, model, image)
     chunks = rendered(model_config(config), model, start, graphs, recovery)
     if config.holds_image:
-        yield from with_first_frame(picture, chunks)
+        yield from with_first_frame(image, chunks)
     else:
-        yield Rendered(picture, None, None)
+        yield Rendered(image, None, None)
         yield from chunks
 
 
 def model_config(config: GenerationConfig) -> GenerationConfig:
-    """The configuration of the frames that the model makes: all, or all but the picture."""
+    """The configuration of the frames that the model makes: all, or all but the image."""
     return config if config.holds_image else replace(config, frames=config.frames - 1)
 
 
-def with_first_frame(picture: Pixels, chunks: Iterator[Rendered]) -> Iterator[Rendered]:  # (1, H, W, 3)
-    """The chunks, of which the first frame of the video is the picture."""
+def with_first_frame(image: Pixels, chunks: Iterator[Rendered]) -> Iterator[Rendered]:  # (1, H, W, 3)
+    """The chunks, of which the first frame of the video is the image."""
     for chunk in chunks:
         first = chunk.state is not None and 0 < chunk.state.frames == len(chunk.frames)
-        yield replace(chunk, frames=np.concatenate([picture, chunk.frames[1:]])) if first else chunk
+        yield replace(chunk, frames=np.concatenate([image, chunk.frames[1:]])) if first else chunk
 
 
 @torch.no_grad()
-def start_of(config: GenerationConfig, model: ModelRunner, picture: Pixels) -> SamplerState:  # (1, H, W, 3)
-    """Where sampling begins: the picture's latent in the first chunk, or a still clip of it as the overlap.
+def start_of(config: GenerationConfig, model: ModelRunner, image: Pixels) -> SamplerState:  # (1, H, W, 3)
+    """Where sampling begins: the image's latent in the first chunk, or a still clip of it as the context.
 
-    The latter where a codec knows no single pictures, or the method noises what is clean.
+    The latter where a VAE encodes no single images, or the method noises what is clean.
     """
-    clip = from_bytes(picture)
+    clip = from_bytes(image)
     if not config.holds_image:
         return start_from(config, model, clip.expand(frames_given(config), -1, -1, -1), noised=False)
     first = check_encoded(model.encode(clip[None]), config.spec.latent_limit)

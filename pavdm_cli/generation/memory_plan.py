@@ -27,7 +27,7 @@ from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.runtime.diagnose import device_hint, first_line, is_out_of_memory
 
 STAGES = ("read", "encode", "denoise", "decode")
-PIXEL = 3 * torch.float32.itemsize  # bytes, of a frame that waits for the codec
+PIXEL = 3 * torch.float32.itemsize  # bytes, of a frame that waits for the VAE
 # What cuBLAS, cuDNN, Triton and the allocator keep for themselves; assumed, to be measured on a GPU.
 SPARE = {"cuda": 500_000_000, "mps": 500_000_000, "cpu": 250_000_000}
 # Bytes while the prompt is read, while given frames are encoded, while latents are denoised, while they are decoded.
@@ -190,10 +190,10 @@ def running(
     model: ModelRunner, counted: Counted, coding: Coding, execution: ExecutionConfig, device: torch.device
 ) -> dict[str, Stages]:
     """What lies where the model runs."""
-    whole, codec = weights_of(model.transformer), weights_of(model.vae)
-    alone = execution.offload != "none"  # the codec's weights come for their stage
+    whole, vae = weights_of(model.transformer), weights_of(model.vae)
+    alone = execution.offload != "none"  # the VAE's weights come for their stage
     transformer = whole - offloaded_bytes(model.model) if execution.offload == "sequential" else whole
-    waits = 0 if execution.offload == "model" else transformer  # while the codec works
+    waits = 0 if execution.offload == "model" else transformer  # while the VAE works
     amid, beside = bool(coding.reencoded), execution.overlap_decode == "on"
     return {
         "transformer": (0, waits, transformer, waits),
@@ -201,10 +201,10 @@ def running(
         "clean chunk": _from(counted.memory, amid),
         "activations of a step": (0, 0, counted.step, counted.step * beside),
         "CUDA graphs": _from(counted.graphs, amid),
-        "codec": (0, codec, 0 if alone else codec, codec),
-        "activations of the codec": (0, max(coding.given, coding.reencoded), 0, coding.decoding),
+        "VAE": (0, vae, 0 if alone else vae, vae),
+        "activations of the VAE": (0, max(coding.given, coding.reencoded), 0, coding.decoding),
         # beside a decoding a step or an encoding is done, whichever takes more
-        "frames encoded anew": (0, 0, 0, max(0, coding.reencoded - counted.step) * beside),
+        "frames encoded again": (0, 0, 0, max(0, coding.reencoded - counted.step) * beside),
     }
 
 
@@ -212,7 +212,7 @@ def waiting(model: ModelRunner, execution: ExecutionConfig) -> dict[str, Stages]
     """What waits on the host for its turn."""
     if execution.offload == "none":
         return {}
-    sizes = (("transformer", weights_of(model.transformer)), ("codec", weights_of(model.vae)))
+    sizes = (("transformer", weights_of(model.transformer)), ("VAE", weights_of(model.vae)))
     return {f"{name}, waiting": (0, size, size, size) for name, size in sizes}
 
 

@@ -73,7 +73,7 @@ def latents(
 ) -> Iterator[Tensor]:
     """The video's chunks of latents, (1, chunk, C, h, w), each as soon as it is clean. Raises: FaultyValues.
 
-    start: after a clip or a picture, which leaves no warm-up; graphs: as `graphs_of` unless given.
+    start: after a clip or an image, which leaves no warm-up; graphs: as `graphs_of` unless given.
     """
     return (chunk.latents for chunk in sampled(config, model, start, graphs, recovery))
 

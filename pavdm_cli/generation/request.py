@@ -100,7 +100,7 @@ class Request:
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     output: Output = field(default_factory=Output)
     extension: Extension | None = None
-    image: Path | None = None  # the picture that the video begins with
+    image: Path | None = None  # the image that the video begins with
     source_caption: str = ""  # of the video that is continued, for what the prompt leaves out
 
     def __post_init__(self) -> None:
@@ -126,7 +126,7 @@ class Request:
 
     @property
     def continues(self) -> bool:
-        """Whether the first chunk follows given frames, a clip or a picture."""
+        """Whether the first chunk follows given frames, a clip or an image."""
         return self.extension is not None or self.image is not None
 
     @property
@@ -203,7 +203,7 @@ def shaped(size: tuple[int, int], aspect: str) -> tuple[int, int]:
     return 8 * round(height * side / 8), 8 * round(width * side / 8)
 
 
-def picture_size(size: str | None, aspect: str, spec: ModelSpec) -> tuple[int, int] | None:
+def frame_size(size: str | None, aspect: str, spec: ModelSpec) -> tuple[int, int] | None:
     """What --size and --aspect ask for, a shape alone of 240p; by name the nearest that the model can make.
 
     Raises: UsageError.

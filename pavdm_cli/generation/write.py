@@ -43,7 +43,7 @@ from pavdm_cli.video.write.extend import ExtensionWriter
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """How the work tells of its progress, and asks whether to go on."""
+    """How the work tells of its progress, and asks whether to continue."""
 
     advance: Callable[[int], None]
     stopped: Callable[[], bool]
@@ -73,23 +73,23 @@ def record(
     still: StillImage | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Made:
-    """Sample, decode and write a config's video, which begins with the picture `still`. Raises: OutputError.
+    """Sample, decode and write a config's video, which begins with the image `still`. Raises: OutputError.
 
     checkpoint: of an interrupted run, which is continued.
     """
     assert output.path
     encoding, (height, width) = encoding_of(config, output), config.spec.size
-    about = metadata_of(config, model) | {"crf": output.crf} | stored(encoding.scale)
-    about |= image_start.about(still) if still else {}
+    metadata = metadata_of(config, model) | {"crf": output.crf} | stored(encoding.scale)
+    metadata |= image_start.metadata_of_image(still) if still else {}
     encoding = replace(encoding, resume=checkpoint.file if checkpoint else None)
-    about = dict(checkpoint.run.metadata) if checkpoint else about
-    with VideoWriter(output.path, width, height, config.spec.fps, about, encoding, output.force) as writer:
+    metadata = dict(checkpoint.run.metadata) if checkpoint else metadata
+    with VideoWriter(output.path, width, height, config.spec.fps, metadata, encoding, output.force) as writer:
         request = replace(decided_request(config, model, output), image=still.path if still else None)
         run = Run(writer, config, model, graphs_of(config, model), _recovery(model, checkpoint), watch)
-        with _saver(run, request, about, config.frames, checkpoint) as saver, told(config, partial(_keep, writer)):
+        with _saver(run, request, metadata, config.frames, checkpoint) as saver, told(config, partial(_keep, writer)):
             chunks = rest_of(run, checkpoint, still) if checkpoint else _from_start(run, still)
             whole = _follow(_written(run, chunks, saver), lambda: writer.frames < config.frames, watch)
-        return _finish(run, output, about, whole)
+        return _finish(run, output, metadata, whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +109,11 @@ def _recovery(model: ModelRunner, checkpoint: Checkpoint | None) -> Recovery:
 
 
 def _saver(
-    run: Run, request: Request, about: Mapping[str, Any], total: int, checkpoint: Checkpoint | None
+    run: Run, request: Request, metadata: Mapping[str, Any], total: int, checkpoint: Checkpoint | None
 ) -> AbstractContextManager[Saver]:
     inputs = [request.image, request.extension.source if request.extension else None]
     digests = {str(path.absolute()): "" for path in inputs if path}
-    info = RunInfo(run.writer.path.name, request, about, machine_name(run.model.device), total, digests)
+    info = RunInfo(run.writer.path.name, request, metadata, machine_name(run.model.device), total, digests)
     return open_saver(run.writer, checkpoint.run if checkpoint else info, run.recovery.notes, checkpoint)
 
 
@@ -135,20 +135,20 @@ def rest_of(run: Run, checkpoint: Checkpoint, still: StillImage | None = None) -
         made = continued(config, run.model, checkpoint.render, run.graphs, run.recovery)
     if still is None:
         return made
-    picture = scale_to_cover(still.frame, config.spec.size)[None]
+    image = scale_to_cover(still.frame, config.spec.size)[None]
     if run.config.holds_image:
-        return image_start.with_first_frame(picture, made)
-    return chain([Rendered(picture, None, None)], made) if checkpoint.latents[0] else made
+        return image_start.with_first_frame(image, made)
+    return chain([Rendered(image, None, None)], made) if checkpoint.latents[0] else made
 
 
-def _finish(run: Run, output: Output, about: Mapping[str, Any], whole: bool) -> Made:
+def _finish(run: Run, output: Output, metadata: Mapping[str, Any], whole: bool) -> Made:
     writer = run.writer
     if not whole:
         assert output.path
         kept = writer.close_partial()
-        return Made(kept or output.path, writer.frames if kept else 0, False, about, resume=writer.resume_command)
+        return Made(kept or output.path, writer.frames if kept else 0, False, metadata, resume=writer.resume_command)
     notes = (*getattr(writer, "notes", ()), *run.recovery.notes, *_notes(run.graphs))
-    return Made(writer.finish(output.keep_state), writer.frames, True, about, notes)
+    return Made(writer.finish(output.keep_state), writer.frames, True, metadata, notes)
 
 
 def encoding_of(config: GenerationConfig, output: Output) -> EncoderOptions:
@@ -175,25 +175,25 @@ def extend(
     checkpoint: of an interrupted run, which is continued.
     """
     assert output.path
-    about = dict(checkpoint.run.metadata) if checkpoint else _about_extension(config, model, source, output)
+    metadata = dict(checkpoint.run.metadata) if checkpoint else _extension_metadata(config, model, source, output)
     encoding = EncoderOptions(crf=output.crf, ffmpeg=output.ffmpeg, resume=checkpoint.file if checkpoint else None)
     extension, total = source.extension, source.copied + source.frames
-    plan = ExtensionOptions(extension.audio, extension.only_new, about, encoding, output.force, source.scale)
+    plan = ExtensionOptions(extension.audio, extension.only_new, metadata, encoding, output.force, source.scale)
     with told(config):
         end, graphs = end_of(config, source), graphs_of(config, model)
     with ExtensionWriter(source.video, output.path, plan) as file:
         request = replace(decided_request(config, model, output), frames=source.frames, extension=extension)
         run = Run(file, config, model, graphs, _recovery(model, checkpoint), watch)
-        with _saver(run, request, about, total, checkpoint) as saver, told(config, partial(_keep, file)):
+        with _saver(run, request, metadata, total, checkpoint) as saver, told(config, partial(_keep, file)):
             copy = checkpoint is None or not checkpoint.file.written
             copied = (1 for _ in file.copy_input(end.add)) if copy else iter(())
             chunks = rest_of(run, checkpoint) if checkpoint else _continued(run, source, end)
             made = _written(run, chunks, saver, source)
             whole = _follow(chain(copied, made), lambda: file.frames < total, watch)
-        return _finish(run, output, about, whole)
+        return _finish(run, output, metadata, whole)
 
 
-def _about_extension(config: GenerationConfig, model: ModelRunner, source: Source, output: Output) -> dict[str, Any]:
+def _extension_metadata(config: GenerationConfig, model: ModelRunner, source: Source, output: Output) -> dict[str, Any]:
     extension = source.extension
     return metadata_of(config, model) | {
         "crf": output.crf,
