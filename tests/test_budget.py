@@ -109,14 +109,8 @@ def test_a_step_of_the_full_network_takes_thirteen_streams_on_a_gpu_and_half_of_
     model = meta_of(wanted, CUDA)
     assert weights_of(model.transformer) == 2 * (1_207_643_972 + 300 * 4096)
     stream = 2 * 35 * 405 * 1152 * 2  # bytes of the tokens' vectors: the MLP holds its inner ones twice, four as wide
-    sizes = [
-        count(
-            model,
-            MemoryCase(wanted.schedule, ExecutionConfig(cfg_batching=passes, cuda_graphs="off"), 7.0, 30, 5),
-            CUDA,
-        ).step
-        for passes in ("batched", "sequential")
-    ]
+    switches = [replace(wanted.execution, cfg_batching=way, cuda_graphs="off") for way in ("batched", "sequential")]
+    sizes = [count(model, MemoryCase(wanted.schedule, one, 7.0, 30, 5), CUDA).step for one in switches]
     assert sizes == [pytest.approx(13 * stream, rel=0.02), pytest.approx(13 * stream / 2, rel=0.02)]
 
 
@@ -147,7 +141,8 @@ def on_gpu(folder: Path, options: dict[str, object] | None = None, **given: obje
     """As `resolve` decides on a machine with a GPU."""
     on_cpu = job(folder, **given)
     overlap = "on" if "overlap_decode" in on_cpu.open_switches else on_cpu.execution.overlap_decode
-    return replace(on_cpu.with_execution(device="cuda", overlap_decode=overlap), options=options or {})
+    on_cuda = on_cpu.with_execution(device="cuda", overlap_decode=overlap)
+    return replace(on_cuda, open_switches=on_cpu.open_switches, options=options or {})
 
 
 def chosen(found: memory_plan.Budget) -> tuple[str, int, str]:

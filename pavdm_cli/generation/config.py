@@ -140,8 +140,9 @@ class GenerationConfig:
         return self.schedule.total(self.total_chunks)
 
     def with_execution(self, **switches: Any) -> GenerationConfig:
-        """The same video with other execution switches."""
-        return replace(self, execution=replace(self.execution, **switches))
+        """The same video with other execution switches, which are no longer open."""
+        execution, left_open = replace(self.execution, **switches), self.open_switches - switches.keys()
+        return replace(self, execution=execution, open_switches=left_open)
 
 
 def resolve(request: Request) -> GenerationConfig:
