@@ -176,7 +176,7 @@ def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(
     gpu["cuda"] = need
     found = memory_plan.choose(wanted)
     assert chosen(found)[1:] == (1, "on")
-    assert any("in tiles" in note for note in memory_report.notes(wanted, found.config))
+    assert any("overlapping tiles" in note for note in memory_report.notes(wanted, found.config))
     model = load(job(folder).spec, CPU, execution=found.config.execution)
     assert (model.vae.decode_batch, model.vae.tiled) == (1, True)
     assert provenance.metadata_of(found.config, model)["vae_tiling"] == "on"
