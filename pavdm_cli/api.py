@@ -19,9 +19,10 @@ from pavdm_cli.generation import extend as continuation
 from pavdm_cli.generation import image_start, memory_plan, pipeline, write
 from pavdm_cli.generation.checks import check
 from pavdm_cli.generation.config import GenerationConfig, resolve
-from pavdm_cli.generation.request import Extension, Output, Request, build_request, names_of, parse_size
+from pavdm_cli.generation.request import Extension, Output, Request, build_request, frame_size, names_of
 from pavdm_cli.hub.weights_dir import need_weights
 from pavdm_cli.models import registry
+from pavdm_cli.models.devices import set_threads
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.runner import ModelRunner
@@ -30,6 +31,11 @@ from pavdm_cli.video import read_image
 from pavdm_cli.video.write.output import check_output
 
 Frame = NDArray[np.uint8]  # (H, W, 3), RGB
+EXTENSION = names_of(Extension) - {"source"}
+DECIDED = frozenset(
+    {"prompt", "model", "options", "execution", "output", "extension", "source_caption", "path", "force"}
+)
+LOADED_WITH = ("device", "precision", "offload", "vae_tiling", "attention", "decode_batch")
 
 
 def list_models() -> list[ModelSpec]:
@@ -68,15 +74,16 @@ class Model:
 
     def generate(self, prompt: str, **options: Any) -> Video:
         """As the function `generate`."""
+        _check_names(self.name, options)
         request = self._request(prompt, options)
         check(request)
         return Video(self, request)
 
     def extend(self, path: str | Path, prompt: str = "", **options: Any) -> Video:
         """As the function `extend`."""
-        names = {"start", "only_new", "audio"}
-        extension = Extension(Path(path), **{name: options[name] for name in names & options.keys()})
-        rest = {name: value for name, value in options.items() if name not in names}
+        _check_names(self.name, options, EXTENSION)
+        extension = Extension(Path(path), **{name: options[name] for name in EXTENSION & options.keys()})
+        rest = {name: value for name, value in options.items() if name not in EXTENSION}
         request, _ = continuation.with_prompt(self._request(prompt, {"crf": 16} | rest, extension=extension))
         check(request)
         source = continuation.open_source(request)
@@ -84,26 +91,41 @@ class Model:
         return Video(self, replace(request, seconds=None, frames=frames), source)
 
     def _request(self, prompt: str, options: dict[str, Any], **more: Any) -> Request:
-        _check_names(self.name, options)
         values = self.options | options | {"prompt": prompt, "model": self.name} | more
         if isinstance(size := values.get("size"), str):
-            values["size"] = parse_size(size)
+            values["size"] = frame_size(size, values.get("aspect", ""), registry.find(self.name).spec)
         if image := values.get("image"):
             values["image"] = Path(image)
         return build_request(values)
 
-    def runner(self, config: GenerationConfig) -> ModelRunner:
-        """The loaded model, at the size and rate of a video. Raises: UsageError, ModelError, DeviceError."""
+    def open(self, config: GenerationConfig) -> tuple[GenerationConfig, ModelRunner]:
+        """The loaded model, and the configuration as memory allows, which is planned before weights are loaded.
+
+        Raises: UsageError, ModelError, DeviceError.
+        """
         if self._loaded is None:
             need_weights(config.spec, bool(config.prompt), config.video_model.published)
-            self._loaded = config, pipeline.open_model(config)
-        loaded, runner = self._loaded
-        for name in ("device", "precision", "offload", "vae_tiling", "attention"):
-            if getattr(loaded.execution, name) != getattr(config.execution, name):
+            planned = _fitting(config)
+            self._loaded = planned, pipeline.open_model(planned)
+        first, runner = self._loaded
+        config = config.with_execution(**{name: getattr(first.execution, name) for name in config.open_switches})
+        for name in LOADED_WITH:
+            if getattr(first.execution, name) != getattr(config.execution, name):
                 raise UsageError(f"the model was loaded with another {name}", "load another one with load_model")
-        if loaded.lora != config.lora:
-            raise UsageError("the model was loaded with other LoRA files", "load another one with load_model")
-        return replace(runner, spec=config.spec, options=config.options)
+        if (first.lora, first.text_device) != (config.lora, config.text_device):
+            raise UsageError("the model was loaded with other files or devices", "load another one with load_model")
+        set_threads(config.execution.threads)
+        return config, replace(runner, spec=config.spec, options=config.options)
+
+
+def _fitting(config: GenerationConfig) -> GenerationConfig:
+    """The configuration as memory allows. Raises: DeviceError."""
+    if not memory_plan.worth_telling(config):
+        return config
+    budget = memory_plan.choose(config)
+    if not budget.fits:
+        raise memory_plan.refusal(budget)
+    return budget.config
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +143,7 @@ class Video:
 
     def frames(self) -> Iterator[Frame]:
         """Every frame as soon as it is decoded, at the model's size; of a continuation, the new ones at its rate."""
-        config = self._config()
-        runner = self.model.runner(config)
-        for chunk in self._chunks(config, runner):
+        for chunk in self._chunks(*self.model.open(self._config())):
             yield from chunk
 
     def _chunks(self, config: GenerationConfig, runner: ModelRunner) -> Iterator[Any]:
@@ -138,31 +158,24 @@ class Video:
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write a video file; after an interruption `pavdm resume` continues it. Raises: PavdmError."""
         output = replace(self.request.output, path=check_output(Path(path), force), force=force)
-        config = self._config()
-        runner, watch = self.model.runner(config), write.Watch(lambda frames: None, lambda: False)
+        config, runner = self.model.open(self._config())
+        watch = write.Watch(lambda frames: None, lambda: False)
         if self.source:
             return write.extend(config, runner, self.source, output, watch).path
         still = read_image(self.request.image) if self.request.image else None
         return write.record(config, runner, output, watch, still).path
 
     def _config(self) -> GenerationConfig:
-        """What is decided for the video, as memory allows. Raises: UsageError, DeviceError."""
+        """What is decided for the video. Raises: UsageError, DeviceError."""
         config = resolve(self.request)
         if self.source:
-            config = replace(config, given=write.frames_to_read(config, self.source))
-        elif self.request.image:
-            config = replace(config, given=image_start.frames_given(config))
-        if not memory_plan.worth_telling(config):
-            return config
-        budget = memory_plan.choose(config)
-        if not budget.fits:
-            raise memory_plan.refusal(budget)
-        return budget.config
+            return replace(config, given=write.frames_to_read(config, self.source))
+        return replace(config, given=image_start.frames_given(config)) if self.request.image else config
 
 
-def _check_names(model: str, options: dict[str, Any]) -> None:
-    """Refuse misspelt options. Raises: UsageError, ModelError."""
+def _check_names(model: str, options: dict[str, Any], more: frozenset[str] = frozenset()) -> None:
+    """Refuse misspelt options, and those that the call itself decides. Raises: UsageError, ModelError."""
     own = {option.key for option in registry.find(model).options}
-    known = names_of(Request) | names_of(ExecutionConfig) | names_of(Output) | names_of(Extension) | own
+    known = (names_of(Request) | names_of(ExecutionConfig) | names_of(Output) | {"aspect"} | own | more) - DECIDED
     if unknown := sorted(options.keys() - known):
         raise UsageError(f"there is no option {unknown[0]!r}", f"known: {', '.join(sorted(known))}")

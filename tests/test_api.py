@@ -10,10 +10,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from support.command import pavdm
 
 import pavdm_cli
-from pavdm_cli.errors import OutputError, UsageError
+from pavdm_cli.errors import DeviceError, OutputError, UsageError
+from pavdm_cli.video import read_metadata
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -83,12 +85,40 @@ def test_weights_are_loaded_once(model: pavdm_cli.Model, monkeypatch: pytest.Mon
 def test_mistakes_are_raised_before_any_work(model: pavdm_cli.Model) -> None:
     with pytest.raises(UsageError, match="there is no option 'second'"):
         pavdm_cli.generate(PROMPT, second=3)
+    for misplaced in ("only_new", "path", "prompt_text"):
+        with pytest.raises(UsageError, match=f"there is no option '{misplaced}'"):
+            model.generate(PROMPT, **{misplaced: True})
     with pytest.raises(UsageError, match="--seconds and --frames"):
         pavdm_cli.generate(PROMPT, seconds=3, frames=3)
     Path("v.mp4").write_text("mine")
     with pytest.raises(OutputError, match="exists"):
         model.generate(PROMPT, frames=2).save("v.mp4")
     assert Path("v.mp4").read_text() == "mine"
+
+
+def test_the_number_of_threads_is_each_videos_own(model: pavdm_cli.Model) -> None:
+    before = torch.get_num_threads()
+    try:
+        path = model.generate(PROMPT, frames=2, threads=2).save("two.mp4")
+        assert (torch.get_num_threads(), read_metadata(path)["threads"]) == (2, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_memory_is_planned_before_weights_are_loaded_and_not_again(
+    folder: Path, own_cache: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = pavdm_cli.load_model(str(folder), steps=6, threads=1, device="cpu", size="72x64", frames=2)
+    first = list(model.generate(PROMPT, seed=3).frames())
+    monkeypatch.setattr("pavdm_cli.generation.memory_plan.free_bytes", lambda device: 1000)
+    assert np.array_equal(list(model.generate(PROMPT, seed=3).frames()), first)
+    with pytest.raises(DeviceError, match="are free"):
+        list(pavdm_cli.generate(PROMPT, model=str(folder), size="72x64", frames=2, device="cpu").frames())
+
+
+def test_a_size_by_name_is_that_of_the_command_line() -> None:
+    video = pavdm_cli.generate(PROMPT, model="wan2.2-ti2v-5b", size="720p")
+    assert video.request.spec.size == (704, 1280)
 
 
 def test_models_are_listed() -> None:

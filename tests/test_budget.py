@@ -230,7 +230,7 @@ def test_a_prompt_that_was_read_before_needs_no_text_encoder(folder):
     assert "text encoder, weights" in memory_plan.budget(wanted).places[0].parts
     model = pipeline.open_model(wanted)
     assert "text encoder, weights" not in memory_plan.budget(wanted).places[0].parts
-    model.text_encoder.encode([wanted.text.text])
+    model.text_encoder.encode([wanted.formatted_prompt.text])
 
 
 def test_nothing_is_loaded_of_what_does_not_fit(folder, monkeypatch, tmp_path):

@@ -85,7 +85,7 @@ def test_no_step_waits_for_anything_while_the_window_fills_stays_full_and_emptie
     chunks = job.schedule.capacity + 3
     model = pipeline.open_model(job)
     levels = pipeline.levels_of(job).to("cuda")
-    denoiser = model.denoiser(job.text.text, job.schedule, levels, job.guidance_scale, EXECUTION)
+    denoiser = model.denoiser(job.formatted_prompt.text, job.schedule, levels, job.guidance_scale, EXECUTION)
     fresh = torch.ones(model.noise_shape())  # on the host, as all noise
     graphs = pipeline.graphs_of(job, model)
     steps = denoise(job.schedule, denoiser, lambda *_: fresh, euler(levels), chunks=chunks, graphs=graphs)

@@ -59,10 +59,10 @@ def test_the_transformer_is_given_300_vectors_and_the_score_at_the_end_is_lost_w
     sampling = {"model": str(folder), "steps": 6, "device": "cpu"}
     job = resolve(make_request(text, frames=17, size=(64, 72), **sampling))
     model = pipeline.open_model(job)
-    prompt, null = model.embed(job.text.text, cfg=True)
+    prompt, null = model.embed(job.formatted_prompt.text, cfg=True)
     assert len(prompt.rows) == len(null.rows) == LONGEST
     assert prompt.mask.all()
-    notes = [note for note in job.video_model.prompt_notes(job.text.text) if "tokens" in note]
+    notes = [note for note in job.video_model.prompt_notes(job.formatted_prompt.text) if "tokens" in note]
     assert len(notes) == 1
 
 

@@ -178,7 +178,7 @@ def test_a_float32_copy_of_offloaded_weights_gives_the_same(offload: str) -> Non
         assert precision_of(model.transformer) == "bfloat16"
         copy = model.upcast("transformer")
         assert precision_of(copy.transformer) == "float32"
-        denoiser = copy.denoiser(job.text.text, job.schedule, levels, job.guidance_scale, job.execution)
+        denoiser = copy.denoiser(job.formatted_prompt.text, job.schedule, levels, job.guidance_scale, job.execution)
         window = torch.ones(1, 6, 16, 8, 12)
         decoded = model.upcast("vae").decode(window[:, :1])
         made.append((denoiser(window, torch.arange(1, 7, dtype=torch.int32), None), decoded))

@@ -14,7 +14,7 @@ from torch import Tensor
 from pavdm_cli.errors import ModelError, UsageError
 from pavdm_cli.models import registry
 from pavdm_cli.models.adapter import Placement
-from pavdm_cli.models.adapters import Adapter, parse_adapter
+from pavdm_cli.models.lora_file import LoraFile, parse_lora
 
 RANK, ALPHA = 3, 6.0
 TARGET = "blocks.1.self_attn.q.weight"
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("wan") / "tiny")
 
 
-def merged(folder: Path, *adapters: Adapter) -> dict[str, Tensor]:
+def merged(folder: Path, *adapters: LoraFile) -> dict[str, Tensor]:
     placement = Placement(torch.device("cpu"), lora=adapters, vae=False)
     weights: dict[str, Tensor] = registry.find(str(folder)).load(placement, "weights").transformer.state_dict()
     return weights
@@ -57,7 +57,7 @@ def merged(folder: Path, *adapters: Adapter) -> dict[str, Tensor]:
 @pytest.mark.parametrize("style", STYLES)
 def test_every_key_style_is_merged_into_the_weight_it_names(style: str, folder: Path, tmp_path: Path) -> None:
     save_file(STYLES[style], tmp_path / "l.safetensors")
-    weights, before = merged(folder, Adapter(tmp_path / "l.safetensors", 0.5)), golden("dit_weights_original")
+    weights, before = merged(folder, LoraFile(tmp_path / "l.safetensors", 0.5)), golden("dit_weights_original")
     torch.testing.assert_close(weights[TARGET], before[TARGET] + UP @ DOWN)
     assert all(torch.equal(weights[name], weight) for name, weight in before.items() if name != TARGET)
 
@@ -66,9 +66,9 @@ def test_several_files_add_up_and_biases_may_differ_too(folder: Path, tmp_path: 
     save_file(STYLES["peft"], tmp_path / "a.safetensors")
     save_file({"blocks.0.ffn.0.diff_b": torch.ones(72)}, tmp_path / "b.safetensors")
     adapters = (
-        Adapter(tmp_path / "a.safetensors"),
-        Adapter(tmp_path / "a.safetensors", -1),
-        Adapter(tmp_path / "b.safetensors", 2),
+        LoraFile(tmp_path / "a.safetensors"),
+        LoraFile(tmp_path / "a.safetensors", -1),
+        LoraFile(tmp_path / "b.safetensors", 2),
     )
     weights, before = merged(folder, *adapters), golden("dit_weights_original")
     torch.testing.assert_close(weights[TARGET], before[TARGET], rtol=0, atol=1e-5)
@@ -91,24 +91,24 @@ def test_several_files_add_up_and_biases_may_differ_too(folder: Path, tmp_path: 
 def test_a_file_of_another_model_is_refused(tensors: dict[str, Tensor], folder: Path, tmp_path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "l.safetensors")
     with pytest.raises(ModelError, match="does not fit this model"):
-        merged(folder, Adapter(tmp_path / "l.safetensors"))
+        merged(folder, LoraFile(tmp_path / "l.safetensors"))
 
 
 def test_values_that_are_not_finite_are_refused(folder: Path, tmp_path: Path) -> None:
     save_file({"blocks.1.self_attn.q.diff": torch.full((40, 40), torch.inf)}, tmp_path / "l.safetensors")
     with pytest.raises(ModelError, match="not finite"):
-        merged(folder, Adapter(tmp_path / "l.safetensors"))
+        merged(folder, LoraFile(tmp_path / "l.safetensors"))
 
 
 def test_a_scale_follows_the_file_after_a_colon(tmp_path: Path) -> None:
     for name in ("a.safetensors", "b:c"):
         (tmp_path / name).touch()
-    assert parse_adapter(f"{tmp_path}/a.safetensors:0.8") == Adapter(tmp_path / "a.safetensors", 0.8)
-    assert parse_adapter(f"{tmp_path}/a.safetensors").scale == 1
-    assert parse_adapter(f"{tmp_path}/b:c").path == tmp_path / "b:c"
+    assert parse_lora(f"{tmp_path}/a.safetensors:0.8") == LoraFile(tmp_path / "a.safetensors", 0.8)
+    assert parse_lora(f"{tmp_path}/a.safetensors").scale == 1
+    assert parse_lora(f"{tmp_path}/b:c").path == tmp_path / "b:c"
     for wrong in (f"{tmp_path}/a.safetensors:11", f"{tmp_path}/none", "", f"{tmp_path}/a.safetensors:nan"):
         with pytest.raises(UsageError, match="--lora"):
-            parse_adapter(wrong)
+            parse_lora(wrong)
 
 
 def test_a_model_without_lora_says_so_and_a_missing_file_is_named() -> None:

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from pavdm_cli.evaluation.comparison import LEVEL, bootstrap_interval, holm, sign_test
-from pavdm_cli.evaluation.distances import frechet_distance, jackknife_interval, kernel_distance
-from pavdm_cli.evaluation.set_distances import features_of, sum_all
+from pavdm_cli.evaluation.distances import jackknife_interval
+from pavdm_cli.evaluation.set_distances import DISTANCES, features_of, sum_all
 
-DISTANCES = {"frechet_probe": frechet_distance, "kernel_probe": kernel_distance}
 Rows = Mapping[int, Mapping[str, Any]]  # by seed: one arm
 
 

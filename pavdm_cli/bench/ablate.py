@@ -65,7 +65,10 @@ def ladder(config: GenerationConfig, model: ModelRunner) -> dict[str, Rung]:
     """The baseline, then each optimisation on top of those before it, all shown the same window."""
     model = replace(model, spec=replace(model.spec, causal=False))  # every frame sees every frame, as there
     made = steps.ready(config, model)
-    text, scale = model.embed(config.text.text, config.guidance_scale != 1, config.text.negative), config.guidance_scale
+    text, scale = (
+        model.embed(config.formatted_prompt.text, config.guidance_scale != 1, config.formatted_prompt.negative),
+        config.guidance_scale,
+    )
     rungs = {}
     if base := released(model, text, made.levels):
         rungs[BASELINE] = rung(config, model, base if scale == 1 else batched_cfg(base, scale))
@@ -92,7 +95,7 @@ def recorded(one: Rung, backend: GraphBackend) -> Rung:
 
 def bound(config: GenerationConfig, model: ModelRunner, made: steps.Ready, execution: ExecutionConfig) -> Denoiser:
     """The model bound with some optimisations."""
-    prompt, scale = config.text, config.guidance_scale
+    prompt, scale = config.formatted_prompt, config.guidance_scale
     return model.denoiser(prompt.text, config.schedule, made.levels, scale, execution, negative=prompt.negative)
 
 

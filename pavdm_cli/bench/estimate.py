@@ -104,7 +104,7 @@ def words_of(config: GenerationConfig, model: ModelRunner) -> int:
     """Tokens of the prompt, or of what stands for none."""
     if not config.prompt:
         return len(model.model.unconditional(None, None).rows)
-    return config.video_model.count_tokens(config.text.text)
+    return config.video_model.count_tokens(config.formatted_prompt.text)
 
 
 def decode_tflop(model: ModelRunner) -> float:

@@ -58,7 +58,7 @@ def ready(config: GenerationConfig, model: ModelRunner) -> Ready:
     """Bind the model to the config's prompt."""
     levels = pipeline.levels_of(config).to(model.device)
     begun = time.perf_counter()
-    prompt, scale = config.text, config.guidance_scale
+    prompt, scale = config.formatted_prompt, config.guidance_scale
     execution = config.execution
     denoiser = model.denoiser(prompt.text, config.schedule, levels, scale, execution, negative=prompt.negative)
     synchronise(model.device)
@@ -145,7 +145,7 @@ def reuses_context(config: GenerationConfig) -> bool:
 
 def step_tflop(config: GenerationConfig, model: ModelRunner) -> float:
     """TFLOP of a steady step, its share of the prefill included."""
-    prompt = model.embed(config.text.text or "a", cfg=False)[0]
+    prompt = model.embed(config.formatted_prompt.text or "a", cfg=False)[0]
     tokens = len(prompt.rows) if prompt.mask is None else int(prompt.mask.sum())
     return 1e-12 * step_flops(config, model, config.schedule.window, config.schedule.context, tokens)
 

@@ -55,7 +55,7 @@ def print_plan(config: GenerationConfig, pixels: int, as_json: bool, count: int 
 def _print_notes(config: GenerationConfig) -> None:
     from pavdm_cli.generation.advice import advice
 
-    cut = config.video_model.prompt_notes(config.text.text) if config.prompt else []
+    cut = config.video_model.prompt_notes(config.formatted_prompt.text) if config.prompt else []
     for line in (*config.notes, *advice(config), *cut):
         ui.warn(line)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +20,7 @@ from pavdm_cli.runtime.signals import Stop, stop_requested
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
     from pavdm_cli.generation.extend import Source
+    from pavdm_cli.generation.request import Output
     from pavdm_cli.generation.resume import Interrupted
     from pavdm_cli.generation.write import Made
     from pavdm_cli.models.runner import ModelRunner
@@ -43,7 +46,8 @@ def resume(
     interrupted = find(file)
     if interrupted is None or _is_complete(interrupted):
         ui.note(f"{file} is complete: there is nothing to resume", always=True)
-        print(interrupted.output if interrupted else file)
+        path = str(interrupted.output if interrupted else file)
+        print(json.dumps({"path": path, "complete": True}) if as_json else path)
         return
     _check_output(interrupted)
     _continue(interrupted, force, keep_state, as_json)
@@ -98,8 +102,8 @@ def _make(
     config: GenerationConfig,
     model: ModelRunner,
     source: Source | None,
-    output: Any,
-    advance: Any,
+    output: Output,
+    advance: Callable[[int], None],
     stop: Stop,
     interrupted: Interrupted,
 ) -> Made:

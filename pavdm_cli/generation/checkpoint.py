@@ -80,12 +80,6 @@ def read(path: Path) -> Checkpoint:
         raise InputError(f"cannot read the checkpoint {path}: {reason}", hint) from None
 
 
-def hash_file(path: str) -> str:
-    """SHA-256 of a file. Raises: OSError."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _fields(checkpoint: Checkpoint) -> dict[str, Any]:
     run, file, render, sampler = checkpoint.run, checkpoint.file, checkpoint.render, checkpoint.render.sampler
     return {

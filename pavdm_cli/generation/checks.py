@@ -8,8 +8,8 @@ from dataclasses import replace
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.request import MOST_CONTEXT, Request
 from pavdm_cli.models.adapter import Prompt
-from pavdm_cli.models.adapters import parse_adapter
 from pavdm_cli.models.execution import ExecutionConfig, check_graphs_on
+from pavdm_cli.models.lora_file import parse_lora
 from pavdm_cli.sampling.schedule import METHODS, Schedule, windows
 
 
@@ -39,7 +39,7 @@ def check_sampling(request: Request) -> None:
     if request.lora and not request.spec.lora:
         raise UsageError(f"{request.spec.name} takes no --lora", "leave it out")
     for file in request.lora:
-        parse_adapter(file)
+        parse_lora(file)
     _check_context(request)
     if request.reencode and schedule.context and not in_whole_units(request, schedule):
         unit = unit_of(request)

@@ -41,7 +41,7 @@ class GenerationConfig:
     """Everything that is decided for a video. Fields that change its frames are stored in its file."""
 
     prompt: str
-    text: Prompt  # the prompt as the text encoder gets it; empty where there is none
+    formatted_prompt: Prompt  # as the text encoder gets it; empty where there is no prompt
     video_model: VideoModel
     spec: ModelSpec  # at the size and rate of the video
     schedule: Schedule
@@ -150,10 +150,10 @@ def resolve(request: Request) -> GenerationConfig:
     check_sampling(request)
     spec, schedule = request.spec, schedule_of(request)
     execution = resolve_execution(request)
-    text = format_prompt(request) if request.prompt or not request.extension else Prompt("")
+    formatted = format_prompt(request) if request.prompt or not request.extension else Prompt("")
     return GenerationConfig(
         prompt=request.prompt,
-        text=text,
+        formatted_prompt=formatted,
         video_model=request.video_model,
         spec=spec,
         schedule=schedule,
@@ -175,7 +175,7 @@ def resolve(request: Request) -> GenerationConfig:
         lora=request.lora,
         source_caption=request.source_caption,
         options=_options(request),
-        notes=(*_prompt_notes(request, text), *_notes(request, schedule, execution)),
+        notes=(*_prompt_notes(request, formatted), *_notes(request, schedule, execution)),
         open_switches=frozenset(name for name in SWITCHES if getattr(request.execution, name) == "auto"),
     )
 
@@ -235,10 +235,10 @@ def _wants_reencoding(request: Request) -> bool:
     return request.spec.reencodes if request.reencode is None else request.reencode
 
 
-def _prompt_notes(request: Request, text: Prompt) -> list[str]:
+def _prompt_notes(request: Request, formatted: Prompt) -> list[str]:
     if request.extension and not request.prompt:
         return ["no prompt: continued without words; --prompt says what to show"]
-    return list(text.notes)
+    return list(formatted.notes)
 
 
 def _notes(request: Request, schedule: Schedule, execution: ExecutionConfig) -> list[str]:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from typing import Any
 
 import torch
 
@@ -103,9 +102,9 @@ def budget(config: GenerationConfig) -> Budget:
     """What a video takes, as it is configured."""
     device = config.device
     text_device, model = config.text_device, meta_model_of(config)
-    counted = _count(case_of(config), shown_of(config))
+    counted = _count(model_key(config), shown_of(config))
     execution, coded = config.execution, (config.given, config.schedule.context * _reencodes(config))
-    coding = _count_coding(case_of(config), execution.decode_batch, execution.vae_tiling, coded)
+    coding = _count_coding(model_key(config), execution.decode_batch, execution.vae_tiling, coded)
     here = {**running(model, counted, coding, execution, device), "libraries (assumed)": _always(SPARE[device.type])}
     host = waiting(model, execution) | {"given frames": (0, PIXEL * math.prod((config.given, *config.spec.size)), 0, 0)}
     reading = {f"text encoder, {part}": (size, 0, 0, 0) for part, size in text_bytes(config).items()}
@@ -118,21 +117,21 @@ def budget(config: GenerationConfig) -> Budget:
 
 # Ways and options are tried that differ in one part: each part is counted once.
 _meta = lru_cache(meta_runner)
-Case = tuple[VideoModel, ModelSpec, str, str]  # model, its spec at the size of the video, device, precision
+ModelKey = tuple[VideoModel, ModelSpec, str, str]  # model, its spec at the size of the video, device, precision
 
 
-def case_of(config: GenerationConfig) -> Case:
-    """What all counts depend on."""
+def model_key(config: GenerationConfig) -> ModelKey:
+    """What a model without contents depends on."""
     return config.video_model, config.spec, config.execution.device, config.execution.precision
 
 
-def _least(device: str, precision: str, **switches: Any) -> ExecutionConfig:
-    return ExecutionConfig(device=device, precision=precision, decode_batch=1, **switches)
+def _least(device: str, precision: str) -> ExecutionConfig:
+    return ExecutionConfig(device=device, precision=precision, decode_batch=1)
 
 
 def meta_model_of(config: GenerationConfig) -> ModelRunner:
     """The model without contents."""
-    return _meta_model(*case_of(config))
+    return _meta_model(*model_key(config))
 
 
 def _meta_model(model: VideoModel, spec: ModelSpec, device: str, precision: str) -> ModelRunner:
@@ -144,17 +143,17 @@ def text_bytes(config: GenerationConfig) -> dict[str, int]:
     if not config.prompt and not config.spec.empty_prompt:
         return {}
     placement = place_model(_least(config.execution.device, config.execution.precision), config.text_device)
-    return config.video_model.load_text_encoder(placement, "meta").memory(config.text.text)
+    return config.video_model.load_text_encoder(placement, "meta").memory(config.formatted_prompt.text)
 
 
 @lru_cache
-def _count(case: Case, step: MemoryCase) -> Counted:
-    return count(_meta_model(*case), step, torch.device(case[2]))
+def _count(key: ModelKey, step: MemoryCase) -> Counted:
+    return count(_meta_model(*key), step, torch.device(key[2]))
 
 
 @lru_cache
-def _count_coding(case: Case, decode_batch: int, vae_tiling: str, coded: tuple[int, int]) -> Coding:
-    model, spec, device, precision = case
+def _count_coding(key: ModelKey, decode_batch: int, vae_tiling: str, coded: tuple[int, int]) -> Coding:
+    model, spec, device, precision = key
     execution = replace(_least(device, precision), decode_batch=decode_batch, vae_tiling=vae_tiling)
     return count_coding(_meta(model, spec, place_model(execution)), torch.device(device), *coded)
 

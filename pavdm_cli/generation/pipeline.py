@@ -13,10 +13,10 @@ from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import Pixels, Rendered, RenderState, decoded
 from pavdm_cli.generation.recovery import Recovery, check_encoded
 from pavdm_cli.generation.reencode import with_reencoding
-from pavdm_cli.models.adapters import parse_adapter
 from pavdm_cli.models.compiled import check_compile
 from pavdm_cli.models.devices import set_threads
 from pavdm_cli.models.execution import ExecutionConfig
+from pavdm_cli.models.lora_file import parse_lora
 from pavdm_cli.models.runner import ModelRunner, open_runner, place, with_attention, with_offload
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy, check_graphs, choose_graphs
 from pavdm_cli.sampling.denoiser import Denoiser
@@ -45,8 +45,8 @@ def open_model(config: GenerationConfig) -> ModelRunner:
     check_graphs(execution.cuda_graphs, config.device)
     check_compile(execution.compile, config.device)
     set_threads(execution.threads)
-    placement = replace(place(execution, config.text_device), lora=tuple(map(parse_adapter, config.lora)))
-    texts = (config.text.text, config.text.negative)
+    placement = replace(place(execution, config.text_device), lora=tuple(map(parse_lora, config.lora)))
+    texts = (config.formatted_prompt.text, config.formatted_prompt.negative)
     prompts = [text for text in texts if text or (text == "" and config.spec.empty_prompt)]
     runner = open_runner(config.video_model, config.spec, placement, prompts=prompts, options=config.options)
     return with_attention(with_offload(runner, execution.offload), execution.attention)
@@ -115,7 +115,7 @@ def generated(
     edit = config.edit_ratio
 
     def bind(of: ModelRunner, execution: ExecutionConfig) -> Denoiser:
-        prompt, scale = config.text, config.guidance_scale
+        prompt, scale = config.formatted_prompt, config.guidance_scale
         denoiser = of.denoiser(prompt.text, config.schedule, levels, scale, execution, negative=prompt.negative)
         return with_reencoding(denoiser, again, start) if again and not edit else denoiser
 

@@ -19,7 +19,7 @@ def metadata_of(config: GenerationConfig, model: ModelRunner) -> dict[str, Any]:
     return {
         "pavdm": __version__,
         "prompt": config.prompt,
-        **({"caption": config.text.caption} if config.text.caption else {}),
+        **({"caption": config.formatted_prompt.caption} if config.formatted_prompt.caption else {}),
         "fps": config.spec.fps,
         "model": config.spec.name,
         "weights": model.digest,
@@ -41,9 +41,9 @@ def _options(config: GenerationConfig) -> dict[str, Any]:
 
 def _stored(config: GenerationConfig) -> dict[str, Any]:
     """The fields that change frames, without those that do nothing here."""
-    stored = stored_values(config) | stored_values(config.execution)
-    chained = ("reencode", "edit_ratio") if config.method != "rn" else ()
-    if not config.spec.size_multiple:
-        return {name: value for name, value in stored.items() if name not in ("cfg_batching", "vae_tiling", *chained)}
     height, width = config.spec.size
-    return {"size": f"{width}x{height}"} | {name: value for name, value in stored.items() if name not in chained}
+    stored = {"size": f"{width}x{height}"} | stored_values(config) | stored_values(config.execution)
+    idle: tuple[str, ...] = () if config.spec.size_multiple else ("size", "cfg_batching", "vae_tiling")
+    idle += ("reencode", "edit_ratio") if config.method != "rn" else ()
+    idle += ("stride",) if config.method != "windows" else ()
+    return {name: value for name, value in stored.items() if name not in idle}

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Self, TypeAlias
 
 import torch
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo, hash_file, write
+from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo, write
 from pavdm_cli.generation.decode import Rendered
 from pavdm_cli.generation.latents_file import LatentsFile
+from pavdm_cli.hub.download import hash_of
 from pavdm_cli.video.write.encode import EncoderState
 from pavdm_cli.video.write.extend import ExtensionWriter
 from pavdm_cli.video.write.writer import VideoWriter
@@ -51,7 +53,7 @@ class Saver:
             self.latents.append(chunk.latents)
         latents = self.latents.state if self.latents else (0, "")
         self.run = replace(
-            self.run, inputs={path: digest or hash_file(path) for path, digest in self.run.inputs.items()}
+            self.run, inputs={path: digest or hash_of(Path(path)) for path, digest in self.run.inputs.items()}
         )
         write(self.writer.checkpoint, Checkpoint(self.run, file, chunk.state, notes, latents))
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import Extension, Output, Request, names_of
-from pavdm_cli.models.adapters import parse_adapter
 from pavdm_cli.models.execution import ExecutionConfig
+from pavdm_cli.models.lora_file import parse_lora
 from pavdm_cli.models.registry import MODELS
 from pavdm_cli.models.runner import ModelRunner
 
@@ -28,7 +28,7 @@ def to_json(request: Request) -> dict[str, Any]:
     fields = asdict(replace(request, output=replace(request.output, path=None)))
     output = fields["output"]
     fields |= {"options": dict(request.options), "model": absolute(request.model)}
-    fields["lora"] = [_absolute_adapter(text) for text in request.lora]
+    fields["lora"] = [_absolute_lora(text) for text in request.lora]
     output["ffmpeg"] = absolute(request.output.ffmpeg)
     fields["image"] = str(request.image.absolute()) if request.image else None
     if request.extension:
@@ -41,8 +41,8 @@ def absolute(text: str) -> str:
     return str(Path(text).absolute()) if text and text not in MODELS and Path(text).exists() else text
 
 
-def _absolute_adapter(text: str) -> str:
-    adapter = parse_adapter(text)
+def _absolute_lora(text: str) -> str:
+    adapter = parse_lora(text)
     return f"{adapter.path.absolute()}:{adapter.scale}"
 
 

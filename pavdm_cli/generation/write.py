@@ -78,11 +78,9 @@ def record(
     checkpoint: of an interrupted run, which is continued.
     """
     assert output.path
-    encoding, (height, width) = encoding_of(config, output), config.spec.size
-    metadata = metadata_of(config, model) | {"crf": output.crf} | stored(encoding.scale)
-    metadata |= image_start.metadata_of_image(still) if still else {}
-    encoding = replace(encoding, resume=checkpoint.file if checkpoint else None)
-    metadata = dict(checkpoint.run.metadata) if checkpoint else metadata
+    height, width = config.spec.size
+    encoding = replace(encoding_of(config, output), resume=checkpoint.file if checkpoint else None)
+    metadata = dict(checkpoint.run.metadata) if checkpoint else _new_metadata(config, model, output, still)
     with VideoWriter(output.path, width, height, config.spec.fps, metadata, encoding, output.force) as writer:
         request = replace(decided_request(config, model, output), image=still.path if still else None)
         run = Run(writer, config, model, graphs_of(config, model), _recovery(model, checkpoint), watch)
@@ -90,6 +88,14 @@ def record(
             chunks = rest_of(run, checkpoint, still) if checkpoint else _from_start(run, still)
             whole = _follow(_written(run, chunks, saver), lambda: writer.frames < config.frames, watch)
         return _finish(run, output, metadata, whole)
+
+
+def _new_metadata(
+    config: GenerationConfig, model: ModelRunner, output: Output, still: StillImage | None
+) -> dict[str, Any]:
+    scale = stored(encoding_of(config, output).scale)
+    image = image_start.metadata_of_image(still) if still else {}
+    return metadata_of(config, model) | {"crf": output.crf} | scale | image
 
 
 @dataclass(frozen=True, slots=True)

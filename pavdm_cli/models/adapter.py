@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pavdm_cli.models.adapters import Adapter
 from pavdm_cli.models.layout import LatentLayout
+from pavdm_cli.models.lora_file import LoraFile
 from pavdm_cli.models.spec import ModelOption, ModelSpec
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Placement:
     tiled: bool = False  # each of them in tiles: less memory, and a slightly different image
     vae: bool = True  # whether the VAE is loaded
     transformer: bool = True  # whether the transformer is
-    lora: tuple[Adapter, ...] = ()  # merged into the transformer
+    lora: tuple[LoraFile, ...] = ()  # merged into the transformer
 
     @property
     def weights(self) -> torch.device:

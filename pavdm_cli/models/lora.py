@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.checkpoint import opened
-from pavdm_cli.models.adapters import Adapter
+from pavdm_cli.models.lora_file import LoraFile
 
 PREFIXES = ("base_model.model.", "diffusion_model.", "transformer.", "model.")
 UNDERSCORES = "lora_unet_"
@@ -55,7 +55,7 @@ class Parts:
 
 
 @torch.no_grad()
-def merge(network: nn.Module, adapters: Sequence[Adapter], rename: Callable[[str], str]) -> None:
+def merge(network: nn.Module, adapters: Sequence[LoraFile], rename: Callable[[str], str]) -> None:
     """Add the adapters to the network's weights, in place; rename: a parameter's name in any layout to the network's.
 
     Raises: ModelError for a file that is none, or not of this network.
@@ -67,7 +67,7 @@ def merge(network: nn.Module, adapters: Sequence[Adapter], rename: Callable[[str
             _add(weights, module, parts, adapter)
 
 
-def read(adapter: Adapter, flat: Mapping[str, str], rename: Callable[[str], str]) -> dict[str, Parts]:
+def read(adapter: LoraFile, flat: Mapping[str, str], rename: Callable[[str], str]) -> dict[str, Parts]:
     """The parts of a file by the network's modules; flat: its weights by their modules' names with underscores.
 
     Raises: ModelError.
@@ -97,7 +97,7 @@ def _module(name: str, flat: Mapping[str, str], rename: Callable[[str], str]) ->
     return rename(f"{name}.weight").removesuffix(".weight")
 
 
-def _add(weights: Mapping[str, nn.Parameter], module: str, parts: Parts, adapter: Adapter) -> None:
+def _add(weights: Mapping[str, nn.Parameter], module: str, parts: Parts, adapter: LoraFile) -> None:
     try:
         difference, bias = parts.weight(), parts.tensors.get("diff_b")
     except (RuntimeError, ValueError) as error:  # of a pair that cannot be multiplied, or an alpha that is no number
@@ -116,5 +116,5 @@ def _add(weights: Mapping[str, nn.Parameter], module: str, parts: Parts, adapter
         weight.data = (weight.data.float() + added).to(weight.dtype)
 
 
-def _foreign(adapter: Adapter, key: str) -> ModelError:
+def _foreign(adapter: LoraFile, key: str) -> ModelError:
     return ModelError(f"{adapter.path} does not fit this model: {key}", HINT)

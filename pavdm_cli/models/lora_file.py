@@ -11,20 +11,20 @@ LARGEST_SCALE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Adapter:
+class LoraFile:
     """A file and how much of it is added."""
 
     path: Path
     scale: float = 1.0
 
 
-def parse_adapter(text: str) -> Adapter:
+def parse_lora(text: str) -> LoraFile:
     """FILE, or FILE:SCALE. Raises: UsageError."""
     path, separator, scale = text.rpartition(":")
     try:
-        adapter = Adapter(Path(path), float(scale)) if separator else Adapter(Path(text))
+        adapter = LoraFile(Path(path), float(scale)) if separator else LoraFile(Path(text))
     except ValueError:  # a colon of the path
-        adapter = Adapter(Path(text))
+        adapter = LoraFile(Path(text))
     if not -LARGEST_SCALE <= adapter.scale <= LARGEST_SCALE:
         raise UsageError(f"the scale of --lora must be -10 to 10, got {scale}", "1 is all of it")
     if not adapter.path.is_file():
