@@ -1,4 +1,4 @@
-"""A contact sheet of a video: `python benchmarks/sheet.py VIDEO PNG [SECONDS BETWEEN PICTURES] [COLUMNS]`."""
+"""A contact sheet of a video: `python benchmarks/sheet.py VIDEO PNG [SECONDS BETWEEN FRAMES] [COLUMNS]`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def main(video: str, png: str, every: str = "2", columns: str = "6") -> None:
     source = open_video(video)
     step = round(float(every) * source.rate)
     taken = [frame for number, (frame, _) in enumerate(FrameReader(source)) if number % step == 0]
-    rows = len(taken) // int(columns)
-    write_contact_sheet(Path(png), np.stack(taken[: rows * int(columns)]).reshape(rows, int(columns), *taken[0].shape))
+    count = min(int(columns), len(taken))  # of a row
+    rows = len(taken) // count
+    write_contact_sheet(Path(png), np.stack(taken[: rows * count]).reshape(rows, count, *taken[0].shape))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import nn
 
@@ -137,4 +135,4 @@ def _meta_transformer(sizes: WanConfig, dtype: torch.dtype) -> WanTransformer:
 
 def _meta_vae(sizes: VAEConfig, *, tiled: bool) -> WanVAE:
     with torch.device("meta"):
-        return WanVAE(replace(sizes), tiled=tiled).eval().requires_grad_(False)
+        return WanVAE(sizes, tiled=tiled).eval().requires_grad_(False)
