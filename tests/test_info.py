@@ -49,7 +49,7 @@ def frames_row(name: str) -> str:
 def test_a_part_tells_the_frames_it_holds_of_those_asked_for_and_what_goes_on(suffix):
     written(9, suffix).close_partial()
     part = f"my v.partial.{suffix}"
-    assert frames_row(part) == f"9 of 24, cut short; `pavdm extend '{part}' --frames 15` goes on"
+    assert frames_row(part) == f"9 of 24, cut short; `pavdm extend '{part}' --frames 15` continues it"
     assert pavdm("info", part).out.splitlines()[-1].startswith("pavdm generate 'a red ball' --frames 24 ")
     assert answer(part) == ASKED | {"held": 9, "whole": False}
     Path(part).rename(f"renamed.{suffix}")
@@ -74,7 +74,7 @@ def test_a_video_that_grows_is_not_said_to_be_cut_short():
 
 @pytest.mark.parametrize(
     ("held", "says"),
-    [(17, "17 of 34, cut short; `pavdm extend 'my v.partial.mp4' --frames 17` goes on"), (7, "begins again")],
+    [(17, "17 of 34, cut short; `pavdm extend 'my v.partial.mp4' --frames 17` continues it"), (7, "begins again")],
 )
 def test_the_frames_of_the_video_that_is_continued_count_too(held, says):
     written(held, "mp4", source="s.mp4", copied=10).close_partial()

@@ -1,4 +1,4 @@
-"""How long a config would take, before anything is loaded: its operations over a quick rate of this device.
+"""How long a video would take, before anything is loaded: its operations over a quick rate of this device.
 
 A part takes its TFLOP over (rate * efficiency). The rate is that of one matrix product, measured for a fraction of a
 second; the efficiency is a stored ratio, measured by `benchmarks/efficiency.py` where `Efficiency.measured`.
@@ -35,7 +35,7 @@ START = 1.5  # seconds to import torch and open a model, whatever its size
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Seconds by part; a config takes between `low` and `high` of them."""
+    """Seconds by part; a video takes between `low` and `high` of them."""
 
     seconds: dict[str, float]
     spread: float
@@ -60,7 +60,7 @@ class Estimate:
 
 
 def estimate(config: GenerationConfig, pixels: int) -> Estimate:
-    """The time that a config takes here; pixels: of all frames that are written."""
+    """The time that a video takes here; pixels: of all frames that are written."""
     set_threads(config.execution.threads)
     device = config.device
     on_cpu = quick_rate(HOST, torch.float32)  # for bf16 too, whose products depend on their size far more
@@ -86,7 +86,7 @@ def quick_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def denoise_tflop(config: GenerationConfig, model: ModelRunner) -> float:
-    """TFLOP of all steps of a config, ramp-up and ramp-down included."""
+    """TFLOP of all steps of a video, ramp-up and ramp-down included."""
     tokens = words_of(config, model)
     counts = step_sizes(config).items()
     return 1e-12 * sum(count * step_flops(config, model, noisy, clean, tokens) for (noisy, clean), count in counts)

@@ -43,7 +43,7 @@ class Watch:
 
 
 def stages(config: GenerationConfig, model: ModelRunner) -> dict[str, float]:
-    """Seconds of each stage of the config's video: text, denoise, decode, write."""
+    """Seconds of each stage of the video: text, denoise, decode, write."""
     watch = Watch(model.device)
     height, width = config.spec.size
     with tempfile.TemporaryDirectory() as folder:

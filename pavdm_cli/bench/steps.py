@@ -1,4 +1,4 @@
-"""Steps of a config timed one by one: which phase each was in, and when chunks were finished."""
+"""Steps of a video timed one by one: which phase each was in, and when chunks were finished."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PHASES = ("growth", "steady", "drain")  # till the first chunk has left; a full 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What sampling needs of a config and its model."""
+    """What sampling needs, bound to a prompt."""
 
     levels: NoiseLevels
     solver: Solver
@@ -55,7 +55,7 @@ class Step(NamedTuple):
 
 
 def ready(config: GenerationConfig, model: ModelRunner) -> Ready:
-    """Bind the model to the config's prompt."""
+    """Bind the model to the prompt."""
     levels = pipeline.levels_of(config).to(model.device)
     begun = time.perf_counter()
     prompt, scale = config.formatted_prompt, config.guidance_scale
@@ -69,7 +69,7 @@ def ready(config: GenerationConfig, model: ModelRunner) -> Ready:
 
 
 def whole(config: GenerationConfig, model: ModelRunner, made: Ready) -> list[Step]:
-    """Every step of the config's video, without decoding; what is built at the first step of a kind is built before."""
+    """Every step of the video, without decoding; what the first step of a kind builds is built before."""
     warm_up(config, made)
     states = denoise(
         config.schedule, made.denoiser, made.noise, made.solver, chunks=config.total_chunks, graphs=made.graphs
@@ -79,7 +79,7 @@ def whole(config: GenerationConfig, model: ModelRunner, made: Ready) -> list[Ste
 
 @torch.no_grad()
 def warm_up(config: GenerationConfig, made: Ready) -> None:
-    """One step of every size that the config's video has, with an overlap and without, shown nothing."""
+    """One step of every size that the video has, with a context and without, on zeros."""
     start = from_nothing(made.noise, made.levels.sigmas)
     for inputs in warmup_inputs(config.schedule, made.denoiser, made.solver, start, config.total_chunks, inf):
         denoise_step(*inputs, denoiser=made.denoiser, solver=made.solver)

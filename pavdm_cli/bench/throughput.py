@@ -66,7 +66,7 @@ def shape_throughput(request: Request, shape: Shape, count: int, watch: Callable
 
 
 def whole_video(config: GenerationConfig, model: ModelRunner, watch: Callable[[int], None]) -> tuple[Row, Row]:
-    """The config's video made twice: stage by stage, and as users have it. Samples, and figures."""
+    """The video made twice: stage by stage, and as users have it. Samples, and figures."""
     spent = {f"{name}_s": seconds for name, seconds in stages(config, model).items()}
     whole = end_to_end(config, model, watch)
     samples = {name: [seconds] for name, seconds in spent.items()}
@@ -75,7 +75,7 @@ def whole_video(config: GenerationConfig, model: ModelRunner, watch: Callable[[i
 
 
 def open_shape(request: Request, shape: Shape, whole: bool = False) -> tuple[GenerationConfig, ModelRunner]:
-    """The config a shape stands for, and its network with random weights; whole: for a video.
+    """The configuration that a shape stands for, and its network with random weights; whole: for a video.
 
     Raises: UsageError where that is asked of a shape without a codec.
     """

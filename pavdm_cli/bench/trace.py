@@ -47,7 +47,7 @@ def trace(request: Request, shape: Shape | None, folder: Path) -> tuple[Row, Pat
 
 
 def opened(request: Request, shape: Shape | None) -> tuple[GenerationConfig, ModelRunner]:
-    """A config and its model: a shape with random weights, or the request's own."""
+    """A configuration and its model: a shape with random weights, or the request's own."""
     if shape:
         return open_shape(request, shape)
     config = resolve(request)
@@ -92,7 +92,7 @@ def is_kernel(event: Any) -> bool:
 
 
 def as_recorded(config: GenerationConfig, made: steps.Ready) -> GenerationConfig:
-    """The same config, in which CUDA graphs are on where its full window was recorded, and off where it was not.
+    """The same with CUDA graphs on where the full window was captured, and off where it was not.
 
     What decides by the size of a network would decide otherwise for one that is narrower.
     """

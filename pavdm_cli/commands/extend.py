@@ -1,4 +1,4 @@
-"""`pavdm extend`: a video file goes on."""
+"""`pavdm extend`: continue a video file."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def cut_short(file: Path, held: int, left: int, copied: int) -> str:
         return f"cut short; `{command_line(('pavdm', 'resume'), str(file))}` continues it"
     if held < copied:
         return "cut short before anything new; the command below begins again"
-    return f"cut short; `{command_line(('pavdm', 'extend'), str(file), ('--frames', str(left)))}` goes on"
+    return f"cut short; `{command_line(('pavdm', 'extend'), str(file), ('--frames', str(left)))}` continues it"
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> list[str]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def planned(config: GenerationConfig) -> GenerationConfig:
-    """The config as its memory allows, after a table of what it takes on stderr.
+    """The configuration as memory allows, after a table of what it takes on stderr.
 
     Raises: DeviceError if it does not fit.
     """
@@ -61,7 +61,7 @@ def _print_notes(config: GenerationConfig) -> None:
 
 
 def _fitting(found: Budget, config: GenerationConfig) -> GenerationConfig:
-    """The config as it fits, with notes on what was chosen for that. Raises: DeviceError."""
+    """The configuration that fits, with notes on what was chosen for that. Raises: DeviceError."""
     from pavdm_cli.generation import memory_plan, memory_report
 
     if not found.fits:

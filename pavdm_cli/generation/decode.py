@@ -45,7 +45,7 @@ class Rendered:
 
 @dataclass(slots=True)
 class ChunkDecoder:
-    """Decodes a config's chunks in order."""
+    """Decodes the chunks of a video in order."""
 
     config: GenerationConfig
     recovery: Recovery
@@ -81,7 +81,7 @@ class ChunkDecoder:
 
     @property
     def frames(self) -> int:
-        """How many have been decoded, at most the config's."""
+        """How many have been decoded, at most those of the video."""
         return self.state.frames if self.state else 0
 
     def _cut(self, pixels: Pixels) -> Pixels:

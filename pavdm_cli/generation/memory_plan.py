@@ -71,7 +71,7 @@ def worth_telling(config: GenerationConfig) -> bool:
 
 
 def choose(config: GenerationConfig) -> Budget:
-    """The config with guidance in one batch and images coded together as far as that fits; else the least there is.
+    """With guidance in one batch and images decoded together as far as that fits; else what takes least.
 
     Raises: ModelError.
     """
@@ -241,7 +241,7 @@ def _advice(found: Budget) -> str:
 
 
 def alternatives(config: GenerationConfig) -> Iterator[tuple[str, GenerationConfig]]:
-    """Options that take less memory, and the config with each."""
+    """Options that take less memory, and the configuration with each."""
     execution, (height, width) = config.execution, config.spec.size
     elsewhere = any(option.key == "text_device" for option in config.video_model.options)
     if elsewhere and config.text_device.type != "cpu":
@@ -261,7 +261,7 @@ def alternatives(config: GenerationConfig) -> Iterator[tuple[str, GenerationConf
 
 
 def _offloaded(config: GenerationConfig, mode: str) -> tuple[str, GenerationConfig]:
-    """The config with --offload, without the options that need weights to stay in place."""
+    """With --offload, without the options that need weights to stay in place."""
     open_overlap = "overlap_decode" in config.open_switches
     pinning = [name for name in config.execution.pinning_options if not (open_overlap and "overlap" in name)]
     graphs = "auto" if config.execution.cuda_graphs == "on" else config.execution.cuda_graphs
@@ -280,7 +280,7 @@ def _saved(before: Budget, after: Budget) -> int:
 def told(config: GenerationConfig, kept: Callable[[], str] = lambda: "nothing was finished") -> Iterator[None]:
     """Turns a lack of memory or the failure of a device into one line; `kept` says what is done.
 
-    Any other error that is not ours goes on with that as a note. Raises: DeviceError.
+    Any other error is raised again with that as a note. Raises: DeviceError.
     """
     try:
         yield

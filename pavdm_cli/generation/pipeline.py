@@ -59,7 +59,7 @@ def levels_of(config: GenerationConfig) -> NoiseLevels:
 
 
 def graphs_of(config: GenerationConfig, model: ModelRunner) -> GraphPolicy | None:
-    """What records the config's steps, if anything does; after the first step it knows how many and what they hold."""
+    """What captures steps as CUDA graphs, if anything does; after the first step it knows how many and their memory."""
     mode, values = config.execution.cuda_graphs, model.residual_values(config.guidance_scale)
     return choose_graphs(mode, model.device, values, config.uncapturable)
 

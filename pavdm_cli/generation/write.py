@@ -73,7 +73,7 @@ def record(
     still: StillImage | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Made:
-    """Sample, decode and write a config's video, which begins with the image `still`. Raises: OutputError.
+    """Sample, decode and write a video, which begins with the image `still`. Raises: OutputError.
 
     checkpoint: of an interrupted run, which is continued.
     """
@@ -158,7 +158,7 @@ def _finish(run: Run, output: Output, metadata: Mapping[str, Any], whole: bool) 
 
 
 def encoding_of(config: GenerationConfig, output: Output) -> EncoderOptions:
-    """How a config's frames are encoded."""
+    """How frames are encoded."""
     scale = Scale(output.scale_of(config.spec), output.scale_filter)
     return EncoderOptions(output.crf, encoder=output.encoder, ffmpeg=output.ffmpeg, scale=scale)
 
