@@ -105,7 +105,10 @@ def changes_of_settings(stored: Mapping[str, Any], now: Mapping[str, Any]) -> li
 
 
 def resolved_config(request: Request) -> tuple[GenerationConfig, Source | None]:
-    """The configuration of a stored request, and the video that it continues. Raises: InputError, UsageError, DeviceError."""
+    """The configuration of a stored request, and the video that it continues.
+
+    Raises: InputError, UsageError, DeviceError.
+    """
     if request.extension is None:
         config, image = resolve(request), request.image
         return replace(config, given=image_start.frames_given(config) if image else 0), None
