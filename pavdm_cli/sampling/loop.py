@@ -13,6 +13,7 @@ from torch import Tensor
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.denoiser import Cache, Denoiser
 from pavdm_cli.sampling.noise import Noise, NoiseLevels, add_noise
+from pavdm_cli.sampling.right_context import with_loop
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solver import History, Solver
 
@@ -34,6 +35,7 @@ class SamplerState:
     num_given: int = 0  # clean latents in front of the window that were given: no step changes them
     history: History = ()  # the solver's, of the window's latents; empty before the first step
     sink: Tensor | None = None  # (B, 1 or more, C, H, W), clean latents in front of the context; None: none
+    right_context: Tensor | None = None  # (B, 1 or more, C, H, W), as far as known; None: none, or in the window
 
     @property
     def clean(self) -> Tensor:  # (B, T, C, H, W)
@@ -185,9 +187,13 @@ def advance_window(
         return state
     leaving = len(schedule.latents(range(state.chunks.start, active.start)))
     entering = sample_noise(noise, schedule.latents(range(state.chunks.stop, active.stop)), state.window)
+    right_context = with_loop(state, schedule, leaving)
+    if right_context is not None and schedule.joins(active):
+        entering, right_context = torch.cat([entering, right_context], dim=1), None
     pairs = zip(state.history, solver.history(entering), strict=True)
     history = tuple(roll(old, new, leaving) for old, new in pairs)
-    moved = replace(state, chunks=active, window=roll(state.window, entering, leaving), history=history)
+    window = roll(state.window, entering, leaving)
+    moved = replace(state, chunks=active, window=window, history=history, right_context=right_context)
     length = schedule.context_latents(active)
     if not leaving:
         return replace(moved, context=tail(state.context, length)) if state.context.shape[1] > length else moved
@@ -230,10 +236,11 @@ def from_nothing(noise: Noise, sigmas: Tensor) -> SamplerState:
     return SamplerState(0, range(0), nothing, nothing, nothing)
 
 
-def from_clip(schedule: Schedule, clip: Tensor, sigmas: Tensor) -> SamplerState:
-    """Continue clean latents (B, T, C, H, W), whose last ones are the context."""
-    clip = clip.to(sigmas)
-    return SamplerState(0, range(0), clip[:, :0], tail(clip, schedule.context_latents(range(0))), clip[:, :0])
+def from_clip(schedule: Schedule, clip: Tensor, sigmas: Tensor, chunk: int = 0) -> SamplerState:
+    """Continue clean latents (B, T, C, H, W), whose last ones are the context, with a chunk of that index."""
+    clip, chunks = clip.to(sigmas), range(chunk, chunk)
+    context = tail(clip, schedule.context_latents(chunks))
+    return SamplerState(schedule.entry(chunk), chunks, clip[:, :0], context, clip[:, :0])
 
 
 def from_renoised(

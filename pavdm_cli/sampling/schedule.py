@@ -2,20 +2,20 @@
 
 Chunk i enters the window as pure noise at step i * stride, loses one level per step, and leaves clean `steps` later.
 With windows that restart, the chunks of a window enter like that once all of the window before it are clean.
+Where clean latents follow the last chunk, a window that they are shown behind holds all chunks in between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.runtime.printable import pluralize
+from pavdm_cli.sampling.suggestions import MAX_VALUE, fits, suggest
 
 RAMP_UPS = ("grow", "full")
 SOLVERS = ("euler", "unipc")  # names of those in `sampling/solvers.py`
-MAX_VALUE = 10_000  # steps, or latents of a window or a chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,9 @@ class Schedule:
     restart: int = 0  # chunks of a window after whose end the next one begins; 0: the window rolls
     sink: range = range(0)  # chunks that stay in the context after they have left it, in front of the others
     positions: int | None = None  # before the window's first latent, repeated in a longer context; None: all in order
+    right_context: int = 0  # clean latents right after the last chunk
+    join: int | None = None  # chunk that is the window's oldest when they are first shown behind it; None: there are none
+    loop: range = range(0)  # chunks of the video that are its right context too, so that it loops; none: it is given
 
     def __post_init__(self) -> None:
         assert 1 <= self.stride <= self.steps
@@ -42,6 +45,8 @@ class Schedule:
         assert self.context >= 0
         assert self.positions != 0 or not self.context
         assert not (self.sink and (self.full_window or self.fill_to))  # those fill the context up themselves
+        assert bool(self.right_context) == (self.join is not None)
+        assert not (self.right_context and (self.full_window or self.restart or self.noisy_context))
 
     @property
     def capacity(self) -> int:
@@ -87,6 +92,10 @@ class Schedule:
         window, place = divmod(chunk, self.restart)
         return window * self.period + place * self.stride
 
+    def joins(self, window: range) -> bool:
+        """Whether the right context is shown behind a window that holds these chunks."""
+        return self.join is not None and window.start >= self.join
+
     def level(self, chunk: int, now: int) -> int:
         """Level of a chunk before step `now`: `steps` when it enters, 0 when it is clean; one more before it enters."""
         return min(self.steps + 1, self.steps - (now - self.entry(chunk)))
@@ -98,6 +107,9 @@ class Schedule:
         oldest = max(first, begin + (inside - self.steps) // self.stride + 1)
         if self.restart:
             oldest = max(oldest, begin)
+        if self.join is not None and oldest >= self.join:  # nothing is left out before what follows the last chunk
+            assert chunks is not None
+            return range(oldest, chunks)
         newest = begin + inside // self.stride
         end = max(newest + 1, oldest + self.capacity) if self.full_window else newest + 1
         end = min(end, begin + self.restart) if self.restart else end
@@ -106,7 +118,11 @@ class Schedule:
     def context_latents(self, window: range) -> int:
         """Clean latents in front of a window that holds these chunks, if there are as many before it."""
         full = self.window + self.context if self.full_window else self.fill_to
-        return max(self.context, full - len(self.latents(window)))
+        return max(self.context, full - self._window_latents(window))
+
+    def _window_latents(self, window: range) -> int:
+        """Latents of a window that holds these chunks, the right context included."""
+        return len(self.latents(window)) + self.right_context * self.joins(window)
 
     def latents(self, chunks: range) -> range:
         """Indices of the latents in these chunks; those of a given clip are negative."""
@@ -128,6 +144,11 @@ class Schedule:
         Only a few steps are examined, however long the video: once window and context are full, nothing changes until
         the ramp-down.
         """
+        if self.join is not None:
+            assert chunks is not None
+            ordinary = replace(self, right_context=0, join=None).sizes(now, first, before, chunks)
+            steps = range(max(now, self.total(self.join)), self.total(chunks))
+            return ordinary | {self.size(self.active_chunks(step, first, chunks), first, before) for step in steps}
         last = max(0, first, self.sink.stop) + 2 * max(self.capacity, self.restart) + -(-self.context // self.chunk) + 2
         end = last if chunks is None else min(chunks, last)
         until = self.entry(last) if chunks is None else self.entry(end - 1) + self.steps
@@ -139,11 +160,12 @@ class Schedule:
         latents = self.latents(window)
         passed = latents.start - self.latents(range(first, first)).start
         recent = min(self.context_latents(window), before + passed)
-        return len(latents), recent + len(self.sinks(latents.start - recent))
+        return self._window_latents(window), recent + len(self.sinks(latents.start - recent))
 
     def levels(self, chunks: range, now: int) -> tuple[int, ...]:
-        """Levels of all latents in these chunks before step `now`."""
-        return tuple(self.level(chunk, now) for chunk in chunks for _ in self.latents(range(chunk, chunk + 1)))
+        """Levels of all latents in these chunks before step `now`, and of the right context behind them: 0."""
+        noisy = tuple(self.level(chunk, now) for chunk in chunks for _ in self.latents(range(chunk, chunk + 1)))
+        return noisy + (0,) * (self.right_context * self.joins(chunks))
 
 
 def pa(steps: int, window: int, chunk: int, context: int = 1) -> Schedule:
@@ -239,36 +261,11 @@ def _check_positive(**values: int) -> None:
 def _chunks_in_window(steps: int, window: int, chunk: int) -> int:
     """Chunks in a window. Raises: UsageError that suggests the nearest values if these do not divide."""
     count, rest = divmod(window, chunk)
-    hint = _suggestion(steps, window, chunk)
+    hint = suggest(steps, window, chunk)
     if rest:
         raise UsageError(f"window must be a multiple of chunk {chunk}, got {window}", hint)
-    if not _fit(steps, window, chunk):
+    if not fits(steps, window, chunk):
         raise UsageError(
             f"steps must be a multiple of the {count} chunks in the window, or divide them, got {steps}", hint
         )
     return count
-
-
-def _fit(steps: int, window: int, chunk: int) -> bool:
-    count, rest = divmod(window, chunk)
-    return not rest and count > 0 and (steps % count == 0 or count % steps == 0)
-
-
-def _suggestion(steps: int, window: int, chunk: int) -> str:
-    """The nearest values of each that fit the other two; for chunk also the next multiple, which a VAE may need."""
-    chunks = _nearest(chunk, lambda value: _fit(steps, window, value))
-    multiples = (value for value in range(2 * chunk, window + 1, chunk) if _fit(steps, window, value))
-    options = {
-        "steps": _nearest(steps, lambda value: _fit(value, window, chunk)),
-        "window": _nearest(window, lambda value: _fit(steps, value, chunk)),
-        "chunk": sorted({*chunks, *islice(multiples, 1)}),
-    }
-    parts = [f"--{name} {', '.join(map(str, values))}" for name, values in options.items() if values]
-    return f"try {' or '.join(parts) or f'--window {chunk}'}"
-
-
-def _nearest(value: int, fits: Callable[[int], bool]) -> list[int]:
-    """The nearest fitting values below and above, between half and twice the value."""
-    below = next((near for near in range(value - 1, (value - 1) // 2, -1) if fits(near)), None)
-    above = next((near for near in range(value + 1, min(2 * value, MAX_VALUE) + 1) if fits(near)), None)
-    return [near for near in (below, above) if near is not None]

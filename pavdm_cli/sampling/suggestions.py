@@ -1,0 +1,34 @@
+"""The nearest steps, windows and chunks that go together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+
+MAX_VALUE = 10_000  # steps, or latents of a window or a chunk
+
+
+def fits(steps: int, window: int, chunk: int) -> bool:
+    """Whether the window is whole chunks, as many as divide the steps or are divided by them."""
+    count, rest = divmod(window, chunk)
+    return not rest and count > 0 and (steps % count == 0 or count % steps == 0)
+
+
+def suggest(steps: int, window: int, chunk: int) -> str:
+    """The nearest values of each that fit the other two; for chunk also the next multiple, which a VAE may need."""
+    chunks = _nearest(chunk, lambda value: fits(steps, window, value))
+    multiples = (value for value in range(2 * chunk, window + 1, chunk) if fits(steps, window, value))
+    options = {
+        "steps": _nearest(steps, lambda value: fits(value, window, chunk)),
+        "window": _nearest(window, lambda value: fits(steps, value, chunk)),
+        "chunk": sorted({*chunks, *islice(multiples, 1)}),
+    }
+    parts = [f"--{name} {', '.join(map(str, values))}" for name, values in options.items() if values]
+    return f"try {' or '.join(parts) or f'--window {chunk}'}"
+
+
+def _nearest(value: int, fits: Callable[[int], bool]) -> list[int]:
+    """The nearest fitting values below and above, between half and twice the value."""
+    below = next((near for near in range(value - 1, (value - 1) // 2, -1) if fits(near)), None)
+    above = next((near for near in range(value + 1, min(2 * value, MAX_VALUE) + 1) if fits(near)), None)
+    return [near for near in (below, above) if near is not None]
