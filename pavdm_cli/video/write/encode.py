@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import av
 import numpy as np
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from pavdm_cli.video.color_space import BT709_LIMITED, ColorSpace
 from pavdm_cli.video.upscale import Scale
-from pavdm_cli.video.write.remux import OtherStreams
+
+if TYPE_CHECKING:
+    from pavdm_cli.video.write.remux import OtherStreams
 
 Frame = NDArray[np.uint8]  # (H, W, 3), RGB, upright
 

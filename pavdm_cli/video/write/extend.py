@@ -67,7 +67,7 @@ class ExtensionWriter(BaseWriter[SegmentedEncoder | GifEncoder]):
         self.video, self.options = video, options or ExtensionOptions()
         check_extension(video, path, self.options)
         suffix = Path(path).suffix.lower()
-        self._params = _video_params(video, suffix)
+        self._params = params_of_video(video, suffix)
         self.notes = _notes(video, self.options, self._params)
         resume = self.options.encoder.resume
         self._last_tick = resume.last_time if resume else -1
@@ -114,7 +114,7 @@ class ExtensionWriter(BaseWriter[SegmentedEncoder | GifEncoder]):
         previous = None
         for frame in frames:
             if frame is not previous:  # otherwise it is repeated to reach the video's frame rate
-                previous, output = frame, self._to_output_size(frame).copy()
+                previous, output = frame, fit_frame(frame, self._params, self._upscale).copy()
             self._append_at(output, self._end)
             self._has_new_frames = True
             self._end += 1 / self.video.rate
@@ -148,14 +148,15 @@ class ExtensionWriter(BaseWriter[SegmentedEncoder | GifEncoder]):
             return frame
         return scale_to_cover(frame, (self._params.height, self._params.width), self.video.sample_aspect_ratio)
 
-    def _to_output_size(self, frame: Frame) -> Frame:
-        """Scale a frame of the model, which has square pixels."""
-        width, height = self._params.width, self._params.height
-        if frame.shape[:2] == (height, width):
-            return frame
-        if self.options.scale.size((frame.shape[0], frame.shape[1])) == (height, width):
-            return self._upscale(frame)
-        return scale_to_cover(frame, (height, width), 1 / self._params.sample_aspect_ratio)
+
+def fit_frame(frame: Frame, params: VideoParams, upscale: Upscaler) -> Frame:
+    """Scale a frame of the model, which has square pixels, to an output's size."""
+    size = params.height, params.width
+    if frame.shape[:2] == size:
+        return frame
+    if upscale.scale.size((frame.shape[0], frame.shape[1])) == size:
+        return upscale(frame)
+    return scale_to_cover(frame, size, 1 / params.sample_aspect_ratio)
 
 
 def _open_encoder(params: VideoParams, options: ExtensionOptions, path: Path) -> SegmentedEncoder | GifEncoder:
@@ -165,7 +166,8 @@ def _open_encoder(params: VideoParams, options: ExtensionOptions, path: Path) ->
     return SegmentedEncoder(path, params, options.encoder, comment)
 
 
-def _video_params(video: VideoInfo, suffix: str) -> VideoParams:
+def params_of_video(video: VideoInfo, suffix: str) -> VideoParams:
+    """Parameters of a stream that shows a video's own frames and new ones at their own times."""
     width, height, aspect = video.width, video.height, video.sample_aspect_ratio
     if suffix not in KEEP_ASPECT and aspect != 1:
         square = Fraction(1)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import av
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
 from pavdm_cli.runtime.durable import sync_file
+from pavdm_cli.video.io.info import video_stream
+from pavdm_cli.video.io.input import open_input
 from pavdm_cli.video.write.mp4_boxes import move_index_to_front
 from pavdm_cli.video.write.sink import Sink
 
@@ -38,6 +40,31 @@ class OtherStreams(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class KeptPackets:
+    """The packets of another file, with the same encoder's header, that stay around those of the growing one."""
+
+    path: Path
+    start: Fraction  # seconds at which the growing file's frames begin
+    end: Fraction | None  # at which they end; None: nothing follows them
+
+    def around(self, packets: Iterable[VideoPacket], source: InputContainer) -> Iterator[VideoPacket]:
+        """Those before, the given ones, and those after, in the order in which they are decoded."""
+        replaced = False
+        for packet in source.demux(video_stream(source, self.path)):
+            time = None if packet.pts is None else packet.pts * packet.time_base
+            if time is not None and time < self.start:
+                yield packet
+                continue
+            if not replaced:
+                yield from packets
+                replaced = True
+            if time is not None and self.end is not None and time >= self.end:
+                yield packet
+        if not replaced:
+            yield from packets
+
+
+@dataclass(frozen=True, slots=True)
 class Remux:
     """How a file is copied: the same bytes each time."""
 
@@ -46,6 +73,7 @@ class Remux:
     delay: Fraction  # seconds by which frames are decoded before they are presented
     others: OtherStreams | None = None
     end: Fraction = Fraction(0)  # of the video, in seconds
+    kept: KeptPackets | None = None
 
     def __call__(self, source: Path, target: Path) -> None:
         """Copy the growing file `source` to `target`, and wait until that is on the disk. Raises: OSError."""
@@ -64,14 +92,20 @@ class Remux:
     def _copy(self, source: Path, target: Path) -> None:
         suffix = source.suffix.lower()
         options = {"fflags": "+bitexact"} | ({"movflags": "+use_metadata_tags"} if suffix == ".mp4" else {})
-        with av.open(str(source.absolute())) as growing, closing(Sink(target)) as sink:
+        with ExitStack() as stack:
+            growing = stack.enter_context(av.open(str(source.absolute())))
+            template, packets = growing.streams.video[0], growing.demux(video=0)
+            if self.kept:
+                kept = stack.enter_context(open_input(self.kept.path))
+                template, packets = video_stream(kept, self.kept.path), self.kept.around(packets, kept)
+            sink = stack.enter_context(closing(Sink(target)))
             with closing(av.open(sink, "w", format=MUXERS[suffix], options=options)) as file:
                 file.metadata["comment"] = self.comment
-                stream = file.add_stream_from_template(growing.streams.video[0])
+                stream = file.add_stream_from_template(template)
                 stream.codec_context.framerate = self.rate
                 if self.others:
                     self.others.add_streams(file)
-                for packet in self._packets(growing.demux(video=0)):
+                for packet in self._packets(packets):
                     self._mux_others_until(packet, file)
                     packet.stream = stream
                     file.mux(packet)
