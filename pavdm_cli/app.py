@@ -6,13 +6,13 @@ import json
 import os
 import sys
 from io import TextIOWrapper
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from pavdm_cli import __version__, ui
 from pavdm_cli.commands import bench, evaluate, models, train
-from pavdm_cli.commands.common import App, Quiet, Verbose
+from pavdm_cli.commands.common import App, CommandLineError, Quiet, Verbose, plain
 from pavdm_cli.commands.doctor import doctor
 from pavdm_cli.commands.extend import extend
 from pavdm_cli.commands.generate import generate
@@ -22,7 +22,6 @@ from pavdm_cli.errors import PavdmError, UsageError
 from pavdm_cli.runtime.diagnose import diagnose, find_interrupt
 from pavdm_cli.runtime.interrupt import INTERRUPTED, interrupt_lines
 
-CommandLineError: Any = typer.BadParameter.__base__  # of all that Typer refuses; it exports this subclass alone
 app = App(pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.command(context_settings={"allow_extra_args": True})(generate)  # which says what is wrong with them
 for command in (extend, resume, info, doctor):
@@ -80,13 +79,7 @@ def _refused(error: Exception) -> PavdmError | None:
     if type(error).__name__ == "NoArgsIsHelpError":  # which has printed the help
         sys.exit(UsageError.exit_code)
     path = context.command_path if context else "pavdm"
-    return UsageError(_plain(error.format_message()), f"`{path} --help` lists what it takes")
-
-
-def _plain(message: str) -> str:
-    """Typer's message without what pydantic, which checks values for it, says of itself."""
-    message = message.replace(": Value error, ", ": ").replace(": Input should be ", ": it must be ")
-    return message.partition(", unable to parse")[0].rstrip(".")
+    return UsageError(plain(error.format_message()), f"`{path} --help` lists what it takes")
 
 
 def _interrupt(interrupt: KeyboardInterrupt) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -66,7 +67,7 @@ def pipeline(line: str) -> list[list[str]]:
     lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;")
     lexer.whitespace_split = True
     commands: list[list[str]] = [[]]
-    for word in lexer:
+    for word in itertools.takewhile(lambda word: word != ">", lexer):  # a file to write to ends the line
         if set(word) <= set("&|;"):
             commands.append([])
         else:
@@ -102,7 +103,8 @@ def test_a_broken_link_or_anchor_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
-def test_every_command_line_parses(document: Path) -> None:
+def test_every_command_line_parses(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pavdm_cli.commands.config.read_config", lambda path: {"prompt": "of an example's file"})
     for words in command_lines(document.read_text(encoding="utf-8")):
         parse(words)
 

@@ -1,8 +1,9 @@
-"""What all commands share: -h, --quiet and --verbose, paths that are not empty, shell completion of names."""
+"""What all commands share: -h, --config, --quiet and --verbose, paths that are not empty, shell completion of names."""
 
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable
 from copy import copy
@@ -16,11 +17,13 @@ from typer.core import TyperCommand, TyperGroup
 from typer.models import OptionInfo, ParameterInfo
 
 from pavdm_cli import ui
-from pavdm_cli.errors import UsageError
+from pavdm_cli.commands import config
+from pavdm_cli.errors import PavdmError, UsageError
 from pavdm_cli.models import registry
 from pavdm_cli.models.spec import ModelOption
 
 LONGEST_PROMPT = 100_000  # characters
+CommandLineError: Any = typer.BadParameter.__base__  # of all that Typer refuses; it exports this subclass alone
 
 
 def _quiet(value: bool) -> None:
@@ -41,12 +44,55 @@ Verbose = Annotated[
 ]
 
 
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        is_eager=True,
+        callback=config.use_files,
+        help="TOML or YAML file of options, below flags and PAVDM_OPTION variables, above ./pavdm.toml and the user's.",
+    ),
+]
+
+
 class Command(TyperCommand):
-    """A command of `App`."""
+    """A command of `App`, whose options are also read from PAVDM_ variables and configuration files."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """As Typer's."""
         return with_plain_switches(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer's. Raises: UsageError for a wrong value, which names the file or the variable that it is from."""
+        config.read_variables(ctx)
+        try:
+            rest = super().parse_args(ctx, args)
+        except CommandLineError as error:
+            if better := config.attributed_value(plain(error.message), getattr(error, "param", None), ctx):
+                raise better from None
+            raise
+        except PavdmError as error:
+            config.attribute(error, ctx)
+            raise
+        config.drop_alternatives(ctx)
+        return rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """As Typer's; errors name the file or the variable that a wrong value is from."""
+        config.warn_of_variables(ctx.find_root().command)
+        try:
+            return super().invoke(ctx)
+        except PavdmError as error:
+            config.attribute(error, ctx)
+            raise
+
+
+def plain(message: str) -> str:
+    """Typer's message without what pydantic, which checks values for it, says of itself."""
+    message = message.replace(": Value error, ", ": ").replace(": Input should be ", ": it must be ")
+    message = re.sub("^Value error, ", "", message).replace("Input should be ", "it must be ")
+    return message.partition(", unable to parse")[0].rstrip(".")
 
 
 class Group(TyperGroup):
@@ -66,7 +112,7 @@ def with_plain_switches(parameters: list[Any]) -> list[Any]:
 
 
 class App(typer.Typer):
-    """A Typer app whose commands take -h, --quiet and --verbose too."""
+    """A Typer app whose commands take -h, --config, --quiet and --verbose too."""
 
     def __init__(self, **options: Any) -> None:
         settings = {"help_option_names": ["-h", "--help"]}
@@ -79,23 +125,28 @@ class App(typer.Typer):
         register = super().command(name, cls=Command, **options)
 
         def add(function: Callable[..., Any]) -> Callable[..., Any]:
-            register(with_verbosity(function))
+            register(with_shared_options(function))
             return function
 
         return add
 
 
-def with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with --quiet and --verbose, which act by their callbacks."""
+SHARED = {"config": (Config, None), "quiet": (Quiet, False), "verbose": (Verbose, False)}
+
+
+def with_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with --config, --quiet and --verbose, which act by their callbacks."""
+    own = inspect.signature(function).parameters
+    added = {name: hint for name, hint in SHARED.items() if name not in own}
 
     @wraps(function)
-    def command(*arguments: Any, quiet: bool = False, verbose: bool = False, **options: Any) -> Any:
-        return function(*arguments, **options)
+    def command(*arguments: Any, **options: Any) -> Any:
+        return function(*arguments, **{name: value for name, value in options.items() if name not in added})
 
-    hints = get_type_hints(function, include_extras=True) | {"quiet": Quiet, "verbose": Verbose}
+    hints = get_type_hints(function, include_extras=True) | {name: hint for name, (hint, _) in added.items()}
     keyword = inspect.Parameter.KEYWORD_ONLY
-    added = [inspect.Parameter(name, keyword, default=False) for name in ("quiet", "verbose")]
-    parameters = [*inspect.signature(function).parameters.values(), *added]
+    new = [inspect.Parameter(name, keyword, default=default) for name, (_, default) in added.items()]
+    parameters = [*own.values(), *new]
     hints |= {parameter.name: with_path_check(parameter.name, hints[parameter.name]) for parameter in parameters}
     typed = [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
     command.__signature__ = inspect.Signature(typed)  # type: ignore[attr-defined]
@@ -206,7 +257,12 @@ def check_model_options(context: typer.Context, model: str) -> None:
             if ignored.instead:
                 raise UsageError(message, ignored.instead)
             ui.warn(message)
+    own = {option.key for option in found.options}
     known = {option.name for option in found.options} | {one.option.removeprefix("--") for one in found.spec.ignored}
     for option in registry.options().values():
         if option.name not in known and f"--{option.name}" in given:
             raise UsageError(f"--{option.name} is no option of {name}", "leave it out")
+    useless = {one.option.removeprefix("--") for one in found.spec.ignored} | {*registry.options()} - own
+    for key in (word.replace("-", "_") for word in useless):
+        if config.is_from_elsewhere(context, key):  # a file may be shared by several models
+            config.reset(context, key)

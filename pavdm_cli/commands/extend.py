@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from pavdm_cli.commands import common, options
+from pavdm_cli.commands.config import sources_of
 from pavdm_cli.commands.flags import request_of
 from pavdm_cli.commands.run import go_on
 from pavdm_cli.generation.request import Extension
@@ -81,4 +82,4 @@ def extend(
     common.check_model_options(ctx, model)
     extension = Extension(source, start, only_new, audio)
     request = request_of(ctx.params, prompt=common.read_prompt(prompt or ""), extension=extension)
-    go_on(request, as_json, plan)
+    go_on(request, as_json, plan, sources_of(ctx))

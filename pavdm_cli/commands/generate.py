@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from pavdm_cli.commands import common, options
+from pavdm_cli.commands.config import sources_of
 from pavdm_cli.commands.flags import request_of
 from pavdm_cli.commands.run import make
 
@@ -63,4 +64,4 @@ def generate(
     common.check_quotes(ctx, prompt)
     prompt = common.read_prompt(prompt)
     common.check_model_options(ctx, model)
-    make(request_of(ctx.params, prompt=prompt), as_json, plan, count)
+    make(request_of(ctx.params, prompt=prompt), as_json, plan, count, sources_of(ctx))

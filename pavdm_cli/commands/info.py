@@ -10,17 +10,25 @@ from typing import Annotated, Any
 import typer
 
 from pavdm_cli.commands import options
+from pavdm_cli.commands.config import is_typed
+from pavdm_cli.commands.option_values import options_of
+from pavdm_cli.errors import InputError
 from pavdm_cli.models import registry
-from pavdm_cli.runtime.printable import command_line
+from pavdm_cli.runtime.printable import command_line, printable
 
 
 def info(
+    ctx: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Any video file.")],
     as_json: options.Json = False,
+    config: Annotated[
+        bool, typer.Option("--config", help="Print a configuration file that makes the video again: redirect it.")
+    ] = False,
 ) -> None:
     """Show a video's size, length, codecs and tracks; of one that pavdm made also its generation parameters.
 
-    Those are prompt, seed, weights, versions and settings, with the command that makes the video again.
+    Those are prompt, seed, weights, versions and settings, with the command that makes the video again. With --config
+    they are printed as TOML: `pavdm info --config boat.mp4 > boat.toml`, then `pavdm generate --config boat.toml`.
     """
     from pavdm_cli import ui
     from pavdm_cli.generation.metadata import first, sound_fields
@@ -33,6 +41,8 @@ def info(
         metadata, wrong = {}, []
     for line in first(wrong):
         ui.warn(f"damaged metadata is ignored: {line}")
+    if config:
+        return _print_config(ctx, file, metadata)
     facts, left = describe_video(video), missing(file, metadata, video.frames)
     if as_json:
         held = {"held": video.frames, "whole": not left} if metadata else {}
@@ -78,8 +88,28 @@ def aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
     return [f"{name:<{width}}  {value}" for name, value in rows]
 
 
+def _print_config(ctx: typer.Context, file: Path, metadata: dict[str, Any]) -> None:
+    """A configuration file with the options of the command that makes a video again. Raises: InputError."""
+    from pavdm_cli.commands.config_file import to_toml
+
+    if not metadata:
+        raise InputError(f"{file} does not say how it was made", "only videos that pavdm made do")
+    verb, argument, words = reproduction(metadata)
+    maker = ctx.find_root().command.commands[verb]  # type: ignore[attr-defined]
+    parsed = maker.make_context(verb, [*words, "--", argument], parent=ctx.parent, resilient_parsing=True)
+    values = {key: parsed.params[option.name] for key, option in options_of(maker).items() if is_typed(parsed, option)}
+    print(f"# `pavdm {verb} --config THIS_FILE` makes {printable(file.name)} again.")
+    print(to_toml(values), end="")
+
+
 def command(metadata: dict[str, Any]) -> str:
     """The command line that makes the same frames again, on the same machine, versions and threads."""
+    verb, argument, words = reproduction(metadata)
+    return command_line(("pavdm", verb), argument, words)
+
+
+def reproduction(metadata: dict[str, Any]) -> tuple[str, str, list[str]]:
+    """The command that makes the same frames again, its argument and its options."""
     prompt = metadata.get("caption") or metadata["prompt"]  # a caption is complete: it leaves nothing to the seed
     words = ["--prompt", prompt] if "source" in metadata else []
     for name in stored_flags():
@@ -95,8 +125,8 @@ def command(metadata: dict[str, Any]) -> str:
     words += [word for name in own for word in (f"--{name.replace('_', '-')}", str(metadata[name]))]
     words += ["--compile"] if metadata.get("compile") else []
     if "source" in metadata:
-        return command_line(("pavdm", "extend"), metadata["source"], words)
-    return command_line(("pavdm", "generate"), prompt, words)
+        return "extend", metadata["source"], words
+    return "generate", prompt, words
 
 
 def stored_flags() -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pavdm_cli import ui
 from pavdm_cli.models.registry import MODELS
@@ -11,6 +12,25 @@ from pavdm_cli.models.registry import MODELS
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
     from pavdm_cli.generation.memory_plan import Budget
+
+
+MODEL_CARD = ("steps", "window", "chunk", "context", "guidance", "solver", "warmup")  # and size and rate
+Sources = Mapping[str, tuple[Any, str]]  # by key: an option's value, and the flag, the variable or the file it is from
+
+
+def settings(config: GenerationConfig, sources: Sources) -> dict[str, tuple[str, str]]:
+    """Every option that is set, and what the model card decides: value and source."""
+    spec, card = config.spec, f"model card of {config.spec.name}"
+    decided = {name: getattr(config, name) for name in MODEL_CARD}
+    decided |= {"size": f"{spec.size[1]}x{spec.size[0]}", "fps": spec.fps}
+    rest = {name: (value, card) for name, value in decided.items() if name not in sources}
+    return {name: (str(value), source) for name, (value, source) in {**sources, **rest}.items()}
+
+
+def print_settings(config: GenerationConfig, sources: Sources) -> None:
+    """Where every value is from, for those who ask for details."""
+    for name, (value, source) in settings(config, sources).items():
+        ui.detail(f"{name} {value} ({source})")
 
 
 def planned(config: GenerationConfig) -> GenerationConfig:
@@ -30,7 +50,9 @@ def planned(config: GenerationConfig) -> GenerationConfig:
     return _fitting(found, config)
 
 
-def print_plan(config: GenerationConfig, pixels: int, as_json: bool, count: int = 1) -> None:
+def print_plan(
+    config: GenerationConfig, pixels: int, as_json: bool, count: int = 1, sources: Sources | None = None
+) -> None:
     """What a video takes in memory and time, on stdout; pixels: of all frames written. Raises: DeviceError."""
     from pavdm_cli.bench import estimate
     from pavdm_cli.generation import memory_plan, memory_report
@@ -42,13 +64,16 @@ def print_plan(config: GenerationConfig, pixels: int, as_json: bool, count: int 
     ):  # by its name alone a model can be planned that is not there
         need_weights(config.spec, bool(config.prompt), config.video_model.published)
     found = memory_plan.choose(config)
-    time = estimate.estimate(found.config, pixels)
+    time, origins = estimate.estimate(found.config, pixels), settings(config, sources or {})
     if as_json:
-        print(json.dumps(memory_report.figures(found) | {"videos": count, "time": estimate.figures(time)}))
+        figures = {"videos": count, "time": estimate.figures(time)}
+        figures["settings"] = {name: {"value": value, "source": source} for name, (value, source) in origins.items()}
+        print(json.dumps(memory_report.figures(found) | figures))
     else:
         ui.show_table("", ("memory", *memory_plan.STAGES), memory_report.table(found))
         title = "\ntime (estimate)" if count == 1 else f"\ntime (estimate, for each of {count} videos)"
         ui.show_table(title, ("", ""), estimate.lines(time))
+        ui.show_table("\nsettings", ("", "", "from"), [(name, *row) for name, row in origins.items()])
     _fitting(found, config)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from pavdm_cli import ui
-from pavdm_cli.commands.plan import planned, print_plan
+from pavdm_cli.commands.plan import Sources, planned, print_plan, print_settings
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.generation.checks import check
 from pavdm_cli.generation.request import Request
@@ -42,10 +42,12 @@ def pick_seed(seed: int | None) -> int:
     return seed
 
 
-def make(request: Request, as_json: bool, only_plan: bool = False, count: int = 1) -> None:
+def make(
+    request: Request, as_json: bool, only_plan: bool = False, count: int = 1, sources: Sources | None = None
+) -> None:
     """Make `count` videos of successive seeds and print their paths; mistakes are found before torch is imported.
 
-    only_plan: print what one of them would take instead.
+    only_plan: print what one of them would take instead; sources: of the options, to be shown.
     """
     check(request)
     batch, still = with_seeds(request, count), _still(request)
@@ -63,8 +65,9 @@ def make(request: Request, as_json: bool, only_plan: bool = False, count: int = 
     config = replace(config, given=image_start.frames_given(config) if still else 0)
     if only_plan:
         pixels = config.frames * math.prod(config.spec.size) * request.output.scale_of(config.spec) ** 2
-        print_plan(config, pixels, as_json, count)
+        print_plan(config, pixels, as_json, count, sources)
         return
+    print_settings(config, sources or {})
     config = planned(config)
     model = open_model(config)
     with stop_requested(interruptible=False) as stop:
@@ -138,7 +141,7 @@ def with_threads(request: Request, load: Load) -> Request:
     return replace(request, execution=replace(request.execution, threads=threads))
 
 
-def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
+def go_on(request: Request, as_json: bool, only_plan: bool = False, sources: Sources | None = None) -> None:
     """Continue the request's video and print the path; only_plan: print what it would take instead."""
     assert request.extension
     from pavdm_cli.generation import extend as continuation
@@ -160,8 +163,10 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False) -> None:
         ui.warn(line)
     config = replace(config, given=write.frames_to_read(config, source))
     if only_plan:
-        print_plan(config, (source.copied + source.frames) * source.video.width * source.video.height, as_json)
+        pixels = (source.copied + source.frames) * source.video.width * source.video.height
+        print_plan(config, pixels, as_json, sources=sources)
         return
+    print_settings(config, sources or {})
     config = planned(config)
     model = open_model(config)
     with stop_requested(interruptible=False) as stop:

@@ -86,7 +86,7 @@ def parse_json(text: str) -> Any:
         raise InvalidError("it is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise NotJSONError(f"it is not JSON: {error.msg} in line {error.lineno}") from None
-    _check_depth(value)
+    check_depth(value)
     return value
 
 
@@ -214,11 +214,11 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def _check_depth(value: Any) -> None:
+def check_depth(value: Any, max_depth: int = MAX_DEPTH) -> None:
     """Check nested lists and objects, level by level. Raises: InvalidError, also for text that is not Unicode."""
     level, depth = [value], 0
     while level:
-        if depth > MAX_DEPTH:
+        if depth > max_depth:
             raise InvalidError("it is nested too deeply")
         strings = [item for item in level if isinstance(item, str)]
         strings += [name for item in level if isinstance(item, dict) for name in item]

@@ -1,0 +1,228 @@
+"""Values of options from elsewhere: `PAVDM_` variables, `--config FILE`, ./pavdm.toml, the user's file.
+
+Each stands above the next; below them all are a command's defaults and the model card. Typer reads the variables and
+the merged files (its `default_map`); this module finds, checks and merges the files, and says where a value is from.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+from platformdirs import user_config_path
+
+from pavdm_cli import ui
+from pavdm_cli.commands.config_file import read_config
+from pavdm_cli.commands.option_values import Option, check_value, key_of, near, options_of
+from pavdm_cli.errors import PavdmError, UsageError
+
+PROJECT_FILE = Path("pavdm.toml")
+COMMON = ("generate", "extend", "batch")  # the commands for which keys outside every section hold
+ALTERNATIVES = (("seconds", "frames"),)  # of which the one with the higher source counts
+NOT_OF_THE_VIDEO = ("plan", "json", "quiet", "verbose")  # options that say what a command prints
+OTHER_VARIABLES = ("PAVDM_FFMPEG", "PAVDM_TRACEBACK")
+RANKS = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")  # Typer's names of sources, the highest last
+_ORIGINS = "pavdm.origins"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value is in the files."""
+
+    path: Path
+    key: str  # as it is written there
+
+
+def user_file() -> Path:
+    """The user's own configuration file."""
+    return user_config_path("pavdm", appauthor=False) / "config.toml"
+
+
+def use_files(context: typer.Context, path: Path | None) -> Path | None:
+    """The callback of --config: its file and the standard ones become the command's defaults. Raises: UsageError."""
+    standard = [file for file in (user_file(), PROJECT_FILE) if os.path.lexists(file)]
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    for file in [*standard, *([path] if path else [])]:
+        for section in _sections_for(context, file):
+            for other in {other for name in section for other in _alternatives(name)} - section.keys():
+                values.pop(other, None)
+            values |= {name: value for name, (value, _) in section.items()}
+            origins |= {name: Origin(file, key) for name, (_, key) in section.items()}
+    context.default_map, context.meta[_ORIGINS] = values, origins
+    return path
+
+
+def _sections_for(context: typer.Context, file: Path) -> Iterator[dict[str, tuple[Any, str]]]:
+    """What a file has for the command, the lowest first: by parameter, the value and its key."""
+    words, own = command_words(context), options_of(context.command)
+    sections = checked_sections(read_config(file), context.find_root().command, file)
+    for section in ((), words):
+        if section or words[0] in COMMON:
+            keys = {key: own.get(key.replace("-", "_")) for key in sections.get(section, {})}
+            values = sections.get(section, {})
+            yield {one.name: (check_value(one, values[key]).value, key) for key, one in keys.items() if one}
+
+
+def _alternatives(name: str) -> set[str]:
+    """Options that exclude this one."""
+    return {other for group in ALTERNATIVES if name in group for other in group if other != name}
+
+
+def checked_sections(
+    values: Mapping[str, Any], command: Any, file: Path, words: tuple[str, ...] = ()
+) -> dict[tuple[str, ...], dict[str, Any]]:
+    """The keys of every section, by the words of its command. Raises: UsageError for what no command can use."""
+    commands = getattr(command, "commands", {})
+    tables = {key: value for key, value in values.items() if key in commands and isinstance(value, dict)}
+    own, known = {key: value for key, value in values.items() if key not in tables}, _options(command, words)
+    place = f"{file}: [{'.'.join(words)}] " if words else f"{file}: "
+    hint = f"`{' '.join(('pavdm', *(words or COMMON[:1])))} --help` lists the options"
+    for key, value in own.items():
+        option = known.get(key.replace("-", "_")) if isinstance(key, str) else None
+        if option is None:
+            what = f"section {key!r}" if isinstance(value, dict) else f"option {key!r}"
+            raise UsageError(f"{place}there is no {what}", near(key, _written([*known], [*commands])) or hint)
+        if error := check_value(option, value).error:
+            raise UsageError(f"{place}{key} is {error}", near(value, option.choices) or hint)
+    sections = {words: own}
+    for key, table in tables.items():
+        sections |= checked_sections(table, commands[key], file, (*words, key))
+    return sections
+
+
+def _options(command: Any, words: tuple[str, ...]) -> dict[str, Option]:
+    """What a section may hold, by key; outside every section, options of any command that reads them there."""
+    if words:
+        return {} if hasattr(command, "commands") else options_of(command)
+    shared = [options_of(command.commands[name]) for name in reversed(COMMON) if name in command.commands]
+    return {key: option for options in shared for key, option in options.items()}
+
+
+def _written(keys: list[str], sections: list[str]) -> list[str]:
+    return [*(key.replace("_", "-") for key in keys), *sections]
+
+
+def command_words(context: typer.Context) -> tuple[str, ...]:
+    """The words of the command: ("train", "denoiser")."""
+    words: list[str] = []
+    current: Any = context
+    while current.parent is not None:
+        words.insert(0, current.info_name)
+        current = current.parent
+    return tuple(words)
+
+
+def variable(key: str, words: tuple[str, ...]) -> str:
+    """The variable of an option: PAVDM_STEPS where videos are made, else PAVDM_TRAIN_DENOISER_STEPS."""
+    parts = ("pavdm", *(() if words[0] in COMMON else words), key)
+    return "_".join(parts).replace("-", "_").upper()
+
+
+def read_variables(context: typer.Context) -> None:
+    """Let Typer read the command's variables."""
+    parameters: list[Any] = context.command.params
+    for parameter in parameters:
+        parameter.envvar = variable(key_of(parameter), command_words(context))
+        parameter.show_envvar = False  # the help of --config explains them all
+
+
+def drop_alternatives(context: typer.Context) -> None:
+    """Of options that exclude each other, reset those from a lower source than the highest."""
+    for group in ALTERNATIVES:
+        ranks = {name: RANKS.index(_source(context, name)) for name in group if name in context.params}
+        for name, rank in ranks.items():
+            if rank < max(ranks.values()):
+                reset(context, name)
+
+
+def reset(context: typer.Context, name: str) -> None:
+    """Give a parameter its default, as if nothing had set it."""
+    context.params[name] = options_by_name(context)[name].parameter.default
+    sources: Any = type(context.get_parameter_source(name))
+    context.set_parameter_source(name, sources.DEFAULT)
+
+
+def options_by_name(context: typer.Context) -> dict[str, Option]:
+    """The command's options, by parameter."""
+    return {option.name: option for option in options_of(context.command).values()}
+
+
+def _source(context: typer.Context, name: str) -> str:
+    source = context.get_parameter_source(name)
+    return source.name if source and source.name in RANKS else "DEFAULT"
+
+
+def source_of(context: typer.Context, parameter: Any) -> str:
+    """The flag, the variable or the file that a parameter's value is from; empty for a default."""
+    source = _source(context, parameter.name)
+    if source == "DEFAULT_MAP":
+        return str(context.meta[_ORIGINS][parameter.name].path)
+    flag = max(parameter.opts, key=len)
+    flag = flag if flag.startswith("-") else "command line"  # an argument
+    return {"COMMANDLINE": flag, "ENVIRONMENT": parameter.envvar or "", "DEFAULT": ""}[source]
+
+
+def sources_of(context: typer.Context) -> dict[str, tuple[Any, str]]:
+    """The value of every option that is set, and the flag, the variable or the file that it is from, by key."""
+    options = options_of(context.command)
+    sources = {key: source_of(context, option.parameter) for key, option in options.items()}
+    sources = {key: source for key, source in sources.items() if source and key not in NOT_OF_THE_VIDEO}
+    return {key: (context.params[options[key].name], source) for key, source in sources.items()}
+
+
+def is_typed(context: typer.Context, option: Option) -> bool:
+    """Whether an option is on the command line."""
+    return _source(context, option.name) == "COMMANDLINE"
+
+
+def is_from_elsewhere(context: typer.Context, name: str) -> bool:
+    """Whether a parameter is set, but not on the command line."""
+    return _source(context, name) in ("ENVIRONMENT", "DEFAULT_MAP")
+
+
+def attribute(error: PavdmError, context: typer.Context) -> None:
+    """Name in an error the file or the variable that the wrong value is from."""
+    for key, option in options_of(context.command).items():
+        flag, place = f"--{key.replace('_', '-')}", source_of(context, option.parameter)
+        pattern = rf"(?<![\w-]){re.escape(flag)}(?![\w-])"
+        is_number = option.type in (int, float)  # which messages name without dashes too: "steps must be positive"
+        text = f"{error.message} {error.hint}"
+        if is_from_elsewhere(context, option.name) and (
+            re.search(pattern, text) or (is_number and re.search(rf"\b{key}\b", error.message))
+        ):
+            is_file = _source(context, option.name) == "DEFAULT_MAP"
+            message = re.sub(pattern, flag[2:], error.message) if is_file else error.message
+            error.message = f"{place}: {message}"
+            return
+
+
+def attributed_value(message: str, parameter: Any, context: typer.Context) -> UsageError | None:
+    """Typer's message on a value that is from a variable or a file; None for one on the command line."""
+    if parameter is None or not is_from_elsewhere(context, parameter.name):
+        return None
+    is_file = _source(context, parameter.name) == "DEFAULT_MAP"
+    key = f": {context.meta[_ORIGINS][parameter.name].key}" if is_file else ""
+    hint = f"`{context.command_path} --help` lists what it takes"
+    return UsageError(f"{source_of(context, parameter)}{key}: {message}", hint)
+
+
+def warn_of_variables(root: Any) -> None:
+    """Note PAVDM_ variables that no command reads: a misspelt one has no effect."""
+    variables = [name for name in os.environ if name.startswith("PAVDM_") and os.environ[name]]
+    known = {*OTHER_VARIABLES, *_variables(root)} if variables else set()
+    for name in sorted({*variables} - known):
+        word = near(name, known)
+        ui.warn(f"no option of pavdm is set by {name}{f': {word}' if word else ''}")
+
+
+def _variables(command: Any, words: tuple[str, ...] = ()) -> Iterator[str]:
+    for name, below in getattr(command, "commands", {}).items():
+        yield from _variables(below, (*words, name))
+    if words:
+        yield from (variable(key_of(parameter), words) for parameter in command.params)

@@ -1,0 +1,107 @@
+"""Options as data: the keys of a command's options in files, and whether a value fits one."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from typer.models import ParameterInfo
+
+from pavdm_cli.runtime.untrusted import FLAG, Kind, one_of, summarize
+
+MAX_TEXT = 100_000  # characters
+NOT_IN_FILES = ("config",)  # which names the file itself
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option or an argument of a command, with the type that its function declares."""
+
+    parameter: Any  # Typer's
+    type: Any  # of one value: bool, int, float, str, Path or a Literal
+    is_list: bool
+    least: float = -math.inf
+    most: float = math.inf
+
+    @property
+    def name(self) -> str:
+        """The parameter of the function."""
+        return str(self.parameter.name)
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """All values that there are; empty where they are not listed."""
+        return get_args(self.type) if get_origin(self.type) is Literal else ()
+
+    @property
+    def kind(self) -> Kind:
+        """The values that it takes; of a list, those of its items."""
+        if self.choices:
+            return one_of(*self.choices)
+        if self.type is bool:
+            return FLAG
+        return _number(self) if self.type in (int, float) else TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A value as an option takes it, or what is wrong with it."""
+
+    value: Any
+    error: str = ""
+
+
+def options_of(command: Any) -> dict[str, Option]:
+    """What a command takes, by key: the long option with underscores, or the name of an argument."""
+    hints = get_type_hints(command.callback, include_extras=True)
+    own = [one for one in command.params if one.name in hints and one.name not in NOT_IN_FILES]
+    return {key_of(one): _option(one, hints[one.name]) for one in own}
+
+
+def key_of(parameter: Any) -> str:
+    """context_cache for --context-cache; reencode for --reencode/--keep-latents."""
+    return str(max(parameter.opts, key=len)).lstrip("-").replace("-", "_")
+
+
+def check_value(option: Option, value: Any) -> Checked:
+    """Whether a value of a file has an option's type and range; on and off may be written as true and false."""
+    if type(value) is bool and {"on", "off"} <= {*option.choices}:
+        value = "on" if value else "off"
+    kind, values = option.kind, value if option.is_list and type(value) is list else [value]
+    wrong = [item for item in values if not kind.fits(item)]
+    if wrong:
+        return Checked(value, f"{summarize(wrong[0])}, not {kind.what}{' or a list of them' * option.is_list}")
+    return Checked(values if option.is_list else value)
+
+
+def near(word: object, names: Iterable[str]) -> str:
+    """'did you mean steps?', of the name that a word is most like; empty where none is near."""
+    close = difflib.get_close_matches(str(word)[:100], list(map(str, names)), n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def _option(parameter: Any, hint: Any) -> Option:
+    value, *details = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
+    info = next((one for one in details if isinstance(one, ParameterInfo)), None)
+    if get_origin(value) in (Union, types.UnionType):
+        value = next(one for one in get_args(value) if one is not types.NoneType)
+    is_list = get_origin(value) is list
+    least, most = getattr(info, "min", None), getattr(info, "max", None)
+    bounds = -math.inf if least is None else least, math.inf if most is None else most
+    return Option(parameter, get_args(value)[0] if is_list else value, is_list, *bounds)
+
+
+def _number(option: Option) -> Kind:
+    whole, least, most = option.type is int, option.least, option.most
+    what = "a whole number" if whole else "a number"
+    if least > -math.inf:
+        what += f" from {least:g}" if most == math.inf else f" from {least:g} to {most:g}"
+    types_ = (int,) if whole else (int, float)
+    return Kind(what, lambda value: type(value) in types_ and least <= value <= most and abs(value) < math.inf)
+
+
+TEXT = Kind("a text", lambda value: type(value) is str and len(value) <= MAX_TEXT and "\0" not in value)

@@ -1,0 +1,197 @@
+"""Where options come from: flags, variables, three files and the model card, each above the next."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any, Literal, get_origin
+
+import av
+import pytest
+import typer
+from support.command import pavdm
+
+from pavdm_cli.app import app
+from pavdm_cli.commands import config
+from pavdm_cli.commands.config_file import to_toml
+from pavdm_cli.commands.option_values import Option, options_of
+from pavdm_cli.errors import UsageError
+
+ROOT = typer.main.get_command(app)
+GENERATE = options_of(ROOT.commands["generate"])
+PROMPT = "a red ball over green hills at noon"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config, "user_file", lambda: Path("user.toml"))
+
+
+def parsed(*words: str, command: str = "generate") -> Any:
+    """The context of a command line, which is not run."""
+    root = ROOT.make_context("pavdm", ["generate"])
+    return ROOT.commands[command].make_context(command, list(words), parent=root)
+
+
+FILES = {"--config": "given.yaml", "project": "pavdm.toml", "user": "user.toml"}
+SOURCES = ("flag", "variable", *FILES)  # the highest first; below them all is the model card
+
+
+@pytest.mark.parametrize("chosen", [c for n in range(6) for c in itertools.combinations(SOURCES, n)], ids="+".join)
+def test_the_highest_source_wins(chosen: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = {source: str(number) for number, source in enumerate(SOURCES, 10)}
+    for source in FILES.keys() & {*chosen}:
+        separator = ":" if source == "--config" else "="
+        Path(FILES[source]).write_text(f"steps {separator} {steps[source]}\n")
+    if "variable" in chosen:
+        monkeypatch.setenv("PAVDM_STEPS", steps["variable"])
+    words = ["--steps", steps["flag"]] if "flag" in chosen else []
+    words += ["--config", FILES["--config"]] if "--config" in chosen else []
+    context = parsed(PROMPT, *words)
+    assert context.params["steps"] == (int(steps[chosen[0]]) if chosen else None)
+    names = {"flag": "--steps", "variable": "PAVDM_STEPS"} | FILES
+    sources = config.sources_of(context)
+    assert sources.get("steps") == ((int(steps[chosen[0]]), names[chosen[0]]) if chosen else None)
+
+
+def test_a_section_stands_above_the_keys_outside_and_below_a_higher_file() -> None:
+    Path("user.toml").write_text("steps = 1\n[generate]\nsteps = 2\ncrf = 3\n")
+    assert parsed(PROMPT).params["steps"] == 2
+    assert parsed("a.mp4", command="extend").params["steps"] == 1
+    Path("pavdm.toml").write_text("steps = 4\n")
+    assert (parsed(PROMPT).params["steps"], parsed(PROMPT).params["crf"]) == (4, 3)
+
+
+def test_keys_outside_sections_are_for_commands_that_make_videos() -> None:
+    Path("pavdm.toml").write_text("steps = 30\nimage = 'a.png'\n[train.denoiser]\nsteps = 7\n")
+    root = ROOT.make_context("pavdm", ["generate"])
+    train = ROOT.commands["train"].make_context("train", ["codec"], parent=root)
+    assert train.command.commands["denoiser"].make_context("denoiser", [], parent=train).params["steps"] == 7
+    codec = train.command.commands["codec"].make_context("codec", [], parent=train)
+    assert codec.params["steps"] != 30
+    assert parsed("a.mp4", command="extend").params["steps"] == 30  # which has no --image
+
+
+@pytest.mark.parametrize("higher", ["seconds", "frames"])
+def test_a_length_in_a_higher_source_replaces_the_other_kind(higher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lower = {"seconds": "frames", "frames": "seconds"}[higher]
+    Path("pavdm.toml").write_text(f"{lower} = 5\n")
+    assert (
+        parsed(PROMPT, f"--{higher}", "3").params | {higher: 3, lower: None}
+        == parsed(PROMPT, f"--{higher}", "3").params
+    )
+    Path("given.toml").write_text(f"{higher} = 4\n")
+    assert parsed(PROMPT, "--config", "given.toml").params[lower] is None
+    monkeypatch.setenv(f"PAVDM_{higher.upper()}", "6")
+    assert parsed(PROMPT).params[lower] is None
+
+
+def sample(option: Option) -> Any:
+    """A value that an option takes."""
+    if get_origin(option.type) is Literal:
+        return option.choices[-1]
+    value = {bool: True, int: max(1, int(max(option.least, 0))), float: 0.5}.get(option.type, "a/b.c")
+    return [value, value] if option.is_list else value
+
+
+@pytest.mark.parametrize("key", GENERATE)
+def test_every_option_can_be_in_a_file_and_in_a_variable(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    option, value = GENERATE[key], sample(GENERATE[key])
+    prompt = [PROMPT] if key != "prompt" else []
+    Path("given.toml").write_text(to_toml({key: value}))
+    from_file = parsed(*prompt, "--config", "given.toml").params[option.name]
+    text = " ".join(value) if option.is_list else str(value).lower() if value is True else str(value)
+    monkeypatch.setenv(config.variable(key, ("generate",)), text)
+    assert parsed(*prompt).params[option.name] == from_file
+    if key not in ("quiet", "verbose"):  # which act by their callbacks
+        assert from_file == (Path(value) if option.type is Path else value)
+
+
+MISTAKES = {
+    "stepz = 3": ("pavdm.toml: there is no option 'stepz'", "did you mean steps?"),
+    "[generat]\nsteps = 3": ("pavdm.toml: there is no section 'generat'", "did you mean generate?"),
+    "[generate]\nreencod = true": ("pavdm.toml: [generate] there is no option 'reencod'", "did you mean reencode?"),
+    "[bench.throughput]\nsamplez = 3": ("pavdm.toml: [bench.throughput] there is no option 'samplez'", "samples?"),
+    "steps = 6.5": ("pavdm.toml: steps is 6.5, not a whole number", "--help"),
+    "steps = true": ("pavdm.toml: steps is True, not a whole number", "--help"),
+    "seconds = nan": ("pavdm.toml: seconds is nan, not a number", "--help"),
+    "threads = -1": ("pavdm.toml: threads is -1, not a whole number from 0 to 1024", "--help"),
+    "compile = 'yes'": ("pavdm.toml: compile is 'yes', not true or false", "--help"),
+    "ramp-up = 'ful'": ("pavdm.toml: ramp-up is 'ful', not 'grow' or 'full'", "did you mean full?"),
+    "lora = [1]": ("pavdm.toml: lora is 1, not a text or a list of them", "--help"),
+    "crf = 99": ("pavdm.toml: crf must be 0 to 51, got 99", "18 is nearly lossless"),
+    "device = 'gpu'": ("pavdm.toml: device must be one of auto, cpu, cuda, mps, got 'gpu'", "auto is the default"),
+    "steps = 0": ("pavdm.toml: steps", ""),
+    "steps = ": ("pavdm.toml: it is not TOML: Invalid value (at", "valid one"),
+    'seed = "7"': ("pavdm.toml: seed is '7', not a whole number", "--help"),
+    "when = 2020-01-01": ("pavdm.toml: there is no option 'when'", ""),
+    "prompt = 2020-01-01": ("pavdm.toml: prompt is", ""),
+    'output = ""': ("pavdm.toml: output is an empty path", ""),
+}
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_a_mistake_in_a_file_is_one_line_with_file_and_key(text: str) -> None:
+    Path("pavdm.toml").write_text(text)
+    code, out, err = pavdm("generate", PROMPT, "--seed", "1")
+    message, hint = MISTAKES[text]
+    assert (code, out) == (2, "")
+    error, *help_lines = err.splitlines()
+    assert error.startswith(f"error: {message}")
+    assert len(help_lines) <= 1
+    assert hint in "".join(help_lines)
+
+
+def test_a_wrong_variable_is_named_and_a_misspelt_one_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAVDM_THREADS", "many")
+    assert pavdm("generate", PROMPT).err.startswith("error: PAVDM_THREADS: it must be a valid integer")
+    monkeypatch.setenv("PAVDM_THREADS", "-1")
+    assert pavdm("generate", PROMPT).err.startswith("error: PAVDM_THREADS: it must be greater")
+    monkeypatch.delenv("PAVDM_THREADS")
+    monkeypatch.setenv("PAVDM_CRF", "99")
+    assert pavdm("generate", PROMPT).err.startswith("error: PAVDM_CRF: --crf must be 0 to 51, got 99")
+    monkeypatch.delenv("PAVDM_CRF")
+    monkeypatch.setenv("PAVDM_STEPZ", "3")
+    note = "note: no option of pavdm is set by PAVDM_STEPZ: did you mean PAVDM_STEPS?"
+    assert note in pavdm("models", "path", "pocket").err
+
+
+def test_the_plan_says_where_every_value_is_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = "aspect = '1:1'\ncamera-motion = 'pan left'\naesthetic-score = 6\n"  # of which pocket can use none
+    Path("pavdm.toml").write_text(f"steps = 6\n{others}")
+    monkeypatch.setenv("PAVDM_SEED", "4")
+    code, out, err = pavdm("generate", PROMPT, "--plan", "--json", "--device", "cpu")
+    assert code == 0, err
+    sources = {name: row["source"] for name, row in json.loads(out)["settings"].items()}
+    assert sources == dict.fromkeys(sources, "model card of pocket") | {
+        "prompt": "command line",
+        "steps": "pavdm.toml",
+        "seed": "PAVDM_SEED",
+        "device": "--device",
+    }
+    assert {"window", "size", "guidance"} < sources.keys()
+    assert pavdm("generate", PROMPT, "--camera-motion", "pan left").code == 2
+
+
+def test_info_writes_a_file_that_makes_the_same_video_again() -> None:
+    words = ("--frames", "2", "--steps", "6", "--threads", "1", "--seed", "3", "--device", "cpu", "--crf", "30")
+    assert pavdm("generate", "a red ball, drifting over sand dunes at dawn", *words, "-o", "a.mp4").code == 0
+    Path("a.toml").write_text(pavdm("info", "--config", "a.mp4").out)
+    done = pavdm("generate", "--config", "a.toml", "-o", "b.mp4", "-q")
+    assert (done.code, done.err) == (0, "")
+    assert pavdm("info", "--config", "b.mp4").out.partition("\n")[2] == Path("a.toml").read_text().partition("\n")[2]
+    with av.open("a.mp4") as first, av.open("b.mp4") as second:
+        assert [bytes(packet) for packet in first.demux()] == [bytes(packet) for packet in second.demux()]
+    Path("empty.mp4").write_bytes(b"")
+    assert pavdm("info", "--config", "empty.mp4").code == 3
+
+
+def test_toml_holds_any_text() -> None:
+    from pavdm_cli.commands.config_file import parse_toml
+
+    values = {"a": 'quotes " \\ \x7f\t\n\u2028 é', "b-c": [1, 0.5, True], "d": Path("x/y")}
+    assert parse_toml(to_toml(values)) == values | {"d": "x/y"}
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        to_toml({"a": "\udcff"})
