@@ -16,12 +16,14 @@ import torch
 
 from pavdm_cli.bench.ceilings import ceilings
 from pavdm_cli.bench.env import environment, peak_memory
+from pavdm_cli.models.adapter import StepShape
 from pavdm_cli.models.opensora.config import XL2
 from pavdm_cli.models.opensora.model import MODEL
 from pavdm_cli.models.random_weights import init_random
-from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context
-from pavdm_cli.models.stdit.flops import CallShape, forward_flops, tokens_of
-from pavdm_cli.models.stdit.transformer import STDiT, frequencies
+from pavdm_cli.models.stdit.denoiser import compute_modulation, with_full_context
+from pavdm_cli.models.stdit.flops import step_flops, tokens_per_latent
+from pavdm_cli.models.stdit.layers import rotary_frequencies
+from pavdm_cli.models.stdit.transformer import STDiT
 from pavdm_cli.sampling.denoiser import Denoiser, batched_cfg
 from pavdm_cli.sampling.noise import warped_sigmas
 
@@ -50,12 +52,15 @@ def main() -> None:
 def measure(dtype: torch.dtype, passes: int) -> dict[str, Any]:
     """One row: the machine, its rate of matrix products in this run, what was run, and what it took."""
     begun = time.perf_counter()
-    model = init_random(lambda: STDiT(XL2), CPU, dtype, {"rope.freqs": frequencies(XL2)})
+    model = init_random(lambda: STDiT(XL2), CPU, dtype, {"rope.freqs": rotary_frequencies(XL2.head_width)})
     made = time.perf_counter() - begun
     parameters, weights = (sum(f(p) for p in model.parameters()) for f in (torch.numel, lambda p: p.nbytes))
     denoiser, shown = bound(model)
     spent, velocity = timed(denoiser, passes)
-    tflop, ceiling = 1e-12 * forward_flops(XL2, shown), ceilings(CPU, dtype)
+    tflop, ceiling = (
+        1e-12 * step_flops(XL2, shown, tokens_per_latent(XL2, (SIZE[0] // 8, SIZE[1] // 8))),
+        ceilings(CPU, dtype),
+    )
     config = {"dtype": str(dtype).removeprefix("torch."), "size": SIZE, "noisy": NOISY, "clean": CLEAN, "batch": 2}
     summary = {
         "parameters": parameters,
@@ -72,17 +77,16 @@ def measure(dtype: torch.dtype, passes: int) -> dict[str, Any]:
     return row | {"samples": {"pass_s": spent}, "summary": summary}
 
 
-def bound(model: STDiT) -> tuple[Denoiser, CallShape]:
+def bound(model: STDiT) -> tuple[Denoiser, StepShape]:
     """The network bound to 300 random tokens under guidance, and what it is shown at every step."""
     y = torch.randn(2, XL2.text_length, XL2.text_width, generator=torch.Generator().manual_seed(1))
     sigmas = warped_sigmas(STEPS, MODEL.timestep_ratio(SIZE, NOISY + CLEAN))
     with torch.no_grad():
         text, table = (
             model.encode_text(y.to(model.x_embedder.proj.weight)),
-            modulation_of(model, 1000 * sigmas, MODEL.spec.fps),
+            compute_modulation(model, 1000 * sigmas, MODEL.spec.fps),
         )
-    latent = (SIZE[0] // 8, SIZE[1] // 8)
-    shown = CallShape(2, NOISY + CLEAN, tokens_of(XL2, latent), XL2.text_length)
+    shown = StepShape(batch=2, window=NOISY + CLEAN, context=0, text=XL2.text_length)
     return batched_cfg(with_full_context(model, text, table, CLEAN, SIZE), MODEL.spec.guidance), shown
 
 

@@ -28,7 +28,7 @@ from pavdm_cli.evaluation.videos import PARTIAL, Video, VideoSet, generate_video
 from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.request import Request
 from pavdm_cli.models.execution import ExecutionConfig
-from pavdm_cli.models.pocket.checkpoint import about, digest, load_codec
+from pavdm_cli.models.pocket.checkpoint import digest, load_vae, training_metadata
 from pavdm_cli.runtime.untrusted import stored_values
 from pavdm_cli.video.contact_sheet import write_contact_sheet
 
@@ -79,14 +79,14 @@ def load_or_train_probe(args: argparse.Namespace) -> Probe:
         if step % 50 == 49:
             print(f"{name} {step + 1} loss {loss:.3f}", file=sys.stderr, flush=True)
 
-    vae = load_codec(args.weights / "codec.safetensors")
+    vae = load_vae(args.weights / "codec.safetensors")
     return load(save(probe_training.train(vae, probe_training.ProbeTraining(), report), args.probe))
 
 
 def measure(part: str, args: argparse.Namespace, probe: Probe | None) -> bool:
     """Measure one part, print its bars and append them as a row."""
     start = time.monotonic()
-    vae, timing = load_codec(args.weights / "codec.safetensors"), chunk_timing(args)
+    vae, timing = load_vae(args.weights / "codec.safetensors"), chunk_timing(args)
     settings: dict[str, Any]
     if part == "codec":
         results, settings = bars.vae_bars(vae, HELD_OUT[:128], timing), {"scenes": 128}
@@ -111,7 +111,7 @@ def measure(part: str, args: argparse.Namespace, probe: Probe | None) -> bool:
 
 def world_of(weights: Path) -> str:
     """A hash of the world that the weights were trained on."""
-    return hashlib.sha256(str(about(weights).get("world", "")).encode()).hexdigest()[:16]
+    return hashlib.sha256(str(training_metadata(weights).get("world", "")).encode()).hexdigest()[:16]
 
 
 def evaluate_partial(args: argparse.Namespace, probe: Probe) -> tuple[list[Bar], dict[str, Any]]:

@@ -253,7 +253,7 @@ def test_every_module_imports_without_triton_and_outside_posix():
 SAMPLE_TINY = """
     import sys
     import torch
-    from pavdm_cli.models.stdit.denoiser import modulation_of, with_kv_cache
+    from pavdm_cli.models.stdit.denoiser import compute_modulation, with_kv_cache
     from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
     from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, seeded_noise
     from pavdm_cli.sampling.loop import sample
@@ -263,7 +263,7 @@ SAMPLE_TINY = """
     config = STDiTConfig(hidden=32, depth=2, heads=2, in_channels=3, out_channels=3, text_width=5, text_length=7)
     model, sigmas, schedule = STDiT(config), linear_sigmas(4), METHODS["pa"](4, 4, 2, True)
     text = model.encode_text(torch.randn(1, 7, 5))
-    bound = with_kv_cache(model, text, modulation_of(model, 1000 * sigmas, 8.0), schedule.context)
+    bound = with_kv_cache(model, text, compute_modulation(model, 1000 * sigmas, 8.0), schedule.context)
     solver = euler(noise_levels(sigmas))
     list(sample(schedule, bound, seeded_noise(0, (1, 3, 4, 4)), solver, chunks=2))
     print("triton" in sys.modules)

@@ -40,7 +40,7 @@ def test_a_row_says_what_was_measured_where_and_against_what():
     assert summary["first_frame_warm_s"] < summary["first_frame_cold_s"]
     assert summary["end_to_end_fps"] < summary["steady_fps"] * 1.5
     assert row["ceilings"]["copy_gb_s"] > 0
-    assert row["config"]["execution"]["fused"] is True
+    assert row["config"]["execution"]["fused_kernels"] is True
     samples = row["samples"]
     counts = [len(samples[f"{phase}_steps_s"]) for phase in ("growth", "steady", "drain")]
     assert counts == [6, 8, 5]  # four of the steady ones generate the rest of the warm-up

@@ -17,7 +17,7 @@ STEADY = [1.0, 1.01, 0.99, 1.0, 1.0]
 
 
 def row(samples: list[float], kind: str = "throughput", **config: Any) -> dict[str, Any]:
-    engine = {"fused": config.pop("fused", True)}
+    engine = {"fused_kernels": config.pop("fused_kernels", True)}
     return {"kind": kind, "config": {"steps": 6, "engine": engine} | config, "samples": {"steady_steps_s": samples}}
 
 
@@ -64,7 +64,7 @@ def test_rows_of_another_configuration_are_refused_by_the_setting_that_differs(t
     one = write(tmp_path, "a.jsonl", row(STEADY))
     for other, said in (
         (row(STEADY, steps=7), "config.steps: 6 and 7"),
-        (row(STEADY, fused=False), "config.engine.fused: True and False"),
+        (row(STEADY, fused_kernels=False), "config.engine.fused_kernels: True and False"),
         (row(STEADY, kind="latency"), "kind: throughput and latency"),
         (row(STEADY, window=3), "config.window: None and 3"),
     ):

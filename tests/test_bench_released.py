@@ -13,10 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pavdm_cli.bench import ablate, shapes
 from pavdm_cli.bench.released import Prompt, released_stdit
+from pavdm_cli.models.adapter import StepShape
 from pavdm_cli.models.opensora import mid
 from pavdm_cli.models.opensora.config import XL2
-from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context
-from pavdm_cli.models.stdit.flops import CallShape, forward_flops, prefill_flops, tokens_of
+from pavdm_cli.models.stdit.denoiser import compute_modulation, with_full_context
+from pavdm_cli.models.stdit.flops import step_flops, tokens_per_latent
 from pavdm_cli.models.stdit.transformer import STDiT
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.noise import linear_sigmas
@@ -39,7 +40,7 @@ def both(network: STDiT, size: tuple[int, int] | None) -> tuple[Denoiser, Denois
     """The baseline and ours, bound to the same prompt."""
     y = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(1)).to(network.y_embedder.y_embedding)
     sigmas = SIGMAS.to(y)
-    table = modulation_of(network, 1000 * sigmas, FPS)
+    table = compute_modulation(network, 1000 * sigmas, FPS)
     base = released_stdit(network, Prompt(y, FPS), sigmas, size)
     return base, with_full_context(network, network.encode_text(y), table, 2, size)
 
@@ -65,13 +66,13 @@ def test_attention_is_fused_where_a_sequence_is_longer_than_their_number_and_agr
 
 def test_counted_operations_are_torchs_count(network: STDiT) -> None:
     y = torch.randn(2, 7, 5)
-    text, table = network.encode_text(y), modulation_of(network, SIGMAS, FPS)
-    shown = CallShape(2, 6, tokens_of(TINY, (5, 3)), 7)
-    assert shown.tokens == 6
+    text, table = network.encode_text(y), compute_modulation(network, SIGMAS, FPS)
+    tokens, step = tokens_per_latent(TINY, (5, 3)), StepShape(batch=2, window=6, context=0, text=7)
+    assert tokens == 6
     z = latents(6, 3).requires_grad_()  # attention is then made of products, which torch can count
     for call, counted in (
-        (network, 1e-12 * forward_flops(TINY, shown)),
-        (network.prefill, 1e-12 * prefill_flops(TINY, shown)),
+        (network, 1e-12 * step_flops(TINY, step, tokens)),
+        (network.prefill, 1e-12 * step_flops(TINY, replace(step, prefill=True), tokens)),
     ):
         with FlopCounterMode(display=False) as counter:
             call(z, LEVELS, table, text)
@@ -82,8 +83,9 @@ def test_the_shapes_take_the_work_they_are_known_for() -> None:
     for name, tflop in (("mid", 0.217), ("opensora-v1.2", 62.8)):  # the text's own 0.2 left out
         shape = shapes.find_shape(name)
         config = replace(XL2, **dict(getattr(shape.video_model, "sizes")))  # noqa: B009
-        tokens = tokens_of(config, tuple(side // 8 for side in shape.spec.size))
-        assert 1e-12 * forward_flops(config, CallShape(2, 35, tokens, shape.tokens)) == pytest.approx(tflop, rel=5e-3)
+        tokens = tokens_per_latent(config, tuple(side // 8 for side in shape.spec.size))
+        step = StepShape(batch=2, window=35, context=0, text=shape.tokens)
+        assert 1e-12 * step_flops(config, step, tokens) == pytest.approx(tflop, rel=5e-3)
 
 
 SIZES = (("hidden", 32), ("depth", 2), ("heads", 2), ("text_width", 5), ("text_length", 7))
@@ -92,7 +94,7 @@ SMALL = shapes.Shape(replace(mid.MODEL, sizes=SIZES, spec=replace(mid.MODEL.spec
 
 @pytest.mark.integration
 def test_every_rung_is_timed_and_only_the_cached_context_deviates(monkeypatch) -> None:
-    monkeypatch.setattr(ablate, "lacking", lambda device: ("a compiler", ""))
+    monkeypatch.setattr(ablate, "missing_requirement", lambda device: ("a compiler", ""))
     seen: list[int] = []
     request = make_request("", seconds=1, model="opensora-v1.2", seed=1, threads=1)
     row = ablate.ablate(replace(request, prompt="a"), SMALL, 2, seen.append)

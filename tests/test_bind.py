@@ -15,7 +15,7 @@ from torch import Tensor
 from pavdm_cli.attention import Attention, attend
 from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.models.runner import ModelRunner, with_attention
-from pavdm_cli.models.stdit.denoiser import modulation_of, with_backend, with_full_context, with_kv_cache
+from pavdm_cli.models.stdit.denoiser import compute_modulation, with_backend, with_full_context, with_kv_cache
 from pavdm_cli.models.stdit.transformer import Modulation, Text
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.loop import denoise, sample
@@ -38,7 +38,7 @@ def pocket() -> Pocket:
 
 @pytest.fixture(scope="module")
 def bound(pocket: Pocket) -> tuple[Text, Modulation]:
-    return pocket.read(PROMPTS), modulation_of(pocket.stdit, 1000 * linear_sigmas(8), FPS)
+    return pocket.encode_prompts(PROMPTS), compute_modulation(pocket.stdit, 1000 * linear_sigmas(8), FPS)
 
 
 def latents(seed: int, length: int) -> Tensor:
@@ -57,7 +57,7 @@ def trained_velocity(pocket: Pocket, window: WindowStage, clean: Tensor, noise: 
     seen: list[Tensor] = []
     hook = pocket.stdit.register_forward_hook(lambda _m, given, out: seen.extend([given[0], out]))
     batch = Batch(clean, noise, times, torch.ones_like(times), front)
-    predict_velocity(pocket.stdit, pocket.read(PROMPTS), batch, torch.tensor(FPS).double())
+    predict_velocity(pocket.stdit, pocket.encode_prompts(PROMPTS), batch, torch.tensor(FPS).double())
     hook.remove()
     return seen[0], seen[1]
 
@@ -247,10 +247,10 @@ def test_a_frame_of_one_token_goes_to_the_stand_in(loaded):
 
 
 def test_a_text_with_padding_goes_to_the_stand_in(pocket):
-    text = pocket.read(["a red ball", "a boat on the sea at night"])
+    text = pocket.encode_prompts(["a red ball", "a boat on the sea at night"])
     assert text.mask is not None
     plain, rest = Heard(), Heard()
-    attends = with_backend(text, Attention("plain", "for a test", plain, rest, "rest")).attends
+    attends = with_backend(text, Attention("plain", "for a test", plain, rest, "rest")).attention
     assert (attends.space, attends.text) == (plain, rest)
 
 
@@ -262,7 +262,7 @@ def test_what_is_loaded_keeps_its_choice():
 
 def test_a_dropped_prompt_reads_as_no_prompt_whatever_its_words(pocket):
     sentences = ["a red ball", "a white kite"]  # as long as one another
-    text = pocket.read([*sentences, *sentences], torch.tensor([False, False, True, True]))
+    text = pocket.encode_prompts([*sentences, *sentences], torch.tensor([False, False, True, True]))
     for kv in text.kv:
         assert torch.equal(kv[2], kv[3])
         assert not torch.equal(kv[0], kv[1])

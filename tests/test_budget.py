@@ -20,8 +20,8 @@ from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.decode import Rendered
 from pavdm_cli.generation.request import Output, Request
 from pavdm_cli.models.execution import ExecutionConfig
-from pavdm_cli.models.memory_tracker import Live, standing_for
-from pavdm_cli.models.meta_model import MemoryCase, count, weights_of
+from pavdm_cli.models.memory_tracker import MemoryTracker, emulate_device
+from pavdm_cli.models.meta_model import MemoryCase, estimate_sampling_memory, module_bytes
 from pavdm_cli.models.opensora import config, text_encoder
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -41,7 +41,7 @@ def job(folder: Path | str, **given: object) -> GenerationConfig:
 
 def test_bytes_are_followed_till_they_are_freed_whatever_views_there_are():
     given = torch.zeros(1000)
-    with Live() as live:
+    with MemoryTracker() as live:
         first = given + 1
         view = first[10:].reshape(2, -1)
         del first
@@ -51,7 +51,7 @@ def test_bytes_are_followed_till_they_are_freed_whatever_views_there_are():
         del view, second
         given[5:].add_(1)
         assert live.now == 0
-        live.forget_peak()
+        live.reset_peak()
         assert live.peak == 0
 
 
@@ -64,8 +64,8 @@ def test_a_real_run_holds_what_was_counted_without_contents(folder, cfg_batching
     shown = memory_plan.shown_of(wanted)
     assert (shown.noisy, shown.clean) == (30, 5)
     drawn, model = meta_of(wanted, CPU), pipeline.open_model(wanted)
-    counted, held = count(drawn, shown, CPU), count(model, shown, CPU)
-    for part in ("constants", "memory", "step"):
+    counted, held = estimate_sampling_memory(drawn, shown, CPU), estimate_sampling_memory(model, shown, CPU)
+    for part in ("constants", "kv_cache", "step"):
         assert getattr(counted, part) == pytest.approx(getattr(held, part), rel=0.1), part
     assert held.step > 1_000_000
 
@@ -93,7 +93,7 @@ def test_a_whole_run_stays_within_its_budget_and_near_it(folder):
     wanted = job(folder)
     found = memory_plan.choose(wanted)
     model = pipeline.open_model(found.config)
-    with Live() as live:
+    with MemoryTracker() as live:
         for _ in pipeline.frames(found.config, model):
             pass
     parts = found.places[0].parts
@@ -107,10 +107,12 @@ def test_a_step_of_the_full_network_takes_thirteen_streams_on_a_gpu_and_half_of_
     wanted = job("opensora-v1.2")
     wanted = replace(wanted, spec=replace(wanted.spec, size=(240, 424)))
     model = meta_of(wanted, CUDA)
-    assert weights_of(model.transformer) == 2 * (1_207_643_972 + 300 * 4096)
+    assert module_bytes(model.transformer) == 2 * (1_207_643_972 + 300 * 4096)
     stream = 2 * 35 * 405 * 1152 * 2  # bytes of the tokens' vectors: the MLP holds its inner ones twice, four as wide
     switches = [replace(wanted.execution, cfg_batching=way, cuda_graphs="off") for way in ("batched", "sequential")]
-    sizes = [count(model, MemoryCase(wanted.schedule, one, 7.0, 30, 5), CUDA).step for one in switches]
+    sizes = [
+        estimate_sampling_memory(model, MemoryCase(wanted.schedule, one, 7.0, 30, 5), CUDA).step for one in switches
+    ]
     assert sizes == [pytest.approx(13 * stream, rel=0.02), pytest.approx(13 * stream / 2, rel=0.02)]
 
 
@@ -118,14 +120,14 @@ def test_the_text_encoder_takes_what_is_planned():
     with torch.device("meta"):
         small = text_encoder.build(published.T5)
         one = text_encoder.build({"feed_forward_proj": "gated-gelu"} | text_encoder.XXL | {"num_layers": 1})
-    assert text_encoder.parameters(published.T5) == sum(p.numel() for p in small.parameters())
+    assert text_encoder.parameter_count(published.T5) == sum(p.numel() for p in small.parameters())
     whole = sum(p.numel() for p in one.parameters())
-    assert text_encoder.parameters({"num_layers": 1}) == whole
-    assert text_encoder.parameters({}) == 4_762_310_656
+    assert text_encoder.parameter_count({"num_layers": 1}) == whole
+    assert text_encoder.parameter_count({}) == 4_762_310_656
     ids = torch.zeros(1, 300, dtype=torch.int64, device="meta")
-    with torch.no_grad(), standing_for(CUDA, torch.float32), Live() as live:
+    with torch.no_grad(), emulate_device(CUDA, torch.float32), MemoryTracker() as live:
         one(ids)
-    assert text_encoder.working_bytes({}, torch.float32) == pytest.approx(live.peak, rel=0.3)
+    assert text_encoder.activation_bytes({}, torch.float32) == pytest.approx(live.peak, rel=0.3)
 
 
 @pytest.fixture
@@ -257,7 +259,7 @@ def test_a_model_that_is_not_downloaded_is_planned_at_its_published_size(monkeyp
     monkeypatch.setattr(pipeline, "open_model", None)
     run.make(request_of("opensora-v1.2", frames=17), as_json=True, only_plan=True)
     plan = json.loads(capsys.readouterr().out)
-    assert plan["places"][0]["parts"]["text encoder, weights"][0] == 4 * text_encoder.parameters({})
+    assert plan["places"][0]["parts"]["text encoder, weights"][0] == 4 * text_encoder.parameter_count({})
     assert plan["places"][0]["parts"]["transformer"][2] == 4 * (1_207_643_972 + 300 * 4096)
 
 

@@ -15,8 +15,8 @@ from test_budget import CPU, CUDA, chosen, gpu, job, on_gpu
 
 from pavdm_cli.generation import memory_plan, pipeline, reencode
 from pavdm_cli.models.execution import ExecutionConfig
-from pavdm_cli.models.memory_tracker import Live, peak_of, standing_for
-from pavdm_cli.models.meta_model import Coding, MemoryCase, count, count_coding
+from pavdm_cli.models.memory_tracker import MemoryTracker, emulate_device
+from pavdm_cli.models.meta_model import MemoryCase, VAEMemory, estimate_sampling_memory, estimate_vae_memory
 
 __all__ = ("gpu",)
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 def test_a_real_codec_holds_what_was_counted_without_contents(folder):
     wanted = job(folder)
     models = meta_of(wanted, CPU), pipeline.open_model(wanted)
-    counted, held = (astuple(count_coding(model, CPU, given=51, anew=5)) for model in models)
+    counted, held = (astuple(estimate_vae_memory(model, CPU, frames=51, reencoded=5)) for model in models)
     assert counted == pytest.approx(held, rel=0.1)
     assert min(held) > 1_000_000
 
@@ -35,7 +35,7 @@ def test_what_is_encoded_first_stays_within_its_budget_and_near_it(folder):
     wanted = replace(job(folder), given=51)
     parts = memory_plan.choose(wanted).places[0].parts
     model, clip = pipeline.open_model(wanted), torch.zeros(51, 3, 64, 72)
-    with Live() as live:
+    with MemoryTracker() as live:
         pipeline.start_from(wanted, model, clip, noised=True)
     assert 0.9 * parts["activations of the VAE"][1] < live.peak < 1.1 * parts["activations of the VAE"][1]
     assert parts["given frames"] == (0, clip.nbytes, 0, 0)
@@ -51,7 +51,7 @@ def test_frames_that_are_encoded_anew_between_steps_are_planned_beside_what_lies
     wanted = job(folder, method="rn", window=5)
     parts = memory_plan.choose(wanted).places[0].parts
     model = pipeline.open_model(wanted)
-    with Live() as live:
+    with MemoryTracker() as live:
         reencode.reencode(model, torch.zeros(1, 5, *model.noise_shape()[1:]))
     assert 0.9 * parts["activations of the VAE"][1] < live.peak < 1.1 * parts["activations of the VAE"][1]
     assert parts["text and levels"][1] == parts["text and levels"][2] > 0
@@ -66,7 +66,7 @@ def test_the_window_is_full_at_once_only_where_that_much_is_given(folder):
 @pytest.mark.parametrize("frames", [1, 51, *integration(17)])
 def test_a_clip_waits_on_the_host_and_a_group_of_it_is_encoded_at_a_time(folder, frames):
     codec = meta_of(job(folder), CUDA)
-    group, whole = (count_coding(codec, CUDA, given=given).given for given in (17, frames))
+    group, whole = (estimate_vae_memory(codec, CUDA, frames=given).encoding for given in (17, frames))
     assert whole == group if frames >= 17 else whole < group
     model = pipeline.open_model(job(folder))
     sizes = []
@@ -80,7 +80,7 @@ def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_refused_by_the_name
     folder, gpu, monkeypatch
 ):
     def counted(case, decode_batch, vae_tiling, coded):
-        return Coding(coded[0] * decode_batch * 10**8, 0, 0)
+        return VAEMemory(coded[0] * decode_batch * 10**8, 0, 0)
 
     monkeypatch.setattr(memory_plan, "_count_coding", counted)
     wanted = replace(on_gpu(folder), given=17)
@@ -102,12 +102,12 @@ def test_the_codec_over_time_takes_three_of_its_widest_tensors_and_less_than_any
     model = meta_of(replace(wanted, spec=replace(wanted.spec, size=size)), CUDA)
     shape, vae = (size[0] // 8, size[1] // 8), model.vae.temporal_vae
     z, codes = (torch.zeros(1, 4, count, *shape, device="meta", dtype=torch.bfloat16) for count in (5, 17))
-    with torch.no_grad(), standing_for(CUDA, torch.bfloat16), Live() as live:
-        taken = [peak_of(live, lambda: vae.decode(z, 17)), peak_of(live, lambda: vae.moments(codes))]
+    with torch.no_grad(), emulate_device(CUDA, torch.bfloat16), MemoryTracker() as live:
+        taken = [live.peak_bytes(lambda: vae.decode(z, 17)), live.peak_bytes(lambda: vae.moments(codes))]
     widest = 2 * 256 * 20 * shape[0] * shape[1]  # bytes
     assert max(taken) < 3.3 * widest
     least = ExecutionConfig(cfg_batching="sequential", cuda_graphs="off", context_cache="recompute")
-    step = count(model, MemoryCase(wanted.schedule, least, 7.0, 5, 0), CUDA).step
+    step = estimate_sampling_memory(model, MemoryCase(wanted.schedule, least, 7.0, 5, 0), CUDA).step
     assert max(taken) < step, "else it would have to work in tiles too where memory is short"
 
 

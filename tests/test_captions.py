@@ -22,7 +22,7 @@ from support.requests import make_request
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.generation.config import resolve
-from pavdm_cli.models.opensora.prompt import clean, with_scores
+from pavdm_cli.models.opensora.prompt import append_scores, clean
 from pavdm_cli.runtime.install_hints import install_command
 
 RECORDED = json.loads((Path(__file__).parent / "golden" / "text.json").read_text(encoding="utf-8"))
@@ -105,7 +105,7 @@ def test_a_prompt_is_cleaned_as_recorded(pair):
 
 @pytest.mark.parametrize("case", RECORDED["append_score"], ids=lambda case: case["out"])
 def test_scores_are_added_as_recorded(case):
-    assert with_scores(case["prompt"], case["aes"], case["flow"], case["camera_motion"] or "") == case["out"]
+    assert append_scores(case["prompt"], case["aes"], case["flow"], case["camera_motion"] or "") == case["out"]
 
 
 @pytest.mark.parametrize(

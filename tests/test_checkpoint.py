@@ -17,7 +17,7 @@ from torch import nn
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.checkpoint import digest, load_into, shapes, tensors
 from pavdm_cli.models.opensora import config
-from pavdm_cli.models.opensora.vae import vae_config
+from pavdm_cli.models.opensora.vae import infer_vae_config
 from pavdm_cli.models.stdit.transformer import STDiT
 
 CPU = torch.device("cpu")
@@ -185,10 +185,10 @@ def test_loading_takes_the_model_and_a_shard_and_no_second_copy(tmp_path):
 
 
 def test_the_configuration_gives_the_sizes_and_nothing_of_how_it_was_run():
-    assert config.config_of(published.published()) == published.STDIT
-    assert config.config_of({}) == config.XL2
-    assert config.config_of({"pred_sigma": False}).out_channels == 4
-    larger = config.config_of({"hidden_size": 1872, "num_heads": 26})
+    assert config.parse_config(published.published()) == published.STDIT
+    assert config.parse_config({}) == config.XL2
+    assert config.parse_config({"pred_sigma": False}).out_channels == 4
+    larger = config.parse_config({"hidden_size": 1872, "num_heads": 26})
     with torch.device("meta"):
         count = sum(p.numel() for p in STDiT(larger).parameters())
     assert 3.1e9 < count < 3.3e9
@@ -206,16 +206,16 @@ def test_the_configuration_gives_the_sizes_and_nothing_of_how_it_was_run():
 )
 def test_a_configuration_of_another_network_is_one_clear_error(given):
     with pytest.raises(ModelError) as caught:
-        config.config_of(published.published() | given)
+        config.parse_config(published.published() | given)
     assert "\n" not in caught.value.message
     assert caught.value.exit_code == 5
 
 
 def test_the_codec_is_known_by_its_tensors(tmp_path):
     published.write(tmp_path)
-    assert vae_config(shapes(tensors(tmp_path / "vae"))) == published.VAE
-    with pytest.raises(ModelError, match="no weights of Open-Sora's codec"):
-        vae_config(shapes(tensors(tmp_path / "text_encoder")))
+    assert infer_vae_config(shapes(tensors(tmp_path / "vae"))) == published.VAE
+    with pytest.raises(ModelError, match="not the weights of Open-Sora's VAE"):
+        infer_vae_config(shapes(tensors(tmp_path / "text_encoder")))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.pocket import checkpoint
-from pavdm_cli.models.pocket.model import CODEC as CODEC_FILE
-from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec, quality
+from pavdm_cli.models.pocket.model import VAE_FILE
+from pavdm_cli.models.pocket.vae import PocketVAE, PocketVAEConfig, reconstruction_psnr
 from pavdm_cli.pocket_world.render import Picture, canvas, render
 from pavdm_cli.pocket_world.world import sample_scene
 from pavdm_cli.training.pocket import vae as training
@@ -21,8 +21,8 @@ HELD_OUT = 9_000_000  # scenes that nothing was trained on
 
 
 @pytest.fixture(scope="module")
-def shipped() -> PocketCodec:
-    return checkpoint.load_codec(MODELS["pocket"].folder / CODEC_FILE)
+def shipped() -> PocketVAE:
+    return checkpoint.load_vae(MODELS["pocket"].folder / VAE_FILE)
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +38,14 @@ def clip(frames: int, size: tuple[int, int], scenes: int = 1) -> Tensor:
 
 
 def test_the_shipped_codec_reaches_its_bars(shipped, stills):
-    everywhere, inside = quality(shipped, stills.frames.flatten(0, 1), stills.mask.flatten(0, 1))
+    everywhere, inside = reconstruction_psnr(shipped, stills.frames.flatten(0, 1), stills.mask.flatten(0, 1))
     assert everywhere >= 36
     assert inside >= 30
 
 
 @torch.no_grad()
 def test_shipped_latents_have_no_mean_and_unit_variance(shipped, stills):
-    codes = shipped.code(stills.frames.flatten(0, 1))
+    codes = shipped.encode_frames(stills.frames.flatten(0, 1))
     assert codes.mean((0, 2, 3)).abs().max() < 0.25
     assert ((codes.var((0, 2, 3)) - 1).abs() < 0.2).all()
     assert codes.var().item() == pytest.approx(1, abs=0.06)
@@ -90,7 +90,7 @@ def test_a_latent_is_its_own_frames_and_nothing_else():
 def test_the_frames_of_a_latent_are_stacked_in_order():
     codec, frames = tiny_codec(), clip(2, SIZE)
     first, second = codec.encode(frames)[0, 0].split(CODEC.channels)
-    torch.testing.assert_close(torch.stack([first, second]), codec.code(frames[0]))
+    torch.testing.assert_close(torch.stack([first, second]), codec.encode_frames(frames[0]))
     assert not torch.equal(first, second)
 
 
@@ -113,16 +113,16 @@ def test_odd_counts_and_sides_are_one_clear_error(frames, height, width):
 
 @torch.no_grad()
 def test_quality_is_the_peak_signal_to_noise_ratio_of_all_and_of_object_pixels():
-    class Off(PocketCodec):
-        def picture(self, codes: Tensor) -> Tensor:
+    class Off(PocketVAE):
+        def decode_frames(self, codes: Tensor) -> Tensor:
             return codes
 
-        def code(self, frames: Tensor) -> Tensor:
+        def encode_frames(self, frames: Tensor) -> Tensor:
             wrong = torch.where(torch.arange(4) < 2, 0.1, 0.01)  # the left half is the object
             return frames + wrong
 
     frames, mask = torch.full((1, 3, 4, 4), 0.5), (torch.arange(4) < 2).float().expand(1, 4, 4)
-    everywhere, inside = quality(Off(CodecConfig()), frames, mask)
+    everywhere, inside = reconstruction_psnr(Off(PocketVAEConfig()), frames, mask)
     assert inside == pytest.approx(20, abs=1e-3)
     assert everywhere == pytest.approx(22.967, abs=1e-3)
 
@@ -138,9 +138,9 @@ def test_training_weighs_object_pixels_and_nudges_latents():
     assert torch.equal(weighed, again)
     assert not torch.equal(weighed, nudged)
     assert not torch.equal(weighed, inside)
-    codes = codec.code(picture.frames.flatten(0, 1))
+    codes = codec.encode_frames(picture.frames.flatten(0, 1))
     noise = torch.randn(codes.shape, generator=torch.Generator().manual_seed(0))
-    error = codec.picture(codes + training.LATENT_NOISE * noise).view_as(picture.frames) - picture.frames
+    error = codec.decode_frames(codes + training.LATENT_NOISE * noise).view_as(picture.frames) - picture.frames
     weight = 1 + (training.OBJECT_WEIGHT - 1) * picture.mask
     still = ((error.abs() + 4 * error.square()).mean(2) * weight).sum() / weight.sum()
     moving = ((error[:, 1] - error[:, 0]).abs().mean(1) * weight[:, 1]).sum() / weight[:, 1].sum()
@@ -172,6 +172,6 @@ def test_training_frames_are_a_function_of_the_step_and_no_scene_comes_twice(mon
 
 def test_training_normalises_latents_by_their_own_statistics():
     codec = tiny_codec().train()
-    codes = codec.code(training.batch(Frames(SIZE, batch=16), step=0).frames.flatten(0, 1))
+    codes = codec.encode_frames(training.batch(Frames(SIZE, batch=16), step=0).frames.flatten(0, 1))
     torch.testing.assert_close(codes.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(codes.var((0, 2, 3), correction=0), torch.ones(2), atol=1e-3, rtol=0)

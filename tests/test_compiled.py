@@ -23,18 +23,18 @@ from typer.testing import CliRunner
 from pavdm_cli.app import app
 from pavdm_cli.bench import ablate
 from pavdm_cli.errors import DeviceError
-from pavdm_cli.models import compiled as compiling
+from pavdm_cli.models import torch_compile as compiling
 from pavdm_cli.models.execution import REFERENCE, ExecutionConfig
 from pavdm_cli.models.runner import ModelRunner
-from pavdm_cli.models.stdit import compiled, transformer
+from pavdm_cli.models.stdit import compiled_block, transformer
 from pavdm_cli.models.stdit import loaded as stdit_loaded
-from pavdm_cli.models.stdit.denoiser import modulation_of
-from pavdm_cli.models.stdit.layers import Axis
+from pavdm_cli.models.stdit.denoiser import compute_modulation
+from pavdm_cli.models.stdit.layers import AttentionAxis
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.loop import sample
 from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, seeded_noise
 from pavdm_cli.sampling.schedule import METHODS
-from pavdm_kernels import kernels_enabled, use_reference
+from pavdm_kernels import kernels_enabled, temporal_attention, use_reference
 
 SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), window=6, chunk=2, steps=6)
 ON = replace(EXECUTION, compile=True)
@@ -56,8 +56,8 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.fx.Graph]]:
         return made.forward
 
     torch._dynamo.reset()
-    run = compiled.compiled.__wrapped__(keep)
-    monkeypatch.setattr(stdit_loaded, "compiled", lambda: run)
+    run = compiled_block.compiled_block.__wrapped__(keep)
+    monkeypatch.setattr(stdit_loaded, "compiled_block", lambda: run)
     yield graphs
     torch._dynamo.reset()
 
@@ -91,7 +91,7 @@ def test_a_whole_video_takes_a_graph_for_each_kind_of_block_and_no_breaks(model,
     )  # another needs no more
     assert len(traced) == graphs
     assert breaks() == before
-    linears = 6 if engine.fused else 0  # of oneDNN, one operation each
+    linears = 6 if engine.fused_kernels else 0  # of oneDNN, one operation each
     assert [launched(graph) for graph in traced] == [["pavdm.linear.default"] * linears] * graphs
 
 
@@ -115,16 +115,16 @@ def test_kernels_are_opaque_to_the_compiler(model, traced, monkeypatch) -> None:
     guard.install(monkeypatch)
     for name in ("modulate", "gate_residual_modulate", "qk_norm_rope", "temporal_attention"):
         monkeypatch.setattr(import_module(f"pavdm_kernels.{name}"), "use_kernel", lambda x: True)  # as on a GPU
-    monkeypatch.setattr(transformer.STDiT, "summed", lambda network, table: table)
+    monkeypatch.setattr(transformer.STDiT, "with_vectors", lambda network, modulation: modulation)
     sigmas, window = linear_sigmas(6), torch.randn(1, 2, 4, 2, 3, generator=torch.Generator().manual_seed(1))
     outs = [
         model.denoiser("a red ball", METHODS["pa"](6, 6, 2), noise_levels(sigmas), 1.0, engine)(window, LEVELS, None)
         for engine in (ON, EXECUTION)
     ]
     torch.testing.assert_close(*outs, rtol=0, atol=1e-5)
-    over_space, over_time = (sorted(set(launched(graph))) for graph in traced)
-    assert over_space == [f"pavdm.{name}.default" for name in ("gate_residual_modulate", "linear", "qk_norm_rope")]
-    assert over_time == [*over_space, "pavdm.temporal_attention.default"]
+    spatial, temporal = (sorted(set(launched(graph))) for graph in traced)
+    assert spatial == [f"pavdm.{name}.default" for name in ("gate_residual_modulate", "linear", "qk_norm_rope")]
+    assert temporal == [*spatial, "pavdm.temporal_attention.default"]
 
 
 LEVELS = torch.tensor([6, 6], dtype=torch.int32)
@@ -140,33 +140,33 @@ def test_compiled_steps_can_be_recorded(model, traced) -> None:
 @pytest.fixture
 def builder() -> Iterator[None]:
     """The compiler itself, in this process; what it built in an earlier run of the tests it may take from its cache."""
-    if reason := compiling.lacking(torch.device("cpu")):
+    if reason := compiling.missing_requirement(torch.device("cpu")):
         pytest.skip(f"needs {reason[0]}")
     from torch._inductor import config
 
     torch._dynamo.reset()
     torch._dynamo.utils.clear_compilation_metrics()
-    compiled.compiled.cache_clear()
+    compiled_block.compiled_block.cache_clear()
     with config.patch(compile_threads=1):
         yield
     torch._dynamo.reset()
-    compiled.compiled.cache_clear()
+    compiled_block.compiled_block.cache_clear()
 
 
 @pytest.mark.integration
 def test_what_the_compiler_builds_gives_what_the_block_gives(model, builder) -> None:
     network, frames = model.transformer, torch.randn(2, 4, 6, 32, generator=torch.Generator().manual_seed(1))
-    table, text = modulation_of(network, 1000 * linear_sigmas(6), 8.0), network.encode_text(torch.ones(2, 5, 16))
-    levels, before = torch.tensor([3, 3, 6, 6], dtype=torch.int32), compiling.compiles()
+    table, text = compute_modulation(network, 1000 * linear_sigmas(6), 8.0), network.encode_text(torch.ones(2, 5, 16))
+    levels, before = torch.tensor([3, 3, 6, 6], dtype=torch.int32), compiling.compile_stats()
     with torch.no_grad():
         for length in (4, 2):
-            over_time = Axis(partial(transformer.over_time, memory=None), network.rope(2, length))
+            axis = AttentionAxis(partial(temporal_attention, kv_cache=None), network.rope(2, length))
             given = (frames[:, :length].contiguous(), levels[:length], table)
-            eager = network.run_blocks(*given, text, [over_time])
-            built = network.run_blocks(*given, text._replace(run=compiled.compiled()), [over_time])
+            eager = network.run_blocks(*given, text, [axis])
+            built = network.run_blocks(*given, text._replace(run=compiled_block.compiled_block()), [axis])
             torch.testing.assert_close(built, eager, rtol=0, atol=1e-5)
-    assert compiling.compiles()["graphs"] == before["graphs"] + 1
-    assert compiling.compiles()["seconds"] > before["seconds"]
+    assert compiling.compile_stats()["graphs"] == before["graphs"] + 1
+    assert compiling.compile_stats()["seconds"] > before["seconds"]
 
 
 def test_a_compiler_that_fails_is_one_line(model, monkeypatch) -> None:
@@ -174,8 +174,8 @@ def test_a_compiler_that_fails_is_one_line(model, monkeypatch) -> None:
         raise RuntimeError("Something went wrong\n  fatal error: omp.h: No such file\nmore")
 
     torch._dynamo.reset()
-    run = compiled.compiled.__wrapped__(broken)
-    monkeypatch.setattr(stdit_loaded, "compiled", lambda: run)
+    run = compiled_block.compiled_block.__wrapped__(broken)
+    monkeypatch.setattr(stdit_loaded, "compiled_block", lambda: run)
     with pytest.raises(DeviceError, match=r"--compile failed: error: omp.h: No such file$"):
         video(model, ON)
 
@@ -183,11 +183,14 @@ def test_a_compiler_that_fails_is_one_line(model, monkeypatch) -> None:
 def test_a_missing_compiler_is_an_error_that_says_what_to_install(monkeypatch) -> None:
     from torch._inductor import config
 
-    assert compiling.lacking(torch.device("mps")) == ("a CPU or CUDA", "leave it out on mps")
+    assert compiling.missing_requirement(torch.device("mps")) == ("a CPU or CUDA", "leave it out on mps")
     with config.patch({"cpp.cxx": (None, "no-such-compiler")}):
         done = CliRunner().invoke(app, ["generate", "a red ball", "--compile", "--frames", "2", "--device", "cpu"])
     assert isinstance(done.exception, DeviceError)
-    assert (done.exception.exit_code, done.exception.message) == (6, "--compile needs a C++ compiler, and found none")
+    assert (done.exception.exit_code, done.exception.message) == (
+        6,
+        "--compile needs a C++ compiler, and there is none",
+    )
     assert "apt install g++" in done.exception.hint
     monkeypatch.setattr(compiling.sysconfig, "get_path", lambda name: "/nowhere")
     with pytest.raises(DeviceError, match=r"needs (a C\+\+ compiler|Python's headers)"):
@@ -202,11 +205,11 @@ def test_the_ladder_ends_with_compiled_blocks_and_on_a_gpu_with_graphs(monkeypat
         ran.append(block)
         return block(*given)
 
-    monkeypatch.setattr(stdit_loaded, "compiled", lambda: run)
+    monkeypatch.setattr(stdit_loaded, "compiled_block", lambda: run)
     sampling = {"model": "opensora-v1.2", "seed": 1, "threads": 1, "execution": ON}
     rungs = ablate.rungs_of(True, torch.device("cuda"))
     assert list(rungs) == [*ablate.RUNGS, "+ graphs", "+ compile"]
-    monkeypatch.setattr(ablate, "lacking", lambda device: ("a compiler", ""))
+    monkeypatch.setattr(ablate, "missing_requirement", lambda device: ("a compiler", ""))
     assert list(ablate.rungs_of(False, torch.device("cpu"))) == [*ablate.RUNGS]
     row = ablate.ablate(make_request("a", seconds=1, **sampling), SMALL, 1, lambda units: None)
     last, before = row["ladder"][-1], row["ladder"][-2]

@@ -17,7 +17,7 @@ from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.models import registry
 from pavdm_cli.models.runner import ModelRunner
-from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context, with_kv_cache
+from pavdm_cli.models.stdit.denoiser import compute_modulation, with_full_context, with_kv_cache
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.noise import linear_sigmas
@@ -110,7 +110,7 @@ class Costs:
     def __init__(self, kind, depth: int) -> None:
         stdit = STDiT(STDiTConfig(depth=depth, **SIZES)).to("meta").requires_grad_(False)
         text = stdit.encode_text(torch.empty(2, 300, 4096, device="meta"))
-        denoiser: Denoiser = kind(stdit, text, modulation_of(stdit, 1000 * linear_sigmas(30), 24.0), CLEAN)
+        denoiser: Denoiser = kind(stdit, text, compute_modulation(stdit, 1000 * linear_sigmas(30), 24.0), CLEAN)
         window, overlap = (torch.empty(2, count, 4, 30, 53, device="meta") for count in (FRAMES, CLEAN))
         levels = torch.empty(FRAMES, dtype=torch.int32, device="meta")
         self.prefill, memory = counted(lambda: denoiser.prefill(overlap, 0))

@@ -15,7 +15,7 @@ from support.command import pavdm
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.convert import convert
-from pavdm_cli.models.opensora.text_encoder import T5Text
+from pavdm_cli.models.opensora.text_encoder import open_text_encoder
 
 
 def test_pickled_tensors_become_safetensors_and_nothing_else_does(tmp_path):
@@ -32,14 +32,14 @@ def test_pickled_tensors_become_safetensors_and_nothing_else_does(tmp_path):
 
 def test_t5_as_it_is_published_pickled_in_shards_reads_a_prompt_once_converted(tmp_path):
     published.write(tmp_path)
-    before = T5Text(tmp_path / "text_encoder", torch.device("cpu"), torch.float32).encode(["a boat"])[0].rows
+    before = open_text_encoder(tmp_path / "text_encoder", torch.device("cpu"), torch.float32).encode(["a boat"])[0].rows
     whole = tmp_path / "text_encoder" / "model.safetensors"
     weights = load_file(whole)
     weights["encoder.embed_tokens.weight"] = weights["shared.weight"]
     whole.unlink()
     for part, names in enumerate((sorted(weights)[::2], sorted(weights)[1::2])):
         torch.save({name: weights[name] for name in names}, whole.with_name(f"pytorch_model-{part}.bin"))
-    reader = T5Text(tmp_path / "text_encoder", torch.device("cpu"), torch.float32)
+    reader = open_text_encoder(tmp_path / "text_encoder", torch.device("cpu"), torch.float32)
     with pytest.raises(ModelError, match="can run code"):
         reader.encode(["a boat"])
     assert len(convert(tmp_path / "text_encoder")) == 2

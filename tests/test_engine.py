@@ -22,7 +22,7 @@ from pavdm_kernels import kernels_enabled
 
 SPEC = replace(MODELS["pocket"], name="tiny", folder=Path(), size=(16, 24), window=8, chunk=2, steps=8)
 SCHEDULE = pa(8, 8, 2)
-SWITCHES = ("cache_modulation", "cache_text", "context_cache", "fused")
+SWITCHES = ("cache_modulation", "cache_text", "context_cache", "fused_kernels")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_each_switch_moves_its_own_work_into_the_step(model: ModelRunner, monkey
         "cache_modulation": {"modulation": steps + shifts},
         "cache_text": {"encode_text": steps + shifts},
         "context_cache": {"prefill": 0},
-        "fused": {"plain steps": steps},
+        "fused_kernels": {"plain steps": steps},
     }
     for name, changed in expected.items():
         with monkeypatch.context() as patch:

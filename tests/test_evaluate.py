@@ -19,9 +19,9 @@ from pavdm_cli.evaluation.probe import ATTRIBUTES, COUNTS, Probe
 from pavdm_cli.evaluation.videos import FIELDS, PARTIAL, Video, VideoSet, generate_videos, render_videos, scene_prompt
 from pavdm_cli.models.pixels import from_bytes, to_bytes
 from pavdm_cli.models.pocket import checkpoint
-from pavdm_cli.models.pocket.model import CODEC
+from pavdm_cli.models.pocket.model import VAE_FILE
 from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
-from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
+from pavdm_cli.models.pocket.vae import PocketVAE, PocketVAEConfig
 from pavdm_cli.pocket_world.parse import parse
 from pavdm_cli.pocket_world.render import Canvas, canvas, render
 from pavdm_cli.pocket_world.vocabulary import MOTION_WORDINGS
@@ -46,8 +46,8 @@ def true() -> list[Video]:
 
 
 @pytest.fixture(scope="module")
-def codec() -> PocketCodec:
-    return checkpoint.load_codec(find("pocket").folder / CODEC)
+def codec() -> PocketVAE:
+    return checkpoint.load_vae(find("pocket").folder / VAE_FILE)
 
 
 def times(count: int = LENGTH) -> Tensor:
@@ -192,8 +192,8 @@ def late_doubles() -> list[Video]:
     return found
 
 
-def test_a_vae_that_freezes_motion_fails(codec: PocketCodec) -> None:
-    class Freezing(PocketCodec):
+def test_a_vae_that_freezes_motion_fails(codec: PocketVAE) -> None:
+    class Freezing(PocketVAE):
         def decode(self, latents: Tensor) -> Tensor:
             return super().decode(latents)[:, ::4].repeat_interleave(4, dim=1)
 
@@ -271,7 +271,7 @@ def test_frame_batches_contain_every_class() -> None:
     assert torch.equal(*(f.where(whole.mask[:, :, None] == 0, torch.zeros(())) for f in (whole.frames, gone)))
 
 
-def test_probe_training_is_deterministic_and_round_trips(tmp_path: Path, codec: PocketCodec) -> None:
+def test_probe_training_is_deterministic_and_round_trips(tmp_path: Path, codec: PocketVAE) -> None:
     config = probe_training.ProbeTraining(clip_steps=1, clips=2, frame_steps=2, frames=4)
     state = torch.get_rng_state()
     first, second = (probe_training.train(codec, config, lambda name, step, loss: None) for _ in range(2))
@@ -284,7 +284,7 @@ def test_probe_training_is_deterministic_and_round_trips(tmp_path: Path, codec: 
 
 
 def test_videos_come_from_the_given_weights(tmp_path: Path) -> None:
-    checkpoint.save(PocketCodec(CodecConfig()), tmp_path / "codec.safetensors", {})
+    checkpoint.save(PocketVAE(PocketVAEConfig()), tmp_path / "codec.safetensors", {})
     checkpoint.save(Pocket(PocketConfig()), tmp_path / "denoiser.safetensors", {})
     video_set = VideoSet(range(2), 0.5, tmp_path, make_request("a ball", steps=6, device="cpu"))
     made = list(generate_videos(video_set))

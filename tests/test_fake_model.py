@@ -22,7 +22,7 @@ from support.fake_model.model import MODEL, SPEC
 from torch import Tensor
 
 from pavdm_cli.models.adapter import Placement
-from pavdm_cli.models.streams import run
+from pavdm_cli.models.streams import run_stream
 from pavdm_cli.video import open_video, read_metadata
 
 TESTS = Path(__file__).parent
@@ -159,9 +159,9 @@ def latents(count: int) -> Tensor:
 
 
 def test_frames_do_not_depend_on_how_latents_were_pushed(tmp_path: Path) -> None:
-    model = MODEL.located("fake", loaded.write(tmp_path / "fake")).load(Placement(torch.device("cpu")), "weights")
+    model = MODEL.with_weights("fake", loaded.write(tmp_path / "fake")).load(Placement(torch.device("cpu")), "weights")
     z, layout = latents(7), MODEL.layout(SPEC.size, SPEC.fps)
-    whole = run(model.decode_stream(), z)
+    whole = run_stream(model.decode_stream(), z)
     assert whole.shape[1] == layout.count(7) == 25
     for cut in range(1, 7):
         stream = model.decode_stream()
@@ -169,4 +169,4 @@ def test_frames_do_not_depend_on_how_latents_were_pushed(tmp_path: Path) -> None
         rest = model.decode_stream(z[:, cut - stream.replay : cut]).push(z[:, cut:])
         assert torch.equal(torch.cat([first, rest], dim=1), whole)
         assert rest.shape[1] == len(layout.frames(0, 7 - cut, begun=True))
-    assert run(model.encode_stream(), whole).shape[1] == 7
+    assert run_stream(model.encode_stream(), whole).shape[1] == 7

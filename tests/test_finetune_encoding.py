@@ -60,7 +60,7 @@ class Letters:
     def encode(self, prompts: Sequence[str], /) -> list[TextEmbedding]:
         return [TextEmbedding(torch.tensor([[float(ord(letter))] for letter in text])) for text in prompts]
 
-    def memory(self, prompt: str, /) -> dict[str, int]:
+    def memory_bytes(self, prompt: str, /) -> dict[str, int]:
         return {"letters": len(prompt)}
 
 

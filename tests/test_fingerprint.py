@@ -11,7 +11,7 @@ import torch
 from support.models import POCKET
 
 from pavdm_cli.models.pocket import checkpoint
-from pavdm_cli.models.pocket.model import CODEC, DENOISER
+from pavdm_cli.models.pocket.model import DENOISER_FILE, VAE_FILE
 from pavdm_cli.pocket_world import palette
 from pavdm_cli.pocket_world.vocabulary import VOCABULARY
 from pavdm_cli.training.pocket import fingerprint
@@ -24,20 +24,24 @@ def now() -> str:
     return fingerprint.world()
 
 
-@pytest.mark.parametrize("weights", [POCKET.folder / CODEC, POCKET.folder / DENOISER], ids=["codec", "denoiser"])
+@pytest.mark.parametrize(
+    "weights", [POCKET.folder / VAE_FILE, POCKET.folder / DENOISER_FILE], ids=["codec", "denoiser"]
+)
 def test_the_world_is_the_one_the_weights_were_trained_on(weights, now):
-    assert fingerprint.same_world(checkpoint.about(weights)["world"], now), f"the painted world has changed: {ADVICE}"
+    assert fingerprint.same_world(checkpoint.training_metadata(weights)["world"], now), (
+        f"the painted world has changed: {ADVICE}"
+    )
 
 
 def test_the_vocabulary_is_the_one_the_denoiser_was_trained_with():
-    assert checkpoint.about(POCKET.folder / DENOISER)["vocabulary"] == fingerprint.vocabulary(), (
+    assert checkpoint.training_metadata(POCKET.folder / DENOISER_FILE)["vocabulary"] == fingerprint.vocabulary(), (
         f"the words have changed: {ADVICE}"
     )
 
 
 def test_the_denoiser_was_trained_on_latents_of_the_shipped_codec():
-    codec = checkpoint.load_codec(POCKET.folder / CODEC)
-    assert checkpoint.about(POCKET.folder / DENOISER)["latents"] == fingerprint.latents(codec), (
+    codec = checkpoint.load_vae(POCKET.folder / VAE_FILE)
+    assert checkpoint.training_metadata(POCKET.folder / DENOISER_FILE)["latents"] == fingerprint.latents(codec), (
         f"the codec has changed: {ADVICE}"
     )
 
@@ -74,10 +78,10 @@ def test_a_word_more_or_another_order_is_another_vocabulary():
 
 def test_a_decoder_may_be_trained_alone_and_an_encoder_may_not():
     def changed(part: str) -> str:
-        codec = checkpoint.load_codec(POCKET.folder / CODEC)
+        codec = checkpoint.load_vae(POCKET.folder / VAE_FILE)
         with torch.no_grad():
             next(weight for name, weight in codec.named_parameters() if name.startswith(part)).mul_(1.01)
         return fingerprint.latents(codec)
 
-    own = fingerprint.latents(checkpoint.load_codec(POCKET.folder / CODEC))
+    own = fingerprint.latents(checkpoint.load_vae(POCKET.folder / VAE_FILE))
     assert changed("decoder.") == own != changed("encoder.")

@@ -8,12 +8,12 @@ from support.models import OPENSORA
 from torch.utils.flop_counter import FlopCounterMode
 
 from pavdm_cli.models import meta_model, registry
-from pavdm_cli.models.adapter import Placement
+from pavdm_cli.models.adapter import Placement, StepShape
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.opensora.config import XL2
 from pavdm_cli.models.opensora.vae import OpenSoraVAE
 from pavdm_cli.models.runner import ModelRunner
-from pavdm_cli.models.stdit.flops import CallShape, forward_flops, tokens_of
+from pavdm_cli.models.stdit.flops import step_flops, tokens_per_latent
 from pavdm_cli.models.stdit.transformer import Modulation
 from pavdm_cli.sampling.schedule import METHODS, Schedule
 
@@ -35,8 +35,8 @@ def blank(*shape: int) -> torch.Tensor:
     return torch.zeros(shape, device=META, dtype=torch.bfloat16)
 
 
-def shown(frames: int, words: int = 300) -> CallShape:
-    return CallShape(2, frames, TOKENS, words)
+def flops(frames: int, words: int = 300) -> float:
+    return step_flops(XL2, StepShape(batch=2, window=frames, context=0, text=words), TOKENS)
 
 
 def tflop(counter: FlopCounterMode) -> float:
@@ -50,19 +50,17 @@ def test_a_step_at_the_papers_setting_is_63_tflop_by_torch_and_by_sizes(model):
         levels = torch.zeros(WINDOW, dtype=torch.int32, device=META)
         model.transformer(blank(2, WINDOW, 4, 30, 53), levels, table, text, size=(240, 426))
     assert tflop(counter) == near(62.99)
-    assert 1e-12 * forward_flops(XL2, shown(WINDOW)) == near(
-        62.99 - 0.18
-    )  # the text's keys and values are made once a prompt
-    assert 1e-12 * forward_flops(XL2, shown(WINDOW, 120)) == near(61.56 - 0.07)
-    assert 1e-12 * forward_flops(XL2, shown(WINDOW)) / WINDOW == near(1.80)
-    assert tokens_of(XL2, (30, 53)) == TOKENS
+    assert 1e-12 * flops(WINDOW) == near(62.99 - 0.18)  # the text's keys and values are computed once per prompt
+    assert 1e-12 * flops(WINDOW, 120) == near(61.56 - 0.07)
+    assert 1e-12 * flops(WINDOW) / WINDOW == near(1.80)
+    assert tokens_per_latent(XL2, (30, 53)) == TOKENS
 
 
 def test_a_minute_is_445_steps_and_27_pflop():
     schedule: Schedule = METHODS["pa"](30, 30, 5, True)
     chunks = 425 // 5 - 1  # the first of 85 is given
     steps = [schedule.active_chunks(now, 0, chunks) for now in range(schedule.total(chunks))]
-    work = sum(1e-12 * forward_flops(XL2, shown(5 + 5 * len(present))) for present in steps)
+    work = sum(1e-12 * flops(5 + 5 * len(present)) for present in steps)
     assert len(steps) == 445
     assert work / 1000 == near(26.7)
 
@@ -72,19 +70,19 @@ def test_weights_take_what_their_numbers_say(model):
     assert isinstance(codec, OpenSoraVAE)
     count = {name: sum(p.numel() for p in part.parameters()) for name, part in codec.named_children()}
     assert count == {"spatial_vae": 83_653_863, "temporal_vae": 309_687_144}
-    assert meta_model.weights_of(model.transformer) == near(2.42e9)
-    assert meta_model.weights_of(codec) == 2 * (393_341_007 + 8)
+    assert meta_model.module_bytes(model.transformer) == near(2.42e9)
+    assert meta_model.module_bytes(codec) == 2 * (393_341_007 + 8)
 
 
 @pytest.mark.integration
 def test_the_memory_of_a_video_is_the_texts_keys_and_values_of_56_blocks(model):
     """155 MB of a prompt of 300 tokens and its null embedding."""
     setting = METHODS["pa"](30, 30, 5, True)
-    counted = meta_model.count(
+    counted = meta_model.estimate_sampling_memory(
         model, meta_model.MemoryCase(setting, ExecutionConfig(context_cache="reuse"), 7.0, 5, 5), CUDA
     )
     assert counted.constants == near(155e6)
-    assert counted.memory == near(28 * 2 * 2 * 5 * TOKENS * 1152 * 2)
+    assert counted.kv_cache == near(28 * 2 * 2 * 5 * TOKENS * 1152 * 2)
 
 
 @pytest.mark.integration

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.checkpoint import digest, read_json, shapes, tensors
-from pavdm_cli.models.opensora.config import config_of
+from pavdm_cli.models.opensora.config import parse_config
 from pavdm_cli.models.opensora.text_encoder import check_sizes
-from pavdm_cli.models.opensora.vae import vae_config
-from pavdm_cli.models.pocket.checkpoint import load_codec, load_denoiser
+from pavdm_cli.models.opensora.vae import infer_vae_config
+from pavdm_cli.models.pocket.checkpoint import load_denoiser, load_vae
 
 CODEC = {"channels": 8, "frames_per_latent": 2, "widths": [32, 64, 128], "encoder_blocks": 1, "decoder_blocks": 2}
 
@@ -78,7 +78,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_hostile_header_is_a_model_error_in_one_line(tmp_path, name):
     (tmp_path / "model.safetensors").write_bytes(BROKEN[name])
-    for read in (lambda: shapes(tensors(tmp_path)), lambda: load_codec(tmp_path / "model.safetensors")):
+    for read in (lambda: shapes(tensors(tmp_path)), lambda: load_vae(tmp_path / "model.safetensors")):
         with pytest.raises(ModelError, match="not a safetensors file") as caught:
             read()
         assert "\n" not in caught.value.message
@@ -89,7 +89,7 @@ def test_a_hostile_header_is_a_model_error_in_one_line(tmp_path, name):
 def test_weights_that_are_no_regular_file_are_not_waited_for(tmp_path, device):
     path = tmp_path / "model.safetensors"
     path.symlink_to(device) if device else os.mkfifo(path)
-    for read in (lambda: shapes(tensors(tmp_path)), lambda: load_codec(path), lambda: digest(tmp_path)):
+    for read in (lambda: shapes(tensors(tmp_path)), lambda: load_vae(path), lambda: digest(tmp_path)):
         with pytest.raises(ModelError):
             read()
 
@@ -117,7 +117,7 @@ def test_a_codec_of_a_billion_layers_is_refused_at_once(name):
         "temporal_vae.encoder.res_blocks.0.": (32,),
         "temporal_vae.encoder.conv_in.conv.weight": (32, 4, 3, 3, 3),
     }
-    assert vae_config(found).spatial.widths == (32,)
+    assert infer_vae_config(found).spatial.widths == (32,)
     for hostile in (
         {name: (32,)},
         dict.fromkeys(found, (31,)),
@@ -125,7 +125,7 @@ def test_a_codec_of_a_billion_layers_is_refused_at_once(name):
         dict.fromkeys(found, (1 << 40,)),
     ):
         with pytest.raises(ModelError):
-            vae_config(found | hostile)
+            infer_vae_config(found | hostile)
 
 
 @pytest.mark.parametrize(
@@ -145,15 +145,15 @@ def test_a_codec_of_a_billion_layers_is_refused_at_once(name):
 def test_a_header_of_sizes_that_no_pocket_has_is_refused_at_once(tmp_path, name, value):
     path = tmp_path / "codec.safetensors"
     save_file({"a": torch.zeros(1)}, path, {"config": json.dumps(CODEC | {name: value})})
-    with pytest.raises(ModelError, match="describes no model of this kind"):
-        load_codec(path)
+    with pytest.raises(ModelError, match="does not describe a model of this kind"):
+        load_vae(path)
 
 
 @pytest.mark.parametrize("config", [{}, {"text": 1}, {"text": {}, "stdit": {}}, {"text": None}, {"text": []}])
 def test_a_header_without_sizes_is_refused(tmp_path, config):
     path = tmp_path / "denoiser.safetensors"
     save_file({"a": torch.zeros(1)}, path, {"config": json.dumps(config)})
-    with pytest.raises(ModelError, match="describes no model of this kind"):
+    with pytest.raises(ModelError, match="does not describe a model of this kind"):
         load_denoiser(path)
 
 
@@ -163,7 +163,7 @@ def test_sizes_far_from_the_card_of_open_sora_are_refused(name, value):
     if (name, value) == ("mlp_ratio", 1.5):
         return  # is a size
     with pytest.raises(ModelError, match="makes no sense"):
-        config_of({name: value})
+        parse_config({name: value})
 
 
 @pytest.mark.parametrize("value", [0, 10**7, 10**30, 2.5, False, "x", None, []])

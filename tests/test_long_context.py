@@ -17,7 +17,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.checks import check_sampling, schedule_of
 from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.request import Request
-from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context, with_kv_cache
+from pavdm_cli.models.stdit.denoiser import compute_modulation, with_full_context, with_kv_cache
 from pavdm_cli.models.stdit.layers import Rope
 from pavdm_cli.sampling.denoiser import FunctionDenoiser
 from pavdm_cli.sampling.loop import SamplerState, denoise, from_clip, new_chunks, sample
@@ -84,7 +84,10 @@ def test_the_first_chunks_and_the_last_are_shown_in_order(context: int, sink: in
 @pytest.mark.parametrize("positions", [CHUNK, None], ids=["repeated", "in order"])
 def test_a_cached_context_is_the_recomputed_one(context: int, sink: int, positions: int | None) -> None:
     pocket = tiny_pocket().double().requires_grad_(False)
-    text, table = pocket.read(["a red balloon"]), modulation_of(pocket.stdit, 1000 * linear_sigmas(STEPS), 8.0)
+    text, table = (
+        pocket.encode_prompts(["a red balloon"]),
+        compute_modulation(pocket.stdit, 1000 * linear_sigmas(STEPS), 8.0),
+    )
 
     def video(schedule: Schedule, kind: Any) -> Tensor:
         denoiser = kind(pocket.stdit, text, table, schedule.offset)

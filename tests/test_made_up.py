@@ -18,9 +18,10 @@ from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.models.opensora import config, loaded
 from pavdm_cli.models.opensora.spatial_vae import SpatialConfig
 from pavdm_cli.models.opensora.temporal_vae import TemporalConfig
-from pavdm_cli.models.opensora.vae import OpenSoraVAE, VAEConfig, normalisation
+from pavdm_cli.models.opensora.vae import OpenSoraVAE, VAEConfig, latent_statistics
 from pavdm_cli.models.random_weights import init_random
-from pavdm_cli.models.stdit.transformer import STDiT, frequencies
+from pavdm_cli.models.stdit.layers import rotary_frequencies
+from pavdm_cli.models.stdit.transformer import STDiT
 
 GOLDEN = Path(__file__).parent / "golden"
 CPU = torch.device("cpu")
@@ -29,7 +30,7 @@ VAE = VAEConfig(SpatialConfig((8, 8, 16, 16), groups=4), TemporalConfig(filters=
 
 
 def small(dtype: torch.dtype = torch.float32) -> STDiT:
-    return init_random(lambda: STDiT(SMALL), CPU, dtype, {"rope.freqs": frequencies(SMALL)})
+    return init_random(lambda: STDiT(SMALL), CPU, dtype, {"rope.freqs": rotary_frequencies(SMALL.head_width)})
 
 
 def test_every_weight_is_random_but_those_that_training_leaves_alone():
@@ -123,7 +124,7 @@ def test_no_video_of_nothing_is_asked_for():
 
 
 def test_normalisation_is_that_of_the_recorded_weights():
-    vae = init_random(lambda: OpenSoraVAE(VAE), CPU, torch.float32, normalisation())
+    vae = init_random(lambda: OpenSoraVAE(VAE), CPU, torch.float32, latent_statistics())
     assert vae.scale.flatten().tolist() == pytest.approx([3.85, 2.32, 2.33, 3.06])
     assert vae.shift.flatten().tolist() == pytest.approx([-0.10, 0.34, 0.27, 0.98])
 

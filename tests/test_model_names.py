@@ -47,7 +47,7 @@ def test_no_code_outside_a_models_folder_names_a_model():
     [
         'if spec.family == "pocket":\n    pass',
         'x = {"opensora": 1}',
-        "from pavdm_cli.models.pocket.vae import PocketCodec",
+        "from pavdm_cli.models.pocket.vae import PocketVAE",
         'y = table["opensora-v1.2"]',
     ],
 )

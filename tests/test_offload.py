@@ -18,8 +18,8 @@ from pavdm_cli.generation import memory_plan, pipeline
 from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.models import offload
 from pavdm_cli.models.execution import ExecutionConfig
-from pavdm_cli.models.memory_tracker import Live
-from pavdm_cli.models.offload import BlockLoader, OffloadedModule, PinnedPack, streamed
+from pavdm_cli.models.memory_tracker import MemoryTracker
+from pavdm_cli.models.offload import BlockLoader, OffloadedModule, PinnedPack, streamed_weights
 from pavdm_cli.models.runner import ModelRunner
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -141,9 +141,9 @@ def test_no_more_is_on_the_device_than_the_plan_says(mode, folder, loaders):
     there = 0
     for loader in loaders:  # what stays, and both buffers
         stays = sum(weight.nbytes for weight in model.transformer.parameters())
-        away = [weight for block in model.model.blocks for weight in streamed(block, model.model.resident)]
-        there = stays - sum(w.nbytes for w in away) + sum(buffer.piece.nbytes for buffer in loader.buffers)
-    with Live() as live:
+        away = [weight for block in model.model.blocks for weight in streamed_weights(block, model.model.resident)]
+        there = stays - sum(w.nbytes for w in away) + sum(buffer.data.nbytes for buffer in loader.buffers)
+    with MemoryTracker() as live:
         for _ in pipeline.frames(wanted, model):
             pass
     parts = {name: part for name, part in found.places[0].parts.items() if "waiting" not in name and "lib" not in name}
@@ -162,7 +162,7 @@ def test_one_block_at_a_time_is_bound_and_the_next_is_copied_ahead(folder, loade
         return [
             number
             for number, block in enumerate(blocks)
-            if all(w.untyped_storage().data_ptr() not in hosts for w in streamed(block, model.model.resident))
+            if all(w.untyped_storage().data_ptr() not in hosts for w in streamed_weights(block, model.model.resident))
         ]
 
     assert bound() == []
@@ -170,8 +170,8 @@ def test_one_block_at_a_time_is_bound_and_the_next_is_copied_ahead(folder, loade
         loader.onload(number)
         assert bound() == [number]
         pack, ahead = loader.packs[number], loader.packs[(number + 1) % 4]
-        assert torch.equal(loader.buffers[loader.turn].piece[: pack.host.numel()], pack.host)
-        assert torch.equal(loader.buffers[1 - loader.turn].piece[: ahead.host.numel()], ahead.host)
+        assert torch.equal(loader.buffers[loader.active].data[: pack.host.numel()], pack.host)
+        assert torch.equal(loader.buffers[1 - loader.active].data[: ahead.host.numel()], ahead.host)
     loader.offload()
     assert bound() == []
 

@@ -29,7 +29,7 @@ from pavdm_cli.hub import weight_memory
 from pavdm_cli.models.opensora import loaded as opensora_loaded
 from pavdm_cli.models.opensora import text_encoder
 from pavdm_cli.models.registry import get
-from pavdm_cli.models.stdit.denoiser import modulation_of
+from pavdm_cli.models.stdit.denoiser import compute_modulation
 from pavdm_cli.models.stdit.transformer import STDiT
 from pavdm_cli.runtime import optional_imports
 from pavdm_cli.runtime.install_hints import install_command
@@ -293,6 +293,6 @@ def test_levels_are_rounded_like_the_weights_unless_they_are_to_be_exact(recorde
     sigmas = torch.tensor([0.0, 0.7381, 1.0])
     for exact, times in ((False, [0.0, 740.0, 1000.0]), (True, [0.0, 738.1, 1000.0])):
         want = recorded.modulation(torch.tensor(times), torch.tensor(24.0, dtype=torch.bfloat16))
-        got = modulation_of(recorded, 1000 * sigmas, 24, exact)
+        got = compute_modulation(recorded, 1000 * sigmas, 24, exact)
         assert torch.equal(got.block, want.block)
         assert torch.equal(got.final, want.final)

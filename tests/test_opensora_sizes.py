@@ -20,7 +20,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.request import parse_size
-from pavdm_cli.models.stdit.denoiser import modulation_of, with_full_context
+from pavdm_cli.models.stdit.denoiser import compute_modulation, with_full_context
 from pavdm_cli.sampling.denoiser import batched_cfg
 from pavdm_cli.sampling.loop import sample
 from pavdm_cli.sampling.noise import seeded_noise
@@ -130,10 +130,10 @@ def test_two_prompts_in_a_batch_with_guidance_and_warped_timesteps_are_what_each
     prompts = ["a red balloon", "a small boat on calm water, the camera pans left"]
     job = job_of(folder, steps=2, window=10, frames=34)
     model, sigmas, schedule = pipeline.open_model(job), pipeline.levels_of(job).sigmas[:-2], job.schedule
-    table, network = modulation_of(model.transformer, 1000 * sigmas, 24), model.transformer
+    table, network = compute_modulation(model.transformer, 1000 * sigmas, 24), model.transformer
 
     def run(wanted: list[str], rows: slice) -> torch.Tensor:
-        y, mask = model.model.stacked(model.text_encoder.encode(wanted))
+        y, mask = model.model.pad_batch(model.text_encoder.encode(wanted))
         null = network.y_embedder.y_embedding[None, : y.shape[1]].expand(len(wanted), -1, -1)
         text = network.encode_text(torch.cat([y, null]), mask.repeat(2, 1))
         noise = seeded_noise(1, model.noise_shape(batch=2))

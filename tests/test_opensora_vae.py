@@ -16,8 +16,8 @@ from pavdm_cli.attention import BACKENDS
 from pavdm_cli.models.opensora import spatial_vae
 from pavdm_cli.models.opensora.spatial_vae import SpatialConfig
 from pavdm_cli.models.opensora.temporal_vae import TemporalConfig
-from pavdm_cli.models.opensora.vae import OpenSoraVAE, VAEConfig, frames_of, posterior
-from pavdm_cli.models.tiling import in_tiles, tile_side
+from pavdm_cli.models.opensora.vae import OpenSoraVAE, VAEConfig, frame_count, sample_posterior
+from pavdm_cli.models.tiling import run_in_tiles, tile_side
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = VAEConfig(SpatialConfig((8, 8, 16, 16), groups=4), TemporalConfig(filters=8, blocks=2, groups=4))
@@ -127,7 +127,7 @@ def test_another_thread_that_allows_one_kernel_of_attention_does_not_disturb_dec
 
 def test_large_pictures_are_worked_on_one_at_a_time(codec):
     sizes = [(240, 426), (480, 848), (720, 1280), (64, 64)]
-    assert [codec._at_once(height // 8, width // 8) for height, width in sizes] == [4, 1, 1, 4]
+    assert [codec._batch_size(height // 8, width // 8) for height, width in sizes] == [4, 1, 1, 4]
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def tiled(codec: OpenSoraVAE) -> Iterator[OpenSoraVAE]:
 
 
 def test_pictures_of_many_tiles_are_worked_on_one_at_a_time(tiled):
-    assert [tiled._at_once(*size) for size in ((30, 53), (90, 160), (18, 32))] == [1, 1, 4]
+    assert [tiled._batch_size(*size) for size in ((30, 53), (90, 160), (18, 32))] == [1, 1, 4]
 
 
 def latents(height: int, width: int, count: int = 5) -> Tensor:
@@ -155,7 +155,7 @@ def test_what_fits_into_one_tile_is_the_same_bit_for_bit(tiled):
 
 def test_tiles_are_pictures_of_their_own_and_blended_where_they_overlap(codec):
     z, side = latents(20, 53)[0], tile_side(20, 53)
-    whole = in_tiles(partial(spatial_vae.decode, codec.spatial), z, after=8)
+    whole = run_in_tiles(partial(spatial_vae.decode, codec.spatial), z, out_scale=8)
     step, blend = 8 * side * 3 // 4, 8 * side // 4
     left, right = (spatial_vae.decode(codec.spatial, z[..., at : at + side]) for at in (0, side * 3 // 4))
     assert whole.shape == (5, 3, 160, 424)
@@ -204,7 +204,7 @@ def test_without_noise_a_clip_has_one_code(codec):
     ("frames", "count"), [(1, 1), (16, 4), (17, 5), (18, 6), (34, 10), (51, 15), (102, 30), (119, 35), (1445, 425)]
 )
 def test_frames_and_latents_are_counted_as_published(frames, count):
-    assert frames_of(count) <= frames < frames_of(count + 1)
+    assert frame_count(count) <= frames < frame_count(count + 1)
 
 
 @pytest.mark.parametrize(("frames", "count"), [(1, 1), (17, 5), (18, 6), (34, 10)])
@@ -215,7 +215,7 @@ def test_a_clip_has_as_many_latents_as_published(codec, frames, count):
 def test_a_posterior_is_never_wider_or_narrower_than_it_may_be():
     moments = torch.tensor([[1.0, 90.0], [1.0, -90.0]])
     seen: list[Tensor] = []
-    posterior(moments, lambda mean, deviation: (seen.append(deviation), mean)[1])
+    sample_posterior(moments, lambda mean, deviation: (seen.append(deviation), mean)[1])
     torch.testing.assert_close(seen[0].flatten(), torch.tensor([10.0, -15.0]).exp())
 
 

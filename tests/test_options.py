@@ -15,7 +15,7 @@ from pavdm_cli.models.spec import IgnoredOption
 
 IDLE = {one.option: one for one in MODELS["pocket"].ignored}
 VALUES = {"--aspect": "1:1", "--aesthetic-score": "6.5", "--motion-score": "4", "--camera-motion": "pan left"}
-REFUSED = sorted(name for name, one in IDLE.items() if one.instead)
+REFUSED = sorted(name for name, one in IDLE.items() if one.hint)
 
 
 def panel(name: str, *path: str) -> dict[str, typer.core.TyperOption]:
@@ -33,8 +33,8 @@ def test_what_pocket_cannot_follow_is_refused_though_it_be_the_default(line, opt
     code, out, err = pavdm(*line, option, VALUES[option])
     assert (code, out) == (2, "")
     assert err.splitlines() == [
-        f"error: {option} does nothing with pocket: {IDLE[option].why}",
-        f"hint: {IDLE[option].instead}",
+        f"error: {option} does nothing with pocket: {IDLE[option].reason}",
+        f"hint: {IDLE[option].hint}",
     ]
 
 
@@ -45,7 +45,7 @@ def test_what_makes_no_difference_to_pocket_is_a_note(command, tmp_path, monkeyp
     line = {"generate": ["a red ball"], "extend": ["v.mp4", "-p", "a red ball"]}[command]
     code, out, err = pavdm(command, *line, "--text-device", "cpu", "--plan", "--device", "cpu")
     assert (code, "in all on cpu" in out) == (0, True)
-    note = "note: --text-device does nothing with pocket: it reads the prompt where it runs"
+    note = "note: --text-device does nothing with pocket: it encodes the prompt on its own device"
     assert err.splitlines().count(note) == 1
     assert "does nothing" not in pavdm(command, *line, "--plan", "--device", "cpu").err
 
@@ -75,7 +75,7 @@ def test_what_brings_nothing_where_it_runs_is_a_note(words, notes):
 def test_every_option_of_open_sora_alone_is_ignored_by_pocket(command):
     assert panel("opensora-v1.2", command).keys() == IDLE.keys() - {"--aspect"}
     assert panel("pocket", command).keys() == {"--fp32-timesteps"}
-    assert all(isinstance(one, IgnoredOption) and one.why for one in IDLE.values())
+    assert all(isinstance(one, IgnoredOption) and one.reason for one in IDLE.values())
 
 
 PANELS = (train_options.POCKET_PANEL, train_options.FINETUNE_PANEL)

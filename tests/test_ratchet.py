@@ -11,8 +11,7 @@ from support.models import POCKET
 from pavdm_cli.evaluation import ratchet
 from pavdm_cli.evaluation.bars import Bar
 from pavdm_cli.models.pocket import checkpoint
-from pavdm_cli.models.pocket.model import CODEC as CODEC_FILE
-from pavdm_cli.models.pocket.model import DENOISER
+from pavdm_cli.models.pocket.model import DENOISER_FILE, VAE_FILE
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "pocket.jsonl"
 VIDEOS = {"world": "w", "seeds": [0, 96], "length": 10.0, "method": "pa", "steps": 12, "guidance": 1.5}
@@ -86,6 +85,6 @@ def test_no_stored_row_is_worse_than_those_before_it():
 
 
 def test_the_bundled_weights_were_measured_last():
-    own = checkpoint.digest(POCKET.folder / CODEC_FILE, POCKET.folder / DENOISER)
+    own = checkpoint.digest(POCKET.folder / VAE_FILE, POCKET.folder / DENOISER_FILE)
     latest = {row["part"]: row for row in ratchet.load_rows(RESULTS)}
     assert [latest[part]["settings"]["weights"] for part in ("videos", "minute")] == [own, own]

@@ -24,7 +24,7 @@ from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.recovery import Recovery, fault
 from pavdm_cli.models.pixels import to_unit
 from pavdm_cli.models.pocket import checkpoint
-from pavdm_cli.models.pocket.model import DENOISER
+from pavdm_cli.models.pocket.model import DENOISER_FILE
 from pavdm_cli.models.runner import ModelRunner, precision_of, with_offload
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.video import open_video
@@ -263,7 +263,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(value: float, tmp_path:
     def change(weights: dict[str, Tensor]) -> None:
         weights["stdit.final_layer.linear.weight"][3, 5] = value
 
-    spoil_file(POCKET.folder / DENOISER, tmp_path / "denoiser.safetensors", change)
+    spoil_file(POCKET.folder / DENOISER_FILE, tmp_path / "denoiser.safetensors", change)
     with pytest.raises(ModelError, match=r"stdit\.final_layer\.linear\.weight in .*denoiser\.safetensors") as caught:
         checkpoint.load_denoiser(tmp_path / "denoiser.safetensors")
     assert caught.value.exit_code == 5

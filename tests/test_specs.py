@@ -55,7 +55,7 @@ def test_frames_take_the_fewest_whole_units_of_latents(layout: LatentLayout, beg
 @every_layout
 def test_a_clip_has_no_latent_that_stands_for_more_than_it(layout: LatentLayout) -> None:
     for frames in range(70):
-        latents = layout.fitting(frames)
+        latents = layout.filled_by(frames)
         assert layout.count(latents) <= frames
         assert layout.count(latents + layout.unit) > frames
 

@@ -60,20 +60,21 @@ def test_reuse_equals_the_full_pass(model: STDiT, video: Tensor) -> None:
 
 @pytest.mark.parametrize("levels", [LEVELS, torch.stack([LEVELS, LEVELS.flip(0)])], ids=["a window", "a batch"])
 def test_looking_all_vectors_up_at_once_changes_no_bit(model: STDiT, video: Tensor, levels: Tensor) -> None:
-    summed = model.summed(table(model))
-    assert summed.every is not None
-    assert summed.every.shape == (4, 6 * 2 * TINY.depth + 2, TINY.hidden)
-    assert torch.equal(model(video, levels, summed, words(model)), model(video, levels, table(model), words(model)))
+    added = model.with_vectors(table(model))
+    assert added.vectors is not None
+    assert added.vectors.shape == (4, 6 * 2 * TINY.depth + 2, TINY.hidden)
+    assert torch.equal(model(video, levels, added, words(model)), model(video, levels, table(model), words(model)))
 
 
 def test_every_vector_looked_up_at_once_is_read(model: STDiT, video: Tensor) -> None:
-    summed = model.summed(table(model))
-    assert summed.every is not None
-    as_it_is = model(video, LEVELS, summed, words(model))
-    for place in range(summed.every.shape[1]):
-        spoiled = summed.every.clone()
-        spoiled[:, place] += 1
-        assert (model(video, LEVELS, summed._replace(every=spoiled), words(model)) - as_it_is).abs().max() > 1e-4, place
+    added = model.with_vectors(table(model))
+    assert added.vectors is not None
+    expected = model(video, LEVELS, added, words(model))
+    for index in range(added.vectors.shape[1]):
+        changed = added.vectors.clone()
+        changed[:, index] += 1
+        out = model(video, LEVELS, added._replace(vectors=changed), words(model))
+        assert (out - expected).abs().max() > 1e-4, index
 
 
 def test_a_memory_one_shift_old_is_seen(model: STDiT, video: Tensor) -> None:
@@ -175,7 +176,7 @@ def test_names_and_shapes_are_those_of_the_published_weights() -> None:
 def test_fresh_weights_come_from_the_generator_and_predict_zero(video: Tensor) -> None:
     fresh = [STDiT(TINY) for _ in range(2)]
     for model in fresh:
-        model.initialise(torch.Generator().manual_seed(1))
+        model.initialize_weights(torch.Generator().manual_seed(1))
     assert all(torch.equal(a, b) for a, b in zip(*(m.state_dict().values() for m in fresh), strict=True))
     model = fresh[0].double()
     out = model(video, LEVELS, table(model), words(model))
@@ -184,7 +185,7 @@ def test_fresh_weights_come_from_the_generator_and_predict_zero(video: Tensor) -
 
 def test_every_weight_learns_within_three_steps(video: Tensor) -> None:
     model = STDiT(TINY).double()
-    model.initialise(torch.Generator().manual_seed(1))
+    model.initialize_weights(torch.Generator().manual_seed(1))
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(weights, lr=0.1)
     for _ in range(3):

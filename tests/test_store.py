@@ -17,11 +17,11 @@ from torch import Tensor
 from pavdm_cli.errors import ModelError, OutputError
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.transformer import Pocket
-from pavdm_cli.models.pocket.vae import PocketCodec
+from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.pocket_world.vocabulary import VOCABULARY
 
 PARTS: dict[str, tuple[Callable[[], Any], Callable[[Path], Any]]] = {
-    "codec": (tiny_codec, checkpoint.load_codec),
+    "codec": (tiny_codec, checkpoint.load_vae),
     "denoiser": (tiny_pocket, checkpoint.load_denoiser),
 }
 every_part = pytest.mark.parametrize("part", PARTS)
@@ -89,10 +89,10 @@ def test_what_is_loaded_lives_on_without_its_file(part, tmp_path):
 
 def test_the_header_says_how_it_was_made(tmp_path):
     path = written("codec", tmp_path)
-    assert checkpoint.about(path) == {"steps": 3}
+    assert checkpoint.training_metadata(path) == {"steps": 3}
     rewritten(path, lambda tensors, header: header.pop("about") and None)
     with pytest.raises(ModelError, match="has no 'about' in its header"):
-        checkpoint.about(path)
+        checkpoint.training_metadata(path)
 
 
 def test_the_digest_is_that_of_the_bytes_in_order(tmp_path):
@@ -160,8 +160,8 @@ def test_a_file_without_a_configuration_is_one_clear_error(tmp_path):
 
 def test_the_file_of_another_part_is_one_clear_error(tmp_path):
     codec, denoiser = written("codec", tmp_path), written("denoiser", tmp_path)
-    assert "describes no model of this kind" in error("codec", denoiser).message
-    assert "describes no model of this kind" in error("denoiser", codec).message
+    assert "does not describe a model of this kind" in error("codec", denoiser).message
+    assert "does not describe a model of this kind" in error("denoiser", codec).message
 
 
 def test_weights_of_another_size_are_one_clear_error(tmp_path):
@@ -221,7 +221,7 @@ def test_a_half_written_file_never_replaces_a_good_one(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OutputError, match=r"cannot write .*codec\.safetensors: .*No space left") as caught:
-        checkpoint.save(randomised(PocketCodec(CODEC), seed=9), path, {})
+        checkpoint.save(randomised(PocketVAE(CODEC), seed=9), path, {})
     assert caught.value.exit_code == 4
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -236,7 +236,7 @@ def test_a_file_is_put_in_place_in_one_move_or_not_at_all(tmp_path, monkeypatch)
 
     monkeypatch.setattr("os.replace", refused)
     with pytest.raises(OutputError, match="Permission denied"):
-        checkpoint.save(randomised(PocketCodec(CODEC), seed=9), path, {})
+        checkpoint.save(randomised(PocketVAE(CODEC), seed=9), path, {})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 

@@ -14,8 +14,10 @@ from support import published
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.checkpoint import load_into
+from pavdm_cli.models import t5
 from pavdm_cli.models.opensora import text_encoder
-from pavdm_cli.models.opensora.text_encoder import UNUSED, T5Text, build, token_ids, working_bytes
+from pavdm_cli.models.opensora.text_encoder import MAX_TOKENS, UNUSED, activation_bytes, build, load_tokenizer
+from pavdm_cli.models.t5 import T5TextEncoder
 from pavdm_cli.runtime.install_hints import install_command
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -27,8 +29,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return published.write(tmp_path_factory.mktemp("published")) / "text_encoder"
 
 
-def reader(folder: Path, cache: Path | None = None) -> T5Text:
-    return T5Text(folder, CPU, torch.float32, cache)
+def reader(folder: Path, cache: Path | None = None) -> T5TextEncoder:
+    return text_encoder.open_text_encoder(folder, CPU, torch.float32, cache)
+
+
+def token_ids(folder: Path, text: str) -> list[int]:
+    return t5.token_ids(load_tokenizer(folder), text, MAX_TOKENS)
 
 
 SMALL = {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 4}
@@ -36,7 +42,7 @@ XXL = {"vocab_size": 32128, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_lay
 GATED = {"feed_forward_proj": "gated-gelu"}
 
 
-def embed(encoder: T5Text, prompt: str) -> torch.Tensor:  # (L, width)
+def embed(encoder: T5TextEncoder, prompt: str) -> torch.Tensor:  # (L, width)
     return encoder.encode([prompt])[0].rows
 
 
@@ -63,7 +69,7 @@ def test_nothing_of_the_encoder_is_left_out_or_in_another_precision_or_there_twi
     loaded = []
     plain = text_encoder.load_into
     monkeypatch.setattr(text_encoder, "load_into", lambda *given: loaded.append(plain(*given)) or loaded[0])
-    assert T5Text(folder, CPU, dtype).encode(["a boat"])[0].rows.dtype == dtype
+    assert text_encoder.open_text_encoder(folder, CPU, dtype).encode(["a boat"])[0].rows.dtype == dtype
     model = loaded[0]
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     assert [name for name, value in tensors if value.is_meta or value.dtype != dtype] == []
@@ -76,10 +82,10 @@ WRONG += [("layer_norm_epsilon", float("nan")), ("relative_attention_max_distanc
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG)
-def test_a_wrong_size_is_named_before_anything_is_reckoned_with_it(name, value):
-    for reckon in (build, lambda config: working_bytes(config, torch.float32)):
+def test_a_wrong_size_is_named_before_anything_is_computed_from_it(name, value):
+    for compute in (build, lambda config: activation_bytes(config, torch.float32)):
         with pytest.raises(ModelError, match=f"T5's configuration makes no sense: {name} is"):
-            reckon(SMALL | GATED | {name: value})
+            compute(SMALL | GATED | {name: value})
 
 
 @pytest.mark.parametrize(("name", "value"), ODD)
@@ -128,7 +134,7 @@ def test_vectors_are_kept_for_the_same_prompt_and_weights_only(folder, tmp_path,
     assert torch.equal(embed(reader(folder, tmp_path), "a boat"), before)
     assert loads == []
     embed(reader(folder, tmp_path), "a kite")
-    embed(T5Text(folder, CPU, torch.bfloat16, tmp_path), "a boat")
+    embed(text_encoder.open_text_encoder(folder, CPU, torch.bfloat16, tmp_path), "a boat")
     assert loads == [1, 1]
 
 
@@ -136,14 +142,14 @@ def test_vectors_are_kept_for_the_same_prompt_and_weights_only(folder, tmp_path,
 def test_vectors_of_another_tokenizer_or_configuration_are_not_taken(folder, tmp_path, changed):
     shutil.copytree(folder, tmp_path / "text_encoder")
     embed(reader(tmp_path / "text_encoder", tmp_path / "kept"), "a boat")
-    assert reader(folder, tmp_path / "kept").knows("a boat")
+    assert reader(folder, tmp_path / "kept").memory_bytes("a boat") == {}
     before = text_encoder.text_digest(tmp_path / "text_encoder")
     other = {
         "spiece.model": published.tokenizer() + b"\0",
         "config.json": json.dumps(published.T5 | {"d_kv": 4}).encode(),
     }
     (tmp_path / "text_encoder" / changed).write_bytes(other[changed])
-    assert not reader(tmp_path / "text_encoder", tmp_path / "kept").knows("a boat")
+    assert reader(tmp_path / "text_encoder", tmp_path / "kept").memory_bytes("a boat")
     assert text_encoder.text_digest(tmp_path / "text_encoder") != before  # what training keeps
 
 
@@ -161,11 +167,11 @@ def test_a_tokenizer_that_is_missing_is_one_clear_error(tmp_path):
         token_ids(tmp_path, "a boat")
 
 
-def test_a_tokenizer_with_more_pieces_than_the_table_is_refused_before_weights_are_read(folder, tmp_path, monkeypatch):
+def test_a_tokenizer_with_too_many_pieces_is_refused_before_weights_are_read(folder, tmp_path, monkeypatch):
     shutil.copytree(folder, tmp_path / "t5")
     (tmp_path / "t5" / "config.json").write_text(json.dumps(published.T5 | {"vocab_size": 40}))
     monkeypatch.setattr(text_encoder, "load_into", lambda *given: pytest.fail("read weights"))
-    with pytest.raises(ModelError, match=r"spiece.model has \d+ pieces, T5's table 40"):
+    with pytest.raises(ModelError, match=r"spiece.model has \d+ pieces, T5 40 embeddings"):
         embed(reader(tmp_path / "t5"), "a boat")
 
 

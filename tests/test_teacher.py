@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.pocket import checkpoint
-from pavdm_cli.models.pocket.model import DENOISER
+from pavdm_cli.models.pocket.model import DENOISER_FILE
 from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.sampling.denoiser import FunctionDenoiser, batched_cfg
 from pavdm_cli.training.losses import Batch, add_noise, predict_velocity, velocity_loss
@@ -40,7 +40,7 @@ def batch() -> Batch:
 
 
 def passed(model: Pocket, batch: Batch, without: Tensor) -> Tensor:
-    return predict_velocity(model.stdit, model.read(PROMPTS, without), batch, FPS.double())
+    return predict_velocity(model.stdit, model.encode_prompts(PROMPTS, without), batch, FPS.double())
 
 
 def distance(student: Pocket, teacher: Teacher, batch: Batch) -> Tensor:
@@ -111,4 +111,6 @@ def test_distilled_weights_cannot_be_a_teacher(tmp_path):
 
 def test_the_bundled_weights_have_the_declared_guidance():
     spec = MODELS["pocket"]
-    assert checkpoint.about(spec.folder / DENOISER)["guided"] == spec.distilled_guidance == spec.guidance
+    assert (
+        checkpoint.training_metadata(spec.folder / DENOISER_FILE)["guided"] == spec.distilled_guidance == spec.guidance
+    )

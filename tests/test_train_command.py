@@ -17,7 +17,7 @@ from pavdm_cli import ui
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.pocket import checkpoint as store
 from pavdm_cli.models.pocket.transformer import Pocket
-from pavdm_cli.models.pocket.vae import PocketCodec
+from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.training.pocket import runs, tasks
 from pavdm_cli.training.pocket.latent_pool import Clips
 from pavdm_cli.training.pocket.preview import preview
@@ -28,7 +28,7 @@ TINY = ["--steps", "3", "--batch", "1", "--device", "cpu"]
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     """A folder with weights of a tiny codec and a tiny denoiser."""
-    store.save(randomised(PocketCodec(CODEC)), tmp_path / "codec.safetensors", {})
+    store.save(randomised(PocketVAE(CODEC)), tmp_path / "codec.safetensors", {})
     store.save(randomised(Pocket(POCKET)), tmp_path / "denoiser.safetensors", {})
     return tmp_path
 
@@ -62,11 +62,11 @@ def test_training_prints_only_the_path_of_the_weights(part, command, files):
     assert (code, out) == (0, f"{path}\n")
     assert f"training in {files / 'run'}" in err
     assert "Traceback" not in err
-    load = store.load_codec if part == "codec" else store.load_denoiser
+    load = store.load_vae if part == "codec" else store.load_denoiser
     assert load(path).config == load(files / f"{part}.safetensors").config
     trained_on = {"world"} if part == "codec" else {"world", "vocabulary", "latents"}
-    assert store.about(path)["steps"] == 3
-    assert trained_on <= store.about(path).keys()
+    assert store.training_metadata(path)["steps"] == 3
+    assert trained_on <= store.training_metadata(path).keys()
     assert (files / "run" / "sheet-0000003.png").stat().st_size > 1000
 
 
@@ -74,13 +74,13 @@ def test_training_prints_only_the_path_of_the_weights(part, command, files):
 def test_every_method_trains(method, command, files):
     code, out, _ = command("denoiser", "--method", method)
     assert code == 0
-    assert store.about(Path(out.strip()))["method"] == method
+    assert store.training_metadata(Path(out.strip()))["method"] == method
 
 
 def test_distilled_weights_record_their_guidance(command, files):
     code, out, _ = command("denoiser", "--distil", "1.5")
     assert code == 0
-    assert store.about(Path(out.strip()))["guided"] == 1.5
+    assert store.training_metadata(Path(out.strip()))["guided"] == 1.5
     code, out, err = command("denoiser", "--folder", str(files / "again"), "--init", out.strip(), "--distil", "2")
     assert (code, out) == (2, "")
     assert "gives guidance of 1.5 in one pass already" in err
@@ -197,7 +197,7 @@ WRONG = {
     "another part's weights": (
         ["codec", "--init", "{files}/denoiser.safetensors"],
         5,
-        "describes no model of this kind",
+        "does not describe a model of this kind",
     ),
     "a file where the folder should be": (
         ["codec", "--folder", "{files}/codec.safetensors"],

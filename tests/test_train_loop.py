@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError, OutputError, PavdmError
 from pavdm_cli.models.pocket.transformer import Pocket
-from pavdm_cli.models.pocket.vae import PocketCodec
+from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.training import loop
 from pavdm_cli.training.batches import BatchConfig
 from pavdm_cli.training.levels import Diagonal
@@ -52,7 +52,7 @@ class TinyDenoiser(Quiet, DenoiserTask): ...
 
 
 def codec_task() -> TinyCodec:
-    return TinyCodec(randomised(PocketCodec(CODEC)), Frames(SIZE, batch=1), {})
+    return TinyCodec(randomised(PocketVAE(CODEC)), Frames(SIZE, batch=1), {})
 
 
 def denoiser_task(method: str = "pa", guidance: float | None = None) -> TinyDenoiser:

@@ -20,8 +20,8 @@ from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.request import Request
 from pavdm_cli.models.execution import ExecutionConfig
-from pavdm_cli.models.memory_tracker import Live, peak_of
-from pavdm_cli.models.meta_model import count_coding
+from pavdm_cli.models.memory_tracker import MemoryTracker
+from pavdm_cli.models.meta_model import estimate_vae_memory
 from pavdm_cli.models.wan.vae_streams import decode_stream
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -85,11 +85,11 @@ def test_the_plan_counts_the_features_that_decoding_carries(tmp_path: Path) -> N
         for latent in z.split(1, dim=1):
             stream.push(latent)
 
-    with Live() as live:
-        peak = peak_of(live, decode)
-    counted = count_coding(meta_of(job), torch.device("cpu"), given=17)
+    with MemoryTracker() as live:
+        peak = live.peak_bytes(decode)
+    counted = estimate_vae_memory(meta_of(job), torch.device("cpu"), frames=17)
     assert counted.decoding == pytest.approx(peak, rel=0.15)
-    assert counted.given > 0
+    assert counted.encoding > 0
 
 
 def test_offloaded_blocks_give_the_same_latents(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from pavdm_cli.models import registry
 from pavdm_cli.models.adapter import DenoiserConfig, Placement, TextEmbedding
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.wan.levels import wan_levels
-from pavdm_cli.models.wan.load import read
+from pavdm_cli.models.wan.load import read_headers
 from pavdm_cli.models.wan.transformer import WanTransformer
 from pavdm_cli.models.wan.variants import VARIANTS
 
@@ -156,7 +156,7 @@ def test_training_sees_the_velocity_that_sampling_does(folder: Path) -> None:
     config = DenoiserConfig(0, (32, 32), 24, False, False, TORCH)
     rows = torch.tensor([1, 2, 4, 4], dtype=torch.int32)
     sampled = model.denoiser(text, levels, config)(z, rows, None)
-    model.trainable()
+    model.unfreeze()
     trained = model.velocity(z, levels.timesteps[rows.long()][None], text, config)
     torch.testing.assert_close(trained, sampled, rtol=0, atol=1e-5)
     trained.square().mean().backward()
@@ -263,6 +263,6 @@ def test_what_the_model_cannot_do_is_refused_at_once(words: tuple[str, ...], say
 
 
 def test_sizes_of_a_checkpoint_come_from_its_tensors(folder: Path) -> None:
-    sizes, vae, _, _ = read(find(str(folder)))
+    sizes, vae, _, _ = read_headers(find(str(folder)))
     assert sizes == tiny_transformer().config
     assert (vae.width, vae.decoder_width, vae.channels, vae.shortcuts) == (4, 4, 16, False)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pavdm_cli.models.wan.denoiser import with_full_context
 from pavdm_cli.models.wan.levels import wan_levels
-from pavdm_cli.models.wan.transformer import Conditions
+from pavdm_cli.models.wan.transformer import Conditioning
 from pavdm_cli.models.wan.vae_streams import decode_stream
 from pavdm_cli.sampling.denoiser import Denoiser, batched_cfg, sequential_cfg
 from pavdm_cli.sampling.loop import SamplerState, denoise, from_clip, new_chunks
@@ -32,9 +32,9 @@ def bound(case: dict[str, Tensor], levels: NoiseLevels, fps: float, position: in
         modulation = model.modulation(levels.timesteps, torch.tensor(fps))
         texts = (case["text_cond"], case["text_uncond"])
         if batched:
-            both = Conditions(modulation, model.encode_text(torch.cat(texts)))
+            both = Conditioning(modulation, model.encode_text(torch.cat(texts)))
             return batched_cfg(with_full_context(model, lambda: both, position), GUIDANCE)
-        single = [Conditions(modulation, model.encode_text(text)) for text in texts]
+        single = [Conditioning(modulation, model.encode_text(text)) for text in texts]
     first, second = (with_full_context(model, lambda own=own: own, position) for own in single)
     return sequential_cfg(first, second, GUIDANCE)
 

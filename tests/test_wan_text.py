@@ -9,12 +9,13 @@ import pytest
 import torch
 from support.wan import GOLDEN, golden, index, tiny_transformer, tiny_vae, umt5_weights, write_checkpoint
 
+from pavdm_cli.models import t5
 from pavdm_cli.models.adapter import TextEmbedding
 from pavdm_cli.models.wan import text_encoder
 from pavdm_cli.models.wan.loaded import LoadedWan
 from pavdm_cli.models.wan.names import transformers_name
 from pavdm_cli.models.wan.prompt import clean
-from pavdm_cli.models.wan.text_encoder import PARAMETERS, XXL, UMT5Text, build, cut_note, text_digest
+from pavdm_cli.models.wan.text_encoder import PARAMETERS, XXL, build, text_digest, truncation_note
 
 CPU = torch.device("cpu")
 PAIRS = json.loads((GOLDEN / "text.json").read_text())["pairs"]
@@ -43,8 +44,8 @@ def test_vectors_are_the_recorded_ones(folder: Path, monkeypatch: pytest.MonkeyP
     case = golden("umt5")
     for ids, mask, wanted in zip(case["ids"], case["mask"], case["context"], strict=True):
         own = ids[mask.bool()].tolist()
-        monkeypatch.setattr(text_encoder, "token_ids", lambda tokenizer, text, own=own: own)
-        (encoded,) = UMT5Text(folder, CPU, torch.float32).encode(["any"])
+        monkeypatch.setattr(t5, "token_ids", lambda tokenizer, text, limit, own=own: own)
+        (encoded,) = text_encoder.open_text_encoder(folder, CPU, torch.float32).encode(["any"])
         torch.testing.assert_close(encoded.rows, wanted[: len(own)], rtol=0, atol=2e-5)
         assert not wanted[len(own) :].any()
 
@@ -52,13 +53,16 @@ def test_vectors_are_the_recorded_ones(folder: Path, monkeypatch: pytest.MonkeyP
 def test_both_layouts_give_the_same_vectors_which_are_cached(folder: Path, tmp_path: Path, monkeypatch) -> None:
     original = write_checkpoint(tmp_path / "original", "original")
     prompt, cache = "a red  balloon &amp; a boat", tmp_path / "cache"
-    first, second = (UMT5Text(path, CPU, torch.float32, cache).encode([prompt])[0] for path in (folder, original))
+    first, second = (
+        text_encoder.open_text_encoder(path, CPU, torch.float32, cache).encode([prompt])[0]
+        for path in (folder, original)
+    )
     assert torch.equal(first.rows, second.rows)
     monkeypatch.setattr(text_encoder, "load_stored", None)
-    again = UMT5Text(folder, CPU, torch.float32, cache)
-    assert again.memory("a red balloon & a boat") == {}
+    again = text_encoder.open_text_encoder(folder, CPU, torch.float32, cache)
+    assert again.memory_bytes("a red balloon & a boat") == {}
     assert torch.equal(again.encode(["a red balloon & a boat"])[0].rows, first.rows)
-    assert again.memory("another")["weights"] == 4 * sum(w.numel() for w in umt5_weights().values())
+    assert again.memory_bytes("another")["weights"] == 4 * sum(w.numel() for w in umt5_weights().values())
 
 
 def test_another_tokenizer_makes_other_vectors(folder: Path, tmp_path: Path) -> None:
@@ -71,17 +75,17 @@ def test_another_tokenizer_makes_other_vectors(folder: Path, tmp_path: Path) -> 
 def test_a_prompt_has_512_rows_with_zeros_after_its_own() -> None:
     model = LoadedWan(tiny_transformer(), tiny_vae("2.1"), Path())
     short, long = torch.ones(3, 32), torch.ones(512, 32)
-    rows = model.stacked([TextEmbedding(short), TextEmbedding(long), model.unconditional(None, None)])
+    rows = model.pad_batch([TextEmbedding(short), TextEmbedding(long), model.unconditional(None, None)])
     assert rows.shape == (3, 512, 32)
     assert rows.sum(dim=(1, 2)).tolist() == [3 * 32, 512 * 32, 0]
     assert rows[0, :3].all()
 
 
 def test_a_prompt_that_is_too_long_is_cut_with_a_note(folder: Path) -> None:
-    assert cut_note(folder, "a boat") == []
-    (note,) = cut_note(folder, "boat " * 600)
+    assert truncation_note(folder, "a boat") == []
+    (note,) = truncation_note(folder, "boat " * 600)
     assert "the model reads 512" in note
-    (encoded,) = UMT5Text(folder, CPU, torch.float32).encode(["boat " * 600])
+    (encoded,) = text_encoder.open_text_encoder(folder, CPU, torch.float32).encode(["boat " * 600])
     assert len(encoded.rows) == 512
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pavdm_cli.models.wan.layers import Block, KeysValues
 from pavdm_cli.models.wan.names import original_name
-from pavdm_cli.models.wan.rope import rope_table, rotate
-from pavdm_cli.models.wan.transformer import Conditions, WanTransformer, is_float32
+from pavdm_cli.models.wan.rope import apply_token_rope, rope_table
+from pavdm_cli.models.wan.transformer import Conditioning, WanTransformer, is_float32
 
 TOLERANCE = {"rtol": 0, "atol": 2e-5}
 FPS = {0: 16.0, 1: 24.0}  # by the recorded index
@@ -22,7 +22,7 @@ def run(model: WanTransformer, x: Tensor, t: Tensor, text: Tensor, fps: Tensor |
     rates = torch.as_tensor(fps).repeat_interleave(t.numel() // torch.as_tensor(fps).numel())
     with torch.no_grad():
         modulation = model.modulation(t.flatten(), rates)
-        return model(x.transpose(1, 2), level_idx, Conditions(modulation, model.encode_text(text))).transpose(1, 2)
+        return model(x.transpose(1, 2), level_idx, Conditioning(modulation, model.encode_text(text))).transpose(1, 2)
 
 
 def rates_of(case: dict[str, Tensor]) -> Tensor:
@@ -85,7 +85,7 @@ class Causal:
 
     def __init__(self, model: WanTransformer, text: Tensor, t: list[int]) -> None:
         self.model, self.levels = model, {time: row for row, time in enumerate(t)}
-        self.conditions = Conditions(model.modulation(torch.tensor(t), torch.tensor(24.0)), model.encode_text(text))
+        self.conditions = Conditioning(model.modulation(torch.tensor(t), torch.tensor(24.0)), model.encode_text(text))
         self.cached: list[KeysValues] | None = None
 
     def call(self, x: Tensor, t: list[int], start: int, *, keep: bool = False) -> Tensor:
@@ -178,14 +178,16 @@ def test_both_layouts_name_the_same_parameters() -> None:
 def test_rotary_tables_meet_the_recorded_angles() -> None:
     case = golden("rope")
     for offset in (0, 7):
-        out = rotate(case["q"], rope_table(20, offset, (2, 2, 3)))
+        out = apply_token_rope(case["q"], rope_table(20, offset, (2, 2, 3)))
         torch.testing.assert_close(out, case[f"out_offset{offset}"], rtol=0, atol=2e-6)
-    far = rotate(case["q_far"], rope_table(20, 1000, (2, 2, 3)))
+    far = apply_token_rope(case["q_far"], rope_table(20, 1000, (2, 2, 3)))
     torch.testing.assert_close(far, case["out_offset1000"], rtol=0, atol=2e-6)
     last = rope_table(20, 1021, (3, 1, 1))[:, :4].double()
     torch.testing.assert_close(last, torch.stack([case["cos_last"], case["sin_last"]], -1)[:, :4], rtol=0, atol=1e-7)
     wide = golden("rope128")
-    torch.testing.assert_close(rotate(wide["q"], rope_table(128, 5, (3, 1, 2))), wide["out"], rtol=0, atol=2e-6)
+    torch.testing.assert_close(
+        apply_token_rope(wide["q"], rope_table(128, 5, (3, 1, 2))), wide["out"], rtol=0, atol=2e-6
+    )
 
 
 def test_recordings_stay_below_8_megabytes() -> None:

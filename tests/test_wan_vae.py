@@ -9,8 +9,8 @@ import torch
 from support.wan import golden, index, tiny_vae
 from torch import Tensor
 
-from pavdm_cli.models.memory_tracker import Live
-from pavdm_cli.models.streams import run
+from pavdm_cli.models.memory_tracker import MemoryTracker
+from pavdm_cli.models.streams import run_stream
 from pavdm_cli.models.wan.config import WAN21, WAN22
 from pavdm_cli.models.wan.names import original_vae_names
 from pavdm_cli.models.wan.vae import WanVAE
@@ -36,13 +36,15 @@ def latents(vae: WanVAE, count: int) -> Tensor:
 @cases
 def test_frames_become_the_recorded_latents(version: str, name: str) -> None:
     case, vae = golden(name), tiny_vae(version)
-    torch.testing.assert_close(run(encode_stream(vae), frames_of(case["x"])).transpose(1, 2), case["z"], **TOLERANCE)
+    torch.testing.assert_close(
+        run_stream(encode_stream(vae), frames_of(case["x"])).transpose(1, 2), case["z"], **TOLERANCE
+    )
 
 
 @cases
 def test_latents_become_the_recorded_frames(version: str, name: str) -> None:
     case, vae = golden(name), tiny_vae(version)
-    frames = run(decode_stream(vae), case["z"].transpose(1, 2))
+    frames = run_stream(decode_stream(vae), case["z"].transpose(1, 2))
     torch.testing.assert_close(frames, frames_of(case["rec"]), **TOLERANCE)
 
 
@@ -111,7 +113,7 @@ def test_memory_does_not_grow_with_the_video(version: str) -> None:
 
     def held(count: int) -> tuple[int, int]:
         stream, z = decode_stream(vae), latents(vae, count)
-        with Live() as live:
+        with MemoryTracker() as live:
             for latent in z.split(1, dim=1):
                 stream.push(latent)
         return live.now, live.peak
@@ -121,7 +123,7 @@ def test_memory_does_not_grow_with_the_video(version: str) -> None:
 
 @versions
 def test_tiles_carry_a_state_each(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pavdm_cli.models.tiling.SIDES", range(4, 5))
+    monkeypatch.setattr("pavdm_cli.models.tiling.TILE_SIDES", range(4, 5))
     plain = tiny_vae(version)
     tiled = WanVAE(plain.config, tiled=True)
     tiled.load_state_dict(plain.state_dict())
@@ -133,7 +135,7 @@ def test_tiles_carry_a_state_each(version: str, monkeypatch: pytest.MonkeyPatch)
     exact = decode_stream(plain).push(z)
     assert whole.shape == exact.shape
     assert 0 < (whole - exact).abs().mean() < 0.2
-    assert run(encode_stream(tiled), exact).shape == z.shape
+    assert run_stream(encode_stream(tiled), exact).shape == z.shape
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from pavdm_cli.generation.provenance import metadata_of
 from pavdm_cli.generation.request import Output, Request
 from pavdm_cli.generation.write import encoding_of, stored
 from pavdm_cli.models.pocket import checkpoint
-from pavdm_cli.models.pocket.model import CODEC, DENOISER
+from pavdm_cli.models.pocket.model import DENOISER_FILE, VAE_FILE
 from pavdm_cli.models.pocket.model import SPEC as POCKET
 from pavdm_cli.runtime.untrusted import stored_values
 from pavdm_cli.video import EncoderOptions, VideoWriter, open_video
@@ -101,7 +101,7 @@ def fine_tune(study: Study, method: str, say: Say, *, alone: bool = True) -> Pat
         say(f"fine-tuning {method}: {study.budget}")
         subprocess.run([*fine_tune_command(study, method, folder)], check=True)
         finished.touch()
-    return folder / DENOISER
+    return folder / DENOISER_FILE
 
 
 def fine_tune_command(study: Study, method: str, folder: Path) -> list[str]:
@@ -124,7 +124,7 @@ def model_of(study: Study, role: str, denoiser: Path | None) -> str:
 def pocket_folder(folder: Path, denoiser: Path) -> Path:
     """A folder of pocket's VAE and a denoiser, as `--model` takes it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, source in ((CODEC, POCKET.folder / CODEC), (DENOISER, denoiser)):
+    for name, source in ((VAE_FILE, POCKET.folder / VAE_FILE), (DENOISER_FILE, denoiser)):
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(source.resolve())
     return folder
@@ -132,7 +132,7 @@ def pocket_folder(folder: Path, denoiser: Path) -> Path:
 
 def distilled_guidance(denoiser: Path | None) -> float | None:
     """The guidance that a denoiser gives in one pass, by its header; None: as the model's own."""
-    return None if denoiser is None else float(checkpoint.about(denoiser).get("guided", 1.0))
+    return None if denoiser is None else float(checkpoint.training_metadata(denoiser).get("guided", 1.0))
 
 
 def run_arm(study: Study, arm: Arm, seeds: Sequence[int], rows: Path, say: Say) -> None:

@@ -20,9 +20,9 @@ from pavdm_cli.bench.synchronize import synchronise
 from pavdm_cli.bench.throughput import Row, open_shape, row
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import Request
-from pavdm_cli.models.compiled import lacking
 from pavdm_cli.models.execution import REFERENCE, ExecutionConfig
 from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.models.torch_compile import missing_requirement
 from pavdm_cli.sampling.cuda_graphs import CudaGraphBackend, GraphBackend, capture_call
 from pavdm_cli.sampling.denoiser import Denoiser, batched_cfg
 
@@ -31,7 +31,7 @@ RUNGS: Mapping[str, Callable[[ExecutionConfig], ExecutionConfig]] = {
     PLAIN: lambda execution: execution,
     "+ modulation table": lambda execution: replace(execution, cache_modulation=True),
     "+ text K/V": lambda execution: replace(execution, cache_text=True),
-    "+ fused operations": lambda execution: replace(execution, fused=True),
+    "+ fused operations": lambda execution: replace(execution, fused_kernels=True),
     "+ context K/V": lambda execution: replace(execution, context_cache="reuse"),
 }
 GRAPHS = {"+ graphs": lambda execution: replace(execution, cuda_graphs="on")}
@@ -83,7 +83,7 @@ def ladder(config: GenerationConfig, model: ModelRunner) -> dict[str, Rung]:
 def rungs_of(compile: bool, device: torch.device) -> Mapping[str, Callable[[ExecutionConfig], ExecutionConfig]]:
     """What is added to the reference, one after another; compiling where it is on, or on a CPU where it is possible."""
     graphs = GRAPHS if device.type == "cuda" else {}
-    compile = compile or (device.type == "cpu" and lacking(device) is None)
+    compile = compile or (device.type == "cpu" and missing_requirement(device) is None)
     return {**RUNGS, **graphs, **(COMPILE if compile else {})}
 
 

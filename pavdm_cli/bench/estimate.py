@@ -19,7 +19,7 @@ from pavdm_cli.bench.steps import step_flops
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.memory_plan import meta_model_of, text_bytes
 from pavdm_cli.models.devices import HOST, set_threads
-from pavdm_cli.models.meta_model import weights_of
+from pavdm_cli.models.meta_model import module_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.spec import Efficiency
 
@@ -27,7 +27,7 @@ QUICK = 0.5  # seconds of matrix products
 PARTS = ("load", "denoise", "decode", "write")
 
 
-ASSUMED = Efficiency(denoise=0.4, decode=0.3, spread=2.5, measured=False)
+ASSUMED = Efficiency(denoise=0.4, decode=0.3, error_factor=2.5, measured=False)
 WRITE_TFLOP = 2e-8  # matrix products of a CPU that take as long as encoding a pixel
 READ_RATE = 1e9  # bytes of weights per second
 START = 1.5  # seconds to import torch and open a model, whatever its size
@@ -38,7 +38,7 @@ class Estimate:
     """Seconds by part; a video takes between `low` and `high` of them."""
 
     seconds: dict[str, float]
-    spread: float
+    error_factor: float
     measured: bool
     tflop: float  # of denoising
     rate: float  # TFLOP/s of a matrix product on this device, just now
@@ -51,12 +51,12 @@ class Estimate:
     @property
     def low(self) -> float:
         """The least that is likely."""
-        return self.total / self.spread
+        return self.total / self.error_factor
 
     @property
     def high(self) -> float:
         """The most that is likely."""
-        return self.total * self.spread
+        return self.total * self.error_factor
 
 
 def estimate(config: GenerationConfig, pixels: int) -> Estimate:
@@ -70,14 +70,14 @@ def estimate(config: GenerationConfig, pixels: int) -> Estimate:
     model = meta_model_of(config)
     denoising = denoise_tflop(config, model)
     decoding = decode_tflop(model) * -(-config.frames // config.layout.unit_frames)
-    weights = weights_of(model.transformer) + weights_of(model.vae) + text_bytes(config).get("weights", 0)
+    weights = module_bytes(model.transformer) + module_bytes(model.vae) + text_bytes(config).get("weights", 0)
     seconds = {
         "load": START + weights / READ_RATE,
         "denoise": denoising / (rate * known.denoise),
         "decode": decoding / (rate * known.decode),
         "write": pixels * WRITE_TFLOP * torch.get_num_threads() / on_cpu,
     }
-    return Estimate(seconds, known.spread, known.measured, denoising, rate)
+    return Estimate(seconds, known.error_factor, known.measured, denoising, rate)
 
 
 def quick_rate(device: torch.device, dtype: torch.dtype) -> float:

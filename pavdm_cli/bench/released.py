@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pavdm_cli.models.adapter import TextEmbedding
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.stdit.denoiser import Size
-from pavdm_cli.models.stdit.layers import Block, CrossAttention, Gain, Mlp, SelfAttention, position_embedding
+from pavdm_cli.models.stdit.layers import Block, CrossAttention, Mlp, RMSNormWeight, SelfAttention, position_embedding
 from pavdm_cli.models.stdit.loaded import STDiTModel
 from pavdm_cli.models.stdit.transformer import STDiT
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
@@ -36,7 +36,7 @@ def released(model: ModelRunner, text: Sequence[TextEmbedding], levels: NoiseLev
     """A denoiser that works as the released code does; None where a model's transformer is no STDiT."""
     if not isinstance(model.model, STDiTModel):
         return None
-    prompt = Prompt(model.model.stacked(text)[0], model.spec.fps)
+    prompt = Prompt(model.model.pad_batch(text)[0], model.spec.fps)
     return released_stdit(
         model.model.transformer, prompt, levels.sigmas, model.spec.size if model.model.scaled else None
     )
@@ -141,7 +141,7 @@ def eager(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return weights.to(v.dtype) @ v
 
 
-def rms_norm(x: Tensor, gain: Gain) -> Tensor:
+def rms_norm(x: Tensor, gain: RMSNormWeight) -> Tensor:
     """Statistics and norm in float32, the gain after the way back."""
     wide = x.to(torch.float32)
     wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6)

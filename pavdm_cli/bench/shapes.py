@@ -52,7 +52,7 @@ class RandomTokens:
         """The same for each prompt."""
         return [TextEmbedding(self.rows, torch.ones(len(self.rows), dtype=torch.bool)) for _ in prompts]
 
-    def memory(self, prompt: str, /) -> dict[str, int]:
+    def memory_bytes(self, prompt: str, /) -> dict[str, int]:
         """Nothing."""
         return {}
 

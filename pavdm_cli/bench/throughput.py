@@ -24,9 +24,9 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import write
 from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.request import Output, Request
-from pavdm_cli.models.compiled import check_compile, compiles
 from pavdm_cli.models.devices import set_threads
 from pavdm_cli.models.runner import ModelRunner, with_attention
+from pavdm_cli.models.torch_compile import check_compile, compile_stats
 from pavdm_cli.runtime.untrusted import stored_values
 from pavdm_cli.sampling.cuda_graphs import check_graphs
 
@@ -133,7 +133,7 @@ def row(
         "config": settings_of(config, model, shape)
         | {"frames": None if shape and "write_s" not in figures else config.frames},
         "attention": {"name": model.attention.name, "reason": model.attention.reason},
-        "compiled": compiles(),
+        "compiled": compile_stats(),
         "samples": samples,
         "summary": {**figures, **share, **memory},
     }

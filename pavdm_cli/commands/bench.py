@@ -208,7 +208,7 @@ def _throughput(
 def _tell(compiled: bool) -> None:
     if compiled:
         from pavdm_cli import ui
-        from pavdm_cli.models.compiled import NOTE
+        from pavdm_cli.models.torch_compile import NOTE
 
         ui.warn(NOTE)
 

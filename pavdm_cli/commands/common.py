@@ -209,7 +209,7 @@ def with_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def _by_model() -> list[tuple[str, ModelOption]]:
     """Every option that a model adds, with the name of the first model that does."""
     first: dict[str, tuple[str, ModelOption]] = {}
-    for model in registry.every():
+    for model in registry.all_models():
         first = {option.key: (model.spec.name, option) for option in model.options} | first
     return list(first.values())
 
@@ -251,11 +251,11 @@ def check_model_options(context: typer.Context, model: str) -> None:
     """Name options on the command line that have no effect with the model. Raises: UsageError where that matters."""
     found = registry.find(model)
     name, given = found.spec.name, typed(context)
-    for ignored in sorted(found.spec.ignored, key=lambda ignored: not ignored.instead):
+    for ignored in sorted(found.spec.ignored, key=lambda ignored: not ignored.hint):
         if ignored.option in given:
-            message = f"{ignored.option} does nothing with {name}: {ignored.why}"
-            if ignored.instead:
-                raise UsageError(message, ignored.instead)
+            message = f"{ignored.option} does nothing with {name}: {ignored.reason}"
+            if ignored.hint:
+                raise UsageError(message, ignored.hint)
             ui.warn(message)
     own = {option.key for option in found.options}
     known = {option.name for option in found.options} | {one.option.removeprefix("--") for one in found.spec.ignored}

@@ -34,7 +34,7 @@ def list_(as_json: Json = False) -> None:
         cache = {"folder": str(_cache_folder()), "bytes": dict(_caches())}
         print(json.dumps({"models": [_facts(spec) for spec in specs()], "cache": cache}))
         return
-    rows = [(spec.name, _size(spec), f"{spec.fps}", _weight(spec), spec.about) for spec in specs()]
+    rows = [(spec.name, _size(spec), f"{spec.fps}", _weight(spec), spec.description) for spec in specs()]
     ui.show_table("", ("model", "pixels", "frames/s", "on disk", "what it is"), rows)
     if caches := [(name, megabytes(size)) for name, size in _caches()]:
         ui.show_table(f"\ncache in {_cache_folder()}; `pavdm models remove --cache` clears it", ("", ""), caches)
@@ -44,12 +44,12 @@ def list_(as_json: Json = False) -> None:
 def show(name: Name = "pocket", as_json: Json = False) -> None:
     """Show one model: its sizes, licence, and the words it knows."""
     model = find(name)
-    spec, (tables, data) = model.spec, model.reference()
+    spec, (tables, data) = model.spec, model.prompt_help()
     if as_json:
         print(json.dumps(_facts(spec) | data))
         return
     facts = [
-        ("what", spec.about),
+        ("what", spec.description),
         ("pixels", f"{_size(spec)} at {spec.fps} frames/s"),
         ("window", f"{spec.window} latents in chunks of {spec.chunk}, {_latents(model)}"),
         ("sampling", f"method {spec.method}, {spec.steps} steps, guidance {spec.guidance:g}"),
@@ -210,7 +210,7 @@ def _size(spec: ModelSpec) -> str:
 def _facts(spec: ModelSpec) -> dict[str, Any]:
     """A model for scripts."""
     height, width = spec.size
-    values = ("name", "about", "licence", "fps", "window", "chunk", "steps", "guidance", "method")
+    values = ("name", "description", "licence", "fps", "window", "chunk", "steps", "guidance", "method")
     facts = {name: getattr(spec, name) for name in values} | {"width": width, "height": height}
     parts = [{"folder": part.folder, "repo": part.repo, "revision": part.revision} for part in spec.parts]
     return facts | {"folder": str(_home(spec)), "bytes": _bytes(_home(spec)), "parts": parts}

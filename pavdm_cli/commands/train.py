@@ -16,7 +16,7 @@ from pavdm_cli.commands.common import App, typed
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.generation.request import parse_size
 from pavdm_cli.models.adapter import VideoModel
-from pavdm_cli.models.pocket.model import DENOISER
+from pavdm_cli.models.pocket.model import DENOISER_FILE
 from pavdm_cli.models.pocket.model import SPEC as POCKET
 from pavdm_cli.models.registry import MODELS, find
 from pavdm_cli.runtime.interrupt import INTERRUPTED, Interrupted
@@ -169,7 +169,7 @@ def _finetune(settings: Settings, options: tuple[Any, ...], model: VideoModel, m
 
 def _file(init: str | None) -> Path | None:
     """The path of pocket's weights, by name or path."""
-    return POCKET.folder / DENOISER if init == POCKET.name else Path(init) if init else None
+    return POCKET.folder / DENOISER_FILE if init == POCKET.name else Path(init) if init else None
 
 
 def _bars() -> Callable[[str, int], AbstractContextManager[Callable[[int], None]]]:

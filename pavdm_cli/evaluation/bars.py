@@ -12,7 +12,7 @@ from torch import Tensor
 from pavdm_cli.evaluation import metrics, probe_training
 from pavdm_cli.evaluation.probe import ATTRIBUTES, SIZE, Probe, ProbeResult, read_video
 from pavdm_cli.evaluation.videos import Video
-from pavdm_cli.models.pocket.vae import PocketCodec, quality
+from pavdm_cli.models.pocket.vae import PocketVAE, reconstruction_psnr
 from pavdm_cli.pocket_world.render import canvas, render
 from pavdm_cli.pocket_world.world import sample_scene
 
@@ -58,7 +58,7 @@ class ChunkTiming:
 
 
 @torch.no_grad()
-def vae_bars(vae: PocketCodec, seeds: range, timing: ChunkTiming, detail: float = 0.3) -> list[Bar]:
+def vae_bars(vae: PocketVAE, seeds: range, timing: ChunkTiming, detail: float = 0.3) -> list[Bar]:
     """Reconstruction of held-out scenes by the VAE: all pixels, objects, and motion inside a chunk."""
     starts = torch.rand(len(seeds), 1, generator=torch.Generator().manual_seed(seeds.start)) * 60
     seconds = starts + torch.arange(3 * timing.chunk) / timing.fps
@@ -66,7 +66,7 @@ def vae_bars(vae: PocketCodec, seeds: range, timing: ChunkTiming, detail: float 
     for seed, times in zip(seeds, seconds, strict=True):
         scene = render([sample_scene(seed)], times[None], canvas(SIZE, detail))
         reconstruction = vae.decode(vae.encode(scene.frames))[0]
-        psnr, object_psnr = quality(vae, scene.frames[0], scene.mask[0])
+        psnr, object_psnr = reconstruction_psnr(vae, scene.frames[0], scene.mask[0])
         psnrs.append(psnr)
         object_psnrs.append(object_psnr)
         profiles.append(metrics.profile(reconstruction, timing.chunk))
@@ -87,7 +87,7 @@ def is_reliable(probe: Probe, seeds: range, detail: float = 0.3) -> bool:
     return min(probe_training.clip_accuracy(probe, seeds, detail).values()) >= MIN_PROBE_ACCURACY
 
 
-def probe_bars(probe: Probe, seeds: range, vae: PocketCodec, detail: float = 0.3) -> list[Bar]:
+def probe_bars(probe: Probe, seeds: range, vae: PocketVAE, detail: float = 0.3) -> list[Bar]:
     """Accuracy of the probe on real held-out clips, directly and through the VAE, and on corrupted ones."""
     plain = probe_training.clip_accuracy(probe, seeds, detail)
     through_vae = probe_training.clip_accuracy(probe, seeds, detail, vae)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pavdm_cli.evaluation import corruptions
 from pavdm_cli.evaluation.probe import ATTRIBUTES, CLIP_FRAMES, COUNTS, PROBE_FPS, SIZE, Probe
-from pavdm_cli.models.pocket.vae import PocketCodec
+from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.pocket_world.render import canvas, render
 from pavdm_cli.pocket_world.world import Scene, sample_scene
 
@@ -42,7 +42,7 @@ class LabeledFrames:
     counts: Tensor  # (N,), indices into COUNTS
 
 
-def train(vae: PocketCodec, config: ProbeTraining, report: Report) -> Probe:
+def train(vae: PocketVAE, config: ProbeTraining, report: Report) -> Probe:
     """Train a probe from scratch; deterministic on one machine."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -76,7 +76,7 @@ def frame_batch(seeds: range, detail: float) -> LabeledFrames:
 
 
 @torch.no_grad()
-def clip_accuracy(probe: Probe, seeds: range, detail: float, vae: PocketCodec | None = None) -> dict[str, float]:
+def clip_accuracy(probe: Probe, seeds: range, detail: float, vae: PocketVAE | None = None) -> dict[str, float]:
     """Accuracy on clips by attribute; through the VAE if there is one."""
     correct: dict[str, list[Tensor]] = {name: [] for name in ATTRIBUTES}
     for start in range(seeds.start, seeds.stop, 16):
@@ -109,7 +109,7 @@ def _fit(model: nn.Module, loss: Callable[[int], Tensor], steps: int, config: Pr
         report(type(model).__name__, step, value.item())
 
 
-def _clip_loss(probe: Probe, vae: PocketCodec, config: ProbeTraining, step: int) -> Tensor:
+def _clip_loss(probe: Probe, vae: PocketVAE, config: ProbeTraining, step: int) -> Tensor:
     frames, scenes = clip_batch(_seeds(step, config.clips), config.detail)
     with torch.autocast("cpu", torch.bfloat16):
         scores = probe.reader(_augment(vae, frames, step))
@@ -117,7 +117,7 @@ def _clip_loss(probe: Probe, vae: PocketCodec, config: ProbeTraining, step: int)
     return torch.stack(losses).sum()
 
 
-def _frame_loss(probe: Probe, vae: PocketCodec, config: ProbeTraining, step: int) -> Tensor:
+def _frame_loss(probe: Probe, vae: PocketVAE, config: ProbeTraining, step: int) -> Tensor:
     batch = frame_batch(_seeds(step, config.frames), config.detail)
     with torch.autocast("cpu", torch.bfloat16):
         scores = probe.counter(_augment(vae, batch.frames[:, None], step)[:, 0])
@@ -132,7 +132,7 @@ def _labels(scenes: Sequence[Scene], attribute: str) -> Tensor:  # (B,)
     return torch.tensor([ATTRIBUTES[attribute].index(getattr(s, attribute)) for s in scenes])
 
 
-def _augment(vae: PocketCodec, frames: Tensor, step: int) -> Tensor:
+def _augment(vae: PocketVAE, frames: Tensor, step: int) -> Tensor:
     """Pass about half of the samples through the VAE with latent noise; vary brightness and contrast of all."""
     rng = torch.Generator().manual_seed(step)
     encoded = torch.rand(len(frames), generator=rng) < VAE_SHARE
@@ -145,13 +145,13 @@ def _augment(vae: PocketCodec, frames: Tensor, step: int) -> Tensor:
 
 
 @torch.no_grad()
-def _through_vae(vae: PocketCodec, frames: Tensor, noise: Tensor, seed: int) -> Tensor:
+def _through_vae(vae: PocketVAE, frames: Tensor, noise: Tensor, seed: int) -> Tensor:
     """Encode and decode frames (B, T, 3, H, W), with noise (B,) added to the latents."""
     with torch.autocast("cpu", torch.bfloat16):
-        latents = vae.code(frames.flatten(0, 1))
+        latents = vae.encode_frames(frames.flatten(0, 1))
         strength = noise.repeat_interleave(frames.shape[1])[:, None, None, None]
         gaussian = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
-        decoded: Tensor = vae.picture(latents + strength * gaussian).float().clamp(0, 1)
+        decoded: Tensor = vae.decode_frames(latents + strength * gaussian).float().clamp(0, 1)
         return decoded.view_as(frames)
 
 

@@ -102,7 +102,7 @@ class GenerationConfig:
     @property
     def given_latents(self) -> int:
         """Latents of the given frames that precede the video."""
-        return self.layout.fitting(self.given)
+        return self.layout.filled_by(self.given)
 
     @property
     def begun(self) -> bool:
@@ -248,7 +248,7 @@ def _notes(request: Request, schedule: Schedule, execution: ExecutionConfig) -> 
     if chained and not in_whole_units(request, schedule):
         notes.append(f"latents stay as they are from clip to clip; {unit_reason(request)} to encode frames again")
     if execution.compile:
-        from pavdm_cli.models.compiled import NOTE
+        from pavdm_cli.models.torch_compile import NOTE
 
         notes.append(NOTE)
     if execution.context_cache == "reuse" and not spec.causal:

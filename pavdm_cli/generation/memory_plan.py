@@ -15,13 +15,13 @@ from pavdm_cli.errors import DeviceError, FaultyValues, PavdmError
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import SIZES
 from pavdm_cli.hub.weight_memory import free_bytes, gigabytes
+from pavdm_cli.models import meta_model
 from pavdm_cli.models.adapter import VideoModel
 from pavdm_cli.models.devices import HOST
 from pavdm_cli.models.execution import ExecutionConfig
-from pavdm_cli.models.meta_model import Coding, Counted, MemoryCase, count, count_coding, meta_runner, weights_of
+from pavdm_cli.models.meta_model import MemoryCase, SamplingMemory, VAEMemory, meta_runner, module_bytes
 from pavdm_cli.models.offload import offloaded_bytes
-from pavdm_cli.models.runner import ModelRunner
-from pavdm_cli.models.runner import place as place_model
+from pavdm_cli.models.runner import ModelRunner, placement_for
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.runtime.diagnose import device_hint, first_line, is_out_of_memory
 
@@ -135,27 +135,27 @@ def meta_model_of(config: GenerationConfig) -> ModelRunner:
 
 
 def _meta_model(model: VideoModel, spec: ModelSpec, device: str, precision: str) -> ModelRunner:
-    return _meta(model, spec, place_model(_least(device, precision)))
+    return _meta(model, spec, placement_for(_least(device, precision)))
 
 
 def text_bytes(config: GenerationConfig) -> dict[str, int]:
     """What encoding the prompt takes, by part; nothing where it was encoded before."""
     if not config.prompt and not config.spec.empty_prompt:
         return {}
-    placement = place_model(_least(config.execution.device, config.execution.precision), config.text_device)
-    return config.video_model.load_text_encoder(placement, "meta").memory(config.formatted_prompt.text)
+    placement = placement_for(_least(config.execution.device, config.execution.precision), config.text_device)
+    return config.video_model.load_text_encoder(placement, "meta").memory_bytes(config.formatted_prompt.text)
 
 
 @lru_cache
-def _count(key: ModelKey, step: MemoryCase) -> Counted:
-    return count(_meta_model(*key), step, torch.device(key[2]))
+def _count(key: ModelKey, step: MemoryCase) -> SamplingMemory:
+    return meta_model.estimate_sampling_memory(_meta_model(*key), step, torch.device(key[2]))
 
 
 @lru_cache
-def _count_coding(key: ModelKey, decode_batch: int, vae_tiling: str, coded: tuple[int, int]) -> Coding:
+def _count_coding(key: ModelKey, decode_batch: int, vae_tiling: str, coded: tuple[int, int]) -> VAEMemory:
     model, spec, device, precision = key
     execution = replace(_least(device, precision), decode_batch=decode_batch, vae_tiling=vae_tiling)
-    return count_coding(_meta(model, spec, place_model(execution)), torch.device(device), *coded)
+    return meta_model.estimate_vae_memory(_meta(model, spec, placement_for(execution)), torch.device(device), *coded)
 
 
 def _reencodes(config: GenerationConfig) -> bool:
@@ -186,24 +186,24 @@ def shown_of(config: GenerationConfig) -> MemoryCase:
 
 
 def running(
-    model: ModelRunner, counted: Counted, coding: Coding, execution: ExecutionConfig, device: torch.device
+    model: ModelRunner, counted: SamplingMemory, coding: VAEMemory, execution: ExecutionConfig, device: torch.device
 ) -> dict[str, Stages]:
     """What lies where the model runs."""
-    whole, vae = weights_of(model.transformer), weights_of(model.vae)
+    whole, vae = module_bytes(model.transformer), module_bytes(model.vae)
     alone = execution.offload != "none"  # the VAE's weights come for their stage
     transformer = whole - offloaded_bytes(model.model) if execution.offload == "sequential" else whole
     waits = 0 if execution.offload == "model" else transformer  # while the VAE works
-    amid, beside = bool(coding.reencoded), execution.overlap_decode == "on"
+    amid, beside = bool(coding.reencoding), execution.overlap_decode == "on"
     return {
         "transformer": (0, waits, transformer, waits),
         "text and levels": _from(counted.constants, amid),
-        "clean chunk": _from(counted.memory, amid),
+        "clean chunk": _from(counted.kv_cache, amid),
         "activations of a step": (0, 0, counted.step, counted.step * beside),
         "CUDA graphs": _from(counted.graphs, amid),
         "VAE": (0, vae, 0 if alone else vae, vae),
-        "activations of the VAE": (0, max(coding.given, coding.reencoded), 0, coding.decoding),
+        "activations of the VAE": (0, max(coding.encoding, coding.reencoding), 0, coding.decoding),
         # beside a decoding a step or an encoding is done, whichever takes more
-        "frames encoded again": (0, 0, 0, max(0, coding.reencoded - counted.step) * beside),
+        "frames encoded again": (0, 0, 0, max(0, coding.reencoding - counted.step) * beside),
     }
 
 
@@ -211,7 +211,7 @@ def waiting(model: ModelRunner, execution: ExecutionConfig) -> dict[str, Stages]
     """What waits on the host for its turn."""
     if execution.offload == "none":
         return {}
-    sizes = (("transformer", weights_of(model.transformer)), ("VAE", weights_of(model.vae)))
+    sizes = (("transformer", module_bytes(model.transformer)), ("VAE", module_bytes(model.vae)))
     return {f"{name}, waiting": (0, size, size, size) for name, size in sizes}
 
 
@@ -257,7 +257,7 @@ def alternatives(config: GenerationConfig) -> Iterator[tuple[str, GenerationConf
         yield "--context-cache recompute", config.with_execution(context_cache="recompute")
     for name, size in reversed(SIZES.items()):
         if config.spec.size_multiple and size[0] * size[1] < height * width:
-            yield f"--size {name}", replace(config, spec=replace(config.spec, size=config.spec.fitting(size)))
+            yield f"--size {name}", replace(config, spec=replace(config.spec, size=config.spec.nearest_size(size)))
 
 
 def _offloaded(config: GenerationConfig, mode: str) -> tuple[str, GenerationConfig]:

@@ -13,11 +13,11 @@ from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import Pixels, Rendered, RenderState, decoded
 from pavdm_cli.generation.recovery import Recovery, check_encoded
 from pavdm_cli.generation.reencode import with_reencoding
-from pavdm_cli.models.compiled import check_compile
 from pavdm_cli.models.devices import set_threads
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.lora_file import parse_lora
-from pavdm_cli.models.runner import ModelRunner, open_runner, place, with_attention, with_offload
+from pavdm_cli.models.runner import ModelRunner, open_runner, placement_for, with_attention, with_offload
+from pavdm_cli.models.torch_compile import check_compile
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy, check_graphs, choose_graphs
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.loop import (
@@ -45,7 +45,7 @@ def open_model(config: GenerationConfig) -> ModelRunner:
     check_graphs(execution.cuda_graphs, config.device)
     check_compile(execution.compile, config.device)
     set_threads(execution.threads)
-    placement = replace(place(execution, config.text_device), lora=tuple(map(parse_lora, config.lora)))
+    placement = replace(placement_for(execution, config.text_device), lora=tuple(map(parse_lora, config.lora)))
     texts = (config.formatted_prompt.text, config.formatted_prompt.negative)
     prompts = [text for text in texts if text or (text == "" and config.spec.empty_prompt)]
     runner = open_runner(config.video_model, config.spec, placement, prompts=prompts, options=config.options)

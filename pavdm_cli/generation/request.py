@@ -212,4 +212,4 @@ def frame_size(size: str | None, aspect: str, spec: ModelSpec) -> tuple[int, int
         return None
     parsed = parse_size(size or "240p", aspect)
     named = aspect or (size or "").lower() in SIZES
-    return spec.fitting(parsed) if named and spec.size_multiple else parsed
+    return spec.nearest_size(parsed) if named and spec.size_multiple else parsed

@@ -227,7 +227,7 @@ def start_notes(config: GenerationConfig, source: Source) -> list[str]:
     """One line where `--start noised` noises less of the video's end than of a full window, or nothing."""
     schedule, spec = config.schedule, config.spec
     given, wanted = frames_to_read(config, source), config.schedule.capacity - 1
-    noised = schedule.num_renoised(config.layout.fitting(given))
+    noised = schedule.num_renoised(config.layout.filled_by(given))
     if source.extension.start != "noised" or noised == wanted > 0:
         return []
     if not wanted:

@@ -1,6 +1,6 @@
-"""What every model is to the rest of the package: data, and two protocols, one without weights and one with them.
+"""The interface of a model: its data, and two protocols, one without weights and one with them.
 
-Torch is not imported here: options, sizes and prompts are checked before anything slow.
+Does not import torch: options, sizes and prompts are checked before anything slow.
 """
 
 from __future__ import annotations
@@ -22,67 +22,67 @@ if TYPE_CHECKING:
     from pavdm_cli.sampling.denoiser import Denoiser
     from pavdm_cli.sampling.noise import NoiseLevels
 
-Init = Literal["weights", "random", "meta"]  # read, random numbers of the true size, or no contents at all
-Options = Mapping[str, Any]  # values of a model's own options, by `ModelOption.key`
+Init = Literal["weights", "random", "meta"]  # published weights, random ones of the same size, or meta tensors
+Options = Mapping[str, Any]  # values of the options that a model adds, by `ModelOption.key`
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt as the text encoder gets it."""
+    """A formatted prompt, as the text encoder gets it."""
 
     text: str
     notes: tuple[str, ...] = ()  # on what formatting changed
-    caption: str = ""  # with which the video can be made again whatever the seed; empty where the prompt itself does
-    negative: str | None = None  # of a model that is guided away from one
+    caption: str = ""  # reproduces the video with any other seed; empty if the prompt itself does
+    negative: str | None = None  # for models that take a negative prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a model runs, in which precision of matmuls, and how much its VAE works on at a time."""
+    """Where a model runs, its matmul precision, which parts are loaded, and the batch size of its VAE."""
 
     device: torch.device
     precision: str = "fp32"
-    storage: torch.device | None = None  # where weights are until they are used; None: on the device
+    storage: torch.device | None = None  # of offloaded weights; None: the device
     text_device: torch.device | None = None  # of the text encoder; None: the device
-    decode_batch: int = 4  # images of 240p in the VAE at a time
-    tiled: bool = False  # each of them in tiles: less memory, and a slightly different image
-    vae: bool = True  # whether the VAE is loaded
-    transformer: bool = True  # whether the transformer is
+    decode_batch: int = 4  # frames of 240p in the VAE at a time
+    tiled: bool = False  # run the VAE in tiles: less memory, slightly different frames
+    vae: bool = True  # load the VAE
+    transformer: bool = True  # load the transformer
     lora: tuple[LoraFile, ...] = ()  # merged into the transformer
 
     @property
     def weights(self) -> torch.device:
-        """Where weights are loaded to."""
+        """The device that weights are loaded to."""
         return self.storage or self.device
 
     @property
     def text(self) -> torch.device:
-        """Where prompts are encoded."""
+        """The device of the text encoder."""
         return self.text_device or self.device
 
 
 @dataclass(frozen=True, slots=True)
 class TextEmbedding:
-    """A prompt's token vectors, and which of them belong to it."""
+    """A prompt's token vectors, and which of them are not padding."""
 
     rows: Tensor  # (L, width)
-    mask: Tensor | None = None  # bool (L,); None: all do
+    mask: Tensor | None = None  # bool (L,); None: no padding
 
 
 @dataclass(frozen=True, slots=True)
 class StepShape:
-    """What one call of a transformer processes."""
+    """The size of one call of a transformer."""
 
     batch: int
     window: int  # latents
     context: int  # latents whose keys and values are cached
     text: int  # tokens
-    prefill: bool = False  # the pass that fills the cache with the window's keys and values
+    prefill: bool = False  # the call that caches the keys and values of `window` latents
 
 
 @dataclass(frozen=True, slots=True)
 class DenoiserConfig:
-    """How a denoiser is built. The switches are for measurements: they change no frame."""
+    """How a denoiser is built. `cache_modulation` and `cache_text` are for benchmarks: they change no frame."""
 
     context: int  # positions before the window's first latent
     size: tuple[int, int]  # pixels, height and width
@@ -97,31 +97,31 @@ class DenoiserConfig:
 
 
 class Stream(Protocol):
-    """A VAE working through a video piece by piece, with the state that this takes."""
+    """A VAE that encodes or decodes one video piece by piece, and its state."""
 
     @property
     def replay(self) -> int:
         """Latents that must be pushed again, from now, to rebuild the state exactly."""
 
     def push(self, values: Tensor, /) -> Tensor:
-        """Frames (B, n, 3, H, W), 0 to 1, to latents (B, T, C, h, w) or back, as far as whole units have come."""
+        """Frames (B, n, 3, H, W), 0 to 1, to latents (B, T, C, h, w), or back; an incomplete unit waits for more."""
 
     def flush(self) -> Tensor:
-        """What remains: the last, incomplete unit."""
+        """The last, incomplete unit."""
 
 
 class TextEncoder(Protocol):
-    """Prompts to what the transformer reads of them."""
+    """Encodes prompts for the transformer."""
 
     def encode(self, prompts: Sequence[str], /) -> list[TextEmbedding]:
         """Raises: ModelError."""
 
-    def memory(self, prompt: str, /) -> dict[str, int]:
-        """Bytes that encoding a prompt takes, by part; nothing where it is cached, or the encoder is always there."""
+    def memory_bytes(self, prompt: str, /) -> dict[str, int]:
+        """Bytes that encoding a prompt takes, by part; empty if it is cached or the encoder is always loaded."""
 
 
 class VideoModel(Protocol):
-    """A model without weights; torch is imported by `noise_levels` and the two `load` functions alone."""
+    """A model without weights; only `noise_levels` and the two `load` methods import torch."""
 
     @property
     def spec(self) -> ModelSpec: ...
@@ -131,20 +131,20 @@ class VideoModel(Protocol):
 
     @property
     def published(self) -> ModelSpec:
-        """Its spec under its own name, wherever these weights are."""
+        """The spec of the published model, also where these weights are in a folder of the user's."""
 
     def __hash__(self) -> int: ...
 
-    def located(self, name: str, folder: Path) -> VideoModel:
-        """The same model with the weights of a folder, under that name."""
+    def with_weights(self, name: str, folder: Path) -> VideoModel:
+        """The same model with the weights in a folder, under another name."""
 
     def layout(self, size: tuple[int, int], fps: float) -> LatentLayout: ...
 
     def noise_levels(self, steps: int, size: tuple[int, int], latents: int, options: Options) -> NoiseLevels:
-        """Noise fraction and timestep of every level; latents: as many as the model sees at once."""
+        """Noise fraction and timestep of every level; latents: of the window and its context."""
 
     def timestep_ratio(self, size: tuple[int, int], latents: int) -> float:
-        """How far training pushes timesteps towards noise, as `noise_levels` does; 1: not at all."""
+        """The timestep shift of training, the same as in `noise_levels`; 1: none."""
 
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
         """The prompt in the form of the training captions; source: caption of the video that is continued.
@@ -154,16 +154,16 @@ class VideoModel(Protocol):
 
     @property
     def text_tokens(self) -> int:
-        """Tokens of a prompt of usual length, for measuring speed."""
+        """Tokens of a typical prompt, for benchmarks."""
 
     def prompt_notes(self, text: str) -> list[str]:
-        """What the model will not read of a formatted prompt, in a line."""
+        """One line on what is cut off a formatted prompt, if anything."""
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of a formatted prompt, near enough for an estimate."""
+        """Approximate number of tokens of a formatted prompt."""
 
-    def reference(self) -> tuple[list[Table], dict[str, Any]]:
-        """Tables for `pavdm models show`, such as the words that it knows, and the same as JSON."""
+    def prompt_help(self) -> tuple[list[HelpTable], dict[str, Any]]:
+        """Tables on prompts for `pavdm models show`, such as the vocabulary, and the same as JSON."""
 
     def load_text_encoder(self, placement: Placement, init: Init) -> TextEncoder:
         """Raises: ModelError, DeviceError."""
@@ -175,14 +175,14 @@ class VideoModel(Protocol):
         """16 hexadecimal digits of the weights. Raises: ModelError."""
 
     def weights_digest(self, part: str) -> str:
-        """The same of the VAE's ("vae") or of all that a prompt's embedding depends on ("text")."""
+        """The same of the VAE ("vae"), or of everything that a prompt's embedding depends on ("text")."""
 
 
-Table = tuple[str, tuple[str, ...], Iterable[tuple[str, ...]]]  # title, head, rows
+HelpTable = tuple[str, tuple[str, ...], Iterable[tuple[str, ...]]]  # title, header, rows
 
 
 class LoadedModel(Protocol):
-    """A model's weights. Offloading, FSDP, compiling and planning use `blocks` and `resident`, never member names."""
+    """A model with weights. Offloading, FSDP, compilation and memory planning use only `blocks` and `resident`."""
 
     @property
     def transformer(self) -> nn.Module: ...
@@ -196,15 +196,15 @@ class LoadedModel(Protocol):
 
     @property
     def resident(self) -> frozenset[str]:
-        """Names of a block's parameters that are read outside of its call too, and so stay on the device."""
+        """Names of a block's parameters that are also read outside its call, and so stay on the device."""
 
     @property
     def shard_units(self) -> Sequence[list[nn.Module]]:
-        """Groups of modules whose weights FSDP gathers together; each module is called, not only read."""
+        """Groups of modules whose weights FSDP gathers together, around their calls."""
 
     @property
     def text_shape(self) -> tuple[int, int]:
-        """Tokens of the longest prompt, and their width."""
+        """Length of the longest prompt in tokens, and their width."""
 
     @property
     def hidden(self) -> int:
@@ -216,22 +216,22 @@ class LoadedModel(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what the transformer processes."""
+        """Of the residual stream."""
 
     @property
     def matmul_dtype(self) -> torch.dtype:
-        """Of its largest matmuls."""
+        """Of the largest matmuls."""
 
     def tokens_per_latent(self, layout: LatentLayout) -> int: ...
 
     def unconditional(self, prompt: TextEmbedding | None, negative: TextEmbedding | None) -> TextEmbedding:
-        """What guidance leads away from: null rows, or the negative prompt; without a prompt, what stands for none."""
+        """The embedding for the unconditional pass: null rows, or the negative prompt; `prompt` None: without text."""
 
     def encode_stream(self) -> Stream:
         """Frames to latents, of one clip."""
 
     def decode_stream(self, context: Tensor | None = None) -> Stream:
-        """Latents to frames; context: latents that are run through first, their frames dropped."""
+        """Latents to frames; context: latents that are decoded first, and whose frames are dropped."""
 
     def denoiser(self, text: Sequence[TextEmbedding], levels: NoiseLevels, config: DenoiserConfig) -> Denoiser:
         """A batch row per text; cheap, so a prompt can change mid-video."""
@@ -241,17 +241,17 @@ class LoadedModel(Protocol):
     ) -> Tensor:  # (B, T, C, h, w), (B, T) from 0 to 1000
         """Clean - noise, differentiable; the first `config.context` latents attend over time to themselves alone."""
 
-    def trainable(self) -> None:
-        """Set `requires_grad` as the model was trained."""
+    def unfreeze(self) -> None:
+        """Set `requires_grad` on the weights that the model's own training updates."""
 
     def upcast(self, part: Literal["transformer", "vae"], device: torch.device) -> LoadedModel:
-        """The same with a float32 copy of one part on a device, its VAE with as little at a time as it can."""
+        """The same with a float32 copy of one part on a device, a VAE with the smallest batch."""
 
     def narrow(self) -> tuple[LoadedModel, tuple[int, int]]:
-        """As deep, but of the least width, and a size of one token per latent: to measure what Python costs."""
+        """The same depth at the smallest width, and a size with one token per latent: measures host overhead."""
 
     def flops(self, step: StepShape, layout: LatentLayout) -> float:
-        """Floating point operations, two for each multiplication and addition."""
+        """Floating point operations of a call; a multiply-add counts as two."""
 
     def export(self, weights: Mapping[str, Tensor], folder: Path, metadata: Mapping[str, Any]) -> Path:
         """Write trained weights in the published layout. Raises: OutputError."""

@@ -1,4 +1,4 @@
-"""The device of an option."""
+"""Torch devices by the names of options."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ HOST = torch.device("cpu")
 
 
 def pick_device(name: str, option: str = "--device") -> torch.device:
-    """The device of an option; auto takes a GPU where there is one. Raises: UsageError, DeviceError."""
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """The device that an option names; auto takes a GPU if there is one. Raises: UsageError, DeviceError."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(kind for kind, there in present.items() if there))
+        return torch.device(next(kind for kind, usable in available.items() if usable))
     check_name(option, name, DEVICES)
-    if not present[name]:
+    if not available[name]:
         raise DeviceError(f"there is no {name} device here", f"use {option} cpu, or see `pavdm doctor`")
     return torch.device(name)
 
 
 def set_threads(count: int) -> None:
-    """Limit torch to so many CPU threads; 0 leaves its own number."""
+    """Limit torch to `count` CPU threads; 0 keeps its default."""
     if count:
         torch.set_num_threads(count)

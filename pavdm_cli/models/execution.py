@@ -1,4 +1,4 @@
-"""How the work is done: the execution switches that `generate`, `extend` and `bench` share. No torch."""
+"""The execution switches that `generate`, `extend` and `bench` share. Does not import torch."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ CHOICES = {
 
 @dataclass(frozen=True, slots=True)
 class ExecutionConfig:
-    """One switch for each optimisation. `auto` is decided by `resolve`, or where its comment says so.
+    """One switch per optimisation. `resolve` decides what `auto` stands for, unless a comment says otherwise.
 
-    Raises: UsageError on values that do not go together.
+    Raises: UsageError on values that exclude one another.
     """
 
     device: str = field(default="auto", metadata=changes_frames(string(100)))
-    threads: int = field(default=0, metadata=changes_frames(integer(0, 1 << 16)))  # 0: as many as torch takes by itself
-    # a backend; auto: chosen when the model is loaded
+    threads: int = field(default=0, metadata=changes_frames(integer(0, 1 << 16)))  # 0: torch's default
+    # backend; auto: chosen when the model is loaded
     attention: str = field(default="auto", metadata=changes_frames(string(100)))
-    # reuse: keys and values of the context once per shift
+    # reuse: keys and values of the context are computed once per shift
     context_cache: str = field(default="auto", metadata=changes_frames(one_of(*CONTEXT_CACHE)))
     precision: str = field(default="auto", metadata=changes_frames(one_of(*PRECISIONS)))  # of matmuls
     cfg_batching: str = field(default="auto", metadata=changes_frames(one_of(*CFG_BATCHING)))
     # overlapping tiles: less memory, slightly different frames
     vae_tiling: str = field(default="auto", metadata=changes_frames(one_of(*SWITCH)))
     compile: bool = field(default=False, metadata=changes_frames(FLAG))  # transformer blocks by torch.compile
-    cuda_graphs: str = "auto"  # auto: where launching kernels is the limit, decided when the model is loaded
+    cuda_graphs: str = "auto"  # auto: if kernel launches are the bottleneck, decided when the model is loaded
     overlap_decode: str = "auto"  # decode a chunk while the next ones are denoised
     offload: str = "none"  # model: one part at a time on the device; sequential: one transformer block at a time
-    decode_batch: int = 4  # images of 240p in the VAE at a time
-    cache_modulation: bool = True  # AdaLN vectors of all levels, once per video
-    cache_text: bool = True  # keys and values of the prompt, once per prompt
-    fused: bool = True  # fused operations, instead of their references in plain torch
+    decode_batch: int = 4  # frames of 240p in the VAE at a time
+    cache_modulation: bool = True  # compute the AdaLN vectors of all levels once per video
+    cache_text: bool = True  # compute the keys and values of the text once per prompt
+    fused_kernels: bool = True  # else their references in plain torch
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -90,7 +90,7 @@ REFERENCE = ExecutionConfig(
     cache_modulation=False,
     cache_text=False,
     context_cache="recompute",
-    fused=False,
+    fused_kernels=False,
     cuda_graphs="off",
     overlap_decode="off",
 )

@@ -1,4 +1,4 @@
-"""Convolutions of float32 in float32: torch leaves cuDNN's to TF32, which keeps 10 bits of 23."""
+"""Exact float32 convolutions: torch runs cuDNN's in TF32 by default, with a mantissa of 10 bits instead of 23."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from threading import Lock
 import torch
 
 
-class Held:
-    """Torch has one switch for all threads: how many blocks hold it, and how it was before the first."""
+class ConvPrecision:
+    """torch's process-wide switch: the number of blocks that need it, and its value before the first of them."""
 
     lock = Lock()
     blocks = 0
@@ -19,20 +19,20 @@ class Held:
 
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
-    """Inside the block, and beside it in other threads, a GPU convolves float32 exactly; after it, as before."""
-    _hold(1)
+    """Inside the block, and in other threads meanwhile, a GPU convolves in full float32; restored afterwards."""
+    _enter(1)
     try:
         yield
     finally:
-        _hold(-1)
+        _enter(-1)
 
 
-def _hold(change: int) -> None:
-    switch = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # made at import
-    with Held.lock:
-        if not Held.blocks:
-            Held.before = switch.fp32_precision
-        Held.blocks += change
-        wanted = "ieee" if Held.blocks else Held.before
-        if switch.fp32_precision != wanted:
-            switch.fp32_precision = wanted
+def _enter(change: int) -> None:
+    switch = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # set when torch is imported
+    with ConvPrecision.lock:
+        if not ConvPrecision.blocks:
+            ConvPrecision.before = switch.fp32_precision
+        ConvPrecision.blocks += change
+        precision = "ieee" if ConvPrecision.blocks else ConvPrecision.before
+        if switch.fp32_precision != precision:
+            switch.fp32_precision = precision

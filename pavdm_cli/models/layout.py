@@ -1,4 +1,4 @@
-"""How latents stand for frames."""
+"""Which frames each latent stands for."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from fractions import Fraction
 
 @dataclass(frozen=True, slots=True)
 class LatentLayout:
-    """How latents stand for frames. A stream's first latent is `first` frames, each later one `rest`.
+    """Which frames each latent stands for: the first latent of a stream for `first` frames, each later one for `rest`.
 
-    With a `unit` of several latents the count restarts with every unit, which the VAE encodes by itself.
+    With a `unit` of several latents the count restarts in every unit, since the VAE encodes units independently.
     """
 
     shape: tuple[int, int, int]  # (C, h, w) of one latent
@@ -25,31 +25,31 @@ class LatentLayout:
 
     @property
     def frames_per_latent(self) -> Fraction:
-        """In the mean over a long video."""
+        """Average over a long video."""
         return Fraction(self.unit_frames, self.unit)
 
     def frames(self, first: int, last: int, begun: bool = False) -> range:
-        """The frames that latents `first` to `last` - 1 of a stream stand for; begun: it continues another one."""
+        """The frames of latents `first` to `last` - 1; begun: the stream continues another one."""
         return range(self._start(first, begun), self._start(last, begun))
 
     def count(self, latents: int, begun: bool = False) -> int:
-        """Frames of so many latents in whole units, from the start of a stream."""
+        """Frames of `latents` rounded up to whole units, from the start of a stream."""
         return self._start(self.whole(latents), begun)
 
     def latents(self, frames: int, begun: bool = False) -> int:
-        """The least number of latents, in whole units, that hold so many frames."""
+        """The smallest number of latents in whole units that covers `frames`."""
         if frames <= 0:
             return 0
         missing = self.rest - self.first if self.unit == 1 and not begun else 0
         return -(-(frames + missing) // self.unit_frames) * self.unit
 
-    def fitting(self, frames: int) -> int:
-        """The largest number of latents, in whole units, that stand for no more than so many frames of a clip."""
+    def filled_by(self, frames: int) -> int:
+        """The largest number of latents in whole units that `frames` of a clip fill."""
         missing = self.rest - self.first if self.unit == 1 and frames > 0 else 0
         return (frames + missing) // self.unit_frames * self.unit
 
     def whole(self, latents: int) -> int:
-        """So many latents, rounded up to whole units."""
+        """`latents` rounded up to whole units."""
         return -(-latents // self.unit) * self.unit
 
     def _start(self, latent: int, begun: bool) -> int:

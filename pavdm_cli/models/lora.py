@@ -1,7 +1,7 @@
-"""Low-rank adapters (LoRA) from safetensors files, merged into a network's weights when it is loaded.
+"""Low-rank adapters (LoRA) from safetensors files, merged into the transformer's weights when it is loaded.
 
-Understood are the key styles of peft and diffusers (`lora_A`, `lora_B`), of kohya and musubi (`lora_unet_` with
-underscores, `lora_down`, `lora_up`, `alpha`), and whole differences (`diff`, `diff_b`).
+Supported are the key styles of peft and diffusers (`lora_A`, `lora_B`), of kohya and musubi (`lora_unet_` with
+underscores, `lora_down`, `lora_up`, `alpha`), and full weight differences (`diff`, `diff_b`).
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ KEY = re.compile(rf"(?P<module>.+)\.(?P<role>{'|'.join(map(re.escape, ROLES))})"
 
 
 @dataclass(slots=True)
-class Parts:
-    """What a file has for one module."""
+class ModuleTensors:
+    """The tensors of a file for one module."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)  # by role
 
     def weight(self) -> Tensor | None:  # (out, in * kernel)
-        """The difference of the weight, without the user's scale; alpha / rank is applied."""
+        """The difference of the weight with alpha / rank applied, but not the user's scale."""
         if "diff" in self.tensors:
             return self.tensors["diff"].float().flatten(1) if self.tensors["diff"].ndim > 1 else self.tensors["diff"]
         if not {"down", "up"} <= self.tensors.keys():
@@ -50,39 +50,39 @@ class Parts:
         return (self.alpha(rank) / rank) * (up @ down)
 
     def alpha(self, rank: int) -> float:
-        """The numerator of the factor; without one the factor is 1."""
+        """Numerator of the scaling factor alpha / rank; the rank if the file has none."""
         return float(self.tensors["alpha"]) if "alpha" in self.tensors else float(rank)
 
 
 @torch.no_grad()
-def merge(network: nn.Module, adapters: Sequence[LoraFile], rename: Callable[[str], str]) -> None:
-    """Add the adapters to the network's weights, in place; rename: a parameter's name in any layout to the network's.
+def merge_lora(network: nn.Module, adapters: Sequence[LoraFile], rename: Callable[[str], str]) -> None:
+    """Add the adapters to the network's weights, in place; rename: parameter names of any layout to the network's.
 
-    Raises: ModelError for a file that is none, or not of this network.
+    Raises: ModelError for a file that is not a LoRA of this network.
     """
     weights = dict(network.named_parameters())
     flat = {name.removesuffix(".weight").replace(".", "_"): name for name in weights if name.endswith(".weight")}
     for adapter in adapters:
-        for module, parts in read(adapter, flat, rename).items():
+        for module, parts in read_lora(adapter, flat, rename).items():
             _add(weights, module, parts, adapter)
 
 
-def read(adapter: LoraFile, flat: Mapping[str, str], rename: Callable[[str], str]) -> dict[str, Parts]:
-    """The parts of a file by the network's modules; flat: its weights by their modules' names with underscores.
+def read_lora(adapter: LoraFile, flat: Mapping[str, str], rename: Callable[[str], str]) -> dict[str, ModuleTensors]:
+    """The tensors of a file by module of the network; flat: weight names by module name with underscores.
 
     Raises: ModelError.
     """
-    found: dict[str, Parts] = {}
+    modules: dict[str, ModuleTensors] = {}
     with opened(adapter.path) as file:
         for key in file.keys():  # noqa: SIM118
             match = KEY.fullmatch(key)
             if not match:
                 raise _foreign(adapter, key)
             module = _module(match["module"], flat, rename)
-            found.setdefault(module, Parts()).tensors[ROLES[match["role"]]] = file.get_tensor(key)
-    if not found:
+            modules.setdefault(module, ModuleTensors()).tensors[ROLES[match["role"]]] = file.get_tensor(key)
+    if not modules:
         raise ModelError(f"{adapter.path} holds no LoRA", HINT)
-    return found
+    return modules
 
 
 HINT = "give a LoRA of this model, as safetensors"
@@ -97,10 +97,10 @@ def _module(name: str, flat: Mapping[str, str], rename: Callable[[str], str]) ->
     return rename(f"{name}.weight").removesuffix(".weight")
 
 
-def _add(weights: Mapping[str, nn.Parameter], module: str, parts: Parts, adapter: LoraFile) -> None:
+def _add(weights: Mapping[str, nn.Parameter], module: str, parts: ModuleTensors, adapter: LoraFile) -> None:
     try:
         difference, bias = parts.weight(), parts.tensors.get("diff_b")
-    except (RuntimeError, ValueError) as error:  # of a pair that cannot be multiplied, or an alpha that is no number
+    except (RuntimeError, ValueError) as error:  # shapes that cannot be multiplied, or an alpha that is not a number
         raise _foreign(adapter, module) from error
     if difference is None and bias is None:
         raise _foreign(adapter, module)

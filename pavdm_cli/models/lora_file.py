@@ -1,4 +1,4 @@
-"""LoRA files as options name them. No torch."""
+"""LoRA files as given on the command line. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LARGEST_SCALE = 10.0
 
 @dataclass(frozen=True, slots=True)
 class LoraFile:
-    """A file and how much of it is added."""
+    """A LoRA file and its scale."""
 
     path: Path
     scale: float = 1.0
@@ -26,7 +26,7 @@ def parse_lora(text: str) -> LoraFile:
     except ValueError:  # a colon of the path
         adapter = LoraFile(Path(text))
     if not -LARGEST_SCALE <= adapter.scale <= LARGEST_SCALE:
-        raise UsageError(f"the scale of --lora must be -10 to 10, got {scale}", "1 is all of it")
+        raise UsageError(f"the scale of --lora must be -10 to 10, got {scale}", "1 is the usual strength")
     if not adapter.path.is_file():
         raise UsageError(f"--lora: there is no file {adapter.path}", "give FILE.safetensors, or FILE.safetensors:0.8")
     return adapter

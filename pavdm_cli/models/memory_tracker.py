@@ -1,4 +1,4 @@
-"""Memory that tensors take, followed operation by operation: of real ones, or of ones without contents (meta)."""
+"""Memory of tensors, tracked operation by operation; also of meta tensors, which have sizes but no data."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from torch.utils._pytree import tree_leaves
 from pavdm_kernels.dispatch import fake_cuda
 
 
-class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all storage that operations in the block allocate, till it is freed.
+class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of storages that operations inside the block allocate, until they are freed.
 
-    What was there before is not counted, nor what an operation uses and frees inside itself.
+    Earlier allocations are not counted, nor is memory that one operation allocates and frees.
     """
 
     def __init__(self) -> None:
@@ -29,34 +29,41 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._seen: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for given in tree_leaves((args, kwargs)):
-            self._meet(given, 0)
+        for value in tree_leaves((args, kwargs)):
+            self._track(value, 0)
         out = func(*args, **(kwargs or {}))
-        for made in tree_leaves(out):
-            self._meet(made, 1)
+        for value in tree_leaves(out):
+            self._track(value, 1)
         return out
 
-    def forget_peak(self) -> None:
-        """Let the peak be what there is now."""
+    def reset_peak(self) -> None:
+        """Set the peak to the present value."""
         self.peak = self.now
 
-    def _meet(self, value: Any, counted: int) -> None:
+    def peak_bytes(self, call: Callable[[], object]) -> int:
+        """The most bytes that a call holds beyond those before it, including its result."""
+        before = self.now
+        self.reset_peak()
+        call()
+        return self.peak - before
+
+    def _track(self, value: Any, counted: int) -> None:
         if not isinstance(value, Tensor):
             return
         storage = value.untyped_storage()
-        if (place := storage._cdata) not in self._seen:
-            self._seen.add(place)
-            weakref.finalize(storage, self._leave, place, counted * storage.nbytes()).atexit = False
+        if (address := storage._cdata) not in self._seen:
+            self._seen.add(address)
+            weakref.finalize(storage, self._free, address, counted * storage.nbytes()).atexit = False
             self.now += counted * storage.nbytes()
             self.peak = max(self.peak, self.now)
 
-    def _leave(self, place: int, size: int) -> None:
-        self._seen.discard(place)
+    def _free(self, address: int, size: int) -> None:
+        self._seen.discard(address)
         self.now -= size
 
 
-class Standing(TorchFunctionMode):
-    """Attention, and a GELU after a product, as memory sees them where they are one operation: no scores are stored."""
+class FusedOps(TorchFunctionMode):
+    """Attention without a tensor of scores, and GELU fused into the matmul before it, for meta tensors."""
 
     def __init__(self, gelu: bool) -> None:
         super().__init__()
@@ -72,18 +79,10 @@ class Standing(TorchFunctionMode):
 
 
 @contextmanager
-def standing_for(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Inside the block tensors without contents are handled like those of a device, as far as memory goes."""
+def emulate_device(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Inside the block, operations on meta tensors allocate what they would on a device."""
     with ExitStack() as stack:
-        stack.enter_context(Standing(gelu=device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)))
+        stack.enter_context(FusedOps(gelu=device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)))
         if device.type == "cuda":
             stack.enter_context(fake_cuda())
         yield
-
-
-def peak_of(live: Live, call: Callable[[], object]) -> int:
-    """The most bytes that a call holds beyond what there was before it, its result included."""
-    before = live.now
-    live.forget_peak()
-    call()
-    return live.peak - before

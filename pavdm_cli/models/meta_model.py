@@ -1,4 +1,4 @@
-"""A model without contents: sizes from its configuration, and what a video of it takes, counted without running it."""
+"""A model of meta tensors: the memory that a video takes, measured without weights and without computing anything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pavdm_cli.models.adapter import Placement, TextEmbedding, VideoModel
 from pavdm_cli.models.execution import ExecutionConfig
-from pavdm_cli.models.memory_tracker import Live, peak_of, standing_for
+from pavdm_cli.models.memory_tracker import MemoryTracker, emulate_device
 from pavdm_cli.models.runner import ModelRunner, open_runner
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.sampling.cuda_graphs import max_captured_latents, tensors_of
@@ -23,7 +23,7 @@ from pavdm_cli.sampling.solvers import solver_of
 
 @dataclass(frozen=True, slots=True)
 class MemoryCase:
-    """What is run: how, with which guidance, and how many noisy and clean latents a step shows at most."""
+    """The largest step of a video: how it runs, and its noisy and clean latents."""
 
     schedule: Schedule
     execution: ExecutionConfig
@@ -34,95 +34,97 @@ class MemoryCase:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """Bytes on the device, part by part."""
+class SamplingMemory:
+    """Bytes on the device while sampling, in addition to the weights."""
 
     constants: int  # keys and values of the text, modulation of all levels, positions
-    memory: int  # kept of the overlap from shift to shift
-    step: int  # the most that a step or a shift holds beside these
-    graphs: int  # recorded steps, their arguments included
+    kv_cache: int  # of the context
+    step: int  # peak of a step or a prefill, in addition to the above
+    graphs: int  # captured steps with their inputs
 
 
 @dataclass(frozen=True, slots=True)
-class Coding:
-    """The most bytes that the codec holds beside its weights: for frames that are given, for some anew, for latents."""
+class VAEMemory:
+    """Peak bytes of the VAE in addition to its weights."""
 
-    given: int  # frames of a clip or a picture to latents, before the first step
-    reencoded: int  # latents to frames and back, between steps
-    decoding: int  # a group of latents to frames
+    encoding: int  # frames of a clip or an image, before the first step
+    reencoding: int  # latents that are decoded and encoded again between steps
+    decoding: int  # one unit of latents
 
 
 def meta_runner(video_model: VideoModel, spec: ModelSpec, placement: Placement) -> ModelRunner:
-    """The model as it will be on a device, without contents; a part that is not there has its published size.
+    """The model as it would be on a device; a part that is not downloaded has its published size.
 
     Raises: ModelError.
     """
     return open_runner(video_model, spec, placement, init="meta")
 
 
-def weights_of(module: nn.Module) -> int:
-    """Bytes of a part's weights and buffers."""
+def module_bytes(module: nn.Module) -> int:
+    """Bytes of a module's weights and buffers."""
     return sum(value.nbytes for value in module.state_dict().values())
 
 
-def count(model: ModelRunner, shown: MemoryCase, device: torch.device) -> Counted:
-    """What a video takes on a device beside weights, counted on the meta device; one with weights is really run."""
-    with torch.no_grad(), standing_for(device, model.model.dtype), Live() as live:
-        bound = _bound(model, shown)
-        constants = live.now
-        live.forget_peak()
-        memory = bound.prefill(_latents(model, shown.clean), 0) if shown.clean else None
-        kept, recalling = live.now - constants, live.peak - constants
-        working = peak_of(live, lambda: _step(model, bound, shown, memory))
-        graphs = peak_of(live, lambda: _recorded(model, bound, shown, memory, device))
-    return Counted(constants, kept, max(working, recalling), graphs)
+def estimate_sampling_memory(model: ModelRunner, case: MemoryCase, device: torch.device) -> SamplingMemory:
+    """Memory of the largest step on a device; a meta model only propagates shapes, one with weights really runs."""
+    with torch.no_grad(), emulate_device(device, model.model.dtype), MemoryTracker() as tracker:
+        denoiser = _denoiser(model, case)
+        constants = tracker.now
+        tracker.reset_peak()
+        kv_cache = denoiser.prefill(_latents(model, case.clean), 0) if case.clean else None
+        cache_size, prefill_peak = tracker.now - constants, tracker.peak - constants
+        step_peak = tracker.peak_bytes(lambda: _step(model, denoiser, case, kv_cache))
+        graphs = tracker.peak_bytes(lambda: _captured_step(model, denoiser, case, kv_cache, device))
+    return SamplingMemory(constants, cache_size, max(step_peak, prefill_peak), graphs)
 
 
-def count_coding(model: ModelRunner, device: torch.device, given: int = 0, anew: int = 0) -> Coding:
-    """What the VAE works with, counted like the others, for `given` frames on the host and `anew` latents."""
+def estimate_vae_memory(model: ModelRunner, device: torch.device, frames: int = 0, reencoded: int = 0) -> VAEMemory:
+    """The same for the VAE: frames are encoded from the host, and `reencoded` latents between steps."""
     layout = model.layout
-    # One unit comes at a time; a VAE whose first latent stands for fewer frames has a state, full after three latents.
+    # One unit at a time; a VAE whose first latent stands for fewer frames has a state, which is full after three.
     unit = layout.unit if layout.unit > 1 or layout.first == layout.rest else 3
-    shape = (1, min(given, layout.count(unit)), 3, *model.spec.size)
-    frames = torch.zeros(shape, device=model.device)
-    with torch.no_grad(), standing_for(device, model.model.dtype), Live() as live:
-        decoding = peak_of(live, lambda: model.decode(_latents(model, unit)))
-        again = peak_of(live, lambda: model.encode(model.decode(_latents(model, anew)))) if anew else 0
-        first = peak_of(live, lambda: model.encode(frames if device.type == "cpu" else frames.clone())) if given else 0
-    return Coding(first, again, decoding)
+    shape = (1, min(frames, layout.count(unit)), 3, *model.spec.size)
+    clip = torch.zeros(shape, device=model.device)
+    with torch.no_grad(), emulate_device(device, model.model.dtype), MemoryTracker() as tracker:
+        peak = tracker.peak_bytes
+        decoding = peak(lambda: model.decode(_latents(model, unit)))
+        reencoding = peak(lambda: model.encode(model.decode(_latents(model, reencoded)))) if reencoded else 0
+        encoding = peak(lambda: model.encode(clip if device.type == "cpu" else clip.clone())) if frames else 0
+    return VAEMemory(encoding, reencoding, decoding)
 
 
-def _bound(model: ModelRunner, shown: MemoryCase) -> Denoiser:
+def _denoiser(model: ModelRunner, case: MemoryCase) -> Denoiser:
     """With the longest prompt that the model reads."""
     length, width = model.model.text_shape
-    rows = torch.zeros(length, width, device=model.device, dtype=model.model.dtype)
-    embedding = TextEmbedding(rows)
-    text = [embedding] * (1 if shown.guidance == 1 else 2)
-    return model.denoiser_of(text, shown.schedule, _levels(model, shown), shown.guidance, shown.execution)
+    embedding = TextEmbedding(torch.zeros(length, width, device=model.device, dtype=model.model.dtype))
+    text = [embedding] * (1 if case.guidance == 1 else 2)
+    return model.denoiser_of(text, case.schedule, _levels(model, case), case.guidance, case.execution)
 
 
-def _step(model: ModelRunner, bound: Denoiser, shown: MemoryCase, memory: Any) -> object:
-    levels = torch.zeros(shown.noisy, dtype=torch.int32, device=model.device)
-    solver = solver_of(shown.solver, _levels(model, shown))
-    window = _latents(model, shown.noisy)
-    return denoise_step(window, levels, memory, solver.history(window), denoiser=bound, solver=solver)
+def _step(model: ModelRunner, denoiser: Denoiser, case: MemoryCase, kv_cache: Any) -> object:
+    levels = torch.zeros(case.noisy, dtype=torch.int32, device=model.device)
+    solver = solver_of(case.solver, _levels(model, case))
+    window = _latents(model, case.noisy)
+    return denoise_step(window, levels, kv_cache, solver.history(window), denoiser=denoiser, solver=solver)
 
 
-def _recorded(model: ModelRunner, bound: Denoiser, shown: MemoryCase, memory: Any, device: torch.device) -> object:
-    """The largest step that is recorded, and a copy of what it is given."""
-    most = max_captured_latents(shown.execution.cuda_graphs, device, model.residual_values(shown.guidance))
-    clean = shown.clean if shown.noisy + shown.clean <= most else 0
-    chunks = int(min(most - clean, shown.noisy)) // shown.schedule.chunk
-    if chunks < 1 or shown.execution.uncapturable:
+def _captured_step(
+    model: ModelRunner, denoiser: Denoiser, case: MemoryCase, kv_cache: Any, device: torch.device
+) -> object:
+    """The largest step that is captured as a CUDA graph, and its static input buffers."""
+    limit = max_captured_latents(case.execution.cuda_graphs, device, model.residual_values(case.guidance))
+    clean = case.clean if case.noisy + case.clean <= limit else 0
+    chunks = int(min(limit - clean, case.noisy)) // case.schedule.chunk
+    if chunks < 1 or case.execution.uncapturable:
         return None
-    given = memory if clean else None
-    held = [torch.empty_like(tensor) for tensor in tensors_of(given)]
-    return held, _step(model, bound, replace(shown, noisy=chunks * shown.schedule.chunk), given)
+    cache = kv_cache if clean else None
+    buffers = [torch.empty_like(tensor) for tensor in tensors_of(cache)]
+    return buffers, _step(model, denoiser, replace(case, noisy=chunks * case.schedule.chunk), cache)
 
 
 def _latents(model: ModelRunner, length: int) -> Tensor:  # (1, T, C, h, w)
     return torch.zeros(1, length, *model.noise_shape()[1:], device=model.device)
 
 
-def _levels(model: ModelRunner, shown: MemoryCase) -> NoiseLevels:
-    return noise_levels(torch.zeros(shown.schedule.steps + 1, device=model.device))
+def _levels(model: ModelRunner, case: MemoryCase) -> NoiseLevels:
+    return noise_levels(torch.zeros(case.schedule.steps + 1, device=model.device))

@@ -1,6 +1,6 @@
-"""CPU offload: weights stay on the host and are copied to the device for their turn, a whole part or block by block.
+"""CPU offload: weights stay on the host and are copied to the device when needed, a whole part or block by block.
 
-They are never copied back: the host keeps them, and the copy on the device is dropped.
+They are never copied back: the device copy is dropped.
 """
 
 from __future__ import annotations
@@ -14,44 +14,44 @@ from torch import Tensor, nn
 
 from pavdm_cli.models.adapter import LoadedModel, Stream
 
-ALIGNED = 256  # bytes: every weight begins at a multiple, as kernels like it
+ALIGNMENT = 256  # bytes: fast loads need aligned weights
 
 
 class PinnedPack:
-    """Weights next to one another in one piece of host memory, so that one copy moves them all."""
+    """Weights in one contiguous buffer of host memory, so that one copy moves them all."""
 
     def __init__(self, weights: Sequence[Tensor], pinned: bool) -> None:
         self.weights = list(weights)
         self.starts = [0]
         for weight in self.weights:
-            self.starts.append(self.starts[-1] + -(-weight.nbytes // ALIGNED) * ALIGNED)
+            self.starts.append(self.starts[-1] + -(-weight.nbytes // ALIGNMENT) * ALIGNMENT)
         self.host = torch.empty(self.starts[-1], dtype=torch.uint8, pin_memory=pinned)
-        for weight, place in zip(self.weights, self.views(self.host), strict=True):
-            place.copy_(weight)
+        for weight, view in zip(self.weights, self.views(self.host), strict=True):
+            view.copy_(weight)
         self.bind(self.host)
 
-    def views(self, piece: Tensor) -> list[Tensor]:
-        """Every weight's place in a piece of memory of this length."""
+    def views(self, buffer: Tensor) -> list[Tensor]:
+        """A view of every weight in a buffer of this size."""
         pairs = zip(self.weights, self.starts, strict=False)
-        return [piece[at : at + weight.nbytes].view(weight.dtype).view(weight.shape) for weight, at in pairs]
+        return [buffer[at : at + weight.nbytes].view(weight.dtype).view(weight.shape) for weight, at in pairs]
 
-    def bind(self, piece: Tensor) -> None:
-        """Let the module read its weights from a piece of memory."""
-        for weight, place in zip(self.weights, self.views(piece), strict=True):
-            weight.data = place
+    def bind(self, buffer: Tensor) -> None:
+        """Point the module's weights into a buffer."""
+        for weight, view in zip(self.weights, self.views(buffer), strict=True):
+            weight.data = view
 
 
 class OffloadedModule:
     """A module that is on the device only between `onload` and `offload`."""
 
     def __init__(self, units: Iterable[Sequence[Tensor]], device: torch.device) -> None:
-        """units: its weights, in groups that are small beside the whole: packing holds one of them twice."""
+        """units: its weights in small groups, since packing holds one group twice."""
         self.device = device
         self.packs = [PinnedPack(unit, device.type == "cuda") for unit in units]
         self.loaded = False
 
     def onload(self) -> None:
-        """Copy the weights to the device, unless they are there."""
+        """Copy the weights to the device, unless they are already there."""
         if self.loaded:
             return
         for pack in self.packs:
@@ -59,7 +59,7 @@ class OffloadedModule:
         self.loaded = True
 
     def offload(self) -> None:
-        """Drop the copies."""
+        """Drop the device copies."""
         for pack in self.packs if self.loaded else ():
             pack.bind(pack.host)
         self.loaded = False
@@ -75,18 +75,18 @@ class OffloadedStream:
 
     @property
     def replay(self) -> int:
-        """As the stream's own."""
+        """As `Stream.replay`."""
         return self.stream.replay
 
     def push(self, values: Tensor, /) -> Tensor:
-        """As the stream's own."""
-        return self._onloaded(lambda: self.stream.push(values))
+        """As `Stream.push`."""
+        return self._call_onloaded(lambda: self.stream.push(values))
 
     def flush(self) -> Tensor:
-        """As the stream's own."""
-        return self._onloaded(self.stream.flush)
+        """As `Stream.flush`."""
+        return self._call_onloaded(self.stream.flush)
 
-    def _onloaded(self, call: Callable[[], Tensor]) -> Tensor:
+    def _call_onloaded(self, call: Callable[[], Tensor]) -> Tensor:
         self.make_room()
         self.vae.onload()
         try:
@@ -96,62 +96,62 @@ class OffloadedStream:
 
 
 class StagingBuffer:
-    """Room on the device for one block; on CUDA with events of when it was filled and when it was last read."""
+    """Device memory for one block; on CUDA with events for when it was filled and last read."""
 
     def __init__(self, size: int, device: torch.device) -> None:
-        self.piece = torch.empty(size, dtype=torch.uint8, device=device)
+        self.data = torch.empty(size, dtype=torch.uint8, device=device)
         self.filled, self.read = (_event(device) for _ in range(2))
-        if self.read:  # what this memory was before may still be at work
+        if self.read:  # earlier kernels may still use this memory
             self.read.record()
 
 
 class BlockLoader:
-    """Blocks through two buffers of the device: while one runs, the next one's weights are copied.
+    """Streams blocks through two device buffers: while one runs, the weights of the next one are copied.
 
-    A hook before every call of a module inside a block loads that block, so that models need not know of it.
+    A forward pre-hook on every module of a block loads that block, so models need no code for it.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], resident: frozenset[str], device: torch.device) -> None:
-        self.packs = [PinnedPack(streamed(block, resident), device.type == "cuda") for block in blocks]
+        self.packs = [PinnedPack(streamed_weights(block, resident), device.type == "cuda") for block in blocks]
         size = max(pack.host.numel() for pack in self.packs)
         self.buffers = [StagingBuffer(size, device) for _ in range(2)]
         self.copier: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self.current, self.turn = -1, 0  # the block that is bound, and its buffer
+        self.current, self.active = -1, 0  # the block that is bound, and its buffer
         self.prefetched = -1  # the block in the other buffer
         for number, block in enumerate(blocks):
             for module in block.modules():
                 module.register_forward_pre_hook(lambda *_, number=number: self.onload(number))
 
     def onload(self, number: int) -> None:
-        """Bind a block's weights to the device and begin to copy those of the block after it."""
+        """Bind a block's weights to the device and start copying those of the next block."""
         if number == self.current:
             return
         self.offload()
-        self.turn = 1 - self.turn
-        buffer, pack = self.buffers[self.turn], self.packs[number]
+        self.active = 1 - self.active
+        buffer, pack = self.buffers[self.active], self.packs[number]
         if self.prefetched != number:
             self._fill(pack, buffer)
         if self.copier:
             torch.cuda.current_stream().wait_event(buffer.filled)
-        pack.bind(buffer.piece[: pack.host.numel()])
+        pack.bind(buffer.data[: pack.host.numel()])
         self.current, self.prefetched = number, (number + 1) % len(self.packs)
-        self._fill(self.packs[self.prefetched], self.buffers[1 - self.turn])
+        self._fill(self.packs[self.prefetched], self.buffers[1 - self.active])
 
     def offload(self) -> None:
         """Bind the current block's weights to the host again."""
         if self.current >= 0:
             self.packs[self.current].bind(self.packs[self.current].host)
             if self.copier:
-                self.buffers[self.turn].read.record()
+                self.buffers[self.active].read.record()
         self.current = -1
 
     def _fill(self, pack: PinnedPack, buffer: StagingBuffer) -> None:
         if not self.copier:
-            buffer.piece[: pack.host.numel()].copy_(pack.host)
+            buffer.data[: pack.host.numel()].copy_(pack.host)
             return
         with torch.cuda.stream(self.copier):
             self.copier.wait_event(buffer.read)
-            buffer.piece[: pack.host.numel()].copy_(pack.host, non_blocking=True)
+            buffer.data[: pack.host.numel()].copy_(pack.host, non_blocking=True)
             buffer.filled.record()
 
 
@@ -159,35 +159,35 @@ def _event(device: torch.device) -> Any:
     return torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
 
-def streamed(block: nn.Module, resident: frozenset[str]) -> list[Tensor]:
-    """The weights of a block that are copied for its turn."""
+def streamed_weights(block: nn.Module, resident: frozenset[str]) -> list[Tensor]:
+    """The weights of a block that are copied when it runs: all but the `resident` ones."""
     return [weight for name, weight in block.named_parameters() if name not in resident]
 
 
 def offloaded_bytes(model: LoadedModel) -> int:
-    """Bytes of a transformer's weights that `blocks` keeps off the device: all blocks but the two in their buffers."""
-    sizes = sorted(sum(weight.nbytes for weight in streamed(block, model.resident)) for block in model.blocks)
+    """Bytes of weights that `offload_blocks` keeps off the device: all blocks except the two in the buffers."""
+    sizes = sorted(sum(weight.nbytes for weight in streamed_weights(block, model.resident)) for block in model.blocks)
     return sum(sizes[:-2])
 
 
 def offload_vae(vae: nn.Module, device: torch.device) -> OffloadedModule:
-    """The VAE's weights on the host, loaded for each call of a stream."""
-    return OffloadedModule([_weights(child) for child in vae.children()] + [_own(vae)], device)
+    """Move the VAE's weights to the host; they are loaded for each call of a stream."""
+    return OffloadedModule([_weights(child) for child in vae.children()] + [_direct_weights(vae)], device)
 
 
 def offload_transformer(model: LoadedModel, device: torch.device) -> OffloadedModule:
-    """The transformer's weights on the host, loaded as a whole."""
+    """Move the transformer's weights to the host; they are loaded together."""
     inner = {id(weight) for block in model.blocks for weight in _weights(block)}
     rest = [weight for weight in _weights(model.transformer) if id(weight) not in inner]
     return OffloadedModule([*(_weights(block) for block in model.blocks), rest], device)
 
 
 def offload_blocks(model: LoadedModel, device: torch.device) -> BlockLoader:
-    """The blocks' weights on the host, loaded one after the other at every step; all others on the device."""
+    """Move the blocks' weights to the host, from where they are streamed at every step; all others to the device."""
     loader = BlockLoader(model.blocks, model.resident, device)
-    away = {id(weight) for block in model.blocks for weight in streamed(block, model.resident)}
+    streamed = {id(weight) for block in model.blocks for weight in streamed_weights(block, model.resident)}
     for weight in _weights(model.transformer):
-        weight.data = weight.data if id(weight) in away else weight.data.to(device)
+        weight.data = weight.data if id(weight) in streamed else weight.data.to(device)
     return loader
 
 
@@ -195,6 +195,6 @@ def _weights(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-def _own(module: nn.Module) -> list[Tensor]:
-    """Weights that belong to none of its parts."""
+def _direct_weights(module: nn.Module) -> list[Tensor]:
+    """Weights of the module itself, not of its submodules."""
     return [*module.parameters(recurse=False), *module.buffers(recurse=False)]

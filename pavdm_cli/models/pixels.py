@@ -1,4 +1,4 @@
-"""Frames as the models know them, 0 to 1, and as files hold them, bytes."""
+"""Frames as tensors from 0 to 1, and as bytes in files."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-ABSURD = 1e9  # times white: decoders give up to 1.2, ones of random weights up to 1e7
+MAX_PLAUSIBLE = 1e9  # of absolute values: decoders give up to 1.2, with random weights up to 1e7
 
 
 def to_unit(frames: Tensor) -> Tensor:
-    """Frames clamped to 0 to 1; all NaN if one value was not finite or beyond `ABSURD`, which clamping would hide.
+    """Frames clamped to 0 to 1; all NaN if any value is not finite or implausibly large, which clamping would hide.
 
-    The check needs no second tensor of that size, and no synchronization with the device.
+    The check allocates no tensor of that size and does not synchronize with the device.
     """
     low, high = torch.aminmax(frames)
-    sound = (low >= -ABSURD) & (high <= ABSURD)
+    sound = (low >= -MAX_PLAUSIBLE) & (high <= MAX_PLAUSIBLE)
     return frames.clamp(0, 1).add_(torch.where(sound, 0.0, float("nan")))
 
 

@@ -1,4 +1,4 @@
-"""Encoded prompts, cached in memory and on disk, so that a text encoder is loaded only for prompts it has not seen."""
+"""Encoded prompts, cached in memory and on disk, so that a text encoder is loaded only on a cache miss."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ TENSOR = "vectors"  # its name in a file
 class PromptCache:
     """Vectors (L, width) by cleaned prompt."""
 
-    encode: Callable[[str], Tensor]  # of a prompt that is not in the cache
-    key: Callable[[], str]  # all that vectors depend on besides the prompt
+    encode: Callable[[str], Tensor]  # for a prompt that is not in the cache
+    key: Callable[[], str]  # everything that vectors depend on, except the prompt
     folder: Path | None = None  # None: not on disk
-    vectors: dict[str, Tensor] = field(default_factory=dict)  # of this process
+    vectors: dict[str, Tensor] = field(default_factory=dict)  # in this process
 
     def get(self, text: str) -> Tensor:  # -> (L, width)
-        """The vectors of a prompt, encoded if they are nowhere."""
+        """The vectors of a prompt, encoded on a miss."""
         if text not in self.vectors:
             self.vectors[text] = self._from_disk(text)
         return self.vectors[text]
 
-    def holds(self, text: str) -> bool:
+    def is_stored(self, text: str) -> bool:
         """Whether a prompt's vectors are on disk, so that no weights are needed."""
         return self.folder is not None and self._path(self.folder, text).exists()
 

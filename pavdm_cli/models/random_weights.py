@@ -1,4 +1,4 @@
-"""Random weights at a model's true size, made on its device: speed can be measured with nothing downloaded."""
+"""Random weights at a model's full size, created on its device: speed can be measured without a download."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ M = TypeVar("M", bound=nn.Module)
 
 @torch.no_grad()
 def init_random(build: Callable[[], M], device: torch.device, dtype: torch.dtype, known: Mapping[str, Tensor]) -> M:
-    """A model with every weight random but those known, the same each time; made in place, so no second copy is."""
+    """A model with random weights except for those `known`; deterministic, and initialized in place."""
     with torch.device("meta"):
         model = build().to(dtype)
     model.to_empty(device=device)
@@ -31,5 +31,5 @@ def _fill(name: str, weight: Tensor, generator: torch.Generator) -> None:
         weight.zero_()
     elif weight.ndim > 1:
         weight.normal_(std=(weight.numel() / weight.shape[0]) ** -0.5, generator=generator)
-    else:  # gains near one, offsets near zero
+    else:  # norm weights near one, biases near zero
         weight.normal_(std=0.02, generator=generator).add_(name.endswith(("weight", "running_var")))

@@ -1,4 +1,4 @@
-"""The models by name, one line each; a model's module is imported when it is first asked for."""
+"""The models by name, one line each; a model's module is imported on first use."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ MODELS = {
     "wan2.1-t2v-1.3b": "pavdm_cli.models.wan.model",
     "wan2.1-t2v-14b": "pavdm_cli.models.wan.model",
     "wan2.2-ti2v-5b": "pavdm_cli.models.wan.model",
-}  # each module has a MODEL, or several MODELS by name
-SHAPES = {"mid": "pavdm_cli.models.opensora.mid"}  # networks that are only timed, with random weights
+}  # each module defines MODEL, or several MODELS by name
+SHAPES = {"mid": "pavdm_cli.models.opensora.mid"}  # only for benchmarks, with random weights
 DEFAULT = "pocket"
 
 
@@ -36,36 +36,36 @@ def _imported(name: str, module: str) -> VideoModel:
 
 
 def get(name: str) -> VideoModel:
-    """The model of a name, or of a shape's."""
+    """The model or benchmark shape of a name."""
     return _imported(name, (MODELS | SHAPES)[name])
 
 
-def every() -> Iterator[VideoModel]:
-    """All models."""
+def all_models() -> Iterator[VideoModel]:
+    """Imports the modules of all models."""
     return map(get, MODELS)
 
 
 def specs() -> list[ModelSpec]:
-    """Those of all models."""
-    return [model.spec for model in every()]
+    """The specs of all models."""
+    return [model.spec for model in all_models()]
 
 
 def options() -> dict[str, ModelOption]:
-    """The options that models add, by their keys in Python; of two models' with the same name the first."""
-    found: dict[str, ModelOption] = {}
-    for model in every():
-        found = {option.key: option for option in model.options} | found
-    return found
+    """The options that models add, by key; if several models have one, that of the first."""
+    merged: dict[str, ModelOption] = {}
+    for model in all_models():
+        merged = {option.key: option for option in model.options} | merged
+    return merged
 
 
 def shared_default(key: str) -> Any:
-    """The default of an option where all models that have it agree, else None."""
-    defaults = [option.default for model in every() for option in model.options if option.key == key]
+    """The default of an option if all models that have it agree, else None."""
+    defaults = [option.default for model in all_models() for option in model.options if option.key == key]
     return defaults[0] if all(default == defaults[0] for default in defaults) else None
 
 
 def find(name: str) -> VideoModel:
-    """The model of a name, or of the weights in a folder, which says what it is. Raises: ModelError."""
+    """The model of a name, or of the weights in a folder, recognized by its configurations. Raises: ModelError."""
     if name in MODELS:
         return get(name)
     if os.path.isfile(name):
@@ -73,4 +73,4 @@ def find(name: str) -> VideoModel:
     if not name or not os.path.isdir(name):
         repositories = {part.repo: spec.name for spec in specs() for part in spec.parts}
         raise unknown(name, MODELS, repositories)
-    return get(recognize(Path(name), specs())).located(name, Path(name).resolve())
+    return get(recognize(Path(name), specs())).with_weights(name, Path(name).resolve())

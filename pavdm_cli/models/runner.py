@@ -1,4 +1,4 @@
-"""A loaded model on its device, with all that is the same for every model: attention backend, guidance, offloading."""
+"""A loaded model on its device, with what every model shares: attention backend, guidance, offloading."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.offload import OffloadedModule, OffloadedStream, offload_blocks, offload_transformer, offload_vae
 from pavdm_cli.models.spec import ModelSpec
-from pavdm_cli.models.streams import run
+from pavdm_cli.models.streams import run_stream
 from pavdm_cli.sampling.denoiser import (
     Denoiser,
     batched_cfg,
@@ -41,24 +41,24 @@ from pavdm_cli.sampling.noise import NoiseLevels
 from pavdm_cli.sampling.schedule import Schedule
 
 
-def _nothing() -> None:
-    """Moves nothing: all is where it is needed."""
+def _no_transfer() -> None:
+    """For weights that stay where they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offloading:
-    """How offloaded weights come to the device and leave it."""
+    """How offloaded weights are moved to the device and off it."""
 
     vae: OffloadedModule
-    onload: Callable[[], None] = _nothing  # the transformer
-    make_room: Callable[[], None] = _nothing  # for the VAE
+    onload: Callable[[], None] = _no_transfer  # the transformer
+    make_room: Callable[[], None] = _no_transfer  # for the VAE
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRunner:
-    """A model, ready to be given a prompt."""
+    """A loaded model with its text encoder and how it runs."""
 
-    spec: ModelSpec  # at the size and rate asked for
+    spec: ModelSpec  # at the size and fps of the video
     video_model: VideoModel
     model: LoadedModel
     text_encoder: TextEncoder
@@ -75,20 +75,20 @@ class ModelRunner:
 
     @property
     def vae(self) -> nn.Module:
-        """The VAE's network, wherever its weights are."""
+        """The VAE's network; its weights may be offloaded."""
         return self.model.vae
 
     @property
     def layout(self) -> LatentLayout:
-        """At its size and rate."""
+        """At the spec's size and fps."""
         return self.video_model.layout(self.spec.size, self.spec.fps)
 
     def noise_shape(self, batch: int = 1) -> tuple[int, int, int, int]:
-        """Of one latent: (B, C, h, w)."""
+        """Shape of one latent's noise, (B, C, h, w)."""
         return (batch, *self.layout.shape)
 
     def residual_values(self, guidance: float) -> int:
-        """Values of the residual stream that a latent takes: batch * tokens * width."""
+        """Values in the residual stream per latent: batch * tokens * width."""
         return (1 if guidance == 1 else 2) * self.model.tokens_per_latent(self.layout) * self.model.hidden
 
     def denoiser(
@@ -101,7 +101,7 @@ class ModelRunner:
         *,
         negative: str | None = None,
     ) -> Denoiser:
-        """The denoiser of a formatted prompt under a schedule; one pass where guidance is 1 or the prompt is empty."""
+        """The denoiser for a formatted prompt; a single pass if guidance is 1 or the prompt is empty."""
         if self.offloading:
             self.offloading.onload()
         guidance = guidance if text else 1.0
@@ -109,14 +109,14 @@ class ModelRunner:
 
     @torch.no_grad()
     def embed(self, text: str, cfg: bool, negative: str | None = None) -> list[TextEmbedding]:
-        """A formatted prompt, and what guidance leads away from if there is any."""
+        """The embedding of a formatted prompt, and with `cfg` that of the unconditional pass."""
         if not text and negative is None and not self.spec.empty_prompt:
             return [self.model.unconditional(None, None)]
         (prompt,) = self.text_encoder.encode([text])
         if not cfg:
             return [prompt]
-        away = None if negative is None else self.text_encoder.encode([negative])[0]
-        return [prompt, self.model.unconditional(prompt, away)]
+        negative_prompt = None if negative is None else self.text_encoder.encode([negative])[0]
+        return [prompt, self.model.unconditional(prompt, negative_prompt)]
 
     @torch.no_grad()
     def denoiser_of(
@@ -127,23 +127,23 @@ class ModelRunner:
         guidance: float,
         execution: ExecutionConfig,
     ) -> Denoiser:
-        """The same of an encoded prompt."""
+        """As `denoiser`, for an encoded prompt."""
         config = self.denoiser_config(schedule, execution)
 
         def build(rows: Sequence[TextEmbedding]) -> Denoiser:
             denoiser = self.model.denoiser(rows, levels, config)
-            return denoiser if execution.fused else with_reference_ops(denoiser)
+            return denoiser if execution.fused_kernels else with_reference_ops(denoiser)
 
         if guidance != 1 and execution.cfg_batching == "sequential":
             denoiser = sequential_cfg(build(text[:1]), build(text[1:]), guidance)
         else:
             denoiser = build(text) if guidance == 1 else batched_cfg(build(text), guidance)
         denoiser = with_onload(denoiser, self.offloading.onload) if self.offloading else denoiser
-        longest = self.spec.window
-        return partitioned(denoiser, longest) if schedule.window > longest else denoiser
+        span = self.spec.window
+        return partitioned(denoiser, span) if schedule.window > span else denoiser
 
     def denoiser_config(self, schedule: Schedule, execution: ExecutionConfig) -> DenoiserConfig:
-        """How denoisers are built for a schedule: the context's keys and values are cached where that is exact."""
+        """How denoisers are built for a schedule."""
         causal = self.spec.causal and not schedule.noisy_context
         return DenoiserConfig(
             context=schedule.offset,
@@ -159,45 +159,44 @@ class ModelRunner:
         )
 
     def encode_stream(self) -> Stream:
-        """As `LoadedModel.encode_stream`, its weights brought for each call."""
-        return self._onloaded(self.model.encode_stream())
+        """As `LoadedModel.encode_stream`; offloaded weights are loaded for each call."""
+        return self._with_onload(self.model.encode_stream())
 
     def decode_stream(self, context: Tensor | None = None) -> Stream:
-        """As `LoadedModel.decode_stream`, likewise."""
-        return self._onloaded(self.model.decode_stream(context))
+        """As `LoadedModel.decode_stream`; offloaded weights are loaded for each call."""
+        return self._with_onload(self.model.decode_stream(context))
 
-    def _onloaded(self, stream: Stream) -> Stream:
-        away = self.offloading
-        return OffloadedStream(stream, away.vae, away.make_room) if away else stream
+    def _with_onload(self, stream: Stream) -> Stream:
+        offloading = self.offloading
+        return OffloadedStream(stream, offloading.vae, offloading.make_room) if offloading else stream
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:  # (B, n, 3, H, W) -> (B, T, C, h, w)
         """A whole clip."""
-        return run(self.encode_stream(), frames)
+        return run_stream(self.encode_stream(), frames)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:  # (B, T, C, h, w) -> (B, n, 3, H, W)
         """A whole clip."""
-        return run(self.decode_stream(), latents)
+        return run_stream(self.decode_stream(), latents)
 
     def upcast(self, part: Literal["transformer", "vae"]) -> ModelRunner:
-        """The same with a float32 copy of a part, to compute again what lower precision made of a chunk."""
+        """The same with a float32 copy of a part, to repeat a chunk that overflowed in lower precision."""
         if precision_of(self.transformer if part == "transformer" else self.vae) == "float32":
             return self
         if part == "vae":
-            vae_away = replace(self, model=self.model.upcast("vae", self.device))
-            return replace(vae_away, offloading=None)
+            return replace(self, model=self.model.upcast("vae", self.device), offloading=None)
         model = self.model.upcast("transformer", HOST if self.offloading else self.device)
         if self.offloading:
             offload_blocks(model, self.device)
             return with_attention(
-                replace(self, model=model, offloading=replace(self.offloading, onload=_nothing)), "auto"
+                replace(self, model=model, offloading=replace(self.offloading, onload=_no_transfer)), "auto"
             )
         return with_attention(replace(self, model=model), "auto")
 
 
 def precision_of(module: nn.Module) -> str:
-    """The lowest precision of a module's weights, as people name it."""
+    """The lowest precision of a module's weights, without the prefix `torch.`."""
     dtypes = {weight.dtype for weight in module.parameters()}
     narrow = [str(dtype).removeprefix("torch.") for dtype in dtypes if dtype.itemsize < torch.float32.itemsize]
     return narrow[0] if narrow else "float32"
@@ -212,7 +211,7 @@ def open_runner(
     prompts: Sequence[str] = (),
     options: Options | None = None,
 ) -> ModelRunner:
-    """Load a model. The prompts are encoded before its other weights come, and stay in the encoder's cache.
+    """Load a model. The prompts are encoded first, and stay in the encoder's cache, before other weights are loaded.
 
     Raises: ModelError, DeviceError.
     """
@@ -226,16 +225,16 @@ def open_runner(
 
 
 def weights_digest(video_model: VideoModel, placement: Placement) -> str:
-    """16 hexadecimal digits of the weights, and of what is merged into them. Raises: ModelError."""
-    own = video_model.digest()
+    """16 hexadecimal digits of the weights and of the LoRA files merged into them. Raises: ModelError."""
+    base = video_model.digest()
     if not placement.lora:
-        return own
+        return base
     merged = [f"{digest_files([adapter.path])} {adapter.scale}" for adapter in placement.lora]
-    return hashlib.sha256(" ".join([own, *merged]).encode()).hexdigest()[:16]
+    return hashlib.sha256(" ".join([base, *merged]).encode()).hexdigest()[:16]
 
 
-def place(execution: ExecutionConfig, text_device: torch.device | None = None) -> Placement:
-    """Where a model goes: onto the host first, where its weights are offloaded."""
+def placement_for(execution: ExecutionConfig, text_device: torch.device | None = None) -> Placement:
+    """Where a model is loaded: on the host if its weights are offloaded."""
     return Placement(
         torch.device(execution.device),
         execution.precision,
@@ -247,7 +246,7 @@ def place(execution: ExecutionConfig, text_device: torch.device | None = None) -
 
 
 def with_offload(runner: ModelRunner, mode: str) -> ModelRunner:
-    """The same model, whose weights come to its device for their turn; changed in place, in its last precision."""
+    """The same model with its weights on the host, loaded when needed; modifies it in place, after any cast."""
     if mode == "none":
         return runner
     vae = offload_vae(runner.vae, runner.device)
@@ -259,6 +258,6 @@ def with_offload(runner: ModelRunner, mode: str) -> ModelRunner:
 
 
 def with_attention(runner: ModelRunner, name: str) -> ModelRunner:
-    """The same model with the backend of that name, or the first that fits. Raises: UsageError, DeviceError."""
+    """The same model with an attention backend by name, or the first that fits. Raises: UsageError, DeviceError."""
     case = Case(machine_of(runner.device), runner.model.dtype, runner.model.head_width)
     return replace(runner, attention=choose_backend(name, case))

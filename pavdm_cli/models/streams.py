@@ -1,8 +1,8 @@
-"""Streams for VAEs that encode units of a few frames by themselves: all state is what waits for a whole unit."""
+"""Streams for VAEs that process units of a few frames independently: the only state is an incomplete unit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from pavdm_cli.models.adapter import Stream
 
 @dataclass(slots=True)
 class UnitStream:
-    """Values (B, T, ...) through `call` in whole units; what remains waits for more."""
+    """Passes values (B, T, ...) to `call` in whole units; the rest waits for more."""
 
     call: Callable[[Tensor], Tensor]
     unit: int
@@ -29,7 +29,7 @@ class UnitStream:
         values = values if self.waiting is None else torch.cat([self.waiting, values], dim=1)
         whole = values.shape[1] // self.unit * self.unit
         self.waiting = values[:, whole:] if whole < values.shape[1] else None
-        return self.call(values[:, :whole]) if whole else _nothing(values)
+        return self.call(values[:, :whole]) if whole else values.new_empty(len(values), 0, 1, 1, 1)
 
     def flush(self) -> Tensor:
         """As `Stream.flush`."""
@@ -38,23 +38,14 @@ class UnitStream:
 
 
 def unit_stream(call: Callable[[Tensor], Tensor], unit: int, context: Tensor | None = None) -> UnitStream:
-    """A stream that continues after `context`, of which only an incomplete unit matters."""
+    """A stream that continues after `context`, whose incomplete last unit is its state."""
     whole = 0 if context is None else context.shape[1] // unit * unit
     waiting = context is not None and whole < context.shape[1]
     return UnitStream(call, unit, context[:, whole:] if context is not None and waiting else None)
 
 
-def run(stream: Stream, values: Tensor) -> Tensor:
-    """All that a stream makes of these values, (B, T, ...)."""
-    return joined([stream.push(values), stream.flush()])
-
-
-def joined(parts: Iterable[Tensor]) -> Tensor:
-    """The parts along T, those without any values left out."""
-    every = list(parts)
-    filled = [part for part in every if part.shape[1]] or every[:1]
+def run_stream(stream: Stream, values: Tensor) -> Tensor:
+    """The whole output of a stream for these values, (B, T, ...)."""
+    parts = [stream.push(values), stream.flush()]
+    filled = [part for part in parts if part.shape[1]] or parts[:1]  # an empty part may differ in its other sizes
     return torch.cat(filled, dim=1) if len(filled) > 1 else filled[0]
-
-
-def _nothing(like: Tensor) -> Tensor:
-    return like.new_empty(like.shape[0], 0, 1, 1, 1)

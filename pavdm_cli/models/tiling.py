@@ -1,4 +1,4 @@
-"""Large pictures in overlapping tiles, blended where they overlap: less memory, and a slightly other result."""
+"""Large images in overlapping tiles that are blended: less memory, slightly different results."""
 
 from __future__ import annotations
 
@@ -8,34 +8,37 @@ from itertools import product
 import torch
 from torch import Tensor
 
-SIDES = range(32, 65, 4)  # of a tile, in latents; a quarter of each is shared with the next
+TILE_SIDES = range(32, 65, 4)  # in latents; neighbours overlap by a quarter
 
 
-def in_tiles(work: Callable[[Tensor], Tensor], x: Tensor, before: int = 1, after: int = 1) -> Tensor:
-    """What `work` makes of x (..., H, W), a tile at a time; before, after: values on a latent's side in x and in that.
+def run_in_tiles(
+    function: Callable[[Tensor], Tensor], x: Tensor, in_scale: int = 1, out_scale: int = 1
+) -> Tensor:  # (..., H, W)
+    """Apply a function tile by tile; in_scale, out_scale: pixels per latent, on a side, of x and of the result.
 
-    What fits into one tile is as without tiles, to the bit.
+    If one tile is enough, the result is bit for bit that without tiling.
     """
-    height, width = (length // before for length in x.shape[-2:])
+    height, width = (length // in_scale for length in x.shape[-2:])
     side, out = tile_side(height, width), torch.empty(0)
     if max(height, width) <= side:
-        return work(x)
-    for place in product(_starts(height, side), _starts(width, side)):
-        (top, left), (low, right) = place, (at + side for at in place)
-        tile = work(x[..., before * top : before * low, before * left : before * right])
-        if not any(place):
-            out = tile.new_zeros((*tile.shape[:-2], after * height, after * width), dtype=torch.float32)
-        down, across = (
-            _weights(after * at, after * length, after * side, x.device)
-            for at, length in zip(place, (height, width), strict=True)
+        return function(x)
+    for corner in product(_starts(height, side), _starts(width, side)):
+        (top, left), (bottom, right) = corner, (start + side for start in corner)
+        tile = function(x[..., in_scale * top : in_scale * bottom, in_scale * left : in_scale * right])
+        if not any(corner):
+            out = tile.new_zeros((*tile.shape[:-2], out_scale * height, out_scale * width), dtype=torch.float32)
+        rows, columns = (
+            _blend_weights(out_scale * start, out_scale * length, out_scale * side, x.device)
+            for start, length in zip(corner, (height, width), strict=True)
         )
-        out[..., after * top : after * low, after * left : after * right] += tile * (down[:, None] * across)
+        region = out[..., out_scale * top : out_scale * bottom, out_scale * left : out_scale * right]
+        region += tile * (rows[:, None] * columns)
     return out.to(tile)
 
 
 def tile_side(height: int, width: int) -> int:
-    """The side of the tiles for so many latents: the one that leaves the least narrow rest at the right and below."""
-    return max(SIDES, key=lambda side: min(_last(height, side), _last(width, side)) / side)
+    """The side of square tiles, in latents: that whose last row and column are widest."""
+    return max(TILE_SIDES, key=lambda side: min(_last(height, side), _last(width, side)) / side)
 
 
 def _starts(length: int, side: int) -> range:
@@ -47,9 +50,9 @@ def _last(length: int, side: int) -> int:
     return side if len(starts := _starts(length, side)) == 1 else length - starts[-1]
 
 
-def _weights(start: int, length: int, side: int, device: torch.device) -> Tensor:
-    """Of a tile's values in a row: rising where the tile before it reaches to, falling where the next one begins."""
-    blend, place = side // 4, torch.arange(min(side, length - start), device=device)
-    rising = (place if start else place + blend) / blend
-    falling = (side - place if start + side - blend < length else side - place + blend) / blend
+def _blend_weights(start: int, length: int, side: int, device: torch.device) -> Tensor:
+    """Weights along one side of a tile: rising over the previous tile's end, falling from the next one's start."""
+    blend, index = side // 4, torch.arange(min(side, length - start), device=device)
+    rising = (index if start else index + blend) / blend
+    falling = (side - index if start + side - blend < length else side - index + blend) / blend
     return torch.minimum(rising, falling).clamp(max=1)

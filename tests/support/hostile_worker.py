@@ -97,22 +97,22 @@ def metadata(draw: random.Random, folder: Path) -> None:
 def config(draw: random.Random, folder: Path) -> None:
     """A model's configuration."""
     from pavdm_cli.hub.checkpoint import read_json
-    from pavdm_cli.models.opensora.config import config_of
-    from pavdm_cli.models.opensora.text_encoder import check_sizes, parameters
+    from pavdm_cli.models.opensora.config import parse_config
+    from pavdm_cli.models.opensora.text_encoder import check_sizes, parameter_count
 
     path = written(folder, "config.json", hostile.document(draw, hostile.SIZES, CONFIG))
     config = read_json(path)
     with contextlib.suppress(PavdmError):
-        config_of(config)
+        parse_config(config)
     check_sizes(config)
-    parameters(config)
+    parameter_count(config)
 
 
 def weights(draw: random.Random, folder: Path) -> None:
     """Weights, their index, and what is built from them."""
     from pavdm_cli.hub.checkpoint import shapes, tensors
-    from pavdm_cli.models.opensora.vae import vae_config
-    from pavdm_cli.models.pocket.checkpoint import load_codec
+    from pavdm_cli.models.opensora.vae import infer_vae_config
+    from pavdm_cli.models.pocket.checkpoint import load_vae
 
     valid = draw.choice(seeds(folder, "weights")).read_bytes()
     path = written(folder, "model.safetensors", hostile.header(draw, valid))
@@ -122,8 +122,8 @@ def weights(draw: random.Random, folder: Path) -> None:
         placed = {"weight_map": {"weight": "model.safetensors"}}
         index.write_text(hostile.document(draw, ("weight_map", "metadata"), placed))
     with contextlib.suppress(PavdmError):
-        vae_config(shapes(tensors(path.parent)))
-    load_codec(path)
+        infer_vae_config(shapes(tensors(path.parent)))
+    load_vae(path)
 
 
 def pickled(draw: random.Random, folder: Path) -> None:

@@ -11,7 +11,7 @@ from pavdm_cli.models import registry
 from pavdm_cli.models.adapter import Init
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.meta_model import meta_runner
-from pavdm_cli.models.runner import ModelRunner, open_runner, place, with_offload
+from pavdm_cli.models.runner import ModelRunner, open_runner, placement_for, with_offload
 from pavdm_cli.models.spec import ModelSpec
 
 MODELS = {spec.name: spec for spec in registry.specs()}
@@ -25,7 +25,7 @@ def meta_of(config: GenerationConfig, device: torch.device | None = None) -> Mod
     device = device or torch.device("cpu")
     precision = config.spec.precisions_on(device.type)[0]
     execution = replace(config.execution, device=device.type, precision=precision, offload="none")
-    return meta_runner(config.video_model, config.spec, place(execution))
+    return meta_runner(config.video_model, config.spec, placement_for(execution))
 
 
 def find(name: str) -> ModelSpec:
@@ -47,5 +47,5 @@ def load(
     precision = precision or spec.precisions_on(kind)[0]
     execution = replace(execution or ExecutionConfig(), device=kind, precision=precision)
     prompts = [prompt] if prompt else []
-    runner = open_runner(registry.find(spec.name), spec, place(execution), prompts=prompts, init=init)
+    runner = open_runner(registry.find(spec.name), spec, placement_for(execution), prompts=prompts, init=init)
     return with_offload(runner, execution.offload)

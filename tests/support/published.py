@@ -18,9 +18,10 @@ from pavdm_cli.models.opensora import text_encoder
 from pavdm_cli.models.opensora.config import SIZES, XL2
 from pavdm_cli.models.opensora.spatial_vae import SpatialConfig
 from pavdm_cli.models.opensora.temporal_vae import TemporalConfig
-from pavdm_cli.models.opensora.vae import OpenSoraVAE, VAEConfig, normalisation
+from pavdm_cli.models.opensora.vae import OpenSoraVAE, VAEConfig, latent_statistics
 from pavdm_cli.models.random_weights import init_random
-from pavdm_cli.models.stdit.transformer import STDiT, frequencies
+from pavdm_cli.models.stdit.layers import rotary_frequencies
+from pavdm_cli.models.stdit.transformer import STDiT
 
 STDIT = replace(XL2, hidden=64, depth=2, heads=4, text_width=32)
 VAE = VAEConfig(SpatialConfig((32, 32, 32, 32), layers=1), TemporalConfig(filters=32, blocks=1))
@@ -47,11 +48,11 @@ def write(folder: Path, shards: int = 1) -> Path:
 @cache
 def parts() -> tuple[dict[str, Tensor], ...]:
     """Transformer, codec and text encoder, the same for every test."""
-    transformer = weights(lambda: STDiT(STDIT), {"rope.freqs": frequencies(STDIT)})
+    transformer = weights(lambda: STDiT(STDIT), {"rope.freqs": rotary_frequencies(STDIT.head_width)})
     encoder = weights(lambda: text_encoder.build(T5), {})
     del encoder["encoder.embed_tokens.weight"]  # `shared` once more
     surplus = {"lm_head.weight": torch.zeros(96, 32), "decoder.final_layer_norm.weight": torch.zeros(32)}
-    return transformer, weights(lambda: OpenSoraVAE(VAE), normalisation()), encoder | surplus
+    return transformer, weights(lambda: OpenSoraVAE(VAE), latent_statistics()), encoder | surplus
 
 
 def weights(build: Callable[[], nn.Module], given: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,13 +12,13 @@ from pavdm_cli.models.pocket.loaded import LoadedPocket, PocketTextEncoder
 from pavdm_cli.models.pocket.model import PocketModel
 from pavdm_cli.models.pocket.text_encoder import TextConfig
 from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
-from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
+from pavdm_cli.models.pocket.vae import PocketVAE, PocketVAEConfig
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.models.stdit.transformer import STDiTConfig
 from pavdm_cli.pocket_world.vocabulary import LENGTH
 
-CODEC = CodecConfig(channels=2, widths=(8, 8, 16), decoder_blocks=1)
+CODEC = PocketVAEConfig(channels=2, widths=(8, 8, 16), decoder_blocks=1)
 STDIT = STDiTConfig(hidden=32, depth=2, heads=2, in_channels=4, out_channels=4, text_width=16, text_length=LENGTH)
 POCKET = PocketConfig(TextConfig(width=16, layers=1, heads=2), STDIT)
 SIZE = (16, 24)  # pixels, height and width
@@ -38,9 +38,9 @@ def randomised(model: M, seed: int = 3) -> M:
     return model
 
 
-def tiny_codec() -> PocketCodec:
+def tiny_codec() -> PocketVAE:
     """Ready to be used, not trained."""
-    return randomised(PocketCodec(CODEC)).eval()
+    return randomised(PocketVAE(CODEC)).eval()
 
 
 def tiny_pocket() -> Pocket:

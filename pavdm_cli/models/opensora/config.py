@@ -1,4 +1,4 @@
-"""Open-Sora v1.2: the sizes of its transformer, what it reads, and in which precision it runs."""
+"""Open-Sora v1.2: reads and checks the transformer's configuration; precision, timestep shift."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.checkpoint import read_json
 from pavdm_cli.hub.config_checks import HINT, check_number, check_whole, within
-from pavdm_cli.models.opensora.text_encoder import LONGEST, check_sizes
+from pavdm_cli.models.opensora.text_encoder import MAX_TOKENS, check_sizes
 from pavdm_cli.models.opensora.vae import SHIFT
 from pavdm_cli.models.stdit.transformer import STDiTConfig
 from pavdm_cli.runtime.untrusted import summarize
@@ -21,14 +21,14 @@ XL2 = STDiTConfig(hidden=1152, depth=28, heads=16, in_channels=4, out_channels=8
 
 
 def precision(device: torch.device) -> torch.dtype:
-    """bfloat16 on a CUDA GPU, as the weights are published to be run; else float32."""
+    """bfloat16 on a CUDA GPU, as published; else float32."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def warp_ratio(height: int, width: int, frames: int) -> float:
-    """How far timesteps are pushed towards noise at `height` x `width` pixels and as many frames as the model sees.
+    """The timestep shift at `height` x `width` pixels and the number of frames that the model processes at once.
 
-    Its latent count leaves out a last part of less than 17 frames; below 17 in all that would be none, and is 1 in 4.
+    Latents are counted as in training, without a last group of less than 17 frames, or as one per 4 frames below 17.
     """
     latents = frames // 17 * 5 or math.ceil(frames / 4)
     return math.sqrt(height * width / 512**2 * latents)
@@ -43,13 +43,11 @@ SIZES = {
     "text_length": "model_max_length",
     "mlp_ratio": "mlp_ratio",
     "input_sq_size": "input_sq_size",
-}  # ours, and the published name
-
-
+}  # our name to the published one
 LIMITS = {
     **within({published: int(getattr(XL2, ours)) for ours, published in SIZES.items() if ours != "mlp_ratio"}),
-    "in_channels": (len(SHIFT), len(SHIFT)),  # those of the codec's latents
-    "model_max_length": (LONGEST, 8 * LONGEST),  # no shorter than what T5 reads of a prompt
+    "in_channels": (len(SHIFT), len(SHIFT)),  # those of the VAE's latents
+    "model_max_length": (MAX_TOKENS, 8 * MAX_TOKENS),  # at least what T5 encodes of a prompt
     "patch_size of time": (1, 1),
     "patch_size of height": (1, 64),
     "patch_size of width": (1, 64),
@@ -60,9 +58,9 @@ WHAT = "the transformer's configuration"
 def read_config(folder: Path) -> STDiTConfig:
     """The transformer's sizes from a folder of all parts.
 
-    Raises: ModelError, also where they do not go with the text encoder's.
+    Raises: ModelError, also if they do not match the text encoder's.
     """
-    config = config_of(read_json(folder / "transformer" / "config.json"))
+    config = parse_config(read_json(folder / "transformer" / "config.json"))
     path = folder / "text_encoder" / "config.json"
     encoder = read_json(path) if path.is_file() else {}
     check_sizes(encoder)
@@ -73,35 +71,35 @@ def read_config(folder: Path) -> STDiTConfig:
     return config
 
 
-def config_of(published: dict[str, Any]) -> STDiTConfig:
-    """The sizes a published configuration gives; what it leaves out is as in XL/2, how it was run is not looked at.
+def parse_config(published: dict[str, Any]) -> STDiTConfig:
+    """The sizes in a published configuration; those it omits are as in XL/2, and runtime settings are ignored.
 
     Raises: ModelError.
     """
-    other = {name: published.get(name, wanted) for name, wanted in (("qk_norm", True), ("skip_y_embedder", False))}
+    other = {name: published.get(name, default) for name, default in (("qk_norm", True), ("skip_y_embedder", False))}
     if other != {"qk_norm": True, "skip_y_embedder": False} or published.get("model_type", "STDiT3") != "STDiT3":
         raise ModelError(f"the configuration is of another network: {published.get('model_type')}, {other}")
     check_whole(WHAT, published, LIMITS)
     check_number(WHAT, "mlp_ratio", published.get("mlp_ratio", XL2.mlp_ratio), 64)
-    given = {ours: published[name] for ours, name in SIZES.items() if name in published}
-    config = _in_sizes(given, _patch(published.get("patch_size", XL2.patch)))
+    sizes = {ours: published[name] for ours, name in SIZES.items() if name in published}
+    config = _with_sizes(sizes, _patch(published.get("patch_size", XL2.patch)))
     return replace(config, out_channels=config.in_channels * (2 if published.get("pred_sigma", True) else 1))
 
 
-def _in_sizes(given: dict[str, Any], patch: tuple[int, int, int]) -> STDiTConfig:
-    """XL/2 in other sizes. Raises: ModelError where they do not go together."""
+def _with_sizes(sizes: dict[str, Any], patch: tuple[int, int, int]) -> STDiTConfig:
+    """XL/2 in other sizes. Raises: ModelError for sizes that exclude one another."""
     try:
-        config = replace(XL2, **given, patch=patch)
+        config = replace(XL2, **sizes, patch=patch)
         assert int(config.hidden * config.mlp_ratio)
     except AssertionError as error:
-        raise ModelError(f"{WHAT} makes no sense: {given} do not go together", HINT) from error
+        raise ModelError(f"{WHAT} makes no sense: {sizes} do not go together", HINT) from error
     return config
 
 
-def _patch(given: Any) -> tuple[int, int, int]:
-    if not isinstance(given, list | tuple) or len(given) != 3:
-        raise ModelError(f"{WHAT} makes no sense: patch_size is {summarize(given)}, not three whole numbers", HINT)
-    time, height, width = given
+def _patch(value: Any) -> tuple[int, int, int]:
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        raise ModelError(f"{WHAT} makes no sense: patch_size is {summarize(value)}, not three whole numbers", HINT)
+    time, height, width = value
     sides = {"patch_size of time": time, "patch_size of height": height, "patch_size of width": width}
     check_whole(WHAT, sides, LIMITS)
     return time, height, width

@@ -1,11 +1,8 @@
-"""A trained transformer as a folder in the published layout, beside the codec and text encoder it was trained with."""
+"""Writes a trained transformer as a folder in the published layout, with links to its VAE and text encoder."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +12,9 @@ from torch import Tensor
 from pavdm_cli.errors import OutputError
 from pavdm_cli.hub.atomic import in_place_of
 from pavdm_cli.hub.checkpoint import read_json
+from pavdm_cli.hub.links import link_or_copy
 
-KEPT = ("vae", "text_encoder")  # parts that training leaves as they are
+UNCHANGED = ("vae", "text_encoder")  # parts that training does not change
 
 
 def export(weights: dict[str, Tensor], source: Path, folder: Path, metadata: dict[str, Any]) -> Path:
@@ -29,31 +27,20 @@ def export(weights: dict[str, Tensor], source: Path, folder: Path, metadata: dic
     precision = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     try:
         part.mkdir(parents=True, exist_ok=True)
-        for name in KEPT:
+        for name in UNCHANGED:
             _link((source / name).resolve(), folder / name)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error}", "free some space, or choose another folder") from error
-    with in_place_of(part / "config.json") as beside:
-        beside.write_text(json.dumps(config | {"torch_dtype": precision}, indent=2), encoding="utf-8")
-    with in_place_of(part / "model.safetensors") as beside:
-        save_file(weights, beside, {"format": "pt", "about": json.dumps(metadata)})
+    with in_place_of(part / "config.json") as temporary:
+        temporary.write_text(json.dumps(config | {"torch_dtype": precision}, indent=2), encoding="utf-8")
+    with in_place_of(part / "model.safetensors") as temporary:
+        save_file(weights, temporary, {"format": "pt", "about": json.dumps(metadata)})
     return folder
 
 
-def _link(source: Path, place: Path) -> None:
-    """A link; where links need rights one does not have, the files under a second name, or at worst copied."""
-    if place.is_symlink():
-        place.unlink()
-    if place.exists():
-        return
-    with suppress(OSError, NotImplementedError):
-        place.symlink_to(source, target_is_directory=True)
-        return
-    shutil.copytree(source, place, copy_function=_link_file)
-
-
-def _link_file(source: str, place: str) -> None:
-    try:
-        os.link(source, place)
-    except OSError:
-        shutil.copy2(source, place)
+def _link(source: Path, target: Path) -> None:
+    """Replace a link, but not a folder."""
+    if target.is_symlink():
+        target.unlink()
+    if not target.exists():
+        link_or_copy(source, target)

@@ -1,8 +1,8 @@
-"""Open-Sora v1.2 with its weights, with random ones, or without contents."""
+"""Open-Sora v1.2 with its weights, with random ones, or on the meta device."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,17 +14,19 @@ from torch import Tensor, nn
 from pavdm_cli.hub.checkpoint import load_into, shapes, tensors
 from pavdm_cli.hub.weight_memory import check_room, weight_bytes
 from pavdm_cli.hub.weights_dir import cache_folder, home, need_weights
-from pavdm_cli.models.adapter import Init, Placement, TextEmbedding, TextEncoder
+from pavdm_cli.models.adapter import Init, Placement, TextEncoder
 from pavdm_cli.models.opensora.config import XL2, precision, read_config
 from pavdm_cli.models.opensora.export import export
 from pavdm_cli.models.opensora.spec import SPEC
-from pavdm_cli.models.opensora.text_encoder import T5Text, UnloadedT5
-from pavdm_cli.models.opensora.vae import FRAMES, LATENTS, OpenSoraVAE, VAEConfig, normalisation, vae_config
+from pavdm_cli.models.opensora.text_encoder import open_text_encoder, unloaded_text_encoder
+from pavdm_cli.models.opensora.vae import FRAMES, LATENTS, OpenSoraVAE, VAEConfig, infer_vae_config, latent_statistics
 from pavdm_cli.models.random_weights import init_random
 from pavdm_cli.models.spec import ModelSpec
+from pavdm_cli.models.stdit.layers import rotary_frequencies
 from pavdm_cli.models.stdit.loaded import STDiTModel
-from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig, frequencies
+from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
 from pavdm_cli.models.streams import UnitStream, unit_stream
+from pavdm_cli.models.t5 import RandomTextEncoder
 from pavdm_cli.runtime.optional_imports import check_installed
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -62,53 +64,34 @@ class LoadedOpenSora(STDiTModel):
         return export(dict(weights), self.source, folder, dict(metadata))
 
 
-class RandomText:
-    """Stands for T5 where weights are random: a random vector for every word and one for the end."""
-
-    def __init__(self, width: int) -> None:
-        self.width = width
-
-    def encode(self, prompts: Sequence[str], /) -> list[TextEmbedding]:
-        """Vectors that depend on nothing but the number of words."""
-        return [self._encode(len(prompt.split()) + 1) for prompt in prompts]
-
-    def _encode(self, count: int) -> TextEmbedding:
-        rows = torch.randn(count, self.width, generator=torch.Generator().manual_seed(0))
-        return TextEmbedding(rows, torch.ones(count, dtype=torch.bool))
-
-    def memory(self, prompt: str, /) -> dict[str, int]:
-        """None worth counting."""
-        return {}
-
-
 def load_text_encoder(spec: ModelSpec, placement: Placement, init: Init) -> TextEncoder:
     """As `VideoModel.load_text_encoder`."""
     if init == "random":
-        return RandomText(XL2.text_width)
+        return RandomTextEncoder(XL2.text_width)
     if init == "weights":
-        check(spec, placement)
+        check_loadable(spec, placement)
     folder, dtype = home(spec) / "text_encoder", precision(placement.text)
     if init == "meta" and not folder.is_dir():
-        return UnloadedT5(dtype)
-    return T5Text(folder, placement.text, dtype, cache_folder() / "prompts")
+        return unloaded_text_encoder(dtype)
+    return open_text_encoder(folder, placement.text, dtype, cache_folder() / "prompts")
 
 
-def check(spec: ModelSpec, placement: Placement) -> None:
-    """Refuse what cannot be loaded before anything is. Raises: ModelError, DeviceError."""
+def check_loadable(spec: ModelSpec, placement: Placement) -> None:
+    """Refuse what cannot be loaded, before any weight is read. Raises: ModelError, DeviceError."""
     need_weights(spec, text=False, published=SPEC)
     check_installed()
     folder, parts = home(spec), ["transformer"] * placement.transformer + ["vae"] * placement.vae
     read_config(folder)
-    wanted = sum(weight_bytes(folder / part, DTYPES[placement.precision]) for part in parts)
-    check_room("Open-Sora", wanted, placement.weights, "free some, or use --device cpu")
+    size = sum(weight_bytes(folder / part, DTYPES[placement.precision]) for part in parts)
+    check_room("Open-Sora", size, placement.weights, "free some, or use --device cpu")
 
 
 def load(spec: ModelSpec, placement: Placement) -> LoadedOpenSora:
     """The published weights. Raises: ModelError, DeviceError."""
-    check(spec, placement)
+    check_loadable(spec, placement)
     folder, dtype, device = home(spec), DTYPES[placement.precision], placement.weights
     config = read_config(folder)
-    sizes = vae_config(shapes(tensors(folder / "vae"))) if placement.vae else VAEConfig()
+    sizes = infer_vae_config(shapes(tensors(folder / "vae"))) if placement.vae else VAEConfig()
     if placement.transformer:
         transformer = load_into(lambda: STDiT(config), folder / "transformer", device, dtype)
     else:
@@ -121,25 +104,25 @@ def load(spec: ModelSpec, placement: Placement) -> LoadedOpenSora:
 def load_without_weights(
     spec: ModelSpec, placement: Placement, init: Init, sizes: Mapping[str, Any], scaled: bool
 ) -> LoadedOpenSora:
-    """Random weights, or none; a part that is not there has its published size."""
+    """Random weights, or meta tensors; a part that is not downloaded has its published size."""
     folder = home(spec)
     config, vae_sizes = XL2 if init == "random" else _config(folder), VAEConfig()
     config = replace(config, **sizes)
     if init == "meta" and (folder / "vae").is_dir():
-        vae_sizes = vae_config(shapes(tensors(folder / "vae")))
+        vae_sizes = infer_vae_config(shapes(tensors(folder / "vae")))
     dtype = DTYPES[placement.precision]
     if init == "random":
-        device, known = placement.weights, {"rope.freqs": frequencies(config)}
+        device, known = placement.weights, {"rope.freqs": rotary_frequencies(config.head_width)}
         transformer = init_random(lambda: STDiT(config), device, dtype, known)
         vae = (
-            init_random(lambda: OpenSoraVAE(vae_sizes), device, dtype, normalisation())
+            init_random(lambda: OpenSoraVAE(vae_sizes), device, dtype, latent_statistics())
             if placement.vae
             else nn.Identity()
         )
     else:
         with torch.device("meta"):
             transformer, vae = STDiT(config), OpenSoraVAE(vae_sizes)
-        for part in (transformer, vae):  # the rotary frequencies are made with contents
+        for part in (transformer, vae):  # the rotary frequencies are computed on the CPU
             part.to("meta", dtype).eval().requires_grad_(False)
     return _model(transformer, vae, placement, folder, scaled)
 

@@ -1,4 +1,4 @@
-"""A network for timing alone: Open-Sora's window and steps at a size that a CPU can run, with random weights."""
+"""A network for benchmarks: Open-Sora's window and steps at a size that a CPU can run, with random weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODEL = OpenSoraModel(
     replace(
         SPEC,
         name="mid",
-        about="Open-Sora's window and steps at a size that a CPU can run",
+        description="Open-Sora's window and steps at a size that a CPU can run",
         folder=Path(),
         size=(96, 160),
     ),

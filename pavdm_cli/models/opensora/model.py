@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models.adapter import Init, LoadedModel, Options, Placement, Prompt, Table, TextEncoder
+from pavdm_cli.models.adapter import HelpTable, Init, LoadedModel, Options, Placement, Prompt, TextEncoder
 from pavdm_cli.models.execution import DEVICES
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.opensora.spec import SPEC
@@ -62,24 +62,24 @@ class OpenSoraModel:
 
     spec: ModelSpec = SPEC
     options: tuple[ModelOption, ...] = OPTIONS
-    sizes: tuple[tuple[str, int], ...] = ()  # of the transformer, where it is not the published one
-    scaled: bool = True  # timesteps and positions follow the size of the image and the length of the window
+    sizes: tuple[tuple[str, int], ...] = ()  # of the transformer, if not the published ones
+    scaled: bool = True  # timesteps and position embeddings depend on the size in pixels and the window
 
     @property
     def published(self) -> ModelSpec:
         """As `VideoModel.published`."""
         return SPEC
 
-    def located(self, name: str, folder: Path) -> OpenSoraModel:
-        """As `VideoModel.located`."""
+    def with_weights(self, name: str, folder: Path) -> OpenSoraModel:
+        """As `VideoModel.with_weights`."""
         return replace(self, spec=replace(self.spec, name=name, folder=folder))
 
     def layout(self, size: tuple[int, int], fps: float) -> LatentLayout:
-        """Groups of 17 frames in 5 latents, each encoded by itself: 1 frame, then 4 for every latent."""
+        """Groups of 17 frames in 5 latents, encoded independently: 1 frame, then 4 per latent."""
         return LatentLayout((4, size[0] // 8, size[1] // 8), first=1, rest=4, unit=5)
 
     def noise_levels(self, steps: int, size: tuple[int, int], latents: int, options: Options) -> NoiseLevels:
-        """Pushed towards noise by size and length, as in training."""
+        """Shifted towards noise by size and length, as in training."""
         from pavdm_cli.sampling.noise import noise_levels, warped_sigmas
 
         return noise_levels(warped_sigmas(steps, self.timestep_ratio(size, latents)))
@@ -91,32 +91,32 @@ class OpenSoraModel:
         return warp_ratio(*size, self.layout(size, self.spec.fps).count(latents)) if self.scaled else 1.0
 
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
-        """With scores, as its captions had them."""
-        from pavdm_cli.models.opensora.prompt import check_prompt, with_scores
+        """With the scores of the options appended, as in the captions of training."""
+        from pavdm_cli.models.opensora.prompt import append_scores, check_prompt
 
         notes = check_prompt(text)
-        given = {option.key: options.get(option.key, option.default) for option in self.options}
-        scores = (given["aesthetic_score"] or None, given["motion_score"], given["camera_motion"])
-        return Prompt(with_scores(text, *scores), tuple(notes))
+        values = {option.key: options.get(option.key, option.default) for option in self.options}
+        scores = (values["aesthetic_score"] or None, values["motion_score"], values["camera_motion"])
+        return Prompt(append_scores(text, *scores), tuple(notes))
 
     @property
     def text_tokens(self) -> int:
-        """As many as it can read."""
+        """The length of the longest prompt."""
         return int(dict(self.sizes).get("text_length", 300))
 
     def prompt_notes(self, text: str) -> list[str]:
-        """What T5 will not read of it; none where its tokenizer is not there."""
+        """As `VideoModel.prompt_notes`; empty if the tokenizer is not downloaded."""
         from pavdm_cli.hub.weights_dir import home
-        from pavdm_cli.models.opensora.text_encoder import cut_note
+        from pavdm_cli.models.opensora.text_encoder import truncation_note
 
-        return cut_note(home(self.spec) / "text_encoder", text)
+        return truncation_note(home(self.spec) / "text_encoder", text)
 
     def count_tokens(self, text: str) -> int:
-        """T5's tokenizer, which is not loaded for this, makes about a third more tokens than there are words."""
+        """About four tokens for three words; T5's tokenizer is not loaded for this."""
         return min(300, 1 + len(text.split()) * 4 // 3)
 
-    def reference(self) -> tuple[list[Table], dict[str, Any]]:
-        """Nothing: it reads any words."""
+    def prompt_help(self) -> tuple[list[HelpTable], dict[str, Any]]:
+        """Nothing: any words are possible."""
         return [], {"words": {}, "synonyms": {}}
 
     def load_text_encoder(self, placement: Placement, init: Init) -> TextEncoder:

@@ -1,8 +1,7 @@
-"""Prompts in the form Open-Sora's captions had: cleaned by an ordered list of rules, with scores in words.
+"""Prompts in the form of Open-Sora's training captions: cleaned by an ordered list of rules, with scores appended.
 
-The rules are those of DeepFloyd IF, which PixArt and Open-Sora took over: a prompt has to become the same string as
-there, or the text encoder reads something else than in training. Some of them lose words that matter ("4x4", "h264");
-they stay for that reason.
+The rules are those of DeepFloyd IF, which PixArt and Open-Sora adopted. They are kept even where they lose words that
+matter ("4x4", "h264"): otherwise the text encoder would get other text than in training.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ DASHES = (
     "\u301c\u3030\u30a0\ufe31\ufe32\ufe58\ufe63\uff0d"
 )
 IMAGES = "(?:png|jpg|jpeg|bmp|webp|eps|pdf|apk|mp4)"
-# A host name has at most 253 characters, so that a long run of them takes time in proportion to its length.
+# The length of a host name is limited to 253 characters, so that matching takes linear time.
 HOST = r"[a-zA-Z0-9.\-]{1,253}\.(?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b/?(?!@)"
 
-MOST_MARKUP = 4_000_000  # tags times characters: Python's parser reads the rest anew at every tag that is not closed
+MAX_MARKUP = 4_000_000  # tags times characters: Python's parser scans the rest again at every unclosed tag
 
 
 class Rule(NamedTuple):
-    """Every match of the pattern is replaced."""
+    """Replaces every match of a pattern; the reason documents it."""
 
     pattern: re.Pattern[str]
     replacement: str
@@ -91,12 +90,12 @@ SPACING = (
 
 
 def clean(text: str) -> str:
-    """A prompt as captions were cleaned: twice, since the first time uncovers more. Raises: ModelError."""
+    """Clean a prompt as the captions were: twice, since the first pass uncovers more. Raises: ModelError."""
     return _clean_once(_clean_once(text))
 
 
-def with_scores(text: str, aesthetic: float | None = None, motion: float | None = None, camera: str = "") -> str:
-    """The prompt with each score it does not yet name, as captions name them."""
+def append_scores(text: str, aesthetic: float | None = None, motion: float | None = None, camera: str = "") -> str:
+    """Append each score that the prompt does not contain yet, in the form of the captions."""
     scores = (
         ("aesthetic score", None if aesthetic is None else f"{aesthetic:.1f}"),
         ("motion score", None if motion is None else f"{motion:.1f}"),
@@ -108,7 +107,7 @@ def with_scores(text: str, aesthetic: float | None = None, motion: float | None 
 
 
 def check_prompt(prompt: str) -> list[str]:
-    """Refuse a prompt that says nothing. Raises: UsageError."""
+    """Refuse a prompt of which nothing is left once it is cleaned. Raises: UsageError."""
     if not prompt.strip():
         raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
     if not clean(prompt):
@@ -133,24 +132,24 @@ def _replace(rules: Iterable[Rule], text: str) -> str:
 
 
 def _without_markup(text: str) -> str:
-    """The text of HTML; unchanged where the parser gives up, or would take seconds."""
-    if text.count("<") * len(text) > MOST_MARKUP:
+    """The text without HTML tags; unchanged if the parser fails or would take seconds."""
+    if text.count("<") * len(text) > MAX_MARKUP:
         return text
     soup = import_library("bs4")
     try:
-        with silenced():  # bs4 warns of prompts that look like a path or an address
+        with silenced():  # bs4 warns about text that looks like a path or an address
             return str(soup.BeautifulSoup(text, "html.parser").text)
     except (soup.ParserRejectedMarkup, ValueError, AssertionError, RecursionError):
         return text
 
 
 def _split_compounds(text: str) -> str:
-    """this-is-my-cute-cat in words: where there are more than three hyphens or underscores, all become spaces."""
+    """Replace hyphens and underscores by spaces if there are more than three: this-is-my-cute-cat."""
     return JOINT.sub(" ", text) if len(JOINT.findall(text)) > 3 else text
 
 
 def _unescape(text: str) -> str:
-    """The characters that HTML's entities stand for; unchanged where one has a number too long for Python to read."""
+    """Resolve HTML entities; unchanged if one has more digits than Python converts."""
     try:
         return html.unescape(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The autoencoder of single pictures, 8x smaller: diffusers' AutoencoderKL."""
+"""The autoencoder of single frames, 8x smaller in space: diffusers' AutoencoderKL."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pavdm_cli.runtime.optional_imports import import_library, silenced
 
 @dataclass(frozen=True, slots=True)
 class SpatialConfig:
-    """Sizes of the picture autoencoder; as they stand, Open-Sora's (PixArt's copy of the SDXL one)."""
+    """Sizes of the spatial autoencoder; the defaults are Open-Sora's (PixArt's copy of the SDXL one)."""
 
     widths: tuple[int, ...] = (128, 256, 512, 512)  # at 1, 1/2, 1/4 and 1/8 of the size
-    layers: int = 2  # residual blocks a level; the decoder has one more
+    layers: int = 2  # residual blocks per level; the decoder has one more
     groups: int = 32
     channels: int = 4  # of a latent
 
 
 def autoencoder(config: SpatialConfig) -> Any:
-    """diffusers' network in these sizes. Raises: ModelError."""
+    """diffusers' network in these sizes, with attention that takes a lock. Raises: ModelError."""
     build = import_library("diffusers.models.autoencoders.autoencoder_kl").AutoencoderKL
     levels = len(config.widths)
     with silenced():
@@ -42,9 +42,9 @@ def autoencoder(config: SpatialConfig) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class LockedAttention:
-    """A diffusers attention processor that runs while no other thread restricts torch's attention kernels.
+    """A diffusers attention processor that waits while another thread restricts torch's attention kernels.
 
-    diffusers reads the parameters of `__call__` and logs a warning for every argument that is not named there.
+    diffusers inspects the parameters of `__call__`, and logs a warning for every argument that is missing there.
     """
 
     processor: Any
@@ -61,13 +61,13 @@ class LockedAttention:
             return self.processor(attention, hidden_states, encoder_hidden_states, attention_mask, temb)
 
 
-def moments(network: Any, pictures: Tensor) -> Tensor:
-    """Mean, then logarithm of the variance: (N, 3, H, W), -1 to 1, to (N, 2 channels, H/8, W/8)."""
-    out: Tensor = network.encode(pictures, return_dict=False)[0].parameters
+def moments(network: Any, frames: Tensor) -> Tensor:
+    """Mean, then log variance: (N, 3, H, W), -1 to 1, to (N, 2 * channels, H/8, W/8)."""
+    out: Tensor = network.encode(frames, return_dict=False)[0].parameters
     return out
 
 
 def decode(network: Any, z: Tensor) -> Tensor:
-    """Latents to pictures: (N, channels, h, w) -> (N, 3, 8h, 8w)."""
+    """Latents to frames: (N, channels, h, w) -> (N, 3, 8h, 8w)."""
     out: Tensor = network.decode(z, return_dict=False)[0]
     return out

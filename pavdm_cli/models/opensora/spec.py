@@ -6,14 +6,14 @@ from pathlib import Path
 
 from pavdm_cli.models.spec import ModelSpec, WeightPart
 
-STDIT_V3 = "9a8583918505ee93bd9fae8dd5ce32e1f9334c71"  # the last of its main branch
-VAE_V1_2 = "33d153e9b5a9f771a8a84f98bd3f46458a8ed0bf"  # the last of its main branch
-# The hub's own conversion to safetensors, a proposed change of that repository; its main branch is pickled.
+STDIT_V3 = "9a8583918505ee93bd9fae8dd5ce32e1f9334c71"  # the last commit of its main branch
+VAE_V1_2 = "33d153e9b5a9f771a8a84f98bd3f46458a8ed0bf"  # the last commit of its main branch
+# The hub's automatic conversion to safetensors, an open pull request; the main branch is pickled.
 SAFE_T5 = "23ed28cddf2348992461bcda9922f53e8c8d4d59"
 SPEC = ModelSpec(
     name="opensora-v1.2",
-    about="Open-Sora v1.2: any prompt, on a GPU; its published weights were not trained for progressive levels",
-    licence="transformer and codec Apache-2.0; T5 as its repository says, which states none",
+    description="Open-Sora v1.2: any prompt, on a GPU; its published weights were not trained for progressive levels",
+    licence="transformer and VAE Apache-2.0; the repository of T5 states no licence",
     folder=Path("opensora-v1.2"),
     size=(240, 424),
     fps=24,

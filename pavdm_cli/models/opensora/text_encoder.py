@@ -1,10 +1,8 @@
-"""Open-Sora's text encoder: a cleaned prompt through T5 to vectors, which are kept on disk; T5 itself is not kept."""
+"""Open-Sora's text encoder, T5 v1.1 XXL: its configuration, weights and tokenizer."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,14 @@ from pavdm_cli.hub.checkpoint import digest, load_into, read_json
 from pavdm_cli.hub.config_checks import HINT, check_number, check_whole, within
 from pavdm_cli.hub.weight_memory import check_room, weight_bytes
 from pavdm_cli.hub.weights_dir import pulling
-from pavdm_cli.models.adapter import TextEmbedding
+from pavdm_cli.models import t5
 from pavdm_cli.models.opensora.prompt import clean
 from pavdm_cli.models.opensora.spec import SPEC
 from pavdm_cli.models.prompt_cache import PromptCache
 from pavdm_cli.runtime.optional_imports import import_library, silenced
 from pavdm_cli.runtime.printable import pluralize
-from pavdm_cli.runtime.untrusted import InvalidError, read_file
 
+# Everything that is read from a configuration.
 SIZES = (
     "vocab_size",
     "d_model",
@@ -35,7 +33,7 @@ SIZES = (
     "relative_attention_max_distance",
     "layer_norm_epsilon",
     "feed_forward_proj",
-)  # all that is taken from a configuration
+)
 XXL = {"vocab_size": 32128, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
 LIMITS = {
     **within(XXL),
@@ -43,117 +41,83 @@ LIMITS = {
     "relative_attention_num_buckets": (4, 1 << 12),
     "relative_attention_max_distance": (1, 1 << 16),
 }
-LONGEST = 300  # tokens, the end's included
-LARGEST_TOKENIZER = 64 << 20  # bytes
-END = 1  # the token after a prompt
-UNUSED = ("decoder.", "lm_head.", "encoder.embed_tokens.")  # of the published model; the last is `shared` once more
+MAX_TOKENS = 300  # including the end token
+UNUSED = ("decoder.", "lm_head.", "encoder.embed_tokens.")  # of the published model; the last duplicates `shared`
+TOKENIZER = "spiece.model"
 
 
-class T5Text:
-    """Reads the weights when there is a prompt it has not seen, and keeps none of them afterwards."""
+def open_text_encoder(
+    folder: Path, device: torch.device, dtype: torch.dtype, cache: Path | None = None
+) -> t5.T5TextEncoder:
+    """The encoder in a folder of weights, configuration and tokenizer; cache: folder of encoded prompts, if any."""
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype, cache: Path | None = None) -> None:
-        """folder: weights, configuration and tokenizer; cache: where vectors are kept, None for nowhere."""
-        self.folder, self.device, self.dtype, self.cache = folder, device, dtype, cache
-        self._prompts = PromptCache(self._encode, lambda: f"{text_digest(folder)} {dtype}", cache)
+    def estimate() -> dict[str, int]:
+        config = read_json(folder / "config.json")
+        weights = weight_bytes(folder, dtype, UNUSED)
+        return {"weights": weights, "activations": activation_bytes(config, dtype)}
 
-    def encode(self, prompts: Sequence[str], /) -> list[TextEmbedding]:
-        """As `TextEncoder.encode`; read by itself, a prompt needs no padding."""
-        rows = [self._prompts.get(clean(prompt)) for prompt in prompts]
-        return [TextEmbedding(row, torch.ones(len(row), dtype=torch.bool)) for row in rows]
-
-    def memory(self, prompt: str, /) -> dict[str, int]:
-        """As `TextEncoder.memory`."""
-        config, weights = read_json(self.folder / "config.json"), weight_bytes(self.folder, self.dtype, UNUSED)
-        return {} if self.knows(prompt) else {"weights": weights, "activations": working_bytes(config, self.dtype)}
-
-    def knows(self, prompt: str) -> bool:
-        """Whether a prompt's vectors are on disk, so that no weights are needed."""
-        return self._prompts.holds(clean(prompt))
-
-    def opened(self) -> Callable[[str], Tensor]:
-        """A reader of many prompts: cleaned text to vectors (L, width). The weights stay for as long as it is kept.
-
-        Raises: ModelError, DeviceError.
-        """
-        config = read_json(self.folder / "config.json")
-        _check_pieces(self.folder / "spiece.model", config)  # what is wrong is known before the weights are read
-        wanted = weight_bytes(self.folder, self.dtype, UNUSED)
-        check_room("T5", wanted, self.device, "read the prompt elsewhere: --text-device cpu")
-        with silenced():
-            encoder = load_into(lambda: build(config), self.folder, self.device, self.dtype, UNUSED)
-            encoder.tie_weights()  # the table that is stored once has two names
-
-        def read(text: str) -> Tensor:
-            ids = torch.tensor([token_ids(self.folder, text)], device=self.device)
-            with silenced():
-                vectors: Tensor = encoder(ids).last_hidden_state
-            return vectors[0].cpu()
-
-        return read
-
-    def _encode(self, text: str) -> Tensor:
-        return self.opened()(text)
+    prompts = PromptCache(
+        lambda text: load_encoder(folder, device, dtype)(text), lambda: f"{text_digest(folder)} {dtype}", cache
+    )
+    return t5.T5TextEncoder(clean, prompts, estimate)
 
 
-class UnloadedT5:
-    """The published T5 before it is downloaded: what it will take."""
+def unloaded_text_encoder(dtype: torch.dtype) -> t5.UnloadedTextEncoder:
+    """The published encoder before it is downloaded."""
+    weights = dtype.itemsize * parameter_count({})
+    return t5.UnloadedTextEncoder({"weights": weights, "activations": activation_bytes({}, dtype)})
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
 
-    def encode(self, prompts: Sequence[str], /) -> list[TextEmbedding]:
-        """Impossible without weights."""
-        raise NotImplementedError
+def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Callable[[str], Tensor]:
+    """A function from a cleaned prompt to its vectors (L, width), which holds the weights.
 
-    def memory(self, prompt: str, /) -> dict[str, int]:
-        """As `TextEncoder.memory`."""
-        return {"weights": self.dtype.itemsize * parameters({}), "activations": working_bytes({}, self.dtype)}
+    Raises: ModelError, DeviceError.
+    """
+    config = read_json(folder / "config.json")
+    check_sizes(config)
+    tokenizer = load_tokenizer(folder)
+    pieces, words = tokenizer.get_piece_size(), config.get("vocab_size", XXL["vocab_size"])
+    if pieces > words:
+        message = f"{folder / TOKENIZER} has {pieces} pieces, T5 {words} embeddings (vocab_size)"
+        raise ModelError(message, "are they of one download?")
+    check_room("T5", weight_bytes(folder, dtype, UNUSED), device, "encode the prompt elsewhere: --text-device cpu")
+    with silenced():
+        encoder = load_into(lambda: build(config), folder, device, dtype, UNUSED)
+        encoder.tie_weights()  # the embedding is stored once and has two names
+    return lambda text: t5.run_encoder(encoder, t5.token_ids(tokenizer, text, MAX_TOKENS), device)
 
 
 def text_digest(folder: Path) -> str:
-    """16 hexadecimal digits of all that vectors depend on: weights, tokenizer and configuration."""
-    found = hashlib.sha256(digest(folder).encode())
-    for name in ("spiece.model", "config.json"):
-        with suppress(OSError, InvalidError):  # what is missing is an error where it is needed
-            found.update(hashlib.sha256(read_file(folder / name, LARGEST_TOKENIZER)).digest())
-    return found.hexdigest()[:16]
+    """16 hexadecimal digits of everything that vectors depend on: weights, tokenizer and configuration."""
+    return t5.combined_digest(digest(folder), (folder / TOKENIZER, folder / "config.json"))
 
 
 def build(config: dict[str, Any]) -> Any:
-    """transformers' encoder of T5 in the sizes of a published configuration. Raises: ModelError."""
+    """transformers' encoder in the sizes of a published configuration. Raises: ModelError."""
     check_sizes(config)
-    t5 = import_library("transformers.models.t5.modeling_t5")
-    given = {name: config[name] for name in SIZES if name in config}
+    library = import_library("transformers.models.t5.modeling_t5")
+    sizes = {name: config[name] for name in SIZES if name in config}
     try:
-        return t5.T5EncoderModel(t5.T5Config(**given, attn_implementation="sdpa"))
+        return library.T5EncoderModel(library.T5Config(**sizes, attn_implementation="sdpa"))
     except Exception as error:  # the library has many for sizes that make no sense
         raise ModelError("T5's configuration makes no sense", HINT) from error
 
 
 def check_sizes(config: Mapping[str, Any]) -> None:
-    """Refuse sizes that no T5 has, before anything is reckoned with them. Raises: ModelError."""
+    """Refuse sizes that no T5 has, before anything is computed from them. Raises: ModelError."""
     what = "T5's configuration"
     check_whole(what, config, LIMITS)
     check_number(what, "layer_norm_epsilon", config.get("layer_norm_epsilon", 1e-6), 1)
     buckets = config.get("relative_attention_num_buckets", 32) // 4
-    nearer = config.get("relative_attention_max_distance", 128)
-    if nearer <= buckets:
+    distance = config.get("relative_attention_max_distance", 128)
+    if distance <= buckets:
         raise ModelError(
-            f"{what} makes no sense: relative_attention_max_distance is {nearer}, not over {buckets}", HINT
+            f"{what} makes no sense: relative_attention_max_distance is {distance}, not over {buckets}", HINT
         )
 
 
-def _check_pieces(path: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a tokenizer with words that T5's table lacks. Raises: ModelError."""
-    check_sizes(config)
-    pieces, words = _tokenizer(path).get_piece_size(), config.get("vocab_size", XXL["vocab_size"])
-    if pieces > words:
-        raise ModelError(f"{path} has {pieces} pieces, T5's table {words} (vocab_size)", "are they of one download?")
-
-
-def parameters(config: Mapping[str, Any]) -> int:
-    """Weights of the encoder of a configuration; what that leaves out is as in XXL."""
+def parameter_count(config: Mapping[str, Any]) -> int:
+    """Parameters of the encoder; sizes that the configuration omits are those of XXL."""
     sizes = XXL | dict(config)
     width, heads = sizes["d_model"], sizes["num_heads"]
     block = width * (4 * heads * sizes["d_kv"] + 3 * sizes["d_ff"] + 2)
@@ -161,51 +125,37 @@ def parameters(config: Mapping[str, Any]) -> int:
     return int(sizes["vocab_size"] * width + sizes["num_layers"] * block + biases + width)
 
 
-def working_bytes(config: Mapping[str, Any], dtype: torch.dtype) -> int:
-    """What the longest prompt's activations take at most: three inner vectors of a token where the MLP is gated.
+def activation_bytes(config: Mapping[str, Any], dtype: torch.dtype) -> int:
+    """Peak activations of the longest prompt: three inner vectors per token, since the MLP is gated.
 
     Raises: ModelError.
     """
     check_sizes(config)
     sizes = XXL | dict(config)
-    token = 3 * sizes["d_ff"] + 2 * sizes["d_model"] + sizes["num_heads"] * LONGEST
-    return int(LONGEST * (dtype.itemsize * token + 4 * sizes["d_model"]))
+    token = 3 * sizes["d_ff"] + 2 * sizes["d_model"] + sizes["num_heads"] * MAX_TOKENS
+    return int(MAX_TOKENS * (dtype.itemsize * token + 4 * sizes["d_model"]))
 
 
-def token_ids(folder: Path, text: str) -> list[int]:
-    """What T5 reads of a text: at most 300 tokens, the end's included. Raises: ModelError."""
-    ids: list[int] = _tokenizer(folder / "spiece.model").encode(text)
-    return [*ids[: LONGEST - 1], END]
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in the encoder's folder. Raises: ModelError."""
+    return t5.load_tokenizer(folder / TOKENIZER, pulling(SPEC, folder.parent))
 
 
-def cut_note(folder: Path, prompt: str, shown: int = 24) -> list[str]:
-    """One line on what `token_ids` leaves out of a prompt; it names the last words read, and the first `shown` lost.
+def truncation_note(folder: Path, prompt: str, max_words: int = 24) -> list[str]:
+    """One line on what is cut off a prompt: the last words kept, and the first `max_words` lost.
 
-    None where all is read, or the tokenizer cannot be.
+    Empty if nothing is, or if the tokenizer cannot be read.
     """
     try:
-        tokenizer = _tokenizer(folder / "spiece.model")
+        tokenizer = load_tokenizer(folder)
     except ModelError:
         return []
     ids: list[int] = tokenizer.encode(clean(prompt))
-    if len(ids) < LONGEST:
+    if len(ids) < MAX_TOKENS:
         return []
-    read, lost = (str(tokenizer.decode(part)).split() for part in (ids[: LONGEST - 1], ids[LONGEST - 1 :]))
-    more, words = " ..." if len(lost) > shown else "", pluralize(len(lost), "word")
+    used, lost = (str(tokenizer.decode(part)).split() for part in (ids[: MAX_TOKENS - 1], ids[MAX_TOKENS - 1 :]))
+    more, words = " ..." if len(lost) > max_words else "", pluralize(len(lost), "word")
     return [
-        f"the prompt has {len(ids) + 1} tokens and the model reads {LONGEST}: cut after "
-        f'"... {" ".join(read[-4:])}"; left out, {words}: "{" ".join(lost[:shown])}{more}"'
+        f"the prompt has {len(ids) + 1} tokens and the model reads {MAX_TOKENS}: cut after "
+        f'"... {" ".join(used[-4:])}"; left out, {words}: "{" ".join(lost[:max_words])}{more}"'
     ]
-
-
-def _tokenizer(path: Path) -> Any:
-    processor = import_library("sentencepiece").SentencePieceProcessor
-    if path.exists() and not (path.is_file() and path.stat().st_size <= LARGEST_TOKENIZER):
-        raise ModelError(f"{path} is no tokenizer: it is not a regular file, or too large", "delete it")
-    try:
-        return processor(model_file=str(path))
-    except (OSError, RuntimeError) as error:
-        fetches = f"{pulling(SPEC, path.parent.parent)} fetches it"
-        if path.is_file():
-            raise ModelError(f"{path} is damaged: it is no tokenizer", f"delete it, and {fetches} again") from error
-        raise ModelError(f"no tokenizer at {path}", fetches) from error

@@ -1,4 +1,4 @@
-"""Model parts as safetensors: 16-bit weights with their configuration in the header."""
+"""Parts of the model as safetensors files: 16-bit weights, with their configuration in the header."""
 
 from __future__ import annotations
 
@@ -18,98 +18,101 @@ from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.atomic import in_place_of
 from pavdm_cli.hub.finite import check_finite, extremes
 from pavdm_cli.hub.safetensors_file import open_weights
-from pavdm_cli.models.pocket.text_encoder import PocketText, TextConfig
+from pavdm_cli.models.pocket.text_encoder import PocketTextModel, TextConfig
 from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
-from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
+from pavdm_cli.models.pocket.vae import PocketVAE, PocketVAEConfig
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
 from pavdm_cli.pocket_world.vocabulary import VOCABULARY
 from pavdm_cli.runtime.untrusted import InvalidError, Kind, integer, list_of, mismatches, number, parse_json
 
 M = TypeVar("M", bound=nn.Module)
-PARTS = ("text.", "stdit.")  # of a denoiser's file
+PARTS = ("text.", "stdit.")  # prefixes of names in a denoiser's file
 
 
-def save(model: PocketCodec | Pocket, path: Path, about: dict[str, Any]) -> Path:
-    """Write the weights in float16; `about` goes into the header. Raises: OutputError."""
-    weights = {name: _narrow(value) for name, value in model.state_dict().items()}
-    header = {"config": json.dumps(asdict(model.config)), "about": json.dumps(about)}
-    with in_place_of(path) as beside:
-        save_file(weights, beside, header)
+def save(model: PocketVAE | Pocket, path: Path, metadata: dict[str, Any]) -> Path:
+    """Write the weights in float16; the metadata are stored in the header. Raises: OutputError."""
+    weights = {name: _half(value) for name, value in model.state_dict().items()}
+    header = {"config": json.dumps(asdict(model.config)), "about": json.dumps(metadata)}
+    with in_place_of(path) as temporary:
+        save_file(weights, temporary, header)
     return path
 
 
-def load_codec(path: Path) -> PocketCodec:
-    """The codec of a file, in float32. Raises: ModelError."""
-    return _load(path, _codec)
+def load_vae(path: Path) -> PocketVAE:
+    """The VAE of a file, in float32. Raises: ModelError."""
+    return _load(path, _build_vae)
 
 
 def load_denoiser(path: Path) -> Pocket:
     """The text encoder and transformer of a file, in float32. Raises: ModelError."""
-    return _known(_load(path, _denoiser), path, lambda model: model.config.text)
+    return _with_vocabulary(_load(path, _build_denoiser), path, lambda model: model.config.text)
 
 
-def load_text(path: Path) -> PocketText:
-    """The text encoder of such a file. Raises: ModelError."""
-    return _known(_load(path, lambda config: PocketText(_text(config)), "text."), path, lambda model: model.config)
+def load_text(path: Path) -> PocketTextModel:
+    """The text encoder of a denoiser's file. Raises: ModelError."""
+    model = _load(path, lambda config: PocketTextModel(_text_config(config)), "text.")
+    return _with_vocabulary(model, path, lambda model: model.config)
 
 
 def load_stdit(path: Path) -> STDiT:
-    """The transformer of such a file. Raises: ModelError."""
-    return _load(path, lambda config: STDiT(_stdit(config)), "stdit.")
+    """The transformer of a denoiser's file. Raises: ModelError."""
+    return _load(path, lambda config: STDiT(_stdit_config(config)), "stdit.")
 
 
-def _known(model: M, path: Path, config: Callable[[M], TextConfig]) -> M:
-    """The model, unless its vocabulary is of another version. Raises: ModelError."""
-    known = config(model).words - 1
-    if known != len(VOCABULARY):
-        raise ModelError(f"{path} knows {known} words, this version {len(VOCABULARY)}", "train it again")
+def _with_vocabulary(model: M, path: Path, config: Callable[[M], TextConfig]) -> M:
+    """Refuse a model with the vocabulary of another version. Raises: ModelError."""
+    words = config(model).words - 1
+    if words != len(VOCABULARY):
+        raise ModelError(f"{path} knows {words} words, this version {len(VOCABULARY)}", "train it again")
     return model
 
 
-def about(path: Path) -> dict[str, Any]:
-    """What the header says of how the weights were made. Raises: ModelError."""
+def training_metadata(path: Path) -> dict[str, Any]:
+    """How the weights were trained, from the header. Raises: ModelError."""
     with _opened(path) as file:
         return _section(file, "about", path)
 
 
 def digest(*paths: Path) -> str:
     """The first 16 hexadecimal digits of the files' SHA-256."""
-    found = hashlib.sha256()
+    total = hashlib.sha256()
     for path in paths:
-        found.update(path.read_bytes())
-    return found.hexdigest()[:16]
+        total.update(path.read_bytes())
+    return total.hexdigest()[:16]
 
 
-def _narrow(value: Tensor) -> Tensor:
+def _half(value: Tensor) -> Tensor:
     return value.detach().to("cpu", torch.float16 if value.is_floating_point() else value.dtype).contiguous()
 
 
-def _codec(config: dict[str, Any]) -> PocketCodec:
-    sizes = _sizes(config, CodecConfig())
-    return PocketCodec(CodecConfig(**sizes | {"widths": tuple(sizes["widths"])}))
+def _build_vae(config: dict[str, Any]) -> PocketVAE:
+    sizes = _sizes(config, PocketVAEConfig())
+    return PocketVAE(PocketVAEConfig(**sizes | {"widths": tuple(sizes["widths"])}))
 
 
-def _denoiser(config: dict[str, Any]) -> Pocket:
-    return Pocket(PocketConfig(_text(config), _stdit(config)))
+def _build_denoiser(config: dict[str, Any]) -> Pocket:
+    return Pocket(PocketConfig(_text_config(config), _stdit_config(config)))
 
 
-def _text(config: dict[str, Any]) -> TextConfig:
+def _text_config(config: dict[str, Any]) -> TextConfig:
     return TextConfig(**_sizes(config["text"], PocketConfig().text))
 
 
-def _stdit(config: dict[str, Any]) -> STDiTConfig:
+def _stdit_config(config: dict[str, Any]) -> STDiTConfig:
     sizes = _sizes(config["stdit"], PocketConfig().stdit)
     return STDiTConfig(**sizes | {"patch": tuple(sizes["patch"])})
 
 
-def _sizes(config: dict[str, Any], card: CodecConfig | TextConfig | STDiTConfig) -> dict[str, Any]:
-    """Sizes that are each within 16 times the card's. Raises: ValueError, also for other names."""
-    if wrong := mismatches(config, {name: _like(size) for name, size in asdict(card).items()}, required=asdict(card)):
+def _sizes(config: dict[str, Any], card: PocketVAEConfig | TextConfig | STDiTConfig) -> dict[str, Any]:
+    """Sizes of at most 16 times the published ones. Raises: ValueError, also for other names."""
+    if wrong := mismatches(
+        config, {name: _kind_of(size) for name, size in asdict(card).items()}, required=asdict(card)
+    ):
         raise ValueError(wrong[0])
     return config
 
 
-def _like(size: Any) -> Kind:
+def _kind_of(size: Any) -> Kind:
     if isinstance(size, float):
         return number(0, 16 * size)
     if isinstance(size, int):
@@ -118,37 +121,40 @@ def _like(size: Any) -> Kind:
 
 
 def _load(path: Path, build: Callable[[dict[str, Any]], M], part: str = "") -> M:
-    """The model of a file, or the part whose names begin like that. Raises: ModelError."""
+    """The model of a file, or the part of it with a prefix. Raises: ModelError."""
     with _opened(path) as file:
         config = _section(file, "config", path)
         names = [name for name in file.keys() if not (part and name.startswith(PARTS)) or name.startswith(part)]  # noqa: SIM118
         weights = {name.removeprefix(part): file.get_tensor(name) for name in names}
     try:
-        with torch.random.fork_rng(devices=[]):  # their first, random weights are replaced
+        with torch.random.fork_rng(devices=[]):  # the initial weights are replaced
             model = build(config)
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError, ArithmeticError) as error:
         why = f": {error}" if isinstance(error, ValueError) else ""
-        raise ModelError(f"{path} describes no model of this kind{why}", "is it the file of another part?") from error
+        message = f"{path} does not describe a model of this kind{why}"
+        raise ModelError(message, "is it the file of another part?") from error
     return _fill(model, weights, path)
 
 
 def _section(file: Any, name: str, path: Path) -> dict[str, Any]:
     try:
-        found = parse_json((file.metadata() or {})[name])
+        section = parse_json((file.metadata() or {})[name])
     except (KeyError, InvalidError):
-        found = None
-    if not isinstance(found, dict):
+        section = None
+    if not isinstance(section, dict):
         raise ModelError(f"{path} has no {name!r} in its header", "it is not a file that `pavdm train` wrote")
-    return found
+    return section
 
 
 def _opened(path: Path) -> Any:
     try:
         return open_weights(path)
     except FileNotFoundError as error:
-        raise ModelError(f"no weights at {path}", "`pavdm models list` shows what is there") from error
+        raise ModelError(f"no weights at {path}", "`pavdm models list` shows the models") from error
     except (SafetensorError, InvalidError, OSError) as error:
-        raise ModelError(f"{path} is not a safetensors file", "it may be cut short: fetch or train it again") from error
+        raise ModelError(
+            f"{path} is not a safetensors file", "it may be truncated: download or train it again"
+        ) from error
 
 
 def _fill(model: M, weights: dict[str, Tensor], path: Path) -> M:
@@ -162,7 +168,7 @@ def _fill(model: M, weights: dict[str, Tensor], path: Path) -> M:
     ]
     if wrong:
         named = ", ".join(sorted(wrong)[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        raise ModelError(f"{path} does not fit its own configuration: {named}", "fetch or train it again")
+        raise ModelError(f"{path} does not fit its own configuration: {named}", "download or train it again")
     own = {n: w.to(expected[n].dtype, copy=True, memory_format=torch.contiguous_format) for n, w in weights.items()}
     check_finite({name: extremes(weight) for name, weight in own.items()}, lambda name: path)
     model.load_state_dict(own, assign=True)

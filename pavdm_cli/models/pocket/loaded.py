@@ -14,12 +14,13 @@ from torch import Tensor
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.adapter import Init, LoadedModel, Placement, TextEmbedding, TextEncoder
 from pavdm_cli.models.pocket import checkpoint
-from pavdm_cli.models.pocket.text_encoder import PocketText, batch_ids
-from pavdm_cli.models.pocket.transformer import PocketConfig, one_thread
-from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
+from pavdm_cli.models.pocket.text_encoder import PocketTextModel, batch_ids
+from pavdm_cli.models.pocket.transformer import PocketConfig, single_thread
+from pavdm_cli.models.pocket.vae import PocketVAE, PocketVAEConfig
 from pavdm_cli.models.random_weights import init_random
-from pavdm_cli.models.stdit.loaded import STDiTModel, narrow_matmuls
-from pavdm_cli.models.stdit.transformer import STDiT, frequencies
+from pavdm_cli.models.stdit.layers import rotary_frequencies
+from pavdm_cli.models.stdit.loaded import STDiTModel, cast_linears
+from pavdm_cli.models.stdit.transformer import STDiT
 from pavdm_cli.models.streams import UnitStream, unit_stream
 from pavdm_cli.pocket_world.vocabulary import PAD
 
@@ -28,14 +29,14 @@ from pavdm_cli.pocket_world.vocabulary import PAD
 class LoadedPocket(STDiTModel):
     """As `LoadedModel`."""
 
-    vae: PocketCodec
+    vae: PocketVAE
 
     def encode_stream(self) -> UnitStream:
         """As `LoadedModel.encode_stream`."""
         return unit_stream(self.vae.encode, self.vae.config.frames_per_latent)
 
     def decode_stream(self, context: Tensor | None = None) -> UnitStream:
-        """As `LoadedModel.decode_stream`; every latent by itself."""
+        """As `LoadedModel.decode_stream`; latents are decoded independently."""
         return unit_stream(self.vae.decode, 1)
 
     def upcast(self, part: Literal["transformer", "vae"], device: torch.device) -> LoadedPocket:
@@ -45,7 +46,7 @@ class LoadedPocket(STDiTModel):
         return replace(self, vae=deepcopy(self.vae).to(device, torch.float32))
 
     def export(self, weights: Mapping[str, Tensor], folder: Path, metadata: Mapping[str, Any]) -> Path:
-        """Pocket's own training writes its weights: they are those of the text encoder too."""
+        """Refused: `pavdm train denoiser` writes pocket's weights, which include its text encoder."""
         raise UsageError("pocket is not fine-tuned on videos", "see `pavdm train denoiser --help`")
 
 
@@ -53,20 +54,20 @@ class LoadedPocket(STDiTModel):
 class PocketTextEncoder:
     """As `TextEncoder`."""
 
-    text: PocketText
+    text: PocketTextModel
 
     def encode(self, prompts: Sequence[str], /) -> list[TextEmbedding]:
-        """As `TextEncoder.encode`; each prompt by itself."""
+        """As `TextEncoder.encode`; each prompt on its own."""
         return [self._encode(prompt) for prompt in prompts]
 
     @torch.no_grad()
     def _encode(self, prompt: str) -> TextEmbedding:
         ids = batch_ids([prompt], self.text.places.device)
-        with one_thread():
+        with single_thread():
             return TextEmbedding(self.text(ids)[0], ids[0] != PAD)
 
-    def memory(self, prompt: str, /) -> dict[str, int]:
-        """Nothing: it is small and always there."""
+    def memory_bytes(self, prompt: str, /) -> dict[str, int]:
+        """Nothing: it is small and always loaded."""
         return {}
 
 
@@ -75,32 +76,32 @@ def load_text_encoder(path: Path, placement: Placement, init: Init) -> TextEncod
     config = PocketConfig().text
     if init == "meta":
         with torch.device("meta"):
-            return PocketTextEncoder(PocketText(config))
+            return PocketTextEncoder(PocketTextModel(config))
     if init == "random":
-        return PocketTextEncoder(init_random(lambda: PocketText(config), placement.device, torch.float32, {}))
+        return PocketTextEncoder(init_random(lambda: PocketTextModel(config), placement.device, torch.float32, {}))
     return PocketTextEncoder(checkpoint.load_text(path).to(placement.device))
 
 
-def load(codec: Path, denoiser: Path, placement: Placement, init: Init) -> LoadedModel:
+def load(vae_file: Path, denoiser: Path, placement: Placement, init: Init) -> LoadedModel:
     """As `VideoModel.load`."""
-    vae, stdit = _init(placement, init) if init != "weights" else _read(codec, denoiser, placement)
+    vae, stdit = _init(placement, init) if init != "weights" else _read(vae_file, denoiser, placement)
     if placement.precision == "bf16":
         vae.decoder.to(torch.bfloat16)
-        narrow_matmuls(stdit, torch.bfloat16)
+        cast_linears(stdit, torch.bfloat16)
     return LoadedPocket(stdit, vae, scaled=False, null_tokens=1)
 
 
-def _read(codec: Path, denoiser: Path, placement: Placement) -> tuple[PocketCodec, STDiT]:
+def _read(vae_file: Path, denoiser: Path, placement: Placement) -> tuple[PocketVAE, STDiT]:
     device = placement.weights
-    return checkpoint.load_codec(codec).to(device), checkpoint.load_stdit(denoiser).to(device)
+    return checkpoint.load_vae(vae_file).to(device), checkpoint.load_stdit(denoiser).to(device)
 
 
-def _init(placement: Placement, init: Init) -> tuple[PocketCodec, STDiT]:
+def _init(placement: Placement, init: Init) -> tuple[PocketVAE, STDiT]:
     config = PocketConfig().stdit
     if init == "meta":
         with torch.device("meta"):
-            vae, stdit = PocketCodec(CodecConfig()), STDiT(config)
+            vae, stdit = PocketVAE(PocketVAEConfig()), STDiT(config)
         return vae.eval().requires_grad_(False), stdit.to("meta").eval().requires_grad_(False)
-    known, device = {"rope.freqs": frequencies(config)}, placement.weights
-    vae = init_random(lambda: PocketCodec(CodecConfig()), device, torch.float32, {})
+    known, device = {"rope.freqs": rotary_frequencies(config.head_width)}, placement.weights
+    vae = init_random(lambda: PocketVAE(PocketVAEConfig()), device, torch.float32, {})
     return vae, init_random(lambda: STDiT(config), device, torch.float32, known)

@@ -1,4 +1,4 @@
-"""The bundled model before its weights are read: a small painted world, on any CPU."""
+"""The bundled model without its weights: a small painted world, on any CPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pavdm_cli.models.adapter import Init, LoadedModel, Options, Placement, Prompt, Table, TextEncoder
+from pavdm_cli.models.adapter import HelpTable, Init, LoadedModel, Options, Placement, Prompt, TextEncoder
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.spec import Efficiency, IgnoredOption, ModelOption, ModelSpec
 from pavdm_cli.models.stdit.options import FP32_TIMESTEPS
@@ -14,10 +14,10 @@ from pavdm_cli.models.stdit.options import FP32_TIMESTEPS
 if TYPE_CHECKING:
     from pavdm_cli.sampling.noise import NoiseLevels
 
-CODEC, DENOISER = "codec.safetensors", "denoiser.safetensors"
+VAE_FILE, DENOISER_FILE = "codec.safetensors", "denoiser.safetensors"
 SPEC = ModelSpec(
     name="pocket",
-    about="the embedded model: a small painted world, on any CPU, with no download",
+    description="the bundled model: a small painted world, on any CPU, with no download",
     licence="Apache-2.0",
     folder=Path(__file__).parent / "weights",
     size=(64, 96),
@@ -32,20 +32,18 @@ SPEC = ModelSpec(
     scale=4,
     method="pa",
     world="its own painted world",
-    files=(CODEC, DENOISER),
+    files=(VAE_FILE, DENOISER_FILE),
     precisions={"": ("fp32", "bf16")},
     ignored=(
-        IgnoredOption("--aspect", "it makes 96x64 pixels and no other", "leave it out"),
-        IgnoredOption("--aesthetic-score", "it learnt from captions without scores", "leave it out"),
-        IgnoredOption(
-            "--motion-score", "it learnt from captions without scores", "say it in words: hovering, bouncing"
-        ),
+        IgnoredOption("--aspect", "it only makes 96x64 pixels", "leave it out"),
+        IgnoredOption("--aesthetic-score", "its training captions have no scores", "leave it out"),
+        IgnoredOption("--motion-score", "its training captions have no scores", "say it in words: hovering, bouncing"),
         IgnoredOption("--camera-motion", "it reads that in the prompt", 'write it there: "..., the camera pans left"'),
-        IgnoredOption("--text-device", "it reads the prompt where it runs"),
+        IgnoredOption("--text-device", "it encodes the prompt on its own device"),
     ),
     efficiency={
-        "cpu fp32": Efficiency(denoise=0.28, decode=0.43, spread=1.6, measured=True),
-        "cpu bf16": Efficiency(denoise=0.31, decode=0.56, spread=1.6, measured=True),
+        "cpu fp32": Efficiency(denoise=0.28, decode=0.43, error_factor=1.6, measured=True),
+        "cpu bf16": Efficiency(denoise=0.31, decode=0.56, error_factor=1.6, measured=True),
     },
 )
 
@@ -62,12 +60,12 @@ class PocketModel:
         """As `VideoModel.published`."""
         return SPEC
 
-    def located(self, name: str, folder: Path) -> PocketModel:
-        """As `VideoModel.located`."""
+    def with_weights(self, name: str, folder: Path) -> PocketModel:
+        """As `VideoModel.with_weights`."""
         return replace(self, spec=replace(self.spec, name=name, folder=folder))
 
     def layout(self, size: tuple[int, int], fps: float) -> LatentLayout:
-        """Two frames side by side in every latent."""
+        """Two frames in the channels of every latent."""
         return LatentLayout((16, size[0] // 8, size[1] // 8), first=2, rest=2)
 
     def noise_levels(self, steps: int, size: tuple[int, int], latents: int, options: Options) -> NoiseLevels:
@@ -81,11 +79,11 @@ class PocketModel:
         return 1.0
 
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
-        """The complete caption: what the prompt leaves out comes from the source, or is drawn by the seed."""
+        """The complete caption: what the prompt leaves out is taken from the source, or drawn from the seed."""
         from pavdm_cli.pocket_world.prompt import format_prompt
 
-        found = format_prompt(text, seed, source)
-        return Prompt(found.text, tuple(found.notes), caption=found.text)
+        formatted = format_prompt(text, seed, source)
+        return Prompt(formatted.text, tuple(formatted.notes), caption=formatted.text)
 
     @property
     def text_tokens(self) -> int:
@@ -93,49 +91,49 @@ class PocketModel:
         return 12
 
     def prompt_notes(self, text: str) -> list[str]:
-        """None: the parser says at once what it does not know."""
+        """None: the notes of `format_prompt` name unknown words."""
         return []
 
     def count_tokens(self, text: str) -> int:
-        """One for each word that it knows."""
+        """One for each word of its vocabulary."""
         from pavdm_cli.pocket_world import vocabulary
 
         return max(1, len(vocabulary.tokens(text)))
 
-    def reference(self) -> tuple[list[Table], dict[str, Any]]:
-        """What a prompt can say, and the words that it knows."""
+    def prompt_help(self) -> tuple[list[HelpTable], dict[str, Any]]:
+        """What a prompt can say, and the vocabulary."""
         from pavdm_cli.pocket_world.prompt import GRAMMAR, vocabulary
         from pavdm_cli.pocket_world.synonyms import SYNONYMS
         from pavdm_cli.pocket_world.vocabulary import WORDINGS
 
         synonyms = {kind: {word: line.split(", ") for word, line in SYNONYMS[kind].items()} for kind in SYNONYMS}
         head = ("", "meaning", "wordings", "also understood, inflected too")
-        tables: list[Table] = [("what a prompt can say", ("", ""), GRAMMAR), ("words it knows", head, vocabulary())]
+        tables: list[HelpTable] = [("what a prompt can say", ("", ""), GRAMMAR), ("words it knows", head, vocabulary())]
         return tables, {"words": WORDINGS, "synonyms": synonyms}
 
     def load_text_encoder(self, placement: Placement, init: Init) -> TextEncoder:
-        """As `VideoModel.load_text_encoder`; it encodes where the model runs."""
+        """As `VideoModel.load_text_encoder`; it runs on the model's device."""
         from pavdm_cli.models.pocket import loaded
 
-        return loaded.load_text_encoder(self.spec.folder / DENOISER, placement, init)
+        return loaded.load_text_encoder(self.spec.folder / DENOISER_FILE, placement, init)
 
     def load(self, placement: Placement, init: Init) -> LoadedModel:
         """As `VideoModel.load`."""
         from pavdm_cli.models.pocket import loaded
 
-        return loaded.load(self.spec.folder / CODEC, self.spec.folder / DENOISER, placement, init)
+        return loaded.load(self.spec.folder / VAE_FILE, self.spec.folder / DENOISER_FILE, placement, init)
 
     def digest(self) -> str:
         """As `VideoModel.digest`."""
         from pavdm_cli.models.pocket import checkpoint
 
-        return checkpoint.digest(self.spec.folder / CODEC, self.spec.folder / DENOISER)
+        return checkpoint.digest(self.spec.folder / VAE_FILE, self.spec.folder / DENOISER_FILE)
 
     def weights_digest(self, part: str) -> str:
         """As `VideoModel.weights_digest`."""
         from pavdm_cli.models.pocket import checkpoint
 
-        return checkpoint.digest(self.spec.folder / (CODEC if part == "vae" else DENOISER))
+        return checkpoint.digest(self.spec.folder / (VAE_FILE if part == "vae" else DENOISER_FILE))
 
 
 MODEL = PocketModel()

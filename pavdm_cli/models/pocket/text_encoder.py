@@ -1,4 +1,4 @@
-"""The pocket model's text encoder: words in order, through two transformer layers."""
+"""Pocket's text encoder: word embeddings through a small transformer encoder."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class TextConfig:
     words: int = len(VOCABULARY) + 1
 
 
-class PocketText(nn.Module):
-    """Prompts to token vectors, trained together with the denoiser."""
+class PocketTextModel(nn.Module):
+    """The network, trained together with the denoiser."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()

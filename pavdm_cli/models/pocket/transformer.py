@@ -1,4 +1,4 @@
-"""The embedded model's denoiser: its text encoder and its transformer, kept and trained together."""
+"""Pocket's denoiser: its text encoder and its transformer, which are trained and stored together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from pavdm_cli.models.pocket.text_encoder import PocketText, TextConfig, batch_ids
+from pavdm_cli.models.pocket.text_encoder import PocketTextModel, TextConfig, batch_ids
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig, Text
 from pavdm_cli.pocket_world.vocabulary import LENGTH, PAD
 
@@ -27,16 +27,16 @@ class PocketConfig:
 
 
 class Pocket(nn.Module):
-    """Prompts and noisy latents to velocities."""
+    """Both networks; their weights are in one file."""
 
     def __init__(self, config: PocketConfig) -> None:
         super().__init__()
         self.config = config
-        self.text = PocketText(config.text)
+        self.text = PocketTextModel(config.text)
         self.stdit = STDiT(config.stdit)
 
-    def read(self, prompts: list[str], dropped: Tensor | None = None) -> Text:
-        """Prompts as the blocks read them; a dropped one (bool (B,)) becomes the null embedding, under its own mask."""
+    def encode_prompts(self, prompts: list[str], dropped: Tensor | None = None) -> Text:
+        """Keys and values of prompts; dropped (B,): replace by the null embedding, with the prompt's mask."""
         y, mask = self.embed(prompts)
         if dropped is not None:
             null = self.stdit.y_embedder.y_embedding[: y.shape[1]].to(y)
@@ -46,14 +46,14 @@ class Pocket(nn.Module):
     def embed(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Token vectors (B, L, width) and which of them are words (B, L)."""
         ids = batch_ids(prompts, self.stdit.y_embedder.y_embedding.device)
-        with nullcontext() if torch.is_grad_enabled() else one_thread():
+        with nullcontext() if torch.is_grad_enabled() else single_thread():
             vectors: Tensor = self.text(ids)
         return vectors, ids != PAD
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Inside the block torch's products of a few rows round the same however many threads there are outside."""
+def single_thread() -> Iterator[None]:
+    """Inside the block, torch's matmuls of a few rows round the same for any number of threads outside."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

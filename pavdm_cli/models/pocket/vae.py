@@ -1,7 +1,6 @@
-"""The pocket model's codec: frames to latents and back, 8x smaller in space, two frames side by side in one latent.
+"""Pocket's VAE: frames to latents and back, 8x smaller in space, with two frames in the channels of every latent.
 
-Every frame is coded on its own, so motion inside a latent is as real as the frames are, and any run of latents decodes
-alone.
+Every frame is encoded on its own, so any range of latents can be decoded, with the motion inside latents intact.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from pavdm_kernels import cast_to_narrower, linear
 
 
 @dataclass(frozen=True, slots=True)
-class CodecConfig:
-    """Shape of the pocket codec."""
+class PocketVAEConfig:
+    """Sizes of the VAE."""
 
     channels: int = 8  # of one frame's code
     frames_per_latent: int = 2
@@ -31,12 +30,12 @@ class CodecConfig:
 
     @property
     def latent_channels(self) -> int:
-        """Channels of a latent: the codes of its frames, stacked."""
+        """Channels of a latent: the codes of its frames."""
         return self.channels * self.frames_per_latent
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions around their input."""
+    """A residual block of two 3x3 convolutions."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -52,17 +51,17 @@ class Residual(nn.Module):
 
 
 class Pointwise(nn.Conv2d):
-    """A 1x1 convolution as the linear layer it is, which rounds the same by any number of threads."""
+    """A 1x1 convolution as a linear layer, which rounds the same for any number of threads."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, channels, H, W) to (N, other channels, H, W)."""
         return linear(x.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
 
 
-class PocketCodec(nn.Module):
+class PocketVAE(nn.Module):
     """Autoencoder over single frames; latents have zero mean and unit variance per channel by construction."""
 
-    def __init__(self, config: CodecConfig) -> None:
+    def __init__(self, config: PocketVAEConfig) -> None:
         super().__init__()
         self.config = config
         fine, middle, coarse = config.widths
@@ -90,12 +89,12 @@ class PocketCodec(nn.Module):
             nn.PixelShuffle(2),
         )
 
-    def code(self, frames: Tensor) -> Tensor:
+    def encode_frames(self, frames: Tensor) -> Tensor:
         """Frames (N, 3, H, W), 0 to 1, to codes (N, channels, H/8, W/8)."""
         code: Tensor = self.normalise(self.encoder(frames * 2 - 1))
         return code
 
-    def picture(self, codes: Tensor) -> Tensor:
+    def decode_frames(self, codes: Tensor) -> Tensor:
         """Codes (N, channels, H/8, W/8) to frames (N, 3, H, W), 0 to 1 but not clamped."""
         narrow = cast_to_narrower(codes, next(self.decoder.parameters()))
         frames: Tensor = self.decoder(narrow).to(codes.dtype)
@@ -105,33 +104,33 @@ class PocketCodec(nn.Module):
     def encode(self, frames: Tensor) -> Tensor:
         """Frames (B, n, 3, H, W), 0 to 1, to latents (B, n / frames_per_latent, channels, H/8, W/8)."""
         self._check(frames)
-        codes = self.code(frames.flatten(0, 1).to(next(self.encoder.parameters()).device))
+        codes = self.encode_frames(frames.flatten(0, 1).to(next(self.encoder.parameters()).device))
         return rearrange(codes, "(b t f) c h w -> b t (f c) h w", b=frames.shape[0], f=self.config.frames_per_latent)
 
     @exact_convolutions()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, T, channels, h, w) to frames (B, T * frames_per_latent, 3, 8h, 8w), clamped to 0 to 1.
 
-        One latent after the other: convolutions of another batch size round otherwise, and a video would depend, in its
-        last bits, on how many latents were decoded together.
+        One at a time: convolutions round differently at other batch sizes, so the last bits of a video would depend on
+        how many latents are decoded together.
         """
         codes = rearrange(latents, "b t (f c) h w -> (b t) f c h w", f=self.config.frames_per_latent)
-        frames = to_unit(torch.cat([self.picture(code) for code in codes]))
+        frames = to_unit(torch.cat([self.decode_frames(code) for code in codes]))
         return rearrange(frames, "(b n) c h w -> b n c h w", b=latents.shape[0])
 
     def _check(self, frames: Tensor) -> None:
         count, (height, width) = frames.shape[1], frames.shape[-2:]
         if count % self.config.frames_per_latent or height % 8 or width % 8:
             raise UsageError(
-                f"pocket codes groups of {self.config.frames_per_latent} frames with sides in multiples of 8, "
+                f"pocket encodes groups of {self.config.frames_per_latent} frames with sides in multiples of 8, "
                 f"got {pluralize(count, 'frame')} of {width}x{height}"
             )
 
 
 @torch.no_grad()
-def quality(codec: PocketCodec, frames: Tensor, mask: Tensor) -> tuple[float, float]:
-    """Peak signal-to-noise ratio in dB over all pixels and over object pixels; frames (N, 3, H, W), mask (N, H, W)."""
-    error = (codec.picture(codec.code(frames)).clamp(0, 1) - frames).square().mean(dim=1)
+def reconstruction_psnr(vae: PocketVAE, frames: Tensor, mask: Tensor) -> tuple[float, float]:
+    """PSNR in dB over all pixels and over object pixels; frames (N, 3, H, W), mask (N, H, W)."""
+    error = (vae.decode_frames(vae.encode_frames(frames)).clamp(0, 1) - frames).square().mean(dim=1)
     inside = mask > 0.5
     return _decibel(error.mean()), _decibel(error[inside].mean())
 

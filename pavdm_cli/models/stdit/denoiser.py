@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pavdm_cli.attention import Attention
 from pavdm_cli.models.stdit.transformer import (
-    Attends,
+    AttentionFns,
     BlockFn,
     ContextKV,
     Modulation,
@@ -22,78 +22,78 @@ from pavdm_cli.models.stdit.transformer import (
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
 from pavdm_kernels import on_gpu
 
-Size = tuple[float, float] | None  # pixels, height and width, where positions follow them
+Size = tuple[float, float] | None  # height and width in pixels, if position embeddings depend on them
 
 
 @torch.no_grad()
-def modulation_of(stdit: STDiT, timesteps: Tensor, fps: float, exact: bool = False) -> Modulation:
-    """The modulation vectors of every level, computed once per video; timesteps (N,) from 0 to 1000.
+def compute_modulation(stdit: STDiT, timesteps: Tensor, fps: float, exact: bool = False) -> Modulation:
+    """The AdaLN modulation of every level; timesteps (N,) from 0 to 1000.
 
-    They are rounded as the weights are (in bfloat16, 740 for 738.1), as Open-Sora was trained, unless `exact`.
+    Unless `exact`, they are rounded to the weights' precision (bfloat16: 740 for 738.1), as in Open-Sora's training.
     """
     weight = stdit.final_layer.linear.weight
     times = timesteps.to(weight.device, torch.promote_types(timesteps.dtype, weight.dtype))
-    table = stdit.modulation(times if exact else times.to(weight), weight.new_tensor(fps))
-    return table if on_gpu(weight) else stdit.summed(table)
+    modulation = stdit.modulation(times if exact else times.to(weight), weight.new_tensor(fps))
+    return modulation if on_gpu(weight) else stdit.with_vectors(modulation)
 
 
 def with_backend(text: Text, attention: Attention, run: BlockFn = eager_block) -> Text:
-    """The same text, attended to through a backend; `run` is how blocks are run.
-
-    Position embeddings depend on sizes alone and are made once.
-    """
-    over_text = attention.for_keys(text.kv[0].shape[1], text.mask is not None)
-    return text._replace(attends=Attends(attention.any_length, over_text), keep=tensor_cache(), run=run)
+    """The same text with an attention backend, a cache of position embeddings, and `run` to run blocks."""
+    text_attention = attention.for_keys(text.kv[0].shape[1], text.mask is not None)
+    functions = AttentionFns(attention.any_length, text_attention)
+    return text._replace(attention=functions, cached=tensor_cache(), run=run)
 
 
-def with_kv_cache(stdit: STDiT, text: Text, table: Modulation, position: int, size: Size = None) -> Denoiser:
-    """For a model whose clean latents attend only to clean ones: keys and values are cached until the next shift.
+def with_kv_cache(stdit: STDiT, text: Text, modulation: Modulation, position: int, size: Size = None) -> Denoiser:
+    """Caches the keys and values of the context until the next shift: exact if clean latents attend only to clean ones.
 
-    position: of the window's first latent, whether there is a context or not; a longer context repeats positions.
+    position: of the window's first latent, with or without a context; a longer context repeats positions.
     """
 
     @torch.no_grad()
     def prefill(context: Tensor, level: int) -> ContextKV:
-        rows = _same(level, context)
-        return stdit.prefill(context.to(_weight(stdit)), rows, table, text, size, position=position)
+        levels = _uniform_levels(level, context)
+        return stdit.prefill(context.to(_weight(stdit)), levels, modulation, text, size, position=position)
 
     @torch.no_grad()
     def velocity(window: Tensor, levels: Tensor, cache: ContextKV | None) -> Tensor:
         latents, cached = window.to(_weight(stdit)), cache or ContextKV(None, position)
-        out: Tensor = stdit(latents, levels, table, text, cached=cached, size=size)
+        out: Tensor = stdit(latents, levels, modulation, text, cached=cached, size=size)
         return out.to(window)
 
     return FunctionDenoiser(prefill, velocity)
 
 
 def with_full_context(
-    stdit: STDiT, text: Text, table: Modulation, position: int, size: Size = None, *, causal: bool = False
+    stdit: STDiT, text: Text, modulation: Modulation, position: int, size: Size = None, *, causal: bool = False
 ) -> Denoiser:
-    """For any model: the context is in front of the window at every step, and every latent attends to every other.
+    """Recomputes the context in front of the window at every step; every latent attends to every other.
 
-    With `causal` the context attends only to itself: as `with_kv_cache`, without the cache.
+    With `causal` the context attends only to itself, with the same result as `with_kv_cache`.
     """
 
     def prefill(context: Tensor, level: int) -> tuple[Tensor, Tensor]:
-        return context, _same(level, context)
+        return context, _uniform_levels(level, context)
 
     @torch.no_grad()
     def velocity(window: Tensor, levels: Tensor, cache: tuple[Tensor, Tensor] | None) -> Tensor:
         if cache is None:
             latents = window.to(_weight(stdit))
-            alone: Tensor = stdit(latents, levels, table, text, cached=ContextKV(None, position), size=size)
-            return alone.to(window)
-        context, rows = cache
+            no_context: Tensor = stdit(latents, levels, modulation, text, cached=ContextKV(None, position), size=size)
+            return no_context.to(window)
+        context, context_levels = cache
         latents, clean = torch.cat([context, window], dim=1).to(_weight(stdit)), context.shape[1] if causal else 0
         before = ContextKV(None, min(position, clean)) if causal else None
-        both: Tensor = stdit(latents, torch.cat([rows, levels]), table, text, cached=before, clean=clean, size=size)
+        both: Tensor = stdit(
+            latents, torch.cat([context_levels, levels]), modulation, text, cached=before, clean=clean, size=size
+        )
         return both[:, context.shape[1] :].to(window)
 
     return FunctionDenoiser(prefill, velocity)
 
 
 def without_caches(build: Callable[[], Denoiser]) -> Denoiser:
-    """Build the denoiser, and its text keys, values and modulation, again at every call (a baseline)."""
+    """Build the denoiser, with its text keys and values and modulation, at every call: a baseline for benchmarks."""
 
     @torch.no_grad()
     def prefill(context: Tensor, level: int) -> Any:
@@ -107,9 +107,9 @@ def without_caches(build: Callable[[], Denoiser]) -> Denoiser:
 
 
 def _weight(stdit: STDiT) -> Tensor:
-    """A weight, for the device and precision of what the network is shown."""
+    """A weight with the device and precision of the network's input."""
     return stdit.x_embedder.proj.weight
 
 
-def _same(level: int, frames: Tensor) -> Tensor:
-    return torch.full(frames.shape[1:2], level, dtype=torch.int32, device=frames.device)
+def _uniform_levels(level: int, latents: Tensor) -> Tensor:  # (T,)
+    return torch.full(latents.shape[1:2], level, dtype=torch.int32, device=latents.device)

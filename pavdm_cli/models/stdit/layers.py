@@ -1,4 +1,4 @@
-"""The parts of the transformer: embedders, attention layers, one block, the final layer."""
+"""Layers of the transformer: embedders, attention, one block, the final layer."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from pavdm_kernels import (
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v (B, T, S, N, K) -> (B, T, S, N * K)
 
 
-class Axis(NamedTuple):
-    """Which tokens a self-attention sees: those of one frame, or those of one pixel with rotary embedding."""
+class AttentionAxis(NamedTuple):
+    """Spatial (tokens of a frame, no RoPE) or temporal (one token position over all frames, with RoPE)."""
 
     attend: Attend
     rope: Tensor | None  # (T, K / 2, 2)
 
 
-class Frames(NamedTuple):
-    """What every block needs to know of the frames it is given."""
+class BlockInputs(NamedTuple):
+    """What all blocks of a step share."""
 
     level_idx: Tensor  # int32 (T,) or (B, T)
     text_mask: Tensor | None  # bool (B, 1, 1, L), True = attend
-    over_text: AttentionFn  # the cross-attention's
+    text_attention: AttentionFn  # backend of the cross-attention
 
 
 class Linear(nn.Linear):
-    """A linear layer in the form that is fast where it runs."""
+    """A linear layer that calls the fused operation."""
 
     def forward(self, x: Tensor) -> Tensor:  # (..., D) -> (..., E)
         return linear(x, self.weight, self.bias)
 
 
-class NumberEmbedder(nn.Module):
-    """Sinusoid of a number, then two linear layers."""
+class TimestepEmbedder(nn.Module):
+    """Sinusoidal embedding of a timestep or a frame rate, then two linear layers."""
 
     def __init__(self, hidden: int, width: int = 256) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Mlp(nn.Module):
 
 
 class TextEmbedder(nn.Module):
-    """Projects text tokens; `y_embedding` stands for no text."""
+    """Projects text tokens; `y_embedding` is the null text."""
 
     y_embedding: Tensor
 
@@ -91,7 +91,7 @@ class TextEmbedder(nn.Module):
 
 
 class PatchEmbedder(nn.Module):
-    """Cuts latents into patches of one frame and projects each; a convolution only in its parameters."""
+    """Projects patches of one frame: a matmul with the parameters of a convolution."""
 
     def __init__(self, in_channels: int, hidden: int, patch: tuple[int, int, int]) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class PatchEmbedder(nn.Module):
 
 
 def position_embedding(grid: tuple[int, int], scale: float, like: Tensor) -> Tensor:  # -> (S, D)
-    """Sines and cosines of the column, then of the row; coordinates are stretched to a square of as many tokens."""
+    """Sines and cosines of the column, then of the row, in coordinates of a square with as many tokens."""
     rows, columns = grid
     side, width = round(math.sqrt(rows * columns)), like.shape[-1]
     steps = torch.arange(width // 4, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
@@ -120,15 +120,15 @@ def position_embedding(grid: tuple[int, int], scale: float, like: Tensor) -> Ten
 
 
 def rotary_frequencies(head: int) -> Tensor:  # -> (K / 2,)
-    """Radians a frame of every pair of a head; reckoned even where a network is only outlined (see `made_up`).
+    """Radians per frame of every pair of a head; computed on the CPU even if the network is on the meta device.
 
-    Arithmetic on torch's meta device would import its compiler, which takes seconds.
+    Arithmetic on the meta device would import torch's compiler, which takes seconds.
     """
     return 10000.0 ** (-torch.arange(0, head, 2, device="cpu") / head)
 
 
 class Rope(nn.Module):
-    """The rotary frequencies, kept frozen in the state dict."""
+    """Rotary embedding of consecutive frames; its frequencies are frozen and part of the state dict."""
 
     def __init__(self, head: int) -> None:
         super().__init__()
@@ -137,8 +137,8 @@ class Rope(nn.Module):
     def forward(self, start: int, frames: int, context: int = 0) -> Tensor:  # -> (context + T, K / 2, 2)
         """Cosine and sine of the angles of consecutive frames from position `start` on, at least float32.
 
-        Frames of the context end right before them. Where there are more than `start`, the positions from 0 on repeat,
-        so that none is beyond those of training.
+        The frames of the context end right before them. If there are more than `start`, the positions from 0 on repeat,
+        so that none exceeds those of training.
         """
         positions = torch.arange(-context, frames, device=self.freqs.device, dtype=self.freqs.dtype) + start
         if context > start:
@@ -148,8 +148,8 @@ class Rope(nn.Module):
         return torch.view_as_real(torch.polar(torch.ones_like(angles), angles))
 
 
-class Gain(nn.Module):
-    """The gain of an RMS norm over one head, applied by `qk_norm_rope`."""
+class RMSNormWeight(nn.Module):
+    """The weight of an RMS norm over one head, which `qk_norm_rope` applies."""
 
     def __init__(self, head: int) -> None:
         super().__init__()
@@ -157,28 +157,28 @@ class Gain(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Self-attention whose back end and axis are the caller's."""
+    """Self-attention over an axis; the caller chooses axis and backend."""
 
     def __init__(self, hidden: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = Linear(hidden, 3 * hidden)
-        self.q_norm = Gain(hidden // heads)
-        self.k_norm = Gain(hidden // heads)
+        self.q_norm = RMSNormWeight(hidden // heads)
+        self.k_norm = RMSNormWeight(hidden // heads)
         self.proj = Linear(hidden, hidden)
 
-    def heads_of(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys, normed and rotated, and values: (B, T, S, N, K) each."""
+    def project_qkv(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalized and rotated queries and keys, and values: (B, T, S, N, K) each."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
         return *qk_norm_rope(q, k, (self.q_norm.weight, self.k_norm.weight), rope), v
 
-    def forward(self, x: Tensor, axis: Axis) -> Tensor:  # (B, T, S, D)
-        out: Tensor = self.proj(axis.attend(*self.heads_of(x, axis.rope)))
+    def forward(self, x: Tensor, axis: AttentionAxis) -> Tensor:  # (B, T, S, D)
+        out: Tensor = self.proj(axis.attend(*self.project_qkv(x, axis.rope)))
         return out
 
 
 class CrossAttention(nn.Module):
-    """Attention on the text, whose keys and values are made once a prompt."""
+    """Cross-attention to the text, whose keys and values are computed once per prompt."""
 
     def __init__(self, hidden: int, heads: int) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ class CrossAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention and MLP; takes its input modulated and leaves it so for the next one."""
+    """Self-attention, cross-attention and MLP. Takes modulated input, and modulates its output for the next block."""
 
     def __init__(self, hidden: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -209,28 +209,28 @@ class Block(nn.Module):
         self.cross_attn = CrossAttention(hidden, heads)
         self.mlp = Mlp(hidden, int(hidden * mlp_ratio), hidden)
 
-    def rows(self, table: Tensor) -> list[PerLevel]:  # (N, 6, D)
-        """Shift, scale, gate of the attention, then of the MLP."""
-        return [PerLevel(*pair) for pair in zip(table.unbind(1), self.scale_shift_table.unbind(0), strict=True)]
+    def per_level(self, modulation: Tensor) -> list[PerLevel]:  # (N, 6, D)
+        """Shift, scale and gate of the attention, then of the MLP."""
+        return [PerLevel(*pair) for pair in zip(modulation.unbind(1), self.scale_shift_table.unbind(0), strict=True)]
 
     def forward(
         self,
         stream: tuple[Tensor, Tensor],
-        frames: Frames,
+        inputs: BlockInputs,
         text: Tensor,
-        axis: Axis,
+        axis: AttentionAxis,
         vectors: Sequence[ModulationVector],
     ) -> tuple[Tensor, Tensor]:
-        """Residual stream and its modulated copy (B, T, S, D) in, both out.
+        """From the residual stream and its modulated copy, (B, T, S, D), to both after the block.
 
-        vectors: the block's gate, shift, scale and gate, then the shift and scale of whatever comes after it.
+        vectors: gate, shift, scale and gate of the block, then shift and scale of the next block or final layer.
         """
         x, h = stream
         gate, shift, scale, gate_mlp, *after = vectors
-        x = torch.addcmul(x, gate.gather(frames.level_idx), self.attn(h, axis))
-        branch = self.cross_attn(x, text, frames.text_mask, frames.over_text)
-        x, h = gate_residual_modulate(x, branch, frames.level_idx, None, shift, scale)
-        return gate_residual_modulate(x, self.mlp(h), frames.level_idx, gate_mlp, *after)
+        x = torch.addcmul(x, gate.gather(inputs.level_idx), self.attn(h, axis))
+        branch = self.cross_attn(x, text, inputs.text_mask, inputs.text_attention)
+        x, h = gate_residual_modulate(x, branch, inputs.level_idx, None, shift, scale)
+        return gate_residual_modulate(x, self.mlp(h), inputs.level_idx, gate_mlp, *after)
 
 
 class FinalLayer(nn.Module):
@@ -241,9 +241,9 @@ class FinalLayer(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.zeros(2, hidden))
         self.linear = Linear(hidden, out)
 
-    def rows(self, table: Tensor) -> tuple[PerLevel, PerLevel]:  # (N, D)
-        """Shift and scale: both come from the same vector of the level."""
-        return PerLevel(table, self.scale_shift_table[0]), PerLevel(table, self.scale_shift_table[1])
+    def per_level(self, modulation: Tensor) -> tuple[PerLevel, PerLevel]:  # (N, D)
+        """Shift and scale, both from the same vector per level."""
+        return PerLevel(modulation, self.scale_shift_table[0]), PerLevel(modulation, self.scale_shift_table[1])
 
     def forward(self, h: Tensor) -> Tensor:  # (B, T, S, D) -> (B, T, S, patch values)
         out: Tensor = self.linear(h)

@@ -1,4 +1,4 @@
-"""What `LoadedModel` asks for as far as it is the transformer's: shared by the models whose transformer is an STDiT."""
+"""The part of `LoadedModel` that concerns the transformer, shared by the models with an STDiT."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from torch import Tensor, nn
 
 from pavdm_cli.models.adapter import DenoiserConfig, StepShape, TextEmbedding
 from pavdm_cli.models.layout import LatentLayout
-from pavdm_cli.models.stdit.compiled import compiled
+from pavdm_cli.models.stdit.compiled_block import compiled_block
 from pavdm_cli.models.stdit.denoiser import (
-    modulation_of,
+    compute_modulation,
     with_backend,
     with_full_context,
     with_kv_cache,
     without_caches,
 )
-from pavdm_cli.models.stdit.flops import CallShape, forward_flops, prefill_flops, tokens_of
+from pavdm_cli.models.stdit.flops import step_flops, tokens_per_latent
 from pavdm_cli.models.stdit.layers import Block, Linear
 from pavdm_cli.models.stdit.transformer import STDiT, Text, eager_block
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.noise import NoiseLevels
 
 Self = TypeVar("Self", bound="STDiTModel")
-RESIDENT = frozenset({"scale_shift_table"})  # of a block: a few rows, which the block before it reads too
+RESIDENT = frozenset({"scale_shift_table"})  # of a block: a few rows, which the previous block reads too
 
 
 @dataclass(frozen=True, slots=True)
 class STDiTModel:
-    """The part of a `LoadedModel` that concerns the transformer."""
+    """As `LoadedModel`, without its VAE."""
 
     transformer: STDiT
     vae: nn.Module
-    scaled: bool  # positions follow the size of the image
-    null_tokens: int  # of the null embedding that stand for no prompt
+    scaled: bool  # position embeddings depend on the size in pixels
+    null_tokens: int  # length of the null embedding without a prompt
 
     @property
     def blocks(self) -> Sequence[Block]:
@@ -51,12 +51,12 @@ class STDiTModel:
 
     @property
     def shard_units(self) -> Sequence[list[nn.Module]]:
-        """A block's text keys and values are made before the blocks run, so their layer is a unit of its own."""
+        """A block's text keys and values are computed before the blocks run, so their layer is a unit of its own."""
         units: list[list[nn.Module]] = []
         for block in self.blocks:
             cross = block.cross_attn
             units += [[cross.kv_linear], [block.attn, cross.q_linear, cross.proj, block.mlp]]
-        return [*units, [self.transformer.rope]]  # angles keep their digits
+        return [*units, [self.transformer.rope]]  # stays in float32
 
     @property
     def text_shape(self) -> tuple[int, int]:
@@ -71,7 +71,7 @@ class STDiTModel:
     @property
     def head_width(self) -> int:
         """As `LoadedModel.head_width`."""
-        return self.transformer.config.hidden // self.transformer.config.heads
+        return self.transformer.config.head_width
 
     @property
     def dtype(self) -> torch.dtype:
@@ -80,15 +80,15 @@ class STDiTModel:
 
     @property
     def matmul_dtype(self) -> torch.dtype:
-        """Of the layers that take most of a step; others may stay in float32."""
+        """Of the linear layers; others may stay in float32."""
         return next(layer.weight.dtype for layer in self.transformer.modules() if isinstance(layer, Linear))
 
     def tokens_per_latent(self, layout: LatentLayout) -> int:
         """As `LoadedModel.tokens_per_latent`."""
-        return tokens_of(self.transformer.config, layout.shape[1:])
+        return tokens_per_latent(self.transformer.config, layout.shape[1:])
 
     def unconditional(self, prompt: TextEmbedding | None, negative: TextEmbedding | None) -> TextEmbedding:
-        """The null embedding under the prompt's mask, or alone."""
+        """The null embedding with the prompt's mask, or without a prompt its first `null_tokens` rows."""
         weight = self.transformer.x_embedder.proj.weight
         null = self.transformer.y_embedder.y_embedding.to(weight.device, weight.dtype)
         if prompt is not None:
@@ -101,30 +101,35 @@ class STDiTModel:
         """As `LoadedModel.denoiser`."""
 
         def encode() -> Text:
-            encoded = self.transformer.encode_text(*self.stacked(text))
-            return with_backend(encoded, config.attention, compiled() if config.compile else eager_block)
+            encoded = self.transformer.encode_text(*self.pad_batch(text))
+            return with_backend(encoded, config.attention, compiled_block() if config.compile else eager_block)
 
         exact = bool(config.options.get("fp32_timesteps"))
-        modulate = partial(modulation_of, self.transformer, levels.timesteps, config.fps, exact)
-        kept = encode() if config.cache_text else None
-        table = modulate() if config.cache_modulation else None
+        modulate = partial(compute_modulation, self.transformer, levels.timesteps, config.fps, exact)
+        cached_text = encode() if config.cache_text else None
+        modulation = modulate() if config.cache_modulation else None
         size = config.size if self.scaled else None
 
         def build() -> Denoiser:
-            inputs = (self.transformer, kept or encode(), table or modulate(), config.context, size)
-            return with_kv_cache(*inputs) if config.reuse_context else full(*inputs)
+            inputs = (self.transformer, cached_text or encode(), modulation or modulate(), config.context, size)
+            if config.reuse_context:
+                return with_kv_cache(*inputs)
+            return with_full_context(*inputs, causal=config.causal_context)
 
-        full = partial(with_full_context, causal=config.causal_context)
         return build() if config.cache_text and config.cache_modulation else without_caches(build)
 
-    def stacked(self, text: Sequence[TextEmbedding]) -> tuple[Tensor, Tensor | None]:
-        """Rows of one batch, (B, L, width) and (B, L), padded to the longest, where the transformer is."""
+    def pad_batch(self, text: Sequence[TextEmbedding]) -> tuple[Tensor, Tensor | None]:
+        """Rows (B, L, width) padded to the longest text, and their mask (B, L), on the transformer's device."""
         weight = self.transformer.x_embedder.proj.weight
-        rows = nn.utils.rnn.pad_sequence([one.rows.to(weight.device, weight.dtype) for one in text], batch_first=True)
-        if all(one.mask is None and len(one.rows) == rows.shape[1] for one in text):
-            return rows, None
-        masks = [torch.ones(len(one.rows), dtype=torch.bool) if one.mask is None else one.mask for one in text]
-        return rows, nn.utils.rnn.pad_sequence([mask.to(weight.device) for mask in masks], batch_first=True)
+        rows = [embedding.rows.to(weight.device, weight.dtype) for embedding in text]
+        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        if all(embedding.mask is None and len(embedding.rows) == padded.shape[1] for embedding in text):
+            return padded, None
+        masks = [
+            torch.ones(len(embedding.rows), dtype=torch.bool) if embedding.mask is None else embedding.mask
+            for embedding in text
+        ]
+        return padded, nn.utils.rnn.pad_sequence([mask.to(weight.device) for mask in masks], batch_first=True)
 
     def velocity(
         self, noisy: Tensor, timesteps: Tensor, text: Sequence[TextEmbedding], config: DenoiserConfig
@@ -132,20 +137,20 @@ class STDiTModel:
         """As `LoadedModel.velocity`."""
         rows, count = timesteps.shape
         fps = torch.tensor(float(config.fps), device=noisy.device)
-        table = self.transformer.modulation(timesteps.flatten(), fps)
+        modulation = self.transformer.modulation(timesteps.flatten(), fps)
         index = torch.arange(rows * count, dtype=torch.int32, device=noisy.device).view(rows, count)
-        encoded, size = self.transformer.encode_text(*self.stacked(text)), config.size if self.scaled else None
-        out: Tensor = self.transformer(noisy, index, table, encoded, clean=config.context, size=size)
+        encoded, size = self.transformer.encode_text(*self.pad_batch(text)), config.size if self.scaled else None
+        out: Tensor = self.transformer(noisy, index, modulation, encoded, clean=config.context, size=size)
         return out
 
-    def trainable(self) -> None:
-        """All but the rotary frequencies and the null embedding, as when Open-Sora was fine-tuned."""
+    def unfreeze(self) -> None:
+        """As `LoadedModel.unfreeze`: all but rotary frequencies and null embedding, as Open-Sora was fine-tuned."""
         self.transformer.requires_grad_(True)
         self.transformer.rope.requires_grad_(False)
         self.transformer.y_embedder.requires_grad_(False)
 
     def upcast_transformer(self: Self, device: torch.device) -> Self:
-        """With the transformer in float32 on a device."""
+        """The same with a float32 copy of the transformer on a device."""
         with torch.device("meta"):
             copy = STDiT(self.transformer.config)
         weights = {name: _float32(value, device) for name, value in self.transformer.state_dict().items()}
@@ -155,21 +160,20 @@ class STDiTModel:
     def narrow(self: Self) -> tuple[Self, tuple[int, int]]:
         """As `LoadedModel.narrow`."""
         config = replace(self.transformer.config, hidden=8, heads=1, text_width=8, mlp_ratio=1.0)
-        weight, widths = self.transformer.x_embedder.proj.weight, self.matmul_dtype
+        weight = self.transformer.x_embedder.proj.weight
         with torch.random.fork_rng(devices=[]):
             network = STDiT(config).to(weight.device, weight.dtype).requires_grad_(False)
-        narrow_matmuls(network, widths)
+        cast_linears(network, self.matmul_dtype)
         _, height, width = config.patch
         return replace(self, transformer=network), (8 * height, 8 * width)
 
     def flops(self, step: StepShape, layout: LatentLayout) -> float:
         """As `LoadedModel.flops`."""
-        shape = CallShape(step.batch, step.window, self.tokens_per_latent(layout), step.text, step.context)
-        return (prefill_flops if step.prefill else forward_flops)(self.transformer.config, shape)
+        return step_flops(self.transformer.config, step, self.tokens_per_latent(layout))
 
 
-def narrow_matmuls(transformer: nn.Module, dtype: torch.dtype) -> None:
-    """Put the weights of the linear layers, and those alone, into another precision."""
+def cast_linears(transformer: nn.Module, dtype: torch.dtype) -> None:
+    """Cast the linear layers, and only those, to another precision."""
     for layer in transformer.modules():
         if isinstance(layer, Linear):
             layer.to(dtype)

@@ -1,4 +1,4 @@
-"""A folder of weights in the original layout, with all parts in one folder, or in that of diffusers."""
+"""Reads a folder of weights in the original layout, with all parts in one folder, or in that of diffusers."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ HINT = "is it cut short, or another model's?"
 # Files of the original layout that belong to another part than the transformer.
 OTHER_PARTS = {"vae": re.compile("vae", re.IGNORECASE), "text_encoder": re.compile("t5", re.IGNORECASE)}
 TOKENIZERS = ("tokenizer", "google/umt5-xxl", "text_encoder")
-UNUSED_TEXT = ("decoder.", "lm_head.", "encoder.embed_tokens.")  # the last is `shared` once more
+UNUSED_TEXT = ("decoder.", "lm_head.", "encoder.embed_tokens.")  # the last duplicates `shared`
 SHARED, EMBEDDING = "shared.weight", "encoder.embed_tokens.weight"
 STATISTICS = {len(MEAN_21): (MEAN_21, STD_21), len(MEAN_22): (MEAN_22, STD_22)}  # by channels of a latent
 LAYER = re.compile(r"^(?:encoder\.)?blocks?\.(\d+)\.")
 
 
 def is_original(folder: Path) -> bool:
-    """Whether all parts are in one folder."""
+    """Whether a folder has the original layout."""
     return not (folder / "transformer").is_dir()
 
 
 def transformer_tensors(folder: Path) -> StoredTensors:
-    """Those of the transformer, by their original names. Raises: ModelError."""
+    """Tensors of the transformer, by their original names. Raises: ModelError."""
     return _renamed(folder, "transformer", lambda names: {name: original_name(name) for name in names})
 
 
 def vae_tensors(folder: Path) -> StoredTensors:
-    """Those of the VAE, by their original names. Raises: ModelError."""
+    """Tensors of the VAE, by their original names. Raises: ModelError."""
     return _renamed(folder, "vae", original_vae_names)
 
 
 def text_tensors(folder: Path) -> StoredTensors:
-    """Those of the text encoder, by the names of transformers. Raises: ModelError."""
+    """Tensors of the text encoder, by their names in transformers. Raises: ModelError."""
 
     def rename(names: Iterable[str]) -> dict[str, str]:
         new = {name: transformers_name(name) for name in names}
@@ -51,9 +51,9 @@ def text_tensors(folder: Path) -> StoredTensors:
 
 
 def tokenizer_file(folder: Path) -> Path:
-    """Where the tokenizer is, or would be."""
-    places = [folder / place / "spiece.model" for place in TOKENIZERS]
-    return next((path for path in places if path.exists()), places[1 if is_original(folder) else 0])
+    """The path of the tokenizer, which need not exist."""
+    paths = [folder / name / "spiece.model" for name in TOKENIZERS]
+    return next((path for path in paths if path.exists()), paths[1 if is_original(folder) else 0])
 
 
 def _renamed(folder: Path, part: str, rename: Callable[[Iterable[str]], dict[str, str]]) -> StoredTensors:
@@ -72,7 +72,7 @@ def _part_of(file: str) -> str:
 
 
 def transformer_config(folder: Path, shapes: Shapes) -> WanConfig:
-    """The transformer's sizes, which its tensors have; only the number of heads is in the configuration alone.
+    """The transformer's sizes, from its tensors; only the number of heads is read from the configuration.
 
     Raises: ModelError.
     """
@@ -96,7 +96,7 @@ def transformer_config(folder: Path, shapes: Shapes) -> WanConfig:
 
 
 def vae_config(folder: Path, shapes: Shapes) -> VAEConfig:
-    """The VAE's sizes; the statistics of its latents are published ones unless its configuration has some.
+    """The VAE's sizes, from its tensors; latent statistics from its configuration, else the published ones.
 
     Raises: ModelError.
     """
@@ -121,7 +121,7 @@ def _statistics(folder: Path, channels: int) -> tuple[tuple[float, ...], tuple[f
 
 
 def text_config(folder: Path, shapes: Shapes) -> dict[str, Any]:
-    """The text encoder's sizes as transformers names them. Raises: ModelError."""
+    """The text encoder's sizes, from its tensors, by their names in transformers. Raises: ModelError."""
     layer = "encoder.block.0.layer."
     vocabulary, width = _size(folder, shapes, SHARED)
     buckets, heads = _size(folder, shapes, f"{layer}0.SelfAttention.relative_attention_bias.weight")
@@ -142,7 +142,7 @@ def _count_layers(shapes: Mapping[str, object]) -> int:
 
 
 def _size(folder: Path, shapes: Shapes, name: str) -> tuple[int, ...]:
-    """The shape of a tensor that says how large a part is. Raises: ModelError."""
+    """The shape of a tensor of the expected rank. Raises: ModelError."""
     rank = {"decoder.head.0.gamma": 4, "patch_embedding.weight": 5, "encoder.conv1.weight": 5, "conv2.weight": 5}
     shape = shapes.get(name, ())
     if len(shape) != rank.get(name, 2) or 0 in shape:

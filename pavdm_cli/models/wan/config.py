@@ -1,11 +1,11 @@
-"""Sizes of the transformer and the VAE, as their checkpoints have them. No torch."""
+"""Sizes of the transformer and the VAE. Does not import torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 PATCH = (1, 2, 2)
-TEXT_LENGTH = 512  # rows that every prompt is padded to
+TEXT_LENGTH = 512  # tokens that every prompt is padded to
 # Mean and standard deviation of the latent channels of both VAEs.
 MEAN_21 = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -31,7 +31,7 @@ STD_22 = (
 
 @dataclass(frozen=True, slots=True)
 class WanConfig:
-    """Sizes of the transformer; the fps embedding exists in some checkpoints only."""
+    """Sizes of the transformer; only some checkpoints have the fps embedding."""
 
     dim: int
     heads: int
@@ -55,7 +55,7 @@ class WanConfig:
 
 @dataclass(frozen=True, slots=True)
 class VAEConfig:
-    """Sizes of a VAE; one with shortcuts around its levels works on patches of 2x2 pixels."""
+    """Sizes of a VAE; one with shortcuts around its levels takes patches of 2x2 pixels."""
 
     width: int = 96  # of the encoder's first level
     decoder_width: int = 96
@@ -70,12 +70,12 @@ class VAEConfig:
 
     @property
     def patch(self) -> int:
-        """Pixels on a side that become channels before the encoder."""
+        """Side of the patches that become channels before the encoder."""
         return 2 if self.shortcuts else 1
 
     @property
     def scale(self) -> int:
-        """Pixels on a side of a latent."""
+        """Pixels per latent on a side."""
         return 8 * self.patch
 
 

@@ -1,4 +1,4 @@
-"""Denoisers over a Wan transformer for one batch of prompts: velocity is clean - noise, as everywhere outside it."""
+"""Denoisers over a Wan transformer for a batch of prompts. Velocity is clean - noise, unlike the transformer's."""
 
 from __future__ import annotations
 
@@ -8,74 +8,73 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.models.wan.layers import KeysValues
-from pavdm_cli.models.wan.transformer import Conditions, WanTransformer
+from pavdm_cli.models.wan.transformer import Conditioning, WanTransformer
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
 
-Cached = tuple[KeysValues, ...]  # of the context, for each block
-Build = Callable[[], Conditions]  # what stays the same from call to call, computed once or at every call
+ContextKV = tuple[KeysValues, ...]  # for each block
+Build = Callable[[], Conditioning]  # returns a stored one, or computes it at every call
 
 
 def with_kv_cache(transformer: WanTransformer, build: Build, position: int) -> Denoiser:
-    """Keys and values of the context, which sees only itself, are computed once per shift.
+    """Computes the keys and values of the context, which attends only to itself, once per shift.
 
     position: in time, of the window's first latent.
     """
 
     @torch.no_grad()
-    def prefill(context: Tensor, level: int) -> Cached:
-        return _prefill(transformer, build(), context, _rows(level, context), position)
+    def prefill(context: Tensor, level: int) -> ContextKV:
+        return _prefill(transformer, build(), context, _uniform_levels(level, context), position)
 
     @torch.no_grad()
-    def velocity(window: Tensor, levels: Tensor, cache: Cached | None) -> Tensor:
+    def velocity(window: Tensor, levels: Tensor, cache: ContextKV | None) -> Tensor:
         return _velocity(transformer, build(), window, levels, position, cache)
 
     return FunctionDenoiser(prefill, velocity)
 
 
 def with_full_context(transformer: WanTransformer, build: Build, position: int, *, causal: bool = False) -> Denoiser:
-    """The context is in front of the window at every step, and every latent attends to every other.
+    """Recomputes the context in front of the window at every step; every latent attends to every other.
 
-    With `causal` the context attends only to itself: as `with_kv_cache`, without the cache.
+    With `causal` the context attends only to itself, with the same result as `with_kv_cache`.
     """
 
     def prefill(context: Tensor, level: int) -> tuple[Tensor, Tensor]:
-        return context, _rows(level, context)
+        return context, _uniform_levels(level, context)
 
     @torch.no_grad()
     def velocity(window: Tensor, levels: Tensor, cache: tuple[Tensor, Tensor] | None) -> Tensor:
         if cache is None:
             return _velocity(transformer, build(), window, levels, position)
-        (context, rows), conditions = cache, build()
+        (context, context_levels), conditioning = cache, build()
         if causal:
-            keys_values = _prefill(transformer, conditions, context, rows, position)
-            return _velocity(transformer, conditions, window, levels, position, keys_values)
+            keys_values = _prefill(transformer, conditioning, context, context_levels, position)
+            return _velocity(transformer, conditioning, window, levels, position, keys_values)
         both, count = torch.cat([context, window], dim=1), context.shape[1]
-        levels = torch.cat([rows.expand(*levels.shape[:-1], -1), levels], dim=-1)
-        return _velocity(transformer, conditions, both, levels, position - count)[:, count:]
+        levels = torch.cat([context_levels.expand(*levels.shape[:-1], -1), levels], dim=-1)
+        return _velocity(transformer, conditioning, both, levels, position - count)[:, count:]
 
     return FunctionDenoiser(prefill, velocity)
 
 
-def _rows(level: int, latents: Tensor) -> Tensor:
-    """The same level for all latents."""
+def _uniform_levels(level: int, latents: Tensor) -> Tensor:  # (T,)
     return torch.full((latents.shape[1],), level, dtype=torch.int32, device=latents.device)
 
 
 def _prefill(
-    transformer: WanTransformer, conditions: Conditions, context: Tensor, rows: Tensor, position: int
-) -> Cached:
+    transformer: WanTransformer, conditioning: Conditioning, context: Tensor, levels: Tensor, position: int
+) -> ContextKV:
     """Keys and values of a context (B, E, C, H, W) right before the window's position."""
-    return tuple(transformer.prefill(context, rows, conditions, start=position - context.shape[1]))
+    return tuple(transformer.prefill(context, levels, conditioning, start=position - context.shape[1]))
 
 
 def _velocity(
     transformer: WanTransformer,
-    conditions: Conditions,
+    conditioning: Conditioning,
     latents: Tensor,
     levels: Tensor,
     start: int,
-    cached: Cached | None = None,
+    cached: ContextKV | None = None,
 ) -> Tensor:
-    """clean - noise of latents from a position in time on."""
-    out: Tensor = transformer(latents, levels, conditions, start=start, cached=cached)
+    """clean - noise of latents from position `start` in time on."""
+    out: Tensor = transformer(latents, levels, conditioning, start=start, cached=cached)
     return -out.to(latents)

@@ -1,9 +1,8 @@
-"""A trained transformer as a folder in the layout of its source, next to links to the parts it was trained with."""
+"""Writes a trained transformer as a folder in the layout of its source, with links to the other parts."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,14 @@ from torch import Tensor
 
 from pavdm_cli.errors import OutputError
 from pavdm_cli.hub.atomic import in_place_of
+from pavdm_cli.hub.links import link_or_copy
 from pavdm_cli.models.wan.checkpoint import is_original, transformer_tensors
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def export(weights: dict[str, Tensor], source: Path, folder: Path, metadata: dict[str, Any]) -> Path:
-    """Write the weights under the source's names, its configuration, and links to its other files. Returns the folder.
+    """Write the weights under the source's names, and link to its configuration and other files. Returns the folder.
 
     Raises: ModelError, OutputError.
     """
@@ -39,24 +39,12 @@ def export(weights: dict[str, Tensor], source: Path, folder: Path, metadata: dic
     return folder
 
 
-def _link_others(source: Path, folder: Path, left_out: set[str]) -> None:
-    """Links to all entries but those; hard links or copies where links need rights that one does not have."""
+def _link_others(source: Path, folder: Path, excluded: set[str]) -> None:
+    """Link to all visible entries of a folder but the excluded ones."""
     for entry in sorted(source.iterdir()):
-        place = folder / entry.name
-        if entry.name in left_out or entry.name.startswith(".") or place.exists():
+        target = folder / entry.name
+        if entry.name in excluded or entry.name.startswith(".") or target.exists():
             continue
-        if place.is_symlink():
-            place.unlink()
-        _link(entry.resolve(), place)
-
-
-def _link(source: Path, place: Path) -> None:
-    try:
-        place.symlink_to(source, target_is_directory=source.is_dir())
-    except (OSError, NotImplementedError):
-        if not source.is_dir():
-            os.link(source, place)
-            return
-        place.mkdir(exist_ok=True)
-        for entry in source.iterdir():
-            _link(entry, place / entry.name)
+        if target.is_symlink():
+            target.unlink()
+        link_or_copy(entry.resolve(), target)

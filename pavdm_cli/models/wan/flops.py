@@ -1,4 +1,4 @@
-"""Floating point operations of a Wan transformer, counted from its sizes."""
+"""Floating point operations of a Wan transformer, from its sizes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pavdm_cli.models.adapter import StepShape
 from pavdm_cli.models.wan.config import PATCH, TEXT_LENGTH, WanConfig
 
 
-def forward_flops(config: WanConfig, step: StepShape, tokens_per_latent: int) -> float:
-    """Of one pass, two for each multiplication and addition; text and modulation are computed elsewhere.
+def step_flops(config: WanConfig, step: StepShape, tokens_per_latent: int) -> float:
+    """Of one call; a multiply-add counts as two. Text and modulation are computed elsewhere.
 
-    Every prompt has 512 rows, whatever its length.
+    Every prompt is padded to 512 tokens.
     """
     tokens, keys = (count * tokens_per_latent for count in (step.window, step.window + step.context))
     linear = config.dim * (6 * config.dim + 2 * config.ffn_dim)  # four of self-attention, two of cross-attention, MLP

@@ -1,6 +1,6 @@
-"""The parts of the transformer: attention, one block, the head. Parameter names are those of the original checkpoints.
+"""Layers of the transformer: attention, one block, the head. Parameter names are those of the original checkpoints.
 
-Tokens are (B, G, S, D): groups of S tokens that share a noise level, usually the frames.
+Tokens are (B, G, S, D): groups of S tokens that share a noise level, usually frames.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pavdm_cli.attention import AttentionFn
-from pavdm_cli.models.wan.rope import rotate
+from pavdm_cli.models.wan.rope import apply_token_rope
 from pavdm_kernels import PerLevel, gate_residual_modulate, linear, modulate
 
 KeysValues = tuple[Tensor, Tensor]  # (B, L, N, K) each
 
 
-def appended(cached: KeysValues | None, own: KeysValues) -> KeysValues:
-    """Cached keys and values with those of later tokens behind them."""
+def append_kv(cached: KeysValues | None, own: KeysValues) -> KeysValues:
+    """Cached keys and values, followed by those of later tokens."""
     if cached is None:
         return own
     return torch.cat([cached[0], own[0]], dim=1), torch.cat([cached[1], own[1]], dim=1)
 
 
-class Frames(NamedTuple):
-    """What every block needs to know of the tokens it gets."""
+class BlockInputs(NamedTuple):
+    """What all blocks of a call share."""
 
     level_idx: Tensor  # int32 (G,) or (B, G)
     modulation: Tensor  # (levels, 6, D) float32
@@ -35,14 +35,14 @@ class Frames(NamedTuple):
 
 
 class Linear(nn.Linear):
-    """A linear layer in the form that is fast where it runs."""
+    """A linear layer that calls the fused operation."""
 
     def forward(self, x: Tensor) -> Tensor:  # (..., D) -> (..., E)
         return linear(x, self.weight, self.bias)
 
 
 class RMSNorm(nn.Module):
-    """RMS norm over all channels, those of all heads together."""
+    """RMS norm over the channels of all heads together."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Projections of self-attention and cross-attention, which differ in what they attend to."""
+    """The projections of self-attention or cross-attention; the caller applies the attention itself."""
 
     def __init__(self, dim: int, heads: int, eps: float) -> None:
         super().__init__()
@@ -97,35 +97,30 @@ class Block(nn.Module):
         self.ffn = MLP(dim, ffn_dim)
 
     def forward(
-        self, x: Tensor, frames: Frames, text: KeysValues, cached: KeysValues | None
+        self, x: Tensor, inputs: BlockInputs, text: KeysValues, cached: KeysValues | None
     ) -> tuple[Tensor, KeysValues]:
         """The residual stream (B, G, S, D), and the keys and values of its tokens.
 
         cached: keys and values of tokens before these, which attend to both.
         """
-        level_idx, dtype = frames.level_idx, self.norm3.weight.dtype
-        shift, scale, gate, shift_ffn, scale_ffn, gate_ffn = self._rows(frames.modulation)
-        attended, own = self._self_attention(modulate(x, level_idx, shift, scale).to(dtype), frames, cached)
-        x = _gated(x, attended, gate.gather(level_idx))
-        branch = self._cross_attention(self.norm3(x), text, frames.attend)
+        level_idx, dtype = inputs.level_idx, self.norm3.weight.dtype
+        shift, scale, gate, shift_ffn, scale_ffn, gate_ffn = self._per_level(inputs.modulation)
+        attended, own = self._self_attention(modulate(x, level_idx, shift, scale).to(dtype), inputs, cached)
+        x = _add_gated(x, attended, gate.gather(level_idx))
+        branch = self._cross_attention(self.norm3(x), text, inputs.attend)
         x, h = gate_residual_modulate(x, branch, level_idx, None, shift_ffn, scale_ffn)
-        return _gated(x, self.ffn(h.to(dtype)), gate_ffn.gather(level_idx)), own
+        return _add_gated(x, self.ffn(h.to(dtype)), gate_ffn.gather(level_idx)), own
 
-    def _rows(self, modulation: Tensor) -> list[PerLevel]:
+    def _per_level(self, modulation: Tensor) -> list[PerLevel]:
         return [PerLevel(*pair) for pair in zip(modulation.unbind(1), self.modulation[0].unbind(0), strict=True)]
 
     def _self_attention(
-        self, x: Tensor, frames: Frames, cached: KeysValues | None
+        self, x: Tensor, inputs: BlockInputs, cached: KeysValues | None
     ) -> tuple[Tensor, KeysValues]:  # (B, G, S, D)
         tokens = x.flatten(1, 2)
         q, (k, v) = self.self_attn.queries(tokens), self.self_attn.keys_values(tokens)
-        q, k = rotate(q, frames.rope), rotate(k, frames.rope)
-        keys, values = (
-            (k, v)
-            if cached is None
-            else (torch.cat([old, new], dim=1) for old, new in zip(cached, (k, v), strict=True))
-        )
-        out: Tensor = self.self_attn.o(frames.attend(q, keys, values, None))
+        q, k = apply_token_rope(q, inputs.rope), apply_token_rope(k, inputs.rope)
+        out: Tensor = self.self_attn.o(inputs.attend(q, *append_kv(cached, (k, v)), None))
         return out.view_as(x), (k, v)
 
     def _cross_attention(self, x: Tensor, text: KeysValues, attend: AttentionFn) -> Tensor:
@@ -148,6 +143,6 @@ class Head(nn.Module):
         return out
 
 
-def _gated(x: Tensor, branch: Tensor, gate: Tensor) -> Tensor:
-    """The residual sum, computed in the gate's precision and stored in that of the stream."""
+def _add_gated(x: Tensor, branch: Tensor, gate: Tensor) -> Tensor:
+    """x + gate * branch, computed in the gate's precision and stored in that of the stream."""
     return torch.addcmul(x, gate, branch).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Loads the parts of a model of the Wan family: from a checkpoint, with random weights, or without contents."""
+"""Loads the parts of a Wan model: from a checkpoint, with random weights, or on the meta device."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pavdm_cli.hub.checkpoint import StoredTensors, digest_files, load_stored
 from pavdm_cli.hub.weight_memory import check_room
 from pavdm_cli.hub.weights_dir import cache_folder, home, need_weights
 from pavdm_cli.models.adapter import Init, Placement, TextEncoder
-from pavdm_cli.models.lora import merge
+from pavdm_cli.models.lora import merge_lora
 from pavdm_cli.models.random_weights import init_random
 from pavdm_cli.models.spec import ModelSpec
+from pavdm_cli.models.t5 import RandomTextEncoder
 from pavdm_cli.models.wan.checkpoint import (
     transformer_config,
     transformer_tensors,
@@ -22,7 +23,7 @@ from pavdm_cli.models.wan.checkpoint import (
 from pavdm_cli.models.wan.config import VAEConfig, WanConfig
 from pavdm_cli.models.wan.loaded import LoadedWan
 from pavdm_cli.models.wan.names import original_name
-from pavdm_cli.models.wan.text_encoder import RandomText, UMT5Text, UnloadedUMT5, text_digest
+from pavdm_cli.models.wan.text_encoder import open_text_encoder, text_digest, unloaded_text_encoder
 from pavdm_cli.models.wan.transformer import WanTransformer, is_float32
 from pavdm_cli.models.wan.vae import WanVAE
 from pavdm_cli.models.wan.variants import Variant
@@ -34,21 +35,21 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def load_text_encoder(variant: Variant, spec: ModelSpec, placement: Placement, init: Init) -> TextEncoder:
     """As `VideoModel.load_text_encoder`."""
     if init == "random":
-        return RandomText(variant.transformer.text_dim)
+        return RandomTextEncoder(variant.transformer.text_dim)
     dtype = torch.bfloat16 if placement.text.type == "cuda" else torch.float32
     folder = home(spec)
     if init == "meta" and not (spec.folder.is_absolute() or (folder / "text_encoder").is_dir()):
-        return UnloadedUMT5(dtype)
+        return unloaded_text_encoder(dtype)
     if init == "weights":
-        check(variant, spec, placement)
-    return UMT5Text(folder, placement.text, dtype, cache_folder() / "prompts")
+        check_loadable(variant, spec, placement)
+    return open_text_encoder(folder, placement.text, dtype, cache_folder() / "prompts")
 
 
-def check(variant: Variant, spec: ModelSpec, placement: Placement) -> None:
-    """Refuse what cannot be loaded before anything is. Raises: ModelError, DeviceError."""
+def check_loadable(variant: Variant, spec: ModelSpec, placement: Placement) -> None:
+    """Refuse what cannot be loaded, before any weight is read. Raises: ModelError, DeviceError."""
     need_weights(spec, text=False, published=variant.spec)
     check_installed()
-    sizes, vae_sizes, transformer, vae = read(spec)
+    sizes, vae_sizes, transformer, vae = read_headers(spec)
     if vae_sizes.channels != sizes.in_channels or sizes.in_channels != sizes.out_channels:
         reads = f"{sizes.in_channels} channels to {sizes.out_channels}"
         raise ModelError(f"the transformer of {home(spec)} takes {reads}, its VAE {vae_sizes.channels}", HINT)
@@ -62,7 +63,7 @@ def check(variant: Variant, spec: ModelSpec, placement: Placement) -> None:
 HINT = "are these parts of one download?"
 
 
-def read(spec: ModelSpec) -> tuple[WanConfig, VAEConfig, StoredTensors, StoredTensors]:
+def read_headers(spec: ModelSpec) -> tuple[WanConfig, VAEConfig, StoredTensors, StoredTensors]:
     """Sizes and tensors of the transformer and of the VAE. Raises: ModelError."""
     folder = home(spec)
     transformer, vae = transformer_tensors(folder), vae_tensors(folder)
@@ -75,7 +76,7 @@ def read(spec: ModelSpec) -> tuple[WanConfig, VAEConfig, StoredTensors, StoredTe
 
 
 def weight_bytes(stored: StoredTensors, dtype: torch.dtype) -> int:
-    """Bytes of weights as they are run, those that stay in float32 included as such."""
+    """Bytes of weights in the precision they are run in; some stay in float32."""
     return sum(
         torch.Size(shape).numel() * (torch.float32 if is_float32(name) else dtype).itemsize
         for name, shape in stored.shapes().items()
@@ -92,14 +93,14 @@ def weights_digest(spec: ModelSpec, part: str) -> str:
 
 def load(variant: Variant, spec: ModelSpec, placement: Placement) -> LoadedWan:
     """The weights of a checkpoint. Raises: ModelError, DeviceError."""
-    check(variant, spec, placement)
-    sizes, vae_sizes, stored, stored_vae = read(spec)
+    check_loadable(variant, spec, placement)
+    sizes, vae_sizes, stored, stored_vae = read_headers(spec)
     dtype, device = DTYPES[placement.precision], placement.weights
     if placement.transformer:
         transformer = load_stored(
             lambda: WanTransformer(sizes), stored, device, lambda name: torch.float32 if is_float32(name) else dtype
         )
-        merge(transformer, placement.lora, original_name)
+        merge_lora(transformer, placement.lora, original_name)
     else:
         transformer = _meta_transformer(sizes, dtype)
     vae: nn.Module = nn.Identity()
@@ -110,10 +111,10 @@ def load(variant: Variant, spec: ModelSpec, placement: Placement) -> LoadedWan:
 
 
 def load_without_weights(variant: Variant, spec: ModelSpec, placement: Placement, init: Init) -> LoadedWan:
-    """Random weights at the published size, or none; of a checkpoint that is there, none at its size."""
+    """Random weights at the published size, or meta tensors at the size of a downloaded checkpoint."""
     sizes, vae_sizes, dtype = variant.transformer, variant.vae, DTYPES[placement.precision]
     if init == "meta" and home(spec).is_dir():
-        sizes, vae_sizes, _, _ = read(spec)
+        sizes, vae_sizes, _, _ = read_headers(spec)
     if init == "meta":
         transformer, vae = _meta_transformer(sizes, dtype), _meta_vae(vae_sizes, tiled=placement.tiled)
         return LoadedWan(transformer, vae, home(spec))

@@ -17,10 +17,10 @@ from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.wan.config import PATCH, TEXT_LENGTH, WanConfig
 from pavdm_cli.models.wan.denoiser import with_full_context, with_kv_cache
 from pavdm_cli.models.wan.export import export
-from pavdm_cli.models.wan.flops import forward_flops
+from pavdm_cli.models.wan.flops import step_flops
 from pavdm_cli.models.wan.layers import Block
 from pavdm_cli.models.wan.rope import rope_table
-from pavdm_cli.models.wan.transformer import Conditions, WanTransformer
+from pavdm_cli.models.wan.transformer import Conditioning, WanTransformer
 from pavdm_cli.models.wan.vae import WanVAE
 from pavdm_cli.models.wan.vae_streams import DecodeStream, EncodeStream, decode_stream, encode_stream
 from pavdm_cli.sampling.denoiser import Denoiser
@@ -85,7 +85,7 @@ class LoadedWan:
         return (layout.shape[1] // PATCH[1]) * (layout.shape[2] // PATCH[2])
 
     def unconditional(self, prompt: TextEmbedding | None, negative: TextEmbedding | None) -> TextEmbedding:
-        """The negative prompt; where there is none, nothing but the zeros of the padding."""
+        """The negative prompt, or nothing but padding."""
         return negative or TextEmbedding(torch.zeros(1, self.config.text_dim))
 
     def encode_stream(self) -> EncodeStream:
@@ -107,28 +107,28 @@ class LoadedWan:
 
         device = self.transformer.patch_embedding.weight.device
 
-        @cache  # never dropped: recorded steps read the tables where they are
+        @cache  # never evicted: captured steps read these tensors
         def rope(head_width: int, start: int, grid: tuple[int, int, int]) -> Tensor:
             return rope_table(head_width, start, grid).to(device)
 
-        def build() -> Conditions:
+        def build() -> Conditioning:
             modulation = self.transformer.modulation(levels.timesteps, torch.tensor(config.fps))
-            encoded = self.transformer.encode_text(self.stacked(text))
-            return Conditions(modulation, encoded, config.attention.any_length, rope)
+            encoded = self.transformer.encode_text(self.pad_batch(text))
+            return Conditioning(modulation, encoded, config.attention.any_length, rope)
 
-        conditions = build() if config.cache_text and config.cache_modulation else None
-        bound = (self.transformer, lambda: conditions or build(), config.context)
+        conditioning = build() if config.cache_text and config.cache_modulation else None
+        inputs = (self.transformer, lambda: conditioning or build(), config.context)
         if config.reuse_context:
-            return with_kv_cache(*bound)
-        return with_full_context(*bound, causal=config.causal_context)
+            return with_kv_cache(*inputs)
+        return with_full_context(*inputs, causal=config.causal_context)
 
-    def stacked(self, text: Sequence[TextEmbedding]) -> Tensor:  # -> (B, 512, text_dim)
-        """The rows of every prompt, with zeros behind them."""
+    def pad_batch(self, text: Sequence[TextEmbedding]) -> Tensor:  # -> (B, 512, text_dim)
+        """The rows of every prompt, padded with zeros."""
         weight = self.transformer.patch_embedding.weight
         rows = torch.zeros(len(text), TEXT_LENGTH, self.config.text_dim, device=weight.device, dtype=weight.dtype)
         for own, embedding in zip(rows, text, strict=True):
-            shown = embedding.rows if embedding.mask is None else embedding.rows[embedding.mask]
-            own[: len(shown)] = shown.to(own)
+            used = embedding.rows if embedding.mask is None else embedding.rows[embedding.mask]
+            own[: len(used)] = used.to(own)
         return rows
 
     def velocity(
@@ -138,18 +138,18 @@ class LoadedWan:
         rows, count = timesteps.shape
         modulation = self.transformer.modulation(timesteps.flatten(), torch.tensor(config.fps, device=noisy.device))
         index = torch.arange(rows * count, dtype=torch.int32, device=noisy.device).view(rows, count)
-        encoded, context = self.transformer.encode_text(self.stacked(text)), config.context
-        conditions = Conditions(modulation, encoded, config.attention.any_length)
+        encoded, context = self.transformer.encode_text(self.pad_batch(text)), config.context
+        conditioning = Conditioning(modulation, encoded, config.attention.any_length)
         if not context:
-            whole: Tensor = self.transformer(noisy, index, conditions)
+            whole: Tensor = self.transformer(noisy, index, conditioning)
             return -whole.to(noisy)
         clean, window = noisy[:, :context], noisy[:, context:]
-        cached = self.transformer.prefill(clean, index[:, :context], conditions)
-        out = self.transformer(window, index[:, context:], conditions, start=context, cached=cached)
+        cached = self.transformer.prefill(clean, index[:, :context], conditioning)
+        out = self.transformer(window, index[:, context:], conditioning, start=context, cached=cached)
         return -torch.cat([torch.zeros_like(clean), out.to(noisy)], dim=1)
 
-    def trainable(self) -> None:
-        """All of the transformer."""
+    def unfreeze(self) -> None:
+        """As `LoadedModel.unfreeze`: the whole transformer."""
         self.transformer.requires_grad_(True)
 
     def upcast(self, part: Literal["transformer", "vae"], device: torch.device) -> LoadedWan:
@@ -174,7 +174,7 @@ class LoadedWan:
 
     def flops(self, step: StepShape, layout: LatentLayout) -> float:
         """As `LoadedModel.flops`."""
-        return forward_flops(self.config, step, self.tokens_per_latent(layout))
+        return step_flops(self.config, step, self.tokens_per_latent(layout))
 
     def export(self, weights: Mapping[str, Tensor], folder: Path, metadata: Mapping[str, Any]) -> Path:
         """As `LoadedModel.export`."""

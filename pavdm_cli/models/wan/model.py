@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models.adapter import Init, LoadedModel, Options, Placement, Prompt, Table, TextEncoder
+from pavdm_cli.models.adapter import HelpTable, Init, LoadedModel, Options, Placement, Prompt, TextEncoder
 from pavdm_cli.models.execution import DEVICES
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.spec import ModelOption, ModelSpec
@@ -35,7 +35,7 @@ OPTIONS = (
         "negative-prompt",
         str,
         "",
-        "What the video should not show: guidance leads away from it.",
+        "What the video should not show: guidance steers away from it.",
         check=lambda text: check_text("--negative-prompt", text),
     ),
     ModelOption("shift", float | None, None, "Shift of the noise levels towards noise.", check=_check_shift),
@@ -73,8 +73,8 @@ class WanModel:
         """As `VideoModel.published`."""
         return self.variant.spec
 
-    def located(self, name: str, folder: Path) -> WanModel:
-        """As `VideoModel.located`."""
+    def with_weights(self, name: str, folder: Path) -> WanModel:
+        """As `VideoModel.with_weights`."""
         return replace(self, spec=replace(self.spec, name=name, folder=folder))
 
     def layout(self, size: tuple[int, int], fps: float) -> LatentLayout:
@@ -83,7 +83,7 @@ class WanModel:
         return LatentLayout((vae.channels, size[0] // vae.scale, size[1] // vae.scale), first=1, rest=4)
 
     def noise_levels(self, steps: int, size: tuple[int, int], latents: int, options: Options) -> NoiseLevels:
-        """With the shift that was asked for, or the model's own; the context may be slightly noised."""
+        """With the shift of the options, else the model's; the context may be slightly noised."""
         from pavdm_cli.models.wan.levels import wan_levels
 
         return wan_levels(steps, options.get("shift") or self.variant.shift, int(options.get("context_noise") or 0))
@@ -93,28 +93,28 @@ class WanModel:
         return self.variant.shift
 
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
-        """As it is, cleaned when it is encoded; guidance leads away from the negative prompt, which may be empty."""
+        """Unchanged; it is cleaned when it is encoded. The negative prompt may be empty."""
         check_prompt(text)
         return Prompt(text, negative=options.get("negative_prompt", ""))
 
     @property
     def text_tokens(self) -> int:
-        """As many as it can read: padding is attended to."""
+        """Every prompt is padded to as many, and the padding is attended to."""
         return TEXT_LENGTH
 
     def prompt_notes(self, text: str) -> list[str]:
-        """What umT5 will not read of it; none where its tokenizer is not there."""
+        """As `VideoModel.prompt_notes`; empty if the tokenizer is not downloaded."""
         from pavdm_cli.hub.weights_dir import home
-        from pavdm_cli.models.wan.text_encoder import cut_note
+        from pavdm_cli.models.wan.text_encoder import truncation_note
 
-        return cut_note(home(self.spec), text)
+        return truncation_note(home(self.spec), text)
 
     def count_tokens(self, text: str) -> int:
-        """Every prompt is padded to as many."""
+        """The same for every prompt, since it is padded."""
         return TEXT_LENGTH
 
-    def reference(self) -> tuple[list[Table], dict[str, Any]]:
-        """Nothing: it reads any words."""
+    def prompt_help(self) -> tuple[list[HelpTable], dict[str, Any]]:
+        """Nothing: any words are possible."""
         return [], {"words": {}, "synonyms": {}}
 
     def load_text_encoder(self, placement: Placement, init: Init) -> TextEncoder:

@@ -1,4 +1,4 @@
-"""Parameter names of the two checkpoint layouts, as data: those of diffusers in terms of the original ones."""
+"""Parameter names of the two checkpoint layouts, as data: from those of diffusers to the original ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TRANSFORMER = (
 
 
 def original_name(name: str) -> str:
-    """The original name of a transformer's parameter of either layout."""
+    """The original name of a parameter of the transformer, from either layout."""
     for diffusers, original in TRANSFORMER:
         name = name.replace(diffusers, original)
     return name
@@ -59,18 +59,18 @@ VAE = (
 )
 NESTED_UP = ((r"\.up_blocks\.(\d+)\.resnets\.", r".upsamples.\1.upsamples."),)  # of a VAE with shortcuts
 FLAT_UP = tuple(
-    (rf"\.up_blocks\.{level}\.{inner}\.", f".upsamples.{4 * level + place}.")
+    (rf"\.up_blocks\.{level}\.{inner}\.", f".upsamples.{4 * level + index}.")
     for level in range(4)
-    for place, inner in enumerate((r"resnets\.0", r"resnets\.1", r"resnets\.2", r"upsamplers\.0"))
+    for index, inner in enumerate((r"resnets\.0", r"resnets\.1", r"resnets\.2", r"upsamplers\.0"))
 )
 
 
 def original_vae_names(names: Iterable[str]) -> dict[str, str]:
-    """The original name of every parameter of a VAE in either layout."""
-    every = list(names)
-    rules = (*VAE, *(NESTED_UP if any(".upsampler." in name for name in every) else FLAT_UP))
+    """The original name of every parameter of a VAE, from either layout."""
+    all_names = list(names)
+    rules = (*VAE, *(NESTED_UP if any(".upsampler." in name for name in all_names) else FLAT_UP))
     renamed = {}
-    for name in every:
+    for name in all_names:
         new = name
         for pattern, replacement in rules:
             new = re.sub(pattern, replacement, new)
@@ -94,7 +94,7 @@ TEXT_ENCODER = (
 
 
 def transformers_name(name: str) -> str:
-    """The name that transformers has for a parameter of umT5 in either layout."""
+    """The name in transformers of a parameter of umT5, from either layout."""
     if name.startswith(("encoder.", "shared.")):
         return name
     for pattern, replacement in TEXT_ENCODER:

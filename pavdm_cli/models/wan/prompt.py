@@ -12,19 +12,19 @@ WHITE_SPACE = re.compile(r"\s+")
 
 
 def clean(text: str) -> str:
-    """Broken Unicode repaired, HTML entities resolved twice, white space joined. Raises: ModelError."""
+    """Repair broken Unicode, resolve HTML entities twice, and collapse white space. Raises: ModelError."""
     repaired = import_library("ftfy").fix_text(text)
     return WHITE_SPACE.sub(" ", _unescape(_unescape(repaired)).strip()).strip()
 
 
 def check_prompt(prompt: str) -> None:
-    """Refuse a prompt that says nothing. Raises: UsageError."""
+    """Refuse an empty prompt. Raises: UsageError."""
     if not prompt.strip():
         raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
 
 
 def _unescape(text: str) -> str:
-    """The characters that entities stand for; unchanged where one has a number too long for Python to read."""
+    """Resolve HTML entities; unchanged if one has more digits than Python converts."""
     try:
         return html.unescape(text)
     except ValueError:

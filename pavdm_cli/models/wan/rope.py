@@ -11,22 +11,22 @@ BASE = 10000.0
 
 
 def axis_widths(head_width: int) -> tuple[int, int, int]:
-    """Channels of a head that are rotated by the position in time, by the row and by the column."""
+    """Channels of a head for the position in time, the row and the column."""
     space = 2 * (head_width // 6)
     return head_width - 2 * space, space, space
 
 
 def rope_table(head_width: int, start: int, grid: tuple[int, int, int]) -> Tensor:  # -> (T * h * w, K / 2, 2)
-    """Cosine and sine of every token's angles, float32 of float64; frames are counted from `start`.
+    """Cosine and sine of every token's angles, computed in float64, as float32; latents are counted from `start`.
 
-    grid: latents, token rows and token columns; tokens are in that order.
+    grid: latents, token rows and token columns, the order of the tokens.
     """
     latents, rows, columns = grid
     ranges = (range(start, start + latents), range(rows), range(columns))
     axes = [_angles(positions, width) for positions, width in zip(ranges, axis_widths(head_width), strict=True)]
     cos_sin = [torch.stack([angles.cos(), angles.sin()], dim=-1).float() for angles in axes]
     expanded = [
-        axis.view(*(len(axis) if place == own else 1 for place in range(3)), *axis.shape[1:]).expand(*grid, -1, -1)
+        axis.view(*(len(axis) if dim == own else 1 for dim in range(3)), *axis.shape[1:]).expand(*grid, -1, -1)
         for own, axis in enumerate(cos_sin)
     ]
     return torch.cat(expanded, dim=3).flatten(0, 2)
@@ -37,6 +37,6 @@ def _angles(positions: range, width: int) -> Tensor:  # -> (positions, width / 2
     return torch.tensor(positions, device="cpu", dtype=torch.float64)[:, None] * frequencies
 
 
-def rotate(x: Tensor, rope: Tensor) -> Tensor:  # (B, L, N, K), (L, K / 2, 2)
-    """The heads of every token, rotated by its angles in float32 or wider."""
+def apply_token_rope(x: Tensor, rope: Tensor) -> Tensor:  # (B, L, N, K), (L, K / 2, 2)
+    """Rotate the heads of every token by its angles, in float32 or wider."""
     return apply_rope(x.unsqueeze(2), rope).squeeze(2)

@@ -11,28 +11,28 @@ from torch import Tensor, nn
 
 from pavdm_cli.attention import AttentionFn, attend
 from pavdm_cli.models.wan.config import PATCH, WanConfig
-from pavdm_cli.models.wan.layers import Block, Frames, Head, KeysValues, Linear, appended
+from pavdm_cli.models.wan.layers import Block, BlockInputs, Head, KeysValues, Linear, append_kv
 from pavdm_cli.models.wan.rope import rope_table
 from pavdm_kernels import linear, timestep_embedding
 
-# What a level's modulation is computed from, and the head: below 3 % of all parameters.
+# Modules that compute the modulation, and the head: less than 3 % of all parameters.
 FLOAT32 = ("time_embedding.", "time_projection.", "fps_embedding.", "fps_projection.", "head.")
 
 
 def is_float32(name: str) -> bool:
-    """Whether a parameter stays in float32 where most are narrower."""
+    """Whether a parameter stays in float32 if most are in lower precision."""
     return name.startswith(FLOAT32) or name.endswith(".modulation")
 
 
 class Modulation(NamedTuple):
-    """What the blocks and the head read of every level, float32."""
+    """AdaLN modulation of every level, float32."""
 
     block: Tensor  # (levels, 6, D)
     head: Tensor  # (levels, D)
 
 
-class Conditions(NamedTuple):
-    """What a call is conditioned on besides its latents: the same for all steps of a prompt."""
+class Conditioning(NamedTuple):
+    """The inputs of a call that are the same for all steps of a prompt."""
 
     modulation: Modulation
     text: Sequence[KeysValues]  # for each block
@@ -58,7 +58,7 @@ class WanTransformer(nn.Module):
         self.head = Head(dim, PATCH[1] * PATCH[2] * config.out_channels, eps)
 
     def modulation(self, timesteps: Tensor, fps: Tensor) -> Modulation:  # (N,), () or (N,) -> N levels
-        """Embeds timesteps from 0 to 1000, once per video; row n is for `timesteps[n]` at `fps` frames per second."""
+        """Embed and project timesteps from 0 to 1000; row n is for `timesteps[n]` at `fps` frames per second."""
         weight = self.head.modulation
         wide = torch.float32 if weight.device.type == "mps" else torch.float64
         sinusoids = timestep_embedding(timesteps.to(weight.device, wide), self.config.freq_dim).to(weight.dtype)
@@ -70,7 +70,7 @@ class WanTransformer(nn.Module):
         return Modulation(block.unflatten(-1, (6, -1)), embedding)
 
     def encode_text(self, rows: Tensor) -> list[KeysValues]:  # (B, L, text_dim), for each block
-        """Keys and values of the prompt, once per prompt; every row is attended to, those of the padding too."""
+        """Keys and values of the prompt; all rows are attended to, including the padding."""
         embedded = self.text_embedding(rows.to(self.patch_embedding.weight))
         return [block.cross_attn.keys_values(embedded) for block in self.layers]
 
@@ -83,7 +83,7 @@ class WanTransformer(nn.Module):
         self,
         z: Tensor,
         level_idx: Tensor,
-        conditions: Conditions,
+        conditioning: Conditioning,
         *,
         start: int = 0,
         cached: Sequence[KeysValues] | None = None,
@@ -93,40 +93,40 @@ class WanTransformer(nn.Module):
         z (B, T, C, H, W); level_idx int32 (G,) or (B, G), rows of the modulation, where G is 1, T, or the number of
         tokens; start: position in time of the first latent; cached: keys and values of latents before it, per block.
         """
-        x, _ = self.run_blocks(z, level_idx, conditions, start, cached)
-        patches = self.head(x, level_idx, conditions.modulation.head).flatten(1, 2)
+        x, _ = self.run_blocks(z, level_idx, conditioning, start, cached)
+        patches = self.head(x, level_idx, conditioning.modulation.head).flatten(1, 2)
         return _unpatchify(patches, _grid(z))
 
     def prefill(
         self,
         context: Tensor,
         level_idx: Tensor,
-        conditions: Conditions,
+        conditioning: Conditioning,
         *,
         start: int = 0,
         cached: Sequence[KeysValues] | None = None,
     ) -> list[KeysValues]:
-        """Keys and values of every block, those of `cached` in front. Arguments as `forward`."""
-        _, own = self.run_blocks(context, level_idx, conditions, start, cached)
+        """Keys and values of every block, after those in `cached`. Arguments as `forward`."""
+        _, own = self.run_blocks(context, level_idx, conditioning, start, cached)
         past = [None] * len(own) if cached is None else cached
-        return [appended(old, new) for old, new in zip(past, own, strict=True)]
+        return [append_kv(old, new) for old, new in zip(past, own, strict=True)]
 
     def run_blocks(
-        self, z: Tensor, level_idx: Tensor, conditions: Conditions, start: int, cached: Sequence[KeysValues] | None
+        self, z: Tensor, level_idx: Tensor, conditioning: Conditioning, start: int, cached: Sequence[KeysValues] | None
     ) -> tuple[Tensor, list[KeysValues]]:
         """The residual stream after the last block, (B, G, S, D), and the keys and values of every block."""
         tokens = self.embed(z)
         x = tokens.view(len(tokens), level_idx.shape[-1], -1, tokens.shape[-1])
-        rope = conditions.rope(self.config.head_width, start, _grid(z))
+        rope = conditioning.rope(self.config.head_width, start, _grid(z))
         rope = rope if rope.device == x.device else rope.to(x.device)
-        frames, kept = Frames(level_idx, conditions.modulation.block, rope, conditions.attend), []
-        for n, (block, kv) in enumerate(zip(self.layers, conditions.text, strict=True)):
-            x, own = block(x, frames, kv, None if cached is None else cached[n])
-            kept.append(own)
-        return x, kept
+        inputs, keys_values = BlockInputs(level_idx, conditioning.modulation.block, rope, conditioning.attend), []
+        for n, (block, kv) in enumerate(zip(self.layers, conditioning.text, strict=True)):
+            x, own = block(x, inputs, kv, None if cached is None else cached[n])
+            keys_values.append(own)
+        return x, keys_values
 
     def embed(self, z: Tensor) -> Tensor:  # (B, T, C, H, W) -> (B, T * h * w, D)
-        """Patches of one latent, projected; an odd last row or column is left out."""
+        """Projected patches of every latent; an odd last row or column is dropped."""
         _, height, width = PATCH
         z = z[..., : z.shape[-2] // height * height, : z.shape[-1] // width * width]
         patches = rearrange(z, "b t c (h p) (w q) -> b (t h w) (c p q)", p=height, q=width)

@@ -1,4 +1,4 @@
-"""The causal VAE of Wan2.1 and of Wan2.2: 1 + 4 n frames to 1 + n latents and back. Names are the original ones."""
+"""The causal VAE of Wan2.1 and Wan2.2: 1 + 4n frames to 1 + n latents and back. Parameters have original names."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Decoder(nn.Module):
 
 
 class WanVAE(nn.Module):
-    """Both halves, one piece at a time. Latents are normalized: mean 0 and variance 1 over the training data."""
+    """Encoder and decoder, one piece at a time. Latents have mean 0 and variance 1 over the training data."""
 
     def __init__(self, config: VAEConfig, *, tiled: bool = False) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class WanVAE(nn.Module):
         self.conv2 = nn.Conv3d(config.channels, config.channels, 1)
 
     def encode(self, frames: Tensor, cache: FeatureCache) -> Tensor:  # (B, 1 or 4, 3, H, W) -> (B, 1, C, h, w)
-        """The posterior mean of the next frames, 0 to 1: of the first one alone, then of four at a time."""
+        """The posterior mean for the next frames, 0 to 1: the first frame, then four at a time."""
         patch = self.config.patch
         pixels = rearrange(frames * 2 - 1, "b t c (h p) (w q) -> b (c q p) t h w", p=patch, q=patch)
         moments = self.conv1(self.encoder(pixels.to(self.conv1.weight), cache))
@@ -82,7 +82,7 @@ class WanVAE(nn.Module):
         return latents.transpose(1, 2).float()
 
     def decode(self, latent: Tensor, cache: FeatureCache) -> Tensor:  # (B, 1, C, h, w) -> (B, 1 or 4, 3, H, W)
-        """The frames of the next latent, clamped to 0 to 1: one of the first, then four of each."""
+        """The frames of the next latent, clamped to 0 to 1: one for the first latent, then four."""
         patch = self.config.patch
         z = latent.transpose(1, 2).to(self.conv2.weight)
         mean, std = self._statistics(z)
@@ -92,7 +92,7 @@ class WanVAE(nn.Module):
         return to_unit((frames.float() + 1) / 2)
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latent channels; constants of the configuration, not weights."""
+        """Mean and standard deviation of the latent channels, from the configuration."""
         mean, std = (like.new_tensor(values)[:, None, None, None] for values in (self.config.mean, self.config.std))
         return mean, std
 
@@ -102,7 +102,7 @@ def _middle(width: int) -> nn.Sequential:
 
 
 def _down_level(config: VAEConfig, level: int, width: int, out: int) -> Iterator[nn.Module]:
-    """Two residual blocks, and between levels a downsampling; as one module where there are shortcuts."""
+    """Two residual blocks, and a downsampling except in the last level; one module in a VAE with shortcuts."""
     last = level == len(TEMPORAL)
     layers: list[nn.Module] = [Residual(width, out), Residual(out, out)]
     layers += [] if last else [Downsample(out, TEMPORAL[level])]
@@ -113,11 +113,11 @@ def _down_level(config: VAEConfig, level: int, width: int, out: int) -> Iterator
 
 
 def _up_level(config: VAEConfig, level: int, width: int, out: int) -> Iterator[nn.Module]:
-    """Three residual blocks, and between levels an upsampling, which halves the width where there are no shortcuts."""
+    """Three residual blocks, and an upsampling except in the last level, which halves the width without shortcuts."""
     last = level == len(TEMPORAL)
     temporal = not last and TEMPORAL[::-1][level]
-    entering = width // 2 if level and not config.shortcuts else width
-    layers: list[nn.Module] = [Residual(entering, out), Residual(out, out), Residual(out, out)]
+    in_width = width // 2 if level and not config.shortcuts else width
+    layers: list[nn.Module] = [Residual(in_width, out), Residual(out, out), Residual(out, out)]
     layers += [] if last else [Upsample(out, out if config.shortcuts else out // 2, temporal)]
     if not config.shortcuts:
         return iter(layers)

@@ -1,6 +1,6 @@
-"""Layers of the causal VAE that work through a video piece by piece: each keeps the last frames that it has seen.
+"""Layers of the causal VAE, which process a video piece by piece and cache the last frames of each layer's input.
 
-Everything is (B, C, T, H, W). The first frame of a video is always a piece of its own.
+Tensors are (B, C, T, H, W). The first frame of a video is always a piece of its own.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-HISTORY = 2  # frames that a causal convolution of three frames sees before its own
+HISTORY = 2  # earlier frames in the kernel of a causal convolution over three frames
 
 
 @dataclass(slots=True)
 class FeatureCache:
-    """The last frames that every layer has seen, and whether the video is still before its second piece."""
+    """The last input frames of every layer, and whether the first piece is being processed."""
 
     first: bool = True
     features: dict[nn.Module, Tensor] = field(default_factory=dict)
 
     def extended(self, layer: nn.Module, x: Tensor, history: int) -> Tensor:
-        """x with the `history` frames before it, zeros where there were none; the layer's last frames are kept."""
+        """x after the `history` frames before it, zeros at the start; caches the last frames for the next piece."""
         before = self.features.get(layer)
         if before is None:
             before = x.new_zeros(*x.shape[:2], history, *x.shape[3:])
         both = torch.cat([before, x], dim=2)
-        self.features[layer] = both[:, :, -history:].clone()  # not a view that holds all of it
+        self.features[layer] = both[:, :, -history:].clone()  # not a view, which would keep all of it alive
         return both
 
 
-class Stateful(nn.Module):
-    """A layer that is called with the cache."""
+class CachedLayer(nn.Module):
+    """A layer that takes the cache."""
 
     def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
         raise NotImplementedError
 
 
 def run_layers(layers: Iterable[nn.Module], x: Tensor, cache: FeatureCache) -> Tensor:
-    """One layer after the other."""
+    """Apply layers in sequence; only a `CachedLayer` gets the cache."""
     for layer in layers:
-        x = layer(x, cache) if isinstance(layer, Stateful) else layer(x)
+        x = layer(x, cache) if isinstance(layer, CachedLayer) else layer(x)
     return x
 
 
-class CausalConv3d(nn.Conv3d, Stateful):
-    """A convolution over three frames, its own the last of them, with zeros around the image."""
+class CausalConv3d(nn.Conv3d, CachedLayer):
+    """A convolution over a frame and the two before it, with zero padding in space."""
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__(channels, out, 3, padding=(0, 1, 1))
@@ -58,7 +58,7 @@ class CausalConv3d(nn.Conv3d, Stateful):
 
 
 class Norm(nn.Module):
-    """RMS norm over channels with a gain."""
+    """RMS norm over channels."""
 
     def __init__(self, channels: int, dims: int = 3) -> None:
         super().__init__()
@@ -69,8 +69,8 @@ class Norm(nn.Module):
         return out
 
 
-class Residual(Stateful):
-    """Two convolutions around their input."""
+class Residual(CachedLayer):
+    """A residual block of two convolutions."""
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Residual(Stateful):
 
 
 class FrameAttention(nn.Module):
-    """Attention of every frame over its own pixels, with one head."""
+    """Single-head spatial attention within every frame."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -103,8 +103,8 @@ class FrameAttention(nn.Module):
         return x + out
 
 
-class Downsample(Stateful):
-    """Halves height and width, and with `temporal` the frames: the first stays as it is, then every two become one."""
+class Downsample(CachedLayer):
+    """Halves height and width, and with `temporal` the number of frames after the first."""
 
     def __init__(self, channels: int, temporal: bool) -> None:
         super().__init__()
@@ -117,13 +117,13 @@ class Downsample(Stateful):
         x = _per_frame(self.resample, x)
         if not self.temporal:
             return x
-        both = cache.extended(self, x, 1)
-        out: Tensor = x if cache.first else self.time_conv(both)
+        extended = cache.extended(self, x, 1)
+        out: Tensor = x if cache.first else self.time_conv(extended)
         return out
 
 
-class Upsample(Stateful):
-    """Doubles height and width, and before that with `temporal` all frames but the first, which no other one sees."""
+class Upsample(CachedLayer):
+    """Doubles height and width, and before that with `temporal` the number of frames after the first."""
 
     def __init__(self, channels: int, out: int, temporal: bool) -> None:
         super().__init__()
@@ -139,8 +139,8 @@ class Upsample(Stateful):
         return _per_frame(self.resample, x)
 
 
-class DownLevel(Stateful):
-    """Layers of one level around a shortcut that averages pixels, frames and channels."""
+class DownLevel(CachedLayer):
+    """Layers of one level with a shortcut that averages pixels, frames and channels."""
 
     def __init__(self, layers: Iterable[nn.Module], out: int, time: int, space: int) -> None:
         super().__init__()
@@ -148,20 +148,20 @@ class DownLevel(Stateful):
         self.out, self.time, self.space = out, time, space
 
     def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
-        return run_layers(self.downsamples, x, cache) + self._average(x)
+        return run_layers(self.downsamples, x, cache) + self._pool(x)
 
-    def _average(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % self.time, 0))  # the first frame, with zeros
+    def _pool(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % self.time, 0))  # pads the first frame with zeros
         sizes = {"p": self.time, "q": self.space, "r": self.space}
         parts: Tensor = rearrange(x, "b c (t p) (h q) (w r) -> b (c p q r) t h w", **sizes)
         return parts.view(len(x), self.out, -1, *parts.shape[2:]).mean(dim=2)
 
 
-class UpLevel(Stateful):
-    """Layers of one level, between levels around a shortcut that repeats pixels and frames."""
+class UpLevel(CachedLayer):
+    """Layers of one level, with a shortcut that repeats pixels and frames, except in the last level."""
 
     def __init__(self, layers: Iterable[nn.Module], out: int, time: int) -> None:
-        """time: frames that the shortcut makes of one; 0: no shortcut."""
+        """time: how often the shortcut repeats a frame; 0: no shortcut."""
         super().__init__()
         self.upsamples = nn.ModuleList(layers)
         self.out, self.time = out, time
@@ -172,8 +172,8 @@ class UpLevel(Stateful):
 
     def _repeat(self, x: Tensor, first: bool) -> Tensor:
         repeated = x.repeat_interleave(self.out * self.time * 4 // x.shape[1], dim=1)
-        spread: Tensor = rearrange(repeated, "b (c p q r) t h w -> b c (t p) (h q) (w r)", p=self.time, q=2, r=2)
-        return spread[:, :, -1:] if first else spread
+        upsampled: Tensor = rearrange(repeated, "b (c p q r) t h w -> b c (t p) (h q) (w r)", p=self.time, q=2, r=2)
+        return upsampled[:, :, -1:] if first else upsampled
 
 
 def _per_frame(layer: nn.Module, x: Tensor) -> Tensor:

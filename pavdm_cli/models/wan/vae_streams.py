@@ -1,6 +1,6 @@
-"""The VAE as streams: its feature cache is carried from piece to piece, so that every grouping gives the same bits.
+"""The VAE as streams that carry its feature cache from piece to piece: any grouping of the input gives the same bits.
 
-Frame 0 and latent 0 are pieces of their own, then four frames and one latent at a time: memory does not grow.
+The first frame is a piece of its own, then four frames at a time, and one latent at a time: memory does not grow.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.models.float32 import exact_convolutions
-from pavdm_cli.models.tiling import in_tiles
+from pavdm_cli.models.tiling import run_in_tiles
 from pavdm_cli.models.wan.vae import GROUP, WanVAE
 from pavdm_cli.models.wan.vae_layers import FeatureCache
 
-# Latents that a frame depends on before its own: half of the sum of 2 frames for each of the decoder's convolutions,
-# at their frame rates. After as many the state of a stream that began with them is that of any other, to the bit.
+# Latents before its own that a frame depends on: the decoder's convolutions, 2 frames each, at their frame rates.
+# After as many latents the state of a stream is bit for bit the same, whatever came before them.
 REPLAY = 38
 
 Piece = Callable[[Tensor, FeatureCache], Tensor]
@@ -27,24 +27,24 @@ Piece = Callable[[Tensor, FeatureCache], Tensor]
 
 @dataclass(slots=True)
 class TileCaches:
-    """Feature caches of the tiles of an image, in their order; one without tiles."""
+    """A feature cache per tile, in the order of the tiles; a single one without tiling."""
 
     tiled: bool
     caches: defaultdict[int, FeatureCache] = field(default_factory=lambda: defaultdict(FeatureCache))
 
     @exact_convolutions()
     @torch.no_grad()
-    def run(self, piece: Piece, x: Tensor, before: int, after: int) -> Tensor:
-        """The next piece; before, after: values on a latent's side in x and in the result."""
+    def run(self, piece: Piece, x: Tensor, in_scale: int, out_scale: int) -> Tensor:
+        """Process the next piece; scales as in `run_in_tiles`."""
         if not self.tiled:
             return piece(x, self.caches[0])
         number = count()
-        return in_tiles(lambda tile: piece(tile, self.caches[next(number)]), x, before, after)
+        return run_in_tiles(lambda tile: piece(tile, self.caches[next(number)]), x, in_scale, out_scale)
 
 
 @dataclass(slots=True)
 class EncodeStream:
-    """Frames to latents; frames that do not fill a latent are left out, as in training."""
+    """Frames to latents; frames that do not fill a latent are dropped, as in training."""
 
     vae: WanVAE
     caches: TileCaches
@@ -53,7 +53,7 @@ class EncodeStream:
 
     @property
     def replay(self) -> int:
-        """As `Stream.replay`: it is never rebuilt."""
+        """As `Stream.replay`: an encoder is never rebuilt."""
         return 0
 
     def push(self, frames: Tensor, /) -> Tensor:
@@ -91,20 +91,20 @@ class DecodeStream:
             return latents.new_empty(len(latents), 0, 1, 1, 1)
         self.pushed += latents.shape[1]
         pieces = torch.split(latents, 1, dim=1)
-        return torch.cat([self.caches.run(self.vae.decode, one, 1, self.vae.config.scale) for one in pieces], dim=1)
+        return torch.cat([self.caches.run(self.vae.decode, piece, 1, self.vae.config.scale) for piece in pieces], dim=1)
 
     def flush(self) -> Tensor:
-        """As `Stream.flush`: nothing waits."""
+        """As `Stream.flush`: nothing is left."""
         return torch.empty(1, 0, 1, 1, 1)
 
 
 def encode_stream(vae: WanVAE) -> EncodeStream:
-    """A stream of one clip."""
+    """A stream for one clip."""
     return EncodeStream(vae, TileCaches(vae.tiled))
 
 
 def decode_stream(vae: WanVAE, context: Tensor | None = None) -> DecodeStream:
-    """A stream that continues after the latents of a context (B, T, C, h, w)."""
+    """A stream that continues after the context, latents (B, T, C, h, w)."""
     stream = DecodeStream(vae, TileCaches(vae.tiled))
     for latent in () if context is None else torch.split(context[:, -REPLAY:], 1, dim=1):
         stream.push(latent)

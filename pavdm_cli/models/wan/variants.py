@@ -1,4 +1,4 @@
-"""The models of the family, as data. No torch."""
+"""The models of the family, as data. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from pavdm_cli.models.spec import IgnoredOption, ModelSpec, WeightPart
 from pavdm_cli.models.wan.config import WAN21, WAN22, VAEConfig, WanConfig
 
-# The latest commit, which `pavdm models pull` looks up and shows.
+# `pavdm models pull` resolves it to the latest commit, and shows that.
 REVISION = "main"
 SMALL = WanConfig(dim=1536, heads=12, layers=30, ffn_dim=8960)
 LARGE = WanConfig(dim=5120, heads=40, layers=40, ffn_dim=13824)
@@ -26,14 +26,14 @@ class Variant:
     spec: ModelSpec
     transformer: WanConfig
     vae: VAEConfig
-    shift: float  # of the noise levels, unless asked otherwise
+    shift: float  # default shift of the noise levels
 
 
 def _spec(name: str, repo: str, sizes: WanConfig, transformer_class: str, **values: object) -> ModelSpec:
-    """What the models have in common; `values` replaces or adds."""
+    """The fields that the models share, with `values` replaced."""
     common = ModelSpec(
         name=name,
-        about="",
+        description="",
         licence="Apache-2.0",
         folder=Path(name),
         size=(544, 960),
@@ -89,7 +89,7 @@ SKYREELS_1_3B = Variant(
         "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers",
         replace(SMALL, fps_embedding=True),
         SKYREELS_CLASS,
-        about="SkyReels-V2 diffusion forcing, 1.3B: any prompt, 544x960, trained with a noise level per latent",
+        description="SkyReels-V2 diffusion forcing, 1.3B: any prompt, 544x960, trained with a noise level per latent",
         frame_rates=(16, 24),
         fps_range=(16, 24),
         **SKYREELS,
@@ -104,7 +104,7 @@ SKYREELS_14B_540P = Variant(
         "Skywork/SkyReels-V2-DF-14B-540P-Diffusers",
         LARGE,
         SKYREELS_CLASS,
-        about="SkyReels-V2 diffusion forcing, 14B: any prompt, 544x960, trained with a noise level per latent",
+        description="SkyReels-V2 diffusion forcing, 14B: any prompt, 544x960, trained with a noise level per latent",
         **SKYREELS,
     ),
     LARGE,
@@ -117,7 +117,7 @@ SKYREELS_14B_720P = Variant(
         "Skywork/SkyReels-V2-DF-14B-720P-Diffusers",
         LARGE,
         SKYREELS_CLASS,
-        about="SkyReels-V2 diffusion forcing, 14B: any prompt, 720x1280, trained with a noise level per latent",
+        description="SkyReels-V2 diffusion forcing, 14B: any prompt, 720x1280, trained with a noise level per latent",
         size=(720, 1280),
         window=30,
         **SKYREELS,
@@ -132,7 +132,7 @@ WAN21_1_3B = Variant(
         "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
         SMALL,
         WAN_CLASS,
-        about="Wan2.1, 1.3B: any prompt, 480x832; its weights were not trained for progressive levels",
+        description="Wan2.1, 1.3B: any prompt, 480x832; its weights were not trained for progressive levels",
         size=(480, 832),
         fps=16,
         window=21,
@@ -151,7 +151,7 @@ WAN21_14B = Variant(
         "Wan-AI/Wan2.1-T2V-14B-Diffusers",
         LARGE,
         WAN_CLASS,
-        about="Wan2.1, 14B: any prompt, 480x832 or 720x1280; its weights were not trained for progressive levels",
+        description="Wan2.1, 14B: any prompt, 480x832 or 720x1280; its weights were not trained for progressive levels",
         size=(480, 832),
         fps=16,
         window=21,
@@ -171,7 +171,7 @@ WAN22_5B = Variant(
         "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
         MIDDLE,
         WAN_CLASS,
-        about="Wan2.2, 5B: any prompt, 704x1280 with a 16x smaller latent; not trained for progressive levels",
+        description="Wan2.2, 5B: any prompt, 704x1280 with a 16x smaller latent; not trained for progressive levels",
         size=(704, 1280),
         window=30,
         steps=48,

@@ -24,7 +24,7 @@ from pavdm_cli.hub.checkpoint import samples
 from pavdm_cli.hub.safetensors_file import open_weights, read_tensor
 from pavdm_cli.models.adapter import LoadedModel, TextEmbedding, TextEncoder
 from pavdm_cli.models.pixels import from_bytes
-from pavdm_cli.models.streams import run
+from pavdm_cli.models.streams import run_stream
 from pavdm_cli.runtime.untrusted import InvalidError, integer, mismatches, number, read_json, string
 from pavdm_cli.training.finetune.dataset import VideoItem
 from pavdm_cli.video import VideoInfo, open_video, read_frames_at
@@ -122,7 +122,7 @@ def encode_clips(cache: Cache, model: LoadedModel, clips: Sequence[tuple[Path, i
     for path, group in groupby(clips, lambda clip: clip[0]):
         numbers = [clip for _, clip in group]
         for clip, pixels in zip(numbers, _read_clips(open_video(path), numbers, cache.format), strict=True):
-            latents = run(model.encode_stream(), from_bytes(pixels)[None])[0]
+            latents = run_stream(model.encode_stream(), from_bytes(pixels)[None])[0]
             _save_tensor(cache.latents(path, clip), latents.half())
             advance(1)
 

@@ -15,7 +15,7 @@ from pavdm_cli.hub.weight_memory import check_room
 from pavdm_cli.hub.weights_dir import need_weights
 from pavdm_cli.models.adapter import Placement, VideoModel
 from pavdm_cli.models.devices import pick_device
-from pavdm_cli.models.meta_model import weights_of
+from pavdm_cli.models.meta_model import module_bytes
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.training.batches import METHODS, BatchConfig
@@ -84,7 +84,7 @@ def prepare_task(job: FinetuneJob, reporter: Reporter, processes: ProcessGroup) 
     if not video_model.spec.bundled:
         need_weights(video_model.spec, published=video_model.published)
     meta = video_model.load(Placement(device), "meta")  # options are checked before anything is encoded
-    memory = MEMORY_FACTOR * weights_of(meta.transformer) // processes.world_size
+    memory = MEMORY_FACTOR * module_bytes(meta.transformer) // processes.world_size
     check_room("training", memory, device, SHARDING_HINT)
     batches = _batch_config(video_model, spec, method, settings.batch, processes)
     videos = _VideoEncoding(video_model, spec, config, device)
@@ -97,7 +97,7 @@ def prepare_task(job: FinetuneJob, reporter: Reporter, processes: ProcessGroup) 
 
     metadata = settings.about | {"method": method, "size": spec.size, "fps": spec.fps, "videos": len(split.videos)}
     model = video_model.load(Placement(device, vae=False), "weights")
-    model.trainable()
+    model.unfreeze()
     if config.checkpointing:
         enable_gradient_checkpointing(model)
     loss = LossModule(model, spec, PRECISIONS[config.precision])

@@ -26,7 +26,7 @@ class Teacher:
         """Guided; of dropped prompts the unconditional one, so that guidance can still be put on top."""
 
         def shown(without: Tensor) -> Tensor:
-            given = predict_velocity(self.model.stdit, self.model.read(prompts, without), batch, fps)
+            given = predict_velocity(self.model.stdit, self.model.encode_prompts(prompts, without), batch, fps)
             return given.to(torch.promote_types(given.dtype, torch.float32))
 
         target, plain = shown(dropped), shown(torch.ones_like(dropped))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.models.pixels import to_bytes
-from pavdm_cli.models.pocket.vae import PocketCodec
+from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.pocket_world.render import canvas, render
 from pavdm_cli.pocket_world.vocabulary import VOCABULARY
 from pavdm_cli.pocket_world.world import sample_scene
@@ -36,7 +36,7 @@ def vocabulary(words: Mapping[str, int] = VOCABULARY) -> str:
     return _hash(json.dumps(dict(words), sort_keys=True).encode())
 
 
-def latents(codec: PocketCodec) -> str:
+def latents(codec: PocketVAE) -> str:
     """A hash of what makes latents of frames: a denoiser fits any decoder of the same latents."""
     parts = {name: value for name, value in codec.state_dict().items() if not name.startswith("decoder.")}
     return _hash(b"".join(name.encode() + _stored(parts[name]) for name in sorted(parts)))

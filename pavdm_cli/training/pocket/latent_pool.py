@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pavdm_cli.hub.atomic import in_place_of
 from pavdm_cli.hub.safetensors_file import open_weights
-from pavdm_cli.models.pocket.vae import PocketCodec
+from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.pocket_world.captions import caption
 from pavdm_cli.pocket_world.render import canvas, render
 from pavdm_cli.pocket_world.world import Scene, sample_scene
@@ -39,7 +39,7 @@ class Clips:
         return sample_scene(self.first_seed + index)
 
 
-def load_or_make(path: Path, clips: Clips, codec: PocketCodec, progress: Callable[[int], None]) -> Tensor:
+def load_or_make(path: Path, clips: Clips, codec: PocketVAE, progress: Callable[[int], None]) -> Tensor:
     """Latents of every clip, float16 (count, latents, C, h, w), from the file if it holds them. Raises: OutputError."""
     recipe = describe(clips, codec)
     stored = _stored(path, recipe)
@@ -51,7 +51,7 @@ def load_or_make(path: Path, clips: Clips, codec: PocketCodec, progress: Callabl
     return latents
 
 
-def describe(clips: Clips, codec: PocketCodec) -> str:
+def describe(clips: Clips, codec: PocketVAE) -> str:
     """All that the latents of a clip depend on, its index aside: other settings or another codec, other words."""
     weights = hashlib.sha256()
     for value in codec.state_dict().values():
@@ -60,7 +60,7 @@ def describe(clips: Clips, codec: PocketCodec) -> str:
 
 
 @torch.no_grad()
-def make(clips: Clips, codec: PocketCodec, progress: Callable[[int], None], at_once: int = 16) -> Iterator[Tensor]:
+def make(clips: Clips, codec: PocketVAE, progress: Callable[[int], None], at_once: int = 16) -> Iterator[Tensor]:
     """Render and encode clips a few at a time; each starts anywhere in its first minute."""
     device = next(codec.parameters()).device
     on = canvas(clips.size, clips.detail, device)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.models.pocket.transformer import Pocket
-from pavdm_cli.models.pocket.vae import PocketCodec
-from pavdm_cli.models.stdit.denoiser import modulation_of, with_kv_cache
+from pavdm_cli.models.pocket.vae import PocketVAE
+from pavdm_cli.models.stdit.denoiser import compute_modulation, with_kv_cache
 from pavdm_cli.sampling.denoiser import batched_cfg
 from pavdm_cli.sampling.loop import sample
 from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, seeded_noise
@@ -30,13 +30,13 @@ PROMPTS = [
 
 @torch.no_grad()
 def preview(
-    model: Pocket, codec: PocketCodec, diagonal: Diagonal, clips: Clips, chunks: int = 14, guidance: float = 2.5
+    model: Pocket, codec: PocketVAE, diagonal: Diagonal, clips: Clips, chunks: int = 14, guidance: float = 2.5
 ) -> Tensor:  # (prompts, pictures, 3, H, W)
     """Videos from text, a row each, one frame of every other chunk."""
     schedule = pa(diagonal.steps, diagonal.chunks * diagonal.chunk, diagonal.chunk)
     levels = noise_levels(linear_sigmas(diagonal.steps)).to(next(model.parameters()).device)
-    text = model.read(PROMPTS * 2, torch.arange(2 * len(PROMPTS)) >= len(PROMPTS))
-    table = modulation_of(model.stdit, 1000 * levels.sigmas, clips.fps)
+    text = model.encode_prompts(PROMPTS * 2, torch.arange(2 * len(PROMPTS)) >= len(PROMPTS))
+    table = compute_modulation(model.stdit, 1000 * levels.sigmas, clips.fps)
     denoiser = batched_cfg(with_kv_cache(model.stdit, text, table, schedule.context), guidance)
     height, width = clips.size
     noise = seeded_noise(7, (len(PROMPTS), codec.config.latent_channels, height // 8, width // 8))

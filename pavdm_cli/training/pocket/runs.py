@@ -14,9 +14,9 @@ from torch import Tensor
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.models.devices import pick_device
 from pavdm_cli.models.pocket import checkpoint
-from pavdm_cli.models.pocket.model import CODEC, SPEC
+from pavdm_cli.models.pocket.model import SPEC, VAE_FILE
 from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
-from pavdm_cli.models.pocket.vae import CodecConfig, PocketCodec
+from pavdm_cli.models.pocket.vae import PocketVAE, PocketVAEConfig
 from pavdm_cli.training.batches import METHODS, BatchConfig
 from pavdm_cli.training.levels import POCKET_STAGES, Diagonal
 from pavdm_cli.training.loop import StepReport, Task, TrainConfig, train
@@ -25,7 +25,7 @@ from pavdm_cli.training.pocket.latent_pool import Clips, load_or_make
 from pavdm_cli.training.pocket.tasks import HELD_OUT_SEED, CodecTask, DenoiserTask
 from pavdm_cli.training.pocket.vae import Frames
 
-M = TypeVar("M", PocketCodec, Pocket)
+M = TypeVar("M", PocketVAE, Pocket)
 HELD_OUT = 128  # clips, at most
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]  # what, how many -> call with units done
 
@@ -81,7 +81,7 @@ def codec_task(settings: Settings, keep_latents: bool = False) -> CodecTask:
     """The codec, on frames painted as they are needed; with `keep_latents` its decoder alone. Raises: UsageError."""
     if keep_latents and not settings.init:
         raise UsageError("--keep-latents needs latents to keep", "give --init codec.safetensors")
-    model = _start(_fresh_codec, settings, checkpoint.load_codec)
+    model = _start(_fresh_codec, settings, checkpoint.load_vae)
     model.encoder.requires_grad_(not keep_latents)
     make_folder(settings.folder)
     spec = SPEC
@@ -99,7 +99,7 @@ def denoiser_task(
     teacher = _teacher(settings, lesson)
     model = _start(_fresh_pocket, settings, checkpoint.load_denoiser)
     spec = SPEC
-    coder = checkpoint.load_codec(codec or spec.folder / CODEC).to(pick_device(settings.device))
+    coder = checkpoint.load_vae(codec or spec.folder / VAE_FILE).to(pick_device(settings.device))
     clips = Clips(count, size=spec.size, fps=spec.fps, detail=settings.detail)
     held = Clips(min(HELD_OUT, count), clips.latents, HELD_OUT_SEED, clips.size, clips.fps, clips.detail)
     diagonal = Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk)
@@ -116,24 +116,24 @@ def _teacher(settings: Settings, lesson: Lesson) -> Teacher | None:
         return None
     if settings.init is None:
         raise UsageError("--distil needs a teacher", "give its weights with --init")
-    given = checkpoint.about(settings.init).get("guided", 1.0)
+    given = checkpoint.training_metadata(settings.init).get("guided", 1.0)
     if given != 1:
         raise UsageError(f"{settings.init} gives guidance of {given:g} in one pass already", "start from its teacher")
     return Teacher(checkpoint.load_denoiser(settings.init).to(pick_device(settings.device)), lesson.distil)
 
 
-def _pool(path: Path, clips: Clips, codec: PocketCodec, progress: Progress) -> Tensor:
+def _pool(path: Path, clips: Clips, codec: PocketVAE, progress: Progress) -> Tensor:
     with progress(f"rendering {path.stem}", clips.count) as advance:
         return load_or_make(path, clips, codec, advance)
 
 
-def _fresh_codec() -> PocketCodec:
-    return PocketCodec(CodecConfig())
+def _fresh_codec() -> PocketVAE:
+    return PocketVAE(PocketVAEConfig())
 
 
 def _fresh_pocket() -> Pocket:
     model = Pocket(PocketConfig())
-    model.stdit.initialise()
+    model.stdit.initialize_weights()
     return model
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.transformer import Pocket
-from pavdm_cli.models.pocket.vae import PocketCodec, quality
+from pavdm_cli.models.pocket.vae import PocketVAE, reconstruction_psnr
 from pavdm_cli.pocket_world.render import Picture, canvas, render
 from pavdm_cli.pocket_world.world import sample_scene
 from pavdm_cli.training.batches import BatchConfig, sample_batch
@@ -30,7 +30,7 @@ from pavdm_cli.video.contact_sheet import write_contact_sheet
 class CodecTask:
     """Frames through the codec and back."""
 
-    model: PocketCodec
+    model: PocketVAE
     frames: Frames
     about: dict[str, object]
     name: str = "codec"
@@ -46,14 +46,14 @@ class CodecTask:
         """Signal-to-noise ratio on held-out scenes, over all pixels and over the object's."""
         held = self._held_out()
         frames, mask = held.frames.flatten(0, 1), held.mask.flatten(0, 1)
-        everywhere, inside = quality(self.model, frames, mask)
+        everywhere, inside = reconstruction_psnr(self.model, frames, mask)
         return {"psnr": everywhere, "object_psnr": inside}
 
     def write_sheet(self, path: Path) -> None:
         """Held-out frames above what the codec makes of them."""
         frames = self._held_out(12).frames.flatten(0, 1)
         with torch.no_grad():
-            coded = self.model.picture(self.model.code(frames)).clamp(0, 1)
+            coded = self.model.decode_frames(self.model.encode_frames(frames)).clamp(0, 1)
         write_contact_sheet(path, to_bytes(torch.stack([frames, coded])))
 
     def export(self, folder: Path) -> Path:
@@ -73,7 +73,7 @@ class DenoiserTask:
     """Windows of latents at the noise levels of a method."""
 
     model: Pocket
-    codec: PocketCodec
+    codec: PocketVAE
     recipe: BatchConfig
     clips: Clips
     pool: Tensor  # float16 (clips, latents, C, h, w)
@@ -122,7 +122,7 @@ class DenoiserTask:
         batch, fps = batch.to(device), torch.tensor(clips.fps, device=device)
         with torch.autocast(device.type, torch.bfloat16):
             target = self.teacher.velocity(prompts, dropped, batch, fps) if self.teacher else None
-            velocity = predict_velocity(self.model.stdit, self.model.read(prompts, dropped), batch, fps)
+            velocity = predict_velocity(self.model.stdit, self.model.encode_prompts(prompts, dropped), batch, fps)
             return velocity_loss(velocity, batch, target, weights).mean()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pavdm_cli.models.pocket.vae import PocketCodec
+from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.pocket_world.render import Picture, canvas, render
 from pavdm_cli.pocket_world.world import sample_scene
 
@@ -37,23 +37,23 @@ def batch(frames: Frames, step: int, device: torch.device | str = "cpu") -> Pict
     return render(scenes, seconds.to(device), canvas(frames.size, frames.detail, device))
 
 
-def loss(codec: PocketCodec, picture: Picture, draw: torch.Generator) -> Tensor:
+def loss(codec: PocketVAE, picture: Picture, draw: torch.Generator) -> Tensor:
     """Absolute plus squared error of frames, absolute error of changes; object pixels weighted, latents a bit noisy."""
     frames, mask = picture.frames.flatten(0, 1), picture.mask
     codes = code(codec, frames.contiguous(memory_format=torch.channels_last))
     noise = torch.randn(codes.shape, generator=draw).to(codes)
-    error = (codec.picture(codes + LATENT_NOISE * noise) - frames).view_as(picture.frames)
+    error = (codec.decode_frames(codes + LATENT_NOISE * noise) - frames).view_as(picture.frames)
     change = error.diff(dim=1)
     return _weighted(error.abs() + 4 * error.square(), mask) + MOTION_WEIGHT * _weighted(change.abs(), mask[:, 1:])
 
 
-def code(codec: PocketCodec, frames: Tensor) -> Tensor:
+def code(codec: PocketVAE, frames: Tensor) -> Tensor:
     """As `codec.code`; a frozen encoder keeps its statistics too, so that its latents stay what they are."""
     if next(codec.encoder.parameters()).requires_grad:
-        return codec.code(frames)
+        return codec.encode_frames(frames)
     codec.normalise.eval()
     with torch.no_grad():
-        return codec.code(frames)
+        return codec.encode_frames(frames)
 
 
 def _weighted(cost: Tensor, mask: Tensor) -> Tensor:  # (B, n, 3, H, W), (B, n, H, W)

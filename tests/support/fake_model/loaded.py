@@ -140,7 +140,7 @@ class TextEncoder:
             TextEmbedding(self.table(torch.tensor(_ids(prompt), device=self.table.weight.device))) for prompt in prompts
         ]
 
-    def memory(self, prompt: str, /) -> dict[str, int]:
+    def memory_bytes(self, prompt: str, /) -> dict[str, int]:
         return {"weights": 64 * TEXT * 4}
 
 
@@ -214,7 +214,7 @@ class Loaded:
         out: Tensor = -self.transformer(noisy, timesteps.to(noisy), self._vectors(text))
         return out
 
-    def trainable(self) -> None:
+    def unfreeze(self) -> None:
         self.transformer.requires_grad_(True)
 
     def upcast(self, part: Literal["transformer", "vae"], device: torch.device) -> Loaded:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pavdm_cli.models.adapter import Init, LoadedModel, Options, Placement, Prompt, Table, TextEncoder
+from pavdm_cli.models.adapter import HelpTable, Init, LoadedModel, Options, Placement, Prompt, TextEncoder
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.spec import ModelOption, ModelSpec, WeightPart
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SPEC = ModelSpec(
     name="fake",
-    about="a model of the tests",
+    description="a model of the tests",
     licence="none",
     folder=Path("fake"),
     size=(64, 72),
@@ -50,7 +50,7 @@ class FakeModel:
     def published(self) -> ModelSpec:
         return SPEC
 
-    def located(self, name: str, folder: Path) -> FakeModel:
+    def with_weights(self, name: str, folder: Path) -> FakeModel:
         return replace(self, spec=replace(self.spec, name=name, folder=folder))
 
     def layout(self, size: tuple[int, int], fps: float) -> LatentLayout:
@@ -73,7 +73,7 @@ class FakeModel:
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
-    def reference(self) -> tuple[list[Table], dict[str, Any]]:
+    def prompt_help(self) -> tuple[list[HelpTable], dict[str, Any]]:
         return [], {}
 
     def load_text_encoder(self, placement: Placement, init: Init) -> TextEncoder:

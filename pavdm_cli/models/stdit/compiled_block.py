@@ -1,0 +1,84 @@
+"""Blocks compiled by torch.compile: one graph for all blocks of a kind, for any length of the window."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pavdm_cli.errors import DeviceError
+from pavdm_cli.models.stdit.layers import AttentionAxis, Block, BlockInputs
+from pavdm_cli.models.stdit.transformer import BlockFn, eager_block
+from pavdm_cli.models.torch_compile import failure_reason, warnings_ignored
+from pavdm_kernels import ModulationVector, PerLevel
+from pavdm_kernels.modulation import Gathered
+
+ResidualStream = tuple[Tensor, Tensor]  # and its modulated copy, as `Block.forward` takes them
+
+
+@cache
+def compiled_block(backend: str = "inductor") -> BlockFn:
+    """As `eager_block`, compiled: one graph for spatial blocks, and one or two for temporal ones.
+
+    The first calls compile, and raise DeviceError if that fails.
+    """
+    known: set[Hashable] = set()
+    with warnings_ignored():
+        graph = torch.compile(eager_block, backend=backend)
+
+    def run(
+        block: Block,
+        stream: ResidualStream,
+        inputs: BlockInputs,
+        text: Tensor,
+        axis: AttentionAxis,
+        vectors: Sequence[ModulationVector],
+    ) -> Any:
+        vectors = _with_separate_rows(vectors)
+        if (key := _graph_key(stream, axis, vectors)) not in known:
+            _mark_dynamic(stream, inputs, axis, vectors)
+            known.add(key)
+        try:
+            return graph(block, stream, inputs, text, axis, vectors)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            raise DeviceError(
+                f"--compile failed: {failure_reason(error)}", "leave it out; videos are the same"
+            ) from None
+
+    return run
+
+
+def _graph_key(stream: ResidualStream, axis: AttentionAxis, vectors: Sequence[ModulationVector]) -> Hashable:
+    """What distinguishes graphs, and the number of latents."""
+    keywords = getattr(axis.attend, "keywords", {})
+    return stream[0].shape[1], axis.rope is None, type(vectors[0]), *((n, v is None) for n, v in keywords.items())
+
+
+def _mark_dynamic(
+    stream: ResidualStream, inputs: BlockInputs, axis: AttentionAxis, vectors: Sequence[ModulationVector]
+) -> None:
+    """Mark the dimension of latents as dynamic in every input, so that the first graph serves all lengths."""
+    mark = torch._dynamo.maybe_mark_dynamic
+    for x in stream:
+        mark(x, 1)
+    mark(inputs.level_idx, inputs.level_idx.ndim - 1)
+    if axis.rope is not None:
+        mark(axis.rope, 0)
+    for tensor in (tensor for vector in vectors if isinstance(vector, Gathered) for tensor in vector):
+        mark(tensor, tensor.ndim - 3)
+
+
+def _with_separate_rows(vectors: Sequence[ModulationVector]) -> Sequence[ModulationVector]:
+    """Give the final layer's shift and scale, which share their rows, the layout of all others: no graph of its own."""
+    *others, gate, shift, scale = vectors
+    if not (isinstance(gate, PerLevel) and isinstance(shift, PerLevel) and isinstance(scale, PerLevel)):
+        return vectors
+    if shift.rows is not scale.rows:
+        return vectors
+    levels, width = gate.rows.shape
+    count = gate.rows.stride(0) // width
+    wide = shift.rows.repeat(1, count).view(levels, count, width)
+    return [*others, gate, PerLevel(wide[:, 0], shift.bias), PerLevel(wide[:, 1], scale.bias)]
