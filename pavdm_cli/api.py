@@ -84,9 +84,10 @@ class Model:
         _check_names(self.name, options, EXTENSION)
         extension = Extension(Path(path), **{name: options[name] for name in EXTENSION & options.keys()})
         rest = {name: value for name, value in options.items() if name not in EXTENSION}
-        request, _ = continuation.with_prompt(self._request(prompt, {"crf": 16} | rest, extension=extension))
-        check(request)
+        request = self._request(prompt, {"crf": 16} | rest, extension=extension)
         source = continuation.open_source(request)
+        request, _ = continuation.with_prompt(request, source)
+        check(request)
         frames = source.frames_to_make(request.spec.fps)
         return Video(self, replace(request, seconds=None, frames=frames), source)
 
@@ -176,6 +177,6 @@ class Video:
 def _check_names(model: str, options: dict[str, Any], more: frozenset[str] = frozenset()) -> None:
     """Refuse misspelt options, and those that the call itself decides. Raises: UsageError, ModelError."""
     own = {option.key for option in registry.find(model).options}
-    known = (names_of(Request) | names_of(ExecutionConfig) | names_of(Output) | {"aspect"} | own | more) - DECIDED
+    known = (names_of(Request) | names_of(ExecutionConfig) | names_of(Output) | {"aspect", "at"} | own | more) - DECIDED
     if unknown := sorted(options.keys() - known):
         raise UsageError(f"there is no option {unknown[0]!r}", f"known: {', '.join(sorted(known))}")

@@ -250,7 +250,7 @@ def test_a_text_with_padding_goes_to_the_stand_in(pocket):
     text = pocket.encode_prompts(["a red ball", "a boat on the sea at night"])
     assert text.mask is not None
     plain, rest = Heard(), Heard()
-    attends = with_backend(text, Attention("plain", "for a test", plain, rest, "rest")).attention
+    attends = with_backend(Attention("plain", "for a test", plain, rest, "rest"))(text).attention
     assert (attends.space, attends.text) == (plain, rest)
 
 

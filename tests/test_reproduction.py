@@ -35,6 +35,8 @@ POCKET_CASES = {
     "ramp_up": ("--ramp-up", "full"),
     "stride": ("--method", "windows", "--stride", "3"),
     "warmup": ("--warmup", "1"),
+    "timeline": ("--frames", "12", "--at", "0.5s", "at night", "--at", "1s", "a blue kite"),
+    "blend": ("--frames", "12", "--at", "0.5s", "at night", "--blend", "1"),
     "device": ("--device", "cpu"),
     "threads": ("--threads", "2"),
     "attention": ("--attention", "sdpa-math"),

@@ -40,7 +40,7 @@ def test_replayed_steps_are_the_steps(name: str, reuse: bool) -> None:
     noise, solver = seeded_noise(0, (1, 16, 4, 4)), unipc(levels)
 
     def run(graphs: object) -> list[torch.Tensor]:
-        denoiser = batched_cfg(model.denoiser(text, levels, config), 2.0)
+        denoiser = batched_cfg(model.bind(levels, config)(model.text_kv(text, config)), 2.0)
         states = denoise(schedule, denoiser, noise, solver, chunks=5, graphs=graphs)
         return [state.window.clone() for state in states]
 

@@ -144,7 +144,7 @@ def test_a_cached_context_equals_a_causal_one_that_is_computed_at_every_step(fol
     outs = []
     for reuse, cached in ((True, True), (False, True), (False, False)):
         config = DenoiserConfig(2, (32, 32), 24, reuse, True, TORCH, cache_text=cached, cache_modulation=cached)
-        denoiser = model.denoiser(text, levels, config)
+        denoiser = model.bind(levels, config)(model.text_kv(text, config))
         outs.append(denoiser(z[:, 2:], rows, denoiser.prefill(z[:, :2], 0)))
     torch.testing.assert_close(outs[0], outs[1], rtol=0, atol=1e-5)
     assert torch.equal(outs[1], outs[2])
@@ -155,7 +155,7 @@ def test_training_sees_the_velocity_that_sampling_does(folder: Path) -> None:
     text, z = [TextEmbedding(torch.randn(3, 32))], torch.randn(1, 4, 16, 4, 4)
     config = DenoiserConfig(0, (32, 32), 24, False, False, TORCH)
     rows = torch.tensor([1, 2, 4, 4], dtype=torch.int32)
-    sampled = model.denoiser(text, levels, config)(z, rows, None)
+    sampled = model.bind(levels, config)(model.text_kv(text, config))(z, rows, None)
     model.unfreeze()
     trained = model.velocity(z, levels.timesteps[rows.long()][None], text, config)
     torch.testing.assert_close(trained, sampled, rtol=0, atol=1e-5)

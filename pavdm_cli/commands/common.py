@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from functools import wraps
 from io import TextIOWrapper
@@ -19,6 +19,7 @@ from typer.models import OptionInfo, ParameterInfo
 from pavdm_cli import ui
 from pavdm_cli.commands import config
 from pavdm_cli.errors import PavdmError, UsageError
+from pavdm_cli.generation.timeline import is_change
 from pavdm_cli.models import registry
 from pavdm_cli.models.spec import ModelOption
 
@@ -67,7 +68,8 @@ class Command(TyperCommand):
         """As Typer's. Raises: UsageError for a wrong value, which names the file or the variable that it is from."""
         config.read_variables(ctx)
         try:
-            rest = super().parse_args(ctx, args)
+            takes_times = any("--at" in one.opts for one in self.get_params(ctx))
+            rest = super().parse_args(ctx, join_times(args) if takes_times else args)
         except CommandLineError as error:
             if better := config.attributed_value(plain(error.message), getattr(error, "param", None), ctx):
                 raise better from None
@@ -109,6 +111,19 @@ def with_plain_switches(parameters: list[Any]) -> list[Any]:
         if getattr(one, "is_flag", False):
             one.metavar = ""
     return parameters
+
+
+def join_times(words: Sequence[str]) -> list[str]:
+    """The words, each `--at TIME PROMPT` of them as one, `--at=TIME: PROMPT`: Typer has no lists of pairs."""
+    joined, index = list[str](), 0
+    while index < len(words):
+        option, *pair = words[index : index + 3]
+        if option == "--":
+            return [*joined, *words[index:]]
+        if option == "--at" and len(pair) == 2 and not is_change(pair[0]) and not pair[1].startswith("-"):
+            option, index = f"--at={pair[0]}: {pair[1]}", index + 2
+        joined, index = [*joined, option], index + 1
+    return joined
 
 
 class App(typer.Typer):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pavdm_cli.commands import common, options
+from pavdm_cli.commands import common, options, timeline_options
 from pavdm_cli.commands.config import sources_of
 from pavdm_cli.commands.flags import request_of
 from pavdm_cli.commands.run import go_on
@@ -38,6 +38,9 @@ def extend(
     prompt: Prompt = None,
     seconds: NewSeconds = None,
     frames: NewFrames = None,
+    at: timeline_options.At = None,
+    timeline: timeline_options.Timeline = None,
+    blend: timeline_options.Blend = 0.0,
     output: options.Out = None,
     start: Start = "clip",
     only_new: Annotated[bool, typer.Option("--only-new", help="Write the continuation alone.")] = False,

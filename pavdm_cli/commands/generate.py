@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pavdm_cli.commands import common, options
+from pavdm_cli.commands import common, options, timeline_options
 from pavdm_cli.commands.config import sources_of
 from pavdm_cli.commands.flags import request_of
 from pavdm_cli.commands.run import make
@@ -16,6 +16,9 @@ def generate(
     prompt: options.Prompt,
     seconds: options.Seconds = None,
     frames: options.FrameCount = None,
+    at: timeline_options.At = None,
+    timeline: timeline_options.Timeline = None,
+    blend: timeline_options.Blend = 0.0,
     image: options.Image = None,
     output: options.Out = None,
     model: options.Model = "pocket",

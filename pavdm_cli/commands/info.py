@@ -51,6 +51,7 @@ def info(
     lines = aligned(summary_rows(facts))
     if metadata:
         shown = metadata | ({"frames": _frames_row(file, metadata, video.frames, left)} if left else {})
+        shown |= {"timeline": "; ".join(_changes(metadata))} if "timeline" in metadata else {}
         lines = [*aligned([(name, _plain(value)) for name, value in shown.items()]), "", *lines, "", command(metadata)]
     ui.show(lines)
 
@@ -119,6 +120,7 @@ def reproduction(metadata: dict[str, Any]) -> tuple[str, str, list[str]]:
     if "size" in metadata and "source" not in metadata:
         words += ["--fps", str(metadata["fps"])] if "fps" in metadata else []
     words += ["--reencode" if metadata["reencode"] else "--keep-latents"] if "reencode" in metadata else []
+    words += [word for change in _changes(metadata) for word in ("--at", *change.split(": ", 1))]
     words += [word for file in metadata.get("lora", []) for word in ("--lora", file)]
     words += ["--only-new"] if metadata.get("only_new") else []
     own = [] if "source" in metadata else [name for name in ("warmup", "scale", "scale_filter") if name in metadata]
@@ -135,9 +137,17 @@ def stored_flags() -> list[str]:
     from pavdm_cli.models.execution import ExecutionConfig
     from pavdm_cli.runtime.untrusted import stored_kinds
 
-    own_words = ("warmup", "reencode", "compile")
+    own_words = ("warmup", "reencode", "compile", "timeline")
     stored = [*stored_kinds(GenerationConfig), "model", *stored_kinds(ExecutionConfig)]
     return [*(name for name in stored if name not in own_words), "image", "size", "crf", "start", "audio"]
+
+
+def _changes(metadata: dict[str, Any]) -> list[str]:
+    """Later prompts, each with its time: as captions, which leave nothing to the seed."""
+    from pavdm_cli.generation.timeline import PromptChange
+
+    changes = metadata.get("timeline", [])
+    return [str(PromptChange(one["at"], one.get("caption") or one["prompt"])) for one in changes]
 
 
 def _flag(name: str, value: object) -> list[str]:

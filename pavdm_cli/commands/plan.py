@@ -80,7 +80,8 @@ def print_plan(
 def _print_notes(config: GenerationConfig) -> None:
     from pavdm_cli.generation.advice import advice
 
-    cut = config.video_model.prompt_notes(config.formatted_prompt.text) if config.prompt else []
+    texts = [prompt.text for prompt in config.prompts] if config.prompt else []
+    cut = [line for text in texts for line in config.video_model.prompt_notes(text)]
     for line in (*config.notes, *advice(config), *cut):
         ui.warn(line)
 

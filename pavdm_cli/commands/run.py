@@ -148,7 +148,7 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False, sources: Sou
 
     check(request)
     source = continuation.open_source(request)
-    request, notes = continuation.with_prompt(request)
+    request, notes = continuation.with_prompt(request, source)
     check(request)
     path = continuation.target(request, source)
     _check_devices(request)

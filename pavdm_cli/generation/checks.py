@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.request import MOST_CONTEXT, Request
+from pavdm_cli.generation.timeline import check_timeline, seconds_text
 from pavdm_cli.models.adapter import Prompt
 from pavdm_cli.models.execution import ExecutionConfig, check_graphs_on
 from pavdm_cli.models.lora_file import parse_lora
@@ -16,8 +17,11 @@ from pavdm_cli.sampling.schedule import METHODS, Schedule, windows
 def check(request: Request) -> None:
     """Refuse values that do not go together, and a prompt that the model cannot read. Raises: UsageError."""
     check_sampling(request)
-    if request.prompt or request.extension is None:
-        format_prompt(request)
+    new = request.extension is None  # the length of a continuation follows from the rate of its video
+    seconds = request.frame_count / request.spec.fps if new else None
+    check_timeline(bool(request.prompt.strip()) or not new, request.timeline, request.blend, seconds)
+    if request.prompt or new:
+        format_prompts(request)
 
 
 def check_sampling(request: Request) -> None:
@@ -70,9 +74,25 @@ def uncapturable(edit_ratio: float, execution: ExecutionConfig) -> str:
     return "--edit-ratio, whose clips are made step by step" if edit_ratio else execution.uncapturable
 
 
-def format_prompt(request: Request) -> Prompt:
-    """The prompt in the form of the model's training captions, with notes on what that changed. Raises: UsageError."""
-    return request.video_model.format_prompt(request.prompt, request.seed, request.options, request.source_caption)
+def format_prompts(request: Request) -> tuple[Prompt, ...]:
+    """Every prompt in the form of the model's training captions, with notes on what that changed.
+
+    What a later one leaves out comes from the caption of the one before it. Raises: UsageError.
+    """
+    first = _format(request, request.prompt, request.source_caption)
+    prompts = [first]
+    for change in request.timeline:
+        when = seconds_text(change.at)
+        try:
+            later = _format(request, change.prompt, prompts[-1].caption)
+        except UsageError as error:
+            raise UsageError(f"the prompt at {when}: {error.message}", error.hint) from None
+        prompts.append(replace(later, notes=tuple(f"at {when}: {note}" for note in later.notes)))
+    return tuple(prompts)
+
+
+def _format(request: Request, prompt: str, source: str) -> Prompt:
+    return request.video_model.format_prompt(prompt, request.seed, request.options, source)
 
 
 def _check_options(request: Request) -> None:

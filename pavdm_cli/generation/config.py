@@ -14,7 +14,7 @@ from pavdm_cli.generation.checks import (
     check_sampling,
     context_of,
     counts_of,
-    format_prompt,
+    format_prompts,
     guidance_of,
     in_whole_units,
     schedule_of,
@@ -23,6 +23,7 @@ from pavdm_cli.generation.checks import (
     warmup_of,
 )
 from pavdm_cli.generation.request import MOST_CONTEXT, MOST_WARMUP, Request
+from pavdm_cli.generation.timeline import MAX_BLEND, STORED, PromptChange, check_shown, check_timeline
 from pavdm_cli.models.adapter import Options, Prompt, VideoModel
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.layout import LatentLayout
@@ -60,6 +61,9 @@ class GenerationConfig:
     warmup: int = field(metadata=changes_frames(integer(0, MOST_WARMUP)))  # chunks generated first and dropped
     reencode: bool = field(metadata=changes_frames(FLAG))  # the end of a clip is decoded and encoded for the next one
     edit_ratio: float = field(metadata=changes_frames(number(0, 1)))
+    timeline: tuple[PromptChange, ...] = field(default=(), metadata=changes_frames(STORED))  # later prompts
+    blend: float = field(default=0.0, metadata=changes_frames(number(0, MAX_BLEND)))  # seconds
+    formatted_timeline: tuple[Prompt, ...] = ()  # as `formatted_prompt`
     sink: int = 0  # first chunks that stay in front of the context
     repeat_positions: bool = False
     lora: tuple[str, ...] = ()  # files, each with :SCALE or without
@@ -75,6 +79,11 @@ class GenerationConfig:
         import torch
 
         return torch.device(self.execution.device)
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """All prompts in order, as the text encoder gets them."""
+        return (self.formatted_prompt, *self.formatted_timeline)
 
     @property
     def text_device(self) -> torch.device:
@@ -119,6 +128,11 @@ class GenerationConfig:
         """Frames that leave the window at a time; no whole number where a chunk is no whole unit of the VAE."""
         return self.schedule.chunk * self.layout.frames_per_latent
 
+    def start_of(self, chunk: int) -> Fraction:
+        """Seconds of the video before a chunk; the chunks of the warm-up have negative times."""
+        first, start = (self.schedule.latents(range(one, one)).start for one in (self.warmup, chunk))
+        return Fraction(self.layout.frames(start - first, start - first, self.begun).start, self.spec.fps)
+
     @property
     def chunks(self) -> int:
         """Chunks of the video: the last may be cut."""
@@ -149,11 +163,16 @@ def resolve(request: Request) -> GenerationConfig:
     """Decide all that needs no weights, so that bad values fail before any work. Raises: UsageError, DeviceError."""
     check_sampling(request)
     spec, schedule = request.spec, schedule_of(request)
+    seconds = request.frame_count / spec.fps
+    check_timeline(bool(request.prompt), request.timeline, request.blend, seconds)
     execution = resolve_execution(request)
-    formatted = format_prompt(request) if request.prompt or not request.extension else Prompt("")
-    return GenerationConfig(
+    prompts = format_prompts(request) if request.prompt or not request.extension else (Prompt(""),)
+    config = GenerationConfig(
         prompt=request.prompt,
-        formatted_prompt=formatted,
+        formatted_prompt=prompts[0],
+        timeline=request.timeline,
+        blend=request.blend,
+        formatted_timeline=prompts[1:],
         video_model=request.video_model,
         spec=spec,
         schedule=schedule,
@@ -175,9 +194,11 @@ def resolve(request: Request) -> GenerationConfig:
         lora=request.lora,
         source_caption=request.source_caption,
         options=_options(request),
-        notes=(*_prompt_notes(request, formatted), *_notes(request, schedule, execution)),
+        notes=(*_prompt_notes(request, prompts), *_notes(request, schedule, execution)),
         open_switches=frozenset(name for name in SWITCHES if getattr(request.execution, name) == "auto"),
     )
+    check_shown(config.timeline, range(config.warmup, config.total_chunks), config.start_of)
+    return config
 
 
 SWITCHES = ("cfg_batching", "overlap_decode", "vae_tiling")  # what a memory plan may change
@@ -235,10 +256,10 @@ def _wants_reencoding(request: Request) -> bool:
     return request.spec.reencodes if request.reencode is None else request.reencode
 
 
-def _prompt_notes(request: Request, formatted: Prompt) -> list[str]:
+def _prompt_notes(request: Request, prompts: tuple[Prompt, ...]) -> list[str]:
     if request.extension and not request.prompt:
         return ["no prompt: continued without words; --prompt says what to show"]
-    return list(formatted.notes)
+    return [note for prompt in prompts for note in prompt.notes]
 
 
 def _notes(request: Request, schedule: Schedule, execution: ExecutionConfig) -> list[str]:

@@ -95,16 +95,23 @@ def _check_continued(video: VideoInfo) -> None:
         raise InputError(part, f"continue that again instead; delete {video.path.name}")
 
 
-def with_prompt(request: Request) -> tuple[Request, list[str]]:
+def with_prompt(request: Request, source: Source) -> tuple[Request, list[str]]:
     """The request with its video's caption, and its prompt unless there is a new one; notes on where it is from."""
-    assert request.extension
-    metadata, damage = stored_fields(request.extension.source)
+    metadata, damage = stored_fields(source.video.path)
     if "pavdm" not in metadata:
         spec = request.video_model.spec
         style = [f"{spec.name} knows only {spec.world}: it continues in that style"] if spec.world else []
         return request, [*damage, *style]
+    metadata |= _last_change(metadata, source.video)
     request = replace(request, source_caption=metadata.get("caption", ""))
     return (request if request.prompt else replace(request, prompt=metadata.get("prompt", ""))), damage
+
+
+def _last_change(metadata: dict[str, Any], video: VideoInfo) -> dict[str, Any]:
+    """Of the prompts that the video changed to, the one in force at its end; empty if that is still the first."""
+    end = float(video.duration - metadata.get("copied", 0) / video.rate)
+    past = [change for change in metadata.get("timeline", []) if change["at"] < end]
+    return past[-1] if past else {}
 
 
 def stored_fields(video: Path) -> tuple[dict[str, Any], list[str]]:

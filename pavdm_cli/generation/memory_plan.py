@@ -139,11 +139,12 @@ def _meta_model(model: VideoModel, spec: ModelSpec, device: str, precision: str)
 
 
 def text_bytes(config: GenerationConfig) -> dict[str, int]:
-    """What encoding the prompt takes, by part; nothing where it was encoded before."""
+    """What encoding the prompts takes, by part; nothing where all were encoded before."""
     if not config.prompt and not config.spec.empty_prompt:
         return {}
     placement = placement_for(_least(config.execution.device, config.execution.precision), config.text_device)
-    return config.video_model.load_text_encoder(placement, "meta").memory_bytes(config.formatted_prompt.text)
+    encoder = config.video_model.load_text_encoder(placement, "meta")
+    return max((encoder.memory_bytes(prompt.text) for prompt in config.prompts), key=lambda parts: sum(parts.values()))
 
 
 @lru_cache
@@ -182,7 +183,7 @@ def shown_of(config: GenerationConfig) -> MemoryCase:
     noisy, clean = max(sizes, key=lambda pair: (sum(pair), pair))
     graphs = "off" if config.uncapturable else config.execution.cuda_graphs
     execution = replace(config.execution, decode_batch=1, vae_tiling="off", offload="none", cuda_graphs=graphs)
-    return MemoryCase(schedule, execution, guided, noisy, clean, config.solver)
+    return MemoryCase(schedule, execution, guided, noisy, clean, config.solver, texts=2 if config.timeline else 1)
 
 
 def running(

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import Pixels, Rendered, RenderState, decoded
+from pavdm_cli.generation.prompts import denoiser_of
 from pavdm_cli.generation.recovery import Recovery, check_encoded
 from pavdm_cli.generation.reencode import with_reencoding
 from pavdm_cli.models.devices import set_threads
-from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.lora_file import parse_lora
 from pavdm_cli.models.runner import ModelRunner, open_runner, placement_for, with_attention, with_offload
 from pavdm_cli.models.torch_compile import check_compile
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy, check_graphs, choose_graphs
-from pavdm_cli.sampling.denoiser import Denoiser
+from pavdm_cli.sampling.denoiser import AnyDenoiser, Denoiser
 from pavdm_cli.sampling.loop import (
     SampledChunk,
     SamplerState,
@@ -46,7 +46,7 @@ def open_model(config: GenerationConfig) -> ModelRunner:
     check_compile(execution.compile, config.device)
     set_threads(execution.threads)
     placement = replace(placement_for(execution, config.text_device), lora=tuple(map(parse_lora, config.lora)))
-    texts = (config.formatted_prompt.text, config.formatted_prompt.negative)
+    texts = [text for prompt in config.prompts for text in (prompt.text, prompt.negative)]
     prompts = [text for text in texts if text or (text == "" and config.spec.empty_prompt)]
     runner = open_runner(config.video_model, config.spec, placement, prompts=prompts, options=config.options)
     return with_attention(with_offload(runner, execution.offload), execution.attention)
@@ -114,18 +114,17 @@ def generated(
     again = recovery.reencoded if config.reencode else None
     edit = config.edit_ratio
 
-    def bind(of: ModelRunner, execution: ExecutionConfig) -> Denoiser:
-        prompt, scale = config.formatted_prompt, config.guidance_scale
-        denoiser = of.denoiser(prompt.text, config.schedule, levels, scale, execution, negative=prompt.negative)
+    def wrap(denoiser: Denoiser) -> Denoiser:
         return with_reencoding(denoiser, again, start) if again and not edit else denoiser
 
-    def float32() -> Denoiser:
-        return bind(model.upcast("transformer"), replace(config.execution, compile=False))
+    def float32() -> AnyDenoiser:
+        execution = replace(config.execution, compile=False)
+        return denoiser_of(replace(config, execution=execution), model.upcast("transformer"), levels, wrap)
 
-    def steps(of: Denoiser, sound: SamplerState | None, graphs: GraphPolicy | None = None) -> States:
+    def steps(of: AnyDenoiser, sound: SamplerState | None, graphs: GraphPolicy | None = None) -> States:
         return denoise(config.schedule, of, noise, solver, chunks=config.total_chunks, start=sound, graphs=graphs)
 
-    denoiser = bind(model, config.execution)
+    denoiser = denoiser_of(config, model, levels, wrap)
     if edit:
         condition = ClipCondition(edit, again or (lambda context: context), recovery.clip_repair(float32))
         inputs = (config.schedule, denoiser, noise, solver)

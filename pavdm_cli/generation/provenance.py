@@ -10,6 +10,8 @@ import torch
 
 from pavdm_cli import __version__
 from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.timeline import PromptChange
+from pavdm_cli.models.adapter import Prompt
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.runtime.untrusted import stored_values
 
@@ -43,7 +45,15 @@ def _stored(config: GenerationConfig) -> dict[str, Any]:
     """The fields that change frames, without those that do nothing here."""
     height, width = config.spec.size
     stored = {"size": f"{width}x{height}"} | stored_values(config) | stored_values(config.execution)
+    stored["timeline"] = [_change(*pair) for pair in zip(config.timeline, config.formatted_timeline, strict=True)]
     idle: tuple[str, ...] = () if config.spec.size_multiple else ("size", "cfg_batching", "vae_tiling")
     idle += ("reencode", "edit_ratio") if config.method != "rn" else ()
+    idle += ("timeline", "blend") if not config.timeline else ()
     idle += ("stride",) if config.method != "windows" else ()
     return {name: value for name, value in stored.items() if name not in idle}
+
+
+def _change(change: PromptChange, formatted: Prompt) -> dict[str, Any]:
+    """A later prompt, with its caption where that is more."""
+    caption = {"caption": formatted.caption} if formatted.caption else {}
+    return {"at": change.at, "prompt": change.prompt, **caption}

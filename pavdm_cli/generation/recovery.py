@@ -14,7 +14,7 @@ from pavdm_cli.errors import FaultyValues
 from pavdm_cli.generation.reencode import reencode
 from pavdm_cli.models.adapter import Stream
 from pavdm_cli.models.runner import ModelRunner, precision_of
-from pavdm_cli.sampling.denoiser import Denoiser
+from pavdm_cli.sampling.denoiser import AnyDenoiser
 from pavdm_cli.sampling.loop import Repair, SamplerState, tail
 from pavdm_cli.sampling.masked_clips import RepairClip
 
@@ -89,10 +89,10 @@ class Recovery:
 
         return repair
 
-    def clip_repair(self, bind: Callable[[], Denoiser]) -> RepairClip:
+    def clip_repair(self, bind: Callable[[], AnyDenoiser]) -> RepairClip:
         """For `masks.clips`; bind: a denoiser in float32."""
 
-        def repair(chunk: int, made: Tensor, again: Callable[[Denoiser], Tensor]) -> Tensor:
+        def repair(chunk: int, made: Tensor, again: Callable[[AnyDenoiser], Tensor]) -> Tensor:
             return self.transformed(chunk, made, lambda clip: clip, lambda: again(bind()))
 
         return repair

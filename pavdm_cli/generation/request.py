@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pavdm_cli.errors import UsageError
+from pavdm_cli.generation.timeline import PromptChange, timeline_of
 from pavdm_cli.models.adapter import Options, VideoModel
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.registry import DEFAULT, find
@@ -22,7 +23,6 @@ SIZES = {"144p": (144, 256), "240p": (240, 424), "360p": (360, 640), "480p": (48
 SIZES |= {"540p": (544, 960), "720p": (720, 1280)}
 
 MOST_WARMUP = 100  # chunks
-MOST_CONTEXT = 64  # chunks
 MOST_CONTEXT = 64  # chunks
 MOST_SCALE = 8
 SCALE_FILTERS = ("lanczos", "nearest")
@@ -102,6 +102,8 @@ class Request:
     extension: Extension | None = None
     image: Path | None = None  # the image that the video begins with
     source_caption: str = ""  # of the video that is continued, for what the prompt leaves out
+    timeline: tuple[PromptChange, ...] = ()  # later prompts, in order
+    blend: float = 0.0  # seconds over which each of them replaces the one before
 
     def __post_init__(self) -> None:
         check_text("the prompt", self.prompt)
@@ -155,13 +157,13 @@ class Request:
 def build_request(values: Mapping[str, Any]) -> Request:
     """A request from flat values, named as the options of the command line; the model's own options are among them.
 
-    Unknown names are ignored: a command has options that concern no video. Raises: UsageError, ModelError.
+    Unknown names are ignored: a command has options that concern no video. Raises: UsageError, ModelError, InputError.
     """
     defaults = {option.key: option.default for option in find(values.get("model", DEFAULT)).options}
     typed = {key: values[key] for key in defaults if values.get(key) is not None}
     options = {key: value for key, value in typed.items() if value != defaults[key]}
     own = {name: value for name, value in values.items() if name in names_of(Request)}
-    own |= {"lora": tuple(own.get("lora") or ())}
+    own |= {"lora": tuple(own.get("lora") or ()), "timeline": timeline_of(values.get("at"), values.get("timeline"))}
     parts = {"execution": _part(ExecutionConfig, values), "output": _part(Output, values)}
     return Request(**parts | {"options": options} | own)
 

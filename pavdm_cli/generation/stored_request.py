@@ -8,6 +8,7 @@ from typing import Any
 
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import Extension, Output, Request, names_of
+from pavdm_cli.generation.timeline import PromptChange
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.lora_file import parse_lora
 from pavdm_cli.models.registry import MODELS
@@ -57,6 +58,7 @@ def from_json(fields: dict[str, Any], path: Path) -> Request:
         | {
             "size": tuple(size) if size else None,
             "lora": tuple(fields["lora"]),
+            "timeline": tuple(PromptChange(**change) for change in fields["timeline"]),
             "execution": ExecutionConfig(**fields["execution"]),
             "output": Output(**fields["output"] | {"path": path}),
             "extension": extension,

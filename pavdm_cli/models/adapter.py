@@ -5,7 +5,7 @@ Does not import torch: options, sizes and prompts are checked before anything sl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pavdm_cli.attention import Attention
-    from pavdm_cli.sampling.denoiser import Denoiser
+    from pavdm_cli.sampling.denoiser import Denoiser, TextKV
     from pavdm_cli.sampling.noise import NoiseLevels
 
 Init = Literal["weights", "random", "meta"]  # published weights, random ones of the same size, or meta tensors
@@ -233,8 +233,11 @@ class LoadedModel(Protocol):
     def decode_stream(self, context: Tensor | None = None) -> Stream:
         """Latents to frames; context: latents that are decoded first, and whose frames are dropped."""
 
-    def denoiser(self, text: Sequence[TextEmbedding], levels: NoiseLevels, config: DenoiserConfig) -> Denoiser:
-        """A batch row per text; cheap, so a prompt can change mid-video."""
+    def text_kv(self, text: Sequence[TextEmbedding], config: DenoiserConfig) -> TextKV:
+        """Keys and values of the texts, a batch row each: all that a denoiser needs of them."""
+
+    def bind(self, levels: NoiseLevels, config: DenoiserConfig) -> Callable[[TextKV], Denoiser]:
+        """A function from what `text_kv` returns to a denoiser; calling it computes nothing."""
 
     def velocity(
         self, noisy: Tensor, timesteps: Tensor, text: Sequence[TextEmbedding], config: DenoiserConfig

@@ -14,7 +14,7 @@ from pavdm_cli.models.memory_tracker import MemoryTracker, emulate_device
 from pavdm_cli.models.runner import ModelRunner, open_runner
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.sampling.cuda_graphs import max_captured_latents, tensors_of
-from pavdm_cli.sampling.denoiser import Denoiser
+from pavdm_cli.sampling.denoiser import Denoiser, TextKV
 from pavdm_cli.sampling.loop import denoise_step
 from pavdm_cli.sampling.noise import NoiseLevels, noise_levels
 from pavdm_cli.sampling.schedule import Schedule
@@ -31,6 +31,7 @@ class MemoryCase:
     noisy: int
     clean: int
     solver: str = "euler"
+    texts: int = 1  # whose keys and values are in memory at once; more than one are an argument of captured steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +69,14 @@ def module_bytes(module: nn.Module) -> int:
 def estimate_sampling_memory(model: ModelRunner, case: MemoryCase, device: torch.device) -> SamplingMemory:
     """Memory of the largest step on a device; a meta model only propagates shapes, one with weights really runs."""
     with torch.no_grad(), emulate_device(device, model.model.dtype), MemoryTracker() as tracker:
-        denoiser = _denoiser(model, case)
+        first, *others = _texts(model, case)
+        denoiser = model.bind(case.schedule, _levels(model, case), case.guidance, case.execution)(first)
         constants = tracker.now
         tracker.reset_peak()
         kv_cache = denoiser.prefill(_latents(model, case.clean), 0) if case.clean else None
         cache_size, prefill_peak = tracker.now - constants, tracker.peak - constants
         step_peak = tracker.peak_bytes(lambda: _step(model, denoiser, case, kv_cache))
-        graphs = tracker.peak_bytes(lambda: _captured_step(model, denoiser, case, kv_cache, device))
+        graphs = tracker.peak_bytes(lambda: _captured_step(model, denoiser, case, (kv_cache, *others), device))
     return SamplingMemory(constants, cache_size, max(step_peak, prefill_peak), graphs)
 
 
@@ -93,12 +95,12 @@ def estimate_vae_memory(model: ModelRunner, device: torch.device, frames: int = 
     return VAEMemory(encoding, reencoding, decoding)
 
 
-def _denoiser(model: ModelRunner, case: MemoryCase) -> Denoiser:
-    """With the longest prompt that the model reads."""
+def _texts(model: ModelRunner, case: MemoryCase) -> list[TextKV]:
+    """Keys and values of the longest prompt that the model reads, as often as there are prompts in memory."""
     length, width = model.model.text_shape
     embedding = TextEmbedding(torch.zeros(length, width, device=model.device, dtype=model.model.dtype))
     text = [embedding] * (1 if case.guidance == 1 else 2)
-    return model.denoiser_of(text, case.schedule, _levels(model, case), case.guidance, case.execution)
+    return [model.text_kv(text, case.schedule, case.execution) for _ in range(case.texts)]
 
 
 def _step(model: ModelRunner, denoiser: Denoiser, case: MemoryCase, kv_cache: Any) -> object:
@@ -109,16 +111,17 @@ def _step(model: ModelRunner, denoiser: Denoiser, case: MemoryCase, kv_cache: An
 
 
 def _captured_step(
-    model: ModelRunner, denoiser: Denoiser, case: MemoryCase, kv_cache: Any, device: torch.device
+    model: ModelRunner, denoiser: Denoiser, case: MemoryCase, arguments: tuple[Any, ...], device: torch.device
 ) -> object:
-    """The largest step that is captured as a CUDA graph, and its static input buffers."""
+    """The largest step that is captured as a CUDA graph, and its static input buffers: of the cache, then of a text."""
     limit = max_captured_latents(case.execution.cuda_graphs, device, model.residual_values(case.guidance))
     clean = case.clean if case.noisy + case.clean <= limit else 0
     chunks = int(min(limit - clean, case.noisy)) // case.schedule.chunk
     if chunks < 1 or case.execution.uncapturable:
         return None
+    kv_cache, *text = arguments
     cache = kv_cache if clean else None
-    buffers = [torch.empty_like(tensor) for tensor in tensors_of(cache)]
+    buffers = [torch.empty_like(tensor) for tensor in tensors_of((cache, *text))]
     return buffers, _step(model, denoiser, replace(case, noisy=chunks * case.schedule.chunk), cache)
 
 

@@ -31,6 +31,7 @@ from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.models.streams import run_stream
 from pavdm_cli.sampling.denoiser import (
     Denoiser,
+    TextKV,
     batched_cfg,
     partitioned,
     sequential_cfg,
@@ -102,14 +103,13 @@ class ModelRunner:
         negative: str | None = None,
     ) -> Denoiser:
         """The denoiser for a formatted prompt; a single pass if guidance is 1 or the prompt is empty."""
-        if self.offloading:
-            self.offloading.onload()
         guidance = guidance if text else 1.0
         return self.denoiser_of(self.embed(text, guidance != 1, negative), schedule, levels, guidance, execution)
 
     @torch.no_grad()
     def embed(self, text: str, cfg: bool, negative: str | None = None) -> list[TextEmbedding]:
         """The embedding of a formatted prompt, and with `cfg` that of the unconditional pass."""
+        self._onload()
         if not text and negative is None and not self.spec.empty_prompt:
             return [self.model.unconditional(None, None)]
         (prompt,) = self.text_encoder.encode([text])
@@ -118,7 +118,6 @@ class ModelRunner:
         negative_prompt = None if negative is None else self.text_encoder.encode([negative])[0]
         return [prompt, self.model.unconditional(prompt, negative_prompt)]
 
-    @torch.no_grad()
     def denoiser_of(
         self,
         text: Sequence[TextEmbedding],
@@ -128,19 +127,42 @@ class ModelRunner:
         execution: ExecutionConfig,
     ) -> Denoiser:
         """As `denoiser`, for an encoded prompt."""
+        text_kv = self.text_kv(text, schedule, execution)
+        return self.bind(schedule, levels, guidance, execution)(text_kv)
+
+    @torch.no_grad()
+    def text_kv(
+        self, text: Sequence[TextEmbedding], schedule: Schedule, execution: ExecutionConfig
+    ) -> tuple[TextKV, ...]:
+        """Keys and values of an encoded prompt, for each forward pass: two where guidance is sequential."""
+        self._onload()
         config = self.denoiser_config(schedule, execution)
+        passes = [[row] for row in text] if execution.cfg_batching == "sequential" else [text]
+        return tuple(self.model.text_kv(rows, config) for rows in passes)
 
-        def build(rows: Sequence[TextEmbedding]) -> Denoiser:
-            denoiser = self.model.denoiser(rows, levels, config)
-            return denoiser if execution.fused_kernels else with_reference_ops(denoiser)
-
-        if guidance != 1 and execution.cfg_batching == "sequential":
-            denoiser = sequential_cfg(build(text[:1]), build(text[1:]), guidance)
-        else:
-            denoiser = build(text) if guidance == 1 else batched_cfg(build(text), guidance)
-        denoiser = with_onload(denoiser, self.offloading.onload) if self.offloading else denoiser
+    def bind(
+        self, schedule: Schedule, levels: NoiseLevels, guidance: float, execution: ExecutionConfig
+    ) -> Callable[[tuple[TextKV, ...]], Denoiser]:
+        """A function from what `text_kv` returns to a denoiser under a schedule; calling it computes nothing."""
+        self._onload()
+        build = self.model.bind(levels, self.denoiser_config(schedule, execution))
         span = self.spec.window
-        return partitioned(denoiser, span) if schedule.window > span else denoiser
+
+        def denoiser_of(text: tuple[TextKV, ...]) -> Denoiser:
+            passes = [build(one) if execution.fused_kernels else with_reference_ops(build(one)) for one in text]
+            if len(passes) > 1:
+                denoiser = sequential_cfg(passes[0], passes[1], guidance)
+            else:
+                denoiser = passes[0] if guidance == 1 else batched_cfg(passes[0], guidance)
+            denoiser = with_onload(denoiser, self.offloading.onload) if self.offloading else denoiser
+            return partitioned(denoiser, span) if schedule.window > span else denoiser
+
+        return denoiser_of
+
+    def _onload(self) -> None:
+        """Load the transformer's offloaded weights onto the device."""
+        if self.offloading:
+            self.offloading.onload()
 
     def denoiser_config(self, schedule: Schedule, execution: ExecutionConfig) -> DenoiserConfig:
         """How denoisers are built for a schedule."""

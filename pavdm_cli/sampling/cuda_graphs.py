@@ -69,9 +69,10 @@ class GraphPolicy:
     def __call__(self, call: Callable[..., Any], warmup_inputs: Iterable[tuple[Any, ...]]) -> GraphedCall:
         """`capture_call` with this backend."""
         start = time.perf_counter()
+        count, buffers = (len(call.captures), call.nbytes) if isinstance(call, GraphedCall) else (0, 0)
         graphed = capture_call(call, self.backend, warmup_inputs)
-        self.count += len(graphed.captures)
-        self.buffers += sum(buffer.tensor.nbytes for buffer in graphed.buffers.values())
+        self.count += len(graphed.captures) - count
+        self.buffers += graphed.nbytes - buffers
         self.seconds += time.perf_counter() - start
         return graphed
 
@@ -157,14 +158,21 @@ class GraphedCall:
         captured.replay()
         return _with_tensors(captured.out, (tensor.clone() for tensor in tensors_of(captured.out)))
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the static input buffers."""
+        return sum(buffer.tensor.nbytes for buffer in self.buffers.values())
+
     @torch.no_grad()
     def capture(self, backend: GraphBackend, arguments: tuple[Any, ...]) -> None:
         """Capture the call for the signature of these arguments; captures share buffers of equal position and shape."""
-        buffers = [self._buffer(position, tensor) for position, tensor in enumerate(tensors_of(arguments))]
+        parts = [tensors_of(argument) for argument in arguments]
+        places = [(number, place, tensor) for number, part in enumerate(parts) for place, tensor in enumerate(part)]
+        buffers = [self._buffer((number, place), tensor) for number, place, tensor in places]
         static = _with_tensors(arguments, iter([buffer.tensor for buffer in buffers]))
         self.captures[signature(arguments)] = Capture(buffers, *backend.capture(lambda: self.call(*static)))
 
-    def _buffer(self, position: int, tensor: Tensor) -> StaticBuffer:
+    def _buffer(self, position: tuple[int, int], tensor: Tensor) -> StaticBuffer:
         key = (position, signature(tensor))
         if key not in self.buffers:
             self.buffers[key] = StaticBuffer(tensor)
@@ -177,10 +185,11 @@ def capture_call(
 ) -> GraphedCall:
     """The same call with the same results, captured once for every signature among `warmup_inputs`, in their order.
 
-    `call` takes tensors, tuples of them and plain values. Tensors are passed in static buffers; plain values are part
-    of the signature. With the largest first, the memory pool holds little more than the largest needs.
+    A call that was captured for other signatures keeps those. `call` takes tensors, tuples of them and plain values.
+    Tensors are passed in static buffers; plain values are part of the signature. With the largest first, the memory
+    pool holds little more than the largest needs.
     """
-    graphed = GraphedCall(call)
+    graphed = call if isinstance(call, GraphedCall) else GraphedCall(call)
     for arguments in warmup_inputs:
         if signature(arguments) not in graphed.captures:
             graphed.capture(backend, arguments)

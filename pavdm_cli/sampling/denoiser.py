@@ -12,6 +12,7 @@ from torch import Tensor
 from pavdm_kernels import use_reference
 
 Cache = Any  # of the context: keys and values, or the latents themselves; only the denoiser knows
+TextKV = Any  # keys and values of the text: tensors in tuples; only the denoiser knows which
 
 
 class Denoiser(Protocol):
@@ -37,6 +38,31 @@ class FunctionDenoiser:
 
     def __call__(self, window: Tensor, levels: Tensor, cache: Cache | None, /) -> Tensor:
         return self.velocity(window, levels, cache)
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineDenoiser:
+    """A denoiser whose text changes when the window shifts, and so is an argument of every call.
+
+    A captured step has it in static buffers, and is replayed with any other text of the same shape.
+    """
+
+    bind: Callable[[TextKV], Denoiser]  # cheap: it computes nothing
+    text: Callable[[int], TextKV]  # for a window, by its newest chunk; the same object until the text changes
+
+    def __call__(self, window: Tensor, levels: Tensor, cache: Cache | None, text: TextKV, /) -> Tensor:
+        return self.bind(text)(window, levels, cache)
+
+
+AnyDenoiser = Denoiser | TimelineDenoiser
+
+
+def bind_text(denoiser: AnyDenoiser, newest: int) -> tuple[Denoiser, tuple[TextKV, ...]]:
+    """A denoiser for a window with this newest chunk, and the text that `denoiser` takes last, if it takes one."""
+    if not isinstance(denoiser, TimelineDenoiser):
+        return denoiser, ()
+    text = denoiser.text(newest)
+    return denoiser.bind(text), (text,)
 
 
 def batched_cfg(denoiser: Denoiser, scale: float) -> Denoiser:

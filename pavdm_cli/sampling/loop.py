@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
+from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy
-from pavdm_cli.sampling.denoiser import Cache, Denoiser
+from pavdm_cli.sampling.cuda_graphs import GraphPolicy, signature
+from pavdm_cli.sampling.denoiser import AnyDenoiser, Cache, Denoiser, TextKV, bind_text
 from pavdm_cli.sampling.noise import Noise, NoiseLevels, add_noise
 from pavdm_cli.sampling.right_context import with_loop
 from pavdm_cli.sampling.schedule import Schedule
@@ -113,7 +114,7 @@ def with_repair(
 
 def denoise(
     schedule: Schedule,
-    denoiser: Denoiser,
+    denoiser: AnyDenoiser,
     noise: Noise,
     solver: Solver,
     *,
@@ -125,8 +126,8 @@ def denoise(
 
     The solver's levels determine the device and dtype of the latents; start: `from_nothing` unless
     given, else what another `from_` returns or an earlier state. With `graphs` the steps are captured before the first
-    one and replayed, with the same result; yielded states never alias static buffers. A state that is sent to the
-    generator replaces the one it yielded.
+    one with a text of a new shape and replayed, with the same result; yielded states never alias static buffers. A
+    state that is sent to the generator replaces the one it yielded.
     """
     levels = solver.levels
     assert levels.steps == schedule.steps
@@ -134,27 +135,30 @@ def denoise(
     state = replace(state, history=state.history or solver.history(state.window))
     on_device = cache(lambda rows: to_device_like(torch.tensor(rows, dtype=torch.int32), levels.sigmas))
     step: Callable[..., Stepped] = partial(denoise_step, denoiser=denoiser, solver=solver)
-    step = (
-        graphs(step, warmup_inputs(schedule, denoiser, solver, state, chunks, graphs.max_latents)) if graphs else step
-    )
-    context_cache, prefilled = None, None
+    context_cache, prefilled, captured = None, tuple[Any, ...]((None,)), set[Hashable]()
     every_step = schedule.noisy_context or levels.context_sigma > 0
     while active := schedule.active_chunks(state.now, state.chunks.start, chunks):
+        bound, text = bind_text(denoiser, schedule.newest(active, state.now))
+        if graphs and signature(text) not in captured:
+            inputs = warmup_inputs(schedule, bound, solver, state, chunks, graphs.max_latents)
+            step = graphs(step, ((*arguments, *text) for arguments in inputs))
+            captured.add(signature(text))
         state = advance_window(state, active, schedule, noise, solver)
-        if every_step or state.context is not prefilled:
-            context_cache, prefilled = prefill_context(state, schedule, denoiser, noise, levels), state.context
+        if every_step or not all(map(is_, prefilled, (state.context, *text))):
+            context_cache = prefill_context(state, schedule, bound, noise, levels)
+            prefilled = state.context, *text
         rows = (0,) * state.num_given + schedule.levels(active, state.now)[state.num_given :]
-        window, history = step(state.window, on_device(rows), context_cache, state.history)
+        window, history = step(state.window, on_device(rows), context_cache, state.history, *text)
         state = replace(state, now=state.now + 1, window=window, history=history)
         state = (yield state) or state
 
 
 @torch.no_grad()
 def denoise_step(
-    window: Tensor, levels: Tensor, cache: Cache | None, history: History, *, denoiser: Denoiser, solver: Solver
+    window: Tensor, levels: Tensor, cache: Cache, history: History, *text: TextKV, denoiser: AnyDenoiser, solver: Solver
 ) -> Stepped:  # (B, T, C, H, W), (T,)
-    """One step: every latent of the window goes down one level."""
-    return solver.step(window, denoiser(window, levels, cache), levels, history)
+    """One step: every latent of the window goes down one level; text: of a denoiser that takes it with every call."""
+    return solver.step(window, denoiser(window, levels, cache, *text), levels, history)
 
 
 @torch.no_grad()
@@ -169,7 +173,8 @@ def warmup_inputs(
     for noisy, clean in sorted(schedule.sizes(state.now, first, before, chunks), reverse=True):
         if noisy + clean > max_latents:
             continue
-        window, context = (_blank(state.window, length) for length in (noisy, clean))
+        batch, _, *shape = state.window.shape
+        window, context = (state.window.new_zeros(batch, length, *shape) for length in (noisy, clean))
         levels = torch.zeros(noisy, dtype=torch.int32, device=window.device)
         yield window, levels, denoiser.prefill(context, 0) if clean else None, solver.history(window)
 
@@ -291,8 +296,3 @@ def to_device_like(values: Tensor, like: Tensor) -> Tensor:
 def tail(latents: Tensor, length: int) -> Tensor:
     """At most the last `length` latents."""
     return latents[:, max(0, latents.shape[1] - length) :]
-
-
-def _blank(like: Tensor, length: int) -> Tensor:
-    """As many latents, all zero."""
-    return like.new_zeros(like.shape[0], length, *like.shape[2:])

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pavdm_cli.sampling.denoiser import Denoiser
+from pavdm_cli.sampling.denoiser import AnyDenoiser, Denoiser, bind_text
 from pavdm_cli.sampling.loop import SampledChunk, SamplerState, denoise_step, from_nothing, sample_noise, tail
 from pavdm_cli.sampling.noise import Noise, add_noise
 from pavdm_cli.sampling.schedule import Schedule
@@ -44,10 +45,10 @@ def sample_masked_clip(
 
 
 # (chunk, clip, function that denoises the clip again with another denoiser) -> clip
-RepairClip = Callable[[int, Tensor, Callable[[Denoiser], Tensor]], Tensor]
+RepairClip = Callable[[int, Tensor, Callable[[AnyDenoiser], Tensor]], Tensor]
 
 
-def _keep_clip(chunk: int, clip: Tensor, again: Callable[[Denoiser], Tensor]) -> Tensor:
+def _keep_clip(chunk: int, clip: Tensor, again: Callable[[AnyDenoiser], Tensor]) -> Tensor:
     return clip
 
 
@@ -62,7 +63,7 @@ class ClipCondition:
 
 def sample_masked_clips(
     schedule: Schedule,
-    denoiser: Denoiser,
+    denoiser: AnyDenoiser,
     noise: Noise,
     solver: Solver,
     *,
@@ -86,10 +87,17 @@ def sample_masked_clips(
         mask = torch.ones(latents.shape[1])
         mask[: before + num_given] = condition.edit
         fresh = partial(_fresh, noise, range(new.start - before, new.stop), latents, chunk * schedule.steps)
-        again = partial(sample_masked_clip, latents=latents, mask=mask, fresh=fresh, solver=solver)
+        inputs = (latents, mask, fresh, solver)
+        again = partial(_sample_with_text, chunk=chunk, inputs=inputs)
         window = condition.repair(chunk, again(denoiser), again)[:, before:]
         state = SamplerState((chunk + 1) * schedule.steps, range(chunk, chunk + 1), window, context, window[:, :0])
         yield SampledChunk(window, state)
+
+
+def _sample_with_text(denoiser: AnyDenoiser, chunk: int, inputs: tuple[Any, ...]) -> Tensor:
+    """`sample_masked_clip` with the text for this chunk."""
+    bound, _ = bind_text(denoiser, chunk)
+    return sample_masked_clip(bound, *inputs)
 
 
 def _fresh(noise: Noise, latents: range, like: Tensor, first: int, now: int) -> Tensor:

@@ -117,6 +117,10 @@ class Schedule:
         end = min(end, begin + self.restart) if self.restart else end
         return range(oldest, end if chunks is None else min(end, chunks))
 
+    def newest(self, window: range, now: int) -> int:
+        """The last chunk of a window that has entered before step `now`; those after it are shown as noise."""
+        return next(chunk for chunk in reversed(window) if self.level(chunk, now) <= self.steps)
+
     def context_latents(self, window: range) -> int:
         """Clean latents in front of a window that holds these chunks, if there are as many before it."""
         full = self.window + self.context if self.full_window else self.fill_to

@@ -37,11 +37,19 @@ def compute_modulation(stdit: STDiT, timesteps: Tensor, fps: float, exact: bool 
     return modulation if on_gpu(weight) else stdit.with_vectors(modulation)
 
 
-def with_backend(text: Text, attention: Attention, run: BlockFn = eager_block) -> Text:
-    """The same text with an attention backend, a cache of position embeddings, and `run` to run blocks."""
-    text_attention = attention.for_keys(text.kv[0].shape[1], text.mask is not None)
-    functions = AttentionFns(attention.any_length, text_attention)
-    return text._replace(attention=functions, cached=tensor_cache(), run=run)
+def with_backend(attention: Attention, run: BlockFn = eager_block) -> Callable[[Text], Text]:
+    """A function from a text to the same with an attention backend, and `run` to run blocks.
+
+    Position embeddings depend on sizes alone: all texts share their cache.
+    """
+    cached = tensor_cache()
+
+    def attach(text: Text) -> Text:
+        text_attention = attention.for_keys(text.kv[0].shape[1], text.mask is not None)
+        functions = AttentionFns(attention.any_length, text_attention)
+        return text._replace(attention=functions, cached=cached, run=run)
+
+    return attach
 
 
 def with_kv_cache(stdit: STDiT, text: Text, modulation: Modulation, position: int, size: Size = None) -> Denoiser:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -22,8 +22,8 @@ from pavdm_cli.models.stdit.denoiser import (
 )
 from pavdm_cli.models.stdit.flops import step_flops, tokens_per_latent
 from pavdm_cli.models.stdit.layers import Block, Linear
-from pavdm_cli.models.stdit.transformer import STDiT, Text, eager_block
-from pavdm_cli.sampling.denoiser import Denoiser
+from pavdm_cli.models.stdit.transformer import STDiT, eager_block
+from pavdm_cli.sampling.denoiser import Denoiser, TextKV
 from pavdm_cli.sampling.noise import NoiseLevels
 
 Self = TypeVar("Self", bound="STDiTModel")
@@ -97,26 +97,29 @@ class STDiTModel:
         return TextEmbedding(null, torch.ones(len(null), dtype=torch.bool, device=null.device))
 
     @torch.no_grad()
-    def denoiser(self, text: Sequence[TextEmbedding], levels: NoiseLevels, config: DenoiserConfig) -> Denoiser:
-        """As `LoadedModel.denoiser`."""
+    def text_kv(self, text: Sequence[TextEmbedding], config: DenoiserConfig) -> TextKV:
+        """As `LoadedModel.text_kv`; without its cache the embeddings, which are projected in every call."""
+        padded = self.pad_batch(text)
+        return self.transformer.encode_text(*padded) if config.cache_text else padded
 
-        def encode() -> Text:
-            encoded = self.transformer.encode_text(*self.pad_batch(text))
-            return with_backend(encoded, config.attention, compiled_block() if config.compile else eager_block)
-
+    @torch.no_grad()
+    def bind(self, levels: NoiseLevels, config: DenoiserConfig) -> Callable[[TextKV], Denoiser]:
+        """As `LoadedModel.bind`."""
         exact = bool(config.options.get("fp32_timesteps"))
         modulate = partial(compute_modulation, self.transformer, levels.timesteps, config.fps, exact)
-        cached_text = encode() if config.cache_text else None
+        backend = partial(with_backend, config.attention, compiled_block() if config.compile else eager_block)
+        attach = backend() if config.cache_text else None
         modulation = modulate() if config.cache_modulation else None
         size = config.size if self.scaled else None
+        full = partial(with_full_context, causal=config.causal_context)
 
-        def build() -> Denoiser:
-            inputs = (self.transformer, cached_text or encode(), modulation or modulate(), config.context, size)
-            if config.reuse_context:
-                return with_kv_cache(*inputs)
-            return with_full_context(*inputs, causal=config.causal_context)
+        def build(text: TextKV) -> Denoiser:
+            encoded = attach(text) if attach else backend()(self.transformer.encode_text(*text))
+            inputs = (self.transformer, encoded, modulation or modulate(), config.context, size)
+            return with_kv_cache(*inputs) if config.reuse_context else full(*inputs)
 
-        return build() if config.cache_text and config.cache_modulation else without_caches(build)
+        cached = config.cache_text and config.cache_modulation
+        return build if cached else lambda text: without_caches(partial(build, text))
 
     def pad_batch(self, text: Sequence[TextEmbedding]) -> tuple[Tensor, Tensor | None]:
         """Rows (B, L, width) padded to the longest text, and their mask (B, L), on the transformer's device."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
@@ -20,10 +20,10 @@ from pavdm_cli.models.wan.export import export
 from pavdm_cli.models.wan.flops import step_flops
 from pavdm_cli.models.wan.layers import Block
 from pavdm_cli.models.wan.rope import rope_table
-from pavdm_cli.models.wan.transformer import Conditioning, WanTransformer
+from pavdm_cli.models.wan.transformer import Conditioning, Modulation, WanTransformer
 from pavdm_cli.models.wan.vae import WanVAE
 from pavdm_cli.models.wan.vae_streams import DecodeStream, EncodeStream, decode_stream, encode_stream
-from pavdm_cli.sampling.denoiser import Denoiser
+from pavdm_cli.sampling.denoiser import Denoiser, TextKV
 from pavdm_cli.sampling.noise import NoiseLevels
 
 
@@ -102,25 +102,36 @@ class LoadedWan:
         return self.vae
 
     @torch.no_grad()
-    def denoiser(self, text: Sequence[TextEmbedding], levels: NoiseLevels, config: DenoiserConfig) -> Denoiser:
-        """As `LoadedModel.denoiser`."""
+    def text_kv(self, text: Sequence[TextEmbedding], config: DenoiserConfig) -> TextKV:
+        """As `LoadedModel.text_kv`; without its cache the embeddings, which are projected in every call."""
+        rows = self.pad_batch(text)
+        return tuple(self.transformer.encode_text(rows)) if _caches(config) else (rows,)
 
+    @torch.no_grad()
+    def bind(self, levels: NoiseLevels, config: DenoiserConfig) -> Callable[[TextKV], Denoiser]:
+        """As `LoadedModel.bind`."""
         device = self.transformer.patch_embedding.weight.device
 
         @cache  # never evicted: captured steps read these tensors
         def rope(head_width: int, start: int, grid: tuple[int, int, int]) -> Tensor:
             return rope_table(head_width, start, grid).to(device)
 
-        def build() -> Conditioning:
-            modulation = self.transformer.modulation(levels.timesteps, torch.tensor(config.fps))
-            encoded = self.transformer.encode_text(self.pad_batch(text))
-            return Conditioning(modulation, encoded, config.attention.any_length, rope)
+        def modulate() -> Modulation:
+            return self.transformer.modulation(levels.timesteps, torch.tensor(config.fps))
 
-        conditioning = build() if config.cache_text and config.cache_modulation else None
-        inputs = (self.transformer, lambda: conditioning or build(), config.context)
-        if config.reuse_context:
-            return with_kv_cache(*inputs)
-        return with_full_context(*inputs, causal=config.causal_context)
+        modulation = modulate() if _caches(config) else None
+
+        def denoiser(text: TextKV) -> Denoiser:
+            def conditioning() -> Conditioning:
+                encoded = text if modulation else self.transformer.encode_text(*text)
+                return Conditioning(modulation or modulate(), encoded, config.attention.any_length, rope)
+
+            inputs = (self.transformer, conditioning, config.context)
+            if config.reuse_context:
+                return with_kv_cache(*inputs)
+            return with_full_context(*inputs, causal=config.causal_context)
+
+        return denoiser
 
     def pad_batch(self, text: Sequence[TextEmbedding]) -> Tensor:  # -> (B, 512, text_dim)
         """The rows of every prompt, padded with zeros."""
@@ -179,3 +190,8 @@ class LoadedWan:
     def export(self, weights: Mapping[str, Tensor], folder: Path, metadata: Mapping[str, Any]) -> Path:
         """As `LoadedModel.export`."""
         return export(dict(weights), self.source, folder, dict(metadata))
+
+
+def _caches(config: DenoiserConfig) -> bool:
+    """Whether what is the same in every call is computed once."""
+    return config.cache_text and config.cache_modulation

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -188,14 +189,15 @@ class Loaded:
     def decode_stream(self, context: Tensor | None = None) -> DecodeStream:
         return DecodeStream(self.vae, None if context is None else context[:, -1])
 
-    def denoiser(self, text: Sequence[TextEmbedding], levels: NoiseLevels, config: DenoiserConfig) -> Denoiser:
-        vectors = self._vectors(text)
+    def text_kv(self, text: Sequence[TextEmbedding], config: DenoiserConfig) -> Tensor:
+        return self._vectors(text)
 
+    def bind(self, levels: NoiseLevels, config: DenoiserConfig) -> Callable[[Tensor], Denoiser]:
         def prefill(context: Tensor, level: int) -> tuple[Tensor, int]:
             return context, level
 
         @torch.no_grad()
-        def velocity(window: Tensor, rows: Tensor, cache: tuple[Tensor, int] | None) -> Tensor:
+        def velocity(window: Tensor, rows: Tensor, cache: tuple[Tensor, int] | None, vectors: Tensor) -> Tensor:
             context, level = cache or (window[:, :0], 0)
             rows = torch.cat([rows.new_full((context.shape[1],), level), rows])
             times = levels.timesteps.to(window.device)[rows.long()].expand(len(window), -1)
@@ -203,7 +205,7 @@ class Loaded:
             out: Tensor = -self.transformer(latents, times.to(latents), vectors)
             return out[:, context.shape[1] :]
 
-        return FunctionDenoiser(prefill, velocity)
+        return lambda vectors: FunctionDenoiser(prefill, partial(velocity, vectors=vectors))
 
     def _vectors(self, text: Sequence[TextEmbedding]) -> Tensor:
         return torch.stack([one.rows.to(self.transformer.enter.weight).mean(dim=0) for one in text])

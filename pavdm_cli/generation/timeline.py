@@ -1,0 +1,183 @@
+"""The prompt timeline: prompts that change while a video runs, read from options and files, and checked."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from pavdm_cli.errors import InputError, UsageError
+from pavdm_cli.runtime.untrusted import InvalidError, Kind, list_of, number, parse_json, read_text, string
+from pavdm_cli.runtime.validation import check_text
+
+TIME = r"(?:(?:[0-9]+:)?[0-9]{1,2}:)?[0-9]+(?:\.[0-9]+)?s?"  # 20, 20s, 1:20, 1:02:03.5
+ENTRY = rf"({TIME})\s*:\s+(.*)"
+FORMS = "20s, 20.5, 1:20 or 1:02:03"
+EXAMPLE = 'for example --at 20s "a blue kite at night"'
+MAX_CHANGES = 1000
+MAX_BLEND = 3600  # seconds
+LONGEST_PROMPT = 20_000  # characters, of a prompt that a file stores
+
+
+@dataclass(frozen=True, slots=True)
+class PromptChange:
+    """A prompt, and the time from which the video follows it."""
+
+    at: float  # seconds
+    prompt: str
+
+    @property
+    def time(self) -> Fraction:
+        """Seconds, exactly as the decimal number that was typed."""
+        return Fraction(str(self.at))
+
+    def __str__(self) -> str:
+        return f"{seconds_text(self.at)}: {self.prompt}"
+
+
+def _is_stored_change(value: object) -> bool:
+    """Whether a value is a change as files store it: a time and a prompt, perhaps with its caption."""
+    if not isinstance(value, dict) or not {"at", "prompt"} <= value.keys() <= {"at", "prompt", "caption"}:
+        return False
+    texts = [text for name, text in value.items() if name != "at"]
+    sound = all(string(LONGEST_PROMPT).fits(text) and not re.search("[\ud800-\udfff]", text) for text in texts)
+    return sound and number(0, 10**9).fits(value["at"])
+
+
+STORED = list_of(Kind("an object with a time and a prompt", _is_stored_change), MAX_CHANGES)
+
+
+def seconds_text(seconds: float) -> str:
+    """A time as `--at` takes it."""
+    return f"{seconds:.10f}".rstrip("0").rstrip(".") + "s"
+
+
+def parse_time(text: str | float) -> float:
+    """Seconds of a number, or of a text like 20s, 20.5, 1:20 or 1:02:03. Raises: UsageError."""
+    if isinstance(text, (int, float)) and not isinstance(text, bool):
+        text = f"{text}"
+    if not isinstance(text, str) or not re.fullmatch(TIME, text.strip()):
+        raise UsageError(f"{text!r} is no time", f"write {FORMS}")
+    *larger, last = text.strip().removesuffix("s").split(":")
+    if larger and (float(last) >= 60 or any(int(part) >= 60 for part in larger[1:])):
+        raise UsageError(f"{text!r} is no time: minutes and seconds end at 59", f"write {FORMS}")
+    seconds = Fraction(last)
+    for power, part in enumerate(reversed(larger), 1):
+        seconds += int(part) * 60**power
+    return float(seconds)
+
+
+def is_change(text: str) -> bool:
+    """Whether a text has both a time and a prompt."""
+    return re.fullmatch(ENTRY, text.strip(), re.DOTALL) is not None
+
+
+def timeline_of(at: Any = (), timeline: Any = ()) -> tuple[PromptChange, ...]:
+    """The changes that `at` (entries like "20s: a prompt", or pairs) or `timeline` (a file, or changes) ask for.
+
+    Raises: UsageError, InputError.
+    """
+    if at and timeline:
+        raise UsageError("--at and --timeline were both given", "give one of them")
+    if isinstance(timeline, (str, Path)):
+        return read_timeline(Path(timeline))
+    pairs = at.items() if isinstance(at, Mapping) else [at] if isinstance(at, str) else at
+    return tuple(timeline or ()) or tuple(_change(pair, "--at") for pair in pairs or ())
+
+
+def read_timeline(path: Path) -> tuple[PromptChange, ...]:
+    """The changes of a file: lines like `20s: a prompt`, or JSON. Raises: InputError."""
+    try:
+        text = read_text(path)
+        entries = _json_entries(text) if text.lstrip()[:1] in ("{", "[") else _lines(text)
+        if not entries:
+            raise InvalidError("it has no entry")
+        return tuple(_change(entry, where) for where, entry in entries)
+    except (OSError, InvalidError, UsageError) as error:
+        reason = getattr(error, "strerror", None) or error
+        hint = 'it has lines like `20s: a blue kite at night`, or JSON like {"20s": "a blue kite at night"}'
+        raise InputError(f"cannot read the timeline {path}: {reason}", hint) from None
+
+
+def _lines(text: str) -> list[tuple[str, Any]]:
+    """Entries by line, with its number; empty lines and those that begin with # are left out."""
+    lines = [(f"line {number}", line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    return [(where, line) for where, line in lines if line and not line.startswith("#")]
+
+
+def _json_entries(text: str) -> list[tuple[str, Any]]:
+    """Entries of an object by time, or of a list of objects with `at` and `prompt`."""
+    value = parse_json(text)
+    if isinstance(value, dict):
+        return [(f"entry {number}", pair) for number, pair in enumerate(value.items(), 1)]
+    keys = {"at", "prompt"}
+    if not all(isinstance(entry, dict) and entry.keys() == keys for entry in value):
+        raise InvalidError('each entry of a list must be like {"at": "20s", "prompt": "a blue kite at night"}')
+    return [(f"entry {number}", (entry["at"], entry["prompt"])) for number, entry in enumerate(value, 1)]
+
+
+def _change(entry: Any, where: str) -> PromptChange:
+    """One change, of a text like "20s: a prompt" or a pair of time and prompt. Raises: UsageError."""
+    if isinstance(entry, str):
+        match = re.fullmatch(ENTRY, entry.strip(), re.DOTALL)
+        if not match:
+            raise UsageError(f"{where} needs a time and a prompt, got {entry[:80]!r}", EXAMPLE)
+        entry = match.groups()
+    at, prompt = entry if isinstance(entry, Sequence) and len(entry) == 2 else ("", None)
+    if not isinstance(prompt, str):
+        raise UsageError(f"{where} needs a time and a prompt", EXAMPLE)
+    try:
+        return PromptChange(parse_time(at), " ".join(prompt.split()))
+    except UsageError as error:
+        raise UsageError(f"{where}: {error.message}", error.hint) from None
+
+
+def check_timeline(begins: bool, changes: Sequence[PromptChange], blend: float, seconds: float | None) -> None:
+    """Refuse changes that make no sense in a video of this length (None: not known). Raises: UsageError.
+
+    begins: whether there is a prompt to change.
+    """
+    if not changes:
+        if blend:
+            raise UsageError("--blend is for prompts that change, and there is one", "add --at, or leave it out")
+        return
+    if not begins:
+        raise UsageError("--at changes a prompt, and the video begins without one", "give it a prompt to begin with")
+    if len(changes) > MAX_CHANGES:
+        raise UsageError(f"a timeline has at most {MAX_CHANGES} prompts, got {len(changes)}", "leave some out")
+    for change in changes:
+        check_text(f"the prompt at {seconds_text(change.at)}", change.prompt)
+        if not change.prompt:
+            raise UsageError(f"the prompt at {seconds_text(change.at)} is empty", EXAMPLE)
+    _check_times([change.at for change in changes], blend, seconds)
+
+
+def _check_times(times: Sequence[float], blend: float, seconds: float | None) -> None:
+    if not times[0] > 0:
+        raise UsageError("the first prompt holds from 0s on: a later one needs a later time", EXAMPLE)
+    if not 0 <= blend <= MAX_BLEND:
+        raise UsageError(f"--blend must be 0 to {MAX_BLEND} seconds, got {blend:g}", "0 switches at once")
+    for before, after in pairwise(times):
+        names = f"{seconds_text(after)} comes after {seconds_text(before)}"
+        if after <= before:
+            raise UsageError(f"the times of prompts must ascend: {names}", "put them in order, each time once")
+        if blend > after - before:
+            raise UsageError(f"--blend {blend:g} is longer than a prompt holds: {names}", "make it shorter")
+    if seconds is not None and times[-1] >= seconds:
+        late = f"the prompt at {seconds_text(times[-1])} is beyond the end of the video, {seconds_text(seconds)}"
+        raise UsageError(late, "make the video longer with --seconds, or give an earlier time")
+
+
+def check_shown(changes: Sequence[PromptChange], chunks: range, start_of: Callable[[int], Fraction]) -> None:
+    """Refuse a prompt with which no chunk begins; `start_of` gives a chunk's time in seconds. Raises: UsageError."""
+    firsts = [bisect_left(chunks, change.time, key=start_of) for change in changes]
+    for change, first, end in zip(changes, firsts, [*firsts, len(chunks)][1:], strict=True):
+        if first == end:
+            until = "the end of the video" if change == changes[-1] else "the next prompt"
+            message = f"the prompt at {seconds_text(change.at)} would not be shown: no chunk begins before {until}"
+            raise UsageError(message, f"a chunk begins at {seconds_text(float(start_of(chunks[first - 1])))}")
