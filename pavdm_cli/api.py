@@ -20,7 +20,7 @@ from pavdm_cli.generation import image_start, memory_plan, pipeline, write
 from pavdm_cli.generation.checks import check
 from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.request import Extension, Output, Request, build_request, frame_size, names_of
-from pavdm_cli.hub.weights_dir import need_weights
+from pavdm_cli.hub.weights_dir import require_weights
 from pavdm_cli.models import registry
 from pavdm_cli.models.devices import set_threads
 from pavdm_cli.models.execution import ExecutionConfig
@@ -105,7 +105,7 @@ class Model:
         Raises: UsageError, ModelError, DeviceError.
         """
         if self._loaded is None:
-            need_weights(config.spec, bool(config.prompt), config.video_model.published)
+            require_weights(config.spec, bool(config.prompt), config.video_model.published)
             planned = _fitting(config)
             self._loaded = planned, pipeline.open_model(planned)
         first, runner = self._loaded

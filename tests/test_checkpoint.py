@@ -15,7 +15,7 @@ from support import published
 from torch import nn
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.hub.checkpoint import digest, load_into, shapes, tensors
+from pavdm_cli.hub.checkpoint import digest, load_into, locate_tensors, tensor_shapes
 from pavdm_cli.models.opensora import config
 from pavdm_cli.models.opensora.vae import infer_vae_config
 from pavdm_cli.models.stdit.transformer import STDiT
@@ -80,12 +80,12 @@ def test_the_first_five_tensors_that_do_not_fit_are_named(tmp_path):
 @pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64])
 def test_a_tensor_of_another_kind_is_named(tmp_path, kind):
     published.part(tmp_path / "part", weights() | {"2.bias": torch.zeros(4, dtype=kind)}, {})
-    assert re.search(r"does not fit: 2.bias is \w+, no float$", error(tmp_path / "part").message)
+    assert re.search(r"does not fit: 2.bias is \w+, not a float$", error(tmp_path / "part").message)
 
 
 def test_tensors_that_nobody_needs_are_not_read(tmp_path):
     published.part(tmp_path / "part", weights() | {"decoder.weight": torch.zeros(2)}, {})
-    assert "decoder.weight is not its own" in error(tmp_path / "part").message
+    assert "decoder.weight is unknown" in error(tmp_path / "part").message
     load_into(build, tmp_path / "part", CPU, torch.float32, ("decoder.",))
 
 
@@ -103,7 +103,7 @@ def test_a_shard_that_is_missing_or_cut_short_is_one_clear_error(tmp_path):
 def test_an_index_that_names_files_elsewhere_is_refused(tmp_path, name):
     published.part(tmp_path / "part", weights(), {}, shards=3)
     (tmp_path / "part" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"0.weight": name}}))
-    assert "names no files beside it" in error(tmp_path / "part").message
+    assert "names no files in its folder" in error(tmp_path / "part").message
 
 
 def added(folder: Path, file: str, name: str) -> None:
@@ -117,9 +117,9 @@ def added(folder: Path, file: str, name: str) -> None:
     [
         (3, SECOND, "evil.extra", f"evil.extra in {SECOND} is not in the index"),
         (3, SECOND, "0.bias", "both hold 0.bias"),
-        (3, "other.safetensors", "evil.extra", "does not name other.safetensors beside it"),
+        (3, "other.safetensors", "evil.extra", "does not name other.safetensors in its folder"),
         (1, "zzz.safetensors", "0.bias", "both hold 0.bias"),
-        (1, "zzz.safetensors", "evil.extra", "evil.extra is not its own"),
+        (1, "zzz.safetensors", "evil.extra", "evil.extra is unknown"),
     ],
 )
 def test_a_tensor_or_a_file_too_many_is_never_passed_over(tmp_path, shards, file, name, says):
@@ -213,9 +213,9 @@ def test_a_configuration_of_another_network_is_one_clear_error(given):
 
 def test_the_codec_is_known_by_its_tensors(tmp_path):
     published.write(tmp_path)
-    assert infer_vae_config(shapes(tensors(tmp_path / "vae"))) == published.VAE
+    assert infer_vae_config(tensor_shapes(locate_tensors(tmp_path / "vae"))) == published.VAE
     with pytest.raises(ModelError, match="not the weights of Open-Sora's VAE"):
-        infer_vae_config(shapes(tensors(tmp_path / "text_encoder")))
+        infer_vae_config(tensor_shapes(locate_tensors(tmp_path / "text_encoder")))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

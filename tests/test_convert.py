@@ -1,4 +1,4 @@
-"""Pickled weights become safetensors, and nothing that is no tensor is read."""
+"""Pickled weights become safetensors, and nothing that is not a tensor is read."""
 
 from __future__ import annotations
 

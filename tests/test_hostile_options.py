@@ -11,7 +11,7 @@ from support.command import pavdm
 from support.tiers import integration
 
 from pavdm_cli.errors import InputError, ModelError
-from pavdm_cli.hub.download import choose
+from pavdm_cli.hub.download import select_files
 from pavdm_cli.training.finetune.dataset import find_videos
 
 NUMBERS = {
@@ -62,4 +62,4 @@ def test_a_table_of_odd_captions_gives_no_traceback(tmp_path, row):
 @pytest.mark.parametrize("name", ["a\0.safetensors", "a\x1b[2J.safetensors", "../a.safetensors", "a\n.safetensors"])
 def test_a_published_file_with_an_odd_name_is_refused(name):
     with pytest.raises(ModelError):
-        choose(["model.safetensors", name])
+        select_files(["model.safetensors", name])

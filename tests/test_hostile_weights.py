@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.hub.checkpoint import digest, read_json, shapes, tensors
+from pavdm_cli.hub.checkpoint import digest, locate_tensors, read_json, tensor_shapes
 from pavdm_cli.models.opensora.config import parse_config
 from pavdm_cli.models.opensora.text_encoder import check_sizes
 from pavdm_cli.models.opensora.vae import infer_vae_config
@@ -78,7 +78,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_hostile_header_is_a_model_error_in_one_line(tmp_path, name):
     (tmp_path / "model.safetensors").write_bytes(BROKEN[name])
-    for read in (lambda: shapes(tensors(tmp_path)), lambda: load_vae(tmp_path / "model.safetensors")):
+    for read in (lambda: tensor_shapes(locate_tensors(tmp_path)), lambda: load_vae(tmp_path / "model.safetensors")):
         with pytest.raises(ModelError, match="not a safetensors file") as caught:
             read()
         assert "\n" not in caught.value.message
@@ -89,7 +89,7 @@ def test_a_hostile_header_is_a_model_error_in_one_line(tmp_path, name):
 def test_weights_that_are_no_regular_file_are_not_waited_for(tmp_path, device):
     path = tmp_path / "model.safetensors"
     path.symlink_to(device) if device else os.mkfifo(path)
-    for read in (lambda: shapes(tensors(tmp_path)), lambda: load_vae(path), lambda: digest(tmp_path)):
+    for read in (lambda: tensor_shapes(locate_tensors(tmp_path)), lambda: load_vae(path), lambda: digest(tmp_path)):
         with pytest.raises(ModelError):
             read()
 
@@ -99,7 +99,7 @@ def test_an_index_of_wrong_types_is_a_model_error(tmp_path, files):
     (tmp_path / "model.safetensors").write_bytes(header({"a": entry()}, bytes(4)))
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
     with pytest.raises(ModelError):
-        tensors(tmp_path)
+        locate_tensors(tmp_path)
 
 
 @pytest.mark.parametrize(

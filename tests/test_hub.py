@@ -15,7 +15,7 @@ import pytest
 from support.repositories import Hub, serving, tamed
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.hub.download import File, blob_of, choose, fetch, listing
+from pavdm_cli.hub.download import RemoteFile, download, git_blob_of, list_files, select_files
 from pavdm_cli.models.spec import WeightPart
 
 VAE = WeightPart("vae", "some/vae", "0" * 40)
@@ -30,14 +30,14 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield hub
 
 
-def one(hub: Hub, name: str = "model.safetensors") -> File:
-    return next(file for file in listing(VAE, hub.url) if file.place.endswith(name))
+def one(hub: Hub, name: str = "model.safetensors") -> RemoteFile:
+    return next(file for file in list_files(VAE, hub.url) if file.path.endswith(name))
 
 
 def test_a_connection_that_breaks_now_and_then_is_tried_again(hub, tmp_path):
     file, came = one(hub), list[int]()
     hub.cut_after = file.size // 3 + 1
-    fetch(file, tmp_path, came.append)
+    download(file, tmp_path, came.append)
     starts = [int(asked[6:-1] or 0) for _, asked in hub.asked if asked]
     assert starts == sorted({*starts})
     assert len(starts) >= 2
@@ -47,14 +47,15 @@ def test_a_connection_that_breaks_now_and_then_is_tried_again(hub, tmp_path):
 KILLED = """
     import sys
     from pathlib import Path
-    from pavdm_cli.hub.download import File, fetch
-    fetch(File("vae/model.safetensors", sys.argv[1], int(sys.argv[2]), ""), Path(sys.argv[3]), lambda bytes: None)
+    from pavdm_cli.hub.download import RemoteFile, download
+    file = RemoteFile("vae/model.safetensors", sys.argv[1], int(sys.argv[2]), "")
+    download(file, Path(sys.argv[3]), lambda bytes: None)
 """
 
 
 def test_a_file_cut_by_a_killed_process_goes_on_from_where_it_was(hub, tmp_path):
     hub.files[VAE.repo]["model.safetensors"] = bytes(range(256)) * (35 << 12)
-    file = next(file for file in listing(VAE, hub.url) if file.size > 30_000_000)
+    file = next(file for file in list_files(VAE, hub.url) if file.size > 30_000_000)
     hub.cut_after, hub.stalls = 25_000_000, True
     words = [sys.executable, "-c", textwrap.dedent(KILLED), file.url, str(file.size), str(tmp_path)]
     process = subprocess.Popen(words)
@@ -67,30 +68,30 @@ def test_a_file_cut_by_a_killed_process_goes_on_from_where_it_was(hub, tmp_path)
     have, hub.cut_after = part.stat().st_size, None
     assert 0 < have < file.size
     came: list[int] = []
-    fetch(file, tmp_path, came.append)
+    download(file, tmp_path, came.append)
     assert hub.asked[-1][1] == f"bytes={have}-"
     assert sum(came) == file.size - have
-    assert (tmp_path / file.place).read_bytes() == hub.files[VAE.repo]["model.safetensors"]
+    assert (tmp_path / file.path).read_bytes() == hub.files[VAE.repo]["model.safetensors"]
 
 
 def test_a_token_opens_a_gated_repository_and_without_one_it_is_said_what_to_do(hub, tmp_path, monkeypatch):
     file, hub.token = one(hub), "hf_secret"
     with pytest.raises(ModelError, match="401 Unauthorized") as refused:
-        fetch(file, tmp_path, lambda bytes: None)
+        download(file, tmp_path, lambda bytes: None)
     assert "HF_TOKEN" in refused.value.hint
     for given, status in (("", "401 Unauthorized"), ("hf_other", "403 Forbidden")):
         monkeypatch.setenv("HF_TOKEN", given)
         with pytest.raises(ModelError, match=status) as caught:
-            listing(VAE, hub.url)
+            list_files(VAE, hub.url)
         assert "accept its terms" in caught.value.hint
         assert "HF_TOKEN" in caught.value.hint
         assert "\n" not in caught.value.message
         assert given not in caught.value.message or not given
     monkeypatch.setenv("HF_TOKEN", hub.token)
-    assert fetch(one(hub), tmp_path / "by variable", lambda bytes: None)
+    assert download(one(hub), tmp_path / "by variable", lambda bytes: None)
     monkeypatch.delenv("HF_TOKEN")
     (tmp_path / "token").write_text(hub.token)
-    assert fetch(one(hub), tmp_path / "by login", lambda bytes: None)
+    assert download(one(hub), tmp_path / "by login", lambda bytes: None)
 
 
 def test_fetching_prints_and_logs_nothing_even_when_it_is_tried_again(hub, tmp_path, capfd):
@@ -99,18 +100,18 @@ def test_fetching_prints_and_logs_nothing_even_when_it_is_tried_again(hub, tmp_p
     handler.emit = said.append
     hub.cut_after = file.size // 3 + 1
     logging.getLogger("huggingface_hub").addHandler(handler)
-    fetch(file, tmp_path, lambda bytes: None)
+    download(file, tmp_path, lambda bytes: None)
     logging.getLogger("huggingface_hub").removeHandler(handler)
     assert (said, capfd.readouterr()) == ([], ("", ""))
 
 
 def test_a_server_that_cannot_go_on_starts_again(hub, tmp_path):
     file = one(hub)
-    part = tmp_path / f"{file.place}.part"
+    part = tmp_path / f"{file.path}.part"
     part.parent.mkdir(parents=True)
     for begun in (b"x" * (file.size + 5), b""):
         part.write_bytes(begun)
-        fetch(file, tmp_path, lambda bytes: None)
+        download(file, tmp_path, lambda bytes: None)
     assert not part.exists()
 
 
@@ -118,33 +119,33 @@ def test_a_server_that_cannot_go_on_starts_again(hub, tmp_path):
 def test_bytes_that_are_not_the_published_ones_are_thrown_away(name, hub, tmp_path):
     hub.broken, file = True, one(hub, name)
     with pytest.raises(ModelError, match="came broken"):
-        fetch(file, tmp_path, lambda bytes: None)
+        download(file, tmp_path, lambda bytes: None)
     assert list((tmp_path / "vae").iterdir()) == []
 
 
 def test_a_file_of_which_no_hash_is_given_is_refused_before_it_is_fetched(hub):
     hub.hashes = False
     with pytest.raises(ModelError, match=r"no hash of model\.safetensors"):
-        listing(VAE, hub.url)
+        list_files(VAE, hub.url)
 
 
 def test_a_blob_is_what_git_calls_it(tmp_path):
     (tmp_path / "hello").write_bytes(b"hello world\n")
-    assert blob_of(tmp_path / "hello") == "3b18e512dba79e4c8300dd08aeb37f8e728b8dad"
+    assert git_blob_of(tmp_path / "hello") == "3b18e512dba79e4c8300dd08aeb37f8e728b8dad"
 
 
 def test_pickled_weights_are_chosen_only_where_there_are_no_others():
     both = ["a.bin", "b.safetensors", "b.safetensors.index.json", "config.json", "README.md", "flax.msgpack"]
-    assert choose(both) == {"b.safetensors", "b.safetensors.index.json", "config.json"}
-    assert choose([n for n in both if not n.startswith("b")]) == {"a.bin", "config.json"}
+    assert select_files(both) == {"b.safetensors", "b.safetensors.index.json", "config.json"}
+    assert select_files([n for n in both if not n.startswith("b")]) == {"a.bin", "config.json"}
     with pytest.raises(ModelError, match="no weights"):
-        choose(["README.md"])
+        select_files(["README.md"])
 
 
 def test_what_cannot_be_reached_is_one_clear_error(hub):
     for endpoint in ("http://127.0.0.1:9", f"{hub.url}/nowhere", "file:///etc"):
         with pytest.raises(ModelError) as caught:
-            listing(VAE, endpoint)
+            list_files(VAE, endpoint)
         assert "\n" not in caught.value.message
     with pytest.raises(ModelError, match="404"):
-        listing(WeightPart("vae", "no/body", "0" * 40), hub.url)
+        list_files(WeightPart("vae", "no/body", "0" * 40), hub.url)

@@ -17,8 +17,8 @@ from support.repositories import serving, tamed
 
 from pavdm_cli.hub import cache as hub_cache
 from pavdm_cli.hub.checkpoint import digest
-from pavdm_cli.hub.pull import plan, problems, pull
-from pavdm_cli.hub.weights_dir import home, is_linked, need_weights, own_folder
+from pavdm_cli.hub.pull import find_problems, plan, pull
+from pavdm_cli.hub.weights_dir import download_folder, is_linked, require_weights, weights_folder
 from pavdm_cli.models.spec import WeightPart
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -66,11 +66,11 @@ def test_the_cache_is_laid_out_as_the_hubs_client_reads_it(cache):
 
 
 def test_weights_in_the_hubs_cache_load_without_a_pull(cache, tiny):
-    need_weights(OPENSORA)
-    assert not own_folder(OPENSORA).exists()
+    require_weights(OPENSORA)
+    assert not download_folder(OPENSORA).exists()
     assert load(OPENSORA, torch.device("cpu")).transformer.config == published.STDIT
-    assert digest(home(OPENSORA)) == digest(tiny)  # the same model as one that was pulled
-    assert home(OPENSORA) == home(OPENSORA)
+    assert digest(weights_folder(OPENSORA)) == digest(tiny)  # the same model as one that was pulled
+    assert weights_folder(OPENSORA) == weights_folder(OPENSORA)
 
 
 @pytest.mark.integration
@@ -91,7 +91,7 @@ def test_every_command_says_where_the_weights_are(cache):
     for words in (("list",), ("show", NAME)):
         assert "MB in the hub's cache" in " ".join(pavdm("models", *words).out.split())
     said = pavdm("models", "path", NAME)
-    assert (said.out, f"{cache}\n" in said.err) == (f"{home(OPENSORA)}\n", True)
+    assert (said.out, f"{cache}\n" in said.err) == (f"{weights_folder(OPENSORA)}\n", True)
     said = pavdm("models", "verify", NAME)
     assert (said.code, "are as published" in said.out) == (0, True), said.err
     said = pavdm("models", "remove", NAME, "--yes")
@@ -104,7 +104,7 @@ def test_a_pull_of_what_the_hubs_cache_has_asks_for_nothing(cache, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     for words in ((), ("--dry-run",)):
         said = pavdm("models", "pull", NAME, *words)
-        assert (said.code, said.out) == (0, f"{home(OPENSORA)}\n"), said.err
+        assert (said.code, said.out) == (0, f"{weights_folder(OPENSORA)}\n"), said.err
         assert "nothing to fetch" in said.err
 
 
@@ -118,12 +118,12 @@ def test_a_pull_takes_from_the_hubs_cache_what_it_has_and_fetches_the_rest(place
     repositories = {p.repo: {f.name: f.read_bytes() for f in (tiny / p.folder).iterdir()} for p in OPENSORA.parts}
     came: list[int] = []
     with serving(repositories) as hub:
-        wanted = plan(OPENSORA, own_folder(OPENSORA), hub.url)
-        assert [file.place for file in wanted.missing] == [place]
+        wanted = plan(OPENSORA, download_folder(OPENSORA), hub.url)
+        assert [file.path for file in wanted.missing] == [place]
         pull(wanted, came.append)
     assert sum(came) == (tiny / place).stat().st_size
-    assert problems(own_folder(OPENSORA)) == []
-    assert digest(own_folder(OPENSORA)) == digest(tiny)
+    assert find_problems(download_folder(OPENSORA)) == []
+    assert digest(download_folder(OPENSORA)) == digest(tiny)
 
 
 def test_a_damaged_file_of_the_hubs_cache_is_found_and_not_taken(cache, tiny, tmp_path, monkeypatch):
@@ -137,7 +137,7 @@ def test_a_damaged_file_of_the_hubs_cache_is_found_and_not_taken(cache, tiny, tm
     repositories = {p.repo: {f.name: f.read_bytes() for f in (tiny / p.folder).iterdir()} for p in OPENSORA.parts}
     with serving(repositories) as hub:
         pull(plan(OPENSORA, tmp_path / "here", hub.url), lambda count: None)
-    assert problems(tmp_path / "here") == []
+    assert find_problems(tmp_path / "here") == []
 
 
 @pytest.mark.parametrize(
@@ -175,23 +175,23 @@ def test_another_revision_is_not_used(cache):
 
 
 def test_what_was_pulled_comes_first(cache, tiny):
-    own_folder(OPENSORA).parent.mkdir(parents=True)
-    own_folder(OPENSORA).symlink_to(tiny)
-    assert home(OPENSORA) == own_folder(OPENSORA)
+    download_folder(OPENSORA).parent.mkdir(parents=True)
+    download_folder(OPENSORA).symlink_to(tiny)
+    assert weights_folder(OPENSORA) == download_folder(OPENSORA)
 
 
 def test_links_follow_a_cache_that_moved(cache, tmp_path, monkeypatch):
-    before = home(OPENSORA)
+    before = weights_folder(OPENSORA)
     cache.rename(tmp_path / "moved")
     assert not is_linked(OPENSORA)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "moved"))
-    assert home(OPENSORA) == before
+    assert weights_folder(OPENSORA) == before
     assert load(OPENSORA, torch.device("cpu"))
 
 
 def test_a_folder_where_no_link_can_be_made_is_no_error(cache, tmp_path):
     (tmp_path / "cache").write_text("a file")
-    assert home(OPENSORA) == own_folder(OPENSORA)
+    assert weights_folder(OPENSORA) == download_folder(OPENSORA)
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_a_folder_of_weights_makes_a_video_and_goes_on_with_it(folder, tmp_path,
     [
         (("--model", "opensora-v1.2"), 5, "pavdm models pull"),
         (("--model", "./nowhere"), 5, "there is no folder ./nowhere"),
-        (("--model", "./nowhere", "--plan"), 5, "--folder ./nowhere` fetches weights there"),
+        (("--model", "./nowhere", "--plan"), 5, "--folder ./nowhere` downloads weights there"),
         (("--model", "opensora-v1.2", "--size", "100x60"), 2, "multiples of 8"),
         (("--model", "opensora-v1.2", "--camera-motion", "pan\udcff"), 2, "--camera-motion is not UTF-8"),
     ],

@@ -19,9 +19,9 @@ from pavdm_cli.app import app
 from pavdm_cli.errors import ModelError, OutputError, PavdmError, UsageError
 from pavdm_cli.hub import pull as pull_module
 from pavdm_cli.hub import weights_dir as home_module
-from pavdm_cli.hub.download import File, fetch
-from pavdm_cli.hub.pull import delete, plan, problems, pull, removable
-from pavdm_cli.hub.weights_dir import home
+from pavdm_cli.hub.download import RemoteFile, download
+from pavdm_cli.hub.pull import delete, find_problems, plan, pull, removal_target
+from pavdm_cli.hub.weights_dir import weights_folder
 
 SPEC = MODELS["opensora-v1.2"]
 REPOS = {part.folder: part.repo for part in SPEC.parts}
@@ -58,11 +58,11 @@ def pulled(hub: Hub, folder: Path) -> int:
 
 def test_what_is_pulled_is_what_was_published_and_loads(hub, tiny, tmp_path):
     wanted = plan(SPEC, tmp_path / "here", hub.url)
-    size = wanted.left
+    size = wanted.remaining
     assert pulled(hub, tmp_path / "here") == size
     found = {p.relative_to(tmp_path / "here").as_posix() for p in (tmp_path / "here").rglob("*") if p.is_file()}
     assert found == {p.relative_to(tiny).as_posix() for p in tiny.rglob("*") if p.is_file()} | {"pavdm.json"}
-    assert problems(tmp_path / "here") == []
+    assert find_problems(tmp_path / "here") == []
     assert load(find(str(tmp_path / "here"))).transformer.config == published.STDIT
 
 
@@ -82,37 +82,37 @@ def test_a_network_that_is_not_there_is_named(monkeypatch):
 
 
 def test_a_pull_that_was_cut_goes_on_where_it_stopped(hub, tmp_path):
-    whole = plan(SPEC, tmp_path, hub.url).left
+    whole = plan(SPEC, tmp_path, hub.url).remaining
     hub.left = whole // 2
     with pytest.raises(ModelError, match="cannot fetch") as caught:
         pulled(hub, tmp_path)
     assert "run the command again" in caught.value.hint
     hub.left = None
-    there = plan(SPEC, tmp_path, hub.url).there
+    there = plan(SPEC, tmp_path, hub.url).downloaded
     assert whole // 2 - 1000 < there <= whole // 2
     hub.asked.clear()
     assert pulled(hub, tmp_path) == whole - there
     assert any(asked.startswith("bytes=") for _, asked in hub.asked)
-    assert problems(tmp_path) == []
+    assert find_problems(tmp_path) == []
     assert not list(tmp_path.rglob("*.part"))
 
 
 def test_a_pull_that_stopped_between_two_files_is_not_whole(hub, tmp_path, monkeypatch):
-    done: list[File] = []
+    done: list[RemoteFile] = []
 
-    def two_and_no_more(file: File, *given: object) -> str:
+    def two_and_no_more(file: RemoteFile, *given: object) -> str:
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(file)
-        return fetch(file, *given)
+        return download(file, *given)
 
-    monkeypatch.setattr(pull_module, "fetch", two_and_no_more)
+    monkeypatch.setattr(pull_module, "download", two_and_no_more)
     with pytest.raises(KeyboardInterrupt):
         pulled(hub, tmp_path)
-    assert problems(tmp_path) == ["files not fetched yet"]
-    monkeypatch.setattr(pull_module, "fetch", fetch)
+    assert find_problems(tmp_path) == ["files not fetched yet"]
+    monkeypatch.setattr(pull_module, "download", download)
     assert pulled(hub, tmp_path) > 0
-    assert problems(tmp_path) == []
+    assert find_problems(tmp_path) == []
 
 
 def test_offline_nothing_is_asked_for_and_what_is_there_is_taken(hub, tmp_path, monkeypatch):
@@ -130,11 +130,11 @@ def test_a_file_that_changed_on_disk_is_named_and_fetched_again(hub, tmp_path):
     path = tmp_path / "vae" / "model.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert problems(tmp_path) == ["vae/model.safetensors"]
+    assert find_problems(tmp_path) == ["vae/model.safetensors"]
     path.write_bytes(whole[:-1])
-    assert problems(tmp_path, hashes=False) == ["vae/model.safetensors"]
+    assert find_problems(tmp_path, hashes=False) == ["vae/model.safetensors"]
     assert pulled(hub, tmp_path) == len(whole)
-    assert problems(tmp_path) == []
+    assert find_problems(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
@@ -144,7 +144,7 @@ def test_files_that_were_put_there_by_hand_are_hashed_instead_of_fetched(name, h
     other.write_bytes(bytes(other.stat().st_size))
     assert pulled(hub, tmp_path / "here") == other.stat().st_size
     assert other.read_bytes() == (tiny / "vae" / name).read_bytes()
-    assert problems(tmp_path / "here") == []
+    assert find_problems(tmp_path / "here") == []
 
 
 @pytest.mark.parametrize("name", ["../../evil.safetensors", "/etc/evil.bin", "a\\..\\evil.bin", "c:evil.bin"])
@@ -160,7 +160,7 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(name, tmp_path):
     entry = {"url": "", "size": 0, "sha256": ""}
     (tmp_path / "pavdm.json").write_text(json.dumps({"files": {name: entry}, "whole": True}))
     with pytest.raises(ModelError, match="outside its folder"):
-        problems(tmp_path)
+        find_problems(tmp_path)
 
 
 def test_a_full_disk_is_told_before_anything_is_fetched(hub, tmp_path, monkeypatch):
@@ -171,16 +171,16 @@ def test_a_full_disk_is_told_before_anything_is_fetched(hub, tmp_path, monkeypat
 
 
 def test_only_fetched_models_are_removed(hub, tiny):
-    folder = home(SPEC)
+    folder = weights_folder(SPEC)
     pulled(hub, folder)
     with pytest.raises(UsageError, match="pocket is bundled with this package"):
-        delete(removable(MODELS["pocket"]))
+        delete(removal_target(MODELS["pocket"]))
     with pytest.raises(UsageError, match="not among the fetched"):
-        removable(find(str(tiny)))
-    assert delete(removable(SPEC)) > 100_000
+        removal_target(find(str(tiny)))
+    assert delete(removal_target(SPEC)) > 100_000
     assert not folder.exists()
     with pytest.raises(ModelError, match="no weights"):
-        delete(removable(SPEC))
+        delete(removal_target(SPEC))
 
 
 @pytest.mark.parametrize("name", ["pocket", SPEC.name])
@@ -193,25 +193,25 @@ def test_nobody_is_asked_to_delete_what_is_not_there_or_not_fetched(name):
 
 def test_of_a_linked_model_the_link_alone_is_removed_and_it_is_said_where_its_files_are(hub, tmp_path):
     pulled(hub, tmp_path / "disk")
-    home(SPEC).parent.mkdir(parents=True)
+    weights_folder(SPEC).parent.mkdir(parents=True)
     for target in ("disk", "nowhere"):
-        home(SPEC).symlink_to(tmp_path / target)
+        weights_folder(SPEC).symlink_to(tmp_path / target)
         done = pavdm("models", "remove", SPEC.name, "--yes")
         assert (done.code, done.out) == (0, "")
         assert f"kept in {tmp_path / target}" in done.err
-        assert not home(SPEC).is_symlink()
-    assert problems(tmp_path / "disk") == []
+        assert not weights_folder(SPEC).is_symlink()
+    assert find_problems(tmp_path / "disk") == []
 
 
 def test_what_cannot_be_deleted_is_one_clear_error(tmp_path, monkeypatch):
-    home(SPEC).mkdir(parents=True)
+    weights_folder(SPEC).mkdir(parents=True)
 
     def refused(folder: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(shutil, "rmtree", refused)
     with pytest.raises(OutputError, match=r"cannot delete .*: Permission denied"):
-        delete(removable(SPEC))
+        delete(removal_target(SPEC))
 
 
 def test_every_hint_of_verify_leads_on(hub, tmp_path, monkeypatch):
@@ -243,16 +243,16 @@ def test_the_commands_pull_verify_show_and_remove(hub, monkeypatch):
     run = CliRunner()
     told = run.invoke(app, ["models", "pull", "opensora-v1.2", "--dry-run"])
     assert "transformer/model.safetensors" in told.stderr
-    assert not home(SPEC).exists()
-    assert run.invoke(app, ["models", "pull", "opensora-v1.2"]).stdout.strip() == str(home(SPEC))
+    assert not weights_folder(SPEC).exists()
+    assert run.invoke(app, ["models", "pull", "opensora-v1.2"]).stdout.strip() == str(weights_folder(SPEC))
     assert "as published" in run.invoke(app, ["models", "verify", "opensora-v1.2"]).stdout
-    assert run.invoke(app, ["models", "path", "opensora-v1.2"]).stdout.strip() == str(home(SPEC))
+    assert run.invoke(app, ["models", "path", "opensora-v1.2"]).stdout.strip() == str(weights_folder(SPEC))
     assert "hpcai-tech/OpenSora-VAE-v1.2" in run.invoke(app, ["models", "show", "opensora-v1.2"]).stdout
-    (home(SPEC) / "vae" / "config.json").unlink()
+    (weights_folder(SPEC) / "vae" / "config.json").unlink()
     broken = run.invoke(app, ["models", "verify", "opensora-v1.2"])
     assert isinstance(broken.exception, PavdmError)
     assert "vae/config.json" in broken.exception.message
     assert run.invoke(app, ["models", "remove", "opensora-v1.2"], input="n\n").exit_code == 1
-    assert home(SPEC).exists()
+    assert weights_folder(SPEC).exists()
     assert run.invoke(app, ["models", "remove", "opensora-v1.2", "--yes"]).exit_code == 0
-    assert not home(SPEC).exists()
+    assert not weights_folder(SPEC).exists()

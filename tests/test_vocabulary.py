@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 CHECKED = (
     "kernels",
     "pavdm_cli/attention",
+    "pavdm_cli/hub",
     "pavdm_cli/models",
     "pavdm_cli/runtime",
     "pavdm_cli/sampling",

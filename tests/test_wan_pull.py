@@ -12,7 +12,7 @@ from support.repositories import Hub, serving, tamed
 from support.wan import tiny_transformer, write_checkpoint
 
 from pavdm_cli.hub import cache as hub_cache
-from pavdm_cli.hub.pull import problems
+from pavdm_cli.hub.pull import find_problems
 
 NAME = "skyreels-v2-df-1.3b"
 REPO = MODELS[NAME].parts[0].repo
@@ -53,7 +53,7 @@ def test_what_is_pulled_loads(hub: Hub, tmp_path: Path) -> None:
     folders = {path.parent.name for path in (tmp_path / "here").rglob("*.safetensors")}
     assert folders == {"transformer", "vae", "text_encoder"}
     assert (tmp_path / "here" / "text_encoder" / "spiece.model").exists()  # of the repository's folder `tokenizer`
-    assert problems(tmp_path / "here") == []
+    assert find_problems(tmp_path / "here") == []
     assert load(find(str(tmp_path / "here"))).transformer.config == tiny_transformer().config
     assert not any("demo" in path or "README" in path for path, _ in hub.asked)
 
@@ -64,9 +64,9 @@ def test_the_hubs_own_cache_is_searched_at_the_commit_of_its_branch(tmp_path: Pa
     tiny = write_checkpoint(tmp_path / "published")
     (folder / "snapshots").mkdir(parents=True)
     tiny.rename(folder / "snapshots" / commit)
-    assert hub_cache.whole_model(MODELS[NAME]) == {}
+    assert hub_cache.cached_model(MODELS[NAME]) == {}
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text(commit)
-    files = hub_cache.whole_model(MODELS[NAME])
+    files = hub_cache.cached_model(MODELS[NAME])
     assert {"transformer/config.json", "vae/model.safetensors", "text_encoder/spiece.model"} <= files.keys()
     assert load(find(NAME)).transformer.config == tiny_transformer().config

@@ -76,26 +76,28 @@ def pull(
     spec = find(name).spec
     if folder is None and weights_dir.is_linked(spec):
         ui.note(f"nothing to fetch: all files are {_hub_note(spec)}")
-        print(weights_dir.home(spec))
+        print(weights_dir.weights_folder(spec))
         return
-    wanted = parts.plan(spec, folder or weights_dir.own_folder(spec), os.environ.get("HF_ENDPOINT", download.ENDPOINT))
-    commits = {f"{file.url.partition('/resolve/')[0]} at {file.commit}" for file in wanted.files}
+    todo = parts.plan(
+        spec, folder or weights_dir.download_folder(spec), os.environ.get("HF_ENDPOINT", download.ENDPOINT)
+    )
+    commits = {f"{file.url.partition('/resolve/')[0]} at {file.commit}" for file in todo.files}
     for line in (f"licence: {spec.licence}", *sorted(commits)):
         ui.note(line)
-    for file in wanted.missing:
-        ui.note(f"{file.size / 1e9:9.3f} GB  {file.place}")
-    free = download.free_space(wanted.folder) / 1e9
-    ui.note(f"{wanted.left / 1e9:.3f} GB to fetch, {wanted.there / 1e9:.3f} GB are there, {free:.1f} GB free")
+    for file in todo.missing:
+        ui.note(f"{file.size / 1e9:9.3f} GB  {file.path}")
+    free = download.free_space(todo.folder) / 1e9
+    ui.note(f"{todo.remaining / 1e9:.3f} GB to fetch, {todo.downloaded / 1e9:.3f} GB are there, {free:.1f} GB free")
     if dry_run:
         return
-    if spec.terms and wanted.left:
+    if spec.terms and todo.remaining:
         _check_accepted(spec, accept)
-    with ui.progress("fetching", -(-wanted.left // MEGABYTE), "MB") as advance:
-        parts.pull(wanted, _counted(advance))
-    if any(wanted.folder.glob("*/*.bin")) and not any(wanted.folder.glob("text_encoder/*.safetensors")):
-        command = command_line(("pavdm", "models", "convert"), str(wanted.folder / "text_encoder"))
+    with ui.progress("fetching", -(-todo.remaining // MEGABYTE), "MB") as advance:
+        parts.pull(todo, _counted(advance))
+    if any(todo.folder.glob("*/*.bin")) and not any(todo.folder.glob("text_encoder/*.safetensors")):
+        command = command_line(("pavdm", "models", "convert"), str(todo.folder / "text_encoder"))
         ui.warn(f"T5 came pickled: `{command}` makes it readable")
-    print(wanted.folder)
+    print(todo.folder)
 
 
 @app.command()
@@ -105,7 +107,7 @@ def verify(
     """Compare a downloaded model's files with the hashes they were published with."""
     from pavdm_cli.hub import cache as hub_cache
     from pavdm_cli.hub import pull as parts
-    from pavdm_cli.hub.weights_dir import is_linked, pulling
+    from pavdm_cli.hub.weights_dir import is_linked, pull_command
 
     spec = None if Path(name).is_dir() and name not in MODELS else find(name).spec
     if spec and not spec.parts:
@@ -113,14 +115,14 @@ def verify(
     folder = _home(spec) if spec else Path(name).resolve()  # even if its configurations are damaged
     linked = spec if spec and is_linked(spec) else None
     published = get(name).spec if name in MODELS else next((one for one in specs() if one.parts), specs()[0])
-    command = pulling(published, folder)
+    command = pull_command(published, folder)
     wrong = (
         hub_cache.changed_files(linked, folder, ui.note)
         if linked
-        else parts.problems(folder, watch=ui.note, command=command)
+        else parts.find_problems(folder, watch=ui.note, command=command)
     )
     if wrong:
-        delete = f"{hub_cache.removal(linked)} deletes them" if linked else "delete what is there of them"
+        delete = f"{hub_cache.removal_command(linked)} deletes them" if linked else "delete what is there of them"
         hint = f"{delete}, and {command} fetches them again"
         raise ModelError(f"missing or changed: {', '.join(wrong)}", hint)
     if as_json:
@@ -152,7 +154,7 @@ def remove(
 
     if not name and not cache:
         raise UsageError("nothing to remove was named", "name a model of `pavdm models list`, or give --cache")
-    models = [parts.removable(find(name).spec)] if name else []
+    models = [parts.removal_target(find(name).spec)] if name else []
     doomed = [*models, *(_cache_folder() / kind for kind, _ in _caches() if cache)]
     kept = [folder.resolve() for folder in models if folder.is_symlink()]
     if doomed and not yes:
@@ -261,6 +263,6 @@ def _cache_folder() -> Path:
 
 
 def _home(spec: ModelSpec) -> Path:
-    from pavdm_cli.hub.weights_dir import home
+    from pavdm_cli.hub.weights_dir import weights_folder
 
-    return home(spec)
+    return weights_folder(spec)

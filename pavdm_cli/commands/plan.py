@@ -39,12 +39,12 @@ def planned(config: GenerationConfig) -> GenerationConfig:
     Raises: DeviceError if it does not fit.
     """
     from pavdm_cli.generation import memory_plan, memory_report
-    from pavdm_cli.hub.weights_dir import need_weights
+    from pavdm_cli.hub.weights_dir import require_weights
 
     _print_notes(config)
     if not memory_plan.worth_telling(config):
         return config
-    need_weights(config.spec, bool(config.prompt), config.video_model.published)
+    require_weights(config.spec, bool(config.prompt), config.video_model.published)
     found = memory_plan.choose(config)
     ui.show_table("", ("memory", *memory_plan.STAGES), memory_report.table(found), aside=True)
     return _fitting(found, config)
@@ -56,13 +56,13 @@ def print_plan(
     """What a video takes in memory and time, on stdout; pixels: of all frames written. Raises: DeviceError."""
     from pavdm_cli.bench import estimate
     from pavdm_cli.generation import memory_plan, memory_report
-    from pavdm_cli.hub.weights_dir import need_weights
+    from pavdm_cli.hub.weights_dir import require_weights
 
     _print_notes(config)
     if (
         config.spec.name not in MODELS and not config.spec.bundled
     ):  # by its name alone a model can be planned that is not there
-        need_weights(config.spec, bool(config.prompt), config.video_model.published)
+        require_weights(config.spec, bool(config.prompt), config.video_model.published)
     found = memory_plan.choose(config)
     time, origins = estimate.estimate(found.config, pixels), settings(config, sources or {})
     if as_json:

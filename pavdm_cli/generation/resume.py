@@ -15,7 +15,7 @@ from pavdm_cli.generation.extend import Source, open_source
 from pavdm_cli.generation.provenance import metadata_of
 from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.write import frames_to_read
-from pavdm_cli.hub.download import hash_of
+from pavdm_cli.hub.download import sha256_of
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.runtime.printable import command_line
 from pavdm_cli.video.write.growing_file import hash_prefix
@@ -85,7 +85,7 @@ def _changed_inputs(inputs: Mapping[str, str]) -> list[str]:
     changes = []
     for path, digest in inputs.items():
         try:
-            if hash_of(Path(path)) != digest:
+            if sha256_of(Path(path)) != digest:
                 changes.append(f"{path} was changed")
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}", "it is needed to continue the video") from None

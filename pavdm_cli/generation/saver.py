@@ -16,7 +16,7 @@ from pavdm_cli.errors import OutputError
 from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo, write
 from pavdm_cli.generation.decode import Rendered
 from pavdm_cli.generation.latents_file import LatentsFile
-from pavdm_cli.hub.download import hash_of
+from pavdm_cli.hub.download import sha256_of
 from pavdm_cli.video.write.encode import EncoderState
 from pavdm_cli.video.write.extend import ExtensionWriter
 from pavdm_cli.video.write.writer import VideoWriter
@@ -53,7 +53,7 @@ class Saver:
             self.latents.append(chunk.latents)
         latents = self.latents.state if self.latents else (0, "")
         self.run = replace(
-            self.run, inputs={path: digest or hash_of(Path(path)) for path, digest in self.run.inputs.items()}
+            self.run, inputs={path: digest or sha256_of(Path(path)) for path, digest in self.run.inputs.items()}
         )
         write(self.writer.checkpoint, Checkpoint(self.run, file, chunk.state, notes, latents))
 

@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one whole."""
+"""Files that are replaced as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pavdm_cli.errors import OutputError
 
 
 @contextmanager
-def in_place_of(path: Path) -> Iterator[Path]:
-    """A path beside this one to write to; put in place once the block is done, removed if it fails.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder; it replaces `path` after the block, and is deleted if the block fails.
 
     Raises: OutputError.
     """
-    beside = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(path.name + ".tmp")
     try:
-        yield beside
-        os.replace(beside, path)
+        yield temporary
+        os.replace(temporary, path)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last
         raise OutputError(f"cannot write {path}: {error}", "free some space, or choose another folder") from error
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Weights that are already in huggingface_hub's own cache: found at the pinned revisions, and linked into a folder."""
+"""Weights in huggingface_hub's own cache: located at the pinned revisions, and linked into a folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pavdm_cli.errors import ModelError, OutputError
-from pavdm_cli.hub.download import blob_of, choose, hash_of
+from pavdm_cli.hub.download import git_blob_of, select_files, sha256_of
 from pavdm_cli.runtime import untrusted
 from pavdm_cli.runtime.untrusted import InvalidError
 
@@ -25,7 +25,7 @@ INDEX = ".safetensors.index.json"
 
 
 def cache_root() -> Path:
-    """The hub's cache, by the environment variables that huggingface_hub reads; it is not imported for this."""
+    """The folder of the hub's cache, by the same environment variables, without importing huggingface_hub."""
     user = os.environ.get("XDG_CACHE_HOME", os.path.join(os.path.expanduser("~"), ".cache"))
     home = _expanded(os.environ.get("HF_HOME", os.path.join(user, "huggingface")))
     cache = os.environ.get("HUGGINGFACE_HUB_CACHE", os.path.join(home, "hub"))
@@ -44,7 +44,7 @@ def cached_files(part: WeightPart) -> dict[str, Path]:
 
 
 def commit_of(part: WeightPart) -> str:
-    """The commit of a part's revision: of a branch the one that was last downloaded, if one was."""
+    """The commit of a part's revision; of a branch the last downloaded one, if any."""
     if COMMIT.fullmatch(part.revision):
         return part.revision
     try:
@@ -58,8 +58,8 @@ def _repository(part: WeightPart) -> Path:
     return cache_root() / f"models--{part.repo.replace('/', '--')}"
 
 
-def whole_model(spec: ModelSpec) -> dict[str, Path]:
-    """All files that a model is loaded from, by their place in its folder; none where one is not in the cache."""
+def cached_model(spec: ModelSpec) -> dict[str, Path]:
+    """All files of a model in the cache, by their path in its folder; empty unless the model is complete."""
     files: dict[str, Path] = {}
     for part in spec.parts:
         cached = cached_files(part)
@@ -70,58 +70,60 @@ def whole_model(spec: ModelSpec) -> dict[str, Path]:
 
 
 def linked_folder(spec: ModelSpec, root: Path) -> Path | None:
-    """A folder below root in the layout of a model, whose files are links into the cache; None where one is missing.
+    """A folder in root with the layout of a model and links into the cache; None if a file is missing.
 
-    None also where links cannot be made: `pavdm models pull` copies the files there.
+    None also if links are not possible: then `pavdm models pull` copies the files.
     """
-    files = whole_model(spec)
+    files = cached_model(spec)
     revisions = hashlib.sha256("".join(map(commit_of, spec.parts)).encode()).hexdigest()
     folder = root / f"{spec.folder}@{revisions[:8]}"
     try:
-        for place, source in files.items():
-            _link(source, folder / place)
+        for name, source in files.items():
+            _link(source, folder / name)
     except OSError:
         return None
     return folder if files else None
 
 
-def copy_file(source: Path, place: Path) -> None:
-    """A file of the cache under another name: one more hard link, or a copy on another disk. Raises: OutputError."""
-    temporary = place.with_name(f"{place.name}.tmp")
+def copy_file(source: Path, target: Path) -> None:
+    """Hard-link a file of the cache to another path, or copy it to another disk. Raises: OutputError."""
+    temporary = target.with_name(f"{target.name}.tmp")
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         try:
             os.link(source.resolve(), temporary)
         except OSError:
             shutil.copyfile(source, temporary)
-        os.replace(temporary, place)
+        os.replace(temporary, target)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {place}: {error.strerror or error}", "free some space, or --folder") from error
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}", "free some space, or --folder"
+        ) from error
 
 
-def removal(spec: ModelSpec) -> str:
+def removal_command(spec: ModelSpec) -> str:
     """The command that deletes a model's files from the cache, for hints."""
     return f"`hf cache rm {' '.join(f'model/{part.repo}' for part in spec.parts)}`"
 
 
 def changed_files(spec: ModelSpec, folder: Path, watch: Callable[[str], None]) -> list[str]:
-    """Files of a folder of links whose contents have changed: the cache names each by its hash, or by git's."""
+    """Files in a folder of links whose contents changed: the cache names them by SHA-256 or git's hash."""
     wrong = []
-    for place in whole_model(spec):
-        watch(place)
-        path = folder / place
-        mark = path.resolve().name
-        if mark != (hash_of(path) if len(mark) == 64 else blob_of(path)):
-            wrong.append(place)
+    for name in cached_model(spec):
+        watch(name)
+        path = folder / name
+        expected = path.resolve().name
+        if expected != (sha256_of(path) if len(expected) == 64 else git_blob_of(path)):
+            wrong.append(name)
     return wrong
 
 
 def _complete(part: WeightPart, cached: dict[str, Path]) -> set[str]:
-    """The names that a part is loaded from, or none where one is missing."""
+    """The names of a part's files, or none if one is missing."""
     try:
-        names = choose([*cached])
+        names = select_files([*cached])
     except ModelError:
         return set()
     needed = {"config.json"} | ({"spiece.model"} if part.text else set())
@@ -134,7 +136,7 @@ def _complete(part: WeightPart, cached: dict[str, Path]) -> set[str]:
 
 
 def _indexed(path: Path) -> set[str]:
-    """The files that an index names; where it cannot be read, a name that no file has."""
+    """The files that an index names; if it cannot be read, a name that no file has."""
     try:
         value = untrusted.read_json(path)
         return {str(name) for name in value["weight_map"].values()}
@@ -142,17 +144,17 @@ def _indexed(path: Path) -> set[str]:
         return {""}
 
 
-def _link(source: Path, place: Path) -> None:
-    """A link at a place, instead of what is there. Raises: OSError."""
-    if place.is_symlink() and os.readlink(place) == str(source):
+def _link(source: Path, target: Path) -> None:
+    """Replace a path by a link. Raises: OSError."""
+    if target.is_symlink() and os.readlink(target) == str(source):
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f".{place.name}.{os.getpid()}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         temporary.symlink_to(source)
     except (OSError, NotImplementedError):  # Windows, without the right to
         os.link(source.resolve(), temporary)
-    os.replace(temporary, place)
+    os.replace(temporary, target)
 
 
 def _expanded(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Published weights on disk to a model on its device: one file at a time, mapped, never twice in memory."""
+"""Loads published weights into a model on its device: files are mapped one at a time, and never twice in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.hub.finite import check_finite, extremes
+from pavdm_cli.hub.finite import check_finite, min_max
 from pavdm_cli.hub.safetensors_file import open_weights
 from pavdm_cli.runtime import untrusted
 from pavdm_cli.runtime.printable import command_line
@@ -35,20 +35,20 @@ class StoredTensors:
 
     folder: Path  # for messages
     files: Mapping[str, Path]
-    names: Mapping[str, str] = field(default_factory=dict)  # in the file, where another one
+    names: Mapping[str, str] = field(default_factory=dict)  # in the file, if different
 
     def name_in_file(self, name: str) -> str:
-        """What the file calls a tensor."""
+        """The name of a tensor in its file."""
         return self.names.get(name, name)
 
-    def read(self, ask: Callable[[Any, str], T]) -> dict[str, T]:
-        """What `ask` says of every tensor, given its open file and its name there, file by file. Raises: ModelError."""
-        answers: dict[str, T] = {}
+    def read(self, function: Callable[[Any, str], T]) -> dict[str, T]:
+        """Call a function with the open file and the name in it of every tensor, file by file. Raises: ModelError."""
+        results: dict[str, T] = {}
         for path in sorted(set(self.files.values())):
-            with opened(path) as file:
+            with open_checkpoint(path) as file:
                 own = [name for name, at in self.files.items() if at == path]
-                answers |= {name: ask(file, self.name_in_file(name)) for name in own}
-        return answers
+                results |= {name: function(file, self.name_in_file(name)) for name in own}
+        return results
 
     def shapes(self) -> Shapes:
         """Sizes of the tensors, from the files' headers alone. Raises: ModelError."""
@@ -58,11 +58,11 @@ class StoredTensors:
 def load_into(
     build: Callable[[], M], folder: Path, device: torch.device, dtype: torch.dtype, unused: tuple[str, ...] = ()
 ) -> M:
-    """The model with the folder's weights, frozen. Tensors whose names begin like one of `unused` are not read.
+    """The model with the weights in a folder, frozen. Tensors with a prefix in `unused` are not read.
 
-    What a model keeps outside its state dict, it makes itself. Raises: ModelError.
+    What is not in the state dict is created by the model itself. Raises: ModelError.
     """
-    return load_stored(build, StoredTensors(folder, tensors(folder, unused)), device, lambda name: dtype, unused)
+    return load_stored(build, StoredTensors(folder, locate_tensors(folder, unused)), device, lambda name: dtype, unused)
 
 
 def load_stored(
@@ -72,28 +72,28 @@ def load_stored(
     dtype_of: Callable[[str], torch.dtype],
     unused: tuple[str, ...] = (),
 ) -> M:
-    """The model with these weights, frozen; those of the model that begin like one of `unused` need not be there.
+    """The model with these weights, frozen; weights of the model with a prefix in `unused` may be missing.
 
-    Every tensor goes from its mapped file to the device in its precision, and becomes the model's own: the host holds
-    one file's pages at a time. Raises: ModelError.
+    Every tensor is copied from its mapped file to the device in its precision, and assigned: the host holds the pages
+    of one file at a time. Raises: ModelError.
     """
     with torch.device("meta"):
         model = build()
     _compare({name: value for name, value in model.state_dict().items() if not name.startswith(unused)}, stored)
     names = {stored.name_in_file(name): name for name in stored.files}
-    weights = stored.read(lambda file, name: _moved(file.get_tensor(name), device, dtype_of(names[name])))
-    check_finite({name: extremes(weight) for name, weight in weights.items()}, stored.files.__getitem__)
+    weights = stored.read(lambda file, name: _copy_to(file.get_tensor(name), device, dtype_of(names[name])))
+    check_finite({name: min_max(weight) for name, weight in weights.items()}, stored.files.__getitem__)
     model.load_state_dict(weights, strict=False, assign=True)  # compared above
     return model.eval().requires_grad_(False)
 
 
-def tensors(
+def locate_tensors(
     folder: Path, unused: tuple[str, ...] = (), belongs: Callable[[str], bool] = lambda name: True
 ) -> dict[str, Path]:
-    """Which file holds which tensor, by the files' own headers; names that begin like one of `unused` are left out.
+    """The file of every tensor, from the files' headers; names with a prefix in `unused` are left out.
 
-    belongs: by its name, whether a file of the folder is of this part. Raises: ModelError where a name is in two files,
-    or an index places tensors where they are not.
+    belongs: whether a file of the folder is of this part, by its name. Raises: ModelError if a name is in two files, or
+    an index does not match the files.
     """
     files = [path for path in sorted(folder.glob("*.safetensors")) if belongs(path.name)]
     indexed = [path for path in sorted(folder.glob("*.safetensors.index.json")) if belongs(path.name)]
@@ -106,43 +106,45 @@ def tensors(
         )
     if not files:
         raise ModelError(f"no weights at {folder}", FETCH)
-    return _held(files, unused)
+    return _find_tensors(files, unused)
 
 
 def _indexed(index: Path, files: list[Path], unused: tuple[str, ...]) -> dict[str, Path]:
-    """As `tensors`, where an index names the files. Raises: ModelError."""
-    placed = _placed(index)
-    if strays := [path.name for path in files if path not in placed.values()]:
-        raise ModelError(f"{index} does not name {_first(strays)} beside it", "move away what does not belong there")
-    named = {name: path for name, path in placed.items() if not name.startswith(unused)}
-    found = _held(sorted({*named.values()}), unused)
-    wrong = [f"{name} is not in {path.name}" for name, path in named.items() if found.get(name) != path]
-    wrong += [f"{name} in {found[name].name} is not in the index" for name in found.keys() - named.keys()]
+    """As `locate_tensors`, for files with an index. Raises: ModelError."""
+    files_by_name = _read_index(index)
+    if strays := [path.name for path in files if path not in files_by_name.values()]:
+        raise ModelError(
+            f"{index} does not name {_first(strays)} in its folder", "move away what does not belong there"
+        )
+    named = {name: path for name, path in files_by_name.items() if not name.startswith(unused)}
+    actual = _find_tensors(sorted({*named.values()}), unused)
+    wrong = [f"{name} is not in {path.name}" for name, path in named.items() if actual.get(name) != path]
+    wrong += [f"{name} in {actual[name].name} is not in the index" for name in actual.keys() - named.keys()]
     if wrong:
         raise ModelError(f"{index} does not fit its files: {_first(sorted(wrong))}", "are these of several downloads?")
-    return found
+    return actual
 
 
-def _placed(index: Path) -> dict[str, Path]:
-    """Where an index says that tensors are. Raises: ModelError."""
+def _read_index(index: Path) -> dict[str, Path]:
+    """The file of every tensor according to an index. Raises: ModelError."""
     named: Any = read_json(index).get("weight_map")
     if not FILES_BY_NAME.fits(named) or any(Path(file).name != file for file in named.values()):
-        raise ModelError(f"{index} names no files beside it", FETCH)
+        raise ModelError(f"{index} names no files in its folder", FETCH)
     return {name: index.parent / file for name, file in named.items()}
 
 
-def _held(files: list[Path], unused: tuple[str, ...]) -> dict[str, Path]:
-    """Where tensors are. Raises: ModelError."""
-    found: dict[str, Path] = {}
+def _find_tensors(files: list[Path], unused: tuple[str, ...]) -> dict[str, Path]:
+    """The file of every tensor according to the files. Raises: ModelError."""
+    located: dict[str, Path] = {}
     for path in files:
-        with opened(path) as file:
+        with open_checkpoint(path) as file:
             all_names: list[str] = file.keys()
         names = [name for name in all_names if not name.startswith(unused)]
-        if twice := sorted(name for name in names if name in found):
-            both = f"{found[twice[0]].name} and {path.name}"
+        if twice := sorted(name for name in names if name in located):
+            both = f"{located[twice[0]].name} and {path.name}"
             raise ModelError(f"{both} in {path.parent} both hold {_first(twice)}", "keep the file that belongs there")
-        found |= dict.fromkeys(names, path)
-    return found
+        located |= dict.fromkeys(names, path)
+    return located
 
 
 def _first(named: list[str]) -> str:
@@ -150,12 +152,12 @@ def _first(named: list[str]) -> str:
     return ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else "")
 
 
-def shapes(where: Mapping[str, Path]) -> Shapes:
-    """Sizes of the tensors, from the files' headers alone. Raises: ModelError."""
+def tensor_shapes(where: Mapping[str, Path]) -> Shapes:
+    """Shapes of the tensors in files, from the headers alone. Raises: ModelError."""
     return StoredTensors(Path(), where).shapes()
 
 
-def opened(path: Path) -> Any:
+def open_checkpoint(path: Path) -> Any:
     """A safetensors file, mapped. Raises: ModelError."""
     try:
         return open_weights(path)
@@ -164,30 +166,30 @@ def opened(path: Path) -> Any:
     except (SafetensorError, InvalidError, OSError) as error:
         why = f": {error}" if isinstance(error, InvalidError) else ""
         raise ModelError(
-            f"{path} is not a safetensors file{why}", "it may be cut short: `pavdm models verify`"
+            f"{path} is not a safetensors file{why}", "it may be truncated: `pavdm models verify`"
         ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object from a file. Raises: ModelError."""
+    """The object in a JSON file. Raises: ModelError."""
     try:
         value = untrusted.read_json(path)
     except FileNotFoundError as error:
         raise ModelError(f"no {path.name} in {path.parent}", FETCH) from error
     except (OSError, InvalidError) as error:
-        raise ModelError(f"{path} cannot be read: {error}", "it may be cut short: `pavdm models verify`") from error
+        raise ModelError(f"{path} cannot be read: {error}", "it may be truncated: `pavdm models verify`") from error
     if not isinstance(value, dict):
-        raise ModelError(f"{path} describes no model", "it may be another file of that name")
+        raise ModelError(f"{path} does not describe a model", "it may be another file of that name")
     return value
 
 
 def digest(folder: Path) -> str:
-    """16 hexadecimal digits of names, sizes and 64 samples of 4 kB of every weights file below; no full read."""
+    """16 hexadecimal digits of names, sizes and samples of all safetensors files in a folder; not a full read."""
     return digest_files(sorted(folder.rglob("*.safetensors")), folder)
 
 
 def digest_files(paths: Iterable[Path], folder: Path | None = None) -> str:
-    """The same of these files; folder: below which their names count, else the last part does."""
+    """The same of some files; folder: relative to which their names count, else only the last part."""
     total = hashlib.sha256()
     for path in paths:
         name = path.relative_to(folder).as_posix() if folder else path.name
@@ -197,9 +199,9 @@ def digest_files(paths: Iterable[Path], folder: Path | None = None) -> str:
 
 
 def samples(path: Path) -> bytes:
-    """64 samples of 4 kB from all over a file: two files of one size with the same are taken for the same.
+    """64 evenly spaced samples of 4 kB: files of the same size with the same samples are considered equal.
 
-    Raises: ModelError for what is no regular file.
+    Raises: ModelError for anything but a regular file.
     """
     size = path.stat().st_size
     with open(path, "rb", opener=open_nonblocking) as file:
@@ -207,30 +209,30 @@ def samples(path: Path) -> bytes:
             check_regular(os.fstat(file.fileno()))
         except InvalidError as error:
             raise ModelError(f"{path} cannot be read: {error}", FETCH) from error
-        return b"".join(_read(file, place * max(0, size - 4096) // 63) for place in range(64))
+        return b"".join(_read(file, index * max(0, size - 4096) // 63) for index in range(64))
 
 
-def _read(file: BinaryIO, place: int) -> bytes:
-    file.seek(place)
+def _read(file: BinaryIO, offset: int) -> bytes:
+    file.seek(offset)
     return file.read(4096)
 
 
-def _moved(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Out of the mapped file, so that its pages can go; contiguous, as products read weights fastest."""
-    wanted = dtype if value.is_floating_point() else value.dtype
-    return value.to(device, wanted, copy=True, memory_format=torch.contiguous_format)
+def _copy_to(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A copy, so that the pages of the mapped file can be freed; contiguous, for the fastest matmuls."""
+    dtype = dtype if value.is_floating_point() else value.dtype
+    return value.to(device, dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 def _compare(model: dict[str, Tensor], stored: StoredTensors) -> None:
-    """Refuse missing and unknown tensors, other sizes and integers, by their names in the file. Raises: ModelError."""
+    """Refuse missing and unknown tensors, wrong shapes and integers, by their names in the file. Raises: ModelError."""
     expected, sizes = {name: tuple(value.shape) for name, value in model.items()}, stored.shapes()
     kinds = stored.read(lambda file, name: str(file.get_slice(name).get_dtype()))
     wrong = [f"{stored.name_in_file(name)} is missing" for name in expected.keys() - sizes.keys()]
-    wrong += [f"{stored.name_in_file(name)} is not its own" for name in sizes.keys() - expected.keys()]
+    wrong += [f"{stored.name_in_file(name)} is unknown" for name in sizes.keys() - expected.keys()]
     for name in expected.keys() & sizes.keys():
         if sizes[name] != expected[name]:
             wrong.append(f"{stored.name_in_file(name)} is {list(sizes[name])} instead of {list(expected[name])}")
         if model[name].is_floating_point() and kinds[name] not in FLOATS:
-            wrong.append(f"{stored.name_in_file(name)} is {kinds[name]}, no float")
+            wrong.append(f"{stored.name_in_file(name)} is {kinds[name]}, not a float")
     if wrong:
         raise ModelError(f"{stored.folder} does not fit: {_first(sorted(wrong))}", "are these another model's?")

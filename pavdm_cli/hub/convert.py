@@ -1,4 +1,4 @@
-"""Pickled weights to safetensors: dense tensors only; nothing in a pickle is run, and nothing grows beyond its file."""
+"""Converts pickled weights to safetensors: dense tensors only; no code in a pickle runs, and memory is bounded."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.hub.atomic import in_place_of
+from pavdm_cli.hub.atomic import atomic_write
 from pavdm_cli.hub.checkpoint import PICKLED
 from pavdm_cli.runtime.untrusted import InvalidError, is_regular, summarize
 
-UNWRAPPED = ("state_dict", "model", "module", "ema")  # names under which training scripts put the tensors
-NESTED = 8  # such names inside each other
+UNWRAPPED = ("state_dict", "model", "module", "ema")  # keys under which training scripts store the tensors
+NESTED = 8  # maximum nesting of such keys
 LARGEST_PICKLE = 16 << 20  # bytes of the list of tensors; 10,000 of them take 1 MB
 MOST_TENSORS = 100_000
 LONGEST_NAME = 1000
@@ -28,11 +28,11 @@ ODD = "it was not loaded; weights are dense tensors of real numbers, each with m
 
 
 def convert(folder: Path) -> list[Path]:
-    """Write each pickled file of a folder as safetensors beside it. Raises: ModelError, OutputError."""
-    found = sorted(path for kind in PICKLED for path in folder.glob(kind))
-    if not found:
+    """Write each pickled file of a folder as safetensors next to it. Raises: ModelError, OutputError."""
+    pickled = sorted(path for kind in PICKLED for path in folder.glob(kind))
+    if not pickled:
         raise ModelError(f"no pickled weights in {folder}", f"looked for {', '.join(PICKLED)}")
-    return [_convert(path) for path in found]
+    return [_convert(path) for path in pickled]
 
 
 def _convert(path: Path) -> Path:
@@ -43,13 +43,13 @@ def _convert(path: Path) -> Path:
         tensors = _read(path)
     except InvalidError as error:
         raise ModelError(f"{path} cannot be converted: {error}", ODD) from error
-    with in_place_of(target) as beside:
-        save_file(tensors, beside, {"format": "pt"})
+    with atomic_write(target) as temporary:
+        save_file(tensors, temporary, {"format": "pt"})
     return target
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors, mapped; one that shares its memory with another is copied. Raises: InvalidError, ModelError."""
+    """The tensors, mapped; those that share memory are copied. Raises: InvalidError, ModelError."""
     if not is_regular(path):
         raise InvalidError("it is not a regular file")
     try:
@@ -65,7 +65,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse an archive that unpacks to more than it is, or whose list of tensors is too long. Raises: InvalidError."""
+    """Refuse a compressed archive, and one whose pickle is too long or may run code. Raises: InvalidError."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
@@ -78,7 +78,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _unwrapped(loaded: Any) -> dict[str, Tensor]:
-    """The tensors by name, out of what training scripts wrap them in. Raises: InvalidError."""
+    """The tensors by name, without the dicts that training scripts wrap them in. Raises: InvalidError."""
     for _ in range(NESTED):
         inside = next((name for name in UNWRAPPED if isinstance(loaded, dict) and name in loaded), None)
         if inside is None or isinstance(loaded[inside], Tensor):
@@ -90,7 +90,7 @@ def _unwrapped(loaded: Any) -> dict[str, Tensor]:
         if not _is_name(name):
             raise InvalidError(f"a tensor is named {summarize(name)}")
         if type(value) not in (Tensor, nn.Parameter):
-            raise InvalidError(f"{summarize(name)} is no tensor")
+            raise InvalidError(f"{summarize(name)} is not a tensor")
         if problem := _oddity(value):
             raise InvalidError(f"{summarize(name)} is {problem}")
     return loaded
@@ -103,13 +103,13 @@ def _is_name(name: object) -> bool:
 
 
 def _oddity(value: Tensor) -> str:
-    """What keeps a tensor from being weights, or nothing."""
+    """Why a tensor cannot be weights, or empty."""
     if value.device.type != "cpu":
         return f"on the device {value.device.type}, without values"
     if value.layout != torch.strided:
         return "sparse"
     if value.is_quantized:
-        return "quantised"
+        return "quantized"
     if value.dtype not in DTYPES:
         return f"of {value.dtype}"
     if value.numel() * value.itemsize > value.untyped_storage().nbytes():
@@ -118,14 +118,14 @@ def _oddity(value: Tensor) -> str:
 
 
 def _check_bytes(tensors: dict[str, Tensor], size: int) -> None:
-    """Refuse tensors that together are more than the file twice, tied weights included. Raises: InvalidError."""
+    """Refuse tensors of more than twice the file's size in all; tied weights count twice. Raises: InvalidError."""
     total = sum(value.numel() * value.itemsize for value in tensors.values())
     if total > 2 * size + SMALL:
         raise InvalidError(f"its tensors would take {total / 1e9:.1f} GB, the file has {size / 1e9:.1f} GB")
 
 
 def _separated(loaded: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, each with memory of its own."""
+    """Copy the tensors that share memory with an earlier one."""
     seen: set[int] = set()
     tensors = {}
     for name, value in loaded.items():

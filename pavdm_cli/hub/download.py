@@ -1,4 +1,4 @@
-"""Published weights from their repositories to a folder: listed, fetched from where they were cut, checked by hash."""
+"""Downloads published weights: lists the files of repositories, resumes downloads, and checks hashes."""
 
 from __future__ import annotations
 
@@ -20,72 +20,74 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ENDPOINT = "https://huggingface.co"
-AGAIN = "what is there is kept: run the command again to go on"
-NETWORK = f"see whether the network, or the proxy in HTTPS_PROXY, reaches it; {AGAIN}"
+RETRY = "what is there is kept: run the command again to continue"
+NETWORK = f"see whether the network, or the proxy in HTTPS_PROXY, reaches it; {RETRY}"
 ACCESS = "accept its terms on its page there, then `hf auth login` or set HF_TOKEN"
 UNFINISHED = ".part"
-WANTED = ("config.json", "spiece.model")
+EXTRA_FILES = ("config.json", "spiece.model")
 WEIGHTS, PICKLED = (".safetensors", ".safetensors.index.json"), (".bin", ".pt", ".pth")
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """A published file and where it goes."""
+class RemoteFile:
+    """A published file, and its path in the model's folder."""
 
-    place: str  # below the model's folder, with forward slashes
+    path: str  # with forward slashes
     url: str
     size: int  # bytes
-    sha256: str  # empty where the repository gives another
-    blob: str = ""  # what git calls its contents, for a file that lies outside LFS
+    sha256: str  # empty if the repository only has git's hash
+    blob: str = ""  # git's hash of its contents, for a file outside LFS
 
     @property
     def commit(self) -> str:
-        """The commit of its repository."""
+        """Of its repository."""
         return self.url.partition("/resolve/")[2].partition("/")[0]
 
     def is_in(self, folder: Path) -> bool:
-        """Whether it is there, by its size."""
-        return size_of(folder / self.place) == self.size
+        """Whether the folder has it, by its size."""
+        return size_of(folder / self.path) == self.size
 
     def is_published(self, path: Path, sha256: str) -> bool:
-        """Whether a file of that hash is this one, by what the repository says of it."""
-        return self.sha256 in ("", sha256) and (not self.blob or self.blob == blob_of(path))
+        """Whether a local file is this one, by the hashes of the repository."""
+        return self.sha256 in ("", sha256) and (not self.blob or self.blob == git_blob_of(path))
 
-    def left(self, folder: Path) -> int:
-        """Bytes still to fetch."""
-        return 0 if self.is_in(folder) else self.size - max(0, size_of(folder / f"{self.place}{UNFINISHED}"))
+    def remaining(self, folder: Path) -> int:
+        """Bytes still to download."""
+        return 0 if self.is_in(folder) else self.size - max(0, size_of(folder / f"{self.path}{UNFINISHED}"))
 
 
-def listing(part: WeightPart, endpoint: str = ENDPOINT) -> list[File]:
-    """What is needed of a part's repository, at its commit. Raises: ModelError."""
-    place = import_library("huggingface_hub.file_download").hf_hub_url
-    with reaching(f"{endpoint}/{part.repo}"):
+def list_files(part: WeightPart, endpoint: str = ENDPOINT) -> list[RemoteFile]:
+    """The files of a part in its repository. Raises: ModelError."""
+    url_of = import_library("huggingface_hub.file_download").hf_hub_url
+    with network_errors(f"{endpoint}/{part.repo}"):
         api = import_library("huggingface_hub.hf_api").HfApi(endpoint)
-        about = api.model_info(part.repo, revision=part.revision, files_metadata=True)
+        info = api.model_info(part.repo, revision=part.revision, files_metadata=True)
     try:
-        check_names([file.rfilename for file in about.siblings])
-        files = in_paths(part, {file.rfilename: file for file in about.siblings})
-        chosen = choose([*files])
+        check_names([file.rfilename for file in info.siblings])
+        files = in_paths(part, {file.rfilename: file for file in info.siblings})
+        selected = select_files([*files])
         return [
-            File(
+            RemoteFile(
                 f"{part.folder}/{name}",
-                place(part.repo, file.rfilename, revision=about.sha, endpoint=endpoint),
+                url_of(part.repo, file.rfilename, revision=info.sha, endpoint=endpoint),
                 int(file.size),
                 *_hashes(name, file),
             )
             for name, file in files.items()
-            if name in chosen
+            if name in selected
         ]
     except (AttributeError, TypeError, ValueError) as error:
-        raise ModelError(f"{endpoint} gave no list of {part.repo}'s files", AGAIN) from error
+        raise ModelError(f"{endpoint} gave no list of {part.repo}'s files", RETRY) from error
 
 
 def _hashes(name: str, file: Any) -> tuple[str, str]:
-    """A listed file's SHA-256 and blob, one of them empty; of a file in LFS, git's blob is only a pointer to it."""
-    found = (file.lfs.sha256, "") if file.lfs else ("", file.blob_id)
-    if not any(found):
-        raise ModelError(f"the repository gives no hash of {name}: what came could not be checked", "fetch it by hand")
-    return found
+    """SHA-256 and git's hash of a listed file, one of them empty: in LFS, git's is only that of a pointer."""
+    hashes = (file.lfs.sha256, "") if file.lfs else ("", file.blob_id)
+    if not any(hashes):
+        raise ModelError(
+            f"the repository gives no hash of {name}: what came could not be checked", "download it by hand"
+        )
+    return hashes
 
 
 def check_names(names: Iterable[str]) -> None:
@@ -97,116 +99,116 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def in_paths(part: WeightPart, files: Mapping[str, T]) -> dict[str, T]:
-    """The files of a repository that lie in a part's own folders there, by their names below those."""
-    found: dict[str, T] = {}
+    """The files in a part's folders of a repository, by their names in those."""
+    matches: dict[str, T] = {}
     for path in part.paths:
         prefix = f"{path}/" if path else ""
-        found |= {name[len(prefix) :]: file for name, file in files.items() if name.startswith(prefix)} | found
-    return found
+        matches |= {name[len(prefix) :]: file for name, file in files.items() if name.startswith(prefix)} | matches
+    return matches
 
 
-def choose(names: list[str]) -> set[str]:
-    """The files that a model is loaded from: its safetensors, or where it has none its pickled weights.
+def select_files(names: list[str]) -> set[str]:
+    """The files that a model is loaded from: safetensors, or pickled weights if there are none.
 
-    Raises: ModelError for a name that would leave its folder, or where there are none.
+    Raises: ModelError for a name that would leave its folder, or if there are no weights.
     """
     check_names(names)
     top = [name for name in names if "/" not in name]
     weights = [name for name in top if name.endswith(WEIGHTS)] or [name for name in top if name.endswith(PICKLED)]
     if not weights:
-        raise ModelError("the repository has no weights", "its layout has changed: fetch them by hand")
-    return {*weights, *(name for name in top if name in WANTED)}
+        raise ModelError("the repository has no weights", "its layout has changed: download them by hand")
+    return {*weights, *(name for name in top if name in EXTRA_FILES)}
 
 
-def fetch(file: File, folder: Path, advance: Callable[[int], None]) -> str:
-    """Fetch a file, from where an earlier try was cut; its SHA-256 in hexadecimal. Raises: ModelError, OutputError.
+def download(file: RemoteFile, folder: Path, report: Callable[[int], None]) -> str:
+    """Download a file, resuming an earlier attempt; returns its SHA-256. Raises: ModelError, OutputError.
 
-    advance: called with the bytes that came.
+    report: called with the number of bytes received.
     """
-    path = folder / file.place
+    path = folder / file.path
     part = path.with_name(path.name + UNFINISHED)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _append(file, part, advance)
-        found = _checked(file, part)
+        _append(file, part, report)
+        sha256 = _verify(file, part)
         os.replace(part, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}", "free some space, or --folder") from error
-    return found
+    return sha256
 
 
 @contextmanager
-def reaching(url: str) -> Iterator[None]:
-    """What a server or the way to it gets wrong, in one line; what a disk does is left as it is. Raises: ModelError."""
+def network_errors(url: str) -> Iterator[None]:
+    """Turn errors of the network or the server into one line; errors of the disk pass through. Raises: ModelError."""
     try:
         with silenced():
             yield
-    except Exception as error:  # the client's own, those of its transport, and what it makes of an odd answer
+    except Exception as error:  # of the client, of its transport, or from an unexpected response
         if isinstance(error, PavdmError) or getattr(error, "errno", None):
             raise
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         hint = NETWORK
         if "offline mode is enabled" in str(error):
             reason, hint = "HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE for this command: it needs the network"
-        if (answer := getattr(error, "response", None)) is not None:
-            reason = f"{answer.status_code} {answer.reason_phrase}"
-            hint = ACCESS if answer.status_code in (401, 403) else AGAIN
+        if (response := getattr(error, "response", None)) is not None:
+            reason = f"{response.status_code} {response.reason_phrase}"
+            hint = ACCESS if response.status_code in (401, 403) else RETRY
         raise ModelError(f"cannot fetch {url}: {reason}", hint) from error
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file; -1 where there is none."""
+    """Size of a file in bytes; -1 if there is none."""
     return path.stat().st_size if path.is_file() else -1
 
 
-def hash_of(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     """A file's SHA-256 in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def blob_of(path: Path) -> str:
-    """What git calls a file's contents: SHA-1, in hexadecimal, of their size and themselves."""
+def git_blob_of(path: Path) -> str:
+    """git's hash of a file: SHA-1 of its size and contents, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.sha1(b"blob %d\0" % size_of(path))).hexdigest()
 
 
 def free_space(folder: Path) -> int:
-    """Bytes free where a folder is, or will be."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free
+    """Free bytes on the disk of a folder, which need not exist."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
-class _Bar:
-    """Stands for the bar that the client would draw."""
+class _ProgressBar:
+    """Replaces the progress bar of the client."""
 
-    def __init__(self, advance: Callable[[int], None], **about: object) -> None:
-        self.update = advance
+    def __init__(self, report: Callable[[int], None], **options: object) -> None:
+        self.update = report
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> _ProgressBar:
         return self
 
     def __exit__(self, *error: object) -> None:
         pass
 
 
-def _append(file: File, part: Path, advance: Callable[[int], None]) -> None:
-    """Fetch what is missing. The client's own download would start again; its transfer goes on from a size."""
+def _append(file: RemoteFile, part: Path, report: Callable[[int], None]) -> None:
+    """Download the missing bytes with the client's transfer function, since its download function would start again."""
     get = import_library("huggingface_hub.file_download").http_get
     headers = import_library("huggingface_hub.utils").build_hf_headers
-    have = max(0, size_of(part))
-    if have > file.size:
+    received = max(0, size_of(part))
+    if received > file.size:
         part.unlink()
-        have = 0
-    if have < file.size or not have:
-        with part.open("ab") as out, reaching(file.url):
-            get(file.url, out, resume_size=have, headers=headers(), tqdm_class=partial(_Bar, advance))
+        received = 0
+    if received < file.size or not received:
+        with part.open("ab") as out, network_errors(file.url):
+            get(file.url, out, resume_size=received, headers=headers(), tqdm_class=partial(_ProgressBar, report))
 
 
-def _checked(file: File, part: Path) -> str:
-    """The hash of what was fetched; what is not the published file goes. Raises: ModelError."""
-    found = hash_of(part)
-    if part.stat().st_size != file.size or not file.is_published(part, found):
+def _verify(file: RemoteFile, part: Path) -> str:
+    """The SHA-256 of a download, which is deleted unless it is the published file. Raises: ModelError."""
+    sha256 = sha256_of(part)
+    if part.stat().st_size != file.size or not file.is_published(part, sha256):
         part.unlink()
-        raise ModelError(f"{file.url} came broken: its hash is {found[:16]}...", "run the command again")
-    return found
+        raise ModelError(f"{file.url} came broken: its hash is {sha256[:16]}...", "run the command again")
+    return sha256

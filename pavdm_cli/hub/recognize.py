@@ -1,4 +1,4 @@
-"""What `--model` names when it is no model's name: a folder that says what it holds, a hub repository, or a typo."""
+"""Resolves `--model` values that are not model names: folders, by their configurations, hub repositories, and typos."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ DECLARATIONS = {
     "architectures": optional(list_of(string(200), 16)),
 }
 PIPELINE, CONFIG = "model_index.json", "config.json"
-ROOT = ""  # the part of a model whose parts are all in one folder
+ROOT = ""  # stands for the whole model, if all parts are in one folder
 HUB = "https://huggingface.co/"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 
 def recognize(folder: Path, specs: Sequence[ModelSpec]) -> str:
-    """The name of the model in a folder, by its files and their configurations; a missing part is not noticed here.
+    """The name of the model in a folder, by its files and their configurations; parts may be missing.
 
     Raises: ModelError.
     """
@@ -57,16 +57,16 @@ def recognize(folder: Path, specs: Sequence[ModelSpec]) -> str:
     own = [spec for spec, wrong in zip(likely, foreign, strict=True) if not wrong]
     if not own:
         raise ModelError(foreign[0], hint)
-    return max(own, key=lambda spec: _likeness(folder, spec)).name  # of equals the first
+    return max(own, key=lambda spec: _similarity(folder, spec)).name  # the first of equals
 
 
 def _is_declared(path: Path, spec: ModelSpec, part: str) -> bool:
-    """Whether a configuration is that of a part of a model. Raises: ModelError."""
+    """Whether a configuration declares an architecture of the part. Raises: ModelError."""
     return any(name.lower() in spec.architectures.get(part, ()) for name in _declared(path, _read(path)))
 
 
-def _likeness(folder: Path, spec: ModelSpec) -> int:
-    """Values of the configurations that are the model's own, less those that are not."""
+def _similarity(folder: Path, spec: ModelSpec) -> int:
+    """Distinguishing values in the configurations that match the model's, minus those that do not."""
     score = 0
     for part, values in spec.distinguishing.items():
         path = folder / part / CONFIG
@@ -77,7 +77,7 @@ def _likeness(folder: Path, spec: ModelSpec) -> int:
 
 
 def _foreign(folder: Path, spec: ModelSpec) -> str:
-    """Which part declares another architecture than the model's, or nothing. Raises: ModelError."""
+    """A message about a part that declares an architecture other than the model's, or empty. Raises: ModelError."""
     for part, architectures in spec.architectures.items():
         path = folder / PIPELINE if part == PIPELINE else folder / part / CONFIG
         if part == ROOT and any((folder / other).exists() for other in spec.architectures if other != ROOT):
@@ -88,10 +88,10 @@ def _foreign(folder: Path, spec: ModelSpec) -> str:
     return ""
 
 
-def unknown(name: str, names: Iterable[str], repositories: Mapping[str, str]) -> ModelError:
-    """Why a name that is neither a model nor a folder cannot be used, with the nearest that can.
+def unknown_model_error(name: str, names: Iterable[str], repositories: Mapping[str, str]) -> ModelError:
+    """The error for a name that is neither a model nor a folder, with the nearest known name.
 
-    names: of the known models; repositories: the hub's, and the model that each belongs to.
+    names: of the known models; repositories: on the hub, with the model that each belongs to.
     """
     short = name if len(name) <= 100 else f"{name[:100]}..."
     hub_id = name.removeprefix(HUB).rstrip("/")
@@ -106,23 +106,24 @@ def unknown(name: str, names: Iterable[str], repositories: Mapping[str, str]) ->
         return ModelError(f"there is no folder {short}, and no hub repository of that name that pavdm knows", hint)
     if "/" in name or "\\" in name:
         fetch = [
-            f"`pavdm models pull {one} --folder {quote(short)}` fetches weights there" for one in [*models.values()][:1]
+            f"`pavdm models pull {one} --folder {quote(short)}` downloads weights there"
+            for one in [*models.values()][:1]
         ]
         return ModelError(f"there is no folder {short}", "; ".join([hint, *fetch]))
     return ModelError(f"no model is called {short!r}", hint)
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
-    """The known name that one is most like, by its letters and digits alone; empty where none is near."""
+    """The known name nearest to a name by letters and digits, or empty."""
     bare = {re.sub("[^a-z0-9]", "", one.lower()): one for one in names}
     key = re.sub("[^a-z0-9]", "", name[:100].lower())
-    begun = [one for one in bare if len(key) > 2 and (one.startswith(key) or key.startswith(one))]
-    near = begun or difflib.get_close_matches(key, bare, 1, 0.6)
+    prefixed = [one for one in bare if len(key) > 2 and (one.startswith(key) or key.startswith(one))]
+    near = prefixed or difflib.get_close_matches(key, bare, 1, 0.6)
     return bare[near[0]] if near else ""
 
 
 def _entries(folder: Path, specs: Sequence[ModelSpec], hint: str) -> set[str]:
-    """The names in a folder, hidden ones excepted. Raises: ModelError for one that is empty or cannot be read."""
+    """The visible names in a folder. Raises: ModelError if there are none, or it cannot be read."""
     try:
         entries = {entry for entry in os.listdir(folder) if not entry.startswith(".")}
     except OSError as error:
@@ -134,7 +135,7 @@ def _entries(folder: Path, specs: Sequence[ModelSpec], hint: str) -> set[str]:
 
 
 def _refuse(folder: Path, config: dict[str, Any], specs: Sequence[ModelSpec], hint: str) -> None:
-    """Refuse a folder with one configuration for all of it: a part of a model, or another model. Raises: ModelError."""
+    """Refuse a folder by its only configuration: it is one part of a model, or an unknown one. Raises: ModelError."""
     declared = _declared(folder, config)
     folders = [(part, names, spec) for spec in specs for part, names in spec.architectures.items()]
     parts = [one for one in folders if one[0] not in (ROOT, PIPELINE)]
@@ -142,12 +143,12 @@ def _refuse(folder: Path, config: dict[str, Any], specs: Sequence[ModelSpec], hi
         if any(name.lower() in architectures for name in declared):
             whole = f"give the folder that holds {', '.join(one[0] for one in parts if one[2] is spec)}"
             raise ModelError(f"{folder} is only the {part} of a model", f"{whole}; {hint}")
-    what = summarize(declared[0]) if declared else "it is not said which"
+    what = summarize(declared[0]) if declared else "it does not say which"
     raise ModelError(f"{folder} is a model of an architecture unknown here: {what}", hint)
 
 
 def _declared(path: Path, config: dict[str, Any]) -> list[str]:
-    """The architectures that a configuration names. Raises: ModelError for other types."""
+    """The architectures that a configuration declares. Raises: ModelError if they are not strings."""
     if wrong := untrusted.mismatches(config, DECLARATIONS):
         raise ModelError(f"{path} does not say what it is: {wrong[0]}", "is it a model's configuration?")
     single = [config.get("_class_name"), *(config.get("architectures") or []), config.get("model_type")]
@@ -160,16 +161,16 @@ def _read(path: Path) -> dict[str, Any]:
         value = untrusted.read_json(path)
     except (OSError, InvalidError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ModelError(f"{path} cannot be read: {reason}", "it may be cut short, or another file") from error
+        raise ModelError(f"{path} cannot be read: {reason}", "it may be truncated, or another file") from error
     if not isinstance(value, dict):
-        raise ModelError(f"{path} describes no model", "it may be another file of that name")
+        raise ModelError(f"{path} does not describe a model", "it may be another file of that name")
     return value
 
 
 def _pull(specs: Sequence[ModelSpec], folder: str) -> str:
     """The command that downloads the first model with published weights into a folder."""
     name = next((spec.name for spec in specs if spec.parts), "NAME")
-    return f"`pavdm models pull {name} --folder {quote(folder)}` fetches weights there"
+    return f"`pavdm models pull {name} --folder {quote(folder)}` downloads weights there"
 
 
 def _first(names: list[str]) -> str:

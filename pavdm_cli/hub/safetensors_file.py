@@ -1,4 +1,4 @@
-"""Opens a safetensors file of unknown origin: a regular file whose header is looked at before anything is mapped."""
+"""Opens safetensors files of unknown origin: regular files whose header is checked before anything is mapped."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read_tensor(path: Path, name: str) -> Tensor:
 
 
 def check_header(path: Path) -> None:
-    """Refuse a header that is longer than its file, is no JSON within bounds or lists no tensors as the format does.
+    """Refuse a header that is longer than its file, is not bounded JSON, or does not describe tensors.
 
     Raises: InvalidError, OSError.
     """

@@ -1,4 +1,4 @@
-"""What weights take on a device, counted from their headers, and what is free there: checked before loading."""
+"""Memory of weights on a device, from their headers, compared with what is free before anything is loaded."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from pathlib import Path
 import torch
 
 from pavdm_cli.errors import DeviceError
-from pavdm_cli.hub.checkpoint import shapes, tensors
+from pavdm_cli.hub.checkpoint import locate_tensors, tensor_shapes
 
 MEMINFO = Path("/proc/meminfo")
 
 
 def weight_bytes(folder: Path, dtype: torch.dtype, unused: tuple[str, ...] = ()) -> int:
-    """Bytes of a part's weights in the precision they are run in; no weight is read. Raises: ModelError."""
-    return dtype.itemsize * sum(math.prod(shape) for shape in shapes(tensors(folder, unused)).values())
+    """Bytes of a part's weights in the precision they are run in, from the headers alone. Raises: ModelError."""
+    return dtype.itemsize * sum(math.prod(shape) for shape in tensor_shapes(locate_tensors(folder, unused)).values())
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a device; None where that cannot be known."""
+    """Free memory of a device; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    found = re.search(r"MemAvailable:\s+(\d+) kB", MEMINFO.read_text()) if MEMINFO.exists() else None
-    return 1024 * int(found[1]) if device.type == "cpu" and found else None
+    match = re.search(r"MemAvailable:\s+(\d+) kB", MEMINFO.read_text()) if MEMINFO.exists() else None
+    return 1024 * int(match[1]) if device.type == "cpu" and match else None
 
 
-def check_room(what: str, wanted: int, device: torch.device, hint: str) -> None:
+def check_room(what: str, size: int, device: torch.device, hint: str) -> None:
     """Refuse weights that do not fit, before any of them is loaded. Raises: DeviceError."""
     free = free_bytes(device)
-    if free is not None and wanted > free:
-        raise DeviceError(f"{what} takes {gigabytes(wanted)} on {device.type}, {gigabytes(free)} are free", hint)
+    if free is not None and size > free:
+        raise DeviceError(f"{what} takes {gigabytes(size)} on {device.type}, {gigabytes(free)} are free", hint)
 
 
 def gigabytes(count: int) -> str:
-    """Bytes as people read them."""
+    """In GB or MB."""
     return f"{count / 1e9:.1f} GB" if count >= 50_000_000 else f"{count / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""Where downloaded models are on this machine."""
+"""The folders of downloaded models."""
 
 from __future__ import annotations
 
@@ -17,58 +17,59 @@ if TYPE_CHECKING:
 
 
 def cache_folder() -> Path:
-    """Of all that pavdm can fetch or make again."""
+    """The folder of everything that pavdm can download or compute again."""
     return user_cache_path("pavdm", appauthor=False)
 
 
-def home(spec: ModelSpec) -> Path:
-    """A model's folder: its own, if that is absolute, else the downloaded one, else links to the hub's own cache."""
-    folder = own_folder(spec)
+def weights_folder(spec: ModelSpec) -> Path:
+    """Where a model is loaded from: its own folder if absolute, else the download, else links into the hub's cache."""
+    folder = download_folder(spec)
     if spec.folder.is_absolute() or all((folder / part.folder).is_dir() for part in spec.parts):
         return folder
     return linked_folder(spec, models_folder()) or folder
 
 
-def own_folder(spec: ModelSpec) -> Path:
-    """Where a model is downloaded to."""
+def download_folder(spec: ModelSpec) -> Path:
+    """Where `pavdm models pull` puts a model."""
     return models_folder() / spec.folder
 
 
 def models_folder() -> Path:
-    """Of all downloaded models."""
+    """The folder of all downloaded models."""
     return cache_folder() / "models"
 
 
 def is_linked(spec: ModelSpec) -> bool:
-    """Whether a model's files are those in the hub's own cache."""
-    return not spec.folder.is_absolute() and home(spec) != own_folder(spec)
+    """Whether a model is loaded from links into the hub's cache."""
+    return not spec.folder.is_absolute() and weights_folder(spec) != download_folder(spec)
 
 
-def pulling(published: ModelSpec, folder: Path) -> str:
+def pull_command(published: ModelSpec, folder: Path) -> str:
     """The command that downloads a published model's weights into a folder, for hints."""
-    there = "" if folder in (own_folder(published), home(published)) else f" --folder {quote(str(folder))}"
-    return f"`pavdm models pull {published.name}{there}`"
+    known = folder in (download_folder(published), weights_folder(published))
+    option = "" if known else f" --folder {quote(str(folder))}"
+    return f"`pavdm models pull {published.name}{option}`"
 
 
-def need_weights(spec: ModelSpec, text: bool = True, published: ModelSpec | None = None) -> None:
-    """Raises: ModelError where a model's weights are not there, or a part of them.
+def require_weights(spec: ModelSpec, text: bool = True, published: ModelSpec | None = None) -> None:
+    """Refuse a model of which a part is missing. Raises: ModelError.
 
-    text: whether a prompt will be encoded; published: the model under its own name, where the spec is of a folder.
+    text: whether a prompt will be encoded; published: the published model, if the spec is of a user's folder.
     """
-    folder, published = home(spec), published or spec
+    folder, published = weights_folder(spec), published or spec
     if not folder.is_dir():
-        raise ModelError(f"no weights of {spec.name} in {folder}", f"{pulling(published, folder)} fetches them")
+        raise ModelError(f"no weights of {spec.name} in {folder}", f"{pull_command(published, folder)} fetches them")
     if ROOT in spec.architectures and not any((folder / part.folder).is_dir() for part in spec.parts):
         return  # all parts in one folder, which the model's own loader checks
     needed = [part.folder for part in spec.parts if text or not part.text]
-    lacking = [part for part in needed if not any((folder / part).glob("*"))]
-    if lacking:
-        raise ModelError(f"{folder} has no {' and no '.join(lacking)}", _missing(spec, published))
+    missing = [part for part in needed if not any((folder / part).glob("*"))]
+    if missing:
+        raise ModelError(f"{folder} has no {' and no '.join(missing)}", _missing(spec, published))
 
 
 def _missing(spec: ModelSpec, published: ModelSpec) -> str:
-    """Where missing parts come from; a folder of one's own is not fetched into, which would replace what is in it."""
-    fetched, command = home(published), f"`pavdm models pull {published.name}`"
-    if home(spec) == fetched:
+    """How to get missing parts; nothing is downloaded into a user's folder, which would replace files in it."""
+    downloaded, command = weights_folder(published), f"`pavdm models pull {published.name}`"
+    if weights_folder(spec) == downloaded:
         return f"{command} fetches what is missing"
-    return f"copy or link it from {fetched}, where {command} puts it"
+    return f"copy or link it from {downloaded}, where {command} puts it"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.hub.checkpoint import opened
+from pavdm_cli.hub.checkpoint import open_checkpoint
 from pavdm_cli.models.lora_file import LoraFile
 
 PREFIXES = ("base_model.model.", "diffusion_model.", "transformer.", "model.")
@@ -73,7 +73,7 @@ def read_lora(adapter: LoraFile, flat: Mapping[str, str], rename: Callable[[str]
     Raises: ModelError.
     """
     modules: dict[str, ModuleTensors] = {}
-    with opened(adapter.path) as file:
+    with open_checkpoint(adapter.path) as file:
         for key in file.keys():  # noqa: SIM118
             match = KEY.fullmatch(key)
             if not match:

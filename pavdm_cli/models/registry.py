@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.hub.recognize import recognize, unknown
+from pavdm_cli.hub.recognize import recognize, unknown_model_error
 from pavdm_cli.models.adapter import VideoModel
 from pavdm_cli.models.spec import ModelOption, ModelSpec
 
@@ -72,5 +72,5 @@ def find(name: str) -> VideoModel:
         raise ModelError(f"{name} is a file", f"give a folder of weights, or a name: {', '.join(MODELS)}")
     if not name or not os.path.isdir(name):
         repositories = {part.repo: spec.name for spec in specs() for part in spec.parts}
-        raise unknown(name, MODELS, repositories)
+        raise unknown_model_error(name, MODELS, repositories)
     return get(recognize(Path(name), specs())).with_weights(name, Path(name).resolve())

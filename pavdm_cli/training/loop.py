@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError, PavdmError
-from pavdm_cli.hub.atomic import in_place_of
+from pavdm_cli.hub.atomic import atomic_write
 from pavdm_cli.runtime.untrusted import is_regular
 from pavdm_cli.training.distributed import SINGLE_PROCESS, ProcessGroup, full_tensors, shard_like
 from pavdm_cli.training.optimizer import OptimizerFactory, muon_and_adamw
@@ -205,7 +205,7 @@ def save_checkpoint(state: TrainState, path: Path) -> None:
     }
     stored = full_tensors(parts, keep=state.processes.is_main)
     if state.processes.is_main:
-        with in_place_of(path) as temporary:
+        with atomic_write(path) as temporary:
             torch.save(stored, temporary)
 
 

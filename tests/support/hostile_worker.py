@@ -110,7 +110,7 @@ def config(draw: random.Random, folder: Path) -> None:
 
 def weights(draw: random.Random, folder: Path) -> None:
     """Weights, their index, and what is built from them."""
-    from pavdm_cli.hub.checkpoint import shapes, tensors
+    from pavdm_cli.hub.checkpoint import locate_tensors, tensor_shapes
     from pavdm_cli.models.opensora.vae import infer_vae_config
     from pavdm_cli.models.pocket.checkpoint import load_vae
 
@@ -122,7 +122,7 @@ def weights(draw: random.Random, folder: Path) -> None:
         placed = {"weight_map": {"weight": "model.safetensors"}}
         index.write_text(hostile.document(draw, ("weight_map", "metadata"), placed))
     with contextlib.suppress(PavdmError):
-        infer_vae_config(shapes(tensors(path.parent)))
+        infer_vae_config(tensor_shapes(locate_tensors(path.parent)))
     load_vae(path)
 
 

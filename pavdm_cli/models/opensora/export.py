@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.hub.atomic import in_place_of
+from pavdm_cli.hub.atomic import atomic_write
 from pavdm_cli.hub.checkpoint import read_json
 from pavdm_cli.hub.links import link_or_copy
 
@@ -31,9 +31,9 @@ def export(weights: dict[str, Tensor], source: Path, folder: Path, metadata: dic
             _link((source / name).resolve(), folder / name)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error}", "free some space, or choose another folder") from error
-    with in_place_of(part / "config.json") as temporary:
+    with atomic_write(part / "config.json") as temporary:
         temporary.write_text(json.dumps(config | {"torch_dtype": precision}, indent=2), encoding="utf-8")
-    with in_place_of(part / "model.safetensors") as temporary:
+    with atomic_write(part / "model.safetensors") as temporary:
         save_file(weights, temporary, {"format": "pt", "about": json.dumps(metadata)})
     return folder
 

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pavdm_cli.hub.checkpoint import load_into, shapes, tensors
+from pavdm_cli.hub.checkpoint import load_into, locate_tensors, tensor_shapes
 from pavdm_cli.hub.weight_memory import check_room, weight_bytes
-from pavdm_cli.hub.weights_dir import cache_folder, home, need_weights
+from pavdm_cli.hub.weights_dir import cache_folder, require_weights, weights_folder
 from pavdm_cli.models.adapter import Init, Placement, TextEncoder
 from pavdm_cli.models.opensora.config import XL2, precision, read_config
 from pavdm_cli.models.opensora.export import export
@@ -70,7 +70,7 @@ def load_text_encoder(spec: ModelSpec, placement: Placement, init: Init) -> Text
         return RandomTextEncoder(XL2.text_width)
     if init == "weights":
         check_loadable(spec, placement)
-    folder, dtype = home(spec) / "text_encoder", precision(placement.text)
+    folder, dtype = weights_folder(spec) / "text_encoder", precision(placement.text)
     if init == "meta" and not folder.is_dir():
         return unloaded_text_encoder(dtype)
     return open_text_encoder(folder, placement.text, dtype, cache_folder() / "prompts")
@@ -78,9 +78,9 @@ def load_text_encoder(spec: ModelSpec, placement: Placement, init: Init) -> Text
 
 def check_loadable(spec: ModelSpec, placement: Placement) -> None:
     """Refuse what cannot be loaded, before any weight is read. Raises: ModelError, DeviceError."""
-    need_weights(spec, text=False, published=SPEC)
+    require_weights(spec, text=False, published=SPEC)
     check_installed()
-    folder, parts = home(spec), ["transformer"] * placement.transformer + ["vae"] * placement.vae
+    folder, parts = weights_folder(spec), ["transformer"] * placement.transformer + ["vae"] * placement.vae
     read_config(folder)
     size = sum(weight_bytes(folder / part, DTYPES[placement.precision]) for part in parts)
     check_room("Open-Sora", size, placement.weights, "free some, or use --device cpu")
@@ -89,9 +89,9 @@ def check_loadable(spec: ModelSpec, placement: Placement) -> None:
 def load(spec: ModelSpec, placement: Placement) -> LoadedOpenSora:
     """The published weights. Raises: ModelError, DeviceError."""
     check_loadable(spec, placement)
-    folder, dtype, device = home(spec), DTYPES[placement.precision], placement.weights
+    folder, dtype, device = weights_folder(spec), DTYPES[placement.precision], placement.weights
     config = read_config(folder)
-    sizes = infer_vae_config(shapes(tensors(folder / "vae"))) if placement.vae else VAEConfig()
+    sizes = infer_vae_config(tensor_shapes(locate_tensors(folder / "vae"))) if placement.vae else VAEConfig()
     if placement.transformer:
         transformer = load_into(lambda: STDiT(config), folder / "transformer", device, dtype)
     else:
@@ -105,11 +105,11 @@ def load_without_weights(
     spec: ModelSpec, placement: Placement, init: Init, sizes: Mapping[str, Any], scaled: bool
 ) -> LoadedOpenSora:
     """Random weights, or meta tensors; a part that is not downloaded has its published size."""
-    folder = home(spec)
+    folder = weights_folder(spec)
     config, vae_sizes = XL2 if init == "random" else _config(folder), VAEConfig()
     config = replace(config, **sizes)
     if init == "meta" and (folder / "vae").is_dir():
-        vae_sizes = infer_vae_config(shapes(tensors(folder / "vae")))
+        vae_sizes = infer_vae_config(tensor_shapes(locate_tensors(folder / "vae")))
     dtype = DTYPES[placement.precision]
     if init == "random":
         device, known = placement.weights, {"rope.freqs": rotary_frequencies(config.head_width)}

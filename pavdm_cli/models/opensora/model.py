@@ -106,10 +106,10 @@ class OpenSoraModel:
 
     def prompt_notes(self, text: str) -> list[str]:
         """As `VideoModel.prompt_notes`; empty if the tokenizer is not downloaded."""
-        from pavdm_cli.hub.weights_dir import home
+        from pavdm_cli.hub.weights_dir import weights_folder
         from pavdm_cli.models.opensora.text_encoder import truncation_note
 
-        return truncation_note(home(self.spec) / "text_encoder", text)
+        return truncation_note(weights_folder(self.spec) / "text_encoder", text)
 
     def count_tokens(self, text: str) -> int:
         """About four tokens for three words; T5's tokenizer is not loaded for this."""
@@ -136,17 +136,17 @@ class OpenSoraModel:
     def digest(self) -> str:
         """As `VideoModel.digest`."""
         from pavdm_cli.hub.checkpoint import digest
-        from pavdm_cli.hub.weights_dir import home
+        from pavdm_cli.hub.weights_dir import weights_folder
 
-        return digest(home(self.spec))
+        return digest(weights_folder(self.spec))
 
     def weights_digest(self, part: str) -> str:
         """As `VideoModel.weights_digest`."""
         from pavdm_cli.hub.checkpoint import digest
-        from pavdm_cli.hub.weights_dir import home
+        from pavdm_cli.hub.weights_dir import weights_folder
         from pavdm_cli.models.opensora.text_encoder import text_digest
 
-        folder = home(self.spec)
+        folder = weights_folder(self.spec)
         return digest(folder / "vae") if part == "vae" else text_digest(folder / "text_encoder")
 
 

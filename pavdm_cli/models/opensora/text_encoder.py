@@ -13,7 +13,7 @@ from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.checkpoint import digest, load_into, read_json
 from pavdm_cli.hub.config_checks import HINT, check_number, check_whole, within
 from pavdm_cli.hub.weight_memory import check_room, weight_bytes
-from pavdm_cli.hub.weights_dir import pulling
+from pavdm_cli.hub.weights_dir import pull_command
 from pavdm_cli.models import t5
 from pavdm_cli.models.opensora.prompt import clean
 from pavdm_cli.models.opensora.spec import SPEC
@@ -138,7 +138,7 @@ def activation_bytes(config: Mapping[str, Any], dtype: torch.dtype) -> int:
 
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer in the encoder's folder. Raises: ModelError."""
-    return t5.load_tokenizer(folder / TOKENIZER, pulling(SPEC, folder.parent))
+    return t5.load_tokenizer(folder / TOKENIZER, pull_command(SPEC, folder.parent))
 
 
 def truncation_note(folder: Path, prompt: str, max_words: int = 24) -> list[str]:

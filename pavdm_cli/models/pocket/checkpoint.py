@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.hub.atomic import in_place_of
-from pavdm_cli.hub.finite import check_finite, extremes
+from pavdm_cli.hub.atomic import atomic_write
+from pavdm_cli.hub.finite import check_finite, min_max
 from pavdm_cli.hub.safetensors_file import open_weights
 from pavdm_cli.models.pocket.text_encoder import PocketTextModel, TextConfig
 from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
@@ -33,7 +33,7 @@ def save(model: PocketVAE | Pocket, path: Path, metadata: dict[str, Any]) -> Pat
     """Write the weights in float16; the metadata are stored in the header. Raises: OutputError."""
     weights = {name: _half(value) for name, value in model.state_dict().items()}
     header = {"config": json.dumps(asdict(model.config)), "about": json.dumps(metadata)}
-    with in_place_of(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file(weights, temporary, header)
     return path
 
@@ -170,6 +170,6 @@ def _fill(model: M, weights: dict[str, Tensor], path: Path) -> M:
         named = ", ".join(sorted(wrong)[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise ModelError(f"{path} does not fit its own configuration: {named}", "download or train it again")
     own = {n: w.to(expected[n].dtype, copy=True, memory_format=torch.contiguous_format) for n, w in weights.items()}
-    check_finite({name: extremes(weight) for name, weight in own.items()}, lambda name: path)
+    check_finite({name: min_max(weight) for name, weight in own.items()}, lambda name: path)
     model.load_state_dict(own, assign=True)
     return model.eval().requires_grad_(False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.hub.checkpoint import Shapes, StoredTensors, read_json, tensors
+from pavdm_cli.hub.checkpoint import Shapes, StoredTensors, locate_tensors, read_json
 from pavdm_cli.models.wan.config import MEAN_21, MEAN_22, PATCH, STD_21, STD_22, VAEConfig, WanConfig
 from pavdm_cli.models.wan.names import original_name, original_vae_names, transformers_name
 from pavdm_cli.runtime.untrusted import list_of, number
@@ -58,7 +58,7 @@ def tokenizer_file(folder: Path) -> Path:
 
 def _renamed(folder: Path, part: str, rename: Callable[[Iterable[str]], dict[str, str]]) -> StoredTensors:
     own = folder if is_original(folder) else folder / part
-    files = tensors(own, belongs=(lambda name: _part_of(name) == part) if own == folder else lambda name: True)
+    files = locate_tensors(own, belongs=(lambda name: _part_of(name) == part) if own == folder else lambda name: True)
     names = rename(files)
     if len(set(names.values())) < len(names):
         raise ModelError(f"{own} holds a tensor under two names", "keep the files of one layout")

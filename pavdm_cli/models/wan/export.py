@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.hub.atomic import in_place_of
+from pavdm_cli.hub.atomic import atomic_write
 from pavdm_cli.hub.links import link_or_copy
 from pavdm_cli.models.wan.checkpoint import is_original, transformer_tensors
 
@@ -34,7 +34,7 @@ def export(weights: dict[str, Tensor], source: Path, folder: Path, metadata: dic
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error}", "free some space, or choose another folder") from error
     named = {stored.name_in_file(name): weight for name, weight in weights.items()}
-    with in_place_of(own / WEIGHTS) as temporary:
+    with atomic_write(own / WEIGHTS) as temporary:
         save_file(named, temporary, {"format": "pt", "about": json.dumps(metadata)})
     return folder
 

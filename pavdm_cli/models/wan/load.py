@@ -8,7 +8,7 @@ from torch import nn
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.checkpoint import StoredTensors, digest_files, load_stored
 from pavdm_cli.hub.weight_memory import check_room
-from pavdm_cli.hub.weights_dir import cache_folder, home, need_weights
+from pavdm_cli.hub.weights_dir import cache_folder, require_weights, weights_folder
 from pavdm_cli.models.adapter import Init, Placement, TextEncoder
 from pavdm_cli.models.lora import merge_lora
 from pavdm_cli.models.random_weights import init_random
@@ -37,7 +37,7 @@ def load_text_encoder(variant: Variant, spec: ModelSpec, placement: Placement, i
     if init == "random":
         return RandomTextEncoder(variant.transformer.text_dim)
     dtype = torch.bfloat16 if placement.text.type == "cuda" else torch.float32
-    folder = home(spec)
+    folder = weights_folder(spec)
     if init == "meta" and not (spec.folder.is_absolute() or (folder / "text_encoder").is_dir()):
         return unloaded_text_encoder(dtype)
     if init == "weights":
@@ -47,14 +47,14 @@ def load_text_encoder(variant: Variant, spec: ModelSpec, placement: Placement, i
 
 def check_loadable(variant: Variant, spec: ModelSpec, placement: Placement) -> None:
     """Refuse what cannot be loaded, before any weight is read. Raises: ModelError, DeviceError."""
-    need_weights(spec, text=False, published=variant.spec)
+    require_weights(spec, text=False, published=variant.spec)
     check_installed()
     sizes, vae_sizes, transformer, vae = read_headers(spec)
     if vae_sizes.channels != sizes.in_channels or sizes.in_channels != sizes.out_channels:
         reads = f"{sizes.in_channels} channels to {sizes.out_channels}"
-        raise ModelError(f"the transformer of {home(spec)} takes {reads}, its VAE {vae_sizes.channels}", HINT)
+        raise ModelError(f"the transformer of {weights_folder(spec)} takes {reads}, its VAE {vae_sizes.channels}", HINT)
     if vae_sizes.scale != variant.vae.scale:
-        raise ModelError(f"the VAE of {home(spec)} is not that of {variant.spec.name}", HINT)
+        raise ModelError(f"the VAE of {weights_folder(spec)} is not that of {variant.spec.name}", HINT)
     needed = weight_bytes(transformer, DTYPES[placement.precision]) * placement.transformer
     needed += weight_bytes(vae, torch.float32) * placement.vae
     check_room(spec.name, needed, placement.weights, "free some, or use --offload or --device cpu")
@@ -65,7 +65,7 @@ HINT = "are these parts of one download?"
 
 def read_headers(spec: ModelSpec) -> tuple[WanConfig, VAEConfig, StoredTensors, StoredTensors]:
     """Sizes and tensors of the transformer and of the VAE. Raises: ModelError."""
-    folder = home(spec)
+    folder = weights_folder(spec)
     transformer, vae = transformer_tensors(folder), vae_tensors(folder)
     return (
         transformer_config(folder, transformer.shapes()),
@@ -85,7 +85,7 @@ def weight_bytes(stored: StoredTensors, dtype: torch.dtype) -> int:
 
 def weights_digest(spec: ModelSpec, part: str) -> str:
     """As `VideoModel.weights_digest`."""
-    folder = home(spec)
+    folder = weights_folder(spec)
     if part != "vae":
         return text_digest(folder)
     return digest_files(sorted(set(vae_tensors(folder).files.values())))
@@ -107,23 +107,23 @@ def load(variant: Variant, spec: ModelSpec, placement: Placement) -> LoadedWan:
     if placement.vae:
         tiled = placement.tiled
         vae = load_stored(lambda: WanVAE(vae_sizes, tiled=tiled), stored_vae, device, lambda name: torch.float32)
-    return LoadedWan(transformer, vae, home(spec).resolve())
+    return LoadedWan(transformer, vae, weights_folder(spec).resolve())
 
 
 def load_without_weights(variant: Variant, spec: ModelSpec, placement: Placement, init: Init) -> LoadedWan:
     """Random weights at the published size, or meta tensors at the size of a downloaded checkpoint."""
     sizes, vae_sizes, dtype = variant.transformer, variant.vae, DTYPES[placement.precision]
-    if init == "meta" and home(spec).is_dir():
+    if init == "meta" and weights_folder(spec).is_dir():
         sizes, vae_sizes, _, _ = read_headers(spec)
     if init == "meta":
         transformer, vae = _meta_transformer(sizes, dtype), _meta_vae(vae_sizes, tiled=placement.tiled)
-        return LoadedWan(transformer, vae, home(spec))
+        return LoadedWan(transformer, vae, weights_folder(spec))
     device = placement.weights
     transformer = init_random(lambda: WanTransformer(sizes), device, dtype, {})
     for name, weight in transformer.named_parameters():
         weight.data = weight.data.float() if is_float32(name) else weight.data
     vae = init_random(lambda: WanVAE(vae_sizes, tiled=placement.tiled), device, torch.float32, {})
-    return LoadedWan(transformer, vae if placement.vae else nn.Identity(), home(spec))
+    return LoadedWan(transformer, vae if placement.vae else nn.Identity(), weights_folder(spec))
 
 
 def _meta_transformer(sizes: WanConfig, dtype: torch.dtype) -> WanTransformer:

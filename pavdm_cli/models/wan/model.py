@@ -104,10 +104,10 @@ class WanModel:
 
     def prompt_notes(self, text: str) -> list[str]:
         """As `VideoModel.prompt_notes`; empty if the tokenizer is not downloaded."""
-        from pavdm_cli.hub.weights_dir import home
+        from pavdm_cli.hub.weights_dir import weights_folder
         from pavdm_cli.models.wan.text_encoder import truncation_note
 
-        return truncation_note(home(self.spec), text)
+        return truncation_note(weights_folder(self.spec), text)
 
     def count_tokens(self, text: str) -> int:
         """The same for every prompt, since it is padded."""
@@ -134,9 +134,9 @@ class WanModel:
     def digest(self) -> str:
         """As `VideoModel.digest`."""
         from pavdm_cli.hub.checkpoint import digest
-        from pavdm_cli.hub.weights_dir import home
+        from pavdm_cli.hub.weights_dir import weights_folder
 
-        return digest(home(self.spec))
+        return digest(weights_folder(self.spec))
 
     def weights_digest(self, part: str) -> str:
         """As `VideoModel.weights_digest`."""

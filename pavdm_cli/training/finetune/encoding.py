@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pavdm_cli.errors import PavdmError
-from pavdm_cli.hub.atomic import in_place_of
+from pavdm_cli.hub.atomic import atomic_write
 from pavdm_cli.hub.checkpoint import samples
 from pavdm_cli.hub.safetensors_file import open_weights, read_tensor
 from pavdm_cli.models.adapter import LoadedModel, TextEmbedding, TextEncoder
@@ -94,7 +94,7 @@ def probe_video(cache: Cache, video: Path) -> VideoProbe:
     except (OSError, InvalidError):
         pass
     probe = _probe_video(cache.format, video)
-    with in_place_of(_with_folder(path)) as temporary:
+    with atomic_write(_with_folder(path)) as temporary:
         temporary.write_text(json.dumps(asdict(probe)))
     return probe
 
@@ -196,7 +196,7 @@ def _with_folder(path: Path) -> Path:
 
 
 def _save_tensor(path: Path, value: Tensor) -> None:
-    with in_place_of(_with_folder(path)) as temporary:
+    with atomic_write(_with_folder(path)) as temporary:
         save_file({"value": value.contiguous().cpu()}, temporary)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.hub.weight_memory import check_room
-from pavdm_cli.hub.weights_dir import need_weights
+from pavdm_cli.hub.weights_dir import require_weights
 from pavdm_cli.models.adapter import Placement, VideoModel
 from pavdm_cli.models.devices import pick_device
 from pavdm_cli.models.meta_model import module_bytes
@@ -82,7 +82,7 @@ def prepare_task(job: FinetuneJob, reporter: Reporter, processes: ProcessGroup) 
     settings, config, method, video_model = job.settings, job.config, job.method, job.model
     spec, device = config.spec(video_model.spec), pick_device(settings.device)
     if not video_model.spec.bundled:
-        need_weights(video_model.spec, published=video_model.published)
+        require_weights(video_model.spec, published=video_model.published)
     meta = video_model.load(Placement(device), "meta")  # options are checked before anything is encoded
     memory = MEMORY_FACTOR * module_bytes(meta.transformer) // processes.world_size
     check_room("training", memory, device, SHARDING_HINT)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pavdm_cli.hub.atomic import in_place_of
+from pavdm_cli.hub.atomic import atomic_write
 from pavdm_cli.hub.safetensors_file import open_weights
 from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.pocket_world.captions import caption
@@ -46,7 +46,7 @@ def load_or_make(path: Path, clips: Clips, codec: PocketVAE, progress: Callable[
     if stored is not None and len(stored) >= clips.count:
         return stored[: clips.count]
     latents = torch.cat(list(make(clips, codec, progress)))
-    with in_place_of(path) as beside:
+    with atomic_write(path) as beside:
         save_file({"latents": latents}, beside, {"recipe": recipe})
     return latents
 

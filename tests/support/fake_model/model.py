@@ -95,9 +95,9 @@ class FakeModel:
         return self.digest()
 
     def _folder(self) -> Path:
-        from pavdm_cli.hub.weights_dir import home
+        from pavdm_cli.hub.weights_dir import weights_folder
 
-        return home(self.spec) / "net"
+        return weights_folder(self.spec) / "net"
 
 
 MODEL = FakeModel()
