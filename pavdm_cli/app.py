@@ -17,6 +17,7 @@ from pavdm_cli.commands.doctor import doctor
 from pavdm_cli.commands.extend import extend
 from pavdm_cli.commands.generate import generate
 from pavdm_cli.commands.info import info
+from pavdm_cli.commands.redo import redo
 from pavdm_cli.commands.resume import resume
 from pavdm_cli.errors import PavdmError, UsageError
 from pavdm_cli.runtime.diagnose import diagnose, find_interrupt
@@ -24,7 +25,7 @@ from pavdm_cli.runtime.interrupt import INTERRUPTED, interrupt_lines
 
 app = App(pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.command(context_settings={"allow_extra_args": True})(generate)  # which says what is wrong with them
-for command in (extend, resume, info, doctor):
+for command in (extend, redo, resume, info, doctor):
     app.command()(command)
 for name, group in (("models", models.app), ("train", train.app), ("evaluate", evaluate.app), ("bench", bench.app)):
     app.add_typer(group, name=name)

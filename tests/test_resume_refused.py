@@ -182,7 +182,7 @@ def test_a_new_run_says_how_to_resume_the_old_one(cut: Path) -> None:
 
 def test_the_checkpoint_is_kept_on_request() -> None:
     made(*RED, "--frames", 4, "--keep-state", name="v.mp4")
-    assert sorted(path.name for path in Path().iterdir()) == ["v.mp4", "v.partial.mp4.state"]
+    assert sorted(path.name for path in Path().iterdir()) == ["v.mp4", "v.partial.mp4.latents", "v.partial.mp4.state"]
     assert "is complete" in pavdm("resume", "v.mp4").err
     assert Path("v.partial.mp4.state").exists()
 

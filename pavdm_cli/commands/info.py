@@ -52,7 +52,9 @@ def info(
     if metadata:
         shown = metadata | ({"frames": _frames_row(file, metadata, video.frames, left)} if left else {})
         shown |= {"timeline": "; ".join(_changes(metadata))} if "timeline" in metadata else {}
+        shown |= {"redo": "; ".join(map(_redo_row, metadata["redo"]))} if "redo" in metadata else {}
         lines = [*aligned([(name, _plain(value)) for name, value in shown.items()]), "", *lines, "", command(metadata)]
+        lines += [_redo_command(record, metadata, float(video.rate)) for record in metadata.get("redo", [])]
     ui.show(lines)
 
 
@@ -129,6 +131,23 @@ def reproduction(metadata: dict[str, Any]) -> tuple[str, str, list[str]]:
     if "source" in metadata:
         return "extend", metadata["source"], words
     return "generate", prompt, words
+
+
+def _redo_row(record: dict[str, Any]) -> str:
+    """What was made again, and all that differs from the rest of the video."""
+    others = {name: value for name, value in record.items() if name not in ("source", "first", "end", "caption")}
+    return f"frames {record['first']} to {record['end'] - 1} of {record['source']}, {_plain(others)}"
+
+
+def _redo_command(record: dict[str, Any], metadata: dict[str, Any], rate: float) -> str:
+    """The command line that makes the span again, of the video as it was before."""
+    times = {"from": record["first"] / rate, "to": record["end"] / rate}
+    words = [word for name, time in times.items() for word in (f"--{name}", f"{time:.9g}")]
+    same = record["prompt"] == (metadata.get("caption") or metadata.get("prompt"))  # with its later prompts, if any
+    named = {"seed": record["seed"]} | ({} if same else {"prompt": record.get("caption") or record["prompt"]})
+    named |= {name: record[name] for name in ("device", "threads") if name in record}
+    words += [word for name, value in named.items() for word in (f"--{name}", str(value))]
+    return command_line(("pavdm", "redo"), record["source"], words)
 
 
 def stored_flags() -> list[str]:

@@ -275,7 +275,12 @@ Json = Annotated[
     typer.Option("--json", help='Print the result as JSON, and an error as {"error": ...}.', rich_help_panel=FILE),
 ]
 KeepState = Annotated[
-    bool, typer.Option("--keep-state", help="Keep the checkpoint of a complete video.", rich_help_panel=FILE)
+    bool,
+    typer.Option(
+        "--keep-state",
+        help="Keep the checkpoint and all latents of a complete video, for `redo`.",
+        rich_help_panel=FILE,
+    ),
 ]
 Force = Annotated[
     bool,

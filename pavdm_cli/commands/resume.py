@@ -20,6 +20,7 @@ from pavdm_cli.runtime.signals import Stop, stop_requested
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
     from pavdm_cli.generation.extend import Source
+    from pavdm_cli.generation.redo import Task
     from pavdm_cli.generation.request import Output
     from pavdm_cli.generation.resume import Interrupted
     from pavdm_cli.generation.write import Made
@@ -93,7 +94,8 @@ def _continue(interrupted: Interrupted, force: bool, keep_state: bool, as_json: 
     with stop_requested(interruptible=False) as stop:
         with ui.progress(interrupted.output.name, checkpoint.run.total, done=checkpoint.file.written) as advance:
             made = _make(config, model, source, output, advance, stop, interrupted)
-        length = float(source.new_duration) if source else made.frames / config.spec.fps
+        continued = None if source is None or isinstance(source, tuple) else source
+        length = float(continued.new_duration) if continued else made.frames / config.spec.fps
         wall = time.monotonic() - begun
         report(made, video_seconds=length, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
 
@@ -101,17 +103,19 @@ def _continue(interrupted: Interrupted, force: bool, keep_state: bool, as_json: 
 def _make(
     config: GenerationConfig,
     model: ModelRunner,
-    source: Source | None,
+    source: Source | Task | None,
     output: Output,
     advance: Callable[[int], None],
     stop: Stop,
     interrupted: Interrupted,
 ) -> Made:
-    from pavdm_cli.generation import write
+    from pavdm_cli.generation import write, write_redo
     from pavdm_cli.video.io.image import read_image
 
     watch = write.Watch(advance, stop, stop.interruptible)
     checkpoint, image = interrupted.checkpoint, interrupted.checkpoint.run.request.image
+    if isinstance(source, tuple):
+        return write_redo.redo(config, model, source, output, watch, checkpoint)
     if source:
         return write.extend(config, model, source, output, watch, checkpoint)
     return write.record(config, model, output, watch, read_image(image) if image else None, checkpoint)
@@ -134,6 +138,6 @@ def _notes(interrupted: Interrupted, model: ModelRunner) -> None:
     checkpoint = interrupted.checkpoint
     if checkpoint.run.machine != (machine := machine_name(model.device)):
         ui.warn(f"begun on {checkpoint.run.machine}, continued on {machine}: the last bits of new frames may differ")
-    if checkpoint.latents[0]:
+    if checkpoint.rewrites:
         ui.warn("this kind of file is written again: its frames are the same, its bytes may differ")
     ui.note(f"resuming after frame {checkpoint.file.written or checkpoint.render.frames} of {checkpoint.run.total}")

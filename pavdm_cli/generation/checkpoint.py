@@ -52,7 +52,12 @@ class Checkpoint:
     file: EncoderState
     render: RenderState
     notes: tuple[str, ...] = ()  # for the user, at the end
-    latents: tuple[int, str] = (0, "")  # size and SHA-256 of the file of latents
+    latents: tuple[int, str] = (0, "")  # size and SHA-256 of the file of latents, if there is one
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether the file cannot be continued: all frames are written again, from the latents."""
+        return self.latents[0] > 0 and not self.file.digest
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:

@@ -42,6 +42,14 @@ def _is_plain(value: object) -> bool:
     return value is None or type(value) in (bool, int, float) or string(LONGEST_TEXT).fits(value)
 
 
+def _is_redo(value: object) -> bool:
+    """A record of a span that was made again, and of what differed from the rest of the video."""
+    if not isinstance(value, dict) or not REDO.keys() <= value.keys():
+        return False
+    others = {name: one for name, one in value.items() if name not in REDO}
+    return not mismatches(value, REDO) and len(others) <= 100 and all(map(OTHER.fits, others.values()))
+
+
 def _kind_of(option: ModelOption) -> Kind:
     """Of the value of a model's own option."""
     if option.type is bool:
@@ -49,6 +57,13 @@ def _kind_of(option: ModelOption) -> Kind:
     return optional(string(1000)) if option.type is str else SCORE
 
 
+REDO = {
+    "source": PATH,
+    "first": COUNT,
+    "end": COUNT,
+    "seed": integer(0, 2**63 - 1),
+    "prompt": Kind(f"a text of up to {LONGEST_TEXT} characters", _is_prompt),
+}
 FIELDS = {
     "pavdm": string(50),
     **dict.fromkeys(("prompt", "caption"), Kind(f"a text of up to {LONGEST_TEXT} characters", _is_prompt)),
@@ -69,6 +84,7 @@ FIELDS = {
     "copied": COUNT,
     "start": one_of("clip", "noised"),
     "audio": one_of("keep", "silence", "drop"),
+    "redo": list_of(Kind("an object that says what was made again", _is_redo), 1000),
 }
 FIELDS |= {option.key: _kind_of(option) for option in registry.options().values()}
 PLAIN = Kind("a number or a text", _is_plain)

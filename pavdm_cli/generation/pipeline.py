@@ -90,12 +90,13 @@ def sampled(
 
     start: also a state that came with a chunk of this config, after which sampling continues.
     """
-    if start is not None and not start.now:
+    begun = start is not None and (start.now > 0 or len(start.chunks) > 0 or start.context.shape[1] > 0)
+    if begun and start is not None and not start.now:
         config = replace(config, warmup=0)
     recovery = recovery or Recovery(model)
     recovery.warmup = config.warmup
     chunks = generated(config, model, start, graphs or graphs_of(config, model), recovery)
-    for chunk in islice(chunks, 0 if start is not None else config.warmup):
+    for chunk in islice(chunks, 0 if begun else config.warmup):
         on_warmup(chunk.latents)
     yield from chunks
 

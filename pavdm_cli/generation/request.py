@@ -68,6 +68,16 @@ class Extension:
 
 
 @dataclass(frozen=True, slots=True)
+class Redo:
+    """A video, and the span of it to make again, in seconds from its start."""
+
+    source: Path
+    start: float = 0.0
+    end: float | None = None  # None: that of the video
+    in_place: bool = False  # the new video replaces the old one once it is complete
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One video: what it shows, how long it is, how it is made and written. None stands for the model's own value.
 
@@ -101,6 +111,7 @@ class Request:
     output: Output = field(default_factory=Output)
     extension: Extension | None = None
     image: Path | None = None  # the image that the video begins with
+    redo: Redo | None = None
     source_caption: str = ""  # of the video that is continued, for what the prompt leaves out
     timeline: tuple[PromptChange, ...] = ()  # later prompts, in order
     blend: float = 0.0  # seconds over which each of them replaces the one before
@@ -170,7 +181,7 @@ def build_request(values: Mapping[str, Any]) -> Request:
 
 def flat_values(request: Request) -> dict[str, Any]:
     """What `build_request` builds the request from again, as far as it concerns the frames of a new video."""
-    own = names_of(Request) - {"options", "execution", "output", "extension", "image", "source_caption"}
+    own = names_of(Request) - {"options", "execution", "output", "extension", "image", "redo", "source_caption"}
     return {name: getattr(request, name) for name in own} | asdict(request.execution) | dict(request.options)
 
 

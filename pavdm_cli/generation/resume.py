@@ -13,6 +13,7 @@ from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo, read
 from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.extend import Source, open_source
 from pavdm_cli.generation.provenance import metadata_of
+from pavdm_cli.generation.redo import Task, config_of, find_span, open_made, span_config
 from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.write import frames_to_read
 from pavdm_cli.hub.download import sha256_of
@@ -104,11 +105,16 @@ def changes_of_settings(stored: Mapping[str, Any], now: Mapping[str, Any]) -> li
     return changes
 
 
-def resolved_config(request: Request) -> tuple[GenerationConfig, Source | None]:
-    """The configuration of a stored request, and the video that it continues.
+def resolved_config(request: Request) -> tuple[GenerationConfig, Source | Task | None]:
+    """The configuration of a stored request, and the video that it continues or changes.
 
     Raises: InputError, UsageError, DeviceError.
     """
+    if request.redo:
+        made = open_made(request.redo.source)
+        config = config_of(made, request)
+        span = find_span(config, made, request.redo)
+        return span_config(config, span), (made, span, request.redo)
     if request.extension is None:
         config, image = resolve(request), request.image
         return replace(config, given=image_start.frames_given(config) if image else 0), None
@@ -120,4 +126,5 @@ def resolved_config(request: Request) -> tuple[GenerationConfig, Source | None]:
 def changes_of_run(config: GenerationConfig, model: ModelRunner, run: RunInfo) -> list[str]:
     """What differs in weights, versions and settings."""
     now = {name: value for name, value in metadata_of(config, model).items() if name not in DERIVED}
-    return changes_of_settings(run.metadata, now)
+    stored = dict(run.metadata) | (run.metadata["redo"][-1] if run.request.redo else {})
+    return changes_of_settings(stored, now)

@@ -19,19 +19,20 @@ from pavdm_cli.generation.latents_file import LatentsFile
 from pavdm_cli.hub.download import sha256_of
 from pavdm_cli.video.write.encode import EncoderState
 from pavdm_cli.video.write.extend import ExtensionWriter
+from pavdm_cli.video.write.splice import SpliceWriter
 from pavdm_cli.video.write.writer import VideoWriter
 
-Writer: TypeAlias = VideoWriter | ExtensionWriter
+Writer: TypeAlias = VideoWriter | ExtensionWriter | SpliceWriter
 
 
 @dataclass(slots=True)
 class Saver:
-    """Commits a checkpoint after every chunk; of a file that cannot be continued, the latents too."""
+    """Commits a checkpoint after every chunk, and the latents if they are kept or the file cannot be continued."""
 
     writer: Writer
     run: RunInfo
     notes: Sequence[str]  # so far
-    latents: LatentsFile | None = None  # of a file that cannot be continued
+    latents: LatentsFile | None = None  # of all chunks
 
     def __enter__(self) -> Self:
         return self
@@ -60,9 +61,11 @@ class Saver:
 
 def open_saver(writer: Writer, run: RunInfo, notes: Sequence[str], checkpoint: Checkpoint | None) -> Saver:
     """The saver of a new video, or of an interrupted one. Raises: OSError."""
-    latents = None
-    if not writer.encoder.continuable:
-        latents = LatentsFile(writer.latents, checkpoint.latents[0] if checkpoint else 0)
+    if checkpoint:
+        latents = LatentsFile(writer.latents, checkpoint.latents[0]) if checkpoint.latents[1] else None
+    else:
+        stored = run.request.output.keep_state or not writer.encoder.continuable
+        latents = LatentsFile(writer.latents) if stored else None
     return Saver(writer, run, notes, latents)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.request import Extension, Output, Request, names_of
+from pavdm_cli.generation.request import Extension, Output, Redo, Request, names_of
 from pavdm_cli.generation.timeline import PromptChange
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.lora_file import parse_lora
@@ -34,6 +34,8 @@ def to_json(request: Request) -> dict[str, Any]:
     fields["image"] = str(request.image.absolute()) if request.image else None
     if request.extension:
         fields["extension"]["source"] = str(request.extension.source.absolute())
+    if request.redo:
+        fields["redo"]["source"] = str(request.redo.source.absolute())
     return fields
 
 
@@ -52,7 +54,7 @@ def from_json(fields: dict[str, Any], path: Path) -> Request:
     extension, image = fields["extension"], fields["image"]
     if extension:
         extension = Extension(**extension | {"source": Path(extension["source"])})
-    size = fields["size"]
+    size, redo = fields["size"], fields["redo"]
     return Request(
         **fields
         | {
@@ -63,5 +65,6 @@ def from_json(fields: dict[str, Any], path: Path) -> Request:
             "output": Output(**fields["output"] | {"path": path}),
             "extension": extension,
             "image": Path(image) if image else None,
+            "redo": Redo(**redo | {"source": Path(redo["source"])}) if redo else None,
         }
     )

@@ -22,7 +22,7 @@ from pavdm_cli.generation.pipeline import continued, graphs_of, rendered, start_
 from pavdm_cli.generation.provenance import metadata_of
 from pavdm_cli.generation.recovery import Recovery
 from pavdm_cli.generation.request import Output, Request
-from pavdm_cli.generation.saver import Saver, machine_name, open_saver
+from pavdm_cli.generation.saver import Saver, Writer, machine_name, open_saver
 from pavdm_cli.generation.stored_request import decided_request
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.runner import ModelRunner
@@ -83,11 +83,11 @@ def record(
     metadata = dict(checkpoint.run.metadata) if checkpoint else _new_metadata(config, model, output, still)
     with VideoWriter(output.path, width, height, config.spec.fps, metadata, encoding, output.force) as writer:
         request = replace(decided_request(config, model, output), image=still.path if still else None)
-        run = Run(writer, config, model, graphs_of(config, model), _recovery(model, checkpoint), watch)
-        with _saver(run, request, metadata, config.frames, checkpoint) as saver, told(config, partial(_keep, writer)):
+        run = Run(writer, config, model, graphs_of(config, model), recovery_of(model, checkpoint), watch)
+        with saver_of(run, request, metadata, config.frames, checkpoint) as saver, told(config, partial(keep, writer)):
             chunks = rest_of(run, checkpoint, still) if checkpoint else _from_start(run, still)
-            whole = _follow(_written(run, chunks, saver), lambda: writer.frames < config.frames, watch)
-        return _finish(run, output, metadata, whole)
+            whole = follow(write_chunks(run, chunks, saver), lambda: writer.frames < config.frames, watch)
+        return finish(run, output, metadata, whole)
 
 
 def _new_metadata(
@@ -102,7 +102,7 @@ def _new_metadata(
 class Run:
     """A video that is being made."""
 
-    writer: VideoWriter | ExtensionWriter
+    writer: Writer
     config: GenerationConfig
     model: ModelRunner
     graphs: GraphPolicy | None
@@ -110,14 +110,15 @@ class Run:
     watch: Watch
 
 
-def _recovery(model: ModelRunner, checkpoint: Checkpoint | None) -> Recovery:
+def recovery_of(model: ModelRunner, checkpoint: Checkpoint | None) -> Recovery:
     return Recovery(model, [*checkpoint.notes] if checkpoint else [])
 
 
-def _saver(
+def saver_of(
     run: Run, request: Request, metadata: Mapping[str, Any], total: int, checkpoint: Checkpoint | None
 ) -> AbstractContextManager[Saver]:
-    inputs = [request.image, request.extension.source if request.extension else None]
+    extension, redo = request.extension, request.redo
+    inputs = [request.image, extension.source if extension else None, redo.source if redo else None]
     digests = {str(path.absolute()): "" for path in inputs if path}
     info = RunInfo(run.writer.path.name, request, metadata, machine_name(run.model.device), total, digests)
     return open_saver(run.writer, checkpoint.run if checkpoint else info, run.recovery.notes, checkpoint)
@@ -134,7 +135,7 @@ def _from_start(run: Run, still: StillImage | None) -> Iterator[Rendered]:
 def rest_of(run: Run, checkpoint: Checkpoint, still: StillImage | None = None) -> Iterator[Rendered]:
     """What follows a checkpoint; before it, for a file that is written again, what was made already."""
     config = image_start.model_config(run.config) if still else run.config
-    if checkpoint.latents[0]:
+    if checkpoint.rewrites:
         stored_latents = run.writer.latents, checkpoint.latents[0]
         made = rendered_again(config, run.model, checkpoint.render, stored_latents, run.recovery, run.graphs)
     else:
@@ -144,10 +145,10 @@ def rest_of(run: Run, checkpoint: Checkpoint, still: StillImage | None = None) -
     image = scale_to_cover(still.frame, config.spec.size)[None]
     if run.config.holds_image:
         return image_start.with_first_frame(image, made)
-    return chain([Rendered(image, None, None)], made) if checkpoint.latents[0] else made
+    return chain([Rendered(image, None, None)], made) if checkpoint.rewrites else made
 
 
-def _finish(run: Run, output: Output, metadata: Mapping[str, Any], whole: bool) -> Made:
+def finish(run: Run, output: Output, metadata: Mapping[str, Any], whole: bool) -> Made:
     writer = run.writer
     if not whole:
         assert output.path
@@ -189,14 +190,14 @@ def extend(
         end, graphs = end_of(config, source), graphs_of(config, model)
     with ExtensionWriter(source.video, output.path, plan) as file:
         request = replace(decided_request(config, model, output), frames=source.frames, extension=extension)
-        run = Run(file, config, model, graphs, _recovery(model, checkpoint), watch)
-        with _saver(run, request, metadata, total, checkpoint) as saver, told(config, partial(_keep, file)):
+        run = Run(file, config, model, graphs, recovery_of(model, checkpoint), watch)
+        with saver_of(run, request, metadata, total, checkpoint) as saver, told(config, partial(keep, file)):
             copy = checkpoint is None or not checkpoint.file.written
             copied = (1 for _ in file.copy_input(end.add)) if copy else iter(())
             chunks = rest_of(run, checkpoint) if checkpoint else _continued(run, source, end)
-            made = _written(run, chunks, saver, source)
-            whole = _follow(chain(copied, made), lambda: file.frames < total, watch)
-        return _finish(run, output, metadata, whole)
+            made = write_chunks(run, chunks, saver, source)
+            whole = follow(chain(copied, made), lambda: file.frames < total, watch)
+        return finish(run, output, metadata, whole)
 
 
 def _extension_metadata(config: GenerationConfig, model: ModelRunner, source: Source, output: Output) -> dict[str, Any]:
@@ -254,7 +255,7 @@ def frames_to_read(config: GenerationConfig, source: Source) -> int:
     return max(least, min(wanted, layout.count(chunks * schedule.chunk)))
 
 
-def _written(run: Run, chunks: Iterable[Rendered], saver: Saver, source: Source | None = None) -> Iterator[int]:
+def write_chunks(run: Run, chunks: Iterable[Rendered], saver: Saver, source: Source | None = None) -> Iterator[int]:
     """Write chunks as they are made, at the rate of `source`; yields how many more frames are safe.
 
     A frame is safe once a checkpoint has it: on the disk, in the file or in the checkpoint. Raises: OutputError.
@@ -277,7 +278,7 @@ def _at_rate(chunk: Rendered, run: Run, source: Source) -> list[Frame]:
     return frames
 
 
-def _follow(counts: Iterable[int], unfinished: Callable[[], bool], watch: Watch) -> bool:
+def follow(counts: Iterable[int], unfinished: Callable[[], bool], watch: Watch) -> bool:
     """Run the work to its end, or to the stop that is asked for: False. A second Ctrl-C stops it anywhere."""
     with suppress(KeyboardInterrupt), watch.interruptible():
         for count in counts:
@@ -292,7 +293,7 @@ def _notes(graphs: GraphPolicy | None) -> tuple[str, ...]:
     return (graphs.note,) if graphs else ()
 
 
-def _keep(file: VideoWriter | ExtensionWriter) -> str:
+def keep(file: Writer) -> str:
     """Close what there is of a file as a playable part, and say so, with the command that continues it."""
     path = file.close_partial()
     kept = f"kept {path}, {pluralize(file.frames, 'frame')}" if path else "nothing was finished, nothing kept"

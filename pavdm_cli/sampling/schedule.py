@@ -35,9 +35,7 @@ class Schedule:
     sink: range = range(0)  # chunks that stay in the context after they have left it, in front of the others
     positions: int | None = None  # before the window's first latent, repeated in a longer context; None: all in order
     right_context: int = 0  # clean latents right after the last chunk
-    join: int | None = (
-        None  # chunk that is the window's oldest when they are first shown behind it; None: there are none
-    )
+    join: int | None = None  # the window's oldest chunk when they are first shown behind it; None: there are none
     loop: range = range(0)  # chunks of the video that are its right context too, so that it loops; none: it is given
 
     def __post_init__(self) -> None:

@@ -47,7 +47,7 @@ class KeptPackets:
     start: Fraction  # seconds at which the growing file's frames begin
     end: Fraction | None  # at which they end; None: nothing follows them
 
-    def around(self, packets: Iterable[VideoPacket], source: InputContainer) -> Iterator[VideoPacket]:
+    def surround(self, packets: Iterable[VideoPacket], source: InputContainer) -> Iterator[VideoPacket]:
         """Those before, the given ones, and those after, in the order in which they are decoded."""
         replaced = False
         for packet in source.demux(video_stream(source, self.path)):
@@ -73,7 +73,7 @@ class Remux:
     delay: Fraction  # seconds by which frames are decoded before they are presented
     others: OtherStreams | None = None
     end: Fraction = Fraction(0)  # of the video, in seconds
-    kept: KeptPackets | None = None
+    around: KeptPackets | None = None
 
     def __call__(self, source: Path, target: Path) -> None:
         """Copy the growing file `source` to `target`, and wait until that is on the disk. Raises: OSError."""
@@ -95,9 +95,10 @@ class Remux:
         with ExitStack() as stack:
             growing = stack.enter_context(av.open(str(source.absolute())))
             template, packets = growing.streams.video[0], growing.demux(video=0)
-            if self.kept:
-                kept = stack.enter_context(open_input(self.kept.path))
-                template, packets = video_stream(kept, self.kept.path), self.kept.around(packets, kept)
+            if self.around:
+                source_file = stack.enter_context(open_input(self.around.path))
+                template = video_stream(source_file, self.around.path)
+                packets = self.around.surround(packets, source_file)
             sink = stack.enter_context(closing(Sink(target)))
             with closing(av.open(sink, "w", format=MUXERS[suffix], options=options)) as file:
                 file.metadata["comment"] = self.comment

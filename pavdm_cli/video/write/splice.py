@@ -47,7 +47,7 @@ class Splice:
         return [round(time * self.video.time_base / self.params.tick) for time in times]
 
     @property
-    def kept(self) -> KeptPackets:
+    def surrounding(self) -> KeptPackets:
         """What stays of the video."""
         start, whole = self.video.timestamps[self.first], self.end == self.video.frames
         end = None if whole else self.video.timestamps[self.end] * self.video.time_base
@@ -91,7 +91,7 @@ class SpliceWriter(BaseWriter[SegmentedEncoder]):
         delay = decoding_delay(suffix, params) * params.tick
         with closing(StreamCopy(video, suffix, "keep")) as others:
             self.notes += others.notes
-            remux = Remux(self.encoder.comment, params.declared_rate, delay, others, video.end, self.splice.kept)
+            remux = Remux(self.encoder.comment, params.declared_rate, delay, others, video.end, self.splice.surrounding)
             remux(self.partial, target)
         return target
 
@@ -101,8 +101,8 @@ def keyframes(video: VideoInfo) -> list[int]:
     with open_input(video.path, video.limits) as source:
         packets = source.demux(video_stream(source, video.path))
         times = sorted(packet.pts for packet in packets if packet.is_keyframe and packet.pts is not None)
-    found = [bisect_left(video.timestamps, time) for time in times]
-    return [index for index in found if index < video.frames]
+    indices = [bisect_left(video.timestamps, time) for time in times]
+    return [index for index in indices if index < video.frames]
 
 
 def matching_params(video: VideoInfo, rate: Fraction, options: EncoderOptions) -> VideoParams | None:

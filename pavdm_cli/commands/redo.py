@@ -1,0 +1,121 @@
+"""`pavdm redo`: make a span of a finished video again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pavdm_cli import ui
+from pavdm_cli.commands import common, options
+from pavdm_cli.commands.run import open_model, pick_seed, report, with_threads
+from pavdm_cli.errors import ModelError
+from pavdm_cli.generation.request import Output, Redo, Request
+from pavdm_cli.runtime.signals import stop_requested
+from pavdm_cli.runtime.threads import Load
+
+if TYPE_CHECKING:
+    from pavdm_cli.generation.config import GenerationConfig
+    from pavdm_cli.generation.redo import MadeVideo, Span
+
+From = Annotated[
+    str,
+    typer.Option("--from", metavar="TIME", help="Where the span begins: 12, 12s, 12.5s, 1:02. Default: the start."),
+]
+To = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="TIME",
+        help="Where it ends; what follows stays, and the new chunks lead up to it. Default: end.",
+    ),
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option("--prompt", "-p", help="What the span shows, or - to read it from standard input; default: as FILE."),
+]
+Device = Annotated[str | None, typer.Option(help="Default: the one that FILE was made on.")]
+Threads = Annotated[int | None, typer.Option(min=0, max=options.MOST_THREADS, help="CPU threads; default: as FILE.")]
+Force = Annotated[
+    bool, typer.Option("--force", "-f", help="Replace an existing file; with -o FILE the video itself, at the end.")
+]
+
+
+def redo(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A complete mp4, mkv or webm that pavdm made.")],
+    start: From = "0s",
+    end: To = None,
+    prompt: Prompt = None,
+    seed: options.Seed = None,
+    output: options.Out = None,
+    device: Device = None,
+    threads: Threads = None,
+    force: Force = False,
+    as_json: options.Json = False,
+) -> None:
+    """Make a span of a video again, with another seed or prompt; all other frames stay as they are, bit for bit.
+
+    The span grows to whole segments of the file. With --to, its last chunks are shown the first kept chunk after it,
+    so that the motion leads there. The latents that `generate --keep-state` stores beside FILE are used if they are
+    there; otherwise the frames around the span are encoded. Sound and other tracks are copied. The new video is
+    NAME-redo, or -o.
+    """
+    from pavdm_cli.generation import redo as redoing
+    from pavdm_cli.generation.timeline import parse_time
+
+    begin, stop = parse_time(start), None if end is None else parse_time(end)
+    made = redoing.open_made(file)
+    asked = Redo(file, begin, stop)
+    redoing.check_times(made, asked)
+    path, in_place = redoing.target(made, Output(output, force=force))
+    text = None if prompt is None else common.read_prompt(prompt)
+    changes = {"prompt": text, "seed": pick_seed(seed), "device": device, "threads": threads}
+    request = redoing.request_of(made, replace(asked, in_place=in_place), changes)
+    ui.note(f"seed {request.seed}")
+    if text is not None and stop is not None:
+        ui.warn("with another prompt the join at the end of the span may be visible")
+    _make(made, request, Output(path, made.metadata["crf"], force and not in_place), as_json)
+
+
+def _make(made: MadeVideo, request: Request, output: Output, as_json: bool) -> None:
+    from pavdm_cli.generation import redo as redoing
+    from pavdm_cli.generation import write, write_redo
+
+    begun, asked = time.monotonic(), request.redo
+    assert asked
+    assert output.path
+    whole = redoing.config_of(made, with_threads(request, Load()))
+    _check_weights(whole, made)
+    span = redoing.find_span(whole, made, asked)
+    config = redoing.span_config(whole, span)
+    _print_span(made, span)
+    model = open_model(config)
+    total = span.splice.end - span.splice.first
+    with stop_requested(interruptible=False) as stop:
+        with ui.progress(output.path.name, total) as advance:
+            watch = write.Watch(advance, stop, stop.interruptible)
+            result = write_redo.redo(config, model, (made, span, asked), output, watch)
+        seconds, wall = result.frames / float(made.video.rate), time.monotonic() - begun
+        report(result, video_seconds=seconds, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
+
+
+def _print_span(made: MadeVideo, span: Span) -> None:
+    """The span in whole segments."""
+    first, end = span.splice.first, span.splice.end
+    times = [time - made.video.start for time in [*made.video.times, made.video.end]]
+    ui.note(f"makes {float(times[first]):g} s to {float(times[end]):g} s again, frames {first} to {end - 1}")
+
+
+def _check_weights(config: GenerationConfig, made: MadeVideo) -> None:
+    """Refuse other weights than those that made the video, before they are loaded. Raises: ModelError."""
+    from pavdm_cli.models.lora_file import parse_lora
+    from pavdm_cli.models.runner import placement_for, weights_digest
+
+    placement = replace(placement_for(config.execution, config.text_device), lora=tuple(map(parse_lora, config.lora)))
+    here, stored = weights_digest(config.video_model, placement), made.metadata["weights"]
+    if here != stored:
+        message = f"{made.video.path} was made with other weights of {config.spec.name}: {stored}, not {here}"
+        raise ModelError(message, "use the version or the folder of weights that made it")

@@ -1,0 +1,132 @@
+"""The clean latents around a span of a finished video: as they were sampled, or encoded from its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pavdm_cli.errors import InputError
+from pavdm_cli.generation.checkpoint import Checkpoint, read
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.pipeline import MOST_REPLAY
+from pavdm_cli.generation.recovery import check_encoded
+from pavdm_cli.generation.redo import MadeVideo, Span
+from pavdm_cli.models.pixels import from_bytes
+from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.sampling.loop import tail
+from pavdm_cli.video import read_frames_at, read_metadata
+from pavdm_cli.video.write.growing_file import hash_prefix
+from pavdm_cli.video.write.output import checkpoint_path, latents_path, partial_path
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Clean latents (1, T, C, h, w) before and after a span, those before it as far as a decoder depends on them."""
+
+    before: Tensor
+    after: Tensor | None  # None: nothing follows
+    sampled: bool  # rather than encoded from frames
+
+
+def surroundings(config: GenerationConfig, model: ModelRunner, made: MadeVideo, span: Span) -> Surroundings:
+    """The latents that a run with --keep-state stored, else those of the file's frames. Raises: FaultyValues."""
+    count = config.schedule.right_context
+    latents = kept_latents(made.video.path, config)
+    if latents is not None and (span.chunks.start or not made.continues):
+        first, stop = (_latents_before(config, chunk) for chunk in (span.chunks.start, span.chunks.stop))
+        before, after = latents.context, latents.read(range(stop, stop + count)) if count else None
+        stored = latents.read(range(max(0, first - MOST_REPLAY), first))
+        before = stored if before is None else torch.cat([before.to(stored), stored], dim=1)
+        return Surroundings(tail(before, MOST_REPLAY), after, True)
+    before = _encoded_before(config, model, made, span)
+    return Surroundings(before, _encoded_after(config, model, made, span) if count else None, False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLatents:
+    """All latents of a video, in a file."""
+
+    path: Path
+    shape: tuple[int, int, int]  # (C, h, w)
+    dtype: torch.dtype
+    context: Tensor | None  # those before the first: of a warm-up
+
+    def read(self, latents: range) -> Tensor:
+        """Some of them, (1, T, C, h, w)."""
+        size = int(np.prod(self.shape)) * self.dtype.itemsize
+        with self.path.open("rb") as file:
+            file.seek(latents.start * size)
+            data = bytearray(file.read(len(latents) * size))
+        values = torch.frombuffer(data, dtype=self.dtype) if data else torch.empty(0, dtype=self.dtype)
+        return values.reshape(1, -1, *self.shape)
+
+
+def kept_latents(video: Path, config: GenerationConfig) -> KeptLatents | None:
+    """The latents that the video's own run stored; None where there are none, or they are not this video's."""
+    partial = partial_path(video)
+    checkpoint = _checkpoint(checkpoint_path(partial))
+    if checkpoint is None or not _belongs(checkpoint, read_metadata(video) or {}):
+        return None
+    size, digest = checkpoint.latents
+    try:
+        if not size or hash_prefix(latents_path(partial), size).hexdigest() != digest:
+            return None
+    except OSError:
+        return None
+    dtype = checkpoint.render.sampler.window.dtype
+    return KeptLatents(latents_path(partial), config.layout.shape, dtype, checkpoint.render.context)
+
+
+def _checkpoint(path: Path) -> Checkpoint | None:
+    try:
+        return read(path) if path.exists() else None
+    except InputError:
+        return None
+
+
+def _belongs(checkpoint: Checkpoint, metadata: Mapping[str, Any]) -> bool:
+    return dict(checkpoint.run.metadata) == dict(metadata)
+
+
+def _latents_before(config: GenerationConfig, chunk: int) -> int:
+    return len(config.schedule.latents(range(config.warmup, config.warmup + chunk)))
+
+
+def _encoded_before(config: GenerationConfig, model: ModelRunner, made: MadeVideo, span: Span) -> Tensor:
+    """Latents of a clip that ends where the span begins."""
+    layout, schedule = config.layout, config.schedule
+    start = span.origin + Fraction(span.frames.start, config.spec.fps) - made.video.start
+    available = layout.filled_by(int(start * config.spec.fps))
+    count = layout.count(min(layout.whole(max(schedule.context, schedule.chunk)), available))
+    return _encode(config, model, made, span, range(span.frames.start - count, span.frames.start))
+
+
+def _encoded_after(config: GenerationConfig, model: ModelRunner, made: MadeVideo, span: Span) -> Tensor:
+    """Latents of the frames that follow; a stream whose first latent is a single frame begins before them."""
+    layout, count = config.layout, config.schedule.right_context
+    stop = span.frames.stop
+    if layout.unit > 1 or layout.first == layout.rest:
+        latents = _encode(config, model, made, span, range(stop, stop + layout.count(count)))
+        return latents[:, :count]
+    lead = layout.first + layout.rest * min(count, (stop - layout.first) // layout.rest)
+    latents = _encode(config, model, made, span, range(stop - lead, stop + layout.rest * count))
+    return tail(latents, count)
+
+
+@torch.no_grad()
+def _encode(config: GenerationConfig, model: ModelRunner, made: MadeVideo, span: Span, frames: range) -> Tensor:
+    """The latents of the model's frames of these numbers, as the file shows them; its last one is repeated."""
+    if not frames:
+        return torch.empty(1, 0, *config.layout.shape)
+    fps, rate = config.spec.fps, made.video.rate
+    middle = Fraction(1, 2) / max(Fraction(fps), rate)  # of a frame: containers round times
+    times = [span.origin + Fraction(number, fps) + middle for number in frames]
+    pixels = np.stack([*read_frames_at(made.video, times, config.spec.size, made.scale)])
+    return check_encoded(model.encode(from_bytes(pixels)[None]), config.spec.latent_limit)

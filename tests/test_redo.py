@@ -1,0 +1,186 @@
+"""`pavdm redo`: a span is made again, everything outside keeps its packets and frames, and the file says so."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.command import Said, pavdm
+from support.interrupted import RED, made, snapshots
+from test_video_splice import check_outside, decoded, packets
+
+from pavdm_cli.generation import kept_latents, write_redo
+from pavdm_cli.video import read_metadata
+
+FRAMES = 80  # segments begin at frames 0, 24, 48 and 72
+WORDS = (*RED, "--frames", FRAMES, "--keep-state")
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video with its latents."""
+    folder = tmp_path_factory.mktemp("film")
+    said = pavdm(*WORDS, "-o", folder / "v.mp4")
+    assert said.code == 0, said.err
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_folder(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of it, in the current folder."""
+    shutil.copytree(film, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+
+
+def redone(*words: object, name: str = "new.mp4") -> Said:
+    said = pavdm("redo", "v.mp4", *words, "-o", name)
+    assert said.code == 0, said.err
+    return said
+
+
+MORE = pytest.mark.integration
+SPANS = [(("4s", "5s"), 24, 48), pytest.param(("0", "1"), 0, 24, marks=MORE), (("5.9", "9"), 24, 72)]
+
+
+@pytest.mark.parametrize(("span", "first", "end"), SPANS)
+def test_everything_outside_the_span_stays_bit_for_bit(span: tuple[str, str], first: int, end: int) -> None:
+    said = redone("--from", span[0], "--to", span[1], "--seed", 5)
+    assert f"makes {first / 8:g} s to {end / 8:g} s again, frames {first} to {end - 1}" in said.err
+    check_outside(Path("v.mp4"), Path("new.mp4"), first, end)
+    assert "no latents were stored" not in said.err
+
+
+@MORE
+def test_without_an_end_the_rest_is_made_again() -> None:
+    redone("--from", "7s", "--seed", 5)
+    check_outside(Path("v.mp4"), Path("new.mp4"), 48, FRAMES)
+
+
+def test_the_whole_video_with_its_own_seed_is_the_original() -> None:
+    redone("--seed", 1)
+    assert packets(Path("new.mp4")) == packets(Path("v.mp4"))
+
+
+@MORE
+def test_the_same_seed_gives_the_same_file_and_another_one_does_not() -> None:
+    for name, seed in (("a.mp4", 5), ("b.mp4", 5), ("c.mp4", 6)):
+        redone("--from", "4s", "--to", "5s", "--seed", seed, name=name)
+    assert Path("a.mp4").read_bytes() == Path("b.mp4").read_bytes()
+    assert not np.array_equal(decoded(Path("a.mp4"))[30], decoded(Path("c.mp4"))[30])
+
+
+@MORE
+def test_without_latents_the_frames_around_the_span_are_encoded() -> None:
+    redone("--from", "4s", "--to", "5s", "--seed", 5, name="kept.mp4")
+    Path("v.partial.mp4.latents").unlink()
+    said = redone("--from", "4s", "--to", "5s", "--seed", 5)
+    assert "no latents were stored with the video" in said.err
+    check_outside(Path("v.mp4"), Path("new.mp4"), 24, 48)
+    pairs = zip(decoded(Path("kept.mp4"))[24:48], decoded(Path("new.mp4"))[24:48], strict=True)
+    assert np.mean([np.abs(a.astype(int) - b).mean() for a, b in pairs]) < 6
+
+
+@MORE
+def test_latents_of_another_video_of_that_name_are_not_used() -> None:
+    made(*RED, "--frames", FRAMES, "--seed", 2, name="other.mp4")
+    shutil.copy("other.mp4", "v.mp4")
+    assert "no latents were stored with the video" in redone("--from", "4s", "--to", "5s").err
+
+
+def test_the_file_says_what_was_made_again_and_info_how() -> None:
+    redone("--from", "4s", "--to", "5s", "--seed", 5, "--prompt", "a green boat")
+    before, after = read_metadata("v.mp4"), read_metadata("new.mp4")
+    assert before is not None
+    assert after is not None
+    (record,) = after.pop("redo")
+    assert after == before
+    assert [record[name] for name in ("first", "end", "seed", "prompt")] == [24, 48, 5, "a green boat"]
+    lines = pavdm("info", "new.mp4").out.splitlines()
+    assert any(line.startswith("redo") and "frames 24 to 47" in line and "a green boat" in line for line in lines)
+    command = shlex.split(lines[-1])
+    assert pavdm(*command[1:], "-o", "again.mp4").code == 0
+    assert packets(Path("again.mp4")) == packets(Path("new.mp4"))
+    assert json.loads(pavdm("info", "new.mp4", "--json").out)["redo"] == [record]
+
+
+@MORE
+def test_another_prompt_is_announced_as_visible() -> None:
+    assert "the join at the end of the span may be visible" in redone("--from", "4", "--to", "5", "-p", "a boat").err
+    assert "may be visible" not in redone("--from", "4", "--to", "5", name="other.mp4").err
+
+
+@MORE
+def test_the_default_name_is_free_and_the_original_stays() -> None:
+    before = Path("v.mp4").read_bytes()
+    for name in ("v-redo.mp4", "v-redo-2.mp4"):
+        assert pavdm("redo", "v.mp4", "--from", "7s").out == f"{name}\n"
+    assert Path("v.mp4").read_bytes() == before
+
+
+@MORE
+def test_in_place_needs_force_and_drops_latents_that_no_longer_fit() -> None:
+    before = Path("v.mp4").read_bytes()
+    said = pavdm("redo", "v.mp4", "--from", "7s", "-o", "v.mp4")
+    assert said.code == 4
+    assert "use --force" in said.err
+    redone("--from", "7s", "--seed", 5, name="new.mp4")
+    said = pavdm("redo", "v.mp4", "--from", "7s", "--seed", 5, "-o", "v.mp4", "--force")
+    assert (said.code, said.out) == (0, "v.mp4\n")
+    assert Path("v.mp4").read_bytes() != before
+    assert packets(Path("v.mp4")) == packets(Path("new.mp4"))
+    assert sorted(path.name for path in Path().iterdir()) == ["new.mp4", "v.mp4"]
+
+
+@MORE
+def test_a_span_can_be_made_again_twice() -> None:
+    redone("--from", "4s", "--to", "5s", "--seed", 5)
+    said = pavdm("redo", "new.mp4", "--from", "7s", "--seed", 6, "-o", "newer.mp4")
+    assert said.code == 0, said.err
+    check_outside(Path("new.mp4"), Path("newer.mp4"), 48, FRAMES)
+    records = (read_metadata("newer.mp4") or {})["redo"]
+    assert [record["seed"] for record in records] == [5, 6]
+
+
+def test_an_interrupted_redo_resumes_to_the_same_bytes() -> None:
+    cuts = snapshots("redo", "v.mp4", "--from", "3s", "--to", "9s", "--seed", 5, name="new.mp4")
+    assert len(cuts) == 12
+    for cut in (cuts[0], cuts[8]):
+        said = pavdm("resume", cut / "new.mp4")
+        assert said.code == 0, said.err
+        assert (cut / "new.mp4").read_bytes() == Path("new.mp4").read_bytes()
+        assert [path.name for path in cut.iterdir()] == ["new.mp4"]
+
+
+@MORE
+def test_the_wrong_latents_on_the_right_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    redone("--from", "4s", "--to", "5s", "--seed", 5, name="right.mp4")
+    real = kept_latents.KeptLatents.read
+    monkeypatch.setattr(kept_latents.KeptLatents, "read", lambda self, latents: real(self, latents).flip(-1))
+    redone("--from", "4s", "--to", "5s", "--seed", 5)
+    assert packets(Path("new.mp4")) != packets(Path("right.mp4"))
+
+
+REFUSED = {
+    "no such file": (("nothing.mp4",), 3, "does not exist"),
+    "after the end": (("v.mp4", "--from", "11s"), 2, "outside the video of 10 s"),
+    "end after the end": (("v.mp4", "--from", "1s", "--to", "12s"), 2, "outside the video of 10 s"),
+    "end before start": (("v.mp4", "--from", "4s", "--to", "4s"), 2, "is not before --to"),
+    "no time": (("v.mp4", "--from", "soon"), 2, "'soon' is no time"),
+    "other container": (("v.mp4", "-o", "x.mkv"), 2, "is no .mp4 file"),
+    "existing": (("v.mp4", "-o", "other.mp4"), 4, "exists"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_work_is_refused_before_any_work(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("other.mp4").write_bytes(b"x")
+    monkeypatch.setattr(write_redo, "redo", None)
+    words, code, message = REFUSED[case]
+    said = pavdm("redo", *words)
+    assert said.code == code
+    assert message in said.err
+    assert len(said.err.splitlines()) <= 3
