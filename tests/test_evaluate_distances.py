@@ -13,8 +13,14 @@ from support.command import pavdm
 from support.corruptions import CORRUPTIONS, clean
 
 from pavdm_cli.evaluation.clip_features import ProbeMeter, Resampler
-from pavdm_cli.evaluation.distances import frechet_distance, jackknife, kernel_distance, sums_of
-from pavdm_cli.evaluation.set_distances import DIMENSIONS, GROUPS, between
+from pavdm_cli.evaluation.distances import (
+    frechet_distance,
+    jackknife,
+    kernel_distance,
+    student_t_quantile,
+    sums_of,
+)
+from pavdm_cli.evaluation.set_distances import DIMENSIONS, GROUPS, compare_sets
 from pavdm_cli.evaluation.videos import VideoSet, render_videos
 from pavdm_cli.video import VideoWriter
 
@@ -107,7 +113,7 @@ def values(name: str) -> dict[str, float]:
     """Distances of a failure, or of the same scenes two seconds later, from the first six seconds of four scenes."""
     first = [video[:48] for video in renders()]
     others = [CORRUPTIONS[name](video) for video in first] if name else [video[16:] for video in renders()]
-    result = between([features_of(video) for video in others], [features_of(video) for video in first])
+    result = compare_sets([features_of(video) for video in others], [features_of(video) for video in first])
     return {distance: interval[0] for distance, interval in result.values.items()}
 
 
@@ -128,7 +134,7 @@ def test_worse_failures_are_farther() -> None:
 
 def test_intervals_leave_out_whole_videos_however_many() -> None:
     rows = [gaussian(3, seed, width=DIMENSIONS).tolist() for seed in range(2 * GROUPS + 3)]
-    result = between(rows, rows[:5])
+    result = compare_sets(rows, rows[:5])
     value, low, high = result.values["kernel_probe"]
     assert result.clips == (105, 15)
     assert low < value < high
@@ -136,7 +142,7 @@ def test_intervals_leave_out_whole_videos_however_many() -> None:
 
 
 def test_short_videos_give_no_distance_and_a_note() -> None:
-    result = between([[], []], [[]])
+    result = compare_sets([[], []], [[]])
     assert result.values["frechet_probe"] == (None, None, None)
     assert "each needs two clips" in result.note
 
@@ -160,3 +166,14 @@ def test_references_give_distances_of_the_sets(tmp_path: Path) -> None:
     assert code == 0
     assert {"frechet_probe", "kernel_probe"} <= {line.split()[0] for line in table.splitlines() if line}
     assert "fvd" not in table.lower()
+
+
+@pytest.mark.parametrize(
+    ("freedom", "value"), [(1, 12.706), (2, 4.303), (5, 2.571), (10, 2.228), (15, 2.131), (30, 2.042)]
+)
+def test_quantiles_of_students_t_are_those_of_the_tables(freedom: int, value: float) -> None:
+    assert student_t_quantile(freedom) == pytest.approx(value, abs=5e-4)
+
+
+def test_many_degrees_of_freedom_give_the_normal_quantile() -> None:
+    assert student_t_quantile(100_001) == pytest.approx(1.95996, abs=1e-4)

@@ -8,7 +8,7 @@ import pytest
 
 from pavdm_cli.errors import InputError
 from pavdm_cli.models.opensora.prompt import clean
-from pavdm_cli.training.finetune.dataset import MAX_LISTED, Skipped, VideoItem, find_videos, summarize
+from pavdm_cli.training.finetune.dataset import MAX_LISTED, Skipped, VideoItem, find_captioned_videos, summarize
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def readable(caption: str) -> bool:
 def test_captions_are_read_from_text_files(folder):
     (folder / "a.txt").write_text("\ufeffa red ball\n", encoding="utf-8")
     (folder / "inner" / "c.txt").write_text("a boat", encoding="utf-8")
-    found, skipped = find_videos(folder, readable)
+    found, skipped = find_captioned_videos(folder, readable)
     assert named(folder, found) == {"a.mp4": "a red ball", "inner/c.webm": "a boat"}
     assert skipped == [Skipped(folder / "B.MOV", "without a caption")]
 
@@ -44,7 +44,7 @@ def test_captions_are_read_from_a_table(head, table, folder):
     order = ("0,{text},{path}" if head.startswith("id") else "{path},{text}").format
     lines = [order(path=path, text=text) for path, text in rows.items()]
     (folder / table).write_text("\n".join([head, *lines]), encoding="utf-8-sig")
-    found, skipped = find_videos(folder, readable)
+    found, skipped = find_captioned_videos(folder, readable)
     assert named(folder, found) == {"a.mp4": "a red ball, high up", "B.MOV": "a kite", "inner/c.webm": "a boat"}
     assert skipped == []
 
@@ -54,7 +54,7 @@ def test_table_rows_override_text_files_unless_empty(folder):
     (folder / "other.csv").write_text("nothing")
     for name in ("a", "inner/c"):
         (folder / f"{name}.txt").write_text("from beside")
-    found, skipped = find_videos(folder, readable)
+    found, skipped = find_captioned_videos(folder, readable)
     assert named(folder, found) == {"a.mp4": "from the table", "inner/c.webm": "from beside"}
     assert [one.path.name for one in skipped] == ["B.MOV"]
 
@@ -62,7 +62,7 @@ def test_table_rows_override_text_files_unless_empty(folder):
 def test_missing_videos_and_empty_captions_are_reported(folder):
     (folder / "captions.csv").write_text("path,text\ngone.mp4,a ball\na.mp4,http://x.com\nB.MOV,a kite\n")
     (folder / "inner" / "c.txt").write_bytes(b"\xff\xfe\xff")
-    found, skipped = find_videos(folder, readable)
+    found, skipped = find_captioned_videos(folder, readable)
     assert named(folder, found) == {"B.MOV": "a kite"}
     assert {one.path.name: one.reason for one in skipped} == {
         "a.mp4": "whose caption has no usable text",
@@ -85,7 +85,7 @@ def test_an_unreadable_table_is_one_error_line(case, folder):
     for name, content in files.items():
         (folder / name).write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
-        find_videos(folder, readable)
+        find_captioned_videos(folder, readable)
     assert caught.value.hint
     assert caught.value.exit_code == 3
 
@@ -93,7 +93,7 @@ def test_an_unreadable_table_is_one_error_line(case, folder):
 @pytest.mark.parametrize("place", ["nowhere", "a.mp4"])
 def test_a_missing_folder_is_one_error_line(place, folder):
     with pytest.raises(InputError, match="is not a folder"):
-        find_videos(folder / place, readable)
+        find_captioned_videos(folder / place, readable)
 
 
 def test_skipped_videos_are_counted_by_reason():

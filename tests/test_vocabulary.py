@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 CHECKED = (
     "kernels",
     "pavdm_cli/attention",
+    "pavdm_cli/evaluation",
     "pavdm_cli/hub",
     "pavdm_cli/models",
     "pavdm_cli/runtime",
@@ -148,6 +149,8 @@ EXCEPTIONS = {
     ("kernels/pavdm_kernels/qk_norm_rope.py", "product"): "a complex product is meant",
     ("kernels/pavdm_kernels/dot_product.py", "product"): "scaled dot-product attention is its name",
     ("pavdm_cli/attention/table.py", "table"): "the table of backends",
+    ("pavdm_cli/evaluation/bars.py", "codec"): "names in stored rows",
+    ("pavdm_cli/evaluation/ratchet.py", "codec"): "names in stored rows",
     ("docs/guide.md", "codecs"): "those of a video file",
     ("docs/decisions.md", "codec"): "Matroska's codec delay",
     ("docs/training.md", "codec"): "the name of the command",

@@ -158,12 +158,14 @@ def check_installed() -> None:
 
 
 def _check_plot(plot: Path | None) -> None:
-    from pavdm_cli.evaluation.plot import SUFFIXES
+    from pavdm_cli.evaluation.plot import PLOT_SUFFIXES
 
     if plot is None:
         return
-    if plot.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--plot must end in {', '.join(SUFFIXES)}, got {plot.name!r}", "for example --plot drift.png")
+    if plot.suffix.lower() not in PLOT_SUFFIXES:
+        raise UsageError(
+            f"--plot must end in {', '.join(PLOT_SUFFIXES)}, got {plot.name!r}", "for example --plot drift.png"
+        )
     if plot.is_dir() or not plot.absolute().parent.is_dir():
         raise OutputError(f"cannot write {plot}", "its folder must exist")
 
@@ -187,9 +189,9 @@ def set_distances(results: Sequence[Measurement], references: Sequence[Measureme
     if not references:
         return None
     from pavdm_cli import ui
-    from pavdm_cli.evaluation.set_distances import between
+    from pavdm_cli.evaluation.set_distances import compare_sets
 
-    distances = between([one.features for one in results], [one.features for one in references])
+    distances = compare_sets([one.features for one in results], [one.features for one in references])
     if distances.note:
         ui.warn(distances.note)
     return distances

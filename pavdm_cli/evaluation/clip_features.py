@@ -1,4 +1,4 @@
-"""The probe over a video as its frames come: features, words and object counts, with one clip of frames in memory."""
+"""Applies the probe to a video frame by frame: features, words and object counts, with one clip in memory."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Frame = NDArray[np.uint8]  # (H, W, 3), RGB
 
 
 class Resampler:
-    """Chooses the frames that are shown at the times of the probe's frame rate, at the probe's size."""
+    """Resamples frames to the probe's frame rate and size."""
 
     def __init__(self, fps: float) -> None:
         self._fps, self._frames, self._taken = fps, 0, 0
 
     def add(self, frame: Frame) -> list[Frame]:
-        """The next frame, small, as often as it is shown at the probe's rate: never, once, or several times."""
+        """The next frame at the probe's size, repeated as often as it is shown at the probe's rate, possibly never."""
         self._frames += 1
         count = int(np.ceil(self._frames * PROBE_FPS / self._fps - 1e-6)) - self._taken
         self._taken += count
@@ -48,7 +48,7 @@ def small(frame: Frame) -> Frame:
 class ProbeMeter:
     """Reads four-second clips, one every two seconds, and with `counting` the object count of every frame.
 
-    The end of a video that is no whole clip is left out; a video of less than four seconds has no clip.
+    An incomplete clip at the end is dropped; a video of less than four seconds has no clip.
     """
 
     def __init__(self, counting: bool = True) -> None:
@@ -77,12 +77,12 @@ class ProbeMeter:
 
 @cache
 def shipped_probe() -> Probe:
-    """The probe that comes with the package."""
+    """The bundled probe."""
     return load(SHIPPED)
 
 
 @cache
 def projection(width: int) -> NDArray[np.float64]:  # (width, DIMENSIONS)
-    """Orthonormal directions, the same every time, over SCALE: they keep the order of distances."""
+    """Fixed orthonormal directions, divided by SCALE; distances keep their order."""
     directions = np.random.Generator(np.random.Philox(0)).standard_normal((width, DIMENSIONS))
     return np.asarray(np.linalg.qr(directions)[0] / SCALE)

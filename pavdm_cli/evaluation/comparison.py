@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES, SEED, LEVEL = 10_000, 0, 0.05
-# Whether less of a metric is better; drifts count by their size, and dynamics is a matter of taste.
+# Drifts and slopes count by their absolute value; metrics that are not listed have no better direction.
 LOWER_IS_BETTER = {
     **dict.fromkeys(("joint_ratio", "largest_jump", "flicker", "shake", "frozen", "unpredicted", "scenes"), True),
     **dict.fromkeys(("color_error", "speed_error", "identity_drift"), True),
@@ -64,7 +64,7 @@ def _comparison(name: str, pairs: NDArray[np.float64], p_value: float) -> Compar
 
 
 def result(name: str, a_is_lower: bool) -> str:
-    """Which side a clear difference speaks for."""
+    """The result of a significant difference."""
     adherence = False if name.startswith("adherence_") else None
     lower_is_better = name.startswith(("drift_", "slope_")) or LOWER_IS_BETTER.get(name, adherence)
     if lower_is_better is None:
@@ -97,14 +97,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def z_scores(
-    metrics: Mapping[str, float | None], references: Sequence[Mapping[str, float | None]]
+    metrics: Mapping[str, float | None], reference_videos: Sequence[Mapping[str, float | None]]
 ) -> dict[str, float | None]:
     """How many standard deviations each metric is from the mean of reference videos; None with fewer than three."""
-    return {name: _z_score(value, [one.get(name) for one in references]) for name, value in metrics.items()}
+    return {name: _z_score(value, [one.get(name) for one in reference_videos]) for name, value in metrics.items()}
 
 
-def _z_score(value: float | None, references: Sequence[float | None]) -> float | None:
-    known = np.array([one for one in references if one is not None], np.float64)
+def _z_score(value: float | None, reference: Sequence[float | None]) -> float | None:
+    known = np.array([one for one in reference if one is not None], np.float64)
     if value is None or len(known) < 3 or known.std(ddof=1) < 1e-12:
         return None
     return float((value - known.mean()) / known.std(ddof=1))

@@ -1,29 +1,28 @@
-"""Fréchet and kernel distance between two sets of feature vectors, from sums that are added to vector by vector.
+"""Fréchet and kernel distance between two sets of feature vectors, from sums accumulated vector by vector.
 
-Both are distances of the features of our own probe (`clip_features`), not FVD, whose features are of another network.
+Features are those of our own probe (`clip_features`), so this is not FVD, which uses another network.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-DIMENSIONS = 64  # of the features of a clip: ten times as many clips are easily had
+DIMENSIONS = 64  # of the features of a clip
 ENOUGH = 10  # vectors per dimension: with fewer, the Fréchet distance is biased upwards
-# 97.5 % quantiles of Student's t distribution with 1, 2, ... degrees of freedom; the last one also for more.
-QUANTILES = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13)
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureSums:
-    """Sums over vectors x of D dimensions: all that both distances need, in memory that does not grow.
+    """Sums over vectors x of D dimensions from which both distances are computed, in constant memory.
 
-    With y = [x / sqrt(D), 1], the cubic kernel (x . x' / D + 1)^3 is the inner product of third powers of y.
+    With y = [x / sqrt(D), 1], the cubic kernel (x . x' / D + 1)^3 is the dot-product of third tensor powers of y.
     """
 
     count: int
@@ -54,7 +53,7 @@ class FeatureSums:
 
 
 def sums_of(features: Values) -> FeatureSums:  # (n, D)
-    """The sums of a few vectors."""
+    """The sums over some vectors."""
     features = np.asarray(features, np.float64)
     extended = np.pad(features / features.shape[1] ** 0.5, ((0, 0), (0, 1)), constant_values=1.0)  # (n, D + 1)
     squares = (extended[:, :, None] * extended[:, None]).reshape(len(extended), extended.shape[1] ** 2)
@@ -73,7 +72,7 @@ def frechet_distance(a: FeatureSums, b: FeatureSums) -> float | None:
 
 
 def kernel_distance(a: FeatureSums, b: FeatureSums) -> float | None:
-    """Unbiased squared MMD with the kernel (x . y / D + 1)^3: about 0 for sets from one distribution, at any size."""
+    """Unbiased squared MMD with the kernel (x . y / D + 1)^3: about 0 for sets of any size from one distribution."""
     if min(a.count, b.count) < 2:
         return None
     within = [(float((one.cubes**2).sum()) - one.own_kernels) / (one.count * (one.count - 1)) for one in (a, b)]
@@ -84,9 +83,9 @@ Distance = Callable[[FeatureSums, FeatureSums], float | None]
 
 
 def jackknife(statistic: Callable[[FeatureSums], float | None], groups: Sequence[FeatureSums]) -> Values | None:
-    """Value, and low and high end of the 95 % interval, of a statistic of all groups by leaving out each (3,).
+    """A statistic of all groups and its 95 % interval, (3,), by leaving out each group; None if it has no value.
 
-    A group holds the vectors of whole videos: clips of one video are not independent. None where it has no value.
+    A group holds the vectors of whole videos, since the clips of one video are not independent.
     """
     total = reduce(FeatureSums.__add__, groups)
     value, without = statistic(total), [statistic(total - group) for group in groups]
@@ -94,13 +93,35 @@ def jackknife(statistic: Callable[[FeatureSums], float | None], groups: Sequence
 
 
 def jackknife_interval(value: float, without: Sequence[float | None]) -> Values | None:
-    """The same from the statistic of all groups and that without each; None with fewer than two groups."""
+    """The same from the value for all groups and those without each group; None with fewer than two groups."""
     known = np.array([one for one in without if one is not None], np.float64)
     if len(known) < max(2, len(without)):
         return None
     error = float(np.sqrt((len(known) - 1) / len(known) * ((known - known.mean()) ** 2).sum()))
-    margin = error * QUANTILES[min(len(known) - 1, len(QUANTILES)) - 1]
+    margin = error * student_t_quantile(len(known) - 1)
     return np.array([value, value - margin, value + margin])
+
+
+@lru_cache
+def student_t_quantile(freedom: int, coverage: float = 0.95) -> float:
+    """t such that a Student's t variable with so many degrees of freedom is within -t to t with this probability.
+
+    Bisects the closed form for integer degrees of freedom (Abramowitz and Stegun 26.7.3 and 26.7.4).
+    """
+
+    def probability(t: float) -> float:
+        angle, odd = math.atan(t / math.sqrt(freedom)), freedom % 2
+        term, total = math.cos(angle) if odd else 1.0, 0.0
+        for power in range(odd, freedom - 1, 2):
+            total += term
+            term *= math.cos(angle) ** 2 * (power + 1) / (power + 2)
+        return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+
+    low, high = 0.0, 1e3
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if probability(middle) < coverage else (low, middle)
+    return low
 
 
 def _symmetric_root(matrix: Values) -> Values:

@@ -108,7 +108,7 @@ def mean_difference(a: Gray, b: Gray) -> float:
 
 
 def color_histogram(frame: Frame, bins: int = 4, bands: int = 3) -> NDArray[np.float64]:
-    """Square roots of the color shares in horizontal bands, of unit length: their dot product is a similarity."""
+    """Square roots of the color shares in horizontal bands, a unit vector: compare by cosine similarity."""
     import cv2
 
     edges = np.linspace(0, frame.shape[0], bands + 1).astype(int)

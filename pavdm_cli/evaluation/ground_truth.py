@@ -1,7 +1,7 @@
-"""A video of the painted world against its prompt: words, object count, colour, speed and identity over time.
+"""Compares a video of the painted world with its prompt: words, object count, colour, speed and identity over time.
 
-What a caption says is known here, and how that looks and moves can be rendered. Words and counts are read by the probe,
-which was trained on renders; the object's colour, speed and identity are measured by matching its rendered templates.
+The scene of a caption can be rendered. Words and counts are classified by the probe, which was trained on renders; the
+object's colour, speed and identity are measured by template matching.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Series = dict[str, list[float]]
 
 
 def stored_scene(path: Path) -> Scene | None:
-    """A scene as the caption of a video of the painted world describes it; None of any other video.
+    """The scene that the caption of a video of the painted world describes; None for any other video.
 
-    Also None of continuations and of videos that start from an image, whose captions describe a part of them.
+    Also None for continuations and videos that start from an image, since the caption describes only a part.
     """
     try:
         metadata, _ = sound_fields(read_metadata(path) or {})
@@ -50,7 +50,7 @@ def stored_scene(path: Path) -> Scene | None:
 
 
 def scene_of(caption: str) -> Scene | None:
-    """A scene of the caption's words; None unless it names them all, but for a still camera."""
+    """The scene that a caption describes; None unless it mentions everything but the camera."""
     slots: dict[str, Any] = {FIELDS[kind]: mention.meaning for kind, mention in parse(caption).slots.items()}
     if slots.keys() | {"camera"} < ATTRIBUTES.keys():
         return None
@@ -58,7 +58,7 @@ def scene_of(caption: str) -> Scene | None:
 
 
 class WorldMeter:
-    """Reads a video by the probe as its frames come; with a scene, also compares it with what that looks like."""
+    """Applies the probe to a video frame by frame; with a scene, also tracks its object."""
 
     def __init__(self, fps: float, scene: Scene | None = None) -> None:
         self._resampler, self._probe, self._scene = Resampler(fps), ProbeMeter(counting=scene is not None), scene
@@ -105,7 +105,7 @@ def survival(one: NDArray[np.float64]) -> float | None:  # (n,), 1 where a frame
 
 
 def binned(values: NDArray[np.float64]) -> list[float]:
-    """Means over bins of two seconds, without those in which nothing is known (NaN)."""
+    """Means over two-second bins, ignoring NaN; bins of NaN alone are dropped."""
     bins = [values[start : start + BIN_FRAMES] for start in range(0, len(values), BIN_FRAMES)]
     return [float(np.nanmean(one)) for one in bins if not np.isnan(one).all()]
 
@@ -145,7 +145,7 @@ class ObjectMeter:
             self._now = PatchMean()
 
     def metrics(self) -> Metrics:
-        """How far color and speed are off, and how much the object has changed by the end."""
+        """Errors of color and speed, and the change of the object by the end."""
         errors, ends = np.array(self._errors), self._identity[-max(1, round(ENDS * len(self._identity))) :]
         seen = bool((~np.isnan(errors)).any())
         speed = abs(float(np.mean(self._speeds)) - self._speed) if self._speeds else None

@@ -1,4 +1,4 @@
-"""One video file to its metrics: read once, frame by frame, summarized over the video and per two-second clip."""
+"""Measures one video file: reads it once, and summarizes the metrics of its frames overall and per two-second clip."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CLIP_SECONDS = 2.0
 ENDS = 0.15  # share of the video at either end that drift compares
 FROZEN = 0.05 / 255  # mean change of luma, below which a frame repeats the one before
-SMALL = 0.2 / 255  # keeps ratios of nearly still videos finite
+SMALL = 0.2 / 255  # keeps ratios finite for nearly still videos
 SCENE_THRESHOLD, SCENE_SECONDS = 3.0, 0.6  # PySceneDetect's default ratio; shortest scene
 
 Values = NDArray[np.float64]
@@ -26,7 +26,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The metrics of one video, all plain numbers; None where a video is too short or has no chunk borders."""
+    """The metrics of one video as plain numbers; None if a video is too short or has no chunk boundaries."""
 
     path: str
     frames: int
@@ -43,7 +43,7 @@ class Measurement:
         return asdict(self)
 
     def summary(self) -> dict[str, Any]:
-        """The same without features, which say nothing to a reader."""
+        """The same without features, which are not readable."""
         return {name: value for name, value in self.to_json().items() if name != "features"}
 
 
@@ -53,16 +53,16 @@ def measure(
     chunk_frames: int | None = None,
     flow: bool = False,
     world: WorldMeter | None = None,
-    advance: Callable[[int], object] = lambda count: None,
+    on_progress: Callable[[int], object] = lambda count: None,
 ) -> Measurement:
-    """Measure every frame of a video, also by `world`. `advance` is called with 1 after each. Raises: InputError."""
+    """Measure every frame of a video, also with `world`; calls `on_progress` with 1 after each. Raises: InputError."""
     meter, scenes = FrameMeter(float(video.rate), flow), SceneCounter(float(video.rate))
     for frame, _ in FrameReader(video):
         meter.add(frame)
         scenes.add(frame)
         if world:
             world.add(frame)
-        advance(1)
+        on_progress(1)
     series, fps = meter.series, float(video.rate)
     count = len(series["brightness"])
     metrics = {"scenes": float(scenes.finish())} | summarize(series, chunk_frames)
@@ -71,8 +71,8 @@ def measure(
     clips = {name: clip_means(series[name], fps).round(6).tolist() for name in series.values}
     world_metrics, world_clips = world.finish() if world else ({}, {})
     features = world.features if world else []
-    about = (str(video.path), count, fps, video.width, video.height, chunk_frames)
-    return Measurement(*about, metrics | world_metrics, clips | world_clips, features)
+    properties = (str(video.path), count, fps, video.width, video.height, chunk_frames)
+    return Measurement(*properties, metrics | world_metrics, clips | world_clips, features)
 
 
 def summarize(series: FrameSeries, chunk_frames: int | None = None) -> dict[str, float | None]:
@@ -97,7 +97,7 @@ def summarize(series: FrameSeries, chunk_frames: int | None = None) -> dict[str,
 
 
 def joint_ratio(change: Values, chunk_frames: int | None) -> float | None:
-    """Mean change across chunk borders over mean change inside chunks; None without borders."""
+    """Mean change across chunk boundaries over that inside chunks; None without boundaries."""
     if chunk_frames is None or chunk_frames < 2 or len(change) < chunk_frames:
         return None
     at_border = np.arange(1, len(change) + 1) % chunk_frames == 0
@@ -105,12 +105,12 @@ def joint_ratio(change: Values, chunk_frames: int | None) -> float | None:
 
 
 def second_difference(values: Values) -> float | None:
-    """Mean absolute second difference: what a smooth change leaves."""
+    """Mean absolute second difference, which is small for smooth changes."""
     return float(np.abs(np.diff(values, n=2)).mean()) if len(values) > 2 else None
 
 
 def shake(series: FrameSeries) -> float | None:
-    """Median change of the global shift from frame to frame, in pixels: a smooth pan has none."""
+    """Median change of the global shift from frame to frame, in pixels: 0 for a smooth pan."""
     shifts = np.stack([series["shift_x"], series["shift_y"]], axis=1)  # (n - 1, 2)
     return float(np.median(np.abs(np.diff(shifts, axis=0)).sum(axis=1))) if len(shifts) > 1 else None
 
@@ -133,7 +133,7 @@ def slope(clips: Values) -> float | None:
 
 
 def clip_means(values: Values, fps: float) -> Values:
-    """Means over clips of two seconds; a rest of less than a clip belongs to the last one."""
+    """Means over two-second clips; the last one includes the remaining frames."""
     length = max(1, round(CLIP_SECONDS * fps))
     starts = np.arange(max(1, len(values) // length)) * length
     counts = np.diff([*starts, len(values)])

@@ -1,7 +1,6 @@
-"""Finds the object of a painted scene in every frame by its rendered templates, and compares it with what it should be.
+"""Locates the object of a painted scene in every frame by template matching, and measures its color and speed.
 
-The world draws an object of a kind and colour always at the same size, so the place where one of its templates (one per
-colour) differs least from the frame is where it is.
+The world renders an object always at the same size, so it is where one of its templates, one per colour, matches best.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from pavdm_cli.pocket_world.world import Scene
 
 DETAIL = 0.3
 INSIDE = 0.95  # of the object's cover: pixels with less mix with the background
-LARGEST_ERROR = 0.11  # root mean square over its pixels, beyond which it is not there: rendered ones reach 0.08
+LARGEST_ERROR = 0.11  # root mean square error of a match; rendered objects reach 0.08
 SPEED_FRAMES = 4000  # over which the mean speed of a motion is computed
 
 
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """An object of every colour, cut out, under the light of one time of day."""
+    """The object in every colour, cut out, in the light of the scene's time of day."""
 
     colors: Tensor  # (C, 3, h, w), 0 outside of the object
     weights: Tensor  # (h, w), 1 on the object
@@ -52,7 +51,7 @@ class Sighting:
 
 
 def templates_of(scene: Scene) -> Templates:
-    """Rendered in the middle of the frame, where nothing covers it."""
+    """Templates rendered in the middle of the frame, where nothing covers the object."""
     seconds = torch.zeros(1, 1)
     scenes = [replace(scene, colour=colour) for colour in COLOURS]
     images = [render([one], seconds, canvas(SIZE, DETAIL)) for one in scenes]
@@ -64,7 +63,7 @@ def templates_of(scene: Scene) -> Templates:
 
 
 def find_object(frame: NDArray[np.uint8], templates: Templates) -> Sighting | None:  # (H, W, 3)
-    """The object where a template of any colour fits best; None where none fits."""
+    """The object at the best match of any template; None if no match is good enough."""
     pixels = from_bytes(frame)
     errors = matching_errors(pixels, templates)  # (C, rows, columns)
     best = int(errors.argmin())
@@ -84,12 +83,12 @@ def find_object(frame: NDArray[np.uint8], templates: Templates) -> Sighting | No
 
 
 def matching_errors(pixels: Tensor, templates: Templates) -> Tensor:  # (3, H, W) -> (C, rows, columns)
-    """Mean squared difference of the object's pixels from the frame, at every place where it is wholly in view."""
+    """Mean squared difference of the object's pixels from the frame, at every position inside it."""
     weights, count = templates.weights, 3 * templates.weights.sum()
     energy = F.conv2d(pixels.square().sum(dim=0)[None, None], weights[None, None])[0]
-    products = F.conv2d(pixels[None], templates.colors)[0]
+    correlation = F.conv2d(pixels[None], templates.colors)[0]
     own = templates.colors.square().sum(dim=(1, 2, 3))
-    return (energy - 2 * products + own[:, None, None]).clamp_min(0) / count
+    return (energy - 2 * correlation + own[:, None, None]).clamp_min(0) / count
 
 
 def color_error(sighting: Sighting, templates: Templates) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 from pavdm_cli.errors import OutputError
 from pavdm_cli.evaluation.measure import CLIP_SECONDS, Measurement
 
-SUFFIXES = (".png", ".svg", ".html")
+PLOT_SUFFIXES = (".png", ".svg", ".html")
 PANELS = {  # series of a measurement, and their titles
     "brightness": "Brightness",
     "contrast": "Contrast",
@@ -42,21 +42,21 @@ STYLE: Any = {
 
 def write_plot(path: Path, measurements: Sequence[Measurement], rows: Sequence[Sequence[str]]) -> None:
     """Write the plot in the format of its suffix; `rows`: the table of an HTML page. Raises: OutputError."""
-    figure, suffix = draw(measurements), path.suffix.lower()
-    unfinished = path.with_name(path.name + ".tmp")  # an earlier plot stays whole until the new one is
+    figure, suffix = make_figure(measurements), path.suffix.lower()
+    temporary = path.with_name(path.name + ".tmp")  # an earlier plot is replaced as a whole
     try:
         if suffix == ".html":
-            unfinished.write_text(page(figure, rows), encoding="utf-8")
+            temporary.write_text(html_page(figure, rows), encoding="utf-8")
         else:
             metadata = {"Date": None} if suffix == ".svg" else None
-            figure.savefig(unfinished, format=suffix[1:], dpi=144, metadata=metadata)
-        os.replace(unfinished, path)
+            figure.savefig(temporary, format=suffix[1:], dpi=144, metadata=metadata)
+        os.replace(temporary, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror}", "choose another file with --plot") from None
 
 
-def draw(measurements: Sequence[Measurement]) -> Any:
+def make_figure(measurements: Sequence[Measurement]) -> Any:
     """A matplotlib figure with one panel per series that any of the videos has."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -90,11 +90,11 @@ def _draw_panel(panel: Any, name: str, measurements: Sequence[Measurement]) -> N
     panel.margins(x=0.02, y=0.15)
 
 
-def page(figure: Any, rows: Sequence[Sequence[str]]) -> str:
+def html_page(figure: Any, rows: Sequence[Sequence[str]]) -> str:
     """A self-contained HTML page: the table, then the figure as SVG. Everything from a file is escaped."""
-    picture = io.StringIO()
-    figure.savefig(picture, format="svg", metadata={"Date": None})
-    svg = picture.getvalue()
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
     head, *body = rows
     cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n" for row in body)

@@ -1,4 +1,4 @@
-"""Measurements kept in a file of JSON lines, so that an evaluation that was stopped continues with the next video."""
+"""Measurements stored as JSON lines, so that an interrupted evaluation continues with the next video."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ FIELDS = {
 
 
 class ResultsFile:
-    """Rows of measurements, found again by file, size, time of change and settings."""
+    """Stored measurements by file, size, time of modification and how they were measured (`key`)."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._rows = _read(path) if path is not None and path.exists() else []
 
-    def find(self, video: Path, settings: dict[str, Any]) -> Measurement | None:
-        """The stored measurement of the video as it is now, with the same settings."""
-        wanted = _key(video, settings)
-        row = next((row for row in reversed(self._rows) if row.get("key") == wanted), None)
-        if row is None or mismatches(row["measurement"], FIELDS, required=FIELDS):  # or of another version
+    def find(self, video: Path, key: dict[str, Any]) -> Measurement | None:
+        """The latest measurement of the unchanged file with the same key."""
+        full_key = _full_key(video, key)
+        row = next((row for row in reversed(self._rows) if row.get("key") == full_key), None)
+        if row is None or mismatches(row["measurement"], FIELDS, required=FIELDS):  # or it is of another version
             return None
         return Measurement(**{name: row["measurement"][name] for name in FIELDS})
 
-    def add(self, video: Path, settings: dict[str, Any], measurement: Measurement) -> None:
+    def add(self, video: Path, key: dict[str, Any], measurement: Measurement) -> None:
         """Append a row. Raises: OutputError."""
         if self.path is None:
             return
-        row = {"schema": SCHEMA, "key": _key(video, settings), "measurement": measurement.to_json()}
+        row = {"schema": SCHEMA, "key": _full_key(video, key), "measurement": measurement.to_json()}
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
@@ -61,13 +61,13 @@ class ResultsFile:
             raise OutputError(f"cannot write {self.path}: {error.strerror}", "choose another file with --out") from None
 
 
-def _key(video: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def _full_key(video: Path, key: dict[str, Any]) -> dict[str, Any]:
     status = video.stat()
-    return {"path": str(video.absolute()), "bytes": status.st_size, "modified": status.st_mtime_ns} | settings
+    return {"path": str(video.absolute()), "bytes": status.st_size, "modified": status.st_mtime_ns} | key
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """The rows of the file; a last line that a stop cut short is left out. Raises: InputError."""
+    """The rows of the file, without a truncated last line. Raises: InputError."""
     rows = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -81,6 +81,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
                 break
             raise InputError(f"{path}, line {count}, is not JSON", "choose another file with --out") from None
         if not isinstance(row, dict) or row.get("schema") != SCHEMA or not isinstance(row.get("measurement"), dict):
-            raise InputError(f"{path}, line {count}, is no row of `pavdm evaluate`", "choose another file with --out")
+            raise InputError(
+                f"{path}, line {count}, is not a row of `pavdm evaluate`", "choose another file with --out"
+            )
         rows.append(row)
     return rows

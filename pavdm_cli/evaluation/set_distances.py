@@ -1,10 +1,10 @@
-"""How far a set of videos is from a reference set: Fréchet and kernel distance of the probe's features."""
+"""Distances of a set of videos from a reference set: Fréchet and kernel distance of the probe's features."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from pavdm_cli.evaluation.distances import (
     sums_of,
 )
 
-GROUPS = 16  # of videos, left out in turn for the interval: as many sums are in memory at most
+GROUPS = 16  # maximum number of groups of videos that the jackknife leaves out one by one
 DISTANCES: dict[str, Distance] = {"frechet_probe": frechet_distance, "kernel_probe": kernel_distance}
 
 Features = Sequence[Sequence[float]]  # of the clips of one video
@@ -29,7 +29,7 @@ Interval = tuple[float | None, float | None, float | None]  # value, low, high
 
 @dataclass(frozen=True, slots=True)
 class SetDistances:
-    """Distances by name, each with its 95 % interval, and what to know before they are believed."""
+    """Distances by name, each with its 95 % interval, and a caveat if the sets are too small."""
 
     clips: tuple[int, int]
     values: dict[str, Interval]
@@ -48,38 +48,34 @@ class SetDistances:
         }
 
 
-def between(videos: Sequence[Features], references: Sequence[Features]) -> SetDistances:
-    """Distances of all clips of the videos from all clips of the references; None where a set has too few."""
-    groups, reference = grouped(videos), sum_all(grouped(references))
+def compare_sets(videos: Sequence[Features], reference_videos: Sequence[Features]) -> SetDistances:
+    """Distances of the clips of all videos from those of all reference videos; None if a set has too few."""
+    groups, reference = grouped(videos), sum_all(grouped(reference_videos))
     values = {name: _interval(distance, groups, reference) for name, distance in DISTANCES.items()}
     clips = sum_all(groups).count, reference.count
     return SetDistances(clips, values, _note(clips, reference.dimensions))
 
 
 def grouped(videos: Sequence[Features]) -> list[FeatureSums]:
-    """Sums of the clips of each video, or of several where there are more videos than GROUPS."""
+    """Sums over the clips of each video, or of several videos if there are more than GROUPS."""
     groups = [sum_all([features_of(video) for video in videos[start::GROUPS]]) for start in range(GROUPS)]
     return [group for group in groups if group.count]
 
 
 def features_of(video: Features) -> FeatureSums:
-    """Sums of the clips of one video; of none where it is too short for a clip."""
+    """Sums over the clips of one video, which may have none."""
     return sums_of(np.array(video, np.float64).reshape(len(video), -1) if len(video) else np.zeros((0, DIMENSIONS)))
 
 
 def sum_all(groups: Sequence[FeatureSums]) -> FeatureSums:
-    """The sums of all groups together."""
+    """The sums over all groups."""
     return reduce(FeatureSums.__add__, groups, sums_of(np.zeros((0, DIMENSIONS))))
 
 
 def _interval(distance: Distance, groups: Sequence[FeatureSums], reference: FeatureSums) -> Interval:
     value = distance(sum_all(groups), reference)
-    interval = jackknife(partial(_distance_to, distance, reference), groups) if groups else None
+    interval = jackknife(lambda sums: distance(sums, reference), groups) if groups else None
     return (value, None, None) if interval is None else (float(interval[0]), float(interval[1]), float(interval[2]))
-
-
-def _distance_to(distance: Distance, reference: FeatureSums, sums: FeatureSums) -> float | None:
-    return distance(sums, reference)
 
 
 def _note(clips: tuple[int, int], dimensions: int) -> str:

@@ -31,7 +31,7 @@ def check_export(folder: Path, videos: Sequence[Path]) -> None:
         raise UsageError(f"two videos are called {doubled[0]}", "VBench-Long tells videos apart by name: rename one")
 
 
-def export(video: VideoInfo, folder: Path, advance: Callable[[int], object]) -> None:
+def export(video: VideoInfo, folder: Path, on_progress: Callable[[int], object]) -> None:
     """Write one video and its two-second clips. Raises: InputError, OutputError."""
     name, clips = video.path.stem, folder / "split_clip" / video.path.stem
     clips.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def export(video: VideoInfo, folder: Path, advance: Callable[[int], object]) -> 
                     for target in (writer, whole):
                         if target is not None:
                             target.write([frame])
-                    advance(1)
+                    on_progress(1)
                 writer.finish()
         if whole is not None:
             whole.finish()

@@ -3,7 +3,7 @@
 from pavdm_cli.video.io.frames import FrameReader, LastFrames, read_frames_at, read_last_frames
 from pavdm_cli.video.io.image import StillImage, read_image
 from pavdm_cli.video.io.info import VideoInfo, open_video
-from pavdm_cli.video.io.input import Limits
+from pavdm_cli.video.io.input import VIDEO_SUFFIXES, Limits
 from pavdm_cli.video.metadata import Metadata, read_metadata
 from pavdm_cli.video.resize import scale_to_cover
 from pavdm_cli.video.write.encode import EncoderOptions, Frame
@@ -21,6 +21,7 @@ from pavdm_cli.video.write.writer import VideoWriter
 
 __all__ = [
     "SUFFIXES",
+    "VIDEO_SUFFIXES",
     "EncoderOptions",
     "ExtensionOptions",
     "ExtensionWriter",

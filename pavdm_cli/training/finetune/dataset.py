@@ -13,8 +13,8 @@ from pathlib import Path
 from pavdm_cli.errors import InputError
 from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.runtime.untrusted import InvalidError, is_regular, read_text
+from pavdm_cli.video import VIDEO_SUFFIXES
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".3gp")
 PATHS, TEXTS = ("path", "video"), ("text", "caption")  # columns of the table, by either name
 HINT = "a caption is NAME.txt next to NAME.mp4, or a row of captions.csv with columns path,text (or video,caption)"
 MAX_LISTED = 10  # skipped files
@@ -37,7 +37,7 @@ class Skipped:
     reason: str
 
 
-def find_videos(folder: Path, readable: Callable[[str], bool]) -> tuple[list[VideoItem], list[Skipped]]:
+def find_captioned_videos(folder: Path, readable: Callable[[str], bool]) -> tuple[list[VideoItem], list[Skipped]]:
     """The captioned videos in a folder and its subfolders, sorted, and those skipped. Raises: InputError.
 
     readable: whether the model can use a caption.
@@ -69,7 +69,7 @@ def _videos(folder: Path) -> Iterator[Path]:
     for inside, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+            if name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith("."):
                 yield Path(inside, name)
 
 

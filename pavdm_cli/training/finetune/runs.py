@@ -20,7 +20,7 @@ from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.training.batches import METHODS, BatchConfig
 from pavdm_cli.training.distributed import ProcessGroup, shard_model
-from pavdm_cli.training.finetune.dataset import HINT, Skipped, VideoItem, find_videos, summarize
+from pavdm_cli.training.finetune.dataset import HINT, Skipped, VideoItem, find_captioned_videos, summarize
 from pavdm_cli.training.finetune.encoding import (
     Cache,
     LatentDataset,
@@ -177,7 +177,7 @@ def _batch_config(
 def _find_and_split(cache: Cache, encoding: _VideoEncoding, reporter: Reporter, processes: ProcessGroup) -> Split:
     """Probe every video once, and report which are skipped. Raises: InputError, UsageError."""
     config = encoding.config
-    videos, skipped = find_videos(config.data, encoding.readable)
+    videos, skipped = find_captioned_videos(config.data, encoding.readable)
     if videos:
         make_folder(cache.folder)
     own = processes.shard(unique_videos(cache, [video.path for video in videos]))

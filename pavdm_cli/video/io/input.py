@@ -18,6 +18,7 @@ from pavdm_cli.video.io.truncation import is_truncated
 
 # FFmpeg demuxers of self-contained files, which reference no other file or address.
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,flv,ogg,asf,mxf"
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".ts", ".3gp")  # of videos in a folder
 HINT = "give a video file: mp4, mov, mkv, webm, avi, gif, ts, mpg, flv, ogv or wmv"
 USE_REFERENCED_FILE = "give one of the video files that it names"
 REMUX = "remux it first: ffmpeg -i {} -c copy x.mkv"
