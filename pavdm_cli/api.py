@@ -158,6 +158,8 @@ class Video:
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write a video file; after an interruption `pavdm resume` continues it. Raises: PavdmError."""
+        if self.request.endless:
+            raise UsageError("a video without an end cannot be saved", "read its frames(), or give it a length")
         output = replace(self.request.output, path=check_output(Path(path), force), force=force)
         config, runner = self.model.open(self._config())
         watch = write.Watch(lambda frames: None, lambda: False)

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import Protocol
 
 import typer
@@ -140,6 +141,33 @@ def progress(what: str, total: int, unit: str = "frames", done: int = 0, waiting
         def advance(units: int, beside: str = "") -> None:
             bar.start_task(task)
             bar.update(task, advance=units, description=f"{what} {printable(beside)}".rstrip())
+
+        yield advance
+
+
+@contextmanager
+def endless_progress(what: str, fps: float, done: int = 0) -> Iterator[Advance]:
+    """The time of a video without an end, and its speed; `done`: frames of an earlier run."""
+    what, begun, frames, shown = printable(what), time.monotonic(), 0, time.monotonic()
+    console = Console(stderr=True, highlight=False)
+    quiet, live = _verbosity.get() == QUIET, console.is_terminal
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.fields[time]} of video"),
+        Rate("frames"),
+    )
+    with Progress(*columns, console=console, disable=quiet or not live) as bar:
+        task = bar.add_task(what, total=None, time="0:00:00")
+
+        def advance(units: int, beside: str = "") -> None:
+            nonlocal frames, shown
+            frames += units
+            video, now = timedelta(seconds=int((done + frames) / fps)), time.monotonic()
+            bar.update(task, advance=units, time=str(video), description=f"{what} {printable(beside)}".rstrip())
+            if not (quiet or live) and now - shown >= LINE_EVERY:
+                shown = now
+                rate = f"{frames / (now - begun):.1f} frames/s"
+                print(f"{what}: {video} of video, {rate} {printable(beside)}".rstrip(), file=sys.stderr, flush=True)
 
         yield advance
 

@@ -36,6 +36,7 @@ POCKET_CASES = {
     "stride": ("--method", "windows", "--stride", "3"),
     "warmup": ("--warmup", "1"),
     "timeline": ("--frames", "12", "--at", "0.5s", "at night", "--at", "1s", "a blue kite"),
+    "forever": ("--seconds", "forever", "--frames", "6"),
     "blend": ("--frames", "12", "--at", "0.5s", "at night", "--blend", "1"),
     "device": ("--device", "cpu"),
     "threads": ("--threads", "2"),

@@ -10,6 +10,7 @@ import typer
 from pavdm_cli.commands import common, options, timeline_options
 from pavdm_cli.commands.config import sources_of
 from pavdm_cli.commands.flags import request_of
+from pavdm_cli.commands.length_options import parse_seconds
 from pavdm_cli.commands.run import go_on
 from pavdm_cli.generation.request import Extension
 
@@ -18,7 +19,15 @@ Prompt = Annotated[
     typer.Option("--prompt", "-p", help="What to show, or - to read it from standard input; default: INPUT's prompt."),
 ]
 NewSeconds = Annotated[
-    float | None, typer.Option("--seconds", "-s", help="New seconds; 10 unless given.", rich_help_panel=options.WHAT)
+    float | None,
+    typer.Option(
+        "--seconds",
+        "-s",
+        parser=parse_seconds,
+        metavar="SECONDS|forever",
+        help="New seconds, 10 unless given, or forever: until Ctrl-C, which completes the file.",
+        rich_help_panel=options.WHAT,
+    ),
 ]
 NewFrames = Annotated[int | None, typer.Option(help="New frames, at INPUT's rate.", rich_help_panel=options.WHAT)]
 Start = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pavdm_cli.commands import common, options, timeline_options
+from pavdm_cli.commands import common, length_options, options, timeline_options
 from pavdm_cli.commands.config import sources_of
 from pavdm_cli.commands.flags import request_of
 from pavdm_cli.commands.run import make
@@ -14,8 +14,8 @@ from pavdm_cli.commands.run import make
 def generate(
     ctx: typer.Context,
     prompt: options.Prompt,
-    seconds: options.Seconds = None,
-    frames: options.FrameCount = None,
+    seconds: length_options.Seconds = None,
+    frames: length_options.FrameCount = None,
     at: timeline_options.At = None,
     timeline: timeline_options.Timeline = None,
     blend: timeline_options.Blend = 0.0,

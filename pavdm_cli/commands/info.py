@@ -44,13 +44,14 @@ def info(
     if config:
         return _print_config(ctx, file, metadata)
     facts, left = describe_video(video), missing(file, metadata, video.frames)
+    whole = not left and not (metadata.get("forever") and "frames" not in metadata)
     if as_json:
-        held = {"held": video.frames, "whole": not left} if metadata else {}
+        held = {"held": video.frames, "whole": whole} if metadata else {}
         print(json.dumps(metadata | held | {"file": facts}))
         return
     lines = aligned(summary_rows(facts))
     if metadata:
-        shown = metadata | ({"frames": _frames_row(file, metadata, video.frames, left)} if left else {})
+        shown = metadata | ({} if whole else {"frames": _frames_row(file, metadata, video.frames, left)})
         shown |= {"timeline": "; ".join(_changes(metadata))} if "timeline" in metadata else {}
         shown |= {"redo": "; ".join(map(_redo_row, metadata["redo"]))} if "redo" in metadata else {}
         lines = [*aligned([(name, _plain(value)) for name, value in shown.items()]), "", *lines, "", command(metadata)]
@@ -62,7 +63,7 @@ def _frames_row(file: Path, metadata: dict[str, Any], held: int, left: int) -> s
     from pavdm_cli.video import is_being_written
 
     state = "still being made" if is_being_written(file) else cut_short(file, held, left, metadata.get("copied", 0))
-    return f"{held} of {held + left}, {state}"
+    return f"{held} of {held + left}, {state}" if left else f"{held} so far, {state}"
 
 
 def missing(file: Path, metadata: dict[str, Any], held: int) -> int:
@@ -82,7 +83,8 @@ def cut_short(file: Path, held: int, left: int, copied: int) -> str:
         return f"cut short; `{command_line(('pavdm', 'resume'), str(file))}` continues it"
     if held < copied:
         return "cut short before anything new; the command below begins again"
-    return f"cut short; `{command_line(('pavdm', 'extend'), str(file), ('--frames', str(left)))}` continues it"
+    length = ("--frames", str(left)) if left else ("--seconds", "forever")
+    return f"cut short; `{command_line(('pavdm', 'extend'), str(file), length)}` continues it"
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
@@ -115,6 +117,7 @@ def reproduction(metadata: dict[str, Any]) -> tuple[str, str, list[str]]:
     """The command that makes the same frames again, its argument and its options."""
     prompt = metadata.get("caption") or metadata["prompt"]  # a caption is complete: it leaves nothing to the seed
     words = ["--prompt", prompt] if "source" in metadata else []
+    words += ["--seconds", "forever"] if metadata.get("forever") else []
     for name in stored_flags():
         words += [f"--{name.replace('_', '-')}", str(metadata[name])] if metadata.get(name) is not None else []
     for name, option in registry.options().items():
@@ -156,7 +159,7 @@ def stored_flags() -> list[str]:
     from pavdm_cli.models.execution import ExecutionConfig
     from pavdm_cli.runtime.untrusted import stored_kinds
 
-    own_words = ("warmup", "reencode", "compile", "timeline")
+    own_words = ("warmup", "reencode", "compile", "timeline", "forever")
     stored = [*stored_kinds(GenerationConfig), "model", *stored_kinds(ExecutionConfig)]
     return [*(name for name in stored if name not in own_words), "image", "size", "crf", "start", "audio"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import types
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ class Option:
     is_list: bool
     least: float = -math.inf
     most: float = math.inf
+    words: tuple[str, ...] = ()  # that a number may be instead
 
     @property
     def name(self) -> str:
@@ -92,7 +94,8 @@ def _option(parameter: Any, hint: Any) -> Option:
     is_list = get_origin(value) is list
     least, most = getattr(info, "min", None), getattr(info, "max", None)
     bounds = -math.inf if least is None else least, math.inf if most is None else most
-    return Option(parameter, get_args(value)[0] if is_list else value, is_list, *bounds)
+    words = tuple(re.findall(r"\|([a-z]+)", getattr(info, "metavar", None) or ""))  # as in SECONDS|forever
+    return Option(parameter, get_args(value)[0] if is_list else value, is_list, *bounds, words)
 
 
 def _number(option: Option) -> Kind:
@@ -100,8 +103,14 @@ def _number(option: Option) -> Kind:
     what = "a whole number" if whole else "a number"
     if least > -math.inf:
         what += f" from {least:g}" if most == math.inf else f" from {least:g} to {most:g}"
+    what += "".join(f" or {word}" for word in option.words)
     types_ = (int,) if whole else (int, float)
-    return Kind(what, lambda value: type(value) in types_ and least <= value <= most and abs(value) < math.inf)
+
+    def fits(value: Any) -> bool:
+        fitting = type(value) in types_ and least <= value <= most and abs(value) < math.inf
+        return fitting or (type(value) is str and value in option.words)
+
+    return Kind(what, fits)
 
 
 TEXT = Kind("a text", lambda value: type(value) is str and len(value) <= MAX_TEXT and "\0" not in value)

@@ -34,13 +34,6 @@ Prompt = Annotated[
         "that pocket knows.",
     ),
 ]
-Seconds = Annotated[
-    float | None,
-    typer.Option("--seconds", "-s", help="Length of the video in seconds; 10 by default.", rich_help_panel=WHAT),
-]
-FrameCount = Annotated[
-    int | None, typer.Option("--frames", help="Length in frames, instead of --seconds.", rich_help_panel=WHAT)
-]
 Size = Annotated[
     str | None,
     typer.Option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ import typer
 
 from pavdm_cli import ui
 from pavdm_cli.commands import options
-from pavdm_cli.commands.run import open_model, report
+from pavdm_cli.commands.run import extension_progress, open_model, report
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.runtime.signals import Stop, stop_requested
 
@@ -92,12 +93,24 @@ def _continue(interrupted: Interrupted, force: bool, keep_state: bool, as_json: 
     _notes(interrupted, model)
     output = replace(request.output, path=interrupted.output, keep_state=keep_state or request.output.keep_state)
     with stop_requested(interruptible=False) as stop:
-        with ui.progress(interrupted.output.name, checkpoint.run.total, done=checkpoint.file.written) as advance:
+        continued = None if isinstance(source, tuple) else source
+        with _progress(interrupted, config, continued) as advance:
             made = _make(config, model, source, output, advance, stop, interrupted)
-        continued = None if source is None or isinstance(source, tuple) else source
-        length = float(continued.new_duration) if continued else made.frames / config.spec.fps
+        rate = continued.video.rate if continued else config.spec.fps
+        length = float(continued.new_duration if continued and not made.stopped else made.frames / rate)
         wall = time.monotonic() - begun
         report(made, video_seconds=length, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
+
+
+def _progress(
+    interrupted: Interrupted, config: GenerationConfig, source: Source | None
+) -> AbstractContextManager[ui.Advance]:
+    name, done = interrupted.output.name, interrupted.checkpoint.file.written
+    if source:
+        return extension_progress(source, name, done)
+    if config.endless:
+        return ui.endless_progress(name, config.spec.fps, done)
+    return ui.progress(name, interrupted.checkpoint.run.total, done=done)
 
 
 def _make(
@@ -112,7 +125,7 @@ def _make(
     from pavdm_cli.generation import write, write_redo
     from pavdm_cli.video.io.image import read_image
 
-    watch = write.Watch(advance, stop, stop.interruptible)
+    watch = write.Watch(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
     checkpoint, image = interrupted.checkpoint, interrupted.checkpoint.run.request.image
     if isinstance(source, tuple):
         return write_redo.redo(config, model, source, output, watch, checkpoint)
@@ -140,4 +153,5 @@ def _notes(interrupted: Interrupted, model: ModelRunner) -> None:
         ui.warn(f"begun on {checkpoint.run.machine}, continued on {machine}: the last bits of new frames may differ")
     if checkpoint.rewrites:
         ui.warn("this kind of file is written again: its frames are the same, its bytes may differ")
-    ui.note(f"resuming after frame {checkpoint.file.written or checkpoint.render.frames} of {checkpoint.run.total}")
+    total = "" if checkpoint.run.request.endless else f" of {checkpoint.run.total}"
+    ui.note(f"resuming after frame {checkpoint.file.written or checkpoint.render.frames}{total}")

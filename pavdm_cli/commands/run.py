@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ import typer
 from pavdm_cli import ui
 from pavdm_cli.commands.plan import Sources, planned, print_plan, print_settings
 from pavdm_cli.errors import OutputError, UsageError
-from pavdm_cli.generation.checks import check
+from pavdm_cli.generation.checks import check, check_forever
 from pavdm_cli.generation.request import Request
 from pavdm_cli.runtime import streams
 from pavdm_cli.runtime.interrupt import INTERRUPTED
@@ -28,6 +29,7 @@ from pavdm_cli.runtime.threads import Load, choose_threads
 
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
+    from pavdm_cli.generation.extend import Source
     from pavdm_cli.generation.write import Made
     from pavdm_cli.models.runner import ModelRunner
     from pavdm_cli.video.io.image import StillImage
@@ -50,6 +52,7 @@ def make(
     only_plan: print what one of them would take instead; sources: of the options, to be shown.
     """
     check(request)
+    check_forever(request, request.output.path, count)
     batch, still = with_seeds(request, count), _still(request)
     _check_devices(request)
     _check_encoder(batch[0])
@@ -64,6 +67,7 @@ def make(
         ui.warn(line)
     config = replace(config, given=image_start.frames_given(config) if still else 0)
     if only_plan:
+        config = replace(config, frames=60 * config.spec.fps) if config.endless else config  # a minute of it
         pixels = config.frames * math.prod(config.spec.size) * request.output.scale_of(config.spec) ** 2
         print_plan(config, pixels, as_json, count, sources)
         return
@@ -106,9 +110,26 @@ def _record(
     from pavdm_cli.generation import write
 
     assert request.output.path
-    with ui.progress(request.output.path.name, config.frames + config.warmup_frames) as advance:
-        watch = write.Watch(advance, stop, stop.interruptible, partial(advance, beside="warm-up"))
+    with _progress(config, request.output.path.name) as advance:
+
+        def warmed_up(frames: int) -> None:  # which are no part of a video's time
+            advance(0 if config.endless else frames, beside="warm-up")
+
+        watch = write.Watch(advance, stop, stop.interruptible, warmed_up, stop.by_user)
         return write.record(config, model, request.output, watch, still)
+
+
+def _progress(config: GenerationConfig, name: str) -> AbstractContextManager[ui.Advance]:
+    if config.endless:
+        return ui.endless_progress(name, config.spec.fps)
+    return ui.progress(name, config.frames + config.warmup_frames)
+
+
+def extension_progress(source: Source, name: str, done: int = 0) -> AbstractContextManager[ui.Advance]:
+    """The progress of a video and its continuation; `done`: frames of an earlier run."""
+    if source.endless:
+        return ui.endless_progress(name, float(source.video.rate), done)
+    return ui.progress(name, source.copied + source.frames, done=done)
 
 
 def open_model(config: GenerationConfig) -> ModelRunner:
@@ -151,6 +172,7 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False, sources: Sou
     request, notes = continuation.with_prompt(request, source)
     check(request)
     path = continuation.target(request, source)
+    check_forever(request, path)
     _check_devices(request)
     ui.note(f"seed {request.seed}")
     begun, load = time.monotonic(), Load()
@@ -170,10 +192,10 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False, sources: Sou
     config = planned(config)
     model = open_model(config)
     with stop_requested(interruptible=False) as stop:
-        with ui.progress(path.name, source.copied + source.frames) as advance:
-            watch = write.Watch(advance, stop, stop.interruptible)
+        with extension_progress(source, path.name) as advance:
+            watch = write.Watch(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
             made = write.extend(config, model, source, replace(request.output, path=path), watch)
-        length = float(source.new_duration)
+        length = float(made.frames / source.video.rate if made.stopped else source.new_duration)
         wall = time.monotonic() - begun
         report(made, video_seconds=length, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
 
@@ -201,6 +223,8 @@ def report(
         raise typer.Exit(exit_code)
     for line in made.notes:
         ui.warn(line)
+    if made.stopped:
+        ui.note(f"stopped after {video_seconds:.1f} s", always=True)
     speed = f"{made.frames / wall_seconds:.1f} frames/s"
     ui.note(f"{pluralize(made.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")
     row = {

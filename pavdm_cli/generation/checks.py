@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.request import MOST_CONTEXT, Request
@@ -72,6 +73,20 @@ def _check_context(request: Request) -> None:
 def uncapturable(edit_ratio: float, execution: ExecutionConfig) -> str:
     """As `ExecutionConfig.uncapturable`, sampling included."""
     return "--edit-ratio, whose clips are made step by step" if edit_ratio else execution.uncapturable
+
+
+def check_forever(request: Request, path: Path | None, count: int = 1) -> None:
+    """Refuse what needs the end of a video that has none. Raises: UsageError."""
+    if not request.endless:
+        return
+    suffix = path.suffix.lower() if path else ""
+    reasons = {
+        f"-n {count}: the second video would never begin": count > 1,
+        "GIF, which is written as a whole": suffix == ".gif",
+        "--encoder, whose file cannot be continued": bool(request.output.encoder),
+    }
+    for reason in (reason for reason, applies in reasons.items() if applies):
+        raise UsageError(f"--seconds forever does not go with {reason}", "give the video a length, or leave that out")
 
 
 def format_prompts(request: Request) -> tuple[Prompt, ...]:

@@ -22,7 +22,7 @@ from pavdm_cli.generation.checks import (
     unit_reason,
     warmup_of,
 )
-from pavdm_cli.generation.request import MOST_CONTEXT, MOST_WARMUP, Request
+from pavdm_cli.generation.request import FOREVER, MOST_CONTEXT, MOST_WARMUP, Request
 from pavdm_cli.generation.timeline import MAX_BLEND, STORED, PromptChange, check_shown, check_timeline
 from pavdm_cli.models.adapter import Options, Prompt, VideoModel
 from pavdm_cli.models.execution import ExecutionConfig
@@ -64,6 +64,7 @@ class GenerationConfig:
     timeline: tuple[PromptChange, ...] = field(default=(), metadata=changes_frames(STORED))  # later prompts
     blend: float = field(default=0.0, metadata=changes_frames(number(0, MAX_BLEND)))  # seconds
     formatted_timeline: tuple[Prompt, ...] = ()  # as `formatted_prompt`
+    forever: bool = field(default=False, metadata=changes_frames(FLAG))  # without a ramp-down, until it is stopped
     sink: int = 0  # first chunks that stay in front of the context
     repeat_positions: bool = False
     lora: tuple[str, ...] = ()  # files, each with :SCALE or without
@@ -139,6 +140,16 @@ class GenerationConfig:
         return self.schedule.chunks(self.layout.latents(self.frames, self.begun))
 
     @property
+    def endless(self) -> bool:
+        """Whether it goes on until it is stopped."""
+        return self.forever and self.frames == FOREVER
+
+    @property
+    def sampled_chunks(self) -> int | None:
+        """Chunks after which the window ramps down; None: it never does."""
+        return None if self.forever else self.total_chunks
+
+    @property
     def total_chunks(self) -> int:
         """Chunks to generate, those of the warm-up included."""
         return self.warmup + self.chunks
@@ -172,6 +183,7 @@ def resolve(request: Request) -> GenerationConfig:
         formatted_prompt=prompts[0],
         timeline=request.timeline,
         blend=request.blend,
+        forever=request.forever,
         formatted_timeline=prompts[1:],
         video_model=request.video_model,
         spec=spec,

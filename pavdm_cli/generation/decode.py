@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,10 +104,12 @@ def decoded(
     context: the latents before the first chunk, once that has come; resume: after an earlier chunk.
     """
     decoder, device = ChunkDecoder(config, recovery, context, resume), recovery.model.device
-    if config.execution.overlap_decode == "on":
-        yield from map_prefetched(chunks, decoder.push, device, lambda chunk: chunk.tensors)
-    else:
-        yield from map(decoder.push, chunks)
+    overlapped = config.execution.overlap_decode == "on"
+    prefetched = partial(map_prefetched, device=device, tensors=lambda chunk: chunk.tensors)
+    for rendered in prefetched(chunks, decoder.push) if overlapped else map(decoder.push, chunks):
+        yield rendered
+        if decoder.frames >= config.frames:  # chunks may be without end
+            return
     yield from decoder.flush()
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.generation.metadata import first, sound_fields
-from pavdm_cli.generation.request import Extension, Request
+from pavdm_cli.generation.request import FOREVER, Extension, Request
 from pavdm_cli.video import (
     SUFFIXES,
     ExtensionOptions,
@@ -47,7 +47,12 @@ class Source:
 
     def frames_to_make(self, fps: int) -> int:
         """Frames the model makes, at its own rate, to fill the time."""
-        return max(1, math.ceil(self.frames * fps / self.video.rate))
+        return FOREVER if self.endless else max(1, math.ceil(self.frames * fps / self.video.rate))
+
+    @property
+    def endless(self) -> bool:
+        """Whether the continuation goes on until it is stopped."""
+        return self.frames == FOREVER
 
     @property
     def new_duration(self) -> Fraction:
@@ -71,6 +76,7 @@ def open_source(request: Request) -> Source:
     _check_continued(video)
     seconds = SECONDS if request.seconds is None else request.seconds
     frames = round(seconds * video.rate) if request.frames is None else request.frames
+    frames = request.frame_count if request.forever else frames
     if frames < 1:
         raise UsageError(f"a continuation cannot have {frames} frames", "ask for --seconds 10, say")
     return Source(video, request.extension, frames, scale_of(video, request.spec.size))

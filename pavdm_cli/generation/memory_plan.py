@@ -179,7 +179,7 @@ def shown_of(config: GenerationConfig) -> MemoryCase:
     schedule, guided = config.schedule, config.guidance_scale
     latents = config.given_latents
     remade = schedule.num_renoised(latents)
-    sizes = schedule.sizes(0, -remade, latents - remade * schedule.chunk, config.total_chunks)
+    sizes = schedule.sizes(0, -remade, latents - remade * schedule.chunk, config.sampled_chunks)
     noisy, clean = max(sizes, key=lambda pair: (sum(pair), pair))
     graphs = "off" if config.uncapturable else config.execution.cuda_graphs
     execution = replace(config.execution, decode_batch=1, vae_tiling="off", offload="none", cuda_graphs=graphs)

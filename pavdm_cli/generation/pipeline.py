@@ -123,13 +123,13 @@ def generated(
         return denoiser_of(replace(config, execution=execution), model.upcast("transformer"), levels, wrap)
 
     def steps(of: AnyDenoiser, sound: SamplerState | None, graphs: GraphPolicy | None = None) -> States:
-        return denoise(config.schedule, of, noise, solver, chunks=config.total_chunks, start=sound, graphs=graphs)
+        return denoise(config.schedule, of, noise, solver, chunks=config.sampled_chunks, start=sound, graphs=graphs)
 
     denoiser = denoiser_of(config, model, levels, wrap)
     if edit:
         condition = ClipCondition(edit, again or (lambda context: context), recovery.clip_repair(float32))
         inputs = (config.schedule, denoiser, noise, solver)
-        yield from sample_masked_clips(*inputs, chunks=config.total_chunks, start=start, condition=condition)
+        yield from sample_masked_clips(*inputs, chunks=config.sampled_chunks, start=start, condition=condition)
         return
     repair = recovery.state_repair(lambda sound: steps(float32(), sound))
     yield from new_chunks(config.schedule, with_repair(steps(denoiser, start, graphs), config.schedule, start, repair))

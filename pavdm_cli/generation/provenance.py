@@ -48,6 +48,8 @@ def _stored(config: GenerationConfig) -> dict[str, Any]:
     stored["timeline"] = [_change(*pair) for pair in zip(config.timeline, config.formatted_timeline, strict=True)]
     idle: tuple[str, ...] = () if config.spec.size_multiple else ("size", "cfg_batching", "vae_tiling")
     idle += ("reencode", "edit_ratio") if config.method != "rn" else ()
+    idle += ("forever",) if not config.forever else ()
+    idle += ("frames",) if config.endless else ()  # known when it is stopped
     idle += ("timeline", "blend") if not config.timeline else ()
     idle += ("stride",) if config.method != "windows" else ()
     return {name: value for name, value in stored.items() if name not in idle}

@@ -19,6 +19,7 @@ from pavdm_cli.runtime.validation import check_name, check_text
 from pavdm_cli.sampling.schedule import RAMP_UPS, SOLVERS
 
 LONGEST = 24 * 3600.0  # seconds of video in one run
+FOREVER = 10**9  # frames that a video without an end never reaches
 SIZES = {"144p": (144, 256), "240p": (240, 424), "360p": (360, 640), "480p": (480, 848)}
 SIZES |= {"540p": (544, 960), "720p": (720, 1280)}
 
@@ -115,6 +116,7 @@ class Request:
     source_caption: str = ""  # of the video that is continued, for what the prompt leaves out
     timeline: tuple[PromptChange, ...] = ()  # later prompts, in order
     blend: float = 0.0  # seconds over which each of them replaces the one before
+    forever: bool = False  # until it is stopped, or cut after `frames`: without a ramp-down
 
     def __post_init__(self) -> None:
         check_text("the prompt", self.prompt)
@@ -123,7 +125,7 @@ class Request:
         spec = self.spec
         if self.seconds is not None and self.frames is not None:
             raise UsageError("--seconds and --frames were both given", "give one of them")
-        if self.frame_count < 1 or self.frame_count > LONGEST * spec.fps:
+        if self.frame_count < 1 or (self.frame_count > LONGEST * spec.fps and not self.forever):
             length = f"{self.frames} frames" if self.seconds is None else f"{self.seconds:g} s, {spec.fps} frames/s"
             raise UsageError(f"cannot make a video of {length}", "ask for 1 frame to 24 hours")
         self._check_warmup()
@@ -157,10 +159,15 @@ class Request:
         return replace(spec, size=size, fps=int(fps))
 
     @property
+    def endless(self) -> bool:
+        """Whether the video goes on until it is stopped."""
+        return self.forever and self.frames in (None, FOREVER)
+
+    @property
     def frame_count(self) -> int:
         """Frames to make."""
-        if self.frames is not None:
-            return self.frames
+        if self.frames is not None or self.forever:
+            return FOREVER if self.frames is None else self.frames
         seconds = 10.0 if self.seconds is None else self.seconds
         return round(seconds * self.spec.fps) if abs(seconds) < 1e9 else -1
 
@@ -174,6 +181,8 @@ def build_request(values: Mapping[str, Any]) -> Request:
     typed = {key: values[key] for key in defaults if values.get(key) is not None}
     options = {key: value for key, value in typed.items() if value != defaults[key]}
     own = {name: value for name, value in values.items() if name in names_of(Request)}
+    if own.get("seconds") == "forever":
+        own |= {"seconds": None, "forever": True}
     own |= {"lora": tuple(own.get("lora") or ()), "timeline": timeline_of(values.get("at"), values.get("timeline"))}
     parts = {"execution": _part(ExecutionConfig, values), "output": _part(Output, values)}
     return Request(**parts | {"options": options} | own)

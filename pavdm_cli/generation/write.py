@@ -47,10 +47,9 @@ class Watch:
 
     advance: Callable[[int], None]
     stopped: Callable[[], bool]
-    interruptible: Callable[[], AbstractContextManager[None]] = (
-        nullcontext  # inside, a second signal interrupts the work
-    )
+    interruptible: Callable[[], AbstractContextManager[None]] = nullcontext  # inside, a second signal interrupts
     warmed_up: Callable[[int], None] = lambda frames: None  # by as many frames as the chunk dropped would be
+    stopped_by_user: Callable[[], bool] = lambda: False  # not by a scheduler: what has no end is complete then
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,7 @@ class Made:
     metadata: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     resume: str = ""  # the command that continues a video that was cut short, if there is a checkpoint
+    stopped: bool = False  # it has no other end than where it was stopped
 
 
 def record(
@@ -148,14 +148,18 @@ def rest_of(run: Run, checkpoint: Checkpoint, still: StillImage | None = None) -
     return chain([Rendered(image, None, None)], made) if checkpoint.rewrites else made
 
 
-def finish(run: Run, output: Output, metadata: Mapping[str, Any], whole: bool) -> Made:
-    writer = run.writer
-    if not whole:
+def finish(run: Run, output: Output, metadata: dict[str, Any], whole: bool, copied: int = 0) -> Made:
+    """copied: frames of an input; a video without an end is complete where its user stops it."""
+    writer, new = run.writer, run.writer.frames - copied
+    stopped = not whole and run.config.endless and run.watch.stopped_by_user() and new > 0
+    if not whole and not stopped:
         assert output.path
         kept = writer.close_partial()
         return Made(kept or output.path, writer.frames if kept else 0, False, metadata, resume=writer.resume_command)
-    notes = (*getattr(writer, "notes", ()), *run.recovery.notes, *_notes(run.graphs))
-    return Made(writer.finish(output.keep_state), writer.frames, True, metadata, notes)
+    if stopped:
+        writer.replace_metadata(metadata := metadata | {"frames": new})
+    notes = (*getattr(writer, "notes", ()), *run.recovery.notes, *([run.graphs.note] if run.graphs else []))
+    return Made(writer.finish(output.keep_state), writer.frames, True, metadata, notes, stopped=stopped)
 
 
 def encoding_of(config: GenerationConfig, output: Output) -> EncoderOptions:
@@ -197,14 +201,14 @@ def extend(
             chunks = rest_of(run, checkpoint) if checkpoint else _continued(run, source, end)
             made = write_chunks(run, chunks, saver, source)
             whole = follow(chain(copied, made), lambda: file.frames < total, watch)
-        return finish(run, output, metadata, whole)
+        return finish(run, output, metadata, whole, source.copied)
 
 
 def _extension_metadata(config: GenerationConfig, model: ModelRunner, source: Source, output: Output) -> dict[str, Any]:
     extension = source.extension
     return metadata_of(config, model) | {
         "crf": output.crf,
-        "frames": source.frames,
+        **({} if source.endless else {"frames": source.frames}),
         "source": str(source.video.path),
         "copied": source.copied,
         **{name: getattr(extension, name) for name in ("start", "audio", "only_new")},
@@ -287,10 +291,6 @@ def follow(counts: Iterable[int], unfinished: Callable[[], bool], watch: Watch) 
                 return False
         return True
     return False
-
-
-def _notes(graphs: GraphPolicy | None) -> tuple[str, ...]:
-    return (graphs.note,) if graphs else ()
 
 
 def keep(file: Writer) -> str:

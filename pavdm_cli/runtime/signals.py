@@ -62,6 +62,10 @@ class Stop:
         """Whether to stop after the current unit of work."""
         return self._count > 0
 
+    def by_user(self) -> bool:
+        """Whether the first signal was the user's, not a scheduler's."""
+        return self._count > 0 and self.exit_code == INTERRUPTED
+
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """Work in which a second signal raises KeyboardInterrupt; afterwards none does."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def sample_masked_clips(
     noise: Noise,
     solver: Solver,
     *,
-    chunks: int,
+    chunks: int | None,
     start: SamplerState | None = None,
     condition: ClipCondition,
 ) -> Iterator[SampledChunk]:
@@ -78,7 +79,8 @@ def sample_masked_clips(
     """
     state = start or from_nothing(noise, solver.levels.sigmas)
     context, window = state.context, state.window
-    for chunk in range(state.now // schedule.steps, chunks):
+    first = state.now // schedule.steps
+    for chunk in count(first) if chunks is None else range(first, chunks):
         if chunk:
             context = condition.reencode(tail(torch.cat([context, window], dim=1), schedule.context))
         new, before = schedule.latents(range(chunk, chunk + 1)), context.shape[1]

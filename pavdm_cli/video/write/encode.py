@@ -95,6 +95,8 @@ NOTHING_WRITTEN = EncoderState(0, -1, 0, 0, "", (), np.zeros((0, 0, 0), np.uint8
 class Encoder(Protocol):
     """A video file that frames are appended to."""
 
+    comment: str  # the metadata of the complete file
+
     @property
     def continuable(self) -> bool:
         """Whether a state of it is enough to continue the file; otherwise all frames are written again."""

@@ -78,7 +78,7 @@ class ExternalEncoder(WholeFileEncoder):
     """Pipes frames to an external ffmpeg, which runs in its own session so that Ctrl-C does not end it first."""
 
     def __init__(self, path: Path, params: VideoParams, options: EncoderOptions, comment: str = "") -> None:
-        self.path, self._comment = path, comment
+        self.path, self.comment = path, comment
         self._gif = path.suffix.lower() == ".gif"
         self._hint = HINT_CONFIGURED if options.ffmpeg else HINT_DEFAULT
         self.first_log_line = "it exited without a message"
@@ -112,7 +112,7 @@ class ExternalEncoder(WholeFileEncoder):
             self._fail()
         self._log.close()
         if self._gif:
-            append_gif_comment(self.path, self._comment)
+            append_gif_comment(self.path, self.comment)
 
     def abort(self) -> None:
         """Kill ffmpeg."""

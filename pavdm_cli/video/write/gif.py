@@ -21,7 +21,7 @@ class GifEncoder(WholeFileEncoder):
     """GIF with one palette per frame, without an external program."""
 
     def __init__(self, path: Path, params: VideoParams, comment: str = "") -> None:
-        self.path, self._params, self._comment = path, params, comment
+        self.path, self._params, self.comment = path, params, comment
         self._sink = Sink(path)
         self._container = av.open(self._sink, "w", format="gif", options={"flush_packets": "1"})
         self._stream = self._container.add_stream("gif", rate=params.rate)
@@ -46,7 +46,7 @@ class GifEncoder(WholeFileEncoder):
                 self._drain()
                 self._container.mux(self._stream.encode())
             self._sink.check()
-        append_gif_comment(self.path, self._comment)
+        append_gif_comment(self.path, self.comment)
 
     def abort(self) -> None:
         """Close the file without its last frames."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -20,14 +19,14 @@ from pavdm_cli.runtime.durable import TEMPORARY
 from pavdm_cli.runtime.printable import command_line, pluralize
 from pavdm_cli.video.metadata import Metadata, to_comment
 from pavdm_cli.video.upscale import Upscaler
-from pavdm_cli.video.write.encode import ZERO, Encoder, EncoderOptions, EncoderState, Frame, VideoParams
+from pavdm_cli.video.write.encode import Encoder, EncoderOptions, EncoderState, Frame, VideoParams
 from pavdm_cli.video.write.executor import SerialExecutor
 from pavdm_cli.video.write.external import ExternalEncoder, find_ffmpeg
 from pavdm_cli.video.write.gif import GifEncoder
 from pavdm_cli.video.write.output import checkpoint_path, latents_path, partial_path
 from pavdm_cli.video.write.partial import PartialFile
-from pavdm_cli.video.write.remux import OtherStreams
 from pavdm_cli.video.write.segmented import SegmentedEncoder
+from pavdm_cli.video.write.upscaling import UpscalingEncoder
 
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
@@ -123,6 +122,10 @@ class BaseWriter(Generic[AnyEncoder]):
             message = f"{self.path} appeared during the run and was not replaced"
             raise OutputError(message, f"the complete video is {name}; use --force to replace existing files")
         return self.path
+
+    def replace_metadata(self, metadata: Metadata) -> None:
+        """Give the complete file other metadata than the growing one."""
+        self.encoder.comment = to_comment(metadata)
 
     def _finalize(self) -> Path:
         """The complete file, under a temporary name."""
@@ -246,44 +249,6 @@ def _separate(partial: Path, path: Path) -> None:
     """Remove a partial file that is the complete one under a second name, which a kill left. Raises: OSError."""
     if partial.exists() and path.exists() and partial.samefile(path):
         partial.unlink()
-
-
-@dataclass(frozen=True, slots=True)
-class UpscalingEncoder:
-    """Upscales frames for another encoder."""
-
-    encoder: Encoder
-    upscale: Upscaler
-
-    @property
-    def continuable(self) -> bool:
-        """As `Encoder.continuable`."""
-        return self.encoder.continuable
-
-    def encode(self, frame: Frame | av.VideoFrame, time: int) -> None:
-        """Append an RGB frame of the original size."""
-        assert not isinstance(frame, av.VideoFrame)
-        self.encoder.encode(self.upscale(frame), time)
-
-    def end_chunk(self, force: bool = False) -> None:
-        """As `Encoder.end_chunk`."""
-        self.encoder.end_chunk(force)
-
-    def state(self) -> EncoderState:
-        """As `Encoder.state`."""
-        return self.encoder.state()
-
-    def close(self) -> None:
-        """As `Encoder.close`."""
-        self.encoder.close()
-
-    def abort(self) -> None:
-        """As `Encoder.abort`."""
-        self.encoder.abort()
-
-    def finalize(self, others: OtherStreams | None = None, end: Fraction = ZERO) -> Path:
-        """As `Encoder.finalize`."""
-        return self.encoder.finalize(others, end)
 
 
 def _open_encoder(params: VideoParams, options: EncoderOptions, comment: str, path: Path) -> Encoder:

@@ -1,0 +1,42 @@
+"""The options of a video's length, which may have no end."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import typer
+
+from pavdm_cli.commands.options import WHAT
+from pavdm_cli.errors import UsageError
+
+FOREVER = "forever"
+
+
+def parse_seconds(text: str | float) -> float | str:
+    """Seconds of video, or "forever". Raises: UsageError."""
+    if text == FOREVER:
+        return FOREVER
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise UsageError(f"--seconds must be a number or {FOREVER}, got {text!r}", "for example --seconds 60")
+    return seconds
+
+
+Seconds = Annotated[
+    float | None,
+    typer.Option(
+        "--seconds",
+        "-s",
+        parser=parse_seconds,
+        metavar="SECONDS|forever",
+        help="Length of the video in seconds, 10 by default, or forever: until Ctrl-C, which completes the file.",
+        rich_help_panel=WHAT,
+    ),
+]
+FrameCount = Annotated[
+    int | None, typer.Option("--frames", help="Length in frames, instead of --seconds.", rich_help_panel=WHAT)
+]

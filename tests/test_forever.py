@@ -1,0 +1,194 @@
+"""Videos without an end: complete where their user stops them, continued where a scheduler did."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shlex
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from support import clips
+from support.command import Said, pavdm
+from support.interrupted import snapshots
+
+import pavdm_cli
+from pavdm_cli import ui
+from pavdm_cli.commands.length_options import parse_seconds
+from pavdm_cli.errors import UsageError
+from pavdm_cli.generation import checkpoint
+from pavdm_cli.runtime import signals
+from pavdm_cli.video import read_metadata
+
+QUICK = ("--seed", 3, "--threads", 1, "--device", "cpu", "--steps", 6)
+SEA = ("generate", "a red ball bouncing over the sea by day", *QUICK, "--warmup", 0, "--scale", 1)
+ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="signals of this kind are POSIX")
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@contextmanager
+def stopping(number: int, chunks: int) -> Iterator[None]:
+    """The signal comes once so many chunks are saved."""
+    saved, write, ignored = itertools.count(1), checkpoint.write, signal.getsignal(number)
+
+    def write_and_stop(*arguments: object) -> None:
+        write(*arguments)
+        if next(saved) == chunks:
+            os.kill(os.getpid(), number)
+
+    signal.signal(number, signal.SIG_DFL if ignored == signal.SIG_IGN else ignored)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pavdm_cli.generation.saver.write", write_and_stop)
+        yield
+
+
+def stopped(*words: object, chunks: int = 3, number: int = signal.SIGINT) -> Said:
+    with stopping(number, chunks):
+        return pavdm(*words)
+
+
+def frames(path: str | Path) -> np.ndarray:
+    with av.open(str(path)) as file:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+
+
+@ON_POSIX
+def test_a_stopped_video_is_complete_and_its_command_makes_it_again() -> None:
+    said = stopped(*SEA, "--seconds", "forever", "-o", "v.mp4")
+    assert (said.code, said.out) == (0, "v.mp4\n"), said.err
+    made = frames("v.mp4")
+    assert f"stopped after {len(made) / 8:.1f} s\n" in said.err
+    assert sorted(path.name for path in Path().iterdir()) == ["v.mp4"]
+    stored = read_metadata(Path("v.mp4"))
+    assert (stored["forever"], stored["frames"]) == (True, len(made))
+    command = shlex.split(pavdm("info", "v.mp4").out.splitlines()[-1])[1:]
+    assert command[2:6] == ["--seconds", "forever", "--frames", str(len(made))]
+    assert pavdm(*command, "-o", "again.mp4").code == 0
+    assert np.array_equal(frames("again.mp4"), made)
+
+
+def test_a_video_cut_after_some_frames_does_not_ramp_down() -> None:
+    """It begins as every longer one; one with an end differs in its last window."""
+    for words, name in ((("--seconds", "forever", "--frames", 18), "cut"), (("--frames", 40), "long")):
+        assert pavdm(*SEA, *words, "--crf", 0, "-o", f"{name}.mkv").code == 0
+    model = pavdm_cli.load_model("pocket", steps=6, warmup=0, seed=3, threads=1, device="cpu")
+    endless = model.generate(SEA[1], seconds="forever").frames()
+    first = np.stack(list(itertools.islice(endless, 18)))
+    ended = [np.stack(list(model.generate(SEA[1], frames=count).frames())) for count in (18, 40)]
+    assert np.array_equal(first, ended[1][:18])
+    assert not np.array_equal(first, ended[0])
+    assert np.array_equal(frames("cut.mkv"), frames("long.mkv")[:18])
+
+
+def test_it_resumes_to_the_same_bytes_and_stays_endless() -> None:
+    cuts = snapshots(*SEA, "--seconds", "forever", "--frames", 26, name="v.mp4")
+    said = pavdm("resume", cuts[2] / "v.mp4")
+    assert said.code == 0, said.err
+    assert (cuts[2] / "v.mp4").read_bytes() == Path("v.mp4").read_bytes()
+
+
+@ON_POSIX
+def test_a_scheduler_s_stop_is_an_interruption_that_resumes_without_an_end() -> None:
+    said = stopped(*SEA, "--seconds", "forever", "-o", "v.mkv", number=signal.SIGTERM)
+    assert (said.code, said.out) == (75, "")
+    assert "`pavdm resume v.mkv` continues it" in said.err
+    assert " so far, cut short; `pavdm resume" in pavdm("info", "v.partial.mkv").out
+    said = stopped("resume", "v.mkv")
+    assert (said.code, said.out) == (0, "v.mkv\n"), said.err
+    assert re.search(r"resuming after frame \d+\n", said.err)
+    made = frames("v.mkv")
+    assert pavdm(*SEA, "--seconds", "forever", "--frames", len(made), "-o", "whole.mkv").code == 0
+    assert np.array_equal(frames("whole.mkv"), made)
+    assert read_metadata(Path("whole.mkv")) == read_metadata(Path("v.mkv"))
+
+
+@ON_POSIX
+def test_a_continuation_without_an_end() -> None:
+    clips.make(Path("in.mp4"), clips.greys(30, 64, 96), clips.ClipSpec(audio="aac"))
+    said = stopped("extend", "in.mp4", "-p", SEA[1], *QUICK, "--seconds", "forever", "-o", "out.mp4")
+    assert said.code == 0, said.err
+    made, stored = frames("out.mp4"), read_metadata(Path("out.mp4"))
+    assert len(made) == 30 + stored["frames"]
+    command = shlex.split(pavdm("info", "out.mp4").out.splitlines()[-1])[1:]
+    assert pavdm(*command, "-o", "again.mp4").code == 0
+    assert np.array_equal(frames("again.mp4"), made)
+
+
+REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
+    "several": (("-n", 2), "-n 2: the second video would never begin"),
+    "gif": (("-o", "v.gif"), "GIF"),
+    "encoder": (("--encoder", "libx264"), "--encoder"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_needs_an_end_is_refused(name: str) -> None:
+    words, reason = REFUSED[name]
+    said = pavdm(*SEA, "--seconds", "forever", *words)
+    assert (said.code, said.out) == (2, "")
+    assert f"--seconds forever does not go with {reason}" in said.err
+
+
+@pytest.mark.parametrize("text", ["inf", "nan", "ever", "-inf", ""])
+def test_a_length_is_a_number_or_forever(text: str) -> None:
+    with pytest.raises(UsageError, match="a number or forever"):
+        parse_seconds(text)
+    said = pavdm(*SEA, f"--seconds={text}")
+    assert (said.code, "must be a number or forever" in said.err) == (2, True)
+
+
+def test_a_configuration_file_has_it_too() -> None:
+    Path("long.toml").write_text(f'prompt = "{SEA[1]}"\nseconds = "forever"\nframes = 6\n')
+    assert pavdm("generate", "--config", "long.toml", *QUICK, "-o", "v.mp4").code == 0
+    assert read_metadata(Path("v.mp4"))["forever"] is True
+    printed = pavdm("info", "--config", "v.mp4").out
+    assert '\nseconds = "forever"\nframes = 6\n' in printed
+    Path("long.toml").write_text('seconds = "never"')
+    said = pavdm("generate", "x", "--config", "long.toml")
+    assert (said.code, "seconds is 'never', not a number or forever" in said.err) == (2, True)
+
+
+def test_python_reads_its_frames_and_cannot_save_it() -> None:
+    video = pavdm_cli.generate(SEA[1], seconds="forever", steps=6, device="cpu", threads=1)
+    with pytest.raises(UsageError, match="without an end cannot be saved"):
+        video.save("v.mp4")
+
+
+def test_a_prompt_can_change_at_any_time(capsys: pytest.CaptureFixture[str]) -> None:
+    assert pavdm_cli.generate(SEA[1], seconds="forever", at={"10:00:00": "at night"}).request.timeline
+
+
+def test_progress_without_an_end_shows_the_time_of_the_video(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ui, "LINE_EVERY", 0.0)
+    with ui.endless_progress("v.mp4", 8, done=80) as advance:
+        advance(0, beside="warm-up")
+        advance(500)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("v.mp4: 0:00:10 of video, 0.0 frames/s warm-up")
+    assert lines[1].startswith("v.mp4: 0:01:12 of video, ")
+    assert "left" not in lines[1]
+
+
+@ON_POSIX
+@pytest.mark.parametrize(("number", "by_user"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_who_stopped_is_known(number: int, by_user: bool) -> None:
+    before: Callable[..., object] | signal.Handlers = signal.signal(number, signal.SIG_DFL)
+    try:
+        with signals.stop_requested() as stop:
+            assert not stop.by_user()
+            os.kill(os.getpid(), number)
+            assert stop.by_user() == by_user
+    finally:
+        signal.signal(number, before)
