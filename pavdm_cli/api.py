@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import extend as continuation
-from pavdm_cli.generation import image_start, memory_plan, pipeline, write
+from pavdm_cli.generation import image_start, pipeline, write
 from pavdm_cli.generation.checks import check
 from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.loaded import Loaded, load
 from pavdm_cli.generation.request import Extension, Output, Request, build_request, frame_size, names_of
-from pavdm_cli.hub.weights_dir import require_weights
 from pavdm_cli.models import registry
-from pavdm_cli.models.devices import set_threads
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.runner import ModelRunner
@@ -35,7 +34,6 @@ EXTENSION = names_of(Extension) - {"source"}
 DECIDED = frozenset(
     {"prompt", "model", "options", "execution", "output", "extension", "source_caption", "path", "force"}
 )
-LOADED_WITH = ("device", "precision", "offload", "vae_tiling", "attention", "decode_batch")
 
 
 def list_models() -> list[ModelSpec]:
@@ -70,7 +68,7 @@ class Model:
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         self.name, self.options = name, options
-        self._loaded: tuple[GenerationConfig, ModelRunner] | None = None
+        self._loaded: Loaded | None = None
 
     def generate(self, prompt: str, **options: Any) -> Video:
         """As the function `generate`."""
@@ -104,29 +102,10 @@ class Model:
 
         Raises: UsageError, ModelError, DeviceError.
         """
-        if self._loaded is None:
-            require_weights(config.spec, bool(config.prompt), config.video_model.published)
-            planned = _fitting(config)
-            self._loaded = planned, pipeline.open_model(planned)
-        first, runner = self._loaded
-        config = config.with_execution(**{name: getattr(first.execution, name) for name in config.open_switches})
-        for name in LOADED_WITH:
-            if getattr(first.execution, name) != getattr(config.execution, name):
-                raise UsageError(f"the model was loaded with another {name}", "load another one with load_model")
-        if (first.lora, first.text_device) != (config.lora, config.text_device):
-            raise UsageError("the model was loaded with other files or devices", "load another one with load_model")
-        set_threads(config.execution.threads)
-        return config, replace(runner, spec=config.spec, options=config.options)
-
-
-def _fitting(config: GenerationConfig) -> GenerationConfig:
-    """The configuration as memory allows. Raises: DeviceError."""
-    if not memory_plan.worth_telling(config):
-        return config
-    budget = memory_plan.choose(config)
-    if not budget.fits:
-        raise memory_plan.refusal(budget)
-    return budget.config
+        self._loaded = self._loaded or load(config)
+        if difference := self._loaded.difference(config):
+            raise UsageError(f"the model was loaded with another {difference}", "load another one with load_model")
+        return self._loaded.adapt(config)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import typer
 
 from pavdm_cli import __version__, ui
 from pavdm_cli.commands import bench, evaluate, models, train
+from pavdm_cli.commands.batch import batch
 from pavdm_cli.commands.common import App, CommandLineError, Quiet, Verbose, plain
 from pavdm_cli.commands.doctor import doctor
 from pavdm_cli.commands.extend import extend
@@ -25,7 +26,7 @@ from pavdm_cli.runtime.interrupt import INTERRUPTED, interrupt_lines
 
 app = App(pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.command(context_settings={"allow_extra_args": True})(generate)  # which says what is wrong with them
-for command in (extend, redo, resume, info, doctor):
+for command in (extend, redo, batch, resume, info, doctor):
     app.command()(command)
 for name, group in (("models", models.app), ("train", train.app), ("evaluate", evaluate.app), ("bench", bench.app)):
     app.add_typer(group, name=name)

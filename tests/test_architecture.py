@@ -26,7 +26,7 @@ FLOORS = (
     {"sampling"},
     {"hub", "models"},
     {"generation"},
-    {"training", "evaluation", "bench"},
+    {"training", "evaluation", "bench", "batch"},
     {"commands", "ui", "api"},
     {"app", "__main__"},
 )

@@ -5,20 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
-from typing import Any, Literal, get_origin
 
 import av
 import pytest
-import typer
 from support.command import pavdm
+from support.options import ROOT, parsed, sample
 
-from pavdm_cli.app import app
 from pavdm_cli.commands import config
 from pavdm_cli.commands.config_file import to_toml
-from pavdm_cli.commands.option_values import Option, options_of
+from pavdm_cli.commands.option_values import options_of
 from pavdm_cli.errors import UsageError
 
-ROOT = typer.main.get_command(app)
 GENERATE = options_of(ROOT.commands["generate"])
 PROMPT = "a red ball over green hills at noon"
 
@@ -27,12 +24,6 @@ PROMPT = "a red ball over green hills at noon"
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(config, "user_file", lambda: Path("user.toml"))
-
-
-def parsed(*words: str, command: str = "generate") -> Any:
-    """The context of a command line, which is not run."""
-    root = ROOT.make_context("pavdm", ["generate"])
-    return ROOT.commands[command].make_context(command, list(words), parent=root)
 
 
 FILES = {"--config": "given.yaml", "project": "pavdm.toml", "user": "user.toml"}
@@ -49,7 +40,7 @@ def test_the_highest_source_wins(chosen: tuple[str, ...], monkeypatch: pytest.Mo
         monkeypatch.setenv("PAVDM_STEPS", steps["variable"])
     words = ["--steps", steps["flag"]] if "flag" in chosen else []
     words += ["--config", FILES["--config"]] if "--config" in chosen else []
-    context = parsed(PROMPT, *words)
+    context = parsed("generate", PROMPT, *words)
     assert context.params["steps"] == (int(steps[chosen[0]]) if chosen else None)
     names = {"flag": "--steps", "variable": "PAVDM_STEPS"} | FILES
     sources = config.sources_of(context)
@@ -58,10 +49,10 @@ def test_the_highest_source_wins(chosen: tuple[str, ...], monkeypatch: pytest.Mo
 
 def test_a_section_stands_above_the_keys_outside_and_below_a_higher_file() -> None:
     Path("user.toml").write_text("steps = 1\n[generate]\nsteps = 2\ncrf = 3\n")
-    assert parsed(PROMPT).params["steps"] == 2
-    assert parsed("a.mp4", command="extend").params["steps"] == 1
+    assert parsed("generate", PROMPT).params["steps"] == 2
+    assert parsed("extend", "a.mp4").params["steps"] == 1
     Path("pavdm.toml").write_text("steps = 4\n")
-    assert (parsed(PROMPT).params["steps"], parsed(PROMPT).params["crf"]) == (4, 3)
+    assert (parsed("generate", PROMPT).params["steps"], parsed("generate", PROMPT).params["crf"]) == (4, 3)
 
 
 def test_keys_outside_sections_are_for_commands_that_make_videos() -> None:
@@ -71,7 +62,7 @@ def test_keys_outside_sections_are_for_commands_that_make_videos() -> None:
     assert train.command.commands["denoiser"].make_context("denoiser", [], parent=train).params["steps"] == 7
     codec = train.command.commands["codec"].make_context("codec", [], parent=train)
     assert codec.params["steps"] != 30
-    assert parsed("a.mp4", command="extend").params["steps"] == 30  # which has no --image
+    assert parsed("extend", "a.mp4").params["steps"] == 30  # which has no --image
 
 
 @pytest.mark.parametrize("higher", ["seconds", "frames"])
@@ -79,21 +70,13 @@ def test_a_length_in_a_higher_source_replaces_the_other_kind(higher: str, monkey
     lower = {"seconds": "frames", "frames": "seconds"}[higher]
     Path("pavdm.toml").write_text(f"{lower} = 5\n")
     assert (
-        parsed(PROMPT, f"--{higher}", "3").params | {higher: 3, lower: None}
-        == parsed(PROMPT, f"--{higher}", "3").params
+        parsed("generate", PROMPT, f"--{higher}", "3").params | {higher: 3, lower: None}
+        == parsed("generate", PROMPT, f"--{higher}", "3").params
     )
     Path("given.toml").write_text(f"{higher} = 4\n")
-    assert parsed(PROMPT, "--config", "given.toml").params[lower] is None
+    assert parsed("generate", PROMPT, "--config", "given.toml").params[lower] is None
     monkeypatch.setenv(f"PAVDM_{higher.upper()}", "6")
-    assert parsed(PROMPT).params[lower] is None
-
-
-def sample(option: Option) -> Any:
-    """A value that an option takes."""
-    if get_origin(option.type) is Literal:
-        return option.choices[-1]
-    value = {bool: True, int: max(1, int(max(option.least, 0))), float: 0.5}.get(option.type, "a/b.c")
-    return [value, value] if option.is_list else value
+    assert parsed("generate", PROMPT).params[lower] is None
 
 
 @pytest.mark.parametrize("key", GENERATE)
@@ -101,10 +84,10 @@ def test_every_option_can_be_in_a_file_and_in_a_variable(key: str, monkeypatch: 
     option, value = GENERATE[key], sample(GENERATE[key])
     prompt = [PROMPT] if key != "prompt" else []
     Path("given.toml").write_text(to_toml({key: value}))
-    from_file = parsed(*prompt, "--config", "given.toml").params[option.name]
+    from_file = parsed("generate", *prompt, "--config", "given.toml").params[option.name]
     text = " ".join(value) if option.is_list else str(value).lower() if value is True else str(value)
     monkeypatch.setenv(config.variable(key, ("generate",)), text)
-    assert parsed(*prompt).params[option.name] == from_file
+    assert parsed("generate", *prompt).params[option.name] == from_file
     if key not in ("quiet", "verbose"):  # which act by their callbacks
         assert from_file == (Path(value) if option.type is Path else value)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from copy import copy
 from functools import wraps
 from io import TextIOWrapper
@@ -263,21 +263,35 @@ def typed(context: typer.Context) -> dict[str, str]:
 
 
 def check_model_options(context: typer.Context, model: str) -> None:
-    """Name options on the command line that have no effect with the model. Raises: UsageError where that matters."""
+    """Name options on the command line that have no effect with the model; reset those from elsewhere.
+
+    A configuration file may be shared by several models. Raises: UsageError where the video would be another one.
+    """
+    for line in refuse_options(model, typed(context)):
+        ui.warn(line)
+    for name in useless_options(model):
+        if config.is_from_elsewhere(context, name):
+            config.reset(context, name)
+
+
+def refuse_options(model: str, flags: Container[str]) -> list[str]:
+    """Notes on flags that have no effect with a model. Raises: UsageError where the video would be another one."""
+    name, ignored = registry.find(model).spec.name, registry.find(model).spec.ignored
+    notes = []
+    for one in sorted(ignored, key=lambda one: not one.hint):
+        if one.option in flags:
+            message = f"{one.option} does nothing with {name}: {one.reason}"
+            if one.hint:
+                raise UsageError(message, one.hint)
+            notes.append(message)
+    for key in useless_options(model) - {one.option[2:].replace("-", "_") for one in ignored}:
+        if f"--{key.replace('_', '-')}" in flags:
+            raise UsageError(f"--{key.replace('_', '-')} is no option of {name}", "leave it out")
+    return notes
+
+
+def useless_options(model: str) -> set[str]:
+    """Options that have no effect with a model, those of other models included, by their names in Python."""
     found = registry.find(model)
-    name, given = found.spec.name, typed(context)
-    for ignored in sorted(found.spec.ignored, key=lambda ignored: not ignored.hint):
-        if ignored.option in given:
-            message = f"{ignored.option} does nothing with {name}: {ignored.reason}"
-            if ignored.hint:
-                raise UsageError(message, ignored.hint)
-            ui.warn(message)
-    own = {option.key for option in found.options}
-    known = {option.name for option in found.options} | {one.option.removeprefix("--") for one in found.spec.ignored}
-    for option in registry.options().values():
-        if option.name not in known and f"--{option.name}" in given:
-            raise UsageError(f"--{option.name} is no option of {name}", "leave it out")
-    useless = {one.option.removeprefix("--") for one in found.spec.ignored} | {*registry.options()} - own
-    for key in (word.replace("-", "_") for word in useless):
-        if config.is_from_elsewhere(context, key):  # a file may be shared by several models
-            config.reset(context, key)
+    ignored = {one.option[2:].replace("-", "_") for one in found.spec.ignored}
+    return ignored | (registry.options().keys() - {option.key for option in found.options})

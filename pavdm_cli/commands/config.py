@@ -25,7 +25,7 @@ PROJECT_FILE = Path("pavdm.toml")
 COMMON = ("generate", "extend", "batch")  # the commands for which keys outside every section hold
 ALTERNATIVES = (("seconds", "frames"), ("at", "timeline"))  # of which the one with the higher source counts
 NOT_OF_THE_VIDEO = ("plan", "json", "quiet", "verbose")  # options that say what a command prints
-OTHER_VARIABLES = ("PAVDM_FFMPEG", "PAVDM_TRACEBACK")
+OTHER_VARIABLES = ("PAVDM_FFMPEG", "PAVDM_TRACEBACK", "PAVDM_BATCH_WORKER")
 RANKS = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")  # Typer's names of sources, the highest last
 _ORIGINS = "pavdm.origins"
 

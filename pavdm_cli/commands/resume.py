@@ -43,29 +43,16 @@ def resume(
     The result has the same bytes as without the interruption, on the same machine with the same versions; of GIF files
     and with --encoder, the same frames. A video that is complete is left as it is.
     """
-    from pavdm_cli.generation.resume import find
+    from pavdm_cli.generation.resume import find, finish_if_complete
 
     interrupted = find(file)
-    if interrupted is None or _is_complete(interrupted):
+    if interrupted is None or finish_if_complete(interrupted):
         ui.note(f"{file} is complete: there is nothing to resume", always=True)
         path = str(interrupted.output if interrupted else file)
         print(json.dumps({"path": path, "complete": True}) if as_json else path)
         return
     _check_output(interrupted)
     _continue(interrupted, force, keep_state, as_json)
-
-
-def _is_complete(interrupted: Interrupted) -> bool:
-    """Whether the video has its name already; then files that a kill left are removed."""
-    output, partial, run = interrupted.output, interrupted.partial, interrupted.checkpoint.run
-    if not output.exists():
-        return False
-    whole = interrupted.checkpoint.file.written in (0, run.total)  # 0: written again, in one piece
-    complete = partial.samefile(output) if partial.exists() else whole
-    if complete and not run.request.output.keep_state:
-        for path in (partial, *interrupted.state_files):
-            path.unlink(missing_ok=True)
-    return complete
 
 
 def _check_output(interrupted: Interrupted) -> None:

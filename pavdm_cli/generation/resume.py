@@ -61,6 +61,19 @@ def find(file: Path) -> Interrupted | None:
     raise InputError(f"there is no interrupted video {file}", "name the video, or its NAME.partial file")
 
 
+def finish_if_complete(interrupted: Interrupted) -> bool:
+    """Whether the video has its name already; then files that a kill left are removed."""
+    output, partial, run = interrupted.output, interrupted.partial, interrupted.checkpoint.run
+    if not output.exists():
+        return False
+    whole = interrupted.checkpoint.file.written in (0, run.total)  # 0: written again, in one piece
+    complete = partial.samefile(output) if partial.exists() else whole
+    if complete and not run.request.output.keep_state:
+        for path in (partial, *interrupted.state_files):
+            path.unlink(missing_ok=True)
+    return complete
+
+
 def _partial_of(file: Path) -> Path:
     if is_checkpoint(file):
         return file.with_suffix("")

@@ -115,7 +115,7 @@ def resolve_output(path: Path | None, default: Callable[[Path], Path]) -> Path:
 
 def default_output_path(prompt: str, seed: int, folder: str | os.PathLike[str] = ".", suffix: str = ".mp4") -> Path:
     """An unused name of the prompt's first words and the seed."""
-    return unused_path(folder, f"{_slug(prompt)}-{seed}", suffix)
+    return unused_path(folder, f"{slug(prompt)}-{seed}", suffix)
 
 
 def unused_path(folder: str | os.PathLike[str], stem: str, suffix: str) -> Path:
@@ -125,7 +125,8 @@ def unused_path(folder: str | os.PathLike[str], stem: str, suffix: str) -> Path:
     return next(name for name in names if not os.path.lexists(name) and not partial_path(name).exists())
 
 
-def _slug(prompt: str, max_length: int = 48) -> str:
+def slug(prompt: str, max_length: int = 48) -> str:
+    """A prompt's first words as a part of a file name."""
     plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode()
     words = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
     if len(words) > max_length:

@@ -1,0 +1,57 @@
+"""A job: a video to make, and the name of its file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pavdm_cli.generation.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One video of a batch."""
+
+    name: str  # of its file in the batch's folder; no other job has it
+    place: str  # where it is written: jobs.txt:3
+    request: Request
+
+    @property
+    def frames(self) -> int:
+        """Frames of the video."""
+        return self.request.frame_count
+
+    def in_folder(self, folder: Path) -> Job:
+        """The job with the path of its video."""
+        return replace(
+            self, request=replace(self.request, output=replace(self.request.output, path=folder / self.name))
+        )
+
+
+def file_name(index: int, prompt: str, seed: int) -> str:
+    """INDEX-PROMPT-SEED.mp4: the same for the same job at every run, and different for every index and seed."""
+    from pavdm_cli.video.write.output import slug
+
+    return f"{index:04}-{slug(prompt)}-{seed}.mp4"
+
+
+def to_json(job: Job) -> dict[str, Any]:
+    """As it is stored in the queue."""
+    from pavdm_cli.generation import stored_request
+
+    return {"name": job.name, "place": job.place, "request": stored_request.to_json(job.request)}
+
+
+def is_same(stored: Any, job: Job) -> bool:
+    """Whether a stored job makes the same video; a field that a newer version added differs only from its default."""
+    return _agrees(stored.get("request"), to_json(job)["request"]) if isinstance(stored, Mapping) else False
+
+
+def _agrees(stored: Any, now: Any) -> bool:
+    if isinstance(now, Mapping) and isinstance(stored, Mapping):
+        return all(_agrees(stored[name], value) for name, value in now.items() if name in stored)
+    if isinstance(now, (list, tuple)) and isinstance(stored, list):
+        return len(now) == len(stored) and all(map(_agrees, stored, now))
+    return bool(stored == now)

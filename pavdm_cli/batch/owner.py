@@ -1,0 +1,61 @@
+"""Which process holds something in a shared folder, and whether it still lives."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psutil
+
+SAME_START = 2.0  # seconds that the clock may have been set by since a process began
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process, told from all others on all machines."""
+
+    machine: str
+    pid: int
+    started: float  # seconds since the epoch: a later process may have the same number
+
+    def runs_here(self) -> bool | None:
+        """Whether the process lives; None on another machine, which cannot tell."""
+        if self.machine != machine():
+            return None
+        try:
+            process = psutil.Process(self.pid)
+            is_same = abs(process.create_time() - self.started) < SAME_START
+            return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
+        except psutil.Error:
+            return False
+
+    def shares_cores(self) -> bool:
+        """Whether the process lives on this machine and may use a core that this process may use."""
+        return self.runs_here() is True and bool(_cores(self.pid) & _cores(os.getpid()))
+
+    def to_json(self) -> dict[str, Any]:
+        """As fields."""
+        return asdict(self)
+
+
+def _cores(pid: int) -> set[int]:
+    """The cores that a process is bound to; all of them where that cannot be told."""
+    try:
+        return {*psutil.Process(pid).cpu_affinity()}
+    except (AttributeError, psutil.Error):  # macOS; a process that has ended
+        return {*range(psutil.cpu_count() or 1)}
+
+
+def this_process() -> Owner:
+    """The process that calls."""
+    return Owner(machine(), os.getpid(), psutil.Process().create_time())
+
+
+def machine() -> str:
+    """The host, and where there are such things the namespace of process numbers: containers can share a host name."""
+    try:
+        return f"{socket.gethostname()}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()

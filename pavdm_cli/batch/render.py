@@ -1,0 +1,79 @@
+"""One job: its video is begun, or continued from its checkpoint, with a model that is loaded once for many."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pavdm_cli.errors import InputError
+from pavdm_cli.generation import resume, write
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.loaded import Loaded, load
+from pavdm_cli.generation.request import Request
+from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.video import is_being_written, open_video, read_image, read_metadata
+from pavdm_cli.video.write.output import checkpoint_path, partial_path
+
+PATIENCE = 10.0  # seconds
+
+
+@dataclass(slots=True)
+class Models:
+    """The model that was loaded last: the next video takes it, unless it needs other weights or another device."""
+
+    loaded: Loaded | None = None
+
+    def fits(self, request: Request) -> bool:
+        """Whether a request's video is likely to take the model that is loaded, if there is one."""
+        return self.loaded is None or self.loaded.config.spec.name == request.spec.name
+
+    def open(self, config: GenerationConfig) -> tuple[GenerationConfig, ModelRunner]:
+        """The model, and the configuration as memory allows. Raises: UsageError, ModelError, DeviceError."""
+        if self.loaded is None or self.loaded.difference(config):
+            self.loaded = None  # its memory is free before others are loaded
+            self.loaded = load(config)
+        return self.loaded.adapt(config)
+
+
+def render(request: Request, models: Models, watch: write.Watch) -> write.Made:
+    """Make a request's video, or the rest of it; both give the same bytes. Raises: PavdmError."""
+    path = request.output.path
+    assert path
+    still = read_image(request.image) if request.image else None
+    _wait_for_writer(partial_path(path))
+    if interrupted := _interrupted(path):
+        checkpoint = interrupted.checkpoint
+        if resume.finish_if_complete(interrupted):
+            return write.Made(path, checkpoint.run.total, True, checkpoint.run.metadata)
+        config, _ = resume.resolved_config(checkpoint.run.request)
+        config, model = models.open(config)
+        watch.advance(checkpoint.file.written)
+        if not (resume.changes_of_files(interrupted) or resume.changes_of_run(config, model, checkpoint.run)):
+            return write.record(config, model, request.output, watch, still, checkpoint)
+    elif path.exists() and not request.output.force:
+        return _made_before(path)  # by an attempt that was killed before it could say so
+    partial_path(path).unlink(missing_ok=True)
+    config, model = models.open(resume.resolved_config(request)[0])
+    return write.record(config, model, request.output, watch, still)
+
+
+def _wait_for_writer(partial: Path) -> None:
+    """Wait for the last threads of a killed process, which hold the file a moment longer than its number lives."""
+    until = time.monotonic() + PATIENCE
+    while partial.exists() and is_being_written(partial) and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+def _made_before(path: Path) -> write.Made:
+    return write.Made(path, open_video(path).frames, True, read_metadata(path) or {})
+
+
+def _interrupted(path: Path) -> resume.Interrupted | None:
+    """What an earlier attempt left, if it can be continued."""
+    if not checkpoint_path(partial_path(path)).exists():
+        return None
+    try:
+        return resume.find(path)
+    except InputError:
+        return None

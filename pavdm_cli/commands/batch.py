@@ -1,0 +1,231 @@
+"""`pavdm batch`: a file of jobs becomes a folder of videos."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from pavdm_cli import ui
+from pavdm_cli.batch.job import Job
+from pavdm_cli.commands import options
+from pavdm_cli.commands.batch_jobs import read_jobs
+from pavdm_cli.commands.batch_processes import WORKER, Place, choose_device, place_of, started, stop_all
+from pavdm_cli.commands.generate import generate
+from pavdm_cli.errors import OutputError, PavdmError, UsageError
+from pavdm_cli.runtime.printable import pluralize, quote
+from pavdm_cli.runtime.signals import Stop, stop_requested
+from pavdm_cli.runtime.threads import share_cores
+
+OWN = ("ctx", "prompt", "output")  # parameters of `generate` that a batch has not
+MOST_WORKERS = 256
+SECONDS_BETWEEN_LOOKS = 0.5
+Seeds = Annotated[
+    int,
+    typer.Option("--count", "-n", min=1, max=10_000, help="Videos of each job, one per seed: seed, seed + 1, ..."),
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=MOST_WORKERS,
+        help="Processes that render at once, each with the weights; 0: one per GPU, and on a CPU one.",
+    ),
+]
+
+
+def with_options_of_generate(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with the options of `generate`, which it finds in its context's `params`."""
+    own, hints = inspect.signature(function).parameters, get_type_hints(function, include_extras=True)
+    shared = {name: one for name, one in inspect.signature(generate).parameters.items() if name not in (*own, *OWN)}
+
+    @wraps(function)
+    def command(*arguments: Any, **options: Any) -> Any:
+        return function(*arguments, **{name: value for name, value in options.items() if name not in shared})
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [*own.values(), *(one.replace(kind=keyword) for one in shared.values())]
+    hints |= {name: one.annotation for name, one in shared.items()}
+    hints |= {name: hint for name, hint in get_type_hints(generate, include_extras=True).items() if name in shared}
+    typed = [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
+    command.__signature__ = inspect.Signature(typed)  # type: ignore[attr-defined]
+    command.__annotations__ = hints
+    return command
+
+
+@with_options_of_generate
+def batch(
+    ctx: typer.Context,
+    jobs: Annotated[
+        Path,
+        typer.Argument(
+            metavar="JOBS",
+            help="A .txt file with a prompt per line, or .csv or .jsonl with any option of `generate` for each job.",
+        ),
+    ],
+    output_dir: Annotated[
+        Path, typer.Option("--output-dir", "-d", help="Folder of the videos, which also holds the queue.")
+    ],
+    count: Seeds = 1,
+    workers: Workers = 0,
+    plan: Annotated[bool, typer.Option("--plan", help="Check all jobs, list them with their files, and exit.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Render every job of the file JOBS; the same command again continues where the last one stopped.
+
+    Videos are INDEX-PROMPT-SEED.mp4; seeds begin with --seed, or 0. Options of a job stand above those of the command.
+    Several processes and machines may work in one folder: each job is rendered once, and a job whose process died is
+    taken over after its last chunk. Slurm arrays and torchrun divide the jobs.
+    """
+    place = place_of(os.environ)
+    if place.local_rank is not None:
+        _bind_to_device(place.local_rank, ctx.params["device"])
+    all_jobs = read_jobs(ctx, jobs)
+    own = [job.in_folder(output_dir) for job in all_jobs[place.share(all_jobs)]]
+    if plan:
+        return _print_plan(own, as_json)
+    queue = _open(own, output_dir, ctx.params["force"])
+    with stop_requested(interruptible=False) as stop:
+        try:
+            _run(queue, own, place, workers or _gpus(ctx.params["device"]), stop)
+            rows = [_row(job, queue.standing(job.name)) for job in own]
+        finally:
+            queue.close()
+    _report(rows, as_json)
+    _end(rows, stop)
+
+
+def _bind_to_device(local_rank: int, device: str) -> None:
+    """Let this process see the GPU of its rank alone, if there is one; CUDA must not be in use yet."""
+    import torch
+
+    if device != "cpu" and torch.cuda.device_count() > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = choose_device(local_rank, os.environ)
+
+
+def _gpus(device: str) -> int:
+    """GPUs that a batch may use; 1 on a CPU."""
+    import torch
+
+    return 1 if device in ("cpu", "mps") else max(1, torch.cuda.device_count())
+
+
+def _open(jobs: Sequence[Job], folder: Path, force: bool) -> Any:
+    """The folder's queue with the jobs in it. Raises: OutputError, UsageError for a job that is another one's."""
+    from pavdm_cli.batch.queue import open_queue
+
+    queue = open_queue(folder, force)
+    if conflicts := [(job, reason) for job in jobs if (reason := queue.conflict(job))]:
+        queue.close()
+        for job, reason in conflicts[:50]:
+            ui.note(f"{job.place}: {reason}", always=True)
+        hint = "choose another folder with -d, or render them again with --force"
+        raise UsageError(f"{pluralize(len(conflicts), 'job')} cannot be added, nothing was rendered", hint)
+    try:
+        for job in jobs:
+            queue.add(job)
+    except OSError as error:
+        queue.close()
+        raise OutputError(f"cannot write in {folder}: {error.strerror}", "choose another folder with -d") from None
+    return queue
+
+
+def _run(queue: Any, jobs: Sequence[Job], place: Place, workers: int, stop: Stop) -> None:
+    from pavdm_cli.commands.batch_view import view
+
+    with view(jobs, is_shown=place.rank == 0) as listener:
+        if workers > 1 and place.local_rank is None:
+            _supervise(queue, jobs, workers, stop, listener)
+            return
+        from pavdm_cli.batch.worker import work
+
+        work(queue, jobs, stop, listener, lambda: _threads(jobs[0], max(place.local_count, queue.workers())))
+
+
+def _threads(job: Job, workers: int) -> int:
+    """CPU threads of a video whose request leaves them open; 0 leaves them to torch."""
+    from pavdm_cli.models.devices import pick_device
+
+    if "OMP_NUM_THREADS" in os.environ or pick_device(job.request.execution.device).type != "cpu":
+        return 0
+    return share_cores(workers)
+
+
+def _supervise(queue: Any, jobs: Sequence[Job], workers: int, stop: Stop, listener: Any) -> None:
+    """Start workers, and watch the queue until they end. Raises: PavdmError if all end with an error of their own."""
+    asked = False
+    with started(workers) as processes:
+        while any(process.poll() is None for process in processes):
+            if stop() and not asked:
+                stop_all(processes)
+                asked = True
+            for job in jobs:
+                listener.seen(job, queue.standing(job.name))
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    if all(process.returncode not in (0, 1) for process in processes) and not stop():
+        raise PavdmError("all workers ended with an error", "--workers 1 shows what is wrong")
+
+
+def _print_plan(jobs: Sequence[Job], as_json: bool) -> None:
+    rows: list[dict[str, Any]] = [
+        {"name": job.name, "frames": job.frames, "seed": job.request.seed, "prompt": job.request.prompt} for job in jobs
+    ]
+    if as_json:
+        print(json.dumps({"jobs": rows}))
+        return
+    ui.show_table("", ("video", "frames", "prompt"), [(r["name"], str(r["frames"]), r["prompt"]) for r in rows])
+
+
+def _row(job: Job, standing: Any) -> dict[str, Any]:
+    attempt = standing.attempt
+    return {
+        "path": str(job.request.output.path),
+        "place": job.place,
+        "prompt": job.request.prompt,
+        "seed": job.request.seed,
+        "state": standing.kind,
+        "frames": attempt.frames if attempt else 0,
+        "wall_seconds": attempt.seconds if attempt else 0.0,
+        "error": attempt.error if attempt and standing.kind == "failed" else "",
+    }
+
+
+def _report(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """The table on stderr; on stdout the paths of the videos, or everything as JSON."""
+    if WORKER in os.environ:
+        return
+    shown = [(Path(r["path"]).name, r["state"], str(r["frames"]), f"{r['wall_seconds']:.1f}", r["error"]) for r in rows]
+    ui.show_table("", ("video", "state", "frames", "seconds", ""), shown, aside=True)
+    if as_json:
+        states = [row["state"] for row in rows]
+        counts = {kind: states.count(kind) for kind in ("done", "failed", "running", "queued")}
+        print(json.dumps(counts | {"jobs": rows, "continue": _same_command()}))
+        return
+    for row in rows:
+        if row["state"] == "done":
+            print(row["path"])
+
+
+def _end(rows: Sequence[dict[str, Any]], stop: Stop) -> None:
+    """Say what is left and how to continue, and end with the documented exit code."""
+    left = [row for row in rows if row["state"] in ("queued", "running")]
+    failed = [row for row in rows if row["state"] == "failed"]
+    if left and WORKER not in os.environ:
+        ui.note(f"{pluralize(len(left), 'job')} left, {len(failed)} failed", always=True)
+        ui.hint(f"`{_same_command()}` continues")
+    if stop():
+        raise typer.Exit(stop.exit_code)
+    if failed or left:
+        raise typer.Exit(1)
+
+
+def _same_command() -> str:
+    return " ".join(["pavdm", *map(quote, sys.argv[1:])])

@@ -1,0 +1,179 @@
+"""A file of jobs to requests: every line is checked like a command line of its own, before the first video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from pavdm_cli import ui
+from pavdm_cli.batch.job import Job, file_name
+from pavdm_cli.batch.jobs_file import MAX_ROWS, Row, read_rows
+from pavdm_cli.commands.common import CommandLineError, plain, refuse_options, typed, useless_options
+from pavdm_cli.commands.config import ALTERNATIVES, is_typed
+from pavdm_cli.commands.flags import request_of
+from pavdm_cli.commands.option_values import Option, check_value, near, options_of
+from pavdm_cli.errors import PavdmError, UsageError
+from pavdm_cli.generation.checks import check
+from pavdm_cli.generation.request import Request
+from pavdm_cli.runtime.untrusted import InvalidError, parse_json, summarize
+
+NOT_OF_A_JOB = ("plan", "json", "quiet", "verbose")  # what a command prints
+MOST_SHOWN = 50  # lines that are wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds for jobs that do not say otherwise: the options of the command."""
+
+    context: typer.Context
+    options: Mapping[str, Option]  # of `generate`, by key
+    values: Mapping[str, Any]  # by parameter
+
+
+def read_jobs(context: typer.Context, path: Path) -> list[Job]:
+    """All jobs of a file, each with its request. Raises: UsageError where a line is wrong, InputError."""
+    rows, bad = read_rows(path)
+    errors = {line.line: line.reason for line in bad}
+    defaults, jobs = _defaults(context), list[Job]()
+    for index, row in enumerate(rows, 1):
+        try:
+            jobs += _jobs_of(row, index, f"{path}:{row.line}", defaults)
+        except PavdmError as error:
+            errors[row.line] = f"{error.message}; {error.hint}".removesuffix("; ")
+        if len(jobs) > MAX_ROWS:
+            raise UsageError(f"{path} asks for over {MAX_ROWS} videos", "split it, or lower -n")
+    for job, other in _duplicates(jobs):
+        errors[_line(job)] = f"it writes the file {job.name}, as {other.place} does"
+    errors |= _errors_of_configs([job for job in jobs if _line(job) not in errors])
+    _refuse(errors, path, len(rows) + len(bad))
+    return jobs
+
+
+def _defaults(context: typer.Context) -> Defaults:
+    generate = context.find_root().command.commands["generate"]  # type: ignore[attr-defined]
+    options = {key: option for key, option in options_of(generate).items() if key not in NOT_OF_A_JOB}
+    own = {option.name: option.parameter.default for option in options.values()}
+    return Defaults(context, options, {name: context.params.get(name, value) for name, value in own.items()})
+
+
+def _jobs_of(row: Row, index: int, place: str, defaults: Defaults) -> Iterator[Job]:
+    """A line's videos, one for each of its seeds. Raises: UsageError, ModelError."""
+    own = dict(_values(row, defaults))
+    values = dict(defaults.values) | own
+    for group in ALTERNATIVES:
+        if own.keys() & {*group}:
+            values |= dict.fromkeys({*group} - own.keys())
+    _check_model_options(values, own, defaults)
+    prompt, first = " ".join((values["prompt"] or "").split()), values["seed"] or 0
+    if not prompt:
+        raise UsageError("it has no prompt", "")
+    for seed in range(first, first + values["count"]):
+        request = request_of(values, prompt=prompt, seed=seed, path=None)
+        check(request)
+        yield Job(_name(values, index, request), place, request)
+
+
+def _values(row: Row, defaults: Defaults) -> Iterator[tuple[str, Any]]:
+    """The options of a line, by parameter. Raises: UsageError."""
+    for key, text in row.values.items():
+        option = defaults.options.get(key.replace("-", "_"))
+        if option is None:
+            what = "an option of the command, not of a job" if key in NOT_OF_A_JOB else "no option of a job"
+            raise UsageError(f"{summarize(key)} is {what}", near(key.replace("-", "_"), defaults.options))
+        value = _from_text(option, text) if row.is_text else text
+        if value is None:  # JSON's null: as if it were left out
+            continue
+        checked = check_value(option, value)
+        if checked.error:
+            raise UsageError(f"{key} is {checked.error}", near(value, option.choices))
+        try:
+            yield option.name, option.parameter.process_value(defaults.context, checked.value)
+        except CommandLineError as error:
+            raise UsageError(f"{key}: {plain(error.message)}", "") from None
+
+
+def _from_text(option: Option, text: str) -> Any:
+    """A table's cell as the type of its option; what does not fit is left as it is."""
+    if option.is_list:
+        return text.split()
+    if option.type not in (bool, int, float):
+        return text.strip()
+    try:
+        return parse_json(text.strip().lower())
+    except InvalidError:
+        return text
+
+
+def _check_model_options(values: dict[str, Any], own: Mapping[str, Any], defaults: Defaults) -> None:
+    """Refuse options that another model has where the line or the command line gives them; reset them elsewhere."""
+    flags = {f"--{key.replace('_', '-')}" for key, option in defaults.options.items() if option.name in own}
+    refuse_options(values["model"], flags | typed(defaults.context).keys())
+    by_name = {option.name: option for option in defaults.options.values()}
+    for name in useless_options(values["model"]) & values.keys() - own.keys():
+        if not is_typed(defaults.context, by_name[name]):
+            values[name] = by_name[name].parameter.default
+
+
+def _name(values: Mapping[str, Any], index: int, request: Request) -> str:
+    """The file of a job, in the folder of the batch. Raises: UsageError."""
+    from pavdm_cli.video.write.output import MAX_NAME_BYTES, SUFFIXES
+
+    path = values["output"]
+    if path is None:
+        return file_name(index, request.prompt, request.seed)
+    is_name = path.name == str(path) and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    name = path.name if values["count"] == 1 else f"{path.stem}-{request.seed}{path.suffix}"
+    if not is_name or len(name.encode(errors="surrogatepass")) > MAX_NAME_BYTES // 2:
+        hint = f"write a name such as boat.mp4; {', '.join(SUFFIXES)} are known"
+        raise UsageError(f"output is {summarize(str(path))}, not the name of a video in the folder", hint)
+    return str(name)
+
+
+def _duplicates(jobs: list[Job]) -> Iterator[tuple[Job, Job]]:
+    first: dict[str, Job] = {}
+    for job in jobs:
+        other = first.setdefault(job.name.casefold(), job)  # some file systems take a and A for the same
+        if other is not job:
+            yield job, other
+
+
+def _line(job: Job) -> int:
+    return int(job.place.rpartition(":")[2])
+
+
+def _errors_of_configs(jobs: list[Job]) -> dict[int, str]:
+    """What only torch, images or weights can tell, by line."""
+    from pavdm_cli.generation import image_start
+    from pavdm_cli.generation.config import resolve
+    from pavdm_cli.hub.weights_dir import require_weights
+    from pavdm_cli.video.io.image import read_image
+
+    read, errors = cache(read_image), {}
+    for job in jobs:
+        try:
+            config = resolve(job.request)
+            require_weights(config.spec, True, config.video_model.published)
+            if job.request.image:
+                image_start.notes(config, read(job.request.image))
+        except PavdmError as error:
+            errors[_line(job)] = f"{error.message}; {error.hint}".removesuffix("; ")
+    return errors
+
+
+def _refuse(errors: Mapping[int, str], path: Path, total: int) -> None:
+    """Raises: UsageError after a line for everything that is wrong."""
+    if not errors:
+        return
+    if len({*errors.values()}) == 1 and len(errors) == total > 1:  # of the command's options
+        raise UsageError(f"no job can be rendered: {next(iter(errors.values()))}", "nothing was rendered")
+    for line in sorted(errors)[:MOST_SHOWN]:
+        ui.note(f"{path}:{line}: {errors[line]}", always=True)
+    if len(errors) > MOST_SHOWN:
+        ui.note(f"and {len(errors) - MOST_SHOWN} more", always=True)
+    what = "1 line is wrong" if len(errors) == 1 else f"{len(errors)} lines are wrong"
+    raise UsageError(f"{path}: {what}, nothing was rendered", "correct them, or take them out")

@@ -1,0 +1,92 @@
+"""Which part of a batch this process has, by the environment, and the processes that one command starts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pavdm_cli.errors import UsageError
+
+WORKER = "PAVDM_BATCH_WORKER"  # set for the processes that a batch starts
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """This process among those that share a list of jobs."""
+
+    index: int = 0
+    count: int = 1
+    local_rank: int | None = None  # on its machine; None where nothing says so
+    local_count: int = 1
+    rank: int = 0  # of torchrun: the first one shows the progress
+
+    def share(self, jobs: Sequence[object]) -> slice:
+        """Every count-th job."""
+        return slice(self.index, None, self.count)
+
+
+def place_of(environment: Mapping[str, str]) -> Place:
+    """By Slurm's array and torchrun's ranks; both at once divide twice. Raises: UsageError."""
+    array, tasks = _array(environment)
+    rank, world = (_number(environment, name, default) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    if not 0 <= rank < world:
+        raise UsageError(f"RANK is {rank} of WORLD_SIZE {world}", "leave them to torchrun")
+    local = _number(environment, "LOCAL_RANK", 0) if "LOCAL_RANK" in environment else None
+    return Place(array * world + rank, tasks * world, local, _number(environment, "LOCAL_WORLD_SIZE", 1), rank)
+
+
+def _array(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Index and number of this task in a Slurm array, whose numbers may begin anywhere."""
+    if "SLURM_ARRAY_TASK_ID" not in environment:
+        return 0, 1
+    task = _number(environment, "SLURM_ARRAY_TASK_ID", 0)
+    first, step = _number(environment, "SLURM_ARRAY_TASK_MIN", 0), _number(environment, "SLURM_ARRAY_TASK_STEP", 1)
+    count = _number(environment, "SLURM_ARRAY_TASK_COUNT", 1)
+    index, rest = divmod(task - first, max(1, step))
+    if rest or not 0 <= index < count:
+        message = f"task {task} is not one of {count} tasks in a row from {first}"
+        raise UsageError(message, f"use an array of successive numbers: --array 0-{count - 1}")
+    return index, count
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name, str(default))
+    if not text.isdecimal():
+        raise UsageError(f"{name} is {text!r}, not a whole number", "leave it to Slurm or torchrun")
+    return int(text)
+
+
+def choose_device(local_rank: int, environment: Mapping[str, str]) -> str:
+    """CUDA_VISIBLE_DEVICES for a process: the GPU of its rank among those it may see."""
+    visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return visible[local_rank % len(visible)] if visible else str(local_rank)
+
+
+def stop_all(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask processes to finish their chunk and to end."""
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+
+
+@contextmanager
+def started(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """As many processes of the same command, each a worker with a device of its own; at the end all have ended."""
+    command, processes = [sys.executable, "-m", "pavdm_cli", *sys.argv[1:]], []
+    shared = {WORKER: "1", "PAVDM_QUIET": "1", "LOCAL_WORLD_SIZE": str(count)}
+    try:
+        for rank in range(count):  # in sessions of their own: a Ctrl-C reaches them once, from this process
+            environment = os.environ | shared | {"LOCAL_RANK": str(rank)}
+            options = {"stdout": subprocess.DEVNULL, "start_new_session": True}
+            processes.append(subprocess.Popen(command, env=environment, **options))  # type: ignore[call-overload]
+        yield processes
+    except BaseException:
+        stop_all(processes)
+        raise
+    finally:
+        for process in processes:
+            process.wait()

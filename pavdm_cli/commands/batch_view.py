@@ -1,0 +1,56 @@
+"""One progress view for all jobs of a batch, whichever processes render them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from pavdm_cli import ui
+from pavdm_cli.batch.job import Job
+
+if TYPE_CHECKING:
+    from pavdm_cli.batch.queue import Attempt, Standing
+    from pavdm_cli.batch.worker import Listener
+
+
+class View:
+    """Frames of all jobs on one bar."""
+
+    def __init__(self, jobs: Sequence[Job], advance: ui.Advance) -> None:
+        self.total, self.advance_bar = len(jobs), advance
+        self.frames: dict[str, int] = {}
+        self.done: set[str] = set()
+
+    def seen(self, job: Job, standing: Standing) -> None:
+        """Count what a job has, whoever makes it."""
+        if standing.kind == "done":
+            self.done.add(job.name)
+            self.advance(job, job.frames)
+        elif standing.attempt:
+            self.advance(job, standing.attempt.frames)
+
+    def advance(self, job: Job, frames: int) -> None:
+        """A job has so many frames; fewer than before, of one that begins again, are not taken back."""
+        new = min(frames, job.frames) - self.frames.get(job.name, 0)
+        if new > 0:
+            self.frames[job.name] = self.frames.get(job.name, 0) + new
+            self.advance_bar(new, f"{job.name}, {len(self.done)} of {self.total} done")
+
+    def failed(self, job: Job, attempt: Attempt) -> None:
+        """Say at once what went wrong."""
+        ui.warn(f"{job.name} failed: {attempt.error}")
+
+
+@contextmanager
+def view(jobs: Sequence[Job], is_shown: bool) -> Iterator[Listener]:
+    """The view, as what workers tell; of several processes on one terminal one alone shows it."""
+    from pavdm_cli.batch.worker import Listener
+
+    with ui.progress("batch", sum(job.frames for job in jobs)) if is_shown else nullcontext(_silent) as advance:
+        shown = View(jobs, advance)
+        yield Listener(shown.seen, shown.advance, shown.failed)
+
+
+def _silent(units: int, beside: str = "") -> None:
+    pass

@@ -1,0 +1,224 @@
+"""The queue in a folder: who has a job, when another process takes it over, and who has which share of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.requests import make_request
+
+from pavdm_cli.batch import queue as queues
+from pavdm_cli.batch import render
+from pavdm_cli.batch.job import Job
+from pavdm_cli.batch.owner import Owner, this_process
+from pavdm_cli.batch.queue import Queue, open_queue
+from pavdm_cli.commands.batch_processes import Place, choose_device, place_of
+from pavdm_cli.errors import UsageError
+from pavdm_cli.runtime import threads
+from pavdm_cli.video.write.output import is_being_written, open_locked
+
+NAME = "0001-a-ball-0.mp4"
+GONE = Owner(this_process().machine, 2**22 + 1, 5.0)  # beyond the largest process number
+ELSEWHERE = Owner("another machine", 1, 5.0)
+
+
+def job(**values: object) -> Job:
+    return Job(NAME, "jobs.txt:1", make_request("a ball", **values))
+
+
+def path_of(queue: Queue, number: int) -> Path:
+    return queue.folder / ".queue" / "attempts" / f"{NAME}.{number}.json"
+
+
+def age(path: Path, seconds: float) -> None:
+    times = path.stat().st_mtime - seconds
+    os.utime(path, (times, times))
+
+
+def test_a_job_that_lives_belongs_to_one_process(tmp_path: Path) -> None:
+    first, second = open_queue(tmp_path), open_queue(tmp_path)
+    before = first.standing(NAME)
+    assert before.kind == "queued"
+    attempt = first.claim(NAME, before, threads=2)
+    assert attempt is not None
+    assert second.claim(NAME, before, threads=2) is None
+    assert (second.standing(NAME).kind, second.standing(NAME).attempt) == ("running", attempt)
+
+
+def test_of_many_threads_that_claim_one_wins(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+    before, wins = queue.standing(NAME), []
+    claimants = [threading.Thread(target=lambda: wins.append(queue.claim(NAME, before, 0))) for _ in range(20)]
+    for claimant in claimants:
+        claimant.start()
+    for claimant in claimants:
+        claimant.join()
+    assert sum(win is not None for win in wins) == 1
+
+
+@pytest.mark.parametrize(("owner", "silence", "kind"), [
+    (GONE, 0, "queued"),
+    (ELSEWHERE, 0, "running"),
+    (ELSEWHERE, queues.LEASE - 20, "running"),
+    (ELSEWHERE, queues.LEASE + 20, "queued"),
+    (this_process(), queues.LEASE + 20, "running"),  # it may be suspended: its process is what counts
+    (replace(this_process(), started=this_process().started - 60), 0, "queued"),  # its number was used again
+])  # fmt: skip
+def test_a_dead_process_loses_its_job(owner: Owner, silence: float, kind: str, tmp_path: Path) -> None:
+    queue = replace(open_queue(tmp_path), owner=owner)
+    attempt = queue.claim(NAME, queue.standing(NAME), threads=3)
+    assert attempt is not None
+    age(path_of(queue, 1), silence)
+    other = open_queue(tmp_path)
+    assert other.standing(NAME).kind == kind
+    if kind == "queued":
+        taken = other.claim(NAME, other.standing(NAME), threads=3)
+        assert taken is not None
+        assert taken.number == 2
+        assert not queue.renew(NAME, attempt)  # it sees the higher number, and stops
+        assert other.renew(NAME, taken)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"owner": 3}', b'{"state": "done"}', b"\xff" * 9, b"[" * 9000])
+def test_a_file_that_is_not_whole_is_of_a_process_that_begins(content: bytes, tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+    path_of(queue, 1).write_bytes(content)
+    assert queue.standing(NAME).kind == "running"
+    age(path_of(queue, 1), queues.LEASE + 20)
+    assert queue.standing(NAME).kind == "queued"
+
+
+def ended(queue: Queue, state: str, frames: int = 0) -> None:
+    attempt = queue.claim(NAME, queue.standing(NAME), 0)
+    assert attempt is not None
+    queue.renew(NAME, replace(attempt, state=state, frames=frames))
+
+
+def test_a_job_is_tried_twice_in_a_run_and_again_in_the_next(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+    for tries in range(2):
+        assert (queue.standing(NAME).kind, queue.standing(NAME).tries) == ("queued", tries)
+        ended(queue, "failed")
+    assert queue.standing(NAME).kind == "failed"
+    for number in (1, 2):
+        age(path_of(queue, number), 10)
+    assert open_queue(tmp_path).standing(NAME).kind == "queued"
+
+
+def test_a_job_that_kills_its_processes_is_given_up_unless_it_gets_on(tmp_path: Path) -> None:
+    watching, dying = open_queue(tmp_path), replace(open_queue(tmp_path), owner=GONE)
+    for frames in (4, 8, 8):
+        assert watching.standing(NAME).kind == "queued"
+        ended(dying, "running", frames)
+    assert watching.standing(NAME).tries == 1
+    ended(dying, "running", 8)
+    assert watching.standing(NAME).kind == "failed"
+
+
+def test_a_done_job_is_done_while_its_video_is_there(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+    ended(queue, "done", 8)
+    assert queue.standing(NAME).kind == "queued"
+    (tmp_path / NAME).touch()
+    assert queue.standing(NAME).kind == "done"
+    age(path_of(queue, 1), 10)
+    assert open_queue(tmp_path, force=True).standing(NAME).kind == "queued"
+
+
+def test_a_name_stands_for_one_job_and_foreign_videos_are_safe(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
+    (tmp_path / NAME).write_text("mine")
+    assert "is from no job of this folder" in queue.conflict(job())
+    (tmp_path / NAME).unlink()
+    queue.add(job())
+    (tmp_path / NAME).touch()
+    assert queue.conflict(job()) == ""
+    assert "has another job of the name" in queue.conflict(job(seed=3))
+    forced = open_queue(tmp_path, force=True)
+    assert forced.conflict(job(seed=3)) == ""
+    forced.add(job(seed=3))
+    assert queue.conflict(job(seed=3)) == ""
+
+
+def test_workers_on_the_same_cores_are_counted_until_they_end(tmp_path: Path) -> None:
+    first = open_queue(tmp_path)
+    imports = "from pathlib import Path; from pavdm_cli.batch.queue import open_queue"
+    code = f"{imports}; open_queue(Path({str(tmp_path)!r})); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as other:
+        while first.workers() < 2:
+            assert other.poll() is None
+        other.kill()
+    assert first.workers() == 1
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "each"), [(1, 1, 1), (2, 1, 1), (2, 2, 1), (8, 1, 7), (8, 2, 3), (8, 20, 1)]
+)
+def test_workers_share_the_cores_and_leave_one_free(
+    cores: int, workers: int, each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "available_cores", lambda: cores)
+    assert threads.share_cores(workers) == each
+
+
+def array(task: int, first: int, count: int, step: int = 1) -> dict[str, str]:
+    values = {"ID": task, "MIN": first, "COUNT": count, "STEP": step}
+    return {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in values.items()}
+
+
+def torchrun(rank: int, world: int, local: int = 0) -> dict[str, str]:
+    values = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": local, "LOCAL_WORLD_SIZE": world}
+    return {name: str(value) for name, value in values.items()}
+
+
+PLACES = [
+    ({}, Place()),
+    (array(0, 0, 4), Place(0, 4)),
+    (array(7, 5, 4), Place(2, 4)),
+    (array(9, 5, 3, step=2), Place(2, 3)),
+    (torchrun(3, 4, 1), Place(3, 4, 1, 4, 3)),
+    (array(1, 0, 2) | torchrun(1, 3, 1), Place(4, 6, 1, 3, 1)),
+]
+
+
+@pytest.mark.parametrize(("environment", "place"), PLACES)
+def test_slurm_and_torchrun_say_which_share_a_process_has(environment: dict[str, str], place: Place) -> None:
+    assert place_of(environment) == place
+
+
+@pytest.mark.parametrize("make", [lambda n: array(n, 0, 5), lambda n: array(n + 3, 3, 5), lambda n: torchrun(n, 5)])
+def test_the_shares_are_all_jobs_once(make) -> None:
+    jobs = list(range(23))
+    shares = [jobs[place_of(make(number)).share(jobs)] for number in range(5)]
+    assert sorted(one for share in shares for one in share) == jobs
+
+
+@pytest.mark.parametrize(
+    "environment", [array(3, 0, 2), array(4, 1, 3, 2), array(0, 1, 1), {"RANK": "x"}, torchrun(3, 2)]
+)
+def test_numbers_that_cannot_be_are_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(UsageError):
+        place_of(environment)
+
+
+def test_the_local_rank_picks_a_device_among_the_visible_ones() -> None:
+    assert [choose_device(rank, {}) for rank in range(2)] == ["0", "1"]
+    assert [choose_device(rank, {"CUDA_VISIBLE_DEVICES": "2,5"}) for rank in range(3)] == ["2", "5", "2"]
+
+
+def test_a_file_that_a_dying_process_still_holds_is_waited_for(tmp_path: Path) -> None:
+    partial = tmp_path / "a.partial.mp4"
+    file = open_locked(partial)
+    threading.Timer(0.3, file.close).start()
+    begun = time.monotonic()
+    render._wait_for_writer(partial)
+    assert 0.2 < time.monotonic() - begun < 5
+    assert not is_being_written(partial)
+    render._wait_for_writer(tmp_path / "b.partial.mp4")
+    assert not (tmp_path / "b.partial.mp4").exists()

@@ -1,0 +1,66 @@
+"""The examples of docs/scale.md and docs/configuration.md run as they are written."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.command import pavdm
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """The code blocks of a language."""
+    text = (DOCS / document).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that docs/scale.md shows, and a `pavdm` on the path."""
+    monkeypatch.chdir(tmp_path)
+    for name, language in (("prompts.txt", "text"), ("jobs.csv", "csv"), ("jobs.jsonl", "json")):
+        (block,) = blocks("scale.md", language)
+        Path(name).write_text(block)
+    command = tmp_path / "bin" / "pavdm"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m pavdm_cli "$@"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["prompts.txt", "jobs.csv", "jobs.jsonl"])
+def test_every_file_of_jobs_in_the_documents_is_sound(name: str, folder: Path) -> None:
+    code, out, err = pavdm("batch", name, "-d", "out", "--plan", "--device", "cpu")
+    assert code == 0, err
+    assert len(out.splitlines()) == {"jobs.jsonl": 4}.get(name, 3)  # a heading, and a line for every video
+
+
+def test_the_configuration_in_the_documents_is_sound(folder: Path) -> None:
+    (block,) = blocks("configuration.md", "toml")
+    Path("pavdm.toml").write_text(block)
+    assert pavdm("models", "path", "pocket").code == 0
+    Path("pavdm.toml").write_text(block + "\n[batch]\nseconds = -1\nstepz = 3")
+    assert "[batch] there is no option 'stepz'" in pavdm("models", "path", "pocket").err
+
+
+def shell(script: str) -> str:
+    done = subprocess.run(["sh", "-e", "-c", script], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
+def test_the_commands_of_the_documents_run(folder: Path) -> None:
+    jobs, shared, *_ = [block for block in blocks("scale.md", "sh") if block.startswith("pavdm batch")]
+    assert len(shell(jobs).split()) == 7
+    assert len(shell(f"rm -r videos\n{shared}wait").split()) == 4  # two processes, two videos
+    shell(blocks("configuration.md", "sh")[0])
+    assert Path("again.mp4").exists()
