@@ -12,7 +12,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.model import VAE_FILE
 from pavdm_cli.models.pocket.vae import PocketVAE, PocketVAEConfig, reconstruction_psnr
-from pavdm_cli.pocket_world.render import Picture, canvas, render
+from pavdm_cli.pocket_world.render import SceneFrames, canvas, render
 from pavdm_cli.pocket_world.world import sample_scene
 from pavdm_cli.training.pocket import vae as training
 from pavdm_cli.training.pocket.vae import Frames
@@ -26,7 +26,7 @@ def shipped() -> PocketVAE:
 
 
 @pytest.fixture(scope="module")
-def stills() -> Picture:
+def stills() -> SceneFrames:
     """32 frames of as many held-out scenes, each from somewhere in its first minute."""
     seconds = 60 * torch.rand(32, 1, generator=torch.Generator().manual_seed(0))
     return render([sample_scene(HELD_OUT + i) for i in range(32)], seconds, canvas(MODELS["pocket"].size, 0.3))
@@ -133,7 +133,7 @@ def test_training_weighs_object_pixels_and_nudges_latents():
     again = training.loss(codec, picture, torch.Generator().manual_seed(0))
     nudged = training.loss(codec, picture, torch.Generator().manual_seed(1))
     inside = training.loss(
-        codec, Picture(picture.frames, torch.ones_like(picture.mask)), torch.Generator().manual_seed(0)
+        codec, SceneFrames(picture.frames, torch.ones_like(picture.mask)), torch.Generator().manual_seed(0)
     )
     assert torch.equal(weighed, again)
     assert not torch.equal(weighed, nudged)

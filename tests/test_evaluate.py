@@ -24,7 +24,7 @@ from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
 from pavdm_cli.models.pocket.vae import PocketVAE, PocketVAEConfig
 from pavdm_cli.pocket_world.parse import parse
 from pavdm_cli.pocket_world.render import Canvas, canvas, render
-from pavdm_cli.pocket_world.vocabulary import MOTION_WORDINGS
+from pavdm_cli.pocket_world.vocabulary import MOTION_PHRASES
 from pavdm_cli.pocket_world.world import Scene, sample_scene
 
 TIMING = ChunkTiming(chunk=4, fps=8.0)
@@ -228,7 +228,7 @@ def test_an_unmentioned_motion_is_not_requested() -> None:
     videos = [Video(sample_scene(s), scene_prompt(s), to_bytes(torch.zeros(1, 3, 8, 8))) for s in range(80)]
     silent = [v for v in videos if "motion" not in v.requested]
     assert 0 < len(silent) < 20
-    assert all(not any(w in v.prompt for w in MOTION_WORDINGS[v.scene.motion]) for v in silent)
+    assert all(not any(w in v.prompt for w in MOTION_PHRASES[v.scene.motion]) for v in silent)
 
 
 @pytest.mark.parametrize(("name", "kinds"), PARTIAL.items())

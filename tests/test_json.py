@@ -10,7 +10,7 @@ import pytest
 from support.clips import greys, make
 from support.command import pavdm
 
-from pavdm_cli.pocket_world.vocabulary import WORDINGS
+from pavdm_cli.pocket_world.vocabulary import PHRASES
 
 QUICK = ("--frames", "12", "--steps", "6", "--threads", "1", "--seed", "1", "--json")
 
@@ -61,7 +61,7 @@ def test_the_models_are_listed_with_what_they_take_on_disk(tmp_path):
     assert told["cache"] == {"folder": str(tmp_path / "cache"), "bytes": {"prompts": 1500}}
     assert "prompts  0.0 MB" in pavdm("models", "list").out
     shown = answer("models", "show", "pocket")
-    assert shown["words"] == json.loads(json.dumps(WORDINGS))
+    assert shown["words"] == json.loads(json.dumps(PHRASES))
     assert answer("models", "path", "pocket") == {"model": "pocket", "folder": shown["folder"]}
 
 

@@ -13,7 +13,7 @@ from pavdm_cli.pocket_world.captions import caption
 from pavdm_cli.pocket_world.parse import KINDS, base_forms, parse
 from pavdm_cli.pocket_world.prompt import HINT, format_prompt, vocabulary
 from pavdm_cli.pocket_world.synonyms import SYNONYMS
-from pavdm_cli.pocket_world.vocabulary import LENGTH, ON_WATER, WORDINGS, split, tokens
+from pavdm_cli.pocket_world.vocabulary import LENGTH, ON_WATER, PHRASES, split, tokens
 from pavdm_cli.pocket_world.world import Scene, sample_scene
 from pavdm_cli.training.pocket.preview import PROMPTS
 
@@ -73,9 +73,9 @@ def test_what_is_filled_in_depends_on_the_seed_alone_and_takes_every_value():
     assert [meanings(format_prompt("a ball", seed).text) for seed in range(400)] == drawn
     for kind in ("colour", "motion", "terrain", "time of day"):
         counts = Counter(found[kind] for found in drawn)
-        assert counts.keys() == WORDINGS[kind].keys()
+        assert counts.keys() == PHRASES[kind].keys()
         assert min(counts.values()) > 400 / len(counts) / 2
-    assert {meanings(format_prompt("night", seed).text)["object"] for seed in range(60)} == WORDINGS["object"].keys()
+    assert {meanings(format_prompt("night", seed).text)["object"] for seed in range(60)} == PHRASES["object"].keys()
     assert format_prompt("a boat", 7).text == "a yellow boat bobbing on the sea at sunset"  # the same on every machine
 
 
@@ -139,18 +139,18 @@ def test_plurals_inflections_and_synonyms_are_read(text, kind, meaning):
 @pytest.mark.parametrize("table", [*SYNONYMS.items()], ids=lambda item: item[0])
 def test_every_wording_and_synonym_means_one_thing(table):
     kind, synonyms = table
-    for wording in (wording for group in WORDINGS[kind].values() for wording in group):
+    for wording in (wording for group in PHRASES[kind].values() for wording in group):
         for phrase in (wording, *synonyms[wording].split(", ")) if wording in synonyms else (wording,):
-            meaning = next(meaning for meaning, group in WORDINGS[kind].items() if wording in group)
+            meaning = next(meaning for meaning, group in PHRASES[kind].items() if wording in group)
             assert meanings(phrase) == {kind: meaning}, phrase
     listed = [phrase for kinds in SYNONYMS.values() for line in kinds.values() for phrase in line.split(", ")]
     assert len(listed) == len(set(listed))
-    assert synonyms.keys() <= {wording for group in WORDINGS[kind].values() for wording in group}
+    assert synonyms.keys() <= {wording for group in PHRASES[kind].values() for wording in group}
 
 
 def test_every_meaning_has_synonyms_and_stands_in_the_list():
     rows = vocabulary()
-    assert [row[1] for row in rows] == [meaning for kind in KINDS for meaning in WORDINGS[kind]]
+    assert [row[1] for row in rows] == [meaning for kind in KINDS for meaning in PHRASES[kind]]
     assert all(row[3] for row in rows[:-3])
 
 

@@ -12,7 +12,7 @@ from support.tiny import SIZE, randomised, tiny_codec
 from torch import Tensor
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.pocket_world.vocabulary import COLOUR_WORDINGS, VOCABULARY, split
+from pavdm_cli.pocket_world.vocabulary import COLOUR_PHRASES, VOCABULARY, split
 from pavdm_cli.training.batches import METHODS, BatchConfig, sample_batch
 from pavdm_cli.training.levels import POCKET_STAGES, Diagonal
 from pavdm_cli.training.losses import Batch
@@ -80,7 +80,7 @@ def test_samples_are_random_crops_with_their_clips_caption(method):
         starts.update((named[:, 0] % 100).tolist())
         for clip, caption in zip((named[:, 0] // 100).tolist(), captions, strict=True):
             assert set(split(caption)) <= VOCABULARY.keys()
-            assert any(wording in caption for wording in COLOUR_WORDINGS[CLIPS.scene(clip).colour])
+            assert any(wording in caption for wording in COLOUR_PHRASES[CLIPS.scene(clip).colour])
     assert {0, 6} <= starts  # the longest window is 14 of 20
 
 

@@ -19,6 +19,7 @@ CHECKED = (
     "pavdm_cli/evaluation",
     "pavdm_cli/hub",
     "pavdm_cli/models",
+    "pavdm_cli/pocket_world",
     "pavdm_cli/runtime",
     "pavdm_cli/sampling",
     "pavdm_cli/video",

@@ -11,23 +11,23 @@ import torch
 
 from pavdm_cli.models.pocket.text_encoder import batch_ids
 from pavdm_cli.pocket_world.captions import caption
-from pavdm_cli.pocket_world.parse import phrases
+from pavdm_cli.pocket_world.parse import known_phrases
 from pavdm_cli.pocket_world.vocabulary import (
     GLUE,
     PAD,
+    PHRASES,
     VOCABULARY,
-    WORDINGS,
     split,
     tokens,
 )
 from pavdm_cli.pocket_world.world import sample_scene
 
-PHRASES = [phrase for table in WORDINGS.values() for group in table.values() for phrase in group if phrase]
+ALL_PHRASES = [phrase for table in PHRASES.values() for group in table.values() for phrase in group if phrase]
 CAPTIONS = [caption(sample_scene(seed), random.Random(seed)) for seed in range(4000)]
 
 
 def test_every_wording_is_in_the_vocabulary_whole():
-    for phrase in [*PHRASES, *GLUE, "hot air balloon", "paper kite", "sailing boat", "in the moonlight"]:
+    for phrase in [*ALL_PHRASES, *GLUE, "hot air balloon", "paper kite", "sailing boat", "in the moonlight"]:
         assert len(tokens(phrase)) == len(phrase.split())
 
 
@@ -73,21 +73,21 @@ def test_a_caption_says_what_the_scene_holds_in_a_wording_of_it():
             ("object", scene.object),
             ("colour", scene.colour),
         ):
-            assert any(phrase in text for phrase in WORDINGS[table][meaning]), (table, text)
+            assert any(phrase in text for phrase in PHRASES[table][meaning]), (table, text)
         assert ("pan" in text or "moves" in text) == (scene.camera != "still")
         assert scene.camera == "still" or scene.camera in text.split()
 
 
 def test_no_wording_stands_for_two_meanings():
-    for table in WORDINGS.values():
+    for table in PHRASES.values():
         phrases = [phrase for group in table.values() for phrase in set(group)]
         assert len(phrases) == len(set(phrases))
 
 
 def test_every_wording_appears_and_motions_go_unsaid_now_and_then():
     said = " | ".join(CAPTIONS)
-    assert [phrase for phrase in PHRASES if phrase not in said] == []
-    motions = [phrase for group in WORDINGS["motion"].values() for phrase in group]
+    assert [phrase for phrase in ALL_PHRASES if phrase not in said] == []
+    motions = [phrase for group in PHRASES["motion"].values() for phrase in group]
     silent = sum(not any(motion in text for motion in motions) for text in CAPTIONS)
     assert silent / len(CAPTIONS) == pytest.approx(0.08, abs=0.02)
 
@@ -100,10 +100,10 @@ def test_captions_vary_and_depend_on_their_draw_alone():
 
 def test_what_floats_is_on_the_water_and_what_flies_over_the_land():
     for seed, text in enumerate(CAPTIONS[:800]):
-        place = re.search(r"(on|over|above) (" + "|".join(WORDINGS["terrain"][sample_scene(seed).terrain]) + ")", text)
+        place = re.search(r"(on|over|above) (" + "|".join(PHRASES["terrain"][sample_scene(seed).terrain]) + ")", text)
         assert place, text
         assert (place[1] == "on") == (sample_scene(seed).object == "boat"), text
 
 
 def test_every_wording_of_a_caption_is_in_the_vocabulary():
-    assert {word for _, _, wording in phrases().values() for word in split(wording)} <= VOCABULARY.keys()
+    assert {word for _, _, wording in known_phrases().values() for word in split(wording)} <= VOCABULARY.keys()

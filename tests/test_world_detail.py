@@ -9,7 +9,7 @@ import torch
 from support.scenes import PLAIN, RICH, SCENES, paint
 from torch import Tensor
 
-from pavdm_cli.pocket_world.value_noise import dots, ramp, rough, smooth
+from pavdm_cli.pocket_world.value_noise import cell_noise, fractal_noise, smoothstep, value_noise
 from pavdm_cli.pocket_world.vocabulary import TERRAINS, TIMES
 
 
@@ -62,21 +62,21 @@ def test_stars_stand_still_and_clouds_drift():
 
 def test_grain_is_even_from_0_to_1_and_the_same_wherever_it_is_computed():
     column, row = torch.arange(-300, 300)[None], torch.arange(-300, 300)[:, None]
-    values = dots(column, row, torch.tensor(7))
+    values = cell_noise(column, row, torch.tensor(7))
     assert 0 <= values.min() < values.max() < 1
     assert values.mean().item() == pytest.approx(0.5, abs=0.005)
     assert values.var().item() == pytest.approx(1 / 12, abs=0.002)
-    assert torch.equal(values[17:19, 40:50], dots(column[:, 40:50], row[17:19], torch.tensor(7)))
-    for other in (values.roll(1, 0), values.roll(1, 1), dots(column, row, torch.tensor(8))):
+    assert torch.equal(values[17:19, 40:50], cell_noise(column[:, 40:50], row[17:19], torch.tensor(7)))
+    for other in (values.roll(1, 0), values.roll(1, 1), cell_noise(column, row, torch.tensor(8))):
         assert abs(torch.corrcoef(torch.stack([values.flatten(), other.flatten()]))[0, 1]) < 0.01
 
 
 def test_grain_is_smooth_between_its_cells():
     x = torch.linspace(-3, 3, 6001)[None]
-    for texture_of in (smooth, rough):
+    for texture_of in (value_noise, fractal_noise):
         values = texture_of(x, torch.full((1, 1), 0.3), torch.tensor(5))
         assert values.diff().abs().max() < 0.006
         assert 0 <= values.min() < values.max() <= 1
-    corner = smooth(torch.tensor([2.0]), torch.tensor([-4.0]), torch.tensor(5))
-    assert torch.equal(corner, dots(torch.tensor([2]), torch.tensor([-4]), torch.tensor(5)))
-    assert ramp(torch.tensor([0.0, 1.0, 1.5, 2.0, 3.0]), 1.0, 2.0).tolist() == [0, 0, 0.5, 1, 1]
+    corner = value_noise(torch.tensor([2.0]), torch.tensor([-4.0]), torch.tensor(5))
+    assert torch.equal(corner, cell_noise(torch.tensor([2]), torch.tensor([-4]), torch.tensor(5)))
+    assert smoothstep(torch.tensor([0.0, 1.0, 1.5, 2.0, 3.0]), 1.0, 2.0).tolist() == [0, 0, 0.5, 1, 1]

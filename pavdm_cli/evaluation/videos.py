@@ -86,7 +86,7 @@ def scene_prompt(seed: int, kinds: tuple[str, ...] = ()) -> str:
     full = caption(sample_scene(seed), random.Random(seed))
     if not kinds:
         return full
-    words = {kind: mention.wording for kind, mention in parse(full).slots.items() if kind in kinds}
+    words = {kind: mention.phrase for kind, mention in parse(full).slots.items() if kind in kinds}
     subject = " ".join(("a", *(words[kind] for kind in ("colour", "object") if kind in words)))
     place = (
         f"{'on' if sample_scene(seed).object == 'boat' else 'over'} {words['terrain']}" if "terrain" in words else ""

@@ -1,23 +1,23 @@
-"""Captions: a scene in varied, grammatical words."""
+"""Captions of scenes, in varied grammatical sentences."""
 
 from __future__ import annotations
 
 import random
 
 from pavdm_cli.pocket_world.prompt import preposition, sentences
-from pavdm_cli.pocket_world.vocabulary import WORDINGS
+from pavdm_cli.pocket_world.vocabulary import PHRASES
 from pavdm_cli.pocket_world.world import Scene
 
 
-def caption(scene: Scene, draw: random.Random) -> str:
-    """One sentence about a scene; a motion or a still camera may go unsaid."""
+def caption(scene: Scene, rng: random.Random) -> str:
+    """One random sentence about a scene; it may omit the motion, or a still camera."""
 
-    def pick(kind: str, meaning: str) -> str:
-        return draw.choice(WORDINGS[kind][meaning])
+    def phrase(kind: str, meaning: str) -> str:
+        return rng.choice(PHRASES[kind][meaning])
 
-    said = {"colour": pick("colour", scene.colour), "object": pick("object", scene.object)}
-    said["motion"] = "" if draw.random() < 0.08 else pick("motion", scene.motion)
-    said["terrain"] = pick("terrain", scene.terrain)
-    said["time of day"] = pick("time of day", scene.time)
-    said["camera"] = pick("camera", scene.camera)
-    return draw.choice(sentences(said, preposition(scene.object, scene.motion)))
+    phrases = {"colour": phrase("colour", scene.colour), "object": phrase("object", scene.object)}
+    phrases["motion"] = "" if rng.random() < 0.08 else phrase("motion", scene.motion)
+    phrases["terrain"] = phrase("terrain", scene.terrain)
+    phrases["time of day"] = phrase("time of day", scene.time)
+    phrases["camera"] = phrase("camera", scene.camera)
+    return rng.choice(sentences(phrases, preposition(scene.object, scene.motion)))

@@ -1,4 +1,4 @@
-"""The things that move: each a stack of soft-edged shapes around its middle, about ten pixels in radius at 64 high."""
+"""The moving objects: stacks of soft-edged shapes, about ten pixels in radius at a height of 64."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ PAINTERS: dict[str, Painter] = {"ball": ball, "balloon": balloon, "kite": kite, 
 
 
 def blend(frames: Tensor, layers: Sequence[Layer], scenes: Sequence[Scene], tint: Tensor) -> tuple[Tensor, Tensor]:
-    """Paint a stack over frames (B, T, 3, H, W), glowing a little in low light; returns its cover (B, T, H, W) too."""
+    """Blend a stack of layers over frames (B, T, 3, H, W); returns the frames and its cover (B, T, H, W)."""
     own = frames.new_tensor([PAINT[s.colour] for s in scenes])[:, None, :, None, None]
     light = 0.60 + 0.40 * tint.mean(dim=2, keepdim=True)
     seen = torch.zeros_like(layers[0].cover)

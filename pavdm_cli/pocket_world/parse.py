@@ -1,4 +1,4 @@
-"""What a prompt says of pocket's world: object, colour, motion, place, time of day and camera."""
+"""Parses prompts about pocket's world: object, colour, motion, place, time of day and camera."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from pavdm_cli.pocket_world.synonyms import (
     PREPOSITIONS,
     SYNONYMS,
 )
-from pavdm_cli.pocket_world.vocabulary import CAMERA_WORDINGS, ON_WATER, WORDINGS, some
+from pavdm_cli.pocket_world.vocabulary import CAMERA_PHRASES, ON_WATER, PHRASES, shorten
 
-BREAKS = frozenset(",.;:!?()")  # what a word does not reach across
-REACH = 6  # words from "camera" to its direction, or from a colour to its noun
-LONGEST = 200  # words of a prompt that are read
+BREAKS = frozenset(",.;:!?()")  # boundaries of clauses
+REACH = 6  # maximum words from "camera" to its direction, or from a colour to its noun
+MAX_WORDS = 200  # of a prompt
 NAMES = {"object": "object", "colour": "colour", "motion": "motion", "terrain": "place", "time of day": "time of day"}
 NAMES |= {"camera": "camera movement"}
 KINDS = tuple(NAMES)  # in the order of a caption
-NOUNS = ("object", "terrain", "time of day")  # what a colour can be of
+NOUNS = ("object", "terrain", "time of day")  # that a colour can belong to
 
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """One thing that a prompt names: tokens `start` to `end`, what they mean, and a caption's wording of it."""
+    """One thing that a prompt mentions: tokens `start` to `end`, their meaning, and the phrase of captions for it."""
 
     kind: str
     meaning: str
-    wording: str
+    phrase: str
     typed: str
     start: int
     end: int
@@ -43,20 +43,20 @@ class Mention:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A prompt, read: one mention of each kind at most, and what cannot be shown beside it."""
+    """A parsed prompt: at most one mention of each kind, and what cannot be shown along with it."""
 
     slots: dict[str, Mention] = field(default_factory=dict)
-    refused: tuple[str, ...] = ()  # phrases: what pocket shows, and what it leaves out for that
-    unused: tuple[str, ...] = ()  # words that are in no mention and mean something elsewhere
+    refused: tuple[str, ...] = ()  # messages: what pocket shows instead, and what it leaves out
+    unused: tuple[str, ...] = ()  # words that belong to no mention, except filler
 
     def meanings(self) -> dict[str, str]:
-        """What each kind that is named means."""
+        """The meaning of each kind that is mentioned."""
         return {kind: mention.meaning for kind, mention in self.slots.items()}
 
 
 def parse(text: str) -> Parsed:
-    """Read a prompt in any order of words."""
-    tokens = tokenize(text)[:LONGEST]
+    """Parse a prompt with words in any order."""
+    tokens = tokenize(text)[:MAX_WORDS]
     camera, used = find_camera(tokens)
     mentions = [*find_mentions(tokens, used), *camera]
     for mention in mentions:
@@ -69,37 +69,37 @@ def parse(text: str) -> Parsed:
 
 
 def tokenize(text: str) -> list[str]:
-    """Lower-case words and the punctuation that parts them; possessive endings are dropped."""
+    """Lower-case words and punctuation; possessive endings are dropped."""
     return re.findall(r"[^\W_]+|[,.;:!?()]", re.sub(r"['’]s\b", "", text.lower()))
 
 
 @cache
-def phrases() -> dict[tuple[str, ...], tuple[str, str, str]]:
-    """Every phrase with a meaning, as words, to (kind, meaning, wording)."""
-    table = {}
+def known_phrases() -> dict[tuple[str, ...], tuple[str, str, str]]:
+    """Every known phrase, as words, to (kind, meaning, phrase of captions)."""
+    by_words = {}
     for kind in KINDS[:-1]:  # the camera has its own rules
-        for meaning, wordings in WORDINGS[kind].items():
-            for wording in filter(None, wordings):
-                synonyms = SYNONYMS.get(kind, {}).get(wording, "")
-                for phrase in filter(None, (wording, *synonyms.split(", "))):
-                    table[tuple(phrase.split())] = (kind, meaning, wording)
+        for meaning, phrases in PHRASES[kind].items():
+            for phrase in filter(None, phrases):
+                synonyms = SYNONYMS.get(kind, {}).get(phrase, "")
+                for words in filter(None, (phrase, *synonyms.split(", "))):
+                    by_words[tuple(words.split())] = (kind, meaning, phrase)
     for colour, names in NEAREST_COLOURS.items():
-        table |= {(name,): ("colour", colour, colour) for name in names.split(", ")}
-    return table
+        by_words |= {(name,): ("colour", colour, colour) for name in names.split(", ")}
+    return by_words
 
 
 @cache
 def longest_phrases() -> dict[str, int]:
-    """The words that a phrase can begin with, and how many words the longest has."""
+    """The first words of phrases, to the number of words in the longest."""
     longest: dict[str, int] = {}
-    for words in phrases():
+    for words in known_phrases():
         longest[words[0]] = max(len(words), longest.get(words[0], 0))
     return longest
 
 
 @lru_cache(maxsize=1024)
 def base_forms(word: str) -> tuple[str, ...]:
-    """A word and what it may be an inflection of: boats, bounces, circled, hopping."""
+    """A word and its possible base forms: boats, bounces, circled, hopping."""
     forms = [word]
     for ending, shortest in (("s", 3), ("es", 4), ("ed", 5), ("ing", 5)):
         if word.endswith(ending) and len(word) > shortest and not word.endswith("ss"):
@@ -111,7 +111,7 @@ def base_forms(word: str) -> tuple[str, ...]:
 
 
 def find_mentions(tokens: Sequence[str], used: set[int]) -> Iterator[Mention]:
-    """Every phrase with a meaning, the longest at each place first."""
+    """The longest known phrase at every position."""
     index = 0
     while index < len(tokens):
         mention = None if index in used else longest_mention(tokens, index)
@@ -121,7 +121,7 @@ def find_mentions(tokens: Sequence[str], used: set[int]) -> Iterator[Mention]:
 
 
 def longest_mention(tokens: Sequence[str], start: int) -> Mention | None:
-    """The longest phrase that begins at a token, inflected or not."""
+    """The longest known phrase that starts at a token, possibly inflected."""
     if tokens[start].startswith("see") and (tokens[start] != "see" or tokens[max(0, start - 1)] in LOOKING):
         return None
     firsts = [form for form in base_forms(tokens[start]) if form in longest_phrases()]
@@ -130,14 +130,14 @@ def longest_mention(tokens: Sequence[str], start: int) -> Mention | None:
         for first in firsts:
             for last in base_forms(tokens[end - 1]):
                 words = (first, *tokens[start + 1 : end - 1], last) if end - start > 1 else (first,)
-                if words in phrases():
-                    return Mention(*phrases()[words], " ".join(tokens[start:end]), start, end)
+                if words in known_phrases():
+                    return Mention(*known_phrases()[words], " ".join(tokens[start:end]), start, end)
     return None
 
 
 def find_camera(tokens: Sequence[str]) -> tuple[list[Mention], set[int]]:
-    """Where the camera looks, by a direction near "camera", "pan" and the like, and the tokens that say so."""
-    found, used = [], set[int]()
+    """The camera motion, by a direction near "camera", "pan" or the like, and the tokens that belong to it."""
+    mentions, used = [], set[int]()
     for place, word in enumerate(tokens):
         if place in used or not _is_form_of(word, CAMERA):
             continue
@@ -149,19 +149,19 @@ def find_camera(tokens: Sequence[str]) -> tuple[list[Mention], set[int]]:
         last += last < len(tokens) and tokens[last] in ("movement", "motion")
         used.update(i for i in range(first, last) if _is_form_of(tokens[i], (*CAMERA, *CAMERA_WORDS, *CAMERA_FILLER)))
         meaning = CAMERA_WORDS[tokens[way]]
-        wording = camera_wording(tokens[max(0, first - 1) : last + 1], meaning)
-        found.append(Mention("camera", meaning, wording, wording, way, way + 1))
-    return found, used
+        phrase = camera_phrase(tokens[max(0, first - 1) : last + 1], meaning)
+        mentions.append(Mention("camera", meaning, phrase, phrase, way, way + 1))
+    return mentions, used
 
 
-def camera_wording(tokens: Sequence[str], meaning: str) -> str:
-    """The wording in which a prompt says it, or the usual one."""
-    wordings, text = [*filter(None, CAMERA_WORDINGS[meaning])], f" {' '.join(tokens)} "
-    return next((wording for wording in wordings if f" {wording} " in text), wordings[0])
+def camera_phrase(tokens: Sequence[str], meaning: str) -> str:
+    """The phrase of captions that the prompt contains, or the usual one."""
+    phrases, text = [*filter(None, CAMERA_PHRASES[meaning])], f" {' '.join(tokens)} "
+    return next((phrase for phrase in phrases if f" {phrase} " in text), phrases[0])
 
 
 def choose_mentions(tokens: Sequence[str], mentions: Sequence[Mention]) -> tuple[dict[str, Mention], list[str]]:
-    """One mention of each kind, the first that pocket can show, and what it leaves out for that."""
+    """The first possible mention of each kind, and messages on what is left out."""
     slots, refused = dict[str, Mention](), list[str]()
     for kind in KINDS:
         named = [mention for mention in mentions if mention.kind == kind]
@@ -182,9 +182,9 @@ def choose_mentions(tokens: Sequence[str], mentions: Sequence[Mention]) -> tuple
 
 
 def sort_colours(
-    tokens: Sequence[str], mentions: Sequence[Mention], shown: Mention | None
+    tokens: Sequence[str], mentions: Sequence[Mention], subject: Mention | None
 ) -> tuple[list[Mention], list[Mention]]:
-    """Colours that can be the object's, its own first, and those of the ground; another object's are in neither."""
+    """Colours that can belong to the object, likeliest first, and those of the ground; others are dropped."""
     ranked, of_ground, noun = list[tuple[int, int, Mention]](), list[Mention](), None
     for mention in sorted(mentions, key=lambda mention: -mention.start):
         if mention.kind in NOUNS:
@@ -192,7 +192,7 @@ def sort_colours(
         if mention.kind != "colour":
             continue
         owner = noun if noun and _reaches(tokens, mention.end, noun.start) else None
-        if owner is None or (shown and owner.kind == "object" and owner.meaning == shown.meaning):
+        if owner is None or (subject and owner.kind == "object" and owner.meaning == subject.meaning):
             ranked.append((1 if owner is None else 0, mention.start, mention))
         elif owner.kind != "object" and _after_preposition(tokens, mention.start):
             of_ground.append(mention)
@@ -202,12 +202,12 @@ def sort_colours(
 
 
 def _reaches(tokens: Sequence[str], end: int, noun: int) -> bool:
-    """Whether an adjective that ends before one token can be of the noun at another."""
+    """Whether an adjective that ends before one token can belong to the noun at another."""
     return noun - end <= REACH and not BREAKS.union(PREPOSITIONS).intersection(tokens[end:noun])
 
 
 def _after_preposition(tokens: Sequence[str], place: int) -> bool:
-    """Whether a preposition stands before a token, articles aside."""
+    """Whether a token follows a preposition, ignoring articles."""
     before = [word for word in tokens[max(0, place - 2) : place] if word not in ("a", "an", "the")]
     return bool(before) and before[-1] in PREPOSITIONS
 
@@ -227,21 +227,21 @@ def _is_form_of(word: str, words: Sequence[str]) -> bool:
 
 
 def _several(tokens: Sequence[str], slots: dict[str, Mention]) -> list[str]:
-    """A phrase where a prompt asks for more than one of its object."""
+    """A message if a prompt asks for several objects."""
     if "object" not in slots:
         return []
     mention = slots["object"]
-    plural = mention.typed.endswith("s") and tuple(mention.typed.split()) not in phrases()
+    plural = mention.typed.endswith("s") and tuple(mention.typed.split()) not in known_phrases()
     return [f"one {mention.meaning}, not several"] if plural or COUNTS.intersection(tokens) else []
 
 
 def _nearest_colour(slots: dict[str, Mention]) -> list[str]:
-    """A phrase where a prompt asks for a colour that pocket does not have."""
+    """A message if a prompt asks for a colour that pocket does not have."""
     colour = slots.get("colour")
-    lacking = colour and colour.typed in NEAREST_COLOURS.get(colour.wording, "").split(", ")
-    return [f"{colour.wording}, the colour nearest to {colour.typed}"] if colour and lacking else []
+    lacking = colour and colour.typed in NEAREST_COLOURS.get(colour.phrase, "").split(", ")
+    return [f"{colour.phrase}, the colour nearest to {colour.typed}"] if colour and lacking else []
 
 
 def _left_out(mentions: Sequence[Mention]) -> str:
-    """What was typed of each, once, and of many the first few."""
-    return f" (left out: {some([*dict.fromkeys(mention.typed for mention in mentions)], ', ')})"
+    """The words of mentions that are left out."""
+    return f" (left out: {shorten([*dict.fromkeys(mention.typed for mention in mentions)], ', ')})"

@@ -1,4 +1,4 @@
-"""A prompt to the caption that pocket's text encoder was trained on: what is left out is filled in from the seed."""
+"""Formats a prompt as one of the captions that pocket was trained on; missing parts are filled in from the seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from functools import cache
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.pocket_world.parse import KINDS, LONGEST, NAMES, Mention, Parsed, parse, phrases, tokenize
+from pavdm_cli.pocket_world.parse import KINDS, MAX_WORDS, NAMES, Mention, Parsed, known_phrases, parse, tokenize
 from pavdm_cli.pocket_world.synonyms import FILLER, NEAREST_COLOURS, SYNONYMS
 from pavdm_cli.pocket_world.vocabulary import (
     COLOURS,
@@ -17,17 +17,17 @@ from pavdm_cli.pocket_world.vocabulary import (
     NAMED,
     OBJECTS,
     ON_WATER,
+    PHRASES,
     TERRAINS,
     TIMES,
     VOCABULARY,
-    WORDINGS,
-    some,
+    shorten,
     split,
 )
 
 HINT = "`pavdm models show pocket` lists the words it knows"
 AFLOAT = {"bouncing": "bobbing", "hovering": "resting"}  # how a boat's motions are better said
-SHOWN = 200  # characters of a prompt that an error repeats
+MAX_QUOTED = 200  # characters of a prompt in an error
 PREPOSITIONS = {"drifting": "over", "bouncing": "over", "circling": "above", "hovering": "above"}
 
 GRAMMAR = (
@@ -41,7 +41,7 @@ GRAMMAR = (
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the text encoder reads, and notes on what became of the prompt as it was typed."""
+    """The caption that the text encoder gets, and notes on how it differs from the prompt."""
 
     text: str
     notes: tuple[str, ...] = ()
@@ -49,16 +49,16 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a kind of word means in a caption, and the wording."""
+    """A meaning and the phrase of captions for it."""
 
     meaning: str
-    wording: str
+    phrase: str
 
 
 def format_prompt(text: str, seed: int, source: str = "") -> Prompt:
-    """The full caption of a prompt; `source` is that of the video it continues, whose words come before the seed's.
+    """The full caption of a prompt; missing parts come from `source`, the caption of the continued video, or are drawn.
 
-    A full caption comes back as it is. Raises: UsageError.
+    A full caption is returned unchanged. Raises: UsageError.
     """
     if not text.strip():
         raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
@@ -66,52 +66,54 @@ def format_prompt(text: str, seed: int, source: str = "") -> Prompt:
     if not parsed.slots:
         near = suggestions([word for word in parsed.unused if word not in single_words()])
         hint = f"did you mean {', '.join(dict.fromkeys(near.values()))}? {HINT}" if near else HINT
-        shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-        raise UsageError(f"pocket knows none of the words in {shown!r}", hint)
+        quoted = text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
+        raise UsageError(f"pocket knows none of the words in {quoted!r}", hint)
     complete = all(kind in parsed.slots for kind in KINDS[:-1])
     before = {} if complete else parse(source).slots
-    slots = fill(parsed.slots, before, seed)
-    wordings = {kind: choice.wording for kind, choice in slots.items()}
-    captions = sentences(wordings, preposition(slots["object"].meaning, slots["motion"].meaning))
+    slots = fill_slots(parsed.slots, before, seed)
+    phrases = {kind: choice.phrase for kind, choice in slots.items()}
+    captions = sentences(phrases, preposition(slots["object"].meaning, slots["motion"].meaning))
     caption = text if split(text) in map(split, captions) else captions[0]
     origin = "the video and the seed" if before else "the seed"
-    long = [f"pocket reads {LONGEST} words of a prompt; the rest is left out"] if len(tokenize(text)) > LONGEST else []
+    long = (
+        [f"pocket reads {MAX_WORDS} words of a prompt; the rest is left out"] if len(tokenize(text)) > MAX_WORDS else []
+    )
     return Prompt(caption, (*long, *notes(parsed), *caption_note(parsed, text, caption, origin)))
 
 
-def sentences(wordings: Mapping[str, str], preposition: str) -> tuple[str, str, str]:
-    """The orders of words in which training captions say the same; wordings of motion and camera may be empty."""
-    thing = f"a {wordings['colour']} {wordings['object']} {wordings['motion']}".rstrip()
-    where, when = f"{preposition} {wordings['terrain']}", wordings["time of day"]
-    camera = f", {wordings['camera']}" if wordings["camera"] else ""
+def sentences(phrases: Mapping[str, str], preposition: str) -> tuple[str, str, str]:
+    """The word orders of training captions; phrases of motion and camera may be empty."""
+    thing = f"a {phrases['colour']} {phrases['object']} {phrases['motion']}".rstrip()
+    where, when = f"{preposition} {phrases['terrain']}", phrases["time of day"]
+    camera = f", {phrases['camera']}" if phrases["camera"] else ""
     return f"{thing} {where} {when}{camera}", f"{when}, {thing} {where}{camera}", f"{where} {when}, {thing}{camera}"
 
 
 def preposition(thing: str, motion: str) -> str:
-    """Between an object and its place."""
+    """The preposition between an object and its place."""
     return "on" if thing == "boat" else PREPOSITIONS[motion]
 
 
-def fill(named: Mapping[str, Mention], source: Mapping[str, Mention], seed: int) -> dict[str, Choice]:
-    """A choice for every kind: as named, else as in the source where that can be, else from the seed.
+def fill_slots(named: Mapping[str, Mention], source: Mapping[str, Mention], seed: int) -> dict[str, Choice]:
+    """A choice for every kind: as mentioned, else as in the source if possible, else drawn from the seed.
 
-    Each kind is drawn for itself, so that naming one does not change what is filled in for the others.
+    Kinds are drawn independently, so that mentioning one does not change the others.
     """
     slots = dict[str, Choice]()
     for kind in KINDS:
-        options = possible(kind, named, slots)
+        options = possible_values(kind, named, slots)
         mention = named.get(kind) or source.get(kind)
         if mention and mention.meaning in options:
-            slots[kind] = Choice(mention.meaning, mention.wording)
+            slots[kind] = Choice(mention.meaning, mention.phrase)
         else:
-            meaning = draw(kind, options, seed)
+            meaning = draw_value(kind, options, seed)
             own = AFLOAT if slots and slots["object"].meaning == "boat" else {}
-            slots[kind] = Choice(meaning, own.get(meaning, WORDINGS[kind][meaning][0]))
+            slots[kind] = Choice(meaning, own.get(meaning, PHRASES[kind][meaning][0]))
     return slots
 
 
-def possible(kind: str, named: Mapping[str, Mention], slots: Mapping[str, Choice]) -> Sequence[str]:
-    """What the world can show beside what is decided: boats stay on the sea and do not circle."""
+def possible_values(kind: str, named: Mapping[str, Mention], slots: Mapping[str, Choice]) -> Sequence[str]:
+    """The values that are compatible with what is decided: boats stay on the sea and do not circle."""
     afloat = kind != "object" and slots["object"].meaning == "boat"
     if kind == "object":
         dry = "terrain" in named and named["terrain"].meaning != "sea"
@@ -124,8 +126,8 @@ def possible(kind: str, named: Mapping[str, Mention], slots: Mapping[str, Choice
     return {"motion": ON_WATER, "terrain": ("sea",)}.get(kind, values[kind]) if afloat else values[kind]
 
 
-def draw(kind: str, options: Sequence[str], seed: int) -> str:
-    """One of the options, as a pure function of kind and seed; a camera that nobody mentions is still."""
+def draw_value(kind: str, options: Sequence[str], seed: int) -> str:
+    """One of the options, a pure function of kind and seed; an unmentioned camera is still."""
     if kind == "camera":
         return options[0]
     digest = hashlib.sha256(f"{kind} {seed}".encode()).digest()
@@ -133,19 +135,19 @@ def draw(kind: str, options: Sequence[str], seed: int) -> str:
 
 
 def notes(parsed: Parsed) -> list[str]:
-    """A line on words that pocket does not know, one on those it has no use for, and one on what contradicts itself."""
+    """Lines on unknown words, on known words without effect, and on contradictions."""
     known = single_words()
     strange = [word for word in parsed.unused if word not in known]
     idle = [word for word in parsed.unused if word in known]
     near = suggestions(strange)
     named = [f"{word} (did you mean {near[word]}?)" if word in near else word for word in strange]
-    lines = [f"pocket does not know: {some(named, ', ')}; {HINT}"] if strange else []
-    lines += [f"pocket has no use here for: {some(idle, ', ')}"] if idle else []
-    return lines + ([f"pocket shows {some([*parsed.refused], '; ')}"] if parsed.refused else [])
+    lines = [f"pocket does not know: {shorten(named, ', ')}; {HINT}"] if strange else []
+    lines += [f"pocket has no use here for: {shorten(idle, ', ')}"] if idle else []
+    return lines + ([f"pocket shows {shorten([*parsed.refused], '; ')}"] if parsed.refused else [])
 
 
 def caption_note(parsed: Parsed, text: str, caption: str, origin: str) -> list[str]:
-    """A line on what the prompt leaves out, or on how else it is read; none if it is read as it is."""
+    """A line on what the prompt leaves out or how it is interpreted; none if it is a full caption."""
     missing = [NAMES[kind] for kind in KINDS[:-1] if kind not in parsed.slots]
     if missing:
         listed = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
@@ -154,7 +156,7 @@ def caption_note(parsed: Parsed, text: str, caption: str, origin: str) -> list[s
 
 
 def suggestions(unknown: Sequence[str]) -> dict[str, str]:
-    """The known word that each of the first unknown ones looks like, where there is one."""
+    """The nearest known word for each of the first unknown ones, if there is one."""
     known = sorted(single_words())
     near = {word: _nearest(word, known) for word in unknown[:NAMED]}
     return {word: close for word, close in near.items() if close}
@@ -162,25 +164,25 @@ def suggestions(unknown: Sequence[str]) -> dict[str, str]:
 
 @cache
 def single_words() -> frozenset[str]:
-    """Every word that is part of what pocket understands."""
-    return frozenset(VOCABULARY).union(words[0] for words in phrases() if len(words) == 1) - FILLER
+    """Every known word."""
+    return frozenset(VOCABULARY).union(words[0] for words in known_phrases() if len(words) == 1) - FILLER
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
-    """The known word most like one, of those that begin alike: a slip of the finger mostly keeps the first letter."""
+    """The nearest known word with the same first letter, which most typing errors keep."""
     cutoff = 0.85 if len(word) < 4 else 0.75 if len(word) < 6 else 0.8
     close = get_close_matches(word, [other for other in known if other[0] == word[0]], 1, cutoff)
     return close[0] if close else ""
 
 
 def vocabulary() -> list[tuple[str, str, str, str]]:
-    """A row for every meaning: its kind, what it means, the wordings of captions, and their synonyms."""
+    """A row for every meaning: kind, meaning, phrases of captions, and their synonyms."""
     rows = []
     for kind in KINDS:
-        for index, (meaning, wordings) in enumerate(WORDINGS[kind].items()):
-            synonyms = ", ".join(filter(None, (SYNONYMS.get(kind, {}).get(wording) for wording in wordings)))
+        for index, (meaning, phrases) in enumerate(PHRASES[kind].items()):
+            synonyms = ", ".join(filter(None, (SYNONYMS.get(kind, {}).get(phrase) for phrase in phrases)))
             nearest = NEAREST_COLOURS.get(meaning, "") if kind == "colour" else ""
             synonyms += f"; the nearest to {nearest}" if nearest else ""
-            said = ", ".join(dict.fromkeys(filter(None, wordings)))
-            rows.append(("" if index else NAMES[kind], meaning, said, synonyms))
+            unique = ", ".join(dict.fromkeys(filter(None, phrases)))
+            rows.append(("" if index else NAMES[kind], meaning, unique, synonyms))
     return rows

@@ -1,4 +1,4 @@
-"""Scenes and times to pictures, in torch, so that a GPU can render what it trains on."""
+"""Renders scenes at given times in torch, so that a GPU can render its own training data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pavdm_cli.pocket_world.world import Scene, path_of, rest_height
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """The grid everything is painted on: x from 0 to the aspect, y from 0 (top) to 1."""
+    """The pixel grid: x from 0 to the aspect ratio, y from 0 (top) to 1."""
 
     x: Tensor  # (W,)
     y: Tensor  # (H, 1)
@@ -29,34 +29,34 @@ class Canvas:
 
     @property
     def rich(self) -> float:
-        """How much there is beyond a plain picture: 0 up to a detail of 0.5, then up to 1."""
+        """Amount of details beyond plain frames: 0 up to a `detail` of 0.5, then up to 1."""
         return max(0.0, 2 * self.detail - 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """Rendered frames, 0 to 1, and where the object is."""
+class SceneFrames:
+    """Rendered frames, 0 to 1, and the mask of the object."""
 
     frames: Tensor  # (B, T, 3, H, W)
     mask: Tensor  # (B, T, H, W), 1 on the object
 
 
 def canvas(size: tuple[int, int], detail: float, device: torch.device | str = "cpu") -> Canvas:
-    """A grid of (height, width) pixel centres."""
+    """The grid for a size (height, width)."""
     height, width = size
     y = (torch.arange(height, device=device) + 0.5) / height
     x = (torch.arange(width, device=device) + 0.5) / height
     return Canvas(x, y[:, None], detail)
 
 
-def render(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> Picture:
-    """Paint each scene at its own times; seconds (B, T), any real numbers."""
+def render(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> SceneFrames:
+    """Render each scene at its own times; seconds (B, T), any real numbers."""
     seconds = seconds.to(on.x)
     tint = _rows([AMBIENT[s.time] for s in scenes], on)  # (B, 1, 3, 1, 1)
     frames = sky(scenes, on).expand(-1, seconds.shape[1], -1, -1, -1)
     if on.rich:
-        frames = details.heavens(frames, scenes, seconds, on)
-    frames = terrain.paint(frames, scenes, seconds, on)
+        frames = details.add_sky_details(frames, scenes, seconds, on)
+    frames = terrain.render_ground(frames, scenes, seconds, on)
     mask = frames.new_zeros(frames.shape[:2] + frames.shape[3:])
     frames = frames.contiguous()
     for kind in {s.object for s in scenes}:
@@ -66,11 +66,11 @@ def render(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> Picture:
         layers = objects.PAINTERS[kind](dx, dy, on.soft)
         painted, seen = objects.blend(frames[rows], layers, chosen, tint[rows])
         frames[rows], mask[rows] = painted, seen
-    return Picture(frames.clamp_(0, 1), mask)
+    return SceneFrames(frames.clamp_(0, 1), mask)
 
 
 def position(scenes: Sequence[Scene], seconds: Tensor, aspect: float) -> tuple[Tensor, Tensor]:
-    """Where each object is at its times, in units, as x (B, T) and y (B, T)."""
+    """Position of each object, x and y (B, T) in units."""
     paths = [path_of(s) for s in scenes]
     column = {name: seconds.new_tensor([getattr(p, name) for p in paths])[:, None] for name in ("sway", "lift", "hop")}
     period = seconds.new_tensor([p.period * s.period for p, s in zip(paths, scenes, strict=True)])[:, None]
@@ -83,10 +83,10 @@ def position(scenes: Sequence[Scene], seconds: Tensor, aspect: float) -> tuple[T
 
 
 def sky(scenes: Sequence[Scene], on: Canvas) -> Tensor:  # (B, 1, 3, H, W)
-    """A gradient and its sun or moon with a glow; it never moves."""
+    """A gradient with the sun or moon and its glow; constant in time."""
     top, low = (_rows([SKY[s.time][i] for s in scenes], on) for i in (0, 1))
     fade = (on.y / 0.62).clamp(0, 1) ** 1.3
-    picture = top + (low - top) * fade
+    image = top + (low - top) * fade
     lamps = [LIGHT[s.time] for s in scenes]
     centre = on.x.new_tensor([(a.x + s.light[0], a.y + s.light[1]) for a, s in zip(lamps, scenes, strict=True)])
     radius = on.x.new_tensor([a.radius for a in lamps])[:, None, None, None, None]
@@ -94,8 +94,8 @@ def sky(scenes: Sequence[Scene], on: Canvas) -> Tensor:  # (B, 1, 3, H, W)
     colour = _rows([a.colour for a in lamps], on)
     glow = 0.55 * torch.exp(-away / (2.2 * radius).square())
     disc = ((radius - away.sqrt()) / on.soft + 0.5).clamp(0, 1)
-    picture = picture + (colour - picture) * glow
-    return picture + (colour - picture) * disc
+    image = image + (colour - image) * glow
+    return image + (colour - image) * disc
 
 
 def _offsets(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> tuple[Tensor, Tensor]:  # 2 x (B, T, H, W)

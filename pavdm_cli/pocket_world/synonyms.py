@@ -1,8 +1,8 @@
-"""Words that people type for what pocket knows, each under the wording that stands for it in a caption."""
+"""Synonyms that prompts may use, under the phrase of captions that they stand for."""
 
 from __future__ import annotations
 
-# Verbs are in their base form and nouns in the singular: `pocket_parse.base_forms` undoes the inflection.
+# Verbs are in their base form and nouns in the singular: `parse.base_forms` undoes inflections.
 SYNONYMS: dict[str, dict[str, str]] = {
     "terrain": {
         "hills": "hill, valley, countryside, highland, slope",
@@ -69,14 +69,14 @@ SYNONYMS: dict[str, dict[str, str]] = {
     },
 }
 
-# Colours that pocket does not have, under the wording of the nearest one that it has.
+# Colours that pocket does not have, under the phrase of the nearest one that it has.
 NEAREST_COLOURS = {
     "red": "brown, rust",
     "yellow": "orange, bronze, tan",
     "purple": "pink, rose",
     "white": "grey, gray, silver, beige",
 }
-# Words without a meaning of their own here: nobody needs to hear that they are not used.
+# Words without a meaning of their own here, which notes do not mention.
 FILLER = frozenset(
     (
         *("a", "an", "the", "this", "that", "these", "those", "some", "one", "it", "its", "my", "our", "your", "s"),

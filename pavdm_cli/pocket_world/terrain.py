@@ -1,4 +1,4 @@
-"""Three layers of land that slide at their own speed when the camera pans, or water with islands."""
+"""Three layers of ground with parallax when the camera pans, or water with islands."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ LANDS = {
 }
 
 
-def paint(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> Tensor:
-    """Lay the three layers over the sky, far to near; frames (B, T, 3, H, W)."""
+def render_ground(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> Tensor:
+    """Render the three layers over the sky, far to near; frames (B, T, 3, H, W)."""
     water = frames.new_tensor([s.terrain == "sea" for s in scenes])[:, None, None, None]
     tint = frames.new_tensor([AMBIENT[s.time] for s in scenes])[:, None, :, None, None]
     for layer in range(3):
@@ -64,10 +64,10 @@ def paint(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on: Canvas) 
         if layer == 1 and bool(water.any()):
             shade = shade + water * _waves(x, seconds, on)
         if on.rich:
-            shade = shade + details.soil(scenes, layer, x, depth, on)
+            shade = shade + details.ground_texture(scenes, layer, x, depth, on)
         colour = _colour(scenes, layer, on) * shade[:, :, None]
         if on.rich:
-            colour = colour + (tint - colour) * details.white(scenes, layer, x, depth, seconds, on)
+            colour = colour + (tint - colour) * details.whiteness(scenes, layer, x, depth, seconds, on)
         frames = frames + (colour - frames) * cover
         if layer == 1 and bool(water.any()):
             frames = frames + _glitter(scenes, x, seconds, on) * (water[..., None] * cover)

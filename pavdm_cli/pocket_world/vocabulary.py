@@ -1,4 +1,4 @@
-"""The words the pocket model knows, in one place: what each means, and how a caption becomes numbers."""
+"""The words that pocket knows: their meanings, and their token ids."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ CAMERAS = ("still", "left", "right")
 
 ON_WATER = ("drifting", "bouncing", "hovering")  # what a boat can do
 
-Wordings = dict[str, tuple[str, ...]]
+Phrases = dict[str, tuple[str, ...]]
 
-# Each meaning with every wording training shows; captions are drawn from here, and `models show pocket` prints it.
-TERRAIN_WORDINGS: Wordings = {
+# Each meaning with all its phrases in training captions; `models show pocket` prints them.
+TERRAIN_PHRASES: Phrases = {
     "hills": ("green hills", "rolling hills", "hills", "meadows"),
     "mountains": ("mountains", "tall mountains", "blue mountains", "mountain peaks"),
     "dunes": ("sand dunes", "golden dunes", "dunes", "the desert"),
     "sea": ("the sea", "the ocean", "the blue sea", "calm water"),
 }
-TIME_WORDINGS: Wordings = {
+TIME_PHRASES: Phrases = {
     "day": ("by day", "on a sunny day", "at noon", "in daylight"),
     "dawn": ("at dawn", "at sunrise", "early in the morning"),
     "sunset": ("at sunset", "at dusk", "in the evening"),
     "night": ("at night", "under the moon", "in the moonlight"),
 }
-OBJECT_WORDINGS: Wordings = {
+OBJECT_PHRASES: Phrases = {
     "ball": ("ball",),
     "balloon": ("balloon", "hot air balloon"),
     "kite": ("kite", "paper kite"),
     "boat": ("boat", "sailboat", "sailing boat"),
 }
-COLOUR_WORDINGS: Wordings = {
+COLOUR_PHRASES: Phrases = {
     "red": ("red", "crimson"),
     "yellow": ("yellow", "bright yellow"),
     "green": ("green", "bright green"),
@@ -42,30 +42,30 @@ COLOUR_WORDINGS: Wordings = {
     "purple": ("purple", "violet"),
     "white": ("white", "snow white"),
 }
-MOTION_WORDINGS: Wordings = {
+MOTION_PHRASES: Phrases = {
     "drifting": ("drifting", "gliding", "floating"),
     "bouncing": ("bouncing", "bobbing", "hopping"),
     "circling": ("circling", "flying in circles", "looping"),
     "hovering": ("hovering", "resting", "hanging still"),
 }
-CAMERA_WORDINGS: Wordings = {
+CAMERA_PHRASES: Phrases = {
     "still": ("", "", "still camera", "the camera is still", "static camera"),
     "left": ("the camera pans left", "panning left", "the camera moves left"),
     "right": ("the camera pans right", "panning right", "the camera moves right"),
 }
-WORDINGS: dict[str, Wordings] = {
-    "terrain": TERRAIN_WORDINGS,
-    "time of day": TIME_WORDINGS,
-    "object": OBJECT_WORDINGS,
-    "colour": COLOUR_WORDINGS,
-    "motion": MOTION_WORDINGS,
-    "camera": CAMERA_WORDINGS,
+PHRASES: dict[str, Phrases] = {
+    "terrain": TERRAIN_PHRASES,
+    "time of day": TIME_PHRASES,
+    "object": OBJECT_PHRASES,
+    "colour": COLOUR_PHRASES,
+    "motion": MOTION_PHRASES,
+    "camera": CAMERA_PHRASES,
 }
 GLUE = ("a", "an", "the", "over", "above", "across", "on", "in", "at", "by", "of", "with", "and", "is", "video")
 
 PAD = 0
-LENGTH = 24  # words a prompt can hold
-NAMED = 24  # words that a note names
+LENGTH = 24  # tokens of the longest prompt
+NAMED = 24  # words that a note lists
 LONGEST_SHOWN = 100  # characters of each
 
 
@@ -75,7 +75,7 @@ def split(text: str) -> list[str]:
 
 
 def _all_words() -> list[str]:
-    phrases = [p for table in WORDINGS.values() for group in table.values() for p in group]
+    phrases = [p for meanings in PHRASES.values() for group in meanings.values() for p in group]
     return sorted({word for phrase in [*phrases, *GLUE] for word in split(phrase)})
 
 
@@ -83,12 +83,12 @@ VOCABULARY = {word: index for index, word in enumerate(_all_words(), start=1)}  
 
 
 def tokens(text: str) -> list[int]:
-    """The known words of a prompt as numbers, in order, at most LENGTH of them."""
+    """Token ids of the known words of a prompt, in order, at most LENGTH."""
     return [VOCABULARY[word] for word in split(text) if word in VOCABULARY][:LENGTH]
 
 
-def some(words: list[str], between: str) -> str:
-    """The first words, long ones cut, and how many more there are: a line stays a line."""
+def shorten(words: list[str], between: str) -> str:
+    """The first words, long ones truncated, and the number of the others: fits into one line."""
     more = len(words) - NAMED
-    shown = [word if len(word) <= LONGEST_SHOWN else f"{word[:LONGEST_SHOWN]}..." for word in words[:NAMED]]
-    return between.join(shown) + (f" ... ({more} more)" if more > 0 else "")
+    listed = [word if len(word) <= LONGEST_SHOWN else f"{word[:LONGEST_SHOWN]}..." for word in words[:NAMED]]
+    return between.join(listed) + (f" ... ({more} more)" if more > 0 else "")

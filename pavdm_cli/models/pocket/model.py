@@ -104,12 +104,12 @@ class PocketModel:
         """What a prompt can say, and the vocabulary."""
         from pavdm_cli.pocket_world.prompt import GRAMMAR, vocabulary
         from pavdm_cli.pocket_world.synonyms import SYNONYMS
-        from pavdm_cli.pocket_world.vocabulary import WORDINGS
+        from pavdm_cli.pocket_world.vocabulary import PHRASES
 
         synonyms = {kind: {word: line.split(", ") for word, line in SYNONYMS[kind].items()} for kind in SYNONYMS}
-        head = ("", "meaning", "wordings", "also understood, inflected too")
+        head = ("", "meaning", "phrases", "also understood, inflected too")
         tables: list[HelpTable] = [("what a prompt can say", ("", ""), GRAMMAR), ("words it knows", head, vocabulary())]
-        return tables, {"words": WORDINGS, "synonyms": synonyms}
+        return tables, {"words": PHRASES, "synonyms": synonyms}
 
     def load_text_encoder(self, placement: Placement, init: Init) -> TextEncoder:
         """As `VideoModel.load_text_encoder`; it runs on the model's device."""

@@ -12,7 +12,7 @@ from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.models.pocket.vae import PocketVAE, reconstruction_psnr
-from pavdm_cli.pocket_world.render import Picture, canvas, render
+from pavdm_cli.pocket_world.render import SceneFrames, canvas, render
 from pavdm_cli.pocket_world.world import sample_scene
 from pavdm_cli.training.batches import BatchConfig, sample_batch
 from pavdm_cli.training.losses import predict_velocity, velocity_loss
@@ -61,7 +61,7 @@ class CodecTask:
         trained_on = {"world": fingerprint.world(self.frames.detail)}
         return checkpoint.save(self.model, folder / "codec.safetensors", self.about | trained_on | self.validate())
 
-    def _held_out(self, count: int = 64) -> Picture:
+    def _held_out(self, count: int = 64) -> SceneFrames:
         seconds = torch.rand(count, 1, generator=torch.Generator().manual_seed(1)) * 60
         device = _device(self.model)
         on = canvas(self.frames.size, self.frames.detail, device)

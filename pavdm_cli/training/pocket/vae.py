@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.models.pocket.vae import PocketVAE
-from pavdm_cli.pocket_world.render import Picture, canvas, render
+from pavdm_cli.pocket_world.render import SceneFrames, canvas, render
 from pavdm_cli.pocket_world.world import sample_scene
 
 OBJECT_WEIGHT = 6.0  # how much more an object's pixel counts
@@ -27,7 +27,7 @@ class Frames:
     first_seed: int = 1_000_000
 
 
-def batch(frames: Frames, step: int, device: torch.device | str = "cpu") -> Picture:
+def batch(frames: Frames, step: int, device: torch.device | str = "cpu") -> SceneFrames:
     """The frames of one training step: a function of the step alone, so training resumes exactly. (batch, 2, ...)."""
     start = frames.first_seed + step * frames.batch
     scenes = [sample_scene(start + i) for i in range(frames.batch)]
@@ -37,7 +37,7 @@ def batch(frames: Frames, step: int, device: torch.device | str = "cpu") -> Pict
     return render(scenes, seconds.to(device), canvas(frames.size, frames.detail, device))
 
 
-def loss(codec: PocketVAE, picture: Picture, draw: torch.Generator) -> Tensor:
+def loss(codec: PocketVAE, picture: SceneFrames, draw: torch.Generator) -> Tensor:
     """Absolute plus squared error of frames, absolute error of changes; object pixels weighted, latents a bit noisy."""
     frames, mask = picture.frames.flatten(0, 1), picture.mask
     codes = code(codec, frames.contiguous(memory_format=torch.channels_last))
