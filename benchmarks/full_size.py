@@ -36,8 +36,8 @@ def main() -> None:
     """Print what a pass took; the exit code is 1 if the process held 24 GiB or the output is not finite."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    parser.add_argument("--cfg-batching", type=int, default=2, help="timed, one after the other")
-    parser.add_argument("--threads", type=int, default=0, help="0: as torch likes")
+    parser.add_argument("--passes", type=int, default=2, help="timed, one after the other")
+    parser.add_argument("--threads", type=int, default=0, help="0: the default of torch")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "full-size.jsonl")
     given = parser.parse_args()
     torch.set_num_threads(given.threads or torch.get_num_threads())

@@ -97,7 +97,7 @@ def pocket(row: Row, waits: Row, narrow: Row) -> list[str]:
 
 def mid(recomputed: Row, ladder: Row, small: Row) -> list[str]:
     """A network large enough to be bound by products, one optimisation after another."""
-    found, rounds = recomputed["summary"], len(ladder["samples"]["plain"])
+    found, rounds = recomputed["summary"], len(next(iter(ladder["samples"].values())))
     rungs = [
         f"| {one['rung']} | {one['step_p50_ms'] / 1e3:.2f} s | {one['ratio']:.2f}x | {one['deviation']:.0e} |"
         for one in ladder["ladder"]

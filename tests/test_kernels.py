@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import sys
 from types import SimpleNamespace
@@ -19,10 +18,12 @@ import test_train_losses as training
 import triton
 import triton.language as tl
 from support import guard
+from support.wan import TINY, tiny_transformer
 
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
+from pavdm_cli.models.wan.transformer import Conditioning
 from pavdm_kernels.dispatch import DTYPES, use_kernel
-from pavdm_kernels.launch import KernelLaunch, split_width
+from pavdm_kernels.launch import KernelLaunch
 from pavdm_kernels.op import Op, RandomInputs
 from pavdm_kernels.ops import OPS
 
@@ -198,8 +199,24 @@ def test_the_transformer_on_kernels_equals_the_reference(launches: list[str]) ->
             table = model.modulation(torch.tensor([0.0, 1000.0]), torch.tensor(8.0))
             memory = model.prefill(z, levels[:1].expand(2), table, text)
             results.append(model(z, levels, table, text, cached=memory))
-    assert {f"{op.name}_kernel" for op in OPS if op.name != "euler_step"} == set(launches)
+    others = {"euler_step", "gate_residual", "gate_residual_norm", "rms_norm_rope"}
+    assert {f"{op.name}_kernel" for op in OPS if op.name not in others} == set(launches)
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.usefixtures("on_a_gpu")
+def test_wan_on_kernels_equals_the_reference(launches: list[str]) -> None:
+    model, random = tiny_transformer(), RandomInputs(torch.float32)
+    z, levels = random.normal(1, 2, TINY.in_channels, 4, 4), torch.tensor([1, 0], dtype=torch.int32)
+    results = []
+    for enabled in (True, False):
+        with torch.set_grad_enabled(not enabled):
+            modulation = model.modulation(torch.tensor([0.0, 500.0]), torch.tensor(24.0))
+            conditions = Conditioning(modulation, model.encode_text(torch.ones(1, 3, TINY.text_dim)))
+            results.append(model(z, levels, conditions).detach())
+    names = ("modulate", "gate_residual_norm", "gate_residual_modulate", "gate_residual", "rms_norm_rope")
+    assert {f"{name}_kernel" for name in names} == set(launches)
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-4)
 
 
 def swapped(one: str, other: str):
@@ -217,10 +234,19 @@ BUGS = {
     "modulate-wrong eps": changed("eps", lambda eps: 0.1),
     "gate_residual_modulate-no gate": lambda arguments: {**arguments, "gate_ptr": None, "gate_bias_ptr": None},
     "gate_residual_modulate-branch not added": changed("branch_ptr", torch.zeros_like),
+    "gate_residual-branch not added": changed("branch_ptr", torch.zeros_like),
+    "gate_residual-level off by one": changed("level_ptr", lambda x: (x + 1) % 31),
+    "gate_residual_norm-no gate bias": changed("gate_bias_ptr", torch.zeros_like),
+    "gate_residual_norm-bias for weight": swapped("weight_ptr", "bias_ptr"),
+    "gate_residual_norm-wrong eps": changed("eps", lambda eps: 0.1),
     "gate_residual_modulate-frames mixed up": changed("num_levels", lambda count: 1),
     "qk_norm_rope-other weight": swapped("q_weight_ptr", "k_weight_ptr"),
     "qk_norm_rope-positions one late": changed("rope_ptr", lambda rope: rope.roll(1, 0)),
     "qk_norm_rope-rotated the other way": changed("rope_ptr", lambda rope: rope * torch.tensor([1.0, -1.0])),
+    "rms_norm_rope-norm of every head": changed("D", lambda width: width // 3),
+    "rms_norm_rope-positions one late": changed("rope_ptr", lambda rope: rope.roll(1, 0)),
+    "rms_norm_rope-rotated the other way": changed("rope_ptr", lambda rope: rope * torch.tensor([1.0, -1.0])),
+    "rms_norm_rope-not rotated": lambda arguments: {**arguments, "rope_ptr": None},
     "temporal_attention-last key missing": changed("num_keys", lambda keys: keys - 1),
     "temporal_attention-cache ignored": lambda arguments: {**arguments, "kv_cache_ptr": None},
     "temporal_attention-keys for values": changed("stride_cache_kv", lambda offset: 0),
@@ -245,52 +271,3 @@ def test_a_program_that_never_runs_is_noticed(op: Op, monkeypatch: pytest.Monkey
     fewer = lambda launch: run(launch._replace(grid=(launch.grid[0] - 1, *launch.grid[1:])))  # noqa: E731
     monkeypatch.setattr(KernelLaunch, "run", fewer)
     assert math.isnan(relative_error(op, arguments))
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_blocks_are_as_wide_as_their_threads_load_at_once(dtype: torch.dtype) -> None:
-    sizes = {"B": 1, "T": 1, "S": 1, "N": 1, "gated": 1, "rotated": 1, "C": 0}
-    for width in (24, 72, 128, 192, 576, 1152, 1872, 2880, 4096):
-        launch = prepared_on_meta("modulate", {**sizes, "D": width}, dtype)
-        block0, block1 = launch.arguments["BLOCK_D0"], launch.arguments["BLOCK_D1"]
-        for columns in (block0, *([block1] if block0 < width else [])):
-            assert columns * dtype.itemsize >= 512 * launch.num_warps
-    for width, frames, cached in itertools.product((16, 32, 40, 64, 72, 96, 128), (1, 5, 20, 35, 70), (0, 1, 5, 35)):
-        launch = prepared_on_meta("temporal_attention", {**sizes, "T": frames, "K": width, "C": cached}, dtype)
-        arguments = launch.arguments
-        narrowest = arguments["BLOCK_K1"] or arguments["BLOCK_K0"]
-        for name in ("BLOCK_M", "BLOCK_N", "BLOCK_CACHED"):
-            assert arguments[name] * narrowest * dtype.itemsize >= 512 * launch.num_warps
-        launch = prepared_on_meta("qk_norm_rope", {**sizes, "K": width}, dtype)
-        arguments = launch.arguments
-        narrowest = arguments["BLOCK_K1"] if arguments["BLOCK_K0"] < width else arguments["BLOCK_K0"]
-        assert arguments["BLOCK_HEADS"] * narrowest * dtype.itemsize >= 512 * launch.num_warps
-
-
-def prepared_on_meta(name: str, sizes: dict[str, int], dtype: torch.dtype) -> KernelLaunch:
-    return prepared(BY_NAME[name], BY_NAME[name].make_inputs(sizes, RandomInputs(dtype, "meta")))
-
-
-def test_kernels_read_a_joint_projection_without_copying_it() -> None:
-    q, k, v = torch.empty(1, 4, 3, 3, 2, 16, device="meta").unbind(3)
-    launch = prepared(BY_NAME["temporal_attention"], (q, k, v, None))
-    assert [launch.arguments[f"{name}_ptr"] is x for name, x in (("q", q), ("k", k), ("v", v))] == [True] * 3
-    launch = prepared(BY_NAME["qk_norm_rope"], (q, k, (torch.empty(16, device="meta"),) * 2, None))
-    assert [launch.arguments[f"{name}_ptr"] is x for name, x in (("q", q), ("k", k))] == [True] * 2
-
-
-def test_heads_beyond_32_bit_offsets_are_copied() -> None:
-    shape, weights = (1, 1, 2, 1, 16), (torch.empty(16, device="meta"),) * 2
-    for stride, expected in ((2**24, 2**24), (2**26, 16)):
-        q, k = (torch.empty_strided(shape, (2 * stride, 2 * stride, stride, 16, 1), device="meta") for _ in range(2))
-        arguments = prepared(BY_NAME["qk_norm_rope"], (q, k, weights, None)).arguments
-        assert arguments["stride_s"] == arguments["q_ptr"].stride(2) == expected
-        assert arguments["BLOCK_HEADS"] * expected + 16 < 2**31
-
-
-def test_two_blocks_cover_any_width() -> None:
-    for width in range(2, 2100):
-        first, second = split_width(width)
-        assert first & (first - 1) == second & (second - 1) == 0
-        assert width <= first + (second if first < width else 0)
-    assert [split_width(width) for width in (1152, 1872, 1024, 192)] == [(1024, 128), (1024, 1024), (1024, 1), (256, 1)]

@@ -7,13 +7,13 @@ y  = LN(x') * (1 + scale[level]) + shift[level]
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pavdm_kernels.dispatch import use_kernel
+from pavdm_kernels.gate_residual import gate_residual_reference
 from pavdm_kernels.launch import KernelLaunch
 from pavdm_kernels.modulate import modulate_reference, modulation_arguments, token_blocks, token_grid
 from pavdm_kernels.modulation import Gathered, ModulationVector, PerLevel
@@ -32,8 +32,8 @@ def gate_residual_modulate_reference(
     shift: ModulationVector,
     scale: ModulationVector,
 ) -> tuple[Tensor, Tensor]:
-    """The residual in one `addcmul`, then `modulate_reference`."""
-    x = x + branch if gate is None else torch.addcmul(x, gate.gather(level_idx), branch)
+    """The residual sum in the dtype of x, then `modulate_reference`."""
+    x = x + branch if gate is None else gate_residual_reference(x, branch, level_idx, gate)
     return x, modulate_reference(x, level_idx, shift, scale)
 
 
@@ -45,7 +45,7 @@ def gate_residual_modulate(
     shift: ModulationVector,
     scale: ModulationVector,
 ) -> tuple[Tensor, Tensor]:
-    """Add a branch to the residual stream and prepare the next branch's input: (x', y), shapes kept.
+    """Add a branch to the residual stream and prepare the next branch's input: (x', y), shapes and dtype of x.
 
     x, branch (B, T, S, D); level_idx int32 (T,) or (B, T).
     """
@@ -106,10 +106,8 @@ def outputs(
     shift: Sequence[Tensor],
     scale: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Both like x, in the widest dtype of their inputs."""
-    total = reduce(torch.promote_types, (tensor.dtype for tensor in (x, branch, *gate)))
-    y = reduce(torch.promote_types, (total, shift[0].dtype, scale[0].dtype))
-    return torch.empty(x.shape, dtype=total, device=x.device), torch.empty(x.shape, dtype=y, device=x.device)
+    """Both contiguous, in the dtype of x."""
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device), torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
 def make_inputs(sizes: Sizes, random: RandomInputs) -> tuple[Any, ...]:
@@ -140,12 +138,17 @@ OP = Op(
         {"B": 2, "T": 3, "S": 5, "D": 192, "gated": 1},
         {"B": 2, "T": 2, "S": 9, "D": 1152, "gated": 1, "per_sample": 1},
         {"B": 1, "T": 2, "S": 3, "D": 1872, "gated": 0},
+        {"B": 1, "T": 1, "S": 3, "D": 5120, "gated": 0},
         {"B": 1, "T": 1, "S": 1, "D": 26, "gated": 0},
     ),
     model_sizes=tuple(
         {"B": 2, "T": frames, "S": tokens, "D": width, "gated": gated}
         for gated in (1, 0)
         for frames, tokens, width in ((35, 405, 1152), (35, 405, 1872), (20, 24, 192))
+    )
+    + tuple(
+        {"B": 2, "T": frames, "S": tokens, "D": width, "gated": 0}
+        for frames, tokens, width in ((25, 2040, 1536), (20, 990, 3072), (25, 2040, 5120))
     ),
     tolerances=TOLERANCES,
     max_registers=168,  # see DATA_REGISTERS

@@ -8,12 +8,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pavdm_cli.attention import AttentionFn
-from pavdm_cli.models.wan.rope import apply_token_rope
-from pavdm_kernels import PerLevel, gate_residual_modulate, linear, modulate
+from pavdm_kernels import (
+    PerLevel,
+    gate_residual,
+    gate_residual_modulate,
+    gate_residual_norm,
+    linear,
+    modulate,
+    rms_norm_rope,
+)
 
 KeysValues = tuple[Tensor, Tensor]  # (B, L, N, K) each
 
@@ -42,15 +48,16 @@ class Linear(nn.Linear):
 
 
 class RMSNorm(nn.Module):
-    """RMS norm over the channels of all heads together."""
+    """RMS norm over all channels, those of all heads together, and rotary embedding of the heads."""
 
-    def __init__(self, dim: int, eps: float) -> None:
+    def __init__(self, dim: int, heads: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
+        self.heads = heads
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:  # (..., D)
-        return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+    def forward(self, x: Tensor, rope: Tensor | None = None) -> Tensor:  # (B, L, D), (L, K / 2, 2) -> (B, L, N, K)
+        return rms_norm_rope(x, self.weight, rope, self.heads, self.eps)
 
 
 class Attention(nn.Module):
@@ -60,16 +67,16 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.q, self.k, self.v, self.o = (Linear(dim, dim) for _ in range(4))
-        self.norm_q, self.norm_k = RMSNorm(dim, eps), RMSNorm(dim, eps)
+        self.norm_q, self.norm_k = (RMSNorm(dim, heads, eps) for _ in range(2))
 
-    def queries(self, x: Tensor) -> Tensor:  # (B, L, D) -> (B, L, N, K)
-        """Normalized queries."""
-        out: Tensor = self.norm_q(self.q(x)).unflatten(-1, (self.heads, -1))
+    def queries(self, x: Tensor, rope: Tensor | None = None) -> Tensor:  # (B, L, D) -> (B, L, N, K)
+        """Normalized queries, rotated by the angles of their tokens."""
+        out: Tensor = self.norm_q(self.q(x), rope)
         return out
 
-    def keys_values(self, x: Tensor) -> KeysValues:  # (B, L, D)
-        """Normalized keys, and values."""
-        return self.norm_k(self.k(x)).unflatten(-1, (self.heads, -1)), self.v(x).unflatten(-1, (self.heads, -1))
+    def keys_values(self, x: Tensor, rope: Tensor | None = None) -> KeysValues:  # (B, L, D)
+        """Normalized keys, rotated by the angles of their tokens, and values."""
+        return self.norm_k(self.k(x), rope), self.v(x).unflatten(-1, (self.heads, -1))
 
 
 class MLP(nn.Sequential):
@@ -103,13 +110,13 @@ class Block(nn.Module):
 
         cached: keys and values of tokens before these, which attend to both.
         """
-        level_idx, dtype = inputs.level_idx, self.norm3.weight.dtype
+        level_idx, norm3 = inputs.level_idx, self.norm3
         shift, scale, gate, shift_ffn, scale_ffn, gate_ffn = self._per_level(inputs.modulation)
-        attended, own = self._self_attention(modulate(x, level_idx, shift, scale).to(dtype), inputs, cached)
-        x = _add_gated(x, attended, gate.gather(level_idx))
-        branch = self._cross_attention(self.norm3(x), text, inputs.attend)
+        attended, own = self._self_attention(modulate(x, level_idx, shift, scale), inputs, cached)
+        x, h = gate_residual_norm(x, attended, level_idx, gate, (norm3.weight, norm3.bias), norm3.eps)
+        branch = self._cross_attention(h, text, inputs.attend)
         x, h = gate_residual_modulate(x, branch, level_idx, None, shift_ffn, scale_ffn)
-        return _add_gated(x, self.ffn(h.to(dtype)), gate_ffn.gather(level_idx)), own
+        return gate_residual(x, self.ffn(h), level_idx, gate_ffn), own
 
     def _per_level(self, modulation: Tensor) -> list[PerLevel]:
         return [PerLevel(*pair) for pair in zip(modulation.unbind(1), self.modulation[0].unbind(0), strict=True)]
@@ -118,8 +125,7 @@ class Block(nn.Module):
         self, x: Tensor, inputs: BlockInputs, cached: KeysValues | None
     ) -> tuple[Tensor, KeysValues]:  # (B, G, S, D)
         tokens = x.flatten(1, 2)
-        q, (k, v) = self.self_attn.queries(tokens), self.self_attn.keys_values(tokens)
-        q, k = apply_token_rope(q, inputs.rope), apply_token_rope(k, inputs.rope)
+        q, (k, v) = self.self_attn.queries(tokens, inputs.rope), self.self_attn.keys_values(tokens, inputs.rope)
         out: Tensor = self.self_attn.o(inputs.attend(q, *append_kv(cached, (k, v)), None))
         return out.view_as(x), (k, v)
 
@@ -139,10 +145,5 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, level_idx: Tensor, embedding: Tensor) -> Tensor:  # (B, G, S, D), (levels, D)
         shift, scale = (PerLevel(embedding, row) for row in self.modulation[0])
-        out: Tensor = self.head(modulate(x, level_idx, shift, scale, self.eps).to(self.head.weight.dtype))
+        out: Tensor = self.head(modulate(x.to(self.head.weight.dtype), level_idx, shift, scale, self.eps))
         return out
-
-
-def _add_gated(x: Tensor, branch: Tensor, gate: Tensor) -> Tensor:
-    """x + gate * branch, computed in the gate's precision and stored in that of the stream."""
-    return torch.addcmul(x, gate, branch).to(x.dtype)

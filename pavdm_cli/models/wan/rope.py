@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pavdm_kernels.qk_norm_rope import apply_rope
-
 BASE = 10000.0
 
 
@@ -35,8 +33,3 @@ def rope_table(head_width: int, start: int, grid: tuple[int, int, int]) -> Tenso
 def _angles(positions: range, width: int) -> Tensor:  # -> (positions, width / 2)
     frequencies = BASE ** (-torch.arange(0, width, 2, device="cpu", dtype=torch.float64) / width)
     return torch.tensor(positions, device="cpu", dtype=torch.float64)[:, None] * frequencies
-
-
-def apply_token_rope(x: Tensor, rope: Tensor) -> Tensor:  # (B, L, N, K), (L, K / 2, 2)
-    """Rotate the heads of every token by its angles, in float32 or wider."""
-    return apply_rope(x.unsqueeze(2), rope).squeeze(2)

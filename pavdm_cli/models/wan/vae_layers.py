@@ -57,6 +57,9 @@ class CausalConv3d(nn.Conv3d, CachedLayer):
         return F.conv3d(cache.extended(self, x, HISTORY), self.weight, self.bias, padding=self.padding)
 
 
+TINY_NORM = 1e-12  # smaller ones count as this
+
+
 class Norm(nn.Module):
     """RMS norm over channels."""
 
@@ -65,8 +68,9 @@ class Norm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels, *(1,) * dims))
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, ...)
-        out: Tensor = F.normalize(x, dim=1) * len(self.gamma) ** 0.5 * self.gamma
-        return out
+        # `F.normalize` is several times as slow on a CPU: its norm does not vectorize over a dimension that is strided.
+        squares = x.square().sum(dim=1, keepdim=True).clamp_min(TINY_NORM**2)
+        return x * (len(self.gamma) / squares).sqrt() * self.gamma
 
 
 class Residual(CachedLayer):
