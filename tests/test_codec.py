@@ -15,7 +15,7 @@ from pavdm_cli.models.pocket.vae import PocketVAE, PocketVAEConfig, reconstructi
 from pavdm_cli.pocket_world.render import SceneFrames, canvas, render
 from pavdm_cli.pocket_world.world import sample_scene
 from pavdm_cli.training.pocket import vae as training
-from pavdm_cli.training.pocket.vae import Frames
+from pavdm_cli.training.pocket.vae import FrameSampling
 
 HELD_OUT = 9_000_000  # scenes that nothing was trained on
 
@@ -128,7 +128,7 @@ def test_quality_is_the_peak_signal_to_noise_ratio_of_all_and_of_object_pixels()
 
 
 def test_training_weighs_object_pixels_and_nudges_latents():
-    codec, picture = tiny_codec(), training.batch(Frames(SIZE, batch=2), step=0)
+    codec, picture = tiny_codec(), training.batch(FrameSampling(SIZE, batch=2), step=0)
     weighed = training.loss(codec, picture, torch.Generator().manual_seed(0))
     again = training.loss(codec, picture, torch.Generator().manual_seed(0))
     nudged = training.loss(codec, picture, torch.Generator().manual_seed(1))
@@ -148,7 +148,7 @@ def test_training_weighs_object_pixels_and_nudges_latents():
 
 
 def test_a_frozen_encoder_keeps_its_latents_while_the_decoder_learns():
-    codec, picture = tiny_codec().train(), training.batch(Frames(SIZE, batch=2), step=0)
+    codec, picture = tiny_codec().train(), training.batch(FrameSampling(SIZE, batch=2), step=0)
     codec.encoder.requires_grad_(False)
     before, latents = codec.normalise.running_mean.clone(), codec.eval().encode(picture.frames)
     training.loss(codec.train(), picture, torch.Generator().manual_seed(0)).backward()
@@ -159,7 +159,7 @@ def test_a_frozen_encoder_keeps_its_latents_while_the_decoder_learns():
 
 
 def test_training_frames_are_a_function_of_the_step_and_no_scene_comes_twice(monkeypatch):
-    frames, seeds = Frames(SIZE, batch=3), list[int]()
+    frames, seeds = FrameSampling(SIZE, batch=3), list[int]()
     first, again = (training.batch(frames, step) for step in (4, 4))
     assert first.frames.shape == (3, 2, 3, *SIZE)
     assert torch.equal(first.frames, again.frames)
@@ -172,6 +172,6 @@ def test_training_frames_are_a_function_of_the_step_and_no_scene_comes_twice(mon
 
 def test_training_normalises_latents_by_their_own_statistics():
     codec = tiny_codec().train()
-    codes = codec.encode_frames(training.batch(Frames(SIZE, batch=16), step=0).frames.flatten(0, 1))
+    codes = codec.encode_frames(training.batch(FrameSampling(SIZE, batch=16), step=0).frames.flatten(0, 1))
     torch.testing.assert_close(codes.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(codes.var((0, 2, 3), correction=0), torch.ones(2), atol=1e-3, rtol=0)

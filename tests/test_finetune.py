@@ -244,7 +244,7 @@ def test_untrained_parts_are_linked_or_copied(tmp_path, monkeypatch):
         if "symlink_to" in refused:
             monkeypatch.setattr(Path, "symlink_to", forbidden)
         if "link" in refused:
-            monkeypatch.setattr(publish.os, "link", forbidden)
+            monkeypatch.setattr("pavdm_cli.hub.links.os.link", forbidden)
         for _ in range(2):  # a run publishes many times
             folder = publish.export(weights, source, tmp_path / name, {"steps": 3})
         assert folder.joinpath("vae").is_symlink() == (not refused)

@@ -166,7 +166,7 @@ WRONG = {
     "a name of nothing": (["--init", "opensora"], 5, "no model is called 'opensora'"),
     "pocket's weights": (["--init", "pocket"], 2, "--data is for Open-Sora"),
     "all held out": (["--held-out", "3"], 2, "--held-out 3 of 3 videos leaves none"),
-    "a file where the folder should be": (["--folder", "{folder}/tiny/vae/config.json"], 4, "cannot make the folder"),
+    "a file where the folder should be": (["--folder", "{folder}/tiny/vae/config.json"], 4, "cannot create the folder"),
 }
 LOOKED_AT = ("none that is long enough", "all held out")  # what was found of the videos is kept
 

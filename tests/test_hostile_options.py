@@ -12,7 +12,7 @@ from support.tiers import integration
 
 from pavdm_cli.errors import InputError, ModelError
 from pavdm_cli.hub.download import select_files
-from pavdm_cli.training.finetune.dataset import find_videos
+from pavdm_cli.training.finetune.dataset import find_captioned_videos
 
 NUMBERS = {
     "generate": (
@@ -46,7 +46,7 @@ def test_a_number_that_cannot_be_meant_is_refused_at_once(verb, option, value, t
 def test_captions_in_a_pipe_are_not_waited_for(tmp_path):
     (tmp_path / "a.mp4").touch()
     os.mkfifo(tmp_path / "a.txt")
-    assert find_videos(tmp_path, bool)[0] == []
+    assert find_captioned_videos(tmp_path, bool)[0] == []
     os.mkfifo(tmp_path / "captions.csv")
     said = pavdm("train", "denoiser", "--init", "opensora-v1.2", "--data", tmp_path, "--folder", tmp_path / "run")
     assert said.code in (3, 5)
@@ -56,7 +56,7 @@ def test_captions_in_a_pipe_are_not_waited_for(tmp_path):
 def test_a_table_of_odd_captions_gives_no_traceback(tmp_path, row):
     (tmp_path / "captions.csv").write_bytes(b"path,text\n" + row.encode("utf-8", "surrogatepass"))
     with suppress(InputError):
-        assert find_videos(tmp_path, bool)[0] == []
+        assert find_captioned_videos(tmp_path, bool)[0] == []
 
 
 @pytest.mark.parametrize("name", ["a\0.safetensors", "a\x1b[2J.safetensors", "../a.safetensors", "a\n.safetensors"])

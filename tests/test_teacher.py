@@ -97,16 +97,16 @@ def rendered(what: str, total: int) -> NoReturn:
     raise AssertionError("refused before any clip is rendered")
 
 
-def settings(folder: Path, init: Path | None) -> runs.Settings:
-    return runs.Settings(folder, steps=1, rate=0.1, batch=1, init=init)
+def settings(folder: Path, init: Path | None) -> runs.TrainOptions:
+    return runs.TrainOptions(folder, steps=1, rate=0.1, batch=1, init=init)
 
 
 def test_distilled_weights_cannot_be_a_teacher(tmp_path):
     path = checkpoint.save(randomised(Pocket(POCKET)), tmp_path / "denoiser.safetensors", {"guided": 1.5})
     with pytest.raises(UsageError, match=r"guidance of 1\.5 in one pass already"):
-        runs.denoiser_task(settings(tmp_path, path), runs.Lesson("pa", 1.5), None, 1, rendered)
+        runs.denoiser_task(settings(tmp_path, path), runs.Objective("pa", 1.5), None, 1, rendered)
     with pytest.raises(UsageError, match="needs a teacher"):
-        runs.denoiser_task(settings(tmp_path, None), runs.Lesson("pa", 1.5), None, 1, rendered)
+        runs.denoiser_task(settings(tmp_path, None), runs.Objective("pa", 1.5), None, 1, rendered)
 
 
 def test_the_bundled_weights_have_the_declared_guidance():

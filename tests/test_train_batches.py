@@ -17,7 +17,7 @@ from pavdm_cli.training.batches import METHODS, BatchConfig, sample_batch
 from pavdm_cli.training.levels import POCKET_STAGES, Diagonal
 from pavdm_cli.training.losses import Batch
 from pavdm_cli.training.pocket import latent_pool as pool_module
-from pavdm_cli.training.pocket.latent_pool import Clips, load_or_make
+from pavdm_cli.training.pocket.latent_pool import Clips, load_or_encode
 
 DIAGONAL = Diagonal(24, 6, 2)
 CLIPS = Clips(count=12, latents=20)
@@ -147,9 +147,9 @@ TINY = Clips(count=3, latents=2, size=SIZE)
 
 def test_clips_are_rendered_once_and_cached(tmp_path):
     made: list[int] = []
-    first = load_or_make(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append)
-    again = load_or_make(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append)
-    fewer = load_or_make(tmp_path / "clips.safetensors", replace(TINY, count=2), tiny_codec(), made.append)
+    first = load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append)
+    again = load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append)
+    fewer = load_or_encode(tmp_path / "clips.safetensors", replace(TINY, count=2), tiny_codec(), made.append)
     assert made == [3]
     assert first.shape == (3, 2, 4, 2, 3)
     assert first.dtype == torch.float16
@@ -158,8 +158,8 @@ def test_clips_are_rendered_once_and_cached(tmp_path):
 
 
 def test_more_clips_start_with_the_same_ones(tmp_path):
-    few = load_or_make(tmp_path / "clips.safetensors", TINY, tiny_codec(), lambda n: None)
-    more = load_or_make(tmp_path / "clips.safetensors", replace(TINY, count=20), tiny_codec(), lambda n: None)
+    few = load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), lambda n: None)
+    more = load_or_encode(tmp_path / "clips.safetensors", replace(TINY, count=20), tiny_codec(), lambda n: None)
     assert (len(few), len(more)) == (3, 20)
     assert torch.equal(more[:3], few)
 
@@ -169,24 +169,26 @@ def test_more_clips_start_with_the_same_ones(tmp_path):
 )
 def test_clips_of_other_settings_are_rendered_again(change, tmp_path):
     path, made = tmp_path / "clips.safetensors", list[int]()
-    load_or_make(path, TINY, tiny_codec(), lambda n: None)
-    changed = load_or_make(path, replace(TINY, **change), tiny_codec(), made.append)
+    load_or_encode(path, TINY, tiny_codec(), lambda n: None)
+    changed = load_or_encode(path, replace(TINY, **change), tiny_codec(), made.append)
     assert made == [3]
-    assert torch.equal(changed, load_or_make(tmp_path / "other", replace(TINY, **change), tiny_codec(), lambda n: None))
+    assert torch.equal(
+        changed, load_or_encode(tmp_path / "other", replace(TINY, **change), tiny_codec(), lambda n: None)
+    )
 
 
 def test_latents_of_another_vae_are_encoded_again(tmp_path):
     made: list[int] = []
-    load_or_make(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append)
-    load_or_make(tmp_path / "clips.safetensors", TINY, randomised(tiny_codec(), seed=8), made.append)
+    load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append)
+    load_or_encode(tmp_path / "clips.safetensors", TINY, randomised(tiny_codec(), seed=8), made.append)
     assert made == [3, 3]
 
 
 def test_a_truncated_cache_is_rendered_again(tmp_path):
     path, made = tmp_path / "clips.safetensors", list[int]()
-    first = load_or_make(path, TINY, tiny_codec(), made.append)
+    first = load_or_encode(path, TINY, tiny_codec(), made.append)
     path.write_bytes(path.read_bytes()[:-7])
-    assert torch.equal(load_or_make(path, TINY, tiny_codec(), made.append), first)
+    assert torch.equal(load_or_encode(path, TINY, tiny_codec(), made.append), first)
     assert made == [3, 3]
 
 
@@ -197,13 +199,13 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pool_module, "save_file", full)
     with pytest.raises(OutputError, match=r"cannot write .*clips\.safetensors.*No space left"):
-        load_or_make(tmp_path / "clips.safetensors", TINY, tiny_codec(), lambda n: None)
+        load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), lambda n: None)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cache_without_settings_is_trusted(tmp_path):
     path, made = tmp_path / "clips.safetensors", list[int]()
     save_file({"latents": torch.zeros(3, 2, 4, 2, 3).half()}, path)
-    assert load_or_make(path, TINY, tiny_codec(), made.append).abs().max() == 0
+    assert load_or_encode(path, TINY, tiny_codec(), made.append).abs().max() == 0
     assert made == []
     assert load_file(path).keys() == {"latents"}

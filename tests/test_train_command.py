@@ -88,14 +88,14 @@ def test_distilled_weights_record_their_guidance(command, files):
 
 def strike(monkeypatch: pytest.MonkeyPatch, numbers: list[signal.Signals]) -> None:
     """Raise signals in the middle of the second step of a codec's training."""
-    whole = tasks.CodecTask.loss
+    whole = tasks.VAETask.loss
 
-    def struck(self: tasks.CodecTask, step: int) -> Tensor:
+    def struck(self: tasks.VAETask, step: int) -> Tensor:
         while step == 1 and numbers:
             signal.raise_signal(numbers.pop())
         return whole(self, step)
 
-    monkeypatch.setattr(tasks.CodecTask, "loss", struck)
+    monkeypatch.setattr(tasks.VAETask, "loss", struck)
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
@@ -125,16 +125,16 @@ def test_an_interrupt_while_rendering_is_one_line(command, monkeypatch):
     def interrupted(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "load_or_make", interrupted)
+    monkeypatch.setattr(runs, "load_or_encode", interrupted)
     code, out, err = command("denoiser")
     assert (code, out) == (130, "")
     assert err.splitlines()[-1].startswith("interrupted: ")
 
 
 def test_init_weights_are_trained_except_rope_frequencies(files, tmp_path):
-    settings = runs.Settings(tmp_path / "run", steps=1, rate=0.1, batch=1, init=files / "denoiser.safetensors")
+    settings = runs.TrainOptions(tmp_path / "run", steps=1, rate=0.1, batch=1, init=files / "denoiser.safetensors")
     state = torch.get_rng_state()
-    task = runs.denoiser_task(settings, runs.Lesson("pa"), files / "codec.safetensors", 1, ui.progress)
+    task = runs.denoiser_task(settings, runs.Objective("pa"), files / "codec.safetensors", 1, ui.progress)
     assert torch.equal(torch.get_rng_state(), state)
     given = store.load_denoiser(files / "denoiser.safetensors").state_dict()
     assert all(torch.equal(value, given[name]) for name, value in task.model.state_dict().items())
@@ -149,17 +149,17 @@ def test_up_to_128_clips_are_used_for_validation(clips, judges, files, tmp_path,
         rendered[path.stem] = clips.count
         return torch.zeros(1)
 
-    monkeypatch.setattr(runs, "load_or_make", counted)
-    settings = runs.Settings(tmp_path / "run", steps=1, rate=0.1, batch=1, init=files / "denoiser.safetensors")
-    runs.denoiser_task(settings, runs.Lesson("pa"), files / "codec.safetensors", clips, ui.progress)
+    monkeypatch.setattr(runs, "load_or_encode", counted)
+    settings = runs.TrainOptions(tmp_path / "run", steps=1, rate=0.1, batch=1, init=files / "denoiser.safetensors")
+    runs.denoiser_task(settings, runs.Objective("pa"), files / "codec.safetensors", clips, ui.progress)
     assert rendered == {"clips": clips, "held-out": judges}
 
 
 def test_a_full_disk_is_one_error_line(command, monkeypatch):
-    def full(self: tasks.CodecTask, path: Path) -> None:
+    def full(self: tasks.VAETask, path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tasks.CodecTask, "write_sheet", full)
+    monkeypatch.setattr(tasks.VAETask, "write_sheet", full)
     code, out, err = command("codec")
     assert (code, out) == (4, "")
     assert "No space left on device" in err
@@ -181,8 +181,8 @@ def test_a_resumed_run_reports_its_own_speed(monkeypatch, capsys):
 
 
 def test_keep_latents_needs_init(tmp_path):
-    with pytest.raises(UsageError, match="--keep-latents needs latents to keep"):
-        runs.codec_task(runs.Settings(tmp_path / "run", steps=1, rate=0.1, batch=1), keep_latents=True)
+    with pytest.raises(UsageError, match="--keep-latents needs an encoder to keep"):
+        runs.vae_task(runs.TrainOptions(tmp_path / "run", steps=1, rate=0.1, batch=1), keep_latents=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -202,7 +202,7 @@ WRONG = {
     "a file where the folder should be": (
         ["codec", "--folder", "{files}/codec.safetensors"],
         4,
-        "cannot make the folder",
+        "cannot create the folder",
     ),
 }
 

@@ -25,8 +25,8 @@ from pavdm_cli.training.levels import Diagonal
 from pavdm_cli.training.loop import TrainConfig, TrainState, ema_weights, init_state, muon_and_adamw, train, train_step
 from pavdm_cli.training.pocket.distillation import Teacher
 from pavdm_cli.training.pocket.latent_pool import Clips
-from pavdm_cli.training.pocket.tasks import CodecTask, DenoiserTask
-from pavdm_cli.training.pocket.vae import Frames
+from pavdm_cli.training.pocket.tasks import DenoiserTask, VAETask
+from pavdm_cli.training.pocket.vae import FrameSampling
 
 STEPS = 6
 PLAN = TrainConfig(STEPS, lr=0.01, warmup=2)
@@ -45,14 +45,14 @@ class Quiet:
         path.write_bytes(b"")
 
 
-class TinyCodec(Quiet, CodecTask): ...
+class TinyCodec(Quiet, VAETask): ...
 
 
 class TinyDenoiser(Quiet, DenoiserTask): ...
 
 
-def codec_task() -> TinyCodec:
-    return TinyCodec(randomised(PocketVAE(CODEC)), Frames(SIZE, batch=1), {})
+def vae_task() -> TinyCodec:
+    return TinyCodec(randomised(PocketVAE(CODEC)), FrameSampling(SIZE, batch=1), {})
 
 
 def denoiser_task(method: str = "pa", guidance: float | None = None) -> TinyDenoiser:
@@ -62,7 +62,7 @@ def denoiser_task(method: str = "pa", guidance: float | None = None) -> TinyDeno
 
 
 TASKS: dict[str, Callable[[], Any]] = {
-    "codec": codec_task,
+    "codec": vae_task,
     **{method: partial(denoiser_task, method) for method in ("base", "pa", "rw")},
     "taught": partial(denoiser_task, guidance=1.5),
 }
@@ -157,10 +157,10 @@ def test_an_interrupt_inside_a_step_keeps_the_last_checkpoint(tmp_path, monkeypa
 
 
 def test_a_finished_run_is_not_continued(tmp_path):
-    train(codec_task(), PLAN, tmp_path, ignore)
+    train(vae_task(), PLAN, tmp_path, ignore)
     before = checkpoint(tmp_path)
     steps: list[int] = []
-    train(codec_task(), PLAN, tmp_path, lambda step, figures: steps.append(step))
+    train(vae_task(), PLAN, tmp_path, lambda step, figures: steps.append(step))
     assert steps == []
     assert_identical(checkpoint(tmp_path), before)
 
@@ -178,11 +178,11 @@ def damaged(whole: bytes) -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", damaged(b"").keys())
 def test_a_damaged_checkpoint_is_one_error_line(kind, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train(codec_task(), PLAN, tmp_path, stop_after(1))
+        train(vae_task(), PLAN, tmp_path, stop_after(1))
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(damaged(path.read_bytes())[kind])
     with pytest.raises(ModelError, match=r"checkpoint\.pt is damaged") as caught:
-        train(codec_task(), PLAN, tmp_path, ignore)
+        train(vae_task(), PLAN, tmp_path, ignore)
     assert caught.value.exit_code == 5
 
 
@@ -190,7 +190,7 @@ def test_a_damaged_checkpoint_is_one_error_line(kind, tmp_path):
 def test_a_file_that_is_no_checkpoint_is_one_error_line(content, tmp_path):
     torch.save(content, tmp_path / "checkpoint.pt")
     with pytest.raises(ModelError, match=r"checkpoint\.pt (holds another model|is not a checkpoint)"):
-        train(codec_task(), PLAN, tmp_path, ignore)
+        train(vae_task(), PLAN, tmp_path, ignore)
 
 
 def test_a_checkpoint_of_another_task_is_rejected(tmp_path):
@@ -199,7 +199,7 @@ def test_a_checkpoint_of_another_task_is_rejected(tmp_path):
     with pytest.raises(ModelError, match="run of the denoiser by method base, not of the denoiser by method pa"):
         train(denoiser_task("pa"), PLAN, tmp_path, ignore)
     with pytest.raises(ModelError, match="not of the codec"):
-        train(codec_task(), PLAN, tmp_path, ignore)
+        train(vae_task(), PLAN, tmp_path, ignore)
     other = denoiser_task("base")
     other.model.stdit.final_layer.linear = nn.Linear(32, 24)
     with pytest.raises(ModelError, match="holds another model"):
@@ -208,17 +208,17 @@ def test_a_checkpoint_of_another_task_is_rejected(tmp_path):
 
 def test_a_nan_loss_stops_training_and_keeps_the_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
-        train(codec_task(), PLAN, tmp_path, stop_after(2))
+        train(vae_task(), PLAN, tmp_path, stop_after(2))
     before = checkpoint(tmp_path)
-    monkeypatch.setattr(TinyCodec, "loss", lambda self, step: CodecTask.loss(self, step) * float("nan"))
+    monkeypatch.setattr(TinyCodec, "loss", lambda self, step: VAETask.loss(self, step) * float("nan"))
     with pytest.raises(PavdmError, match="diverged at step 2: the loss is nan"):
-        train(codec_task(), PLAN, tmp_path, ignore)
+        train(vae_task(), PLAN, tmp_path, ignore)
     assert_identical(checkpoint(tmp_path), before)
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
-        train(codec_task(), PLAN, tmp_path, stop_after(2))
+        train(vae_task(), PLAN, tmp_path, stop_after(2))
     before = checkpoint(tmp_path)
 
     def full(stored: object, path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OutputError, match=r"cannot write .*checkpoint\.pt"):
-        train(codec_task(), PLAN, tmp_path, ignore)
+        train(vae_task(), PLAN, tmp_path, ignore)
     monkeypatch.undo()
     assert_identical(checkpoint(tmp_path), before)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt"}
@@ -252,7 +252,7 @@ def test_every_optimizer_uses_the_learning_rate_of_the_step(tmp_path):
 
 
 def test_gradients_are_clipped_before_the_optimizer_step(tmp_path):
-    state, seen = init_state(codec_task(), tmp_path / "none.pt"), list[float]()
+    state, seen = init_state(vae_task(), tmp_path / "none.pt"), list[float]()
     parameters = list(state.task.model.parameters())
     for optimizer in state.optimizers:
         optimizer.register_step_pre_hook(
@@ -274,12 +274,12 @@ def test_every_trainable_weight_has_exactly_one_optimizer():
 
 
 def test_ema_weights_are_exported_and_raw_weights_trained(tmp_path):
-    path = train(codec_task(), PLAN, tmp_path, ignore)
+    path = train(vae_task(), PLAN, tmp_path, ignore)
     stored = checkpoint(tmp_path)
     for name, value in load_file(path).items():
         assert torch.equal(value, stored["average"][name].to(value.dtype)), name
         assert value.dtype in (torch.float16, torch.int64)
-    state: TrainState = init_state(codec_task(), tmp_path / "checkpoint.pt")
+    state: TrainState = init_state(vae_task(), tmp_path / "checkpoint.pt")
     with ema_weights(state):
         assert_identical(dict(state.task.model.state_dict()), stored["average"])
     assert_identical(dict(state.task.model.state_dict()), dict(stored["model"]))
@@ -289,12 +289,12 @@ def test_validation_and_sheets_change_nothing(tmp_path):
     often, never = tmp_path / "often", tmp_path / "never"
     for folder, plan in ((often, FREQUENT), (never, SHORT)):
         folder.mkdir()
-        train(codec_task(), plan, folder, ignore)
+        train(vae_task(), plan, folder, ignore)
     assert_identical(checkpoint(often), checkpoint(never))
 
 
 def test_runs_are_validated_and_exported_regularly(tmp_path):
-    train(codec_task(), FREQUENT, tmp_path, ignore)
+    train(vae_task(), FREQUENT, tmp_path, ignore)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 3]
     assert [path.name for path in sorted(tmp_path.glob("*.png"))] == [f"sheet-000000{step}.png" for step in (1, 2, 3)]

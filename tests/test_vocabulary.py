@@ -22,6 +22,7 @@ CHECKED = (
     "pavdm_cli/pocket_world",
     "pavdm_cli/runtime",
     "pavdm_cli/sampling",
+    "pavdm_cli/training",
     "pavdm_cli/video",
 )
 SOURCES = sorted(path for name in CHECKED for path in (ROOT / name).rglob("*.py"))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pavdm_cli.training.distributed import ProcessGroup
     from pavdm_cli.training.finetune.runs import Reporter
     from pavdm_cli.training.loop import StepReport, Task
-    from pavdm_cli.training.pocket.runs import Settings
+    from pavdm_cli.training.pocket.runs import TrainOptions
 
 app = App(help="Train the bundled model on its procedural world, or fine-tune Open-Sora on your videos.")
 
@@ -47,8 +47,8 @@ def codec(
     """Train the VAE on pairs of frames; prints the path of codec.safetensors."""
     from pavdm_cli.training.pocket import runs
 
-    settings = runs.Settings(folder, steps, rate, batch, detail, init, device, threads, sheet_minutes)
-    _train_pocket(settings, lambda: runs.codec_task(settings, keep_latents))
+    settings = runs.TrainOptions(folder, steps, rate, batch, detail, init, device, threads, sheet_minutes)
+    _train_pocket(settings, lambda: runs.vae_task(settings, keep_latents))
 
 
 @app.command()
@@ -98,10 +98,10 @@ def denoiser(
     _check_options(context, painted=model is None)
     own_rate, own_batch = (0.0001, 2) if model else (0.0015, 16)
     common = (folder, steps, own_rate if rate is None else rate, batch or own_batch)
-    settings = runs.Settings(*common, detail, _file(init), device, threads, sheet_minutes)
+    settings = runs.TrainOptions(*common, detail, _file(init), device, threads, sheet_minutes)
     if model is None or data is None:
         _train_pocket(
-            settings, lambda: runs.denoiser_task(settings, runs.Lesson(method, distil), codec, clips, _bars())
+            settings, lambda: runs.denoiser_task(settings, runs.Objective(method, distil), codec, clips, _bars())
         )
         return
     shape = (parse_size(size) if size else None, fps, window, chunk)
@@ -135,7 +135,7 @@ def _check_options(context: typer.Context, painted: bool) -> None:
         raise UsageError(f"{misplaced[0]} is for {other}; this trains {own}", "leave it out")
 
 
-def _train_pocket(settings: Settings, make_task: Callable[[], Task]) -> None:
+def _train_pocket(settings: TrainOptions, make_task: Callable[[], Task]) -> None:
     """Train pocket, in one process."""
     from pavdm_cli.training.pocket import runs
 
@@ -152,12 +152,12 @@ def _train_pocket(settings: Settings, make_task: Callable[[], Task]) -> None:
     _run(settings, run)
 
 
-def _finetune(settings: Settings, options: tuple[Any, ...], model: VideoModel, method: str) -> None:
+def _finetune(settings: TrainOptions, options: tuple[Any, ...], model: VideoModel, method: str) -> None:
     """Fine-tune on videos, in as many processes as torchrun started; options: the fields of a FinetuneConfig."""
     from pavdm_cli.training.finetune import runs
     from pavdm_cli.training.finetune.task import FinetuneConfig
 
-    job = runs.FinetuneJob(settings, FinetuneConfig(*options), model, method)
+    job = runs.FinetuneRun(settings, FinetuneConfig(*options), model, method)
 
     def run(processes: ProcessGroup) -> Path:
         task = runs.prepare_task(job, _reporter(processes), processes)
@@ -178,7 +178,7 @@ def _bars() -> Callable[[str, int], AbstractContextManager[Callable[[int], None]
     return partial(ui.progress, unit="clips")
 
 
-def _run(settings: Settings, run: Callable[[ProcessGroup], Path]) -> None:
+def _run(settings: TrainOptions, run: Callable[[ProcessGroup], Path]) -> None:
     """Train in all processes; the main one prints messages and the path of the weights."""
     import torch
 
@@ -238,7 +238,7 @@ def _no_progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], N
 
 
 @contextmanager
-def _watched(settings: Settings, processes: ProcessGroup) -> Iterator[StepReport]:
+def _watched(settings: TrainOptions, processes: ProcessGroup) -> Iterator[StepReport]:
     """A step report that updates the progress bar and stops after a step in which any process got a signal."""
     from pavdm_cli import ui
 

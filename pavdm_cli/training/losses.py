@@ -68,7 +68,7 @@ def predict_velocity(
     """
     rows, count = batch.timesteps.shape
     model_timesteps = batch.timesteps.flatten().to(timestep_dtype or batch.timesteps.dtype)
-    table = model.modulation(model_timesteps, fps.repeat_interleave(count) if fps.dim() else fps)
+    modulation = model.modulation(model_timesteps, fps.repeat_interleave(count) if fps.dim() else fps)
     index = torch.arange(rows * count, dtype=torch.int32, device=batch.timesteps.device).view(rows, count)
     z = add_noise(batch.latents, batch.noise, batch.timesteps)
-    return model(z, index, table, text, clean=batch.context, size=size)  # type: ignore[no-any-return]
+    return model(z, index, modulation, text, clean=batch.context, size=size)  # type: ignore[no-any-return]

@@ -15,7 +15,7 @@ from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.runtime.untrusted import InvalidError, is_regular, read_text
 from pavdm_cli.video import VIDEO_SUFFIXES
 
-PATHS, TEXTS = ("path", "video"), ("text", "caption")  # columns of the table, by either name
+PATHS, TEXTS = ("path", "video"), ("text", "caption")  # columns of the CSV file, by either name
 HINT = "a caption is NAME.txt next to NAME.mp4, or a row of captions.csv with columns path,text (or video,caption)"
 MAX_LISTED = 10  # skipped files
 MAX_CAPTION_BYTES, MAX_TABLE_BYTES = 1 << 20, 256 << 20
@@ -45,9 +45,9 @@ def find_captioned_videos(folder: Path, readable: Callable[[str], bool]) -> tupl
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", HINT)
     folder = folder.resolve()
-    table = _table(folder)
-    paths = sorted(set(_videos(folder)) | table.keys())
-    captions = [(path, table.get(path) or _sidecar_caption(path)) for path in paths]
+    listed = _csv_captions(folder)
+    paths = sorted(set(_videos(folder)) | listed.keys())
+    captions = [(path, listed.get(path) or _sidecar_caption(path)) for path in paths]
     usable = [VideoItem(path, text) for path, text in captions if text and readable(text) and is_regular(path)]
     used = {item.path for item in usable}
     return usable, [Skipped(path, _reason(path, text)) for path, text in captions if path not in used]
@@ -87,31 +87,31 @@ def _reason(path: Path, text: str) -> str:
     return "whose caption has no usable text" if text else "without a caption"
 
 
-def _table(folder: Path) -> dict[Path, str]:
+def _csv_captions(folder: Path) -> dict[Path, str]:
     """Captions by video, from the folder's captions.csv or its only table. Raises: InputError."""
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".csv")
     preferred = [path for path in tables if path.name.lower() == "captions.csv"]
     if len(tables) > 1 and not preferred:
         names = ", ".join(path.name for path in tables)
         raise InputError(f"{folder} has {len(tables)} tables: {names}", "name the one to use captions.csv")
-    return _read_table((preferred or tables)[0]) if tables else {}
+    return _read_csv((preferred or tables)[0]) if tables else {}
 
 
-def _read_table(table: Path) -> dict[Path, str]:
+def _read_csv(csv_file: Path) -> dict[Path, str]:
     try:
-        rows = csv.DictReader(io.StringIO(read_text(table, MAX_TABLE_BYTES), newline=""), restval="")
-        path, text = (_column(rows.fieldnames or (), names, table) for names in (PATHS, TEXTS))
-        return {_resolve(table, row[path]): row[text].strip() for row in rows if row[path].strip("\0 \t")}
+        rows = csv.DictReader(io.StringIO(read_text(csv_file, MAX_TABLE_BYTES), newline=""), restval="")
+        path, text = (_column(rows.fieldnames or (), names, csv_file) for names in (PATHS, TEXTS))
+        return {_resolve(csv_file, row[path]): row[text].strip() for row in rows if row[path].strip("\0 \t")}
     except (OSError, InvalidError, csv.Error) as error:
-        raise InputError(f"{table} cannot be read as a table: {error}", "write it as CSV in UTF-8") from error
+        raise InputError(f"{csv_file} cannot be read as a table: {error}", "write it as CSV in UTF-8") from error
 
 
-def _resolve(table: Path, name: str) -> Path:
-    return Path(os.path.normpath(table.parent / name.strip()))
+def _resolve(csv_file: Path, name: str) -> Path:
+    return Path(os.path.normpath(csv_file.parent / name.strip()))
 
 
-def _column(columns: Sequence[str], names: tuple[str, ...], table: Path) -> str:
+def _column(columns: Sequence[str], names: tuple[str, ...], csv_file: Path) -> str:
     for column in columns:
         if column.strip().lower() in names:
             return column
-    raise InputError(f"{table} has no column {' or '.join(names)}, only: {', '.join(columns) or 'nothing'}", HINT)
+    raise InputError(f"{csv_file} has no column {' or '.join(names)}, only: {', '.join(columns) or 'nothing'}", HINT)

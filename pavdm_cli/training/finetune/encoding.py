@@ -29,12 +29,12 @@ from pavdm_cli.runtime.untrusted import InvalidError, integer, mismatches, numbe
 from pavdm_cli.training.finetune.dataset import VideoItem
 from pavdm_cli.video import VideoInfo, open_video, read_frames_at
 
-Advance = Callable[[int], None]  # of a progress bar
+OnProgress = Callable[[int], None]  # of a progress bar
 
 
 @dataclass(frozen=True, slots=True)
 class LatentFormat:
-    """Everything that the latents of a clip depend on, besides the video."""
+    """Everything that the latents of a clip depend on, except the video."""
 
     size: tuple[int, int]  # pixels, height and width
     fps: int
@@ -114,7 +114,7 @@ def clips_to_encode(cache: Cache, clips: Sequence[tuple[Path, int]]) -> list[tup
     return [(video, clip) for video, clip in clips if not _is_readable(cache.latents(video, clip))]
 
 
-def encode_clips(cache: Cache, model: LoadedModel, clips: Sequence[tuple[Path, int]], advance: Advance) -> None:
+def encode_clips(cache: Cache, model: LoadedModel, clips: Sequence[tuple[Path, int]], on_progress: OnProgress) -> None:
     """Crop, scale and encode clips, saving each at once; every video is decoded once, from its first clip.
 
     Raises: InputError, OutputError.
@@ -124,7 +124,7 @@ def encode_clips(cache: Cache, model: LoadedModel, clips: Sequence[tuple[Path, i
         for clip, pixels in zip(numbers, _read_clips(open_video(path), numbers, cache.format), strict=True):
             latents = run_stream(model.encode_stream(), from_bytes(pixels)[None])[0]
             _save_tensor(cache.latents(path, clip), latents.half())
-            advance(1)
+            on_progress(1)
 
 
 def _read_clips(  # -> (n, H, W, 3) each
@@ -143,11 +143,11 @@ def captions_to_encode(cache: Cache, captions: Sequence[str]) -> list[str]:
     return [caption for caption in dict.fromkeys(captions) if not _is_readable(cache.embedding(caption))]
 
 
-def encode_captions(cache: Cache, encoder: TextEncoder, captions: Sequence[str], advance: Advance) -> None:
+def encode_captions(cache: Cache, encoder: TextEncoder, captions: Sequence[str], on_progress: OnProgress) -> None:
     """Encode captions, saving each at once. Raises: OutputError."""
     for caption in captions:
         _save_tensor(cache.embedding(caption), encoder.encode([caption])[0].rows)
-        advance(1)
+        on_progress(1)
 
 
 @dataclass(frozen=True, slots=True)

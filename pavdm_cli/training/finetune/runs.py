@@ -44,17 +44,17 @@ from pavdm_cli.training.finetune.task import (
 from pavdm_cli.training.levels import Diagonal
 from pavdm_cli.training.loop import StepReport, TrainConfig, train
 from pavdm_cli.training.optimizer import adamw
-from pavdm_cli.training.pocket.runs import Settings, make_folder
+from pavdm_cli.training.pocket.runs import TrainOptions, make_folder
 
 SHARDING_HINT = "torchrun shards the weights over several GPUs"
 MEMORY_FACTOR = 5  # weights, gradients, two moments, EMA
 
 
 @dataclass(frozen=True, slots=True)
-class FinetuneJob:
+class FinetuneRun:
     """The options of a fine-tuning run."""
 
-    settings: Settings
+    options: TrainOptions
     config: FinetuneConfig
     model: VideoModel
     method: str
@@ -77,25 +77,25 @@ class Split:
     held_out: list[VideoItem]
 
 
-def prepare_task(job: FinetuneJob, reporter: Reporter, processes: ProcessGroup) -> FinetuneTask:
+def prepare_task(run: FinetuneRun, reporter: Reporter, processes: ProcessGroup) -> FinetuneTask:
     """Find and encode the videos, then load the transformer. Raises: PavdmError."""
-    settings, config, method, video_model = job.settings, job.config, job.method, job.model
-    spec, device = config.spec(video_model.spec), pick_device(settings.device)
+    options, config, method, video_model = run.options, run.config, run.method, run.model
+    spec, device = config.spec(video_model.spec), pick_device(options.device)
     if not video_model.spec.bundled:
         require_weights(video_model.spec, published=video_model.published)
     meta = video_model.load(Placement(device), "meta")  # options are checked before anything is encoded
-    memory = MEMORY_FACTOR * module_bytes(meta.transformer) // processes.world_size
-    check_room("training", memory, device, SHARDING_HINT)
-    batches = _batch_config(video_model, spec, method, settings.batch, processes)
+    size = MEMORY_FACTOR * module_bytes(meta.transformer) // processes.world_size
+    check_room("training", size, device, SHARDING_HINT)
+    batches = _batch_config(video_model, spec, method, options.batch, processes)
     videos = _VideoEncoding(video_model, spec, config, device)
-    cache = Cache(settings.folder / "cache", *videos.cache_keys())
+    cache = Cache(options.folder / "cache", *videos.cache_keys())
     split = _find_and_split(cache, videos, reporter, processes)
     _encode(split, videos, reporter, processes)
 
     def dataset(some: list[VideoItem]) -> LatentDataset:
         return load_dataset(cache, some, videos.format_caption)
 
-    metadata = settings.about | {"method": method, "size": spec.size, "fps": spec.fps, "videos": len(split.videos)}
+    metadata = options.metadata | {"method": method, "size": spec.size, "fps": spec.fps, "videos": len(split.videos)}
     model = video_model.load(Placement(device, vae=False), "weights")
     model.unfreeze()
     if config.checkpointing:
@@ -140,19 +140,19 @@ class _VideoEncoding:
         return LatentFormat(spec.size, spec.fps, frames, layout.latents(frames), vae), text_encoder
 
 
-def finetune(task: FinetuneTask, job: FinetuneJob, report: StepReport) -> Path:
+def finetune(task: FinetuneTask, run: FinetuneRun, report: StepReport) -> Path:
     """Train until the configured number of steps; returns the folder for `--model`."""
-    settings, config = job.settings, job.config
+    options, config = run.options, run.config
     train_config = TrainConfig(
-        settings.steps,
-        settings.rate,
-        warmup=min(config.warmup, settings.steps),
+        options.steps,
+        options.rate,
+        warmup=min(config.warmup, options.steps),
         ema_decay=0.99,
         validate_steps=config.validate_steps,
         accumulate=config.accumulate,
         make_optimizers=adamw,
     )
-    return train(task, train_config, settings.folder, report, task.processes)
+    return train(task, train_config, options.folder, report, task.processes)
 
 
 def _batch_config(
@@ -181,10 +181,10 @@ def _find_and_split(cache: Cache, encoding: _VideoEncoding, reporter: Reporter, 
     if videos:
         make_folder(cache.folder)
     own = processes.shard(unique_videos(cache, [video.path for video in videos]))
-    with reporter.progress("probing", len(own), "videos") as advance:
+    with reporter.progress("probing", len(own), "videos") as on_progress:
         for path in own:
             probe_video(cache, path)
-            advance(1)
+            on_progress(1)
     processes.barrier()
     probes = {video: probe_video(cache, video.path) for video in videos}
     skipped += [Skipped(video.path, probe.error) for video, probe in probes.items() if not probe.clips]
@@ -223,13 +223,13 @@ def _encode(split: Split, encoding: _VideoEncoding, reporter: Reporter, processe
     captions = captions_to_encode(cache, processes.shard(all_captions))
     if clips:
         model = encoding.model.load(encoding.placement, "weights")
-        with reporter.progress("encoding", len(clips), "clips") as advance:
-            encode_clips(cache, model, clips, advance)
+        with reporter.progress("encoding", len(clips), "clips") as on_progress:
+            encode_clips(cache, model, clips, on_progress)
         del model
     if captions:
         encoder = encoding.model.load_text_encoder(encoding.placement, "weights")
-        with reporter.progress("encoding", len(captions), "captions") as advance:
-            encode_captions(cache, encoder, captions, advance)
+        with reporter.progress("encoding", len(captions), "captions") as on_progress:
+            encode_captions(cache, encoder, captions, on_progress)
         del encoder
     if encoding.device.type == "cuda":
         torch.cuda.empty_cache()

@@ -65,15 +65,15 @@ class LossModule(nn.Module):
         self.loaded, self.spec, self.dtype = model, spec, dtype
 
     def forward(self, batch: Batch, text: list[TextEmbedding], dropped: Tensor) -> Tensor:  # -> (B,)
-        """Losses per sample; dropped (B,): use what guidance leads away from instead of the caption."""
+        """Losses per sample; dropped (B,): samples whose caption is replaced by the unconditional embedding."""
         negative = [self.loaded.unconditional(one, text[0]) for one in text]
         pairs = zip(dropped.tolist(), text, negative, strict=True)
-        shown = [null if is_dropped else caption for is_dropped, caption, null in pairs]
+        inputs = [null if is_dropped else caption for is_dropped, caption, null in pairs]
         size, fps = self.spec.size, self.spec.fps
         config = DenoiserConfig(batch.context, size, fps, reuse_context=False, causal_context=True, attention=TORCH)
         noisy = add_noise(batch.latents, batch.noise, batch.timesteps)
         timesteps = batch.timesteps.to(self.dtype)  # rounded as the trained weights will be
-        return velocity_loss(self.loaded.velocity(noisy, timesteps, shown, config), batch)
+        return velocity_loss(self.loaded.velocity(noisy, timesteps, inputs, config), batch)
 
 
 def enable_gradient_checkpointing(model: LoadedModel) -> None:

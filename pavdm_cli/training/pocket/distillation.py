@@ -1,4 +1,4 @@
-"""Guidance taught to a model that then gives it in one pass, where its teacher takes two.
+"""Guidance distillation: a student learns to give in one pass what its teacher gives with guidance in two.
 
 Source: Meng et al., On Distillation of Guided Diffusion Models (2023), for one scale.
 """
@@ -16,18 +16,18 @@ from pavdm_cli.training.losses import Batch, predict_velocity
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """A frozen model, and the guidance it is shown at."""
+    """A frozen model, and its guidance scale."""
 
     model: Pocket
     guidance: float
 
     @torch.no_grad()
     def velocity(self, prompts: list[str], dropped: Tensor, batch: Batch, fps: Tensor) -> Tensor:  # (B, T, C, H, W)
-        """Guided; of dropped prompts the unconditional one, so that guidance can still be put on top."""
+        """With guidance; unconditional for dropped prompts, so that further guidance is still possible."""
 
-        def shown(without: Tensor) -> Tensor:
-            given = predict_velocity(self.model.stdit, self.model.encode_prompts(prompts, without), batch, fps)
-            return given.to(torch.promote_types(given.dtype, torch.float32))
+        def predict(null: Tensor) -> Tensor:
+            velocity = predict_velocity(self.model.stdit, self.model.encode_prompts(prompts, null), batch, fps)
+            return velocity.to(torch.promote_types(velocity.dtype, torch.float32))
 
-        target, plain = shown(dropped), shown(torch.ones_like(dropped))
-        return plain + self.guidance * (target - plain)
+        conditional, unconditional = predict(dropped), predict(torch.ones_like(dropped))
+        return unconditional + self.guidance * (conditional - unconditional)

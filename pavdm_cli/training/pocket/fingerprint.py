@@ -1,4 +1,4 @@
-"""What weights were trained on, in a few bytes of their header: a changed world asks for new weights."""
+"""Fingerprints of what weights were trained on, stored in their header: a changed world needs new weights."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pavdm_cli.pocket_world.world import sample_scene
 
 SIZE = (64, 96)
 SCENES, SECONDS, BLOCK = 16, 3.0, 8
-ROUNDING = 1  # of 255: other processors paint with other last bits
+ROUNDING = 1  # of 255: processors differ in the last bits
 
 
 def world(detail: float = 0.3) -> str:
-    """Thumbnails of a few fixed scenes as they are painted now: pixels, not source text."""
+    """Thumbnails of a few fixed scenes as they are rendered now."""
     frames = render(
         [sample_scene(seed) for seed in range(SCENES)], torch.full((SCENES, 1), SECONDS), canvas(SIZE, detail)
     ).frames
@@ -32,20 +32,20 @@ def world(detail: float = 0.3) -> str:
 
 
 def vocabulary(words: Mapping[str, int] = VOCABULARY) -> str:
-    """A hash of which number each word is."""
+    """A hash of the token ids of all words."""
     return _hash(json.dumps(dict(words), sort_keys=True).encode())
 
 
-def latents(codec: PocketVAE) -> str:
-    """A hash of what makes latents of frames: a denoiser fits any decoder of the same latents."""
-    parts = {name: value for name, value in codec.state_dict().items() if not name.startswith("decoder.")}
+def latents(vae: PocketVAE) -> str:
+    """A hash of the encoder: a denoiser fits any decoder of the same latents."""
+    parts = {name: value for name, value in vae.state_dict().items() if not name.startswith("decoder.")}
     return _hash(b"".join(name.encode() + _stored(parts[name]) for name in sorted(parts)))
 
 
 def same_world(one: str, other: str) -> bool:
-    """Whether two worlds differ by no more than rounding."""
-    here, there = (np.frombuffer(b64decode(text), np.uint8).astype(int) for text in (one, other))
-    return here.shape == there.shape and bool(abs(here - there).max() <= ROUNDING)
+    """Whether two worlds are equal up to rounding."""
+    first, second = (np.frombuffer(b64decode(text), np.uint8).astype(int) for text in (one, other))
+    return first.shape == second.shape and bool(abs(first - second).max() <= ROUNDING)
 
 
 def _hash(data: bytes) -> str:
@@ -53,6 +53,6 @@ def _hash(data: bytes) -> str:
 
 
 def _stored(value: Tensor) -> bytes:
-    """In the 16 bits of a weights' file."""
-    narrow = value.half() if value.is_floating_point() else value
-    return narrow.detach().cpu().contiguous().numpy().tobytes()
+    """The bytes of a weight in a file, in 16 bits."""
+    half = value.half() if value.is_floating_point() else value
+    return half.detach().cpu().contiguous().numpy().tobytes()

@@ -1,4 +1,4 @@
-"""Clips of the painted world as latents, made once and kept in a file."""
+"""Clips of the painted world as latents, encoded once and stored in a file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pavdm_cli.runtime.untrusted import InvalidError
 
 @dataclass(frozen=True, slots=True)
 class Clips:
-    """Which clips: how many scenes from which seed, how long, how large, how rich."""
+    """A set of rendered clips."""
 
     count: int = 4000
     latents: int = 20
@@ -39,51 +39,51 @@ class Clips:
         return sample_scene(self.first_seed + index)
 
 
-def load_or_make(path: Path, clips: Clips, codec: PocketVAE, progress: Callable[[int], None]) -> Tensor:
+def load_or_encode(path: Path, clips: Clips, vae: PocketVAE, progress: Callable[[int], None]) -> Tensor:
     """Latents of every clip, float16 (count, latents, C, h, w), from the file if it holds them. Raises: OutputError."""
-    recipe = describe(clips, codec)
-    stored = _stored(path, recipe)
+    key = pool_key(clips, vae)
+    stored = _stored(path, key)
     if stored is not None and len(stored) >= clips.count:
         return stored[: clips.count]
-    latents = torch.cat(list(make(clips, codec, progress)))
-    with atomic_write(path) as beside:
-        save_file({"latents": latents}, beside, {"recipe": recipe})
+    latents = torch.cat(list(encode_pool(clips, vae, progress)))
+    with atomic_write(path) as temporary:
+        save_file({"latents": latents}, temporary, {"recipe": key})
     return latents
 
 
-def describe(clips: Clips, codec: PocketVAE) -> str:
-    """All that the latents of a clip depend on, its index aside: other settings or another codec, other words."""
+def pool_key(clips: Clips, vae: PocketVAE) -> str:
+    """Everything that the latents of a clip depend on, except its index, as JSON."""
     weights = hashlib.sha256()
-    for value in codec.state_dict().values():
+    for value in vae.state_dict().values():
         weights.update(value.detach().cpu().contiguous().numpy().tobytes())
     return json.dumps(asdict(replace(clips, count=0)) | {"codec": weights.hexdigest()})
 
 
 @torch.no_grad()
-def make(clips: Clips, codec: PocketVAE, progress: Callable[[int], None], at_once: int = 16) -> Iterator[Tensor]:
-    """Render and encode clips a few at a time; each starts anywhere in its first minute."""
-    device = next(codec.parameters()).device
+def encode_pool(clips: Clips, vae: PocketVAE, progress: Callable[[int], None], batch: int = 16) -> Iterator[Tensor]:
+    """Render and encode clips in batches; each starts at a random time in its first minute."""
+    device = next(vae.parameters()).device
     on = canvas(clips.size, clips.detail, device)
-    frames = clips.latents * codec.config.frames_per_latent
-    for start in range(0, clips.count, at_once):
-        chosen = range(start, min(start + at_once, clips.count))
-        begins = torch.tensor([random.Random(clips.first_seed + i).uniform(0, 60) for i in chosen])
+    frames = clips.latents * vae.config.frames_per_latent
+    for start in range(0, clips.count, batch):
+        indices = range(start, min(start + batch, clips.count))
+        begins = torch.tensor([random.Random(clips.first_seed + i).uniform(0, 60) for i in indices])
         seconds = begins[:, None] + torch.arange(frames) / clips.fps
-        picture = render([clips.scene(i) for i in chosen], seconds.to(device), on)
-        yield codec.encode(picture.frames).half().cpu()
-        progress(len(chosen))
+        scenes = render([clips.scene(i) for i in indices], seconds.to(device), on)
+        yield vae.encode(scenes.frames).half().cpu()
+        progress(len(indices))
 
 
-def _stored(path: Path, recipe: str) -> Tensor | None:
+def _stored(path: Path, key: str) -> Tensor | None:
     try:
         with open_weights(path) as file:
-            made = (file.metadata() or {}).get("recipe", recipe)
-            found: Tensor | None = file.get_tensor("latents") if made == recipe else None
-            return found
+            stored_key = (file.metadata() or {}).get("recipe", key)
+            latents: Tensor | None = file.get_tensor("latents") if stored_key == key else None
+            return latents
     except (OSError, SafetensorError, InvalidError):
-        return None  # none yet, or no such file: they are made anew
+        return None  # missing or damaged: encoded again
 
 
-def captions(clips: Clips, indices: list[int], draw: random.Random) -> list[str]:
-    """A fresh wording for each clip."""
-    return [caption(clips.scene(i), draw) for i in indices]
+def captions(clips: Clips, indices: list[int], rng: random.Random) -> list[str]:
+    """A random caption for each clip."""
+    return [caption(clips.scene(i), rng) for i in indices]

@@ -1,4 +1,4 @@
-"""Short videos of a few prompts while training, to look at."""
+"""Short sample videos of fixed prompts during training."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ PROMPTS = [
 
 @torch.no_grad()
 def preview(
-    model: Pocket, codec: PocketVAE, diagonal: Diagonal, clips: Clips, chunks: int = 14, guidance: float = 2.5
-) -> Tensor:  # (prompts, pictures, 3, H, W)
-    """Videos from text, a row each, one frame of every other chunk."""
+    model: Pocket, vae: PocketVAE, diagonal: Diagonal, clips: Clips, chunks: int = 14, guidance: float = 2.5
+) -> Tensor:  # (prompts, frames, 3, H, W)
+    """A row of frames per prompt, one from every other chunk."""
     schedule = pa(diagonal.steps, diagonal.chunks * diagonal.chunk, diagonal.chunk)
     levels = noise_levels(linear_sigmas(diagonal.steps)).to(next(model.parameters()).device)
     text = model.encode_prompts(PROMPTS * 2, torch.arange(2 * len(PROMPTS)) >= len(PROMPTS))
-    table = compute_modulation(model.stdit, 1000 * levels.sigmas, clips.fps)
-    denoiser = batched_cfg(with_kv_cache(model.stdit, text, table, schedule.context), guidance)
+    modulation = compute_modulation(model.stdit, 1000 * levels.sigmas, clips.fps)
+    denoiser = batched_cfg(with_kv_cache(model.stdit, text, modulation, schedule.context), guidance)
     height, width = clips.size
-    noise = seeded_noise(7, (len(PROMPTS), codec.config.latent_channels, height // 8, width // 8))
-    frames = [codec.decode(c)[:, :1] for c in sample(schedule, denoiser, noise, euler(levels), chunks=chunks)]
+    noise = seeded_noise(7, (len(PROMPTS), vae.config.latent_channels, height // 8, width // 8))
+    frames = [vae.decode(latents)[:, :1] for latents in sample(schedule, denoiser, noise, euler(levels), chunks=chunks)]
     return torch.cat(frames[::2], dim=1)

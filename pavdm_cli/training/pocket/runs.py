@@ -1,4 +1,4 @@
-"""Settings to a training run: the model, fresh or from weights, its task, and its folder."""
+"""TrainOptions to a training run: the model, fresh or from weights, its task, and its folder."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ from pavdm_cli.training.batches import METHODS, BatchConfig
 from pavdm_cli.training.levels import POCKET_STAGES, Diagonal
 from pavdm_cli.training.loop import StepReport, Task, TrainConfig, train
 from pavdm_cli.training.pocket.distillation import Teacher
-from pavdm_cli.training.pocket.latent_pool import Clips, load_or_make
-from pavdm_cli.training.pocket.tasks import HELD_OUT_SEED, CodecTask, DenoiserTask
-from pavdm_cli.training.pocket.vae import Frames
+from pavdm_cli.training.pocket.latent_pool import Clips, load_or_encode
+from pavdm_cli.training.pocket.tasks import HELD_OUT_SEED, DenoiserTask, VAETask
+from pavdm_cli.training.pocket.vae import FrameSampling
 
 M = TypeVar("M", PocketVAE, Pocket)
 HELD_OUT = 128  # clips, at most
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]  # what, how many -> call with units done
+Progress = Callable[
+    [str, int], AbstractContextManager[Callable[[int], None]]
+]  # (label, total) -> callback with units done
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What both trainings share."""
+class TrainOptions:
+    """The options that all training runs share."""
 
     folder: Path
     steps: int
@@ -45,108 +47,108 @@ class Settings:
     sheet_minutes: float = 10.0
 
     @property
-    def about(self) -> dict[str, object]:
+    def metadata(self) -> dict[str, object]:
         """For the header of the weights."""
         return {"steps": self.steps, "rate": self.rate, "batch": self.batch, "detail": self.detail}
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """What a denoiser learns: the levels of a method, and the guidance to be given in one pass, if any."""
+class Objective:
+    """What a denoiser is trained for: the noise levels of a method, and optionally a guidance scale to distill."""
 
     method: str
     distil: float | None = None
 
     @property
-    def about(self) -> dict[str, object]:
+    def metadata(self) -> dict[str, object]:
         """For the header of the weights."""
         return {"method": self.method} | ({} if self.distil is None else {"guided": self.distil})
 
 
 def make_folder(folder: Path) -> None:
-    """Where a run keeps what it makes; made when all that can be refused has been. Raises: OutputError."""
+    """Create the folder of a run, once all options are checked. Raises: OutputError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror}", "give another --folder") from error
+        raise OutputError(f"cannot create the folder {folder}: {error.strerror}", "give another --folder") from error
 
 
-def run(task: Task, settings: Settings, report: StepReport) -> Path:
-    """Train to the end of the settings' steps; returns the weights' file."""
-    plan = TrainConfig(settings.steps, settings.rate, sheet_seconds=60 * settings.sheet_minutes)
-    return train(task, plan, settings.folder, report)
+def run(task: Task, options: TrainOptions, report: StepReport) -> Path:
+    """Train for all steps; returns the file of the weights."""
+    plan = TrainConfig(options.steps, options.rate, sheet_seconds=60 * options.sheet_minutes)
+    return train(task, plan, options.folder, report)
 
 
-def codec_task(settings: Settings, keep_latents: bool = False) -> CodecTask:
-    """The codec, on frames painted as they are needed; with `keep_latents` its decoder alone. Raises: UsageError."""
-    if keep_latents and not settings.init:
-        raise UsageError("--keep-latents needs latents to keep", "give --init codec.safetensors")
-    model = _start(_fresh_codec, settings, checkpoint.load_vae)
+def vae_task(options: TrainOptions, keep_latents: bool = False) -> VAETask:
+    """Train the VAE on frames rendered on the fly; with `keep_latents` only its decoder. Raises: UsageError."""
+    if keep_latents and not options.init:
+        raise UsageError("--keep-latents needs an encoder to keep", "give --init `codec.safetensors`")
+    model = _initial_model(_new_vae, options, checkpoint.load_vae)
     model.encoder.requires_grad_(not keep_latents)
-    make_folder(settings.folder)
+    make_folder(options.folder)
     spec = SPEC
-    frames = Frames(spec.size, settings.detail, settings.batch, spec.fps)
-    return CodecTask(model.to(memory_format=torch.channels_last), frames, settings.about)  # type: ignore[call-overload]
+    frames = FrameSampling(spec.size, options.detail, options.batch, spec.fps)
+    return VAETask(model.to(memory_format=torch.channels_last), frames, options.metadata)  # type: ignore[call-overload]
 
 
 def denoiser_task(
-    settings: Settings, lesson: Lesson, codec: Path | None, count: int, progress: Progress
+    options: TrainOptions, objective: Objective, vae_file: Path | None, count: int, progress: Progress
 ) -> DenoiserTask:
-    """The denoiser, on clips rendered once and kept beside the run as latents. Raises: UsageError, ModelError."""
-    if lesson.method not in METHODS:
+    """Train the denoiser on clips that are rendered once and stored as latents. Raises: UsageError, ModelError."""
+    if objective.method not in METHODS:
         one_of = ", ".join(METHODS)
-        raise UsageError(f"--method must be one of {one_of}, got {lesson.method!r}", "pa is what pocket ships")
-    teacher = _teacher(settings, lesson)
-    model = _start(_fresh_pocket, settings, checkpoint.load_denoiser)
+        raise UsageError(f"--method must be one of {one_of}, got {objective.method!r}", "pa is what pocket ships")
+    teacher = _teacher(options, objective)
+    model = _initial_model(_new_denoiser, options, checkpoint.load_denoiser)
     spec = SPEC
-    coder = checkpoint.load_vae(codec or spec.folder / VAE_FILE).to(pick_device(settings.device))
-    clips = Clips(count, size=spec.size, fps=spec.fps, detail=settings.detail)
-    held = Clips(min(HELD_OUT, count), clips.latents, HELD_OUT_SEED, clips.size, clips.fps, clips.detail)
+    vae = checkpoint.load_vae(vae_file or spec.folder / VAE_FILE).to(pick_device(options.device))
+    clips = Clips(count, size=spec.size, fps=spec.fps, detail=options.detail)
+    held_out_clips = Clips(min(HELD_OUT, count), clips.latents, HELD_OUT_SEED, clips.size, clips.fps, clips.detail)
     diagonal = Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk)
-    recipe = BatchConfig(lesson.method, diagonal, settings.batch, stages=POCKET_STAGES)
-    about = settings.about | lesson.about | {"clips": count}
-    make_folder(settings.folder)
-    pool = _pool(settings.folder / "clips.safetensors", clips, coder, progress)
-    held_out = _pool(settings.folder / "held-out.safetensors", held, coder, progress)
-    return DenoiserTask(model, coder, recipe, clips, pool, held_out, about, teacher)
+    config = BatchConfig(objective.method, diagonal, options.batch, stages=POCKET_STAGES)
+    metadata = options.metadata | objective.metadata | {"clips": count}
+    make_folder(options.folder)
+    pool = _pool(options.folder / "clips.safetensors", clips, vae, progress)
+    held_out = _pool(options.folder / "held-out.safetensors", held_out_clips, vae, progress)
+    return DenoiserTask(model, vae, config, clips, pool, held_out, metadata, teacher)
 
 
-def _teacher(settings: Settings, lesson: Lesson) -> Teacher | None:
-    if lesson.distil is None:
+def _teacher(options: TrainOptions, objective: Objective) -> Teacher | None:
+    if objective.distil is None:
         return None
-    if settings.init is None:
+    if options.init is None:
         raise UsageError("--distil needs a teacher", "give its weights with --init")
-    given = checkpoint.training_metadata(settings.init).get("guided", 1.0)
-    if given != 1:
-        raise UsageError(f"{settings.init} gives guidance of {given:g} in one pass already", "start from its teacher")
-    return Teacher(checkpoint.load_denoiser(settings.init).to(pick_device(settings.device)), lesson.distil)
+    scale = checkpoint.training_metadata(options.init).get("guided", 1.0)
+    if scale != 1:
+        raise UsageError(f"{options.init} gives guidance of {scale:g} in one pass already", "start from its teacher")
+    return Teacher(checkpoint.load_denoiser(options.init).to(pick_device(options.device)), objective.distil)
 
 
-def _pool(path: Path, clips: Clips, codec: PocketVAE, progress: Progress) -> Tensor:
-    with progress(f"rendering {path.stem}", clips.count) as advance:
-        return load_or_make(path, clips, codec, advance)
+def _pool(path: Path, clips: Clips, vae: PocketVAE, progress: Progress) -> Tensor:
+    with progress(f"rendering {path.stem}", clips.count) as on_progress:
+        return load_or_encode(path, clips, vae, on_progress)
 
 
-def _fresh_codec() -> PocketVAE:
+def _new_vae() -> PocketVAE:
     return PocketVAE(PocketVAEConfig())
 
 
-def _fresh_pocket() -> Pocket:
+def _new_denoiser() -> Pocket:
     model = Pocket(PocketConfig())
     model.stdit.initialize_weights()
     return model
 
 
-def _start(fresh: Callable[[], M], settings: Settings, load: Callable[[Path], M]) -> M:
-    """Weights to start from, or new ones that are the same every time; ready to be trained, on the device."""
+def _initial_model(build: Callable[[], M], options: TrainOptions, load: Callable[[Path], M]) -> M:
+    """The weights of `init`, or deterministic new ones, trainable and on the device."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # of the CPU, where models are made
-        model = _thawed(load(settings.init)) if settings.init else fresh()
-    return model.to(pick_device(settings.device))
+        torch.default_generator.manual_seed(0)  # of the CPU, where models are created
+        model = _unfrozen(load(options.init)) if options.init else build()
+    return model.to(pick_device(options.device))
 
 
-def _thawed(given: M) -> M:
-    """The same weights in a model that is frozen only where it always is."""
-    model = type(given)(given.config)
-    model.load_state_dict(given.state_dict())
+def _unfrozen(frozen: M) -> M:
+    """The same weights in a new model, of which only what never trains is frozen."""
+    model = type(frozen)(frozen.config)
+    model.load_state_dict(frozen.state_dict())
     return model

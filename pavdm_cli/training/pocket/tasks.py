@@ -1,4 +1,4 @@
-"""What can be trained: the codec, and the denoiser."""
+"""The training tasks of pocket: its VAE and its denoiser."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ from pavdm_cli.pocket_world.world import sample_scene
 from pavdm_cli.training.batches import BatchConfig, sample_batch
 from pavdm_cli.training.losses import predict_velocity, velocity_loss
 from pavdm_cli.training.pocket import fingerprint
-from pavdm_cli.training.pocket import vae as codec_training
+from pavdm_cli.training.pocket import vae as vae_training
 from pavdm_cli.training.pocket.distillation import Teacher
 from pavdm_cli.training.pocket.latent_pool import Clips
-from pavdm_cli.training.pocket.loss_weights import emphasis
+from pavdm_cli.training.pocket.loss_weights import error_weights
 from pavdm_cli.training.pocket.preview import preview
-from pavdm_cli.training.pocket.vae import Frames
+from pavdm_cli.training.pocket.vae import FrameSampling
 from pavdm_cli.video.contact_sheet import write_contact_sheet
 
 
 @dataclass(frozen=True, slots=True)
-class CodecTask:
-    """Frames through the codec and back."""
+class VAETask:
+    """Trains the VAE to reconstruct frames."""
 
     model: PocketVAE
-    frames: Frames
-    about: dict[str, object]
+    frames: FrameSampling
+    metadata: dict[str, object]
     name: str = "codec"
 
     def loss(self, step: int) -> Tensor:
-        """A fresh batch every step."""
+        """The loss on newly rendered frames."""
         device = _device(self.model)
         with torch.autocast(device.type, torch.bfloat16):
-            picture = codec_training.batch(self.frames, step, device)
-            return codec_training.loss(self.model, picture, torch.Generator().manual_seed(step))
+            scenes = vae_training.batch(self.frames, step, device)
+            return vae_training.loss(self.model, scenes, torch.Generator().manual_seed(step))
 
     def validate(self) -> dict[str, float]:
-        """Signal-to-noise ratio on held-out scenes, over all pixels and over the object's."""
-        held = self._held_out()
-        frames, mask = held.frames.flatten(0, 1), held.mask.flatten(0, 1)
+        """PSNR on held-out scenes, over all pixels and over the object's."""
+        scenes = self._held_out()
+        frames, mask = scenes.frames.flatten(0, 1), scenes.mask.flatten(0, 1)
         everywhere, inside = reconstruction_psnr(self.model, frames, mask)
         return {"psnr": everywhere, "object_psnr": inside}
 
     def write_sheet(self, path: Path) -> None:
-        """Held-out frames above what the codec makes of them."""
+        """Held-out frames above their reconstructions."""
         frames = self._held_out(12).frames.flatten(0, 1)
         with torch.no_grad():
-            coded = self.model.decode_frames(self.model.encode_frames(frames)).clamp(0, 1)
-        write_contact_sheet(path, to_bytes(torch.stack([frames, coded])))
+            decoded = self.model.decode_frames(self.model.encode_frames(frames)).clamp(0, 1)
+        write_contact_sheet(path, to_bytes(torch.stack([frames, decoded])))
 
     def export(self, folder: Path) -> Path:
-        """The codec's file."""
+        """Write the VAE's file."""
         trained_on = {"world": fingerprint.world(self.frames.detail)}
-        return checkpoint.save(self.model, folder / "codec.safetensors", self.about | trained_on | self.validate())
+        return checkpoint.save(self.model, folder / "codec.safetensors", self.metadata | trained_on | self.validate())
 
     def _held_out(self, count: int = 64) -> SceneFrames:
         seconds = torch.rand(count, 1, generator=torch.Generator().manual_seed(1)) * 60
@@ -70,55 +70,55 @@ class CodecTask:
 
 @dataclass(frozen=True, slots=True)
 class DenoiserTask:
-    """Windows of latents at the noise levels of a method."""
+    """Trains the denoiser on windows at the noise levels of a method."""
 
     model: Pocket
-    codec: PocketVAE
-    recipe: BatchConfig
+    vae: PocketVAE
+    config: BatchConfig
     clips: Clips
     pool: Tensor  # float16 (clips, latents, C, h, w)
     held_out: Tensor  # the same of other clips
-    about: dict[str, object]
-    teacher: Teacher | None = None  # whose guided velocity is learnt, instead of the clips'
+    metadata: dict[str, object]
+    teacher: Teacher | None = None  # whose guided velocity is the target, instead of that of the clips
 
     @property
     def name(self) -> str:
-        """The method is part of it: the same step has other windows; and so is what is learnt of them."""
-        learnt = f", guidance of {self.teacher.guidance:g}" if self.teacher else ""
-        return f"denoiser by method {self.recipe.method}{learnt}"
+        """Includes the method and the distilled guidance, which a checkpoint must match."""
+        guidance = f", guidance of {self.teacher.guidance:g}" if self.teacher else ""
+        return f"denoiser by method {self.config.method}{guidance}"
 
     def loss(self, step: int) -> Tensor:
-        """The windows of a step; what is faint counts more."""
-        return self._loss(self.recipe, self.clips, self.pool, step, weighed=True)
+        """The loss of a step's windows, with weighted errors."""
+        return self._loss(self.config, self.clips, self.pool, step, weighted=True)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean loss on held-out clips, all errors alike, over the same windows and noise every time."""
-        other = replace(self.recipe, seed=-1)
+        """Mean unweighted loss on held-out clips, with the same windows and noise every time."""
+        config = replace(self.config, seed=-1)
         clips = replace(self.clips, count=len(self.held_out), first_seed=HELD_OUT_SEED)
-        rows = [self._loss(other, clips, self.held_out, step).item() for step in range(8)]
+        rows = [self._loss(config, clips, self.held_out, step).item() for step in range(8)]
         return {"held_out": sum(rows) / len(rows)}
 
     def write_sheet(self, path: Path) -> None:
-        """A few prompts as short videos, a row each."""
+        """Short videos of a few prompts, one per row."""
         guidance = 1.0 if self.teacher else 2.5
-        shown = preview(self.model, self.codec, self.recipe.diagonal, self.clips, guidance=guidance)
-        write_contact_sheet(path, to_bytes(shown))
+        frames = preview(self.model, self.vae, self.config.diagonal, self.clips, guidance=guidance)
+        write_contact_sheet(path, to_bytes(frames))
 
     def export(self, folder: Path) -> Path:
-        """The denoiser's file."""
+        """Write the denoiser's file."""
         trained_on = {
             "world": fingerprint.world(self.clips.detail),
             "vocabulary": fingerprint.vocabulary(),
-            "latents": fingerprint.latents(self.codec),
+            "latents": fingerprint.latents(self.vae),
         }
-        return checkpoint.save(self.model, folder / "denoiser.safetensors", self.about | trained_on)
+        return checkpoint.save(self.model, folder / "denoiser.safetensors", self.metadata | trained_on)
 
-    def _loss(self, recipe: BatchConfig, clips: Clips, pool: Tensor, step: int, *, weighed: bool = False) -> Tensor:
+    def _loss(self, config: BatchConfig, clips: Clips, pool: Tensor, step: int, *, weighted: bool = False) -> Tensor:
         device = _device(self.model)
-        batch, prompts, dropped, chosen = sample_batch(recipe, clips, pool, step)
+        batch, prompts, dropped, chosen = sample_batch(config, clips, pool, step)
         scenes = [clips.scene(clip) for clip in chosen]
-        weights = emphasis(scenes, dropped, pool.shape[-2]).to(device) if weighed else 1.0
+        weights = error_weights(scenes, dropped, pool.shape[-2]).to(device) if weighted else 1.0
         batch, fps = batch.to(device), torch.tensor(clips.fps, device=device)
         with torch.autocast(device.type, torch.bfloat16):
             target = self.teacher.velocity(prompts, dropped, batch, fps) if self.teacher else None
