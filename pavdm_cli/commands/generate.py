@@ -52,6 +52,7 @@ def generate(
     vae_tiling: options.VaeTiling = "auto",
     cfg_batching: options.CfgBatching = "auto",
     plan: options.Plan = False,
+    stream_format: options.StreamFormat = "",
     crf: options.Crf = 18,
     encoder: options.Encoder = "",
     scale: options.Scale = None,

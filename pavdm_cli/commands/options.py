@@ -249,7 +249,20 @@ Plan = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", help="mp4, mkv, webm or gif, or a folder; named after prompt or input.", rich_help_panel=FILE
+        "--output",
+        "-o",
+        help="mp4, mkv, webm or gif, or a folder; named after prompt or input. generate -o -: to standard output.",
+        rich_help_panel=FILE,
+    ),
+]
+StreamFormat = Annotated[
+    Literal["", "mp4", "y4m", "rawvideo"],
+    typer.Option(
+        metavar="mp4|y4m|rawvideo",
+        show_default=False,
+        help="With -o -: fragmented MP4 (the default), YUV4MPEG2, or raw RGB frames: "
+        "pavdm generate PROMPT -o - | ffplay -",
+        rich_help_panel=FILE,
     ),
 ]
 Crf = Annotated[int, typer.Option(help="Constant rate factor, 0 best to 51 smallest.", rich_help_panel=FILE)]

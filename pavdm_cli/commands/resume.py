@@ -14,7 +14,8 @@ import typer
 
 from pavdm_cli import ui
 from pavdm_cli.commands import options
-from pavdm_cli.commands.run import extension_progress, open_model, report
+from pavdm_cli.commands.progress import extension_progress
+from pavdm_cli.commands.run import open_model, report
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.runtime.signals import Stop, stop_requested
 

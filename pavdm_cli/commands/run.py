@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +17,11 @@ import typer
 
 from pavdm_cli import ui
 from pavdm_cli.commands.plan import Sources, planned, print_plan, print_settings
+from pavdm_cli.commands.progress import extension_progress, video_progress
+from pavdm_cli.commands.stream_output import check_stream, report_stream
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.generation.checks import check, check_forever
-from pavdm_cli.generation.request import Request
+from pavdm_cli.generation.request import STDOUT, Request
 from pavdm_cli.runtime import streams
 from pavdm_cli.runtime.interrupt import INTERRUPTED
 from pavdm_cli.runtime.printable import command_line, pluralize
@@ -29,7 +30,6 @@ from pavdm_cli.runtime.threads import Load, choose_threads
 
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
-    from pavdm_cli.generation.extend import Source
     from pavdm_cli.generation.write import Made
     from pavdm_cli.models.runner import ModelRunner
     from pavdm_cli.video.io.image import StillImage
@@ -53,6 +53,7 @@ def make(
     """
     check(request)
     check_forever(request, request.output.path, count)
+    check_stream(request, as_json, count)
     batch, still = with_seeds(request, count), _still(request)
     _check_devices(request)
     _check_encoder(batch[0])
@@ -107,29 +108,18 @@ def _record(
     config: GenerationConfig, model: ModelRunner, request: Request, stop: Stop, still: StillImage | None
 ) -> Made:
     """One video, under a bar. Raises: OutputError, DeviceError."""
-    from pavdm_cli.generation import write
+    from pavdm_cli.generation import write, write_stream
 
     assert request.output.path
-    with _progress(config, request.output.path.name) as advance:
+    name = "standard output" if request.output.to_stdout else request.output.path.name
+    with video_progress(config, name) as advance:
 
         def warmed_up(frames: int) -> None:  # which are no part of a video's time
             advance(0 if config.endless else frames, beside="warm-up")
 
         watch = write.Watch(advance, stop, stop.interruptible, warmed_up, stop.by_user)
-        return write.record(config, model, request.output, watch, still)
-
-
-def _progress(config: GenerationConfig, name: str) -> AbstractContextManager[ui.Advance]:
-    if config.endless:
-        return ui.endless_progress(name, config.spec.fps)
-    return ui.progress(name, config.frames + config.warmup_frames)
-
-
-def extension_progress(source: Source, name: str, done: int = 0) -> AbstractContextManager[ui.Advance]:
-    """The progress of a video and its continuation; `done`: frames of an earlier run."""
-    if source.endless:
-        return ui.endless_progress(name, float(source.video.rate), done)
-    return ui.progress(name, source.copied + source.frames, done=done)
+        record = write_stream.stream if request.output.to_stdout else write.record
+        return record(config, model, request.output, watch, still)
 
 
 def open_model(config: GenerationConfig) -> ModelRunner:
@@ -165,6 +155,9 @@ def with_threads(request: Request, load: Load) -> Request:
 def go_on(request: Request, as_json: bool, only_plan: bool = False, sources: Sources | None = None) -> None:
     """Continue the request's video and print the path; only_plan: print what it would take instead."""
     assert request.extension
+    if request.output.to_stdout:
+        raise UsageError("-o - is for generate; extend writes a file", "name one, or leave -o out")
+    check_stream(request, as_json)
     from pavdm_cli.generation import extend as continuation
 
     check(request)
@@ -213,6 +206,8 @@ def report(
 
     missing: seeds that come after it; exit_code: of an interrupted one.
     """
+    if made.path == STDOUT:
+        return report_stream(made, video_seconds=video_seconds, wall_seconds=wall_seconds, exit_code=exit_code)
     if not made.whole:
         part = f"kept {made.path}, {pluralize(made.frames, 'frame')}"
         message = f"interrupted: {part if made.frames else 'nothing was finished, nothing kept'}"
@@ -267,6 +262,8 @@ def _target(request: Request) -> Path:
     """Where the video goes. Raises: OutputError, UsageError."""
     from pavdm_cli.video.write.output import check_output, default_output_path, resolve_output
 
+    if request.output.path and request.output.to_stdout:
+        return request.output.path
     own = partial(default_output_path, request.prompt, request.seed)
     return check_output(resolve_output(request.output.path, own), request.output.force)
 

@@ -27,6 +27,8 @@ MOST_WARMUP = 100  # chunks
 MOST_CONTEXT = 64  # chunks
 MOST_SCALE = 8
 SCALE_FILTERS = ("lanczos", "nearest")
+STDOUT = Path("-")
+STREAM_FORMATS = ("mp4", "y4m", "rawvideo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Output:
     scale: int | None = None  # by how much frames are enlarged; None: the model's own
     scale_filter: str = "lanczos"
     keep_state: bool = False  # the checkpoint outlives the video's completion
+    stream_format: str = ""  # to standard output: mp4 unless given
 
     def __post_init__(self) -> None:
         if not 0 <= self.crf <= 51:
@@ -48,6 +51,12 @@ class Output:
         if self.scale is not None and not 1 <= self.scale <= MOST_SCALE:
             raise UsageError(f"--scale must be 1 to {MOST_SCALE}, got {self.scale}", "1 keeps the model's own size")
         check_name("--scale-filter", self.scale_filter, SCALE_FILTERS)
+        check_name("--stream-format", self.stream_format, ("", *STREAM_FORMATS))
+
+    @property
+    def to_stdout(self) -> bool:
+        """Whether the video goes to standard output instead of a file."""
+        return self.path == STDOUT
 
     def scale_of(self, spec: ModelSpec) -> int:
         """By how much frames of a model are enlarged."""

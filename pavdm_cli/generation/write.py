@@ -80,7 +80,7 @@ def record(
     assert output.path
     height, width = config.spec.size
     encoding = replace(encoding_of(config, output), resume=checkpoint.file if checkpoint else None)
-    metadata = dict(checkpoint.run.metadata) if checkpoint else _new_metadata(config, model, output, still)
+    metadata = dict(checkpoint.run.metadata) if checkpoint else new_metadata(config, model, output, still)
     with VideoWriter(output.path, width, height, config.spec.fps, metadata, encoding, output.force) as writer:
         request = replace(decided_request(config, model, output), image=still.path if still else None)
         run = Run(writer, config, model, graphs_of(config, model), recovery_of(model, checkpoint), watch)
@@ -90,7 +90,7 @@ def record(
         return finish(run, output, metadata, whole)
 
 
-def _new_metadata(
+def new_metadata(
     config: GenerationConfig, model: ModelRunner, output: Output, still: StillImage | None
 ) -> dict[str, Any]:
     scale = stored(encoding_of(config, output).scale)

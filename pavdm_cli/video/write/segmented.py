@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol
 
 import av
 import numpy as np
@@ -19,6 +20,15 @@ from pavdm_cli.video.write.segment import Segment, decoding_delay
 MAX_CHUNK = 4  # shortest segments; a longer chunk is divided, so that memory is bounded
 
 
+class AppendOnly(Protocol):
+    """What segments are appended to."""
+
+    def append(self, data: bytes, /) -> None:
+        """Raises: OSError."""
+
+    def close(self) -> None: ...
+
+
 class SegmentedEncoder:
     """Every segment is whole chunks, encoded by an encoder of its own; the frames of an open one wait in memory."""
 
@@ -30,14 +40,15 @@ class SegmentedEncoder:
         params: VideoParams,
         options: EncoderOptions,
         comment: str = "",
+        pipe: AppendOnly | None = None,
     ) -> None:
-        """Raises: OSError."""
+        """pipe: is written to instead of a file of that path, and cannot be continued. Raises: OSError."""
         state = options.resume
         self.path, self.params, self.options, self.comment = path, params, options, comment
         self._suffix, self._min_frames = path.suffix.lower(), options.segment_frames(params.rate)
         self._segments = state.segments if state else 0
         self._written, self._last_time = (state.written - len(state.times), state.last_time) if state else (0, -1)
-        self._file = GrowingFile(path, state.size if state else 0)
+        self._file = pipe or GrowingFile(path, state.size if state else 0)
         self._converter = FrameConverter(*params.coded_size, "yuv420p", params.color_space)
         self._rgb: Frame | None = None  # the last frame that was converted to
         self._yuv: av.VideoFrame
@@ -61,6 +72,7 @@ class SegmentedEncoder:
 
     def state(self) -> EncoderState:
         """The file so far, and the open segment's frames."""
+        assert isinstance(self._file, GrowingFile)
         height, width = self.params.coded_size[1], self.params.coded_size[0]
         frames = np.empty((len(self._waiting), height * 3 // 2, width), np.uint8)
         for number, (_, frame) in enumerate(self._waiting):

@@ -1,0 +1,26 @@
+"""The bar of a video, or of one without an end the time that there is."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from pavdm_cli import ui
+
+if TYPE_CHECKING:
+    from pavdm_cli.generation.config import GenerationConfig
+    from pavdm_cli.generation.extend import Source
+
+
+def video_progress(config: GenerationConfig, name: str) -> AbstractContextManager[ui.Advance]:
+    """The progress of a video and its warm-up."""
+    if config.endless:
+        return ui.endless_progress(name, config.spec.fps)
+    return ui.progress(name, config.frames + config.warmup_frames)
+
+
+def extension_progress(source: Source, name: str, done: int = 0) -> AbstractContextManager[ui.Advance]:
+    """The progress of a video and its continuation; `done`: frames of an earlier run."""
+    if source.endless:
+        return ui.endless_progress(name, float(source.video.rate), done)
+    return ui.progress(name, source.copied + source.frames, done=done)

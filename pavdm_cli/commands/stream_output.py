@@ -1,0 +1,55 @@
+"""`-o -`: the video on standard output, so that nothing else may go there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from pavdm_cli import ui
+from pavdm_cli.errors import OutputError, UsageError
+from pavdm_cli.generation.request import Request
+from pavdm_cli.runtime import streams
+from pavdm_cli.runtime.printable import pluralize
+
+if TYPE_CHECKING:
+    from pavdm_cli.generation.write import Made
+
+STDOUT = 1  # file descriptor
+
+
+def check_stream(request: Request, as_json: bool, count: int = 1) -> None:
+    """Refuse what does not go with `-o -`, and `--stream-format` without it. Raises: UsageError, OutputError."""
+    output = request.output
+    if not output.to_stdout:
+        if output.stream_format:
+            raise UsageError("--stream-format is for -o -, standard output", "a file's format is that of its name")
+        return
+    reasons = {
+        "--json, which prints its result there": as_json,
+        f"-n {count}: one stream is one video": count > 1,
+        "--keep-state: a stream cannot be resumed": output.keep_state,
+        "--encoder, which writes files": bool(output.encoder),
+    }
+    for reason in (reason for reason, applies in reasons.items() if applies):
+        raise UsageError(f"-o - does not go with {reason}", "leave it out, or write a file")
+    if os.isatty(STDOUT):
+        hint = "pipe it, as in `pavdm generate PROMPT -o - | ffplay -`, or name a file"
+        raise UsageError("-o - writes video data, and standard output is a terminal", hint)
+    if error := streams.first_error(sys.stdout):
+        raise OutputError(f"cannot write to standard output: {error.strerror}", "pipe it, or name a file")
+
+
+def report_stream(made: Made, *, video_seconds: float, wall_seconds: float, exit_code: int) -> None:
+    """What was written, on stderr alone. Raises: Exit where it was interrupted."""
+    for line in made.notes:
+        ui.warn(line)
+    if not made.whole:
+        ui.note(f"interrupted after {video_seconds:.1f} s of video", always=True)
+        raise typer.Exit(exit_code)
+    if made.stopped:
+        ui.note(f"stopped after {video_seconds:.1f} s", always=True)
+    speed = f"{made.frames / wall_seconds:.1f} frames/s"
+    ui.note(f"{pluralize(made.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")
