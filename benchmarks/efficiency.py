@@ -16,7 +16,7 @@ from statistics import median
 
 import torch
 
-from pavdm_cli.bench.ceilings import product_side
+from pavdm_cli.bench.ceilings import matmul_side
 from pavdm_cli.bench.estimate import decode_tflop, denoise_tflop
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig, resolve
@@ -46,7 +46,7 @@ def write(pixels: list, spec, folder: Path) -> None:
 
 def one_round(config: GenerationConfig, model: ModelRunner, folder: Path) -> dict[str, float]:
     """Shares of the rate, and TFLOP that take as long as writing a pixel."""
-    side, meta = product_side(model.device), meta_model_of(config)
+    side, meta = matmul_side(model.device), meta_model_of(config)
     a, b = (torch.randn(side, side) for _ in range(2))
     rate = 2e-12 * side**3 / min(seconds(lambda: a @ b) for _ in range(4))
     latents, pixels = [], []

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from pavdm_cli.bench.ceilings import ceilings
-from pavdm_cli.bench.env import environment, peak_memory
+from pavdm_cli.bench.env import environment, process_peak_mb
 from pavdm_cli.models.adapter import StepShape
 from pavdm_cli.models.opensora.config import XL2
 from pavdm_cli.models.opensora.model import MODEL
@@ -69,7 +69,7 @@ def measure(dtype: torch.dtype, passes: int) -> dict[str, Any]:
         "pass_s": min(spent),
         "pass_tflop": tflop,
         "matrix_share": tflop / min(spent) / ceiling["matrix_tflops"],
-        "peak_memory_mb": peak_memory(),
+        "peak_memory_mb": process_peak_mb(),
         "finite": bool(velocity.isfinite().all()),
         "deviation": float(velocity.std()),
     }

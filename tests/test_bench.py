@@ -79,7 +79,7 @@ def test_random_weights_make_a_whole_video_where_asked():
 
 def test_a_network_alone_makes_no_whole_video():
     request = make_request("a", seconds=1, model="opensora-v1.2", threads=1)
-    with pytest.raises(UsageError, match="'mid' has no codec"):
+    with pytest.raises(UsageError, match="'mid' has no VAE"):
         shape_throughput(request, SMALL, 4, lambda frames: None)
 
 
@@ -95,7 +95,7 @@ def test_a_run_does_not_import_triton():
 
         job = resolve(build_request({"prompt": "a red ball", "frames": 2, "steps": 6, "threads": 1}))
         model = pipeline.open_model(job)
-        timed = steps.whole(job, model, steps.ready(job, model))
+        timed = steps.whole(job, model, steps.prepare_sampling(job, model))
         row("throughput", job, model, sampled(timed), denoising(job, model, timed))
         print("triton" in sys.modules)
     """
@@ -154,7 +154,7 @@ def test_with_random_weights_each_wait_of_one_process_is_measured():
     assert row["config"]["random_weights"] is True
     measured = {name: len(values) for name, values in row["samples"].items() if values}
     assert measured == {"first_frame_warm_s": 1, "growth_chunk_s": 6, "steady_chunk_s": 2}
-    with pytest.raises(UsageError, match="'mid' has no codec"):
+    with pytest.raises(UsageError, match="'mid' has no VAE"):
         latency.latency(request, 1, lambda rounds: None, SMALL)
 
 
@@ -167,4 +167,4 @@ def test_a_percentile_is_the_nearest_rank_and_a_spread_ignores_one_slow_sample()
     samples = [float(n) for n in range(1, 101)]
     assert (stats.percentile(samples, 0.99), stats.percentile(samples, 0.5)) == (99, 50)
     assert stats.percentile([3.0], 0.99) == 3
-    assert stats.spread([1, 2, 3, 4, 100]) == 1
+    assert stats.median_deviation([1, 2, 3, 4, 100]) == 1

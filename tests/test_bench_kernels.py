@@ -84,7 +84,7 @@ def test_rows_are_kept_as_they_come_and_an_operation_that_breaks_hides_no_other(
 def test_small_operations_go_through_as_much_memory_as_large_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     op, rotated = BY_NAME[name], 2**23
     counts: list[int] = []
-    monkeypatch.setattr(bandwidth, "each", lambda calls, device: [counts.append(len(calls)) or 1.0])
+    monkeypatch.setattr(bandwidth, "seconds_per_call", lambda calls, device: [counts.append(len(calls)) or 1.0])
     found = bandwidth.measure(op, op.test_sizes[0], torch.float32, CPU, rotated)
     assert counts[0] * found.bytes >= rotated > 64 * found.bytes
 
@@ -96,9 +96,9 @@ def test_waiting_for_a_gpu_is_no_part_of_what_a_call_takes(monkeypatch: pytest.M
         now[0] += seconds
 
     monkeypatch.setattr(bandwidth.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(bandwidth, "synchronise", lambda device: take(2e-5))
+    monkeypatch.setattr(bandwidth, "synchronize", lambda device: take(2e-5))
     monkeypatch.setattr(bandwidth, "round_of", lambda calls, device: lambda: [call() for call in calls])
-    found = bandwidth.each([lambda: take(3e-5)] * 3, torch.device("cuda"))
+    found = bandwidth.seconds_per_call([lambda: take(3e-5)] * 3, torch.device("cuda"))
     assert found == pytest.approx([3e-5] * bandwidth.SAMPLES, rel=1e-2)
 
 

@@ -21,7 +21,7 @@ from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.denoiser import Denoiser
 
 CPU = torch.device("cpu")
-Made = tuple[GenerationConfig, ModelRunner, steps.Ready]
+Made = tuple[GenerationConfig, ModelRunner, steps.SamplingInputs]
 
 
 @dataclass
@@ -91,7 +91,7 @@ def made(denoiser: Callable[[Denoiser], Denoiser], graphs: GraphPolicy | None = 
     """A long enough video of a small network, whose denoiser is another."""
     request = make_request("a", seconds=8, model="opensora-v1.2", threads=1)
     job, model = open_shape(request, SMALL)
-    ready = steps.ready(job, model)
+    ready = steps.prepare_sampling(job, model)
     return job, model, replace(ready, denoiser=denoiser(ready.denoiser), graphs=graphs)
 
 
@@ -105,7 +105,7 @@ def test_a_video_of_random_weights_finds_every_size_built(clock: Clock, monkeypa
     job, model, ready = made(lambda inner: Built(clock, inner))
     monkeypatch.setattr(throughput, "ceilings", lambda device, dtype: {"matrix_tflops": 1.0})
     monkeypatch.setattr(throughput, "open_shape", lambda *_, **__: (job, model))
-    monkeypatch.setattr(steps, "ready", lambda job, model: ready)
+    monkeypatch.setattr(steps, "prepare_sampling", lambda job, model: ready)
     seen = []
 
     def video(*_: object) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -22,7 +22,7 @@ from pavdm_cli.app import app
 from pavdm_cli.bench import shapes, throughput
 from pavdm_cli.bench.shapes import Shape
 from pavdm_cli.bench.throughput import open_shape
-from pavdm_cli.bench.trace import dearest, trace
+from pavdm_cli.bench.trace import most_expensive, trace
 from pavdm_cli.errors import DeviceError, OutputError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.request import Request
@@ -100,7 +100,7 @@ def stream(shape: Shape) -> int:
 
 def test_shares_are_of_the_time_of_all_operations() -> None:
     events = [SimpleNamespace(key=f"op{n}", self_cpu_time_total=1e3 * n, count=n) for n in range(1, 15)]
-    found = dearest(events, torch.device("cpu"))
+    found = most_expensive(events, torch.device("cpu"))
     assert found[0] == {"name": "op14", "self_ms": 14.0, "share": 14 / 105, "calls": 14}
     assert [one["name"] for one in found] == [f"op{n}" for n in range(14, 4, -1)]
 
@@ -118,7 +118,7 @@ def test_time_on_a_gpu_is_counted_once_by_its_kernels() -> None:
         event("norm", DeviceType.CUDA, 1e3),
         event("step", DeviceType.CUDA, 4e3, mark=True),
     ]
-    found = [(one["name"], one["self_ms"], one["share"]) for one in dearest(seen, torch.device("cuda"))]
+    found = [(one["name"], one["self_ms"], one["share"]) for one in most_expensive(seen, torch.device("cuda"))]
     assert found == [("gemm", 3.0, 0.75), ("norm", 1.0, 0.25)]
 
 

@@ -15,7 +15,7 @@ import torch
 
 from pavdm_cli.bench import bandwidth, kernels
 from pavdm_cli.bench.compile import Resources
-from pavdm_cli.bench.kernels import Choice, broken
+from pavdm_cli.bench.kernels import KernelSelection, limit_violations
 from pavdm_cli.errors import UsageError
 from pavdm_kernels.ops import OPS
 
@@ -57,7 +57,8 @@ def test_every_kernel_keeps_its_limits_and_is_what_the_stored_table_says():
 def test_the_stored_table_holds_every_build():
     rows = [json.loads(line) for line in STORED.read_text().splitlines()]
     wanted = [
-        {"op": op.name, "sizes": sizes, "dtype": dtype, "arch": arch} for op, sizes, dtype, arch in Choice().builds()
+        {"op": op.name, "sizes": sizes, "dtype": dtype, "arch": arch}
+        for op, sizes, dtype, arch in KernelSelection().builds()
     ]
     assert [{name: row[name] for name in CONTEXT} for row in rows] == wanted
     assert {f"triton=={row['triton']}" for row in rows} <= set((ROOT / "constraints.txt").read_text().splitlines())
@@ -92,22 +93,22 @@ def test_a_row_that_is_read_or_written_narrowly_fails():
 )
 def test_a_kernel_beyond_a_limit_fails(name, change, reason):
     good = dataclasses.replace(GOOD, load_less=BY_NAME[name].scalar_loads)
-    assert list(broken(BY_NAME[name], dataclasses.replace(good, **change), "bf16", "sm_89")) == [reason]
-    assert list(broken(BY_NAME[name], good, "bf16", "sm_89")) == []
+    assert list(limit_violations(BY_NAME[name], dataclasses.replace(good, **change), "bf16", "sm_89")) == [reason]
+    assert list(limit_violations(BY_NAME[name], good, "bf16", "sm_89")) == []
 
 
 def test_a_name_that_is_none_is_refused():
     with pytest.raises(UsageError, match="unknown architecture sm_70"):
-        Choice(architectures=["sm_70"])
+        KernelSelection(architectures=["sm_70"])
     with pytest.raises(UsageError, match="unknown dtype fp8"):
-        Choice(dtypes=["fp8"])
+        KernelSelection(dtypes=["fp8"])
 
 
 def test_a_device_is_measured_against_its_own_copy_rate(monkeypatch):
     monkeypatch.setattr(kernels, "OPS", [dataclasses.replace(op, model_sizes=op.test_sizes[:1]) for op in OPS])
     monkeypatch.setattr(kernels, "copy_rate", lambda device: 10.0)
     monkeypatch.setattr(kernels, "measure", functools.partial(bandwidth.measure, rotated=1))
-    rows = kernels.measure_all(Choice(dtypes=["fp32"]), torch.device("cpu"))
+    rows = kernels.measure_all(KernelSelection(dtypes=["fp32"]), torch.device("cpu"))
     assert [row["config"]["op"] for row in rows] == list(BY_NAME)
     found = [row["summary"] for row in rows]
     assert all(0 <= one["error"] <= one["tolerance"] for one in found)
@@ -117,5 +118,5 @@ def test_a_device_is_measured_against_its_own_copy_rate(monkeypatch):
 
 
 def test_a_copy_moves_every_byte_twice(monkeypatch):
-    monkeypatch.setattr(bandwidth, "each", lambda calls, device: [2.0])
+    monkeypatch.setattr(bandwidth, "seconds_per_call", lambda calls, device: [2.0])
     assert bandwidth.copy_rate(torch.device("cpu"), size=4096) == 2 * 4096 / 2.0 / 1e9

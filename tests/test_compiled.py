@@ -223,6 +223,6 @@ def test_a_rung_is_replayed_as_it_is(model) -> None:
     window = torch.randn(1, 2, 4, 2, 3, generator=torch.Generator().manual_seed(1))
     plain = ablate.Rung(partial(denoiser, window, LEVELS, None), None)
     tape = Tape()
-    again = ablate.recorded(plain, tape)
+    again = ablate.with_graph(plain, tape)
     assert torch.equal(plain.step(), again.step())
     assert tape.replays == 1

@@ -11,7 +11,7 @@ from support.requests import make_request
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from pavdm_cli.bench.context_reuse import deviations, in_question
+from pavdm_cli.bench.context_reuse import deviations, is_approximate
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig, resolve
@@ -83,10 +83,10 @@ def test_for_another_model_the_deviation_of_every_chunk_is_told(model):
 
 
 def test_a_row_tells_of_the_deviation_where_it_is_in_question():
-    assert not in_question(job_of())
-    assert not in_question(job_of(context_cache="reuse"))
-    assert in_question(job_of(context_cache="reuse", causal=False))
-    assert not in_question(job_of(context_cache="recompute", causal=False))
+    assert not is_approximate(job_of())
+    assert not is_approximate(job_of(context_cache="reuse"))
+    assert is_approximate(job_of(context_cache="reuse", causal=False))
+    assert not is_approximate(job_of(context_cache="recompute", causal=False))
 
 
 def test_reuse_by_a_model_that_was_not_trained_for_it_is_noted(monkeypatch):

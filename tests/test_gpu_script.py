@@ -164,7 +164,7 @@ def test_figures_that_are_told_are_figures_that_are_written(
     files = [path.read_text().splitlines() for path in (ROOT / "benchmarks/results").glob("*.jsonl")]
     rows = [json.loads(line) for lines in files for line in lines]
     written = {name for row in rows for name in row.get("summary") or ()}
-    written |= {*MEASURED.values(), *env.memory(torch.device("cuda"))}
+    written |= {*MEASURED.values(), *env.peak_memory(torch.device("cuda"))}
     assert set(script.unattended.SHOWN) <= written
 
 

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 CHECKED = (
     "kernels",
     "pavdm_cli/attention",
+    "pavdm_cli/bench",
     "pavdm_cli/evaluation",
     "pavdm_cli/hub",
     "pavdm_cli/models",

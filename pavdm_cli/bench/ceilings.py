@@ -1,4 +1,4 @@
-"""What the machine can do, measured in the same run as what it did."""
+"""Hardware ceilings: matmul and copy throughput, measured in the same run as the benchmark."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import torch
 
 from pavdm_cli.bench.bandwidth import copy_rate
-from pavdm_cli.bench.synchronize import synchronise
+from pavdm_cli.bench.synchronize import synchronize
 
 SIDE, SIDE_ON_CPU = 8192, 1536
 
 
 def ceilings(device: torch.device, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-    """Rates of a large matrix product and of a large copy, with the samples of the former."""
-    samples = product_seconds(device, dtype)
-    side = product_side(device)
+    """Throughput of a large matmul and of a large copy, with the samples of the matmul."""
+    samples = matmul_seconds(device, dtype)
+    side = matmul_side(device)
     return {
         "matrix_tflops": 2 * side**3 / min(samples) / 1e12,
         "matrix_samples_s": [round(sample, 6) for sample in samples],
@@ -25,20 +25,20 @@ def ceilings(device: torch.device, dtype: torch.dtype = torch.float32) -> dict[s
     }
 
 
-def product_seconds(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> list[float]:
-    """Durations of a large product of random matrices: zeros would run faster."""
-    side, found, until = product_side(device), list[float](), time.perf_counter() + seconds
+def matmul_seconds(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> list[float]:
+    """Durations of a large matmul of random matrices: zeros would run faster."""
+    side, durations, until = matmul_side(device), list[float](), time.perf_counter() + seconds
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     a @ b
-    synchronise(device)
-    while not found or time.perf_counter() < until:
+    synchronize(device)
+    while not durations or time.perf_counter() < until:
         begun = time.perf_counter()
         a @ b
-        synchronise(device)
-        found.append(time.perf_counter() - begun)
-    return found
+        synchronize(device)
+        durations.append(time.perf_counter() - begun)
+    return durations
 
 
-def product_side(device: torch.device) -> int:
-    """Rows and columns of the product that is timed."""
+def matmul_side(device: torch.device) -> int:
+    """Rows and columns of the matrices."""
     return SIDE_ON_CPU if device.type == "cpu" else SIDE

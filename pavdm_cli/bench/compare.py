@@ -1,4 +1,4 @@
-"""`pavdm bench compare`: whether a second set of results is slower than a first, beyond what its samples scatter."""
+"""`pavdm bench compare`: whether a second set of results is slower than the first, beyond noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from pavdm_cli.bench.stats import spread
+from pavdm_cli.bench.stats import median_deviation
 from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.runtime.untrusted import (
     InvalidError,
@@ -21,8 +21,8 @@ from pavdm_cli.runtime.untrusted import (
     string,
 )
 
-LEAST = 0.03  # a change below this is none, however little the samples scatter
-FEWEST = 3  # samples of which a scatter can be told: with fewer in either row, chance cannot be told from a change
+LEAST = 0.03  # smaller changes never count
+FEWEST = 3  # samples from which a deviation can be estimated
 Row = dict[str, Any]
 
 
@@ -42,12 +42,12 @@ FIELDS = {
 
 
 class Compared(NamedTuple):
-    """One kind of sample in both rows: medians in seconds, and how far they may lie apart."""
+    """One kind of sample in both rows: medians in seconds, and the tolerated change."""
 
     what: str
     before: float
     after: float
-    allowed: float | None  # share of `before`; None: too few samples to judge by
+    allowed: float | None  # share of `before`; None: too few samples to decide
 
     @property
     def ratio(self) -> float:
@@ -56,7 +56,7 @@ class Compared(NamedTuple):
 
     @property
     def slower(self) -> bool:
-        """By more than chance allows; never so where there are too few samples to tell."""
+        """Beyond the tolerance; False if there are too few samples."""
         return self.allowed is not None and self.ratio > 1 + self.allowed
 
 
@@ -68,9 +68,9 @@ def compare(first: Path, second: Path) -> list[Compared]:
     before, after = rows(first), rows(second)
     shared = [key for key in after if key in before]
     if not shared:
-        where, one, other = next(differences(_asked(list(before.values())[-1]), _asked(list(after.values())[-1])))
+        where, one, other = next(differences(_identity(list(before.values())[-1]), _identity(list(after.values())[-1])))
         raise UsageError(f"the rows differ in {where}: {one} and {other}", "compare rows of the same configuration")
-    return [found for key in shared for found in pairs(before[key], after[key])]
+    return [pair for key in shared for pair in pairs(before[key], after[key])]
 
 
 def rows(path: Path) -> dict[str, Row]:
@@ -99,10 +99,10 @@ def parse(content: str) -> list[Any]:
 
 def key(row: Row) -> str:
     """What two rows must share to be compared."""
-    return json.dumps(_asked(row), sort_keys=True)
+    return json.dumps(_identity(row), sort_keys=True)
 
 
-def _asked(row: Row) -> Row:
+def _identity(row: Row) -> Row:
     return {"kind": row["kind"], "config": row["config"]}
 
 
@@ -125,10 +125,10 @@ def pairs(before: Row, after: Row) -> Iterator[Compared]:
 
 
 def allowed(samples: list[float], others: list[float]) -> float | None:
-    """How far medians may lie apart by chance, as a share; None where either has too few samples to tell."""
+    """Relative difference of medians within noise; None if either row has too few samples."""
     if min(len(samples), len(others)) < FEWEST:
         return None
-    return max(LEAST, *(3 * spread(one) / median(one) for one in (samples, others)))
+    return max(LEAST, *(3 * median_deviation(one) / median(one) for one in (samples, others)))
 
 
 def _listed(samples: Any) -> list[float]:
@@ -136,9 +136,11 @@ def _listed(samples: Any) -> list[float]:
     return samples if isinstance(samples, list) else [samples] if isinstance(samples, (int, float)) else []
 
 
-def lines(found: Sequence[Compared]) -> list[tuple[str, ...]]:
-    """A line for people a pair of samples: what, before, after, their ratio, and the verdict."""
-    return [(one.what, _duration(one.before), _duration(one.after), f"{one.ratio:.3f}", _verdict(one)) for one in found]
+def lines(compared: Sequence[Compared]) -> list[tuple[str, ...]]:
+    """A table row per pair of samples: label, before, after, ratio and verdict."""
+    return [
+        (one.what, _duration(one.before), _duration(one.after), f"{one.ratio:.3f}", _verdict(one)) for one in compared
+    ]
 
 
 def _duration(seconds: float) -> str:
@@ -147,5 +149,5 @@ def _duration(seconds: float) -> str:
 
 def _verdict(one: Compared) -> str:
     if one.allowed is None:
-        return "too few samples to judge"
+        return "too few samples to decide"
     return f"slower: more than {one.allowed:.0%}" if one.slower else f"within {one.allowed:.0%}"

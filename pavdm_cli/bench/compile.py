@@ -38,7 +38,7 @@ SASS = {
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one compiled kernel takes of a GPU."""
+    """The GPU resources of one compiled kernel."""
 
     registers: int  # per thread
     spill_bytes: int
@@ -74,7 +74,7 @@ def tools() -> Path:
 
 
 def build(launch: KernelLaunch, architecture: str) -> Resources:
-    """Compile exactly what `launch.run` would run on such a GPU."""
+    """Compile exactly what `launch.run` would run on a GPU of this architecture."""
     from triton import compile as compile_
     from triton.backends.compiler import GPUTarget
 
@@ -134,6 +134,6 @@ def resources(compiled: Any, capability: int) -> Resources:
 
 
 def output(command: list[str], folder: str) -> str:
-    """What a program prints."""
+    """Run a program and return what it prints."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout + done.stderr

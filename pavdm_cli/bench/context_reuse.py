@@ -1,4 +1,4 @@
-"""How far reuse of the overlap's keys and values leads from computing them anew, where it is an approximation."""
+"""Error of reusing the context's keys and values instead of recomputing them, for models where it is approximate."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SHIFTS = 4
 
 
 def deviations(config: GenerationConfig, model: ModelRunner, shifts: int = SHIFTS) -> list[float]:
-    """The norm of the difference of a chunk's latents over their norm, for the chunks after the first.
+    """Relative error of the latents of each chunk after the first, which has no context.
 
-    The first is made before there is an overlap; each later one builds on those before it.
+    Errors accumulate, since each chunk depends on those before it.
     """
 
     def chunks(reuse: bool) -> Iterator[Tensor]:
@@ -28,6 +28,6 @@ def deviations(config: GenerationConfig, model: ModelRunner, shifts: int = SHIFT
     return [float((reused - exact).norm() / exact.norm()) for reused, exact in pairs]
 
 
-def in_question(config: GenerationConfig) -> bool:
-    """Whether reuse is an approximation, so that a row should tell how good it is."""
+def is_approximate(config: GenerationConfig) -> bool:
+    """Whether reuse is an approximation, whose error a row should state."""
     return config.execution.reuse_context and not config.spec.causal

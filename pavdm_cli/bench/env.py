@@ -1,4 +1,4 @@
-"""Where a benchmark ran: stored with every row."""
+"""The environment of a benchmark, stored with every row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pavdm_cli import __version__
 
 
 def environment() -> dict[str, Any]:
-    """Commit, machine and versions."""
+    """Commit, versions and machine."""
     return {
         "pavdm": __version__,
         "commit": commit(),
@@ -30,7 +30,7 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of a source checkout, with + where it was changed; None for an installed package."""
+    """The commit of a source checkout, with + if it has changes; None for an installed package."""
     here = Path(__file__).parent
     try:
         head = _git(here, "rev-parse", "--short=12", "HEAD")
@@ -40,7 +40,7 @@ def commit() -> str | None:
 
 
 def processor() -> str:
-    """The processor's name as the system gives it."""
+    """The name of the processor."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         names = [
@@ -50,8 +50,8 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def peak_memory() -> float | None:
-    """The most this process has held, in MB; None where the system does not tell."""
+def process_peak_mb() -> float | None:
+    """Peak memory of this process in MB; None if the system does not report it."""
     try:
         import resource
     except ImportError:
@@ -60,17 +60,17 @@ def peak_memory() -> float | None:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def memory(device: torch.device) -> dict[str, float | None]:
-    """Peaks in MB: of this process, and on a GPU of what was allocated and reserved since `forget_peak`."""
-    found = {"peak_memory_mb": peak_memory()}
+def peak_memory(device: torch.device) -> dict[str, float | None]:
+    """Peaks in MB: of this process, and on a GPU of allocated and reserved memory since `reset_peak_memory`."""
+    peaks = {"peak_memory_mb": process_peak_mb()}
     if device.type != "cuda":
-        return found
+        return peaks
     gpu = (torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
-    return found | {"gpu_peak_mb": gpu[0] / 2**20, "gpu_reserved_mb": gpu[1] / 2**20}
+    return peaks | {"gpu_peak_mb": gpu[0] / 2**20, "gpu_reserved_mb": gpu[1] / 2**20}
 
 
-def forget_peak(device: torch.device) -> None:
-    """Begin to count a GPU's peaks anew."""
+def reset_peak_memory(device: torch.device) -> None:
+    """Reset the peak statistics of a GPU."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 

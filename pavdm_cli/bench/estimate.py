@@ -1,7 +1,7 @@
-"""How long a video would take, before anything is loaded: its operations over a quick rate of this device.
+"""Estimates how long a video takes before anything is loaded, from its operations and this device's throughput.
 
-A part takes its TFLOP over (rate * efficiency). The rate is that of one matrix product, measured for a fraction of a
-second; the efficiency is a stored ratio, measured by `benchmarks/efficiency.py` where `Efficiency.measured`.
+A stage takes TFLOP / (rate * efficiency). The rate is that of one matmul, measured for a fraction of a second; the
+efficiency is a stored ratio, measured by `benchmarks/efficiency.py` if `Efficiency.measured`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pavdm_cli.bench.ceilings import product_seconds, product_side
+from pavdm_cli.bench.ceilings import matmul_seconds, matmul_side
 from pavdm_cli.bench.steps import step_flops
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.memory_plan import meta_model_of, text_bytes
@@ -23,39 +23,39 @@ from pavdm_cli.models.meta_model import module_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.spec import Efficiency
 
-QUICK = 0.5  # seconds of matrix products
+QUICK = 0.5  # seconds of matmuls
 PARTS = ("load", "denoise", "decode", "write")
 
 
 ASSUMED = Efficiency(denoise=0.4, decode=0.3, error_factor=2.5, measured=False)
-WRITE_TFLOP = 2e-8  # matrix products of a CPU that take as long as encoding a pixel
+WRITE_TFLOP = 2e-8  # of matmuls on a CPU that take as long as encoding a pixel
 READ_RATE = 1e9  # bytes of weights per second
 START = 1.5  # seconds to import torch and open a model, whatever its size
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Seconds by part; a video takes between `low` and `high` of them."""
+    """Seconds by stage; a video takes between `low` and `high` seconds."""
 
     seconds: dict[str, float]
     error_factor: float
     measured: bool
     tflop: float  # of denoising
-    rate: float  # TFLOP/s of a matrix product on this device, just now
+    rate: float  # TFLOP/s of a matmul on this device at present
 
     @property
     def total(self) -> float:
-        """Seconds in all; what is decoded or written beside the steps takes none of its own, so it may be less."""
+        """The sum of all stages; overlapped decoding and writing take less."""
         return sum(self.seconds.values())
 
     @property
     def low(self) -> float:
-        """The least that is likely."""
+        """The lower end of the likely range."""
         return self.total / self.error_factor
 
     @property
     def high(self) -> float:
-        """The most that is likely."""
+        """The upper end of the likely range."""
         return self.total * self.error_factor
 
 
@@ -63,7 +63,7 @@ def estimate(config: GenerationConfig, pixels: int) -> Estimate:
     """The time that a video takes here; pixels: of all frames that are written."""
     set_threads(config.execution.threads)
     device = config.device
-    on_cpu = quick_rate(HOST, torch.float32)  # for bf16 too, whose products depend on their size far more
+    on_cpu = quick_rate(HOST, torch.float32)  # for bf16 too, where throughput depends much more on the size
     dtype = torch.bfloat16 if config.execution.precision == "bf16" else torch.float32
     rate = on_cpu if device == HOST else quick_rate(device, dtype)
     known = config.spec.efficiency.get(f"{device.type} {config.execution.precision}", ASSUMED)
@@ -81,13 +81,13 @@ def estimate(config: GenerationConfig, pixels: int) -> Estimate:
 
 
 def quick_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """TFLOP/s of matrix products as they run now: the median sees other programs that share the device."""
-    return float(2e-12 * product_side(device) ** 3 / median(product_seconds(device, dtype, QUICK)))
+    """TFLOP/s of matmuls at present: the median includes the effect of other programs on the device."""
+    return float(2e-12 * matmul_side(device) ** 3 / median(matmul_seconds(device, dtype, QUICK)))
 
 
 def denoise_tflop(config: GenerationConfig, model: ModelRunner) -> float:
     """TFLOP of all steps of a video, ramp-up and ramp-down included."""
-    tokens = words_of(config, model)
+    tokens = token_count(config, model)
     counts = step_sizes(config).items()
     return 1e-12 * sum(count * step_flops(config, model, noisy, clean, tokens) for (noisy, clean), count in counts)
 
@@ -100,8 +100,8 @@ def step_sizes(config: GenerationConfig) -> Counter[tuple[int, int]]:
     return Counter(schedule.size(window, 0, 0) for window in windows)
 
 
-def words_of(config: GenerationConfig, model: ModelRunner) -> int:
-    """Tokens of the prompt, or of what stands for none."""
+def token_count(config: GenerationConfig, model: ModelRunner) -> int:
+    """Tokens of the prompt, or of the null embedding."""
     if not config.prompt:
         return len(model.model.unconditional(None, None).rows)
     return config.video_model.count_tokens(config.formatted_prompt.text)
@@ -118,7 +118,9 @@ def decode_tflop(model: ModelRunner) -> float:
         nonlocal total
         weight = layer.weight
         assert isinstance(weight, Tensor)
-        transposed = getattr(layer, "transposed", False)  # each input value then meets the weights of a channel
+        transposed = getattr(
+            layer, "transposed", False
+        )  # then each input value is multiplied by the weights of a channel
         total += 2 * (inputs[0] if transposed else output).numel() * weight[0].numel()
 
     layers = [m for m in model.vae.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
@@ -130,22 +132,25 @@ def decode_tflop(model: ModelRunner) -> float:
     return total * 1e-12
 
 
-def figures(found: Estimate) -> dict[str, Any]:
+def figures(estimate: Estimate) -> dict[str, Any]:
     """An estimate for scripts, in seconds and TFLOP/s."""
     return {
-        "estimated_seconds": round(found.total, 2),
-        "low_seconds": round(found.low, 2),
-        "high_seconds": round(found.high, 2),
-        "parts_seconds": {name: round(seconds, 3) for name, seconds in found.seconds.items()},
-        "denoise_tflop": round(found.tflop, 4),
-        "matmul_tflops": round(found.rate, 4),
-        "calibrated": found.measured,
+        "estimated_seconds": round(estimate.total, 2),
+        "low_seconds": round(estimate.low, 2),
+        "high_seconds": round(estimate.high, 2),
+        "parts_seconds": {name: round(seconds, 3) for name, seconds in estimate.seconds.items()},
+        "denoise_tflop": round(estimate.tflop, 4),
+        "matmul_tflops": round(estimate.rate, 4),
+        "calibrated": estimate.measured,
     }
 
 
-def lines(found: Estimate) -> list[tuple[str, str]]:
+def lines(estimate: Estimate) -> list[tuple[str, str]]:
     """An estimate for people, a line a part."""
-    rows = [(name, f"{seconds:.1f} s") for name, seconds in found.seconds.items()]
-    basis = f"{found.tflop:.3g} TFLOP to denoise, matmuls run at {found.rate:.2g} TFLOP/s now"
-    kind = "" if found.measured else "; never measured on such a device"
-    return [*rows, ("in all", f"{found.total:.1f} s, likely {found.low:.1f} to {found.high:.1f} s ({basis}{kind})")]
+    rows = [(name, f"{seconds:.1f} s") for name, seconds in estimate.seconds.items()]
+    basis = f"{estimate.tflop:.3g} TFLOP to denoise, matmuls run at {estimate.rate:.2g} TFLOP/s now"
+    kind = "" if estimate.measured else "; never measured on such a device"
+    return [
+        *rows,
+        ("in all", f"{estimate.total:.1f} s, likely {estimate.low:.1f} to {estimate.high:.1f} s ({basis}{kind})"),
+    ]

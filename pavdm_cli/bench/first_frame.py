@@ -15,7 +15,7 @@ from pavdm_cli.models.runner import ModelRunner
 
 
 def first_frames(request: Request) -> ModelRunner:
-    """Load the model, wait for the first frames of a video, and hand the model over."""
+    """Load the model and generate the first frames of a video; returns the model."""
     config = resolve(request)
     model = pipeline.open_model(config)
     next(pipeline.frames(config, model))
@@ -30,7 +30,7 @@ def cold(request: Request) -> float:
         [sys.executable, "-m", "pavdm_cli.bench.first_frame", values], stderr=subprocess.PIPE, text=True
     )
     if done.returncode:
-        raise PavdmError("a new process made no frame", (done.stderr.splitlines() or ["it said nothing"])[-1])
+        raise PavdmError("a new process made no frame", (done.stderr.splitlines() or ["no message"])[-1])
     return time.perf_counter() - begun
 
 

@@ -1,4 +1,4 @@
-"""`pavdm bench kernels`: what every kernel takes of a GPU, and how near it comes to copying memory."""
+"""`pavdm bench kernels`: GPU resources, numerical error and memory bandwidth of every kernel."""
 
 from __future__ import annotations
 
@@ -22,107 +22,109 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Which kernels: all where nothing is named."""
+class KernelSelection:
+    """The selected kernels; empty fields select all."""
 
     architectures: Sequence[str] = ()
     dtypes: Sequence[str] = ()
     widths: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        check("architecture", self.architectures, ARCHITECTURES)
-        check("dtype", self.dtypes, DTYPES)
+        check_names("architecture", self.architectures, ARCHITECTURES)
+        check_names("dtype", self.dtypes, DTYPES)
         known = sorted({w for op in OPS for sizes in op.model_sizes if (w := width(sizes)) is not None})
-        check("width", map(str, self.widths), list(map(str, known)))
+        check_names("width", map(str, self.widths), list(map(str, known)))
 
     def builds(self) -> list[tuple[Op, Sizes, str, str]]:
         """Operation, sizes of a real model, dtype, architecture."""
-        every = product(OPS, self.dtypes or DTYPES, self.architectures or ARCHITECTURES)
+        combinations = product(OPS, self.dtypes or DTYPES, self.architectures or ARCHITECTURES)
         return [
             (op, sizes, dtype, architecture)
-            for op, dtype, architecture in every
+            for op, dtype, architecture in combinations
             for sizes in op.model_sizes
             if not self.widths or width(sizes) in (None, *self.widths)
         ]
 
     def cases(self) -> list[tuple[Op, Sizes, str]]:
-        """What is left where the architecture is the one at hand."""
+        """Those for the architecture of this machine."""
         builds = self.builds()
         return [(op, sizes, dtype) for op, sizes, dtype, architecture in builds if architecture == builds[0][-1]]
 
 
-def check(what: str, named: Iterable[str], valid: Collection[str]) -> None:
-    """Raises UsageError for a name that is none."""
+def check_names(what: str, named: Iterable[str], valid: Collection[str]) -> None:
+    """Refuse unknown names. Raises: UsageError."""
     for name in named:
         if name not in valid:
             raise UsageError(f"unknown {what} {name}", f"one of {', '.join(valid)}")
 
 
 def width(sizes: Sizes) -> int | None:
-    """The model's, where an operation depends on it."""
+    """The width of the model, if the operation depends on it."""
     return sizes["D"] if "D" in sizes else sizes["N"] * sizes["K"] if "K" in sizes else None
 
 
-def compile_all(choice: Choice, keep: Callable[[Row], None] = lambda row: None) -> list[Row]:
-    """One row a kernel, dtype and architecture; `failed` names the limits it does not keep."""
+def compile_all(choice: KernelSelection, keep: Callable[[Row], None] = lambda row: None) -> list[Row]:
+    """One row per kernel, dtype and architecture; `failed` names the limits that it exceeds."""
     version, built = compiler(), list[Row]()
     for op, sizes, dtype, architecture in choice.builds():
         inputs = op.make_inputs(sizes, RandomInputs(DTYPES[dtype], "meta"))
         launch, _ = op.prepare_launch(*op.launch_arguments(*inputs))
-        taken = build(launch, architecture)
+        used = build(launch, architecture)
         head = {"op": op.name, "sizes": dict(sizes), "dtype": dtype, "arch": architecture, "triton": version}
-        failed = list(broken(op, taken, dtype, architecture))
-        built.append({**head, **asdict(taken), "failed": failed})
+        failed = list(limit_violations(op, used, dtype, architecture))
+        built.append({**head, **asdict(used), "failed": failed})
         keep(built[-1])
     return built
 
 
-def measure_all(choice: Choice, device: torch.device, keep: Callable[[Row], None] = lambda row: None) -> list[Row]:
-    """One row an operation and dtype on this device, each handed to `keep` as soon as it is measured.
+def measure_all(
+    choice: KernelSelection, device: torch.device, keep: Callable[[Row], None] = lambda row: None
+) -> list[Row]:
+    """One row per operation and dtype on this device, passed to `keep` as soon as it is measured.
 
-    `failed` says where an error is beyond the tolerance, or why an operation did not run: the others still do.
+    `failed` says if the error exceeds the tolerance, or why an operation did not run; the others still run.
     """
     copied, rows = copy_rate(device), list[Row]()
     head = {"schema": SCHEMA, "kind": "kernels", "env": environment(), "ceilings": {"copy_gb_s": copied}}
     for op, sizes, dtype in choice.cases():
-        asked = {"op": op.name, "sizes": dict(sizes), "dtype": dtype}
-        config = {**asked, "device": device.type, "threads": torch.get_num_threads()}
-        name = " ".join(map(cell, asked.values()))
-        rows.append({**head, "config": config, **outcome(op, sizes, dtype, device, (name, copied))})
+        case = {"op": op.name, "sizes": dict(sizes), "dtype": dtype}
+        config = {**case, "device": device.type, "threads": torch.get_num_threads()}
+        name = " ".join(map(cell, case.values()))
+        rows.append({**head, "config": config, **measure_op(op, sizes, dtype, device, (name, copied))})
         keep(rows[-1])
     return rows
 
 
-def outcome(op: Op, sizes: Sizes, dtype: str, device: torch.device, about: tuple[str, float]) -> Row:
-    """Samples and figures of one operation; about: the name of the samples, and the rate of a copy."""
+def measure_op(op: Op, sizes: Sizes, dtype: str, device: torch.device, baseline: tuple[str, float]) -> Row:
+    """Samples and figures of one operation; baseline: the name of the samples, and the rate of a copy."""
     try:
-        found = measure(op, sizes, DTYPES[dtype], device)
+        measured = measure(op, sizes, DTYPES[dtype], device)
     except Exception as error:  # Triton and CUDA each fail in their own ways
-        said = str(error).strip().splitlines() or [""]
-        return {"samples": {}, "summary": {}, "failed": [f"{type(error).__name__}: {said[0]}"]}
-    tolerance, (name, copied) = op.tolerances[DTYPES[dtype]], about
-    rates = {"bytes": found.bytes, "gb_s": found.gb_s, "copy_share": found.gb_s / copied}
-    failed = [] if found.error <= tolerance else ["error beyond the tolerance"]
-    samples = {name: [round(seconds, 9) for seconds in found.seconds]}
-    return {"samples": samples, "summary": {"error": found.error, "tolerance": tolerance, **rates}, "failed": failed}
+        lines = str(error).strip().splitlines() or [""]
+        return {"samples": {}, "summary": {}, "failed": [f"{type(error).__name__}: {lines[0]}"]}
+    tolerance, (name, copied) = op.tolerances[DTYPES[dtype]], baseline
+    rates = {"bytes": measured.bytes, "gb_s": measured.gb_s, "copy_share": measured.gb_s / copied}
+    failed = [] if measured.error <= tolerance else ["error beyond the tolerance"]
+    samples = {name: [round(seconds, 9) for seconds in measured.seconds]}
+    return {"samples": samples, "summary": {"error": measured.error, "tolerance": tolerance, **rates}, "failed": failed}
 
 
-def broken(op: Op, taken: Resources, dtype: str, architecture: str) -> Iterator[str]:
-    """The limits a kernel does not keep."""
+def limit_violations(op: Op, used: Resources, dtype: str, architecture: str) -> Iterator[str]:
+    """Messages on the limits that a kernel exceeds."""
     shared = SHARED_LIMITS[int(architecture.removeprefix("sm_"))] * 1024
-    if taken.spill_bytes:
-        yield f"{taken.spill_bytes} bytes spilt, none allowed"
-    if taken.registers > op.max_registers:
-        yield f"{taken.registers} registers, at most {op.max_registers}"
-    if taken.shared_bytes > shared:
-        yield f"{taken.shared_bytes} bytes of shared memory, at most {shared}"
-    if op.vectorized and not taken.load_128:
+    if used.spill_bytes:
+        yield f"{used.spill_bytes} bytes spilt, none allowed"
+    if used.registers > op.max_registers:
+        yield f"{used.registers} registers, at most {op.max_registers}"
+    if used.shared_bytes > shared:
+        yield f"{used.shared_bytes} bytes of shared memory, at most {shared}"
+    if op.vectorized and not used.load_128:
         yield "no load of 16 bytes"
-    if taken.load_less != op.scalar_loads:
-        yield f"{taken.load_less} loads of less than 16 bytes, expected {op.scalar_loads}"
-    if taken.store_less:
-        yield f"{taken.store_less} stores of less than 16 bytes, none allowed"
-    if op.matmul and dtype != "fp32" and not taken.matrix:
+    if used.load_less != op.scalar_loads:
+        yield f"{used.load_less} loads of less than 16 bytes, expected {op.scalar_loads}"
+    if used.store_less:
+        yield f"{used.store_less} stores of less than 16 bytes, none allowed"
+    if op.matmul and dtype != "fp32" and not used.matrix:
         yield "no matrix instruction"
 
 
@@ -138,7 +140,7 @@ COLUMNS = {
 
 
 def lines(rows: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> list[list[str]]:
-    """For people, one line a row."""
+    """The rows as a table."""
     flat = [{**row, **row.get("config", {}), **row.get("summary", {})} for row in rows]
     return [[cell(row.get(name, "-")) for name in columns.values()] for row in flat]
 
@@ -146,12 +148,12 @@ def lines(rows: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> list[li
 def failures(rows: Sequence[Row]) -> list[str]:
     """One line for each row that failed: which, and why."""
     columns = {name: name for name in ("op", "sizes", "dtype", "arch", "failed")}
-    found = lines([row for row in rows if row["failed"]], columns)
-    return [f"{' '.join(word for word in about if word != '-')}: {why}" for *about, why in found]
+    failed = lines([row for row in rows if row["failed"]], columns)
+    return [f"{' '.join(word for word in names if word != '-')}: {why}" for *names, why in failed]
 
 
 def cell(value: Any) -> str:
-    """One value as people read it."""
+    """One value as text."""
     if isinstance(value, dict):
         return " ".join(f"{key}{size}" for key, size in value.items())
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""`pavdm bench latency`: what a person waits for, several times over."""
+"""`pavdm bench latency`: the times that users wait for, measured repeatedly."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def latency(request: Request, repeats: int, watch: Callable[[int], None], shape:
     """
     samples: dict[str, list[float]] = {f"{name}_s": [] for name in WAITS}
     for _ in range(repeats):
-        config, model, found = of_shape(request, shape) if shape else of_video(request)
-        for name, values in found.items():
+        config, model, waits = of_shape(request, shape) if shape else of_video(request)
+        for name, values in waits.items():
             samples[f"{name}_s"] += rounded(values)
         watch(1)
     return row("latency", config, model, samples, figures(samples), shape)
@@ -53,13 +53,13 @@ def of_video(request: Request) -> tuple[GenerationConfig, ModelRunner, Waits]:
     """Each wait for a video."""
     config = resolve(request)
     seconds, model = warm(request)
-    found = {"first_frame_cold": [cold(request)], "first_frame_warm": [seconds], **chunks(config, model)}
+    waits = {"first_frame_cold": [cold(request)], "first_frame_warm": [seconds], **chunks(config, model)}
     file = to_file(request)
-    return config, model, found | {"playable_file": [file.playable], "whole_file": [file.whole]}
+    return config, model, waits | {"playable_file": [file.playable], "whole_file": [file.whole]}
 
 
 def of_shape(request: Request, shape: Shape) -> tuple[GenerationConfig, ModelRunner, Waits]:
-    """The waits within a process, random weights made up first instead of being read."""
+    """The waits within this process, with random weights."""
     begun = time.perf_counter()
     config, model = open_shape(request, shape, whole=True)
     next(pipeline.frames(config, model))
@@ -67,8 +67,8 @@ def of_shape(request: Request, shape: Shape) -> tuple[GenerationConfig, ModelRun
 
 
 WAITS = {
-    "first_frame_cold": "first frame, new process",
-    "first_frame_warm": "first frame, torch imported",
+    "first_frame_cold": "time to first frame, cold",
+    "first_frame_warm": "time to first frame, warm",
     "growth_chunk": "each chunk while the window fills, denoising alone",
     "steady_chunk": "each chunk of frames after that",
     "playable_file": "a file that plays, new process",
@@ -84,26 +84,26 @@ def figures(samples: Row) -> Row:
 
 
 def chunks(config: GenerationConfig, model: ModelRunner) -> Waits:
-    """How long a video waits for each chunk: as they enter while the window fills, as frames once it is full."""
-    growth = steps.seconds_of(steps.whole(config, model, steps.ready(config, model)), "growth")
+    """Seconds per chunk: denoising while the window fills, frames once it is full."""
+    growth = steps.seconds_of(steps.whole(config, model, steps.prepare_sampling(config, model)), "growth")
     stride = config.schedule.stride
     entering = [sum(growth[at : at + stride]) for at in range(0, len(growth) - stride + 1, stride)]
     return {"growth_chunk": entering, "steady_chunk": arrivals(config, model)}
 
 
 def arrivals(config: GenerationConfig, model: ModelRunner) -> list[float]:
-    """Seconds between chunks of frames, till no new chunk enters the window."""
-    found: list[float] = []
+    """Seconds between chunks of frames, until no new chunk enters the window."""
+    intervals: list[float] = []
     last = None
     for _ in pipeline.frames(config, model):
         now = time.perf_counter()
-        found += [] if last is None else [now - last]
+        intervals += [] if last is None else [now - last]
         last = now
-    return found[: max(0, config.chunks - config.schedule.capacity)]
+    return intervals[: max(0, config.chunks - config.schedule.capacity)]
 
 
 def to_file(request: Request) -> File:
-    """Run `pavdm generate` and look at its file until it plays, and until it is whole. Raises: PavdmError."""
+    """Run `pavdm generate` and poll its file until it is playable, and until it is complete. Raises: PavdmError."""
     with tempfile.TemporaryDirectory() as folder:
         path, begun = Path(folder) / "video.mp4", time.perf_counter()
         playable = None
@@ -115,14 +115,14 @@ def to_file(request: Request) -> File:
                     playable = time.perf_counter() - begun
                 time.sleep(LOOK_EVERY)
             whole = time.perf_counter() - begun
-            said = process.stderr.read().splitlines() if process.stderr else []
+            messages = process.stderr.read().splitlines() if process.stderr else []
         if process.returncode or not plays(path):
-            raise PavdmError("a new process made no file", (said or ["it said nothing"])[-1])
+            raise PavdmError("a new process wrote no file", (messages or ["no message"])[-1])
         return File(whole if playable is None else playable, whole)
 
 
 def command(request: Request, path: Path) -> Sequence[str]:
-    """The same video by `pavdm generate`."""
+    """The command for the same video."""
     values, defaults = flat_values(request), flat_values(Request(request.prompt))
     changed = {name: value for name, value in values.items() if value != defaults.get(name)}
     changed |= {"frames": request.frame_count, "seed": request.seed, "output": path}

@@ -1,8 +1,8 @@
 """The released code's sequence of operations, on our weights: the baseline that a speed-up is measured against.
 
 Rebuilt from a description of what that code does at every step: timesteps embedded frame by frame, keys and values of
-the text projected in every block, the overlap shown again, normalisation, modulation, gates and rotary turns as passes
-of their own, frames and pixels swapped by copies. It takes the weights of an `STDiT` and gives the same velocity.
+the text projected in every block, the context recomputed, normalization, modulation, gates and rotary embedding as
+separate operations, frames and tokens transposed by copies. Takes the weights of an `STDiT`, with the same result.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from pavdm_cli.sampling.noise import NoiseLevels
 
 
 class Prompt(NamedTuple):
-    """Token vectors, all of which are shown, at a frame rate."""
+    """Token vectors without padding, and the frame rate."""
 
     y: Tensor  # (B, L, text width)
     fps: float
 
 
 def released(model: ModelRunner, text: Sequence[TextEmbedding], levels: NoiseLevels) -> Denoiser | None:
-    """A denoiser that works as the released code does; None where a model's transformer is no STDiT."""
+    """A denoiser with the operations of the released code; None if the transformer is not an STDiT."""
     if not isinstance(model.model, STDiTModel):
         return None
     prompt = Prompt(model.model.pad_batch(text)[0], model.spec.fps)
@@ -43,17 +43,17 @@ def released(model: ModelRunner, text: Sequence[TextEmbedding], levels: NoiseLev
 
 
 def released_stdit(network: STDiT, prompt: Prompt, sigmas: Tensor, size: Size = None) -> Denoiser:
-    """A denoiser that works as the released code does; every frame attends to every frame."""
+    """A denoiser with the operations of the released code, with bidirectional attention."""
 
     def prefill(frames: Tensor, level: int) -> tuple[Tensor, Tensor]:
         return frames, sigmas.new_full(frames.shape[1:2], float(sigmas[level]))
 
     @torch.no_grad()
-    def velocity(window: Tensor, levels: Tensor, memory: tuple[Tensor, Tensor] | None) -> Tensor:
+    def velocity(window: Tensor, levels: Tensor, cache: tuple[Tensor, Tensor] | None) -> Tensor:
         t = sigmas[levels.long()]
-        before = window[:, :0] if memory is None else memory[0]
+        before = window[:, :0] if cache is None else cache[0]
         z = torch.cat([before, window], dim=1)
-        t = t if memory is None else torch.cat([memory[1], t])
+        t = t if cache is None else torch.cat([cache[1], t])
         out = step(network, z, 1000 * t.expand(len(z), -1), prompt, size)
         return out[:, before.shape[1] :].to(window)
 
@@ -64,20 +64,20 @@ def step(network: STDiT, z: Tensor, t: Tensor, prompt: Prompt, size: Size) -> Te
     """One call of the network: z (B, T, C, H, W), t (B, T) in [0, 1000]."""
     weight = network.x_embedder.proj.weight
     _, height, width = network.config.patch
-    shown = z.shape[-2:]
-    rows, columns = -(-shown[0] // height), -(-shown[1] // width)
-    z = F.pad(z.to(weight), (0, columns * width - shown[1], 0, rows * height - shown[0]))
+    size_in = z.shape[-2:]
+    rows, columns = -(-size_in[0] // height), -(-size_in[1] // width)
+    z = F.pad(z.to(weight), (0, columns * width - size_in[1], 0, rows * height - size_in[0]))
     final, block = timesteps(network, t.to(weight), prompt.fps)
     y = mlp(network.y_embedder.y_proj, prompt.y.to(weight))
     x = F.conv3d(z.transpose(1, 2), weight, network.x_embedder.proj.bias, stride=network.config.patch)
     x = rearrange(x, "b d t h w -> b t (h w) d")
     scale = 1.0 if size is None else (size[0] * size[1]) ** 0.5 / network.config.input_sq_size
     x = rearrange(x + position_embedding((rows, columns), scale, x), "b t s d -> b (t s) d")
-    angles = turns(network, t.shape[1])
+    angles = rope_angles(network, t.shape[1])
     for spatial, temporal in zip(network.spatial_blocks, network.temporal_blocks, strict=True):
         x = run(spatial, x, y, block, None)
         x = run(temporal, x, y, block, angles)
-    return ending(network, x, final, (rows, columns))[..., : shown[0], : shown[1]]
+    return final_layer(network, x, final, (rows, columns))[..., : size_in[0], : size_in[1]]
 
 
 def timesteps(network: STDiT, t: Tensor, fps: float) -> tuple[Tensor, Tensor]:
@@ -128,9 +128,9 @@ def self_attention(layer: SelfAttention, x: Tensor, angles: Tensor | None) -> Te
     q, k, v = rearrange(qkv, "b s (c n k) -> c b n s k", c=3, n=layer.heads)
     q, k = rms_norm(q, layer.q_norm), rms_norm(k, layer.k_norm)
     if angles is not None:
-        q, k = rotated(q, angles), rotated(k, angles)
-    fused = x.shape[1] > x.shape[0]
-    out = F.scaled_dot_product_attention(q, k, v) if fused else eager(q, k, v)
+        q, k = rotate_pairs(q, angles), rotate_pairs(k, angles)
+    use_sdpa = x.shape[1] > x.shape[0]
+    out = F.scaled_dot_product_attention(q, k, v) if use_sdpa else eager(q, k, v)
     return F.linear(rearrange(out, "b n s k -> b s (n k)"), layer.proj.weight, layer.proj.bias)
 
 
@@ -141,23 +141,23 @@ def eager(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return weights.to(v.dtype) @ v
 
 
-def rms_norm(x: Tensor, gain: RMSNormWeight) -> Tensor:
-    """Statistics and norm in float32, the gain after the way back."""
+def rms_norm(x: Tensor, norm: RMSNormWeight) -> Tensor:
+    """Normalized in float32; the weight is applied in the original precision."""
     wide = x.to(torch.float32)
     wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6)
-    out: Tensor = gain.weight * wide.to(x.dtype)
+    out: Tensor = norm.weight * wide.to(x.dtype)
     return out
 
 
-def turns(network: STDiT, frames: int) -> Tensor:
+def rope_angles(network: STDiT, frames: int) -> Tensor:
     """Angles of every frame, each twice for its pair of values: (T, K)."""
     freqs = network.rope.freqs
     positions = torch.arange(frames, device=freqs.device, dtype=freqs.dtype)
     return (positions[:, None] * freqs).repeat_interleave(2, dim=-1)
 
 
-def rotated(x: Tensor, angles: Tensor) -> Tensor:  # (B', N, T, K)
-    """Pairs turned: cosines times the values, sines times the values swapped, one negated."""
+def rotate_pairs(x: Tensor, angles: Tensor) -> Tensor:  # (B', N, T, K)
+    """Rotary embedding: cosines times the values, plus sines times the values swapped, one negated."""
     even, odd = rearrange(x, "b n t (k two) -> two b n t k", two=2)
     swapped = torch.stack([-odd, even], dim=-1).flatten(-2)
     return (x * angles.cos() + swapped * angles.sin()).to(x.dtype)
@@ -179,8 +179,8 @@ def mlp(layer: Mlp, x: Tensor) -> Tensor:
     return F.linear(inner, layer.fc2.weight, layer.fc2.bias)
 
 
-def ending(network: STDiT, x: Tensor, final: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The last modulation and projection, patches put back, the half that is no velocity dropped."""
+def final_layer(network: STDiT, x: Tensor, final: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Final modulation and projection, unpatchified, without the half that is not velocity."""
     layer, (rows, columns) = network.final_layer, grid
     shift, scale = (layer.scale_shift_table + final[:, :, None]).chunk(2, dim=2)
     out = F.linear(modulated(x, shift, scale), layer.linear.weight, layer.linear.bias)

@@ -1,4 +1,4 @@
-"""Rows of results as people read them."""
+"""Rows of `throughput` as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Lines = list[tuple[str, str]]
 
 
 def lines(row: dict[str, Any]) -> Lines:
-    """A row of `throughput`, what was not measured left out."""
+    """Labels and values of a row; what was not measured is left out."""
     return [
         *_speed(row["summary"]),
         *_first(row["summary"]),
@@ -20,55 +20,63 @@ def lines(row: dict[str, Any]) -> Lines:
     ]
 
 
-def _speed(found: dict[str, Any]) -> Lines:
-    shown = [("steady, denoising alone", f"{found['steady_fps']:.1f} frames/s")]
-    if "end_to_end_fps" in found:
-        rate = f"{found['end_to_end_fps']:.1f} frames/s, {found['real_time_factor']:.1f}x real time"
-        shown.append(("end to end, to a file", rate))
-    return shown
+def _speed(summary: dict[str, Any]) -> Lines:
+    result = [("steady state, denoising alone", f"{summary['steady_fps']:.1f} frames/s")]
+    if "end_to_end_fps" in summary:
+        rate = f"{summary['end_to_end_fps']:.1f} frames/s, {summary['real_time_factor']:.1f}x real time"
+        result.append(("end to end, to a file", rate))
+    return result
 
 
-def _first(found: dict[str, Any]) -> Lines:
-    if "first_frame_cold_s" not in found:
+def _first(summary: dict[str, Any]) -> Lines:
+    if "first_frame_cold_s" not in summary:
         return []
     return [
-        ("first frame, new process", f"{found['first_frame_cold_s']:.2f} s"),
-        ("first frame, torch imported", f"{found['first_frame_warm_s']:.2f} s"),
+        ("time to first frame, cold", f"{summary['first_frame_cold_s']:.2f} s"),
+        ("time to first frame, warm", f"{summary['first_frame_warm_s']:.2f} s"),
     ]
 
 
-def _steps(found: dict[str, Any]) -> Lines:
+def _steps(summary: dict[str, Any]) -> Lines:
     return [
-        (name, f"p50 {found[f'{name}_p50_ms']:.1f} ms, p99 {found[f'{name}_p99_ms']:.1f} ms")
+        (name, f"p50 {summary[f'{name}_p50_ms']:.1f} ms, p99 {summary[f'{name}_p99_ms']:.1f} ms")
         for name in ("step", "chunk")
-        if found[f"{name}_p50_ms"] is not None
+        if summary[f"{name}_p50_ms"] is not None
     ]
 
 
-def _parts(found: dict[str, Any]) -> Lines:
-    phases = ", ".join(f"{name} {found[f'{name}_s']:.2f} s" for name in ("growth", "steady", "drain"))
-    stages = [name for name in ("text", "denoise", "decode", "write") if f"{name}_s" in found]
-    shown = [("phases, denoising alone", phases)]
-    return shown + ([("stages", ", ".join(f"{n} {found[f'{n}_s']:.2f} s" for n in stages))] if stages else [])
+def _parts(summary: dict[str, Any]) -> Lines:
+    phases = ", ".join(f"{name} {summary[f'{name}_s']:.2f} s" for name in ("growth", "steady", "drain"))
+    stages = [name for name in ("text", "denoise", "decode", "write") if f"{name}_s" in summary]
+    result = [("phases, denoising alone", phases)]
+    return result + ([("stages", ", ".join(f"{n} {summary[f'{n}_s']:.2f} s" for n in stages))] if stages else [])
 
 
 def _machine(row: dict[str, Any]) -> Lines:
-    found, ceiling = row["summary"], row["ceilings"]
-    work = f"{1e3 * found['step_tflop']:.2f} GFLOP a step, {found['matrix_share']:.0%} of the matrix-product rate"
-    off, made = row.get("context_cache_deviation"), row["compiled"]
-    memory = {name: found.get(f"{name}_mb") for name in ("peak_memory", "gpu_peak", "gpu_reserved")}
-    known = [f"{name.replace('_', ' ')} {size:.0f} MB" for name, size in memory.items() if size is not None]
+    summary, ceiling = row["summary"], row["ceilings"]
+    work = f"{1e3 * summary['step_tflop']:.2f} GFLOP per step, {summary['matrix_share']:.0%} of the matmul throughput"
+    deviations, compiled = row.get("context_cache_deviation"), row["compiled"]
+    peaks = {name: summary.get(f"{name}_mb") for name in ("peak_memory", "gpu_peak", "gpu_reserved")}
+    known = [f"{name.replace('_', ' ')} {size:.0f} MB" for name, size in peaks.items() if size is not None]
     return [
         ("work", work),
-        ("matrix products, this run", f"{ceiling['matrix_tflops']:.3f} TFLOP/s: {ceiling['matrix']}"),
-        ("copy of memory, this run", f"{ceiling['copy_gb_s']:.1f} GB/s, read and written"),
+        ("matmul throughput, this run", f"{ceiling['matrix_tflops']:.3f} TFLOP/s: {ceiling['matrix']}"),
+        ("memory copy, this run", f"{ceiling['copy_gb_s']:.1f} GB/s, read and written"),
         ("threads", str(row["env"]["threads"])),
         ("attention", "{name}: {reason}".format(**row["attention"])),
-        *([("off by reuse, chunk after chunk", ", ".join(f"{share:.2g}" for share in off))] if off else []),
-        *([("compiled", f"{pluralize(made['graphs'], 'graph')} in {made['seconds']:.0f} s")] if made["graphs"] else []),
+        *(
+            [("deviation by context reuse, per chunk", ", ".join(f"{share:.2g}" for share in deviations))]
+            if deviations
+            else []
+        ),
+        *(
+            [("compiled", f"{pluralize(compiled['graphs'], 'graph')} in {compiled['seconds']:.0f} s")]
+            if compiled["graphs"]
+            else []
+        ),
         (
             "CUDA graphs",
-            f"{found['graphs']}, {found['graph_memory_mb']:.0f} MB, recorded in {found['capture_s']:.2f} s",
+            f"{summary['graphs']}, {summary['graph_memory_mb']:.0f} MB, captured in {summary['capture_s']:.2f} s",
         ),
         ("memory", ", ".join(known) or "unknown here"),
     ]

@@ -1,4 +1,4 @@
-"""Networks to be timed with random weights: any shape, no download, and no video at the end."""
+"""Networks with random weights for benchmarks: no download."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pavdm_cli.models.registry import MODELS, SHAPES, get
 from pavdm_cli.models.runner import ModelRunner, open_runner
 from pavdm_cli.models.spec import ModelSpec
 
-PROMPT = "a red ball over hills"  # its words do not matter: what a shape reads has its own length
+PROMPT = "a red ball over hills"  # its words do not matter: a shape has its own number of tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,12 @@ class Shape:
 
     @property
     def spec(self) -> ModelSpec:
-        """What it stands for."""
+        """The spec of the model."""
         return self.video_model.spec
 
     @property
     def whole(self) -> bool:
-        """Whether there is a VAE, with which it can make a video."""
+        """Whether it has a VAE, and so can make a video."""
         return self.spec.name in MODELS
 
 
@@ -43,7 +43,7 @@ def find_shape(name: str) -> Shape:
 
 
 class RandomTokens:
-    """A text encoder that makes so many random tokens of any prompt."""
+    """A text encoder that returns the same random tokens for any prompt."""
 
     def __init__(self, count: int, width: int) -> None:
         self.rows = torch.randn(count, width, generator=torch.Generator().manual_seed(1))
@@ -58,7 +58,7 @@ class RandomTokens:
 
 
 def random_model(shape: Shape, device: torch.device, whole: bool = False, precision: str = "") -> ModelRunner:
-    """The network with every weight random, so that no matmul is with zeros and no layer without effect.
+    """The network with random weights, so that no matmul is with zeros and every layer has an effect.
 
     whole: with the model's VAE, which may need libraries that its transformer does not.
     """

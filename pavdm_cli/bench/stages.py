@@ -1,4 +1,4 @@
-"""What a video's time goes to, stage by stage: one after another here, while a real run writes beside the model."""
+"""Time of each stage of a video, run one after another; a real run overlaps writing with the model."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pavdm_cli.bench.steps import ready
-from pavdm_cli.bench.synchronize import synchronise
+from pavdm_cli.bench.steps import prepare_sampling
+from pavdm_cli.bench.synchronize import synchronize
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import Pixels
 from pavdm_cli.generation.request import Output
@@ -35,10 +35,10 @@ class Watch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """The block is this stage; the device is waited for."""
+        """Add the time of the block to a stage, including the device's."""
         begun = time.perf_counter()
         yield
-        synchronise(self.device)
+        synchronize(self.device)
         self.spent[name] += time.perf_counter() - begun
 
 
@@ -60,10 +60,10 @@ def stages(config: GenerationConfig, model: ModelRunner) -> dict[str, float]:
 
 def decoded(config: GenerationConfig, model: ModelRunner, watch: Watch) -> Iterator[Pixels]:
     """The video's frames, each stage timed."""
-    made, left, dropped = ready(config, model), config.frames, list[Tensor]()
-    watch.spent["text"] += made.bound_s
+    inputs, left, dropped = prepare_sampling(config, model), config.frames, list[Tensor]()
+    watch.spent["text"] += inputs.bound_s
     chunks = sample(
-        config.schedule, made.denoiser, made.noise, made.solver, chunks=config.total_chunks, graphs=made.graphs
+        config.schedule, inputs.denoiser, inputs.noise, inputs.solver, chunks=config.total_chunks, graphs=inputs.graphs
     )
     with watch.stage("denoise"):
         dropped += islice(chunks, config.warmup)

@@ -1,4 +1,4 @@
-"""Raw samples to figures: medians, percentiles, spread."""
+"""Statistics of raw samples."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ def percentile(samples: Sequence[float], share: float) -> float:
     return sorted(samples)[max(0, math.ceil(share * len(samples)) - 1)]
 
 
-def spread(samples: Sequence[float]) -> float:
-    """Median distance from the median (MAD): one slow sample does not move it."""
+def median_deviation(samples: Sequence[float]) -> float:
+    """Median absolute deviation (MAD), robust against single slow samples."""
     middle = median(samples)
     return median(abs(sample - middle) for sample in samples)
 
 
 def times(name: str, samples: Sequence[float]) -> dict[str, float | None]:
-    """Milliseconds in the median and at the 99th percentile of samples in seconds."""
+    """Median and 99th percentile in milliseconds of samples in seconds."""
     if not samples:
         return {f"{name}_p50_ms": None, f"{name}_p99_ms": None}
     return {f"{name}_p50_ms": 1e3 * median(samples), f"{name}_p99_ms": 1e3 * percentile(samples, 0.99)}
 
 
 def rounded(samples: Sequence[float]) -> list[float]:
-    """Samples in seconds as they are stored: to the microsecond."""
+    """Samples in seconds, rounded to microseconds for storage."""
     return [round(sample, 6) for sample in samples]

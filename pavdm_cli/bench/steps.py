@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from pavdm_cli.bench.synchronize import synchronise
+from pavdm_cli.bench.synchronize import synchronize
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.models.adapter import StepShape
@@ -31,86 +31,90 @@ from pavdm_cli.sampling.noise import Noise, NoiseLevels, seeded_noise
 from pavdm_cli.sampling.solver import Solver
 from pavdm_cli.sampling.solvers import solver_of
 
-PHASES = ("growth", "steady", "drain")  # till the first chunk has left; a full window; no more chunks enter
+PHASES = (
+    "growth",
+    "steady",
+    "drain",
+)  # ramp-up, until the first chunk leaves; steady state; ramp-down, once no chunk enters
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """What sampling needs, bound to a prompt."""
+class SamplingInputs:
+    """The denoiser of a prompt and everything else that sampling needs."""
 
     levels: NoiseLevels
     solver: Solver
     noise: Noise
     denoiser: Denoiser
     graphs: GraphPolicy | None
-    bound_s: float  # seconds to read the prompt and make the video's constants
+    bound_s: float  # seconds to encode the prompt and compute the constants of the video
 
 
 class Step(NamedTuple):
-    """One step as it was timed."""
+    """The time of one step."""
 
     seconds: float
     phase: str
-    finished: bool  # it left a chunk clean
+    finished: bool  # a chunk became clean
 
 
-def ready(config: GenerationConfig, model: ModelRunner) -> Ready:
-    """Bind the model to the prompt."""
+def prepare_sampling(config: GenerationConfig, model: ModelRunner) -> SamplingInputs:
+    """Build the inputs of sampling for a configuration."""
     levels = pipeline.levels_of(config).to(model.device)
     begun = time.perf_counter()
     prompt, scale = config.formatted_prompt, config.guidance_scale
     execution = config.execution
     denoiser = model.denoiser(prompt.text, config.schedule, levels, scale, execution, negative=prompt.negative)
-    synchronise(model.device)
+    synchronize(model.device)
     bound = time.perf_counter() - begun
     noise = seeded_noise(config.seed, model.noise_shape())
     solver = solver_of(config.solver, levels)
-    return Ready(levels, solver, noise, denoiser, pipeline.graphs_of(config, model), bound)
+    return SamplingInputs(levels, solver, noise, denoiser, pipeline.graphs_of(config, model), bound)
 
 
-def whole(config: GenerationConfig, model: ModelRunner, made: Ready) -> list[Step]:
-    """Every step of the video, without decoding; what the first step of a kind builds is built before."""
-    warm_up(config, made)
+def whole(config: GenerationConfig, model: ModelRunner, inputs: SamplingInputs) -> list[Step]:
+    """Time every step of the video, without decoding, after a warm-up."""
+    warm_up(config, inputs)
     states = denoise(
-        config.schedule, made.denoiser, made.noise, made.solver, chunks=config.total_chunks, graphs=made.graphs
+        config.schedule, inputs.denoiser, inputs.noise, inputs.solver, chunks=config.total_chunks, graphs=inputs.graphs
     )
-    return list(timed(states, config, made.graphs))
+    return list(timed(states, config, inputs.graphs))
 
 
 @torch.no_grad()
-def warm_up(config: GenerationConfig, made: Ready) -> None:
-    """One step of every size that the video has, with a context and without, on zeros."""
-    start = from_nothing(made.noise, made.levels.sigmas)
-    for inputs in warmup_inputs(config.schedule, made.denoiser, made.solver, start, config.total_chunks, inf):
-        denoise_step(*inputs, denoiser=made.denoiser, solver=made.solver)
+def warm_up(config: GenerationConfig, inputs: SamplingInputs) -> None:
+    """Run one step of every size that the video has, with and without context, on zeros."""
+    start = from_nothing(inputs.noise, inputs.levels.sigmas)
+    for arguments in warmup_inputs(config.schedule, inputs.denoiser, inputs.solver, start, config.total_chunks, inf):
+        denoise_step(*arguments, denoiser=inputs.denoiser, solver=inputs.solver)
 
 
-def steady(config: GenerationConfig, model: ModelRunner, made: Ready, count: int) -> list[Step]:
-    """So many steps of a full window, of a random clip noised; those of one shift before them warm up."""
+def steady(config: GenerationConfig, model: ModelRunner, inputs: SamplingInputs, count: int) -> list[Step]:
+    """Time `count` steps of a full window, from a re-noised random clip, after the steps of one shift."""
     length = config.schedule.window + config.schedule.context
-    clip = sample_noise(made.noise, range(-length, 0), made.levels.sigmas.new_empty(model.noise_shape())[:, None])
-    start = from_renoised(config.schedule, clip, made.noise, made.levels.sigmas, keep_copies=True)
+    clip = sample_noise(inputs.noise, range(-length, 0), inputs.levels.sigmas.new_empty(model.noise_shape())[:, None])
+    start = from_renoised(config.schedule, clip, inputs.noise, inputs.levels.sigmas, keep_copies=True)
     states = denoise(
-        config.schedule, made.denoiser, made.noise, made.solver, chunks=None, start=start, graphs=made.graphs
+        config.schedule, inputs.denoiser, inputs.noise, inputs.solver, chunks=None, start=start, graphs=inputs.graphs
     )
     warm_up = config.schedule.stride
-    return list(islice(timed(states, config, made.graphs), warm_up, warm_up + count))
+    return list(islice(timed(states, config, inputs.graphs), warm_up, warm_up + count))
 
 
 def timed(states: Iterator[SamplerState], config: GenerationConfig, graphs: GraphPolicy | None) -> Iterator[Step]:
-    """Each step with its time, the device waited for; what recording `graphs` took before the first is in none."""
-    last, recording = time.perf_counter(), graphs.seconds if graphs else 0.0
+    """Each step with its time, synchronized; the time to capture `graphs` is not included."""
+    last, capturing = time.perf_counter(), graphs.seconds if graphs else 0.0
     for state in states:
-        synchronise(state.window.device)
+        synchronize(state.window.device)
         spent = time.perf_counter() - last
         if graphs:
-            spent, recording = spent - (graphs.seconds - recording), graphs.seconds
+            spent, capturing = spent - (graphs.seconds - capturing), graphs.seconds
         yield Step(spent, phase(config, state), config.schedule.level(state.chunks[0], state.now) == 0)
         last = time.perf_counter()
 
 
 def phase(config: GenerationConfig, state: SamplerState) -> str:
-    """Growth while no chunk has left, drain once none enters."""
+    """The phase of a state."""
     if len(state.chunks) == config.schedule.capacity and (state.context.shape[1] or not config.schedule.context):
         return "steady"
     return "growth" if not state.context.shape[1] and state.chunks.start <= 0 else "drain"
@@ -127,15 +131,15 @@ def typical(steps: list[Step]) -> list[float]:
 
 
 def chunk_seconds(steps: list[Step]) -> list[float]:
-    """From one finished chunk to the next, where the window was full all the while."""
-    found: list[float] = []
+    """Seconds between finished chunks during which the window was full."""
+    durations: list[float] = []
     spent = None
     for step in steps:
         spent = None if spent is None or step.phase != "steady" else spent + step.seconds
         if step.finished:
-            found += [] if spent is None else [spent]
+            durations += [] if spent is None else [spent]
             spent = 0.0
-    return found
+    return durations
 
 
 def reuses_context(config: GenerationConfig) -> bool:

@@ -1,12 +1,12 @@
-"""Waiting for a device, so that a clock read after it is true."""
+"""Waits for a device, so that the clock can be read."""
 
 from __future__ import annotations
 
 import torch
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait until all that was asked of the device is done."""
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

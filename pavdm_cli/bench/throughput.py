@@ -1,4 +1,4 @@
-"""`pavdm bench throughput`: frames a second, what they are made of, and what they are a share of."""
+"""`pavdm bench throughput`: frames per second, time by stage, and utilization of the hardware."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import torch
 
 from pavdm_cli.bench import env, steps
 from pavdm_cli.bench.ceilings import ceilings
-from pavdm_cli.bench.context_reuse import deviations, in_question
+from pavdm_cli.bench.context_reuse import deviations, is_approximate
 from pavdm_cli.bench.first_frame import cold, warm
 from pavdm_cli.bench.shapes import PROMPT, Shape, random_model
 from pavdm_cli.bench.stages import stages
 from pavdm_cli.bench.stats import rounded, times
-from pavdm_cli.bench.steps import PHASES, Ready, Step
+from pavdm_cli.bench.steps import PHASES, SamplingInputs, Step
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import write
 from pavdm_cli.generation.config import GenerationConfig, resolve
@@ -39,15 +39,15 @@ def throughput(request: Request, watch: Callable[[int], None]) -> Row:
     config = resolve(request)
     first_cold = cold(request)
     first_warm, model = warm(request)
-    env.forget_peak(model.device)
-    made = steps.ready(config, model)
-    timed = steps.whole(config, model, made)
+    env.reset_peak_memory(model.device)
+    inputs = steps.prepare_sampling(config, model)
+    timed = steps.whole(config, model, inputs)
     firsts = {"first_frame_cold_s": first_cold, "first_frame_warm_s": first_warm}
     took, figures = whole_video(config, model, watch)
-    figures |= denoising(config, model, timed) | firsts | graphs(made)
+    figures |= denoising(config, model, timed) | firsts | graphs(inputs)
     samples = sampled(timed) | took | {name: rounded([seconds]) for name, seconds in firsts.items()}
-    found = row("throughput", config, model, samples, figures)
-    return found | {"context_cache_deviation": deviations(config, model) if in_question(config) else None}
+    result = row("throughput", config, model, samples, figures)
+    return result | {"context_cache_deviation": deviations(config, model) if is_approximate(config) else None}
 
 
 def shape_throughput(request: Request, shape: Shape, count: int, watch: Callable[[int], None] | None = None) -> Row:
@@ -56,17 +56,17 @@ def shape_throughput(request: Request, shape: Shape, count: int, watch: Callable
     Raises: UsageError as `open_shape`.
     """
     config, model = open_shape(request, shape, whole=watch is not None)
-    made = steps.ready(config, model)
-    timed = steps.steady(config, model, made, count)
+    inputs = steps.prepare_sampling(config, model)
+    timed = steps.steady(config, model, inputs, count)
     if watch:
-        steps.warm_up(config, made)
+        steps.warm_up(config, inputs)
     took, figures = whole_video(config, model, watch) if watch else ({}, {})
-    figures |= denoising(config, model, timed) | graphs(made)
+    figures |= denoising(config, model, timed) | graphs(inputs)
     return row("throughput", config, model, sampled(timed) | took, figures, shape)
 
 
 def whole_video(config: GenerationConfig, model: ModelRunner, watch: Callable[[int], None]) -> tuple[Row, Row]:
-    """The video made twice: stage by stage, and as users have it. Samples, and figures."""
+    """Samples and figures of the video, generated stage by stage, and then end to end."""
     spent = {f"{name}_s": seconds for name, seconds in stages(config, model).items()}
     whole = end_to_end(config, model, watch)
     samples = {name: [seconds] for name, seconds in spent.items()}
@@ -77,10 +77,10 @@ def whole_video(config: GenerationConfig, model: ModelRunner, watch: Callable[[i
 def open_shape(request: Request, shape: Shape, whole: bool = False) -> tuple[GenerationConfig, ModelRunner]:
     """The configuration that a shape stands for, and its network with random weights; whole: for a video.
 
-    Raises: UsageError where that is asked of a shape without a codec.
+    Raises: UsageError for a whole video of a shape without a VAE.
     """
     if whole and not shape.whole:
-        raise UsageError(f"the shape {shape.spec.name!r} has no codec to make a video with", "use one of a whole model")
+        raise UsageError(f"the shape {shape.spec.name!r} has no VAE to make a video with", "use one of a whole model")
     config = replace(resolve(replace(request, prompt=PROMPT)), spec=shape.spec)
     set_threads(config.execution.threads)
     device = config.device
@@ -93,8 +93,8 @@ def open_shape(request: Request, shape: Shape, whole: bool = False) -> tuple[Gen
 
 def sampled(timed: list[Step]) -> dict[str, list[float]]:
     """Raw samples: every step by its phase, and what a chunk took."""
-    found = {f"{name}_steps_s": rounded(steps.seconds_of(timed, name)) for name in PHASES}
-    return {**found, "steady_chunks_s": rounded(steps.chunk_seconds(timed))}
+    by_phase = {f"{name}_steps_s": rounded(steps.seconds_of(timed, name)) for name in PHASES}
+    return {**by_phase, "steady_chunks_s": rounded(steps.chunk_seconds(timed))}
 
 
 def denoising(config: GenerationConfig, model: ModelRunner, timed: list[Step]) -> Row:
@@ -110,19 +110,19 @@ def denoising(config: GenerationConfig, model: ModelRunner, timed: list[Step]) -
     }
 
 
-def graphs(made: Ready) -> Row:
-    """How many steps were recorded, how long that took before the first of them, and what they hold."""
-    found = made.graphs
-    if not found:
+def graphs(inputs: SamplingInputs) -> Row:
+    """Number of captured CUDA graphs, seconds to capture them, and their memory."""
+    captured = inputs.graphs
+    if not captured:
         return {"graphs": 0, "capture_s": 0.0, "graph_memory_mb": 0.0}
-    return {"graphs": found.count, "capture_s": found.seconds, "graph_memory_mb": found.bytes / 2**20}
+    return {"graphs": captured.count, "capture_s": captured.seconds, "graph_memory_mb": captured.bytes / 2**20}
 
 
 def row(
     kind: str, config: GenerationConfig, model: ModelRunner, samples: Row, figures: Row, shape: Shape | None = None
 ) -> Row:
     """One row of results: where, against what, how, raw samples and figures."""
-    memory = env.memory(model.device)
+    peaks = env.peak_memory(model.device)
     ceiling = ceilings(model.device, model.model.matmul_dtype)
     share = {"matrix_share": figures["step_tflops"] / ceiling["matrix_tflops"]} if figures.get("step_tflops") else {}
     return {
@@ -135,12 +135,12 @@ def row(
         "attention": {"name": model.attention.name, "reason": model.attention.reason},
         "compiled": compile_stats(),
         "samples": samples,
-        "summary": {**figures, **share, **memory},
+        "summary": {**figures, **share, **peaks},
     }
 
 
 def settings_of(config: GenerationConfig, model: ModelRunner, shape: Shape | None = None) -> Row:
-    """Everything that two rows must share to be compared: what was used, not what was asked for."""
+    """What two rows must share to be compared: the values in use, not those requested."""
     return {
         "model": config.spec.name,
         "random_weights": shape is not None,

@@ -1,4 +1,4 @@
-"""`pavdm bench throughput --profile`: where a step's time goes, and how long asking for it takes."""
+"""`pavdm bench throughput --profile`: time of a step by operation, and host overhead."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.request import Request
 from pavdm_cli.models.runner import ModelRunner
 
-DEAREST = 10
+TOP_OPERATIONS = 10
 Row = dict[str, Any]
 
 
@@ -31,19 +31,19 @@ def trace(request: Request, shape: Shape | None, folder: Path) -> tuple[Row, Pat
     Raises: OutputError.
     """
     config, model = opened(request, shape)
-    made = steps.ready(config, model)
-    alone = [step.seconds for step in steps.steady(config, model, made, 3 * config.schedule.stride)]
+    inputs = steps.prepare_sampling(config, model)
+    alone = [step.seconds for step in steps.steady(config, model, inputs, 3 * config.schedule.stride)]
     with profile(activities=activities(model.device), acc_events=True) as seen:  # else torch 2.11 warns of cycles
-        steps.steady(config, model, made, config.schedule.stride)
-    asked = issuing(as_recorded(config, made), model)
+        steps.steady(config, model, inputs, config.schedule.stride)
+    overhead = host_overhead(with_same_graphs(config, inputs), model)
     figures = {
         "step_ms": 1e3 * median(alone),
-        "issuing_ms": 1e3 * median(asked),
-        "issuing_share": median(asked) / median(alone),
+        "issuing_ms": 1e3 * median(overhead),
+        "issuing_share": median(overhead) / median(alone),
     }
-    samples = {"steady_steps_s": rounded(alone), "issuing_s": rounded(asked)}
-    found = row("profile", config, model, samples, figures, shape)
-    return found | {"operations": dearest(seen.key_averages(), model.device)}, export(seen, folder)
+    samples = {"steady_steps_s": rounded(alone), "issuing_s": rounded(overhead)}
+    result = row("profile", config, model, samples, figures, shape)
+    return result | {"operations": most_expensive(seen.key_averages(), model.device)}, export(seen, folder)
 
 
 def opened(request: Request, shape: Shape | None) -> tuple[GenerationConfig, ModelRunner]:
@@ -71,48 +71,53 @@ def export(seen: Any, folder: Path) -> Path:
     return path
 
 
-def dearest(events: Iterable[Any], device: torch.device) -> list[Row]:
-    """What took most time of its own, with its share of all: operations, on a GPU the kernels that ran there.
+def most_expensive(events: Iterable[Any], device: torch.device) -> list[Row]:
+    """The operations with the largest self time, and their shares; on a GPU the kernels.
 
-    The operations that launched them carry the same time once more.
+    The operations that launch kernels include the same time again.
     """
     clock = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     seen = [event for event in events if device.type != "cuda" or is_kernel(event)]
     spent = {event.key: (getattr(event, clock), event.count) for event in seen}
     whole = sum(seconds for seconds, _ in spent.values()) or 1.0
-    first = sorted(spent, key=lambda name: -spent[name][0])[:DEAREST]
+    first = sorted(spent, key=lambda name: -spent[name][0])[:TOP_OPERATIONS]
     return [
         {"name": n, "self_ms": spent[n][0] / 1e3, "share": spent[n][0] / whole, "calls": spent[n][1]} for n in first
     ]
 
 
 def is_kernel(event: Any) -> bool:
-    """Whether an event of a profile was on the GPU itself, and no mark somebody set."""
+    """Whether an event of a profile is a kernel on the GPU, not a user annotation."""
     return bool(event.device_type.name != "CPU" and not event.is_user_annotation)
 
 
-def as_recorded(config: GenerationConfig, made: steps.Ready) -> GenerationConfig:
-    """The same with CUDA graphs on where the full window was captured, and off where it was not.
+def with_same_graphs(config: GenerationConfig, inputs: steps.SamplingInputs) -> GenerationConfig:
+    """The same with CUDA graphs on or off, as they were for the full window.
 
-    What decides by the size of a network would decide otherwise for one that is narrower.
+    `auto` depends on the width of the network, and would decide otherwise for a narrower one.
     """
-    recorded = made.graphs is not None and config.schedule.window + config.schedule.context <= made.graphs.max_latents
-    return config.with_execution(cuda_graphs="on" if recorded else "off")
+    captured = (
+        inputs.graphs is not None and config.schedule.window + config.schedule.context <= inputs.graphs.max_latents
+    )
+    return config.with_execution(cuda_graphs="on" if captured else "off")
 
 
-def issuing(config: GenerationConfig, model: ModelRunner) -> list[float]:
-    """Seconds of Python and dispatch in steps: the same calls of a network as deep, but 8 wide, with a token a frame.
+def host_overhead(config: GenerationConfig, model: ModelRunner) -> list[float]:
+    """Seconds of Python and dispatch in steps: a network of the same depth, 8 channels and one token per frame.
 
-    An upper bound: what little that network computes is in it. Graphs are as `as_recorded` decides.
+    An upper bound, since it includes the little that this network computes.
     """
     loaded, size = model.model.narrow()
     spec = replace(config.spec, size=size)
     narrow = replace(model, spec=spec, model=loaded, text_encoder=RandomTokens(1, loaded.text_shape[1]))
-    asked = replace(config, spec=spec)
-    return [s.seconds for s in steps.steady(asked, narrow, steps.ready(asked, narrow), 3 * config.schedule.stride)]
+    small = replace(config, spec=spec)
+    return [
+        s.seconds
+        for s in steps.steady(small, narrow, steps.prepare_sampling(small, narrow), 3 * config.schedule.stride)
+    ]
 
 
-def lines(found: Row) -> list[tuple[str, str, str, str]]:
-    """The dearest operations as people read them."""
-    shown = found["operations"]
-    return [(one["name"], f"{one['self_ms']:.2f} ms", f"{one['share']:.1%}", str(one["calls"])) for one in shown]
+def lines(result: Row) -> list[tuple[str, str, str, str]]:
+    """The most expensive operations as a table."""
+    operations = result["operations"]
+    return [(one["name"], f"{one['self_ms']:.2f} ms", f"{one['share']:.1%}", str(one["calls"])) for one in operations]

@@ -163,10 +163,10 @@ def _check(request: Request, shape: str | None) -> None:
 
 def _kernels(named: tuple[list[Any], ...], device: str | None, as_json: bool, out: Path | None) -> None:
     from pavdm_cli import ui
-    from pavdm_cli.bench.kernels import COLUMNS, MEASURED, Choice, compile_all, failures, lines, measure_all
+    from pavdm_cli.bench.kernels import COLUMNS, MEASURED, KernelSelection, compile_all, failures, lines, measure_all
     from pavdm_cli.models.devices import pick_device
 
-    choice = Choice(*named)
+    choice = KernelSelection(*named)
     if out and not device:
         out.write_text("", encoding="utf-8")
     with ui.progress("kernels", len(choice.cases() if device else choice.builds()), "kernels") as advance:

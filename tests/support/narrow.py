@@ -11,7 +11,7 @@ import math
 import torch
 
 from pavdm_cli.bench.compile import build
-from pavdm_cli.bench.kernels import broken
+from pavdm_cli.bench.kernels import limit_violations
 from pavdm_kernels.op import RandomInputs
 from pavdm_kernels.ops import OPS
 
@@ -43,7 +43,7 @@ def reasons(bug: str) -> list[str]:
     op = next(op for op in OPS if op.name == bug.partition("-")[0])
     inputs = op.make_inputs(op.model_sizes[-1], RandomInputs(torch.bfloat16, "meta"))
     launch, _ = op.prepare_launch(*op.launch_arguments(*inputs))
-    return list(broken(op, build(BUGS[bug](launch), "sm_90"), "bf16", "sm_90"))
+    return list(limit_violations(op, build(BUGS[bug](launch), "sm_90"), "bf16", "sm_90"))
 
 
 if __name__ == "__main__":
