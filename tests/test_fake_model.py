@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -84,6 +85,21 @@ def test_generate_offloads_and_info_gives_the_command_again(folder: Path) -> Non
 @pytest.mark.parametrize("method", ["rn", "rw", "fifo"])
 def test_every_method_makes_the_frames_asked_for(folder: Path, method: str) -> None:
     made(folder, "m.mp4", "--method", method)
+
+
+@pytest.mark.integration
+def test_the_prompt_changes_where_weights_are_offloaded_too(folder: Path) -> None:
+    words = ("--at", "1.5s", "a blue kite", "--blend", 0.5)
+    stored = made(folder, "changed.mp4", *words)
+    assert stored["timeline"] == [{"at": 1.5, "prompt": "a blue kite"}]
+    for mode in ("model", "sequential"):
+        made(folder, "offloaded.mp4", *words, "--offload", mode)
+        assert pixels(folder / "offloaded.mp4") == pixels(folder / "changed.mp4")
+    command = shlex.split(pavdm(folder, "info", "changed.mp4").splitlines()[-1])[1:]
+    pavdm(folder, *command, "-o", "again.mp4", "--force")
+    assert pixels(folder / "again.mp4") == pixels(folder / "changed.mp4")
+    made(folder, "plain.mp4")
+    assert pixels(folder / "plain.mp4") != pixels(folder / "changed.mp4")
 
 
 @pytest.mark.integration

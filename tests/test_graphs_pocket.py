@@ -26,6 +26,7 @@ from pavdm_cli.models.stdit import denoiser as bind
 from pavdm_cli.models.stdit import transformer
 from pavdm_cli.sampling import loop
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.denoiser import TimelineDenoiser
 from pavdm_cli.sampling.loop import SamplerState, denoise, denoise_step
 from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, seeded_noise
 from pavdm_cli.sampling.schedule import METHODS, Schedule, pa
@@ -163,3 +164,22 @@ def test_how_many_graphs_there_are_and_what_they_hold_is_told(tmp_path: Path, mo
     made = write.record(job, pipeline.open_model(job), Output(tmp_path / "video.mp4"), watch)
     assert graphs.count > 0
     assert made.notes == (f"{graphs.count} CUDA graphs of {graphs.bytes / 2**20:.0f} MB",)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("method", ["pa", *integration("rw", "fifo")])
+def test_prompts_of_any_length_follow_one_another_in_captured_steps(method: str, guidance: float, loaded: ModelRunner):
+    schedule, sigmas = METHODS[method](STEPS[method], 6, 2), linear_sigmas(STEPS[method])
+    prompts = ("a red balloon over green hills", "a blue kite over green hills", "a boat at night")
+    texts = [loaded.text_kv(loaded.embed(prompt, guidance != 1), schedule, EXECUTION) for prompt in prompts]
+    bind = loaded.bind(schedule, noise_levels(sigmas), guidance, EXECUTION)
+    denoiser = TimelineDenoiser(bind, lambda newest: texts[min(newest // 2, 2)])
+    noise, solver = seeded_noise(1, loaded.noise_shape()), solver_of(sigmas)
+
+    def run(graphs: GraphPolicy | None) -> list[SamplerState]:
+        return list(denoise(schedule, denoiser, noise, solver, chunks=schedule.capacity + 5, graphs=graphs))
+
+    graphs = taped()
+    eager = run(None)
+    assert_same(eager, run(graphs))
+    assert graphs.backend.replays == len(eager)

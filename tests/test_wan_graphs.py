@@ -14,7 +14,7 @@ from pavdm_cli.attention import TORCH
 from pavdm_cli.models.adapter import DenoiserConfig, TextEmbedding
 from pavdm_cli.models.wan.levels import wan_levels
 from pavdm_cli.models.wan.loaded import LoadedWan
-from pavdm_cli.sampling.denoiser import batched_cfg
+from pavdm_cli.sampling.denoiser import TimelineDenoiser, batched_cfg
 from pavdm_cli.sampling.loop import denoise
 from pavdm_cli.sampling.noise import seeded_noise
 from pavdm_cli.sampling.schedule import Schedule, pa
@@ -48,3 +48,24 @@ def test_replayed_steps_are_the_steps(name: str, reuse: bool) -> None:
     eager, replayed = run(None), run(policy)
     assert all(torch.equal(a, b) for a, b in zip(eager, replayed, strict=True))
     assert policy.backend.replays == len(eager) == schedule.total(5)
+
+
+@torch.no_grad()
+def test_the_prompt_changes_in_replayed_steps() -> None:
+    schedule, levels = pa(4, 4, 2), wan_levels(4, 8.0)
+    model = LoadedWan(tiny_transformer(), tiny_vae("2.1"), Path())
+    config = DenoiserConfig(schedule.offset, (32, 32), 24, True, False, TORCH)
+    texts = [model.text_kv([TextEmbedding(torch.full((count, 32), float(count)))], config) for count in (3, 5)]
+    denoiser = TimelineDenoiser(model.bind(levels, config), lambda newest: texts[newest > 1])
+
+    def run(graphs: object) -> list[torch.Tensor]:
+        states = denoise(schedule, denoiser, seeded_noise(0, (1, 16, 4, 4)), unipc(levels), chunks=5, graphs=graphs)
+        return [state.window.clone() for state in states]
+
+    policy, alone = taped(), taped()
+    eager, replayed = run(None), run(policy)
+    denoiser = TimelineDenoiser(denoiser.bind, lambda newest: texts[0])
+    assert not torch.equal(run(alone)[-1], eager[-1])
+    assert all(torch.equal(a, b) for a, b in zip(eager, replayed, strict=True))
+    assert policy.backend.replays == len(eager)
+    assert policy.count == alone.count  # every prompt has as many rows: no step is captured again
