@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -19,6 +19,7 @@ from pavdm_cli.batch.job import Job
 from pavdm_cli.commands import options
 from pavdm_cli.commands.batch_jobs import read_jobs
 from pavdm_cli.commands.batch_processes import WORKER, Place, choose_device, place_of, started, stop_all
+from pavdm_cli.commands.config import sources_of
 from pavdm_cli.commands.generate import generate
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
 from pavdm_cli.runtime.printable import pluralize, quote
@@ -91,7 +92,9 @@ def batch(
     all_jobs = read_jobs(ctx, jobs)
     own = [job.in_folder(output_dir) for job in all_jobs[place.share(all_jobs)]]
     if plan:
-        return _print_plan(own, as_json)
+        return _print_plan(own, sources_of(ctx), as_json)
+    for name, (value, source) in sources_of(ctx).items():
+        ui.detail(f"{name} {value} ({source})")
     queue = _open(own, output_dir, ctx.params["force"])
     with stop_requested(interruptible=False) as stop:
         try:
@@ -174,14 +177,17 @@ def _supervise(queue: Any, jobs: Sequence[Job], workers: int, stop: Stop, listen
         raise PavdmError("all workers ended with an error", "--workers 1 shows what is wrong")
 
 
-def _print_plan(jobs: Sequence[Job], as_json: bool) -> None:
+def _print_plan(jobs: Sequence[Job], sources: Mapping[str, tuple[Any, str]], as_json: bool) -> None:
+    """The videos, and where the options that they share are from."""
+    settings = {name: {"value": str(value), "source": source} for name, (value, source) in sources.items()}
     rows: list[dict[str, Any]] = [
         {"name": job.name, "frames": job.frames, "seed": job.request.seed, "prompt": job.request.prompt} for job in jobs
     ]
     if as_json:
-        print(json.dumps({"jobs": rows}))
+        print(json.dumps({"jobs": rows, "settings": settings}))
         return
     ui.show_table("", ("video", "frames", "prompt"), [(r["name"], str(r["frames"]), r["prompt"]) for r in rows])
+    ui.show_table("\nsettings", ("", "", "from"), [(name, *row.values()) for name, row in settings.items()])
 
 
 def _row(job: Job, standing: Any) -> dict[str, Any]:

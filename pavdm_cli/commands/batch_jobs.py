@@ -74,6 +74,8 @@ def _jobs_of(row: Row, index: int, place: str, defaults: Defaults) -> Iterator[J
         raise UsageError("it has no prompt", "")
     for seed in range(first, first + values["count"]):
         request = request_of(values, prompt=prompt, seed=seed, path=None)
+        if request.forever:
+            raise UsageError("a job of a batch has an end", "give it --seconds or --frames")
         check(request)
         yield Job(_name(values, index, request), place, request)
 

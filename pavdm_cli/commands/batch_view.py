@@ -21,6 +21,7 @@ class View:
         self.total, self.advance_bar = len(jobs), advance
         self.frames: dict[str, int] = {}
         self.done: set[str] = set()
+        self.taken_over: set[str] = set()
 
     def seen(self, job: Job, standing: Standing) -> None:
         """Count what a job has, whoever makes it."""
@@ -29,6 +30,14 @@ class View:
             self.advance(job, job.frames)
         elif standing.attempt:
             self.advance(job, standing.attempt.frames)
+            self._note_takeover(job, standing)
+
+    def _note_takeover(self, job: Job, standing: Standing) -> None:
+        """Say once that a job whose process died is taken over."""
+        if standing.kind == "queued" and standing.attempt and standing.attempt.state == "running":
+            if job.name not in self.taken_over:
+                ui.note(f"{job.name}: its process died, it continues after frame {standing.attempt.frames}")
+            self.taken_over.add(job.name)
 
     def advance(self, job: Job, frames: int) -> None:
         """A job has so many frames; fewer than before, of one that begins again, are not taken back."""

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -207,6 +208,7 @@ def _part(kind: type[Any], values: Mapping[str, Any]) -> Any:
     return kind(**{name: value for name, value in values.items() if name in names_of(kind)})
 
 
+@cache
 def names_of(kind: type[Any]) -> frozenset[str]:
     """Of a dataclass's fields."""
     return frozenset(one.name for one in fields(kind))
