@@ -146,6 +146,7 @@ def test_a_name_stands_for_one_job_and_foreign_videos_are_safe(tmp_path: Path) -
     assert queue.conflict(job(seed=3)) == ""
 
 
+@pytest.mark.integration
 def test_workers_on_the_same_cores_are_counted_until_they_end(tmp_path: Path) -> None:
     first = open_queue(tmp_path)
     imports = "from pathlib import Path; from pavdm_cli.batch.queue import open_queue"

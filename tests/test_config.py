@@ -11,10 +11,12 @@ import pytest
 from support.command import pavdm
 from support.options import ROOT, parsed, sample
 
-from pavdm_cli.commands import config
+from pavdm_cli.commands import common, config, plan
 from pavdm_cli.commands.config_file import to_toml
+from pavdm_cli.commands.flags import request_of
 from pavdm_cli.commands.option_values import options_of
 from pavdm_cli.errors import UsageError
+from pavdm_cli.generation.config import resolve
 
 GENERATE = options_of(ROOT.commands["generate"])
 PROMPT = "a red ball over green hills at noon"
@@ -141,6 +143,7 @@ def test_a_wrong_variable_is_named_and_a_misspelt_one_is_noted(monkeypatch: pyte
     assert note in pavdm("models", "path", "pocket").err
 
 
+@pytest.mark.integration
 def test_the_plan_says_where_every_value_is_from(monkeypatch: pytest.MonkeyPatch) -> None:
     others = "aspect = '1:1'\ncamera-motion = 'pan left'\naesthetic-score = 6\n"  # of which pocket can use none
     Path("pavdm.toml").write_text(f"steps = 6\n{others}")
@@ -155,9 +158,33 @@ def test_the_plan_says_where_every_value_is_from(monkeypatch: pytest.MonkeyPatch
         "device": "--device",
     }
     assert {"window", "size", "guidance"} < sources.keys()
-    assert pavdm("generate", PROMPT, "--camera-motion", "pan left").code == 2
 
 
+def test_what_a_model_cannot_use_is_skipped_from_files_and_refused_from_flags() -> None:
+    Path("pavdm.toml").write_text("aspect = '1:1'\ncamera-motion = 'pan left'\naesthetic-score = 6\n")
+    context = parsed("generate", PROMPT, "--seed", "3")
+    common.check_model_options(context, "pocket")
+    assert config.sources_of(context).keys() == {"prompt", "seed"}
+    assert request_of(context.params).options == {}
+    common.check_model_options(parsed("generate", PROMPT), "opensora-v1.2")
+    with pytest.raises(UsageError, match="--camera-motion does nothing with pocket"):
+        common.check_model_options(parsed("generate", PROMPT, "--camera-motion", "pan left"), "pocket")
+
+
+def test_what_decides_every_setting_is_named() -> None:
+    Path("pavdm.toml").write_text("steps = 6\n")
+    context = parsed("generate", PROMPT, "--device", "cpu")
+    table = plan.settings(resolve(request_of(context.params)), config.sources_of(context))
+    assert {name: table[name] for name in ("steps", "device", "window", "size", "prompt")} == {
+        "steps": ("6", "pavdm.toml"),
+        "device": ("cpu", "--device"),
+        "window": ("12", "model card of pocket"),
+        "size": ("96x64", "model card of pocket"),
+        "prompt": (PROMPT, "command line"),
+    }
+
+
+@pytest.mark.integration
 def test_info_writes_a_file_that_makes_the_same_video_again() -> None:
     words = ("--frames", "2", "--steps", "6", "--threads", "1", "--seed", "3", "--device", "cpu", "--crf", "30")
     assert pavdm("generate", "a red ball, drifting over sand dunes at dawn", *words, "-o", "a.mp4").code == 0

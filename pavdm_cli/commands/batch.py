@@ -164,14 +164,15 @@ def _threads(job: Job, workers: int) -> int:
 
 def _supervise(queue: Any, jobs: Sequence[Job], workers: int, stop: Stop, listener: Any) -> None:
     """Start workers, and watch the queue until they end. Raises: PavdmError if all end with an error of their own."""
-    asked = False
+    asked, settled = False, set[str]()
     with started(workers) as processes:
         while any(process.poll() is None for process in processes):
             if stop() and not asked:
                 stop_all(processes)
                 asked = True
-            for job in jobs:
-                listener.seen(job, queue.standing(job.name))
+            for job in (job for job in jobs if job.name not in settled):
+                listener.seen(job, standing := queue.standing(job.name))
+                settled |= {job.name} if standing.kind == "done" else set()
             time.sleep(SECONDS_BETWEEN_LOOKS)
     if all(process.returncode not in (0, 1) for process in processes) and not stop():
         raise PavdmError("all workers ended with an error", "--workers 1 shows what is wrong")
