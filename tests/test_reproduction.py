@@ -35,6 +35,7 @@ POCKET_CASES = {
     "ramp_up": ("--ramp-up", "full"),
     "stride": ("--method", "windows", "--stride", "3"),
     "warmup": ("--warmup", "1"),
+    "loop": ("--loop", "--frames", "32"),
     "timeline": ("--frames", "12", "--at", "0.5s", "at night", "--at", "1s", "a blue kite"),
     "forever": ("--seconds", "forever", "--frames", "6"),
     "blend": ("--frames", "12", "--at", "0.5s", "at night", "--blend", "1"),

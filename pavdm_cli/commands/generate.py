@@ -19,6 +19,7 @@ def generate(
     at: timeline_options.At = None,
     timeline: timeline_options.Timeline = None,
     blend: timeline_options.Blend = 0.0,
+    loop: length_options.Loop = False,
     image: options.Image = None,
     output: options.Out = None,
     model: options.Model = "pocket",

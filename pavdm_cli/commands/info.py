@@ -130,6 +130,7 @@ def reproduction(metadata: dict[str, Any]) -> tuple[str, str, list[str]]:
     words += ["--only-new"] if metadata.get("only_new") else []
     own = [] if "source" in metadata else [name for name in ("warmup", "scale", "scale_filter") if name in metadata]
     words += [word for name in own for word in (f"--{name.replace('_', '-')}", str(metadata[name]))]
+    words += ["--loop"] if metadata.get("loop") else []
     words += ["--compile"] if metadata.get("compile") else []
     if "source" in metadata:
         return "extend", metadata["source"], words
@@ -159,7 +160,7 @@ def stored_flags() -> list[str]:
     from pavdm_cli.models.execution import ExecutionConfig
     from pavdm_cli.runtime.untrusted import stored_kinds
 
-    own_words = ("warmup", "reencode", "compile", "timeline", "forever")
+    own_words = ("warmup", "reencode", "compile", "timeline", "forever", "loop")
     stored = [*stored_kinds(GenerationConfig), "model", *stored_kinds(ExecutionConfig)]
     return [*(name for name in stored if name not in own_words), "image", "size", "crf", "start", "audio"]
 

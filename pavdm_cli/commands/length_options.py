@@ -40,3 +40,11 @@ Seconds = Annotated[
 FrameCount = Annotated[
     int | None, typer.Option("--frames", help="Length in frames, instead of --seconds.", rich_help_panel=WHAT)
 ]
+Loop = Annotated[
+    bool,
+    typer.Option(
+        "--loop",
+        help="End where the video begins: its last chunks are shown its first two, clean, behind them.",
+        rich_help_panel=WHAT,
+    ),
+]

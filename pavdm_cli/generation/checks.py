@@ -46,11 +46,26 @@ def check_sampling(request: Request) -> None:
     for file in request.lora:
         parse_lora(file)
     _check_context(request)
+    check_loop(request)
     if request.reencode and schedule.context and not in_whole_units(request, schedule):
         unit = unit_of(request)
         raise UsageError(f"--reencode: {unit_reason(request)}", f"try --window {-(-schedule.chunk // unit) * unit}")
     check_graphs_on(request.execution.cuda_graphs, uncapturable(edit, request.execution))
     _check_options(request)
+
+
+def check_loop(request: Request) -> None:
+    """Refuse a loop where the end of the video cannot be shown its start. Raises: UsageError."""
+    if not request.loop:
+        return
+    reasons = {
+        f"--method {request.method}, whose windows are not progressive": request.method != "pa",
+        "--ramp-up full": request.ramp_up == "full",
+        "--seconds forever": request.forever,
+        "a video that begins with given frames": request.continues,
+    }
+    for reason in (reason for reason, applies in reasons.items() if applies):
+        raise UsageError(f"--loop does not go with {reason}", "leave --loop out")
 
 
 def _check_context(request: Request) -> None:

@@ -22,6 +22,7 @@ from pavdm_cli.generation.checks import (
     unit_reason,
     warmup_of,
 )
+from pavdm_cli.generation.loop import with_whole_loop
 from pavdm_cli.generation.request import FOREVER, MOST_CONTEXT, MOST_WARMUP, Request
 from pavdm_cli.generation.timeline import MAX_BLEND, STORED, PromptChange, check_shown, check_timeline
 from pavdm_cli.models.adapter import Options, Prompt, VideoModel
@@ -65,6 +66,7 @@ class GenerationConfig:
     blend: float = field(default=0.0, metadata=changes_frames(number(0, MAX_BLEND)))  # seconds
     formatted_timeline: tuple[Prompt, ...] = ()  # as `formatted_prompt`
     forever: bool = field(default=False, metadata=changes_frames(FLAG))  # without a ramp-down, until it is stopped
+    loop: bool = field(default=False, metadata=changes_frames(FLAG))  # the last chunks lead up to the first ones
     sink: int = 0  # first chunks that stay in front of the context
     repeat_positions: bool = False
     lora: tuple[str, ...] = ()  # files, each with :SCALE or without
@@ -201,6 +203,7 @@ def resolve(request: Request) -> GenerationConfig:
         warmup=warmup_of(request),
         reencode=_reencodes(request, schedule),
         edit_ratio=request.edit_ratio,
+        loop=request.loop,
         sink=request.sink,
         repeat_positions=request.repeat_positions,
         lora=request.lora,
@@ -210,7 +213,7 @@ def resolve(request: Request) -> GenerationConfig:
         open_switches=frozenset(name for name in SWITCHES if getattr(request.execution, name) == "auto"),
     )
     check_shown(config.timeline, range(config.warmup, config.total_chunks), config.start_of)
-    return config
+    return with_whole_loop(config) if request.loop else config
 
 
 SWITCHES = ("cfg_batching", "overlap_decode", "vae_tiling")  # what a memory plan may change

@@ -51,6 +51,7 @@ def _stored(config: GenerationConfig) -> dict[str, Any]:
     idle += ("forever",) if not config.forever else ()
     idle += ("frames",) if config.endless else ()  # known when it is stopped
     idle += ("timeline", "blend") if not config.timeline else ()
+    idle += ("loop",) if not config.loop else ()
     idle += ("stride",) if config.method != "windows" else ()
     return {name: value for name, value in stored.items() if name not in idle}
 

@@ -112,6 +112,7 @@ class Request:
     guidance: float | None = None
     solver: str | None = None
     ramp_up: str = "grow"  # or "full": chunks that have not started are shown as noise
+    loop: bool = False  # the video ends where it begins
     stride: int = 0  # of the method `windows`: steps between chunks; 0: all at once
     warmup: int | None = None  # chunks generated before the video and dropped
     lora: tuple[str, ...] = ()  # files, each with :SCALE or without

@@ -101,6 +101,7 @@ class ModelSpec:
     # |latent| above this is an error: the variance is 1, data stay below 8, and guidance of 100 reached 42.
     latent_limit: float = 100.0
     warmup: int = 0  # chunks generated and dropped first, since quality is lowest while the window fills
+    loop_latents: int = 0  # last latents of a loop, which are shown its start; 0: as many as the window has room for
     scale: int = 1  # default upscaling factor of its frames in files
     causal: bool = True  # trained so that clean frames attend only to clean ones: the context cache is exact
     ignored: tuple[IgnoredOption, ...] = ()

@@ -13,6 +13,8 @@ from pavdm_cli.sampling.schedule import Schedule
 if TYPE_CHECKING:
     from pavdm_cli.sampling.loop import SamplerState
 
+LOOP_CHUNKS = 2  # of a looping video's start, which its end leads up to
+
 
 def with_right_context(schedule: Schedule, chunks: int, latents: int, first: int = 0) -> Schedule:
     """The schedule of a video from chunk `first` to `chunks` - 1 that so many clean latents follow.
@@ -22,6 +24,19 @@ def with_right_context(schedule: Schedule, chunks: int, latents: int, first: int
     left = schedule.chunk if schedule.fill_to and not schedule.context else 0  # whose room the clean latents share
     joining = max(1, (schedule.window - latents - left) // schedule.chunk)
     return replace(schedule, right_context=latents, join=max(first, chunks - joining))
+
+
+def with_loop_context(schedule: Schedule, chunks: int, first: int, latents: int = 0) -> Schedule:
+    """The schedule of a video whose last chunks lead up to its own first ones, from chunk `first` on.
+
+    latents: how many see them; 0: as many as the window has room for.
+    """
+    loop = range(first, first + LOOP_CHUNKS)
+    context = len(schedule.latents(loop))
+    joining = with_right_context(schedule, chunks, context, loop.stop)
+    if latents:
+        joining = replace(joining, join=max(loop.stop, chunks - latents // schedule.chunk))
+    return replace(joining, loop=loop)
 
 
 def with_loop(state: SamplerState, schedule: Schedule, leaving: int) -> Tensor | None:

@@ -29,6 +29,7 @@ SPEC = ModelSpec(
     guidance=1.5,
     distilled_guidance=1.5,
     warmup=4,
+    loop_latents=24,
     scale=4,
     method="pa",
     world="its own painted world",

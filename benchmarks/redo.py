@@ -1,0 +1,192 @@
+"""How well a span that is made again joins what follows it, and how well a looping video meets its start.
+
+Twelve videos of `pocket`, two spans of each, and a loop of each; one row for every video, in
+`benchmarks/results/redo.jsonl`. A video that has a row for these weights is left out, so that an interrupted run
+continues. `python benchmarks/redo.py`; `--sheets FOLDER` also writes contact sheets around the joins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pavdm_cli.bench.env import environment
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.request import build_request
+from pavdm_cli.models.pixels import to_bytes
+from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.sampling.loop import SampledChunk, from_clip
+from pavdm_cli.sampling.right_context import LOOP_CHUNKS, with_loop_context, with_right_context
+from pavdm_cli.sampling.schedule import Schedule
+from pavdm_cli.video.contact_sheet import write_contact_sheet
+
+Pixels = NDArray[np.uint8]
+PROMPTS = (
+    "a red ball bouncing in the desert",
+    "a green cube hovering over the sea",
+    "a yellow ball rolling on snow",
+    "a red ball on a beach at night",
+)
+VIDEOS, CHUNKS, SEED, OTHER_SEED = 12, 24, 100, 900
+SPANS = (range(6, 12), range(6, 18))  # chunks
+RESULTS = Path(__file__).parent / "results" / "redo.jsonl"
+HEAD = "| | jump at the join | worst | jump at the left join | sharpness |\n|---|---|---|---|---|"
+KINDS = {"redo": "redo with `--to`", "cut": "hard cut: the same without what follows", "original": "the original there"}
+LOOPS = {"loop": "`--loop`", "none": "without"}
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """A video with everything that it can be made again from."""
+
+    config: GenerationConfig
+    model: ModelRunner
+    chunks: list[SampledChunk]
+    latents: Tensor  # (1, T, C, h, w)
+    frames: Pixels  # (n, H, W, 3)
+
+
+def make_film(number: int, model: ModelRunner | None, chunks: int = CHUNKS) -> Film:
+    """The video of a number."""
+    values = {"prompt": PROMPTS[number % len(PROMPTS)], "frames": 4 * chunks, "seed": SEED + number, "threads": 1}
+    config = resolve(build_request(values | {"device": "cpu"}))
+    model = model or pipeline.open_model(config)
+    sampled = list(pipeline.sampled(config, model))
+    latents = torch.cat([chunk.latents for chunk in sampled], dim=1)
+    return Film(config, model, sampled, latents, decode(model, latents))
+
+
+@torch.no_grad()
+def decode(model: ModelRunner, latents: Tensor) -> Pixels:
+    """Frames (n, H, W, 3) at the model's own size."""
+    return to_bytes(model.decode(latents)[0])
+
+
+def made_again(film: Film, span: range, seed: int, joins: bool) -> Pixels:
+    """The video with new chunks in a span, which lead up to the next one or end as a video does."""
+    config, size = film.config, film.config.schedule.chunk
+    first, stop = config.warmup + span.start, config.warmup + span.stop
+    schedule = with_right_context(config.schedule, stop, size, first) if joins else config.schedule
+    start = from_clip(schedule, film.latents[:, : size * span.start], pipeline.levels_of(config).sigmas, first)
+    after = film.latents[:, size * span.stop :]
+    start = replace(start, right_context=after[:, :size].clone() if joins else None)
+    changed = replace(config, schedule=schedule, seed=seed, frames=4 * span.stop)
+    new = list(pipeline.latents(changed, film.model, start))
+    return decode(film.model, torch.cat([film.latents[:, : size * span.start], *new, after], dim=1))
+
+
+def looped(film: Film, schedule: Schedule | None = None) -> Pixels:
+    """The video and its first two chunks again, its last ones made so that they lead up to them."""
+    config, size = film.config, film.config.schedule.chunk
+    first = film.latents[:, : LOOP_CHUNKS * size]
+    schedule = schedule or with_loop_context(
+        config.schedule, config.total_chunks, config.warmup, config.spec.loop_latents
+    )
+    assert schedule.join is not None
+    before = film.chunks[schedule.join - 1 - config.warmup]  # up to here, a looping video is the same
+    changed = replace(config, schedule=schedule)
+    new = list(pipeline.latents(changed, film.model, replace(before.state, right_context=first.clone())))
+    same = film.latents[:, : size * (schedule.join - config.warmup)]
+    return decode(film.model, torch.cat([same, *new, first], dim=1))
+
+
+def jump(frames: Pixels, at: int) -> float:
+    """Mean change from the frame before to frame `at`, in levels of 255."""
+    return float(np.abs(frames[at].astype(int) - frames[at - 1]).mean())
+
+
+def sharpness(frames: Pixels) -> float:
+    """Mean magnitude of the Laplacian."""
+    grey = frames.astype(float).mean(-1)
+    inner = 4 * grey[:, 1:-1, 1:-1] - grey[:, :-2, 1:-1] - grey[:, 2:, 1:-1] - grey[:, 1:-1, :-2] - grey[:, 1:-1, 2:]
+    return float(np.abs(inner).mean())
+
+
+def figures(frames: Pixels, film: Film, first: int, end: int) -> dict[str, float]:
+    """Jumps relative to the median one of the video, and sharpness relative to the original's."""
+    usual = median(jump(film.frames, at) for at in range(8, len(film.frames)))
+    sharp = sharpness(frames[first:end]) / sharpness(film.frames[first:end])
+    values = {"join": jump(frames, end) / usual if end < len(frames) else 0.0, "left": jump(frames, first) / usual}
+    return {name: round(value, 3) for name, value in (values | {"sharpness": sharp}).items()}
+
+
+def measure(film: Film, number: int) -> tuple[dict[str, Any], list[Pixels]]:
+    """The figures of a video, and frames of its joins."""
+    spans, sheet = [], []
+    for span in SPANS:
+        first, end = 4 * span.start, 4 * span.stop
+        results = {kind: made_again(film, span, OTHER_SEED + number, kind == "redo") for kind in ("redo", "cut")}
+        results["original"] = film.frames
+        rows = {kind: figures(frames, film, first, end) for kind, frames in results.items()}
+        spans.append({"first": first, "end": end} | rows)
+        sheet += [around(frames, place) for frames in results.values() for place in (first, end)]
+    again = decode(film.model, torch.cat([film.latents, film.latents[:, :4]], dim=1))
+    end, loop = len(film.frames), looped(film)
+    start = end - 32
+    loops = {"loop": figures(loop, film, start, end), "none": figures(again, film, start, end)}
+    sheet += [around(loop, end), around(again, end)]
+    return {"spans": spans, "loop": loops}, sheet
+
+
+def around(frames: Pixels, place: int, each: int = 6) -> Pixels:
+    """Frames before and after a place."""
+    return frames[place - each : place + each]
+
+
+def line(name: str, rows: list[dict[str, float]]) -> str:
+    """A row of the table."""
+    joins, left, sharp = ([row[key] for row in rows] for key in ("join", "left", "sharpness"))
+    return f"| {name} | {median(joins):.1f} | {max(joins):.1f} | {median(left):.1f} | {median(sharp):.2f} |"
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """The documented table of some rows."""
+    lines = HEAD.splitlines()
+    for chunks, index in ((len(span), index) for index, span in enumerate(SPANS)):
+        for kind, name in KINDS.items():
+            lines.append(line(f"{chunks} chunks, {name}", [row["spans"][index][kind] for row in rows]))
+    return lines + [line(f"loop point, {name}", [row["loop"][kind] for row in rows]) for kind, name in LOOPS.items()]
+
+
+def stored(path: Path) -> list[dict[str, Any]]:
+    """The rows of the last weights that were measured, one for each video."""
+    rows = [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
+    latest = {row["video"]: row for row in rows if row["weights"] == rows[-1]["weights"]}
+    return [latest[video] for video in sorted(latest)]
+
+
+def main() -> None:
+    """Measure what has no row yet, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
+    given, model = parser.parse_args(), None
+    for number in range(VIDEOS):
+        if number in {row["video"] for row in stored(given.results)}:
+            continue
+        film = make_film(number, model)
+        model = film.model
+        measured, sheet = measure(film, number)
+        settings = {"video": number, "seed": SEED + number, "span_seed": OTHER_SEED + number, "chunks": CHUNKS}
+        row = {"schema": "pavdm.redo/1", **environment(), "weights": model.digest, **settings, **measured}
+        with given.results.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        if given.sheets and number < 4:
+            given.sheets.mkdir(exist_ok=True)
+            write_contact_sheet(given.sheets / f"redo-{number}.png", np.stack(sheet))
+        print(f"video {number}: {row['spans'][0]['redo']} {row['loop']['loop']}", flush=True)
+    print("\n".join(table(stored(given.results))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Videos that loop: how long they must be, and the schedule of one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.sampling.right_context import LOOP_CHUNKS, with_loop_context
+
+if TYPE_CHECKING:
+    from pavdm_cli.generation.config import GenerationConfig
+
+
+def with_whole_loop(config: GenerationConfig) -> GenerationConfig:
+    """The same video of whole chunks, the last of which lead up to its start. Raises: UsageError if it is too short."""
+    least = config.schedule.capacity + LOOP_CHUNKS
+    if config.chunks < least:
+        frames = _frames(config, least)
+        seconds = f"{frames / config.spec.fps:g} s, {frames} frames"
+        raise UsageError(f"--loop needs at least {seconds}, got {config.frames}", f"try --frames {frames}")
+    frames, schedule = _frames(config, config.chunks), config.schedule
+    note = f"made {frames} frames instead of {config.frames}: a loop ends with a whole chunk"
+    config = replace(config, frames=frames, notes=(*config.notes, *([note] if frames != config.frames else [])))
+    looped = with_loop_context(schedule, config.total_chunks, config.warmup, config.spec.loop_latents)
+    return replace(config, schedule=looped)
+
+
+def _frames(config: GenerationConfig, chunks: int) -> int:
+    """Frames of at least so many chunks that are whole units of the VAE."""
+    layout, schedule = config.layout, config.schedule
+    while True:
+        latents = len(schedule.latents(range(config.warmup, config.warmup + chunks)))
+        if latents % layout.unit == 0:
+            return layout.frames(latents, latents, config.begun).start
+        chunks += 1
