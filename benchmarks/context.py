@@ -1,7 +1,7 @@
 """More than one clean chunk of context: `python benchmarks/context.py FOLDER` generates, measures and reports.
 
 Arms with the same prompts and seeds: 1, 2 or 4 chunks of context, and 1 or 2 with the first chunk as a sink; with
-positions that repeat, so that none leaves those of training, or that go on in order.
+positions that repeat, so that none exceeds those of training, or that continue in order.
 Continues what was stopped. Rows go to benchmarks/results/context.jsonl from a clean commit alone.
 """
 
@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENT, RESULTS = ROOT / "docs" / "results.md", ROOT / "benchmarks" / "results" / "context.jsonl"
 BEGIN, END = "<!-- context -->", "<!-- end of context -->"
 ARMS = {"1": (1, 0), "2": (2, 0), "4": (4, 0), "1 + sink": (1, 1), "2 + sink": (2, 1)}  # chunks of context, of the sink
-IN_ORDER = ", in order"  # positions go on beyond those of training, instead of being repeated
+IN_ORDER = ", in order"  # positions continue beyond those of training, instead of being repeated
 ARMS |= {name + IN_ORDER: counts for name, counts in ARMS.items() if name != "1"}
 COLUMNS = (
     Column("identity drift", "identity_drift", "change of the object from its first two seconds to the last 15 %"),
@@ -136,16 +136,16 @@ def section_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         metrics = measurement["metrics"] | {"chunk_ms": row["chunk_ms"]}
         arms[row["arm"]][row["seed"]] = row | {"measurement": measurement | {"metrics": metrics}}
     seeds, commits = sorted({row["seed"] for row in rows}), sorted({str(row["commit"]) for row in rows})
-    about = f"{len(seeds)} prompts of {rows[0]['seconds']:g} s, the same in every arm"
+    title = f"{len(seeds)} prompts of {rows[0]['seconds']:g} s, the same in every arm"
     return [
-        f"{about}; weights {rows[0]['weights']}, commit {', '.join(commits)}.",
+        f"{title}; weights {rows[0]['weights']}, commit {', '.join(commits)}.",
         "Means; in parentheses the paired difference to one chunk with its 95 % interval, where that excludes 0.",
         "",
         f"| context | {' | '.join(f'{one.title} ' + ('↓' if one.lower_is_better else '↑') for one in COLUMNS)} |",
         "|---" * (len(COLUMNS) + 1) + "|",
         *(arm_line(name, arms[name], arms["1"]) for name in ARMS if arms[name]),
         "",
-        *(f"- *{column.title}*: {column.about}." for column in COLUMNS),
+        *(f"- *{column.title}*: {column.description}." for column in COLUMNS),
     ]
 
 

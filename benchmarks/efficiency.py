@@ -1,6 +1,6 @@
-"""Measure the shares of the matrix-product rate behind `--plan`'s estimate of time: `python benchmarks/efficiency.py`.
+"""Measure the shares of the matmul throughput behind `--plan`'s estimate of time: `python benchmarks/efficiency.py`.
 
-Rounds of one matrix product, denoising, decoding and writing on one thread, in processor time: what other programs
+Rounds of one matmul, denoising, decoding and writing on one thread, in processor time: what other programs
 take does not count. Prints a line a round and the medians for `pavdm_cli/bench/estimate.py`.
 """
 
@@ -56,8 +56,8 @@ def one_round(config: GenerationConfig, model: ModelRunner, folder: Path) -> dic
     flop = denoise_tflop(config, meta)
     decoded = decode_tflop(meta) * config.frames / config.layout.unit_frames
     count = sum(len(frames) for frames in pixels) * config.spec.size[0] * config.spec.size[1]
-    found = {"denoise": flop / denoise / rate, "decode": decoded / decode / rate}
-    return {"tflops": rate, **found, "write_tflop": written * rate / count}
+    shares = {"denoise": flop / denoise / rate, "decode": decoded / decode / rate}
+    return {"tflops": rate, **shares, "write_tflop": written * rate / count}
 
 
 def main() -> None:
@@ -65,14 +65,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0)
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     for precision in ("fp32", "bf16"):
         options = {"threads": 1, "device": "cpu", "precision": precision}
-        config = resolve(build_request({"prompt": PROMPT, "seconds": given.seconds} | options))
+        config = resolve(build_request({"prompt": PROMPT, "seconds": args.seconds} | options))
         model, rows = pipeline.open_model(config), []
         with tempfile.TemporaryDirectory() as folder:
-            for _ in range(given.rounds):
+            for _ in range(args.rounds):
                 rows.append(one_round(config, model, Path(folder)))
                 print(precision, json.dumps({name: round(value, 12) for name, value in rows[-1].items()}), flush=True)
         print(precision, "median", {name: float(f"{median(row[name] for row in rows):.3g}") for name in rows[0]})

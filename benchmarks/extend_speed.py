@@ -1,4 +1,4 @@
-"""Time of `pavdm extend` beside ffmpeg re-encoding the same input, in turn; rows to benchmarks/results/extend.jsonl.
+"""Time of `pavdm extend` and of ffmpeg re-encoding its input, alternating; rows to benchmarks/results/extend.jsonl.
 
 `default` is `ffmpeg -c:v libx264 -crf 16 -c:a copy`; `same` is ffmpeg with the x264 settings that extend writes with.
 Ratios of processor time (user and system, the whole process) are the steadier ones where other work shares the machine.
@@ -36,12 +36,12 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--frames", type=int, default=1, help="new frames")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "extend.jsonl")
-    given = parser.parse_args()
+    args = parser.parse_args()
     worst = 0.0
-    for size in given.sizes:
-        row = measure(size, given.seconds, given.pairs, given.frames)
+    for size in args.sizes:
+        row = measure(size, args.seconds, args.pairs, args.frames)
         worst = max(worst, row["summary"]["default"]["cpu"])
-        with given.results.open("a") as file:
+        with args.results.open("a") as file:
             file.write(json.dumps(row) + "\n")
     sys.exit(0 if worst <= BAR else 1)
 
@@ -63,7 +63,7 @@ def ratio(rounds: list[dict[str, dict[str, float]]], other: str, kind: str) -> f
 
 
 def clip(folder: Path, size: str, seconds: float) -> Path:
-    """A moving test pattern with noise, at 30 frames a second, and a tone."""
+    """A moving test pattern with noise, at 30 fps, and a tone."""
     pattern, tone = f"testsrc2=s={size}:r={RATE}:d={seconds},noise=alls=6:allf=t", f"sine=440:d={seconds}"
     inputs = ["-f", "lavfi", "-i", pattern, "-f", "lavfi", "-i", tone]
     coded = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p", "-c:a", "aac"]
@@ -87,12 +87,12 @@ def commands(source: Path, frames: int) -> dict[str, list[str]]:
 def spent(command: list[str]) -> dict[str, float]:
     """Seconds of the wall clock and of the processor, the process's threads included; Linux and macOS."""
     begun = time.perf_counter()
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said)
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
         _, status, used = os.wait4(process.pid, 0)
-        said.seek(0)
+        output.seek(0)
         if status:
-            sys.exit(f"{command[0]} failed: {said.read().decode(errors='replace')}")
+            sys.exit(f"{command[0]} failed: {output.read().decode(errors='replace')}")
     return {"wall": round(time.perf_counter() - begun, 2), "cpu": round(used.ru_utime + used.ru_stime, 2)}
 
 

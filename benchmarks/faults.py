@@ -66,12 +66,12 @@ def run(folder: Path, words: tuple[str, ...], fault: str = "none", number: int =
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE} | options
     process = subprocess.Popen(command, cwd=folder, text=True, env=_environment(), **streams)
     try:
-        _, said = process.communicate(timeout=seconds)
+        _, output = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.kill()
-        _, said = process.communicate()
-    counts = COUNT.findall(said or "")
-    begun = re.search(r"resuming after frame (\d+) of", said or "")
+        _, output = process.communicate()
+    counts = COUNT.findall(output or "")
+    begun = re.search(r"resuming after frame (\d+) of", output or "")
     return Attempt(process.returncode, int(counts[-1]) if counts else 0, int(begun[1]) if begun else None)
 
 
@@ -109,16 +109,16 @@ def finish(folder: Path, whole: Path, row: Row, announced: int) -> None:
 
 def random_kills(whole: Path, count: int, longest: float) -> Row:
     """SIGKILL at random moments, up to six times a video."""
-    row, draw = Row("SIGKILL at a random moment"), random.Random(0)
+    row, rng = Row("SIGKILL at a random moment"), random.Random(0)
     while row.times < count:
         with empty_folder() as folder:
-            attempt = run(folder, (*WORDS, "-o", "v.mp4"), seconds=draw.uniform(0.3, 1) * longest)
+            attempt = run(folder, (*WORDS, "-o", "v.mp4"), seconds=rng.uniform(0.3, 1) * longest)
             for _ in range(5):
                 row.times += attempt.code == -signal.SIGKILL
                 row.exit_codes.add(attempt.code)
                 if (folder / "v.mp4").exists():
                     break
-                attempt = resume(folder, row, attempt.announced, seconds=draw.uniform(0.3, 1) * longest)
+                attempt = resume(folder, row, attempt.announced, seconds=rng.uniform(0.3, 1) * longest)
             finish(folder, whole, row, attempt.announced)
     return row
 
@@ -198,10 +198,10 @@ def dead_pipes(whole: Path) -> Row:
     """Nobody reads standard output and standard error."""
     row = Row("dead pipes")
     with empty_folder() as folder:
-        reading, writing = os.pipe()
-        os.close(reading)
-        attempt = run(folder, (*WORDS, "-o", "v.mp4"), stdout=writing, stderr=writing)
-        os.close(writing)
+        read_end, write_end = os.pipe()
+        os.close(read_end)
+        attempt = run(folder, (*WORDS, "-o", "v.mp4"), stdout=write_end, stderr=write_end)
+        os.close(write_end)
         row.times, row.exit_codes = 1, {attempt.code}
         compare(folder, whole, row)
     return row
@@ -214,7 +214,7 @@ def asked_to_end(whole: Path, number: signal.Signals) -> Row:
         command = [sys.executable, str(HERE / "faulty_process.py"), "none", "0", *WORDS, "-o", "v.mp4"]
         streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         with subprocess.Popen(command, cwd=folder, text=True, env=_environment(), **streams) as process:
-            counts = (int(found[1]) for line in process.stderr or () if (found := COUNT.search(line)))
+            counts = (int(match[1]) for line in process.stderr or () if (match := COUNT.search(line)))
             announced = next(count for count in counts if count >= FRAMES // 3)
             process.send_signal(number)
             announced = max([announced, *counts])
@@ -258,16 +258,22 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50, help="SIGKILLs at random moments")
     parser.add_argument("--inside", type=int, default=100, help="the most SIGKILLs inside each kind of write")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "faults.jsonl")
-    given = parser.parse_args()
-    table: list[dict[str, Any]] = []
+    args = parser.parse_args()
+    rows_stored: list[dict[str, Any]] = []
     print(HEAD)
-    for row in rows(given.kills, given.inside):
-        table.append(asdict(row) | {"exit_codes": sorted(row.exit_codes)})
-        print(line(table[-1]), flush=True)
-    stored = {"schema": "pavdm.faults/1", **environment(), "frames": FRAMES, "words": list(WORDS), "faults": table}
-    with given.results.open("a") as file:
+    for row in rows(args.kills, args.inside):
+        rows_stored.append(asdict(row) | {"exit_codes": sorted(row.exit_codes)})
+        print(line(rows_stored[-1]), flush=True)
+    stored = {
+        "schema": "pavdm.faults/1",
+        **environment(),
+        "frames": FRAMES,
+        "words": list(WORDS),
+        "faults": rows_stored,
+    }
+    with args.results.open("a") as file:
         file.write(json.dumps(stored) + "\n")
-    sys.exit(any(row["lost"] or row["identical"] < row["videos"] for row in table))
+    sys.exit(any(row["lost"] or row["identical"] < row["videos"] for row in rows_stored))
 
 
 if __name__ == "__main__":

@@ -39,33 +39,33 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=2, help="timed, one after the other")
     parser.add_argument("--threads", type=int, default=0, help="0: the default of torch")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "full-size.jsonl")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads or torch.get_num_threads())
-    row = measure(getattr(torch, given.dtype), given.passes)
-    with given.results.open("a") as file:
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    row = measure(getattr(torch, args.dtype), args.passes)
+    with args.results.open("a") as file:
         file.write(json.dumps(row) + "\n")
-    found = row["summary"]
-    print(json.dumps(found))
-    sys.exit(0 if found["finite"] and found["peak_memory_mb"] < LIMIT else 1)
+    summary = row["summary"]
+    print(json.dumps(summary))
+    sys.exit(0 if summary["finite"] and summary["peak_memory_mb"] < LIMIT else 1)
 
 
 def measure(dtype: torch.dtype, passes: int) -> dict[str, Any]:
-    """One row: the machine, its rate of matrix products in this run, what was run, and what it took."""
+    """One row: the machine, its matmul throughput in this run, what was run, and what it took."""
     begun = time.perf_counter()
     model = init_random(lambda: STDiT(XL2), CPU, dtype, {"rope.freqs": rotary_frequencies(XL2.head_width)})
-    made = time.perf_counter() - begun
+    init_seconds = time.perf_counter() - begun
     parameters, weights = (sum(f(p) for p in model.parameters()) for f in (torch.numel, lambda p: p.nbytes))
-    denoiser, shown = bound(model)
+    denoiser, step = bound(model)
     spent, velocity = timed(denoiser, passes)
     tflop, ceiling = (
-        1e-12 * step_flops(XL2, shown, tokens_per_latent(XL2, (SIZE[0] // 8, SIZE[1] // 8))),
+        1e-12 * step_flops(XL2, step, tokens_per_latent(XL2, (SIZE[0] // 8, SIZE[1] // 8))),
         ceilings(CPU, dtype),
     )
     config = {"dtype": str(dtype).removeprefix("torch."), "size": SIZE, "noisy": NOISY, "clean": CLEAN, "batch": 2}
     summary = {
         "parameters": parameters,
         "weights_mb": weights / 2**20,
-        "made_up_s": made,
+        "made_up_s": init_seconds,
         "pass_s": min(spent),
         "pass_tflop": tflop,
         "matrix_share": tflop / min(spent) / ceiling["matrix_tflops"],
@@ -78,27 +78,27 @@ def measure(dtype: torch.dtype, passes: int) -> dict[str, Any]:
 
 
 def bound(model: STDiT) -> tuple[Denoiser, StepShape]:
-    """The network bound to 300 random tokens under guidance, and what it is shown at every step."""
+    """The network bound to 300 random tokens under guidance, and the size of a step."""
     y = torch.randn(2, XL2.text_length, XL2.text_width, generator=torch.Generator().manual_seed(1))
     sigmas = warped_sigmas(STEPS, MODEL.timestep_ratio(SIZE, NOISY + CLEAN))
     with torch.no_grad():
-        text, table = (
+        text, modulation = (
             model.encode_text(y.to(model.x_embedder.proj.weight)),
             compute_modulation(model, 1000 * sigmas, MODEL.spec.fps),
         )
-    shown = StepShape(batch=2, window=NOISY + CLEAN, context=0, text=XL2.text_length)
-    return batched_cfg(with_full_context(model, text, table, CLEAN, SIZE), MODEL.spec.guidance), shown
+    step = StepShape(batch=2, window=NOISY + CLEAN, context=0, text=XL2.text_length)
+    return batched_cfg(with_full_context(model, text, modulation, CLEAN, SIZE), MODEL.spec.guidance), step
 
 
 def timed(denoiser: Denoiser, passes: int) -> tuple[list[float], torch.Tensor]:
     """Seconds of every pass, and the last one's velocity."""
     generator = torch.Generator().manual_seed(2)
     latents = torch.randn(1, CLEAN + NOISY, XL2.in_channels, SIZE[0] // 8, SIZE[1] // 8, generator=generator)
-    memory = denoiser.prefill(latents[:, :CLEAN], 0)
+    kv_cache = denoiser.prefill(latents[:, :CLEAN], 0)
     levels, spent = torch.full((NOISY,), STEPS, dtype=torch.int32), []
     for _ in range(passes):
         begun = time.perf_counter()
-        velocity = denoiser(latents[:, CLEAN:], levels, memory)
+        velocity = denoiser(latents[:, CLEAN:], levels, kv_cache)
         spent.append(time.perf_counter() - begun)
     return spent, velocity
 

@@ -48,12 +48,12 @@ class Place:
 
     def shape(self, *options: object) -> Command:
         """A row of Open-Sora's network at the paper's setting, with random weights."""
-        given = ("--shape", "pocket", "--samples", 1) if self.tiny else ("--shape", "opensora-v1.2")
-        return (*BENCH, *given, *options, *self.row())
+        shape = ("--shape", "pocket", "--samples", 1) if self.tiny else ("--shape", "opensora-v1.2")
+        return (*BENCH, *shape, *options, *self.row())
 
-    def seconds(self, wanted: int) -> Command:
+    def seconds(self, length: int) -> Command:
         """So long a video."""
-        return "--seconds", 2 if self.tiny else wanted
+        return "--seconds", 2 if self.tiny else length
 
 
 class Task(NamedTuple):
@@ -64,7 +64,7 @@ class Task(NamedTuple):
 
 
 def kernels_right(to: Place) -> Iterable[Command]:
-    """Every kernel against its reference, every back end of attention against the equation."""
+    """Every kernel against its reference, every attention backend against the equation."""
     yield (*PYTEST, ROOT / "tests/test_kernels_cuda.py")
     yield (*PYTEST, ROOT / "tests/test_attention.py", "-k", "gpu")
 
@@ -89,21 +89,21 @@ def same_videos(to: Place) -> Iterable[Command]:
 
 
 def paper(to: Place) -> Iterable[Command]:
-    """Throughput of Open-Sora's shape at the paper's setting: as it is, by flash, with the overlap's kept."""
+    """Throughput of Open-Sora's shape at the paper's setting: as it is, by flash, with the context cache."""
     yield to.shape()
     yield to.shape("--attention", "sdpa-flash")  # a figure even where what is chosen first breaks
     yield to.shape("--context-cache", "reuse")
 
 
 def kernels(to: Place) -> Iterable[Command]:
-    """Every kernel beside a copy of memory."""
+    """Every kernel, compared with a copy of memory."""
     width = ("--width", 192) if to.tiny else ()
     for dtype in ("bf16", "fp32", "fp16"):
         yield (*PAVDM, "bench", "kernels", "--dtype", dtype, *width, *to.row("kernels"))
 
 
 def ablation(to: Place) -> Iterable[Command]:
-    """One optimisation after another, beside the released code's operations."""
+    """One optimisation after another, compared with the released code's operations."""
     yield to.shape("--ablate")
 
 
@@ -115,9 +115,9 @@ def profile(to: Place) -> Iterable[Command]:
 
 
 def pocket(to: Place) -> Iterable[Command]:
-    """The embedded model from end to end; then what a person waits for."""
-    for beside in ("on", "off"):
-        yield (*BENCH, *to.seconds(30), "--overlap-decode", beside, *to.row())
+    """The bundled model from end to end; then the times that users wait for."""
+    for switch in ("on", "off"):
+        yield (*BENCH, *to.seconds(30), "--overlap-decode", switch, *to.row())
     yield (*PAVDM, "bench", "latency", *to.seconds(10), *(("--repeat", 1) if to.tiny else ()), *to.row("latency"))
 
 
@@ -129,10 +129,10 @@ def whole(to: Place) -> Iterable[Command]:
 
 def training(to: Place) -> Iterable[Command]:
     """Steps of training pocket at full detail."""
-    steps, made = (2, to.scratch / "codec") if to.tiny else (200, to.scratch / "codec")
+    steps, folder = (2, to.scratch / "codec") if to.tiny else (200, to.scratch / "codec")
     how = ("--steps", steps, "--detail", 1, "--device", to.device, "--folder")
-    yield (*PAVDM, "train", "codec", *how, made)
-    clips = ("--codec", made / "codec.safetensors", "--clips", 4 if to.tiny else 64, "--method", "base")
+    yield (*PAVDM, "train", "codec", *how, folder)
+    clips = ("--codec", folder / "codec.safetensors", "--clips", 4 if to.tiny else 64, "--method", "base")
     yield (*PAVDM, "train", "denoiser", *clips, *how, to.scratch / "base")
 
 
@@ -146,7 +146,7 @@ def graphs(to: Place) -> Iterable[Command]:
 
 
 def attention(to: Place) -> Iterable[Command]:
-    """Which back end is fastest; one that is not installed fails in a second or two."""
+    """Which backend is fastest; one that is not installed fails within two seconds."""
     for name in ("sdpa-math",) if to.tiny else ATTENTION:
         yield to.shape("--attention", name)
 
@@ -175,17 +175,17 @@ TASKS = {
 
 def main() -> None:
     """Run the tasks that are named, or all that are not done; exit code 1 where something failed or is left."""
-    given = arguments()
+    args = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended with this
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         sys.exit(f"not installed: {', '.join(missing)}; GPU.md tells how to bring them to a machine without a network")
-    given.folder.mkdir(parents=True, exist_ok=True)
-    until = time.monotonic() + 60 * given.minutes
+    args.folder.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + 60 * args.minutes
     with tempfile.TemporaryDirectory() as scratch:
-        place = Place(given.folder.resolve(), Path(scratch), given.device, given.tiny)
-        known = done([given.folder, *given.before])
-        left = given.tasks or [name for name in TASKS if name not in known]
-        failed = [name for name in left if not attempt(name, place, until, given.commit)]
+        place = Place(args.folder.resolve(), Path(scratch), args.device, args.tiny)
+        known = done([args.folder, *args.before])
+        left = args.tasks or [name for name in TASKS if name not in known]
+        failed = [name for name in left if not attempt(name, place, until, args.commit)]
     print(f"not in order: {', '.join(failed)}" if failed else "all done", flush=True)
     sys.exit(bool(failed))
 
@@ -200,10 +200,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--commit", help="of the sources, where they came without their history")
     parser.add_argument("--device", default="cuda", help="cpu tries the script out")
     parser.add_argument("--tiny", action="store_true", help="at sizes for that")
-    given = parser.parse_args()
-    if unknown := [name for name in given.tasks if name not in TASKS]:
+    args = parser.parse_args()
+    if unknown := [name for name in args.tasks if name not in TASKS]:
         parser.error(f"no such task: {', '.join(unknown)}")
-    return given
+    return args
 
 
 def attempt(name: str, place: Place, until: float, commit: str | None) -> bool:

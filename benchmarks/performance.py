@@ -43,25 +43,25 @@ def rows_of(name: str) -> list[Row]:
 
 
 def machine(row: Row) -> tuple[Any, ...]:
-    """What rates of matrix products can be compared on: processor or GPU, threads, precision."""
+    """What matmul throughput depends on: processor or GPU, threads, precision."""
     env = row["env"]
     return env["gpu"], env["processor"], env["threads"], row["ceilings"].get("matrix", "").partition(", ")[0]
 
 
-def is_quiet(row: Row, among: list[Row]) -> bool:
+def is_quiet(row: Row, rows: list[Row]) -> bool:
     """Whether no other process used the machine and its matmul throughput was within 5 % of the best ever stored."""
     if row["env"].get("other_cores", 1.0) > BUSY:
         return False
-    best = max(one["ceilings"]["matrix_tflops"] for one in among if machine(one) == machine(row))
+    best = max(one["ceilings"]["matrix_tflops"] for one in rows if machine(one) == machine(row))
     return bool(row["ceilings"]["matrix_tflops"] >= QUIET * best)
 
 
-def stored(name: str, kind: str, model: str, **settings: Any) -> list[Row]:
-    """The rows of a kind, a model and some settings that were quiet, the oldest first."""
-    asked, all_rows = {"model": model, **settings}, [row for file in FILES for row in rows_of(file)]
+def stored(name: str, kind: str, model: str, **values: Any) -> list[Row]:
+    """The rows of a kind, a model and some values that were quiet, the oldest first."""
+    fields, all_rows = {"model": model, **values}, [row for file in FILES for row in rows_of(file)]
     rows = [row for row in rows_of(name) if row["kind"] == kind and execution_of(row)]
     clean = [row for row in rows if "+" not in row["env"]["commit"]]  # of code that can be had again
-    return [row for row in clean if asked.items() <= row["config"].items() and is_quiet(row, all_rows)]
+    return [row for row in clean if fields.items() <= row["config"].items() and is_quiet(row, all_rows)]
 
 
 def execution_of(row: Row) -> Row:
@@ -77,34 +77,34 @@ def typical(rows: list[Row]) -> Row | None:
 
 
 def pocket(row: Row, waits: Row, narrow: Row) -> list[str]:
-    """Speed of the embedded model, and what a person waits for; `narrow` is its row in bfloat16."""
-    found, waited, config, lower = row["summary"], waits["summary"], row["config"], narrow["summary"]
+    """Speed of the bundled model, and what a person waits for; `narrow` is its row in bfloat16."""
+    result, waited, config, lower = row["summary"], waits["summary"], row["config"], narrow["summary"]
     first = f"{waited['first_frame_cold_p50_s']:.1f} s, {waited['first_frame_warm_p50_s']:.2f} s"
-    stages = ", ".join(f"{name} {found[f'{name}_s']:.2f} s" for name in ("text", "denoise", "decode", "write"))
+    stages = ", ".join(f"{name} {result[f'{name}_s']:.2f} s" for name in ("text", "denoise", "decode", "write"))
     return [
         f"| `pocket`, {config['frames']} frames at 96x64, {config['steps']} steps | |",
         "|---|---|",
-        f"| denoising alone, steady state | {found['steady_fps']:.1f} fps |",
-        f"| end to end, to a file | {found['end_to_end_fps']:.1f} fps, {found['real_time_factor']:.1f}x real time |",
+        f"| denoising alone, steady state | {result['steady_fps']:.1f} fps |",
+        f"| end to end, to a file | {result['end_to_end_fps']:.1f} fps, {result['real_time_factor']:.1f}x real time |",
         f"| the same with `--precision bf16` | {lower['steady_fps']:.1f} and {lower['end_to_end_fps']:.1f} fps |",
         f"| stages, measured one after another | {stages} |",
         f"| time to first frame, cold and warm | {first} |",
         f"| time to a playable file, cold | {waited['playable_file_p50_s']:.1f} s |",
-        f"| step | median {found['step_p50_ms']:.0f} ms, 99th percentile {found['step_p99_ms']:.0f} ms; "
-        f"{found['matrix_share']:.0%} of the matmul throughput of the same run |",
+        f"| step | median {result['step_p50_ms']:.0f} ms, 99th percentile {result['step_p99_ms']:.0f} ms; "
+        f"{result['matrix_share']:.0%} of the matmul throughput of the same run |",
     ]
 
 
 def mid(recomputed: Row, ladder: Row, small: Row) -> list[str]:
-    """A network large enough to be bound by products, one optimisation after another."""
-    found, rounds = recomputed["summary"], len(next(iter(ladder["samples"].values())))
+    """A network large enough to be bound by matmuls, one optimisation after another."""
+    result, rounds = recomputed["summary"], len(next(iter(ladder["samples"].values())))
     rungs = [
         f"| {one['rung']} | {one['step_p50_ms'] / 1e3:.2f} s | {one['ratio']:.2f}x | {one['deviation']:.0e} |"
         for one in ladder["ladder"]
     ]
     return [
-        f"A transformer of width 384 on Open-Sora's window (`--shape mid`, {found['step_tflop']:.2f} TFLOP per step,",
-        f"random weights) reaches {found['matrix_share']:.0%} of the matmul throughput when the context is recomputed",
+        f"A transformer of width 384 on Open-Sora's window (`--shape mid`, {result['step_tflop']:.2f} TFLOP per step,",
+        f"random weights) reaches {result['matrix_share']:.0%} of the matmul throughput when the context is recomputed",
         "at every step. The table starts from the released code's sequence of operations, rebuilt on the same weights,",
         "and adds one optimisation per line (`--ablate`). A few per cent are noise; the context cache is",
         f"exact only for a network trained with a causal context. All lines run in each of {rounds} rounds: a step is",
@@ -138,9 +138,9 @@ def compiled(ladder: Row) -> float:
 
 def released(row: Row) -> list[str]:
     """What holds against the released network itself."""
-    found = row["summary"]
-    exact, reuse = ("-".join(f"{one:.2f}" for one in found[name]) for name in ("step_exact", "step_reuse"))
-    base, sampler = "-".join(f"{one:.2f}" for one in found["rebuilt_baseline"]), found["sampler"]
+    summary = row["summary"]
+    exact, reuse = ("-".join(f"{one:.2f}" for one in summary[name]) for name in ("step_exact", "step_reuse"))
+    base, sampler = "-".join(f"{one:.2f}" for one in summary["rebuilt_baseline"]), summary["sampler"]
     return [
         "Against the released network itself (same weights, runs interleaved on a quiet CPU), one step is",
         f"{exact}x as fast, and {reuse}x with `--context-cache reuse`. The whole sampler is {sampler[0]:.2f}x and",
@@ -150,7 +150,7 @@ def released(row: Row) -> list[str]:
 
 
 def speed_of_pocket() -> list[str]:
-    """The table of the embedded model, where its rows are quiet."""
+    """The table of the bundled model, where its rows are quiet."""
     fast, narrow = (
         typical(stored("throughput.jsonl", "throughput", "pocket", random_weights=False, precision=precision))
         for precision in ("fp32", "bf16")
@@ -183,11 +183,11 @@ def measure() -> list[tuple[str, Row]]:
             while not is_quiet(rows[-1], known(taken, rows)) and len(rows) < TRIES:
                 rows.append(bench(Path(folder) / f"{number}-{len(rows)}.jsonl", words))
             taken.append((name, rows[-1]))
-    every = known(taken, [])
+    all_rows = known(taken, [])
     for name, row in taken:
-        if not is_quiet(row, every):
+        if not is_quiet(row, all_rows):
             print(f"left out, the machine was busy: {name}, {row['kind']} of {row['config']['model']}", file=sys.stderr)
-    return [(name, row) for name, row in taken if is_quiet(row, every)]
+    return [(name, row) for name, row in taken if is_quiet(row, all_rows)]
 
 
 def known(taken: list[tuple[str, Row]], more: list[Row]) -> list[Row]:

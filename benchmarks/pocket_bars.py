@@ -51,7 +51,12 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, default=Request("").spec.folder, help="codec and denoiser .safetensors")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        default=Request("").spec.folder,
+        help="folder of the .safetensors files",
+    )
     parser.add_argument("--probe", type=Path, default=SHIPPED, help="trained if it does not exist")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--prompts", type=int, default=32)
@@ -87,21 +92,21 @@ def measure(part: str, args: argparse.Namespace, probe: Probe | None) -> bool:
     """Measure one part, print its bars and append them as a row."""
     start = time.monotonic()
     vae, timing = load_vae(args.weights / "codec.safetensors"), chunk_timing(args)
-    settings: dict[str, Any]
+    conditions: dict[str, Any]
     if part == "codec":
-        results, settings = bars.vae_bars(vae, HELD_OUT[:128], timing), {"scenes": 128}
+        results, conditions = bars.vae_bars(vae, HELD_OUT[:128], timing), {"scenes": 128}
     elif part == "probe":
         assert probe
-        results, settings = (
+        results, conditions = (
             bars.probe_bars(probe, HELD_OUT, vae),
             {"scenes": len(HELD_OUT), "probe": digest(args.probe)},
         )
     else:
         assert probe
-        results, settings = evaluate(part, args, probe)
-    settings = {"world": world_of(args.weights / "codec.safetensors"), **settings}
-    results = ratchet.tighten(results, part, settings, ratchet.load_rows(args.results))
-    row = {"part": part, "bars": {b.name: b.row() for b in results}, "settings": settings}
+        results, conditions = evaluate(part, args, probe)
+    conditions = {"world": world_of(args.weights / "codec.safetensors"), **conditions}
+    results = ratchet.tighten(results, part, conditions, ratchet.load_rows(args.results))
+    row = {"part": part, "bars": {b.name: b.row() for b in results}, "settings": conditions}
     append_row(args, row | {"seconds": round(time.monotonic() - start, 1)})
     for bar in results:
         bounds = " ".join(f"{name} {bound:g}" for name, bound in bar.row().items() if name in ("low", "high"))
@@ -139,7 +144,7 @@ def generate_all(video_set: VideoSet) -> list[Video]:
 
 
 def settings_of(args: argparse.Namespace, video_set: VideoSet) -> dict[str, Any]:
-    """The settings stored in a row."""
+    """The conditions stored in a row."""
     return {
         "seeds": [video_set.seeds.start, video_set.seeds.stop],
         "length": video_set.seconds,
@@ -160,12 +165,12 @@ def evaluate(part: str, args: argparse.Namespace, probe: Probe) -> tuple[list[Ba
     if args.sheet:
         path = args.sheet if part == "videos" else args.sheet.with_stem(args.sheet.stem + "-minute")
         write_sheet(path, generated)
-    settings = settings_of(args, video_set)
+    conditions = settings_of(args, video_set)
     if part == "videos":
-        return bars.video_bars(probe, generated, list(render_videos(video_set)), timing), settings
+        return bars.video_bars(probe, generated, list(render_videos(video_set)), timing), conditions
     span = round(SPAN * timing.fps)
     many = replace(video_set, seeds=range(10_000, 10_000 + 64))
-    return bars.long_video_bars(probe, generated, list(render_videos(many, span)), timing, span), settings
+    return bars.long_video_bars(probe, generated, list(render_videos(many, span)), timing, span), conditions
 
 
 def print_result(video: Video, probe: Probe, timing: ChunkTiming) -> Video:

@@ -11,10 +11,10 @@ from pavdm_cli.video import FrameReader, open_video
 from pavdm_cli.video.contact_sheet import write_contact_sheet
 
 
-def main(video: str, png: str, every: str = "2", columns: str = "6") -> None:
+def main(video: str, png: str, interval: str = "2", columns: str = "6") -> None:
     """Take a frame every so often, row by row; what does not fill a row is left out."""
     source = open_video(video)
-    step = round(float(every) * source.rate)
+    step = round(float(interval) * source.rate)
     taken = [frame for number, (frame, _) in enumerate(FrameReader(source)) if number % step == 0]
     count = min(int(columns), len(taken))  # of a row
     rows = len(taken) // count

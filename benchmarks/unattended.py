@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 LOGGED = 400_000  # bytes of what one command says
 LARGEST = 15_000_000  # bytes of a trace that is kept
 CUT = 124  # what a command that was stopped gives back, as timeout(1) does
-SHOWN = ("steady_fps", "end_to_end_fps", "step_p50_ms", "matrix_share", "graphs", "gpu_peak_mb", "issuing_share")
-SHOWN += ("first_frame_cold_p50_s", "steady_chunk_p50_s", "error", "copy_share")  # of a row's figures
+FIGURES = ("steady_fps", "end_to_end_fps", "step_p50_ms", "matrix_share", "graphs", "gpu_peak_mb", "issuing_share")
+FIGURES += ("first_frame_cold_p50_s", "steady_chunk_p50_s", "error", "copy_share")  # of a row's figures
 Command = tuple[object, ...]
 
 
@@ -40,10 +40,10 @@ def run(command: Command, folder: Path, seconds: float, commit: str | None) -> i
         file.flush()
         start = file.tell()
         code = ended(subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, **environment()), seconds)
-    said = trimmed(log, start)
+    output = trimmed(log, start)
     print(f"{'ok' if code == 0 else f'FAILED {code}':>10} {time.perf_counter() - begun:6.1f} s  {spoken(command)}")
     if code:
-        print("\n".join("    " + line for line in said.strip().splitlines()[-12:]))
+        print("\n".join("    " + line for line in output.strip().splitlines()[-12:]))
     for path in folder.glob("*.jsonl"):
         stamp(path, commit)
         print(*(f"    {line}\n" for line in figures(path, before.get(path, 0))), sep="", end="", flush=True)
@@ -96,11 +96,13 @@ def stamp(path: Path, commit: str | None) -> None:
 def figures(path: Path, start: int) -> Iterator[str]:
     """The rows of a file from some byte on, as people read them."""
     for row in rows_of(path.read_bytes()[start:]):
-        found = {name: row["summary"][name] for name in SHOWN if row.get("summary", {}).get(name) is not None}
-        found |= {one["rung"]: f"{one['ratio']:.2f}x" for one in row.get("ladder", ())}
+        summary = {name: row["summary"][name] for name in FIGURES if row.get("summary", {}).get(name) is not None}
+        summary |= {one["rung"]: f"{one['ratio']:.2f}x" for one in row.get("ladder", ())}
         title = [str(row.get("config", {}).get(name, "")) for name in ("model", "op", "sizes", "dtype")]
         if "kind" in row:
-            parts = (f"{name} {one:.3g}" if isinstance(one, float) else f"{name} {one}" for name, one in found.items())
+            parts = (
+                f"{name} {one:.3g}" if isinstance(one, float) else f"{name} {one}" for name, one in summary.items()
+            )
             yield " ".join(filter(None, [row["kind"], *title, ", ".join(parts), *row.get("failed", ())]))
 
 

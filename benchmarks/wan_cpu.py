@@ -93,8 +93,8 @@ def block(dtype: torch.dtype) -> tuple[Call, Call, dict[str, Any]]:
     ours.load_state_dict({original_name(f".{name}")[1:]: weight for name, weight in theirs.state_dict().items()})
     for network in (ours, theirs):
         network.to(dtype).requires_grad_(False)
-        table = network.modulation if isinstance(network, Block) else network.scale_shift_table
-        table.data = table.data.float()
+        modulation = network.modulation if isinstance(network, Block) else network.scale_shift_table
+        modulation.data = modulation.data.float()
     x, text = normal(1, GRID[0] * tokens, dim).to(dtype), normal(1, TEXT_LENGTH, dim).to(dtype)
     levels = normal(GRID[0], 6, dim)
     latents = normal(1, 16, GRID[0], 2 * GRID[1], 2 * GRID[2])

@@ -165,7 +165,7 @@ def test_figures_that_are_told_are_figures_that_are_written(
     rows = [json.loads(line) for lines in files for line in lines]
     written = {name for row in rows for name in row.get("summary") or ()}
     written |= {*MEASURED.values(), *env.peak_memory(torch.device("cuda"))}
-    assert set(script.unattended.SHOWN) <= written
+    assert set(script.unattended.FIGURES) <= written
 
 
 def test_what_is_not_installed_is_said_in_one_line(

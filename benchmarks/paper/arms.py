@@ -29,7 +29,7 @@ class Arm:
 
     name: str
     weights: str  # base, pa, rw or shipped
-    about: str
+    description: str
     options: dict[str, Any] = field(default_factory=dict)  # of `Request`
     steps: Fraction = WHOLE  # of the model's own
     window: Fraction = WHOLE

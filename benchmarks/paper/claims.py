@@ -4,38 +4,38 @@ from __future__ import annotations
 
 from .statistics import Claim
 
-TABLE, ABLATION = "table 1", "figure 6"
+TABLE_1, FIGURE_6 = "table 1", "figure 6"
 FADING = ("identity_drift", "drift_sharpness")  # where quality that is lost over time shows
 
 
-def _table(better: str, worse: str, better_in: tuple[str, ...], worse_in: tuple[str, ...]) -> list[Claim]:
+def _orderings(better: str, worse: str, better_in: tuple[str, ...], worse_in: tuple[str, ...]) -> list[Claim]:
     """What two rows of table 1 say, column by column."""
     return [
-        *(Claim(better, worse, metric, TABLE) for metric in better_in),
-        *(Claim(worse, better, metric, TABLE) for metric in worse_in),
+        *(Claim(better, worse, metric, TABLE_1) for metric in better_in),
+        *(Claim(worse, better, metric, TABLE_1) for metric in worse_in),
     ]
 
 
 CLAIMS = (
-    *_table(
+    *_orderings(
         "pa-base",
         "rn-base",
         ("identity_drift", "min_color_similarity", "adherence", "drift_sharpness", "scenes", "frechet_probe"),
         ("unpredicted", "dynamic_degree"),
     ),
-    *_table(
+    *_orderings(
         "pa",
         "rw",
         ("min_color_similarity", "unpredicted", "dynamic_degree", "adherence", "frechet_probe"),
         ("identity_drift", "drift_sharpness", "scenes"),
     ),
-    *_table(
+    *_orderings(
         "pa-base",
         "fifo",
         ("identity_drift", "unpredicted", "scenes", "frechet_probe"),
         ("min_color_similarity", "dynamic_degree", "drift_sharpness"),
     ),
-    *_table("pa-base", "chained", ("identity_drift", "scenes", "frechet_probe"), ()),
-    *(Claim("pa", "no-context", metric, ABLATION) for metric in ("joint_unevenness", *FADING)),
-    *(Claim("no-context", "chunk-1", metric, ABLATION) for metric in (*FADING, "one_object")),
+    *_orderings("pa-base", "chained", ("identity_drift", "scenes", "frechet_probe"), ()),
+    *(Claim("pa", "no-context", metric, FIGURE_6) for metric in ("joint_unevenness", *FADING)),
+    *(Claim("no-context", "chunk-1", metric, FIGURE_6) for metric in (*FADING, "one_object")),
 )

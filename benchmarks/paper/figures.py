@@ -1,4 +1,4 @@
-"""Pictures of the study: metrics over time as in figure 3, contact sheets, and strips of the ablations."""
+"""Figures of the study: metrics over time as in figure 3, contact sheets, and strips of the ablations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def plot_over_time(path: Path, arms: Mapping[str, Rows]) -> None:
         for (name, title), panel in zip(PANELS.items(), panels, strict=True):
             panel.set_title(title)
             for number, (arm, rows) in enumerate(arms.items()):
-                _draw(panel, arm, [series_of(row, name) for row in rows.values()], COLORS[number % len(COLORS)])
+                _plot_arm(panel, arm, [series_of(row, name) for row in rows.values()], COLORS[number % len(COLORS)])
         for panel in panels[-COLUMNS:]:
             panel.set_xlabel("seconds")
         handles, labels = max((panel.get_legend_handles_labels() for panel in panels), key=lambda both: len(both[1]))
@@ -54,7 +54,7 @@ def series_of(row: Mapping[str, Any], name: str) -> list[float]:
     return np.mean(words, axis=0).tolist() if words else []
 
 
-def _draw(panel: Any, arm: str, videos: Sequence[Sequence[float]], color: str) -> None:
+def _plot_arm(panel: Any, arm: str, videos: Sequence[Sequence[float]], color: str) -> None:
     length = max(map(len, videos), default=0)
     if not length:
         return

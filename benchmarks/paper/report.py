@@ -1,4 +1,4 @@
-"""The report of the study: tables and claims as Markdown, and its pictures."""
+"""The report of the study: tables and claims as Markdown, and its figures."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SHEET_COLUMNS, STRIPS = 10, 8
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]], folder: Path, reasons: Path | None, *, draft: bool) -> None:
-    """Write the study's section of a document, and its pictures in the folder `results` beside it."""
+    """Write the study's section of a document, and its figures in the folder `images/results` next to it."""
     check_rows(rows, draft)
     arms = arms_of(rows)
-    pictures = path.parent / "images" / "results"
-    pictures.mkdir(parents=True, exist_ok=True)
-    draw_pictures(pictures, arms, folder)
+    figures = path.parent / "images" / "results"
+    figures.mkdir(parents=True, exist_ok=True)
+    draw_figures(figures, arms, folder)
     sentences = json.loads(reasons.read_text()) if reasons else {}
-    section = "\n".join(section_lines(rows, arms, sentences, sorted(p.name for p in pictures.glob("*.png"))))
+    section = "\n".join(section_lines(rows, arms, sentences, sorted(p.name for p in figures.glob("*.png"))))
     replace_section(path, f"{BEGIN}\n{section}\n{END}")
 
 
@@ -52,7 +52,7 @@ def arms_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Rows]:
 
 
 def section_lines(
-    rows: Sequence[Mapping[str, Any]], arms: Mapping[str, Rows], reasons: Mapping[str, str], pictures: Sequence[str]
+    rows: Sequence[Mapping[str, Any]], arms: Mapping[str, Rows], reasons: Mapping[str, str], figures: Sequence[str]
 ) -> list[str]:
     """The section, line by line."""
     results = verdicts(CLAIMS, arms, arms.get(REAL, {}))
@@ -66,13 +66,13 @@ def section_lines(
         "",
         *table_lines(arms, COLUMNS),
         "",
-        *(f"- *{one.title}* (`{one.metric}`): {one.about}; stands for {one.paper}." for one in COLUMNS),
+        *(f"- *{one.title}* (`{one.metric}`): {one.description}; stands for {one.paper}." for one in COLUMNS),
         "",
         "## Ground truth",
         "",
         *table_lines(arms, MORE),
         "",
-        *(f"- *{one.title}* (`{one.metric}`): {one.about}." for one in MORE),
+        *(f"- *{one.title}* (`{one.metric}`): {one.description}." for one in MORE),
         "",
         "## The paper's orderings",
         "",
@@ -86,7 +86,7 @@ def section_lines(
         "",
         *arm_lines(arms),
         "",
-        *(f"![{name.removesuffix('.png')}](images/results/{name})" for name in pictures),
+        *(f"![{name.removesuffix('.png')}](images/results/{name})" for name in figures),
     ]
 
 
@@ -119,14 +119,14 @@ def arm_lines(arms: Mapping[str, Rows]) -> list[str]:
     lines = ["| arm | what it is | weights | steps | window | chunk | context | guidance |", "|---" * 8 + "|"]
     for name, rows in arms.items():
         row = next(iter(rows.values()))
-        settings = row["settings"]
-        values = [str(settings.get(key, "-")) for key in ("steps", "window", "chunk", "context", "guidance")]
-        about = BY_NAME[name].about if name in BY_NAME else "rendered"
-        lines.append(f"| {name} | {about} | {row['weights']} | {' | '.join(values)} |")
+        config = row["settings"]
+        values = [str(config.get(key, "-")) for key in ("steps", "window", "chunk", "context", "guidance")]
+        description = BY_NAME[name].description if name in BY_NAME else "rendered"
+        lines.append(f"| {name} | {description} | {row['weights']} | {' | '.join(values)} |")
     return lines
 
 
-def draw_pictures(folder: Path, arms: Mapping[str, Rows], study: Path) -> None:
+def draw_figures(folder: Path, arms: Mapping[str, Rows], study: Path) -> None:
     """Figure 3, a contact sheet of each arm, and strips of the ablations."""
     plot_over_time(folder / "over-time.png", {name: arms[name] for name in IN_FIGURE_3 if name in arms})
     for name, rows in arms.items():

@@ -70,7 +70,7 @@ def check_settings(study: Study) -> None:
     """Store what the study is, or compare it with what its folder holds. Exits where they differ."""
     path = study.folder / "study.json"
     digests = {role: file and checkpoint.digest(file) for role, file in study.weights.items()}
-    settings = {
+    values = {
         "model": study.model,
         "seconds": study.seconds,
         "prompts": list(study.prompts),
@@ -80,10 +80,10 @@ def check_settings(study: Study) -> None:
     }
     if path.exists():
         before = json.loads(path.read_text())
-        if changed := [name for name in settings if before.get(name) != settings[name]]:
+        if changed := [name for name in values if before.get(name) != values[name]]:
             sys.exit(f"{study.folder} holds a study with other {', '.join(changed)}: give another folder")
         return
-    path.write_text(json.dumps(settings, indent=1))
+    path.write_text(json.dumps(values, indent=1))
 
 
 def fine_tune(study: Study, method: str, say: Say, *, alone: bool = True) -> Path | None:
@@ -91,8 +91,8 @@ def fine_tune(study: Study, method: str, say: Say, *, alone: bool = True) -> Pat
 
     Exits where it would have to be trained by one of several shards.
     """
-    if (given := study.weights[method]) or not study.weights["base"]:
-        return given
+    if (weights := study.weights[method]) or not study.weights["base"]:
+        return weights
     folder = study.folder / f"finetune-{method}"
     finished = folder / "finished"
     if not finished.exists():
@@ -173,8 +173,8 @@ def run_real(study: Study, seeds: Sequence[int], rows: Path, say: Say) -> None:
         assert study.seeds[seed] == scene_prompt(seed)
         path = study.folder / "videos" / REAL / f"{seed}.mp4"
         (video,) = render_videos(VideoSet(range(seed, seed + 1), study.seconds))
-        about = {"prompt": video.prompt, "seed": seed, **real_chunks()}
-        write_video(path, iter([video.frames]), POCKET.fps, EncoderOptions(OUTPUT.crf), about)
+        metadata = {"prompt": video.prompt, "seed": seed, **real_chunks()}
+        write_video(path, iter([video.frames]), POCKET.fps, EncoderOptions(OUTPUT.crf), metadata)
         add_row(rows, REAL, seed, path, {"settings": {}, "weights": "rendered"})
         say(f"{REAL} {seed}: {video.prompt}")
 
@@ -185,24 +185,24 @@ def real_chunks() -> dict[str, Any]:
 
 
 def write_video(
-    path: Path, frames: Iterator[Pixels], fps: int, encoding: EncoderOptions, about: Mapping[str, Any]
+    path: Path, frames: Iterator[Pixels], fps: int, encoding: EncoderOptions, metadata: Mapping[str, Any]
 ) -> None:
     """Write frames under the video's name when all are there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     first = next(frames)
-    with VideoWriter(path, first.shape[2], first.shape[1], fps, dict(about), encoding, True) as writer:
+    with VideoWriter(path, first.shape[2], first.shape[1], fps, dict(metadata), encoding, True) as writer:
         writer.write(first)
         for pixels in frames:
             writer.write(pixels)
         writer.finish()
 
 
-def add_row(rows: Path, arm: str, seed: int, path: Path, about: Mapping[str, Any], features: bool = True) -> None:
+def add_row(rows: Path, arm: str, seed: int, path: Path, values: Mapping[str, Any], features: bool = True) -> None:
     """Measure a video and append its row; features: of its clips, for distances."""
     measurement = measure_file(
         open_video(path), MeasureOptions(flow=True, features=features), ResultsFile(None), lambda count, name: None
     )
-    row = {"schema": SCHEMA, **environment(), "arm": arm, "seed": seed, **about}
+    row = {"schema": SCHEMA, **environment(), "arm": arm, "seed": seed, **values}
     measured = replace(measurement, path=f"{arm}/{path.name}").to_json()
     drop_torn_line(rows)
     with rows.open("a") as file:

@@ -21,7 +21,7 @@ class Column:
 
     title: str
     metric: str
-    about: str
+    description: str
     lower_is_better: bool = True
     paper: str = ""
 
@@ -192,12 +192,14 @@ def _distance_difference(metric: str, arms: Sequence[Rows], real: Rows) -> tuple
 def _jackknife_of(rows: Rows, real: Rows, metric: str) -> list[float] | None:
     """A distance with all prompts, then without each."""
     seeds = sorted(rows.keys() & real.keys())
-    made, true = ([features_of(arm[seed]["measurement"]["features"]) for seed in seeds] for arm in (rows, real))
+    generated, real_sums = (
+        [features_of(arm[seed]["measurement"]["features"]) for seed in seeds] for arm in (rows, real)
+    )
     if len(seeds) < 2:
         return None
-    all_made, all_true = sum_all(made), sum_all(true)
-    values = [DISTANCES[metric](all_made, all_true)]
-    values += [DISTANCES[metric](all_made - a, all_true - b) for a, b in zip(made, true, strict=True)]
+    all_generated, all_real = sum_all(generated), sum_all(real_sums)
+    values = [DISTANCES[metric](all_generated, all_real)]
+    values += [DISTANCES[metric](all_generated - a, all_real - b) for a, b in zip(generated, real_sums, strict=True)]
     return None if None in values else [value for value in values if value is not None]
 
 

@@ -23,22 +23,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs=2, default=[10.0, 600.0], metavar=("SHORT", "LONG"))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--results", type=Path, default=HERE / "results" / "memory.jsonl")
-    given = parser.parse_args()
-    short, long = (peak(seconds, given.threads) for seconds in given.seconds)
-    row = {"schema": "pavdm.memory/1", **environment(), "prompt": PROMPT, "seed": 7, "threads": given.threads}
-    row |= {"seconds": given.seconds, "peak_mb": [round(short), round(long)], "ratio": round(long / short, 4)}
-    with given.results.open("a") as file:
+    args = parser.parse_args()
+    short, long = (peak(seconds, args.threads) for seconds in args.seconds)
+    row = {"schema": "pavdm.memory/1", **environment(), "prompt": PROMPT, "seed": 7, "threads": args.threads}
+    row |= {"seconds": args.seconds, "peak_mb": [round(short), round(long)], "ratio": round(long / short, 4)}
+    with args.results.open("a") as file:
         file.write(json.dumps(row) + "\n")
-    print(f"{short:.0f} MB for {given.seconds[0]:g} s, {long:.0f} MB for {given.seconds[1]:g} s: {long / short:.3f}")
+    print(f"{short:.0f} MB for {args.seconds[0]:g} s, {long:.0f} MB for {args.seconds[1]:g} s: {long / short:.3f}")
     sys.exit(0 if long <= WITHIN * short else 1)
 
 
 def peak(seconds: float, threads: int) -> float:
-    """The most a `pavdm generate` of this length holds, in MB; Linux and macOS."""
+    """Peak memory of a `pavdm generate` of this length, in MB; Linux and macOS."""
     with tempfile.TemporaryDirectory() as folder:
         words = ["generate", PROMPT, "--seed", "7", "--seconds", f"{seconds:g}", "--threads", str(threads)]
-        made = subprocess.Popen([sys.executable, "-m", "pavdm_cli", *words, "-o", str(Path(folder, "video.mp4"))])
-        _, status, used = os.wait4(made.pid, 0)
+        process = subprocess.Popen([sys.executable, "-m", "pavdm_cli", *words, "-o", str(Path(folder, "video.mp4"))])
+        _, status, used = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"pavdm generate failed with {os.waitstatus_to_exitcode(status)}")
     return used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
