@@ -120,7 +120,7 @@ def command_words(context: typer.Context) -> tuple[str, ...]:
 
 def variable(key: str, words: tuple[str, ...]) -> str:
     """The variable of an option: PAVDM_STEPS where videos are made, else PAVDM_TRAIN_DENOISER_STEPS."""
-    parts = ("pavdm", *(() if words[0] in COMMON else words), key)
+    parts = ("pavdm", *(() if not words or words[0] in COMMON else words), key)
     return "_".join(parts).replace("-", "_").upper()
 
 
