@@ -22,7 +22,7 @@ from pavdm_cli.generation.checks import check
 from pavdm_cli.generation.request import Request
 from pavdm_cli.runtime.untrusted import InvalidError, parse_json, summarize
 
-NOT_OF_A_JOB = ("plan", "json", "quiet", "verbose")  # what a command prints
+NOT_OF_A_JOB = ("plan", "json", "quiet", "verbose", "stream_format")  # what a command prints
 MOST_SHOWN = 50  # lines that are wrong
 
 
@@ -77,6 +77,8 @@ def _jobs_of(row: Row, index: int, place: str, defaults: Defaults) -> Iterator[J
         if request.forever:
             raise UsageError("a job of a batch has an end", "give it --seconds or --frames")
         check(request)
+        if request.endless:
+            raise UsageError("seconds is forever: the next job would never begin", "")
         yield Job(_name(values, index, request), place, request)
 
 

@@ -68,7 +68,9 @@ def make(
         ui.warn(line)
     config = replace(config, given=image_start.frames_given(config) if still else 0)
     if only_plan:
-        config = replace(config, frames=60 * config.spec.fps) if config.endless else config  # a minute of it
+        if config.endless:
+            ui.note("the plan is for a minute of the video")
+            config = replace(config, frames=60 * config.spec.fps)
         pixels = config.frames * math.prod(config.spec.size) * request.output.scale_of(config.spec) ** 2
         print_plan(config, pixels, as_json, count, sources)
         return
