@@ -4,15 +4,16 @@
 
     pavdm_cli.generate("a red ball over green hills", seconds=2).save("ball.mp4")
 
-`docs/python.md` explains `generate`, `extend`, `load_model` and `list_models`, which are imported when they are used.
+`docs/python.md` explains `generate`, `generate_batch`, `extend`, `load_model` and `list_models`, which are
+imported when they are used.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pavdm_cli.api import Model, Video, extend, generate, list_models, load_model
+    from pavdm_cli.api import Model, Video, extend, generate, generate_batch, list_models, load_model
 
-__all__ = ["Model", "Video", "__version__", "extend", "generate", "list_models", "load_model"]
+__all__ = ["Model", "Video", "__version__", "extend", "generate", "generate_batch", "list_models", "load_model"]
 __version__ = "0.1.0"
 
 

@@ -1,11 +1,11 @@
-"""The Python API: `generate`, `extend`, `load_model` and `list_models`, which `import pavdm_cli` offers.
+"""The Python API that `import pavdm_cli` offers: `generate`, `generate_batch`, `extend`, `load_model`, `list_models`.
 
 Options have the names of the command line, with underscores: `generate("a boat", seconds=5, steps=6, device="cpu")`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -61,6 +61,20 @@ def generate(prompt: str, *, model: str | Model = registry.DEFAULT, **options: A
 def extend(path: str | Path, prompt: str = "", *, model: str | Model = registry.DEFAULT, **options: Any) -> Video:
     """The continuation of a video file; without a prompt, its own. Raises: UsageError, ModelError, InputError."""
     return (model if isinstance(model, Model) else load_model(model)).extend(path, prompt, **options)
+
+
+def generate_batch(
+    jobs: Iterable[Mapping[str, Any]], folder: str | Path, *, model: str = registry.DEFAULT, **options: Any
+) -> list[Path]:
+    """The videos of many jobs, each made once, in a folder that other processes may work in too (docs/scale.md).
+
+    jobs: for each, the prompt and options of its own, and a seed, or 0; options: of all. Raises: UsageError before the
+    first video, PavdmError after the last one if a job failed, KeyboardInterrupt.
+    """
+    from pavdm_cli.batch.run import run_jobs
+
+    shared = load_model(model, **options)
+    return run_jobs([shared.generate(**{"seed": 0, **job}).request for job in jobs], Path(folder))
 
 
 class Model:

@@ -14,7 +14,7 @@ import torch
 from support.command import pavdm
 
 import pavdm_cli
-from pavdm_cli.errors import DeviceError, OutputError, UsageError
+from pavdm_cli.errors import DeviceError, OutputError, PavdmError, UsageError
 from pavdm_cli.video import read_metadata
 
 ROOT = Path(__file__).parents[1]
@@ -129,3 +129,24 @@ def test_importing_the_package_imports_neither_torch_nor_the_api() -> None:
     code = "import sys, pavdm_cli; print({'torch', 'numpy', 'pavdm_cli.api'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_batch_makes_each_job_once_and_names_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [{"prompt": PROMPT}, {"prompt": PROMPT, "seed": 3}]
+    options = {"frames": 2, "steps": 6, "warmup": 0, "device": "cpu", "threads": 1}
+    paths = pavdm_cli.generate_batch(jobs, "videos", **options)
+    assert [path.name[-6:] for path in paths] == ["-0.mp4", "-3.mp4"]
+    before = [path.stat().st_mtime_ns for path in paths]
+    assert pavdm_cli.generate_batch(jobs, "videos", **options) == paths
+    assert [path.stat().st_mtime_ns for path in paths] == before
+    with pytest.raises(UsageError, match="there is no option 'second'"):
+        pavdm_cli.generate_batch([{"prompt": PROMPT, "second": 3}], "other")
+    with pytest.raises(UsageError, match="job 2: videos has another job"):
+        pavdm_cli.generate_batch([jobs[0], jobs[1] | {"frames": 3}], "videos", **options)
+
+    def fail(*inputs: object) -> None:
+        raise DeviceError("the device failed")
+
+    monkeypatch.setattr("pavdm_cli.batch.worker.render", fail)
+    with pytest.raises(PavdmError, match=r"1 of 1 jobs failed: .*the device failed"):
+        pavdm_cli.generate_batch([{"prompt": PROMPT, "seed": 9}], "more", **options)

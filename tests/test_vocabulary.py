@@ -17,6 +17,7 @@ CHECKED = (
     "benchmarks",
     "kernels",
     "pavdm_cli/attention",
+    "pavdm_cli/batch",
     "pavdm_cli/bench",
     "pavdm_cli/evaluation",
     "pavdm_cli/hub",
@@ -149,6 +150,10 @@ PROSE = {
 
 # Deliberate uses: (file or folder, what is matched in lower case), and why.
 EXCEPTIONS = {
+    ("pavdm_cli/batch", "job"): "a job of a batch",
+    ("pavdm_cli/commands/batch.py", "job"): "a job of a batch",
+    ("pavdm_cli/commands/batch_jobs.py", "job"): "a job of a batch",
+    ("pavdm_cli/commands/batch_view.py", "job"): "a job of a batch",
     ("kernels/pavdm_kernels/modulate.py", "product"): "an element-wise product is meant",
     ("kernels/pavdm_kernels/qk_norm_rope.py", "product"): "a complex product is meant",
     ("kernels/pavdm_kernels/dot_product.py", "product"): "scaled dot-product attention is its name",

@@ -20,7 +20,7 @@ LINE_BREAK = re.compile(r"\r\n|\n|\r")  # JSON strings may hold the others that 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A job as it is written."""
+    """A line of a file of jobs."""
 
     line: int
     values: dict[str, Any]

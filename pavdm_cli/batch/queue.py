@@ -116,7 +116,7 @@ class Queue:
         return attempt
 
     def renew(self, name: str, attempt: Attempt) -> bool:
-        """Show that an attempt goes on; False if another process has taken the job over."""
+        """Show that an attempt continues; False if another process has taken the job over."""
         if self._path(name, attempt.number + 1).exists():
             return False
         _replace(self._path(name, attempt.number), _text(attempt))

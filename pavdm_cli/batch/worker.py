@@ -24,8 +24,8 @@ POLL = 1.0  # seconds between looks at jobs that other workers have
 class Listener:
     """Who is told what workers do."""
 
-    seen: Callable[[Job, Standing], None] = lambda job, standing: None  # where a job stands, whoever works on it
-    advance: Callable[[Job, int], None] = lambda job, frames: None  # frames of this worker's job that are safe
+    seen: Callable[[Job, Standing], None] = lambda job, standing: None  # where a job stands, in whichever process
+    progress: Callable[[Job, int], None] = lambda job, frames: None  # frames of this worker's job that are safe
     failed: Callable[[Job, Attempt], None] = lambda job, attempt: None
 
 
@@ -112,17 +112,17 @@ def perform(queue: Queue, job: Job, attempt: Attempt, models: Models, stop: Stop
     """Render a job that belongs to this process, and store how that ended."""
     pulse, begun = Pulse(queue, job, attempt), time.monotonic()
 
-    def advance(frames: int) -> None:
+    def count(frames: int) -> None:
         pulse.attempt = replace(pulse.attempt, frames=pulse.attempt.frames + frames)
-        listener.advance(job, pulse.attempt.frames)
+        listener.progress(job, pulse.attempt.frames)
 
     execution = replace(job.request.execution, threads=attempt.threads)
-    watch = Watch(advance, lambda: stop() or pulse.lost, stop.interruptible)
+    watch = Watch(count, lambda: stop() or pulse.lost, stop.interruptible)
     changes: dict[str, Any] = {}
     try:
         with pulse.beating():
-            made = render(replace(job.request, execution=execution), models, watch)
-        changes = {"state": "done", "frames": made.frames} if made.whole else {"state": "stopped"}
+            result = render(replace(job.request, execution=execution), models, watch)
+        changes = {"state": "done", "frames": result.frames} if result.whole else {"state": "stopped"}
     except Exception as error:
         if interrupt := find_interrupt(error):
             raise interrupt from None

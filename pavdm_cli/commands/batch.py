@@ -164,12 +164,12 @@ def _threads(job: Job, workers: int) -> int:
 
 def _supervise(queue: Any, jobs: Sequence[Job], workers: int, stop: Stop, listener: Any) -> None:
     """Start workers, and watch the queue until they end. Raises: PavdmError if all end with an error of their own."""
-    asked, settled = False, set[str]()
+    stop_sent, settled = False, set[str]()
     with started(workers) as processes:
         while any(process.poll() is None for process in processes):
-            if stop() and not asked:
+            if stop() and not stop_sent:
                 stop_all(processes)
-                asked = True
+                stop_sent = True
             for job in (job for job in jobs if job.name not in settled):
                 listener.seen(job, standing := queue.standing(job.name))
                 settled |= {job.name} if standing.kind == "done" else set()
@@ -180,15 +180,15 @@ def _supervise(queue: Any, jobs: Sequence[Job], workers: int, stop: Stop, listen
 
 def _print_plan(jobs: Sequence[Job], sources: Mapping[str, tuple[Any, str]], as_json: bool) -> None:
     """The videos, and where the options that they share are from."""
-    settings = {name: {"value": str(value), "source": source} for name, (value, source) in sources.items()}
+    origins = {name: {"value": str(value), "source": source} for name, (value, source) in sources.items()}
     rows: list[dict[str, Any]] = [
         {"name": job.name, "frames": job.frames, "seed": job.request.seed, "prompt": job.request.prompt} for job in jobs
     ]
     if as_json:
-        print(json.dumps({"jobs": rows, "settings": settings}))
+        print(json.dumps({"jobs": rows, "settings": origins}))
         return
     ui.show_table("", ("video", "frames", "prompt"), [(r["name"], str(r["frames"]), r["prompt"]) for r in rows])
-    ui.show_table("\nsettings", ("", "", "from"), [(name, *row.values()) for name, row in settings.items()])
+    ui.show_table("\nsettings", ("", "", "from"), [(name, *row.values()) for name, row in origins.items()])
 
 
 def _row(job: Job, standing: Any) -> dict[str, Any]:
@@ -209,8 +209,8 @@ def _report(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     """The table on stderr; on stdout the paths of the videos, or everything as JSON."""
     if WORKER in os.environ:
         return
-    shown = [(Path(r["path"]).name, r["state"], str(r["frames"]), f"{r['wall_seconds']:.1f}", r["error"]) for r in rows]
-    ui.show_table("", ("video", "state", "frames", "seconds", ""), shown, aside=True)
+    cells = [(Path(r["path"]).name, r["state"], str(r["frames"]), f"{r['wall_seconds']:.1f}", r["error"]) for r in rows]
+    ui.show_table("", ("video", "state", "frames", "seconds", ""), cells, aside=True)
     if as_json:
         states = [row["state"] for row in rows]
         counts = {kind: states.count(kind) for kind in ("done", "failed", "running", "queued")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pavdm_cli import ui
 from pavdm_cli.batch.job import Job
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 class View:
     """Frames of all jobs on one bar."""
 
-    def __init__(self, jobs: Sequence[Job], advance: ui.Advance) -> None:
-        self.total, self.advance_bar = len(jobs), advance
+    def __init__(self, jobs: Sequence[Job], bar: ui.Advance) -> None:
+        self.total, self.bar = len(jobs), bar
         self.frames: dict[str, int] = {}
         self.done: set[str] = set()
         self.taken_over: set[str] = set()
 
     def seen(self, job: Job, standing: Standing) -> None:
-        """Count what a job has, whoever makes it."""
+        """Count what a job has, in whichever process."""
         if standing.kind == "done":
             self.done.add(job.name)
-            self.advance(job, job.frames)
+            self.update(job, job.frames)
         elif standing.attempt:
-            self.advance(job, standing.attempt.frames)
+            self.update(job, standing.attempt.frames)
             self._note_takeover(job, standing)
 
     def _note_takeover(self, job: Job, standing: Standing) -> None:
@@ -39,12 +39,12 @@ class View:
                 ui.note(f"{job.name}: its process died, it continues after frame {standing.attempt.frames}")
             self.taken_over.add(job.name)
 
-    def advance(self, job: Job, frames: int) -> None:
+    def update(self, job: Job, frames: int) -> None:
         """A job has so many frames; fewer than before, of one that begins again, are not taken back."""
         new = min(frames, job.frames) - self.frames.get(job.name, 0)
         if new > 0:
             self.frames[job.name] = self.frames.get(job.name, 0) + new
-            self.advance_bar(new, f"{job.name}, {len(self.done)} of {self.total} done")
+            self.bar(new, f"{job.name}, {len(self.done)} of {self.total} done")
 
     def failed(self, job: Job, attempt: Attempt) -> None:
         """Say at once what went wrong."""
@@ -56,10 +56,10 @@ def view(jobs: Sequence[Job], is_shown: bool) -> Iterator[Listener]:
     """The view, as what workers tell; of several processes on one terminal one alone shows it."""
     from pavdm_cli.batch.worker import Listener
 
-    with ui.progress("batch", sum(job.frames for job in jobs)) if is_shown else nullcontext(_silent) as advance:
-        shown = View(jobs, advance)
-        yield Listener(shown.seen, shown.advance, shown.failed)
+    with ui.progress("batch", sum(job.frames for job in jobs)) if is_shown else nullcontext(_silent) as bar:
+        jobs_view = View(jobs, bar)
+        yield Listener(jobs_view.seen, jobs_view.update, jobs_view.failed)
 
 
-def _silent(units: int, beside: str = "") -> None:
+def _silent(*units: Any, **text: Any) -> None:
     pass

@@ -35,7 +35,7 @@ class Origin:
     """Where a value is in the files."""
 
     path: Path
-    key: str  # as it is written there
+    key: str  # as the file has it
 
 
 def user_file() -> Path:
@@ -91,8 +91,8 @@ def checked_sections(
         if error := check_value(option, value).error:
             raise UsageError(f"{place}{key} is {error}", near(value, option.choices) or hint)
     sections = {words: own}
-    for key, table in tables.items():
-        sections |= checked_sections(table, commands[key], file, (*words, key))
+    for key, inner in tables.items():
+        sections |= checked_sections(inner, commands[key], file, (*words, key))
     return sections
 
 

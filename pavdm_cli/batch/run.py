@@ -1,0 +1,49 @@
+"""Requests to videos in a folder, from a program: the queue and one worker, without a command line."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from pavdm_cli.batch.job import Job, file_name
+from pavdm_cli.batch.queue import Queue, open_queue
+from pavdm_cli.batch.worker import Listener, work
+from pavdm_cli.errors import PavdmError, UsageError
+from pavdm_cli.generation.request import Request
+from pavdm_cli.runtime.signals import Stop, stop_requested
+from pavdm_cli.runtime.threads import share_cores
+
+
+def run_jobs(requests: list[Request], folder: Path) -> list[Path]:
+    """The paths of the videos, in order. Raises: UsageError, OutputError, PavdmError, KeyboardInterrupt."""
+    named = enumerate(requests, 1)
+    jobs = [Job(file_name(n, one.prompt, one.seed), f"job {n}", one).in_folder(folder) for n, one in named]
+    queue = open_queue(folder)
+    try:
+        for job in jobs:
+            if reason := queue.conflict(job):
+                raise UsageError(f"{job.place}: {reason}", "choose another folder")
+            queue.add(job)
+        with _stop() as stop:
+            work(queue, jobs, stop, Listener(), lambda: share_cores(queue.workers()))
+        if stop():
+            raise KeyboardInterrupt
+        _check_all(queue, jobs)
+    finally:
+        queue.close()
+    return [folder / job.name for job in jobs]
+
+
+def _stop() -> AbstractContextManager[Stop]:
+    """Signals are noted in the main thread, which alone may handle them."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return stop_requested(interruptible=False) if is_main else nullcontext(Stop(interruptible=False))
+
+
+def _check_all(queue: Queue, jobs: list[Job]) -> None:
+    """Raises: PavdmError if a job failed."""
+    last = {job.name: queue.standing(job.name) for job in jobs}
+    errors = [f"{name}: {one.attempt.error}" for name, one in last.items() if one.kind == "failed" and one.attempt]
+    if errors:
+        raise PavdmError(f"{len(errors)} of {len(jobs)} jobs failed: {errors[0]}", "call it again to try them again")
