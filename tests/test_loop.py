@@ -60,6 +60,18 @@ def test_a_loop_has_whole_chunks_and_says_so() -> None:
     assert not any("instead" in note for note in resolve(make_request("a red ball", frames=48, loop=True)).notes)
 
 
+@pytest.mark.integration
+def test_the_end_of_a_loop_made_again_leads_to_its_start_too() -> None:
+    made(*LOOP, "--keep-state", name="v.mp4")
+    assert pavdm("redo", "v.mp4", "--seed", 1, "-o", "whole.mp4").code == 0
+    assert packets(Path("whole.mp4")) == packets(Path("v.mp4"))
+    assert pavdm("redo", "v.mp4", "--from", "4s", "--seed", 5, "-o", "new.mp4").code == 0
+    frames, original = decoded(Path("new.mp4")), decoded(Path("v.mp4"))
+    made(*RED, "--frames", FRAMES, "--seed", 5, name="other.mp4")
+    change = [np.abs(end.astype(int) - original[0]).mean() for end in (frames[-1], decoded(Path("other.mp4"))[-1])]
+    assert change[0] < change[1]
+
+
 REFUSED = {
     "short": ({"frames": 28}, "--loop needs at least 4 s, 32 frames, got 28"),
     "clips": ({"method": "rn"}, "--method rn, whose windows are not progressive"),

@@ -37,16 +37,16 @@ class Surroundings:
 
 def surroundings(config: GenerationConfig, model: ModelRunner, made: MadeVideo, span: Span) -> Surroundings:
     """The latents that a run with --keep-state stored, else those of the file's frames. Raises: FaultyValues."""
-    count = config.schedule.right_context
+    following = _following(config, span)
     latents = kept_latents(made.video.path, config)
     if latents is not None and (span.chunks.start or not made.continues):
-        first, stop = (_latents_before(config, chunk) for chunk in (span.chunks.start, span.chunks.stop))
-        before, after = latents.context, latents.read(range(stop, stop + count)) if count else None
+        first = _latents_before(config, span.chunks.start)
+        before, after = latents.context, latents.read(following) if following else None
         stored = latents.read(range(max(0, first - MOST_REPLAY), first))
         before = stored if before is None else torch.cat([before.to(stored), stored], dim=1)
         return Surroundings(tail(before, MOST_REPLAY), after, True)
     before = _encoded_before(config, model, made, span)
-    return Surroundings(before, _encoded_after(config, model, made, span) if count else None, False)
+    return Surroundings(before, _encoded_after(config, model, made, span) if following else None, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,13 @@ def _latents_before(config: GenerationConfig, chunk: int) -> int:
     return len(config.schedule.latents(range(config.warmup, config.warmup + chunk)))
 
 
+def _following(config: GenerationConfig, span: Span) -> range:
+    """Latents of the video that follow the span; at the end of a loop, those of its start that come before the span."""
+    first, stop = (_latents_before(config, chunk) for chunk in (span.chunks.start, span.chunks.stop))
+    count = config.schedule.right_context
+    return range(min(first, count)) if config.schedule.loop else range(stop, stop + count)
+
+
 def _encoded_before(config: GenerationConfig, model: ModelRunner, made: MadeVideo, span: Span) -> Tensor:
     """Latents of a clip that ends where the span begins."""
     layout, schedule = config.layout, config.schedule
@@ -112,6 +119,9 @@ def _encoded_after(config: GenerationConfig, model: ModelRunner, made: MadeVideo
     """Latents of the frames that follow; a stream whose first latent is a single frame begins before them."""
     layout, count = config.layout, config.schedule.right_context
     stop = span.frames.stop
+    if config.schedule.loop:
+        count = len(_following(config, span))
+        return _encode(config, model, made, span, range(layout.count(count, config.begun)))[:, :count]
     if layout.unit > 1 or layout.first == layout.rest:
         latents = _encode(config, model, made, span, range(stop, stop + layout.count(count)))
         return latents[:, :count]

@@ -29,7 +29,7 @@ from pavdm_cli.video.write.splice import SUFFIXES, Splice, keyframes, matching_p
 
 NEEDED = ("pavdm", "prompt", "model", "weights", "seed", "frames", "fps", "method", "crf")
 AS_STORED = {*stored_kinds(GenerationConfig), *stored_kinds(ExecutionConfig), "model", "lora", "fps"}
-AS_STORED -= {"forever", "loop"}  # the video has its length by now, and a span its own end
+AS_STORED -= {"forever"}  # the video has its length by now
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ def with_right_context(schedule: Schedule, chunks: int, latents: int, first: int
     """
     left = schedule.chunk if schedule.fill_to and not schedule.context else 0  # whose room the clean latents share
     joining = max(1, (schedule.window - latents - left) // schedule.chunk)
-    return replace(schedule, right_context=latents, join=max(first, chunks - joining))
+    return replace(schedule, right_context=latents, join=max(first, chunks - joining), loop=range(0))
 
 
 def with_loop_context(schedule: Schedule, chunks: int, first: int, latents: int = 0) -> Schedule:
