@@ -221,7 +221,7 @@ def report(
     for line in made.notes:
         ui.warn(line)
     if made.stopped:
-        ui.note(f"stopped after {video_seconds:.1f} s", always=True)
+        ui.note(f"stopped after {video_seconds:.1f} s")
     speed = f"{made.frames / wall_seconds:.1f} frames/s"
     ui.note(f"{pluralize(made.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")
     row = {

@@ -50,6 +50,6 @@ def report_stream(made: Made, *, video_seconds: float, wall_seconds: float, exit
         ui.note(f"interrupted after {video_seconds:.1f} s of video", always=True)
         raise typer.Exit(exit_code)
     if made.stopped:
-        ui.note(f"stopped after {video_seconds:.1f} s", always=True)
+        ui.note(f"stopped after {video_seconds:.1f} s")
     speed = f"{made.frames / wall_seconds:.1f} frames/s"
     ui.note(f"{pluralize(made.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")

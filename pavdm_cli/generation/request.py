@@ -205,7 +205,7 @@ def flat_values(request: Request) -> dict[str, Any]:
     return {name: getattr(request, name) for name in own} | asdict(request.execution) | dict(request.options)
 
 
-def _part(kind: type[Any], values: Mapping[str, Any]) -> Any:
+def _part(kind: Any, values: Mapping[str, Any]) -> Any:
     return kind(**{name: value for name, value in values.items() if name in names_of(kind)})
 
 
