@@ -77,6 +77,7 @@ def test_a_stopped_video_is_complete_and_its_command_makes_it_again() -> None:
     assert np.array_equal(frames("again.mp4"), made)
 
 
+@pytest.mark.integration
 def test_a_video_cut_after_some_frames_does_not_ramp_down() -> None:
     """It begins as every longer one; one with an end differs in its last window."""
     for words, name in ((("--seconds", "forever", "--frames", 18), "cut"), (("--frames", 40), "long")):
@@ -113,6 +114,7 @@ def test_a_scheduler_s_stop_is_an_interruption_that_resumes_without_an_end() -> 
 
 
 @ON_POSIX
+@pytest.mark.integration
 def test_a_continuation_without_an_end() -> None:
     clips.make(Path("in.mp4"), clips.greys(30, 64, 96), clips.ClipSpec(audio="aac"))
     said = stopped("extend", "in.mp4", "-p", SEA[1], *QUICK, "--seconds", "forever", "-o", "out.mp4")

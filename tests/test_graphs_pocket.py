@@ -166,7 +166,7 @@ def test_how_many_graphs_there_are_and_what_they_hold_is_told(tmp_path: Path, mo
     assert made.notes == (f"{graphs.count} CUDA graphs of {graphs.bytes / 2**20:.0f} MB",)
 
 
-@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("guidance", [2.0, *integration(1.0)])
 @pytest.mark.parametrize("method", ["pa", *integration("rw", "fifo")])
 def test_prompts_of_any_length_follow_one_another_in_captured_steps(method: str, guidance: float, loaded: ModelRunner):
     schedule, sigmas = METHODS[method](STEPS[method], 6, 2), linear_sigmas(STEPS[method])

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from support.command import Said, pavdm
 from support.processes import start, strike
+from support.tiers import integration
 
 import pavdm_cli
 from pavdm_cli.video.upscale import Scale
@@ -79,7 +80,7 @@ def decoded(data: bytes, kind: str = "mp4") -> np.ndarray:
 
 
 @ON_POSIX
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", ["mp4", *integration("y4m", "rawvideo")])
 def test_standard_output_is_the_video_and_nothing_else(kind: str, reader: Reader) -> None:
     said, data = streamed(reader, "--frames", 18, *(("--stream-format", kind) if kind != "mp4" else ()))
     assert (said.code, said.out) == (0, ""), said.err

@@ -98,6 +98,7 @@ def test_texts_are_blended_token_by_token() -> None:
     assert torch.equal(mixed.rows[1], one[1])
 
 
+@pytest.mark.integration
 def test_guidance_in_two_passes_and_in_one_batch_follow_the_timeline(pocket: pavdm_cli.Model) -> None:
     options = {"frames": 16, "at": [("1s", "a blue kite at night")], "blend": 0.5, "guidance": 3}
     batched = raw(DAY, pocket, cfg_batching="batched", **options).astype(int)
@@ -106,12 +107,14 @@ def test_guidance_in_two_passes_and_in_one_batch_follow_the_timeline(pocket: pav
     assert np.abs(batched - raw(DAY, pocket, **options | {"at": (), "blend": 0})).max() > 10
 
 
+@pytest.mark.integration
 def test_what_a_later_prompt_leaves_out_stays() -> None:
     make(*POCKET, "--frames", 12, "--at", "0.5s", "at night")
     (change,) = read_metadata(Path("v.mp4"))["timeline"]
     assert change == {"at": 0.5, "prompt": "at night", "caption": NIGHT}
 
 
+@pytest.mark.integration
 def test_several_seeds_and_a_file_of_prompts() -> None:
     Path("prompts.txt").write_text(f"0.5s: {NIGHT}\n1s: a blue kite\n")
     assert pavdm(*POCKET, "--frames", 10, "--timeline", "prompts.txt", "-n", 2, "-o", "v.mp4").code == 0
@@ -149,6 +152,7 @@ def test_an_extension_without_words_has_no_prompt_to_change(tmp_path: Path) -> N
     assert (said.code, "begins without one" in said.err) == (2, True)
 
 
+@pytest.mark.integration
 def test_info_prints_the_timeline_and_a_command_that_makes_it_again() -> None:
     made = make(*POCKET, "--frames", 12, "--at", "0.5s", "at night", "--blend", 0.5)
     said = pavdm("info", "v.mp4").out

@@ -77,8 +77,6 @@ def _jobs_of(row: Row, index: int, place: str, defaults: Defaults) -> Iterator[J
         if request.forever:
             raise UsageError("a job of a batch has an end", "give it --seconds or --frames")
         check(request)
-        if request.endless:
-            raise UsageError("seconds is forever: the next job would never begin", "")
         yield Job(_name(values, index, request), place, request)
 
 
