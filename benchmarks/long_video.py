@@ -1,8 +1,8 @@
 """Memory and time per chunk of an hour of pocket, with its checkpoints; a row to benchmarks/results/long-video.jsonl.
 
-Both must stay flat: in the last ten minutes of video, memory is within 2 % of that of the ten minutes after the fifth, and
-the time per chunk within 5 % of that of the first ten. Stop everything else first: an hour of video takes about a quarter
-of an hour on two cores.
+Both must stay flat: in the last ten minutes of video, memory is within 2 % of that of the ten minutes after the fifth,
+and the time per chunk within 5 % of that of the first ten. Stop everything else first: an hour of video takes about a
+quarter of an hour on two cores.
 """
 
 from __future__ import annotations
