@@ -135,7 +135,7 @@ def test_two_prompts_in_a_batch_with_guidance_and_warped_timesteps_are_what_each
     def run(wanted: list[str], rows: slice) -> torch.Tensor:
         y, mask = model.model.pad_batch(model.text_encoder.encode(wanted))
         null = network.y_embedder.y_embedding[None, : y.shape[1]].expand(len(wanted), -1, -1)
-        text = network.encode_text(torch.cat([y, null]), mask.repeat(2, 1))
+        text = network.encode_text(torch.cat([y, null]), None if mask is None else mask.repeat(2, 1))
         noise = seeded_noise(1, model.noise_shape(batch=2))
         bound = batched_cfg(with_full_context(network, text, table, schedule.context, job.spec.size), 7.0)
         drawn = sample(schedule, bound, lambda index, step=None: noise(index, step)[rows], solver_of(sigmas), chunks=2)
