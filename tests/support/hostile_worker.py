@@ -148,16 +148,16 @@ def rows(draw: random.Random, folder: Path) -> None:
 
 def captions(draw: random.Random, folder: Path) -> None:
     """A table of captions."""
-    from pavdm_cli.training.finetune.dataset import find_videos
+    from pavdm_cli.training.finetune.dataset import find_captioned_videos
 
     rows = "\n".join(f"{draw.choice(hostile.STRINGS)},{hostile.prompt(draw)}" for _ in range(draw.randrange(5)))
     written(folder, "captions.csv", f"path,text\n{rows}")
-    find_videos(folder / "out", bool)
+    find_captioned_videos(folder / "out", bool)
 
 
 def prompts(draw: random.Random, folder: Path) -> None:
     """A prompt, as both models read it."""
-    from pavdm_cli.generation.checks import format_prompt
+    from pavdm_cli.generation.checks import format_prompts
     from pavdm_cli.runtime.printable import printable, quote
     from pavdm_cli.runtime.validation import check_text
     from support.requests import make_request
@@ -168,8 +168,8 @@ def prompts(draw: random.Random, folder: Path) -> None:
         assert quote(text) == printable(quote(text))
     check_text("the prompt", text)
     with contextlib.suppress(PavdmError):
-        format_prompt(make_request(text, model="pocket", seed=1))
-    format_prompt(make_request(text, model="opensora-v1.2", seed=1))
+        format_prompts(make_request(text, model="pocket", seed=1))
+    format_prompts(make_request(text, model="opensora-v1.2", seed=1))
 
 
 def commands(draw: random.Random, folder: Path) -> None:
