@@ -92,6 +92,8 @@ def _make(made: MadeVideo, request: Request, output: Output, as_json: bool) -> N
     span = redoing.find_span(whole, made, asked)
     config = redoing.span_config(whole, span)
     _print_span(made, span)
+    for line in config.notes:
+        ui.warn(line)
     model = open_model(config)
     total = span.splice.end - span.splice.first
     with stop_requested(interruptible=False) as stop:
