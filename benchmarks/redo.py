@@ -46,7 +46,7 @@ LOOPS = {"loop": "`--loop`", "none": "without"}
 
 
 @dataclass(frozen=True, slots=True)
-class Film:
+class SourceVideo:
     """A video with everything that it can be made again from."""
 
     config: GenerationConfig
@@ -56,14 +56,14 @@ class Film:
     frames: Pixels  # (n, H, W, 3)
 
 
-def make_film(number: int, model: ModelRunner | None, chunks: int = CHUNKS) -> Film:
+def make_source(number: int, model: ModelRunner | None, chunks: int = CHUNKS) -> SourceVideo:
     """The video of a number."""
     values = {"prompt": PROMPTS[number % len(PROMPTS)], "frames": 4 * chunks, "seed": SEED + number, "threads": 1}
     config = resolve(build_request(values | {"device": "cpu"}))
     model = model or pipeline.open_model(config)
     sampled = list(pipeline.sampled(config, model))
     latents = torch.cat([chunk.latents for chunk in sampled], dim=1)
-    return Film(config, model, sampled, latents, decode(model, latents))
+    return SourceVideo(config, model, sampled, latents, decode(model, latents))
 
 
 @torch.no_grad()
@@ -72,32 +72,32 @@ def decode(model: ModelRunner, latents: Tensor) -> Pixels:
     return to_bytes(model.decode(latents)[0])
 
 
-def made_again(film: Film, span: range, seed: int, joins: bool) -> Pixels:
+def remake_span(source: SourceVideo, span: range, seed: int, joins: bool) -> Pixels:
     """The video with new chunks in a span, which lead up to the next one or end as a video does."""
-    config, size = film.config, film.config.schedule.chunk
+    config, size = source.config, source.config.schedule.chunk
     first, stop = config.warmup + span.start, config.warmup + span.stop
     schedule = with_right_context(config.schedule, stop, size, first) if joins else config.schedule
-    start = from_clip(schedule, film.latents[:, : size * span.start], pipeline.levels_of(config).sigmas, first)
-    after = film.latents[:, size * span.stop :]
+    start = from_clip(schedule, source.latents[:, : size * span.start], pipeline.levels_of(config).sigmas, first)
+    after = source.latents[:, size * span.stop :]
     start = replace(start, right_context=after[:, :size].clone() if joins else None)
     changed = replace(config, schedule=schedule, seed=seed, frames=4 * span.stop)
-    new = list(pipeline.latents(changed, film.model, start))
-    return decode(film.model, torch.cat([film.latents[:, : size * span.start], *new, after], dim=1))
+    new = list(pipeline.latents(changed, source.model, start))
+    return decode(source.model, torch.cat([source.latents[:, : size * span.start], *new, after], dim=1))
 
 
-def looped(film: Film, schedule: Schedule | None = None) -> Pixels:
+def looped(source: SourceVideo, schedule: Schedule | None = None) -> Pixels:
     """The video and its first two chunks again, its last ones made so that they lead up to them."""
-    config, size = film.config, film.config.schedule.chunk
-    first = film.latents[:, : LOOP_CHUNKS * size]
+    config, size = source.config, source.config.schedule.chunk
+    first = source.latents[:, : LOOP_CHUNKS * size]
     schedule = schedule or with_loop_context(
         config.schedule, config.total_chunks, config.warmup, config.spec.loop_latents
     )
     assert schedule.join is not None
-    before = film.chunks[schedule.join - 1 - config.warmup]  # up to here, a looping video is the same
+    before = source.chunks[schedule.join - 1 - config.warmup]  # up to here, a looping video is the same
     changed = replace(config, schedule=schedule)
-    new = list(pipeline.latents(changed, film.model, replace(before.state, right_context=first.clone())))
-    same = film.latents[:, : size * (schedule.join - config.warmup)]
-    return decode(film.model, torch.cat([same, *new, first], dim=1))
+    new = list(pipeline.latents(changed, source.model, replace(before.state, right_context=first.clone())))
+    same = source.latents[:, : size * (schedule.join - config.warmup)]
+    return decode(source.model, torch.cat([same, *new, first], dim=1))
 
 
 def jump(frames: Pixels, at: int) -> float:
@@ -112,28 +112,28 @@ def sharpness(frames: Pixels) -> float:
     return float(np.abs(inner).mean())
 
 
-def figures(frames: Pixels, film: Film, first: int, end: int) -> dict[str, float]:
+def figures(frames: Pixels, source: SourceVideo, first: int, end: int) -> dict[str, float]:
     """Jumps relative to the median one of the video, and sharpness relative to the original's."""
-    usual = median(jump(film.frames, at) for at in range(8, len(film.frames)))
-    sharp = sharpness(frames[first:end]) / sharpness(film.frames[first:end])
+    usual = median(jump(source.frames, at) for at in range(8, len(source.frames)))
+    sharp = sharpness(frames[first:end]) / sharpness(source.frames[first:end])
     values = {"join": jump(frames, end) / usual if end < len(frames) else 0.0, "left": jump(frames, first) / usual}
     return {name: round(value, 3) for name, value in (values | {"sharpness": sharp}).items()}
 
 
-def measure(film: Film, number: int) -> tuple[dict[str, Any], list[Pixels]]:
+def measure(source: SourceVideo, number: int) -> tuple[dict[str, Any], list[Pixels]]:
     """The figures of a video, and frames of its joins."""
     spans, sheet = [], []
     for span in SPANS:
         first, end = 4 * span.start, 4 * span.stop
-        results = {kind: made_again(film, span, OTHER_SEED + number, kind == "redo") for kind in ("redo", "cut")}
-        results["original"] = film.frames
-        rows = {kind: figures(frames, film, first, end) for kind, frames in results.items()}
+        results = {kind: remake_span(source, span, OTHER_SEED + number, kind == "redo") for kind in ("redo", "cut")}
+        results["original"] = source.frames
+        rows = {kind: figures(frames, source, first, end) for kind, frames in results.items()}
         spans.append({"first": first, "end": end} | rows)
         sheet += [around(frames, place) for frames in results.values() for place in (first, end)]
-    again = decode(film.model, torch.cat([film.latents, film.latents[:, :4]], dim=1))
-    end, loop = len(film.frames), looped(film)
+    again = decode(source.model, torch.cat([source.latents, source.latents[:, :4]], dim=1))
+    end, loop = len(source.frames), looped(source)
     start = end - 32
-    loops = {"loop": figures(loop, film, start, end), "none": figures(again, film, start, end)}
+    loops = {"loop": figures(loop, source, start, end), "none": figures(again, source, start, end)}
     sheet += [around(loop, end), around(again, end)]
     return {"spans": spans, "loop": loops}, sheet
 
@@ -149,7 +149,7 @@ def line(name: str, rows: list[dict[str, float]]) -> str:
     return f"| {name} | {median(joins):.1f} | {max(joins):.1f} | {median(left):.1f} | {median(sharp):.2f} |"
 
 
-def table(rows: list[dict[str, Any]]) -> list[str]:
+def format_rows(rows: list[dict[str, Any]]) -> list[str]:
     """The documented table of some rows."""
     lines = HEAD.splitlines()
     for chunks, index in ((len(span), index) for index, span in enumerate(SPANS)):
@@ -170,22 +170,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
-    given, model = parser.parse_args(), None
+    arguments, model = parser.parse_args(), None
     for number in range(VIDEOS):
-        if number in {row["video"] for row in stored(given.results)}:
+        if number in {row["video"] for row in stored(arguments.results)}:
             continue
-        film = make_film(number, model)
-        model = film.model
-        measured, sheet = measure(film, number)
-        settings = {"video": number, "seed": SEED + number, "span_seed": OTHER_SEED + number, "chunks": CHUNKS}
-        row = {"schema": "pavdm.redo/1", **environment(), "weights": model.digest, **settings, **measured}
-        with given.results.open("a") as file:
+        source = make_source(number, model)
+        model = source.model
+        measured, sheet = measure(source, number)
+        parameters = {"video": number, "seed": SEED + number, "span_seed": OTHER_SEED + number, "chunks": CHUNKS}
+        row = {"schema": "pavdm.redo/1", **environment(), "weights": model.digest, **parameters, **measured}
+        with arguments.results.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        if given.sheets and number < 4:
-            given.sheets.mkdir(exist_ok=True)
-            write_contact_sheet(given.sheets / f"redo-{number}.png", np.stack(sheet))
+        if arguments.sheets and number < 4:
+            arguments.sheets.mkdir(exist_ok=True)
+            write_contact_sheet(arguments.sheets / f"redo-{number}.png", np.stack(sheet))
         print(f"video {number}: {row['spans'][0]['redo']} {row['loop']['loop']}", flush=True)
-    print("\n".join(table(stored(given.results))))
+    print("\n".join(format_rows(stored(arguments.results))))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 def test_the_documented_table_is_that_of_the_stored_rows() -> None:
     text = (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
     table = text.split("<!-- redo: begin -->\n")[1].split("<!-- redo: end -->")[0].strip()
-    assert table.splitlines() == redo.table(redo.stored(redo.RESULTS))
+    assert table.splitlines() == redo.format_rows(redo.stored(redo.RESULTS))
 
 
 def test_every_video_was_measured_with_the_same_weights() -> None:
