@@ -25,7 +25,7 @@ from pavdm_cli.models.stdit.flops import step_flops, tokens_per_latent
 from pavdm_cli.models.stdit.layers import rotary_frequencies
 from pavdm_cli.models.stdit.transformer import STDiT
 from pavdm_cli.sampling.denoiser import Denoiser, batched_cfg
-from pavdm_cli.sampling.noise import warped_sigmas
+from pavdm_cli.sampling.noise import shifted_sigmas
 
 CPU = torch.device("cpu")
 SIZE, NOISY, CLEAN, STEPS = (144, 256), 5, 5, 30
@@ -80,7 +80,7 @@ def measure(dtype: torch.dtype, passes: int) -> dict[str, Any]:
 def bound(model: STDiT) -> tuple[Denoiser, StepShape]:
     """The network bound to 300 random tokens under guidance, and the size of a step."""
     y = torch.randn(2, XL2.text_length, XL2.text_width, generator=torch.Generator().manual_seed(1))
-    sigmas = warped_sigmas(STEPS, MODEL.timestep_ratio(SIZE, NOISY + CLEAN))
+    sigmas = shifted_sigmas(STEPS, MODEL.timestep_ratio(SIZE, NOISY + CLEAN))
     with torch.no_grad():
         text, modulation = (
             model.encode_text(y.to(model.x_embedder.proj.weight)),

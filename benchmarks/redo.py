@@ -25,7 +25,7 @@ from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.request import build_request
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.runner import ModelRunner
-from pavdm_cli.sampling.loop import SampledChunk, from_clip
+from pavdm_cli.sampling.loop import SampledChunk, state_from_clip
 from pavdm_cli.sampling.right_context import LOOP_CHUNKS, with_loop_context, with_right_context
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.video.contact_sheet import write_contact_sheet
@@ -77,7 +77,7 @@ def remake_span(source: SourceVideo, span: range, seed: int, joins: bool) -> Pix
     config, size = source.config, source.config.schedule.chunk
     first, stop = config.warmup + span.start, config.warmup + span.stop
     schedule = with_right_context(config.schedule, stop, size, first) if joins else config.schedule
-    start = from_clip(schedule, source.latents[:, : size * span.start], pipeline.levels_of(config).sigmas, first)
+    start = state_from_clip(schedule, source.latents[:, : size * span.start], pipeline.levels_of(config).sigmas, first)
     after = source.latents[:, size * span.stop :]
     start = replace(start, right_context=after[:, :size].clone() if joins else None)
     changed = replace(config, schedule=schedule, seed=seed, frames=4 * span.stop)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from support.clips import corners
-from support.exact import NOISE, Exact, Mixing, assert_same, clean_latents, joined, sigmas_of, solver_of
+from support.exact import NOISE, Exact, Mixing, assert_same, build_solver, clean_latents, joined, sigmas_of
 from support.requests import make_request
 from support.tiers import integration
 from test_video_image import write
@@ -23,7 +23,7 @@ from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.generation import image_start, pipeline
 from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.sampling import loop
-from pavdm_cli.sampling.loop import denoise, from_first, sample
+from pavdm_cli.sampling.loop import denoise, sample, state_from_first_latents
 from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rn
 from pavdm_cli.video import StillImage, read_image, scale_to_cover
 
@@ -60,8 +60,8 @@ def run_held(schedule: Schedule, held: int, chunks: int = 4) -> torch.Tensor:
     sigmas = sigmas_of(schedule)
     checker = Holding(schedule, NOISE, sigmas, chunks)
     checker.held = held
-    start = from_first(schedule, clean_latents(range(held)), NOISE, sigmas)
-    out = joined(list(sample(schedule, checker, NOISE, solver_of(sigmas), chunks=chunks, start=start)))
+    start = state_from_first_latents(schedule, clean_latents(range(held)), NOISE, sigmas)
+    out = joined(list(sample(schedule, checker, NOISE, build_solver(sigmas), chunks=chunks, start=start)))
     assert checker.now == schedule.total(chunks)
     return out
 
@@ -75,18 +75,18 @@ def test_given_latents_are_shown_clean_in_the_first_chunk_and_come_out_with_it(s
 
 
 def at_the_level_of_its_chunk(schedule, *rest):
-    return replace(from_first(schedule, *rest), num_given=0)
+    return replace(state_from_first_latents(schedule, *rest), num_given=0)
 
 
 def noise_for_the_first(schedule, first, noise, sigmas):
-    return from_first(schedule, torch.zeros_like(first), noise, sigmas)
+    return state_from_first_latents(schedule, torch.zeros_like(first), noise, sigmas)
 
 
 def held_for_ever(state, *rest):
     return replace(real_move_on(state, *rest), num_given=state.num_given)
 
 
-real_move_on = loop.advance_window
+real_move_on = loop.shift_window
 
 
 @pytest.mark.parametrize("bug", [at_the_level_of_its_chunk, noise_for_the_first])
@@ -96,7 +96,7 @@ def test_a_given_latent_shown_otherwise_is_caught(schedule, bug):
     checker = Holding(schedule, NOISE, sigmas, 3)
     start = bug(schedule, clean_latents(range(1)), NOISE, sigmas)
     with pytest.raises(AssertionError):
-        list(sample(schedule, checker, NOISE, solver_of(sigmas), chunks=3, start=start))
+        list(sample(schedule, checker, NOISE, build_solver(sigmas), chunks=3, start=start))
 
 
 @every_schedule
@@ -110,10 +110,10 @@ def test_a_latent_held_after_its_chunk_has_left_is_caught(schedule, monkeypatch)
 @pytest.mark.usefixtures("either_way")
 def test_going_on_from_any_state_gives_the_same_bytes(schedule):
     sigmas = sigmas_of(schedule)
-    start = from_first(schedule, clean_latents(range(1)), NOISE, sigmas)
-    whole = list(sample(schedule, Mixing(), NOISE, solver_of(sigmas), chunks=3, start=start))
-    for state in denoise(schedule, Mixing(), NOISE, solver_of(sigmas), chunks=3, start=start):
-        rest = list(sample(schedule, Mixing(), NOISE, solver_of(sigmas), chunks=3, start=state))
+    start = state_from_first_latents(schedule, clean_latents(range(1)), NOISE, sigmas)
+    whole = list(sample(schedule, Mixing(), NOISE, build_solver(sigmas), chunks=3, start=start))
+    for state in denoise(schedule, Mixing(), NOISE, build_solver(sigmas), chunks=3, start=start):
+        rest = list(sample(schedule, Mixing(), NOISE, build_solver(sigmas), chunks=3, start=state))
         assert all(torch.equal(a, b) for a, b in zip(rest[::-1], whole[::-1], strict=False))
 
 

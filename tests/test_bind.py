@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.exact import solver_of
+from support.exact import build_solver
 from support.models import EXECUTION, MODELS, load
 from support.tiny import tiny_pocket, tiny_runner
 from torch import Tensor
@@ -79,7 +79,7 @@ def test_the_mask_of_training_is_the_reuse_of_sampling(pocket, bound, first, chu
 
 def run(denoiser: Denoiser, schedule: Schedule = SCHEDULE) -> Tensor:
     sigmas = linear_sigmas(schedule.steps).double()
-    return torch.cat(list(sample(schedule, denoiser, NOISE, solver_of(sigmas), chunks=7)), dim=1)
+    return torch.cat(list(sample(schedule, denoiser, NOISE, build_solver(sigmas), chunks=7)), dim=1)
 
 
 def test_a_video_with_reuse_is_the_video_without(pocket, bound):
@@ -98,7 +98,7 @@ def test_what_is_remembered_is_computed_once_a_shift(pocket, bound):
         def __call__(self, window: Tensor, levels: Tensor, memory: object, /) -> Tensor:
             return denoiser(window, levels, memory)
 
-    steps = len(list(denoise(SCHEDULE, Counting(), NOISE, solver_of(linear_sigmas(8).double()), chunks=7)))
+    steps = len(list(denoise(SCHEDULE, Counting(), NOISE, build_solver(linear_sigmas(8).double()), chunks=7)))
     assert made == [0] * 6  # every chunk but the last, after which nothing comes
     assert steps == SCHEDULE.total(7)
 
@@ -166,7 +166,7 @@ def passes(loaded: ModelRunner, schedule: Schedule, guidance: float) -> tuple[Te
     sigmas = linear_sigmas(schedule.steps).double()
     denoiser = loaded.denoiser(PROMPTS[0], schedule, noise_levels(sigmas), guidance, EXECUTION)
     noise = seeded_noise(1, loaded.noise_shape())
-    video = torch.cat(list(sample(schedule, denoiser, noise, solver_of(sigmas), chunks=3)), dim=1)
+    video = torch.cat(list(sample(schedule, denoiser, noise, build_solver(sigmas), chunks=3)), dim=1)
     hook.remove()
     return video, seen
 
@@ -199,7 +199,8 @@ def test_every_method_ends_in_latents_that_depend_on_the_prompt(method, loaded):
         denoiser = loaded.denoiser(prompt, schedule, noise_levels(sigmas), 2.0, EXECUTION)
         videos.append(
             torch.cat(
-                list(sample(schedule, denoiser, seeded_noise(1, loaded.noise_shape()), solver_of(sigmas), chunks=2)), 1
+                list(sample(schedule, denoiser, seeded_noise(1, loaded.noise_shape()), build_solver(sigmas), chunks=2)),
+                1,
             )
         )
     assert all(video.isfinite().all() for video in videos)

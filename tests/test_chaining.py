@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from support.exact import NOISE, Mixing, clean_latents, sigmas_of, solver_of
+from support.exact import NOISE, Mixing, build_solver, clean_latents, sigmas_of
 from support.requests import make_request
 from support.tape import Tape
 from torch import Tensor
@@ -29,7 +29,7 @@ from pavdm_cli.generation.reencode import with_reencoding
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
-from pavdm_cli.sampling.loop import denoise, from_clip, sample
+from pavdm_cli.sampling.loop import denoise, sample, state_from_clip
 from pavdm_cli.sampling.noise import add_noise
 from pavdm_cli.sampling.schedule import rn
 
@@ -198,18 +198,24 @@ def anew(latents: Tensor) -> Tensor:
 def test_going_on_from_any_saved_state_encodes_the_same_frames(given):
     schedule = rn(4, 5, 2)
     sigmas = sigmas_of(schedule)
-    start = from_clip(schedule, clean_latents(range(-given, 0)), sigmas) if given else None
+    start = state_from_clip(schedule, clean_latents(range(-given, 0)), sigmas) if given else None
 
     def run(state: Any, **how: Any) -> list[Tensor]:
         return list(
             sample(
-                schedule, with_reencoding(Mixing(), anew, state), NOISE, solver_of(sigmas), chunks=4, start=state, **how
+                schedule,
+                with_reencoding(Mixing(), anew, state),
+                NOISE,
+                build_solver(sigmas),
+                chunks=4,
+                start=state,
+                **how,
             )
         )
 
     whole = run(start, graphs=None)
     for state in denoise(
-        schedule, with_reencoding(Mixing(), anew, start), NOISE, solver_of(sigmas), chunks=4, start=start
+        schedule, with_reencoding(Mixing(), anew, start), NOISE, build_solver(sigmas), chunks=4, start=start
     ):
         assert all(torch.equal(a, b) for a, b in zip(run(state)[::-1], whole[::-1], strict=False))
 

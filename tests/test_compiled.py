@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from support import guard
-from support.exact import solver_of
+from support.exact import build_solver
 from support.models import EXECUTION, MODELS
 from support.requests import make_request
 from support.tape import Tape
@@ -66,7 +66,7 @@ def video(model: ModelRunner, engine: ExecutionConfig, method: str = "pa", guida
     schedule, sigmas = METHODS[method](6, 6, 2), linear_sigmas(6)
     denoiser = model.denoiser("a red ball over hills", schedule, noise_levels(sigmas), guidance, engine)
     noise = seeded_noise(1, model.noise_shape())
-    return torch.cat(list(sample(schedule, denoiser, noise, solver_of(sigmas), chunks=5, **given)), 1)
+    return torch.cat(list(sample(schedule, denoiser, noise, build_solver(sigmas), chunks=5, **given)), 1)
 
 
 def breaks() -> int:

@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-from support.exact import NOISE, SHAPE, Mixing, sigmas_of, solver_of
+from support.exact import NOISE, SHAPE, Mixing, build_solver, sigmas_of
 from torch import Tensor
 
-from pavdm_cli.sampling.denoiser import Cache, FunctionDenoiser, batched_cfg, partitioned
+from pavdm_cli.sampling.denoiser import Cache, FunctionDenoiser, batched_cfg, partition_window
 from pavdm_cli.sampling.loop import sample
 from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rw
 
@@ -30,8 +30,8 @@ def test_guidance_extrapolates_from_the_unconditional_velocity(schedule: Schedul
             return super().__call__(window, levels, cache) + 7
 
     sigmas, inner = sigmas_of(schedule), TwoPrompts()
-    out = list(sample(schedule, batched_cfg(inner, 7.0), NOISE, solver_of(sigmas), chunks=4))
-    expected = list(sample(schedule, Shifted(), NOISE, solver_of(sigmas), chunks=4, graphs=None))
+    out = list(sample(schedule, batched_cfg(inner, 7.0), NOISE, build_solver(sigmas), chunks=4))
+    expected = list(sample(schedule, Shifted(), NOISE, build_solver(sigmas), chunks=4, graphs=None))
     assert inner.calls == schedule.total(4)
     assert out[0].shape[0] == SHAPE[0]
     torch.testing.assert_close(torch.cat(out, 1), torch.cat(expected, 1), atol=1e-10, rtol=0)
@@ -52,7 +52,7 @@ def record(calls: list[tuple[list[int], Cache]]) -> FunctionDenoiser:
 def test_a_long_window_is_covered_once_with_cleaner_latents_in_front(length: int, span: int) -> None:
     calls: list[tuple[list[int], Cache]] = []
     window, levels = torch.randn(1, length, 1, 1, 1), torch.arange(1, length + 1, dtype=torch.int32)
-    assert torch.equal(partitioned(record(calls), span)(window, levels, "cache"), window)
+    assert torch.equal(partition_window(record(calls), span)(window, levels, "cache"), window)
     assert [cache for _, cache in calls] == ["cache"] + [None] * (len(calls) - 1)
     assert all(len(shown) == min(span, length) for shown, _ in calls)
     ends = [shown[-1] for shown, _ in calls]
@@ -65,6 +65,6 @@ def test_partitioning_changes_nothing_for_a_model_that_looks_at_single_latents()
     schedule = fifo(8, 4, 2)
     denoiser = FunctionDenoiser(lambda overlap, level: None, lambda window, levels, cache: torch.tanh(window))
     sigmas = sigmas_of(schedule)
-    whole = sample(schedule, denoiser, NOISE, solver_of(sigmas), chunks=5, graphs=None)
-    parts = sample(schedule, partitioned(denoiser, 4), NOISE, solver_of(sigmas), chunks=5)
+    whole = sample(schedule, denoiser, NOISE, build_solver(sigmas), chunks=5, graphs=None)
+    parts = sample(schedule, partition_window(denoiser, 4), NOISE, build_solver(sigmas), chunks=5)
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))

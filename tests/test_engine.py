@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.exact import solver_of
+from support.exact import build_solver
 from support.models import EXECUTION, MODELS
 from support.tiny import tiny_pocket, tiny_runner
 from torch import Tensor
@@ -35,7 +35,7 @@ def video(model: ModelRunner, execution: ExecutionConfig, method: str = "pa") ->
     schedule, sigmas = METHODS[method](8, 8, 2), linear_sigmas(8).double()
     denoiser = model.denoiser("a red ball over hills", schedule, noise_levels(sigmas), 2.0, execution)
     return torch.cat(
-        list(sample(schedule, denoiser, seeded_noise(1, model.noise_shape()), solver_of(sigmas), chunks=3)), 1
+        list(sample(schedule, denoiser, seeded_noise(1, model.noise_shape()), build_solver(sigmas), chunks=3)), 1
     )
 
 

@@ -23,7 +23,7 @@ from pavdm_cli.models.opensora.config import warp_ratio
 from pavdm_cli.models.opensora.loaded import LoadedOpenSora
 from pavdm_cli.models.registry import get
 from pavdm_cli.models.stdit.transformer import STDiT
-from pavdm_cli.sampling.noise import warped_sigmas
+from pavdm_cli.sampling.noise import shifted_sigmas
 from pavdm_cli.training.batches import BatchConfig
 from pavdm_cli.training.distributed import ProcessGroup
 from pavdm_cli.training.finetune.encoding import LatentDataset
@@ -55,7 +55,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> LatentDataset:
 
 
 def model_of(stdit: STDiT) -> LoadedOpenSora:
-    return LoadedOpenSora(stdit, nn.Identity(), scaled=True, null_tokens=300, source=Path("nowhere"))
+    return LoadedOpenSora(stdit, nn.Identity(), scaled=True, num_null_tokens=300, source=Path("nowhere"))
 
 
 def make_task(dataset: LatentDataset, method: str = "pa", windows: int = 2, **changed: Any) -> FinetuneTask:
@@ -103,7 +103,7 @@ def test_losses_match_the_recording(name):
 
 
 def test_training_levels_equal_sampling_levels_up_to_a_shift(dataset):
-    sigmas = warped_sigmas(30, RATIO)
+    sigmas = shifted_sigmas(30, RATIO)
     for batch, *_ in seen_by(make_task(dataset), 40):
         clean = int((batch.timesteps == 0).all(0).sum())
         assert clean in (0, 5)

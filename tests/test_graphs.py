@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from support.exact import NOISE, SCHEDULES, Mixing, clean_latents, every_method, sigmas_of, solver_of
+from support.exact import NOISE, SCHEDULES, Mixing, build_solver, clean_latents, every_method, sigmas_of
 from support.tape import CaptureError, Tape, waits
 from torch import Tensor
 
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy, StaticBuffer, capture_call
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
-from pavdm_cli.sampling.loop import SamplerState, denoise, from_clip, from_renoised, roll
+from pavdm_cli.sampling.loop import SamplerState, denoise, roll, state_from_clip, state_from_renoised_clip
 from pavdm_cli.sampling.schedule import Schedule, pa, rw
 
 
@@ -26,8 +26,8 @@ def starts(schedule: Schedule) -> dict[str, SamplerState | None]:
     clip, sigmas = clean_latents(range(-9, 0)), sigmas_of(schedule)
     return {
         "nothing": None,
-        "clip": from_clip(schedule, clip, sigmas),
-        "noised": from_renoised(schedule, clip, NOISE, sigmas),
+        "clip": state_from_clip(schedule, clip, sigmas),
+        "noised": state_from_renoised_clip(schedule, clip, NOISE, sigmas),
     }
 
 
@@ -35,7 +35,7 @@ def states(schedule: Schedule, denoiser: Denoiser, graphs: GraphPolicy | None, *
     """All of them, kept until the last step is done."""
     chunks = schedule.capacity + 3
     return list(
-        denoise(schedule, denoiser, NOISE, solver_of(sigmas_of(schedule)), chunks=chunks, graphs=graphs, **given)
+        denoise(schedule, denoiser, NOISE, build_solver(sigmas_of(schedule)), chunks=chunks, graphs=graphs, **given)
     )
 
 
@@ -75,13 +75,15 @@ def test_there_is_one_graph_for_every_size_of_window_and_overlap(schedule: Sched
         return window
 
     given, graphs, sigmas = starts(schedule)[start], taped(), sigmas_of(schedule)
-    steps = denoise(schedule, FunctionDenoiser(prefill, velocity), NOISE, solver_of(sigmas), chunks=chunks, start=given)
+    steps = denoise(
+        schedule, FunctionDenoiser(prefill, velocity), NOISE, build_solver(sigmas), chunks=chunks, start=given
+    )
     list(islice(steps, 6 * schedule.steps))
     recorded = denoise(
         schedule,
         FunctionDenoiser(prefill, velocity),
         NOISE,
-        solver_of(sigmas),
+        build_solver(sigmas),
         chunks=chunks,
         start=given,
         graphs=graphs,

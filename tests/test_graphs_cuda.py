@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.exact import NOISE, SCHEDULES, Mixing, every_method, sigmas_of, solver_of
+from support.exact import NOISE, SCHEDULES, Mixing, build_solver, every_method, sigmas_of
 from support.gpu import needs_gpu
 from support.models import EXECUTION
 from support.requests import make_request
@@ -29,7 +29,7 @@ STEPS = {"pa": 6, "rn": 3, "rw": 3, "fifo": 14}
 
 def states(schedule: Schedule, graphs: GraphPolicy | None) -> list[SamplerState]:
     sigmas = sigmas_of(schedule).cuda()
-    return list(denoise(schedule, Mixing(), NOISE, solver_of(sigmas), chunks=schedule.capacity + 3, graphs=graphs))
+    return list(denoise(schedule, Mixing(), NOISE, build_solver(sigmas), chunks=schedule.capacity + 3, graphs=graphs))
 
 
 @every_method
@@ -49,7 +49,7 @@ class Reading(Mixing):
 
 def capture_reading() -> None:
     graphs, sigmas = choose_graphs("on", torch.device("cuda"), 1), sigmas_of(SCHEDULES["pa"]).cuda()
-    list(denoise(SCHEDULES["pa"], Reading(), NOISE, solver_of(sigmas), chunks=2, graphs=graphs))
+    list(denoise(SCHEDULES["pa"], Reading(), NOISE, build_solver(sigmas), chunks=2, graphs=graphs))
 
 
 def test_reading_a_value_back_cannot_be_captured() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.exact import solver_of
+from support.exact import build_solver
 from support.models import EXECUTION, MODELS
 from support.requests import make_request
 from support.tape import Operations, waits
@@ -49,7 +49,7 @@ def pocket_states(
     sigmas = linear_sigmas(schedule.steps)
     denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), guidance, EXECUTION)
     noise = seeded_noise(1, loaded.noise_shape())
-    return list(denoise(schedule, denoiser, noise, solver_of(sigmas), chunks=schedule.capacity + 2, graphs=graphs))
+    return list(denoise(schedule, denoiser, noise, build_solver(sigmas), chunks=schedule.capacity + 2, graphs=graphs))
 
 
 TRANSFORMED = [(method, overlap, 2.0) for method in ("pa", "rn", "rw", "fifo") for overlap in (True, False)]
@@ -94,7 +94,7 @@ def test_a_steady_step_waits_for_nothing(method: str, graphs: GraphPolicy | None
     sigmas, fresh = linear_sigmas(schedule.steps), torch.ones(loaded.noise_shape())
     denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), 2.0, EXECUTION)
     steps = denoise(
-        schedule, denoiser, lambda index, step=None, /: fresh, solver_of(sigmas), chunks=None, graphs=graphs
+        schedule, denoiser, lambda index, step=None, /: fresh, build_solver(sigmas), chunks=None, graphs=graphs
     )
     list(islice(steps, schedule.steps + (schedule.context + 2) * schedule.stride))
     assert not waits(lambda: list(islice(steps, 2 * schedule.stride)))
@@ -111,7 +111,7 @@ def test_growth_and_drain_bring_levels_across_and_wait_for_nothing_else(
     denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), 2.0, EXECUTION)
     chunks = schedule.capacity + 3
     steps = denoise(
-        schedule, denoiser, lambda index, step=None, /: fresh, solver_of(sigmas), chunks=chunks, graphs=graphs
+        schedule, denoiser, lambda index, step=None, /: fresh, build_solver(sigmas), chunks=chunks, graphs=graphs
     )
     next(steps)  # what is recorded is recorded here
     brought.clear()
@@ -149,7 +149,7 @@ def test_a_step_on_a_cpu_calls_references_and_none_of_our_operations(loaded: Mod
     denoiser = loaded.denoiser("a red balloon over green hills", pa(6, 6, 2), noise_levels(sigmas), 2.0, EXECUTION)
     levels, cache = torch.tensor([6, 6], dtype=torch.int32), denoiser.prefill(window, 0)
     with Operations(lambda name: None) as seen:
-        denoise_step(window, levels, cache, (), denoiser=denoiser, solver=solver_of(sigmas))
+        denoise_step(window, levels, cache, (), denoiser=denoiser, solver=build_solver(sigmas))
     called = {operation._schema.name for operation, *_ in seen.noted}
     assert {"aten::native_layer_norm", "aten::addcmul"} <= called
     assert not [name for name in called if name.startswith("pavdm::")]
@@ -174,7 +174,7 @@ def test_prompts_of_any_length_follow_one_another_in_captured_steps(method: str,
     texts = [loaded.text_kv(loaded.embed(prompt, guidance != 1), schedule, EXECUTION) for prompt in prompts]
     bind = loaded.bind(schedule, noise_levels(sigmas), guidance, EXECUTION)
     denoiser = TimelineDenoiser(bind, lambda newest: texts[min(newest // 2, 2)])
-    noise, solver = seeded_noise(1, loaded.noise_shape()), solver_of(sigmas)
+    noise, solver = seeded_noise(1, loaded.noise_shape()), build_solver(sigmas)
 
     def run(graphs: GraphPolicy | None) -> list[SamplerState]:
         return list(denoise(schedule, denoiser, noise, solver, chunks=schedule.capacity + 5, graphs=graphs))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.exact import solver_of
+from support.exact import build_solver
 from support.requests import make_request
 from support.tiny import tiny_pocket
 from torch import Tensor
@@ -20,7 +20,7 @@ from pavdm_cli.generation.request import Request
 from pavdm_cli.models.stdit.denoiser import compute_modulation, with_full_context, with_kv_cache
 from pavdm_cli.models.stdit.layers import Rope
 from pavdm_cli.sampling.denoiser import FunctionDenoiser
-from pavdm_cli.sampling.loop import SamplerState, denoise, from_clip, new_chunks, sample
+from pavdm_cli.sampling.loop import SamplerState, denoise, new_chunks, sample, state_from_clip
 from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
 from pavdm_cli.sampling.schedule import Schedule, pa, rn
 
@@ -35,7 +35,7 @@ def schedule_with(context: int, sink: int, first: int = 0, method: Any = pa, pos
 
 
 def solver() -> Any:
-    return solver_of(linear_sigmas(STEPS).double())
+    return build_solver(linear_sigmas(STEPS).double())
 
 
 def shown(schedule: Schedule, start: Any = None) -> tuple[list[tuple[int, ...]], list[int], Tensor]:
@@ -137,7 +137,7 @@ def test_a_saved_state_continues_with_the_same_latents(context: int, sink: int) 
 def test_the_sink_of_a_continuation_is_of_its_own_chunks() -> None:
     schedule = schedule_with(1, 1)
     clip = torch.full((1, 6, 4, 2, 3), 9.0, dtype=torch.float64)
-    contexts, _, _ = shown(schedule, from_clip(schedule, clip, linear_sigmas(STEPS).double()))
+    contexts, _, _ = shown(schedule, state_from_clip(schedule, clip, linear_sigmas(STEPS).double()))
     assert contexts[:3] == [(-1, -1), (0, 1), (0, 1, 2, 3)]
 
 

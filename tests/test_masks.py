@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.exact import NOISE, Mixing, clean_latents, joined, sigmas_of, solver_of
+from support.exact import NOISE, Mixing, build_solver, clean_latents, joined, sigmas_of
 from torch import Tensor
 
 from pavdm_cli.generation.reencode import with_reencoding
-from pavdm_cli.sampling.loop import from_clip, sample
+from pavdm_cli.sampling.loop import sample, state_from_clip
 from pavdm_cli.sampling.masked_clips import ClipCondition, sample_masked_clips
 from pavdm_cli.sampling.noise import add_noise
 from pavdm_cli.sampling.schedule import rn
@@ -35,10 +35,12 @@ class Together(Mixing):
 def test_an_edit_ratio_of_none_is_clip_after_clip_as_ever(given):
     schedule = rn(4, 5, 2)
     sigmas = sigmas_of(schedule)
-    start = from_clip(schedule, clean_latents(range(-given, 0)), sigmas) if given else None
-    plain = sample(schedule, with_reencoding(Together(), anew, start), NOISE, solver_of(sigmas), chunks=3, start=start)
+    start = state_from_clip(schedule, clean_latents(range(-given, 0)), sigmas) if given else None
+    plain = sample(
+        schedule, with_reencoding(Together(), anew, start), NOISE, build_solver(sigmas), chunks=3, start=start
+    )
     masked = sample_masked_clips(
-        schedule, Together(), NOISE, solver_of(sigmas), chunks=3, start=start, condition=ClipCondition(0.0, anew)
+        schedule, Together(), NOISE, build_solver(sigmas), chunks=3, start=start, condition=ClipCondition(0.0, anew)
     )
     torch.testing.assert_close(joined([clip.latents for clip in masked]), joined(list(plain)), rtol=0, atol=1e-12)
 
@@ -54,7 +56,7 @@ def test_an_edit_ratio_noises_what_is_shown_once_from_that_level_on():
             return super().__call__(window, levels, None)
 
     condition = ClipCondition(edit, anew)
-    clips = sample_masked_clips(schedule, Seeing(), NOISE, solver_of(sigmas), chunks=2, condition=condition)
+    clips = sample_masked_clips(schedule, Seeing(), NOISE, build_solver(sigmas), chunks=2, condition=condition)
     made = [clip.latents for clip in clips]
     shown, second = anew(made[0][:, -2:]), seen[schedule.steps :]
     first = next(now for now in range(6) if float(sigmas[6 - now]) <= edit)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pavdm_cli.models.opensora.config import warp_ratio
-from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise, warped_sigmas
+from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise, shifted_sigmas
 
 SHAPE = (2, 3, 2, 2)
 
@@ -34,7 +34,7 @@ def test_noise_is_standard_normal_and_a_larger_batch_only_adds_to_it() -> None:
 
 def test_sigmas_run_from_clean_to_noise() -> None:
     for steps, ratio in zip((1, 6, 30), count(1, 2.5), strict=False):
-        sigmas = warped_sigmas(steps, ratio)
+        sigmas = shifted_sigmas(steps, ratio)
         assert sigmas[[0, -1]].tolist() == [0, 1]
         assert len(sigmas) == steps + 1
         assert sigmas.diff().min() > 0
@@ -45,7 +45,7 @@ def test_the_paper_setting_has_the_recorded_levels() -> None:
     recorded = json.loads((Path(__file__).parent / "golden" / "schedule_paper.json").read_text())
     ratio = warp_ratio(240, 424, 119)
     assert ratio == pytest.approx(3.685977, abs=1e-6)
-    for name, sigmas in (("t_uniform", linear_sigmas(30)), ("t_transformed_fp32", warped_sigmas(30, ratio))):
+    for name, sigmas in (("t_uniform", linear_sigmas(30)), ("t_transformed_fp32", shifted_sigmas(30, ratio))):
         torch.testing.assert_close(1000 * sigmas[1:], torch.tensor(recorded[name]), atol=2e-4, rtol=0)
 
 

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from support.exact import solver_of
+from support.exact import build_solver
 from support.requests import make_request
 from support.tiers import integration
 from typer.testing import CliRunner
@@ -138,7 +138,9 @@ def test_two_prompts_in_a_batch_with_guidance_and_warped_timesteps_are_what_each
         text = network.encode_text(torch.cat([y, null]), None if mask is None else mask.repeat(2, 1))
         noise = seeded_noise(1, model.noise_shape(batch=2))
         bound = batched_cfg(with_full_context(network, text, table, schedule.context, job.spec.size), 7.0)
-        drawn = sample(schedule, bound, lambda index, step=None: noise(index, step)[rows], solver_of(sigmas), chunks=2)
+        drawn = sample(
+            schedule, bound, lambda index, step=None: noise(index, step)[rows], build_solver(sigmas), chunks=2
+        )
         return torch.cat(list(drawn), dim=1)
 
     with torch.no_grad():

@@ -13,16 +13,16 @@ from support.exact import (
     Exact,
     Mixing,
     assert_same,
+    build_solver,
     clean_latents,
     joined,
     sigmas_of,
-    solver_of,
 )
 from support.ways import Taped
 from torch import Tensor
 
 from pavdm_cli.sampling import loop
-from pavdm_cli.sampling.loop import SamplerState, denoise, from_clip, from_nothing, sample
+from pavdm_cli.sampling.loop import SamplerState, denoise, empty_state, sample, state_from_clip
 from pavdm_cli.sampling.noise import noise_levels
 from pavdm_cli.sampling.right_context import with_loop, with_right_context
 from pavdm_cli.sampling.schedule import Schedule, pa
@@ -49,7 +49,7 @@ class ExactBefore(Exact):
     joining: bool = field(default=False, init=False)
 
     def active_chunks(self) -> list[tuple[int, int]]:
-        steps, stride, join = self.schedule.steps, self.schedule.stride, self.schedule.join
+        steps, stride, join = self.schedule.steps, self.schedule.stride, self.schedule.right_context_from
         assert join is not None
         ages = [(index, self.now - (index - self.first) * stride) for index in range(self.first, self.chunks)]
         ages = [(index, age) for index, age in ages if age < steps]
@@ -77,10 +77,10 @@ def run(schedule: Schedule, first: int, chunks: int, right: int = 2, given: int 
     sigmas, schedule = sigmas_of(schedule), with_right_context(schedule, chunks, right, first)
     start, stop = (schedule.latents(range(chunk)).stop for chunk in (first, chunks))
     after = range(stop, stop + right)
-    state = from_clip(schedule, clean_latents(range(start - given, start)), sigmas, first)
+    state = state_from_clip(schedule, clean_latents(range(start - given, start)), sigmas, first)
     state = replace(state, right_context=clean_latents(after))
     checker = ExactBefore(schedule, NOISE, sigmas, chunks, given, first, after=after)
-    out = list(sample(schedule, checker, NOISE, solver_of(sigmas), chunks=chunks, start=state))
+    out = list(sample(schedule, checker, NOISE, build_solver(sigmas), chunks=chunks, start=state))
     assert checker.now == schedule.total(chunks) - schedule.entry(first)
     assert checker.joining
     return joined(out)
@@ -96,10 +96,10 @@ def test_the_last_chunks_see_what_follows_them(schedule: Schedule, first: int, c
 @every_schedule
 def test_as_many_chunks_see_it_as_the_window_has_room_for(schedule: Schedule) -> None:
     joining = with_right_context(schedule, 20, schedule.chunk, 3)
-    assert joining.join is not None
+    assert joining.right_context_from is not None
     left = schedule.chunk if schedule.fill_to else 0
-    assert (20 - joining.join) * schedule.chunk + joining.right_context + left == schedule.window
-    assert with_right_context(schedule, 4, schedule.chunk, 3).join == 3
+    assert (20 - joining.right_context_from) * schedule.chunk + joining.right_context + left == schedule.window
+    assert with_right_context(schedule, 4, schedule.chunk, 3).right_context_from == 3
 
 
 def test_as_many_steps_are_recorded_as_are_made(either_way: Taped | None) -> None:
@@ -116,9 +116,9 @@ def mixed(schedule: Schedule, chunks: int, solver: Any, start: SamplerState | No
 @pytest.mark.parametrize("kind", ["euler", "unipc"])
 def test_any_saved_state_leads_to_the_same_bytes(schedule: Schedule, kind: str) -> None:
     sigmas = sigmas_of(schedule)
-    solver = solver_of(sigmas) if kind == "euler" else unipc(noise_levels(sigmas))
+    solver = build_solver(sigmas) if kind == "euler" else unipc(noise_levels(sigmas))
     schedule, right = with_right_context(schedule, 9, 2, 2), clean_latents(range(90, 92))
-    start = replace(from_clip(schedule, clean_latents(range(5)), sigmas, 2), right_context=right)
+    start = replace(state_from_clip(schedule, clean_latents(range(5)), sigmas, 2), right_context=right)
     whole = mixed(schedule, 9, solver, start)
     assert len(whole) == 7
     for state in denoise(schedule, Mixing(), NOISE, solver, chunks=9, start=start):
@@ -130,14 +130,14 @@ def test_any_saved_state_leads_to_the_same_bytes(schedule: Schedule, kind: str) 
 def test_only_the_joining_chunks_depend_on_what_follows(schedule: Schedule) -> None:
     sigmas = sigmas_of(schedule)
     schedule = with_right_context(schedule, 9, 2, 2)
-    assert schedule.join is not None
-    start = from_clip(schedule, clean_latents(range(5)), sigmas, 2)
+    assert schedule.right_context_from is not None
+    start = state_from_clip(schedule, clean_latents(range(5)), sigmas, 2)
     one, other = (
-        mixed(schedule, 9, solver_of(sigmas), replace(start, right_context=clean_latents(range(begin, begin + 2))))
+        mixed(schedule, 9, build_solver(sigmas), replace(start, right_context=clean_latents(range(begin, begin + 2))))
         for begin in (90, 80)
     )
     same = [torch.equal(a, b) for a, b in zip(one, other, strict=True)]
-    assert same == [index < schedule.join for index in range(2, 9)]
+    assert same == [index < schedule.right_context_from for index in range(2, 9)]
 
 
 def looping(schedule: Schedule, chunks: int, before: int = 1) -> Schedule:
@@ -151,7 +151,7 @@ def looping(schedule: Schedule, chunks: int, before: int = 1) -> Schedule:
 def test_a_loop_is_shown_its_own_first_chunks(schedule: Schedule, before: int) -> None:
     sigmas, schedule = sigmas_of(schedule), looping(schedule, 9, before)
     checker = ExactBefore(schedule, NOISE, sigmas, 9, after=schedule.latents(schedule.loop))
-    out = joined(list(sample(schedule, checker, NOISE, solver_of(sigmas), chunks=9)))
+    out = joined(list(sample(schedule, checker, NOISE, build_solver(sigmas), chunks=9)))
     assert checker.joining
     assert_same(out, clean_latents(schedule.latents(range(9))))
 
@@ -159,14 +159,16 @@ def test_a_loop_is_shown_its_own_first_chunks(schedule: Schedule, before: int) -
 @every_schedule
 def test_a_loop_starts_as_the_same_video_without_one(schedule: Schedule) -> None:
     sigmas, loop_schedule = sigmas_of(schedule), looping(schedule, 9)
-    assert loop_schedule.join is not None
-    one, other = (mixed(of, 9, solver_of(sigmas)) for of in (schedule, loop_schedule))
-    assert [torch.equal(a, b) for a, b in zip(one, other, strict=True)] == [n < loop_schedule.join for n in range(9)]
+    assert loop_schedule.right_context_from is not None
+    one, other = (mixed(of, 9, build_solver(sigmas)) for of in (schedule, loop_schedule))
+    assert [torch.equal(a, b) for a, b in zip(one, other, strict=True)] == [
+        n < loop_schedule.right_context_from for n in range(9)
+    ]
 
 
 def test_every_saved_state_of_a_loop_knows_its_first_chunks() -> None:
     schedule = looping(SCHEDULES["pa"], 9)
-    solver = solver_of(sigmas_of(schedule))
+    solver = build_solver(sigmas_of(schedule))
     whole = mixed(schedule, 9, solver)
     for state in denoise(schedule, Mixing(), NOISE, solver, chunks=9):
         rest = mixed(schedule, 9, solver, state)
@@ -191,7 +193,7 @@ def shifted_loop(state: SamplerState, schedule: Schedule, leaving: int) -> Tenso
     return with_loop(state, replace(schedule, loop=range(schedule.loop.start, schedule.loop.stop - 1)), leaving)
 
 
-loop_advance: Callable[..., SamplerState] = loop.advance_window
+loop_advance: Callable[..., SamplerState] = loop.shift_window
 denoise_step: Callable[..., Any] = loop.denoise_step
 BUGS: dict[str, tuple[str, Callable[..., Any]]] = {
     "missing": ("advance_window", right_context_missing),
@@ -223,7 +225,7 @@ def test_a_loop_of_too_few_of_its_chunks_is_caught(monkeypatch: pytest.MonkeyPat
 def test_from_nothing_a_video_leads_to_given_latents() -> None:
     schedule, sigmas = SCHEDULES["pa"], sigmas_of(SCHEDULES["pa"])
     schedule, after = with_right_context(schedule, 8, 2), range(16, 18)
-    start = replace(from_nothing(NOISE, sigmas), right_context=clean_latents(after))
+    start = replace(empty_state(NOISE, sigmas), right_context=clean_latents(after))
     checker = ExactBefore(schedule, NOISE, sigmas, 8, after=after)
-    out = list(sample(schedule, checker, NOISE, solver_of(sigmas), chunks=8, start=start))
+    out = list(sample(schedule, checker, NOISE, build_solver(sigmas), chunks=8, start=start))
     assert_same(joined(out), clean_latents(range(16)))

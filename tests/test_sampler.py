@@ -10,18 +10,18 @@ from support.exact import (
     NOISE,
     Mixing,
     assert_same,
+    build_solver,
     clean_latents,
     every_method,
     joined,
     run_exact,
     sigmas_of,
-    solver_of,
 )
 from support.ways import Taped
 from torch import Tensor
 
 from pavdm_cli.sampling import loop
-from pavdm_cli.sampling.loop import SamplerState, denoise, denoise_step, from_renoised, roll, sample
+from pavdm_cli.sampling.loop import SamplerState, denoise, denoise_step, roll, sample, state_from_renoised_clip
 from pavdm_cli.sampling.noise import linear_sigmas
 from pavdm_cli.sampling.schedule import Schedule, fifo, one_clip, pa, rn, rw
 
@@ -62,12 +62,12 @@ def test_one_clip_is_a_window_at_one_level() -> None:
 def test_no_new_chunks_from_a_noised_clip_is_an_empty_video() -> None:
     schedule = pa(6, 6, 2)
     sigmas = sigmas_of(schedule)
-    start = from_renoised(schedule, clean_latents(range(-6, 0)), NOISE, sigmas)
-    assert not list(sample(schedule, Mixing(), NOISE, solver_of(sigmas), chunks=0, start=start))
+    start = state_from_renoised_clip(schedule, clean_latents(range(-6, 0)), NOISE, sigmas)
+    assert not list(sample(schedule, Mixing(), NOISE, build_solver(sigmas), chunks=0, start=start))
 
 
 def run_mixing(schedule: Schedule, chunks: int, start: SamplerState | None = None) -> list[Tensor]:
-    return list(sample(schedule, Mixing(), NOISE, solver_of(sigmas_of(schedule)), chunks=chunks, start=start))
+    return list(sample(schedule, Mixing(), NOISE, build_solver(sigmas_of(schedule)), chunks=chunks, start=start))
 
 
 @every_method
@@ -82,7 +82,7 @@ def test_a_video_equals_a_longer_one_in_exactly_all_chunks_but_the_last_window(s
 
 @every_method
 def test_a_video_without_end_starts_like_one_with_an_end(schedule: Schedule) -> None:
-    endless = sample(schedule, Mixing(), NOISE, solver_of(sigmas_of(schedule)), chunks=None)
+    endless = sample(schedule, Mixing(), NOISE, build_solver(sigmas_of(schedule)), chunks=None)
     ended = run_mixing(schedule, schedule.capacity + 2)
     assert all(torch.equal(a, b) for a, b in zip(islice(endless, 3), ended, strict=False))
 
@@ -91,9 +91,9 @@ def test_a_video_without_end_starts_like_one_with_an_end(schedule: Schedule) -> 
 def test_going_on_from_any_saved_state_gives_the_same_bytes(schedule: Schedule) -> None:
     sigmas, chunks = sigmas_of(schedule), 4
     clip = clean_latents(range(-5, 0))
-    start = from_renoised(schedule, clip, NOISE, sigmas)
+    start = state_from_renoised_clip(schedule, clip, NOISE, sigmas)
     whole = run_mixing(schedule, chunks, start)
-    for state in denoise(schedule, Mixing(), NOISE, solver_of(sigmas), chunks=chunks, start=start):
+    for state in denoise(schedule, Mixing(), NOISE, build_solver(sigmas), chunks=chunks, start=start):
         rest = run_mixing(schedule, chunks, state)
         assert all(torch.equal(a, b) for a, b in zip(rest[::-1], whole[::-1], strict=False))
 
@@ -101,7 +101,7 @@ def test_going_on_from_any_saved_state_gives_the_same_bytes(schedule: Schedule) 
 @every_method
 def test_a_chunk_comes_as_soon_as_it_is_clean(schedule: Schedule) -> None:
     denoiser = Mixing()
-    video = sample(schedule, denoiser, NOISE, solver_of(sigmas_of(schedule)), chunks=None)
+    video = sample(schedule, denoiser, NOISE, build_solver(sigmas_of(schedule)), chunks=None)
     for index in range(4):
         next(video)
         before, place = divmod(index, schedule.restart) if schedule.restart else (0, index)
@@ -125,7 +125,7 @@ def held_bytes() -> int:
 @every_method
 @pytest.mark.usefixtures("alone")
 def test_memory_does_not_grow_with_the_video(schedule: Schedule) -> None:
-    video = sample(schedule, Mixing(), NOISE, solver_of(sigmas_of(schedule)), chunks=None)
+    video = sample(schedule, Mixing(), NOISE, build_solver(sigmas_of(schedule)), chunks=None)
     for _ in range(schedule.capacity + schedule.context + 2):
         next(video)
     before = held_bytes()
@@ -154,7 +154,7 @@ def test_every_method_starts_a_latent_from_the_same_noise() -> None:
                 asked[index] = NOISE(index, step)
             return NOISE(index, step)
 
-        list(sample(schedule, Mixing(), noise, solver_of(sigmas_of(schedule)), chunks=8 // schedule.chunk))
+        list(sample(schedule, Mixing(), noise, build_solver(sigmas_of(schedule)), chunks=8 // schedule.chunk))
         seen.append(torch.stack([asked[index] for index in range(8)]))
     assert all(torch.equal(noises, seen[0]) for noises in seen)
 
@@ -173,7 +173,7 @@ def test_a_linear_gaussian_denoiser_gives_the_closed_form() -> None:
             return mean + pull(sigma) * (window - (1 - sigma) * mean)
 
     factor = torch.prod(1 + sigmas.diff() * pull(sigmas[1:]))
-    out = joined(list(sample(schedule, Gaussian(), NOISE, solver_of(sigmas), chunks=4)))
+    out = joined(list(sample(schedule, Gaussian(), NOISE, build_solver(sigmas), chunks=4)))
     noise = torch.stack([NOISE(index) for index in range(8)], dim=1).double()
     assert_same(out, mean + factor * noise)
 
@@ -196,8 +196,8 @@ class Overlaps(Mixing):
 def test_originals_are_the_overlap_until_a_new_chunk_leaves() -> None:
     schedule, denoiser = pa(6, 6, 2), Overlaps()
     clip, sigmas = clean_latents(range(-6, 0)), sigmas_of(schedule)
-    start = from_renoised(schedule, clip, NOISE, sigmas)
-    out = list(sample(schedule, denoiser, NOISE, solver_of(sigmas), chunks=3, start=start))
+    start = state_from_renoised_clip(schedule, clip, NOISE, sigmas)
+    out = list(sample(schedule, denoiser, NOISE, build_solver(sigmas), chunks=3, start=start))
     expected = [clip[:, :2], clip[:, 2:4], clip[:, 4:], *out[:2]]
     assert len(out) == 3
     assert all(torch.equal(a, b) for a, b in zip(denoiser.seen, expected, strict=True))
@@ -206,8 +206,8 @@ def test_originals_are_the_overlap_until_a_new_chunk_leaves() -> None:
 def test_kept_copies_come_out_and_become_the_overlap() -> None:
     schedule, denoiser = pa(6, 6, 2), Overlaps()
     clip, sigmas = clean_latents(range(-6, 0)), sigmas_of(schedule)
-    start = from_renoised(schedule, clip, NOISE, sigmas, keep_copies=True)
-    out = list(sample(schedule, denoiser, NOISE, solver_of(sigmas), chunks=3, start=start))
+    start = state_from_renoised_clip(schedule, clip, NOISE, sigmas, keep_copies=True)
+    out = list(sample(schedule, denoiser, NOISE, build_solver(sigmas), chunks=3, start=start))
     assert len(out) == 5
     assert not torch.equal(out[0], clip[:, 2:4])
     assert all(torch.equal(a, b) for a, b in zip(denoiser.seen, [clip[:, :2], *out[:4]], strict=True))
@@ -215,15 +215,15 @@ def test_kept_copies_come_out_and_become_the_overlap() -> None:
 
 def test_the_overlap_is_remembered_once_a_shift_and_re_noised_every_step() -> None:
     clean, noised = Overlaps(), Overlaps()
-    list(sample(pa(6, 6, 2), clean, NOISE, solver_of(linear_sigmas(6)), chunks=5))
-    list(sample(rw(6, 6, 2), noised, NOISE, solver_of(linear_sigmas(6)), chunks=3))
+    list(sample(pa(6, 6, 2), clean, NOISE, build_solver(linear_sigmas(6)), chunks=5))
+    list(sample(rw(6, 6, 2), noised, NOISE, build_solver(linear_sigmas(6)), chunks=3))
     assert (len(clean.seen), len(noised.seen)) == (4, 12)
 
 
 def test_a_step_and_a_shift_read_no_value_back_from_the_device() -> None:
     """Tensors on the meta device have no values, so this fails where a captured graph would."""
     window, levels = torch.zeros(2, 6, 3, 2, 2, device="meta"), torch.zeros(6, dtype=torch.int32, device="meta")
-    solver = solver_of(torch.zeros(7, device="meta"))
+    solver = build_solver(torch.zeros(7, device="meta"))
     moved, _ = denoise_step(window, levels, None, (), denoiser=Mixing(), solver=solver)
     assert roll(moved, window[:, :2], 2).shape == window.shape
 

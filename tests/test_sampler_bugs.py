@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.exact import NOISE, SCHEDULES, Exact, every_method, run_exact, sigmas_of, solver_of
+from support.exact import NOISE, SCHEDULES, Exact, build_solver, every_method, run_exact, sigmas_of
 from torch import Tensor
 
 from pavdm_cli.sampling import loop
@@ -108,4 +108,6 @@ def test_a_context_at_the_wrong_level_is_caught() -> None:
     schedule = SCHEDULES["rw"]
     checker = Exact(schedule, NOISE, sigmas_of(schedule), chunks=3)
     with pytest.raises(AssertionError):
-        list(sample(replace(schedule, noisy_context=False), checker, NOISE, solver_of(sigmas_of(schedule)), chunks=3))
+        list(
+            sample(replace(schedule, noisy_context=False), checker, NOISE, build_solver(sigmas_of(schedule)), chunks=3)
+        )

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.exact import solver_of
+from support.exact import build_solver
 from torch import Tensor
 
 from pavdm_cli.models.opensora.config import warp_ratio
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser, batched_cfg
-from pavdm_cli.sampling.loop import SamplerState, denoise, from_clip, from_renoised, sample
+from pavdm_cli.sampling.loop import SamplerState, denoise, sample, state_from_clip, state_from_renoised_clip
 from pavdm_cli.sampling.masked_clips import sample_masked_clip
-from pavdm_cli.sampling.noise import Noise, linear_sigmas, warped_sigmas
+from pavdm_cli.sampling.noise import Noise, linear_sigmas, shifted_sigmas
 from pavdm_cli.sampling.schedule import Schedule, one_clip, pa
 
 pytestmark = pytest.mark.usefixtures("either_way")
@@ -42,7 +42,7 @@ class Case:
     def sigmas(self, run: Run) -> Tensor:
         sizes = (int(run[f"arg.{key}"][0]) for key in ("height", "width", "num_frames"))
         steps = self.schedule.steps
-        return warped_sigmas(steps, warp_ratio(*sizes)) if self.warped else linear_sigmas(steps)
+        return shifted_sigmas(steps, warp_ratio(*sizes)) if self.warped else linear_sigmas(steps)
 
     def noise(self, run: Run) -> Noise:
         """The recorded draws in a row; the plain sampler made none, since its input is the noise."""
@@ -53,8 +53,8 @@ class Case:
     def start(self, run: Run) -> SamplerState | None:
         clip, sigmas = run["z_in"][:, : self.given], self.sigmas(run)
         if self.noised:
-            return from_renoised(self.schedule, clip, self.noise(run), sigmas, keep_copies=True)
-        return from_clip(self.schedule, clip, sigmas) if self.given else None
+            return state_from_renoised_clip(self.schedule, clip, self.noise(run), sigmas, keep_copies=True)
+        return state_from_clip(self.schedule, clip, sigmas) if self.given else None
 
 
 SMALL_RUNS = [
@@ -128,7 +128,7 @@ def check_steps(case: Case, run: Run, denoiser: Denoiser, tolerance: float) -> N
     watching = watched(denoiser, shown, sigmas)
     steps = len([key for key in run if key.endswith(".t_model")])
     states = denoise(
-        case.schedule, watching, case.noise(run), solver_of(sigmas), chunks=case.chunks, start=case.start(run)
+        case.schedule, watching, case.noise(run), build_solver(sigmas), chunks=case.chunks, start=case.start(run)
     )
     for state in islice(states, steps):
         step = f"step.{state.now - 1:03d}"
@@ -157,7 +157,7 @@ def test_with_the_model_the_video_is_the_recorded_one(case: Case, model: STDiT) 
     sigmas, start = case.sigmas(run), case.start(run)
     given = run["out"][:, : case.schedule.context]
     chunks = sample(
-        case.schedule, bind(model, run, sigmas), case.noise(run), solver_of(sigmas), chunks=case.chunks, start=start
+        case.schedule, bind(model, run, sigmas), case.noise(run), build_solver(sigmas), chunks=case.chunks, start=start
     )
     wanted = (run["out"].shape[1] - given.shape[1]) // case.schedule.chunk
     out = torch.cat([given, *islice(chunks, wanted)], dim=1)
@@ -185,7 +185,7 @@ def check_masked(name: str, model: STDiT) -> None:
         run["z_in"],
         run["mask"],
         lambda now: run[f"noise.{now:03d}"],
-        solver_of(sigmas),
+        build_solver(sigmas),
     )
     for now, (window, levels) in enumerate(shown):
         step, active = f"step.{now:03d}", run[f"step.{now:03d}.x_mask"]

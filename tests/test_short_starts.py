@@ -16,7 +16,7 @@ from support.requests import make_request
 from pavdm_cli.generation import extend, write
 from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.request import Extension
-from pavdm_cli.sampling.loop import from_renoised
+from pavdm_cli.sampling.loop import state_from_renoised_clip
 from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rn
 
 
@@ -56,10 +56,12 @@ def test_a_method_with_one_chunk_in_its_window_has_nothing_to_noise(tmp_path):
 @pytest.mark.parametrize("schedule", [pa(6, 6, 2), pa(6, 6, 2, context=False), pa(2, 8, 2), fifo(4, 4, 2), rn(4, 4, 2)])
 @pytest.mark.parametrize("given", [0, 1, 2, 3, 5, 8, 40])
 def test_as_many_chunks_are_noised_as_are_told(schedule: Schedule, given: int):
-    start = from_renoised(schedule, clean_latents(range(-given, 0)), NOISE, sigmas_of(schedule))
+    start = state_from_renoised_clip(schedule, clean_latents(range(-given, 0)), NOISE, sigmas_of(schedule))
     assert len(start.chunks) == schedule.num_renoised(given)
     assert start.window.shape[1] == schedule.num_renoised(given) * schedule.chunk
-    never = from_renoised(replace(schedule, context=given), clean_latents(range(-given, 0)), NOISE, sigmas_of(schedule))
+    never = state_from_renoised_clip(
+        replace(schedule, context=given), clean_latents(range(-given, 0)), NOISE, sigmas_of(schedule)
+    )
     assert torch.equal(never.window, never.window[:, :0])
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from support.exact import NOISE, Mixing, clean_latents, every_method, sigmas_of, solver_of
+from support.exact import NOISE, Mixing, build_solver, clean_latents, every_method, sigmas_of
 from torch import Tensor
 
-from pavdm_cli.sampling.loop import denoise, from_renoised, sample
+from pavdm_cli.sampling.loop import denoise, sample, state_from_renoised_clip
 from pavdm_cli.sampling.noise import NoiseLevels, noise_levels
 from pavdm_cli.sampling.schedule import Schedule, pa
 from pavdm_cli.sampling.solver import History
@@ -77,7 +77,7 @@ def test_every_latent_follows_its_own_path_in_any_chunk(schedule: Schedule) -> N
 @every_method
 def test_sampling_continues_from_any_state_with_its_history(schedule: Schedule) -> None:
     solver = table(schedule)
-    start = from_renoised(schedule, clean_latents(range(-5, 0)), NOISE, solver.levels.sigmas)
+    start = state_from_renoised_clip(schedule, clean_latents(range(-5, 0)), NOISE, solver.levels.sigmas)
     whole = list(sample(schedule, Mixing(), NOISE, solver, chunks=3, start=start))
     for state in denoise(schedule, Mixing(), NOISE, solver, chunks=3, start=start):
         rest = list(sample(schedule, Mixing(), NOISE, solver, chunks=3, start=state))
@@ -104,7 +104,7 @@ def test_rows_for_waiting_latents_and_the_context_do_not_step() -> None:
     assert levels.sigmas[levels.unstarted] == 1
     window = torch.randn(1, 3, 1, 2, 2).double()
     rows = torch.tensor([0, levels.unstarted, levels.context], dtype=torch.int32)
-    moved, _ = solver_of(torch.linspace(0, 1, 5).double()).step(window, torch.ones_like(window), rows, ())
+    moved, _ = build_solver(torch.linspace(0, 1, 5).double()).step(window, torch.ones_like(window), rows, ())
     assert torch.equal(moved, window)
 
 
@@ -117,7 +117,7 @@ def test_a_model_with_noisy_context_is_prefilled_at_every_step() -> None:
             return super().prefill(context, level)
 
     schedule = pa(6, 6, 2)
-    out = list(sample(schedule, Seeing(), NOISE, replace(solver_of(levels.sigmas[:-2]), levels=levels), chunks=3))
+    out = list(sample(schedule, Seeing(), NOISE, replace(build_solver(levels.sigmas[:-2]), levels=levels), chunks=3))
     assert {level for _, level in seen} == {levels.context}
     assert len(seen) == schedule.total(3) - schedule.steps
     now = schedule.steps  # the first step after the first chunk has left

@@ -60,14 +60,14 @@ def test_reuse_equals_the_full_pass(model: STDiT, video: Tensor) -> None:
 
 @pytest.mark.parametrize("levels", [LEVELS, torch.stack([LEVELS, LEVELS.flip(0)])], ids=["a window", "a batch"])
 def test_looking_all_vectors_up_at_once_changes_no_bit(model: STDiT, video: Tensor, levels: Tensor) -> None:
-    added = model.with_vectors(table(model))
+    added = model.precompute_vectors(table(model))
     assert added.vectors is not None
     assert added.vectors.shape == (4, 6 * 2 * TINY.depth + 2, TINY.hidden)
     assert torch.equal(model(video, levels, added, words(model)), model(video, levels, table(model), words(model)))
 
 
 def test_every_vector_looked_up_at_once_is_read(model: STDiT, video: Tensor) -> None:
-    added = model.with_vectors(table(model))
+    added = model.precompute_vectors(table(model))
     assert added.vectors is not None
     expected = model(video, LEVELS, added, words(model))
     for index in range(added.vectors.shape[1]):

@@ -7,13 +7,13 @@ from functools import partial
 
 import pytest
 import torch
-from support.exact import NOISE, SCHEDULES, Mixing, clean_latents, every_method, sigmas_of, solver_of
+from support.exact import NOISE, SCHEDULES, Mixing, build_solver, clean_latents, every_method, sigmas_of
 from support.tape import Tape
 from torch import Tensor
 
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.denoiser import AnyDenoiser, Denoiser, FunctionDenoiser, TimelineDenoiser
-from pavdm_cli.sampling.loop import SamplerState, denoise, from_clip
+from pavdm_cli.sampling.loop import SamplerState, denoise, state_from_clip
 from pavdm_cli.sampling.masked_clips import ClipCondition, sample_masked_clips
 from pavdm_cli.sampling.schedule import Schedule, pa, rn
 
@@ -39,7 +39,7 @@ def switching(at: int, second: Tensor = SECOND) -> TimelineDenoiser:
 
 
 def states(schedule: Schedule, denoiser: AnyDenoiser, graphs: GraphPolicy | None = None, **rest: SamplerState):
-    solver, chunks = solver_of(sigmas_of(schedule)), schedule.capacity + 4
+    solver, chunks = build_solver(sigmas_of(schedule)), schedule.capacity + 4
     return list(denoise(schedule, denoiser, NOISE, solver, chunks=chunks, graphs=graphs, **rest))
 
 
@@ -97,7 +97,7 @@ def test_a_context_is_prefilled_again_where_only_the_text_changes() -> None:
 
         return replace(bind(text), prefill=prefill)
 
-    start = from_clip(schedule, clean_latents(range(-2, 0)), sigmas_of(schedule))
+    start = state_from_clip(schedule, clean_latents(range(-2, 0)), sigmas_of(schedule))
     states(schedule, TimelineDenoiser(seeing, switching(1).text), start=start)
     assert seen[0][0] != seen[1][0]
     assert seen[0][1] is seen[1][1]
@@ -112,7 +112,7 @@ def test_sampling_continued_from_a_state_after_a_change_is_the_same(schedule: Sc
 
 
 def test_clips_with_an_edit_ratio_change_at_a_clip() -> None:
-    schedule, solver = rn(4, 5, 2), solver_of(sigmas_of(rn(4, 5, 2)))
+    schedule, solver = rn(4, 5, 2), build_solver(sigmas_of(rn(4, 5, 2)))
     condition = ClipCondition(0.4, lambda context: context)
 
     def clips(denoiser: AnyDenoiser) -> list[Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.opensora.config import warp_ratio
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
-from pavdm_cli.sampling.noise import warped_sigmas
+from pavdm_cli.sampling.noise import shifted_sigmas
 from pavdm_cli.sampling.schedule import pa
 from pavdm_cli.training.levels import (
     DEFAULT_STAGES,
@@ -276,7 +276,7 @@ def test_shifted_timesteps_are_clamped():
 
 def test_the_warp_equals_that_of_sampling():
     times = torch.linspace(0, 1000, 31)
-    torch.testing.assert_close(warp_timesteps(times, 3.7) / 1000, warped_sigmas(30, 3.7))
+    torch.testing.assert_close(warp_timesteps(times, 3.7) / 1000, shifted_sigmas(30, 3.7))
     torch.testing.assert_close(warp_timesteps(times, 1.0), times)
 
 

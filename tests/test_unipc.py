@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pavdm_cli.models.wan.levels import wan_levels
 from pavdm_cli.sampling.loop import sample
-from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, warped_sigmas
+from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, shifted_sigmas
 from pavdm_cli.sampling.schedule import pa
 from pavdm_cli.sampling.solver import Solver, euler
 from pavdm_cli.sampling.unipc import unipc, unipc_coefficients
@@ -44,7 +44,7 @@ def test_trajectories_are_the_recorded_ones(name: str, kind: str) -> None:
         torch.testing.assert_close(state[0].transpose(0, 1), case[f"{kind}.x"][row], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("sigmas", [linear_sigmas(6), warped_sigmas(6, 3.0)], ids=["linear", "warped"])
+@pytest.mark.parametrize("sigmas", [linear_sigmas(6), shifted_sigmas(6, 3.0)], ids=["linear", "warped"])
 def test_levels_that_begin_at_pure_noise_have_finite_coefficients(sigmas: Tensor) -> None:
     table = unipc_coefficients(sigmas.double())
     assert table.isfinite().all()
@@ -64,7 +64,7 @@ def test_a_chunk_that_enters_below_the_top_begins_with_order_one() -> None:
 
 def test_more_steps_come_closer_to_the_same_end_and_faster_than_euler() -> None:
     def end(steps: int, build: object) -> Tensor:
-        levels = noise_levels(warped_sigmas(steps, 3.0).double())
+        levels = noise_levels(shifted_sigmas(steps, 3.0).double())
         solver: Solver = build(levels)  # type: ignore[operator]
         z = torch.full((1, 1, 1, 1, 1), 1.5, dtype=torch.float64)
         history = solver.history(z)

@@ -15,11 +15,11 @@ from pavdm_cli.models.wan.levels import wan_levels
 from pavdm_cli.models.wan.transformer import Conditioning
 from pavdm_cli.models.wan.vae_streams import decode_stream
 from pavdm_cli.sampling.denoiser import Denoiser, batched_cfg, sequential_cfg
-from pavdm_cli.sampling.loop import SamplerState, denoise, from_clip, new_chunks
+from pavdm_cli.sampling.loop import SamplerState, denoise, new_chunks, state_from_clip
 from pavdm_cli.sampling.noise import NoiseLevels
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solver import Solver
-from pavdm_cli.sampling.solvers import solver_of
+from pavdm_cli.sampling.solvers import build_solver
 from pavdm_cli.sampling.unipc import UniPC, unipc
 
 GUIDANCE = 6.0
@@ -84,7 +84,7 @@ def test_a_rolling_window_gives_the_recorded_latents(name: str, kind: str, batch
     start = None
     if given:
         clip = latents_of(case["noise"][:, :given])
-        start = from_clip(schedule, clip, levels.sigmas)
+        start = state_from_clip(schedule, clip, levels.sigmas)
         if about["addnoise_condition"]:
             denoiser = NoisedPrefix(denoiser, levels, clip, case["context_noise"])
             levels = replace(levels, context_sigma=0.0)  # what is noised, and when, is the wrapper's business
@@ -94,7 +94,7 @@ def test_a_rolling_window_gives_the_recorded_latents(name: str, kind: str, batch
             schedule,
             denoiser,
             recorded_noise(case["noise"], given),
-            solver_of(kind, levels),
+            build_solver(kind, levels),
             chunks=chunks,
             start=start,
         )
@@ -161,7 +161,7 @@ def test_the_original_pipelines_next_windows_begin_with_the_recorded_prefix(name
             given = prefix.transpose(1, 2)
             again = torch.stack([case[f"noise.{next(draws):03d}"] for _ in range(about["steps"])])
             denoiser = NoisedPrefix(denoiser, levels, given, again)
-            start = from_clip(schedule, given, levels.sigmas)
+            start = state_from_clip(schedule, given, levels.sigmas)
         clean = replace(levels, context_sigma=0.0)
         noises = recorded_noise(noise, count)
         states = denoise(schedule, denoiser, noises, aliased(clean), chunks=1, start=start)

@@ -16,7 +16,7 @@ from pavdm_cli.generation.request import Output, Request
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.runner import ModelRunner
-from pavdm_cli.sampling.loop import from_renoised
+from pavdm_cli.sampling.loop import state_from_renoised_clip
 from pavdm_cli.sampling.noise import seeded_noise
 
 REAL = "real"  # the arm of rendered videos, where the world can be rendered
@@ -33,7 +33,7 @@ class Arm:
     options: dict[str, Any] = field(default_factory=dict)  # of `Request`
     steps: Fraction = WHOLE  # of the model's own
     window: Fraction = WHOLE
-    from_clip: bool = False  # continues a clip of one window, re-noised, instead of growing from noise
+    state_from_clip: bool = False  # continues a clip of one window, re-noised, instead of growing from noise
 
 
 PA, RN, RW, FIFO = ({"method": method} for method in ("pa", "rn", "rw", "fifo"))
@@ -46,7 +46,7 @@ ARMS: tuple[Arm, ...] = (
     Arm("rw", "rw", "RW, fine-tuned", RW),
     Arm("no-context", "pa", "ablation 1: no clean chunk before the window", PA | {"context": 0}),
     Arm("chunk-1", "pa", "ablation 2: chunks of one latent, no clean chunk", PA | {"context": 0, "chunk": 1}),
-    Arm("fixed-length", "pa", "no variable length: continues a clip of one window", PA, from_clip=True),
+    Arm("fixed-length", "pa", "no variable length: continues a clip of one window", PA, state_from_clip=True),
     Arm("half-steps", "pa", "half the sampling steps", PA, Fraction(1, 2)),
     Arm("double-steps", "pa", "twice the sampling steps", PA, Fraction(2)),
     Arm("half-window", "pa", "half the window", PA, window=Fraction(1, 2)),
@@ -76,7 +76,7 @@ def config_of(request: Request, distilled_guidance: float | None = None) -> Gene
 
 def frames_of(arm: Arm, request: Request, config: GenerationConfig, model: ModelRunner) -> Iterator[Pixels]:
     """The frames of an arm's video, (n, H, W, 3) at a time; config: of the request."""
-    return frames_from_clip(request, config, model) if arm.from_clip else pipeline.frames(config, model)
+    return frames_from_clip(request, config, model) if arm.state_from_clip else pipeline.frames(config, model)
 
 
 @torch.no_grad()
@@ -93,4 +93,4 @@ def frames_from_clip(request: Request, config: GenerationConfig, model: ModelRun
     rest = replace(config, frames=config.frames - count, given=count)
     noise = seeded_noise(config.seed, model.noise_shape())
     sigmas = pipeline.levels_of(config).sigmas.to(model.device)
-    yield from pipeline.frames(rest, model, from_renoised(rest.schedule, clip, noise, sigmas))
+    yield from pipeline.frames(rest, model, state_from_renoised_clip(rest.schedule, clip, noise, sigmas))

@@ -22,14 +22,14 @@ from pavdm_cli.sampling.loop import (
     SamplerState,
     denoise,
     denoise_step,
-    from_nothing,
-    from_renoised,
+    empty_state,
     sample_noise,
+    state_from_renoised_clip,
     warmup_inputs,
 )
 from pavdm_cli.sampling.noise import Noise, NoiseLevels, seeded_noise
 from pavdm_cli.sampling.solver import Solver
-from pavdm_cli.sampling.solvers import solver_of
+from pavdm_cli.sampling.solvers import build_solver
 
 PHASES = (
     "growth",
@@ -68,7 +68,7 @@ def prepare_sampling(config: GenerationConfig, model: ModelRunner) -> SamplingIn
     synchronize(model.device)
     bound = time.perf_counter() - begun
     noise = seeded_noise(config.seed, model.noise_shape())
-    solver = solver_of(config.solver, levels)
+    solver = build_solver(config.solver, levels)
     return SamplingInputs(levels, solver, noise, denoiser, pipeline.graphs_of(config, model), bound)
 
 
@@ -84,7 +84,7 @@ def whole(config: GenerationConfig, model: ModelRunner, inputs: SamplingInputs) 
 @torch.no_grad()
 def warm_up(config: GenerationConfig, inputs: SamplingInputs) -> None:
     """Run one step of every size that the video has, with and without context, on zeros."""
-    start = from_nothing(inputs.noise, inputs.levels.sigmas)
+    start = empty_state(inputs.noise, inputs.levels.sigmas)
     for arguments in warmup_inputs(config.schedule, inputs.denoiser, inputs.solver, start, config.total_chunks, inf):
         denoise_step(*arguments, denoiser=inputs.denoiser, solver=inputs.solver)
 
@@ -93,7 +93,7 @@ def steady(config: GenerationConfig, model: ModelRunner, inputs: SamplingInputs,
     """Time `count` steps of a full window, from a re-noised random clip, after the steps of one shift."""
     length = config.schedule.window + config.schedule.context
     clip = sample_noise(inputs.noise, range(-length, 0), inputs.levels.sigmas.new_empty(model.noise_shape())[:, None])
-    start = from_renoised(config.schedule, clip, inputs.noise, inputs.levels.sigmas, keep_copies=True)
+    start = state_from_renoised_clip(config.schedule, clip, inputs.noise, inputs.levels.sigmas, keep_copies=True)
     states = denoise(
         config.schedule, inputs.denoiser, inputs.noise, inputs.solver, chunks=None, start=start, graphs=inputs.graphs
     )

@@ -17,7 +17,7 @@ from pavdm_cli.generation.recovery import Recovery, check_encoded
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
-from pavdm_cli.sampling.loop import SamplerState, from_first
+from pavdm_cli.sampling.loop import SamplerState, state_from_first_latents
 from pavdm_cli.sampling.noise import seeded_noise
 from pavdm_cli.video import StillImage, scale_to_cover
 
@@ -97,4 +97,4 @@ def start_of(config: GenerationConfig, model: ModelRunner, image: Pixels) -> Sam
         return start_from(config, model, clip.expand(frames_given(config), -1, -1, -1), noised=False)
     first = check_encoded(model.encode(clip[None]), config.spec.latent_limit)
     noise = seeded_noise(config.seed, model.noise_shape())
-    return from_first(config.schedule, first, noise, levels_of(config).sigmas.to(model.device))
+    return state_from_first_latents(config.schedule, first, noise, levels_of(config).sigmas.to(model.device))

@@ -25,16 +25,16 @@ from pavdm_cli.sampling.loop import (
     SamplerState,
     States,
     denoise,
-    from_clip,
-    from_renoised,
     move_state,
     new_chunks,
+    state_from_clip,
+    state_from_renoised_clip,
     tail,
     with_repair,
 )
 from pavdm_cli.sampling.masked_clips import ClipCondition, sample_masked_clips
 from pavdm_cli.sampling.noise import NoiseLevels, seeded_noise
-from pavdm_cli.sampling.solvers import solver_of
+from pavdm_cli.sampling.solvers import build_solver
 
 MOST_REPLAY = 64  # latents of a warm-up that a decoder may need to begin after it
 
@@ -110,7 +110,7 @@ def generated(
 ) -> Iterator[SampledChunk]:
     """Every chunk of latents, those of the warm-up too. Raises: FaultyValues."""
     levels = levels_of(config).to(model.device)
-    solver = solver_of(config.solver, levels)
+    solver = build_solver(config.solver, levels)
     noise = seeded_noise(config.seed, model.noise_shape())
     again = recovery.reencoded if config.reencode else None
     edit = config.edit_ratio
@@ -189,6 +189,6 @@ def start_from(config: GenerationConfig, model: ModelRunner, clip: Tensor, noise
     given = check_encoded(model.encode(clip[None]), config.spec.latent_limit)
     sigmas = levels_of(config).sigmas.to(model.device)
     if not noised:
-        return from_clip(config.schedule, given, sigmas)
+        return state_from_clip(config.schedule, given, sigmas)
     noise = seeded_noise(config.seed, model.noise_shape())
-    return from_renoised(config.schedule, given, noise, sigmas)
+    return state_from_renoised_clip(config.schedule, given, noise, sigmas)

@@ -34,7 +34,7 @@ from pavdm_cli.generation.write import (
 )
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.runtime.durable import sync_folder
-from pavdm_cli.sampling.loop import from_clip, from_nothing
+from pavdm_cli.sampling.loop import empty_state, state_from_clip
 from pavdm_cli.sampling.noise import seeded_noise
 from pavdm_cli.video.write.output import checkpoint_path, latents_path, partial_path
 from pavdm_cli.video.write.splice import SpliceWriter
@@ -90,7 +90,7 @@ def _from_span(run: Run, made: MadeVideo, span: Span) -> Iterator[Rendered]:
         run.recovery.notes.append(ENCODED)
     if not span.chunks.start and not made.continues:
         noise = seeded_noise(config.seed, model.noise_shape())
-        start = from_nothing(noise, levels_of(config).sigmas.to(model.device))
+        start = empty_state(noise, levels_of(config).sigmas.to(model.device))
         after = None if around.after is None else around.after.to(start.window)
         warmed_up = partial(run.watch.warmed_up, int(config.frames_per_chunk))
         yield from rendered(
@@ -103,7 +103,7 @@ def _from_span(run: Run, made: MadeVideo, span: Span) -> Iterator[Rendered]:
 def start_of(config: GenerationConfig, model: ModelRunner, span: Span, around: Surroundings) -> RenderState:
     """The state of a video of which all before the span is finished."""
     first = config.warmup + span.chunks.start
-    state = from_clip(config.schedule, around.before, levels_of(config).sigmas.to(model.device), first)
+    state = state_from_clip(config.schedule, around.before, levels_of(config).sigmas.to(model.device), first)
     after = None if around.after is None else around.after.to(state.window)
     replay = around.before if config.layout.unit == 1 and around.before.shape[1] else None
     latents = len(config.schedule.latents(range(config.warmup, first)))

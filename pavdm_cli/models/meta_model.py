@@ -18,7 +18,7 @@ from pavdm_cli.sampling.denoiser import Denoiser, TextKV
 from pavdm_cli.sampling.loop import denoise_step
 from pavdm_cli.sampling.noise import NoiseLevels, noise_levels
 from pavdm_cli.sampling.schedule import Schedule
-from pavdm_cli.sampling.solvers import solver_of
+from pavdm_cli.sampling.solvers import build_solver
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def _texts(model: ModelRunner, case: MemoryCase) -> list[TextKV]:
 
 def _step(model: ModelRunner, denoiser: Denoiser, case: MemoryCase, kv_cache: Any) -> object:
     levels = torch.zeros(case.noisy, dtype=torch.int32, device=model.device)
-    solver = solver_of(case.solver, _levels(model, case))
+    solver = build_solver(case.solver, _levels(model, case))
     window = _latents(model, case.noisy)
     return denoise_step(window, levels, kv_cache, solver.history(window), denoiser=denoiser, solver=solver)
 

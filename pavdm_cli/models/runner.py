@@ -33,7 +33,7 @@ from pavdm_cli.sampling.denoiser import (
     Denoiser,
     TextKV,
     batched_cfg,
-    partitioned,
+    partition_window,
     sequential_cfg,
     with_onload,
     with_reference_ops,
@@ -155,7 +155,7 @@ class ModelRunner:
             else:
                 denoiser = passes[0] if guidance == 1 else batched_cfg(passes[0], guidance)
             denoiser = with_onload(denoiser, self.offloading.onload) if self.offloading else denoiser
-            return partitioned(denoiser, span) if schedule.window > span else denoiser
+            return partition_window(denoiser, span) if schedule.window > span else denoiser
 
         return denoiser_of
 

@@ -1,1 +1,1 @@
-"""Schedule, noise and the denoising loop of every method; knows no model."""
+"""Schedules, noise and the denoising loop, independent of any model."""

@@ -25,7 +25,7 @@ class GraphBackend(Protocol):
     """Captures calls for replay: CUDA graphs here, an emulation on the CPU in the tests."""
 
     def capture(self, call: Callable[[], Any], /) -> tuple[Any, Callable[[], object]]:
-        """The outputs of `call`, not computed yet, and a function that computes them from the same input tensors."""
+        """The (uninitialized) outputs of `call`, and a function that recomputes them from the same input tensors."""
 
     @property
     def bytes(self) -> int:
@@ -60,7 +60,7 @@ class GraphPolicy:
     """Which calls are captured, and by which backend; afterwards, their number and cost."""
 
     backend: GraphBackend
-    max_latents: float = inf  # in a call, with the context: a longer step is not launch-bound
+    max_latents: float = inf  # longest captured call, including the context; longer ones are not launch-bound
     incompatible: str = ""  # an option with which no call can be captured, and why
     count: int = 0
     buffers: int = 0  # bytes of the static input buffers
@@ -90,7 +90,7 @@ class GraphPolicy:
 
 
 def check_graphs(mode: str, device: torch.device) -> None:
-    """Check that CUDA graphs which are "on" have a CUDA device. Raises: DeviceError."""
+    """Reject --cuda-graphs on without CUDA. Raises: DeviceError."""
     if mode == "on" and device.type != "cuda":
         raise DeviceError(f"--cuda-graphs on needs CUDA, and the device is {device.type}", "use --cuda-graphs auto")
 
@@ -98,23 +98,23 @@ def check_graphs(mode: str, device: torch.device) -> None:
 def choose_graphs(mode: str, device: torch.device, values: int, incompatible: str = "") -> GraphPolicy | None:
     """CUDA graphs of all steps ("on"), of launch-bound steps ("auto"), or none ("off", or without CUDA).
 
-    values: of the residual stream per latent; incompatible: as in `GraphPolicy`, which then captures nothing.
+    values: residual-stream values per latent; incompatible: see `GraphPolicy`; disables capturing.
     """
     latents = max_captured_latents(mode, device, values)
     return GraphPolicy(CudaGraphBackend(device), 0 if incompatible else latents, incompatible) if latents else None
 
 
 def max_captured_latents(mode: str, device: torch.device, values: int) -> float:
-    """Latents of the longest step that is captured, 0 if none is. Arguments as `choose_graphs`."""
+    """Latents of the longest step that is captured, 0 if none is. Arguments as for `choose_graphs`."""
     if mode == "off" or device.type != "cuda":
         return 0
     return inf if mode == "on" else LAUNCH_BOUND // values
 
 
 class StaticBuffer:
-    """The static buffer of an argument: values are copied in, unless they are there already.
+    """A static input buffer; values are copied in unless they already are the current contents.
 
-    So the KV cache of the context is copied once per shift, and what changes at every step, at every step.
+    So the context's KV cache is copied once per shift, and per-step inputs at every step.
     """
 
     def __init__(self, like: Tensor) -> None:
@@ -123,7 +123,7 @@ class StaticBuffer:
         self._version = -1
 
     def fill(self, source: Tensor) -> None:
-        """Copy the values of `source`, to which only a weak reference is stored."""
+        """Copy the values of `source`, of which only a weak reference is kept."""
         if self._source() is not source or self._version != source._version:
             self.tensor.copy_(source, non_blocking=True)
             self._source, self._version = weakref.ref(source), source._version

@@ -1,4 +1,4 @@
-"""The interface of a model bound to a prompt, and wrappers that take a denoiser and return one."""
+"""The Denoiser protocol (a model bound to a prompt) and wrappers around it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor
 
 from pavdm_kernels import use_reference
 
-Cache = Any  # of the context: keys and values, or the latents themselves; only the denoiser knows
-TextKV = Any  # keys and values of the text: tensors in tuples; only the denoiser knows which
+Cache = Any  # opaque context cache: keys and values, or the latents themselves
+TextKV = Any  # opaque keys and values of the text: nested tuples of tensors
 
 
 class Denoiser(Protocol):
-    """A model with its prompt, in two calls, so that what depends on the context is computed once per shift.
+    """A model with its prompt, in two calls, so that context-dependent work is done once per shift.
 
-    With a context of E latents in the schedule, the window's latents are at positions E, E + 1, ... even where the
+    With a context of E latents in the schedule, the window is at positions E, E + 1, ... even if the
     context is shorter or missing; it ends right before them.
     """
 
     def prefill(self, context: Tensor, level: int, /) -> Cache:  # (B, E or fewer, C, H, W)
-        """What the next steps need of the context, which is at `level`: 0 is clean."""
+        """Precompute what later steps need from the context, which is at `level` (0: clean)."""
 
     def __call__(self, window: Tensor, levels: Tensor, cache: Cache | None, /) -> Tensor:  # (B, T, C, H, W), (T,)
         """Velocity, clean - noise, of the window at int32 `levels`, (T,) or (B, T); no cache without a context."""
@@ -42,13 +42,13 @@ class FunctionDenoiser:
 
 @dataclass(frozen=True, slots=True)
 class TimelineDenoiser:
-    """A denoiser whose text changes when the window shifts, and so is an argument of every call.
+    """A denoiser whose text may change at every shift and is therefore passed to every call.
 
-    A captured step has it in static buffers, and is replayed with any other text of the same shape.
+    Captured steps hold it in static buffers and can be replayed with any text of the same shape.
     """
 
     bind: Callable[[TextKV], Denoiser]  # cheap: it computes nothing
-    text: Callable[[int], TextKV]  # for a window, by its newest chunk; the same object until the text changes
+    text: Callable[[int], TextKV]  # text for a window with this newest chunk; same object until it changes
 
     def __call__(self, window: Tensor, levels: Tensor, cache: Cache | None, text: TextKV, /) -> Tensor:
         return self.bind(text)(window, levels, cache)
@@ -58,7 +58,7 @@ AnyDenoiser = Denoiser | TimelineDenoiser
 
 
 def bind_text(denoiser: AnyDenoiser, newest: int) -> tuple[Denoiser, tuple[TextKV, ...]]:
-    """A denoiser for a window with this newest chunk, and the text that `denoiser` takes last, if it takes one."""
+    """Bind the text for a window with this newest chunk; also returns the extra text argument, if any."""
     if not isinstance(denoiser, TimelineDenoiser):
         return denoiser, ()
     text = denoiser.text(newest)
@@ -69,11 +69,11 @@ def batched_cfg(denoiser: Denoiser, scale: float) -> Denoiser:
     """Classifier-free guidance in one batch; `denoiser` has the texts [prompts..., unconditional...]."""
 
     def prefill(context: Tensor, level: int) -> Cache:
-        return denoiser.prefill(_twice(context), level)
+        return denoiser.prefill(_repeat_batch(context), level)
 
     def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
-        rows = levels if levels.ndim == 1 else _twice(levels)
-        conditional, unconditional = denoiser(_twice(window), rows, cache).chunk(2)
+        rows = levels if levels.ndim == 1 else _repeat_batch(levels)
+        conditional, unconditional = denoiser(_repeat_batch(window), rows, cache).chunk(2)
         return unconditional + scale * (conditional - unconditional)
 
     return FunctionDenoiser(prefill, velocity)
@@ -86,9 +86,9 @@ def sequential_cfg(conditional: Denoiser, unconditional: Denoiser, scale: float)
         return conditional.prefill(context, level), unconditional.prefill(context, level)
 
     def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
-        of_conditional, of_unconditional = cache or (None, None)
-        towards, base = conditional(window, levels, of_conditional), unconditional(window, levels, of_unconditional)
-        return base + scale * (towards - base)
+        conditional_cache, unconditional_cache = cache or (None, None)
+        cond, base = conditional(window, levels, conditional_cache), unconditional(window, levels, unconditional_cache)
+        return base + scale * (cond - base)
 
     return FunctionDenoiser(prefill, velocity)
 
@@ -107,11 +107,11 @@ def with_onload(denoiser: Denoiser, onload: Callable[[], None]) -> Denoiser:
     return FunctionDenoiser(prefill, velocity)
 
 
-def partitioned(denoiser: Denoiser, span: int) -> Denoiser:
-    """Split a window longer than the `span` latents a model can process into calls that overlap by half.
+def partition_window(denoiser: Denoiser, span: int) -> Denoiser:
+    """Split a window longer than the `span` latents that a model can process into half-overlapping calls.
 
-    Only the first call has the cache; of every later one the noisier half is used, so that each latent is denoised with
-    cleaner ones before it. Source: lookahead denoising of FIFO-Diffusion.
+    Only the first call gets the cache; of every later call only the noisier half is used, so each latent is denoised
+    with cleaner ones before it. Source: lookahead denoising of FIFO-Diffusion.
     """
     assert span >= 2
 
@@ -126,7 +126,7 @@ def partitioned(denoiser: Denoiser, span: int) -> Denoiser:
 
 
 def with_reference_ops(denoiser: Denoiser) -> Denoiser:
-    """Every operation by its reference in plain torch."""
+    """Run every operation with its plain-torch reference implementation."""
 
     def prefill(context: Tensor, level: int) -> Any:
         with use_reference():
@@ -139,7 +139,7 @@ def with_reference_ops(denoiser: Denoiser) -> Denoiser:
     return FunctionDenoiser(prefill, velocity)
 
 
-def _twice(latents: Tensor) -> Tensor:
+def _repeat_batch(latents: Tensor) -> Tensor:
     return torch.cat([latents, latents])
 
 

@@ -18,14 +18,14 @@ from pavdm_cli.sampling.right_context import with_loop
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solver import History, Solver
 
-Stepped = tuple[Tensor, History]
+StepResult = tuple[Tensor, History]
 
 
 @dataclass(frozen=True, slots=True)
 class SamplerState:
-    """Everything that the next step depends on: sampling from a saved state continues bit for bit.
+    """Everything the next step depends on; sampling resumes bit-exactly from a saved state.
 
-    A chunk that the last step finished is still in front of the window; the next step removes it.
+    A chunk finished by the last step is still at the front of the window until the next step.
     """
 
     now: int  # steps done
@@ -33,10 +33,10 @@ class SamplerState:
     window: Tensor  # (B, T, C, H, W)
     context: Tensor  # (B, E or fewer, C, H, W), clean
     originals: Tensor  # (B, 0 or more, C, H, W), given chunks still in the window, which replace their re-noised copies
-    num_given: int = 0  # clean latents in front of the window that were given: no step changes them
+    num_given: int = 0  # number of fixed clean latents at the start of the window (a start image)
     history: History = ()  # the solver's, of the window's latents; empty before the first step
     sink: Tensor | None = None  # (B, 1 or more, C, H, W), clean latents in front of the context; None: none
-    right_context: Tensor | None = None  # (B, 1 or more, C, H, W), as far as known; None: none, or in the window
+    right_context: Tensor | None = None  # (B, 1 or more, C, H, W); None: none, or already appended to the window
 
     @property
     def clean(self) -> Tensor:  # (B, T, C, H, W)
@@ -66,7 +66,9 @@ def move_state(state: SamplerState, device: torch.device) -> SamplerState:
 
 
 States = Generator[SamplerState, SamplerState | None, None]
-Repair = Callable[[SamplerState | None, SamplerState], SamplerState]  # last sound state (None: start), one to check
+Repair = Callable[
+    [SamplerState | None, SamplerState], SamplerState
+]  # (last good state or None, state to check) -> state to continue from
 
 
 def sample(
@@ -79,7 +81,7 @@ def sample(
     start: SamplerState | None = None,
     graphs: GraphPolicy | None = None,
 ) -> Iterator[Tensor]:
-    """Yield the new chunks, (B, chunk, C, H, W), each as soon as it is clean. Arguments as `denoise`."""
+    """Yield each new chunk, (B, chunk, C, H, W), as soon as it is clean. Arguments as for `denoise`."""
     states = denoise(schedule, denoiser, noise, solver, chunks=chunks, start=start, graphs=graphs)
     return (chunk.latents for chunk in new_chunks(schedule, states))
 
@@ -93,14 +95,14 @@ def new_chunks(schedule: Schedule, states: Iterable[SamplerState]) -> Iterator[S
 
 
 def finished(schedule: Schedule, state: SamplerState) -> bool:
-    """Whether the last step left the first chunk of the window clean."""
+    """Whether the last step outgoing the first chunk of the window clean."""
     return schedule.level(state.chunks[0], state.now) == 0
 
 
 def with_repair(
     states: States, schedule: Schedule, start: SamplerState | None, repair: Repair
 ) -> Iterator[SamplerState]:
-    """The same states; sampling continues from what `repair` returns for one in which a chunk is finished."""
+    """Pass the states through `repair` whenever a chunk is finished; sampling continues from what it returns."""
     sound, state = start, None
     while True:
         try:
@@ -124,31 +126,31 @@ def denoise(
 ) -> States:
     """Yield the state after every step until `chunks` new chunks are finished (None: without end).
 
-    The solver's levels determine the device and dtype of the latents; start: `from_nothing` unless
-    given, else what another `from_` returns or an earlier state. With `graphs` the steps are captured before the first
-    one with a text of a new shape and replayed, with the same result; yielded states never alias static buffers. A
-    state that is sent to the generator replaces the one it yielded.
+    Latents have the device and dtype of the solver's levels. start: a state from a `state_from_...` function, or an
+    earlier state; default: `empty_state`. With `graphs`, steps are captured before the first step with a text of a new
+    shape, and replayed; yielded states never alias static buffers. A state that is sent to the generator replaces the
+    yielded one.
     """
     levels = solver.levels
     assert levels.steps == schedule.steps
-    state = start or from_nothing(noise, levels.sigmas)
+    state = start or empty_state(noise, levels.sigmas)
     state = replace(state, history=state.history or solver.history(state.window))
-    on_device = cache(lambda rows: to_device_like(torch.tensor(rows, dtype=torch.int32), levels.sigmas))
-    step: Callable[..., Stepped] = partial(denoise_step, denoiser=denoiser, solver=solver)
-    context_cache, prefilled, captured = None, tuple[Any, ...]((None,)), set[Hashable]()
-    every_step = schedule.noisy_context or levels.context_sigma > 0
+    levels_on_device = cache(lambda rows: to_device_like(torch.tensor(rows, dtype=torch.int32), levels.sigmas))
+    step: Callable[..., StepResult] = partial(denoise_step, denoiser=denoiser, solver=solver)
+    context_cache, prefill_inputs, captured = None, tuple[Any, ...]((None,)), set[Hashable]()
+    recompute_every_step = schedule.noisy_context or levels.context_sigma > 0
     while active := schedule.active_chunks(state.now, state.chunks.start, chunks):
         bound, text = bind_text(denoiser, schedule.newest(active, state.now))
         if graphs and signature(text) not in captured:
             inputs = warmup_inputs(schedule, bound, solver, state, chunks, graphs.max_latents)
             step = graphs(step, ((*arguments, *text) for arguments in inputs))
             captured.add(signature(text))
-        state = advance_window(state, active, schedule, noise, solver)
-        if every_step or not all(map(is_, prefilled, (state.context, *text))):
+        state = shift_window(state, active, schedule, noise, solver)
+        if recompute_every_step or not all(map(is_, prefill_inputs, (state.context, *text))):
             context_cache = prefill_context(state, schedule, bound, noise, levels)
-            prefilled = state.context, *text
+            prefill_inputs = state.context, *text
         rows = (0,) * state.num_given + schedule.levels(active, state.now)[state.num_given :]
-        window, history = step(state.window, on_device(rows), context_cache, state.history, *text)
+        window, history = step(state.window, levels_on_device(rows), context_cache, state.history, *text)
         state = replace(state, now=state.now + 1, window=window, history=history)
         state = (yield state) or state
 
@@ -156,8 +158,8 @@ def denoise(
 @torch.no_grad()
 def denoise_step(
     window: Tensor, levels: Tensor, cache: Cache, history: History, *text: TextKV, denoiser: AnyDenoiser, solver: Solver
-) -> Stepped:  # (B, T, C, H, W), (T,)
-    """One step: every latent of the window goes down one level; text: of a denoiser that takes it with every call."""
+) -> StepResult:  # (B, T, C, H, W), (T,)
+    """One denoising step; text: the extra argument of a TimelineDenoiser."""
     return solver.step(window, denoiser(window, levels, cache, *text), levels, history)
 
 
@@ -165,9 +167,9 @@ def denoise_step(
 def warmup_inputs(
     schedule: Schedule, denoiser: Denoiser, solver: Solver, state: SamplerState, chunks: int | None, max_latents: float
 ) -> Iterator[tuple[Tensor, Tensor, Cache | None, History]]:
-    """Arguments of `denoise_step` as sampling from this state will pass them, one of each shape, the largest first.
+    """Dummy arguments of `denoise_step` in every shape that sampling from this state will need, largest first.
 
-    Left out are those with more than `max_latents` latents, the context's included.
+    Shapes of more than `max_latents` latents, including the context, are skipped.
     """
     before, first = state.context.shape[1], state.chunks.start
     for noisy, clean in sorted(schedule.sizes(state.now, first, before, chunks), reverse=True):
@@ -184,35 +186,33 @@ def roll(values: Tensor, entering: Tensor, leaving: int) -> Tensor:
     return torch.cat([values[:, leaving:], entering], dim=1)
 
 
-def advance_window(
-    state: SamplerState, active: range, schedule: Schedule, noise: Noise, solver: Solver
-) -> SamplerState:
+def shift_window(state: SamplerState, active: range, schedule: Schedule, noise: Noise, solver: Solver) -> SamplerState:
     """Move the window to the chunks `active`: those that leave become context, new ones enter as noise."""
     if active == state.chunks:
         return state
     leaving = len(schedule.latents(range(state.chunks.start, active.start)))
     entering = sample_noise(noise, schedule.latents(range(state.chunks.stop, active.stop)), state.window)
     right_context = with_loop(state, schedule, leaving)
-    if right_context is not None and schedule.joins(active):
+    if right_context is not None and schedule.sees_right_context(active):
         entering, right_context = torch.cat([entering, right_context], dim=1), None
     pairs = zip(state.history, solver.history(entering), strict=True)
     history = tuple(roll(old, new, leaving) for old, new in pairs)
     window = roll(state.window, entering, leaving)
-    moved = replace(state, chunks=active, window=window, history=history, right_context=right_context)
+    shifted = replace(state, chunks=active, window=window, history=history, right_context=right_context)
     length = schedule.context_latents(active)
     if not leaving:
-        return replace(moved, context=tail(state.context, length)) if state.context.shape[1] > length else moved
-    left = (state.originals if state.originals.shape[1] else state.window)[:, :leaving]
-    clean = torch.cat([state.context, left], dim=1)
+        return replace(shifted, context=tail(state.context, length)) if state.context.shape[1] > length else shifted
+    outgoing = (state.originals if state.originals.shape[1] else state.window)[:, :leaving]
+    clean = torch.cat([state.context, outgoing], dim=1)
     sink, context = with_sink(state, schedule, clean, length), tail(clean, length)
-    return replace(moved, context=context, originals=state.originals[:, leaving:], num_given=0, sink=sink)
+    return replace(shifted, context=context, originals=state.originals[:, leaving:], num_given=0, sink=sink)
 
 
 def with_sink(state: SamplerState, schedule: Schedule, clean: Tensor, length: int) -> Tensor | None:
-    """The sink once those of the latents `clean` that do not fit into a context of `length` have left it."""
+    """The sink after latents that no longer fit in a context of `length` are evicted from `clean`."""
     first = schedule.latents(state.chunks).start - state.context.shape[1]
     dropped = range(first, first + max(0, clean.shape[1] - length))
-    entering = [index - first for index in schedule.sinks(dropped.stop) if index in dropped]
+    entering = [index - first for index in schedule.sink_latents(dropped.stop) if index in dropped]
     if not entering:
         return state.sink
     latents = clean[:, entering[0] : entering[-1] + 1].clone()
@@ -231,30 +231,30 @@ def prefill_context(
         return denoiser.prefill(clean, 0)
     level = schedule.level(state.chunks[0], state.now) if schedule.noisy_context else levels.context
     recent = range(first - state.context.shape[1], first)
-    parts = [sample_noise(noise, part, clean, state.now) for part in (schedule.sinks(recent.start), recent)]
+    parts = [sample_noise(noise, part, clean, state.now) for part in (schedule.sink_latents(recent.start), recent)]
     return denoiser.prefill(add_noise(clean, torch.cat(parts, dim=1), levels.sigmas[level]), level)
 
 
-def from_nothing(noise: Noise, sigmas: Tensor) -> SamplerState:
-    """Text to video: no context until the first chunk has left."""
+def empty_state(noise: Noise, sigmas: Tensor) -> SamplerState:
+    """Initial state for text to video: no context until the first chunk leaves."""
     nothing = noise(0, None).to(sigmas)[:, None][:, :0]
     return SamplerState(0, range(0), nothing, nothing, nothing)
 
 
-def from_clip(schedule: Schedule, clip: Tensor, sigmas: Tensor, chunk: int = 0) -> SamplerState:
-    """Continue clean latents (B, T, C, H, W), whose last ones are the context, with a chunk of that index."""
+def state_from_clip(schedule: Schedule, clip: Tensor, sigmas: Tensor, chunk: int = 0) -> SamplerState:
+    """The state that continues a clip (B, T, C, H, W) with chunk number `chunk`; its last latents are the context."""
     clip, chunks = clip.to(sigmas), range(chunk, chunk)
     context = tail(clip, schedule.context_latents(chunks))
     return SamplerState(schedule.entry(chunk), chunks, clip[:, :0], context, clip[:, :0])
 
 
-def from_renoised(
+def state_from_renoised_clip(
     schedule: Schedule, clip: Tensor, noise: Noise, sigmas: Tensor, *, keep_copies: bool = False
 ) -> SamplerState:
-    """Continue a clip whose last chunks are noised to the levels of a full window and denoised again (algorithm 1).
+    """Initial state with the last chunks of a clip re-noised to the levels of a full window (algorithm 1).
 
-    Each re-noised copy helps the chunks after it and is dropped: its original becomes the context. With `keep_copies`
-    the copies themselves do, and are yielded, as in the paper. A clip too short for that has fewer chunks noised.
+    Re-noised copies condition later chunks and are then dropped; their originals become context. With `keep_copies`
+    the copies themselves become context and are yielded, as in the paper. In a short clip fewer chunks are re-noised.
     """
     clip = clip.to(sigmas)
     chunks = range(-schedule.num_renoised(clip.shape[1]), 0)
@@ -266,10 +266,10 @@ def from_renoised(
     return SamplerState(0, chunks, window, context, originals[:, :0] if keep_copies else originals)
 
 
-def from_first(schedule: Schedule, first: Tensor, noise: Noise, sigmas: Tensor) -> SamplerState:
-    """Start a video from its first latents, (B, at most a chunk, C, H, W), which stay clean.
+def state_from_first_latents(schedule: Schedule, first: Tensor, noise: Noise, sigmas: Tensor) -> SamplerState:
+    """Initial state with fixed first latents (B, at most a chunk, C, H, W), such as an image.
 
-    They have level 0 within the first chunk and leave the window with it, as with a mask of 0 in Open-Sora.
+    They stay at level 0 in the first chunk and leave the window with it, like mask 0 in Open-Sora.
     """
     first = first.to(sigmas)
     num_given, nothing, chunk = first.shape[1], first[:, :0], len(schedule.latents(range(1)))

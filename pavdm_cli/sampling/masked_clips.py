@@ -1,4 +1,4 @@
-"""Clips with some latents given: each latent has a mask, the noise fraction below which it is denoised.
+"""Clips with fixed latents: each latent's mask is the noise fraction below which it is denoised.
 
 A mask of 0 keeps a latent clean, and 1 denoises it from pure noise. A value between (an edit ratio) keeps it clean
 until the clip reaches that noise fraction; then it is noised and denoised too. Source: the masks of Open-Sora.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.sampling.denoiser import AnyDenoiser, Denoiser, bind_text
-from pavdm_cli.sampling.loop import SampledChunk, SamplerState, denoise_step, from_nothing, sample_noise, tail
+from pavdm_cli.sampling.loop import SampledChunk, SamplerState, denoise_step, empty_state, sample_noise, tail
 from pavdm_cli.sampling.noise import Noise, add_noise
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solver import Solver
@@ -25,10 +25,10 @@ from pavdm_cli.sampling.solver import Solver
 def sample_masked_clip(
     denoiser: Denoiser, latents: Tensor, mask: Tensor, fresh: Callable[[int], Tensor], solver: Solver
 ) -> Tensor:
-    """Denoise a clip (B, T, C, H, W) under its mask, (T,) or (B, T), from 0 to 1; shape kept.
+    """Denoise a clip (B, T, C, H, W) under its mask, (T,) or (B, T), from 0 to 1; the result has the same shape.
 
-    latents: given ones where the mask is below 1, pure noise where it is 1; fresh: their noise at a step. A given
-    latent is clean, at level 0, until sigma reaches its mask; then noise is added.
+    latents: clean where the mask is below 1, pure noise where it is 1; fresh: returns their noise at a step. A clean
+    latent stays at level 0 until sigma reaches its mask; then it is noised.
     """
     sigmas, steps = solver.levels.sigmas, solver.levels.steps
     fractions, history = sigmas.tolist(), solver.history(latents)
@@ -49,7 +49,7 @@ def sample_masked_clip(
 RepairClip = Callable[[int, Tensor, Callable[[AnyDenoiser], Tensor]], Tensor]
 
 
-def _keep_clip(chunk: int, clip: Tensor, again: Callable[[AnyDenoiser], Tensor]) -> Tensor:
+def _no_repair(chunk: int, clip: Tensor, sample_clip: Callable[[AnyDenoiser], Tensor]) -> Tensor:
     return clip
 
 
@@ -59,7 +59,7 @@ class ClipCondition:
 
     edit: float  # its mask
     reencode: Callable[[Tensor], Tensor]  # from sampled latents to the latents of their decoded frames
-    repair: RepairClip = _keep_clip  # returns the clip to continue from
+    repair: RepairClip = _no_repair  # returns the clip to continue from
 
 
 def sample_masked_clips(
@@ -72,12 +72,12 @@ def sample_masked_clips(
     start: SamplerState | None = None,
     condition: ClipCondition,
 ) -> Iterator[SampledChunk]:
-    """Yield clip after clip: as `sample` with `rn`, but with a mask for the context.
+    """Yield clip after clip, like `sample` with `rn`, but with a mask for the context.
 
-    The edited copies of the context are dropped: a clip does not change after it was yielded. start: as for `sample`,
+    Edited copies of the context are dropped: yielded clips never change. start: as for `sample`,
     also the state of a clip that was yielded.
     """
-    state = start or from_nothing(noise, solver.levels.sigmas)
+    state = start or empty_state(noise, solver.levels.sigmas)
     context, window = state.context, state.window
     first = state.now // schedule.steps
     for chunk in count(first) if chunks is None else range(first, chunks):
@@ -88,19 +88,19 @@ def sample_masked_clips(
         latents = torch.cat([context, state.window if num_given else sample_noise(noise, new, context)], dim=1)
         mask = torch.ones(latents.shape[1])
         mask[: before + num_given] = condition.edit
-        fresh = partial(_fresh, noise, range(new.start - before, new.stop), latents, chunk * schedule.steps)
+        fresh = partial(_noise_at_step, noise, range(new.start - before, new.stop), latents, chunk * schedule.steps)
         inputs = (latents, mask, fresh, solver)
-        again = partial(_sample_with_text, chunk=chunk, inputs=inputs)
-        window = condition.repair(chunk, again(denoiser), again)[:, before:]
+        sample_clip = partial(_sample_clip, chunk=chunk, inputs=inputs)
+        window = condition.repair(chunk, sample_clip(denoiser), sample_clip)[:, before:]
         state = SamplerState((chunk + 1) * schedule.steps, range(chunk, chunk + 1), window, context, window[:, :0])
         yield SampledChunk(window, state)
 
 
-def _sample_with_text(denoiser: AnyDenoiser, chunk: int, inputs: tuple[Any, ...]) -> Tensor:
+def _sample_clip(denoiser: AnyDenoiser, chunk: int, inputs: tuple[Any, ...]) -> Tensor:
     """`sample_masked_clip` with the text for this chunk."""
     bound, _ = bind_text(denoiser, chunk)
     return sample_masked_clip(bound, *inputs)
 
 
-def _fresh(noise: Noise, latents: range, like: Tensor, first: int, now: int) -> Tensor:
+def _noise_at_step(noise: Noise, latents: range, like: Tensor, first: int, now: int) -> Tensor:
     return sample_noise(noise, latents, like, first + now)

@@ -17,7 +17,7 @@ class Noise(Protocol):
 
 
 def seeded_noise(seed: int, shape: tuple[int, ...]) -> Noise:
-    """Noise that depends only on seed, latent and step: without state, so equal in any order and after a restart.
+    """Noise that depends only on seed, latent and step: without state, so identical in any order and after a restart.
 
     `shape` is (B, C, H, W), the result float32 on the CPU. Philox is counter-based: each latent and step has 2^128
     counter values of its own, so no two share a draw, and a larger batch only draws more.
@@ -38,11 +38,11 @@ def add_noise(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
 
 def linear_sigmas(steps: int) -> Tensor:
     """Noise fraction of levels 0 to `steps`, evenly spaced from 0 to 1. Paper eq. 7."""
-    return warped_sigmas(steps, 1.0)
+    return shifted_sigmas(steps, 1.0)
 
 
-def warped_sigmas(steps: int, ratio: float) -> Tensor:
-    """Noise fraction of levels 0 to `steps`, pushed towards noise by `ratio` > 1, as large or long videos need it."""
+def shifted_sigmas(steps: int, ratio: float) -> Tensor:
+    """Noise fraction of levels 0 to `steps`, shifted towards noise by `ratio` > 1, as large or long videos need."""
     even = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     return (ratio * even / (1 + (ratio - 1) * even)).float()  # (steps + 1,)
 
@@ -55,7 +55,7 @@ class NoiseLevels:
     """
 
     sigmas: Tensor  # (steps + 3,)
-    timesteps: Tensor  # (steps + 3,), what the model calls these levels
+    timesteps: Tensor  # (steps + 3,), model timesteps of these levels
     context_sigma: float = 0.0  # noise fraction of the row `context`
 
     @property

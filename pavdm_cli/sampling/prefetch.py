@@ -1,4 +1,4 @@
-"""Overlapped decoding: a producer thread denoises the next chunk while the last one is processed."""
+"""Overlapped decoding: a producer thread denoises the next chunk while the current one is processed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def map_prefetched(
 ) -> Iterator[Result]:
     """`process` each chunk, in order, while a thread produces the next one.
 
-    On a GPU, `process` runs on a stream of its own and must end by copying its result to the host. tensors: those of a
-    chunk that is no tensor itself.
+    On a GPU, `process` runs on a stream of its own and must end by copying its result to the host. tensors: returns the
+    tensors of a chunk that is not a tensor itself.
     """
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
     with closing(Prefetcher(with_event(chunks, device))) as prefetcher:
@@ -46,7 +46,7 @@ def map_prefetched(
 
 
 class ProducedChunk(NamedTuple, Generic[Item]):
-    """A chunk, and on a GPU the event after which it is computed."""
+    """A chunk, and on a GPU the event that marks its completion."""
 
     chunk: Item
     ready: torch.cuda.Event | None
@@ -64,7 +64,7 @@ class End:
 
 @dataclass(slots=True)
 class Prefetcher(Generic[Item]):
-    """The same items in the same order, produced by a thread that runs at most two items in advance.
+    """Iterates over the items, produced by a thread at most two items ahead.
 
     An error of the iterator is raised in place of its item. `close` waits for the current item and drops it.
     """

@@ -1,4 +1,4 @@
-"""Clean latents behind the window, which the last chunks of a video lead up to."""
+"""Right context: clean latents after the window that the last chunks must lead up to."""
 
 from __future__ import annotations
 
@@ -13,34 +13,36 @@ from pavdm_cli.sampling.schedule import Schedule
 if TYPE_CHECKING:
     from pavdm_cli.sampling.loop import SamplerState
 
-LOOP_CHUNKS = 2  # of a looping video's start, which its end leads up to
+LOOP_CHUNKS = 2  # chunks at the start of a loop that condition its end
 
 
 def with_right_context(schedule: Schedule, chunks: int, latents: int, first: int = 0) -> Schedule:
-    """The schedule of a video from chunk `first` to `chunks` - 1 that so many clean latents follow.
+    """A schedule for chunks `first` to `chunks` - 1, followed by `latents` clean latents.
 
-    As many of its last chunks see them as fit between both contexts into what the model sees at once.
+    As many of the last chunks see them as fit in the window together with both contexts.
     """
-    left = schedule.chunk if schedule.fill_to and not schedule.context else 0  # whose room the clean latents share
+    left = (
+        schedule.chunk if schedule.fill_to and not schedule.context else 0
+    )  # latents of left context that share the window
     joining = max(1, (schedule.window - latents - left) // schedule.chunk)
-    return replace(schedule, right_context=latents, join=max(first, chunks - joining), loop=range(0))
+    return replace(schedule, right_context=latents, right_context_from=max(first, chunks - joining), loop=range(0))
 
 
 def with_loop_context(schedule: Schedule, chunks: int, first: int, latents: int = 0) -> Schedule:
-    """The schedule of a video whose last chunks lead up to its own first ones, from chunk `first` on.
+    """The schedule of a seamless loop that starts at chunk `first`.
 
-    latents: how many see them; 0: as many as the window has room for.
+    latents: how many of the last latents see the start; 0: as many as fit in the window.
     """
     loop = range(first, first + LOOP_CHUNKS)
     context = len(schedule.latents(loop))
     joining = with_right_context(schedule, chunks, context, loop.stop)
     if latents:
-        joining = replace(joining, join=max(loop.stop, chunks - latents // schedule.chunk))
+        joining = replace(joining, right_context_from=max(loop.stop, chunks - latents // schedule.chunk))
     return replace(joining, loop=loop)
 
 
 def with_loop(state: SamplerState, schedule: Schedule, leaving: int) -> Tensor | None:
-    """The state's right context, and those of the `leaving` first latents of its window that belong to it in a loop."""
+    """The right context, extended by those of the `leaving` first latents that belong to it in a looping video."""
     start, loop = schedule.latents(state.chunks).start, schedule.latents(schedule.loop)
     inside = range(max(loop.start, start), min(loop.stop, start + leaving))
     if not inside:

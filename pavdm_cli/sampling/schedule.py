@@ -1,8 +1,8 @@
 """Which chunk is at which noise level at which step: one integer formula for every method.
 
 Chunk i enters the window as pure noise at step i * stride, loses one level per step, and leaves clean `steps` later.
-With windows that restart, the chunks of a window enter like that once all of the window before it are clean.
-Where clean latents follow the last chunk, a window that they are shown behind holds all chunks in between.
+With restarting windows, the chunks of a window enter this way once the previous window is clean.
+If clean latents follow the last chunk (right context), a window that sees them holds all chunks in between.
 """
 
 from __future__ import annotations
@@ -15,28 +15,34 @@ from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.sampling.suggestions import MAX_VALUE, fits, suggest
 
 RAMP_UPS = ("grow", "full")
-SOLVERS = ("euler", "unipc")  # names of those in `sampling/solvers.py`
+SOLVERS = ("euler", "unipc")  # names; the constructors are in `sampling/solvers.py`
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """All that distinguishes the methods: ramp-up, steady state and ramp-down follow from which chunks exist."""
+    """The parameters in which methods differ. Ramp-up, steady state and ramp-down follow from which chunks exist."""
 
     steps: int  # model calls that take a chunk from noise to clean
     stride: int  # steps from one chunk's entry to the next, 1 to `steps`
     chunk: int  # latents that share a level
-    context: int  # clean latents right before the window, at most; 0: none
+    context: int  # maximum number of clean latents before the window
     noisy_context: bool = False  # the context is noised to the window's level (paper eq. 6) instead of clean (eq. 5)
     note: str = ""  # one line for the user if a value was adjusted
     first_chunk: int = 0  # latents of the first chunk if it differs from the others; 0: it does not
-    full_window: bool = False  # from the first step on: chunks that have not started are shown as noise
-    fill_to: int = 0  # latents that a shorter window is filled up to with clean ones in front of it; 0: it is not
-    restart: int = 0  # chunks of a window after whose end the next one begins; 0: the window rolls
-    sink: range = range(0)  # chunks that stay in the context after they have left it, in front of the others
-    positions: int | None = None  # before the window's first latent, repeated in a longer context; None: all in order
+    full_window: bool = False  # the window always has its full length; unstarted chunks are noise
+    fill_to: int = 0  # pad a shorter window with clean latents up to this length; 0: off
+    restart: int = 0  # chunks per window if windows follow one another; 0: rolling window
+    sink: range = range(0)  # attention sink: first chunks that are never evicted from the context
+    positions: int | None = (
+        None  # number of RoPE positions before the window, repeated if the context is longer; None: no limit
+    )
     right_context: int = 0  # clean latents right after the last chunk
-    join: int | None = None  # the window's oldest chunk when they are first shown behind it; None: there are none
-    loop: range = range(0)  # chunks of the video that are its right context too, so that it loops; none: it is given
+    right_context_from: int | None = (
+        None  # index of the oldest chunk whose window sees the right context; None: no right context
+    )
+    loop: range = range(
+        0
+    )  # chunks reused as right context so that the video loops; empty: the right context is an input
 
     def __post_init__(self) -> None:
         assert 1 <= self.stride <= self.steps
@@ -44,8 +50,8 @@ class Schedule:
         assert 0 <= self.first_chunk <= self.chunk
         assert self.context >= 0
         assert self.positions != 0 or not self.context
-        assert not (self.sink and (self.full_window or self.fill_to))  # those fill the context up themselves
-        assert bool(self.right_context) == (self.join is not None)
+        assert not (self.sink and (self.full_window or self.fill_to))  # both already extend the context
+        assert bool(self.right_context) == (self.right_context_from is not None)
         assert not (self.right_context and (self.full_window or self.restart or self.noisy_context))
 
     @property
@@ -64,40 +70,40 @@ class Schedule:
         """Position of the window's first latent, whether there is a context or not."""
         return self.context + len(self.latents(self.sink)) if self.positions is None else self.positions
 
-    def sinks(self, end: int) -> range:
-        """Latents of the sink among those before latent `end`."""
+    def sink_latents(self, end: int) -> range:
+        """Indices of the sink's latents before `end`."""
         sink = self.latents(self.sink)
         return range(sink.start, max(sink.start, min(sink.stop, end)))
 
     def total(self, chunks: int) -> int:
-        """Model calls for a video of `chunks` new chunks, from its first noise to its last clean latent."""
+        """Number of denoising steps for `chunks` new chunks."""
         return self.entry(chunks - 1) + self.steps if chunks else 0
 
     def num_renoised(self, latents: int) -> int:
-        """Chunks of a given clip that are noised again at the start: of a full window all but one, if it has as many.
+        """Number of chunks of a conditioning clip to re-noise: a full window minus one, if the clip is long enough.
 
-        The clean context before them comes first.
+        The clean context takes precedence.
         """
         return 0 if self.restart else min(self.capacity - 1, max(0, latents - self.context) // self.chunk)
 
     @property
     def period(self) -> int:
-        """Steps of a window that restarts."""
+        """Steps from one window to the next, if windows restart."""
         return self.steps + (self.restart - 1) * self.stride
 
     def entry(self, chunk: int) -> int:
-        """The step at which a chunk is pure noise."""
+        """The step at which a chunk enters as pure noise."""
         if not self.restart:
             return chunk * self.stride
         window, place = divmod(chunk, self.restart)
         return window * self.period + place * self.stride
 
-    def joins(self, window: range) -> bool:
-        """Whether the right context is shown behind a window that holds these chunks."""
-        return self.join is not None and window.start >= self.join
+    def sees_right_context(self, window: range) -> bool:
+        """Whether a window of these chunks sees the right context."""
+        return self.right_context_from is not None and window.start >= self.right_context_from
 
     def level(self, chunk: int, now: int) -> int:
-        """Level of a chunk before step `now`: `steps` when it enters, 0 when it is clean; one more before it enters."""
+        """Level of a chunk before step `now`: `steps` when it enters, 0 when clean; `steps` + 1 before it enters."""
         return min(self.steps + 1, self.steps - (now - self.entry(chunk)))
 
     def active_chunks(self, now: int, first: int = 0, chunks: int | None = None) -> range:
@@ -107,7 +113,9 @@ class Schedule:
         oldest = max(first, begin + (inside - self.steps) // self.stride + 1)
         if self.restart:
             oldest = max(oldest, begin)
-        if self.join is not None and oldest >= self.join:  # nothing is left out before what follows the last chunk
+        if (
+            self.right_context_from is not None and oldest >= self.right_context_from
+        ):  # include all chunks up to the right context
             assert chunks is not None
             return range(oldest, chunks)
         newest = begin + inside // self.stride
@@ -116,17 +124,17 @@ class Schedule:
         return range(oldest, end if chunks is None else min(end, chunks))
 
     def newest(self, window: range, now: int) -> int:
-        """The last chunk of a window that has entered before step `now`; those after it are shown as noise."""
+        """The newest chunk of a window that has started at step `now`; later ones are still noise."""
         return next(chunk for chunk in reversed(window) if self.level(chunk, now) <= self.steps)
 
     def context_latents(self, window: range) -> int:
-        """Clean latents in front of a window that holds these chunks, if there are as many before it."""
+        """Number of clean latents to keep before a window of these chunks, if that many exist."""
         full = self.window + self.context if self.full_window else self.fill_to
         return max(self.context, full - self._window_latents(window))
 
     def _window_latents(self, window: range) -> int:
         """Latents of a window that holds these chunks, the right context included."""
-        return len(self.latents(window)) + self.right_context * self.joins(window)
+        return len(self.latents(window)) + self.right_context * self.sees_right_context(window)
 
     def latents(self, chunks: range) -> range:
         """Indices of the latents in these chunks; those of a given clip are negative."""
@@ -143,15 +151,15 @@ class Schedule:
         return -(-(latents + missing) // self.chunk)
 
     def sizes(self, now: int, first: int, before: int, chunks: int | None) -> set[tuple[int, int]]:
-        """Noisy and clean latents of the steps from `now` on, where `before` clean latents precede chunk `first`.
+        """The (noisy, clean) latent counts of all steps from `now` on; `before` clean latents precede chunk `first`.
 
         Only a few steps are examined, however long the video: once window and context are full, nothing changes until
         the ramp-down.
         """
-        if self.join is not None:
+        if self.right_context_from is not None:
             assert chunks is not None
-            ordinary = replace(self, right_context=0, join=None).sizes(now, first, before, chunks)
-            steps = range(max(now, self.total(self.join)), self.total(chunks))
+            ordinary = replace(self, right_context=0, right_context_from=None).sizes(now, first, before, chunks)
+            steps = range(max(now, self.total(self.right_context_from)), self.total(chunks))
             return ordinary | {self.size(self.active_chunks(step, first, chunks), first, before) for step in steps}
         last = max(0, first, self.sink.stop) + 2 * max(self.capacity, self.restart) + -(-self.context // self.chunk) + 2
         end = last if chunks is None else min(chunks, last)
@@ -164,33 +172,34 @@ class Schedule:
         latents = self.latents(window)
         passed = latents.start - self.latents(range(first, first)).start
         recent = min(self.context_latents(window), before + passed)
-        return self._window_latents(window), recent + len(self.sinks(latents.start - recent))
+        return self._window_latents(window), recent + len(self.sink_latents(latents.start - recent))
 
     def levels(self, chunks: range, now: int) -> tuple[int, ...]:
         """Levels of all latents in these chunks before step `now`, and of the right context behind them: 0."""
         noisy = tuple(self.level(chunk, now) for chunk in chunks for _ in self.latents(range(chunk, chunk + 1)))
-        return noisy + (0,) * (self.right_context * self.joins(chunks))
+        return noisy + (0,) * (self.right_context * self.sees_right_context(chunks))
 
 
 def pa(steps: int, window: int, chunk: int, context: int = 1) -> Schedule:
-    """Progressive levels. If the window holds more chunks than there are steps, several are merged into a wider one.
+    """Progressive noise levels. If there are more chunks than steps, chunks are merged.
 
-    context: clean chunks before the window, of `chunk` latents even then, as in training. Paper sections 3.1-3.4.
+    context: clean chunks before the window; always `chunk` latents each, as in training. Paper sections 3.1-3.4.
 
-    Raises: UsageError if `window` is no multiple of `chunk`, or `steps` and `window` / `chunk` do not divide.
+    Raises: UsageError if `window` is not a multiple of `chunk`, or if neither of `steps` and `window / chunk` divides
+    the other.
     """
     _check_positive(steps=steps, window=window, chunk=chunk)
     capacity = _chunks_in_window(steps, window, chunk)
     if steps >= capacity:
         return Schedule(steps, steps // capacity, chunk, chunk * context)
     width = window // steps
-    few = f"{pluralize(steps, 'step')} can give a window of {window} only {pluralize(steps, 'level')}"
-    note = f"chunk widened from {chunk} to {width} latents: {few}"
+    few = f"{pluralize(steps, 'step')} allow a window of {window} only {pluralize(steps, 'level')}"
+    note = f"chunk enlarged from {chunk} to {width} latents: {few}"
     return Schedule(steps, 1, width, chunk * context, note=note)
 
 
 def rn(steps: int, window: int, chunk: int, context: int = 1) -> Schedule:
-    """Clip after clip at one level, conditioned on the last `chunk` latents of the clip before, clean. Paper eq. 5.
+    """Clip by clip at one level, conditioned on the clean last chunks of the previous clip. Paper eq. 5.
 
     Raises: UsageError if a value is below 1.
     """
@@ -199,7 +208,7 @@ def rn(steps: int, window: int, chunk: int, context: int = 1) -> Schedule:
 
 
 def rw(steps: int, window: int, chunk: int, context: int = 1) -> Schedule:
-    """As `rn`, but the context is re-noised at every step to the level of the clip. Paper eq. 6.
+    """Like `rn`, but the context is re-noised at every step to the level of the clip. Paper eq. 6.
 
     Raises: UsageError if a value is below 1.
     """
@@ -208,7 +217,7 @@ def rw(steps: int, window: int, chunk: int, context: int = 1) -> Schedule:
 
 
 def fifo(steps: int, window: int, chunk: int, context: int = 1) -> Schedule:
-    """One latent enters per step, so `steps` latents are noisy; `partitioned` passes the model `window` at a time.
+    """One latent enters per step, so `steps` latents are noisy; `partition_window` passes the model `window` at a time.
 
     Raises: UsageError if a value is below 1. Source: FIFO-Diffusion, whose lookahead also needs clean latents in front.
     """
@@ -217,7 +226,7 @@ def fifo(steps: int, window: int, chunk: int, context: int = 1) -> Schedule:
 
 
 def one_clip(steps: int, window: int, chunk: int = 1, context: int = 0) -> Schedule:
-    """Ordinary diffusion of one window at one level; a second chunk would be independent. Paper section 2.1.
+    """Ordinary diffusion of a single clip. Paper section 2.1.
 
     `chunk` and `context` have no effect: all methods have the same signature.
 
@@ -228,17 +237,19 @@ def one_clip(steps: int, window: int, chunk: int = 1, context: int = 0) -> Sched
 
 
 def windows(steps: int, window: int, chunk: int, context: int = 1, stride: int = 0) -> Schedule:
-    """Windows one after the other, each on the last `chunk` latents of the one before, which count as part of it.
+    """One window after another, conditioned on the last latents of the previous one, which are part of it.
 
-    All its latents have one level, or with a stride its chunks start so many steps apart. Source: SkyReels-V2.
+    All latents of a window have one level; with a stride, its chunks start that many steps apart. Source: SkyReels-V2.
 
-    Raises: UsageError if a value is below 1, or `window` is no multiple of `chunk` and larger.
+    Raises: UsageError if a value is below 1, or `window` is not a larger multiple of `chunk`.
     """
     _check_positive(steps=steps, window=window, chunk=chunk)
     before = chunk * context
     if window <= before or (stride and window % chunk):
         hint = f"try --window {max(2, -(-window // chunk)) * chunk}"
-        raise UsageError(f"window must be a multiple of chunk {chunk}, and larger, got {window}", hint)
+        raise UsageError(
+            f"--window must be a multiple of --chunk {chunk} and larger than the context, got {window}", hint
+        )
     if stride > steps:
         raise UsageError(f"--stride must be at most the {steps} steps, got {stride}", f"try --stride {steps}")
     if not stride:
@@ -263,13 +274,13 @@ def _check_positive(**values: int) -> None:
 
 
 def _chunks_in_window(steps: int, window: int, chunk: int) -> int:
-    """Chunks in a window. Raises: UsageError that suggests the nearest values if these do not divide."""
+    """Number of chunks in a window. Raises: UsageError with the nearest valid values."""
     count, rest = divmod(window, chunk)
     hint = suggest(steps, window, chunk)
     if rest:
         raise UsageError(f"window must be a multiple of chunk {chunk}, got {window}", hint)
     if not fits(steps, window, chunk):
         raise UsageError(
-            f"steps must be a multiple of the {count} chunks in the window, or divide them, got {steps}", hint
+            f"steps must be a multiple of the number of chunks in the window ({count}) or divide it, got {steps}", hint
         )
     return count

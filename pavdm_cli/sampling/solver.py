@@ -1,4 +1,4 @@
-"""How one step takes every latent of the window down one level, each at its own level."""
+"""Solvers: one step moves every latent of the window down one level."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor
 from pavdm_cli.sampling.noise import NoiseLevels
 from pavdm_kernels import euler_step
 
-# What a solver knows of earlier steps: tensors (B, T, ...), a row for each latent of the window, zeros on entry.
+# A solver's memory of earlier steps: tensors (B, T, ...), one row per latent, zeros when it enters.
 History = tuple[Tensor, ...]
 
 
 class Solver(Protocol):
-    """An integrator of the flow's differential equation. History enters, moves and leaves with its latents."""
+    """An integrator of the flow's differential equation. History rows enter, shift and leave with their latents."""
 
     @property
     def levels(self) -> NoiseLevels:
-        """The levels that it steps through."""
+        """The noise levels."""
 
     def history(self, latents: Tensor, /) -> History:
-        """The history of latents (B, T, C, H, W) that enter the window."""
+        """The initial history of latents (B, T, C, H, W)."""
 
     def step(self, window: Tensor, velocity: Tensor, levels: Tensor, history: History, /) -> tuple[Tensor, History]:
         """Every latent one level down; rows of level 0, `unstarted` and `context` stay as they are.
@@ -40,11 +40,11 @@ class Euler:
     step_sizes: Tensor  # (steps + 3,)
 
     def history(self, latents: Tensor, /) -> History:
-        """None: a step depends on the window alone."""
+        """Empty: a step depends only on the window."""
         return ()
 
     def step(self, window: Tensor, velocity: Tensor, levels: Tensor, history: History, /) -> tuple[Tensor, History]:
-        """As `Solver.step`."""
+        """See `Solver.step`."""
         return euler_step(window, velocity, levels, self.step_sizes), history
 
 

@@ -8,9 +8,9 @@ from pavdm_cli.sampling.noise import NoiseLevels
 from pavdm_cli.sampling.solver import Solver, euler
 from pavdm_cli.sampling.unipc import unipc
 
-BUILD: dict[str, Callable[[NoiseLevels], Solver]] = {"euler": euler, "unipc": unipc}
+CONSTRUCTORS: dict[str, Callable[[NoiseLevels], Solver]] = {"euler": euler, "unipc": unipc}
 
 
-def solver_of(name: str, levels: NoiseLevels) -> Solver:
-    """The solver of a name, for these levels and on their device."""
-    return BUILD[name](levels)
+def build_solver(name: str, levels: NoiseLevels) -> Solver:
+    """Build a solver by name for these levels, on their device."""
+    return CONSTRUCTORS[name](levels)

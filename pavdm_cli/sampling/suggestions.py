@@ -1,4 +1,4 @@
-"""The nearest steps, windows and chunks that go together."""
+"""Suggests the nearest valid combinations of steps, window and chunk."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ MAX_VALUE = 10_000  # steps, or latents of a window or a chunk
 
 
 def fits(steps: int, window: int, chunk: int) -> bool:
-    """Whether the window is whole chunks, as many as divide the steps or are divided by them."""
+    """Whether the window is a whole number of chunks that divides the steps or is divided by them."""
     count, rest = divmod(window, chunk)
     return not rest and count > 0 and (steps % count == 0 or count % steps == 0)
 
 
 def suggest(steps: int, window: int, chunk: int) -> str:
-    """The nearest values of each that fit the other two; for chunk also the next multiple, which a VAE may need."""
+    """A hint with the nearest valid value of each option, given the other two."""
     chunks = _nearest(chunk, lambda value: fits(steps, window, value))
     multiples = (value for value in range(2 * chunk, window + 1, chunk) if fits(steps, window, value))
     options = {

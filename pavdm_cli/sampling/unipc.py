@@ -16,7 +16,7 @@ from torch import Tensor
 from pavdm_cli.sampling.noise import NoiseLevels
 from pavdm_cli.sampling.solver import History
 
-MAX_AGE = 2  # steps that are looked back upon
+MAX_AGE = 2  # number of earlier predictions used
 Z, V, M, P = torch.eye(4, dtype=torch.float64).unbind(0)  # an update is a vector in this basis
 
 
@@ -28,7 +28,7 @@ class UniPC:
     coefficients: Tensor  # (steps + 3, 3, 4), by level and age: a, b, c, d
 
     def history(self, latents: Tensor, /) -> History:
-        """Nothing is known of latents that enter."""
+        """Zeros: entering latents have no earlier predictions."""
         age = torch.zeros(latents.shape[:2], dtype=torch.int32, device=latents.device)
         return torch.zeros_like(latents), torch.zeros_like(latents), age
 
@@ -39,13 +39,13 @@ class UniPC:
         a, b, c, d = rows[..., None, None, None].unbind(-4)
         clean = torch.addcmul(window, self.levels.sigmas[levels.long()][..., None, None, None], velocity)
         moved = a * window + b * velocity + c * last + d * before
-        stepped = (levels > 0) & (levels <= self.levels.steps)
-        return moved, (clean, last, torch.where(stepped, (age + 1).clamp(max=MAX_AGE), age))
+        is_noisy = (levels > 0) & (levels <= self.levels.steps)
+        return moved, (clean, last, torch.where(is_noisy, (age + 1).clamp(max=MAX_AGE), age))
 
 
 def unipc(levels: NoiseLevels) -> UniPC:
     """The UniPC solver for these levels."""
-    if levels.sigmas.is_meta:  # a size without contents
+    if levels.sigmas.is_meta:  # meta device: shapes only
         return UniPC(levels, levels.sigmas.new_empty(levels.steps + 3, MAX_AGE + 1, 4))
     coefficients = unipc_coefficients(levels.sigmas[: levels.steps + 1].double().cpu())
     identity = Z.expand(2, MAX_AGE + 1, 4)  # of `unstarted` and `context`
@@ -53,7 +53,7 @@ def unipc(levels: NoiseLevels) -> UniPC:
 
 
 def unipc_coefficients(sigmas: Tensor) -> Tensor:  # (steps + 1,) float64, from clean to noise -> (steps + 1, 3, 4)
-    """The update of every level and age; an age that no latent of a level can have repeats the highest that it can."""
+    """Coefficients by level and age; unreachable ages repeat the highest reachable one."""
     steps = len(sigmas) - 1
     rows = [Z.expand(MAX_AGE + 1, 4)]
     rows += [
@@ -64,12 +64,12 @@ def unipc_coefficients(sigmas: Tensor) -> Tensor:  # (steps + 1,) float64, from 
 
 
 def _update(sigmas: Tensor, level: int, age: int) -> Tensor:  # -> (4,)
-    """The corrector of the step before, where there was one, then the predictor."""
+    """The corrector of the previous step, if any, followed by the predictor."""
     clean = Z + sigmas[level] * V
-    return _predicted(sigmas, level, age, _corrected(sigmas, level, age, clean), clean)
+    return _predict(sigmas, level, age, _correct(sigmas, level, age, clean), clean)
 
 
-def _predicted(sigmas: Tensor, level: int, age: int, z: Tensor, clean: Tensor) -> Tensor:
+def _predict(sigmas: Tensor, level: int, age: int, z: Tensor, clean: Tensor) -> Tensor:
     """One step down from z; of order 1 for the first and the last step, else 2."""
     now, then = sigmas[level], sigmas[level - 1]
     step = _log_snr(then) - _log_snr(now)
@@ -81,10 +81,10 @@ def _predicted(sigmas: Tensor, level: int, age: int, z: Tensor, clean: Tensor) -
     return out
 
 
-def _corrected(sigmas: Tensor, level: int, age: int, clean: Tensor) -> Tensor:
-    """The state that the step before would have reached, had it known the clean prediction at this level.
+def _correct(sigmas: Tensor, level: int, age: int, clean: Tensor) -> Tensor:
+    """The corrected result of the previous step, using the clean prediction at this level.
 
-    The state is the result of that step's predictor, so the terms that both share are left out.
+    Written relative to that step's predictor result, so shared terms cancel.
     """
     if not age:
         return Z
@@ -102,7 +102,10 @@ def _weights(step: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:
     base = torch.expm1(-step)
     first = base / -step - 1
     second = first / -step - 0.5
-    total, moment = first / base, 2 * second / base  # of the weights; ratio * earlier + later
+    total, moment = (
+        first / base,
+        2 * second / base,
+    )  # constraints on the weights: their sum, and ratio * earlier + later
     earlier = (moment - total) / (ratio - 1)
     return earlier, total - earlier
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pavdm_cli.sampling.loop import from_clip, from_renoised, sample
-from pavdm_cli.sampling.noise import Noise, noise_levels, seeded_noise, warped_sigmas
+from pavdm_cli.sampling.loop import sample, state_from_clip, state_from_renoised_clip
+from pavdm_cli.sampling.noise import Noise, noise_levels, seeded_noise, shifted_sigmas
 from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rn, rw
 from pavdm_cli.sampling.solver import Euler, euler
 
@@ -183,10 +183,10 @@ def assert_same(shown: Tensor, expected: Tensor) -> None:
 
 def sigmas_of(schedule: Schedule) -> Tensor:
     """Uneven, so that a step size of the wrong level shows."""
-    return warped_sigmas(schedule.steps, 3.0).double()
+    return shifted_sigmas(schedule.steps, 3.0).double()
 
 
-def solver_of(sigmas: Tensor) -> Euler:
+def build_solver(sigmas: Tensor) -> Euler:
     """Euler steps between these noise fractions."""
     return euler(noise_levels(sigmas))
 
@@ -199,12 +199,12 @@ def run_exact(schedule: Schedule, noise: Any = NOISE, chunks: int = 5, given: in
     """Samples with the checking denoiser, after `given` latents, of which the last may be noised."""
     sigmas, start, first = sigmas_of(schedule), None, 0
     if given:
-        start = from_clip(schedule, clean_latents(range(-given, 0)), sigmas)
+        start = state_from_clip(schedule, clean_latents(range(-given, 0)), sigmas)
     if noised:
-        start = from_renoised(schedule, clean_latents(range(-given, 0)), NOISE, sigmas)
+        start = state_from_renoised_clip(schedule, clean_latents(range(-given, 0)), NOISE, sigmas)
         first = -len(start.chunks)
     checker = Exact(schedule, NOISE, sigmas, chunks, given, first)
-    out = list(sample(schedule, checker, noise, solver_of(sigmas), chunks=chunks, start=start))
+    out = list(sample(schedule, checker, noise, build_solver(sigmas), chunks=chunks, start=start))
     assert checker.now == schedule.total(chunks)
     assert [chunk.shape[1] for chunk in out] == [len(schedule.latents(range(n, n + 1))) for n in range(chunks)]
     return joined(out)

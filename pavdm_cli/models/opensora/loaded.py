@@ -134,4 +134,4 @@ def _config(folder: Path) -> STDiTConfig:
 def _model(transformer: STDiT, vae: nn.Module, placement: Placement, folder: Path, scaled: bool) -> LoadedOpenSora:
     if isinstance(vae, OpenSoraVAE):
         vae.decode_batch, vae.tiled = placement.decode_batch, placement.tiled
-    return LoadedOpenSora(transformer, vae, scaled, null_tokens=300, source=folder.resolve())
+    return LoadedOpenSora(transformer, vae, scaled, num_null_tokens=300, source=folder.resolve())

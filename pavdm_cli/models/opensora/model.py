@@ -80,9 +80,9 @@ class OpenSoraModel:
 
     def noise_levels(self, steps: int, size: tuple[int, int], latents: int, options: Options) -> NoiseLevels:
         """Shifted towards noise by size and length, as in training."""
-        from pavdm_cli.sampling.noise import noise_levels, warped_sigmas
+        from pavdm_cli.sampling.noise import noise_levels, shifted_sigmas
 
-        return noise_levels(warped_sigmas(steps, self.timestep_ratio(size, latents)))
+        return noise_levels(shifted_sigmas(steps, self.timestep_ratio(size, latents)))
 
     def timestep_ratio(self, size: tuple[int, int], latents: int) -> float:
         """As `VideoModel.timestep_ratio`."""

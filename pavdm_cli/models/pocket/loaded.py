@@ -88,7 +88,7 @@ def load(vae_file: Path, denoiser: Path, placement: Placement, init: Init) -> Lo
     if placement.precision == "bf16":
         vae.decoder.to(torch.bfloat16)
         cast_linears(stdit, torch.bfloat16)
-    return LoadedPocket(stdit, vae, scaled=False, null_tokens=1)
+    return LoadedPocket(stdit, vae, scaled=False, num_null_tokens=1)
 
 
 def _read(vae_file: Path, denoiser: Path, placement: Placement) -> tuple[PocketVAE, STDiT]:

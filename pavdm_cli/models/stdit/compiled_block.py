@@ -1,4 +1,4 @@
-"""Blocks compiled by torch.compile: one graph for all blocks of a kind, for any length of the window."""
+"""Blocks compiled by torch.compile: one graph per kind of block, for any window length."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pavdm_cli.models.torch_compile import failure_reason, warnings_ignored
 from pavdm_kernels import ModulationVector, PerLevel
 from pavdm_kernels.modulation import Gathered
 
-ResidualStream = tuple[Tensor, Tensor]  # and its modulated copy, as `Block.forward` takes them
+ResidualStream = tuple[Tensor, Tensor]  # the residual stream and its modulated copy, arguments of `Block.forward`
 
 
 @cache
 def compiled_block(backend: str = "inductor") -> BlockFn:
-    """As `eager_block`, compiled: one graph for spatial blocks, and one or two for temporal ones.
+    """`eager_block` compiled by torch.compile: one graph for spatial blocks, and one or two for temporal ones.
 
     The first calls compile, and raise DeviceError if that fails.
     """
@@ -45,14 +45,14 @@ def compiled_block(backend: str = "inductor") -> BlockFn:
             return graph(block, stream, inputs, text, axis, vectors)
         except torch._dynamo.exc.BackendCompilerFailed as error:
             raise DeviceError(
-                f"--compile failed: {failure_reason(error)}", "leave it out; videos are the same"
+                f"--compile failed: {failure_reason(error)}", "omit it; the video will be the same"
             ) from None
 
     return run
 
 
 def _graph_key(stream: ResidualStream, axis: AttentionAxis, vectors: Sequence[ModulationVector]) -> Hashable:
-    """What distinguishes graphs, and the number of latents."""
+    """Cache key: everything that changes the graph, plus the number of latents."""
     keywords = getattr(axis.attend, "keywords", {})
     return stream[0].shape[1], axis.rope is None, type(vectors[0]), *((n, v is None) for n, v in keywords.items())
 
@@ -60,7 +60,7 @@ def _graph_key(stream: ResidualStream, axis: AttentionAxis, vectors: Sequence[Mo
 def _mark_dynamic(
     stream: ResidualStream, inputs: BlockInputs, axis: AttentionAxis, vectors: Sequence[ModulationVector]
 ) -> None:
-    """Mark the dimension of latents as dynamic in every input, so that the first graph serves all lengths."""
+    """Mark the dimension of latents as dynamic in every input, so that one graph serves all lengths."""
     mark = torch._dynamo.maybe_mark_dynamic
     for x in stream:
         mark(x, 1)
@@ -72,7 +72,7 @@ def _mark_dynamic(
 
 
 def _with_separate_rows(vectors: Sequence[ModulationVector]) -> Sequence[ModulationVector]:
-    """Give the final layer's shift and scale, which share their rows, the layout of all others: no graph of its own."""
+    """Give the final layer's shift and scale the memory layout of the others, so that no separate graph is compiled."""
     *others, gate, shift, scale = vectors
     if not (isinstance(gate, PerLevel) and isinstance(shift, PerLevel) and isinstance(scale, PerLevel)):
         return vectors

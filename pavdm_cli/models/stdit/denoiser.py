@@ -1,4 +1,4 @@
-"""Denoisers over an STDiT for one prompt: with a KV cache of the clean context, or recomputing it every step."""
+"""Denoisers for an STDiT bound to a prompt: with a KV cache of the context, or recomputing it at every step."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ Size = tuple[float, float] | None  # height and width in pixels, if position emb
 def compute_modulation(stdit: STDiT, timesteps: Tensor, fps: float, exact: bool = False) -> Modulation:
     """The AdaLN modulation of every level; timesteps (N,) from 0 to 1000.
 
-    Unless `exact`, they are rounded to the weights' precision (bfloat16: 740 for 738.1), as in Open-Sora's training.
+    Unless `exact`, timesteps are rounded to the weights' precision (738.1 becomes 740 in bfloat16), as in Open-Sora's
+    training.
     """
     weight = stdit.final_layer.linear.weight
     times = timesteps.to(weight.device, torch.promote_types(timesteps.dtype, weight.dtype))
     modulation = stdit.modulation(times if exact else times.to(weight), weight.new_tensor(fps))
-    return modulation if on_gpu(weight) else stdit.with_vectors(modulation)
+    return modulation if on_gpu(weight) else stdit.precompute_vectors(modulation)
 
 
 def with_backend(attention: Attention, run: BlockFn = eager_block) -> Callable[[Text], Text]:
-    """A function from a text to the same with an attention backend, and `run` to run blocks.
+    """Returns a function that attaches an attention backend and a block runner to a Text.
 
-    Position embeddings depend on sizes alone: all texts share their cache.
+    Position embeddings depend only on sizes, so all texts share one cache.
     """
     cached = tensor_cache()
 
@@ -53,9 +54,11 @@ def with_backend(attention: Attention, run: BlockFn = eager_block) -> Callable[[
 
 
 def with_kv_cache(stdit: STDiT, text: Text, modulation: Modulation, position: int, size: Size = None) -> Denoiser:
-    """Caches the keys and values of the context until the next shift: exact if clean latents attend only to clean ones.
+    """A denoiser that caches the context's keys and values until the next shift.
 
-    position: of the window's first latent, with or without a context; a longer context repeats positions.
+    This is exact if clean latents attend only to each other.
+
+    position: RoPE position of the window's first latent, even without a context; longer contexts repeat positions.
     """
 
     @torch.no_grad()
@@ -75,7 +78,7 @@ def with_kv_cache(stdit: STDiT, text: Text, modulation: Modulation, position: in
 def with_full_context(
     stdit: STDiT, text: Text, modulation: Modulation, position: int, size: Size = None, *, causal: bool = False
 ) -> Denoiser:
-    """Recomputes the context in front of the window at every step; every latent attends to every other.
+    """A denoiser that recomputes the context at every step; all latents attend to each other.
 
     With `causal` the context attends only to itself, with the same result as `with_kv_cache`.
     """
@@ -101,7 +104,7 @@ def with_full_context(
 
 
 def without_caches(build: Callable[[], Denoiser]) -> Denoiser:
-    """Build the denoiser, with its text keys and values and modulation, at every call: a baseline for benchmarks."""
+    """Rebuild the denoiser (text keys and values, modulation) at every call: a baseline for benchmarks."""
 
     @torch.no_grad()
     def prefill(context: Tensor, level: int) -> Any:
@@ -115,7 +118,7 @@ def without_caches(build: Callable[[], Denoiser]) -> Denoiser:
 
 
 def _weight(stdit: STDiT) -> Tensor:
-    """A weight with the device and precision of the network's input."""
+    """The weight whose device and dtype the input must have."""
     return stdit.x_embedder.proj.weight
 
 

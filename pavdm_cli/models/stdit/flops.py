@@ -13,9 +13,9 @@ def tokens_per_latent(config: STDiTConfig, latent: tuple[int, int]) -> int:
 
 
 def step_flops(config: STDiTConfig, step: StepShape, tokens: int) -> float:
-    """Of one call; a multiply-add counts as two. Text and modulation are computed elsewhere.
+    """FLOPs of one call, counting a multiply-add as two. Excludes the text and modulation.
 
-    tokens: per latent. A prefill stops at the last keys and values.
+    tokens: number per latent. A prefill ends with the last keys and values.
     """
     # Linear layers of a block: qkv, projection, query and projection of the cross-attention, two of the MLP.
     linear = config.hidden**2 * (6 + 2 * config.mlp_ratio)
@@ -24,6 +24,6 @@ def step_flops(config: STDiTConfig, step: StepShape, tokens: int) -> float:
     blocks = config.depth * (spatial + temporal)
     if step.prefill:
         blocks += 3 * config.hidden**2 - temporal
-    patch = config.patch[1] * config.patch[2] * config.hidden  # embedded, and projected back
+    patch = config.patch[1] * config.patch[2] * config.hidden  # patch embedding and unpatchify
     patches = patch * (config.in_channels + (0 if step.prefill else config.out_channels))
     return 2 * step.batch * step.window * tokens * (blocks + patches)

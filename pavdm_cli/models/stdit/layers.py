@@ -21,18 +21,18 @@ from pavdm_kernels import (
     timestep_embedding,
 )
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v (B, T, S, N, K) -> (B, T, S, N * K)
+SelfAttentionFn = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v (B, T, S, N, K) -> (B, T, S, N * K)
 
 
 class AttentionAxis(NamedTuple):
     """Spatial (tokens of a frame, no RoPE) or temporal (one token position over all frames, with RoPE)."""
 
-    attend: Attend
+    attend: SelfAttentionFn
     rope: Tensor | None  # (T, K / 2, 2)
 
 
 class BlockInputs(NamedTuple):
-    """What all blocks of a step share."""
+    """Inputs shared by all blocks of a step."""
 
     level_idx: Tensor  # int32 (T,) or (B, T)
     text_mask: Tensor | None  # bool (B, 1, 1, L), True = attend
@@ -70,7 +70,7 @@ class Mlp(nn.Module):
         self.fc2 = Linear(inner, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        narrow = cast_to_narrower(x, self.fc1.weight)  # the dtype of the whole MLP
+        narrow = cast_to_narrower(x, self.fc1.weight)  # one cast for the whole MLP
         out: Tensor = self.fc2(linear(narrow, self.fc1.weight, self.fc1.bias, gelu=True))
         return out if narrow is x else out.to(x.dtype)
 
@@ -137,7 +137,7 @@ class Rope(nn.Module):
     def forward(self, start: int, frames: int, context: int = 0) -> Tensor:  # -> (context + T, K / 2, 2)
         """Cosine and sine of the angles of consecutive frames from position `start` on, at least float32.
 
-        The frames of the context end right before them. If there are more than `start`, the positions from 0 on repeat,
+        Context frames end right before them. If there are more than `start`, positions from 0 repeat,
         so that none exceeds those of training.
         """
         positions = torch.arange(-context, frames, device=self.freqs.device, dtype=self.freqs.dtype) + start
@@ -149,7 +149,7 @@ class Rope(nn.Module):
 
 
 class RMSNormWeight(nn.Module):
-    """The weight of an RMS norm over one head, which `qk_norm_rope` applies."""
+    """Weight of a per-head RMS norm, applied by `qk_norm_rope`."""
 
     def __init__(self, head: int) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class SelfAttention(nn.Module):
         self.proj = Linear(hidden, hidden)
 
     def project_qkv(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalized and rotated queries and keys, and values: (B, T, S, N, K) each."""
+        """Queries and keys with QK norm and RoPE, and values: (B, T, S, N, K) each."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
         return *qk_norm_rope(q, k, (self.q_norm.weight, self.k_norm.weight), rope), v
 
@@ -200,7 +200,10 @@ class CrossAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention and MLP. Takes modulated input, and modulates its output for the next block."""
+    """Self-attention, cross-attention and MLP.
+
+    Takes an already modulated input and modulates its output for the next block.
+    """
 
     def __init__(self, hidden: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The part of `LoadedModel` that concerns the transformer, shared by the models with an STDiT."""
+"""The transformer part of `LoadedModel`, shared by all STDiT models."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from pavdm_cli.sampling.denoiser import Denoiser, TextKV
 from pavdm_cli.sampling.noise import NoiseLevels
 
 Self = TypeVar("Self", bound="STDiTModel")
-RESIDENT = frozenset({"scale_shift_table"})  # of a block: a few rows, which the previous block reads too
+RESIDENT = frozenset({"scale_shift_table"})  # stays on the device: a few rows that the previous block also reads
 
 
 @dataclass(frozen=True, slots=True)
 class STDiTModel:
-    """As `LoadedModel`, without its VAE."""
+    """Implements `LoadedModel` except for the VAE."""
 
     transformer: STDiT
     vae: nn.Module
     scaled: bool  # position embeddings depend on the size in pixels
-    null_tokens: int  # length of the null embedding without a prompt
+    num_null_tokens: int  # length of the null embedding without a prompt
 
     @property
     def blocks(self) -> Sequence[Block]:
@@ -51,12 +51,12 @@ class STDiTModel:
 
     @property
     def shard_units(self) -> Sequence[list[nn.Module]]:
-        """A block's text keys and values are computed before the blocks run, so their layer is a unit of its own."""
+        """FSDP units. A block's text keys and values are computed before the blocks run: that layer is its own."""
         units: list[list[nn.Module]] = []
         for block in self.blocks:
             cross = block.cross_attn
             units += [[cross.kv_linear], [block.attn, cross.q_linear, cross.proj, block.mlp]]
-        return [*units, [self.transformer.rope]]  # stays in float32
+        return [*units, [self.transformer.rope]]  # its own unit, since it stays in float32
 
     @property
     def text_shape(self) -> tuple[int, int]:
@@ -80,7 +80,7 @@ class STDiTModel:
 
     @property
     def matmul_dtype(self) -> torch.dtype:
-        """Of the linear layers; others may stay in float32."""
+        """Dtype of the linear layers; other layers may stay in float32."""
         return next(layer.weight.dtype for layer in self.transformer.modules() if isinstance(layer, Linear))
 
     def tokens_per_latent(self, layout: LatentLayout) -> int:
@@ -88,17 +88,17 @@ class STDiTModel:
         return tokens_per_latent(self.transformer.config, layout.shape[1:])
 
     def unconditional(self, prompt: TextEmbedding | None, negative: TextEmbedding | None) -> TextEmbedding:
-        """The null embedding with the prompt's mask, or without a prompt its first `null_tokens` rows."""
+        """The null embedding with the prompt's mask, or without a prompt its first `num_null_tokens` rows."""
         weight = self.transformer.x_embedder.proj.weight
         null = self.transformer.y_embedder.y_embedding.to(weight.device, weight.dtype)
         if prompt is not None:
             return TextEmbedding(null[: len(prompt.rows)], prompt.mask)
-        null = null[: self.null_tokens]
+        null = null[: self.num_null_tokens]
         return TextEmbedding(null, torch.ones(len(null), dtype=torch.bool, device=null.device))
 
     @torch.no_grad()
     def text_kv(self, text: Sequence[TextEmbedding], config: DenoiserConfig) -> TextKV:
-        """As `LoadedModel.text_kv`; without its cache the embeddings, which are projected in every call."""
+        """See `LoadedModel.text_kv`. Without `cache_text`: the embeddings, which are then projected in every call."""
         padded = self.pad_batch(text)
         return self.transformer.encode_text(*padded) if config.cache_text else padded
 
@@ -147,13 +147,13 @@ class STDiTModel:
         return out
 
     def unfreeze(self) -> None:
-        """As `LoadedModel.unfreeze`: all but rotary frequencies and null embedding, as Open-Sora was fine-tuned."""
+        """See `LoadedModel.unfreeze`: all but rotary frequencies and null embedding, like Open-Sora's fine-tuning."""
         self.transformer.requires_grad_(True)
         self.transformer.rope.requires_grad_(False)
         self.transformer.y_embedder.requires_grad_(False)
 
     def upcast_transformer(self: Self, device: torch.device) -> Self:
-        """The same with a float32 copy of the transformer on a device."""
+        """A copy with the transformer in float32 on `device`."""
         with torch.device("meta"):
             copy = STDiT(self.transformer.config)
         weights = {name: _float32(value, device) for name, value in self.transformer.state_dict().items()}

@@ -1,6 +1,6 @@
 """STDiT: a video diffusion transformer with alternating spatial and temporal attention, and a noise level per frame.
 
-The Open-Sora v1.2 network (STDiT3) with per-frame timesteps; a small one is the bundled model.
+Open-Sora v1.2's network (STDiT3) with per-frame timesteps; the bundled model is a small one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class STDiTConfig:
     depth: int  # pairs of one spatial and one temporal block
     heads: int
     in_channels: int
-    out_channels: int  # in_channels, or twice as many, of which the second half is not the velocity
+    out_channels: int  # in_channels, or twice that (the second half, the learned variance, is ignored)
     text_width: int
     text_length: int
     patch: tuple[int, int, int] = (1, 2, 2)
@@ -63,7 +63,9 @@ class Modulation(NamedTuple):
 
     block: Tensor  # (N, 6, D)
     final: Tensor  # (N, D)
-    vectors: Tensor | None = None  # (N, V, D): all vectors with their biases added, to gather at once on a CPU
+    vectors: Tensor | None = (
+        None  # (N, V, D): all vectors with biases added, so that a CPU step can gather them at once
+    )
 
 
 class AttentionFns(NamedTuple):
@@ -82,7 +84,7 @@ def no_cache(key: Hashable, factory: Callable[[], Tensor]) -> Tensor:
 
 
 def tensor_cache() -> TensorCache:
-    """A cache for what depends only on sizes, so that steps need not compute it: position embeddings."""
+    """A cache for size-dependent tensors (position embeddings), so that steps need not recompute them."""
     tensors: dict[Hashable, Tensor] = {}
 
     def cached(key: Hashable, factory: Callable[[], Tensor]) -> Tensor:
@@ -103,7 +105,7 @@ def eager_block(block: Block, *arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 class Text(NamedTuple):
-    """Keys and values of a prompt for every block, and how blocks are run with it."""
+    """Keys and values of a prompt for every block, plus the attention backend and block runner."""
 
     kv: tuple[Tensor, ...]  # (B, L, 2, N, K) each: spatial block 0, temporal block 0, spatial block 1, ...
     mask: Tensor | None  # bool (B, 1, 1, L), False for padding; None: no padding
@@ -113,10 +115,10 @@ class Text(NamedTuple):
 
 
 class ContextKV(NamedTuple):
-    """KV cache of clean frames; with `kv` None only the number of positions before the noisy frames."""
+    """KV cache of the clean frames; without a cache (`kv` None), only the position offset."""
 
     kv: Tensor | None  # (depth, 2, B, C, S, N, K), normalized and rotated
-    latents: int  # C, or fewer if the positions of a long context repeat
+    latents: int  # position of the first noisy frame: C, or fewer if positions repeat
 
 
 class STDiT(nn.Module):
@@ -181,7 +183,7 @@ class STDiT(nn.Module):
 
         z (B, T, C, H, W); level_idx int32 (T,) or (B, T), rows of the modulation; cached: of clean frames before z;
         the first `clean` frames of z attend over time only to themselves; size: height, width in pixels.
-        The noisy frames start at the position in `cached`, else right after the clean ones.
+        Noisy frames start at `cached.latents`, or right after the clean frames.
         """
         start, past = (clean, None) if cached is None else (cached.latents, cached.kv)
         count = z.shape[1] - clean
@@ -203,10 +205,10 @@ class STDiT(nn.Module):
         *,
         position: int | None = None,
     ) -> ContextKV:
-        """The KV cache of clean frames; stops at the last keys and values. Arguments as `forward`.
+        """The KV cache of clean frames; stops after the last block's keys and values. Arguments as for `forward`.
 
-        position: of the first noisy frame; with more clean frames than that, their positions repeat. Blocks are not
-        compiled: a call per shift is not worth a graph of its own.
+        position: of the first noisy frame; positions repeat if there are more clean frames than that. Blocks are not
+        compiled: one call per shift does not justify another graph.
         """
         text = text._replace(run=eager_block)
         kvs: list[Tensor] = []
@@ -226,7 +228,7 @@ class STDiT(nn.Module):
     def embed(
         self, z: Tensor, size: tuple[float, float] | None, cached: TensorCache = no_cache
     ) -> Tensor:  # -> (B, T, S, D)
-        """Tokens with position embeddings; patches at the right and at the bottom are padded with zeros."""
+        """Tokens with position embeddings; the right and bottom edges are zero-padded to whole patches."""
         _, height, width = self.config.patch
         z = F.pad(z, (0, -z.shape[-1] % width, 0, -z.shape[-2] % height))
         scale = 1.0 if size is None else math.sqrt(size[0] * size[1]) / self.config.input_sq_size
@@ -237,7 +239,7 @@ class STDiT(nn.Module):
     def run_blocks(
         self, x: Tensor, level_idx: Tensor, modulation: Modulation, text: Text, axes: Sequence[AttentionAxis]
     ) -> Tensor:
-        """Run one block per axis; returns the stream modulated for the block or layer after the last one."""
+        """Run one block per axis; returns the stream modulated for the next block or the final layer."""
         inputs, vectors = BlockInputs(level_idx, text.mask, text.attention.text), self.vectors(level_idx, modulation)
         h = modulate(x, level_idx, vectors[0], vectors[1])
         for n, (block, kv, axis) in enumerate(zip(self.blocks, text.kv, axes, strict=False)):
@@ -245,18 +247,18 @@ class STDiT(nn.Module):
         return h
 
     def vectors(self, level_idx: Tensor, modulation: Modulation) -> Sequence[ModulationVector]:
-        """Six of each block in the order they run, then the shift and scale of the final layer."""
+        """The modulation vectors: six per block in execution order, then the final layer's shift and scale."""
         if modulation.vectors is not None and kernels_enabled():
             return gather(modulation.vectors, level_idx)
         return self.per_level(modulation)
 
     def per_level(self, modulation: Modulation) -> list[PerLevel]:
-        """As `vectors`, before they are gathered by level."""
+        """Like `vectors`, but not yet gathered by level."""
         blocks = [vector for block in self.blocks for vector in block.per_level(modulation.block)]
         return [*blocks, *self.final_layer.per_level(modulation.final)]
 
-    def with_vectors(self, modulation: Modulation) -> Modulation:
-        """Add up the vectors of every level, so that a step on a CPU gathers all of them at once."""
+    def precompute_vectors(self, modulation: Modulation) -> Modulation:
+        """Precompute all vectors with biases for every level, so that a CPU step gathers them at once."""
         vectors = torch.stack([vector.rows + vector.bias for vector in self.per_level(modulation)], dim=1)
         return modulation._replace(vectors=vectors)
 
@@ -269,7 +271,7 @@ class STDiT(nn.Module):
 
 
 def block_axes(temporal: Sequence[AttentionAxis], run: AttentionFn) -> list[AttentionAxis]:
-    """The axis of every block: spatial and temporal ones in turn."""
+    """One axis per block, alternating spatial and temporal."""
     spatial = AttentionAxis(partial(spatial_attention, run=run), None)
     return [axis for time in temporal for axis in (spatial, time)]
 
@@ -277,7 +279,7 @@ def block_axes(temporal: Sequence[AttentionAxis], run: AttentionFn) -> list[Atte
 def spatial_attention(
     q: Tensor, k: Tensor, v: Tensor, *, run: AttentionFn
 ) -> Tensor:  # (B, T, S, N, K) -> (B, T, S, N * K)
-    """Attention of every frame over its own tokens."""
+    """Attention within each frame."""
     return run(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), None).view(*q.shape[:3], -1)
 
 

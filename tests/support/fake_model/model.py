@@ -57,9 +57,9 @@ class FakeModel:
         return LatentLayout((4, size[0] // 8, size[1] // 8), first=1, rest=4)
 
     def noise_levels(self, steps: int, size: tuple[int, int], latents: int, options: Options) -> NoiseLevels:
-        from pavdm_cli.sampling.noise import noise_levels, warped_sigmas
+        from pavdm_cli.sampling.noise import noise_levels, shifted_sigmas
 
-        return noise_levels(warped_sigmas(steps, self.timestep_ratio(size, latents)), context=0.02)
+        return noise_levels(shifted_sigmas(steps, self.timestep_ratio(size, latents)), context=0.02)
 
     def timestep_ratio(self, size: tuple[int, int], latents: int) -> float:
         return 3.0
