@@ -101,7 +101,7 @@ def test_a_given_latent_shown_otherwise_is_caught(schedule, bug):
 
 @every_schedule
 def test_a_latent_held_after_its_chunk_has_left_is_caught(schedule, monkeypatch):
-    monkeypatch.setattr(loop, "advance_window", held_for_ever)
+    monkeypatch.setattr(loop, "shift_window", held_for_ever)
     with pytest.raises(AssertionError):
         run_held(schedule, 1)
 

@@ -115,7 +115,7 @@ def test_kernels_are_opaque_to_the_compiler(model, traced, monkeypatch) -> None:
     guard.install(monkeypatch)
     for name in ("modulate", "gate_residual_modulate", "qk_norm_rope", "temporal_attention"):
         monkeypatch.setattr(import_module(f"pavdm_kernels.{name}"), "use_kernel", lambda x: True)  # as on a GPU
-    monkeypatch.setattr(transformer.STDiT, "with_vectors", lambda network, modulation: modulation)
+    monkeypatch.setattr(transformer.STDiT, "precompute_vectors", lambda network, modulation: modulation)
     sigmas, window = linear_sigmas(6), torch.randn(1, 2, 4, 2, 3, generator=torch.Generator().manual_seed(1))
     outs = [
         model.denoiser("a red ball", METHODS["pa"](6, 6, 2), noise_levels(sigmas), 1.0, engine)(window, LEVELS, None)

@@ -196,8 +196,8 @@ def shifted_loop(state: SamplerState, schedule: Schedule, leaving: int) -> Tenso
 loop_advance: Callable[..., SamplerState] = loop.shift_window
 denoise_step: Callable[..., Any] = loop.denoise_step
 BUGS: dict[str, tuple[str, Callable[..., Any]]] = {
-    "missing": ("advance_window", right_context_missing),
-    "noisy": ("advance_window", noisy_right_context),
+    "missing": ("shift_window", right_context_missing),
+    "noisy": ("shift_window", noisy_right_context),
     "updated": ("denoise_step", updated),
 }
 

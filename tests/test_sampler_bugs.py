@@ -17,12 +17,12 @@ from pavdm_cli.sampling.solver import Euler
 pytestmark = pytest.mark.usefixtures("either_way")
 
 real: dict[str, Callable[..., Any]] = {
-    name: getattr(loop, name) for name in ("advance_window", "prefill_context", "denoise_step", "sample_noise", "roll")
+    name: getattr(loop, name) for name in ("shift_window", "prefill_context", "denoise_step", "sample_noise", "roll")
 }
 
 
 def stale_context(state: SamplerState, *rest: Any) -> Any:
-    return replace(real["advance_window"](state, *rest), context=state.context)
+    return replace(real["shift_window"](state, *rest), context=state.context)
 
 
 def stale_cache() -> Callable[..., Any]:
@@ -65,7 +65,7 @@ def noise_in_front(window: Tensor, noise: Tensor, leaving: int) -> Tensor:
 
 
 BUGS: dict[str, Callable[[], tuple[str, Any]]] = {
-    "stale context": lambda: ("advance_window", stale_context),
+    "stale context": lambda: ("shift_window", stale_context),
     "stale cache": lambda: ("prefill_context", stale_cache()),
     "cache one shift late": lambda: ("prefill_context", late_cache()),
     "wrong step size": lambda: ("denoise_step", wrong_step_size),

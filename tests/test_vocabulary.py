@@ -94,7 +94,7 @@ NAMES = {
     "rotate": "apply_rope",
     "in_turn": "sequential_cfg",
     "advance": "Solver.step",
-    "move_on": "advance_window",
+    "move_on": "shift_window",
     "made_up": "random_weights",
     "reading": "prompt_options",
     "settings": "generation_config",
