@@ -1,4 +1,4 @@
-"""pavdm: long videos by progressive autoregressive video diffusion, as a command line and from Python.
+"""pavdm: long videos by progressive autoregressive video diffusion, from the command line and from Python.
 
     import pavdm_cli
 
@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """What the API offers, imported late: the command line starts without it."""
+    """Import the API lazily, so that the command line starts fast."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from pavdm_cli import api

@@ -1,4 +1,4 @@
-"""The `pavdm` command as a process: signals and streams are made safe before anything that takes time to import."""
+"""The `pavdm` command as a process: sets up signal handling and output streams before the slow imports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pavdm_cli.runtime.interrupt import exit_interrupted
 
 
 def main() -> None:
-    """The console script, which is `python -m pavdm_cli` too."""
+    """Entry point of `pavdm` and of `python -m pavdm_cli`."""
     try:
         from pavdm_cli.runtime import signals
 
@@ -20,7 +20,7 @@ def main() -> None:
 
 
 def _run() -> int:
-    """Run the command; its exit code, once both streams have been flushed."""
+    """Run the command and flush both streams; returns the exit code."""
     from pavdm_cli.runtime import signals, streams
 
     streams.protect_streams()

@@ -37,21 +37,21 @@ DECIDED = frozenset(
 
 
 def list_models() -> list[ModelSpec]:
-    """What each model was trained for: name, size, rate, window, licence."""
+    """The models: name, native size and frame rate, window, licence."""
     return list(registry.specs())
 
 
 def load_model(name: str = registry.DEFAULT, **options: Any) -> Model:
-    """A model for several videos; its weights are loaded for the first one.
+    """A reusable model; weights are loaded when the first frame is generated.
 
-    name: of a model, or a folder of weights; options: for all its videos. Raises: UsageError, ModelError.
+    name: a model name or a folder of weights; options: defaults for all of its videos. Raises: UsageError, ModelError.
     """
     _check_names(name, options)
     return Model(registry.find(name).spec.name, options)
 
 
 def generate(prompt: str, *, model: str | Model = registry.DEFAULT, **options: Any) -> Video:
-    """A video of a prompt; nothing is computed before its frames are read or it is saved.
+    """A lazy video of a prompt: nothing is computed until its frames are read or it is saved.
 
     Raises: UsageError, ModelError.
     """
@@ -59,17 +59,21 @@ def generate(prompt: str, *, model: str | Model = registry.DEFAULT, **options: A
 
 
 def extend(path: str | Path, prompt: str = "", *, model: str | Model = registry.DEFAULT, **options: Any) -> Video:
-    """The continuation of a video file; without a prompt, its own. Raises: UsageError, ModelError, InputError."""
+    """The continuation of a video file; the prompt defaults to the one stored in it.
+
+    Raises: UsageError, ModelError, InputError.
+    """
     return (model if isinstance(model, Model) else load_model(model)).extend(path, prompt, **options)
 
 
 def generate_batch(
     jobs: Iterable[Mapping[str, Any]], folder: str | Path, *, model: str = registry.DEFAULT, **options: Any
 ) -> list[Path]:
-    """The videos of many jobs, each made once, in a folder that other processes may work in too (docs/scale.md).
+    """Generate a video for every job into a folder, which several processes may share (docs/scale.md).
 
-    jobs: for each, the prompt and options of its own, and a seed, or 0; options: of all. Raises: UsageError before the
-    first video, PavdmError after the last one if a job failed, KeyboardInterrupt.
+    jobs: one mapping per video with `prompt` and its own options (seed defaults to 0); options: shared by all jobs.
+    Each job is rendered once. Raises: UsageError before the first video, PavdmError after the last one if a job
+    failed, KeyboardInterrupt.
     """
     from pavdm_cli.batch.run import run_jobs
 
@@ -78,21 +82,21 @@ def generate_batch(
 
 
 class Model:
-    """A model that makes several videos with weights that are loaded once."""
+    """Generates several videos with weights that are loaded once."""
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         self.name, self.options = name, options
         self._loaded: Loaded | None = None
 
     def generate(self, prompt: str, **options: Any) -> Video:
-        """As the function `generate`."""
+        """Same as the function `generate`."""
         _check_names(self.name, options)
         request = self._request(prompt, options)
         check(request)
         return Video(self, request)
 
     def extend(self, path: str | Path, prompt: str = "", **options: Any) -> Video:
-        """As the function `extend`."""
+        """Same as the function `extend`."""
         _check_names(self.name, options, EXTENSION)
         extension = Extension(Path(path), **{name: options[name] for name in EXTENSION & options.keys()})
         rest = {name: value for name, value in options.items() if name not in EXTENSION}
@@ -112,23 +116,23 @@ class Model:
         return build_request(values)
 
     def open(self, config: GenerationConfig) -> tuple[GenerationConfig, ModelRunner]:
-        """The loaded model, and the configuration as memory allows, which is planned before weights are loaded.
+        """Load the model if needed; returns the configuration adjusted to fit in memory, and the model.
 
         Raises: UsageError, ModelError, DeviceError.
         """
         self._loaded = self._loaded or load(config)
         if difference := self._loaded.difference(config):
-            raise UsageError(f"the model was loaded with another {difference}", "load another one with load_model")
+            raise UsageError(f"the model was loaded with a different {difference}", "load a new one with load_model")
         return self._loaded.adapt(config)
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A video that is made when its frames are read, and again when it is saved: the same frames."""
+    """A lazy video: generated when its frames are read and again when it is saved, with identical frames."""
 
     model: Model
     request: Request
-    source: continuation.Source | None = None  # the video that it continues
+    source: continuation.Source | None = None  # the video being extended, if any
 
     @property
     def fps(self) -> Fraction:
@@ -136,7 +140,10 @@ class Video:
         return self.source.video.rate if self.source else Fraction(self.request.spec.fps)
 
     def frames(self) -> Iterator[Frame]:
-        """Every frame as soon as it is decoded, at the model's size; of a continuation, the new ones at its rate."""
+        """Yield each frame as soon as it is decoded, at the model's size.
+
+        For a continuation: only the new frames, at the source's frame rate.
+        """
         for chunk in self._chunks(*self.model.open(self._config())):
             yield from chunk
 
@@ -150,9 +157,9 @@ class Video:
         return pipeline.frames(config, runner)
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
-        """Write a video file; after an interruption `pavdm resume` continues it. Raises: PavdmError."""
+        """Write the video to a file. If interrupted, `pavdm resume` continues it. Raises: PavdmError."""
         if self.request.endless:
-            raise UsageError("a video without an end cannot be saved", "read its frames(), or give it a length")
+            raise UsageError("an endless video cannot be saved", "iterate over frames() instead, or set a length")
         output = replace(self.request.output, path=check_output(Path(path), force), force=force)
         config, runner = self.model.open(self._config())
         watch = write.Watch(lambda frames: None, lambda: False)
@@ -162,7 +169,7 @@ class Video:
         return write.record(config, runner, output, watch, still).path
 
     def _config(self) -> GenerationConfig:
-        """What is decided for the video. Raises: UsageError, DeviceError."""
+        """The resolved configuration of the video. Raises: UsageError, DeviceError."""
         config = resolve(self.request)
         if self.source:
             return replace(config, given=write.frames_to_read(config, self.source))
@@ -170,8 +177,8 @@ class Video:
 
 
 def _check_names(model: str, options: dict[str, Any], more: frozenset[str] = frozenset()) -> None:
-    """Refuse misspelt options, and those that the call itself decides. Raises: UsageError, ModelError."""
+    """Reject unknown options, and those that the call sets itself. Raises: UsageError, ModelError."""
     own = {option.key for option in registry.find(model).options}
     known = (names_of(Request) | names_of(ExecutionConfig) | names_of(Output) | {"aspect", "at"} | own | more) - DECIDED
     if unknown := sorted(options.keys() - known):
-        raise UsageError(f"there is no option {unknown[0]!r}", f"known: {', '.join(sorted(known))}")
+        raise UsageError(f"unknown option {unknown[0]!r}", f"known: {', '.join(sorted(known))}")

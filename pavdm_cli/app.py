@@ -1,4 +1,4 @@
-"""The Typer app, and the one place where a PavdmError becomes `error:`, `hint:` and an exit code."""
+"""The Typer app, and the only place that turns a PavdmError into `error:` and `hint:` lines and an exit code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from pavdm_cli.runtime.diagnose import diagnose, find_interrupt
 from pavdm_cli.runtime.interrupt import INTERRUPTED, interrupt_lines
 
 app = App(pretty_exceptions_enable=False, rich_markup_mode="rich")
-app.command(context_settings={"allow_extra_args": True})(generate)  # which says what is wrong with them
+# `check_quotes` explains extra arguments: an unquoted prompt
+app.command(context_settings={"allow_extra_args": True})(generate)
 for command in (extend, redo, batch, resume, info, doctor):
     app.command()(command)
 for name, group in (("models", models.app), ("train", train.app), ("evaluate", evaluate.app), ("bench", bench.app)):
@@ -51,9 +52,8 @@ def root(
 
 def main() -> None:
     """The console script."""
-    if isinstance(
-        sys.stdout, TextIOWrapper
-    ):  # a path is passed on byte by byte, and nothing is lost to a narrow locale
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Print non-UTF-8 paths byte for byte, and escape what the locale cannot encode.
         utf_8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if utf_8 else "backslashreplace")
     ui.set_verbosity(ui.NORMAL)
@@ -72,20 +72,20 @@ def main() -> None:
 
 
 def _refused(error: Exception) -> PavdmError | None:
-    """What Typer refuses, as an error of ours."""
+    """Convert a Typer error to a PavdmError; None for any other exception."""
     if isinstance(error, typer.Abort):
-        return PavdmError("not confirmed: nothing was changed", "--yes confirms")
+        return PavdmError("aborted: nothing was changed", "use --yes to skip the question")
     if not isinstance(error, CommandLineError):
         return None
     context = getattr(error, "ctx", None)
-    if type(error).__name__ == "NoArgsIsHelpError":  # which has printed the help
+    if type(error).__name__ == "NoArgsIsHelpError":  # Typer has already printed the help
         sys.exit(UsageError.exit_code)
     path = context.command_path if context else "pavdm"
-    return UsageError(plain(error.format_message()), f"`{path} --help` lists what it takes")
+    return UsageError(plain(error.format_message()), f"`{path} --help` lists the options")
 
 
 def _interrupt(interrupt: KeyboardInterrupt) -> NoReturn:
-    """Say that nothing was kept, and end."""
+    """Print the interruption message and exit."""
     code = getattr(interrupt, "exit_code", INTERRUPTED)
     for descriptor, line in interrupt_lines(code).items():
         print(line, file=sys.stdout if descriptor == 1 else sys.stderr)
@@ -93,7 +93,7 @@ def _interrupt(interrupt: KeyboardInterrupt) -> NoReturn:
 
 
 def _fail(error: PavdmError, cause: Exception) -> NoReturn:
-    """Say what is wrong and what would be right, once, and end with the error's exit code."""
+    """Print the error and its hint (once across torchrun processes) and exit."""
 
     def say() -> None:
         ui.fail(error.message, error.hint, cause)

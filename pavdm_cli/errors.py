@@ -1,8 +1,8 @@
-"""What can go wrong for a user, each kind with its exit code.
+"""The exceptions that pavdm raises, and their exit codes.
 
 PavdmError            1   failed
-+-- FaultyValues      1   the model gave values that are no video
-+-- UsageError        2   a value on the command line
++-- FaultyValues      1   the model produced NaN or out-of-range values
++-- UsageError        2   an invalid option, or options that cannot be combined
 +-- InputError        3   an input file cannot be read
 +-- OutputError       4   an output cannot be written
 +-- ModelError        5   a model or its weights
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 
 class PavdmError(Exception):
-    """A failure with one line that says what is wrong (`message`) and one that says what would be right (`hint`)."""
+    """Base class. `message` says what went wrong, `hint` how to fix it; both are single lines."""
 
     exit_code = 1
 
@@ -23,23 +23,23 @@ class PavdmError(Exception):
         self.hint = hint
 
     def as_dict(self) -> dict[str, str | int]:
-        """For scripts: the kind of error, its two lines and the exit code."""
+        """The error as JSON-ready values, for `--json`."""
         kind = type(self).__name__
         return {"kind": kind, "message": self.message, "hint": self.hint, "exit_code": self.exit_code}
 
 
 class FaultyValues(PavdmError):
-    """The model gave values that are no video, in float32 too."""
+    """The model produced NaN or out-of-range values, even in float32."""
 
 
 class UsageError(PavdmError):
-    """A value the user gave cannot work."""
+    """An invalid option value, or options that cannot be combined."""
 
     exit_code = 2
 
 
 class InputError(PavdmError):
-    """An input file cannot be read as what it should be."""
+    """An input file is unreadable or not in the expected format."""
 
     exit_code = 3
 

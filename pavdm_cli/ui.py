@@ -1,4 +1,4 @@
-"""All that people see: progress and notes on stderr. The only file that imports rich."""
+"""Terminal output: messages, tables and progress bars. The only file that imports rich."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ _verbosity = ContextVar("verbosity", default=NORMAL)
 
 
 def set_verbosity(level: int) -> None:
-    """QUIET prints errors alone, NORMAL notes and progress too, VERBOSE also details."""
+    """QUIET prints only errors; NORMAL adds notes and progress; VERBOSE adds details."""
     _verbosity.set(level)
 
 
 class Advance(Protocol):
-    """Called with the units done since the last call, and words to show beside the bar."""
+    """Callback: units done since the last call, and text to show next to the bar."""
 
     def __call__(self, units: int, beside: str = "") -> None: ...
 
 
 def note(line: str, *, always: bool = False) -> None:
-    """One line on stderr; always: even where only errors are printed."""
+    """Print a line to stderr; always: even with --quiet."""
     if always or _verbosity.get() > QUIET:
         _say(Text(printable(line)))
 
 
 def detail(line: str) -> None:
-    """One line on stderr for those who asked for details."""
+    """Print a line to stderr with --verbose."""
     if _verbosity.get() >= VERBOSE:
         _say(Text(printable(line)))
 
 
 def warn(line: str) -> None:
-    """One line on stderr that stands out."""
+    """Print a line to stderr with a highlighted `note:` prefix."""
     if _verbosity.get() > QUIET:
         _say(Text.assemble(("note: ", "yellow"), printable(line)))
 
 
 def fail(message: str, advice: str, error: BaseException | None = None) -> None:
-    """What is wrong, and what would be right; before it the error's traceback, for those who asked for details."""
+    """Print `error:` and `hint:` lines, after the traceback with --verbose."""
     if error is not None and _verbosity.get() >= VERBOSE:
         for line in "".join(traceback.format_exception(error)).splitlines():
             print(printable(line), file=sys.stderr)
@@ -67,26 +67,26 @@ def fail(message: str, advice: str, error: BaseException | None = None) -> None:
 
 
 def hint(line: str) -> None:
-    """One line on stderr that says what to do next."""
+    """Print a `hint:` line to stderr."""
     _say(Text.assemble(("hint: ", "cyan"), printable(line)))
 
 
 def show(lines: Sequence[str]) -> None:
-    """Lines on stdout. A path that scripts read is printed as it is instead, byte by byte."""
+    """Print lines to stdout with control characters escaped; paths for scripts use `print` instead, unescaped."""
     for line in lines:
         print(printable(line))
 
 
 def confirm(question: str) -> None:
-    """Ask on stderr, and end the command where the answer is no."""
+    """Ask for confirmation on stderr; abort if the answer is no."""
     typer.confirm(printable(question), abort=True, err=True)
 
 
 def show_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], aside: bool = False) -> None:
-    """A table on stdout, or aside on stderr: as wide as the terminal; where there is none, a row is a line."""
+    """Print a table to stdout or stderr, wrapped to the terminal, or one line per row if there is none."""
     if aside and _verbosity.get() == QUIET:
         return
-    gap = "\n" * title.startswith("\n")  # an empty line before it
+    gap = "\n" * title.startswith("\n")  # print a blank line first
     name = Text(gap + printable(title.removeprefix("\n")), "table.title")
     table = Table(title=name if title else None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in head:
@@ -103,27 +103,27 @@ def show_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], a
         console.print(table)
     for line in drawn.get().splitlines():
         print(line.rstrip(), file=console.file)
-    console.file.flush()  # in a log, before what is said of it on stderr
+    console.file.flush()  # so that in a log the table precedes later stderr lines
 
 
 class Rate(ProgressColumn):
-    """Units a second."""
+    """Column with the speed, in units per second."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
         self.unit = unit
 
     def render(self, task: Task) -> Text:
-        """The speed so far."""
+        """The average speed so far."""
         return Text(f"{task.finished_speed or task.speed or 0:.1f} {self.unit}/s")
 
 
 @contextmanager
 def progress(what: str, total: int, unit: str = "frames", done: int = 0, waiting: bool = False) -> Iterator[Advance]:
-    """A bar with speed and time left on a terminal, else a line every few seconds; call the result with units done.
+    """A bar with speed and time left on a terminal, else a line every few seconds.
 
-    `done`: units of an earlier run, which say nothing of this one's speed; `waiting`: the clock starts with the first
-    call, which says with 0 units that the work begins.
+    Call the yielded function with the units done since the last call. `done`: units completed by an earlier run,
+    excluded from the speed; `waiting`: start the clock at the first call, which may pass 0 units.
     """
     what = printable(what)
     console = Console(stderr=True, highlight=False)
@@ -147,7 +147,7 @@ def progress(what: str, total: int, unit: str = "frames", done: int = 0, waiting
 
 @contextmanager
 def endless_progress(what: str, fps: float, done: int = 0) -> Iterator[Advance]:
-    """The time of a video without an end, and its speed; `done`: frames of an earlier run."""
+    """Progress of an endless video: its duration so far and the speed; `done`: frames of an earlier run."""
     what, begun, frames, shown = printable(what), time.monotonic(), 0, time.monotonic()
     console = Console(stderr=True, highlight=False)
     quiet, live = _verbosity.get() == QUIET, console.is_terminal
@@ -174,13 +174,13 @@ def endless_progress(what: str, fps: float, done: int = 0) -> Iterator[Advance]:
 
 @contextmanager
 def training(steps: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """A bar of training steps with the smoothed loss; call the result after every step, with its figures."""
+    """Progress bar of training steps with the smoothed loss; call the yielded function with each step's metrics."""
     mean, advance = 0.0, None
     with ExitStack() as stack:
 
         def report(step: int, figures: dict[str, float]) -> None:
             nonlocal mean, advance
-            if advance is None:  # only now is it known where the run goes on
+            if advance is None:  # only the first report tells at which step a resumed run starts
                 advance = stack.enter_context(progress("training", steps, "steps", done=step - 1))
             mean = figures["loss"] if not mean else 0.98 * mean + 0.02 * figures["loss"]
             advance(1, f"loss {mean:.4f}")

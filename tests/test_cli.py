@@ -127,7 +127,7 @@ def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
     [
         (("generate", ""), 2, "prompt is empty"),
         (("generate", "zxcv qwer"), 2, "knows none of the words"),
-        (("generate", "a", "red", "ball"), 2, 'put it in quotes: "a red ball"'),
+        (("generate", "a", "red", "ball"), 2, 'quote the prompt: "a red ball"'),
         (("generate", PROMPT, "--fps", "24"), 2, "8 frames/s"),
         (("generate", PROMPT, "--size", "640x480"), 2, "96x64"),
         (("generate", PROMPT, "--size", "big"), 2, "WIDTHxHEIGHT"),
@@ -159,9 +159,9 @@ def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
         ),
         (("generate", PROMPT, "--context", "2"), 2, "less than or equal to 1"),
         (("generate", PROMPT, "--vae-tiling", "perhaps"), 2, "'perhaps' is not one of"),
-        (("bench", "throughput", "--whole"), 2, "--whole is for random weights"),
-        (("bench", "throughput", "--samples", "15"), 2, "--samples is for random weights"),
-        (("bench", "throughput", "--ablate", "--profile", "trace"), 2, "two measurements"),
+        (("bench", "throughput", "--whole"), 2, "--whole needs random weights"),
+        (("bench", "throughput", "--samples", "15"), 2, "--samples needs random weights"),
+        (("bench", "throughput", "--ablate", "--profile", "trace"), 2, "cannot be combined"),
         (("bench", "kernels", "--compile-only", "--width", "7"), 2, "unknown width 7"),
         (("bench", "kernels", "--compile-only", "--out", "nowhere/rows.jsonl"), 4, "nowhere"),
         (("bench", "latency", "--random-weights", "--model", "huge"), 5, "no model is called 'huge'"),
@@ -257,7 +257,7 @@ def test_the_doctor_lists_every_attention_back_end_with_a_reason(tmp_path):
 def test_the_doctor_says_whether_open_sora_can_be_run(monkeypatch):
     rows = dict(doctor._opensora())
     assert rows["transformers"][0].isdigit()
-    assert rows["opensora-v1.2"] == "can be fetched and run"
+    assert rows["opensora-v1.2"] == "ready to download and run"
     monkeypatch.setattr(optional_imports, "PACKAGES", ("diffusers", "no-such-package"))
     without = dict(doctor._opensora())
     assert without["no-such-package"] == "not installed"

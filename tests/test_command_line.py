@@ -48,7 +48,7 @@ PATHS = {
 def test_an_empty_path_is_refused(line):
     code, out, err = pavdm(*line.split(), "")
     assert (code, out) == (2, "")
-    assert err.splitlines()[0] == f"error: {PATHS[line]} is an empty path"
+    assert err.splitlines()[0] == f"error: {PATHS[line]} must not be an empty path"
 
 
 @pytest.mark.parametrize("words", [(), ("generate",), ("models", "pull"), ("train", "denoiser")])
@@ -92,7 +92,7 @@ def test_an_encoder_that_works_is_used():
         ("--precision", "int8", "'int8' is not one of 'auto', 'fp32', 'bf16'"),
         ("--threads", "x", "valid integer"),
         ("--threads", "-1", "0"),
-        ("--seconds", "x", "valid"),
+        ("--guidance", "x", "valid"),
     ],
 )
 def test_a_refused_value_is_named_in_plain_words(option, value, says):

@@ -95,25 +95,25 @@ def test_every_option_can_be_in_a_file_and_in_a_variable(key: str, monkeypatch: 
 
 
 MISTAKES = {
-    "stepz = 3": ("pavdm.toml: there is no option 'stepz'", "did you mean steps?"),
-    "[generat]\nsteps = 3": ("pavdm.toml: there is no section 'generat'", "did you mean generate?"),
-    "[generate]\nreencod = true": ("pavdm.toml: [generate] there is no option 'reencod'", "did you mean reencode?"),
-    "[bench.throughput]\nsamplez = 3": ("pavdm.toml: [bench.throughput] there is no option 'samplez'", "samples?"),
+    "stepz = 3": ("pavdm.toml: unknown option 'stepz'", "did you mean steps?"),
+    "[generat]\nsteps = 3": ("pavdm.toml: unknown section 'generat'", "did you mean generate?"),
+    "[generate]\nreencod = true": ("pavdm.toml: [generate] unknown option 'reencod'", "did you mean reencode?"),
+    "[bench.throughput]\nsamplez = 3": ("pavdm.toml: [bench.throughput] unknown option 'samplez'", "samples?"),
     "steps = 6.5": ("pavdm.toml: steps is 6.5, not a whole number", "--help"),
     "steps = true": ("pavdm.toml: steps is True, not a whole number", "--help"),
     "seconds = nan": ("pavdm.toml: seconds is nan, not a number", "--help"),
     "threads = -1": ("pavdm.toml: threads is -1, not a whole number from 0 to 1024", "--help"),
     "compile = 'yes'": ("pavdm.toml: compile is 'yes', not true or false", "--help"),
     "ramp-up = 'ful'": ("pavdm.toml: ramp-up is 'ful', not 'grow' or 'full'", "did you mean full?"),
-    "lora = [1]": ("pavdm.toml: lora is 1, not a text or a list of them", "--help"),
+    "lora = [1]": ("pavdm.toml: lora is 1, not a string or a list of them", "--help"),
     "crf = 99": ("pavdm.toml: crf must be 0 to 51, got 99", "18 is nearly lossless"),
     "device = 'gpu'": ("pavdm.toml: device must be one of auto, cpu, cuda, mps, got 'gpu'", "auto is the default"),
     "steps = 0": ("pavdm.toml: steps", ""),
     "steps = ": ("pavdm.toml: it is not TOML: Invalid value (at", "valid one"),
     'seed = "7"': ("pavdm.toml: seed is '7', not a whole number", "--help"),
-    "when = 2020-01-01": ("pavdm.toml: there is no option 'when'", ""),
+    "when = 2020-01-01": ("pavdm.toml: unknown option 'when'", ""),
     "prompt = 2020-01-01": ("pavdm.toml: prompt is", ""),
-    'output = ""': ("pavdm.toml: output is an empty path", ""),
+    'output = ""': ("pavdm.toml: output must not be an empty path", ""),
 }
 
 
@@ -139,7 +139,7 @@ def test_a_wrong_variable_is_named_and_a_misspelt_one_is_noted(monkeypatch: pyte
     assert pavdm("generate", PROMPT).err.startswith("error: PAVDM_CRF: --crf must be 0 to 51, got 99")
     monkeypatch.delenv("PAVDM_CRF")
     monkeypatch.setenv("PAVDM_STEPZ", "3")
-    note = "note: no option of pavdm is set by PAVDM_STEPZ: did you mean PAVDM_STEPS?"
+    note = "note: PAVDM_STEPZ does not set any option of pavdm: did you mean PAVDM_STEPS?"
     assert note in pavdm("models", "path", "pocket").err
 
 
@@ -167,7 +167,7 @@ def test_what_a_model_cannot_use_is_skipped_from_files_and_refused_from_flags() 
     assert config.sources_of(context).keys() == {"prompt", "seed"}
     assert request_of(context.params).options == {}
     common.check_model_options(parsed("generate", PROMPT), "opensora-v1.2")
-    with pytest.raises(UsageError, match="--camera-motion does nothing with pocket"):
+    with pytest.raises(UsageError, match="--camera-motion has no effect with pocket"):
         common.check_model_options(parsed("generate", PROMPT, "--camera-motion", "pan left"), "pocket")
 
 

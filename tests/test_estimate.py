@@ -86,7 +86,8 @@ def test_the_plan_tells_time_as_text_and_json_and_loads_nothing(tmp_path, monkey
     words = ("generate", PROMPT, "--plan", "--threads", "1", "--device", "cpu", "--frames", "20", "--seed", "1")
     text = pavdm(*words)
     assert text.code == 0, text.err
-    names = [line.split()[0] for line in text.out.partition("\n\ntime (estimate)\n")[2].splitlines()]
+    table = text.out.partition("\n\ntime (estimate)\n")[2].partition("\n\nsettings\n")[0]
+    names = [line.split()[0] for line in table.splitlines()]
     assert names == ["load", "denoise", "decode", "write", "in"]
     plan = json.loads(pavdm(*words, "--json", "-n", "3").out)
     assert plan["videos"] == 3

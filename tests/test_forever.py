@@ -103,7 +103,7 @@ def test_a_scheduler_s_stop_is_an_interruption_that_resumes_without_an_end() -> 
     said = stopped(*SEA, "--seconds", "forever", "-o", "v.mkv", number=signal.SIGTERM)
     assert (said.code, said.out) == (75, "")
     assert "`pavdm resume v.mkv` continues it" in said.err
-    assert " so far, cut short; `pavdm resume" in pavdm("info", "v.partial.mkv").out
+    assert " so far, interrupted; `pavdm resume" in pavdm("info", "v.partial.mkv").out
     said = stopped("resume", "v.mkv")
     assert (said.code, said.out) == (0, "v.mkv\n"), said.err
     assert re.search(r"resuming after frame \d+\n", said.err)
@@ -162,7 +162,7 @@ def test_a_configuration_file_has_it_too() -> None:
 
 def test_python_reads_its_frames_and_cannot_save_it() -> None:
     video = pavdm_cli.generate(SEA[1], seconds="forever", steps=6, device="cpu", threads=1)
-    with pytest.raises(UsageError, match="without an end cannot be saved"):
+    with pytest.raises(UsageError, match="an endless video cannot be saved"):
         video.save("v.mp4")
 
 

@@ -93,7 +93,7 @@ def test_every_command_says_where_the_weights_are(cache):
     said = pavdm("models", "path", NAME)
     assert (said.out, f"{cache}\n" in said.err) == (f"{weights_folder(OPENSORA)}\n", True)
     said = pavdm("models", "verify", NAME)
-    assert (said.code, "are as published" in said.out) == (0, True), said.err
+    assert (said.code, "match the published hashes" in said.out) == (0, True), said.err
     said = pavdm("models", "remove", NAME, "--yes")
     assert said.code == 5
     assert f"`hf cache rm model/{OPENSORA.parts[0].repo} model/" in said.err
@@ -133,7 +133,7 @@ def test_a_damaged_file_of_the_hubs_cache_is_found_and_not_taken(cache, tiny, tm
     said = pavdm("models", "verify", NAME)
     assert said.code == 5
     assert "missing or changed: vae/model.safetensors\nhint: `hf cache rm " in said.err
-    assert f"`pavdm models pull {NAME}` fetches them again" in said.err
+    assert f"then run `pavdm models pull {NAME}` to download them again" in said.err
     repositories = {p.repo: {f.name: f.read_bytes() for f in (tiny / p.folder).iterdir()} for p in OPENSORA.parts}
     with serving(repositories) as hub:
         pull(plan(OPENSORA, tmp_path / "here", hub.url), lambda count: None)

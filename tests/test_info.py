@@ -49,11 +49,11 @@ def frames_row(name: str) -> str:
 def test_a_part_tells_the_frames_it_holds_of_those_asked_for_and_what_goes_on(suffix):
     written(9, suffix).close_partial()
     part = f"my v.partial.{suffix}"
-    assert frames_row(part) == f"9 of 24, cut short; `pavdm extend '{part}' --frames 15` continues it"
+    assert frames_row(part) == f"9 of 24, interrupted; `pavdm extend '{part}' --frames 15` continues it"
     assert pavdm("info", part).out.splitlines()[-1].startswith("pavdm generate 'a red ball' --frames 24 ")
     assert answer(part) == ASKED | {"held": 9, "whole": False}
     Path(part).rename(f"renamed.{suffix}")
-    assert frames_row(f"renamed.{suffix}").startswith("9 of 24, cut short")
+    assert frames_row(f"renamed.{suffix}").startswith("9 of 24, interrupted")
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "gif"])
@@ -67,14 +67,14 @@ def test_a_whole_video_is_no_part(suffix):
 def test_a_video_that_grows_is_not_said_to_be_cut_short():
     writer = written(20, "mkv")
     writer.encoder.close()
-    assert frames_row("my v.partial.mkv") == "20 of 24, still being made"
+    assert frames_row("my v.partial.mkv") == "20 of 24, still being written"
     writer.close_partial()
-    assert "cut short" in frames_row("my v.partial.mkv")
+    assert "interrupted" in frames_row("my v.partial.mkv")
 
 
 @pytest.mark.parametrize(
     ("held", "says"),
-    [(17, "17 of 34, cut short; `pavdm extend 'my v.partial.mp4' --frames 17` continues it"), (7, "begins again")],
+    [(17, "17 of 34, interrupted; `pavdm extend 'my v.partial.mp4' --frames 17` continues it"), (7, "starts over")],
 )
 def test_the_frames_of_the_video_that_is_continued_count_too(held, says):
     written(held, "mp4", source="s.mp4", copied=10).close_partial()

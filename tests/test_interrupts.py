@@ -113,11 +113,11 @@ def test_a_second_interrupt_tells_what_is_kept(at: str, tmp_path: Path, monkeypa
     said = pavdm("extend", "v.partial.mp4", "--frames", "400", "--threads", "1", "-o", "more.mp4")
     assert (said.code, said.out) == (130, "")
     if at == "in an input":
-        assert "interrupted: nothing was finished, nothing kept\nhint: run it again" in said.err
+        assert "interrupted: no frame was finished, nothing was saved\nhint: run it again" in said.err
         assert not Path("more.partial.mp4").exists()
         return
     assert "interrupted: kept more.partial.mp4, 34 frames" in said.err
-    resume = "34 of 417, cut short; `pavdm resume more.partial.mp4` continues it"
+    resume = "34 of 417, interrupted; `pavdm resume more.partial.mp4` continues it"
     assert f"frames            {resume}" in pavdm("info", "more.partial.mp4").out
 
 
@@ -140,7 +140,7 @@ def test_an_interrupt_while_the_input_is_copied_keeps_nothing(
     monkeypatch.setattr(ExtensionWriter, "copy_input", pressed)
     said = pavdm("extend", "in.mp4", "-p", "a red ball", "--frames", "12", "--threads", "1", "-o", "out.mp4")
     assert (said.code, said.out) == (130, "")
-    assert "interrupted: nothing was finished, nothing kept\nhint: run it again" in said.err
+    assert "interrupted: no frame was finished, nothing was saved\nhint: run it again" in said.err
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 

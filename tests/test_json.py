@@ -72,7 +72,7 @@ def test_the_cache_is_cleared_and_models_are_kept(tmp_path, monkeypatch):
         (cache / name).mkdir(parents=True)
         (cache / name / "a").write_bytes(b"x" * 1500)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
-    assert "not confirmed" in pavdm("models", "remove", "--cache").err
+    assert "aborted" in pavdm("models", "remove", "--cache").err
     assert answer("models", "remove", "--cache", "--yes") == {
         "removed": [str(cache / "prompts")],
         "freed_bytes": 1500,

@@ -74,7 +74,7 @@ def test_an_interrupt_keeps_what_is_done_and_names_the_missing_seeds(kept, as_js
     code, out, err = pavdm(*words)
     assert code == 130
     missing = [9, 10] if kept else [8, 9, 10]
-    assert f"not made: seeds {missing[0]} to 10; --seed {missing[0]} -n {len(missing)} makes the rest" in err
+    assert f"not generated: seeds {missing[0]} to 10; --seed {missing[0]} -n {len(missing)} makes the rest" in err
     first, *rest = out.splitlines()
     assert (json.loads(first)["path"] if as_json else first) == "ball-7.mp4"
     errors = [json.loads(line)["error"] for line in rest]
@@ -93,7 +93,7 @@ def test_a_signal_between_two_videos_stops_after_the_first(monkeypatch):
     monkeypatch.setattr(write, "record", whole)
     code, out, err = pavdm("generate", PROMPT, *QUICK, "-n", "2")
     assert (code, len(out.splitlines())) == (130, 1)
-    assert "not made: seed 8; --seed 8 -n 1 makes the rest" in err
+    assert "not generated: seed 8; --seed 8 -n 1 makes the rest" in err
 
 
 @pytest.mark.parametrize("typed", [b"a red ball\nover green hills\n", b"  a red ball over green hills"])

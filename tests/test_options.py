@@ -33,7 +33,7 @@ def test_what_pocket_cannot_follow_is_refused_though_it_be_the_default(line, opt
     code, out, err = pavdm(*line, option, VALUES[option])
     assert (code, out) == (2, "")
     assert err.splitlines() == [
-        f"error: {option} does nothing with pocket: {IDLE[option].reason}",
+        f"error: {option} has no effect with pocket: {IDLE[option].reason}",
         f"hint: {IDLE[option].hint}",
     ]
 
@@ -45,9 +45,9 @@ def test_what_makes_no_difference_to_pocket_is_a_note(command, tmp_path, monkeyp
     line = {"generate": ["a red ball"], "extend": ["v.mp4", "-p", "a red ball"]}[command]
     code, out, err = pavdm(command, *line, "--text-device", "cpu", "--plan", "--device", "cpu")
     assert (code, "in all on cpu" in out) == (0, True)
-    note = "note: --text-device does nothing with pocket: it encodes the prompt on its own device"
+    note = "note: --text-device has no effect with pocket: it encodes the prompt on its own device"
     assert err.splitlines().count(note) == 1
-    assert "does nothing" not in pavdm(command, *line, "--plan", "--device", "cpu").err
+    assert "has no effect" not in pavdm(command, *line, "--plan", "--device", "cpu").err
 
 
 IN_PLACE = "note: --offload only takes more memory on cpu: the weights are there as it is"
@@ -92,5 +92,5 @@ def test_an_option_for_the_training_of_the_other_model_is_refused(option, tmp_pa
     line = ("--init", "opensora-v1.2", "--data", ".") if for_pocket else ()
     code, out, err = pavdm("train", "denoiser", *line, *SWITCHES[option])
     assert (code, out) == (2, "")
-    assert err.startswith(f"error: {option} is for {'Pocket' if for_pocket else 'Open-Sora'}, on ")
+    assert err.startswith(f"error: {option} only applies to: {'Pocket' if for_pocket else 'Open-Sora'}, on ")
     assert not list(tmp_path.iterdir())

@@ -154,8 +154,8 @@ def test_a_dead_stderr_stops_no_render(stderr: str, tmp_path: Path) -> None:
 def test_a_dead_stdout_keeps_the_video_and_says_where(stdout: str, tmp_path: Path) -> None:
     done = redirected(stdout, tmp_path, *SHORT)
     assert done.stdout.split() == ["code", "4"]
-    assert "error: standard output did not take the path: " in done.stderr
-    assert done.stderr.endswith("hint: the video is whole: v.mp4\n")
+    assert "error: cannot print the path to standard output: " in done.stderr
+    assert done.stderr.endswith("hint: the video is complete: v.mp4\n")
     assert open_video(tmp_path / "v.mp4").frames == 4
 
 

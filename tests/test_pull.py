@@ -227,7 +227,10 @@ def test_every_hint_of_verify_leads_on(hub, tmp_path, monkeypatch):
     assert pavdm(*again).code == 0
     broken = here / "vae" / "config.json"
     broken.write_bytes(b"x" * broken.stat().st_size)
-    assert f"delete what is there of them, and {hint}" in pavdm("models", "verify", here).err
+    assert (
+        f"delete the files that are there, then run {hint} to download them again"
+        in pavdm("models", "verify", here).err
+    )
     broken.unlink()
     assert pavdm(*again).code == 0
     (here / "pavdm.json").write_text('{"files": ')

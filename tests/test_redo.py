@@ -49,7 +49,7 @@ SPANS = [(("4s", "5s"), 24, 48), pytest.param(("0", "1"), 0, 24, marks=MORE), ((
 @pytest.mark.parametrize(("span", "first", "end"), SPANS)
 def test_everything_outside_the_span_stays_bit_for_bit(span: tuple[str, str], first: int, end: int) -> None:
     said = redone("--from", span[0], "--to", span[1], "--seed", 5)
-    assert f"makes {first / 8:g} s to {end / 8:g} s again, frames {first} to {end - 1}" in said.err
+    assert f"regenerating {first / 8:g} s to {end / 8:g} s, frames {first} to {end - 1}" in said.err
     check_outside(Path("v.mp4"), Path("new.mp4"), first, end)
     assert "no latents were stored" not in said.err
 
@@ -109,7 +109,9 @@ def test_the_file_says_what_was_made_again_and_info_how() -> None:
 
 @MORE
 def test_another_prompt_is_announced_as_visible() -> None:
-    assert "the join at the end of the span may be visible" in redone("--from", "4", "--to", "5", "-p", "a boat").err
+    assert (
+        "the transition at the end of the span may be visible" in redone("--from", "4", "--to", "5", "-p", "a boat").err
+    )
     assert "may be visible" not in redone("--from", "4", "--to", "5", name="other.mp4").err
 
 

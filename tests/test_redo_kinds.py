@@ -122,7 +122,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "cut short": ({"frames": 60}, 3, "has 60 frames of 80"),
     "another encoder": ({"crf": 30}, 3, "was encoded by another program or version"),
     "no such model": ({"model": "gone"}, 5, "gone"),
-    "other weights": ({"weights": "0123456789abcdef"}, 5, "was made with other weights of pocket"),
+    "other weights": ({"weights": "0123456789abcdef"}, 5, "was generated with different weights of pocket"),
     "clip after clip": ({"method": "rn"}, 2, "--method rn cannot lead up to what follows a span"),
     "always full": ({"ramp_up": "full"}, 2, "--ramp-up full cannot lead up"),
 }

@@ -204,11 +204,11 @@ def test_a_stream_that_is_interrupted_says_how_far_it_came(reader: Reader, monke
 
 
 REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
-    "json": (("-o", "-", "--json"), "-o - does not go with --json"),
-    "several": (("-o", "-", "-n", 2), "-o - does not go with -n 2"),
-    "state": (("-o", "-", "--keep-state"), "-o - does not go with --keep-state"),
-    "encoder": (("-o", "-", "--encoder", "libx264"), "-o - does not go with --encoder"),
-    "format": (("--stream-format", "y4m"), "--stream-format is for -o -"),
+    "json": (("-o", "-", "--json"), "-o - cannot be combined with --json"),
+    "several": (("-o", "-", "-n", 2), "-o - cannot be combined with -n 2"),
+    "state": (("-o", "-", "--keep-state"), "-o - cannot be combined with --keep-state"),
+    "encoder": (("-o", "-", "--encoder", "libx264"), "-o - cannot be combined with --encoder"),
+    "format": (("--stream-format", "y4m"), "--stream-format needs -o -"),
 }
 
 
@@ -222,7 +222,7 @@ def test_what_does_not_go_with_a_stream_is_refused(name: str) -> None:
 
 def test_an_extension_is_a_file() -> None:
     said = pavdm("extend", "in.mp4", "-o", "-")
-    assert (said.code, "-o - is for generate" in said.err) == (2, True)
+    assert (said.code, "-o - is only supported by generate" in said.err) == (2, True)
 
 
 @ON_POSIX

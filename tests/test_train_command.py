@@ -117,7 +117,7 @@ def test_a_second_signal_stops_at_once(command, files, monkeypatch):
     strike(monkeypatch, [signal.SIGINT, signal.SIGINT])
     code, out, err = command("codec")
     assert (code, out) == (130, "")
-    assert err.splitlines()[-1] == "interrupted: no checkpoint was saved, the same command starts again"
+    assert err.splitlines()[-1] == "interrupted: no checkpoint was saved; the same command starts over"
     assert not (files / "run" / "checkpoint.pt").exists()
 
 

@@ -1,1 +1,1 @@
-"""One file a verb: flags become a Request, nothing else happens here."""
+"""One file per command: flags become a Request; no other logic belongs here."""

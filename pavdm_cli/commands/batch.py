@@ -1,4 +1,4 @@
-"""`pavdm batch`: a file of jobs becomes a folder of videos."""
+"""`pavdm batch`: render a file of jobs into a folder of videos."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pavdm_cli.runtime.printable import pluralize, quote
 from pavdm_cli.runtime.signals import Stop, stop_requested
 from pavdm_cli.runtime.threads import share_cores
 
-OWN = ("ctx", "prompt", "output")  # parameters of `generate` that a batch has not
+OWN = ("ctx", "prompt", "output")  # parameters of `generate` that `batch` does not have
 MOST_WORKERS = 256
 SECONDS_BETWEEN_LOOKS = 0.5
 Seeds = Annotated[
@@ -38,13 +38,13 @@ Workers = Annotated[
     typer.Option(
         min=0,
         max=MOST_WORKERS,
-        help="Processes that render at once, each with the weights; 0: one per GPU, and on a CPU one.",
+        help="Number of worker processes, each with its own copy of the weights; 0: one per GPU, or one on a CPU.",
     ),
 ]
 
 
 def with_options_of_generate(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with the options of `generate`, which it finds in its context's `params`."""
+    """Add the options of `generate` to a command; their values are in `ctx.params`."""
     own, hints = inspect.signature(function).parameters, get_type_hints(function, include_extras=True)
     shared = {name: one for name, one in inspect.signature(generate).parameters.items() if name not in (*own, *OWN)}
 
@@ -72,19 +72,17 @@ def batch(
             help="A .txt file with a prompt per line, or .csv or .jsonl with any option of `generate` for each job.",
         ),
     ],
-    output_dir: Annotated[
-        Path, typer.Option("--output-dir", "-d", help="Folder of the videos, which also holds the queue.")
-    ],
+    output_dir: Annotated[Path, typer.Option("--output-dir", "-d", help="Output folder; it also holds the queue.")],
     count: Seeds = 1,
     workers: Workers = 0,
     plan: Annotated[bool, typer.Option("--plan", help="Check all jobs, list them with their files, and exit.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Render every job of the file JOBS; the same command again continues where the last one stopped.
+    """Render every job of the file JOBS; rerun the same command to continue where it stopped.
 
-    Videos are INDEX-PROMPT-SEED.mp4; seeds begin with --seed, or 0. Options of a job stand above those of the command.
+    Videos are INDEX-PROMPT-SEED.mp4; seeds begin with --seed, or 0. Job options override those of the command.
     Several processes and machines may work in one folder: each job is rendered once, and a job whose process died is
-    taken over after its last chunk. Slurm arrays and torchrun divide the jobs.
+    taken over from its last finished chunk. Slurm arrays and torchrun divide the jobs.
     """
     place = place_of(os.environ)
     if place.local_rank is not None:
@@ -115,14 +113,17 @@ def _bind_to_device(local_rank: int, device: str) -> None:
 
 
 def _gpus(device: str) -> int:
-    """GPUs that a batch may use; 1 on a CPU."""
+    """Number of GPUs to use; 1 on a CPU."""
     import torch
 
     return 1 if device in ("cpu", "mps") else max(1, torch.cuda.device_count())
 
 
 def _open(jobs: Sequence[Job], folder: Path, force: bool) -> Any:
-    """The folder's queue with the jobs in it. Raises: OutputError, UsageError for a job that is another one's."""
+    """The folder's queue with the jobs in it.
+
+    Raises: OutputError, UsageError if a job conflicts with one already queued.
+    """
     from pavdm_cli.batch.queue import open_queue
 
     queue = open_queue(folder, force)
@@ -154,7 +155,7 @@ def _run(queue: Any, jobs: Sequence[Job], place: Place, workers: int, stop: Stop
 
 
 def _threads(job: Job, workers: int) -> int:
-    """CPU threads of a video whose request leaves them open; 0 leaves them to torch."""
+    """CPU threads for jobs that do not set them; 0: torch's default."""
     from pavdm_cli.models.devices import pick_device
 
     if "OMP_NUM_THREADS" in os.environ or pick_device(job.request.execution.device).type != "cpu":
@@ -163,7 +164,7 @@ def _threads(job: Job, workers: int) -> int:
 
 
 def _supervise(queue: Any, jobs: Sequence[Job], workers: int, stop: Stop, listener: Any) -> None:
-    """Start workers, and watch the queue until they end. Raises: PavdmError if all end with an error of their own."""
+    """Start workers and poll the queue until they exit. Raises: PavdmError if all end with an error of their own."""
     stop_sent, settled = False, set[str]()
     with started(workers) as processes:
         while any(process.poll() is None for process in processes):
@@ -175,11 +176,11 @@ def _supervise(queue: Any, jobs: Sequence[Job], workers: int, stop: Stop, listen
                 settled |= {job.name} if standing.kind == "done" else set()
             time.sleep(SECONDS_BETWEEN_LOOKS)
     if all(process.returncode not in (0, 1) for process in processes) and not stop():
-        raise PavdmError("all workers ended with an error", "--workers 1 shows what is wrong")
+        raise PavdmError("all workers failed", "run with --workers 1 to see the error")
 
 
 def _print_plan(jobs: Sequence[Job], sources: Mapping[str, tuple[Any, str]], as_json: bool) -> None:
-    """The videos, and where the options that they share are from."""
+    """Print the jobs, and the source of each shared option."""
     origins = {name: {"value": str(value), "source": source} for name, (value, source) in sources.items()}
     rows: list[dict[str, Any]] = [
         {"name": job.name, "frames": job.frames, "seed": job.request.seed, "prompt": job.request.prompt} for job in jobs
@@ -226,7 +227,7 @@ def _end(rows: Sequence[dict[str, Any]], stop: Stop) -> None:
     left = [row for row in rows if row["state"] in ("queued", "running")]
     failed = [row for row in rows if row["state"] == "failed"]
     if left and WORKER not in os.environ:
-        ui.note(f"{pluralize(len(left), 'job')} left, {len(failed)} failed", always=True)
+        ui.note(f"{pluralize(len(left), 'job')} remaining, {len(failed)} failed", always=True)
         ui.hint(f"`{_same_command()}` continues")
     if stop():
         raise typer.Exit(stop.exit_code)

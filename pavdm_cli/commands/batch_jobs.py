@@ -1,4 +1,4 @@
-"""A file of jobs to requests: every line is checked like a command line of its own, before the first video."""
+"""Reads a jobs file into requests; every line is validated before the first video is rendered."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_SHOWN = 50  # lines that are wrong
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What holds for jobs that do not say otherwise: the options of the command."""
+    """Defaults of all jobs: the options of the command."""
 
     context: typer.Context
     options: Mapping[str, Option]  # of `generate`, by key
@@ -46,9 +46,9 @@ def read_jobs(context: typer.Context, path: Path) -> list[Job]:
         except PavdmError as error:
             errors[row.line] = f"{error.message}; {error.hint}".removesuffix("; ")
         if len(jobs) > MAX_ROWS:
-            raise UsageError(f"{path} asks for over {MAX_ROWS} videos", "split it, or lower -n")
+            raise UsageError(f"{path} has more than {MAX_ROWS} videos", "split it, or lower -n")
     for job, other in _duplicates(jobs):
-        errors[_line(job)] = f"it writes the file {job.name}, as {other.place} does"
+        errors[_line(job)] = f"it writes to {job.name}, as does {other.place}"
     errors |= _errors_of_configs([job for job in jobs if _line(job) not in errors])
     _refuse(errors, path, len(rows) + len(bad))
     return jobs
@@ -71,11 +71,11 @@ def _jobs_of(row: Row, index: int, place: str, defaults: Defaults) -> Iterator[J
     _check_model_options(values, own, defaults)
     prompt, first = " ".join((values["prompt"] or "").split()), values["seed"] or 0
     if not prompt:
-        raise UsageError("it has no prompt", "")
+        raise UsageError("the prompt is missing", "")
     for seed in range(first, first + values["count"]):
         request = request_of(values, prompt=prompt, seed=seed, path=None)
         if request.forever:
-            raise UsageError("a job of a batch has an end", "give it --seconds or --frames")
+            raise UsageError("batch jobs cannot be endless", "set --seconds or --frames")
         check(request)
         yield Job(_name(values, index, request), place, request)
 
@@ -85,7 +85,7 @@ def _values(row: Row, defaults: Defaults) -> Iterator[tuple[str, Any]]:
     for key, text in row.values.items():
         option = defaults.options.get(key.replace("-", "_"))
         if option is None:
-            what = "an option of the command, not of a job" if key in NOT_OF_A_JOB else "no option of a job"
+            what = "an option of the command, not of individual jobs" if key in NOT_OF_A_JOB else "not a valid option"
             raise UsageError(f"{summarize(key)} is {what}", near(key.replace("-", "_"), defaults.options))
         value = _from_text(option, text) if row.is_text else text
         if value is None:  # JSON's null: as if it were left out
@@ -100,7 +100,7 @@ def _values(row: Row, defaults: Defaults) -> Iterator[tuple[str, Any]]:
 
 
 def _from_text(option: Option, text: str) -> Any:
-    """A table's cell as the type of its option; what does not fit is left as it is."""
+    """Convert a cell to its option's type; invalid text is returned unchanged."""
     if option.is_list:
         return text.split()
     if option.type not in (bool, int, float):
@@ -112,7 +112,7 @@ def _from_text(option: Option, text: str) -> Any:
 
 
 def _check_model_options(values: dict[str, Any], own: Mapping[str, Any], defaults: Defaults) -> None:
-    """Refuse options that another model has where the line or the command line gives them; reset them elsewhere."""
+    """Reject options of other models set by the line or command line; reset inherited ones."""
     flags = {f"--{key.replace('_', '-')}" for key, option in defaults.options.items() if option.name in own}
     refuse_options(values["model"], flags | typed(defaults.context).keys())
     by_name = {option.name: option for option in defaults.options.values()}
@@ -131,7 +131,7 @@ def _name(values: Mapping[str, Any], index: int, request: Request) -> str:
     is_name = path.name == str(path) and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
     name = path.name if values["count"] == 1 else f"{path.stem}-{request.seed}{path.suffix}"
     if not is_name or len(name.encode(errors="surrogatepass")) > MAX_NAME_BYTES // 2:
-        hint = f"write a name such as boat.mp4; {', '.join(SUFFIXES)} are known"
+        hint = f"use a file name such as boat.mp4 ({', '.join(SUFFIXES)})"
         raise UsageError(f"output is {summarize(str(path))}, not the name of a video in the folder", hint)
     return str(name)
 
@@ -139,7 +139,7 @@ def _name(values: Mapping[str, Any], index: int, request: Request) -> str:
 def _duplicates(jobs: list[Job]) -> Iterator[tuple[Job, Job]]:
     first: dict[str, Job] = {}
     for job in jobs:
-        other = first.setdefault(job.name.casefold(), job)  # some file systems take a and A for the same
+        other = first.setdefault(job.name.casefold(), job)  # some file systems are case-insensitive
         if other is not job:
             yield job, other
 
@@ -149,7 +149,7 @@ def _line(job: Job) -> int:
 
 
 def _errors_of_configs(jobs: list[Job]) -> dict[int, str]:
-    """What only torch, images or weights can tell, by line."""
+    """Errors that need torch, the image or the weights to detect, by line."""
     from pavdm_cli.generation import image_start
     from pavdm_cli.generation.config import resolve
     from pavdm_cli.hub.weights_dir import require_weights
@@ -168,14 +168,14 @@ def _errors_of_configs(jobs: list[Job]) -> dict[int, str]:
 
 
 def _refuse(errors: Mapping[int, str], path: Path, total: int) -> None:
-    """Raises: UsageError after a line for everything that is wrong."""
+    """Print one line per error and raise UsageError."""
     if not errors:
         return
-    if len({*errors.values()}) == 1 and len(errors) == total > 1:  # of the command's options
+    if len({*errors.values()}) == 1 and len(errors) == total > 1:  # the error is in the command's options
         raise UsageError(f"no job can be rendered: {next(iter(errors.values()))}", "nothing was rendered")
     for line in sorted(errors)[:MOST_SHOWN]:
         ui.note(f"{path}:{line}: {errors[line]}", always=True)
     if len(errors) > MOST_SHOWN:
         ui.note(f"and {len(errors) - MOST_SHOWN} more", always=True)
     what = "1 line is wrong" if len(errors) == 1 else f"{len(errors)} lines are wrong"
-    raise UsageError(f"{path}: {what}, nothing was rendered", "correct them, or take them out")
+    raise UsageError(f"{path}: {what}, nothing was rendered", "fix or remove them")

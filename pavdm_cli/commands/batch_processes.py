@@ -1,4 +1,4 @@
-"""Which part of a batch this process has, by the environment, and the processes that one command starts."""
+"""This process's share of a batch (from Slurm or torchrun variables), and starting worker processes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ WORKER = "PAVDM_BATCH_WORKER"  # set for the processes that a batch starts
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """This process among those that share a list of jobs."""
+    """This process's rank among those that share a list of jobs."""
 
     index: int = 0
     count: int = 1
-    local_rank: int | None = None  # on its machine; None where nothing says so
+    local_rank: int | None = None  # None if not set
     local_count: int = 1
-    rank: int = 0  # of torchrun: the first one shows the progress
+    rank: int = 0  # torchrun's; rank 0 shows the progress
 
     def share(self, jobs: Sequence[object]) -> slice:
         """Every count-th job."""
@@ -30,17 +30,17 @@ class Place:
 
 
 def place_of(environment: Mapping[str, str]) -> Place:
-    """By Slurm's array and torchrun's ranks; both at once divide twice. Raises: UsageError."""
+    """From Slurm array and torchrun variables; if both are set, jobs are divided by both. Raises: UsageError."""
     array, tasks = _array(environment)
     rank, world = (_number(environment, name, default) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
     if not 0 <= rank < world:
-        raise UsageError(f"RANK is {rank} of WORLD_SIZE {world}", "leave them to torchrun")
+        raise UsageError(f"RANK {rank} is not below WORLD_SIZE {world}", "let torchrun set them")
     local = _number(environment, "LOCAL_RANK", 0) if "LOCAL_RANK" in environment else None
     return Place(array * world + rank, tasks * world, local, _number(environment, "LOCAL_WORLD_SIZE", 1), rank)
 
 
 def _array(environment: Mapping[str, str]) -> tuple[int, int]:
-    """Index and number of this task in a Slurm array, whose numbers may begin anywhere."""
+    """This task's index in a Slurm array and the array's size; task IDs may start anywhere."""
     if "SLURM_ARRAY_TASK_ID" not in environment:
         return 0, 1
     task = _number(environment, "SLURM_ARRAY_TASK_ID", 0)
@@ -48,15 +48,15 @@ def _array(environment: Mapping[str, str]) -> tuple[int, int]:
     count = _number(environment, "SLURM_ARRAY_TASK_COUNT", 1)
     index, rest = divmod(task - first, max(1, step))
     if rest or not 0 <= index < count:
-        message = f"task {task} is not one of {count} tasks in a row from {first}"
-        raise UsageError(message, f"use an array of successive numbers: --array 0-{count - 1}")
+        message = f"task {task} is not one of {count} consecutive tasks starting at {first}"
+        raise UsageError(message, f"use consecutive task IDs: --array 0-{count - 1}")
     return index, count
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:
     text = environment.get(name, str(default))
     if not text.isdecimal():
-        raise UsageError(f"{name} is {text!r}, not a whole number", "leave it to Slurm or torchrun")
+        raise UsageError(f"{name} is {text!r}, not a whole number", "let Slurm or torchrun set it")
     return int(text)
 
 
@@ -67,7 +67,7 @@ def choose_device(local_rank: int, environment: Mapping[str, str]) -> str:
 
 
 def stop_all(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask processes to finish their chunk and to end."""
+    """Ask processes to exit after their current chunk."""
     for process in processes:
         if process.poll() is None:
             process.terminate()
@@ -75,7 +75,7 @@ def stop_all(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 @contextmanager
 def started(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """As many processes of the same command, each a worker with a device of its own; at the end all have ended."""
+    """Start `count` worker processes running the same command, one device each; waits for all on exit."""
     command, processes = [sys.executable, "-m", "pavdm_cli", *sys.argv[1:]], []
     shared = {WORKER: "1", "PAVDM_QUIET": "1", "LOCAL_WORLD_SIZE": str(count)}
     try:

@@ -24,7 +24,7 @@ class View:
         self.taken_over: set[str] = set()
 
     def seen(self, job: Job, standing: Standing) -> None:
-        """Count what a job has, in whichever process."""
+        """Update a job's progress, whichever process renders it."""
         if standing.kind == "done":
             self.done.add(job.name)
             self.update(job, job.frames)
@@ -33,27 +33,27 @@ class View:
             self._note_takeover(job, standing)
 
     def _note_takeover(self, job: Job, standing: Standing) -> None:
-        """Say once that a job whose process died is taken over."""
+        """Note once that the job of a dead process is being taken over."""
         if standing.kind == "queued" and standing.attempt and standing.attempt.state == "running":
             if job.name not in self.taken_over:
-                ui.note(f"{job.name}: its process died, it continues after frame {standing.attempt.frames}")
+                ui.note(f"{job.name}: its process died; another one continues after frame {standing.attempt.frames}")
             self.taken_over.add(job.name)
 
     def update(self, job: Job, frames: int) -> None:
-        """A job has so many frames; fewer than before, of one that begins again, are not taken back."""
+        """Set a job's frame count. The bar never moves back when a job restarts."""
         new = min(frames, job.frames) - self.frames.get(job.name, 0)
         if new > 0:
             self.frames[job.name] = self.frames.get(job.name, 0) + new
             self.bar(new, f"{job.name}, {len(self.done)} of {self.total} done")
 
     def failed(self, job: Job, attempt: Attempt) -> None:
-        """Say at once what went wrong."""
+        """Report a failure immediately."""
         ui.warn(f"{job.name} failed: {attempt.error}")
 
 
 @contextmanager
 def view(jobs: Sequence[Job], is_shown: bool) -> Iterator[Listener]:
-    """The view, as what workers tell; of several processes on one terminal one alone shows it."""
+    """A listener that shows progress; only one of several processes on a terminal shows it."""
     from pavdm_cli.batch.worker import Listener
 
     with ui.progress("batch", sum(job.frames for job in jobs)) if is_shown else nullcontext(_silent) as bar:

@@ -19,25 +19,31 @@ from pavdm_cli.runtime.printable import pluralize
 
 
 def in_a_folder(path: Path | None) -> Path | None:
-    """A file that can be written when the measuring is over. Raises: OutputError."""
+    """Check that the results file can be written. Raises: OutputError."""
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        wrong = "it is a folder" if path.is_dir() else "there is no such folder"
+        wrong = "it is a folder" if path.is_dir() else "the folder does not exist"
         raise OutputError(f"cannot write {path}: {wrong}", "choose another file with --out")
     return path
 
 
-Out = Annotated[Path | None, typer.Option(callback=in_a_folder, help="Append what is measured to this .jsonl file.")]
-Shape = Annotated[str | None, typer.Option(help="Time a network of random weights: mid, opensora-v1.2, pocket.")]
+Out = Annotated[Path | None, typer.Option(callback=in_a_folder, help="Append the results to this .jsonl file.")]
+Shape = Annotated[
+    str | None, typer.Option(help="Benchmark a network with random weights: mid, opensora-v1.2 or pocket.")
+]
 RandomWeights = Annotated[
-    bool, typer.Option("--random-weights", help="Time the model's shape, without its weights: denoising alone.")
+    bool, typer.Option("--random-weights", help="Benchmark denoising with random weights of the model's architecture.")
 ]
 Whole = Annotated[
-    bool, typer.Option("--whole", help="With random weights, also make a whole video of --seconds: stages, end to end.")
+    bool,
+    typer.Option("--whole", help="With random weights, also generate a whole video of --seconds and time its stages."),
 ]
-Samples = Annotated[int, typer.Option(min=1, max=10**6, help="Steps to time where weights are random.")]
-Ablate = Annotated[bool, typer.Option("--ablate", help="One optimisation after another, on a shape (mid).")]
+Samples = Annotated[int, typer.Option(min=1, max=10**6, help="Number of steps to time with random weights.")]
+Ablate = Annotated[bool, typer.Option("--ablate", help="Measure optimisations one by one, on a --shape (default mid).")]
 Profile = Annotated[
-    Path | None, typer.Option(help="Profile steps instead: a trace in this folder, and the most expensive operations.")
+    Path | None,
+    typer.Option(
+        help="Profile some steps instead: write a trace to this folder and list the most expensive operations."
+    ),
 ]
 
 app = common.App(help="Measure speed against the hardware ceiling (roofline).")
@@ -83,10 +89,10 @@ def throughput(
     model = name if name in MODELS else get(name).published.name if name in SHAPES else model
     request = request_of(ctx.params, model=model)
     if not name and (idle := {"--whole", "--samples"} & common.typed(ctx).keys()):
-        raise UsageError(f"{min(idle)} is for random weights", "add --random-weights, or --shape")
+        raise UsageError(f"{min(idle)} needs random weights", "add --random-weights, or --shape")
     _check(request, name)
     if profile and ablate:
-        raise UsageError("--ablate and --profile are two measurements", "run one after the other")
+        raise UsageError("--ablate and --profile cannot be combined", "run one after the other")
     if profile:
         _profile(request, name, profile, as_json, out)
     else:
@@ -98,7 +104,7 @@ def latency(
     ctx: typer.Context,
     prompt: Annotated[str, typer.Option(help="Prompt to benchmark with.")] = "a red balloon drifting over green hills",
     seconds: options.TimedSeconds = 10.0,
-    repeat: Annotated[int, typer.Option(min=1, max=10**6, help="How often to measure each wait.")] = 3,
+    repeat: Annotated[int, typer.Option(min=1, max=10**6, help="Number of repetitions.")] = 3,
     model: options.Model = "pocket",
     seed: options.TimedSeed = 0,
     method: options.Method = "pa",
@@ -116,12 +122,15 @@ def latency(
     overlap_decode: options.OverlapDecode = "auto",
     compile: options.Compile = False,
     random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Of the model's shape, in this process: first frame and chunks.")
+        bool,
+        typer.Option(
+            "--random-weights", help="Use random weights, in this process: measures only the first frame and chunks."
+        ),
     ] = False,
     as_json: options.Json = False,
     out: Out = None,
 ) -> None:
-    """What a person waits for: the first frame cold and warm, each chunk, a file that plays, the whole file."""
+    """Latency: first frame (cold and warm), each chunk, a playable file, the complete file."""
     request = request_of(ctx.params)
     _check(request, model if random_weights else None)
     _latency(request, model if random_weights else None, repeat, as_json, out)
@@ -133,16 +142,18 @@ def compare(
     second: Annotated[Path, typer.Argument(help="Results after.")],
     as_json: options.Json = False,
 ) -> None:
-    """Whether the second results are slower than the first by more than 3 %, or three times their scatter: exit 1.
+    """Compare two result files; exit 1 if the second is slower by more than 3 % or three times the scatter.
 
-    What either has fewer than three samples of is shown, and never judged.
+    Measurements with fewer than three samples are shown but never count as slower.
     """
     _compare(first, second, as_json)
 
 
 @app.command()
 def kernels(
-    compile_only: Annotated[bool, typer.Option("--compile-only", help="Build for GPUs that are not here.")] = False,
+    compile_only: Annotated[
+        bool, typer.Option("--compile-only", help="Only compile, for GPUs that are not present.")
+    ] = False,
     arch: Annotated[list[str] | None, typer.Option(help="sm_80, sm_89, sm_90, sm_120; all unless named.")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="bf16, fp16, fp32; all unless named.")] = None,
     width: Annotated[list[int] | None, typer.Option(help="Of the model: 1152, 1872, 192; all unless named.")] = None,
@@ -150,12 +161,15 @@ def kernels(
     as_json: options.Json = False,
     out: Out = None,
 ) -> None:
-    """Errors and bandwidth of every operation here; with --compile-only registers, spills, shared memory and loads."""
+    """Measure error and bandwidth of every kernel.
+
+    With --compile-only, show registers, spills, shared memory and loads.
+    """
     _kernels((arch or [], dtype or [], width or []), None if compile_only else device, as_json, out)
 
 
 def _check(request: Request, shape: str | None) -> None:
-    """Refuse what is wrong before torch is imported; random weights read no prompt. Raises: UsageError."""
+    """Validate before importing torch; with random weights the prompt is not used. Raises: UsageError."""
     check_sampling(request)
     if shape is None:
         check(request)
@@ -182,7 +196,7 @@ def _kernels(named: tuple[list[Any], ...], device: str | None, as_json: bool, ou
     if failed := failures(rows):
         for line in failed:
             ui.note(f"failed: {line}")
-        raise PavdmError(f"beyond their limits: {len(failed)} of {pluralize(len(rows), 'kernel')}")
+        raise PavdmError(f"exceeded their error limits: {len(failed)} of {pluralize(len(rows), 'kernel')}")
 
 
 def _throughput(
@@ -234,7 +248,7 @@ def _profile(request: Request, shape: str | None, folder: Path, as_json: bool, o
     _give(row, as_json, out)
     if as_json:
         return
-    ui.show_table("", ("operation", "time of its own", "share", "calls"), lines(row))
+    ui.show_table("", ("operation", "self time", "share", "calls"), lines(row))
     found = row["summary"]
     ui.note(f"a step takes {found['step_ms']:.1f} ms, launching operations up to {found['issuing_share']:.1%} of it")
     print(path)
@@ -282,4 +296,4 @@ def _ablate(request: Request, shape: str | None, samples: int, as_json: bool, ou
         row = ablate(request, find_shape(shape), samples, advance)
     _give(row, as_json, out)
     if not as_json:
-        ui.show_table("", ("", "step", "times as fast", "deviation"), lines(row))
+        ui.show_table("", ("", "step", "speedup", "deviation"), lines(row))

@@ -1,4 +1,4 @@
-"""What all commands share: -h, --config, --quiet and --verbose, paths that are not empty, shell completion of names."""
+"""Shared by all commands: -h, --config, --quiet, --verbose, path checks and shell completion."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pavdm_cli.models import registry
 from pavdm_cli.models.spec import ModelOption
 
 LONGEST_PROMPT = 100_000  # characters
-CommandLineError: Any = typer.BadParameter.__base__  # of all that Typer refuses; it exports this subclass alone
+CommandLineError: Any = typer.BadParameter.__base__  # of Typer's usage errors; Typer exports only this subclass
 
 
 def _quiet(value: bool) -> None:
@@ -37,11 +37,9 @@ def _verbose(value: bool) -> None:
         ui.set_verbosity(ui.VERBOSE)
 
 
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=_quiet, help="Print nothing on standard error but errors.")
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", callback=_quiet, help="Print only errors to standard error.")]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", callback=_verbose, help="Print details of the run, and tracebacks of errors.")
+    bool, typer.Option("--verbose", "-v", callback=_verbose, help="Print details of the run and full tracebacks.")
 ]
 
 
@@ -52,7 +50,8 @@ Config = Annotated[
         metavar="FILE",
         is_eager=True,
         callback=config.use_files,
-        help="TOML or YAML file of options, below flags and PAVDM_OPTION variables, above ./pavdm.toml and the user's.",
+        help="TOML or YAML file of options. Precedence: flags, PAVDM_... environment variables, this file, "
+        "./pavdm.toml, the user's file.",
     ),
 ]
 
@@ -65,7 +64,7 @@ class Command(TyperCommand):
         return with_plain_switches(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As Typer's. Raises: UsageError for a wrong value, which names the file or the variable that it is from."""
+        """As Typer's. Raises: UsageError for a wrong value, naming the file or variable that set it."""
         config.read_variables(ctx)
         try:
             takes_times = any("--at" in one.opts for one in self.get_params(ctx))
@@ -91,7 +90,7 @@ class Command(TyperCommand):
 
 
 def plain(message: str) -> str:
-    """Typer's message without what pydantic, which checks values for it, says of itself."""
+    """Typer's message without pydantic's boilerplate."""
     message = message.replace(": Value error, ", ": ").replace(": Input should be ", ": it must be ")
     message = re.sub("^Value error, ", "", message).replace("Input should be ", "it must be ")
     return message.partition(", unable to parse")[0].rstrip(".")
@@ -106,7 +105,7 @@ class Group(TyperGroup):
 
 
 def with_plain_switches(parameters: list[Any]) -> list[Any]:
-    """The parameters, of which switches show no type in the help: they take no value."""
+    """Hide the type of boolean flags in the help."""
     for one in parameters:
         if getattr(one, "is_flag", False):
             one.metavar = ""
@@ -114,7 +113,7 @@ def with_plain_switches(parameters: list[Any]) -> list[Any]:
 
 
 def join_times(words: Sequence[str]) -> list[str]:
-    """The words, each `--at TIME PROMPT` of them as one, `--at=TIME: PROMPT`: Typer has no lists of pairs."""
+    """Rewrite each `--at TIME PROMPT` as `--at=TIME: PROMPT`, since Typer has no list of pairs."""
     joined, index = list[str](), 0
     while index < len(words):
         option, *pair = words[index : index + 3]
@@ -127,7 +126,7 @@ def join_times(words: Sequence[str]) -> list[str]:
 
 
 class App(typer.Typer):
-    """A Typer app whose commands take -h, --config, --quiet and --verbose too."""
+    """A Typer app whose commands also take -h, --config, --quiet and --verbose."""
 
     def __init__(self, **options: Any) -> None:
         settings = {"help_option_names": ["-h", "--help"]}
@@ -150,7 +149,7 @@ SHARED = {"config": (Config, None), "quiet": (Quiet, False), "verbose": (Verbose
 
 
 def with_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with --config, --quiet and --verbose, which act by their callbacks."""
+    """The command with --config, --quiet and --verbose, handled by their callbacks."""
     own = inspect.signature(function).parameters
     added = {name: hint for name, hint in SHARED.items() if name not in own}
 
@@ -170,7 +169,7 @@ def with_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def with_path_check(name: str, hint: Any) -> Any:
-    """A parameter's annotation, which refuses an empty path where it takes a path."""
+    """Make path parameters reject an empty path."""
     value, *details = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
     info = copy(next((one for one in details if isinstance(one, ParameterInfo)), None))
     if info is None or Path not in {value, *get_args(value)}:
@@ -185,18 +184,18 @@ def with_path_check(name: str, hint: Any) -> Any:
 
 
 def path_parser(option: str) -> Callable[[str | Path], Path]:
-    """The parser of an option's path: `Path` would take an empty one, as of an unset variable, for this folder."""
+    """A path parser that rejects "", as from an unset shell variable, which `Path` would read as the current folder."""
 
     def path(text: str | Path) -> Path:
         if not str(text):
-            raise UsageError(f"{option} is an empty path", "give a file or folder; . is the current folder")
+            raise UsageError(f"{option} must not be an empty path", "give a file or folder; . is the current folder")
         return Path(text)
 
     return path
 
 
 def with_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with the options that models add; it finds their values in its context's `params`."""
+    """Add the models' own options to a command; their values are in `ctx.params`."""
     added = registry.options()
 
     @wraps(function)
@@ -222,7 +221,7 @@ def with_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _by_model() -> list[tuple[str, ModelOption]]:
-    """Every option that a model adds, with the name of the first model that does."""
+    """Every model option, with the first model that defines it."""
     first: dict[str, tuple[str, ModelOption]] = {}
     for model in registry.all_models():
         first = {option.key: (model.spec.name, option) for option in model.options} | first
@@ -230,42 +229,44 @@ def _by_model() -> list[tuple[str, ModelOption]]:
 
 
 def complete(names: Iterable[str]) -> Callable[[str], list[str]]:
-    """Completes an option's value among names."""
+    """A shell completer for these names."""
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
 def check_quotes(context: typer.Context, prompt: str) -> None:
-    """Refuse a prompt that a shell gave in parts, since it was not in quotes. Raises: UsageError."""
+    """Reject an unquoted prompt, which the shell splits into several arguments. Raises: UsageError."""
     if context.args:
         parts = [prompt, *context.args]
-        raise UsageError(f"the prompt came in {len(parts)} parts", f'put it in quotes: "{" ".join(parts)}"')
+        raise UsageError(
+            f"got {len(parts)} arguments, expected a single prompt", f'quote the prompt: "{" ".join(parts)}"'
+        )
 
 
 def read_prompt(prompt: str) -> str:
-    """The prompt, or what standard input holds for `-`, on one line. Raises: UsageError."""
+    """The prompt, or standard input for `-`, joined to one line. Raises: UsageError."""
     if prompt != "-":
         return prompt
     if sys.stdin.isatty():
-        ui.note("type the prompt, then Ctrl-D on a line of its own")
+        ui.note("type the prompt, then press Ctrl-D on a new line")
     if isinstance(sys.stdin, TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # what is no text is refused like any prompt that is none
+        sys.stdin.reconfigure(errors="surrogateescape")  # invalid UTF-8 is rejected later, like in any prompt
     text = sys.stdin.read(LONGEST_PROMPT + 1)
     if len(text) > LONGEST_PROMPT:
-        raise UsageError(f"the prompt on standard input has over {LONGEST_PROMPT} characters", "shorten it")
+        raise UsageError(f"the prompt on standard input is longer than {LONGEST_PROMPT} characters", "shorten it")
     return " ".join(text.split())
 
 
 def typed(context: typer.Context) -> dict[str, str]:
-    """The options that are on the command line, not left as they are by default, each with its panel in the help."""
+    """Options set on the command line, and their help panels."""
     sources = [(one, context.get_parameter_source(one.name or "")) for one in context.command.params]
     said = [one for one, source in sources if source and source.name == "COMMANDLINE"]
     return {max(one.opts, key=len): getattr(one, "rich_help_panel", "") for one in said}
 
 
 def check_model_options(context: typer.Context, model: str) -> None:
-    """Name options on the command line that have no effect with the model; reset those from elsewhere.
+    """Warn about command-line options that the model ignores, and reset those from files or variables.
 
-    A configuration file may be shared by several models. Raises: UsageError where the video would be another one.
+    A configuration file may be shared by several models. Raises: UsageError if ignoring one would change the video.
     """
     for line in refuse_options(model, typed(context)):
         ui.warn(line)
@@ -275,12 +276,12 @@ def check_model_options(context: typer.Context, model: str) -> None:
 
 
 def refuse_options(model: str, flags: Container[str]) -> list[str]:
-    """Notes on flags that have no effect with a model. Raises: UsageError where the video would be another one."""
+    """Notes on flags that have no effect with a model. Raises: UsageError if ignoring one would change the video."""
     name, ignored = registry.find(model).spec.name, registry.find(model).spec.ignored
     notes = []
     for one in sorted(ignored, key=lambda one: not one.hint):
         if one.option in flags:
-            message = f"{one.option} does nothing with {name}: {one.reason}"
+            message = f"{one.option} has no effect with {name}: {one.reason}"
             if one.hint:
                 raise UsageError(message, one.hint)
             notes.append(message)
@@ -291,7 +292,7 @@ def refuse_options(model: str, flags: Container[str]) -> list[str]:
 
 
 def useless_options(model: str) -> set[str]:
-    """Options that have no effect with a model, those of other models included, by their names in Python."""
+    """Parameter names of options that have no effect with a model."""
     found = registry.find(model)
     ignored = {one.option[2:].replace("-", "_") for one in found.spec.ignored}
     return ignored | (registry.options().keys() - {option.key for option in found.options})

@@ -1,6 +1,6 @@
-"""Values of options from elsewhere: `PAVDM_` variables, `--config FILE`, ./pavdm.toml, the user's file.
+"""Option values from `PAVDM_` environment variables, `--config FILE`, ./pavdm.toml and the user's file.
 
-Each stands above the next; below them all are a command's defaults and the model card. Typer reads the variables and
+Earlier sources override later ones; all override a command's defaults and the model card. Typer reads the variables and
 the merged files (its `default_map`); this module finds, checks and merges the files, and says where a value is from.
 """
 
@@ -22,17 +22,17 @@ from pavdm_cli.commands.option_values import Option, check_value, key_of, near, 
 from pavdm_cli.errors import PavdmError, UsageError
 
 PROJECT_FILE = Path("pavdm.toml")
-COMMON = ("generate", "extend", "batch")  # the commands for which keys outside every section hold
-ALTERNATIVES = (("seconds", "frames"), ("at", "timeline"))  # of which the one with the higher source counts
+COMMON = ("generate", "extend", "batch")  # commands that top-level keys apply to
+ALTERNATIVES = (("seconds", "frames"), ("at", "timeline"))  # mutually exclusive; the source with higher precedence wins
 NOT_OF_THE_VIDEO = ("plan", "json", "quiet", "verbose")  # options that say what a command prints
 OTHER_VARIABLES = ("PAVDM_FFMPEG", "PAVDM_TRACEBACK", "PAVDM_BATCH_WORKER")
-RANKS = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")  # Typer's names of sources, the highest last
+RANKS = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")  # Typer's parameter sources, lowest precedence first
 _ORIGINS = "pavdm.origins"
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value is in the files."""
+    """The file and key that a value comes from."""
 
     path: Path
     key: str  # as the file has it
@@ -44,7 +44,7 @@ def user_file() -> Path:
 
 
 def use_files(context: typer.Context, path: Path | None) -> Path | None:
-    """The callback of --config: its file and the standard ones become the command's defaults. Raises: UsageError."""
+    """The callback of --config: the files become the command's `default_map`. Raises: UsageError."""
     standard = [file for file in (user_file(), PROJECT_FILE) if os.path.lexists(file)]
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
@@ -59,7 +59,7 @@ def use_files(context: typer.Context, path: Path | None) -> Path | None:
 
 
 def _sections_for(context: typer.Context, file: Path) -> Iterator[dict[str, tuple[Any, str]]]:
-    """What a file has for the command, the lowest first: by parameter, the value and its key."""
+    """A file's values for this command, lowest precedence first: {parameter: (value, key)}."""
     words, own = command_words(context), options_of(context.command)
     sections = checked_sections(read_config(file), context.find_root().command, file)
     for section in ((), words):
@@ -77,7 +77,7 @@ def _alternatives(name: str) -> set[str]:
 def checked_sections(
     values: Mapping[str, Any], command: Any, file: Path, words: tuple[str, ...] = ()
 ) -> dict[tuple[str, ...], dict[str, Any]]:
-    """The keys of every section, by the words of its command. Raises: UsageError for what no command can use."""
+    """The keys of every section, by the words of its command. Raises: UsageError for unknown keys or invalid values."""
     commands = getattr(command, "commands", {})
     tables = {key: value for key, value in values.items() if key in commands and isinstance(value, dict)}
     own, known = {key: value for key, value in values.items() if key not in tables}, _options(command, words)
@@ -87,7 +87,7 @@ def checked_sections(
         option = known.get(key.replace("-", "_")) if isinstance(key, str) else None
         if option is None:
             what = f"section {key!r}" if isinstance(value, dict) else f"option {key!r}"
-            raise UsageError(f"{place}there is no {what}", near(key, _written([*known], [*commands])) or hint)
+            raise UsageError(f"{place}unknown {what}", near(key, _written([*known], [*commands])) or hint)
         if error := check_value(option, value).error:
             raise UsageError(f"{place}{key} is {error}", near(value, option.choices) or hint)
     sections = {words: own}
@@ -97,7 +97,7 @@ def checked_sections(
 
 
 def _options(command: Any, words: tuple[str, ...]) -> dict[str, Option]:
-    """What a section may hold, by key; outside every section, options of any command that reads them there."""
+    """The valid options of a section; top-level keys may be options of any command in COMMON."""
     if words:
         return {} if hasattr(command, "commands") else options_of(command)
     shared = [options_of(command.commands[name]) for name in reversed(COMMON) if name in command.commands]
@@ -119,13 +119,13 @@ def command_words(context: typer.Context) -> tuple[str, ...]:
 
 
 def variable(key: str, words: tuple[str, ...]) -> str:
-    """The variable of an option: PAVDM_STEPS where videos are made, else PAVDM_TRAIN_DENOISER_STEPS."""
+    """The variable of an option: PAVDM_STEPS for commands that make videos, PAVDM_TRAIN_DENOISER_STEPS for others."""
     parts = ("pavdm", *(() if not words or words[0] in COMMON else words), key)
     return "_".join(parts).replace("-", "_").upper()
 
 
 def read_variables(context: typer.Context) -> None:
-    """Let Typer read the command's variables."""
+    """Set the environment variable of every parameter."""
     parameters: list[Any] = context.command.params
     for parameter in parameters:
         parameter.envvar = variable(key_of(parameter), command_words(context))
@@ -133,7 +133,7 @@ def read_variables(context: typer.Context) -> None:
 
 
 def drop_alternatives(context: typer.Context) -> None:
-    """Of options that exclude each other, reset those from a lower source than the highest."""
+    """Of mutually exclusive options, keep only those with the highest precedence."""
     for group in ALTERNATIVES:
         ranks = {name: RANKS.index(_source(context, name)) for name in group if name in context.params}
         for name, rank in ranks.items():
@@ -142,7 +142,7 @@ def drop_alternatives(context: typer.Context) -> None:
 
 
 def reset(context: typer.Context, name: str) -> None:
-    """Give a parameter its default, as if nothing had set it."""
+    """Reset a parameter to its default."""
     context.params[name] = options_by_name(context)[name].parameter.default
     sources: Any = type(context.get_parameter_source(name))
     context.set_parameter_source(name, sources.DEFAULT)
@@ -159,7 +159,7 @@ def _source(context: typer.Context, name: str) -> str:
 
 
 def source_of(context: typer.Context, parameter: Any) -> str:
-    """The flag, the variable or the file that a parameter's value is from; empty for a default."""
+    """The flag, variable or file that set a parameter; empty for a default."""
     source = _source(context, parameter.name)
     if source == "DEFAULT_MAP":
         return str(context.meta[_ORIGINS][parameter.name].path)
@@ -187,11 +187,11 @@ def is_from_elsewhere(context: typer.Context, name: str) -> bool:
 
 
 def attribute(error: PavdmError, context: typer.Context) -> None:
-    """Name in an error the file or the variable that the wrong value is from."""
+    """Prefix an error with the file or variable that set the invalid value."""
     for key, option in options_of(context.command).items():
         flag, place = f"--{key.replace('_', '-')}", source_of(context, option.parameter)
         pattern = rf"(?<![\w-]){re.escape(flag)}(?![\w-])"
-        is_number = option.type in (int, float)  # which messages name without dashes too: "steps must be positive"
+        is_number = option.type in (int, float)  # messages may name numbers without dashes: "steps must be positive"
         text = f"{error.message} {error.hint}"
         if is_from_elsewhere(context, option.name) and (
             re.search(pattern, text) or (is_number and re.search(rf"\b{key}\b", error.message))
@@ -203,22 +203,22 @@ def attribute(error: PavdmError, context: typer.Context) -> None:
 
 
 def attributed_value(message: str, parameter: Any, context: typer.Context) -> UsageError | None:
-    """Typer's message on a value that is from a variable or a file; None for one on the command line."""
+    """A UsageError for an invalid value from a variable or file; None for the command line."""
     if parameter is None or not is_from_elsewhere(context, parameter.name):
         return None
     is_file = _source(context, parameter.name) == "DEFAULT_MAP"
     key = f": {context.meta[_ORIGINS][parameter.name].key}" if is_file else ""
-    hint = f"`{context.command_path} --help` lists what it takes"
+    hint = f"`{context.command_path} --help` lists the options"
     return UsageError(f"{source_of(context, parameter)}{key}: {message}", hint)
 
 
 def warn_of_variables(root: Any) -> None:
-    """Note PAVDM_ variables that no command reads: a misspelt one has no effect."""
+    """Warn about PAVDM_ variables that no command reads, such as misspelled ones."""
     variables = [name for name in os.environ if name.startswith("PAVDM_") and os.environ[name]]
     known = {*OTHER_VARIABLES, *_variables(root)} if variables else set()
     for name in sorted({*variables} - known):
         word = near(name, known)
-        ui.warn(f"no option of pavdm is set by {name}{f': {word}' if word else ''}")
+        ui.warn(f"{name} does not set any option of pavdm{f': {word}' if word else ''}")
 
 
 def _variables(command: Any, words: tuple[str, ...] = ()) -> Iterator[str]:

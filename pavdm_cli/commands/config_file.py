@@ -1,4 +1,4 @@
-"""Configuration files, TOML or YAML, as plain values; hostile ones are refused in one line."""
+"""Configuration files, TOML or YAML, as plain values; malformed or malicious ones are rejected in one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pavdm_cli.runtime.untrusted import InvalidError, check_depth, read_text
 
 MAX_BYTES = 64 << 10
 PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*"""
-LONG_KEY = re.compile(rf"(?<![\w-]){PART}(?:\.[ \t]*{PART}){{32}}")  # which takes tomllib quadratic time
+LONG_KEY = re.compile(rf"(?<![\w-]){PART}(?:\.[ \t]*{PART}){{32}}")  # takes quadratic time in tomllib
 MAX_DEPTH = 6  # of nested tables and lists; options need 3
 YAML = (".yaml", ".yml")
 
@@ -24,7 +24,7 @@ YAML = (".yaml", ".yml")
 def read_config(path: Path) -> dict[str, Any]:
     """The content of a configuration file. Raises: UsageError."""
     if path.suffix.lower() not in (".toml", *YAML):
-        raise UsageError(f"cannot read {path} as a configuration", "name a file that ends in .toml, .yaml or .yml")
+        raise UsageError(f"{path} is not a TOML or YAML file", "use a file that ends in .toml, .yaml or .yml")
     try:
         text = read_text(path, MAX_BYTES)
         values = parse_toml(text) if path.suffix.lower() == ".toml" else parse_yaml(text)
@@ -41,12 +41,12 @@ def read_config(path: Path) -> dict[str, Any]:
 def parse_toml(text: str) -> dict[str, Any]:
     """The value of a TOML document. Raises: InvalidError."""
     if LONG_KEY.search(text):
-        raise InvalidError("it has a key of over 32 parts")
+        raise InvalidError("it has a key with more than 32 parts")
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidError(f"it is not TOML: {error}") from None
-    except (ValueError, RecursionError):  # a number of thousands of digits; lists in lists
+    except (ValueError, RecursionError):  # a number of thousands of digits; deeply nested lists
         raise InvalidError("it has a number out of range, or is nested too deeply") from None
 
 
@@ -68,7 +68,7 @@ def parse_yaml(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise InvalidError("it has a number out of range, or is nested too deeply") from None
     if not isinstance(value, dict):
-        raise InvalidError("it holds no options; write `steps: 30`, one in each line")
+        raise InvalidError("it is not a mapping of options; write one `name: value` per line, such as `steps: 30`")
     return value
 
 
@@ -86,5 +86,5 @@ def _toml_value(value: Any) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"{printable(text)} is not UTF-8", "rename the file: TOML holds no other names") from None
+        raise UsageError(f"{printable(text)} is not UTF-8", "rename the file: TOML only supports Unicode") from None
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""`pavdm doctor`: what is installed here and what it can do."""
+"""`pavdm doctor`: show what is installed and what works."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MISSING = "not installed"
 
 
 def doctor(as_json: Json = False) -> None:
-    """Show versions, devices, attention backends and why one is unavailable, video encoders and free disk space."""
+    """Show versions, devices, attention backends (and why any are unavailable), encoders and free disk space."""
     report: dict[str, Sequence[tuple[str, ...]]] = {
         "versions": [("pavdm", __version__), ("python", _python()), *_versions()],
         "extra opensora": _opensora(),
@@ -49,7 +49,7 @@ def doctor(as_json: Json = False) -> None:
 
 
 def _as_dict(rows: Sequence[tuple[str, ...]]) -> dict[str, Any]:
-    """The first column's names with the second, or with whether it can be used and why."""
+    """Rows as a dict: {name: value}, or {name: {usable, reason}}."""
     if len(rows[0]) == 2:
         return dict(rows)  # type: ignore[arg-type]
     return {name: {"usable": usable == "yes", "reason": reason} for name, usable, reason in rows}
@@ -64,18 +64,18 @@ def _versions() -> list[tuple[str, str]]:
 
 
 def _triton() -> str:
-    """The version; where it is missing, who needs it. PyPI's torch for Linux brings its own."""
+    """Triton's version, or who needs it. PyPI's torch wheels for Linux depend on it."""
     version = _version("triton")
     if version != MISSING:
         return version
-    needed = install_command("gpu") if platform.system() == "Linux" else "for GPUs on Linux alone"
+    needed = install_command("gpu") if platform.system() == "Linux" else "only for GPUs on Linux"
     return f"{MISSING}; only kernels on a GPU need it: {needed}"
 
 
 def _opensora() -> list[tuple[str, str]]:
     rows = [(name, _version(name)) for name in optional_imports.PACKAGES]
     whole = all(version != MISSING for _, version in rows)
-    return [*rows, ("opensora-v1.2", "can be fetched and run" if whole else f"no: {install_command('opensora')}")]
+    return [*rows, ("opensora-v1.2", "ready to download and run" if whole else f"no: {install_command('opensora')}")]
 
 
 def _version(package: str) -> str:
@@ -106,7 +106,7 @@ def _backends() -> list[tuple[str, str, str]]:
     rows = []
     for name, backend in BACKENDS.items():
         reasons = "; ".join(filter(None, (backend.unfit_machine(machine), backend.probe())))
-        use = "tried by auto" if name in auto_order(machine) else "only by name"
+        use = "used by auto" if name in auto_order(machine) else "only if named"
         rows.append((name, "no" if reasons else "yes", reasons or f"{use}, on {machine}"))
     return rows
 
@@ -120,7 +120,7 @@ def _codecs() -> list[tuple[str, str]]:
     return [
         ("PyAV", av.__version__),
         ("encoders", ", ".join(encoders)),
-        ("ffmpeg", find_ffmpeg() or "none: not needed"),
+        ("ffmpeg", find_ffmpeg() or "not found (optional)"),
     ]
 
 

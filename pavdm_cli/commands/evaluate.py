@@ -24,7 +24,7 @@ WORLD_COLUMNS = ("adherence_object", "adherence_color", "one_object", "object_su
 
 
 class DefaultCommand(common.Group):
-    """A group whose first word may be left out: then it is `videos`."""
+    """A command group with a default command, `videos`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As usual, with the default command's name in front where no command is named."""
@@ -39,8 +39,8 @@ Paths = Annotated[list[Path], typer.Argument(metavar="VIDEOS...", help="Video fi
 Reference = Annotated[
     list[Path] | None,
     typer.Option(
-        help="A real video, or a folder of them: distances between the two sets, and z-scores with three or more. "
-        "Repeatable."
+        help="A real video or folder of videos to compare with: distances between the sets, and z-scores if there are "
+        "at least three. Repeatable."
     ),
 ]
 ChunkFrames = Annotated[
@@ -48,15 +48,16 @@ ChunkFrames = Annotated[
     typer.Option(min=2, max=10_000, help="Frames per chunk, for the joint ratio; default: the file's metadata."),
 ]
 Flow = Annotated[
-    bool, typer.Option("--flow", help="Also dynamic degree and unpredicted change, by optical flow: much slower.")
+    bool,
+    typer.Option("--flow", help="Also measure dynamic degree and unpredicted change with optical flow (much slower)."),
 ]
 Plot = Annotated[Path | None, typer.Option(help="Write the metrics over time as FILE.png, .svg or .html.")]
 Out = Annotated[
-    Path | None, typer.Option(help="Keep measurements in this .jsonl file; what it has already is not measured again.")
+    Path | None, typer.Option(help="Store measurements in this .jsonl file, and reuse those already in it.")
 ]
 Export = Annotated[
     tuple[str, str],
-    typer.Option(metavar="vbench-long DIR", help="Write the videos in VBench-Long's layout, to be scored elsewhere."),
+    typer.Option(metavar="vbench-long DIR", help="Export the videos in VBench-Long's layout, for scoring with VBench."),
 ]
 NO_EXPORT = ("", "")
 
@@ -80,9 +81,10 @@ def videos(
     export: Export = NO_EXPORT,
     as_json: options.Json = False,
 ) -> None:
-    """Scene changes, jumps at chunk borders, dynamics, flicker, shake, drift of brightness, contrast, noise and more.
+    """Scene changes, jumps at chunk boundaries, dynamics, flicker, shake, drift of brightness, contrast and more.
 
-    Every metric is also averaged over clips of two seconds. Real videos of the same length tell what is ordinary.
+    Every metric is also averaged over clips of two seconds. Use real videos of the same length with --reference for
+    comparison.
     Videos of the bundled model are also compared with what their prompts say.
     """
     from pavdm_cli import ui
@@ -118,7 +120,10 @@ def videos(
 @app.command()
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="A folder of videos.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="A folder of the same prompts and seeds, or file names.")],
+    b: Annotated[
+        Path,
+        typer.Argument(metavar="B", help="A folder of videos with the same prompts and seeds, or the same file names."),
+    ],
     chunk_frames: ChunkFrames = None,
     flow: Flow = False,
     out: Out = None,
@@ -147,7 +152,7 @@ def compare(
 
 
 def check_installed() -> None:
-    """Refuse to begin without the packages of the extra `eval`. Raises: PavdmError."""
+    """Fail early if the packages of the extra `eval` are missing. Raises: PavdmError."""
     from importlib.util import find_spec
 
     from pavdm_cli.runtime.install_hints import install_command
@@ -167,7 +172,7 @@ def _check_plot(plot: Path | None) -> None:
             f"--plot must end in {', '.join(PLOT_SUFFIXES)}, got {plot.name!r}", "for example --plot drift.png"
         )
     if plot.is_dir() or not plot.absolute().parent.is_dir():
-        raise OutputError(f"cannot write {plot}", "its folder must exist")
+        raise OutputError(f"cannot write {plot}", "it is a folder, or its parent folder does not exist")
 
 
 def measure_all(paths: Sequence[Path], options: MeasureOptions, out: Path | None) -> list[Measurement]:
@@ -185,7 +190,7 @@ def measure_all(paths: Sequence[Path], options: MeasureOptions, out: Path | None
 
 
 def set_distances(results: Sequence[Measurement], references: Sequence[Measurement]) -> SetDistances | None:
-    """Distances between the two sets, and a warning where they are of little worth; None without references."""
+    """Distances between the two sets, with a warning if too few videos make them unreliable; None without any."""
     if not references:
         return None
     from pavdm_cli import ui
@@ -206,7 +211,7 @@ def distance_rows(distances: SetDistances) -> list[tuple[str, ...]]:
 
 
 def table(results: Sequence[Measurement], scores: Sequence[dict[str, float | None]]) -> list[tuple[str, ...]]:
-    """A head and rows: metrics below each other for a few videos, videos below each other for many."""
+    """A header and rows: one row per metric for a few videos, one row per video for many."""
     names = list(dict.fromkeys(name for one in results for name in one.metrics))
     if len(results) <= MOST_COLUMNS:
         head = ("metric", *(Path(one.path).name for one in results))
@@ -226,7 +231,7 @@ def _cell(name: str) -> Any:
 
 
 def number(value: float | None) -> str:
-    """A figure as people read it."""
+    """Format a number for people."""
     return "-" if value is None else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 

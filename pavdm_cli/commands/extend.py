@@ -25,18 +25,21 @@ NewSeconds = Annotated[
         "-s",
         parser=parse_seconds,
         metavar="SECONDS|forever",
-        help="New seconds, 10 unless given, or forever: until Ctrl-C, which completes the file.",
+        help="Seconds to add, default 10, or 'forever' to run until Ctrl-C, which finishes the file.",
         rich_help_panel=options.WHAT,
     ),
 ]
-NewFrames = Annotated[int | None, typer.Option(help="New frames, at INPUT's rate.", rich_help_panel=options.WHAT)]
+NewFrames = Annotated[
+    int | None,
+    typer.Option(help="Frames to add, at INPUT's frame rate, instead of --seconds.", rich_help_panel=options.WHAT),
+]
 Start = Annotated[
     Literal["clip", "noised"],
-    typer.Option(help="clip: keep its last chunk clean. noised: noise its last window again (algorithm 1)."),
+    typer.Option(help="clip: condition on the clean last chunk. noised: re-noise the last window (algorithm 1)."),
 ]
 Audio = Annotated[
     Literal["keep", "silence", "drop"],
-    typer.Option(help="INPUT's sound: as it is, with silence after it, or none."),
+    typer.Option(help="INPUT's audio: keep: copy it; silence: copy it and pad with silence; drop: none."),
 ]
 
 
@@ -52,7 +55,7 @@ def extend(
     blend: timeline_options.Blend = 0.0,
     output: options.Out = None,
     start: Start = "clip",
-    only_new: Annotated[bool, typer.Option("--only-new", help="Write the continuation alone.")] = False,
+    only_new: Annotated[bool, typer.Option("--only-new", help="Write only the continuation.")] = False,
     audio: Audio = "keep",
     model: options.Model = "pocket",
     seed: options.Seed = None,
@@ -87,9 +90,9 @@ def extend(
     force: options.Force = False,
     keep_state: options.KeepState = False,
 ) -> None:
-    """Continue the video INPUT from its last frames, and write both as one file.
+    """Extend the video INPUT from its last frames; writes both as one file.
 
-    The model reads the end of INPUT at its own size and rate; its frames are scaled back. INPUT is encoded once.
+    The model reads the end of INPUT at its own size and rate; new frames are scaled back to INPUT's size.
     """
     common.check_model_options(ctx, model)
     extension = Extension(source, start, only_new, audio)

@@ -1,4 +1,4 @@
-"""Flags of a command to a `Request`: `generate`, `extend` and `bench` share them."""
+"""Converts the flags of `generate`, `extend` and `bench` to a `Request`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pavdm_cli.models.registry import find
 
 
 def request_of(params: Mapping[str, Any], **more: Any) -> Request:
-    """The flags of a command, by parameter name; `more` replaces some. Raises: ModelError, UsageError."""
+    """Build a request from a command's parameters; `more` overrides some. Raises: ModelError, UsageError."""
     values = dict(params)
     values |= {"path": values.pop("output", None), "ffmpeg": os.environ.get("PAVDM_FFMPEG", "")}
     values |= more

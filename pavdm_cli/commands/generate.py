@@ -1,4 +1,4 @@
-"""`pavdm generate`: a prompt becomes a video file."""
+"""`pavdm generate`: generate a video from a prompt."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def generate(
 ) -> None:
     """Make a video of any length from a PROMPT.
 
-    The file plays while it grows. Ctrl-C finishes the current chunk and saves it; `pavdm resume` continues.
+    The file can be played while it is being written. Ctrl-C finishes the current chunk and stops;
+    `pavdm resume` continues.
     """
     common.check_quotes(ctx, prompt)
     prompt = common.read_prompt(prompt)

@@ -1,4 +1,4 @@
-"""The options of a video's length, which may have no end."""
+"""The options for a video's length, which may be endless."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Seconds = Annotated[
         "-s",
         parser=parse_seconds,
         metavar="SECONDS|forever",
-        help="Length of the video in seconds, 10 by default, or forever: until Ctrl-C, which completes the file.",
+        help="Length in seconds, default 10, or 'forever' to run until Ctrl-C, which finishes the file.",
         rich_help_panel=WHAT,
     ),
 ]
@@ -44,7 +44,7 @@ Loop = Annotated[
     bool,
     typer.Option(
         "--loop",
-        help="End where the video begins: its last chunks are shown its first two, clean, behind them.",
+        help="Loop seamlessly: the last chunks are conditioned on the first two, so that the end leads into the start.",
         rich_help_panel=WHAT,
     ),
 ]

@@ -1,4 +1,4 @@
-"""`pavdm models`: which models there are, what each knows, and the weights of those that are fetched."""
+"""`pavdm models`: list models, show their details, and manage weights."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from pavdm_cli.runtime.printable import command_line
 
 MEGABYTE = 10**6
 
-app = App(help="List the models, show what one knows, fetch and remove weights.")
+app = App(help="List models, show details, download and remove weights.")
 
 Name = Annotated[str, typer.Argument(autocompletion=complete(MODELS), help="A model's name, see `pavdm models list`.")]
 
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
-    """List all models, with the disk space of their weights and of the cache."""
+    """List all models and the disk space used by weights and the cache."""
     if as_json:
         cache = {"folder": str(_cache_folder()), "bytes": dict(_caches())}
         print(json.dumps({"models": [_facts(spec) for spec in specs()], "cache": cache}))
@@ -42,7 +42,7 @@ def list_(as_json: Json = False) -> None:
 
 @app.command()
 def show(name: Name = "pocket", as_json: Json = False) -> None:
-    """Show one model: its sizes, licence, and the words it knows."""
+    """Show a model's sizes, licence and vocabulary."""
     model = find(name)
     spec, (tables, data) = model.spec, model.prompt_help()
     if as_json:
@@ -67,7 +67,7 @@ def pull(
     name: Name,
     folder: Annotated[Path | None, typer.Option(help="Destination folder; pass it to --model.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes and free disk space only.")] = False,
-    accept: Annotated[bool, typer.Option("--accept-license", help="Accept the licence without being asked.")] = False,
+    accept: Annotated[bool, typer.Option("--accept-license", help="Accept the licence without prompting.")] = False,
 ) -> None:
     """Download a model's weights, resuming an interrupted download, and check their hashes."""
     from pavdm_cli.hub import download, weights_dir
@@ -75,7 +75,7 @@ def pull(
 
     spec = find(name).spec
     if folder is None and weights_dir.is_linked(spec):
-        ui.note(f"nothing to fetch: all files are {_hub_note(spec)}")
+        ui.note(f"nothing to download: all files are {_hub_note(spec)}")
         print(weights_dir.weights_folder(spec))
         return
     todo = parts.plan(
@@ -87,7 +87,9 @@ def pull(
     for file in todo.missing:
         ui.note(f"{file.size / 1e9:9.3f} GB  {file.path}")
     free = download.free_space(todo.folder) / 1e9
-    ui.note(f"{todo.remaining / 1e9:.3f} GB to fetch, {todo.downloaded / 1e9:.3f} GB are there, {free:.1f} GB free")
+    ui.note(
+        f"{todo.remaining / 1e9:.3f} GB to fetch, {todo.downloaded / 1e9:.3f} GB already downloaded, {free:.1f} GB free"
+    )
     if dry_run:
         return
     if spec.terms and todo.remaining:
@@ -96,7 +98,7 @@ def pull(
         parts.pull(todo, _counted(advance))
     if any(todo.folder.glob("*/*.bin")) and not any(todo.folder.glob("text_encoder/*.safetensors")):
         command = command_line(("pavdm", "models", "convert"), str(todo.folder / "text_encoder"))
-        ui.warn(f"T5 came pickled: `{command}` makes it readable")
+        ui.warn(f"the T5 weights are pickled: convert them with `{command}`")
     print(todo.folder)
 
 
@@ -104,14 +106,14 @@ def pull(
 def verify(
     name: Annotated[str, typer.Argument(help="A model's name, or the folder it was pulled to.")], as_json: Json = False
 ) -> None:
-    """Compare a downloaded model's files with the hashes they were published with."""
+    """Check a downloaded model's files against the published hashes."""
     from pavdm_cli.hub import cache as hub_cache
     from pavdm_cli.hub import pull as parts
     from pavdm_cli.hub.weights_dir import is_linked, pull_command
 
     spec = None if Path(name).is_dir() and name not in MODELS else find(name).spec
     if spec and not spec.parts:
-        raise UsageError(f"{spec.name} was not fetched: nothing to compare it with", "it comes with the package")
+        raise UsageError(f"{spec.name} is bundled and has no published hashes", "it comes with the package")
     folder = _home(spec) if spec else Path(name).resolve()  # even if its configurations are damaged
     linked = spec if spec and is_linked(spec) else None
     published = get(name).spec if name in MODELS else next((one for one in specs() if one.parts), specs()[0])
@@ -122,13 +124,13 @@ def verify(
         else parts.find_problems(folder, watch=ui.note, command=command)
     )
     if wrong:
-        delete = f"{hub_cache.removal_command(linked)} deletes them" if linked else "delete what is there of them"
-        hint = f"{delete}, and {command} fetches them again"
+        delete = f"{hub_cache.removal_command(linked)} deletes them" if linked else "delete the files that are there"
+        hint = f"{delete}, then run {command} to download them again"
         raise ModelError(f"missing or changed: {', '.join(wrong)}", hint)
     if as_json:
         print(json.dumps({"folder": str(folder), "verified": True}))
     else:
-        ui.show([f"all files of {folder} are as published"])
+        ui.show([f"all files of {folder} match the published hashes"])
 
 
 @app.command()
@@ -143,9 +145,9 @@ def path(name: Name = "pocket", as_json: Json = False) -> None:
 @app.command()
 def remove(
     name: Annotated[
-        str, typer.Argument(autocompletion=complete(MODELS), help="A downloaded model's name; none with --cache alone.")
+        str, typer.Argument(autocompletion=complete(MODELS), help="A downloaded model; omit to clear only the cache.")
     ] = "",
-    cache: Annotated[bool, typer.Option("--cache", help="Clear the cache of prompt embeddings too.")] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="Also clear the cache of prompt embeddings.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -153,7 +155,7 @@ def remove(
     from pavdm_cli.hub import pull as parts
 
     if not name and not cache:
-        raise UsageError("nothing to remove was named", "name a model of `pavdm models list`, or give --cache")
+        raise UsageError("nothing to remove", "name a model of `pavdm models list`, or give --cache")
     models = [parts.removal_target(find(name).spec)] if name else []
     doomed = [*models, *(_cache_folder() / kind for kind, _ in _caches() if cache)]
     kept = [folder.resolve() for folder in models if folder.is_symlink()]
@@ -162,13 +164,13 @@ def remove(
     freed = sum(map(parts.delete, doomed))
     if as_json:
         print(json.dumps({"removed": list(map(str, doomed)), "freed_bytes": freed}))
-    note = "".join(f"; it was a link, and its files are kept in {folder}" for folder in kept)
+    note = "".join(f"; it was a link; its files remain in {folder}" for folder in kept)
     ui.note(f"{freed / 1e9:.3f} GB freed{note}")
 
 
 @app.command()
 def convert(folder: Annotated[Path, typer.Argument(help="Folder with .bin or .pt files.")]) -> None:
-    """Convert pickled weights to safetensors in the same folder; only tensors are read, no code is run."""
+    """Convert pickled weights to safetensors in the same folder; only tensors are read, no pickled code is executed."""
     from pavdm_cli.hub.convert import convert as converted
 
     for written in converted(folder):
@@ -176,7 +178,7 @@ def convert(folder: Annotated[Path, typer.Argument(help="Folder with .bin or .pt
 
 
 def _check_accepted(spec: ModelSpec, accept: bool) -> None:
-    """Ask for the consent to a licence that demands it. Raises: UsageError where nobody can be asked."""
+    """Ask the user to accept the licence. Raises: UsageError without a terminal."""
     if accept:
         return
     if not sys.stdin.isatty():
@@ -185,7 +187,7 @@ def _check_accepted(spec: ModelSpec, accept: bool) -> None:
 
 
 def _counted(advance: ui.Advance) -> Callable[[int], None]:
-    """Takes bytes and passes on whole megabytes."""
+    """Converts a byte callback to whole megabytes."""
     came = 0
 
     def add(count: int) -> None:
@@ -197,7 +199,7 @@ def _counted(advance: ui.Advance) -> Callable[[int], None]:
 
 
 def _latents(model: VideoModel) -> str:
-    """How latents stand for frames, for people."""
+    """Frames per latent, as text."""
     layout = model.layout(model.spec.size, model.spec.fps)
     if layout.unit > 1:
         return f"{layout.unit_frames} frames in {layout.unit} latents"
@@ -210,7 +212,7 @@ def _size(spec: ModelSpec) -> str:
 
 
 def _facts(spec: ModelSpec) -> dict[str, Any]:
-    """A model for scripts."""
+    """A model's details for --json."""
     height, width = spec.size
     values = ("name", "description", "licence", "fps", "window", "chunk", "steps", "guidance", "method")
     facts = {name: getattr(spec, name) for name in values} | {"width": width, "height": height}
@@ -248,7 +250,7 @@ def _bytes(folder: Path) -> int:
 
 
 def _caches() -> list[tuple[str, int]]:
-    """What is kept on disk between runs besides models, each folder with its bytes."""
+    """Cache folders and their sizes in bytes."""
     root = _cache_folder()
     folders = (
         sorted(path for path in root.iterdir() if path.is_dir() and path.name != "models") if root.is_dir() else []

@@ -1,4 +1,4 @@
-"""Options as data: the keys of a command's options in files, and whether a value fits one."""
+"""Describes a command's options as data, and validates values from files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typer.models import ParameterInfo
 from pavdm_cli.runtime.untrusted import FLAG, Kind, one_of, summarize
 
 MAX_TEXT = 100_000  # characters
-NOT_IN_FILES = ("config",)  # which names the file itself
+NOT_IN_FILES = ("config",)  # the option that names the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Option:
     is_list: bool
     least: float = -math.inf
     most: float = math.inf
-    words: tuple[str, ...] = ()  # that a number may be instead
+    words: tuple[str, ...] = ()  # strings accepted instead of a number, such as "forever"
 
     @property
     def name(self) -> str:
@@ -36,12 +36,12 @@ class Option:
 
     @property
     def choices(self) -> tuple[Any, ...]:
-        """All values that there are; empty where they are not listed."""
+        """The allowed values; empty if unrestricted."""
         return get_args(self.type) if get_origin(self.type) is Literal else ()
 
     @property
     def kind(self) -> Kind:
-        """The values that it takes; of a list, those of its items."""
+        """The kind of its values, or of a list's items."""
         if self.choices:
             return one_of(*self.choices)
         if self.type is bool:
@@ -51,14 +51,14 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A value as an option takes it, or what is wrong with it."""
+    """A validated value, or an error message."""
 
     value: Any
     error: str = ""
 
 
 def options_of(command: Any) -> dict[str, Option]:
-    """What a command takes, by key: the long option with underscores, or the name of an argument."""
+    """A command's options by key: the long option with underscores, or an argument's name."""
     hints = get_type_hints(command.callback, include_extras=True)
     own = [one for one in command.params if one.name in hints and one.name not in NOT_IN_FILES]
     return {key_of(one): _option(one, hints[one.name]) for one in own}
@@ -70,7 +70,7 @@ def key_of(parameter: Any) -> str:
 
 
 def check_value(option: Option, value: Any) -> Checked:
-    """Whether a value of a file has an option's type and range; on and off may be written as true and false."""
+    """Validate a value from a file; true and false are accepted for on and off."""
     if type(value) is bool and {"on", "off"} <= {*option.choices}:
         value = "on" if value else "off"
     kind, values = option.kind, value if option.is_list and type(value) is list else [value]
@@ -81,7 +81,7 @@ def check_value(option: Option, value: Any) -> Checked:
 
 
 def near(word: object, names: Iterable[str]) -> str:
-    """'did you mean steps?', of the name that a word is most like; empty where none is near."""
+    """'did you mean steps?', for the closest name; empty if none is close."""
     close = difflib.get_close_matches(str(word)[:100], list(map(str, names)), n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else ""
 
@@ -113,4 +113,4 @@ def _number(option: Option) -> Kind:
     return Kind(what, fits)
 
 
-TEXT = Kind("a text", lambda value: type(value) is str and len(value) <= MAX_TEXT and "\0" not in value)
+TEXT = Kind("a string", lambda value: type(value) is str and len(value) <= MAX_TEXT and "\0" not in value)

@@ -1,4 +1,4 @@
-"""The command line's options, each explained once."""
+"""The command-line options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPEED, FILE = "Speed and memory", "File"
 
 
 def check_finite(parameter: typer.CallbackParam, value: float | None) -> float | None:
-    """Refuse NaN and infinity, which pass the bounds of an option. Raises: UsageError."""
+    """Reject NaN and infinity, which pass Typer's bounds. Raises: UsageError."""
     if value is not None and not math.isfinite(value):
         raise UsageError(f"{parameter.opts[-1]} must be a number, got {value}", "leave it out for its default")
     return value
@@ -44,7 +44,7 @@ Size = Annotated[
 ]
 Aspect = Annotated[
     str,
-    typer.Option(help="WIDTH:HEIGHT of a size by name, such as 9:16 or 1:1; 240p unless named.", rich_help_panel=WHAT),
+    typer.Option(help="WIDTH:HEIGHT, such as 9:16 or 1:1, for a named --size (default 240p).", rich_help_panel=WHAT),
 ]
 Fps = Annotated[float | None, typer.Option(help="Frames per second; default: the model's own.", rich_help_panel=WHAT)]
 Image = Annotated[
@@ -66,7 +66,7 @@ Count = Annotated[
         "-n",
         min=1,
         max=10_000,
-        help="Number of videos, one per seed: seed, seed + 1, ... With -o NAME.mp4 they are NAME-SEED.mp4.",
+        help="Number of videos, with seeds SEED, SEED + 1, ... With -o NAME.mp4 the files are NAME-SEED.mp4.",
         rich_help_panel=WHAT,
     ),
 ]
@@ -86,8 +86,8 @@ Method = Annotated[
     str,
     typer.Option(
         autocompletion=complete(name for name in METHODS if name != "one"),
-        help="pa: progressive noise levels. rn, rw: clip after clip by replacement, on a clean or a noised context. "
-        "fifo: FIFO-Diffusion, one latent per step. windows: one after the other, each on the end of the one before.",
+        help="pa: progressive noise levels. rn, rw: clip by clip with replacement, on a clean or noised context. "
+        "fifo: FIFO-Diffusion, one latent per step. windows: each window conditioned on the end of the previous one.",
         rich_help_panel=HOW,
     ),
 ]
@@ -125,7 +125,7 @@ Stride = Annotated[
     int,
     typer.Option(
         min=0,
-        help="With --method windows: steps from one chunk's start to the next one's; 0: a window has one level.",
+        help="With --method windows: steps from one chunk's start to the next one's; 0: one level per window.",
         rich_help_panel=HOW,
     ),
 ]
@@ -133,14 +133,14 @@ Solver = Annotated[
     str | None,
     typer.Option(
         autocompletion=complete(SOLVERS),
-        help="euler, or unipc, which is of second order. Default: the model's.",
+        help="euler, or unipc (second order). Default: the model's.",
         rich_help_panel=HOW,
     ),
 ]
 Warmup = Annotated[
     int | None,
     typer.Option(
-        help="Weak first chunks to generate and drop; the model's own number unless given.", rich_help_panel=HOW
+        help="Number of lower-quality first chunks to generate and discard. Default: the model's.", rich_help_panel=HOW
     ),
 ]
 Reencode = Annotated[
@@ -155,7 +155,7 @@ Reencode = Annotated[
 EditRatio = Annotated[
     float,
     typer.Option(
-        help="rn: noise level, 0 to 1, below which the conditioning frames may change too; 0 keeps them fixed.",
+        help="rn: noise level (0 to 1) below which the conditioning frames are denoised too; 0 keeps them fixed.",
         rich_help_panel=HOW,
     ),
 ]
@@ -170,7 +170,7 @@ Guidance = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        autocompletion=complete(DEVICES), help="auto, cpu, cuda or mps; auto takes a GPU if any.", rich_help_panel=SPEED
+        autocompletion=complete(DEVICES), help="auto (a GPU if available), cpu, cuda or mps.", rich_help_panel=SPEED
     ),
 ]
 Precision = Annotated[
@@ -190,11 +190,11 @@ ContextCache = Annotated[
     Literal["auto", "reuse", "recompute"],
     typer.Option(
         help="reuse: cache the keys and values of the clean context until the window shifts. recompute: compute them "
-        "at every step. auto: as the model was trained.",
+        "at every step. auto: whichever matches the model's training.",
         rich_help_panel=SPEED,
     ),
 ]
-MOST_THREADS = 1024  # a machine of as many cores; far more than there are cores crawl
+MOST_THREADS = 1024  # far more threads than cores are very slow
 Threads = Annotated[
     int,
     typer.Option(
@@ -251,7 +251,7 @@ Out = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="mp4, mkv, webm or gif, or a folder; named after prompt or input. generate -o -: to standard output.",
+        help="File (mp4, mkv, webm or gif) or folder; default: named after prompt or input. generate: - for stdout.",
         rich_help_panel=FILE,
     ),
 ]
@@ -268,13 +268,13 @@ StreamFormat = Annotated[
 Crf = Annotated[int, typer.Option(help="Constant rate factor, 0 best to 51 smallest.", rich_help_panel=FILE)]
 Scale = Annotated[
     int | None,
-    typer.Option(help="Enlarge frames by a whole number, 1 to 8; pocket's by 4 unless given.", rich_help_panel=FILE),
+    typer.Option(help="Integer upscaling factor, 1 to 8. Default: the model's (4 for pocket).", rich_help_panel=FILE),
 ]
 ScaleFilter = Annotated[
-    Literal["lanczos", "nearest"], typer.Option(help="lanczos: smooth. nearest: square pixels.", rich_help_panel=FILE)
+    Literal["lanczos", "nearest"], typer.Option(help="lanczos: smooth. nearest: blocky pixels.", rich_help_panel=FILE)
 ]
 Encoder = Annotated[
-    str, typer.Option(help="Encoder of an external ffmpeg (PAVDM_FFMPEG or PATH): h264_nvenc.", rich_help_panel=FILE)
+    str, typer.Option(help="Encoder of ffmpeg (from PAVDM_FFMPEG or PATH), such as h264_nvenc.", rich_help_panel=FILE)
 ]
 Json = Annotated[
     bool,

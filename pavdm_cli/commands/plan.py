@@ -1,4 +1,4 @@
-"""What a video would take in memory and time: told before it is made, or instead (`--plan`)."""
+"""Memory and time estimates, printed before a video is generated or instead of it (`--plan`)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from pavdm_cli.generation.memory_plan import Budget
 
 
-MODEL_CARD = ("steps", "window", "chunk", "context", "guidance", "solver", "warmup")  # and size and rate
+MODEL_CARD = ("steps", "window", "chunk", "context", "guidance", "solver", "warmup")  # size and fps are added below
 Sources = Mapping[str, tuple[Any, str]]  # by key: an option's value, and the flag, the variable or the file it is from
 
 
 def settings(config: GenerationConfig, sources: Sources) -> dict[str, tuple[str, str]]:
-    """Every option that is set, and what the model card decides: value and source."""
+    """Every option that is set or comes from the model card: (value, source)."""
     spec, card = config.spec, f"model card of {config.spec.name}"
     decided = {name: getattr(config, name) for name in MODEL_CARD}
     decided |= {"size": f"{spec.size[1]}x{spec.size[0]}", "fps": spec.fps}
@@ -28,13 +28,13 @@ def settings(config: GenerationConfig, sources: Sources) -> dict[str, tuple[str,
 
 
 def print_settings(config: GenerationConfig, sources: Sources) -> None:
-    """Where every value is from, for those who ask for details."""
+    """Print where every value comes from, with --verbose."""
     for name, (value, source) in settings(config, sources).items():
         ui.detail(f"{name} {value} ({source})")
 
 
 def planned(config: GenerationConfig) -> GenerationConfig:
-    """The configuration as memory allows, after a table of what it takes on stderr.
+    """Print the memory table to stderr and return a configuration that fits.
 
     Raises: DeviceError if it does not fit.
     """
@@ -53,15 +53,13 @@ def planned(config: GenerationConfig) -> GenerationConfig:
 def print_plan(
     config: GenerationConfig, pixels: int, as_json: bool, count: int = 1, sources: Sources | None = None
 ) -> None:
-    """What a video takes in memory and time, on stdout; pixels: of all frames written. Raises: DeviceError."""
+    """Print memory and time estimates to stdout; pixels: total number written. Raises: DeviceError."""
     from pavdm_cli.bench import estimate
     from pavdm_cli.generation import memory_plan, memory_report
     from pavdm_cli.hub.weights_dir import require_weights
 
     _print_notes(config)
-    if (
-        config.spec.name not in MODELS and not config.spec.bundled
-    ):  # by its name alone a model can be planned that is not there
+    if config.spec.name not in MODELS and not config.spec.bundled:  # built-in models are planned without their weights
         require_weights(config.spec, bool(config.prompt), config.video_model.published)
     found = memory_plan.choose(config)
     time, origins = estimate.estimate(found.config, pixels), settings(config, sources or {})
@@ -87,7 +85,7 @@ def _print_notes(config: GenerationConfig) -> None:
 
 
 def _fitting(found: Budget, config: GenerationConfig) -> GenerationConfig:
-    """The configuration that fits, with notes on what was chosen for that. Raises: DeviceError."""
+    """Return the plan's configuration and print what was changed; raise if it does not fit. Raises: DeviceError."""
     from pavdm_cli.generation import memory_plan, memory_report
 
     if not found.fits:

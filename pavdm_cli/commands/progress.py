@@ -1,4 +1,4 @@
-"""The bar of a video, or of one without an end the time that there is."""
+"""Progress bars for videos; an endless one shows its current length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pavdm redo`: make a span of a finished video again."""
+"""`pavdm redo`: regenerate a span of a finished video."""
 
 from __future__ import annotations
 
@@ -23,24 +23,31 @@ if TYPE_CHECKING:
 
 From = Annotated[
     str,
-    typer.Option("--from", metavar="TIME", help="Where the span begins: 12, 12s, 12.5s, 1:02. Default: the start."),
+    typer.Option(
+        "--from", metavar="TIME", help="Start of the span: 12, 12s, 12.5s or 1:02. Default: the start of the video."
+    ),
 ]
 To = Annotated[
     str | None,
     typer.Option(
         "--to",
         metavar="TIME",
-        help="Where it ends; what follows stays, and the new chunks lead up to it. Default: end.",
+        help="End of the span; the new frames lead into the ones that follow. Default: the end of the video.",
     ),
 ]
 Prompt = Annotated[
     str | None,
     typer.Option("--prompt", "-p", help="What the span shows, or - to read it from standard input; default: as FILE."),
 ]
-Device = Annotated[str | None, typer.Option(help="Default: the one that FILE was made on.")]
+Device = Annotated[str | None, typer.Option(help="Default: the device that FILE was generated on.")]
 Threads = Annotated[int | None, typer.Option(min=0, max=options.MOST_THREADS, help="CPU threads; default: as FILE.")]
 Force = Annotated[
-    bool, typer.Option("--force", "-f", help="Replace an existing file; with -o FILE the video itself, at the end.")
+    bool,
+    typer.Option(
+        "--force",
+        "-f",
+        help="Overwrite an existing output; with -o FILE, replace the input once the new video is complete.",
+    ),
 ]
 
 
@@ -56,12 +63,12 @@ def redo(
     force: Force = False,
     as_json: options.Json = False,
 ) -> None:
-    """Make a span of a video again, with another seed or prompt; all other frames stay as they are, bit for bit.
+    """Regenerate a span of a video with another seed or prompt; all other frames stay bit-identical.
 
-    The span grows to whole segments of the file. With --to, its last chunks are shown the first kept chunk after it,
-    so that the motion leads there. The latents that `generate --keep-state` stores beside FILE are used if they are
-    there; otherwise the frames around the span are encoded. Sound and other tracks are copied. The new video is
-    NAME-redo, or -o.
+    The span is extended to whole segments of the file. With --to, its last chunks are conditioned on the chunk after
+    it, so that the motion leads into it. Latents stored by `generate --keep-state` are used if available; otherwise
+    the frames around the span are encoded. Audio and other tracks are copied. The output is NAME-redo, unless -o is
+    used.
     """
     from pavdm_cli.generation import redo as redoing
     from pavdm_cli.generation.timeline import parse_time
@@ -76,7 +83,7 @@ def redo(
     request = redoing.request_of(made, replace(asked, in_place=in_place), changes)
     ui.note(f"seed {request.seed}")
     if text is not None and stop is not None:
-        ui.warn("with another prompt the join at the end of the span may be visible")
+        ui.warn("with a new prompt, the transition at the end of the span may be visible")
     _make(made, request, Output(path, made.metadata["crf"], force and not in_place), as_json)
 
 
@@ -105,19 +112,19 @@ def _make(made: MadeVideo, request: Request, output: Output, as_json: bool) -> N
 
 
 def _print_span(made: MadeVideo, span: Span) -> None:
-    """The span in whole segments."""
+    """Print the span after rounding to whole segments."""
     first, end = span.splice.first, span.splice.end
     times = [time - made.video.start for time in [*made.video.times, made.video.end]]
-    ui.note(f"makes {float(times[first]):g} s to {float(times[end]):g} s again, frames {first} to {end - 1}")
+    ui.note(f"regenerating {float(times[first]):g} s to {float(times[end]):g} s, frames {first} to {end - 1}")
 
 
 def _check_weights(config: GenerationConfig, made: MadeVideo) -> None:
-    """Refuse other weights than those that made the video, before they are loaded. Raises: ModelError."""
+    """Reject weights other than those that generated the video, before loading them. Raises: ModelError."""
     from pavdm_cli.models.lora_file import parse_lora
     from pavdm_cli.models.runner import placement_for, weights_digest
 
     placement = replace(placement_for(config.execution, config.text_device), lora=tuple(map(parse_lora, config.lora)))
     here, stored = weights_digest(config.video_model, placement), made.metadata["weights"]
     if here != stored:
-        message = f"{made.video.path} was made with other weights of {config.spec.name}: {stored}, not {here}"
-        raise ModelError(message, "use the version or the folder of weights that made it")
+        message = f"{made.video.path} was generated with different weights of {config.spec.name}: {stored}, not {here}"
+        raise ModelError(message, "use the model version or weights folder that generated it")

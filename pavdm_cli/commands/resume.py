@@ -1,4 +1,4 @@
-"""`pavdm resume`: an interrupted video is finished as if nothing had happened."""
+"""`pavdm resume`: continue an interrupted video."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from pavdm_cli.models.runner import ModelRunner
 
 Force = Annotated[
-    bool, typer.Option("--force", help="Continue although weights, versions or files differ; not bit-identical then.")
+    bool,
+    typer.Option(
+        "--force", help="Continue even if weights, versions or files changed; the result is then not bit-identical."
+    ),
 ]
 
 
@@ -41,8 +44,8 @@ def resume(
 ) -> None:
     """Continue an interrupted video where it stopped.
 
-    The result has the same bytes as without the interruption, on the same machine with the same versions; of GIF files
-    and with --encoder, the same frames. A video that is complete is left as it is.
+    The result is byte-identical to an uninterrupted run on the same machine and versions; for GIF and --encoder only
+    the frames are identical. A complete video is left unchanged.
     """
     from pavdm_cli.generation.resume import find, finish_if_complete
 
@@ -57,16 +60,16 @@ def resume(
 
 
 def _check_output(interrupted: Interrupted) -> None:
-    """Refuse to begin where the result would have no name, or another run is at it. Raises: OutputError."""
+    """Fail early if the output exists, or another run is writing it. Raises: OutputError."""
     from pavdm_cli.video import is_being_written
 
     run, output = interrupted.checkpoint.run, interrupted.output
     if is_being_written(interrupted.partial):
-        hint = "wait until it is done; it needs no help"
+        hint = "wait for it to finish"
         raise OutputError(f"{interrupted.partial} is being written by another run", hint)
     complete = interrupted.checkpoint.file.written == run.total
     if output.exists() and not run.request.output.force and not complete:
-        raise OutputError(f"{output} exists", "rename it, then resume again: nothing is lost meanwhile")
+        raise OutputError(f"{output} exists", "rename it, then resume again")
 
 
 def _continue(interrupted: Interrupted, force: bool, keep_state: bool, as_json: bool) -> None:
@@ -127,10 +130,10 @@ def _refuse(changes: list[str], force: bool) -> None:
     if not changes:
         return
     if not force:
-        hint = "restore what was there, or use --force: the video is then not bit-identical to an uninterrupted one"
+        hint = "restore the original, or use --force: the video is then not bit-identical to an uninterrupted one"
         raise UsageError(f"cannot continue bit for bit: {'; '.join(changes)}", hint)
     for line in changes:
-        ui.warn(f"continued although {line}: the video is not bit-identical to an uninterrupted one")
+        ui.warn(f"continuing although {line}: the video is not bit-identical to an uninterrupted one")
 
 
 def _notes(interrupted: Interrupted, model: ModelRunner) -> None:
@@ -138,8 +141,8 @@ def _notes(interrupted: Interrupted, model: ModelRunner) -> None:
 
     checkpoint = interrupted.checkpoint
     if checkpoint.run.machine != (machine := machine_name(model.device)):
-        ui.warn(f"begun on {checkpoint.run.machine}, continued on {machine}: the last bits of new frames may differ")
+        ui.warn(f"started on {checkpoint.run.machine}, resumed on {machine}: new frames may not be bit-identical")
     if checkpoint.rewrites:
-        ui.warn("this kind of file is written again: its frames are the same, its bytes may differ")
+        ui.warn("this format must be rewritten from the start: frames are identical, bytes may differ")
     total = "" if checkpoint.run.request.endless else f" of {checkpoint.run.total}"
     ui.note(f"resuming after frame {checkpoint.file.written or checkpoint.render.frames}{total}")

@@ -1,4 +1,4 @@
-"""What every command that makes a video does around the pipeline: seed, checks, notes, bar, result."""
+"""Shared by all commands that generate videos: seed, checks, notes, progress bar, result."""
 
 from __future__ import annotations
 
@@ -36,20 +36,21 @@ if TYPE_CHECKING:
 
 
 def pick_seed(seed: int | None) -> int:
-    """The seed given, or a fresh one of up to nine digits. Raises: UsageError."""
+    """The given seed, or a random one of up to nine digits. Raises: UsageError."""
     if seed is None:
         return int.from_bytes(os.urandom(4), "little") % 1_000_000_000
     if not 0 <= seed < 2**63:
-        raise UsageError(f"--seed must be 0 to 2^63 - 1, got {seed}", "any whole number will do, for example 7")
+        raise UsageError(f"--seed must be 0 to 2^63 - 1, got {seed}", "for example --seed 7")
     return seed
 
 
 def make(
     request: Request, as_json: bool, only_plan: bool = False, count: int = 1, sources: Sources | None = None
 ) -> None:
-    """Make `count` videos of successive seeds and print their paths; mistakes are found before torch is imported.
+    """Generate `count` videos with consecutive seeds and print their paths.
 
-    only_plan: print what one of them would take instead; sources: of the options, to be shown.
+    Invalid options fail before torch is imported.
+    only_plan: print the resource estimate of one video instead; sources: where each option's value comes from.
     """
     check(request)
     check_forever(request, request.output.path, count)
@@ -69,7 +70,7 @@ def make(
     config = replace(config, given=image_start.frames_given(config) if still else 0)
     if only_plan:
         if config.endless:
-            ui.note("the plan is for a minute of the video")
+            ui.note("the estimate is for one minute of video")
             config = replace(config, frames=60 * config.spec.fps)
         pixels = config.frames * math.prod(config.spec.size) * request.output.scale_of(config.spec) ** 2
         print_plan(config, pixels, as_json, count, sources)
@@ -95,7 +96,7 @@ def make(
 
 
 def with_seeds(request: Request, count: int) -> list[Request]:
-    """Requests of successive seeds, each with the file it goes to. Raises: OutputError, UsageError."""
+    """Requests with consecutive seeds and their output paths. Raises: OutputError, UsageError."""
     first, path = request.seed, request.output.path
     batch = []
     for seed in range(first, first + count):
@@ -109,14 +110,14 @@ def with_seeds(request: Request, count: int) -> list[Request]:
 def _record(
     config: GenerationConfig, model: ModelRunner, request: Request, stop: Stop, still: StillImage | None
 ) -> Made:
-    """One video, under a bar. Raises: OutputError, DeviceError."""
+    """Generate one video with a progress bar. Raises: OutputError, DeviceError."""
     from pavdm_cli.generation import write, write_stream
 
     assert request.output.path
     name = "standard output" if request.output.to_stdout else request.output.path.name
     with video_progress(config, name) as advance:
 
-        def warmed_up(frames: int) -> None:  # which are no part of a video's time
+        def warmed_up(frames: int) -> None:  # warm-up frames do not count towards an endless video's length
             advance(0 if config.endless else frames, beside="warm-up")
 
         watch = write.Watch(advance, stop, stop.interruptible, warmed_up, stop.by_user)
@@ -125,7 +126,7 @@ def _record(
 
 
 def open_model(config: GenerationConfig) -> ModelRunner:
-    """The model, and details of how it runs for those who ask. Raises: DeviceError, ModelError."""
+    """Load the model; prints details with --verbose. Raises: DeviceError, ModelError."""
     import torch
 
     from pavdm_cli.generation import memory_plan, pipeline
@@ -139,7 +140,7 @@ def open_model(config: GenerationConfig) -> ModelRunner:
 
 
 def with_threads(request: Request, load: Load) -> Request:
-    """The request with a number of CPU threads, where neither it nor the environment has one."""
+    """Set the number of CPU threads if neither the request nor the environment does."""
     import torch
 
     from pavdm_cli.models.devices import pick_device
@@ -150,15 +151,17 @@ def with_threads(request: Request, load: Load) -> Request:
     most = torch.get_num_threads()
     threads = choose_threads(most, load.others())
     if threads < most:
-        ui.note(f"using {threads} of {most} CPU threads (other cores are busy or limited); --threads {most} uses all")
+        ui.note(
+            f"using {threads} of {most} CPU threads (other cores are busy or unavailable); --threads {most} uses all"
+        )
     return replace(request, execution=replace(request.execution, threads=threads))
 
 
 def go_on(request: Request, as_json: bool, only_plan: bool = False, sources: Sources | None = None) -> None:
-    """Continue the request's video and print the path; only_plan: print what it would take instead."""
+    """Extend the request's video and print the path; only_plan: print the resource estimate instead."""
     assert request.extension
     if request.output.to_stdout:
-        raise UsageError("-o - is for generate; extend writes a file", "name one, or leave -o out")
+        raise UsageError("-o - is only supported by generate", "name a file, or omit -o")
     check_stream(request, as_json)
     from pavdm_cli.generation import extend as continuation
 
@@ -204,15 +207,15 @@ def report(
     missing: Sequence[int] = (),
     exit_code: int = INTERRUPTED,
 ) -> None:
-    """The path on stdout; an interrupted video is named on stderr, and on stdout in JSON alone.
+    """Print the path to stdout. An interrupted video is reported on stderr, and on stdout only with --json.
 
-    missing: seeds that come after it; exit_code: of an interrupted one.
+    missing: seeds not generated; exit_code: for an interrupted video.
     """
     if made.path == STDOUT:
         return report_stream(made, video_seconds=video_seconds, wall_seconds=wall_seconds, exit_code=exit_code)
     if not made.whole:
         part = f"kept {made.path}, {pluralize(made.frames, 'frame')}"
-        message = f"interrupted: {part if made.frames else 'nothing was finished, nothing kept'}"
+        message = f"interrupted: {part if made.frames else 'no frame was finished, nothing was saved'}"
         command = made.resume or command_line(("pavdm", "extend"), str(made.path))
         hint = f"`{command}` continues it" if made.frames or made.resume else "run it again"
         path = str(made.path) if made.frames else None
@@ -234,25 +237,25 @@ def report(
     print(json.dumps(row) if as_json else made.path)
     if error := streams.first_error(sys.stdout):
         raise OutputError(
-            f"standard output did not take the path: {error.strerror}", f"the video is whole: {made.path}"
+            f"cannot print the path to standard output: {error.strerror}", f"the video is complete: {made.path}"
         )
 
 
 def _report_interrupt(message: str, hint: str, as_json: bool, missing: Sequence[int], **kept: str | int | None) -> None:
-    """What was kept and what is missing, even where only errors are printed: hours may be in it."""
+    """Report what was saved and what is missing, even with --quiet: hours of work may be at stake."""
     ui.note(message, always=True)
     if hint:
         ui.hint(hint)
     if missing:
         seeds = f"seed {missing[0]}" if len(missing) == 1 else f"seeds {missing[0]} to {missing[-1]}"
-        ui.note(f"not made: {seeds}; --seed {missing[0]} -n {len(missing)} makes the rest", always=True)
+        ui.note(f"not generated: {seeds}; --seed {missing[0]} -n {len(missing)} makes the rest", always=True)
     if as_json:
         error = {"kind": "Interrupted", "message": message, "hint": hint}
         print(json.dumps({"error": error | kept | {"missing_seeds": list(missing)}}))
 
 
 def _still(request: Request) -> StillImage | None:
-    """The picture the video begins with. Raises: InputError."""
+    """The start image. Raises: InputError."""
     if request.image is None:
         return None
     from pavdm_cli.video.io.image import read_image
@@ -271,7 +274,7 @@ def _target(request: Request) -> Path:
 
 
 def _check_devices(request: Request) -> None:
-    """Refuse a GPU that is not there; torch, which knows, is imported for a GPU alone. Raises: DeviceError."""
+    """Reject an unavailable GPU. Imports torch only if a GPU is named. Raises: DeviceError."""
     named = {"--device": request.execution.device, "--text-device": request.options.get("text_device", "")}
     for option, name in named.items():
         if name not in ("", "auto", "cpu"):
@@ -281,7 +284,7 @@ def _check_devices(request: Request) -> None:
 
 
 def _check_encoder(request: Request) -> None:
-    """Refuse an external ffmpeg that is not there, or cannot encode a frame as asked. Raises: UsageError."""
+    """Reject a missing external ffmpeg, or one that cannot encode a test frame. Raises: UsageError."""
     from pavdm_cli.video.write.encode import EncoderOptions
     from pavdm_cli.video.write.external import probe_encoder, require_ffmpeg
 

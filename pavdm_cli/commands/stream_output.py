@@ -1,4 +1,4 @@
-"""`-o -`: the video on standard output, so that nothing else may go there."""
+"""`-o -`: video on standard output; nothing else may be printed there."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ STDOUT = 1  # file descriptor
 
 
 def check_stream(request: Request, as_json: bool, count: int = 1) -> None:
-    """Refuse what does not go with `-o -`, and `--stream-format` without it. Raises: UsageError, OutputError."""
+    """Reject options that conflict with `-o -`, and `--stream-format` without it. Raises: UsageError, OutputError."""
     output = request.output
     if not output.to_stdout:
         if output.stream_format:
-            raise UsageError("--stream-format is for -o -, standard output", "a file's format is that of its name")
+            raise UsageError("--stream-format needs -o -", "a file's format follows from its suffix")
         return
     reasons = {
         "--json, which prints its result there": as_json,
-        f"-n {count}: one stream is one video": count > 1,
+        f"-n {count}: a stream holds a single video": count > 1,
         "--keep-state: a stream cannot be resumed": output.keep_state,
         "--encoder, which writes files": bool(output.encoder),
     }
     for reason in (reason for reason, applies in reasons.items() if applies):
-        raise UsageError(f"-o - does not go with {reason}", "leave it out, or write a file")
+        raise UsageError(f"-o - cannot be combined with {reason}", "leave it out, or write a file")
     if os.isatty(STDOUT):
         hint = "pipe it, as in `pavdm generate PROMPT -o - | ffplay -`, or name a file"
         raise UsageError("-o - writes video data, and standard output is a terminal", hint)
@@ -43,13 +43,13 @@ def check_stream(request: Request, as_json: bool, count: int = 1) -> None:
 
 
 def report_stream(made: Made, *, video_seconds: float, wall_seconds: float, exit_code: int) -> None:
-    """What was written, on stderr alone. Raises: Exit where it was interrupted."""
+    """Report the result on stderr. Raises: Exit where it was interrupted."""
     for line in made.notes:
         ui.warn(line)
     if not made.whole:
         ui.note(f"interrupted after {video_seconds:.1f} s of video", always=True)
         raise typer.Exit(exit_code)
     if made.stopped:
-        ui.note(f"stopped after {video_seconds:.1f} s")
+        ui.note(f"stopped after {video_seconds:.1f} s of video")
     speed = f"{made.frames / wall_seconds:.1f} frames/s"
     ui.note(f"{pluralize(made.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")

@@ -13,8 +13,8 @@ At = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TIME PROMPT",
-        help='A new prompt from a time on: --at 20s "a boat at night". Times are like 20s, 20.5 or 1:20; may be given '
-        "several times, in order. What the new prompt leaves out stays as it was (pocket).",
+        help='Switch to a new prompt at a time: --at 20s "a boat at night". Times are like 20s, 20.5 or 1:20; may be '
+        "given several times, in order. pocket keeps what the new prompt does not mention.",
         rich_help_panel=WHAT,
     ),
 ]
@@ -29,7 +29,7 @@ Blend = Annotated[
     typer.Option(
         metavar="SECONDS",
         callback=check_finite,
-        help="Seconds over which a new prompt gradually replaces the one before; 0: at once.",
+        help="Seconds over which to blend from one prompt to the next; 0: switch immediately.",
         rich_help_panel=WHAT,
     ),
 ]

@@ -80,7 +80,7 @@ def denoiser(
     held_out: options.HeldOut = None,
     aesthetic_score: options.Score = 6.5,
 ) -> None:
-    """Train a transformer for progressive levels (paper section 3.5); prints where its weights are.
+    """Train a transformer for progressive levels (paper section 3.5); prints the path of the weights.
 
     Pocket, from scratch: first --method base, like Open-Sora; then --method pa with --init; then, to halve
     the cost of a step, guidance distillation: --init with those weights, --distil 1.5 and a low --rate.
@@ -89,7 +89,7 @@ def denoiser(
     pavdm train denoiser --init opensora-v1.2 --data VIDEOS --folder runs/mine, then
     pavdm generate PROMPT --model runs/mine/model.
 
-    On 8 GPUs: torchrun --nproc-per-node 8 -m pavdm_cli train denoiser ... gives the same losses; each GPU holds
+    On 8 GPUs: torchrun --nproc-per-node 8 -m pavdm_cli train denoiser ... trains with the same losses; each GPU holds
     a shard of the weights and of every batch. A run resumes from its checkpoint, on any number of GPUs.
     """
     from pavdm_cli.training.pocket import runs
@@ -121,10 +121,10 @@ def _published(init: str | None, data: Path | None) -> VideoModel | None:
         if data is None:
             return None
         raise UsageError(
-            "pocket renders its own clips, --data is for Open-Sora", "give --init opensora-v1.2, or a folder"
+            "--data is only for Open-Sora: pocket renders its own clips", "give --init opensora-v1.2, or a folder"
         )
     if data is None:
-        raise UsageError(f"{model.spec.name} is trained on your videos, which --data names", "give --data FOLDER")
+        raise UsageError(f"{model.spec.name} is trained on your videos, so --data is required", "give --data FOLDER")
     return model
 
 
@@ -132,7 +132,7 @@ def _check_options(context: typer.Context, painted: bool) -> None:
     """Reject options of the other model's training. Raises: UsageError."""
     own, other = (options.POCKET_PANEL, options.FINETUNE_PANEL)[:: 1 if painted else -1]
     if misplaced := [option for option, panel in typed(context).items() if panel == other]:
-        raise UsageError(f"{misplaced[0]} is for {other}; this trains {own}", "leave it out")
+        raise UsageError(f"{misplaced[0]} only applies to: {other}. This run trains: {own}", "leave it out")
 
 
 def _train_pocket(settings: TrainOptions, make_task: Callable[[], Task]) -> None:
@@ -190,7 +190,7 @@ def _run(settings: TrainOptions, run: Callable[[ProcessGroup], Path]) -> None:
         torch.set_num_threads(settings.threads)
     with distributed.init_distributed(_torchrun_ranks(), pick_device(settings.device)) as processes:
         say = ui.note if processes.is_main else _nothing
-        say(f"training in {settings.folder}; Ctrl-C saves a checkpoint, the same command resumes")
+        say(f"training in {settings.folder}; Ctrl-C saves a checkpoint; rerun the same command to resume")
         try:
             path = run(processes)
         except KeyboardInterrupt as interrupt:
@@ -239,7 +239,7 @@ def _no_progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], N
 
 @contextmanager
 def _watched(settings: TrainOptions, processes: ProcessGroup) -> Iterator[StepReport]:
-    """A step report that updates the progress bar and stops after a step in which any process got a signal."""
+    """A step report that updates the progress bar and stops after a step in which any process received a signal."""
     from pavdm_cli import ui
 
     with stop_requested(interruptible=processes.world_size == 1) as stopped, ui.training(settings.steps) as update:
@@ -257,4 +257,4 @@ def _resume_note(folder: Path) -> str:
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         return f"the same command resumes from {checkpoint}"
-    return "no checkpoint was saved, the same command starts again"
+    return "no checkpoint was saved; the same command starts over"

@@ -34,7 +34,10 @@ SheetMinutes = Annotated[
 ]
 CodecInit = Annotated[Path | None, typer.Option(help="Weights to start from: a codec.safetensors.")]
 KeepLatents = Annotated[
-    bool, typer.Option("--keep-latents", help="Train only the decoder: denoisers trained for --init stay compatible.")
+    bool,
+    typer.Option(
+        "--keep-latents", help="Train only the decoder, so that denoisers trained with --init stay compatible."
+    ),
 ]
 
 Init = Annotated[
@@ -42,7 +45,7 @@ Init = Annotated[
     typer.Option(help="Initial weights: a denoiser.safetensors, opensora-v1.2, or a folder in its layout."),
 ]
 Method = Annotated[
-    str, typer.Option(help="Noise levels. base: uniform; pa: progressive; rw: uniform, with noised context.")
+    str, typer.Option(help="Noise levels. base: uniform; pa: progressive; rw: uniform, with a noised context.")
 ]
 OwnRate = Annotated[
     float | None,
@@ -61,7 +64,7 @@ Clips = Annotated[
     typer.Option(
         min=1,
         max=MOST_BATCH,
-        help="Clips to render and encode; as many again, up to 128, are used for validation.",
+        help="Training clips to render and encode. Up to 128 more are rendered for validation.",
         rich_help_panel=POCKET_PANEL,
     ),
 ]
@@ -159,6 +162,8 @@ HeldOut = Annotated[
 Score = Annotated[
     float,
     typer.Option(
-        callback=check_finite, help="Aesthetic score for captions without one; 0: none.", rich_help_panel=FINETUNE_PANEL
+        callback=check_finite,
+        help="Aesthetic score to append to captions that have none; 0: do not append.",
+        rich_help_panel=FINETUNE_PANEL,
     ),
 ]

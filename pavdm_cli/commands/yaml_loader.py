@@ -1,6 +1,6 @@
 """A YAML loader for configuration files: the core schema of YAML 1.2, without aliases, tags and deep nesting.
 
-YAML 1.1, which PyYAML reads, takes `on` for true and `9:16` for 556. Imported only where YAML is read.
+PyYAML implements YAML 1.1, which reads `on` as true and `9:16` as 556. Imported only where YAML is read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CORE = (
 
 
 class ConfigLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """Raises: yaml.MarkedYAMLError, before anything large is built."""
+    """Rejects aliases, tags and deep nesting with yaml.MarkedYAMLError before building large values."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as in the base class
 
@@ -34,12 +34,12 @@ class ConfigLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no type
         self.depth, self.max_depth = 0, max_depth
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """As the base class, of nodes that are neither aliases, tagged nor deeply nested."""
+        """Like the base class, but rejects aliases, tags and deep nesting."""
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise yaml.MarkedYAMLError(problem="anchors and aliases are not read", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem="anchors and aliases are not supported", problem_mark=event.start_mark)
         if getattr(event, "tag", None):
-            raise yaml.MarkedYAMLError(problem="tags are not read", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem="tags are not supported", problem_mark=event.start_mark)
         self.depth += 1
         if self.depth > self.max_depth + 1:
             raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=event.start_mark)
@@ -48,12 +48,12 @@ class ConfigLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no type
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """As the base class, of different keys that are text."""
+        """Like the base class, but rejects duplicate and non-string keys."""
         keys = Counter(str(key.value) for key, _ in node.value)
         if twice := next((key for key, count in keys.items() if count > 1), None):
-            raise yaml.MarkedYAMLError(problem=f"the key {twice!r} is there twice", problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(problem=f"duplicate key {twice!r}", problem_mark=node.start_mark)
         if any(key.tag != f"{TAG}str" for key, _ in node.value):
-            raise yaml.MarkedYAMLError(problem="a key is no text", problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(problem="keys must be strings", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 
 
