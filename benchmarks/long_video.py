@@ -28,7 +28,7 @@ from pavdm_cli.models.execution import ExecutionConfig
 
 PROMPT = "a red balloon drifting over green hills at sunset"
 SPAN, WARM = 600, 300  # seconds of video: of each end, and before memory is compared
-MEMORY, TIME = 1.02, 1.05  # largest ratios
+MAX_MEMORY_RATIO, MAX_CHUNK_RATIO = 1.02, 1.05
 Sample = tuple[int, float, int]  # frames on the disk, seconds, bytes of the process
 
 
@@ -50,7 +50,7 @@ def main() -> None:
     with args.results.open("a") as file:
         file.write(json.dumps(row) + "\n")
     print(json.dumps(summary))
-    sys.exit(0 if summary["memory_ratio"] <= MEMORY and summary["chunk_ratio"] <= TIME else 1)
+    sys.exit(0 if summary["memory_ratio"] <= MAX_MEMORY_RATIO and summary["chunk_ratio"] <= MAX_CHUNK_RATIO else 1)
 
 
 def record(config: GenerationConfig, output: Output) -> list[Sample]:
@@ -58,15 +58,15 @@ def record(config: GenerationConfig, output: Output) -> list[Sample]:
     process, samples, start = psutil.Process(), list[Sample](), time.monotonic()
     done = 0
 
-    def advance(frames: int) -> None:
+    def count_frames(frames: int) -> None:
         nonlocal done
         done += frames
         samples.append((done, time.monotonic() - start, process.memory_info().rss))
         print(f"{done}/{config.frames} frames", end="\r", file=sys.stderr, flush=True)
 
     model = pipeline.open_model(config)
-    made = write.record(config, model, output, write.Watch(advance, lambda: False))
-    assert made.whole
+    result = write.record(config, model, output, write.Watch(count_frames, lambda: False))
+    assert result.whole
     return samples
 
 

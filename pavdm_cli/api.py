@@ -26,6 +26,7 @@ from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.spec import ModelSpec
+from pavdm_cli.runtime.validation import check_types
 from pavdm_cli.video import read_image
 from pavdm_cli.video.write.output import check_output
 
@@ -113,6 +114,8 @@ class Model:
             values["size"] = frame_size(size, values.get("aspect", ""), registry.find(self.name).spec)
         if image := values.get("image"):
             values["image"] = Path(image)
+        for declared in (Request, Output, ExecutionConfig):
+            check_types(values, declared)
         return build_request(values)
 
     def open(self, config: GenerationConfig) -> tuple[GenerationConfig, ModelRunner]:

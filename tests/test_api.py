@@ -150,3 +150,21 @@ def test_a_batch_makes_each_job_once_and_names_what_failed(monkeypatch: pytest.M
     monkeypatch.setattr("pavdm_cli.batch.worker.render", fail)
     with pytest.raises(PavdmError, match=r"1 of 1 jobs failed: .*the device failed"):
         pavdm_cli.generate_batch([{"prompt": PROMPT, "seed": 9}], "more", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seconds": "long"}, "seconds must be a number, got 'long'"),
+        ({"seconds": float("nan")}, "seconds must be a number, got nan"),
+        ({"seed": "x"}, "seed must be an integer, got 'x'"),
+        ({"steps": 6.5}, "steps must be an integer, got 6.5"),
+        ({"crf": True}, "crf must be an integer, got True"),
+        ({"threads": "2"}, "threads must be an integer, got '2'"),
+        ({"prompt": None}, "prompt must be text, got None"),
+        ({"loop": "yes"}, "loop must be True or False, got 'yes'"),
+    ],
+)
+def test_a_value_of_another_type_is_a_usage_error(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        pavdm_cli.generate(**{"prompt": PROMPT} | options)

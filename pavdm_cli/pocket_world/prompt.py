@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from functools import cache
 
 from pavdm_cli.errors import UsageError
@@ -27,6 +28,7 @@ from pavdm_cli.pocket_world.vocabulary import (
 
 HINT = "`pavdm models show pocket` lists the words it knows"
 AFLOAT = {"bouncing": "bobbing", "hovering": "resting"}  # how a boat's motions are better said
+SURE = 0.88  # similarity at which an unknown word is a misspelled one
 MAX_QUOTED = 200  # characters of a prompt in an error
 PREPOSITIONS = {"drifting": "over", "bouncing": "over", "circling": "above", "hovering": "above"}
 
@@ -62,6 +64,7 @@ def format_prompt(text: str, seed: int, source: str = "") -> Prompt:
     """
     if not text.strip():
         raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
+    typed, (text, misspelled) = text, correct_spelling(text)
     parsed = parse(text)
     if not parsed.slots:
         near = suggestions([word for word in parsed.unused if word not in single_words()])
@@ -78,7 +81,19 @@ def format_prompt(text: str, seed: int, source: str = "") -> Prompt:
     long = (
         [f"pocket reads {MAX_WORDS} words of a prompt; the rest is left out"] if len(tokenize(text)) > MAX_WORDS else []
     )
-    return Prompt(caption, (*long, *notes(parsed), *caption_note(parsed, text, caption, origin)))
+    return Prompt(caption, (*long, *misspelled, *notes(parsed), *caption_note(parsed, typed, caption, origin)))
+
+
+def correct_spelling(text: str) -> tuple[str, list[str]]:
+    """The prompt with misspelled words corrected, where nothing else of their kind is mentioned, and a note on each."""
+    parsed = parse(text)
+    lines = list[str]()
+    for word, close in suggestions([word for word in parsed.unused if word not in single_words()]).items():
+        kind, *_ = known_phrases().get((close,), ("",))
+        if kind and kind not in parsed.slots and SequenceMatcher(None, word, close).ratio() >= SURE:
+            text = re.sub(rf"\b{re.escape(word)}\b", close, text, flags=re.IGNORECASE)
+            lines.append(f'pocket reads "{word}" as "{close}"')
+    return text, lines
 
 
 def sentences(phrases: Mapping[str, str], preposition: str) -> tuple[str, str, str]:
@@ -119,7 +134,11 @@ def possible_values(kind: str, named: Mapping[str, Mention], slots: Mapping[str,
         dry = "terrain" in named and named["terrain"].meaning != "sea"
         flies = "motion" in named and named["motion"].meaning not in ON_WATER
         sails = "motion" in named and named["motion"].typed.startswith("sail")
-        return ["boat"] if sails and not dry else [name for name in OBJECTS if name != "boat" or not (dry or flies)]
+        return (
+            ["boat"]
+            if sails and not dry and "object" not in named
+            else [name for name in OBJECTS if name != "boat" or not (dry or flies)]
+        )
     if kind == "camera":
         return "still", "left", "right"
     values = {"colour": COLOURS, "motion": MOTIONS, "terrain": TERRAINS, "time of day": TIMES}
