@@ -97,7 +97,7 @@ WRONG = {
     '{"prompt": "a ball", "output": "/x.mp4"}': "output is '/x.mp4', not the name of a video",
     '{"prompt": "a ball", "output": ".queue"}': "output is '.queue', not the name of a video",
     '{"prompt": "a ball", "output": "x.avi"}': "output is 'x.avi', not the name of a video",
-    '{"prompt": "a ball", "seconds": 1, "frames": 2}': "--seconds and --frames were both given",
+    '{"prompt": "a ball", "seconds": 1, "frames": 2}': "--seconds and --frames cannot be combined",
     '{"prompt": "a ball", "camera-motion": "pan left"}': "--camera-motion has no effect with pocket",
     '{"prompt": "a ball", "image": "none.png"}': "none.png",
     '{"prompt": "a ball", "device": "gpu"}': "--device must be one of",

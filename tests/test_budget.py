@@ -208,18 +208,18 @@ def test_what_does_not_fit_is_refused_by_its_largest_part_with_what_each_option_
     assert not found.fits
     error = memory_plan.refusal(found)
     assert error.exit_code == 6
-    assert "to decode (most of it " in error.message
+    assert "to decode (mostly " in error.message
     assert "--offload sequential saves" in error.hint.split("; ")[0]
     assert "--offload model saves" in error.hint
     gpu["cuda"] = 1000
-    assert "not enough alone" in memory_plan.refusal(memory_plan.choose(wanted)).hint.split("; ")[0]
+    assert "not enough on its own" in memory_plan.refusal(memory_plan.choose(wanted)).hint.split("; ")[0]
 
 
 def test_a_text_encoder_that_does_not_fit_can_read_on_the_host(folder, gpu, monkeypatch):
     monkeypatch.setattr(memory_plan, "text_bytes", lambda job: {"weights": 10**9})
     gpu["cuda"] = 10**8
     error = memory_plan.refusal(memory_plan.choose(on_gpu(folder)))
-    assert "to read (most of it text encoder, weights, 1.0 GB)" in error.message
+    assert "to read (mostly text encoder, weights, 1.0 GB)" in error.message
     assert error.hint.startswith("--text-device cpu saves")
     found = memory_plan.choose(on_gpu(folder, options={"text_device": "cpu"}))
     assert found.fits
@@ -241,7 +241,7 @@ def test_nothing_is_loaded_of_what_does_not_fit(folder, monkeypatch, tmp_path):
     least = request_of(
         folder, frames=17, execution=ExecutionConfig(cfg_batching="sequential", overlap_decode="off", decode_batch=1)
     )
-    with pytest.raises(DeviceError, match=r"0\.0 MB are free"):
+    with pytest.raises(DeviceError, match=r"only 0\.0 MB is free"):
         run.make(replace(least, output=Output(tmp_path / "v.mp4")), as_json=False)
     assert not list(tmp_path.glob("v*"))
 
@@ -249,7 +249,7 @@ def test_nothing_is_loaded_of_what_does_not_fit(folder, monkeypatch, tmp_path):
 def test_a_plan_loads_nothing(folder, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "open_model", None)
     run.make(request_of(folder), as_json=False, only_plan=True)
-    assert "in all on cpu" in capsys.readouterr().out
+    assert "total on cpu" in capsys.readouterr().out
     run.make(make_request("a red ball", device="cpu"), as_json=True, only_plan=True)
     assert json.loads(capsys.readouterr().out)["fits"] is True
 

@@ -239,10 +239,10 @@ def test_under_rw_open_sora_is_shown_latents_noised_anew_at_every_step(folder, m
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"method": "pa", "edit_ratio": 0.3}, "--edit-ratio is for clip after clip, not pa"),
-        ({"method": "rw", "reencode": True}, "--reencode is for clip after clip, not rw"),
-        ({"edit_ratio": 1.0}, "0 to below 1"),
-        ({"edit_ratio": float("nan")}, "0 to below 1"),
+        ({"method": "pa", "edit_ratio": 0.3}, "--edit-ratio only applies to --method rn, not pa"),
+        ({"method": "rw", "reencode": True}, "--reencode only applies to --method rn, not rw"),
+        ({"edit_ratio": 1.0}, "at least 0 and below 1"),
+        ({"edit_ratio": float("nan")}, "at least 0 and below 1"),
         ({"reencode": True, "window": 12}, "encodes 5 latents together"),
     ],
 )
@@ -253,9 +253,11 @@ def test_what_does_not_go_together_is_refused(given, says, folder):
 
 def test_latents_that_are_no_whole_groups_stay_as_they_are_and_a_note_says_so(folder, monkeypatch):
     job = job_of(folder, window=12)
-    assert any("latents stay as they are" in note for note in job.notes)
+    assert any("latents without re-encoding" in note for note in job.notes)
     assert watch(job, monkeypatch).codec.encoded == []
-    assert not any("latents stay" in note for note in job_of(folder).notes + job_of(folder, reencode=False).notes)
+    assert not any(
+        "latents without re-encoding" in note for note in job_of(folder).notes + job_of(folder, reencode=False).notes
+    )
 
 
 def pictures(path: Path) -> np.ndarray:

@@ -31,7 +31,7 @@ VIDEO = {
     "a suffix": (["-o", "video.txt"], "cannot write 'video.txt' as a video"),
     "a folder that is missing": (["-o", "nowhere/video.mp4"], "the folder nowhere does not exist"),
     "a size": (["--size", "640x480"], "use --size 96x64"),
-    "an edit ratio": (["--edit-ratio", "0.5"], "--edit-ratio is for clip after clip"),
+    "an edit ratio": (["--edit-ratio", "0.5"], "--edit-ratio only applies to --method rn"),
     "quality": (["--crf", "99"], "--crf must be 0 to 51"),
     "a length": (["--frames", "0"], "frames"),
     "unknown words": ([], "pocket knows none of the words"),

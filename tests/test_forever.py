@@ -138,7 +138,7 @@ def test_what_needs_an_end_is_refused(name: str) -> None:
     words, reason = REFUSED[name]
     said = pavdm(*SEA, "--seconds", "forever", *words)
     assert (said.code, said.out) == (2, "")
-    assert f"--seconds forever does not go with {reason}" in said.err
+    assert f"--seconds forever cannot be combined with {reason}" in said.err
 
 
 @pytest.mark.parametrize("text", ["inf", "nan", "ever", "-inf", ""])

@@ -150,4 +150,4 @@ def test_a_copy_that_was_killed_is_not_continued(tmp_path: Path, monkeypatch: py
         writer.write(greys(12, 64, 96))
     said = pavdm("extend", "a.partial.mp4", "-p", "a red ball", "--frames", "12")
     assert said.code == 3
-    assert "a part of a copy of in.mp4" in said.err
+    assert "an incomplete copy of in.mp4" in said.err

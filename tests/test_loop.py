@@ -56,7 +56,7 @@ def test_a_loop_resumes_to_the_same_bytes_before_and_after_its_start_is_needed()
 def test_a_loop_has_whole_chunks_and_says_so() -> None:
     config = resolve(make_request("a red ball", frames=46, loop=True))
     assert config.frames == 48
-    assert "made 48 frames instead of 46: a loop ends with a whole chunk" in config.notes
+    assert "generating 48 frames instead of 46: a loop must be a whole number of chunks" in config.notes
     assert not any("instead" in note for note in resolve(make_request("a red ball", frames=48, loop=True)).notes)
 
 
@@ -74,10 +74,10 @@ def test_the_end_of_a_loop_made_again_leads_to_its_start_too() -> None:
 
 REFUSED = {
     "short": ({"frames": 28}, "--loop needs at least 4 s, 32 frames, got 28"),
-    "clips": ({"method": "rn"}, "--method rn, whose windows are not progressive"),
+    "clips": ({"method": "rn"}, "--method rn, which has no progressive noise levels"),
     "endless": ({"forever": True}, "--seconds forever"),
     "full window": ({"ramp_up": "full"}, "--ramp-up full"),
-    "image": ({"image": Path("image.png")}, "a video that begins with given frames"),
+    "image": ({"image": Path("image.png")}, "a video that starts from existing frames"),
 }
 
 

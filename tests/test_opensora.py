@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 PROMPT = "a red balloon drifts over green hills"
 # The rows of the memory table: with the seed, its header and the result all that a video prints on stderr.
 MEMORY = """text encoder, weights|text encoder, activations|transformer|text and levels|activations of a step|VAE
-activations of the VAE|libraries (assumed)|in all on cpu|free on cpu""".replace("\n", "|").split("|")
+activations of the VAE|libraries (assumed)|total on cpu|free on cpu""".replace("\n", "|").split("|")
 QUICK = ("--size", "72x64", "--steps", "6", "--seed", "5", "--device", "cpu", "--threads", "1")
 
 

@@ -97,8 +97,8 @@ def test_a_fault_of_the_transformer_that_passes_changes_no_frame(value: float, o
     with planted(model.transformer, range(6, 7), value):
         made = run(job, model, watch)
     assert np.array_equal(np.concatenate(made), right)
-    assert watch.notes[0].startswith("the transformer gave values ")
-    assert watch.notes[0].endswith(" in chunk 2: computed again in float32")
+    assert watch.notes[0].startswith("the transformer produced ")
+    assert watch.notes[0].endswith(" in chunk 2; recomputed in float32")
     assert len(watch.notes) == 1
 
 
@@ -110,7 +110,7 @@ def test_a_fault_of_the_transformer_that_stays_ends_at_its_chunk(overlap_decode:
     with planted(model.transformer, range(7, 10_000)):
         made = run(job, model, watch)
     assert np.array_equal(np.concatenate(made), right[:4])
-    assert watch.notes == ["the transformer gave values that are no numbers (NaN) in chunk 3, twice in float32"]
+    assert watch.notes == ["the transformer produced NaN values in chunk 3, twice in float32"]
 
 
 @pytest.mark.parametrize(("first", "place"), [(0, "warm-up chunk 1"), (6, "warm-up chunk 2"), (7, "chunk 1")])
@@ -120,7 +120,7 @@ def test_chunks_of_a_fault_are_counted_after_the_warmup(first: int, place: str) 
     watch = Recovery(model)
     with planted(model.transformer, range(first, 10_000)):
         run(job, model, watch)
-    assert watch.notes == [f"the transformer gave values that are no numbers (NaN) in {place}, twice in float32"]
+    assert watch.notes == [f"the transformer produced NaN values in {place}, twice in float32"]
 
 
 def test_steps_that_are_recorded_are_watched_too(right) -> None:
@@ -130,7 +130,7 @@ def test_steps_that_are_recorded_are_watched_too(right) -> None:
         watch = Recovery(model)
         made = run(job, model, watch, GraphPolicy(tape))
     assert made == []
-    assert watch.notes == ["the transformer gave values that are no numbers (NaN) in chunk 1, twice in float32"]
+    assert watch.notes == ["the transformer produced NaN values in chunk 1, twice in float32"]
     watch = Recovery(model)
     assert np.array_equal(np.concatenate(run(job, model, watch, GraphPolicy(Tape()))), right)
     assert watch.notes == []
@@ -143,7 +143,7 @@ def test_bfloat16_is_computed_again_in_float32(right) -> None:
     with planted(model.transformer, range(7, 10_000)):
         made = np.concatenate(run(job, model, watch))
     assert [note.rpartition(" in ")[0].partition(" in ")[2] for note in watch.notes] == [
-        f"chunk {n}: computed again" for n in (3, 4)
+        f"chunk {n}; recomputed" for n in (3, 4)
     ]
     assert made.shape == right.shape
     assert np.abs(made.astype(int) - right).mean() < 3
@@ -158,13 +158,13 @@ def test_a_fault_of_the_decoder_is_told_from_one_of_the_transformer(precision: s
     with planted(model.vae.decoder, range(1, 2)):  # one call a latent
         made = run(job, model, watch)
     assert len(made) == 4
-    assert watch.notes == ["the decoder gave values that are no numbers (NaN) in chunk 2: computed again in float32"]
+    assert watch.notes == ["the decoder produced NaN values in chunk 2; recomputed in float32"]
     assert np.abs(np.concatenate(made).astype(int) - np.concatenate(sound)).max() <= 3
     watch = Recovery(model)
     with planted(model.vae.decoder[-2], range(2, 10_000), 1e12):
         made = run(job, model, watch)
     assert len(made) == 2
-    assert watch.notes[-1].startswith("the decoder gave values that are no numbers (NaN) in chunk 3, ")
+    assert watch.notes[-1].startswith("the decoder produced NaN values in chunk 3, ")
 
 
 @pytest.mark.parametrize("offload", ["model", "sequential"])
@@ -193,7 +193,7 @@ def test_clip_after_clip_is_watched_too(edit: float) -> None:
     watch = Recovery(model)
     with planted(model.transformer, range(8, 9)):
         assert np.array_equal(np.concatenate(run(job, model, watch)), sound)
-    assert " in chunk 2: computed again" in watch.notes[0]
+    assert " in chunk 2; recomputed" in watch.notes[0]
     watch = Recovery(model)
     with planted(model.transformer, range(8, 10_000)):
         assert len(run(job, model, watch)) == 1
@@ -243,7 +243,7 @@ def test_a_run_that_ends_names_its_partial_file(tmp_path: Path, monkeypatch: pyt
     with ExitStack() as plant:
         said = pavdm("generate", "a red ball", *words, "-o", "v.mp4")
     assert (said.code, said.out) == (1, "")
-    assert "(NaN) in chunk 3, twice in float32: kept v.partial.mp4, 4 frames" in said.err
+    assert "NaN values in chunk 3, twice in float32: kept v.partial.mp4, 4 frames" in said.err
     assert "hint: the weights may be damaged" in said.err
     assert open_video(Path("v.partial.mp4")).frames == 4
 

@@ -66,7 +66,7 @@ def test_a_complete_video_is_left_as_it_is(cut: Path) -> None:
 def test_a_name_without_a_video_is_refused() -> None:
     said = pavdm("resume", "absent.mp4")
     assert (said.code, said.out) == (3, "")
-    assert "there is no interrupted video absent.mp4" in said.err
+    assert "no interrupted video found for absent.mp4" in said.err
 
 
 def test_a_part_without_a_checkpoint_names_extend() -> None:
@@ -112,7 +112,7 @@ def test_a_changed_part_is_refused_and_a_shorter_one_always(cut: Path) -> None:
     partial.write_bytes(data[:-1])
     said = pavdm("resume", cut / "v.mp4", "--force")
     assert said.code == 3
-    assert "shorter than its checkpoint says" in said.err
+    assert "shorter than recorded in the checkpoint" in said.err
     assert partial.read_bytes() == data[:-1]
 
 

@@ -143,7 +143,7 @@ def test_a_shape_that_is_none_is_refused(aspect):
 
 
 def test_a_size_in_pixels_has_its_shape():
-    with pytest.raises(UsageError, match="shapes a size by name"):
+    with pytest.raises(UsageError, match="needs a named size"):
         parse_size("640x480", "1:1")
 
 

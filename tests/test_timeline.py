@@ -28,7 +28,7 @@ def test_times_are_seconds_or_minutes(text: str | float) -> None:
 
 @pytest.mark.parametrize("text", ["", "s", "-3", "1:60", "1:60:00", "20m", "1e3", "nan", "inf", "1:", "٣", True, None])
 def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is no time"):
+    with pytest.raises(UsageError, match="is not a valid time"):
         parse_time(text)
 
 
@@ -69,8 +69,8 @@ def test_python_takes_pairs_texts_or_a_mapping(at: object) -> None:
 DAMAGED = {
     "20s a boat": "line 1 needs a time and a prompt",
     "1:20 a boat": "line 1 needs a time and a prompt",
-    "20s: a boat\n99:99: a kite": "line 2: '99:99' is no time",
-    "": "no entry",
+    "20s: a boat\n99:99: a kite": "line 2: '99:99' is not a valid time",
+    "": "it is empty",
     "[20]": "each entry",
     '{"20s": 3}': "entry 1 needs",
     '{"20s": "a", "20s": "b"}': "same name twice",
@@ -134,20 +134,20 @@ def test_a_time_and_a_prompt_become_one_word() -> None:
 
 
 REFUSED = {
-    ("--at", "9s", BALL, "--at", "4s", NIGHT): "must ascend: 4s comes after 9s",
+    ("--at", "9s", BALL, "--at", "4s", NIGHT): "must ascend: got 9s, then 4s",
     ("--at", "4s", BALL, "--at", "4", NIGHT): "must ascend",
-    ("--at", "0s", NIGHT): "from 0s on",
+    ("--at", "0s", NIGHT): "starts at 0s",
     ("--at", "10s", NIGHT): "beyond the end of the video, 10s",
     ("--at", "4s", ""): "needs a time and a prompt",
     ("--at", "4s"): "needs a time and a prompt",
     ("--at", "4x", NIGHT): "needs a time and a prompt, got '4x: a red ball",
     ("--at", "4s", "a cat"): "the prompt at 4s: pocket knows none of the words",
-    ("--blend", "2"): "--blend is for prompts that change",
+    ("--blend", "2"): "--blend needs more than one prompt",
     ("--at", "4s", NIGHT, "--blend", "-1"): "--blend must be 0 to",
-    ("--at", "4s", NIGHT, "--at", "5s", BALL, "--blend", "2"): "longer than a prompt holds",
-    ("--at", "4.1s", NIGHT, "--at", "4.2s", BALL): "no chunk begins before the next prompt",
-    ("--at", "9.9s", NIGHT): "no chunk begins before the end of the video",
-    ("--at", "4s", NIGHT, "--timeline", "t.txt"): "both given",
+    ("--at", "4s", NIGHT, "--at", "5s", BALL, "--blend", "2"): "longer than the time between two prompts",
+    ("--at", "4.1s", NIGHT, "--at", "4.2s", BALL): "no chunk starts between it and the next prompt",
+    ("--at", "9.9s", NIGHT): "no chunk starts between it and the end of the video",
+    ("--at", "4s", NIGHT, "--timeline", "t.txt"): "cannot be combined",
     ("--at", "4s", NIGHT, "--at", "6s", "\udcff a ball"): "the prompt at 6s",
 }
 

@@ -149,7 +149,7 @@ def test_an_extension_without_words_has_no_prompt_to_change(tmp_path: Path) -> N
 
     clips.make(tmp_path / "in.mp4", clips.greys(30, 64, 96))
     said = pavdm("extend", "in.mp4", "--frames", 12, *QUICK[:-4], "--at", "0.1s", DAY)
-    assert (said.code, "begins without one" in said.err) == (2, True)
+    assert (said.code, "needs an initial prompt" in said.err) == (2, True)
 
 
 @pytest.mark.integration

@@ -253,7 +253,7 @@ def latents_of(request: Request) -> torch.Tensor:
         (("--shift", "0"), "--shift must be"),
         (("--context-noise", "60"), "--context-noise must be"),
         (("--stride", "2"), "--stride is for --method windows"),
-        (("--motion-score", "5"), "is no option of"),
+        (("--motion-score", "5"), "is not an option of"),
     ],
 )
 def test_what_the_model_cannot_do_is_refused_at_once(words: tuple[str, ...], says: str) -> None:

@@ -75,7 +75,7 @@ def test_what_follows_given_frames_has_no_warm_up(tmp_path, model):
     clip = make_request(PROMPT, frames=4, steps=6, extension=Extension(tmp_path / "clip.mp4"))
     assert [resolve(one).warmup for one in (picture, clip)] == [0, 0]
     for one in (picture, clip):
-        with pytest.raises(UsageError, match="begins with given frames"):
+        with pytest.raises(UsageError, match="starts from existing frames"):
             replace(one, warmup=1)
 
 

@@ -287,7 +287,7 @@ def refuse_options(model: str, flags: Container[str]) -> list[str]:
             notes.append(message)
     for key in useless_options(model) - {one.option[2:].replace("-", "_") for one in ignored}:
         if f"--{key.replace('_', '-')}" in flags:
-            raise UsageError(f"--{key.replace('_', '-')} is no option of {name}", "leave it out")
+            raise UsageError(f"--{key.replace('_', '-')} is not an option of {name}", "leave it out")
     return notes
 
 

@@ -1,1 +1,1 @@
-"""A request to a video file: checks, plan, pipeline, writing."""
+"""From a request to a video file: checks, memory plan, pipeline, writing."""

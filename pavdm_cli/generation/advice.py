@@ -1,4 +1,4 @@
-"""What a user should know before a video is started: options that bring nothing, or cost more than they bring."""
+"""Warnings about options that have no benefit or cost more than they gain."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pavdm_cli.runtime.threads import available_cores
 
 
 def advice(config: GenerationConfig) -> list[str]:
-    """A line for each such option."""
+    """One line per such option."""
     execution, on_cpu = config.execution, config.device.type == "cpu"
     said = []
     if execution.offload != "none" and on_cpu:
-        said.append("--offload only takes more memory on cpu: the weights are there as it is")
+        said.append("--offload has no benefit on a CPU: it only uses more memory")
     if "cfg_batching" not in config.open_switches and config.guidance_scale == 1:
-        said.append("--cfg-batching does nothing here: guidance takes one pass")
+        said.append("--cfg-batching does nothing here: guidance already needs only one forward pass")
     if execution.overlap_decode == "on" and on_cpu:
         said += decoding_advice(execution.threads, available_cores())
     return said
 
 
 def decoding_advice(threads: int, cores: int) -> list[str]:
-    """A line where steps and decoding would share cores."""
+    """A line if denoising and decoding would compete for CPU cores."""
     if threads < cores:
         return []
     fewer = f"--threads {max(1, cores - 1)}, or " if cores > 1 else ""
-    shared = f"the steps take {threads} of {cores} cores and decoding the same ones"
+    shared = f"denoising uses {threads} of {cores} cores, and decoding competes for them"
     return [f"--overlap-decode on makes a video 20 to 30 % slower here: {shared}; try {fewer}--overlap-decode off"]

@@ -1,7 +1,7 @@
-"""Checkpoints: after every chunk, all that the rest of a video depends on, in one safetensors file.
+"""Checkpoints: everything needed to continue a video, in one safetensors file per chunk.
 
-A checkpoint refers to a prefix of the partial file, which is on the disk before it is. It holds no keys and values and
-no features of a VAE: those are computed again from latents.
+A checkpoint refers to a prefix of the partial file, which is flushed to disk first. It holds no KV cache and
+no VAE features: those are recomputed from latents.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _NAMES = [one.name for one in fields(SamplerState)]
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What all checkpoints of a video share."""
+    """The part that is the same in all checkpoints of a video."""
 
-    name: str  # of the complete file, in the checkpoint's folder
+    name: str  # name of the complete file
     request: Request  # with everything decided
     metadata: Mapping[str, Any]  # stored in the video
     machine: str  # the processor or GPU
     total: int  # frames of the whole video
-    inputs: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of the files that it begins with, by path
+    inputs: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of the input files, by path
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """An interrupted video."""
+    """The state of an interrupted video."""
 
     run: RunInfo
     file: EncoderState
@@ -68,10 +68,11 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read(path: Path) -> Checkpoint:
-    """Load a checkpoint; its video goes to its folder. Raises: InputError."""
+    """Load a checkpoint; the video is written next to it. Raises: InputError."""
     try:
         with open_weights(path) as file:
-            stored, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it cannot be iterated)
+            stored = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 the file is not iterable
         text = stored["pavdm"]
         if stored["sha256"] != _digest(text, tensors):
             raise InvalidError("its checksum differs")
@@ -81,7 +82,7 @@ def read(path: Path) -> Checkpoint:
         return _checkpoint(values, tensors, path.parent)
     except (OSError, SafetensorError, InvalidError, KeyError, TypeError, ValueError, PavdmError) as error:
         reason = getattr(error, "strerror", None) or error
-        hint = f"`pavdm extend` continues {path.with_suffix('').name} from its last frames instead"
+        hint = f"`pavdm extend` can still continue {path.with_suffix('').name} from its last frames"
         raise InputError(f"cannot read the checkpoint {path}: {reason}", hint) from None
 
 
@@ -100,7 +101,7 @@ def _fields(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _values(state: SamplerState) -> dict[str, Any]:
-    """All fields of a state, whatever they are, but its history."""
+    """All fields of a state except its history."""
     return {name: getattr(state, name) for name in _NAMES if name != "history"}
 
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a request that needs neither torch, weights nor files: found before anything slow."""
+"""Validation of a request that needs no torch, weights or files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pavdm_cli.sampling.schedule import METHODS, Schedule, windows
 
 
 def check(request: Request) -> None:
-    """Refuse values that do not go together, and a prompt that the model cannot read. Raises: UsageError."""
+    """Reject incompatible options, and prompts that the model cannot parse. Raises: UsageError."""
     check_sampling(request)
     new = request.extension is None  # the length of a continuation follows from the rate of its video
     seconds = request.frame_count / request.spec.fps if new else None
@@ -26,23 +26,29 @@ def check(request: Request) -> None:
 
 
 def check_sampling(request: Request) -> None:
-    """Refuse values of sampling that do not go together. Raises: UsageError."""
+    """Reject incompatible sampling options. Raises: UsageError."""
     schedule = schedule_of(request)
     guidance, edit = guidance_of(request), request.edit_ratio
     if not 0 <= guidance <= 100:
-        raise UsageError(f"--guidance must be 0 to 100, got {guidance:g}", "1 is none; 3 degrades long videos")
+        raise UsageError(
+            f"--guidance must be 0 to 100, got {guidance:g}", "1 disables guidance; high values degrade long videos"
+        )
     if request.execution.context_cache == "reuse" and request.method == "rw":
         raise UsageError(
-            "--context-cache reuse does not go with --method rw, which adds fresh noise to the context at every step",
+            "--context-cache reuse cannot be combined with --method rw, which re-noises the context at every step",
             "leave --context-cache out, or use another method",
         )
     if not 0 <= edit < 1:
-        raise UsageError(f"--edit-ratio must be 0 to below 1, got {edit:g}", "0 keeps what is shown as it is")
+        raise UsageError(
+            f"--edit-ratio must be at least 0 and below 1, got {edit:g}", "0 keeps the conditioning frames unchanged"
+        )
     for name, used in (("--edit-ratio", edit > 0), ("--reencode", bool(request.reencode))):
         if used and request.method != "rn":
-            raise UsageError(f"{name} is for clip after clip, not {request.method}", "leave it out, or use --method rn")
+            raise UsageError(
+                f"{name} only applies to --method rn, not {request.method}", "leave it out, or use --method rn"
+            )
     if request.lora and not request.spec.lora:
-        raise UsageError(f"{request.spec.name} takes no --lora", "leave it out")
+        raise UsageError(f"{request.spec.name} does not support --lora", "leave it out")
     for file in request.lora:
         parse_lora(file)
     _check_context(request)
@@ -55,24 +61,27 @@ def check_sampling(request: Request) -> None:
 
 
 def check_loop(request: Request) -> None:
-    """Refuse a loop where the end of the video cannot be shown its start. Raises: UsageError."""
+    """Reject --loop where the end cannot be conditioned on the start. Raises: UsageError."""
     if not request.loop:
         return
     reasons = {
-        f"--method {request.method}, whose windows are not progressive": request.method != "pa",
+        f"--method {request.method}, which has no progressive noise levels": request.method != "pa",
         "--ramp-up full": request.ramp_up == "full",
         "--seconds forever": request.forever,
-        "a video that begins with given frames": request.continues,
+        "a video that starts from existing frames": request.continues,
     }
     for reason in (reason for reason, applies in reasons.items() if applies):
-        raise UsageError(f"--loop does not go with {reason}", "leave --loop out")
+        raise UsageError(f"--loop cannot be combined with {reason}", "leave --loop out")
 
 
 def _check_context(request: Request) -> None:
-    """Refuse more than one clean chunk where it cannot be kept apart from the window. Raises: UsageError."""
+    """Reject a context of more than one chunk where the model or method does not support it. Raises: UsageError."""
     for name, count in (("--context", context_of(request)), ("--sink", request.sink)):
         if not 0 <= count <= MOST_CONTEXT:
-            raise UsageError(f"{name} must be 0 to {MOST_CONTEXT} chunks, got {count}", "1 and 0 are what was trained")
+            raise UsageError(
+                f"{name} must be 0 to {MOST_CONTEXT} chunks, got {count}",
+                "models were trained with --context 1 and --sink 0",
+            )
     if context_of(request) <= 1 and not request.sink:
         return
     reasons = {
@@ -82,16 +91,16 @@ def _check_context(request: Request) -> None:
         "--ramp-up full and --method windows": request.ramp_up == "full" or request.method == "windows",
     }
     for reason in (reason for reason, applies in reasons.items() if applies):
-        raise UsageError(f"more than one clean chunk does not go with {reason}", "leave out --context and --sink")
+        raise UsageError(f"a context of several chunks cannot be combined with {reason}", "omit --context and --sink")
 
 
 def uncapturable(edit_ratio: float, execution: ExecutionConfig) -> str:
-    """As `ExecutionConfig.uncapturable`, sampling included."""
-    return "--edit-ratio, whose clips are made step by step" if edit_ratio else execution.uncapturable
+    """Like `ExecutionConfig.uncapturable`, including sampling options."""
+    return "--edit-ratio, which samples clips in its own loop" if edit_ratio else execution.uncapturable
 
 
 def check_forever(request: Request, path: Path | None, count: int = 1) -> None:
-    """Refuse what needs the end of a video that has none. Raises: UsageError."""
+    """Reject options that an endless video cannot support. Raises: UsageError."""
     if not request.endless:
         return
     suffix = path.suffix.lower() if path else ""
@@ -101,13 +110,13 @@ def check_forever(request: Request, path: Path | None, count: int = 1) -> None:
         "--encoder, whose file cannot be continued": bool(request.output.encoder),
     }
     for reason in (reason for reason, applies in reasons.items() if applies):
-        raise UsageError(f"--seconds forever does not go with {reason}", "give the video a length, or leave that out")
+        raise UsageError(f"--seconds forever cannot be combined with {reason}", "set a length, or remove that option")
 
 
 def format_prompts(request: Request) -> tuple[Prompt, ...]:
-    """Every prompt in the form of the model's training captions, with notes on what that changed.
+    """Format every prompt like the model's training captions.
 
-    What a later one leaves out comes from the caption of the one before it. Raises: UsageError.
+    Details that a later prompt omits are inherited from the previous caption. Raises: UsageError.
     """
     first = _format(request, request.prompt, request.source_caption)
     prompts = [first]
@@ -126,18 +135,18 @@ def _format(request: Request, prompt: str, source: str) -> Prompt:
 
 
 def _check_options(request: Request) -> None:
-    """Refuse options that are not the model's own, and values that it does not take. Raises: UsageError."""
+    """Reject unknown model options and invalid values. Raises: UsageError."""
     own = {option.key: option for option in request.video_model.options}
     for key, value in request.options.items():
         if key not in own:
-            raise UsageError(f"--{key.replace('_', '-')} is no option of {request.spec.name}", "leave it out")
+            raise UsageError(f"--{key.replace('_', '-')} is not an option of {request.spec.name}", "leave it out")
         own[key].check(value)
 
 
 def schedule_of(request: Request) -> Schedule:
-    """The schedule from the video's beginning: its first chunk may be shorter, or given frames come before it.
+    """The full schedule, including a shorter first chunk or frames that precede the video.
 
-    A model without context is shown the end of a clip that it continues as long as the window has room. A sink is the
+    Without a context, the end of an extended clip fills up the window while it grows. A sink is the
     first chunks of the video, rather than those of the warm-up. Raises: UsageError.
     """
     schedule = _steady_schedule(request)
@@ -149,12 +158,14 @@ def schedule_of(request: Request) -> Schedule:
     if not request.extension or schedule.context:
         return schedule
     if schedule.full_window:
-        raise UsageError("--ramp-up full leaves no room for the input's end", "add --context 1, or leave it out")
+        raise UsageError(
+            "--ramp-up full leaves no room in the window for the end of the input", "add --context 1, or leave it out"
+        )
     return replace(schedule, fill_to=schedule.window)
 
 
 def _steady_schedule(request: Request) -> Schedule:
-    """The schedule of the method, with the model's own values where the request has none."""
+    """The method's schedule, with the model's defaults."""
     methods = [name for name in METHODS if name != "one"]
     if request.method not in methods:
         raise UsageError(f"--method must be one of {', '.join(methods)}, got {request.method!r}", "pa is the default")
@@ -185,7 +196,7 @@ def counts_of(request: Request) -> dict[str, int]:
 
 
 def guidance_of(request: Request) -> float:
-    """The request's, else the model's own."""
+    """The request's guidance, or the model's default."""
     return request.spec.guidance if request.guidance is None else request.guidance
 
 
@@ -196,9 +207,9 @@ def unit_of(request: Request) -> int:
 
 
 def warmup_of(request: Request) -> int:
-    """Chunks of the warm-up, in whole units of the VAE so that the first frame begins one; none after given frames.
+    """Number of warm-up chunks, rounded up to whole VAE units; 0 if the video starts from existing frames.
 
-    The model's own number counts its own chunks. None where all of a window has one level: it does not fill up.
+    The model's default is in chunks of its own size. 0 if the whole window has one level.
     """
     return _warmup_of(request, _steady_schedule(request))
 
@@ -219,6 +230,6 @@ def in_whole_units(request: Request, schedule: Schedule) -> bool:
 
 
 def unit_reason(request: Request) -> str:
-    """Why latents that are no whole units are not encoded again."""
+    """Why partial VAE units cannot be re-encoded."""
     unit = unit_of(request)
     return f"{request.spec.name} encodes {unit} latents together: --window and --chunk must be multiples of {unit}"

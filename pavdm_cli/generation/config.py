@@ -1,6 +1,6 @@
-"""Everything that is decided for a video, in one place: `resolve` turns a request into a `GenerationConfig`.
+"""`resolve` turns a request into a `GenerationConfig`, which holds every decision for a video.
 
-Torch is imported by `resolve` alone, so that what files store can be read without it.
+Only `resolve` imports torch, so that stored metadata can be read without it.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ COUNT = integer(1, 10**6)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationConfig:
-    """Everything that is decided for a video. Fields that change its frames are stored in its file."""
+    """The resolved settings of a video. Fields marked `changes_frames` are stored in its metadata."""
 
     prompt: str
-    formatted_prompt: Prompt  # as the text encoder gets it; empty where there is no prompt
+    formatted_prompt: Prompt  # input of the text encoder; empty without a prompt
     video_model: VideoModel
     spec: ModelSpec  # at the size and rate of the video
     schedule: Schedule
@@ -60,25 +60,25 @@ class GenerationConfig:
     solver: str = field(metadata=changes_frames(one_of(*SOLVERS)))
     guidance: float = field(metadata=changes_frames(number(0, 100)))
     warmup: int = field(metadata=changes_frames(integer(0, MOST_WARMUP)))  # chunks generated first and dropped
-    reencode: bool = field(metadata=changes_frames(FLAG))  # the end of a clip is decoded and encoded for the next one
+    reencode: bool = field(metadata=changes_frames(FLAG))  # rn: the context is the re-encoded end of the last clip
     edit_ratio: float = field(metadata=changes_frames(number(0, 1)))
     timeline: tuple[PromptChange, ...] = field(default=(), metadata=changes_frames(STORED))  # later prompts
     blend: float = field(default=0.0, metadata=changes_frames(number(0, MAX_BLEND)))  # seconds
     formatted_timeline: tuple[Prompt, ...] = ()  # as `formatted_prompt`
     forever: bool = field(default=False, metadata=changes_frames(FLAG))  # without a ramp-down, until it is stopped
-    loop: bool = field(default=False, metadata=changes_frames(FLAG))  # the last chunks lead up to the first ones
+    loop: bool = field(default=False, metadata=changes_frames(FLAG))  # the last chunks are conditioned on the first
     sink: int = 0  # first chunks that stay in front of the context
     repeat_positions: bool = False
     lora: tuple[str, ...] = ()  # files, each with :SCALE or without
     source_caption: str = ""  # of the video that is continued, for what the prompt leaves out
     options: Options = field(default_factory=dict)  # the model's own, as far as they differ from their defaults
     notes: tuple[str, ...] = ()
-    open_switches: frozenset[str] = frozenset()  # of `execution`: left to `auto`, so that a memory plan may change them
-    given: int = 0  # frames of a clip or an image that the video begins with, encoded before the first step
+    open_switches: frozenset[str] = frozenset()  # of `execution`: were `auto`, a memory plan may change them
+    given: int = 0  # conditioning frames (clip or image) that are encoded before the first step
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
+        """The device of the model."""
         import torch
 
         return torch.device(self.execution.device)
@@ -97,7 +97,7 @@ class GenerationConfig:
 
     @property
     def layout(self) -> LatentLayout:
-        """How its latents stand for frames."""
+        """How latents map to frames."""
         return self.video_model.layout(self.spec.size, self.spec.fps)
 
     @property
@@ -107,48 +107,48 @@ class GenerationConfig:
 
     @property
     def holds_image(self) -> bool:
-        """Whether a given image is the first latent of the first chunk, else the end of a still clip before it."""
+        """Whether a start image becomes the video's first latent; otherwise it is a still clip in the context."""
         alone = self.layout.unit > 1 or not self.schedule.context
         return self.layout.first == 1 and alone and not self.schedule.noisy_context
 
     @property
     def given_latents(self) -> int:
-        """Latents of the given frames that precede the video."""
+        """Number of conditioning latents."""
         return self.layout.filled_by(self.given)
 
     @property
     def begun(self) -> bool:
-        """Whether the video's frames continue a stream of latents, of given frames or of a warm-up."""
+        """Whether conditioning frames or a warm-up precede the first decoded latent in its VAE stream."""
         return bool(self.warmup or (self.given_latents and (self.schedule.context or self.schedule.fill_to)))
 
     @property
     def guidance_scale(self) -> float:
-        """How far sampling guides beyond what one pass gives; 1 takes no second pass."""
+        """Effective CFG scale on top of distilled guidance; 1: no unconditional pass."""
         return self.guidance / self.spec.distilled_guidance if self.prompt else 1.0
 
     @property
     def frames_per_chunk(self) -> Fraction:
-        """Frames that leave the window at a time; no whole number where a chunk is no whole unit of the VAE."""
+        """Frames per chunk; fractional if a chunk is not a whole number of VAE units."""
         return self.schedule.chunk * self.layout.frames_per_latent
 
     def start_of(self, chunk: int) -> Fraction:
-        """Seconds of the video before a chunk; the chunks of the warm-up have negative times."""
+        """Time at which a chunk begins, in seconds; negative in the warm-up."""
         first, start = (self.schedule.latents(range(one, one)).start for one in (self.warmup, chunk))
         return Fraction(self.layout.frames(start - first, start - first, self.begun).start, self.spec.fps)
 
     @property
     def chunks(self) -> int:
-        """Chunks of the video: the last may be cut."""
+        """Number of chunks in the video; the last may be truncated."""
         return self.schedule.chunks(self.layout.latents(self.frames, self.begun))
 
     @property
     def endless(self) -> bool:
-        """Whether it goes on until it is stopped."""
+        """Whether the video runs until it is stopped."""
         return self.forever and self.frames == FOREVER
 
     @property
     def sampled_chunks(self) -> int | None:
-        """Chunks after which the window ramps down; None: it never does."""
+        """Number of chunks to sample before the ramp-down; None: endless."""
         return None if self.forever else self.total_chunks
 
     @property
@@ -158,22 +158,22 @@ class GenerationConfig:
 
     @property
     def warmup_frames(self) -> int:
-        """As many frames as the chunks of the warm-up would be."""
+        """Frames that the warm-up chunks correspond to."""
         return int(self.warmup * self.frames_per_chunk)
 
     @property
     def total_steps(self) -> int:
-        """Model calls in all."""
+        """Total number of denoising steps."""
         return self.schedule.total(self.total_chunks)
 
     def with_execution(self, **switches: Any) -> GenerationConfig:
-        """The same video with other execution switches, which are no longer open."""
+        """A copy with these execution switches set, and no longer `auto`."""
         execution, left_open = replace(self.execution, **switches), self.open_switches - switches.keys()
         return replace(self, execution=execution, open_switches=left_open)
 
 
 def resolve(request: Request) -> GenerationConfig:
-    """Decide all that needs no weights, so that bad values fail before any work. Raises: UsageError, DeviceError."""
+    """Resolve everything that needs no weights, so that invalid values fail early. Raises: UsageError, DeviceError."""
     check_sampling(request)
     spec, schedule = request.spec, schedule_of(request)
     seconds = request.frame_count / spec.fps
@@ -220,7 +220,7 @@ SWITCHES = ("cfg_batching", "overlap_decode", "vae_tiling")  # what a memory pla
 
 
 def resolve_execution(request: Request) -> ExecutionConfig:
-    """The execution switches with `auto` decided: the fastest, where memory has not been planned.
+    """Resolve `auto` in the execution switches to the fastest choice; a memory plan may change that later.
 
     Raises: UsageError, DeviceError.
     """
@@ -233,7 +233,7 @@ def resolve_execution(request: Request) -> ExecutionConfig:
     device = pick_device(typed.device)
     check_backend(typed.attention, machine_of(device))
     reuse = spec.causal if typed.context_cache == "auto" else typed.context_cache == "reuse"
-    overlap = device.type == "cuda" and typed.offload == "none"  # on a CPU both would share the cores
+    overlap = device.type == "cuda" and typed.offload == "none"  # on a CPU, both would compete for cores
     return replace(
         typed,
         device=device.type,
@@ -273,7 +273,7 @@ def _wants_reencoding(request: Request) -> bool:
 
 def _prompt_notes(request: Request, prompts: tuple[Prompt, ...]) -> list[str]:
     if request.extension and not request.prompt:
-        return ["no prompt: continued without words; --prompt says what to show"]
+        return ["no prompt: the continuation is unconditional; use --prompt to describe it"]
     return [note for prompt in prompts for note in prompt.notes]
 
 
@@ -282,7 +282,7 @@ def _notes(request: Request, schedule: Schedule, execution: ExecutionConfig) -> 
     notes = [schedule.note] if schedule.note else []
     chained = request.method == "rn" and schedule.context and _wants_reencoding(request)
     if chained and not in_whole_units(request, schedule):
-        notes.append(f"latents stay as they are from clip to clip; {unit_reason(request)} to encode frames again")
+        notes.append(f"clips are conditioned on latents without re-encoding: {unit_reason(request)}")
     if execution.compile:
         from pavdm_cli.models.torch_compile import NOTE
 
@@ -293,5 +293,5 @@ def _notes(request: Request, schedule: Schedule, execution: ExecutionConfig) -> 
             "`pavdm bench throughput --context-cache reuse` measures its error"
         )
     if request.method != spec.method and spec.tuned:
-        notes.append(f"{spec.name} was trained for {spec.method}; {request.method} is for comparison")
+        notes.append(f"{spec.name} was trained for {spec.method}; {request.method} is meant for comparison")
     return notes

@@ -1,4 +1,4 @@
-"""Chunks of latents to frames, each with the state from which the next chunk is made."""
+"""Decodes chunks of latents to frames, with the state needed to continue after each."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ HOST = torch.device("cpu")
 
 @dataclass(frozen=True, slots=True)
 class RenderState:
-    """What the rest of a video depends on, on the host."""
+    """Everything needed to continue the video, on the host."""
 
     sampler: SamplerState
-    context: Tensor | None  # latents before the video that its decoder began with
-    replay: Tensor | None  # latents that a decoder must be given again to continue
+    context: Tensor | None  # latents that primed the decoder before the first chunk
+    replay: Tensor | None  # latents to push again to rebuild the decoder's state
     latents: int  # decoded so far
     frames: int  # of the model, so far
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """The frames of a chunk, perhaps none, and what comes after them depends on."""
+    """The frames of a chunk (possibly none) and the state to continue from."""
 
     frames: Pixels
     latents: Tensor | None  # (1, chunk, C, h, w); None: the frames of an incomplete unit, at the end
-    state: RenderState | None  # None: nothing can be continued here
+    state: RenderState | None  # None: cannot be resumed here
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class ChunkDecoder:
 
     config: GenerationConfig
     recovery: Recovery
-    context: Callable[[], Tensor | None]  # the latents before the first chunk, once that has come
+    context: Callable[[], Tensor | None]  # returns the latents before the first chunk; called when it arrives
     state: RenderState | None = None  # after the last chunk
     _decoder: CheckedDecoder | None = None
     _first: Tensor | None = None
@@ -74,7 +74,7 @@ class ChunkDecoder:
         return Rendered(pixels, _to_host(chunk.latents), self.state)
 
     def flush(self) -> Iterator[Rendered]:
-        """The frames of an incomplete unit, if some are missing."""
+        """The remaining frames of an incomplete VAE unit, if any."""
         if self._decoder and self.state and self.frames < self.config.frames:
             pixels = self._cut(to_bytes(self._decoder.flush()[0]))
             self.state = replace(self.state, frames=self.frames + len(pixels))
@@ -82,7 +82,7 @@ class ChunkDecoder:
 
     @property
     def frames(self) -> int:
-        """How many have been decoded, at most those of the video."""
+        """Number of frames decoded so far, at most the video's length."""
         return self.state.frames if self.state else 0
 
     def _cut(self, pixels: Pixels) -> Pixels:
@@ -99,16 +99,16 @@ def decoded(
     context: Callable[[], Tensor | None] = lambda: None,
     resume: RenderState | None = None,
 ) -> Iterator[Rendered]:
-    """Each chunk of latents as frames: while the next one is sampled where asked, and by itself on a GPU.
+    """Decode each chunk, overlapping the sampling of the next one if `overlap_decode` is on.
 
-    context: the latents before the first chunk, once that has come; resume: after an earlier chunk.
+    context: returns the latents before the first chunk; resume: the state to continue from.
     """
     decoder, device = ChunkDecoder(config, recovery, context, resume), recovery.model.device
     overlapped = config.execution.overlap_decode == "on"
     prefetched = partial(map_prefetched, device=device, tensors=lambda chunk: chunk.tensors)
     for rendered in prefetched(chunks, decoder.push) if overlapped else map(decoder.push, chunks):
         yield rendered
-        if decoder.frames >= config.frames:  # chunks may be without end
+        if decoder.frames >= config.frames:  # the chunks may be endless
             return
     yield from decoder.flush()
 

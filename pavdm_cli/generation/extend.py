@@ -1,4 +1,4 @@
-"""A video to continue: what is asked of it, and the model's frames at its rate."""
+"""The video to extend, and resampling of generated frames to its rate."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from pavdm_cli.video.audio.copy import suffix_for_audio
 from pavdm_cli.video.upscale import Scale
 from pavdm_cli.video.write.output import NUMBER_SUFFIX, truncate_stem
 
-SECONDS = 10.0  # of continuation, unless asked otherwise
-SLOWEST = Fraction(1, 60)  # frames per second that can be continued: a frame of a slower video takes hundreds to make
+SECONDS = 10.0  # default length of the continuation
+SLOWEST = Fraction(1, 60)  # at slower rates each frame would need hundreds of generated ones
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A video to continue, opened, and by how many frames of its own rate."""
+    """An opened video to extend, and the number of frames to add at its rate."""
 
     video: VideoInfo
     extension: Extension
@@ -46,7 +46,7 @@ class Source:
     scale: Scale = field(default_factory=Scale)  # of the model's frames in it, where pavdm wrote it
 
     def frames_to_make(self, fps: int) -> int:
-        """Frames the model makes, at its own rate, to fill the time."""
+        """Number of frames to generate, at the model's rate."""
         return FOREVER if self.endless else max(1, math.ceil(self.frames * fps / self.video.rate))
 
     @property
@@ -72,18 +72,21 @@ def open_source(request: Request) -> Source:
     video = open_video(request.extension.source)
     if video.rate < SLOWEST:
         slow = f"{video.path} shows a frame every {float(1 / video.rate):.0f} s, too slow to be continued"
-        raise InputError(slow, "make it faster first: ffmpeg -i INPUT -vf setpts=0.01*PTS faster.mp4")
+        raise InputError(slow, "speed it up first: ffmpeg -i INPUT -vf setpts=0.01*PTS faster.mp4")
     _check_continued(video)
     seconds = SECONDS if request.seconds is None else request.seconds
     frames = round(seconds * video.rate) if request.frames is None else request.frames
     frames = request.frame_count if request.forever else frames
     if frames < 1:
-        raise UsageError(f"a continuation cannot have {frames} frames", "ask for --seconds 10, say")
+        raise UsageError(
+            f"--seconds or --frames is too small: the continuation would have {frames} frames",
+            "for example --seconds 10",
+        )
     return Source(video, request.extension, frames, scale_of(video, request.spec.size))
 
 
 def scale_of(video: VideoInfo, size: tuple[int, int]) -> Scale:
-    """By how much pavdm enlarged the video's frames from the model's size (height, width); by 1 where it did not."""
+    """The upscaling of a video that pavdm wrote; 1 for any other."""
     metadata, _ = stored_fields(video.path)
     if not {"pavdm", "scale", "scale_filter"} <= metadata.keys():
         return Scale()
@@ -93,20 +96,20 @@ def scale_of(video: VideoInfo, size: tuple[int, int]) -> Scale:
 
 
 def _check_continued(video: VideoInfo) -> None:
-    """Refuse a part of a copy that a killed run left. Raises: InputError."""
+    """Reject a partial copy left by a killed run. Raises: InputError."""
     metadata, _ = stored_fields(video.path)
     copied = metadata.get("copied")
     if video.path.stem.endswith(".partial") and isinstance(copied, int) and video.frames <= copied and copied:
-        part = f"{video.path} is a part of a copy of {metadata.get('source')}, with no new frame"
-        raise InputError(part, f"continue that again instead; delete {video.path.name}")
+        part = f"{video.path} is an incomplete copy of {metadata.get('source')} without any new frames"
+        raise InputError(part, f"extend the original instead; delete {video.path.name}")
 
 
 def with_prompt(request: Request, source: Source) -> tuple[Request, list[str]]:
-    """The request with its video's caption, and its prompt unless there is a new one; notes on where it is from."""
+    """Fill in the source's caption and, by default, its prompt."""
     metadata, damage = stored_fields(source.video.path)
     if "pavdm" not in metadata:
         spec = request.video_model.spec
-        style = [f"{spec.name} knows only {spec.world}: it continues in that style"] if spec.world else []
+        style = [f"{spec.name} knows only {spec.world}: the continuation will be in that style"] if spec.world else []
         return request, [*damage, *style]
     metadata |= _last_change(metadata, source.video)
     request = replace(request, source_caption=metadata.get("caption", ""))
@@ -114,14 +117,14 @@ def with_prompt(request: Request, source: Source) -> tuple[Request, list[str]]:
 
 
 def _last_change(metadata: dict[str, Any], video: VideoInfo) -> dict[str, Any]:
-    """Of the prompts that the video changed to, the one in force at its end; empty if that is still the first."""
+    """The prompt change in effect at the end of the video, if any."""
     end = float(video.duration - metadata.get("copied", 0) / video.rate)
     past = [change for change in metadata.get("timeline", []) if change["at"] < end]
     return past[-1] if past else {}
 
 
 def stored_fields(video: Path) -> tuple[dict[str, Any], list[str]]:
-    """The sound fields of what pavdm stored in a video, and notes on those that are damaged."""
+    """The valid metadata fields of a video, and notes on damaged ones."""
     try:
         fields, damaged = sound_fields(read_metadata(video) or {})
     except InputError as error:
@@ -132,16 +135,16 @@ def stored_fields(video: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def target(request: Request, source: Source) -> Path:
-    """Where the longer video goes, checked before any work. Raises: OutputError, UsageError."""
+    """The checked output path. Raises: OutputError, UsageError."""
     path = check_output(resolve_output(request.output.path, partial(_free_name, source)), request.output.force)
     check_extension(source.video, path, ExtensionOptions(source.extension.audio, source.extension.only_new))
     return path
 
 
 def at_rate(chunks: Iterable[Pixels], fps: int, source: Source, before: int = 0) -> Iterator[list[Pixels]]:
-    """Frames made at `fps` as the source's rate shows them: each held until the next one's time.
+    """Resample frames from `fps` to the source's rate by repeating or dropping frames.
 
-    before: frames at `fps` that came earlier.
+    before: number of earlier frames at `fps`.
     """
     for chunk in chunks:
         after = before + len(chunk)
@@ -161,7 +164,7 @@ def _free_name(source: Source, folder: Path) -> Path:
 
 
 def suffix_notes(request: Request, source: Source, path: Path) -> list[str]:
-    """Why the output has another suffix than the one expected, in a line, or nothing."""
+    """A note if the output got an unexpected suffix."""
     chosen = request.output.path is None or path != request.output.path
     if not chosen or path.suffix.lower() != ".mkv" or source.video.path.suffix.lower() == ".mkv":
         return []

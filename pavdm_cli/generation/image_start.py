@@ -1,4 +1,4 @@
-"""An image that a video begins with: frame 0 is the image, and the model continues from it."""
+"""Image to video: frame 0 is the image, and the model continues from it."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from pavdm_cli.video import StillImage, scale_to_cover
 
 
 def frames_given(config: GenerationConfig) -> int:
-    """Frames that are encoded before the first step: where a single frame is a latent, the image alone."""
+    """Frames that are encoded before the first step: 1 if the VAE encodes a single frame as a latent."""
     return 1 if config.layout.first == 1 else config.layout.count(config.schedule.context)
 
 
 def notes(config: GenerationConfig, still: StillImage) -> list[str]:
-    """What a user should know: what reading the image changed, and what the model will make of it.
+    """Notes on conversions of the image, and on the model's style.
 
-    Raises: UsageError where the model would never be shown it.
+    Raises: UsageError if the image would have no effect.
     """
     if not config.holds_image and not config.schedule.context:
-        raise UsageError("--image is shown as the clean chunk that --context 0 leaves out", "leave --context out")
+        raise UsageError("--image needs a context, and --context 0 disables it", "omit --context")
     spec = config.spec
-    foreign = f"{spec.name} knows only {spec.world}: it continues from the image in that style"
+    foreign = f"{spec.name} knows only {spec.world}: the video continues in that style"
     return [*still.notes, *([foreign] if spec.world else [])]
 
 
 def metadata_of_image(still: StillImage) -> dict[str, Any]:
-    """What is stored of the image in the video."""
+    """The image's fields in the video's metadata."""
     return {"image": str(still.path), "image_digest": still.digest}
 
 
@@ -51,7 +51,7 @@ def frames_from(
     graphs: GraphPolicy | None = None,
     recovery: Recovery | None = None,
 ) -> Iterator[Pixels]:
-    """As many frames as `pipeline.frames` gives; the first is the image itself, scaled and cropped to the size."""
+    """Like `pipeline.frames`, with the scaled and cropped image as the first frame."""
     every = rendered_from(config, model, still, graphs, recovery)
     return (chunk.frames for chunk in every if len(chunk.frames))
 
@@ -63,7 +63,7 @@ def rendered_from(
     graphs: GraphPolicy | None = None,
     recovery: Recovery | None = None,
 ) -> Iterator[Rendered]:
-    """As `frames_from`, with the state after each chunk; there is none after the image alone."""
+    """Like `frames_from`, with the state after each chunk (None after the image itself)."""
     image = scale_to_cover(still.frame, config.spec.size)[None]
     start = start_of(config, model, image)
     chunks = rendered(model_config(config), model, start, graphs, recovery)
@@ -75,12 +75,12 @@ def rendered_from(
 
 
 def model_config(config: GenerationConfig) -> GenerationConfig:
-    """The configuration of the frames that the model makes: all, or all but the image."""
+    """The configuration without the image's frame, if the image is not the model's first latent."""
     return config if config.holds_image else replace(config, frames=config.frames - 1)
 
 
 def with_first_frame(image: Pixels, chunks: Iterator[Rendered]) -> Iterator[Rendered]:  # (1, H, W, 3)
-    """The chunks, of which the first frame of the video is the image."""
+    """Replace the first frame of the video by the image."""
     for chunk in chunks:
         first = chunk.state is not None and 0 < chunk.state.frames == len(chunk.frames)
         yield replace(chunk, frames=np.concatenate([image, chunk.frames[1:]])) if first else chunk
@@ -88,9 +88,9 @@ def with_first_frame(image: Pixels, chunks: Iterator[Rendered]) -> Iterator[Rend
 
 @torch.no_grad()
 def start_of(config: GenerationConfig, model: ModelRunner, image: Pixels) -> SamplerState:  # (1, H, W, 3)
-    """Where sampling begins: the image's latent in the first chunk, or a still clip of it as the context.
+    """The initial state: the image as the first latent, or as a still clip in the context.
 
-    The latter where a VAE encodes no single images, or the method noises what is clean.
+    The latter if the VAE cannot encode single images or the method re-noises the context.
     """
     clip = from_bytes(image)
     if not config.holds_image:

@@ -1,4 +1,4 @@
-"""The clean latents around a span of a finished video: as they were sampled, or encoded from its frames."""
+"""Clean latents before and after a span: the stored ones, or re-encoded from frames."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from pavdm_cli.video.write.output import checkpoint_path, latents_path, partial_
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Clean latents (1, T, C, h, w) before and after a span, those before it as far as a decoder depends on them."""
+    """Clean latents (1, T, C, h, w) before and after a span, those before it limited to what the decoder needs."""
 
     before: Tensor
     after: Tensor | None  # None: nothing follows
-    sampled: bool  # rather than encoded from frames
+    sampled: bool  # stored latents, not re-encoded frames
 
 
 def surroundings(config: GenerationConfig, model: ModelRunner, made: MadeVideo, span: Span) -> Surroundings:
-    """The latents that a run with --keep-state stored, else those of the file's frames. Raises: FaultyValues."""
+    """Stored latents if the video was generated with --keep-state, else re-encoded frames. Raises: FaultyValues."""
     following = _following(config, span)
     latents = kept_latents(made.video.path, config)
     if latents is not None and (span.chunks.start or not made.continues):
@@ -56,10 +56,10 @@ class KeptLatents:
     path: Path
     shape: tuple[int, int, int]  # (C, h, w)
     dtype: torch.dtype
-    context: Tensor | None  # those before the first: of a warm-up
+    context: Tensor | None  # latents of the warm-up
 
     def read(self, latents: range) -> Tensor:
-        """Some of them, (1, T, C, h, w)."""
+        """Read a range of latents, (1, T, C, h, w)."""
         size = int(np.prod(self.shape)) * self.dtype.itemsize
         with self.path.open("rb") as file:
             file.seek(latents.start * size)
@@ -69,7 +69,7 @@ class KeptLatents:
 
 
 def kept_latents(video: Path, config: GenerationConfig) -> KeptLatents | None:
-    """The latents that the video's own run stored; None where there are none, or they are not this video's."""
+    """The latents that the video's own run stored; None if there are none or they belong to another video."""
     partial = partial_path(video)
     checkpoint = _checkpoint(checkpoint_path(partial))
     if checkpoint is None or not _belongs(checkpoint, read_metadata(video) or {}):
@@ -100,14 +100,14 @@ def _latents_before(config: GenerationConfig, chunk: int) -> int:
 
 
 def _following(config: GenerationConfig, span: Span) -> range:
-    """Latents of the video that follow the span; at the end of a loop, those of its start that come before the span."""
+    """Indices of the latents after the span; at the end of a loop, of the video's first latents before the span."""
     first, stop = (_latents_before(config, chunk) for chunk in (span.chunks.start, span.chunks.stop))
     count = config.schedule.right_context
     return range(min(first, count)) if config.schedule.loop else range(stop, stop + count)
 
 
 def _encoded_before(config: GenerationConfig, model: ModelRunner, made: MadeVideo, span: Span) -> Tensor:
-    """Latents of a clip that ends where the span begins."""
+    """Encode the frames right before the span."""
     layout, schedule = config.layout, config.schedule
     start = span.origin + Fraction(span.frames.start, config.spec.fps) - made.video.start
     available = layout.filled_by(int(start * config.spec.fps))
@@ -116,7 +116,7 @@ def _encoded_before(config: GenerationConfig, model: ModelRunner, made: MadeVide
 
 
 def _encoded_after(config: GenerationConfig, model: ModelRunner, made: MadeVideo, span: Span) -> Tensor:
-    """Latents of the frames that follow; a stream whose first latent is a single frame begins before them."""
+    """Encode the frames after the span, with a lead-in where a VAE's first latent covers a single frame."""
     layout, count = config.layout, config.schedule.right_context
     stop = span.frames.stop
     if config.schedule.loop:
@@ -132,7 +132,7 @@ def _encoded_after(config: GenerationConfig, model: ModelRunner, made: MadeVideo
 
 @torch.no_grad()
 def _encode(config: GenerationConfig, model: ModelRunner, made: MadeVideo, span: Span, frames: range) -> Tensor:
-    """The latents of the model's frames of these numbers, as the file shows them; its last one is repeated."""
+    """Encode these frames, read from the file; the last is repeated past the end."""
     if not frames:
         return torch.empty(1, 0, *config.layout.shape)
     fps, rate = config.spec.fps, made.video.rate

@@ -1,4 +1,4 @@
-"""The latents of a video whose file cannot be continued, only written again: stored chunk by chunk, and read."""
+"""Stores and reads the latents of a video, for formats that must be rewritten to be resumed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.loop import SampledChunk, SamplerState, move_state
 from pavdm_cli.video.write.growing_file import GrowingFile
 
-StoredLatents: TypeAlias = "tuple[Path, int]"  # a file, and how many bytes of it count
+StoredLatents: TypeAlias = "tuple[Path, int]"  # a file and the number of valid bytes
 Graphs: TypeAlias = "GraphPolicy | None"
 
 
@@ -28,7 +28,7 @@ class LatentsFile:
     """Appends chunks of latents."""
 
     def __init__(self, path: Path, size: int = 0) -> None:
-        """size: bytes of a file that is continued. Raises: OSError."""
+        """size: bytes to keep of an existing file. Raises: OSError."""
         self._file = GrowingFile(path, size)
 
     def append(self, latents: Tensor) -> None:
@@ -46,7 +46,7 @@ class LatentsFile:
 
 
 def read_chunks(path: Path, size: int, config: GenerationConfig, state: SamplerState) -> Iterator[SampledChunk]:
-    """The chunks of the first `size` bytes, on the device of `state`, which is that after the last one."""
+    """Read the chunks in the first `size` bytes, on the device of `state` (the state after the last)."""
     chunk, shape, like = config.warmup, config.layout.shape, state.window
     with path.open("rb") as file:
         while file.tell() < size:
@@ -65,15 +65,15 @@ def rendered_again(
     recovery: Recovery,
     graphs: Graphs,
 ) -> Iterator[Rendered]:
-    """All frames of a video whose file is written again: of the latents that are stored, and of new ones after them.
+    """Render all frames of a rewritten file: first from stored latents, then from newly sampled ones.
 
-    render: the state after the stored ones.
+    render: the state after the stored latents.
     """
     device = model.device
     state = move_state(render.sampler, device)
     chunks = read_chunks(*stored, config, state)
     context = None if render.context is None else render.context.to(device)
     chunks = chain(chunks, sampled(config, model, state, graphs, recovery))
-    count = state.chunks.start + 1 - config.warmup  # of the stored ones
+    count = state.chunks.start + 1 - config.warmup  # number of stored chunks
     for number, chunk in enumerate(decoded(config, chunks, recovery, lambda: context)):
         yield replace(chunk, state=None) if number < count else chunk

@@ -1,4 +1,4 @@
-"""A model whose weights are loaded once for several videos."""
+"""A model that is loaded once for several videos."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ LOADED_WITH = ("device", "precision", "offload", "vae_tiling", "attention", "dec
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model, and the configuration of the first video that it was loaded for."""
+    """A loaded model and the configuration it was loaded for."""
 
     config: GenerationConfig
     runner: ModelRunner
 
     def difference(self, config: GenerationConfig) -> str:
-        """What of another video needs the model to be loaded again; empty where it can be used as it is."""
+        """The setting of another video that requires reloading the model; empty if it can be reused."""
         now, own = self._with_switches(config).execution, self.config.execution
         if self.config.spec.name != config.spec.name:
             return "model"
@@ -33,7 +33,7 @@ class Loaded:
         return "" if same else "LoRA or text device"
 
     def adapt(self, config: GenerationConfig) -> tuple[GenerationConfig, ModelRunner]:
-        """Another video's configuration, with what memory decided for the first one, and the model for it."""
+        """Apply the memory plan of the first video to another configuration; returns both."""
         config = self._with_switches(config)
         set_threads(config.execution.threads)
         return config, replace(self.runner, spec=config.spec, options=config.options)
@@ -43,7 +43,7 @@ class Loaded:
 
 
 def load(config: GenerationConfig) -> Loaded:
-    """The model for a video and others like it, as memory allows. Raises: UsageError, ModelError, DeviceError."""
+    """Load the model, with settings that fit in memory. Raises: UsageError, ModelError, DeviceError."""
     require_weights(config.spec, bool(config.prompt), config.video_model.published)
     fitting = _fit_to_memory(config)
     return Loaded(fitting, pipeline.open_model(fitting))

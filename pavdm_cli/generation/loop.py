@@ -1,4 +1,4 @@
-"""Videos that loop: how long they must be, and the schedule of one."""
+"""Seamless loops: valid lengths and the schedule."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ if TYPE_CHECKING:
 
 
 def with_whole_loop(config: GenerationConfig) -> GenerationConfig:
-    """The same video of whole chunks, the last of which lead up to its start. Raises: UsageError if it is too short."""
+    """Round the length up to whole chunks and let the last chunks lead into the first.
+
+    Raises: UsageError if it is too short.
+    """
     least = config.schedule.capacity + LOOP_CHUNKS
     if config.chunks < least:
         frames = _frames(config, least)
         seconds = f"{frames / config.spec.fps:g} s, {frames} frames"
         raise UsageError(f"--loop needs at least {seconds}, got {config.frames}", f"try --frames {frames}")
     frames, schedule = _frames(config, config.chunks), config.schedule
-    note = f"made {frames} frames instead of {config.frames}: a loop ends with a whole chunk"
+    note = f"generating {frames} frames instead of {config.frames}: a loop must be a whole number of chunks"
     config = replace(config, frames=frames, notes=(*config.notes, *([note] if frames != config.frames else [])))
     looped = with_loop_context(schedule, config.total_chunks, config.warmup, config.spec.loop_latents)
     return replace(config, schedule=looped)
 
 
 def _frames(config: GenerationConfig, chunks: int) -> int:
-    """Frames of at least so many chunks that are whole units of the VAE."""
+    """Frames of the shortest video of at least `chunks` chunks that is a whole number of VAE units."""
     layout, schedule = config.layout, config.schedule
     while True:
         latents = len(schedule.latents(range(config.warmup, config.warmup + chunks)))

@@ -1,4 +1,4 @@
-"""What a video takes in memory, by part and stage, told before anything is loaded; and what would make it fit."""
+"""Estimates a video's memory by part and stage before anything is loaded, and suggests options that make it fit."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.runtime.diagnose import device_hint, first_line, is_out_of_memory
 
 STAGES = ("read", "encode", "denoise", "decode")
-PIXEL = 3 * torch.float32.itemsize  # bytes, of a frame that waits for the VAE
-# What cuBLAS, cuDNN, Triton and the allocator keep for themselves; assumed, to be measured on a GPU.
+PIXEL = 3 * torch.float32.itemsize  # bytes per pixel of a float32 frame
+# For cuBLAS, cuDNN, Triton and the allocator: assumed, not measured.
 SPARE = {"cuda": 500_000_000, "mps": 500_000_000, "cpu": 250_000_000}
 # Bytes while the prompt is read, while given frames are encoded, while latents are denoised, while they are decoded.
 Stages = tuple[int, int, int, int]
@@ -35,7 +35,7 @@ Stages = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A memory: what lies there in each stage, by part, and what is free."""
+    """Memory of one device: use by part and stage, and free bytes."""
 
     device: torch.device
     free: int | None  # bytes; None where that cannot be known
@@ -48,30 +48,30 @@ class Place:
         return read, encode, denoise, decode
 
     def lacking(self) -> list[int]:
-        """The stages that do not fit."""
+        """Indices of the stages that do not fit."""
         return [i for i, need in enumerate(self.needs) if self.free is not None and need > self.free]
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A video and the memory it takes, where it runs and on the host."""
+    """A configuration and its memory use on each device."""
 
     config: GenerationConfig
     places: tuple[Place, ...]
 
     @property
     def fits(self) -> bool:
-        """Whether every stage has room everywhere, as far as is known."""
+        """Whether every stage fits on every device whose free memory is known."""
         return not any(place.lacking() for place in self.places)
 
 
 def worth_telling(config: GenerationConfig) -> bool:
-    """Whether a video's memory is anything to think about: the bundled model fits everywhere."""
+    """Whether memory must be planned: not for the bundled model, which always fits."""
     return not config.spec.bundled
 
 
 def choose(config: GenerationConfig) -> Budget:
-    """With guidance in one batch and images decoded together as far as that fits; else what takes least.
+    """The fastest plan that fits, else the one that needs the least memory.
 
     Raises: ModelError.
     """
@@ -83,9 +83,9 @@ def choose(config: GenerationConfig) -> Budget:
 
 
 def _ways(config: GenerationConfig) -> Iterator[GenerationConfig]:
-    """The same video, from the fastest way of making it to the one that takes least; tiles change it and come last.
+    """Configurations of the same video from fastest to smallest; tiling comes last because it changes frames.
 
-    Only switches that the user left open differ.
+    Only switches left at `auto` vary.
     """
 
     def choices(name: str, least: str) -> tuple[str, ...]:
@@ -99,13 +99,13 @@ def _ways(config: GenerationConfig) -> Iterator[GenerationConfig]:
 
 
 def budget(config: GenerationConfig) -> Budget:
-    """What a video takes, as it is configured."""
+    """Estimate the memory of a configuration."""
     device = config.device
     text_device, model = config.text_device, meta_model_of(config)
     counted = _count(model_key(config), shown_of(config))
     execution, coded = config.execution, (config.given, config.schedule.context * _reencodes(config))
     coding = _count_coding(model_key(config), execution.decode_batch, execution.vae_tiling, coded)
-    here = {**running(model, counted, coding, execution, device), "libraries (assumed)": _always(SPARE[device.type])}
+    here = {**running(model, counted, coding, execution, device), "libraries (assumed)": (SPARE[device.type],) * 4}
     host = waiting(model, execution) | {"given frames": (0, PIXEL * math.prod((config.given, *config.spec.size)), 0, 0)}
     reading = {f"text encoder, {part}": (size, 0, 0, 0) for part, size in text_bytes(config).items()}
     lies: dict[torch.device, dict[str, Stages]] = {device: {}}
@@ -115,13 +115,13 @@ def budget(config: GenerationConfig) -> Budget:
     return Budget(config, tuple(place for place in places if place.parts))
 
 
-# Ways and options are tried that differ in one part: each part is counted once.
+# Candidates often differ in one part only, so each part's estimate is cached.
 _meta = lru_cache(meta_runner)
 ModelKey = tuple[VideoModel, ModelSpec, str, str]  # model, its spec at the size of the video, device, precision
 
 
 def model_key(config: GenerationConfig) -> ModelKey:
-    """What a model without contents depends on."""
+    """Cache key of a meta-device model."""
     return config.video_model, config.spec, config.execution.device, config.execution.precision
 
 
@@ -130,7 +130,7 @@ def _least(device: str, precision: str) -> ExecutionConfig:
 
 
 def meta_model_of(config: GenerationConfig) -> ModelRunner:
-    """The model without contents."""
+    """The model on the meta device."""
     return _meta_model(*model_key(config))
 
 
@@ -139,7 +139,7 @@ def _meta_model(model: VideoModel, spec: ModelSpec, device: str, precision: str)
 
 
 def text_bytes(config: GenerationConfig) -> dict[str, int]:
-    """What encoding the prompts takes, by part; nothing where all were encoded before."""
+    """Bytes to encode the prompts, by part; empty without a prompt."""
     if not config.prompt and not config.spec.empty_prompt:
         return {}
     placement = placement_for(_least(config.execution.device, config.execution.precision), config.text_device)
@@ -165,17 +165,13 @@ def _reencodes(config: GenerationConfig) -> bool:
 
 
 def _place(device: torch.device, parts: dict[str, Stages], encodes: bool) -> Place:
-    """A place with the parts that lie there; without the stage of encoding, where nothing is encoded."""
+    """Memory of a device, without the encode stage if nothing is encoded."""
     shown = {name: (part[0], part[1] * encodes, part[2], part[3]) for name, part in parts.items()}
     return Place(device, free_bytes(device), {name: part for name, part in shown.items() if any(part)})
 
 
-def _always(size: int) -> Stages:
-    return size, size, size, size
-
-
 def shown_of(config: GenerationConfig) -> MemoryCase:
-    """The largest step of a video; the end of a clip that it begins with may be noised, as far as it goes."""
+    """The largest step of a video, including re-noised chunks of a conditioning clip."""
     schedule, guided = config.schedule, config.guidance_scale
     latents = config.given_latents
     remade = schedule.num_renoised(latents)
@@ -189,27 +185,27 @@ def shown_of(config: GenerationConfig) -> MemoryCase:
 def running(
     model: ModelRunner, counted: SamplingMemory, coding: VAEMemory, execution: ExecutionConfig, device: torch.device
 ) -> dict[str, Stages]:
-    """What lies where the model runs."""
+    """Memory on the model's device, by part."""
     whole, vae = module_bytes(model.transformer), module_bytes(model.vae)
-    alone = execution.offload != "none"  # the VAE's weights come for their stage
+    alone = execution.offload != "none"  # the VAE is onloaded for its stage
     transformer = whole - offloaded_bytes(model.model) if execution.offload == "sequential" else whole
     waits = 0 if execution.offload == "model" else transformer  # while the VAE works
     amid, beside = bool(coding.reencoding), execution.overlap_decode == "on"
     return {
         "transformer": (0, waits, transformer, waits),
         "text and levels": _from(counted.constants, amid),
-        "clean chunk": _from(counted.kv_cache, amid),
+        "context KV cache": _from(counted.kv_cache, amid),
         "activations of a step": (0, 0, counted.step, counted.step * beside),
         "CUDA graphs": _from(counted.graphs, amid),
         "VAE": (0, vae, 0 if alone else vae, vae),
         "activations of the VAE": (0, max(coding.encoding, coding.reencoding), 0, coding.decoding),
-        # beside a decoding a step or an encoding is done, whichever takes more
+        # while decoding, a step or a re-encoding runs, whichever needs more
         "frames encoded again": (0, 0, 0, max(0, coding.reencoding - counted.step) * beside),
     }
 
 
 def waiting(model: ModelRunner, execution: ExecutionConfig) -> dict[str, Stages]:
-    """What waits on the host for its turn."""
+    """Offloaded weights on the host."""
     if execution.offload == "none":
         return {}
     sizes = (("transformer", module_bytes(model.transformer)), ("VAE", module_bytes(model.vae)))
@@ -217,28 +213,29 @@ def waiting(model: ModelRunner, execution: ExecutionConfig) -> dict[str, Stages]
 
 
 def _from(size: int, amid: bool) -> Stages:
-    """What lies there from the first step on: while frames are encoded only where that is amid the steps."""
+    """Memory held from the first step on; in the encode stage only if re-encoding happens between steps."""
     return 0, size * amid, size, size
 
 
 def refusal(found: Budget) -> DeviceError:
-    """Why a video does not fit, and the options that would change that, each with what it saves."""
+    """The error for a video that does not fit, with options that would help and what they save."""
     place = next(place for place in found.places if place.lacking())
     stage = max(place.lacking(), key=lambda i: place.needs[i])
     name, size = max(((name, part[stage]) for name, part in place.parts.items()), key=lambda pair: pair[1])
     what = f"{found.config.spec.name} needs {gigabytes(place.needs[stage])} on {place.device.type} to {STAGES[stage]}"
     assert place.free is not None
-    most = f"most of it {name}, {gigabytes(size)}"
-    return DeviceError(f"{what} ({most}), and {gigabytes(place.free)} are free", _advice(found))
+    most = f"mostly {name}, {gigabytes(size)}"
+    return DeviceError(f"{what} ({most}), but only {gigabytes(place.free)} is free", _advice(found))
 
 
 def _advice(found: Budget) -> str:
-    """The options that save something where it lacks; those that are enough alone come first."""
+    """A hint listing options that help; sufficient ones come first."""
     tried = [(option, choose(changed)) for option, changed in alternatives(found.config)]
     saving = [(after.fits, _saved(found, after), option) for option, after in tried]
     useful = sorted((row for row in saving if row[0] or row[1] > 0), key=lambda row: (not row[0], -row[1]))
-    said = [f"{option} saves {gigabytes(size)}{'' if fits else ', not enough alone'}" for fits, size, option in useful]
-    return "; ".join(said) or "nothing that pavdm knows makes it fit here: it takes a larger device"
+    short = ", not enough on its own"
+    said = [f"{option} saves {gigabytes(size)}{'' if fits else short}" for fits, size, option in useful]
+    return "; ".join(said) or "no option makes it fit: it needs a larger device"
 
 
 def alternatives(config: GenerationConfig) -> Iterator[tuple[str, GenerationConfig]]:
@@ -271,17 +268,17 @@ def _offloaded(config: GenerationConfig, mode: str) -> tuple[str, GenerationConf
 
 
 def _saved(before: Budget, after: Budget) -> int:
-    """The most that a change saves in any stage that lacks room."""
+    """The largest saving of a change in any stage that does not fit."""
     now = {place.device.type: place.needs for place in after.places}
     pairs = [(place, i) for place in before.places for i in place.lacking()]
     return max(place.needs[i] - now.get(place.device.type, (0, 0, 0, 0))[i] for place, i in pairs)
 
 
 @contextmanager
-def told(config: GenerationConfig, kept: Callable[[], str] = lambda: "nothing was finished") -> Iterator[None]:
-    """Turns a lack of memory or the failure of a device into one line; `kept` says what is done.
+def told(config: GenerationConfig, kept: Callable[[], str] = lambda: "no frames were finished") -> Iterator[None]:
+    """Convert out-of-memory and device failures to DeviceError; `kept` describes what was saved.
 
-    Any other error is raised again with that as a note. Raises: DeviceError.
+    Other errors are re-raised with that description as a note. Raises: DeviceError.
     """
     try:
         yield
@@ -293,7 +290,7 @@ def told(config: GenerationConfig, kept: Callable[[], str] = lambda: "nothing wa
         device = config.device.type
         if is_out_of_memory(error):
             options = ", ".join(option for option, _ in alternatives(config))
-            raise DeviceError(f"{device} ran out of memory: {kept()}", f"these need less: {options}") from error
+            raise DeviceError(f"{device} ran out of memory: {kept()}", f"try {options}") from error
         if advice := device_hint(error):
             raise DeviceError(f"{device} failed: {first_line(error)}: {kept()}", advice) from error
         error.add_note(kept())

@@ -1,4 +1,4 @@
-"""A memory plan as people and scripts read it."""
+"""Formats a memory plan as a table or JSON."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from pavdm_cli.hub.weight_memory import gigabytes
 
 
 def notes(asked: GenerationConfig, chosen: GenerationConfig) -> list[str]:
-    """What was chosen so that it fits."""
+    """Notes on settings that were changed to fit in memory."""
     before, execution = asked.execution, chosen.execution
     said = []
     if execution.cfg_batching == "sequential" != before.cfg_batching:
-        said.append("guidance runs in two sequential forward passes: one batch of both does not fit")
+        said.append("guidance runs in two sequential forward passes: a single batch does not fit in memory")
     if execution.overlap_decode != before.overlap_decode:
-        said.append("decoding does not overlap the next steps: both at once do not fit")
+        said.append("decoding does not overlap denoising: both together do not fit in memory")
     if execution.vae_tiling == "on" != before.vae_tiling:
-        said.append("memory is short: the VAE works in overlapping tiles, which are blended")
+        said.append("the VAE runs in overlapping, blended tiles to save memory")
     elif execution.decode_batch < before.decode_batch:
-        said.append("the VAE works on one frame at a time: more do not fit")
+        said.append("the VAE processes one frame at a time to save memory")
     return said
 
 
 def table(found: Budget) -> list[tuple[str, ...]]:
-    """A line a part, a column a stage, and what is free."""
+    """One row per part, one column per stage, and the free memory."""
     rows: list[tuple[str, ...]] = []
     for place in found.places:
         rows += [(name, *map(_cell, part)) for name, part in place.parts.items()]
-        rows.append((f"in all on {place.device.type}", *map(_cell, place.needs)))
+        rows.append((f"total on {place.device.type}", *map(_cell, place.needs)))
         free = "unknown" if place.free is None else gigabytes(place.free)
         rows.append((f"free on {place.device.type}", free, "", ""))
     return rows

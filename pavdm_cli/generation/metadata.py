@@ -1,4 +1,4 @@
-"""The fields of the metadata that videos carry: of which type and range each is, since anybody can write them."""
+"""Schema of the metadata in video files, which is untrusted input."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COUNT, PATH, SCORE = integer(0, 10**9), string(4096), optional(number(0, 100))
 
 
 def _is_prompt(value: object) -> bool:
-    """Text without surrogates, as the command line takes it."""
+    """Whether a value is text without surrogates, as on the command line."""
     return string(LONGEST_TEXT).fits(value) and not re.search("[\ud800-\udfff]", str(value))
 
 
@@ -43,7 +43,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _is_redo(value: object) -> bool:
-    """A record of a span that was made again, and of what differed from the rest of the video."""
+    """Whether a value is a record of a redo."""
     if not isinstance(value, dict) or not REDO.keys() <= value.keys():
         return False
     others = {name: one for name, one in value.items() if name not in REDO}
@@ -51,7 +51,7 @@ def _is_redo(value: object) -> bool:
 
 
 def _kind_of(option: ModelOption) -> Kind:
-    """Of the value of a model's own option."""
+    """The kind of a model option's value."""
     if option.type is bool:
         return FLAG
     return optional(string(1000)) if option.type is str else SCORE
@@ -84,16 +84,16 @@ FIELDS = {
     "copied": COUNT,
     "start": one_of("clip", "noised"),
     "audio": one_of("keep", "silence", "drop"),
-    "redo": list_of(Kind("an object that says what was made again", _is_redo), 1000),
+    "redo": list_of(Kind("a redo record", _is_redo), 1000),
 }
 FIELDS |= {option.key: _kind_of(option) for option in registry.options().values()}
 PLAIN = Kind("a number or a text", _is_plain)
 OTHERS = (PLAIN, list_of(PLAIN, 100), mapping_of(PLAIN, 100))  # of fields that other versions write
-OTHER = Kind("a number, a text, or a few of them", lambda value: any(kind.fits(value) for kind in OTHERS))
+OTHER = Kind("a number, a string, or a few of them", lambda value: any(kind.fits(value) for kind in OTHERS))
 
 
 def sound_fields(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The fields that have their type and range, and a line on each of the others."""
+    """Split metadata into valid fields and error messages for the rest."""
     fitting, wrong = {}, []
     for name, value in metadata.items():
         if len(name) > LONGEST_NAME:
@@ -106,5 +106,5 @@ def sound_fields(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
 
 
 def first(lines: list[str], count: int = 5) -> list[str]:
-    """The first few, and how many more there are."""
+    """The first `count` lines, plus "and n more"."""
     return lines[:count] + ([f"and {len(lines) - count} more"] if len(lines) > count else [])

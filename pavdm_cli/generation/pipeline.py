@@ -1,4 +1,4 @@
-"""A request to frames, as a generator: load, encode the prompt, sample, decode, chunk by chunk in constant memory."""
+"""From a configuration to frames: load, encode the prompt, sample and decode, chunk by chunk in constant memory."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from pavdm_cli.sampling.masked_clips import ClipCondition, sample_masked_clips
 from pavdm_cli.sampling.noise import NoiseLevels, seeded_noise
 from pavdm_cli.sampling.solvers import build_solver
 
-MOST_REPLAY = 64  # latents of a warm-up that a decoder may need to begin after it
+MOST_REPLAY = 64  # warm-up latents kept to prime the decoder
 
 
 def open_model(config: GenerationConfig) -> ModelRunner:
-    """The model on its device, under the number of threads. Raises: DeviceError, ModelError."""
+    """Load the model on its device and set the number of CPU threads. Raises: DeviceError, ModelError."""
     execution = config.execution
     check_graphs(execution.cuda_graphs, config.device)
     check_compile(execution.compile, config.device)
@@ -53,13 +53,13 @@ def open_model(config: GenerationConfig) -> ModelRunner:
 
 
 def levels_of(config: GenerationConfig) -> NoiseLevels:
-    """Noise fraction and timestep of every level, as the model was trained."""
+    """The model's noise levels for this schedule."""
     seen = min(config.schedule.window, config.spec.window) + config.schedule.offset
     return config.video_model.noise_levels(config.schedule.steps, config.spec.size, seen, config.options)
 
 
 def graphs_of(config: GenerationConfig, model: ModelRunner) -> GraphPolicy | None:
-    """What captures steps as CUDA graphs, if anything does; after the first step it knows how many and their memory."""
+    """The CUDA-graph policy, or None; its count and memory are known after the first step."""
     mode, values = config.execution.cuda_graphs, model.residual_values(config.guidance_scale)
     return choose_graphs(mode, model.device, values, config.uncapturable)
 
@@ -73,7 +73,7 @@ def latents(
 ) -> Iterator[Tensor]:
     """The video's chunks of latents, (1, chunk, C, h, w), each as soon as it is clean. Raises: FaultyValues.
 
-    start: after a clip or an image, which leaves no warm-up; graphs: as `graphs_of` unless given.
+    start: state after a clip or image (no warm-up then); graphs: defaults to `graphs_of`.
     """
     return (chunk.latents for chunk in sampled(config, model, start, graphs, recovery))
 
@@ -86,9 +86,9 @@ def sampled(
     recovery: Recovery | None = None,
     on_warmup: Callable[[Tensor], object] = lambda chunk: None,
 ) -> Iterator[SampledChunk]:
-    """As `latents`, with the state after each chunk; on_warmup: called with every chunk of the warm-up.
+    """Like `latents`, with the state after each chunk; on_warmup: called with every warm-up chunk.
 
-    start: also a state that came with a chunk of this config, after which sampling continues.
+    start: also a state yielded with an earlier chunk, to continue after it.
     """
     begun = start is not None and (start.now > 0 or len(start.chunks) > 0 or start.context.shape[1] > 0)
     if begun and start is not None and not start.now:
@@ -108,7 +108,7 @@ def generated(
     graphs: GraphPolicy | None,
     recovery: Recovery,
 ) -> Iterator[SampledChunk]:
-    """Every chunk of latents, those of the warm-up too. Raises: FaultyValues."""
+    """Every chunk of latents, including the warm-up. Raises: FaultyValues."""
     levels = levels_of(config).to(model.device)
     solver = build_solver(config.solver, levels)
     noise = seeded_noise(config.seed, model.noise_shape())
@@ -143,7 +143,7 @@ def frames(
     recovery: Recovery | None = None,
     on_warmup: Callable[[], object] = lambda: None,
 ) -> Iterator[Pixels]:
-    """The video's frames, (n, H, W, 3) bytes at a time, exactly as many as asked for. Arguments as `latents`."""
+    """The video's frames, (n, H, W, 3) bytes at a time, exactly `config.frames` in all. Arguments as for `latents`."""
     every = rendered(config, model, start, graphs, recovery, on_warmup)
     return (chunk.frames for chunk in every if len(chunk.frames))
 
@@ -156,7 +156,7 @@ def rendered(
     recovery: Recovery | None = None,
     on_warmup: Callable[[], object] = lambda: None,
 ) -> Iterator[Rendered]:
-    """As `frames`, with the state after each chunk."""
+    """Like `frames`, with the state after each chunk."""
     recovery, before = recovery or Recovery(model), clip_of(start)
 
     def drop(chunk: Tensor) -> None:
@@ -170,13 +170,13 @@ def rendered(
 def continued(
     config: GenerationConfig, model: ModelRunner, state: RenderState, graphs: GraphPolicy | None, recovery: Recovery
 ) -> Iterator[Rendered]:
-    """The rest of `rendered` after one of its states."""
+    """Continue `rendered` after one of its states."""
     chunks = sampled(config, model, move_state(state.sampler, model.device), graphs, recovery)
     return decoded(config, chunks, recovery, resume=state)
 
 
 def clip_of(start: SamplerState | None) -> Tensor | None:
-    """The given latents that the video continues, if there are any."""
+    """The clip's latents that the video continues, if any."""
     if start is None or start.chunks.start > 0 or start.num_given:
         return None
     given = torch.cat([start.context, start.originals], dim=1)
@@ -185,7 +185,7 @@ def clip_of(start: SamplerState | None) -> Tensor | None:
 
 @torch.no_grad()
 def start_from(config: GenerationConfig, model: ModelRunner, clip: Tensor, noised: bool) -> SamplerState:
-    """Where sampling continues a clip (n, 3, H, W), 0 to 1: after its last chunk, or from its last window re-noised."""
+    """The state that continues a clip (n, 3, H, W), 0 to 1: after its last chunk, or with its last window re-noised."""
     given = check_encoded(model.encode(clip[None]), config.spec.latent_limit)
     sigmas = levels_of(config).sigmas.to(model.device)
     if not noised:

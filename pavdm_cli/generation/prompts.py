@@ -1,4 +1,4 @@
-"""The denoiser of a video, with the text of the prompt in force: it may change when the window shifts."""
+"""Binds the prompt timeline to the denoiser: the text may change whenever the window shifts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pavdm_cli.sampling.noise import NoiseLevels
 def denoiser_of(
     config: GenerationConfig, model: ModelRunner, levels: NoiseLevels, wrap: Callable[[Denoiser], Denoiser]
 ) -> AnyDenoiser:
-    """The denoiser of a video's prompts; `wrap` is applied to it once it is bound to a text."""
+    """The denoiser of a video's prompts; `wrap` is applied after binding to a text."""
     scale, execution, schedule = config.guidance_scale, config.execution, config.schedule
     if not config.timeline:
         first = config.formatted_prompt
@@ -38,10 +38,10 @@ def denoiser_of(
 
 
 def prompt_in_force(config: GenerationConfig, newest: int) -> tuple[int, float]:
-    """The number of the prompt for a window, and its weight against the one before it, above 0 to 1.
+    """The index of the prompt for a window, and its blend weight in (0, 1].
 
-    It is that of the time at which the window's newest chunk begins: a prompt is shown from the chunk on that begins at
-    its time or after it. Chunks that are denoised already follow it as far as they still can.
+    It is chosen by the start time of the window's newest chunk: a prompt takes effect with the first chunk that begins
+    at or after its time. Chunks that are already partly denoised switch to it as well.
     """
     time = config.start_of(newest)
     number = bisect_right([change.time for change in config.timeline], time)
@@ -53,7 +53,7 @@ def prompt_in_force(config: GenerationConfig, newest: int) -> tuple[int, float]:
 
 @torch.no_grad()
 def blend(before: TextEmbedding, after: TextEmbedding, weight: float) -> TextEmbedding:
-    """Token by token between two embeddings; where one of them has no token, that of the other."""
+    """Interpolate two embeddings token by token; a token that only one of them has is kept."""
     length = max(len(before.rows), len(after.rows))
     (one, shown), (other, also_shown) = (_padded(text, length) for text in (before, after))
     rows = torch.where(shown[:, None], one, other).lerp(torch.where(also_shown[:, None], other, one), weight)
@@ -61,7 +61,7 @@ def blend(before: TextEmbedding, after: TextEmbedding, weight: float) -> TextEmb
 
 
 def _padded(text: TextEmbedding, length: int) -> tuple[Tensor, Tensor]:
-    """Rows and mask with as many tokens."""
+    """Rows and mask padded to `length` tokens."""
     missing = length - len(text.rows)
     mask = torch.ones(len(text.rows), dtype=torch.bool, device=text.rows.device) if text.mask is None else text.mask
     return nn.functional.pad(text.rows, (0, 0, 0, missing)), nn.functional.pad(mask.to(text.rows.device), (0, missing))

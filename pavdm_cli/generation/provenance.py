@@ -1,4 +1,4 @@
-"""What a video file stores of how it was made: enough to make the same frames again on the same machine."""
+"""The metadata stored in a video: enough to reproduce its frames on the same machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pavdm_cli.runtime.untrusted import stored_values
 
 
 def metadata_of(config: GenerationConfig, model: ModelRunner) -> dict[str, Any]:
-    """The fields of the configuration that change frames, and what the model turned out to be."""
+    """The fields of the configuration that change frames, and the properties of the loaded model."""
     return {
         "pavdm": __version__,
         "prompt": config.prompt,
@@ -42,14 +42,14 @@ def _options(config: GenerationConfig) -> dict[str, Any]:
 
 
 def _stored(config: GenerationConfig) -> dict[str, Any]:
-    """The fields that change frames, without those that do nothing here."""
+    """The frame-changing fields, without those that have no effect here."""
     height, width = config.spec.size
     stored = {"size": f"{width}x{height}"} | stored_values(config) | stored_values(config.execution)
     stored["timeline"] = [_change(*pair) for pair in zip(config.timeline, config.formatted_timeline, strict=True)]
     idle: tuple[str, ...] = () if config.spec.size_multiple else ("size", "cfg_batching", "vae_tiling")
     idle += ("reencode", "edit_ratio") if config.method != "rn" else ()
     idle += ("forever",) if not config.forever else ()
-    idle += ("frames",) if config.endless else ()  # known when it is stopped
+    idle += ("frames",) if config.endless else ()  # not known until it is stopped
     idle += ("timeline", "blend") if not config.timeline else ()
     idle += ("loop",) if not config.loop else ()
     idle += ("stride",) if config.method != "windows" else ()
@@ -57,6 +57,6 @@ def _stored(config: GenerationConfig) -> dict[str, Any]:
 
 
 def _change(change: PromptChange, formatted: Prompt) -> dict[str, Any]:
-    """A later prompt, with its caption where that is more."""
+    """A prompt change, with its caption if it differs."""
     caption = {"caption": formatted.caption} if formatted.caption else {}
     return {"at": change.at, "prompt": change.prompt, **caption}

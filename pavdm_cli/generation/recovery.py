@@ -1,4 +1,4 @@
-"""Values that no model gives, NaN for one: found after every chunk, computed again once in float32, else the end."""
+"""Detection of NaN or out-of-range values after every chunk, with one retry in float32."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ HINT = "the weights may be damaged (`pavdm models verify`), or the device fails:
 
 
 def fault(values: Tensor, limit: float) -> str:
-    """What is wrong with values, empty where all are finite and at most `limit`; waits for the device once."""
+    """A description of what is wrong; empty if all values are finite and within `limit`. Synchronizes once."""
     if not values.numel():
         return ""
     low, high = torch.stack(torch.aminmax(values)).tolist()
     if math.isnan(low):
-        return "values that are no numbers (NaN)"
+        return "NaN values"
     largest = max(-low, high)
-    return f"values up to {largest:.3g}, where none is over {limit:g}" if not largest <= limit else ""
+    return f"values up to {largest:.3g}, above the limit of {limit:g}" if not largest <= limit else ""
 
 
 @dataclass(slots=True)
 class Recovery:
-    """What is done about a chunk whose values cannot be; `notes` says what was computed again."""
+    """Retries chunks with invalid values in float32; `notes` lists the retries."""
 
     model: ModelRunner
     notes: list[str] = field(default_factory=list)
-    chunk: int = 0  # the last that the transformer made, as the decoder counts them
+    chunk: int = 0  # index of the last sampled chunk, without the warm-up
     warmup: int = 0  # chunks before the video, which are not decoded
 
     @property
     def limit(self) -> float:
-        """The largest |latent| that is no fault."""
+        """The largest valid |latent|."""
         return self.model.spec.latent_limit
 
     def transformed(self, chunk: int, made: T, values: Callable[[T], Tensor], again: Callable[[], T]) -> T:
-        """What the transformer made, or what `again` makes in float32. Raises: FaultyValues."""
+        """Return `made` if valid, else recompute it in float32. Raises: FaultyValues."""
         self.chunk = chunk = chunk - self.warmup
         if not (found := fault(values(made), self.limit)):
             return made
@@ -57,7 +57,7 @@ class Recovery:
         return made
 
     def reencoded(self, latents: Tensor) -> Tensor:
-        """As `reencode`, in float32 where that fails otherwise. Raises: FaultyValues."""
+        """`reencode` with a float32 retry. Raises: FaultyValues."""
         made = reencode(self.model, latents)
         if found := fault(made, self.limit):
             made = reencode(self.model.upcast("vae"), latents)
@@ -65,21 +65,21 @@ class Recovery:
         return made
 
     def judge(self, part: str, chunk: int, found: tuple[str, str], dtype: str) -> None:
-        """Note that computing it again helped, or stop. Raises: FaultyValues."""
+        """Note a successful retry, or raise. Raises: FaultyValues."""
         where = self._place(chunk)
         if not found[1]:
-            self.notes.append(f"the {part} gave {found[0]} {where}: computed again in float32")
+            self.notes.append(f"the {part} produced {found[0]} {where}; recomputed in float32")
             return
         tried = "twice in float32" if dtype == "float32" else f"in {dtype} and again in float32"
-        raise FaultyValues(f"the {part} gave {found[1]} {where}, {tried}", HINT)
+        raise FaultyValues(f"the {part} produced {found[1]} {where}, {tried}", HINT)
 
     def _place(self, chunk: int) -> str:
         if chunk >= 0:
             return f"in chunk {chunk + 1}"
-        return f"in warm-up chunk {chunk + self.warmup + 1}" if self.warmup else "in the end of the input, made again"
+        return f"in warm-up chunk {chunk + self.warmup + 1}" if self.warmup else "in the re-noised end of the input"
 
     def state_repair(self, steps: Callable[[SamplerState | None], Iterator[SamplerState]]) -> Repair:
-        """For `sampler.sample`; steps: a walk in float32 from a state."""
+        """A `Repair` for `with_repair`; steps: samples in float32 from a state."""
 
         def repair(sound: SamplerState | None, state: SamplerState) -> SamplerState:
             def again() -> SamplerState:
@@ -90,7 +90,7 @@ class Recovery:
         return repair
 
     def clip_repair(self, bind: Callable[[], AnyDenoiser]) -> RepairClip:
-        """For `masks.clips`; bind: a denoiser in float32."""
+        """A `RepairClip`; bind: builds the float32 denoiser."""
 
         def repair(chunk: int, made: Tensor, again: Callable[[AnyDenoiser], Tensor]) -> Tensor:
             return self.transformed(chunk, made, lambda clip: clip, lambda: again(bind()))
@@ -100,7 +100,7 @@ class Recovery:
 
 @dataclass(slots=True)
 class CheckedDecoder:
-    """Latents to frames, piece by piece; what is no image is decoded again in float32, from the same state."""
+    """Streaming decoder that retries invalid frames in float32 from the same state."""
 
     recovery: Recovery
     stream: Stream
@@ -129,14 +129,14 @@ class CheckedDecoder:
 
 
 def checked_decoder(recovery: Recovery, chunk_size: int, context: Tensor | None) -> CheckedDecoder:
-    """A decoder that continues after the latents of a context."""
+    """A decoder primed with the latents of a context."""
     stream = recovery.model.decode_stream(context)
     waiting = tail(context, stream.replay) if context is not None and stream.replay else None
     return CheckedDecoder(recovery, stream, chunk_size, waiting)
 
 
 def check_encoded(latents: Tensor, limit: float) -> Tensor:
-    """The same latents of given frames. Raises: FaultyValues."""
+    """Validate encoded latents and return them. Raises: FaultyValues."""
     if found := fault(latents, limit):
-        raise FaultyValues(f"the encoder gave {found} for the frames that the video begins with", HINT)
+        raise FaultyValues(f"the encoder produced {found} for the conditioning frames", HINT)
     return latents

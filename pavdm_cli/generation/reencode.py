@@ -1,4 +1,4 @@
-"""Clip after clip as Open-Sora extends a video: the end of a clip is decoded, and encoded again for the next one."""
+"""Open-Sora's way of extending a video: the end of each clip is decoded and re-encoded for the next."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def reencode(model: ModelRunner, latents: Tensor) -> Tensor:
 def with_reencoding(
     denoiser: Denoiser, again: Callable[[Tensor], Tensor], start: SamplerState | None = None
 ) -> Denoiser:
-    """The context is what `again` makes of it; a given one, of a clip that was encoded just now, stays as it is."""
+    """Re-encode the context before every prefill, except one that has just been encoded from an input."""
     given = start.context if start and start.chunks.start <= 0 else None
 
     def prefill(context: Tensor, level: int) -> Any:

@@ -1,4 +1,4 @@
-"""All that a user asked for, in values that are validated once."""
+"""What the user asked for, validated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pavdm_cli.runtime.validation import check_name, check_text
 from pavdm_cli.sampling.schedule import RAMP_UPS, SOLVERS
 
 LONGEST = 24 * 3600.0  # seconds of video in one run
-FOREVER = 10**9  # frames that a video without an end never reaches
+FOREVER = 10**9  # frame count that stands for an endless video
 SIZES = {"144p": (144, 256), "240p": (240, 424), "360p": (360, 640), "480p": (480, 848)}
 SIZES |= {"540p": (544, 960), "720p": (720, 1280)}
 
@@ -40,17 +40,17 @@ class Output:
     crf: int = 18
     force: bool = False
     ffmpeg: str = ""  # an external ffmpeg to use
-    encoder: str = ""  # one of its encoders, for example h264_nvenc; empty: those that need no ffmpeg
-    scale: int | None = None  # by how much frames are enlarged; None: the model's own
+    encoder: str = ""  # an ffmpeg encoder such as h264_nvenc; empty: PyAV's own
+    scale: int | None = None  # integer upscaling factor; None: the model's default
     scale_filter: str = "lanczos"
-    keep_state: bool = False  # the checkpoint outlives the video's completion
-    stream_format: str = ""  # to standard output: mp4 unless given
+    keep_state: bool = False  # keep the checkpoint after the video is complete
+    stream_format: str = ""  # for -o -; default mp4
 
     def __post_init__(self) -> None:
         if not 0 <= self.crf <= 51:
-            raise UsageError(f"--crf must be 0 to 51, got {self.crf}", "18 is nearly lossless, 28 small")
+            raise UsageError(f"--crf must be 0 to 51, got {self.crf}", "18 is visually lossless, 28 gives small files")
         if self.scale is not None and not 1 <= self.scale <= MOST_SCALE:
-            raise UsageError(f"--scale must be 1 to {MOST_SCALE}, got {self.scale}", "1 keeps the model's own size")
+            raise UsageError(f"--scale must be 1 to {MOST_SCALE}, got {self.scale}", "1 keeps the model's native size")
         check_name("--scale-filter", self.scale_filter, SCALE_FILTERS)
         check_name("--stream-format", self.stream_format, ("", *STREAM_FORMATS))
 
@@ -60,16 +60,16 @@ class Output:
         return self.path == STDOUT
 
     def scale_of(self, spec: ModelSpec) -> int:
-        """By how much frames of a model are enlarged."""
+        """The upscaling factor for a model's frames."""
         return spec.scale if self.scale is None else self.scale
 
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """The video to continue, and what the new one keeps of it."""
+    """Which video to extend, and how."""
 
     source: Path
-    start: Literal["clip", "noised"] = "clip"  # its last chunk stays clean, or its last window is noised (algorithm 1)
+    start: Literal["clip", "noised"] = "clip"  # clean last chunk, or re-noised last window (algorithm 1)
     only_new: bool = False
     audio: Literal["keep", "silence", "drop"] = "keep"
 
@@ -80,17 +80,17 @@ class Extension:
 
 @dataclass(frozen=True, slots=True)
 class Redo:
-    """A video, and the span of it to make again, in seconds from its start."""
+    """The span of a video to regenerate, in seconds."""
 
     source: Path
     start: float = 0.0
-    end: float | None = None  # None: that of the video
-    in_place: bool = False  # the new video replaces the old one once it is complete
+    end: float | None = None  # None: the end of the video
+    in_place: bool = False  # replace the old file once the new one is complete
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One video: what it shows, how long it is, how it is made and written. None stands for the model's own value.
+    """Everything the user asked for in one video. None: the model's default.
 
     Raises: UsageError, ModelError.
     """
@@ -107,27 +107,27 @@ class Request:
     window: int | None = None
     chunk: int | None = None
     context: int | None = None  # clean chunks right before the window
-    sink: int = 0  # first chunks of the video that stay in front of them
-    repeat_positions: bool = False  # of more than one clean chunk, so that none leaves those of training
+    sink: int = 0  # first chunks of the video that stay in the context (attention sink)
+    repeat_positions: bool = False  # repeat RoPE positions in a long context, so that none exceeds the trained range
     guidance: float | None = None
     solver: str | None = None
-    ramp_up: str = "grow"  # or "full": chunks that have not started are shown as noise
-    loop: bool = False  # the video ends where it begins
-    stride: int = 0  # of the method `windows`: steps between chunks; 0: all at once
+    ramp_up: str = "grow"  # "grow" or "full": whether chunks that have not started are in the window as noise
+    loop: bool = False  # seamless loop
+    stride: int = 0  # method `windows` only: steps between chunks; 0: one level per window
     warmup: int | None = None  # chunks generated before the video and dropped
-    lora: tuple[str, ...] = ()  # files, each with :SCALE or without
-    reencode: bool | None = None  # clip after clip, from decoded frames; None: where the model's own extension does
-    edit_ratio: float = 0.0  # how far the shown end of a clip is noised and made again, as a share of the noise range
-    options: Options = field(default_factory=dict)  # the model's own, as far as they differ from their defaults
+    lora: tuple[str, ...] = ()  # "FILE" or "FILE:SCALE"
+    reencode: bool | None = None  # rn: condition on re-encoded frames of the previous clip; None: the model's default
+    edit_ratio: float = 0.0  # rn: sigma below which the conditioning latents are denoised too
+    options: Options = field(default_factory=dict)  # model-specific options that differ from their defaults
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     output: Output = field(default_factory=Output)
     extension: Extension | None = None
     image: Path | None = None  # the image that the video begins with
     redo: Redo | None = None
-    source_caption: str = ""  # of the video that is continued, for what the prompt leaves out
+    source_caption: str = ""  # caption of the extended video; fills in what the prompt leaves out
     timeline: tuple[PromptChange, ...] = ()  # later prompts, in order
-    blend: float = 0.0  # seconds over which each of them replaces the one before
-    forever: bool = False  # until it is stopped, or cut after `frames`: without a ramp-down
+    blend: float = 0.0  # seconds to crossfade from one prompt to the next
+    forever: bool = False  # endless, or cut off after `frames`; no ramp-down
 
     def __post_init__(self) -> None:
         check_text("the prompt", self.prompt)
@@ -135,24 +135,24 @@ class Request:
         check_name("--solver", self.solver or SOLVERS[0], SOLVERS)
         spec = self.spec
         if self.seconds is not None and self.frames is not None:
-            raise UsageError("--seconds and --frames were both given", "give one of them")
+            raise UsageError("--seconds and --frames cannot be combined", "give one of them")
         if self.frame_count < 1 or (self.frame_count > LONGEST * spec.fps and not self.forever):
             length = f"{self.frames} frames" if self.seconds is None else f"{self.seconds:g} s, {spec.fps} frames/s"
-            raise UsageError(f"cannot make a video of {length}", "ask for 1 frame to 24 hours")
+            raise UsageError(f"cannot generate a video of {length}", "choose a length from 1 frame to 24 hours")
         self._check_warmup()
         spec.check_scale(self.output.scale_of(spec))
 
     def _check_warmup(self) -> None:
         if self.warmup is not None and not 0 <= self.warmup <= MOST_WARMUP:
-            raise UsageError(f"--warmup must be 0 to {MOST_WARMUP} chunks, got {self.warmup}", "0 drops none")
+            raise UsageError(f"--warmup must be 0 to {MOST_WARMUP} chunks, got {self.warmup}", "0 disables the warm-up")
         if self.continues and self.warmup:
             raise UsageError(
-                "--warmup is for a video that begins with noise, and this one begins with given frames", "leave it out"
+                "--warmup cannot be used with --image or extend: the video starts from existing frames", "leave it out"
             )
 
     @property
     def continues(self) -> bool:
-        """Whether the first chunk follows given frames, a clip or an image."""
+        """Whether the video starts from existing frames: a clip or an image."""
         return self.extension is not None or self.image is not None
 
     @property
@@ -162,7 +162,7 @@ class Request:
 
     @property
     def spec(self) -> ModelSpec:
-        """The model's, at the size and rate of the video. Raises: UsageError."""
+        """The model's spec at this video's size and frame rate. Raises: UsageError."""
         spec = self.video_model.spec
         size, fps = self.size or spec.size, spec.fps if self.fps is None else self.fps
         spec.check_size(size)
@@ -176,7 +176,7 @@ class Request:
 
     @property
     def frame_count(self) -> int:
-        """Frames to make."""
+        """Number of frames to generate."""
         if self.frames is not None or self.forever:
             return FOREVER if self.frames is None else self.frames
         seconds = 10.0 if self.seconds is None else self.seconds
@@ -184,9 +184,11 @@ class Request:
 
 
 def build_request(values: Mapping[str, Any]) -> Request:
-    """A request from flat values, named as the options of the command line; the model's own options are among them.
+    """Build a request from flat option values, including model-specific options.
 
-    Unknown names are ignored: a command has options that concern no video. Raises: UsageError, ModelError, InputError.
+    Unknown names are ignored, such as options that only affect what a command prints.
+
+    Raises: UsageError, ModelError, InputError.
     """
     defaults = {option.key: option.default for option in find(values.get("model", DEFAULT)).options}
     typed = {key: values[key] for key in defaults if values.get(key) is not None}
@@ -200,7 +202,7 @@ def build_request(values: Mapping[str, Any]) -> Request:
 
 
 def flat_values(request: Request) -> dict[str, Any]:
-    """What `build_request` builds the request from again, as far as it concerns the frames of a new video."""
+    """The inverse of `build_request`, for the options that affect a new video's frames."""
     own = names_of(Request) - {"options", "execution", "output", "extension", "image", "redo", "source_caption"}
     return {name: getattr(request, name) for name in own} | asdict(request.execution) | dict(request.options)
 
@@ -211,14 +213,14 @@ def _part(kind: Any, values: Mapping[str, Any]) -> Any:
 
 @cache
 def names_of(kind: type[Any]) -> frozenset[str]:
-    """Of a dataclass's fields."""
+    """The names of a dataclass's fields."""
     return frozenset(one.name for one in fields(kind))
 
 
 def parse_size(text: str, aspect: str = "") -> tuple[int, int]:
-    """'WxH', or the name of a height, to (height, width); `aspect` shapes a named size. Raises: UsageError."""
+    """(height, width) of 'WxH' or a name such as 240p; `aspect` applies to named sizes only. Raises: UsageError."""
     if aspect and text.lower() not in SIZES:
-        raise UsageError(f"--aspect shapes a size by name, and --size is {text}", f"name one: {', '.join(SIZES)}")
+        raise UsageError(f"--aspect needs a named size, but --size is {text}", f"use one of {', '.join(SIZES)}")
     if text.lower() in SIZES:
         return shaped(SIZES[text.lower()], aspect) if aspect else SIZES[text.lower()]
     width, _, height = text.lower().partition("x")
@@ -228,7 +230,7 @@ def parse_size(text: str, aspect: str = "") -> tuple[int, int]:
 
 
 def shaped(size: tuple[int, int], aspect: str) -> tuple[int, int]:
-    """About as many pixels as `size` (height, width), its sides as 'W:H' in multiples of 8. Raises: UsageError."""
+    """A size of about the same area with aspect ratio 'W:H', in multiples of 8. Raises: UsageError."""
     found = re.fullmatch(r"(\d{1,4}):(\d{1,4})", aspect)
     width, height = (int(found[1]), int(found[2])) if found else (0, 0)
     if not width or not height or not 1 / 4 <= width / height <= 4:
@@ -238,7 +240,9 @@ def shaped(size: tuple[int, int], aspect: str) -> tuple[int, int]:
 
 
 def frame_size(size: str | None, aspect: str, spec: ModelSpec) -> tuple[int, int] | None:
-    """What --size and --aspect ask for, a shape alone of 240p; by name the nearest that the model can make.
+    """Resolve --size and --aspect to (height, width).
+
+    --aspect alone means 240p, and named sizes snap to the nearest supported one.
 
     Raises: UsageError.
     """

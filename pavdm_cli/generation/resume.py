@@ -1,4 +1,4 @@
-"""What continuing an interrupted video needs: its checkpoint, nothing that differs, and the chunks that are missing."""
+"""Resuming an interrupted video: finding its checkpoint, and checking that nothing changed."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from pavdm_cli.runtime.printable import command_line
 from pavdm_cli.video.write.growing_file import hash_prefix
 from pavdm_cli.video.write.output import checkpoint_path, is_checkpoint, latents_path, partial_path
 
-# Of metadata: words, what an extension counts in another way, and places of weights, of which the digest tells.
+# Metadata fields that may differ: free text, frame counts, and paths of weights (compared by digest).
 DERIVED = ("attention_reason", "frames", "model", "lora")
 
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """A video that can be continued."""
+    """An interrupted video and its checkpoint."""
 
     partial: Path
     checkpoint: Checkpoint
 
     @property
     def output(self) -> Path:
-        """The complete video, in the same folder."""
+        """Path of the complete video."""
         return self.partial.with_name(Path(self.checkpoint.run.name).name)
 
     @property
     def state_files(self) -> tuple[Path, ...]:
-        """What is stored to continue it."""
+        """Files stored for resuming."""
         return latents_path(self.partial), checkpoint_path(self.partial)
 
 
 def find(file: Path) -> Interrupted | None:
-    """The interrupted video of a name: its own, its partial file's or its checkpoint's; None if it is complete.
+    """Find an interrupted video by its own name, its partial file or its checkpoint; None if it is complete.
 
     Raises: InputError.
     """
@@ -58,15 +58,15 @@ def find(file: Path) -> Interrupted | None:
     if partial.exists():
         hint = f"`{command_line(('pavdm', 'extend'), str(partial))}` continues it from its last frames"
         raise InputError(f"{partial} has no checkpoint", hint)
-    raise InputError(f"there is no interrupted video {file}", "name the video, or its NAME.partial file")
+    raise InputError(f"no interrupted video found for {file}", "name the video, or its NAME.partial file")
 
 
 def finish_if_complete(interrupted: Interrupted) -> bool:
-    """Whether the video has its name already; then files that a kill left are removed."""
+    """Whether the video is already complete; if so, remove leftover files."""
     output, partial, run = interrupted.output, interrupted.partial, interrupted.checkpoint.run
     if not output.exists():
         return False
-    whole = interrupted.checkpoint.file.written in (0, run.total)  # 0: written again, in one piece
+    whole = interrupted.checkpoint.file.written in (0, run.total)  # 0: formats that are rewritten as a whole
     complete = partial.samefile(output) if partial.exists() else whole
     if complete and not run.request.output.keep_state:
         for path in (partial, *interrupted.state_files):
@@ -81,7 +81,7 @@ def _partial_of(file: Path) -> Path:
 
 
 def changes_of_files(interrupted: Interrupted) -> list[str]:
-    """What differs in the files that the rest depends on. Raises: InputError where it cannot be continued at all."""
+    """Descriptions of changes in the files that resuming depends on. Raises: InputError if it cannot be resumed."""
     checkpoint, partial = interrupted.checkpoint, interrupted.partial
     prefixes = [(partial, checkpoint.file.size, checkpoint.file.digest), (latents_path(partial), *checkpoint.latents)]
     changes = []
@@ -90,8 +90,8 @@ def changes_of_files(interrupted: Interrupted) -> list[str]:
             if size and hash_prefix(path, size).hexdigest() != digest:
                 changes.append(f"{path} was changed")
         except OSError as error:
-            reason = error.strerror if error.errno else "it is shorter than its checkpoint says"
-            raise InputError(f"cannot continue {path}: {reason}", "make the video again with --force") from None
+            reason = error.strerror if error.errno else "it is shorter than recorded in the checkpoint"
+            raise InputError(f"cannot continue {path}: {reason}", "generate the video again with --force") from None
     return changes + _changed_inputs(checkpoint.run.inputs)
 
 
@@ -107,19 +107,19 @@ def _changed_inputs(inputs: Mapping[str, str]) -> list[str]:
 
 
 def changes_of_settings(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What would be stored in the video now, where that differs: weights, versions and the like."""
+    """Differences between stored metadata and what would be stored now."""
     changes = []
     for name, value in now.items():
         before = stored.get(name)
         if isinstance(value, Mapping) and isinstance(before, Mapping):
             changes += [f"{name}: {line}" for line in changes_of_settings(before, value)]
         elif before != value:
-            changes.append(f"{name} {before}, now {value}")
+            changes.append(f"{name} was {before}, now {value}")
     return changes
 
 
 def resolved_config(request: Request) -> tuple[GenerationConfig, Source | Task | None]:
-    """The configuration of a stored request, and the video that it continues or changes.
+    """Resolve a stored request; also returns the video it extends or redoes.
 
     Raises: InputError, UsageError, DeviceError.
     """
@@ -137,7 +137,7 @@ def resolved_config(request: Request) -> tuple[GenerationConfig, Source | Task |
 
 
 def changes_of_run(config: GenerationConfig, model: ModelRunner, run: RunInfo) -> list[str]:
-    """What differs in weights, versions and settings."""
+    """Differences in weights, versions and settings."""
     now = {name: value for name, value in metadata_of(config, model).items() if name not in DERIVED}
     stored = dict(run.metadata) | (run.metadata["redo"][-1] if run.request.redo else {})
     return changes_of_settings(stored, now)

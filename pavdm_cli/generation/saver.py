@@ -27,24 +27,24 @@ Writer: TypeAlias = VideoWriter | ExtensionWriter | SpliceWriter
 
 @dataclass(slots=True)
 class Saver:
-    """Commits a checkpoint after every chunk, and the latents if they are kept or the file cannot be continued."""
+    """Writes a checkpoint after every chunk, and latents with --keep-state or for files that cannot be appended to."""
 
     writer: Writer
     run: RunInfo
-    notes: Sequence[str]  # so far
-    latents: LatentsFile | None = None  # of all chunks
+    notes: Sequence[str]  # notes so far
+    latents: LatentsFile | None = None  # the latents of all chunks
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         if self.latents:
-            with suppress(OutputError):  # which the writer reports
+            with suppress(OutputError):  # the writer reports it
                 self.writer.flush()
             self.latents.close()
 
     def save(self, chunk: Rendered) -> None:
-        """Queue the checkpoint after a chunk, whose frames were written."""
+        """Queue a checkpoint for a chunk whose frames were written."""
         if chunk.state:
             self.writer.commit(partial(self._save, chunk, tuple(self.notes)))
 
@@ -70,7 +70,7 @@ def open_saver(writer: Writer, run: RunInfo, notes: Sequence[str], checkpoint: C
 
 
 def machine_name(device: torch.device) -> str:
-    """The processor or GPU, on which the last bits of a video depend."""
+    """Name of the GPU or CPU type, which bit-exact results depend on."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

@@ -1,4 +1,4 @@
-"""A request as checkpoints store it, with everything decided: the two functions between it and JSON."""
+"""Conversion of a fully resolved request to and from the JSON in checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pavdm_cli.models.runner import ModelRunner
 
 
 def decided_request(config: GenerationConfig, model: ModelRunner, output: Output) -> Request:
-    """What makes the video again on the same machine, whatever memory and cores are free then."""
+    """The request with all automatic choices fixed, to reproduce the video on the same machine."""
     decided = {name: getattr(config, name) for name in names_of(Request) & names_of(GenerationConfig)}
     if config.spec.size_multiple:
         decided |= {"size": config.spec.size, "fps": config.spec.fps}
@@ -25,7 +25,7 @@ def decided_request(config: GenerationConfig, model: ModelRunner, output: Output
 
 
 def to_json(request: Request) -> dict[str, Any]:
-    """As JSON, with paths that hold in every folder; the output's is left out, since a checkpoint is next to it."""
+    """As JSON with absolute paths. The output path is omitted: the checkpoint is next to it."""
     fields = asdict(replace(request, output=replace(request.output, path=None)))
     output = fields["output"]
     fields |= {"options": dict(request.options), "model": absolute(request.model)}
@@ -40,7 +40,7 @@ def to_json(request: Request) -> dict[str, Any]:
 
 
 def absolute(text: str) -> str:
-    """A name, or the absolute path of a file or folder of that name."""
+    """The absolute path if `text` names an existing file or folder, else `text`."""
     return str(Path(text).absolute()) if text and text not in MODELS and Path(text).exists() else text
 
 

@@ -21,12 +21,12 @@ FORMS = "20s, 20.5, 1:20 or 1:02:03"
 EXAMPLE = 'for example --at 20s "a blue kite at night"'
 MAX_CHANGES = 1000
 MAX_BLEND = 3600  # seconds
-LONGEST_PROMPT = 20_000  # characters, of a prompt that a file stores
+LONGEST_PROMPT = 20_000  # characters of a stored prompt
 
 
 @dataclass(frozen=True, slots=True)
 class PromptChange:
-    """A prompt, and the time from which the video follows it."""
+    """A prompt and the time at which it takes effect."""
 
     at: float  # seconds
     prompt: str
@@ -41,7 +41,7 @@ class PromptChange:
 
 
 def _is_stored_change(value: object) -> bool:
-    """Whether a value is a change as files store it: a time and a prompt, perhaps with its caption."""
+    """Whether a value is a stored prompt change."""
     if not isinstance(value, dict) or not {"at", "prompt"} <= value.keys() <= {"at", "prompt", "caption"}:
         return False
     texts = [text for name, text in value.items() if name != "at"]
@@ -53,7 +53,7 @@ STORED = list_of(Kind("an object with a time and a prompt", _is_stored_change), 
 
 
 def seconds_text(seconds: float) -> str:
-    """A time as `--at` takes it."""
+    """Format a time for `--at`."""
     return f"{seconds:.10f}".rstrip("0").rstrip(".") + "s"
 
 
@@ -62,10 +62,10 @@ def parse_time(text: str | float) -> float:
     if isinstance(text, (int, float)) and not isinstance(text, bool):
         text = f"{text}"
     if not isinstance(text, str) or not re.fullmatch(TIME, text.strip()):
-        raise UsageError(f"{text!r} is no time", f"write {FORMS}")
+        raise UsageError(f"{text!r} is not a valid time", f"write {FORMS}")
     *larger, last = text.strip().removesuffix("s").split(":")
     if larger and (float(last) >= 60 or any(int(part) >= 60 for part in larger[1:])):
-        raise UsageError(f"{text!r} is no time: minutes and seconds end at 59", f"write {FORMS}")
+        raise UsageError(f"{text!r} is not a valid time: minutes and seconds must be below 60", f"write {FORMS}")
     seconds = Fraction(last)
     for power, part in enumerate(reversed(larger), 1):
         seconds += int(part) * 60**power
@@ -73,17 +73,17 @@ def parse_time(text: str | float) -> float:
 
 
 def is_change(text: str) -> bool:
-    """Whether a text has both a time and a prompt."""
+    """Whether a string is a `TIME: PROMPT` entry."""
     return re.fullmatch(ENTRY, text.strip(), re.DOTALL) is not None
 
 
 def timeline_of(at: Any = (), timeline: Any = ()) -> tuple[PromptChange, ...]:
-    """The changes that `at` (entries like "20s: a prompt", or pairs) or `timeline` (a file, or changes) ask for.
+    """Parse `at` (entries like "20s: a prompt", or pairs) or `timeline` (a file, or changes).
 
     Raises: UsageError, InputError.
     """
     if at and timeline:
-        raise UsageError("--at and --timeline were both given", "give one of them")
+        raise UsageError("--at and --timeline cannot be combined", "give one of them")
     if isinstance(timeline, (str, Path)):
         return read_timeline(Path(timeline))
     pairs = at.items() if isinstance(at, Mapping) else [at] if isinstance(at, str) else at
@@ -96,16 +96,16 @@ def read_timeline(path: Path) -> tuple[PromptChange, ...]:
         text = read_text(path)
         entries = _json_entries(text) if text.lstrip()[:1] in ("{", "[") else _lines(text)
         if not entries:
-            raise InvalidError("it has no entry")
+            raise InvalidError("it is empty")
         return tuple(_change(entry, where) for where, entry in entries)
     except (OSError, InvalidError, UsageError) as error:
         reason = getattr(error, "strerror", None) or error
-        hint = 'it has lines like `20s: a blue kite at night`, or JSON like {"20s": "a blue kite at night"}'
+        hint = 'write lines like `20s: a blue kite at night`, or JSON like {"20s": "a blue kite at night"}'
         raise InputError(f"cannot read the timeline {path}: {reason}", hint) from None
 
 
 def _lines(text: str) -> list[tuple[str, Any]]:
-    """Entries by line, with its number; empty lines and those that begin with # are left out."""
+    """(line number, entry) pairs, without blank lines and # comments."""
     lines = [(f"line {number}", line.strip()) for number, line in enumerate(text.splitlines(), 1)]
     return [(where, line) for where, line in lines if line and not line.startswith("#")]
 
@@ -138,16 +138,16 @@ def _change(entry: Any, where: str) -> PromptChange:
 
 
 def check_timeline(begins: bool, changes: Sequence[PromptChange], blend: float, seconds: float | None) -> None:
-    """Refuse changes that make no sense in a video of this length (None: not known). Raises: UsageError.
+    """Validate prompt changes against the video's length (None: unknown). Raises: UsageError.
 
     begins: whether there is a prompt to change.
     """
     if not changes:
         if blend:
-            raise UsageError("--blend is for prompts that change, and there is one", "add --at, or leave it out")
+            raise UsageError("--blend needs more than one prompt", "add --at, or omit --blend")
         return
     if not begins:
-        raise UsageError("--at changes a prompt, and the video begins without one", "give it a prompt to begin with")
+        raise UsageError("--at needs an initial prompt", "give it a prompt to begin with")
     if len(changes) > MAX_CHANGES:
         raise UsageError(f"a timeline has at most {MAX_CHANGES} prompts, got {len(changes)}", "leave some out")
     for change in changes:
@@ -159,25 +159,27 @@ def check_timeline(begins: bool, changes: Sequence[PromptChange], blend: float, 
 
 def _check_times(times: Sequence[float], blend: float, seconds: float | None) -> None:
     if not times[0] > 0:
-        raise UsageError("the first prompt holds from 0s on: a later one needs a later time", EXAMPLE)
+        raise UsageError("the initial prompt starts at 0s: later prompts need a time above 0", EXAMPLE)
     if not 0 <= blend <= MAX_BLEND:
-        raise UsageError(f"--blend must be 0 to {MAX_BLEND} seconds, got {blend:g}", "0 switches at once")
+        raise UsageError(f"--blend must be 0 to {MAX_BLEND} seconds, got {blend:g}", "0 switches immediately")
     for before, after in pairwise(times):
-        names = f"{seconds_text(after)} comes after {seconds_text(before)}"
+        names = f"got {seconds_text(before)}, then {seconds_text(after)}"
         if after <= before:
             raise UsageError(f"the times of prompts must ascend: {names}", "put them in order, each time once")
         if blend > after - before:
-            raise UsageError(f"--blend {blend:g} is longer than a prompt holds: {names}", "make it shorter")
+            raise UsageError(
+                f"--blend {blend:g} is longer than the time between two prompts: {names}", "make it shorter"
+            )
     if seconds is not None and times[-1] >= seconds:
         late = f"the prompt at {seconds_text(times[-1])} is beyond the end of the video, {seconds_text(seconds)}"
         raise UsageError(late, "make the video longer with --seconds, or give an earlier time")
 
 
 def check_shown(changes: Sequence[PromptChange], chunks: range, start_of: Callable[[int], Fraction]) -> None:
-    """Refuse a prompt with which no chunk begins; `start_of` gives a chunk's time in seconds. Raises: UsageError."""
+    """Reject a prompt during which no chunk starts; `start_of` gives a chunk's time in seconds. Raises: UsageError."""
     firsts = [bisect_left(chunks, change.time, key=start_of) for change in changes]
     for change, first, end in zip(changes, firsts, [*firsts, len(chunks)][1:], strict=True):
         if first == end:
             until = "the end of the video" if change == changes[-1] else "the next prompt"
-            message = f"the prompt at {seconds_text(change.at)} would not be shown: no chunk begins before {until}"
+            message = f"the prompt at {seconds_text(change.at)} has no effect: no chunk starts between it and {until}"
             raise UsageError(message, f"a chunk begins at {seconds_text(float(start_of(chunks[first - 1])))}")

@@ -1,4 +1,4 @@
-"""Frames to a file as they are finished; a stop between chunks keeps what is done."""
+"""Write frames to a file as they are generated; stopping between chunks keeps the finished ones."""
 
 from __future__ import annotations
 
@@ -43,26 +43,26 @@ from pavdm_cli.video.write.extend import ExtensionWriter
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """How the work tells of its progress, and asks whether to continue."""
+    """Callbacks of a run: progress reports, and whether to stop."""
 
     advance: Callable[[int], None]
     stopped: Callable[[], bool]
-    interruptible: Callable[[], AbstractContextManager[None]] = nullcontext  # inside, a second signal interrupts
-    warmed_up: Callable[[int], None] = lambda frames: None  # by as many frames as the chunk dropped would be
-    stopped_by_user: Callable[[], bool] = lambda: False  # not by a scheduler: what has no end is complete then
+    interruptible: Callable[[], AbstractContextManager[None]] = nullcontext  # here a second Ctrl-C interrupts
+    warmed_up: Callable[[int], None] = lambda frames: None  # frames of a dropped warm-up chunk
+    stopped_by_user: Callable[[], bool] = lambda: False  # not by a scheduler; an endless video is then complete
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A video file: whole under its name, or cut short under its partial one."""
+    """A written video: complete, or interrupted and stored under its partial name."""
 
     path: Path
     frames: int
     whole: bool
     metadata: Mapping[str, Any]
     notes: tuple[str, ...] = ()
-    resume: str = ""  # the command that continues a video that was cut short, if there is a checkpoint
-    stopped: bool = False  # it has no other end than where it was stopped
+    resume: str = ""  # command that resumes an interrupted video; empty without a checkpoint
+    stopped: bool = False  # an endless video that the user stopped
 
 
 def record(
@@ -73,9 +73,9 @@ def record(
     still: StillImage | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Made:
-    """Sample, decode and write a video, which begins with the image `still`. Raises: OutputError.
+    """Sample, decode and write a video, optionally starting from an image. Raises: OutputError.
 
-    checkpoint: of an interrupted run, which is continued.
+    checkpoint: continue this interrupted run.
     """
     assert output.path
     height, width = config.spec.size
@@ -100,7 +100,7 @@ def new_metadata(
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A video that is being made."""
+    """Everything that a running generation needs."""
 
     writer: Writer
     config: GenerationConfig
@@ -133,7 +133,7 @@ def _from_start(run: Run, still: StillImage | None) -> Iterator[Rendered]:
 
 
 def rest_of(run: Run, checkpoint: Checkpoint, still: StillImage | None = None) -> Iterator[Rendered]:
-    """What follows a checkpoint; before it, for a file that is written again, what was made already."""
+    """The chunks after a checkpoint; for files that are rewritten, also those before it."""
     config = image_start.model_config(run.config) if still else run.config
     if checkpoint.rewrites:
         stored_latents = run.writer.latents, checkpoint.latents[0]
@@ -149,7 +149,7 @@ def rest_of(run: Run, checkpoint: Checkpoint, still: StillImage | None = None) -
 
 
 def finish(run: Run, output: Output, metadata: dict[str, Any], whole: bool, copied: int = 0) -> Made:
-    """copied: frames of an input; a video without an end is complete where its user stops it."""
+    """Close the file; an endless video is complete when the user stops it. copied: frames taken from an input."""
     writer, new = run.writer, run.writer.frames - copied
     stopped = not whole and run.config.endless and run.watch.stopped_by_user() and new > 0
     if not whole and not stopped:
@@ -163,13 +163,13 @@ def finish(run: Run, output: Output, metadata: dict[str, Any], whole: bool, copi
 
 
 def encoding_of(config: GenerationConfig, output: Output) -> EncoderOptions:
-    """How frames are encoded."""
+    """The encoder options of an output."""
     scale = Scale(output.scale_of(config.spec), output.scale_filter)
     return EncoderOptions(output.crf, encoder=output.encoder, ffmpeg=output.ffmpeg, scale=scale)
 
 
 def stored(scale: Scale) -> dict[str, Any]:
-    """What a file says of its frames' enlargement, by which `extend.scale_of` knows it."""
+    """Metadata of the upscaling, read back by `extend.scale_of`."""
     return {"scale": scale.factor, "scale_filter": scale.filter}
 
 
@@ -183,7 +183,7 @@ def extend(
 ) -> Made:
     """Write a video and its continuation, or the continuation alone. Raises: InputError, OutputError, UsageError.
 
-    checkpoint: of an interrupted run, which is continued.
+    checkpoint: continue this interrupted run.
     """
     assert output.path
     metadata = dict(checkpoint.run.metadata) if checkpoint else _extension_metadata(config, model, source, output)
@@ -217,36 +217,34 @@ def _extension_metadata(config: GenerationConfig, model: ModelRunner, source: So
 
 
 def end_of(config: GenerationConfig, source: Source) -> LastFrames:
-    """The end of the video that the model is given."""
+    """The last frames of the video, which condition the model."""
     count = frames_to_read(config, source)
     return LastFrames(source.video, Fraction(config.spec.fps), count, config.spec.size, source.scale)
 
 
 def _continued(run: Run, source: Source, end: LastFrames) -> Iterator[Rendered]:
-    """The model's frames after the video's end, which is whole once the video has been copied."""
+    """Generated frames. `end` is complete only after the input was copied, so it is read lazily."""
     start = start_from(run.config, run.model, from_bytes(end.frames()), source.extension.start == "noised")
     yield from rendered(run.config, run.model, start, run.graphs, run.recovery)
 
 
 def start_notes(config: GenerationConfig, source: Source) -> list[str]:
-    """One line where `--start noised` noises less of the video's end than of a full window, or nothing."""
+    """A note if the video is too short for `--start noised` to re-noise a full window."""
     schedule, spec = config.schedule, config.spec
     given, wanted = frames_to_read(config, source), config.schedule.capacity - 1
     noised = schedule.num_renoised(config.layout.filled_by(given))
     if source.extension.start != "noised" or noised == wanted > 0:
         return []
     if not wanted:
-        return [f"--start noised is as --start clip here: --method {config.method} has one chunk in its window"]
+        return [f"--start noised equals --start clip here: --method {config.method} has one chunk in its window"]
     full = config.layout.count(schedule.context + wanted * schedule.chunk)
     short = f"the video's end has {given} of the {full} frames of a full window, at {spec.fps} a second"
-    what = (
-        f"{noised} of {wanted} chunks are noised again" if noised else "nothing is noised again, as with --start clip"
-    )
+    what = f"{noised} of {wanted} chunks are re-noised" if noised else "nothing is re-noised, as with --start clip"
     return [f"{short}: {what}"]
 
 
 def frames_to_read(config: GenerationConfig, source: Source) -> int:
-    """Frames of the video's end that the model is given: its last chunk, or as much of its last window as there is."""
+    """Frames at the video's end to condition on: its last chunk or, with `--start noised`, up to a whole window."""
     layout, schedule = config.layout, config.schedule
     least = layout.count(max(schedule.context, schedule.chunk))
     if source.extension.start != "noised":
@@ -260,9 +258,9 @@ def frames_to_read(config: GenerationConfig, source: Source) -> int:
 
 
 def write_chunks(run: Run, chunks: Iterable[Rendered], saver: Saver, source: Source | None = None) -> Iterator[int]:
-    """Write chunks as they are made, at the rate of `source`; yields how many more frames are safe.
+    """Write chunks as they are made, at the rate of `source`; yields the number of newly durable frames.
 
-    A frame is safe once a checkpoint has it: on the disk, in the file or in the checkpoint. Raises: OutputError.
+    A frame is durable once a checkpoint covers it: in the file or in the checkpoint itself. Raises: OutputError.
     """
     writer, counted = run.writer, run.writer.frames
     for chunk in chunks:
@@ -283,7 +281,7 @@ def _at_rate(chunk: Rendered, run: Run, source: Source) -> list[Frame]:
 
 
 def follow(counts: Iterable[int], unfinished: Callable[[], bool], watch: Watch) -> bool:
-    """Run the work to its end, or to the stop that is asked for: False. A second Ctrl-C stops it anywhere."""
+    """Consume the iterator; returns False if stopped early. A second Ctrl-C interrupts mid-chunk."""
     with suppress(KeyboardInterrupt), watch.interruptible():
         for count in counts:
             watch.advance(count)
@@ -294,7 +292,7 @@ def follow(counts: Iterable[int], unfinished: Callable[[], bool], watch: Watch) 
 
 
 def keep(file: Writer) -> str:
-    """Close what there is of a file as a playable part, and say so, with the command that continues it."""
+    """Close the partial file so that it plays, and return a message with the command that continues it."""
     path = file.close_partial()
-    kept = f"kept {path}, {pluralize(file.frames, 'frame')}" if path else "nothing was finished, nothing kept"
+    kept = f"kept {path}, {pluralize(file.frames, 'frame')}" if path else "no frame was finished, nothing was saved"
     return f"{kept}; `{file.resume_command}` continues it" if file.resume_command else kept

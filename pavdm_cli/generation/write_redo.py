@@ -1,4 +1,4 @@
-"""Make a span of a video again, and write the video with it: a new file, or in place of the old one at the end."""
+"""Regenerate a span of a video and write the result to a new file or over the old one."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from pavdm_cli.sampling.noise import seeded_noise
 from pavdm_cli.video.write.output import checkpoint_path, latents_path, partial_path
 from pavdm_cli.video.write.splice import SpliceWriter
 
-UNCHANGED = ("pavdm", "frames", "attention_reason", "versions", "model", "lora")  # what a record need not repeat
-ENCODED = "no latents were stored with the video: the frames around the span are encoded (--keep-state stores them)"
+UNCHANGED = ("pavdm", "frames", "attention_reason", "versions", "model", "lora")  # that redo records omit
+ENCODED = "no stored latents: conditioning on re-encoded frames (generate with --keep-state to store latents)"
 
 
 def redo(
@@ -51,7 +51,7 @@ def redo(
     watch: Watch,
     checkpoint: Checkpoint | None = None,
 ) -> Made:
-    """Write the video with a new span. Raises: OutputError.
+    """Write the video with a regenerated span. Raises: OutputError.
 
     config: of the video until the span's end; checkpoint: of an interrupted run, which is continued.
     """
@@ -73,7 +73,7 @@ def redo(
 
 
 def record_of(config: GenerationConfig, model: ModelRunner, task: Task) -> dict[str, Any]:
-    """What is stored in the video: how it was made, and what was made again and how, as far as that differs."""
+    """The video's metadata with a record of this redo appended."""
     made, span, _ = task
     now = metadata_of(config, model)
     changes = {name: value for name, value in now.items() if made.metadata.get(name) != value}
@@ -101,7 +101,7 @@ def _from_span(run: Run, made: MadeVideo, span: Span) -> Iterator[Rendered]:
 
 
 def start_of(config: GenerationConfig, model: ModelRunner, span: Span, around: Surroundings) -> RenderState:
-    """The state of a video of which all before the span is finished."""
+    """The render state right before the span, as if everything before it had just been sampled."""
     first = config.warmup + span.chunks.start
     state = state_from_clip(config.schedule, around.before, levels_of(config).sigmas.to(model.device), first)
     after = None if around.after is None else around.after.to(state.window)
@@ -111,12 +111,12 @@ def start_of(config: GenerationConfig, model: ModelRunner, span: Span, around: S
 
 
 def _source(made: MadeVideo) -> Source:
-    """The extension of which the span is a part, for the rate at which its frames are shown."""
+    """The source whose frame rate the span is resampled to."""
     return Source(made.video, Extension(made.video.path), made.metadata["frames"])
 
 
 def _replace(path: Path, old: Path) -> Path:
-    """Give the new video the name of the old one, whose latents are no longer those of this name."""
+    """Move the new file over the old one and delete the old one's stored latents."""
     os.replace(path, old)
     partial = partial_path(old)
     for file in (latents_path(partial), checkpoint_path(partial)):

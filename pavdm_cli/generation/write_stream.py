@@ -1,4 +1,4 @@
-"""Frames to standard output as they are finished: nothing is stored, so nothing can be resumed."""
+"""Write frames to standard output as they are generated. Nothing is stored, so it cannot be resumed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STDOUT = 1  # file descriptor
 def stream(
     config: GenerationConfig, model: ModelRunner, output: Output, watch: Watch, still: StillImage | None = None
 ) -> Made:
-    """Sample, decode and write a video to standard output. Raises: OutputError if its reader leaves before the end."""
+    """Sample, decode and write a video to standard output. Raises: OutputError if the reader closes the pipe early."""
     assert output.path
     recovery, metadata = Recovery(model), new_metadata(config, model, output, still)
     kind, encoding, whole = output.stream_format or "mp4", encoding_of(config, output), False
@@ -38,7 +38,7 @@ def stream(
     except BrokenPipeError:
         if not (config.endless or watch.stopped()):
             message = f"the reader closed standard output after {writer.frames / config.spec.fps:.1f} s of video"
-            raise OutputError(message, "--seconds forever makes a video that ends with its reader") from None
+            raise OutputError(message, "use --seconds forever for a video that ends when its reader does") from None
     except OSError as error:
         raise OutputError(f"cannot write to standard output: {error.strerror}", write_hint(error)) from None
     stopped = config.endless and (watch.stopped_by_user() or not watch.stopped())
@@ -46,7 +46,7 @@ def stream(
 
 
 def _write(chunks: Iterator[Rendered], writer: StreamWriter, total: int, watch: Watch) -> bool:
-    """Write chunks to their end, or to the stop that is asked for: False. Raises: OSError."""
+    """Write all chunks; returns False if stopped early. Raises: OSError."""
     for chunk in chunks:
         writer.write(chunk.frames)
         watch.advance(len(chunk.frames))
