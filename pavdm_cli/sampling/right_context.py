@@ -1,16 +1,18 @@
-"""Right context: clean latents after the window that the last chunks must lead up to."""
+"""Right context: clean latents after the window that the last chunks must lead up to.
+
+Torch is imported where a tensor is needed: lengths of loops are checked without it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from pavdm_cli.sampling.schedule import Schedule
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pavdm_cli.sampling.loop import SamplerState
 
 LOOP_CHUNKS = 2  # chunks at the start of a loop that condition its end
@@ -47,5 +49,7 @@ def with_loop(state: SamplerState, schedule: Schedule, leaving: int) -> Tensor |
     inside = range(max(loop.start, start), min(loop.stop, start + leaving))
     if not inside:
         return state.right_context
+    import torch
+
     latents = state.window[:, inside.start - start : inside.stop - start].clone()
     return latents if state.right_context is None else torch.cat([state.right_context, latents], dim=1)
