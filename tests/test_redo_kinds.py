@@ -146,7 +146,11 @@ def test_files_of_other_programs_parts_and_gifs_are_refused() -> None:
     fake("v.gif")
     fake("w.mp4")
     shutil.copy("w.mp4", "w.partial.mp4")
-    messages = {"foreign.mp4": "does not say how it was made", "v.gif": "is not a .mp4", "w.partial.mp4": "not complete"}
+    messages = {
+        "foreign.mp4": "does not say how it was made",
+        "v.gif": "is not a .mp4",
+        "w.partial.mp4": "not complete",
+    }
     for name, message in messages.items():
         said = pavdm("redo", name)
         assert (said.code, message in said.err) == (3, True), said.err
