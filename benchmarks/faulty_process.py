@@ -91,7 +91,7 @@ def _plant_in_sampling(fault: str, number: int) -> None:
 
 if __name__ == "__main__":
     kind, position, *words = sys.argv[1:]
-    ui.LINE_EVERY = 0.0
+    ui.SECONDS_BETWEEN_LINES = 0.0
     plant(kind, int(position))
     sys.argv = ["pavdm", *words]
     main()

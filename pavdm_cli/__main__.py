@@ -12,7 +12,7 @@ def main() -> None:
     try:
         from pavdm_cli.runtime import signals
 
-        signals.end_on_signals()
+        signals.install_signal_handlers()
         code = _run()
     except KeyboardInterrupt as interrupt:
         exit_interrupted(getattr(interrupt, "exit_code", 130))
@@ -29,11 +29,11 @@ def _run() -> int:
     try:
         app.main()
         code = 0
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    signals.end_with(code)
+    except SystemExit as exit_error:
+        code = exit_error.code if isinstance(exit_error.code, int) else int(exit_error.code is not None)
+    signals.exit_on_signal(code)
     code = streams.exit_code(code)
-    signals.end_with(code)
+    signals.exit_on_signal(code)
     return code
 
 

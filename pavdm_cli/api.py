@@ -31,8 +31,8 @@ from pavdm_cli.video import read_image
 from pavdm_cli.video.write.output import check_output
 
 Frame = NDArray[np.uint8]  # (H, W, 3), RGB
-EXTENSION = names_of(Extension) - {"source"}
-DECIDED = frozenset(
+EXTENSION_OPTIONS = names_of(Extension) - {"source"}
+INTERNAL_FIELDS = frozenset(
     {"prompt", "model", "options", "execution", "output", "extension", "source_caption", "path", "force"}
 )
 
@@ -78,8 +78,8 @@ def generate_batch(
     """
     from pavdm_cli.batch.run import run_jobs
 
-    shared = load_model(model, **options)
-    return run_jobs([shared.generate(**{"seed": 0, **job}).request for job in jobs], Path(folder))
+    model_with_options = load_model(model, **options)
+    return run_jobs([model_with_options.generate(**{"seed": 0, **job}).request for job in jobs], Path(folder))
 
 
 class Model:
@@ -87,7 +87,7 @@ class Model:
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         self.name, self.options = name, options
-        self._loaded: Loaded | None = None
+        self._loaded_model: Loaded | None = None
 
     def generate(self, prompt: str, **options: Any) -> Video:
         """Same as the function `generate`."""
@@ -98,9 +98,9 @@ class Model:
 
     def extend(self, path: str | Path, prompt: str = "", **options: Any) -> Video:
         """Same as the function `extend`."""
-        _check_names(self.name, options, EXTENSION)
-        extension = Extension(Path(path), **{name: options[name] for name in EXTENSION & options.keys()})
-        rest = {name: value for name, value in options.items() if name not in EXTENSION}
+        _check_names(self.name, options, EXTENSION_OPTIONS)
+        extension = Extension(Path(path), **{name: options[name] for name in EXTENSION_OPTIONS & options.keys()})
+        rest = {name: value for name, value in options.items() if name not in EXTENSION_OPTIONS}
         request = self._request(prompt, {"crf": 16} | rest, extension=extension)
         source = continuation.open_source(request)
         request, _ = continuation.with_prompt(request, source)
@@ -108,8 +108,8 @@ class Model:
         frames = source.frames_to_make(request.spec.fps)
         return Video(self, replace(request, seconds=None, frames=frames), source)
 
-    def _request(self, prompt: str, options: dict[str, Any], **more: Any) -> Request:
-        values = self.options | options | {"prompt": prompt, "model": self.name} | more
+    def _request(self, prompt: str, options: dict[str, Any], **overrides: Any) -> Request:
+        values = self.options | options | {"prompt": prompt, "model": self.name} | overrides
         if isinstance(size := values.get("size"), str):
             values["size"] = frame_size(size, values.get("aspect", ""), registry.find(self.name).spec)
         if image := values.get("image"):
@@ -123,10 +123,10 @@ class Model:
 
         Raises: UsageError, ModelError, DeviceError.
         """
-        self._loaded = self._loaded or load(config)
-        if difference := self._loaded.difference(config):
+        self._loaded_model = self._loaded_model or load(config)
+        if difference := self._loaded_model.difference(config):
             raise UsageError(f"the model was loaded with a different {difference}", "load a new one with load_model")
-        return self._loaded.adapt(config)
+        return self._loaded_model.adapt(config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +168,8 @@ class Video:
         watch = write.Watch(lambda frames: None, lambda: False)
         if self.source:
             return write.extend(config, runner, self.source, output, watch).path
-        still = read_image(self.request.image) if self.request.image else None
-        return write.record(config, runner, output, watch, still).path
+        image = read_image(self.request.image) if self.request.image else None
+        return write.record(config, runner, output, watch, image).path
 
     def _config(self) -> GenerationConfig:
         """The resolved configuration of the video. Raises: UsageError, DeviceError."""
@@ -179,9 +179,11 @@ class Video:
         return replace(config, given=image_start.frames_given(config)) if self.request.image else config
 
 
-def _check_names(model: str, options: dict[str, Any], more: frozenset[str] = frozenset()) -> None:
+def _check_names(model: str, options: dict[str, Any], extra: frozenset[str] = frozenset()) -> None:
     """Reject unknown options, and those that the call sets itself. Raises: UsageError, ModelError."""
     own = {option.key for option in registry.find(model).options}
-    known = (names_of(Request) | names_of(ExecutionConfig) | names_of(Output) | {"aspect", "at"} | own | more) - DECIDED
+    known = (
+        names_of(Request) | names_of(ExecutionConfig) | names_of(Output) | {"aspect", "at"} | own | extra
+    ) - INTERNAL_FIELDS
     if unknown := sorted(options.keys() - known):
         raise UsageError(f"unknown option {unknown[0]!r}", f"known: {', '.join(sorted(known))}")

@@ -13,7 +13,7 @@ import typer
 from pavdm_cli import __version__, ui
 from pavdm_cli.commands import bench, evaluate, models, train
 from pavdm_cli.commands.batch import batch
-from pavdm_cli.commands.common import App, CommandLineError, Quiet, Verbose, plain
+from pavdm_cli.commands.common import App, CommandLineError, Quiet, Verbose, simplify_message
 from pavdm_cli.commands.doctor import doctor
 from pavdm_cli.commands.extend import extend
 from pavdm_cli.commands.generate import generate
@@ -33,8 +33,8 @@ for name, group in (("models", models.app), ("train", train.app), ("evaluate", e
     app.add_typer(group, name=name)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(value: bool) -> None:
+    if value:
         print(f"pavdm {__version__}")
         raise typer.Exit
 
@@ -54,24 +54,24 @@ def main() -> None:
     """The console script."""
     if isinstance(sys.stdout, TextIOWrapper):
         # Print non-UTF-8 paths byte for byte, and escape what the locale cannot encode.
-        utf_8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
-        sys.stdout.reconfigure(errors="surrogateescape" if utf_8 else "backslashreplace")
+        is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
     ui.set_verbosity(ui.NORMAL)
     try:
         code = app(prog_name="pavdm", standalone_mode=False)
     except KeyboardInterrupt as interrupt:
-        _interrupt(interrupt)
+        _exit_interrupted(interrupt)
     except Exception as error:
         if cause := find_interrupt(error):
-            _interrupt(cause)
+            _exit_interrupted(cause)
         if os.environ.get("PAVDM_TRACEBACK") and not isinstance(error, PavdmError):
             raise
-        _fail(_refused(error) or diagnose(error), error)
+        _exit_with_error(_translate_typer_error(error) or diagnose(error), error)
     if code:
         sys.exit(code)
 
 
-def _refused(error: Exception) -> PavdmError | None:
+def _translate_typer_error(error: Exception) -> PavdmError | None:
     """Convert a Typer error to a PavdmError; None for any other exception."""
     if isinstance(error, typer.Abort):
         return PavdmError("aborted: nothing was changed", "use --yes to skip the question")
@@ -81,10 +81,10 @@ def _refused(error: Exception) -> PavdmError | None:
     if type(error).__name__ == "NoArgsIsHelpError":  # Typer has already printed the help
         sys.exit(UsageError.exit_code)
     path = context.command_path if context else "pavdm"
-    return UsageError(plain(error.format_message()), f"`{path} --help` lists the options")
+    return UsageError(simplify_message(error.format_message()), f"`{path} --help` lists the options")
 
 
-def _interrupt(interrupt: KeyboardInterrupt) -> NoReturn:
+def _exit_interrupted(interrupt: KeyboardInterrupt) -> NoReturn:
     """Print the interruption message and exit."""
     code = getattr(interrupt, "exit_code", INTERRUPTED)
     for descriptor, line in interrupt_lines(code).items():
@@ -92,13 +92,13 @@ def _interrupt(interrupt: KeyboardInterrupt) -> NoReturn:
     sys.exit(code)
 
 
-def _fail(error: PavdmError, cause: Exception) -> NoReturn:
+def _exit_with_error(error: PavdmError, cause: Exception) -> NoReturn:
     """Print the error and its hint (once across torchrun processes) and exit."""
 
-    def say() -> None:
+    def print_error() -> None:
         ui.fail(error.message, error.hint, cause)
         if "--json" in sys.argv:
             print(json.dumps({"error": error.as_dict()}))
 
-    train.once(error.message, say)
+    train.report_error_once(error.message, print_error)
     sys.exit(error.exit_code)

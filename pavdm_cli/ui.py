@@ -19,8 +19,8 @@ from rich.text import Text
 
 from pavdm_cli.runtime.printable import printable
 
-UNBROKEN = 10_000  # columns
-LINE_EVERY = 5.0  # seconds, where there is no terminal
+UNWRAPPED_WIDTH = 10_000  # columns
+SECONDS_BETWEEN_LINES = 5.0  # seconds, where there is no terminal
 
 
 QUIET, NORMAL, VERBOSE = 0, 1, 2
@@ -35,7 +35,7 @@ def set_verbosity(level: int) -> None:
 class Advance(Protocol):
     """Callback: units done since the last call, and text to show next to the bar."""
 
-    def __call__(self, units: int, beside: str = "") -> None: ...
+    def __call__(self, units: int, label: str = "") -> None: ...
 
 
 def note(line: str, *, always: bool = False) -> None:
@@ -56,14 +56,14 @@ def warn(line: str) -> None:
         _say(Text.assemble(("note: ", "yellow"), printable(line)))
 
 
-def fail(message: str, advice: str, error: BaseException | None = None) -> None:
+def fail(message: str, hint_text: str, error: BaseException | None = None) -> None:
     """Print `error:` and `hint:` lines, after the traceback with --verbose."""
     if error is not None and _verbosity.get() >= VERBOSE:
         for line in "".join(traceback.format_exception(error)).splitlines():
             print(printable(line), file=sys.stderr)
     _say(Text.assemble(("error: ", "bold red"), printable(message)))
-    if advice:
-        hint(advice)
+    if hint_text:
+        hint(hint_text)
 
 
 def hint(line: str) -> None:
@@ -71,7 +71,7 @@ def hint(line: str) -> None:
     _say(Text.assemble(("hint: ", "cyan"), printable(line)))
 
 
-def show(lines: Sequence[str]) -> None:
+def print_lines(lines: Sequence[str]) -> None:
     """Print lines to stdout with control characters escaped; paths for scripts use `print` instead, unescaped."""
     for line in lines:
         print(printable(line))
@@ -82,26 +82,26 @@ def confirm(question: str) -> None:
     typer.confirm(printable(question), abort=True, err=True)
 
 
-def show_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], aside: bool = False) -> None:
+def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], to_stderr: bool = False) -> None:
     """Print a table to stdout or stderr, wrapped to the terminal, or one line per row if there is none."""
-    if aside and _verbosity.get() == QUIET:
+    if to_stderr and _verbosity.get() == QUIET:
         return
-    gap = "\n" * title.startswith("\n")  # print a blank line first
-    name = Text(gap + printable(title.removeprefix("\n")), "table.title")
+    leading_newline = "\n" * title.startswith("\n")  # print a blank line first
+    name = Text(leading_newline + printable(title.removeprefix("\n")), "table.title")
     table = Table(title=name if title else None, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for column in head:
+    for column in header:
         table.add_column(Text(printable(column)))
-    table.show_header = any(head)
+    table.show_header = any(header)
     for row in rows:
         table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
-    console = Console(highlight=False, stderr=aside)
+    console = Console(highlight=False, stderr=to_stderr)
     if console.is_terminal:
         console.print(table)
         return
-    console.width = UNBROKEN
-    with console.capture() as drawn:
+    console.width = UNWRAPPED_WIDTH
+    with console.capture() as captured:
         console.print(table)
-    for line in drawn.get().splitlines():
+    for line in captured.get().splitlines():
         print(line.rstrip(), file=console.file)
     console.file.flush()  # so that in a log the table precedes later stderr lines
 
@@ -119,36 +119,38 @@ class Rate(ProgressColumn):
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str = "frames", done: int = 0, waiting: bool = False) -> Iterator[Advance]:
+def progress(
+    description: str, total: int, unit: str = "frames", done: int = 0, waiting: bool = False
+) -> Iterator[Advance]:
     """A bar with speed and time left on a terminal, else a line every few seconds.
 
     Call the yielded function with the units done since the last call. `done`: units completed by an earlier run,
     excluded from the speed; `waiting`: start the clock at the first call, which may pass 0 units.
     """
-    what = printable(what)
+    description = printable(description)
     console = Console(stderr=True, highlight=False)
     if _verbosity.get() == QUIET:
-        yield _silent
+        yield _no_progress
         return
     if not console.is_terminal:
-        yield _lines(what, total, unit, done, waiting)
+        yield _line_progress(description, total, unit, done, waiting)
         return
     name = TextColumn("{task.description}", markup=False)
     columns = (name, BarColumn(), TextColumn("{task.completed}/{task.total}"), Rate(unit))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(what, total=total, completed=done, start=not waiting)
+        task = bar.add_task(description, total=total, completed=done, start=not waiting)
 
-        def advance(units: int, beside: str = "") -> None:
+        def advance(units: int, label: str = "") -> None:
             bar.start_task(task)
-            bar.update(task, advance=units, description=f"{what} {printable(beside)}".rstrip())
+            bar.update(task, advance=units, description=f"{description} {printable(label)}".rstrip())
 
         yield advance
 
 
 @contextmanager
-def endless_progress(what: str, fps: float, done: int = 0) -> Iterator[Advance]:
+def endless_progress(description: str, fps: float, done: int = 0) -> Iterator[Advance]:
     """Progress of an endless video: its duration so far and the speed; `done`: frames of an earlier run."""
-    what, begun, frames, shown = printable(what), time.monotonic(), 0, time.monotonic()
+    description, start_time, frames, last_print = printable(description), time.monotonic(), 0, time.monotonic()
     console = Console(stderr=True, highlight=False)
     quiet, live = _verbosity.get() == QUIET, console.is_terminal
     columns = (
@@ -157,38 +159,40 @@ def endless_progress(what: str, fps: float, done: int = 0) -> Iterator[Advance]:
         Rate("frames"),
     )
     with Progress(*columns, console=console, disable=quiet or not live) as bar:
-        task = bar.add_task(what, total=None, time="0:00:00")
+        task = bar.add_task(description, total=None, time="0:00:00")
 
-        def advance(units: int, beside: str = "") -> None:
-            nonlocal frames, shown
+        def advance(units: int, label: str = "") -> None:
+            nonlocal frames, last_print
             frames += units
             video, now = timedelta(seconds=int((done + frames) / fps)), time.monotonic()
-            bar.update(task, advance=units, time=str(video), description=f"{what} {printable(beside)}".rstrip())
-            if not (quiet or live) and now - shown >= LINE_EVERY:
-                shown = now
-                rate = f"{frames / (now - begun):.1f} frames/s"
-                print(f"{what}: {video} of video, {rate} {printable(beside)}".rstrip(), file=sys.stderr, flush=True)
+            bar.update(task, advance=units, time=str(video), description=f"{description} {printable(label)}".rstrip())
+            if not (quiet or live) and now - last_print >= SECONDS_BETWEEN_LINES:
+                last_print = now
+                rate = f"{frames / (now - start_time):.1f} frames/s"
+                print(
+                    f"{description}: {video} of video, {rate} {printable(label)}".rstrip(), file=sys.stderr, flush=True
+                )
 
         yield advance
 
 
 @contextmanager
-def training(steps: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
+def training_progress(steps: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
     """Progress bar of training steps with the smoothed loss; call the yielded function with each step's metrics."""
     mean, advance = 0.0, None
     with ExitStack() as stack:
 
-        def report(step: int, figures: dict[str, float]) -> None:
+        def report(step: int, metrics: dict[str, float]) -> None:
             nonlocal mean, advance
             if advance is None:  # only the first report tells at which step a resumed run starts
                 advance = stack.enter_context(progress("training", steps, "steps", done=step - 1))
-            mean = figures["loss"] if not mean else 0.98 * mean + 0.02 * figures["loss"]
+            mean = metrics["loss"] if not mean else 0.98 * mean + 0.02 * metrics["loss"]
             advance(1, f"loss {mean:.4f}")
 
         yield report
 
 
-def _silent(units: int, beside: str = "") -> None:
+def _no_progress(units: int, label: str = "") -> None:
     pass
 
 
@@ -196,22 +200,24 @@ def _say(line: Text) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(line)
 
 
-def _lines(what: str, total: int, unit: str, before: int, waiting: bool) -> Advance:
-    begun = last = None if waiting else time.monotonic()
+def _line_progress(description: str, total: int, unit: str, before: int, waiting: bool) -> Advance:
+    start_time = last = None if waiting else time.monotonic()
     done = before
 
-    def advance(units: int, beside: str = "") -> None:
-        nonlocal done, last, begun
+    def advance(units: int, label: str = "") -> None:
+        nonlocal done, last, start_time
         done += units
-        if begun is None or last is None:
-            begun = last = time.monotonic()
+        if start_time is None or last is None:
+            start_time = last = time.monotonic()
             return
         now = time.monotonic()
-        if now - last >= LINE_EVERY:
+        if now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            rate = (done - before) / (now - begun)
-            left = (total - done) / rate if rate else 0
-            text = f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left {printable(beside)}"
+            rate = (done - before) / (now - start_time)
+            remaining = (total - done) / rate if rate else 0
+            text = (
+                f"{description}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {remaining:.0f} s left {printable(label)}"
+            )
             print(text.rstrip(), file=sys.stderr, flush=True)
 
     return advance

@@ -112,7 +112,7 @@ def test_memory_is_planned_before_weights_are_loaded_and_not_again(
     first = list(model.generate(PROMPT, seed=3).frames())
     monkeypatch.setattr("pavdm_cli.generation.memory_plan.free_bytes", lambda device: 1000)
     assert np.array_equal(list(model.generate(PROMPT, seed=3).frames()), first)
-    with pytest.raises(DeviceError, match="are free"):
+    with pytest.raises(DeviceError, match="is free"):
         list(pavdm_cli.generate(PROMPT, model=str(folder), size="72x64", frames=2, device="cpu").frames())
 
 

@@ -14,11 +14,11 @@ from support.options import ROOT, parsed, sample
 
 from pavdm_cli.batch.jobs_file import BadLine, Row, read_rows
 from pavdm_cli.commands import batch_jobs, config
-from pavdm_cli.commands.option_values import options_of
+from pavdm_cli.commands.option_values import command_options
 from pavdm_cli.errors import UsageError
 
-GENERATE = options_of(ROOT.commands["generate"])
-OF_A_JOB = [key for key in GENERATE if key not in batch_jobs.NOT_OF_A_JOB]
+GENERATE = command_options(ROOT.commands["generate"])
+OF_A_JOB = [key for key in GENERATE if key not in batch_jobs.DISPLAY_OPTIONS]
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_every_option_of_generate_can_be_in_a_job(key: str) -> None:
 
 
 def test_every_option_of_generate_is_an_option_of_batch() -> None:
-    assert GENERATE.keys() - options_of(ROOT.commands["batch"]).keys() == {"prompt", "output"}
+    assert GENERATE.keys() - command_options(ROOT.commands["batch"]).keys() == {"prompt", "output"}
 
 
 def test_a_text_file_has_a_prompt_per_line() -> None:

@@ -18,7 +18,7 @@ from pavdm_cli.batch import render
 from pavdm_cli.batch.job import Job
 from pavdm_cli.batch.owner import Owner, this_process
 from pavdm_cli.batch.queue import Queue, open_queue
-from pavdm_cli.commands.batch_processes import Place, choose_device, place_of
+from pavdm_cli.commands.batch_processes import WorkerRank, choose_device, rank_from_environment
 from pavdm_cli.errors import UsageError
 from pavdm_cli.runtime import threads
 from pavdm_cli.video.write.output import is_being_written, open_locked
@@ -179,24 +179,24 @@ def torchrun(rank: int, world: int, local: int = 0) -> dict[str, str]:
 
 
 PLACES = [
-    ({}, Place()),
-    (array(0, 0, 4), Place(0, 4)),
-    (array(7, 5, 4), Place(2, 4)),
-    (array(9, 5, 3, step=2), Place(2, 3)),
-    (torchrun(3, 4, 1), Place(3, 4, 1, 4, 3)),
-    (array(1, 0, 2) | torchrun(1, 3, 1), Place(4, 6, 1, 3, 1)),
+    ({}, WorkerRank()),
+    (array(0, 0, 4), WorkerRank(0, 4)),
+    (array(7, 5, 4), WorkerRank(2, 4)),
+    (array(9, 5, 3, step=2), WorkerRank(2, 3)),
+    (torchrun(3, 4, 1), WorkerRank(3, 4, 1, 4, 3)),
+    (array(1, 0, 2) | torchrun(1, 3, 1), WorkerRank(4, 6, 1, 3, 1)),
 ]
 
 
-@pytest.mark.parametrize(("environment", "place"), PLACES)
-def test_slurm_and_torchrun_say_which_share_a_process_has(environment: dict[str, str], place: Place) -> None:
-    assert place_of(environment) == place
+@pytest.mark.parametrize(("environment", "worker_rank"), PLACES)
+def test_slurm_and_torchrun_say_which_share_a_process_has(environment: dict[str, str], worker_rank: WorkerRank) -> None:
+    assert rank_from_environment(environment) == worker_rank
 
 
 @pytest.mark.parametrize("make", [lambda n: array(n, 0, 5), lambda n: array(n + 3, 3, 5), lambda n: torchrun(n, 5)])
 def test_the_shares_are_all_jobs_once(make) -> None:
     jobs = list(range(23))
-    shares = [jobs[place_of(make(number)).share(jobs)] for number in range(5)]
+    shares = [jobs[rank_from_environment(make(number)).shard(jobs)] for number in range(5)]
     assert sorted(one for share in shares for one in share) == jobs
 
 
@@ -205,7 +205,7 @@ def test_the_shares_are_all_jobs_once(make) -> None:
 )
 def test_numbers_that_cannot_be_are_refused(environment: dict[str, str]) -> None:
     with pytest.raises(UsageError):
-        place_of(environment)
+        rank_from_environment(environment)
 
 
 def test_the_local_rank_picks_a_device_among_the_visible_ones() -> None:

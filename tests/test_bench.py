@@ -105,7 +105,7 @@ def test_a_run_does_not_import_triton():
 
 def test_a_new_process_is_told_every_switch(monkeypatch):
     seen: list[Request] = []
-    monkeypatch.setattr("pavdm_cli.commands.generate.make", lambda request, *rest: seen.append(request))
+    monkeypatch.setattr("pavdm_cli.commands.generate.generate_videos", lambda request, *rest: seen.append(request))
     engines = [
         ExecutionConfig(),
         ExecutionConfig(compile=True, context_cache="recompute", cuda_graphs="off", overlap_decode="off"),

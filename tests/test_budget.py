@@ -242,22 +242,22 @@ def test_nothing_is_loaded_of_what_does_not_fit(folder, monkeypatch, tmp_path):
         folder, frames=17, execution=ExecutionConfig(cfg_batching="sequential", overlap_decode="off", decode_batch=1)
     )
     with pytest.raises(DeviceError, match=r"only 0\.0 MB is free"):
-        run.make(replace(least, output=Output(tmp_path / "v.mp4")), as_json=False)
+        run.generate_videos(replace(least, output=Output(tmp_path / "v.mp4")), as_json=False)
     assert not list(tmp_path.glob("v*"))
 
 
 def test_a_plan_loads_nothing(folder, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "open_model", None)
-    run.make(request_of(folder), as_json=False, only_plan=True)
+    run.generate_videos(request_of(folder), as_json=False, only_plan=True)
     assert "total on cpu" in capsys.readouterr().out
-    run.make(make_request("a red ball", device="cpu"), as_json=True, only_plan=True)
+    run.generate_videos(make_request("a red ball", device="cpu"), as_json=True, only_plan=True)
     assert json.loads(capsys.readouterr().out)["fits"] is True
 
 
 @pytest.mark.integration
 def test_a_model_that_is_not_downloaded_is_planned_at_its_published_size(monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "open_model", None)
-    run.make(request_of("opensora-v1.2", frames=17), as_json=True, only_plan=True)
+    run.generate_videos(request_of("opensora-v1.2", frames=17), as_json=True, only_plan=True)
     plan = json.loads(capsys.readouterr().out)
     assert plan["places"][0]["parts"]["text encoder, weights"][0] == 4 * text_encoder.parameter_count({})
     assert plan["places"][0]["parts"]["transformer"][2] == 4 * (1_207_643_972 + 300 * 4096)

@@ -13,12 +13,12 @@ from support.options import ROOT, parsed, sample
 
 from pavdm_cli.commands import common, config, plan
 from pavdm_cli.commands.config_file import to_toml
-from pavdm_cli.commands.flags import request_of
-from pavdm_cli.commands.option_values import options_of
+from pavdm_cli.commands.flags import request_from_params
+from pavdm_cli.commands.option_values import command_options
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.config import resolve
 
-GENERATE = options_of(ROOT.commands["generate"])
+GENERATE = command_options(ROOT.commands["generate"])
 PROMPT = "a red ball over green hills at noon"
 
 
@@ -45,7 +45,7 @@ def test_the_highest_source_wins(chosen: tuple[str, ...], monkeypatch: pytest.Mo
     context = parsed("generate", PROMPT, *words)
     assert context.params["steps"] == (int(steps[chosen[0]]) if chosen else None)
     names = {"flag": "--steps", "variable": "PAVDM_STEPS"} | FILES
-    sources = config.sources_of(context)
+    sources = config.option_sources(context)
     assert sources.get("steps") == ((int(steps[chosen[0]]), names[chosen[0]]) if chosen else None)
 
 
@@ -88,7 +88,7 @@ def test_every_option_can_be_in_a_file_and_in_a_variable(key: str, monkeypatch: 
     Path("given.toml").write_text(to_toml({key: value}))
     from_file = parsed("generate", *prompt, "--config", "given.toml").params[option.name]
     text = " ".join(value) if option.is_list else str(value).lower() if value is True else str(value)
-    monkeypatch.setenv(config.variable(key, ("generate",)), text)
+    monkeypatch.setenv(config.variable_name(key, ("generate",)), text)
     assert parsed("generate", *prompt).params[option.name] == from_file
     if key not in ("quiet", "verbose"):  # which act by their callbacks
         assert from_file == (Path(value) if option.type is Path else value)
@@ -164,8 +164,8 @@ def test_what_a_model_cannot_use_is_skipped_from_files_and_refused_from_flags() 
     Path("pavdm.toml").write_text("aspect = '1:1'\ncamera-motion = 'pan left'\naesthetic-score = 6\n")
     context = parsed("generate", PROMPT, "--seed", "3")
     common.check_model_options(context, "pocket")
-    assert config.sources_of(context).keys() == {"prompt", "seed"}
-    assert request_of(context.params).options == {}
+    assert config.option_sources(context).keys() == {"prompt", "seed"}
+    assert request_from_params(context.params).options == {}
     common.check_model_options(parsed("generate", PROMPT), "opensora-v1.2")
     with pytest.raises(UsageError, match="--camera-motion has no effect with pocket"):
         common.check_model_options(parsed("generate", PROMPT, "--camera-motion", "pan left"), "pocket")
@@ -174,7 +174,7 @@ def test_what_a_model_cannot_use_is_skipped_from_files_and_refused_from_flags() 
 def test_what_decides_every_setting_is_named() -> None:
     Path("pavdm.toml").write_text("steps = 6\n")
     context = parsed("generate", PROMPT, "--device", "cpu")
-    table = plan.settings(resolve(request_of(context.params)), config.sources_of(context))
+    table = plan.settings_with_sources(resolve(request_from_params(context.params)), config.option_sources(context))
     assert {name: table[name] for name in ("steps", "device", "window", "size", "prompt")} == {
         "steps": ("6", "pavdm.toml"),
         "device": ("cpu", "--device"),

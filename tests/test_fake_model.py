@@ -134,7 +134,7 @@ def test_it_is_planned_measured_and_listed(folder: Path) -> None:
     assert json.loads(pavdm(folder, "bench", "throughput", "--random-weights", *words))["config"]["random_weights"]
     listed = json.loads(pavdm(folder, "models", "list", "--json"))
     assert "fake" in [model["name"] for model in listed["models"]]
-    assert "4 frames a latent, 1 in the first" in pavdm(folder, "models", "show", "fake")
+    assert "4 frames per latent, 1 in the first" in pavdm(folder, "models", "show", "fake")
 
 
 @pytest.mark.integration

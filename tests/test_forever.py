@@ -67,7 +67,7 @@ def test_a_stopped_video_is_complete_and_its_command_makes_it_again() -> None:
     said = stopped(*SEA, "--seconds", "forever", "-o", "v.mp4")
     assert (said.code, said.out) == (0, "v.mp4\n"), said.err
     made = frames("v.mp4")
-    assert f"stopped after {len(made) / 8:.1f} s\n" in said.err
+    assert f"stopped after {len(made) / 8:.1f} s of video\n" in said.err
     assert sorted(path.name for path in Path().iterdir()) == ["v.mp4"]
     stored = read_metadata(Path("v.mp4"))
     assert (stored["forever"], stored["frames"]) == (True, len(made))
@@ -173,9 +173,9 @@ def test_a_prompt_can_change_at_any_time(capsys: pytest.CaptureFixture[str]) -> 
 def test_progress_without_an_end_shows_the_time_of_the_video(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(ui, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(ui, "SECONDS_BETWEEN_LINES", 0.0)
     with ui.endless_progress("v.mp4", 8, done=80) as advance:
-        advance(0, beside="warm-up")
+        advance(0, label="warm-up")
         advance(500)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("v.mp4: 0:00:10 of video, 0.0 frames/s warm-up")

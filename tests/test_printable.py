@@ -57,9 +57,9 @@ def everything(text: str) -> None:
     ui.note(text)
     ui.warn(text)
     ui.fail(text, text)
-    ui.show([text])
+    ui.print_lines([text])
     ui.show_table(text, (text, ""), [(text, "")])
-    ui.show_table("", ("", ""), [(text, "")], aside=True)
+    ui.show_table("", ("", ""), [(text, "")], to_stderr=True)
     with ui.progress(text, 2) as advance:
         advance(1, text)
 

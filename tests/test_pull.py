@@ -248,7 +248,7 @@ def test_the_commands_pull_verify_show_and_remove(hub, monkeypatch):
     assert "transformer/model.safetensors" in told.stderr
     assert not weights_folder(SPEC).exists()
     assert run.invoke(app, ["models", "pull", "opensora-v1.2"]).stdout.strip() == str(weights_folder(SPEC))
-    assert "as published" in run.invoke(app, ["models", "verify", "opensora-v1.2"]).stdout
+    assert "match the published hashes" in run.invoke(app, ["models", "verify", "opensora-v1.2"]).stdout
     assert run.invoke(app, ["models", "path", "opensora-v1.2"]).stdout.strip() == str(weights_folder(SPEC))
     assert "hpcai-tech/OpenSora-VAE-v1.2" in run.invoke(app, ["models", "show", "opensora-v1.2"]).stdout
     (weights_folder(SPEC) / "vae" / "config.json").unlink()

@@ -189,7 +189,7 @@ def test_a_stream_that_is_stopped_has_no_end_to_miss(reader: Reader, monkeypatch
     said, data = streamed(reader, "--seconds", "forever")
     signal.signal(signal.SIGINT, before)
     assert (said.code, len(decoded(data))) == (0, 12)
-    assert "stopped after 1.5 s\n" in said.err
+    assert "stopped after 1.5 s of video\n" in said.err
 
 
 @ON_POSIX

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.command import pavdm
 
 import pavdm_cli
-from pavdm_cli.commands.common import join_times
+from pavdm_cli.commands.common import join_at_pairs
 from pavdm_cli.commands.info import command
 from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.generation.timeline import PromptChange, parse_time, read_timeline, seconds_text, timeline_of
@@ -129,8 +129,8 @@ def test_a_time_and_a_prompt_become_one_word() -> None:
         "1",
         "y",
     ]
-    assert join_times(words) == joined
-    assert join_times(["--at", "8s"]) == ["--at", "8s"]
+    assert join_at_pairs(words) == joined
+    assert join_at_pairs(["--at", "8s"]) == ["--at", "8s"]
 
 
 REFUSED = {

@@ -169,8 +169,8 @@ def test_a_full_disk_is_one_error_line(command, monkeypatch):
 def test_a_resumed_run_reports_its_own_speed(monkeypatch, capsys):
     clock = iter(range(100))
     monkeypatch.setattr(ui.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(ui, "LINE_EVERY", 2.0)
-    with ui.training(1000) as report:
+    monkeypatch.setattr(ui, "SECONDS_BETWEEN_LINES", 2.0)
+    with ui.training_progress(1000) as report:
         for step in (901, 902, 903, 904):
             report(step, {"loss": 0.5})
     lines = [

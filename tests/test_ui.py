@@ -77,8 +77,8 @@ def test_what_the_system_refuses_is_one_line(
 def test_what_training_renders_is_counted_in_clips(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(ui, "LINE_EVERY", 0)
-    with train._bars()("rendering clips", 8) as advance:
+    monkeypatch.setattr(ui, "SECONDS_BETWEEN_LINES", 0)
+    with train._clip_progress()("rendering clips", 8) as advance:
         advance(4)
     assert capsys.readouterr().err.startswith("rendering clips: 4/8 clips, ")
 

@@ -36,7 +36,7 @@ def test_licence_commit_and_sizes_are_shown_before_anything_is_fetched(hub: Hub,
     assert done.code == 0, done.err
     assert "licence: Skywork Community License" in done.err
     assert f"{REPO} at c0ffee" in done.err
-    assert "GB to fetch" in done.err
+    assert "GB to download" in done.err
     assert not (tmp_path / "here").exists()
 
 

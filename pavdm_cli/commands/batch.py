@@ -18,18 +18,25 @@ from pavdm_cli import ui
 from pavdm_cli.batch.job import Job
 from pavdm_cli.commands import options
 from pavdm_cli.commands.batch_jobs import read_jobs
-from pavdm_cli.commands.batch_processes import WORKER, Place, choose_device, place_of, started, stop_all
-from pavdm_cli.commands.config import sources_of
+from pavdm_cli.commands.batch_processes import (
+    WORKER,
+    WorkerRank,
+    choose_device,
+    rank_from_environment,
+    start_workers,
+    terminate_all,
+)
+from pavdm_cli.commands.config import option_sources
 from pavdm_cli.commands.generate import generate
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
 from pavdm_cli.runtime.printable import pluralize, quote
 from pavdm_cli.runtime.signals import Stop, stop_requested
 from pavdm_cli.runtime.threads import share_cores
 
-OWN = ("ctx", "prompt", "output")  # parameters of `generate` that `batch` does not have
+NOT_SHARED = ("ctx", "prompt", "output")  # parameters of `generate` that `batch` does not have
 MOST_WORKERS = 256
-SECONDS_BETWEEN_LOOKS = 0.5
-Seeds = Annotated[
+POLL_SECONDS = 0.5
+Count = Annotated[
     int,
     typer.Option("--count", "-n", min=1, max=10_000, help="Videos of each job, one per seed: seed, seed + 1, ..."),
 ]
@@ -46,7 +53,9 @@ Workers = Annotated[
 def with_options_of_generate(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of `generate` to a command; their values are in `ctx.params`."""
     own, hints = inspect.signature(function).parameters, get_type_hints(function, include_extras=True)
-    shared = {name: one for name, one in inspect.signature(generate).parameters.items() if name not in (*own, *OWN)}
+    shared = {
+        name: one for name, one in inspect.signature(generate).parameters.items() if name not in (*own, *NOT_SHARED)
+    }
 
     @wraps(function)
     def command(*arguments: Any, **options: Any) -> Any:
@@ -73,7 +82,7 @@ def batch(
         ),
     ],
     output_dir: Annotated[Path, typer.Option("--output-dir", "-d", help="Output folder; it also holds the queue.")],
-    count: Seeds = 1,
+    count: Count = 1,
     workers: Workers = 0,
     plan: Annotated[bool, typer.Option("--plan", help="Check all jobs, list them with their files, and exit.")] = False,
     as_json: options.Json = False,
@@ -84,19 +93,19 @@ def batch(
     Several processes and machines may work in one folder: each job is rendered once, and a job whose process died is
     taken over from its last finished chunk. Slurm arrays and torchrun divide the jobs.
     """
-    place = place_of(os.environ)
-    if place.local_rank is not None:
-        _bind_to_device(place.local_rank, ctx.params["device"])
+    worker_rank = rank_from_environment(os.environ)
+    if worker_rank.local_rank is not None:
+        _bind_to_device(worker_rank.local_rank, ctx.params["device"])
     all_jobs = read_jobs(ctx, jobs)
-    own = [job.in_folder(output_dir) for job in all_jobs[place.share(all_jobs)]]
+    own = [job.in_folder(output_dir) for job in all_jobs[worker_rank.shard(all_jobs)]]
     if plan:
-        return _print_plan(own, sources_of(ctx), as_json)
-    for name, (value, source) in sources_of(ctx).items():
+        return _print_plan(own, option_sources(ctx), as_json)
+    for name, (value, source) in option_sources(ctx).items():
         ui.detail(f"{name} {value} ({source})")
     queue = _open(own, output_dir, ctx.params["force"])
     with stop_requested(interruptible=False) as stop:
         try:
-            _run(queue, own, place, workers or _gpus(ctx.params["device"]), stop)
+            _run(queue, own, worker_rank, workers or _gpus(ctx.params["device"]), stop)
             rows = [_row(job, queue.standing(job.name)) for job in own]
         finally:
             queue.close()
@@ -142,16 +151,16 @@ def _open(jobs: Sequence[Job], folder: Path, force: bool) -> Any:
     return queue
 
 
-def _run(queue: Any, jobs: Sequence[Job], place: Place, workers: int, stop: Stop) -> None:
-    from pavdm_cli.commands.batch_view import view
+def _run(queue: Any, jobs: Sequence[Job], worker_rank: WorkerRank, workers: int, stop: Stop) -> None:
+    from pavdm_cli.commands.batch_view import batch_progress
 
-    with view(jobs, is_shown=place.rank == 0) as listener:
-        if workers > 1 and place.local_rank is None:
+    with batch_progress(jobs, enabled=worker_rank.rank == 0) as listener:
+        if workers > 1 and worker_rank.local_rank is None:
             _supervise(queue, jobs, workers, stop, listener)
             return
         from pavdm_cli.batch.worker import work
 
-        work(queue, jobs, stop, listener, lambda: _threads(jobs[0], max(place.local_count, queue.workers())))
+        work(queue, jobs, stop, listener, lambda: _threads(jobs[0], max(worker_rank.local_count, queue.workers())))
 
 
 def _threads(job: Job, workers: int) -> int:
@@ -165,16 +174,16 @@ def _threads(job: Job, workers: int) -> int:
 
 def _supervise(queue: Any, jobs: Sequence[Job], workers: int, stop: Stop, listener: Any) -> None:
     """Start workers and poll the queue until they exit. Raises: PavdmError if all end with an error of their own."""
-    stop_sent, settled = False, set[str]()
-    with started(workers) as processes:
+    stop_sent, finished_jobs = False, set[str]()
+    with start_workers(workers) as processes:
         while any(process.poll() is None for process in processes):
             if stop() and not stop_sent:
-                stop_all(processes)
+                terminate_all(processes)
                 stop_sent = True
-            for job in (job for job in jobs if job.name not in settled):
+            for job in (job for job in jobs if job.name not in finished_jobs):
                 listener.seen(job, standing := queue.standing(job.name))
-                settled |= {job.name} if standing.kind == "done" else set()
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+                finished_jobs |= {job.name} if standing.kind == "done" else set()
+            time.sleep(POLL_SECONDS)
     if all(process.returncode not in (0, 1) for process in processes) and not stop():
         raise PavdmError("all workers failed", "run with --workers 1 to see the error")
 
@@ -211,7 +220,7 @@ def _report(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     if WORKER in os.environ:
         return
     cells = [(Path(r["path"]).name, r["state"], str(r["frames"]), f"{r['wall_seconds']:.1f}", r["error"]) for r in rows]
-    ui.show_table("", ("video", "state", "frames", "seconds", ""), cells, aside=True)
+    ui.show_table("", ("video", "state", "frames", "seconds", ""), cells, to_stderr=True)
     if as_json:
         states = [row["state"] for row in rows]
         counts = {kind: states.count(kind) for kind in ("done", "failed", "running", "queued")}
@@ -225,13 +234,13 @@ def _report(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
 def _end(rows: Sequence[dict[str, Any]], stop: Stop) -> None:
     """Say what is left and how to continue, and end with the documented exit code."""
     left = [row for row in rows if row["state"] in ("queued", "running")]
-    failed = [row for row in rows if row["state"] == "failed"]
+    failed_jobs = [row for row in rows if row["state"] == "failed"]
     if left and WORKER not in os.environ:
-        ui.note(f"{pluralize(len(left), 'job')} remaining, {len(failed)} failed", always=True)
+        ui.note(f"{pluralize(len(left), 'job')} remaining, {len(failed_jobs)} failed", always=True)
         ui.hint(f"`{_same_command()}` continues")
     if stop():
         raise typer.Exit(stop.exit_code)
-    if failed or left:
+    if failed_jobs or left:
         raise typer.Exit(1)
 
 

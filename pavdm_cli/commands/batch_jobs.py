@@ -13,17 +13,23 @@ import typer
 from pavdm_cli import ui
 from pavdm_cli.batch.job import Job, file_name
 from pavdm_cli.batch.jobs_file import MAX_ROWS, Row, read_rows
-from pavdm_cli.commands.common import CommandLineError, plain, refuse_options, typed, useless_options
-from pavdm_cli.commands.config import ALTERNATIVES, is_typed
-from pavdm_cli.commands.flags import request_of
-from pavdm_cli.commands.option_values import Option, check_value, near, options_of
+from pavdm_cli.commands.common import (
+    CommandLineError,
+    check_ignored_options,
+    command_line_options,
+    ignored_options,
+    simplify_message,
+)
+from pavdm_cli.commands.config import ALTERNATIVES, is_on_command_line
+from pavdm_cli.commands.flags import request_from_params
+from pavdm_cli.commands.option_values import Option, check_value, command_options, suggest_name
 from pavdm_cli.errors import PavdmError, UsageError
 from pavdm_cli.generation.checks import check
 from pavdm_cli.generation.request import Request
 from pavdm_cli.runtime.untrusted import InvalidError, parse_json, summarize
 
-NOT_OF_A_JOB = ("plan", "json", "quiet", "verbose", "stream_format")  # what a command prints
-MOST_SHOWN = 50  # lines that are wrong
+DISPLAY_OPTIONS = ("plan", "json", "quiet", "verbose", "stream_format")  # what a command prints
+MAX_ERRORS_SHOWN = 50  # lines that are wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +43,8 @@ class Defaults:
 
 def read_jobs(context: typer.Context, path: Path) -> list[Job]:
     """All jobs of a file, each with its request. Raises: UsageError where a line is wrong, InputError."""
-    rows, bad = read_rows(path)
-    errors = {line.line: line.reason for line in bad}
+    rows, bad_lines = read_rows(path)
+    errors = {line.line: line.reason for line in bad_lines}
     defaults, jobs = _defaults(context), list[Job]()
     for index, row in enumerate(rows, 1):
         try:
@@ -49,19 +55,19 @@ def read_jobs(context: typer.Context, path: Path) -> list[Job]:
             raise UsageError(f"{path} has more than {MAX_ROWS} videos", "split it, or lower -n")
     for job, other in _duplicates(jobs):
         errors[_line(job)] = f"it writes to {job.name}, as does {other.place}"
-    errors |= _errors_of_configs([job for job in jobs if _line(job) not in errors])
-    _refuse(errors, path, len(rows) + len(bad))
+    errors |= _config_errors([job for job in jobs if _line(job) not in errors])
+    _reject_lines(errors, path, len(rows) + len(bad_lines))
     return jobs
 
 
 def _defaults(context: typer.Context) -> Defaults:
     generate = context.find_root().command.commands["generate"]  # type: ignore[attr-defined]
-    options = {key: option for key, option in options_of(generate).items() if key not in NOT_OF_A_JOB}
+    options = {key: option for key, option in command_options(generate).items() if key not in DISPLAY_OPTIONS}
     own = {option.name: option.parameter.default for option in options.values()}
     return Defaults(context, options, {name: context.params.get(name, value) for name, value in own.items()})
 
 
-def _jobs_of(row: Row, index: int, place: str, defaults: Defaults) -> Iterator[Job]:
+def _jobs_of(row: Row, index: int, location: str, defaults: Defaults) -> Iterator[Job]:
     """A line's videos, one for each of its seeds. Raises: UsageError, ModelError."""
     own = dict(_values(row, defaults))
     values = dict(defaults.values) | own
@@ -73,11 +79,11 @@ def _jobs_of(row: Row, index: int, place: str, defaults: Defaults) -> Iterator[J
     if not prompt:
         raise UsageError("the prompt is missing", "")
     for seed in range(first, first + values["count"]):
-        request = request_of(values, prompt=prompt, seed=seed, path=None)
+        request = request_from_params(values, prompt=prompt, seed=seed, path=None)
         if request.forever:
             raise UsageError("batch jobs cannot be endless", "set --seconds or --frames")
         check(request)
-        yield Job(_name(values, index, request), place, request)
+        yield Job(_name(values, index, request), location, request)
 
 
 def _values(row: Row, defaults: Defaults) -> Iterator[tuple[str, Any]]:
@@ -85,18 +91,20 @@ def _values(row: Row, defaults: Defaults) -> Iterator[tuple[str, Any]]:
     for key, text in row.values.items():
         option = defaults.options.get(key.replace("-", "_"))
         if option is None:
-            what = "an option of the command, not of individual jobs" if key in NOT_OF_A_JOB else "not a valid option"
-            raise UsageError(f"{summarize(key)} is {what}", near(key.replace("-", "_"), defaults.options))
+            what = (
+                "an option of the command, not of individual jobs" if key in DISPLAY_OPTIONS else "not a valid option"
+            )
+            raise UsageError(f"{summarize(key)} is {what}", suggest_name(key.replace("-", "_"), defaults.options))
         value = _from_text(option, text) if row.is_text else text
         if value is None:  # JSON's null: as if it were left out
             continue
         checked = check_value(option, value)
         if checked.error:
-            raise UsageError(f"{key} is {checked.error}", near(value, option.choices))
+            raise UsageError(f"{key} is {checked.error}", suggest_name(value, option.choices))
         try:
             yield option.name, option.parameter.process_value(defaults.context, checked.value)
         except CommandLineError as error:
-            raise UsageError(f"{key}: {plain(error.message)}", "") from None
+            raise UsageError(f"{key}: {simplify_message(error.message)}", "") from None
 
 
 def _from_text(option: Option, text: str) -> Any:
@@ -114,10 +122,10 @@ def _from_text(option: Option, text: str) -> Any:
 def _check_model_options(values: dict[str, Any], own: Mapping[str, Any], defaults: Defaults) -> None:
     """Reject options of other models set by the line or command line; reset inherited ones."""
     flags = {f"--{key.replace('_', '-')}" for key, option in defaults.options.items() if option.name in own}
-    refuse_options(values["model"], flags | typed(defaults.context).keys())
+    check_ignored_options(values["model"], flags | command_line_options(defaults.context).keys())
     by_name = {option.name: option for option in defaults.options.values()}
-    for name in useless_options(values["model"]) & values.keys() - own.keys():
-        if not is_typed(defaults.context, by_name[name]):
+    for name in ignored_options(values["model"]) & values.keys() - own.keys():
+        if not is_on_command_line(defaults.context, by_name[name]):
             values[name] = by_name[name].parameter.default
 
 
@@ -148,7 +156,7 @@ def _line(job: Job) -> int:
     return int(job.place.rpartition(":")[2])
 
 
-def _errors_of_configs(jobs: list[Job]) -> dict[int, str]:
+def _config_errors(jobs: list[Job]) -> dict[int, str]:
     """Errors that need torch, the image or the weights to detect, by line."""
     from pavdm_cli.generation import image_start
     from pavdm_cli.generation.config import resolve
@@ -167,15 +175,15 @@ def _errors_of_configs(jobs: list[Job]) -> dict[int, str]:
     return errors
 
 
-def _refuse(errors: Mapping[int, str], path: Path, total: int) -> None:
+def _reject_lines(errors: Mapping[int, str], path: Path, total: int) -> None:
     """Print one line per error and raise UsageError."""
     if not errors:
         return
     if len({*errors.values()}) == 1 and len(errors) == total > 1:  # the error is in the command's options
         raise UsageError(f"no job can be rendered: {next(iter(errors.values()))}", "nothing was rendered")
-    for line in sorted(errors)[:MOST_SHOWN]:
+    for line in sorted(errors)[:MAX_ERRORS_SHOWN]:
         ui.note(f"{path}:{line}: {errors[line]}", always=True)
-    if len(errors) > MOST_SHOWN:
-        ui.note(f"and {len(errors) - MOST_SHOWN} more", always=True)
+    if len(errors) > MAX_ERRORS_SHOWN:
+        ui.note(f"and {len(errors) - MAX_ERRORS_SHOWN} more", always=True)
     what = "1 line is wrong" if len(errors) == 1 else f"{len(errors)} lines are wrong"
     raise UsageError(f"{path}: {what}, nothing was rendered", "fix or remove them")

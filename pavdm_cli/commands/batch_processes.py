@@ -15,7 +15,7 @@ WORKER = "PAVDM_BATCH_WORKER"  # set for the processes that a batch starts
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkerRank:
     """This process's rank among those that share a list of jobs."""
 
     index: int = 0
@@ -24,19 +24,19 @@ class Place:
     local_count: int = 1
     rank: int = 0  # torchrun's; rank 0 shows the progress
 
-    def share(self, jobs: Sequence[object]) -> slice:
+    def shard(self, jobs: Sequence[object]) -> slice:
         """Every count-th job."""
         return slice(self.index, None, self.count)
 
 
-def place_of(environment: Mapping[str, str]) -> Place:
+def rank_from_environment(environment: Mapping[str, str]) -> WorkerRank:
     """From Slurm array and torchrun variables; if both are set, jobs are divided by both. Raises: UsageError."""
     array, tasks = _array(environment)
     rank, world = (_number(environment, name, default) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
     if not 0 <= rank < world:
         raise UsageError(f"RANK {rank} is not below WORLD_SIZE {world}", "let torchrun set them")
     local = _number(environment, "LOCAL_RANK", 0) if "LOCAL_RANK" in environment else None
-    return Place(array * world + rank, tasks * world, local, _number(environment, "LOCAL_WORLD_SIZE", 1), rank)
+    return WorkerRank(array * world + rank, tasks * world, local, _number(environment, "LOCAL_WORLD_SIZE", 1), rank)
 
 
 def _array(environment: Mapping[str, str]) -> tuple[int, int]:
@@ -66,7 +66,7 @@ def choose_device(local_rank: int, environment: Mapping[str, str]) -> str:
     return visible[local_rank % len(visible)] if visible else str(local_rank)
 
 
-def stop_all(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def terminate_all(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Ask processes to exit after their current chunk."""
     for process in processes:
         if process.poll() is None:
@@ -74,7 +74,7 @@ def stop_all(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 @contextmanager
-def started(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+def start_workers(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start `count` worker processes running the same command, one device each; waits for all on exit."""
     command, processes = [sys.executable, "-m", "pavdm_cli", *sys.argv[1:]], []
     shared = {WORKER: "1", "PAVDM_QUIET": "1", "LOCAL_WORLD_SIZE": str(count)}
@@ -85,7 +85,7 @@ def started(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
             processes.append(subprocess.Popen(command, env=environment, **options))  # type: ignore[call-overload]
         yield processes
     except BaseException:
-        stop_all(processes)
+        terminate_all(processes)
         raise
     finally:
         for process in processes:

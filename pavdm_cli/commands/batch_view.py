@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pavdm_cli.batch.worker import Listener
 
 
-class View:
+class BatchProgress:
     """Frames of all jobs on one bar."""
 
     def __init__(self, jobs: Sequence[Job], bar: ui.Advance) -> None:
@@ -23,7 +23,7 @@ class View:
         self.done: set[str] = set()
         self.taken_over: set[str] = set()
 
-    def seen(self, job: Job, standing: Standing) -> None:
+    def on_status(self, job: Job, standing: Standing) -> None:
         """Update a job's progress, whichever process renders it."""
         if standing.kind == "done":
             self.done.add(job.name)
@@ -46,19 +46,19 @@ class View:
             self.frames[job.name] = self.frames.get(job.name, 0) + new
             self.bar(new, f"{job.name}, {len(self.done)} of {self.total} done")
 
-    def failed(self, job: Job, attempt: Attempt) -> None:
+    def on_failed(self, job: Job, attempt: Attempt) -> None:
         """Report a failure immediately."""
         ui.warn(f"{job.name} failed: {attempt.error}")
 
 
 @contextmanager
-def view(jobs: Sequence[Job], is_shown: bool) -> Iterator[Listener]:
+def batch_progress(jobs: Sequence[Job], enabled: bool) -> Iterator[Listener]:
     """A listener that shows progress; only one of several processes on a terminal shows it."""
     from pavdm_cli.batch.worker import Listener
 
-    with ui.progress("batch", sum(job.frames for job in jobs)) if is_shown else nullcontext(_silent) as bar:
-        jobs_view = View(jobs, bar)
-        yield Listener(jobs_view.seen, jobs_view.update, jobs_view.failed)
+    with ui.progress("batch", sum(job.frames for job in jobs)) if enabled else nullcontext(_silent) as bar:
+        jobs_view = BatchProgress(jobs, bar)
+        yield Listener(jobs_view.on_status, jobs_view.update, jobs_view.on_failed)
 
 
 def _silent(*units: Any, **text: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pavdm_cli.commands import common, options
-from pavdm_cli.commands.flags import request_of
+from pavdm_cli.commands.flags import request_from_params
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
 from pavdm_cli.generation.checks import check, check_sampling
 from pavdm_cli.generation.request import Request
@@ -18,7 +18,7 @@ from pavdm_cli.models.registry import MODELS, SHAPES, get
 from pavdm_cli.runtime.printable import pluralize
 
 
-def in_a_folder(path: Path | None) -> Path | None:
+def check_writable(path: Path | None) -> Path | None:
     """Check that the results file can be written. Raises: OutputError."""
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
         wrong = "it is a folder" if path.is_dir() else "the folder does not exist"
@@ -26,10 +26,8 @@ def in_a_folder(path: Path | None) -> Path | None:
     return path
 
 
-Out = Annotated[Path | None, typer.Option(callback=in_a_folder, help="Append the results to this .jsonl file.")]
-Shape = Annotated[
-    str | None, typer.Option(help="Benchmark a network with random weights: mid, opensora-v1.2 or pocket.")
-]
+Out = Annotated[Path | None, typer.Option(callback=check_writable, help="Append the results to this .jsonl file.")]
+Shape = Annotated[str | None, typer.Option(help="Benchmark random weights of a network: mid, opensora-v1.2 or pocket.")]
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Benchmark denoising with random weights of the model's architecture.")
 ]
@@ -41,9 +39,7 @@ Samples = Annotated[int, typer.Option(min=1, max=10**6, help="Number of steps to
 Ablate = Annotated[bool, typer.Option("--ablate", help="Measure optimisations one by one, on a --shape (default mid).")]
 Profile = Annotated[
     Path | None,
-    typer.Option(
-        help="Profile some steps instead: write a trace to this folder and list the most expensive operations."
-    ),
+    typer.Option(help="Profile some steps instead: write a trace here and list the most expensive operations."),
 ]
 
 app = common.App(help="Measure speed against the hardware ceiling (roofline).")
@@ -58,7 +54,7 @@ def root() -> None:
 def throughput(
     ctx: typer.Context,
     prompt: Annotated[str, typer.Option(help="Prompt to benchmark with.")] = "a red balloon drifting over green hills",
-    seconds: options.TimedSeconds = 30.0,
+    seconds: options.BenchSeconds = 30.0,
     model: options.Model = "pocket",
     seed: options.TimedSeed = 0,
     method: options.Method = "pa",
@@ -87,8 +83,8 @@ def throughput(
     """Frames per second of denoising alone and end to end, phases and stages, first frame, step times, memory."""
     name = shape or (model if random_weights else "mid" if ablate else None)
     model = name if name in MODELS else get(name).published.name if name in SHAPES else model
-    request = request_of(ctx.params, model=model)
-    if not name and (idle := {"--whole", "--samples"} & common.typed(ctx).keys()):
+    request = request_from_params(ctx.params, model=model)
+    if not name and (idle := {"--whole", "--samples"} & common.command_line_options(ctx).keys()):
         raise UsageError(f"{min(idle)} needs random weights", "add --random-weights, or --shape")
     _check(request, name)
     if profile and ablate:
@@ -103,7 +99,7 @@ def throughput(
 def latency(
     ctx: typer.Context,
     prompt: Annotated[str, typer.Option(help="Prompt to benchmark with.")] = "a red balloon drifting over green hills",
-    seconds: options.TimedSeconds = 10.0,
+    seconds: options.BenchSeconds = 10.0,
     repeat: Annotated[int, typer.Option(min=1, max=10**6, help="Number of repetitions.")] = 3,
     model: options.Model = "pocket",
     seed: options.TimedSeed = 0,
@@ -131,7 +127,7 @@ def latency(
     out: Out = None,
 ) -> None:
     """Latency: first frame (cold and warm), each chunk, a playable file, the complete file."""
-    request = request_of(ctx.params)
+    request = request_from_params(ctx.params)
     _check(request, model if random_weights else None)
     _latency(request, model if random_weights else None, repeat, as_json, out)
 
@@ -154,9 +150,9 @@ def kernels(
     compile_only: Annotated[
         bool, typer.Option("--compile-only", help="Only compile, for GPUs that are not present.")
     ] = False,
-    arch: Annotated[list[str] | None, typer.Option(help="sm_80, sm_89, sm_90, sm_120; all unless named.")] = None,
-    dtype: Annotated[list[str] | None, typer.Option(help="bf16, fp16, fp32; all unless named.")] = None,
-    width: Annotated[list[int] | None, typer.Option(help="Of the model: 1152, 1872, 192; all unless named.")] = None,
+    arch: Annotated[list[str] | None, typer.Option(help="sm_80, sm_89, sm_90, sm_120; default: all.")] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="bf16, fp16, fp32; default: all.")] = None,
+    width: Annotated[list[int] | None, typer.Option(help="Of the model: 1152, 1872, 192; default: all.")] = None,
     device: options.Device = "auto",
     as_json: options.Json = False,
     out: Out = None,
@@ -175,28 +171,28 @@ def _check(request: Request, shape: str | None) -> None:
         check(request)
 
 
-def _kernels(named: tuple[list[Any], ...], device: str | None, as_json: bool, out: Path | None) -> None:
+def _kernels(selection: tuple[list[Any], ...], device: str | None, as_json: bool, out: Path | None) -> None:
     from pavdm_cli import ui
     from pavdm_cli.bench.kernels import COLUMNS, MEASURED, KernelSelection, compile_all, failures, lines, measure_all
     from pavdm_cli.models.devices import pick_device
 
-    choice = KernelSelection(*named)
+    choice = KernelSelection(*selection)
     if out and not device:
         out.write_text("", encoding="utf-8")
     with ui.progress("kernels", len(choice.cases() if device else choice.builds()), "kernels") as advance:
 
-        def keep(row: dict[str, Any]) -> None:
-            _give(row, as_json, out)
+        def on_result(row: dict[str, Any]) -> None:
+            _write_row(row, as_json, out)
             advance(1, (row.get("config") or row)["op"])
 
-        rows = measure_all(choice, pick_device(device), keep) if device else compile_all(choice, keep)
+        rows = measure_all(choice, pick_device(device), on_result) if device else compile_all(choice, on_result)
     if not as_json:
         columns = MEASURED if device else COLUMNS
         ui.show_table("", tuple(columns), lines(rows, columns))
-    if failed := failures(rows):
-        for line in failed:
+    if failed_rows := failures(rows):
+        for line in failed_rows:
             ui.note(f"failed: {line}")
-        raise PavdmError(f"exceeded their error limits: {len(failed)} of {pluralize(len(rows), 'kernel')}")
+        raise PavdmError(f"exceeded their error limits: {len(failed_rows)} of {pluralize(len(rows), 'kernel')}")
 
 
 def _throughput(
@@ -207,27 +203,27 @@ def _throughput(
     from pavdm_cli.bench.shapes import find_shape
     from pavdm_cli.bench.throughput import shape_throughput, throughput
 
-    _tell(request.execution.compile)
-    found = find_shape(shape) if shape else None
-    if found and not whole:
-        row = shape_throughput(request, found, samples)
+    _warn_if_compiled(request.execution.compile)
+    network = find_shape(shape) if shape else None
+    if network and not whole:
+        row = shape_throughput(request, network, samples)
     else:
         with ui.progress("measuring", request.frame_count, waiting=True) as advance:
-            row = shape_throughput(request, found, samples, advance) if found else throughput(request, advance)
-    _give(row, as_json, out)
+            row = shape_throughput(request, network, samples, advance) if network else throughput(request, advance)
+    _write_row(row, as_json, out)
     if not as_json:
         ui.show_table("", ("", ""), lines(row))
 
 
-def _tell(compiled: bool) -> None:
-    if compiled:
+def _warn_if_compiled(uses_compile: bool) -> None:
+    if uses_compile:
         from pavdm_cli import ui
         from pavdm_cli.models.torch_compile import NOTE
 
         ui.warn(NOTE)
 
 
-def _give(row: dict[str, Any], as_json: bool, out: Path | None) -> None:
+def _write_row(row: dict[str, Any], as_json: bool, out: Path | None) -> None:
     if out:
         try:
             with out.open("a", encoding="utf-8") as file:
@@ -243,14 +239,16 @@ def _profile(request: Request, shape: str | None, folder: Path, as_json: bool, o
     from pavdm_cli.bench.shapes import find_shape
     from pavdm_cli.bench.trace import lines, trace
 
-    _tell(request.execution.compile)
+    _warn_if_compiled(request.execution.compile)
     row, path = trace(request, find_shape(shape) if shape else None, folder)
-    _give(row, as_json, out)
+    _write_row(row, as_json, out)
     if as_json:
         return
     ui.show_table("", ("operation", "self time", "share", "calls"), lines(row))
-    found = row["summary"]
-    ui.note(f"a step takes {found['step_ms']:.1f} ms, launching operations up to {found['issuing_share']:.1%} of it")
+    summary = row["summary"]
+    ui.note(
+        f"a step takes {summary['step_ms']:.1f} ms, launching operations up to {summary['issuing_share']:.1%} of it"
+    )
     print(path)
 
 
@@ -259,27 +257,29 @@ def _latency(request: Request, shape: str | None, repeats: int, as_json: bool, o
     from pavdm_cli.bench.latency import WAITS, latency
     from pavdm_cli.bench.shapes import find_shape
 
-    _tell(request.execution.compile)
+    _warn_if_compiled(request.execution.compile)
     with ui.progress("measuring", repeats, "rounds") as advance:
         row = latency(request, repeats, advance, find_shape(shape) if shape else None)
-    _give(row, as_json, out)
+    _write_row(row, as_json, out)
     if not as_json:
-        found = row["summary"]
-        waits = [(name, what) for name, what in WAITS.items() if f"{name}_p50_s" in found]
-        shown = [(what, f"{found[f'{name}_p50_s']:.3f} s", f"{found[f'{name}_p99_s']:.3f} s") for name, what in waits]
-        ui.show_table("", ("wait", "p50", "p99"), shown)
+        summary = row["summary"]
+        waits = [(name, what) for name, what in WAITS.items() if f"{name}_p50_s" in summary]
+        table_rows = [
+            (what, f"{summary[f'{name}_p50_s']:.3f} s", f"{summary[f'{name}_p99_s']:.3f} s") for name, what in waits
+        ]
+        ui.show_table("", ("wait", "p50", "p99"), table_rows)
 
 
 def _compare(first: Path, second: Path, as_json: bool) -> None:
     from pavdm_cli import ui
     from pavdm_cli.bench.compare import compare, lines
 
-    found = compare(first, second)
+    comparisons = compare(first, second)
     if as_json:
-        print(json.dumps([{**one._asdict(), "ratio": one.ratio, "slower": one.slower} for one in found]))
+        print(json.dumps([{**one._asdict(), "ratio": one.ratio, "slower": one.slower} for one in comparisons]))
     else:
-        ui.show_table("", ("samples", "before", "after", "ratio", ""), lines(found))
-    if any(one.slower for one in found):
+        ui.show_table("", ("samples", "before", "after", "ratio", ""), lines(comparisons))
+    if any(one.slower for one in comparisons):
         raise typer.Exit(1)
 
 
@@ -291,9 +291,9 @@ def _ablate(request: Request, shape: str | None, samples: int, as_json: bool, ou
 
     assert shape
     rungs = rungs_of(request.execution.compile, pick_device(request.execution.device))
-    _tell("+ compile" in rungs)
+    _warn_if_compiled("+ compile" in rungs)
     with ui.progress("measuring", samples * (len(rungs) + 1), "steps", waiting=True) as advance:
         row = ablate(request, find_shape(shape), samples, advance)
-    _give(row, as_json, out)
+    _write_row(row, as_json, out)
     if not as_json:
         ui.show_table("", ("", "step", "speedup", "deviation"), lines(row))

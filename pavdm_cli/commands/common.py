@@ -49,7 +49,7 @@ Config = Annotated[
         "--config",
         metavar="FILE",
         is_eager=True,
-        callback=config.use_files,
+        callback=config.load_config_files,
         help="TOML or YAML file of options. Precedence: flags, PAVDM_... environment variables, this file, "
         "./pavdm.toml, the user's file.",
     ),
@@ -61,35 +61,35 @@ class Command(TyperCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """As Typer's."""
-        return with_plain_switches(super().get_params(ctx))
+        return hide_flag_metavars(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As Typer's. Raises: UsageError for a wrong value, naming the file or variable that set it."""
         config.read_variables(ctx)
         try:
             takes_times = any("--at" in one.opts for one in self.get_params(ctx))
-            rest = super().parse_args(ctx, join_times(args) if takes_times else args)
+            rest = super().parse_args(ctx, join_at_pairs(args) if takes_times else args)
         except CommandLineError as error:
-            if better := config.attributed_value(plain(error.message), getattr(error, "param", None), ctx):
+            if better := config.error_with_source(simplify_message(error.message), getattr(error, "param", None), ctx):
                 raise better from None
             raise
         except PavdmError as error:
-            config.attribute(error, ctx)
+            config.add_source(error, ctx)
             raise
-        config.drop_alternatives(ctx)
+        config.resolve_exclusive_options(ctx)
         return rest
 
     def invoke(self, ctx: Any) -> Any:
         """As Typer's; errors name the file or the variable that a wrong value is from."""
-        config.warn_of_variables(ctx.find_root().command)
+        config.warn_unknown_variables(ctx.find_root().command)
         try:
             return super().invoke(ctx)
         except PavdmError as error:
-            config.attribute(error, ctx)
+            config.add_source(error, ctx)
             raise
 
 
-def plain(message: str) -> str:
+def simplify_message(message: str) -> str:
     """Typer's message without pydantic's boilerplate."""
     message = message.replace(": Value error, ", ": ").replace(": Input should be ", ": it must be ")
     message = re.sub("^Value error, ", "", message).replace("Input should be ", "it must be ")
@@ -101,10 +101,10 @@ class Group(TyperGroup):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """As Typer's."""
-        return with_plain_switches(super().get_params(ctx))
+        return hide_flag_metavars(super().get_params(ctx))
 
 
-def with_plain_switches(parameters: list[Any]) -> list[Any]:
+def hide_flag_metavars(parameters: list[Any]) -> list[Any]:
     """Hide the type of boolean flags in the help."""
     for one in parameters:
         if getattr(one, "is_flag", False):
@@ -112,25 +112,25 @@ def with_plain_switches(parameters: list[Any]) -> list[Any]:
     return parameters
 
 
-def join_times(words: Sequence[str]) -> list[str]:
+def join_at_pairs(args: Sequence[str]) -> list[str]:
     """Rewrite each `--at TIME PROMPT` as `--at=TIME: PROMPT`, since Typer has no list of pairs."""
-    joined, index = list[str](), 0
-    while index < len(words):
-        option, *pair = words[index : index + 3]
+    arguments, index = list[str](), 0
+    while index < len(args):
+        option, *pair = args[index : index + 3]
         if option == "--":
-            return [*joined, *words[index:]]
+            return [*arguments, *args[index:]]
         if option == "--at" and len(pair) == 2 and not is_change(pair[0]) and not pair[1].startswith("-"):
             option, index = f"--at={pair[0]}: {pair[1]}", index + 2
-        joined, index = [*joined, option], index + 1
-    return joined
+        arguments, index = [*arguments, option], index + 1
+    return arguments
 
 
 class App(typer.Typer):
     """A Typer app whose commands also take -h, --config, --quiet and --verbose."""
 
     def __init__(self, **options: Any) -> None:
-        settings = {"help_option_names": ["-h", "--help"]}
-        super().__init__(no_args_is_help=True, context_settings=settings, **{"cls": Group} | options)
+        context_settings = {"help_option_names": ["-h", "--help"]}
+        super().__init__(no_args_is_help=True, context_settings=context_settings, **{"cls": Group} | options)
 
     def command(  # type: ignore[override]
         self, name: str | None = None, **options: Any
@@ -151,19 +151,19 @@ SHARED = {"config": (Config, None), "quiet": (Quiet, False), "verbose": (Verbose
 def with_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The command with --config, --quiet and --verbose, handled by their callbacks."""
     own = inspect.signature(function).parameters
-    added = {name: hint for name, hint in SHARED.items() if name not in own}
+    shared_options = {name: hint for name, hint in SHARED.items() if name not in own}
 
     @wraps(function)
     def command(*arguments: Any, **options: Any) -> Any:
-        return function(*arguments, **{name: value for name, value in options.items() if name not in added})
+        return function(*arguments, **{name: value for name, value in options.items() if name not in shared_options})
 
-    hints = get_type_hints(function, include_extras=True) | {name: hint for name, (hint, _) in added.items()}
+    hints = get_type_hints(function, include_extras=True) | {name: hint for name, (hint, _) in shared_options.items()}
     keyword = inspect.Parameter.KEYWORD_ONLY
-    new = [inspect.Parameter(name, keyword, default=default) for name, (_, default) in added.items()]
+    new = [inspect.Parameter(name, keyword, default=default) for name, (_, default) in shared_options.items()]
     parameters = [*own.values(), *new]
     hints |= {parameter.name: with_path_check(parameter.name, hints[parameter.name]) for parameter in parameters}
-    typed = [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
-    command.__signature__ = inspect.Signature(typed)  # type: ignore[attr-defined]
+    parameters_with_hints = [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
+    command.__signature__ = inspect.Signature(parameters_with_hints)  # type: ignore[attr-defined]
     command.__annotations__ = hints
     return command
 
@@ -196,11 +196,11 @@ def path_parser(option: str) -> Callable[[str | Path], Path]:
 
 def with_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the models' own options to a command; their values are in `ctx.params`."""
-    added = registry.options()
+    model_options = registry.options()
 
     @wraps(function)
     def command(*arguments: Any, **options: Any) -> Any:
-        return function(*arguments, **{name: value for name, value in options.items() if name not in added})
+        return function(*arguments, **{name: value for name, value in options.items() if name not in model_options})
 
     parameters = list(inspect.signature(function).parameters.values())
     hints = get_type_hints(function, include_extras=True)
@@ -214,8 +214,8 @@ def with_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
         default = registry.shared_default(option.key)
         hints[option.key] = Annotated[option.type if default == option.default else option.type | None, flag]
         parameters.append(inspect.Parameter(option.key, inspect.Parameter.KEYWORD_ONLY, default=default))
-    typed = [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
-    command.__signature__ = inspect.Signature(typed)  # type: ignore[attr-defined]
+    parameters_with_hints = [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
+    command.__signature__ = inspect.Signature(parameters_with_hints)  # type: ignore[attr-defined]
     command.__annotations__ = hints
     return command
 
@@ -256,11 +256,11 @@ def read_prompt(prompt: str) -> str:
     return " ".join(text.split())
 
 
-def typed(context: typer.Context) -> dict[str, str]:
+def command_line_options(context: typer.Context) -> dict[str, str]:
     """Options set on the command line, and their help panels."""
-    sources = [(one, context.get_parameter_source(one.name or "")) for one in context.command.params]
-    said = [one for one, source in sources if source and source.name == "COMMANDLINE"]
-    return {max(one.opts, key=len): getattr(one, "rich_help_panel", "") for one in said}
+    sources = [(option, context.get_parameter_source(option.name or "")) for option in context.command.params]
+    on_command_line = [option for option, source in sources if source and source.name == "COMMANDLINE"]
+    return {max(option.opts, key=len): getattr(option, "rich_help_panel", "") for option in on_command_line}
 
 
 def check_model_options(context: typer.Context, model: str) -> None:
@@ -268,31 +268,31 @@ def check_model_options(context: typer.Context, model: str) -> None:
 
     A configuration file may be shared by several models. Raises: UsageError if ignoring one would change the video.
     """
-    for line in refuse_options(model, typed(context)):
+    for line in check_ignored_options(model, command_line_options(context)):
         ui.warn(line)
-    for name in useless_options(model):
-        if config.is_from_elsewhere(context, name):
+    for name in ignored_options(model):
+        if config.is_from_file_or_variable(context, name):
             config.reset(context, name)
 
 
-def refuse_options(model: str, flags: Container[str]) -> list[str]:
+def check_ignored_options(model: str, flags: Container[str]) -> list[str]:
     """Notes on flags that have no effect with a model. Raises: UsageError if ignoring one would change the video."""
     name, ignored = registry.find(model).spec.name, registry.find(model).spec.ignored
     notes = []
-    for one in sorted(ignored, key=lambda one: not one.hint):
-        if one.option in flags:
-            message = f"{one.option} has no effect with {name}: {one.reason}"
-            if one.hint:
-                raise UsageError(message, one.hint)
+    for option in sorted(ignored, key=lambda option: not option.hint):
+        if option.option in flags:
+            message = f"{option.option} has no effect with {name}: {option.reason}"
+            if option.hint:
+                raise UsageError(message, option.hint)
             notes.append(message)
-    for key in useless_options(model) - {one.option[2:].replace("-", "_") for one in ignored}:
+    for key in ignored_options(model) - {option.option[2:].replace("-", "_") for option in ignored}:
         if f"--{key.replace('_', '-')}" in flags:
             raise UsageError(f"--{key.replace('_', '-')} is not an option of {name}", "leave it out")
     return notes
 
 
-def useless_options(model: str) -> set[str]:
+def ignored_options(model: str) -> set[str]:
     """Parameter names of options that have no effect with a model."""
-    found = registry.find(model)
-    ignored = {one.option[2:].replace("-", "_") for one in found.spec.ignored}
-    return ignored | (registry.options().keys() - {option.key for option in found.options})
+    video_model = registry.find(model)
+    ignored = {one.option[2:].replace("-", "_") for one in video_model.spec.ignored}
+    return ignored | (registry.options().keys() - {option.key for option in video_model.options})

@@ -18,20 +18,20 @@ from platformdirs import user_config_path
 
 from pavdm_cli import ui
 from pavdm_cli.commands.config_file import read_config
-from pavdm_cli.commands.option_values import Option, check_value, key_of, near, options_of
+from pavdm_cli.commands.option_values import Option, check_value, command_options, option_key, suggest_name
 from pavdm_cli.errors import PavdmError, UsageError
 
 PROJECT_FILE = Path("pavdm.toml")
 COMMON = ("generate", "extend", "batch")  # commands that top-level keys apply to
 ALTERNATIVES = (("seconds", "frames"), ("at", "timeline"))  # mutually exclusive; the source with higher precedence wins
-NOT_OF_THE_VIDEO = ("plan", "json", "quiet", "verbose")  # options that say what a command prints
+DISPLAY_OPTIONS = ("plan", "json", "quiet", "verbose")  # options that say what a command prints
 OTHER_VARIABLES = ("PAVDM_FFMPEG", "PAVDM_TRACEBACK", "PAVDM_BATCH_WORKER")
 RANKS = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")  # Typer's parameter sources, lowest precedence first
 _ORIGINS = "pavdm.origins"
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ValueOrigin:
     """The file and key that a value comes from."""
 
     path: Path
@@ -43,24 +43,24 @@ def user_file() -> Path:
     return user_config_path("pavdm", appauthor=False) / "config.toml"
 
 
-def use_files(context: typer.Context, path: Path | None) -> Path | None:
+def load_config_files(context: typer.Context, path: Path | None) -> Path | None:
     """The callback of --config: the files become the command's `default_map`. Raises: UsageError."""
     standard = [file for file in (user_file(), PROJECT_FILE) if os.path.lexists(file)]
     values: dict[str, Any] = {}
-    origins: dict[str, Origin] = {}
+    origins: dict[str, ValueOrigin] = {}
     for file in [*standard, *([path] if path else [])]:
         for section in _sections_for(context, file):
-            for other in {other for name in section for other in _alternatives(name)} - section.keys():
+            for other in {other for name in section for other in _exclusive_options(name)} - section.keys():
                 values.pop(other, None)
             values |= {name: value for name, (value, _) in section.items()}
-            origins |= {name: Origin(file, key) for name, (_, key) in section.items()}
+            origins |= {name: ValueOrigin(file, key) for name, (_, key) in section.items()}
     context.default_map, context.meta[_ORIGINS] = values, origins
     return path
 
 
 def _sections_for(context: typer.Context, file: Path) -> Iterator[dict[str, tuple[Any, str]]]:
     """A file's values for this command, lowest precedence first: {parameter: (value, key)}."""
-    words, own = command_words(context), options_of(context.command)
+    words, own = command_path(context), command_options(context.command)
     sections = checked_sections(read_config(file), context.find_root().command, file)
     for section in ((), words):
         if section or words[0] in COMMON:
@@ -69,7 +69,7 @@ def _sections_for(context: typer.Context, file: Path) -> Iterator[dict[str, tupl
             yield {one.name: (check_value(one, values[key]).value, key) for key, one in keys.items() if one}
 
 
-def _alternatives(name: str) -> set[str]:
+def _exclusive_options(name: str) -> set[str]:
     """Options that exclude this one."""
     return {other for group in ALTERNATIVES if name in group for other in group if other != name}
 
@@ -87,9 +87,9 @@ def checked_sections(
         option = known.get(key.replace("-", "_")) if isinstance(key, str) else None
         if option is None:
             what = f"section {key!r}" if isinstance(value, dict) else f"option {key!r}"
-            raise UsageError(f"{place}unknown {what}", near(key, _written([*known], [*commands])) or hint)
+            raise UsageError(f"{place}unknown {what}", suggest_name(key, _spellings([*known], [*commands])) or hint)
         if error := check_value(option, value).error:
-            raise UsageError(f"{place}{key} is {error}", near(value, option.choices) or hint)
+            raise UsageError(f"{place}{key} is {error}", suggest_name(value, option.choices) or hint)
     sections = {words: own}
     for key, inner in tables.items():
         sections |= checked_sections(inner, commands[key], file, (*words, key))
@@ -99,16 +99,16 @@ def checked_sections(
 def _options(command: Any, words: tuple[str, ...]) -> dict[str, Option]:
     """The valid options of a section; top-level keys may be options of any command in COMMON."""
     if words:
-        return {} if hasattr(command, "commands") else options_of(command)
-    shared = [options_of(command.commands[name]) for name in reversed(COMMON) if name in command.commands]
+        return {} if hasattr(command, "commands") else command_options(command)
+    shared = [command_options(command.commands[name]) for name in reversed(COMMON) if name in command.commands]
     return {key: option for options in shared for key, option in options.items()}
 
 
-def _written(keys: list[str], sections: list[str]) -> list[str]:
+def _spellings(keys: list[str], sections: list[str]) -> list[str]:
     return [*(key.replace("_", "-") for key in keys), *sections]
 
 
-def command_words(context: typer.Context) -> tuple[str, ...]:
+def command_path(context: typer.Context) -> tuple[str, ...]:
     """The words of the command: ("train", "denoiser")."""
     words: list[str] = []
     current: Any = context
@@ -118,7 +118,7 @@ def command_words(context: typer.Context) -> tuple[str, ...]:
     return tuple(words)
 
 
-def variable(key: str, words: tuple[str, ...]) -> str:
+def variable_name(key: str, words: tuple[str, ...]) -> str:
     """The variable of an option: PAVDM_STEPS for commands that make videos, PAVDM_TRAIN_DENOISER_STEPS for others."""
     parts = ("pavdm", *(() if not words or words[0] in COMMON else words), key)
     return "_".join(parts).replace("-", "_").upper()
@@ -128,11 +128,11 @@ def read_variables(context: typer.Context) -> None:
     """Set the environment variable of every parameter."""
     parameters: list[Any] = context.command.params
     for parameter in parameters:
-        parameter.envvar = variable(key_of(parameter), command_words(context))
+        parameter.envvar = variable_name(option_key(parameter), command_path(context))
         parameter.show_envvar = False  # the help of --config explains them all
 
 
-def drop_alternatives(context: typer.Context) -> None:
+def resolve_exclusive_options(context: typer.Context) -> None:
     """Of mutually exclusive options, keep only those with the highest precedence."""
     for group in ALTERNATIVES:
         ranks = {name: RANKS.index(_source(context, name)) for name in group if name in context.params}
@@ -143,14 +143,14 @@ def drop_alternatives(context: typer.Context) -> None:
 
 def reset(context: typer.Context, name: str) -> None:
     """Reset a parameter to its default."""
-    context.params[name] = options_by_name(context)[name].parameter.default
+    context.params[name] = options_by_parameter(context)[name].parameter.default
     sources: Any = type(context.get_parameter_source(name))
     context.set_parameter_source(name, sources.DEFAULT)
 
 
-def options_by_name(context: typer.Context) -> dict[str, Option]:
+def options_by_parameter(context: typer.Context) -> dict[str, Option]:
     """The command's options, by parameter."""
-    return {option.name: option for option in options_of(context.command).values()}
+    return {option.name: option for option in command_options(context.command).values()}
 
 
 def _source(context: typer.Context, name: str) -> str:
@@ -158,7 +158,7 @@ def _source(context: typer.Context, name: str) -> str:
     return source.name if source and source.name in RANKS else "DEFAULT"
 
 
-def source_of(context: typer.Context, parameter: Any) -> str:
+def value_source(context: typer.Context, parameter: Any) -> str:
     """The flag, variable or file that set a parameter; empty for a default."""
     source = _source(context, parameter.name)
     if source == "DEFAULT_MAP":
@@ -168,32 +168,32 @@ def source_of(context: typer.Context, parameter: Any) -> str:
     return {"COMMANDLINE": flag, "ENVIRONMENT": parameter.envvar or "", "DEFAULT": ""}[source]
 
 
-def sources_of(context: typer.Context) -> dict[str, tuple[Any, str]]:
+def option_sources(context: typer.Context) -> dict[str, tuple[Any, str]]:
     """The value of every option that is set, and the flag, the variable or the file that it is from, by key."""
-    options = options_of(context.command)
-    sources = {key: source_of(context, option.parameter) for key, option in options.items()}
-    sources = {key: source for key, source in sources.items() if source and key not in NOT_OF_THE_VIDEO}
+    options = command_options(context.command)
+    sources = {key: value_source(context, option.parameter) for key, option in options.items()}
+    sources = {key: source for key, source in sources.items() if source and key not in DISPLAY_OPTIONS}
     return {key: (context.params[options[key].name], source) for key, source in sources.items()}
 
 
-def is_typed(context: typer.Context, option: Option) -> bool:
+def is_on_command_line(context: typer.Context, option: Option) -> bool:
     """Whether an option is on the command line."""
     return _source(context, option.name) == "COMMANDLINE"
 
 
-def is_from_elsewhere(context: typer.Context, name: str) -> bool:
+def is_from_file_or_variable(context: typer.Context, name: str) -> bool:
     """Whether a parameter is set, but not on the command line."""
     return _source(context, name) in ("ENVIRONMENT", "DEFAULT_MAP")
 
 
-def attribute(error: PavdmError, context: typer.Context) -> None:
+def add_source(error: PavdmError, context: typer.Context) -> None:
     """Prefix an error with the file or variable that set the invalid value."""
-    for key, option in options_of(context.command).items():
-        flag, place = f"--{key.replace('_', '-')}", source_of(context, option.parameter)
+    for key, option in command_options(context.command).items():
+        flag, place = f"--{key.replace('_', '-')}", value_source(context, option.parameter)
         pattern = rf"(?<![\w-]){re.escape(flag)}(?![\w-])"
         is_number = option.type in (int, float)  # messages may name numbers without dashes: "steps must be positive"
         text = f"{error.message} {error.hint}"
-        if is_from_elsewhere(context, option.name) and (
+        if is_from_file_or_variable(context, option.name) and (
             re.search(pattern, text) or (is_number and re.search(rf"\b{key}\b", error.message))
         ):
             is_file = _source(context, option.name) == "DEFAULT_MAP"
@@ -202,22 +202,22 @@ def attribute(error: PavdmError, context: typer.Context) -> None:
             return
 
 
-def attributed_value(message: str, parameter: Any, context: typer.Context) -> UsageError | None:
+def error_with_source(message: str, parameter: Any, context: typer.Context) -> UsageError | None:
     """A UsageError for an invalid value from a variable or file; None for the command line."""
-    if parameter is None or not is_from_elsewhere(context, parameter.name):
+    if parameter is None or not is_from_file_or_variable(context, parameter.name):
         return None
     is_file = _source(context, parameter.name) == "DEFAULT_MAP"
     key = f": {context.meta[_ORIGINS][parameter.name].key}" if is_file else ""
     hint = f"`{context.command_path} --help` lists the options"
-    return UsageError(f"{source_of(context, parameter)}{key}: {message}", hint)
+    return UsageError(f"{value_source(context, parameter)}{key}: {message}", hint)
 
 
-def warn_of_variables(root: Any) -> None:
+def warn_unknown_variables(root: Any) -> None:
     """Warn about PAVDM_ variables that no command reads, such as misspelled ones."""
     variables = [name for name in os.environ if name.startswith("PAVDM_") and os.environ[name]]
     known = {*OTHER_VARIABLES, *_variables(root)} if variables else set()
     for name in sorted({*variables} - known):
-        word = near(name, known)
+        word = suggest_name(name, known)
         ui.warn(f"{name} does not set any option of pavdm{f': {word}' if word else ''}")
 
 
@@ -225,4 +225,4 @@ def _variables(command: Any, words: tuple[str, ...] = ()) -> Iterator[str]:
     for name, below in getattr(command, "commands", {}).items():
         yield from _variables(below, (*words, name))
     if words:
-        yield from (variable(key_of(parameter), words) for parameter in command.params)
+        yield from (variable_name(option_key(parameter), words) for parameter in command.params)

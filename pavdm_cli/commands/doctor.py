@@ -38,17 +38,17 @@ def doctor(as_json: Json = False) -> None:
         "extra opensora": _opensora(),
         "devices": _devices(),
         "attention backends": _backends(),
-        "video": _codecs(),
+        "video": _encoders(),
         "disk": [("free here", f"{shutil.disk_usage('.').free / 1e9:.1f} GB")],
     }
     if as_json:
-        print(json.dumps({title: _as_dict(rows) for title, rows in report.items()}))
+        print(json.dumps({title: _to_json(rows) for title, rows in report.items()}))
         return
     for number, (title, rows) in enumerate(report.items()):
         ui.show_table(f"{chr(10) * bool(number)}{title}", ("",) * len(rows[0]), rows)
 
 
-def _as_dict(rows: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+def _to_json(rows: Sequence[tuple[str, ...]]) -> dict[str, Any]:
     """Rows as a dict: {name: value}, or {name: {usable, reason}}."""
     if len(rows[0]) == 2:
         return dict(rows)  # type: ignore[arg-type]
@@ -68,14 +68,17 @@ def _triton() -> str:
     version = _version("triton")
     if version != MISSING:
         return version
-    needed = install_command("gpu") if platform.system() == "Linux" else "only for GPUs on Linux"
-    return f"{MISSING}; only kernels on a GPU need it: {needed}"
+    install_hint = install_command("gpu") if platform.system() == "Linux" else "only for GPUs on Linux"
+    return f"{MISSING}; only kernels on a GPU need it: {install_hint}"
 
 
 def _opensora() -> list[tuple[str, str]]:
     rows = [(name, _version(name)) for name in optional_imports.PACKAGES]
-    whole = all(version != MISSING for _, version in rows)
-    return [*rows, ("opensora-v1.2", "ready to download and run" if whole else f"no: {install_command('opensora')}")]
+    is_installed = all(version != MISSING for _, version in rows)
+    return [
+        *rows,
+        ("opensora-v1.2", "ready to download and run" if is_installed else f"no: {install_command('opensora')}"),
+    ]
 
 
 def _version(package: str) -> str:
@@ -111,7 +114,7 @@ def _backends() -> list[tuple[str, str, str]]:
     return rows
 
 
-def _codecs() -> list[tuple[str, str]]:
+def _encoders() -> list[tuple[str, str]]:
     import av
 
     from pavdm_cli.video.write.external import find_ffmpeg

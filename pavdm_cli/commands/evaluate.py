@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pavdm_cli.evaluation.set_distances import SetDistances
 
 DEFAULT = "videos"
-MOST_COLUMNS = 3  # videos that stand side by side in the table
+MAX_COLUMNS = 3  # videos that stand side by side in the table
 COLUMNS = ("scenes", "joint_ratio", "largest_jump", "dynamics", "frozen", "flicker", "shake", "min_color_similarity")
 WORLD_COLUMNS = ("adherence_object", "adherence_color", "one_object", "object_survival", "color_error", "speed_error")
 
@@ -98,8 +98,10 @@ def videos(
     if export != NO_EXPORT:
         _export(files, export[0], Path(export[1]))
         return
-    measured = measure_all([*files, *references], MeasureOptions(chunk_frames, flow, features=bool(references)), out)
-    results, real = measured[: len(files)], measured[len(files) :]
+    measurements = measure_all(
+        [*files, *references], MeasureOptions(chunk_frames, flow, features=bool(references)), out
+    )
+    results, real = measurements[: len(files)], measurements[len(files) :]
     scores = [z_scores(one.metrics, [other.metrics for other in real]) if real else {} for one in results]
     rows, distances = table(results, scores), set_distances(results, real)
     if plot:
@@ -136,15 +138,17 @@ def compare(
 
     check_installed()
     pairs = pair(find_videos([a]), find_videos([b]))
-    measured = measure_all([path for both in pairs for path in both], MeasureOptions(chunk_frames, flow), out)
-    results = comparison.compare([one.metrics for one in measured[::2]], [one.metrics for one in measured[1::2]])
+    measurements = measure_all([path for paths in pairs for path in paths], MeasureOptions(chunk_frames, flow), out)
+    results = comparison.compare(
+        [one.metrics for one in measurements[::2]], [one.metrics for one in measurements[1::2]]
+    )
     if as_json:
         print(json.dumps({"pairs": len(pairs), "metrics": [one.to_json() for one in results]}))
         return
     rows = [
         (
-            *(one.metric, number(one.mean_a), number(one.mean_b)),
-            *(f"{number(one.low)} to {number(one.high)}", f"{one.p_value:.3g}", one.result),
+            *(one.metric, format_number(one.mean_a), format_number(one.mean_b)),
+            *(f"{format_number(one.low)} to {format_number(one.high)}", f"{one.p_value:.3g}", one.result),
         )
         for one in results
     ]
@@ -205,7 +209,7 @@ def set_distances(results: Sequence[Measurement], references: Sequence[Measureme
 def distance_rows(distances: SetDistances) -> list[tuple[str, ...]]:
     """A row for each distance."""
     return [
-        (name, number(value), "-" if low is None else f"{number(low)} to {number(high)}")
+        (name, format_number(value), "-" if low is None else f"{format_number(low)} to {format_number(high)}")
         for name, (value, low, high) in distances.values.items()
     ]
 
@@ -213,24 +217,24 @@ def distance_rows(distances: SetDistances) -> list[tuple[str, ...]]:
 def table(results: Sequence[Measurement], scores: Sequence[dict[str, float | None]]) -> list[tuple[str, ...]]:
     """A header and rows: one row per metric for a few videos, one row per video for many."""
     names = list(dict.fromkeys(name for one in results for name in one.metrics))
-    if len(results) <= MOST_COLUMNS:
+    if len(results) <= MAX_COLUMNS:
         head = ("metric", *(Path(one.path).name for one in results))
         return [head, *((name, *map(_cell(name), results, scores)) for name in names)]
-    shown = [name for name in names if name in (*COLUMNS, *WORLD_COLUMNS) or name.startswith("drift_")]
-    head = ("video", *(name.replace("_", " ") for name in shown))
+    column_names = [name for name in names if name in (*COLUMNS, *WORLD_COLUMNS) or name.startswith("drift_")]
+    head = ("video", *(name.replace("_", " ") for name in column_names))
     pairs = zip(results, scores, strict=True)
-    return [head, *((Path(one.path).name, *(_cell(name)(one, z) for name in shown)) for one, z in pairs)]
+    return [head, *((Path(one.path).name, *(_cell(name)(one, z) for name in column_names)) for one, z in pairs)]
 
 
 def _cell(name: str) -> Any:
     def cell(one: Measurement, scores: dict[str, float | None]) -> str:
         score = scores.get(name)
-        return number(one.metrics.get(name)) + ("" if score is None else f" (z {score:+.1f})")
+        return format_number(one.metrics.get(name)) + ("" if score is None else f" (z {score:+.1f})")
 
     return cell
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """Format a number for people."""
     return "-" if value is None else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
@@ -244,9 +248,9 @@ def _export(files: Sequence[Path], kind: str, folder: Path) -> None:
     if kind != "vbench-long":
         raise UsageError(f"--export must be vbench-long, got {kind!r}", "for example --export vbench-long clips/")
     vbench_export.check_export(folder, files)
-    opened = [open_video(path) for path in files]
-    with ui.progress("exporting", sum(video.frames for video in opened)) as advance:
-        for video in opened:
+    inputs = [open_video(path) for path in files]
+    with ui.progress("exporting", sum(video.frames for video in inputs)) as advance:
+        for video in inputs:
             vbench_export.export(video, folder, advance)
     ui.note(f"in a checkout of VBench: {' '.join(quote(word) for word in vbench_export.command(folder))}")
     print(folder)

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 import typer
 
 from pavdm_cli.commands import common, options, timeline_options
-from pavdm_cli.commands.config import sources_of
-from pavdm_cli.commands.flags import request_of
+from pavdm_cli.commands.config import option_sources
+from pavdm_cli.commands.flags import request_from_params
 from pavdm_cli.commands.length_options import parse_seconds
-from pavdm_cli.commands.run import go_on
+from pavdm_cli.commands.run import extend_video
 from pavdm_cli.generation.request import Extension
 
 Prompt = Annotated[
@@ -96,5 +96,5 @@ def extend(
     """
     common.check_model_options(ctx, model)
     extension = Extension(source, start, only_new, audio)
-    request = request_of(ctx.params, prompt=common.read_prompt(prompt or ""), extension=extension)
-    go_on(request, as_json, plan, sources_of(ctx))
+    request = request_from_params(ctx.params, prompt=common.read_prompt(prompt or ""), extension=extension)
+    extend_video(request, as_json, plan, option_sources(ctx))

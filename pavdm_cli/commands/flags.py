@@ -11,7 +11,7 @@ from pavdm_cli.generation.request import Request, build_request, frame_size
 from pavdm_cli.models.registry import find
 
 
-def request_of(params: Mapping[str, Any], **more: Any) -> Request:
+def request_from_params(params: Mapping[str, Any], **more: Any) -> Request:
     """Build a request from a command's parameters; `more` overrides some. Raises: ModelError, UsageError."""
     values = dict(params)
     values |= {"path": values.pop("output", None), "ffmpeg": os.environ.get("PAVDM_FFMPEG", "")}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import typer
 
 from pavdm_cli.commands import common, length_options, options, timeline_options
-from pavdm_cli.commands.config import sources_of
-from pavdm_cli.commands.flags import request_of
-from pavdm_cli.commands.run import make
+from pavdm_cli.commands.config import option_sources
+from pavdm_cli.commands.flags import request_from_params
+from pavdm_cli.commands.run import generate_videos
 
 
 @common.with_model_options
@@ -70,4 +70,4 @@ def generate(
     common.check_quotes(ctx, prompt)
     prompt = common.read_prompt(prompt)
     common.check_model_options(ctx, model)
-    make(request_of(ctx.params, prompt=prompt), as_json, plan, count, sources_of(ctx))
+    generate_videos(request_from_params(ctx.params, prompt=prompt), as_json, plan, count, option_sources(ctx))

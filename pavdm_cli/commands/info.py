@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from pavdm_cli.commands import options
-from pavdm_cli.commands.config import is_typed
-from pavdm_cli.commands.option_values import options_of
+from pavdm_cli.commands.config import is_on_command_line
+from pavdm_cli.commands.option_values import command_options
 from pavdm_cli.errors import InputError
 from pavdm_cli.models import registry
 from pavdm_cli.runtime.printable import command_line, printable
@@ -37,58 +37,72 @@ def info(
     from pavdm_cli.video.io.summary import describe_video, summary_rows
 
     video = open_video(file)
-    metadata, wrong = sound_fields(read_metadata(file) or {})
+    metadata, errors = sound_fields(read_metadata(file) or {})
     if "prompt" not in metadata:
-        metadata, wrong = {}, []
-    for line in first(wrong):
+        metadata, errors = {}, []
+    for line in first(errors):
         ui.warn(f"damaged metadata is ignored: {line}")
     if config:
         return _print_config(ctx, file, metadata)
-    facts, left = describe_video(video), missing(file, metadata, video.frames)
-    whole = not left and not (metadata.get("forever") and "frames" not in metadata)
+    facts, num_missing = describe_video(video), count_missing(file, metadata, video.frames)
+    whole = not num_missing and not (metadata.get("forever") and "frames" not in metadata)
     if as_json:
-        held = {"held": video.frames, "whole": whole} if metadata else {}
-        print(json.dumps(metadata | held | {"file": facts}))
+        completeness = {"held": video.frames, "whole": whole} if metadata else {}
+        print(json.dumps(metadata | completeness | {"file": facts}))
         return
-    lines = aligned(summary_rows(facts))
+    lines = align_rows(summary_rows(facts))
     if metadata:
-        shown = metadata | ({} if whole else {"frames": _frames_row(file, metadata, video.frames, left)})
-        shown |= {"timeline": "; ".join(_changes(metadata))} if "timeline" in metadata else {}
-        shown |= {"redo": "; ".join(map(_redo_row, metadata["redo"]))} if "redo" in metadata else {}
-        lines = [*aligned([(name, _plain(value)) for name, value in shown.items()]), "", *lines, "", command(metadata)]
+        metadata_rows = metadata | ({} if whole else {"frames": _frames_row(file, metadata, video.frames, num_missing)})
+        metadata_rows |= {"timeline": "; ".join(_changes(metadata))} if "timeline" in metadata else {}
+        metadata_rows |= {"redo": "; ".join(map(_redo_row, metadata["redo"]))} if "redo" in metadata else {}
+        lines = [
+            *align_rows([(name, _plain(value)) for name, value in metadata_rows.items()]),
+            "",
+            *lines,
+            "",
+            command(metadata),
+        ]
         lines += [_redo_command(record, metadata, float(video.rate)) for record in metadata.get("redo", [])]
-    ui.show(lines)
+    ui.print_lines(lines)
 
 
-def _frames_row(file: Path, metadata: dict[str, Any], held: int, left: int) -> str:
+def _frames_row(file: Path, metadata: dict[str, Any], frames_in_file: int, num_missing: int) -> str:
     from pavdm_cli.video import is_being_written
 
-    state = "still being written" if is_being_written(file) else cut_short(file, held, left, metadata.get("copied", 0))
-    return f"{held} of {held + left}, {state}" if left else f"{held} so far, {state}"
+    state = (
+        "still being written"
+        if is_being_written(file)
+        else describe_interruption(file, frames_in_file, num_missing, metadata.get("copied", 0))
+    )
+    return (
+        f"{frames_in_file} of {frames_in_file + num_missing}, {state}"
+        if num_missing
+        else f"{frames_in_file} so far, {state}"
+    )
 
 
-def missing(file: Path, metadata: dict[str, Any], held: int) -> int:
+def count_missing(file: Path, metadata: dict[str, Any], frames_in_file: int) -> int:
     """Number of missing frames of an interrupted file; unknown (0) for a complete continuation."""
     if "frames" not in metadata:
         return 0
     if "source" in metadata and not file.stem.endswith(".partial"):  # damaged frames of its source are left out
         return 0
-    return max(0, int(metadata.get("copied", 0) + metadata["frames"]) - held)
+    return max(0, int(metadata.get("copied", 0) + metadata["frames"]) - frames_in_file)
 
 
-def cut_short(file: Path, held: int, left: int, copied: int) -> str:
+def describe_interruption(file: Path, frames_in_file: int, num_missing: int, copied: int) -> str:
     """How to continue an incomplete video."""
     from pavdm_cli.video.write.output import checkpoint_path
 
     if checkpoint_path(file).exists():
         return f"interrupted; `{command_line(('pavdm', 'resume'), str(file))}` continues it"
-    if held < copied:
+    if frames_in_file < copied:
         return "interrupted before any new frame; the command below starts over"
-    length = ("--frames", str(left)) if left else ("--seconds", "forever")
+    length = ("--frames", str(num_missing)) if num_missing else ("--seconds", "forever")
     return f"interrupted; `{command_line(('pavdm', 'extend'), str(file), length)}` continues it"
 
 
-def aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
+def align_rows(rows: Sequence[tuple[str, str]]) -> list[str]:
     """One line per row, with aligned values."""
     width = max(len(name) for name, _ in rows)
     return [f"{name:<{width}}  {value}" for name, value in rows]
@@ -100,21 +114,25 @@ def _print_config(ctx: typer.Context, file: Path, metadata: dict[str, Any]) -> N
 
     if not metadata:
         raise InputError(f"{file} does not say how it was made", "only videos generated by pavdm can be reproduced")
-    verb, argument, words = reproduction(metadata)
-    maker = ctx.find_root().command.commands[verb]  # type: ignore[attr-defined]
-    parsed = maker.make_context(verb, [*words, "--", argument], parent=ctx.parent, resilient_parsing=True)
-    values = {key: parsed.params[option.name] for key, option in options_of(maker).items() if is_typed(parsed, option)}
+    verb, argument, words = reproducing_command(metadata)
+    typer_command = ctx.find_root().command.commands[verb]  # type: ignore[attr-defined]
+    context = typer_command.make_context(verb, [*words, "--", argument], parent=ctx.parent, resilient_parsing=True)
+    values = {
+        key: context.params[option.name]
+        for key, option in command_options(typer_command).items()
+        if is_on_command_line(context, option)
+    }
     print(f"# `pavdm {verb} --config THIS_FILE` makes {printable(file.name)} again.")
     print(to_toml(values), end="")
 
 
 def command(metadata: dict[str, Any]) -> str:
     """The command line that makes the same frames again, on the same machine, versions and threads."""
-    verb, argument, words = reproduction(metadata)
+    verb, argument, words = reproducing_command(metadata)
     return command_line(("pavdm", verb), argument, words)
 
 
-def reproduction(metadata: dict[str, Any]) -> tuple[str, str, list[str]]:
+def reproducing_command(metadata: dict[str, Any]) -> tuple[str, str, list[str]]:
     """The command that makes the same frames again, its argument and its options."""
     prompt = metadata.get("caption") or metadata["prompt"]  # a caption is complete, so nothing is sampled from the seed
     words = ["--prompt", prompt] if "source" in metadata else []
@@ -122,7 +140,7 @@ def reproduction(metadata: dict[str, Any]) -> tuple[str, str, list[str]]:
     for name in stored_flags():
         words += [f"--{name.replace('_', '-')}", str(metadata[name])] if metadata.get(name) is not None else []
     for name, option in registry.options().items():
-        words += _flag(option.name, metadata.get(name))
+        words += _flag_args(option.name, metadata.get(name))
     if "size" in metadata and "source" not in metadata:
         words += ["--fps", str(metadata["fps"])] if "fps" in metadata else []
     words += ["--reencode" if metadata["reencode"] else "--keep-latents"] if "reencode" in metadata else []
@@ -149,9 +167,9 @@ def _redo_command(record: dict[str, Any], metadata: dict[str, Any], rate: float)
     times = {"from": record["first"] / rate, "to": record["end"] / rate}
     words = [word for name, time in times.items() for word in (f"--{name}", f"{time:.9g}")]
     same = record["prompt"] == (metadata.get("caption") or metadata.get("prompt"))  # with its later prompts, if any
-    named = {"seed": record["seed"]} | ({} if same else {"prompt": record.get("caption") or record["prompt"]})
-    named |= {name: record[name] for name in ("device", "threads") if name in record}
-    words += [word for name, value in named.items() for word in (f"--{name}", str(value))]
+    flag_values = {"seed": record["seed"]} | ({} if same else {"prompt": record.get("caption") or record["prompt"]})
+    flag_values |= {name: record[name] for name in ("device", "threads") if name in record}
+    words += [word for name, value in flag_values.items() for word in (f"--{name}", str(value))]
     return command_line(("pavdm", "redo"), record["source"], words)
 
 
@@ -174,7 +192,7 @@ def _changes(metadata: dict[str, Any]) -> list[str]:
     return [str(PromptChange(one["at"], one.get("caption") or one["prompt"])) for one in changes]
 
 
-def _flag(name: str, value: object) -> list[str]:
+def _flag_args(name: str, value: object) -> list[str]:
     """A model's own option as words of the command line; empty if it was not set."""
     if isinstance(value, bool):
         return [f"--{name}"] * value

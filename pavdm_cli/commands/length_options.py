@@ -10,19 +10,19 @@ import typer
 from pavdm_cli.commands.options import WHAT
 from pavdm_cli.errors import UsageError
 
-FOREVER = "forever"
+FOREVER_TEXT = "forever"
 
 
 def parse_seconds(text: str | float) -> float | str:
     """Seconds of video, or "forever". Raises: UsageError."""
-    if text == FOREVER:
-        return FOREVER
+    if text == FOREVER_TEXT:
+        return FOREVER_TEXT
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
     if not math.isfinite(seconds):
-        raise UsageError(f"--seconds must be a number or {FOREVER}, got {text!r}", "for example --seconds 60")
+        raise UsageError(f"--seconds must be a number or {FOREVER_TEXT}, got {text!r}", "for example --seconds 60")
     return seconds
 
 

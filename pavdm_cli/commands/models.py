@@ -34,9 +34,9 @@ def list_(as_json: Json = False) -> None:
         cache = {"folder": str(_cache_folder()), "bytes": dict(_caches())}
         print(json.dumps({"models": [_facts(spec) for spec in specs()], "cache": cache}))
         return
-    rows = [(spec.name, _size(spec), f"{spec.fps}", _weight(spec), spec.description) for spec in specs()]
+    rows = [(spec.name, _size(spec), f"{spec.fps}", _disk_usage(spec), spec.description) for spec in specs()]
     ui.show_table("", ("model", "pixels", "frames/s", "on disk", "what it is"), rows)
-    if caches := [(name, megabytes(size)) for name, size in _caches()]:
+    if caches := [(name, format_bytes(size)) for name, size in _caches()]:
         ui.show_table(f"\ncache in {_cache_folder()}; `pavdm models remove --cache` clears it", ("", ""), caches)
 
 
@@ -53,12 +53,12 @@ def show(name: Name = "pocket", as_json: Json = False) -> None:
         ("pixels", f"{_size(spec)} at {spec.fps} frames/s"),
         ("window", f"{spec.window} latents in chunks of {spec.chunk}, {_latents(model)}"),
         ("sampling", f"method {spec.method}, {spec.steps} steps, guidance {spec.guidance:g}"),
-        ("weights", f"{_weight(spec)}, {spec.licence}, in {_home(spec)}"),
+        ("weights", f"{_disk_usage(spec)}, {spec.licence}, in {_weights_folder(spec)}"),
         *((part.folder, f"{part.repo}, {part.revision}") for part in spec.parts),
     ]
     ui.show_table(spec.name, ("", ""), facts)
     for title, head, rows in tables:
-        ui.show([""])
+        ui.print_lines([""])
         ui.show_table(title, head, list(rows))
 
 
@@ -78,28 +78,27 @@ def pull(
         ui.note(f"nothing to download: all files are {_hub_note(spec)}")
         print(weights_dir.weights_folder(spec))
         return
-    todo = parts.plan(
+    download_plan = parts.plan(
         spec, folder or weights_dir.download_folder(spec), os.environ.get("HF_ENDPOINT", download.ENDPOINT)
     )
-    commits = {f"{file.url.partition('/resolve/')[0]} at {file.commit}" for file in todo.files}
+    commits = {f"{file.url.partition('/resolve/')[0]} at {file.commit}" for file in download_plan.files}
     for line in (f"licence: {spec.licence}", *sorted(commits)):
         ui.note(line)
-    for file in todo.missing:
+    for file in download_plan.missing:
         ui.note(f"{file.size / 1e9:9.3f} GB  {file.path}")
-    free = download.free_space(todo.folder) / 1e9
-    ui.note(
-        f"{todo.remaining / 1e9:.3f} GB to fetch, {todo.downloaded / 1e9:.3f} GB already downloaded, {free:.1f} GB free"
-    )
+    free = download.free_space(download_plan.folder) / 1e9
+    remaining, downloaded = download_plan.remaining / 1e9, download_plan.downloaded / 1e9
+    ui.note(f"{remaining:.3f} GB to download, {downloaded:.3f} GB already downloaded, {free:.1f} GB free")
     if dry_run:
         return
-    if spec.terms and todo.remaining:
+    if spec.terms and download_plan.remaining:
         _check_accepted(spec, accept)
-    with ui.progress("fetching", -(-todo.remaining // MEGABYTE), "MB") as advance:
-        parts.pull(todo, _counted(advance))
-    if any(todo.folder.glob("*/*.bin")) and not any(todo.folder.glob("text_encoder/*.safetensors")):
-        command = command_line(("pavdm", "models", "convert"), str(todo.folder / "text_encoder"))
+    with ui.progress("fetching", -(-download_plan.remaining // MEGABYTE), "MB") as advance:
+        parts.pull(download_plan, _megabyte_counter(advance))
+    if any(download_plan.folder.glob("*/*.bin")) and not any(download_plan.folder.glob("text_encoder/*.safetensors")):
+        command = command_line(("pavdm", "models", "convert"), str(download_plan.folder / "text_encoder"))
         ui.warn(f"the T5 weights are pickled: convert them with `{command}`")
-    print(todo.folder)
+    print(download_plan.folder)
 
 
 @app.command()
@@ -114,29 +113,33 @@ def verify(
     spec = None if Path(name).is_dir() and name not in MODELS else find(name).spec
     if spec and not spec.parts:
         raise UsageError(f"{spec.name} is bundled and has no published hashes", "it comes with the package")
-    folder = _home(spec) if spec else Path(name).resolve()  # even if its configurations are damaged
-    linked = spec if spec and is_linked(spec) else None
-    published = get(name).spec if name in MODELS else next((one for one in specs() if one.parts), specs()[0])
-    command = pull_command(published, folder)
-    wrong = (
-        hub_cache.changed_files(linked, folder, ui.note)
-        if linked
+    folder = _weights_folder(spec) if spec else Path(name).resolve()  # even if its configurations are damaged
+    linked_spec = spec if spec and is_linked(spec) else None
+    published_spec = get(name).spec if name in MODELS else next((one for one in specs() if one.parts), specs()[0])
+    command = pull_command(published_spec, folder)
+    problems = (
+        hub_cache.changed_files(linked_spec, folder, ui.note)
+        if linked_spec
         else parts.find_problems(folder, watch=ui.note, command=command)
     )
-    if wrong:
-        delete = f"{hub_cache.removal_command(linked)} deletes them" if linked else "delete the files that are there"
+    if problems:
+        delete = (
+            f"{hub_cache.removal_command(linked_spec)} deletes them"
+            if linked_spec
+            else "delete the files that are there"
+        )
         hint = f"{delete}, then run {command} to download them again"
-        raise ModelError(f"missing or changed: {', '.join(wrong)}", hint)
+        raise ModelError(f"missing or changed: {', '.join(problems)}", hint)
     if as_json:
         print(json.dumps({"folder": str(folder), "verified": True}))
     else:
-        ui.show([f"all files of {folder} match the published hashes"])
+        ui.print_lines([f"all files of {folder} match the published hashes"])
 
 
 @app.command()
 def path(name: Name = "pocket", as_json: Json = False) -> None:
     """Print the folder of a model's weights."""
-    folder, note = _home(find(name).spec), _hub_note(find(name).spec)
+    folder, note = _weights_folder(find(name).spec), _hub_note(find(name).spec)
     print(json.dumps({"model": name, "folder": str(folder)}) if as_json else folder)
     if note:
         ui.note(f"links to files {note}")
@@ -157,15 +160,15 @@ def remove(
     if not name and not cache:
         raise UsageError("nothing to remove", "name a model of `pavdm models list`, or give --cache")
     models = [parts.removal_target(find(name).spec)] if name else []
-    doomed = [*models, *(_cache_folder() / kind for kind, _ in _caches() if cache)]
-    kept = [folder.resolve() for folder in models if folder.is_symlink()]
-    if doomed and not yes:
-        ui.confirm(f"delete {', '.join(map(str, doomed))}?")
-    freed = sum(map(parts.delete, doomed))
+    targets = [*models, *(_cache_folder() / kind for kind, _ in _caches() if cache)]
+    link_targets = [folder.resolve() for folder in models if folder.is_symlink()]
+    if targets and not yes:
+        ui.confirm(f"delete {', '.join(map(str, targets))}?")
+    freed_bytes = sum(map(parts.delete, targets))
     if as_json:
-        print(json.dumps({"removed": list(map(str, doomed)), "freed_bytes": freed}))
-    note = "".join(f"; it was a link; its files remain in {folder}" for folder in kept)
-    ui.note(f"{freed / 1e9:.3f} GB freed{note}")
+        print(json.dumps({"removed": list(map(str, targets)), "freed_bytes": freed_bytes}))
+    note = "".join(f"; it was a link; its files remain in {folder}" for folder in link_targets)
+    ui.note(f"{freed_bytes / 1e9:.3f} GB freed{note}")
 
 
 @app.command()
@@ -173,8 +176,8 @@ def convert(folder: Annotated[Path, typer.Argument(help="Folder with .bin or .pt
     """Convert pickled weights to safetensors in the same folder; only tensors are read, no pickled code is executed."""
     from pavdm_cli.hub.convert import convert as converted
 
-    for written in converted(folder):
-        print(written)
+    for converted_file in converted(folder):
+        print(converted_file)
 
 
 def _check_accepted(spec: ModelSpec, accept: bool) -> None:
@@ -186,14 +189,14 @@ def _check_accepted(spec: ModelSpec, accept: bool) -> None:
     ui.confirm(f"{spec.name} is under {spec.terms}. Do you accept it?")
 
 
-def _counted(advance: ui.Advance) -> Callable[[int], None]:
+def _megabyte_counter(advance: ui.Advance) -> Callable[[int], None]:
     """Converts a byte callback to whole megabytes."""
-    came = 0
+    received = 0
 
     def add(count: int) -> None:
-        nonlocal came
-        came, before = came + count, came
-        advance(came // MEGABYTE - before // MEGABYTE)
+        nonlocal received
+        received, before = received + count, received
+        advance(received // MEGABYTE - before // MEGABYTE)
 
     return add
 
@@ -204,7 +207,7 @@ def _latents(model: VideoModel) -> str:
     if layout.unit > 1:
         return f"{layout.unit_frames} frames in {layout.unit} latents"
     first = "" if layout.first == layout.rest else f", {layout.first} in the first"
-    return f"{layout.rest} frames a latent{first}"
+    return f"{layout.rest} frames per latent{first}"
 
 
 def _size(spec: ModelSpec) -> str:
@@ -217,13 +220,13 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
     values = ("name", "description", "licence", "fps", "window", "chunk", "steps", "guidance", "method")
     facts = {name: getattr(spec, name) for name in values} | {"width": width, "height": height}
     parts = [{"folder": part.folder, "repo": part.repo, "revision": part.revision} for part in spec.parts]
-    return facts | {"folder": str(_home(spec)), "bytes": _bytes(_home(spec)), "parts": parts}
+    return facts | {"folder": str(_weights_folder(spec)), "bytes": _bytes(_weights_folder(spec)), "parts": parts}
 
 
-def _weight(spec: ModelSpec) -> str:
-    size = _bytes(_home(spec))
+def _disk_usage(spec: ModelSpec) -> str:
+    size = _bytes(_weights_folder(spec))
     return (
-        megabytes(size) + " in the hub's cache" * bool(_hub_note(spec))
+        format_bytes(size) + " in the hub's cache" * bool(_hub_note(spec))
         if size
         else "not downloaded"
         if spec.parts
@@ -239,7 +242,7 @@ def _hub_note(spec: ModelSpec) -> str:
     return f"in the hub's own cache, {hub_cache.cache_root()}" if weights_dir.is_linked(spec) else ""
 
 
-def megabytes(size: int) -> str:
+def format_bytes(size: int) -> str:
     """Bytes in megabytes, or gigabytes."""
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
@@ -264,7 +267,7 @@ def _cache_folder() -> Path:
     return cache_folder()
 
 
-def _home(spec: ModelSpec) -> Path:
+def _weights_folder(spec: ModelSpec) -> Path:
     from pavdm_cli.hub.weights_dir import weights_folder
 
     return weights_folder(spec)

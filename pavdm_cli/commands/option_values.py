@@ -25,8 +25,8 @@ class Option:
     parameter: Any  # Typer's
     type: Any  # of one value: bool, int, float, str, Path or a Literal
     is_list: bool
-    least: float = -math.inf
-    most: float = math.inf
+    minimum: float = -math.inf
+    maximum: float = math.inf
     words: tuple[str, ...] = ()  # strings accepted instead of a number, such as "forever"
 
     @property
@@ -50,37 +50,37 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckResult:
     """A validated value, or an error message."""
 
     value: Any
     error: str = ""
 
 
-def options_of(command: Any) -> dict[str, Option]:
+def command_options(command: Any) -> dict[str, Option]:
     """A command's options by key: the long option with underscores, or an argument's name."""
     hints = get_type_hints(command.callback, include_extras=True)
     own = [one for one in command.params if one.name in hints and one.name not in NOT_IN_FILES]
-    return {key_of(one): _option(one, hints[one.name]) for one in own}
+    return {option_key(one): _option(one, hints[one.name]) for one in own}
 
 
-def key_of(parameter: Any) -> str:
+def option_key(parameter: Any) -> str:
     """context_cache for --context-cache; reencode for --reencode/--keep-latents."""
     return str(max(parameter.opts, key=len)).lstrip("-").replace("-", "_")
 
 
-def check_value(option: Option, value: Any) -> Checked:
+def check_value(option: Option, value: Any) -> CheckResult:
     """Validate a value from a file; true and false are accepted for on and off."""
     if type(value) is bool and {"on", "off"} <= {*option.choices}:
         value = "on" if value else "off"
     kind, values = option.kind, value if option.is_list and type(value) is list else [value]
     wrong = [item for item in values if not kind.fits(item)]
     if wrong:
-        return Checked(value, f"{summarize(wrong[0])}, not {kind.what}{' or a list of them' * option.is_list}")
-    return Checked(values if option.is_list else value)
+        return CheckResult(value, f"{summarize(wrong[0])}, not {kind.what}{' or a list of them' * option.is_list}")
+    return CheckResult(values if option.is_list else value)
 
 
-def near(word: object, names: Iterable[str]) -> str:
+def suggest_name(word: object, names: Iterable[str]) -> str:
     """'did you mean steps?', for the closest name; empty if none is close."""
     close = difflib.get_close_matches(str(word)[:100], list(map(str, names)), n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else ""
@@ -92,22 +92,22 @@ def _option(parameter: Any, hint: Any) -> Option:
     if get_origin(value) in (Union, types.UnionType):
         value = next(one for one in get_args(value) if one is not types.NoneType)
     is_list = get_origin(value) is list
-    least, most = getattr(info, "min", None), getattr(info, "max", None)
-    bounds = -math.inf if least is None else least, math.inf if most is None else most
+    minimum, maximum = getattr(info, "min", None), getattr(info, "max", None)
+    bounds = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
     words = tuple(re.findall(r"\|([a-z]+)", getattr(info, "metavar", None) or ""))  # as in SECONDS|forever
     return Option(parameter, get_args(value)[0] if is_list else value, is_list, *bounds, words)
 
 
 def _number(option: Option) -> Kind:
-    whole, least, most = option.type is int, option.least, option.most
+    whole, minimum, maximum = option.type is int, option.minimum, option.maximum
     what = "a whole number" if whole else "a number"
-    if least > -math.inf:
-        what += f" from {least:g}" if most == math.inf else f" from {least:g} to {most:g}"
+    if minimum > -math.inf:
+        what += f" from {minimum:g}" if maximum == math.inf else f" from {minimum:g} to {maximum:g}"
     what += "".join(f" or {word}" for word in option.words)
     types_ = (int,) if whole else (int, float)
 
     def fits(value: Any) -> bool:
-        fitting = type(value) in types_ and least <= value <= most and abs(value) < math.inf
+        fitting = type(value) in types_ and minimum <= value <= maximum and abs(value) < math.inf
         return fitting or (type(value) is str and value in option.words)
 
     return Kind(what, fits)

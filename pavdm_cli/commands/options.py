@@ -70,7 +70,7 @@ Count = Annotated[
         rich_help_panel=WHAT,
     ),
 ]
-TimedSeconds = Annotated[
+BenchSeconds = Annotated[
     float | None, typer.Option("--seconds", "-s", help="Length of the video.", rich_help_panel=WHAT)
 ]
 TimedSeed = Annotated[int | None, typer.Option(help="Random seed, for reproducible results.", rich_help_panel=WHAT)]
@@ -194,12 +194,12 @@ ContextCache = Annotated[
         rich_help_panel=SPEED,
     ),
 ]
-MOST_THREADS = 1024  # far more threads than cores are very slow
+MAX_THREADS = 1024  # far more threads than cores are very slow
 Threads = Annotated[
     int,
     typer.Option(
         min=0,
-        max=MOST_THREADS,
+        max=MAX_THREADS,
         help="CPU threads; 0: one for each idle core (bench: torch's default).",
         rich_help_panel=SPEED,
     ),

@@ -18,22 +18,22 @@ MODEL_CARD = ("steps", "window", "chunk", "context", "guidance", "solver", "warm
 Sources = Mapping[str, tuple[Any, str]]  # by key: an option's value, and the flag, the variable or the file it is from
 
 
-def settings(config: GenerationConfig, sources: Sources) -> dict[str, tuple[str, str]]:
+def settings_with_sources(config: GenerationConfig, sources: Sources) -> dict[str, tuple[str, str]]:
     """Every option that is set or comes from the model card: (value, source)."""
     spec, card = config.spec, f"model card of {config.spec.name}"
-    decided = {name: getattr(config, name) for name in MODEL_CARD}
-    decided |= {"size": f"{spec.size[1]}x{spec.size[0]}", "fps": spec.fps}
-    rest = {name: (value, card) for name, value in decided.items() if name not in sources}
+    card_values = {name: getattr(config, name) for name in MODEL_CARD}
+    card_values |= {"size": f"{spec.size[1]}x{spec.size[0]}", "fps": spec.fps}
+    rest = {name: (value, card) for name, value in card_values.items() if name not in sources}
     return {name: (str(value), source) for name, (value, source) in {**sources, **rest}.items()}
 
 
 def print_settings(config: GenerationConfig, sources: Sources) -> None:
     """Print where every value comes from, with --verbose."""
-    for name, (value, source) in settings(config, sources).items():
+    for name, (value, source) in settings_with_sources(config, sources).items():
         ui.detail(f"{name} {value} ({source})")
 
 
-def planned(config: GenerationConfig) -> GenerationConfig:
+def plan_and_report(config: GenerationConfig) -> GenerationConfig:
     """Print the memory table to stderr and return a configuration that fits.
 
     Raises: DeviceError if it does not fit.
@@ -45,9 +45,9 @@ def planned(config: GenerationConfig) -> GenerationConfig:
     if not memory_plan.worth_telling(config):
         return config
     require_weights(config.spec, bool(config.prompt), config.video_model.published)
-    found = memory_plan.choose(config)
-    ui.show_table("", ("memory", *memory_plan.STAGES), memory_report.table(found), aside=True)
-    return _fitting(found, config)
+    budget = memory_plan.choose(config)
+    ui.show_table("", ("memory", *memory_plan.STAGES), memory_report.table(budget), to_stderr=True)
+    return _require_fit(budget, config)
 
 
 def print_plan(
@@ -61,35 +61,35 @@ def print_plan(
     _print_notes(config)
     if config.spec.name not in MODELS and not config.spec.bundled:  # built-in models are planned without their weights
         require_weights(config.spec, bool(config.prompt), config.video_model.published)
-    found = memory_plan.choose(config)
-    time, origins = estimate.estimate(found.config, pixels), settings(config, sources or {})
+    budget = memory_plan.choose(config)
+    time, origins = estimate.estimate(budget.config, pixels), settings_with_sources(config, sources or {})
     if as_json:
         figures = {"videos": count, "time": estimate.figures(time)}
         figures["settings"] = {name: {"value": value, "source": source} for name, (value, source) in origins.items()}
-        print(json.dumps(memory_report.figures(found) | figures))
+        print(json.dumps(memory_report.figures(budget) | figures))
     else:
-        ui.show_table("", ("memory", *memory_plan.STAGES), memory_report.table(found))
+        ui.show_table("", ("memory", *memory_plan.STAGES), memory_report.table(budget))
         title = "\ntime (estimate)" if count == 1 else f"\ntime (estimate, for each of {count} videos)"
         ui.show_table(title, ("", ""), estimate.lines(time))
         ui.show_table("\nsettings", ("", "", "from"), [(name, *row) for name, row in origins.items()])
-    _fitting(found, config)
+    _require_fit(budget, config)
 
 
 def _print_notes(config: GenerationConfig) -> None:
     from pavdm_cli.generation.advice import advice
 
     texts = [prompt.text for prompt in config.prompts] if config.prompt else []
-    cut = [line for text in texts for line in config.video_model.prompt_notes(text)]
-    for line in (*config.notes, *advice(config), *cut):
+    truncation_notes = [line for text in texts for line in config.video_model.prompt_notes(text)]
+    for line in (*config.notes, *advice(config), *truncation_notes):
         ui.warn(line)
 
 
-def _fitting(found: Budget, config: GenerationConfig) -> GenerationConfig:
+def _require_fit(budget: Budget, config: GenerationConfig) -> GenerationConfig:
     """Return the plan's configuration and print what was changed; raise if it does not fit. Raises: DeviceError."""
     from pavdm_cli.generation import memory_plan, memory_report
 
-    if not found.fits:
-        raise memory_plan.refusal(found)
-    for line in memory_report.notes(config, found.config):
+    if not budget.fits:
+        raise memory_plan.refusal(budget)
+    for line in memory_report.notes(config, budget.config):
         ui.note(line)
-    return found.config
+    return budget.config

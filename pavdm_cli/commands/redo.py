@@ -37,10 +37,14 @@ To = Annotated[
 ]
 Prompt = Annotated[
     str | None,
-    typer.Option("--prompt", "-p", help="What the span shows, or - to read it from standard input; default: as FILE."),
+    typer.Option(
+        "--prompt", "-p", help="What the span shows, or - to read it from standard input; default: the same as FILE."
+    ),
 ]
 Device = Annotated[str | None, typer.Option(help="Default: the device that FILE was generated on.")]
-Threads = Annotated[int | None, typer.Option(min=0, max=options.MOST_THREADS, help="CPU threads; default: as FILE.")]
+Threads = Annotated[
+    int | None, typer.Option(min=0, max=options.MAX_THREADS, help="CPU threads; default: the same as FILE.")
+]
 Force = Annotated[
     bool,
     typer.Option(
@@ -74,31 +78,31 @@ def redo(
     from pavdm_cli.generation.timeline import parse_time
 
     begin, stop = parse_time(start), None if end is None else parse_time(end)
-    made = redoing.open_made(file)
-    asked = Redo(file, begin, stop)
-    redoing.check_times(made, asked)
-    path, in_place = redoing.target(made, Output(output, force=force))
+    original = redoing.open_made(file)
+    redo_options = Redo(file, begin, stop)
+    redoing.check_times(original, redo_options)
+    path, in_place = redoing.target(original, Output(output, force=force))
     text = None if prompt is None else common.read_prompt(prompt)
     changes = {"prompt": text, "seed": pick_seed(seed), "device": device, "threads": threads}
-    request = redoing.request_of(made, replace(asked, in_place=in_place), changes)
+    request = redoing.request_of(original, replace(redo_options, in_place=in_place), changes)
     ui.note(f"seed {request.seed}")
     if text is not None and stop is not None:
         ui.warn("with a new prompt, the transition at the end of the span may be visible")
-    _make(made, request, Output(path, made.metadata["crf"], force and not in_place), as_json)
+    _regenerate(original, request, Output(path, original.metadata["crf"], force and not in_place), as_json)
 
 
-def _make(made: MadeVideo, request: Request, output: Output, as_json: bool) -> None:
+def _regenerate(original: MadeVideo, request: Request, output: Output, as_json: bool) -> None:
     from pavdm_cli.generation import redo as redoing
     from pavdm_cli.generation import write, write_redo
 
-    begun, asked = time.monotonic(), request.redo
-    assert asked
+    start_time, redo_options = time.monotonic(), request.redo
+    assert redo_options
     assert output.path
-    whole = redoing.config_of(made, with_threads(request, Load()))
-    _check_weights(whole, made)
-    span = redoing.find_span(whole, made, asked)
-    config = redoing.span_config(whole, span)
-    _print_span(made, span)
+    full_config = redoing.config_of(original, with_threads(request, Load()))
+    _check_weights(full_config, original)
+    span = redoing.find_span(full_config, original, redo_options)
+    config = redoing.span_config(full_config, span)
+    _print_span(original, span)
     for line in config.notes:
         ui.warn(line)
     model = open_model(config)
@@ -106,25 +110,27 @@ def _make(made: MadeVideo, request: Request, output: Output, as_json: bool) -> N
     with stop_requested(interruptible=False) as stop:
         with ui.progress(output.path.name, total) as advance:
             watch = write.Watch(advance, stop, stop.interruptible)
-            result = write_redo.redo(config, model, (made, span, asked), output, watch)
-        seconds, wall = result.frames / float(made.video.rate), time.monotonic() - begun
+            result = write_redo.redo(config, model, (original, span, redo_options), output, watch)
+        seconds, wall = result.frames / float(original.video.rate), time.monotonic() - start_time
         report(result, video_seconds=seconds, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
 
 
-def _print_span(made: MadeVideo, span: Span) -> None:
+def _print_span(original: MadeVideo, span: Span) -> None:
     """Print the span after rounding to whole segments."""
     first, end = span.splice.first, span.splice.end
-    times = [time - made.video.start for time in [*made.video.times, made.video.end]]
+    times = [time - original.video.start for time in [*original.video.times, original.video.end]]
     ui.note(f"regenerating {float(times[first]):g} s to {float(times[end]):g} s, frames {first} to {end - 1}")
 
 
-def _check_weights(config: GenerationConfig, made: MadeVideo) -> None:
+def _check_weights(config: GenerationConfig, original: MadeVideo) -> None:
     """Reject weights other than those that generated the video, before loading them. Raises: ModelError."""
     from pavdm_cli.models.lora_file import parse_lora
     from pavdm_cli.models.runner import placement_for, weights_digest
 
     placement = replace(placement_for(config.execution, config.text_device), lora=tuple(map(parse_lora, config.lora)))
-    here, stored = weights_digest(config.video_model, placement), made.metadata["weights"]
-    if here != stored:
-        message = f"{made.video.path} was generated with different weights of {config.spec.name}: {stored}, not {here}"
+    current, stored = weights_digest(config.video_model, placement), original.metadata["weights"]
+    if current != stored:
+        message = (
+            f"{original.video.path} was generated with different weights of {config.spec.name}: {stored}, not {current}"
+        )
         raise ModelError(message, "use the model version or weights folder that generated it")

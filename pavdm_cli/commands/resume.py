@@ -75,22 +75,24 @@ def _check_output(interrupted: Interrupted) -> None:
 def _continue(interrupted: Interrupted, force: bool, keep_state: bool, as_json: bool) -> None:
     from pavdm_cli.generation import resume as resuming
 
-    begun, checkpoint = time.monotonic(), interrupted.checkpoint
+    start_time, checkpoint = time.monotonic(), interrupted.checkpoint
     request = checkpoint.run.request
-    _refuse(resuming.changes_of_files(interrupted), force)
+    _check_changes(resuming.changes_of_files(interrupted), force)
     config, source = resuming.resolved_config(request)
     model = open_model(config)
-    _refuse(resuming.changes_of_run(config, model, checkpoint.run), force)
+    _check_changes(resuming.changes_of_run(config, model, checkpoint.run), force)
     _notes(interrupted, model)
     output = replace(request.output, path=interrupted.output, keep_state=keep_state or request.output.keep_state)
     with stop_requested(interruptible=False) as stop:
-        continued = None if isinstance(source, tuple) else source
-        with _progress(interrupted, config, continued) as advance:
-            made = _make(config, model, source, output, advance, stop, interrupted)
-        rate = continued.video.rate if continued else config.spec.fps
-        length = float(continued.new_duration if continued and not made.stopped else made.frames / rate)
-        wall = time.monotonic() - begun
-        report(made, video_seconds=length, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
+        extension_source = None if isinstance(source, tuple) else source
+        with _progress(interrupted, config, extension_source) as advance:
+            result = _write_rest(config, model, source, output, advance, stop, interrupted)
+        rate = extension_source.video.rate if extension_source else config.spec.fps
+        length = float(
+            extension_source.new_duration if extension_source and not result.stopped else result.frames / rate
+        )
+        wall = time.monotonic() - start_time
+        report(result, video_seconds=length, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
 
 
 def _progress(
@@ -104,7 +106,7 @@ def _progress(
     return ui.progress(name, interrupted.checkpoint.run.total, done=done)
 
 
-def _make(
+def _write_rest(
     config: GenerationConfig,
     model: ModelRunner,
     source: Source | Task | None,
@@ -125,7 +127,7 @@ def _make(
     return write.record(config, model, output, watch, read_image(image) if image else None, checkpoint)
 
 
-def _refuse(changes: list[str], force: bool) -> None:
+def _check_changes(changes: list[str], force: bool) -> None:
     """Raises: UsageError where something differs, unless it is forced."""
     if not changes:
         return

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from pavdm_cli import ui
-from pavdm_cli.commands.plan import Sources, planned, print_plan, print_settings
+from pavdm_cli.commands.plan import Sources, plan_and_report, print_plan, print_settings
 from pavdm_cli.commands.progress import extension_progress, video_progress
 from pavdm_cli.commands.stream_output import check_stream, report_stream
 from pavdm_cli.errors import OutputError, UsageError
@@ -44,7 +44,7 @@ def pick_seed(seed: int | None) -> int:
     return seed
 
 
-def make(
+def generate_videos(
     request: Request, as_json: bool, only_plan: bool = False, count: int = 1, sources: Sources | None = None
 ) -> None:
     """Generate `count` videos with consecutive seeds and print their paths.
@@ -55,12 +55,12 @@ def make(
     check(request)
     check_forever(request, request.output.path, count)
     check_stream(request, as_json, count)
-    batch, still = with_seeds(request, count), _still(request)
+    requests, still = with_seeds(request, count), _read_start_image(request)
     _check_devices(request)
-    _check_encoder(batch[0])
-    first, last = batch[0].seed, batch[-1].seed
+    _check_encoder(requests[0])
+    first, last = requests[0].seed, requests[-1].seed
     ui.note(f"seed {first}" if count == 1 else f"seeds {first} to {last}")
-    begun, load = time.monotonic(), Load()
+    start_time, load = time.monotonic(), Load()
     from pavdm_cli.generation import image_start
     from pavdm_cli.generation.config import resolve
 
@@ -76,20 +76,20 @@ def make(
         print_plan(config, pixels, as_json, count, sources)
         return
     print_settings(config, sources or {})
-    config = planned(config)
+    config = plan_and_report(config)
     model = open_model(config)
     with stop_requested(interruptible=False) as stop:
-        for number, one in enumerate(batch):
+        for number, one in enumerate(requests):
             current = replace(resolve(one), execution=config.execution, given=config.given)
             for line in current.notes:
                 if line not in config.notes:
                     ui.warn(line)
-            made = _record(current, model, one, stop, still)
-            rest = batch[number + bool(made.whole or made.frames) :] if count > 1 else []
+            result = _generate_one(current, model, one, stop, still)
+            rest = requests[number + bool(result.whole or result.frames) :] if count > 1 else []
             missing = [later.seed for later in rest]
-            length, begun, wall = made.frames / config.spec.fps, time.monotonic(), time.monotonic() - begun
+            length, start_time, wall = result.frames / config.spec.fps, time.monotonic(), time.monotonic() - start_time
             code = stop.exit_code
-            report(made, video_seconds=length, wall_seconds=wall, as_json=as_json, missing=missing, exit_code=code)
+            report(result, video_seconds=length, wall_seconds=wall, as_json=as_json, missing=missing, exit_code=code)
             if stop() and missing:
                 _report_interrupt("interrupted", "", as_json, missing, exit_code=code)
                 raise typer.Exit(code)
@@ -98,16 +98,16 @@ def make(
 def with_seeds(request: Request, count: int) -> list[Request]:
     """Requests with consecutive seeds and their output paths. Raises: OutputError, UsageError."""
     first, path = request.seed, request.output.path
-    batch = []
+    requests = []
     for seed in range(first, first + count):
         single = count == 1 or path is None or path.is_dir()
-        named = path if single or path is None else path.with_name(f"{path.stem}-{seed}{path.suffix}")
-        one = replace(request, seed=pick_seed(seed), output=replace(request.output, path=named))
-        batch.append(replace(one, output=replace(one.output, path=_target(one))))
-    return batch
+        numbered = path if single or path is None else path.with_name(f"{path.stem}-{seed}{path.suffix}")
+        one = replace(request, seed=pick_seed(seed), output=replace(request.output, path=numbered))
+        requests.append(replace(one, output=replace(one.output, path=_target(one))))
+    return requests
 
 
-def _record(
+def _generate_one(
     config: GenerationConfig, model: ModelRunner, request: Request, stop: Stop, still: StillImage | None
 ) -> Made:
     """Generate one video with a progress bar. Raises: OutputError, DeviceError."""
@@ -118,7 +118,7 @@ def _record(
     with video_progress(config, name) as advance:
 
         def warmed_up(frames: int) -> None:  # warm-up frames do not count towards an endless video's length
-            advance(0 if config.endless else frames, beside="warm-up")
+            advance(0 if config.endless else frames, label="warm-up")
 
         watch = write.Watch(advance, stop, stop.interruptible, warmed_up, stop.by_user)
         record = write_stream.stream if request.output.to_stdout else write.record
@@ -145,19 +145,18 @@ def with_threads(request: Request, load: Load) -> Request:
 
     from pavdm_cli.models.devices import pick_device
 
-    fixed = request.execution.threads or "OMP_NUM_THREADS" in os.environ
-    if fixed or pick_device(request.execution.device).type != "cpu":
+    has_fixed_threads = request.execution.threads or "OMP_NUM_THREADS" in os.environ
+    if has_fixed_threads or pick_device(request.execution.device).type != "cpu":
         return request
-    most = torch.get_num_threads()
-    threads = choose_threads(most, load.others())
-    if threads < most:
-        ui.note(
-            f"using {threads} of {most} CPU threads (other cores are busy or unavailable); --threads {most} uses all"
-        )
+    max_threads = torch.get_num_threads()
+    threads = choose_threads(max_threads, load.others())
+    if threads < max_threads:
+        reason = "(other cores are busy or unavailable)"
+        ui.note(f"using {threads} of {max_threads} CPU threads {reason}; --threads {max_threads} uses all")
     return replace(request, execution=replace(request.execution, threads=threads))
 
 
-def go_on(request: Request, as_json: bool, only_plan: bool = False, sources: Sources | None = None) -> None:
+def extend_video(request: Request, as_json: bool, only_plan: bool = False, sources: Sources | None = None) -> None:
     """Extend the request's video and print the path; only_plan: print the resource estimate instead."""
     assert request.extension
     if request.output.to_stdout:
@@ -173,7 +172,7 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False, sources: Sou
     check_forever(request, path)
     _check_devices(request)
     ui.note(f"seed {request.seed}")
-    begun, load = time.monotonic(), Load()
+    start_time, load = time.monotonic(), Load()
     from pavdm_cli.generation import write
     from pavdm_cli.generation.config import resolve
 
@@ -187,19 +186,19 @@ def go_on(request: Request, as_json: bool, only_plan: bool = False, sources: Sou
         print_plan(config, pixels, as_json, sources=sources)
         return
     print_settings(config, sources or {})
-    config = planned(config)
+    config = plan_and_report(config)
     model = open_model(config)
     with stop_requested(interruptible=False) as stop:
         with extension_progress(source, path.name) as advance:
             watch = write.Watch(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
-            made = write.extend(config, model, source, replace(request.output, path=path), watch)
-        length = float(made.frames / source.video.rate if made.stopped else source.new_duration)
-        wall = time.monotonic() - begun
-        report(made, video_seconds=length, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
+            result = write.extend(config, model, source, replace(request.output, path=path), watch)
+        length = float(result.frames / source.video.rate if result.stopped else source.new_duration)
+        wall = time.monotonic() - start_time
+        report(result, video_seconds=length, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
 
 
 def report(
-    made: Made,
+    result: Made,
     *,
     video_seconds: float,
     wall_seconds: float,
@@ -211,37 +210,39 @@ def report(
 
     missing: seeds not generated; exit_code: for an interrupted video.
     """
-    if made.path == STDOUT:
-        return report_stream(made, video_seconds=video_seconds, wall_seconds=wall_seconds, exit_code=exit_code)
-    if not made.whole:
-        part = f"kept {made.path}, {pluralize(made.frames, 'frame')}"
-        message = f"interrupted: {part if made.frames else 'no frame was finished, nothing was saved'}"
-        command = made.resume or command_line(("pavdm", "extend"), str(made.path))
-        hint = f"`{command}` continues it" if made.frames or made.resume else "run it again"
-        path = str(made.path) if made.frames else None
-        _report_interrupt(message, hint, as_json, missing, path=path, frames=made.frames, exit_code=exit_code)
+    if result.path == STDOUT:
+        return report_stream(result, video_seconds=video_seconds, wall_seconds=wall_seconds, exit_code=exit_code)
+    if not result.whole:
+        part = f"kept {result.path}, {pluralize(result.frames, 'frame')}"
+        message = f"interrupted: {part if result.frames else 'no frame was finished, nothing was saved'}"
+        command = result.resume or command_line(("pavdm", "extend"), str(result.path))
+        hint = f"`{command}` continues it" if result.frames or result.resume else "run it again"
+        path = str(result.path) if result.frames else None
+        _report_interrupt(message, hint, as_json, missing, path=path, frames=result.frames, exit_code=exit_code)
         raise typer.Exit(exit_code)
-    for line in made.notes:
+    for line in result.notes:
         ui.warn(line)
-    if made.stopped:
-        ui.note(f"stopped after {video_seconds:.1f} s")
-    speed = f"{made.frames / wall_seconds:.1f} frames/s"
-    ui.note(f"{pluralize(made.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")
+    if result.stopped:
+        ui.note(f"stopped after {video_seconds:.1f} s of video")
+    speed = f"{result.frames / wall_seconds:.1f} frames/s"
+    ui.note(f"{pluralize(result.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")
     row = {
-        "path": str(made.path),
-        "frames": made.frames,
+        "path": str(result.path),
+        "frames": result.frames,
         "video_seconds": round(video_seconds, 3),
         "wall_seconds": round(wall_seconds, 3),
-        "metadata": made.metadata,
+        "metadata": result.metadata,
     }
-    print(json.dumps(row) if as_json else made.path)
+    print(json.dumps(row) if as_json else result.path)
     if error := streams.first_error(sys.stdout):
         raise OutputError(
-            f"cannot print the path to standard output: {error.strerror}", f"the video is complete: {made.path}"
+            f"cannot print the path to standard output: {error.strerror}", f"the video is complete: {result.path}"
         )
 
 
-def _report_interrupt(message: str, hint: str, as_json: bool, missing: Sequence[int], **kept: str | int | None) -> None:
+def _report_interrupt(
+    message: str, hint: str, as_json: bool, missing: Sequence[int], **fields: str | int | None
+) -> None:
     """Report what was saved and what is missing, even with --quiet: hours of work may be at stake."""
     ui.note(message, always=True)
     if hint:
@@ -251,10 +252,10 @@ def _report_interrupt(message: str, hint: str, as_json: bool, missing: Sequence[
         ui.note(f"not generated: {seeds}; --seed {missing[0]} -n {len(missing)} makes the rest", always=True)
     if as_json:
         error = {"kind": "Interrupted", "message": message, "hint": hint}
-        print(json.dumps({"error": error | kept | {"missing_seeds": list(missing)}}))
+        print(json.dumps({"error": error | fields | {"missing_seeds": list(missing)}}))
 
 
-def _still(request: Request) -> StillImage | None:
+def _read_start_image(request: Request) -> StillImage | None:
     """The start image. Raises: InputError."""
     if request.image is None:
         return None
@@ -275,8 +276,8 @@ def _target(request: Request) -> Path:
 
 def _check_devices(request: Request) -> None:
     """Reject an unavailable GPU. Imports torch only if a GPU is named. Raises: DeviceError."""
-    named = {"--device": request.execution.device, "--text-device": request.options.get("text_device", "")}
-    for option, name in named.items():
+    devices = {"--device": request.execution.device, "--text-device": request.options.get("text_device", "")}
+    for option, name in devices.items():
         if name not in ("", "auto", "cpu"):
             from pavdm_cli.models.devices import pick_device
 

@@ -42,14 +42,14 @@ def check_stream(request: Request, as_json: bool, count: int = 1) -> None:
         raise OutputError(f"cannot write to standard output: {error.strerror}", "pipe it, or name a file")
 
 
-def report_stream(made: Made, *, video_seconds: float, wall_seconds: float, exit_code: int) -> None:
+def report_stream(result: Made, *, video_seconds: float, wall_seconds: float, exit_code: int) -> None:
     """Report the result on stderr. Raises: Exit where it was interrupted."""
-    for line in made.notes:
+    for line in result.notes:
         ui.warn(line)
-    if not made.whole:
+    if not result.whole:
         ui.note(f"interrupted after {video_seconds:.1f} s of video", always=True)
         raise typer.Exit(exit_code)
-    if made.stopped:
+    if result.stopped:
         ui.note(f"stopped after {video_seconds:.1f} s of video")
-    speed = f"{made.frames / wall_seconds:.1f} frames/s"
-    ui.note(f"{pluralize(made.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")
+    speed = f"{result.frames / wall_seconds:.1f} frames/s"
+    ui.note(f"{pluralize(result.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pavdm_cli.commands import train_options as options
-from pavdm_cli.commands.common import App, typed
+from pavdm_cli.commands.common import App, command_line_options
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.generation.request import parse_size
 from pavdm_cli.models.adapter import VideoModel
@@ -35,20 +35,20 @@ app = App(help="Train the bundled model on its procedural world, or fine-tune Op
 def codec(
     folder: options.Folder = Path("runs/codec"),
     steps: options.StepCount = 4000,
-    rate: options.Rate = 0.0015,
+    rate: options.LearningRate = 0.0015,
     batch: options.Batch = 16,
     detail: options.Detail = 0.3,
-    init: options.CodecInit = None,
+    init: options.VaeInit = None,
     keep_latents: options.KeepLatents = False,
     device: options.Device = "auto",
     threads: options.Threads = 0,
-    sheet_minutes: options.SheetMinutes = 10.0,
+    sheet_minutes: options.ContactSheetMinutes = 10.0,
 ) -> None:
     """Train the VAE on pairs of frames; prints the path of codec.safetensors."""
     from pavdm_cli.training.pocket import runs
 
-    settings = runs.TrainOptions(folder, steps, rate, batch, detail, init, device, threads, sheet_minutes)
-    _train_pocket(settings, lambda: runs.vae_task(settings, keep_latents))
+    train_options = runs.TrainOptions(folder, steps, rate, batch, detail, init, device, threads, sheet_minutes)
+    _train_pocket(train_options, lambda: runs.vae_task(train_options, keep_latents))
 
 
 @app.command()
@@ -58,14 +58,14 @@ def denoiser(
     init: options.Init = None,
     method: options.Method = "pa",
     steps: options.StepCount = 4000,
-    rate: options.OwnRate = None,
-    batch: options.OwnBatch = None,
+    rate: options.DenoiserLearningRate = None,
+    batch: options.DenoiserBatch = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
-    codec: options.Codec = None,
+    codec: options.VaeWeights = None,
     clips: options.Clips = 2400,
     detail: options.WorldDetail = 0.3,
-    distil: options.Distil = None,
+    distil: options.Distill = None,
     sheet_minutes: options.Sheets = 20.0,
     data: options.Data = None,
     size: options.Size = None,
@@ -76,8 +76,8 @@ def denoiser(
     checkpointing: options.Checkpointing = True,
     accumulate: options.Accumulate = 1,
     warmup: options.Warmup = 1000,
-    every: options.Every = 250,
-    held_out: options.HeldOut = None,
+    every: options.CheckInterval = 250,
+    held_out: options.ValidationVideos = None,
     aesthetic_score: options.Score = 6.5,
 ) -> None:
     """Train a transformer for progressive levels (paper section 3.5); prints the path of the weights.
@@ -94,24 +94,25 @@ def denoiser(
     """
     from pavdm_cli.training.pocket import runs
 
-    model = _published(init, data)
-    _check_options(context, painted=model is None)
+    model = _model_to_finetune(init, data)
+    _check_options(context, trains_pocket=model is None)
     own_rate, own_batch = (0.0001, 2) if model else (0.0015, 16)
-    common = (folder, steps, own_rate if rate is None else rate, batch or own_batch)
-    settings = runs.TrainOptions(*common, detail, _file(init), device, threads, sheet_minutes)
+    shared_arguments = (folder, steps, own_rate if rate is None else rate, batch or own_batch)
+    train_options = runs.TrainOptions(*shared_arguments, detail, _weights_path(init), device, threads, sheet_minutes)
     if model is None or data is None:
         _train_pocket(
-            settings, lambda: runs.denoiser_task(settings, runs.Objective(method, distil), codec, clips, _bars())
+            train_options,
+            lambda: runs.denoiser_task(train_options, runs.Objective(method, distil), codec, clips, _clip_progress()),
         )
         return
     shape = (parse_size(size) if size else None, fps, window, chunk)
     schedule = (accumulate, warmup, every, held_out)
     score = {"aesthetic_score": aesthetic_score}
     model_options = {option.key: score[option.key] for option in model.options if option.key in score}
-    _finetune(settings, (data, *shape, precision, checkpointing, *schedule, model_options), model, method)
+    _finetune(train_options, (data, *shape, precision, checkpointing, *schedule, model_options), model, method)
 
 
-def _published(init: str | None, data: Path | None) -> VideoModel | None:
+def _model_to_finetune(init: str | None, data: Path | None) -> VideoModel | None:
     """The model to fine-tune on videos, or None where pocket is trained. Raises: ModelError, UsageError."""
     finetunes = (
         data is not None or (init != POCKET.name and init in MODELS) or (init is not None and Path(init).is_dir())
@@ -128,14 +129,14 @@ def _published(init: str | None, data: Path | None) -> VideoModel | None:
     return model
 
 
-def _check_options(context: typer.Context, painted: bool) -> None:
+def _check_options(context: typer.Context, trains_pocket: bool) -> None:
     """Reject options of the other model's training. Raises: UsageError."""
-    own, other = (options.POCKET_PANEL, options.FINETUNE_PANEL)[:: 1 if painted else -1]
-    if misplaced := [option for option, panel in typed(context).items() if panel == other]:
+    own, other = (options.POCKET_PANEL, options.FINETUNE_PANEL)[:: 1 if trains_pocket else -1]
+    if misplaced := [option for option, panel in command_line_options(context).items() if panel == other]:
         raise UsageError(f"{misplaced[0]} only applies to: {other}. This run trains: {own}", "leave it out")
 
 
-def _train_pocket(settings: TrainOptions, make_task: Callable[[], Task]) -> None:
+def _train_pocket(train_options: TrainOptions, make_task: Callable[[], Task]) -> None:
     """Train pocket, in one process."""
     from pavdm_cli.training.pocket import runs
 
@@ -144,41 +145,41 @@ def _train_pocket(settings: TrainOptions, make_task: Callable[[], Task]) -> None
             "pocket trains in one process", "start `pavdm train` without torchrun, or with --init opensora-v1.2"
         )
 
-    def run(processes: ProcessGroup) -> Path:
+    def run(group: ProcessGroup) -> Path:
         task = make_task()
-        with _watched(settings, processes) as report:
-            return runs.run(task, settings, report)
+        with _step_reporter(train_options, group) as report:
+            return runs.run(task, train_options, report)
 
-    _run(settings, run)
+    _run(train_options, run)
 
 
-def _finetune(settings: TrainOptions, options: tuple[Any, ...], model: VideoModel, method: str) -> None:
+def _finetune(train_options: TrainOptions, options: tuple[Any, ...], model: VideoModel, method: str) -> None:
     """Fine-tune on videos, in as many processes as torchrun started; options: the fields of a FinetuneConfig."""
     from pavdm_cli.training.finetune import runs
     from pavdm_cli.training.finetune.task import FinetuneConfig
 
-    job = runs.FinetuneRun(settings, FinetuneConfig(*options), model, method)
+    finetune_run = runs.FinetuneRun(train_options, FinetuneConfig(*options), model, method)
 
-    def run(processes: ProcessGroup) -> Path:
-        task = runs.prepare_task(job, _reporter(processes), processes)
-        with _watched(settings, processes) as report:
-            return runs.finetune(task, job, report)
+    def run(group: ProcessGroup) -> Path:
+        task = runs.prepare_task(finetune_run, _reporter(group), group)
+        with _step_reporter(train_options, group) as report:
+            return runs.finetune(task, finetune_run, report)
 
-    _run(settings, run)
+    _run(train_options, run)
 
 
-def _file(init: str | None) -> Path | None:
+def _weights_path(init: str | None) -> Path | None:
     """The path of pocket's weights, by name or path."""
     return POCKET.folder / DENOISER_FILE if init == POCKET.name else Path(init) if init else None
 
 
-def _bars() -> Callable[[str, int], AbstractContextManager[Callable[[int], None]]]:
+def _clip_progress() -> Callable[[str, int], AbstractContextManager[Callable[[int], None]]]:
     from pavdm_cli import ui
 
     return partial(ui.progress, unit="clips")
 
 
-def _run(settings: TrainOptions, run: Callable[[ProcessGroup], Path]) -> None:
+def _run(train_options: TrainOptions, run: Callable[[ProcessGroup], Path]) -> None:
     """Train in all processes; the main one prints messages and the path of the weights."""
     import torch
 
@@ -186,25 +187,25 @@ def _run(settings: TrainOptions, run: Callable[[ProcessGroup], Path]) -> None:
     from pavdm_cli.models.devices import pick_device
     from pavdm_cli.training import distributed
 
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    with distributed.init_distributed(_torchrun_ranks(), pick_device(settings.device)) as processes:
-        say = ui.note if processes.is_main else _nothing
-        say(f"training in {settings.folder}; Ctrl-C saves a checkpoint; rerun the same command to resume")
+    if train_options.threads:
+        torch.set_num_threads(train_options.threads)
+    with distributed.init_distributed(_torchrun_ranks(), pick_device(train_options.device)) as group:
+        say = ui.note if group.is_main else _ignore
+        say(f"training in {train_options.folder}; Ctrl-C saves a checkpoint; rerun the same command to resume")
         try:
-            path = run(processes)
+            path = run(group)
         except KeyboardInterrupt as interrupt:
-            say(f"interrupted: {_resume_note(settings.folder)}")
+            say(f"interrupted: {_resume_note(train_options.folder)}")
             raise typer.Exit(getattr(interrupt, "exit_code", INTERRUPTED)) from None
         except OSError as error:
             raise OutputError(
-                f"cannot write in {settings.folder}: {error}", "free some space, or move the folder"
+                f"cannot write in {train_options.folder}: {error}", "free some space, or move the folder"
             ) from error
-        if processes.is_main:
+        if group.is_main:
             print(path)
 
 
-def once(line: str, report: Callable[[], None]) -> None:
+def report_error_once(line: str, report: Callable[[], None]) -> None:
     """Report an error that ends this process; under torchrun, only in the first process that reaches it."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or _torchrun_ranks()[2] == 1:
         report()
@@ -221,34 +222,37 @@ def _torchrun_ranks() -> tuple[int, int, int]:
     return int(rank or 0), int(local_rank or 0), int(world_size or 1)
 
 
-def _reporter(processes: ProcessGroup) -> Reporter:
+def _reporter(group: ProcessGroup) -> Reporter:
     from pavdm_cli import ui
     from pavdm_cli.training.finetune.runs import Reporter
 
-    return Reporter(ui.progress, ui.warn) if processes.is_main else Reporter(_no_progress, _nothing)
+    return Reporter(ui.progress, ui.warn) if group.is_main else Reporter(_no_progress, _ignore)
 
 
-def _nothing(*given: object) -> None:
+def _ignore(*arguments: object) -> None:
     pass
 
 
 @contextmanager
 def _no_progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    yield _nothing
+    yield _ignore
 
 
 @contextmanager
-def _watched(settings: TrainOptions, processes: ProcessGroup) -> Iterator[StepReport]:
+def _step_reporter(train_options: TrainOptions, group: ProcessGroup) -> Iterator[StepReport]:
     """A step report that updates the progress bar and stops after a step in which any process received a signal."""
     from pavdm_cli import ui
 
-    with stop_requested(interruptible=processes.world_size == 1) as stopped, ui.training(settings.steps) as update:
+    with (
+        stop_requested(interruptible=group.world_size == 1) as stop,
+        ui.training_progress(train_options.steps) as update,
+    ):
 
         def report(step: int, metrics: dict[str, float]) -> None:
-            if processes.is_main:
+            if group.is_main:
                 update(step, metrics)
-            if processes.any(stopped()):
-                raise Interrupted(stopped.exit_code)
+            if group.any(stop()):
+                raise Interrupted(stop.exit_code)
 
         yield report
 

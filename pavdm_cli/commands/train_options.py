@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pavdm_cli.commands.options import MOST_THREADS, check_finite
+from pavdm_cli.commands.options import MAX_THREADS, check_finite
 
 MOST_STEPS, MOST_BATCH = 10**9, 1 << 20
 POCKET_PANEL, FINETUNE_PANEL = "Pocket, on its procedural world", "Open-Sora, on your videos"
@@ -21,18 +21,18 @@ StepCount = Annotated[
         min=1, max=MOST_STEPS, help="Training steps; the learning rate decays linearly to zero over the last third."
     ),
 ]
-Rate = Annotated[float, typer.Option(min=0, max=10, callback=check_finite, help="Learning rate.")]
+LearningRate = Annotated[float, typer.Option(min=0, max=10, callback=check_finite, help="Learning rate.")]
 Batch = Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Pairs of frames per step.")]
 Detail = Annotated[
     float,
     typer.Option(min=0, max=1, callback=check_finite, help="Detail of the procedural world, 0 to 1; 0.3 suits a CPU."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Threads = Annotated[int, typer.Option(min=0, max=MOST_THREADS, help="CPU threads; 0: torch's default.")]
-SheetMinutes = Annotated[
+Threads = Annotated[int, typer.Option(min=0, max=MAX_THREADS, help="CPU threads; 0: torch's default.")]
+ContactSheetMinutes = Annotated[
     float, typer.Option(min=0, max=MOST_STEPS, callback=check_finite, help="Minutes between contact sheets.")
 ]
-CodecInit = Annotated[Path | None, typer.Option(help="Weights to start from: a codec.safetensors.")]
+VaeInit = Annotated[Path | None, typer.Option(help="Weights to start from: a codec.safetensors.")]
 KeepLatents = Annotated[
     bool,
     typer.Option(
@@ -47,15 +47,15 @@ Init = Annotated[
 Method = Annotated[
     str, typer.Option(help="Noise levels. base: uniform; pa: progressive; rw: uniform, with a noised context.")
 ]
-OwnRate = Annotated[
+DenoiserLearningRate = Annotated[
     float | None,
     typer.Option(min=0, max=10, callback=check_finite, help="Learning rate. Default: 0.0015, for Open-Sora 0.0001."),
 ]
-OwnBatch = Annotated[
+DenoiserBatch = Annotated[
     int | None,
     typer.Option(min=1, max=MOST_BATCH, help="Batch size over all processes. Default: 16, for Open-Sora 2."),
 ]
-Codec = Annotated[
+VaeWeights = Annotated[
     Path | None,
     typer.Option(help="VAE that encodes the clips. Default: the bundled one.", rich_help_panel=POCKET_PANEL),
 ]
@@ -78,7 +78,7 @@ WorldDetail = Annotated[
         rich_help_panel=POCKET_PANEL,
     ),
 ]
-Distil = Annotated[
+Distill = Annotated[
     float | None,
     typer.Option(
         min=0,
@@ -142,7 +142,7 @@ Accumulate = Annotated[
 Warmup = Annotated[
     int, typer.Option(min=1, max=MOST_STEPS, help="Warm-up steps of the learning rate.", rich_help_panel=FINETUNE_PANEL)
 ]
-Every = Annotated[
+CheckInterval = Annotated[
     int,
     typer.Option(
         min=1,
@@ -151,7 +151,7 @@ Every = Annotated[
         rich_help_panel=FINETUNE_PANEL,
     ),
 ]
-HeldOut = Annotated[
+ValidationVideos = Annotated[
     int | None,
     typer.Option(
         min=0,

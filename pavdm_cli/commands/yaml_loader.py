@@ -50,8 +50,8 @@ class ConfigLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no type
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """Like the base class, but rejects duplicate and non-string keys."""
         keys = Counter(str(key.value) for key, _ in node.value)
-        if twice := next((key for key, count in keys.items() if count > 1), None):
-            raise yaml.MarkedYAMLError(problem=f"duplicate key {twice!r}", problem_mark=node.start_mark)
+        if duplicate := next((key for key, count in keys.items() if count > 1), None):
+            raise yaml.MarkedYAMLError(problem=f"duplicate key {duplicate!r}", problem_mark=node.start_mark)
         if any(key.tag != f"{TAG}str" for key, _ in node.value):
             raise yaml.MarkedYAMLError(problem="keys must be strings", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)

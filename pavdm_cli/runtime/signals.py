@@ -21,7 +21,7 @@ PATIENCE = 5.0  # seconds that closing a file may take before a further signal e
 Handler = Callable[[int, FrameType | None], object]
 
 
-def end_on_signals() -> None:
+def install_signal_handlers() -> None:
     """From now on a signal ends this process without a traceback, however many follow it.
 
     The first one raises KeyboardInterrupt. While a module is being imported, where C code turns that into any other
@@ -42,7 +42,7 @@ def end_on_signals() -> None:
     sys.unraisablehook = _unraisable
 
 
-def end_with(code: int) -> None:
+def exit_on_signal(code: int) -> None:
     """From now on a signal ends this process at once with `code`, and without a word: its streams are flushed."""
     _install(lambda number, frame: os._exit(code))
 

@@ -22,5 +22,5 @@ def sample(option: Option) -> Any:
     """A value that an option takes."""
     if get_origin(option.type) is Literal:
         return option.choices[-1]
-    value = {bool: True, int: max(1, int(max(option.least, 0))), float: 0.5}.get(option.type, "a/b.c")
+    value = {bool: True, int: max(1, int(max(option.minimum, 0))), float: 0.5}.get(option.type, "a/b.c")
     return [value, value] if option.is_list else value
