@@ -1,12 +1,12 @@
 """The exceptions that pavdm raises, and their exit codes.
 
-PavdmError            1   failed
-+-- FaultyValues      1   the model produced NaN or out-of-range values
-+-- UsageError        2   an invalid option, or options that cannot be combined
-+-- InputError        3   an input file cannot be read
-+-- OutputError       4   an output cannot be written
-+-- ModelError        5   a model or its weights
-+-- DeviceError       6   device or memory
+PavdmError              1   failed
++-- InvalidOutputError  1   the model produced NaN or out-of-range values
++-- UsageError          2   an invalid option, or options that cannot be combined
++-- InputError          3   an input file cannot be read
++-- OutputError         4   an output cannot be written
++-- ModelError          5   a model or its weights
++-- DeviceError         6   device or memory
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PavdmError(Exception):
         return {"kind": kind, "message": self.message, "hint": self.hint, "exit_code": self.exit_code}
 
 
-class FaultyValues(PavdmError):
+class InvalidOutputError(PavdmError):
     """The model produced NaN or out-of-range values, even in float32."""
 
 

@@ -38,7 +38,7 @@ class Advance(Protocol):
     def __call__(self, units: int, label: str = "") -> None: ...
 
 
-def note(line: str, *, always: bool = False) -> None:
+def info(line: str, *, always: bool = False) -> None:
     """Print a line to stderr; always: even with --quiet."""
     if always or _verbosity.get() > QUIET:
         _say(Text(printable(line)))
@@ -50,7 +50,7 @@ def detail(line: str) -> None:
         _say(Text(printable(line)))
 
 
-def warn(line: str) -> None:
+def note(line: str) -> None:
     """Print a line to stderr with a highlighted `note:` prefix."""
     if _verbosity.get() > QUIET:
         _say(Text.assemble(("note: ", "yellow"), printable(line)))

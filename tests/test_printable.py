@@ -54,8 +54,8 @@ def said(say: Callable[[], None]) -> str:
 
 
 def everything(text: str) -> None:
+    ui.info(text)
     ui.note(text)
-    ui.warn(text)
     ui.fail(text, text)
     ui.print_lines([text])
     ui.show_table(text, (text, ""), [(text, "")])

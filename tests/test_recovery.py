@@ -18,7 +18,7 @@ from support.tape import Tape
 from support.tiers import integration
 from torch import Tensor, nn
 
-from pavdm_cli.errors import FaultyValues, ModelError
+from pavdm_cli.errors import InvalidOutputError, ModelError
 from pavdm_cli.generation import pipeline, recovery
 from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.recovery import Recovery, fault
@@ -83,7 +83,7 @@ def run(
     made: list[np.ndarray] = []
     try:
         made.extend(pipeline.frames(job, model, graphs=graphs, recovery=recovery))
-    except FaultyValues as error:
+    except InvalidOutputError as error:
         recovery.notes.append(error.message)
     return made
 

@@ -139,7 +139,7 @@ def _open(jobs: Sequence[Job], folder: Path, force: bool) -> Any:
     if conflicts := [(job, reason) for job in jobs if (reason := queue.conflict(job))]:
         queue.close()
         for job, reason in conflicts[:50]:
-            ui.note(f"{job.place}: {reason}", always=True)
+            ui.info(f"{job.place}: {reason}", always=True)
         hint = "choose another folder with -d, or render them again with --force"
         raise UsageError(f"{pluralize(len(conflicts), 'job')} cannot be added, nothing was rendered", hint)
     try:
@@ -236,7 +236,7 @@ def _end(rows: Sequence[dict[str, Any]], stop: Stop) -> None:
     left = [row for row in rows if row["state"] in ("queued", "running")]
     failed_jobs = [row for row in rows if row["state"] == "failed"]
     if left and WORKER not in os.environ:
-        ui.note(f"{pluralize(len(left), 'job')} remaining, {len(failed_jobs)} failed", always=True)
+        ui.info(f"{pluralize(len(left), 'job')} remaining, {len(failed_jobs)} failed", always=True)
         ui.hint(f"`{_same_command()}` continues")
     if stop():
         raise typer.Exit(stop.exit_code)

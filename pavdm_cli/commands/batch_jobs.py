@@ -182,8 +182,8 @@ def _reject_lines(errors: Mapping[int, str], path: Path, total: int) -> None:
     if len({*errors.values()}) == 1 and len(errors) == total > 1:  # the error is in the command's options
         raise UsageError(f"no job can be rendered: {next(iter(errors.values()))}", "nothing was rendered")
     for line in sorted(errors)[:MAX_ERRORS_SHOWN]:
-        ui.note(f"{path}:{line}: {errors[line]}", always=True)
+        ui.info(f"{path}:{line}: {errors[line]}", always=True)
     if len(errors) > MAX_ERRORS_SHOWN:
-        ui.note(f"and {len(errors) - MAX_ERRORS_SHOWN} more", always=True)
+        ui.info(f"and {len(errors) - MAX_ERRORS_SHOWN} more", always=True)
     what = "1 line is wrong" if len(errors) == 1 else f"{len(errors)} lines are wrong"
     raise UsageError(f"{path}: {what}, nothing was rendered", "fix or remove them")

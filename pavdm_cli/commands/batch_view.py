@@ -36,7 +36,7 @@ class BatchProgress:
         """Note once that the job of a dead process is being taken over."""
         if standing.kind == "queued" and standing.attempt and standing.attempt.state == "running":
             if job.name not in self.taken_over:
-                ui.note(f"{job.name}: its process died; another one continues after frame {standing.attempt.frames}")
+                ui.info(f"{job.name}: its process died; another one continues after frame {standing.attempt.frames}")
             self.taken_over.add(job.name)
 
     def update(self, job: Job, frames: int) -> None:
@@ -48,7 +48,7 @@ class BatchProgress:
 
     def on_failed(self, job: Job, attempt: Attempt) -> None:
         """Report a failure immediately."""
-        ui.warn(f"{job.name} failed: {attempt.error}")
+        ui.note(f"{job.name} failed: {attempt.error}")
 
 
 @contextmanager

@@ -191,7 +191,7 @@ def _kernels(selection: tuple[list[Any], ...], device: str | None, as_json: bool
         ui.show_table("", tuple(columns), lines(rows, columns))
     if failed_rows := failures(rows):
         for line in failed_rows:
-            ui.note(f"failed: {line}")
+            ui.info(f"failed: {line}")
         raise PavdmError(f"exceeded their error limits: {len(failed_rows)} of {pluralize(len(rows), 'kernel')}")
 
 
@@ -220,7 +220,7 @@ def _warn_if_compiled(uses_compile: bool) -> None:
         from pavdm_cli import ui
         from pavdm_cli.models.torch_compile import NOTE
 
-        ui.warn(NOTE)
+        ui.note(NOTE)
 
 
 def _write_row(row: dict[str, Any], as_json: bool, out: Path | None) -> None:
@@ -246,7 +246,7 @@ def _profile(request: Request, shape: str | None, folder: Path, as_json: bool, o
         return
     ui.show_table("", ("operation", "self time", "share", "calls"), lines(row))
     summary = row["summary"]
-    ui.note(
+    ui.info(
         f"a step takes {summary['step_ms']:.1f} ms, launching operations up to {summary['issuing_share']:.1%} of it"
     )
     print(path)

@@ -247,7 +247,7 @@ def read_prompt(prompt: str) -> str:
     if prompt != "-":
         return prompt
     if sys.stdin.isatty():
-        ui.note("type the prompt, then press Ctrl-D on a new line")
+        ui.info("type the prompt, then press Ctrl-D on a new line")
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # invalid UTF-8 is rejected later, like in any prompt
     text = sys.stdin.read(LONGEST_PROMPT + 1)
@@ -269,7 +269,7 @@ def check_model_options(context: typer.Context, model: str) -> None:
     A configuration file may be shared by several models. Raises: UsageError if ignoring one would change the video.
     """
     for line in check_ignored_options(model, command_line_options(context)):
-        ui.warn(line)
+        ui.note(line)
     for name in ignored_options(model):
         if config.is_from_file_or_variable(context, name):
             config.reset(context, name)

@@ -218,7 +218,7 @@ def warn_unknown_variables(root: Any) -> None:
     known = {*OTHER_VARIABLES, *_variables(root)} if variables else set()
     for name in sorted({*variables} - known):
         word = suggest_name(name, known)
-        ui.warn(f"{name} does not set any option of pavdm{f': {word}' if word else ''}")
+        ui.note(f"{name} does not set any option of pavdm{f': {word}' if word else ''}")
 
 
 def _variables(command: Any, words: tuple[str, ...] = ()) -> Iterator[str]:

@@ -202,7 +202,7 @@ def set_distances(results: Sequence[Measurement], references: Sequence[Measureme
 
     distances = compare_sets([one.features for one in results], [one.features for one in references])
     if distances.note:
-        ui.warn(distances.note)
+        ui.note(distances.note)
     return distances
 
 
@@ -252,5 +252,5 @@ def _export(files: Sequence[Path], kind: str, folder: Path) -> None:
     with ui.progress("exporting", sum(video.frames for video in inputs)) as advance:
         for video in inputs:
             vbench_export.export(video, folder, advance)
-    ui.note(f"in a checkout of VBench: {' '.join(quote(word) for word in vbench_export.command(folder))}")
+    ui.info(f"in a checkout of VBench: {' '.join(quote(word) for word in vbench_export.command(folder))}")
     print(folder)

@@ -41,7 +41,7 @@ def info(
     if "prompt" not in metadata:
         metadata, errors = {}, []
     for line in first(errors):
-        ui.warn(f"damaged metadata is ignored: {line}")
+        ui.note(f"damaged metadata is ignored: {line}")
     if config:
         return _print_config(ctx, file, metadata)
     facts, num_missing = describe_video(video), count_missing(file, metadata, video.frames)

@@ -75,7 +75,7 @@ def pull(
 
     spec = find(name).spec
     if folder is None and weights_dir.is_linked(spec):
-        ui.note(f"nothing to download: all files are {_hub_note(spec)}")
+        ui.info(f"nothing to download: all files are {_hub_note(spec)}")
         print(weights_dir.weights_folder(spec))
         return
     download_plan = parts.plan(
@@ -83,12 +83,12 @@ def pull(
     )
     commits = {f"{file.url.partition('/resolve/')[0]} at {file.commit}" for file in download_plan.files}
     for line in (f"licence: {spec.licence}", *sorted(commits)):
-        ui.note(line)
+        ui.info(line)
     for file in download_plan.missing:
-        ui.note(f"{file.size / 1e9:9.3f} GB  {file.path}")
+        ui.info(f"{file.size / 1e9:9.3f} GB  {file.path}")
     free = download.free_space(download_plan.folder) / 1e9
     remaining, downloaded = download_plan.remaining / 1e9, download_plan.downloaded / 1e9
-    ui.note(f"{remaining:.3f} GB to download, {downloaded:.3f} GB already downloaded, {free:.1f} GB free")
+    ui.info(f"{remaining:.3f} GB to download, {downloaded:.3f} GB already downloaded, {free:.1f} GB free")
     if dry_run:
         return
     if spec.terms and download_plan.remaining:
@@ -97,7 +97,7 @@ def pull(
         parts.pull(download_plan, _megabyte_counter(advance))
     if any(download_plan.folder.glob("*/*.bin")) and not any(download_plan.folder.glob("text_encoder/*.safetensors")):
         command = command_line(("pavdm", "models", "convert"), str(download_plan.folder / "text_encoder"))
-        ui.warn(f"the T5 weights are pickled: convert them with `{command}`")
+        ui.note(f"the T5 weights are pickled: convert them with `{command}`")
     print(download_plan.folder)
 
 
@@ -118,9 +118,9 @@ def verify(
     published_spec = get(name).spec if name in MODELS else next((one for one in specs() if one.parts), specs()[0])
     command = pull_command(published_spec, folder)
     problems = (
-        hub_cache.changed_files(linked_spec, folder, ui.note)
+        hub_cache.changed_files(linked_spec, folder, ui.info)
         if linked_spec
-        else parts.find_problems(folder, watch=ui.note, command=command)
+        else parts.find_problems(folder, watch=ui.info, command=command)
     )
     if problems:
         delete = (
@@ -142,7 +142,7 @@ def path(name: Name = "pocket", as_json: Json = False) -> None:
     folder, note = _weights_folder(find(name).spec), _hub_note(find(name).spec)
     print(json.dumps({"model": name, "folder": str(folder)}) if as_json else folder)
     if note:
-        ui.note(f"links to files {note}")
+        ui.info(f"links to files {note}")
 
 
 @app.command()
@@ -168,7 +168,7 @@ def remove(
     if as_json:
         print(json.dumps({"removed": list(map(str, targets)), "freed_bytes": freed_bytes}))
     note = "".join(f"; it was a link; its files remain in {folder}" for folder in link_targets)
-    ui.note(f"{freed_bytes / 1e9:.3f} GB freed{note}")
+    ui.info(f"{freed_bytes / 1e9:.3f} GB freed{note}")
 
 
 @app.command()

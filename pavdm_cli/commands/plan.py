@@ -81,7 +81,7 @@ def _print_notes(config: GenerationConfig) -> None:
     texts = [prompt.text for prompt in config.prompts] if config.prompt else []
     truncation_notes = [line for text in texts for line in config.video_model.prompt_notes(text)]
     for line in (*config.notes, *advice(config), *truncation_notes):
-        ui.warn(line)
+        ui.note(line)
 
 
 def _require_fit(budget: Budget, config: GenerationConfig) -> GenerationConfig:
@@ -91,5 +91,5 @@ def _require_fit(budget: Budget, config: GenerationConfig) -> GenerationConfig:
     if not budget.fits:
         raise memory_plan.refusal(budget)
     for line in memory_report.notes(config, budget.config):
-        ui.note(line)
+        ui.info(line)
     return budget.config

@@ -85,9 +85,9 @@ def redo(
     text = None if prompt is None else common.read_prompt(prompt)
     changes = {"prompt": text, "seed": pick_seed(seed), "device": device, "threads": threads}
     request = redoing.request_of(original, replace(redo_options, in_place=in_place), changes)
-    ui.note(f"seed {request.seed}")
+    ui.info(f"seed {request.seed}")
     if text is not None and stop is not None:
-        ui.warn("with a new prompt, the transition at the end of the span may be visible")
+        ui.note("with a new prompt, the transition at the end of the span may be visible")
     _regenerate(original, request, Output(path, original.metadata["crf"], force and not in_place), as_json)
 
 
@@ -104,7 +104,7 @@ def _regenerate(original: MadeVideo, request: Request, output: Output, as_json: 
     config = redoing.span_config(full_config, span)
     _print_span(original, span)
     for line in config.notes:
-        ui.warn(line)
+        ui.note(line)
     model = open_model(config)
     total = span.splice.end - span.splice.first
     with stop_requested(interruptible=False) as stop:
@@ -119,7 +119,7 @@ def _print_span(original: MadeVideo, span: Span) -> None:
     """Print the span after rounding to whole segments."""
     first, end = span.splice.first, span.splice.end
     times = [time - original.video.start for time in [*original.video.times, original.video.end]]
-    ui.note(f"regenerating {float(times[first]):g} s to {float(times[end]):g} s, frames {first} to {end - 1}")
+    ui.info(f"regenerating {float(times[first]):g} s to {float(times[end]):g} s, frames {first} to {end - 1}")
 
 
 def _check_weights(config: GenerationConfig, original: MadeVideo) -> None:

@@ -51,7 +51,7 @@ def resume(
 
     interrupted = find(file)
     if interrupted is None or finish_if_complete(interrupted):
-        ui.note(f"{file} is complete: there is nothing to resume", always=True)
+        ui.info(f"{file} is complete: there is nothing to resume", always=True)
         path = str(interrupted.output if interrupted else file)
         print(json.dumps({"path": path, "complete": True}) if as_json else path)
         return
@@ -135,7 +135,7 @@ def _check_changes(changes: list[str], force: bool) -> None:
         hint = "restore the original, or use --force: the video is then not bit-identical to an uninterrupted one"
         raise UsageError(f"cannot continue bit for bit: {'; '.join(changes)}", hint)
     for line in changes:
-        ui.warn(f"continuing although {line}: the video is not bit-identical to an uninterrupted one")
+        ui.note(f"continuing although {line}: the video is not bit-identical to an uninterrupted one")
 
 
 def _notes(interrupted: Interrupted, model: ModelRunner) -> None:
@@ -143,8 +143,8 @@ def _notes(interrupted: Interrupted, model: ModelRunner) -> None:
 
     checkpoint = interrupted.checkpoint
     if checkpoint.run.machine != (machine := machine_name(model.device)):
-        ui.warn(f"started on {checkpoint.run.machine}, resumed on {machine}: new frames may not be bit-identical")
+        ui.note(f"started on {checkpoint.run.machine}, resumed on {machine}: new frames may not be bit-identical")
     if checkpoint.rewrites:
-        ui.warn("this format must be rewritten from the start: frames are identical, bytes may differ")
+        ui.note("this format must be rewritten from the start: frames are identical, bytes may differ")
     total = "" if checkpoint.run.request.endless else f" of {checkpoint.run.total}"
-    ui.note(f"resuming after frame {checkpoint.file.written or checkpoint.render.frames}{total}")
+    ui.info(f"resuming after frame {checkpoint.file.written or checkpoint.render.frames}{total}")

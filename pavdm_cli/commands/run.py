@@ -59,18 +59,18 @@ def generate_videos(
     _check_devices(request)
     _check_encoder(requests[0])
     first, last = requests[0].seed, requests[-1].seed
-    ui.note(f"seed {first}" if count == 1 else f"seeds {first} to {last}")
+    ui.info(f"seed {first}" if count == 1 else f"seeds {first} to {last}")
     start_time, load = time.monotonic(), Load()
     from pavdm_cli.generation import image_start
     from pavdm_cli.generation.config import resolve
 
     config = resolve(with_threads(request, load))
     for line in image_start.notes(config, still) if still else ():
-        ui.warn(line)
+        ui.note(line)
     config = replace(config, given=image_start.frames_given(config) if still else 0)
     if only_plan:
         if config.endless:
-            ui.note("the estimate is for one minute of video")
+            ui.info("the estimate is for one minute of video")
             config = replace(config, frames=60 * config.spec.fps)
         pixels = config.frames * math.prod(config.spec.size) * request.output.scale_of(config.spec) ** 2
         print_plan(config, pixels, as_json, count, sources)
@@ -83,7 +83,7 @@ def generate_videos(
             current = replace(resolve(one), execution=config.execution, given=config.given)
             for line in current.notes:
                 if line not in config.notes:
-                    ui.warn(line)
+                    ui.note(line)
             result = _generate_one(current, model, one, stop, still)
             rest = requests[number + bool(result.whole or result.frames) :] if count > 1 else []
             missing = [later.seed for later in rest]
@@ -152,7 +152,7 @@ def with_threads(request: Request, load: Load) -> Request:
     threads = choose_threads(max_threads, load.others())
     if threads < max_threads:
         reason = "(other cores are busy or unavailable)"
-        ui.note(f"using {threads} of {max_threads} CPU threads {reason}; --threads {max_threads} uses all")
+        ui.info(f"using {threads} of {max_threads} CPU threads {reason}; --threads {max_threads} uses all")
     return replace(request, execution=replace(request.execution, threads=threads))
 
 
@@ -171,7 +171,7 @@ def extend_video(request: Request, as_json: bool, only_plan: bool = False, sourc
     path = continuation.target(request, source)
     check_forever(request, path)
     _check_devices(request)
-    ui.note(f"seed {request.seed}")
+    ui.info(f"seed {request.seed}")
     start_time, load = time.monotonic(), Load()
     from pavdm_cli.generation import write
     from pavdm_cli.generation.config import resolve
@@ -179,7 +179,7 @@ def extend_video(request: Request, as_json: bool, only_plan: bool = False, sourc
     request = replace(request, seconds=None, frames=source.frames_to_make(request.spec.fps))
     config = resolve(with_threads(request, load))
     for line in (*notes, *continuation.suffix_notes(request, source, path), *write.start_notes(config, source)):
-        ui.warn(line)
+        ui.note(line)
     config = replace(config, given=write.frames_to_read(config, source))
     if only_plan:
         pixels = (source.copied + source.frames) * source.video.width * source.video.height
@@ -221,11 +221,11 @@ def report(
         _report_interrupt(message, hint, as_json, missing, path=path, frames=result.frames, exit_code=exit_code)
         raise typer.Exit(exit_code)
     for line in result.notes:
-        ui.warn(line)
+        ui.note(line)
     if result.stopped:
-        ui.note(f"stopped after {video_seconds:.1f} s of video")
+        ui.info(f"stopped after {video_seconds:.1f} s of video")
     speed = f"{result.frames / wall_seconds:.1f} frames/s"
-    ui.note(f"{pluralize(result.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")
+    ui.info(f"{pluralize(result.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")
     row = {
         "path": str(result.path),
         "frames": result.frames,
@@ -244,12 +244,12 @@ def _report_interrupt(
     message: str, hint: str, as_json: bool, missing: Sequence[int], **fields: str | int | None
 ) -> None:
     """Report what was saved and what is missing, even with --quiet: hours of work may be at stake."""
-    ui.note(message, always=True)
+    ui.info(message, always=True)
     if hint:
         ui.hint(hint)
     if missing:
         seeds = f"seed {missing[0]}" if len(missing) == 1 else f"seeds {missing[0]} to {missing[-1]}"
-        ui.note(f"not generated: {seeds}; --seed {missing[0]} -n {len(missing)} makes the rest", always=True)
+        ui.info(f"not generated: {seeds}; --seed {missing[0]} -n {len(missing)} makes the rest", always=True)
     if as_json:
         error = {"kind": "Interrupted", "message": message, "hint": hint}
         print(json.dumps({"error": error | fields | {"missing_seeds": list(missing)}}))

@@ -45,11 +45,11 @@ def check_stream(request: Request, as_json: bool, count: int = 1) -> None:
 def report_stream(result: Made, *, video_seconds: float, wall_seconds: float, exit_code: int) -> None:
     """Report the result on stderr. Raises: Exit where it was interrupted."""
     for line in result.notes:
-        ui.warn(line)
+        ui.note(line)
     if not result.whole:
-        ui.note(f"interrupted after {video_seconds:.1f} s of video", always=True)
+        ui.info(f"interrupted after {video_seconds:.1f} s of video", always=True)
         raise typer.Exit(exit_code)
     if result.stopped:
-        ui.note(f"stopped after {video_seconds:.1f} s of video")
+        ui.info(f"stopped after {video_seconds:.1f} s of video")
     speed = f"{result.frames / wall_seconds:.1f} frames/s"
-    ui.note(f"{pluralize(result.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")
+    ui.info(f"{pluralize(result.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")

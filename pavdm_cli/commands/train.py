@@ -190,7 +190,7 @@ def _run(train_options: TrainOptions, run: Callable[[ProcessGroup], Path]) -> No
     if train_options.threads:
         torch.set_num_threads(train_options.threads)
     with distributed.init_distributed(_torchrun_ranks(), pick_device(train_options.device)) as group:
-        say = ui.note if group.is_main else _ignore
+        say = ui.info if group.is_main else _ignore
         say(f"training in {train_options.folder}; Ctrl-C saves a checkpoint; rerun the same command to resume")
         try:
             path = run(group)
@@ -226,7 +226,7 @@ def _reporter(group: ProcessGroup) -> Reporter:
     from pavdm_cli import ui
     from pavdm_cli.training.finetune.runs import Reporter
 
-    return Reporter(ui.progress, ui.warn) if group.is_main else Reporter(_no_progress, _ignore)
+    return Reporter(ui.progress, ui.note) if group.is_main else Reporter(_no_progress, _ignore)
 
 
 def _ignore(*arguments: object) -> None:

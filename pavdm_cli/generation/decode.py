@@ -62,7 +62,7 @@ class ChunkDecoder:
             self._first = self.state.context
 
     def push(self, chunk: SampledChunk) -> Rendered:
-        """Decode a chunk. Raises: FaultyValues."""
+        """Decode a chunk. Raises: InvalidOutputError."""
         if self._decoder is None:
             self._decoder = checked_decoder(self.recovery, self.config.schedule.chunk, self.context())
             self._first = _to_host(self._decoder.waiting)

@@ -36,7 +36,7 @@ class Surroundings:
 
 
 def surroundings(config: GenerationConfig, model: ModelRunner, made: MadeVideo, span: Span) -> Surroundings:
-    """Stored latents if the video was generated with --keep-state, else re-encoded frames. Raises: FaultyValues."""
+    """Latents stored by --keep-state if there are any, else re-encoded frames. Raises: InvalidOutputError."""
     following = _following(config, span)
     latents = kept_latents(made.video.path, config)
     if latents is not None and (span.chunks.start or not made.continues):

@@ -11,7 +11,7 @@ from itertools import product
 
 import torch
 
-from pavdm_cli.errors import DeviceError, FaultyValues, PavdmError
+from pavdm_cli.errors import DeviceError, InvalidOutputError, PavdmError
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import SIZES
 from pavdm_cli.hub.weight_memory import free_bytes, gigabytes
@@ -282,8 +282,8 @@ def told(config: GenerationConfig, kept: Callable[[], str] = lambda: "no frames 
     """
     try:
         yield
-    except FaultyValues as error:
-        raise FaultyValues(f"{error.message}: {kept()}", error.hint) from None
+    except InvalidOutputError as error:
+        raise InvalidOutputError(f"{error.message}: {kept()}", error.hint) from None
     except PavdmError:
         raise
     except Exception as error:

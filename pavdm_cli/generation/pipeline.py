@@ -71,7 +71,7 @@ def latents(
     graphs: GraphPolicy | None = None,
     recovery: Recovery | None = None,
 ) -> Iterator[Tensor]:
-    """The video's chunks of latents, (1, chunk, C, h, w), each as soon as it is clean. Raises: FaultyValues.
+    """The video's chunks of latents, (1, chunk, C, h, w), each as soon as it is clean. Raises: InvalidOutputError.
 
     start: state after a clip or image (no warm-up then); graphs: defaults to `graphs_of`.
     """
@@ -108,7 +108,7 @@ def generated(
     graphs: GraphPolicy | None,
     recovery: Recovery,
 ) -> Iterator[SampledChunk]:
-    """Every chunk of latents, including the warm-up. Raises: FaultyValues."""
+    """Every chunk of latents, including the warm-up. Raises: InvalidOutputError."""
     levels = levels_of(config).to(model.device)
     solver = build_solver(config.solver, levels)
     noise = seeded_noise(config.seed, model.noise_shape())

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from pavdm_cli.errors import FaultyValues
+from pavdm_cli.errors import InvalidOutputError
 from pavdm_cli.generation.reencode import reencode
 from pavdm_cli.models.adapter import Stream
 from pavdm_cli.models.runner import ModelRunner, precision_of
@@ -48,7 +48,7 @@ class Recovery:
         return self.model.spec.latent_limit
 
     def transformed(self, chunk: int, made: T, values: Callable[[T], Tensor], again: Callable[[], T]) -> T:
-        """Return `made` if valid, else recompute it in float32. Raises: FaultyValues."""
+        """Return `made` if valid, else recompute it in float32. Raises: InvalidOutputError."""
         self.chunk = chunk = chunk - self.warmup
         if not (found := fault(values(made), self.limit)):
             return made
@@ -57,7 +57,7 @@ class Recovery:
         return made
 
     def reencoded(self, latents: Tensor) -> Tensor:
-        """`reencode` with a float32 retry. Raises: FaultyValues."""
+        """`reencode` with a float32 retry. Raises: InvalidOutputError."""
         made = reencode(self.model, latents)
         if found := fault(made, self.limit):
             made = reencode(self.model.upcast("vae"), latents)
@@ -65,13 +65,13 @@ class Recovery:
         return made
 
     def judge(self, part: str, chunk: int, found: tuple[str, str], dtype: str) -> None:
-        """Note a successful retry, or raise. Raises: FaultyValues."""
+        """Note a successful retry, or raise. Raises: InvalidOutputError."""
         where = self._place(chunk)
         if not found[1]:
             self.notes.append(f"the {part} produced {found[0]} {where}; recomputed in float32")
             return
         tried = "twice in float32" if dtype == "float32" else f"in {dtype} and again in float32"
-        raise FaultyValues(f"the {part} produced {found[1]} {where}, {tried}", HINT)
+        raise InvalidOutputError(f"the {part} produced {found[1]} {where}, {tried}", HINT)
 
     def _place(self, chunk: int) -> str:
         if chunk >= 0:
@@ -110,7 +110,7 @@ class CheckedDecoder:
 
     @torch.no_grad()
     def push(self, latents: Tensor) -> Tensor:  # (1, T, C, h, w) -> (1, n, 3, H, W)
-        """Raises: FaultyValues."""
+        """Raises: InvalidOutputError."""
         chunk, self.done = self.done // self.chunk_size, self.done + latents.shape[1]
         every = latents if self.waiting is None else torch.cat([self.waiting, latents], dim=1)
         frames = self.stream.push(latents)
@@ -136,7 +136,7 @@ def checked_decoder(recovery: Recovery, chunk_size: int, context: Tensor | None)
 
 
 def check_encoded(latents: Tensor, limit: float) -> Tensor:
-    """Validate encoded latents and return them. Raises: FaultyValues."""
+    """Validate encoded latents and return them. Raises: InvalidOutputError."""
     if found := fault(latents, limit):
-        raise FaultyValues(f"the encoder produced {found} for the conditioning frames", HINT)
+        raise InvalidOutputError(f"the encoder produced {found} for the conditioning frames", HINT)
     return latents
