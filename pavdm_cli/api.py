@@ -118,7 +118,7 @@ class Model:
             check_types(values, declared)
         return build_request(values)
 
-    def open(self, config: GenerationConfig) -> tuple[GenerationConfig, ModelRunner]:
+    def prepare(self, config: GenerationConfig) -> tuple[GenerationConfig, ModelRunner]:
         """Load the model if needed; returns the configuration adjusted to fit in memory, and the model.
 
         Raises: UsageError, ModelError, DeviceError.
@@ -147,7 +147,7 @@ class Video:
 
         For a continuation: only the new frames, at the source's frame rate.
         """
-        for chunk in self._chunks(*self.model.open(self._config())):
+        for chunk in self._chunks(*self.model.prepare(self._config())):
             yield from chunk
 
     def _chunks(self, config: GenerationConfig, runner: ModelRunner) -> Iterator[Any]:
@@ -164,7 +164,7 @@ class Video:
         if self.request.endless:
             raise UsageError("an endless video cannot be saved", "iterate over frames() instead, or set a length")
         output = replace(self.request.output, path=check_output(Path(path), force), force=force)
-        config, runner = self.model.open(self._config())
+        config, runner = self.model.prepare(self._config())
         watch = write.Watch(lambda frames: None, lambda: False)
         if self.source:
             return write.extend(config, runner, self.source, output, watch).path

@@ -179,7 +179,7 @@ def test_a_stop_finishes_the_chunk_and_prints_the_command_that_continues(
     assert process.returncode == code, err
     assert {row["state"] for row in rows(out).values()} == {"queued"}
     hint = err.splitlines()[-1]
-    assert "2 jobs left, 0 failed" in err
+    assert "2 jobs remaining, 0 failed" in err
     command = shlex.split(hint.partition("`")[2].partition("`")[0])
     assert command == ["pavdm", *LONG]
     assert json.loads(out)["continue"] == shlex.join(command)

@@ -53,7 +53,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class JobStatus:
     """Where a job stands: its last attempt, and how many were in vain since this process began."""
 
     kind: Kind
@@ -91,20 +91,20 @@ class Queue:
             path.unlink(missing_ok=True)
         _replace(self._job_path(job), json.dumps(to_json(job)))
 
-    def standing(self, name: str) -> Standing:
+    def standing(self, name: str) -> JobStatus:
         """Where a job stands now."""
         attempts, now = list(self._history(name)), _touch(self.pulse)
         if not attempts:
-            return Standing("queued")
+            return JobStatus("queued")
         (last, written), tries = attempts[-1], self._vain(attempts, now)
         if last.state == "done" and (self.folder / name).exists() and not (self.force and written < self.began):
-            return Standing("done", last, tries)
+            return JobStatus("done", last, tries)
         if last.state == "running" and _lives(last, now - written):
-            return Standing("running", last, tries)
+            return JobStatus("running", last, tries)
         ended = last.state in ("failed", "running")
-        return Standing("failed" if ended and tries >= TRIES else "queued", last, tries)
+        return JobStatus("failed" if ended and tries >= TRIES else "queued", last, tries)
 
-    def claim(self, name: str, standing: Standing, threads: int) -> Attempt | None:
+    def claim(self, name: str, standing: JobStatus, threads: int) -> Attempt | None:
         """Begin an attempt at a job; None if another process was first."""
         before = standing.attempt
         attempt = Attempt(before.number + 1 if before else 1, self.owner, threads=threads)

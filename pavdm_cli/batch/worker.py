@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pavdm_cli.batch.job import Job
-from pavdm_cli.batch.queue import Attempt, Queue, Standing
+from pavdm_cli.batch.queue import Attempt, JobStatus, Queue
 from pavdm_cli.batch.render import Models, render
 from pavdm_cli.generation.write import Watch
 from pavdm_cli.runtime.diagnose import diagnose, find_interrupt
@@ -24,7 +24,7 @@ POLL = 1.0  # seconds between looks at jobs that other workers have
 class Listener:
     """Who is told what workers do."""
 
-    seen: Callable[[Job, Standing], None] = lambda job, standing: None  # where a job stands, in whichever process
+    seen: Callable[[Job, JobStatus], None] = lambda job, standing: None  # where a job stands, in whichever process
     progress: Callable[[Job, int], None] = lambda job, frames: None  # frames of this worker's job that are safe
     failed: Callable[[Job, Attempt], None] = lambda job, attempt: None
 
@@ -84,7 +84,7 @@ def claim(
     threads: Callable[[], int],
 ) -> tuple[Job, Attempt] | None:
     """A job that now belongs to this process: one for the loaded model, else any, else one that failed before."""
-    others: list[tuple[Job, Standing]] = []
+    others: list[tuple[Job, JobStatus]] = []
     for job in (job for job in jobs if job.name not in settled):
         standing = queue.standing(job.name)
         listener.seen(job, standing)
@@ -102,7 +102,7 @@ def claim(
     return None
 
 
-def threads_of(job: Job, standing: Standing, threads: Callable[[], int]) -> int:
+def threads_of(job: Job, standing: JobStatus, threads: Callable[[], int]) -> int:
     """A job's own number of threads, else that of the attempt before: it changes the last bits of a video."""
     before = standing.attempt.threads if standing.attempt else 0
     return job.request.execution.threads or before or threads()

@@ -237,7 +237,7 @@ def _end(rows: Sequence[dict[str, Any]], stop: Stop) -> None:
     failed_jobs = [row for row in rows if row["state"] == "failed"]
     if left and WORKER not in os.environ:
         ui.info(f"{pluralize(len(left), 'job')} remaining, {len(failed_jobs)} failed", always=True)
-        ui.hint(f"`{_same_command()}` continues")
+        ui.hint(f"run `{_same_command()}` to continue")
     if stop():
         raise typer.Exit(stop.exit_code)
     if failed_jobs or left:

@@ -10,7 +10,7 @@ from pavdm_cli import ui
 from pavdm_cli.batch.job import Job
 
 if TYPE_CHECKING:
-    from pavdm_cli.batch.queue import Attempt, Standing
+    from pavdm_cli.batch.queue import Attempt, JobStatus
     from pavdm_cli.batch.worker import Listener
 
 
@@ -23,7 +23,7 @@ class BatchProgress:
         self.done: set[str] = set()
         self.taken_over: set[str] = set()
 
-    def on_status(self, job: Job, standing: Standing) -> None:
+    def on_status(self, job: Job, standing: JobStatus) -> None:
         """Update a job's progress, whichever process renders it."""
         if standing.kind == "done":
             self.done.add(job.name)
@@ -32,7 +32,7 @@ class BatchProgress:
             self.update(job, standing.attempt.frames)
             self._note_takeover(job, standing)
 
-    def _note_takeover(self, job: Job, standing: Standing) -> None:
+    def _note_takeover(self, job: Job, standing: JobStatus) -> None:
         """Note once that the job of a dead process is being taken over."""
         if standing.kind == "queued" and standing.attempt and standing.attempt.state == "running":
             if job.name not in self.taken_over:
