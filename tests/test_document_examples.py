@@ -48,7 +48,7 @@ def test_the_configuration_in_the_documents_is_sound(folder: Path) -> None:
     Path("pavdm.toml").write_text(block)
     assert pavdm("models", "path", "pocket").code == 0
     Path("pavdm.toml").write_text(block + "\n[batch]\nseconds = -1\nstepz = 3")
-    assert "[batch] there is no option 'stepz'" in pavdm("models", "path", "pocket").err
+    assert "[batch] unknown option 'stepz'" in pavdm("models", "path", "pocket").err
 
 
 def shell(script: str) -> str:
