@@ -65,8 +65,8 @@ def record(config: GenerationConfig, output: Output) -> list[Sample]:
         print(f"{done}/{config.frames} frames", end="\r", file=sys.stderr, flush=True)
 
     model = pipeline.open_model(config)
-    result = write.record(config, model, output, write.Watch(count_frames, lambda: False))
-    assert result.whole
+    result = write.write_video(config, model, output, write.RunControl(count_frames, lambda: False))
+    assert result.is_complete
     return samples
 
 

@@ -61,7 +61,7 @@ def make_source(number: int, model: ModelRunner | None, chunks: int = CHUNKS) ->
     values = {"prompt": PROMPTS[number % len(PROMPTS)], "frames": 4 * chunks, "seed": SEED + number, "threads": 1}
     config = resolve(build_request(values | {"device": "cpu"}))
     model = model or pipeline.open_model(config)
-    sampled = list(pipeline.sampled(config, model))
+    sampled = list(pipeline.sample_chunks(config, model))
     latents = torch.cat([chunk.latents for chunk in sampled], dim=1)
     return SourceVideo(config, model, sampled, latents, decode(model, latents))
 
@@ -77,7 +77,9 @@ def remake_span(source: SourceVideo, span: range, seed: int, joins: bool) -> Pix
     config, size = source.config, source.config.schedule.chunk
     first, stop = config.warmup + span.start, config.warmup + span.stop
     schedule = with_right_context(config.schedule, stop, size, first) if joins else config.schedule
-    start = state_from_clip(schedule, source.latents[:, : size * span.start], pipeline.levels_of(config).sigmas, first)
+    start = state_from_clip(
+        schedule, source.latents[:, : size * span.start], pipeline.make_levels(config).sigmas, first
+    )
     after = source.latents[:, size * span.stop :]
     start = replace(start, right_context=after[:, :size].clone() if joins else None)
     changed = replace(config, schedule=schedule, seed=seed, frames=4 * span.stop)

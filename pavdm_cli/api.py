@@ -19,7 +19,7 @@ from pavdm_cli.generation import extend as continuation
 from pavdm_cli.generation import image_start, pipeline, write
 from pavdm_cli.generation.checks import check
 from pavdm_cli.generation.config import GenerationConfig, resolve
-from pavdm_cli.generation.loaded import Loaded, load
+from pavdm_cli.generation.loaded import LoadedRunner, load
 from pavdm_cli.generation.request import Extension, Output, Request, build_request, frame_size, names_of
 from pavdm_cli.models import registry
 from pavdm_cli.models.execution import ExecutionConfig
@@ -87,7 +87,7 @@ class Model:
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         self.name, self.options = name, options
-        self._loaded_model: Loaded | None = None
+        self._loaded_model: LoadedRunner | None = None
 
     def generate(self, prompt: str, **options: Any) -> Video:
         """Same as the function `generate`."""
@@ -105,7 +105,7 @@ class Model:
         source = continuation.open_source(request)
         request, _ = continuation.with_prompt(request, source)
         check(request)
-        frames = source.frames_to_make(request.spec.fps)
+        frames = source.frames_to_generate(request.spec.fps)
         return Video(self, replace(request, seconds=None, frames=frames), source)
 
     def _request(self, prompt: str, options: dict[str, Any], **overrides: Any) -> Request:
@@ -152,11 +152,11 @@ class Video:
 
     def _chunks(self, config: GenerationConfig, runner: ModelRunner) -> Iterator[Any]:
         if self.source:
-            end = from_bytes(write.end_of(config, self.source).frames())
-            start = pipeline.start_from(config, runner, end, self.source.extension.start == "noised")
-            return continuation.at_rate(pipeline.frames(config, runner, start), config.spec.fps, self.source)
+            end = from_bytes(write.last_frames(config, self.source).frames())
+            start = pipeline.state_after_clip(config, runner, end, self.source.extension.start == "noised")
+            return continuation.resample_frames(pipeline.frames(config, runner, start), config.spec.fps, self.source)
         if self.request.image:
-            return image_start.frames_from(config, runner, read_image(self.request.image))
+            return image_start.frames_from_image(config, runner, read_image(self.request.image))
         return pipeline.frames(config, runner)
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
@@ -165,18 +165,22 @@ class Video:
             raise UsageError("an endless video cannot be saved", "iterate over frames() instead, or set a length")
         output = replace(self.request.output, path=check_output(Path(path), force), force=force)
         config, runner = self.model.prepare(self._config())
-        watch = write.Watch(lambda frames: None, lambda: False)
+        watch = write.RunControl(lambda frames: None, lambda: False)
         if self.source:
             return write.extend(config, runner, self.source, output, watch).path
         image = read_image(self.request.image) if self.request.image else None
-        return write.record(config, runner, output, watch, image).path
+        return write.write_video(config, runner, output, watch, image).path
 
     def _config(self) -> GenerationConfig:
         """The resolved configuration of the video. Raises: UsageError, DeviceError."""
         config = resolve(self.request)
         if self.source:
-            return replace(config, given=write.frames_to_read(config, self.source))
-        return replace(config, given=image_start.frames_given(config)) if self.request.image else config
+            return replace(config, num_conditioning_frames=continuation.frames_to_read(config, self.source))
+        return (
+            replace(config, num_conditioning_frames=image_start.num_image_frames(config))
+            if self.request.image
+            else config
+        )
 
 
 def _check_names(model: str, options: dict[str, Any], extra: frozenset[str] = frozenset()) -> None:

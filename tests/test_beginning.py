@@ -138,7 +138,9 @@ def job_of(
 
 
 def video(job: GenerationConfig, model=None, still: StillImage | None = None) -> np.ndarray:
-    return np.concatenate(list(image_start.frames_from(job, model or pipeline.open_model(job), still or picture())))
+    return np.concatenate(
+        list(image_start.frames_from_image(job, model or pipeline.open_model(job), still or picture()))
+    )
 
 
 @pytest.mark.parametrize("method", ["pa", "rn", *integration("rw", "fifo")])

@@ -17,7 +17,8 @@ from pavdm_cli.commands import run
 from pavdm_cli.errors import DeviceError
 from pavdm_cli.generation import memory_plan, memory_report, pipeline, provenance, write
 from pavdm_cli.generation.config import GenerationConfig, resolve
-from pavdm_cli.generation.decode import Rendered
+from pavdm_cli.generation.decode import RenderedChunk
+from pavdm_cli.generation.device_errors import report_device_errors
 from pavdm_cli.generation.request import Output, Request
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.memory_tracker import MemoryTracker, emulate_device
@@ -61,7 +62,7 @@ def test_a_real_run_holds_what_was_counted_without_contents(folder, cfg_batching
     wanted = job(
         folder, execution=ExecutionConfig(cfg_batching=cfg_batching, context_cache="reuse" if reuse else "recompute")
     )
-    shown = memory_plan.shown_of(wanted)
+    shown = memory_plan.largest_step(wanted)
     assert (shown.noisy, shown.clean) == (30, 5)
     drawn, model = meta_of(wanted, CPU), pipeline.open_model(wanted)
     counted, held = estimate_sampling_memory(drawn, shown, CPU), estimate_sampling_memory(model, shown, CPU)
@@ -73,9 +74,9 @@ def test_a_real_run_holds_what_was_counted_without_contents(folder, cfg_batching
 @pytest.mark.parametrize("asked", [{"cache_modulation": False, "overlap_decode": "on"}, {"offload": "model"}, {}])
 def test_graphs_are_counted_where_steps_are_recorded(folder, asked):
     edited = job(folder, method="rn", edit_ratio=0.0 if asked else 0.3, cfg_batching="batched", **asked)
-    assert memory_plan.shown_of(edited).execution.cuda_graphs == "off"
+    assert memory_plan.largest_step(edited).execution.cuda_graphs == "off"
     plain = job(folder, cfg_batching="batched")
-    assert memory_plan.shown_of(plain).execution.cuda_graphs == "auto"
+    assert memory_plan.largest_step(plain).execution.cuda_graphs == "auto"
 
 
 def test_offloading_is_named_without_the_options_that_it_does_not_go_with(folder, gpu):
@@ -135,7 +136,7 @@ def gpu(monkeypatch):
     """As much free memory as a test likes, on a GPU that is not there; the host has plenty."""
     free = {"cuda": 10**12, "cpu": 10**12}
     monkeypatch.setattr(memory_plan, "free_bytes", lambda device: free[device.type])
-    monkeypatch.setattr(memory_plan, "SPARE", {"cuda": 0, "cpu": 0})
+    monkeypatch.setattr(memory_plan, "RESERVED", {"cuda": 0, "cpu": 0})
     return free
 
 
@@ -147,7 +148,7 @@ def on_gpu(folder: Path, options: dict[str, object] | None = None, **given: obje
     return replace(on_cuda, open_switches=on_cpu.open_switches, options=options or {})
 
 
-def chosen(found: memory_plan.Budget) -> tuple[str, int, str]:
+def chosen(found: memory_plan.MemoryPlan) -> tuple[str, int, str]:
     switches = found.config.execution
     return switches.cfg_batching, switches.decode_batch, switches.vae_tiling
 
@@ -270,20 +271,22 @@ def test_a_lack_of_memory_in_a_run_is_one_line_and_what_is_finished_is_kept(erro
     raised = RuntimeError(error) if isinstance(error, str) else error
 
     def short(*given: object, **options: object):
-        yield Rendered(np.zeros((17, 64, 72, 3), np.uint8), None, None)
+        yield RenderedChunk(np.zeros((17, 64, 72, 3), np.uint8), None, None)
         raise raised
 
-    monkeypatch.setattr(write, "rendered", short)
+    monkeypatch.setattr(write, "render_chunks", short)
     wanted = job(folder)
     model = pipeline.open_model(wanted)
     with pytest.raises(DeviceError, match=r"ran out of memory: kept .*v\.partial\.mp4, 17 frames") as caught:
-        write.record(wanted, model, Output(tmp_path / "v.mp4"), write.Watch(lambda count: None, lambda: False))
+        write.write_video(
+            wanted, model, Output(tmp_path / "v.mp4"), write.RunControl(lambda count: None, lambda: False)
+        )
     assert "--offload model, --offload sequential, --cfg-batching sequential" in caught.value.hint
     assert (tmp_path / "v.partial.mp4").stat().st_size > 500
 
 
 def test_other_errors_stay_what_they_are(folder):
-    with pytest.raises(RuntimeError, match="a shape"), memory_plan.told(job(folder)):
+    with pytest.raises(RuntimeError, match="a shape"), report_device_errors(job(folder)):
         raise RuntimeError("a shape does not fit")
 
 

@@ -32,11 +32,11 @@ def test_a_real_codec_holds_what_was_counted_without_contents(folder):
 
 
 def test_what_is_encoded_first_stays_within_its_budget_and_near_it(folder):
-    wanted = replace(job(folder), given=51)
+    wanted = replace(job(folder), num_conditioning_frames=51)
     parts = memory_plan.choose(wanted).places[0].parts
     model, clip = pipeline.open_model(wanted), torch.zeros(51, 3, 64, 72)
     with MemoryTracker() as live:
-        pipeline.start_from(wanted, model, clip, noised=True)
+        pipeline.state_after_clip(wanted, model, clip, noised=True)
     assert 0.9 * parts["activations of the VAE"][1] < live.peak < 1.1 * parts["activations of the VAE"][1]
     assert parts["given frames"] == (0, clip.nbytes, 0, 0)
     assert parts["transformer"][1] == parts["transformer"][2]
@@ -59,7 +59,10 @@ def test_frames_that_are_encoded_anew_between_steps_are_planned_beside_what_lies
 
 
 def test_the_window_is_full_at_once_only_where_that_much_is_given(folder):
-    shown = [memory_plan.shown_of(replace(job(folder, frames=17), given=given)) for given in (0, 1, 17, 51, 119, 1700)]
+    shown = [
+        memory_plan.largest_step(replace(job(folder, frames=17), num_conditioning_frames=given))
+        for given in (0, 1, 17, 51, 119, 1700)
+    ]
     assert [(one.noisy, one.clean) for one in shown] == [(5, 0), (5, 0), (5, 5), (15, 5), (30, 5), (30, 5)]
 
 
@@ -83,9 +86,9 @@ def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_refused_by_the_name
         return VAEMemory(coded[0] * decode_batch * 10**8, 0, 0)
 
     monkeypatch.setattr(memory_plan, "_count_coding", counted)
-    wanted = replace(on_gpu(folder), given=17)
+    wanted = replace(on_gpu(folder), num_conditioning_frames=17)
     gpu["cuda"] = 2 * 10**9
-    assert chosen(memory_plan.choose(replace(wanted, given=0)))[1] == 4
+    assert chosen(memory_plan.choose(replace(wanted, num_conditioning_frames=0)))[1] == 4
     found = memory_plan.choose(wanted)
     assert (found.fits, chosen(found)[1:]) == (True, (1, "off"))
     gpu["cuda"] = 10**9

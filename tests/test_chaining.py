@@ -86,7 +86,7 @@ def watch(job: GenerationConfig, monkeypatch: pytest.MonkeyPatch, clip: Tensor |
     with monkeypatch.context() as patch:
         patch.setattr(type(model), "denoiser", watching)
         patch.setattr(model.vae, "encode", codec)
-        start = None if clip is None else pipeline.start_from(job, model, clip, noised=False)
+        start = None if clip is None else pipeline.state_after_clip(job, model, clip, noised=False)
         video = np.concatenate(list(pipeline.frames(job, model, start)))
     return Run(job, codec, video, shown)
 
@@ -228,7 +228,7 @@ def test_under_rw_open_sora_is_shown_latents_noised_anew_at_every_step(folder, m
     assert len(run.video) == run.job.frames
     model = pipeline.open_model(run.job)
     before = next(pipeline.latents(run.job, model))[:, -5:]
-    sigmas, noise = pipeline.levels_of(run.job).sigmas, pipeline.seeded_noise(1, model.noise_shape())
+    sigmas, noise = pipeline.make_levels(run.job).sigmas, pipeline.seeded_noise(1, model.noise_shape())
     for now, (overlap, level) in enumerate(run.shown, 2):
         fresh = torch.stack([noise(index, now) for index in range(5, 10)], dim=1)
         torch.testing.assert_close(overlap, add_noise(before, fresh, sigmas[level]))

@@ -11,7 +11,7 @@ import pytest
 from support.clips import ClipSpec, greys, make
 from support.command import pavdm
 
-from pavdm_cli.generation.extend import at_rate
+from pavdm_cli.generation.extend import resample_frames
 
 WORDS = ("-p", "a red ball", "--frames", "2", "--seed", "1", "--threads", "1", "--steps", "6")
 
@@ -54,6 +54,6 @@ def test_a_frame_every_half_hour_is_refused(tmp_path: Path) -> None:
 def test_a_frame_shown_for_several_frames_of_the_source_is_one_object():
     source = SimpleNamespace(frames=11, video=SimpleNamespace(rate=Fraction(24)))
     chunks = list(np.arange(4, dtype=np.uint8).reshape(2, 2, 1, 1, 1))
-    shown = [frame for chunk in at_rate(chunks, 8, source) for frame in chunk]
+    shown = [frame for chunk in resample_frames(chunks, 8, source) for frame in chunk]
     assert [int(frame.item()) for frame in shown] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
     assert len({id(frame) for frame in shown}) == 4

@@ -31,7 +31,7 @@ from support import clips, published
 from support.command import pavdm
 
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.decode import Rendered
+from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.sampling.loop import SampledChunk
 from pavdm_cli.video.write import segmented
 
@@ -96,16 +96,16 @@ class Digest:
 def watch(patch: pytest.MonkeyPatch) -> dict[str, Digest]:
     """Digests of all latents that are decoded into the output, and all frames that reach its encoder, from now on."""
     digests = {"latents": Digest(), "frames": Digest()}
-    decoded, encode_frame = pipeline.decoded, segmented.SegmentedEncoder.encode
+    decoded, encode_frame = pipeline.decode_chunks, segmented.SegmentedEncoder.encode
 
-    def decode(job: Any, runs: Iterator[SampledChunk], *rest: Any) -> Iterator[Rendered]:
+    def decode(job: Any, runs: Iterator[SampledChunk], *rest: Any) -> Iterator[RenderedChunk]:
         return decoded(job, add_latents(digests["latents"], runs), *rest)
 
     def encode_and_add(encoder: segmented.SegmentedEncoder, frame: np.ndarray | av.VideoFrame, time: int) -> None:
         digests["frames"].add(frame.to_ndarray() if isinstance(frame, av.VideoFrame) else frame)
         encode_frame(encoder, frame, time)
 
-    patch.setattr(pipeline, "decoded", decode)
+    patch.setattr(pipeline, "decode_chunks", decode)
     patch.setattr(segmented.SegmentedEncoder, "encode", encode_and_add)
     return digests
 

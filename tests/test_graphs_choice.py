@@ -84,12 +84,12 @@ def test_graphs_on_are_refused_beside_what_rules_them_out_and_auto_says_what_tha
     assert caught.value.exit_code == 2
     job = config("auto")
     on_cuda = SimpleNamespace(device=torch.device("cuda"), residual_values=lambda scale: 9216)
-    graphs = pipeline.graphs_of(job, on_cuda)
+    graphs = pipeline.choose_graph_policy(job, on_cuda)
     assert graphs is not None
     assert_same(states(pa(6, 6, 2), Mixing(), None), states(pa(6, 6, 2), Mixing(), graphs))
     assert graphs.count == 0
     assert re.match(f"no CUDA graphs: incompatible with {option}", graphs.note)
-    assert pipeline.graphs_of(config("off"), on_cuda) is None
+    assert pipeline.choose_graph_policy(config("off"), on_cuda) is None
 
 
 def test_auto_records_the_steps_that_launching_holds_up(monkeypatch: pytest.MonkeyPatch) -> None:

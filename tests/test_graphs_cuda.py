@@ -71,7 +71,7 @@ def test_pocket_replayed_is_pocket_and_its_graphs_are_small(method: str, overlap
 
     model = pipeline.open_model(job("off"))
     eager = list(pipeline.latents(job("off"), model))
-    graphs = pipeline.graphs_of(job("on"), model)
+    graphs = pipeline.choose_graph_policy(job("on"), model)
     assert graphs is not None
     for left, right in zip(eager, pipeline.latents(job("on"), model, graphs=graphs), strict=True):
         assert torch.equal(left, right)
@@ -84,10 +84,10 @@ def test_no_step_waits_for_anything_while_the_window_fills_stays_full_and_emptie
     job = resolve(make_request("a red ball over hills", frames=96, device="cuda"))
     chunks = job.schedule.capacity + 3
     model = pipeline.open_model(job)
-    levels = pipeline.levels_of(job).to("cuda")
+    levels = pipeline.make_levels(job).to("cuda")
     denoiser = model.denoiser(job.formatted_prompt.text, job.schedule, levels, job.guidance_scale, EXECUTION)
     fresh = torch.ones(model.noise_shape())  # on the host, as all noise
-    graphs = pipeline.graphs_of(job, model)
+    graphs = pipeline.choose_graph_policy(job, model)
     steps = denoise(job.schedule, denoiser, lambda *_: fresh, euler(levels), chunks=chunks, graphs=graphs)
     next(steps)  # the graphs are recorded here
     torch.cuda.set_sync_debug_mode("error")

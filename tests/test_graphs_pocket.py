@@ -160,8 +160,8 @@ def test_how_many_graphs_there_are_and_what_they_hold_is_told(tmp_path: Path, mo
     monkeypatch.setattr(pipeline, "choose_graphs", lambda *asked: graphs)
     sampling = {"steps": 4, "window": 4, "device": "cpu", "threads": 1}
     job = resolve(make_request("a red ball over hills", frames=16, **sampling))
-    watch = write.Watch(lambda frames: None, lambda: False)
-    made = write.record(job, pipeline.open_model(job), Output(tmp_path / "video.mp4"), watch)
+    watch = write.RunControl(lambda frames: None, lambda: False)
+    made = write.write_video(job, pipeline.open_model(job), Output(tmp_path / "video.mp4"), watch)
     assert graphs.count > 0
     assert made.notes == (f"{graphs.count} CUDA graphs of {graphs.bytes / 2**20:.0f} MB",)
 

@@ -15,7 +15,7 @@ from support.clips import greys, make
 from support.command import pavdm
 
 from pavdm_cli.generation import write as record
-from pavdm_cli.generation.decode import Rendered, RenderState
+from pavdm_cli.generation.decode import RenderedChunk, RenderState
 from pavdm_cli.runtime import signals as stop_module
 from pavdm_cli.runtime.signals import stop_requested
 from pavdm_cli.sampling.loop import SamplerState
@@ -86,10 +86,10 @@ def test_a_terminal_that_nohup_lets_close_stops_nothing() -> None:
         assert not stopped()
 
 
-def seventeen_frames() -> Rendered:
+def seventeen_frames() -> RenderedChunk:
     nothing = torch.zeros(1, 0, 1, 1, 1)
     state = RenderState(SamplerState(1, range(1), nothing, nothing, nothing), None, None, latents=0, frames=17)
-    return Rendered(np.zeros((17, 64, 96, 3), np.uint8), None, state)
+    return RenderedChunk(np.zeros((17, 64, 96, 3), np.uint8), None, state)
 
 
 @pytest.mark.parametrize("at", ["in a chunk", "after one", "in an input"])
@@ -104,12 +104,12 @@ def test_a_second_interrupt_tells_what_is_kept(at: str, tmp_path: Path, monkeypa
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(record, "rendered", pressed)
+    monkeypatch.setattr(record, "render_chunks", pressed)
     said = pavdm("generate", *QUICK, "v.mp4")
     assert (said.code, said.out) == (130, "")
     assert "interrupted: kept v.partial.mp4, 17 frames\nhint: `pavdm resume v.mp4` continues it" in said.err
     if at == "in an input":
-        monkeypatch.setattr(record, "_written", written)
+        monkeypatch.setattr(record, "write_chunks", written)
     said = pavdm("extend", "v.partial.mp4", "--frames", "400", "--threads", "1", "-o", "more.mp4")
     assert (said.code, said.out) == (130, "")
     if at == "in an input":

@@ -14,7 +14,7 @@ from support.tiny import tiny_pocket
 from torch import Tensor
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation.checks import check_sampling, schedule_of
+from pavdm_cli.generation.checks import build_schedule, check_sampling
 from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.request import Request
 from pavdm_cli.models.stdit.denoiser import compute_modulation, with_full_context, with_kv_cache
@@ -142,8 +142,8 @@ def test_the_sink_of_a_continuation_is_of_its_own_chunks() -> None:
 
 
 def test_one_clean_chunk_is_the_schedule_as_before() -> None:
-    assert schedule_of(make_request()) == schedule_of(make_request(context=1, sink=0)) == pa(12, 12, 2)
-    assert schedule_of(make_request(context=0)) == pa(12, 12, 2, context=False)
+    assert build_schedule(make_request()) == build_schedule(make_request(context=1, sink=0)) == pa(12, 12, 2)
+    assert build_schedule(make_request(context=0)) == pa(12, 12, 2, context=False)
 
 
 def test_sinks_are_the_first_chunks_that_are_shown() -> None:

@@ -62,14 +62,14 @@ def test_the_last_seed_is_checked_before_the_first_video():
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize("kept", [0, 4])
 def test_an_interrupt_keeps_what_is_done_and_names_the_missing_seeds(kept, as_json, monkeypatch):
-    plain = write.record
+    plain = write.write_video
 
     def interrupted(job, model, output, watch, still=None):
         if job.seed < 8:
             return plain(job, model, output, watch, still)
-        return write.Made(output.path, kept, False, {})
+        return write.WriteResult(output.path, kept, False, {})
 
-    monkeypatch.setattr(write, "record", interrupted)
+    monkeypatch.setattr(write, "write_video", interrupted)
     words = ("generate", PROMPT, *QUICK, "-n", "4", "-o", "ball.mp4", *["--json"] * as_json, "-q")
     code, out, err = pavdm(*words)
     assert code == 130
@@ -83,14 +83,14 @@ def test_an_interrupt_keeps_what_is_done_and_names_the_missing_seeds(kept, as_js
 
 
 def test_a_signal_between_two_videos_stops_after_the_first(monkeypatch):
-    plain = write.record
+    plain = write.write_video
 
     def whole(job, model, output, watch, still=None):
         made = plain(job, model, output, watch, still)
-        watch.stopped.receive(2, None)
+        watch.should_stop.receive(2, None)
         return made
 
-    monkeypatch.setattr(write, "record", whole)
+    monkeypatch.setattr(write, "write_video", whole)
     code, out, err = pavdm("generate", PROMPT, *QUICK, "-n", "2")
     assert (code, len(out.splitlines())) == (130, 1)
     assert "not generated: seed 8; --seed 8 -n 1 makes the rest" in err

@@ -56,7 +56,7 @@ def test_pocket_too_can_be_offloaded():
 def test_a_clip_is_encoded_by_weights_that_come_for_it(folder):
     clip = torch.rand(34, 3, 64, 72, generator=torch.Generator().manual_seed(2))
     starts = [
-        pipeline.start_from(wanted, pipeline.open_model(wanted), clip, False)
+        pipeline.state_after_clip(wanted, pipeline.open_model(wanted), clip, False)
         for wanted in (job(folder), job(folder, offload="model"))
     ]
     assert torch.equal(starts[0].context, starts[1].context)

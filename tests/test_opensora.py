@@ -167,12 +167,12 @@ def test_a_clip_goes_on_from_its_last_group_or_its_last_window_noised(noised, fo
     wanted = job(folder, 20)
     model = pipeline.open_model(wanted)
     clip = torch.rand(51, 3, 64, 72, generator=torch.Generator().manual_seed(2))
-    start = pipeline.start_from(wanted, model, clip, noised)
+    start = pipeline.state_after_clip(wanted, model, clip, noised)
     assert start.context.shape[1] == 5
     assert start.window.shape[1] == (10 if noised else 0)
     made = np.concatenate(list(pipeline.frames(wanted, model, start)))
     assert made.shape == (20, 64, 72, 3)
-    again = pipeline.start_from(wanted, model, clip, noised)
+    again = pipeline.state_after_clip(wanted, model, clip, noised)
     assert torch.equal(again.context, start.context)
 
 

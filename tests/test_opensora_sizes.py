@@ -69,7 +69,7 @@ SIDES = [(64, 64), (64, 72), (72, 64), (88, 104), (240, 424), (424, 240), (720, 
 def test_timesteps_follow_every_size_and_window_as_in_the_released_code(size, steps, window, chunk, folder):
     job = job_of(folder, size, steps=steps, window=window, chunk=chunk)
     want = torch.tensor(released(steps, size, window, chunk))
-    torch.testing.assert_close(pipeline.levels_of(job).sigmas[:-2], want, rtol=0, atol=1e-6)
+    torch.testing.assert_close(pipeline.make_levels(job).sigmas[:-2], want, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(64, 72), (72, 64), (88, 104), (120, 64), *map(parse_size, ("144p", "240p"))])
@@ -129,7 +129,7 @@ def test_two_prompts_in_a_batch_with_guidance_and_warped_timesteps_are_what_each
     """The released code cannot: its ratio of a batch meets the frames."""
     prompts = ["a red balloon", "a small boat on calm water, the camera pans left"]
     job = job_of(folder, steps=2, window=10, frames=34)
-    model, sigmas, schedule = pipeline.open_model(job), pipeline.levels_of(job).sigmas[:-2], job.schedule
+    model, sigmas, schedule = pipeline.open_model(job), pipeline.make_levels(job).sigmas[:-2], job.schedule
     table, network = compute_modulation(model.transformer, 1000 * sigmas, 24), model.transformer
 
     def run(wanted: list[str], rows: slice) -> torch.Tensor:

@@ -93,7 +93,7 @@ def test_guidance_goes_on_top_of_what_one_pass_gives(model):
 def test_a_clip_goes_on_for_as_long_as_asked(noised, model):
     clip = from_bytes(video(job_of(24), model))
     job = job_of(10)
-    made = np.concatenate(list(pipeline.frames(job, model, pipeline.start_from(job, model, clip, noised))))
+    made = np.concatenate(list(pipeline.frames(job, model, pipeline.state_after_clip(job, model, clip, noised))))
     assert made.shape == (10, 64, 96, 3)
 
 
@@ -123,10 +123,10 @@ def test_latents_are_decoded_in_whole_units_whatever_the_chunk():
 
 def test_levels_follow_size_and_window_only_where_the_model_was_trained_so():
     job = job_of(4)
-    assert torch.equal(pipeline.levels_of(job).sigmas[:-2], linear_sigmas(6))
+    assert torch.equal(pipeline.make_levels(job).sigmas[:-2], linear_sigmas(6))
     spec = get("opensora-v1.2").spec
     paper = replace(job, video_model=get("opensora-v1.2"), spec=spec, schedule=pa(30, 30, 5))
     wanted = torch.tensor(json.loads((GOLDEN / "schedule_paper.json").read_text())["t_transformed_fp32"]) / 1000
-    torch.testing.assert_close(pipeline.levels_of(paper).sigmas[1:-2], wanted, rtol=0, atol=1e-6)
+    torch.testing.assert_close(pipeline.make_levels(paper).sigmas[1:-2], wanted, rtol=0, atol=1e-6)
     shorter = replace(paper, schedule=pa(30, 10, 5))
-    assert (pipeline.levels_of(shorter).sigmas[1:-3] < pipeline.levels_of(paper).sigmas[1:-3]).all()
+    assert (pipeline.make_levels(shorter).sigmas[1:-3] < pipeline.make_levels(paper).sigmas[1:-3]).all()

@@ -14,7 +14,7 @@ from support.models import MODELS, find
 from support.requests import make_request
 
 from pavdm_cli.errors import PavdmError, UsageError
-from pavdm_cli.generation.metadata import FIELDS, sound_fields
+from pavdm_cli.generation.metadata import FIELDS, valid_fields
 from pavdm_cli.generation.request import parse_size
 from pavdm_cli.pocket_world.prompt import format_prompt
 from pavdm_cli.pocket_world.vocabulary import VOCABULARY, split
@@ -86,7 +86,7 @@ def test_a_printed_command_is_read_back_by_a_shell(argument, dashed):
 @SEARCH
 @given(st.dictionaries(st.sampled_from([*FIELDS, "other", "x" * 80]), VALUES))
 def test_stored_fields_are_kept_or_named(metadata):
-    fields, wrong = sound_fields(metadata)
+    fields, wrong = valid_fields(metadata)
     assert len(fields) + len(wrong) == len(metadata)
     assert fields.items() <= metadata.items()
 

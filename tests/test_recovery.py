@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pavdm_cli.errors import InvalidOutputError, ModelError
 from pavdm_cli.generation import pipeline, recovery
 from pavdm_cli.generation.config import GenerationConfig, resolve
-from pavdm_cli.generation.recovery import Recovery, fault
+from pavdm_cli.generation.recovery import Recovery, describe_fault
 from pavdm_cli.models.pixels import to_unit
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.model import DENOISER_FILE
@@ -172,7 +172,7 @@ def test_a_float32_copy_of_offloaded_weights_gives_the_same(offload: str) -> Non
     job = job_of(precision="bf16")
     plain = pipeline.open_model(job)
     away = with_offload(pipeline.open_model(job_of(precision="bf16")), offload)
-    levels = pipeline.levels_of(job)
+    levels = pipeline.make_levels(job)
     made = []
     for model in (plain, away):
         assert precision_of(model.transformer) == "bfloat16"
@@ -205,9 +205,9 @@ def test_the_device_is_waited_for_once_a_chunk(monkeypatch: pytest.MonkeyPatch) 
 
     def counted(values: Tensor, limit: float) -> str:
         looked.append(values.numel())
-        return fault(values, limit)
+        return describe_fault(values, limit)
 
-    monkeypatch.setattr(recovery, "fault", counted)
+    monkeypatch.setattr(recovery, "describe_fault", counted)
     job = job_of()
     list(pipeline.latents(job, pipeline.open_model(job)))
     assert len(looked) == job.chunks
@@ -218,7 +218,7 @@ def test_the_device_is_waited_for_once_a_chunk(monkeypatch: pytest.MonkeyPatch) 
     [([0.0, 99.0], ""), ([0, NAN], "NaN"), ([0, float("-inf")], "inf"), ([0, -101.0], "up to 101"), ([], "")],
 )
 def test_faulty_values_are_named(values: list[float], words: str) -> None:
-    found = fault(torch.tensor(values), 100.0)
+    found = describe_fault(torch.tensor(values), 100.0)
     assert words in found
     assert bool(found) == bool(words)
 

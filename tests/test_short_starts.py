@@ -13,7 +13,7 @@ from support.command import pavdm
 from support.exact import NOISE, clean_latents, sigmas_of
 from support.requests import make_request
 
-from pavdm_cli.generation import extend, write
+from pavdm_cli.generation import extend
 from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.request import Extension
 from pavdm_cli.sampling.loop import state_from_renoised_clip
@@ -27,7 +27,7 @@ def video(path: Path, frames: int) -> Path:
 def said(path: Path, frames: int, start: str = "noised", **how: object) -> list[str]:
     sampling = {"seed": 1, "device": "cpu", **how}
     request = make_request("", frames=4, **sampling, extension=Extension(video(path, frames), start))
-    return write.start_notes(resolve(request), extend.open_source(request))
+    return extend.start_notes(resolve(request), extend.open_source(request))
 
 
 def test_a_video_of_a_whole_window_is_noised_without_a_word(tmp_path):

@@ -61,8 +61,8 @@ class Reader:
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     reader = Reader()
-    for module in ("generation.write_stream", "commands.stream_output"):
-        monkeypatch.setattr(f"pavdm_cli.{module}.STDOUT", reader.descriptor)
+    for name in ("generation.write_stream.STDOUT_FD", "commands.stream_output.STDOUT"):
+        monkeypatch.setattr(f"pavdm_cli.{name}", reader.descriptor)
     return reader
 
 

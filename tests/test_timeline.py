@@ -15,7 +15,7 @@ import pavdm_cli
 from pavdm_cli.commands.common import join_at_pairs
 from pavdm_cli.commands.info import command
 from pavdm_cli.errors import InputError, UsageError
-from pavdm_cli.generation.timeline import PromptChange, parse_time, read_timeline, seconds_text, timeline_of
+from pavdm_cli.generation.timeline import PromptChange, format_seconds, parse_time, parse_timeline, read_timeline
 
 BALL, NIGHT = "a red ball over the sea by day", "a red ball over the sea at night"
 TIMES = {"20": 20, "20s": 20, "0.5s": 0.5, "20.25": 20.25, "1:20": 80, "1:02:03.5": 3723.5, 7: 7, 7.5: 7.5, "90s": 90}
@@ -35,7 +35,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 @given(st.floats(0.001, 10**7))
 def test_a_time_that_is_printed_is_the_same_time(seconds: float) -> None:
     rounded = round(seconds, 6)
-    assert parse_time(seconds_text(rounded)) == rounded
+    assert parse_time(format_seconds(rounded)) == rounded
 
 
 CHANGES = (PromptChange(20, "a boat: at night"), PromptChange(80, "a kite"))
@@ -51,7 +51,7 @@ def test_a_timeline_file_has_lines_or_json(form: str, tmp_path: Path) -> None:
     file = tmp_path / "timeline"
     file.write_text(WRITTEN[form], encoding="utf-8-sig")
     assert read_timeline(file) == CHANGES
-    assert timeline_of(timeline=file) == timeline_of(timeline=str(file)) == CHANGES
+    assert parse_timeline(timeline=file) == parse_timeline(timeline=str(file)) == CHANGES
 
 
 FORMS = (
@@ -63,7 +63,7 @@ FORMS = (
 
 @pytest.mark.parametrize("at", FORMS)
 def test_python_takes_pairs_texts_or_a_mapping(at: object) -> None:
-    assert timeline_of(at) == CHANGES
+    assert parse_timeline(at) == CHANGES
 
 
 DAMAGED = {
@@ -182,8 +182,8 @@ def test_the_command_of_info_has_captions_and_times() -> None:
 
 @pytest.mark.parametrize("change", [{"at": "8"}, {"at": 1, "prompt": 3}, {"at": 1, "prompt": "a", "x": 1}, 7])
 def test_a_damaged_timeline_in_a_file_is_not_used(change: object) -> None:
-    from pavdm_cli.generation.metadata import sound_fields
+    from pavdm_cli.generation.metadata import valid_fields
 
-    fields, wrong = sound_fields(json.loads(json.dumps({"prompt": BALL, "timeline": [change]})))
+    fields, wrong = valid_fields(json.loads(json.dumps({"prompt": BALL, "timeline": [change]})))
     assert "timeline" not in fields
     assert wrong

@@ -98,6 +98,6 @@ def test_the_clock_of_a_measurement_starts_when_the_work_does(
 
 def test_a_whole_video_is_measured_from_its_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[int] = []
-    monkeypatch.setattr(throughput.write, "record", lambda *given: told.append(-1))
+    monkeypatch.setattr(throughput.write, "write_video", lambda *given: told.append(-1))
     throughput.end_to_end(None, None, told.append)
     assert told == [0, -1]

@@ -21,6 +21,7 @@ CHECKED = (
     "pavdm_cli/bench",
     "pavdm_cli/commands",
     "pavdm_cli/evaluation",
+    "pavdm_cli/generation",
     "pavdm_cli/hub",
     "pavdm_cli/models",
     "pavdm_cli/pocket_world",

@@ -90,7 +90,7 @@ def frames_from_clip(request: Request, config: GenerationConfig, model: ModelRun
     yield to_bytes(model.decode(clip)[0])[:count]
     if count == config.frames:
         return
-    rest = replace(config, frames=config.frames - count, given=count)
+    rest = replace(config, frames=config.frames - count, num_conditioning_frames=count)
     noise = seeded_noise(config.seed, model.noise_shape())
-    sigmas = pipeline.levels_of(config).sigmas.to(model.device)
+    sigmas = pipeline.make_levels(config).sigmas.to(model.device)
     yield from pipeline.frames(rest, model, state_from_renoised_clip(rest.schedule, clip, noise, sigmas))

@@ -9,7 +9,7 @@ from pathlib import Path
 from pavdm_cli.errors import InputError
 from pavdm_cli.generation import resume, write
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.loaded import Loaded, load
+from pavdm_cli.generation.loaded import LoadedRunner, load
 from pavdm_cli.generation.request import Request
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.video import is_being_written, open_video, read_image, read_metadata
@@ -22,7 +22,7 @@ PATIENCE = 10.0  # seconds
 class Models:
     """The model that was loaded last: the next video takes it, unless it needs other weights or another device."""
 
-    loaded: Loaded | None = None
+    loaded: LoadedRunner | None = None
 
     def fits(self, request: Request) -> bool:
         """Whether a request's video is likely to take the model that is loaded, if there is one."""
@@ -36,7 +36,7 @@ class Models:
         return self.loaded.adapt(config)
 
 
-def render(request: Request, models: Models, watch: write.Watch) -> write.Made:
+def render(request: Request, models: Models, watch: write.RunControl) -> write.WriteResult:
     """Make a request's video, or the rest of it; both give the same bytes. Raises: PavdmError."""
     path = request.output.path
     assert path
@@ -45,17 +45,17 @@ def render(request: Request, models: Models, watch: write.Watch) -> write.Made:
     if interrupted := _interrupted(path):
         checkpoint = interrupted.checkpoint
         if resume.finish_if_complete(interrupted):
-            return write.Made(path, checkpoint.run.total, True, checkpoint.run.metadata)
+            return write.WriteResult(path, checkpoint.run.total, True, checkpoint.run.metadata)
         config, _ = resume.resolved_config(checkpoint.run.request)
         config, model = models.open(config)
-        watch.advance(checkpoint.file.written)
+        watch.on_frames(checkpoint.file.written)
         if not (resume.changes_of_files(interrupted) or resume.changes_of_run(config, model, checkpoint.run)):
-            return write.record(config, model, request.output, watch, still, checkpoint)
+            return write.write_video(config, model, request.output, watch, still, checkpoint)
     elif path.exists() and not request.output.force:
         return _made_before(path)  # by an attempt that was killed before it could say so
     partial_path(path).unlink(missing_ok=True)
     config, model = models.open(resume.resolved_config(request)[0])
-    return write.record(config, model, request.output, watch, still)
+    return write.write_video(config, model, request.output, watch, still)
 
 
 def _wait_for_writer(partial: Path) -> None:
@@ -65,11 +65,11 @@ def _wait_for_writer(partial: Path) -> None:
         time.sleep(0.05)
 
 
-def _made_before(path: Path) -> write.Made:
-    return write.Made(path, open_video(path).frames, True, read_metadata(path) or {})
+def _made_before(path: Path) -> write.WriteResult:
+    return write.WriteResult(path, open_video(path).frames, True, read_metadata(path) or {})
 
 
-def _interrupted(path: Path) -> resume.Interrupted | None:
+def _interrupted(path: Path) -> resume.InterruptedVideo | None:
     """What an earlier attempt left, if it can be continued."""
     if not checkpoint_path(partial_path(path)).exists():
         return None

@@ -12,7 +12,7 @@ from typing import Any
 from pavdm_cli.batch.job import Job
 from pavdm_cli.batch.queue import Attempt, JobStatus, Queue
 from pavdm_cli.batch.render import Models, render
-from pavdm_cli.generation.write import Watch
+from pavdm_cli.generation.write import RunControl
 from pavdm_cli.runtime.diagnose import diagnose, find_interrupt
 from pavdm_cli.runtime.signals import Stop
 
@@ -117,12 +117,12 @@ def perform(queue: Queue, job: Job, attempt: Attempt, models: Models, stop: Stop
         listener.progress(job, pulse.attempt.frames)
 
     execution = replace(job.request.execution, threads=attempt.threads)
-    watch = Watch(count, lambda: stop() or pulse.lost, stop.interruptible)
+    watch = RunControl(count, lambda: stop() or pulse.lost, stop.interruptible)
     changes: dict[str, Any] = {}
     try:
         with pulse.beating():
             result = render(replace(job.request, execution=execution), models, watch)
-        changes = {"state": "done", "frames": result.frames} if result.whole else {"state": "stopped"}
+        changes = {"state": "done", "frames": result.frames} if result.is_complete else {"state": "stopped"}
     except Exception as error:
         if interrupt := find_interrupt(error):
             raise interrupt from None

@@ -17,7 +17,7 @@ from pavdm_cli.bench.synchronize import synchronize
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import Pixels
 from pavdm_cli.generation.request import Output
-from pavdm_cli.generation.write import encoding_of
+from pavdm_cli.generation.write import encoder_options
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.loop import sample
@@ -47,7 +47,7 @@ def stages(config: GenerationConfig, model: ModelRunner) -> dict[str, float]:
     watch = Watch(model.device)
     height, width = config.spec.size
     with tempfile.TemporaryDirectory() as folder:
-        encoding = encoding_of(config, Output())
+        encoding = encoder_options(config, Output())
         file = VideoWriter(Path(folder) / "video.mp4", width, height, config.spec.fps, options=encoding)
         for frames in decoded(config, model, watch):
             with watch.stage("write"):

@@ -60,7 +60,7 @@ class Step(NamedTuple):
 
 def prepare_sampling(config: GenerationConfig, model: ModelRunner) -> SamplingInputs:
     """Build the inputs of sampling for a configuration."""
-    levels = pipeline.levels_of(config).to(model.device)
+    levels = pipeline.make_levels(config).to(model.device)
     begun = time.perf_counter()
     prompt, scale = config.formatted_prompt, config.guidance_scale
     execution = config.execution
@@ -69,7 +69,7 @@ def prepare_sampling(config: GenerationConfig, model: ModelRunner) -> SamplingIn
     bound = time.perf_counter() - begun
     noise = seeded_noise(config.seed, model.noise_shape())
     solver = build_solver(config.solver, levels)
-    return SamplingInputs(levels, solver, noise, denoiser, pipeline.graphs_of(config, model), bound)
+    return SamplingInputs(levels, solver, noise, denoiser, pipeline.choose_graph_policy(config, model), bound)
 
 
 def whole(config: GenerationConfig, model: ModelRunner, inputs: SamplingInputs) -> list[Step]:

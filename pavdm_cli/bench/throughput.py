@@ -161,5 +161,5 @@ def end_to_end(config: GenerationConfig, model: ModelRunner, watch: Callable[[in
     with tempfile.TemporaryDirectory() as folder:
         watch(0)
         begun = time.perf_counter()
-        write.record(config, model, Output(Path(folder) / "video.mp4"), write.Watch(watch, lambda: False))
+        write.write_video(config, model, Output(Path(folder) / "video.mp4"), write.RunControl(watch, lambda: False))
         return time.perf_counter() - begun

@@ -32,12 +32,12 @@ def info(
     boat.toml`.
     """
     from pavdm_cli import ui
-    from pavdm_cli.generation.metadata import first, sound_fields
+    from pavdm_cli.generation.metadata import first, valid_fields
     from pavdm_cli.video import open_video, read_metadata
     from pavdm_cli.video.io.summary import describe_video, summary_rows
 
     video = open_video(file)
-    metadata, errors = sound_fields(read_metadata(file) or {})
+    metadata, errors = valid_fields(read_metadata(file) or {})
     if "prompt" not in metadata:
         metadata, errors = {}, []
     for line in first(errors):

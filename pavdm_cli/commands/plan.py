@@ -11,7 +11,7 @@ from pavdm_cli.models.registry import MODELS
 
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
-    from pavdm_cli.generation.memory_plan import Budget
+    from pavdm_cli.generation.memory_plan import MemoryPlan
 
 
 MODEL_CARD = ("steps", "window", "chunk", "context", "guidance", "solver", "warmup")  # size and fps are added below
@@ -42,11 +42,11 @@ def plan_and_report(config: GenerationConfig) -> GenerationConfig:
     from pavdm_cli.hub.weights_dir import require_weights
 
     _print_notes(config)
-    if not memory_plan.worth_telling(config):
+    if not memory_plan.needs_memory_plan(config):
         return config
     require_weights(config.spec, bool(config.prompt), config.video_model.published)
     budget = memory_plan.choose(config)
-    ui.show_table("", ("memory", *memory_plan.STAGES), memory_report.table(budget), to_stderr=True)
+    ui.show_table("", ("memory", *memory_plan.STAGES), memory_report.format_rows(budget), to_stderr=True)
     return _require_fit(budget, config)
 
 
@@ -68,7 +68,7 @@ def print_plan(
         figures["settings"] = {name: {"value": value, "source": source} for name, (value, source) in origins.items()}
         print(json.dumps(memory_report.figures(budget) | figures))
     else:
-        ui.show_table("", ("memory", *memory_plan.STAGES), memory_report.table(budget))
+        ui.show_table("", ("memory", *memory_plan.STAGES), memory_report.format_rows(budget))
         title = "\ntime (estimate)" if count == 1 else f"\ntime (estimate, for each of {count} videos)"
         ui.show_table(title, ("", ""), estimate.lines(time))
         ui.show_table("\nsettings", ("", "", "from"), [(name, *row) for name, row in origins.items()])
@@ -84,7 +84,7 @@ def _print_notes(config: GenerationConfig) -> None:
         ui.note(line)
 
 
-def _require_fit(budget: Budget, config: GenerationConfig) -> GenerationConfig:
+def _require_fit(budget: MemoryPlan, config: GenerationConfig) -> GenerationConfig:
     """Return the plan's configuration and print what was changed; raise if it does not fit. Raises: DeviceError."""
     from pavdm_cli.generation import memory_plan, memory_report
 

@@ -13,13 +13,13 @@ from pavdm_cli import ui
 from pavdm_cli.commands import common, options
 from pavdm_cli.commands.run import open_model, pick_seed, report, with_threads
 from pavdm_cli.errors import ModelError
-from pavdm_cli.generation.request import Output, Redo, Request
+from pavdm_cli.generation.request import Output, RedoOptions, Request
 from pavdm_cli.runtime.signals import stop_requested
 from pavdm_cli.runtime.threads import Load
 
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
-    from pavdm_cli.generation.redo import MadeVideo, Span
+    from pavdm_cli.generation.redo import GeneratedVideo, Span
 
 From = Annotated[
     str,
@@ -78,27 +78,27 @@ def redo(
     from pavdm_cli.generation.timeline import parse_time
 
     begin, stop = parse_time(start), None if end is None else parse_time(end)
-    original = redoing.open_made(file)
-    redo_options = Redo(file, begin, stop)
+    original = redoing.open_generated_video(file)
+    redo_options = RedoOptions(file, begin, stop)
     redoing.check_times(original, redo_options)
     path, in_place = redoing.target(original, Output(output, force=force))
     text = None if prompt is None else common.read_prompt(prompt)
     changes = {"prompt": text, "seed": pick_seed(seed), "device": device, "threads": threads}
-    request = redoing.request_of(original, replace(redo_options, in_place=in_place), changes)
+    request = redoing.build_redo_request(original, replace(redo_options, in_place=in_place), changes)
     ui.info(f"seed {request.seed}")
     if text is not None and stop is not None:
         ui.note("with a new prompt, the transition at the end of the span may be visible")
     _regenerate(original, request, Output(path, original.metadata["crf"], force and not in_place), as_json)
 
 
-def _regenerate(original: MadeVideo, request: Request, output: Output, as_json: bool) -> None:
+def _regenerate(original: GeneratedVideo, request: Request, output: Output, as_json: bool) -> None:
     from pavdm_cli.generation import redo as redoing
     from pavdm_cli.generation import write, write_redo
 
     start_time, redo_options = time.monotonic(), request.redo
     assert redo_options
     assert output.path
-    full_config = redoing.config_of(original, with_threads(request, Load()))
+    full_config = redoing.original_config(original, with_threads(request, Load()))
     _check_weights(full_config, original)
     span = redoing.find_span(full_config, original, redo_options)
     config = redoing.span_config(full_config, span)
@@ -109,20 +109,20 @@ def _regenerate(original: MadeVideo, request: Request, output: Output, as_json: 
     total = span.splice.end - span.splice.first
     with stop_requested(interruptible=False) as stop:
         with ui.progress(output.path.name, total) as advance:
-            watch = write.Watch(advance, stop, stop.interruptible)
+            watch = write.RunControl(advance, stop, stop.interruptible)
             result = write_redo.redo(config, model, (original, span, redo_options), output, watch)
         seconds, wall = result.frames / float(original.video.rate), time.monotonic() - start_time
         report(result, video_seconds=seconds, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
 
 
-def _print_span(original: MadeVideo, span: Span) -> None:
+def _print_span(original: GeneratedVideo, span: Span) -> None:
     """Print the span after rounding to whole segments."""
     first, end = span.splice.first, span.splice.end
     times = [time - original.video.start for time in [*original.video.times, original.video.end]]
     ui.info(f"regenerating {float(times[first]):g} s to {float(times[end]):g} s, frames {first} to {end - 1}")
 
 
-def _check_weights(config: GenerationConfig, original: MadeVideo) -> None:
+def _check_weights(config: GenerationConfig, original: GeneratedVideo) -> None:
     """Reject weights other than those that generated the video, before loading them. Raises: ModelError."""
     from pavdm_cli.models.lora_file import parse_lora
     from pavdm_cli.models.runner import placement_for, weights_digest

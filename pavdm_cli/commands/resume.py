@@ -22,10 +22,10 @@ from pavdm_cli.runtime.signals import Stop, stop_requested
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
     from pavdm_cli.generation.extend import Source
-    from pavdm_cli.generation.redo import Task
+    from pavdm_cli.generation.redo import RedoTask
     from pavdm_cli.generation.request import Output
-    from pavdm_cli.generation.resume import Interrupted
-    from pavdm_cli.generation.write import Made
+    from pavdm_cli.generation.resume import InterruptedVideo
+    from pavdm_cli.generation.write import WriteResult
     from pavdm_cli.models.runner import ModelRunner
 
 Force = Annotated[
@@ -59,7 +59,7 @@ def resume(
     _continue(interrupted, force, keep_state, as_json)
 
 
-def _check_output(interrupted: Interrupted) -> None:
+def _check_output(interrupted: InterruptedVideo) -> None:
     """Fail early if the output exists, or another run is writing it. Raises: OutputError."""
     from pavdm_cli.video import is_being_written
 
@@ -72,7 +72,7 @@ def _check_output(interrupted: Interrupted) -> None:
         raise OutputError(f"{output} exists", "rename it, then resume again")
 
 
-def _continue(interrupted: Interrupted, force: bool, keep_state: bool, as_json: bool) -> None:
+def _continue(interrupted: InterruptedVideo, force: bool, keep_state: bool, as_json: bool) -> None:
     from pavdm_cli.generation import resume as resuming
 
     start_time, checkpoint = time.monotonic(), interrupted.checkpoint
@@ -96,7 +96,7 @@ def _continue(interrupted: Interrupted, force: bool, keep_state: bool, as_json: 
 
 
 def _progress(
-    interrupted: Interrupted, config: GenerationConfig, source: Source | None
+    interrupted: InterruptedVideo, config: GenerationConfig, source: Source | None
 ) -> AbstractContextManager[ui.Advance]:
     name, done = interrupted.output.name, interrupted.checkpoint.file.written
     if source:
@@ -109,22 +109,22 @@ def _progress(
 def _write_rest(
     config: GenerationConfig,
     model: ModelRunner,
-    source: Source | Task | None,
+    source: Source | RedoTask | None,
     output: Output,
     advance: Callable[[int], None],
     stop: Stop,
-    interrupted: Interrupted,
-) -> Made:
+    interrupted: InterruptedVideo,
+) -> WriteResult:
     from pavdm_cli.generation import write, write_redo
     from pavdm_cli.video.io.image import read_image
 
-    watch = write.Watch(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
+    watch = write.RunControl(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
     checkpoint, image = interrupted.checkpoint, interrupted.checkpoint.run.request.image
     if isinstance(source, tuple):
         return write_redo.redo(config, model, source, output, watch, checkpoint)
     if source:
         return write.extend(config, model, source, output, watch, checkpoint)
-    return write.record(config, model, output, watch, read_image(image) if image else None, checkpoint)
+    return write.write_video(config, model, output, watch, read_image(image) if image else None, checkpoint)
 
 
 def _check_changes(changes: list[str], force: bool) -> None:
@@ -138,7 +138,7 @@ def _check_changes(changes: list[str], force: bool) -> None:
         ui.note(f"continuing although {line}: the video is not bit-identical to an uninterrupted one")
 
 
-def _notes(interrupted: Interrupted, model: ModelRunner) -> None:
+def _notes(interrupted: InterruptedVideo, model: ModelRunner) -> None:
     from pavdm_cli.generation.saver import machine_name
 
     checkpoint = interrupted.checkpoint

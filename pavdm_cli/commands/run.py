@@ -21,7 +21,7 @@ from pavdm_cli.commands.progress import extension_progress, video_progress
 from pavdm_cli.commands.stream_output import check_stream, report_stream
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.generation.checks import check, check_forever
-from pavdm_cli.generation.request import STDOUT, Request
+from pavdm_cli.generation.request import STDOUT_PATH, Request
 from pavdm_cli.runtime import streams
 from pavdm_cli.runtime.interrupt import INTERRUPTED
 from pavdm_cli.runtime.printable import command_line, pluralize
@@ -30,7 +30,7 @@ from pavdm_cli.runtime.threads import Load, choose_threads
 
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
-    from pavdm_cli.generation.write import Made
+    from pavdm_cli.generation.write import WriteResult
     from pavdm_cli.models.runner import ModelRunner
     from pavdm_cli.video.io.image import StillImage
 
@@ -67,7 +67,7 @@ def generate_videos(
     config = resolve(with_threads(request, load))
     for line in image_start.notes(config, still) if still else ():
         ui.note(line)
-    config = replace(config, given=image_start.frames_given(config) if still else 0)
+    config = replace(config, num_conditioning_frames=image_start.num_image_frames(config) if still else 0)
     if only_plan:
         if config.endless:
             ui.info("the estimate is for one minute of video")
@@ -80,12 +80,13 @@ def generate_videos(
     model = open_model(config)
     with stop_requested(interruptible=False) as stop:
         for number, one in enumerate(requests):
-            current = replace(resolve(one), execution=config.execution, given=config.given)
+            num_frames = config.num_conditioning_frames
+            current = replace(resolve(one), execution=config.execution, num_conditioning_frames=num_frames)
             for line in current.notes:
                 if line not in config.notes:
                     ui.note(line)
             result = _generate_one(current, model, one, stop, still)
-            rest = requests[number + bool(result.whole or result.frames) :] if count > 1 else []
+            rest = requests[number + bool(result.is_complete or result.frames) :] if count > 1 else []
             missing = [later.seed for later in rest]
             length, start_time, wall = result.frames / config.spec.fps, time.monotonic(), time.monotonic() - start_time
             code = stop.exit_code
@@ -109,7 +110,7 @@ def with_seeds(request: Request, count: int) -> list[Request]:
 
 def _generate_one(
     config: GenerationConfig, model: ModelRunner, request: Request, stop: Stop, still: StillImage | None
-) -> Made:
+) -> WriteResult:
     """Generate one video with a progress bar. Raises: OutputError, DeviceError."""
     from pavdm_cli.generation import write, write_stream
 
@@ -120,18 +121,19 @@ def _generate_one(
         def warmed_up(frames: int) -> None:  # warm-up frames do not count towards an endless video's length
             advance(0 if config.endless else frames, label="warm-up")
 
-        watch = write.Watch(advance, stop, stop.interruptible, warmed_up, stop.by_user)
-        record = write_stream.stream if request.output.to_stdout else write.record
-        return record(config, model, request.output, watch, still)
+        watch = write.RunControl(advance, stop, stop.interruptible, warmed_up, stop.by_user)
+        write_output = write_stream.stream if request.output.to_stdout else write.write_video
+        return write_output(config, model, request.output, watch, still)
 
 
 def open_model(config: GenerationConfig) -> ModelRunner:
     """Load the model; prints details with --verbose. Raises: DeviceError, ModelError."""
     import torch
 
-    from pavdm_cli.generation import memory_plan, pipeline
+    from pavdm_cli.generation import pipeline
+    from pavdm_cli.generation.device_errors import report_device_errors
 
-    with memory_plan.told(config):
+    with report_device_errors(config):
         model = pipeline.open_model(config)
     ui.detail(f"device {model.device}, attention {model.attention.name}: {model.attention.reason}")
     threads = pluralize(torch.get_num_threads(), "thread")
@@ -176,11 +178,11 @@ def extend_video(request: Request, as_json: bool, only_plan: bool = False, sourc
     from pavdm_cli.generation import write
     from pavdm_cli.generation.config import resolve
 
-    request = replace(request, seconds=None, frames=source.frames_to_make(request.spec.fps))
+    request = replace(request, seconds=None, frames=source.frames_to_generate(request.spec.fps))
     config = resolve(with_threads(request, load))
-    for line in (*notes, *continuation.suffix_notes(request, source, path), *write.start_notes(config, source)):
+    for line in (*notes, *continuation.suffix_notes(request, source, path), *continuation.start_notes(config, source)):
         ui.note(line)
-    config = replace(config, given=write.frames_to_read(config, source))
+    config = replace(config, num_conditioning_frames=continuation.frames_to_read(config, source))
     if only_plan:
         pixels = (source.copied + source.frames) * source.video.width * source.video.height
         print_plan(config, pixels, as_json, sources=sources)
@@ -190,7 +192,7 @@ def extend_video(request: Request, as_json: bool, only_plan: bool = False, sourc
     model = open_model(config)
     with stop_requested(interruptible=False) as stop:
         with extension_progress(source, path.name) as advance:
-            watch = write.Watch(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
+            watch = write.RunControl(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
             result = write.extend(config, model, source, replace(request.output, path=path), watch)
         length = float(result.frames / source.video.rate if result.stopped else source.new_duration)
         wall = time.monotonic() - start_time
@@ -198,7 +200,7 @@ def extend_video(request: Request, as_json: bool, only_plan: bool = False, sourc
 
 
 def report(
-    result: Made,
+    result: WriteResult,
     *,
     video_seconds: float,
     wall_seconds: float,
@@ -210,9 +212,9 @@ def report(
 
     missing: seeds not generated; exit_code: for an interrupted video.
     """
-    if result.path == STDOUT:
+    if result.path == STDOUT_PATH:
         return report_stream(result, video_seconds=video_seconds, wall_seconds=wall_seconds, exit_code=exit_code)
-    if not result.whole:
+    if not result.is_complete:
         part = f"kept {result.path}, {pluralize(result.frames, 'frame')}"
         message = f"interrupted: {part if result.frames else 'no frame was finished, nothing was saved'}"
         command = result.resume or command_line(("pavdm", "extend"), str(result.path))

@@ -15,7 +15,7 @@ from pavdm_cli.runtime import streams
 from pavdm_cli.runtime.printable import pluralize
 
 if TYPE_CHECKING:
-    from pavdm_cli.generation.write import Made
+    from pavdm_cli.generation.write import WriteResult
 
 STDOUT = 1  # file descriptor
 
@@ -42,11 +42,11 @@ def check_stream(request: Request, as_json: bool, count: int = 1) -> None:
         raise OutputError(f"cannot write to standard output: {error.strerror}", "pipe it, or name a file")
 
 
-def report_stream(result: Made, *, video_seconds: float, wall_seconds: float, exit_code: int) -> None:
+def report_stream(result: WriteResult, *, video_seconds: float, wall_seconds: float, exit_code: int) -> None:
     """Report the result on stderr. Raises: Exit where it was interrupted."""
     for line in result.notes:
         ui.note(line)
-    if not result.whole:
+    if not result.is_complete:
         ui.info(f"interrupted after {video_seconds:.1f} s of video", always=True)
         raise typer.Exit(exit_code)
     if result.stopped:

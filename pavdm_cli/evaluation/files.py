@@ -83,11 +83,11 @@ def stored_chunk_frames(path: Path) -> int | None:
 
     With rn and rw, a whole window is generated at a time.
     """
-    from pavdm_cli.generation.metadata import sound_fields
+    from pavdm_cli.generation.metadata import valid_fields
     from pavdm_cli.models.registry import find
 
     try:
-        metadata, _ = sound_fields(_metadata(path))
+        metadata, _ = valid_fields(_metadata(path))
         if "source" in metadata or "image" in metadata:
             return None
         model = find(metadata["model"])

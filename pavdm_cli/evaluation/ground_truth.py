@@ -18,7 +18,7 @@ from pavdm_cli.evaluation.clip_features import Frame, ProbeMeter, Resampler
 from pavdm_cli.evaluation.object_tracker import color_error, expected_speed, find_object, templates_of
 from pavdm_cli.evaluation.probe import ATTRIBUTES, PROBE_FPS
 from pavdm_cli.evaluation.videos import FIELDS
-from pavdm_cli.generation.metadata import sound_fields
+from pavdm_cli.generation.metadata import valid_fields
 from pavdm_cli.models import registry
 from pavdm_cli.pocket_world.parse import parse
 from pavdm_cli.pocket_world.world import Scene, sample_scene
@@ -39,7 +39,7 @@ def stored_scene(path: Path) -> Scene | None:
     Also None for continuations and videos that start from an image, since the caption describes only a part.
     """
     try:
-        metadata, _ = sound_fields(read_metadata(path) or {})
+        metadata, _ = valid_fields(read_metadata(path) or {})
         if "source" in metadata or "image" in metadata:
             return None
         if registry.find(metadata["model"]).published.name != registry.DEFAULT:

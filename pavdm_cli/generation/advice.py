@@ -9,14 +9,14 @@ from pavdm_cli.runtime.threads import available_cores
 def advice(config: GenerationConfig) -> list[str]:
     """One line per such option."""
     execution, on_cpu = config.execution, config.device.type == "cpu"
-    said = []
+    lines = []
     if execution.offload != "none" and on_cpu:
-        said.append("--offload has no benefit on a CPU: it only uses more memory")
+        lines.append("--offload has no benefit on a CPU: it only uses more memory")
     if "cfg_batching" not in config.open_switches and config.guidance_scale == 1:
-        said.append("--cfg-batching does nothing here: guidance already needs only one forward pass")
+        lines.append("--cfg-batching does nothing here: guidance already needs only one forward pass")
     if execution.overlap_decode == "on" and on_cpu:
-        said += decoding_advice(execution.threads, available_cores())
-    return said
+        lines += decoding_advice(execution.threads, available_cores())
+    return lines
 
 
 def decoding_advice(threads: int, cores: int) -> list[str]:
@@ -24,5 +24,5 @@ def decoding_advice(threads: int, cores: int) -> list[str]:
     if threads < cores:
         return []
     fewer = f"--threads {max(1, cores - 1)}, or " if cores > 1 else ""
-    shared = f"denoising uses {threads} of {cores} cores, and decoding competes for them"
-    return [f"--overlap-decode on makes a video 20 to 30 % slower here: {shared}; try {fewer}--overlap-decode off"]
+    reason = f"denoising uses {threads} of {cores} cores, and decoding competes for them"
+    return [f"--overlap-decode on makes a video 20 to 30 % slower here: {reason}; try {fewer}--overlap-decode off"]

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation.request import MOST_CONTEXT, Request
-from pavdm_cli.generation.timeline import check_timeline, seconds_text
+from pavdm_cli.generation.request import MAX_CONTEXT, Request
+from pavdm_cli.generation.timeline import check_timeline, format_seconds
 from pavdm_cli.models.adapter import Prompt
 from pavdm_cli.models.execution import ExecutionConfig, check_graphs_on
 from pavdm_cli.models.lora_file import parse_lora
@@ -27,8 +27,8 @@ def check(request: Request) -> None:
 
 def check_sampling(request: Request) -> None:
     """Reject incompatible sampling options. Raises: UsageError."""
-    schedule = schedule_of(request)
-    guidance, edit = guidance_of(request), request.edit_ratio
+    schedule = build_schedule(request)
+    guidance, edit = resolve_guidance(request), request.edit_ratio
     if not 0 <= guidance <= 100:
         raise UsageError(
             f"--guidance must be 0 to 100, got {guidance:g}", "1 disables guidance; high values degrade long videos"
@@ -53,7 +53,7 @@ def check_sampling(request: Request) -> None:
         parse_lora(file)
     _check_context(request)
     check_loop(request)
-    if request.reencode and schedule.context and not in_whole_units(request, schedule):
+    if request.reencode and schedule.context and not aligns_with_vae_units(request, schedule):
         unit = unit_of(request)
         raise UsageError(f"--reencode: {unit_reason(request)}", f"try --window {-(-schedule.chunk // unit) * unit}")
     check_graphs_on(request.execution.cuda_graphs, uncapturable(edit, request.execution))
@@ -76,13 +76,13 @@ def check_loop(request: Request) -> None:
 
 def _check_context(request: Request) -> None:
     """Reject a context of more than one chunk where the model or method does not support it. Raises: UsageError."""
-    for name, count in (("--context", context_of(request)), ("--sink", request.sink)):
-        if not 0 <= count <= MOST_CONTEXT:
+    for name, count in (("--context", resolve_context(request)), ("--sink", request.sink)):
+        if not 0 <= count <= MAX_CONTEXT:
             raise UsageError(
-                f"{name} must be 0 to {MOST_CONTEXT} chunks, got {count}",
+                f"{name} must be 0 to {MAX_CONTEXT} chunks, got {count}",
                 "models were trained with --context 1 and --sink 0",
             )
-    if context_of(request) <= 1 and not request.sink:
+    if resolve_context(request) <= 1 and not request.sink:
         return
     reasons = {
         f"{request.spec.name}, which was trained with bidirectional attention": not request.spec.causal,
@@ -121,7 +121,7 @@ def format_prompts(request: Request) -> tuple[Prompt, ...]:
     first = _format(request, request.prompt, request.source_caption)
     prompts = [first]
     for change in request.timeline:
-        when = seconds_text(change.at)
+        when = format_seconds(change.at)
         try:
             later = _format(request, change.prompt, prompts[-1].caption)
         except UsageError as error:
@@ -143,7 +143,7 @@ def _check_options(request: Request) -> None:
         own[key].check(value)
 
 
-def schedule_of(request: Request) -> Schedule:
+def build_schedule(request: Request) -> Schedule:
     """The full schedule, including a shorter first chunk or frames that precede the video.
 
     Without a context, the end of an extended clip fills up the window while it grows. A sink is the
@@ -171,7 +171,7 @@ def _steady_schedule(request: Request) -> Schedule:
         raise UsageError(f"--method must be one of {', '.join(methods)}, got {request.method!r}", "pa is the default")
     if request.stride and request.method != "windows":
         raise UsageError(f"--stride is for --method windows, not {request.method}", "leave it out")
-    counts, context = counts_of(request), context_of(request)
+    counts, context = resolve_counts(request), resolve_context(request)
     if request.method == "windows":
         schedule = windows(**counts, context=context, stride=request.stride)
     else:
@@ -184,18 +184,18 @@ def _steady_schedule(request: Request) -> Schedule:
     return replace(schedule, sink=range(request.sink), positions=positions)
 
 
-def context_of(request: Request) -> int:
+def resolve_context(request: Request) -> int:
     """Clean chunks right before the window: the request's, else the model's own number."""
     return request.spec.context if request.context is None else request.context
 
 
-def counts_of(request: Request) -> dict[str, int]:
+def resolve_counts(request: Request) -> dict[str, int]:
     """Steps, window and chunk: the request's, else the model's own."""
     counts = {"steps": request.steps, "window": request.window, "chunk": request.chunk}
     return {name: getattr(request.spec, name) if value is None else value for name, value in counts.items()}
 
 
-def guidance_of(request: Request) -> float:
+def resolve_guidance(request: Request) -> float:
     """The request's guidance, or the model's default."""
     return request.spec.guidance if request.guidance is None else request.guidance
 
@@ -206,7 +206,7 @@ def unit_of(request: Request) -> int:
     return request.video_model.layout(spec.size, spec.fps).unit
 
 
-def warmup_of(request: Request) -> int:
+def resolve_warmup(request: Request) -> int:
     """Number of warm-up chunks, rounded up to whole VAE units; 0 if the video starts from existing frames.
 
     The model's default is in chunks of its own size. 0 if the whole window has one level.
@@ -223,7 +223,7 @@ def _warmup_of(request: Request, schedule: Schedule) -> int:
     return -(-(own if request.warmup is None else request.warmup) // whole) * whole
 
 
-def in_whole_units(request: Request, schedule: Schedule) -> bool:
+def aligns_with_vae_units(request: Request, schedule: Schedule) -> bool:
     """Whether chunks and context are whole units of latents that the VAE encodes together."""
     unit = unit_of(request)
     return schedule.chunk % unit == 0 and schedule.context % unit == 0

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.checks import (
+    aligns_with_vae_units,
+    build_schedule,
     check_sampling,
-    context_of,
-    counts_of,
     format_prompts,
-    guidance_of,
-    in_whole_units,
-    schedule_of,
+    resolve_context,
+    resolve_counts,
+    resolve_guidance,
+    resolve_warmup,
     uncapturable,
     unit_reason,
-    warmup_of,
 )
-from pavdm_cli.generation.loop import with_whole_loop
-from pavdm_cli.generation.request import FOREVER, MOST_CONTEXT, MOST_WARMUP, Request
-from pavdm_cli.generation.timeline import MAX_BLEND, STORED, PromptChange, check_shown, check_timeline
+from pavdm_cli.generation.loop import make_loop
+from pavdm_cli.generation.request import ENDLESS_FRAMES, MAX_CONTEXT, MAX_WARMUP, Request
+from pavdm_cli.generation.timeline import MAX_BLEND, STORED, PromptChange, check_reachable, check_timeline
 from pavdm_cli.models.adapter import Options, Prompt, VideoModel
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.layout import LatentLayout
@@ -54,12 +54,12 @@ class GenerationConfig:
     steps: int = field(metadata=changes_frames(COUNT))
     window: int = field(metadata=changes_frames(COUNT))  # latents
     chunk: int = field(metadata=changes_frames(COUNT))  # latents
-    context: int = field(metadata=changes_frames(integer(0, MOST_CONTEXT)))  # clean chunks before the window
+    context: int = field(metadata=changes_frames(integer(0, MAX_CONTEXT)))  # clean chunks before the window
     ramp_up: str = field(metadata=changes_frames(one_of(*RAMP_UPS)))
     stride: int = field(metadata=changes_frames(integer(0, 10**6)))  # of the method `windows`
     solver: str = field(metadata=changes_frames(one_of(*SOLVERS)))
     guidance: float = field(metadata=changes_frames(number(0, 100)))
-    warmup: int = field(metadata=changes_frames(integer(0, MOST_WARMUP)))  # chunks generated first and dropped
+    warmup: int = field(metadata=changes_frames(integer(0, MAX_WARMUP)))  # chunks generated first and dropped
     reencode: bool = field(metadata=changes_frames(FLAG))  # rn: the context is the re-encoded end of the last clip
     edit_ratio: float = field(metadata=changes_frames(number(0, 1)))
     timeline: tuple[PromptChange, ...] = field(default=(), metadata=changes_frames(STORED))  # later prompts
@@ -74,7 +74,7 @@ class GenerationConfig:
     options: Options = field(default_factory=dict)  # the model's own, as far as they differ from their defaults
     notes: tuple[str, ...] = ()
     open_switches: frozenset[str] = frozenset()  # of `execution`: were `auto`, a memory plan may change them
-    given: int = 0  # conditioning frames (clip or image) that are encoded before the first step
+    num_conditioning_frames: int = 0  # conditioning frames (clip or image) that are encoded before the first step
 
     @property
     def device(self) -> torch.device:
@@ -106,20 +106,20 @@ class GenerationConfig:
         return uncapturable(self.edit_ratio, self.execution)
 
     @property
-    def holds_image(self) -> bool:
+    def image_is_first_latent(self) -> bool:
         """Whether a start image becomes the video's first latent; otherwise it is a still clip in the context."""
         alone = self.layout.unit > 1 or not self.schedule.context
         return self.layout.first == 1 and alone and not self.schedule.noisy_context
 
     @property
-    def given_latents(self) -> int:
+    def num_conditioning_latents(self) -> int:
         """Number of conditioning latents."""
-        return self.layout.filled_by(self.given)
+        return self.layout.filled_by(self.num_conditioning_frames)
 
     @property
-    def begun(self) -> bool:
+    def continues_stream(self) -> bool:
         """Whether conditioning frames or a warm-up precede the first decoded latent in its VAE stream."""
-        return bool(self.warmup or (self.given_latents and (self.schedule.context or self.schedule.fill_to)))
+        return bool(self.warmup or (self.num_conditioning_latents and (self.schedule.context or self.schedule.fill_to)))
 
     @property
     def guidance_scale(self) -> float:
@@ -134,17 +134,17 @@ class GenerationConfig:
     def start_of(self, chunk: int) -> Fraction:
         """Time at which a chunk begins, in seconds; negative in the warm-up."""
         first, start = (self.schedule.latents(range(one, one)).start for one in (self.warmup, chunk))
-        return Fraction(self.layout.frames(start - first, start - first, self.begun).start, self.spec.fps)
+        return Fraction(self.layout.frames(start - first, start - first, self.continues_stream).start, self.spec.fps)
 
     @property
     def chunks(self) -> int:
         """Number of chunks in the video; the last may be truncated."""
-        return self.schedule.chunks(self.layout.latents(self.frames, self.begun))
+        return self.schedule.chunks(self.layout.latents(self.frames, self.continues_stream))
 
     @property
     def endless(self) -> bool:
         """Whether the video runs until it is stopped."""
-        return self.forever and self.frames == FOREVER
+        return self.forever and self.frames == ENDLESS_FRAMES
 
     @property
     def sampled_chunks(self) -> int | None:
@@ -175,7 +175,7 @@ class GenerationConfig:
 def resolve(request: Request) -> GenerationConfig:
     """Resolve everything that needs no weights, so that invalid values fail early. Raises: UsageError, DeviceError."""
     check_sampling(request)
-    spec, schedule = request.spec, schedule_of(request)
+    spec, schedule = request.spec, build_schedule(request)
     seconds = request.frame_count / spec.fps
     check_timeline(bool(request.prompt), request.timeline, request.blend, seconds)
     execution = resolve_execution(request)
@@ -194,14 +194,14 @@ def resolve(request: Request) -> GenerationConfig:
         seed=request.seed,
         frames=request.frame_count,
         method=request.method,
-        **counts_of(request),
-        context=context_of(request),
+        **resolve_counts(request),
+        context=resolve_context(request),
         ramp_up=request.ramp_up,
         stride=request.stride,
         solver=request.solver or request.spec.solver,
-        guidance=guidance_of(request),
-        warmup=warmup_of(request),
-        reencode=_reencodes(request, schedule),
+        guidance=resolve_guidance(request),
+        warmup=resolve_warmup(request),
+        reencode=_uses_reencoding(request, schedule),
         edit_ratio=request.edit_ratio,
         loop=request.loop,
         sink=request.sink,
@@ -210,13 +210,13 @@ def resolve(request: Request) -> GenerationConfig:
         source_caption=request.source_caption,
         options=_options(request),
         notes=(*_prompt_notes(request, prompts), *_notes(request, schedule, execution)),
-        open_switches=frozenset(name for name in SWITCHES if getattr(request.execution, name) == "auto"),
+        open_switches=frozenset(name for name in PLANNED_SWITCHES if getattr(request.execution, name) == "auto"),
     )
-    check_shown(config.timeline, range(config.warmup, config.total_chunks), config.start_of)
-    return with_whole_loop(config) if request.loop else config
+    check_reachable(config.timeline, range(config.warmup, config.total_chunks), config.start_of)
+    return make_loop(config) if request.loop else config
 
 
-SWITCHES = ("cfg_batching", "overlap_decode", "vae_tiling")  # what a memory plan may change
+PLANNED_SWITCHES = ("cfg_batching", "overlap_decode", "vae_tiling")  # what a memory plan may change
 
 
 def resolve_execution(request: Request) -> ExecutionConfig:
@@ -229,20 +229,22 @@ def resolve_execution(request: Request) -> ExecutionConfig:
     from pavdm_cli.attention import check_backend, machine_of
     from pavdm_cli.models.devices import pick_device
 
-    typed, spec = request.execution, request.spec
-    device = pick_device(typed.device)
-    check_backend(typed.attention, machine_of(device))
-    reuse = spec.causal if typed.context_cache == "auto" else typed.context_cache == "reuse"
-    overlap = device.type == "cuda" and typed.offload == "none"  # on a CPU, both would compete for cores
+    requested, spec = request.execution, request.spec
+    device = pick_device(requested.device)
+    check_backend(requested.attention, machine_of(device))
+    reuse = spec.causal if requested.context_cache == "auto" else requested.context_cache == "reuse"
+    overlap_decode = device.type == "cuda" and requested.offload == "none"  # on a CPU, both would compete for cores
     return replace(
-        typed,
+        requested,
         device=device.type,
-        threads=typed.threads or torch.get_num_threads(),
+        threads=requested.threads or torch.get_num_threads(),
         precision=_precision(request, device),
         context_cache="reuse" if reuse and request.method != "rw" else "recompute",
-        cfg_batching="batched" if typed.cfg_batching == "auto" else typed.cfg_batching,
-        vae_tiling="off" if typed.vae_tiling == "auto" else typed.vae_tiling,
-        overlap_decode=("on" if overlap else "off") if typed.overlap_decode == "auto" else typed.overlap_decode,
+        cfg_batching="batched" if requested.cfg_batching == "auto" else requested.cfg_batching,
+        vae_tiling="off" if requested.vae_tiling == "auto" else requested.vae_tiling,
+        overlap_decode=("on" if overlap_decode else "off")
+        if requested.overlap_decode == "auto"
+        else requested.overlap_decode,
     )
 
 
@@ -261,13 +263,13 @@ def _precision(request: Request, device: torch.device) -> str:
     return choices[0] if precision == "auto" else precision
 
 
-def _reencodes(request: Request, schedule: Schedule) -> bool:
+def _uses_reencoding(request: Request, schedule: Schedule) -> bool:
     """Whether the context of a clip is its predecessor's last frames, decoded and encoded again."""
-    chained = request.method == "rn" and schedule.context > 0
-    return chained and _wants_reencoding(request) and in_whole_units(request, schedule)
+    is_clip_by_clip = request.method == "rn" and schedule.context > 0
+    return is_clip_by_clip and _reencoding_requested(request) and aligns_with_vae_units(request, schedule)
 
 
-def _wants_reencoding(request: Request) -> bool:
+def _reencoding_requested(request: Request) -> bool:
     return request.spec.reencodes if request.reencode is None else request.reencode
 
 
@@ -280,8 +282,8 @@ def _prompt_notes(request: Request, prompts: tuple[Prompt, ...]) -> list[str]:
 def _notes(request: Request, schedule: Schedule, execution: ExecutionConfig) -> list[str]:
     spec = request.spec
     notes = [schedule.note] if schedule.note else []
-    chained = request.method == "rn" and schedule.context and _wants_reencoding(request)
-    if chained and not in_whole_units(request, schedule):
+    is_clip_by_clip = request.method == "rn" and schedule.context and _reencoding_requested(request)
+    if is_clip_by_clip and not aligns_with_vae_units(request, schedule):
         notes.append(f"clips are conditioned on latents without re-encoding: {unit_reason(request)}")
     if execution.compile:
         from pavdm_cli.models.torch_compile import NOTE

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pavdm_cli.generation.recovery import CheckedDecoder, Recovery, checked_decoder
+from pavdm_cli.generation.recovery import CheckedDecoder, Recovery, open_decoder
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.sampling.loop import SampledChunk, SamplerState, move_state
 from pavdm_cli.sampling.prefetch import map_prefetched
@@ -36,7 +36,7 @@ class RenderState:
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
+class RenderedChunk:
     """The frames of a chunk (possibly none) and the state to continue from."""
 
     frames: Pixels
@@ -57,28 +57,28 @@ class ChunkDecoder:
 
     def __post_init__(self) -> None:
         if self.state:
-            decoder = checked_decoder(self.recovery, self.config.schedule.chunk, self._to_device(self.state.replay))
+            decoder = open_decoder(self.recovery, self.config.schedule.chunk, self._to_device(self.state.replay))
             self._decoder, decoder.done = decoder, self.state.latents
             self._first = self.state.context
 
-    def push(self, chunk: SampledChunk) -> Rendered:
+    def push(self, chunk: SampledChunk) -> RenderedChunk:
         """Decode a chunk. Raises: InvalidOutputError."""
         if self._decoder is None:
-            self._decoder = checked_decoder(self.recovery, self.config.schedule.chunk, self.context())
-            self._first = _to_host(self._decoder.waiting)
+            self._decoder = open_decoder(self.recovery, self.config.schedule.chunk, self.context())
+            self._first = _to_host(self._decoder.replay_latents)
         decoder = self._decoder
         pixels = self._cut(to_bytes(decoder.push(chunk.latents)[0]))
         sampler = move_state(chunk.state, HOST)
         count = self.frames + len(pixels)
-        self.state = RenderState(sampler, self._first, _to_host(decoder.waiting), decoder.done, count)
-        return Rendered(pixels, _to_host(chunk.latents), self.state)
+        self.state = RenderState(sampler, self._first, _to_host(decoder.replay_latents), decoder.done, count)
+        return RenderedChunk(pixels, _to_host(chunk.latents), self.state)
 
-    def flush(self) -> Iterator[Rendered]:
+    def flush(self) -> Iterator[RenderedChunk]:
         """The remaining frames of an incomplete VAE unit, if any."""
         if self._decoder and self.state and self.frames < self.config.frames:
             pixels = self._cut(to_bytes(self._decoder.flush()[0]))
             self.state = replace(self.state, frames=self.frames + len(pixels))
-            yield Rendered(pixels, None, self.state)
+            yield RenderedChunk(pixels, None, self.state)
 
     @property
     def frames(self) -> int:
@@ -92,13 +92,13 @@ class ChunkDecoder:
         return None if values is None else values.to(self.recovery.model.device)
 
 
-def decoded(
+def decode_chunks(
     config: GenerationConfig,
     chunks: Iterator[SampledChunk],
     recovery: Recovery,
     context: Callable[[], Tensor | None] = lambda: None,
     resume: RenderState | None = None,
-) -> Iterator[Rendered]:
+) -> Iterator[RenderedChunk]:
     """Decode each chunk, overlapping the sampling of the next one if `overlap_decode` is on.
 
     context: returns the latents before the first chunk; resume: the state to continue from.

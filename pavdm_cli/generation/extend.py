@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pavdm_cli.errors import InputError, UsageError
-from pavdm_cli.generation.metadata import first, sound_fields
-from pavdm_cli.generation.request import FOREVER, Extension, Request
+from pavdm_cli.generation.metadata import first, valid_fields
+from pavdm_cli.generation.request import ENDLESS_FRAMES, Extension, Request
 from pavdm_cli.video import (
     SUFFIXES,
     ExtensionOptions,
@@ -31,8 +31,11 @@ from pavdm_cli.video.audio.copy import suffix_for_audio
 from pavdm_cli.video.upscale import Scale
 from pavdm_cli.video.write.output import NUMBER_SUFFIX, truncate_stem
 
-SECONDS = 10.0  # default length of the continuation
-SLOWEST = Fraction(1, 60)  # at slower rates each frame would need hundreds of generated ones
+if TYPE_CHECKING:
+    from pavdm_cli.generation.config import GenerationConfig
+
+DEFAULT_SECONDS = 10.0  # default length of the continuation
+MIN_FPS = Fraction(1, 60)  # at slower rates each frame would need hundreds of generated ones
 Pixels = NDArray[np.uint8]
 
 
@@ -45,14 +48,14 @@ class Source:
     frames: int
     scale: Scale = field(default_factory=Scale)  # of the model's frames in it, where pavdm wrote it
 
-    def frames_to_make(self, fps: int) -> int:
+    def frames_to_generate(self, fps: int) -> int:
         """Number of frames to generate, at the model's rate."""
-        return FOREVER if self.endless else max(1, math.ceil(self.frames * fps / self.video.rate))
+        return ENDLESS_FRAMES if self.endless else max(1, math.ceil(self.frames * fps / self.video.rate))
 
     @property
     def endless(self) -> bool:
-        """Whether the continuation goes on until it is stopped."""
-        return self.frames == FOREVER
+        """Whether the continuation continues until it is stopped."""
+        return self.frames == ENDLESS_FRAMES
 
     @property
     def new_duration(self) -> Fraction:
@@ -70,11 +73,11 @@ def open_source(request: Request) -> Source:
     """Look at the video before any work. Raises: InputError, UsageError."""
     assert request.extension
     video = open_video(request.extension.source)
-    if video.rate < SLOWEST:
+    if video.rate < MIN_FPS:
         slow = f"{video.path} shows a frame every {float(1 / video.rate):.0f} s, too slow to be continued"
         raise InputError(slow, "speed it up first: ffmpeg -i INPUT -vf setpts=0.01*PTS faster.mp4")
     _check_continued(video)
-    seconds = SECONDS if request.seconds is None else request.seconds
+    seconds = DEFAULT_SECONDS if request.seconds is None else request.seconds
     frames = round(seconds * video.rate) if request.frames is None else request.frames
     frames = request.frame_count if request.forever else frames
     if frames < 1:
@@ -126,7 +129,7 @@ def _last_change(metadata: dict[str, Any], video: VideoInfo) -> dict[str, Any]:
 def stored_fields(video: Path) -> tuple[dict[str, Any], list[str]]:
     """The valid metadata fields of a video, and notes on damaged ones."""
     try:
-        fields, damaged = sound_fields(read_metadata(video) or {})
+        fields, damaged = valid_fields(read_metadata(video) or {})
     except InputError as error:
         return {}, [f"damaged metadata is ignored: {error.message}"]
     if "pavdm" not in fields:
@@ -141,7 +144,7 @@ def target(request: Request, source: Source) -> Path:
     return path
 
 
-def at_rate(chunks: Iterable[Pixels], fps: int, source: Source, before: int = 0) -> Iterator[list[Pixels]]:
+def resample_frames(chunks: Iterable[Pixels], fps: int, source: Source, before: int = 0) -> Iterator[list[Pixels]]:
     """Resample frames from `fps` to the source's rate by repeating or dropping frames.
 
     before: number of earlier frames at `fps`.
@@ -169,3 +172,36 @@ def suffix_notes(request: Request, source: Source, path: Path) -> list[str]:
     if not chosen or path.suffix.lower() != ".mkv" or source.video.path.suffix.lower() == ".mkv":
         return []
     return [f"written as {path.suffix}, which can copy {source.video.audio_codecs[0]} audio"]
+
+
+def start_notes(config: GenerationConfig, source: Source) -> list[str]:
+    """A note if the video is too short for `--start noised` to re-noise a full window."""
+    schedule, spec = config.schedule, config.spec
+    num_available, num_needed = frames_to_read(config, source), schedule.capacity - 1
+    num_renoised = schedule.num_renoised(config.layout.filled_by(num_available))
+    if source.extension.start != "noised" or num_renoised == num_needed > 0:
+        return []
+    if not num_needed:
+        return [f"--start noised equals --start clip here: --method {config.method} has one chunk in its window"]
+    full = config.layout.count(schedule.context + num_needed * schedule.chunk)
+    short = f"the video's end has {num_available} of the {full} frames of a full window, at {spec.fps} a second"
+    what = (
+        f"{num_renoised} of {num_needed} chunks are re-noised"
+        if num_renoised
+        else "nothing is re-noised, as with --start clip"
+    )
+    return [f"{short}: {what}"]
+
+
+def frames_to_read(config: GenerationConfig, source: Source) -> int:
+    """Frames at the video's end to condition on: its last chunk or, with `--start noised`, up to a whole window."""
+    layout, schedule = config.layout, config.schedule
+    minimum = layout.count(max(schedule.context, schedule.chunk))
+    if source.extension.start != "noised":
+        return minimum
+    num_available, chunks = int(source.video.duration * config.spec.fps), 0
+    full = -(-schedule.context // schedule.chunk) + schedule.capacity - 1
+    while chunks < full and layout.count((chunks + 1) * schedule.chunk) <= num_available:
+        chunks += 1
+    needed = layout.count(schedule.context + (schedule.capacity - 1) * schedule.chunk)
+    return max(minimum, min(needed, layout.count(chunks * schedule.chunk)))

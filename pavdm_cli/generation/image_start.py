@@ -11,8 +11,8 @@ import torch
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.decode import Pixels, Rendered
-from pavdm_cli.generation.pipeline import levels_of, rendered, start_from
+from pavdm_cli.generation.decode import Pixels, RenderedChunk
+from pavdm_cli.generation.pipeline import make_levels, render_chunks, state_after_clip
 from pavdm_cli.generation.recovery import Recovery, check_encoded
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.runner import ModelRunner
@@ -22,7 +22,7 @@ from pavdm_cli.sampling.noise import seeded_noise
 from pavdm_cli.video import StillImage, scale_to_cover
 
 
-def frames_given(config: GenerationConfig) -> int:
+def num_image_frames(config: GenerationConfig) -> int:
     """Frames that are encoded before the first step: 1 if the VAE encodes a single frame as a latent."""
     return 1 if config.layout.first == 1 else config.layout.count(config.schedule.context)
 
@@ -32,7 +32,7 @@ def notes(config: GenerationConfig, still: StillImage) -> list[str]:
 
     Raises: UsageError if the image would have no effect.
     """
-    if not config.holds_image and not config.schedule.context:
+    if not config.image_is_first_latent and not config.schedule.context:
         raise UsageError("--image needs a context, and --context 0 disables it", "omit --context")
     spec = config.spec
     foreign = f"{spec.name} knows only {spec.world}: the video continues in that style"
@@ -44,7 +44,7 @@ def metadata_of_image(still: StillImage) -> dict[str, Any]:
     return {"image": str(still.path), "image_digest": still.digest}
 
 
-def frames_from(
+def frames_from_image(
     config: GenerationConfig,
     model: ModelRunner,
     still: StillImage,
@@ -52,34 +52,34 @@ def frames_from(
     recovery: Recovery | None = None,
 ) -> Iterator[Pixels]:
     """Like `pipeline.frames`, with the scaled and cropped image as the first frame."""
-    every = rendered_from(config, model, still, graphs, recovery)
-    return (chunk.frames for chunk in every if len(chunk.frames))
+    chunks = render_from_image(config, model, still, graphs, recovery)
+    return (chunk.frames for chunk in chunks if len(chunk.frames))
 
 
-def rendered_from(
+def render_from_image(
     config: GenerationConfig,
     model: ModelRunner,
     still: StillImage,
     graphs: GraphPolicy | None = None,
     recovery: Recovery | None = None,
-) -> Iterator[Rendered]:
-    """Like `frames_from`, with the state after each chunk (None after the image itself)."""
+) -> Iterator[RenderedChunk]:
+    """Like `frames_from_image`, with the state after each chunk (None after the image itself)."""
     image = scale_to_cover(still.frame, config.spec.size)[None]
     start = start_of(config, model, image)
-    chunks = rendered(model_config(config), model, start, graphs, recovery)
-    if config.holds_image:
+    chunks = render_chunks(model_config(config), model, start, graphs, recovery)
+    if config.image_is_first_latent:
         yield from with_first_frame(image, chunks)
     else:
-        yield Rendered(image, None, None)
+        yield RenderedChunk(image, None, None)
         yield from chunks
 
 
 def model_config(config: GenerationConfig) -> GenerationConfig:
     """The configuration without the image's frame, if the image is not the model's first latent."""
-    return config if config.holds_image else replace(config, frames=config.frames - 1)
+    return config if config.image_is_first_latent else replace(config, frames=config.frames - 1)
 
 
-def with_first_frame(image: Pixels, chunks: Iterator[Rendered]) -> Iterator[Rendered]:  # (1, H, W, 3)
+def with_first_frame(image: Pixels, chunks: Iterator[RenderedChunk]) -> Iterator[RenderedChunk]:  # (1, H, W, 3)
     """Replace the first frame of the video by the image."""
     for chunk in chunks:
         first = chunk.state is not None and 0 < chunk.state.frames == len(chunk.frames)
@@ -93,8 +93,8 @@ def start_of(config: GenerationConfig, model: ModelRunner, image: Pixels) -> Sam
     The latter if the VAE cannot encode single images or the method re-noises the context.
     """
     clip = from_bytes(image)
-    if not config.holds_image:
-        return start_from(config, model, clip.expand(frames_given(config), -1, -1, -1), noised=False)
+    if not config.image_is_first_latent:
+        return state_after_clip(config, model, clip.expand(num_image_frames(config), -1, -1, -1), noised=False)
     first = check_encoded(model.encode(clip[None]), config.spec.latent_limit)
     noise = seeded_noise(config.seed, model.noise_shape())
-    return state_from_first_latents(config.schedule, first, noise, levels_of(config).sigmas.to(model.device))
+    return state_from_first_latents(config.schedule, first, noise, make_levels(config).sigmas.to(model.device))

@@ -15,9 +15,9 @@ from torch import Tensor
 from pavdm_cli.errors import InputError
 from pavdm_cli.generation.checkpoint import Checkpoint, read
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.pipeline import MOST_REPLAY
+from pavdm_cli.generation.pipeline import MAX_REPLAY
 from pavdm_cli.generation.recovery import check_encoded
-from pavdm_cli.generation.redo import MadeVideo, Span
+from pavdm_cli.generation.redo import GeneratedVideo, Span
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.loop import tail
@@ -27,7 +27,7 @@ from pavdm_cli.video.write.output import checkpoint_path, latents_path, partial_
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class SpanContext:
     """Clean latents (1, T, C, h, w) before and after a span, those before it limited to what the decoder needs."""
 
     before: Tensor
@@ -35,22 +35,22 @@ class Surroundings:
     sampled: bool  # stored latents, not re-encoded frames
 
 
-def surroundings(config: GenerationConfig, model: ModelRunner, made: MadeVideo, span: Span) -> Surroundings:
+def span_context(config: GenerationConfig, model: ModelRunner, original: GeneratedVideo, span: Span) -> SpanContext:
     """Latents stored by --keep-state if there are any, else re-encoded frames. Raises: InvalidOutputError."""
-    following = _following(config, span)
-    latents = kept_latents(made.video.path, config)
-    if latents is not None and (span.chunks.start or not made.continues):
+    following = _latent_range_after(config, span)
+    latents = load_stored_latents(original.video.path, config)
+    if latents is not None and (span.chunks.start or not original.continues):
         first = _latents_before(config, span.chunks.start)
         before, after = latents.context, latents.read(following) if following else None
-        stored = latents.read(range(max(0, first - MOST_REPLAY), first))
+        stored = latents.read(range(max(0, first - MAX_REPLAY), first))
         before = stored if before is None else torch.cat([before.to(stored), stored], dim=1)
-        return Surroundings(tail(before, MOST_REPLAY), after, True)
-    before = _encoded_before(config, model, made, span)
-    return Surroundings(before, _encoded_after(config, model, made, span) if following else None, False)
+        return SpanContext(tail(before, MAX_REPLAY), after, True)
+    before = _encoded_before(config, model, original, span)
+    return SpanContext(before, _encoded_after(config, model, original, span) if following else None, False)
 
 
 @dataclass(frozen=True, slots=True)
-class KeptLatents:
+class LatentStore:
     """All latents of a video, in a file."""
 
     path: Path
@@ -68,11 +68,11 @@ class KeptLatents:
         return values.reshape(1, -1, *self.shape)
 
 
-def kept_latents(video: Path, config: GenerationConfig) -> KeptLatents | None:
+def load_stored_latents(video: Path, config: GenerationConfig) -> LatentStore | None:
     """The latents that the video's own run stored; None if there are none or they belong to another video."""
     partial = partial_path(video)
     checkpoint = _checkpoint(checkpoint_path(partial))
-    if checkpoint is None or not _belongs(checkpoint, read_metadata(video) or {}):
+    if checkpoint is None or not _matches(checkpoint, read_metadata(video) or {}):
         return None
     size, digest = checkpoint.latents
     try:
@@ -81,7 +81,7 @@ def kept_latents(video: Path, config: GenerationConfig) -> KeptLatents | None:
     except OSError:
         return None
     dtype = checkpoint.render.sampler.window.dtype
-    return KeptLatents(latents_path(partial), config.layout.shape, dtype, checkpoint.render.context)
+    return LatentStore(latents_path(partial), config.layout.shape, dtype, checkpoint.render.context)
 
 
 def _checkpoint(path: Path) -> Checkpoint | None:
@@ -91,7 +91,7 @@ def _checkpoint(path: Path) -> Checkpoint | None:
         return None
 
 
-def _belongs(checkpoint: Checkpoint, metadata: Mapping[str, Any]) -> bool:
+def _matches(checkpoint: Checkpoint, metadata: Mapping[str, Any]) -> bool:
     return dict(checkpoint.run.metadata) == dict(metadata)
 
 
@@ -99,44 +99,46 @@ def _latents_before(config: GenerationConfig, chunk: int) -> int:
     return len(config.schedule.latents(range(config.warmup, config.warmup + chunk)))
 
 
-def _following(config: GenerationConfig, span: Span) -> range:
+def _latent_range_after(config: GenerationConfig, span: Span) -> range:
     """Indices of the latents after the span; at the end of a loop, of the video's first latents before the span."""
     first, stop = (_latents_before(config, chunk) for chunk in (span.chunks.start, span.chunks.stop))
     count = config.schedule.right_context
     return range(min(first, count)) if config.schedule.loop else range(stop, stop + count)
 
 
-def _encoded_before(config: GenerationConfig, model: ModelRunner, made: MadeVideo, span: Span) -> Tensor:
+def _encoded_before(config: GenerationConfig, model: ModelRunner, original: GeneratedVideo, span: Span) -> Tensor:
     """Encode the frames right before the span."""
     layout, schedule = config.layout, config.schedule
-    start = span.origin + Fraction(span.frames.start, config.spec.fps) - made.video.start
+    start = span.origin + Fraction(span.frames.start, config.spec.fps) - original.video.start
     available = layout.filled_by(int(start * config.spec.fps))
     count = layout.count(min(layout.whole(max(schedule.context, schedule.chunk)), available))
-    return _encode(config, model, made, span, range(span.frames.start - count, span.frames.start))
+    return _encode(config, model, original, span, range(span.frames.start - count, span.frames.start))
 
 
-def _encoded_after(config: GenerationConfig, model: ModelRunner, made: MadeVideo, span: Span) -> Tensor:
+def _encoded_after(config: GenerationConfig, model: ModelRunner, original: GeneratedVideo, span: Span) -> Tensor:
     """Encode the frames after the span, with a lead-in where a VAE's first latent covers a single frame."""
     layout, count = config.layout, config.schedule.right_context
     stop = span.frames.stop
     if config.schedule.loop:
-        count = len(_following(config, span))
-        return _encode(config, model, made, span, range(layout.count(count, config.begun)))[:, :count]
+        count = len(_latent_range_after(config, span))
+        return _encode(config, model, original, span, range(layout.count(count, config.continues_stream)))[:, :count]
     if layout.unit > 1 or layout.first == layout.rest:
-        latents = _encode(config, model, made, span, range(stop, stop + layout.count(count)))
+        latents = _encode(config, model, original, span, range(stop, stop + layout.count(count)))
         return latents[:, :count]
     lead = layout.first + layout.rest * min(count, (stop - layout.first) // layout.rest)
-    latents = _encode(config, model, made, span, range(stop - lead, stop + layout.rest * count))
+    latents = _encode(config, model, original, span, range(stop - lead, stop + layout.rest * count))
     return tail(latents, count)
 
 
 @torch.no_grad()
-def _encode(config: GenerationConfig, model: ModelRunner, made: MadeVideo, span: Span, frames: range) -> Tensor:
+def _encode(
+    config: GenerationConfig, model: ModelRunner, original: GeneratedVideo, span: Span, frames: range
+) -> Tensor:
     """Encode these frames, read from the file; the last is repeated past the end."""
     if not frames:
         return torch.empty(1, 0, *config.layout.shape)
-    fps, rate = config.spec.fps, made.video.rate
+    fps, rate = config.spec.fps, original.video.rate
     middle = Fraction(1, 2) / max(Fraction(fps), rate)  # of a frame: containers round times
     times = [span.origin + Fraction(number, fps) + middle for number in frames]
-    pixels = np.stack([*read_frames_at(made.video, times, config.spec.size, made.scale)])
+    pixels = np.stack([*read_frames_at(original.video, times, config.spec.size, original.scale)])
     return check_encoded(model.encode(from_bytes(pixels)[None]), config.spec.latent_limit)

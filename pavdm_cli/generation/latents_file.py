@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.decode import Rendered, RenderState, decoded
-from pavdm_cli.generation.pipeline import sampled
+from pavdm_cli.generation.decode import RenderedChunk, RenderState, decode_chunks
+from pavdm_cli.generation.pipeline import sample_chunks
 from pavdm_cli.generation.recovery import Recovery
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
@@ -57,14 +57,14 @@ def read_chunks(path: Path, size: int, config: GenerationConfig, state: SamplerS
             chunk += 1
 
 
-def rendered_again(
+def render_from_latents(
     config: GenerationConfig,
     model: ModelRunner,
     render: RenderState,
     stored: StoredLatents,
     recovery: Recovery,
     graphs: Graphs,
-) -> Iterator[Rendered]:
+) -> Iterator[RenderedChunk]:
     """Render all frames of a rewritten file: first from stored latents, then from newly sampled ones.
 
     render: the state after the stored latents.
@@ -73,7 +73,7 @@ def rendered_again(
     state = move_state(render.sampler, device)
     chunks = read_chunks(*stored, config, state)
     context = None if render.context is None else render.context.to(device)
-    chunks = chain(chunks, sampled(config, model, state, graphs, recovery))
+    chunks = chain(chunks, sample_chunks(config, model, state, graphs, recovery))
     count = state.chunks.start + 1 - config.warmup  # number of stored chunks
-    for number, chunk in enumerate(decoded(config, chunks, recovery, lambda: context)):
+    for number, chunk in enumerate(decode_chunks(config, chunks, recovery, lambda: context)):
         yield replace(chunk, state=None) if number < count else chunk

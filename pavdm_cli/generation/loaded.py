@@ -10,11 +10,11 @@ from pavdm_cli.hub.weights_dir import require_weights
 from pavdm_cli.models.devices import set_threads
 from pavdm_cli.models.runner import ModelRunner
 
-LOADED_WITH = ("device", "precision", "offload", "vae_tiling", "attention", "decode_batch")
+RELOAD_FIELDS = ("device", "precision", "offload", "vae_tiling", "attention", "decode_batch")
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedRunner:
     """A loaded model and the configuration it was loaded for."""
 
     config: GenerationConfig
@@ -25,7 +25,7 @@ class Loaded:
         now, own = self._with_switches(config).execution, self.config.execution
         if self.config.spec.name != config.spec.name:
             return "model"
-        for name in LOADED_WITH:
+        for name in RELOAD_FIELDS:
             attention = name == "attention" and now.attention == self.runner.attention.name
             if getattr(own, name) != getattr(now, name) and not attention:
                 return name
@@ -42,16 +42,16 @@ class Loaded:
         return config.with_execution(**{name: getattr(self.config.execution, name) for name in config.open_switches})
 
 
-def load(config: GenerationConfig) -> Loaded:
+def load(config: GenerationConfig) -> LoadedRunner:
     """Load the model, with settings that fit in memory. Raises: UsageError, ModelError, DeviceError."""
     require_weights(config.spec, bool(config.prompt), config.video_model.published)
     fitting = _fit_to_memory(config)
-    return Loaded(fitting, pipeline.open_model(fitting))
+    return LoadedRunner(fitting, pipeline.open_model(fitting))
 
 
 def _fit_to_memory(config: GenerationConfig) -> GenerationConfig:
     """The configuration as memory allows. Raises: DeviceError."""
-    if not memory_plan.worth_telling(config):
+    if not memory_plan.needs_memory_plan(config):
         return config
     budget = memory_plan.choose(config)
     if not budget.fits:

@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
 
 
-def with_whole_loop(config: GenerationConfig) -> GenerationConfig:
+def make_loop(config: GenerationConfig) -> GenerationConfig:
     """Round the length up to whole chunks and let the last chunks lead into the first.
 
     Raises: UsageError if it is too short.
     """
-    least = config.schedule.capacity + LOOP_CHUNKS
-    if config.chunks < least:
-        frames = _frames(config, least)
+    min_chunks = config.schedule.capacity + LOOP_CHUNKS
+    if config.chunks < min_chunks:
+        frames = _frames(config, min_chunks)
         seconds = f"{frames / config.spec.fps:g} s, {frames} frames"
         raise UsageError(f"--loop needs at least {seconds}, got {config.frames}", f"try --frames {frames}")
     frames, schedule = _frames(config, config.chunks), config.schedule
     note = f"generating {frames} frames instead of {config.frames}: a loop must be a whole number of chunks"
     config = replace(config, frames=frames, notes=(*config.notes, *([note] if frames != config.frames else [])))
-    looped = with_loop_context(schedule, config.total_chunks, config.warmup, config.spec.loop_latents)
-    return replace(config, schedule=looped)
+    loop_schedule = with_loop_context(schedule, config.total_chunks, config.warmup, config.spec.loop_latents)
+    return replace(config, schedule=loop_schedule)
 
 
 def _frames(config: GenerationConfig, chunks: int) -> int:
@@ -35,5 +35,5 @@ def _frames(config: GenerationConfig, chunks: int) -> int:
     while True:
         latents = len(schedule.latents(range(config.warmup, config.warmup + chunks)))
         if latents % layout.unit == 0:
-            return layout.frames(latents, latents, config.begun).start
+            return layout.frames(latents, latents, config.continues_stream).start
         chunks += 1

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 
 import torch
 
-from pavdm_cli.errors import DeviceError, InvalidOutputError, PavdmError
+from pavdm_cli.errors import DeviceError
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import SIZES
 from pavdm_cli.hub.weight_memory import free_bytes, gigabytes
@@ -23,18 +22,17 @@ from pavdm_cli.models.meta_model import MemoryCase, SamplingMemory, VAEMemory, m
 from pavdm_cli.models.offload import offloaded_bytes
 from pavdm_cli.models.runner import ModelRunner, placement_for
 from pavdm_cli.models.spec import ModelSpec
-from pavdm_cli.runtime.diagnose import device_hint, first_line, is_out_of_memory
 
 STAGES = ("read", "encode", "denoise", "decode")
-PIXEL = 3 * torch.float32.itemsize  # bytes per pixel of a float32 frame
+BYTES_PER_PIXEL = 3 * torch.float32.itemsize  # bytes per pixel of a float32 frame
 # For cuBLAS, cuDNN, Triton and the allocator: assumed, not measured.
-SPARE = {"cuda": 500_000_000, "mps": 500_000_000, "cpu": 250_000_000}
+RESERVED = {"cuda": 500_000_000, "mps": 500_000_000, "cpu": 250_000_000}
 # Bytes while the prompt is read, while given frames are encoded, while latents are denoised, while they are decoded.
 Stages = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DeviceMemory:
     """Memory of one device: use by part and stage, and free bytes."""
 
     device: torch.device
@@ -47,72 +45,78 @@ class Place:
         read, encode, denoise, decode = (sum(column) for column in zip(*self.parts.values(), strict=True))
         return read, encode, denoise, decode
 
-    def lacking(self) -> list[int]:
+    def overflowing_stages(self) -> list[int]:
         """Indices of the stages that do not fit."""
         return [i for i, need in enumerate(self.needs) if self.free is not None and need > self.free]
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class MemoryPlan:
     """A configuration and its memory use on each device."""
 
     config: GenerationConfig
-    places: tuple[Place, ...]
+    places: tuple[DeviceMemory, ...]
 
     @property
     def fits(self) -> bool:
         """Whether every stage fits on every device whose free memory is known."""
-        return not any(place.lacking() for place in self.places)
+        return not any(place.overflowing_stages() for place in self.places)
 
 
-def worth_telling(config: GenerationConfig) -> bool:
+def needs_memory_plan(config: GenerationConfig) -> bool:
     """Whether memory must be planned: not for the bundled model, which always fits."""
     return not config.spec.bundled
 
 
-def choose(config: GenerationConfig) -> Budget:
+def choose(config: GenerationConfig) -> MemoryPlan:
     """The fastest plan that fits, else the one that needs the least memory.
 
     Raises: ModelError.
     """
-    for tried in _ways(config):
-        found = budget(tried)
-        if found.fits:
+    for candidate in _candidates(config):
+        plan = budget(candidate)
+        if plan.fits:
             break
-    return found
+    return plan
 
 
-def _ways(config: GenerationConfig) -> Iterator[GenerationConfig]:
+def _candidates(config: GenerationConfig) -> Iterator[GenerationConfig]:
     """Configurations of the same video from fastest to smallest; tiling comes last because it changes frames.
 
     Only switches left at `auto` vary.
     """
 
-    def choices(name: str, least: str) -> tuple[str, ...]:
+    def choices(name: str, smallest: str) -> tuple[str, ...]:
         value = getattr(config.execution, name)
-        return (value, least) if name in config.open_switches and value != least else (value,)
+        return (value, smallest) if name in config.open_switches and value != smallest else (value,)
 
     batching = choices("cfg_batching", "sequential") if config.guidance_scale != 1 else (config.execution.cfg_batching,)
     overlaps, tilings = choices("overlap_decode", "off"), choices("vae_tiling", "on")
-    for tiling, cfg, overlap, most in product(tilings, batching, overlaps, (config.execution.decode_batch, 1)):
-        yield config.with_execution(cfg_batching=cfg, overlap_decode=overlap, decode_batch=most, vae_tiling=tiling)
+    batches = (config.execution.decode_batch, 1)
+    for tiling, cfg, overlap_decode, batch in product(tilings, batching, overlaps, batches):
+        yield config.with_execution(
+            cfg_batching=cfg, overlap_decode=overlap_decode, decode_batch=batch, vae_tiling=tiling
+        )
 
 
-def budget(config: GenerationConfig) -> Budget:
+def budget(config: GenerationConfig) -> MemoryPlan:
     """Estimate the memory of a configuration."""
     device = config.device
     text_device, model = config.text_device, meta_model_of(config)
-    counted = _count(model_key(config), shown_of(config))
-    execution, coded = config.execution, (config.given, config.schedule.context * _reencodes(config))
-    coding = _count_coding(model_key(config), execution.decode_batch, execution.vae_tiling, coded)
-    here = {**running(model, counted, coding, execution, device), "libraries (assumed)": (SPARE[device.type],) * 4}
-    host = waiting(model, execution) | {"given frames": (0, PIXEL * math.prod((config.given, *config.spec.size)), 0, 0)}
-    reading = {f"text encoder, {part}": (size, 0, 0, 0) for part, size in text_bytes(config).items()}
-    lies: dict[torch.device, dict[str, Stages]] = {device: {}}
-    for where, parts in ((text_device, reading), (device, here), (HOST, host)):
-        lies.setdefault(where, {}).update(parts)
-    places = [_place(where, parts, encodes=any(coded)) for where, parts in lies.items()]
-    return Budget(config, tuple(place for place in places if place.parts))
+    sampling = _count(model_key(config), largest_step(config))
+    execution, num_frames = config.execution, config.num_conditioning_frames
+    vae_inputs = (num_frames, config.schedule.context * _reencodes(config))
+    vae_memory = _count_coding(model_key(config), execution.decode_batch, execution.vae_tiling, vae_inputs)
+    on_device = device_parts(model, sampling, vae_memory, execution, device)
+    on_device["libraries (assumed)"] = (RESERVED[device.type],) * 4
+    on_host = host_parts(model, execution)
+    on_host["given frames"] = (0, BYTES_PER_PIXEL * num_frames * math.prod(config.spec.size), 0, 0)
+    text_parts = {f"text encoder, {part}": (size, 0, 0, 0) for part, size in text_bytes(config).items()}
+    parts_by_device: dict[torch.device, dict[str, Stages]] = {device: {}}
+    for where, parts in ((text_device, text_parts), (device, on_device), (HOST, on_host)):
+        parts_by_device.setdefault(where, {}).update(parts)
+    places = [_device_memory(where, parts, encodes=any(vae_inputs)) for where, parts in parts_by_device.items()]
+    return MemoryPlan(config, tuple(place for place in places if place.parts))
 
 
 # Candidates often differ in one part only, so each part's estimate is cached.
@@ -125,7 +129,7 @@ def model_key(config: GenerationConfig) -> ModelKey:
     return config.video_model, config.spec, config.execution.device, config.execution.precision
 
 
-def _least(device: str, precision: str) -> ExecutionConfig:
+def _smallest_execution(device: str, precision: str) -> ExecutionConfig:
     return ExecutionConfig(device=device, precision=precision, decode_batch=1)
 
 
@@ -135,14 +139,16 @@ def meta_model_of(config: GenerationConfig) -> ModelRunner:
 
 
 def _meta_model(model: VideoModel, spec: ModelSpec, device: str, precision: str) -> ModelRunner:
-    return _meta(model, spec, placement_for(_least(device, precision)))
+    return _meta(model, spec, placement_for(_smallest_execution(device, precision)))
 
 
 def text_bytes(config: GenerationConfig) -> dict[str, int]:
     """Bytes to encode the prompts, by part; empty without a prompt."""
     if not config.prompt and not config.spec.empty_prompt:
         return {}
-    placement = placement_for(_least(config.execution.device, config.execution.precision), config.text_device)
+    placement = placement_for(
+        _smallest_execution(config.execution.device, config.execution.precision), config.text_device
+    )
     encoder = config.video_model.load_text_encoder(placement, "meta")
     return max((encoder.memory_bytes(prompt.text) for prompt in config.prompts), key=lambda parts: sum(parts.values()))
 
@@ -153,10 +159,12 @@ def _count(key: ModelKey, step: MemoryCase) -> SamplingMemory:
 
 
 @lru_cache
-def _count_coding(key: ModelKey, decode_batch: int, vae_tiling: str, coded: tuple[int, int]) -> VAEMemory:
+def _count_coding(key: ModelKey, decode_batch: int, vae_tiling: str, vae_inputs: tuple[int, int]) -> VAEMemory:
     model, spec, device, precision = key
-    execution = replace(_least(device, precision), decode_batch=decode_batch, vae_tiling=vae_tiling)
-    return meta_model.estimate_vae_memory(_meta(model, spec, placement_for(execution)), torch.device(device), *coded)
+    execution = replace(_smallest_execution(device, precision), decode_batch=decode_batch, vae_tiling=vae_tiling)
+    return meta_model.estimate_vae_memory(
+        _meta(model, spec, placement_for(execution)), torch.device(device), *vae_inputs
+    )
 
 
 def _reencodes(config: GenerationConfig) -> bool:
@@ -164,47 +172,51 @@ def _reencodes(config: GenerationConfig) -> bool:
     return config.total_chunks > 1 and config.reencode
 
 
-def _place(device: torch.device, parts: dict[str, Stages], encodes: bool) -> Place:
+def _device_memory(device: torch.device, parts: dict[str, Stages], encodes: bool) -> DeviceMemory:
     """Memory of a device, without the encode stage if nothing is encoded."""
-    shown = {name: (part[0], part[1] * encodes, part[2], part[3]) for name, part in parts.items()}
-    return Place(device, free_bytes(device), {name: part for name, part in shown.items() if any(part)})
+    parts_needed = {name: (part[0], part[1] * encodes, part[2], part[3]) for name, part in parts.items()}
+    return DeviceMemory(device, free_bytes(device), {name: part for name, part in parts_needed.items() if any(part)})
 
 
-def shown_of(config: GenerationConfig) -> MemoryCase:
+def largest_step(config: GenerationConfig) -> MemoryCase:
     """The largest step of a video, including re-noised chunks of a conditioning clip."""
-    schedule, guided = config.schedule, config.guidance_scale
-    latents = config.given_latents
-    remade = schedule.num_renoised(latents)
-    sizes = schedule.sizes(0, -remade, latents - remade * schedule.chunk, config.sampled_chunks)
+    schedule, texts = config.schedule, 2 if config.timeline else 1
+    latents = config.num_conditioning_latents
+    num_renoised = schedule.num_renoised(latents)
+    sizes = schedule.sizes(0, -num_renoised, latents - num_renoised * schedule.chunk, config.sampled_chunks)
     noisy, clean = max(sizes, key=lambda pair: (sum(pair), pair))
     graphs = "off" if config.uncapturable else config.execution.cuda_graphs
     execution = replace(config.execution, decode_batch=1, vae_tiling="off", offload="none", cuda_graphs=graphs)
-    return MemoryCase(schedule, execution, guided, noisy, clean, config.solver, texts=2 if config.timeline else 1)
+    return MemoryCase(schedule, execution, config.guidance_scale, noisy, clean, config.solver, texts=texts)
 
 
-def running(
-    model: ModelRunner, counted: SamplingMemory, coding: VAEMemory, execution: ExecutionConfig, device: torch.device
+def device_parts(
+    model: ModelRunner,
+    sampling: SamplingMemory,
+    vae_memory: VAEMemory,
+    execution: ExecutionConfig,
+    device: torch.device,
 ) -> dict[str, Stages]:
     """Memory on the model's device, by part."""
     whole, vae = module_bytes(model.transformer), module_bytes(model.vae)
-    alone = execution.offload != "none"  # the VAE is onloaded for its stage
+    loads_vae_on_demand = execution.offload != "none"  # the VAE is onloaded for its stage
     transformer = whole - offloaded_bytes(model.model) if execution.offload == "sequential" else whole
-    waits = 0 if execution.offload == "model" else transformer  # while the VAE works
-    amid, beside = bool(coding.reencoding), execution.overlap_decode == "on"
+    transformer_during_vae = 0 if execution.offload == "model" else transformer  # while the VAE works
+    during_sampling, overlapped = bool(vae_memory.reencoding), execution.overlap_decode == "on"
     return {
-        "transformer": (0, waits, transformer, waits),
-        "text and levels": _from(counted.constants, amid),
-        "context KV cache": _from(counted.kv_cache, amid),
-        "activations of a step": (0, 0, counted.step, counted.step * beside),
-        "CUDA graphs": _from(counted.graphs, amid),
-        "VAE": (0, vae, 0 if alone else vae, vae),
-        "activations of the VAE": (0, max(coding.encoding, coding.reencoding), 0, coding.decoding),
+        "transformer": (0, transformer_during_vae, transformer, transformer_during_vae),
+        "text and levels": _from_first_step(sampling.constants, during_sampling),
+        "context KV cache": _from_first_step(sampling.kv_cache, during_sampling),
+        "activations of a step": (0, 0, sampling.step, sampling.step * overlapped),
+        "CUDA graphs": _from_first_step(sampling.graphs, during_sampling),
+        "VAE": (0, vae, 0 if loads_vae_on_demand else vae, vae),
+        "activations of the VAE": (0, max(vae_memory.encoding, vae_memory.reencoding), 0, vae_memory.decoding),
         # while decoding, a step or a re-encoding runs, whichever needs more
-        "frames encoded again": (0, 0, 0, max(0, coding.reencoding - counted.step) * beside),
+        "frames encoded again": (0, 0, 0, max(0, vae_memory.reencoding - sampling.step) * overlapped),
     }
 
 
-def waiting(model: ModelRunner, execution: ExecutionConfig) -> dict[str, Stages]:
+def host_parts(model: ModelRunner, execution: ExecutionConfig) -> dict[str, Stages]:
     """Offloaded weights on the host."""
     if execution.offload == "none":
         return {}
@@ -212,41 +224,41 @@ def waiting(model: ModelRunner, execution: ExecutionConfig) -> dict[str, Stages]
     return {f"{name}, waiting": (0, size, size, size) for name, size in sizes}
 
 
-def _from(size: int, amid: bool) -> Stages:
+def _from_first_step(size: int, during_sampling: bool) -> Stages:
     """Memory held from the first step on; in the encode stage only if re-encoding happens between steps."""
-    return 0, size * amid, size, size
+    return 0, size * during_sampling, size, size
 
 
-def refusal(found: Budget) -> DeviceError:
+def refusal(plan: MemoryPlan) -> DeviceError:
     """The error for a video that does not fit, with options that would help and what they save."""
-    place = next(place for place in found.places if place.lacking())
-    stage = max(place.lacking(), key=lambda i: place.needs[i])
+    place = next(place for place in plan.places if place.overflowing_stages())
+    stage = max(place.overflowing_stages(), key=lambda i: place.needs[i])
     name, size = max(((name, part[stage]) for name, part in place.parts.items()), key=lambda pair: pair[1])
-    what = f"{found.config.spec.name} needs {gigabytes(place.needs[stage])} on {place.device.type} to {STAGES[stage]}"
+    what = f"{plan.config.spec.name} needs {gigabytes(place.needs[stage])} on {place.device.type} to {STAGES[stage]}"
     assert place.free is not None
     most = f"mostly {name}, {gigabytes(size)}"
-    return DeviceError(f"{what} ({most}), but only {gigabytes(place.free)} is free", _advice(found))
+    return DeviceError(f"{what} ({most}), but only {gigabytes(place.free)} is free", _advice(plan))
 
 
-def _advice(found: Budget) -> str:
+def _advice(plan: MemoryPlan) -> str:
     """A hint listing options that help; sufficient ones come first."""
-    tried = [(option, choose(changed)) for option, changed in alternatives(found.config)]
-    saving = [(after.fits, _saved(found, after), option) for option, after in tried]
+    candidates = [(option, choose(smaller)) for option, smaller in alternatives(plan.config)]
+    saving = [(after.fits, _saving(plan, after), option) for option, after in candidates]
     useful = sorted((row for row in saving if row[0] or row[1] > 0), key=lambda row: (not row[0], -row[1]))
     short = ", not enough on its own"
-    said = [f"{option} saves {gigabytes(size)}{'' if fits else short}" for fits, size, option in useful]
-    return "; ".join(said) or "no option makes it fit: it needs a larger device"
+    suggestions = [f"{option} saves {gigabytes(size)}{'' if fits else short}" for fits, size, option in useful]
+    return "; ".join(suggestions) or "no option makes it fit: it needs a larger device"
 
 
 def alternatives(config: GenerationConfig) -> Iterator[tuple[str, GenerationConfig]]:
     """Options that take less memory, and the configuration with each."""
     execution, (height, width) = config.execution, config.spec.size
-    elsewhere = any(option.key == "text_device" for option in config.video_model.options)
-    if elsewhere and config.text_device.type != "cpu":
+    has_text_device = any(option.key == "text_device" for option in config.video_model.options)
+    if has_text_device and config.text_device.type != "cpu":
         yield "--text-device cpu", replace(config, options={**config.options, "text_device": "cpu"})
     for mode in ("model", "sequential"):
         if execution.offload == "none" or (execution.offload, mode) == ("model", "sequential"):
-            yield _offloaded(config, mode)
+            yield _with_offload(config, mode)
     if execution.cfg_batching != "sequential" and config.guidance_scale != 1:
         yield "--cfg-batching sequential", config.with_execution(cfg_batching="sequential")
     if execution.overlap_decode == "on" and "overlap_decode" not in config.open_switches:
@@ -258,7 +270,7 @@ def alternatives(config: GenerationConfig) -> Iterator[tuple[str, GenerationConf
             yield f"--size {name}", replace(config, spec=replace(config.spec, size=config.spec.nearest_size(size)))
 
 
-def _offloaded(config: GenerationConfig, mode: str) -> tuple[str, GenerationConfig]:
+def _with_offload(config: GenerationConfig, mode: str) -> tuple[str, GenerationConfig]:
     """With --offload, without the options that need weights to stay in place."""
     open_overlap = "overlap_decode" in config.open_switches
     pinning = [name for name in config.execution.pinning_options if not (open_overlap and "overlap" in name)]
@@ -267,31 +279,8 @@ def _offloaded(config: GenerationConfig, mode: str) -> tuple[str, GenerationConf
     return f"--offload {mode}{''.join(f' without {name}' for name in pinning)}", offloaded
 
 
-def _saved(before: Budget, after: Budget) -> int:
+def _saving(before: MemoryPlan, after: MemoryPlan) -> int:
     """The largest saving of a change in any stage that does not fit."""
     now = {place.device.type: place.needs for place in after.places}
-    pairs = [(place, i) for place in before.places for i in place.lacking()]
+    pairs = [(place, i) for place in before.places for i in place.overflowing_stages()]
     return max(place.needs[i] - now.get(place.device.type, (0, 0, 0, 0))[i] for place, i in pairs)
-
-
-@contextmanager
-def told(config: GenerationConfig, kept: Callable[[], str] = lambda: "no frames were finished") -> Iterator[None]:
-    """Convert out-of-memory and device failures to DeviceError; `kept` describes what was saved.
-
-    Other errors are re-raised with that description as a note. Raises: DeviceError.
-    """
-    try:
-        yield
-    except InvalidOutputError as error:
-        raise InvalidOutputError(f"{error.message}: {kept()}", error.hint) from None
-    except PavdmError:
-        raise
-    except Exception as error:
-        device = config.device.type
-        if is_out_of_memory(error):
-            options = ", ".join(option for option, _ in alternatives(config))
-            raise DeviceError(f"{device} ran out of memory: {kept()}", f"try {options}") from error
-        if advice := device_hint(error):
-            raise DeviceError(f"{device} failed: {first_line(error)}: {kept()}", advice) from error
-        error.add_note(kept())
-        raise

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.request import MOST_SCALE, SCALE_FILTERS
+from pavdm_cli.generation.request import MAX_SCALE, SCALE_FILTERS
 from pavdm_cli.models import registry
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.spec import ModelOption
@@ -77,7 +77,7 @@ FIELDS = {
     "attention_reason": string(1000),
     "versions": mapping_of(string(100), 100),
     "crf": integer(0, 51),
-    "scale": integer(1, MOST_SCALE),
+    "scale": integer(1, MAX_SCALE),
     "scale_filter": one_of(*SCALE_FILTERS),
     **dict.fromkeys(("image", "source"), PATH),
     "only_new": FLAG,
@@ -92,7 +92,7 @@ OTHERS = (PLAIN, list_of(PLAIN, 100), mapping_of(PLAIN, 100))  # of fields that 
 OTHER = Kind("a number, a string, or a few of them", lambda value: any(kind.fits(value) for kind in OTHERS))
 
 
-def sound_fields(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def valid_fields(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Split metadata into valid fields and error messages for the rest."""
     fitting, wrong = {}, []
     for name, value in metadata.items():

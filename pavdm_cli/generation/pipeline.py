@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.decode import Pixels, Rendered, RenderState, decoded
-from pavdm_cli.generation.prompts import denoiser_of
+from pavdm_cli.generation.decode import Pixels, RenderedChunk, RenderState, decode_chunks
+from pavdm_cli.generation.prompts import make_denoiser
 from pavdm_cli.generation.recovery import Recovery, check_encoded
 from pavdm_cli.generation.reencode import with_reencoding
 from pavdm_cli.models.devices import set_threads
@@ -36,7 +36,7 @@ from pavdm_cli.sampling.masked_clips import ClipCondition, sample_masked_clips
 from pavdm_cli.sampling.noise import NoiseLevels, seeded_noise
 from pavdm_cli.sampling.solvers import build_solver
 
-MOST_REPLAY = 64  # warm-up latents kept to prime the decoder
+MAX_REPLAY = 64  # warm-up latents kept to prime the decoder
 
 
 def open_model(config: GenerationConfig) -> ModelRunner:
@@ -52,13 +52,13 @@ def open_model(config: GenerationConfig) -> ModelRunner:
     return with_attention(with_offload(runner, execution.offload), execution.attention)
 
 
-def levels_of(config: GenerationConfig) -> NoiseLevels:
+def make_levels(config: GenerationConfig) -> NoiseLevels:
     """The model's noise levels for this schedule."""
-    seen = min(config.schedule.window, config.spec.window) + config.schedule.offset
-    return config.video_model.noise_levels(config.schedule.steps, config.spec.size, seen, config.options)
+    num_visible = min(config.schedule.window, config.spec.window) + config.schedule.offset
+    return config.video_model.noise_levels(config.schedule.steps, config.spec.size, num_visible, config.options)
 
 
-def graphs_of(config: GenerationConfig, model: ModelRunner) -> GraphPolicy | None:
+def choose_graph_policy(config: GenerationConfig, model: ModelRunner) -> GraphPolicy | None:
     """The CUDA-graph policy, or None; its count and memory are known after the first step."""
     mode, values = config.execution.cuda_graphs, model.residual_values(config.guidance_scale)
     return choose_graphs(mode, model.device, values, config.uncapturable)
@@ -73,12 +73,12 @@ def latents(
 ) -> Iterator[Tensor]:
     """The video's chunks of latents, (1, chunk, C, h, w), each as soon as it is clean. Raises: InvalidOutputError.
 
-    start: state after a clip or image (no warm-up then); graphs: defaults to `graphs_of`.
+    start: state after a clip or image (no warm-up then); graphs: defaults to `choose_graph_policy`.
     """
-    return (chunk.latents for chunk in sampled(config, model, start, graphs, recovery))
+    return (chunk.latents for chunk in sample_chunks(config, model, start, graphs, recovery))
 
 
-def sampled(
+def sample_chunks(
     config: GenerationConfig,
     model: ModelRunner,
     start: SamplerState | None = None,
@@ -90,18 +90,18 @@ def sampled(
 
     start: also a state yielded with an earlier chunk, to continue after it.
     """
-    begun = start is not None and (start.now > 0 or len(start.chunks) > 0 or start.context.shape[1] > 0)
-    if begun and start is not None and not start.now:
+    is_continued = start is not None and (start.now > 0 or len(start.chunks) > 0 or start.context.shape[1] > 0)
+    if is_continued and start is not None and not start.now:
         config = replace(config, warmup=0)
     recovery = recovery or Recovery(model)
     recovery.warmup = config.warmup
-    chunks = generated(config, model, start, graphs or graphs_of(config, model), recovery)
-    for chunk in islice(chunks, 0 if begun else config.warmup):
+    chunks = sample_all_chunks(config, model, start, graphs or choose_graph_policy(config, model), recovery)
+    for chunk in islice(chunks, 0 if is_continued else config.warmup):
         on_warmup(chunk.latents)
     yield from chunks
 
 
-def generated(
+def sample_all_chunks(
     config: GenerationConfig,
     model: ModelRunner,
     start: SamplerState | None,
@@ -109,29 +109,33 @@ def generated(
     recovery: Recovery,
 ) -> Iterator[SampledChunk]:
     """Every chunk of latents, including the warm-up. Raises: InvalidOutputError."""
-    levels = levels_of(config).to(model.device)
+    levels = make_levels(config).to(model.device)
     solver = build_solver(config.solver, levels)
     noise = seeded_noise(config.seed, model.noise_shape())
-    again = recovery.reencoded if config.reencode else None
-    edit = config.edit_ratio
+    reencode_context = recovery.reencode_checked if config.reencode else None
+    edit_ratio = config.edit_ratio
 
     def wrap(denoiser: Denoiser) -> Denoiser:
-        return with_reencoding(denoiser, again, start) if again and not edit else denoiser
+        return with_reencoding(denoiser, reencode_context, start) if reencode_context and not edit_ratio else denoiser
 
     def float32() -> AnyDenoiser:
         execution = replace(config.execution, compile=False)
-        return denoiser_of(replace(config, execution=execution), model.upcast("transformer"), levels, wrap)
+        return make_denoiser(replace(config, execution=execution), model.upcast("transformer"), levels, wrap)
 
-    def steps(of: AnyDenoiser, sound: SamplerState | None, graphs: GraphPolicy | None = None) -> States:
-        return denoise(config.schedule, of, noise, solver, chunks=config.sampled_chunks, start=sound, graphs=graphs)
+    def steps(bound: AnyDenoiser, start_state: SamplerState | None, graphs: GraphPolicy | None = None) -> States:
+        return denoise(
+            config.schedule, bound, noise, solver, chunks=config.sampled_chunks, start=start_state, graphs=graphs
+        )
 
-    denoiser = denoiser_of(config, model, levels, wrap)
-    if edit:
-        condition = ClipCondition(edit, again or (lambda context: context), recovery.clip_repair(float32))
+    denoiser = make_denoiser(config, model, levels, wrap)
+    if edit_ratio:
+        condition = ClipCondition(
+            edit_ratio, reencode_context or (lambda context: context), recovery.clip_repair(float32)
+        )
         inputs = (config.schedule, denoiser, noise, solver)
         yield from sample_masked_clips(*inputs, chunks=config.sampled_chunks, start=start, condition=condition)
         return
-    repair = recovery.state_repair(lambda sound: steps(float32(), sound))
+    repair = recovery.make_state_repair(lambda start_state: steps(float32(), start_state))
     yield from new_chunks(config.schedule, with_repair(steps(denoiser, start, graphs), config.schedule, start, repair))
 
 
@@ -144,51 +148,51 @@ def frames(
     on_warmup: Callable[[], object] = lambda: None,
 ) -> Iterator[Pixels]:
     """The video's frames, (n, H, W, 3) bytes at a time, exactly `config.frames` in all. Arguments as for `latents`."""
-    every = rendered(config, model, start, graphs, recovery, on_warmup)
-    return (chunk.frames for chunk in every if len(chunk.frames))
+    chunks = render_chunks(config, model, start, graphs, recovery, on_warmup)
+    return (chunk.frames for chunk in chunks if len(chunk.frames))
 
 
-def rendered(
+def render_chunks(
     config: GenerationConfig,
     model: ModelRunner,
     start: SamplerState | None = None,
     graphs: GraphPolicy | None = None,
     recovery: Recovery | None = None,
     on_warmup: Callable[[], object] = lambda: None,
-) -> Iterator[Rendered]:
+) -> Iterator[RenderedChunk]:
     """Like `frames`, with the state after each chunk."""
-    recovery, before = recovery or Recovery(model), clip_of(start)
+    recovery, before = recovery or Recovery(model), conditioning_latents(start)
 
     def drop(chunk: Tensor) -> None:
         nonlocal before
-        before = tail(chunk if before is None else torch.cat([before, chunk], dim=1), MOST_REPLAY)
+        before = tail(chunk if before is None else torch.cat([before, chunk], dim=1), MAX_REPLAY)
         on_warmup()
 
-    return decoded(config, sampled(config, model, start, graphs, recovery, drop), recovery, lambda: before)
+    return decode_chunks(config, sample_chunks(config, model, start, graphs, recovery, drop), recovery, lambda: before)
 
 
-def continued(
+def render_from(
     config: GenerationConfig, model: ModelRunner, state: RenderState, graphs: GraphPolicy | None, recovery: Recovery
-) -> Iterator[Rendered]:
-    """Continue `rendered` after one of its states."""
-    chunks = sampled(config, model, move_state(state.sampler, model.device), graphs, recovery)
-    return decoded(config, chunks, recovery, resume=state)
+) -> Iterator[RenderedChunk]:
+    """Continue `render_chunks` after one of its states."""
+    chunks = sample_chunks(config, model, move_state(state.sampler, model.device), graphs, recovery)
+    return decode_chunks(config, chunks, recovery, resume=state)
 
 
-def clip_of(start: SamplerState | None) -> Tensor | None:
+def conditioning_latents(start: SamplerState | None) -> Tensor | None:
     """The clip's latents that the video continues, if any."""
     if start is None or start.chunks.start > 0 or start.num_given:
         return None
-    given = torch.cat([start.context, start.originals], dim=1)
-    return given if given.shape[1] else None
+    clip_latents = torch.cat([start.context, start.originals], dim=1)
+    return clip_latents if clip_latents.shape[1] else None
 
 
 @torch.no_grad()
-def start_from(config: GenerationConfig, model: ModelRunner, clip: Tensor, noised: bool) -> SamplerState:
+def state_after_clip(config: GenerationConfig, model: ModelRunner, clip: Tensor, noised: bool) -> SamplerState:
     """The state that continues a clip (n, 3, H, W), 0 to 1: after its last chunk, or with its last window re-noised."""
-    given = check_encoded(model.encode(clip[None]), config.spec.latent_limit)
-    sigmas = levels_of(config).sigmas.to(model.device)
+    clip_latents = check_encoded(model.encode(clip[None]), config.spec.latent_limit)
+    sigmas = make_levels(config).sigmas.to(model.device)
     if not noised:
-        return state_from_clip(config.schedule, given, sigmas)
+        return state_from_clip(config.schedule, clip_latents, sigmas)
     noise = seeded_noise(config.seed, model.noise_shape())
-    return state_from_renoised_clip(config.schedule, given, noise, sigmas)
+    return state_from_renoised_clip(config.schedule, clip_latents, noise, sigmas)

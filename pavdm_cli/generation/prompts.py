@@ -17,7 +17,7 @@ from pavdm_cli.sampling.denoiser import AnyDenoiser, Denoiser, TextKV, TimelineD
 from pavdm_cli.sampling.noise import NoiseLevels
 
 
-def denoiser_of(
+def make_denoiser(
     config: GenerationConfig, model: ModelRunner, levels: NoiseLevels, wrap: Callable[[Denoiser], Denoiser]
 ) -> AnyDenoiser:
     """The denoiser of a video's prompts; `wrap` is applied after binding to a text."""
@@ -26,12 +26,12 @@ def denoiser_of(
         first = config.formatted_prompt
         return wrap(model.denoiser(first.text, schedule, levels, scale, execution, negative=first.negative))
     bind = model.bind(schedule, levels, scale, execution)
-    embedded = [model.embed(prompt.text, scale != 1, prompt.negative) for prompt in config.prompts]
+    embeddings = [model.embed(prompt.text, scale != 1, prompt.negative) for prompt in config.prompts]
 
     @lru_cache(maxsize=1)
     def text_kv(number: int, weight: float) -> TextKV:
-        pairs = zip(embedded[number - 1], embedded[number], strict=True)
-        text = embedded[number] if weight == 1 else [blend(*pair, weight) for pair in pairs]
+        pairs = zip(embeddings[number - 1], embeddings[number], strict=True)
+        text = embeddings[number] if weight == 1 else [blend(*pair, weight) for pair in pairs]
         return model.text_kv(text, schedule, execution)
 
     return TimelineDenoiser(lambda text: wrap(bind(text)), lambda newest: text_kv(*prompt_in_force(config, newest)))
@@ -55,12 +55,12 @@ def prompt_in_force(config: GenerationConfig, newest: int) -> tuple[int, float]:
 def blend(before: TextEmbedding, after: TextEmbedding, weight: float) -> TextEmbedding:
     """Interpolate two embeddings token by token; a token that only one of them has is kept."""
     length = max(len(before.rows), len(after.rows))
-    (one, shown), (other, also_shown) = (_padded(text, length) for text in (before, after))
-    rows = torch.where(shown[:, None], one, other).lerp(torch.where(also_shown[:, None], other, one), weight)
-    return TextEmbedding(rows, None if before.mask is None and after.mask is None else shown | also_shown)
+    (one, mask), (other, other_mask) = (_pad(text, length) for text in (before, after))
+    rows = torch.where(mask[:, None], one, other).lerp(torch.where(other_mask[:, None], other, one), weight)
+    return TextEmbedding(rows, None if before.mask is None and after.mask is None else mask | other_mask)
 
 
-def _padded(text: TextEmbedding, length: int) -> tuple[Tensor, Tensor]:
+def _pad(text: TextEmbedding, length: int) -> tuple[Tensor, Tensor]:
     """Rows and mask padded to `length` tokens."""
     missing = length - len(text.rows)
     mask = torch.ones(len(text.rows), dtype=torch.bool, device=text.rows.device) if text.mask is None else text.mask

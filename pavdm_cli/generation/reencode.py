@@ -18,12 +18,12 @@ def reencode(model: ModelRunner, latents: Tensor) -> Tensor:
 
 
 def with_reencoding(
-    denoiser: Denoiser, again: Callable[[Tensor], Tensor], start: SamplerState | None = None
+    denoiser: Denoiser, reencode_context: Callable[[Tensor], Tensor], start: SamplerState | None = None
 ) -> Denoiser:
     """Re-encode the context before every prefill, except one that has just been encoded from an input."""
-    given = start.context if start and start.chunks.start <= 0 else None
+    encoded_context = start.context if start and start.chunks.start <= 0 else None
 
     def prefill(context: Tensor, level: int) -> Any:
-        return denoiser.prefill(context if context is given else again(context), level)
+        return denoiser.prefill(context if context is encoded_context else reencode_context(context), level)
 
     return FunctionDenoiser(prefill, denoiser)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation.timeline import PromptChange, timeline_of
+from pavdm_cli.generation.timeline import PromptChange, parse_timeline
 from pavdm_cli.models.adapter import Options, VideoModel
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.registry import DEFAULT, find
@@ -19,16 +19,16 @@ from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.runtime.validation import check_name, check_text
 from pavdm_cli.sampling.schedule import RAMP_UPS, SOLVERS
 
-LONGEST = 24 * 3600.0  # seconds of video in one run
-FOREVER = 10**9  # frame count that stands for an endless video
+MAX_SECONDS = 24 * 3600.0  # seconds of video in one run
+ENDLESS_FRAMES = 10**9  # frame count that stands for an endless video
 SIZES = {"144p": (144, 256), "240p": (240, 424), "360p": (360, 640), "480p": (480, 848)}
 SIZES |= {"540p": (544, 960), "720p": (720, 1280)}
 
-MOST_WARMUP = 100  # chunks
-MOST_CONTEXT = 64  # chunks
-MOST_SCALE = 8
+MAX_WARMUP = 100  # chunks
+MAX_CONTEXT = 64  # chunks
+MAX_SCALE = 8
 SCALE_FILTERS = ("lanczos", "nearest")
-STDOUT = Path("-")
+STDOUT_PATH = Path("-")
 STREAM_FORMATS = ("mp4", "y4m", "rawvideo")
 
 
@@ -49,15 +49,15 @@ class Output:
     def __post_init__(self) -> None:
         if not 0 <= self.crf <= 51:
             raise UsageError(f"--crf must be 0 to 51, got {self.crf}", "18 is visually lossless, 28 gives small files")
-        if self.scale is not None and not 1 <= self.scale <= MOST_SCALE:
-            raise UsageError(f"--scale must be 1 to {MOST_SCALE}, got {self.scale}", "1 keeps the model's native size")
+        if self.scale is not None and not 1 <= self.scale <= MAX_SCALE:
+            raise UsageError(f"--scale must be 1 to {MAX_SCALE}, got {self.scale}", "1 keeps the model's native size")
         check_name("--scale-filter", self.scale_filter, SCALE_FILTERS)
         check_name("--stream-format", self.stream_format, ("", *STREAM_FORMATS))
 
     @property
     def to_stdout(self) -> bool:
         """Whether the video goes to standard output instead of a file."""
-        return self.path == STDOUT
+        return self.path == STDOUT_PATH
 
     def scale_of(self, spec: ModelSpec) -> int:
         """The upscaling factor for a model's frames."""
@@ -79,7 +79,7 @@ class Extension:
 
 
 @dataclass(frozen=True, slots=True)
-class Redo:
+class RedoOptions:
     """The span of a video to regenerate, in seconds."""
 
     source: Path
@@ -123,7 +123,7 @@ class Request:
     output: Output = field(default_factory=Output)
     extension: Extension | None = None
     image: Path | None = None  # the image that the video begins with
-    redo: Redo | None = None
+    redo: RedoOptions | None = None
     source_caption: str = ""  # caption of the extended video; fills in what the prompt leaves out
     timeline: tuple[PromptChange, ...] = ()  # later prompts, in order
     blend: float = 0.0  # seconds to crossfade from one prompt to the next
@@ -136,15 +136,15 @@ class Request:
         spec = self.spec
         if self.seconds is not None and self.frames is not None:
             raise UsageError("--seconds and --frames cannot be combined", "give one of them")
-        if self.frame_count < 1 or (self.frame_count > LONGEST * spec.fps and not self.forever):
+        if self.frame_count < 1 or (self.frame_count > MAX_SECONDS * spec.fps and not self.forever):
             length = f"{self.frames} frames" if self.seconds is None else f"{self.seconds:g} s, {spec.fps} frames/s"
             raise UsageError(f"cannot generate a video of {length}", "choose a length from 1 frame to 24 hours")
         self._check_warmup()
         spec.check_scale(self.output.scale_of(spec))
 
     def _check_warmup(self) -> None:
-        if self.warmup is not None and not 0 <= self.warmup <= MOST_WARMUP:
-            raise UsageError(f"--warmup must be 0 to {MOST_WARMUP} chunks, got {self.warmup}", "0 disables the warm-up")
+        if self.warmup is not None and not 0 <= self.warmup <= MAX_WARMUP:
+            raise UsageError(f"--warmup must be 0 to {MAX_WARMUP} chunks, got {self.warmup}", "0 disables the warm-up")
         if self.continues and self.warmup:
             raise UsageError(
                 "--warmup cannot be used with --image or extend: the video starts from existing frames", "leave it out"
@@ -171,14 +171,14 @@ class Request:
 
     @property
     def endless(self) -> bool:
-        """Whether the video goes on until it is stopped."""
-        return self.forever and self.frames in (None, FOREVER)
+        """Whether the video continues until it is stopped."""
+        return self.forever and self.frames in (None, ENDLESS_FRAMES)
 
     @property
     def frame_count(self) -> int:
         """Number of frames to generate."""
         if self.frames is not None or self.forever:
-            return FOREVER if self.frames is None else self.frames
+            return ENDLESS_FRAMES if self.frames is None else self.frames
         seconds = 10.0 if self.seconds is None else self.seconds
         return round(seconds * self.spec.fps) if abs(seconds) < 1e9 else -1
 
@@ -191,13 +191,13 @@ def build_request(values: Mapping[str, Any]) -> Request:
     Raises: UsageError, ModelError, InputError.
     """
     defaults = {option.key: option.default for option in find(values.get("model", DEFAULT)).options}
-    typed = {key: values[key] for key in defaults if values.get(key) is not None}
-    options = {key: value for key, value in typed.items() if value != defaults[key]}
+    given_options = {key: values[key] for key in defaults if values.get(key) is not None}
+    options = {key: value for key, value in given_options.items() if value != defaults[key]}
     own = {name: value for name, value in values.items() if name in names_of(Request)}
     if own.get("seconds") == "forever":
         own |= {"seconds": None, "forever": True}
-    own |= {"lora": tuple(own.get("lora") or ()), "timeline": timeline_of(values.get("at"), values.get("timeline"))}
-    parts = {"execution": _part(ExecutionConfig, values), "output": _part(Output, values)}
+    own |= {"lora": tuple(own.get("lora") or ()), "timeline": parse_timeline(values.get("at"), values.get("timeline"))}
+    parts = {"execution": _build_part(ExecutionConfig, values), "output": _build_part(Output, values)}
     return Request(**parts | {"options": options} | own)
 
 
@@ -207,7 +207,7 @@ def flat_values(request: Request) -> dict[str, Any]:
     return {name: getattr(request, name) for name in own} | asdict(request.execution) | dict(request.options)
 
 
-def _part(kind: Any, values: Mapping[str, Any]) -> Any:
+def _build_part(kind: Any, values: Mapping[str, Any]) -> Any:
     return kind(**{name: value for name, value in values.items() if name in names_of(kind)})
 
 
@@ -222,17 +222,17 @@ def parse_size(text: str, aspect: str = "") -> tuple[int, int]:
     if aspect and text.lower() not in SIZES:
         raise UsageError(f"--aspect needs a named size, but --size is {text}", f"use one of {', '.join(SIZES)}")
     if text.lower() in SIZES:
-        return shaped(SIZES[text.lower()], aspect) if aspect else SIZES[text.lower()]
+        return apply_aspect(SIZES[text.lower()], aspect) if aspect else SIZES[text.lower()]
     width, _, height = text.lower().partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise UsageError(f"--size must be WIDTHxHEIGHT or {', '.join(SIZES)}, got {text!r}", "for example --size 96x64")
     return int(height), int(width)
 
 
-def shaped(size: tuple[int, int], aspect: str) -> tuple[int, int]:
+def apply_aspect(size: tuple[int, int], aspect: str) -> tuple[int, int]:
     """A size of about the same area with aspect ratio 'W:H', in multiples of 8. Raises: UsageError."""
-    found = re.fullmatch(r"(\d{1,4}):(\d{1,4})", aspect)
-    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+    match = re.fullmatch(r"(\d{1,4}):(\d{1,4})", aspect)
+    width, height = (int(match[1]), int(match[2])) if match else (0, 0)
     if not width or not height or not 1 / 4 <= width / height <= 4:
         raise UsageError(f"--aspect must be WIDTH:HEIGHT from 1:4 to 4:1, got {aspect!r}", "for example --aspect 9:16")
     side = math.sqrt(size[0] * size[1] / (width * height))
@@ -249,5 +249,5 @@ def frame_size(size: str | None, aspect: str, spec: ModelSpec) -> tuple[int, int
     if not (size or aspect):
         return None
     parsed = parse_size(size or "240p", aspect)
-    named = aspect or (size or "").lower() in SIZES
-    return spec.nearest_size(parsed) if named and spec.size_multiple else parsed
+    is_named = aspect or (size or "").lower() in SIZES
+    return spec.nearest_size(parsed) if is_named and spec.size_multiple else parsed

@@ -11,11 +11,10 @@ from pavdm_cli.errors import InputError
 from pavdm_cli.generation import image_start
 from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo, read
 from pavdm_cli.generation.config import GenerationConfig, resolve
-from pavdm_cli.generation.extend import Source, open_source
+from pavdm_cli.generation.extend import Source, frames_to_read, open_source
 from pavdm_cli.generation.provenance import metadata_of
-from pavdm_cli.generation.redo import Task, config_of, find_span, open_made, span_config
+from pavdm_cli.generation.redo import RedoTask, find_span, open_generated_video, original_config, span_config
 from pavdm_cli.generation.request import Request
-from pavdm_cli.generation.write import frames_to_read
 from pavdm_cli.hub.download import sha256_of
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.runtime.printable import command_line
@@ -23,11 +22,11 @@ from pavdm_cli.video.write.growing_file import hash_prefix
 from pavdm_cli.video.write.output import checkpoint_path, is_checkpoint, latents_path, partial_path
 
 # Metadata fields that may differ: free text, frame counts, and paths of weights (compared by digest).
-DERIVED = ("attention_reason", "frames", "model", "lora")
+IGNORED_FIELDS = ("attention_reason", "frames", "model", "lora")
 
 
 @dataclass(frozen=True, slots=True)
-class Interrupted:
+class InterruptedVideo:
     """An interrupted video and its checkpoint."""
 
     partial: Path
@@ -44,7 +43,7 @@ class Interrupted:
         return latents_path(self.partial), checkpoint_path(self.partial)
 
 
-def find(file: Path) -> Interrupted | None:
+def find(file: Path) -> InterruptedVideo | None:
     """Find an interrupted video by its own name, its partial file or its checkpoint; None if it is complete.
 
     Raises: InputError.
@@ -52,7 +51,7 @@ def find(file: Path) -> Interrupted | None:
     partial = _partial_of(file)
     path = checkpoint_path(partial)
     if path.exists():
-        return Interrupted(partial, read(path))
+        return InterruptedVideo(partial, read(path))
     if file.exists() and file != partial and not is_checkpoint(file):
         return None
     if partial.exists():
@@ -61,7 +60,7 @@ def find(file: Path) -> Interrupted | None:
     raise InputError(f"no interrupted video found for {file}", "name the video, or its NAME.partial file")
 
 
-def finish_if_complete(interrupted: Interrupted) -> bool:
+def finish_if_complete(interrupted: InterruptedVideo) -> bool:
     """Whether the video is already complete; if so, remove leftover files."""
     output, partial, run = interrupted.output, interrupted.partial, interrupted.checkpoint.run
     if not output.exists():
@@ -80,7 +79,7 @@ def _partial_of(file: Path) -> Path:
     return file if file.stem.endswith(".partial") else partial_path(file)
 
 
-def changes_of_files(interrupted: Interrupted) -> list[str]:
+def changes_of_files(interrupted: InterruptedVideo) -> list[str]:
     """Descriptions of changes in the files that resuming depends on. Raises: InputError if it cannot be resumed."""
     checkpoint, partial = interrupted.checkpoint, interrupted.partial
     prefixes = [(partial, checkpoint.file.size, checkpoint.file.digest), (latents_path(partial), *checkpoint.latents)]
@@ -118,26 +117,26 @@ def changes_of_settings(stored: Mapping[str, Any], now: Mapping[str, Any]) -> li
     return changes
 
 
-def resolved_config(request: Request) -> tuple[GenerationConfig, Source | Task | None]:
+def resolved_config(request: Request) -> tuple[GenerationConfig, Source | RedoTask | None]:
     """Resolve a stored request; also returns the video it extends or redoes.
 
     Raises: InputError, UsageError, DeviceError.
     """
     if request.redo:
-        made = open_made(request.redo.source)
-        config = config_of(made, request)
-        span = find_span(config, made, request.redo)
-        return span_config(config, span), (made, span, request.redo)
+        original = open_generated_video(request.redo.source)
+        config = original_config(original, request)
+        span = find_span(config, original, request.redo)
+        return span_config(config, span), (original, span, request.redo)
     if request.extension is None:
         config, image = resolve(request), request.image
-        return replace(config, given=image_start.frames_given(config) if image else 0), None
+        return replace(config, num_conditioning_frames=image_start.num_image_frames(config) if image else 0), None
     source = open_source(request)
-    config = resolve(replace(request, frames=source.frames_to_make(request.spec.fps)))
-    return replace(config, given=frames_to_read(config, source)), source
+    config = resolve(replace(request, frames=source.frames_to_generate(request.spec.fps)))
+    return replace(config, num_conditioning_frames=frames_to_read(config, source)), source
 
 
 def changes_of_run(config: GenerationConfig, model: ModelRunner, run: RunInfo) -> list[str]:
     """Differences in weights, versions and settings."""
-    now = {name: value for name, value in metadata_of(config, model).items() if name not in DERIVED}
+    now = {name: value for name, value in metadata_of(config, model).items() if name not in IGNORED_FIELDS}
     stored = dict(run.metadata) | (run.metadata["redo"][-1] if run.request.redo else {})
     return changes_of_settings(stored, now)

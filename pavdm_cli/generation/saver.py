@@ -14,7 +14,7 @@ import torch
 
 from pavdm_cli.errors import OutputError
 from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo, write
-from pavdm_cli.generation.decode import Rendered
+from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.latents_file import LatentsFile
 from pavdm_cli.hub.download import sha256_of
 from pavdm_cli.video.write.encode import EncoderState
@@ -43,12 +43,12 @@ class Saver:
                 self.writer.flush()
             self.latents.close()
 
-    def save(self, chunk: Rendered) -> None:
+    def save(self, chunk: RenderedChunk) -> None:
         """Queue a checkpoint for a chunk whose frames were written."""
         if chunk.state:
             self.writer.commit(partial(self._save, chunk, tuple(self.notes)))
 
-    def _save(self, chunk: Rendered, notes: tuple[str, ...], file: EncoderState) -> None:
+    def _save(self, chunk: RenderedChunk, notes: tuple[str, ...], file: EncoderState) -> None:
         assert chunk.state
         if self.latents and chunk.latents is not None:
             self.latents.append(chunk.latents)
@@ -59,7 +59,7 @@ class Saver:
         write(self.writer.checkpoint, Checkpoint(self.run, file, chunk.state, notes, latents))
 
 
-def open_saver(writer: Writer, run: RunInfo, notes: Sequence[str], checkpoint: Checkpoint | None) -> Saver:
+def create_saver(writer: Writer, run: RunInfo, notes: Sequence[str], checkpoint: Checkpoint | None) -> Saver:
     """The saver of a new video, or of an interrupted one. Raises: OSError."""
     if checkpoint:
         latents = LatentsFile(writer.latents, checkpoint.latents[0]) if checkpoint.latents[1] else None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.request import Extension, Output, Redo, Request, names_of
+from pavdm_cli.generation.request import Extension, Output, RedoOptions, Request, names_of
 from pavdm_cli.generation.timeline import PromptChange
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.lora_file import parse_lora
@@ -15,13 +15,13 @@ from pavdm_cli.models.registry import MODELS
 from pavdm_cli.models.runner import ModelRunner
 
 
-def decided_request(config: GenerationConfig, model: ModelRunner, output: Output) -> Request:
+def resolved_request(config: GenerationConfig, model: ModelRunner, output: Output) -> Request:
     """The request with all automatic choices fixed, to reproduce the video on the same machine."""
-    decided = {name: getattr(config, name) for name in names_of(Request) & names_of(GenerationConfig)}
+    values = {name: getattr(config, name) for name in names_of(Request) & names_of(GenerationConfig)}
     if config.spec.size_multiple:
-        decided |= {"size": config.spec.size, "fps": config.spec.fps}
+        values |= {"size": config.spec.size, "fps": config.spec.fps}
     execution = replace(config.execution, attention=model.attention.name)
-    return Request(**decided | {"model": config.spec.name, "execution": execution, "output": output})
+    return Request(**values | {"model": config.spec.name, "execution": execution, "output": output})
 
 
 def to_json(request: Request) -> dict[str, Any]:
@@ -65,6 +65,6 @@ def from_json(fields: dict[str, Any], path: Path) -> Request:
             "output": Output(**fields["output"] | {"path": path}),
             "extension": extension,
             "image": Path(image) if image else None,
-            "redo": Redo(**redo | {"source": Path(redo["source"])}) if redo else None,
+            "redo": RedoOptions(**redo | {"source": Path(redo["source"])}) if redo else None,
         }
     )

@@ -21,7 +21,7 @@ FORMS = "20s, 20.5, 1:20 or 1:02:03"
 EXAMPLE = 'for example --at 20s "a blue kite at night"'
 MAX_CHANGES = 1000
 MAX_BLEND = 3600  # seconds
-LONGEST_PROMPT = 20_000  # characters of a stored prompt
+MAX_PROMPT_LENGTH = 20_000  # characters of a stored prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class PromptChange:
         return Fraction(str(self.at))
 
     def __str__(self) -> str:
-        return f"{seconds_text(self.at)}: {self.prompt}"
+        return f"{format_seconds(self.at)}: {self.prompt}"
 
 
 def _is_stored_change(value: object) -> bool:
@@ -45,14 +45,14 @@ def _is_stored_change(value: object) -> bool:
     if not isinstance(value, dict) or not {"at", "prompt"} <= value.keys() <= {"at", "prompt", "caption"}:
         return False
     texts = [text for name, text in value.items() if name != "at"]
-    sound = all(string(LONGEST_PROMPT).fits(text) and not re.search("[\ud800-\udfff]", text) for text in texts)
+    sound = all(string(MAX_PROMPT_LENGTH).fits(text) and not re.search("[\ud800-\udfff]", text) for text in texts)
     return sound and number(0, 10**9).fits(value["at"])
 
 
 STORED = list_of(Kind("an object with a time and a prompt", _is_stored_change), MAX_CHANGES)
 
 
-def seconds_text(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Format a time for `--at`."""
     return f"{seconds:.10f}".rstrip("0").rstrip(".") + "s"
 
@@ -77,7 +77,7 @@ def is_change(text: str) -> bool:
     return re.fullmatch(ENTRY, text.strip(), re.DOTALL) is not None
 
 
-def timeline_of(at: Any = (), timeline: Any = ()) -> tuple[PromptChange, ...]:
+def parse_timeline(at: Any = (), timeline: Any = ()) -> tuple[PromptChange, ...]:
     """Parse `at` (entries like "20s: a prompt", or pairs) or `timeline` (a file, or changes).
 
     Raises: UsageError, InputError.
@@ -137,7 +137,7 @@ def _change(entry: Any, where: str) -> PromptChange:
         raise UsageError(f"{where}: {error.message}", error.hint) from None
 
 
-def check_timeline(begins: bool, changes: Sequence[PromptChange], blend: float, seconds: float | None) -> None:
+def check_timeline(has_prompt: bool, changes: Sequence[PromptChange], blend: float, seconds: float | None) -> None:
     """Validate prompt changes against the video's length (None: unknown). Raises: UsageError.
 
     begins: whether there is a prompt to change.
@@ -146,14 +146,14 @@ def check_timeline(begins: bool, changes: Sequence[PromptChange], blend: float, 
         if blend:
             raise UsageError("--blend needs more than one prompt", "add --at, or omit --blend")
         return
-    if not begins:
+    if not has_prompt:
         raise UsageError("--at needs an initial prompt", "give it a prompt to begin with")
     if len(changes) > MAX_CHANGES:
         raise UsageError(f"a timeline has at most {MAX_CHANGES} prompts, got {len(changes)}", "leave some out")
     for change in changes:
-        check_text(f"the prompt at {seconds_text(change.at)}", change.prompt)
+        check_text(f"the prompt at {format_seconds(change.at)}", change.prompt)
         if not change.prompt:
-            raise UsageError(f"the prompt at {seconds_text(change.at)} is empty", EXAMPLE)
+            raise UsageError(f"the prompt at {format_seconds(change.at)} is empty", EXAMPLE)
     _check_times([change.at for change in changes], blend, seconds)
 
 
@@ -163,7 +163,7 @@ def _check_times(times: Sequence[float], blend: float, seconds: float | None) ->
     if not 0 <= blend <= MAX_BLEND:
         raise UsageError(f"--blend must be 0 to {MAX_BLEND} seconds, got {blend:g}", "0 switches immediately")
     for before, after in pairwise(times):
-        names = f"got {seconds_text(before)}, then {seconds_text(after)}"
+        names = f"got {format_seconds(before)}, then {format_seconds(after)}"
         if after <= before:
             raise UsageError(f"the times of prompts must ascend: {names}", "put them in order, each time once")
         if blend > after - before:
@@ -171,15 +171,15 @@ def _check_times(times: Sequence[float], blend: float, seconds: float | None) ->
                 f"--blend {blend:g} is longer than the time between two prompts: {names}", "make it shorter"
             )
     if seconds is not None and times[-1] >= seconds:
-        late = f"the prompt at {seconds_text(times[-1])} is beyond the end of the video, {seconds_text(seconds)}"
+        late = f"the prompt at {format_seconds(times[-1])} is beyond the end of the video, {format_seconds(seconds)}"
         raise UsageError(late, "make the video longer with --seconds, or give an earlier time")
 
 
-def check_shown(changes: Sequence[PromptChange], chunks: range, start_of: Callable[[int], Fraction]) -> None:
+def check_reachable(changes: Sequence[PromptChange], chunks: range, start_of: Callable[[int], Fraction]) -> None:
     """Reject a prompt during which no chunk starts; `start_of` gives a chunk's time in seconds. Raises: UsageError."""
     firsts = [bisect_left(chunks, change.time, key=start_of) for change in changes]
     for change, first, end in zip(changes, firsts, [*firsts, len(chunks)][1:], strict=True):
         if first == end:
             until = "the end of the video" if change == changes[-1] else "the next prompt"
-            message = f"the prompt at {seconds_text(change.at)} has no effect: no chunk starts between it and {until}"
-            raise UsageError(message, f"a chunk begins at {seconds_text(float(start_of(chunks[first - 1])))}")
+            message = f"the prompt at {format_seconds(change.at)} has no effect: no chunk starts between it and {until}"
+            raise UsageError(message, f"a chunk begins at {format_seconds(float(start_of(chunks[first - 1])))}")

@@ -56,12 +56,12 @@ def near(draw: random.Random, folder: Path, kind: str) -> Path:
 
 def video(draw: random.Random, folder: Path) -> None:
     """Any video file."""
-    from pavdm_cli.generation.metadata import sound_fields
+    from pavdm_cli.generation.metadata import valid_fields
     from pavdm_cli.video import FrameReader, open_video, read_metadata
 
     path = near(draw, folder, "video")
     with contextlib.suppress(PavdmError):
-        sound_fields(read_metadata(path) or {})
+        valid_fields(read_metadata(path) or {})
     info = open_video(path)
     if draw.random() < 0.2:
         for number, _ in enumerate(FrameReader(info)):
@@ -79,7 +79,7 @@ def image(draw: random.Random, folder: Path) -> None:
 def metadata(draw: random.Random, folder: Path) -> None:
     """What a video says of how it was made, and the command of `info`."""
     from pavdm_cli.commands.info import command
-    from pavdm_cli.generation.metadata import sound_fields
+    from pavdm_cli.generation.metadata import valid_fields
     from pavdm_cli.runtime.printable import printable
     from pavdm_cli.runtime.untrusted import InvalidError, parse_json
 
@@ -87,7 +87,7 @@ def metadata(draw: random.Random, folder: Path) -> None:
         value = parse_json(hostile.document(draw, hostile.FIELDS, METADATA))
     except InvalidError as error:
         raise PavdmError(str(error)) from error
-    fields, _ = sound_fields(value if isinstance(value, dict) else {})
+    fields, _ = valid_fields(value if isinstance(value, dict) else {})
     if "prompt" in fields:
         line = command(fields)
         assert line == printable(line)
