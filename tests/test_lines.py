@@ -12,8 +12,10 @@ from support.requests import make_request
 
 from pavdm_cli.app import app
 from pavdm_cli.generation.request import Extension, Output
+from pavdm_cli.generation.timeline import PromptChange
 from pavdm_cli.models.execution import ExecutionConfig
 
+FOR_FILES = ("help", "quiet", "verbose", "config", "timeline")  # or for the command as a whole
 OPTIONS = {
     "aesthetic_score": 5,
     "motion_score": 4,
@@ -54,6 +56,13 @@ GENERATED = [
     ("--seed 7 --seconds 3 --json -n 3", replace(SHORT, seconds=3), (True, False, 3)),
     ("--seed 7 --compile --plan", replace(SHORT, execution=ExecutionConfig(compile=True)), (False, True, 1)),
     ("--seed 7 --warmup 2", replace(SHORT, warmup=2), (False, False, 1)),
+    ("--seed 7 --loop", replace(SHORT, loop=True), (False, False, 1)),
+    ("--seed 7 --at 2s fox --blend 1", replace(SHORT, timeline=(PromptChange(2, "fox"),), blend=1), (False, False, 1)),
+    (
+        "--seed 7 -o - --stream-format y4m",
+        replace(SHORT, output=replace(SHORT.output, path=Path("-"), stream_format="y4m")),
+        (False, False, 1),
+    ),
     (
         "--seed 7 --scale 2 --scale-filter nearest",
         replace(SHORT, output=replace(SHORT.output, scale=2, scale_filter="nearest")),
@@ -94,6 +103,7 @@ EXTENDED = [
         (False, False),
     ),
     ("--seed 7 --seconds 3 --json", replace(LONGER, seconds=3), (True, False)),
+    ("--seed 7 --at 2s fox --blend 1", replace(LONGER, timeline=(PromptChange(2, "fox"),), blend=1), (False, False)),
     ("--seed 7 --compile --plan", replace(LONGER, execution=ExecutionConfig(compile=True)), (False, True)),
     (
         "--seed 7 --vae-tiling off --cfg-batching sequential",
@@ -136,5 +146,5 @@ def test_every_option_is_on_one_of_those_lines(command, rows):
     options = [option for option in group.commands[command].params if option.param_type_name == "option"]
     assert len(options) > 30
     for option in options:
-        assert option.name in ("help", "quiet", "verbose") or said & {*option.opts}, option.name
+        assert option.name in FOR_FILES or said & {*option.opts}, option.name
         assert not option.secondary_opts or said & {*option.secondary_opts}, option.name
