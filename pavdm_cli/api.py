@@ -114,8 +114,9 @@ class Model:
             values["size"] = frame_size(size, values.get("aspect", ""), registry.find(self.name).spec)
         if image := values.get("image"):
             values["image"] = Path(image)
+        checked = {name: value for name, value in values.items() if (name, value) != ("seconds", "forever")}
         for declared in (Request, Output, ExecutionConfig):
-            check_types(values, declared)
+            check_types(checked, declared)
         return build_request(values)
 
     def prepare(self, config: GenerationConfig) -> tuple[GenerationConfig, ModelRunner]:

@@ -232,19 +232,6 @@ def test_left_and_still_are_the_camera_s_only_beside_it():
     assert read == {"object": "ball", "motion": "hovering", "camera": "right"}
 
 
-def test_a_misspelled_word_is_corrected_where_nothing_else_of_its_kind_is_named() -> None:
-    text = "a red baloon over the hils"
-    assert 'pocket reads "baloon" as "balloon"\npocket reads "hils" as "hills"' in notes(text)
-    assert "balloon" in format_prompt(text, 0).text
-    assert 'as "balloon"' not in notes("a kite and a baloon")
-    assert "kite" in format_prompt("a kite and a baloon", 0).text
-
-
-def test_a_named_object_sails_whatever_it_is() -> None:
-    assert all("kite" in format_prompt("a kite sailing at dusk", seed).text for seed in range(8))
-    assert all("boat" in format_prompt("sailing at dusk", seed).text for seed in range(8))
-
-
 def test_unknown_words_are_named_once_with_the_nearest_known_one():
     assert f"pocket does not know: zebra, chasing; {HINT}" in notes("a red zebra chasing a zebra")
     assert f"pocket does not know: baot (did you mean boat?); {HINT}" in notes("a red baot")

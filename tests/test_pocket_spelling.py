@@ -1,0 +1,20 @@
+"""Misspelled words of a prompt, and words that two meanings share."""
+
+from __future__ import annotations
+
+from test_pocket_prompt import notes
+
+from pavdm_cli.pocket_world.prompt import format_prompt
+
+
+def test_a_misspelled_word_is_corrected_where_nothing_else_of_its_kind_is_named() -> None:
+    text = "a red baloon over the hils"
+    assert 'pocket reads "baloon" as "balloon"\npocket reads "hils" as "hills"' in notes(text)
+    assert "balloon" in format_prompt(text, 0).text
+    assert 'as "balloon"' not in notes("a kite and a baloon")
+    assert "kite" in format_prompt("a kite and a baloon", 0).text
+
+
+def test_a_named_object_sails_whatever_it_is() -> None:
+    assert all("kite" in format_prompt("a kite sailing at dusk", seed).text for seed in range(8))
+    assert all("boat" in format_prompt("sailing at dusk", seed).text for seed in range(8))
