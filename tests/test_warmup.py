@@ -16,7 +16,7 @@ from pavdm_cli.bench import stages, steps
 from pavdm_cli.commands.info import command
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import memory_plan, pipeline, write
-from pavdm_cli.generation.checks import warmup_of
+from pavdm_cli.generation.checks import resolve_warmup
 from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.request import Extension, Output, Request
 from pavdm_cli.models import registry
@@ -60,14 +60,14 @@ def test_pocket_warms_up_and_open_sora_does_not(model):
 def test_every_method_warms_up_for_as_many_latents(monkeypatch):
     model = replace(registry.get("pocket"), spec=replace(POCKET, warmup=3, chunk=2))
     monkeypatch.setattr(Request, "video_model", property(lambda self: model))
-    counts = {name: warmup_of(make_request(method=name)) for name in ("pa", "fifo", "rn", "rw")}
+    counts = {name: resolve_warmup(make_request(method=name)) for name in ("pa", "fifo", "rn", "rw")}
     assert counts == {"pa": 3, "fifo": 6, "rn": 0, "rw": 0}  # the last two fill a window at once
-    assert warmup_of(make_request(steps=3)) == 2  # chunks of four latents
+    assert resolve_warmup(make_request(steps=3)) == 2  # chunks of four latents
 
 
 def test_a_warm_up_ends_with_a_whole_group_of_the_codec(monkeypatch):
     monkeypatch.setattr(Request, "video_model", property(lambda self: registry.get("opensora-v1.2")))
-    assert [warmup_of(make_request(method="fifo", warmup=asked)) for asked in (0, 1, 5, 6)] == [0, 5, 5, 10]
+    assert [resolve_warmup(make_request(method="fifo", warmup=asked)) for asked in (0, 1, 5, 6)] == [0, 5, 5, 10]
 
 
 def test_what_follows_given_frames_has_no_warm_up(tmp_path, model):
@@ -80,7 +80,7 @@ def test_what_follows_given_frames_has_no_warm_up(tmp_path, model):
 
 
 def test_a_start_is_followed_at_once(model):
-    start = pipeline.start_from(job_of(9), model, from_bytes(video(job_of(4), model)), False)
+    start = pipeline.state_after_clip(job_of(9), model, from_bytes(video(job_of(4), model)), False)
     assert np.array_equal(video(job_of(9), model, start), video(job_of(9, warmup=0), model, start))
 
 
@@ -88,22 +88,23 @@ def test_steps_and_memory_count_the_warm_up():
     plain, warmed = job_of(4, warmup=0), job_of(4, warmup=2)
     assert warmed.total_steps == plain.total_steps + 2 * plain.schedule.stride
     assert (warmed.chunks, warmed.warmup_frames) == (1, 8)
-    assert (memory_plan.shown_of(plain).noisy, memory_plan.shown_of(warmed).noisy) == (2, 6)
+    assert (memory_plan.largest_step(plain).noisy, memory_plan.largest_step(warmed).noisy) == (2, 6)
 
 
 def test_progress_counts_the_warm_up(tmp_path, model):
     job, told = job_of(6, warmup=2), list[tuple[str, int]]()
-    watch = write.Watch(
-        lambda n: told.append(("video", n)), lambda: False, warmed_up=lambda n: told.append(("warm-up", n))
+    watch = write.RunControl(
+        lambda n: told.append(("video", n)), lambda: False, on_warmup=lambda n: told.append(("warm-up", n))
     )
-    write.record(job, model, Output(tmp_path / "video.mp4"), watch)
+    write.write_video(job, model, Output(tmp_path / "video.mp4"), watch)
     assert told[:2] == [("warm-up", 4), ("warm-up", 4)]
     assert sum(count for what, count in told[2:] if what == "video") == 6  # each as soon as it is safe
 
 
 def test_figures_of_speed_count_the_warm_up(model, monkeypatch):
     job = job_of(6, warmup=2)
-    assert len(steps.whole(job, model, steps.prepare_sampling(job, model))) == job.total_steps
+    made = steps.prepare_sampling(job, model)
+    assert len(steps.whole(job, model, made)) == job.total_steps
     watch = stages.Watch(model.device)
     assert np.array_equal(np.concatenate(list(stages.decoded(job, model, watch))), video(job, model))
 
