@@ -30,7 +30,7 @@ from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.pipeline import Pixels
 from pavdm_cli.generation.provenance import metadata_of
 from pavdm_cli.generation.request import Output, Request
-from pavdm_cli.generation.write import encoding_of, stored
+from pavdm_cli.generation.write import encoder_options, scale_metadata
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.runner import ModelRunner
 
@@ -101,8 +101,8 @@ def add_video(args: argparse.Namespace, arm: str, seed: int) -> None:
     options = {"model": str(weights), "seed": seed, "output": Output(scale=1), **kind}
     request = Request(scene_prompt(seed), args.seconds, execution=ExecutionConfig(device="cpu", threads=1), **options)
     config = config_of(request, runs.distilled_guidance(args.weights))
-    model, encoding = pipeline.open_model(config), encoding_of(config, runs.OUTPUT)
-    metadata = metadata_of(config, model) | {"crf": runs.OUTPUT.crf} | stored(encoding.scale)
+    model, encoding = pipeline.open_model(config), encoder_options(config, runs.OUTPUT)
+    metadata = metadata_of(config, model) | {"crf": runs.OUTPUT.crf} | scale_metadata(encoding.scale)
     path, timer = args.folder / f"{re.sub('[^a-z0-9]+', '-', arm)}-{seed}.mp4", Timer()
     runs.write_video(path, timer.frames(config, model), config.spec.fps, encoding, metadata)
     row = {"settings": kind, "weights": model.digest, "seconds": args.seconds}

@@ -105,7 +105,7 @@ def test_a_pull_of_what_the_hubs_cache_has_asks_for_nothing(cache, monkeypatch):
     for words in ((), ("--dry-run",)):
         said = pavdm("models", "pull", NAME, *words)
         assert (said.code, said.out) == (0, f"{weights_folder(OPENSORA)}\n"), said.err
-        assert "nothing to fetch" in said.err
+        assert "nothing to download" in said.err
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_of_a_linked_model_the_link_alone_is_removed_and_it_is_said_where_its_fi
         weights_folder(SPEC).symlink_to(tmp_path / target)
         done = pavdm("models", "remove", SPEC.name, "--yes")
         assert (done.code, done.out) == (0, "")
-        assert f"kept in {tmp_path / target}" in done.err
+        assert f"files remain in {tmp_path / target}" in done.err
         assert not weights_folder(SPEC).is_symlink()
     assert find_problems(tmp_path / "disk") == []
 

@@ -94,7 +94,7 @@ def test_other_versions_are_named(cut: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(av, "__version__", "99.0")
     said = pavdm("resume", cut / "v.mp4")
     assert said.code == 2
-    assert f"versions: av {open_checkpoint(cut)['versions']['av']}, now 99.0" in said.err
+    assert f"versions: av was {open_checkpoint(cut)['versions']['av']}, now 99.0" in said.err
 
 
 def open_checkpoint(cut: Path) -> dict:

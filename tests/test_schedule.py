@@ -97,8 +97,8 @@ def test_with_as_many_steps_as_latents_the_levels_are_those_of_algorithm_1() -> 
 def test_fewer_steps_than_chunks_widen_the_chunk_and_say_so() -> None:
     schedule = pa(30, 90, 1)
     assert (schedule.chunk, schedule.stride, schedule.capacity, schedule.context) == (3, 1, 30, 1)
-    assert schedule.note == "chunk widened from 1 to 3 latents: 30 steps can give a window of 90 only 30 levels"
-    assert pa(1, 4, 1).note.endswith(": 1 step can give a window of 4 only 1 level")
+    assert schedule.note == "chunk enlarged from 1 to 3 latents: 30 steps allow a window of 90 only 30 levels"
+    assert pa(1, 4, 1).note.endswith(": 1 step allows a window of 4 only 1 level")
     assert not pa(30, 30, 1).note
 
 
@@ -135,13 +135,13 @@ def test_the_nearest_values_are_named() -> None:
     with pytest.raises(UsageError, match=r"got 32$") as error:
         pa(30, 32, 5)
     assert error.value.hint == "try --window 30, 50"
-    with pytest.raises(UsageError, match=r"the 6 chunks .*got 31$") as error:
+    with pytest.raises(UsageError, match=r"the window \(6\) .*got 31$") as error:
         pa(31, 30, 5)
     assert error.value.hint == "try --steps 30, 36 or --chunk 30"
 
 
 def test_a_larger_chunk_of_the_same_groups_is_among_what_would_fit() -> None:
-    with pytest.raises(UsageError, match="the 12 chunks") as error:
+    with pytest.raises(UsageError, match=r"the window \(12\)") as error:
         pa(30, 60, 5)
     assert error.value.hint == "try --steps 24, 36 or --window 50, 75 or --chunk 4, 6, 10"
 

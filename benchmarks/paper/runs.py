@@ -18,7 +18,7 @@ from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.pipeline import Pixels
 from pavdm_cli.generation.provenance import metadata_of
 from pavdm_cli.generation.request import Output, Request
-from pavdm_cli.generation.write import encoding_of, stored
+from pavdm_cli.generation.write import encoder_options, scale_metadata
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.model import DENOISER_FILE, VAE_FILE
 from pavdm_cli.models.pocket.model import SPEC as POCKET
@@ -152,8 +152,8 @@ def run_arm(study: Study, arm: Arm, seeds: Sequence[int], rows: Path, say: Say) 
     for seed, config in configs.items():
         path = study.folder / "videos" / arm.name / f"{seed}.mp4"
         if not path.exists():
-            encoding = encoding_of(config, OUTPUT)
-            metadata = metadata_of(config, model) | {"crf": OUTPUT.crf} | stored(encoding.scale)
+            encoding = encoder_options(config, OUTPUT)
+            metadata = metadata_of(config, model) | {"crf": OUTPUT.crf} | scale_metadata(encoding.scale)
             frames = frames_of(arm, requests[seed], config, model)
             write_video(path, frames, config.spec.fps, encoding, metadata)
         add_row(rows, arm.name, seed, path, {"settings": stored_values(config), "weights": model.digest})

@@ -193,7 +193,8 @@ def pa(steps: int, window: int, chunk: int, context: int = 1) -> Schedule:
     if steps >= capacity:
         return Schedule(steps, steps // capacity, chunk, chunk * context)
     width = window // steps
-    few = f"{pluralize(steps, 'step')} allow a window of {window} only {pluralize(steps, 'level')}"
+    allow = "allows" if steps == 1 else "allow"
+    few = f"{pluralize(steps, 'step')} {allow} a window of {window} only {pluralize(steps, 'level')}"
     note = f"chunk enlarged from {chunk} to {width} latents: {few}"
     return Schedule(steps, 1, width, chunk * context, note=note)
 
