@@ -10,14 +10,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from pavdm_cli import ui
-from pavdm_cli.batch.job import Job
 from pavdm_cli.commands import options
-from pavdm_cli.commands.batch_jobs import read_jobs
 from pavdm_cli.commands.batch_processes import (
     WORKER,
     WorkerRank,
@@ -32,6 +30,9 @@ from pavdm_cli.errors import OutputError, PavdmError, UsageError
 from pavdm_cli.runtime.printable import pluralize, quote
 from pavdm_cli.runtime.signals import Stop, stop_requested
 from pavdm_cli.runtime.threads import share_cores
+
+if TYPE_CHECKING:
+    from pavdm_cli.batch.job import Job
 
 NOT_SHARED = ("ctx", "prompt", "output")  # parameters of `generate` that `batch` does not have
 MOST_WORKERS = 256
@@ -96,6 +97,8 @@ def batch(
     worker_rank = rank_from_environment(os.environ)
     if worker_rank.local_rank is not None:
         _bind_to_device(worker_rank.local_rank, ctx.params["device"])
+    from pavdm_cli.commands.batch_jobs import read_jobs
+
     all_jobs = read_jobs(ctx, jobs)
     own = [job.in_folder(output_dir) for job in all_jobs[worker_rank.shard(all_jobs)]]
     if plan:

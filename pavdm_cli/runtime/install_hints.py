@@ -5,9 +5,7 @@ This project is not published on a package index, where anybody could take its n
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
-import tomllib
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
@@ -34,6 +32,8 @@ def package_name(requirement: str) -> str:
 
 def _of_checkout(extra: str) -> list[str]:
     """Empty outside a clone. Read first: the metadata of an editable installation may be older than its sources."""
+    import tomllib
+
     try:
         project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     except (OSError, ValueError, KeyError):
@@ -42,5 +42,7 @@ def _of_checkout(extra: str) -> list[str]:
 
 
 def _of_installation(extra: str) -> list[str]:
-    lines = importlib.metadata.requires("pavdm") or []
+    from importlib.metadata import requires
+
+    lines = requires("pavdm") or []
     return [line for line in lines if re.search(rf"""extra\s*==\s*['"]{extra}['"]""", line)]

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUPS = Path("/proc/self/cgroup")
 IDLE = ("idle", "iowait", "steal", "guest", "guest_nice")  # the last two are counted as user and nice already
@@ -28,6 +26,8 @@ class Clock(NamedTuple):
 
 
 def read_clock() -> Clock:
+    import psutil
+
     times = psutil.cpu_times()._asdict()
     busy = sum(seconds for name, seconds in times.items() if name not in IDLE)
     return Clock(time.perf_counter(), busy, time.process_time())
