@@ -113,6 +113,7 @@ def test_another_prompt_is_announced_as_visible() -> None:
         "the transition at the end of the span may be visible" in redone("--from", "4", "--to", "5", "-p", "a boat").err
     )
     assert "may be visible" not in redone("--from", "4", "--to", "5", name="other.mp4").err
+    assert "may be visible" not in redone("--from", "7", "--to", "10", "-p", "a boat", name="end.mp4").err
 
 
 @MORE

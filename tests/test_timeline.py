@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shlex
 from pathlib import Path
 
 import pytest
@@ -95,40 +96,8 @@ def test_a_timeline_that_is_no_file_is_refused(place: str, tmp_path: Path) -> No
 
 
 def test_a_time_and_a_prompt_become_one_word() -> None:
-    words = [
-        "generate",
-        "x",
-        "--at",
-        "8s",
-        "a b",
-        "--at",
-        "1:20: c",
-        "-o",
-        "v.mp4",
-        "--at",
-        "9s",
-        "-q",
-        "--",
-        "--at",
-        "1",
-        "y",
-    ]
-    joined = [
-        "generate",
-        "x",
-        "--at=8s: a b",
-        "--at",
-        "1:20: c",
-        "-o",
-        "v.mp4",
-        "--at",
-        "9s",
-        "-q",
-        "--",
-        "--at",
-        "1",
-        "y",
-    ]
+    words = shlex.split("generate x --at 8s 'a b' --at '1:20: c' -o v.mp4 --at 9s -q -- --at 1 y")
+    joined = shlex.split("generate x '--at=8s: a b' --at '1:20: c' -o v.mp4 --at 9s -q -- --at 1 y")
     assert join_at_pairs(words) == joined
     assert join_at_pairs(["--at", "8s"]) == ["--at", "8s"]
 

@@ -86,8 +86,6 @@ def redo(
     changes = {"prompt": text, "seed": pick_seed(seed), "device": device, "threads": threads}
     request = redoing.build_redo_request(original, replace(redo_options, in_place=in_place), changes)
     ui.info(f"seed {request.seed}")
-    if text is not None and stop is not None:
-        ui.note("with a new prompt, the transition at the end of the span may be visible")
     _regenerate(original, request, Output(path, original.metadata["crf"], force and not in_place), as_json)
 
 
@@ -103,6 +101,8 @@ def _regenerate(original: GeneratedVideo, request: Request, output: Output, as_j
     span = redoing.find_span(full_config, original, redo_options)
     config = redoing.span_config(full_config, span)
     _print_span(original, span)
+    if redoing.changes_prompts(original, request) and not span.reaches_end:
+        ui.note("with a new prompt, the transition at the end of the span may be visible")
     for line in config.notes:
         ui.note(line)
     model = open_model(config)

@@ -114,6 +114,13 @@ def build_redo_request(original: GeneratedVideo, redo: RedoOptions, changes: Map
     return build_request({name: value for name, value in values.items() if name in known} | {"redo": redo})
 
 
+def changes_prompts(original: GeneratedVideo, request: Request) -> bool:
+    """Whether a request has other prompts than the video: its first one, or those of its timeline."""
+    stored = original.metadata
+    prompt = stored.get("caption") or stored["prompt"]
+    return request.prompt != prompt or len(request.timeline) != len(stored.get("timeline", []))
+
+
 def _change(stored: Mapping[str, Any]) -> PromptChange:
     """A stored prompt change, with its caption: captions are complete, so the seed no longer matters."""
     return PromptChange(stored["at"], stored.get("caption") or stored["prompt"])
