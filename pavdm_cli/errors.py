@@ -22,6 +22,10 @@ class PavdmError(Exception):
         self.message = message
         self.hint = hint
 
+    def as_line(self) -> str:
+        """Message and hint in one line, for lists of errors."""
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
     def as_dict(self) -> dict[str, str | int]:
         """The error as JSON-ready values, for `--json`."""
         kind = type(self).__name__

@@ -130,7 +130,7 @@ def progress(
     description = printable(description)
     console = Console(stderr=True, highlight=False)
     if _verbosity.get() == QUIET:
-        yield _no_progress
+        yield no_progress
         return
     if not console.is_terminal:
         yield _line_progress(description, total, unit, done, waiting)
@@ -192,8 +192,8 @@ def training_progress(steps: int) -> Iterator[Callable[[int, dict[str, float]], 
         yield report
 
 
-def _no_progress(units: int, label: str = "") -> None:
-    pass
+def no_progress(units: int, label: str = "") -> None:
+    """An `Advance` that prints nothing."""
 
 
 def _say(line: Text) -> None:

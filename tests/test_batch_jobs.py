@@ -18,7 +18,7 @@ from pavdm_cli.commands.option_values import command_options
 from pavdm_cli.errors import UsageError
 
 GENERATE = command_options(ROOT.commands["generate"])
-OF_A_JOB = [key for key in GENERATE if key not in batch_jobs.DISPLAY_OPTIONS]
+OF_A_JOB = [key for key in GENERATE if key not in batch_jobs.NOT_IN_JOBS]
 
 
 @pytest.fixture(autouse=True)
@@ -110,8 +110,8 @@ WRONG = {
     '{"prompt": "a ball", "seconds": "long"}': "seconds is 'long', not",
     '{"prompt": "a ball", "at": ["20s"]}': "--at",
     '{"prompt": "a", "prompt": "b"}': "it has an object with the same name twice",
-    '["a ball"]': "it is no object of options",
-    '"a ball"': "it is no object of options",
+    '["a ball"]': "it is not an object of options",
+    '"a ball"': "it is not an object of options",
     "[" * 5000: "it is nested too deeply",
     '{"prompt": {"a": [1]}}': "prompt is an object of 1, not a string",
     '{"prompt": "' + "x" * 200_000 + '"}': "prompt is 'xxxx",

@@ -11,15 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from support.requests import make_request
 
 from pavdm_cli.batch import queue as queues
-from pavdm_cli.batch import render
+from pavdm_cli.batch import render, worker
 from pavdm_cli.batch.job import Job
 from pavdm_cli.batch.owner import Owner, this_process
-from pavdm_cli.batch.queue import Queue, open_queue
+from pavdm_cli.batch.queue import Attempt, JobStatus, Queue, open_queue
 from pavdm_cli.commands.batch_processes import WorkerRank, choose_device, rank_from_environment
-from pavdm_cli.errors import UsageError
+from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.runtime import threads
 from pavdm_cli.video.write.output import is_being_written, open_locked
 
@@ -43,17 +44,17 @@ def age(path: Path, seconds: float) -> None:
 
 def test_a_job_that_lives_belongs_to_one_process(tmp_path: Path) -> None:
     first, second = open_queue(tmp_path), open_queue(tmp_path)
-    before = first.standing(NAME)
+    before = first.status(NAME)
     assert before.kind == "queued"
     attempt = first.claim(NAME, before, threads=2)
     assert attempt is not None
     assert second.claim(NAME, before, threads=2) is None
-    assert (second.standing(NAME).kind, second.standing(NAME).attempt) == ("running", attempt)
+    assert (second.status(NAME).kind, second.status(NAME).attempt) == ("running", attempt)
 
 
 def test_of_many_threads_that_claim_one_wins(tmp_path: Path) -> None:
     queue = open_queue(tmp_path)
-    before, wins = queue.standing(NAME), []
+    before, wins = queue.status(NAME), []
     claimants = [threading.Thread(target=lambda: wins.append(queue.claim(NAME, before, 0))) for _ in range(20)]
     for claimant in claimants:
         claimant.start()
@@ -72,13 +73,13 @@ def test_of_many_threads_that_claim_one_wins(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_a_dead_process_loses_its_job(owner: Owner, silence: float, kind: str, tmp_path: Path) -> None:
     queue = replace(open_queue(tmp_path), owner=owner)
-    attempt = queue.claim(NAME, queue.standing(NAME), threads=3)
+    attempt = queue.claim(NAME, queue.status(NAME), threads=3)
     assert attempt is not None
     age(path_of(queue, 1), silence)
     other = open_queue(tmp_path)
-    assert other.standing(NAME).kind == kind
+    assert other.status(NAME).kind == kind
     if kind == "queued":
-        taken = other.claim(NAME, other.standing(NAME), threads=3)
+        taken = other.claim(NAME, other.status(NAME), threads=3)
         assert taken is not None
         assert taken.number == 2
         assert not queue.renew(NAME, attempt)  # it sees the higher number, and stops
@@ -89,13 +90,13 @@ def test_a_dead_process_loses_its_job(owner: Owner, silence: float, kind: str, t
 def test_a_file_that_is_not_whole_is_of_a_process_that_begins(content: bytes, tmp_path: Path) -> None:
     queue = open_queue(tmp_path)
     path_of(queue, 1).write_bytes(content)
-    assert queue.standing(NAME).kind == "running"
+    assert queue.status(NAME).kind == "running"
     age(path_of(queue, 1), queues.LEASE + 20)
-    assert queue.standing(NAME).kind == "queued"
+    assert queue.status(NAME).kind == "queued"
 
 
 def ended(queue: Queue, state: str, frames: int = 0) -> None:
-    attempt = queue.claim(NAME, queue.standing(NAME), 0)
+    attempt = queue.claim(NAME, queue.status(NAME), 0)
     assert attempt is not None
     queue.renew(NAME, replace(attempt, state=state, frames=frames))
 
@@ -103,32 +104,32 @@ def ended(queue: Queue, state: str, frames: int = 0) -> None:
 def test_a_job_is_tried_twice_in_a_run_and_again_in_the_next(tmp_path: Path) -> None:
     queue = open_queue(tmp_path)
     for tries in range(2):
-        assert (queue.standing(NAME).kind, queue.standing(NAME).tries) == ("queued", tries)
+        assert (queue.status(NAME).kind, queue.status(NAME).tries) == ("queued", tries)
         ended(queue, "failed")
-    assert queue.standing(NAME).kind == "failed"
+    assert queue.status(NAME).kind == "failed"
     for number in (1, 2):
         age(path_of(queue, number), 10)
-    assert open_queue(tmp_path).standing(NAME).kind == "queued"
+    assert open_queue(tmp_path).status(NAME).kind == "queued"
 
 
 def test_a_job_that_kills_its_processes_is_given_up_unless_it_gets_on(tmp_path: Path) -> None:
     watching, dying = open_queue(tmp_path), replace(open_queue(tmp_path), owner=GONE)
     for frames in (4, 8, 8):
-        assert watching.standing(NAME).kind == "queued"
+        assert watching.status(NAME).kind == "queued"
         ended(dying, "running", frames)
-    assert watching.standing(NAME).tries == 1
+    assert watching.status(NAME).tries == 1
     ended(dying, "running", 8)
-    assert watching.standing(NAME).kind == "failed"
+    assert watching.status(NAME).kind == "failed"
 
 
 def test_a_done_job_is_done_while_its_video_is_there(tmp_path: Path) -> None:
     queue = open_queue(tmp_path)
     ended(queue, "done", 8)
-    assert queue.standing(NAME).kind == "queued"
+    assert queue.status(NAME).kind == "queued"
     (tmp_path / NAME).touch()
-    assert queue.standing(NAME).kind == "done"
+    assert queue.status(NAME).kind == "done"
     age(path_of(queue, 1), 10)
-    assert open_queue(tmp_path, force=True).standing(NAME).kind == "queued"
+    assert open_queue(tmp_path, force=True).status(NAME).kind == "queued"
 
 
 def test_a_name_stands_for_one_job_and_foreign_videos_are_safe(tmp_path: Path) -> None:
@@ -223,3 +224,24 @@ def test_a_file_that_a_dying_process_still_holds_is_waited_for(tmp_path: Path) -
     assert not is_being_written(partial)
     render._wait_for_writer(tmp_path / "b.partial.mp4")
     assert not (tmp_path / "b.partial.mp4").exists()
+
+
+def test_a_job_has_its_own_threads_or_those_of_its_last_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "available_cores", lambda: 9)
+    monkeypatch.setattr(worker, "pick_device", torch.device)
+    shares = [worker.share_threads(job(device=device), workers=2) for device in ("cpu", "cuda")]
+    assert shares == [4, 0]  # on a GPU torch's default
+    previous = JobStatus("queued", Attempt(1, GONE, threads=3))
+    cases = [(job(threads=2), previous, 2), (job(), previous, 3), (job(device="cpu"), JobStatus("queued"), 4)]
+    for one, status, expected in cases:
+        assert worker.threads_of(one, status, lambda one: worker.share_threads(one, workers=2)) == expected
+
+
+def test_a_folder_that_cannot_be_written_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    queue = open_queue(tmp_path)
+    monkeypatch.setattr(queues, "_replace", fail)
+    with pytest.raises(OutputError, match="No space left on device"):
+        queue.add_all([job()])

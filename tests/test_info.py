@@ -51,7 +51,7 @@ def test_a_part_tells_the_frames_it_holds_of_those_asked_for_and_what_goes_on(su
     part = f"my v.partial.{suffix}"
     assert frames_row(part) == f"9 of 24, interrupted; `pavdm extend '{part}' --frames 15` continues it"
     assert pavdm("info", part).out.splitlines()[-1].startswith("pavdm generate 'a red ball' --frames 24 ")
-    assert answer(part) == ASKED | {"held": 9, "whole": False}
+    assert answer(part) == ASKED | {"frames_in_file": 9, "complete": False}
     Path(part).rename(f"renamed.{suffix}")
     assert frames_row(f"renamed.{suffix}").startswith("9 of 24, interrupted")
 
@@ -60,7 +60,7 @@ def test_a_part_tells_the_frames_it_holds_of_those_asked_for_and_what_goes_on(su
 def test_a_whole_video_is_no_part(suffix):
     written(24, suffix).finish()
     assert frames_row(f"my v.{suffix}") == "24"
-    assert answer(f"my v.{suffix}") == ASKED | {"held": 24, "whole": True}
+    assert answer(f"my v.{suffix}") == ASKED | {"frames_in_file": 24, "complete": True}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a file that is being written is locked on POSIX alone")

@@ -46,12 +46,12 @@ def read_rows(path: Path) -> tuple[list[Row], list[BadLine]]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot read the jobs in {path}: {reason}", "give a .txt, .csv or .jsonl file") from None
-    read = list(reader(text))
-    rows = [row for row in read if isinstance(row, Row)]
+    lines = list(reader(text))
+    rows = [row for row in lines if isinstance(row, Row)]
     if len(rows) > MAX_ROWS:
         raise UsageError(f"{path} has {len(rows)} jobs", f"split it into files of up to {MAX_ROWS}")
-    bad = [row for row in read if isinstance(row, BadLine)]
-    if not read:
+    bad = [row for row in lines if isinstance(row, BadLine)]
+    if not lines:
         raise UsageError(f"{path} has no jobs", "write a prompt on a line of its own")
     return rows, bad
 
@@ -76,7 +76,7 @@ def _from_json_lines(text: str) -> Iterator[Row | BadLine]:
         if isinstance(values, dict):
             yield Row(number, values, is_text=False)
         else:
-            yield BadLine(number, 'it is no object of options; write {"prompt": "a red ball", "seed": 7}')
+            yield BadLine(number, 'it is not an object of options; write {"prompt": "a red ball", "seed": 7}')
 
 
 def _from_table(text: str) -> Iterator[Row | BadLine]:
@@ -97,8 +97,8 @@ def _from_table(text: str) -> Iterator[Row | BadLine]:
             elif len(cells) > len(header):
                 yield BadLine(line, f"it has {len(cells)} cells, and the first row has {len(header)}")
             else:
-                named = zip(header, cells, strict=False)
-                yield Row(line, {name: cell for name, cell in named if cell.strip()}, is_text=True)
+                values = {name: cell for name, cell in zip(header, cells, strict=False) if cell.strip()}
+                yield Row(line, values, is_text=True)
     except csv.Error as error:
         yield BadLine(begin, f"it is not CSV: {error}")
 
@@ -106,7 +106,7 @@ def _from_table(text: str) -> Iterator[Row | BadLine]:
 def _header_error(header: list[str]) -> str:
     if "prompt" not in header:
         return "the first row names the options, and has no column `prompt`"
-    twice = next((name for number, name in enumerate(header) if name in header[:number]), None)
-    if twice is not None:
-        return f"the column {twice!r} is there twice"
+    duplicate = next((name for number, name in enumerate(header) if name in header[:number]), None)
+    if duplicate is not None:
+        return f"the column {duplicate!r} is there twice"
     return "" if all(header) else "a column has no name"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import psutil
 
-SAME_START = 2.0  # seconds that the clock may have been set by since a process began
+START_TOLERANCE = 2.0  # seconds by which the clock may have been set since a process began
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,24 +19,20 @@ class Owner:
     pid: int
     started: float  # seconds since the epoch: a later process may have the same number
 
-    def runs_here(self) -> bool | None:
+    def is_running(self) -> bool | None:
         """Whether the process lives; None on another machine, which cannot tell."""
         if self.machine != machine():
             return None
         try:
             process = psutil.Process(self.pid)
-            is_same = abs(process.create_time() - self.started) < SAME_START
+            is_same = abs(process.create_time() - self.started) < START_TOLERANCE
             return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.Error:
             return False
 
     def shares_cores(self) -> bool:
         """Whether the process lives on this machine and may use a core that this process may use."""
-        return self.runs_here() is True and bool(_cores(self.pid) & _cores(os.getpid()))
-
-    def to_json(self) -> dict[str, Any]:
-        """As fields."""
-        return asdict(self)
+        return self.is_running() is True and bool(_cores(self.pid) & _cores(os.getpid()))
 
 
 def _cores(pid: int) -> set[int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -54,7 +54,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """Where a job stands: its last attempt, and how many were in vain since this process began."""
+    """Where a job stands: its last attempt, and how many failed since this process began."""
 
     kind: Kind
     attempt: Attempt | None = None
@@ -67,8 +67,8 @@ class Queue:
 
     folder: Path
     owner: Owner
-    pulse: Path  # a file of this process, by which it tells the time of the file system
-    began: float  # by the clock of the file system
+    heartbeat: Path  # a file of this process, by which it tells the time of the file system
+    start_time: float  # by the clock of the file system
     force: bool = False  # videos made before this process began are made again
 
     def conflict(self, job: Job) -> str:
@@ -81,6 +81,18 @@ class Queue:
         exists = os.path.lexists(self.folder / job.name)
         return f"{self.folder / job.name} exists, and is from no job of this folder" if exists else ""
 
+    def conflicts(self, jobs: Iterable[Job]) -> list[tuple[Job, str]]:
+        """The jobs that cannot be added, each with the reason."""
+        return [(job, reason) for job in jobs if (reason := self.conflict(job))]
+
+    def add_all(self, jobs: Iterable[Job]) -> None:
+        """Store jobs. Raises: OutputError."""
+        try:
+            for job in jobs:
+                self.add(job)
+        except OSError as error:
+            raise _write_error(self.folder, error) from None
+
     def add(self, job: Job) -> None:
         """Store a job, unless the same one is there; what was begun of another one is discarded. Raises: OSError."""
         stored = _read(self._job_path(job))
@@ -91,22 +103,22 @@ class Queue:
             path.unlink(missing_ok=True)
         _replace(self._job_path(job), json.dumps(to_json(job)))
 
-    def standing(self, name: str) -> JobStatus:
+    def status(self, name: str) -> JobStatus:
         """Where a job stands now."""
-        attempts, now = list(self._history(name)), _touch(self.pulse)
+        attempts, now = list(self._history(name)), _touch(self.heartbeat)
         if not attempts:
             return JobStatus("queued")
-        (last, written), tries = attempts[-1], self._vain(attempts, now)
-        if last.state == "done" and (self.folder / name).exists() and not (self.force and written < self.began):
+        (last, written), tries = attempts[-1], self._count_failures(attempts, now)
+        if last.state == "done" and (self.folder / name).exists() and not (self.force and written < self.start_time):
             return JobStatus("done", last, tries)
-        if last.state == "running" and _lives(last, now - written):
+        if last.state == "running" and _is_alive(last, now - written):
             return JobStatus("running", last, tries)
         ended = last.state in ("failed", "running")
         return JobStatus("failed" if ended and tries >= TRIES else "queued", last, tries)
 
-    def claim(self, name: str, standing: JobStatus, threads: int) -> Attempt | None:
+    def claim(self, name: str, status: JobStatus, threads: int) -> Attempt | None:
         """Begin an attempt at a job; None if another process was first."""
-        before = standing.attempt
+        before = status.attempt
         attempt = Attempt(before.number + 1 if before else 1, self.owner, threads=threads)
         try:
             with self._path(name, attempt.number).open("x", encoding="utf-8") as file:
@@ -130,7 +142,7 @@ class Queue:
     def close(self) -> None:
         """Leave the folder."""
         with suppress(OSError):
-            self.pulse.unlink()
+            self.heartbeat.unlink()
 
     def _history(self, name: str) -> Iterator[tuple[Attempt, float]]:
         """All attempts at a job, each with the time when it was last written."""
@@ -142,15 +154,15 @@ class Queue:
                 return
             yield _attempt(_read(path), attempt), written
 
-    def _vain(self, attempts: list[tuple[Attempt, float]], now: float) -> int:
+    def _count_failures(self, attempts: list[tuple[Attempt, float]], now: float) -> int:
         """Attempts since this process began that failed, or died without a frame more than the one before."""
-        before, vain = 0, 0
+        before, failures = 0, 0
         for attempt, written in attempts:
-            died = attempt.state == "running" and (attempt != attempts[-1][0] or not _lives(attempt, now - written))
-            in_vain = attempt.state == "failed" or (died and attempt.frames <= before)
-            vain += in_vain and written >= self.began
+            died = attempt.state == "running" and (attempt != attempts[-1][0] or not _is_alive(attempt, now - written))
+            is_failure = attempt.state == "failed" or (died and attempt.frames <= before)
+            failures += is_failure and written >= self.start_time
             before = attempt.frames
-        return vain
+        return failures
 
     @property
     def _root(self) -> Path:
@@ -169,17 +181,21 @@ def open_queue(folder: Path, force: bool = False) -> Queue:
     try:
         for name in ("jobs", "attempts", "workers"):
             (root / name).mkdir(parents=True, exist_ok=True)
-        pulse = root / "workers" / f"{uuid.uuid4().hex}.json"
-        pulse.write_text(json.dumps(owner.to_json()), encoding="utf-8")
-        return Queue(folder, owner, pulse, _touch(pulse), force)
+        heartbeat = root / "workers" / f"{uuid.uuid4().hex}.json"
+        heartbeat.write_text(json.dumps(asdict(owner)), encoding="utf-8")
+        return Queue(folder, owner, heartbeat, _touch(heartbeat), force)
     except OSError as error:
-        raise OutputError(f"cannot write in {folder}: {error.strerror}", "choose another folder with -d") from None
+        raise _write_error(folder, error) from None
 
 
-def _lives(attempt: Attempt, age: float) -> bool:
-    """Whether the process of an attempt is still at it: known on its own machine, elsewhere assumed for a while."""
-    here = attempt.owner.runs_here()
-    return age < LEASE if here is None else here
+def _write_error(folder: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write in {folder}: {error.strerror}", "choose another folder")
+
+
+def _is_alive(attempt: Attempt, age: float) -> bool:
+    """Whether the process of an attempt is alive: known on its own machine, elsewhere assumed for LEASE seconds."""
+    is_running = attempt.owner.is_running()
+    return age < LEASE if is_running is None else is_running
 
 
 def _touch(path: Path) -> float:

@@ -15,7 +15,7 @@ from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.video import is_being_written, open_video, read_image, read_metadata
 from pavdm_cli.video.write.output import checkpoint_path, partial_path
 
-PATIENCE = 10.0  # seconds
+MAX_WAIT = 10.0  # seconds for a killed process to release its file
 
 
 @dataclass(slots=True)
@@ -52,20 +52,20 @@ def render(request: Request, models: Models, watch: write.RunControl) -> write.W
         if not (resume.changes_of_files(interrupted) or resume.changes_of_run(config, model, checkpoint.run)):
             return write.write_video(config, model, request.output, watch, still, checkpoint)
     elif path.exists() and not request.output.force:
-        return _made_before(path)  # by an attempt that was killed before it could say so
+        return _result_of(path)  # by an attempt that was killed before it could say so
     partial_path(path).unlink(missing_ok=True)
     config, model = models.open(resume.resolved_config(request)[0])
     return write.write_video(config, model, request.output, watch, still)
 
 
 def _wait_for_writer(partial: Path) -> None:
-    """Wait for the last threads of a killed process, which hold the file a moment longer than its number lives."""
-    until = time.monotonic() + PATIENCE
-    while partial.exists() and is_being_written(partial) and time.monotonic() < until:
+    """Wait for the threads of a killed process, which may hold the file a moment longer than it exists."""
+    deadline = time.monotonic() + MAX_WAIT
+    while partial.exists() and is_being_written(partial) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
-def _made_before(path: Path) -> write.WriteResult:
+def _result_of(path: Path) -> write.WriteResult:
     return write.WriteResult(path, open_video(path).frames, True, read_metadata(path) or {})
 
 

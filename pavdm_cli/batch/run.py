@@ -8,25 +8,25 @@ from pathlib import Path
 
 from pavdm_cli.batch.job import Job, file_name
 from pavdm_cli.batch.queue import Queue, open_queue
-from pavdm_cli.batch.worker import Listener, work
+from pavdm_cli.batch.worker import Listener, share_threads, work
 from pavdm_cli.errors import PavdmError, UsageError
 from pavdm_cli.generation.request import Request
 from pavdm_cli.runtime.signals import Stop, stop_requested
-from pavdm_cli.runtime.threads import share_cores
 
 
 def run_jobs(requests: list[Request], folder: Path) -> list[Path]:
     """The paths of the videos, in order. Raises: UsageError, OutputError, PavdmError, KeyboardInterrupt."""
-    named = enumerate(requests, 1)
-    jobs = [Job(file_name(n, one.prompt, one.seed), f"job {n}", one).in_folder(folder) for n, one in named]
+    jobs = [
+        Job(file_name(number, request.prompt, request.seed), f"job {number}", request).in_folder(folder)
+        for number, request in enumerate(requests, 1)
+    ]
     queue = open_queue(folder)
     try:
-        for job in jobs:
-            if reason := queue.conflict(job):
-                raise UsageError(f"{job.place}: {reason}", "choose another folder")
-            queue.add(job)
+        for job, reason in queue.conflicts(jobs):
+            raise UsageError(f"{job.place}: {reason}", "choose another folder")
+        queue.add_all(jobs)
         with _stop() as stop:
-            work(queue, jobs, stop, Listener(), lambda: share_cores(queue.workers()))
+            work(queue, jobs, stop, Listener(), lambda job: share_threads(job, queue.workers()))
         if stop():
             raise KeyboardInterrupt
         _check_all(queue, jobs)
@@ -43,7 +43,7 @@ def _stop() -> AbstractContextManager[Stop]:
 
 def _check_all(queue: Queue, jobs: list[Job]) -> None:
     """Raises: PavdmError if a job failed."""
-    last = {job.name: queue.standing(job.name) for job in jobs}
+    last = {job.name: queue.status(job.name) for job in jobs}
     errors = [f"{name}: {one.attempt.error}" for name, one in last.items() if one.kind == "failed" and one.attempt]
     if errors:
         raise PavdmError(f"{len(errors)} of {len(jobs)} jobs failed: {errors[0]}", "call it again to try them again")

@@ -13,45 +13,49 @@ from pavdm_cli.batch.job import Job
 from pavdm_cli.batch.queue import Attempt, JobStatus, Queue
 from pavdm_cli.batch.render import Models, render
 from pavdm_cli.generation.write import RunControl
+from pavdm_cli.models.devices import pick_device
 from pavdm_cli.runtime.diagnose import diagnose, find_interrupt
 from pavdm_cli.runtime.signals import Stop
+from pavdm_cli.runtime.threads import share_cores
 
-PULSE = 2.0  # seconds between renewals of an attempt
+RENEWAL_PERIOD = 2.0  # seconds between renewals of an attempt
 POLL = 1.0  # seconds between looks at jobs that other workers have
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who is told what workers do."""
+    """Callbacks that report the progress of workers."""
 
-    seen: Callable[[Job, JobStatus], None] = lambda job, standing: None  # where a job stands, in whichever process
-    progress: Callable[[Job, int], None] = lambda job, frames: None  # frames of this worker's job that are safe
-    failed: Callable[[Job, Attempt], None] = lambda job, attempt: None
+    on_status: Callable[[Job, JobStatus], None] = lambda job, status: None  # of a job, whichever process renders it
+    on_progress: Callable[[Job, int], None] = lambda job, frames: (
+        None
+    )  # frames of this worker's job that a crash cannot lose
+    on_failed: Callable[[Job, Attempt], None] = lambda job, attempt: None
 
 
 @dataclass(slots=True)
-class Pulse:
+class Heartbeat:
     """Renews an attempt in the background; `lost` once another process has taken the job over."""
 
     queue: Queue
     job: Job
     attempt: Attempt
     lost: bool = False
-    _ended: threading.Event = field(default_factory=threading.Event)
+    _stop: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
-    def beating(self) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
         """Inside, the attempt is renewed."""
         thread = threading.Thread(target=self._beat, daemon=True)
         thread.start()
         try:
             yield
         finally:
-            self._ended.set()
+            self._stop.set()
             thread.join()
 
     def _beat(self) -> None:
-        while not self._ended.wait(PULSE):
+        while not self._stop.wait(RENEWAL_PERIOD):
             self.renew()
 
     def renew(self) -> None:
@@ -60,10 +64,10 @@ class Pulse:
             self.lost = self.lost or not self.queue.renew(self.job.name, self.attempt)
 
 
-def work(queue: Queue, jobs: Sequence[Job], stop: Stop, listener: Listener, threads: Callable[[], int]) -> None:
+def work(queue: Queue, jobs: Sequence[Job], stop: Stop, listener: Listener, threads: Callable[[Job], int]) -> None:
     """Render the jobs that no other process does, until all are done or have failed, or `stop` is true.
 
-    threads: for the next video, where its request leaves that open; 0 leaves it to torch.
+    threads: for a job that does not set them; 0: torch's default.
     """
     models, settled = Models(), set[str]()
     while not stop():
@@ -81,46 +85,51 @@ def claim(
     models: Models,
     settled: set[str],
     listener: Listener,
-    threads: Callable[[], int],
+    threads: Callable[[Job], int],
 ) -> tuple[Job, Attempt] | None:
     """A job that now belongs to this process: one for the loaded model, else any, else one that failed before."""
     others: list[tuple[Job, JobStatus]] = []
     for job in (job for job in jobs if job.name not in settled):
-        standing = queue.standing(job.name)
-        listener.seen(job, standing)
-        if standing.kind in ("done", "failed"):
+        status = queue.status(job.name)
+        listener.on_status(job, status)
+        if status.kind in ("done", "failed"):
             settled.add(job.name)
-        elif standing.kind == "queued":
-            if not standing.tries and models.fits(job.request):
-                if attempt := queue.claim(job.name, standing, threads_of(job, standing, threads)):
+        elif status.kind == "queued":
+            if not status.tries and models.fits(job.request):
+                if attempt := queue.claim(job.name, status, threads_of(job, status, threads)):
                     return job, attempt
             else:
-                others.append((job, standing))
-    for job, standing in sorted(others, key=lambda other: other[1].tries):
-        if attempt := queue.claim(job.name, standing, threads_of(job, standing, threads)):
+                others.append((job, status))
+    for job, status in sorted(others, key=lambda other: other[1].tries):
+        if attempt := queue.claim(job.name, status, threads_of(job, status, threads)):
             return job, attempt
     return None
 
 
-def threads_of(job: Job, standing: JobStatus, threads: Callable[[], int]) -> int:
+def threads_of(job: Job, status: JobStatus, threads: Callable[[Job], int]) -> int:
     """A job's own number of threads, else that of the attempt before: it changes the last bits of a video."""
-    before = standing.attempt.threads if standing.attempt else 0
-    return job.request.execution.threads or before or threads()
+    previous = status.attempt.threads if status.attempt else 0
+    return job.request.execution.threads or previous or threads(job)
+
+
+def share_threads(job: Job, workers: int) -> int:
+    """CPU threads for a job next to other workers on the same cores; 0 on a GPU: torch's default."""
+    return share_cores(workers) if pick_device(job.request.execution.device).type == "cpu" else 0
 
 
 def perform(queue: Queue, job: Job, attempt: Attempt, models: Models, stop: Stop, listener: Listener) -> None:
     """Render a job that belongs to this process, and store how that ended."""
-    pulse, begun = Pulse(queue, job, attempt), time.monotonic()
+    heartbeat, start_time = Heartbeat(queue, job, attempt), time.monotonic()
 
     def count(frames: int) -> None:
-        pulse.attempt = replace(pulse.attempt, frames=pulse.attempt.frames + frames)
-        listener.progress(job, pulse.attempt.frames)
+        heartbeat.attempt = replace(heartbeat.attempt, frames=heartbeat.attempt.frames + frames)
+        listener.on_progress(job, heartbeat.attempt.frames)
 
     execution = replace(job.request.execution, threads=attempt.threads)
-    watch = RunControl(count, lambda: stop() or pulse.lost, stop.interruptible)
+    watch = RunControl(count, lambda: stop() or heartbeat.lost, stop.interruptible)
     changes: dict[str, Any] = {}
     try:
-        with pulse.beating():
+        with heartbeat.running():
             result = render(replace(job.request, execution=execution), models, watch)
         changes = {"state": "done", "frames": result.frames} if result.is_complete else {"state": "stopped"}
     except Exception as error:
@@ -128,9 +137,9 @@ def perform(queue: Queue, job: Job, attempt: Attempt, models: Models, stop: Stop
             raise interrupt from None
         problem = diagnose(error)
         models.loaded = None  # which the failure may have left in any state
-        changes = {"state": "failed", "error": f"{problem.message}; {problem.hint}".removesuffix("; ")[:1000]}
-    seconds = round(time.monotonic() - begun, 3)
-    pulse.attempt = replace(pulse.attempt, seconds=seconds, **changes)
-    pulse.renew()
-    if pulse.attempt.state == "failed":
-        listener.failed(job, pulse.attempt)
+        changes = {"state": "failed", "error": problem.as_line()[:1000]}
+    seconds = round(time.monotonic() - start_time, 3)
+    heartbeat.attempt = replace(heartbeat.attempt, seconds=seconds, **changes)
+    heartbeat.renew()
+    if heartbeat.attempt.state == "failed":
+        listener.on_failed(job, heartbeat.attempt)

@@ -26,10 +26,10 @@ from pavdm_cli.commands.batch_processes import (
 )
 from pavdm_cli.commands.config import option_sources
 from pavdm_cli.commands.generate import generate
+from pavdm_cli.commands.signatures import with_signature
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
 from pavdm_cli.runtime.printable import pluralize, quote
 from pavdm_cli.runtime.signals import Stop, stop_requested
-from pavdm_cli.runtime.threads import share_cores
 
 if TYPE_CHECKING:
     from pavdm_cli.batch.job import Job
@@ -66,10 +66,7 @@ def with_options_of_generate(function: Callable[..., Any]) -> Callable[..., Any]
     parameters = [*own.values(), *(one.replace(kind=keyword) for one in shared.values())]
     hints |= {name: one.annotation for name, one in shared.items()}
     hints |= {name: hint for name, hint in get_type_hints(generate, include_extras=True).items() if name in shared}
-    typed = [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
-    command.__signature__ = inspect.Signature(typed)  # type: ignore[attr-defined]
-    command.__annotations__ = hints
-    return command
+    return with_signature(command, parameters, hints)
 
 
 @with_options_of_generate
@@ -109,7 +106,7 @@ def batch(
     with stop_requested(interruptible=False) as stop:
         try:
             _run(queue, own, worker_rank, workers or _gpus(ctx.params["device"]), stop)
-            rows = [_row(job, queue.standing(job.name)) for job in own]
+            rows = [_row(job, queue.status(job.name)) for job in own]
         finally:
             queue.close()
     _report(rows, as_json)
@@ -139,18 +136,17 @@ def _open(jobs: Sequence[Job], folder: Path, force: bool) -> Any:
     from pavdm_cli.batch.queue import open_queue
 
     queue = open_queue(folder, force)
-    if conflicts := [(job, reason) for job in jobs if (reason := queue.conflict(job))]:
+    if conflicts := queue.conflicts(jobs):
         queue.close()
         for job, reason in conflicts[:50]:
             ui.info(f"{job.place}: {reason}", always=True)
         hint = "choose another folder with -d, or render them again with --force"
         raise UsageError(f"{pluralize(len(conflicts), 'job')} cannot be added, nothing was rendered", hint)
     try:
-        for job in jobs:
-            queue.add(job)
-    except OSError as error:
+        queue.add_all(jobs)
+    except OutputError:
         queue.close()
-        raise OutputError(f"cannot write in {folder}: {error.strerror}", "choose another folder with -d") from None
+        raise
     return queue
 
 
@@ -163,16 +159,14 @@ def _run(queue: Any, jobs: Sequence[Job], worker_rank: WorkerRank, workers: int,
             return
         from pavdm_cli.batch.worker import work
 
-        work(queue, jobs, stop, listener, lambda: _threads(jobs[0], max(worker_rank.local_count, queue.workers())))
+        work(queue, jobs, stop, listener, lambda job: _threads(job, max(worker_rank.local_count, queue.workers())))
 
 
 def _threads(job: Job, workers: int) -> int:
-    """CPU threads for jobs that do not set them; 0: torch's default."""
-    from pavdm_cli.models.devices import pick_device
+    """CPU threads for a job that does not set them; 0: torch's default."""
+    from pavdm_cli.batch.worker import share_threads
 
-    if "OMP_NUM_THREADS" in os.environ or pick_device(job.request.execution.device).type != "cpu":
-        return 0
-    return share_cores(workers)
+    return 0 if "OMP_NUM_THREADS" in os.environ else share_threads(job, workers)
 
 
 def _supervise(queue: Any, jobs: Sequence[Job], workers: int, stop: Stop, listener: Any) -> None:
@@ -184,8 +178,8 @@ def _supervise(queue: Any, jobs: Sequence[Job], workers: int, stop: Stop, listen
                 terminate_all(processes)
                 stop_sent = True
             for job in (job for job in jobs if job.name not in finished_jobs):
-                listener.seen(job, standing := queue.standing(job.name))
-                finished_jobs |= {job.name} if standing.kind == "done" else set()
+                listener.on_status(job, status := queue.status(job.name))
+                finished_jobs |= {job.name} if status.kind == "done" else set()
             time.sleep(POLL_SECONDS)
     if all(process.returncode not in (0, 1) for process in processes) and not stop():
         raise PavdmError("all workers failed", "run with --workers 1 to see the error")
@@ -204,17 +198,17 @@ def _print_plan(jobs: Sequence[Job], sources: Mapping[str, tuple[Any, str]], as_
     ui.show_table("\nsettings", ("", "", "from"), [(name, *row.values()) for name, row in origins.items()])
 
 
-def _row(job: Job, standing: Any) -> dict[str, Any]:
-    attempt = standing.attempt
+def _row(job: Job, status: Any) -> dict[str, Any]:
+    attempt = status.attempt
     return {
         "path": str(job.request.output.path),
         "place": job.place,
         "prompt": job.request.prompt,
         "seed": job.request.seed,
-        "state": standing.kind,
+        "state": status.kind,
         "frames": attempt.frames if attempt else 0,
         "wall_seconds": attempt.seconds if attempt else 0.0,
-        "error": attempt.error if attempt and standing.kind == "failed" else "",
+        "error": attempt.error if attempt and status.kind == "failed" else "",
     }
 
 

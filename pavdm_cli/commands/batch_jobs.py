@@ -20,7 +20,7 @@ from pavdm_cli.commands.common import (
     ignored_options,
     simplify_message,
 )
-from pavdm_cli.commands.config import ALTERNATIVES, is_on_command_line
+from pavdm_cli.commands.config import ALTERNATIVES, DISPLAY_OPTIONS, is_on_command_line
 from pavdm_cli.commands.flags import request_from_params
 from pavdm_cli.commands.option_values import Option, check_value, command_options, suggest_name
 from pavdm_cli.errors import PavdmError, UsageError
@@ -28,7 +28,7 @@ from pavdm_cli.generation.checks import check
 from pavdm_cli.generation.request import Request
 from pavdm_cli.runtime.untrusted import InvalidError, parse_json, summarize
 
-DISPLAY_OPTIONS = ("plan", "json", "quiet", "verbose", "stream_format")  # what a command prints
+NOT_IN_JOBS = (*DISPLAY_OPTIONS, "stream_format")  # options of the command as a whole
 MAX_ERRORS_SHOWN = 50  # lines that are wrong
 
 
@@ -50,7 +50,7 @@ def read_jobs(context: typer.Context, path: Path) -> list[Job]:
         try:
             jobs += _jobs_of(row, index, f"{path}:{row.line}", defaults)
         except PavdmError as error:
-            errors[row.line] = f"{error.message}; {error.hint}".removesuffix("; ")
+            errors[row.line] = error.as_line()
         if len(jobs) > MAX_ROWS:
             raise UsageError(f"{path} has more than {MAX_ROWS} videos", "split it, or lower -n")
     for job, other in _duplicates(jobs):
@@ -62,7 +62,7 @@ def read_jobs(context: typer.Context, path: Path) -> list[Job]:
 
 def _defaults(context: typer.Context) -> Defaults:
     generate = context.find_root().command.commands["generate"]  # type: ignore[attr-defined]
-    options = {key: option for key, option in command_options(generate).items() if key not in DISPLAY_OPTIONS}
+    options = {key: option for key, option in command_options(generate).items() if key not in NOT_IN_JOBS}
     own = {option.name: option.parameter.default for option in options.values()}
     return Defaults(context, options, {name: context.params.get(name, value) for name, value in own.items()})
 
@@ -91,9 +91,7 @@ def _values(row: Row, defaults: Defaults) -> Iterator[tuple[str, Any]]:
     for key, text in row.values.items():
         option = defaults.options.get(key.replace("-", "_"))
         if option is None:
-            what = (
-                "an option of the command, not of individual jobs" if key in DISPLAY_OPTIONS else "not a valid option"
-            )
+            what = "an option of the command, not of individual jobs" if key in NOT_IN_JOBS else "not a valid option"
             raise UsageError(f"{summarize(key)} is {what}", suggest_name(key.replace("-", "_"), defaults.options))
         value = _from_text(option, text) if row.is_text else text
         if value is None:  # JSON's null: as if it were left out
@@ -163,15 +161,15 @@ def _config_errors(jobs: list[Job]) -> dict[int, str]:
     from pavdm_cli.hub.weights_dir import require_weights
     from pavdm_cli.video.io.image import read_image
 
-    read, errors = cache(read_image), {}
+    read_cached, errors = cache(read_image), {}
     for job in jobs:
         try:
             config = resolve(job.request)
             require_weights(config.spec, True, config.video_model.published)
             if job.request.image:
-                image_start.notes(config, read(job.request.image))
+                image_start.notes(config, read_cached(job.request.image))
         except PavdmError as error:
-            errors[_line(job)] = f"{error.message}; {error.hint}".removesuffix("; ")
+            errors[_line(job)] = error.as_line()
     return errors
 
 

@@ -32,20 +32,25 @@ class WorkerRank:
 def rank_from_environment(environment: Mapping[str, str]) -> WorkerRank:
     """From Slurm array and torchrun variables; if both are set, jobs are divided by both. Raises: UsageError."""
     array, tasks = _array(environment)
-    rank, world = (_number(environment, name, default) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    rank, world = (environment_number(environment, name, default) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
     if not 0 <= rank < world:
         raise UsageError(f"RANK {rank} is not below WORLD_SIZE {world}", "let torchrun set them")
-    local = _number(environment, "LOCAL_RANK", 0) if "LOCAL_RANK" in environment else None
-    return WorkerRank(array * world + rank, tasks * world, local, _number(environment, "LOCAL_WORLD_SIZE", 1), rank)
+    local = environment_number(environment, "LOCAL_RANK", 0) if "LOCAL_RANK" in environment else None
+    return WorkerRank(
+        array * world + rank, tasks * world, local, environment_number(environment, "LOCAL_WORLD_SIZE", 1), rank
+    )
 
 
 def _array(environment: Mapping[str, str]) -> tuple[int, int]:
     """This task's index in a Slurm array and the array's size; task IDs may start anywhere."""
     if "SLURM_ARRAY_TASK_ID" not in environment:
         return 0, 1
-    task = _number(environment, "SLURM_ARRAY_TASK_ID", 0)
-    first, step = _number(environment, "SLURM_ARRAY_TASK_MIN", 0), _number(environment, "SLURM_ARRAY_TASK_STEP", 1)
-    count = _number(environment, "SLURM_ARRAY_TASK_COUNT", 1)
+    task = environment_number(environment, "SLURM_ARRAY_TASK_ID", 0)
+    first, step = (
+        environment_number(environment, "SLURM_ARRAY_TASK_MIN", 0),
+        environment_number(environment, "SLURM_ARRAY_TASK_STEP", 1),
+    )
+    count = environment_number(environment, "SLURM_ARRAY_TASK_COUNT", 1)
     index, rest = divmod(task - first, max(1, step))
     if rest or not 0 <= index < count:
         message = f"task {task} is not one of {count} consecutive tasks starting at {first}"
@@ -53,8 +58,9 @@ def _array(environment: Mapping[str, str]) -> tuple[int, int]:
     return index, count
 
 
-def _number(environment: Mapping[str, str], name: str, default: int) -> int:
-    text = environment.get(name, str(default))
+def environment_number(environment: Mapping[str, str], name: str, default: int) -> int:
+    """The whole number in a variable that Slurm or torchrun sets; the default if it is unset. Raises: UsageError."""
+    text = environment.get(name) or str(default)
     if not text.isdecimal():
         raise UsageError(f"{name} is {text!r}, not a whole number", "let Slurm or torchrun set it")
     return int(text)

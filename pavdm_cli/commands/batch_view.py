@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pavdm_cli import ui
 from pavdm_cli.batch.job import Job
@@ -23,20 +23,20 @@ class BatchProgress:
         self.done: set[str] = set()
         self.taken_over: set[str] = set()
 
-    def on_status(self, job: Job, standing: JobStatus) -> None:
+    def on_status(self, job: Job, status: JobStatus) -> None:
         """Update a job's progress, whichever process renders it."""
-        if standing.kind == "done":
+        if status.kind == "done":
             self.done.add(job.name)
             self.update(job, job.frames)
-        elif standing.attempt:
-            self.update(job, standing.attempt.frames)
-            self._note_takeover(job, standing)
+        elif status.attempt:
+            self.update(job, status.attempt.frames)
+            self._note_takeover(job, status)
 
-    def _note_takeover(self, job: Job, standing: JobStatus) -> None:
+    def _note_takeover(self, job: Job, status: JobStatus) -> None:
         """Note once that the job of a dead process is being taken over."""
-        if standing.kind == "queued" and standing.attempt and standing.attempt.state == "running":
+        if status.kind == "queued" and status.attempt and status.attempt.state == "running":
             if job.name not in self.taken_over:
-                ui.info(f"{job.name}: its process died; another one continues after frame {standing.attempt.frames}")
+                ui.info(f"{job.name}: its process died; another one continues after frame {status.attempt.frames}")
             self.taken_over.add(job.name)
 
     def update(self, job: Job, frames: int) -> None:
@@ -56,10 +56,6 @@ def batch_progress(jobs: Sequence[Job], enabled: bool) -> Iterator[Listener]:
     """A listener that shows progress; only one of several processes on a terminal shows it."""
     from pavdm_cli.batch.worker import Listener
 
-    with ui.progress("batch", sum(job.frames for job in jobs)) if enabled else nullcontext(_silent) as bar:
+    with ui.progress("batch", sum(job.frames for job in jobs)) if enabled else nullcontext(ui.no_progress) as bar:
         jobs_view = BatchProgress(jobs, bar)
         yield Listener(jobs_view.on_status, jobs_view.update, jobs_view.on_failed)
-
-
-def _silent(*units: Any, **text: Any) -> None:
-    pass

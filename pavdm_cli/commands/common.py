@@ -6,18 +6,17 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Container, Iterable, Sequence
-from copy import copy
 from functools import wraps
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
-from typer.models import OptionInfo, ParameterInfo
 
 from pavdm_cli import ui
 from pavdm_cli.commands import config
+from pavdm_cli.commands.signatures import with_path_check, with_signature
 from pavdm_cli.errors import PavdmError, UsageError
 from pavdm_cli.generation.timeline import is_change
 from pavdm_cli.models import registry
@@ -65,7 +64,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As Typer's. Raises: UsageError for a wrong value, naming the file or variable that set it."""
-        config.read_variables(ctx)
+        config.set_variable_names(ctx)
         try:
             takes_times = any("--at" in one.opts for one in self.get_params(ctx))
             rest = super().parse_args(ctx, join_at_pairs(args) if takes_times else args)
@@ -162,36 +161,7 @@ def with_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
     new = [inspect.Parameter(name, keyword, default=default) for name, (_, default) in shared_options.items()]
     parameters = [*own.values(), *new]
     hints |= {parameter.name: with_path_check(parameter.name, hints[parameter.name]) for parameter in parameters}
-    parameters_with_hints = [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
-    command.__signature__ = inspect.Signature(parameters_with_hints)  # type: ignore[attr-defined]
-    command.__annotations__ = hints
-    return command
-
-
-def with_path_check(name: str, hint: Any) -> Any:
-    """Make path parameters reject an empty path."""
-    value, *details = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
-    info = copy(next((one for one in details if isinstance(one, ParameterInfo)), None))
-    if info is None or Path not in {value, *get_args(value)}:
-        return hint
-    if isinstance(info, OptionInfo):
-        long = [word for word in info.param_decls or () if word.startswith("--")]
-        info.parser = path_parser((*long, f"--{name.replace('_', '-')}")[0])
-        info.metavar = info.metavar or "<path>"
-    else:
-        info.parser = path_parser(info.metavar or name.upper())
-    return Annotated[value, info]
-
-
-def path_parser(option: str) -> Callable[[str | Path], Path]:
-    """A path parser that rejects "", as from an unset shell variable, which `Path` would read as the current folder."""
-
-    def path(text: str | Path) -> Path:
-        if not str(text):
-            raise UsageError(f"{option} must not be an empty path", "give a file or folder; . is the current folder")
-        return Path(text)
-
-    return path
+    return with_signature(command, parameters, hints)
 
 
 def with_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -214,10 +184,7 @@ def with_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
         default = registry.shared_default(option.key)
         hints[option.key] = Annotated[option.type if default == option.default else option.type | None, flag]
         parameters.append(inspect.Parameter(option.key, inspect.Parameter.KEYWORD_ONLY, default=default))
-    parameters_with_hints = [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
-    command.__signature__ = inspect.Signature(parameters_with_hints)  # type: ignore[attr-defined]
-    command.__annotations__ = hints
-    return command
+    return with_signature(command, parameters, hints)
 
 
 def _by_model() -> list[tuple[str, ModelOption]]:

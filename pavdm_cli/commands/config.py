@@ -64,8 +64,8 @@ def _sections_for(context: typer.Context, file: Path) -> Iterator[dict[str, tupl
     sections = checked_sections(read_config(file), context.find_root().command, file)
     for section in ((), words):
         if section or words[0] in COMMON:
-            keys = {key: own.get(key.replace("-", "_")) for key in sections.get(section, {})}
             values = sections.get(section, {})
+            keys = {key: own.get(key.replace("-", "_")) for key in values}
             yield {one.name: (check_value(one, values[key]).value, key) for key, one in keys.items() if one}
 
 
@@ -87,7 +87,10 @@ def checked_sections(
         option = known.get(key.replace("-", "_")) if isinstance(key, str) else None
         if option is None:
             what = f"section {key!r}" if isinstance(value, dict) else f"option {key!r}"
-            raise UsageError(f"{place}unknown {what}", suggest_name(key, _spellings([*known], [*commands])) or hint)
+            raise UsageError(
+                f"{place}unknown {what}",
+                suggest_name(key, (*(name.replace("_", "-") for name in known), *commands)) or hint,
+            )
         if error := check_value(option, value).error:
             raise UsageError(f"{place}{key} is {error}", suggest_name(value, option.choices) or hint)
     sections = {words: own}
@@ -102,10 +105,6 @@ def _options(command: Any, words: tuple[str, ...]) -> dict[str, Option]:
         return {} if hasattr(command, "commands") else command_options(command)
     shared = [command_options(command.commands[name]) for name in reversed(COMMON) if name in command.commands]
     return {key: option for options in shared for key, option in options.items()}
-
-
-def _spellings(keys: list[str], sections: list[str]) -> list[str]:
-    return [*(key.replace("_", "-") for key in keys), *sections]
 
 
 def command_path(context: typer.Context) -> tuple[str, ...]:
@@ -124,7 +123,7 @@ def variable_name(key: str, words: tuple[str, ...]) -> str:
     return "_".join(parts).replace("-", "_").upper()
 
 
-def read_variables(context: typer.Context) -> None:
+def set_variable_names(context: typer.Context) -> None:
     """Set the environment variable of every parameter."""
     parameters: list[Any] = context.command.params
     for parameter in parameters:

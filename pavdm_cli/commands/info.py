@@ -45,14 +45,16 @@ def info(
     if config:
         return _print_config(ctx, file, metadata)
     facts, num_missing = describe_video(video), count_missing(file, metadata, video.frames)
-    whole = not num_missing and not (metadata.get("forever") and "frames" not in metadata)
+    is_complete = not num_missing and not (metadata.get("forever") and "frames" not in metadata)
     if as_json:
-        completeness = {"held": video.frames, "whole": whole} if metadata else {}
+        completeness = {"frames_in_file": video.frames, "complete": is_complete} if metadata else {}
         print(json.dumps(metadata | completeness | {"file": facts}))
         return
     lines = align_rows(summary_rows(facts))
     if metadata:
-        metadata_rows = metadata | ({} if whole else {"frames": _frames_row(file, metadata, video.frames, num_missing)})
+        metadata_rows = metadata | (
+            {} if is_complete else {"frames": _frames_row(file, metadata, video.frames, num_missing)}
+        )
         metadata_rows |= {"timeline": "; ".join(_changes(metadata))} if "timeline" in metadata else {}
         metadata_rows |= {"redo": "; ".join(map(_redo_row, metadata["redo"]))} if "redo" in metadata else {}
         lines = [

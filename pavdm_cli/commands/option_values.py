@@ -80,6 +80,12 @@ def check_value(option: Option, value: Any) -> CheckResult:
     return CheckResult(values if option.is_list else value)
 
 
+def split_annotation(hint: Any) -> tuple[Any, ParameterInfo | None]:
+    """The type of an annotated parameter, and Typer's description of it, if any."""
+    value, *details = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
+    return value, next((one for one in details if isinstance(one, ParameterInfo)), None)
+
+
 def suggest_name(word: object, names: Iterable[str]) -> str:
     """'did you mean steps?', for the closest name; empty if none is close."""
     close = difflib.get_close_matches(str(word)[:100], list(map(str, names)), n=1, cutoff=0.6)
@@ -87,8 +93,7 @@ def suggest_name(word: object, names: Iterable[str]) -> str:
 
 
 def _option(parameter: Any, hint: Any) -> Option:
-    value, *details = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
-    info = next((one for one in details if isinstance(one, ParameterInfo)), None)
+    value, info = split_annotation(hint)
     if get_origin(value) in (Union, types.UnionType):
         value = next(one for one in get_args(value) if one is not types.NoneType)
     is_list = get_origin(value) is list

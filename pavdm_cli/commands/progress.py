@@ -1,4 +1,4 @@
-"""Progress bars for videos; an endless one shows its current length."""
+"""Progress bars and the speed of videos; an endless one shows its current length."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from pavdm_cli import ui
+from pavdm_cli.runtime.printable import pluralize
 
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
     from pavdm_cli.generation.extend import Source
+    from pavdm_cli.generation.write import WriteResult
 
 
 def video_progress(config: GenerationConfig, name: str) -> AbstractContextManager[ui.Advance]:
@@ -24,3 +26,11 @@ def extension_progress(source: Source, name: str, done: int = 0) -> AbstractCont
     if source.endless:
         return ui.endless_progress(name, float(source.video.rate), done)
     return ui.progress(name, source.copied + source.frames, done=done)
+
+
+def print_speed(result: WriteResult, video_seconds: float, wall_seconds: float) -> None:
+    """Print the speed of a finished video, and its length if it was stopped."""
+    if result.stopped:
+        ui.info(f"stopped after {video_seconds:.1f} s of video")
+    speed = f"{result.frames / wall_seconds:.1f} frames/s"
+    ui.info(f"{pluralize(result.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")

@@ -17,7 +17,7 @@ import typer
 
 from pavdm_cli import ui
 from pavdm_cli.commands.plan import Sources, plan_and_report, print_plan, print_settings
-from pavdm_cli.commands.progress import extension_progress, video_progress
+from pavdm_cli.commands.progress import extension_progress, print_speed, video_progress
 from pavdm_cli.commands.stream_output import check_stream, report_stream
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.generation.checks import check, check_forever
@@ -224,10 +224,7 @@ def report(
         raise typer.Exit(exit_code)
     for line in result.notes:
         ui.note(line)
-    if result.stopped:
-        ui.info(f"stopped after {video_seconds:.1f} s of video")
-    speed = f"{result.frames / wall_seconds:.1f} frames/s"
-    ui.info(f"{pluralize(result.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")
+    print_speed(result, video_seconds, wall_seconds)
     row = {
         "path": str(result.path),
         "frames": result.frames,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from pavdm_cli import ui
+from pavdm_cli.commands.progress import print_speed
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.generation.request import Request
 from pavdm_cli.runtime import streams
-from pavdm_cli.runtime.printable import pluralize
 
 if TYPE_CHECKING:
     from pavdm_cli.generation.write import WriteResult
@@ -49,7 +49,4 @@ def report_stream(result: WriteResult, *, video_seconds: float, wall_seconds: fl
     if not result.is_complete:
         ui.info(f"interrupted after {video_seconds:.1f} s of video", always=True)
         raise typer.Exit(exit_code)
-    if result.stopped:
-        ui.info(f"stopped after {video_seconds:.1f} s of video")
-    speed = f"{result.frames / wall_seconds:.1f} frames/s"
-    ui.info(f"{pluralize(result.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")
+    print_speed(result, video_seconds, wall_seconds)

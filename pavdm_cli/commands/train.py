@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pavdm_cli.commands import train_options as options
+from pavdm_cli.commands.batch_processes import environment_number
 from pavdm_cli.commands.common import App, command_line_options
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.generation.request import parse_size
@@ -218,8 +219,8 @@ def report_error_once(line: str, report: Callable[[], None]) -> None:
 
 def _torchrun_ranks() -> tuple[int, int, int]:
     """Rank, local rank and world size, as set by torchrun."""
-    rank, local_rank, world_size = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
-    return int(rank or 0), int(local_rank or 0), int(world_size or 1)
+    rank, local_rank = (environment_number(os.environ, name, 0) for name in ("RANK", "LOCAL_RANK"))
+    return rank, local_rank, environment_number(os.environ, "WORLD_SIZE", 1)
 
 
 def _reporter(group: ProcessGroup) -> Reporter:

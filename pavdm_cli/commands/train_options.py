@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,13 @@ from pavdm_cli.commands.options import MAX_THREADS, check_finite
 
 MOST_STEPS, MOST_BATCH = 10**9, 1 << 20
 POCKET_PANEL, FINETUNE_PANEL = "Pocket, on its procedural world", "Open-Sora, on your videos"
+
+detail_option = partial(
+    typer.Option, min=0, max=1, callback=check_finite, help="Detail of the procedural world, 0 to 1; 0.3 suits a CPU."
+)
+contact_sheet_option = partial(
+    typer.Option, min=0, max=MOST_STEPS, callback=check_finite, help="Minutes between contact sheets."
+)
 
 Folder = Annotated[
     Path, typer.Option(help="Folder for checkpoints, log, contact sheets and weights; an existing run is resumed.")
@@ -23,15 +31,10 @@ StepCount = Annotated[
 ]
 LearningRate = Annotated[float, typer.Option(min=0, max=10, callback=check_finite, help="Learning rate.")]
 Batch = Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Pairs of frames per step.")]
-Detail = Annotated[
-    float,
-    typer.Option(min=0, max=1, callback=check_finite, help="Detail of the procedural world, 0 to 1; 0.3 suits a CPU."),
-]
+Detail = Annotated[float, detail_option()]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Threads = Annotated[int, typer.Option(min=0, max=MAX_THREADS, help="CPU threads; 0: torch's default.")]
-ContactSheetMinutes = Annotated[
-    float, typer.Option(min=0, max=MOST_STEPS, callback=check_finite, help="Minutes between contact sheets.")
-]
+ContactSheetMinutes = Annotated[float, contact_sheet_option()]
 VaeInit = Annotated[Path | None, typer.Option(help="Weights to start from: a codec.safetensors.")]
 KeepLatents = Annotated[
     bool,
@@ -68,16 +71,7 @@ Clips = Annotated[
         rich_help_panel=POCKET_PANEL,
     ),
 ]
-WorldDetail = Annotated[
-    float,
-    typer.Option(
-        min=0,
-        max=1,
-        callback=check_finite,
-        help="Detail of the procedural world, 0 to 1; 0.3 suits a CPU.",
-        rich_help_panel=POCKET_PANEL,
-    ),
-]
+WorldDetail = Annotated[float, detail_option(rich_help_panel=POCKET_PANEL)]
 Distill = Annotated[
     float | None,
     typer.Option(
@@ -88,16 +82,7 @@ Distill = Annotated[
         rich_help_panel=POCKET_PANEL,
     ),
 ]
-Sheets = Annotated[
-    float,
-    typer.Option(
-        min=0,
-        max=MOST_STEPS,
-        callback=check_finite,
-        help="Minutes between contact sheets.",
-        rich_help_panel=POCKET_PANEL,
-    ),
-]
+Sheets = Annotated[float, contact_sheet_option(rich_help_panel=POCKET_PANEL)]
 
 Data = Annotated[
     Path | None,

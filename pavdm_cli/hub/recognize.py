@@ -39,30 +39,30 @@ def recognize(folder: Path, specs: Sequence[ModelSpec]) -> str:
         if spec.files and entries.issuperset(spec.files):
             return spec.name
     # A broken link is a missing part.
-    likely = [spec for spec in specs if entries.intersection(spec.architectures)]
-    if not likely and CONFIG in entries and PIPELINE not in entries:
-        likely = [spec for spec in specs if _is_declared(folder / CONFIG, spec, ROOT)]
-    if PIPELINE in entries and not any(_is_declared(folder / PIPELINE, spec, PIPELINE) for spec in likely):
-        _refuse(folder, _read(folder / PIPELINE), specs, hint)
-    if not likely and CONFIG in entries:
-        _refuse(folder, _read(folder / CONFIG), specs, hint)
-    for spec in () if likely else specs:
+    candidates = [spec for spec in specs if entries.intersection(spec.architectures)]
+    if not candidates and CONFIG in entries and PIPELINE not in entries:
+        candidates = [spec for spec in specs if _declares_part(folder / CONFIG, spec, ROOT)]
+    if PIPELINE in entries and not any(_declares_part(folder / PIPELINE, spec, PIPELINE) for spec in candidates):
+        _reject(folder, _read(folder / PIPELINE), specs, hint)
+    if not candidates and CONFIG in entries:
+        _reject(folder, _read(folder / CONFIG), specs, hint)
+    for spec in () if candidates else specs:
         if entries.intersection(spec.files):
             missing = ", ".join(sorted(set(spec.files) - entries))
             hint = f"a folder of {spec.name} holds {' and '.join(spec.files)}"
             raise ModelError(f"{folder} has no {missing}", hint)
-    if not likely:
-        raise ModelError(f"{folder} holds no model: {_first(sorted(entries))}", hint)
-    foreign = [_foreign(folder, spec) for spec in likely]
-    own = [spec for spec, wrong in zip(likely, foreign, strict=True) if not wrong]
+    if not candidates:
+        raise ModelError(f"{folder} holds no model: {_join_first(sorted(entries))}", hint)
+    part_errors = [_foreign_part_error(folder, spec) for spec in candidates]
+    own = [spec for spec, wrong in zip(candidates, part_errors, strict=True) if not wrong]
     if not own:
-        raise ModelError(foreign[0], hint)
+        raise ModelError(part_errors[0], hint)
     return max(own, key=lambda spec: _similarity(folder, spec)).name  # the first of equals
 
 
-def _is_declared(path: Path, spec: ModelSpec, part: str) -> bool:
+def _declares_part(path: Path, spec: ModelSpec, part: str) -> bool:
     """Whether a configuration declares an architecture of the part. Raises: ModelError."""
-    return any(name.lower() in spec.architectures.get(part, ()) for name in _declared(path, _read(path)))
+    return any(name.lower() in spec.architectures.get(part, ()) for name in _architectures_of(path, _read(path)))
 
 
 def _similarity(folder: Path, spec: ModelSpec) -> int:
@@ -76,15 +76,15 @@ def _similarity(folder: Path, spec: ModelSpec) -> int:
     return score
 
 
-def _foreign(folder: Path, spec: ModelSpec) -> str:
+def _foreign_part_error(folder: Path, spec: ModelSpec) -> str:
     """A message about a part that declares an architecture other than the model's, or empty. Raises: ModelError."""
     for part, architectures in spec.architectures.items():
         path = folder / PIPELINE if part == PIPELINE else folder / part / CONFIG
         if part == ROOT and any((folder / other).exists() for other in spec.architectures if other != ROOT):
             continue
-        declared = _declared(path, _read(path)) if os.path.lexists(path) else []
-        if declared and not any(name.lower() in architectures for name in declared):
-            return f"{folder / part} is of an architecture unknown here: {summarize(declared[0])}"
+        names = _architectures_of(path, _read(path)) if os.path.lexists(path) else []
+        if names and not any(name.lower() in architectures for name in names):
+            return f"{folder / part} is of an architecture unknown here: {summarize(names[0])}"
     return ""
 
 
@@ -105,11 +105,8 @@ def unknown_model_error(name: str, names: Iterable[str], repositories: Mapping[s
     if HUB_ID.fullmatch(hub_id):
         return ModelError(f"there is no folder {short}, and no hub repository of that name that pavdm knows", hint)
     if "/" in name or "\\" in name:
-        fetch = [
-            f"`pavdm models pull {one} --folder {quote(short)}` downloads weights there"
-            for one in [*models.values()][:1]
-        ]
-        return ModelError(f"there is no folder {short}", "; ".join([hint, *fetch]))
+        pull_hints = [_pull_hint(model, short) for model in [*models.values()][:1]]
+        return ModelError(f"there is no folder {short}", "; ".join([hint, *pull_hints]))
     return ModelError(f"no model is called {short!r}", hint)
 
 
@@ -129,25 +126,25 @@ def _entries(folder: Path, specs: Sequence[ModelSpec], hint: str) -> set[str]:
     except OSError as error:
         raise ModelError(f"{folder} cannot be read: {error.strerror}", hint) from error
     if not entries:
-        fetch = _pull(specs, str(folder.resolve()))
-        raise ModelError(f"{folder} is empty", f"{fetch}; {hint}")
+        model = next((spec.name for spec in specs if spec.parts), "NAME")
+        raise ModelError(f"{folder} is empty", f"{_pull_hint(model, str(folder.resolve()))}; {hint}")
     return entries
 
 
-def _refuse(folder: Path, config: dict[str, Any], specs: Sequence[ModelSpec], hint: str) -> None:
+def _reject(folder: Path, config: dict[str, Any], specs: Sequence[ModelSpec], hint: str) -> None:
     """Refuse a folder by its only configuration: it is one part of a model, or an unknown one. Raises: ModelError."""
-    declared = _declared(folder, config)
+    names = _architectures_of(folder, config)
     folders = [(part, names, spec) for spec in specs for part, names in spec.architectures.items()]
     parts = [one for one in folders if one[0] not in (ROOT, PIPELINE)]
     for part, architectures, spec in parts:
-        if any(name.lower() in architectures for name in declared):
+        if any(name.lower() in architectures for name in names):
             whole = f"give the folder that holds {', '.join(one[0] for one in parts if one[2] is spec)}"
             raise ModelError(f"{folder} is only the {part} of a model", f"{whole}; {hint}")
-    what = summarize(declared[0]) if declared else "it does not say which"
+    what = summarize(names[0]) if names else "it does not say which"
     raise ModelError(f"{folder} is a model of an architecture unknown here: {what}", hint)
 
 
-def _declared(path: Path, config: dict[str, Any]) -> list[str]:
+def _architectures_of(path: Path, config: dict[str, Any]) -> list[str]:
     """The architectures that a configuration declares. Raises: ModelError if they are not strings."""
     if wrong := untrusted.mismatches(config, DECLARATIONS):
         raise ModelError(f"{path} does not say what it is: {wrong[0]}", "is it a model's configuration?")
@@ -167,11 +164,10 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def _pull(specs: Sequence[ModelSpec], folder: str) -> str:
-    """The command that downloads the first model with published weights into a folder."""
-    name = next((spec.name for spec in specs if spec.parts), "NAME")
-    return f"`pavdm models pull {name} --folder {quote(folder)}` downloads weights there"
+def _pull_hint(model: str, folder: str) -> str:
+    """The command that downloads a model's weights into a folder."""
+    return f"`pavdm models pull {model} --folder {quote(folder)}` downloads weights there"
 
 
-def _first(names: list[str]) -> str:
+def _join_first(names: list[str]) -> str:
     return ", ".join(map(summarize, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
