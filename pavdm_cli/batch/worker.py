@@ -27,9 +27,7 @@ class Listener:
     """Callbacks that report the progress of workers."""
 
     on_status: Callable[[Job, JobStatus], None] = lambda job, status: None  # of a job, whichever process renders it
-    on_progress: Callable[[Job, int], None] = lambda job, frames: (
-        None
-    )  # frames of this worker's job that a crash cannot lose
+    on_progress: Callable[[Job, int], None] = lambda job, frames: None  # frames that a crash cannot lose
     on_failed: Callable[[Job, Attempt], None] = lambda job, attempt: None
 
 

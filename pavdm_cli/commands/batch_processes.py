@@ -46,10 +46,8 @@ def _array(environment: Mapping[str, str]) -> tuple[int, int]:
     if "SLURM_ARRAY_TASK_ID" not in environment:
         return 0, 1
     task = environment_number(environment, "SLURM_ARRAY_TASK_ID", 0)
-    first, step = (
-        environment_number(environment, "SLURM_ARRAY_TASK_MIN", 0),
-        environment_number(environment, "SLURM_ARRAY_TASK_STEP", 1),
-    )
+    first = environment_number(environment, "SLURM_ARRAY_TASK_MIN", 0)
+    step = environment_number(environment, "SLURM_ARRAY_TASK_STEP", 1)
     count = environment_number(environment, "SLURM_ARRAY_TASK_COUNT", 1)
     index, rest = divmod(task - first, max(1, step))
     if rest or not 0 <= index < count:

@@ -134,7 +134,7 @@ def _entries(folder: Path, specs: Sequence[ModelSpec], hint: str) -> set[str]:
 def _reject(folder: Path, config: dict[str, Any], specs: Sequence[ModelSpec], hint: str) -> None:
     """Refuse a folder by its only configuration: it is one part of a model, or an unknown one. Raises: ModelError."""
     names = _architectures_of(folder, config)
-    folders = [(part, names, spec) for spec in specs for part, names in spec.architectures.items()]
+    folders = [(part, known, spec) for spec in specs for part, known in spec.architectures.items()]
     parts = [one for one in folders if one[0] not in (ROOT, PIPELINE)]
     for part, architectures, spec in parts:
         if any(name.lower() in architectures for name in names):
