@@ -155,7 +155,7 @@ def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
         (
             ("generate", PROMPT, "--offload", "model", "--cuda-graphs", "on"),
             2,
-            "does not go with --offload",
+            "cannot be combined with --offload",
         ),
         (("generate", PROMPT, "--context", "2"), 2, "less than or equal to 1"),
         (("generate", PROMPT, "--vae-tiling", "perhaps"), 2, "'perhaps' is not one of"),

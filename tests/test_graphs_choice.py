@@ -79,7 +79,7 @@ def test_graphs_on_are_refused_beside_what_rules_them_out_and_auto_says_what_tha
         switches = {"cuda_graphs": cuda_graphs, **NEVER.get(option, {}), **given}
         return resolve(make_request("a red ball over hills", device="cpu", **switches))
 
-    with pytest.raises(UsageError, match=f"--cuda-graphs on does not go with {option}.*, wh") as caught:
+    with pytest.raises(UsageError, match=f"--cuda-graphs on cannot be combined with {option}.*, wh") as caught:
         config("on")
     assert caught.value.exit_code == 2
     job = config("auto")

@@ -6,14 +6,17 @@ import json
 import os
 import shlex
 import subprocess
+from bisect import bisect_left, bisect_right
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from support.clips import greys
 from support.command import pavdm
 
-from pavdm_cli.commands.info import stored_flags
+from pavdm_cli.commands.info import redo_command, stored_flags
 from pavdm_cli.generation.metadata import FIELDS
+from pavdm_cli.generation.timeline import parse_time
 from pavdm_cli.video import VideoWriter
 
 ASKED = {"prompt": "a red ball", "seed": 1, "model": "pocket", "frames": 24}
@@ -61,6 +64,18 @@ def test_a_whole_video_is_no_part(suffix):
     written(24, suffix).finish()
     assert frames_row(f"my v.{suffix}") == "24"
     assert answer(f"my v.{suffix}") == ASKED | {"frames_in_file": 24, "complete": True}
+
+
+@pytest.mark.parametrize("rate", [Fraction(8), Fraction(30000, 1001), Fraction(24000, 1001), Fraction(60)])
+@pytest.mark.parametrize("tick", [Fraction(1, 1000), Fraction(1, 90000)])
+def test_printed_times_of_a_redo_name_its_frames(rate: Fraction, tick: Fraction) -> None:
+    times = [round(number / rate / tick) * tick for number in range(121)]
+    for first in range(0, 120, 7):
+        record = {"source": "v.mp4", "first": first, "end": first + 1, "seed": 1, "prompt": "a red ball"}
+        words = shlex.split(redo_command(record, ASKED, times))
+        start, end = (Fraction(str(parse_time(words[words.index(flag) + 1]))) for flag in ("--from", "--to"))
+        assert (bisect_right(times, start) - 1, bisect_left(times, end)) == (first, first + 1)
+        assert end <= times[first + 1]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a file that is being written is locked on POSIX alone")

@@ -177,11 +177,11 @@ def test_one_block_at_a_time_is_bound_and_the_next_is_copied_ahead(folder, loade
 
 
 def test_graphs_and_offloading_are_refused_together():
-    with pytest.raises(UsageError, match="--cuda-graphs on does not go with --offload"):
+    with pytest.raises(UsageError, match="--cuda-graphs on cannot be combined with --offload"):
         ExecutionConfig(cuda_graphs="on", offload="sequential")
     with pytest.raises(UsageError, match="--offload must be one of none, model, sequential"):
         ExecutionConfig(offload="disk")
-    assert "--offload" in ExecutionConfig(offload="model").uncapturable
+    assert "--offload" in ExecutionConfig(offload="model").graph_conflict
 
 
 @pytest.mark.parametrize(

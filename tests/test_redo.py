@@ -13,7 +13,7 @@ from support.command import Said, pavdm
 from support.interrupted import RED, made, snapshots
 from test_video_splice import check_outside, decoded, packets
 
-from pavdm_cli.generation import kept_latents, write_redo
+from pavdm_cli.generation import span_context, write_redo
 from pavdm_cli.video import read_metadata
 
 FRAMES = 80  # segments begin at frames 0, 24, 48 and 72
@@ -107,6 +107,27 @@ def test_the_file_says_what_was_made_again_and_info_how() -> None:
     assert json.loads(pavdm("info", "new.mp4", "--json").out)["redo"] == [record]
 
 
+@pytest.mark.parametrize("keep_state", [True, pytest.param(False, marks=MORE)])
+def test_both_printed_commands_make_the_same_frames_elsewhere(
+    keep_state: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not keep_state:
+        Path("v.partial.mp4.latents").unlink()
+    redone("--from", "4s", "--to", "5s", "--seed", 5)
+    commands = [shlex.split(line)[1:] for line in pavdm("info", "new.mp4").out.splitlines()[-2:]]
+    assert [command[0] for command in commands] == ["generate", "redo"]
+    assert ("--keep-state" in commands[0]) is keep_state
+    comments = [line for line in pavdm("info", "--config", "new.mp4").out.splitlines() if line.startswith("#")]
+    assert "makes the original of new.mp4" in comments[0]
+    assert shlex.split(comments[1].removeprefix("# "))[1:] == commands[1]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    for command, name in zip(commands, ("v.mp4", "new.mp4"), strict=True):
+        assert pavdm(*command, "-o", name).code == 0
+    assert packets(Path("new.mp4")) == packets(tmp_path / "new.mp4")
+
+
 @MORE
 def test_another_prompt_is_announced_as_visible() -> None:
     assert (
@@ -161,8 +182,8 @@ def test_an_interrupted_redo_resumes_to_the_same_bytes() -> None:
 @MORE
 def test_the_wrong_latents_on_the_right_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     redone("--from", "4s", "--to", "5s", "--seed", 5, name="right.mp4")
-    real = kept_latents.LatentStore.read
-    monkeypatch.setattr(kept_latents.LatentStore, "read", lambda self, latents: real(self, latents).flip(-1))
+    real = span_context.LatentStore.read
+    monkeypatch.setattr(span_context.LatentStore, "read", lambda self, latents: real(self, latents).flip(-1))
     redone("--from", "4s", "--to", "5s", "--seed", 5)
     assert packets(Path("new.mp4")) != packets(Path("right.mp4"))
 

@@ -88,7 +88,8 @@ def test_a_model_with_units_of_latents_is_cut_between_them(keep: bool) -> None:
     published.write(Path("tiny"))
     words = ("generate", "a red balloon", "--model", "tiny", "--size", "72x64", *SAMPLED, "--steps", 6)
     made(*words, "--frames", 204, "--window", 15, *["--keep-state"] * keep, name="v.mp4")
-    redo("v.mp4", "--from", "3s", "--to", "4s")
+    said = redo("v.mp4", "--from", "3s", "--to", "4s")
+    assert ("no stored latents" in said) is not keep
     check_outside(Path("v.mp4"), Path("new.mp4"), 51, 102)
 
 
@@ -103,6 +104,7 @@ def test_a_model_with_a_decoder_that_remembers_is_continued(keep: bool, context:
     made(*words, "--frames", 125, *["--keep-state"] * keep, name="v.mp4")
     said = redo("v.mp4", "--from", "2.3s", "--to", "4s")
     assert span_of(said) == (53, 101)
+    assert ("no stored latents" in said) is not keep
     check_outside(Path("v.mp4"), Path("new.mp4"), 53, 101)
 
 

@@ -110,7 +110,7 @@ def _regenerate(original: GeneratedVideo, request: Request, output: Output, as_j
     with stop_requested(interruptible=False) as stop:
         with ui.progress(output.path.name, total) as advance:
             watch = write.RunControl(advance, stop, stop.interruptible)
-            result = write_redo.redo(config, model, (original, span, redo_options), output, watch)
+            result = write_redo.redo(config, model, redoing.RedoTask(original, span, redo_options), output, watch)
         seconds, wall = result.frames / float(original.video.rate), time.monotonic() - start_time
         report(result, video_seconds=seconds, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
 

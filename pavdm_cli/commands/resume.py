@@ -74,6 +74,7 @@ def _check_output(interrupted: InterruptedVideo) -> None:
 
 def _continue(interrupted: InterruptedVideo, force: bool, keep_state: bool, as_json: bool) -> None:
     from pavdm_cli.generation import resume as resuming
+    from pavdm_cli.generation.redo import RedoTask
 
     start_time, checkpoint = time.monotonic(), interrupted.checkpoint
     request = checkpoint.run.request
@@ -84,10 +85,11 @@ def _continue(interrupted: InterruptedVideo, force: bool, keep_state: bool, as_j
     _notes(interrupted, model)
     output = replace(request.output, path=interrupted.output, keep_state=keep_state or request.output.keep_state)
     with stop_requested(interruptible=False) as stop:
-        extension_source = None if isinstance(source, tuple) else source
+        extension_source = None if isinstance(source, RedoTask) else source
         with _progress(interrupted, config, extension_source) as advance:
             result = _write_rest(config, model, source, output, advance, stop, interrupted)
-        rate = extension_source.video.rate if extension_source else config.spec.fps
+        video = source.original.video if isinstance(source, RedoTask) else source.video if source else None
+        rate = video.rate if video else config.spec.fps
         length = float(
             extension_source.new_duration if extension_source and not result.stopped else result.frames / rate
         )
@@ -116,11 +118,12 @@ def _write_rest(
     interrupted: InterruptedVideo,
 ) -> WriteResult:
     from pavdm_cli.generation import write, write_redo
+    from pavdm_cli.generation.redo import RedoTask
     from pavdm_cli.video.io.image import read_image
 
     watch = write.RunControl(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
     checkpoint, image = interrupted.checkpoint, interrupted.checkpoint.run.request.image
-    if isinstance(source, tuple):
+    if isinstance(source, RedoTask):
         return write_redo.redo(config, model, source, output, watch, checkpoint)
     if source:
         return write.extend(config, model, source, output, watch, checkpoint)

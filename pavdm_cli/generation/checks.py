@@ -56,7 +56,7 @@ def check_sampling(request: Request) -> None:
     if request.reencode and schedule.context and not aligns_with_vae_units(request, schedule):
         unit = unit_of(request)
         raise UsageError(f"--reencode: {unit_reason(request)}", f"try --window {-(-schedule.chunk // unit) * unit}")
-    check_graphs_on(request.execution.cuda_graphs, uncapturable(edit, request.execution))
+    check_graphs_on(request.execution.cuda_graphs, graph_conflict(edit, request.execution))
     _check_options(request)
 
 
@@ -94,9 +94,9 @@ def _check_context(request: Request) -> None:
         raise UsageError(f"a context of several chunks cannot be combined with {reason}", "omit --context and --sink")
 
 
-def uncapturable(edit_ratio: float, execution: ExecutionConfig) -> str:
-    """Like `ExecutionConfig.uncapturable`, including sampling options."""
-    return "--edit-ratio, which samples clips in its own loop" if edit_ratio else execution.uncapturable
+def graph_conflict(edit_ratio: float, execution: ExecutionConfig) -> str:
+    """Like `ExecutionConfig.graph_conflict`, including sampling options."""
+    return "--edit-ratio, which samples clips in its own loop" if edit_ratio else execution.graph_conflict
 
 
 def check_forever(request: Request, path: Path | None, count: int = 1) -> None:
@@ -227,6 +227,12 @@ def aligns_with_vae_units(request: Request, schedule: Schedule) -> bool:
     """Whether chunks and context are whole units of latents that the VAE encodes together."""
     unit = unit_of(request)
     return schedule.chunk % unit == 0 and schedule.context % unit == 0
+
+
+def requests_reencoding(request: Request, schedule: Schedule) -> bool:
+    """Whether the context of a clip is to be the re-encoded last frames of the previous one."""
+    reencode = request.spec.reencodes if request.reencode is None else request.reencode
+    return reencode and request.method == "rn" and schedule.context > 0
 
 
 def unit_reason(request: Request) -> str:

@@ -15,15 +15,16 @@ from pavdm_cli.generation.checks import (
     build_schedule,
     check_sampling,
     format_prompts,
+    graph_conflict,
+    requests_reencoding,
     resolve_context,
     resolve_counts,
     resolve_guidance,
     resolve_warmup,
-    uncapturable,
     unit_reason,
 )
-from pavdm_cli.generation.loop import make_loop
 from pavdm_cli.generation.request import ENDLESS_FRAMES, MAX_CONTEXT, MAX_WARMUP, Request
+from pavdm_cli.generation.seamless_loop import make_loop
 from pavdm_cli.generation.timeline import MAX_BLEND, STORED, PromptChange, check_reachable, check_timeline
 from pavdm_cli.models.adapter import Options, Prompt, VideoModel
 from pavdm_cli.models.execution import ExecutionConfig
@@ -101,9 +102,9 @@ class GenerationConfig:
         return self.video_model.layout(self.spec.size, self.spec.fps)
 
     @property
-    def uncapturable(self) -> str:
+    def graph_conflict(self) -> str:
         """The option that rules out CUDA graphs, and why; empty where steps can be captured."""
-        return uncapturable(self.edit_ratio, self.execution)
+        return graph_conflict(self.edit_ratio, self.execution)
 
     @property
     def image_is_first_latent(self) -> bool:
@@ -133,8 +134,17 @@ class GenerationConfig:
 
     def start_of(self, chunk: int) -> Fraction:
         """Time at which a chunk begins, in seconds; negative in the warm-up."""
-        first, start = (self.schedule.latents(range(one, one)).start for one in (self.warmup, chunk))
-        return Fraction(self.layout.frames(start - first, start - first, self.continues_stream).start, self.spec.fps)
+        return Fraction(self.frames_before(chunk - self.warmup), self.spec.fps)
+
+    def latents_before(self, chunk: int) -> int:
+        """Number of latents before a chunk of the video, whose first one is 0; negative in the warm-up."""
+        first, start = (self.schedule.latents(range(one, one)).start for one in (self.warmup, self.warmup + chunk))
+        return start - first
+
+    def frames_before(self, chunk: int) -> int:
+        """Number of generated frames before a chunk; arguments as for `latents_before`."""
+        latents = self.latents_before(chunk)
+        return self.layout.frames(latents, latents, self.continues_stream).start
 
     @property
     def chunks(self) -> int:
@@ -201,7 +211,7 @@ def resolve(request: Request) -> GenerationConfig:
         solver=request.solver or request.spec.solver,
         guidance=resolve_guidance(request),
         warmup=resolve_warmup(request),
-        reencode=_uses_reencoding(request, schedule),
+        reencode=requests_reencoding(request, schedule) and aligns_with_vae_units(request, schedule),
         edit_ratio=request.edit_ratio,
         loop=request.loop,
         sink=request.sink,
@@ -263,16 +273,6 @@ def _precision(request: Request, device: torch.device) -> str:
     return choices[0] if precision == "auto" else precision
 
 
-def _uses_reencoding(request: Request, schedule: Schedule) -> bool:
-    """Whether the context of a clip is its predecessor's last frames, decoded and encoded again."""
-    is_clip_by_clip = request.method == "rn" and schedule.context > 0
-    return is_clip_by_clip and _reencoding_requested(request) and aligns_with_vae_units(request, schedule)
-
-
-def _reencoding_requested(request: Request) -> bool:
-    return request.spec.reencodes if request.reencode is None else request.reencode
-
-
 def _prompt_notes(request: Request, prompts: tuple[Prompt, ...]) -> list[str]:
     if request.extension and not request.prompt:
         return ["no prompt: the continuation is unconditional; use --prompt to describe it"]
@@ -282,8 +282,7 @@ def _prompt_notes(request: Request, prompts: tuple[Prompt, ...]) -> list[str]:
 def _notes(request: Request, schedule: Schedule, execution: ExecutionConfig) -> list[str]:
     spec = request.spec
     notes = [schedule.note] if schedule.note else []
-    is_clip_by_clip = request.method == "rn" and schedule.context and _reencoding_requested(request)
-    if is_clip_by_clip and not aligns_with_vae_units(request, schedule):
+    if requests_reencoding(request, schedule) and not aligns_with_vae_units(request, schedule):
         notes.append(f"clips are conditioned on latents without re-encoding: {unit_reason(request)}")
     if execution.compile:
         from pavdm_cli.models.torch_compile import NOTE

@@ -185,7 +185,7 @@ def largest_step(config: GenerationConfig) -> MemoryCase:
     num_renoised = schedule.num_renoised(latents)
     sizes = schedule.sizes(0, -num_renoised, latents - num_renoised * schedule.chunk, config.sampled_chunks)
     noisy, clean = max(sizes, key=lambda pair: (sum(pair), pair))
-    graphs = "off" if config.uncapturable else config.execution.cuda_graphs
+    graphs = "off" if config.graph_conflict else config.execution.cuda_graphs
     execution = replace(config.execution, decode_batch=1, vae_tiling="off", offload="none", cuda_graphs=graphs)
     return MemoryCase(schedule, execution, config.guidance_scale, noisy, clean, config.solver, texts=texts)
 

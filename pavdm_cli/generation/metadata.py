@@ -8,6 +8,7 @@ from typing import Any
 
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import MAX_SCALE, SCALE_FILTERS
+from pavdm_cli.generation.timeline import STORED_PROMPT
 from pavdm_cli.models import registry
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.spec import ModelOption
@@ -27,11 +28,6 @@ from pavdm_cli.runtime.untrusted import (
 
 LONGEST_NAME, LONGEST_TEXT = 64, 20_000  # characters
 COUNT, PATH, SCORE = integer(0, 10**9), string(4096), optional(number(0, 100))
-
-
-def _is_prompt(value: object) -> bool:
-    """Whether a value is text without surrogates, as on the command line."""
-    return string(LONGEST_TEXT).fits(value) and not re.search("[\ud800-\udfff]", str(value))
 
 
 def _is_size(value: object) -> bool:
@@ -62,11 +58,11 @@ REDO = {
     "first": COUNT,
     "end": COUNT,
     "seed": integer(0, 2**63 - 1),
-    "prompt": Kind(f"a text of up to {LONGEST_TEXT} characters", _is_prompt),
+    "prompt": STORED_PROMPT,
 }
 FIELDS = {
     "pavdm": string(50),
-    **dict.fromkeys(("prompt", "caption"), Kind(f"a text of up to {LONGEST_TEXT} characters", _is_prompt)),
+    **dict.fromkeys(("prompt", "caption"), STORED_PROMPT),
     "fps": number(0.001, 1000),
     "size": Kind("WIDTHxHEIGHT", _is_size),
     "model": PATH,

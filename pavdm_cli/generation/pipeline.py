@@ -61,7 +61,7 @@ def make_levels(config: GenerationConfig) -> NoiseLevels:
 def choose_graph_policy(config: GenerationConfig, model: ModelRunner) -> GraphPolicy | None:
     """The CUDA-graph policy, or None; its count and memory are known after the first step."""
     mode, values = config.execution.cuda_graphs, model.residual_values(config.guidance_scale)
-    return choose_graphs(mode, model.device, values, config.uncapturable)
+    return choose_graphs(mode, model.device, values, config.graph_conflict)
 
 
 def latents(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from pavdm_cli.errors import InputError, OutputError, UsageError
 from pavdm_cli.generation.config import GenerationConfig, resolve
@@ -71,7 +71,13 @@ class Span:
         return self.splice.end == self.splice.video.frames
 
 
-RedoTask: TypeAlias = tuple[GeneratedVideo, Span, RedoOptions]
+@dataclass(frozen=True, slots=True)
+class RedoTask:
+    """A span of a video to regenerate."""
+
+    original: GeneratedVideo
+    span: Span
+    options: RedoOptions
 
 
 def open_generated_video(path: Path) -> GeneratedVideo:
@@ -150,10 +156,12 @@ def original_config(original: GeneratedVideo, request: Request) -> GenerationCon
 
 
 def _num_conditioning_frames(config: GenerationConfig, original: GeneratedVideo) -> int:
+    from pavdm_cli.generation.image_start import num_image_frames  # which imports torch
+
     if "source" in original.metadata:
         return config.layout.count(max(config.schedule.context, config.schedule.chunk))
     if "image" in original.metadata:
-        return 1 if config.layout.first == 1 else config.layout.count(config.schedule.context)
+        return num_image_frames(config)
     return 0
 
 
@@ -172,8 +180,8 @@ def find_span(config: GenerationConfig, original: GeneratedVideo, redo: RedoOpti
     first = bisect_right(times, video.start + Fraction(str(redo.start))) - 1
     end = video.frames if redo.end is None else bisect_left(times, video.start + Fraction(str(redo.end)))
     boundaries, cuts = dict(_chunk_boundaries(config, original)), {*keyframes(video), video.frames}
-    cut_points = sorted(frame for frame in boundaries if frame in cuts)
-    before, after = [place for place in cut_points if place <= first], [place for place in cut_points if place >= end]
+    cut_points = sorted(boundaries.keys() & cuts)
+    before, after = [point for point in cut_points if point <= first], [point for point in cut_points if point >= end]
     if not before:
         what = "copied from another video" if "source" in original.metadata else "the start image"
         reason = "the file has no usable chunk boundary"
@@ -182,7 +190,7 @@ def find_span(config: GenerationConfig, original: GeneratedVideo, redo: RedoOpti
         raise UsageError(f"--from {redo.start:g}s: {reason}", "choose a later --from")
     chunks = range(boundaries[before[-1]], boundaries[after[0]])
     origin = times[_offset(config, original)]
-    frames = range(_model_frames(config, original, chunks.start), _model_frames(config, original, chunks.stop))
+    frames = range(config.frames_before(chunks.start), config.frames_before(chunks.stop))
     is_resampled = Fraction(config.spec.fps) != video.rate
     return Span(Splice(video, params, before[-1], after[0]), chunks, frames, origin, is_resampled)
 
@@ -190,13 +198,11 @@ def find_span(config: GenerationConfig, original: GeneratedVideo, redo: RedoOpti
 def _chunk_boundaries(config: GenerationConfig, original: GeneratedVideo) -> Iterator[tuple[int, int]]:
     """Yield (first frame in the file, chunk index) for every chunk, and the end of the last."""
     rate, fps, offset = original.video.rate, config.spec.fps, _offset(config, original)
-    whole = original.video.frames
     for chunk in range(config.chunks):
-        latents = len(config.schedule.latents(range(config.warmup, config.warmup + chunk)))
-        if latents % config.layout.unit == 0:
-            frames = _model_frames(config, original, chunk)
+        if config.latents_before(chunk) % config.layout.unit == 0:
+            frames = config.frames_before(chunk)
             yield offset + (frames if "source" not in original.metadata else math.ceil(frames * rate / fps)), chunk
-    yield whole, config.chunks
+    yield original.video.frames, config.chunks
 
 
 def _offset(config: GenerationConfig, original: GeneratedVideo) -> int:
@@ -204,12 +210,6 @@ def _offset(config: GenerationConfig, original: GeneratedVideo) -> int:
     if "image" in original.metadata and not config.image_is_first_latent:
         return 1
     return int(original.metadata.get("copied", 0))
-
-
-def _model_frames(config: GenerationConfig, original: GeneratedVideo, chunk: int) -> int:
-    """Number of generated frames before a chunk."""
-    latents = len(config.schedule.latents(range(config.warmup, config.warmup + chunk)))
-    return config.layout.frames(latents, latents, config.continues_stream).start
 
 
 def span_config(config: GenerationConfig, span: Span) -> GenerationConfig:

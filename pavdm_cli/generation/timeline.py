@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pavdm_cli.errors import InputError, UsageError
-from pavdm_cli.runtime.untrusted import InvalidError, Kind, list_of, number, parse_json, read_text, string
+from pavdm_cli.runtime.untrusted import InvalidError, Kind, list_of, mismatches, number, parse_json, read_text, string
 from pavdm_cli.runtime.validation import check_text
 
 TIME = r"(?:(?:[0-9]+:)?[0-9]{1,2}:)?[0-9]+(?:\.[0-9]+)?s?"  # 20, 20s, 1:20, 1:02:03.5
@@ -40,13 +40,20 @@ class PromptChange:
         return f"{format_seconds(self.at)}: {self.prompt}"
 
 
+def _is_prompt(value: object) -> bool:
+    """Whether a value is text without surrogates, as on the command line."""
+    return string(MAX_PROMPT_LENGTH).fits(value) and not re.search("[\ud800-\udfff]", str(value))
+
+
+STORED_PROMPT = Kind(f"a text of up to {MAX_PROMPT_LENGTH} characters", _is_prompt)
+CHANGE_FIELDS = {"at": number(0, 10**9), "prompt": STORED_PROMPT, "caption": STORED_PROMPT}
+
+
 def _is_stored_change(value: object) -> bool:
     """Whether a value is a stored prompt change."""
-    if not isinstance(value, dict) or not {"at", "prompt"} <= value.keys() <= {"at", "prompt", "caption"}:
+    if not isinstance(value, dict) or not {"at", "prompt"} <= value.keys() <= CHANGE_FIELDS.keys():
         return False
-    texts = [text for name, text in value.items() if name != "at"]
-    sound = all(string(MAX_PROMPT_LENGTH).fits(text) and not re.search("[\ud800-\udfff]", text) for text in texts)
-    return sound and number(0, 10**9).fits(value["at"])
+    return not mismatches(value, CHANGE_FIELDS)
 
 
 STORED = list_of(Kind("an object with a time and a prompt", _is_stored_change), MAX_CHANGES)
@@ -140,7 +147,7 @@ def _change(entry: Any, where: str) -> PromptChange:
 def check_timeline(has_prompt: bool, changes: Sequence[PromptChange], blend: float, seconds: float | None) -> None:
     """Validate prompt changes against the video's length (None: unknown). Raises: UsageError.
 
-    begins: whether there is a prompt to change.
+    has_prompt: whether there is a prompt to change.
     """
     if not changes:
         if blend:

@@ -14,11 +14,11 @@ from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import RenderedChunk, RenderState
 from pavdm_cli.generation.device_errors import report_device_errors
 from pavdm_cli.generation.extend import Source
-from pavdm_cli.generation.kept_latents import SpanContext, span_context
 from pavdm_cli.generation.pipeline import choose_graph_policy, make_levels, render_chunks, render_from
 from pavdm_cli.generation.provenance import metadata_of
 from pavdm_cli.generation.redo import GeneratedVideo, RedoTask, Span
 from pavdm_cli.generation.request import Extension, Output
+from pavdm_cli.generation.span_context import LatentStore, SpanContext, find_stored_latents, span_context
 from pavdm_cli.generation.stored_request import resolved_request
 from pavdm_cli.generation.write import (
     Run,
@@ -56,46 +56,48 @@ def redo(
     config: of the video until the span's end; checkpoint: of an interrupted run, which is continued.
     """
     assert output.path
-    original, span, redo_options = task
-    metadata = dict(checkpoint.run.metadata) if checkpoint else redo_metadata(config, model, task)
+    original, span = task.original, task.span
+    stored = None if checkpoint else find_stored_latents(config, task)
+    metadata = dict(checkpoint.run.metadata) if checkpoint else redo_metadata(config, model, task, stored is not None)
     encoding = replace(original.encoder, ffmpeg=output.ffmpeg, resume=checkpoint.file if checkpoint else None)
     total = span.splice.end - span.splice.first
     with SpliceWriter(span.splice, output.path, metadata, encoding, output.force) as writer:
         frames = original.metadata["frames"]
-        request = replace(resolved_request(config, model, output), frames=frames, seconds=None, redo=redo_options)
+        request = replace(resolved_request(config, model, output), frames=frames, seconds=None, redo=task.options)
         run = Run(writer, config, model, choose_graph_policy(config, model), make_recovery(model, checkpoint), watch)
         with (
             make_saver(run, request, metadata, total, checkpoint) as saver,
             report_device_errors(config, partial(close_and_describe, writer)),
         ):
-            chunks = remaining_chunks(run, checkpoint) if checkpoint else _span_chunks(run, original, span)
+            chunks = remaining_chunks(run, checkpoint) if checkpoint else _span_chunks(run, task, stored)
             counts = write_chunks(run, chunks, saver, _source(original) if span.is_resampled else None)
             is_complete = run_until_stopped(counts, lambda: writer.frames < total, watch)
         result = finish(run, output, metadata, is_complete)
-    return (
-        replace(result, path=_replace(result.path, redo_options.source))
-        if is_complete and redo_options.in_place
-        else result
-    )
+    if is_complete and task.options.in_place:
+        return replace(result, path=_replace(result.path, task.options.source))
+    return result
 
 
-def redo_metadata(config: GenerationConfig, model: ModelRunner, task: RedoTask) -> dict[str, Any]:
+def redo_metadata(
+    config: GenerationConfig, model: ModelRunner, task: RedoTask, uses_stored_latents: bool
+) -> dict[str, Any]:
     """The video's metadata with a record of this redo appended."""
-    original, span, _ = task
-    now = metadata_of(config, model)
-    changes = {name: value for name, value in now.items() if original.metadata.get(name) != value}
+    original, span = task.original, task.span
+    fields = metadata_of(config, model)
+    changes = {name: value for name, value in fields.items() if original.metadata.get(name) != value}
     changes = {name: value for name, value in changes.items() if name not in SHARED_FIELDS}
     location = {"source": str(original.video.path), "first": span.splice.first, "end": span.splice.end}
+    location |= {"stored_latents": True} if uses_stored_latents else {}
     record = location | {"seed": config.seed, "prompt": config.prompt} | changes
     return dict(original.metadata) | {"redo": [*original.metadata.get("redo", []), record]}
 
 
-def _span_chunks(run: Run, original: GeneratedVideo, span: Span) -> Iterator[RenderedChunk]:
-    config, model = run.config, run.model
-    context = span_context(config, model, original, span)
-    if not context.sampled and (context.before.shape[1] or context.after is not None):
+def _span_chunks(run: Run, task: RedoTask, stored: LatentStore | None) -> Iterator[RenderedChunk]:
+    config, model, span = run.config, run.model, task.span
+    context = span_context(config, model, task, stored)
+    if stored is None and (context.before.shape[1] or context.after is not None):
         run.recovery.notes.append(ENCODED_NOTE)
-    if not span.chunks.start and not original.continues:
+    if not span.chunks.start and not task.original.continues:
         noise = seeded_noise(config.seed, model.noise_shape())
         start = empty_state(noise, make_levels(config).sigmas.to(model.device))
         after = None if context.after is None else context.after.to(start.window)
@@ -113,8 +115,9 @@ def state_before_span(config: GenerationConfig, model: ModelRunner, span: Span, 
     state = state_from_clip(config.schedule, context.before, make_levels(config).sigmas.to(model.device), first)
     after = None if context.after is None else context.after.to(state.window)
     replay = context.before if config.layout.unit == 1 and context.before.shape[1] else None
-    latents = len(config.schedule.latents(range(config.warmup, first)))
-    return RenderState(replace(state, right_context=after), None, replay, latents, span.frames.start)
+    return RenderState(
+        replace(state, right_context=after), None, replay, config.latents_before(span.chunks.start), span.frames.start
+    )
 
 
 def _source(original: GeneratedVideo) -> Source:

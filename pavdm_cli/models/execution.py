@@ -57,11 +57,13 @@ class ExecutionConfig:
         for name, choices in CHOICES.items():
             check_name(f"--{name.replace('_', '-')}", getattr(self, name), choices)
         if self.offload != "none" and (pinning := self.pinning_options):
-            raise UsageError(f"{pinning[0]} does not go with --offload, which moves weights", "leave one of them out")
-        check_graphs_on(self.cuda_graphs, self.uncapturable)
+            raise UsageError(
+                f"{pinning[0]} cannot be combined with --offload, which moves weights", "leave one of them out"
+            )
+        check_graphs_on(self.cuda_graphs, self.graph_conflict)
 
     @property
-    def uncapturable(self) -> str:
+    def graph_conflict(self) -> str:
         """The option that rules out CUDA graphs, and why; empty where steps can be captured."""
         if not (self.cache_modulation and self.cache_text):
             return "uncached text or timesteps, which copy something from the CPU at every step"
@@ -80,10 +82,10 @@ class ExecutionConfig:
         return self.context_cache == "reuse"
 
 
-def check_graphs_on(cuda_graphs: str, uncapturable: str) -> None:
+def check_graphs_on(cuda_graphs: str, graph_conflict: str) -> None:
     """Refuse CUDA graphs that are "on" next to an option that rules them out. Raises: UsageError."""
-    if cuda_graphs == "on" and uncapturable:
-        raise UsageError(f"--cuda-graphs on does not go with {uncapturable}", "leave one of them out")
+    if cuda_graphs == "on" and graph_conflict:
+        raise UsageError(f"--cuda-graphs on cannot be combined with {graph_conflict}", "leave one of them out")
 
 
 REFERENCE = ExecutionConfig(

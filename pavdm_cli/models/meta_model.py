@@ -117,7 +117,7 @@ def _captured_step(
     limit = max_captured_latents(case.execution.cuda_graphs, device, model.residual_values(case.guidance))
     clean = case.clean if case.noisy + case.clean <= limit else 0
     chunks = int(min(limit - clean, case.noisy)) // case.schedule.chunk
-    if chunks < 1 or case.execution.uncapturable:
+    if chunks < 1 or case.execution.graph_conflict:
         return None
     kv_cache, *text = arguments
     cache = kv_cache if clean else None

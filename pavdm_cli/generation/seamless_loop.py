@@ -31,9 +31,6 @@ def make_loop(config: GenerationConfig) -> GenerationConfig:
 
 def _frames(config: GenerationConfig, chunks: int) -> int:
     """Frames of the shortest video of at least `chunks` chunks that is a whole number of VAE units."""
-    layout, schedule = config.layout, config.schedule
-    while True:
-        latents = len(schedule.latents(range(config.warmup, config.warmup + chunks)))
-        if latents % layout.unit == 0:
-            return layout.frames(latents, latents, config.continues_stream).start
+    while config.latents_before(chunks) % config.layout.unit:
         chunks += 1
+    return config.frames_before(chunks)
