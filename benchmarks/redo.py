@@ -87,7 +87,7 @@ def remake_span(source: SourceVideo, span: range, seed: int, joins: bool) -> Pix
     return decode(source.model, torch.cat([source.latents[:, : size * span.start], *new, after], dim=1))
 
 
-def looped(source: SourceVideo, schedule: Schedule | None = None) -> Pixels:
+def remake_loop_end(source: SourceVideo, schedule: Schedule | None = None) -> Pixels:
     """The video and its first two chunks again, its last ones made so that they lead up to them."""
     config, size = source.config, source.config.schedule.chunk
     first = source.latents[:, : LOOP_CHUNKS * size]
@@ -131,16 +131,16 @@ def measure(source: SourceVideo, number: int) -> tuple[dict[str, Any], list[Pixe
         results["original"] = source.frames
         rows = {kind: figures(frames, source, first, end) for kind, frames in results.items()}
         spans.append({"first": first, "end": end} | rows)
-        sheet += [around(frames, place) for frames in results.values() for place in (first, end)]
+        sheet += [frames_around(frames, place) for frames in results.values() for place in (first, end)]
     again = decode(source.model, torch.cat([source.latents, source.latents[:, :4]], dim=1))
-    end, loop = len(source.frames), looped(source)
+    end, loop = len(source.frames), remake_loop_end(source)
     start = end - 32
     loops = {"loop": figures(loop, source, start, end), "none": figures(again, source, start, end)}
-    sheet += [around(loop, end), around(again, end)]
+    sheet += [frames_around(loop, end), frames_around(again, end)]
     return {"spans": spans, "loop": loops}, sheet
 
 
-def around(frames: Pixels, place: int, each: int = 6) -> Pixels:
+def frames_around(frames: Pixels, place: int, each: int = 6) -> Pixels:
     """Frames before and after a place."""
     return frames[place - each : place + each]
 
@@ -160,7 +160,7 @@ def format_rows(rows: list[dict[str, Any]]) -> list[str]:
     return lines + [line(f"loop point, {name}", [row["loop"][kind] for row in rows]) for kind, name in LOOPS.items()]
 
 
-def stored(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of the last weights that were measured, one for each video."""
     rows = [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
     latest = {row["video"]: row for row in rows if row["weights"] == rows[-1]["weights"]}
@@ -174,20 +174,20 @@ def main() -> None:
     parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
     arguments, model = parser.parse_args(), None
     for number in range(VIDEOS):
-        if number in {row["video"] for row in stored(arguments.results)}:
+        if number in {row["video"] for row in read_rows(arguments.results)}:
             continue
         source = make_source(number, model)
         model = source.model
-        measured, sheet = measure(source, number)
+        joins, sheet = measure(source, number)
         parameters = {"video": number, "seed": SEED + number, "span_seed": OTHER_SEED + number, "chunks": CHUNKS}
-        row = {"schema": "pavdm.redo/1", **environment(), "weights": model.digest, **parameters, **measured}
+        row = {"schema": "pavdm.redo/1", **environment(), "weights": model.digest, **parameters, **joins}
         with arguments.results.open("a") as file:
             file.write(json.dumps(row) + "\n")
         if arguments.sheets and number < 4:
             arguments.sheets.mkdir(exist_ok=True)
             write_contact_sheet(arguments.sheets / f"redo-{number}.png", np.stack(sheet))
         print(f"video {number}: {row['spans'][0]['redo']} {row['loop']['loop']}", flush=True)
-    print("\n".join(format_rows(stored(arguments.results))))
+    print("\n".join(format_rows(read_rows(arguments.results))))
 
 
 if __name__ == "__main__":

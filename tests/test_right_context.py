@@ -24,7 +24,7 @@ from torch import Tensor
 from pavdm_cli.sampling import loop
 from pavdm_cli.sampling.loop import SamplerState, denoise, empty_state, sample, state_from_clip
 from pavdm_cli.sampling.noise import noise_levels
-from pavdm_cli.sampling.right_context import with_loop, with_right_context
+from pavdm_cli.sampling.right_context import grow_right_context, with_right_context
 from pavdm_cli.sampling.schedule import Schedule, pa
 from pavdm_cli.sampling.unipc import unipc
 
@@ -190,7 +190,9 @@ def updated(window: Tensor, levels: Tensor, *rest: Any, **more: Any) -> Any:
 
 
 def shifted_loop(state: SamplerState, schedule: Schedule, leaving: int) -> Tensor | None:
-    return with_loop(state, replace(schedule, loop=range(schedule.loop.start, schedule.loop.stop - 1)), leaving)
+    return grow_right_context(
+        state, replace(schedule, loop=range(schedule.loop.start, schedule.loop.stop - 1)), leaving
+    )
 
 
 loop_advance: Callable[..., SamplerState] = loop.shift_window
@@ -217,7 +219,7 @@ def test_a_planted_bug_is_caught() -> None:
 
 
 def test_a_loop_of_too_few_of_its_chunks_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "with_loop", shifted_loop)
+    monkeypatch.setattr(loop, "grow_right_context", shifted_loop)
     with pytest.raises(AssertionError):
         test_a_loop_is_shown_its_own_first_chunks(SCHEDULES["pa"], 1)
 

@@ -131,12 +131,12 @@ def test_an_interruption_leaves_the_video_and_a_part_that_plays(tmp_path: Path) 
 
 
 def test_a_packet_that_is_lost_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = splice.KeptPackets
+    real = splice.SurroundingPackets
 
-    def shorter(path: Path, start: Fraction, end: Fraction) -> splice.KeptPackets:
+    def shorter(path: Path, start: Fraction, end: Fraction) -> splice.SurroundingPackets:
         return real(path, start, end + Fraction(1, 8))
 
-    monkeypatch.setattr(splice, "KeptPackets", shorter)
+    monkeypatch.setattr(splice, "SurroundingPackets", shorter)
     old = video(tmp_path / "v.mp4")
     with pytest.raises(AssertionError):
         check_outside(old, spliced(old), FIRST, END)

@@ -88,7 +88,11 @@ def write_video(
             make_saver(run, request, metadata, config.frames, checkpoint) as saver,
             report_device_errors(config, partial(close_and_describe, writer)),
         ):
-            chunks = remaining_chunks(run, checkpoint, still) if checkpoint else _from_start(run, still)
+            chunks = (
+                remaining_chunks(run, checkpoint, still)
+                if checkpoint
+                else chunks_from_start(config, model, still, run.graphs, run.recovery, watch)
+            )
             is_complete = run_until_stopped(
                 write_chunks(run, chunks, saver), lambda: writer.frames < config.frames, watch
             )
@@ -129,12 +133,19 @@ def make_saver(
     return create_saver(run.writer, checkpoint.run if checkpoint else info, run.recovery.notes, checkpoint)
 
 
-def _from_start(run: Run, still: StillImage | None) -> Iterator[RenderedChunk]:
-    config, model = run.config, run.model
+def chunks_from_start(
+    config: GenerationConfig,
+    model: ModelRunner,
+    still: StillImage | None,
+    graphs: GraphPolicy | None,
+    recovery: Recovery,
+    watch: RunControl,
+) -> Iterator[RenderedChunk]:
+    """The chunks of a new video, which may start from an image."""
     if still:
-        return image_start.render_from_image(config, model, still, run.graphs, run.recovery)
-    on_warmup = partial(run.watch.on_warmup, int(config.frames_per_chunk))
-    return render_chunks(config, model, graphs=run.graphs, recovery=run.recovery, on_warmup=on_warmup)
+        return image_start.render_from_image(config, model, still, graphs, recovery)
+    on_warmup = partial(watch.on_warmup, int(config.frames_per_chunk))
+    return render_chunks(config, model, graphs=graphs, recovery=recovery, on_warmup=on_warmup)
 
 
 def remaining_chunks(run: Run, checkpoint: Checkpoint, still: StillImage | None = None) -> Iterator[RenderedChunk]:

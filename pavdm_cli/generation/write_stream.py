@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.generation import image_start
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.device_errors import report_device_errors
-from pavdm_cli.generation.pipeline import choose_graph_policy, render_chunks
+from pavdm_cli.generation.pipeline import choose_graph_policy
 from pavdm_cli.generation.recovery import Recovery
 from pavdm_cli.generation.request import Output
-from pavdm_cli.generation.write import RunControl, WriteResult, build_metadata, encoder_options
+from pavdm_cli.generation.write import RunControl, WriteResult, build_metadata, chunks_from_start, encoder_options
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.runtime.diagnose import write_hint
 from pavdm_cli.video import StillImage
@@ -32,7 +30,8 @@ def stream(
     kind, encoding, is_complete = output.stream_format or "mp4", encoder_options(config, output), False
     writer = StreamWriter(STDOUT_FD, kind, config.spec.size, config.spec.fps, metadata, encoding)
     try:
-        chunks = _chunks(config, model, still, recovery, watch)
+        graphs = choose_graph_policy(config, model)
+        chunks = chunks_from_start(config, model, still, graphs, recovery, watch)
         with report_device_errors(config), suppress(KeyboardInterrupt), watch.interruptible():
             is_complete = _write(chunks, writer, config.frames, watch)
     except BrokenPipeError:
@@ -56,13 +55,3 @@ def _write(chunks: Iterator[RenderedChunk], writer: StreamWriter, total: int, wa
             break
     writer.finish()
     return writer.frames >= total
-
-
-def _chunks(
-    config: GenerationConfig, model: ModelRunner, still: StillImage | None, recovery: Recovery, watch: RunControl
-) -> Iterator[RenderedChunk]:
-    graphs = choose_graph_policy(config, model)
-    if still:
-        return image_start.render_from_image(config, model, still, graphs, recovery)
-    on_warmup = partial(watch.on_warmup, int(config.frames_per_chunk))
-    return render_chunks(config, model, graphs=graphs, recovery=recovery, on_warmup=on_warmup)

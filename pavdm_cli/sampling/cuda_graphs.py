@@ -61,7 +61,7 @@ class GraphPolicy:
 
     backend: GraphBackend
     max_latents: float = inf  # longest captured call, including the context; longer ones are not launch-bound
-    incompatible: str = ""  # an option with which no call can be captured, and why
+    graph_conflict: str = ""  # an option with which no call can be captured, and why
     count: int = 0
     buffers: int = 0  # bytes of the static input buffers
     seconds: float = 0.0  # spent capturing
@@ -85,7 +85,7 @@ class GraphPolicy:
     def note(self) -> str:
         """One line about the cost, for the user."""
         cost = f"{pluralize(self.count, 'CUDA graph')} of {self.bytes / 2**20:.0f} MB"
-        reason = f"incompatible with {self.incompatible}" if self.incompatible else "the steps are not launch-bound"
+        reason = f"incompatible with {self.graph_conflict}" if self.graph_conflict else "the steps are not launch-bound"
         return cost if self.count else f"no CUDA graphs: {reason}"
 
 
@@ -95,13 +95,13 @@ def check_graphs(mode: str, device: torch.device) -> None:
         raise DeviceError(f"--cuda-graphs on needs CUDA, and the device is {device.type}", "use --cuda-graphs auto")
 
 
-def choose_graphs(mode: str, device: torch.device, values: int, incompatible: str = "") -> GraphPolicy | None:
+def choose_graphs(mode: str, device: torch.device, values: int, graph_conflict: str = "") -> GraphPolicy | None:
     """CUDA graphs of all steps ("on"), of launch-bound steps ("auto"), or none ("off", or without CUDA).
 
-    values: residual-stream values per latent; incompatible: see `GraphPolicy`; disables capturing.
+    values: residual-stream values per latent; graph_conflict: see `GraphPolicy`; disables capturing.
     """
     latents = max_captured_latents(mode, device, values)
-    return GraphPolicy(CudaGraphBackend(device), 0 if incompatible else latents, incompatible) if latents else None
+    return GraphPolicy(CudaGraphBackend(device), 0 if graph_conflict else latents, graph_conflict) if latents else None
 
 
 def max_captured_latents(mode: str, device: torch.device, values: int) -> float:

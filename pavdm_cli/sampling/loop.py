@@ -14,7 +14,7 @@ from torch import Tensor
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy, signature
 from pavdm_cli.sampling.denoiser import AnyDenoiser, Cache, Denoiser, TextKV, bind_text
 from pavdm_cli.sampling.noise import Noise, NoiseLevels, add_noise
-from pavdm_cli.sampling.right_context import with_loop
+from pavdm_cli.sampling.right_context import grow_right_context
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solver import History, Solver
 
@@ -95,7 +95,7 @@ def new_chunks(schedule: Schedule, states: Iterable[SamplerState]) -> Iterator[S
 
 
 def finished(schedule: Schedule, state: SamplerState) -> bool:
-    """Whether the last step outgoing the first chunk of the window clean."""
+    """Whether the first chunk of the window is clean after the last step."""
     return schedule.level(state.chunks[0], state.now) == 0
 
 
@@ -192,7 +192,7 @@ def shift_window(state: SamplerState, active: range, schedule: Schedule, noise: 
         return state
     leaving = len(schedule.latents(range(state.chunks.start, active.start)))
     entering = sample_noise(noise, schedule.latents(range(state.chunks.stop, active.stop)), state.window)
-    right_context = with_loop(state, schedule, leaving)
+    right_context = grow_right_context(state, schedule, leaving)
     if right_context is not None and schedule.sees_right_context(active):
         entering, right_context = torch.cat([entering, right_context], dim=1), None
     pairs = zip(state.history, solver.history(entering), strict=True)

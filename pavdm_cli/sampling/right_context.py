@@ -23,11 +23,10 @@ def with_right_context(schedule: Schedule, chunks: int, latents: int, first: int
 
     As many of the last chunks see them as fit in the window together with both contexts.
     """
-    left = (
-        schedule.chunk if schedule.fill_to and not schedule.context else 0
-    )  # latents of left context that share the window
-    joining = max(1, (schedule.window - latents - left) // schedule.chunk)
-    return replace(schedule, right_context=latents, right_context_from=max(first, chunks - joining), loop=range(0))
+    # latents of left context that share the window
+    left = schedule.chunk if schedule.fill_to and not schedule.context else 0
+    num_joining = max(1, (schedule.window - latents - left) // schedule.chunk)
+    return replace(schedule, right_context=latents, right_context_from=max(first, chunks - num_joining), loop=range(0))
 
 
 def with_loop_context(schedule: Schedule, chunks: int, first: int, latents: int = 0) -> Schedule:
@@ -37,13 +36,13 @@ def with_loop_context(schedule: Schedule, chunks: int, first: int, latents: int 
     """
     loop = range(first, first + LOOP_CHUNKS)
     context = len(schedule.latents(loop))
-    joining = with_right_context(schedule, chunks, context, loop.stop)
-    if latents:
-        joining = replace(joining, right_context_from=max(loop.stop, chunks - latents // schedule.chunk))
-    return replace(joining, loop=loop)
+    loop_schedule = replace(with_right_context(schedule, chunks, context, loop.stop), loop=loop)
+    if not latents:
+        return loop_schedule
+    return replace(loop_schedule, right_context_from=max(loop.stop, chunks - latents // schedule.chunk))
 
 
-def with_loop(state: SamplerState, schedule: Schedule, leaving: int) -> Tensor | None:
+def grow_right_context(state: SamplerState, schedule: Schedule, leaving: int) -> Tensor | None:
     """The right context, extended by those of the `leaving` first latents that belong to it in a looping video."""
     start, loop = schedule.latents(state.chunks).start, schedule.latents(schedule.loop)
     inside = range(max(loop.start, start), min(loop.stop, start + leaving))

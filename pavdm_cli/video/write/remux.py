@@ -40,7 +40,7 @@ class OtherStreams(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class KeptPackets:
+class SurroundingPackets:
     """The packets of another file, with the same encoder's header, that stay around those of the growing one."""
 
     path: Path
@@ -73,7 +73,7 @@ class Remux:
     delay: Fraction  # seconds by which frames are decoded before they are presented
     others: OtherStreams | None = None
     end: Fraction = Fraction(0)  # of the video, in seconds
-    around: KeptPackets | None = None
+    around: SurroundingPackets | None = None
 
     def __call__(self, source: Path, target: Path) -> None:
         """Copy the growing file `source` to `target`, and wait until that is on the disk. Raises: OSError."""

@@ -21,7 +21,7 @@ from pavdm_cli.video.metadata import Metadata, to_comment
 from pavdm_cli.video.upscale import Upscaler
 from pavdm_cli.video.write.encode import EncoderOptions, Frame, VideoParams
 from pavdm_cli.video.write.extend import fit_frame, params_of_video
-from pavdm_cli.video.write.remux import KeptPackets, Remux
+from pavdm_cli.video.write.remux import Remux, SurroundingPackets
 from pavdm_cli.video.write.segment import Segment, decoding_delay
 from pavdm_cli.video.write.segmented import SegmentedEncoder
 from pavdm_cli.video.write.stream_copy import StreamCopy
@@ -47,11 +47,11 @@ class Splice:
         return [round(time * self.video.time_base / self.params.tick) for time in times]
 
     @property
-    def surrounding(self) -> KeptPackets:
+    def surrounding(self) -> SurroundingPackets:
         """What stays of the video."""
         start, whole = self.video.timestamps[self.first], self.end == self.video.frames
         end = None if whole else self.video.timestamps[self.end] * self.video.time_base
-        return KeptPackets(self.video.path, start * self.video.time_base, end)
+        return SurroundingPackets(self.video.path, start * self.video.time_base, end)
 
 
 class SpliceWriter(BaseWriter[SegmentedEncoder]):
