@@ -112,6 +112,23 @@ def test_sound_and_chapters_of_an_extended_video_stay(rate: Fraction, tmp_path: 
     assert packets(new, "audio") == packets(old, "audio")
 
 
+@pytest.mark.parametrize(
+    ("suffix", "rate"), [("mkv", Fraction(30)), ("webm", Fraction(24)), ("webm", Fraction(30000, 1001))]
+)
+def test_a_foreign_video_extended_to_any_container_can_be_cut(suffix: str, rate: Fraction, tmp_path: Path) -> None:
+    spec = clips.ClipSpec(rate=rate, color_space=(6, 6, 6))
+    source, old = clips.make(tmp_path / "in.mov", clips.greys(48), spec), tmp_path / f"v.{suffix}"
+    with ExtensionWriter(open_video(source), old, ExtensionOptions(metadata={"pavdm": "1"}, encoder=OPTIONS)) as writer:
+        assert len([*writer.copy_input()]) == 48
+        frames = moving(144)
+        for number in range(0, 144, 4):
+            writer.write(frames[number : number + 4])
+    first, end = [index for index in keyframes(open_video(old)) if index >= 48][:2]
+    new = spliced(old, first, end)
+    check_outside(old, new, first, end)
+    assert open_video(new).color_space == open_video(old).color_space
+
+
 def test_a_video_of_another_encoder_has_no_matching_parameters(tmp_path: Path) -> None:
     path = clips.make(tmp_path / "v.mp4", moving(48), clips.ClipSpec(rate=Fraction(8)))
     assert matching_params(open_video(path), Fraction(8), OPTIONS) is None

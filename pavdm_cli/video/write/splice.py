@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import chain, takewhile
 from pathlib import Path
 
 import av
@@ -110,25 +111,28 @@ def matching_params(video: VideoInfo, rate: Fraction, options: EncoderOptions) -
 
     rate: frames per second that the file was written with.
     """
-    suffix = video.path.suffix.lower()
+    suffix, own = video.path.suffix.lower(), params_of_video(video, video.path.suffix.lower())
     with open_input(video.path, video.limits) as source:
         context = video_stream(source, video.path).codec_context
         header, size = bytes(context.extradata or b""), (context.width, context.height)
-    known = VideoParams(video.width, video.height, rate)
-    for params in (known, *_possible_params(params_of_video(video, suffix))):
-        if params.coded_size == size and _header(suffix, params, options) == header:
-            return params
-    return None
+        ticks = [1 / context.framerate] if context.framerate else []  # x264 stores its time base as the rate
+    generated = VideoParams(video.width, video.height, rate)
+    if suffix == ".webm":  # VP9 has no header: the video's own rate and colours decide
+        is_generated = video.rate == rate and own.color_space == generated.color_space
+        candidates = iter([generated if is_generated else replace(own, variable_frame_rate=False, max_rate=None)])
+    else:
+        candidates = chain([generated], _possible_params(own, ticks))
+    return next((one for one in candidates if one.coded_size == size and _header(suffix, one, options) == header), None)
 
 
-def _possible_params(params: VideoParams) -> Iterator[VideoParams]:
-    """With every time base that a container may have made finer, and with B-frames or without."""
+def _possible_params(params: VideoParams, ticks: Sequence[Fraction]) -> Iterator[VideoParams]:
+    """With the given time bases and those that a container may have made finer, and with B-frames or without."""
     assert params.time_base
-    tick = params.time_base
-    while tick <= Fraction(1, 10):
-        for variable in (params.variable_frame_rate, not params.variable_frame_rate):
-            yield replace(params, time_base=tick, variable_frame_rate=variable)
-        tick *= 2
+    doubled = (params.time_base * 2**power for power in range(64))
+    for tick in chain(ticks, takewhile(lambda tick: tick <= Fraction(1, 10), doubled)):
+        yield replace(params, time_base=tick)
+        is_variable = not params.variable_frame_rate
+        yield replace(params, time_base=tick, variable_frame_rate=is_variable, max_rate=None)
 
 
 def _header(suffix: str, params: VideoParams, options: EncoderOptions) -> bytes:
