@@ -225,7 +225,7 @@ def test_the_command_line_takes_a_picture_and_info_gives_the_command_again(tmp_p
     words = ("--frames", "6", "--seed", "5", "--steps", "6", "--threads", "1", "--scale", "1", "--json")
     done = pavdm("generate", "a red ball over hills", "--image", "my picture.jpg", *words, "-o", "v.mp4")
     assert done.exit_code == 0, done.output
-    assert "the video continues in that style" in done.stderr
+    assert "the video redraws the image in it" in done.stderr
     metadata = json.loads(done.stdout)["metadata"]
     assert (metadata["image"], metadata["frames"]) == (str(path), 6)
     assert metadata["image_digest"] == read_image(path).digest

@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 from support.clips import ClipSpec, greys, make
 from support.command import pavdm
+from support.requests import make_request
 
+from pavdm_cli.generation import extend
+from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.extend import resample_frames
+from pavdm_cli.generation.request import Extension
 
 WORDS = ("-p", "a red ball", "--frames", "2", "--seed", "1", "--threads", "1", "--steps", "6")
 
@@ -42,6 +46,33 @@ def test_uncompressed_sound_is_written_to_matroska_unless_a_name_is_given(tmp_pa
     said = pavdm("extend", "in.mov", *WORDS, "-o", "out.mp4")
     assert (said.code, said.out.strip()) == (0, "out.mp4")
     assert "note: pcm_s24le audio stored losslessly as flac" in said.err
+
+
+@pytest.mark.parametrize(
+    ("size", "aspect", "model", "enlarged"),
+    [
+        ((64, 96), 1, "pocket", ""),
+        ((256, 384), 1, "pocket", ""),
+        ((64, 36), 1, "pocket", "2.7 times"),
+        ((36, 64), 1, "pocket", "1.2 times"),
+        ((96, 96), Fraction(3, 2), "pocket", ""),
+        ((64, 36), 1, "opensora-v1.2", "3.1 times"),
+    ],
+)
+def test_another_shape_than_the_model_makes_is_noted(
+    size: tuple[int, int], aspect: Fraction, model: str, enlarged: str, tmp_path: Path
+) -> None:
+    source = make(tmp_path / "in.mp4", greys(3, *size), ClipSpec(aspect=Fraction(aspect)))
+    request = make_request("", model=model, frames=4, device="cpu", seed=1, extension=Extension(source))
+    lines = extend.shape_notes(resolve(request), extend.open_source(request))
+    assert len(lines) == bool(enlarged)
+    assert all(enlarged in line and ("choose a --size" in line) == (model != "pocket") for line in lines)
+
+
+def test_a_tall_video_is_noted_when_it_is_extended(tmp_path: Path) -> None:
+    make(tmp_path / "tall.mp4", greys(3, 64, 36))
+    said = pavdm("extend", "tall.mp4", *WORDS, "--plan")
+    assert "note: pocket makes frames of 96x64 and sees only the centre of this 36x64 video" in said.err
 
 
 def test_a_frame_every_half_hour_is_refused(tmp_path: Path) -> None:

@@ -180,7 +180,8 @@ def extend_video(request: Request, as_json: bool, only_plan: bool = False, sourc
 
     request = replace(request, seconds=None, frames=source.frames_to_generate(request.spec.fps))
     config = resolve(with_threads(request, load))
-    for line in (*notes, *continuation.suffix_notes(request, source, path), *continuation.start_notes(config, source)):
+    notes += continuation.suffix_notes(request, source, path) + continuation.shape_notes(config, source)
+    for line in (*notes, *continuation.start_notes(config, source)):
         ui.note(line)
     config = replace(config, num_conditioning_frames=continuation.frames_to_read(config, source))
     if only_plan:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
 
 DEFAULT_SECONDS = 10.0  # default length of the continuation
+MIN_ENLARGED = 1.05  # a smaller difference in shape is not noted
 MIN_FPS = Fraction(1, 60)  # at slower rates each frame would need hundreds of generated ones
 Pixels = NDArray[np.uint8]
 
@@ -112,7 +113,7 @@ def with_prompt(request: Request, source: Source) -> tuple[Request, list[str]]:
     metadata, damage = stored_fields(source.video.path)
     if "pavdm" not in metadata:
         spec = request.video_model.spec
-        style = [f"{spec.name} knows only {spec.world}: the continuation will be in that style"] if spec.world else []
+        style = [f"{spec.name} knows only {spec.world}: the continuation redraws the video in it"] if spec.world else []
         return request, [*damage, *style]
     metadata |= _last_change(metadata, source.video)
     request = replace(request, source_caption=metadata.get("caption", ""))
@@ -172,6 +173,22 @@ def suffix_notes(request: Request, source: Source, path: Path) -> list[str]:
     if not chosen or path.suffix.lower() != ".mkv" or source.video.path.suffix.lower() == ".mkv":
         return []
     return [f"written as {path.suffix}, which can copy {source.video.audio_codecs[0]} audio"]
+
+
+def shape_notes(config: GenerationConfig, source: Source) -> list[str]:
+    """A note if the model's frames have another shape than the video's: both are cropped around the centre."""
+    spec, video = config.spec, source.video
+    height, width = spec.size
+    shape = Fraction(video.width, video.height) * video.sample_aspect_ratio / Fraction(width, height)
+    enlarged = max(shape, 1 / shape)
+    if enlarged < MIN_ENLARGED:
+        return []
+    is_fixed = any(ignored.option == "--aspect" for ignored in spec.ignored)
+    hint = "" if is_fixed else "; choose a --size or --aspect of its shape"
+    return [
+        f"{spec.name} makes frames of {width}x{height} and sees only the centre of this {video.width}x{video.height} "
+        f"video: the new frames show it {float(enlarged):.1f} times as large{hint}"
+    ]
 
 
 def start_notes(config: GenerationConfig, source: Source) -> list[str]:

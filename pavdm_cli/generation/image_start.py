@@ -35,7 +35,7 @@ def notes(config: GenerationConfig, still: StillImage) -> list[str]:
     if not config.image_is_first_latent and not config.schedule.context:
         raise UsageError("--image needs a context, and --context 0 disables it", "omit --context")
     spec = config.spec
-    foreign = f"{spec.name} knows only {spec.world}: the video continues in that style"
+    foreign = f"{spec.name} knows only {spec.world}: the video redraws the image in it"
     return [*still.notes, *([foreign] if spec.world else [])]
 
 
