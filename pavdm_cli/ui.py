@@ -86,24 +86,33 @@ def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]],
     """Print a table to stdout or stderr, wrapped to the terminal, or one line per row if there is none."""
     if to_stderr and _verbosity.get() == QUIET:
         return
-    leading_newline = "\n" * title.startswith("\n")  # print a blank line first
-    name = Text(leading_newline + printable(title.removeprefix("\n")), "table.title")
-    table = Table(title=name if title else None, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for column in header:
-        table.add_column(Text(printable(column)))
+    table, console = Table(header_style="bold", box=None, pad_edge=False), Console(highlight=False, stderr=to_stderr)
+    names = max((len(printable(row[0])) for row in rows), default=0)
+    for index, column in enumerate(header):
+        is_name = index == 0 and names <= console.width // 2
+        table.add_column(Text(printable(column)), no_wrap=is_name)
     table.show_header = any(header)
     for row in rows:
         table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
-    console = Console(highlight=False, stderr=to_stderr)
     if console.is_terminal:
+        _print_title(console, title)
         console.print(table)
         return
     console.width = UNWRAPPED_WIDTH
     with console.capture() as captured:
+        _print_title(console, title)
         console.print(table)
     for line in captured.get().splitlines():
         print(line.rstrip(), file=console.file)
     console.file.flush()  # so that in a log the table precedes later stderr lines
+
+
+def _print_title(console: Console, title: str) -> None:
+    """Print a table's title as a line of its own, after a blank line if it begins with a line break."""
+    if title.startswith("\n"):
+        console.print()
+    if title:
+        console.print(Text(printable(title.removeprefix("\n")), "table.title"))
 
 
 class Rate(ProgressColumn):

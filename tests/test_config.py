@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -156,6 +157,7 @@ def test_the_plan_says_where_every_value_is_from(monkeypatch: pytest.MonkeyPatch
         "steps": "pavdm.toml",
         "seed": "PAVDM_SEED",
         "device": "--device",
+        **dict.fromkeys(("seconds", "crf", "output"), "default"),
     }
     assert {"window", "size", "guidance"} < sources.keys()
 
@@ -169,6 +171,22 @@ def test_what_a_model_cannot_use_is_skipped_from_files_and_refused_from_flags() 
     common.check_model_options(parsed("generate", PROMPT), "opensora-v1.2")
     with pytest.raises(UsageError, match="--camera-motion has no effect with pocket"):
         common.check_model_options(parsed("generate", PROMPT, "--camera-motion", "pan left"), "pocket")
+
+
+def test_length_seed_scale_and_file_are_settings_too() -> None:
+    context = parsed("generate", PROMPT, "--frames", "9", "--device", "cpu")
+    request = request_from_params(context.params | {"seed": 5})
+    request = replace(request, output=replace(request.output, path=Path("v.mp4")))
+    table = plan.settings_with_sources(resolve(request), plan.request_settings(request, config.option_sources(context)))
+    rows = {name: table.get(name) for name in ("frames", "seconds", "seed", "scale", "crf", "output")}
+    assert rows == {
+        "frames": ("9", "--frames"),
+        "seconds": None,
+        "seed": ("5", "random"),
+        "scale": ("4", "model card of pocket"),
+        "crf": ("18", "default"),
+        "output": ("v.mp4", "default"),
+    }
 
 
 def test_what_decides_every_setting_is_named() -> None:

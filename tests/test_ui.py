@@ -12,6 +12,7 @@ import pytest
 from pavdm_cli import app, ui
 from pavdm_cli.bench import throughput
 from pavdm_cli.commands import train
+from pavdm_cli.runtime.printable import format_duration
 
 LONG = "a path " + "x" * 300 + " goes on"
 
@@ -28,13 +29,40 @@ def test_a_title_may_begin_with_an_empty_line(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out.splitlines() == ["", "time", "a  b"]
 
 
-def test_a_narrow_terminal_breaks_a_row_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_title_is_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    ui.show_table(LONG, ("", ""), [("a", "b")])
+    assert capsys.readouterr().out.splitlines() == [LONG, "a  b"]
+
+
+def terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """A terminal in place of standard output."""
     screen = io.StringIO()
     monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys, "stdout", screen)
-    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
+    return screen
+
+
+def test_names_in_the_first_column_are_not_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal(80, monkeypatch)
+    name = "skyreels-v2-df-14b-540p"
+    ui.show_table("", ("model", "pixels", "on disk", "what"), [(name, "960x544", "not downloaded", "word " * 40)])
+    assert name in screen.getvalue()
+    assert screen.getvalue().count("word") == 40
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (119.9, "119.9 s"), (600, "10 min"), (9000, "2.5 h"), (331107.3, "3.8 days")],
+)
+def test_a_duration_is_in_its_largest_unit(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+def test_a_narrow_terminal_breaks_a_row_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal(40, monkeypatch)
     ui.show_table("", ("", ""), [("one", LONG)])
     drawn = screen.getvalue()
     assert drawn.count("x") == 300

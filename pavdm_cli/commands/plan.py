@@ -7,15 +7,28 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pavdm_cli import ui
+from pavdm_cli.generation.request import DEFAULT_SECONDS, Request
 from pavdm_cli.models.registry import MODELS
+from pavdm_cli.runtime.printable import format_duration, truncate
 
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
     from pavdm_cli.generation.memory_plan import MemoryPlan
 
 
+SLOW_SECONDS, SLOW_RATIO = 3600, 100  # slower than both: no machine for this model
 MODEL_CARD = ("steps", "window", "chunk", "context", "guidance", "solver", "warmup")  # size and fps are added below
 Sources = Mapping[str, tuple[Any, str]]  # by key: an option's value, and the flag, the variable or the file it is from
+
+
+def request_settings(request: Request, sources: Sources) -> dict[str, tuple[Any, str]]:
+    """The sources, with the length, seed, enlarging, quality and file of a request that no option sets."""
+    own: dict[str, tuple[Any, str]] = {"seed": (request.seed, "random"), "crf": (request.output.crf, "default")}
+    if not {"seconds", "frames"} & sources.keys():
+        own["seconds"] = (DEFAULT_SECONDS, "default")
+    if request.extension is None:
+        own["scale"] = (request.output.scale_of(request.spec), f"model card of {request.spec.name}")
+    return {**own, "output": (request.output.path, "default"), **sources}
 
 
 def settings_with_sources(config: GenerationConfig, sources: Sources) -> dict[str, tuple[str, str]]:
@@ -71,7 +84,10 @@ def print_plan(
         ui.show_table("", ("memory", *memory_plan.STAGES), memory_report.format_rows(budget))
         title = "\ntime (estimate)" if count == 1 else f"\ntime (estimate, for each of {count} videos)"
         ui.show_table(title, ("", ""), estimate.lines(time))
-        ui.show_table("\nsettings", ("", "", "from"), [(name, *row) for name, row in origins.items()])
+        rows = [(name, truncate(value), source) for name, (value, source) in origins.items()]
+        ui.show_table("\nsettings", ("", "", "from"), rows)
+    if time.total > max(SLOW_SECONDS, SLOW_RATIO * config.frames / config.spec.fps) and config.device.type == "cpu":
+        ui.note(f"{config.spec.name} needs a GPU: on this CPU the video would take about {format_duration(time.total)}")
     _require_fit(budget, config)
 
 

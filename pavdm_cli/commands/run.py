@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from pavdm_cli import ui
-from pavdm_cli.commands.plan import Sources, plan_and_report, print_plan, print_settings
+from pavdm_cli.commands.plan import Sources, plan_and_report, print_plan, print_settings, request_settings
 from pavdm_cli.commands.progress import extension_progress, print_speed, video_progress
 from pavdm_cli.commands.stream_output import check_stream, report_stream
 from pavdm_cli.errors import OutputError, UsageError
@@ -65,6 +65,7 @@ def generate_videos(
     from pavdm_cli.generation.config import resolve
 
     config = resolve(with_threads(request, load))
+    sources = request_settings(requests[0], sources or {})
     for line in image_start.notes(config, still) if still else ():
         ui.note(line)
     config = replace(config, num_conditioning_frames=image_start.num_image_frames(config) if still else 0)
@@ -75,7 +76,7 @@ def generate_videos(
         pixels = config.frames * math.prod(config.spec.size) * request.output.scale_of(config.spec) ** 2
         print_plan(config, pixels, as_json, count, sources)
         return
-    print_settings(config, sources or {})
+    print_settings(config, sources)
     config = plan_and_report(config)
     model = open_model(config)
     with stop_requested(interruptible=False) as stop:
@@ -184,11 +185,12 @@ def extend_video(request: Request, as_json: bool, only_plan: bool = False, sourc
     for line in (*notes, *continuation.start_notes(config, source)):
         ui.note(line)
     config = replace(config, num_conditioning_frames=continuation.frames_to_read(config, source))
+    sources = request_settings(replace(request, output=replace(request.output, path=path)), sources or {})
     if only_plan:
         pixels = (source.copied + source.frames) * source.video.width * source.video.height
         print_plan(config, pixels, as_json, sources=sources)
         return
-    print_settings(config, sources or {})
+    print_settings(config, sources)
     config = plan_and_report(config)
     model = open_model(config)
     with stop_requested(interruptible=False) as stop:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.generation.metadata import first, valid_fields
-from pavdm_cli.generation.request import ENDLESS_FRAMES, Extension, Request
+from pavdm_cli.generation.request import DEFAULT_SECONDS, ENDLESS_FRAMES, Extension, Request
 from pavdm_cli.video import (
     SUFFIXES,
     ExtensionOptions,
@@ -34,7 +34,6 @@ from pavdm_cli.video.write.output import NUMBER_SUFFIX, truncate_stem
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
 
-DEFAULT_SECONDS = 10.0  # default length of the continuation
 MIN_ENLARGED = 1.05  # a smaller difference in shape is not noted
 MIN_FPS = Fraction(1, 60)  # at slower rates each frame would need hundreds of generated ones
 Pixels = NDArray[np.uint8]

@@ -19,6 +19,7 @@ from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.runtime.validation import check_name, check_text
 from pavdm_cli.sampling.schedule import RAMP_UPS, SOLVERS
 
+DEFAULT_SECONDS = 10.0  # length of a video or a continuation
 MAX_SECONDS = 24 * 3600.0  # seconds of video in one run
 ENDLESS_FRAMES = 10**9  # frame count that stands for an endless video
 SIZES = {"144p": (144, 256), "240p": (240, 424), "360p": (360, 640), "480p": (480, 848)}
@@ -179,7 +180,7 @@ class Request:
         """Number of frames to generate."""
         if self.frames is not None or self.forever:
             return ENDLESS_FRAMES if self.frames is None else self.frames
-        seconds = 10.0 if self.seconds is None else self.seconds
+        seconds = DEFAULT_SECONDS if self.seconds is None else self.seconds
         return round(seconds * self.spec.fps) if abs(seconds) < 1e9 else -1
 
 

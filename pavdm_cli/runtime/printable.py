@@ -15,6 +15,19 @@ def pluralize(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def format_duration(seconds: float) -> str:
+    """'12.3 s', '15 min', '3.5 h' or '12 days': in the largest unit that leaves a number of at least two."""
+    for unit, name, digits in ((86400, "days", 1), (3600, "h", 1), (60, "min", 0)):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.{digits}f} {name}"
+    return f"{seconds:.1f} s"
+
+
+def truncate(text: str, max_length: int = 60) -> str:
+    """The text, or its beginning and "..." if it is longer."""
+    return text if len(text) <= max_length else f"{text[: max_length - 3]}..."
+
+
 def printable(text: str) -> str:
     """The text in one line, with escapes for all that would move the cursor, or hide or reorder characters."""
     if text.isprintable():
