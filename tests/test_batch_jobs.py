@@ -69,6 +69,14 @@ def test_a_table_has_the_types_of_its_options() -> None:
     assert (second.place, second.request.execution.compile, second.request.frame_count) == ("jobs.csv:5", True, 8)
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_table_may_be_separated_as_spreadsheets_do(delimiter: str) -> None:
+    text = '\ufeff"seed",prompt,frames\r\n3,"a red ball, on hills",6\r\n,a kite,\r\n'.replace(",", delimiter)
+    first, second = jobs_of(text.replace(f"ball{delimiter} on", "ball, on"), name="jobs.csv")
+    assert (first.request.prompt, first.request.seed, first.request.frames) == ("a red ball, on hills", 3, 6)
+    assert (second.request.prompt, second.request.frames) == ("a kite", None)
+
+
 def test_options_of_a_job_stand_above_those_of_the_command_and_of_files() -> None:
     Path("pavdm.toml").write_text("steps = 6\ncrf = 30\naspect = '1:1'\n[batch]\nseconds = 2\n")
     lines = ('{"prompt": "a ball", "frames": 5, "crf": 31}', '{"prompt": "a ball", "seed": null}')

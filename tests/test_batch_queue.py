@@ -140,7 +140,12 @@ def test_a_name_stands_for_one_job_and_foreign_videos_are_safe(tmp_path: Path) -
     queue.add(job())
     (tmp_path / NAME).touch()
     assert queue.conflict(job()) == ""
-    assert "has another job of the name" in queue.conflict(job(seed=3))
+    changed = job(seed=3, frames=9, lora=("a.safetensors",))
+    stored = queue.conflict(changed)
+    assert "has another job of the name" in stored
+    assert f"seed is 3, was {job().request.seed}" in stored
+    assert f"frames is 9, was {job().request.frames}" in stored
+    assert "lora is a list of 1, was []" in stored
     forced = open_queue(tmp_path, force=True)
     assert forced.conflict(job(seed=3)) == ""
     forced.add(job(seed=3))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pavdm_cli.generation.request import Request
+from pavdm_cli.runtime.untrusted import summarize
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,21 @@ def to_json(job: Job) -> dict[str, Any]:
 
 def is_same(stored: Any, job: Job) -> bool:
     """Whether a stored job makes the same video; a field that a newer version added differs only from its default."""
-    return _agrees(stored.get("request"), to_json(job)["request"]) if isinstance(stored, Mapping) else False
+    return isinstance(stored, Mapping) and not differences(stored, job)
 
 
-def _agrees(stored: Any, now: Any) -> bool:
+def differences(stored: Mapping[str, Any], job: Job) -> list[str]:
+    """How a job differs from a stored one: lines like 'frames is 9, was 8'."""
+    return [*_differences("the request", stored.get("request"), to_json(job)["request"])]
+
+
+def _differences(name: str, stored: Any, now: Any) -> Iterator[str]:
     if isinstance(now, Mapping) and isinstance(stored, Mapping):
-        return all(_agrees(stored[name], value) for name, value in now.items() if name in stored)
-    if isinstance(now, (list, tuple)) and isinstance(stored, list):
-        return len(now) == len(stored) and all(map(_agrees, stored, now))
-    return bool(stored == now)
+        for key, value in now.items():
+            if key in stored:
+                yield from _differences(key, stored[key], value)
+    elif isinstance(now, (list, tuple)) and isinstance(stored, list) and len(now) == len(stored):
+        if any(True for pair in zip(stored, now, strict=True) for _ in _differences(name, *pair)):
+            yield f"{name} is {summarize(now)}, was {summarize(stored)}"
+    elif stored != now:
+        yield f"{name} is {summarize(now)}, was {summarize(stored)}"

@@ -15,6 +15,7 @@ from pavdm_cli.runtime.untrusted import InvalidError, parse_json, read_text
 
 MAX_BYTES = 64 << 20
 MAX_ROWS = 100_000
+DELIMITERS = (",", ";", "\t")
 LINE_BREAK = re.compile(r"\r\n|\n|\r")  # JSON strings may hold the others that str.splitlines splits at
 
 
@@ -80,8 +81,8 @@ def _from_json_lines(text: str) -> Iterator[Row | BadLine]:
 
 
 def _from_table(text: str) -> Iterator[Row | BadLine]:
-    """A row per job under a row of option names; an empty cell leaves the option out."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    """A row per job under a row of option names, separated as that is; an empty cell leaves the option out."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=_delimiter(text))
     header: list[str] | None = None
     begin = 1
     try:
@@ -101,6 +102,13 @@ def _from_table(text: str) -> Iterator[Row | BadLine]:
                 yield Row(line, values, is_text=True)
     except csv.Error as error:
         yield BadLine(begin, f"it is not CSV: {error}")
+
+
+def _delimiter(text: str) -> str:
+    """The separator with which the first row has a column `prompt`: spreadsheets also write semicolons and tabs."""
+    first = next((line for line in LINE_BREAK.split(text) if line.strip()), "")
+    cells = {delimiter: [cell.strip(' "') for cell in first.split(delimiter)] for delimiter in DELIMITERS}
+    return next((delimiter for delimiter in DELIMITERS if "prompt" in cells[delimiter]), DELIMITERS[0])
 
 
 def _header_error(header: list[str]) -> str:

@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from pavdm_cli.batch.job import Job, is_same, to_json
+from pavdm_cli.batch.job import Job, differences, is_same, to_json
 from pavdm_cli.batch.owner import Owner, this_process
 from pavdm_cli.errors import OutputError
 from pavdm_cli.runtime.untrusted import InvalidError, integer, mismatches, number, one_of, read_json, string
@@ -77,7 +77,8 @@ class Queue:
         if self.force or (stored is not None and is_same(stored, job)):
             return ""
         if stored is not None:
-            return f"{self.folder} has another job of the name {job.name}"
+            changes = differences(stored, job) if isinstance(stored, dict) else ["the stored job is damaged"]
+            return f"{self.folder} has another job of the name {job.name}: {'; '.join(changes[:3])}"
         exists = os.path.lexists(self.folder / job.name)
         return f"{self.folder / job.name} exists, and is from no job of this folder" if exists else ""
 
