@@ -21,6 +21,7 @@ from pavdm_cli.batch.owner import Owner, this_process
 from pavdm_cli.batch.queue import Attempt, JobStatus, Queue, open_queue
 from pavdm_cli.commands.batch_processes import WorkerRank, choose_device, rank_from_environment
 from pavdm_cli.errors import OutputError, UsageError
+from pavdm_cli.generation.timeline import PromptChange
 from pavdm_cli.runtime import threads
 from pavdm_cli.video.write.output import is_being_written, open_locked
 
@@ -140,12 +141,12 @@ def test_a_name_stands_for_one_job_and_foreign_videos_are_safe(tmp_path: Path) -
     queue.add(job())
     (tmp_path / NAME).touch()
     assert queue.conflict(job()) == ""
-    changed = job(seed=3, frames=9, lora=("a.safetensors",))
+    changed = job(seed=3, frames=9, timeline=(PromptChange(1.0, "at night"),))
     stored = queue.conflict(changed)
     assert "has another job of the name" in stored
     assert f"seed is 3, was {job().request.seed}" in stored
     assert f"frames is 9, was {job().request.frames}" in stored
-    assert "lora is a list of 1, was []" in stored
+    assert "timeline is a list of 1, was []" in stored
     forced = open_queue(tmp_path, force=True)
     assert forced.conflict(job(seed=3)) == ""
     forced.add(job(seed=3))
