@@ -17,10 +17,11 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from pavdm_cli.runtime.printable import printable
+from pavdm_cli.runtime.printable import format_duration, printable
 
 UNWRAPPED_WIDTH = 10_000  # columns
 SECONDS_BETWEEN_LINES = 5.0  # seconds, where there is no terminal
+EARLY_SHARE = 0.05  # of the work, before which no time left is shown
 
 
 QUIET, NORMAL, VERBOSE = 0, 1, 2
@@ -129,12 +130,13 @@ class Rate(ProgressColumn):
 
 @contextmanager
 def progress(
-    description: str, total: int, unit: str = "frames", done: int = 0, waiting: bool = False
+    description: str, total: int, unit: str = "frames", done: int = 0, waiting: bool = False, warmup: int = 0
 ) -> Iterator[Advance]:
     """A bar with speed and time left on a terminal, else a line every few seconds.
 
     Call the yielded function with the units done since the last call. `done`: units completed by an earlier run,
-    excluded from the speed; `waiting`: start the clock at the first call, which may pass 0 units.
+    excluded from the speed; `waiting`: start the clock at the first call, which may pass 0 units; `warmup`: units
+    before the first of the total, which take time and are not counted.
     """
     description = printable(description)
     console = Console(stderr=True, highlight=False)
@@ -142,16 +144,22 @@ def progress(
         yield no_progress
         return
     if not console.is_terminal:
-        yield _line_progress(description, total, unit, done, waiting)
+        yield _line_progress(description, total, unit, done, waiting, warmup)
         return
     name = TextColumn("{task.description}", markup=False)
-    columns = (name, BarColumn(), TextColumn("{task.completed}/{task.total}"), Rate(unit))
+    columns = (name, BarColumn(), TextColumn("{task.fields[counted]}/{task.fields[of]}"), Rate(unit))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(description, total=total, completed=done, start=not waiting)
+        task = bar.add_task(
+            description, total=total + warmup, completed=done, start=not waiting, counted=done, of=total
+        )
+        completed = done
 
         def advance(units: int, label: str = "") -> None:
+            nonlocal completed
             bar.start_task(task)
-            bar.update(task, advance=units, description=f"{description} {printable(label)}".rstrip())
+            completed += units
+            text, counted = f"{description} {printable(label)}".rstrip(), max(0, completed - warmup)
+            bar.update(task, advance=units, description=text, counted=counted)
 
         yield advance
 
@@ -209,7 +217,7 @@ def _say(line: Text) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(line)
 
 
-def _line_progress(description: str, total: int, unit: str, before: int, waiting: bool) -> Advance:
+def _line_progress(description: str, total: int, unit: str, before: int, waiting: bool, warmup: int) -> Advance:
     start_time = last = None if waiting else time.monotonic()
     done = before
 
@@ -223,10 +231,10 @@ def _line_progress(description: str, total: int, unit: str, before: int, waiting
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now
             rate = (done - before) / (now - start_time)
-            remaining = (total - done) / rate if rate else 0
-            text = (
-                f"{description}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {remaining:.0f} s left {printable(label)}"
-            )
+            work, counted = total + warmup - before, max(0, done - warmup)
+            is_early = done - before < EARLY_SHARE * work  # the first units are slow, and would multiply the time
+            left = "" if is_early or not rate else f", {format_duration((total + warmup - done) / rate)} left"
+            text = f"{description}: {counted}/{total} {unit}, {rate:.1f} {unit}/s{left} {printable(label)}"
             print(text.rstrip(), file=sys.stderr, flush=True)
 
     return advance

@@ -121,7 +121,35 @@ def test_the_clock_of_a_measurement_starts_when_the_work_does(
         advance(0)
         now[0] = 110.0
         advance(40)
-    assert capsys.readouterr().err == "measuring: 40/80 frames, 4.0 frames/s, 10 s left\n"
+    assert capsys.readouterr().err == "measuring: 40/80 frames, 4.0 frames/s, 10.0 s left\n"
+
+
+def test_progress_counts_no_warm_up_and_shows_no_time_before_it_knows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(ui.time, "monotonic", lambda: now[0])
+    with ui.progress("v.mp4", 32, warmup=16) as advance:
+        for seconds, units, label in ((6.0, 1, "warm-up"), (12.0, 15, "warm-up"), (18.0, 8, "")):
+            now[0] = seconds
+            advance(units, label)
+    assert capsys.readouterr().err.splitlines() == [
+        "v.mp4: 0/32 frames, 0.2 frames/s warm-up",
+        "v.mp4: 0/32 frames, 1.3 frames/s, 24.0 s left warm-up",
+        "v.mp4: 8/32 frames, 1.3 frames/s, 18.0 s left",
+    ]
+
+
+def test_a_bar_counts_no_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", screen)
+    for name, value in (("COLUMNS", "100"), ("NO_COLOR", "1"), ("TERM", "xterm")):
+        monkeypatch.setenv(name, value)
+    with ui.progress("v.mp4", 32, warmup=16) as advance:
+        advance(24)
+    assert "8/32" in screen.getvalue()
+    assert "/48" not in screen.getvalue()
 
 
 def test_a_whole_video_is_measured_from_its_first_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ def video_progress(config: GenerationConfig, name: str) -> AbstractContextManage
     """The progress of a video and its warm-up."""
     if config.endless:
         return ui.endless_progress(name, config.spec.fps)
-    return ui.progress(name, config.frames + config.warmup_frames)
+    return ui.progress(name, config.frames, warmup=config.warmup_frames)
 
 
 def extension_progress(source: Source, name: str, done: int = 0) -> AbstractContextManager[ui.Advance]:
