@@ -15,11 +15,13 @@ from pavdm_cli.pocket_world.synonyms import (
     FILLER,
     LOOKING,
     NEAREST_COLOURS,
+    NEGATIONS,
     PREPOSITIONS,
     SYNONYMS,
 )
 from pavdm_cli.pocket_world.vocabulary import CAMERA_PHRASES, ON_WATER, PHRASES, shorten
 
+ARTICLES = frozenset(("a", "an", "the", "any"))
 BREAKS = frozenset(",.;:!?()")  # boundaries of clauses
 REACH = 6  # maximum words from "camera" to its direction, or from a colour to its noun
 MAX_WORDS = 200  # of a prompt
@@ -48,6 +50,7 @@ class Parsed:
     slots: dict[str, Mention] = field(default_factory=dict)
     refused: tuple[str, ...] = ()  # messages: what pocket shows instead, and what it leaves out
     unused: tuple[str, ...] = ()  # words that belong to no mention, except filler
+    negated: tuple[Mention, ...] = ()  # what the prompt rules out
 
     def meanings(self) -> dict[str, str]:
         """The meaning of each kind that is mentioned."""
@@ -58,19 +61,38 @@ def parse(text: str) -> Parsed:
     """Parse a prompt with words in any order."""
     tokens = tokenize(text)[:MAX_WORDS]
     camera, used = find_camera(tokens)
-    mentions = [*find_mentions(tokens, used), *camera]
+    mentions, of_camera = [*find_mentions(tokens, used), *camera], frozenset(used)
     for mention in mentions:
         used.update(range(mention.start, mention.end))
     left = [word for index, word in enumerate(tokens) if index not in used]
-    slots, refused = choose_mentions(tokens, mentions)
+    negated = find_negated(tokens, mentions)
+    slots, refused = choose_mentions(tokens, [mention for mention in mentions if mention not in negated])
     refused += _several(tokens, slots) + _nearest_colour(slots)
-    unused = dict.fromkeys(word for word in left if word not in FILLER | BREAKS | COUNTS)
-    return Parsed(slots, tuple(dict.fromkeys(refused)), tuple(unused))
+    unused = dict.fromkeys(word for word in left if word not in FILLER | BREAKS | COUNTS | NEGATIONS)
+    ruled_out = tuple(mention for mention, place in negated.items() if place not in of_camera)
+    return Parsed(slots, tuple(dict.fromkeys(refused)), tuple(unused), ruled_out)
+
+
+def find_negated(tokens: Sequence[str], mentions: Sequence[Mention]) -> dict[Mention, int]:
+    """Mentions after "no", "without" and the like, to that word's index; articles and colours between are ignored."""
+    colours = {index for one in mentions if one.kind == "colour" for index in range(one.start, one.end)}
+    negated = dict[Mention, int]()
+    ends = dict[int, int]()  # index after a negated mention, to the index of its negation
+    for mention in (one for one in mentions if one.kind != "camera"):
+        before = mention.start - 1
+        while before >= 0 and (tokens[before] in ARTICLES or before in colours):
+            before -= 1
+        if before >= 0 and tokens[before] == "or" and before in ends:
+            before = ends[before]
+        if before >= 0 and tokens[before] in NEGATIONS:
+            negated[mention] = ends[mention.end] = before
+    return negated
 
 
 def tokenize(text: str) -> list[str]:
-    """Lower-case words and punctuation; possessive endings are dropped."""
-    return re.findall(r"[^\W_]+|[,.;:!?()]", re.sub(r"['’]s\b", "", text.lower()))
+    """Lower-case words and punctuation; possessive endings are dropped, and "isn't" is "is not"."""
+    text = re.sub(r"n['’]t\b", " not", re.sub(r"['’]s\b", "", text.lower()))
+    return re.findall(r"[^\W_]+|[,.;:!?()]", text)
 
 
 @cache
@@ -166,8 +188,10 @@ def choose_mentions(tokens: Sequence[str], mentions: Sequence[Mention]) -> tuple
     for kind in KINDS:
         named = [mention for mention in mentions if mention.kind == kind]
         if kind == "colour":
-            named, of_ground = sort_colours(tokens, mentions, slots.get("object"))
+            own, foreign = split_colours(tokens, mentions, slots.get("object"))
+            named, of_ground = sort_colours(tokens, own, slots.get("object"))
             refused += [f"the ground in its own colours{_left_out(of_ground)}"] if of_ground else []
+            refused += [f"no colour but the {slots['object'].typed}'s{_left_out(foreign)}"] if foreign else []
         if kind in ("motion", "terrain") and slots.get("object") and slots["object"].meaning == "boat":
             possible = ON_WATER if kind == "motion" else ("sea",)
             where = "drifting, bobbing or resting" if kind == "motion" else "on the sea"
@@ -179,6 +203,31 @@ def choose_mentions(tokens: Sequence[str], mentions: Sequence[Mention]) -> tuple
             other = [mention for mention in named if mention.meaning != named[0].meaning]
             refused += [f"one {NAMES[kind]}: {named[0].typed}{_left_out(other)}"] if other else []
     return slots, refused
+
+
+def split_colours(
+    tokens: Sequence[str], mentions: Sequence[Mention], subject: Mention | None
+) -> tuple[list[Mention], list[Mention]]:
+    """All mentions but colours of unknown things next to a known object, as in "under white clouds"; and those."""
+    covered = {index for one in mentions for index in range(one.start, one.end)}
+    foreign = []
+    for one in (one for one in mentions if one.kind == "colour" and subject):
+        word = tokens[one.end] if one.end < len(tokens) and one.end not in covered else ","
+        is_unknown = word not in FILLER | BREAKS | COUNTS | NEGATIONS | {*CAMERA}
+        nouns = [noun for noun in mentions if noun.kind in NOUNS and noun.start >= one.end]
+        if (
+            is_unknown
+            and _begins_phrase(tokens, one.start)
+            and not any(_reaches(tokens, one.end, noun.start) for noun in nouns)
+        ):
+            foreign.append(one)
+    return [one for one in mentions if one not in foreign], foreign
+
+
+def _begins_phrase(tokens: Sequence[str], place: int) -> bool:
+    """Whether a noun phrase can begin at a token: after a preposition, a break or nothing, articles ignored."""
+    before = [word for word in tokens[:place] if word not in ARTICLES | COUNTS][-1:]
+    return not before or before[0] in PREPOSITIONS | BREAKS | {"with", "and", "behind", "beneath", "between", "through"}
 
 
 def sort_colours(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
 from functools import cache
+from itertools import takewhile
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.pocket_world.parse import KINDS, MAX_WORDS, NAMES, Mention, Parsed, known_phrases, parse, tokenize
@@ -26,7 +28,7 @@ from pavdm_cli.pocket_world.vocabulary import (
     split,
 )
 
-HINT = "`pavdm models show pocket` lists the words it knows"
+HINT = "`pavdm models show pocket` lists the English words it knows"
 AFLOAT = {"bouncing": "bobbing", "hovering": "resting"}  # how a boat's motions are better said
 SURE = 0.88  # similarity at which an unknown word is a misspelled one
 MAX_QUOTED = 200  # characters of a prompt in an error
@@ -35,7 +37,8 @@ PREPOSITIONS = {"drifting": "over", "bouncing": "over", "circling": "above", "ho
 GRAMMAR = (
     ("in full", "a COLOUR OBJECT MOTION over PLACE TIME OF DAY, CAMERA MOVEMENT"),
     ("for example", "a red balloon drifting over green hills at sunset, the camera pans left"),
-    ("in part", "what a prompt leaves out, but for the camera, is filled in from the seed; one note says with what"),
+    ("in part", "what a prompt leaves out, except the camera, is filled in from the seed; a note says how"),
+    ("without", "what a prompt rules out (no boat, not red) is not drawn from the seed either"),
     ("boats", "are on the sea, and do not circle"),
     ("the camera", "is still unless the prompt says otherwise"),
 )
@@ -66,14 +69,14 @@ def format_prompt(text: str, seed: int, source: str = "") -> Prompt:
         raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
     typed, (text, misspelled) = text, correct_spelling(text)
     parsed = parse(text)
-    if not parsed.slots:
+    if not parsed.slots and not parsed.negated:
         near = suggestions([word for word in parsed.unused if word not in single_words()])
         hint = f"did you mean {', '.join(dict.fromkeys(near.values()))}? {HINT}" if near else HINT
         quoted = text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
         raise UsageError(f"pocket knows none of the words in {quoted!r}", hint)
     complete = all(kind in parsed.slots for kind in KINDS[:-1])
     before = {} if complete else parse(source).slots
-    slots = fill_slots(parsed.slots, before, seed)
+    slots = fill_slots(parsed.slots, before, seed, parsed.negated)
     phrases = {kind: choice.phrase for kind, choice in slots.items()}
     captions = sentences(phrases, preposition(slots["object"].meaning, slots["motion"].meaning))
     caption = text if split(text) in map(split, captions) else captions[0]
@@ -81,7 +84,10 @@ def format_prompt(text: str, seed: int, source: str = "") -> Prompt:
     long = (
         [f"pocket reads {MAX_WORDS} words of a prompt; the rest is left out"] if len(tokenize(text)) > MAX_WORDS else []
     )
-    return Prompt(caption, (*long, *misspelled, *notes(parsed), *caption_note(parsed, typed, caption, origin)))
+    symbols = [*dict.fromkeys(char for char in typed if unicodedata.category(char) == "So")]
+    unread = [f"pocket reads only words; left out: {shorten(symbols, ' ')}"] if symbols else []
+    changes = (*long, *unread, *misspelled, *notes(parsed), *caption_note(parsed, typed, caption, origin))
+    return Prompt(caption, changes)
 
 
 def correct_spelling(text: str) -> tuple[str, list[str]]:
@@ -109,14 +115,20 @@ def preposition(thing: str, motion: str) -> str:
     return "on" if thing == "boat" else PREPOSITIONS[motion]
 
 
-def fill_slots(named: Mapping[str, Mention], source: Mapping[str, Mention], seed: int) -> dict[str, Choice]:
+def fill_slots(
+    named: Mapping[str, Mention], source: Mapping[str, Mention], seed: int, negated: Sequence[Mention] = ()
+) -> dict[str, Choice]:
     """A choice for every kind: as mentioned, else as in the source if possible, else drawn from the seed.
 
     Kinds are drawn independently, so that mentioning one does not change the others.
     """
     slots = dict[str, Choice]()
     for kind in KINDS:
-        options = possible_values(kind, named, slots)
+        possible, excluded = (
+            possible_values(kind, named, slots),
+            {one.meaning for one in negated if one.kind == kind not in named},
+        )
+        options = [value for value in possible if value not in excluded] or possible
         mention = named.get(kind) or source.get(kind)
         if mention and mention.meaning in options:
             slots[kind] = Choice(mention.meaning, mention.phrase)
@@ -161,7 +173,9 @@ def notes(parsed: Parsed) -> list[str]:
     near = suggestions(strange)
     named = [f"{word} (did you mean {near[word]}?)" if word in near else word for word in strange]
     lines = [f"pocket does not know: {shorten(named, ', ')}; {HINT}"] if strange else []
-    lines += [f"pocket has no use here for: {shorten(idle, ', ')}"] if idle else []
+    lines += [f"pocket ignores: {shorten(idle, ', ')}"] if idle else []
+    ruled_out = [*dict.fromkeys(one.typed for one in parsed.negated)]
+    lines += [f"pocket leaves out what the prompt rules out: {shorten(ruled_out, ', ')}"] if ruled_out else []
     return lines + ([f"pocket shows {shorten([*parsed.refused], '; ')}"] if parsed.refused else [])
 
 
@@ -190,8 +204,22 @@ def single_words() -> frozenset[str]:
 def _nearest(word: str, known: Sequence[str]) -> str:
     """The nearest known word with the same first letter, which most typing errors keep."""
     cutoff = 0.85 if len(word) < 4 else 0.75 if len(word) < 6 else 0.8
-    close = get_close_matches(word, [other for other in known if other[0] == word[0]], 1, cutoff)
+    candidates = [other for other in known if other[0] == word[0] and (len(word) >= 6 or _is_one_edit(word, other))]
+    close = get_close_matches(word, candidates, 1, cutoff)
     return close[0] if close else ""
+
+
+def _is_one_edit(word: str, other: str) -> bool:
+    """Whether two words differ by a letter, or by two neighbours that are swapped."""
+    start = _common_length(word, other)
+    end = _common_length(word[start:][::-1], other[start:][::-1])
+    left, right = (text[start : len(text) - end] for text in (word, other))
+    return max(len(left), len(right)) <= 1 or (len(left) == 2 and left == right[::-1])
+
+
+def _common_length(word: str, other: str) -> int:
+    """Letters with which both words begin."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(word, other, strict=False)))
 
 
 def vocabulary() -> list[tuple[str, str, str, str]]:

@@ -73,6 +73,7 @@ SYNONYMS: dict[str, dict[str, str]] = {
 NEAREST_COLOURS = {
     "red": "brown, rust",
     "yellow": "orange, bronze, tan",
+    "blue": "black",
     "purple": "pink, rose",
     "white": "grey, gray, silver, beige",
 }
@@ -88,6 +89,7 @@ FILLER = frozenset(
         *("picture", "image", "animation", "view", "shot"),
     )
 )
+NEGATIONS = frozenset(("no", "not", "without", "never", "neither", "nor"))
 COUNTS = frozenset(("two", "three", "four", "five", "many", "several", "both", "2", "3", "4", "5"))
 LOOKING = frozenset(("i", "we", "you", "they", "can", "could", "to", "us", "me"))  # "we see" is no slip for "sea"
 
