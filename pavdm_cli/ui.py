@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from pavdm_cli.runtime.printable import format_duration, printable
+from pavdm_cli.runtime.printable import format_estimate, printable
 
 UNWRAPPED_WIDTH = 10_000  # columns
 SECONDS_BETWEEN_LINES = 5.0  # seconds, where there is no terminal
@@ -233,7 +233,7 @@ def _line_progress(description: str, total: int, unit: str, before: int, waiting
             rate = (done - before) / (now - start_time)
             work, counted = total + warmup - before, max(0, done - warmup)
             is_early = done - before < EARLY_SHARE * work  # the first units are slow, and would multiply the time
-            left = "" if is_early or not rate else f", {format_duration((total + warmup - done) / rate)} left"
+            left = "" if is_early or not rate else f", {format_estimate((total + warmup - done) / rate)} left"
             text = f"{description}: {counted}/{total} {unit}, {rate:.1f} {unit}/s{left} {printable(label)}"
             print(text.rstrip(), file=sys.stderr, flush=True)
 

@@ -78,6 +78,32 @@ def test_printed_times_of_a_redo_name_its_frames(rate: Fraction, tick: Fraction)
         assert end <= times[first + 1]
 
 
+def test_the_commands_of_a_video_redone_thrice_follow_each_other() -> None:
+    sources = ("v.mp4", "v.mp4", "my redo.mp4")
+    redo = [{"source": source, "first": 0, "end": 24, "seed": 2, "prompt": "a red ball"} for source in sources]
+    with VideoWriter("third.mp4", 64, 48, 8, metadata=ASKED | {"redo": redo}) as writer:
+        for _ in range(24):
+            writer.write(greys(1))
+    words = [shlex.split(line) for line in pavdm("info", "third.mp4").out.splitlines()[-4:]]
+    assert [one[one.index("-o") + 1 :] if "-o" in one else [] for one in words] == [
+        ["v.mp4"],
+        ["v.mp4", "--force"],
+        ["my redo.mp4"],
+        [],
+    ]
+    assert "--config THIS_FILE -o v.mp4`" in pavdm("info", "--config", "third.mp4").out
+
+
+def test_an_extended_video_tells_its_own_frames_from_the_model_s() -> None:
+    metadata = ASKED | {"source": "in.mov", "frames": 20, "copied": 4, "fps": 8}
+    with VideoWriter("more.mp4", 64, 48, 30, metadata={"pavdm": "1"} | metadata) as writer:
+        for _ in range(24):
+            writer.write(greys(1))
+    rows = dict(line.split(maxsplit=1) for line in pavdm("info", "more.mp4").out.splitlines() if " " in line)
+    assert rows["fps"] == "8, of the model"
+    assert rows["frames"] == "20 added, at 30 fps"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="a file that is being written is locked on POSIX alone")
 def test_a_video_that_grows_is_not_said_to_be_cut_short():
     writer = written(20, "mkv")
@@ -98,7 +124,7 @@ def test_the_frames_of_the_video_that_is_continued_count_too(held, says):
 
 def test_a_continuation_of_a_damaged_video_may_lack_a_frame_and_is_whole():
     written(30, "mp4", source="s.mp4", copied=10).finish()
-    assert frames_row("my v.mp4") == "24"
+    assert frames_row("my v.mp4") == "24 added, at 8 fps"
 
 
 # Metadata that somebody else wrote

@@ -37,7 +37,7 @@ def rows(name: str = "v.mp4") -> list[tuple[str, str]]:
 def test_info_shows_size_rate_duration_codecs_and_audio():
     make(Path("v.mp4"), greys(30), ClipSpec(audio="aac", seconds=2.5))
     shown = dict(rows())
-    assert shown["duration"] == "0:00:03.0, 30 frames"
+    assert shown["duration"] == "3.0 s, 30 frames"
     assert shown["video"] == "h264, 64x48, 10 fps"
     assert shown["pixels"] == "yuv420p, 8 bits per channel"
     assert shown["color"] == "primaries bt709, transfer bt709, matrix bt709, range limited"
@@ -117,15 +117,16 @@ def test_info_shows_generation_parameters_and_the_file():
         writer.write(greys(8))
     lines = pavdm("info", "v.mp4").out.splitlines()
     assert lines[0].split(maxsplit=1) == ["prompt", "a red ball"]
-    assert "duration   0:00:01.0, 8 frames" in lines
+    assert "duration   1.0 s, 8 frames" in lines
     assert lines[-1] == "pavdm generate 'a red ball' --frames 8 --seed 3"
     assert json.loads(pavdm("info", "v.mp4", "--json").out)["seed"] == 3
 
 
 @pytest.mark.parametrize(
-    ("seconds", "says"), [(0, "0:00:00.0"), (59.96, "0:01:00.0"), (3599.9, "0:59:59.9"), (36000.5, "10:00:00.5")]
+    ("seconds", "says"),
+    [(0, "0.0 s"), (59.94, "59.9 s"), (59.96, "0:01:00.0"), (3599.9, "0:59:59.9"), (36000.5, "10:00:00.5")],
 )
-def test_durations_are_formatted_as_hours_minutes_seconds(seconds, says):
+def test_durations_are_seconds_below_a_minute_and_hours_minutes_seconds_above(seconds, says):
     assert format_duration(seconds) == says
 
 

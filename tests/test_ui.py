@@ -12,7 +12,7 @@ import pytest
 from pavdm_cli import app, ui
 from pavdm_cli.bench import throughput
 from pavdm_cli.commands import train
-from pavdm_cli.runtime.printable import format_duration
+from pavdm_cli.runtime.printable import format_estimate
 
 LONG = "a path " + "x" * 300 + " goes on"
 
@@ -58,7 +58,7 @@ def test_names_in_the_first_column_are_not_split(monkeypatch: pytest.MonkeyPatch
     [(0.04, "0.0 s"), (119.9, "119.9 s"), (600, "10 min"), (9000, "2.5 h"), (331107.3, "3.8 days")],
 )
 def test_a_duration_is_in_its_largest_unit(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text
+    assert format_estimate(seconds) == text
 
 
 def test_a_narrow_terminal_breaks_a_row_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

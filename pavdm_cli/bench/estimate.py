@@ -22,7 +22,7 @@ from pavdm_cli.models.devices import HOST, set_threads
 from pavdm_cli.models.meta_model import module_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.spec import Efficiency
-from pavdm_cli.runtime.printable import format_duration
+from pavdm_cli.runtime.printable import format_estimate
 
 QUICK = 0.5  # seconds of matmuls
 PARTS = ("load", "denoise", "decode", "write")
@@ -148,10 +148,10 @@ def figures(estimate: Estimate) -> dict[str, Any]:
 
 def lines(estimate: Estimate) -> list[tuple[str, str]]:
     """An estimate for people, a line a part."""
-    rows = [(name, format_duration(seconds)) for name, seconds in estimate.seconds.items()]
+    rows = [(name, format_estimate(seconds)) for name, seconds in estimate.seconds.items()]
     basis = f"{estimate.tflop:.3g} TFLOP to denoise, matmuls run at {estimate.rate:.2g} TFLOP/s now"
     kind = "" if estimate.measured else "; never measured on such a device"
-    total, low, high = map(format_duration, (estimate.total, estimate.low, estimate.high))
+    total, low, high = map(format_estimate, (estimate.total, estimate.low, estimate.high))
     return [
         *rows,
         ("in all", f"{total}, likely {low} to {high} ({basis}{kind})"),

@@ -17,7 +17,7 @@ from pavdm_cli.commands.option_values import command_options
 from pavdm_cli.errors import InputError
 from pavdm_cli.generation.timeline import format_seconds
 from pavdm_cli.models import registry
-from pavdm_cli.runtime.printable import command_line, printable
+from pavdm_cli.runtime.printable import command_line, printable, quote
 
 if TYPE_CHECKING:
     from pavdm_cli.video import VideoInfo
@@ -61,6 +61,11 @@ def info(
         metadata_rows = metadata | (
             {} if is_complete else {"frames": _frames_row(file, metadata, video.frames, num_missing)}
         )
+        metadata_rows |= (
+            {"fps": f"{metadata['fps']}, of the model"} if "source" in metadata and "fps" in metadata else {}
+        )
+        if "source" in metadata and is_complete and "frames" in metadata:
+            metadata_rows["frames"] = f"{metadata['frames']} added, at {float(video.rate):.6g} fps"
         metadata_rows |= {"timeline": "; ".join(_changes(metadata))} if "timeline" in metadata else {}
         metadata_rows |= {"redo": "; ".join(map(_redo_row, metadata["redo"]))} if "redo" in metadata else {}
         lines = [
@@ -68,7 +73,7 @@ def info(
             "",
             *lines,
             "",
-            command(metadata),
+            command(metadata, _original_output(metadata)),
         ]
         lines += _redo_commands(metadata, video)
     ui.print_lines(lines)
@@ -134,16 +139,26 @@ def _print_config(ctx: typer.Context, video: VideoInfo, metadata: dict[str, Any]
     }
     redo_commands, name = _redo_commands(metadata, video), printable(video.path.name)
     result = f"makes the original of {name}; then run:" if redo_commands else f"makes {name} again."
-    print(f"# `pavdm {verb} --config THIS_FILE` {result}")
+    output = "".join(f" {quote(word)}" for word in _original_output(metadata))
+    print(f"# `pavdm {verb} --config THIS_FILE{output}` {result}")
     for line in redo_commands:
         print(f"# {line}")
     print(to_toml(values), end="")
 
 
-def command(metadata: dict[str, Any]) -> str:
-    """The command line that makes the same frames again, on the same machine, versions and threads."""
+def command(metadata: dict[str, Any], output: Sequence[str] = ()) -> str:
+    """The command line that makes the same frames again, on the same machine, versions and threads.
+
+    output: more options, which say where the frames go.
+    """
     verb, argument, words = reproducing_command(metadata)
-    return command_line(("pavdm", verb), argument, words)
+    return command_line(("pavdm", verb), argument, [*words, *output])
+
+
+def _original_output(metadata: dict[str, Any]) -> list[str]:
+    """The option that writes a redone video's original where its redo command reads it."""
+    records = metadata.get("redo", [])
+    return ["-o", records[0]["source"]] if records else []
 
 
 def reproducing_command(metadata: dict[str, Any]) -> tuple[str, str, list[str]]:
@@ -180,11 +195,13 @@ def _redo_row(record: dict[str, Any]) -> str:
 def _redo_commands(metadata: dict[str, Any], video: VideoInfo) -> list[str]:
     """The `redo` commands that reproduce the regenerated spans, in order."""
     times = [time - video.start for time in [*video.times, video.end]]
-    return [redo_command(record, metadata, times) for record in metadata.get("redo", [])]
+    records = metadata.get("redo", [])
+    outputs = [record["source"] for record in records[1:]] + [""] * bool(records)
+    return [redo_command(record, metadata, times, output) for record, output in zip(records, outputs, strict=True)]
 
 
-def redo_command(record: dict[str, Any], metadata: dict[str, Any], times: list[Fraction]) -> str:
-    """The `redo` command that reproduces a span; times: of all frames, and the end.
+def redo_command(record: dict[str, Any], metadata: dict[str, Any], times: list[Fraction], output: str = "") -> str:
+    """The `redo` command that reproduces a span; times: of all frames, and the end; output: a later redo's source.
 
     Rounded to whole microseconds within the span, so that it does not reach into the segments around it.
     """
@@ -194,6 +211,8 @@ def redo_command(record: dict[str, Any], metadata: dict[str, Any], times: list[F
     flag_values = {"seed": record["seed"]} | ({} if same else {"prompt": record.get("caption") or record["prompt"]})
     flag_values |= {name: record[name] for name in ("device", "threads") if name in record}
     words += [word for name, value in flag_values.items() for word in (f"--{name}", str(value))]
+    words += ["-o", output] if output else []
+    words += ["--force"] if output == record["source"] else []
     return command_line(("pavdm", "redo"), record["source"], words)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pavdm_cli import ui
 from pavdm_cli.generation.request import DEFAULT_SECONDS, Request
 from pavdm_cli.models.registry import MODELS
-from pavdm_cli.runtime.printable import format_duration, truncate
+from pavdm_cli.runtime.printable import format_estimate, truncate
 
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
@@ -87,7 +87,7 @@ def print_plan(
         rows = [(name, truncate(value), source) for name, (value, source) in origins.items()]
         ui.show_table("\nsettings", ("", "", "from"), rows)
     if time.total > max(SLOW_SECONDS, SLOW_RATIO * config.frames / config.spec.fps) and config.device.type == "cpu":
-        ui.note(f"{config.spec.name} needs a GPU: on this CPU the video would take about {format_duration(time.total)}")
+        ui.note(f"{config.spec.name} needs a GPU: on this CPU the video would take about {format_estimate(time.total)}")
     _require_fit(budget, config)
 
 

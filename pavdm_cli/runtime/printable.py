@@ -15,8 +15,8 @@ def pluralize(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def format_duration(seconds: float) -> str:
-    """'12.3 s', '15 min', '3.5 h' or '12 days': in the largest unit that leaves a number of at least two."""
+def format_estimate(seconds: float) -> str:
+    """'12.3 s', '15 min', '3.5 h' or '3.8 days': in the largest unit that leaves a number of at least two."""
     for unit, name, digits in ((86400, "days", 1), (3600, "h", 1), (60, "min", 0)):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.{digits}f} {name}"

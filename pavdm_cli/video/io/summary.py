@@ -77,8 +77,10 @@ def summary_rows(video: Description) -> list[tuple[str, str]]:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as H:MM:SS.s."""
+    """'4.0 s', or H:MM:SS.s from a minute on."""
     tenths = round(Fraction(seconds) * 10)
+    if tenths < 600:
+        return f"{tenths // 10}.{tenths % 10} s"
     minutes, rest = divmod(tenths, 600)
     return f"{minutes // 60}:{minutes % 60:02}:{rest // 10:02}.{rest % 10}"
 
