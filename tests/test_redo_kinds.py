@@ -160,5 +160,11 @@ def test_files_of_other_programs_parts_and_gifs_are_refused() -> None:
 
 def test_the_stub_that_is_refused_would_work_otherwise() -> None:
     fake()
-    redo("v.mp4", "--from", "7s", "--threads", 1)
+    assert "the whole video" not in redo("v.mp4", "--from", "7s", "--threads", 1)
     check_outside(Path("v.mp4"), Path("new.mp4"), 48, FRAMES)
+
+
+def test_a_redo_without_a_span_says_that_it_is_of_the_whole_video() -> None:
+    fake(weights="0123456789abcdef")
+    said = pavdm("redo", "v.mp4")
+    assert said.err.splitlines()[1] == "note: no --from or --to: the whole video is regenerated"

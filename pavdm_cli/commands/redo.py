@@ -86,6 +86,8 @@ def redo(
     changes = {"prompt": text, "seed": pick_seed(seed), "device": device, "threads": threads}
     request = redoing.build_redo_request(original, replace(redo_options, in_place=in_place), changes)
     ui.info(f"seed {request.seed}")
+    if not begin and stop is None:
+        ui.note("no --from or --to: the whole video is regenerated")
     _regenerate(original, request, Output(path, original.metadata["crf"], force and not in_place), as_json)
 
 
