@@ -144,6 +144,32 @@ def test_a_wrong_variable_is_named_and_a_misspelt_one_is_noted(monkeypatch: pyte
     assert note in pavdm("models", "path", "pocket").err
 
 
+def test_all_mistakes_of_a_file_are_told_at_once() -> None:
+    Path("pavdm.toml").write_text("stepz = 3\ncrf = 'low'\n[bench.throughput]\nthreads = 'all'\n")
+    said = pavdm("generate", PROMPT)
+    assert said.code == 2
+    assert said.err.splitlines()[0] == (
+        "error: pavdm.toml has 3 mistakes: unknown option 'stepz'; crf is 'low', not a whole number; "
+        "[bench.throughput] threads is 'all', not a whole number from 0 to 1024"
+    )
+    assert "did you mean steps?" in said.err
+    Path("pavdm.toml").write_text("".join(f"key{number} = 1\n" for number in range(9)))
+    assert "has 9 mistakes" in pavdm("generate", PROMPT).err
+    assert "and 4 more" in pavdm("generate", PROMPT).err
+
+
+@pytest.mark.parametrize("text", ["steps = 'few'\n", "steps = \n", "[bench.throughput]\nthreads = 'all'\n"])
+def test_a_wrong_file_does_not_stop_a_command_that_it_has_nothing_for(text: str) -> None:
+    Path("pavdm.toml").write_text(text)
+    said = pavdm("models", "path", "pocket")
+    assert said.code == 0
+    assert said.err.startswith("note: pavdm.toml is ignored: ")
+    assert pavdm("generate", PROMPT).code == 2
+    assert pavdm("models", "path", "pocket", "--config", "pavdm.toml").code == 2
+    if "bench" in text:
+        assert pavdm("bench", "throughput").code == 2
+
+
 @pytest.mark.integration
 def test_the_plan_says_where_every_value_is_from(monkeypatch: pytest.MonkeyPatch) -> None:
     others = "aspect = '1:1'\ncamera-motion = 'pan left'\naesthetic-score = 6\n"  # of which pocket can use none

@@ -27,6 +27,7 @@ ALTERNATIVES = (("seconds", "frames"), ("at", "timeline"))  # mutually exclusive
 DISPLAY_OPTIONS = ("plan", "json", "quiet", "verbose")  # options that say what a command prints
 OTHER_VARIABLES = ("PAVDM_FFMPEG", "PAVDM_TRACEBACK", "PAVDM_BATCH_WORKER")
 RANKS = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")  # Typer's parameter sources, lowest precedence first
+MAX_MISTAKES = 5  # of a file, in one message
 _ORIGINS = "pavdm.origins"
 
 
@@ -49,13 +50,33 @@ def load_config_files(context: typer.Context, path: Path | None) -> Path | None:
     values: dict[str, Any] = {}
     origins: dict[str, ValueOrigin] = {}
     for file in [*standard, *([path] if path else [])]:
-        for section in _sections_for(context, file):
+        for section in _sections_or_note(context, file) if file != path else _sections_for(context, file):
             for other in {other for name in section for other in _exclusive_options(name)} - section.keys():
                 values.pop(other, None)
             values |= {name: value for name, (value, _) in section.items()}
             origins |= {name: ValueOrigin(file, key) for name, (_, key) in section.items()}
     context.default_map, context.meta[_ORIGINS] = values, origins
     return path
+
+
+def _sections_or_note(context: typer.Context, file: Path) -> list[dict[str, tuple[Any, str]]]:
+    """As `_sections_for`, of a file that every command reads: where it has nothing for one, mistakes are only noted."""
+    words = command_path(context)
+    try:
+        return [*_sections_for(context, file)]
+    except UsageError as error:
+        if words[0] in COMMON or _has_section(file, words[0]):
+            raise
+        ui.note(f"{file.name} is ignored: {error.as_line()}")
+        return []
+
+
+def _has_section(file: Path, word: str) -> bool:
+    """Whether a readable file has a section of this command."""
+    try:
+        return isinstance(read_config(file).get(word), dict)
+    except UsageError:
+        return False
 
 
 def _sections_for(context: typer.Context, file: Path) -> Iterator[dict[str, tuple[Any, str]]]:
@@ -74,29 +95,52 @@ def _exclusive_options(name: str) -> set[str]:
     return {other for group in ALTERNATIVES if name in group for other in group if other != name}
 
 
-def checked_sections(
-    values: Mapping[str, Any], command: Any, file: Path, words: tuple[str, ...] = ()
-) -> dict[tuple[str, ...], dict[str, Any]]:
-    """The keys of every section, by the words of its command. Raises: UsageError for unknown keys or invalid values."""
+def checked_sections(values: Mapping[str, Any], command: Any, file: Path) -> dict[tuple[str, ...], dict[str, Any]]:
+    """The keys of every section, by the words of its command.
+
+    Raises: UsageError with all unknown keys and invalid values.
+    """
+    errors = [*_section_errors(values, command)]
+    if len(errors) == 1:
+        raise UsageError(f"{file}: {errors[0].message}", errors[0].hint)
+    if errors:
+        hint = "; ".join(dict.fromkeys(error.hint for error in errors[:MAX_MISTAKES]))
+        lines = "; ".join(error.message for error in errors[:MAX_MISTAKES])
+        more = f" and {len(errors) - MAX_MISTAKES} more" if len(errors) > MAX_MISTAKES else ""
+        raise UsageError(f"{file} has {len(errors)} mistakes: {lines}{more}", hint)
+    return dict(_sections(values, command))
+
+
+def _tables(values: Mapping[str, Any], command: Any) -> dict[str, dict[str, Any]]:
+    """The sections in a section: those of subcommands."""
     commands = getattr(command, "commands", {})
-    tables = {key: value for key, value in values.items() if key in commands and isinstance(value, dict)}
-    own, known = {key: value for key, value in values.items() if key not in tables}, _options(command, words)
-    place = f"{file}: [{'.'.join(words)}] " if words else f"{file}: "
-    hint = f"`{' '.join(('pavdm', *(words or COMMON[:1])))} --help` lists the options"
-    for key, value in own.items():
-        option = known.get(key.replace("-", "_")) if isinstance(key, str) else None
-        if option is None:
-            what = f"section {key!r}" if isinstance(value, dict) else f"option {key!r}"
-            raise UsageError(
-                f"{place}unknown {what}",
-                suggest_name(key, (*(name.replace("_", "-") for name in known), *commands)) or hint,
-            )
-        if error := check_value(option, value).error:
-            raise UsageError(f"{place}{key} is {error}", suggest_name(value, option.choices) or hint)
-    sections = {words: own}
+    return {key: value for key, value in values.items() if key in commands and isinstance(value, dict)}
+
+
+def _sections(
+    values: Mapping[str, Any], command: Any, words: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    tables = _tables(values, command)
+    yield words, {key: value for key, value in values.items() if key not in tables}
     for key, inner in tables.items():
-        sections |= checked_sections(inner, commands[key], file, (*words, key))
-    return sections
+        yield from _sections(inner, command.commands[key], (*words, key))
+
+
+def _section_errors(values: Mapping[str, Any], command: Any, words: tuple[str, ...] = ()) -> Iterator[UsageError]:
+    """Every mistake in a section and those below it."""
+    tables, known = _tables(values, command), _options(command, words)
+    place = f"[{'.'.join(words)}] " if words else ""
+    hint = f"`{' '.join(('pavdm', *(words or COMMON[:1])))} --help` lists the options"
+    names = (*(name.replace("_", "-") for name in known), *getattr(command, "commands", {}))
+    for key, value in values.items():
+        option = known.get(key.replace("-", "_")) if isinstance(key, str) else None
+        if key in tables:
+            yield from _section_errors(tables[key], command.commands[key], (*words, key))
+        elif option is None:
+            what = f"section {key!r}" if isinstance(value, dict) else f"option {key!r}"
+            yield UsageError(f"{place}unknown {what}", suggest_name(key, names) or hint)
+        elif error := check_value(option, value).error:
+            yield UsageError(f"{place}{key} is {error}", suggest_name(value, option.choices) or hint)
 
 
 def _options(command: Any, words: tuple[str, ...]) -> dict[str, Option]:
