@@ -48,6 +48,12 @@ def test_uncompressed_sound_is_written_to_matroska_unless_a_name_is_given(tmp_pa
     assert "note: pcm_s24le audio stored losslessly as flac" in said.err
 
 
+def test_the_new_frames_alone_have_a_name_of_their_own(tmp_path: Path) -> None:
+    make(tmp_path / "in.mp4", greys(3))
+    names = [pavdm("extend", "in.mp4", *WORDS, "--only-new").out.strip() for _ in range(2)]
+    assert names == ["in-continuation.mp4", "in-continuation-2.mp4"]
+
+
 @pytest.mark.parametrize(
     ("size", "aspect", "model", "enlarged"),
     [

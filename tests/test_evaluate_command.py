@@ -56,6 +56,16 @@ def test_a_table_has_videos_side_by_side_or_below_each_other(folder: Path) -> No
     assert "dynamics" in many.splitlines()[0]  # beside every consistency
 
 
+def test_what_a_table_leaves_out_has_a_reason(folder: Path) -> None:
+    video, reference = str(folder / "b" / "0.mp4"), str(folder / "a")
+    slopes, scores = "note: no slopes for videos shorter than 6 s", "note: no z-scores: they need at least 3 videos"
+    few = pavdm("evaluate", video, "--reference", f"{reference}/0.mp4", "--reference", f"{reference}/1.mp4").err
+    assert slopes in few
+    assert f"{scores} of --reference, got 2" in few
+    assert scores not in pavdm("evaluate", video, "--reference", reference).err
+    assert scores not in pavdm("evaluate", video).err
+
+
 def test_references_give_z_scores(folder: Path) -> None:
     _, out, _ = pavdm("evaluate", str(folder / "b" / "0.mp4"), "--reference", str(folder / "a"), "--json")
     assert lines(out)[0]["z_scores"]["flicker"] > 3

@@ -102,6 +102,7 @@ def videos(
         [*files, *references], MeasureOptions(chunk_frames, flow, features=bool(references)), out
     )
     results, real = measurements[: len(files)], measurements[len(files) :]
+    _note_missing(results, len(references))
     scores = [z_scores(one.metrics, [other.metrics for other in real]) if real else {} for one in results]
     rows, distances = table(results, scores), set_distances(results, real)
     if plot:
@@ -117,6 +118,18 @@ def videos(
             ui.show_table(distances.title, ("distance to the reference", "value", "95 %"), distance_rows(distances))
     if plot and not as_json:
         print(plot)
+
+
+def _note_missing(results: Sequence[Measurement], num_references: int) -> None:
+    """Say why a table has no z-scores or no slopes."""
+    from pavdm_cli import ui
+    from pavdm_cli.evaluation.comparison import MIN_REFERENCES
+    from pavdm_cli.evaluation.measure import CLIP_SECONDS, MIN_SLOPE_CLIPS
+
+    if 0 < num_references < MIN_REFERENCES:
+        ui.note(f"no z-scores: they need at least {MIN_REFERENCES} videos of --reference, got {num_references}")
+    if any(name.startswith("slope_") and value is None for one in results for name, value in one.metrics.items()):
+        ui.note(f"no slopes for videos shorter than {MIN_SLOPE_CLIPS * CLIP_SECONDS:g} s")
 
 
 @app.command()

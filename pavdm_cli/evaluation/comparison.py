@@ -96,6 +96,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+MIN_REFERENCES = 3  # videos whose standard deviation says something
+
+
 def z_scores(
     metrics: Mapping[str, float | None], reference_videos: Sequence[Mapping[str, float | None]]
 ) -> dict[str, float | None]:
@@ -105,6 +108,6 @@ def z_scores(
 
 def _z_score(value: float | None, reference: Sequence[float | None]) -> float | None:
     known = np.array([one for one in reference if one is not None], np.float64)
-    if value is None or len(known) < 3 or known.std(ddof=1) < 1e-12:
+    if value is None or len(known) < MIN_REFERENCES or known.std(ddof=1) < 1e-12:
         return None
     return float((value - known.mean()) / known.std(ddof=1))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pavdm_cli.evaluation.ground_truth import WorldMeter
 
 CLIP_SECONDS = 2.0
+MIN_SLOPE_CLIPS = 3  # of CLIP_SECONDS each, for a slope
 ENDS = 0.15  # share of the video at either end that drift compares
 FROZEN = 0.05 / 255  # mean change of luma, below which a frame repeats the one before
 SMALL = 0.2 / 255  # keeps ratios finite for nearly still videos
@@ -126,7 +127,7 @@ def drift(values: Values) -> float | None:
 
 def slope(clips: Values) -> float | None:
     """Least-squares slope over two-second clips, as a share of their mean per minute."""
-    if len(clips) < 3:
+    if len(clips) < MIN_SLOPE_CLIPS:
         return None
     per_clip = np.polyfit(np.arange(len(clips)), clips, 1)[0]
     return float(per_clip * 60 / CLIP_SECONDS / max(abs(clips.mean()), 1e-3))

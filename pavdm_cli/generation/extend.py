@@ -158,12 +158,16 @@ def resample_frames(chunks: Iterable[Pixels], fps: int, source: Source, before: 
 
 
 def _free_name(source: Source, folder: Path) -> Path:
-    """INPUT-extended.EXT: the input's own kind of file if that can copy its audio, else MP4 or Matroska."""
+    """INPUT-extended.EXT, or with --only-new INPUT-continuation.EXT.
+
+    EXT: the input's own kind of file if that can copy its audio, else MP4 or Matroska.
+    """
     path, suffix = source.video.path, source.video.path.suffix.lower()
     kinds = (suffix if suffix in SUFFIXES else ".mp4", ".mkv")
     suffix = kinds[0] if source.extension.only_new else suffix_for_audio(source.video, source.extension.audio, kinds)
-    ending = f"-extended{NUMBER_SUFFIX}.partial{suffix}"
-    return unused_path(folder, f"{truncate_stem(path.stem.removesuffix('.partial'), ending)}-extended", suffix)
+    name = "-continuation" if source.extension.only_new else "-extended"
+    stem = truncate_stem(path.stem.removesuffix(".partial"), f"{name}{NUMBER_SUFFIX}.partial{suffix}")
+    return unused_path(folder, f"{stem}{name}", suffix)
 
 
 def suffix_notes(request: Request, source: Source, path: Path) -> list[str]:
