@@ -183,7 +183,7 @@ def test_a_compiler_that_fails_is_one_line(model, monkeypatch) -> None:
 def test_a_missing_compiler_is_an_error_that_says_what_to_install(monkeypatch) -> None:
     from torch._inductor import config
 
-    assert compiling.missing_requirement(torch.device("mps")) == ("a CPU or CUDA", "leave it out on mps")
+    assert compiling.missing_requirement(torch.device("mps")) == ("a CPU or CUDA", "omit --compile on mps")
     with config.patch({"cpp.cxx": (None, "no-such-compiler")}):
         done = CliRunner().invoke(app, ["generate", "a red ball", "--compile", "--frames", "2", "--device", "cpu"])
     assert isinstance(done.exception, DeviceError)

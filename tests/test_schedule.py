@@ -137,13 +137,13 @@ def test_the_nearest_values_are_named() -> None:
     assert error.value.hint == "try --window 30, 50"
     with pytest.raises(UsageError, match=r"the window \(6\) .*got 31$") as error:
         pa(31, 30, 5)
-    assert error.value.hint == "try --steps 30, 36 or --chunk 30"
+    assert error.value.hint == "try one of --steps 30, 36; --chunk 30"
 
 
 def test_a_larger_chunk_of_the_same_groups_is_among_what_would_fit() -> None:
     with pytest.raises(UsageError, match=r"the window \(12\)") as error:
         pa(30, 60, 5)
-    assert error.value.hint == "try --steps 24, 36 or --window 50, 75 or --chunk 4, 6, 10"
+    assert error.value.hint == "try one of --steps 24, 36; --window 50, 75; --chunk 4, 6, 10"
 
 
 @pytest.mark.parametrize("values", [(30, 60, 10**12), (10**12, 60, 5), (30, 10**12, 5)])

@@ -58,7 +58,7 @@ def test_audio_is_copied_bit_exactly_and_in_sync(tmp_path: Path, codec: str, kin
     video = with_sound(tmp_path, codec, kind)
     notes = write_extension(video, tmp_path / f"out{suffix}", NEW)
     assert sound(tmp_path / f"out{suffix}") == sound(video.path)
-    assert notes == ["audio ends with the input's"]
+    assert notes == ["the audio ends where the input's does"]
     assert delay(tmp_path / f"out{suffix}") == pytest.approx(delay(video.path), abs=0.002)
 
 

@@ -75,7 +75,10 @@ def test_all_extras_are_copied_to_the_same_container(tmp_path: Path, kind: str) 
     with av.open(str(tmp_path / f"out.{kind}")) as file:
         cover = next(one for one in file.streams.video if one.disposition & Disposition.attached_pic)
         assert bytes(next(file.demux(cover))) == (tmp_path / "cover.png").read_bytes()
-    assert notes == ["audio ends with the input's", "the input's comment is stored as the tag original_comment"]
+    assert notes == [
+        "the audio ends where the input's does",
+        "the input's comment is stored as the tag original_comment",
+    ]
     assert len(list(FrameReader(open_video(tmp_path / f"out.{kind}")))) == 15
 
 

@@ -101,5 +101,5 @@ def _refuse(name: str, reasons: Iterable[str | None], machine: Machine) -> None:
     if stated := [reason for reason in reasons if reason]:
         raise DeviceError(
             f"--attention {name} cannot be used here: {'; '.join(stated)}",
-            f"leave it out: auto tries {', '.join(auto_order(machine))} here; `pavdm doctor` lists all",
+            f"omit --attention: auto tries {', '.join(auto_order(machine))} here; `pavdm doctor` lists all",
         )

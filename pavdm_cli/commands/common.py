@@ -205,7 +205,7 @@ def check_quotes(context: typer.Context, prompt: str) -> None:
     if context.args:
         parts = [prompt, *context.args]
         raise UsageError(
-            f"got {len(parts)} arguments, expected a single prompt", f'quote the prompt: "{" ".join(parts)}"'
+            f"the prompt is split into {len(parts)} words: it is not quoted", f'quote the prompt: "{" ".join(parts)}"'
         )
 
 
@@ -253,8 +253,8 @@ def check_ignored_options(model: str, flags: Container[str]) -> list[str]:
                 raise UsageError(message, option.hint)
             notes.append(message)
     for key in ignored_options(model) - {option.option[2:].replace("-", "_") for option in ignored}:
-        if f"--{key.replace('_', '-')}" in flags:
-            raise UsageError(f"--{key.replace('_', '-')} is not an option of {name}", "leave it out")
+        if (flag := f"--{key.replace('_', '-')}") in flags:
+            raise UsageError(f"{flag} is not an option of {name}", f"omit {flag}")
     return notes
 
 

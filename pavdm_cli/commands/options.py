@@ -22,7 +22,7 @@ SPEED, FILE = "Speed and memory", "File"
 def check_finite(parameter: typer.CallbackParam, value: float | None) -> float | None:
     """Reject NaN and infinity, which pass Typer's bounds. Raises: UsageError."""
     if value is not None and not math.isfinite(value):
-        raise UsageError(f"{parameter.opts[-1]} must be a number, got {value}", "leave it out for its default")
+        raise UsageError(f"{parameter.opts[-1]} must be a number, got {value}", "omit it for its default")
     return value
 
 

@@ -34,7 +34,7 @@ def check_stream(request: Request, as_json: bool, count: int = 1) -> None:
         "--encoder, which writes files": bool(output.encoder),
     }
     for reason in (reason for reason, applies in reasons.items() if applies):
-        raise UsageError(f"-o - cannot be combined with {reason}", "leave it out, or write a file")
+        raise UsageError(f"-o - cannot be combined with {reason}", "omit it, or write a file")
     if os.isatty(STDOUT):
         hint = "pipe it, as in `pavdm generate PROMPT -o - | ffplay -`, or name a file"
         raise UsageError("-o - writes video data, and standard output is a terminal", hint)

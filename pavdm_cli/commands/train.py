@@ -134,7 +134,7 @@ def _check_options(context: typer.Context, trains_pocket: bool) -> None:
     """Reject options of the other model's training. Raises: UsageError."""
     own, other = (options.POCKET_PANEL, options.FINETUNE_PANEL)[:: 1 if trains_pocket else -1]
     if misplaced := [option for option, panel in command_line_options(context).items() if panel == other]:
-        raise UsageError(f"{misplaced[0]} only applies to: {other}. This run trains: {own}", "leave it out")
+        raise UsageError(f"{misplaced[0]} only applies to: {other}. This run trains: {own}", f"omit {misplaced[0]}")
 
 
 def _train_pocket(train_options: TrainOptions, make_task: Callable[[], Task]) -> None:

@@ -45,10 +45,10 @@ def check_sampling(request: Request) -> None:
     for name, used in (("--edit-ratio", edit > 0), ("--reencode", bool(request.reencode))):
         if used and request.method != "rn":
             raise UsageError(
-                f"{name} only applies to --method rn, not {request.method}", "leave it out, or use --method rn"
+                f"{name} only applies to --method rn, not {request.method}", f"omit {name}, or use --method rn"
             )
     if request.lora and not request.spec.lora:
-        raise UsageError(f"{request.spec.name} does not support --lora", "leave it out")
+        raise UsageError(f"{request.spec.name} does not support --lora", "omit --lora")
     for file in request.lora:
         parse_lora(file)
     _check_context(request)
@@ -139,7 +139,8 @@ def _check_options(request: Request) -> None:
     own = {option.key: option for option in request.video_model.options}
     for key, value in request.options.items():
         if key not in own:
-            raise UsageError(f"--{key.replace('_', '-')} is not an option of {request.spec.name}", "leave it out")
+            flag = f"--{key.replace('_', '-')}"
+            raise UsageError(f"{flag} is not an option of {request.spec.name}", f"omit {flag}")
         own[key].check(value)
 
 
@@ -159,7 +160,7 @@ def build_schedule(request: Request) -> Schedule:
         return schedule
     if schedule.full_window:
         raise UsageError(
-            "--ramp-up full leaves no room in the window for the end of the input", "add --context 1, or leave it out"
+            "--ramp-up full leaves no room in the window for the end of the input", "add --context 1, or omit --ramp-up"
         )
     return replace(schedule, fill_to=schedule.window)
 
@@ -170,7 +171,7 @@ def _steady_schedule(request: Request) -> Schedule:
     if request.method not in methods:
         raise UsageError(f"--method must be one of {', '.join(methods)}, got {request.method!r}", "pa is the default")
     if request.stride and request.method != "windows":
-        raise UsageError(f"--stride is for --method windows, not {request.method}", "leave it out")
+        raise UsageError(f"--stride is for --method windows, not {request.method}", "omit --stride")
     counts, context = resolve_counts(request), resolve_context(request)
     if request.method == "windows":
         schedule = windows(**counts, context=context, stride=request.stride)

@@ -269,7 +269,9 @@ def _precision(request: Request, device: torch.device) -> str:
     precision, choices = request.execution.precision, request.spec.precisions_on(device.type)
     if precision not in ("auto", *choices):
         known = " or ".join(choices)
-        raise UsageError(f"--precision of {request.spec.name} must be {known} here, got {precision!r}", "leave it out")
+        raise UsageError(
+            f"--precision of {request.spec.name} must be {known} here, got {precision!r}", "omit --precision"
+        )
     return choices[0] if precision == "auto" else precision
 
 

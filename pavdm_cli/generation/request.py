@@ -138,8 +138,9 @@ class Request:
         if self.seconds is not None and self.frames is not None:
             raise UsageError("--seconds and --frames cannot be combined", "give one of them")
         if self.frame_count < 1 or (self.frame_count > MAX_SECONDS * spec.fps and not self.forever):
-            length = f"{self.frames} frames" if self.seconds is None else f"{self.seconds:g} s, {spec.fps} frames/s"
-            raise UsageError(f"cannot generate a video of {length}", "choose a length from 1 frame to 24 hours")
+            length = f"--frames {self.frames}" if self.seconds is None else f"--seconds {self.seconds:g}"
+            hint = f"for example --seconds {DEFAULT_SECONDS:g}"
+            raise UsageError(f"{length} is not a length from 1 frame to 24 hours at {spec.fps} frames/s", hint)
         self._check_warmup()
         spec.check_scale(self.output.scale_of(spec))
 
@@ -148,7 +149,7 @@ class Request:
             raise UsageError(f"--warmup must be 0 to {MAX_WARMUP} chunks, got {self.warmup}", "0 disables the warm-up")
         if self.continues and self.warmup:
             raise UsageError(
-                "--warmup cannot be used with --image or extend: the video starts from existing frames", "leave it out"
+                "--warmup cannot be used with --image or extend: the video starts from existing frames", "omit --warmup"
             )
 
     @property

@@ -39,7 +39,7 @@ def missing_requirement(device: torch.device) -> tuple[str, str] | None:
     if device.type == "cuda":
         return None if TRITON_INSTALLED else ("Triton", install_command("gpu"))
     if device.type != "cpu":
-        return "a CPU or CUDA", f"leave it out on {device.type}"
+        return "a CPU or CUDA", f"omit --compile on {device.type}"
     if not has_compiler():
         return "a C++ compiler, and there is none", COMPILER
     headers = Path(sysconfig.get_path("include")) / "Python.h"

@@ -24,7 +24,7 @@ def suggest(steps: int, window: int, chunk: int) -> str:
         "chunk": sorted({*chunks, *islice(multiples, 1)}),
     }
     parts = [f"--{name} {', '.join(map(str, values))}" for name, values in options.items() if values]
-    return f"try {' or '.join(parts) or f'--window {chunk}'}"
+    return f"try {'one of ' * (len(parts) > 1)}{'; '.join(parts) or f'--window {chunk}'}"
 
 
 def _nearest(value: int, fits: Callable[[int], bool]) -> list[int]:

@@ -36,8 +36,8 @@ SPEC = ModelSpec(
     files=(VAE_FILE, DENOISER_FILE),
     precisions={"": ("fp32", "bf16")},
     ignored=(
-        IgnoredOption("--aspect", "it only makes 96x64 pixels", "leave it out"),
-        IgnoredOption("--aesthetic-score", "its training captions have no scores", "leave it out"),
+        IgnoredOption("--aspect", "it only makes 96x64 pixels", "omit --aspect"),
+        IgnoredOption("--aesthetic-score", "its training captions have no scores", "omit --aesthetic-score"),
         IgnoredOption("--motion-score", "its training captions have no scores", "say it in words: hovering, bouncing"),
         IgnoredOption("--camera-motion", "it reads that in the prompt", 'write it there: "..., the camera pans left"'),
         IgnoredOption("--text-device", "it encodes the prompt on its own device"),

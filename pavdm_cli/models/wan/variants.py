@@ -65,7 +65,7 @@ def _spec(name: str, repo: str, sizes: WanConfig, transformer_class: str, **valu
         lora=True,
         empty_prompt=True,
         precisions={"": ("fp32", "bf16"), "cuda": ("bf16", "fp32")},
-        ignored=(IgnoredOption("--compile", "its blocks are not compiled", "leave it out"),),
+        ignored=(IgnoredOption("--compile", "its blocks are not compiled", "omit --compile"),),
     )
     return replace(common, **values)  # type: ignore[arg-type]
 
