@@ -10,9 +10,10 @@ import sys
 import pytest
 import torch
 from support.command import pavdm
-from test_architecture import ROOT
+from support.options import ROOT
 
 from pavdm_cli import __version__
+from pavdm_cli.commands import options
 from pavdm_cli.video.write.external import find_ffmpeg
 
 QUICK = ("--frames", "2", "--steps", "6", "--threads", "1", "--seed", "1")
@@ -29,6 +30,22 @@ def test_every_command_has_a_short_help_option(words):
     assert (code, err) == (0, "")
     assert "Usage: pavdm" in out
     assert pavdm(*words, "--help") == (code, out, err)
+
+
+EVERYDAY = {"--seconds", "--frames", "--at", "--seed", "--output", "--force", "--model", "--size", "--device", "--plan"}
+RESEARCH = {"--method", "--steps", "--ramp-up", "--solver", "--attention", "--cuda-graphs", "--cfg-batching"}
+
+
+@pytest.mark.parametrize("verb", ["generate", "extend", "batch"])
+def test_help_shows_everyday_options_before_those_for_experiments(verb: str) -> None:
+    panels: dict[str, set[str]] = {}
+    for parameter in ROOT.commands[verb].params:
+        panels.setdefault(getattr(parameter, "rich_help_panel", None) or "", set()).update(parameter.opts)
+    names = [name for name in panels if name]
+    early, late = (set().union(*(panels[name] for name in part)) for part in (names[:3], names[3:]))
+    assert set(names[:3]) == {options.WHAT, options.FILE, options.RUN}
+    assert early >= EVERYDAY
+    assert late >= RESEARCH
 
 
 PATHS = {

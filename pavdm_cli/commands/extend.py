@@ -35,11 +35,18 @@ NewFrames = Annotated[
 ]
 Start = Annotated[
     Literal["clip", "noised"],
-    typer.Option(help="clip: condition on the clean last chunk. noised: re-noise the last window (algorithm 1)."),
+    typer.Option(
+        help="clip: condition on the clean last chunk. noised: re-noise the last window (algorithm 1).",
+        rich_help_panel=options.WHAT,
+    ),
 ]
+OnlyNew = Annotated[bool, typer.Option("--only-new", help="Write only the continuation.", rich_help_panel=options.WHAT)]
 Audio = Annotated[
     Literal["keep", "silence", "drop"],
-    typer.Option(help="INPUT's audio: keep: copy it; silence: copy it and pad with silence; drop: none."),
+    typer.Option(
+        help="INPUT's audio: keep: copy it; silence: copy it and pad with silence; drop: none.",
+        rich_help_panel=options.WHAT,
+    ),
 ]
 
 
@@ -55,10 +62,14 @@ def extend(
     blend: timeline_options.Blend = 0.0,
     output: options.Out = None,
     start: Start = "clip",
-    only_new: Annotated[bool, typer.Option("--only-new", help="Write only the continuation.")] = False,
+    only_new: OnlyNew = False,
     audio: Audio = "keep",
     model: options.Model = "pocket",
     seed: options.Seed = None,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    precision: options.Precision = "auto",
+    plan: options.Plan = False,
     method: options.Method = "pa",
     steps: options.Steps = None,
     window: options.Window = None,
@@ -71,11 +82,8 @@ def extend(
     lora: options.Lora = None,
     size: options.Size = None,
     aspect: options.Aspect = "",
-    device: options.Device = "auto",
-    threads: options.Threads = 0,
     reencode: options.Reencode = None,
     edit_ratio: options.EditRatio = 0.0,
-    precision: options.Precision = "auto",
     attention: options.Attention = "auto",
     context_cache: options.ContextCache = "auto",
     cuda_graphs: options.CudaGraphs = "auto",
@@ -84,7 +92,6 @@ def extend(
     offload: options.Offload = "none",
     vae_tiling: options.VaeTiling = "auto",
     cfg_batching: options.CfgBatching = "auto",
-    plan: options.Plan = False,
     crf: options.Crf = 16,
     as_json: options.Json = False,
     force: options.Force = False,

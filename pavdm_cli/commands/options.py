@@ -15,8 +15,9 @@ from pavdm_cli.models.execution import ATTENTION, DEVICES
 from pavdm_cli.models.registry import MODELS
 from pavdm_cli.sampling.schedule import METHODS, SOLVERS
 
-WHAT, HOW = "Video", "Sampling"
-SPEED, FILE = "Speed and memory", "File"
+# Panels of the help, everyday options first.
+WHAT, FILE, RUN = "Video", "File", "Run"
+HOW, SPEED = "Sampling, for experiments", "Speed and memory, rarely needed"
 
 
 def check_finite(parameter: typer.CallbackParam, value: float | None) -> float | None:
@@ -79,7 +80,7 @@ Model = Annotated[
     typer.Option(
         autocompletion=complete(MODELS),
         help="A name in `pavdm models list`, or a folder of weights.",
-        rich_help_panel=HOW,
+        rich_help_panel=WHAT,
     ),
 ]
 Method = Annotated[
@@ -170,14 +171,14 @@ Guidance = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        autocompletion=complete(DEVICES), help="auto (a GPU if available), cpu, cuda or mps.", rich_help_panel=SPEED
+        autocompletion=complete(DEVICES), help="auto (a GPU if available), cpu, cuda or mps.", rich_help_panel=RUN
     ),
 ]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16"],
     typer.Option(
         help="Matmul precision. bf16 is faster for pocket on CPUs with native bfloat16; auto: the model's default.",
-        rich_help_panel=SPEED,
+        rich_help_panel=RUN,
     ),
 ]
 Attention = Annotated[
@@ -201,7 +202,7 @@ Threads = Annotated[
         min=0,
         max=MAX_THREADS,
         help="CPU threads; 0: one for each idle core (bench: torch's default).",
-        rich_help_panel=SPEED,
+        rich_help_panel=RUN,
     ),
 ]
 CudaGraphs = Annotated[
@@ -244,7 +245,7 @@ CfgBatching = Annotated[
 ]
 Plan = Annotated[
     bool,
-    typer.Option("--plan", help="Estimate memory and time, and exit without loading the model.", rich_help_panel=SPEED),
+    typer.Option("--plan", help="Estimate memory and time, and exit without loading the model.", rich_help_panel=RUN),
 ]
 Out = Annotated[
     Path | None,
