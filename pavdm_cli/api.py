@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -130,13 +131,29 @@ class Model:
         return self._loaded_model.adapt(config)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Video:
     """A lazy video: generated when its frames are read and again when it is saved, with identical frames."""
 
     model: Model
     request: Request
     source: continuation.Source | None = None  # the video being extended, if any
+
+    def __repr__(self) -> str:
+        request = self.request
+        length = "endless" if request.endless else f"{request.frame_count} frames"
+        new = f", after {self.source.video.path}" if self.source else ""
+        return f"<Video of {request.prompt!r} by {self.model.name}: {length}, seed {request.seed}{new}>"
+
+    @property
+    def notes(self) -> list[str]:
+        """What the command line would note: words that the model does not know, and how the prompt is filled in."""
+        config = self._config()
+        notes = image_start.notes(config, read_image(self.request.image)) if self.request.image else []
+        if self.source:
+            _, notes = continuation.with_prompt(self.request, self.source)
+            notes += continuation.shape_notes(config, self.source) + continuation.start_notes(config, self.source)
+        return [*notes, *config.notes]
 
     @property
     def fps(self) -> Fraction:
@@ -191,4 +208,6 @@ def _check_names(model: str, options: dict[str, Any], extra: frozenset[str] = fr
         names_of(Request) | names_of(ExecutionConfig) | names_of(Output) | {"aspect", "at"} | own | extra
     ) - INTERNAL_FIELDS
     if unknown := sorted(options.keys() - known):
-        raise UsageError(f"unknown option {unknown[0]!r}", f"known: {', '.join(sorted(known))}")
+        close = get_close_matches(unknown[0], sorted(known), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
+        raise UsageError(f"unknown option {unknown[0]!r}", hint)

@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from support.clips import greys, make
 from support.command import pavdm
 
 import pavdm_cli
@@ -168,3 +169,25 @@ def test_a_batch_makes_each_job_once_and_names_what_failed(monkeypatch: pytest.M
 def test_a_value_of_another_type_is_a_usage_error(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         pavdm_cli.generate(**{"prompt": PROMPT} | options)
+
+
+def test_a_video_says_what_it_is_and_what_its_prompt_leaves_out() -> None:
+    video = pavdm_cli.generate("a red ball", seconds=2, seed=7, device="cpu")
+    assert repr(video) == "<Video of 'a red ball' by pocket: 16 frames, seed 7>"
+    assert any("leaves out motion, place and time of day; filled in from the seed" in line for line in video.notes)
+    assert "seed 0>" in repr(pavdm_cli.generate("a red ball", frames=4))
+    assert "endless" in repr(pavdm_cli.generate("a red ball", seconds="forever"))
+
+
+def test_a_continuation_notes_what_it_sees(tmp_path: Path) -> None:
+    source = make(tmp_path / "tall.mp4", greys(3, 64, 36))
+    video = pavdm_cli.extend(source, "a red ball", frames=4, device="cpu")
+    assert "after " in repr(video)
+    assert any("sees only the centre" in line for line in video.notes)
+    assert any("knows only its own painted world" in line for line in video.notes)
+
+
+def test_a_misspelled_option_gets_the_nearest_name() -> None:
+    with pytest.raises(UsageError, match="unknown option 'second'") as error:
+        pavdm_cli.generate("a red ball", second=1)
+    assert error.value.hint == "did you mean seconds?"
