@@ -120,9 +120,9 @@ class Timer:
         """The video's frames; what happens to them between is not counted."""
         frames = pipeline.frames(config, model)
         while True:
-            begun = time.thread_time()
+            start = time.thread_time()
             pixels = next(frames, None)
-            self.seconds += time.thread_time() - begun
+            self.seconds += time.thread_time() - start
             if pixels is None:
                 return
             yield pixels

@@ -31,9 +31,9 @@ PROMPT = "a red balloon drifting over green hills at sunset"
 
 def seconds(work: Callable[[], object]) -> float:
     """Processor time of this process."""
-    begun = time.process_time()
+    start = time.process_time()
     work()
-    return time.process_time() - begun
+    return time.process_time() - start
 
 
 def write(pixels: list, spec, folder: Path) -> None:
@@ -50,14 +50,14 @@ def one_round(config: GenerationConfig, model: ModelRunner, folder: Path) -> dic
     a, b = (torch.randn(side, side) for _ in range(2))
     rate = 2e-12 * side**3 / min(seconds(lambda: a @ b) for _ in range(4))
     latents, pixels = [], []
-    denoise = seconds(lambda: latents.extend(pipeline.latents(config, model)))
-    decode = seconds(lambda: pixels.extend(to_bytes(model.decode(chunk)[0]) for chunk in latents))
-    written = seconds(lambda: write(pixels, config.spec, folder))
-    flop = denoise_tflop(config, meta)
-    decoded = decode_tflop(meta) * config.frames / config.layout.unit_frames
+    denoise_seconds = seconds(lambda: latents.extend(pipeline.latents(config, model)))
+    decode_seconds = seconds(lambda: pixels.extend(to_bytes(model.decode(chunk)[0]) for chunk in latents))
+    write_seconds = seconds(lambda: write(pixels, config.spec, folder))
+    denoise_flop = denoise_tflop(config, meta)
+    decode_flop = decode_tflop(meta) * config.frames / config.layout.unit_frames
     count = sum(len(frames) for frames in pixels) * config.spec.size[0] * config.spec.size[1]
-    shares = {"denoise": flop / denoise / rate, "decode": decoded / decode / rate}
-    return {"tflops": rate, **shares, "write_tflop": written * rate / count}
+    shares = {"denoise": denoise_flop / denoise_seconds / rate, "decode": decode_flop / decode_seconds / rate}
+    return {"tflops": rate, **shares, "write_tflop": write_seconds * rate / count}
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ def measure(size: str, seconds: float, pairs: int, frames: int) -> dict[str, Any
     """One row: every sample, and the median over the rounds of the ratio of extend to each of the others."""
     with tempfile.TemporaryDirectory() as folder:
         source = clip(Path(folder), SIZES[size], seconds)
-        rounds = [{name: spent(words) for name, words in commands(source, frames).items()} for _ in range(pairs)]
+        rounds = [{name: run_timed(words) for name, words in commands(source, frames).items()} for _ in range(pairs)]
     summary = {other: {kind: ratio(rounds, other, kind) for kind in ("wall", "cpu")} for other in ("default", "same")}
     print(size, json.dumps(summary), flush=True)
     config = {"size": size, "seconds": seconds, "frames": frames, "crf": CRF, "pairs": pairs}
@@ -66,9 +66,9 @@ def clip(folder: Path, size: str, seconds: float) -> Path:
     """A moving test pattern with noise, at 30 fps, and a tone."""
     pattern, tone = f"testsrc2=s={size}:r={RATE}:d={seconds},noise=alls=6:allf=t", f"sine=440:d={seconds}"
     inputs = ["-f", "lavfi", "-i", pattern, "-f", "lavfi", "-i", tone]
-    coded = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p", "-c:a", "aac"]
+    encoding = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p", "-c:a", "aac"]
     source = folder / "in.mp4"
-    subprocess.run([find_ffmpeg(), "-v", "error", "-y", *inputs, *coded, str(source)], check=True)
+    subprocess.run([find_ffmpeg(), "-v", "error", "-y", *inputs, *encoding, str(source)], check=True)
     return source
 
 
@@ -84,16 +84,16 @@ def commands(source: Path, frames: int) -> dict[str, list[str]]:
     return {"extend": extend, "default": [*plain, *end], "same": [*plain, *ours, *end]}
 
 
-def spent(command: list[str]) -> dict[str, float]:
+def run_timed(command: list[str]) -> dict[str, float]:
     """Seconds of the wall clock and of the processor, the process's threads included; Linux and macOS."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
-        _, status, used = os.wait4(process.pid, 0)
+        _, status, usage = os.wait4(process.pid, 0)
         output.seek(0)
         if status:
             sys.exit(f"{command[0]} failed: {output.read().decode(errors='replace')}")
-    return {"wall": round(time.perf_counter() - begun, 2), "cpu": round(used.ru_utime + used.ru_stime, 2)}
+    return {"wall": round(time.perf_counter() - start, 2), "cpu": round(usage.ru_utime + usage.ru_stime, 2)}
 
 
 if __name__ == "__main__":

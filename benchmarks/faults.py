@@ -71,8 +71,8 @@ def run(folder: Path, words: tuple[str, ...], fault: str = "none", number: int =
         process.kill()
         _, output = process.communicate()
     counts = COUNT.findall(output or "")
-    begun = re.search(r"resuming after frame (\d+) of", output or "")
-    return Attempt(process.returncode, int(counts[-1]) if counts else 0, int(begun[1]) if begun else None)
+    match = re.search(r"resuming after frame (\d+) of", output or "")
+    return Attempt(process.returncode, int(counts[-1]) if counts else 0, int(match[1]) if match else None)
 
 
 def _environment() -> dict[str, str]:
@@ -147,17 +147,17 @@ def full_disk(whole: Path) -> Row:
     """A tmpfs that fills, and room again; where none may be mounted, a limit on the length of files."""
     row = Row("full disk (tmpfs)")
     with empty_folder() as folder:
-        mounted = mount(folder, DISK * 8)
-        limits = {} if mounted else {"preexec_fn": limit_files}
-        row.fault = row.fault if mounted else "full disk (limit on file sizes)"
-        (folder / "ballast").write_bytes(bytes(DISK * 6 if mounted else 0))
+        is_mounted = mount(folder, DISK * 8)
+        limits = {} if is_mounted else {"preexec_fn": limit_files}
+        row.fault = row.fault if is_mounted else "full disk (limit on file sizes)"
+        (folder / "ballast").write_bytes(bytes(DISK * 6 if is_mounted else 0))
         attempt = run(folder, (*WORDS, "-o", "v.mp4"), **limits)
         row.times, row.exit_codes = 1, {attempt.code}
         (folder / "ballast").unlink()
-        if mounted:
+        if is_mounted:
             subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
         finish(folder, whole, row, attempt.announced)
-        if mounted:
+        if is_mounted:
             subprocess.run(["umount", str(folder)], check=True)
     return row
 
@@ -207,7 +207,7 @@ def dead_pipes(whole: Path) -> Row:
     return row
 
 
-def asked_to_end(whole: Path, number: signal.Signals) -> Row:
+def end_by_signal(whole: Path, number: signal.Signals) -> Row:
     """A signal that asks for an end, when a third of the frames are safe."""
     row = Row(number.name)
     with empty_folder() as folder:
@@ -233,14 +233,14 @@ class empty_folder(tempfile.TemporaryDirectory):  # type: ignore[type-arg]
 def rows(kills: int, inside: int) -> Iterator[Row]:
     """All kinds of faults."""
     with empty_folder() as folder:
-        begun = time.monotonic()
+        start = time.monotonic()
         run(folder, (*WORDS, "-o", "v.mp4"))
-        longest, whole = time.monotonic() - begun, folder / "v.mp4"
+        longest, whole = time.monotonic() - start, folder / "v.mp4"
         yield random_kills(whole, kills, longest)
         for fault in (*faulty_process.HALVES, *faulty_process.KILLS):
             yield kills_inside(whole, fault, inside)
         for number in (signal.SIGINT, signal.SIGTERM):
-            yield asked_to_end(whole, number)
+            yield end_by_signal(whole, number)
         calls: list[Callable[[Path], Row]] = [full_disk, removed_folder, dead_pipes]
         yield from (call(whole) for call in calls)
         yield from (fault_in_sampling(whole, fault) for fault in ("nan", "out of memory"))
@@ -259,21 +259,21 @@ def main() -> None:
     parser.add_argument("--inside", type=int, default=100, help="the most SIGKILLs inside each kind of write")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "faults.jsonl")
     args = parser.parse_args()
-    rows_stored: list[dict[str, Any]] = []
+    fault_rows: list[dict[str, Any]] = []
     print(HEAD)
     for row in rows(args.kills, args.inside):
-        rows_stored.append(asdict(row) | {"exit_codes": sorted(row.exit_codes)})
-        print(line(rows_stored[-1]), flush=True)
-    stored = {
+        fault_rows.append(asdict(row) | {"exit_codes": sorted(row.exit_codes)})
+        print(line(fault_rows[-1]), flush=True)
+    stored_row = {
         "schema": "pavdm.faults/1",
         **environment(),
         "frames": FRAMES,
         "words": list(WORDS),
-        "faults": rows_stored,
+        "faults": fault_rows,
     }
     with args.results.open("a") as file:
-        file.write(json.dumps(stored) + "\n")
-    sys.exit(any(row["lost"] or row["identical"] < row["videos"] for row in rows_stored))
+        file.write(json.dumps(stored_row) + "\n")
+    sys.exit(any(row["lost"] or row["identical"] < row["videos"] for row in fault_rows))
 
 
 if __name__ == "__main__":

@@ -51,56 +51,52 @@ def main() -> None:
 
 def measure(dtype: torch.dtype, passes: int) -> dict[str, Any]:
     """One row: the machine, its matmul throughput in this run, what was run, and what it took."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     model = init_random(lambda: STDiT(XL2), CPU, dtype, {"rope.freqs": rotary_frequencies(XL2.head_width)})
-    init_seconds = time.perf_counter() - begun
+    init_seconds = time.perf_counter() - start
     parameters, weights = (sum(f(p) for p in model.parameters()) for f in (torch.numel, lambda p: p.nbytes))
-    denoiser, step = bound(model)
-    spent, velocity = timed(denoiser, passes)
-    tflop, ceiling = (
-        1e-12 * step_flops(XL2, step, tokens_per_latent(XL2, (SIZE[0] // 8, SIZE[1] // 8))),
-        ceilings(CPU, dtype),
-    )
+    denoiser, step = bind_network(model)
+    seconds, velocity = time_passes(denoiser, passes)
+    tflop = 1e-12 * step_flops(XL2, step, tokens_per_latent(XL2, (SIZE[0] // 8, SIZE[1] // 8)))
+    ceiling = ceilings(CPU, dtype)
     config = {"dtype": str(dtype).removeprefix("torch."), "size": SIZE, "noisy": NOISY, "clean": CLEAN, "batch": 2}
     summary = {
         "parameters": parameters,
         "weights_mb": weights / 2**20,
         "made_up_s": init_seconds,
-        "pass_s": min(spent),
+        "pass_s": min(seconds),
         "pass_tflop": tflop,
-        "matrix_share": tflop / min(spent) / ceiling["matrix_tflops"],
+        "matrix_share": tflop / min(seconds) / ceiling["matrix_tflops"],
         "peak_memory_mb": process_peak_mb(),
         "finite": bool(velocity.isfinite().all()),
         "deviation": float(velocity.std()),
     }
     row = {"schema": "pavdm.full-size/1", "env": environment(), "ceilings": ceiling, "config": config}
-    return row | {"samples": {"pass_s": spent}, "summary": summary}
+    return row | {"samples": {"pass_s": seconds}, "summary": summary}
 
 
-def bound(model: STDiT) -> tuple[Denoiser, StepShape]:
+def bind_network(model: STDiT) -> tuple[Denoiser, StepShape]:
     """The network bound to 300 random tokens under guidance, and the size of a step."""
     y = torch.randn(2, XL2.text_length, XL2.text_width, generator=torch.Generator().manual_seed(1))
     sigmas = shifted_sigmas(STEPS, MODEL.timestep_ratio(SIZE, NOISY + CLEAN))
     with torch.no_grad():
-        text, modulation = (
-            model.encode_text(y.to(model.x_embedder.proj.weight)),
-            compute_modulation(model, 1000 * sigmas, MODEL.spec.fps),
-        )
+        text = model.encode_text(y.to(model.x_embedder.proj.weight))
+        modulation = compute_modulation(model, 1000 * sigmas, MODEL.spec.fps)
     step = StepShape(batch=2, window=NOISY + CLEAN, context=0, text=XL2.text_length)
     return batched_cfg(with_full_context(model, text, modulation, CLEAN, SIZE), MODEL.spec.guidance), step
 
 
-def timed(denoiser: Denoiser, passes: int) -> tuple[list[float], torch.Tensor]:
+def time_passes(denoiser: Denoiser, passes: int) -> tuple[list[float], torch.Tensor]:
     """Seconds of every pass, and the last one's velocity."""
     generator = torch.Generator().manual_seed(2)
     latents = torch.randn(1, CLEAN + NOISY, XL2.in_channels, SIZE[0] // 8, SIZE[1] // 8, generator=generator)
     kv_cache = denoiser.prefill(latents[:, :CLEAN], 0)
-    levels, spent = torch.full((NOISY,), STEPS, dtype=torch.int32), []
+    levels, seconds = torch.full((NOISY,), STEPS, dtype=torch.int32), []
     for _ in range(passes):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         velocity = denoiser(latents[:, CLEAN:], levels, kv_cache)
-        spent.append(time.perf_counter() - begun)
-    return spent, velocity
+        seconds.append(time.perf_counter() - start)
+    return seconds, velocity
 
 
 if __name__ == "__main__":

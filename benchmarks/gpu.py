@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import unattended
-from unattended import CUT, ROOT, Command, done, run, spoken
+from unattended import ROOT, TIMED_OUT, Command, command_line, finished_tasks, run
 
 PROMPT = "a red ball over hills"
 PAVDM = (sys.executable, "-m", "pavdm_cli")
@@ -29,7 +29,7 @@ PYTEST = (sys.executable, "-m", "pytest", "-q", "-rfEs", "--tb=short", "-W", "de
 NEEDED = ("torch", "triton", "numpy", "av", "einops", "ffmpeg", "platformdirs", "psutil", "rich", "safetensors")
 PACKAGES = (*NEEDED, "typer", "pytest")
 ATTENTION = ("fa3", "cudnn", "sdpa-flash", "flash-attn", "xformers", "sdpa-efficient", "sdpa-math", "sdpa")
-LEAST = 30  # seconds without which no task is begun
+LEAST = 30  # seconds without which no task is started
 HELPER = (sys.executable, Path(unattended.__file__))
 
 
@@ -151,7 +151,7 @@ def attention(to: Place) -> Iterable[Command]:
         yield to.shape("--attention", name)
 
 
-def compiled(to: Place) -> Iterable[Command]:
+def compilation(to: Place) -> Iterable[Command]:
     """Compiled blocks."""
     yield to.shape("--compile")
 
@@ -168,7 +168,7 @@ TASKS = {
     "training": Task(200, training),
     "graphs": Task(300, graphs),
     "attention": Task(300, attention),
-    "compiled": Task(200, compiled),
+    "compiled": Task(200, compilation),
     "whole": Task(300, whole),
 }
 
@@ -183,9 +183,9 @@ def main() -> None:
     until = time.monotonic() + 60 * args.minutes
     with tempfile.TemporaryDirectory() as scratch:
         place = Place(args.folder.resolve(), Path(scratch), args.device, args.tiny)
-        known = done([args.folder, *args.before])
-        left = args.tasks or [name for name in TASKS if name not in known]
-        failed = [name for name in left if not attempt(name, place, until, args.commit)]
+        finished = finished_tasks([args.folder, *args.before])
+        remaining = args.tasks or [name for name in TASKS if name not in finished]
+        failed = [name for name in remaining if not attempt(name, place, until, args.commit)]
     print(f"not in order: {', '.join(failed)}" if failed else "all done", flush=True)
     sys.exit(bool(failed))
 
@@ -195,7 +195,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="for results: 8 files at most, each under 16 MB")
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"unless named, all not done: {', '.join(TASKS)}")
-    parser.add_argument("--minutes", type=float, default=9.0, help="what is not begun by then is left for another call")
+    parser.add_argument(
+        "--minutes", type=float, default=9.0, help="tasks that are not started by then are left for another call"
+    )
     parser.add_argument("--before", type=Path, nargs="*", default=[], help="folders of earlier calls")
     parser.add_argument("--commit", help="of the sources, where they came without their history")
     parser.add_argument("--device", default="cuda", help="cpu tries the script out")
@@ -208,18 +210,18 @@ def arguments() -> argparse.Namespace:
 
 def attempt(name: str, place: Place, until: float, commit: str | None) -> bool:
     """Run a task as far as time allows, and note how it went."""
-    task, begun = TASKS[name], time.monotonic()
-    end, failed, cut = min(until, begun + task.limit), list[str](), False
-    if until - begun < LEAST:
+    task, start = TASKS[name], time.monotonic()
+    end, failures, timed_out = min(until, start + task.limit), list[str](), False
+    if until - start < LEAST:
         return False
     for command in task.commands(place):
         code = run(command, place.folder, end - time.monotonic(), commit)
-        failed += [f"{code}: {spoken(command)}"] if code else []
-        cut = cut or (code == CUT and end == until)
-    noted = {"task": name, "seconds": round(time.monotonic() - begun, 1), "failed": failed, "cut": cut}
+        failures += [f"{code}: {command_line(command)}"] if code else []
+        timed_out = timed_out or (code == TIMED_OUT and end == until)
+    row = {"task": name, "seconds": round(time.monotonic() - start, 1), "failed": failures, "cut": timed_out}
     with (place.folder / "done.jsonl").open("a") as file:
-        file.write(json.dumps(noted) + "\n")
-    return not failed
+        file.write(json.dumps(row) + "\n")
+    return not failures
 
 
 if __name__ == "__main__":

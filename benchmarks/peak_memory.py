@@ -38,10 +38,10 @@ def peak(seconds: float, threads: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         words = ["generate", PROMPT, "--seed", "7", "--seconds", f"{seconds:g}", "--threads", str(threads)]
         process = subprocess.Popen([sys.executable, "-m", "pavdm_cli", *words, "-o", str(Path(folder, "video.mp4"))])
-        _, status, used = os.wait4(process.pid, 0)
+        _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"pavdm generate failed with {os.waitstatus_to_exitcode(status)}")
-    return used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 if __name__ == "__main__":

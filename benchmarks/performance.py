@@ -56,7 +56,7 @@ def is_quiet(row: Row, rows: list[Row]) -> bool:
     return bool(row["ceilings"]["matrix_tflops"] >= QUIET * best)
 
 
-def stored(name: str, kind: str, model: str, **values: Any) -> list[Row]:
+def quiet_rows(name: str, kind: str, model: str, **values: Any) -> list[Row]:
     """The rows of a kind, a model and some values that were quiet, the oldest first."""
     fields, all_rows = {"model": model, **values}, [row for file in FILES for row in rows_of(file)]
     rows = [row for row in rows_of(name) if row["kind"] == kind and execution_of(row)]
@@ -70,16 +70,16 @@ def execution_of(row: Row) -> Row:
     return config.get("execution") or config.get("engine") or {}
 
 
-def typical(rows: list[Row]) -> Row | None:
-    """Of the last three the one in the middle, end to end; None where there are fewer."""
+def middle_of_three(rows: list[Row]) -> Row | None:
+    """The median of the last three rows, by the end-to-end rate; None if there are fewer."""
     alone = [row for row in rows if execution_of(row).get("overlap_decode") != "on"][-3:]
     return sorted(alone, key=lambda row: row["summary"]["end_to_end_fps"])[1] if len(alone) == 3 else None
 
 
-def pocket(row: Row, waits: Row, narrow: Row) -> list[str]:
+def pocket_lines(row: Row, waits: Row, narrow: Row) -> list[str]:
     """Speed of the bundled model, and what a person waits for; `narrow` is its row in bfloat16."""
-    result, waited, config, lower = row["summary"], waits["summary"], row["config"], narrow["summary"]
-    first = f"{waited['first_frame_cold_p50_s']:.1f} s, {waited['first_frame_warm_p50_s']:.2f} s"
+    result, latency, config, lower = row["summary"], waits["summary"], row["config"], narrow["summary"]
+    first = f"{latency['first_frame_cold_p50_s']:.1f} s, {latency['first_frame_warm_p50_s']:.2f} s"
     stages = ", ".join(f"{name} {result[f'{name}_s']:.2f} s" for name in ("text", "denoise", "decode", "write"))
     return [
         f"| `pocket`, {config['frames']} frames at 96x64, {config['steps']} steps | |",
@@ -89,15 +89,15 @@ def pocket(row: Row, waits: Row, narrow: Row) -> list[str]:
         f"| the same with `--precision bf16` | {lower['steady_fps']:.1f} and {lower['end_to_end_fps']:.1f} fps |",
         f"| stages, measured one after another | {stages} |",
         f"| time to first frame, cold and warm | {first} |",
-        f"| time to a playable file, cold | {waited['playable_file_p50_s']:.1f} s |",
+        f"| time to a playable file, cold | {latency['playable_file_p50_s']:.1f} s |",
         f"| step | median {result['step_p50_ms']:.0f} ms, 99th percentile {result['step_p99_ms']:.0f} ms; "
         f"{result['matrix_share']:.0%} of the matmul throughput of the same run |",
     ]
 
 
-def mid(recomputed: Row, ladder: Row, small: Row) -> list[str]:
+def mid_lines(recompute: Row, ladder: Row, small: Row) -> list[str]:
     """A network large enough to be bound by matmuls, one optimisation after another."""
-    result, rounds = recomputed["summary"], len(next(iter(ladder["samples"].values())))
+    result, rounds = recompute["summary"], len(next(iter(ladder["samples"].values())))
     rungs = [
         f"| {one['rung']} | {one['step_p50_ms'] / 1e3:.2f} s | {one['ratio']:.2f}x | {one['deviation']:.0e} |"
         for one in ladder["ladder"]
@@ -121,14 +121,15 @@ def compiled_lines(ladder: Row, small: Row) -> list[str]:
     """What compiling gives, where both ladders have that rung: it takes a C++ compiler."""
     if not all("+ compile" in one["samples"] for one in (ladder, small)):
         return []
+    speedup, small_speedup = compile_speedup(ladder), compile_speedup(small)
     return [
         "",
-        f"With `--compile` a step is {compiled(ladder):.2f}x as fast as on the line before (median over rounds), and",
-        f"{compiled(small):.2f}x as fast for `pocket`; compilation is off by default.",
+        f"With `--compile` a step is {speedup:.2f}x as fast as on the line before (median over rounds), and",
+        f"{small_speedup:.2f}x as fast for `pocket`; compilation is off by default.",
     ]
 
 
-def compiled(ladder: Row) -> float:
+def compile_speedup(ladder: Row) -> float:
     """How many times as fast the last rung is as the one before it, in the median round."""
     samples = ladder["samples"]
     before_compiling = samples[list(samples)[list(samples).index("+ compile") - 1]]
@@ -136,8 +137,8 @@ def compiled(ladder: Row) -> float:
     return median(before / after for before, after in pairs)
 
 
-def released(row: Row) -> list[str]:
-    """What holds against the released network itself."""
+def released_lines(row: Row) -> list[str]:
+    """The speed compared with the released network itself."""
     summary = row["summary"]
     exact, reuse = ("-".join(f"{one:.2f}" for one in summary[name]) for name in ("step_exact", "step_reuse"))
     base, sampler = "-".join(f"{one:.2f}" for one in summary["rebuilt_baseline"]), summary["sampler"]
@@ -152,47 +153,49 @@ def released(row: Row) -> list[str]:
 def speed_of_pocket() -> list[str]:
     """The table of the bundled model, where its rows are quiet."""
     fast, narrow = (
-        typical(stored("throughput.jsonl", "throughput", "pocket", random_weights=False, precision=precision))
+        middle_of_three(
+            quiet_rows("throughput.jsonl", "throughput", "pocket", random_weights=False, precision=precision)
+        )
         for precision in ("fp32", "bf16")
     )
-    waits = stored("latency.jsonl", "latency", "pocket")
-    return pocket(fast, waits[-1], narrow) if fast and narrow and waits else [f"The speed of `pocket` {MISSING}"]
+    waits = quiet_rows("latency.jsonl", "latency", "pocket")
+    return pocket_lines(fast, waits[-1], narrow) if fast and narrow and waits else [f"The speed of `pocket` {MISSING}"]
 
 
 def ladder_of_mid() -> list[str]:
     """The ladder of optimisations, where its rows are quiet."""
-    large = stored("throughput.jsonl", "throughput", "mid", context_cache="recompute")
-    ladder, small = (stored("throughput.jsonl", "ablate", model) for model in ("mid", "pocket"))
+    large = quiet_rows("throughput.jsonl", "throughput", "mid", context_cache="recompute")
+    ladder, small = (quiet_rows("throughput.jsonl", "ablate", model) for model in ("mid", "pocket"))
     if not (large and ladder and small):
         return [f"The ablation of optimisations {MISSING}"]
-    return mid(large[-1], ladder[-1], small[-1])
+    return mid_lines(large[-1], ladder[-1], small[-1])
 
 
 def section() -> str:
     """Everything between the two markers of the document."""
-    against = released(rows_of("released.jsonl")[-1])
+    against = released_lines(rows_of("released.jsonl")[-1])
     return "\n".join([BEGIN, "", *speed_of_pocket(), "", *against, "", *ladder_of_mid(), "", END])
 
 
 def measure() -> list[tuple[str, Row]]:
-    """New rows, each taken again while the machine was not quiet; those that never were are left out, and named."""
-    taken: list[tuple[str, Row]] = []
+    """New rows, repeated while the machine was not quiet; those that never were are left out, and named."""
+    measured_rows: list[tuple[str, Row]] = []
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, words) in enumerate(MEASUREMENTS):
             rows = [bench(Path(folder) / f"{number}.jsonl", words)]
-            while not is_quiet(rows[-1], known(taken, rows)) and len(rows) < TRIES:
+            while not is_quiet(rows[-1], all_rows_with(measured_rows, rows)) and len(rows) < TRIES:
                 rows.append(bench(Path(folder) / f"{number}-{len(rows)}.jsonl", words))
-            taken.append((name, rows[-1]))
-    all_rows = known(taken, [])
-    for name, row in taken:
+            measured_rows.append((name, rows[-1]))
+    all_rows = all_rows_with(measured_rows, [])
+    for name, row in measured_rows:
         if not is_quiet(row, all_rows):
             print(f"left out, the machine was busy: {name}, {row['kind']} of {row['config']['model']}", file=sys.stderr)
-    return [(name, row) for name, row in taken if is_quiet(row, all_rows)]
+    return [(name, row) for name, row in measured_rows if is_quiet(row, all_rows)]
 
 
-def known(taken: list[tuple[str, Row]], more: list[Row]) -> list[Row]:
-    """All rows there are."""
-    return [row for file in FILES for row in rows_of(file)] + [row for _, row in taken] + more
+def all_rows_with(measured_rows: list[tuple[str, Row]], more: list[Row]) -> list[Row]:
+    """The stored rows, and those that were just measured."""
+    return [row for file in FILES for row in rows_of(file)] + [row for _, row in measured_rows] + more
 
 
 def bench(out: Path, words: tuple[str, ...]) -> Row:

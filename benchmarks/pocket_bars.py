@@ -135,7 +135,7 @@ def evaluate_partial(args: argparse.Namespace, probe: Probe) -> tuple[list[Bar],
         if args.sheet:
             write_sheet(args.sheet.with_stem(f"{args.sheet.stem}-partial-{len(PARTIAL[name])}"), videos)
     seeds = range(firsts.start, firsts.stop)
-    return bars.partial_bars(probe, generated, timing), settings_of(args, replace(video_set, seeds=seeds))
+    return bars.partial_bars(probe, generated, timing), conditions_of(args, replace(video_set, seeds=seeds))
 
 
 def generate_all(video_set: VideoSet) -> list[Video]:
@@ -143,7 +143,7 @@ def generate_all(video_set: VideoSet) -> list[Video]:
     return list(generate_videos(video_set))
 
 
-def settings_of(args: argparse.Namespace, video_set: VideoSet) -> dict[str, Any]:
+def conditions_of(args: argparse.Namespace, video_set: VideoSet) -> dict[str, Any]:
     """The conditions stored in a row."""
     return {
         "seeds": [video_set.seeds.start, video_set.seeds.stop],
@@ -165,7 +165,7 @@ def evaluate(part: str, args: argparse.Namespace, probe: Probe) -> tuple[list[Ba
     if args.sheet:
         path = args.sheet if part == "videos" else args.sheet.with_stem(args.sheet.stem + "-minute")
         write_sheet(path, generated)
-    conditions = settings_of(args, video_set)
+    conditions = conditions_of(args, video_set)
     if part == "videos":
         return bars.video_bars(probe, generated, list(render_videos(video_set)), timing), conditions
     span = round(SPAN * timing.fps)

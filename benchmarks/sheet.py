@@ -15,10 +15,10 @@ def main(video: str, png: str, interval: str = "2", columns: str = "6") -> None:
     """Take a frame every so often, row by row; what does not fill a row is left out."""
     source = open_video(video)
     step = round(float(interval) * source.rate)
-    taken = [frame for number, (frame, _) in enumerate(FrameReader(source)) if number % step == 0]
-    count = min(int(columns), len(taken))  # of a row
-    rows = len(taken) // count
-    write_contact_sheet(Path(png), np.stack(taken[: rows * count]).reshape(rows, count, *taken[0].shape))
+    frames = [frame for number, (frame, _) in enumerate(FrameReader(source)) if number % step == 0]
+    count = min(int(columns), len(frames))  # of a row
+    rows = len(frames) // count
+    write_contact_sheet(Path(png), np.stack(frames[: rows * count]).reshape(rows, count, *frames[0].shape))
 
 
 if __name__ == "__main__":

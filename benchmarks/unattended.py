@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-LOGGED = 400_000  # bytes of what one command says
+MAX_LOG_BYTES = 400_000  # bytes of what one command says
 LARGEST = 15_000_000  # bytes of a trace that is kept
-CUT = 124  # what a command that was stopped gives back, as timeout(1) does
+TIMED_OUT = 124  # what a command that was stopped gives back, as timeout(1) does
 FIGURES = ("steady_fps", "end_to_end_fps", "step_p50_ms", "matrix_share", "graphs", "gpu_peak_mb", "issuing_share")
 FIGURES += ("first_frame_cold_p50_s", "steady_chunk_p50_s", "error", "copy_share")  # of a row's figures
 Command = tuple[object, ...]
 
 
-def done(folders: Iterable[Path]) -> set[str]:
+def finished_tasks(folders: Iterable[Path]) -> set[str]:
     """Tasks that earlier calls ended, well or not; those that were cut short by the clock are not among them."""
     logs = [folder / "done.jsonl" for folder in folders]
     rows = [row for log in logs if log.exists() for row in rows_of(log.read_bytes())]
@@ -31,17 +31,18 @@ def done(folders: Iterable[Path]) -> set[str]:
 
 def run(command: Command, folder: Path, seconds: float, commit: str | None) -> int:
     """Run one command for so long at most, keep what it says, and tell how it went and which rows it made."""
-    words, begun, log = [str(word) for word in command], time.perf_counter(), folder / "log.txt"
+    words, start_time, log = [str(word) for word in command], time.perf_counter(), folder / "log.txt"
     before = {path: path.stat().st_size for path in folder.glob("*.jsonl")}
     if seconds < 1:
-        return CUT
+        return TIMED_OUT
     with log.open("ab") as file:
-        file.write(f"\n$ {spoken(command)}\n".encode())
+        file.write(f"\n$ {command_line(command)}\n".encode())
         file.flush()
         start = file.tell()
-        code = ended(subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, **environment()), seconds)
-    output = trimmed(log, start)
-    print(f"{'ok' if code == 0 else f'FAILED {code}':>10} {time.perf_counter() - begun:6.1f} s  {spoken(command)}")
+        code = wait_or_kill(subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, **environment()), seconds)
+    output = trim_log(log, start)
+    result, duration = "ok" if code == 0 else f"FAILED {code}", time.perf_counter() - start_time
+    print(f"{result:>10} {duration:6.1f} s  {command_line(command)}")
     if code:
         print("\n".join("    " + line for line in output.strip().splitlines()[-12:]))
     for path in folder.glob("*.jsonl"):
@@ -57,23 +58,23 @@ def environment() -> dict[str, Any]:
     return {"cwd": ROOT, "env": os.environ | own, "process_group": 0}
 
 
-def ended(process: subprocess.Popen[bytes], seconds: float) -> int:
+def wait_or_kill(process: subprocess.Popen[bytes], seconds: float) -> int:
     """The exit code; after so many seconds, or when this script is ended, the process is, with all that it started."""
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
-        return CUT
+        return TIMED_OUT
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
-def trimmed(log: Path, start: int) -> str:
+def trim_log(log: Path, start: int) -> str:
     """What the last command said, shortened in the file where it is long."""
     data = log.read_bytes()
-    if len(data) - start > LOGGED:
-        log.write_bytes(data[: start + LOGGED // 2] + b"\n[...]\n" + data[-LOGGED // 2 :])
+    if len(data) - start > MAX_LOG_BYTES:
+        log.write_bytes(data[: start + MAX_LOG_BYTES // 2] + b"\n[...]\n" + data[-MAX_LOG_BYTES // 2 :])
     return data[start:].decode(errors="replace")
 
 
@@ -106,17 +107,17 @@ def figures(path: Path, start: int) -> Iterator[str]:
             yield " ".join(filter(None, [row["kind"], *title, ", ".join(parts), *row.get("failed", ())]))
 
 
-def spoken(command: Command) -> str:
+def command_line(command: Command) -> str:
     """A command as one would type it."""
     return " ".join(map(str, ("python", *command[1:])))
 
 
-def keep(trace: str, packed: str) -> int:
+def keep(trace: str, target: str) -> int:
     """Pack a trace, and keep it where it is no larger than files may be."""
     data = gzip.compress(Path(trace).read_bytes(), 6)
-    print(f"{packed}: {len(data)} bytes")
+    print(f"{target}: {len(data)} bytes")
     if len(data) <= LARGEST:
-        Path(packed).write_bytes(data)
+        Path(target).write_bytes(data)
     return 0
 
 
@@ -124,13 +125,13 @@ def apart(first: Path, second: Path) -> float:
     """The largest difference of two videos in a byte; 255 where they have not as many frames."""
     import numpy as np
 
-    one, other = (decoded(path) for path in (first, second))
+    one, other = (decode_frames(path) for path in (first, second))
     furthest = 255.0 if one.shape != other.shape else float(np.abs(one - other).max(initial=0))
     print(f"{first.name} and {second.name}: {len(one)} and {len(other)} frames, at most {furthest:g} of 255 apart")
     return furthest
 
 
-def decoded(path: Path) -> Any:
+def decode_frames(path: Path) -> Any:
     """All frames of a file, (n, H, W, 3)."""
     import av
     import numpy as np

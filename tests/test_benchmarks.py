@@ -58,7 +58,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def test_the_speedup_is_the_median_over_rounds(planted: dict[str, Any]) -> None:
-    ladder = planted["stored"]("throughput.jsonl", "ablate", "mid")[-1]
+    ladder = planted["quiet_rows"]("throughput.jsonl", "ablate", "mid")[-1]
     names = ("released operations", list(ladder["samples"])[-1])
     rounds = list(zip(*(ladder["samples"][name] for name in names), strict=True))
     assert f"| {median(base / one for base, one in rounds):.2f}x |" in planted["section"]()
@@ -72,13 +72,13 @@ def test_a_row_of_a_busy_machine_is_not_used(planted: dict[str, Any], tmp_path: 
     rows = planted["rows_of"]("throughput.jsonl")
     write(path, [with_rate(row, 0.189 if row["config"]["model"] == "pocket" else 0.191) for row in rows])
     assert "The speed of `pocket` has no rows from a quiet machine yet" in planted["section"]()
-    assert planted["stored"]("throughput.jsonl", "throughput", "mid", context_cache="recompute") != []
+    assert planted["quiet_rows"]("throughput.jsonl", "throughput", "mid", context_cache="recompute") != []
     write(path, [with_rate(row, 0.191) for row in rows])
     assert "| denoising alone, steady state |" in planted["section"]()
 
 
 def test_a_row_taken_beside_a_busy_process_is_not_used(planted: dict[str, Any]) -> None:
-    (row, *_), is_quiet = planted["stored"]("throughput.jsonl", "throughput", "pocket"), planted["is_quiet"]
+    (row, *_), is_quiet = planted["quiet_rows"]("throughput.jsonl", "throughput", "pocket"), planted["is_quiet"]
     for cores, quiet in ((0.0, True), (0.05, True), (0.06, False), (1.0, False)):
         assert is_quiet(row | {"env": row["env"] | {"other_cores": cores}}, [row]) is quiet
     unknown = {name: value for name, value in row["env"].items() if name != "other_cores"}
@@ -97,7 +97,7 @@ def test_the_cpu_time_of_other_processes_excludes_our_own(planted: dict[str, Any
 
 
 def test_another_machine_precision_or_number_of_threads_is_judged_by_itself(planted: dict[str, Any]) -> None:
-    (fast, *_), is_quiet = planted["stored"]("throughput.jsonl", "throughput", "pocket"), planted["is_quiet"]
+    (fast, *_), is_quiet = planted["quiet_rows"]("throughput.jsonl", "throughput", "pocket"), planted["is_quiet"]
     slow = with_rate(fast, 0.1)
     assert not is_quiet(slow, [fast, slow])
     for name, value in (("processor", "another"), ("threads", 1)):
@@ -111,7 +111,7 @@ def test_measuring_takes_a_busy_row_again_and_stores_quiet_ones_alone(
     planted: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     rates = iter([0.1, 0.1, 0.2, 0.3, 0.3])  # the first row is quiet until there are better ones
-    row = planted["stored"]("throughput.jsonl", "throughput", "pocket")[-1]
+    row = planted["quiet_rows"]("throughput.jsonl", "throughput", "pocket")[-1]
     scope = planted["measure"].__globals__
     monkeypatch.setitem(scope, "MEASUREMENTS", [("throughput.jsonl", ("throughput",))] * 3)
     monkeypatch.setitem(scope, "bench", lambda out, words: with_rate(row, next(rates)))

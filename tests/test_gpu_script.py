@@ -97,10 +97,10 @@ def test_what_the_clock_cuts_short_is_left_for_the_next_call(
     endless = says("import time; time.sleep(600)")
     in_tasks(script, monkeypatch, first=[], second=[endless, endless], third=[says("pass")])
     assert called(script, monkeypatch, tmp_path, "--minutes", 2 / 60) == 1
-    assert script.done([tmp_path]) == {"first"}
+    assert script.finished_tasks([tmp_path]) == {"first"}
     in_tasks(script, monkeypatch, first=[endless], second=[says("pass")], third=[says("pass")])
     assert called(script, monkeypatch, tmp_path) == 0
-    assert script.done([tmp_path]) == {"first", "second", "third"}
+    assert script.finished_tasks([tmp_path]) == {"first", "second", "third"}
 
 
 def test_a_command_that_is_cut_short_takes_all_that_it_started_with_it(script: ModuleType, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_command_that_is_cut_short_takes_all_that_it_started_with_it(script: M
     )
     parent = subprocess.Popen(says(starts), process_group=0)
     awaited(child.exists)
-    assert sys.modules["unattended"].ended(parent, 0.1) == sys.modules["unattended"].CUT
+    assert sys.modules["unattended"].wait_or_kill(parent, 0.1) == sys.modules["unattended"].TIMED_OUT
     awaited(lambda: gone(int(child.read_text())))
 
 
@@ -140,7 +140,7 @@ def test_a_task_that_hangs_is_ended_and_counts_as_failed(
 ) -> None:
     in_tasks(script, monkeypatch, limit=1, hung=[says("import time; time.sleep(600)")], after=[says("pass")])
     assert called(script, monkeypatch, tmp_path) == 1
-    assert script.done([tmp_path]) == {"hung", "after"}
+    assert script.finished_tasks([tmp_path]) == {"hung", "after"}
 
 
 def test_rows_are_told_at_once_and_know_their_commit(

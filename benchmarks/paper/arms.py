@@ -33,7 +33,7 @@ class Arm:
     options: dict[str, Any] = field(default_factory=dict)  # of `Request`
     steps: Fraction = WHOLE  # of the model's own
     window: Fraction = WHOLE
-    state_from_clip: bool = False  # continues a clip of one window, re-noised, instead of growing from noise
+    from_clip: bool = False  # continues a clip of one window, re-noised, instead of growing from noise
 
 
 PA, RN, RW, FIFO = ({"method": method} for method in ("pa", "rn", "rw", "fifo"))
@@ -46,7 +46,7 @@ ARMS: tuple[Arm, ...] = (
     Arm("rw", "rw", "RW, fine-tuned", RW),
     Arm("no-context", "pa", "ablation 1: no clean chunk before the window", PA | {"context": 0}),
     Arm("chunk-1", "pa", "ablation 2: chunks of one latent, no clean chunk", PA | {"context": 0, "chunk": 1}),
-    Arm("fixed-length", "pa", "no variable length: continues a clip of one window", PA, state_from_clip=True),
+    Arm("fixed-length", "pa", "no variable length: continues a clip of one window", PA, from_clip=True),
     Arm("half-steps", "pa", "half the sampling steps", PA, Fraction(1, 2)),
     Arm("double-steps", "pa", "twice the sampling steps", PA, Fraction(2)),
     Arm("half-window", "pa", "half the window", PA, window=Fraction(1, 2)),
@@ -61,9 +61,9 @@ def request_of(arm: Arm, prompt: str, seconds: float, *, model: str, seed: int, 
     own = {"model": model, "seed": seed, "warmup": warmup, "execution": ExecutionConfig(threads=threads)}
     request = Request(prompt, seconds, output=Output(scale=1), **own)
     spec = request.spec
-    scaled = {"steps": int(spec.steps * arm.steps), "window": int(spec.window * arm.window)}
-    changed = {name: value for name, value in scaled.items() if value != getattr(spec, name)}
-    return replace(request, **arm.options, **changed)
+    sizes = {"steps": int(spec.steps * arm.steps), "window": int(spec.window * arm.window)}
+    overrides = {name: value for name, value in sizes.items() if value != getattr(spec, name)}
+    return replace(request, **arm.options, **overrides)
 
 
 def config_of(request: Request, distilled_guidance: float | None = None) -> GenerationConfig:
@@ -76,7 +76,7 @@ def config_of(request: Request, distilled_guidance: float | None = None) -> Gene
 
 def frames_of(arm: Arm, request: Request, config: GenerationConfig, model: ModelRunner) -> Iterator[Pixels]:
     """The frames of an arm's video, (n, H, W, 3) at a time; config: of the request."""
-    return frames_from_clip(request, config, model) if arm.state_from_clip else pipeline.frames(config, model)
+    return frames_from_clip(request, config, model) if arm.from_clip else pipeline.frames(config, model)
 
 
 @torch.no_grad()

@@ -61,8 +61,8 @@ def _plot_arm(panel: Any, arm: str, videos: Sequence[Sequence[float]], color: st
     values = np.full((len(videos), length), np.nan)
     for row, video in zip(values, videos, strict=True):
         row[: len(video)] = video
-    known = (~np.isnan(values)).sum(axis=0)
-    mean, error = np.nanmean(values, axis=0), np.nanstd(values, axis=0) / np.sqrt(known)
+    counts = (~np.isnan(values)).sum(axis=0)
+    mean, error = np.nanmean(values, axis=0), np.nanstd(values, axis=0) / np.sqrt(counts)
     times = CLIP_SECONDS * (np.arange(length) + 0.5)
     style = {"linestyle": "--", "color": "#222222"} if arm == "real" else {"color": color}
     panel.plot(times, mean, label=arm, linewidth=1.6, **style)

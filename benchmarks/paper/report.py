@@ -136,8 +136,8 @@ def draw_figures(folder: Path, arms: Mapping[str, Rows], study: Path) -> None:
             folder / f"sheet-{name}.png", {f"{seed}": frames_at(path, seconds) for seed, path in paths.items()}, seconds
         )
     ablations = {name: arms[name] for name in ABLATIONS if name in arms}
-    shared = set.intersection(*(set(rows) for rows in ablations.values())) if ablations else set()
-    for seed in sorted(shared)[:2]:
+    common_seeds = set.intersection(*(set(rows) for rows in ablations.values())) if ablations else set()
+    for seed in sorted(common_seeds)[:2]:
         seconds = evenly(next(iter(ablations.values())), SHEET_COLUMNS)
         strips = {name: frames_at(study / "videos" / name / f"{seed}.mp4", seconds) for name in ablations}
         draw_strips(folder / f"ablations-{seed}.png", strips, seconds)

@@ -80,8 +80,8 @@ def check_settings(study: Study) -> None:
     }
     if path.exists():
         before = json.loads(path.read_text())
-        if changed := [name for name in values if before.get(name) != values[name]]:
-            sys.exit(f"{study.folder} holds a study with other {', '.join(changed)}: give another folder")
+        if differences := [name for name in values if before.get(name) != values[name]]:
+            sys.exit(f"{study.folder} holds a study with other {', '.join(differences)}: give another folder")
         return
     path.write_text(json.dumps(values, indent=1))
 
@@ -94,13 +94,13 @@ def fine_tune(study: Study, method: str, say: Say, *, alone: bool = True) -> Pat
     if (weights := study.weights[method]) or not study.weights["base"]:
         return weights
     folder = study.folder / f"finetune-{method}"
-    finished = folder / "finished"
-    if not finished.exists():
+    marker = folder / "finished"
+    if not marker.exists():
         if not alone:
             sys.exit(f"the shards need weights fine-tuned by {method}: first run --arms {method} without --shard")
         say(f"fine-tuning {method}: {study.budget}")
         subprocess.run([*fine_tune_command(study, method, folder)], check=True)
-        finished.touch()
+        marker.touch()
     return folder / DENOISER_FILE
 
 
@@ -203,10 +203,10 @@ def add_row(rows: Path, arm: str, seed: int, path: Path, values: Mapping[str, An
         open_video(path), MeasureOptions(flow=True, features=features), ResultsFile(None), lambda count, name: None
     )
     row = {"schema": SCHEMA, **environment(), "arm": arm, "seed": seed, **values}
-    measured = replace(measurement, path=f"{arm}/{path.name}").to_json()
+    stored_measurement = replace(measurement, path=f"{arm}/{path.name}").to_json()
     drop_torn_line(rows)
     with rows.open("a") as file:
-        file.write(json.dumps(row | {"measurement": measured}) + "\n")
+        file.write(json.dumps(row | {"measurement": stored_measurement}) + "\n")
 
 
 def drop_torn_line(rows: Path) -> None:

@@ -141,12 +141,12 @@ def estimate(rows: Rows, real: Rows, metric: str) -> Estimate | None:
 
 
 def verdicts(claims: Sequence[Claim], arms: Mapping[str, Rows], real: Rows) -> list[Verdict]:
-    """The verdict of every claim, corrected for their number."""
+    """The verdict of every claim, with p-values corrected for their number."""
     results = [_differences(claim, arms, real) for claim in claims]
-    known = [index for index, (_, difference, _) in enumerate(results) if difference is not None]
-    corrected = dict(zip(known, holm([results[index][2] for index in known]), strict=True))
+    with_data = [index for index, (_, difference, _) in enumerate(results) if difference is not None]
+    p_values = dict(zip(with_data, holm([results[index][2] for index in with_data]), strict=True))
     return [
-        Verdict(claim, pairs, difference, corrected.get(index, 1.0), _result(difference, corrected.get(index, 1.0)))
+        Verdict(claim, pairs, difference, p_values.get(index, 1.0), _result(difference, p_values.get(index, 1.0)))
         for index, (claim, (pairs, difference, _)) in enumerate(zip(claims, results, strict=True))
     ]
 
@@ -192,14 +192,16 @@ def _distance_difference(metric: str, arms: Sequence[Rows], real: Rows) -> tuple
 def _jackknife_of(rows: Rows, real: Rows, metric: str) -> list[float] | None:
     """A distance with all prompts, then without each."""
     seeds = sorted(rows.keys() & real.keys())
-    generated, real_sums = (
+    generated_sums, real_sums = (
         [features_of(arm[seed]["measurement"]["features"]) for seed in seeds] for arm in (rows, real)
     )
     if len(seeds) < 2:
         return None
-    all_generated, all_real = sum_all(generated), sum_all(real_sums)
+    all_generated, all_real = sum_all(generated_sums), sum_all(real_sums)
     values = [DISTANCES[metric](all_generated, all_real)]
-    values += [DISTANCES[metric](all_generated - a, all_real - b) for a, b in zip(generated, real_sums, strict=True)]
+    values += [
+        DISTANCES[metric](all_generated - a, all_real - b) for a, b in zip(generated_sums, real_sums, strict=True)
+    ]
     return None if None in values else [value for value in values if value is not None]
 
 
