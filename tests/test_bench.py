@@ -89,14 +89,14 @@ def test_a_run_does_not_import_triton():
         import sys
         from pavdm_cli.generation import pipeline
         from pavdm_cli.bench import steps
-        from pavdm_cli.bench.throughput import denoising, row, sampled
+        from pavdm_cli.bench.throughput import denoising, raw_samples, row
         from pavdm_cli.generation.config import resolve
         from pavdm_cli.generation.request import build_request
 
         job = resolve(build_request({"prompt": "a red ball", "frames": 2, "steps": 6, "threads": 1}))
         model = pipeline.open_model(job)
-        timed = steps.whole(job, model, steps.prepare_sampling(job, model))
-        row("throughput", job, model, sampled(timed), denoising(job, model, timed))
+        step_times = steps.whole(job, model, steps.prepare_sampling(job, model))
+        row("throughput", job, model, raw_samples(step_times), denoising(job, model, step_times))
         print("triton" in sys.modules)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)

@@ -18,7 +18,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from pavdm_cli.app import app
-from pavdm_cli.bench import bandwidth, kernels
+from pavdm_cli.bench import bandwidth, kernels, synchronize
 from pavdm_cli.bench.compare import compare
 from pavdm_cli.bench.throughput import SCHEMA
 from pavdm_kernels.op import Op
@@ -33,7 +33,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Operations at sizes that take no time, on a machine whose rate of copying is known."""
     monkeypatch.setattr(kernels, "OPS", [dataclasses.replace(op, model_sizes=op.test_sizes[:1]) for op in OPS])
     monkeypatch.setattr(kernels, "copy_rate", lambda device: 10.0)
-    monkeypatch.setattr(kernels, "measure", functools.partial(bandwidth.measure, rotated=1))
+    monkeypatch.setattr(kernels, "measure", functools.partial(bandwidth.measure, working_set=1))
 
 
 def test_rows_of_kernels_have_raw_samples_and_can_be_compared(small: None, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_rows_are_kept_as_they_come_and_an_operation_that_breaks_hides_no_other(
     path.write_text('{"kept": "from before"}\n')
     stored: list[int] = []
 
-    def broken(op: Op, *given: Any) -> bandwidth.Measured:
+    def broken(op: Op, *given: Any) -> bandwidth.OpMeasurement:
         stored.append(len(path.read_text().splitlines()))
         if op is kernels.OPS[1]:
             raise RuntimeError("an illegal memory access\nand a long list")
@@ -95,8 +95,8 @@ def test_waiting_for_a_gpu_is_no_part_of_what_a_call_takes(monkeypatch: pytest.M
     def take(seconds: float) -> None:
         now[0] += seconds
 
-    monkeypatch.setattr(bandwidth.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(bandwidth, "synchronize", lambda device: take(2e-5))
+    monkeypatch.setattr(synchronize.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(synchronize, "synchronize", lambda device: take(2e-5))
     monkeypatch.setattr(bandwidth, "round_of", lambda calls, device: lambda: [call() for call in calls])
     found = bandwidth.seconds_per_call([lambda: take(3e-5)] * 3, torch.device("cuda"))
     assert found == pytest.approx([3e-5] * bandwidth.SAMPLES, rel=1e-2)

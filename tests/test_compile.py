@@ -107,7 +107,7 @@ def test_a_name_that_is_none_is_refused():
 def test_a_device_is_measured_against_its_own_copy_rate(monkeypatch):
     monkeypatch.setattr(kernels, "OPS", [dataclasses.replace(op, model_sizes=op.test_sizes[:1]) for op in OPS])
     monkeypatch.setattr(kernels, "copy_rate", lambda device: 10.0)
-    monkeypatch.setattr(kernels, "measure", functools.partial(bandwidth.measure, rotated=1))
+    monkeypatch.setattr(kernels, "measure", functools.partial(bandwidth.measure, working_set=1))
     rows = kernels.measure_all(KernelSelection(dtypes=["fp32"]), torch.device("cpu"))
     assert [row["config"]["op"] for row in rows] == list(BY_NAME)
     found = [row["summary"] for row in rows]

@@ -106,7 +106,7 @@ def test_figures_of_speed_count_the_warm_up(model, monkeypatch):
     made = steps.prepare_sampling(job, model)
     assert len(steps.whole(job, model, made)) == job.total_steps
     watch = stages.Watch(model.device)
-    assert np.array_equal(np.concatenate(list(stages.decoded(job, model, watch))), video(job, model))
+    assert np.array_equal(np.concatenate(list(stages.decode_timed(job, model, watch))), video(job, model))
 
 
 @pytest.fixture(scope="module")

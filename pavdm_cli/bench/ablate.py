@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +14,7 @@ from pavdm_cli.bench import steps
 from pavdm_cli.bench.released import released
 from pavdm_cli.bench.shapes import Shape
 from pavdm_cli.bench.stats import rounded
-from pavdm_cli.bench.synchronize import synchronize
+from pavdm_cli.bench.synchronize import time_calls
 from pavdm_cli.bench.throughput import Row, open_shape, row
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import Request
@@ -50,7 +48,7 @@ def ablate(request: Request, shape: Shape, count: int, watch: Callable[[int], No
     """Time a steady step of every rung in each of `count` rounds; one JSON row."""
     config, model = open_shape(request, shape)
     rungs = ladder(config, model)
-    seen = deviations(rungs)
+    errors = deviations(rungs)
     samples: dict[str, list[float]] = {name: [] for name in rungs}
     watch(0)
     for _ in range(count):
@@ -58,17 +56,15 @@ def ablate(request: Request, shape: Shape, count: int, watch: Callable[[int], No
             samples[name].append(seconds(rung, config.schedule.stride, model.device))
             watch(1)
     result = row("ablate", config, model, {name: rounded(values) for name, values in samples.items()}, {}, shape)
-    return result | {"ladder": summary(samples, seen)}
+    return result | {"ladder": summary(samples, errors)}
 
 
 def ladder(config: GenerationConfig, model: ModelRunner) -> dict[str, Rung]:
     """The baseline, then each optimisation on top of those before it, all with the same window."""
     model = replace(model, spec=replace(model.spec, causal=False))  # bidirectional, as the released code
     inputs = steps.prepare_sampling(config, model)
-    text, scale = (
-        model.embed(config.formatted_prompt.text, config.guidance_scale != 1, config.formatted_prompt.negative),
-        config.guidance_scale,
-    )
+    prompt, scale = config.formatted_prompt, config.guidance_scale
+    text = model.embed(prompt.text, scale != 1, prompt.negative)
     rungs = {}
     if base := released(model, text, inputs.levels):
         rungs[BASELINE] = rung(config, model, base if scale == 1 else batched_cfg(base, scale))
@@ -124,20 +120,11 @@ def deviations(rungs: Mapping[str, Rung]) -> dict[str, float]:
 
 def seconds(rung: Rung, stride: int, device: torch.device) -> float:
     """Seconds of a step, including its share of the prefill."""
-    alone = clock(rung.step, device)
-    return alone if rung.shift is None else alone + clock(rung.shift, device) / stride
+    step = time_calls(rung.step, device)
+    return step if rung.shift is None else step + time_calls(rung.shift, device) / stride
 
 
-def clock(call: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of one call."""
-    synchronize(device)
-    begun = time.perf_counter()
-    call()
-    synchronize(device)
-    return time.perf_counter() - begun
-
-
-def summary(samples: Mapping[str, list[float]], seen: Mapping[str, float]) -> list[Row]:
+def summary(samples: Mapping[str, list[float]], errors: Mapping[str, float]) -> list[Row]:
     """One entry per rung: median, median ratio to the baseline of the same round, deviation from the reference."""
     base = samples.get(BASELINE) or samples[PLAIN]
     return [
@@ -145,7 +132,7 @@ def summary(samples: Mapping[str, list[float]], seen: Mapping[str, float]) -> li
             "rung": name,
             "step_p50_ms": 1e3 * median(values),
             "ratio": median(one / other for one, other in zip(base, values, strict=True)),
-            "deviation": seen[name],
+            "deviation": errors[name],
         }
         for name, values in samples.items()
     ]

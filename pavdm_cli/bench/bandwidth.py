@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
@@ -13,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pavdm_cli.bench.synchronize import synchronize
+from pavdm_cli.bench.synchronize import time_calls
 from pavdm_kernels.op import Op, RandomInputs, Sizes
 
-ROTATED = 2**28  # bytes of different inputs before the first is used again, more than any cache holds
+WORKING_SET = 2**28  # bytes of different inputs before the first is used again, more than any cache holds
 SAMPLES = 20
 SAMPLE = 0.01  # seconds on a GPU, compared with which the 20 us of a launch are negligible
 
 
-class Measured(NamedTuple):
+class OpMeasurement(NamedTuple):
     """Measurements of one operation at one size."""
 
     seconds: list[float]  # per call, one number per round
@@ -34,13 +33,17 @@ class Measured(NamedTuple):
         return self.bytes / median(self.seconds) / 1e9
 
 
-def measure(op: Op, sizes: Sizes, dtype: torch.dtype, device: torch.device, rotated: int = ROTATED) -> Measured:
-    """Time calls on different inputs and outputs that take `rotated` bytes in total."""
-    moved = op.bytes_moved(sizes, dtype)
-    inputs = [op.make_inputs(sizes, RandomInputs(dtype, str(device), seed)) for seed in range(1 + rotated // moved)]
+def measure(
+    op: Op, sizes: Sizes, dtype: torch.dtype, device: torch.device, working_set: int = WORKING_SET
+) -> OpMeasurement:
+    """Time calls on different inputs and outputs that take `working_set` bytes in total."""
+    byte_count = op.bytes_moved(sizes, dtype)
+    inputs = [
+        op.make_inputs(sizes, RandomInputs(dtype, str(device), seed)) for seed in range(1 + working_set // byte_count)
+    ]
     with torch.no_grad():
         calls = [partial(op.function, *arguments) for arguments in inputs]
-        return Measured(seconds_per_call(calls, device), error(op, inputs[0]), moved)
+        return OpMeasurement(seconds_per_call(calls, device), error(op, inputs[0]), byte_count)
 
 
 def error(op: Op, arguments: tuple[Any, ...]) -> float:
@@ -57,7 +60,7 @@ def widen(value: Any) -> Any:
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
-def copy_rate(device: torch.device, size: int = ROTATED) -> float:
+def copy_rate(device: torch.device, size: int = WORKING_SET) -> float:
     """Bytes read and written per second by a large copy, in GB."""
     source, target = (torch.zeros(size, dtype=torch.uint8, device=device) for _ in range(2))
     return 2 * size / median(seconds_per_call([lambda: target.copy_(source)], device)) / 1e9
@@ -66,18 +69,8 @@ def copy_rate(device: torch.device, size: int = ROTATED) -> float:
 def seconds_per_call(calls: Sequence[Callable[[], object]], device: torch.device) -> list[float]:
     """Seconds per call, one number per sample; on a GPU without launch overhead."""
     run_all = round_of(calls, device)
-    rounds = 1 if device.type == "cpu" else math.ceil(SAMPLE / spent(run_all, 1, device))
-    return [spent(run_all, rounds, device) / (rounds * len(calls)) for _ in range(SAMPLES)]
-
-
-def spent(run_all: Callable[[], object], rounds: int, device: torch.device) -> float:
-    """Seconds of `rounds` rounds."""
-    synchronize(device)
-    begun = time.perf_counter()
-    for _ in range(rounds):
-        run_all()
-    synchronize(device)
-    return time.perf_counter() - begun
+    rounds = 1 if device.type == "cpu" else math.ceil(SAMPLE / time_calls(run_all, device))
+    return [time_calls(run_all, device, rounds) / (rounds * len(calls)) for _ in range(SAMPLES)]
 
 
 def round_of(calls: Sequence[Callable[[], object]], device: torch.device) -> Callable[[], object]:

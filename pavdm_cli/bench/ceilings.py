@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pavdm_cli.bench.bandwidth import copy_rate
-from pavdm_cli.bench.synchronize import synchronize
+from pavdm_cli.bench.synchronize import synchronize, time_calls
 
 SIDE, SIDE_ON_CPU = 8192, 1536
 
@@ -32,10 +32,7 @@ def matmul_seconds(device: torch.device, dtype: torch.dtype, seconds: float = 1.
     a @ b
     synchronize(device)
     while not durations or time.perf_counter() < until:
-        begun = time.perf_counter()
-        a @ b
-        synchronize(device)
-        durations.append(time.perf_counter() - begun)
+        durations.append(time_calls(lambda: a @ b, device))
     return durations
 
 

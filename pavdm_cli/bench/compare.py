@@ -41,7 +41,7 @@ FIELDS = {
 }
 
 
-class Compared(NamedTuple):
+class Comparison(NamedTuple):
     """One kind of sample in both rows: medians in seconds, and the tolerated change."""
 
     what: str
@@ -60,17 +60,17 @@ class Compared(NamedTuple):
         return self.allowed is not None and self.ratio > 1 + self.allowed
 
 
-def compare(first: Path, second: Path) -> list[Compared]:
+def compare(first: Path, second: Path) -> list[Comparison]:
     """Every kind of raw sample that both files have, for every configuration that they share.
 
     Raises: InputError for a file without rows; UsageError where no configuration is in both.
     """
     before, after = rows(first), rows(second)
-    shared = [key for key in after if key in before]
-    if not shared:
+    common = [key for key in after if key in before]
+    if not common:
         where, one, other = next(differences(_identity(list(before.values())[-1]), _identity(list(after.values())[-1])))
         raise UsageError(f"the rows differ in {where}: {one} and {other}", "compare rows of the same configuration")
-    return [pair for key in shared for pair in pairs(before[key], after[key])]
+    return [pair for key in common for pair in pairs(before[key], after[key])]
 
 
 def rows(path: Path) -> dict[str, Row]:
@@ -116,30 +116,31 @@ def differences(one: Any, other: Any, where: str = "") -> Iterator[tuple[str, An
         yield where, one, other
 
 
-def pairs(before: Row, after: Row) -> Iterator[Compared]:
+def pairs(before: Row, after: Row) -> Iterator[Comparison]:
     """Every kind of sample that both rows have."""
     for name in before["samples"]:
-        samples, others = (_listed(row["samples"].get(name)) for row in (before, after))
+        samples, others = (_as_list(row["samples"].get(name)) for row in (before, after))
         if samples and others and median(samples) and median(others):
-            yield Compared(name.removesuffix("_s"), median(samples), median(others), allowed(samples, others))
+            yield Comparison(name.removesuffix("_s"), median(samples), median(others), noise_tolerance(samples, others))
 
 
-def allowed(samples: list[float], others: list[float]) -> float | None:
+def noise_tolerance(samples: list[float], others: list[float]) -> float | None:
     """Relative difference of medians within noise; None if either row has too few samples."""
     if min(len(samples), len(others)) < FEWEST:
         return None
     return max(LEAST, *(3 * median_deviation(one) / median(one) for one in (samples, others)))
 
 
-def _listed(samples: Any) -> list[float]:
+def _as_list(samples: Any) -> list[float]:
     """Samples of a row; one number is a list of one."""
     return samples if isinstance(samples, list) else [samples] if isinstance(samples, (int, float)) else []
 
 
-def lines(compared: Sequence[Compared]) -> list[tuple[str, ...]]:
+def lines(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
     """A table row per pair of samples: label, before, after, ratio and verdict."""
     return [
-        (one.what, _duration(one.before), _duration(one.after), f"{one.ratio:.3f}", _verdict(one)) for one in compared
+        (one.what, _duration(one.before), _duration(one.after), f"{one.ratio:.3f}", _verdict(one))
+        for one in comparisons
     ]
 
 
@@ -147,7 +148,7 @@ def _duration(seconds: float) -> str:
     return f"{1e3 * seconds:.2f} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.2f} us"
 
 
-def _verdict(one: Compared) -> str:
+def _verdict(one: Comparison) -> str:
     if one.allowed is None:
         return "too few samples to decide"
     return f"slower: more than {one.allowed:.0%}" if one.slower else f"within {one.allowed:.0%}"

@@ -135,5 +135,5 @@ def resources(compiled: Any, capability: int) -> Resources:
 
 def output(command: list[str], folder: str) -> str:
     """Run a program and return what it prints."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout + done.stderr
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return process.stdout + process.stderr

@@ -21,8 +21,8 @@ def deviations(config: GenerationConfig, model: ModelRunner, shifts: int = SHIFT
     """
 
     def chunks(reuse: bool) -> Iterator[Tensor]:
-        changed = config.with_execution(context_cache="reuse" if reuse else "recompute")
-        return islice(latents(changed, model), 1, shifts + 1)
+        variant = config.with_execution(context_cache="reuse" if reuse else "recompute")
+        return islice(latents(variant, model), 1, shifts + 1)
 
     pairs = zip(chunks(True), chunks(False), strict=True)
     return [float((reused - exact).norm() / exact.norm()) for reused, exact in pairs]

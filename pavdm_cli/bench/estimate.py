@@ -28,7 +28,7 @@ QUICK = 0.5  # seconds of matmuls
 PARTS = ("load", "denoise", "decode", "write")
 
 
-ASSUMED = Efficiency(denoise=0.4, decode=0.3, error_factor=2.5, measured=False)
+DEFAULT_EFFICIENCY = Efficiency(denoise=0.4, decode=0.3, error_factor=2.5, measured=False)
 WRITE_TFLOP = 2e-8  # of matmuls on a CPU that take as long as encoding a pixel
 READ_RATE = 1e9  # bytes of weights per second
 START = 1.5  # seconds to import torch and open a model, whatever its size
@@ -67,18 +67,18 @@ def estimate(config: GenerationConfig, pixels: int) -> Estimate:
     on_cpu = quick_rate(HOST, torch.float32)  # for bf16 too, where throughput depends much more on the size
     dtype = torch.bfloat16 if config.execution.precision == "bf16" else torch.float32
     rate = on_cpu if device == HOST else quick_rate(device, dtype)
-    known = config.spec.efficiency.get(f"{device.type} {config.execution.precision}", ASSUMED)
+    efficiency = config.spec.efficiency.get(f"{device.type} {config.execution.precision}", DEFAULT_EFFICIENCY)
     model = meta_model_of(config)
     denoising = denoise_tflop(config, model)
     decoding = decode_tflop(model) * -(-config.frames // config.layout.unit_frames)
     weights = module_bytes(model.transformer) + module_bytes(model.vae) + text_bytes(config).get("weights", 0)
     seconds = {
         "load": START + weights / READ_RATE,
-        "denoise": denoising / (rate * known.denoise),
-        "decode": decoding / (rate * known.decode),
+        "denoise": denoising / (rate * efficiency.denoise),
+        "decode": decoding / (rate * efficiency.decode),
         "write": pixels * WRITE_TFLOP * torch.get_num_threads() / on_cpu,
     }
-    return Estimate(seconds, known.error_factor, known.measured, denoising, rate)
+    return Estimate(seconds, efficiency.error_factor, efficiency.measured, denoising, rate)
 
 
 def quick_rate(device: torch.device, dtype: torch.dtype) -> float:
@@ -119,9 +119,8 @@ def decode_tflop(model: ModelRunner) -> float:
         nonlocal total
         weight = layer.weight
         assert isinstance(weight, Tensor)
-        transposed = getattr(
-            layer, "transposed", False
-        )  # then each input value is multiplied by the weights of a channel
+        # A transposed convolution multiplies each input value by the weights of a channel.
+        transposed = getattr(layer, "transposed", False)
         total += 2 * (inputs[0] if transposed else output).numel() * weight[0].numel()
 
     layers = [m for m in model.vae.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]

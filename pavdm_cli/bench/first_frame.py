@@ -25,20 +25,20 @@ def first_frames(request: Request) -> ModelRunner:
 def cold(request: Request) -> float:
     """Seconds from starting a new process to its first frames. Raises: PavdmError."""
     values = json.dumps(flat_values(request) | {"frames": request.frame_count, "seconds": None})
-    begun = time.perf_counter()
-    done = subprocess.run(
+    start = time.perf_counter()
+    process = subprocess.run(
         [sys.executable, "-m", "pavdm_cli.bench.first_frame", values], stderr=subprocess.PIPE, text=True
     )
-    if done.returncode:
-        raise PavdmError("a new process made no frame", (done.stderr.splitlines() or ["no message"])[-1])
-    return time.perf_counter() - begun
+    if process.returncode:
+        raise PavdmError("a new process made no frame", (process.stderr.splitlines() or ["no message"])[-1])
+    return time.perf_counter() - start
 
 
 def warm(request: Request) -> tuple[float, ModelRunner]:
     """Seconds to the first frames in this process, loading the weights included, and the model."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     model = first_frames(request)
-    return time.perf_counter() - begun, model
+    return time.perf_counter() - start, model
 
 
 if __name__ == "__main__":

@@ -51,9 +51,9 @@ class KernelSelection:
         return [(op, sizes, dtype) for op, sizes, dtype, architecture in builds if architecture == builds[0][-1]]
 
 
-def check_names(what: str, named: Iterable[str], valid: Collection[str]) -> None:
+def check_names(what: str, names: Iterable[str], valid: Collection[str]) -> None:
     """Refuse unknown names. Raises: UsageError."""
-    for name in named:
+    for name in names:
         if name not in valid:
             raise UsageError(f"unknown {what} {name}", f"one of {', '.join(valid)}")
 
@@ -65,16 +65,16 @@ def width(sizes: Sizes) -> int | None:
 
 def compile_all(choice: KernelSelection, keep: Callable[[Row], None] = lambda row: None) -> list[Row]:
     """One row per kernel, dtype and architecture; `failed` names the limits that it exceeds."""
-    version, built = compiler(), list[Row]()
+    version, rows = compiler(), list[Row]()
     for op, sizes, dtype, architecture in choice.builds():
         inputs = op.make_inputs(sizes, RandomInputs(DTYPES[dtype], "meta"))
         launch, _ = op.prepare_launch(*op.launch_arguments(*inputs))
-        used = build(launch, architecture)
+        resources = build(launch, architecture)
         head = {"op": op.name, "sizes": dict(sizes), "dtype": dtype, "arch": architecture, "triton": version}
-        failed = list(limit_violations(op, used, dtype, architecture))
-        built.append({**head, **asdict(used), "failed": failed})
-        keep(built[-1])
-    return built
+        failed = list(limit_violations(op, resources, dtype, architecture))
+        rows.append({**head, **asdict(resources), "failed": failed})
+        keep(rows[-1])
+    return rows
 
 
 def measure_all(
@@ -109,22 +109,22 @@ def measure_op(op: Op, sizes: Sizes, dtype: str, device: torch.device, baseline:
     return {"samples": samples, "summary": {"error": measured.error, "tolerance": tolerance, **rates}, "failed": failed}
 
 
-def limit_violations(op: Op, used: Resources, dtype: str, architecture: str) -> Iterator[str]:
+def limit_violations(op: Op, resources: Resources, dtype: str, architecture: str) -> Iterator[str]:
     """Messages on the limits that a kernel exceeds."""
     shared = SHARED_LIMITS[int(architecture.removeprefix("sm_"))] * 1024
-    if used.spill_bytes:
-        yield f"{used.spill_bytes} bytes spilt, none allowed"
-    if used.registers > op.max_registers:
-        yield f"{used.registers} registers, at most {op.max_registers}"
-    if used.shared_bytes > shared:
-        yield f"{used.shared_bytes} bytes of shared memory, at most {shared}"
-    if op.vectorized and not used.load_128:
+    if resources.spill_bytes:
+        yield f"{resources.spill_bytes} bytes spilt, none allowed"
+    if resources.registers > op.max_registers:
+        yield f"{resources.registers} registers, at most {op.max_registers}"
+    if resources.shared_bytes > shared:
+        yield f"{resources.shared_bytes} bytes of shared memory, at most {shared}"
+    if op.vectorized and not resources.load_128:
         yield "no load of 16 bytes"
-    if used.load_less != op.scalar_loads:
-        yield f"{used.load_less} loads of less than 16 bytes, expected {op.scalar_loads}"
-    if used.store_less:
-        yield f"{used.store_less} stores of less than 16 bytes, none allowed"
-    if op.matmul and dtype != "fp32" and not used.matrix:
+    if resources.load_less != op.scalar_loads:
+        yield f"{resources.load_less} loads of less than 16 bytes, expected {op.scalar_loads}"
+    if resources.store_less:
+        yield f"{resources.store_less} stores of less than 16 bytes, none allowed"
+    if op.matmul and dtype != "fp32" and not resources.matrix:
         yield "no matrix instruction"
 
 

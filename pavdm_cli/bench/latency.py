@@ -60,10 +60,10 @@ def of_video(request: Request) -> tuple[GenerationConfig, ModelRunner, Waits]:
 
 def of_shape(request: Request, shape: Shape) -> tuple[GenerationConfig, ModelRunner, Waits]:
     """The waits within this process, with random weights."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     config, model = open_shape(request, shape, whole=True)
     next(pipeline.frames(config, model))
-    return config, model, {"first_frame_warm": [time.perf_counter() - begun], **chunks(config, model)}
+    return config, model, {"first_frame_warm": [time.perf_counter() - start], **chunks(config, model)}
 
 
 WAITS = {
@@ -78,17 +78,17 @@ WAITS = {
 
 def figures(samples: Row) -> Row:
     """Median and 99th percentile of every wait that was measured."""
-    known = {name: values for name, values in samples.items() if values}
-    medians = {f"{name.removesuffix('_s')}_p50_s": median(values) for name, values in known.items()}
-    return medians | {f"{name.removesuffix('_s')}_p99_s": percentile(values, 0.99) for name, values in known.items()}
+    nonempty = {name: values for name, values in samples.items() if values}
+    medians = {f"{name.removesuffix('_s')}_p50_s": median(values) for name, values in nonempty.items()}
+    return medians | {f"{name.removesuffix('_s')}_p99_s": percentile(values, 0.99) for name, values in nonempty.items()}
 
 
 def chunks(config: GenerationConfig, model: ModelRunner) -> Waits:
     """Seconds per chunk: denoising while the window fills, frames once it is full."""
     growth = steps.seconds_of(steps.whole(config, model, steps.prepare_sampling(config, model)), "growth")
     stride = config.schedule.stride
-    entering = [sum(growth[at : at + stride]) for at in range(0, len(growth) - stride + 1, stride)]
-    return {"growth_chunk": entering, "steady_chunk": arrivals(config, model)}
+    growth_chunks = [sum(growth[at : at + stride]) for at in range(0, len(growth) - stride + 1, stride)]
+    return {"growth_chunk": growth_chunks, "steady_chunk": arrivals(config, model)}
 
 
 def arrivals(config: GenerationConfig, model: ModelRunner) -> list[float]:
@@ -105,16 +105,16 @@ def arrivals(config: GenerationConfig, model: ModelRunner) -> list[float]:
 def to_file(request: Request) -> File:
     """Run `pavdm generate` and poll its file until it is playable, and until it is complete. Raises: PavdmError."""
     with tempfile.TemporaryDirectory() as folder:
-        path, begun = Path(folder) / "video.mp4", time.perf_counter()
+        path, start = Path(folder) / "video.mp4", time.perf_counter()
         playable = None
         with subprocess.Popen(
             command(request, path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as process:
             while process.poll() is None:
                 if playable is None and plays(path.with_name("video.partial.mp4")):
-                    playable = time.perf_counter() - begun
+                    playable = time.perf_counter() - start
                 time.sleep(LOOK_EVERY)
-            whole = time.perf_counter() - begun
+            whole = time.perf_counter() - start
             messages = process.stderr.read().splitlines() if process.stderr else []
         if process.returncode or not plays(path):
             raise PavdmError("a new process wrote no file", (messages or ["no message"])[-1])
@@ -124,10 +124,10 @@ def to_file(request: Request) -> File:
 def command(request: Request, path: Path) -> Sequence[str]:
     """The command for the same video."""
     values, defaults = flat_values(request), flat_values(Request(request.prompt))
-    changed = {name: value for name, value in values.items() if value != defaults.get(name)}
-    changed |= {"frames": request.frame_count, "seed": request.seed, "output": path}
+    options = {name: value for name, value in values.items() if value != defaults.get(name)}
+    options |= {"frames": request.frame_count, "seed": request.seed, "output": path}
     words = [request.prompt]
-    for name, value in changed.items():
+    for name, value in options.items():
         if name != "seconds":
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return [sys.executable, "-m", "pavdm_cli", "generate", *words]

@@ -57,7 +57,7 @@ def _machine(row: dict[str, Any]) -> Lines:
     work = f"{1e3 * summary['step_tflop']:.2f} GFLOP per step, {summary['matrix_share']:.0%} of the matmul throughput"
     deviations, compiled = row.get("context_cache_deviation"), row["compiled"]
     peaks = {name: summary.get(f"{name}_mb") for name in ("peak_memory", "gpu_peak", "gpu_reserved")}
-    known = [f"{name.replace('_', ' ')} {size:.0f} MB" for name, size in peaks.items() if size is not None]
+    sizes = [f"{name.replace('_', ' ')} {size:.0f} MB" for name, size in peaks.items() if size is not None]
     return [
         ("work", work),
         ("matmul throughput, this run", f"{ceiling['matrix_tflops']:.3f} TFLOP/s: {ceiling['matrix']}"),
@@ -78,5 +78,5 @@ def _machine(row: dict[str, Any]) -> Lines:
             "CUDA graphs",
             f"{summary['graphs']}, {summary['graph_memory_mb']:.0f} MB, captured in {summary['capture_s']:.2f} s",
         ),
-        ("memory", ", ".join(known) or "unknown here"),
+        ("memory", ", ".join(sizes) or "unknown here"),
     ]

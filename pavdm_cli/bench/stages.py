@@ -31,15 +31,15 @@ class Watch:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.spent = dict.fromkeys(STAGES, 0.0)
+        self.seconds = dict.fromkeys(STAGES, 0.0)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the time of the block to a stage, including the device's."""
-        begun = time.perf_counter()
+        start = time.perf_counter()
         yield
         synchronize(self.device)
-        self.spent[name] += time.perf_counter() - begun
+        self.seconds[name] += time.perf_counter() - start
 
 
 def stages(config: GenerationConfig, model: ModelRunner) -> dict[str, float]:
@@ -49,30 +49,30 @@ def stages(config: GenerationConfig, model: ModelRunner) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         encoding = encoder_options(config, Output())
         file = VideoWriter(Path(folder) / "video.mp4", width, height, config.spec.fps, options=encoding)
-        for frames in decoded(config, model, watch):
+        for frames in decode_timed(config, model, watch):
             with watch.stage("write"):
                 file.write(frames)
                 file.flush()
         with watch.stage("write"):
             file.finish()
-    return watch.spent
+    return watch.seconds
 
 
-def decoded(config: GenerationConfig, model: ModelRunner, watch: Watch) -> Iterator[Pixels]:
+def decode_timed(config: GenerationConfig, model: ModelRunner, watch: Watch) -> Iterator[Pixels]:
     """The video's frames, each stage timed."""
-    inputs, left, dropped = prepare_sampling(config, model), config.frames, list[Tensor]()
-    watch.spent["text"] += inputs.bound_s
+    inputs, remaining, warmup_latents = prepare_sampling(config, model), config.frames, list[Tensor]()
+    watch.seconds["text"] += inputs.bind_seconds
     chunks = sample(
         config.schedule, inputs.denoiser, inputs.noise, inputs.solver, chunks=config.total_chunks, graphs=inputs.graphs
     )
     with watch.stage("denoise"):
-        dropped += islice(chunks, config.warmup)
-    stream = model.decode_stream(torch.cat(dropped, dim=1) if dropped else None)
-    while left > 0:
+        warmup_latents += islice(chunks, config.warmup)
+    stream = model.decode_stream(torch.cat(warmup_latents, dim=1) if warmup_latents else None)
+    while remaining > 0:
         with watch.stage("denoise"):
             latents = next(chunks, None)
         with watch.stage("decode"), torch.no_grad():
             frames = stream.flush() if latents is None else stream.push(latents)
-            pixels = to_bytes(frames[0])[:left]
-        left -= len(pixels)
+            pixels = to_bytes(frames[0])[:remaining]
+        remaining -= len(pixels)
         yield pixels

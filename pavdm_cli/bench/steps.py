@@ -31,11 +31,8 @@ from pavdm_cli.sampling.noise import Noise, NoiseLevels, seeded_noise
 from pavdm_cli.sampling.solver import Solver
 from pavdm_cli.sampling.solvers import build_solver
 
-PHASES = (
-    "growth",
-    "steady",
-    "drain",
-)  # ramp-up, until the first chunk leaves; steady state; ramp-down, once no chunk enters
+# Ramp-up, until the first chunk leaves; steady state; ramp-down, once no chunk enters.
+PHASES = ("growth", "steady", "drain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ class SamplingInputs:
     noise: Noise
     denoiser: Denoiser
     graphs: GraphPolicy | None
-    bound_s: float  # seconds to encode the prompt and compute the constants of the video
+    bind_seconds: float  # seconds to encode the prompt and compute the constants of the video
 
 
 class Step(NamedTuple):
@@ -61,15 +58,15 @@ class Step(NamedTuple):
 def prepare_sampling(config: GenerationConfig, model: ModelRunner) -> SamplingInputs:
     """Build the inputs of sampling for a configuration."""
     levels = pipeline.make_levels(config).to(model.device)
-    begun = time.perf_counter()
+    start_time = time.perf_counter()
     prompt, scale = config.formatted_prompt, config.guidance_scale
     execution = config.execution
     denoiser = model.denoiser(prompt.text, config.schedule, levels, scale, execution, negative=prompt.negative)
     synchronize(model.device)
-    bound = time.perf_counter() - begun
+    bind_seconds = time.perf_counter() - start_time
     noise = seeded_noise(config.seed, model.noise_shape())
     solver = build_solver(config.solver, levels)
-    return SamplingInputs(levels, solver, noise, denoiser, pipeline.choose_graph_policy(config, model), bound)
+    return SamplingInputs(levels, solver, noise, denoiser, pipeline.choose_graph_policy(config, model), bind_seconds)
 
 
 def whole(config: GenerationConfig, model: ModelRunner, inputs: SamplingInputs) -> list[Step]:
@@ -78,7 +75,7 @@ def whole(config: GenerationConfig, model: ModelRunner, inputs: SamplingInputs) 
     states = denoise(
         config.schedule, inputs.denoiser, inputs.noise, inputs.solver, chunks=config.total_chunks, graphs=inputs.graphs
     )
-    return list(timed(states, config, inputs.graphs))
+    return list(time_states(states, config, inputs.graphs))
 
 
 @torch.no_grad()
@@ -98,18 +95,18 @@ def steady(config: GenerationConfig, model: ModelRunner, inputs: SamplingInputs,
         config.schedule, inputs.denoiser, inputs.noise, inputs.solver, chunks=None, start=start, graphs=inputs.graphs
     )
     warm_up = config.schedule.stride
-    return list(islice(timed(states, config, inputs.graphs), warm_up, warm_up + count))
+    return list(islice(time_states(states, config, inputs.graphs), warm_up, warm_up + count))
 
 
-def timed(states: Iterator[SamplerState], config: GenerationConfig, graphs: GraphPolicy | None) -> Iterator[Step]:
+def time_states(states: Iterator[SamplerState], config: GenerationConfig, graphs: GraphPolicy | None) -> Iterator[Step]:
     """Each step with its time, synchronized; the time to capture `graphs` is not included."""
     last, capturing = time.perf_counter(), graphs.seconds if graphs else 0.0
     for state in states:
         synchronize(state.window.device)
-        spent = time.perf_counter() - last
+        seconds = time.perf_counter() - last
         if graphs:
-            spent, capturing = spent - (graphs.seconds - capturing), graphs.seconds
-        yield Step(spent, phase(config, state), config.schedule.level(state.chunks[0], state.now) == 0)
+            seconds, capturing = seconds - (graphs.seconds - capturing), graphs.seconds
+        yield Step(seconds, phase(config, state), config.schedule.level(state.chunks[0], state.now) == 0)
         last = time.perf_counter()
 
 

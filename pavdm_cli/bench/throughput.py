@@ -41,11 +41,11 @@ def throughput(request: Request, watch: Callable[[int], None]) -> Row:
     first_warm, model = warm(request)
     env.reset_peak_memory(model.device)
     inputs = steps.prepare_sampling(config, model)
-    timed = steps.whole(config, model, inputs)
+    step_times = steps.whole(config, model, inputs)
     firsts = {"first_frame_cold_s": first_cold, "first_frame_warm_s": first_warm}
-    took, figures = whole_video(config, model, watch)
-    figures |= denoising(config, model, timed) | firsts | graphs(inputs)
-    samples = sampled(timed) | took | {name: rounded([seconds]) for name, seconds in firsts.items()}
+    video_samples, figures = whole_video(config, model, watch)
+    figures |= denoising(config, model, step_times) | firsts | graphs(inputs)
+    samples = raw_samples(step_times) | video_samples | {name: rounded([seconds]) for name, seconds in firsts.items()}
     result = row("throughput", config, model, samples, figures)
     return result | {"context_cache_deviation": deviations(config, model) if is_approximate(config) else None}
 
@@ -57,21 +57,21 @@ def shape_throughput(request: Request, shape: Shape, count: int, watch: Callable
     """
     config, model = open_shape(request, shape, whole=watch is not None)
     inputs = steps.prepare_sampling(config, model)
-    timed = steps.steady(config, model, inputs, count)
+    step_times = steps.steady(config, model, inputs, count)
     if watch:
         steps.warm_up(config, inputs)
-    took, figures = whole_video(config, model, watch) if watch else ({}, {})
-    figures |= denoising(config, model, timed) | graphs(inputs)
-    return row("throughput", config, model, sampled(timed) | took, figures, shape)
+    video_samples, figures = whole_video(config, model, watch) if watch else ({}, {})
+    figures |= denoising(config, model, step_times) | graphs(inputs)
+    return row("throughput", config, model, raw_samples(step_times) | video_samples, figures, shape)
 
 
 def whole_video(config: GenerationConfig, model: ModelRunner, watch: Callable[[int], None]) -> tuple[Row, Row]:
     """Samples and figures of the video, generated stage by stage, and then end to end."""
-    spent = {f"{name}_s": seconds for name, seconds in stages(config, model).items()}
+    stage_seconds = {f"{name}_s": seconds for name, seconds in stages(config, model).items()}
     whole = end_to_end(config, model, watch)
-    samples = {name: [seconds] for name, seconds in spent.items()}
+    samples = {name: [seconds] for name, seconds in stage_seconds.items()}
     rates = {"end_to_end_fps": config.frames / whole, "real_time_factor": config.frames / config.spec.fps / whole}
-    return {"end_to_end_s": [whole], **samples}, rates | spent
+    return {"end_to_end_s": [whole], **samples}, rates | stage_seconds
 
 
 def open_shape(request: Request, shape: Shape, whole: bool = False) -> tuple[GenerationConfig, ModelRunner]:
@@ -91,20 +91,20 @@ def open_shape(request: Request, shape: Shape, whole: bool = False) -> tuple[Gen
     return config, with_attention(model, config.execution.attention)
 
 
-def sampled(timed: list[Step]) -> dict[str, list[float]]:
-    """Raw samples: every step by its phase, and what a chunk took."""
-    by_phase = {f"{name}_steps_s": rounded(steps.seconds_of(timed, name)) for name in PHASES}
-    return {**by_phase, "steady_chunks_s": rounded(steps.chunk_seconds(timed))}
+def raw_samples(step_times: list[Step]) -> dict[str, list[float]]:
+    """Raw samples: every step by its phase, and the time per chunk."""
+    by_phase = {f"{name}_steps_s": rounded(steps.seconds_of(step_times, name)) for name in PHASES}
+    return {**by_phase, "steady_chunks_s": rounded(steps.chunk_seconds(step_times))}
 
 
-def denoising(config: GenerationConfig, model: ModelRunner, timed: list[Step]) -> Row:
+def denoising(config: GenerationConfig, model: ModelRunner, step_times: list[Step]) -> Row:
     """Figures of denoising alone."""
-    typical = steps.typical(timed)
+    typical = steps.typical(step_times)
     return {
         "steady_fps": float(config.frames_per_chunk) / (median(typical) * config.schedule.stride),
         **times("step", typical),
-        **times("chunk", steps.chunk_seconds(timed)),
-        **{f"{name}_s": sum(steps.seconds_of(timed, name)) for name in PHASES},
+        **times("chunk", steps.chunk_seconds(step_times)),
+        **{f"{name}_s": sum(steps.seconds_of(step_times, name)) for name in PHASES},
         "step_tflop": steps.step_tflop(config, model),
         "step_tflops": steps.step_tflop(config, model) / median(typical),
     }
@@ -112,10 +112,10 @@ def denoising(config: GenerationConfig, model: ModelRunner, timed: list[Step]) -
 
 def graphs(inputs: SamplingInputs) -> Row:
     """Number of captured CUDA graphs, seconds to capture them, and their memory."""
-    captured = inputs.graphs
-    if not captured:
+    policy = inputs.graphs
+    if not policy:
         return {"graphs": 0, "capture_s": 0.0, "graph_memory_mb": 0.0}
-    return {"graphs": captured.count, "capture_s": captured.seconds, "graph_memory_mb": captured.bytes / 2**20}
+    return {"graphs": policy.count, "capture_s": policy.seconds, "graph_memory_mb": policy.bytes / 2**20}
 
 
 def row(
@@ -160,6 +160,6 @@ def end_to_end(config: GenerationConfig, model: ModelRunner, watch: Callable[[in
     """Seconds to sample, decode, encode and close a file."""
     with tempfile.TemporaryDirectory() as folder:
         watch(0)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         write.write_video(config, model, Output(Path(folder) / "video.mp4"), write.RunControl(watch, lambda: False))
-        return time.perf_counter() - begun
+        return time.perf_counter() - start

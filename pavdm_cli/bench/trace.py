@@ -30,10 +30,10 @@ def trace(request: Request, shape: Shape | None, folder: Path) -> tuple[Row, Pat
 
     Raises: OutputError.
     """
-    config, model = opened(request, shape)
+    config, model = open_configured(request, shape)
     inputs = steps.prepare_sampling(config, model)
     alone = [step.seconds for step in steps.steady(config, model, inputs, 3 * config.schedule.stride)]
-    with profile(activities=activities(model.device), acc_events=True) as seen:  # else torch 2.11 warns of cycles
+    with profile(activities=activities(model.device), acc_events=True) as profiler:  # else torch 2.11 warns of cycles
         steps.steady(config, model, inputs, config.schedule.stride)
     overhead = host_overhead(with_same_graphs(config, inputs), model)
     figures = {
@@ -43,10 +43,10 @@ def trace(request: Request, shape: Shape | None, folder: Path) -> tuple[Row, Pat
     }
     samples = {"steady_steps_s": rounded(alone), "issuing_s": rounded(overhead)}
     result = row("profile", config, model, samples, figures, shape)
-    return result | {"operations": most_expensive(seen.key_averages(), model.device)}, export(seen, folder)
+    return result | {"operations": most_expensive(profiler.key_averages(), model.device)}, export(profiler, folder)
 
 
-def opened(request: Request, shape: Shape | None) -> tuple[GenerationConfig, ModelRunner]:
+def open_configured(request: Request, shape: Shape | None) -> tuple[GenerationConfig, ModelRunner]:
     """A configuration and its model: a shape with random weights, or the request's own."""
     if shape:
         return open_shape(request, shape)
@@ -59,7 +59,7 @@ def activities(device: torch.device) -> list[ProfilerActivity]:
     return [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
 
 
-def export(seen: Any, folder: Path) -> Path:
+def export(profiler: Any, folder: Path) -> Path:
     """Write the trace. Raises: OutputError."""
     path = folder / "trace.json"
     try:
@@ -67,7 +67,7 @@ def export(seen: Any, folder: Path) -> Path:
         path.write_bytes(b"")  # the profiler itself only logs that it could not
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}", "choose another folder") from None
-    seen.export_chrome_trace(str(path))
+    profiler.export_chrome_trace(str(path))
     return path
 
 
@@ -77,12 +77,13 @@ def most_expensive(events: Iterable[Any], device: torch.device) -> list[Row]:
     The operations that launch kernels include the same time again.
     """
     clock = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    seen = [event for event in events if device.type != "cuda" or is_kernel(event)]
-    spent = {event.key: (getattr(event, clock), event.count) for event in seen}
-    whole = sum(seconds for seconds, _ in spent.values()) or 1.0
-    first = sorted(spent, key=lambda name: -spent[name][0])[:TOP_OPERATIONS]
+    relevant = [event for event in events if device.type != "cuda" or is_kernel(event)]
+    self_times = {event.key: (getattr(event, clock), event.count) for event in relevant}
+    whole = sum(seconds for seconds, _ in self_times.values()) or 1.0
+    first = sorted(self_times, key=lambda name: -self_times[name][0])[:TOP_OPERATIONS]
     return [
-        {"name": n, "self_ms": spent[n][0] / 1e3, "share": spent[n][0] / whole, "calls": spent[n][1]} for n in first
+        {"name": n, "self_ms": self_times[n][0] / 1e3, "share": self_times[n][0] / whole, "calls": self_times[n][1]}
+        for n in first
     ]
 
 
@@ -96,10 +97,10 @@ def with_same_graphs(config: GenerationConfig, inputs: steps.SamplingInputs) -> 
 
     `auto` depends on the width of the network, and would decide otherwise for a narrower one.
     """
-    captured = (
+    has_graphs = (
         inputs.graphs is not None and config.schedule.window + config.schedule.context <= inputs.graphs.max_latents
     )
-    return config.with_execution(cuda_graphs="on" if captured else "off")
+    return config.with_execution(cuda_graphs="on" if has_graphs else "off")
 
 
 def host_overhead(config: GenerationConfig, model: ModelRunner) -> list[float]:
@@ -112,8 +113,8 @@ def host_overhead(config: GenerationConfig, model: ModelRunner) -> list[float]:
     narrow = replace(model, spec=spec, model=loaded, text_encoder=RandomTokens(1, loaded.text_shape[1]))
     small = replace(config, spec=spec)
     return [
-        s.seconds
-        for s in steps.steady(small, narrow, steps.prepare_sampling(small, narrow), 3 * config.schedule.stride)
+        step.seconds
+        for step in steps.steady(small, narrow, steps.prepare_sampling(small, narrow), 3 * config.schedule.stride)
     ]
 
 
