@@ -107,7 +107,7 @@ def z_scores(
 
 
 def _z_score(value: float | None, reference: Sequence[float | None]) -> float | None:
-    known = np.array([one for one in reference if one is not None], np.float64)
-    if value is None or len(known) < MIN_REFERENCES or known.std(ddof=1) < 1e-12:
+    values = np.array([one for one in reference if one is not None], np.float64)
+    if value is None or len(values) < MIN_REFERENCES or values.std(ddof=1) < 1e-12:
         return None
-    return float((value - known.mean()) / known.std(ddof=1))
+    return float((value - values.mean()) / values.std(ddof=1))

@@ -94,11 +94,11 @@ def jackknife(statistic: Callable[[FeatureSums], float | None], groups: Sequence
 
 def jackknife_interval(value: float, without: Sequence[float | None]) -> Values | None:
     """The same from the value for all groups and those without each group; None with fewer than two groups."""
-    known = np.array([one for one in without if one is not None], np.float64)
-    if len(known) < max(2, len(without)):
+    values = np.array([one for one in without if one is not None], np.float64)
+    if len(values) < max(2, len(without)):
         return None
-    error = float(np.sqrt((len(known) - 1) / len(known) * ((known - known.mean()) ** 2).sum()))
-    margin = error * student_t_quantile(len(known) - 1)
+    error = float(np.sqrt((len(values) - 1) / len(values) * ((values - values.mean()) ** 2).sum()))
+    margin = error * student_t_quantile(len(values) - 1)
     return np.array([value, value - margin, value + margin])
 
 

@@ -104,11 +104,11 @@ def pair(a: Sequence[Path], b: Sequence[Path]) -> list[tuple[Path, Path]]:
     sides = [{pairing_key(path): path for path in side} for side in (a, b)]
     if any(len(keyed) < len(side) for keyed, side in zip(sides, (a, b), strict=True)):
         raise InputError("two videos on one side have the same prompt and seed", "leave one of them out")
-    shared = [key for key in sides[0] if key in sides[1]]
-    if len(shared) < 2:
+    common = [key for key in sides[0] if key in sides[1]]
+    if len(common) < 2:
         hint = "files are paired by stored prompt and seed, else by name; at least two pairs are needed"
-        raise InputError(f"{len(shared)} of {len(a)} and {len(b)} videos can be paired", hint)
-    return [(sides[0][key], sides[1][key]) for key in shared]
+        raise InputError(f"{len(common)} of {len(a)} and {len(b)} videos can be paired", hint)
+    return [(sides[0][key], sides[1][key]) for key in common]
 
 
 def pairing_key(path: Path) -> tuple[object, ...]:

@@ -84,7 +84,7 @@ class WorldMeter:
         one = np.array([count == "one" for count in self._probe.counts], np.float64)
         metrics: Metrics = {name: float(np.mean(values)) if values else None for name, values in words.items()}
         metrics |= {"one_object": float(one.mean()) if len(one) else None, "object_survival": survival(one)}
-        return metrics | self._tracker.metrics(), words | {"one_object": binned(one)} | self._tracker.series()
+        return metrics | self._tracker.metrics(), words | {"one_object": bin_means(one)} | self._tracker.series()
 
 
 def adherence(scene: Scene, probe: ProbeMeter) -> Series:
@@ -104,7 +104,7 @@ def survival(one: NDArray[np.float64]) -> float | None:  # (n,), 1 where a frame
     return float(lost[0] / len(one)) if len(lost) else 1.0
 
 
-def binned(values: NDArray[np.float64]) -> list[float]:
+def bin_means(values: NDArray[np.float64]) -> list[float]:
     """Means over two-second bins, ignoring NaN; bins of NaN alone are dropped."""
     bins = [values[start : start + BIN_FRAMES] for start in range(0, len(values), BIN_FRAMES)]
     return [float(np.nanmean(one)) for one in bins if not np.isnan(one).all()]
@@ -147,18 +147,18 @@ class ObjectMeter:
     def metrics(self) -> Metrics:
         """Errors of color and speed, and the change of the object by the end."""
         errors, ends = np.array(self._errors), self._identity[-max(1, round(ENDS * len(self._identity))) :]
-        seen = bool((~np.isnan(errors)).any())
+        is_visible = bool((~np.isnan(errors)).any())
         speed = abs(float(np.mean(self._speeds)) - self._speed) if self._speeds else None
         return {
             "object_found": float((~np.isnan(errors)).mean()) if len(errors) else None,
-            "color_error": float(np.nanmean(errors)) if seen else None,
+            "color_error": float(np.nanmean(errors)) if is_visible else None,
             "speed_error": speed,
             "identity_drift": float(np.mean(ends)) if ends else None,
         }
 
     def series(self) -> Series:
         """Color error and change of the object over two-second clips."""
-        return {"color_error": binned(np.array(self._errors)), "identity_drift": list(self._identity)}
+        return {"color_error": bin_means(np.array(self._errors)), "identity_drift": list(self._identity)}
 
 
 class PatchMean:

@@ -50,13 +50,13 @@ class SetDistances:
 
 def compare_sets(videos: Sequence[Features], reference_videos: Sequence[Features]) -> SetDistances:
     """Distances of the clips of all videos from those of all reference videos; None if a set has too few."""
-    groups, reference = grouped(videos), sum_all(grouped(reference_videos))
+    groups, reference = group_sums(videos), sum_all(group_sums(reference_videos))
     values = {name: _interval(distance, groups, reference) for name, distance in DISTANCES.items()}
     clips = sum_all(groups).count, reference.count
     return SetDistances(clips, values, _note(clips, reference.dimensions))
 
 
-def grouped(videos: Sequence[Features]) -> list[FeatureSums]:
+def group_sums(videos: Sequence[Features]) -> list[FeatureSums]:
     """Sums over the clips of each video, or of several videos if there are more than GROUPS."""
     groups = [sum_all([features_of(video) for video in videos[start::GROUPS]]) for start in range(GROUPS)]
     return [group for group in groups if group.count]

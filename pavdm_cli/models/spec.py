@@ -88,9 +88,8 @@ class ModelSpec:
     reencodes: bool = False  # between clips, the last frames are decoded and encoded again by default
     parts: tuple[WeightPart, ...] = ()  # to download; none: the weights are bundled with the package
     files: tuple[str, ...] = ()  # that identify the model in a folder
-    architectures: Mapping[str, tuple[str, ...]] = field(
-        default_factory=dict, compare=False
-    )  # that identify it, by part
+    # Architectures that identify it, by part.
+    architectures: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
     precisions: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)  # by device, default first
     distilled_guidance: float = 1.0  # CFG scale distilled into a single pass; 1: none (Meng et al. 2023)
     # Values in the configuration of a part that distinguish this model from others of the same architecture.

@@ -63,9 +63,8 @@ class Modulation(NamedTuple):
 
     block: Tensor  # (N, 6, D)
     final: Tensor  # (N, D)
-    vectors: Tensor | None = (
-        None  # (N, V, D): all vectors with biases added, so that a CPU step can gather them at once
-    )
+    # (N, V, D): all vectors with biases added, so that a CPU step can gather them at once.
+    vectors: Tensor | None = None
 
 
 class AttentionFns(NamedTuple):

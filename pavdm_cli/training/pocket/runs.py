@@ -1,4 +1,4 @@
-"""TrainOptions to a training run: the model, fresh or from weights, its task, and its folder."""
+"""Builds a training run from its options: the model, new or from weights, its task, and its folder."""
 
 from __future__ import annotations
 
