@@ -61,7 +61,12 @@ def quiet_rows(name: str, kind: str, model: str, **values: Any) -> list[Row]:
     fields, all_rows = {"model": model, **values}, [row for file in FILES for row in rows_of(file)]
     rows = [row for row in rows_of(name) if row["kind"] == kind and execution_of(row)]
     clean = [row for row in rows if "+" not in row["env"]["commit"]]  # of code that can be had again
-    return [row for row in clean if fields.items() <= row["config"].items() and is_quiet(row, all_rows)]
+    return [row for row in clean if fields.items() <= settings_of(row).items() and is_quiet(row, all_rows)]
+
+
+def settings_of(row: Row) -> Row:
+    """The configuration and execution switches of a row in one mapping; older rows have the precision in the former."""
+    return execution_of(row) | {name: value for name, value in row["config"].items() if not isinstance(value, dict)}
 
 
 def execution_of(row: Row) -> Row:

@@ -66,6 +66,13 @@ def test_the_speedup_is_the_median_over_rounds(planted: dict[str, Any]) -> None:
     assert f"{len(rounds)} rounds: a step is the median over rounds, and so is the speedup" in said
 
 
+def test_rows_are_found_with_precision_among_the_execution_switches_or_not(
+    planted: dict[str, Any],
+) -> None:
+    rows = planted["stored"]("throughput.jsonl", "throughput", "pocket", random_weights=False, precision="fp32")
+    assert {"precision" in row["config"] for row in rows} == {True, False}
+
+
 def test_a_row_of_a_busy_machine_is_not_used(planted: dict[str, Any], tmp_path: Path) -> None:
     assert "| denoising alone, steady state |" in planted["section"]()
     path = tmp_path / "throughput.jsonl"
