@@ -20,6 +20,7 @@ from pavdm_cli.commands.generate import generate
 from pavdm_cli.commands.info import info
 from pavdm_cli.commands.redo import redo
 from pavdm_cli.commands.resume import resume
+from pavdm_cli.commands.serve import serve
 from pavdm_cli.errors import PavdmError, UsageError
 from pavdm_cli.runtime.diagnose import diagnose, find_interrupt
 from pavdm_cli.runtime.interrupt import INTERRUPTED, interrupt_lines
@@ -27,7 +28,7 @@ from pavdm_cli.runtime.interrupt import INTERRUPTED, interrupt_lines
 app = App(pretty_exceptions_enable=False, rich_markup_mode="rich")
 # `check_quotes` explains extra arguments: an unquoted prompt
 app.command(context_settings={"allow_extra_args": True})(generate)
-for command in (extend, redo, batch, resume, info, doctor):
+for command in (extend, redo, batch, resume, serve, info, doctor):
     app.command()(command)
 for name, group in (("models", models.app), ("train", train.app), ("evaluate", evaluate.app), ("bench", bench.app)):
     app.add_typer(group, name=name)

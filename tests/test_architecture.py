@@ -26,7 +26,7 @@ FLOORS = (
     {"sampling"},
     {"hub", "models"},
     {"generation"},
-    {"training", "evaluation", "bench", "batch"},
+    {"training", "evaluation", "bench", "batch", "serve"},
     {"commands", "ui", "api"},
     {"app", "__main__"},
 )

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.generation import resume, write
+from pavdm_cli.generation import resume, write, write_redo
+from pavdm_cli.generation.checkpoint import Checkpoint
 from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.extend import Source
 from pavdm_cli.generation.loaded import LoadedRunner, load
-from pavdm_cli.generation.request import Request
+from pavdm_cli.generation.redo import RedoTask
+from pavdm_cli.generation.request import Output, Request
 from pavdm_cli.models.runner import ModelRunner
-from pavdm_cli.video import is_being_written, open_video, read_image, read_metadata
+from pavdm_cli.video import StillImage, is_being_written, open_video, read_image, read_metadata
 from pavdm_cli.video.write.output import checkpoint_path, partial_path
 
 MAX_WAIT = 10.0  # seconds for a killed process to release its file
@@ -46,16 +49,37 @@ def render(request: Request, models: Models, watch: write.RunControl) -> write.W
         checkpoint = interrupted.checkpoint
         if resume.finish_if_complete(interrupted):
             return write.WriteResult(path, checkpoint.run.total, True, checkpoint.run.metadata)
-        config, _ = resume.resolved_config(checkpoint.run.request)
+        config, source = resume.resolved_config(checkpoint.run.request)
         config, model = models.open(config)
         watch.on_frames(checkpoint.file.written)
         if not (resume.changes_of_files(interrupted) or resume.changes_of_run(config, model, checkpoint.run)):
-            return write.write_video(config, model, request.output, watch, still, checkpoint)
+            return _write(VideoTask(config, source, still), model, request.output, watch, checkpoint)
     elif path.exists() and not request.output.force:
         return _result_of(path)  # by an attempt that was killed before it could say so
     partial_path(path).unlink(missing_ok=True)
-    config, model = models.open(resume.resolved_config(request)[0])
-    return write.write_video(config, model, request.output, watch, still)
+    config, source = resume.resolved_config(request)
+    config, model = models.open(config)
+    return _write(VideoTask(config, source, still), model, request.output, watch)
+
+
+@dataclass(frozen=True, slots=True)
+class VideoTask:
+    """A new video, a continuation or a redo, as its configuration and what it starts from."""
+
+    config: GenerationConfig
+    source: Source | RedoTask | None
+    still: StillImage | None
+
+
+def _write(
+    task: VideoTask, model: ModelRunner, output: Output, watch: write.RunControl, checkpoint: Checkpoint | None = None
+) -> write.WriteResult:
+    """Write the video; checkpoint: of an interrupted run, which is continued."""
+    if isinstance(task.source, RedoTask):
+        return write_redo.redo(task.config, model, task.source, output, watch, checkpoint)
+    if task.source:
+        return write.extend(task.config, model, task.source, output, watch, checkpoint)
+    return write.write_video(task.config, model, output, watch, task.still, checkpoint)
 
 
 def _wait_for_writer(partial: Path) -> None:

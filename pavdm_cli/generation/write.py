@@ -50,6 +50,7 @@ class RunControl:
     interruptible: Callable[[], AbstractContextManager[None]] = nullcontext  # here a second Ctrl-C interrupts
     on_warmup: Callable[[int], None] = lambda frames: None  # frames of a dropped warm-up chunk
     stopped_by_user: Callable[[], bool] = lambda: False  # not by a scheduler; an endless video is then complete
+    on_chunk: Callable[[RenderedChunk], None] = lambda chunk: None  # before it is written
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,7 @@ def extend(
     checkpoint: continue this interrupted run.
     """
     assert output.path
-    metadata = dict(checkpoint.run.metadata) if checkpoint else _extension_metadata(config, model, source, output)
+    metadata = dict(checkpoint.run.metadata) if checkpoint else extension_metadata(config, model, source, output)
     encoding = EncoderOptions(crf=output.crf, ffmpeg=output.ffmpeg, resume=checkpoint.file if checkpoint else None)
     extension, total = source.extension, source.copied + source.frames
     plan = ExtensionOptions(extension.audio, extension.only_new, metadata, encoding, output.force, source.scale)
@@ -224,7 +225,7 @@ def extend(
         return finish(run, output, metadata, is_complete, source.copied)
 
 
-def _extension_metadata(config: GenerationConfig, model: ModelRunner, source: Source, output: Output) -> dict[str, Any]:
+def extension_metadata(config: GenerationConfig, model: ModelRunner, source: Source, output: Output) -> dict[str, Any]:
     extension = source.extension
     return metadata_of(config, model) | {
         "crf": output.crf,
@@ -257,6 +258,7 @@ def write_chunks(
     """
     writer, reported = run.writer, run.writer.frames
     for chunk in chunks:
+        run.watch.on_chunk(chunk)
         writer.write(_resample(chunk, run, source) if source else chunk.frames)
         writer.check()
         saver.save(chunk)

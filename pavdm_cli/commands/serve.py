@@ -1,0 +1,77 @@
+"""`pavdm serve`: watch and steer videos in a browser, or render them through an HTTP API."""
+
+from __future__ import annotations
+
+import webbrowser
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pavdm_cli import ui
+from pavdm_cli.commands import options
+from pavdm_cli.errors import PavdmError, UsageError
+
+PACKAGES = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python-multipart": "python_multipart"}
+MIN_TOKEN = 16  # characters
+
+
+def serve(
+    directory: Annotated[
+        Path, typer.Option("--output-dir", "-d", help="Folder of the videos and the queue; it is created.")
+    ] = Path("pavdm-videos"),
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; one that other machines can reach needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8420,
+    token: Annotated[
+        str, typer.Option(help="Token of all requests; default: none on loopback, a new one elsewhere.")
+    ] = "",
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A name of this server, such as a reverse proxy's.")
+    ] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page in a browser.")] = False,
+    device: options.Device = "auto",
+    max_queue: Annotated[int, typer.Option(min=1, max=100_000, help="Videos that may wait.")] = 256,
+    max_upload: Annotated[int, typer.Option(min=1, max=4096, metavar="MB", help="Largest upload.")] = 64,
+) -> None:
+    """Serve a page on which videos play and can be steered while they are made, and the same as an HTTP API.
+
+    The API has OpenAI's form for videos (POST /v1/videos). Videos and the queue are in a folder: after a crash or a
+    restart, rendering continues with the same bytes. Ctrl-C stops after the current chunk.
+    """
+    check_installed()
+    from pavdm_cli.serve.run import open_socket, run_server
+    from pavdm_cli.serve.settings import ServeSettings, is_loopback, new_token
+
+    if token and len(token) < MIN_TOKEN:
+        raise UsageError(f"--token must have at least {MIN_TOKEN} characters", "leave it out for a random one")
+    token = token or ("" if is_loopback(host) else new_token())
+    names, limit = frozenset(allow_host or ()), max_upload << 20
+    server = ServeSettings(directory.absolute(), host, port, token, names, device, max_queue, limit)
+    listener = open_socket(server)
+    address = f"http://{_name(host)}:{listener.getsockname()[1]}/"
+
+    def announce() -> None:
+        print(f"{address}?token={token}" if token else address, flush=True)
+        ui.info("Ctrl-C stops")
+        if not no_browser:
+            webbrowser.open(f"{address}?token={token}" if token else address)
+
+    run_server(server, listener, announce)
+    ui.info("stopped; unfinished videos continue at the next start")
+
+
+def _name(host: str) -> str:
+    """A host in an address."""
+    own = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    return f"[{own}]" if ":" in own else own
+
+
+def check_installed() -> None:
+    """Fail early if the packages of the extra `serve` are missing. Raises: PavdmError."""
+    from pavdm_cli.runtime.install_hints import install_command
+
+    if missing := [package for package, module in PACKAGES.items() if find_spec(module) is None]:
+        raise PavdmError(f"serve needs {', '.join(missing)}", install_command("serve"))

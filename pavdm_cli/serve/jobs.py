@@ -1,0 +1,143 @@
+"""Bodies of requests to jobs: everything that can be wrong is found before a video is queued."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pavdm_cli.errors import InputError, UsageError
+from pavdm_cli.generation import extend as continuation
+from pavdm_cli.generation import image_start, redo, stored_request
+from pavdm_cli.generation.checks import check
+from pavdm_cli.generation.config import resolve
+from pavdm_cli.generation.request import Extension, Output, RedoOptions, Request, build_request, frame_size
+from pavdm_cli.generation.timeline import parse_time
+from pavdm_cli.hub.weights_dir import require_weights
+from pavdm_cli.models import registry
+from pavdm_cli.models.registry import MODELS
+from pavdm_cli.models.spec import ModelSpec
+from pavdm_cli.runtime.threads import available_cores, share_cores
+from pavdm_cli.serve.schemas import CreateVideo, ExtendVideo, RedoVideo, Sampling
+from pavdm_cli.serve.settings import ServeSettings
+from pavdm_cli.serve.store import VideoRecord, new_video_id, now
+from pavdm_cli.video import check_extension, open_video, read_image
+from pavdm_cli.video.audio.copy import suffix_for_audio
+from pavdm_cli.video.write.extend import ExtensionOptions
+
+SERVER_OPTIONS = ("text_device",)  # of models, which the server decides
+EXTENSION_CRF = 16
+
+
+def create_job(body: CreateVideo, settings: ServeSettings, image: Path | None = None) -> VideoRecord:
+    """A new video, which may begin with an uploaded image. Raises: PavdmError."""
+    values = _values(body, settings) | {"image": image, "scale": body.scale, "scale_filter": body.scale_filter}
+    request = build_request(values)
+    check(request)
+    config = resolve(request)
+    if image:
+        image_start.notes(config, read_image(image))
+    require_weights(config.spec, True, config.video_model.published)
+    return _record("generate", request, total=0 if request.endless else config.frames, live=body.live)
+
+
+def extend_job(body: ExtendVideo, settings: ServeSettings, source: Path) -> VideoRecord:
+    """The continuation of a video of this server or of an uploaded one. Raises: PavdmError."""
+    extension = Extension(source, body.start, body.only_new, body.audio)
+    values = _values(body, settings) | {"extension": extension}
+    if "crf" not in body.model_fields_set:
+        values["crf"] = EXTENSION_CRF
+    request = build_request(values)
+    check(request)
+    opened = continuation.open_source(request)
+    request, _ = continuation.with_prompt(request, opened)
+    check(request)
+    suffix = suffix_for_audio(opened.video, body.audio, (".mp4", ".mkv"))
+    check_extension(opened.video, Path(f"name{suffix}"), ExtensionOptions(body.audio, body.only_new))
+    config = resolve(replace(request, seconds=None, frames=opened.frames_to_generate(request.spec.fps)))
+    require_weights(config.spec, bool(request.prompt), config.video_model.published)
+    request = replace(request, seconds=None, frames=None if request.forever else opened.frames)
+    return _record("extend", request, total=0 if opened.endless else opened.copied + opened.frames, suffix=suffix)
+
+
+def redo_job(body: RedoVideo, settings: ServeSettings, source: Path, kind: str = "redo") -> VideoRecord:
+    """A span of a finished video of this server, generated again. Raises: PavdmError."""
+    original = redo.open_generated_video(source)
+    start = parse_time(body.start) if body.start else _first_generated(original)
+    span = RedoOptions(source, start, None if body.end is None else parse_time(body.end))
+    redo.check_times(original, span)
+    changes = {"prompt": body.prompt, "seed": _seed(body.seed), "device": settings.device}
+    if settings.device == "auto":
+        del changes["device"]
+    request = redo.build_redo_request(original, span, changes)
+    request = replace(request, output=Output(crf=original.metadata["crf"]))
+    config = redo.original_config(original, request)
+    splice = redo.find_span(config, original, span)
+    redo.span_config(config, splice)
+    return _record(kind, request, total=splice.splice.end - splice.splice.first, suffix=source.suffix)
+
+
+def _first_generated(original: redo.GeneratedVideo) -> float:
+    """Seconds of a video that are copied from its input."""
+    return float(original.metadata.get("copied", 0) / original.video.rate)
+
+
+def _record(kind: str, request: Request, *, total: int, suffix: str = ".mp4", live: bool = False) -> VideoRecord:
+    video_id = new_video_id()
+    stored = json.dumps(stored_request.to_json(request))
+    return VideoRecord(video_id, kind, stored, f"{video_id}{suffix}", total, now(), live=live)
+
+
+def _values(body: Sampling, settings: ServeSettings) -> dict[str, Any]:
+    """Flat values for `build_request`. Raises: UsageError."""
+    if body.model not in MODELS:
+        raise UsageError(f"there is no model {body.model[:40]!r}", f"use one of {', '.join(MODELS)}")
+    values = body.model_dump(exclude={"timeline", "model_options", "live"}, exclude_none=True)
+    values |= _model_options(body)
+    spec = registry.find(body.model).spec
+    values["seconds"] = _seconds(values.get("seconds"))
+    values["size"] = _size(body.size, body.aspect, spec)
+    values["at"] = [(change.at, change.prompt) for change in body.timeline]
+    values["seed"] = _seed(body.seed)
+    threads = min(body.threads, available_cores()) or share_cores(1)
+    return values | {"device": settings.device, "threads": threads, "prompt": " ".join(values["prompt"].split())}
+
+
+def _model_options(body: Sampling) -> dict[str, Any]:
+    known = {option.key for option in registry.find(body.model).options} - {*SERVER_OPTIONS}
+    for name in body.model_options:
+        if name not in known:
+            raise UsageError(f"{name[:40]!r} is not an option of {body.model}", f"known: {', '.join(sorted(known))}")
+    return body.model_options
+
+
+def _seconds(value: float | str | None) -> float | str | None:
+    """Seconds as a number; OpenAI's clients send text."""
+    if not isinstance(value, str) or value == "forever":
+        return value
+    return parse_time(value)
+
+
+def _size(size: str | None, aspect: str, spec: ModelSpec) -> tuple[int, int] | None:
+    """Height and width of the model; the size of its upscaled file stands for its own."""
+    height, width = (side * spec.scale for side in spec.size)
+    return None if size == f"{width}x{height}" else frame_size(size, aspect, spec)
+
+
+def _seed(seed: int | None) -> int:
+    return int.from_bytes(os.urandom(4), "little") % 1_000_000_000 if seed is None else seed
+
+
+def is_image(path: Path) -> bool:
+    """Whether an uploaded file is an image, rather than a video. Raises: InputError if it is neither."""
+    try:
+        read_image(path)
+    except InputError as image_error:
+        try:
+            open_video(path)
+        except InputError as error:
+            raise (image_error if "not an image" not in image_error.message else error) from None
+        return False
+    return True

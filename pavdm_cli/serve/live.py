@@ -1,0 +1,106 @@
+"""The live picture of a video while it is rendered: its own encoder, one MP4 fragment per chunk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from fractions import Fraction
+from functools import partial
+from math import ceil
+from pathlib import Path
+
+from pavdm_cli.generation.decode import RenderedChunk
+from pavdm_cli.generation.request import Request
+from pavdm_cli.serve.feed import Feed
+from pavdm_cli.video.upscale import Scale, Upscaler
+from pavdm_cli.video.write.encode import EncoderOptions, Frame, VideoParams
+from pavdm_cli.video.write.executor import SerialExecutor
+from pavdm_cli.video.write.mp4_boxes import boxes
+from pavdm_cli.video.write.segmented import SegmentedEncoder
+
+LIVE_CRF = 20
+MAX_FRAGMENTS, MAX_BYTES = 600, 32 << 20  # that a viewer who comes late or is slow still gets
+LEAD = 3.0  # seconds of video that a live render may be ahead of its viewers
+
+
+class FragmentFeed:
+    """What an encoder of segments writes to: the header of the first one, and a feed of fragments."""
+
+    def __init__(self) -> None:
+        self.header, self.fragments = b"", Feed(MAX_FRAGMENTS, MAX_BYTES)
+
+    def append(self, data: bytes) -> None:
+        """Publish a fragment; the first one begins with the header."""
+        if not self.header:
+            end = next(box.start + box.size for box in boxes(data) if box.name == b"moov")
+            self.header, data = data[:end], data[end:]
+        self.fragments.publish(data)
+
+    def close(self) -> None:
+        """End the feed."""
+        self.fragments.close()
+
+
+class LiveStream:
+    """Fragmented MP4 of the frames as they are decoded; viewers follow `fragments` after the `header`."""
+
+    def __init__(self, request: Request) -> None:
+        spec, scale = request.spec, Scale(request.output.scale_of(request.spec), request.output.scale_filter)
+        height, width = scale.size(spec.size)
+        self._output = FragmentFeed()
+        self.fragments = self._output.fragments
+        self._upscale = Upscaler(scale) if scale.factor > 1 else None
+        options = EncoderOptions(LIVE_CRF, segment=ceil(spec.fps), threads=1)
+        params = VideoParams(width, height, Fraction(spec.fps))
+        self._encoder = SegmentedEncoder(Path("live.mp4"), params, options, pipe=self._output)
+        self._executor = SerialExecutor()
+        self._frames: int | None = None  # of the video, so far
+
+    @property
+    def header(self) -> bytes:
+        """What comes before the first fragment; empty until there is one."""
+        return self._output.header
+
+    @property
+    def media_type(self) -> str:
+        """The type with the codec's profile and level, which a browser must know before the first byte."""
+        at = self.header.index(b"avcC") + 5
+        return f'video/mp4; codecs="avc1.{self.header[at : at + 3].hex()}"'
+
+    def push(self, chunk: RenderedChunk) -> None:
+        """Queue the frames of a chunk for encoding."""
+        if self._frames is None:
+            self._frames = chunk.state.frames - len(chunk.frames) if chunk.state else 0
+        with suppress(Exception):  # the file matters, the live picture does not
+            for frame in chunk.frames:
+                self._executor.submit(partial(self._encode, frame, self._frames))
+                self._frames += 1
+            self._executor.submit(partial(self._encoder.end_chunk, force=True))
+
+    def close(self) -> None:
+        """End the stream."""
+        with suppress(Exception):
+            self._executor.submit(self._encoder.close)
+            self._executor.join()
+        self.fragments.close()
+
+    def _encode(self, frame: Frame, time: int) -> None:
+        self._encoder.encode(self._upscale(frame) if self._upscale else frame, time)
+
+
+class Pacing:
+    """Lets a render be no more than `LEAD` seconds ahead of a viewer who plays it from its first frame."""
+
+    def __init__(self, wait: Callable[[float], object], clock: Callable[[], float] = time.monotonic) -> None:
+        """wait: sleeps up to some seconds, less if the render is to be interrupted."""
+        self._wait, self._clock = wait, clock
+        self._zero: float | None = None  # when the frame of time 0 was played
+
+    def hold(self, seconds: float) -> None:
+        """Wait until the video may be this long."""
+        now = self._clock()
+        zero = now - seconds if self._zero is None else self._zero
+        self._zero = max(zero, now - seconds)  # a viewer waits for a render that is late
+        if (ahead := seconds - (now - self._zero)) > LEAD:
+            self._wait(ahead - LEAD)

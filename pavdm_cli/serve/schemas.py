@@ -1,0 +1,197 @@
+"""The bodies of requests and responses: strict, and with no field that is a path."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pavdm_cli.models.registry import DEFAULT
+
+MAX_PROMPT = 20_000  # characters
+Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+EXAMPLE = "a red balloon drifting over green hills at sunset"
+
+
+class Strict(BaseModel):
+    """A body: no unknown fields, no conversions."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", populate_by_name=True)
+
+
+class NewPrompt(Strict):
+    """A prompt that takes effect at the next shift of the window."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT, examples=["a red balloon at night"])]
+
+
+class TimelineEntry(Strict):
+    """A later prompt, and when it takes effect."""
+
+    at: Number | str = Field(examples=["20s"])
+    prompt: Prompt
+
+
+class Sampling(Strict):
+    """The options that `generate` and `extend` share; those left out are the model's defaults."""
+
+    model: str = Field(DEFAULT, max_length=100)
+    seed: Seed | None = None
+    frames: Annotated[int, Field(ge=1)] | None = None
+    timeline: Annotated[list[TimelineEntry], Field(max_length=1000)] = []
+    blend: Number = 0.0
+    method: str = Field("pa", max_length=20)
+    steps: int | None = None
+    window: int | None = None
+    chunk: int | None = None
+    context: Annotated[int, Field(ge=0, le=1)] | None = None
+    ramp_up: Literal["grow", "full"] = "grow"
+    stride: Annotated[int, Field(ge=0)] = 0
+    guidance: Number | None = None
+    solver: str | None = Field(None, max_length=20)
+    reencode: bool | None = None
+    edit_ratio: Number = 0.0
+    size: str | None = Field(None, max_length=20, examples=["96x64"])
+    aspect: str = Field("", max_length=20)
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    attention: str = Field("auto", max_length=20)
+    context_cache: Literal["auto", "reuse", "recompute"] = "auto"
+    cuda_graphs: Literal["auto", "on", "off"] = "auto"
+    overlap_decode: Literal["auto", "on", "off"] = "auto"
+    compile: bool = False
+    offload: Literal["none", "model", "sequential"] = "none"
+    vae_tiling: Literal["auto", "on", "off"] = "auto"
+    cfg_batching: Literal["auto", "batched", "sequential"] = "auto"
+    crf: Annotated[int, Field(ge=0, le=51)] = 18
+    keep_state: bool = False
+    model_options: dict[str, bool | int | Number | str | None] = {}
+    live: bool = Field(False, description="Render no more than a few seconds ahead of playback.")
+
+
+class CreateVideo(Sampling):
+    """A video from a prompt."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT, examples=[EXAMPLE])]
+    seconds: Number | str | None = Field(None, examples=["8", "forever"])
+    fps: Number | None = None
+    loop: bool = False
+    warmup: int | None = None
+    scale: int | None = None
+    scale_filter: Literal["lanczos", "nearest"] = "lanczos"
+
+
+class ExtendVideo(Sampling):
+    """The continuation of a video."""
+
+    prompt: Prompt = Field("", examples=[EXAMPLE])
+    seconds: Number | str | None = Field(None, examples=["8"])
+    start: Literal["clip", "noised"] = "clip"
+    audio: Literal["keep", "silence", "drop"] = "keep"
+    only_new: bool = False
+
+
+class RedoVideo(Strict):
+    """A span of a video to generate again."""
+
+    start: Number | str = Field(0, alias="from", examples=["2s"])
+    end: Number | str | None = Field(None, alias="to", examples=["4s"])
+    prompt: Prompt | None = None
+    seed: Seed | None = None
+
+
+class VideoError(BaseModel):
+    """Why a video failed."""
+
+    code: str
+    message: str
+
+
+class Change(BaseModel):
+    """A prompt and the second at which it takes effect."""
+
+    at: float
+    prompt: str
+
+
+class Video(BaseModel):
+    """A video: the fields of OpenAI's video object, and more."""
+
+    id: str
+    object: Literal["video"] = "video"
+    status: Literal["queued", "in_progress", "completed", "failed"]
+    state: Literal["queued", "rendering", "paused", "completed", "failed"]
+    progress: int = Field(ge=0, le=100)
+    created_at: int
+    completed_at: int | None
+    expires_at: int | None = None
+    error: VideoError | None
+    model: str
+    prompt: str
+    seconds: str
+    size: str
+    remixed_from_video_id: str | None
+    kind: str
+    source_video_id: str | None
+    seed: int
+    rate: float = Field(description="frames per second of playback")
+    frames: int
+    total_frames: int = Field(description="0: until it is stopped")
+    fps: float = Field(description="frames that are rendered per second")
+    timeline: list[Change]
+    live: bool
+
+
+class VideoList(BaseModel):
+    """A page of videos."""
+
+    object: Literal["list"] = "list"
+    data: list[Video]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class DeletedVideo(BaseModel):
+    """What is left of a deleted video."""
+
+    id: str
+    object: Literal["video.deleted"] = "video.deleted"
+    deleted: bool = True
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong and what would be right."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """The body of every error."""
+
+    error: ErrorDetail
+
+
+class ModelObject(BaseModel):
+    """A model and how it is used."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "pavdm"
+    description: str
+    size: str
+    rate: float
+    help: list[dict[str, Any]]
+
+
+class ModelList(BaseModel):
+    """All models that are ready to use."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelObject]

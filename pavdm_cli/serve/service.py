@@ -1,0 +1,124 @@
+"""What all routes share: the store, the worker, the sessions, and a folder that no other server uses."""
+
+from __future__ import annotations
+
+from typing import Annotated, BinaryIO, Literal
+
+from fastapi import Depends, Path, Request
+from starlette.exceptions import HTTPException
+
+from pavdm_cli.errors import OutputError
+from pavdm_cli.generation.request import build_request
+from pavdm_cli.runtime.threads import share_cores
+from pavdm_cli.serve.schemas import Change, Video, VideoError
+from pavdm_cli.serve.session import Hub
+from pavdm_cli.serve.settings import ServeSettings
+from pavdm_cli.serve.store import State, Store, VideoRecord
+from pavdm_cli.serve.worker import Worker, request_of
+from pavdm_cli.video.write.output import open_locked
+
+STATUS: dict[State, Literal["queued", "in_progress", "completed", "failed"]] = {  # OpenAI's words for our states
+    "queued": "queued",
+    "rendering": "in_progress",
+    "paused": "in_progress",
+    "completed": "completed",
+    "failed": "failed",
+}
+
+
+class Service:
+    """A server without its routes. Raises: OutputError if the folder cannot be used."""
+
+    def __init__(self, settings: ServeSettings, preload: bool) -> None:
+        self.settings, self.hub = settings, Hub()
+        self._lock = _lock_folder(settings)
+        self.store = Store(settings.folder)
+        values = {"prompt": "a red ball", "device": settings.device, "threads": share_cores(1)}
+        request = build_request(values) if preload else None
+        self.worker = Worker(settings, self.store, self.hub, request)
+
+    def start(self) -> None:
+        """Begin to render."""
+        self.worker.start()
+
+    def close(self) -> None:
+        """Stop after the current chunk."""
+        self.hub.close_all()
+        self.worker.stop()
+        self.store.close()
+        self._lock.close()
+
+    def queue(self, record: VideoRecord) -> Video:
+        """Store a video to be rendered. Raises: HTTPException if too many wait."""
+        if self.store.count_waiting() >= self.settings.max_queue:
+            raise HTTPException(429, f"{self.settings.max_queue} videos are waiting already", {"retry-after": "60"})
+        self.store.add(record)
+        self.worker.wake()
+        return self.describe(record)
+
+    def describe(self, record: VideoRecord) -> Video:
+        """A video as clients see it."""
+        request, session = request_of(record, self.settings), self.hub.find(record.id)
+        spec = request.spec
+        height, width = (side * request.output.scale_of(spec) for side in spec.size)
+        done = 100 if record.state == "completed" else 99 * record.frames // record.total if record.total else 0
+        return Video(
+            id=record.id,
+            status=STATUS[record.state],
+            state=record.state,
+            progress=min(done, 100),
+            created_at=record.created_at,
+            completed_at=record.completed_at or None,
+            error=VideoError(code="render_failed", message=record.error) if record.error else None,
+            model=spec.name,
+            prompt=request.prompt,
+            seconds=f"{record.total / spec.fps:g}" if record.total else "forever",
+            size=f"{width}x{height}",
+            remixed_from_video_id=record.source_id or None if record.kind == "remix" else None,
+            kind=record.kind,
+            source_video_id=record.source_id or None,
+            seed=request.seed,
+            rate=spec.fps,
+            frames=record.frames,
+            total_frames=record.total,
+            fps=round(session.fps, 2) if session and record.state == "rendering" else 0.0,
+            timeline=[Change(at=change.at, prompt=change.prompt) for change in request.timeline],
+            live=record.live,
+        )
+
+
+def _lock_folder(settings: ServeSettings) -> BinaryIO:
+    try:
+        settings.upload_path("").mkdir(parents=True, exist_ok=True)
+        return open_locked(settings.path("serve.lock"))
+    except OSError as error:
+        raise OutputError(f"cannot write in {settings.folder}: {error.strerror}", "choose another with -d") from None
+    except OutputError:
+        message = f"another server uses {settings.folder}"
+        raise OutputError(message, "stop it, or choose another folder with -d") from None
+
+
+def get_service(request: Request) -> Service:
+    """The service of the application."""
+    service: Service = request.app.state.service
+    return service
+
+
+Serving = Annotated[Service, Depends(get_service)]
+VideoId = Annotated[str, Path(pattern="^video_[0-9a-f]{24}$", examples=["video_0123456789abcdef01234567"])]
+
+
+def get_record(video_id: str, service: Service) -> VideoRecord:
+    """The record of an id. Raises: HTTPException."""
+    record = service.store.get(video_id)
+    if record is None or record.wish == "delete":
+        raise HTTPException(404, f"there is no video {video_id}")
+    return record
+
+
+def get_finished(video_id: str, service: Service) -> VideoRecord:
+    """The record of a video that is complete. Raises: HTTPException."""
+    record = get_record(video_id, service)
+    if record.state != "completed" or not service.settings.path(record.file).exists():
+        raise HTTPException(409, f"{video_id} is not complete: its state is {record.state}")
+    return record

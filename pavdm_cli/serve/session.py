@@ -1,0 +1,86 @@
+"""What viewers of a video follow while it is not finished: events, and the live picture."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from pavdm_cli.serve.feed import Feed
+from pavdm_cli.serve.live import LiveStream, Pacing
+
+MAX_EVENTS, MAX_EVENT_BYTES = 200, 1 << 20
+SPEED_WINDOW = 6  # chunks over which the speed is averaged
+
+
+class Session:
+    """The viewers' side of one video."""
+
+    def __init__(self) -> None:
+        self.events = Feed(MAX_EVENTS, MAX_EVENT_BYTES)
+        self.live: LiveStream | None = None
+        self.pacing: Pacing | None = None
+        self.ready = Feed(1, 1)  # has an item once there is a picture to stream
+        self._times: deque[tuple[float, int]] = deque(maxlen=SPEED_WINDOW)
+        self.fps = 0.0  # frames that are rendered per second
+
+    def publish(self, kind: str, **fields: Any) -> None:
+        """Send an event to all who follow."""
+        self.events.publish(f"event: {kind}\ndata: {json.dumps(fields)}\n\n".encode())
+
+    def measure(self, frames: int) -> None:
+        """Update the speed after some more frames."""
+        now = time.monotonic()
+        self._times.append((now, frames))
+        elapsed = now - self._times[0][0]
+        if elapsed > 0:
+            self.fps = sum(count for _, count in list(self._times)[1:]) / elapsed
+
+    def restart_clock(self) -> None:
+        """Forget the speed: the render has paused."""
+        self._times.clear()
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        if self.live:
+            self.live.close()
+        self.ready.close()
+        self.events.close()
+
+
+class Hub:
+    """The sessions of all videos that are not finished; memory is that of the ones with viewers or being rendered."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sessions: dict[str, Session] = {}
+        self._closed = False
+
+    def open(self, video_id: str) -> Session:
+        """The session of an unfinished video."""
+        with self._lock:
+            session = self._sessions.setdefault(video_id, Session())
+            if self._closed:
+                session.close()
+            return session
+
+    def find(self, video_id: str) -> Session | None:
+        """The session of a video, if it has one."""
+        return self._sessions.get(video_id)
+
+    def close(self, video_id: str) -> None:
+        """End the session of a video that is finished."""
+        with self._lock:
+            session = self._sessions.pop(video_id, None)
+        if session:
+            session.close()
+
+    def close_all(self) -> None:
+        """End all sessions: the server stops."""
+        with self._lock:
+            self._closed = True
+            sessions = [*self._sessions.values()]
+        for session in sessions:
+            session.close()

@@ -1,0 +1,45 @@
+"""What a server is started with, and the files in its folder."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """Settings of a server. Files in its folder are named by the server, never by a client."""
+
+    folder: Path
+    host: str = LOOPBACK_NAMES[1]
+    port: int = 8420
+    token: str = ""  # that every request must carry; empty: none, on loopback
+    allowed_names: frozenset[str] = frozenset()  # host names, beside those of loopback
+    device: str = "auto"
+    max_queue: int = 256  # videos that wait
+    max_upload: int = 64 << 20  # bytes of a request with a file
+
+    def path(self, file: str) -> Path:
+        """The path of a video."""
+        return self.folder / file
+
+    def upload_path(self, file: str) -> Path:
+        """The path of an uploaded file."""
+        return self.folder / "uploads" / file
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == LOOPBACK_NAMES[0]
+
+
+def new_token() -> str:
+    """A token that cannot be guessed."""
+    return secrets.token_urlsafe(24)

@@ -1,0 +1,68 @@
+"""A new prompt for a video that is being rendered, stored where a crash cannot lose it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pavdm_cli.batch.render import Models
+from pavdm_cli.errors import UsageError
+from pavdm_cli.generation import checkpoint as checkpoints
+from pavdm_cli.generation import resume, write
+from pavdm_cli.generation.checkpoint import Checkpoint
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.extend import Source
+from pavdm_cli.generation.redo import RedoTask
+from pavdm_cli.generation.request import Request
+from pavdm_cli.generation.timeline import PromptChange
+from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.video import read_image
+from pavdm_cli.video.write.output import checkpoint_path, partial_path
+
+TOO_LATE = "the rest of the video is already being denoised"
+
+
+def steer(request: Request, prompt: str, models: Models) -> tuple[Request, float]:
+    """The request with a prompt that takes effect at the next shift, and when that is in seconds of the video.
+
+    The video must not be rendered meanwhile; its checkpoint is given the new timeline, so that the rest of the file is
+    what `generate --at` with this timeline would write. Repeating the call changes nothing. Raises: UsageError.
+    """
+    assert request.output.path
+    if not checkpoint_path(partial_path(request.output.path)).exists():
+        return replace(request, prompt=prompt), 0.0
+    interrupted = resume.find(request.output.path)
+    assert interrupted
+    checkpoint, run = interrupted.checkpoint, interrupted.checkpoint.run
+    at = next_shift(resume.resolved_config(run.request)[0], checkpoint)
+    others = [change for change in run.request.timeline if change.at != at]
+    changed = replace(run.request, timeline=tuple(sorted([*others, PromptChange(at, prompt)], key=lambda one: one.at)))
+    config, source = resume.resolved_config(changed)
+    config, model = models.open(config)
+    changed_run = replace(run, request=changed, metadata=_metadata(config, model, changed, source))
+    checkpoints.write(checkpoint_path(interrupted.partial), replace(checkpoint, run=changed_run))
+    return replace(request, timeline=changed.timeline), at
+
+
+def next_shift(config: GenerationConfig, checkpoint: Checkpoint) -> float:
+    """When the chunk begins that enters the window next, in seconds, rounded down to milliseconds.
+
+    Raises: UsageError if none will.
+    """
+    state, schedule = checkpoint.render.sampler, config.schedule
+    window = schedule.active_chunks(state.now, state.chunks.start, config.sampled_chunks)
+    before = schedule.newest(state.chunks, state.now - 1) if state.chunks else -1
+    newest = schedule.newest(window, state.now) if window else before
+    if newest <= before:
+        raise UsageError(f"a new prompt would have no effect: {TOO_LATE}", "extend the video instead")
+    return int(config.start_of(newest) * 1000) / 1000
+
+
+def _metadata(
+    config: GenerationConfig, model: ModelRunner, request: Request, source: Source | RedoTask | None
+) -> dict[str, Any]:
+    """What a run of the request stores in its file."""
+    assert not isinstance(source, RedoTask), "a redo has no timeline of its own"
+    if source:
+        return write.extension_metadata(config, model, source, request.output)
+    return write.build_metadata(config, model, request.output, read_image(request.image) if request.image else None)

@@ -1,0 +1,209 @@
+"""The worker: one thread that renders one video after the other, and looks after each chunk whether it should stop."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from contextlib import suppress
+from typing import Any
+
+from pavdm_cli.batch.render import Models, render
+from pavdm_cli.errors import PavdmError
+from pavdm_cli.generation import stored_request
+from pavdm_cli.generation.config import resolve
+from pavdm_cli.generation.decode import RenderedChunk
+from pavdm_cli.generation.request import Request
+from pavdm_cli.generation.write import RunControl, WriteResult
+from pavdm_cli.runtime.diagnose import diagnose
+from pavdm_cli.serve.live import LiveStream, Pacing
+from pavdm_cli.serve.session import Hub, Session
+from pavdm_cli.serve.settings import ServeSettings
+from pavdm_cli.serve.steering import steer
+from pavdm_cli.serve.store import Store, VideoRecord, now
+from pavdm_cli.video.write.output import checkpoint_path, latents_path, partial_path
+
+
+class Worker:
+    """Renders the queue of a store. After a crash the next worker continues with the same bytes."""
+
+    def __init__(self, settings: ServeSettings, store: Store, hub: Hub, preload: Request | None = None) -> None:
+        """preload: whose model is loaded before the first video is asked for."""
+        self.settings, self.store, self.hub, self.models = settings, store, hub, Models()
+        self._preload = preload
+        self._lock = threading.RLock()  # held while it is decided which video is rendered
+        self._current = ""
+        self._work, self._interrupt = threading.Event(), threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="pavdm-worker", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can render."""
+        return self._thread.is_alive()
+
+    def wake(self) -> None:
+        """There is a video to render."""
+        self._work.set()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Stop after the current chunk; the video continues when a worker starts again."""
+        self._stopping = True
+        self._interrupt.set()
+        self._work.set()
+        self._thread.join(timeout)
+
+    def change(self, video_id: str, **if_current: Any) -> bool:
+        """Store changes of the video if it is being rendered, to be looked at after its next chunk; False if not."""
+        with self._lock:
+            if video_id != self._current:
+                return False
+            self.store.update(video_id, **if_current)
+            self._interrupt.set()
+            return True
+
+    def change_idle(self, video_id: str, **changes: Any) -> bool:
+        """Store changes of a video unless it is being rendered."""
+        with self._lock:
+            if video_id == self._current:
+                return False
+            self.store.update(video_id, **changes)
+        self.wake()
+        return True
+
+    def delete(self, video_id: str) -> None:
+        """Remove a video and its files, after its current chunk if it is being rendered."""
+        with self._lock:
+            if not self.change(video_id, wish="delete") and (record := self.store.get(video_id)):
+                self._remove(record)
+
+    def _run(self) -> None:
+        if self._preload:
+            with suppress(PavdmError):  # reported for the first video
+                self.models.open(resolve(self._preload))
+        while not self._stopping:
+            self._work.clear()
+            with suppress(sqlite3.ProgrammingError):  # the store was closed while this thread stopped
+                if record := self._claim():
+                    self._perform(record)
+                else:
+                    self._work.wait()
+
+    def _claim(self) -> VideoRecord | None:
+        with self._lock:
+            self._interrupt.clear()
+            if self._stopping or not (record := self.store.next_to_render()):
+                return None
+            if record.wish == "delete":
+                self._remove(record)
+                return self._claim()
+            if record.wish == "pause":
+                self.store.update(record.id, state="paused", wish="")
+                return self._claim()
+            self._current = record.id
+            self.store.update(record.id, state="rendering")
+            if record.wish:
+                self._interrupt.set()
+            return record
+
+    def _perform(self, record: VideoRecord) -> None:
+        session = self.hub.open(record.id)
+        session.restart_clock()
+        session.publish("state", state="rendering")
+        try:
+            request = self._request(record, session)
+            result = render(request, self.models, self._control(record, request, session))
+        except Exception as error:
+            problem = diagnose(error)
+            self.models.loaded = None  # which the failure may have left in any state
+            self._settle(record.id, session, f"{problem.message}; {problem.hint}".removesuffix("; ")[:1000])
+        else:
+            self._settle(record.id, session, result=result)
+
+    def _request(self, record: VideoRecord, session: Session) -> Request:
+        """The request of a video, with a new prompt if its user gave one."""
+        request = request_of(record, self.settings)
+        if not record.new_prompt:
+            return request
+        try:
+            request, at = steer(request, record.new_prompt, self.models)
+            session.publish("prompt", at=at, prompt=record.new_prompt)
+        except PavdmError as error:
+            session.publish("prompt_rejected", prompt=record.new_prompt, message=error.message)
+        stored = json.dumps(stored_request.to_json(request))
+        with self._lock:
+            latest = self.store.get(record.id)
+            keep = latest.new_prompt if latest and latest.new_prompt != record.new_prompt else ""
+            self.store.update(record.id, request=stored, new_prompt=keep)
+        return request
+
+    def _control(self, record: VideoRecord, request: Request, session: Session) -> RunControl:
+        frames, fps = 0, request.spec.fps
+        pacing = session.pacing = session.pacing or Pacing(self._interrupt.wait)
+        session.live = session.live or LiveStream(request)
+        session.ready.publish(b"")
+
+        def on_frames(count: int) -> None:
+            nonlocal frames
+            frames += count
+            self.store.update(record.id, frames=frames)
+
+        def on_chunk(chunk: RenderedChunk) -> None:
+            if session.live:
+                session.live.push(chunk)
+            session.measure(len(chunk.frames))
+            rendered = chunk.state.frames if chunk.state else len(chunk.frames)
+            session.publish("progress", frames=rendered, total=record.total, fps=round(session.fps, 2), rate=fps)
+            if record.live:
+                pacing.hold(rendered / fps)
+
+        def stopped_by_user() -> bool:
+            latest = self.store.get(record.id)
+            return latest is not None and latest.wish == "stop"
+
+        return RunControl(on_frames, self._interrupt.is_set, stopped_by_user=stopped_by_user, on_chunk=on_chunk)
+
+    def _settle(self, video_id: str, session: Session, error: str = "", result: WriteResult | None = None) -> None:
+        """Store how a render ended: complete, failed, or interrupted by a wish, a new prompt or the server's end."""
+        with self._lock:
+            self._current = ""
+            record = self.store.get(video_id)
+            assert record
+            if record.wish == "delete":
+                return self._remove(record)
+            if error:
+                self.store.update(video_id, state="failed", error=error, completed_at=now(), wish="", new_prompt="")
+            elif result and result.is_complete:
+                done = {"frames": result.frames, "total": result.frames, "completed_at": now()}
+                self.store.update(video_id, state="completed", wish="", new_prompt="", **done)
+            elif record.wish == "pause":
+                self.store.update(video_id, state="paused", wish="")
+        self._announce(video_id, session)
+
+    def _announce(self, video_id: str, session: Session) -> None:
+        record = self.store.get(video_id)
+        if record and record.state != "rendering":
+            session.publish("state", state=record.state, error=record.error)
+        if record and record.state in ("completed", "failed"):
+            self.hub.close(video_id)
+
+    def _remove(self, record: VideoRecord) -> None:
+        path = self.settings.path(record.file)
+        partial = partial_path(path)
+        for file in (path, partial, checkpoint_path(partial), latents_path(partial)):
+            file.unlink(missing_ok=True)
+        if record.upload:
+            self.settings.upload_path(record.upload).unlink(missing_ok=True)
+        self.store.remove(record.id)
+        if session := self.hub.find(record.id):
+            session.publish("state", state="deleted")
+        self.hub.close(record.id)
+
+
+def request_of(record: VideoRecord, settings: ServeSettings) -> Request:
+    """The request that a record stores."""
+    return stored_request.from_json(json.loads(record.request), settings.path(record.file))
