@@ -217,6 +217,10 @@ def _say(line: Text) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(line)
 
 
+def _time_left(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else format_estimate(seconds)
+
+
 def _line_progress(description: str, total: int, unit: str, before: int, waiting: bool, warmup: int) -> Advance:
     start_time = last = None if waiting else time.monotonic()
     done = before
@@ -232,8 +236,9 @@ def _line_progress(description: str, total: int, unit: str, before: int, waiting
             last = now
             rate = (done - before) / (now - start_time)
             work, counted = total + warmup - before, max(0, done - warmup)
-            is_early = done - before < EARLY_SHARE * work  # the first units are slow, and would multiply the time
-            left = "" if is_early or not rate else f", {format_estimate((total + warmup - done) / rate)} left"
+            # The first frames come after the ramp-up, and would multiply the time; other units are steady.
+            is_early = unit == "frames" and done - before < EARLY_SHARE * work
+            left = "" if is_early or not rate else f", {_time_left((total + warmup - done) / rate)} left"
             text = f"{description}: {counted}/{total} {unit}, {rate:.1f} {unit}/s{left} {printable(label)}"
             print(text.rstrip(), file=sys.stderr, flush=True)
 

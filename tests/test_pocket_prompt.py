@@ -11,7 +11,7 @@ import pytest
 from pavdm_cli.errors import UsageError
 from pavdm_cli.pocket_world.captions import caption
 from pavdm_cli.pocket_world.parse import KINDS, base_forms, parse
-from pavdm_cli.pocket_world.prompt import HINT, format_prompt, suggestions, vocabulary
+from pavdm_cli.pocket_world.prompt import HINT, format_prompt, vocabulary
 from pavdm_cli.pocket_world.synonyms import SYNONYMS
 from pavdm_cli.pocket_world.vocabulary import LENGTH, ON_WATER, PHRASES, split, tokens
 from pavdm_cli.pocket_world.world import Scene, sample_scene
@@ -298,52 +298,3 @@ def test_a_continuation_under_the_same_prompt_keeps_the_caption(text):
 @pytest.mark.parametrize("source", ["", "zebra", "\x1b[2J", "camera " * 50_000, "a tram glides through a street"])
 def test_a_caption_that_says_nothing_leaves_all_to_the_seed(source):
     assert meanings(format_prompt("a kite", 5, source).text)["object"] == "kite"
-
-
-@pytest.mark.parametrize(
-    ("text", "kind", "meaning", "typed"),
-    [
-        ("no balloon over the sea", "object", "balloon", "balloon"),
-        ("a ball that isn't red", "colour", "red", "red"),
-        ("a kite, not circling", "motion", "circling", "circling"),
-        ("a ball without a red boat", "object", "boat", "red, boat"),
-        ("over hills, no kite or boat", "object", "kite", "kite, boat"),
-        ("no ball", "object", "ball", "ball"),
-    ],
-)
-def test_what_a_prompt_rules_out_is_never_shown(text: str, kind: str, meaning: str, typed: str) -> None:
-    assert f"pocket leaves out what the prompt rules out: {typed}" in notes(text)
-    assert "does not know: no" not in notes(text)
-    for seed in range(20):
-        assert parse(format_prompt(text, seed).text).meanings()[kind] != meaning
-
-
-def test_a_synonym_that_is_ruled_out_leaves_what_is_named() -> None:
-    assert parse(format_prompt("a boat at night, no moon", 1).text).meanings()["time of day"] == "night"
-    still = format_prompt("the camera is not moving, a red ball", 1)
-    assert parse(still.text).meanings()["camera"] == "still"
-    assert "rules out" not in " ".join(still.notes)
-
-
-@pytest.mark.parametrize(
-    "text", ["a ball under white clouds", "white clouds over hills, a ball", "a ball with white stripes"]
-)
-def test_the_colour_of_an_unknown_thing_is_not_the_object_s(text: str) -> None:
-    assert "colour" not in meanings(text)
-    assert "no colour but the ball's (left out: white)" in notes(text)
-
-
-@pytest.mark.parametrize("text", ["a white fluffy ball", "a ball, white", "a ball that is white today", "a white sofa"])
-def test_the_colour_of_the_object_is_kept_next_to_unknown_words(text: str) -> None:
-    assert meanings(text)["colour"] == "white"
-
-
-def test_symbols_and_other_languages_are_noted() -> None:
-    assert "pocket reads only words; left out: \N{BALLOON}" in notes("a red ball \N{BALLOON}")
-    assert "lists the English words it knows" in notes("ein roter ball")
-    assert "blue, the colour nearest to black" in notes("a black ball")
-
-
-@pytest.mark.parametrize(("word", "close"), [("sofa", ""), ("kiet", "kite"), ("bell", "ball"), ("dwan", "dawn")])
-def test_a_short_word_is_close_only_by_one_edit(word: str, close: str) -> None:
-    assert suggestions([word]).get(word, "") == close

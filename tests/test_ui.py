@@ -121,7 +121,7 @@ def test_the_clock_of_a_measurement_starts_when_the_work_does(
         advance(0)
         now[0] = 110.0
         advance(40)
-    assert capsys.readouterr().err == "measuring: 40/80 frames, 4.0 frames/s, 10.0 s left\n"
+    assert capsys.readouterr().err == "measuring: 40/80 frames, 4.0 frames/s, 10 s left\n"
 
 
 def test_progress_counts_no_warm_up_and_shows_no_time_before_it_knows(
@@ -135,8 +135,8 @@ def test_progress_counts_no_warm_up_and_shows_no_time_before_it_knows(
             advance(units, label)
     assert capsys.readouterr().err.splitlines() == [
         "v.mp4: 0/32 frames, 0.2 frames/s warm-up",
-        "v.mp4: 0/32 frames, 1.3 frames/s, 24.0 s left warm-up",
-        "v.mp4: 8/32 frames, 1.3 frames/s, 18.0 s left",
+        "v.mp4: 0/32 frames, 1.3 frames/s, 24 s left warm-up",
+        "v.mp4: 8/32 frames, 1.3 frames/s, 18 s left",
     ]
 
 
