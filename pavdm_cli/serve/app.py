@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from pavdm_cli import __version__
 from pavdm_cli.errors import DeviceError, ModelError, OutputError, PavdmError
 from pavdm_cli.serve.guard import Guard
-from pavdm_cli.serve.routes import control, server, streams, videos
+from pavdm_cli.serve.routes import control, pages, server, streams, videos
 from pavdm_cli.serve.schemas import CreateVideo, ErrorBody, TimelineEntry
 from pavdm_cli.serve.service import Service
 from pavdm_cli.serve.settings import ServeSettings
@@ -41,7 +41,7 @@ def create_app(settings: ServeSettings, preload: bool = True) -> FastAPI:
 
     app = FastAPI(title="pavdm", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = service
-    for routes in (videos.router, control.router, streams.router, server.router):
+    for routes in (videos.router, control.router, streams.router, server.router, pages.router):
         app.include_router(routes, responses=ERRORS)
     app.add_exception_handler(PavdmError, _pavdm_error)
     app.add_exception_handler(HTTPException, _http_error)

@@ -24,6 +24,7 @@ class Session:
         self.pacing: Pacing | None = None
         self.ready = Feed(1, 1)  # has an item once there is a picture to stream
         self._times: deque[tuple[float, int]] = deque(maxlen=SPEED_WINDOW)
+        self._chunks = 0  # since the server began
         self.fps = 0.0  # frames that are rendered per second
 
     def publish(self, kind: str, **fields: Any) -> None:
@@ -34,9 +35,14 @@ class Session:
         """Update the speed after some more frames."""
         now = time.monotonic()
         self._times.append((now, frames))
+        self._chunks += 1
         elapsed = now - self._times[0][0]
         if elapsed > 0:
             self.fps = sum(count for _, count in list(self._times)[1:]) / elapsed
+
+    def progress(self, frames: int) -> dict[str, Any]:
+        """Frames and chunks so far, and the speed."""
+        return {"frames": frames, "chunk": self._chunks, "fps": round(self.fps, 2)}
 
     def restart_clock(self) -> None:
         """Forget the speed: the render has paused."""

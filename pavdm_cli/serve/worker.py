@@ -157,7 +157,7 @@ class Worker:
                 session.live.push(chunk)
             session.measure(len(chunk.frames))
             rendered = chunk.state.frames if chunk.state else len(chunk.frames)
-            session.publish("progress", frames=rendered, total=record.total, fps=round(session.fps, 2), rate=fps)
+            session.publish("progress", **session.progress(rendered), total=record.total, rate=fps)
             if record.live:
                 pacing.hold(rendered / fps)
 

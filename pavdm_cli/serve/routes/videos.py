@@ -26,6 +26,7 @@ from pavdm_cli.video.write.output import slug
 router = APIRouter(prefix="/v1/videos")
 MEDIA_TYPES = {".mp4": "video/mp4", ".mkv": "video/x-matroska", ".webm": "video/webm"}
 FORM_FIELDS = ("prompt", "model", "seconds", "size", "options", "input_reference")
+MAX_FIELDS = 64  # of a form, so that one that is unknown is named
 FORM = {
     "type": "object",
     "required": ["prompt"],
@@ -55,7 +56,7 @@ async def create(request: Request, service: Serving) -> Video:
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         body = CreateVideo.model_validate(_json_object(await request.body()))
         return await run_in_threadpool(lambda: service.queue(create_job(body, service.settings)))
-    async with request.form(max_files=1, max_fields=len(FORM_FIELDS)) as form:
+    async with request.form(max_files=1, max_fields=MAX_FIELDS) as form:
         if unknown := [name for name in form if name not in FORM_FIELDS]:
             raise UsageError(f"{unknown[0][:40]!r} is not a field of the form", f"use {', '.join(FORM_FIELDS)}")
         file = form.get("input_reference")
