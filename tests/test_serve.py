@@ -64,6 +64,7 @@ def test_a_video_has_the_fields_of_openai_and_more(client: TestClient, finished:
     assert (video["seconds"], video["size"], video["error"], video["frames"]) == ("4.25", "96x64", None, 34)
 
 
+@pytest.mark.integration
 def test_videos_are_listed_page_by_page(client: TestClient, finished: str) -> None:
     other = submit(client)
     wait_for(client, other, "completed")
@@ -74,6 +75,7 @@ def test_videos_are_listed_page_by_page(client: TestClient, finished: str) -> No
     assert not rest["has_more"]
 
 
+@pytest.mark.integration
 def test_a_server_that_stops_continues_with_the_same_bytes(client: TestClient, finished: str, tmp_path: Path) -> None:
     with serving(tmp_path) as first:
         video_id = submit(first, frames=34)
@@ -96,6 +98,7 @@ def test_a_new_prompt_gives_the_file_of_its_timeline(client: TestClient, tmp_pat
     assert client.get(f"/v1/videos/{video_id}/content").content == (tmp_path / "own.mp4").read_bytes()
 
 
+@pytest.mark.integration
 def test_a_paused_video_waits_and_then_has_the_same_bytes(client: TestClient, finished: str) -> None:
     video_id = submit(client, frames=34)
     wait_for(client, video_id, "rendering", frames=4)
@@ -112,6 +115,7 @@ def test_a_paused_video_waits_and_then_has_the_same_bytes(client: TestClient, fi
     assert client.get(f"/v1/videos/{video_id}/content").content == same
 
 
+@pytest.mark.integration
 def test_an_endless_video_is_complete_once_it_is_stopped(client: TestClient) -> None:
     video_id = submit(client, frames=None, seconds="forever")
     assert wait_for(client, video_id, "rendering", frames=4)["total_frames"] == 0
@@ -153,6 +157,7 @@ def test_a_failure_of_the_live_encoder_leaves_the_file_alone(
     wait_for(client, submit(client), "completed")
 
 
+@pytest.mark.integration
 def test_an_image_and_a_video_that_are_sent_along_are_continued(client: TestClient, finished: str) -> None:
     picture = io.BytesIO()
     Image.fromarray(np.full((64, 96, 3), 90, np.uint8)).save(picture, "png")
@@ -169,6 +174,7 @@ def test_an_image_and_a_video_that_are_sent_along_are_continued(client: TestClie
     assert len(list((folder(client) / "uploads").iterdir())) == 1
 
 
+@pytest.mark.integration
 def test_extend_redo_and_remix_make_new_videos(client: TestClient, finished: str) -> None:
     before = client.get(f"/v1/videos/{finished}/content").content
     bodies = {
@@ -187,6 +193,7 @@ def test_extend_redo_and_remix_make_new_videos(client: TestClient, finished: str
     assert client.get(f"/v1/videos/{finished}/content").content == before
 
 
+@pytest.mark.integration
 def test_a_deleted_video_leaves_no_file(client: TestClient) -> None:
     video_id = submit(client, frames=34)
     wait_for(client, video_id, "rendering", frames=4)
@@ -197,6 +204,7 @@ def test_a_deleted_video_leaves_no_file(client: TestClient) -> None:
     assert not list(folder(client).glob(f"{video_id}*"))
 
 
+@pytest.mark.integration
 def test_a_video_that_another_one_needs_is_not_deleted(client: TestClient, finished: str) -> None:
     extended = client.post(f"/v1/videos/{finished}/extend", json={"frames": 4, "steps": 6, "threads": 1}).json()["id"]
     refused = client.delete(f"/v1/videos/{finished}")

@@ -68,6 +68,7 @@ def test_the_token_in_the_address_becomes_a_cookie(tmp_path: Path) -> None:
         assert client.get("/v1/videos").status_code == 200
 
 
+@pytest.mark.integration
 def test_the_openai_client_works_unchanged(address: str) -> None:
     openai = pytest.importorskip("openai")
     options = {"extra_body": {"options": json.dumps(QUICK | {"frames": 8})}}  # the client sends a form
