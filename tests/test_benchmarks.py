@@ -69,7 +69,7 @@ def test_the_speedup_is_the_median_over_rounds(planted: dict[str, Any]) -> None:
 def test_rows_are_found_with_precision_among_the_execution_switches_or_not(
     planted: dict[str, Any],
 ) -> None:
-    rows = planted["stored"]("throughput.jsonl", "throughput", "pocket", random_weights=False, precision="fp32")
+    rows = planted["quiet_rows"]("throughput.jsonl", "throughput", "pocket", random_weights=False, precision="fp32")
     assert {"precision" in row["config"] for row in rows} == {True, False}
 
 
