@@ -1,4 +1,4 @@
-"""How soon `pavdm serve` shows a first picture and follows a new prompt, and what viewers and a long queue cost.
+"""How soon `pavdm serve` shows its first frame and follows a new prompt, and what viewers and a long queue cost.
 
 One server on loopback with `pocket`; one row in `benchmarks/results/serve.jsonl`. `python benchmarks/serve.py`.
 """
@@ -44,7 +44,7 @@ def measure(address: str, server: psutil.Process) -> dict[str, Any]:
     begin, body = time.monotonic(), {"prompt": PROMPT, "seconds": "forever", "live": True, "seed": 3}
     video = f"v1/videos/{request(address, 'v1/videos', body)['id']}"
     urllib.request.urlopen(f"{address}{video}/stream", timeout=60).read(1000)
-    row: dict[str, Any] = {"first_picture_seconds": round(time.monotonic() - begin, 2)}
+    row: dict[str, Any] = {"first_frame_seconds": round(time.monotonic() - begin, 2)}
     row |= {"rate": 8, "frames_per_second": speed(address, video)}
     begin = time.monotonic()
     request(address, f"{video}/prompt", {"prompt": NEW_PROMPT})
