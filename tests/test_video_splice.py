@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from support import clips
 
-from pavdm_cli.video import EncoderOptions, ExtensionOptions, ExtensionWriter, VideoWriter, open_video, read_metadata
+from pavdm_cli.video import (
+    EncoderOptions,
+    ExtensionOptions,
+    ExtensionWriter,
+    VideoInfo,
+    VideoWriter,
+    open_video,
+    read_metadata,
+)
 from pavdm_cli.video.write import splice
 from pavdm_cli.video.write.splice import Splice, SpliceWriter, keyframes, matching_params
 
@@ -48,6 +56,16 @@ def video(path: Path) -> Path:
         for number in range(0, FRAMES, 4):
             writer.write(frames[number : number + 4])
     return path
+
+
+def extended(source: VideoInfo, path: Path, count: int) -> list[int]:
+    """Write 48 frames of a source and `count` new ones; return the first two keyframes of the new ones."""
+    with ExtensionWriter(source, path, ExtensionOptions(metadata={"pavdm": "1"}, encoder=OPTIONS)) as writer:
+        assert len([*writer.copy_input()]) == 48
+        frames = moving(count)
+        for number in range(0, count, 4):
+            writer.write(frames[number : number + 4])
+    return [index for index in keyframes(open_video(path)) if index >= 48][:2]
 
 
 def spliced(path: Path, first: int = FIRST, end: int = END, rate: int = 8) -> Path:
@@ -101,12 +119,7 @@ def test_the_same_frames_give_the_same_packets(tmp_path: Path) -> None:
 def test_sound_and_chapters_of_an_extended_video_stay(rate: Fraction, tmp_path: Path) -> None:
     source = clips.make(tmp_path / "in.mp4", clips.greys(48), clips.ClipSpec(audio="aac", rate=rate))
     old, info = tmp_path / "v.mp4", open_video(source)
-    with ExtensionWriter(info, old, ExtensionOptions(metadata={"pavdm": "1"}, encoder=OPTIONS)) as writer:
-        assert len([*writer.copy_input()]) == 48
-        frames = moving(96)
-        for number in range(0, 96, 4):
-            writer.write(frames[number : number + 4])
-    first, end = [index for index in keyframes(open_video(old)) if index >= 48][:2]
+    first, end = extended(info, old, 96)
     new = spliced(old, first, end)
     check_outside(old, new, first, end)
     assert packets(new, "audio") == packets(old, "audio")
@@ -118,12 +131,7 @@ def test_sound_and_chapters_of_an_extended_video_stay(rate: Fraction, tmp_path: 
 def test_a_foreign_video_extended_to_any_container_can_be_cut(suffix: str, rate: Fraction, tmp_path: Path) -> None:
     spec = clips.ClipSpec(rate=rate, color_space=(6, 6, 6))
     source, old = clips.make(tmp_path / "in.mov", clips.greys(48), spec), tmp_path / f"v.{suffix}"
-    with ExtensionWriter(open_video(source), old, ExtensionOptions(metadata={"pavdm": "1"}, encoder=OPTIONS)) as writer:
-        assert len([*writer.copy_input()]) == 48
-        frames = moving(144)
-        for number in range(0, 144, 4):
-            writer.write(frames[number : number + 4])
-    first, end = [index for index in keyframes(open_video(old)) if index >= 48][:2]
+    first, end = extended(open_video(source), old, 144)
     new = spliced(old, first, end)
     check_outside(old, new, first, end)
     assert open_video(new).color_space == open_video(old).color_space

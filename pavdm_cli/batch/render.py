@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.generation import resume, write, write_redo
-from pavdm_cli.generation.checkpoint import Checkpoint
+from pavdm_cli.generation import resume, write
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.extend import Source
 from pavdm_cli.generation.loaded import LoadedRunner, load
-from pavdm_cli.generation.redo import RedoTask
-from pavdm_cli.generation.request import Output, Request
+from pavdm_cli.generation.request import Request
+from pavdm_cli.generation.write_source import write_source
 from pavdm_cli.models.runner import ModelRunner
-from pavdm_cli.video import StillImage, is_being_written, open_video, read_image, read_metadata
+from pavdm_cli.video import is_being_written, open_video, read_metadata
 from pavdm_cli.video.write.output import checkpoint_path, partial_path
 
 MAX_WAIT = 10.0  # seconds for a killed process to release its file
@@ -43,7 +41,6 @@ def render(request: Request, models: Models, watch: write.RunControl) -> write.W
     """Make a request's video, or the rest of it; both give the same bytes. Raises: PavdmError."""
     path = request.output.path
     assert path
-    still = read_image(request.image) if request.image else None
     _wait_for_writer(partial_path(path))
     if interrupted := _interrupted(path):
         checkpoint = interrupted.checkpoint
@@ -53,33 +50,13 @@ def render(request: Request, models: Models, watch: write.RunControl) -> write.W
         config, model = models.open(config)
         watch.on_frames(checkpoint.file.written)
         if not (resume.changes_of_files(interrupted) or resume.changes_of_run(config, model, checkpoint.run)):
-            return _write(VideoTask(config, source, still), model, request.output, watch, checkpoint)
+            return write_source(config, model, source, checkpoint.run.request, request.output, watch, checkpoint)
     elif path.exists() and not request.output.force:
         return _result_of(path)  # by an attempt that was killed before it could say so
     partial_path(path).unlink(missing_ok=True)
     config, source = resume.resolved_config(request)
     config, model = models.open(config)
-    return _write(VideoTask(config, source, still), model, request.output, watch)
-
-
-@dataclass(frozen=True, slots=True)
-class VideoTask:
-    """A new video, a continuation or a redo, as its configuration and what it starts from."""
-
-    config: GenerationConfig
-    source: Source | RedoTask | None
-    still: StillImage | None
-
-
-def _write(
-    task: VideoTask, model: ModelRunner, output: Output, watch: write.RunControl, checkpoint: Checkpoint | None = None
-) -> write.WriteResult:
-    """Write the video; checkpoint: of an interrupted run, which is continued."""
-    if isinstance(task.source, RedoTask):
-        return write_redo.redo(task.config, model, task.source, output, watch, checkpoint)
-    if task.source:
-        return write.extend(task.config, model, task.source, output, watch, checkpoint)
-    return write.write_video(task.config, model, output, watch, task.still, checkpoint)
+    return write_source(config, model, source, request, request.output, watch)
 
 
 def _wait_for_writer(partial: Path) -> None:

@@ -58,13 +58,12 @@ def info(
         return
     lines = align_rows(summary_rows(facts))
     if metadata:
-        metadata_rows = metadata | (
-            {} if is_complete else {"frames": _frames_row(file, metadata, video.frames, num_missing)}
-        )
-        metadata_rows |= (
-            {"fps": f"{metadata['fps']}, of the model"} if "source" in metadata and "fps" in metadata else {}
-        )
-        if "source" in metadata and is_complete and "frames" in metadata:
+        metadata_rows = dict(metadata)
+        if "source" in metadata and "fps" in metadata:
+            metadata_rows["fps"] = f"{metadata['fps']}, of the model"
+        if not is_complete:
+            metadata_rows["frames"] = _frames_row(file, metadata, video.frames, num_missing)
+        elif "source" in metadata and "frames" in metadata:
             metadata_rows["frames"] = f"{metadata['frames']} added, at {float(video.rate):.6g} fps"
         metadata_rows |= {"timeline": "; ".join(_changes(metadata))} if "timeline" in metadata else {}
         metadata_rows |= {"redo": "; ".join(map(_redo_row, metadata["redo"]))} if "redo" in metadata else {}
@@ -196,8 +195,8 @@ def _redo_commands(metadata: dict[str, Any], video: VideoInfo) -> list[str]:
     """The `redo` commands that reproduce the regenerated spans, in order."""
     times = [time - video.start for time in [*video.times, video.end]]
     records = metadata.get("redo", [])
-    outputs = [record["source"] for record in records[1:]] + [""] * bool(records)
-    return [redo_command(record, metadata, times, output) for record, output in zip(records, outputs, strict=True)]
+    outputs = [*(record["source"] for record in records[1:]), ""]  # each writes the file that the next one reads
+    return [redo_command(record, metadata, times, output) for record, output in zip(records, outputs, strict=False)]
 
 
 def redo_command(record: dict[str, Any], metadata: dict[str, Any], times: list[Fraction], output: str = "") -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +16,12 @@ from pavdm_cli.commands import options
 from pavdm_cli.commands.progress import extension_progress
 from pavdm_cli.commands.run import open_model, report
 from pavdm_cli.errors import OutputError, UsageError
-from pavdm_cli.runtime.signals import Stop, stop_requested
+from pavdm_cli.runtime.signals import stop_requested
 
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
     from pavdm_cli.generation.extend import Source
-    from pavdm_cli.generation.redo import RedoTask
-    from pavdm_cli.generation.request import Output
     from pavdm_cli.generation.resume import InterruptedVideo
-    from pavdm_cli.generation.write import WriteResult
     from pavdm_cli.models.runner import ModelRunner
 
 Force = Annotated[
@@ -75,6 +71,8 @@ def _check_output(interrupted: InterruptedVideo) -> None:
 def _continue(interrupted: InterruptedVideo, force: bool, keep_state: bool, as_json: bool) -> None:
     from pavdm_cli.generation import resume as resuming
     from pavdm_cli.generation.redo import RedoTask
+    from pavdm_cli.generation.write import RunControl
+    from pavdm_cli.generation.write_source import write_source
 
     start_time, checkpoint = time.monotonic(), interrupted.checkpoint
     request = checkpoint.run.request
@@ -87,7 +85,8 @@ def _continue(interrupted: InterruptedVideo, force: bool, keep_state: bool, as_j
     with stop_requested(interruptible=False) as stop:
         extension_source = None if isinstance(source, RedoTask) else source
         with _progress(interrupted, config, extension_source) as advance:
-            result = _write_rest(config, model, source, output, advance, stop, interrupted)
+            watch = RunControl(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
+            result = write_source(config, model, source, request, output, watch, checkpoint)
         video = source.original.video if isinstance(source, RedoTask) else source.video if source else None
         rate = video.rate if video else config.spec.fps
         length = float(
@@ -106,28 +105,6 @@ def _progress(
     if config.endless:
         return ui.endless_progress(name, config.spec.fps, done)
     return ui.progress(name, interrupted.checkpoint.run.total, done=done)
-
-
-def _write_rest(
-    config: GenerationConfig,
-    model: ModelRunner,
-    source: Source | RedoTask | None,
-    output: Output,
-    advance: Callable[[int], None],
-    stop: Stop,
-    interrupted: InterruptedVideo,
-) -> WriteResult:
-    from pavdm_cli.generation import write, write_redo
-    from pavdm_cli.generation.redo import RedoTask
-    from pavdm_cli.video.io.image import read_image
-
-    watch = write.RunControl(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
-    checkpoint, image = interrupted.checkpoint, interrupted.checkpoint.run.request.image
-    if isinstance(source, RedoTask):
-        return write_redo.redo(config, model, source, output, watch, checkpoint)
-    if source:
-        return write.extend(config, model, source, output, watch, checkpoint)
-    return write.write_video(config, model, output, watch, read_image(image) if image else None, checkpoint)
 
 
 def _check_changes(changes: list[str], force: bool) -> None:

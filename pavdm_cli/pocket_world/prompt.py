@@ -124,10 +124,8 @@ def fill_slots(
     """
     slots = dict[str, Choice]()
     for kind in KINDS:
-        possible, excluded = (
-            possible_values(kind, named, slots),
-            {one.meaning for one in negated if one.kind == kind not in named},
-        )
+        possible = possible_values(kind, named, slots)
+        excluded = {one.meaning for one in negated if one.kind == kind not in named}
         options = [value for value in possible if value not in excluded] or possible
         mention = named.get(kind) or source.get(kind)
         if mention and mention.meaning in options:

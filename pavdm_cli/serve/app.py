@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from pavdm_cli import __version__
 from pavdm_cli.errors import DeviceError, ModelError, OutputError, PavdmError
 from pavdm_cli.serve.guard import Guard
+from pavdm_cli.serve.responses import error_response
 from pavdm_cli.serve.routes import control, pages, server, streams, videos
 from pavdm_cli.serve.schemas import CreateVideo, ErrorBody, TimelineEntry
 from pavdm_cli.serve.service import Service
@@ -52,12 +53,6 @@ def create_app(settings: ServeSettings, preload: bool = True) -> FastAPI:
     return app
 
 
-def error_response(status: int, message: str, param: str | None = None) -> JSONResponse:
-    """An error in OpenAI's form."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": None}}, status)
-
-
 def _pavdm_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, PavdmError)
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
@@ -70,9 +65,7 @@ def _pavdm_error(request: Request, error: Exception) -> JSONResponse:
 
 def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    response = error_response(error.status_code, str(error.detail))
-    response.headers.update(error.headers or {})
-    return response
+    return error_response(error.status_code, str(error.detail), headers=dict(error.headers or {}))
 
 
 def _validation_error(request: Request, error: Exception) -> JSONResponse:

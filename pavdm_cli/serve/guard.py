@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import secrets
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
@@ -11,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pavdm_cli.serve.responses import error_response
 from pavdm_cli.serve.settings import LOOPBACK_NAMES, ServeSettings, is_loopback
 
 COOKIE = "pavdm_token"
@@ -59,12 +59,12 @@ class Guard:
 
         headers = Headers(scope=scope)
         if refusal := self._refusal(scope, headers):
-            return await _respond(send_with_headers, *refusal)
+            return await _refuse(*refusal)(scope, receive, send_with_headers)
         try:
             await self._app(scope, self._limited(headers, receive), send_with_headers)
         except TooLarge as error:
             if not started:
-                await _respond(send_with_headers, 413, str(error))
+                await _refuse(413, str(error))(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         """Status and message of a request that is refused."""
@@ -134,9 +134,7 @@ def _is_same_origin(headers: Headers, host: str, method: str) -> bool:
     return (origin is None or urlsplit(origin).netloc == host) and site not in ("cross-site", "same-site")
 
 
-async def _respond(send: Send, status: int, message: str) -> None:
-    body = json.dumps({"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}})
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body.encode()})
+def _refuse(status: int, message: str) -> ASGIApp:
+    """A response that ends the connection, since the rest of the request is not read."""
+    headers = {"connection": "close"} | ({"www-authenticate": "Bearer"} if status == 401 else {})
+    return error_response(status, message, headers=headers)

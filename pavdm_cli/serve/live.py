@@ -1,4 +1,4 @@
-"""The live picture of a video while it is rendered: its own encoder, one MP4 fragment per chunk."""
+"""The live stream of a video while it is rendered: its own encoder, one MP4 fragment per chunk."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from pavdm_cli.video.write.mp4_boxes import boxes
 from pavdm_cli.video.write.segmented import SegmentedEncoder
 
 LIVE_CRF = 20
-MAX_FRAGMENTS, MAX_BYTES = 600, 32 << 20  # that a viewer who comes late or is slow still gets
+MAX_FRAGMENTS, MAX_BYTES = 600, 32 << 20  # kept for late or slow viewers
 LEAD = 3.0  # seconds of video that a live render may be ahead of its viewers
 
 
 class FragmentFeed:
-    """What an encoder of segments writes to: the header of the first one, and a feed of fragments."""
+    """Output of a segmented encoder: the header of the first segment, and a feed of fragments."""
 
     def __init__(self) -> None:
         self.header, self.fragments = b"", Feed(MAX_FRAGMENTS, MAX_BYTES)
@@ -38,7 +38,7 @@ class FragmentFeed:
         self.fragments.publish(data)
 
     def close(self) -> None:
-        """End the feed."""
+        """Close the feed."""
         self.fragments.close()
 
 
@@ -72,7 +72,7 @@ class LiveStream:
         """Queue the frames of a chunk for encoding."""
         if self._frames is None:
             self._frames = chunk.state.frames - len(chunk.frames) if chunk.state else 0
-        with suppress(Exception):  # the file matters, the live picture does not
+        with suppress(Exception):  # a failure of the live stream must not stop the file
             for frame in chunk.frames:
                 self._executor.submit(partial(self._encode, frame, self._frames))
                 self._frames += 1

@@ -155,7 +155,7 @@ class VideoList(BaseModel):
 
 
 class DeletedVideo(BaseModel):
-    """What is left of a deleted video."""
+    """Confirmation that a video was deleted."""
 
     id: str
     object: Literal["video.deleted"] = "video.deleted"
@@ -163,7 +163,7 @@ class DeletedVideo(BaseModel):
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong and what would be right."""
+    """The message of an error, and the field that caused it."""
 
     message: str
     type: str

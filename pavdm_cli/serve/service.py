@@ -111,7 +111,7 @@ VideoId = Annotated[str, Path(pattern="^video_[0-9a-f]{24}$", examples=["video_0
 def get_record(video_id: str, service: Service) -> VideoRecord:
     """The record of an id. Raises: HTTPException."""
     record = service.store.get(video_id)
-    if record is None or record.wish == "delete":
+    if record is None or record.pending_action == "delete":
         raise HTTPException(404, f"there is no video {video_id}")
     return record
 

@@ -1,4 +1,4 @@
-"""What viewers of a video follow while it is not finished: events, and the live picture."""
+"""What viewers of a video follow while it is not finished: events, and the live stream."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Session:
         self.events = Feed(MAX_EVENTS, MAX_EVENT_BYTES)
         self.live: LiveStream | None = None
         self.pacing: Pacing | None = None
-        self.ready = Feed(1, 1)  # has an item once there is a picture to stream
+        self.ready = Feed(1, 1)  # has an item once there is a stream to follow
         self._times: deque[tuple[float, int]] = deque(maxlen=SPEED_WINDOW)
         self._chunks = 0  # since the server began
         self.fps = 0.0  # frames that are rendered per second

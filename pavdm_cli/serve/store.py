@@ -1,4 +1,4 @@
-"""The videos of a server in an SQLite database: what to render, how far it is, and what its users want changed."""
+"""The videos of a server in an SQLite database: what to render, how far it is, and which changes are pending."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 State = Literal["queued", "rendering", "paused", "completed", "failed"]
-Wish = Literal["", "pause", "stop", "delete"]
+Action = Literal["", "pause", "stop", "delete"]
 DATABASE = "videos.sqlite"
 
 
@@ -31,7 +31,7 @@ class VideoRecord:
     frames: int = 0  # that no crash can lose
     completed_at: int = 0
     error: str = ""
-    wish: Wish = ""  # of a user, for the video that is being rendered
+    pending_action: Action = ""  # to perform after the current chunk
     new_prompt: str = ""  # that takes effect at the next shift
     source_id: str = ""  # of the video that this one continues or changes
     upload: str = ""  # name of the uploaded file that it needs

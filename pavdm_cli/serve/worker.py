@@ -1,4 +1,4 @@
-"""The worker: one thread that renders one video after the other, and looks after each chunk whether it should stop."""
+"""The worker: one thread that renders one video after the other and checks for interruptions after each chunk."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ class Worker:
     """Renders the queue of a store. After a crash the next worker continues with the same bytes."""
 
     def __init__(self, settings: ServeSettings, store: Store, hub: Hub, preload: Request | None = None) -> None:
-        """preload: whose model is loaded before the first video is asked for."""
+        """preload: request whose model is loaded at the start."""
         self.settings, self.store, self.hub, self.models = settings, store, hub, Models()
         self._preload = preload
-        self._lock = threading.RLock()  # held while it is decided which video is rendered
+        self._lock = threading.RLock()  # guards the choice of the video to render
         self._current = ""
         self._work, self._interrupt = threading.Event(), threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="pavdm-worker", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can render."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     def wake(self) -> None:
-        """There is a video to render."""
+        """Check the queue: a video may have been added."""
         self._work.set()
 
     def stop(self, timeout: float | None = None) -> None:
@@ -57,28 +57,26 @@ class Worker:
         self._work.set()
         self._thread.join(timeout)
 
-    def change(self, video_id: str, **if_current: Any) -> bool:
-        """Store changes of the video if it is being rendered, to be looked at after its next chunk; False if not."""
-        with self._lock:
-            if video_id != self._current:
-                return False
-            self.store.update(video_id, **if_current)
-            self._interrupt.set()
-            return True
+    def change(self, video_id: str, rendering: dict[str, Any], idle: dict[str, Any]) -> None:
+        """Store changes of a video.
 
-    def change_idle(self, video_id: str, **changes: Any) -> bool:
-        """Store changes of a video unless it is being rendered."""
+        rendering: columns if it is being rendered, which take effect after its current chunk; idle: columns if not.
+        """
         with self._lock:
             if video_id == self._current:
-                return False
-            self.store.update(video_id, **changes)
+                self.store.update(video_id, **rendering)
+                self._interrupt.set()
+            else:
+                self.store.update(video_id, **idle)
         self.wake()
-        return True
 
     def delete(self, video_id: str) -> None:
         """Remove a video and its files, after its current chunk if it is being rendered."""
         with self._lock:
-            if not self.change(video_id, wish="delete") and (record := self.store.get(video_id)):
+            if video_id == self._current:
+                self.store.update(video_id, pending_action="delete")
+                self._interrupt.set()
+            elif record := self.store.get(video_id):
                 self._remove(record)
 
     def _run(self) -> None:
@@ -98,15 +96,15 @@ class Worker:
             self._interrupt.clear()
             if self._stopping or not (record := self.store.next_to_render()):
                 return None
-            if record.wish == "delete":
+            if record.pending_action == "delete":
                 self._remove(record)
                 return self._claim()
-            if record.wish == "pause":
-                self.store.update(record.id, state="paused", wish="")
+            if record.pending_action == "pause":
+                self.store.update(record.id, state="paused", pending_action="")
                 return self._claim()
             self._current = record.id
             self.store.update(record.id, state="rendering")
-            if record.wish:
+            if record.pending_action:
                 self._interrupt.set()
             return record
 
@@ -163,25 +161,26 @@ class Worker:
 
         def stopped_by_user() -> bool:
             latest = self.store.get(record.id)
-            return latest is not None and latest.wish == "stop"
+            return latest is not None and latest.pending_action == "stop"
 
         return RunControl(on_frames, self._interrupt.is_set, stopped_by_user=stopped_by_user, on_chunk=on_chunk)
 
     def _settle(self, video_id: str, session: Session, error: str = "", result: WriteResult | None = None) -> None:
-        """Store how a render ended: complete, failed, or interrupted by a wish, a new prompt or the server's end."""
+        """Store how a render ended: complete, failed, or interrupted by an action, a new prompt or a shutdown."""
         with self._lock:
             self._current = ""
             record = self.store.get(video_id)
             assert record
-            if record.wish == "delete":
+            if record.pending_action == "delete":
                 return self._remove(record)
+            no_changes = {"pending_action": "", "new_prompt": ""}
             if error:
-                self.store.update(video_id, state="failed", error=error, completed_at=now(), wish="", new_prompt="")
+                self.store.update(video_id, state="failed", error=error, completed_at=now(), **no_changes)
             elif result and result.is_complete:
                 done = {"frames": result.frames, "total": result.frames, "completed_at": now()}
-                self.store.update(video_id, state="completed", wish="", new_prompt="", **done)
-            elif record.wish == "pause":
-                self.store.update(video_id, state="paused", wish="")
+                self.store.update(video_id, state="completed", **no_changes, **done)
+            elif record.pending_action == "pause":
+                self.store.update(video_id, state="paused", pending_action="")
         self._announce(video_id, session)
 
     def _announce(self, video_id: str, session: Session) -> None:

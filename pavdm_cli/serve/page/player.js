@@ -2,7 +2,7 @@
 
 import { videoPath } from "./api.js";
 
-const KEEP = 60; // seconds behind the picture that stay in memory
+const KEEP = 60; // seconds before the current frame that stay in memory
 const EDGE = 1; // seconds before the newest frame at which a late viewer begins
 
 export class Player {

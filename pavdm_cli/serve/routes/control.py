@@ -33,17 +33,17 @@ def new_prompt(video_id: VideoId, body: NewPrompt, service: Serving) -> Video:
 @router.post("/pause", status_code=202)
 def pause(video_id: VideoId, service: Serving) -> Video:
     """Stop rendering after the current chunk, until `resume`."""
-    return _change(_unfinished(video_id, service), service, {"wish": "pause"}, {"state": "paused"})
+    return _change(_unfinished(video_id, service), service, {"pending_action": "pause"}, {"state": "paused"})
 
 
 @router.post("/resume", status_code=202)
 def resume(video_id: VideoId, service: Serving) -> Video:
     """Continue a paused video, or try a failed one again."""
     record = get_record(video_id, service)
-    if record.state not in ("paused", "failed") and record.wish != "pause":
+    if record.state not in ("paused", "failed") and record.pending_action != "pause":
         raise HTTPException(409, f"{video_id} is not paused: its state is {record.state}")
-    again = {"state": "queued", "error": "", "completed_at": 0, "wish": ""}
-    return _change(record, service, {"wish": ""}, again)
+    again = {"state": "queued", "error": "", "completed_at": 0, "pending_action": ""}
+    return _change(record, service, {"pending_action": ""}, again)
 
 
 @router.post("/stop", status_code=202)
@@ -52,7 +52,7 @@ def stop(video_id: VideoId, service: Serving) -> Video:
     record = _unfinished(video_id, service)
     if record.total:
         raise HTTPException(409, "only an endless video can be stopped; use pause or DELETE")
-    return _change(record, service, {"wish": "stop"}, {"wish": "stop", "state": "queued"})
+    return _change(record, service, {"pending_action": "stop"}, {"pending_action": "stop", "state": "queued"})
 
 
 @router.post("/extend")
@@ -78,9 +78,7 @@ def _unfinished(video_id: str, service: Service) -> VideoRecord:
     return record
 
 
-def _change(record: VideoRecord, service: Service, if_current: dict[str, Any], if_idle: dict[str, Any]) -> Video:
-    """Store a change, which depends on whether the video is being rendered right now."""
-    worker = service.worker
-    while not (worker.change(record.id, **if_current) or worker.change_idle(record.id, **if_idle)):
-        pass  # the worker began or ended it in between
+def _change(record: VideoRecord, service: Service, rendering: dict[str, Any], idle: dict[str, Any]) -> Video:
+    """Store a change, which depends on whether the video is being rendered (see `Worker.change`)."""
+    service.worker.change(record.id, rendering, idle)
     return service.describe(get_record(record.id, service))

@@ -1,4 +1,4 @@
-"""What viewers follow while a video is rendered: the live picture, events, and the file so far."""
+"""What viewers follow while a video is rendered: the live stream, events, and the file so far."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ EVENTS = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 VIDEO = {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}}
 
 
-@router.get("/stream", response_class=Response, responses={200: VIDEO, 303: {"description": "it is complete"}})
+@router.get("/stream", response_class=Response, responses={200: VIDEO, 303: {"description": "the video is complete"}})
 async def stream(video_id: VideoId, service: Serving) -> Response:
-    """The picture as it is rendered, in fragmented MP4 with one fragment per chunk; waits for the first one."""
+    """The frames as they are rendered, in fragmented MP4 with one fragment per chunk; waits for the first one."""
     record = get_record(video_id, service)
     if record.state == "completed":
         return RedirectResponse(f"/v1/videos/{video_id}/content", 303)
@@ -35,15 +35,15 @@ async def stream(video_id: VideoId, service: Serving) -> Response:
         break
     live = session.live
     if live is None:
-        raise HTTPException(409, f"{video_id} ended before its first picture")
+        raise HTTPException(409, f"{video_id} ended before its first frame")
     fragments = live.fragments.follow()
     first = await anext(fragments, None)
     if first is None:
-        raise HTTPException(409, f"{video_id} ended before its first picture")
-    return StreamingResponse(_picture(live, first, fragments), media_type=live.media_type)
+        raise HTTPException(409, f"{video_id} ended before its first frame")
+    return StreamingResponse(_fragments(live, first, fragments), media_type=live.media_type)
 
 
-async def _picture(live: LiveStream, first: bytes, fragments: AsyncIterator[bytes | None]) -> AsyncIterator[bytes]:
+async def _fragments(live: LiveStream, first: bytes, fragments: AsyncIterator[bytes | None]) -> AsyncIterator[bytes]:
     yield live.header + first
     async for fragment in fragments:
         if fragment is not None:
@@ -65,7 +65,7 @@ async def _events(record: VideoRecord, session: Session | None, service: Service
         yield f"event: state\ndata: {json.dumps({'state': record.state, 'error': record.error})}\n\n"
         return
     async for event in session.events.follow(HEARTBEAT, latest=True):
-        yield b": still here\n\n" if event is None else event
+        yield b": heartbeat\n\n" if event is None else event
 
 
 @router.get("/partial", response_class=FileResponse)

@@ -108,7 +108,7 @@ def list_videos(
 ) -> VideoList:
     """Videos, newest first."""
     records, has_more = service.store.page(limit, after, order == "asc")
-    videos = [service.describe(record) for record in records if record.wish != "delete"]
+    videos = [service.describe(record) for record in records if record.pending_action != "delete"]
     ends = (videos[0].id, videos[-1].id) if videos else (None, None)
     return VideoList(data=videos, first_id=ends[0], last_id=ends[1], has_more=has_more)
 

@@ -206,6 +206,6 @@ def _audio_note(video: VideoInfo, options: ExtensionOptions) -> list[str]:
         return []
     if options.only_new or options.audio == "drop":
         return ["audio dropped"]
-    return (
-        ["silence after the input's audio"] if options.audio == "silence" else ["the audio ends where the input's does"]
-    )
+    if options.audio == "silence":
+        return ["silence after the input's audio"]
+    return ["the audio ends where the input's does"]

@@ -1,0 +1,33 @@
+"""Writes a video of any kind: new, a continuation, or a redo."""
+
+from __future__ import annotations
+
+from pavdm_cli.generation import write, write_redo
+from pavdm_cli.generation.checkpoint import Checkpoint
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.extend import Source
+from pavdm_cli.generation.redo import RedoTask
+from pavdm_cli.generation.request import Output, Request
+from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.video import read_image
+
+
+def write_source(
+    config: GenerationConfig,
+    model: ModelRunner,
+    source: Source | RedoTask | None,
+    request: Request,
+    output: Output,
+    watch: write.RunControl,
+    checkpoint: Checkpoint | None = None,
+) -> write.WriteResult:
+    """Write the video of a resolved request.
+
+    source: what it continues or regenerates (see `resume.resolved_config`); checkpoint: continue this interrupted run.
+    """
+    if isinstance(source, RedoTask):
+        return write_redo.redo(config, model, source, output, watch, checkpoint)
+    if source:
+        return write.extend(config, model, source, output, watch, checkpoint)
+    still = read_image(request.image) if request.image else None
+    return write.write_video(config, model, output, watch, still, checkpoint)
