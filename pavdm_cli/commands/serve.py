@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import webbrowser
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +41,8 @@ def serve(
     restart, rendering continues with the same bytes. Ctrl-C stops after the current chunk.
     """
     check_installed()
+    import webbrowser
+
     from pavdm_cli.serve.run import open_socket, run_server
     from pavdm_cli.serve.settings import ServeSettings, is_loopback, new_token
 
