@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +20,7 @@ from pavdm_cli.runtime.printable import format_estimate, printable
 
 UNWRAPPED_WIDTH = 10_000  # columns
 SECONDS_BETWEEN_LINES = 5.0  # seconds, where there is no terminal
+RATE = "{task.fields[rate]}/s"  # the speed, in units per second
 EARLY_SHARE = 0.05  # of the work, before which no time left is shown
 
 
@@ -116,18 +116,6 @@ def _print_title(console: Console, title: str) -> None:
         console.print(Text(printable(title.removeprefix("\n")), "table.title"))
 
 
-class Rate(ProgressColumn):
-    """Column with the speed, in units per second."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        """The average speed so far."""
-        return Text(f"{task.finished_speed or task.speed or 0:.1f} {self.unit}/s")
-
-
 @contextmanager
 def progress(
     description: str, total: int, unit: str = "frames", done: int = 0, waiting: bool = False, warmup: int = 0
@@ -146,12 +134,12 @@ def progress(
     if not console.is_terminal:
         yield _line_progress(description, total, unit, done, waiting, warmup)
         return
-    name = TextColumn("{task.description}", markup=False)
-    columns = (name, BarColumn(), TextColumn("{task.fields[counted]}/{task.fields[of]}"), Rate(unit))
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(
-            description, total=total + warmup, completed=done, start=not waiting, counted=done, of=total
-        )
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # not needed by --help
+
+    name, count = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[counted]}/{task.fields[of]}")
+    with Progress(name, BarColumn(), count, TextColumn(RATE), TimeRemainingColumn(), console=console) as bar:
+        texts: dict[str, Any] = {"counted": done, "of": total, "rate": f"0.0 {unit}"}
+        task = bar.add_task(description, total=total + warmup, completed=done, start=not waiting, **texts)
         completed = done
 
         def advance(units: int, label: str = "") -> None:
@@ -160,6 +148,7 @@ def progress(
             completed += units
             text, counted = f"{description} {printable(label)}".rstrip(), max(0, completed - warmup)
             bar.update(task, advance=units, description=text, counted=counted)
+            bar.update(task, rate=f"{bar.tasks[task].speed or 0:.1f} {unit}")
 
         yield advance
 
@@ -170,19 +159,18 @@ def endless_progress(description: str, fps: float, done: int = 0) -> Iterator[Ad
     description, start_time, frames, last_print = printable(description), time.monotonic(), 0, time.monotonic()
     console = Console(stderr=True, highlight=False)
     quiet, live = _verbosity.get() == QUIET, console.is_terminal
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        TextColumn("{task.fields[time]} of video"),
-        Rate("frames"),
-    )
-    with Progress(*columns, console=console, disable=quiet or not live) as bar:
-        task = bar.add_task(description, total=None, time="0:00:00")
+    from rich.progress import Progress, TextColumn
+
+    name, length = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[time]} of video")
+    with Progress(name, length, TextColumn(RATE), console=console, disable=quiet or not live) as bar:
+        task = bar.add_task(description, total=None, time="0:00:00", rate="0.0 frames")
 
         def advance(units: int, label: str = "") -> None:
             nonlocal frames, last_print
             frames += units
             video, now = timedelta(seconds=int((done + frames) / fps)), time.monotonic()
             bar.update(task, advance=units, time=str(video), description=f"{description} {printable(label)}".rstrip())
+            bar.update(task, rate=f"{bar.tasks[task].speed or 0:.1f} frames")
             if not (quiet or live) and now - last_print >= SECONDS_BETWEEN_LINES:
                 last_print = now
                 rate = f"{frames / (now - start_time):.1f} frames/s"

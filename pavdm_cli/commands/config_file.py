@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def parse_toml(text: str) -> dict[str, Any]:
     """The value of a TOML document. Raises: InvalidError."""
+    import tomllib  # only where there is a file
+
     if LONG_KEY.search(text):
         raise InvalidError("it has a key with more than 32 parts")
     try:

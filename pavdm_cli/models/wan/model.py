@@ -12,7 +12,6 @@ from pavdm_cli.models.execution import DEVICES
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.spec import ModelOption, ModelSpec
 from pavdm_cli.models.wan.config import TEXT_LENGTH
-from pavdm_cli.models.wan.prompt import check_prompt
 from pavdm_cli.models.wan.variants import VARIANTS, Variant
 from pavdm_cli.runtime.validation import check_name, check_text
 
@@ -93,8 +92,9 @@ class WanModel:
         return self.variant.shift
 
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
-        """Unchanged; it is cleaned when it is encoded. The negative prompt may be empty."""
-        check_prompt(text)
+        """Unchanged; it is cleaned when it is encoded. The negative prompt may be empty. Raises: UsageError."""
+        if not text.strip():
+            raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
         return Prompt(text, negative=options.get("negative_prompt", ""))
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import re
 
-from pavdm_cli.errors import UsageError
 from pavdm_cli.runtime.optional_imports import import_library
 
 WHITE_SPACE = re.compile(r"\s+")
@@ -15,12 +14,6 @@ def clean(text: str) -> str:
     """Repair broken Unicode, resolve HTML entities twice, and collapse white space. Raises: ModelError."""
     repaired = import_library("ftfy").fix_text(text)
     return WHITE_SPACE.sub(" ", _unescape(_unescape(repaired)).strip()).strip()
-
-
-def check_prompt(prompt: str) -> None:
-    """Refuse an empty prompt. Raises: UsageError."""
-    if not prompt.strip():
-        raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
 
 
 def _unescape(text: str) -> str:
