@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import os
 import re
 import statistics
 import subprocess
@@ -182,10 +183,11 @@ def test_every_file_says_first_what_it_is_for():
     ] == []
 
 
-def python(code: str) -> subprocess.CompletedProcess[str]:
-    """Run code in an interpreter of its own."""
+def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter of its own, with these environment variables changed."""
     command = [sys.executable, "-W", "error::ImportWarning", "-c", textwrap.dedent(code)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
+    environment = {**os.environ, **env}
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300, check=False)
 
 
 def test_the_command_line_loads_nothing_heavy():
@@ -218,10 +220,12 @@ TIMED_HELP = """
 """
 
 
-def test_help_answers_within_half_a_second():
-    done = [python(TIMED_HELP) for _ in range(3)]  # processor time, since other work may share the machine
+def test_help_answers_within_half_a_second(tmp_path):
+    """Processor time, since other work may share the machine; the first run compiles the modules, as a first use does."""
+    bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    done = [python(TIMED_HELP, **bytecode) for _ in range(5)]
     assert all("generate" in answer.stdout for answer in done)
-    assert min(float(answer.stderr) for answer in done) < 0.5
+    assert min(float(answer.stderr) for answer in done[1:]) < 0.5
 
 
 HIDE = f"""
