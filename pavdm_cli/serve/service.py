@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path as FilePath
 from typing import Annotated, BinaryIO, Literal
 
 from fastapi import Depends, Path, Request
@@ -15,7 +16,7 @@ from pavdm_cli.serve.session import Hub
 from pavdm_cli.serve.settings import ServeSettings
 from pavdm_cli.serve.store import State, Store, VideoRecord
 from pavdm_cli.serve.worker import Worker, request_of
-from pavdm_cli.video.write.output import open_locked
+from pavdm_cli.video.write.output import open_locked, partial_path
 
 STATUS: dict[State, Literal["queued", "in_progress", "completed", "failed"]] = {  # OpenAI's words for our states
     "queued": "queued",
@@ -122,3 +123,12 @@ def get_finished(video_id: str, service: Service) -> VideoRecord:
     if record.state != "completed" or not service.settings.path(record.file).exists():
         raise HTTPException(409, f"{video_id} is not complete: its state is {record.state}")
     return record
+
+
+def playable_file(record: VideoRecord, service: Service) -> FilePath:
+    """The file of a video as far as it is written. Raises: HTTPException if it has no frames yet."""
+    path = service.settings.path(record.file)
+    growing = path if record.state == "completed" else partial_path(path)
+    if not growing.exists() or not growing.stat().st_size:
+        raise HTTPException(409, f"{record.id} has no frames yet")
+    return growing

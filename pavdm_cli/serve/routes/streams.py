@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, RedirectResponse, Response, StreamingResponse
@@ -11,10 +12,9 @@ from starlette.exceptions import HTTPException
 
 from pavdm_cli.serve.live import LiveStream
 from pavdm_cli.serve.routes.videos import MEDIA_TYPES
-from pavdm_cli.serve.service import Service, Serving, VideoId, get_record
+from pavdm_cli.serve.service import Service, Serving, VideoId, get_record, playable_file
 from pavdm_cli.serve.session import Session
 from pavdm_cli.serve.store import VideoRecord
-from pavdm_cli.video.write.output import partial_path
 
 router = APIRouter(prefix="/v1/videos/{video_id}")
 HEARTBEAT = 15.0  # seconds without an event after which a comment keeps the connection open
@@ -72,8 +72,4 @@ async def _events(record: VideoRecord, session: Session | None, service: Service
 def partial(video_id: VideoId, service: Serving) -> FileResponse:
     """The file as far as it is written: it plays."""
     record = get_record(video_id, service)
-    path = service.settings.path(record.file)
-    growing = path if record.state == "completed" else partial_path(path)
-    if not growing.exists() or not growing.stat().st_size:
-        raise HTTPException(409, f"{video_id} has no frames yet")
-    return FileResponse(growing, media_type=MEDIA_TYPES[path.suffix])
+    return FileResponse(playable_file(record, service), media_type=MEDIA_TYPES[Path(record.file).suffix])

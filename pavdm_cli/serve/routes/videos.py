@@ -10,21 +10,26 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from pavdm_cli.errors import UsageError
+from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.models.registry import DEFAULT
 from pavdm_cli.runtime.untrusted import InvalidError, parse_json
 from pavdm_cli.serve.jobs import create_job, extend_job, is_image, redo_job
+from pavdm_cli.serve.previews import spritesheet, thumbnail
 from pavdm_cli.serve.schemas import CreateVideo, DeletedVideo, ExtendVideo, NewPrompt, RedoVideo, Video, VideoList
-from pavdm_cli.serve.service import Service, Serving, VideoId, get_finished, get_record
+from pavdm_cli.serve.service import Service, Serving, VideoId, get_finished, get_record, playable_file
 from pavdm_cli.serve.store import VideoRecord
 from pavdm_cli.video.write.output import slug
 
 router = APIRouter(prefix="/v1/videos")
 MEDIA_TYPES = {".mp4": "video/mp4", ".mkv": "video/x-matroska", ".webm": "video/webm"}
+IMAGE_TYPES = ("image/webp", "image/jpeg")
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+CONTENT = {"content": dict.fromkeys((*MEDIA_TYPES.values(), *IMAGE_TYPES), BINARY)}
+IMMUTABLE = {"cache-control": "private, max-age=86400, immutable"}
 FORM_FIELDS = ("prompt", "model", "seconds", "size", "options", "input_reference")
 MAX_FIELDS = 64  # of a form, so that one that is unknown is named
 FORM = {
@@ -137,18 +142,32 @@ def delete(video_id: VideoId, service: Serving) -> DeletedVideo:
     return DeletedVideo(id=video_id)
 
 
-@router.get("/{video_id}/content", response_class=FileResponse)
+@router.get("/{video_id}/content", response_class=Response, responses={200: CONTENT})
 def content(
     video_id: VideoId, service: Serving, variant: Literal["video", "thumbnail", "spritesheet"] = "video"
-) -> FileResponse:
-    """The complete file."""
-    if variant != "video":
-        raise HTTPException(501, f"variant {variant} is not implemented: there is only the video")
+) -> Response:
+    """The complete file; its first frame (WebP), also while it is rendered; or a sheet of frames (JPEG)."""
+    if variant == "thumbnail":
+        return _thumbnail(get_record(video_id, service), service)
     record = get_finished(video_id, service)
-    name = f"{slug(service.describe(record).prompt)}-{record.id[-6:]}{Path(record.file).suffix}"
-    media_type = MEDIA_TYPES[Path(record.file).suffix]
     path = service.settings.path(record.file)
+    if variant == "spritesheet":
+        return Response(spritesheet(path), media_type="image/jpeg", headers=IMMUTABLE)
+    name = f"{slug(service.describe(record).prompt)}-{record.id[-6:]}{path.suffix}"
+    media_type = MEDIA_TYPES[path.suffix]
     return FileResponse(path, media_type=media_type, filename=name, content_disposition_type="inline")
+
+
+def _thumbnail(record: VideoRecord, service: Service) -> Response:
+    """The first frame, which never changes once it is there. Raises: HTTPException."""
+    path = playable_file(record, service)
+    try:
+        image = thumbnail(path)
+    except InputError as error:
+        if record.state == "completed":
+            raise
+        raise HTTPException(409, f"{record.id} has no frames yet") from error
+    return Response(image, media_type="image/webp", headers=IMMUTABLE)
 
 
 @router.post("/{video_id}/remix")
