@@ -34,7 +34,7 @@ from pavdm_cli.video.write.output import check_output
 Frame = NDArray[np.uint8]  # (H, W, 3), RGB
 EXTENSION_OPTIONS = names_of(Extension) - {"source"}
 INTERNAL_FIELDS = frozenset(
-    {"prompt", "model", "options", "execution", "output", "extension", "source_caption", "path", "force"}
+    {"prompt", "model", "options", "execution", "output", "extension", "source_caption", "path", "force", "processes"}
 )
 
 

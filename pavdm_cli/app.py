@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from pavdm_cli import __version__, ui
-from pavdm_cli.commands import bench, evaluate, models, train
+from pavdm_cli.commands import bench, evaluate, models, torchrun, train
 from pavdm_cli.commands.batch import batch
 from pavdm_cli.commands.common import App, CommandLineError, Quiet, Verbose, simplify_message
 from pavdm_cli.commands.doctor import doctor
@@ -59,7 +59,10 @@ def main() -> None:
         sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
     ui.set_verbosity(ui.NORMAL)
     try:
+        if torchrun.is_worker(sys.argv):
+            torchrun.work()
         code = app(prog_name="pavdm", standalone_mode=False)
+        torchrun.dismiss_workers(sys.argv)
     except KeyboardInterrupt as interrupt:
         _exit_interrupted(interrupt)
     except Exception as error:
@@ -101,5 +104,5 @@ def _exit_with_error(error: PavdmError, cause: Exception) -> NoReturn:
         if "--json" in sys.argv:
             print(json.dumps({"error": error.as_dict()}))
 
-    train.report_error_once(error.message, print_error)
+    torchrun.report_error_once(error.message, print_error)
     sys.exit(error.exit_code)

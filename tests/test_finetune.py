@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.adapter import TextEmbedding
+from pavdm_cli.models.distributed import ProcessGroup
 from pavdm_cli.models.opensora import export as publish
 from pavdm_cli.models.opensora.config import warp_ratio
 from pavdm_cli.models.opensora.loaded import LoadedOpenSora
@@ -25,7 +26,6 @@ from pavdm_cli.models.registry import get
 from pavdm_cli.models.stdit.transformer import STDiT
 from pavdm_cli.sampling.noise import shifted_sigmas
 from pavdm_cli.training.batches import BatchConfig
-from pavdm_cli.training.distributed import ProcessGroup
 from pavdm_cli.training.finetune.encoding import LatentDataset
 from pavdm_cli.training.finetune.task import FinetuneConfig, FinetuneTask, LossModule, enable_gradient_checkpointing
 from pavdm_cli.training.levels import Diagonal

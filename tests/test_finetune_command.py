@@ -22,7 +22,7 @@ from support import clips, published
 from support.command import Said, pavdm
 from torch import Tensor
 
-from pavdm_cli.training import distributed
+from pavdm_cli.models import distributed
 from pavdm_cli.training.finetune.task import FinetuneTask
 
 pytestmark = pytest.mark.usefixtures("own_cache")

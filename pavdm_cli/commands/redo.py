@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pavdm_cli import ui
-from pavdm_cli.commands import common, options
+from pavdm_cli.commands import common, options, torchrun
 from pavdm_cli.commands.run import open_model, pick_seed, report, with_threads
 from pavdm_cli.errors import ModelError
 from pavdm_cli.generation.request import Output, RedoOptions, Request
-from pavdm_cli.runtime.signals import stop_requested
 from pavdm_cli.runtime.threads import Load
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ def _regenerate(original: GeneratedVideo, request: Request, output: Output, as_j
     full_config = redoing.original_config(original, with_threads(request, Load()))
     _check_weights(full_config, original)
     span = redoing.find_span(full_config, original, redo_options)
-    config = redoing.span_config(full_config, span)
+    config = torchrun.for_all_ranks(redoing.span_config(full_config, span))
     _print_span(original, span)
     if redoing.changes_prompts(original, request) and not span.reaches_end:
         ui.note("with a new prompt, the transition at the end of the span may be visible")
@@ -109,7 +108,7 @@ def _regenerate(original: GeneratedVideo, request: Request, output: Output, as_j
         ui.note(line)
     model = open_model(config)
     total = span.splice.end - span.splice.first
-    with stop_requested(interruptible=False) as stop:
+    with torchrun.stop_requested() as stop:
         with ui.progress(output.path.name, total) as advance:
             watch = write.RunControl(advance, stop, stop.interruptible)
             result = write_redo.redo(config, model, redoing.RedoTask(original, span, redo_options), output, watch)

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pavdm_cli import ui
-from pavdm_cli.commands import options
+from pavdm_cli.commands import options, torchrun
 from pavdm_cli.commands.progress import extension_progress
 from pavdm_cli.commands.run import open_model, report
 from pavdm_cli.errors import OutputError, UsageError
-from pavdm_cli.runtime.signals import stop_requested
 
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
@@ -78,11 +77,12 @@ def _continue(interrupted: InterruptedVideo, force: bool, keep_state: bool, as_j
     request = checkpoint.run.request
     _check_changes(resuming.changes_of_files(interrupted), force)
     config, source = resuming.resolved_config(request)
+    config = torchrun.for_all_ranks(config)
     model = open_model(config)
     _check_changes(resuming.changes_of_run(config, model, checkpoint.run), force)
     _notes(interrupted, model)
     output = replace(request.output, path=interrupted.output, keep_state=keep_state or request.output.keep_state)
-    with stop_requested(interruptible=False) as stop:
+    with torchrun.stop_requested() as stop:
         extension_source = None if isinstance(source, RedoTask) else source
         with _progress(interrupted, config, extension_source) as advance:
             watch = RunControl(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)

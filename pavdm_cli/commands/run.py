@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from pavdm_cli import ui
+from pavdm_cli.commands import torchrun
 from pavdm_cli.commands.plan import Sources, plan_and_report, print_plan, print_settings, request_settings
 from pavdm_cli.commands.progress import extension_progress, print_speed, video_progress
 from pavdm_cli.commands.stream_output import check_stream, report_stream
@@ -25,7 +26,7 @@ from pavdm_cli.generation.request import STDOUT_PATH, Request
 from pavdm_cli.runtime import streams
 from pavdm_cli.runtime.interrupt import INTERRUPTED
 from pavdm_cli.runtime.printable import command_line, pluralize
-from pavdm_cli.runtime.signals import Stop, stop_requested
+from pavdm_cli.runtime.signals import Stop
 from pavdm_cli.runtime.threads import Load, choose_threads
 
 if TYPE_CHECKING:
@@ -58,13 +59,12 @@ def generate_videos(
     requests, still = with_seeds(request, count), _read_start_image(request)
     _check_devices(request)
     _check_encoder(requests[0])
-    first, last = requests[0].seed, requests[-1].seed
-    ui.info(f"seed {first}" if count == 1 else f"seeds {first} to {last}")
+    ui.info(f"seed {requests[0].seed}" if count == 1 else f"seeds {requests[0].seed} to {requests[-1].seed}")
     start_time, load = time.monotonic(), Load()
     from pavdm_cli.generation import image_start
     from pavdm_cli.generation.config import resolve
 
-    config = resolve(with_threads(request, load))
+    config = torchrun.for_all_ranks(resolve(with_threads(request, load)))
     sources = request_settings(requests[0], sources or {})
     for line in image_start.notes(config, still) if still else ():
         ui.note(line)
@@ -79,7 +79,7 @@ def generate_videos(
     print_settings(config, sources)
     config = plan_and_report(config)
     model = open_model(config)
-    with stop_requested(interruptible=False) as stop:
+    with torchrun.stop_requested() as stop:
         for number, one in enumerate(requests):
             num_frames = config.num_conditioning_frames
             current = replace(resolve(one), execution=config.execution, num_conditioning_frames=num_frames)
@@ -180,7 +180,7 @@ def extend_video(request: Request, as_json: bool, only_plan: bool = False, sourc
     from pavdm_cli.generation.config import resolve
 
     request = replace(request, seconds=None, frames=source.frames_to_generate(request.spec.fps))
-    config = resolve(with_threads(request, load))
+    config = torchrun.for_all_ranks(resolve(with_threads(request, load)))
     notes += continuation.suffix_notes(request, source, path) + continuation.shape_notes(config, source)
     for line in (*notes, *continuation.start_notes(config, source)):
         ui.note(line)
@@ -193,7 +193,7 @@ def extend_video(request: Request, as_json: bool, only_plan: bool = False, sourc
     print_settings(config, sources)
     config = plan_and_report(config)
     model = open_model(config)
-    with stop_requested(interruptible=False) as stop:
+    with torchrun.stop_requested() as stop:
         with extension_progress(source, path.name) as advance:
             watch = write.RunControl(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
             result = write.extend(config, model, source, replace(request.output, path=path), watch)

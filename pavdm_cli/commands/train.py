@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from pavdm_cli.commands import torchrun
 from pavdm_cli.commands import train_options as options
-from pavdm_cli.commands.batch_processes import environment_number
 from pavdm_cli.commands.common import App, command_line_options
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.generation.request import parse_size
@@ -24,7 +23,7 @@ from pavdm_cli.runtime.interrupt import INTERRUPTED, Interrupted
 from pavdm_cli.runtime.signals import stop_requested
 
 if TYPE_CHECKING:
-    from pavdm_cli.training.distributed import ProcessGroup
+    from pavdm_cli.models.distributed import ProcessGroup
     from pavdm_cli.training.finetune.runs import Reporter
     from pavdm_cli.training.loop import StepReport, Task
     from pavdm_cli.training.pocket.runs import TrainOptions
@@ -141,7 +140,7 @@ def _train_pocket(train_options: TrainOptions, make_task: Callable[[], Task]) ->
     """Train pocket, in one process."""
     from pavdm_cli.training.pocket import runs
 
-    if _torchrun_ranks()[2] > 1:
+    if torchrun.ranks()[2] > 1:
         raise UsageError(
             "pocket trains in one process", "start `pavdm train` without torchrun, or with --init opensora-v1.2"
         )
@@ -185,12 +184,12 @@ def _run(train_options: TrainOptions, run: Callable[[ProcessGroup], Path]) -> No
     import torch
 
     from pavdm_cli import ui
+    from pavdm_cli.models import distributed
     from pavdm_cli.models.devices import pick_device
-    from pavdm_cli.training import distributed
 
     if train_options.threads:
         torch.set_num_threads(train_options.threads)
-    with distributed.init_distributed(_torchrun_ranks(), pick_device(train_options.device)) as group:
+    with distributed.init_distributed(torchrun.ranks(), pick_device(train_options.device)) as group:
         say = ui.info if group.is_main else _ignore
         say(f"training in {train_options.folder}; Ctrl-C saves a checkpoint; rerun the same command to resume")
         try:
@@ -204,23 +203,6 @@ def _run(train_options: TrainOptions, run: Callable[[ProcessGroup], Path]) -> No
             ) from error
         if group.is_main:
             print(path)
-
-
-def report_error_once(line: str, report: Callable[[], None]) -> None:
-    """Report an error that ends this process; under torchrun, only in the first process that reaches it."""
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or _torchrun_ranks()[2] == 1:
-        report()
-        return
-    from pavdm_cli.training import distributed
-
-    store = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    distributed.report_once(line, report, store, _torchrun_ranks()[2])
-
-
-def _torchrun_ranks() -> tuple[int, int, int]:
-    """Rank, local rank and world size, as set by torchrun."""
-    rank, local_rank = (environment_number(os.environ, name, 0) for name in ("RANK", "LOCAL_RANK"))
-    return rank, local_rank, environment_number(os.environ, "WORLD_SIZE", 1)
 
 
 def _reporter(group: ProcessGroup) -> Reporter:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pavdm_cli.errors import DeviceError, InvalidOutputError, PavdmError
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.memory_plan import alternatives
+from pavdm_cli.models.parallel import LostProcessError
 from pavdm_cli.runtime.diagnose import device_hint, first_line, is_out_of_memory
 
 
@@ -21,8 +22,8 @@ def report_device_errors(
     """
     try:
         yield
-    except InvalidOutputError as error:
-        raise InvalidOutputError(f"{error.message}: {describe_saved()}", error.hint) from None
+    except (InvalidOutputError, LostProcessError) as error:
+        raise type(error)(f"{error.message}: {describe_saved()}", error.hint) from None
     except PavdmError:
         raise
     except Exception as error:

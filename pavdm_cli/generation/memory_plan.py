@@ -109,6 +109,8 @@ def budget(config: GenerationConfig) -> MemoryPlan:
     vae_memory = _count_coding(model_key(config), execution.decode_batch, execution.vae_tiling, vae_inputs)
     on_device = device_parts(model, sampling, vae_memory, execution, device)
     on_device["libraries (assumed)"] = (RESERVED[device.type],) * 4
+    if execution.processes > 1 and device == HOST:
+        on_device["other processes"] = (worker_bytes(on_device) * (execution.processes - 1),) * 4
     on_host = host_parts(model, execution)
     on_host["given frames"] = (0, BYTES_PER_PIXEL * num_frames * math.prod(config.spec.size), 0, 0)
     text_parts = {f"text encoder, {part}": (size, 0, 0, 0) for part, size in text_bytes(config).items()}
@@ -187,7 +189,8 @@ def largest_step(config: GenerationConfig) -> MemoryCase:
     noisy, clean = max(sizes, key=lambda pair: (sum(pair), pair))
     graphs = "off" if config.graph_conflict else config.execution.cuda_graphs
     execution = replace(config.execution, decode_batch=1, vae_tiling="off", offload="none", cuda_graphs=graphs)
-    return MemoryCase(schedule, execution, config.guidance_scale, noisy, clean, config.solver, texts=texts)
+    guidance = 1.0 if config.execution.processes > 1 else config.guidance_scale  # each process runs one pass
+    return MemoryCase(schedule, execution, guidance, noisy, clean, config.solver, texts=texts)
 
 
 def device_parts(
@@ -214,6 +217,12 @@ def device_parts(
         # while decoding, a step or a re-encoding runs, whichever needs more
         "frames encoded again": (0, 0, 0, max(0, vae_memory.reencoding - sampling.step) * overlapped),
     }
+
+
+def worker_bytes(parts: dict[str, Stages]) -> int:
+    """Memory of another process that runs the transformer for this one; parts: of the model's device."""
+    needed = ("transformer", "text and levels", "context KV cache", "activations of a step", "libraries (assumed)")
+    return sum(parts[name][STAGES.index("denoise")] for name in needed if name in parts)
 
 
 def host_parts(model: ModelRunner, execution: ExecutionConfig) -> dict[str, Stages]:

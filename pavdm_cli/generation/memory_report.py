@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.memory_plan import STAGES, MemoryPlan
+from pavdm_cli.generation.memory_plan import STAGES, MemoryPlan, worker_bytes
 from pavdm_cli.hub.weight_memory import gigabytes
 
 
@@ -33,6 +33,10 @@ def format_rows(plan: MemoryPlan) -> list[tuple[str, ...]]:
         rows.append((f"total on {place.device.type}", *map(_cell, place.needs)))
         free = "unknown" if place.free is None else gigabytes(place.free)
         rows.append((f"free on {place.device.type}", free, "", ""))
+    processes, places = plan.config.execution.processes, plan.places
+    gpu = next((place for place in places if processes > 1 and place.device.type != "cpu"), None)
+    if gpu:
+        rows.append((f"total on each other {gpu.device.type}", *[_cell(worker_bytes(gpu.parts))] * 4))
     return rows
 
 

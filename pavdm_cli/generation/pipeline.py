@@ -16,6 +16,7 @@ from pavdm_cli.generation.recovery import Recovery, check_encoded
 from pavdm_cli.generation.reencode import with_reencoding
 from pavdm_cli.models.devices import set_threads
 from pavdm_cli.models.lora_file import parse_lora
+from pavdm_cli.models.parallel import Channel, Workers
 from pavdm_cli.models.runner import ModelRunner, open_runner, placement_for, with_attention, with_offload
 from pavdm_cli.models.torch_compile import check_compile
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy, check_graphs, choose_graphs
@@ -48,7 +49,12 @@ def open_model(config: GenerationConfig) -> ModelRunner:
     placement = replace(placement_for(execution, config.text_device), lora=tuple(map(parse_lora, config.lora)))
     texts = [text for prompt in config.prompts for text in (prompt.text, prompt.negative)]
     prompts = [text for text in texts if text or (text == "" and config.spec.empty_prompt)]
+    workers = Workers(Channel(0, execution.processes)) if execution.processes > 1 else None
+    wait = workers.load(config.spec, placement, execution, config.options) if workers else None
     runner = open_runner(config.video_model, config.spec, placement, prompts=prompts, options=config.options)
+    if wait:
+        wait()
+    runner = replace(runner, workers=workers)
     return with_attention(with_offload(runner, execution.offload), execution.attention)
 
 

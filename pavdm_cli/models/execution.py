@@ -47,6 +47,7 @@ class ExecutionConfig:
     compile: bool = field(default=False, metadata=changes_frames(FLAG))  # transformer blocks by torch.compile
     cuda_graphs: str = "auto"  # auto: if kernel launches are the bottleneck, decided when the model is loaded
     overlap_decode: str = "auto"  # decode a chunk while the next ones are denoised
+    processes: int = 1  # that make the video together, each on a device of its own
     offload: str = "none"  # model: one part at a time on the device; sequential: one transformer block at a time
     decode_batch: int = 4  # frames of 240p in the VAE at a time
     cache_modulation: bool = True  # compute the AdaLN vectors of all levels once per video
@@ -67,6 +68,8 @@ class ExecutionConfig:
         """The option that rules out CUDA graphs, and why; empty where steps can be captured."""
         if not (self.cache_modulation and self.cache_text):
             return "uncached text or timesteps, which copy something from the CPU at every step"
+        if self.processes > 1:
+            return "several processes, which exchange tensors in every step"
         return "" if self.offload == "none" else "--offload, which moves weights"
 
     @property

@@ -27,12 +27,14 @@ from pavdm_cli.models.devices import HOST
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.offload import OffloadedModule, OffloadedStream, offload_blocks, offload_transformer, offload_vae
+from pavdm_cli.models.parallel import Workers
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.models.streams import run_stream
 from pavdm_cli.sampling.denoiser import (
     Denoiser,
     TextKV,
     batched_cfg,
+    parallel_cfg,
     partition_window,
     sequential_cfg,
     with_onload,
@@ -68,6 +70,7 @@ class ModelRunner:
     options: Options = field(default_factory=dict)
     attention: Attention = TORCH
     offloading: Offloading | None = None
+    workers: Workers | None = None  # run the same calls in other processes
 
     @property
     def transformer(self) -> nn.Module:
@@ -134,11 +137,17 @@ class ModelRunner:
     def text_kv(
         self, text: Sequence[TextEmbedding], schedule: Schedule, execution: ExecutionConfig
     ) -> tuple[TextKV, ...]:
-        """Keys and values of an encoded prompt, for each forward pass: two where guidance is sequential."""
+        """Keys and values of an encoded prompt, for each forward pass: two where guidance is sequential.
+
+        With workers, those of the first pass, and what stands for the other one.
+        """
         self._onload()
         config = self.denoiser_config(schedule, execution)
         passes = [[row] for row in text] if execution.cfg_batching == "sequential" else [text]
-        return tuple(self.model.text_kv(rows, config) for rows in passes)
+        if not self.workers:
+            return tuple(self.model.text_kv(rows, config) for rows in passes)
+        wait = self.workers.text_kv(passes, schedule, execution)
+        return self.model.text_kv(passes[0], config), wait()
 
     def bind(
         self, schedule: Schedule, levels: NoiseLevels, guidance: float, execution: ExecutionConfig
@@ -146,14 +155,20 @@ class ModelRunner:
         """A function from what `text_kv` returns to a denoiser under a schedule; calling it computes nothing."""
         self._onload()
         build = self.model.bind(levels, self.denoiser_config(schedule, execution))
+        remote = self.workers.bind(schedule, levels, execution, guidance) if self.workers else None
         span = self.spec.window
 
+        def one_pass(text: TextKV) -> Denoiser:
+            return build(text) if execution.fused_kernels else with_reference_ops(build(text))
+
         def denoiser_of(text: tuple[TextKV, ...]) -> Denoiser:
-            passes = [build(one) if execution.fused_kernels else with_reference_ops(build(one)) for one in text]
-            if len(passes) > 1:
-                denoiser = sequential_cfg(passes[0], passes[1], guidance)
+            first, *rest = text
+            if remote:
+                denoiser = parallel_cfg(one_pass(first), remote(rest[0]), guidance)
+            elif rest:
+                denoiser = sequential_cfg(one_pass(first), one_pass(rest[0]), guidance)
             else:
-                denoiser = passes[0] if guidance == 1 else batched_cfg(passes[0], guidance)
+                denoiser = one_pass(first) if guidance == 1 else batched_cfg(one_pass(first), guidance)
             denoiser = with_onload(denoiser, self.offloading.onload) if self.offloading else denoiser
             return partition_window(denoiser, span) if schedule.window > span else denoiser
 
@@ -211,10 +226,9 @@ class ModelRunner:
         model = self.model.upcast("transformer", HOST if self.offloading else self.device)
         if self.offloading:
             offload_blocks(model, self.device)
-            return with_attention(
-                replace(self, model=model, offloading=replace(self.offloading, onload=_no_transfer)), "auto"
-            )
-        return with_attention(replace(self, model=model), "auto")
+            offloading = replace(self.offloading, onload=_no_transfer)
+            return with_attention(replace(self, model=model, offloading=offloading, workers=None), "auto")
+        return with_attention(replace(self, model=model, workers=None), "auto")
 
 
 def precision_of(module: nn.Module) -> str:

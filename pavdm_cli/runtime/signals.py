@@ -51,10 +51,11 @@ class Stop:
     """Whether a signal came: the first is noted, the second raises KeyboardInterrupt in interruptible work.
 
     It is raised once; later signals are ignored while files are closed, unless that takes more than `PATIENCE`.
+    launched: a launcher repeats signals to all of its processes, so that none raises it.
     """
 
-    def __init__(self, interruptible: bool) -> None:
-        self._count, self._interruptible = 0, interruptible
+    def __init__(self, interruptible: bool, launched: bool = False) -> None:
+        self._count, self._interruptible, self._launched = 0, interruptible, launched
         self.exit_code = INTERRUPTED  # that the first signal asks for
         self._closing: float | None = None  # when the work ended
 
@@ -82,6 +83,8 @@ class Stop:
         self._count += 1
         if self._count == 1:
             self.exit_code = exit_code_of(number)
+        if self._launched:
+            return
         if self._interruptible and self._count > 1 and not _importing(frame):
             self._interruptible, self._closing = False, time.monotonic()
             raise Interrupted(self.exit_code)
@@ -90,19 +93,20 @@ class Stop:
 
 
 @contextmanager
-def stop_requested(interruptible: bool = True) -> Iterator[Stop]:
+def stop_requested(interruptible: bool = True, launched: bool = False) -> Iterator[Stop]:
     """Inside the block, the first signal is only noted; the value says whether one came.
 
     interruptible: a second one raises KeyboardInterrupt anywhere in the block; otherwise only in `Stop.interruptible`.
-    Under torchrun, Ctrl-C comes twice: from the terminal and from torchrun.
+    Under torchrun, Ctrl-C comes twice: from the terminal and from torchrun. launched: signals never raise it, and
+    are ignored after the block: a launcher sends them to all of its processes once one has ended.
     """
-    stop = Stop(interruptible)
+    stop = Stop(interruptible, launched)
     previous = _install(stop.receive)
     try:
         yield stop
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if launched else handler)
 
 
 def _install(handler: Handler | signal.Handlers) -> dict[int, Any]:

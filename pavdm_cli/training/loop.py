@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError, PavdmError
 from pavdm_cli.hub.atomic import atomic_write
+from pavdm_cli.models.distributed import SINGLE_PROCESS, ProcessGroup, full_tensors, shard_like
 from pavdm_cli.runtime.untrusted import is_regular
-from pavdm_cli.training.distributed import SINGLE_PROCESS, ProcessGroup, full_tensors, shard_like
 from pavdm_cli.training.optimizer import OptimizerFactory, muon_and_adamw
 
 

@@ -15,11 +15,11 @@ from pavdm_cli.hub.weight_memory import check_room
 from pavdm_cli.hub.weights_dir import require_weights
 from pavdm_cli.models.adapter import Placement, VideoModel
 from pavdm_cli.models.devices import pick_device
+from pavdm_cli.models.distributed import ProcessGroup, shard_model
 from pavdm_cli.models.meta_model import module_bytes
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.training.batches import METHODS, BatchConfig
-from pavdm_cli.training.distributed import ProcessGroup, shard_model
 from pavdm_cli.training.finetune.dataset import HINT, Skipped, VideoItem, find_captioned_videos, summarize
 from pavdm_cli.training.finetune.encoding import (
     Cache,

@@ -13,9 +13,9 @@ from torch.utils.checkpoint import checkpoint
 from pavdm_cli.attention import TORCH
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.adapter import DenoiserConfig, LoadedModel, Options, TextEmbedding
+from pavdm_cli.models.distributed import SINGLE_PROCESS, ProcessGroup, full_tensors
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.training.batches import BatchConfig, batch_rng, make_batch, sample_caption_dropout, sample_crop
-from pavdm_cli.training.distributed import SINGLE_PROCESS, ProcessGroup, full_tensors
 from pavdm_cli.training.finetune.encoding import LatentDataset
 from pavdm_cli.training.losses import Batch, add_noise, velocity_loss
 from pavdm_kernels import use_reference

@@ -1,4 +1,4 @@
-"""Training in several processes with torch.distributed: collectives, FSDP2 sharding, and full tensors for saving."""
+"""Several processes with torch.distributed: collectives, FSDP2 sharding, and full tensors for saving."""
 
 from __future__ import annotations
 

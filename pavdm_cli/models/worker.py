@@ -1,0 +1,113 @@
+"""A worker: runs the forward passes that rank 0 asks for (see `parallel`) until that process ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pavdm_cli.errors import PavdmError
+from pavdm_cli.models.adapter import Options, Placement, TextEmbedding
+from pavdm_cli.models.devices import HOST, set_threads
+from pavdm_cli.models.execution import ExecutionConfig
+from pavdm_cli.models.parallel import Channel, worker_error
+from pavdm_cli.models.registry import find
+from pavdm_cli.models.runner import ModelRunner, with_attention, with_offload
+from pavdm_cli.models.spec import ModelSpec
+from pavdm_cli.sampling.denoiser import Denoiser, TextKV
+from pavdm_cli.sampling.noise import NoiseLevels
+from pavdm_cli.sampling.schedule import Schedule
+
+
+class NoTextEncoder:
+    """Rank 0 encodes the prompts."""
+
+    def encode(self, prompts: Sequence[str], /) -> list[TextEmbedding]:
+        """Never called."""
+        raise AssertionError("workers get encoded prompts")
+
+    def memory_bytes(self, prompt: str, /) -> dict[str, int]:
+        """Nothing."""
+        return {}
+
+
+class Worker:
+    """The state of a worker: its model, and the results that rank 0 still refers to."""
+
+    def __init__(self, channel: Channel, local_rank: int) -> None:
+        self.channel, self.local_rank = channel, local_rank
+        self.values: dict[int, Any] = {}
+        self.runner: ModelRunner | None = None
+        self.device = HOST
+
+    def serve_call(self) -> None:
+        """Run one call of rank 0. Raises: RuntimeError once rank 0 has ended."""
+        message = self.channel.broadcast(None)
+        tensors = [torch.empty(shape, dtype=dtype, device=self.device) for shape, dtype in message.tensors]
+        for tensor in tensors:
+            self.channel.broadcast_tensor(tensor)
+        for key in message.dropped:
+            self.values.pop(key, None)
+        error: PavdmError | None = None
+        result = None
+        try:
+            result = getattr(self, message.method)(*message.arguments, *tensors)
+        except Exception as caught:
+            error = worker_error(caught)
+        self.channel.gather(error)
+        if message.method == "velocity":
+            if result is not None and self.channel.rank == 1:
+                self.channel.send(result)
+        else:
+            self.values[message.result] = result
+
+    def load(
+        self,
+        spec: ModelSpec,
+        placement: Placement,
+        execution: ExecutionConfig,
+        options: Options,
+    ) -> None:
+        """Load the transformer alone. Raises: ModelError, DeviceError."""
+        set_threads(execution.threads)
+        if placement.device.type == "cuda":
+            torch.cuda.set_device(self.local_rank)
+        video_model = find(spec.name)
+        model = video_model.load(placement, "weights")
+        self.device = placement.device
+        runner = ModelRunner(spec, video_model, model, NoTextEncoder(), placement.device, "", options)
+        self.runner = with_attention(with_offload(runner, execution.offload), execution.attention)
+
+    def text_kv(self, text: list[list[TextEmbedding]], schedule: Schedule, execution: ExecutionConfig) -> TextKV:
+        """Keys and values of the text of this rank's pass."""
+        assert self.runner
+        (own,) = self.runner.text_kv(text[self.channel.rank % len(text)], schedule, execution)
+        return own
+
+    def bind(
+        self, schedule: Schedule, levels: NoiseLevels, execution: ExecutionConfig
+    ) -> Callable[[tuple[TextKV, ...]], Denoiser]:
+        """As `ModelRunner.bind`, for one pass."""
+        assert self.runner
+        return self.runner.bind(schedule, levels.to(self.device), 1.0, execution)
+
+    def prefill(self, denoiser: int, text: int, level: int, context: Tensor) -> Any:
+        """As `Denoiser.prefill`."""
+        return self.values[denoiser]((self.values[text],)).prefill(context, level)
+
+    def velocity(
+        self, denoiser: int, text: int, cache: int | None, returns: bool, window: Tensor, levels: Tensor
+    ) -> Tensor | None:
+        """As `Denoiser.__call__`; None unless `returns`."""
+        bound = self.values[denoiser]((self.values[text],))
+        velocity: Tensor = bound(window, levels, None if cache is None else self.values[cache])
+        return velocity if returns else None
+
+
+def serve(rank: int, local_rank: int, world_size: int) -> None:
+    """Join the other processes and serve rank 0 until it ends. Raises: DeviceError, RuntimeError."""
+    worker = Worker(Channel(rank, world_size), local_rank)
+    while True:
+        worker.serve_call()
