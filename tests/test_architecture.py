@@ -221,7 +221,7 @@ TIMED_HELP = """
 
 
 def test_help_answers_within_half_a_second(tmp_path):
-    """Processor time, since other work may share the machine; the first run compiles the modules, as a first use does."""
+    """Processor time, since other work may share the machine; the first run compiles the modules."""
     bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
     done = [python(TIMED_HELP, **bytecode) for _ in range(5)]
     assert all("generate" in answer.stdout for answer in done)
