@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pavdm_cli.models.registry import DEFAULT
+from pavdm_cli.serve import examples
 
 MAX_PROMPT = 20_000  # characters
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-EXAMPLE = "a red balloon drifting over green hills at sunset"
 
 
 class Strict(BaseModel):
@@ -20,15 +21,29 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", populate_by_name=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _integral(cls, value: Any) -> Any:
+        """JSON has one kind of number: 8.0 is an integer too."""
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _with_examples(*values: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [*values]})
+
 
 class NewPrompt(Strict):
     """A prompt that takes effect at the next shift of the window."""
 
-    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT, examples=["a red balloon at night"])]
+    model_config = _with_examples(examples.NEW_PROMPT)
+
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
 
 
 class TimelineEntry(Strict):
     """A later prompt, and when it takes effect."""
+
+    model_config = _with_examples(*examples.CREATE["timeline"])
 
     at: Number | str = Field(examples=["20s"])
     prompt: Prompt
@@ -74,7 +89,9 @@ class Sampling(Strict):
 class CreateVideo(Sampling):
     """A video from a prompt."""
 
-    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT, examples=[EXAMPLE])]
+    model_config = _with_examples(examples.CREATE, examples.LIVE)
+
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
     seconds: Number | str | None = Field(None, examples=["8", "forever"])
     fps: Number | None = None
     loop: bool = False
@@ -86,7 +103,9 @@ class CreateVideo(Sampling):
 class ExtendVideo(Sampling):
     """The continuation of a video."""
 
-    prompt: Prompt = Field("", examples=[EXAMPLE])
+    model_config = _with_examples(examples.EXTEND)
+
+    prompt: Prompt = ""
     seconds: Number | str | None = Field(None, examples=["8"])
     start: Literal["clip", "noised"] = "clip"
     audio: Literal["keep", "silence", "drop"] = "keep"
@@ -95,6 +114,8 @@ class ExtendVideo(Sampling):
 
 class RedoVideo(Strict):
     """A span of a video to generate again."""
+
+    model_config = _with_examples(examples.REDO)
 
     start: Number | str = Field(0, alias="from", examples=["2s"])
     end: Number | str | None = Field(None, alias="to", examples=["4s"])
@@ -119,22 +140,24 @@ class Change(BaseModel):
 class Video(BaseModel):
     """A video: the fields of OpenAI's video object, and more."""
 
+    model_config = _with_examples(examples.VIDEO)
+
     id: str
     object: Literal["video"] = "video"
     status: Literal["queued", "in_progress", "completed", "failed"]
     state: Literal["queued", "rendering", "paused", "completed", "failed"]
     progress: int = Field(ge=0, le=100)
     created_at: int
-    completed_at: int | None
+    completed_at: int | None = None
     expires_at: int | None = None
-    error: VideoError | None
+    error: VideoError | None = None
     model: str
     prompt: str
     seconds: str
     size: str
-    remixed_from_video_id: str | None
+    remixed_from_video_id: str | None = None
     kind: str
-    source_video_id: str | None
+    source_video_id: str | None = None
     seed: int
     rate: float = Field(description="frames per second of playback")
     frames: int
@@ -157,6 +180,8 @@ class VideoList(BaseModel):
 class DeletedVideo(BaseModel):
     """Confirmation that a video was deleted."""
 
+    model_config = _with_examples({"id": examples.VIDEO_ID, "object": "video.deleted", "deleted": True})
+
     id: str
     object: Literal["video.deleted"] = "video.deleted"
     deleted: bool = True
@@ -173,6 +198,8 @@ class ErrorDetail(BaseModel):
 
 class ErrorBody(BaseModel):
     """The body of every error."""
+
+    model_config = _with_examples(examples.ERROR)
 
     error: ErrorDetail
 
@@ -195,3 +222,20 @@ class ModelList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[ModelObject]
+
+
+class Health(BaseModel):
+    """The server works."""
+
+    status: Literal["ok"] = "ok"
+    version: str
+    waiting: int = Field(description="videos that are queued or being rendered")
+
+
+class ServerEvent(BaseModel):
+    """A server-sent event."""
+
+    model_config = _with_examples(*examples.EVENTS)
+
+    event: Literal["video", "progress", "prompt", "prompt_rejected", "state"]
+    data: str = Field(description="a JSON object")

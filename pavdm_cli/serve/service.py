@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from pavdm_cli.errors import OutputError
 from pavdm_cli.generation.request import build_request
 from pavdm_cli.runtime.threads import share_cores
+from pavdm_cli.serve import examples
 from pavdm_cli.serve.schemas import Change, Video, VideoError
 from pavdm_cli.serve.session import Hub
 from pavdm_cli.serve.settings import ServeSettings
@@ -106,7 +107,7 @@ def get_service(request: Request) -> Service:
 
 
 Serving = Annotated[Service, Depends(get_service)]
-VideoId = Annotated[str, Path(pattern="^video_[0-9a-f]{24}$", examples=["video_0123456789abcdef01234567"])]
+VideoId = Annotated[str, Path(pattern="^video_[0-9a-f]{24}$", examples=[examples.VIDEO_ID])]
 
 
 def get_record(video_id: str, service: Service) -> VideoRecord:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 
@@ -12,18 +10,18 @@ from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.weights_dir import require_weights
 from pavdm_cli.models import registry
 from pavdm_cli.models.adapter import VideoModel
-from pavdm_cli.serve.schemas import ModelList, ModelObject
+from pavdm_cli.serve.schemas import Health, ModelList, ModelObject
 from pavdm_cli.serve.service import Serving
 
 router = APIRouter()
 
 
 @router.get("/healthz")
-def health(service: Serving) -> dict[str, Any]:
+def health(service: Serving) -> Health:
     """Whether the server works, and how many videos wait."""
     if not service.worker.is_alive:
         raise HTTPException(503, "the worker has ended")
-    return {"status": "ok", "version": __version__, "waiting": service.store.count_waiting()}
+    return Health(version=__version__, waiting=service.store.count_waiting())
 
 
 @router.get("/v1/models")

@@ -12,13 +12,14 @@ from starlette.exceptions import HTTPException
 
 from pavdm_cli.serve.live import LiveStream
 from pavdm_cli.serve.routes.videos import MEDIA_TYPES
+from pavdm_cli.serve.schemas import ServerEvent
 from pavdm_cli.serve.service import Service, Serving, VideoId, get_record, playable_file
 from pavdm_cli.serve.session import Session
 from pavdm_cli.serve.store import VideoRecord
 
 router = APIRouter(prefix="/v1/videos/{video_id}")
 HEARTBEAT = 15.0  # seconds without an event after which a comment keeps the connection open
-EVENTS = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+EVENTS = {"content": {"text/event-stream": {"schema": ServerEvent.model_json_schema()}}}
 VIDEO = {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}}
 
 

@@ -36,7 +36,7 @@ FORM = {
     "type": "object",
     "required": ["prompt"],
     "properties": {
-        "prompt": {"type": "string"},
+        "prompt": {"type": "string", "minLength": 1},
         "model": {"type": "string", "examples": [DEFAULT]},
         "seconds": {"type": "string", "examples": ["8"]},
         "size": {"type": "string", "examples": ["96x64"]},
