@@ -67,6 +67,15 @@ def warnings_ignored() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def compile_errors_explained() -> Iterator[None]:
+    """Turn a failure of the compiler inside the block into one line. Raises: DeviceError."""
+    try:
+        yield
+    except torch._dynamo.exc.BackendCompilerFailed as error:
+        raise DeviceError(f"--compile failed: {failure_reason(error)}", "omit it; the video will be the same") from None
+
+
 def failure_reason(error: Exception) -> str:
     """The first error that a compiler reported, else the first line."""
     message = str(error).strip() or type(error).__name__

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pavdm_cli.errors import DeviceError
 from pavdm_cli.models.stdit.layers import AttentionAxis, Block, BlockInputs
 from pavdm_cli.models.stdit.transformer import BlockFn, eager_block
-from pavdm_cli.models.torch_compile import failure_reason, warnings_ignored
+from pavdm_cli.models.torch_compile import compile_errors_explained, warnings_ignored
 from pavdm_kernels import ModulationVector, PerLevel
 from pavdm_kernels.modulation import Gathered
 
@@ -41,12 +40,8 @@ def compiled_block(backend: str = "inductor") -> BlockFn:
         if (key := _graph_key(stream, axis, vectors)) not in known:
             _mark_dynamic(stream, inputs, axis, vectors)
             known.add(key)
-        try:
+        with compile_errors_explained():
             return graph(block, stream, inputs, text, axis, vectors)
-        except torch._dynamo.exc.BackendCompilerFailed as error:
-            raise DeviceError(
-                f"--compile failed: {failure_reason(error)}", "omit it; the video will be the same"
-            ) from None
 
     return run
 

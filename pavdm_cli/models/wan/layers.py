@@ -5,6 +5,7 @@ Tokens are (B, G, S, D): groups of S tokens that share a noise level, usually fr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -132,6 +133,19 @@ class Block(nn.Module):
     def _cross_attention(self, x: Tensor, text: KeysValues, attend: AttentionFn) -> Tensor:
         out: Tensor = self.cross_attn.o(attend(self.cross_attn.queries(x.flatten(1, 2)), *text, None))
         return out.view_as(x)
+
+
+BlockFn = Callable[
+    [Block, Tensor, BlockInputs, KeysValues, KeysValues | None], tuple[Tensor, KeysValues]
+]  # a block, then the arguments and the result of `Block.forward`
+
+
+def eager_block(
+    block: Block, x: Tensor, inputs: BlockInputs, text: KeysValues, cached: KeysValues | None
+) -> tuple[Tensor, KeysValues]:
+    """Call the block without compiling it."""
+    out: tuple[Tensor, KeysValues] = block(x, inputs, text, cached)
+    return out
 
 
 class Head(nn.Module):

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from pavdm_cli.models.adapter import DenoiserConfig, StepShape, TextEmbedding
 from pavdm_cli.models.layout import LatentLayout
+from pavdm_cli.models.wan.compiled_block import compiled_block
 from pavdm_cli.models.wan.config import PATCH, TEXT_LENGTH, WanConfig
 from pavdm_cli.models.wan.denoiser import with_full_context, with_kv_cache
 from pavdm_cli.models.wan.export import export
 from pavdm_cli.models.wan.flops import step_flops
-from pavdm_cli.models.wan.layers import Block
+from pavdm_cli.models.wan.layers import Block, eager_block
 from pavdm_cli.models.wan.rope import rope_table
 from pavdm_cli.models.wan.transformer import Conditioning, Modulation, WanTransformer
 from pavdm_cli.models.wan.vae import WanVAE
@@ -120,11 +121,12 @@ class LoadedWan:
             return self.transformer.modulation(levels.timesteps, torch.tensor(config.fps))
 
         modulation = modulate() if _caches(config) else None
+        run = compiled_block() if config.compile else eager_block
 
         def denoiser(text: TextKV) -> Denoiser:
             def conditioning() -> Conditioning:
                 encoded = text if modulation else self.transformer.encode_text(*text)
-                return Conditioning(modulation or modulate(), encoded, config.attention.any_length, rope)
+                return Conditioning(modulation or modulate(), encoded, config.attention.any_length, rope, run)
 
             inputs = (self.transformer, conditioning, config.context)
             if config.reuse_context:

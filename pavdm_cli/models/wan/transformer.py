@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pavdm_cli.attention import AttentionFn, attend
 from pavdm_cli.models.wan.config import PATCH, WanConfig
-from pavdm_cli.models.wan.layers import Block, BlockInputs, Head, KeysValues, Linear, append_kv
+from pavdm_cli.models.wan.layers import Block, BlockFn, BlockInputs, Head, KeysValues, Linear, append_kv, eager_block
 from pavdm_cli.models.wan.rope import rope_table
 from pavdm_kernels import linear, timestep_embedding
 
@@ -38,6 +38,7 @@ class Conditioning(NamedTuple):
     text: Sequence[KeysValues]  # for each block
     attend: AttentionFn = attend
     rope: Callable[[int, int, tuple[int, int, int]], Tensor] = rope_table
+    run: BlockFn = eager_block
 
 
 class WanTransformer(nn.Module):
@@ -121,7 +122,7 @@ class WanTransformer(nn.Module):
         rope = rope if rope.device == x.device else rope.to(x.device)
         inputs, keys_values = BlockInputs(level_idx, conditioning.modulation.block, rope, conditioning.attend), []
         for n, (block, kv) in enumerate(zip(self.layers, conditioning.text, strict=True)):
-            x, own = block(x, inputs, kv, None if cached is None else cached[n])
+            x, own = conditioning.run(block, x, inputs, kv, None if cached is None else cached[n])
             keys_values.append(own)
         return x, keys_values
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pavdm_cli.models.spec import IgnoredOption, ModelSpec, WeightPart
+from pavdm_cli.models.spec import ModelSpec, WeightPart
 from pavdm_cli.models.wan.config import WAN21, WAN22, VAEConfig, WanConfig
 
 # `pavdm models pull` resolves it to the latest commit, and shows that.
@@ -65,7 +65,6 @@ def _spec(name: str, repo: str, sizes: WanConfig, transformer_class: str, **valu
         lora=True,
         empty_prompt=True,
         precisions={"": ("fp32", "bf16"), "cuda": ("bf16", "fp32")},
-        ignored=(IgnoredOption("--compile", "its blocks are not compiled", "omit --compile"),),
     )
     return replace(common, **values)  # type: ignore[arg-type]
 

@@ -1,0 +1,42 @@
+"""Blocks compiled by torch.compile: one graph for any window length, and one or two with cached keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from pavdm_cli.models.torch_compile import compile_errors_explained, warnings_ignored
+from pavdm_cli.models.wan.layers import Block, BlockFn, BlockInputs, KeysValues, eager_block
+
+
+@cache
+def compiled_block(backend: str = "inductor") -> BlockFn:
+    """`eager_block` compiled by torch.compile. The first calls compile, and raise DeviceError if that fails."""
+    known: set[Hashable] = set()
+    with warnings_ignored():
+        graph = torch.compile(eager_block, backend=backend)
+
+    def run(
+        block: Block, x: Tensor, inputs: BlockInputs, text: KeysValues, cached: KeysValues | None
+    ) -> tuple[Tensor, KeysValues]:
+        key = (x.shape[:3], cached and cached[0].shape[1])
+        if key not in known:
+            _mark_dynamic(x, inputs, cached)
+            known.add(key)
+        with compile_errors_explained():
+            return graph(block, x, inputs, text, cached)
+
+    return run
+
+
+def _mark_dynamic(x: Tensor, inputs: BlockInputs, cached: KeysValues | None) -> None:
+    """Mark the dimensions that depend on the number of latents, so that one graph serves all lengths."""
+    mark = torch._dynamo.maybe_mark_dynamic
+    mark(x, 1)
+    mark(inputs.level_idx, inputs.level_idx.ndim - 1)
+    mark(inputs.rope, 0)
+    for tensor in cached or ():
+        mark(tensor, 1)
