@@ -121,7 +121,8 @@ class LoadedWan:
             return self.transformer.modulation(levels.timesteps, torch.tensor(config.fps))
 
         modulation = modulate() if _caches(config) else None
-        run = compiled_block() if config.compile else eager_block
+        # Memory is estimated on the meta device, under a dispatch mode that torch.compile does not trace.
+        run = compiled_block() if config.compile and device.type != "meta" else eager_block
 
         def denoiser(text: TextKV) -> Denoiser:
             def conditioning() -> Conditioning:
