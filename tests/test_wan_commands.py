@@ -8,6 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,6 +23,7 @@ from pavdm_cli.generation.request import Request
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.memory_tracker import MemoryTracker
 from pavdm_cli.models.meta_model import estimate_vae_memory
+from pavdm_cli.models.torch_compile import missing_requirement
 from pavdm_cli.models.wan.vae_streams import decode_stream
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -103,3 +105,19 @@ def test_offloaded_blocks_give_the_same_latents(tmp_path: Path) -> None:
     kept = latents("none")
     assert torch.equal(latents("sequential"), kept)
     assert torch.equal(latents("model"), kept)
+
+
+@pytest.mark.integration
+def test_a_compiled_video_has_the_frames_of_the_eager_one_within_rounding(tmp_path: Path) -> None:
+    if reason := missing_requirement(torch.device("cpu")):
+        pytest.skip(f"needs {reason[0]}")
+    words = ["generate", "a kite", "--model", write_checkpoint(tmp_path / "tiny"), *SIZES, "--steps", "4"]
+    words += ["--frames", "9", "--seed", "1", "--precision", "fp32", "--device", "cpu"]
+    words += ["-o", "-", "--stream-format", "rawvideo"]
+    command = [sys.executable, "-m", "pavdm_cli", *map(str, words)]
+    eager, compiled = (
+        np.frombuffer(subprocess.run([*command, *flag], capture_output=True, check=True).stdout, np.uint8)
+        for flag in ([], ["--compile"])
+    )
+    assert eager.size == 9 * 128 * 128 * 3
+    assert np.abs(eager.astype(int) - compiled).max() <= 1

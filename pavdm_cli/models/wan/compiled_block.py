@@ -1,4 +1,4 @@
-"""Blocks compiled by torch.compile: one graph for any window length, and one or two with cached keys and values."""
+"""Blocks compiled by torch.compile: one graph for any window length, and a second with cached keys and values."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def compiled_block(backend: str = "inductor") -> BlockFn:
     def run(
         block: Block, x: Tensor, inputs: BlockInputs, text: KeysValues, cached: KeysValues | None
     ) -> tuple[Tensor, KeysValues]:
+        x = x if x._base is None else x.clone()  # a view would be compiled once more than other tensors
         key = (x.shape[:3], cached and cached[0].shape[1])
         if key not in known:
             _mark_dynamic(x, inputs, cached)
