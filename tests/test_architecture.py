@@ -134,6 +134,11 @@ def test_only_the_ui_imports_rich():
     assert {m for m, t, _ in all_imports() if t.partition(".")[0] == "rich"} == {"pavdm_cli.ui"}
 
 
+def test_one_module_imports_each_client_of_a_cluster():
+    importers = {(t.partition(".")[0], m) for m, t, _ in all_imports() if t.partition(".")[0] in ("fsspec", "ray")}
+    assert importers == {("fsspec", "pavdm_cli.batch.object_store")}
+
+
 def test_the_folder_of_kernels_is_no_package():
     assert not (ROOT / "kernels" / "__init__.py").exists()  # it would hide PyPI's `kernels` from transformers
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from pavdm_cli.batch import render, worker
 from pavdm_cli.batch.job import Job
 from pavdm_cli.batch.owner import Owner, this_process
 from pavdm_cli.batch.queue import Attempt, JobStatus, Queue, open_queue
+from pavdm_cli.batch.store import FileStore, Store, open_store
 from pavdm_cli.commands.batch_processes import WorkerRank, choose_device, rank_from_environment
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.generation.timeline import PromptChange
@@ -34,17 +36,27 @@ def job(**values: object) -> Job:
     return Job(NAME, "jobs.txt:1", make_request("a ball", **values))
 
 
-def path_of(queue: Queue, number: int) -> Path:
-    return queue.folder / ".queue" / "attempts" / f"{NAME}.{number}.json"
+@pytest.fixture(params=["folder", "objects"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return open_store(tmp_path if request.param == "folder" else f"memory://{tmp_path.name}")
 
 
-def age(path: Path, seconds: float) -> None:
-    times = path.stat().st_mtime - seconds
-    os.utime(path, (times, times))
+def attempt_file(number: int) -> str:
+    return f".queue/attempts/{NAME}.{number}.json"
 
 
-def test_a_job_that_lives_belongs_to_one_process(tmp_path: Path) -> None:
-    first, second = open_queue(tmp_path), open_queue(tmp_path)
+def age(store: Store, number: int, seconds: float) -> None:
+    """Date an attempt back."""
+    name = attempt_file(number)
+    if isinstance(store, FileStore):
+        times = store.modified(name) - seconds
+        os.utime(store.folder / name, (times, times))
+    else:
+        store._system.store[store._path(name)].modified -= timedelta(seconds=seconds)
+
+
+def test_a_job_that_lives_belongs_to_one_process(store: Store) -> None:
+    first, second = open_queue(store), open_queue(store)
     before = first.status(NAME)
     assert before.kind == "queued"
     attempt = first.claim(NAME, before, threads=2)
@@ -53,8 +65,8 @@ def test_a_job_that_lives_belongs_to_one_process(tmp_path: Path) -> None:
     assert (second.status(NAME).kind, second.status(NAME).attempt) == ("running", attempt)
 
 
-def test_of_many_threads_that_claim_one_wins(tmp_path: Path) -> None:
-    queue = open_queue(tmp_path)
+def test_of_many_threads_that_claim_one_wins(store: Store) -> None:
+    queue = open_queue(store)
     before, wins = queue.status(NAME), []
     claimants = [threading.Thread(target=lambda: wins.append(queue.claim(NAME, before, 0))) for _ in range(20)]
     for claimant in claimants:
@@ -72,12 +84,12 @@ def test_of_many_threads_that_claim_one_wins(tmp_path: Path) -> None:
     (this_process(), queues.LEASE + 20, "running"),  # it may be suspended: its process is what counts
     (replace(this_process(), started=this_process().started - 60), 0, "queued"),  # its number was used again
 ])  # fmt: skip
-def test_a_dead_process_loses_its_job(owner: Owner, silence: float, kind: str, tmp_path: Path) -> None:
-    queue = replace(open_queue(tmp_path), owner=owner)
+def test_a_dead_process_loses_its_job(owner: Owner, silence: float, kind: str, store: Store) -> None:
+    queue = replace(open_queue(store), owner=owner)
     attempt = queue.claim(NAME, queue.status(NAME), threads=3)
     assert attempt is not None
-    age(path_of(queue, 1), silence)
-    other = open_queue(tmp_path)
+    age(store, 1, silence)
+    other = open_queue(store)
     assert other.status(NAME).kind == kind
     if kind == "queued":
         taken = other.claim(NAME, other.status(NAME), threads=3)
@@ -88,11 +100,11 @@ def test_a_dead_process_loses_its_job(owner: Owner, silence: float, kind: str, t
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"owner": 3}', b'{"state": "done"}', b"\xff" * 9, b"[" * 9000])
-def test_a_file_that_is_not_whole_is_of_a_process_that_begins(content: bytes, tmp_path: Path) -> None:
-    queue = open_queue(tmp_path)
-    path_of(queue, 1).write_bytes(content)
+def test_a_file_that_is_not_whole_is_of_a_process_that_begins(content: bytes, store: Store) -> None:
+    queue = open_queue(store)
+    store.replace(attempt_file(1), content)
     assert queue.status(NAME).kind == "running"
-    age(path_of(queue, 1), queues.LEASE + 20)
+    age(store, 1, queues.LEASE + 20)
     assert queue.status(NAME).kind == "queued"
 
 
@@ -102,19 +114,19 @@ def ended(queue: Queue, state: str, frames: int = 0) -> None:
     queue.renew(NAME, replace(attempt, state=state, frames=frames))
 
 
-def test_a_job_is_tried_twice_in_a_run_and_again_in_the_next(tmp_path: Path) -> None:
-    queue = open_queue(tmp_path)
+def test_a_job_is_tried_twice_in_a_run_and_again_in_the_next(store: Store) -> None:
+    queue = open_queue(store)
     for tries in range(2):
         assert (queue.status(NAME).kind, queue.status(NAME).tries) == ("queued", tries)
         ended(queue, "failed")
     assert queue.status(NAME).kind == "failed"
     for number in (1, 2):
-        age(path_of(queue, number), 10)
-    assert open_queue(tmp_path).status(NAME).kind == "queued"
+        age(store, number, 10)
+    assert open_queue(store).status(NAME).kind == "queued"
 
 
-def test_a_job_that_kills_its_processes_is_given_up_unless_it_gets_on(tmp_path: Path) -> None:
-    watching, dying = open_queue(tmp_path), replace(open_queue(tmp_path), owner=GONE)
+def test_a_job_that_kills_its_processes_is_given_up_unless_it_gets_on(store: Store) -> None:
+    watching, dying = open_queue(store), replace(open_queue(store), owner=GONE)
     for frames in (4, 8, 8):
         assert watching.status(NAME).kind == "queued"
         ended(dying, "running", frames)
@@ -123,23 +135,23 @@ def test_a_job_that_kills_its_processes_is_given_up_unless_it_gets_on(tmp_path: 
     assert watching.status(NAME).kind == "failed"
 
 
-def test_a_done_job_is_done_while_its_video_is_there(tmp_path: Path) -> None:
-    queue = open_queue(tmp_path)
+def test_a_done_job_is_done_while_its_video_is_there(store: Store) -> None:
+    queue = open_queue(store)
     ended(queue, "done", 8)
     assert queue.status(NAME).kind == "queued"
-    (tmp_path / NAME).touch()
+    store.replace(NAME, b"")
     assert queue.status(NAME).kind == "done"
-    age(path_of(queue, 1), 10)
-    assert open_queue(tmp_path, force=True).status(NAME).kind == "queued"
+    age(store, 1, 10)
+    assert open_queue(store, force=True).status(NAME).kind == "queued"
 
 
-def test_a_name_stands_for_one_job_and_foreign_videos_are_safe(tmp_path: Path) -> None:
-    queue = open_queue(tmp_path)
-    (tmp_path / NAME).write_text("mine")
+def test_a_name_stands_for_one_job_and_foreign_videos_are_safe(store: Store) -> None:
+    queue = open_queue(store)
+    store.replace(NAME, b"mine")
     assert "is from no job of this folder" in queue.conflict(job())
-    (tmp_path / NAME).unlink()
+    store.remove(NAME)
     queue.add(job())
-    (tmp_path / NAME).touch()
+    store.replace(NAME, b"")
     assert queue.conflict(job()) == ""
     changed = job(seed=3, frames=9, timeline=(PromptChange(1.0, "at night"),))
     stored = queue.conflict(changed)
@@ -147,7 +159,7 @@ def test_a_name_stands_for_one_job_and_foreign_videos_are_safe(tmp_path: Path) -
     assert f"seed is 3, was {job().request.seed}" in stored
     assert f"frames is 9, was {job().request.frames}" in stored
     assert "timeline is a list of 1, was []" in stored
-    forced = open_queue(tmp_path, force=True)
+    forced = open_queue(store, force=True)
     assert forced.conflict(job(seed=3)) == ""
     forced.add(job(seed=3))
     assert queue.conflict(job(seed=3)) == ""
@@ -155,9 +167,9 @@ def test_a_name_stands_for_one_job_and_foreign_videos_are_safe(tmp_path: Path) -
 
 @pytest.mark.integration
 def test_workers_on_the_same_cores_are_counted_until_they_end(tmp_path: Path) -> None:
-    first = open_queue(tmp_path)
-    imports = "from pathlib import Path; from pavdm_cli.batch.queue import open_queue"
-    code = f"{imports}; open_queue(Path({str(tmp_path)!r})); input()"
+    first = open_queue(FileStore(tmp_path))
+    imports = "from pavdm_cli.batch.queue import open_queue; from pavdm_cli.batch.store import open_store"
+    code = f"{imports}; open_queue(open_store({str(tmp_path)!r})); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as other:
         while first.workers() < 2:
             assert other.poll() is None
@@ -247,7 +259,7 @@ def test_a_folder_that_cannot_be_written_is_one_error(tmp_path: Path, monkeypatc
     def fail(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    queue = open_queue(tmp_path)
-    monkeypatch.setattr(queues, "_replace", fail)
+    queue = open_queue(FileStore(tmp_path))
+    monkeypatch.setattr(FileStore, "replace", fail)
     with pytest.raises(OutputError, match="No space left on device"):
         queue.add_all([job()])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.command import pavdm
+from support.objects import install
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -59,9 +60,13 @@ def shell(script: str) -> str:
 
 @pytest.mark.integration
 @pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
-def test_the_commands_of_the_documents_run(folder: Path) -> None:
-    jobs, shared, *_ = [block for block in blocks("scale.md", "sh") if block.startswith("pavdm batch")]
+def test_the_commands_of_the_documents_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, shared, objects, *_ = [block for block in blocks("scale.md", "sh") if block.startswith("pavdm batch")]
     assert len(shell(jobs).split()) == 7
     assert len(shell(f"rm -r videos\n{shared}wait").split()) == 4  # two processes, two videos
+    monkeypatch.setenv("PYTHONPATH", install(folder / "packages"))
+    shell(objects.replace("s3://bucket", f"objects://{folder}/bucket"))
+    stored = {path.name: path.read_bytes() for path in Path("bucket/videos").glob("*.mp4")}
+    assert stored == {path.name: path.read_bytes() for path in Path("videos").glob("*.mp4")}
     shell(blocks("configuration.md", "sh")[0])
     assert Path("again.mp4").exists()

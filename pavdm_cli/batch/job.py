@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from pavdm_cli.generation.request import Request
@@ -23,12 +22,6 @@ class Job:
     def frames(self) -> int:
         """Frames of the video."""
         return self.request.frame_count
-
-    def in_folder(self, folder: Path) -> Job:
-        """The job with the path of its video."""
-        return replace(
-            self, request=replace(self.request, output=replace(self.request.output, path=folder / self.name))
-        )
 
 
 def file_name(index: int, prompt: str, seed: int) -> str:

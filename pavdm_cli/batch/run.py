@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pavdm_cli.batch.job import Job, file_name
 from pavdm_cli.batch.queue import Queue, open_queue
+from pavdm_cli.batch.store import FileStore
 from pavdm_cli.batch.worker import Listener, share_threads, work
 from pavdm_cli.errors import PavdmError, UsageError
 from pavdm_cli.generation.request import Request
@@ -17,10 +18,10 @@ from pavdm_cli.runtime.signals import Stop, stop_requested
 def run_jobs(requests: list[Request], folder: Path) -> list[Path]:
     """The paths of the videos, in order. Raises: UsageError, OutputError, PavdmError, KeyboardInterrupt."""
     jobs = [
-        Job(file_name(number, request.prompt, request.seed), f"job {number}", request).in_folder(folder)
+        Job(file_name(number, request.prompt, request.seed), f"job {number}", request)
         for number, request in enumerate(requests, 1)
     ]
-    queue = open_queue(folder)
+    queue = open_queue(FileStore(folder))
     try:
         for job, reason in queue.conflicts(jobs):
             raise UsageError(f"{job.place}: {reason}", "choose another folder")

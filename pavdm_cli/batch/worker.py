@@ -12,14 +12,15 @@ from typing import Any
 from pavdm_cli.batch.job import Job
 from pavdm_cli.batch.queue import Attempt, JobStatus, Queue
 from pavdm_cli.batch.render import Models, render
-from pavdm_cli.generation.write import RunControl
+from pavdm_cli.batch.store import VideoLocation
+from pavdm_cli.generation.saver import SavedFiles
+from pavdm_cli.generation.write import RunControl, WriteResult
 from pavdm_cli.models.devices import pick_device
 from pavdm_cli.runtime.diagnose import diagnose, find_interrupt
 from pavdm_cli.runtime.signals import Stop
 from pavdm_cli.runtime.threads import share_cores
 
 RENEWAL_PERIOD = 2.0  # seconds between renewals of an attempt
-POLL = 1.0  # seconds between looks at jobs that other workers have
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,11 @@ class Heartbeat:
         while not self._stop.wait(RENEWAL_PERIOD):
             self.renew()
 
+    def is_lost(self) -> bool:
+        """Look whether another process has taken the job over. Raises: OSError."""
+        self.lost = self.lost or self.queue.is_superseded(self.job.name, self.attempt)
+        return self.lost
+
     def renew(self) -> None:
         """Store the attempt, unless it is no longer this process's."""
         with suppress(OSError):  # a full disk stops the video itself
@@ -74,7 +80,7 @@ def work(queue: Queue, jobs: Sequence[Job], stop: Stop, listener: Listener, thre
         elif len(settled) == len(jobs):
             return
         else:
-            time.sleep(POLL)  # until the processes that have the rest are done, or dead
+            time.sleep(queue.store.poll)  # until the processes that have the rest are done, or dead
 
 
 def claim(
@@ -123,12 +129,11 @@ def perform(queue: Queue, job: Job, attempt: Attempt, models: Models, stop: Stop
         heartbeat.attempt = replace(heartbeat.attempt, frames=heartbeat.attempt.frames + frames)
         listener.on_progress(job, heartbeat.attempt.frames)
 
-    execution = replace(job.request.execution, threads=attempt.threads)
     watch = RunControl(count, lambda: stop() or heartbeat.lost, stop.interruptible)
     changes: dict[str, Any] = {}
     try:
-        with heartbeat.running():
-            result = render(replace(job.request, execution=execution), models, watch)
+        with heartbeat.running(), queue.store.open_video(job.name, attempt.number, queue.force) as video:
+            result = _render(heartbeat, video, models, watch)
         changes = {"state": "done", "frames": result.frames} if result.is_complete else {"state": "stopped"}
     except Exception as error:
         if interrupt := find_interrupt(error):
@@ -141,3 +146,22 @@ def perform(queue: Queue, job: Job, attempt: Attempt, models: Models, stop: Stop
     heartbeat.renew()
     if heartbeat.attempt.state == "failed":
         listener.on_failed(job, heartbeat.attempt)
+
+
+def _render(heartbeat: Heartbeat, video: VideoLocation, models: Models, watch: RunControl) -> WriteResult:
+    """Render an attempt's video, and store what it has after every chunk, while the job is this process's.
+
+    Raises: PavdmError.
+    """
+
+    def store(saved: SavedFiles) -> None:
+        if video.on_saved and not heartbeat.is_lost():
+            video.on_saved(saved)
+
+    request = heartbeat.job.request
+    execution = replace(request.execution, threads=heartbeat.attempt.threads)
+    request = replace(request, execution=execution, output=replace(request.output, path=video.path))
+    result = render(request, models, replace(watch, on_saved=store if video.on_saved else None))
+    if result.is_complete and not heartbeat.is_lost():
+        video.publish(request.output.keep_state)
+    return result

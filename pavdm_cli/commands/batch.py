@@ -33,10 +33,10 @@ from pavdm_cli.runtime.signals import Stop, stop_requested
 
 if TYPE_CHECKING:
     from pavdm_cli.batch.job import Job
+    from pavdm_cli.batch.store import Store
 
 NOT_SHARED = ("ctx", "prompt", "output")  # parameters of `generate` that `batch` does not have
 MOST_WORKERS = 256
-POLL_SECONDS = 0.5
 Count = Annotated[
     int,
     typer.Option("--count", "-n", min=1, max=10_000, help="Videos of each job, one per seed: seed, seed + 1, ..."),
@@ -79,7 +79,12 @@ def batch(
             help="A .txt file with a prompt per line, or .csv or .jsonl with any option of `generate` for each job.",
         ),
     ],
-    output_dir: Annotated[Path, typer.Option("--output-dir", "-d", help="Output folder; it also holds the queue.")],
+    output_dir: Annotated[
+        str,
+        typer.Option(
+            "--output-dir", "-d", help="Output folder, or a URL such as s3://bucket/folder; it also holds the queue."
+        ),
+    ],
     count: Count = 1,
     workers: Workers = 0,
     plan: Annotated[bool, typer.Option("--plan", help="Check all jobs, list them with their files, and exit.")] = False,
@@ -94,19 +99,21 @@ def batch(
     worker_rank = rank_from_environment(os.environ)
     if worker_rank.local_rank is not None:
         _bind_to_device(worker_rank.local_rank, ctx.params["device"])
+    from pavdm_cli.batch.store import open_store
     from pavdm_cli.commands.batch_jobs import read_jobs
 
+    store = open_store(output_dir)
     all_jobs = read_jobs(ctx, jobs)
-    own = [job.in_folder(output_dir) for job in all_jobs[worker_rank.shard(all_jobs)]]
+    own = all_jobs[worker_rank.shard(all_jobs)]
     if plan:
         return _print_plan(own, option_sources(ctx), as_json)
     for name, (value, source) in option_sources(ctx).items():
         ui.detail(f"{name} {value} ({source})")
-    queue = _open(own, output_dir, ctx.params["force"])
+    queue = _open(own, store, ctx.params["force"])
     with stop_requested(interruptible=False) as stop:
         try:
             _run(queue, own, worker_rank, workers or _gpus(ctx.params["device"]), stop)
-            rows = [_row(job, queue.status(job.name)) for job in own]
+            rows = [_row(job, queue.status(job.name), store.location(job.name)) for job in own]
         finally:
             queue.close()
     _report(rows, as_json)
@@ -128,14 +135,14 @@ def _gpus(device: str) -> int:
     return 1 if device in ("cpu", "mps") else max(1, torch.cuda.device_count())
 
 
-def _open(jobs: Sequence[Job], folder: Path, force: bool) -> Any:
-    """The folder's queue with the jobs in it.
+def _open(jobs: Sequence[Job], store: Store, force: bool) -> Any:
+    """The store's queue with the jobs in it.
 
     Raises: OutputError, UsageError if a job conflicts with one already queued.
     """
     from pavdm_cli.batch.queue import open_queue
 
-    queue = open_queue(folder, force)
+    queue = open_queue(store, force)
     if conflicts := queue.conflicts(jobs):
         queue.close()
         for job, reason in conflicts[:50]:
@@ -180,7 +187,7 @@ def _supervise(queue: Any, jobs: Sequence[Job], workers: int, stop: Stop, listen
             for job in (job for job in jobs if job.name not in finished_jobs):
                 listener.on_status(job, status := queue.status(job.name))
                 finished_jobs |= {job.name} if status.kind == "done" else set()
-            time.sleep(POLL_SECONDS)
+            time.sleep(queue.store.poll)
     if all(process.returncode not in (0, 1) for process in processes) and not stop():
         raise PavdmError("all workers failed", "run with --workers 1 to see the error")
 
@@ -198,10 +205,10 @@ def _print_plan(jobs: Sequence[Job], sources: Mapping[str, tuple[Any, str]], as_
     ui.show_table("\nsettings", ("", "", "from"), [(name, *row.values()) for name, row in origins.items()])
 
 
-def _row(job: Job, status: Any) -> dict[str, Any]:
+def _row(job: Job, status: Any, location: str) -> dict[str, Any]:
     attempt = status.attempt
     return {
-        "path": str(job.request.output.path),
+        "path": location,
         "place": job.place,
         "prompt": job.request.prompt,
         "seed": job.request.seed,

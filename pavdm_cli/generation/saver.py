@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +25,15 @@ from pavdm_cli.video.write.writer import VideoWriter
 Writer: TypeAlias = VideoWriter | ExtensionWriter | SpliceWriter
 
 
+@dataclass(frozen=True, slots=True)
+class SavedFiles:
+    """What a checkpoint that is on the disk refers to."""
+
+    size: int  # bytes of the partial file
+    latents: int  # bytes of the file of latents
+    resumed: bool  # whether the run continues an interrupted one
+
+
 @dataclass(slots=True)
 class Saver:
     """Writes a checkpoint after every chunk, and latents with --keep-state or for files that cannot be appended to."""
@@ -33,6 +42,8 @@ class Saver:
     run: RunInfo
     notes: Sequence[str]  # notes so far
     latents: LatentsFile | None = None  # the latents of all chunks
+    resumed: bool = False
+    on_saved: Callable[[SavedFiles], None] | None = None  # called on the encoder's thread
 
     def __enter__(self) -> Self:
         return self
@@ -47,6 +58,8 @@ class Saver:
         """Queue a checkpoint for a chunk whose frames were written."""
         if chunk.state:
             self.writer.commit(partial(self._save, chunk, tuple(self.notes)))
+            if self.on_saved:  # what it stores is stored before the next chunk is begun
+                self.writer.flush()
 
     def _save(self, chunk: RenderedChunk, notes: tuple[str, ...], file: EncoderState) -> None:
         assert chunk.state
@@ -57,16 +70,24 @@ class Saver:
             self.run, inputs={path: digest or sha256_of(Path(path)) for path, digest in self.run.inputs.items()}
         )
         write(self.writer.checkpoint, Checkpoint(self.run, file, chunk.state, notes, latents))
+        if self.on_saved:
+            self.on_saved(SavedFiles(file.size, latents[0], self.resumed))
 
 
-def create_saver(writer: Writer, run: RunInfo, notes: Sequence[str], checkpoint: Checkpoint | None) -> Saver:
+def create_saver(
+    writer: Writer,
+    run: RunInfo,
+    notes: Sequence[str],
+    checkpoint: Checkpoint | None,
+    on_saved: Callable[[SavedFiles], None] | None = None,
+) -> Saver:
     """The saver of a new video, or of an interrupted one. Raises: OSError."""
     if checkpoint:
         latents = LatentsFile(writer.latents, checkpoint.latents[0]) if checkpoint.latents[1] else None
     else:
         stored = run.request.output.keep_state or not writer.encoder.continuable
         latents = LatentsFile(writer.latents) if stored else None
-    return Saver(writer, run, notes, latents)
+    return Saver(writer, run, notes, latents, checkpoint is not None, on_saved)
 
 
 def machine_name(device: torch.device) -> str:

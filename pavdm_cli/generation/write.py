@@ -22,7 +22,7 @@ from pavdm_cli.generation.pipeline import choose_graph_policy, render_chunks, re
 from pavdm_cli.generation.provenance import metadata_of
 from pavdm_cli.generation.recovery import Recovery
 from pavdm_cli.generation.request import Output, Request
-from pavdm_cli.generation.saver import Saver, Writer, create_saver, machine_name
+from pavdm_cli.generation.saver import SavedFiles, Saver, Writer, create_saver, machine_name
 from pavdm_cli.generation.stored_request import resolved_request
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.runner import ModelRunner
@@ -51,6 +51,7 @@ class RunControl:
     on_warmup: Callable[[int], None] = lambda frames: None  # frames of a dropped warm-up chunk
     stopped_by_user: Callable[[], bool] = lambda: False  # not by a scheduler; an endless video is then complete
     on_chunk: Callable[[RenderedChunk], None] = lambda chunk: None  # before it is written
+    on_saved: Callable[[SavedFiles], None] | None = None  # after every checkpoint, before the next chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,8 @@ def make_saver(
     inputs = [request.image, extension.source if extension else None, redo.source if redo else None]
     digests = {str(path.absolute()): "" for path in inputs if path}
     info = RunInfo(run.writer.path.name, request, metadata, machine_name(run.model.device), total, digests)
-    return create_saver(run.writer, checkpoint.run if checkpoint else info, run.recovery.notes, checkpoint)
+    info = checkpoint.run if checkpoint else info
+    return create_saver(run.writer, info, run.recovery.notes, checkpoint, run.watch.on_saved)
 
 
 def chunks_from_start(

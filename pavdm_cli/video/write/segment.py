@@ -127,9 +127,16 @@ def _muxer(suffix: str, number: int) -> tuple[str, dict[str, str]]:
     return {".mkv": "matroska", ".webm": "webm"}[suffix], {"live": "1", "fflags": MUXER_BITEXACT}
 
 
+def header_size(data: bytes, suffix: str) -> int:
+    """Bytes of the header at the front of a growing file."""
+    if suffix != ".mp4":
+        return data.index(CLUSTER)
+    return next(box.start for box in boxes(data) if box.name == b"moof")
+
+
 def _split(data: bytes, suffix: str) -> SegmentBytes:
     if suffix != ".mp4":
-        start = data.index(CLUSTER)
+        start = header_size(data, suffix)
         return SegmentBytes(data[:start], data[start:])
     parts = {True: b"", False: b""}
     for box in boxes(data):
