@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -245,7 +246,7 @@ def test_a_failed_video_says_why_and_can_be_tried_again(tmp_path: Path, monkeypa
     with serving(tmp_path) as client:
         video_id = submit(client)
         while (video := client.get(f"/v1/videos/{video_id}").json())["status"] != "failed":
-            pass
+            time.sleep(0.02)
         assert video["error"] == {"code": "render_failed", "message": "the device failed; another one"}
         client.post(f"/v1/videos/{video_id}/resume")
         assert wait_for(client, video_id, "completed", "queued", "rendering")["error"] is None

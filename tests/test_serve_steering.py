@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,14 +149,14 @@ def test_a_killed_server_continues_with_the_bytes_of_the_command_line(tmp_path: 
     address = process.stdout.readline().strip()
     video_id = request(address, "v1/videos", {"prompt": BALL, "frames": 66, **QUICK})["id"]
     while request(address, f"v1/videos/{video_id}")["frames"] < 30:
-        pass
+        time.sleep(0.05)
     process.kill()
     process.communicate()
     process = start(*server, cwd=tmp_path)
     assert process.stdout
     address = process.stdout.readline().strip()
     while request(address, f"v1/videos/{video_id}")["state"] != "completed":
-        pass
+        time.sleep(0.05)
     process.terminate()
     assert (process.communicate()[1].splitlines()[-1][:7], process.returncode) == ("stopped", 0)
     words = (*WORDS, "--warmup", 0, "--scale", 1, "--frames", 66)

@@ -118,20 +118,12 @@ def _backends() -> list[tuple[str, str, str]]:
 def _encoders() -> list[tuple[str, str]]:
     import av
 
+    from pavdm_cli.video.write.encode import can_encode
     from pavdm_cli.video.write.external import find_ffmpeg
 
-    encoders = [name for name in ("libx264", "libx265", "libvpx-vp9", "libsvtav1", "gif") if _can_encode(name)]
+    encoders = [name for name in ("libx264", "libx265", "libvpx-vp9", "libsvtav1", "gif") if can_encode(name)]
     return [
         ("PyAV", av.__version__),
         ("encoders", ", ".join(encoders)),
         ("ffmpeg", find_ffmpeg() or "not found (optional)"),
     ]
-
-
-def _can_encode(name: str) -> bool:
-    import av
-
-    try:
-        return bool(av.Codec(name, "w").name)
-    except ValueError:
-        return False

@@ -84,6 +84,7 @@ class ModelSpec:
     frame_rates: tuple[int, ...] = ()  # those in `fps_range`, unless it is every one
     context: int = 1  # default number of clean chunks in front of the window
     world: str = ""  # the only kind of content it can generate, if limited
+    example_prompts: tuple[str, ...] = ()
     tuned: bool = True  # trained for its method
     reencodes: bool = False  # between clips, the last frames are decoded and encoded again by default
     parts: tuple[WeightPart, ...] = ()  # to download; none: the weights are bundled with the package

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pavdm_cli.models.registry import DEFAULT
+
 VIDEO_ID = "video_0123456789abcdef01234567"
 PROMPT = "a red balloon drifting over green hills at sunset"
 NIGHT = "a red balloon at night"
@@ -27,7 +29,7 @@ VIDEO: dict[str, Any] = {
     "completed_at": None,
     "expires_at": None,
     "error": None,
-    "model": "pocket",
+    "model": DEFAULT,
     "prompt": PROMPT,
     "seconds": "8",
     "size": "384x256",
@@ -41,10 +43,12 @@ VIDEO: dict[str, Any] = {
     "fps": 11.2,
     "timeline": [{"at": 4.0, "prompt": NIGHT}],
     "live": False,
+    "media_type": "video/mp4",
+    "playable": True,
 }
 ERROR: dict[str, Any] = {
     "error": {
-        "message": "pocket knows none of the words in 'a zebra'; `pavdm models show pocket` lists those it knows",
+        "message": f"{DEFAULT} knows none of the words in 'a zebra'; `pavdm models show {DEFAULT}` lists its words",
         "type": "invalid_request_error",
         "param": None,
         "code": None,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pavdm_cli.errors import InputError, UsageError
+from pavdm_cli.errors import InputError, OutputError, UsageError
 from pavdm_cli.generation import extend as continuation
 from pavdm_cli.generation import image_start, redo, stored_request
 from pavdm_cli.generation.checks import check
@@ -20,6 +20,7 @@ from pavdm_cli.models import registry
 from pavdm_cli.models.registry import MODELS
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.runtime.threads import available_cores, share_cores
+from pavdm_cli.serve.live import available_codecs
 from pavdm_cli.serve.schemas import CreateVideo, ExtendVideo, RedoVideo, Sampling
 from pavdm_cli.serve.settings import ServeSettings
 from pavdm_cli.serve.store import VideoRecord, new_video_id, now
@@ -40,7 +41,8 @@ def create_job(body: CreateVideo, settings: ServeSettings, image: Path | None = 
     if image:
         image_start.notes(config, read_image(image))
     require_weights(config.spec, True, config.video_model.published)
-    return _record("generate", request, total=0 if request.endless else config.frames, live=body.live)
+    total = 0 if request.endless else config.frames
+    return _record("generate", request, total=total, suffix=_suffixes()[0], live=body.live)
 
 
 def extend_job(body: ExtendVideo, settings: ServeSettings, source: Path) -> VideoRecord:
@@ -54,12 +56,13 @@ def extend_job(body: ExtendVideo, settings: ServeSettings, source: Path) -> Vide
     opened = continuation.open_source(request)
     request, _ = continuation.with_prompt(request, opened)
     check(request)
-    suffix = suffix_for_audio(opened.video, body.audio, (".mp4", ".mkv"))
+    suffix = suffix_for_audio(opened.video, body.audio, _suffixes())
     check_extension(opened.video, Path(f"name{suffix}"), ExtensionOptions(body.audio, body.only_new))
     config = resolve(replace(request, seconds=None, frames=opened.frames_to_generate(request.spec.fps)))
     require_weights(config.spec, bool(request.prompt), config.video_model.published)
     request = replace(request, seconds=None, frames=None if request.forever else opened.frames)
-    return _record("extend", request, total=0 if opened.endless else opened.copied + opened.frames, suffix=suffix)
+    total = 0 if opened.endless else opened.copied + opened.frames
+    return _record("extend", request, total=total, suffix=suffix, live=body.live)
 
 
 def redo_job(body: RedoVideo, settings: ServeSettings, source: Path, kind: str = "redo") -> VideoRecord:
@@ -84,7 +87,15 @@ def _first_generated(original: redo.GeneratedVideo) -> float:
     return float(original.metadata.get("copied", 0) / original.video.rate)
 
 
-def _record(kind: str, request: Request, *, total: int, suffix: str = ".mp4", live: bool = False) -> VideoRecord:
+def _suffixes() -> tuple[str, ...]:
+    """Kinds of files for a video, the usual one first. Raises: OutputError if there is no encoder for any."""
+    codecs = available_codecs()
+    if not codecs:
+        raise OutputError("PyAV's FFmpeg has neither libx264 nor libvpx-vp9", "install PyAV from PyPI")
+    return (".mp4", ".mkv") if "h264" in codecs else (".webm",)
+
+
+def _record(kind: str, request: Request, *, total: int, suffix: str, live: bool = False) -> VideoRecord:
     video_id = new_video_id()
     stored = json.dumps(stored_request.to_json(request))
     return VideoRecord(video_id, kind, stored, f"{video_id}{suffix}", total, now(), live=live)

@@ -1,4 +1,4 @@
-"""The live stream of a video while it is rendered: its own encoder, one MP4 fragment per chunk."""
+"""The live stream of a video while it is rendered: an encoder of its own, with one fragment per chunk."""
 
 from __future__ import annotations
 
@@ -9,19 +9,28 @@ from fractions import Fraction
 from functools import partial
 from math import ceil
 from pathlib import Path
+from typing import Literal
 
 from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.request import Request
 from pavdm_cli.serve.feed import Feed
 from pavdm_cli.video.upscale import Scale, Upscaler
-from pavdm_cli.video.write.encode import EncoderOptions, Frame, VideoParams
+from pavdm_cli.video.write.encode import EncoderOptions, Frame, VideoParams, can_encode
 from pavdm_cli.video.write.executor import SerialExecutor
 from pavdm_cli.video.write.mp4_boxes import boxes
+from pavdm_cli.video.write.segment import CLUSTER, ENCODERS
 from pavdm_cli.video.write.segmented import SegmentedEncoder
 
+Codec = Literal["h264", "vp9"]
+CONTAINERS: dict[Codec, str] = {"h264": ".mp4", "vp9": ".webm"}  # in order of preference
 LIVE_CRF = 20
 MAX_FRAGMENTS, MAX_BYTES = 600, 32 << 20  # kept for late or slow viewers
 LEAD = 3.0  # seconds of video that a live render may be ahead of its viewers
+
+
+def available_codecs() -> list[Codec]:
+    """The codecs that can be encoded here, the preferred one first."""
+    return [codec for codec, suffix in CONTAINERS.items() if can_encode(ENCODERS[suffix])]
 
 
 class FragmentFeed:
@@ -33,7 +42,7 @@ class FragmentFeed:
     def append(self, data: bytes) -> None:
         """Publish a fragment; the first one begins with the header."""
         if not self.header:
-            end = next(box.start + box.size for box in boxes(data) if box.name == b"moov")
+            end = _header_size(data)
             self.header, data = data[:end], data[end:]
         self.fragments.publish(data)
 
@@ -42,19 +51,27 @@ class FragmentFeed:
         self.fragments.close()
 
 
-class LiveStream:
-    """Fragmented MP4 of the frames as they are decoded; viewers follow `fragments` after the `header`."""
+def _header_size(data: bytes) -> int:
+    """Bytes before the first fragment of MP4 or the first cluster of WebM."""
+    if data[4:8] != b"ftyp":
+        return data.index(CLUSTER)
+    return next(box.start + box.size for box in boxes(data) if box.name == b"moov")
 
-    def __init__(self, request: Request) -> None:
+
+class LiveStream:
+    """Fragmented MP4 or WebM of the frames as they are decoded; viewers follow `fragments` after the `header`."""
+
+    def __init__(self, request: Request, codec: Codec) -> None:
         spec, scale = request.spec, Scale(request.output.scale_of(request.spec), request.output.scale_filter)
         height, width = scale.size(spec.size)
         self._output = FragmentFeed()
         self.fragments = self._output.fragments
         self._upscale = Upscaler(scale) if scale.factor > 1 else None
-        options = EncoderOptions(LIVE_CRF, segment=ceil(spec.fps), threads=1)
+        options = EncoderOptions(LIVE_CRF, segment=ceil(spec.fps), threads=1, realtime=True)
         params = VideoParams(width, height, Fraction(spec.fps))
-        self._encoder = SegmentedEncoder(Path("live.mp4"), params, options, pipe=self._output)
-        self._executor = SerialExecutor()
+        self.codec = codec
+        self._encoder = SegmentedEncoder(Path(f"live{CONTAINERS[codec]}"), params, options, pipe=self._output)
+        self._executor: SerialExecutor | None = None  # once there are frames
         self._frames: int | None = None  # of the video, so far
 
     @property
@@ -65,24 +82,28 @@ class LiveStream:
     @property
     def media_type(self) -> str:
         """The type with the codec's profile and level, which a browser must know before the first byte."""
+        if self.codec == "vp9":
+            return 'video/webm; codecs="vp9"'
         at = self.header.index(b"avcC") + 5
         return f'video/mp4; codecs="avc1.{self.header[at : at + 3].hex()}"'
 
     def push(self, chunk: RenderedChunk) -> None:
         """Queue the frames of a chunk for encoding."""
+        self._executor = executor = self._executor or SerialExecutor()
         if self._frames is None:
             self._frames = chunk.state.frames - len(chunk.frames) if chunk.state else 0
         with suppress(Exception):  # a failure of the live stream must not stop the file
             for frame in chunk.frames:
-                self._executor.submit(partial(self._encode, frame, self._frames))
+                executor.submit(partial(self._encode, frame, self._frames))
                 self._frames += 1
-            self._executor.submit(partial(self._encoder.end_chunk, force=True))
+            executor.submit(partial(self._encoder.end_chunk, force=True))
 
     def close(self) -> None:
         """End the stream."""
         with suppress(Exception):
-            self._executor.submit(self._encoder.close)
-            self._executor.join()
+            if self._executor:
+                self._executor.submit(self._encoder.close)
+                self._executor.join()
         self.fragments.close()
 
     def _encode(self, frame: Frame, time: int) -> None:

@@ -165,6 +165,8 @@ class Video(BaseModel):
     fps: float = Field(description="frames that are rendered per second")
     timeline: list[Change]
     live: bool
+    media_type: str = Field(description="of the file")
+    playable: bool = Field(description="whether the file has frames, so that `partial` and its thumbnail work")
 
 
 class VideoList(BaseModel):
@@ -214,6 +216,7 @@ class ModelObject(BaseModel):
     description: str
     size: str
     rate: float
+    examples: list[str] = Field(description="prompts")
     help: list[dict[str, Any]]
 
 

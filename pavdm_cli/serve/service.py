@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path as FilePath
 from typing import Annotated, BinaryIO, Literal
 
@@ -14,11 +15,12 @@ from pavdm_cli.runtime.threads import share_cores
 from pavdm_cli.serve import examples
 from pavdm_cli.serve.schemas import Change, Video, VideoError
 from pavdm_cli.serve.session import Hub
-from pavdm_cli.serve.settings import ServeSettings
+from pavdm_cli.serve.settings import MEDIA_TYPES, ServeSettings
 from pavdm_cli.serve.store import State, Store, VideoRecord
 from pavdm_cli.serve.worker import Worker, request_of
 from pavdm_cli.video.write.output import open_locked, partial_path
 
+MAX_TRANSCODES = 2  # stored videos that are converted at a time, each on one core
 STATUS: dict[State, Literal["queued", "in_progress", "completed", "failed"]] = {  # OpenAI's words for our states
     "queued": "queued",
     "rendering": "in_progress",
@@ -33,6 +35,7 @@ class Service:
 
     def __init__(self, settings: ServeSettings, preload: bool) -> None:
         self.settings, self.hub = settings, Hub()
+        self.transcodes = threading.Semaphore(MAX_TRANSCODES)
         self._lock = _lock_folder(settings)
         self.store = Store(settings.folder)
         values = {"prompt": "a red ball", "device": settings.device, "threads": share_cores(1)}
@@ -86,6 +89,8 @@ class Service:
             fps=round(session.fps, 2) if session and record.state == "rendering" else 0.0,
             timeline=[Change(at=change.at, prompt=change.prompt) for change in request.timeline],
             live=record.live,
+            media_type=MEDIA_TYPES[FilePath(record.file).suffix],
+            playable=_has_frames(_growing_file(record, self.settings)),
         )
 
 
@@ -128,8 +133,17 @@ def get_finished(video_id: str, service: Service) -> VideoRecord:
 
 def playable_file(record: VideoRecord, service: Service) -> FilePath:
     """The file of a video as far as it is written. Raises: HTTPException if it has no frames yet."""
-    path = service.settings.path(record.file)
-    growing = path if record.state == "completed" else partial_path(path)
-    if not growing.exists() or not growing.stat().st_size:
+    path = _growing_file(record, service.settings)
+    if not _has_frames(path):
         raise HTTPException(409, f"{record.id} has no frames yet")
-    return growing
+    return path
+
+
+def _growing_file(record: VideoRecord, settings: ServeSettings) -> FilePath:
+    path = settings.path(record.file)
+    return path if record.state == "completed" else partial_path(path)
+
+
+def _has_frames(path: FilePath) -> bool:
+    """Whether a file has been written to: the first segment of a video has a few seconds."""
+    return path.exists() and path.stat().st_size > 0

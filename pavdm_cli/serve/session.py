@@ -8,8 +8,10 @@ import time
 from collections import deque
 from typing import Any
 
+from pavdm_cli.generation.decode import RenderedChunk
+from pavdm_cli.generation.request import Request
 from pavdm_cli.serve.feed import Feed
-from pavdm_cli.serve.live import LiveStream, Pacing
+from pavdm_cli.serve.live import Codec, LiveStream, Pacing
 
 MAX_EVENTS, MAX_EVENT_BYTES = 200, 1 << 20
 SPEED_WINDOW = 6  # chunks over which the speed is averaged
@@ -20,12 +22,34 @@ class Session:
 
     def __init__(self) -> None:
         self.events = Feed(MAX_EVENTS, MAX_EVENT_BYTES)
-        self.live: LiveStream | None = None
         self.pacing: Pacing | None = None
-        self.ready = Feed(1, 1)  # has an item once there is a stream to follow
+        self._lock = threading.Lock()  # guards the streams
+        self._streams: dict[Codec, LiveStream] = {}
+        self._closed = False
         self._times: deque[tuple[float, int]] = deque(maxlen=SPEED_WINDOW)
         self._chunks = 0  # since the server began
         self.fps = 0.0  # frames that are rendered per second
+
+    def stream(self, codec: Codec, request: Request) -> LiveStream:
+        """The live stream of a codec, which begins with the next chunk if nobody has asked for it before."""
+        with self._lock:
+            stream = self._streams.get(codec) or self._streams.setdefault(codec, LiveStream(request, codec))
+            if self._closed:
+                stream.close()
+            return stream
+
+    @property
+    def is_live(self) -> bool:
+        """Whether frames have been shown, or may still be in memory."""
+        return self._chunks > 0
+
+    def push(self, chunk: RenderedChunk) -> None:
+        """Show a chunk to all viewers."""
+        with self._lock:
+            streams = [*self._streams.values()]
+        for stream in streams:
+            stream.push(chunk)
+        self.measure(len(chunk.frames))
 
     def publish(self, kind: str, **fields: Any) -> None:
         """Send an event to all who follow."""
@@ -50,9 +74,11 @@ class Session:
 
     def close(self) -> None:
         """Nothing more will come."""
-        if self.live:
-            self.live.close()
-        self.ready.close()
+        with self._lock:
+            self._closed = True
+            streams = [*self._streams.values()]
+        for stream in streams:
+            stream.close()
         self.events.close()
 
 

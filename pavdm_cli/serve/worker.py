@@ -16,7 +16,7 @@ from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.write import RunControl, WriteResult
 from pavdm_cli.runtime.diagnose import diagnose
-from pavdm_cli.serve.live import LiveStream, Pacing
+from pavdm_cli.serve.live import Pacing, available_codecs
 from pavdm_cli.serve.session import Hub, Session
 from pavdm_cli.serve.settings import ServeSettings
 from pavdm_cli.serve.steering import steer
@@ -142,8 +142,7 @@ class Worker:
     def _control(self, record: VideoRecord, request: Request, session: Session) -> RunControl:
         frames, fps = 0, request.spec.fps
         pacing = session.pacing = session.pacing or Pacing(self._interrupt.wait)
-        session.live = session.live or LiveStream(request)
-        session.ready.publish(b"")
+        session.stream(available_codecs()[0], request)
 
         def on_frames(count: int) -> None:
             nonlocal frames
@@ -151,9 +150,7 @@ class Worker:
             self.store.update(record.id, frames=frames)
 
         def on_chunk(chunk: RenderedChunk) -> None:
-            if session.live:
-                session.live.push(chunk)
-            session.measure(len(chunk.frames))
+            session.push(chunk)
             rendered = chunk.state.frames if chunk.state else len(chunk.frames)
             session.publish("progress", **session.progress(rendered), total=record.total, rate=fps)
             if record.live:

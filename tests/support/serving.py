@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from starlette.testclient import TestClient
 
 from pavdm_cli.serve.app import create_app
@@ -26,6 +28,21 @@ def serving(folder: Path, **settings: Any) -> Iterator[TestClient]:
         yield client
 
 
+@contextmanager
+def listening(folder: Path) -> Iterator[str]:
+    """The address of a server on a port of its own."""
+    app = create_app(ServeSettings(folder, device="cpu", port=0))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    app.state.service.hub.close_all()
+    server.should_exit = True
+    thread.join()
+
+
 def submit(client: TestClient, **fields: Any) -> str:
     """Queue a video and return its id."""
     response = client.post("/v1/videos", json={"prompt": BALL, "frames": 8} | QUICK | fields)
@@ -42,4 +59,4 @@ def wait_for(client: TestClient, video_id: str, *states: str, frames: int = 0) -
             return video
         assert video["state"] != "failed", video["error"]
         assert time.monotonic() < deadline, video
-        time.sleep(0.01)
+        time.sleep(0.02)

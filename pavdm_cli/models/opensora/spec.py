@@ -15,6 +15,7 @@ SPEC = ModelSpec(
     description="Open-Sora v1.2: any prompt, on a GPU; its published weights were not trained for progressive levels",
     licence="transformer and VAE Apache-2.0; the repository of T5 states no licence",
     folder=Path("opensora-v1.2"),
+    example_prompts=("a tram in the snow, seen from the street", "waves breaking on a rocky shore at dusk"),
     size=(240, 424),
     fps=24,
     window=30,

@@ -33,6 +33,12 @@ SPEC = ModelSpec(
     scale=4,
     method="pa",
     world="its own painted world",
+    example_prompts=(
+        "a red balloon drifting over green hills at sunset, the camera pans left",
+        "a white boat bobbing on the sea at night",
+        "a yellow kite circling above sand dunes by day",
+        "a blue ball bouncing over mountains at dawn",
+    ),
     files=(VAE_FILE, DENOISER_FILE),
     precisions={"": ("fp32", "bf16")},
     ignored=(

@@ -29,6 +29,12 @@ class Variant:
     shift: float  # default shift of the noise levels
 
 
+ANY_PROMPTS = (
+    "a tram in the snow, seen from the street",
+    "waves breaking on a rocky shore at dusk",
+)
+
+
 def _spec(name: str, repo: str, sizes: WanConfig, transformer_class: str, **values: object) -> ModelSpec:
     """The fields that the models share, with `values` replaced."""
     common = ModelSpec(
@@ -49,6 +55,7 @@ def _spec(name: str, repo: str, sizes: WanConfig, transformer_class: str, **valu
         size_multiple=16,
         max_side=1280,
         causal=False,
+        example_prompts=ANY_PROMPTS,
         parts=(
             WeightPart("transformer", repo, REVISION, paths=("transformer",)),
             WeightPart("vae", repo, REVISION, paths=("vae",)),

@@ -7,9 +7,13 @@ export async function api(method, path, body) {
     headers: body && !form ? { "content-type": "application/json" } : {},
     body: form ? body : body && JSON.stringify(body),
   });
+  if (!response.ok) throw await responseError(response);
+  return response.json();
+}
+
+export async function responseError(response) {
   const value = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(value.error?.message ?? `the server answered ${response.status}`);
-  return value;
+  return new Error(value.error?.message ?? `the server answered ${response.status}`);
 }
 
 export const videoPath = (id, rest = "") => `/v1/videos/${id}${rest}`;

@@ -2,20 +2,25 @@
 
 import { api, videoPath } from "./api.js";
 import { Player } from "./player.js";
-import { showGallery, showTimeline, showVocabulary } from "./views.js";
+import { seconds, showExamples, showGallery, showTimeline, showVocabulary } from "./views.js";
 
 const $ = (id) => document.getElementById(id);
 const player = new Player($("video"));
 const REFRESH = 3000; // milliseconds between looks at the list
+const RETRY = 2000; // milliseconds until a lost connection is tried again
+const PAGE = 50; // videos of the list that are loaded at a time
+const stillMotion = matchMedia("(prefers-reduced-motion: reduce)");
 let current = null; // the video that is shown
 let events = null; // its server-sent events
 let progress = null; // the newest one
 let models = [];
-let dropped = null; // a file to continue from
+let listed = PAGE; // videos of the list that are shown
 
 const say = (text) => { $("message").textContent = text; };
 const isActive = () => current && ["queued", "rendering", "paused"].includes(current.state);
-const seconds = () => (progress ? progress.frames / progress.rate : current ? current.frames / current.rate : 0);
+const rendered = () => (progress ? progress.frames / progress.rate : current.frames / current.rate);
+const length = () => Math.max(rendered(), current.total_frames / current.rate, 1);
+const sleep = (duration) => new Promise((resolve) => setTimeout(resolve, duration));
 
 async function attempt(action) {
   try {
@@ -33,19 +38,37 @@ function update() {
   $("pause").textContent = current?.state === "paused" ? "Resume" : "Pause";
   $("stop").disabled = !(active && current.total_frames === 0);
   $("finished").hidden = !current || active;
-  if (!current) return;
+  $("timeline").hidden = !current;
+  $("prompt").required = !$("file").files.length;
+  $("clear").hidden = !$("file").files.length;
+  if (!current) return ($("stats").textContent = "");
+  for (const id of ["extend", "redo", "from", "to"]) $(id).disabled = current.state !== "completed";
+  $("download").hidden = !current.playable;
   $("download").href = videoPath(current.id, current.state === "completed" ? "/content" : "/partial");
-  showTimeline($("timeline"), current, seconds());
-  const speed = progress && current.state === "rendering" ? ` · ${progress.fps.toFixed(1)} frames/s` : "";
-  const chunk = progress ? ` · chunk ${progress.chunk}` : "";
-  $("stats").textContent = `${current.state} · ${seconds().toFixed(1)} s${chunk}${speed} · buffer ${player.ahead.toFixed(1)} s`;
+  showTimeline($("prompts"), current, length(), (at) => player.seek(at));
+  $("position").style.left = `${Math.min(100, (100 * $("video").currentTime) / length())}%`;
+  const speed = progress && current.state === "rendering" ? [`${progress.fps.toFixed(1)} frames/s`] : [];
+  const chunk = progress ? [`chunk ${progress.chunk}`] : [];
+  $("stats").textContent = [current.state, seconds(rendered()), ...chunk, ...speed, `buffer ${player.ahead.toFixed(1)} s`].join(" · ");
+}
+
+async function loadList() {
+  const videos = [];
+  for (let more = true; more && videos.length < listed; ) {
+    const after = videos.length ? `&after=${videos.at(-1).id}` : "";
+    const page = await api("GET", `/v1/videos?limit=${PAGE}${after}`);
+    videos.push(...page.data);
+    more = page.has_more && page.data.length > 0;
+    $("more").hidden = !more;
+  }
+  return videos;
 }
 
 async function refresh() {
-  const list = await api("GET", "/v1/videos?limit=50");
-  const mine = list.data.find((video) => video.id === current?.id);
+  const videos = await loadList();
+  const mine = videos.find((video) => video.id === current?.id);
   if (mine) current = mine;
-  showGallery($("gallery"), list.data, current?.id, open);
+  showGallery($("gallery"), videos, current?.id, (video) => open(video));
   update();
 }
 
@@ -55,94 +78,133 @@ function follow(id) {
   events.addEventListener("progress", (event) => { progress = JSON.parse(event.data); update(); });
   events.addEventListener("prompt", () => attempt(refresh));
   events.addEventListener("prompt_rejected", (event) => say(JSON.parse(event.data).message));
-  events.addEventListener("state", (event) => {
-    const { state, error } = JSON.parse(event.data);
-    if (error) say(error);
-    if (["completed", "failed", "deleted"].includes(state)) events.close();
-    attempt(refresh);
-  });
+  events.addEventListener("state", (event) => attempt(() => changeState(JSON.parse(event.data))));
 }
 
-function open(video) {
+async function changeState({ state, error }) {
+  const wasPaused = current.state === "paused";
+  if (["completed", "failed", "deleted"].includes(state)) events.close();
+  await refresh();
+  if (error) say(error);
+  if (state === "completed" && player.idle) await player.playFile(current, true);
+  if (state === "rendering" && wasPaused && player.idle) await watch(current, true);
+}
+
+// Play a video that is being rendered; while the server is away, try again.
+async function watch(video, play) {
+  for (;;) {
+    try {
+      return await player.playLive(video, play);
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error;
+    }
+    say("no connection to the server: trying again");
+    await sleep(RETRY);
+    if (current?.id !== video.id) return;
+  }
+}
+
+function open(video, play = true) {
   current = video;
   progress = null;
   location.hash = video.id;
   update();
-  if (isActive()) {
-    follow(video.id);
-    attempt(() => player.playLive(video.id));
-  } else {
-    events?.close();
-    player.playFile(video.id, video.state === "completed" ? "/content" : "/partial");
-  }
+  events?.close();
+  if (isActive()) follow(video.id);
+  if (["queued", "rendering"].includes(video.state)) attempt(() => watch(video, play));
+  else if (video.playable) attempt(() => player.playFile(video, play));
+  else player.close();
   attempt(refresh);
 }
 
 function settings() {
   const values = { model: $("model").value, live: true };
-  for (const name of ["seed", "steps"]) if ($(name).value) values[name] = Number($(name).value);
+  for (const name of ["seed", "steps", "guidance"]) if ($(name).value) values[name] = Number($(name).value);
   return values;
 }
 
 async function start() {
   const prompt = $("prompt").value.trim();
-  const file = dropped ?? $("file").files[0];
-  const length = $("seconds").value;
-  const options = { ...settings(), seconds: length === "forever" ? length : Number(length) };
+  const file = $("file").files[0];
+  const duration = $("seconds").value;
+  const options = { ...settings(), seconds: duration === "forever" ? duration : Number(duration) };
   if (!file) return open(await api("POST", "/v1/videos", { prompt, ...options }));
   const form = new FormData();
   form.append("prompt", prompt);
   form.append("options", JSON.stringify(options));
   form.append("input_reference", file);
+  say(`sending ${file.name}`);
   open(await api("POST", "/v1/videos", form));
-  dropped = null;
   $("file").value = "";
 }
 
-const steer = () => api("POST", videoPath(current.id, "/prompt"), { prompt: $("prompt").value.trim() });
-const change = (action, body) => attempt(async () => { await api("POST", videoPath(current.id, action), body); await refresh(); });
+const typed = () => $("prompt").value.trim();
+const steer = () => api("POST", videoPath(current.id, "/prompt"), { prompt: typed() });
+const change = (action) => attempt(async () => { await api("POST", videoPath(current.id, action)); await refresh(); });
 const derive = (action, body) => attempt(async () => open(await api("POST", videoPath(current.id, action), body)));
+
+function redo() {
+  const body = { from: $("from").value || "0" };
+  if ($("to").value) body.to = $("to").value;
+  if (typed() && typed() !== current.prompt) body.prompt = typed();
+  return derive("/redo", body);
+}
+
+async function remove() {
+  await api("DELETE", videoPath(current.id));
+  events?.close();
+  player.close();
+  current = null;
+  history.replaceState(null, "", location.pathname);
+  await refresh();
+}
+
+function chooseModel() {
+  const model = models.find((one) => one.id === $("model").value);
+  showVocabulary($("vocabulary"), model?.help ?? []);
+  showExamples($("examples"), model?.examples ?? [], (prompt) => { $("prompt").value = prompt; $("prompt").focus(); });
+  $("prompt").placeholder = model?.examples[0] ?? "";
+}
+
+function drop(event) {
+  event.preventDefault();
+  document.body.classList.remove("dropping");
+  if (!event.dataTransfer.files.length) return;
+  $("file").files = event.dataTransfer.files;
+  update();
+  say(`the next video begins with ${event.dataTransfer.files[0].name}: describe what follows, and start`);
+  $("prompt").focus();
+}
 
 $("prompt-form").addEventListener("submit", (event) => { event.preventDefault(); attempt(start); });
 $("steer").addEventListener("click", () => attempt(steer));
 $("pause").addEventListener("click", () => change(current.state === "paused" ? "/resume" : "/pause"));
 $("stop").addEventListener("click", () => change("/stop"));
-$("extend").addEventListener("click", () => derive("/extend", { seconds: 10, prompt: "", live: true }));
-$("redo").addEventListener("click", () => derive("/redo", {
-  from: $("from").value || "0",
-  ...($("to").value ? { to: $("to").value } : {}),
-  ...($("prompt").value.trim() && $("prompt").value.trim() !== current.prompt ? { prompt: $("prompt").value.trim() } : {}),
-}));
-$("delete").addEventListener("click", () => attempt(async () => {
-  await api("DELETE", videoPath(current.id));
-  current = null;
-  await refresh();
-}));
+$("extend").addEventListener("click", () => derive("/extend", { seconds: 10, live: true }));
+$("redo").addEventListener("click", redo);
+$("delete").addEventListener("click", () => attempt(remove));
+$("more").addEventListener("click", () => { listed += PAGE; attempt(refresh); });
+$("file").addEventListener("change", update);
+$("clear").addEventListener("click", () => { $("file").value = ""; update(); $("file").focus(); });
+$("model").addEventListener("change", chooseModel);
+$("video").addEventListener("timeupdate", update);
 $("prompt").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   if (!$("prompt-form").reportValidity()) return;
-  attempt(isActive() ? steer : start);
-});
-$("model").addEventListener("change", () => {
-  showVocabulary($("vocabulary"), models.find((model) => model.id === $("model").value)?.help ?? []);
+  attempt(isActive() && !$("file").files.length ? steer : start);
 });
 addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dropping"); });
 addEventListener("dragleave", () => document.body.classList.remove("dropping"));
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  document.body.classList.remove("dropping");
-  dropped = event.dataTransfer.files[0] ?? null;
-  if (dropped) say(`the next video begins with ${dropped.name}`);
-});
+addEventListener("drop", drop);
 
 await attempt(async () => {
   models = (await api("GET", "/v1/models")).data;
   $("model").replaceChildren(...models.map((model) => new Option(model.id, model.id)));
-  showVocabulary($("vocabulary"), models[0]?.help ?? []);
+  chooseModel();
   await refresh();
   const shown = location.hash.slice(1);
-  if (/^video_[0-9a-f]{24}$/.test(shown)) open(await api("GET", videoPath(shown)));
+  if (/^video_[0-9a-f]{24}$/.test(shown)) open(await api("GET", videoPath(shown)), !stillMotion.matches);
 });
-setInterval(() => attempt(refresh), REFRESH);
+setInterval(() => refresh().catch(() => {}), REFRESH);
 setInterval(update, 500);

@@ -1,9 +1,13 @@
-// Plays a video while it is rendered (Media Source Extensions), or the complete file.
+// Plays a video while it is rendered (Media Source Extensions), or its file.
 
-import { videoPath } from "./api.js";
+import { responseError, videoPath } from "./api.js";
 
-const KEEP = 60; // seconds before the current frame that stay in memory
-const EDGE = 1; // seconds before the newest frame at which a late viewer begins
+const KEEP = 300; // seconds before the current frame that stay in memory
+const EDGE = 2; // seconds before the newest frame at which a late viewer begins: a live render is little ahead
+const LOOKAHEAD = 30; // seconds of a converted file that are loaded before they are needed
+const TYPES = { h264: 'video/mp4; codecs="avc1.640015"', vp9: 'video/webm; codecs="vp9"' };
+const Source = window.ManagedMediaSource ?? window.MediaSource;
+const CODECS = Object.keys(TYPES).filter((codec) => Source?.isTypeSupported(TYPES[codec]));
 
 export class Player {
   constructor(video) {
@@ -16,61 +20,101 @@ export class Player {
     this.abort?.abort();
     this.abort = null;
     if (this.video.src.startsWith("blob:")) URL.revokeObjectURL(this.video.src);
+    this.video.removeAttribute("src");
+    this.video.load();
   }
 
-  playFile(id, kind = "/content") {
-    this.close();
-    this.video.src = videoPath(id, kind);
-    this.video.play().catch(() => {});
+  get idle() {
+    return !this.video.src || Boolean(this.video.error);
   }
 
-  async playLive(id) {
+  // The file of a video, as far as it is written.
+  async playFile(video, play) {
     this.close();
-    const abort = (this.abort = new AbortController());
-    const response = await fetch(videoPath(id, "/stream"), { signal: abort.signal });
-    if (response.redirected) return this.playFile(id);
-    const type = response.headers.get("content-type");
-    if (!response.ok) throw new Error((await response.json()).error.message);
-    if (!window.MediaSource || !MediaSource.isTypeSupported(type)) throw new Error(`this browser cannot play ${type}`);
-    const source = new MediaSource();
+    const type = video.media_type === "video/mp4" ? TYPES.h264 : video.media_type;
+    if (this.video.canPlayType(type)) {
+      this.video.src = videoPath(video.id, video.state === "completed" ? "/content" : "/partial");
+      if (play) this.play();
+      return;
+    }
+    if (!CODECS.includes("vp9")) throw new Error("this browser plays neither H.264 nor VP9: download the video to watch it");
+    await this.load(await this.fetch(videoPath(video.id, "/partial?codec=vp9")), { play, lookahead: LOOKAHEAD });
+  }
+
+  // A video that is being rendered, from a time on.
+  async playLive(video, play) {
+    this.close();
+    for (const codec of CODECS) {
+      const response = await this.fetch(videoPath(video.id, `/stream?codec=${codec}`), [501]);
+      if (response.redirected) return this.playFile({ ...video, state: "completed" }, play);
+      if (response.ok) return this.load(response, { play, start: video.frames / video.rate - EDGE });
+    }
+    const lacking = CODECS.length ? "the server encodes no codec that this browser plays" : "this browser plays neither H.264 nor VP9";
+    throw new Error(`${lacking} while a video is rendered: download it to watch it`);
+  }
+
+  async fetch(path, expected = []) {
+    this.abort ??= new AbortController();
+    const response = await fetch(path, { signal: this.abort.signal });
+    if (response.redirected) response.body.cancel();
+    else if (!response.ok && !expected.includes(response.status)) throw await responseError(response);
+    return response;
+  }
+
+  async load(response, { play, start = 0, lookahead = Infinity }) {
+    const { signal } = this.abort;
+    const source = new Source();
+    this.video.disableRemotePlayback = true; // which a ManagedMediaSource requires
     this.video.src = URL.createObjectURL(source);
     await once(source, "sourceopen");
-    const buffer = source.addSourceBuffer(type);
+    const buffer = source.addSourceBuffer(response.headers.get("content-type"));
     const reader = response.body.getReader();
-    for (let first = true; ; first = false) {
+    for (let begun = false; ; ) {
       const { done, value } = await reader.read();
-      if (abort.signal.aborted) return;
+      if (signal.aborted) return;
       if (done) break;
       await this.append(buffer, value);
-      if (first) this.begin(buffer);
+      begun ||= this.begin(buffer, start, play);
+      while (!signal.aborted && this.ahead > lookahead) await once(this.video, "timeupdate");
     }
     if (source.readyState === "open") source.endOfStream();
   }
 
   async append(buffer, data) {
-    if (this.video.currentTime > 2 * KEEP) {
-      buffer.remove(0, this.video.currentTime - KEEP);
+    const { currentTime } = this.video;
+    if (currentTime > 2 * KEEP && buffer.buffered.length && buffer.buffered.start(0) < currentTime - 2 * KEEP) {
+      buffer.remove(0, currentTime - KEEP);
       await once(buffer, "updateend");
     }
     buffer.appendBuffer(data);
     await once(buffer, "updateend");
   }
 
-  begin(buffer) {
+  // Begin at a time once it is there; false if it is not yet.
+  begin(buffer, start, play) {
     const ranges = buffer.buffered;
-    if (ranges.length && ranges.start(0) > 0.5) {
-      this.video.currentTime = Math.max(ranges.start(0), ranges.end(ranges.length - 1) - EDGE);
-    }
-    this.video.play().catch(() => {});
+    if (!ranges.length || ranges.end(ranges.length - 1) <= start) return false;
+    const time = Math.max(start, ranges.start(0));
+    if (time > 0) this.video.currentTime = time;
+    if (play) this.play();
+    return true;
+  }
+
+  play() {
+    this.video.play().catch(() => {}); // a browser may not allow it before a click
+  }
+
+  seek(seconds) {
+    this.video.currentTime = seconds;
+    this.skipGap();
   }
 
   skipGap() {
     const { buffered, currentTime } = this.video;
     for (let index = 0; index < buffered.length; index++) {
-      if (buffered.start(index) > currentTime + 0.05) {
-        this.video.currentTime = buffered.start(index);
-        return;
-      }
+      if (buffered.end(index) <= currentTime) continue;
+      if (buffered.start(index) > currentTime + 0.05) this.video.currentTime = buffered.start(index);
+      return;
     }
   }
 

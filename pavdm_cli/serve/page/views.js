@@ -1,38 +1,85 @@
-// The gallery, the timeline of prompts and the vocabulary. Text is only ever set as text.
+// The gallery, the timeline of prompts, examples and the vocabulary. Text is only ever set as text.
+
+import { videoPath } from "./api.js";
 
 function element(name, text = "", properties = {}) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.textContent = text;
-  return made;
+  const node = Object.assign(document.createElement(name), properties);
+  node.textContent = text;
+  return node;
 }
 
+export const seconds = (value) => (value < 60 ? `${value.toFixed(1)} s` : `${Math.floor(value / 60)}:${String(Math.floor(value % 60)).padStart(2, "0")} min`);
+
+// Existing entries are updated in place, so that focus and images stay.
 export function showGallery(list, videos, current, onOpen) {
-  const focused = document.activeElement?.dataset?.id;
-  list.replaceChildren(
-    ...videos.map((video) => {
-      const length = `${(video.frames / video.rate).toFixed(1)} s`;
-      const item = element("li");
-      const button = element("button", `${video.prompt} · ${video.state} · ${length} · seed ${video.seed}`);
-      button.type = "button";
-      button.dataset.id = video.id;
-      button.setAttribute("aria-current", String(video.id === current));
-      button.title = video.error?.message ?? video.timeline.map((change) => `${change.at} s: ${change.prompt}`).join("\n");
-      button.addEventListener("click", () => onOpen(video));
-      item.append(button);
-      return item;
-    }),
-  );
-  if (focused) list.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
+  const entries = new Map([...list.children].map((entry) => [entry.dataset.id, entry]));
+  const order = videos.map((video) => entries.get(video.id) ?? newEntry(video.id));
+  videos.forEach((video, index) => {
+    const button = order[index].firstChild;
+    button.onclick = () => onOpen(video);
+    button.setAttribute("aria-current", String(video.id === current));
+    showEntry(button, video);
+  });
+  for (const entry of list.children) if (!order.includes(entry)) entry.remove();
+  order.forEach((entry, index) => {
+    if (list.children[index] !== entry) list.insertBefore(entry, list.children[index] ?? null);
+  });
 }
 
-export function showTimeline(box, video, seconds) {
-  const length = Math.max(seconds, video.total_frames / video.rate, 1);
+function newEntry(id) {
+  const entry = element("li");
+  entry.dataset.id = id;
+  const button = element("button", "", { type: "button" });
+  button.append(element("span", "", { className: "prompt" }), element("span", "", { className: "facts" }));
+  entry.append(button);
+  return entry;
+}
+
+function showEntry(button, video) {
+  if (video.playable && !button.querySelector("img")) {
+    button.prepend(element("img", "", { alt: "", loading: "lazy", src: videoPath(video.id, "/content?variant=thumbnail") }));
+  }
+  const [prompt, facts] = button.querySelectorAll("span");
+  setText(prompt, [video.prompt || "its own prompt", ...video.timeline.map((change) => change.prompt)].join(" → "));
+  const total = video.total_frames && video.state !== "completed" ? ` of ${seconds(video.total_frames / video.rate)}` : "";
+  setText(facts, [
+    video.state,
+    `${seconds(video.frames / video.rate)}${total}`,
+    video.kind === "generate" ? "" : video.kind,
+    video.size.replace("x", "×"),
+    video.model,
+    `seed ${video.seed}`,
+    new Date(1000 * video.created_at).toLocaleString([], { dateStyle: "short", timeStyle: "short" }),
+    video.error?.message ?? "",
+  ].filter(Boolean).join(" · "));
+}
+
+const setText = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+
+export function showTimeline(list, video, length, onSeek) {
   const prompts = [{ at: 0, prompt: video.prompt }, ...video.timeline];
+  while (list.children.length > prompts.length) list.lastChild.remove();
+  while (list.children.length < prompts.length) {
+    const item = element("li");
+    item.append(element("button", "", { type: "button" }));
+    list.append(item);
+  }
+  prompts.forEach(({ at, prompt }, index) => {
+    const item = list.children[index];
+    item.style.left = `${(100 * at) / length}%`;
+    item.style.width = `${(100 * Math.max(0, (prompts[index + 1]?.at ?? length) - at)) / length}%`;
+    item.firstChild.title = `${seconds(at)}: ${prompt}`;
+    item.firstChild.onclick = () => onSeek(at);
+    setText(item.firstChild, prompt);
+  });
+}
+
+export function showExamples(box, prompts, onChoose) {
   box.replaceChildren(
-    ...prompts.map(({ at, prompt }) => {
-      const mark = element("span", prompt, { title: `${at} s: ${prompt}` });
-      mark.style.left = `${(100 * at) / length}%`;
-      return mark;
+    ...prompts.map((prompt) => {
+      const button = element("button", prompt, { type: "button" });
+      button.addEventListener("click", () => onChoose(prompt));
+      return button;
     }),
   );
 }

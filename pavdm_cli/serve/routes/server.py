@@ -43,4 +43,11 @@ def _describe(model: VideoModel) -> ModelObject:
     height, width = spec.size
     tables, _ = model.prompt_help()
     text = [{"title": title, "head": list(head), "rows": [list(row) for row in rows]} for title, head, rows in tables]
-    return ModelObject(id=spec.name, description=spec.description, size=f"{width}x{height}", rate=spec.fps, help=text)
+    return ModelObject(
+        id=spec.name,
+        description=spec.description,
+        size=f"{width}x{height}",
+        rate=spec.fps,
+        examples=[*spec.example_prompts],
+        help=text,
+    )

@@ -3,45 +3,59 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Literal
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, RedirectResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from pavdm_cli.serve.live import LiveStream
-from pavdm_cli.serve.routes.videos import MEDIA_TYPES
+from pavdm_cli.serve.live import Codec, LiveStream, available_codecs
 from pavdm_cli.serve.schemas import ServerEvent
 from pavdm_cli.serve.service import Service, Serving, VideoId, get_record, playable_file
 from pavdm_cli.serve.session import Session
+from pavdm_cli.serve.settings import MEDIA_TYPES
 from pavdm_cli.serve.store import VideoRecord
+from pavdm_cli.serve.transcode import MEDIA_TYPE, transcode
+from pavdm_cli.serve.worker import request_of
 
 router = APIRouter(prefix="/v1/videos/{video_id}")
 HEARTBEAT = 15.0  # seconds without an event after which a comment keeps the connection open
 EVENTS = {"content": {"text/event-stream": {"schema": ServerEvent.model_json_schema()}}}
-VIDEO = {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}}
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+STREAM = {"content": dict.fromkeys(MEDIA_TYPES.values(), BINARY)}
 
 
-@router.get("/stream", response_class=Response, responses={200: VIDEO, 303: {"description": "the video is complete"}})
-async def stream(video_id: VideoId, service: Serving) -> Response:
-    """The frames as they are rendered, in fragmented MP4 with one fragment per chunk; waits for the first one."""
+@router.get("/stream", response_class=Response, responses={200: STREAM, 303: {"description": "the video is complete"}})
+async def stream(video_id: VideoId, service: Serving, codec: Codec | None = None) -> Response:
+    """The frames as they are rendered: H.264 in fragmented MP4, or VP9 in WebM, with one fragment per chunk.
+
+    Waits for the first frame. A stream that nobody has asked for before begins with the next chunk.
+    """
     record = get_record(video_id, service)
     if record.state == "completed":
         return RedirectResponse(f"/v1/videos/{video_id}/content", 303)
     if record.state == "failed":
         raise HTTPException(409, f"{video_id} failed: {record.error}")
+    codec = _encodable(codec)
     session = service.hub.open(video_id)
-    async for _ in session.ready.follow():
-        break
-    live = session.live
-    if live is None:
-        raise HTTPException(409, f"{video_id} ended before its first frame")
+    if record.state == "paused" and not session.is_live:
+        raise HTTPException(409, f"{video_id} is paused: see /v1/videos/{video_id}/partial")
+    live = session.stream(codec, request_of(record, service.settings))
     fragments = live.fragments.follow()
     first = await anext(fragments, None)
     if first is None:
         raise HTTPException(409, f"{video_id} ended before its first frame")
     return StreamingResponse(_fragments(live, first, fragments), media_type=live.media_type)
+
+
+def _encodable(codec: Codec | None) -> Codec:
+    """The codec, or the preferred one. Raises: HTTPException if the server cannot encode it."""
+    codecs = available_codecs()
+    if not codecs or codec not in (None, *codecs):
+        raise HTTPException(501, f"this server cannot encode {codec or 'video'}: its FFmpeg lacks the encoder")
+    return codec or codecs[0]
 
 
 async def _fragments(live: LiveStream, first: bytes, fragments: AsyncIterator[bytes | None]) -> AsyncIterator[bytes]:
@@ -69,8 +83,27 @@ async def _events(record: VideoRecord, session: Session | None, service: Service
         yield b": heartbeat\n\n" if event is None else event
 
 
-@router.get("/partial", response_class=FileResponse)
-def partial(video_id: VideoId, service: Serving) -> FileResponse:
-    """The file as far as it is written: it plays."""
+@router.get("/partial", response_class=Response, responses={200: STREAM})
+def partial(video_id: VideoId, service: Serving, codec: Literal["vp9"] | None = None) -> Response:
+    """The file as far as it is written: it plays. `codec`: converted while it is sent, without audio."""
     record = get_record(video_id, service)
-    return FileResponse(playable_file(record, service), media_type=MEDIA_TYPES[Path(record.file).suffix])
+    path = playable_file(record, service)
+    if codec is None:
+        return FileResponse(path, media_type=MEDIA_TYPES[Path(record.file).suffix])
+    _encodable(codec)
+    if not service.transcodes.acquire(blocking=False):
+        raise HTTPException(503, "other videos are being converted", {"retry-after": "10"})
+    try:
+        data = transcode(path)
+    except BaseException:
+        service.transcodes.release()
+        raise
+    return StreamingResponse(_releasing(data, service), media_type=MEDIA_TYPE)
+
+
+def _releasing(data: Iterator[bytes], service: Service) -> Iterator[bytes]:
+    """The data; another video may be converted once it ends, or the viewer has left."""
+    try:
+        yield from data
+    finally:
+        service.transcodes.release()

@@ -21,11 +21,11 @@ from pavdm_cli.serve.jobs import create_job, extend_job, is_image, redo_job
 from pavdm_cli.serve.previews import spritesheet, thumbnail
 from pavdm_cli.serve.schemas import CreateVideo, DeletedVideo, ExtendVideo, NewPrompt, RedoVideo, Video, VideoList
 from pavdm_cli.serve.service import Service, Serving, VideoId, get_finished, get_record, playable_file
+from pavdm_cli.serve.settings import MEDIA_TYPES
 from pavdm_cli.serve.store import VideoRecord
 from pavdm_cli.video.write.output import slug
 
 router = APIRouter(prefix="/v1/videos")
-MEDIA_TYPES = {".mp4": "video/mp4", ".mkv": "video/x-matroska", ".webm": "video/webm"}
 IMAGE_TYPES = ("image/webp", "image/jpeg")
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 CONTENT = {"content": dict.fromkeys((*MEDIA_TYPES.values(), *IMAGE_TYPES), BINARY)}

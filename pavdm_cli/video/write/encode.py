@@ -79,6 +79,7 @@ class EncoderOptions:
     crf: int = 18
     segment: int = 0  # the least number of frames encoded together; 0: what keeps the file small
     threads: int = 8  # fixed, since the output depends on it
+    realtime: bool = False  # VP9 for a live stream: several times faster, and larger
     encoder: str = ""  # of an external ffmpeg, such as h264_nvenc; empty: those inside PyAV
     ffmpeg: str = ""  # path of the external ffmpeg; empty: imageio-ffmpeg's, or the one on PATH
     scale: Scale = field(default_factory=Scale)  # applied to frames before encoding
@@ -139,6 +140,14 @@ class WholeFileEncoder:
     def finalize(self, others: OtherStreams | None = None, end: Fraction = ZERO) -> Path:
         """The file itself."""
         return self.path
+
+
+def can_encode(encoder: str) -> bool:
+    """Whether PyAV's FFmpeg has an encoder, such as libx264: some distributions leave it out."""
+    try:
+        return bool(av.Codec(encoder, "w").name)
+    except ValueError:
+        return False
 
 
 def pad_to_even(frame: Frame) -> Frame:  # (H, W, 3) -> (H + H % 2, W + W % 2, 3)

@@ -19,6 +19,7 @@ from pavdm_cli.video.write.mp4_boxes import boxes
 ENDLESS = 10**6  # frames between keyframes: a segment starts with one, others come with cuts of the scene
 B_FRAME_DELAY = 2  # frames by which x264 decodes before it presents
 CLUSTER = b"\x1f\x43\xb6\x75"  # Matroska's element ID
+ENCODERS = {".mp4": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
 # The header comes with the first frames, whose B-frames it must know; one fragment, with its own time.
 FRAGMENT_FLAGS = "+frag_custom+delay_moov+default_base_moof+frag_discont+use_metadata_tags"
 
@@ -112,11 +113,12 @@ def _codec(suffix: str, options: EncoderOptions, params: VideoParams) -> tuple[s
     location = {"chroma_sample_location": params.color_space.chroma_location}
     if suffix == ".webm":
         vp9_crf = round(options.crf * 63 / 51)  # libvpx's scale ends at 63
-        return "libvpx-vp9", {"crf": str(vp9_crf), "deadline": "good", "cpu-used": "4", "row-mt": "1", **location}
+        speed = {"deadline": "realtime", "cpu-used": "8"} if options.realtime else {"deadline": "good", "cpu-used": "4"}
+        return ENCODERS[suffix], {"crf": str(vp9_crf), **speed, "row-mt": "1", **location}
     # MP4 derives durations from decoding times: with B-frames, the last one would be wrong.
     b_frames = {"bf": "0"} if params.variable_frame_rate else {}
     x264 = {"rc-lookahead": "40", "x264-params": X264_DETERMINISTIC}
-    return "libx264", {"crf": str(options.crf), **x264, **b_frames, **location}
+    return ENCODERS[suffix], {"crf": str(options.crf), **x264, **b_frames, **location}
 
 
 def _muxer(suffix: str, number: int) -> tuple[str, dict[str, str]]:
