@@ -1,11 +1,13 @@
 """How soon `pavdm serve` shows its first frame and follows a new prompt, and what viewers and a long queue cost.
 
-One server on loopback with `pocket`; one row in `benchmarks/results/serve.jsonl`. `python benchmarks/serve.py`.
+One server on loopback with `pocket`; one row in `benchmarks/results/serve.jsonl`. `python benchmarks/serve.py`. With
+Chromium and playwright also how often the page's video stalls at real time, alone and with a tab that takes a core.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,13 @@ PROMPT, NEW_PROMPT = "a red balloon over green hills", "at night"
 VIEWERS, QUEUED = 20, 200
 JSON = {"content-type": "application/json"}
 WARM_UP, SPAN = 6.0, 8.0  # seconds until the model is loaded; seconds that are measured
+WATCHED = 30.0  # seconds of playback
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+TAKE_A_CORE = "new Worker(URL.createObjectURL(new Blob(['for (;;);'])))"
+COUNT_STALLS = """
+    globalThis.stalls = 0;
+    document.getElementById("video").addEventListener("waiting", () => stalls++);
+"""
 
 
 def request(address: str, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -38,13 +47,48 @@ def speed(address: str, video: str) -> float:
     return round((request(address, video)["frames"] - frames) / (time.monotonic() - begin), 2)
 
 
+def playback(address: str) -> dict[str, Any]:
+    """Stalls of the page's video while it is rendered; empty without a browser."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return {}
+    if CHROMIUM is None:
+        return {}
+    with sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(address)
+        page.fill("#prompt", PROMPT)
+        page.press("#prompt", "Enter")
+        while not page.evaluate("video.currentTime > 0"):
+            time.sleep(0.05)
+        page.evaluate(COUNT_STALLS)
+        row = {"watched_seconds": WATCHED} | _watch(page, "")
+        browser.new_page().evaluate(TAKE_A_CORE)
+        row |= _watch(page, "_with_busy_tab")
+        page.click("#stop")
+        browser.close()
+    return row
+
+
+def _watch(page: Any, when: str) -> dict[str, float]:
+    """How often playback stopped to wait, and for how long in all."""
+    begin, (stalls, position) = time.monotonic(), page.evaluate("[stalls, video.currentTime]")
+    time.sleep(WATCHED)
+    now, (stalls_after, position_after) = time.monotonic(), page.evaluate("[stalls, video.currentTime]")
+    stalled = max(0.0, now - begin - (position_after - position))
+    return {f"stalls{when}": stalls_after - stalls, f"stalled_seconds{when}": round(stalled, 1)}
+
+
 def measure(address: str, server: psutil.Process) -> dict[str, Any]:
     """The figures of a row."""
     time.sleep(WARM_UP)
+    row = playback(address)
     begin, body = time.monotonic(), {"prompt": PROMPT, "seconds": "forever", "live": True, "seed": 3}
     video = f"v1/videos/{request(address, 'v1/videos', body)['id']}"
     urllib.request.urlopen(f"{address}{video}/stream", timeout=60).read(1000)
-    row: dict[str, Any] = {"first_frame_seconds": round(time.monotonic() - begin, 2)}
+    row |= {"first_frame_seconds": round(time.monotonic() - begin, 2)}
     row |= {"rate": 8, "frames_per_second": speed(address, video)}
     begin = time.monotonic()
     request(address, f"{video}/prompt", {"prompt": NEW_PROMPT})

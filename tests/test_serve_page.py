@@ -46,8 +46,12 @@ def test_the_token_in_the_address_becomes_a_cookie(tmp_path: Path) -> None:
         response = client.get("/", params={"token": TOKEN}, follow_redirects=False)
         assert (response.status_code, response.headers["location"]) == (303, "/")
         assert {"HttpOnly", "SameSite=strict"} <= set(response.headers["set-cookie"].split("; "))
+        assert "Secure" not in response.headers["set-cookie"]
         assert client.get("/").status_code == 200
         assert client.get("/v1/videos").status_code == 200
+        forwarded = {"x-forwarded-proto": "https"}  # by a proxy with TLS
+        safe = client.get("/", params={"token": TOKEN}, headers=forwarded, follow_redirects=False)
+        assert "Secure" in safe.headers["set-cookie"].split("; ")
 
 
 @pytest.mark.integration

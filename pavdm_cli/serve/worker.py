@@ -118,7 +118,7 @@ class Worker:
         except Exception as error:
             problem = diagnose(error)
             self.models.loaded = None  # which the failure may have left in any state
-            self._settle(record.id, session, f"{problem.message}; {problem.hint}".removesuffix("; ")[:1000])
+            self._settle(record.id, session, problem.as_line()[:1000])
         else:
             self._settle(record.id, session, result=result)
 
