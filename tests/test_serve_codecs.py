@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from starlette.testclient import TestClient
 from support.serving import serving, submit, wait_for
 
+from pavdm_cli.generation.decode import RenderedChunk
+from pavdm_cli.generation.request import build_request
 from pavdm_cli.serve import live
 from pavdm_cli.serve.service import MAX_TRANSCODES
 from pavdm_cli.serve.transcode import transcode
@@ -112,3 +115,16 @@ def test_a_paused_video_without_a_stream_is_a_conflict(tmp_path: Path, monkeypat
         video_id = submit(client)
         client.post(f"/v1/videos/{video_id}/pause")
         assert client.get(f"/v1/videos/{video_id}/stream").status_code == 409
+
+
+@pytest.mark.parametrize("codec", ["h264", "vp9"])
+def test_frames_after_the_end_of_a_stream_do_not_block_the_render(codec: live.Codec) -> None:
+    stream = live.LiveStream(build_request({"prompt": "a red ball"}), codec)
+    chunk = RenderedChunk(np.zeros((12, 64, 96, 3), np.uint8), None, None)
+    stream.push(chunk)
+    stream.close()
+    rest = threading.Thread(target=lambda: [stream.push(chunk), stream.push(chunk), stream.close()], daemon=True)
+    rest.start()
+    rest.join(20)
+    assert not rest.is_alive()
+    assert decode(stream.header + b"".join(stream.fragments._items))[1][-1] == pytest.approx(11 / 8, abs=0.001)

@@ -72,6 +72,7 @@ class LiveStream:
         self.codec = codec
         self._encoder = SegmentedEncoder(Path(f"live{CONTAINERS[codec]}"), params, options, pipe=self._output)
         self._executor: SerialExecutor | None = None  # once there are frames
+        self._closed = False
         self._frames: int | None = None  # of the video, so far
 
     @property
@@ -89,22 +90,28 @@ class LiveStream:
 
     def push(self, chunk: RenderedChunk) -> None:
         """Queue the frames of a chunk for encoding."""
-        self._executor = executor = self._executor or SerialExecutor()
+        self._executor = self._executor or SerialExecutor()
         if self._frames is None:
             self._frames = chunk.state.frames - len(chunk.frames) if chunk.state else 0
         with suppress(Exception):  # a failure of the live stream must not stop the file
             for frame in chunk.frames:
-                executor.submit(partial(self._encode, frame, self._frames))
+                self._submit(partial(self._encode, frame, self._frames))
                 self._frames += 1
-            executor.submit(partial(self._encoder.end_chunk, force=True))
+            self._submit(partial(self._encoder.end_chunk, force=True))
 
     def close(self) -> None:
-        """End the stream."""
+        """End the stream; what is pushed later is dropped."""
+        already, self._closed = self._closed, True
         with suppress(Exception):
-            if self._executor:
+            if self._executor and not already:
                 self._executor.submit(self._encoder.close)
                 self._executor.join()
         self.fragments.close()
+
+    def _submit(self, call: Callable[[], None]) -> None:
+        """Queue a call, unless nothing takes from the queue any more: a full one would block the render."""
+        if self._executor and not self._closed:
+            self._executor.submit(call)
 
     def _encode(self, frame: Frame, time: int) -> None:
         self._encoder.encode(self._upscale(frame) if self._upscale else frame, time)

@@ -141,7 +141,10 @@ def playable_file(record: VideoRecord, service: Service) -> FilePath:
 
 def _growing_file(record: VideoRecord, settings: ServeSettings) -> FilePath:
     path = settings.path(record.file)
-    return path if record.state == "completed" else partial_path(path)
+    partial = partial_path(path)
+    return (
+        partial if record.state != "completed" and partial.exists() else path
+    )  # it is renamed before the state is stored
 
 
 def _has_frames(path: FilePath) -> bool:

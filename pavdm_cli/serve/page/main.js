@@ -82,25 +82,28 @@ function follow(id) {
 }
 
 async function changeState({ state, error }) {
-  const wasPaused = current.state === "paused";
+  const wasPaused = current?.state === "paused";
+  if (state === "deleted") close();
   if (["completed", "failed", "deleted"].includes(state)) events.close();
   await refresh();
   if (error) say(error);
+  if (!current) return;
   if (state === "completed" && player.idle) await player.playFile(current, true);
   if (state === "rendering" && wasPaused && player.idle) await watch(current, true);
 }
 
-// Play a video that is being rendered; while the server is away, try again.
+// Play a video that is being rendered; if the server stops or cannot be reached, try again.
 async function watch(video, play) {
-  for (;;) {
+  for (let shown = video; ; shown = current) {
     try {
-      return await player.playLive(video, play);
+      await player.playLive(shown, play);
     } catch (error) {
       if (!(error instanceof TypeError)) throw error;
+      say("no connection to the server: trying again");
     }
-    say("no connection to the server: trying again");
     await sleep(RETRY);
-    if (current?.id !== video.id) return;
+    await refresh().catch(() => {});
+    if (current?.id !== video.id || !["queued", "rendering"].includes(current.state)) return;
   }
 }
 
@@ -152,11 +155,15 @@ function redo() {
 
 async function remove() {
   await api("DELETE", videoPath(current.id));
+  close();
+  await refresh();
+}
+
+function close() {
   events?.close();
   player.close();
   current = null;
   history.replaceState(null, "", location.pathname);
-  await refresh();
 }
 
 function chooseModel() {

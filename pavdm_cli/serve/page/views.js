@@ -36,9 +36,14 @@ function newEntry(id) {
 }
 
 function showEntry(button, video) {
-  if (video.playable && !button.querySelector("img")) {
-    button.prepend(element("img", "", { alt: "", loading: "lazy", src: videoPath(video.id, "/content?variant=thumbnail") }));
+  // A file that has just got its first frames may lose them again, if the render stops for a new prompt.
+  const lasting = video.state === "completed" || button.dataset.playable === "true";
+  if (video.playable && lasting && !button.querySelector("img")) {
+    const image = element("img", "", { alt: "", src: videoPath(video.id, "/content?variant=thumbnail") });
+    image.addEventListener("error", () => image.remove()); // a render that continues rewrites its first seconds
+    button.prepend(image);
   }
+  button.dataset.playable = String(video.playable);
   const [prompt, facts] = button.querySelectorAll("span");
   setText(prompt, [video.prompt || "its own prompt", ...video.timeline.map((change) => change.prompt)].join(" → "));
   const total = video.total_frames && video.state !== "completed" ? ` of ${seconds(video.total_frames / video.rate)}` : "";
