@@ -8,15 +8,18 @@ os.environ["HF_HUB_CACHE"] = os.path.join(os.sep, "no", "hub", "cache")  # what 
 os.environ["XDG_CONFIG_HOME"] = os.path.join(os.sep, "no", "config")  # nor what its user has configured
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that tests start: beside others, two threads wait long
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+import typer.main
 from support.ways import either_way  # noqa: F401  # for `usefixtures`
 
 from pavdm_cli.hub import weights_dir
 
 torch.set_num_threads(1)
+typer.main.get_command = cache(typer.main.get_command)  # building all commands takes longer than most tests of one
 
 
 def pytest_collection_finish() -> None:

@@ -97,6 +97,7 @@ def test_mistakes_are_raised_before_any_work(model: pavdm_cli.Model) -> None:
     assert Path("v.mp4").read_text() == "mine"
 
 
+@pytest.mark.integration
 def test_the_number_of_threads_is_each_videos_own(model: pavdm_cli.Model) -> None:
     before = torch.get_num_threads()
     try:
@@ -106,6 +107,7 @@ def test_the_number_of_threads_is_each_videos_own(model: pavdm_cli.Model) -> Non
         torch.set_num_threads(before)
 
 
+@pytest.mark.integration
 def test_memory_is_planned_before_weights_are_loaded_and_not_again(
     folder: Path, own_cache: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -217,20 +217,23 @@ def test_what_needs_no_open_sora_loads_none_of_its_libraries(words, tmp_path):
     assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "[]"), done.stderr
 
 
-TIMED_HELP = """
+TIMED = """
     import atexit, runpy, sys, time
     atexit.register(lambda: print(time.process_time(), file=sys.stderr))
     sys.argv = ["pavdm", "--help"]
-    runpy.run_module("pavdm_cli", run_name="__main__")
+    {statement}
 """
+HELP = TIMED.format(statement='runpy.run_module("pavdm_cli", run_name="__main__")')
+LIBRARIES_OF_HELP = TIMED.format(statement="import typer, rich.markdown, rich.table, rich.panel")
 
 
 def test_help_answers_within_half_a_second(tmp_path):
-    """Processor time, since other work may share the machine; the first run compiles the modules."""
-    bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
-    done = [python(TIMED_HELP, **bytecode) for _ in range(5)]
-    assert all("generate" in answer.stdout for answer in done)
-    assert min(float(answer.stderr) for answer in done[1:]) < 0.5
+    """In processor time of a machine that is not busy: half a second is three times what typer and rich take there."""
+    bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}  # the first runs compile modules
+    done = [(python(LIBRARIES_OF_HELP, **bytecode), python(HELP, **bytecode)) for _ in range(6)][1:]
+    assert all("generate" in answer.stdout for _, answer in done)
+    libraries, seconds = (min(float(answer.stderr) for answer in answers) for answers in zip(*done, strict=True))
+    assert seconds < max(0.5, 3 * libraries)
 
 
 HIDE = f"""

@@ -24,6 +24,7 @@ from pavdm_cli.generation.request import Request, build_request, flat_values
 from pavdm_cli.models.execution import REFERENCE, ExecutionConfig
 
 
+@pytest.mark.integration
 def test_a_row_says_what_was_measured_where_and_against_what():
     request = make_request("a red ball over hills", seconds=5, steps=6, threads=1)
     seen: list[int] = []

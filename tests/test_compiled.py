@@ -81,6 +81,7 @@ GRAPHS = {
 
 
 @pytest.mark.parametrize("case", ["pa", pytest.param("plain", marks=pytest.mark.integration)])
+@pytest.mark.integration
 def test_a_whole_video_takes_a_graph_for_each_kind_of_block_and_no_breaks(model, traced, case) -> None:
     engine, graphs = GRAPHS[case]
     method, before = case if case in METHODS else "pa", breaks()

@@ -23,6 +23,7 @@ def context() -> Iterator[Any]:
             del sys.modules[name]
 
 
+@pytest.mark.integration
 def test_videos_are_made_once_and_reported(context: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows, document = tmp_path / "rows.jsonl", tmp_path / "results.md"
     words = [str(tmp_path / "videos"), "--seeds", "1", "--seconds", "1", "--out", str(rows)]

@@ -91,6 +91,7 @@ def test_a_video_cut_after_some_frames_does_not_ramp_down() -> None:
     assert np.array_equal(frames("cut.mkv"), frames("long.mkv")[:18])
 
 
+@pytest.mark.integration
 def test_it_resumes_to_the_same_bytes_and_stays_endless() -> None:
     cuts = snapshots(*SEA, "--seconds", "forever", "--frames", 26, name="v.mp4")
     said = pavdm("resume", cuts[2] / "v.mp4")

@@ -43,6 +43,7 @@ def tflop(counter: FlopCounterMode) -> float:
     return counter.get_total_flops() / 1e12
 
 
+@pytest.mark.integration
 def test_a_step_at_the_papers_setting_is_63_tflop_by_torch_and_by_sizes(model):
     table = Modulation(blank(31, 6, 1152), blank(31, 1152))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -114,6 +114,7 @@ def bfloat16_kernel(x_ptr):
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.integration
 def test_the_custom_operation_passes_opcheck(op: Op) -> None:
     torch.library.opcheck(op.launch, op.launch_arguments(*inputs_of(op)))
 

@@ -61,6 +61,7 @@ def test_the_last_seed_is_checked_before_the_first_video():
 
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize("kept", [0, 4])
+@pytest.mark.integration
 def test_an_interrupt_keeps_what_is_done_and_names_the_missing_seeds(kept, as_json, monkeypatch):
     plain = write.write_video
 

@@ -117,6 +117,7 @@ def used_from_the_host(wanted: GenerationConfig, model: ModelRunner, packs: list
 
 @pytest.mark.parametrize("cache", ["reuse", *integration("recompute")])
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.integration
 def test_nothing_is_computed_with_weights_that_wait(mode, cache, folder, packs):
     wanted = job(folder, offload=mode, context_cache=cache)
     model = pipeline.open_model(wanted)
@@ -125,6 +126,7 @@ def test_nothing_is_computed_with_weights_that_wait(mode, cache, folder, packs):
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.integration
 def test_a_turn_that_is_forgotten_would_be_seen(mode, folder, monkeypatch, packs):
     wanted = job(folder, offload=mode)
     model = pipeline.open_model(wanted)

@@ -60,6 +60,7 @@ def pictures(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
 
 
+@pytest.mark.integration
 def test_a_folder_of_weights_makes_a_video_and_goes_on_with_it(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ("generate", PROMPT, "--model", folder, "--frames", "20", "--json", "--motion-score", "4", *QUICK)
@@ -134,6 +135,7 @@ def test_a_folder_without_a_part_is_refused_by_its_name_and_never_planned_in_ano
     assert f"copy or link it from {tmp_path / 'cache' / 'models' / 'opensora-v1.2'}, where `pavdm models" in done.err
 
 
+@pytest.mark.integration
 def test_a_model_that_is_fetched_in_part_is_planned_whole_and_told_how_to_fetch_the_rest(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(memory_plan, "free_bytes", lambda device: 1 << 40)
     fetched = tmp_path / "cache" / "models" / "opensora-v1.2"

@@ -39,6 +39,7 @@ FITTING = [(2, 10, 5), (2, 8, 2), *integration((1, 5, 5), (6, 15, 5), (5, 10, 2)
 
 
 @pytest.mark.parametrize(("steps", "window", "chunk"), FITTING)
+@pytest.mark.integration
 def test_any_window_chunk_and_step_count_that_fit_make_a_video_by_the_command_line(
     steps, window, chunk, folder, tmp_path, monkeypatch
 ):

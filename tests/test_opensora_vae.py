@@ -145,6 +145,7 @@ def latents(height: int, width: int, count: int = 5) -> Tensor:
     return torch.randn(1, count, 4, height, width, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.integration
 def test_what_fits_into_one_tile_is_the_same_bit_for_bit(tiled):
     z = latents(18, 32)
     both = tiled.decode(z), tiled.encode(tiled.decode(z))
@@ -166,6 +167,7 @@ def test_tiles_are_pictures_of_their_own_and_blended_where_they_overlap(codec):
     same(whole[..., step : step + blend], seam)
 
 
+@pytest.mark.integration
 def test_a_picture_of_many_tiles_is_nearly_the_untiled_one(tiled):
     z = latents(45, 80, 1)
     blended = tiled.decode_raw(z, 1)

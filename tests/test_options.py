@@ -92,5 +92,5 @@ def test_an_option_for_the_training_of_the_other_model_is_refused(option, tmp_pa
     line = ("--init", "opensora-v1.2", "--data", ".") if for_pocket else ()
     code, out, err = pavdm("train", "denoiser", *line, *SWITCHES[option])
     assert (code, out) == (2, "")
-    assert err.startswith(f"error: {option} only applies to: {'Pocket' if for_pocket else 'Open-Sora'}, on ")
+    assert err.startswith(f"error: {option} only applies to: {'Pocket' if for_pocket else 'Open-Sora or Wan'}, on ")
     assert not list(tmp_path.iterdir())

@@ -68,6 +68,7 @@ def test_making_a_video_leaves_global_randomness_alone(model):
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.integration
 def test_guidance_as_it_was_taught_is_a_single_pass_and_any_other_takes_two(model):
     calls = []
     handle = model.transformer.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
@@ -90,6 +91,7 @@ def test_guidance_goes_on_top_of_what_one_pass_gives(model):
 
 
 @pytest.mark.parametrize("noised", [False, True])
+@pytest.mark.integration
 def test_a_clip_goes_on_for_as_long_as_asked(noised, model):
     clip = from_bytes(video(job_of(24), model))
     job = job_of(10)

@@ -36,10 +36,12 @@ def test_a_video_in_bfloat16_is_nearly_the_one_in_float32() -> None:
     assert apart.max() <= 24
 
 
+@pytest.mark.integration
 def test_the_model_itself_stays_in_float32() -> None:
     assert np.array_equal(video("auto"), video("fp32"))
 
 
+@pytest.mark.integration
 def test_timesteps_that_are_not_rounded_make_another_video_and_the_file_says_so() -> None:
     asked = {"seed": 3, "device": "cpu", "precision": "bf16"}
     videos, said = [], []
@@ -52,6 +54,7 @@ def test_timesteps_that_are_not_rounded_make_another_video_and_the_file_says_so(
     assert said == [False, True]
 
 
+@pytest.mark.integration
 def test_plain_operations_know_it_too() -> None:
     assert np.abs(video("bf16", REFERENCE) - video("bf16")).mean() < 0.5
 

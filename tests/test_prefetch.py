@@ -89,6 +89,7 @@ def test_leaving_early_ends_the_thread() -> None:
     assert not threads()
 
 
+@pytest.mark.integration
 def test_overlapped_decoding_gives_the_same_video() -> None:
     def video(overlap: str) -> list[bytes]:
         sampling = {

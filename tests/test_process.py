@@ -151,6 +151,7 @@ def test_a_dead_stderr_stops_no_render(stderr: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "stdout", [pytest.param(">&-", marks=SLOW), ">/dev/full", pytest.param("> >(true)", marks=SLOW)]
 )
+@pytest.mark.integration
 def test_a_dead_stdout_keeps_the_video_and_says_where(stdout: str, tmp_path: Path) -> None:
     done = redirected(stdout, tmp_path, *SHORT)
     assert done.stdout.split() == ["code", "4"]

@@ -123,6 +123,7 @@ def test_chunks_of_a_fault_are_counted_after_the_warmup(first: int, place: str) 
     assert watch.notes == [f"the transformer produced NaN values in {place}, twice in float32"]
 
 
+@pytest.mark.integration
 def test_steps_that_are_recorded_are_watched_too(right) -> None:
     job, tape = job_of(), Tape()
     model = pipeline.open_model(job)
@@ -168,6 +169,7 @@ def test_a_fault_of_the_decoder_is_told_from_one_of_the_transformer(precision: s
 
 
 @pytest.mark.parametrize("offload", ["model", "sequential"])
+@pytest.mark.integration
 def test_a_float32_copy_of_offloaded_weights_gives_the_same(offload: str) -> None:
     job = job_of(precision="bf16")
     plain = pipeline.open_model(job)
@@ -186,6 +188,7 @@ def test_a_float32_copy_of_offloaded_weights_gives_the_same(offload: str) -> Non
 
 
 @pytest.mark.parametrize("edit", [0.3, *integration(0.0)])
+@pytest.mark.integration
 def test_clip_after_clip_is_watched_too(edit: float) -> None:
     job = job_of("rn", edit=edit)
     model = pipeline.open_model(job)

@@ -60,6 +60,7 @@ def test_without_an_end_the_rest_is_made_again() -> None:
     check_outside(Path("v.mp4"), Path("new.mp4"), 48, FRAMES)
 
 
+@pytest.mark.integration
 def test_the_whole_video_with_its_own_seed_is_the_original() -> None:
     redone("--seed", 1)
     assert packets(Path("new.mp4")) == packets(Path("v.mp4"))
@@ -108,6 +109,7 @@ def test_the_file_says_what_was_made_again_and_info_how() -> None:
 
 
 @pytest.mark.parametrize("keep_state", [True, pytest.param(False, marks=MORE)])
+@pytest.mark.integration
 def test_both_printed_commands_make_the_same_frames_elsewhere(
     keep_state: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +171,7 @@ def test_a_span_can_be_made_again_twice() -> None:
     assert [record["seed"] for record in records] == [5, 6]
 
 
+@pytest.mark.integration
 def test_an_interrupted_redo_resumes_to_the_same_bytes() -> None:
     cuts = snapshots("redo", "v.mp4", "--from", "3s", "--to", "9s", "--seed", 5, name="new.mp4")
     assert len(cuts) == 12

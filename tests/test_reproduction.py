@@ -94,6 +94,7 @@ SLOW_CASES = [name for name in POCKET_CASES if name not in QUICK_CASES]
 
 
 @pytest.mark.parametrize("name", [*QUICK_CASES, *integration(*SLOW_CASES)])
+@pytest.mark.integration
 def test_the_printed_command_of_pocket_makes_the_same_frames(name, tmp_path):
     path = tmp_path / "v.mp4"
     assert pavdm("generate", PROMPT, *POCKET_QUICK, *POCKET_CASES[name], "-o", path).code == 0

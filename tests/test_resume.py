@@ -75,6 +75,7 @@ def test_a_vae_with_units_of_latents_resumes_inside_one(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("only_new", [False, pytest.param(True, marks=MORE)])
+@pytest.mark.integration
 def test_an_extension_resumes_with_the_input_and_its_sound(only_new: bool) -> None:
     clips.make(Path("in.mp4"), clips.greys(60, 64, 96), clips.ClipSpec(audio="aac"))
     words = ("extend", "in.mp4", "-p", "a red ball", *SAMPLED, "--steps", 6, "--frames", 30)
@@ -94,6 +95,7 @@ def frames(path: Path) -> list[bytes]:
 
 
 @pytest.mark.parametrize("inner", [True, pytest.param(False, marks=MORE)])
+@pytest.mark.integration
 def test_a_gif_resumes_to_the_same_frames_and_says_so(inner: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if inner:
         monkeypatch.setattr("pavdm_cli.video.write.writer.find_ffmpeg", lambda path: "")

@@ -49,6 +49,7 @@ def cut(cut_video: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["v.mp4", "v.partial.mp4", "v.partial.mp4.state"])
+@pytest.mark.integration
 def test_no_chunk_that_was_saved_is_computed_again(name: str, cut: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pushed: list[int] = []
     push = decode.ChunkDecoder.push
@@ -210,6 +211,7 @@ def test_the_checkpoint_is_kept_on_request() -> None:
         *(pytest.param(*case, marks=MORE) for case in [("SIGHUP", 130), ("SIGUSR1", 75), ("SIGXCPU", 75)]),
     ],
 )
+@pytest.mark.integration
 def test_a_signal_saves_the_chunk_and_names_the_command(name: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     write, times = VideoWriter.write, []
 

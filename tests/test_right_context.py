@@ -114,6 +114,7 @@ def mixed(schedule: Schedule, chunks: int, solver: Any, start: SamplerState | No
 
 @every_schedule
 @pytest.mark.parametrize("kind", ["euler", "unipc"])
+@pytest.mark.integration
 def test_any_saved_state_leads_to_the_same_bytes(schedule: Schedule, kind: str) -> None:
     sigmas = sigmas_of(schedule)
     solver = build_solver(sigmas) if kind == "euler" else unipc(noise_levels(sigmas))

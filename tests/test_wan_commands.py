@@ -78,6 +78,21 @@ def test_two_processes_fine_tune_a_checkpoint_with_sharded_weights(training: lis
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("processes", [1, 2])
+def test_adapters_are_trained_and_used(processes: int, training: list[str], tmp_path: Path) -> None:
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [*start, "-m", "pavdm_cli", *training, "--lora-rank", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    factors = load_file(tmp_path / "run" / "lora.safetensors")
+    assert all(factor.isfinite().all() for factor in factors.values())
+    assert factors["diffusion_model.blocks.0.self_attn.q.lora_B.weight"].any()
+    words = ["generate", "a red balloon", "--model", tmp_path / "tiny", *SIZES, "--frames", "5", "--steps", "2"]
+    done = pavdm(*words, "--lora", tmp_path / "run" / "lora.safetensors", "-o", tmp_path / "out.mp4")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.integration
 def test_the_plan_counts_the_features_that_decoding_carries(tmp_path: Path) -> None:
     tiny = write_checkpoint(tmp_path / "tiny")
     job = resolve(Request("a kite", frames=5, size=(128, 128), model=str(tiny)))

@@ -1,4 +1,4 @@
-"""`pavdm train`: train the bundled model, or fine-tune Open-Sora on your own videos."""
+"""`pavdm train`: train the bundled model, or fine-tune a video model on your own videos."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     from pavdm_cli.training.loop import StepReport, Task
     from pavdm_cli.training.pocket.runs import TrainOptions
 
-app = App(help="Train the bundled model on its procedural world, or fine-tune Open-Sora on your videos.")
+FINETUNE_FIELDS = (  # options that are fields of a FinetuneConfig as they are
+    *("data", "fps", "window", "chunk", "lora_rank", "precision", "checkpointing", "accumulate", "warmup"),
+    "held_out",
+)
+
+app = App(help="Train the bundled model on its procedural world, or fine-tune a video model on your videos.")
 
 
 @app.command()
@@ -72,6 +77,7 @@ def denoiser(
     fps: options.Fps = None,
     window: options.Window = None,
     chunk: options.Chunk = None,
+    lora_rank: options.LoraRank = 0,
     precision: options.Precision = "bf16",
     checkpointing: options.Checkpointing = True,
     accumulate: options.Accumulate = 1,
@@ -85,9 +91,12 @@ def denoiser(
     Pocket, from scratch: first --method base, like Open-Sora; then --method pa with --init; then, to halve
     the cost of a step, guidance distillation: --init with those weights, --distil 1.5 and a low --rate.
 
-    Open-Sora, on your own videos, which are encoded once:
+    Other models, on your own videos, which are encoded once:
     pavdm train denoiser --init opensora-v1.2 --data VIDEOS --folder runs/mine, then
     pavdm generate PROMPT --model runs/mine/model.
+
+    A LoRA of a Wan model: add --init wan2.1-t2v-1.3b --lora-rank 32; then pavdm generate PROMPT
+    --model wan2.1-t2v-1.3b --lora runs/mine/lora.safetensors.
 
     On 8 GPUs: torchrun --nproc-per-node 8 -m pavdm_cli train denoiser ... trains with the same losses; each GPU holds
     a shard of the weights and of every batch. A run resumes from its checkpoint, on any number of GPUs.
@@ -105,11 +114,15 @@ def denoiser(
             lambda: runs.denoiser_task(train_options, runs.Objective(method, distil), codec, clips, _clip_progress()),
         )
         return
-    shape = (parse_size(size) if size else None, fps, window, chunk)
-    schedule = (accumulate, warmup, every, held_out)
-    score = {"aesthetic_score": aesthetic_score}
-    model_options = {option.key: score[option.key] for option in model.options if option.key in score}
-    _finetune(train_options, (data, *shape, precision, checkpointing, *schedule, model_options), model, method)
+    _finetune(train_options, _finetune_fields(context.params, model), model, method)
+
+
+def _finetune_fields(params: dict[str, Any], model: VideoModel) -> dict[str, Any]:
+    """The fields of a FinetuneConfig, from the command's parameters. Raises: UsageError."""
+    own_options = {option.key: params[option.key] for option in model.options if option.key in params}
+    size = parse_size(params["size"]) if params["size"] else None
+    fields = {name: params[name] for name in FINETUNE_FIELDS}
+    return fields | {"size": size, "validate_steps": params["every"], "options": own_options}
 
 
 def _model_to_finetune(init: str | None, data: Path | None) -> VideoModel | None:
@@ -153,12 +166,12 @@ def _train_pocket(train_options: TrainOptions, make_task: Callable[[], Task]) ->
     _run(train_options, run)
 
 
-def _finetune(train_options: TrainOptions, options: tuple[Any, ...], model: VideoModel, method: str) -> None:
-    """Fine-tune on videos, in as many processes as torchrun started; options: the fields of a FinetuneConfig."""
+def _finetune(train_options: TrainOptions, fields: dict[str, Any], model: VideoModel, method: str) -> None:
+    """Fine-tune on videos, in as many processes as torchrun started; fields: of a FinetuneConfig."""
     from pavdm_cli.training.finetune import runs
     from pavdm_cli.training.finetune.task import FinetuneConfig
 
-    finetune_run = runs.FinetuneRun(train_options, FinetuneConfig(*options), model, method)
+    finetune_run = runs.FinetuneRun(train_options, FinetuneConfig(**fields), model, method)
 
     def run(group: ProcessGroup) -> Path:
         task = runs.prepare_task(finetune_run, _reporter(group), group)

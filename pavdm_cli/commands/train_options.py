@@ -11,7 +11,7 @@ import typer
 from pavdm_cli.commands.options import MAX_THREADS, check_finite
 
 MOST_STEPS, MOST_BATCH = 10**9, 1 << 20
-POCKET_PANEL, FINETUNE_PANEL = "Pocket, on its procedural world", "Open-Sora, on your videos"
+POCKET_PANEL, FINETUNE_PANEL = "Pocket, on its procedural world", "Open-Sora or Wan, on your videos"
 
 detail_option = partial(
     typer.Option, min=0, max=1, callback=check_finite, help="Detail of the procedural world, 0 to 1; 0.3 suits a CPU."
@@ -45,18 +45,18 @@ KeepLatents = Annotated[
 
 Init = Annotated[
     str | None,
-    typer.Option(help="Initial weights: a denoiser.safetensors, opensora-v1.2, or a folder in its layout."),
+    typer.Option(help="Initial weights: a denoiser.safetensors, the name of a video model, or a folder of one."),
 ]
 Method = Annotated[
     str, typer.Option(help="Noise levels. base: uniform; pa: progressive; rw: uniform, with a noised context.")
 ]
 DenoiserLearningRate = Annotated[
     float | None,
-    typer.Option(min=0, max=10, callback=check_finite, help="Learning rate. Default: 0.0015, for Open-Sora 0.0001."),
+    typer.Option(min=0, max=10, callback=check_finite, help="Learning rate. Default: 0.0015, for other models 0.0001."),
 ]
 DenoiserBatch = Annotated[
     int | None,
-    typer.Option(min=1, max=MOST_BATCH, help="Batch size over all processes. Default: 16, for Open-Sora 2."),
+    typer.Option(min=1, max=MOST_BATCH, help="Batch size over all processes. Default: 16, for other models 2."),
 ]
 VaeWeights = Annotated[
     Path | None,
@@ -95,20 +95,33 @@ Data = Annotated[
 Size = Annotated[
     str | None,
     typer.Option(
-        help="Size of the clips: WIDTHxHEIGHT, or 144p to 720p. Default: 424x240.", rich_help_panel=FINETUNE_PANEL
+        help="Size of the clips: WIDTHxHEIGHT, or a name such as 240p. Default: the model's.",
+        rich_help_panel=FINETUNE_PANEL,
     ),
 ]
-Fps = Annotated[int | None, typer.Option(help="Frame rate of the clips. Default: 24.", rich_help_panel=FINETUNE_PANEL)]
+Fps = Annotated[
+    int | None, typer.Option(help="Frame rate of the clips. Default: the model's.", rich_help_panel=FINETUNE_PANEL)
+]
 Window = Annotated[
-    int | None, typer.Option(min=1, help="Window size in latents. Default: 30.", rich_help_panel=FINETUNE_PANEL)
+    int | None,
+    typer.Option(min=1, help="Window size in latents. Default: the model's.", rich_help_panel=FINETUNE_PANEL),
 ]
 Chunk = Annotated[
-    int | None, typer.Option(min=1, help="Chunk size in latents. Default: 5.", rich_help_panel=FINETUNE_PANEL)
+    int | None, typer.Option(min=1, help="Chunk size in latents. Default: the model's.", rich_help_panel=FINETUNE_PANEL)
 ]
 Precision = Annotated[
     str,
     typer.Option(
         help="bf16: mixed precision with float32 weights; fp32: float32 throughout.", rich_help_panel=FINETUNE_PANEL
+    ),
+]
+LoraRank = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=4096,
+        help="Train low-rank adapters (LoRA) of this rank, for `generate --lora`; 0: train all weights.",
+        rich_help_panel=FINETUNE_PANEL,
     ),
 ]
 Checkpointing = Annotated[

@@ -122,7 +122,7 @@ def init_state(
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> TrainState:
     """A new state, or that of an existing checkpoint. Raises: ModelError."""
-    state = TrainState(task, make_optimizers(task.model), _copy_weights(task.model), processes)
+    state = TrainState(task, make_optimizers(task.model), _copy_trained(task.model), processes)
     if checkpoint.exists():
         load_checkpoint(state, checkpoint)
     return state
@@ -135,7 +135,7 @@ def load_checkpoint(state: TrainState, checkpoint: Path) -> None:
         raise ModelError(f"{checkpoint} is of a run of the {stored['name']}, not of the {name}", HINT)
     try:
         current, weights = state.task.model.state_dict(), stored["model"]
-        state.task.model.load_state_dict({n: shard_like(value, current.get(n, value)) for n, value in weights.items()})
+        _load_trained(state.task.model, {n: shard_like(value, current.get(n, value)) for n, value in weights.items()})
         for optimizer, optimizer_state in zip(state.optimizers, stored["optimisers"], strict=True):
             optimizer.load_state_dict(_shard_optimizer_state(optimizer_state, optimizer))
         state.ema = {name: shard_like(stored["average"][name].to(v), v) for name, v in state.ema.items()}
@@ -185,20 +185,20 @@ def validate_if_due(state: TrainState, config: TrainConfig, folder: Path) -> Non
 def ema_weights(state: TrainState) -> Iterator[None]:
     """Use the EMA weights inside the block, in evaluation mode."""
     model = state.task.model
-    weights = _copy_weights(model)
-    model.load_state_dict(state.ema)
+    weights = _copy_trained(model)
+    _load_trained(model, state.ema)
     model.eval()
     try:
         yield
     finally:
-        model.load_state_dict(weights)
+        _load_trained(model, weights)
 
 
 def save_checkpoint(state: TrainState, path: Path) -> None:
     """Write the whole state to one file, from the main process. Raises: OutputError."""
     parts = {
         "name": state.task.name,
-        "model": state.task.model.state_dict(),
+        "model": trained_weights(state.task.model),
         "average": state.ema,
         "optimisers": [optimizer.state_dict() for optimizer in state.optimizers],
         "step": state.step,
@@ -250,13 +250,23 @@ def _read_checkpoint(checkpoint: Path, mmap: bool) -> dict[str, Any]:
     return stored
 
 
-def _copy_weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state without its frozen weights."""
+    frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+
+
+def _copy_trained(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in trained_weights(model).items()}
+
+
+def _load_trained(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    model.load_state_dict(model.state_dict() | weights)
 
 
 @torch.no_grad()
 def _update_ema(state: TrainState, decay: float) -> None:
-    for name, value in state.task.model.state_dict().items():
+    for name, value in trained_weights(state.task.model).items():
         mean = state.ema[name]
         if value.is_floating_point():
             mean.lerp_(value, 1 - decay)

@@ -13,7 +13,7 @@ import torch
 from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.hub.weight_memory import check_room
 from pavdm_cli.hub.weights_dir import require_weights
-from pavdm_cli.models.adapter import Placement, VideoModel
+from pavdm_cli.models.adapter import LoadedModel, Placement, VideoModel
 from pavdm_cli.models.devices import pick_device
 from pavdm_cli.models.distributed import ProcessGroup, shard_model
 from pavdm_cli.models.meta_model import module_bytes
@@ -34,6 +34,7 @@ from pavdm_cli.training.finetune.encoding import (
     probe_video,
     unique_videos,
 )
+from pavdm_cli.training.finetune.lora import adapter_bytes, add_adapters
 from pavdm_cli.training.finetune.task import (
     PRECISIONS,
     FinetuneConfig,
@@ -81,11 +82,12 @@ def prepare_task(run: FinetuneRun, reporter: Reporter, processes: ProcessGroup) 
     """Find and encode the videos, then load the transformer. Raises: PavdmError."""
     options, config, method, video_model = run.options, run.config, run.method, run.model
     spec, device = config.spec(video_model.spec), pick_device(options.device)
+    if config.lora_rank and not video_model.spec.lora:
+        raise UsageError(f"{spec.name} does not support LoRA", "omit --lora-rank to train all weights")
     if not video_model.spec.bundled:
         require_weights(video_model.spec, published=video_model.published)
     meta = video_model.load(Placement(device), "meta")  # options are checked before anything is encoded
-    size = MEMORY_FACTOR * module_bytes(meta.transformer) // processes.world_size
-    check_room("training", size, device, SHARDING_HINT)
+    check_room("training", _training_bytes(meta, config.lora_rank) // processes.world_size, device, SHARDING_HINT)
     batches = _batch_config(video_model, spec, method, options.batch, processes)
     videos = _VideoEncoding(video_model, spec, config, device)
     cache = Cache(options.folder / "cache", *videos.cache_keys())
@@ -97,13 +99,23 @@ def prepare_task(run: FinetuneRun, reporter: Reporter, processes: ProcessGroup) 
 
     metadata = options.metadata | {"method": method, "size": spec.size, "fps": spec.fps, "videos": len(split.videos)}
     model = video_model.load(Placement(device, vae=False), "weights")
-    model.unfreeze()
+    if config.lora_rank:
+        add_adapters(model, config.lora_rank)
+    else:
+        model.unfreeze()
     if config.checkpointing:
         enable_gradient_checkpointing(model)
     loss = LossModule(model, spec, PRECISIONS[config.precision])
     if processes.world_size > 1:
         shard_model(loss, model.shard_units, device, config.precision == "bf16")
-    return FinetuneTask(loss, batches, dataset(split.videos), dataset(split.held_out), metadata, processes)
+    datasets = dataset(split.videos), dataset(split.held_out)
+    return FinetuneTask(loss, batches, *datasets, metadata, processes, config.lora_rank)
+
+
+def _training_bytes(model: LoadedModel, lora_rank: int) -> int:
+    """Bytes of weights, gradients, moments and EMA."""
+    weights = module_bytes(model.transformer)
+    return weights + MEMORY_FACTOR * adapter_bytes(model, lora_rank) if lora_rank else MEMORY_FACTOR * weights
 
 
 @dataclass(frozen=True, slots=True)

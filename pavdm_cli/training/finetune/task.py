@@ -17,6 +17,7 @@ from pavdm_cli.models.distributed import SINGLE_PROCESS, ProcessGroup, full_tens
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.training.batches import BatchConfig, batch_rng, make_batch, sample_caption_dropout, sample_crop
 from pavdm_cli.training.finetune.encoding import LatentDataset
+from pavdm_cli.training.finetune.lora import export_adapters
 from pavdm_cli.training.losses import Batch, add_noise, velocity_loss
 from pavdm_kernels import use_reference
 
@@ -39,6 +40,7 @@ class FinetuneConfig:
     warmup: int = 1000
     validate_steps: int = 250
     held_out: int | None = None  # videos for validation
+    lora_rank: int = 0  # train low-rank adapters of this rank; 0: all weights
     options: Options = field(default_factory=dict)  # the model's own
 
     def __post_init__(self) -> None:
@@ -93,12 +95,14 @@ class FinetuneTask:
     held_out: LatentDataset
     metadata: dict[str, object]
     processes: ProcessGroup = SINGLE_PROCESS
+    lora_rank: int = 0
 
     @property
     def name(self) -> str:
-        """Includes the method, size and frame rate, which a checkpoint must match."""
+        """Includes the method, size, frame rate and rank, which a checkpoint must match."""
         sizes = "x".join(str(side) for side in self.model.spec.size)
-        return f"denoiser by method {self.batches.method} at {sizes} and {self.model.spec.fps} fps"
+        trained = f"LoRA of rank {self.lora_rank}" if self.lora_rank else "denoiser"
+        return f"{trained} by method {self.batches.method} at {sizes} and {self.model.spec.fps} fps"
 
     @property
     def device(self) -> torch.device:
@@ -123,7 +127,9 @@ class FinetuneTask:
         """Does nothing: the VAE is not in memory during training."""
 
     def export(self, folder: Path) -> Path:
-        """Write the weights in the published layout and in the training precision."""
+        """Write the adapters, or all weights in the published layout and in the training precision."""
+        if self.lora_rank:
+            return export_adapters(self.model.transformer, folder, self.metadata, self.processes.is_main)
         weights = full_tensors(self.model.transformer.state_dict(), keep=self.processes.is_main)
         if self.processes.is_main:
             on_cpu = {name: value.detach().to("cpu", self.model.dtype) for name, value in weights.items()}
