@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -61,7 +62,7 @@ def shell(script: str) -> str:
 @pytest.mark.integration
 @pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
 def test_the_commands_of_the_documents_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs, shared, objects, *_ = [block for block in blocks("scale.md", "sh") if block.startswith("pavdm batch")]
+    jobs, shared, _, objects = [block for block in blocks("scale.md", "sh") if block.startswith("pavdm batch")]
     assert len(shell(jobs).split()) == 7
     assert len(shell(f"rm -r videos\n{shared}wait").split()) == 4  # two processes, two videos
     monkeypatch.setenv("PYTHONPATH", install(folder / "packages"))
@@ -70,3 +71,27 @@ def test_the_commands_of_the_documents_run(folder: Path, monkeypatch: pytest.Mon
     assert stored == {path.name: path.read_bytes() for path in Path("videos").glob("*.mp4")}
     shell(blocks("configuration.md", "sh")[0])
     assert Path("again.mp4").exists()
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
+def test_the_slurm_script_renders_every_prompt_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    srun = folder / "bin" / "srun"
+    srun.write_text('#!/bin/sh\nexec "$@"\n')
+    srun.chmod(0o755)
+    (script,) = [block for block in blocks("scale.md", "sh") if "#SBATCH --array=0-7" in block]
+    for name, value in {"MIN": 0, "MAX": 7, "COUNT": 8, "STEP": 1}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    videos = []
+    for task in (0, 1, 7):  # two prompts for eight tasks: the last one has nothing to do
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(task))
+        videos.append(len(shell(script).split()))
+    assert videos == [1, 1, 0]
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+def test_the_command_for_ray_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (command,) = [block for block in blocks("scale.md", "sh") if "--engine ray" in block]
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")
+    assert len(shell(command).split()) == 2

@@ -12,7 +12,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from typing import Any, Literal
 
@@ -101,15 +101,15 @@ class Queue:
         self.store.discard(job.name)
         self.store.replace(_job_file(job), json.dumps(to_json(job)).encode())
 
-    def status(self, name: str) -> JobStatus:
-        """Where a job stands now."""
+    def status(self, name: str, dead: int = 0) -> JobStatus:
+        """Where a job stands now; attempts up to the number `dead` are known to have ended."""
         attempts, now = list(self._history(name)), self.store.touch(self.heartbeat)
         if not attempts:
             return JobStatus("queued")
-        (last, written), tries = attempts[-1], self._count_failures(attempts, now)
+        (last, written), tries = attempts[-1], self._count_failures(attempts, now, dead)
         if last.state == "done" and self.store.exists(name) and not (self.force and written < self.start_time):
             return JobStatus("done", last, tries)
-        if last.state == "running" and _is_alive(last, now - written):
+        if last.state == "running" and last.number > dead and _is_alive(last, now - written):
             return JobStatus("running", last, tries)
         ended = last.state in ("failed", "running")
         return JobStatus("failed" if ended and tries >= TRIES else "queued", last, tries)
@@ -125,6 +125,15 @@ class Queue:
         if self.is_superseded(name, attempt):
             return False
         self.store.replace(_attempt_file(name, attempt.number), _encode(attempt))
+        return True
+
+    def withdraw(self, name: str) -> bool:
+        """Let the process that has a job stop after its chunk; False if none has it."""
+        status = self.status(name)
+        if status.kind != "running" or status.attempt is None:
+            return False
+        if attempt := self.claim(name, status, status.attempt.threads):
+            self.renew(name, replace(status.attempt, number=attempt.number, owner=self.owner, state="stopped"))
         return True
 
     def is_superseded(self, name: str, attempt: Attempt) -> bool:
@@ -154,14 +163,15 @@ class Queue:
                 return
             yield _attempt(self._read(file), attempt), written
 
-    def _count_failures(self, attempts: list[tuple[Attempt, float]], now: float) -> int:
+    def _count_failures(self, attempts: list[tuple[Attempt, float]], now: float, dead: int) -> int:
         """Attempts since this process began that failed, or died without a frame more than the one before."""
         before, failures = 0, 0
         for attempt, written in attempts:
-            died = attempt.state == "running" and (attempt != attempts[-1][0] or not _is_alive(attempt, now - written))
+            ended = attempt.number <= dead or attempt != attempts[-1][0] or not _is_alive(attempt, now - written)
+            died = attempt.state == "running" and ended
             is_failure = attempt.state == "failed" or (died and attempt.frames <= before)
             failures += is_failure and written >= self.start_time
-            before = attempt.frames
+            before = max(before, attempt.frames)
         return failures
 
     def _read(self, name: str) -> Any:

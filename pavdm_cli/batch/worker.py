@@ -30,6 +30,7 @@ class Listener:
     on_status: Callable[[Job, JobStatus], None] = lambda job, status: None  # of a job, whichever process renders it
     on_progress: Callable[[Job, int], None] = lambda job, frames: None  # frames that a crash cannot lose
     on_failed: Callable[[Job, Attempt], None] = lambda job, attempt: None
+    on_note: Callable[[str], None] = lambda text: None
 
 
 @dataclass(slots=True)

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from pavdm_cli import ui
-from pavdm_cli.commands import options
+from pavdm_cli.commands import batch_ray, options
 from pavdm_cli.commands.batch_processes import (
     WORKER,
     WorkerRank,
@@ -87,6 +87,12 @@ def batch(
     ],
     count: Count = 1,
     workers: Workers = 0,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            help="local: processes of this machine. ray: tasks on a Ray cluster, at RAY_ADDRESS or found here."
+        ),
+    ] = "local",
     plan: Annotated[bool, typer.Option("--plan", help="Check all jobs, list them with their files, and exit.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -97,6 +103,8 @@ def batch(
     taken over from its last finished chunk. Slurm arrays and torchrun divide the jobs.
     """
     worker_rank = rank_from_environment(os.environ)
+    if engine == "ray":
+        batch_ray.check_ray(workers)
     if worker_rank.local_rank is not None:
         _bind_to_device(worker_rank.local_rank, ctx.params["device"])
     from pavdm_cli.batch.store import open_store
@@ -112,7 +120,10 @@ def batch(
     queue = _open(own, store, ctx.params["force"])
     with stop_requested(interruptible=False) as stop:
         try:
-            _run(queue, own, worker_rank, workers or _gpus(ctx.params["device"]), stop)
+            if engine == "ray":
+                _run_on_ray(queue, own, worker_rank, stop)
+            else:
+                _run(queue, own, worker_rank, workers or _gpus(ctx.params["device"]), stop)
             rows = [_row(job, queue.status(job.name), store.location(job.name)) for job in own]
         finally:
             queue.close()
@@ -169,6 +180,13 @@ def _run(queue: Any, jobs: Sequence[Job], worker_rank: WorkerRank, workers: int,
         work(queue, jobs, stop, listener, lambda job: _threads(job, max(worker_rank.local_count, queue.workers())))
 
 
+def _run_on_ray(queue: Any, jobs: list[Job], worker_rank: WorkerRank, stop: Stop) -> None:
+    from pavdm_cli.commands.batch_view import batch_progress
+
+    with batch_progress(jobs, enabled=worker_rank.rank == 0) as listener:
+        batch_ray.run(queue, jobs, stop, listener)
+
+
 def _threads(job: Job, workers: int) -> int:
     """CPU threads for a job that does not set them; 0: torch's default."""
     from pavdm_cli.batch.worker import share_threads
@@ -215,7 +233,7 @@ def _row(job: Job, status: Any, location: str) -> dict[str, Any]:
         "state": status.kind,
         "frames": attempt.frames if attempt else 0,
         "wall_seconds": attempt.seconds if attempt else 0.0,
-        "error": attempt.error if attempt and status.kind == "failed" else "",
+        "error": (attempt.error or "its process died") if attempt and status.kind == "failed" else "",
     }
 
 

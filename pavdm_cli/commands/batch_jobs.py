@@ -55,7 +55,8 @@ def read_jobs(context: typer.Context, path: Path) -> list[Job]:
             raise UsageError(f"{path} has more than {MAX_ROWS} videos", "split it, or lower -n")
     for job, other in _duplicates(jobs):
         errors[_line(job)] = f"it writes to {job.name}, as does {other.place}"
-    errors |= _config_errors([job for job in jobs if _line(job) not in errors])
+    elsewhere = context.params["engine"] == "ray"
+    errors |= _config_errors([job for job in jobs if _line(job) not in errors], elsewhere)
     _reject_lines(errors, path, len(rows) + len(bad_lines))
     return jobs
 
@@ -154,8 +155,9 @@ def _line(job: Job) -> int:
     return int(job.place.rpartition(":")[2])
 
 
-def _config_errors(jobs: list[Job]) -> dict[int, str]:
-    """Errors that need torch, the image or the weights to detect, by line."""
+def _config_errors(jobs: list[Job], elsewhere: bool) -> dict[int, str]:
+    """Errors that need torch, the image or the weights to detect, by line; elsewhere: on other devices than here."""
+    from pavdm_cli.batch.resources import for_any_device
     from pavdm_cli.generation import image_start
     from pavdm_cli.generation.config import resolve
     from pavdm_cli.hub.weights_dir import require_weights
@@ -164,7 +166,7 @@ def _config_errors(jobs: list[Job]) -> dict[int, str]:
     read_cached, errors = cache(read_image), {}
     for job in jobs:
         try:
-            config = resolve(job.request)
+            config = resolve(for_any_device(job.request) if elsewhere else job.request)
             require_weights(config.spec, True, config.video_model.published)
             if job.request.image:
                 image_start.notes(config, read_cached(job.request.image))

@@ -58,4 +58,4 @@ def batch_progress(jobs: Sequence[Job], enabled: bool) -> Iterator[Listener]:
 
     with ui.progress("batch", sum(job.frames for job in jobs)) if enabled else nullcontext(ui.no_progress) as bar:
         jobs_view = BatchProgress(jobs, bar)
-        yield Listener(jobs_view.on_status, jobs_view.update, jobs_view.on_failed)
+        yield Listener(jobs_view.on_status, jobs_view.update, jobs_view.on_failed, ui.note)

@@ -22,6 +22,8 @@ def weight_bytes(folder: Path, dtype: torch.dtype, unused: tuple[str, ...] = ())
 def free_bytes(device: torch.device) -> int | None:
     """Free memory of a device; None if unknown."""
     if device.type == "cuda":
+        if not torch.cuda.is_available():  # planned for another machine
+            return None
         return int(torch.cuda.mem_get_info(device)[0])
     match = re.search(r"MemAvailable:\s+(\d+) kB", MEMINFO.read_text()) if MEMINFO.exists() else None
     return 1024 * int(match[1]) if device.type == "cpu" and match else None
