@@ -93,6 +93,7 @@ def _exit_interrupted(interrupt: KeyboardInterrupt) -> NoReturn:
     code = getattr(interrupt, "exit_code", INTERRUPTED)
     for descriptor, line in interrupt_lines(code).items():
         print(line, file=sys.stdout if descriptor == 1 else sys.stderr)
+    torchrun.dismiss_workers(sys.argv)
     sys.exit(code)
 
 
@@ -105,4 +106,5 @@ def _exit_with_error(error: PavdmError, cause: Exception) -> NoReturn:
             print(json.dumps({"error": error.as_dict()}))
 
     torchrun.report_error_once(error.message, print_error)
+    torchrun.dismiss_workers(sys.argv)
     sys.exit(error.exit_code)

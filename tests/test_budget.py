@@ -15,7 +15,7 @@ from support.requests import make_request
 
 from pavdm_cli.commands import run
 from pavdm_cli.errors import DeviceError
-from pavdm_cli.generation import memory_plan, memory_report, pipeline, provenance, write
+from pavdm_cli.generation import memory_advice, memory_plan, memory_report, pipeline, provenance, write
 from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.device_errors import report_device_errors
@@ -81,12 +81,12 @@ def test_graphs_are_counted_where_steps_are_recorded(folder, asked):
 
 def test_offloading_is_named_without_the_options_that_it_does_not_go_with(folder, gpu):
     fast = ExecutionConfig(cuda_graphs="on", overlap_decode="on", compile=True)
-    options = dict(memory_plan.alternatives(on_gpu(folder, execution=fast)))
+    options = dict(memory_advice.alternatives(on_gpu(folder, execution=fast)))
     named = "--offload model without --cuda-graphs on without --overlap-decode on without --compile"
     switches = options[named].execution
     assert (switches.offload, switches.cuda_graphs, switches.overlap_decode) == ("model", "auto", "off")
     assert not switches.compile
-    assert "--offload model" in dict(memory_plan.alternatives(on_gpu(folder)))
+    assert "--offload model" in dict(memory_advice.alternatives(on_gpu(folder)))
 
 
 @pytest.mark.integration
@@ -207,19 +207,19 @@ def test_what_does_not_fit_is_refused_by_its_largest_part_with_what_each_option_
     gpu["cuda"] = max(least.places[0].needs)
     found = memory_plan.choose(wanted)
     assert not found.fits
-    error = memory_plan.refusal(found)
+    error = memory_advice.refusal(found)
     assert error.exit_code == 6
     assert "to decode (mostly " in error.message
     assert "--offload sequential saves" in error.hint.split("; ")[0]
     assert "--offload model saves" in error.hint
     gpu["cuda"] = 1000
-    assert "not enough on its own" in memory_plan.refusal(memory_plan.choose(wanted)).hint.split("; ")[0]
+    assert "not enough on its own" in memory_advice.refusal(memory_plan.choose(wanted)).hint.split("; ")[0]
 
 
 def test_a_text_encoder_that_does_not_fit_can_read_on_the_host(folder, gpu, monkeypatch):
     monkeypatch.setattr(memory_plan, "text_bytes", lambda job: {"weights": 10**9})
     gpu["cuda"] = 10**8
-    error = memory_plan.refusal(memory_plan.choose(on_gpu(folder)))
+    error = memory_advice.refusal(memory_plan.choose(on_gpu(folder)))
     assert "to read (mostly text encoder, weights, 1.0 GB)" in error.message
     assert error.hint.startswith("--text-device cpu saves")
     found = memory_plan.choose(on_gpu(folder, options={"text_device": "cpu"}))

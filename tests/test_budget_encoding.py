@@ -13,7 +13,7 @@ from support.models import meta_of
 from support.tiers import integration
 from test_budget import CPU, CUDA, chosen, gpu, job, on_gpu
 
-from pavdm_cli.generation import memory_plan, pipeline, reencode
+from pavdm_cli.generation import memory_advice, memory_plan, pipeline, reencode
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.memory_tracker import MemoryTracker, emulate_device
 from pavdm_cli.models.meta_model import MemoryCase, VAEMemory, estimate_sampling_memory, estimate_vae_memory
@@ -92,9 +92,8 @@ def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_refused_by_the_name
     found = memory_plan.choose(wanted)
     assert (found.fits, chosen(found)[1:]) == (True, (1, "off"))
     gpu["cuda"] = 10**9
-    assert (
-        " to encode (mostly activations of the VAE, 1.7 GB)" in memory_plan.refusal(memory_plan.choose(wanted)).message
-    )
+    message = memory_advice.refusal(memory_plan.choose(wanted)).message
+    assert " to encode (mostly activations of the VAE, 1.7 GB)" in message
 
 
 @pytest.mark.integration

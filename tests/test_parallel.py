@@ -30,7 +30,7 @@ from pavdm_cli.generation import memory_plan, pipeline
 from pavdm_cli.generation.config import GenerationConfig, resolve
 from pavdm_cli.generation.processes import for_processes
 from pavdm_cli.generation.timeline import PromptChange
-from pavdm_cli.models.parallel import LostProcessError
+from pavdm_cli.models.parallel import Channel, LostProcessError
 from pavdm_cli.models.worker import Worker
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -54,7 +54,7 @@ class Pipe:
         return End(self, rank)
 
 
-class End:
+class End(Channel):
     """As `Channel`, of one rank."""
 
     def __init__(self, pipe: Pipe, rank: int) -> None:
@@ -266,6 +266,8 @@ def test_one_process_resumes_what_several_began(victim, tmp_path, monkeypatch):
     _, err = process.communicate(timeout=60)
     assert time.monotonic() - start < 30
     assert not any(rank.is_running() for rank in ranks)
+    if victim == 0:
+        assert err.count("error: process 0, which writes the video, has ended") == 1, err
     if victim == 1:
         # torchrun's SIGTERM may arrive first, between two calls of the worker
         lines = ("error: another process of this video has ended: kept v.partial", "interrupted: kept v.partial")

@@ -9,8 +9,9 @@ import torch
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.adapter import Placement, TextEmbedding, VideoModel
+from pavdm_cli.models.open_runner import open_runner
 from pavdm_cli.models.registry import MODELS, SHAPES, get
-from pavdm_cli.models.runner import ModelRunner, open_runner
+from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.spec import ModelSpec
 
 PROMPT = "a red ball over hills"  # its words do not matter: a shape has its own number of tokens

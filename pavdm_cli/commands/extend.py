@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pavdm_cli.commands import common, options, timeline_options
+from pavdm_cli.commands import common, options, timeline_options, torchrun
 from pavdm_cli.commands.config import option_sources
 from pavdm_cli.commands.flags import request_from_params
 from pavdm_cli.commands.length_options import parse_seconds
@@ -92,6 +92,7 @@ def extend(
     offload: options.Offload = "none",
     vae_tiling: options.VaeTiling = "auto",
     cfg_batching: options.CfgBatching = "auto",
+    shard_weights: torchrun.ShardWeights = "auto",
     crf: options.Crf = 16,
     as_json: options.Json = False,
     force: options.Force = False,

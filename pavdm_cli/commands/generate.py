@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pavdm_cli.commands import common, length_options, options, timeline_options
+from pavdm_cli.commands import common, length_options, options, timeline_options, torchrun
 from pavdm_cli.commands.config import option_sources
 from pavdm_cli.commands.flags import request_from_params
 from pavdm_cli.commands.run import generate_videos
@@ -53,6 +53,7 @@ def generate(
     offload: options.Offload = "none",
     vae_tiling: options.VaeTiling = "auto",
     cfg_batching: options.CfgBatching = "auto",
+    shard_weights: torchrun.ShardWeights = "auto",
     stream_format: options.StreamFormat = "",
     crf: options.Crf = 18,
     encoder: options.Encoder = "",
@@ -64,10 +65,9 @@ def generate(
 ) -> None:
     """Make a video of any length from a PROMPT.
 
-    The file can be played while it is being written. Ctrl-C finishes the current chunk and stops;
-    `pavdm resume` continues.
+    The file can be played while it is being written. Ctrl-C stops after the current chunk; `pavdm resume` continues.
     """
     common.check_quotes(ctx, prompt)
-    prompt = common.read_prompt(prompt)
     common.check_model_options(ctx, model)
-    generate_videos(request_from_params(ctx.params, prompt=prompt), as_json, plan, count, option_sources(ctx))
+    request = request_from_params(ctx.params, prompt=common.read_prompt(prompt))
+    generate_videos(request, as_json, plan, count, option_sources(ctx))

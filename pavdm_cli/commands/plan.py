@@ -102,10 +102,10 @@ def _print_notes(config: GenerationConfig) -> None:
 
 def _require_fit(budget: MemoryPlan, config: GenerationConfig) -> GenerationConfig:
     """Return the plan's configuration and print what was changed; raise if it does not fit. Raises: DeviceError."""
-    from pavdm_cli.generation import memory_plan, memory_report
+    from pavdm_cli.generation import memory_advice, memory_report
 
     if not budget.fits:
-        raise memory_plan.refusal(budget)
+        raise memory_advice.refusal(budget)
     for line in memory_report.notes(config, budget.config):
         ui.info(line)
     return budget.config

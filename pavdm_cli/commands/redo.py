@@ -126,7 +126,7 @@ def _print_span(original: GeneratedVideo, span: Span) -> None:
 def _check_weights(config: GenerationConfig, original: GeneratedVideo) -> None:
     """Reject weights other than those that generated the video, before loading them. Raises: ModelError."""
     from pavdm_cli.models.lora_file import parse_lora
-    from pavdm_cli.models.runner import placement_for, weights_digest
+    from pavdm_cli.models.open_runner import placement_for, weights_digest
 
     placement = replace(placement_for(config.execution, config.text_device), lora=tuple(map(parse_lora, config.lora)))
     current, stored = weights_digest(config.video_model, placement), original.metadata["weights"]

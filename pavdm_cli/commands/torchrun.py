@@ -9,18 +9,33 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import typer
+
+from pavdm_cli import ui
 from pavdm_cli.commands.batch_processes import environment_number
+from pavdm_cli.commands.options import SPEED
+from pavdm_cli.errors import DeviceError, UsageError
 from pavdm_cli.runtime import signals
 from pavdm_cli.runtime.interrupt import SCHEDULER
 
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
 
+ShardWeights = Annotated[
+    Literal["auto", "on", "off"],
+    typer.Option(
+        help="torchrun: each process holds a share of the weights; auto: if a GPU cannot hold all of them.",
+        rich_help_panel=SPEED,
+    ),
+]
 ONE_VIDEO = ("generate", "extend", "resume", "redo")  # commands in which all processes make one video
 FINISHED = "finished"  # key of the store that rank 0 sets
 POLL_SECONDS = 0.2
+LAST_POLLS = 15
+STORE_TIMEOUT = timedelta(seconds=30)
 
 
 def ranks() -> tuple[int, int, int]:
@@ -48,22 +63,40 @@ def for_all_ranks(config: GenerationConfig) -> GenerationConfig:
 
 
 def work() -> None:
-    """Run the model for rank 0 until that process ends; prints nothing.
+    """Run the model for rank 0 until that process ends; prints nothing, unless rank 0 could not.
 
     A signal ends this process only before it joins the others: afterwards rank 0 finishes its chunk first.
     """
     _handle_signals(signal.SIG_DFL)
     threading.Thread(target=_exit_after_main, daemon=True).start()
     from pavdm_cli.models.parallel import Channel
-    from pavdm_cli.models.worker import Worker
+    from pavdm_cli.models.worker import EndedError, Worker
 
     rank, local_rank, world_size = ranks()
     worker = Worker(Channel(rank, world_size), local_rank)
     _handle_signals(signal.SIG_IGN)
-    with suppress(RuntimeError):  # the connection to rank 0 is closed
+    code = 0
+    try:
         while True:
             worker.serve_call()
-    os._exit(0)  # threads of the connection may still run
+    except EndedError:  # rank 0 reports it
+        pass
+    except RuntimeError:  # the connection to rank 0 is closed
+        code = _report_lost_main()
+    os._exit(code)  # threads of the connection may still run
+
+
+def _report_lost_main() -> int:
+    """Print that rank 0 has ended, unless it did so in order; the exit code."""
+    store = _agent_store()
+    for _ in range(LAST_POLLS):  # rank 0 may be about to report that a third process has ended
+        if store is None or store.check([FINISHED]):
+            return 0
+        time.sleep(POLL_SECONDS)
+    error = DeviceError("process 0, which writes the video, has ended", "`pavdm resume FILE` continues the video")
+    ui.fail(error.message, error.hint)
+    sys.stderr.flush()
+    return error.exit_code
 
 
 def stop_requested() -> AbstractContextManager[signals.Stop]:
@@ -72,9 +105,10 @@ def stop_requested() -> AbstractContextManager[signals.Stop]:
 
 
 def dismiss_workers(arguments: Sequence[str]) -> None:
-    """End the workers of a command that succeeded, also if it needed none (`--plan`)."""
-    if is_one_video(arguments) and ranks()[0] == 0 and (store := _agent_store()):
-        store.set(FINISHED, "")
+    """End the workers of a command that ends in order, also if it needed none (`--plan`)."""
+    with suppress(RuntimeError, UsageError):  # torchrun itself has ended, or its variables are invalid
+        if is_one_video(arguments) and ranks()[0] == 0 and (store := _agent_store()):
+            store.set(FINISHED, "")
 
 
 def _exit_after_main() -> None:
@@ -98,7 +132,8 @@ def _agent_store() -> Any:
         return None
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = TCPStore(*address, is_master=False, timeout=STORE_TIMEOUT)
     return PrefixStore(f"pavdm {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 

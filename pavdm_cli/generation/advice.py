@@ -10,6 +10,8 @@ def advice(config: GenerationConfig) -> list[str]:
     """One line per such option."""
     execution, on_cpu = config.execution, config.device.type == "cpu"
     lines = []
+    if execution.shard_weights == "on" and execution.processes == 1:
+        lines.append("--shard-weights has no effect in one process: start several with torchrun")
     if execution.offload != "none" and on_cpu:
         lines.append("--offload has no benefit on a CPU: it only uses more memory")
     if "cfg_batching" not in config.open_switches and config.guidance_scale == 1:

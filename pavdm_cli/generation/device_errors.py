@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from pavdm_cli.errors import DeviceError, InvalidOutputError, PavdmError
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.memory_plan import alternatives
+from pavdm_cli.generation.memory_advice import alternatives
 from pavdm_cli.models.parallel import LostProcessError
 from pavdm_cli.runtime.diagnose import device_hint, first_line, is_out_of_memory
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pavdm_cli.generation import memory_plan, pipeline
+from pavdm_cli.generation import memory_advice, memory_plan, pipeline
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.hub.weights_dir import require_weights
 from pavdm_cli.models.devices import set_threads
@@ -55,5 +55,5 @@ def _fit_to_memory(config: GenerationConfig) -> GenerationConfig:
         return config
     budget = memory_plan.choose(config)
     if not budget.fits:
-        raise memory_plan.refusal(budget)
+        raise memory_advice.refusal(budget)
     return budget.config

@@ -1,4 +1,4 @@
-"""Estimates a video's memory by part and stage before anything is loaded, and suggests options that make it fit."""
+"""Estimates a video's memory by part and stage before anything is loaded."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from itertools import product
 
 import torch
 
-from pavdm_cli.errors import DeviceError
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.request import SIZES
-from pavdm_cli.hub.weight_memory import free_bytes, gigabytes
+from pavdm_cli.hub.weight_memory import free_bytes
 from pavdm_cli.models import meta_model
 from pavdm_cli.models.adapter import VideoModel
 from pavdm_cli.models.devices import HOST
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.meta_model import MemoryCase, SamplingMemory, VAEMemory, meta_runner, module_bytes
 from pavdm_cli.models.offload import offloaded_bytes
-from pavdm_cli.models.runner import ModelRunner, placement_for
+from pavdm_cli.models.open_runner import placement_for
+from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.models.sharding import sharded_bytes
 from pavdm_cli.models.spec import ModelSpec
 
 STAGES = ("read", "encode", "denoise", "decode")
@@ -78,6 +78,13 @@ def choose(config: GenerationConfig) -> MemoryPlan:
         if plan.fits:
             break
     return plan
+
+
+def fits_unsharded(config: GenerationConfig) -> bool:
+    """Whether each device can hold the whole transformer, without tiling, which changes frames."""
+    whole = replace(config.with_execution(shard_weights="off"), open_switches=config.open_switches - {"vae_tiling"})
+    overflows = (place.overflowing_stages() for place in choose(whole).places)
+    return not any(stage > STAGES.index("read") for stages in overflows for stage in stages)
 
 
 def _candidates(config: GenerationConfig) -> Iterator[GenerationConfig]:
@@ -201,13 +208,14 @@ def device_parts(
     device: torch.device,
 ) -> dict[str, Stages]:
     """Memory on the model's device, by part."""
-    whole, vae = module_bytes(model.transformer), module_bytes(model.vae)
+    vae = module_bytes(model.vae)
     loads_vae_on_demand = execution.offload != "none"  # the VAE is onloaded for its stage
-    transformer = whole - offloaded_bytes(model.model) if execution.offload == "sequential" else whole
+    transformer, gathered = transformer_bytes(model, execution)
     transformer_during_vae = 0 if execution.offload == "model" else transformer  # while the VAE works
     during_sampling, overlapped = bool(vae_memory.reencoding), execution.overlap_decode == "on"
     return {
         "transformer": (0, transformer_during_vae, transformer, transformer_during_vae),
+        "gathered weights": (0, 0, gathered, gathered * overlapped),
         "text and levels": _from_first_step(sampling.constants, during_sampling),
         "context KV cache": _from_first_step(sampling.kv_cache, during_sampling),
         "activations of a step": (0, 0, sampling.step, sampling.step * overlapped),
@@ -219,9 +227,24 @@ def device_parts(
     }
 
 
+def transformer_bytes(model: ModelRunner, execution: ExecutionConfig) -> tuple[int, int]:
+    """Bytes of the transformer's weights that stay on a device, and of those that are there only in a step."""
+    if execution.sharded:
+        return sharded_bytes(model.model, execution.processes)
+    streamed = offloaded_bytes(model.model) if execution.offload == "sequential" else 0
+    return module_bytes(model.transformer) - streamed, 0
+
+
 def worker_bytes(parts: dict[str, Stages]) -> int:
     """Memory of another process that runs the transformer for this one; parts: of the model's device."""
-    needed = ("transformer", "text and levels", "context KV cache", "activations of a step", "libraries (assumed)")
+    needed = (
+        "transformer",
+        "gathered weights",
+        "text and levels",
+        "context KV cache",
+        "activations of a step",
+        "libraries (assumed)",
+    )
     return sum(parts[name][STAGES.index("denoise")] for name in needed if name in parts)
 
 
@@ -236,60 +259,3 @@ def host_parts(model: ModelRunner, execution: ExecutionConfig) -> dict[str, Stag
 def _from_first_step(size: int, during_sampling: bool) -> Stages:
     """Memory held from the first step on; in the encode stage only if re-encoding happens between steps."""
     return 0, size * during_sampling, size, size
-
-
-def refusal(plan: MemoryPlan) -> DeviceError:
-    """The error for a video that does not fit, with options that would help and what they save."""
-    place = next(place for place in plan.places if place.overflowing_stages())
-    stage = max(place.overflowing_stages(), key=lambda i: place.needs[i])
-    name, size = max(((name, part[stage]) for name, part in place.parts.items()), key=lambda pair: pair[1])
-    what = f"{plan.config.spec.name} needs {gigabytes(place.needs[stage])} on {place.device.type} to {STAGES[stage]}"
-    assert place.free is not None
-    most = f"mostly {name}, {gigabytes(size)}"
-    return DeviceError(f"{what} ({most}), but only {gigabytes(place.free)} is free", _advice(plan))
-
-
-def _advice(plan: MemoryPlan) -> str:
-    """A hint listing options that help; sufficient ones come first."""
-    candidates = [(option, choose(smaller)) for option, smaller in alternatives(plan.config)]
-    saving = [(after.fits, _saving(plan, after), option) for option, after in candidates]
-    useful = sorted((row for row in saving if row[0] or row[1] > 0), key=lambda row: (not row[0], -row[1]))
-    short = ", not enough on its own"
-    suggestions = [f"{option} saves {gigabytes(size)}{'' if fits else short}" for fits, size, option in useful]
-    return "; ".join(suggestions) or "no option makes it fit: it needs a larger device"
-
-
-def alternatives(config: GenerationConfig) -> Iterator[tuple[str, GenerationConfig]]:
-    """Options that take less memory, and the configuration with each."""
-    execution, (height, width) = config.execution, config.spec.size
-    has_text_device = any(option.key == "text_device" for option in config.video_model.options)
-    if has_text_device and config.text_device.type != "cpu":
-        yield "--text-device cpu", replace(config, options={**config.options, "text_device": "cpu"})
-    for mode in ("model", "sequential"):
-        if execution.offload == "none" or (execution.offload, mode) == ("model", "sequential"):
-            yield _with_offload(config, mode)
-    if execution.cfg_batching != "sequential" and config.guidance_scale != 1:
-        yield "--cfg-batching sequential", config.with_execution(cfg_batching="sequential")
-    if execution.overlap_decode == "on" and "overlap_decode" not in config.open_switches:
-        yield "--overlap-decode off", config.with_execution(overlap_decode="off")
-    if execution.context_cache == "reuse" and not config.spec.causal:
-        yield "--context-cache recompute", config.with_execution(context_cache="recompute")
-    for name, size in reversed(SIZES.items()):
-        if config.spec.size_multiple and size[0] * size[1] < height * width:
-            yield f"--size {name}", replace(config, spec=replace(config.spec, size=config.spec.nearest_size(size)))
-
-
-def _with_offload(config: GenerationConfig, mode: str) -> tuple[str, GenerationConfig]:
-    """With --offload, without the options that need weights to stay in place."""
-    open_overlap = "overlap_decode" in config.open_switches
-    pinning = [name for name in config.execution.pinning_options if not (open_overlap and "overlap" in name)]
-    graphs = "auto" if config.execution.cuda_graphs == "on" else config.execution.cuda_graphs
-    offloaded = config.with_execution(offload=mode, cuda_graphs=graphs, overlap_decode="off", compile=False)
-    return f"--offload {mode}{''.join(f' without {name}' for name in pinning)}", offloaded
-
-
-def _saving(before: MemoryPlan, after: MemoryPlan) -> int:
-    """The largest saving of a change in any stage that does not fit."""
-    now = {place.device.type: place.needs for place in after.places}
-    pairs = [(place, i) for place in before.places for i in place.overflowing_stages()]
-    return max(place.needs[i] - now.get(place.device.type, (0, 0, 0, 0))[i] for place, i in pairs)

@@ -26,17 +26,17 @@ def notes(requested: GenerationConfig, planned: GenerationConfig) -> list[str]:
 
 
 def format_rows(plan: MemoryPlan) -> list[tuple[str, ...]]:
-    """One row per part, one column per stage, and the free memory."""
+    """One row per part, one column per stage, and the free memory; several processes have a GPU each."""
     rows: list[tuple[str, ...]] = []
     for place in plan.places:
         rows += [(name, *map(_cell, part)) for name, part in place.parts.items()]
-        rows.append((f"total on {place.device.type}", *map(_cell, place.needs)))
+        several = plan.config.execution.processes > 1 and place.device.type != "cpu"
+        rows.append((f"total on {place.device.type}{' of rank 0' * several}", *map(_cell, place.needs)))
+        if several:
+            needs = _cell(worker_bytes(place.parts))
+            rows.append((f"total on {place.device.type} of each other rank", "-", "-", needs, needs))
         free = "unknown" if place.free is None else gigabytes(place.free)
         rows.append((f"free on {place.device.type}", free, "", ""))
-    processes, places = plan.config.execution.processes, plan.places
-    gpu = next((place for place in places if processes > 1 and place.device.type != "cpu"), None)
-    if gpu:
-        rows.append((f"total on each other {gpu.device.type}", *[_cell(worker_bytes(gpu.parts))] * 4))
     return rows
 
 
@@ -50,7 +50,6 @@ def figures(plan: MemoryPlan) -> dict[str, Any]:
     places = [
         {"device": one.device.type, "free": one.free, "parts": one.parts, "needs": one.needs} for one in plan.places
     ]
-    switches = {
-        name: execution[name] for name in ("offload", "cfg_batching", "overlap_decode", "decode_batch", "vae_tiling")
-    }
+    names = ("offload", "cfg_batching", "overlap_decode", "decode_batch", "vae_tiling", "processes", "shard_weights")
+    switches = {name: execution[name] for name in names}
     return {"stages": STAGES, "places": places, "fits": plan.fits, "settings": switches}

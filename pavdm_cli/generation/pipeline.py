@@ -16,8 +16,10 @@ from pavdm_cli.generation.recovery import Recovery, check_encoded
 from pavdm_cli.generation.reencode import with_reencoding
 from pavdm_cli.models.devices import set_threads
 from pavdm_cli.models.lora_file import parse_lora
+from pavdm_cli.models.open_runner import open_runner, placement_for
 from pavdm_cli.models.parallel import Channel, Workers
-from pavdm_cli.models.runner import ModelRunner, open_runner, placement_for, with_attention, with_offload
+from pavdm_cli.models.runner import ModelRunner, with_attention, with_offload
+from pavdm_cli.models.sharding import with_sharding
 from pavdm_cli.models.torch_compile import check_compile
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy, check_graphs, choose_graphs
 from pavdm_cli.sampling.denoiser import AnyDenoiser, Denoiser
@@ -52,10 +54,11 @@ def open_model(config: GenerationConfig) -> ModelRunner:
     workers = Workers(Channel(0, execution.processes)) if execution.processes > 1 else None
     wait = workers.load(config.spec, placement, execution, config.options) if workers else None
     runner = open_runner(config.video_model, config.spec, placement, prompts=prompts, options=config.options)
+    runner = with_attention(with_offload(runner, execution.offload), execution.attention)
+    runner = with_sharding(replace(runner, workers=workers), execution)
     if wait:
         wait()
-    runner = replace(runner, workers=workers)
-    return with_attention(with_offload(runner, execution.offload), execution.attention)
+    return runner
 
 
 def make_levels(config: GenerationConfig) -> NoiseLevels:

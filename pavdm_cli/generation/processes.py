@@ -8,33 +8,58 @@ from dataclasses import replace
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.config import GenerationConfig
 
+ALONE = "start it without torchrun"
+SHARDED = "weights are sharded: the transformer does not fit on one GPU"
+
 
 def for_processes(config: GenerationConfig, count: int) -> GenerationConfig:
-    """The configuration of a video that `count` processes make together, which each run one pass of guidance.
+    """The configuration of a video that `count` processes make together, each with one pass of guidance.
 
-    Raises: UsageError.
+    Without sharded weights, two processes and guidance are needed. Raises: UsageError.
     """
     if count == 1:
         return config
-    for conflict, hint in _conflicts(config, count):
-        raise UsageError(f"{count} processes cannot make one video {conflict}", hint)
+    _refuse(_conflicts(config), count)
     execution = replace(config.execution, processes=count, cfg_batching="sequential")
-    return replace(config, execution=execution, open_switches=config.open_switches - {"cfg_batching"})
+    together = replace(config, execution=execution, open_switches=config.open_switches - {"cfg_batching"})
+    if execution.shard_weights == "auto":
+        together = _choose_sharding(together)
+    if not together.execution.sharded:
+        _refuse(_conflicts_of_passes(config, count), count)
+    return together
 
 
-def _conflicts(config: GenerationConfig, count: int) -> Iterator[tuple[str, str]]:
+def _choose_sharding(config: GenerationConfig) -> GenerationConfig:
+    """Shard the weights where GPUs cannot hold all of them; processes on a CPU share its memory."""
+    from pavdm_cli.generation.memory_plan import fits_unsharded
+
+    if config.device.type == "cpu" or config.execution.offload != "none" or fits_unsharded(config):
+        return config.with_execution(shard_weights="off")
+    return replace(config.with_execution(shard_weights="on"), notes=(*config.notes, SHARDED))
+
+
+def _refuse(conflicts: Iterator[tuple[str, str]], count: int) -> None:
+    for conflict, hint in conflicts:
+        raise UsageError(f"{count} processes cannot make one video {conflict}", hint)
+
+
+def _conflicts(config: GenerationConfig) -> Iterator[tuple[str, str]]:
     """What rules several processes out, and what helps."""
-    execution, alone = config.execution, "start it without torchrun"
-    batched = execution.cfg_batching == "batched" and "cfg_batching" not in config.open_switches
-    if config.guidance_scale == 1:
-        yield "whose steps are a single forward pass", f"{alone}, or choose a higher --guidance"
-    if count > 2:
-        yield "whose steps are two forward passes", "use --nproc-per-node 2"
-    if batched:
-        yield "with --cfg-batching batched", f"{alone}, or leave it out for a new video"
+    execution = config.execution
+    if execution.cfg_batching == "batched" and "cfg_batching" not in config.open_switches:
+        yield "with --cfg-batching batched", f"{ALONE}, or leave it out for a new video"
     if execution.compile:
-        yield "with --compile", f"leave it out, or {alone}"
+        yield "with --compile", f"leave it out, or {ALONE}"
     if execution.cuda_graphs == "on":
-        yield "with --cuda-graphs on", f"leave it out, or {alone}"
+        yield "with --cuda-graphs on", f"leave it out, or {ALONE}"
     if execution.device not in ("cuda", "cpu"):
-        yield f"on {execution.device}", f"{alone}, or use --device cpu"
+        yield f"on {execution.device}", f"{ALONE}, or use --device cpu"
+
+
+def _conflicts_of_passes(config: GenerationConfig, count: int) -> Iterator[tuple[str, str]]:
+    """What leaves a process without a forward pass of its own."""
+    if config.guidance_scale == 1:
+        hint = f"{ALONE}, or choose a higher --guidance; --shard-weights on divides memory, not work"
+        yield "whose steps are a single forward pass", hint
+    if count > 2:
+        yield "whose steps are two forward passes", "use --nproc-per-node 2, or --shard-weights on"

@@ -203,6 +203,10 @@ class LoadedModel(Protocol):
         """Groups of modules whose weights FSDP gathers together, around their calls."""
 
     @property
+    def forward_methods(self) -> Sequence[tuple[nn.Module, str]]:
+        """Methods other than `forward` that denoisers call, around which FSDP gathers weights: (module, name)."""
+
+    @property
     def text_shape(self) -> tuple[int, int]:
         """Length of the longest prompt in tokens, and their width."""
 

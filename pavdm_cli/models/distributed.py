@@ -102,11 +102,14 @@ def init_distributed(ranks: tuple[int, int, int], device: torch.device) -> Itera
     dist.destroy_process_group()  # not after an error: it may wait for processes that wait for this one
 
 
-def shard_model(model: nn.Module, units: Sequence[list[nn.Module]], device: torch.device, bf16: bool) -> None:
+def shard_model(
+    model: nn.Module, units: Sequence[list[nn.Module]], device: torch.device, bf16: bool = False, release: bool = False
+) -> None:
     """Shard the weights with FSDP2, which gathers one unit at a time.
 
     units: groups of modules whose weights are gathered for their calls; weights read outside of them belong to the
     model. bf16: compute in bfloat16 and reduce gradients in float32; frozen units (rotary angles) stay in float32.
+    release: drop the model's own gathered weights after each call too.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -118,7 +121,7 @@ def shard_model(model: nn.Module, units: Sequence[list[nn.Module]], device: torc
         trained = any(weight.requires_grad for module in unit for weight in module.parameters())
         unit_policy = policy if trained else MixedPrecisionPolicy()
         fully_shard(unit if len(unit) > 1 else unit[0], mesh=mesh, mp_policy=unit_policy)
-    fully_shard(model, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=True if release else None)
 
 
 def full_tensors(tree: Any, keep: bool) -> Any:
@@ -127,15 +130,21 @@ def full_tensors(tree: Any, keep: bool) -> Any:
         return {name: full_tensors(value, keep) for name, value in tree.items()}
     if isinstance(tree, list | tuple):
         return type(tree)(full_tensors(value, keep) for value in tree)
-    if not _is_sharded(tree):
+    if not is_sharded(tree):
         return tree
-    full = tree.detach().full_tensor()
+    full = full_tensor(tree)
     return full.cpu() if keep else None
+
+
+def full_tensor(value: Tensor) -> Tensor:
+    """The detached tensor, gathered if it is sharded (collective then)."""
+    full: Tensor = value.detach()
+    return full.full_tensor() if is_sharded(full) else full  # type: ignore[attr-defined]
 
 
 def shard_like(full: Tensor, reference: Tensor) -> Tensor:
     """This process's shard of a full tensor if `reference` is sharded, else the tensor itself."""
-    if not _is_sharded(reference) or full.shape != reference.shape:
+    if not is_sharded(reference) or full.shape != reference.shape:
         return full
     from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -143,5 +152,6 @@ def shard_like(full: Tensor, reference: Tensor) -> Tensor:
     return distribute_tensor(full.to(reference.device), reference.device_mesh, reference.placements, src_data_rank=None)
 
 
-def _is_sharded(value: object) -> bool:
+def is_sharded(value: object) -> bool:
+    """Whether a tensor is divided among processes."""
     return hasattr(value, "full_tensor")

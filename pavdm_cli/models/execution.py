@@ -22,6 +22,7 @@ CHOICES = {
     "overlap_decode": SWITCH,
     "vae_tiling": SWITCH,
     "offload": OFFLOADS,
+    "shard_weights": SWITCH,
     "cfg_batching": CFG_BATCHING,
     "context_cache": CONTEXT_CACHE,
 }
@@ -48,6 +49,7 @@ class ExecutionConfig:
     cuda_graphs: str = "auto"  # auto: if kernel launches are the bottleneck, decided when the model is loaded
     overlap_decode: str = "auto"  # decode a chunk while the next ones are denoised
     processes: int = 1  # that make the video together, each on a device of its own
+    shard_weights: str = "auto"  # each of them holds a share of the transformer; auto: if it does not fit otherwise
     offload: str = "none"  # model: one part at a time on the device; sequential: one transformer block at a time
     decode_batch: int = 4  # frames of 240p in the VAE at a time
     cache_modulation: bool = True  # compute the AdaLN vectors of all levels once per video
@@ -75,8 +77,14 @@ class ExecutionConfig:
     @property
     def pinning_options(self) -> list[str]:
         """The options that need all weights to stay in place."""
-        switches = {"--cuda-graphs on": self.cuda_graphs, "--overlap-decode on": self.overlap_decode}
-        return [name for name, value in switches.items() if value == "on"] + ["--compile"] * self.compile
+        names = ("cuda_graphs", "overlap_decode", "shard_weights")
+        switches = [f"--{name.replace('_', '-')} on" for name in names if getattr(self, name) == "on"]
+        return switches + ["--compile"] * self.compile
+
+    @property
+    def sharded(self) -> bool:
+        """Whether no process holds all of the transformer's weights."""
+        return self.processes > 1 and self.shard_weights == "on"
 
     @property
     def reuse_context(self) -> bool:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from pavdm_cli.models.adapter import Placement, TextEmbedding, VideoModel
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.memory_tracker import MemoryTracker, emulate_device
-from pavdm_cli.models.runner import ModelRunner, open_runner
+from pavdm_cli.models.open_runner import open_runner
+from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.sampling.cuda_graphs import max_captured_latents, tensors_of
 from pavdm_cli.sampling.denoiser import Denoiser, TextKV

@@ -2,13 +2,16 @@
 
 Rank 0 encodes prompts, draws noise, solves, decodes and writes. For each call of the transformer it broadcasts the
 inputs; with guidance, ranks of odd number run the unconditional pass, and rank 1 sends back the velocity. Calls travel
-over gloo, which notices at once that a process has ended, and so do tensors on a CPU.
+over gloo, which notices at once that a process has ended, and so do tensors on a CPU. Where the weights are sharded,
+all processes gather them in every call, so that they make the same calls in the same order.
 """
 
 from __future__ import annotations
 
+import pickle
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import count
@@ -29,6 +32,7 @@ from pavdm_cli.sampling.noise import NoiseLevels
 from pavdm_cli.sampling.schedule import Schedule
 
 JOIN_TIMEOUT = timedelta(hours=1)  # for rank 0 to check the request and to plan memory
+FAILURE = "pavdm: why a process failed"  # key of the store
 CALL_TIMEOUT = timedelta(days=7)  # between calls rank 0 decodes and writes; ended processes are noticed without it
 
 
@@ -94,6 +98,22 @@ class Channel:
         dist.recv(tensor, src=1, group=self._group_of(tensor))
         return tensor
 
+    def publish_failure(self, error: PavdmError) -> None:
+        """Say why this process ends, while others may wait for it in a collective."""
+        with suppress(RuntimeError, ValueError):
+            _store().set(FAILURE, pickle.dumps((self.rank, error)))
+
+    def lost(self) -> LostProcessError:
+        """The error for a process that has ended, with its reason if it said one."""
+        try:
+            rank, error = pickle.loads(_store().get(FAILURE)) if _store().check([FAILURE]) else (0, None)
+        except (RuntimeError, ValueError):  # the store has ended too, or there is none
+            error = None
+        if error:
+            return LostProcessError(f"process {rank} failed: {error.message}", error.hint)
+        hint = "its own messages or the system log say why; `dmesg` shows whether memory ran out"
+        return LostProcessError("another process of this video has ended", hint)
+
     def _group_of(self, tensor: Tensor) -> Any:
         return None if tensor.is_cuda else self.group
 
@@ -115,7 +135,7 @@ class Workers:
             for tensor in tensors:
                 self.channel.broadcast_tensor(tensor.contiguous())
         except RuntimeError as error:
-            raise _lost(error) from error
+            raise self.channel.lost() from error
         handle = Handle(key)
         weakref.finalize(handle, self._dropped.append, key)
         return handle, self._wait
@@ -125,7 +145,7 @@ class Workers:
         try:
             errors = self.channel.gather(None)
         except RuntimeError as error:
-            raise _lost(error) from error
+            raise self.channel.lost() from error
         for rank, failure in enumerate(errors):
             if failure:
                 raise LostProcessError(f"process {rank} failed: {failure.message}", failure.hint)
@@ -154,11 +174,30 @@ class Workers:
 
     def bind(
         self, schedule: Schedule, levels: NoiseLevels, execution: ExecutionConfig, guidance: float
-    ) -> Callable[[Handle], WorkerPass]:
-        """The workers' denoisers, as `ModelRunner.bind`."""
+    ) -> Callable[[], Callable[[Handle], WorkerPass]]:
+        """Begin `ModelRunner.bind`; returns a function that waits for the workers' denoisers."""
         handle, wait = self.begin("bind", schedule, levels.to(HOST), execution)
-        wait()
-        return lambda text: WorkerPass(self, handle, text, returns=guidance != 1)
+
+        def result() -> Callable[[Handle], WorkerPass]:
+            wait()
+            return lambda text: WorkerPass(self, handle, text, returns=guidance != 1)
+
+        return result
+
+    def gather_weights(self) -> Callable[[], None]:
+        """Begin to gather every weight of the transformer; returns a function that waits for the workers."""
+        _, wait = self.begin("gather_weights")
+        return wait
+
+    @contextmanager
+    def own_call(self) -> Iterator[None]:
+        """Around what rank 0 computes meanwhile. Raises: LostProcessError."""
+        try:
+            yield
+        except RuntimeError as error:
+            if is_lost_connection(error):
+                raise self.channel.lost() from error
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +230,7 @@ class WorkerPass:
             try:
                 return self.workers.channel.receive(window) if self.returns else None
             except RuntimeError as error:
-                raise _lost(error) from error
+                raise self.workers.channel.lost() from error
 
         return result
 
@@ -206,6 +245,11 @@ def worker_error(error: Exception) -> PavdmError:
     return PavdmError(known.message, known.hint)
 
 
-def _lost(error: RuntimeError) -> LostProcessError:
-    hint = "its own messages or the system log say why; `dmesg` shows whether memory ran out"
-    return LostProcessError("another process of this video has ended", hint)
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Whether a collective failed because another process has ended."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
+def _store() -> Any:
+    """The store in which all processes met."""
+    return dist.distributed_c10d._get_default_store()

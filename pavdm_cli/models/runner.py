@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -11,13 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from pavdm_cli.attention import TORCH, Attention, Case, choose_backend, machine_of
-from pavdm_cli.hub.checkpoint import digest_files
 from pavdm_cli.models.adapter import (
     DenoiserConfig,
-    Init,
     LoadedModel,
     Options,
-    Placement,
     Stream,
     TextEmbedding,
     TextEncoder,
@@ -37,6 +34,7 @@ from pavdm_cli.sampling.denoiser import (
     parallel_cfg,
     partition_window,
     sequential_cfg,
+    with_context,
     with_onload,
     with_reference_ops,
 )
@@ -71,6 +69,7 @@ class ModelRunner:
     attention: Attention = TORCH
     offloading: Offloading | None = None
     workers: Workers | None = None  # run the same calls in other processes
+    sharded: bool = False  # each of these processes holds a share of the transformer's weights
 
     @property
     def transformer(self) -> nn.Module:
@@ -147,15 +146,20 @@ class ModelRunner:
         if not self.workers:
             return tuple(self.model.text_kv(rows, config) for rows in passes)
         wait = self.workers.text_kv(passes, schedule, execution)
-        return self.model.text_kv(passes[0], config), wait()
+        with self.workers.own_call():
+            own = self.model.text_kv(passes[0], config)
+        return own, wait()
 
     def bind(
         self, schedule: Schedule, levels: NoiseLevels, guidance: float, execution: ExecutionConfig
     ) -> Callable[[tuple[TextKV, ...]], Denoiser]:
         """A function from what `text_kv` returns to a denoiser under a schedule; calling it computes nothing."""
         self._onload()
-        build = self.model.bind(levels, self.denoiser_config(schedule, execution))
-        remote = self.workers.bind(schedule, levels, execution, guidance) if self.workers else None
+        wait = self.workers.bind(schedule, levels, execution, guidance) if self.workers else None
+        own_call = self.workers.own_call if self.workers else nullcontext
+        with own_call():
+            build = self.model.bind(levels, self.denoiser_config(schedule, execution))
+        remote = wait() if wait else None
         span = self.spec.window
 
         def one_pass(text: TextKV) -> Denoiser:
@@ -164,7 +168,8 @@ class ModelRunner:
         def denoiser_of(text: tuple[TextKV, ...]) -> Denoiser:
             first, *rest = text
             if remote:
-                denoiser = parallel_cfg(one_pass(first), remote(rest[0]), guidance)
+                own = with_context(one_pass(first), own_call)
+                denoiser = parallel_cfg(own, remote(rest[0]), guidance)
             elif rest:
                 denoiser = sequential_cfg(one_pass(first), one_pass(rest[0]), guidance)
             else:
@@ -223,12 +228,15 @@ class ModelRunner:
             return self
         if part == "vae":
             return replace(self, model=self.model.upcast("vae", self.device), offloading=None)
-        model = self.model.upcast("transformer", HOST if self.offloading else self.device)
-        if self.offloading:
+        wait = self.workers.gather_weights() if self.workers and self.sharded else _no_transfer
+        on_host = self.sharded or self.offloading is not None
+        model = self.model.upcast("transformer", HOST if on_host else self.device)
+        wait()
+        if on_host:
             offload_blocks(model, self.device)
-            offloading = replace(self.offloading, onload=_no_transfer)
-            return with_attention(replace(self, model=model, offloading=offloading, workers=None), "auto")
-        return with_attention(replace(self, model=model, workers=None), "auto")
+        offloading = replace(self.offloading, onload=_no_transfer) if self.offloading else None
+        alone = replace(self, model=model, offloading=offloading, workers=None, sharded=False)
+        return with_attention(alone, "auto")
 
 
 def precision_of(module: nn.Module) -> str:
@@ -236,49 +244,6 @@ def precision_of(module: nn.Module) -> str:
     dtypes = {weight.dtype for weight in module.parameters()}
     narrow = [str(dtype).removeprefix("torch.") for dtype in dtypes if dtype.itemsize < torch.float32.itemsize]
     return narrow[0] if narrow else "float32"
-
-
-def open_runner(
-    video_model: VideoModel,
-    spec: ModelSpec,
-    placement: Placement,
-    *,
-    init: Init = "weights",
-    prompts: Sequence[str] = (),
-    options: Options | None = None,
-) -> ModelRunner:
-    """Load a model. The prompts are encoded first, and stay in the encoder's cache, before other weights are loaded.
-
-    Raises: ModelError, DeviceError.
-    """
-    text_encoder = video_model.load_text_encoder(placement, init)
-    if init == "weights" and prompts:
-        text_encoder.encode(prompts)
-    digest = weights_digest(video_model, placement) if init == "weights" else init
-    model, device = video_model.load(placement, init), placement.device
-    device = torch.device("meta") if init == "meta" else device
-    return ModelRunner(spec, video_model, model, text_encoder, device, digest, options or {})
-
-
-def weights_digest(video_model: VideoModel, placement: Placement) -> str:
-    """16 hexadecimal digits of the weights and of the LoRA files merged into them. Raises: ModelError."""
-    base = video_model.digest()
-    if not placement.lora:
-        return base
-    merged = [f"{digest_files([adapter.path])} {adapter.scale}" for adapter in placement.lora]
-    return hashlib.sha256(" ".join([base, *merged]).encode()).hexdigest()[:16]
-
-
-def placement_for(execution: ExecutionConfig, text_device: torch.device | None = None) -> Placement:
-    """Where a model is loaded: on the host if its weights are offloaded."""
-    return Placement(
-        torch.device(execution.device),
-        execution.precision,
-        storage=None if execution.offload == "none" else HOST,
-        text_device=text_device,
-        decode_batch=execution.decode_batch,
-        tiled=execution.vae_tiling == "on",
-    )
 
 
 def with_offload(runner: ModelRunner, mode: str) -> ModelRunner:

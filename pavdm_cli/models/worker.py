@@ -11,14 +11,20 @@ from torch import Tensor
 from pavdm_cli.errors import PavdmError
 from pavdm_cli.models.adapter import Options, Placement, TextEmbedding
 from pavdm_cli.models.devices import HOST, set_threads
+from pavdm_cli.models.distributed import full_tensor
 from pavdm_cli.models.execution import ExecutionConfig
-from pavdm_cli.models.parallel import Channel, worker_error
+from pavdm_cli.models.parallel import Channel, is_lost_connection, worker_error
 from pavdm_cli.models.registry import find
 from pavdm_cli.models.runner import ModelRunner, with_attention, with_offload
+from pavdm_cli.models.sharding import with_sharding
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.sampling.denoiser import Denoiser, TextKV
 from pavdm_cli.sampling.noise import NoiseLevels
 from pavdm_cli.sampling.schedule import Schedule
+
+
+class EndedError(RuntimeError):
+    """This process must end; its reason is published."""
 
 
 class NoTextEncoder:
@@ -55,7 +61,12 @@ class Worker:
         try:
             result = getattr(self, message.method)(*message.arguments, *tensors)
         except Exception as caught:
+            if isinstance(caught, RuntimeError) and is_lost_connection(caught):
+                raise
             error = worker_error(caught)
+            if self.runner and self.runner.sharded:  # rank 0 may wait for this process in the middle of the call
+                self.channel.publish_failure(error)
+                raise EndedError from caught
         self.channel.gather(error)
         if message.method == "velocity":
             if result is not None and self.channel.rank == 1:
@@ -78,7 +89,14 @@ class Worker:
         model = video_model.load(placement, "weights")
         self.device = placement.device
         runner = ModelRunner(spec, video_model, model, NoTextEncoder(), placement.device, "", options)
-        self.runner = with_attention(with_offload(runner, execution.offload), execution.attention)
+        runner = with_attention(with_offload(runner, execution.offload), execution.attention)
+        self.runner = with_sharding(runner, execution)
+
+    def gather_weights(self) -> None:
+        """Take part in gathering the weights for rank 0."""
+        assert self.runner
+        for weight in self.runner.transformer.state_dict().values():
+            full_tensor(weight)
 
     def text_kv(self, text: list[list[TextEmbedding]], schedule: Schedule, execution: ExecutionConfig) -> TextKV:
         """Keys and values of the text of this rank's pass."""
@@ -104,10 +122,3 @@ class Worker:
         bound = self.values[denoiser]((self.values[text],))
         velocity: Tensor = bound(window, levels, None if cache is None else self.values[cache])
         return velocity if returns else None
-
-
-def serve(rank: int, local_rank: int, world_size: int) -> None:
-    """Join the other processes and serve rank 0 until it ends. Raises: DeviceError, RuntimeError."""
-    worker = Worker(Channel(rank, world_size), local_rank)
-    while True:
-        worker.serve_call()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -116,6 +117,20 @@ def parallel_cfg(conditional: Denoiser, remote: RemotePass, scale: float) -> Den
         cond = conditional(window, levels, own_cache)
         base = wait()
         return cond if base is None else base + scale * (cond - base)
+
+    return FunctionDenoiser(prefill, velocity)
+
+
+def with_context(denoiser: Denoiser, context: Callable[[], AbstractContextManager[object]]) -> Denoiser:
+    """Run each call inside a context."""
+
+    def prefill(latents: Tensor, level: int) -> Cache:
+        with context():
+            return denoiser.prefill(latents, level)
+
+    def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
+        with context():
+            return denoiser(window, levels, cache)
 
     return FunctionDenoiser(prefill, velocity)
 

@@ -11,7 +11,8 @@ from pavdm_cli.models import registry
 from pavdm_cli.models.adapter import Init
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.meta_model import meta_runner
-from pavdm_cli.models.runner import ModelRunner, open_runner, placement_for, with_offload
+from pavdm_cli.models.open_runner import open_runner, placement_for
+from pavdm_cli.models.runner import ModelRunner, with_offload
 from pavdm_cli.models.spec import ModelSpec
 
 MODELS = {spec.name: spec for spec in registry.specs()}

@@ -172,6 +172,10 @@ class SelfAttention(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
         return *qk_norm_rope(q, k, (self.q_norm.weight, self.k_norm.weight), rope), v
 
+    def keys_values(self, x: Tensor, rope: Tensor | None) -> Tensor:  # -> (2, B, T, S, N, K)
+        """Those of `project_qkv` alone."""
+        return torch.stack(self.project_qkv(x, rope)[1:])
+
     def forward(self, x: Tensor, axis: AttentionAxis) -> Tensor:  # (B, T, S, D)
         out: Tensor = self.proj(axis.attend(*self.project_qkv(x, axis.rope)))
         return out

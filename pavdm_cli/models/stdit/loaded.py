@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pavdm_cli.models.adapter import DenoiserConfig, StepShape, TextEmbedding
+from pavdm_cli.models.distributed import full_tensor
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.stdit.compiled_block import compiled_block
 from pavdm_cli.models.stdit.denoiser import (
@@ -57,6 +58,12 @@ class STDiTModel:
             cross = block.cross_attn
             units += [[cross.kv_linear], [block.attn, cross.q_linear, cross.proj, block.mlp]]
         return [*units, [self.transformer.rope]]  # its own unit, since it stays in float32
+
+    @property
+    def forward_methods(self) -> Sequence[tuple[nn.Module, str]]:
+        """As `LoadedModel.forward_methods`."""
+        names = ("encode_text", "modulation", "precompute_vectors", "prefill")
+        return [*((self.transformer, name) for name in names), (self.blocks[-1].attn, "keys_values")]
 
     @property
     def text_shape(self) -> tuple[int, int]:
@@ -183,4 +190,4 @@ def cast_linears(transformer: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _float32(value: Tensor, device: torch.device) -> Tensor:
-    return value.detach().to(device, torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+    return full_tensor(value).to(device, torch.float32 if value.is_floating_point() else value.dtype, copy=True)

@@ -221,7 +221,7 @@ class STDiT(nn.Module):
         rope = text.cached(("rope", start, 0, count), lambda: self.rope(start, 0, count))
         axes = block_axes([AttentionAxis(attend_and_store, rope)] * self.config.depth, text.attention.space)
         h = self.run_blocks(self.embed(context, size, text.cached), level_idx, modulation, text, axes[:-1])
-        kvs.append(torch.stack(self.blocks[-1].attn.project_qkv(h, rope)[1:]))
+        kvs.append(self.blocks[-1].attn.keys_values(h, rope))
         return ContextKV(torch.stack(kvs), start)
 
     def embed(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pavdm_cli.models.adapter import DenoiserConfig, StepShape, TextEmbedding
+from pavdm_cli.models.distributed import full_tensor
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.wan.compiled_block import compiled_block
 from pavdm_cli.models.wan.config import PATCH, TEXT_LENGTH, WanConfig
@@ -49,12 +50,21 @@ class LoadedWan:
 
     @property
     def shard_units(self) -> Sequence[list[nn.Module]]:
-        """Keys and values of the prompt are computed before the blocks run: their layers are a unit of their own."""
-        units: list[list[nn.Module]] = []
+        """Keys and values of the prompt are computed before the blocks run: their layers are a unit of their own.
+
+        So are the embeddings, which are computed once.
+        """
+        network = self.transformer
+        units: list[list[nn.Module]] = [[network.text_embedding], [network.time_embedding], [network.time_projection]]
         for block in self.blocks:
             cross = block.cross_attn
             units += [[cross.k, cross.v, cross.norm_k], [block]]
         return units
+
+    @property
+    def forward_methods(self) -> Sequence[tuple[nn.Module, str]]:
+        """As `LoadedModel.forward_methods`."""
+        return [(self.transformer, name) for name in ("encode_text", "modulation", "prefill")]
 
     @property
     def text_shape(self) -> tuple[int, int]:
@@ -173,7 +183,7 @@ class LoadedWan:
         with torch.device("meta"):
             copy = WanTransformer(self.config)
         weights = self.transformer.state_dict().items()
-        wide = {name: weight.detach().to(device, torch.float32, copy=True) for name, weight in weights}
+        wide = {name: full_tensor(weight).to(device, torch.float32, copy=True) for name, weight in weights}
         copy.load_state_dict(wide, assign=True)
         return replace(self, transformer=copy.eval().requires_grad_(False))
 

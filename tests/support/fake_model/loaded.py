@@ -170,6 +170,10 @@ class Loaded:
         return [[block] for block in self.transformer.layers]
 
     @property
+    def forward_methods(self) -> Sequence[tuple[nn.Module, str]]:
+        return []
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.transformer.enter.weight.dtype
 

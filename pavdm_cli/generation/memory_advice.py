@@ -1,0 +1,73 @@
+"""The error for a video that does not fit in memory, with the options that would help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pavdm_cli.errors import DeviceError
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.memory_plan import STAGES, MemoryPlan, choose
+from pavdm_cli.generation.request import SIZES
+from pavdm_cli.hub.weight_memory import gigabytes
+
+
+def refusal(plan: MemoryPlan) -> DeviceError:
+    """The error for a video that does not fit, with options that would help and what they save."""
+    place = next(place for place in plan.places if place.overflowing_stages())
+    stage = max(place.overflowing_stages(), key=lambda i: place.needs[i])
+    name, size = max(((name, part[stage]) for name, part in place.parts.items()), key=lambda pair: pair[1])
+    what = f"{plan.config.spec.name} needs {gigabytes(place.needs[stage])} on {place.device.type} to {STAGES[stage]}"
+    assert place.free is not None
+    most = f"mostly {name}, {gigabytes(size)}"
+    return DeviceError(f"{what} ({most}), but only {gigabytes(place.free)} is free", _advice(plan))
+
+
+def _advice(plan: MemoryPlan) -> str:
+    """A hint listing options that help; sufficient ones come first."""
+    candidates = [(option, choose(smaller)) for option, smaller in alternatives(plan.config)]
+    saving = [(after.fits, _saving(plan, after), option) for option, after in candidates]
+    useful = sorted((row for row in saving if row[0] or row[1] > 0), key=lambda row: (not row[0], -row[1]))
+    short = ", not enough on its own"
+    suggestions = [f"{option} saves {gigabytes(size)}{'' if fits else short}" for fits, size, option in useful]
+    return "; ".join(suggestions) or "no option makes it fit: it needs a larger device"
+
+
+def alternatives(config: GenerationConfig) -> Iterator[tuple[str, GenerationConfig]]:
+    """Options that take less memory, and the configuration with each."""
+    execution, (height, width) = config.execution, config.spec.size
+    has_text_device = any(option.key == "text_device" for option in config.video_model.options)
+    if has_text_device and config.text_device.type != "cpu":
+        yield "--text-device cpu", replace(config, options={**config.options, "text_device": "cpu"})
+    for mode in ("model", "sequential"):
+        if execution.offload == "none" or (execution.offload, mode) == ("model", "sequential"):
+            yield _with_offload(config, mode)
+    if execution.processes > 1 and not execution.sharded and execution.offload == "none":
+        yield "--shard-weights on", config.with_execution(shard_weights="on")
+    if execution.cfg_batching != "sequential" and config.guidance_scale != 1:
+        yield "--cfg-batching sequential", config.with_execution(cfg_batching="sequential")
+    if execution.overlap_decode == "on" and "overlap_decode" not in config.open_switches:
+        yield "--overlap-decode off", config.with_execution(overlap_decode="off")
+    if execution.context_cache == "reuse" and not config.spec.causal:
+        yield "--context-cache recompute", config.with_execution(context_cache="recompute")
+    for name, size in reversed(SIZES.items()):
+        if config.spec.size_multiple and size[0] * size[1] < height * width:
+            yield f"--size {name}", replace(config, spec=replace(config.spec, size=config.spec.nearest_size(size)))
+
+
+def _with_offload(config: GenerationConfig, mode: str) -> tuple[str, GenerationConfig]:
+    """With --offload, without the options that need weights to stay in place."""
+    open_overlap = "overlap_decode" in config.open_switches
+    pinning = [name for name in config.execution.pinning_options if not (open_overlap and "overlap" in name)]
+    graphs = "auto" if config.execution.cuda_graphs == "on" else config.execution.cuda_graphs
+    offloaded = config.with_execution(
+        offload=mode, cuda_graphs=graphs, overlap_decode="off", compile=False, shard_weights="off"
+    )
+    return f"--offload {mode}{''.join(f' without {name}' for name in pinning)}", offloaded
+
+
+def _saving(before: MemoryPlan, after: MemoryPlan) -> int:
+    """The largest saving of a change in any stage that does not fit."""
+    now = {place.device.type: place.needs for place in after.places}
+    pairs = [(place, i) for place in before.places for i in place.overflowing_stages()]
+    return max(place.needs[i] - now.get(place.device.type, (0, 0, 0, 0))[i] for place, i in pairs)

@@ -1,0 +1,60 @@
+"""One of two processes that make one video with sharded weights; rank 0 prints what `test_sharding` checks.
+
+Arguments: the folder of a tiny model, its kind, and "fail" for a worker that fails in a step. The environment is that
+of torchrun.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pavdm_cli.generation import pipeline
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.processes import for_processes
+from pavdm_cli.models.parallel import Channel, LostProcessError
+from pavdm_cli.models.worker import Worker
+from support.sharded import local_bytes, tiny_config
+
+
+def sample(config: GenerationConfig) -> tuple[Tensor, int]:
+    """The latents, and the bytes of weights that this process holds afterwards."""
+    model = pipeline.open_model(config)
+    latents = torch.cat(list(pipeline.latents(config, model)), dim=1)
+    return latents, local_bytes(model.transformer)
+
+
+def work(fails: bool) -> int:
+    """Serve rank 0 until it ends; the bytes of weights that this process held."""
+    worker = Worker(Channel(1, 2), 1)
+    if fails:
+        setattr(worker, "velocity", lambda *arguments: 1 / 0)  # noqa: B010
+    with suppress(RuntimeError):
+        while True:
+            worker.serve_call()
+    assert worker.runner
+    return local_bytes(worker.runner.transformer)
+
+
+def main(folder: Path, kind: str) -> dict[str, object]:
+    """Compares the latents of two processes with those of one."""
+    config = tiny_config(folder, kind)
+    try:
+        together, share = sample(for_processes(config, 2))
+    except LostProcessError as error:
+        return {"error": error.message}
+    alone, whole = sample(config)
+    difference = (together - alone).abs().max().item()
+    return {"difference": difference, "largest": alone.abs().max().item(), "share": share, "whole": whole}
+
+
+if __name__ == "__main__":
+    result = work("fail" in sys.argv) if os.environ["RANK"] == "1" else main(Path(sys.argv[1]), sys.argv[2])
+    print(json.dumps(result), flush=True)
+    os._exit(0)  # threads of the connection may still run

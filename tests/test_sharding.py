@@ -1,0 +1,170 @@
+"""Sharded weights: every process holds a share, and the frames are those of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from support.sharded import KINDS, tiny_config, write_tiny
+
+from pavdm_cli.errors import UsageError
+from pavdm_cli.generation import memory_advice, memory_plan, memory_report, pipeline
+from pavdm_cli.generation.advice import advice
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.processes import for_processes
+from pavdm_cli.models.distributed import is_sharded
+from pavdm_cli.models.execution import ExecutionConfig
+from pavdm_cli.models.meta_model import module_bytes
+from pavdm_cli.models.sharding import sharded_bytes, with_sharding
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+RANK = Path(__file__).parent / "support" / "sharded_rank.py"
+SHARDED = ExecutionConfig(processes=2, shard_weights="on")
+
+
+@pytest.fixture
+def group_of_one() -> Iterator[None]:
+    """A process group of this process alone: FSDP works as in any other, and gathers from itself."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1, timeout=timedelta(seconds=30))
+    yield
+    dist.destroy_process_group()
+
+
+SLOWER = [{"cache_modulation": False, "cache_text": False}, {"context_cache": "recompute"}, {"precision": "bf16"}]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("switches", [{}, *(pytest.param(one, marks=pytest.mark.integration) for one in SLOWER)])
+def test_sharded_weights_give_the_same_latents(kind, switches, tmp_path, group_of_one, monkeypatch):
+    config = tiny_config(write_tiny(tmp_path / "tiny", kind), kind, **switches)
+    model = pipeline.open_model(config)
+    expected = torch.cat(list(pipeline.latents(config, model)), dim=1)
+    sharded = with_sharding(model, SHARDED)
+    assert all(is_sharded(weight) for weight in sharded.transformer.parameters())
+    latents = torch.cat(list(pipeline.latents(config, sharded)), dim=1)
+    assert all(is_sharded(weight) for weight in sharded.transformer.parameters())  # nothing stays gathered
+    torch.testing.assert_close(latents, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_float32_copy_of_sharded_weights_is_whole(kind, tmp_path, group_of_one):
+    config = tiny_config(write_tiny(tmp_path / "tiny", kind), kind, precision="bf16")
+    model = pipeline.open_model(config)
+    before = {name: weight.float().clone() for name, weight in model.transformer.state_dict().items()}
+    copy = with_sharding(model, SHARDED).upcast("transformer")
+    assert not copy.sharded
+    after = copy.transformer.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    assert torch.cat(list(pipeline.latents(config, copy)), dim=1).isfinite().all()
+
+
+def run_two(tmp_path: Path, kind: str, *words: str) -> list[Any]:
+    """What the two processes print."""
+    folder = write_tiny(tmp_path / "tiny", kind)
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    place["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    command = [sys.executable, str(RANK), str(folder), kind, *words]
+    ranks = [
+        subprocess.Popen(command, env=os.environ | place | {"RANK": rank}, stdout=subprocess.PIPE, text=True)
+        for rank in ("0", "1")
+    ]
+    return [json.loads(rank.communicate(timeout=240)[0]) for rank in ranks]
+
+
+@pytest.mark.integration
+def test_a_process_that_fails_in_a_step_says_why_to_rank_0(tmp_path):
+    main, _ = run_two(tmp_path, "wan", "fail")
+    assert main["error"].startswith("process 1 failed: ZeroDivisionError")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_hold_half_each_and_agree(kind, tmp_path):
+    main, other = run_two(tmp_path, kind)
+    assert main["difference"] <= 1e-5 * main["largest"]
+    padding = 0.03 * main["whole"]  # of weights with an odd number of rows
+    assert main["share"] == pytest.approx(main["whole"] / 2, abs=padding)
+    assert other == pytest.approx(main["whole"] / 2, abs=padding)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_plan_counts_a_share_and_what_is_gathered(kind, tmp_path):
+    model = memory_plan.meta_model_of(tiny_config(write_tiny(tmp_path / "tiny", kind), kind)).model
+    share, gathered = sharded_bytes(model, 2)
+    whole = module_bytes(model.transformer)
+    assert whole / 2 <= share < 0.6 * whole
+    assert gathered < 2 * whole
+    assert sharded_bytes(model, 4)[0] < share
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Free memory of a GPU that is not there."""
+    free = {"cuda": 10**12, "cpu": 10**12}
+    monkeypatch.setattr(memory_plan, "free_bytes", lambda device: free[device.type])
+    monkeypatch.setattr(memory_plan, "RESERVED", {"cuda": 0, "cpu": 0})
+    return free
+
+
+def on_gpu(folder: Path, **values: Any) -> GenerationConfig:
+    config = tiny_config(write_tiny(folder, "wan"), "wan", **{"shard_weights": "auto", **values})
+    return replace(config, execution=replace(config.execution, device="cuda"))
+
+
+def test_weights_are_sharded_only_if_a_gpu_cannot_hold_them(tmp_path, gpu, monkeypatch):
+    monkeypatch.setattr(memory_plan, "text_bytes", lambda config: {})
+    config = on_gpu(tmp_path / "tiny")
+    together = for_processes(config, 2)
+    assert (together.execution.shard_weights, together.execution.sharded) == ("off", False)
+    sharded = for_processes(replace(config, execution=replace(config.execution, shard_weights="on")), 2)
+    whole, less = (max(memory_plan.budget(one).places[0].needs) for one in (together, sharded))
+    assert whole > less
+    # decoding needs more than denoising in this tiny model; the weights alone decide here
+    monkeypatch.setattr(
+        memory_plan, "transformer_bytes", lambda model, execution: (10**9 // (1 + execution.sharded), 0)
+    )
+    gpu["cuda"] = 7 * 10**8
+    together = for_processes(config, 2)
+    assert together.execution.sharded
+    assert "weights are sharded: the transformer does not fit on one GPU" in together.notes
+    assert memory_plan.choose(together).fits
+    off = for_processes(replace(config, execution=replace(config.execution, shard_weights="off")), 2)
+    assert "--shard-weights on saves 0.5 GB" in memory_advice.refusal(memory_plan.choose(off)).hint
+
+
+def test_the_table_has_a_row_for_every_gpu(tmp_path, gpu):
+    plan = memory_plan.budget(for_processes(on_gpu(tmp_path / "tiny", shard_weights="on"), 2))
+    rows = {row[0]: row[1:] for row in memory_report.format_rows(plan)}
+    assert {"total on cuda of rank 0", "total on cuda of each other rank", "gathered weights"} <= rows.keys()
+    assert memory_report.figures(plan)["settings"]["shard_weights"] == "on"
+
+
+def test_sharded_weights_allow_any_number_of_processes(tmp_path):
+    config = tiny_config(write_tiny(tmp_path / "tiny", "wan"), "wan", guidance=1.0)
+    assert for_processes(config, 3).execution.sharded
+    with pytest.raises(UsageError, match="a single forward pass"):
+        for_processes(config.with_execution(shard_weights="off"), 2)
+
+
+def test_sharded_weights_need_processes_and_no_offloading(tmp_path):
+    config = tiny_config(write_tiny(tmp_path / "tiny", "wan"), "wan")
+    assert not for_processes(config, 1).execution.sharded
+    assert any("--shard-weights has no effect in one process" in line for line in advice(config))
+    with pytest.raises(UsageError, match="--shard-weights on cannot be combined with --offload"):
+        ExecutionConfig(shard_weights="on", offload="model")
