@@ -136,7 +136,7 @@ def test_only_the_ui_imports_rich():
 
 def test_one_module_imports_each_client_of_a_cluster():
     importers = {(t.partition(".")[0], m) for m, t, _ in all_imports() if t.partition(".")[0] in ("fsspec", "ray")}
-    assert importers == {("fsspec", "pavdm_cli.batch.object_store"), ("ray", "pavdm_cli.batch.ray_engine")}
+    assert importers == {("fsspec", "pavdm_cli.batch.object_store"), ("ray", "pavdm_cli.batch.ray_tasks")}
 
 
 def test_the_folder_of_kernels_is_no_package():

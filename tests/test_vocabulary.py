@@ -160,6 +160,7 @@ EXCEPTIONS = {
     ("pavdm_cli/commands/batch_jobs.py", "job"): "a job of a batch",
     ("pavdm_cli/commands/batch_view.py", "job"): "a job of a batch",
     ("pavdm_cli/api.py", "job"): "a job of a batch",
+    ("pavdm_cli/commands/batch.py", "engine"): "the flag --engine",
     ("pavdm_cli/commands", "advance"): "advances a progress bar, as in rich",
     ("pavdm_cli/commands/evaluate.py", "references"): "reference videos",
     ("pavdm_cli/commands/evaluate.py", "table"): "a table of results",

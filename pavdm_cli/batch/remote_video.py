@@ -76,8 +76,8 @@ class RemoteVideo:
                 self._store.upload(self.path, name)
             elif not self._store.is_equal(name, self.path):
                 self._replace(name)
-            kept = (checkpoint_path(partial), latents_path(partial)) if keep_state else ()
-            for file in (file for file in kept if file.exists()):
+            states = (checkpoint_path(partial), latents_path(partial)) if keep_state else ()
+            for file in (file for file in states if file.exists()):
                 self._store.upload(file, file.name)
             self._store.discard(name)
         except OSError as error:

@@ -22,15 +22,15 @@ class Resources:
 
     gpus: float
     cpus: float
-    memory: float  # bytes of the host
+    host_bytes: float  # bytes of the host
 
     def fit_in(self, node: Resources) -> bool:
         """Whether a node has all of them."""
-        return self.gpus <= node.gpus and self.cpus <= node.cpus and self.memory <= node.memory
+        return self.gpus <= node.gpus and self.cpus <= node.cpus and self.host_bytes <= node.host_bytes
 
     def __str__(self) -> str:
         gpus = f"{self.gpus:g} GPU, " if self.gpus else ""
-        return f"{gpus}{self.cpus:g} CPU and {self.memory / 1e9:.1f} GB of memory"
+        return f"{gpus}{self.cpus:g} CPU and {self.host_bytes / 1e9:.1f} GB of memory"
 
 
 def device_on(job: Job, nodes: Sequence[Resources]) -> str:
@@ -59,7 +59,7 @@ class Planner:
         key = json.dumps(fields, sort_keys=True)
         if key not in self.plans:
             self.plans[key] = host_bytes(job.request, device)
-        return Resources(gpus=float(device == "cuda"), cpus=float(max(1, threads)), memory=self.plans[key])
+        return Resources(gpus=float(device == "cuda"), cpus=float(max(1, threads)), host_bytes=self.plans[key])
 
 
 def for_any_device(request: Request) -> Request:

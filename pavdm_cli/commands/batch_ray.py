@@ -35,5 +35,5 @@ def run(queue: Any, jobs: list[Job], stop: Stop, listener: Any) -> None:
     from pavdm_cli.runtime.optional_imports import silenced
 
     with silenced():
-        from pavdm_cli.batch.ray_engine import run_on_ray
+        from pavdm_cli.batch.ray_tasks import run_on_ray
     run_on_ray(queue, jobs, stop, listener, os.environ.get("RAY_ADDRESS", ""))

@@ -25,8 +25,8 @@ from pavdm_cli.errors import PavdmError
 from pavdm_cli.models.execution import ExecutionConfig
 
 NAME = "a.mp4"
-NODE = Resources(gpus=0, cpus=8, memory=16e9)
-GPU_NODE = Resources(gpus=2, cpus=16, memory=64e9)
+NODE = Resources(gpus=0, cpus=8, host_bytes=16e9)
+GPU_NODE = Resources(gpus=2, cpus=16, host_bytes=64e9)
 ELSEWHERE = Owner("another machine", 1, 5.0)
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 
@@ -140,9 +140,9 @@ def test_a_job_asks_for_what_its_plan_says(folder: Path, monkeypatch: pytest.Mon
     planner = Planner()
     cpu, gpu, offloaded = needed("cpu", seed=1), needed("cuda", seed=1), needed("cuda", seed=1, offload="model")
     assert (cpu.gpus, cpu.cpus) == (0, 3)
-    assert cpu.memory > 1.25e9
-    assert (gpu.gpus, gpu.cpus, gpu.memory) == (1, 1, 4e9)  # nothing is kept on the host
-    assert offloaded.memory > 4e9
+    assert cpu.host_bytes > 1.25e9
+    assert (gpu.gpus, gpu.cpus, gpu.host_bytes) == (1, 1, 4e9)  # nothing is kept on the host
+    assert offloaded.host_bytes > 4e9
     needed("cpu", seed=2)
     assert plans == ["cpu", "cuda", "cuda"]  # videos that differ in their seeds need the same
 
@@ -181,16 +181,16 @@ class Crashed(Exception):
 
 @needs_ray
 def test_deaths_of_tasks_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pavdm_cli.batch import ray_engine
+    from pavdm_cli.batch import ray_tasks
     from pavdm_cli.batch.worker import Listener
 
     failed: list[str] = []
     queue, job = open_queue(FileStore(tmp_path)), make_job()
-    tasks = ray_engine.Tasks(queue, Listener(on_failed=lambda job, attempt: failed.append(attempt.error)))
+    tasks = ray_tasks.Tasks(queue, Listener(on_failed=lambda job, attempt: failed.append(attempt.error)))
 
     def end(error: Exception, last: int) -> JobStatus:
-        monkeypatch.setattr(ray_engine.ray, "get", lambda task: (_ for _ in ()).throw(error))
-        ray_engine._end(tasks, ray_engine.Submitted(job, last), None)
+        monkeypatch.setattr(ray_tasks.ray, "get", lambda task: (_ for _ in ()).throw(error))
+        ray_tasks._end(tasks, ray_tasks.Submitted(job, last), None)
         return tasks.status(job)
 
     claim(queue, frames=4)

@@ -155,7 +155,7 @@ def _submit(tasks: Tasks, job: Job, last: int, threads: int, nodes: Sequence[Res
     location = tasks.queue.store.location("")
     location = location if "://" in location else os.path.abspath(location)
     sent = ClusterJob(location, to_json(job), last, device, threads, tasks.queue.force, __version__)
-    options = {"num_gpus": needs.gpus, "num_cpus": needs.cpus, "memory": needs.memory, "name": job.name}
+    options = {"num_gpus": needs.gpus, "num_cpus": needs.cpus, "memory": needs.host_bytes, "name": job.name}
     return ray.remote(render_job).options(max_retries=0, **options).remote(sent)
 
 
