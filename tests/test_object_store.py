@@ -21,6 +21,7 @@ from pavdm_cli.batch.queue import Attempt, JobStatus, Queue, open_queue
 from pavdm_cli.batch.render import Models
 from pavdm_cli.batch.store import FileStore, VideoLocation, open_store
 from pavdm_cli.batch.worker import Listener, perform
+from pavdm_cli.commands import batch_ray
 from pavdm_cli.errors import OutputError
 from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.saver import SavedFiles
@@ -189,6 +190,18 @@ def test_a_url_that_cannot_be_used_is_refused_first(url: str, error: str, hint: 
     assert (code, out) == (2, "")
     assert error in err
     assert hint in err
+
+
+@pytest.mark.parametrize("words", [("--engine", "ray"), ("--workers", "2")])
+def test_several_processes_cannot_share_the_memory_of_one(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_ray.importlib.util, "find_spec", lambda name: object())  # as if ray were installed
+    code, out, err = batch(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert f"cannot write to {URL}, which is the memory of one process" in err.splitlines()[0]
+    assert not MemoryFileSystem.store
 
 
 def test_a_store_that_cannot_be_written_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.command import pavdm
 from support.requests import make_request
 
@@ -22,9 +23,13 @@ from pavdm_cli.batch.resources import Planner, Resources
 from pavdm_cli.batch.store import FileStore
 from pavdm_cli.commands import batch_ray
 from pavdm_cli.errors import PavdmError
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.memory_plan import DeviceMemory, MemoryPlan
+from pavdm_cli.models.devices import HOST
 from pavdm_cli.models.execution import ExecutionConfig
 
 NAME = "a.mp4"
+GIB = 2**30
 NODE = Resources(gpus=0, cpus=8, host_bytes=16e9)
 GPU_NODE = Resources(gpus=2, cpus=16, host_bytes=64e9)
 ELSEWHERE = Owner("another machine", 1, 5.0)
@@ -127,24 +132,35 @@ def test_jobs_that_share_the_cores_have_one_at_least_and_a_node_at_most() -> Non
     assert resources.threads_on("cpu", [NODE, NODE, NODE], jobs=1) == 8
 
 
-def test_a_job_asks_for_what_its_plan_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_asks_for_the_host_memory_of_its_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[str] = []
-    plain = resources.host_bytes
-    monkeypatch.setattr(resources, "host_bytes", lambda request, device: plans.append(device) or plain(request, device))
 
-    def needed(device: str, seed: int, offload: str = "none") -> Resources:
-        execution = ExecutionConfig(offload=offload)
-        job = Job(NAME, "", make_request("a ball", model=str(folder), seed=seed, size=(64, 64), execution=execution))
-        return planner.needed_by(job, device, threads=3 if device == "cpu" else 0)
+    def budget(config: GenerationConfig) -> MemoryPlan:
+        plans.append(config.execution.device)
+        host = DeviceMemory(HOST, None, {"weights": (GIB, GIB, 2 * GIB, GIB), "frames": (0, 0, GIB, 0)})
+        return MemoryPlan(config, (host, DeviceMemory(torch.device("cuda"), None, {"weights": (9 * GIB,) * 4})))
 
+    monkeypatch.setattr(resources.memory_plan, "needs_memory_plan", lambda config: True)
+    monkeypatch.setattr(resources.memory_plan, "budget", budget)
     planner = Planner()
-    cpu, gpu, offloaded = needed("cpu", seed=1), needed("cuda", seed=1), needed("cuda", seed=1, offload="model")
-    assert (cpu.gpus, cpu.cpus) == (0, 3)
-    assert cpu.host_bytes > 1.25e9
-    assert (gpu.gpus, gpu.cpus, gpu.host_bytes) == (1, 1, 4e9)  # nothing is kept on the host
-    assert offloaded.host_bytes > 4e9
-    needed("cpu", seed=2)
-    assert plans == ["cpu", "cuda", "cuda"]  # videos that differ in their seeds need the same
+    cpu = planner.needed_by(make_job(seed=1), "cpu", threads=3)
+    gpu = planner.needed_by(make_job(seed=1), "cuda", threads=0)
+    assert (cpu.gpus, cpu.cpus, cpu.host_bytes) == (0, 3, 3 * GIB + 1e9)  # of its largest stage, and of the process
+    assert (gpu.gpus, gpu.cpus, gpu.host_bytes) == (1, 1, 3 * GIB + 4e9)
+    planner.needed_by(make_job(seed=2), "cpu", threads=3)
+    assert plans == ["cpu", "cuda"]  # videos that differ in their seeds need the same
+
+
+@pytest.mark.integration
+def test_offloaded_weights_are_kept_on_the_host(folder: Path) -> None:
+    def memory(device: str, offload: str = "none") -> float:
+        execution = ExecutionConfig(offload=offload)
+        job = Job(NAME, "", make_request("a ball", model=str(folder), size=(64, 64), execution=execution))
+        return Planner().needed_by(job, device, threads=1).host_bytes
+
+    assert memory("cpu") > 1.25e9
+    assert memory("cuda") == 4e9
+    assert memory("cuda", offload="model") > 4e9
 
 
 def test_the_bundled_model_needs_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import fsspec
+from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import known_implementations
 
 from pavdm_cli.batch.remote_video import RemoteVideo, parts_folder
@@ -50,6 +51,10 @@ class ObjectStore:
     def __init__(self, url: str, system: Any, root: str) -> None:
         """system: fsspec's file system; root: the URL's path in it."""
         self.url, self._system, self._root = url, system, root
+
+    @property
+    def is_shared(self) -> bool:
+        return not isinstance(self._system, MemoryFileSystem)
 
     def location(self, name: str) -> str:
         return f"{self.url}/{name}"

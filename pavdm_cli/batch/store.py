@@ -39,6 +39,10 @@ class Store(Protocol):
     def poll(self) -> float:
         """Seconds between looks at the queue."""
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes see its files."""
+
     def location(self, name: str) -> str:
         """The path or URL of a file, for the user."""
 
@@ -106,6 +110,7 @@ class FileStore:
 
     folder: Path
     poll: float = 0.5
+    is_shared: bool = True
 
     def location(self, name: str) -> str:
         return str(self.folder / name)

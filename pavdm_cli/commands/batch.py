@@ -28,7 +28,7 @@ from pavdm_cli.commands.config import option_sources
 from pavdm_cli.commands.generate import generate
 from pavdm_cli.commands.signatures import with_signature
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
-from pavdm_cli.runtime.printable import pluralize, quote
+from pavdm_cli.runtime.printable import pluralize, printable, quote
 from pavdm_cli.runtime.signals import Stop, stop_requested
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ def batch(
     from pavdm_cli.commands.batch_jobs import read_jobs
 
     store = open_store(output_dir)
+    if not store.is_shared:
+        _check_one_process(engine, worker_rank, workers or _gpus(ctx.params["device"]), output_dir)
     all_jobs = read_jobs(ctx, jobs)
     own = all_jobs[worker_rank.shard(all_jobs)]
     if plan:
@@ -137,6 +139,15 @@ def _bind_to_device(local_rank: int, device: str) -> None:
 
     if device != "cpu" and torch.cuda.device_count() > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = choose_device(local_rank, os.environ)
+
+
+def _check_one_process(engine: str, worker_rank: WorkerRank, workers: int, location: str) -> None:
+    """Refuse a store in the memory of this process where others render too. Raises: UsageError."""
+    if engine != "ray" and workers == worker_rank.count == 1:
+        return
+    cause = "--engine ray" if engine == "ray" else "a batch of several processes"
+    hint = "name a folder, or a URL that all processes reach, such as s3://bucket/folder"
+    raise UsageError(f"{cause} cannot write to {printable(location)}, which is the memory of one process", hint)
 
 
 def _gpus(device: str) -> int:
