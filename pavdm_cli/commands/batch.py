@@ -111,8 +111,7 @@ def batch(
     from pavdm_cli.commands.batch_jobs import read_jobs
 
     store = open_store(output_dir)
-    if not store.is_shared:
-        _check_one_process(engine, worker_rank, workers or _gpus(ctx.params["device"]), output_dir)
+    _check_shared(store, engine, worker_rank, workers, ctx.params["device"])
     all_jobs = read_jobs(ctx, jobs)
     own = all_jobs[worker_rank.shard(all_jobs)]
     if plan:
@@ -141,13 +140,15 @@ def _bind_to_device(local_rank: int, device: str) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = choose_device(local_rank, os.environ)
 
 
-def _check_one_process(engine: str, worker_rank: WorkerRank, workers: int, location: str) -> None:
+def _check_shared(store: Store, engine: str, worker_rank: WorkerRank, workers: int, device: str) -> None:
     """Refuse a store in the memory of this process where others render too. Raises: UsageError."""
-    if engine != "ray" and workers == worker_rank.count == 1:
+    if store.is_shared or (engine != "ray" and worker_rank.count == 1 and (workers or _gpus(device)) == 1):
         return
     cause = "--engine ray" if engine == "ray" else "a batch of several processes"
     hint = "name a folder, or a URL that all processes reach, such as s3://bucket/folder"
-    raise UsageError(f"{cause} cannot write to {printable(location)}, which is the memory of one process", hint)
+    raise UsageError(
+        f"{cause} cannot write to {printable(store.location('').rstrip('/'))}, which is the memory of one process", hint
+    )
 
 
 def _gpus(device: str) -> int:
