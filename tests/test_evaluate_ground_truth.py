@@ -20,12 +20,11 @@ from pavdm_cli.evaluation.ground_truth import (
     Series,
     WorldMeter,
     adherence,
-    scene_of,
-    stored_scene,
     survival,
 )
 from pavdm_cli.evaluation.object_tracker import DETAIL, find_object, templates_of
 from pavdm_cli.evaluation.probe import ATTRIBUTES, SIZE
+from pavdm_cli.evaluation.prompt_spans import PromptSpan, scene_of, stored_spans
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.pocket_world.render import canvas, position, render
 from pavdm_cli.pocket_world.world import Scene, sample_scene
@@ -43,7 +42,7 @@ def frames(scene: Scene, times: torch.Tensor = TIMES) -> np.ndarray:
 
 
 def read(video: np.ndarray, scene: Scene, fps: float = FPS) -> tuple[Metrics, Series]:
-    meter = WorldMeter(fps, scene)
+    meter = WorldMeter(fps, [PromptSpan(scene)])
     for frame in video:
         meter.add(frame)
     return meter.finish()
@@ -68,7 +67,7 @@ def test_a_wrong_word_of_the_caption_is_seen_in_its_own_row() -> None:
         probe.add(frame)
     for attribute, values in ATTRIBUTES.items():
         other = next(value for value in values if value not in (getattr(scene, attribute), "boat"))
-        shares = adherence(replace(scene, **{attribute: other}), probe)
+        shares = adherence(PromptSpan(replace(scene, **{attribute: other})), probe.words)
         wrong = {name for name, clips in shares.items() if np.mean(clips) < 0.5}
         assert wrong == {"adherence_" + {"terrain": "place", "colour": "color"}.get(attribute, attribute)}
 
@@ -171,7 +170,8 @@ def write(path: Path, video: np.ndarray, **metadata: object) -> Path:
 
 def test_scenes_are_known_for_our_own_whole_videos_alone(tmp_path: Path) -> None:
     def stored(**metadata: object) -> Scene | None:
-        return stored_scene(write(tmp_path / f"{len(list(tmp_path.iterdir()))}.mp4", clean(count=2), **metadata))
+        spans = stored_spans(write(tmp_path / f"{len(list(tmp_path.iterdir()))}.mp4", clean(count=2), **metadata))
+        return spans[0].scene if spans else None
 
     ours = {"prompt": "a ball", "caption": CAPTION, "model": "pocket", "seed": 1}
     scene = stored(**ours)
@@ -201,3 +201,30 @@ def test_evaluate_adds_these_rows_by_itself(tmp_path: Path) -> None:
     assert ours["metrics"]["object_found"] > 0.9
     assert "one_object" in ours["clips"]
     assert not any(name.startswith(("adherence", "object")) for name in other["metrics"])
+
+
+DAY, NIGHT = "a red ball hovering over green hills by day, still camera", "a blue kite hovering over dunes at night"
+
+
+def test_every_prompt_of_a_timeline_is_compared_with_its_own_frames(tmp_path: Path) -> None:
+    times = torch.arange(20 * FPS)[None] / FPS
+    video = np.concatenate([frames(scene_of(DAY), times[:, :80]), frames(scene_of(NIGHT), times[:, 80:])])
+    timeline = [{"at": 10.0, "prompt": NIGHT}]
+    write(tmp_path / "v.mp4", video, prompt=DAY, model="pocket", timeline=timeline, window=12, chunk=2, blend=0.5)
+    code, out, err = pavdm("evaluate", tmp_path / "v.mp4", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert [(span["start"], span["end"]) for span in result["spans"]] == [(0, 7), (14, None)]
+    for metrics in (result["metrics"], *(span["metrics"] for span in result["spans"])):
+        assert {metrics[name] for name in metrics if name.startswith("adherence_")} == {1}
+    assert result["metrics"]["color_error"] < 0.05
+    assert "adherence_camera" not in result["spans"][1]["metrics"]
+
+
+def test_a_still_camera_over_land_is_right_and_no_words_are_not_scored() -> None:
+    still = scene_of(DAY)
+    for camera, share in (("still", 1), ("left", 0), ("right", 0)):
+        assert read(frames(replace(still, motion="drifting", camera=camera)), still)[0]["adherence_camera"] == share
+    clip = [dict.fromkeys(ATTRIBUTES, "")]
+    for span in (PromptSpan(still, names_camera=False), PromptSpan(replace(still, terrain="sea"))):
+        assert "adherence_camera" not in adherence(span, clip)

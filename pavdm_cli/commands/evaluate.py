@@ -114,6 +114,8 @@ def videos(
             print(json.dumps({"distances": distances.to_json()}))
     else:
         ui.show_table("", rows[0], rows[1:])
+        for one in (one for one in results if len(one.spans) > 1):
+            ui.show_table(f"prompts of {Path(one.path).name}", *span_table(one))
         if distances:
             ui.show_table(distances.title, ("distance to the reference", "value", "95 %"), distance_rows(distances))
     if plot and not as_json:
@@ -237,6 +239,17 @@ def table(results: Sequence[Measurement], scores: Sequence[dict[str, float | Non
     head = ("video", *(name.replace("_", " ") for name in column_names))
     pairs = zip(results, scores, strict=True)
     return [head, *((Path(one.path).name, *(_cell(name)(one, z) for name in column_names)) for one, z in pairs)]
+
+
+def span_table(one: Measurement) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """A header, and a row for each span of a prompt timeline."""
+    names = dict.fromkeys(name for span in one.spans for name in span["metrics"] if name.startswith("adherence_"))
+    ends = [f" to {span['end']:g} s" if span["end"] is not None else " s to the end" for span in one.spans]
+    rows = [
+        (f"{span['start']:g}{end}", span["caption"], *(format_number(span["metrics"].get(name)) for name in names))
+        for span, end in zip(one.spans, ends, strict=True)
+    ]
+    return ("span", "prompt", *(name.removeprefix("adherence_") for name in names)), rows
 
 
 def _cell(name: str) -> Any:

@@ -11,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from pavdm_cli.evaluation.distances import DIMENSIONS
+from pavdm_cli.evaluation.metrics import ground_shift
 from pavdm_cli.evaluation.probe import ATTRIBUTES, CLIP_FRAMES, COUNTS, PROBE_FPS, SHIPPED, SIZE, Probe, load
 from pavdm_cli.models.pixels import from_bytes
 
 SCALE = 3.0  # divides features: about their standard deviation over real clips
 HOP = CLIP_FRAMES // 2  # frames from one clip to the next: clips of four seconds, every two
+MIN_PAN = 4  # pixels in HOP frames; a pan moves the ground by 12 or more
 
 Frame = NDArray[np.uint8]  # (H, W, 3), RGB
 
@@ -71,8 +73,15 @@ class ProbeMeter:
         self._until_clip = HOP
         features = self._probe.reader.features(from_bytes(np.stack(self._frames))[None])
         scores = self._probe.reader.classify(features)
-        self.words.append({name: ATTRIBUTES[name][int(score.argmax())] for name, score in scores.items()})
+        words = {name: ATTRIBUTES[name][int(score.argmax())] for name, score in scores.items()}
+        self.words.append(words | {"camera": camera_motion(np.stack(self._frames))})
         self.features.append(features[0].double().numpy() @ projection(features.shape[1]))
+
+
+def camera_motion(clip: NDArray[np.uint8]) -> str:  # (CLIP_FRAMES, H, W, 3)
+    """How the camera moves over land, by registering the ground: the probe takes a moving object for a pan."""
+    shift = ground_shift(from_bytes(clip), gap=HOP)
+    return "still" if abs(shift) < MIN_PAN else "left" if shift > 0 else "right"
 
 
 @cache

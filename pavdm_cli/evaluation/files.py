@@ -67,15 +67,16 @@ def world_meter(video: VideoInfo, features: bool) -> tuple[WorldMeter | None, di
     metadata = _metadata(video.path)
     if not features and "prompt" not in metadata:
         return None, {}
-    from pavdm_cli.evaluation.ground_truth import WorldMeter, stored_scene
+    from pavdm_cli.evaluation.ground_truth import WorldMeter
     from pavdm_cli.evaluation.probe import SHIPPED
+    from pavdm_cli.evaluation.prompt_spans import stored_spans
     from pavdm_cli.models.pocket.checkpoint import digest
 
-    scene = stored_scene(video.path)
-    if scene is None and not features:
+    spans = stored_spans(video.path)
+    if not spans and not features:
         return None, {}
-    caption = {"caption": metadata.get("caption") or metadata["prompt"]} if scene else {}
-    return WorldMeter(float(video.rate), scene), {"probe": digest(SHIPPED), **caption}
+    key = {"spans": [span.to_json() for span in spans]} if spans else {}
+    return WorldMeter(float(video.rate), spans), {"probe": digest(SHIPPED), **key}
 
 
 def stored_chunk_frames(path: Path) -> int | None:

@@ -6,23 +6,18 @@ object's colour, speed and identity are measured by template matching.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pavdm_cli.errors import PavdmError
-from pavdm_cli.evaluation.clip_features import Frame, ProbeMeter, Resampler
+from pavdm_cli.evaluation.clip_features import HOP, Frame, ProbeMeter, Resampler
 from pavdm_cli.evaluation.object_tracker import color_error, expected_speed, find_object, templates_of
-from pavdm_cli.evaluation.probe import ATTRIBUTES, PROBE_FPS
-from pavdm_cli.evaluation.videos import FIELDS
-from pavdm_cli.generation.metadata import valid_fields
-from pavdm_cli.models import registry
-from pavdm_cli.pocket_world.parse import parse
-from pavdm_cli.pocket_world.world import Scene, sample_scene
-from pavdm_cli.video import read_metadata
+from pavdm_cli.evaluation.probe import ATTRIBUTES, CLIP_FRAMES, PROBE_FPS
+from pavdm_cli.evaluation.prompt_spans import PromptSpan
+from pavdm_cli.pocket_world.world import Scene
 
 WORDS = {"terrain": "place", "colour": "color"}  # names of attributes in metrics, where they differ
 LOST_FRAMES = 4  # a second at the probe's rate: for so long an object must be missing to be lost
@@ -33,66 +28,94 @@ Metrics = dict[str, float | None]
 Series = dict[str, list[float]]
 
 
-def stored_scene(path: Path) -> Scene | None:
-    """The scene that the caption of a video of the painted world describes; None for any other video.
-
-    Also None for continuations and videos that start from an image, since the caption describes only a part.
-    """
-    try:
-        metadata, _ = valid_fields(read_metadata(path) or {})
-        if "source" in metadata or "image" in metadata:
-            return None
-        if registry.find(metadata["model"]).published.name != registry.DEFAULT:
-            return None
-        return scene_of(str(metadata.get("caption") or metadata["prompt"]))
-    except (KeyError, PavdmError):
-        return None
-
-
-def scene_of(caption: str) -> Scene | None:
-    """The scene that a caption describes; None unless it mentions everything but the camera."""
-    slots: dict[str, Any] = {FIELDS[kind]: mention.meaning for kind, mention in parse(caption).slots.items()}
-    if slots.keys() | {"camera"} < ATTRIBUTES.keys():
-        return None
-    return replace(sample_scene(0), home=(0.0, 0.0), period=1.0, **{"camera": "still"} | slots)
-
-
 class WorldMeter:
-    """Applies the probe to a video frame by frame; with a scene, also tracks its object."""
+    """Applies the probe to a video frame by frame; with spans of prompts, also tracks the object of each."""
 
-    def __init__(self, fps: float, scene: Scene | None = None) -> None:
-        self._resampler, self._probe, self._scene = Resampler(fps), ProbeMeter(counting=scene is not None), scene
-        self._tracker = ObjectMeter(scene) if scene else None
+    def __init__(self, fps: float, spans: Sequence[PromptSpan] = ()) -> None:
+        self._resampler, self._probe, self._spans = Resampler(fps), ProbeMeter(counting=bool(spans)), spans
+        self._trackers = [ObjectMeter(span.scene) for span in spans]
+        self._frames = 0  # at the probe's rate
 
     def add(self, frame: Frame) -> None:
         """Read the next frame of the video, (H, W, 3) RGB of any size."""
         for image in self._resampler.add(frame):
             self._probe.add(image)
-            if self._tracker:
-                self._tracker.add(image)
+            for span, tracker in zip(self._spans, self._trackers, strict=True):
+                if span.contains(self._frames, self._frames + 1):
+                    tracker.add(image)
+            self._frames += 1
 
     @property
     def features(self) -> list[list[float]]:
         """Features of each clip of four seconds."""
         return [row.round(5).tolist() for row in self._probe.features]
 
+    @property
+    def spans(self) -> list[dict[str, Any]]:
+        """Times, caption and metrics of each span."""
+        results = zip(self._spans, self._measure(), strict=True)
+        return [span.to_json() | {"metrics": one.metrics} for span, one in results]
+
     def finish(self) -> tuple[Metrics, Series]:
-        """Metrics of the whole video, and their series over two-second clips; both empty without a scene."""
-        if not self._scene or not self._tracker:
-            return {}, {}
-        words = adherence(self._scene, self._probe)
-        one = np.array([count == "one" for count in self._probe.counts], np.float64)
-        metrics: Metrics = {name: float(np.mean(values)) if values else None for name, values in words.items()}
-        metrics |= {"one_object": float(one.mean()) if len(one) else None, "object_survival": survival(one)}
-        return metrics | self._tracker.metrics(), words | {"one_object": bin_means(one)} | self._tracker.series()
+        """Metrics of all spans, and their series over two-second clips; both empty without a span."""
+        results = self._measure()
+        series = {
+            name: [v for one in results for v in one.series.get(name, [])] for one in results for name in one.series
+        }
+        return weighted_means(results) | adherence_means(series), series
+
+    def _measure(self) -> list[SpanResult]:
+        pairs = zip(self._spans, self._trackers, strict=True)
+        return [measure_span(span, self._probe, tracker) for span, tracker in pairs]
 
 
-def adherence(scene: Scene, probe: ProbeMeter) -> Series:
-    """Whether each clip shows what the caption says, by word: 0 or 1."""
+@dataclass(frozen=True, slots=True)
+class SpanResult:
+    """The metrics of a span, and their series over its clips."""
+
+    frames: int  # at the probe's rate
+    metrics: Metrics
+    series: Series
+
+
+def measure_span(span: PromptSpan, probe: ProbeMeter, tracker: ObjectMeter) -> SpanResult:
+    """Compare the clips and frames of a span with its scene."""
+    clips = [words for i, words in enumerate(probe.words) if span.contains(i * HOP, i * HOP + CLIP_FRAMES)]
+    counts = [count for i, count in enumerate(probe.counts) if span.contains(i, i + 1)]
+    series = adherence(span, clips)
+    one = np.array([count == "one" for count in counts], np.float64)
+    metrics = adherence_means(series)
+    metrics |= {"one_object": float(one.mean()) if len(one) else None, "object_survival": survival(one)}
+    return SpanResult(len(one), metrics | tracker.metrics(), series | {"one_object": bin_means(one)} | tracker.series())
+
+
+def adherence(span: PromptSpan, clips: Sequence[Mapping[str, str]]) -> Series:
+    """Whether each clip shows what the caption says, by word: 0 or 1.
+
+    The camera is left out where the caption does not mention it, and over the sea, whose waves look alike at any pan.
+    """
+    named = [name for name in ATTRIBUTES if name != "camera" or (span.names_camera and span.scene.terrain != "sea")]
     return {
-        f"adherence_{WORDS.get(name, name)}": [float(words[name] == getattr(scene, name)) for words in probe.words]
-        for name in ATTRIBUTES
+        f"adherence_{WORDS.get(name, name)}": [float(words[name] == getattr(span.scene, name)) for words in clips]
+        for name in named
     }
+
+
+def adherence_means(series: Series) -> Metrics:
+    """The share of clips that show each word; None without a clip."""
+    means = {name: float(np.mean(values)) if values else None for name, values in series.items()}
+    return {name: value for name, value in means.items() if name.startswith("adherence_")}
+
+
+def weighted_means(results: Sequence[SpanResult]) -> Metrics:
+    """The mean of every metric over spans, weighted by their frames."""
+    means: Metrics = {}
+    for name in dict.fromkeys(name for one in results for name in one.metrics):
+        values = [(value, one.frames) for one in results if (value := one.metrics.get(name)) is not None and one.frames]
+        means[name] = (
+            sum(value * count for value, count in values) / sum(count for _, count in values) if values else None
+        )
+    return means
 
 
 def survival(one: NDArray[np.float64]) -> float | None:  # (n,), 1 where a frame shows exactly one object

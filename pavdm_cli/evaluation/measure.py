@@ -38,6 +38,7 @@ class Measurement:
     metrics: dict[str, float | None]
     clips: dict[str, list[float]]  # each series, averaged over every two seconds
     features: list[list[float]] = field(default_factory=list)  # of the probe, where sets are compared
+    spans: list[dict[str, Any]] = field(default_factory=list)  # of prompts: start, end, caption, metrics
 
     def to_json(self) -> dict[str, Any]:
         """The measurement in JSON's types."""
@@ -73,7 +74,8 @@ def measure(
     world_metrics, world_clips = world.finish() if world else ({}, {})
     features = world.features if world else []
     properties = (str(video.path), count, fps, video.width, video.height, chunk_frames)
-    return Measurement(*properties, metrics | world_metrics, clips | world_clips, features)
+    spans = world.spans if world else []
+    return Measurement(*properties, metrics | world_metrics, clips | world_clips, features, spans)
 
 
 def summarize(series: FrameSeries, chunk_frames: int | None = None) -> dict[str, float | None]:

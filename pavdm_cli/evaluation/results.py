@@ -10,6 +10,7 @@ from pavdm_cli.errors import InputError, OutputError
 from pavdm_cli.evaluation.measure import Measurement
 from pavdm_cli.runtime.untrusted import (
     InvalidError,
+    Kind,
     NotJSONError,
     integer,
     list_of,
@@ -23,6 +24,18 @@ from pavdm_cli.runtime.untrusted import (
 
 SCHEMA = "pavdm.evaluate/1"
 FIGURE = number(-1e12, 1e12)
+SPAN = {
+    "start": number(0, 1e12),
+    "end": optional(number(0, 1e12)),
+    "caption": string(20_000),
+    "metrics": mapping_of(optional(FIGURE), 100),
+}
+
+
+def _is_span(value: object) -> bool:
+    return isinstance(value, dict) and value.keys() == SPAN.keys() and not mismatches(value, SPAN)
+
+
 FIELDS = {
     "path": string(4096),
     **dict.fromkeys(("frames", "width", "height"), integer(0, 10**9)),
@@ -31,6 +44,7 @@ FIELDS = {
     "metrics": mapping_of(optional(FIGURE), 100),
     "clips": mapping_of(list_of(FIGURE, 10**6), 100),
     "features": list_of(list_of(FIGURE, 1000), 10**6),
+    "spans": list_of(Kind("a span of a prompt", _is_span), 1001),
 }
 
 
