@@ -179,7 +179,7 @@ def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(
     gpu["cuda"] = need
     found = memory_plan.choose(wanted)
     assert chosen(found)[1:] == (1, "on")
-    assert any("overlapping tiles" in note for note in memory_report.notes(wanted, found.config))
+    assert any("overlapping, blended tiles" in note for note in memory_report.notes(wanted, found.config))
     model = load(job(folder).spec, CPU, execution=found.config.execution)
     assert (model.vae.decode_batch, model.vae.tiled) == (1, True)
     assert provenance.metadata_of(found.config, model)["vae_tiling"] == "on"
@@ -256,7 +256,7 @@ def test_a_plan_loads_nothing(folder, monkeypatch, capsys):
 
 
 @pytest.mark.integration
-def test_a_model_that_is_not_downloaded_is_planned_at_its_published_size(monkeypatch, capsys):
+def test_a_model_that_is_not_downloaded_is_planned_at_its_published_size(gpu, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "open_model", None)
     run.generate_videos(request_of("opensora-v1.2", frames=17), as_json=True, only_plan=True)
     plan = json.loads(capsys.readouterr().out)
