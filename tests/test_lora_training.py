@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,10 +11,12 @@ from safetensors.torch import load_file
 from support.wan import write_checkpoint
 from torch import Tensor, nn
 
+from pavdm_cli.errors import ModelError
 from pavdm_cli.models.adapter import LoadedModel, Placement
 from pavdm_cli.models.lora_file import LoraFile
 from pavdm_cli.models.registry import find
 from pavdm_cli.training.finetune.lora import adapter_bytes, add_adapters, export_adapters
+from pavdm_cli.training.finetune.task import FinetuneTask
 from pavdm_cli.training.loop import TrainConfig, train, trained_weights
 from pavdm_cli.training.optimizer import adamw
 
@@ -93,6 +96,25 @@ def test_a_resumed_run_writes_the_same_file_and_checkpoints_hold_adapters_only(t
     resumed = train(PullTask(tiny), config, tmp_path / "parts", lambda step, metrics: None)
     assert resumed.read_bytes() == whole.read_bytes()
     assert load_file(resumed)[f"diffusion_model.{LAYER}.lora_B.weight"].any()
+
+
+def test_a_checkpoint_without_all_adapters_is_refused(tiny: Path, tmp_path: Path) -> None:
+    config = TrainConfig(1, lr=0.01, warmup=1, make_optimizers=adamw)
+    train(PullTask(tiny), config, tmp_path, lambda step, metrics: None)
+    stored = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del stored["model"][next(iter(stored["model"]))]
+    torch.save(stored, tmp_path / "checkpoint.pt")
+    with pytest.raises(ModelError, match="holds another model"):
+        train(PullTask(tiny), config, tmp_path, lambda step, metrics: None)
+
+
+def test_a_run_is_not_resumed_with_the_adapters_of_other_weights() -> None:
+    batches, model = SimpleNamespace(method="pa"), SimpleNamespace(spec=SimpleNamespace(size=(128, 128), fps=24))
+
+    def name(weights: str) -> str:
+        return FinetuneTask(model, batches, None, None, {"base": weights}, lora_rank=4).name
+
+    assert name("0123") == name("0123") != name("4567")
 
 
 def mkdir(folder: Path) -> Path:

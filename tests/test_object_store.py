@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from support.memory_batch import NAME, OBJECTS, PARTS, PROMPT, URL, batch, count_chunks, objects
+from support.memory_batch import NAME, OBJECTS, PARTS, PROMPT, URL, batch, count_chunks, here, objects  # noqa: F401
 from support.requests import make_request
 
 from pavdm_cli.batch.job import Job
@@ -27,14 +26,6 @@ from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.saver import SavedFiles
 from pavdm_cli.runtime.signals import Stop
 from pavdm_cli.video.write.output import checkpoint_path, partial_path
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    Path("jobs.txt").write_text(PROMPT)
-    yield
-    MemoryFileSystem.store.clear()
 
 
 def test_objects_equal_the_files_of_a_folder() -> None:

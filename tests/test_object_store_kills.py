@@ -6,7 +6,6 @@ import copy
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,13 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from support.command import pavdm
-from support.memory_batch import FRAMES, NAME, PARTS, PROMPT, QUICK, URL, batch, count_chunks, objects
+from support.memory_batch import FRAMES, NAME, PARTS, PROMPT, QUICK, URL, batch, count_chunks, here, objects  # noqa: F401
 from support.objects import install
 from support.processes import start
 
 from pavdm_cli.batch.object_store import ObjectStore
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    Path("jobs.txt").write_text(PROMPT)
-    yield
-    MemoryFileSystem.store.clear()
 
 
 @pytest.fixture(scope="module")

@@ -154,9 +154,9 @@ def _submit(tasks: Tasks, job: Job, last: int, threads: int, nodes: Sequence[Res
         tasks.listener.on_note(f"no node of the cluster has {needs}: {job.name} waits for one")
     location = tasks.queue.store.location("")
     location = location if "://" in location else os.path.abspath(location)
-    sent = ClusterJob(location, to_json(job), last, device, threads, tasks.queue.force, __version__)
+    cluster_job = ClusterJob(location, to_json(job), last, device, threads, tasks.queue.force, __version__)
     options = {"num_gpus": needs.gpus, "num_cpus": needs.cpus, "memory": needs.host_bytes, "name": job.name}
-    return ray.remote(render_job).options(max_retries=0, **options).remote(sent)
+    return ray.remote(render_job).options(max_retries=0, **options).remote(cluster_job)
 
 
 def _end(tasks: Tasks, submitted: Submitted, task: Any) -> None:

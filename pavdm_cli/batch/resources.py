@@ -22,7 +22,7 @@ class Resources:
 
     gpus: float
     cpus: float
-    host_bytes: float  # bytes of the host
+    host_bytes: float  # of memory
 
     def fit_in(self, node: Resources) -> bool:
         """Whether a node has all of them."""

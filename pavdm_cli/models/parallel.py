@@ -241,8 +241,8 @@ def _to_host(text: TextEmbedding) -> TextEmbedding:
 
 def worker_error(error: Exception) -> PavdmError:
     """An error as it is sent to rank 0, without what cannot be pickled."""
-    known = diagnose(error)
-    return PavdmError(known.message, known.hint)
+    diagnosis = diagnose(error)
+    return PavdmError(diagnosis.message, diagnosis.hint)
 
 
 def is_lost_connection(error: RuntimeError) -> bool:

@@ -12,6 +12,12 @@ from pavdm_cli.errors import UsageError
 LARGEST = (4320, 8192)  # height and width of an upscaled frame
 
 
+OPEN_DOMAIN_PROMPTS = (  # examples for models without a world of their own
+    "a tram in the snow, seen from the street",
+    "waves breaking on a rocky shore at dusk",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class WeightPart:
     """The published weights of one part of a model."""

@@ -48,7 +48,7 @@ def missing_requirement(device: torch.device) -> tuple[str, str] | None:
 
 def has_compiler() -> bool:
     """Whether torch finds a C++ compiler: `CXX`, else the system's usual one."""
-    with warnings_ignored():
+    with ignore_warnings():
         from torch._inductor.cpp_builder import get_cpp_compiler
         from torch._inductor.exc import InvalidCxxCompiler
 
@@ -60,7 +60,7 @@ def has_compiler() -> bool:
 
 
 @contextmanager
-def warnings_ignored() -> Iterator[None]:
+def ignore_warnings() -> Iterator[None]:
     """Hide the warnings that torch's compiler gives about itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -68,7 +68,7 @@ def warnings_ignored() -> Iterator[None]:
 
 
 @contextmanager
-def compile_errors_explained() -> Iterator[None]:
+def explain_compile_errors() -> Iterator[None]:
     """Turn a failure of the compiler inside the block into one line. Raises: DeviceError."""
     try:
         yield

@@ -17,8 +17,7 @@ from pavdm_cli.serve.feed import Feed
 from pavdm_cli.video.upscale import Scale, Upscaler
 from pavdm_cli.video.write.encode import EncoderOptions, Frame, VideoParams, can_encode
 from pavdm_cli.video.write.executor import SerialExecutor
-from pavdm_cli.video.write.mp4_boxes import boxes
-from pavdm_cli.video.write.segment import CLUSTER, ENCODERS
+from pavdm_cli.video.write.segment import ENCODERS, header_size
 from pavdm_cli.video.write.segmented import SegmentedEncoder
 
 Codec = Literal["h264", "vp9"]
@@ -36,13 +35,15 @@ def available_codecs() -> list[Codec]:
 class FragmentFeed:
     """Output of a segmented encoder: the header of the first segment, and a feed of fragments."""
 
-    def __init__(self) -> None:
+    def __init__(self, suffix: str) -> None:
+        """suffix: of the container."""
+        self._suffix = suffix
         self.header, self.fragments = b"", Feed(MAX_FRAGMENTS, MAX_BYTES)
 
     def append(self, data: bytes) -> None:
         """Publish a fragment; the first one begins with the header."""
         if not self.header:
-            end = _header_size(data)
+            end = header_size(data, self._suffix)
             self.header, data = data[:end], data[end:]
         self.fragments.publish(data)
 
@@ -51,20 +52,13 @@ class FragmentFeed:
         self.fragments.close()
 
 
-def _header_size(data: bytes) -> int:
-    """Bytes before the first fragment of MP4 or the first cluster of WebM."""
-    if data[4:8] != b"ftyp":
-        return data.index(CLUSTER)
-    return next(box.start + box.size for box in boxes(data) if box.name == b"moov")
-
-
 class LiveStream:
     """Fragmented MP4 or WebM of the frames as they are decoded; viewers follow `fragments` after the `header`."""
 
     def __init__(self, request: Request, codec: Codec) -> None:
         spec, scale = request.spec, Scale(request.output.scale_of(request.spec), request.output.scale_filter)
         height, width = scale.size(spec.size)
-        self._output = FragmentFeed()
+        self._output = FragmentFeed(CONTAINERS[codec])
         self.fragments = self._output.fragments
         self._upscale = Upscaler(scale) if scale.factor > 1 else None
         options = EncoderOptions(LIVE_CRF, segment=ceil(spec.fps), threads=1, realtime=True)

@@ -12,7 +12,6 @@ from pavdm_cli.serve import examples
 MAX_PROMPT = 20_000  # characters
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 

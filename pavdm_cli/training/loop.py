@@ -261,6 +261,9 @@ def _copy_trained(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _load_trained(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load all trained weights. Raises: KeyError if one is missing, RuntimeError."""
+    if missing := trained_weights(model).keys() - weights.keys():
+        raise KeyError(*missing)
     model.load_state_dict(model.state_dict() | weights)
 
 

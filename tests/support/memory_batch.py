@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,15 @@ QUICK = ("--steps", "6", "--warmup", "0", "--scale", "1", "--threads", "1", "--d
 PARTS = "0001-a-red-ball-over-green-hills-at-noon-0.partial.mp4"
 NAME = "0001-a-red-ball-over-green-hills-at-noon-0.mp4"
 FRAMES = 34  # 9 chunks, two segments
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The current folder has a file of jobs, and the store in memory is cleared afterwards; applies where imported."""
+    monkeypatch.chdir(tmp_path)
+    Path("jobs.txt").write_text(PROMPT)
+    yield
+    MemoryFileSystem.store.clear()
 
 
 def batch(*words: object, folder: str = URL) -> Said:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pavdm_cli.models.spec import ModelSpec, WeightPart
+from pavdm_cli.models.spec import OPEN_DOMAIN_PROMPTS, ModelSpec, WeightPart
 
 STDIT_V3 = "9a8583918505ee93bd9fae8dd5ce32e1f9334c71"  # the last commit of its main branch
 VAE_V1_2 = "33d153e9b5a9f771a8a84f98bd3f46458a8ed0bf"  # the last commit of its main branch
@@ -15,7 +15,7 @@ SPEC = ModelSpec(
     description="Open-Sora v1.2: any prompt, on a GPU; its published weights were not trained for progressive levels",
     licence="transformer and VAE Apache-2.0; the repository of T5 states no licence",
     folder=Path("opensora-v1.2"),
-    example_prompts=("a tram in the snow, seen from the street", "waves breaking on a rocky shore at dusk"),
+    example_prompts=OPEN_DOMAIN_PROMPTS,
     size=(240, 424),
     fps=24,
     window=30,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pavdm_cli.models.stdit.layers import AttentionAxis, Block, BlockInputs
 from pavdm_cli.models.stdit.transformer import BlockFn, eager_block
-from pavdm_cli.models.torch_compile import compile_errors_explained, warnings_ignored
+from pavdm_cli.models.torch_compile import explain_compile_errors, ignore_warnings
 from pavdm_kernels import ModulationVector, PerLevel
 from pavdm_kernels.modulation import Gathered
 
@@ -25,7 +25,7 @@ def compiled_block(backend: str = "inductor") -> BlockFn:
     The first calls compile, and raise DeviceError if that fails.
     """
     known: set[Hashable] = set()
-    with warnings_ignored():
+    with ignore_warnings():
         graph = torch.compile(eager_block, backend=backend)
 
     def run(
@@ -40,7 +40,7 @@ def compiled_block(backend: str = "inductor") -> BlockFn:
         if (key := _graph_key(stream, axis, vectors)) not in known:
             _mark_dynamic(stream, inputs, axis, vectors)
             known.add(key)
-        with compile_errors_explained():
+        with explain_compile_errors():
             return graph(block, stream, inputs, text, axis, vectors)
 
     return run

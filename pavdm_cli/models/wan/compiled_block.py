@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from pavdm_cli.models.torch_compile import compile_errors_explained, warnings_ignored
+from pavdm_cli.models.torch_compile import explain_compile_errors, ignore_warnings
 from pavdm_cli.models.wan.layers import Block, BlockFn, BlockInputs, KeysValues, eager_block
 
 
@@ -16,7 +16,7 @@ from pavdm_cli.models.wan.layers import Block, BlockFn, BlockInputs, KeysValues,
 def compiled_block(backend: str = "inductor") -> BlockFn:
     """`eager_block` compiled by torch.compile. The first calls compile, and raise DeviceError if that fails."""
     known: set[Hashable] = set()
-    with warnings_ignored():
+    with ignore_warnings():
         graph = torch.compile(eager_block, backend=backend)
 
     def run(
@@ -27,7 +27,7 @@ def compiled_block(backend: str = "inductor") -> BlockFn:
         if key not in known:
             _mark_dynamic(x, inputs, cached)
             known.add(key)
-        with compile_errors_explained():
+        with explain_compile_errors():
             return graph(block, x, inputs, text, cached)
 
     return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pavdm_cli.models.spec import ModelSpec, WeightPart
+from pavdm_cli.models.spec import OPEN_DOMAIN_PROMPTS, ModelSpec, WeightPart
 from pavdm_cli.models.wan.config import WAN21, WAN22, VAEConfig, WanConfig
 
 # `pavdm models pull` resolves it to the latest commit, and shows that.
@@ -29,12 +29,6 @@ class Variant:
     shift: float  # default shift of the noise levels
 
 
-ANY_PROMPTS = (
-    "a tram in the snow, seen from the street",
-    "waves breaking on a rocky shore at dusk",
-)
-
-
 def _spec(name: str, repo: str, sizes: WanConfig, transformer_class: str, **values: object) -> ModelSpec:
     """The fields that the models share, with `values` replaced."""
     common = ModelSpec(
@@ -55,7 +49,7 @@ def _spec(name: str, repo: str, sizes: WanConfig, transformer_class: str, **valu
         size_multiple=16,
         max_side=1280,
         causal=False,
-        example_prompts=ANY_PROMPTS,
+        example_prompts=OPEN_DOMAIN_PROMPTS,
         parts=(
             WeightPart("transformer", repo, REVISION, paths=("transformer",)),
             WeightPart("vae", repo, REVISION, paths=("vae",)),

@@ -47,22 +47,22 @@ def adapter_bytes(model: LoadedModel, rank: int) -> int:
 
 def export_adapters(transformer: nn.Module, folder: Path, metadata: Mapping[str, object], main: bool) -> Path:
     """Write the adapters in float32 to `LORA_FILE`. All processes call it, and the main one writes."""
-    gathered = full_tensors(_adapters(transformer), keep=main)
+    factors = full_tensors(_adapters(transformer), keep=main)
     if main:
         with atomic_write(folder / LORA_FILE) as temporary:
-            tensors = {name: value.detach().cpu().contiguous() for name, value in gathered.items()}
+            tensors = {name: value.detach().cpu().contiguous() for name, value in factors.items()}
             save_file(tensors, temporary, {"format": "pt", **{key: str(value) for key, value in metadata.items()}})
     return folder / LORA_FILE
 
 
 def _adapters(transformer: nn.Module) -> dict[str, Tensor]:
     """The factors of every adapter by peft's names."""
-    named: dict[str, Tensor] = {}
+    factors: dict[str, Tensor] = {}
     for name, module in transformer.named_modules():
         if isinstance(module, LowRank):
             layer = PREFIX + name.removesuffix(".parametrizations.weight.0")
-            named |= {f"{layer}.lora_A.weight": module.down, f"{layer}.lora_B.weight": module.up}
-    return named
+            factors |= {f"{layer}.lora_A.weight": module.down, f"{layer}.lora_B.weight": module.up}
+    return factors
 
 
 def _linear_layers(model: LoadedModel) -> Iterator[nn.Linear]:

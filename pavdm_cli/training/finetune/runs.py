@@ -101,6 +101,7 @@ def prepare_task(run: FinetuneRun, reporter: Reporter, processes: ProcessGroup) 
     model = video_model.load(Placement(device, vae=False), "weights")
     if config.lora_rank:
         add_adapters(model, config.lora_rank)
+        metadata["base"] = video_model.digest()
     else:
         model.unfreeze()
     if config.checkpointing:

@@ -99,10 +99,10 @@ class FinetuneTask:
 
     @property
     def name(self) -> str:
-        """Includes the method, size, frame rate and rank, which a checkpoint must match."""
+        """Includes what a checkpoint must match: method, size and frame rate; of a LoRA also rank and weights."""
         sizes = "x".join(str(side) for side in self.model.spec.size)
-        trained = f"LoRA of rank {self.lora_rank}" if self.lora_rank else "denoiser"
-        return f"{trained} by method {self.batches.method} at {sizes} and {self.model.spec.fps} fps"
+        kind = f"LoRA of rank {self.lora_rank} for {self.metadata['base']}" if self.lora_rank else "denoiser"
+        return f"{kind} by method {self.batches.method} at {sizes} and {self.model.spec.fps} fps"
 
     @property
     def device(self) -> torch.device:
