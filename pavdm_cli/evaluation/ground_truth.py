@@ -94,9 +94,7 @@ def adherence(span: PromptSpan, clips: Sequence[Mapping[str, str]]) -> Series:
 
     The camera is left out where the caption does not mention it, and over the sea, whose waves look alike at any pan.
     """
-    attributes = [
-        name for name in ATTRIBUTES if name != "camera" or (span.names_camera and span.scene.terrain != "sea")
-    ]
+    names = [name for name in ATTRIBUTES if name != "camera" or (span.names_camera and span.scene.terrain != "sea")]
     return {
         f"adherence_{WORDS.get(name, name)}": [float(words[name] == getattr(span.scene, name)) for words in clips]
         for name in names
