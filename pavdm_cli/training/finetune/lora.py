@@ -15,7 +15,7 @@ from pavdm_cli.models.adapter import LoadedModel
 from pavdm_cli.models.distributed import full_tensors
 
 LORA_FILE = "lora.safetensors"
-PREFIX = "diffusion_model."  # of the keys, as ComfyUI, diffusers and this project read them
+PREFIX = "diffusion_model."  # of the keys; `models.lora` ignores it
 
 
 class LowRank(nn.Module):
