@@ -16,11 +16,15 @@ from pavdm_cli.errors import OutputError
 def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder; it replaces `path` after the block, and is deleted if the block fails.
 
-    Raises: OutputError.
+    The file gets the permissions of the umask, whatever wrote it: safetensors writes files that only their owner can
+    read. Raises: OutputError.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)
         os.replace(temporary, path)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last
         raise OutputError(f"cannot write {path}: {error}", "free some space, or choose another folder") from error
