@@ -25,12 +25,17 @@ def test_weights_get_the_permissions_of_the_umask(tmp_path, umask):
     assert stat.S_IMODE((tmp_path / "weights.safetensors").stat().st_mode) == 0o666 & ~umask
 
 
+def write_half(path):
+    with atomic_write(path) as temporary:
+        temporary.write_text("half")
+        raise OSError("disk full")
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(OutputError, match="cannot write"), atomic_write(path) as temporary:
-        temporary.write_text("half")
-        raise OSError("disk full")
+    with pytest.raises(OutputError, match="cannot write"):
+        write_half(path)
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
     assert path.read_text() == "old"
 
