@@ -39,6 +39,7 @@ def info(
     """
     from pavdm_cli import ui
     from pavdm_cli.generation.metadata import first, valid_fields
+    from pavdm_cli.generation.prompt_ranges import prompt_ranges
     from pavdm_cli.video import open_video, read_metadata
     from pavdm_cli.video.io.summary import describe_video, summary_rows
 
@@ -66,6 +67,8 @@ def info(
         elif "source" in metadata and "frames" in metadata:
             metadata_rows["frames"] = f"{metadata['frames']} added, at {float(video.rate):.6g} fps"
         metadata_rows |= {"timeline": "; ".join(_changes(metadata))} if "timeline" in metadata else {}
+        if "prompt_ranges" in metadata:
+            metadata_rows["prompt_ranges"] = "; ".join(map(str, prompt_ranges(metadata)))
         metadata_rows |= {"redo": "; ".join(map(_redo_row, metadata["redo"]))} if "redo" in metadata else {}
         lines = [
             *align_rows([(name, _plain(value)) for name, value in metadata_rows.items()]),
@@ -187,7 +190,9 @@ def reproducing_command(metadata: dict[str, Any]) -> tuple[str, str, list[str]]:
 
 def _redo_row(record: dict[str, Any]) -> str:
     """A redo record as one line."""
-    others = {name: value for name, value in record.items() if name not in ("source", "first", "end", "caption")}
+    others = {
+        name: value for name, value in record.items() if name not in ("source", "first", "end", "caption", "timeline")
+    }
     return f"frames {record['first']} to {record['end'] - 1} of {record['source']}, {_plain(others)}"
 
 
@@ -207,6 +212,7 @@ def redo_command(record: dict[str, Any], metadata: dict[str, Any], times: list[F
     first, end = (times[min(record[name], len(times) - 1)] * 10**6 for name in ("first", "end"))
     words = ["--from", format_seconds(math.ceil(first) / 10**6), "--to", format_seconds(math.floor(end) / 10**6)]
     same = record["prompt"] == (metadata.get("caption") or metadata.get("prompt"))  # with its later prompts, if any
+    same = same and record.get("timeline") != []  # empty where a prompt replaced all of the original
     flag_values = {"seed": record["seed"]} | ({} if same else {"prompt": record.get("caption") or record["prompt"]})
     flag_values |= {name: record[name] for name in ("device", "threads") if name in record}
     words += [word for name, value in flag_values.items() for word in (f"--{name}", str(value))]

@@ -1,10 +1,9 @@
-"""The scenes that a video of the painted world was asked to show, and when: one span per prompt of its timeline."""
+"""The scenes that a video of the painted world was asked to show, and when: one span per prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pavdm_cli.errors import PavdmError
 from pavdm_cli.evaluation.probe import ATTRIBUTES, PROBE_FPS
 from pavdm_cli.evaluation.videos import FIELDS
 from pavdm_cli.generation.metadata import valid_fields
+from pavdm_cli.generation.prompt_ranges import PromptRange, prompt_ranges
 from pavdm_cli.models import registry
 from pavdm_cli.pocket_world.parse import parse
 from pavdm_cli.pocket_world.world import Scene, sample_scene
@@ -41,45 +41,26 @@ class PromptSpan:
 def stored_spans(path: Path) -> tuple[PromptSpan, ...]:
     """The spans of a video of the painted world, by its metadata; none for any other video.
 
-    Also none for continuations and videos that start from an image, since the captions describe only a part.
+    Also none where the captions describe only a part: for videos that start from an image, and their continuations or
+    those of videos from other programs.
     """
     try:
         metadata, _ = valid_fields(read_metadata(path) or {})
-        if "source" in metadata or "image" in metadata:
-            return ()
         if registry.find(metadata["model"]).published.name != registry.DEFAULT:
             return ()
-        return spans_of(metadata)
+        return spans_of(prompt_ranges(metadata))
     except (KeyError, PavdmError):
         return ()
 
 
-def spans_of(metadata: Mapping[str, Any]) -> tuple[PromptSpan, ...]:
-    """A span for each prompt that mentions everything but the camera, without the transitions between prompts.
-
-    A change may show a window before its time, as noisy chunks of the window follow it too. It is complete a window
-    after the first chunk or clip that begins with it, and after its blend.
-    """
-    changes = metadata.get("timeline", [])
-    before, after = transition(metadata) if changes else (0.0, 0.0)
-    times = [0.0, *(change["at"] for change in changes), inf]
+def spans_of(ranges: Sequence[PromptRange]) -> tuple[PromptSpan, ...]:
+    """A span for each range whose prompt mentions everything but the camera, without the transitions at its ends."""
     spans = []
-    for number, (prompt, (at, following)) in enumerate(zip([metadata, *changes], pairwise(times), strict=True)):
-        caption = str(prompt.get("caption") or prompt["prompt"])
-        start, end = at + after if number else 0.0, following - before
-        if start < end and (scene := scene_of(caption)):
-            spans.append(PromptSpan(scene, "camera" in parse(caption).slots, caption, start, end))
+    for one in ranges:
+        start, end = one.start + one.fade_in, one.end - one.fade_out
+        if start < end and (scene := scene_of(one.prompt)):
+            spans.append(PromptSpan(scene, "camera" in parse(one.prompt).slots, one.prompt, start, end))
     return tuple(spans)
-
-
-def transition(metadata: Mapping[str, Any]) -> tuple[float, float]:
-    """Seconds before and after the time of a prompt change in which neither prompt is shown alone."""
-    model = registry.find(metadata["model"])
-    latent = float(model.layout(model.spec.size, model.spec.fps).frames_per_latent / model.spec.fps)
-    window = metadata.get("window", model.spec.window) * latent
-    chunk = metadata.get("chunk", model.spec.chunk) * latent
-    unit = window if metadata.get("method") in ("rn", "rw", "windows") else chunk
-    return window, unit + metadata.get("blend", 0.0) + window
 
 
 def scene_of(caption: str) -> Scene | None:

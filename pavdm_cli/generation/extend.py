@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.generation.metadata import first, valid_fields
+from pavdm_cli.generation.prompt_ranges import prompt_ranges
 from pavdm_cli.generation.request import DEFAULT_SECONDS, ENDLESS_FRAMES, Extension, Request
 from pavdm_cli.video import (
     SUFFIXES,
@@ -114,13 +115,20 @@ def with_prompt(request: Request, source: Source) -> tuple[Request, list[str]]:
         spec = request.video_model.spec
         style = [f"{spec.name} knows only {spec.world}: the continuation redraws the video in it"] if spec.world else []
         return request, [*damage, *style]
-    metadata |= _last_change(metadata, source.video)
+    metadata |= _last_prompt(metadata, source.video)
     request = replace(request, source_caption=metadata.get("caption", ""))
     return (request if request.prompt else replace(request, prompt=metadata.get("prompt", ""))), damage
 
 
-def _last_change(metadata: dict[str, Any], video: VideoInfo) -> dict[str, Any]:
-    """The prompt change in effect at the end of the video, if any."""
+def _last_prompt(metadata: dict[str, Any], video: VideoInfo) -> dict[str, Any]:
+    """The prompt in effect at the end of the video, if it is not the first one."""
+    if "prompt_ranges" in metadata:
+        prompts = [one.prompt for one in prompt_ranges(metadata) if one.start < video.duration]
+        return (
+            dict.fromkeys(("prompt", "caption") if "caption" in metadata else ("prompt",), prompts[-1])
+            if prompts
+            else {}
+        )
     end = float(video.duration - metadata.get("copied", 0) / video.rate)
     past = [change for change in metadata.get("timeline", []) if change["at"] < end]
     return past[-1] if past else {}

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.prompt_ranges import STORED_RANGES
 from pavdm_cli.generation.request import MAX_SCALE, SCALE_FILTERS
-from pavdm_cli.generation.timeline import STORED_PROMPT
+from pavdm_cli.generation.timeline import STORED, STORED_PROMPT
 from pavdm_cli.models import registry
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.spec import ModelOption
@@ -42,8 +43,9 @@ def _is_redo(value: object) -> bool:
     """Whether a value is a record of a redo."""
     if not isinstance(value, dict) or not REDO.keys() <= value.keys():
         return False
-    others = {name: one for name, one in value.items() if name not in REDO}
-    return not mismatches(value, REDO) and len(others) <= 100 and all(map(OTHER.fits, others.values()))
+    kinds = REDO | {"timeline": STORED}
+    others = {name: one for name, one in value.items() if name not in kinds}
+    return not mismatches(value, kinds) and len(others) <= 100 and all(map(OTHER.fits, others.values()))
 
 
 def _kind_of(option: ModelOption) -> Kind:
@@ -81,6 +83,7 @@ FIELDS = {
     "start": one_of("clip", "noised"),
     "audio": one_of("keep", "silence", "drop"),
     "redo": list_of(Kind("a redo record", _is_redo), 1000),
+    "prompt_ranges": STORED_RANGES,
 }
 FIELDS |= {option.key: _kind_of(option) for option in registry.options().values()}
 PLAIN = Kind("a number or a text", _is_plain)

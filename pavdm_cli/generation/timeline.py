@@ -21,6 +21,7 @@ FORMS = "20s, 20.5, 1:20 or 1:02:03"
 EXAMPLE = 'for example --at 20s "a blue kite at night"'
 MAX_CHANGES = 1000
 MAX_BLEND = 3600  # seconds
+MAX_TIME = 10**9  # seconds, of a stored prompt
 MAX_PROMPT_LENGTH = 20_000  # characters of a stored prompt
 
 
@@ -46,7 +47,7 @@ def _is_prompt(value: object) -> bool:
 
 
 STORED_PROMPT = Kind(f"a text of up to {MAX_PROMPT_LENGTH} characters", _is_prompt)
-CHANGE_FIELDS = {"at": number(0, 10**9), "prompt": STORED_PROMPT, "caption": STORED_PROMPT}
+CHANGE_FIELDS = {"at": number(0, MAX_TIME), "prompt": STORED_PROMPT, "caption": STORED_PROMPT}
 
 
 def _is_stored_change(value: object) -> bool:

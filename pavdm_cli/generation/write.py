@@ -16,9 +16,10 @@ from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.device_errors import report_device_errors
-from pavdm_cli.generation.extend import Source, frames_to_read, resample_frames
+from pavdm_cli.generation.extend import Source, frames_to_read, resample_frames, stored_fields
 from pavdm_cli.generation.latents_file import render_from_latents
 from pavdm_cli.generation.pipeline import choose_graph_policy, render_chunks, render_from, state_after_clip
+from pavdm_cli.generation.prompt_ranges import extended_ranges
 from pavdm_cli.generation.provenance import metadata_of
 from pavdm_cli.generation.recovery import Recovery
 from pavdm_cli.generation.request import Output, Request
@@ -228,8 +229,11 @@ def extend(
 
 
 def extension_metadata(config: GenerationConfig, model: ModelRunner, source: Source, output: Output) -> dict[str, Any]:
-    extension = source.extension
-    return metadata_of(config, model) | {
+    extension, fields = source.extension, metadata_of(config, model)
+    stored, _ = stored_fields(source.video.path)
+    ranges = extended_ranges(stored, fields, float(source.video.duration), extension.only_new)
+    return fields | {
+        **({"prompt_ranges": [one.to_json() for one in ranges]} if ranges else {}),
         "crf": output.crf,
         **({} if source.endless else {"frames": source.frames}),
         "source": str(source.video.path),

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pavdm_cli.generation.decode import RenderedChunk, RenderState
 from pavdm_cli.generation.device_errors import report_device_errors
 from pavdm_cli.generation.extend import Source
 from pavdm_cli.generation.pipeline import choose_graph_policy, make_levels, render_chunks, render_from
+from pavdm_cli.generation.prompt_ranges import prompt_ranges, redone_ranges
 from pavdm_cli.generation.provenance import metadata_of
 from pavdm_cli.generation.redo import GeneratedVideo, RedoTask, Span
 from pavdm_cli.generation.request import Extension, Output
@@ -88,8 +90,22 @@ def redo_metadata(
     changes = {name: value for name, value in changes.items() if name not in SHARED_FIELDS}
     location = {"source": str(original.video.path), "first": span.splice.first, "end": span.splice.end}
     location |= {"stored_latents": True} if uses_stored_latents else {}
+    location |= {"timeline": []} if "timeline" in original.metadata and not config.timeline else {}
     record = location | {"seed": config.seed, "prompt": config.prompt} | changes
-    return dict(original.metadata) | {"redo": [*original.metadata.get("redo", []), record]}
+    redo_records = {"redo": [*original.metadata.get("redo", []), record]}
+    return dict(original.metadata) | redo_records | _changed_ranges(task, fields)
+
+
+def _changed_ranges(task: RedoTask, fields: dict[str, Any]) -> dict[str, Any]:
+    """What the parts of the video show after the redo, unless that is still what they showed before."""
+    original, span = task.original, task.span
+    video, before = original.video, prompt_ranges(original.metadata)
+    first, end = (
+        float(video.times[frame] - video.start) if frame < video.frames else inf
+        for frame in (span.splice.first, span.splice.end)
+    )
+    after = redone_ranges(before, fields, first, end, float(span.origin - video.start))
+    return {} if after == before else {"prompt_ranges": [one.to_json() for one in after]}
 
 
 def _span_chunks(run: Run, task: RedoTask, stored: LatentStore | None) -> Iterator[RenderedChunk]:

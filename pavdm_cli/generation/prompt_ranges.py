@@ -1,0 +1,159 @@
+"""Which part of a video shows which prompt: by its timeline, and after redone spans and continuations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import inf
+from typing import Any
+
+from pavdm_cli.errors import ModelError
+from pavdm_cli.generation.timeline import MAX_TIME, STORED_PROMPT, format_seconds
+from pavdm_cli.models import registry
+from pavdm_cli.runtime.untrusted import Kind, list_of, mismatches, number, optional
+
+TIME, MAX_RANGES = number(0, MAX_TIME), 10_000
+FIELDS = {"prompt": STORED_PROMPT, "start": TIME, "end": optional(TIME), "fade_in": TIME, "fade_out": TIME}
+
+
+def _is_range(value: object) -> bool:
+    """Whether a value is a stored range."""
+    return isinstance(value, dict) and value.keys() == FIELDS.keys() and not mismatches(value, FIELDS)
+
+
+STORED_RANGES = list_of(Kind("a part of the video with its prompt", _is_range), MAX_RANGES)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRange:
+    """A part of a video that was generated with one prompt; times in seconds of the file."""
+
+    prompt: str  # the caption, where the model makes one of the prompt
+    start: float = 0.0
+    end: float = inf  # inf: the end of the video
+    fade_in: float = 0.0  # seconds after its start in which it may also show the prompt before
+    fade_out: float = 0.0  # seconds before its end in which it may also show the next prompt
+
+    def clip(self, start: float, end: float) -> PromptRange:
+        """The part of it between two times."""
+        first, last = max(self.start, start), min(self.end, end)
+        fade_in = max(0.0, self.start + self.fade_in - first)
+        fade_out = 0.0 if last == inf else max(0.0, last - (self.end - self.fade_out))
+        return PromptRange(self.prompt, first, last, fade_in, fade_out)
+
+    def to_json(self) -> dict[str, Any]:
+        """As metadata; the end of the video is None."""
+        values = {name: getattr(self, name) for name in FIELDS}
+        return values | {"end": None if self.end == inf else self.end}
+
+    def __str__(self) -> str:
+        end = "the end" if self.end == inf else format_seconds(self.end)
+        return f"{format_seconds(self.start)} to {end}: {self.prompt}"
+
+
+def prompt_ranges(metadata: Mapping[str, Any]) -> list[PromptRange]:
+    """The ranges of a video; none if its prompts tell only a part: a video from an image, or one that continues such.
+
+    Raises: ModelError, KeyError for the metadata of other programs.
+    """
+    if "prompt_ranges" in metadata:
+        return [
+            PromptRange(**one | {"end": inf if one["end"] is None else one["end"]}) for one in metadata["prompt_ranges"]
+        ]
+    return [] if {"image", "source"} & metadata.keys() else timeline_ranges(metadata)
+
+
+def timeline_ranges(metadata: Mapping[str, Any]) -> list[PromptRange]:
+    """A range for the prompt and each later one of the timeline, in seconds from the first generated frame.
+
+    A change may show a window before its time, as noisy chunks of the window follow it too. It is complete a window
+    after the first chunk or clip that begins with it, and after its blend.
+    """
+    changes = metadata.get("timeline", [])
+    times, prompts = [0.0, *(change["at"] for change in changes), inf], [_caption(one) for one in (metadata, *changes)]
+    if not changes:
+        return [PromptRange(prompts[0])]
+    window = window_seconds(metadata)
+    unit = window if metadata.get("method") in ("rn", "rw", "windows") else _seconds(metadata, "chunk")
+    fade_in = unit + metadata.get("blend", 0.0) + window
+    return [
+        PromptRange(prompt, start, end, fade_in if start else 0.0, window if end < inf else 0.0)
+        for prompt, (start, end) in zip(prompts, pairwise(times), strict=True)
+    ]
+
+
+def redone_ranges(
+    ranges: Sequence[PromptRange], metadata: Mapping[str, Any], start: float, end: float, offset: float
+) -> list[PromptRange]:
+    """The ranges after the part from `start` to `end` was generated again with the prompts of `metadata`.
+
+    Only frames of that part change; those near other prompts at its ends may show them too. offset: time of the first
+    generated frame. None where the video has none.
+    """
+    if not ranges:
+        return []
+    new = [
+        one.clip(start, end) for one in _shift(timeline_ranges(metadata), offset) if one.start < end and start < one.end
+    ]
+    before = [one.clip(0.0, start) for one in ranges if one.start < start]
+    after = [one.clip(end, inf) for one in ranges if end < one.end]
+    window = window_seconds(metadata)
+    return _join(_join(before, new, fade_in=window), after, fade_out=window)
+
+
+def extended_ranges(
+    source: Mapping[str, Any], metadata: Mapping[str, Any], copied: float, only_new: bool
+) -> list[PromptRange]:
+    """The ranges of a continuation with the prompts of `metadata`; none unless its source has ranges of this model.
+
+    copied: seconds of the source, which come before the new frames or, with `only_new`, are left out.
+    """
+    try:
+        ranges = prompt_ranges(source) if source.get("model") == metadata["model"] else []
+    except (KeyError, ModelError):
+        ranges = []
+    if not ranges:
+        return []
+    before = [one.clip(0.0, copied) for one in ranges if one.start < copied]
+    joined = _join(before, _shift(timeline_ranges(metadata), copied), fade_in=window_seconds(metadata))
+    if not only_new:
+        return joined
+    return _shift([one.clip(copied, inf) for one in joined if copied < one.end], -copied)
+
+
+def _join(
+    before: Sequence[PromptRange], after: Sequence[PromptRange], fade_in: float = 0.0, fade_out: float = 0.0
+) -> list[PromptRange]:
+    """Two parts of a video one after the other: as one range where the prompt stays, else with a transition."""
+    if not before or not after:
+        return [*before, *after]
+    last, first = before[-1], after[0]
+    if last.prompt == first.prompt and not last.fade_out and not first.fade_in:
+        return [*before[:-1], replace(last, end=first.end, fade_out=first.fade_out), *after[1:]]
+    if last.prompt != first.prompt:
+        last = replace(last, fade_out=max(last.fade_out, fade_out))
+        first = replace(first, fade_in=max(first.fade_in, fade_in))
+    return [*before[:-1], last, first, *after[1:]]
+
+
+def _shift(ranges: Iterable[PromptRange], seconds: float) -> list[PromptRange]:
+    """The ranges later by `seconds`; the first one begins there."""
+    return [replace(one, start=one.start + seconds, end=one.end + seconds) for one in ranges]
+
+
+def window_seconds(metadata: Mapping[str, Any]) -> float:
+    """Length of the window of a video."""
+    return _seconds(metadata, "window")
+
+
+def _seconds(metadata: Mapping[str, Any], name: str) -> float:
+    """Length of a stored number of latents."""
+    model = registry.find(metadata["model"])
+    fps = float(metadata.get("fps", model.spec.fps))
+    latents = int(metadata.get(name, getattr(model.spec, name)))
+    return latents * float(model.layout(model.spec.size, fps).frames_per_latent) / fps
+
+
+def _caption(prompt: Mapping[str, Any]) -> str:
+    return str(prompt.get("caption") or prompt["prompt"])
