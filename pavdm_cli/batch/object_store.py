@@ -5,6 +5,7 @@ This is the only module that imports fsspec.
 
 from __future__ import annotations
 
+import errno
 import filecmp
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +29,8 @@ RETRY_HINT = "what was rendered is stored: run the same command to continue"
 
 def open_object_store(url: str) -> ObjectStore:
     """The store of a URL, which is not accessed yet. Raises: UsageError."""
-    url = url.rstrip("/")
-    protocol = url.partition("://")[0]
+    protocol, _, path = url.partition("://")
+    url = f"{protocol}://{path.rstrip('/')}"
     if protocol not in {*known_implementations, *fsspec.available_protocols()}:
         hint = "name a folder, or a URL that fsspec supports, such as s3://bucket/folder"
         raise UsageError(f"{protocol}:// is no kind of storage", hint)
@@ -40,6 +41,8 @@ def open_object_store(url: str) -> ObjectStore:
         raise UsageError(f"{protocol}:// needs {package}", f"pip install {package}") from None
     except Exception as error:  # every implementation has its own
         raise UsageError(f"cannot use {printable(url)}: {_reason(error)}", "check the URL") from None
+    if not root.strip("/"):
+        raise UsageError(f"{protocol}:// names no bucket", f"write {protocol}://bucket/folder")
     return ObjectStore(url, system, root.rstrip("/"))
 
 
@@ -47,6 +50,7 @@ class ObjectStore:
     """Objects under a URL. A video is stored in parts while it grows; its last state refers to all of them."""
 
     poll = 2.0
+    write_hint = "check the name of the bucket, and that your credentials may write to it"
 
     def __init__(self, url: str, system: Any, root: str) -> None:
         """system: fsspec's file system; root: the URL's path in it."""
@@ -156,8 +160,10 @@ def _as_os_error() -> Iterator[None]:
     """Errors of a store's client, which has its own kinds, as OSError with a reason."""
     try:
         yield
-    except (FileNotFoundError, FileExistsError):
-        raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, _reason(error)) from error
+    except FileExistsError as error:
+        raise FileExistsError(errno.EEXIST, _reason(error)) from error
     except Exception as error:
         raise OSError(getattr(error, "errno", None) or 0, _reason(error)) from error
 

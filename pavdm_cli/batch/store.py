@@ -43,6 +43,10 @@ class Store(Protocol):
     def is_shared(self) -> bool:
         """Whether other processes see its files."""
 
+    @property
+    def write_hint(self) -> str:
+        """What to do where it cannot be written."""
+
     def location(self, name: str) -> str:
         """The path or URL of a file, for the user."""
 
@@ -111,6 +115,7 @@ class FileStore:
     folder: Path
     poll: float = 0.5
     is_shared: bool = True
+    write_hint: str = "choose another folder"
 
     def location(self, name: str) -> str:
         return str(self.folder / name)
