@@ -24,11 +24,18 @@ PROMPT = "a red balloon drifting over green hills at sunset"
 QUICK = ("--steps", "6", "--threads", "1")  # one step between shifts: fast, not good
 
 
-def pavdm(*words: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command in a folder of its own, where the only ffmpeg is one that does not exist."""
-    env = os.environ | ({"PAVDM_FFMPEG": "no-ffmpeg"} if "--encoder" in words else {})
+def pavdm_process(*words: str | Path, folder: Path) -> command.Said:
+    """Run the command in a folder, in a process of its own."""
     line = [sys.executable, "-m", "pavdm_cli", *map(str, words)]
-    return subprocess.run(line, capture_output=True, text=True, cwd=folder, timeout=300, check=False, env=env)
+    done = subprocess.run(line, capture_output=True, text=True, cwd=folder, timeout=300, check=False)
+    return command.Said(done.returncode, done.stdout, done.stderr)
+
+
+def pavdm(*words: str | Path, folder: Path) -> command.Said:
+    """Run the command in a folder, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return command.pavdm(*words)
 
 
 def pictures(path: Path) -> np.ndarray:
@@ -38,19 +45,19 @@ def pictures(path: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, command.Said]:
     """One short video, made once for the tests that only look at it."""
     folder = tmp_path_factory.mktemp("made")
-    done = pavdm("generate", PROMPT, "--frames", "13", "--seed", "5", *QUICK, folder=folder)
-    assert done.returncode == 0, done.stderr
-    return folder / done.stdout.strip(), done
+    done = pavdm_process("generate", PROMPT, "--frames", "13", "--seed", "5", *QUICK, folder=folder)
+    assert done.code == 0, done.err
+    return folder / done.out.strip(), done
 
 
 def test_the_path_alone_is_on_stdout_and_the_seed_on_stderr(made):
     path, done = made
-    assert done.stdout.strip() == "a-red-balloon-drifting-over-green-hills-at-5.mp4"
+    assert done.out.strip() == "a-red-balloon-drifting-over-green-hills-at-5.mp4"
     assert path.exists()
-    assert "seed 5" in done.stderr
+    assert "seed 5" in done.err
 
 
 def test_a_video_has_exactly_the_frames_asked_for_at_its_size_and_rate(made):
@@ -67,7 +74,7 @@ def test_no_partial_file_is_left(made):
 @pytest.mark.integration
 def test_info_gives_the_command_that_makes_the_same_frames(made, tmp_path):
     described = pavdm("info", made[0], folder=tmp_path)
-    command = described.stdout.strip().splitlines()[-1]
+    command = described.out.strip().splitlines()[-1]
     assert command.startswith("pavdm generate")
     again = subprocess.run(
         f"{sys.executable} -m pavdm_cli {command.removeprefix('pavdm ')} -o again.mp4",
@@ -82,7 +89,7 @@ def test_info_gives_the_command_that_makes_the_same_frames(made, tmp_path):
 
 
 def test_info_as_json_holds_prompt_seed_weights_and_versions(made, tmp_path):
-    metadata = json.loads(pavdm("info", made[0], "--json", folder=tmp_path).stdout)
+    metadata = json.loads(pavdm("info", made[0], "--json", folder=tmp_path).out)
     assert metadata["prompt"] == PROMPT
     assert metadata["seed"] == 5
     assert len(metadata["weights"]) == 16
@@ -90,35 +97,35 @@ def test_info_as_json_holds_prompt_seed_weights_and_versions(made, tmp_path):
 
 
 def test_how_the_work_was_done_is_in_the_file_and_in_the_command(made, tmp_path):
-    metadata = json.loads(pavdm("info", made[0], "--json", folder=tmp_path).stdout)
+    metadata = json.loads(pavdm("info", made[0], "--json", folder=tmp_path).out)
     assert metadata["attention"] == "sdpa"
     assert "cpu, float32, heads of 32" in metadata["attention_reason"]
     assert metadata["context_cache"] == "reuse"
-    assert "--attention sdpa --context-cache reuse " in pavdm("info", made[0], folder=tmp_path).stdout.splitlines()[-1]
+    assert "--attention sdpa --context-cache reuse " in pavdm("info", made[0], folder=tmp_path).out.splitlines()[-1]
 
 
 def test_a_taken_name_is_numbered(made):
     done = pavdm("generate", PROMPT, "--frames", "1", "--seed", "5", *QUICK, folder=made[0].parent)
-    assert done.stdout.strip().endswith("-5-2.mp4")
-    assert "\n1 frame in " in done.stderr
-    Path(made[0].parent / done.stdout.strip()).unlink()
+    assert done.out.strip().endswith("-5-2.mp4")
+    assert "\n1 frame in " in done.err
+    Path(made[0].parent / done.out.strip()).unlink()
 
 
 def test_an_existing_output_is_refused_before_any_work_and_kept(made, tmp_path):
     taken = tmp_path / "taken.mp4"
     taken.write_text("mine")
     done = pavdm("generate", PROMPT, "-o", taken, folder=tmp_path)
-    assert done.returncode == 4
-    assert done.stdout == ""
-    assert [line[:5] for line in done.stderr.splitlines()] == ["error", "hint:"]  # no seed, no progress
-    assert "exists" in done.stderr
+    assert done.code == 4
+    assert done.out == ""
+    assert [line[:5] for line in done.err.splitlines()] == ["error", "hint:"]  # no seed, no progress
+    assert "exists" in done.err
     assert taken.read_text() == "mine"
 
 
 @pytest.mark.parametrize("suffix", ["mkv", *integration("webm", "gif")])
 def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
     done = pavdm("generate", PROMPT, "--frames", "6", "-o", f"v.{suffix}", *QUICK, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert len(pictures(tmp_path / f"v.{suffix}")) == 6
 
 
@@ -189,7 +196,7 @@ def test_a_mistake_is_one_clear_line_and_its_own_code(words, code, says, tmp_pat
 @pytest.mark.integration
 def test_a_word_the_model_does_not_know_is_named_in_one_line(tmp_path):
     done = pavdm("generate", "a red dragon over the sea with lasers", "--frames", "1", *QUICK, folder=tmp_path)
-    notes = [line for line in done.stderr.splitlines() if "does not know" in line]
+    notes = [line for line in done.err.splitlines() if "does not know" in line]
     assert len(notes) == 1
     assert "dragon, lasers" in notes[0]
 
@@ -221,18 +228,18 @@ def test_an_interrupt_keeps_a_playable_part(number, code, tmp_path):
 @pytest.mark.integration
 def test_extend_goes_on_from_a_video_made_here_with_its_prompt(made, tmp_path):
     done = pavdm("extend", made[0], "--frames", "5", "-o", "longer.mp4", *QUICK, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     longer, before = pictures(tmp_path / "longer.mp4"), pictures(made[0])
     assert len(longer) == len(before) + 5
     assert np.abs(longer[: len(before)].astype(int) - before).mean() < 4
-    assert json.loads(pavdm("info", "longer.mp4", "--json", folder=tmp_path).stdout)["prompt"] == PROMPT
+    assert json.loads(pavdm("info", "longer.mp4", "--json", folder=tmp_path).out)["prompt"] == PROMPT
 
 
 @pytest.mark.integration
 def test_only_new_is_the_continuation_alone(made, tmp_path):
     words = ("--only-new", "--frames", "5", "--start", "noised", "-o", "new.mkv", *QUICK)
     done = pavdm("extend", made[0], *words, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert len(pictures(tmp_path / "new.mkv")) == 5
 
 
@@ -241,13 +248,13 @@ def test_every_method_makes_a_video(method, tmp_path):
     done = pavdm(
         "generate", PROMPT, "--frames", "3", "--method", method, "-o", "v.mp4", "--steps", "4", folder=tmp_path
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert len(pictures(tmp_path / "v.mp4")) == 3
-    assert "comparison" in done.stderr
+    assert "comparison" in done.err
 
 
 def test_the_doctor_lists_every_attention_back_end_with_a_reason(tmp_path):
-    lines = pavdm("doctor", folder=tmp_path).stdout.splitlines()
+    lines = pavdm("doctor", folder=tmp_path).out.splitlines()
     rows = {line.split()[0]: line.split()[1:] for line in lines if len(line.split()) > 2}
     for name in ("fa3", "cudnn", "sdpa-flash", "flash-attn", "xformers", "sdpa-efficient", "sdpa-math", "sdpa"):
         assert rows[name][0] in ("yes", "no")
@@ -272,16 +279,16 @@ def test_the_doctor_says_whether_open_sora_can_be_run(monkeypatch):
     ],
 )
 def test_commands_that_tell_do_so_on_stdout(words, tmp_path):
-    done = pavdm(*words, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
-    assert done.stderr == ""
+    done = pavdm_process(*words, folder=tmp_path)
+    assert done.code == 0, done.err
+    assert done.out.strip()
+    assert done.err == ""
 
 
 @pytest.mark.integration
 def test_graphs_that_need_a_gpu_are_one_line_where_there_is_none(tmp_path):
     done = pavdm("generate", PROMPT, "--device", "cpu", "--cuda-graphs", "on", folder=tmp_path)
-    assert done.returncode == 6
-    assert "error: --cuda-graphs on needs CUDA, and the device is cpu" in done.stderr
-    assert "hint: use --cuda-graphs auto" in done.stderr
+    assert done.code == 6
+    assert "error: --cuda-graphs on needs CUDA, and the device is cpu" in done.err
+    assert "hint: use --cuda-graphs auto" in done.err
     assert not any(tmp_path.iterdir())
