@@ -225,10 +225,18 @@ def wrong_names(tree: ast.AST, path: str = "") -> Iterator[str]:
             yield from _unless_excepted(path, word, f"{path}:{line}: {name}: {NAME_WORDS[word]}")
 
 
+PROSE_PATTERNS = [
+    (re.compile(rf"(?<![\w`/.-])(?:{pattern})(?![\w`/])", re.IGNORECASE), term) for pattern, term in PROSE.items()
+]
+
+
 def wrong_prose(texts: Iterator[tuple[str, int]], path: str = "") -> Iterator[str]:
-    for text, line in texts:
-        for pattern, term in PROSE.items():
-            for match in re.finditer(rf"(?<![\w`/.-])(?:{pattern})(?![\w`/])", text, re.IGNORECASE):
+    lines = list(texts)
+    whole = "\n".join(text for text, _ in lines)
+    patterns = [(pattern, term) for pattern, term in PROSE_PATTERNS if pattern.search(whole)]  # few, if any
+    for text, line in lines:
+        for pattern, term in patterns:
+            for match in pattern.finditer(text):
                 yield from _unless_excepted(path, match[0].lower(), f"{path}:{line}: {match[0]!r}: {term}")
 
 
