@@ -80,8 +80,10 @@ def test_the_first_chunks_and_the_last_are_shown_in_order(context: int, sink: in
     assert seen == [one for one in expected if one]
 
 
-@every_arm
-@pytest.mark.parametrize("positions", [CHUNK, None], ids=["repeated", "in order"])
+@pytest.mark.parametrize(
+    ("context", "sink", "positions"),
+    [*((*arm, CHUNK) for arm in ARMS), (2, 0, None), (2, 1, None)],  # repeated positions, and positions in order
+)
 def test_a_cached_context_is_the_recomputed_one(context: int, sink: int, positions: int | None) -> None:
     pocket = tiny_pocket().double().requires_grad_(False)
     text, table = (

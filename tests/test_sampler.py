@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.exact import (
     NOISE,
+    SHAPE,
     Mixing,
     assert_same,
     build_solver,
@@ -22,14 +23,20 @@ from torch import Tensor
 
 from pavdm_cli.sampling import loop
 from pavdm_cli.sampling.loop import SamplerState, denoise, denoise_step, roll, sample, state_from_renoised_clip
-from pavdm_cli.sampling.noise import linear_sigmas
+from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
 from pavdm_cli.sampling.schedule import Schedule, fifo, one_clip, pa, rn, rw
 
 pytestmark = pytest.mark.usefixtures("either_way")
 
 
+def eager_and_last_replayed(name: str, *values: int) -> pytest.MarkDecorator:
+    """Every value with eager steps, and the last one also with recorded steps, whose sizes all methods vary."""
+    cases = [*(("eager", value) for value in values), ("replayed", values[-1])]
+    return pytest.mark.parametrize(("either_way", name), cases, indirect=["either_way"])
+
+
 @every_method
-@pytest.mark.parametrize("chunks", [1, 2, 6])
+@eager_and_last_replayed("chunks", 1, 2, 6)
 def test_from_nothing_the_video_is_recovered_and_all_shown_is_right(schedule: Schedule, chunks: int) -> None:
     out = run_exact(schedule, chunks=chunks)
     assert_same(out, clean_latents(schedule.latents(range(chunks))))
@@ -42,14 +49,14 @@ def test_where_steps_are_recorded_all_are_replayed(schedule: Schedule, either_wa
 
 
 @every_method
-@pytest.mark.parametrize("given", [1, 2, 7])
+@eager_and_last_replayed("given", 1, 2, 7)
 def test_from_a_clip_the_video_goes_on(schedule: Schedule, given: int) -> None:
     out = run_exact(schedule, given=given)
     assert_same(out, clean_latents(schedule.latents(range(5))))
 
 
 @every_method
-@pytest.mark.parametrize("given", [1, 4, 40])
+@eager_and_last_replayed("given", 1, 40, 4)
 def test_from_a_noised_clip_only_new_chunks_come_out(schedule: Schedule, given: int) -> None:
     out = run_exact(schedule, given=given, noised=True)
     assert_same(out, clean_latents(schedule.latents(range(5))))
@@ -71,7 +78,7 @@ def run_mixing(schedule: Schedule, chunks: int, start: SamplerState | None = Non
 
 
 @every_method
-@pytest.mark.parametrize("extra", [0, 1, 3])
+@eager_and_last_replayed("extra", 0, 1, 3)
 def test_a_video_equals_a_longer_one_in_exactly_all_chunks_but_the_last_window(schedule: Schedule, extra: int) -> None:
     chunks = schedule.capacity + extra
     short, long = run_mixing(schedule, chunks), run_mixing(schedule, chunks + schedule.capacity)
@@ -125,7 +132,8 @@ def held_bytes() -> int:
 @every_method
 @pytest.mark.usefixtures("alone")
 def test_memory_does_not_grow_with_the_video(schedule: Schedule) -> None:
-    video = sample(schedule, Mixing(), NOISE, build_solver(sigmas_of(schedule)), chunks=None)
+    noise, solver = seeded_noise(5, SHAPE), build_solver(sigmas_of(schedule))  # not NOISE, which is cached
+    video = sample(schedule, Mixing(), noise, solver, chunks=None)
     for _ in range(schedule.capacity + schedule.context + 2):
         next(video)
     before = held_bytes()
