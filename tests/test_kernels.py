@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,11 +31,17 @@ from pavdm_kernels.ops import OPS
 
 BY_NAME = {op.name: op for op in OPS}
 MAX_PROGRAMS = 40  # of a case: one takes the interpreter 8 to 40 ms
-CASES = [
-    pytest.param(op, case, id="-".join([op.name, *(f"{key}{size}" for key, size in case.items())]))
-    for op in OPS
-    for case in op.test_sizes
-]
+
+
+def kernel_cases() -> Iterator[Any]:
+    """All sizes in float32, an op's first in every dtype, its last in bfloat16; other pairs in `integration`."""
+    for op in OPS:
+        for number, sizes in enumerate(op.test_sizes):
+            name = "-".join([op.name, *(f"{key}{size}" for key, size in sizes.items())])
+            last = torch.bfloat16 if number == len(op.test_sizes) - 1 else torch.float32
+            for dtype in DTYPES:
+                marks = [] if number == 0 or dtype in (torch.float32, last) else [pytest.mark.integration]
+                yield pytest.param(op, sizes, dtype, id=f"{name}-{dtype}", marks=marks)
 
 
 @pytest.fixture(autouse=True)
@@ -67,10 +75,9 @@ def relative_error(op: Op, arguments) -> float:
     return max(float((x.double() - y).abs().max() / y.abs().max()) for x, y in zip(outputs, exact, strict=True))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("op", "case"), CASES)
-def test_the_kernel_equals_its_reference(op: Op, case, dtype: torch.dtype) -> None:
-    arguments = op.make_inputs(case, RandomInputs(dtype))
+@pytest.mark.parametrize(("op", "sizes", "dtype"), list(kernel_cases()))
+def test_the_kernel_equals_its_reference(op: Op, sizes: dict[str, Any], dtype: torch.dtype) -> None:
+    arguments = op.make_inputs(sizes, RandomInputs(dtype))
     assert math.prod(prepared(op, arguments).grid) <= MAX_PROGRAMS
     assert relative_error(op, arguments) <= op.tolerances[dtype]
 
