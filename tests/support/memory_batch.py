@@ -23,7 +23,8 @@ FRAMES = 34  # 9 chunks, two segments
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The current folder has a file of jobs, and the store in memory is cleared afterwards; applies where imported."""
+    """The current folder has a file of jobs, and the store in memory nothing but the test's; applies where imported."""
+    MemoryFileSystem.store.clear()
     monkeypatch.chdir(tmp_path)
     Path("jobs.txt").write_text(PROMPT)
     yield
