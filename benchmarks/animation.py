@@ -27,11 +27,11 @@ def main() -> None:
     """Generate the clips one after another and write their frames side by side."""
     with tempfile.TemporaryDirectory() as folder:
         clips = [generate(Path(folder) / f"{number}.mkv", *clip) for number, clip in enumerate(CLIPS.items())]
-    joined = np.concatenate(clips, axis=2)  # (n, H, 3 W, 3)
+    frames = np.concatenate(clips, axis=2)  # (n, H, 3 W, 3)
     encoding = EncoderOptions(ffmpeg=find_ffmpeg(), scale=Scale(SCALE, "lanczos"))  # ffmpeg: one palette for all frames
     GIF.parent.mkdir(parents=True, exist_ok=True)
-    with VideoWriter(GIF, joined.shape[2], joined.shape[1], RATE, {}, encoding, force=True) as writer:
-        writer.write(joined)
+    with VideoWriter(GIF, frames.shape[2], frames.shape[1], RATE, {}, encoding, force=True) as writer:
+        writer.write(frames)
         print(writer.finish())
 
 

@@ -28,7 +28,7 @@ from pavdm_cli.evaluation.videos import scene_prompt
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.pipeline import Pixels
-from pavdm_cli.generation.provenance import metadata_of
+from pavdm_cli.generation.provenance import collect_metadata
 from pavdm_cli.generation.request import Output, Request
 from pavdm_cli.generation.write import encoder_options, scale_metadata
 from pavdm_cli.models.execution import ExecutionConfig
@@ -47,7 +47,9 @@ COLUMNS = (
     Column("adherence", "adherence", "share of clips that show the prompt's words", False),
     Column("drift of brightness", "drift_brightness", "last 15 % against the first, by size"),
     Column("drift of sharpness", "drift_sharpness", "the same of the mean gradient"),
-    Column("joint unevenness", "joint_unevenness", "size of the joint ratio's logarithm: 0 where borders do not show"),
+    Column(
+        "joint unevenness", "joint_unevenness", "size of the joint ratio's logarithm: 0 where boundaries do not show"
+    ),
     Column("unpredicted", "unpredicted", "change that optical flow does not predict"),
     Column("ms per chunk", "chunk_ms", "processor time of denoising and decoding, one thread"),
 )
@@ -84,11 +86,11 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Generate and measure the videos that have no row yet."""
-    done = {(row["arm"], row["seed"], row["seconds"]) for row in runs.read_rows([args.out])}
+    finished_keys = {(row["arm"], row["seed"], row["seconds"]) for row in runs.read_rows([args.out])}
     args.folder.mkdir(parents=True, exist_ok=True)
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         for arm in args.arms:
-            if (arm, seed, args.seconds) not in done:
+            if (arm, seed, args.seconds) not in finished_keys:
                 add_video(args, arm, seed)
                 print(f"{arm}: {seed}", file=sys.stderr, flush=True)
 
@@ -102,7 +104,7 @@ def add_video(args: argparse.Namespace, arm: str, seed: int) -> None:
     request = Request(scene_prompt(seed), args.seconds, execution=ExecutionConfig(device="cpu", threads=1), **options)
     config = config_of(request, runs.distilled_guidance(args.weights))
     model, encoding = pipeline.open_model(config), encoder_options(config, runs.OUTPUT)
-    metadata = metadata_of(config, model) | {"crf": runs.OUTPUT.crf} | scale_metadata(encoding.scale)
+    metadata = collect_metadata(config, model) | {"crf": runs.OUTPUT.crf} | scale_metadata(encoding.scale)
     path, timer = args.folder / f"{re.sub('[^a-z0-9]+', '-', arm)}-{seed}.mp4", Timer()
     runs.write_video(path, timer.frames(config, model), config.spec.fps, encoding, metadata)
     row = {"settings": kind, "weights": model.digest, "seconds": args.seconds}
@@ -118,7 +120,7 @@ class Timer:
 
     def frames(self, config: GenerationConfig, model: ModelRunner) -> Iterator[Pixels]:
         """The video's frames; what happens to them between is not counted."""
-        frames = pipeline.frames(config, model)
+        frames = pipeline.generate_frames(config, model)
         while True:
             start = time.thread_time()
             pixels = next(frames, None)
@@ -136,13 +138,14 @@ def section_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         metrics = measurement["metrics"] | {"chunk_ms": row["chunk_ms"]}
         arms[row["arm"]][row["seed"]] = row | {"measurement": measurement | {"metrics": metrics}}
     seeds, commits = sorted({row["seed"] for row in rows}), sorted({str(row["commit"]) for row in rows})
+    heads = [f"{column.title} {'↓' if column.lower_is_better else '↑'}" for column in COLUMNS]
     title = f"{len(seeds)} prompts of {rows[0]['seconds']:g} s, the same in every arm"
     return [
         f"{title}; weights {rows[0]['weights']}, commit {', '.join(commits)}.",
         "Means; in parentheses the paired difference to one chunk with its 95 % interval, where that excludes 0.",
         "",
-        f"| context | {' | '.join(f'{one.title} ' + ('↓' if one.lower_is_better else '↑') for one in COLUMNS)} |",
-        "|---" * (len(COLUMNS) + 1) + "|",
+        f"| context | {' | '.join(heads)} |",
+        "|---" * (len(heads) + 1) + "|",
         *(arm_line(name, arms[name], arms["1"]) for name in ARMS if arms[name]),
         "",
         *(f"- *{column.title}*: {column.description}." for column in COLUMNS),

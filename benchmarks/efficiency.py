@@ -19,9 +19,10 @@ import torch
 from pavdm_cli.bench.ceilings import matmul_side
 from pavdm_cli.bench.estimate import decode_tflop, denoise_tflop
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.memory_plan import meta_model_of
 from pavdm_cli.generation.request import build_request
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.video import EncoderOptions, VideoWriter
@@ -50,7 +51,7 @@ def one_round(config: GenerationConfig, model: ModelRunner, folder: Path) -> dic
     a, b = (torch.randn(side, side) for _ in range(2))
     rate = 2e-12 * side**3 / min(seconds(lambda: a @ b) for _ in range(4))
     latents, pixels = [], []
-    denoise_seconds = seconds(lambda: latents.extend(pipeline.latents(config, model)))
+    denoise_seconds = seconds(lambda: latents.extend(pipeline.sample_latents(config, model)))
     decode_seconds = seconds(lambda: pixels.extend(to_bytes(model.decode(chunk)[0]) for chunk in latents))
     write_seconds = seconds(lambda: write(pixels, config.spec, folder))
     denoise_flop = denoise_tflop(config, meta)

@@ -51,15 +51,17 @@ def measure(size: str, seconds: float, pairs: int, frames: int) -> dict[str, Any
     with tempfile.TemporaryDirectory() as folder:
         source = clip(Path(folder), SIZES[size], seconds)
         rounds = [{name: run_timed(words) for name, words in commands(source, frames).items()} for _ in range(pairs)]
-    summary = {other: {kind: ratio(rounds, other, kind) for kind in ("wall", "cpu")} for other in ("default", "same")}
+    summary = {
+        baseline: {kind: ratio(rounds, baseline, kind) for kind in ("wall", "cpu")} for baseline in ("default", "same")
+    }
     print(size, json.dumps(summary), flush=True)
     config = {"size": size, "seconds": seconds, "frames": frames, "crf": CRF, "pairs": pairs}
     return {"schema": "pavdm.extend/1", "env": environment(), "config": config, "samples": rounds, "summary": summary}
 
 
-def ratio(rounds: list[dict[str, dict[str, float]]], other: str, kind: str) -> float:
+def ratio(rounds: list[dict[str, dict[str, float]]], baseline: str, kind: str) -> float:
     """The median of extend's time over the other's in the same round."""
-    return round(statistics.median(samples["extend"][kind] / samples[other][kind] for samples in rounds), 3)
+    return round(statistics.median(samples["extend"][kind] / samples[baseline][kind] for samples in rounds), 3)
 
 
 def clip(folder: Path, size: str, seconds: float) -> Path:

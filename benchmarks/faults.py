@@ -85,29 +85,29 @@ def resume(folder: Path, row: Row, announced: int, fault: str = "none", number: 
 
     A process that is killed before it says where it begins leaves the count to the next one.
     """
-    saved, complete = (folder / "v.partial.mp4.state").exists(), (folder / "v.mp4").exists()
-    words = ("resume", "v.mp4") if saved or complete else (*WORDS, "-o", "v.mp4", "--force")
+    has_state, complete = (folder / "v.partial.mp4.state").exists(), (folder / "v.mp4").exists()
+    words = ("resume", "v.mp4") if has_state or complete else (*WORDS, "-o", "v.mp4", "--force")
     attempt = run(folder, words, fault, number, **options)
-    if attempt.resumed is None and saved and not complete and attempt.code:
+    if attempt.resumed is None and has_state and not complete and attempt.code:
         return replace(attempt, announced=announced)
     row.lost += max(0, announced - (FRAMES if complete else attempt.resumed or 0))
     return replace(attempt, announced=max(attempt.announced, attempt.resumed or 0))
 
 
-def compare(folder: Path, whole: Path, row: Row) -> None:
+def compare(folder: Path, expected_video: Path, row: Row) -> None:
     """Count a video that is complete, alone in its folder and the same."""
     row.videos += 1
     names = [path.name for path in folder.iterdir()]
-    row.identical += names == ["v.mp4"] and filecmp.cmp(folder / "v.mp4", whole, shallow=False)
+    row.identical += names == ["v.mp4"] and filecmp.cmp(folder / "v.mp4", expected_video, shallow=False)
 
 
-def finish(folder: Path, whole: Path, row: Row, announced: int) -> None:
+def finish(folder: Path, expected_video: Path, row: Row, announced: int) -> None:
     """Resume without a fault, and compare."""
     resume(folder, row, announced)
-    compare(folder, whole, row)
+    compare(folder, expected_video, row)
 
 
-def random_kills(whole: Path, count: int, longest: float) -> Row:
+def random_kills(expected_video: Path, count: int, longest: float) -> Row:
     """SIGKILL at random moments, up to six times a video."""
     row, rng = Row("SIGKILL at a random moment"), random.Random(0)
     while row.times < count:
@@ -119,22 +119,22 @@ def random_kills(whole: Path, count: int, longest: float) -> Row:
                 if (folder / "v.mp4").exists():
                     break
                 attempt = resume(folder, row, attempt.announced, seconds=rng.uniform(0.3, 1) * longest)
-            finish(folder, whole, row, attempt.announced)
+            finish(folder, expected_video, row, attempt.announced)
     return row
 
 
-def kills_inside(whole: Path, fault: str, most: int) -> Row:
+def kills_inside(expected_video: Path, fault: str, max_calls: int) -> Row:
     """SIGKILL at every call of one kind, each in a video of its own, until a video is complete before the fault."""
     names = {name: f"SIGKILL before os.{name}" for name in faulty_process.KILLS}
     row = Row(names.get(fault, f"SIGKILL after {fault}"))
-    for number in range(1, most + 1):
+    for number in range(1, max_calls + 1):
         with empty_folder() as folder:
             attempt = run(folder, (*WORDS, "-o", "v.mp4"), fault, number)
             if attempt.code == 0:
                 break
             row.times += 1
             row.exit_codes.add(attempt.code)
-            finish(folder, whole, row, attempt.announced)
+            finish(folder, expected_video, row, attempt.announced)
     return row
 
 
@@ -143,7 +143,7 @@ def limit_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (DISK, DISK))
 
 
-def full_disk(whole: Path) -> Row:
+def full_disk(expected_video: Path) -> Row:
     """A tmpfs that fills, and room again; where none may be mounted, a limit on the length of files."""
     row = Row("full disk (tmpfs)")
     with empty_folder() as folder:
@@ -156,7 +156,7 @@ def full_disk(whole: Path) -> Row:
         (folder / "ballast").unlink()
         if is_mounted:
             subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
-        finish(folder, whole, row, attempt.announced)
+        finish(folder, expected_video, row, attempt.announced)
         if is_mounted:
             subprocess.run(["umount", str(folder)], check=True)
     return row
@@ -170,17 +170,17 @@ def mount(folder: Path, size: int) -> bool:
     )
 
 
-def fault_in_sampling(whole: Path, fault: str) -> Row:
+def fault_in_sampling(expected_video: Path, fault: str) -> Row:
     """NaN, or a lack of memory, at one step; the same video without it afterwards."""
     row = Row(fault)
     with empty_folder() as folder:
         attempt = run(folder, (*WORDS, "-o", "v.mp4"), fault, STEP)
         row.times, row.exit_codes = 1, {attempt.code}
-        finish(folder, whole, row, attempt.announced)
+        finish(folder, expected_video, row, attempt.announced)
     return row
 
 
-def removed_folder(whole: Path) -> Row:
+def removed_folder(expected_video: Path) -> Row:
     """The folder is removed in the middle: nothing can be left, and the error is one line."""
     row = Row("removed folder")
     with empty_folder() as parent:
@@ -190,11 +190,11 @@ def removed_folder(whole: Path) -> Row:
         row.times, row.exit_codes = 1, {attempt.code}
         folder.mkdir(exist_ok=True)
         run(folder, (*WORDS, "-o", "v.mp4"))
-        compare(folder, whole, row)
+        compare(folder, expected_video, row)
     return row
 
 
-def dead_pipes(whole: Path) -> Row:
+def dead_pipes(expected_video: Path) -> Row:
     """Nobody reads standard output and standard error."""
     row = Row("dead pipes")
     with empty_folder() as folder:
@@ -203,11 +203,11 @@ def dead_pipes(whole: Path) -> Row:
         attempt = run(folder, (*WORDS, "-o", "v.mp4"), stdout=write_end, stderr=write_end)
         os.close(write_end)
         row.times, row.exit_codes = 1, {attempt.code}
-        compare(folder, whole, row)
+        compare(folder, expected_video, row)
     return row
 
 
-def end_by_signal(whole: Path, number: signal.Signals) -> Row:
+def end_by_signal(expected_video: Path, number: signal.Signals) -> Row:
     """A signal that asks for an end, when a third of the frames are safe."""
     row = Row(number.name)
     with empty_folder() as folder:
@@ -219,7 +219,7 @@ def end_by_signal(whole: Path, number: signal.Signals) -> Row:
             process.send_signal(number)
             announced = max([announced, *counts])
         row.times, row.exit_codes = 1, {process.returncode}
-        finish(folder, whole, row, announced)
+        finish(folder, expected_video, row, announced)
     return row
 
 
@@ -235,15 +235,15 @@ def rows(kills: int, inside: int) -> Iterator[Row]:
     with empty_folder() as folder:
         start = time.monotonic()
         run(folder, (*WORDS, "-o", "v.mp4"))
-        longest, whole = time.monotonic() - start, folder / "v.mp4"
-        yield random_kills(whole, kills, longest)
+        longest, expected_video = time.monotonic() - start, folder / "v.mp4"
+        yield random_kills(expected_video, kills, longest)
         for fault in (*faulty_process.HALVES, *faulty_process.KILLS):
-            yield kills_inside(whole, fault, inside)
+            yield kills_inside(expected_video, fault, inside)
         for number in (signal.SIGINT, signal.SIGTERM):
-            yield end_by_signal(whole, number)
+            yield end_by_signal(expected_video, number)
         calls: list[Callable[[Path], Row]] = [full_disk, removed_folder, dead_pipes]
-        yield from (call(whole) for call in calls)
-        yield from (fault_in_sampling(whole, fault) for fault in ("nan", "out of memory"))
+        yield from (call(expected_video) for call in calls)
+        yield from (fault_in_sampling(expected_video, fault) for fault in ("nan", "out of memory"))
 
 
 def line(row: dict[str, Any]) -> str:

@@ -24,14 +24,14 @@ def at_call(number: int, act: Callable[..., None], call: Callable[..., Any]) -> 
     """The function, which does something else first at its call of this number, counted from 1."""
     count = 0
 
-    def counted(*values: Any, **options: Any) -> Any:
+    def count_call(*values: Any, **options: Any) -> Any:
         nonlocal count
         count += 1
         if count == number:
             act(*values)
         return call(*values, **options)
 
-    return counted
+    return count_call
 
 
 def kill(*values: object) -> None:

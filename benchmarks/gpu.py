@@ -29,7 +29,7 @@ PYTEST = (sys.executable, "-m", "pytest", "-q", "-rfEs", "--tb=short", "-W", "de
 NEEDED = ("torch", "triton", "numpy", "av", "einops", "ffmpeg", "platformdirs", "psutil", "rich", "safetensors")
 PACKAGES = (*NEEDED, "typer", "pytest")
 ATTENTION = ("fa3", "cudnn", "sdpa-flash", "flash-attn", "xformers", "sdpa-efficient", "sdpa-math", "sdpa")
-LEAST = 30  # seconds without which no task is started
+MIN_SECONDS = 30  # seconds without which no task is started
 HELPER = (sys.executable, Path(unattended.__file__))
 
 
@@ -79,9 +79,9 @@ def same_videos(to: Place) -> Iterable[Command]:
     eager = ("--device", to.device, "--cuda-graphs", "off", "--overlap-decode", "off")
     capture = "on" if to.device == "cuda" else "auto"
     graphs = ("--device", to.device, "--cuda-graphs", capture, "--overlap-decode", "off")
-    overlapped = ("--device", to.device, "--cuda-graphs", "off", "--overlap-decode", "on")
-    recomputed = (*eager, "--context-cache", "recompute")
-    runs = {"eager": (0, eager), "graphs": (0, graphs), "overlapped": (0, overlapped), "recomputed": (2, recomputed)}
+    overlap_decode = ("--device", to.device, "--cuda-graphs", "off", "--overlap-decode", "on")
+    recompute = (*eager, "--context-cache", "recompute")
+    runs = {"eager": (0, eager), "graphs": (0, graphs), "overlapped": (0, overlap_decode), "recomputed": (2, recompute)}
     for name, (within, options) in (runs | {"cpu": (2, ("--device", "cpu"))}).items():
         path = (to.folder if name == "eager" else to.scratch) / f"{name}.mkv"
         yield (*PAVDM, "generate", PROMPT, "--seed", 1, "--frames", 16 if to.tiny else 48, *options, "-fo", path)
@@ -130,10 +130,10 @@ def whole(to: Place) -> Iterable[Command]:
 def training(to: Place) -> Iterable[Command]:
     """Steps of training pocket at full detail."""
     steps, folder = (2, to.scratch / "codec") if to.tiny else (200, to.scratch / "codec")
-    how = ("--steps", steps, "--detail", 1, "--device", to.device, "--folder")
-    yield (*PAVDM, "train", "codec", *how, folder)
+    options = ("--steps", steps, "--detail", 1, "--device", to.device, "--folder")
+    yield (*PAVDM, "train", "codec", *options, folder)
     clips = ("--codec", folder / "codec.safetensors", "--clips", 4 if to.tiny else 64, "--method", "base")
-    yield (*PAVDM, "train", "denoiser", *clips, *how, to.scratch / "base")
+    yield (*PAVDM, "train", "denoiser", *clips, *options, to.scratch / "base")
 
 
 def graphs(to: Place) -> Iterable[Command]:
@@ -183,11 +183,11 @@ def main() -> None:
     until = time.monotonic() + 60 * args.minutes
     with tempfile.TemporaryDirectory() as scratch:
         place = Place(args.folder.resolve(), Path(scratch), args.device, args.tiny)
-        finished = finished_tasks([args.folder, *args.before])
-        remaining = args.tasks or [name for name in TASKS if name not in finished]
-        failed = [name for name in remaining if not attempt(name, place, until, args.commit)]
-    print(f"not in order: {', '.join(failed)}" if failed else "all done", flush=True)
-    sys.exit(bool(failed))
+        finished_names = finished_tasks([args.folder, *args.before])
+        remaining = args.tasks or [name for name in TASKS if name not in finished_names]
+        failures = [name for name in remaining if not attempt(name, place, until, args.commit)]
+    print(f"not in order: {', '.join(failures)}" if failures else "all done", flush=True)
+    sys.exit(bool(failures))
 
 
 def arguments() -> argparse.Namespace:
@@ -212,7 +212,7 @@ def attempt(name: str, place: Place, until: float, commit: str | None) -> bool:
     """Run a task as far as time allows, and note how it went."""
     task, start = TASKS[name], time.monotonic()
     end, failures, timed_out = min(until, start + task.limit), list[str](), False
-    if until - start < LEAST:
+    if until - start < MIN_SECONDS:
         return False
     for command in task.commands(place):
         code = run(command, place.folder, end - time.monotonic(), commit)

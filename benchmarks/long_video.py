@@ -22,8 +22,9 @@ import psutil
 
 from pavdm_cli.bench.env import environment
 from pavdm_cli.generation import pipeline, write
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import Output, Request
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import ExecutionConfig
 
 PROMPT = "a red balloon drifting over green hills at sunset"
@@ -56,13 +57,13 @@ def main() -> None:
 def record(config: GenerationConfig, output: Output) -> list[Sample]:
     """Make the video as the command does; one sample for each time that frames reached the disk."""
     process, samples, start = psutil.Process(), list[Sample](), time.monotonic()
-    done = 0
+    num_written = 0
 
     def count_frames(frames: int) -> None:
-        nonlocal done
-        done += frames
-        samples.append((done, time.monotonic() - start, process.memory_info().rss))
-        print(f"{done}/{config.frames} frames", end="\r", file=sys.stderr, flush=True)
+        nonlocal num_written
+        num_written += frames
+        samples.append((num_written, time.monotonic() - start, process.memory_info().rss))
+        print(f"{num_written}/{config.frames} frames", end="\r", file=sys.stderr, flush=True)
 
     model = pipeline.open_model(config)
     result = write.write_video(config, model, output, write.RunControl(count_frames, lambda: False))

@@ -52,7 +52,7 @@ def is_quiet(row: Row, rows: list[Row]) -> bool:
     """Whether no other process used the machine and its matmul throughput was within 5 % of the best ever stored."""
     if row["env"].get("other_cores", 1.0) > BUSY:
         return False
-    best = max(one["ceilings"]["matrix_tflops"] for one in rows if machine(one) == machine(row))
+    best = max(stored_row["ceilings"]["matrix_tflops"] for stored_row in rows if machine(stored_row) == machine(row))
     return bool(row["ceilings"]["matrix_tflops"] >= QUIET * best)
 
 
@@ -104,8 +104,8 @@ def mid_lines(recompute: Row, ladder: Row, small: Row) -> list[str]:
     """A network large enough to be bound by matmuls, one optimisation after another."""
     result, rounds = recompute["summary"], len(next(iter(ladder["samples"].values())))
     rungs = [
-        f"| {one['rung']} | {one['step_p50_ms'] / 1e3:.2f} s | {one['ratio']:.2f}x | {one['deviation']:.0e} |"
-        for one in ladder["ladder"]
+        f"| {rung['rung']} | {rung['step_p50_ms'] / 1e3:.2f} s | {rung['ratio']:.2f}x | {rung['deviation']:.0e} |"
+        for rung in ladder["ladder"]
     ]
     return [
         f"A transformer of width 384 on Open-Sora's window (`--shape mid`, {result['step_tflop']:.2f} TFLOP per step,",
@@ -124,7 +124,7 @@ def mid_lines(recompute: Row, ladder: Row, small: Row) -> list[str]:
 
 def compiled_lines(ladder: Row, small: Row) -> list[str]:
     """What compiling gives, where both ladders have that rung: it takes a C++ compiler."""
-    if not all("+ compile" in one["samples"] for one in (ladder, small)):
+    if not all("+ compile" in row["samples"] for row in (ladder, small)):
         return []
     speedup, small_speedup = compile_speedup(ladder), compile_speedup(small)
     return [
@@ -145,8 +145,8 @@ def compile_speedup(ladder: Row) -> float:
 def released_lines(row: Row) -> list[str]:
     """The speed compared with the released network itself."""
     summary = row["summary"]
-    exact, reuse = ("-".join(f"{one:.2f}" for one in summary[name]) for name in ("step_exact", "step_reuse"))
-    base, sampler = "-".join(f"{one:.2f}" for one in summary["rebuilt_baseline"]), summary["sampler"]
+    exact, reuse = ("-".join(f"{ratio:.2f}" for ratio in summary[name]) for name in ("step_exact", "step_reuse"))
+    base, sampler = "-".join(f"{ratio:.2f}" for ratio in summary["rebuilt_baseline"]), summary["sampler"]
     return [
         "Against the released network itself (same weights, runs interleaved on a quiet CPU), one step is",
         f"{exact}x as fast, and {reuse}x with `--context-cache reuse`. The whole sampler is {sampler[0]:.2f}x and",
@@ -198,27 +198,27 @@ def measure() -> list[tuple[str, Row]]:
     return [(name, row) for name, row in measured_rows if is_quiet(row, all_rows)]
 
 
-def all_rows_with(measured_rows: list[tuple[str, Row]], more: list[Row]) -> list[Row]:
+def all_rows_with(measured_rows: list[tuple[str, Row]], other_rows: list[Row]) -> list[Row]:
     """The stored rows, and those that were just measured."""
-    return [row for file in FILES for row in rows_of(file)] + [row for _, row in measured_rows] + more
+    return [row for file in FILES for row in rows_of(file)] + [row for _, row in measured_rows] + other_rows
 
 
 def bench(out: Path, words: tuple[str, ...]) -> Row:
     """The row of one run of `pavdm bench`, with the cores that other processes kept busy meanwhile."""
     command = [sys.executable, "-m", "pavdm_cli", "bench", *words, "--out", str(out)]
     print("pavdm bench", *words, file=sys.stderr)
-    began, other = perf_counter(), other_cpu_seconds()
+    began, other_seconds = perf_counter(), other_cpu_seconds()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     row = dict(json.loads(out.read_text(encoding="utf-8")))
-    row["env"]["other_cores"] = round((other_cpu_seconds() - other) / (perf_counter() - began), 3)
+    row["env"]["other_cores"] = round((other_cpu_seconds() - other_seconds) / (perf_counter() - began), 3)
     return row
 
 
 def other_cpu_seconds() -> float:
     """CPU time of all processes but this one and its children since the machine started (Linux: /proc/stat)."""
     user, nice, system = (int(ticks) for ticks in Path("/proc/stat").read_text(encoding="ascii").split()[1:4])
-    own = os.times()
-    ours = own.user + own.system + own.children_user + own.children_system
+    times = os.times()
+    ours = times.user + times.system + times.children_user + times.children_system
     return (user + nice + system) / os.sysconf("SC_CLK_TCK") - ours
 
 

@@ -25,8 +25,8 @@ from pavdm_cli.evaluation import bars, probe_training, ratchet
 from pavdm_cli.evaluation.bars import Bar, ChunkTiming
 from pavdm_cli.evaluation.probe import SHIPPED, Probe, load, read_video, save
 from pavdm_cli.evaluation.videos import PARTIAL, Video, VideoSet, generate_videos, render_videos
-from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.request import Request
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.pocket.checkpoint import digest, load_vae, training_metadata
 from pavdm_cli.runtime.untrusted import stored_values

@@ -1,4 +1,4 @@
-"""How well a span that is made again joins what follows it, and how well a looping video meets its start.
+"""How well a regenerated span joins what follows it, and how well a looping video meets its start.
 
 Twelve videos of `pocket`, two spans of each, and a loop of each; one row for every video, in
 `benchmarks/results/redo.jsonl`. A video that has a row for these weights is left out, so that an interrupted run
@@ -21,8 +21,9 @@ from torch import Tensor
 
 from pavdm_cli.bench.env import environment
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import build_request
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.loop import SampledChunk, state_from_clip
@@ -47,7 +48,7 @@ LOOPS = {"loop": "`--loop`", "none": "without"}
 
 @dataclass(frozen=True, slots=True)
 class SourceVideo:
-    """A video with everything that it can be made again from."""
+    """A video with everything that it can be regenerated from."""
 
     config: GenerationConfig
     model: ModelRunner
@@ -61,9 +62,9 @@ def make_source(number: int, model: ModelRunner | None, chunks: int = CHUNKS) ->
     values = {"prompt": PROMPTS[number % len(PROMPTS)], "frames": 4 * chunks, "seed": SEED + number, "threads": 1}
     config = resolve(build_request(values | {"device": "cpu"}))
     model = model or pipeline.open_model(config)
-    sampled = list(pipeline.sample_chunks(config, model))
-    latents = torch.cat([chunk.latents for chunk in sampled], dim=1)
-    return SourceVideo(config, model, sampled, latents, decode(model, latents))
+    sampled_chunks = list(pipeline.sample_chunks(config, model))
+    latents = torch.cat([chunk.latents for chunk in sampled_chunks], dim=1)
+    return SourceVideo(config, model, sampled_chunks, latents, decode(model, latents))
 
 
 @torch.no_grad()
@@ -82,8 +83,8 @@ def remake_span(source: SourceVideo, span: range, seed: int, joins: bool) -> Pix
     )
     after = source.latents[:, size * span.stop :]
     start = replace(start, right_context=after[:, :size].clone() if joins else None)
-    changed = replace(config, schedule=schedule, seed=seed, frames=4 * span.stop)
-    new = list(pipeline.latents(changed, source.model, start))
+    new_config = replace(config, schedule=schedule, seed=seed, frames=4 * span.stop)
+    new = list(pipeline.sample_latents(new_config, source.model, start))
     return decode(source.model, torch.cat([source.latents[:, : size * span.start], *new, after], dim=1))
 
 
@@ -96,10 +97,10 @@ def remake_loop_end(source: SourceVideo, schedule: Schedule | None = None) -> Pi
     )
     assert schedule.join is not None
     before = source.chunks[schedule.join - 1 - config.warmup]  # up to here, a looping video is the same
-    changed = replace(config, schedule=schedule)
-    new = list(pipeline.latents(changed, source.model, replace(before.state, right_context=first.clone())))
-    same = source.latents[:, : size * (schedule.join - config.warmup)]
-    return decode(source.model, torch.cat([same, *new, first], dim=1))
+    new_config = replace(config, schedule=schedule)
+    new = list(pipeline.sample_latents(new_config, source.model, replace(before.state, right_context=first.clone())))
+    kept_latents = source.latents[:, : size * (schedule.join - config.warmup)]
+    return decode(source.model, torch.cat([kept_latents, *new, first], dim=1))
 
 
 def jump(frames: Pixels, at: int) -> float:
@@ -132,11 +133,11 @@ def measure(source: SourceVideo, number: int) -> tuple[dict[str, Any], list[Pixe
         rows = {kind: figures(frames, source, first, end) for kind, frames in results.items()}
         spans.append({"first": first, "end": end} | rows)
         sheet += [frames_around(frames, place) for frames in results.values() for place in (first, end)]
-    again = decode(source.model, torch.cat([source.latents, source.latents[:, :4]], dim=1))
+    cut_loop = decode(source.model, torch.cat([source.latents, source.latents[:, :4]], dim=1))
     end, loop = len(source.frames), remake_loop_end(source)
     start = end - 32
-    loops = {"loop": figures(loop, source, start, end), "none": figures(again, source, start, end)}
-    sheet += [frames_around(loop, end), frames_around(again, end)]
+    loops = {"loop": figures(loop, source, start, end), "none": figures(cut_loop, source, start, end)}
+    sheet += [frames_around(loop, end), frames_around(cut_loop, end)]
     return {"spans": spans, "loop": loops}, sheet
 
 
@@ -147,8 +148,8 @@ def frames_around(frames: Pixels, place: int, each: int = 6) -> Pixels:
 
 def line(name: str, rows: list[dict[str, float]]) -> str:
     """A row of the table."""
-    joins, left, sharp = ([row[key] for row in rows] for key in ("join", "left", "sharpness"))
-    return f"| {name} | {median(joins):.1f} | {max(joins):.1f} | {median(left):.1f} | {median(sharp):.2f} |"
+    joins, left_values, sharp = ([row[key] for row in rows] for key in ("join", "left", "sharpness"))
+    return f"| {name} | {median(joins):.1f} | {max(joins):.1f} | {median(left_values):.1f} | {median(sharp):.2f} |"
 
 
 def format_rows(rows: list[dict[str, Any]]) -> list[str]:

@@ -72,13 +72,13 @@ def playback(address: str) -> dict[str, Any]:
     return row
 
 
-def _watch(page: Any, when: str) -> dict[str, float]:
+def _watch(page: Any, phase: str) -> dict[str, float]:
     """How often playback stopped to wait, and for how long in all."""
     begin, (stalls, position) = time.monotonic(), page.evaluate("[stalls, video.currentTime]")
     time.sleep(WATCHED)
     now, (stalls_after, position_after) = time.monotonic(), page.evaluate("[stalls, video.currentTime]")
-    stalled = max(0.0, now - begin - (position_after - position))
-    return {f"stalls{when}": stalls_after - stalls, f"stalled_seconds{when}": round(stalled, 1)}
+    stalled_seconds = max(0.0, now - begin - (position_after - position))
+    return {f"stalls{phase}": stalls_after - stalls, f"stalled_seconds{phase}": round(stalled_seconds, 1)}
 
 
 def measure(address: str, server: psutil.Process) -> dict[str, Any]:

@@ -85,8 +85,8 @@ def run(study: Study, args: argparse.Namespace) -> None:
     arms = [arm for arm in ARMS if arm.name in args.arms]
     if study.painted:
         roles = sorted({arm.weights for arm in arms} & {"pa", "rw"})
-        tuned = {role: fine_tune(study, role, say, alone=args.shard == "1/1") for role in roles}
-        study = replace(study, weights=dict(study.weights) | tuned)
+        tuned_weights = {role: fine_tune(study, role, say, alone=args.shard == "1/1") for role in roles}
+        study = replace(study, weights=dict(study.weights) | tuned_weights)
     if REAL in args.arms:
         run_real(study, seeds, rows, say)
     for arm in arms:

@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 MAX_LOG_BYTES = 400_000  # bytes of what one command says
-LARGEST = 15_000_000  # bytes of a trace that is kept
+MAX_TRACE_BYTES = 15_000_000  # bytes of a trace that is kept
 TIMED_OUT = 124  # what a command that was stopped gives back, as timeout(1) does
 FIGURES = ("steady_fps", "end_to_end_fps", "step_p50_ms", "matrix_share", "graphs", "gpu_peak_mb", "issuing_share")
 FIGURES += ("first_frame_cold_p50_s", "steady_chunk_p50_s", "error", "copy_share")  # of a row's figures
@@ -54,8 +54,8 @@ def run(command: Command, folder: Path, seconds: float, commit: str | None) -> i
 def environment() -> dict[str, Any]:
     """Where and how a command runs: on these sources, its kernels compiled, in a process group of its own."""
     paths = [str(ROOT), str(ROOT / "kernels"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    own = {"TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(paths), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    return {"cwd": ROOT, "env": os.environ | own, "process_group": 0}
+    variables = {"TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(paths), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return {"cwd": ROOT, "env": os.environ | variables, "process_group": 0}
 
 
 def wait_or_kill(process: subprocess.Popen[bytes], seconds: float) -> int:
@@ -98,11 +98,12 @@ def figures(path: Path, start: int) -> Iterator[str]:
     """The rows of a file from some byte on, as people read them."""
     for row in rows_of(path.read_bytes()[start:]):
         summary = {name: row["summary"][name] for name in FIGURES if row.get("summary", {}).get(name) is not None}
-        summary |= {one["rung"]: f"{one['ratio']:.2f}x" for one in row.get("ladder", ())}
+        summary |= {value["rung"]: f"{value['ratio']:.2f}x" for value in row.get("ladder", ())}
         title = [str(row.get("config", {}).get(name, "")) for name in ("model", "op", "sizes", "dtype")]
         if "kind" in row:
             parts = (
-                f"{name} {one:.3g}" if isinstance(one, float) else f"{name} {one}" for name, one in summary.items()
+                f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in summary.items()
             )
             yield " ".join(filter(None, [row["kind"], *title, ", ".join(parts), *row.get("failed", ())]))
 
@@ -116,7 +117,7 @@ def keep(trace: str, target: str) -> int:
     """Pack a trace, and keep it where it is no larger than files may be."""
     data = gzip.compress(Path(trace).read_bytes(), 6)
     print(f"{target}: {len(data)} bytes")
-    if len(data) <= LARGEST:
+    if len(data) <= MAX_TRACE_BYTES:
         Path(target).write_bytes(data)
     return 0
 
@@ -125,9 +126,16 @@ def apart(first: Path, second: Path) -> float:
     """The largest difference of two videos in a byte; 255 where they have not as many frames."""
     import numpy as np
 
-    one, other = (decode_frames(path) for path in (first, second))
-    furthest = 255.0 if one.shape != other.shape else float(np.abs(one - other).max(initial=0))
-    print(f"{first.name} and {second.name}: {len(one)} and {len(other)} frames, at most {furthest:g} of 255 apart")
+    first_frames, second_frames = (decode_frames(path) for path in (first, second))
+    furthest = (
+        255.0
+        if first_frames.shape != second_frames.shape
+        else float(np.abs(first_frames - second_frames).max(initial=0))
+    )
+    print(
+        f"{first.name} and {second.name}: {len(first_frames)} and {len(second_frames)} frames, "
+        f"at most {furthest:g} of 255 apart"
+    )
     return furthest
 
 
@@ -140,9 +148,9 @@ def decode_frames(path: Path) -> Any:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]).astype(np.int16)
 
 
-def same(first: str, second: str, most: str) -> int:
+def same(first: str, second: str, max_difference: str) -> int:
     """Whether two videos differ by no more than so much in a byte."""
-    return int(apart(Path(first), Path(second)) > float(most))
+    return int(apart(Path(first), Path(second)) > float(max_difference))
 
 
 if __name__ == "__main__":

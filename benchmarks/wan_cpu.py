@@ -69,7 +69,7 @@ def main() -> None:
 @torch.no_grad()
 def compare(ours: Call, theirs: Call, rounds: int) -> dict[str, Any]:
     """Seconds of both in every round, after one that warms up, and how far their outputs differ."""
-    one, other = ours().float(), theirs().float()
+    our_output, their_output = ours().float(), theirs().float()
     samples: dict[str, list[float]] = {"pavdm": [], "diffusers": []}
     for _ in range(rounds):
         for name, call in (("pavdm", ours), ("diffusers", theirs)):
@@ -77,7 +77,7 @@ def compare(ours: Call, theirs: Call, rounds: int) -> dict[str, Any]:
             call()
             samples[name].append(time.perf_counter() - start)
     ratios = [b / a for a, b in zip(*samples.values(), strict=True)]
-    difference = float((one - other).pow(2).mean().sqrt() / other.pow(2).mean().sqrt())
+    difference = float((our_output - their_output).pow(2).mean().sqrt() / their_output.pow(2).mean().sqrt())
     medians = {f"{name}_s": median(values) for name, values in samples.items()}
     return {"samples": samples, "summary": {**medians, "ratio": median(ratios), "relative_rms_difference": difference}}
 
@@ -102,10 +102,10 @@ def block(dtype: torch.dtype) -> tuple[Call, Call, dict[str, Any]]:
     per_token = levels.repeat_interleave(tokens, dim=0).transpose(0, 1)[None]  # (1, 6, L, D), as their pipeline has it
     frames = BlockInputs(torch.arange(GRID[0], dtype=torch.int32), levels, rope_table(dim // heads, 0, GRID), attend)
     keys_values = ours.cross_attn.keys_values(text)
-    grouped = x.view(1, GRID[0], tokens, dim)
+    tokens_by_frame = x.view(1, GRID[0], tokens, dim)
     config = {"dim": dim, "heads": heads, "ffn_dim": SMALL.ffn_dim, "grid": GRID, "text": TEXT_LENGTH}
     return (
-        lambda: ours(grouped, frames, keys_values, None)[0].flatten(1, 2),
+        lambda: ours(tokens_by_frame, frames, keys_values, None)[0].flatten(1, 2),
         lambda: theirs(x, text, per_token, rotary, None),
         config,
     )
@@ -155,9 +155,9 @@ def tiny_models() -> tuple[WanTransformer, WanVAE, SkyReelsV2DiffusionForcingPip
     pipeline.set_progress_bar_config(disable=True)
     transformer, vae = WanTransformer(TINY), WanVAE(VAEConfig(4, 4))
     transformer.load_state_dict({original_name(name): weight for name, weight in network.state_dict().items()})
-    stored = autoencoder.state_dict()
-    names = original_vae_names(stored)
-    vae.load_state_dict({names[name]: weight for name, weight in stored.items()})
+    vae_weights = autoencoder.state_dict()
+    names = original_vae_names(vae_weights)
+    vae.load_state_dict({names[name]: weight for name, weight in vae_weights.items()})
     return transformer.eval().requires_grad_(False), vae.eval().requires_grad_(False), pipeline
 
 

@@ -19,9 +19,11 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import extend as continuation
 from pavdm_cli.generation import image_start, pipeline, write
 from pavdm_cli.generation.checks import check
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.loaded import LoadedRunner, load
-from pavdm_cli.generation.request import Extension, Output, Request, build_request, frame_size, names_of
+from pavdm_cli.generation.request import Extension, Output, Request, build_request, field_names, frame_size
+from pavdm_cli.generation.resolve import resolve
+from pavdm_cli.generation.write_extension import last_frames, write_extension
 from pavdm_cli.models import registry
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.pixels import from_bytes
@@ -32,7 +34,7 @@ from pavdm_cli.video import read_image
 from pavdm_cli.video.write.output import check_output
 
 Frame = NDArray[np.uint8]  # (H, W, 3), RGB
-EXTENSION_OPTIONS = names_of(Extension) - {"source"}
+EXTENSION_OPTIONS = field_names(Extension) - {"source"}
 INTERNAL_FIELDS = frozenset(
     {"prompt", "model", "options", "execution", "output", "extension", "source_caption", "path", "force", "processes"}
 )
@@ -101,8 +103,8 @@ class Model:
         """Same as the function `extend`."""
         _check_names(self.name, options, EXTENSION_OPTIONS)
         extension = Extension(Path(path), **{name: options[name] for name in EXTENSION_OPTIONS & options.keys()})
-        rest = {name: value for name, value in options.items() if name not in EXTENSION_OPTIONS}
-        request = self._request(prompt, {"crf": 16} | rest, extension=extension)
+        other_options = {name: value for name, value in options.items() if name not in EXTENSION_OPTIONS}
+        request = self._request(prompt, {"crf": 16} | other_options, extension=extension)
         source = continuation.open_source(request)
         request, _ = continuation.with_prompt(request, source)
         check(request)
@@ -115,9 +117,9 @@ class Model:
             values["size"] = frame_size(size, values.get("aspect", ""), registry.find(self.name).spec)
         if image := values.get("image"):
             values["image"] = Path(image)
-        checked = {name: value for name, value in values.items() if (name, value) != ("seconds", "forever")}
-        for declared in (Request, Output, ExecutionConfig):
-            check_types(checked, declared)
+        typed_values = {name: value for name, value in values.items() if (name, value) != ("seconds", "forever")}
+        for dataclass_type in (Request, Output, ExecutionConfig):
+            check_types(typed_values, dataclass_type)
         return build_request(values)
 
     def prepare(self, config: GenerationConfig) -> tuple[GenerationConfig, ModelRunner]:
@@ -170,12 +172,14 @@ class Video:
 
     def _chunks(self, config: GenerationConfig, runner: ModelRunner) -> Iterator[Any]:
         if self.source:
-            end = from_bytes(write.last_frames(config, self.source).frames())
+            end = from_bytes(last_frames(config, self.source).frames())
             start = pipeline.state_after_clip(config, runner, end, self.source.extension.start == "noised")
-            return continuation.resample_frames(pipeline.frames(config, runner, start), config.spec.fps, self.source)
+            return continuation.resample_frames(
+                pipeline.generate_frames(config, runner, start), config.spec.fps, self.source
+            )
         if self.request.image:
             return image_start.frames_from_image(config, runner, read_image(self.request.image))
-        return pipeline.frames(config, runner)
+        return pipeline.generate_frames(config, runner)
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the video to a file. If interrupted, `pavdm resume` continues it. Raises: PavdmError."""
@@ -183,11 +187,11 @@ class Video:
             raise UsageError("an endless video cannot be saved", "iterate over frames() instead, or set a length")
         output = replace(self.request.output, path=check_output(Path(path), force), force=force)
         config, runner = self.model.prepare(self._config())
-        watch = write.RunControl(lambda frames: None, lambda: False)
+        control = write.RunControl(lambda frames: None, lambda: False)
         if self.source:
-            return write.extend(config, runner, self.source, output, watch).path
+            return write_extension(config, runner, self.source, output, control).path
         image = read_image(self.request.image) if self.request.image else None
-        return write.write_video(config, runner, output, watch, image).path
+        return write.write_video(config, runner, output, control, image).path
 
     def _config(self) -> GenerationConfig:
         """The resolved configuration of the video. Raises: UsageError, DeviceError."""
@@ -203,11 +207,16 @@ class Video:
 
 def _check_names(model: str, options: dict[str, Any], extra: frozenset[str] = frozenset()) -> None:
     """Reject unknown options, and those that the call sets itself. Raises: UsageError, ModelError."""
-    own = {option.key for option in registry.find(model).options}
-    known = (
-        names_of(Request) | names_of(ExecutionConfig) | names_of(Output) | {"aspect", "at"} | own | extra
+    model_options = {option.key for option in registry.find(model).options}
+    known_names = (
+        field_names(Request)
+        | field_names(ExecutionConfig)
+        | field_names(Output)
+        | {"aspect", "at"}
+        | model_options
+        | extra
     ) - INTERNAL_FIELDS
-    if unknown := sorted(options.keys() - known):
-        close = get_close_matches(unknown[0], sorted(known), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
+    if unknown := sorted(options.keys() - known_names):
+        close = get_close_matches(unknown[0], sorted(known_names), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known_names))}"
         raise UsageError(f"unknown option {unknown[0]!r}", hint)

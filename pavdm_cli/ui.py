@@ -100,10 +100,10 @@ def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]],
         console.print(table)
         return
     console.width = UNWRAPPED_WIDTH
-    with console.capture() as captured:
+    with console.capture() as capture:
         _print_title(console, title)
         console.print(table)
-    for line in captured.get().splitlines():
+    for line in capture.get().splitlines():
         print(line.rstrip(), file=console.file)
     console.file.flush()  # so that in a log the table precedes later stderr lines
 
@@ -140,22 +140,22 @@ def progress(
     with Progress(name, BarColumn(), count, TextColumn(RATE), TimeRemainingColumn(), console=console) as bar:
         texts: dict[str, Any] = {"counted": done, "of": total, "rate": f"0.0 {unit}"}
         task = bar.add_task(description, total=total + warmup, completed=done, start=not waiting, **texts)
-        completed = done
+        num_done = done
 
         def advance(units: int, label: str = "") -> None:
-            nonlocal completed
+            nonlocal num_done
             bar.start_task(task)
-            completed += units
-            text, counted = f"{description} {printable(label)}".rstrip(), max(0, completed - warmup)
-            bar.update(task, advance=units, description=text, counted=counted)
+            num_done += units
+            text, num_counted = f"{description} {printable(label)}".rstrip(), max(0, num_done - warmup)
+            bar.update(task, advance=units, description=text, counted=num_counted)
             bar.update(task, rate=f"{bar.tasks[task].speed or 0:.1f} {unit}")
 
         yield advance
 
 
 @contextmanager
-def endless_progress(description: str, fps: float, done: int = 0) -> Iterator[Advance]:
-    """Progress of an endless video: its duration so far and the speed; `done`: frames of an earlier run."""
+def endless_progress(description: str, fps: float, done_before: int = 0) -> Iterator[Advance]:
+    """Progress of an endless video: its duration so far and the speed; `done_before`: frames of an earlier run."""
     description, start_time, frames, last_print = printable(description), time.monotonic(), 0, time.monotonic()
     console = Console(stderr=True, highlight=False)
     quiet, live = _verbosity.get() == QUIET, console.is_terminal
@@ -168,7 +168,7 @@ def endless_progress(description: str, fps: float, done: int = 0) -> Iterator[Ad
         def advance(units: int, label: str = "") -> None:
             nonlocal frames, last_print
             frames += units
-            video, now = timedelta(seconds=int((done + frames) / fps)), time.monotonic()
+            video, now = timedelta(seconds=int((done_before + frames) / fps)), time.monotonic()
             bar.update(task, advance=units, time=str(video), description=f"{description} {printable(label)}".rstrip())
             bar.update(task, rate=f"{bar.tasks[task].speed or 0:.1f} frames")
             if not (quiet or live) and now - last_print >= SECONDS_BETWEEN_LINES:
@@ -211,23 +211,23 @@ def _time_left(seconds: float) -> str:
 
 def _line_progress(description: str, total: int, unit: str, before: int, waiting: bool, warmup: int) -> Advance:
     start_time = last = None if waiting else time.monotonic()
-    done = before
+    num_done = before
 
     def advance(units: int, label: str = "") -> None:
-        nonlocal done, last, start_time
-        done += units
+        nonlocal num_done, last, start_time
+        num_done += units
         if start_time is None or last is None:
             start_time = last = time.monotonic()
             return
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            rate = (done - before) / (now - start_time)
-            work, counted = total + warmup - before, max(0, done - warmup)
+            rate = (num_done - before) / (now - start_time)
+            work, num_counted = total + warmup - before, max(0, num_done - warmup)
             # The first frames come after the ramp-up, and would multiply the time; other units are steady.
-            is_early = unit == "frames" and done - before < EARLY_SHARE * work
-            left = "" if is_early or not rate else f", {_time_left((total + warmup - done) / rate)} left"
-            text = f"{description}: {counted}/{total} {unit}, {rate:.1f} {unit}/s{left} {printable(label)}"
+            is_early = unit == "frames" and num_done - before < EARLY_SHARE * work
+            time_left = "" if is_early or not rate else f", {_time_left((total + warmup - num_done) / rate)} left"
+            text = f"{description}: {num_counted}/{total} {unit}, {rate:.1f} {unit}/s{time_left} {printable(label)}"
             print(text.rstrip(), file=sys.stderr, flush=True)
 
     return advance

@@ -51,7 +51,7 @@ def test_every_option_of_generate_is_an_option_of_batch() -> None:
 
 def test_a_text_file_has_a_prompt_per_line() -> None:
     jobs = jobs_of("\ufeff# seeds\r\na  red ball\r\n\r\n  a blue kite \r\n", "-n", "2", "--seed", "7", name="jobs.txt")
-    assert [(job.name, job.place, job.request.prompt, job.request.seed) for job in jobs] == [
+    assert [(job.name, job.location, job.request.prompt, job.request.seed) for job in jobs] == [
         ("0001-a-red-ball-7.mp4", "jobs.txt:2", "a red ball", 7),
         ("0001-a-red-ball-8.mp4", "jobs.txt:2", "a red ball", 8),
         ("0002-a-blue-kite-7.mp4", "jobs.txt:4", "a blue kite", 7),
@@ -66,7 +66,7 @@ def test_a_table_has_the_types_of_its_options() -> None:
     first, second = jobs_of(text, "--seconds", "1", name="jobs.csv")
     assert (first.name, first.request.seed, first.request.frame_count) == ("x.mkv", 3, 6)
     assert first.request.prompt == "a red ball, on hills"
-    assert (second.place, second.request.execution.compile, second.request.frame_count) == ("jobs.csv:5", True, 8)
+    assert (second.location, second.request.execution.compile, second.request.frame_count) == ("jobs.csv:5", True, 8)
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t"])
@@ -92,14 +92,14 @@ def test_the_same_file_gives_the_same_names_and_seeds() -> None:
 
 
 WRONG = {
-    '{"prompt": "a ball", "frames": "6"}': "frames is '6', not a whole number",
+    '{"prompt": "a ball", "frames": "6"}': "frames is '6', not an integer",
     '{"prompt": "a ball", "stepz": 6}': "'stepz' is not a valid option; did you mean steps?",
     '{"prompt": "a ball", "steps": 5}': "steps must be a multiple",
     '{"prompt": "a ball", "steps": NaN}': "it has NaN, which is not JSON",
     '{"prompt": "a ball", "steps": 1e999}': "it has a number out of range",
     '{"prompt": "a ball", "seed": -1}': "--seed must be 0 to 2^63 - 1, got -1",
     '{"prompt": "a ball", "seed": 9999999999999999999999}': "--seed must be 0 to 2^63",
-    '{"prompt": "a ball", "count": 0}': "count is 0, not a whole number from 1 to 10000",
+    '{"prompt": "a ball", "count": 0}': "count is 0, not an integer from 1 to 10000",
     '{"prompt": "a ball", "plan": true}': "'plan' is an option of the command, not of individual jobs",
     '{"prompt": "a ball", "output": "../x.mp4"}': "output is '../x.mp4', not the name of a video in the folder",
     '{"prompt": "a ball", "output": "/x.mp4"}': "output is '/x.mp4', not the name of a video",
@@ -145,7 +145,7 @@ FILES = {
     "twice.csv": ("prompt,prompt\na,b\n", "twice.csv:1: the column 'prompt' is there twice"),
     "cells.csv": ("prompt\na ball\na, ball\n", "cells.csv:3: it has 2 cells, and the first row has 1"),
     "quote.csv": ('prompt\n"a ball\n', "quote.csv:2: it is not CSV"),
-    "type.csv": ("prompt,steps\na ball,six\n", "type.csv:2: steps is 'six', not a whole number"),
+    "type.csv": ("prompt,steps\na ball,six\n", "type.csv:2: steps is 'six', not an integer"),
     "nul.csv": ("prompt\na\0ball\n", "nul.csv:2: "),
     "nul.txt": ("a ball\na\0ball\n", "nul.txt:2: prompt is 'a\\x00ball', not a string"),
     "empty.txt": ("# none\n\n", "error: empty.txt has no jobs"),

@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 from pavdm_cli.app import app
 from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.generation import image_start, pipeline
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.sampling import loop
 from pavdm_cli.sampling.loop import denoise, sample, state_from_first_latents
 from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rn
@@ -46,14 +47,14 @@ class Holding(Exact):
 
     def __call__(self, window, levels, memory, /):
         schedule, first = self.schedule, self.active_chunks()[0][0]
-        held = self.held if first == 0 else 0
-        assert_same(window[:, :held], clean_latents(range(held)))
-        assert levels[:held].tolist() == [0] * held
+        num_held = self.held if first == 0 else 0
+        assert_same(window[:, :num_held], clean_latents(range(num_held)))
+        assert levels[:num_held].tolist() == [0] * num_held
         level = schedule.level(first, self.now)
-        noise = torch.stack([self.noise(index) for index in range(held)], dim=1) if held else window[:, :0]
-        mixed = self.mix(clean_latents(range(held)), noise.double(), level)
-        seen = torch.cat([mixed, window[:, held:]], dim=1)
-        return super().__call__(seen, torch.cat([levels.new_full((held,), level), levels[held:]]), memory)
+        noise = torch.stack([self.noise(index) for index in range(num_held)], dim=1) if num_held else window[:, :0]
+        mixed = self.mix(clean_latents(range(num_held)), noise.double(), level)
+        seen = torch.cat([mixed, window[:, num_held:]], dim=1)
+        return super().__call__(seen, torch.cat([levels.new_full((num_held,), level), levels[num_held:]]), memory)
 
 
 def run_held(schedule: Schedule, held: int, chunks: int = 4) -> torch.Tensor:
@@ -62,7 +63,7 @@ def run_held(schedule: Schedule, held: int, chunks: int = 4) -> torch.Tensor:
     checker.held = held
     start = state_from_first_latents(schedule, clean_latents(range(held)), NOISE, sigmas)
     out = joined(list(sample(schedule, checker, NOISE, build_solver(sigmas), chunks=chunks, start=start)))
-    assert checker.now == schedule.total(chunks)
+    assert checker.now == schedule.total_steps(chunks)
     return out
 
 
@@ -148,9 +149,9 @@ def video(job: GenerationConfig, model=None, still: StillImage | None = None) ->
 def test_frame_0_is_the_picture_and_every_method_goes_on(name, method, opensora):
     given = {"steps": 2, "window": 10, "chunk": 5} if name == "opensora" else {"steps": 2, "window": 4}
     job = job_of("pocket" if name == "pocket" else opensora, 20, method=method, **given)
-    made = video(job)
-    assert made.shape == (20, *job.spec.size, 3)
-    assert np.array_equal(made[0], scale_to_cover(picture().frame, job.spec.size))
+    frames = video(job)
+    assert frames.shape == (20, *job.spec.size, 3)
+    assert np.array_equal(frames[0], scale_to_cover(picture().frame, job.spec.size))
 
 
 @pytest.mark.parametrize("count", [1, 4, 5])
@@ -172,17 +173,19 @@ def test_open_sora_is_shown_a_picture_as_one_latent_in_the_group_it_begins(opens
     job = job_of(opensora, 17)
     model = pipeline.open_model(job)
     frame = scale_to_cover(picture().frame, job.spec.size)[None]
-    start = image_start.start_of(job, model, frame)
+    start = image_start.state_from_image(job, model, frame)
     assert (start.num_given, start.window.shape[1], start.context.shape[1]) == (1, 5, 0)
     alone = model.vae.encode(torch.from_numpy(frame).movedim(-1, -3)[None].float() / 255)
     assert torch.equal(start.window[:, :1], alone)
-    chunk = next(pipeline.latents(job, model, start))
+    chunk = next(pipeline.sample_latents(job, model, start))
     assert torch.equal(chunk[:, :1], alone)
 
 
 def test_pocket_is_shown_a_picture_as_a_still_clean_chunk():
     job = job_of("pocket", 9)
-    start = image_start.start_of(job, pipeline.open_model(job), scale_to_cover(picture().frame, job.spec.size)[None])
+    start = image_start.state_from_image(
+        job, pipeline.open_model(job), scale_to_cover(picture().frame, job.spec.size)[None]
+    )
     assert (start.num_given, start.window.shape[1], start.context.shape[1]) == (0, 0, 2)
     assert torch.equal(start.context[:, 0], start.context[:, 1])
 
@@ -191,10 +194,10 @@ def test_pocket_goes_on_from_a_picture_of_its_own_world():
     """The next frame is nearer to the picture than one that knew nothing of it."""
     job = job_of("pocket", 9, steps=12)
     model = pipeline.open_model(job)
-    own = next(pipeline.frames(job_of("pocket", 4, "a blue kite over the sea at night", steps=12), model))[-1]
-    made = video(job, model, replace(picture(), frame=own))
-    alone = np.concatenate(list(pipeline.frames(job, model)))
-    assert np.abs(made[1].astype(int) - own).mean() < np.abs(alone[1].astype(int) - own).mean() / 2
+    own = next(pipeline.generate_frames(job_of("pocket", 4, "a blue kite over the sea at night", steps=12), model))[-1]
+    frames = video(job, model, replace(picture(), frame=own))
+    alone = np.concatenate(list(pipeline.generate_frames(job, model)))
+    assert np.abs(frames[1].astype(int) - own).mean() < np.abs(alone[1].astype(int) - own).mean() / 2
 
 
 def test_a_picture_that_would_never_be_shown_is_refused(opensora):
@@ -206,8 +209,8 @@ def test_a_picture_that_would_never_be_shown_is_refused(opensora):
 
 def test_a_picture_read_from_a_file_is_fitted_as_a_video_is(tmp_path):
     still = read_image(write(tmp_path / "p.png", corners(90, 200)))
-    made = video(job_of("pocket", 2), still=still)
-    assert np.array_equal(made[0], scale_to_cover(corners(90, 200), (64, 96)))
+    frames = video(job_of("pocket", 2), still=still)
+    assert np.array_equal(frames[0], scale_to_cover(corners(90, 200), (64, 96)))
 
 
 def pictures(path: Path) -> np.ndarray:
@@ -229,12 +232,12 @@ def test_the_command_line_takes_a_picture_and_info_gives_the_command_again(tmp_p
     metadata = json.loads(done.stdout)["metadata"]
     assert (metadata["image"], metadata["frames"]) == (str(path), 6)
     assert metadata["image_digest"] == read_image(path).digest
-    made = pictures(tmp_path / "v.mp4")
-    assert len(made) == 6
-    assert np.abs(made[0].astype(int) - scale_to_cover(read_image(path).frame, (64, 96))).mean() < 4
+    frames = pictures(tmp_path / "v.mp4")
+    assert len(frames) == 6
+    assert np.abs(frames[0].astype(int) - scale_to_cover(read_image(path).frame, (64, 96))).mean() < 4
     command = shlex.split(pavdm("info", "v.mp4").stdout.strip().splitlines()[-1])
     assert pavdm(*command[1:], "-o", "again.mp4").exit_code == 0
-    assert np.array_equal(pictures(tmp_path / "again.mp4"), made)
+    assert np.array_equal(pictures(tmp_path / "again.mp4"), frames)
 
 
 @pytest.mark.integration
@@ -245,9 +248,9 @@ def test_open_sora_begins_with_a_picture_and_goes_on_noised_by_the_command_line(
     done = pavdm("generate", "a boat", "--image", "p.png", "--method", "rw", "--frames", "34", *small, "-o", "v.mp4")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["metadata"]["method"] == "rw"
-    made = pictures(tmp_path / "v.mp4")
-    assert made.shape == (34, 64, 72, 3)
-    assert np.abs(made[0].astype(int) - corners(64, 72)).mean() < 4
+    frames = pictures(tmp_path / "v.mp4")
+    assert frames.shape == (34, 64, 72, 3)
+    assert np.abs(frames[0].astype(int) - corners(64, 72)).mean() < 4
     ways = {}
     for start in ("clip", "noised"):
         done = pavdm("extend", "v.mp4", "--start", start, "--only-new", "--frames", "3", "--seed", "1", *small,

@@ -91,12 +91,12 @@ def test_a_run_does_not_import_triton():
         from pavdm_cli.generation import pipeline
         from pavdm_cli.bench import steps
         from pavdm_cli.bench.throughput import denoising, raw_samples, row
-        from pavdm_cli.generation.config import resolve
+        from pavdm_cli.generation.resolve import resolve
         from pavdm_cli.generation.request import build_request
 
         job = resolve(build_request({"prompt": "a red ball", "frames": 2, "steps": 6, "threads": 1}))
         model = pipeline.open_model(job)
-        step_times = steps.whole(job, model, steps.prepare_sampling(job, model))
+        step_times = steps.time_all_steps(job, model, steps.prepare_sampling(job, model))
         row("throughput", job, model, raw_samples(step_times), denoising(job, model, step_times))
         print("triton" in sys.modules)
     """
@@ -112,8 +112,8 @@ def test_a_new_process_is_told_every_switch(monkeypatch):
         ExecutionConfig(compile=True, context_cache="recompute", cuda_graphs="off", overlap_decode="off"),
     ]
     for engine in engines:
-        asked = make_request("a red ball", frames=3, seed=1, execution=engine)
-        CliRunner().invoke(app, latency.command(asked, Path("video.mp4"))[3:], catch_exceptions=False)
+        video_request = make_request("a red ball", frames=3, seed=1, execution=engine)
+        CliRunner().invoke(app, latency.command(video_request, Path("video.mp4"))[3:], catch_exceptions=False)
     assert [request.execution for request in seen] == engines
 
 
@@ -143,9 +143,9 @@ def test_every_wait_is_measured_as_often_as_asked(monkeypatch):
     assert row["samples"]["first_frame_cold_s"] == [1.0]
     assert len(row["samples"]["growth_chunk_s"]) == 6
     assert len(row["samples"]["steady_chunk_s"]) == 2
-    found = row["summary"]
-    assert found["playable_file_p50_s"] <= found["whole_file_p50_s"]
-    assert found.keys() >= {f"{name}_p50_s" for name in latency.WAITS}
+    summary = row["summary"]
+    assert summary["playable_file_p50_s"] <= summary["whole_file_p50_s"]
+    assert summary.keys() >= {f"{name}_p50_s" for name in latency.WAITS}
 
 
 @pytest.mark.integration

@@ -28,8 +28,8 @@ def write(folder: Path, name: str, *rows: dict[str, Any]) -> Path:
 
 
 def verdict(folder: Path, samples: list[float], others: list[float]) -> bool:
-    found = compare(write(folder, "a.jsonl", row(samples)), write(folder, "b.json", row(others)))
-    return any(one.slower for one in found)
+    comparisons = compare(write(folder, "a.jsonl", row(samples)), write(folder, "b.json", row(others)))
+    return any(one.slower for one in comparisons)
 
 
 def test_a_step_five_per_cent_slower_is_a_regression_and_two_is_none(tmp_path: Path) -> None:
@@ -52,11 +52,11 @@ def test_one_slow_sample_of_many_is_no_regression(tmp_path: Path) -> None:
 def test_what_has_fewer_than_three_samples_is_shown_and_never_judged(tmp_path: Path) -> None:
     for one, other in (([7.0], [7.4]), (STEADY, [9.0, 9.0]), ([1.0, 1.0], [9.0] * 5)):
         paths = write(tmp_path, "a.json", row(one)), write(tmp_path, "b.json", row(other))
-        (found,) = compare(*paths)
-        assert (found.allowed, found.slower) == (None, False)
+        (comparison,) = compare(*paths)
+        assert (comparison.allowed, comparison.slower) == (None, False)
         done = CliRunner().invoke(app, ["bench", "compare", *map(str, paths)])
         assert (done.exit_code, "too few" in done.stdout) == (0, True)
-        assert f"{found.ratio:.3f}" in done.stdout
+        assert f"{comparison.ratio:.3f}" in done.stdout
     assert verdict(tmp_path, [7.0] * 3, [7.4] * 3)
 
 
@@ -74,8 +74,8 @@ def test_rows_of_another_configuration_are_refused_by_the_setting_that_differs(t
 
 def test_the_last_row_of_a_configuration_counts_and_others_are_left_out(tmp_path: Path) -> None:
     one = write(tmp_path, "a.jsonl", row([5.0]), row(STEADY), row([1.0], steps=9))
-    (found,) = compare(one, write(tmp_path, "b.jsonl", row(STEADY), row([1.0], steps=10)))
-    assert (found.what, found.ratio, found.slower) == ("steady_steps", 1.0, False)
+    (comparison,) = compare(one, write(tmp_path, "b.jsonl", row(STEADY), row([1.0], steps=10)))
+    assert (comparison.what, comparison.ratio, comparison.slower) == ("steady_steps", 1.0, False)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", '{"a": 1}', "\xff"])
@@ -120,9 +120,9 @@ def test_samples_that_are_all_zero_are_not_compared(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("factor", "code"), [(1.0, 0), (2.0, 1)])
 def test_the_exit_code_says_whether_it_got_slower(tmp_path: Path, factor: float, code: int) -> None:
     paths = [write(tmp_path, name, row([f * s for s in STEADY])) for name, f in (("a.json", 1.0), ("b.json", factor))]
-    asked = ["bench", "compare", *map(str, paths)]
-    shown, told = CliRunner().invoke(app, asked), CliRunner().invoke(app, [*asked, "--json"])
-    assert shown.exit_code == told.exit_code == code
-    assert f"{factor:.3f}" in shown.stdout
-    (found,) = json.loads(told.stdout)
-    assert (found["ratio"], found["slower"]) == (factor, factor > 1)
+    words = ["bench", "compare", *map(str, paths)]
+    table, result = CliRunner().invoke(app, words), CliRunner().invoke(app, [*words, "--json"])
+    assert table.exit_code == result.exit_code == code
+    assert f"{factor:.3f}" in table.stdout
+    (comparison,) = json.loads(result.stdout)
+    assert (comparison["ratio"], comparison["slower"]) == (factor, factor > 1)

@@ -49,9 +49,9 @@ def test_rows_of_kernels_have_raw_samples_and_can_be_compared(small: None, tmp_p
         assert row["summary"]["gb_s"] == pytest.approx(row["summary"]["bytes"] / median(samples) / 1e9, rel=1e-2)
         row["samples"] = {name: [100 * sample for sample in samples]}
     paths[1].write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = compare(*paths)
-    assert [one.what.split()[0] for one in found] == list(BY_NAME)
-    assert all(one.allowed is not None and one.ratio == pytest.approx(100) for one in found)
+    comparisons = compare(*paths)
+    assert [one.what.split()[0] for one in comparisons] == list(BY_NAME)
+    assert all(one.allowed is not None and one.ratio == pytest.approx(100) for one in comparisons)
 
 
 def test_rows_are_kept_as_they_come_and_an_operation_that_breaks_hides_no_other(
@@ -76,8 +76,8 @@ def test_rows_are_kept_as_they_come_and_an_operation_that_breaks_hides_no_other(
     assert all(row["samples"] for row in rows if not row["failed"])
     assert f"1 of {len(OPS)} kernels" in str(done.exception)
     op = kernels.OPS[1]
-    asked = [op.name, *(f"{key}{size}" for key, size in op.model_sizes[0].items()), "fp32"]
-    assert f"failed: {' '.join(asked)}: RuntimeError: an illegal memory access" in done.stderr.splitlines()
+    case = [op.name, *(f"{key}{size}" for key, size in op.model_sizes[0].items()), "fp32"]
+    assert f"failed: {' '.join(case)}: RuntimeError: an illegal memory access" in done.stderr.splitlines()
 
 
 @pytest.mark.parametrize("name", ["timestep_embedding", "euler_step"])
@@ -85,8 +85,8 @@ def test_small_operations_go_through_as_much_memory_as_large_ones(name: str, mon
     op, rotated = BY_NAME[name], 2**23
     counts: list[int] = []
     monkeypatch.setattr(bandwidth, "seconds_per_call", lambda calls, device: [counts.append(len(calls)) or 1.0])
-    found = bandwidth.measure(op, op.test_sizes[0], torch.float32, CPU, rotated)
-    assert counts[0] * found.bytes >= rotated > 64 * found.bytes
+    measurement = bandwidth.measure(op, op.test_sizes[0], torch.float32, CPU, rotated)
+    assert counts[0] * measurement.bytes >= rotated > 64 * measurement.bytes
 
 
 def test_waiting_for_a_gpu_is_no_part_of_what_a_call_takes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,26 +98,26 @@ def test_waiting_for_a_gpu_is_no_part_of_what_a_call_takes(monkeypatch: pytest.M
     monkeypatch.setattr(synchronize.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(synchronize, "synchronize", lambda device: take(2e-5))
     monkeypatch.setattr(bandwidth, "round_of", lambda calls, device: lambda: [call() for call in calls])
-    found = bandwidth.seconds_per_call([lambda: take(3e-5)] * 3, torch.device("cuda"))
-    assert found == pytest.approx([3e-5] * bandwidth.SAMPLES, rel=1e-2)
+    durations = bandwidth.seconds_per_call([lambda: take(3e-5)] * 3, torch.device("cuda"))
+    assert durations == pytest.approx([3e-5] * bandwidth.SAMPLES, rel=1e-2)
 
 
 def test_what_a_graph_writes_is_written_elsewhere_at_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[int] = []
-    made: list[weakref.ref[Tensor]] = []
+    outputs: list[weakref.ref[Tensor]] = []
 
     class Graph:
         def replay(self) -> None: ...
 
     @contextmanager
     def capture(graph: Graph) -> Iterator[None]:
-        made.clear()
+        outputs.clear()
         yield
-        alive.append(sum(ref() is not None for ref in made))
+        alive.append(sum(ref() is not None for ref in outputs))
 
     def call() -> Tensor:
         out = torch.zeros(4)
-        made.append(weakref.ref(out))
+        outputs.append(weakref.ref(out))
         return out
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)

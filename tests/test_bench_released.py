@@ -49,12 +49,12 @@ def both(network: STDiT, size: tuple[int, int] | None) -> tuple[Denoiser, Denois
 @pytest.mark.parametrize("size", [None, (40, 32)])
 @pytest.mark.parametrize("width", [4, 3])
 def test_the_released_operations_give_our_velocity(network: STDiT, overlap: int, size, width: int) -> None:
-    found = []
+    velocities = []
     for denoiser in both(network, size):
         memory = denoiser.prefill(latents(overlap, width), 0) if overlap else None
-        found.append(denoiser(latents(6, width), LEVELS, memory))
-    torch.testing.assert_close(*found, rtol=0, atol=2e-5)
-    assert found[0].std() > 0.1
+        velocities.append(denoiser(latents(6, width), LEVELS, memory))
+    torch.testing.assert_close(*velocities, rtol=0, atol=2e-5)
+    assert velocities[0].std() > 0.1
 
 
 def test_attention_is_fused_where_a_sequence_is_longer_than_their_number_and_agrees(network: STDiT) -> None:

@@ -37,10 +37,10 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of steps and of recording."""
-    made = Clock()
-    monkeypatch.setattr("pavdm_cli.bench.steps.time", made)
-    monkeypatch.setattr("pavdm_cli.sampling.cuda_graphs.time", made)
-    return made
+    fake_clock = Clock()
+    monkeypatch.setattr("pavdm_cli.bench.steps.time", fake_clock)
+    monkeypatch.setattr("pavdm_cli.sampling.cuda_graphs.time", fake_clock)
+    return fake_clock
 
 
 @dataclass
@@ -96,7 +96,7 @@ def made(denoiser: Callable[[Denoiser], Denoiser], graphs: GraphPolicy | None = 
 
 
 def test_nothing_is_built_in_a_step_that_is_timed(clock: Clock) -> None:
-    timed = steps.whole(*made(lambda inner: Built(clock, inner)))
+    timed = steps.time_all_steps(*made(lambda inner: Built(clock, inner)))
     assert {step.phase for step in timed} == set(steps.PHASES)
     assert {step.seconds for step in timed} == {1}
 
@@ -122,7 +122,7 @@ def test_a_video_of_random_weights_finds_every_size_built(clock: Clock, monkeypa
 def test_growth_is_timed_without_recording_which_is_told_apart(clock: Clock) -> None:
     graphs = GraphPolicy(Recording(clock=clock))
     job, model, ready = made(lambda inner: Still(), graphs)
-    timed = steps.whole(job, model, ready)
+    timed = steps.time_all_steps(job, model, ready)
     assert {step.seconds for step in timed} == {1}
     assert throughput.graphs(ready) == {
         "graphs": graphs.count,

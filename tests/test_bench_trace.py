@@ -42,16 +42,16 @@ def asked(**engine) -> Request:
 
 
 def test_the_trace_holds_the_operations_and_the_table_the_dearest(tmp_path: Path) -> None:
-    found, path = trace(asked(), SMALL, tmp_path / "new")
-    names = [one["name"] for one in found["operations"]]
+    row, path = trace(asked(), SMALL, tmp_path / "new")
+    names = [one["name"] for one in row["operations"]]
     assert "mkldnn::_linear_pointwise" in names or "aten::addmm" in names
     assert len(names) == 10
-    spent = [one["self_ms"] for one in found["operations"]]
+    spent = [one["self_ms"] for one in row["operations"]]
     assert spent == sorted(spent, reverse=True)
-    assert 0.5 < sum(one["share"] for one in found["operations"]) <= 1
-    assert 0 < found["summary"]["issuing_share"] < 10  # so small a network is nearly all issuing; a busy machine adds
-    assert found["summary"]["step_ms"] == pytest.approx(1e3 * median(found["samples"]["steady_steps_s"]), rel=0.1)
-    assert len(found["samples"]["issuing_s"]) == 15
+    assert 0.5 < sum(one["share"] for one in row["operations"]) <= 1
+    assert 0 < row["summary"]["issuing_share"] < 10  # so small a network is nearly all issuing; a busy machine adds
+    assert row["summary"]["step_ms"] == pytest.approx(1e3 * median(row["samples"]["steady_steps_s"]), rel=0.1)
+    assert len(row["samples"]["issuing_s"]) == 15
     events = json.loads(path.read_text())["traceEvents"]
     assert names[0] in {event.get("name") for event in events}
 
@@ -78,18 +78,18 @@ class Launches(Tape):
 def test_issuing_is_that_of_graphs_only_where_the_step_itself_was_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: int, recorded: bool
 ) -> None:
-    made: list[GraphPolicy] = []
+    policies: list[GraphPolicy] = []
 
-    def on_a_gpu(wanted: str, device: torch.device, values: int, unrecordable: str) -> GraphPolicy | None:
+    def on_a_gpu(mode: str, device: torch.device, values: int, unrecordable: str) -> GraphPolicy | None:
         assert not unrecordable
-        most = cuda_graphs.max_captured_latents(wanted, torch.device("cuda"), values)
-        made.append(GraphPolicy(Launches(), most))
-        return made[-1] if most else None
+        most = cuda_graphs.max_captured_latents(mode, torch.device("cuda"), values)
+        policies.append(GraphPolicy(Launches(), most))
+        return policies[-1] if most else None
 
     monkeypatch.setattr(cuda_graphs, "LAUNCH_BOUND", bound * stream(SMALL))
     monkeypatch.setattr(pipeline, "choose_graphs", on_a_gpu)
     trace(asked(), SMALL, tmp_path)
-    assert [found.backend.replays > 0 for found in made] == [recorded, recorded]
+    assert [policy.backend.replays > 0 for policy in policies] == [recorded, recorded]
 
 
 def stream(shape: Shape) -> int:
@@ -100,9 +100,9 @@ def stream(shape: Shape) -> int:
 
 def test_shares_are_of_the_time_of_all_operations() -> None:
     events = [SimpleNamespace(key=f"op{n}", self_cpu_time_total=1e3 * n, count=n) for n in range(1, 15)]
-    found = most_expensive(events, torch.device("cpu"))
-    assert found[0] == {"name": "op14", "self_ms": 14.0, "share": 14 / 105, "calls": 14}
-    assert [one["name"] for one in found] == [f"op{n}" for n in range(14, 4, -1)]
+    rows = most_expensive(events, torch.device("cpu"))
+    assert rows[0] == {"name": "op14", "self_ms": 14.0, "share": 14 / 105, "calls": 14}
+    assert [one["name"] for one in rows] == [f"op{n}" for n in range(14, 4, -1)]
 
 
 def test_time_on_a_gpu_is_counted_once_by_its_kernels() -> None:
@@ -118,8 +118,8 @@ def test_time_on_a_gpu_is_counted_once_by_its_kernels() -> None:
         event("norm", DeviceType.CUDA, 1e3),
         event("step", DeviceType.CUDA, 4e3, mark=True),
     ]
-    found = [(one["name"], one["self_ms"], one["share"]) for one in most_expensive(seen, torch.device("cuda"))]
-    assert found == [("gemm", 3.0, 0.75), ("norm", 1.0, 0.25)]
+    rows = [(one["name"], one["self_ms"], one["share"]) for one in most_expensive(seen, torch.device("cuda"))]
+    assert rows == [("gemm", 3.0, 0.75), ("norm", 1.0, 0.25)]
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:

@@ -35,11 +35,11 @@ def test_every_script_can_be_imported(script: Path, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def planted(tmp_path: Path) -> dict[str, Any]:
     """The script over copies of the stored rows, all measured at the same matmul throughput on an idle machine."""
-    made = runpy.run_path(str(ROOT / "benchmarks" / "performance.py"))
-    made["section"].__globals__["RESULTS"] = tmp_path
+    namespace = runpy.run_path(str(ROOT / "benchmarks" / "performance.py"))
+    namespace["section"].__globals__["RESULTS"] = tmp_path
     for name in ("throughput.jsonl", "latency.jsonl", "released.jsonl"):
         write(tmp_path / name, [with_rate(row, 0.2) for row in stored_rows(name)])
-    return made
+    return namespace
 
 
 def stored_rows(name: str) -> list[dict[str, Any]]:

@@ -69,12 +69,12 @@ def test_the_mask_of_training_is_the_reuse_of_sampling(pocket, bound, first, chu
     window = WindowStage(first, chunks, 1, overlap)
     front = 2 if overlap else 0
     clean, noise = latents(1, front + 2 * chunks), latents(2, front + 2 * chunks)
-    shown, velocity = trained_velocity(pocket, window, clean, noise)
+    noisy, velocity = trained_velocity(pocket, window, clean, noise)
     denoiser = with_kv_cache(pocket.stdit, *bound, position=2)
     levels = torch.tensor([2 * place - 1 for place in range(first + 1, first + chunks + 1) for _ in range(2)])
     memory = denoiser.prefill(clean[:, :2], 0) if overlap else None
-    assert_same(shown[:, :front], clean[:, :front])
-    assert_same(denoiser(shown[:, front:], levels.int(), memory), velocity[:, front:])
+    assert_same(noisy[:, :front], clean[:, :front])
+    assert_same(denoiser(noisy[:, front:], levels.int(), memory), velocity[:, front:])
 
 
 def run(denoiser: Denoiser, schedule: Schedule = SCHEDULE) -> Tensor:
@@ -88,19 +88,19 @@ def test_a_video_with_reuse_is_the_video_without(pocket, bound):
 
 
 def test_what_is_remembered_is_computed_once_a_shift(pocket, bound):
-    denoiser, made = with_kv_cache(pocket.stdit, *bound, position=2), list[int]()
+    denoiser, prefill_levels = with_kv_cache(pocket.stdit, *bound, position=2), list[int]()
 
     class Counting:
         def prefill(self, frames: Tensor, level: int, /) -> object:
-            made.append(level)
+            prefill_levels.append(level)
             return denoiser.prefill(frames, level)
 
         def __call__(self, window: Tensor, levels: Tensor, memory: object, /) -> Tensor:
             return denoiser(window, levels, memory)
 
     steps = len(list(denoise(SCHEDULE, Counting(), NOISE, build_solver(linear_sigmas(8).double()), chunks=7)))
-    assert made == [0] * 6  # every chunk but the last, after which nothing comes
-    assert steps == SCHEDULE.total(7)
+    assert prefill_levels == [0] * 6  # every chunk but the last, after which nothing comes
+    assert steps == SCHEDULE.total_steps(7)
 
 
 def test_recomputing_shows_the_overlap_in_full_attention_at_its_level(pocket, bound):
@@ -112,8 +112,8 @@ def test_recomputing_shows_the_overlap_in_full_attention_at_its_level(pocket, bo
         text, table = bound
         full = pocket.stdit(torch.cat([frames, window], 1), rows, table, text)[:, 2:]
         assert_same(denoiser(window, levels, denoiser.prefill(frames, level)), full)
-    kept = with_kv_cache(pocket.stdit, *bound, position=2)
-    apart = kept(window, levels, kept.prefill(frames, 0)) - denoiser(window, levels, denoiser.prefill(frames, 0))
+    cached = with_kv_cache(pocket.stdit, *bound, position=2)
+    apart = cached(window, levels, cached.prefill(frames, 0)) - denoiser(window, levels, denoiser.prefill(frames, 0))
     assert apart.abs().max() > 1e-3  # there the clean frames see the noisy ones
 
 
@@ -176,7 +176,7 @@ def test_without_guidance_there_is_one_pass_a_step_and_with_it_a_batch_of_two(lo
     strong, double = passes(loaded, SCHEDULE, 2.5)
     assert {batch for batch, _ in single} == {1}
     assert {batch for batch, _ in double} == {2}
-    assert len(single) == len(double) == SCHEDULE.total(3)
+    assert len(single) == len(double) == SCHEDULE.total_steps(3)
     assert plain.shape == strong.shape
     assert (plain - strong).abs().max() > 1e-3
     nearly = passes(loaded, SCHEDULE, 1 + 1e-12)[0]
@@ -184,8 +184,8 @@ def test_without_guidance_there_is_one_pass_a_step_and_with_it_a_batch_of_two(lo
 
 
 def test_a_renoised_overlap_is_shown_in_full_and_a_long_window_in_spans(loaded):
-    _, shown = passes(loaded, rw(8, 8, 2), 1)
-    assert {length for _, length in shown} == {8, 10}
+    _, calls = passes(loaded, rw(8, 8, 2), 1)
+    assert {length for _, length in calls} == {8, 10}
     _, spans = passes(loaded, fifo(16, 8, 2), 1)
     assert max(length for _, length in spans) <= SPEC.window
 
@@ -221,9 +221,9 @@ class Heard:
 def heard(loaded: ModelRunner, prompt: str) -> tuple[Tensor, int, int]:
     """One step, and how often the back end and its stand-in were called."""
     plain, rest = Heard(), Heard()
-    chosen = replace(loaded, attention=Attention("plain", "for a test", plain, rest, "rest", min_keys=2))
+    runner = replace(loaded, attention=Attention("plain", "for a test", plain, rest, "rest", min_keys=2))
     window, levels = latents(4, 4)[:1], torch.tensor([1, 1, 3, 3], dtype=torch.int32)
-    out = chosen.denoiser(prompt, SCHEDULE, noise_levels(linear_sigmas(8).double()), 1, EXECUTION)(window, levels, None)
+    out = runner.denoiser(prompt, SCHEDULE, noise_levels(linear_sigmas(8).double()), 1, EXECUTION)(window, levels, None)
     assert not any(plain.masks)
     unchanged = loaded.denoiser(prompt, SCHEDULE, noise_levels(linear_sigmas(8).double()), 1, EXECUTION)
     assert torch.equal(out, unchanged(window, levels, None))
@@ -240,8 +240,8 @@ def test_space_and_text_are_attended_to_by_the_chosen_back_end(loaded):
 
 def test_a_frame_of_one_token_goes_to_the_stand_in(loaded):
     plain, rest = Heard(), Heard()
-    chosen = replace(loaded, attention=Attention("plain", "for a test", plain, rest, "rest", min_keys=2))
-    denoiser = chosen.denoiser(PROMPTS[0], SCHEDULE, noise_levels(linear_sigmas(8).double()), 1, EXECUTION)
+    runner = replace(loaded, attention=Attention("plain", "for a test", plain, rest, "rest", min_keys=2))
+    denoiser = runner.denoiser(PROMPTS[0], SCHEDULE, noise_levels(linear_sigmas(8).double()), 1, EXECUTION)
     depth = loaded.transformer.config.depth
     denoiser(latents(4, 4)[:1, ..., :2, :2], torch.tensor([1, 1, 3, 3], dtype=torch.int32), None)
     assert (len(plain.masks), len(rest.masks)) == (2 * depth, depth)  # the words are more than one
@@ -256,9 +256,9 @@ def test_a_text_with_padding_goes_to_the_stand_in(pocket):
 
 
 def test_what_is_loaded_keeps_its_choice():
-    made = load(MODELS["pocket"], torch.device("cpu"))
-    assert with_attention(made, "auto").attention.name == "sdpa"
-    assert with_attention(made, "sdpa-math").attention.name == "sdpa-math"
+    runner = load(MODELS["pocket"], torch.device("cpu"))
+    assert with_attention(runner, "auto").attention.name == "sdpa"
+    assert with_attention(runner, "sdpa-math").attention.name == "sdpa-math"
 
 
 def test_a_dropped_prompt_reads_as_no_prompt_whatever_its_words(pocket):

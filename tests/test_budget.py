@@ -16,10 +16,11 @@ from support.requests import make_request
 from pavdm_cli.commands import run
 from pavdm_cli.errors import DeviceError
 from pavdm_cli.generation import memory_advice, memory_plan, memory_report, pipeline, provenance, write
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.device_errors import report_device_errors
 from pavdm_cli.generation.request import Output, Request
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.memory_tracker import MemoryTracker, emulate_device
 from pavdm_cli.models.meta_model import MemoryCase, estimate_sampling_memory, module_bytes
@@ -59,16 +60,16 @@ def test_bytes_are_followed_till_they_are_freed_whatever_views_there_are():
 @pytest.mark.parametrize("cfg_batching", ["batched", "sequential"])
 @pytest.mark.parametrize("reuse", [True, False])
 def test_a_real_run_holds_what_was_counted_without_contents(folder, cfg_batching, reuse):
-    wanted = job(
+    config = job(
         folder, execution=ExecutionConfig(cfg_batching=cfg_batching, context_cache="reuse" if reuse else "recompute")
     )
-    shown = memory_plan.largest_step(wanted)
-    assert (shown.noisy, shown.clean) == (30, 5)
-    drawn, model = meta_of(wanted, CPU), pipeline.open_model(wanted)
-    counted, held = estimate_sampling_memory(drawn, shown, CPU), estimate_sampling_memory(model, shown, CPU)
+    case = memory_plan.largest_step(config)
+    assert (case.noisy, case.clean) == (30, 5)
+    drawn, model = meta_of(config, CPU), pipeline.open_model(config)
+    counted, measured = estimate_sampling_memory(drawn, case, CPU), estimate_sampling_memory(model, case, CPU)
     for part in ("constants", "kv_cache", "step"):
-        assert getattr(counted, part) == pytest.approx(getattr(held, part), rel=0.1), part
-    assert held.step > 1_000_000
+        assert getattr(counted, part) == pytest.approx(getattr(measured, part), rel=0.1), part
+    assert measured.step > 1_000_000
 
 
 @pytest.mark.parametrize("asked", [{"cache_modulation": False, "overlap_decode": "on"}, {"offload": "model"}, {}])
@@ -91,13 +92,13 @@ def test_offloading_is_named_without_the_options_that_it_does_not_go_with(folder
 
 @pytest.mark.integration
 def test_a_whole_run_stays_within_its_budget_and_near_it(folder):
-    wanted = job(folder)
-    found = memory_plan.choose(wanted)
-    model = pipeline.open_model(found.config)
+    config = job(folder)
+    plan = memory_plan.choose_plan(config)
+    model = pipeline.open_model(plan.config)
     with MemoryTracker() as live:
-        for _ in pipeline.frames(found.config, model):
+        for _ in pipeline.generate_frames(plan.config, model):
             pass
-    parts = found.places[0].parts
+    parts = plan.places[0].parts
     beside = [sum(part[i] for name, part in parts.items() if "activ" in name or "clean" in name) for i in (2, 3)]
     beside = [size + parts["text and levels"][2] for size in beside]
     assert 0.7 * max(beside) < live.peak < 1.1 * max(beside)
@@ -105,14 +106,14 @@ def test_a_whole_run_stays_within_its_budget_and_near_it(folder):
 
 @pytest.mark.integration
 def test_a_step_of_the_full_network_takes_thirteen_streams_on_a_gpu_and_half_of_that_in_two_passes():
-    wanted = job("opensora-v1.2")
-    wanted = replace(wanted, spec=replace(wanted.spec, size=(240, 424)))
-    model = meta_of(wanted, CUDA)
+    config = job("opensora-v1.2")
+    config = replace(config, spec=replace(config.spec, size=(240, 424)))
+    model = meta_of(config, CUDA)
     assert module_bytes(model.transformer) == 2 * (1_207_643_972 + 300 * 4096)
     stream = 2 * 35 * 405 * 1152 * 2  # bytes of the tokens' vectors: the MLP holds its inner ones twice, four as wide
-    switches = [replace(wanted.execution, cfg_batching=way, cuda_graphs="off") for way in ("batched", "sequential")]
+    switches = [replace(config.execution, cfg_batching=way, cuda_graphs="off") for way in ("batched", "sequential")]
     sizes = [
-        estimate_sampling_memory(model, MemoryCase(wanted.schedule, one, 7.0, 30, 5), CUDA).step for one in switches
+        estimate_sampling_memory(model, MemoryCase(config.schedule, one, 7.0, 30, 5), CUDA).step for one in switches
     ]
     assert sizes == [pytest.approx(13 * stream, rel=0.02), pytest.approx(13 * stream / 2, rel=0.02)]
 
@@ -143,97 +144,97 @@ def gpu(monkeypatch):
 def on_gpu(folder: Path, options: dict[str, object] | None = None, **given: object) -> GenerationConfig:
     """As `resolve` decides on a machine with a GPU."""
     on_cpu = job(folder, **given)
-    overlap = "on" if "overlap_decode" in on_cpu.open_switches else on_cpu.execution.overlap_decode
+    overlap = "on" if "overlap_decode" in on_cpu.auto_switches else on_cpu.execution.overlap_decode
     on_cuda = on_cpu.with_execution(device="cuda", overlap_decode=overlap)
-    return replace(on_cuda, open_switches=on_cpu.open_switches, options=options or {})
+    return replace(on_cuda, auto_switches=on_cpu.auto_switches, options=options or {})
 
 
-def chosen(found: memory_plan.MemoryPlan) -> tuple[str, int, str]:
-    switches = found.config.execution
+def chosen(plan: memory_plan.MemoryPlan) -> tuple[str, int, str]:
+    switches = plan.config.execution
     return switches.cfg_batching, switches.decode_batch, switches.vae_tiling
 
 
 def test_the_batches_are_the_largest_that_fit(folder, gpu):
-    wanted = on_gpu(folder)
-    roomy = memory_plan.choose(wanted)
+    config = on_gpu(folder)
+    roomy = memory_plan.choose_plan(config)
     assert chosen(roomy) == ("batched", 4, "off")
     gpu["cuda"] = max(roomy.places[0].needs)
-    assert chosen(memory_plan.choose(wanted)) == ("batched", 4, "off")
+    assert chosen(memory_plan.choose_plan(config)) == ("batched", 4, "off")
     gpu["cuda"] -= 1
-    tight = memory_plan.choose(wanted)
+    tight = memory_plan.choose_plan(config)
     assert chosen(tight) != ("batched", 4, "off")
     assert tight.fits
     assert max(tight.places[0].needs) < max(roomy.places[0].needs)
-    assert memory_report.notes(wanted, tight.config)
+    assert memory_report.notes(config, tight.config)
 
 
 @pytest.mark.integration
 def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(folder, gpu):
-    wanted = on_gpu(folder).with_execution(overlap_decode="off", cfg_batching="batched")
-    wanted = replace(wanted, spec=replace(wanted.spec, size=(320, 640)))
+    config = on_gpu(folder).with_execution(overlap_decode="off", cfg_batching="batched")
+    config = replace(config, spec=replace(config.spec, size=(320, 640)))
     tiles, whole = (
-        memory_plan.budget(wanted.with_execution(decode_batch=1, vae_tiling=tiled)) for tiled in ("on", "off")
+        memory_plan.budget(config.with_execution(decode_batch=1, vae_tiling=tiled)) for tiled in ("on", "off")
     )
-    (need,), (more,) = ([found.places[0].needs[3]] for found in (tiles, whole))
+    (need,), (more,) = ([plan.places[0].needs[3]] for plan in (tiles, whole))
     assert need < 0.95 * more
     gpu["cuda"] = need
-    found = memory_plan.choose(wanted)
-    assert chosen(found)[1:] == (1, "on")
-    assert any("overlapping, blended tiles" in note for note in memory_report.notes(wanted, found.config))
-    model = load(job(folder).spec, CPU, execution=found.config.execution)
+    plan = memory_plan.choose_plan(config)
+    assert chosen(plan)[1:] == (1, "on")
+    assert any("overlapping, blended tiles" in note for note in memory_report.notes(config, plan.config))
+    model = load(job(folder).spec, CPU, execution=plan.config.execution)
     assert (model.vae.decode_batch, model.vae.tiled) == (1, True)
-    assert provenance.metadata_of(found.config, model)["vae_tiling"] == "on"
+    assert provenance.collect_metadata(plan.config, model)["vae_tiling"] == "on"
 
 
 def test_a_chunk_is_decoded_beside_the_next_steps_only_where_both_fit(folder, gpu):
-    wanted = on_gpu(folder).with_execution(decode_batch=1, cfg_batching="batched")
-    beside, after = (memory_plan.budget(wanted.with_execution(overlap_decode=at)) for at in ("on", "off"))
+    config = on_gpu(folder).with_execution(decode_batch=1, cfg_batching="batched")
+    beside, after = (memory_plan.budget(config.with_execution(overlap_decode=at)) for at in ("on", "off"))
     (_, _, step, both), (_, _, _, alone) = beside.places[0].needs, after.places[0].needs
     assert both == alone + beside.places[0].parts["activations of a step"][2]
     gpu["cuda"] = both
-    assert memory_plan.choose(wanted).config.execution.overlap_decode == "on"
+    assert memory_plan.choose_plan(config).config.execution.overlap_decode == "on"
     gpu["cuda"] = max(alone, step)
-    found = memory_plan.choose(wanted)
-    assert found.config.execution.overlap_decode == "off"
-    assert any("does not overlap" in note for note in memory_report.notes(wanted, found.config))
+    plan = memory_plan.choose_plan(config)
+    assert plan.config.execution.overlap_decode == "off"
+    assert any("does not overlap" in note for note in memory_report.notes(config, plan.config))
 
 
 @pytest.mark.integration
 def test_what_does_not_fit_is_refused_by_its_largest_part_with_what_each_option_saves(folder, gpu):
-    wanted = on_gpu(folder)
-    least = memory_plan.choose(
-        wanted.with_execution(cfg_batching="sequential", decode_batch=1, offload="sequential", overlap_decode="off")
+    config = on_gpu(folder)
+    least = memory_plan.choose_plan(
+        config.with_execution(cfg_batching="sequential", decode_batch=1, offload="sequential", overlap_decode="off")
     )
     gpu["cuda"] = max(least.places[0].needs)
-    found = memory_plan.choose(wanted)
-    assert not found.fits
-    error = memory_advice.refusal(found)
+    plan = memory_plan.choose_plan(config)
+    assert not plan.fits
+    error = memory_advice.refusal(plan)
     assert error.exit_code == 6
     assert "to decode (mostly " in error.message
     assert "--offload sequential saves" in error.hint.split("; ")[0]
     assert "--offload model saves" in error.hint
     gpu["cuda"] = 1000
-    assert "not enough on its own" in memory_advice.refusal(memory_plan.choose(wanted)).hint.split("; ")[0]
+    assert "not enough on its own" in memory_advice.refusal(memory_plan.choose_plan(config)).hint.split("; ")[0]
 
 
 def test_a_text_encoder_that_does_not_fit_can_read_on_the_host(folder, gpu, monkeypatch):
     monkeypatch.setattr(memory_plan, "text_bytes", lambda job: {"weights": 10**9})
     gpu["cuda"] = 10**8
-    error = memory_advice.refusal(memory_plan.choose(on_gpu(folder)))
+    error = memory_advice.refusal(memory_plan.choose_plan(on_gpu(folder)))
     assert "to read (mostly text encoder, weights, 1.0 GB)" in error.message
     assert error.hint.startswith("--text-device cpu saves")
-    found = memory_plan.choose(on_gpu(folder, options={"text_device": "cpu"}))
-    assert found.fits
-    assert [place.device.type for place in found.places] == ["cuda", "cpu"]
-    assert found.places[1].needs == (10**9, 0, 0, 0)
+    plan = memory_plan.choose_plan(on_gpu(folder, options={"text_device": "cpu"}))
+    assert plan.fits
+    assert [place.device.type for place in plan.places] == ["cuda", "cpu"]
+    assert plan.places[1].needs == (10**9, 0, 0, 0)
 
 
 def test_a_prompt_that_was_read_before_needs_no_text_encoder(folder):
-    wanted = job(folder)
-    assert "text encoder, weights" in memory_plan.budget(wanted).places[0].parts
-    model = pipeline.open_model(wanted)
-    assert "text encoder, weights" not in memory_plan.budget(wanted).places[0].parts
-    model.text_encoder.encode([wanted.formatted_prompt.text])
+    config = job(folder)
+    assert "text encoder, weights" in memory_plan.budget(config).places[0].parts
+    model = pipeline.open_model(config)
+    assert "text encoder, weights" not in memory_plan.budget(config).places[0].parts
+    model.text_encoder.encode([config.formatted_prompt.text])
 
 
 def test_nothing_is_loaded_of_what_does_not_fit(folder, monkeypatch, tmp_path):
@@ -275,11 +276,11 @@ def test_a_lack_of_memory_in_a_run_is_one_line_and_what_is_finished_is_kept(erro
         raise raised
 
     monkeypatch.setattr(write, "render_chunks", short)
-    wanted = job(folder)
-    model = pipeline.open_model(wanted)
+    config = job(folder)
+    model = pipeline.open_model(config)
     with pytest.raises(DeviceError, match=r"ran out of memory: kept .*v\.partial\.mp4, 17 frames") as caught:
         write.write_video(
-            wanted, model, Output(tmp_path / "v.mp4"), write.RunControl(lambda count: None, lambda: False)
+            config, model, Output(tmp_path / "v.mp4"), write.RunControl(lambda count: None, lambda: False)
         )
     assert "--offload model, --offload sequential, --cfg-batching sequential" in caught.value.hint
     assert (tmp_path / "v.partial.mp4").stat().st_size > 500
@@ -291,10 +292,9 @@ def test_other_errors_stay_what_they_are(folder):
 
 
 def test_both_ways_of_guidance_give_the_same_video_up_to_rounding(folder):
-    made = []
-    for passes in ("batched", "sequential"):
-        wanted = job(folder, frames=17 * 3, execution=ExecutionConfig(cfg_batching=passes))
-        made.append(torch.cat(list(pipeline.latents(wanted, pipeline.open_model(wanted))), dim=1))
-    assert (made[0] - made[1]).abs().max() <= 1e-4 * made[0].abs().max()
-    assert made[0].abs().max() > 0.1
+    executions = [ExecutionConfig(cfg_batching=mode) for mode in ("batched", "sequential")]
+    configs = [job(folder, frames=17 * 3, execution=execution) for execution in executions]
+    batched, sequential = (torch.cat(list(pipeline.sample_latents(c, pipeline.open_model(c))), dim=1) for c in configs)
+    assert (batched - sequential).abs().max() <= 1e-4 * batched.abs().max()
+    assert batched.abs().max() > 0.1
     assert config.precision(CPU) == torch.float32

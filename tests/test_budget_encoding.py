@@ -24,46 +24,46 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 @pytest.mark.integration
 def test_a_real_codec_holds_what_was_counted_without_contents(folder):
-    wanted = job(folder)
-    models = meta_of(wanted, CPU), pipeline.open_model(wanted)
-    counted, held = (astuple(estimate_vae_memory(model, CPU, frames=51, reencoded=5)) for model in models)
-    assert counted == pytest.approx(held, rel=0.1)
-    assert min(held) > 1_000_000
+    config = job(folder)
+    models = meta_of(config, CPU), pipeline.open_model(config)
+    counted, measured = (astuple(estimate_vae_memory(model, CPU, frames=51, num_reencoded=5)) for model in models)
+    assert counted == pytest.approx(measured, rel=0.1)
+    assert min(measured) > 1_000_000
 
 
 def test_what_is_encoded_first_stays_within_its_budget_and_near_it(folder):
-    wanted = replace(job(folder), num_conditioning_frames=51)
-    parts = memory_plan.choose(wanted).places[0].parts
-    model, clip = pipeline.open_model(wanted), torch.zeros(51, 3, 64, 72)
+    config = replace(job(folder), num_conditioning_frames=51)
+    parts = memory_plan.choose_plan(config).places[0].parts
+    model, clip = pipeline.open_model(config), torch.zeros(51, 3, 64, 72)
     with MemoryTracker() as live:
-        pipeline.state_after_clip(wanted, model, clip, noised=True)
+        pipeline.state_after_clip(config, model, clip, renoise=True)
     assert 0.9 * parts["activations of the VAE"][1] < live.peak < 1.1 * parts["activations of the VAE"][1]
-    assert parts["given frames"] == (0, clip.nbytes, 0, 0)
+    assert parts["conditioning frames"] == (0, clip.nbytes, 0, 0)
     assert parts["transformer"][1] == parts["transformer"][2]
     assert parts["text and levels"][1] == 0
-    alone = memory_plan.choose(job(folder)).places[0]
+    alone = memory_plan.choose_plan(job(folder)).places[0]
     assert alone.needs[1] == 0
-    assert "given frames" not in alone.parts
+    assert "conditioning frames" not in alone.parts
 
 
 @pytest.mark.integration
 def test_frames_that_are_encoded_anew_between_steps_are_planned_beside_what_lies_there(folder):
-    wanted = job(folder, method="rn", window=5)
-    parts = memory_plan.choose(wanted).places[0].parts
-    model = pipeline.open_model(wanted)
+    config = job(folder, method="rn", window=5)
+    parts = memory_plan.choose_plan(config).places[0].parts
+    model = pipeline.open_model(config)
     with MemoryTracker() as live:
         reencode.reencode(model, torch.zeros(1, 5, *model.noise_shape()[1:]))
     assert 0.9 * parts["activations of the VAE"][1] < live.peak < 1.1 * parts["activations of the VAE"][1]
     assert parts["text and levels"][1] == parts["text and levels"][2] > 0
-    assert memory_plan.choose(job(folder, method="rn", window=5, frames=17)).places[0].needs[1] == 0
+    assert memory_plan.choose_plan(job(folder, method="rn", window=5, frames=17)).places[0].needs[1] == 0
 
 
 def test_the_window_is_full_at_once_only_where_that_much_is_given(folder):
-    shown = [
+    cases = [
         memory_plan.largest_step(replace(job(folder, frames=17), num_conditioning_frames=given))
         for given in (0, 1, 17, 51, 119, 1700)
     ]
-    assert [(one.noisy, one.clean) for one in shown] == [(5, 0), (5, 0), (5, 5), (15, 5), (30, 5), (30, 5)]
+    assert [(one.noisy, one.clean) for one in cases] == [(5, 0), (5, 0), (5, 5), (15, 5), (30, 5), (30, 5)]
 
 
 @pytest.mark.parametrize("frames", [1, 51, *integration(17)])
@@ -86,21 +86,21 @@ def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_refused_by_the_name
         return VAEMemory(coded[0] * decode_batch * 10**8, 0, 0)
 
     monkeypatch.setattr(memory_plan, "_count_coding", counted)
-    wanted = replace(on_gpu(folder), num_conditioning_frames=17)
+    config = replace(on_gpu(folder), num_conditioning_frames=17)
     gpu["cuda"] = 2 * 10**9
-    assert chosen(memory_plan.choose(replace(wanted, num_conditioning_frames=0)))[1] == 4
-    found = memory_plan.choose(wanted)
-    assert (found.fits, chosen(found)[1:]) == (True, (1, "off"))
+    assert chosen(memory_plan.choose_plan(replace(config, num_conditioning_frames=0)))[1] == 4
+    plan = memory_plan.choose_plan(config)
+    assert (plan.fits, chosen(plan)[1:]) == (True, (1, "off"))
     gpu["cuda"] = 10**9
-    message = memory_advice.refusal(memory_plan.choose(wanted)).message
+    message = memory_advice.refusal(memory_plan.choose_plan(config)).message
     assert " to encode (mostly activations of the VAE, 1.7 GB)" in message
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("size", [(240, 424), (720, 1280)])
 def test_the_codec_over_time_takes_three_of_its_widest_tensors_and_less_than_any_step(size):
-    wanted = job("opensora-v1.2", window=5, context=0)
-    model = meta_of(replace(wanted, spec=replace(wanted.spec, size=size)), CUDA)
+    config = job("opensora-v1.2", window=5, context=0)
+    model = meta_of(replace(config, spec=replace(config.spec, size=size)), CUDA)
     shape, vae = (size[0] // 8, size[1] // 8), model.vae.temporal_vae
     z, codes = (torch.zeros(1, 4, count, *shape, device="meta", dtype=torch.bfloat16) for count in (5, 17))
     with torch.no_grad(), emulate_device(CUDA, torch.bfloat16), MemoryTracker() as live:
@@ -108,7 +108,7 @@ def test_the_codec_over_time_takes_three_of_its_widest_tensors_and_less_than_any
     widest = 2 * 256 * 20 * shape[0] * shape[1]  # bytes
     assert max(taken) < 3.3 * widest
     least = ExecutionConfig(cfg_batching="sequential", cuda_graphs="off", context_cache="recompute")
-    step = estimate_sampling_memory(model, MemoryCase(wanted.schedule, least, 7.0, 5, 0), CUDA).step
+    step = estimate_sampling_memory(model, MemoryCase(config.schedule, least, 7.0, 5, 0), CUDA).step
     assert max(taken) < step, "else it would have to work in tiles too where memory is short"
 
 
@@ -122,6 +122,6 @@ def test_what_going_on_from_a_clip_takes_is_planned_and_nothing_is_loaded_or_wri
     assert code == 0
     assert "total on cpu" in out
     plan = json.loads(pavdm(*words, "--json").out)
-    assert plan["places"][0]["parts"]["given frames"] == [0, 17 * 3 * 4 * 64 * 72, 0, 0]
+    assert plan["places"][0]["parts"]["conditioning frames"] == [0, 17 * 3 * 4 * 64 * 72, 0, 0]
     assert json.loads(pavdm("extend", clip, "-p", "a red ball", "--plan", "--json").out)["fits"] is True
     assert list(tmp_path.glob("v*")) == [clip]

@@ -21,7 +21,7 @@ import pytest
 from support.requests import make_request
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.generation.config import resolve
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.opensora.prompt import append_scores, clean
 from pavdm_cli.runtime.install_hints import install_command
 
@@ -68,10 +68,10 @@ def diffusers_cleaning() -> Callable[[str], str]:
     assert package.origin
     path = Path(package.origin).parent / "pipelines" / "pixart_alpha" / "pipeline_pixart_alpha.py"
     pipe = next(node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef))
-    wanted = [
+    names = [
         next(node for node in pipe.body if start in ast.unparse(node)) for start in ("bad_punct_regex =", "def _clean")
     ]
-    pipe.bases, pipe.body = [], wanted
+    pipe.bases, pipe.body = [], names
     scope = {"re": re, "html": html, "ul": urllib.parse, "ftfy": ftfy, "BeautifulSoup": bs4.BeautifulSoup}
     exec(compile(ast.Module([pipe], []), str(path), "exec"), scope)
     cleaner = scope[pipe.name]()._clean_caption

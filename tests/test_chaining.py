@@ -24,8 +24,9 @@ from pavdm_cli.app import app
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline, recovery
 from pavdm_cli.generation import reencode as chaining
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.reencode import with_reencoding
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
@@ -72,13 +73,13 @@ class Run:
 def watch(job: GenerationConfig, monkeypatch: pytest.MonkeyPatch, clip: Tensor | None = None) -> Run:
     """Make the job's video, after a clip."""
     model = pipeline.open_model(job)
-    codec, shown, build = Watched(model.vae.encode), list[tuple[Tensor, int]](), type(model).denoiser
+    codec, contexts, build = Watched(model.vae.encode), list[tuple[Tensor, int]](), type(model).denoiser
 
     def watching(self: Any, *given: Any, **options: Any) -> Denoiser:
         real = build(self, *given, **options)
 
         def prefill(overlap: Tensor, level: int) -> Any:
-            shown.append((overlap, level))
+            contexts.append((overlap, level))
             return real.prefill(overlap, level)
 
         return FunctionDenoiser(prefill, real)
@@ -86,9 +87,9 @@ def watch(job: GenerationConfig, monkeypatch: pytest.MonkeyPatch, clip: Tensor |
     with monkeypatch.context() as patch:
         patch.setattr(type(model), "denoiser", watching)
         patch.setattr(model.vae, "encode", codec)
-        start = None if clip is None else pipeline.state_after_clip(job, model, clip, noised=False)
-        video = np.concatenate(list(pipeline.frames(job, model, start)))
-    return Run(job, codec, video, shown)
+        start = None if clip is None else pipeline.state_after_clip(job, model, clip, renoise=False)
+        video = np.concatenate(list(pipeline.generate_frames(job, model, start)))
+    return Run(job, codec, video, contexts)
 
 
 def check(run: Run) -> None:
@@ -141,9 +142,11 @@ def test_frames_encoded_otherwise_are_caught(bug, folder, monkeypatch):
 
 def test_a_memory_that_outlives_its_clip_is_caught(folder, monkeypatch):
     def stale(denoiser: Denoiser, again: Any, start: Any = None) -> Denoiser:
-        kept: list[Any] = []
+        encodings: list[Any] = []
         return with_reencoding(
-            denoiser, lambda latents: kept[0] if kept else kept.append(again(latents)) or kept[0], start
+            denoiser,
+            lambda latents: encodings[0] if encodings else encodings.append(again(latents)) or encodings[0],
+            start,
         )
 
     monkeypatch.setattr(pipeline, "with_reencoding", stale)
@@ -165,15 +168,15 @@ def test_the_seed_alone_decides_and_a_longer_video_has_all_clips_of_a_shorter_on
     model = pipeline.open_model(job_of(folder))
 
     def made(**given: Any) -> Tensor:
-        return torch.stack(list(pipeline.latents(job_of(folder, **{"window": 5} | given), model)))
+        return torch.stack(list(pipeline.sample_latents(job_of(folder, **{"window": 5} | given), model)))
 
     one = made(frames=34)
     assert torch.equal(one, made(frames=34))
     assert torch.equal(one, made(frames=51)[:2])
     assert not torch.equal(one[0], made(frames=17, seed=2)[0])
-    kept, edited = made(frames=34, reencode=False), made(frames=34, edit_ratio=0.6)
-    assert torch.equal(one[0], kept[0])
-    assert not torch.allclose(one[1], kept[1], atol=1e-3)
+    with_latents, edited = made(frames=34, reencode=False), made(frames=34, edit_ratio=0.6)
+    assert torch.equal(one[0], with_latents[0])
+    assert not torch.allclose(one[1], with_latents[1], atol=1e-3)
     assert torch.equal(one[0], edited[0])
     assert not torch.allclose(one[1], edited[1], atol=1e-3)
     assert torch.equal(edited, made(frames=51, edit_ratio=0.6)[:2])
@@ -182,11 +185,13 @@ def test_the_seed_alone_decides_and_a_longer_video_has_all_clips_of_a_shorter_on
 @pytest.fixture(params=["eager", "replayed"])
 def graphs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A job's steps made one by one, or recorded on the tape and replayed; those of edit ratios never are."""
-    made: list[GraphPolicy] = []
+    policies: list[GraphPolicy] = []
     if request.param == "replayed":
-        monkeypatch.setattr(pipeline, "choose_graphs", lambda *asked: made.append(GraphPolicy(Tape())) or made[-1])
+        monkeypatch.setattr(
+            pipeline, "choose_graphs", lambda *asked: policies.append(GraphPolicy(Tape())) or policies[-1]
+        )
     yield
-    assert not made or {one.count > 0 for one in made} == {True, False}
+    assert not policies or {one.count > 0 for one in policies} == {True, False}
 
 
 def anew(latents: Tensor) -> Tensor:
@@ -228,13 +233,13 @@ def test_under_rw_open_sora_is_shown_latents_noised_anew_at_every_step(folder, m
     assert [level for _, level in run.shown] == [2, 1]
     assert len(run.video) == run.job.frames
     model = pipeline.open_model(run.job)
-    before = next(pipeline.latents(run.job, model))[:, -5:]
+    before = next(pipeline.sample_latents(run.job, model))[:, -5:]
     sigmas, noise = pipeline.make_levels(run.job).sigmas, pipeline.seeded_noise(1, model.noise_shape())
     for now, (overlap, level) in enumerate(run.shown, 2):
         fresh = torch.stack([noise(index, now) for index in range(5, 10)], dim=1)
         torch.testing.assert_close(overlap, add_noise(before, fresh, sigmas[level]))
     longer = replace(run.job, frames=3 * CLIP)
-    assert np.array_equal(np.concatenate(list(pipeline.frames(longer, model)))[: 2 * CLIP], run.video)
+    assert np.array_equal(np.concatenate(list(pipeline.generate_frames(longer, model)))[: 2 * CLIP], run.video)
 
 
 @pytest.mark.parametrize(

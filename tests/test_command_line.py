@@ -44,7 +44,7 @@ def test_help_shows_everyday_options_before_those_for_experiments(verb: str) -> 
         panels.setdefault(getattr(parameter, "rich_help_panel", None) or "", set()).update(parameter.opts)
     names = [name for name in panels if name]
     early, late = (set().union(*(panels[name] for name in part)) for part in (["", *names[:3]], names[3:]))
-    assert set(names[:3]) == {options.WHAT, options.FILE, options.RUN}
+    assert set(names[:3]) == {options.VIDEO_PANEL, options.FILE_PANEL, options.RUN_PANEL}
     assert early >= EVERYDAY - ({"--output"} if verb == "batch" else set())
     assert late >= RESEARCH
 
@@ -196,7 +196,7 @@ COMPLETIONS = {
 def test_the_shell_completes_names(line):
     code = "import sys; sys.argv = ['pavdm']; from pavdm_cli.app import main; main()"
     words = f"pavdm {line}"
-    asked = {"_PAVDM_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    variables = {"_PAVDM_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=os.environ | asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=os.environ | variables, cwd=ROOT, capture_output=True, text=True, check=False)
     assert set(done.stdout.split()) == COMPLETIONS[line], done.stderr

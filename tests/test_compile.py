@@ -56,11 +56,11 @@ def test_every_kernel_keeps_its_limits_and_is_what_the_stored_table_says():
 
 def test_the_stored_table_holds_every_build():
     rows = [json.loads(line) for line in STORED.read_text().splitlines()]
-    wanted = [
+    expected = [
         {"op": op.name, "sizes": sizes, "dtype": dtype, "arch": arch}
         for op, sizes, dtype, arch in KernelSelection().builds()
     ]
-    assert [{name: row[name] for name in CONTEXT} for row in rows] == wanted
+    assert [{name: row[name] for name in CONTEXT} for row in rows] == expected
     assert {f"triton=={row['triton']}" for row in rows} <= set((ROOT / "constraints.txt").read_text().splitlines())
     assert [row for row in rows if row["failed"]] == []
     assert all(row["load_less"] == BY_NAME[row["op"]].scalar_loads and row["store_less"] == 0 for row in rows)
@@ -70,10 +70,10 @@ def test_the_stored_table_holds_every_build():
 def test_a_row_that_is_read_or_written_narrowly_fails():
     done = built("tests/support/narrow.py")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found.pop("euler_step-nothing") == []
-    assert len(found) == 4
-    for bug, reasons in found.items():
+    reasons_by_bug = json.loads(done.stdout)
+    assert reasons_by_bug.pop("euler_step-nothing") == []
+    assert len(reasons_by_bug) == 4
+    for bug, reasons in reasons_by_bug.items():
         what = "stores" if "output" in bug else "loads"
         assert any(f" {what} of less than 16 bytes" in reason for reason in reasons), bug
 
@@ -110,10 +110,10 @@ def test_a_device_is_measured_against_its_own_copy_rate(monkeypatch):
     monkeypatch.setattr(kernels, "measure", functools.partial(bandwidth.measure, working_set=1))
     rows = kernels.measure_all(KernelSelection(dtypes=["fp32"]), torch.device("cpu"))
     assert [row["config"]["op"] for row in rows] == list(BY_NAME)
-    found = [row["summary"] for row in rows]
-    assert all(0 <= one["error"] <= one["tolerance"] for one in found)
+    summaries = [row["summary"] for row in rows]
+    assert all(0 <= one["error"] <= one["tolerance"] for one in summaries)
     assert [row["failed"] for row in rows] == [[]] * len(rows)
-    assert all(one["copy_share"] == one["gb_s"] / 10.0 > 0 for one in found)
+    assert all(one["copy_share"] == one["gb_s"] / 10.0 > 0 for one in summaries)
     assert [len(line) for line in kernels.lines(rows, kernels.MEASURED)] == [len(kernels.MEASURED)] * len(rows)
 
 

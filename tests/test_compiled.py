@@ -51,9 +51,9 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.fx.Graph]]:
     """Every graph that is made, none built by a compiler; forgotten before and after."""
     graphs: list[torch.fx.Graph] = []
 
-    def keep(made: torch.fx.GraphModule, _: object):
-        graphs.append(made.graph)
-        return made.forward
+    def keep(module: torch.fx.GraphModule, _: object):
+        graphs.append(module.graph)
+        return module.forward
 
     torch._dynamo.reset()
     run = compiled_block.compiled_block.__wrapped__(keep)
@@ -85,8 +85,8 @@ GRAPHS = {
 def test_a_whole_video_takes_a_graph_for_each_kind_of_block_and_no_breaks(model, traced, case) -> None:
     engine, graphs = GRAPHS[case]
     method, before = case if case in METHODS else "pa", breaks()
-    found = video(model, engine, method)
-    torch.testing.assert_close(found, video(model, replace(engine, compile=False), method), rtol=0, atol=1e-4)
+    compiled = video(model, engine, method)
+    torch.testing.assert_close(compiled, video(model, replace(engine, compile=False), method), rtol=0, atol=1e-4)
     video(
         model, replace(engine, cache_modulation=False, cache_text=False), method, guidance=3.0
     )  # another needs no more

@@ -15,9 +15,10 @@ from support.options import ROOT, parsed, sample
 from pavdm_cli.commands import common, config, plan
 from pavdm_cli.commands.config_file import to_toml
 from pavdm_cli.commands.flags import request_from_params
+from pavdm_cli.commands.option_sources import option_sources, variable_name
 from pavdm_cli.commands.option_values import command_options
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation.config import resolve
+from pavdm_cli.generation.resolve import resolve
 
 GENERATE = command_options(ROOT.commands["generate"])
 PROMPT = "a red ball over green hills at noon"
@@ -46,7 +47,7 @@ def test_the_highest_source_wins(chosen: tuple[str, ...], monkeypatch: pytest.Mo
     context = parsed("generate", PROMPT, *words)
     assert context.params["steps"] == (int(steps[chosen[0]]) if chosen else None)
     names = {"flag": "--steps", "variable": "PAVDM_STEPS"} | FILES
-    sources = config.option_sources(context)
+    sources = option_sources(context)
     assert sources.get("steps") == ((int(steps[chosen[0]]), names[chosen[0]]) if chosen else None)
 
 
@@ -89,7 +90,7 @@ def test_every_option_can_be_in_a_file_and_in_a_variable(key: str, monkeypatch: 
     Path("given.toml").write_text(to_toml({key: value}))
     from_file = parsed("generate", *prompt, "--config", "given.toml").params[option.name]
     text = " ".join(value) if option.is_list else str(value).lower() if value is True else str(value)
-    monkeypatch.setenv(config.variable_name(key, ("generate",)), text)
+    monkeypatch.setenv(variable_name(key, ("generate",)), text)
     assert parsed("generate", *prompt).params[option.name] == from_file
     if key not in ("quiet", "verbose"):  # which act by their callbacks
         assert from_file == (Path(value) if option.type is Path else value)
@@ -100,10 +101,10 @@ MISTAKES = {
     "[generat]\nsteps = 3": ("pavdm.toml: unknown section 'generat'", "did you mean generate?"),
     "[generate]\nreencod = true": ("pavdm.toml: [generate] unknown option 'reencod'", "did you mean reencode?"),
     "[bench.throughput]\nsamplez = 3": ("pavdm.toml: [bench.throughput] unknown option 'samplez'", "samples?"),
-    "steps = 6.5": ("pavdm.toml: steps is 6.5, not a whole number", "--help"),
-    "steps = true": ("pavdm.toml: steps is True, not a whole number", "--help"),
+    "steps = 6.5": ("pavdm.toml: steps is 6.5, not an integer", "--help"),
+    "steps = true": ("pavdm.toml: steps is True, not an integer", "--help"),
     "seconds = nan": ("pavdm.toml: seconds is nan, not a number", "--help"),
-    "threads = -1": ("pavdm.toml: threads is -1, not a whole number from 0 to 1024", "--help"),
+    "threads = -1": ("pavdm.toml: threads is -1, not an integer from 0 to 1024", "--help"),
     "compile = 'yes'": ("pavdm.toml: compile is 'yes', not true or false", "--help"),
     "ramp-up = 'ful'": ("pavdm.toml: ramp-up is 'ful', not 'grow' or 'full'", "did you mean full?"),
     "lora = [1]": ("pavdm.toml: lora is 1, not a string or a list of them", "--help"),
@@ -111,7 +112,7 @@ MISTAKES = {
     "device = 'gpu'": ("pavdm.toml: device must be one of auto, cpu, cuda, mps, got 'gpu'", "auto is the default"),
     "steps = 0": ("pavdm.toml: steps", ""),
     "steps = ": ("pavdm.toml: it is not TOML: Invalid value (at", "valid one"),
-    'seed = "7"': ("pavdm.toml: seed is '7', not a whole number", "--help"),
+    'seed = "7"': ("pavdm.toml: seed is '7', not an integer", "--help"),
     "when = 2020-01-01": ("pavdm.toml: unknown option 'when'", ""),
     "prompt = 2020-01-01": ("pavdm.toml: prompt is", ""),
     'output = ""': ("pavdm.toml: output must not be an empty path", ""),
@@ -149,8 +150,8 @@ def test_all_mistakes_of_a_file_are_told_at_once() -> None:
     said = pavdm("generate", PROMPT)
     assert said.code == 2
     assert said.err.splitlines()[0] == (
-        "error: pavdm.toml has 3 mistakes: unknown option 'stepz'; crf is 'low', not a whole number; "
-        "[bench.throughput] threads is 'all', not a whole number from 0 to 1024"
+        "error: pavdm.toml has 3 mistakes: unknown option 'stepz'; crf is 'low', not an integer; "
+        "[bench.throughput] threads is 'all', not an integer from 0 to 1024"
     )
     assert "did you mean steps?" in said.err
     Path("pavdm.toml").write_text("".join(f"key{number} = 1\n" for number in range(9)))
@@ -192,7 +193,7 @@ def test_what_a_model_cannot_use_is_skipped_from_files_and_refused_from_flags() 
     Path("pavdm.toml").write_text("aspect = '1:1'\ncamera-motion = 'pan left'\naesthetic-score = 6\n")
     context = parsed("generate", PROMPT, "--seed", "3")
     common.check_model_options(context, "pocket")
-    assert config.option_sources(context).keys() == {"prompt", "seed"}
+    assert option_sources(context).keys() == {"prompt", "seed"}
     assert request_from_params(context.params).options == {}
     common.check_model_options(parsed("generate", PROMPT), "opensora-v1.2")
     with pytest.raises(UsageError, match="--camera-motion has no effect with pocket"):
@@ -203,7 +204,7 @@ def test_length_seed_scale_and_file_are_settings_too() -> None:
     context = parsed("generate", PROMPT, "--frames", "9", "--device", "cpu")
     request = request_from_params(context.params | {"seed": 5})
     request = replace(request, output=replace(request.output, path=Path("v.mp4")))
-    table = plan.settings_with_sources(resolve(request), plan.request_settings(request, config.option_sources(context)))
+    table = plan.settings_with_sources(resolve(request), plan.request_settings(request, option_sources(context)))
     rows = {name: table.get(name) for name in ("frames", "seconds", "seed", "scale", "crf", "output")}
     assert rows == {
         "frames": ("9", "--frames"),
@@ -218,7 +219,7 @@ def test_length_seed_scale_and_file_are_settings_too() -> None:
 def test_what_decides_every_setting_is_named() -> None:
     Path("pavdm.toml").write_text("steps = 6\n")
     context = parsed("generate", PROMPT, "--device", "cpu")
-    table = plan.settings_with_sources(resolve(request_from_params(context.params)), config.option_sources(context))
+    table = plan.settings_with_sources(resolve(request_from_params(context.params)), option_sources(context))
     assert {name: table[name] for name in ("steps", "device", "window", "size", "prompt")} == {
         "steps": ("6", "pavdm.toml"),
         "device": ("cpu", "--device"),

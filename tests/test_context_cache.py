@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from pavdm_cli.bench.context_reuse import deviations, is_approximate
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models import registry
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.stdit.denoiser import compute_modulation, with_full_context, with_kv_cache
@@ -43,7 +44,7 @@ def model() -> ModelRunner:
 
 
 def made(job: GenerationConfig, model: ModelRunner) -> Tensor:
-    return torch.cat(list(pipeline.latents(job, replace(model, spec=job.spec))), dim=1)
+    return torch.cat(list(pipeline.sample_latents(job, replace(model, spec=job.spec))), dim=1)
 
 
 @pytest.mark.parametrize(
@@ -74,12 +75,12 @@ def test_for_a_model_trained_so_reuse_is_exact(model):
 
 def test_for_another_model_the_deviation_of_every_chunk_is_told(model):
     reuse, recompute = (job_of(context_cache=kv, causal=False) for kv in ("reuse", "recompute"))
-    found = deviations(recompute, replace(model, spec=recompute.spec), shifts=2)
+    errors = deviations(recompute, replace(model, spec=recompute.spec), shifts=2)
     pairs = zip(made(reuse, model).split(2, dim=1), made(recompute, model).split(2, dim=1), strict=True)
     first, *later = [float((a - b).norm() / b.norm()) for a, b in pairs]
     assert first < 1e-6  # made before there is an overlap
-    assert found == pytest.approx(later[:2])
-    assert min(found) > 1e-3
+    assert errors == pytest.approx(later[:2])
+    assert min(errors) > 1e-3
 
 
 def test_a_row_tells_of_the_deviation_where_it_is_in_question():

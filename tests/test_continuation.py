@@ -13,9 +13,9 @@ from support.command import pavdm
 from support.requests import make_request
 
 from pavdm_cli.generation import extend
-from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.extend import resample_frames
 from pavdm_cli.generation.request import Extension
+from pavdm_cli.generation.resolve import resolve
 
 WORDS = ("-p", "a red ball", "--frames", "2", "--seed", "1", "--threads", "1", "--steps", "6")
 

@@ -14,7 +14,7 @@ from support.requests import make_request
 from pavdm_cli.commands.run import with_threads
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.advice import decoding_advice
-from pavdm_cli.generation.config import resolve
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.runtime import threads as cores
 from pavdm_cli.runtime.threads import Clock, Load, cgroup_quota, choose_threads
 
@@ -137,7 +137,7 @@ def test_the_number_of_threads_changes_a_video_by_rounding_at_most() -> None:
     def video(threads: int) -> torch.Tensor:
         job = resolve(make_request("a red ball over hills", frames=8, device="cpu", threads=threads))
         model = pipeline.open_model(job)
-        latents = torch.cat(list(pipeline.latents(job, model)), dim=1)
+        latents = torch.cat(list(pipeline.sample_latents(job, model)), dim=1)
         return torch.cat([latents.flatten(), model.vae.decode(latents).flatten()])
 
     before = torch.get_num_threads()

@@ -32,7 +32,7 @@ def test_guidance_extrapolates_from_the_unconditional_velocity(schedule: Schedul
     sigmas, inner = sigmas_of(schedule), TwoPrompts()
     out = list(sample(schedule, batched_cfg(inner, 7.0), NOISE, build_solver(sigmas), chunks=4))
     expected = list(sample(schedule, Shifted(), NOISE, build_solver(sigmas), chunks=4, graphs=None))
-    assert inner.calls == schedule.total(4)
+    assert inner.calls == schedule.total_steps(4)
     assert out[0].shape[0] == SHAPE[0]
     torch.testing.assert_close(torch.cat(out, 1), torch.cat(expected, 1), atol=1e-10, rtol=0)
 

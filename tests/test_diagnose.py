@@ -41,10 +41,10 @@ def system(number: int) -> OSError:
     ],
 )
 def test_what_fails_outside_is_one_line_with_its_hint(error: Exception, code: int, words: str) -> None:
-    found = diagnose(error)
-    assert found.exit_code == code
-    assert "\n" not in found.message
-    assert words in found.hint
+    error_found = diagnose(error)
+    assert error_found.exit_code == code
+    assert "\n" not in error_found.message
+    assert words in error_found.hint
 
 
 @pytest.mark.parametrize(
@@ -57,11 +57,11 @@ def test_what_fails_outside_is_one_line_with_its_hint(error: Exception, code: in
 )
 def test_a_mistake_of_our_own_is_called_one(error: Exception) -> None:
     error.add_note("kept v.partial.mp4, 12 frames")
-    found = diagnose(error)
-    assert found.exit_code == 1
-    assert found.message.startswith(type(error).__name__)
-    assert found.message.endswith(": kept v.partial.mp4, 12 frames")
-    assert "PAVDM_TRACEBACK=1" in found.hint
+    error_found = diagnose(error)
+    assert error_found.exit_code == 1
+    assert error_found.message.startswith(type(error).__name__)
+    assert error_found.message.endswith(": kept v.partial.mp4, 12 frames")
+    assert "PAVDM_TRACEBACK=1" in error_found.hint
 
 
 def test_an_interrupt_that_a_library_turned_into_another_error_is_known() -> None:

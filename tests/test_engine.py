@@ -55,13 +55,13 @@ def test_plain_is_the_same_video_by_every_method(model: ModelRunner, method: str
 
 def calls(model: ModelRunner, execution: ExecutionConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often a short video asks for each of a video's constants, and works in plain torch."""
-    made = dict.fromkeys(("modulation", "encode_text", "prefill", "plain steps"), 0)
+    counts = dict.fromkeys(("modulation", "encode_text", "prefill", "plain steps"), 0)
 
     def counted(name: str):
         plain = getattr(STDiT, name)
 
         def call(self, *arguments, **named):
-            made[name] += 1
+            counts[name] += 1
             return plain(self, *arguments, **named)
 
         return call
@@ -69,15 +69,15 @@ def calls(model: ModelRunner, execution: ExecutionConfig, monkeypatch: pytest.Mo
     for name in ("modulation", "encode_text", "prefill"):
         monkeypatch.setattr(STDiT, name, counted(name))
     hook = model.transformer.register_forward_hook(
-        lambda *_: made.update({"plain steps": made["plain steps"] + (not kernels_enabled())})
+        lambda *_: counts.update({"plain steps": counts["plain steps"] + (not kernels_enabled())})
     )
     video(model, execution)
     hook.remove()
-    return made
+    return counts
 
 
 def test_each_switch_moves_its_own_work_into_the_step(model: ModelRunner, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = SCHEDULE.total(3)
+    steps = SCHEDULE.total_steps(3)
     fast = {"modulation": 1, "encode_text": 1, "prefill": 2, "plain steps": 0}
     assert calls(model, EXECUTION, monkeypatch) == fast
     shifts = 2

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from pavdm_cli.bench import estimate
 from pavdm_cli.bench.estimate import decode_tflop, denoise_tflop, step_sizes
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.memory_plan import meta_model_of
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import REFERENCE
 
 PROMPT = "a red balloon drifting over green hills at sunset"
@@ -45,7 +45,7 @@ def test_the_operations_are_those_that_torch_counts(sampling):
     job = job_of(frames=16, warmup=0, execution=replace(REFERENCE, context_cache="auto"), **sampling)
     model = pipeline.open_model(job)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        list(pipeline.latents(job, model))
+        list(pipeline.sample_latents(job, model))
     ours = denoise_tflop(job, model)
     assert ours == pytest.approx(counter.get_total_flops() * 1e-12, rel=0.12)  # torch counts text and tables too
 
@@ -75,9 +75,9 @@ def test_the_estimate_follows_length_steps_and_rate(monkeypatch):
 def test_a_device_that_was_never_measured_is_said_to_be_so(monkeypatch):
     monkeypatch.setattr(estimate, "quick_rate", lambda device, dtype: 0.1)
     job = job_of()
-    found = estimate.estimate(replace(job, spec=replace(job.spec, efficiency={})), 1000)
-    assert "never measured on such a device" in estimate.lines(found)[-1][1]
-    assert estimate.figures(found)["calibrated"] is False
+    result = estimate.estimate(replace(job, spec=replace(job.spec, efficiency={})), 1000)
+    assert "never measured on such a device" in estimate.lines(result)[-1][1]
+    assert estimate.figures(result)["calibrated"] is False
 
 
 @pytest.mark.parametrize(("rate", "is_slow"), [(1e-6, True), (0.1, False)])

@@ -72,24 +72,24 @@ def test_references_give_z_scores(folder: Path) -> None:
 
 
 def test_what_was_measured_is_not_measured_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    video, kept = write(tmp_path / "v.mp4", clean(count=24)), tmp_path / "rows.jsonl"
-    first = pavdm("evaluate", str(video), "--out", str(kept), "--json")
-    with kept.open("a") as file:
+    video, rows = write(tmp_path / "v.mp4", clean(count=24)), tmp_path / "rows.jsonl"
+    first = pavdm("evaluate", str(video), "--out", str(rows), "--json")
+    with rows.open("a") as file:
         file.write('{"schema": "pavdm.evaluate/1", "ke')  # a row that a stop cut short
     monkeypatch.setattr("pavdm_cli.evaluation.files.measure", lambda *given, **options: pytest.fail("measured again"))
-    assert pavdm("evaluate", str(video), "--out", str(kept), "--json")[:2] == first[:2]
+    assert pavdm("evaluate", str(video), "--out", str(rows), "--json")[:2] == first[:2]
     with pytest.raises(pytest.fail.Exception):
-        pavdm("evaluate", str(video), "--out", str(kept), "--chunk-frames", "8")
+        pavdm("evaluate", str(video), "--out", str(rows), "--chunk-frames", "8")
 
 
 @pytest.mark.parametrize("damage", [{"metrics": {"shake": "much"}}, {"metrics": None}, {"clips": [1]}, {"frames": -1}])
 def test_a_damaged_row_is_measured_again(tmp_path: Path, damage: dict[str, object]) -> None:
-    video, kept = write(tmp_path / "v.mp4", clean(count=6)), tmp_path / "rows.jsonl"
-    first = pavdm("evaluate", str(video), "--out", str(kept), "--json").out
-    row = json.loads(kept.read_text())
-    kept.write_text(json.dumps(row | {"measurement": row["measurement"] | damage}) + "\n")
-    assert pavdm("evaluate", str(video), "--out", str(kept), "--json").out == first
-    assert len(kept.read_text().splitlines()) == 2
+    video, rows = write(tmp_path / "v.mp4", clean(count=6)), tmp_path / "rows.jsonl"
+    first = pavdm("evaluate", str(video), "--out", str(rows), "--json").out
+    row = json.loads(rows.read_text())
+    rows.write_text(json.dumps(row | {"measurement": row["measurement"] | damage}) + "\n")
+    assert pavdm("evaluate", str(video), "--out", str(rows), "--json").out == first
+    assert len(rows.read_text().splitlines()) == 2
 
 
 def test_sets_are_paired_by_prompt_and_seed(folder: Path) -> None:

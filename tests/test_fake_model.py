@@ -184,5 +184,5 @@ def test_frames_do_not_depend_on_how_latents_were_pushed(tmp_path: Path) -> None
         first = stream.push(z[:, :cut])
         rest = model.decode_stream(z[:, cut - stream.replay : cut]).push(z[:, cut:])
         assert torch.equal(torch.cat([first, rest], dim=1), whole)
-        assert rest.shape[1] == len(layout.frames(0, 7 - cut, begun=True))
+        assert rest.shape[1] == len(layout.frames(0, 7 - cut, continues_stream=True))
     assert run_stream(model.encode_stream(), whole).shape[1] == 7

@@ -65,9 +65,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     (folder / "videos" / "broken.mp4").write_bytes(b"no video" * 9)
     (folder / "videos" / "broken.txt").write_text("rain")
     clips.make(folder / "videos" / "silent.mp4", clips.greys(2), clips.ClipSpec())
-    made = Studio(folder, Said(1, "", ""))
-    made.said = pavdm(*made.command("straight"))
-    return made
+    new_studio = Studio(folder, Said(1, "", ""))
+    new_studio.said = pavdm(*new_studio.command("straight"))
+    return new_studio
 
 
 def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
@@ -173,9 +173,9 @@ LOOKED_AT = ("none that is long enough", "all held out")  # what was found of th
 
 @pytest.mark.parametrize("case", WRONG)
 def test_invalid_options_are_one_error_line(case, studio):
-    given, wanted, message = WRONG[case]
+    given, exit_code, message = WRONG[case]
     code, out, err = pavdm(*studio.command("wrong", *(word.format(folder=studio.folder) for word in given)))
-    assert (code, out) == (wanted, ""), err
+    assert (code, out) == (exit_code, ""), err
     assert message in err
     assert "Traceback" not in err
     assert (studio.folder / "wrong" / "cache").exists() is (case in LOOKED_AT)
@@ -186,13 +186,13 @@ def test_mismatched_parts_are_rejected_before_encoding(studio, tmp_path):
     shutil.copytree(studio.folder / "tiny", tmp_path / "tiny")
     config = tmp_path / "tiny" / "text_encoder" / "config.json"
     config.write_text(json.dumps(published.T5 | {"d_model": 48}))
-    made = ["--init", tmp_path / "tiny", "--folder", tmp_path / "run"]
-    code, out, err = pavdm(*studio.command("odd", *made))
+    options = ["--init", tmp_path / "tiny", "--folder", tmp_path / "run"]
+    code, out, err = pavdm(*studio.command("odd", *options))
     assert (code, out) == (5, ""), err
     assert "have 48 numbers (d_model), the transformer reads 32" in err
     assert not list(tmp_path.glob("run/cache/*"))
     shutil.rmtree(config.parent)
-    code, out, err = pavdm(*studio.command("odd", *made))
+    code, out, err = pavdm(*studio.command("odd", *options))
     assert (code, out) == (5, ""), err
     assert f"{tmp_path / 'tiny'} has no text_encoder" in err
 

@@ -21,8 +21,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def named(folder: Path, found: list[VideoItem]) -> dict[str, str]:
-    return {video.path.relative_to(folder).as_posix(): video.caption for video in found}
+def named(folder: Path, videos: list[VideoItem]) -> dict[str, str]:
+    return {video.path.relative_to(folder).as_posix(): video.caption for video in videos}
 
 
 def readable(caption: str) -> bool:
@@ -32,8 +32,8 @@ def readable(caption: str) -> bool:
 def test_captions_are_read_from_text_files(folder):
     (folder / "a.txt").write_text("\ufeffa red ball\n", encoding="utf-8")
     (folder / "inner" / "c.txt").write_text("a boat", encoding="utf-8")
-    found, skipped = find_captioned_videos(folder, readable)
-    assert named(folder, found) == {"a.mp4": "a red ball", "inner/c.webm": "a boat"}
+    videos, skipped = find_captioned_videos(folder, readable)
+    assert named(folder, videos) == {"a.mp4": "a red ball", "inner/c.webm": "a boat"}
     assert skipped == [Skipped(folder / "B.MOV", "without a caption")]
 
 
@@ -44,8 +44,8 @@ def test_captions_are_read_from_a_table(head, table, folder):
     order = ("0,{text},{path}" if head.startswith("id") else "{path},{text}").format
     lines = [order(path=path, text=text) for path, text in rows.items()]
     (folder / table).write_text("\n".join([head, *lines]), encoding="utf-8-sig")
-    found, skipped = find_captioned_videos(folder, readable)
-    assert named(folder, found) == {"a.mp4": "a red ball, high up", "B.MOV": "a kite", "inner/c.webm": "a boat"}
+    videos, skipped = find_captioned_videos(folder, readable)
+    assert named(folder, videos) == {"a.mp4": "a red ball, high up", "B.MOV": "a kite", "inner/c.webm": "a boat"}
     assert skipped == []
 
 
@@ -54,16 +54,16 @@ def test_table_rows_override_text_files_unless_empty(folder):
     (folder / "other.csv").write_text("nothing")
     for name in ("a", "inner/c"):
         (folder / f"{name}.txt").write_text("from beside")
-    found, skipped = find_captioned_videos(folder, readable)
-    assert named(folder, found) == {"a.mp4": "from the table", "inner/c.webm": "from beside"}
+    videos, skipped = find_captioned_videos(folder, readable)
+    assert named(folder, videos) == {"a.mp4": "from the table", "inner/c.webm": "from beside"}
     assert [one.path.name for one in skipped] == ["B.MOV"]
 
 
 def test_missing_videos_and_empty_captions_are_reported(folder):
     (folder / "captions.csv").write_text("path,text\ngone.mp4,a ball\na.mp4,http://x.com\nB.MOV,a kite\n")
     (folder / "inner" / "c.txt").write_bytes(b"\xff\xfe\xff")
-    found, skipped = find_captioned_videos(folder, readable)
-    assert named(folder, found) == {"B.MOV": "a kite"}
+    videos, skipped = find_captioned_videos(folder, readable)
+    assert named(folder, videos) == {"B.MOV": "a kite"}
     assert {one.path.name: one.reason for one in skipped} == {
         "a.mp4": "whose caption has no usable text",
         "c.webm": "without a caption",

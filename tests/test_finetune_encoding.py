@@ -162,8 +162,8 @@ def test_interrupted_encoding_resumes(cache, video):
 
 def test_captions_are_read_once(cache):
     read: list[str] = []
-    for wanted in (["boat", "a", "boat"], ["a", "kite"]):
-        encode_captions(cache, Letters(), captions_to_encode(cache, wanted), lambda done: read.append("one"))
+    for captions in (["boat", "a", "boat"], ["a", "kite"]):
+        encode_captions(cache, Letters(), captions_to_encode(cache, captions), lambda done: read.append("one"))
     assert len(read) == 3
     assert load_file(cache.embedding("boat"))["value"].flatten().tolist() == [ord(letter) for letter in "boat"]
     assert captions_to_encode(Cache(cache.folder, FORM, "another reader"), ["a"]) == ["a"]

@@ -39,7 +39,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def stopping(number: int, chunks: int) -> Iterator[None]:
     """The signal comes once so many chunks are saved."""
-    saved, write, ignored = itertools.count(1), checkpoint.write, signal.getsignal(number)
+    saved, write, ignored = itertools.count(1), checkpoint.write_checkpoint, signal.getsignal(number)
 
     def write_and_stop(*arguments: object) -> None:
         write(*arguments)
@@ -48,7 +48,7 @@ def stopping(number: int, chunks: int) -> Iterator[None]:
 
     signal.signal(number, signal.SIG_DFL if ignored == signal.SIG_IGN else ignored)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pavdm_cli.generation.saver.write", write_and_stop)
+        patch.setattr("pavdm_cli.generation.saver.write_checkpoint", write_and_stop)
         yield
 
 
@@ -66,15 +66,15 @@ def frames(path: str | Path) -> np.ndarray:
 def test_a_stopped_video_is_complete_and_its_command_makes_it_again() -> None:
     said = stopped(*SEA, "--seconds", "forever", "-o", "v.mp4")
     assert (said.code, said.out) == (0, "v.mp4\n"), said.err
-    made = frames("v.mp4")
-    assert f"stopped after {len(made) / 8:.1f} s of video\n" in said.err
+    video = frames("v.mp4")
+    assert f"stopped after {len(video) / 8:.1f} s of video\n" in said.err
     assert sorted(path.name for path in Path().iterdir()) == ["v.mp4"]
     stored = read_metadata(Path("v.mp4"))
-    assert (stored["forever"], stored["frames"]) == (True, len(made))
+    assert (stored["forever"], stored["frames"]) == (True, len(video))
     command = shlex.split(pavdm("info", "v.mp4").out.splitlines()[-1])[1:]
-    assert command[2:6] == ["--seconds", "forever", "--frames", str(len(made))]
+    assert command[2:6] == ["--seconds", "forever", "--frames", str(len(video))]
     assert pavdm(*command, "-o", "again.mp4").code == 0
-    assert np.array_equal(frames("again.mp4"), made)
+    assert np.array_equal(frames("again.mp4"), video)
 
 
 @pytest.mark.integration
@@ -108,9 +108,9 @@ def test_a_scheduler_s_stop_is_an_interruption_that_resumes_without_an_end() -> 
     said = stopped("resume", "v.mkv")
     assert (said.code, said.out) == (0, "v.mkv\n"), said.err
     assert re.search(r"resuming after frame \d+\n", said.err)
-    made = frames("v.mkv")
-    assert pavdm(*SEA, "--seconds", "forever", "--frames", len(made), "-o", "whole.mkv").code == 0
-    assert np.array_equal(frames("whole.mkv"), made)
+    video = frames("v.mkv")
+    assert pavdm(*SEA, "--seconds", "forever", "--frames", len(video), "-o", "whole.mkv").code == 0
+    assert np.array_equal(frames("whole.mkv"), video)
     assert read_metadata(Path("whole.mkv")) == read_metadata(Path("v.mkv"))
 
 
@@ -120,11 +120,11 @@ def test_a_continuation_without_an_end() -> None:
     clips.make(Path("in.mp4"), clips.greys(30, 64, 96), clips.ClipSpec(audio="aac"))
     said = stopped("extend", "in.mp4", "-p", SEA[1], *QUICK, "--seconds", "forever", "-o", "out.mp4")
     assert said.code == 0, said.err
-    made, stored = frames("out.mp4"), read_metadata(Path("out.mp4"))
-    assert len(made) == 30 + stored["frames"]
+    video, stored = frames("out.mp4"), read_metadata(Path("out.mp4"))
+    assert len(video) == 30 + stored["frames"]
     command = shlex.split(pavdm("info", "out.mp4").out.splitlines()[-1])[1:]
     assert pavdm(*command, "-o", "again.mp4").code == 0
-    assert np.array_equal(frames("again.mp4"), made)
+    assert np.array_equal(frames("again.mp4"), video)
 
 
 REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
@@ -175,7 +175,7 @@ def test_progress_without_an_end_shows_the_time_of_the_video(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ui, "SECONDS_BETWEEN_LINES", 0.0)
-    with ui.endless_progress("v.mp4", 8, done=80) as advance:
+    with ui.endless_progress("v.mp4", 8, done_before=80) as advance:
         advance(0, label="warm-up")
         advance(500)
     lines = capsys.readouterr().err.splitlines()

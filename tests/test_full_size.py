@@ -60,7 +60,7 @@ def test_a_step_at_the_papers_setting_is_63_tflop_by_torch_and_by_sizes(model):
 def test_a_minute_is_445_steps_and_27_pflop():
     schedule: Schedule = METHODS["pa"](30, 30, 5, True)
     chunks = 425 // 5 - 1  # the first of 85 is given
-    steps = [schedule.active_chunks(now, 0, chunks) for now in range(schedule.total(chunks))]
+    steps = [schedule.active_chunks(now, 0, chunks) for now in range(schedule.total_steps(chunks))]
     work = sum(1e-12 * flops(5 + 5 * len(present)) for present in steps)
     assert len(steps) == 445
     assert work / 1000 == near(26.7)

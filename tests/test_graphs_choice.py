@@ -17,7 +17,8 @@ from torch import Tensor
 
 from pavdm_cli.errors import DeviceError, UsageError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.sampling import cuda_graphs as module
 from pavdm_cli.sampling.cuda_graphs import check_graphs, choose_graphs
@@ -46,10 +47,10 @@ def test_what_graphs_hold_is_counted_from_when_nothing_is_cached(monkeypatch: py
         monkeypatch.setattr(torch.cuda, name, fake)
     monkeypatch.setattr(module, "_warm_up", lambda call: None)
     backend = module.CudaGraphBackend(torch.device("cuda"))
-    for held in (7, 14):
+    for num_bytes in (7, 14):
         reserved["cached"] = 50
         backend.capture(call)
-        assert backend.bytes == held
+        assert backend.bytes == num_bytes
 
 
 def test_graphs_are_for_cuda_and_on_demand_an_error_elsewhere() -> None:
@@ -95,10 +96,10 @@ def test_graphs_on_are_refused_beside_what_rules_them_out_and_auto_says_what_tha
 def test_auto_records_the_steps_that_launching_holds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CudaGraphBackend", lambda device: Tape())
     cuda, open_sora = torch.device("cuda"), 2 * 405 * 1152  # 240x424 under guidance
-    found = choose_graphs("auto", cuda, open_sora)
-    assert found is not None
-    assert found.note == "no CUDA graphs: the steps are not launch-bound"
-    assert 10 <= found.max_latents < 15  # its first two windows
+    policy = choose_graphs("auto", cuda, open_sora)
+    assert policy is not None
+    assert policy.note == "no CUDA graphs: the steps are not launch-bound"
+    assert 10 <= policy.max_latents < 15  # its first two windows
     assert choose_graphs("off", cuda, open_sora) is None
     always = choose_graphs("on", cuda, open_sora)
     assert always is not None

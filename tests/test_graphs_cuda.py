@@ -16,7 +16,8 @@ from support.requests import make_request
 from torch import Tensor
 
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy, choose_graphs
 from pavdm_cli.sampling.loop import SamplerState, denoise
@@ -70,10 +71,10 @@ def test_pocket_replayed_is_pocket_and_its_graphs_are_small(method: str, overlap
         return resolve(make_request("a red ball over hills", frames=96, **sampling))
 
     model = pipeline.open_model(job("off"))
-    eager = list(pipeline.latents(job("off"), model))
+    eager = list(pipeline.sample_latents(job("off"), model))
     graphs = pipeline.choose_graph_policy(job("on"), model)
     assert graphs is not None
-    for left, right in zip(eager, pipeline.latents(job("on"), model, graphs=graphs), strict=True):
+    for left, right in zip(eager, pipeline.sample_latents(job("on"), model, graphs=graphs), strict=True):
         assert torch.equal(left, right)
     assert graphs.count > 0
     assert graphs.bytes < 2**30
@@ -92,6 +93,6 @@ def test_no_step_waits_for_anything_while_the_window_fills_stays_full_and_emptie
     next(steps)  # the graphs are recorded here
     torch.cuda.set_sync_debug_mode("error")
     try:
-        assert len(list(steps)) == job.schedule.total(chunks) - 1
+        assert len(list(steps)) == job.schedule.total_steps(chunks) - 1
     finally:
         torch.cuda.set_sync_debug_mode("default")

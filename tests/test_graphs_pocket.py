@@ -19,8 +19,8 @@ from test_graphs import assert_same, taped
 from torch import Tensor
 
 from pavdm_cli.generation import pipeline, write
-from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.request import Output
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.stdit import denoiser as bind
 from pavdm_cli.models.stdit import transformer
@@ -75,9 +75,9 @@ def test_keys_and_values_have_one_buffer_that_is_filled_once_a_shift(
     filled: list[int] = []
     copy = Tensor.copy_
 
-    def counting(held: Tensor, source: Tensor, **options: Any) -> Tensor:
+    def counting(buffer: Tensor, source: Tensor, **options: Any) -> Tensor:
         filled.extend([source.ndim] if options.get("non_blocking") else [])  # as only buffers are
-        return copy(held, source, **options)
+        return copy(buffer, source, **options)
 
     schedule, graphs = pa(6, 6, 2), taped()
     monkeypatch.setattr(Tensor, "copy_", counting)
@@ -115,33 +115,33 @@ def test_growth_and_drain_bring_levels_across_and_wait_for_nothing_else(
     )
     next(steps)  # what is recorded is recorded here
     brought.clear()
-    made: list[SamplerState] = []
-    found = waits(lambda: made.extend(steps))
-    assert len(made) == schedule.total(chunks) - 1
-    assert found == ["tensor"] * brought.count(torch.int32)  # a copy from pinned memory, on a GPU
+    states: list[SamplerState] = []
+    waits_seen = waits(lambda: states.extend(steps))
+    assert len(states) == schedule.total_steps(chunks) - 1
+    assert waits_seen == ["tensor"] * brought.count(torch.int32)  # a copy from pinned memory, on a GPU
 
 
 def test_positions_are_made_once_for_every_size_and_not_at_every_step(
     loaded: ModelRunner, monkeypatch: pytest.MonkeyPatch
 ):
-    made: list[tuple[str, object]] = []
+    calls: list[tuple[str, object]] = []
     place, turn = transformer.position_embedding, transformer.Rope.forward
 
     def placing(grid: tuple[int, int], *rest: Any) -> Tensor:
-        made.append(("places", grid))
+        calls.append(("places", grid))
         return place(grid, *rest)
 
     def turning(self: transformer.Rope, start: int, frames: int, context: int = 0) -> Tensor:
-        made.append(("rope", (start, frames, context)))
+        calls.append(("rope", (start, frames, context)))
         return turn(self, start, frames, context)
 
     monkeypatch.setattr(transformer, "position_embedding", placing)
     monkeypatch.setattr(transformer.Rope, "forward", turning)
-    kept = pocket_states(loaded, pa(6, 6, 2), 2.0, None)
-    assert len(made) == len(set(made)) == 5  # one grid; windows of three sizes after the overlap, and the overlap
+    states = pocket_states(loaded, pa(6, 6, 2), 2.0, None)
+    assert len(calls) == len(set(calls)) == 5  # one grid; windows of three sizes after the overlap, and the overlap
     monkeypatch.setattr(bind, "tensor_cache", lambda: transformer.no_cache)
-    assert_same(kept, pocket_states(loaded, pa(6, 6, 2), 2.0, None))
-    assert len(made) > 2 * len(kept)
+    assert_same(states, pocket_states(loaded, pa(6, 6, 2), 2.0, None))
+    assert len(calls) > 2 * len(states)
 
 
 def test_a_step_on_a_cpu_calls_references_and_none_of_our_operations(loaded: ModelRunner) -> None:
@@ -160,10 +160,10 @@ def test_how_many_graphs_there_are_and_what_they_hold_is_told(tmp_path: Path, mo
     monkeypatch.setattr(pipeline, "choose_graphs", lambda *asked: graphs)
     sampling = {"steps": 4, "window": 4, "device": "cpu", "threads": 1}
     job = resolve(make_request("a red ball over hills", frames=16, **sampling))
-    watch = write.RunControl(lambda frames: None, lambda: False)
-    made = write.write_video(job, pipeline.open_model(job), Output(tmp_path / "video.mp4"), watch)
+    control = write.RunControl(lambda frames: None, lambda: False)
+    result = write.write_video(job, pipeline.open_model(job), Output(tmp_path / "video.mp4"), control)
     assert graphs.count > 0
-    assert made.notes == (f"{graphs.count} CUDA graphs of {graphs.bytes / 2**20:.0f} MB",)
+    assert result.notes == (f"{graphs.count} CUDA graphs of {graphs.bytes / 2**20:.0f} MB",)
 
 
 @pytest.mark.parametrize("guidance", [2.0, *integration(1.0)])

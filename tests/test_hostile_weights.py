@@ -112,20 +112,20 @@ def test_an_index_of_wrong_types_is_a_model_error(tmp_path, files):
     ],
 )
 def test_a_codec_of_a_billion_layers_is_refused_at_once(name):
-    found = {
+    shapes = {
         "spatial_vae.module.encoder.down_blocks.0.resnets.0.conv1.weight": (32, 3, 3, 3),
         "temporal_vae.encoder.res_blocks.0.": (32,),
         "temporal_vae.encoder.conv_in.conv.weight": (32, 4, 3, 3, 3),
     }
-    assert infer_vae_config(found).spatial.widths == (32,)
+    assert infer_vae_config(shapes).spatial.widths == (32,)
     for hostile in (
         {name: (32,)},
-        dict.fromkeys(found, (31,)),
-        dict.fromkeys(found, ()),
-        dict.fromkeys(found, (1 << 40,)),
+        dict.fromkeys(shapes, (31,)),
+        dict.fromkeys(shapes, ()),
+        dict.fromkeys(shapes, (1 << 40,)),
     ):
         with pytest.raises(ModelError):
-            infer_vae_config(found | hostile)
+            infer_vae_config(shapes | hostile)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_a_connection_that_breaks_now_and_then_is_tried_again(hub, tmp_path):
     file, came = one(hub), list[int]()
     hub.cut_after = file.size // 3 + 1
     download(file, tmp_path, came.append)
-    starts = [int(asked[6:-1] or 0) for _, asked in hub.asked if asked]
+    starts = [int(byte_range[6:-1] or 0) for _, byte_range in hub.asked if byte_range]
     assert starts == sorted({*starts})
     assert len(starts) >= 2
     assert sum(came) == file.size

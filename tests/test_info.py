@@ -37,9 +37,9 @@ def written(count: int, suffix: str, **metadata: object) -> VideoWriter:
 
 def answer(name: str) -> dict[str, object]:
     """What --json prints of the generation parameters."""
-    told = json.loads(pavdm("info", name, "--json").out)
-    assert told.pop("file")["codec"]
-    return told
+    answer_fields = json.loads(pavdm("info", name, "--json").out)
+    assert answer_fields.pop("file")["codec"]
+    return answer_fields
 
 
 def frames_row(name: str) -> str:

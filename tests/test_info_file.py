@@ -36,14 +36,14 @@ def rows(name: str = "v.mp4") -> list[tuple[str, str]]:
 
 def test_info_shows_size_rate_duration_codecs_and_audio():
     make(Path("v.mp4"), greys(30), ClipSpec(audio="aac", seconds=2.5))
-    shown = dict(rows())
-    assert shown["duration"] == "3.0 s, 30 frames"
-    assert shown["video"] == "h264, 64x48, 10 fps"
-    assert shown["pixels"] == "yuv420p, 8 bits per channel"
-    assert shown["color"] == "primaries bt709, transfer bt709, matrix bt709, range limited"
-    assert shown["audio"].startswith("aac, 48000 Hz, stereo, deu")
-    assert shown["container"].startswith("mp4, ")
-    assert "rotation" not in shown
+    fields = dict(rows())
+    assert fields["duration"] == "3.0 s, 30 frames"
+    assert fields["video"] == "h264, 64x48, 10 fps"
+    assert fields["pixels"] == "yuv420p, 8 bits per channel"
+    assert fields["color"] == "primaries bt709, transfer bt709, matrix bt709, range limited"
+    assert fields["audio"].startswith("aac, 48000 Hz, stereo, deu")
+    assert fields["container"].startswith("mp4, ")
+    assert "rotation" not in fields
     assert facts()["audio"][0]["seconds"] == pytest.approx(2.5, abs=0.05)
 
 
@@ -65,23 +65,23 @@ def test_info_reports_missing_audio():
 )
 def test_info_shows_the_rotation(turn, mirrored, size, says):
     make(Path("v.mp4"), [corners()] * 3, ClipSpec(turn=turn, mirrored=mirrored))
-    shown = facts()
-    assert ((shown["width"], shown["height"]), shown["rotation"]) == (size, says)
+    fields = facts()
+    assert ((fields["width"], fields["height"]), fields["rotation"]) == (size, says)
 
 
 def test_info_shows_bit_depth_color_space_and_aspect_ratio():
     hdr = ClipSpec(codec="hevc", pixels="yuv420p10le", color_space=(9, 16, 9), aspect=Fraction(4, 3))
     make(Path("v.mp4"), greys(4), hdr)
-    shown = facts()
-    assert (shown["codec"], shown["pixel_format"], shown["bit_depth"]) == ("hevc", "yuv420p10le", 10)
-    assert shown["color_space"] == {
+    fields = facts()
+    assert (fields["codec"], fields["pixel_format"], fields["bit_depth"]) == ("hevc", "yuv420p10le", 10)
+    assert fields["color_space"] == {
         "primaries": "bt2020",
         "transfer": "pq",
         "matrix": "bt2020",
         "range": "limited",
         "hdr": "PQ",
     }
-    assert shown["sample_aspect_ratio"] == "4/3"
+    assert fields["sample_aspect_ratio"] == "4/3"
     assert "pixels 4:3" in dict(rows())["video"]
 
 
@@ -106,10 +106,10 @@ def test_info_shows_all_audio_and_subtitle_streams():
                 if packet.size:
                     packet.stream = copies[first + packet.stream_index]
                     file.mux(packet)
-    shown = rows("two.mkv")
-    assert [name for name, _ in shown].count("audio") == 2
-    assert any("Commentary" in line for name, line in shown if name == "audio")
-    assert ("subtitles", "subrip, fra") in shown
+    lines = rows("two.mkv")
+    assert [name for name, _ in lines].count("audio") == 2
+    assert any("Commentary" in line for name, line in lines if name == "audio")
+    assert ("subtitles", "subrip, fra") in lines
 
 
 def test_info_shows_generation_parameters_and_the_file():

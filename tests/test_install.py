@@ -63,7 +63,7 @@ PUBLISHED = re.compile(rf"pip3? +install[^\n&|;`]*?[\s\"']{PROJECT['name']}\b|\b
 
 def test_nothing_installs_this_project_from_an_index():
     texts = {path: path.read_bytes().decode(errors="replace") for path in project_files() if path != Path(__file__)}
-    assert [(str(path), found[0]) for path, text in texts.items() if (found := PUBLISHED.search(text))] == []
+    assert [(str(path), match[0]) for path, text in texts.items() if (match := PUBLISHED.search(text))] == []
 
 
 @pytest.mark.parametrize("line", [f"pip install {PROJECT['name']}", f'pip install -U "{PROJECT["name"]}[heic]"'])

@@ -28,17 +28,17 @@ def answer(*words):
 
 
 def test_the_length_of_the_video_and_the_time_it_took_are_told_apart():
-    made = json.loads(pavdm("generate", "a red ball over hills", *QUICK).out)
-    assert (made["frames"], made["video_seconds"]) == (12, 1.5)
-    assert made["wall_seconds"] > 0
-    assert "seconds" not in made
+    row = json.loads(pavdm("generate", "a red ball over hills", *QUICK).out)
+    assert (row["frames"], row["video_seconds"]) == (12, 1.5)
+    assert row["wall_seconds"] > 0
+    assert "seconds" not in row
 
 
 @pytest.mark.parametrize(("words", "seconds"), [((), 2.4 + 1.2), (("--only-new",), 1.2)])
 def test_a_continuation_counts_what_is_in_its_file(words, seconds, tmp_path):
     make(tmp_path / "v.mp4", greys(24))  # at 10 frames/s
-    made = json.loads(pavdm("extend", "v.mp4", "-p", "a red ball", *QUICK, *words).out)
-    assert made["video_seconds"] == pytest.approx(seconds)
+    row = json.loads(pavdm("extend", "v.mp4", "-p", "a red ball", *QUICK, *words).out)
+    assert row["video_seconds"] == pytest.approx(seconds)
 
 
 def test_the_doctor_tells_versions_devices_and_back_ends():
@@ -54,15 +54,15 @@ def test_the_doctor_tells_versions_devices_and_back_ends():
 def test_the_models_are_listed_with_what_they_take_on_disk(tmp_path):
     (tmp_path / "cache" / "prompts").mkdir(parents=True)
     (tmp_path / "cache" / "prompts" / "a").write_bytes(b"x" * 1500)
-    told = answer("models", "list")
-    pocket = next(one for one in told["models"] if one["name"] == "pocket")
+    listing = answer("models", "list")
+    pocket = next(one for one in listing["models"] if one["name"] == "pocket")
     assert (pocket["width"], pocket["height"], pocket["fps"]) == (96, 64, 8)
     assert pocket["bytes"] > 10e6
-    assert told["cache"] == {"folder": str(tmp_path / "cache"), "bytes": {"prompts": 1500}}
+    assert listing["cache"] == {"folder": str(tmp_path / "cache"), "bytes": {"prompts": 1500}}
     assert "prompts  0.0 MB" in pavdm("models", "list").out
-    shown = answer("models", "show", "pocket")
-    assert shown["words"] == json.loads(json.dumps(PHRASES))
-    assert answer("models", "path", "pocket") == {"model": "pocket", "folder": shown["folder"]}
+    details = answer("models", "show", "pocket")
+    assert details["words"] == json.loads(json.dumps(PHRASES))
+    assert answer("models", "path", "pocket") == {"model": "pocket", "folder": details["folder"]}
 
 
 @pytest.mark.usefixtures("own_cache")

@@ -206,7 +206,7 @@ def test_the_transformer_on_kernels_equals_the_reference(launches: list[str]) ->
         with torch.set_grad_enabled(enabled):
             table = model.modulation(torch.tensor([0.0, 1000.0]), torch.tensor(8.0))
             memory = model.prefill(z, levels[:1].expand(2), table, text)
-            results.append(model(z, levels, table, text, cached=memory))
+            results.append(model(z, levels, table, text, context_kv=memory))
     others = {"euler_step", "gate_residual", "gate_residual_norm", "rms_norm_rope"}
     assert {f"{op.name}_kernel" for op in OPS if op.name not in others} == set(launches)
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=1e-4)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.checks import build_schedule, check_sampling
-from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.request import Request
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.stdit.denoiser import compute_modulation, with_full_context, with_kv_cache
 from pavdm_cli.models.stdit.layers import Rope
 from pavdm_cli.sampling.denoiser import FunctionDenoiser

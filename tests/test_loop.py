@@ -15,7 +15,7 @@ from test_video_splice import decoded, packets
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import checkpoint
 from pavdm_cli.generation.checks import check
-from pavdm_cli.generation.config import resolve
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.video import read_metadata
 
 FRAMES = 72  # 18 chunks, of which the last twelve see the first two; the others are the first segment
@@ -46,7 +46,10 @@ def test_a_loop_is_the_same_video_until_its_end_turns_back() -> None:
 def test_a_loop_resumes_to_the_same_bytes_before_and_after_its_start_is_needed() -> None:
     cuts = snapshots(*LOOP, name="v.mp4")
     assert len(cuts) == 18
-    known = [checkpoint.read(cut / "v.partial.mp4.state").render.sampler.right_context for cut in (cuts[0], cuts[3])]
+    known = [
+        checkpoint.read_checkpoint(cut / "v.partial.mp4.state").render.sampler.right_context
+        for cut in (cuts[0], cuts[3])
+    ]
     assert [None if latents is None else latents.shape[1] for latents in known] == [None, 4]
     for cut in (cuts[1], cuts[3], cuts[14]):
         assert pavdm("resume", cut / "v.mp4").code == 0

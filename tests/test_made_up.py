@@ -14,7 +14,8 @@ from support.requests import make_request
 from pavdm_cli.bench import shapes
 from pavdm_cli.errors import ModelError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.opensora import config, loaded
 from pavdm_cli.models.opensora.spatial_vae import SpatialConfig
 from pavdm_cli.models.opensora.temporal_vae import TemporalConfig
@@ -81,9 +82,9 @@ def job(frames: int, **given: object) -> GenerationConfig:
 @pytest.mark.parametrize(("method", "chunk"), [("pa", None), ("fifo", 1), ("rw", None)])
 @pytest.mark.usefixtures("tiny")
 def test_a_model_with_made_up_weights_makes_a_video(method, chunk):
-    wanted = job(20, method=method, chunk=chunk)
-    model = load(wanted.spec, CPU, init="random")
-    frames = list(pipeline.frames(wanted, model))
+    config = job(20, method=method, chunk=chunk)
+    model = load(config.spec, CPU, init="random")
+    frames = list(pipeline.generate_frames(config, model))
     assert [part.shape for part in frames] == [(17, 64, 72, 3), (3, 64, 72, 3)] or method == "rw"
     assert sum(len(part) for part in frames) == 20
     assert frames[0].std() > 1
@@ -92,9 +93,9 @@ def test_a_model_with_made_up_weights_makes_a_video(method, chunk):
 
 @pytest.mark.usefixtures("tiny")
 def test_pocket_too_can_be_made_up():
-    wanted = resolve(make_request("a red balloon", frames=2, steps=6, seed=1))
-    model = load(wanted.spec, CPU, init="random")
-    assert next(pipeline.frames(wanted, model)).shape == (2, 64, 96, 3)
+    config = resolve(make_request("a red balloon", frames=2, steps=6, seed=1))
+    model = load(config.spec, CPU, init="random")
+    assert next(pipeline.generate_frames(config, model)).shape == (2, 64, 96, 3)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -105,17 +106,17 @@ def test_weights_that_are_not_there_are_one_clear_error():
 
 @pytest.mark.usefixtures("tiny")
 def test_clean_and_noisy_latents_see_one_another_and_positions_follow_the_size():
-    wanted, seen = job(8 * 17), []
-    model = load(wanted.spec, CPU, init="random")
+    config, seen = job(8 * 17), []
+    model = load(config.spec, CPU, init="random")
 
     def note(module, given, options, out):
         seen.append((given[0].shape[1], options["size"]))
 
     model.transformer.register_forward_hook(note, with_kwargs=True)
-    list(pipeline.latents(wanted, model))
+    list(pipeline.sample_latents(config, model))
     assert {size for _, size in seen} == {(64, 72)}
     assert max(length for length, _ in seen) == 30 + 5
-    assert wanted.chunks == 8
+    assert config.chunks == 8
 
 
 def test_no_video_of_nothing_is_asked_for():
@@ -138,4 +139,4 @@ def test_denoising_alone_is_measured_without_the_libraries_of_the_codec(monkeypa
     model = shapes.random_model(shapes.find_shape("opensora-v1.2"), CPU)
     assert all(torch.equal(value, small().state_dict()[name]) for name, value in model.transformer.state_dict().items())
     with pytest.raises(ModelError, match="diffusers"):
-        shapes.random_model(shapes.find_shape("opensora-v1.2"), CPU, whole=True)
+        shapes.random_model(shapes.find_shape("opensora-v1.2"), CPU, with_vae=True)

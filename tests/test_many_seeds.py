@@ -65,9 +65,9 @@ def test_the_last_seed_is_checked_before_the_first_video():
 def test_an_interrupt_keeps_what_is_done_and_names_the_missing_seeds(kept, as_json, monkeypatch):
     plain = write.write_video
 
-    def interrupted(job, model, output, watch, still=None):
+    def interrupted(job, model, output, control, still=None):
         if job.seed < 8:
-            return plain(job, model, output, watch, still)
+            return plain(job, model, output, control, still)
         return write.WriteResult(output.path, kept, False, {})
 
     monkeypatch.setattr(write, "write_video", interrupted)
@@ -86,10 +86,10 @@ def test_an_interrupt_keeps_what_is_done_and_names_the_missing_seeds(kept, as_js
 def test_a_signal_between_two_videos_stops_after_the_first(monkeypatch):
     plain = write.write_video
 
-    def whole(job, model, output, watch, still=None):
-        made = plain(job, model, output, watch, still)
-        watch.should_stop.receive(2, None)
-        return made
+    def whole(job, model, output, control, still=None):
+        result = plain(job, model, output, control, still)
+        control.should_stop.receive(2, None)
+        return result
 
     monkeypatch.setattr(write, "write_video", whole)
     code, out, err = pavdm("generate", PROMPT, *QUICK, "-n", "2")

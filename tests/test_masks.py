@@ -57,13 +57,13 @@ def test_an_edit_ratio_noises_what_is_shown_once_from_that_level_on():
 
     condition = ClipCondition(edit, anew)
     clips = sample_masked_clips(schedule, Seeing(), NOISE, build_solver(sigmas), chunks=2, condition=condition)
-    made = [clip.latents for clip in clips]
-    shown, second = anew(made[0][:, -2:]), seen[schedule.steps :]
+    latents = [clip.latents for clip in clips]
+    conditioning, second = anew(latents[0][:, -2:]), seen[schedule.steps :]
     first = next(now for now in range(6) if float(sigmas[6 - now]) <= edit)
     for now, (window, levels) in enumerate(second):
         active = now >= first
         assert levels == [6 - now if active else 0] * 2 + [6 - now] * 4
-        assert torch.equal(window[:, :2], shown) != active
+        assert torch.equal(window[:, :2], conditioning) != active
     fresh = torch.stack([NOISE(index, 6 + first) for index in (2, 3)], dim=1).double()
-    torch.testing.assert_close(second[first][0][:, :2], add_noise(shown, fresh, sigmas[6 - first]))
-    assert [chunk.shape[1] for chunk in made] == [4, 4]
+    torch.testing.assert_close(second[first][0][:, :2], add_noise(conditioning, fresh, sigmas[6 - first]))
+    assert [chunk.shape[1] for chunk in latents] == [4, 4]

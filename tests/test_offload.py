@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import memory_plan, pipeline
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models import offload
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.memory_tracker import MemoryTracker
@@ -33,8 +34,8 @@ def job(model: Path | str, frames: int = 17 * 2, size: Any = (64, 72), **switche
     return resolve(make_request(PROMPT, frames=frames, size=size, **options))
 
 
-def frames(wanted: GenerationConfig) -> np.ndarray:
-    return np.concatenate(list(pipeline.frames(wanted, pipeline.open_model(wanted))))
+def frames(config: GenerationConfig) -> np.ndarray:
+    return np.concatenate(list(pipeline.generate_frames(config, pipeline.open_model(config))))
 
 
 @pytest.mark.parametrize(
@@ -56,8 +57,8 @@ def test_pocket_too_can_be_offloaded():
 def test_a_clip_is_encoded_by_weights_that_come_for_it(folder):
     clip = torch.rand(34, 3, 64, 72, generator=torch.Generator().manual_seed(2))
     starts = [
-        pipeline.state_after_clip(wanted, pipeline.open_model(wanted), clip, False)
-        for wanted in (job(folder), job(folder, offload="model"))
+        pipeline.state_after_clip(config, pipeline.open_model(config), clip, False)
+        for config in (job(folder), job(folder, offload="model"))
     ]
     assert torch.equal(starts[0].context, starts[1].context)
 
@@ -83,34 +84,34 @@ class OnDevice(TorchDispatchMode):
 @pytest.fixture
 def packs(monkeypatch: pytest.MonkeyPatch) -> list[PinnedPack]:
     """All that is packed on the host from now on."""
-    made: list[PinnedPack] = []
+    packs: list[PinnedPack] = []
     create = PinnedPack.__init__
 
     def note(pack: PinnedPack, *given: Any) -> None:
         create(pack, *given)
-        made.append(pack)
+        packs.append(pack)
 
     monkeypatch.setattr(PinnedPack, "__init__", note)
-    return made
+    return packs
 
 
 @pytest.fixture
 def loaders(monkeypatch: pytest.MonkeyPatch) -> list[BlockLoader]:
     """All that loads blocks from now on."""
-    made: list[BlockLoader] = []
+    loaders: list[BlockLoader] = []
     create = BlockLoader.__init__
 
     def note(loader: BlockLoader, *given: Any) -> None:
         create(loader, *given)
-        made.append(loader)
+        loaders.append(loader)
 
     monkeypatch.setattr(BlockLoader, "__init__", note)
-    return made
+    return loaders
 
 
-def used_from_the_host(wanted: GenerationConfig, model: ModelRunner, packs: list[PinnedPack]) -> list[str]:
+def used_from_the_host(config: GenerationConfig, model: ModelRunner, packs: list[PinnedPack]) -> list[str]:
     with OnDevice([pack.host for pack in packs]) as device:
-        for _ in pipeline.frames(wanted, model):
+        for _ in pipeline.generate_frames(config, model):
             pass
     return device.wrong
 
@@ -119,36 +120,36 @@ def used_from_the_host(wanted: GenerationConfig, model: ModelRunner, packs: list
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.integration
 def test_nothing_is_computed_with_weights_that_wait(mode, cache, folder, packs):
-    wanted = job(folder, offload=mode, context_cache=cache)
-    model = pipeline.open_model(wanted)
+    config = job(folder, offload=mode, context_cache=cache)
+    model = pipeline.open_model(config)
     assert len(packs) > 5
-    assert used_from_the_host(wanted, model, packs) == []
+    assert used_from_the_host(config, model, packs) == []
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.integration
 def test_a_turn_that_is_forgotten_would_be_seen(mode, folder, monkeypatch, packs):
-    wanted = job(folder, offload=mode)
-    model = pipeline.open_model(wanted)
+    config = job(folder, offload=mode)
+    model = pipeline.open_model(config)
     monkeypatch.setattr(OffloadedModule, "onload", lambda self: None)
-    assert "convolution" in used_from_the_host(wanted, model, packs)
+    assert "convolution" in used_from_the_host(config, model, packs)
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("mode", ["sequential", *integration("model")])
 def test_no_more_is_on_the_device_than_the_plan_says(mode, folder, loaders):
-    wanted = job(folder, 17 * 8, offload=mode)
-    found = memory_plan.budget(wanted)
-    model = pipeline.open_model(wanted)
+    config = job(folder, 17 * 8, offload=mode)
+    plan = memory_plan.budget(config)
+    model = pipeline.open_model(config)
     there = 0
     for loader in loaders:  # what stays, and both buffers
         stays = sum(weight.nbytes for weight in model.transformer.parameters())
         away = [weight for block in model.model.blocks for weight in streamed_weights(block, model.model.resident)]
         there = stays - sum(w.nbytes for w in away) + sum(buffer.data.nbytes for buffer in loader.buffers)
     with MemoryTracker() as live:
-        for _ in pipeline.frames(wanted, model):
+        for _ in pipeline.generate_frames(config, model):
             pass
-    parts = {name: part for name, part in found.places[0].parts.items() if "waiting" not in name and "lib" not in name}
+    parts = {name: part for name, part in plan.places[0].parts.items() if "waiting" not in name and "lib" not in name}
     most = max(sum(part[i] for part in parts.values()) for i in (2, 3))
     assert 0.7 * most < live.peak + there < 1.1 * most
     assert len(loaders) == (mode == "sequential")

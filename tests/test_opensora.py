@@ -24,7 +24,8 @@ from test_stdit_golden import GOLDEN, SMALL, run
 from pavdm_cli.errors import DeviceError, ModelError, UsageError
 from pavdm_cli.generation import memory_plan, pipeline
 from pavdm_cli.generation.checks import check_sampling
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.hub import weight_memory
 from pavdm_cli.models.opensora import loaded as opensora_loaded
 from pavdm_cli.models.opensora import text_encoder
@@ -153,8 +154,8 @@ def job(folder: Path | str, frames: int = 17, prompt: str = PROMPT, **given: obj
     return resolve(make_request(prompt, frames=frames, size=(64, 72), **options))
 
 
-def latents(wanted: GenerationConfig) -> torch.Tensor:
-    return torch.cat(list(pipeline.latents(wanted, pipeline.open_model(wanted))), dim=1)
+def latents(config: GenerationConfig) -> torch.Tensor:
+    return torch.cat(list(pipeline.sample_latents(config, pipeline.open_model(config))), dim=1)
 
 
 def test_the_words_and_the_scores_reach_the_network(folder):
@@ -166,16 +167,14 @@ def test_the_words_and_the_scores_reach_the_network(folder):
 
 @pytest.mark.parametrize("noised", [False, True])
 def test_a_clip_goes_on_from_its_last_group_or_its_last_window_noised(noised, folder):
-    wanted = job(folder, 20)
-    model = pipeline.open_model(wanted)
+    config = job(folder, 20)
+    model = pipeline.open_model(config)
     clip = torch.rand(51, 3, 64, 72, generator=torch.Generator().manual_seed(2))
-    start = pipeline.state_after_clip(wanted, model, clip, noised)
+    start = pipeline.state_after_clip(config, model, clip, noised)
     assert start.context.shape[1] == 5
     assert start.window.shape[1] == (10 if noised else 0)
-    made = np.concatenate(list(pipeline.frames(wanted, model, start)))
-    assert made.shape == (20, 64, 72, 3)
-    again = pipeline.state_after_clip(wanted, model, clip, noised)
-    assert torch.equal(again.context, start.context)
+    assert np.concatenate(list(pipeline.generate_frames(config, model, start))).shape == (20, 64, 72, 3)
+    assert torch.equal(pipeline.state_after_clip(config, model, clip, noised).context, start.context)
 
 
 def test_the_unconditional_half_is_the_null_embedding_as_long_as_the_prompt(folder):
@@ -194,13 +193,13 @@ def test_no_prompt_is_the_null_embedding_alone_and_needs_no_text_encoder(folder,
     assert torch.equal(nothing.rows, model.transformer.y_embedder.y_embedding)
     assert nothing.mask.all()
     wordless = replace(job(folder, 17), prompt="")
-    assert torch.cat(list(pipeline.latents(wordless, model)), dim=1).isfinite().all()
+    assert torch.cat(list(pipeline.sample_latents(wordless, model)), dim=1).isfinite().all()
 
 
 @pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder"])
 def test_a_part_that_is_missing_is_one_clear_error(part, folder, tmp_path):
-    for kept in {"transformer", "vae", "text_encoder"} - {part}:
-        (tmp_path / kept).symlink_to(folder / kept)
+    for present_part in {"transformer", "vae", "text_encoder"} - {part}:
+        (tmp_path / present_part).symlink_to(folder / present_part)
     with pytest.raises(ModelError, match=part):
         latents(job(tmp_path))
 
@@ -249,8 +248,8 @@ def test_a_prompt_that_is_no_text_is_refused(model):
 
 
 def test_a_text_encoder_of_another_width_is_refused_before_weights_are_read(folder, tmp_path, monkeypatch):
-    for kept in ("transformer", "vae"):
-        (tmp_path / kept).symlink_to(folder / kept)
+    for present_part in ("transformer", "vae"):
+        (tmp_path / present_part).symlink_to(folder / present_part)
     (tmp_path / "text_encoder").mkdir()
     (tmp_path / "text_encoder" / "config.json").write_text(json.dumps(published.T5 | {"d_model": 64}))
     monkeypatch.setattr(opensora_loaded, "load_into", lambda *given: pytest.fail("read weights"))

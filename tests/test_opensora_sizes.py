@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from pavdm_cli.app import app
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import parse_size
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.stdit.denoiser import compute_modulation, with_full_context
 from pavdm_cli.sampling.denoiser import batched_cfg
 from pavdm_cli.sampling.loop import sample
@@ -77,7 +78,7 @@ def test_timesteps_follow_every_size_and_window_as_in_the_released_code(size, st
 def test_odd_latents_are_padded_and_cropped_at_every_size(size, folder):
     job = job_of(folder, size)
     model = pipeline.open_model(job)
-    (chunk,) = pipeline.latents(job, model)
+    (chunk,) = pipeline.sample_latents(job, model)
     assert chunk.shape == (1, 5, 4, size[0] // 8, size[1] // 8)
     assert chunk.isfinite().all()
 
@@ -86,7 +87,7 @@ def test_odd_latents_are_padded_and_cropped_at_every_size(size, folder):
 def test_a_shape_by_name_reaches_the_latents(aspect, folder):
     size = parse_size("144p", aspect)
     job = job_of(folder, size)
-    (chunk,) = pipeline.latents(job, pipeline.open_model(job))
+    (chunk,) = pipeline.sample_latents(job, pipeline.open_model(job))
     assert chunk.shape[-2:] == (size[0] // 8, size[1] // 8)
 
 
@@ -122,7 +123,7 @@ def test_a_size_that_cannot_be_made_is_answered_with_the_nearest_of_its_shape(si
 def test_the_rate_reaches_the_network(fps, folder):
     plain, other = job_of(folder), job_of(folder, fps=fps)
     model = pipeline.open_model(plain)
-    (one,), (two,) = pipeline.latents(plain, model), pipeline.latents(other, pipeline.open_model(other))
+    (one,), (two,) = pipeline.sample_latents(plain, model), pipeline.sample_latents(other, pipeline.open_model(other))
     assert not torch.allclose(one, two, atol=1e-4)
 
 
@@ -133,9 +134,9 @@ def test_two_prompts_in_a_batch_with_guidance_and_warped_timesteps_are_what_each
     model, sigmas, schedule = pipeline.open_model(job), pipeline.make_levels(job).sigmas[:-2], job.schedule
     table, network = compute_modulation(model.transformer, 1000 * sigmas, 24), model.transformer
 
-    def run(wanted: list[str], rows: slice) -> torch.Tensor:
-        y, mask = model.model.pad_batch(model.text_encoder.encode(wanted))
-        null = network.y_embedder.y_embedding[None, : y.shape[1]].expand(len(wanted), -1, -1)
+    def run(prompts: list[str], rows: slice) -> torch.Tensor:
+        y, mask = model.model.pad_batch(model.text_encoder.encode(prompts))
+        null = network.y_embedder.y_embedding[None, : y.shape[1]].expand(len(prompts), -1, -1)
         text = network.encode_text(torch.cat([y, null]), None if mask is None else mask.repeat(2, 1))
         noise = seeded_noise(1, model.noise_shape(batch=2))
         bound = batched_cfg(with_full_context(network, text, table, schedule.context, job.spec.size), 7.0)

@@ -42,9 +42,9 @@ def declared(*extras: str) -> list[Requirement]:
 def marked(name: str) -> str:
     """The fenced block right after a marker in the README."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.findall(rf"^<!-- {name} -->\n```\w*\n(.*?)\n```$", readme, re.DOTALL | re.MULTILINE)
-    assert len(found) == 1
-    return str(found[0])
+    blocks = re.findall(rf"^<!-- {name} -->\n```\w*\n(.*?)\n```$", readme, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 1
+    return str(blocks[0])
 
 
 @pytest.fixture(scope="module")
@@ -131,23 +131,23 @@ def applies(requirement: Requirement, extras: set[str]) -> bool:
 
 def needed(requirements: list[Requirement]) -> set[str]:
     """All installed packages that these need, directly or not."""
-    found: set[str] = set()
+    packages: set[str] = set()
     waiting = [r for r in requirements if applies(r, set())]
     while waiting:
         requirement = waiting.pop()
         package = canonicalize_name(requirement.name)
-        if package not in found and list(importlib.metadata.distributions(name=package)):
-            found.add(package)
+        if package not in packages and list(importlib.metadata.distributions(name=package)):
+            packages.add(package)
             inner = map(Requirement, importlib.metadata.requires(package) or ())
             waiting += [r for r in inner if applies(r, requirement.extras)]
-    return found
+    return packages
 
 
 def test_everything_a_test_run_needs_is_pinned():
-    found = needed(declared("dev"))
-    assert {"torch", "sympy", "mpmath", "pluggy"} <= found
+    packages = needed(declared("dev"))
+    assert {"torch", "sympy", "mpmath", "pluggy"} <= packages
     assert [
-        p for p in found - pins().keys() if not p.startswith(("nvidia-", "cuda-"))
+        p for p in packages - pins().keys() if not p.startswith(("nvidia-", "cuda-"))
     ] == []  # constraints.txt says why
 
 

@@ -27,8 +27,9 @@ from torch import Tensor
 from pavdm_cli.commands import torchrun
 from pavdm_cli.errors import DeviceError, PavdmError, UsageError
 from pavdm_cli.generation import memory_plan, pipeline
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.processes import for_processes
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.generation.timeline import PromptChange
 from pavdm_cli.models.parallel import Channel, LostProcessError
 from pavdm_cli.models.worker import Worker
@@ -117,7 +118,7 @@ def worker(monkeypatch: pytest.MonkeyPatch, fail: str = "") -> Iterator[Worker]:
 
 
 def sample(config: GenerationConfig) -> Tensor:
-    return torch.cat(list(pipeline.latents(config, pipeline.open_model(config))), dim=1)
+    return torch.cat(list(pipeline.sample_latents(config, pipeline.open_model(config))), dim=1)
 
 
 def tiny_config(folder: Path, kind: str = "wan", **options: Any) -> GenerationConfig:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.registry import get
 from pavdm_cli.models.streams import unit_stream
@@ -37,7 +38,7 @@ def model():
 
 
 def video(job: GenerationConfig, model) -> np.ndarray:
-    return np.concatenate(list(pipeline.frames(job, model)))
+    return np.concatenate(list(pipeline.generate_frames(job, model)))
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 17])
@@ -95,8 +96,10 @@ def test_guidance_goes_on_top_of_what_one_pass_gives(model):
 def test_a_clip_goes_on_for_as_long_as_asked(noised, model):
     clip = from_bytes(video(job_of(24), model))
     job = job_of(10)
-    made = np.concatenate(list(pipeline.frames(job, model, pipeline.state_after_clip(job, model, clip, noised))))
-    assert made.shape == (10, 64, 96, 3)
+    frames = np.concatenate(
+        list(pipeline.generate_frames(job, model, pipeline.state_after_clip(job, model, clip, noised)))
+    )
+    assert frames.shape == (10, 64, 96, 3)
 
 
 def test_a_prompt_of_no_words_is_for_extend_alone():
@@ -105,7 +108,7 @@ def test_a_prompt_of_no_words_is_for_extend_alone():
 
 
 def test_frames_stream_chunk_by_chunk(model):
-    sizes = [len(chunk) for chunk in pipeline.frames(job_of(14), model)]
+    sizes = [len(chunk) for chunk in pipeline.generate_frames(job_of(14), model)]
     assert sizes == [4, 4, 4, 2]
 
 
@@ -128,7 +131,7 @@ def test_levels_follow_size_and_window_only_where_the_model_was_trained_so():
     assert torch.equal(pipeline.make_levels(job).sigmas[:-2], linear_sigmas(6))
     spec = get("opensora-v1.2").spec
     paper = replace(job, video_model=get("opensora-v1.2"), spec=spec, schedule=pa(30, 30, 5))
-    wanted = torch.tensor(json.loads((GOLDEN / "schedule_paper.json").read_text())["t_transformed_fp32"]) / 1000
-    torch.testing.assert_close(pipeline.make_levels(paper).sigmas[1:-2], wanted, rtol=0, atol=1e-6)
+    expected = torch.tensor(json.loads((GOLDEN / "schedule_paper.json").read_text())["t_transformed_fp32"]) / 1000
+    torch.testing.assert_close(pipeline.make_levels(paper).sigmas[1:-2], expected, rtol=0, atol=1e-6)
     shorter = replace(paper, schedule=pa(30, 10, 5))
     assert (pipeline.make_levels(shorter).sigmas[1:-3] < pipeline.make_levels(paper).sigmas[1:-3]).all()

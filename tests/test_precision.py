@@ -15,7 +15,7 @@ from pavdm_cli.app import app
 from pavdm_cli.commands.info import command
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import pipeline, provenance
-from pavdm_cli.generation.config import resolve
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import REFERENCE, ExecutionConfig
 from pavdm_cli.models.stdit.layers import Linear, Mlp
 from pavdm_kernels import linear, use_reference
@@ -27,7 +27,7 @@ PROMPT = "a red ball over hills"
 def video(precision: str, engine: ExecutionConfig = DEFAULT) -> np.ndarray:
     sampling = {"seed": 3, "device": "cpu", "precision": precision, "execution": engine}
     job = resolve(make_request(PROMPT, frames=12, **sampling))
-    return np.concatenate(list(pipeline.frames(job, pipeline.open_model(job)))).astype(float)
+    return np.concatenate(list(pipeline.generate_frames(job, pipeline.open_model(job)))).astype(float)
 
 
 def test_a_video_in_bfloat16_is_nearly_the_one_in_float32() -> None:
@@ -43,13 +43,13 @@ def test_the_model_itself_stays_in_float32() -> None:
 
 @pytest.mark.integration
 def test_timesteps_that_are_not_rounded_make_another_video_and_the_file_says_so() -> None:
-    asked = {"seed": 3, "device": "cpu", "precision": "bf16"}
+    options = {"seed": 3, "device": "cpu", "precision": "bf16"}
     videos, said = [], []
-    for sampling in (asked, asked | {"fp32_timesteps": True}):
+    for sampling in (options, options | {"fp32_timesteps": True}):
         job = resolve(make_request(PROMPT, frames=4, **sampling))
         model = pipeline.open_model(job)
-        videos.append(np.concatenate(list(pipeline.frames(job, model))))
-        said.append("--fp32-timesteps" in command(provenance.metadata_of(job, model)))
+        videos.append(np.concatenate(list(pipeline.generate_frames(job, model))))
+        said.append("--fp32-timesteps" in command(provenance.collect_metadata(job, model)))
     assert not np.array_equal(*videos)
     assert said == [False, True]
 

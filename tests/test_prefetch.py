@@ -12,7 +12,7 @@ from support.requests import make_request
 from torch import Tensor
 
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import resolve
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.sampling.prefetch import Prefetcher, map_prefetched
 
@@ -101,7 +101,7 @@ def test_overlapped_decoding_gives_the_same_video() -> None:
             "execution": ExecutionConfig(overlap_decode=overlap),
         }
         job = resolve(make_request("a red ball over hills", frames=22, **sampling))
-        return [chunk.tobytes() for chunk in pipeline.frames(job, pipeline.open_model(job))]
+        return [chunk.tobytes() for chunk in pipeline.generate_frames(job, pipeline.open_model(job))]
 
     assert video("on") == video("off")
     assert not threads()

@@ -27,9 +27,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_nothing_moves_the_cursor_hides_or_reorders_letters(text):
-    shown = printable(text)
-    assert shown.isprintable()
-    assert "\\" in shown
+    escaped = printable(text)
+    assert escaped.isprintable()
+    assert "\\" in escaped
 
 
 def test_other_text_is_printed_as_it_is():
@@ -67,9 +67,9 @@ def everything(text: str) -> None:
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_every_way_to_a_terminal_escapes(text: str):
-    shown = said(lambda: everything(f"<{text}>"))
-    assert shown.isprintable()
-    assert shown.count(f"<{printable(text)}>") >= 10
+    output = said(lambda: everything(f"<{text}>"))
+    assert output.isprintable()
+    assert output.count(f"<{printable(text)}>") >= 10
 
 
 @pytest.mark.usefixtures("environment")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from pavdm_cli.app import app
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import resolve
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models import t5
 from pavdm_cli.models.opensora.text_encoder import MAX_TOKENS, load_tokenizer, truncation_note
 

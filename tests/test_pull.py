@@ -57,11 +57,11 @@ def pulled(hub: Hub, folder: Path) -> int:
 
 
 def test_what_is_pulled_is_what_was_published_and_loads(hub, tiny, tmp_path):
-    wanted = plan(SPEC, tmp_path / "here", hub.url)
-    size = wanted.remaining
+    pull_plan = plan(SPEC, tmp_path / "here", hub.url)
+    size = pull_plan.remaining
     assert pulled(hub, tmp_path / "here") == size
-    found = {p.relative_to(tmp_path / "here").as_posix() for p in (tmp_path / "here").rglob("*") if p.is_file()}
-    assert found == {p.relative_to(tiny).as_posix() for p in tiny.rglob("*") if p.is_file()} | {"pavdm.json"}
+    files = {p.relative_to(tmp_path / "here").as_posix() for p in (tmp_path / "here").rglob("*") if p.is_file()}
+    assert files == {p.relative_to(tiny).as_posix() for p in tiny.rglob("*") if p.is_file()} | {"pavdm.json"}
     assert find_problems(tmp_path / "here") == []
     assert load(find(str(tmp_path / "here"))).transformer.config == published.STDIT
 
@@ -92,7 +92,7 @@ def test_a_pull_that_was_cut_goes_on_where_it_stopped(hub, tmp_path):
     assert whole // 2 - 1000 < there <= whole // 2
     hub.asked.clear()
     assert pulled(hub, tmp_path) == whole - there
-    assert any(asked.startswith("bytes=") for _, asked in hub.asked)
+    assert any(byte_range.startswith("bytes=") for _, byte_range in hub.asked)
     assert find_problems(tmp_path) == []
     assert not list(tmp_path.rglob("*.part"))
 
@@ -244,8 +244,8 @@ def test_every_hint_of_verify_leads_on(hub, tmp_path, monkeypatch):
 def test_the_commands_pull_verify_show_and_remove(hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     run = CliRunner()
-    told = run.invoke(app, ["models", "pull", "opensora-v1.2", "--dry-run"])
-    assert "transformer/model.safetensors" in told.stderr
+    dry_run = run.invoke(app, ["models", "pull", "opensora-v1.2", "--dry-run"])
+    assert "transformer/model.safetensors" in dry_run.stderr
     assert not weights_folder(SPEC).exists()
     assert run.invoke(app, ["models", "pull", "opensora-v1.2"]).stdout.strip() == str(weights_folder(SPEC))
     assert "match the published hashes" in run.invoke(app, ["models", "verify", "opensora-v1.2"]).stdout

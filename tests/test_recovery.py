@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from pavdm_cli.errors import InvalidOutputError, ModelError
 from pavdm_cli.generation import pipeline, recovery
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.recovery import Recovery, describe_fault
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.pixels import to_unit
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.model import DENOISER_FILE
@@ -54,7 +55,7 @@ def job_of(
 def right() -> np.ndarray:
     """The frames of a run without faults."""
     job = job_of()
-    return np.concatenate(list(pipeline.frames(job, pipeline.open_model(job))))
+    return np.concatenate(list(pipeline.generate_frames(job, pipeline.open_model(job))))
 
 
 @contextmanager
@@ -80,12 +81,12 @@ def run(
     job: GenerationConfig, model: ModelRunner, recovery: Recovery, graphs: GraphPolicy | None = None
 ) -> list[np.ndarray]:
     """Frames by chunk; those before a fault are what is given where one ends the run."""
-    made: list[np.ndarray] = []
+    chunks: list[np.ndarray] = []
     try:
-        made.extend(pipeline.frames(job, model, graphs=graphs, recovery=recovery))
+        chunks.extend(pipeline.generate_frames(job, model, graphs=graphs, recovery=recovery))
     except InvalidOutputError as error:
         recovery.notes.append(error.message)
-    return made
+    return chunks
 
 
 @pytest.mark.parametrize("value", [NAN, -HUGE, *integration(float("inf"))])
@@ -95,8 +96,8 @@ def test_a_fault_of_the_transformer_that_passes_changes_no_frame(value: float, o
     model = pipeline.open_model(job)
     watch = Recovery(model)
     with planted(model.transformer, range(6, 7), value):
-        made = run(job, model, watch)
-    assert np.array_equal(np.concatenate(made), right)
+        chunks = run(job, model, watch)
+    assert np.array_equal(np.concatenate(chunks), right)
     assert watch.notes[0].startswith("the transformer produced ")
     assert watch.notes[0].endswith(" in chunk 2; recomputed in float32")
     assert len(watch.notes) == 1
@@ -108,8 +109,8 @@ def test_a_fault_of_the_transformer_that_stays_ends_at_its_chunk(overlap_decode:
     model = pipeline.open_model(job)
     watch = Recovery(model)
     with planted(model.transformer, range(7, 10_000)):
-        made = run(job, model, watch)
-    assert np.array_equal(np.concatenate(made), right[:4])
+        chunks = run(job, model, watch)
+    assert np.array_equal(np.concatenate(chunks), right[:4])
     assert watch.notes == ["the transformer produced NaN values in chunk 3, twice in float32"]
 
 
@@ -129,8 +130,8 @@ def test_steps_that_are_recorded_are_watched_too(right) -> None:
     model = pipeline.open_model(job)
     with planted(model.transformer, ALWAYS):
         watch = Recovery(model)
-        made = run(job, model, watch, GraphPolicy(tape))
-    assert made == []
+        chunks = run(job, model, watch, GraphPolicy(tape))
+    assert chunks == []
     assert watch.notes == ["the transformer produced NaN values in chunk 1, twice in float32"]
     watch = Recovery(model)
     assert np.array_equal(np.concatenate(run(job, model, watch, GraphPolicy(Tape()))), right)
@@ -142,12 +143,12 @@ def test_bfloat16_is_computed_again_in_float32(right) -> None:
     model = pipeline.open_model(job)
     watch = Recovery(model)
     with planted(model.transformer, range(7, 10_000)):
-        made = np.concatenate(run(job, model, watch))
+        frames = np.concatenate(run(job, model, watch))
     assert [note.rpartition(" in ")[0].partition(" in ")[2] for note in watch.notes] == [
         f"chunk {n}; recomputed" for n in (3, 4)
     ]
-    assert made.shape == right.shape
-    assert np.abs(made.astype(int) - right).mean() < 3
+    assert frames.shape == right.shape
+    assert np.abs(frames.astype(int) - right).mean() < 3
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -157,14 +158,14 @@ def test_a_fault_of_the_decoder_is_told_from_one_of_the_transformer(precision: s
     sound = run(job, model, Recovery(model))
     watch = Recovery(model)
     with planted(model.vae.decoder, range(1, 2)):  # one call a latent
-        made = run(job, model, watch)
-    assert len(made) == 4
+        chunks = run(job, model, watch)
+    assert len(chunks) == 4
     assert watch.notes == ["the decoder produced NaN values in chunk 2; recomputed in float32"]
-    assert np.abs(np.concatenate(made).astype(int) - np.concatenate(sound)).max() <= 3
+    assert np.abs(np.concatenate(chunks).astype(int) - np.concatenate(sound)).max() <= 3
     watch = Recovery(model)
     with planted(model.vae.decoder[-2], range(2, 10_000), 1e12):
-        made = run(job, model, watch)
-    assert len(made) == 2
+        chunks = run(job, model, watch)
+    assert len(chunks) == 2
     assert watch.notes[-1].startswith("the decoder produced NaN values in chunk 3, ")
 
 
@@ -175,7 +176,7 @@ def test_a_float32_copy_of_offloaded_weights_gives_the_same(offload: str) -> Non
     plain = pipeline.open_model(job)
     away = with_offload(pipeline.open_model(job_of(precision="bf16")), offload)
     levels = pipeline.make_levels(job)
-    made = []
+    results = []
     for model in (plain, away):
         assert precision_of(model.transformer) == "bfloat16"
         copy = model.upcast("transformer")
@@ -183,8 +184,8 @@ def test_a_float32_copy_of_offloaded_weights_gives_the_same(offload: str) -> Non
         denoiser = copy.denoiser(job.formatted_prompt.text, job.schedule, levels, job.guidance_scale, job.execution)
         window = torch.ones(1, 6, 16, 8, 12)
         decoded = model.upcast("vae").decode(window[:, :1])
-        made.append((denoiser(window, torch.arange(1, 7, dtype=torch.int32), None), decoded))
-    assert all(torch.equal(*pair) for pair in zip(*made, strict=True))
+        results.append((denoiser(window, torch.arange(1, 7, dtype=torch.int32), None), decoded))
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("edit", [0.3, *integration(0.0)])
@@ -212,7 +213,7 @@ def test_the_device_is_waited_for_once_a_chunk(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(recovery, "describe_fault", counted)
     job = job_of()
-    list(pipeline.latents(job, pipeline.open_model(job)))
+    list(pipeline.sample_latents(job, pipeline.open_model(job)))
     assert len(looked) == job.chunks
 
 
@@ -221,9 +222,9 @@ def test_the_device_is_waited_for_once_a_chunk(monkeypatch: pytest.MonkeyPatch) 
     [([0.0, 99.0], ""), ([0, NAN], "NaN"), ([0, float("-inf")], "inf"), ([0, -101.0], "up to 101"), ([], "")],
 )
 def test_faulty_values_are_named(values: list[float], words: str) -> None:
-    found = describe_fault(torch.tensor(values), 100.0)
-    assert words in found
-    assert bool(found) == bool(words)
+    fault = describe_fault(torch.tensor(values), 100.0)
+    assert words in fault
+    assert bool(fault) == bool(words)
 
 
 def test_clamping_hides_nothing_that_is_no_picture() -> None:

@@ -54,9 +54,9 @@ def test_of_an_extended_video_the_new_part_is_made_again_and_the_sound_stays(rat
 
 def span_of(said: str) -> tuple[int, int]:
     """The frames that `redo` says it makes again."""
-    found = re.search(r"frames (\d+) to (\d+)$", said, re.MULTILINE)
-    assert found
-    return int(found[1]), int(found[2]) + 1
+    match = re.search(r"frames (\d+) to (\d+)$", said, re.MULTILINE)
+    assert match
+    return int(match[1]), int(match[2]) + 1
 
 
 def check_repeated(old: Path, new: Path, first: int, end: int) -> None:

@@ -110,7 +110,7 @@ def test_other_versions_are_named(cut: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def open_checkpoint(cut: Path) -> dict:
-    return dict(checkpoint.read(cut / "v.partial.mp4.state").run.metadata)
+    return dict(checkpoint.read_checkpoint(cut / "v.partial.mp4.state").run.metadata)
 
 
 def test_a_changed_part_is_refused_and_a_shorter_one_always(cut: Path) -> None:
@@ -241,11 +241,11 @@ def test_a_checkpoint_holds_no_features_and_no_keys(cut: Path) -> None:
 
 def test_every_field_of_the_sampler_is_stored(cut: Path) -> None:
     path = cut / "v.partial.mp4.state"
-    value = checkpoint.read(path)
+    value = checkpoint.read_checkpoint(path)
     shape, render = value.render.sampler.window.shape, value.render
     full = replace(render.sampler, sink=torch.ones(shape), history=(torch.zeros(shape), torch.ones(shape)), num_given=3)
-    checkpoint.write(path, replace(value, render=replace(render, sampler=full)))
-    sampler = checkpoint.read(path).render.sampler
+    checkpoint.write_checkpoint(path, replace(value, render=replace(render, sampler=full)))
+    sampler = checkpoint.read_checkpoint(path).render.sampler
     for one in fields(full):
         before, after = getattr(full, one.name), getattr(sampler, one.name)
         if isinstance(before, torch.Tensor):
@@ -260,8 +260,8 @@ def test_a_stored_request_holds_in_every_folder(tmp_path: Path, monkeypatch: pyt
     for name in ("a.safetensors", "image.png", "in.mp4"):
         Path(name).touch()
     Path("weights").mkdir()
-    assert stored_request.absolute("weights") == str(tmp_path / "weights")
-    assert stored_request.absolute("pocket") == "pocket"
+    assert stored_request.absolute_if_path("weights") == str(tmp_path / "weights")
+    assert stored_request.absolute_if_path("pocket") == "pocket"
     files = {"lora": ("a.safetensors:0.5",), "output": Output(Path("v.mp4")), "image": Path("image.png")}
     request = Request("a ball", frames=4, execution=ExecutionConfig(attention="sdpa"), **files)
     stored = json.loads(json.dumps(stored_request.to_json(request)))

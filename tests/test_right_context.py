@@ -57,9 +57,9 @@ class ExactBefore(Exact):
         return [(index, min(steps - age, steps + 1)) for index, age in ages if age >= 0 or self.joining]
 
     def context(self) -> range:
-        first, shown = self.start_of(self.first), [index for index, _ in self.active_chunks()]
-        end = self.start_of(shown[0])
-        seen = self.start_of(shown[-1] + 1) - end + len(self.after) * self.joining
+        first, indices = self.start_of(self.first), [index for index, _ in self.active_chunks()]
+        end = self.start_of(indices[0])
+        seen = self.start_of(indices[-1] + 1) - end + len(self.after) * self.joining
         length = max(self.schedule.context, self.schedule.fill_to - seen)
         return range(max(first - self.given, end - length), end)
 
@@ -81,7 +81,7 @@ def run(schedule: Schedule, first: int, chunks: int, right: int = 2, given: int 
     state = replace(state, right_context=clean_latents(after))
     checker = ExactBefore(schedule, NOISE, sigmas, chunks, given, first, after=after)
     out = list(sample(schedule, checker, NOISE, build_solver(sigmas), chunks=chunks, start=state))
-    assert checker.now == schedule.total(chunks) - schedule.entry(first)
+    assert checker.now == schedule.total_steps(chunks) - schedule.entry_step(first)
     assert checker.joining
     return joined(out)
 
@@ -105,7 +105,7 @@ def test_as_many_chunks_see_it_as_the_window_has_room_for(schedule: Schedule) ->
 def test_as_many_steps_are_recorded_as_are_made(either_way: Taped | None) -> None:
     run(SCHEDULES["pa"], 3, 14)
     schedule = with_right_context(SCHEDULES["pa"], 14, 2, 3)
-    assert either_way is None or either_way.backend.replays == schedule.total(14) - schedule.entry(3)
+    assert either_way is None or either_way.backend.replays == schedule.total_steps(14) - schedule.entry_step(3)
 
 
 def mixed(schedule: Schedule, chunks: int, solver: Any, start: SamplerState | None = None) -> list[Tensor]:

@@ -45,7 +45,7 @@ def test_from_nothing_the_video_is_recovered_and_all_shown_is_right(schedule: Sc
 @every_method
 def test_where_steps_are_recorded_all_are_replayed(schedule: Schedule, either_way: Taped | None) -> None:
     run_exact(schedule, chunks=5)
-    assert either_way is None or either_way.backend.replays == schedule.total(5)
+    assert either_way is None or either_way.backend.replays == schedule.total_steps(5)
 
 
 @every_method
@@ -243,7 +243,7 @@ def test_levels_and_noise_come_to_a_gpu_from_pinned_memory(schedule: Schedule, m
         loop, "to_device_like", lambda given, like: (brought.append(given.dtype), copied(given, like))[1]
     )
     run_mixing(schedule, 5)
-    patterns = {schedule.levels(schedule.active_chunks(now, 0, 5), now) for now in range(schedule.total(5))}
+    patterns = {schedule.levels(schedule.active_chunks(now, 0, 5), now) for now in range(schedule.total_steps(5))}
     assert brought.count(torch.int32) == len(patterns)
     assert brought.count(torch.float64) >= 2
 

@@ -26,23 +26,23 @@ def stale_context(state: SamplerState, *rest: Any) -> Any:
 
 
 def stale_cache() -> Callable[..., Any]:
-    kept: list[Any] = []
+    caches: list[Any] = []
 
     def prefill_context(*args: Any) -> Any:
         memory = real["prefill_context"](*args)
         if memory is not None:
-            kept.append(memory)
-        return kept[0] if kept else None
+            caches.append(memory)
+        return caches[0] if caches else None
 
     return prefill_context
 
 
 def late_cache() -> Callable[..., Any]:
-    kept: list[Any] = [None]
+    caches: list[Any] = [None]
 
     def prefill_context(*args: Any) -> Any:
-        kept.append(real["prefill_context"](*args))
-        return kept[-2]
+        caches.append(real["prefill_context"](*args))
+        return caches[-2]
 
     return prefill_context
 

@@ -111,12 +111,12 @@ def replay(run: Run) -> Denoiser:
     return FunctionDenoiser(lambda overlap, level: overlap, lambda *shown: run[f"step.{next(calls):03d}.v"])
 
 
-def watched(denoiser: Denoiser, shown: list[Tensor], sigmas: Tensor) -> Denoiser:
+def watched(denoiser: Denoiser, fractions: list[Tensor], sigmas: Tensor) -> Denoiser:
     """Notes the noise fractions of all latents that each call is shown; the memory is the overlap itself."""
 
     def velocity(window: Tensor, levels: Tensor, overlap: Tensor | None) -> Tensor:
         before = 0 if overlap is None else overlap.shape[1]
-        shown.append(torch.cat([torch.zeros(before), sigmas[levels]])[None])
+        fractions.append(torch.cat([torch.zeros(before), sigmas[levels]])[None])
         return denoiser(window, levels, overlap)
 
     return FunctionDenoiser(denoiser.prefill, velocity)
@@ -124,18 +124,18 @@ def watched(denoiser: Denoiser, shown: list[Tensor], sigmas: Tensor) -> Denoiser
 
 def check_steps(case: Case, run: Run, denoiser: Denoiser, tolerance: float) -> None:
     """Noise fractions shown, and latents after it with the overlap in front, of every recorded step."""
-    sigmas, shown = case.sigmas(run), list[Tensor]()
-    watching = watched(denoiser, shown, sigmas)
+    sigmas, fractions = case.sigmas(run), list[Tensor]()
+    watching = watched(denoiser, fractions, sigmas)
     steps = len([key for key in run if key.endswith(".t_model")])
     states = denoise(
         case.schedule, watching, case.noise(run), build_solver(sigmas), chunks=case.chunks, start=case.start(run)
     )
     for state in islice(states, steps):
         step = f"step.{state.now - 1:03d}"
-        torch.testing.assert_close(shown[-1], run[f"{step}.t_model"] / 1000, atol=1e-6, rtol=0)
+        torch.testing.assert_close(fractions[-1], run[f"{step}.t_model"] / 1000, atol=1e-6, rtol=0)
         latents = torch.cat([state.context, state.window], dim=1)
         torch.testing.assert_close(latents, run[f"{step}.z"], atol=tolerance, rtol=0)
-    assert len(shown) == steps
+    assert len(fractions) == steps
     assert case.chunks is None or next(states, None) is None
 
 
@@ -159,8 +159,8 @@ def test_with_the_model_the_video_is_the_recorded_one(case: Case, model: STDiT) 
     chunks = sample(
         case.schedule, bind(model, run, sigmas), case.noise(run), build_solver(sigmas), chunks=case.chunks, start=start
     )
-    wanted = (run["out"].shape[1] - given.shape[1]) // case.schedule.chunk
-    out = torch.cat([given, *islice(chunks, wanted)], dim=1)
+    num_chunks = (run["out"].shape[1] - given.shape[1]) // case.schedule.chunk
+    out = torch.cat([given, *islice(chunks, num_chunks)], dim=1)
     torch.testing.assert_close(out, run["out"], atol=1e-4, rtol=0)
     assert case.chunks is None or next(chunks, None) is None
 
@@ -172,12 +172,12 @@ MASKED = {"base_mask_replace": 6, "base_mask_edit": 8}  # steps; the second has 
 
 def check_masked(name: str, model: STDiT) -> None:
     """Every step's latents, which of them are shown at level 0, and the result of a recorded masked run."""
-    run, shown = load(Case(name, one_clip(MASKED[name], 6), warped=True, chunks=1)), list[tuple[Tensor, Tensor]]()
+    run, steps = load(Case(name, one_clip(MASKED[name], 6), warped=True, chunks=1)), list[tuple[Tensor, Tensor]]()
     sigmas = Case(name, one_clip(MASKED[name], 6), warped=True, chunks=1).sigmas(run)
     real = bind(model, run, sigmas)
 
     def velocity(window: Tensor, levels: Tensor, memory: object) -> Tensor:
-        shown.append((window, levels))
+        steps.append((window, levels))
         return real(window, levels, memory)
 
     out = sample_masked_clip(
@@ -187,12 +187,12 @@ def check_masked(name: str, model: STDiT) -> None:
         lambda now: run[f"noise.{now:03d}"],
         build_solver(sigmas),
     )
-    for now, (window, levels) in enumerate(shown):
+    for now, (window, levels) in enumerate(steps):
         step, active = f"step.{now:03d}", run[f"step.{now:03d}.x_mask"]
         assert torch.equal(levels > 0, active)
         torch.testing.assert_close(1000 * sigmas[levels], run[f"{step}.t"][:, None] * active, atol=1e-3, rtol=0)
         torch.testing.assert_close(window, run[f"{step}.z_in"], atol=1e-4, rtol=0)
-    assert len(shown) == MASKED[name]
+    assert len(steps) == MASKED[name]
     torch.testing.assert_close(out, run["out"], atol=1e-4, rtol=0)
 
 

@@ -32,7 +32,7 @@ every_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: f"
 def visits(schedule: Schedule, chunks: int, first: int = 0) -> dict[int, list[int]]:
     """The levels each chunk is shown at, in order, over a whole video."""
     seen: dict[int, list[int]] = {index: [] for index in range(first, chunks)}
-    for now in range(schedule.total(chunks)):
+    for now in range(schedule.total_steps(chunks)):
         for index in schedule.active_chunks(now, first, chunks):
             seen[index].append(schedule.level(index, now))
     return seen
@@ -65,7 +65,7 @@ def test_the_window_holds_exactly_the_chunks_that_are_neither_new_nor_done(sched
 
 @every_schedule
 def test_the_window_grows_stays_full_and_drains(schedule: Schedule) -> None:
-    lengths = [len(schedule.active_chunks(now, 0, 9)) for now in range(schedule.total(9) + 1)]
+    lengths = [len(schedule.active_chunks(now, 0, 9)) for now in range(schedule.total_steps(9) + 1)]
     peak = lengths.index(max(lengths))
     assert max(lengths) == min(schedule.capacity, 9)
     assert lengths[0] == 1
@@ -84,8 +84,8 @@ def test_the_steady_state_has_only_stride_different_level_tuples(schedule: Sched
 def test_a_minute_at_the_paper_setting_takes_445_calls() -> None:
     schedule = pa(30, 30, 5)
     assert (schedule.stride, schedule.capacity, schedule.window, schedule.context) == (5, 6, 30, 5)
-    assert schedule.total(84) == 445
-    assert schedule.total(0) == 0
+    assert schedule.total_steps(84) == 445
+    assert schedule.total_steps(0) == 0
 
 
 def test_with_as_many_steps_as_latents_the_levels_are_those_of_algorithm_1() -> None:
@@ -114,13 +114,13 @@ def test_every_method_is_called_alike_and_can_go_without_overlap(name: str) -> N
 
 def test_all_values_that_fit_work_and_all_others_name_the_nearest_that_do() -> None:
     for steps, window, chunk in product(range(1, 14), range(1, 14), range(1, 6)):
-        held, rest = divmod(window, chunk)
+        num_chunks, rest = divmod(window, chunk)
         if rest:
             with pytest.raises(
                 UsageError, match=f"^window must be a multiple of chunk {chunk}, got {window}$"
             ) as error:
                 pa(steps, window, chunk)
-        elif steps % held and held % steps:
+        elif steps % num_chunks and num_chunks % steps:
             with pytest.raises(UsageError, match=f"got {steps}$") as error:
                 pa(steps, window, chunk)
         else:
@@ -175,10 +175,10 @@ FULL = [
 @pytest.mark.parametrize("schedule", FULL, ids=lambda s: f"{s.steps}-{s.stride}-{s.restart}")
 def test_a_full_window_shows_as_many_latents_from_the_first_step_to_the_last(schedule: Schedule) -> None:
     chunks = 3 * schedule.capacity
-    for now in range(schedule.total(chunks)):
+    for now in range(schedule.total_steps(chunks)):
         noisy, clean = schedule.size(schedule.active_chunks(now, 0, chunks), 0, 100)
         assert noisy + clean == schedule.capacity * schedule.chunk + schedule.context
-    assert not schedule.active_chunks(schedule.total(chunks), 0, chunks)
+    assert not schedule.active_chunks(schedule.total_steps(chunks), 0, chunks)
 
 
 @pytest.mark.parametrize("schedule", FULL, ids=lambda s: f"{s.steps}-{s.stride}-{s.restart}")
@@ -211,6 +211,6 @@ def test_levels_are_those_of_the_recorded_matrices(case: dict[str, int]) -> None
     schedule = Schedule(steps, case["ar"], block, context * block, full_window=True, restart=restart)
     matrix = golden("timestep_matrix")[f"{case['case']}.index"]
     for now, row in enumerate(matrix[:, context * block :: block].tolist()):
-        shown = {chunk: schedule.level(chunk, now) for chunk in schedule.active_chunks(now, 0, chunks - context)}
-        assert {chunk: steps + 1 - row[chunk] for chunk in shown} == shown
-    assert len(matrix) == schedule.total(chunks - context)
+        levels = {chunk: schedule.level(chunk, now) for chunk in schedule.active_chunks(now, 0, chunks - context)}
+        assert {chunk: steps + 1 - row[chunk] for chunk in levels} == levels
+    assert len(matrix) == schedule.total_steps(chunks - context)

@@ -183,8 +183,8 @@ def test_extend_redo_and_remix_make_new_videos(client: TestClient, finished: str
         "redo": {"from": "3.5s", "seed": 8},
         "remix": {"prompt": "a blue kite over the sea at night"},
     }
-    made = {kind: client.post(f"/v1/videos/{finished}/{kind}", json=body).json() for kind, body in bodies.items()}
-    done = {kind: wait_for(client, video["id"], "completed") for kind, video in made.items()}
+    videos = {kind: client.post(f"/v1/videos/{finished}/{kind}", json=body).json() for kind, body in bodies.items()}
+    done = {kind: wait_for(client, video["id"], "completed") for kind, video in videos.items()}
     assert [video["kind"] for video in done.values()] == [*bodies]
     assert done["extend"]["frames"] == 38
     assert (done["remix"]["remixed_from_video_id"], done["redo"]["source_video_id"]) == (finished, finished)

@@ -136,8 +136,8 @@ def test_a_live_render_is_at_most_the_lead_ahead_and_never_catches_up_in_a_rush(
 
 def request(address: str, path: str, body: dict[str, Any] | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
-    made = urllib.request.Request(address + path, data, {"content-type": "application/json"})
-    with urllib.request.urlopen(made, timeout=60) as response:
+    http_request = urllib.request.Request(address + path, data, {"content-type": "application/json"})
+    with urllib.request.urlopen(http_request, timeout=60) as response:
         return json.load(response)
 
 

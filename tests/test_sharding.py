@@ -19,7 +19,7 @@ import torch.distributed as dist
 from support.sharded import KINDS, tiny_config, write_tiny
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation import memory_advice, memory_plan, memory_report, pipeline
+from pavdm_cli.generation import memory_advice, memory_parts, memory_plan, memory_report, pipeline
 from pavdm_cli.generation.advice import advice
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.processes import for_processes
@@ -49,10 +49,10 @@ SLOWER = [{"cache_modulation": False, "cache_text": False}, {"context_cache": "r
 def test_sharded_weights_give_the_same_latents(kind, switches, tmp_path, group_of_one, monkeypatch):
     config = tiny_config(write_tiny(tmp_path / "tiny", kind), kind, **switches)
     model = pipeline.open_model(config)
-    expected = torch.cat(list(pipeline.latents(config, model)), dim=1)
+    expected = torch.cat(list(pipeline.sample_latents(config, model)), dim=1)
     sharded = with_sharding(model, SHARDED)
     assert all(is_sharded(weight) for weight in sharded.transformer.parameters())
-    latents = torch.cat(list(pipeline.latents(config, sharded)), dim=1)
+    latents = torch.cat(list(pipeline.sample_latents(config, sharded)), dim=1)
     assert all(is_sharded(weight) for weight in sharded.transformer.parameters())  # nothing stays gathered
     torch.testing.assert_close(latents, expected, atol=1e-5, rtol=1e-5)
 
@@ -68,7 +68,7 @@ def test_a_float32_copy_of_sharded_weights_is_whole(kind, tmp_path, group_of_one
     after = copy.transformer.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
-    assert torch.cat(list(pipeline.latents(config, copy)), dim=1).isfinite().all()
+    assert torch.cat(list(pipeline.sample_latents(config, copy)), dim=1).isfinite().all()
 
 
 def run_two(tmp_path: Path, kind: str, *words: str) -> list[Any]:
@@ -137,15 +137,15 @@ def test_weights_are_sharded_only_if_a_gpu_cannot_hold_them(tmp_path, gpu, monke
     assert whole > less
     # decoding needs more than denoising in this tiny model; the weights alone decide here
     monkeypatch.setattr(
-        memory_plan, "transformer_bytes", lambda model, execution: (10**9 // (1 + execution.sharded), 0)
+        memory_parts, "transformer_bytes", lambda model, execution: (10**9 // (1 + execution.sharded), 0)
     )
     gpu["cuda"] = 7 * 10**8
     together = for_processes(config, 2)
     assert together.execution.sharded
     assert "weights are sharded: the transformer does not fit on one GPU" in together.notes
-    assert memory_plan.choose(together).fits
+    assert memory_plan.choose_plan(together).fits
     off = for_processes(replace(config, execution=replace(config.execution, shard_weights="off")), 2)
-    assert "--shard-weights on saves 0.5 GB" in memory_advice.refusal(memory_plan.choose(off)).hint
+    assert "--shard-weights on saves 0.5 GB" in memory_advice.refusal(memory_plan.choose_plan(off)).hint
 
 
 def test_the_table_has_a_row_for_every_gpu(tmp_path, gpu):

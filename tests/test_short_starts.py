@@ -14,8 +14,8 @@ from support.exact import NOISE, clean_latents, sigmas_of
 from support.requests import make_request
 
 from pavdm_cli.generation import extend
-from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.request import Extension
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.sampling.loop import state_from_renoised_clip
 from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rn
 

@@ -119,7 +119,7 @@ def test_a_model_with_noisy_context_is_prefilled_at_every_step() -> None:
     schedule = pa(6, 6, 2)
     out = list(sample(schedule, Seeing(), NOISE, replace(build_solver(levels.sigmas[:-2]), levels=levels), chunks=3))
     assert {level for _, level in seen} == {levels.context}
-    assert len(seen) == schedule.total(3) - schedule.steps
+    assert len(seen) == schedule.total_steps(3) - schedule.steps
     now = schedule.steps  # the first step after the first chunk has left
     fresh = torch.stack([NOISE(index, now) for index in range(2)], dim=1).double()
     torch.testing.assert_close(seen[0][0], 0.98 * out[0] + 0.02 * fresh)

@@ -54,7 +54,7 @@ def prefill(model: STDiT, overlap: Tensor) -> ContextKV:
 def test_reuse_equals_the_full_pass(model: STDiT, video: Tensor) -> None:
     full = model(video, LEVELS, table(model), words(model), clean=CLEAN)[:, CLEAN:]
     memory = prefill(model, video[:, :CLEAN])
-    reused = model(video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model), cached=memory)
+    reused = model(video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model), context_kv=memory)
     torch.testing.assert_close(reused, full, rtol=0, atol=1e-10)
 
 
@@ -79,8 +79,8 @@ def test_every_vector_looked_up_at_once_is_read(model: STDiT, video: Tensor) -> 
 
 def test_a_memory_one_shift_old_is_seen(model: STDiT, video: Tensor) -> None:
     fresh, stale = prefill(model, video[:, CLEAN : 2 * CLEAN]), prefill(model, video[:, :CLEAN])
-    shown = (video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model))
-    assert (model(*shown, cached=fresh) - model(*shown, cached=stale)).abs().max() > 1e-2
+    inputs = (video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model))
+    assert (model(*inputs, context_kv=fresh) - model(*inputs, context_kv=stale)).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("block", range(TINY.depth))
@@ -89,8 +89,8 @@ def test_every_block_reads_its_own_memory(model: STDiT, video: Tensor, block: in
     assert memory.kv is not None
     spoiled = memory.kv.clone()
     spoiled[block] += 1
-    shown = (video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model))
-    change = model(*shown, cached=memory) - model(*shown, cached=memory._replace(kv=spoiled))
+    inputs = (video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model))
+    change = model(*inputs, context_kv=memory) - model(*inputs, context_kv=memory._replace(kv=spoiled))
     assert change.abs().max() > 1e-3
 
 
@@ -98,7 +98,7 @@ def test_training_through_reuse_gives_the_gradients_of_the_full_pass(model: STDi
     weights = [p for p in model.parameters() if p.requires_grad]
     full = model(video, LEVELS, table(model), words(model), clean=CLEAN)[:, CLEAN:]
     memory = prefill(model, video[:, :CLEAN])
-    reused = model(video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model), cached=memory)
+    reused = model(video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model), context_kv=memory)
     pairs = zip(*(torch.autograd.grad(out.square().sum(), weights) for out in (full, reused)), strict=True)
     for left, right in pairs:
         assert left.abs().max() > 0
@@ -126,8 +126,8 @@ def test_two_calls_are_the_masked_attention() -> None:
 
 
 def test_rotary_attention_sees_only_differences_of_position(model: STDiT, video: Tensor) -> None:
-    shown = (video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model))
-    torch.testing.assert_close(model(*shown), model(*shown, cached=ContextKV(None, CLEAN)), rtol=0, atol=1e-12)
+    inputs = (video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model))
+    torch.testing.assert_close(model(*inputs), model(*inputs, context_kv=ContextKV(None, CLEAN)), rtol=0, atol=1e-12)
 
 
 def test_one_row_a_level_equals_one_row_a_frame(model: STDiT, video: Tensor) -> None:

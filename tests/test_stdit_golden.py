@@ -51,9 +51,9 @@ def test_output_equals_the_recorded_one(model: STDiT, name: str) -> None:
 
 def test_a_masked_frame_is_a_frame_at_level_zero(model: STDiT) -> None:
     case = load_file(GOLDEN / "stdit3_base_xmask.safetensors")
-    shown = case["x_mask"]  # (B, T)
-    out = run(model, case, torch.where(shown, case["timestep"][:, None], 0.0))
-    pick = shown[:, None, :, None, None].expand_as(out)
+    is_noisy = case["x_mask"]  # (B, T)
+    out = run(model, case, torch.where(is_noisy, case["timestep"][:, None], 0.0))
+    pick = is_noisy[:, None, :, None, None].expand_as(out)
     torch.testing.assert_close(out[pick], case["out"][pick], rtol=0, atol=TOLERANCE)
 
 
@@ -61,16 +61,16 @@ def test_every_recorded_activation_is_met(model: STDiT) -> None:
     case = load_file(GOLDEN / "stdit3_pa_odd.safetensors")
     recorded = {name.removeprefix("act."): value for name, value in case.items() if name.startswith("act.")}
     pictures = recorded.pop("pos_embed")
-    kept: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     hooks = []
     for name in recorded:
         module = model.get_submodule(re.sub(r"^(spatial|temporal)", r"\1_blocks", name))
-        hooks.append(module.register_forward_hook(lambda _m, _i, out, name=name: kept.update({name: out})))
+        hooks.append(module.register_forward_hook(lambda _m, _i, out, name=name: outputs.update({name: out})))
     run(model, case, case["timestep"])
     for hook in hooks:
         hook.remove()
     for name, want in recorded.items():
-        got = kept[name][0] if isinstance(kept[name], tuple) else kept[name]
+        got = outputs[name][0] if isinstance(outputs[name], tuple) else outputs[name]
         if name == "temporal.0.attn":
             got = got.transpose(1, 2)  # recorded pixel by pixel
         if name == "fps_embedder":

@@ -86,11 +86,11 @@ def test_standard_output_is_the_video_and_nothing_else(kind: str, reader: Reader
     assert (said.code, said.out) == (0, ""), said.err
     assert "18 frames in" in said.err
     assert list(Path().iterdir()) == []
-    shown = decoded(data, kind).astype(int)
+    stream_frames = decoded(data, kind).astype(int)
     model = pavdm_cli.load_model("pocket", steps=6, warmup=0, seed=3, threads=1, device="cpu")
-    made = np.stack(list(model.generate(SEA[1], frames=18).frames())).astype(int)
-    assert shown.shape == made.shape
-    assert np.abs(shown - made).mean() < {"mp4": 4, "y4m": 3, "rawvideo": 1e-9}[kind]
+    expected = np.stack(list(model.generate(SEA[1], frames=18).frames())).astype(int)
+    assert stream_frames.shape == expected.shape
+    assert np.abs(stream_frames - expected).mean() < {"mp4": 4, "y4m": 3, "rawvideo": 1e-9}[kind]
 
 
 def written(kind: str, frames: np.ndarray, rate: Fraction, scale: int = 1) -> bytes:
@@ -114,11 +114,12 @@ def test_every_format_keeps_frames_in_order_and_odd_sizes(kind: str, size: tuple
         assert data == frames.tobytes()
         return
     with av.open(io.BytesIO(data)) as file:
-        shown = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in file.decode(video=0)]
+        decoded_frames = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in file.decode(video=0)]
         assert kind == "y4m" or file.metadata["comment"] == '{"prompt":"x"}'
-    assert [round(time * 30000 / 1001) for time, _ in shown] == list(range(22))
+    assert [round(time * 30000 / 1001) for time, _ in decoded_frames] == list(range(22))
     assert all(
-        np.abs(frame[: size[0], : size[1]].astype(int) - 10 * n).max() <= 2 for n, (_, frame) in enumerate(shown)
+        np.abs(frame[: size[0], : size[1]].astype(int) - 10 * n).max() <= 2
+        for n, (_, frame) in enumerate(decoded_frames)
     )
 
 

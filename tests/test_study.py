@@ -166,12 +166,12 @@ def test_a_study_continues_and_reports(paper: Any, tmp_path: Path, monkeypatch: 
     before = rows.read_text()
     assert [(row["arm"], row["seed"]) for row in map(json.loads, before.splitlines())] == [("real", 0), ("pa-base", 0)]
     rows.write_text(before[: before.index("\n") + 50])  # a stop cut the second row short, after its video was written
-    made = {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp4")}
+    videos = {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp4")}
     reasons = tmp_path / "reasons.json"
     reasons.write_text(json.dumps({"pa-base > rn-base: scenes": "because"}))
     report = ("--report", document, "--draft", "--reasons", reasons)
     paper.study.main(words(folder, "--arms", "pa-base", "real", "--shard", "1/2", *report))
-    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert {path: path.stat().st_mtime_ns for path in videos} == videos
     after, first = (
         [json.loads(line)["measurement"] for line in one.splitlines()] for one in (rows.read_text(), before)
     )

@@ -130,7 +130,7 @@ def test_a_timeline_that_makes_no_sense_is_refused_in_one_line(words: tuple[str,
 
 def test_a_hint_names_the_chunk_that_a_late_prompt_can_begin_with(tmp_path: Path) -> None:
     said = pavdm("generate", BALL, "--seed", 1, "--at", "9.9s", NIGHT, "-o", tmp_path / "v.mp4")
-    assert "hint: a chunk begins at 9.5s" in said.err
+    assert "hint: a chunk starts at 9.5s" in said.err
 
 
 def test_python_refuses_what_the_command_line_does() -> None:

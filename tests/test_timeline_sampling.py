@@ -61,7 +61,7 @@ def test_a_text_that_never_changes_is_that_of_a_bound_denoiser(schedule: Schedul
 @pytest.mark.parametrize("at", [1, 3])
 def test_nothing_before_the_step_of_the_change_differs_and_that_step_does(schedule: Schedule, at: int) -> None:
     plain, changed = states(schedule, bind(FIRST)), states(schedule, switching(at))
-    entry = schedule.entry(at)  # the step before which the chunk is pure noise
+    entry = schedule.entry_step(at)  # the step before which the chunk is pure noise
     same = [torch.equal(a.window, b.window) for a, b in zip(plain, changed, strict=True)]
     assert same == [True] * entry + [False] * (len(same) - entry)
 
@@ -107,7 +107,7 @@ def test_a_context_is_prefilled_again_where_only_the_text_changes() -> None:
 @every_method
 def test_sampling_continued_from_a_state_after_a_change_is_the_same(schedule: Schedule) -> None:
     whole = states(schedule, switching(2))
-    for number in range(schedule.entry(2), len(whole), 3):
+    for number in range(schedule.entry_step(2), len(whole), 3):
         assert_same(whole[number + 1 :], states(schedule, switching(2), start=whole[number]))
 
 
@@ -125,8 +125,8 @@ def test_clips_with_an_edit_ratio_change_at_a_clip() -> None:
 
 def test_the_newest_chunk_is_the_last_that_has_entered() -> None:
     for schedule in SCHEDULES.values():
-        for now in range(schedule.total(6)):
+        for now in range(schedule.total_steps(6)):
             window = schedule.active_chunks(now, 0, 6)
             newest = schedule.newest(window, now)
-            assert schedule.entry(newest) <= now
-            assert newest == window[-1] or schedule.entry(newest + 1) > now
+            assert schedule.entry_step(newest) <= now
+            assert newest == window[-1] or schedule.entry_step(newest + 1) > now

@@ -15,9 +15,9 @@ from support.tiers import integration
 from support.wan import write_checkpoint
 
 import pavdm_cli
-from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.prompts import blend, prompt_in_force
 from pavdm_cli.generation.request import build_request
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.adapter import TextEmbedding
 from pavdm_cli.video import read_metadata
 
@@ -154,10 +154,10 @@ def test_an_extension_without_words_has_no_prompt_to_change(tmp_path: Path) -> N
 
 @pytest.mark.integration
 def test_info_prints_the_timeline_and_a_command_that_makes_it_again() -> None:
-    made = make(*POCKET, "--frames", 12, "--at", "0.5s", "at night", "--blend", 0.5)
+    video = make(*POCKET, "--frames", 12, "--at", "0.5s", "at night", "--blend", 0.5)
     said = pavdm("info", "v.mp4").out
     assert f"\ntimeline          0.5s: {NIGHT}\n" in said
-    assert np.array_equal(made, make(*shlex.split(said.splitlines()[-1])[1:], name="again.mp4"))
+    assert np.array_equal(video, make(*shlex.split(said.splitlines()[-1])[1:], name="again.mp4"))
 
 
 @pytest.mark.integration

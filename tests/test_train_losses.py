@@ -67,8 +67,8 @@ def linear(run: Recording) -> Batch:
 
 def base_mask(run: Recording) -> Batch:
     """One level a sample, pushed towards noise; masked frames are clean and carry no loss."""
-    times, shown = warp_timesteps(run["rand.0"] * 1000, warp_ratio(240, 424, 119)), run["mask"]
-    return Batch(run["x_start"], run["noise.0"], torch.where(shown, times[:, None], 0.0), shown.float())
+    times, is_noisy = warp_timesteps(run["rand.0"] * 1000, warp_ratio(240, 424, 119)), run["mask"]
+    return Batch(run["x_start"], run["noise.0"], torch.where(is_noisy, times[:, None], 0.0), is_noisy.float())
 
 
 @dataclass
@@ -147,10 +147,10 @@ def test_the_loss_is_zero_for_the_exact_velocity():
 
 def test_timestep_0_is_clean_and_1000_is_noise():
     clean, noise = torch.randn(2, 1, 3, 2, 2, 2).unbind(0)
-    shown = add_noise(clean, noise, torch.tensor([[0.0, 250.0, 1000.0]]))
-    assert torch.equal(shown[:, 0], clean[:, 0])
-    torch.testing.assert_close(shown[:, 1], 0.75 * clean[:, 1] + 0.25 * noise[:, 1])
-    assert torch.equal(shown[:, 2], noise[:, 2])
+    noisy = add_noise(clean, noise, torch.tensor([[0.0, 250.0, 1000.0]]))
+    assert torch.equal(noisy[:, 0], clean[:, 0])
+    torch.testing.assert_close(noisy[:, 1], 0.75 * clean[:, 1] + 0.25 * noise[:, 1])
+    assert torch.equal(noisy[:, 2], noise[:, 2])
 
 
 def draws(diagonal: Diagonal, count: int = 20_000, stages: StageProbabilities = DEFAULT_STAGES) -> list[WindowStage]:
@@ -221,13 +221,13 @@ def test_stages_and_lengths_are_uniform():
 @every_diagonal
 def test_training_covers_exactly_the_windows_of_sampling(diagonal):
     schedule = pa(diagonal.steps, diagonal.chunks * diagonal.chunk, diagonal.chunk)
-    chunks, shown = 2 * diagonal.chunks + 1, set()
-    for now in range(schedule.total(chunks)):
+    chunks, windows = 2 * diagonal.chunks + 1, set()
+    for now in range(schedule.total_steps(chunks)):
         present = schedule.active_chunks(now, chunks=chunks)
-        shown.add((schedule.levels(present, now), present.start > 0))
-        shown.add((schedule.levels(present, now), True))  # the same after a given clip
+        windows.add((schedule.levels(present, now), present.start > 0))
+        windows.add((schedule.levels(present, now), True))  # the same after a given clip
     drawn = {(levels(diagonal, window), window.has_context) for window in draws(diagonal, 5000)}
-    assert drawn == shown
+    assert drawn == windows
 
 
 @every_diagonal
@@ -296,5 +296,5 @@ def test_base_masks_half_of_the_samples_but_never_all_frames():
     front = clean[:, 0] & ~clean[:, -1] & (changes == 1)
     back = clean[:, -1] & ~clean[:, 0] & (changes == 1)
     both = clean[:, 0] & clean[:, -1] & (changes == 2)
-    found = [rows.float().mean().item() for rows in (front, back, both)]
-    assert found == pytest.approx([0.25, 0.10, 0.05], abs=0.03)
+    shares = [rows.float().mean().item() for rows in (front, back, both)]
+    assert shares == pytest.approx([0.25, 0.10, 0.05], abs=0.03)

@@ -81,12 +81,12 @@ def test_a_name_is_printed_whatever_the_locale(
     encoding: str, name: str, printed: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After an hour of work, the path is no place to fail."""
-    held = io.BytesIO()
-    out = io.TextIOWrapper(held, encoding=encoding, write_through=True)
+    buffer = io.BytesIO()
+    out = io.TextIOWrapper(buffer, encoding=encoding, write_through=True)
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(app, "app", lambda **options: print(name))
     app.main()
-    assert held.getvalue().strip() == printed
+    assert buffer.getvalue().strip() == printed
 
 
 def test_what_the_system_refuses_is_one_line(
@@ -153,7 +153,7 @@ def test_a_bar_counts_no_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_whole_video_is_measured_from_its_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[int] = []
-    monkeypatch.setattr(throughput.write, "write_video", lambda *given: told.append(-1))
-    throughput.end_to_end(None, None, told.append)
-    assert told == [0, -1]
+    progress: list[int] = []
+    monkeypatch.setattr(throughput.write, "write_video", lambda *given: progress.append(-1))
+    throughput.end_to_end(None, None, progress.append)
+    assert progress == [0, -1]

@@ -111,7 +111,7 @@ def test_what_is_wrong_with_values_is_said_by_name():
     assert mismatches({"steps": 12, "other": []}, kinds, required=("steps",)) == []
     assert mismatches({"steps": "many"}, kinds, required=("steps", "fps")) == [
         "fps is missing",
-        "steps is 'many', not a whole number from 1 to 100",
+        "steps is 'many', not an integer from 1 to 100",
     ]
 
 

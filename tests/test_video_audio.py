@@ -22,12 +22,12 @@ NEW = [np.full((48, 64, 3), 250 - 10 * k, np.uint8) for k in range(7)]
 def sound(path: Path) -> list[tuple[str, int]]:
     """The MD5 of every sound stream's packets, and their number."""
     with av.open(str(path)) as file:
-        found = []
+        tracks = []
         for stream in file.streams.audio:
             file.seek(0)
             packets = [bytes(packet) for packet in file.demux(stream) if packet.size]
-            found.append((hashlib.md5(b"".join(packets)).hexdigest(), len(packets)))
-    return found
+            tracks.append((hashlib.md5(b"".join(packets)).hexdigest(), len(packets)))
+    return tracks
 
 
 def clip(path: Path, spec: ClipSpec | None = None) -> VideoInfo:

@@ -70,8 +70,8 @@ def planes(picture: av.VideoFrame) -> list[np.ndarray]:
 def picture_of(values: list[np.ndarray], pixels: str) -> av.VideoFrame:
     picture = av.VideoFrame(values[0].shape[1], values[0].shape[0], pixels)
     bits = picture.format.components[0].bits
-    for plane, wanted in zip(picture.planes, values, strict=True):
-        rounded = (wanted * (1 << bits - 8)).round().astype("<u2" if bits > 8 else "u1")
+    for plane, values_of_plane in zip(picture.planes, values, strict=True):
+        rounded = (values_of_plane * (1 << bits - 8)).round().astype("<u2" if bits > 8 else "u1")
         lines = np.zeros((plane.height, plane.line_size // rounded.itemsize), rounded.dtype)
         lines[:, : plane.width] = rounded
         plane.update(lines.tobytes())
@@ -152,11 +152,11 @@ def test_chroma_is_sampled_at_the_tagged_location(
     chroma = yuv(samples(*size, step, offset), matrix)[1:]
     values = [yuv(samples(*size, (1, 1), (0, 0)), matrix)[0], *chroma]
     path = write_yuv(tmp_path / "a.mkv", values, pixels, chroma_location, matrix)
-    shown = next(iter(FrameReader(open_video(path))))[0]
+    frame = next(iter(FrameReader(open_video(path))))[0]
     expected = samples(*size, (1, 1), (0, 0))
-    for plane, smooth in list(zip(yuv(shown, matrix), yuv(expected, matrix), strict=True))[1:]:
+    for plane, smooth in list(zip(yuv(frame, matrix), yuv(expected, matrix), strict=True))[1:]:
         assert np.abs(shift(plane, smooth)).max() < 0.06  # of a luma sample, half of one of chroma
-    assert np.abs(shown - expected).max() < 30  # at the edges too
+    assert np.abs(frame - expected).max() < 30  # at the edges too
 
 
 @pytest.mark.parametrize("chroma_location", list(BESIDE))
@@ -182,8 +182,8 @@ def test_a_continued_video_keeps_its_chroma_in_place(
     pictures = decoded(tmp_path / f"out{suffix}")
     assert len(pictures) == 4
     for picture in (pictures[0], pictures[-1]):
-        found = planes(picture)
-        for plane, expected in zip(found, reference(96, 128, matrix=picture.colorspace), strict=True):
+        decoded_planes = planes(picture)
+        for plane, expected in zip(decoded_planes, reference(96, 128, matrix=picture.colorspace), strict=True):
             assert np.abs(shift(plane, expected)).max() < 0.03
             assert psnr(plane, expected) > 44
 

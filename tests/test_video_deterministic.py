@@ -83,9 +83,9 @@ def test_x264_output_does_not_depend_on_the_cpu(tmp_path: Path, suffix: str, mon
 
 
 def test_x264_uses_frame_threads(tmp_path: Path) -> None:
-    told = written(tmp_path / "clip.mp4")  # x264 writes its settings into the file
-    assert b" sliced_threads=0 " in told
-    assert b" threads=1 " not in told
+    contents = written(tmp_path / "clip.mp4")  # x264 writes its settings into the file
+    assert b" sliced_threads=0 " in contents
+    assert b" threads=1 " not in contents
 
 
 def written(path: Path) -> bytes:

@@ -108,9 +108,9 @@ def test_pixels_become_square_where_the_container_requires_it(
 
 
 def has_corners(video: VideoInfo, expected: np.ndarray) -> bool:
-    shown = next(iter(FrameReader(video)))[0].astype(int)
+    frame = next(iter(FrameReader(video)))[0].astype(int)
     spots = [(y, x) for y in (8, -8) for x in (8, -8)]
-    return video.orientation.note() == "" and max(np.abs(shown[spot] - expected[spot]).max() for spot in spots) <= 6
+    return video.orientation.note() == "" and max(np.abs(frame[spot] - expected[spot]).max() for spot in spots) <= 6
 
 
 def test_padding_of_odd_sizes_is_reported(tmp_path: Path) -> None:
@@ -118,10 +118,10 @@ def test_padding_of_odd_sizes_is_reported(tmp_path: Path) -> None:
     picture[-1], picture[:, -1] = 250, 250
     video = open_video(make(tmp_path / "in.webm", [picture] * 3, ClipSpec("vp9", crf=2)))
     notes = write_extension(video, tmp_path / "out.mp4", [picture] * 2, ExtensionOptions(encoder=EncoderOptions(crf=2)))
-    for shown, _ in FrameReader(open_video(tmp_path / "out.mp4")):
-        assert shown.shape == (32, 46, 3)
-        assert shown[31].min() > 200
-        assert shown[:20, :40].max() < 50
+    for frame, _ in FrameReader(open_video(tmp_path / "out.mp4")):
+        assert frame.shape == (32, 46, 3)
+        assert frame[31].min() > 200
+        assert frame[:20, :40].max() < 50
     assert notes == ["45x31 padded to 46x32 by repeating the last row or column"]
 
 
@@ -252,9 +252,9 @@ def test_a_bad_input_leaves_no_output(tmp_path: Path) -> None:
 
 
 def test_copying_reports_progress(tmp_path: Path) -> None:
-    video, told = clip(tmp_path / "in.mp4"), []
-    write_extension(video, tmp_path / "out.mp4", NEW, progress=told.append)
-    assert told == list(range(1, 13))
+    video, counts = clip(tmp_path / "in.mp4"), []
+    write_extension(video, tmp_path / "out.mp4", NEW, progress=counts.append)
+    assert counts == list(range(1, 13))
 
 
 def test_new_frames_are_appended_chunk_by_chunk(tmp_path: Path) -> None:

@@ -48,10 +48,10 @@ def stand_in(folder: Path, ending: str | int = 0) -> str:
 @ON_POSIX
 def test_gifs_are_encoded_by_the_configured_ffmpeg(tmp_path: Path) -> None:
     write(tmp_path / "clip.gif", np.zeros((5, 31, 45, 3), np.uint8), EncoderOptions(ffmpeg=stand_in(tmp_path)))
-    asked = json.loads((tmp_path / "log.json").read_text())
-    assert asked["bytes"] == 5 * 31 * 45 * 3
-    assert asked["own_session"]
-    assert any("palettegen" in word and "paletteuse" in word for word in asked["arguments"])
+    log = json.loads((tmp_path / "log.json").read_text())
+    assert log["bytes"] == 5 * 31 * 45 * 3
+    assert log["own_session"]
+    assert any("palettegen" in word and "paletteuse" in word for word in log["arguments"])
     assert b'!\xfe\x0a{"seed":3}\x00;' in (tmp_path / "clip.gif").read_bytes()
 
 
@@ -59,12 +59,12 @@ def test_gifs_are_encoded_by_the_configured_ffmpeg(tmp_path: Path) -> None:
 def test_a_named_encoder_runs_in_the_external_ffmpeg(tmp_path: Path) -> None:
     encoding = EncoderOptions(crf=20, segment=15, encoder="h264_nvenc", ffmpeg=stand_in(tmp_path))
     write(tmp_path / "clip.mp4", np.zeros((5, 31, 45, 3), np.uint8), encoding)
-    asked = json.loads((tmp_path / "log.json").read_text())
-    line = " ".join(asked["arguments"])
-    assert asked["bytes"] == 5 * 32 * 46 * 3
+    log = json.loads((tmp_path / "log.json").read_text())
+    line = " ".join(log["arguments"])
+    assert log["bytes"] == 5 * 32 * 46 * 3
     for words in ("-framerate 12 ", "-vcodec h264_nvenc", "-cq 20 ", "-g 15 ", "frag_keyframe"):
         assert words in line
-    assert 'comment={"seed":3}' in asked["arguments"]
+    assert 'comment={"seed":3}' in log["arguments"]
 
 
 @ON_POSIX

@@ -138,7 +138,7 @@ def test_a_time_code_is_copied_or_reported(tmp_path: Path, suffix: str, rate: Fr
     video = open_video(tmp_path / ("in.mov" if kept else "in.mkv"))
     notes = write_extension(video, tmp_path / f"out{suffix}", NEW)
     with av.open(str(tmp_path / f"out{suffix}")) as file:
-        found = {value for one in file.streams for key, value in one.metadata.items() if key.lower() == "timecode"}
+        timecodes = {value for one in file.streams for key, value in one.metadata.items() if key.lower() == "timecode"}
     stored = kept or suffix == ".mkv"
-    assert found == ({"00:00:41:16"} if stored else set())
+    assert timecodes == ({"00:00:41:16"} if stored else set())
     assert notes == ([] if stored else ["dropped: the time code 00:00:41:16"])

@@ -120,15 +120,15 @@ def test_a_killed_recording_is_read_to_its_end(tmp_path: Path) -> None:
 
 def hostile(folder: Path) -> dict[str, Path | str]:
     """Inputs that are no video, by what the message says of them."""
-    made = {name: folder / name for name in ("empty.mp4", "text.mp4", "list.m3u8", "list.mp4", "random.mkv")}
-    made["empty.mp4"].touch()
-    made["text.mp4"].write_text("This is not a video at all, but a letter.\n" * 40)
+    files = {name: folder / name for name in ("empty.mp4", "text.mp4", "list.m3u8", "list.mp4", "random.mkv")}
+    files["empty.mp4"].touch()
+    files["text.mp4"].write_text("This is not a video at all, but a letter.\n" * 40)
     for name in ("list.m3u8", "list.mp4"):
-        made[name].write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nclip.mp4\n#EXT-X-ENDLIST\n")
-    made["random.mkv"].write_bytes(b"\x1a\x45\xdf\xa3" + np.random.default_rng(0).bytes(3000))
+        files[name].write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nclip.mp4\n#EXT-X-ENDLIST\n")
+    files["random.mkv"].write_bytes(b"\x1a\x45\xdf\xa3" + np.random.default_rng(0).bytes(3000))
     make(folder / "clip.mp4", greys(12), ClipSpec())  # what the lists name is there and can be played
     (folder / "concat.txt").write_text("ffconcat version 1.0\nfile clip.mp4\n")
-    return made | {
+    return files | {
         "missing.mp4": folder / "missing.mp4",
         "folder": folder,
         "concat.txt": folder / "concat.txt",

@@ -88,9 +88,9 @@ UPRIGHT = {
 def test_exif_orientation_is_applied(tmp_path, number, name):
     path = write(tmp_path / name, corners(), exif=turned(number, big=number % 2 == 0))
     still = read_image(path)
-    wanted = UPRIGHT[number](corners())
-    assert still.frame.shape == wanted.shape
-    assert np.abs(still.frame.astype(int) - wanted).mean() < 2
+    expected = UPRIGHT[number](corners())
+    assert still.frame.shape == expected.shape
+    assert np.abs(still.frame.astype(int) - expected).mean() < 2
     assert still.notes == (("rotated upright",) if number > 1 else ())
 
 
@@ -158,9 +158,9 @@ def hostile(folder: Path, name: str) -> Path | str:
         return path
     if name == "video.png":
         return make(folder / "v.mp4", greys(3), ClipSpec()).rename(folder / name)
-    made = {"empty.png": b"", "text.jpg": b"a letter\n" * 30, "list.png": b"#EXTM3U\n#EXTINF:1,\na.png\n"}
-    if name in made:
-        (folder / name).write_bytes(made[name])
+    contents = {"empty.png": b"", "text.jpg": b"a letter\n" * 30, "list.png": b"#EXTM3U\n#EXTINF:1,\na.png\n"}
+    if name in contents:
+        (folder / name).write_bytes(contents[name])
     return folder / name
 
 

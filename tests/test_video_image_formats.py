@@ -157,10 +157,10 @@ def test_heic_without_its_plugin_names_the_package(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(
         "pavdm_cli.video.io.image.find_spec", lambda name: None if name == "pillow_heif" else find(name)
     )
-    found = error(path)
-    assert "needs pillow-heif" in found.message
-    assert "pip install" in found.hint
-    assert "pillow-heif" in found.hint
+    refusal = error(path)
+    assert "needs pillow-heif" in refusal.message
+    assert "pip install" in refusal.hint
+    assert "pillow-heif" in refusal.hint
 
 
 def png_header(width: int, height: int) -> bytes:

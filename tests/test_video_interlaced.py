@@ -56,10 +56,10 @@ def combing(frame: np.ndarray) -> float:
 def test_interlaced_frames_are_deinterlaced_with_a_note(tmp_path: Path, codec: str, count: int) -> None:
     video = open_video(write(tmp_path / "in.mkv", [True] * count, codec))
     notes = write_extension(video, tmp_path / "out.mp4", [woven(9, False)] * 2)
-    shown = list(FrameReader(open_video(tmp_path / "out.mp4")))
-    assert [time for _, time in shown] == [Fraction(number, 10) for number in range(count + 2)]
-    assert max(combing(frame) for frame, _ in shown) < 2 < combing(woven(3, True))
-    first = np.abs(shown[0][0].astype(int) - woven(0, True))
+    frames = list(FrameReader(open_video(tmp_path / "out.mp4")))
+    assert [time for _, time in frames] == [Fraction(number, 10) for number in range(count + 2)]
+    assert max(combing(frame) for frame, _ in frames) < 2 < combing(woven(3, True))
+    first = np.abs(frames[0][0].astype(int) - woven(0, True))
     assert min(first[::2].mean(), first[1::2].mean()) < 4  # the lines of one field stay as they are
     assert notes == [f"{count} interlaced frames deinterlaced (bwdif)"]
 
@@ -87,9 +87,9 @@ def test_dropped_transparency_is_reported(
         stream = file.add_stream(codec, rate=10)
         stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, pixels
         for number in range(3):
-            shown = av.VideoFrame.from_ndarray(picture, format="rgba").reformat(format=pixels)
-            shown.pts, shown.time_base = number, Fraction(1, 10)
-            file.mux(stream.encode(shown))
+            frame = av.VideoFrame.from_ndarray(picture, format="rgba").reformat(format=pixels)
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            file.mux(stream.encode(frame))
         file.mux(stream.encode())
     notes = write_extension(open_video(tmp_path / "in.mov"), tmp_path / "out.mp4", [picture[..., :3]])
     assert any("transparency dropped" in note for note in notes) == transparent

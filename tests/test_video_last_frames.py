@@ -25,9 +25,9 @@ def collected(path: Path, rate: int, count: int, size: tuple[int, int] | None = 
     end = LastFrames(video, Fraction(rate), count, size)
     with ExtensionWriter(video, path.with_name("out.mkv")) as file:
         assert sum(1 for _ in file.copy_input(end.add)) == video.frames
-        shown = end.frames()
+        frames = end.frames()
         file.write([np.zeros((video.height, video.width, 3), np.uint8)])
-    return shown
+    return frames
 
 
 @EVERY_KIND
@@ -59,12 +59,14 @@ def test_only_new_reads_the_end_of_the_input(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_repeated_frame_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[object] = []
+    conversions: list[object] = []
     show = FrameReader.to_rgb
-    monkeypatch.setattr(FrameReader, "to_rgb", lambda reader, picture: shown.append(picture) or show(reader, picture))
+    monkeypatch.setattr(
+        FrameReader, "to_rgb", lambda reader, picture: conversions.append(picture) or show(reader, picture)
+    )
     video = open_video(make(tmp_path / "in.mp4", greys(3)))
     assert len(read_last_frames(video, Fraction(100), 21)) == 21  # two tenths of a second
-    assert len(shown) == 3
+    assert len(conversions) == 3
 
 
 def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[object]:

@@ -122,9 +122,9 @@ def test_last_frames_are_those_displayed_at_their_times(tmp_path: Path, suffix: 
     video = open_video(make(tmp_path / f"clip{suffix}", greys(12), ClipSpec(times=SQUARES)))
     for rate, count in itertools.product([Fraction(5), Fraction(10), Fraction(40)], [1, 4, 9]):
         times = [SQUARES[-1] - Fraction(count - 1 - k) / rate for k in range(count)]
-        shown = [max((n for n, start in enumerate(SQUARES) if start <= time), default=0) for time in times]
+        expected = [max((n for n, start in enumerate(SQUARES) if start <= time), default=0) for time in times]
         seen = [number(frame) for frame in read_last_frames(video, rate, count)]
-        assert seen == shown
+        assert seen == expected
 
 
 @EVERY_KIND
@@ -166,7 +166,7 @@ def test_memory_does_not_grow_with_the_length_of_the_input(tmp_path: Path) -> No
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 def test_frames_at_times_are_those_displayed_then(tmp_path: Path, suffix: str) -> None:
     video = open_video(make(tmp_path / f"clip{suffix}", greys(24, 64, 64), ClipSpec()))
-    for wanted in ([0, 2], [7, 7, 8], [19, 23, 23], [3, 17]):
-        frames_shown = list(read_frames_at(video, [video.start + Fraction(k, 10) for k in wanted], (32, 48)))
-        assert [frame.shape for frame in frames_shown] == [(32, 48, 3)] * len(wanted)
-        assert [number(frame) for frame in frames_shown] == wanted
+    for numbers in ([0, 2], [7, 7, 8], [19, 23, 23], [3, 17]):
+        frames_shown = list(read_frames_at(video, [video.start + Fraction(k, 10) for k in numbers], (32, 48)))
+        assert [frame.shape for frame in frames_shown] == [(32, 48, 3)] * len(numbers)
+        assert [number(frame) for frame in frames_shown] == numbers

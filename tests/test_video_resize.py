@@ -53,8 +53,8 @@ def test_a_centered_disc_stays_round_and_centered(height: int, width: int, aspec
 
 @pytest.mark.parametrize(("height", "width", "aspect"), [(360, 640, 1), (640, 360, 1), (480, 360, 4 / 3), (99, 501, 1)])
 def test_non_square_pixels_display_a_round_disc(height: int, width: int, aspect: float) -> None:
-    shown = scale_to_cover(disc(64, 96, 20), (height, width), 1 / Fraction(aspect).limit_denominator(9))
-    tall, wide = extent(shown)
+    frame = scale_to_cover(disc(64, 96, 20), (height, width), 1 / Fraction(aspect).limit_denominator(9))
+    tall, wide = extent(frame)
     scale = max(height / 64, width * aspect / 96)
     assert tall == pytest.approx(min(height, 40 * scale), rel=0.05)
     assert wide * aspect == pytest.approx(min(width * aspect, 40 * scale), rel=0.05)

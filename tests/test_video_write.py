@@ -40,12 +40,12 @@ def decode(path: Path) -> list[np.ndarray]:
 
 def playable(path: Path) -> int:
     """How many frames a player shows of a file whose end may be missing."""
-    shown = 0
+    num_frames = 0
     with av.open(str(path)) as file:
         for packet in file.demux(video=0):
             with suppress(av.error.InvalidDataError):
-                shown += len(packet.decode())
-    return shown
+                num_frames += len(packet.decode())
+    return num_frames
 
 
 def times(path: Path) -> list[Fraction]:

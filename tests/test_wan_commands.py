@@ -18,8 +18,8 @@ from support.models import find, load, meta_of
 from support.wan import tiny_vae, write_checkpoint
 
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.request import Request
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.memory_tracker import MemoryTracker
 from pavdm_cli.models.meta_model import estimate_vae_memory
@@ -115,11 +115,11 @@ def test_offloaded_blocks_give_the_same_latents(tmp_path: Path) -> None:
     def latents(mode: str) -> torch.Tensor:
         sizes = {"frames": 5, "size": (128, 128), "steps": 2, "window": 4, "chunk": 2}
         job = resolve(Request("a kite", model=spec.name, execution=ExecutionConfig(offload=mode), **sizes))
-        return torch.cat(list(pipeline.latents(job, pipeline.open_model(job))), dim=1)
+        return torch.cat(list(pipeline.sample_latents(job, pipeline.open_model(job))), dim=1)
 
-    kept = latents("none")
-    assert torch.equal(latents("sequential"), kept)
-    assert torch.equal(latents("model"), kept)
+    expected = latents("none")
+    assert torch.equal(latents("sequential"), expected)
+    assert torch.equal(latents("model"), expected)
 
 
 @pytest.mark.integration

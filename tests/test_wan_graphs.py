@@ -47,7 +47,7 @@ def test_replayed_steps_are_the_steps(name: str, reuse: bool) -> None:
     policy = taped()
     eager, replayed = run(None), run(policy)
     assert all(torch.equal(a, b) for a, b in zip(eager, replayed, strict=True))
-    assert policy.backend.replays == len(eager) == schedule.total(5)
+    assert policy.backend.replays == len(eager) == schedule.total_steps(5)
 
 
 @torch.no_grad()

@@ -23,8 +23,8 @@ from support.wan import golden, tiny_transformer, write_checkpoint
 from pavdm_cli.attention import TORCH
 from pavdm_cli.errors import ModelError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.request import Request
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models import registry
 from pavdm_cli.models.adapter import DenoiserConfig, Placement, TextEmbedding
 from pavdm_cli.models.execution import ExecutionConfig
@@ -118,8 +118,8 @@ def test_a_checkpoint_is_the_variant_that_its_configuration_says(tmp_path: Path)
         sizes = variant.spec.distinguishing["transformer"]
         kind = variant.spec.architectures["transformer"][0]
         (tmp_path / name / "transformer" / "config.json").write_text(json.dumps({"_class_name": kind, **sizes}))
-        wanted = "skyreels-v2-df-14b-540p" if name == "skyreels-v2-df-14b-720p" else name  # sizes are all the same
-        assert registry.find(str(tmp_path / name)).published.name == wanted
+        expected = "skyreels-v2-df-14b-540p" if name == "skyreels-v2-df-14b-720p" else name  # sizes are all the same
+        assert registry.find(str(tmp_path / name)).published.name == expected
 
 
 @pytest.mark.parametrize(
@@ -205,8 +205,8 @@ def test_a_video_begins_with_the_image(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.code == 0, done.err
     first = frames_of(out)[0].astype(int)
-    wanted = np.asarray(Image.open(tmp_path / "i.png").convert("RGB")).astype(int)
-    assert np.abs(first - wanted).mean() < 6
+    image = np.asarray(Image.open(tmp_path / "i.png").convert("RGB")).astype(int)
+    assert np.abs(first - image).mean() < 6
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -233,16 +233,20 @@ def test_every_option_of_sampling_changes_the_latents(tmp_path: Path) -> None:
     requests = {name: replace(common, **values) for name, values in OPTIONS.items()}
     requests["fps"] = replace(requests["plain"], fps=16)
     requests["cfg"] = replace(requests["plain"], execution=ExecutionConfig(cfg_batching="sequential"))
-    made = {name: latents_of(request) for name, request in requests.items()}
-    torch.testing.assert_close(made.pop("cfg"), made["plain"], rtol=0, atol=1e-4)
-    pairs = [pair for pair in combinations(made, 2) if torch.equal(made[pair[0]], made[pair[1]])]
+    latents_by_option = {name: latents_of(request) for name, request in requests.items()}
+    torch.testing.assert_close(latents_by_option.pop("cfg"), latents_by_option["plain"], rtol=0, atol=1e-4)
+    pairs = [
+        pair
+        for pair in combinations(latents_by_option, 2)
+        if torch.equal(latents_by_option[pair[0]], latents_by_option[pair[1]])
+    ]
     assert pairs == [("windows", "rn")]  # of windows that are as long without their context
-    assert all(latents.isfinite().all() for latents in made.values())
+    assert all(latents.isfinite().all() for latents in latents_by_option.values())
 
 
 def latents_of(request: Request) -> torch.Tensor:
     job = resolve(request)
-    return torch.cat(list(pipeline.latents(job, pipeline.open_model(job))), dim=1)[:, :4]
+    return torch.cat(list(pipeline.sample_latents(job, pipeline.open_model(job))), dim=1)[:, :4]
 
 
 @pytest.mark.parametrize(

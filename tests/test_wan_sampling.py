@@ -64,13 +64,13 @@ class NoisedPrefix:
     def __call__(self, window: Tensor, rows: Tensor, cache: Tensor | None, /) -> Tensor:
         if cache is None:
             return self.denoiser(window, rows, None)
-        shown, level = cache, 0
+        context, level = cache, 0
         if torch.equal(cache, self.given):
             sigma = self.levels.sigmas[self.levels.context]
             fresh, level = latents_of(self.noise[self.now]), self.levels.context
-            shown = (1 - sigma) * cache + sigma * fresh
+            context = (1 - sigma) * cache + sigma * fresh
         self.now += 1
-        return self.denoiser(window, rows, self.denoiser.prefill(shown, level))
+        return self.denoiser(window, rows, self.denoiser.prefill(context, level))
 
 
 @pytest.mark.parametrize("batched", [True, False], ids=["batched", "sequential"])

@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_prompts_are_cleaned_as_recorded() -> None:
     assert len(PAIRS) == 50
-    assert [clean(given) for given, _ in PAIRS] == [wanted for _, wanted in PAIRS]
+    assert [clean(given) for given, _ in PAIRS] == [expected for _, expected in PAIRS]
     assert clean("&#" + "9" * 5000 + ";")  # a number that Python refuses to read
 
 
@@ -42,12 +42,12 @@ def test_names_of_both_layouts_become_those_of_transformers() -> None:
 @torch.no_grad()
 def test_vectors_are_the_recorded_ones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = golden("umt5")
-    for ids, mask, wanted in zip(case["ids"], case["mask"], case["context"], strict=True):
+    for ids, mask, expected in zip(case["ids"], case["mask"], case["context"], strict=True):
         own = ids[mask.bool()].tolist()
         monkeypatch.setattr(t5, "token_ids", lambda tokenizer, text, limit, own=own: own)
         (encoded,) = text_encoder.open_text_encoder(folder, CPU, torch.float32).encode(["any"])
-        torch.testing.assert_close(encoded.rows, wanted[: len(own)], rtol=0, atol=2e-5)
-        assert not wanted[len(own) :].any()
+        torch.testing.assert_close(encoded.rows, expected[: len(own)], rtol=0, atol=2e-5)
+        assert not expected[len(own) :].any()
 
 
 def test_both_layouts_give_the_same_vectors_which_are_cached(folder: Path, tmp_path: Path, monkeypatch) -> None:

@@ -97,9 +97,9 @@ class Causal:
         """The output; with `keep` the frames' keys and values are cached too."""
         index = torch.tensor([self.levels[time] for time in t], dtype=torch.int32)
         shared = (x.transpose(1, 2), index, self.conditions)
-        out = self.model(*shared, start=start, cached=self.cached)
+        out = self.model(*shared, start=start, kv_cache=self.cached)
         if keep:
-            self.cached = self.model.prefill(*shared, start=start, cached=self.cached)
+            self.cached = self.model.prefill(*shared, start=start, kv_cache=self.cached)
         return out.transpose(1, 2)
 
 

@@ -17,8 +17,9 @@ from pavdm_cli.commands.info import command
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import memory_plan, pipeline, write
 from pavdm_cli.generation.checks import resolve_warmup
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import Extension, Output, Request
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models import registry
 from pavdm_cli.models.pixels import from_bytes
 
@@ -35,7 +36,7 @@ def model():
 
 
 def video(job: GenerationConfig, model, *args: object) -> np.ndarray:
-    return np.concatenate(list(pipeline.frames(job, model, *args)))
+    return np.concatenate(list(pipeline.generate_frames(job, model, *args)))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_every_method_warms_up_for_as_many_latents(monkeypatch):
 
 def test_a_warm_up_ends_with_a_whole_group_of_the_codec(monkeypatch):
     monkeypatch.setattr(Request, "video_model", property(lambda self: registry.get("opensora-v1.2")))
-    assert [resolve_warmup(make_request(method="fifo", warmup=asked)) for asked in (0, 1, 5, 6)] == [0, 5, 5, 10]
+    assert [resolve_warmup(make_request(method="fifo", warmup=count)) for count in (0, 1, 5, 6)] == [0, 5, 5, 10]
 
 
 def test_what_follows_given_frames_has_no_warm_up(tmp_path, model):
@@ -92,19 +93,19 @@ def test_steps_and_memory_count_the_warm_up():
 
 
 def test_progress_counts_the_warm_up(tmp_path, model):
-    job, told = job_of(6, warmup=2), list[tuple[str, int]]()
-    watch = write.RunControl(
-        lambda n: told.append(("video", n)), lambda: False, on_warmup=lambda n: told.append(("warm-up", n))
+    job, progress = job_of(6, warmup=2), list[tuple[str, int]]()
+    control = write.RunControl(
+        lambda n: progress.append(("video", n)), lambda: False, on_warmup=lambda n: progress.append(("warm-up", n))
     )
-    write.write_video(job, model, Output(tmp_path / "video.mp4"), watch)
-    assert told[:2] == [("warm-up", 4), ("warm-up", 4)]
-    assert sum(count for what, count in told[2:] if what == "video") == 6  # each as soon as it is safe
+    write.write_video(job, model, Output(tmp_path / "video.mp4"), control)
+    assert progress[:2] == [("warm-up", 4), ("warm-up", 4)]
+    assert sum(count for what, count in progress[2:] if what == "video") == 6  # each as soon as it is safe
 
 
 def test_figures_of_speed_count_the_warm_up(model, monkeypatch):
     job = job_of(6, warmup=2)
-    made = steps.prepare_sampling(job, model)
-    assert len(steps.whole(job, model, made)) == job.total_steps
+    inputs = steps.prepare_sampling(job, model)
+    assert len(steps.time_all_steps(job, model, inputs)) == job.total_steps
     watch = stages.Watch(model.device)
     assert np.array_equal(np.concatenate(list(stages.decode_timed(job, model, watch))), video(job, model))
 
@@ -118,8 +119,8 @@ def made(tmp_path_factory) -> Path:
 
 
 def test_the_stored_command_repeats_the_warm_up(made):
-    shown = pavdm("info", made).out
-    assert "--warmup 1" in shown.splitlines()[-1]
+    output = pavdm("info", made).out
+    assert "--warmup 1" in output.splitlines()[-1]
 
 
 def test_a_continuation_is_repeated_without_one():

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.pipeline import Pixels
 from pavdm_cli.generation.request import Output, Request
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.runner import ModelRunner
@@ -58,8 +59,8 @@ BY_NAME = {arm.name: arm for arm in ARMS}
 def request_of(arm: Arm, prompt: str, seconds: float, *, model: str, seed: int, threads: int) -> Request:
     """One video of an arm. Nothing is generated and dropped first, except with the shipped weights."""
     warmup = None if arm.weights == "shipped" else 0
-    own = {"model": model, "seed": seed, "warmup": warmup, "execution": ExecutionConfig(threads=threads)}
-    request = Request(prompt, seconds, output=Output(scale=1), **own)
+    arguments = {"model": model, "seed": seed, "warmup": warmup, "execution": ExecutionConfig(threads=threads)}
+    request = Request(prompt, seconds, output=Output(scale=1), **arguments)
     spec = request.spec
     sizes = {"steps": int(spec.steps * arm.steps), "window": int(spec.window * arm.window)}
     overrides = {name: value for name, value in sizes.items() if value != getattr(spec, name)}
@@ -67,7 +68,7 @@ def request_of(arm: Arm, prompt: str, seconds: float, *, model: str, seed: int, 
 
 
 def config_of(request: Request, distilled_guidance: float | None = None) -> GenerationConfig:
-    """As `resolve`; distilled_guidance: the scale that the weights give in one pass, if not the model's own."""
+    """See `resolve`; distilled_guidance: the scale that the weights give in one pass, if not the model's own."""
     config = resolve(request)
     if distilled_guidance is None:
         return config
@@ -76,7 +77,7 @@ def config_of(request: Request, distilled_guidance: float | None = None) -> Gene
 
 def frames_of(arm: Arm, request: Request, config: GenerationConfig, model: ModelRunner) -> Iterator[Pixels]:
     """The frames of an arm's video, (n, H, W, 3) at a time; config: of the request."""
-    return frames_from_clip(request, config, model) if arm.from_clip else pipeline.frames(config, model)
+    return frames_from_clip(request, config, model) if arm.from_clip else pipeline.generate_frames(config, model)
 
 
 @torch.no_grad()
@@ -86,11 +87,13 @@ def frames_from_clip(request: Request, config: GenerationConfig, model: ModelRun
     count = min(config.frames, config.layout.count(window))
     one_clip = {"method": "rn", "chunk": None, "context": 0, "reencode": False, "warmup": 0}
     single = config_of(replace(request, seconds=None, frames=count, **one_clip), config.spec.distilled_guidance)
-    clip = torch.cat(list(pipeline.latents(single, model)), dim=1)[:, :window]
+    clip = torch.cat(list(pipeline.sample_latents(single, model)), dim=1)[:, :window]
     yield to_bytes(model.decode(clip)[0])[:count]
     if count == config.frames:
         return
-    rest = replace(config, frames=config.frames - count, num_conditioning_frames=count)
+    continuation = replace(config, frames=config.frames - count, num_conditioning_frames=count)
     noise = seeded_noise(config.seed, model.noise_shape())
     sigmas = pipeline.make_levels(config).sigmas.to(model.device)
-    yield from pipeline.frames(rest, model, state_from_renoised_clip(rest.schedule, clip, noise, sigmas))
+    yield from pipeline.generate_frames(
+        continuation, model, state_from_renoised_clip(continuation.schedule, clip, noise, sigmas)
+    )

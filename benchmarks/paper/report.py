@@ -66,13 +66,16 @@ def section_lines(
         "",
         *table_lines(arms, COLUMNS),
         "",
-        *(f"- *{one.title}* (`{one.metric}`): {one.description}; stands for {one.paper}." for one in COLUMNS),
+        *(
+            f"- *{column.title}* (`{column.metric}`): {column.description}; stands for {column.paper}."
+            for column in COLUMNS
+        ),
         "",
         "## Ground truth",
         "",
         *table_lines(arms, MORE),
         "",
-        *(f"- *{one.title}* (`{one.metric}`): {one.description}." for one in MORE),
+        *(f"- *{column.title}* (`{column.metric}`): {column.description}." for column in MORE),
         "",
         "## The paper's orderings",
         "",
@@ -96,20 +99,21 @@ def table_lines(arms: Mapping[str, Rows], columns: Sequence[Column]) -> list[str
     lines = [f"| arm | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
     for name, rows in arms.items():
         estimates = [estimate(rows, arms.get(REAL, {}), column.metric) for column in columns]
-        lines.append(f"| {name} | {' | '.join(str(one) if one else '-' for one in estimates)} |")
+        lines.append(f"| {name} | {' | '.join(str(value) if value else '-' for value in estimates)} |")
     return lines
 
 
 def claim_lines(results: Sequence[Verdict], reasons: Mapping[str, str]) -> list[str]:
     """A table with a row for each claim."""
     lines = ["| claim | source | pairs | difference | p | verdict | why |", "|---|---|---|---|---|---|---|"]
-    for one in results:
-        claim = one.claim
+    for verdict in results:
+        claim = verdict.claim
         text = f"{claim.better} over {claim.worse}: {BY_METRIC[claim.metric].title}"
         why = reasons.get(f"{claim.better} > {claim.worse}: {claim.metric}", "")
-        p_value = "-" if one.difference is None else f"{one.p_value:.2g}"
+        p_value = "-" if verdict.difference is None else f"{verdict.p_value:.2g}"
         lines.append(
-            f"| {text} | {claim.source} | {one.pairs} | {one.difference or '-'} | {p_value} | {one.result} | {why} |"
+            f"| {text} | {claim.source} | {verdict.pairs} | {verdict.difference or '-'} | {p_value} | {verdict.result} "
+            f"| {why} |"
         )
     return lines
 

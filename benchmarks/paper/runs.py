@@ -16,7 +16,7 @@ from pavdm_cli.evaluation.results import ResultsFile
 from pavdm_cli.evaluation.videos import VideoSet, render_videos, scene_prompt
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.pipeline import Pixels
-from pavdm_cli.generation.provenance import metadata_of
+from pavdm_cli.generation.provenance import collect_metadata
 from pavdm_cli.generation.request import Output, Request
 from pavdm_cli.generation.write import encoder_options, scale_metadata
 from pavdm_cli.models.pocket import checkpoint
@@ -137,8 +137,8 @@ def distilled_guidance(denoiser: Path | None) -> float | None:
 
 def run_arm(study: Study, arm: Arm, seeds: Sequence[int], rows: Path, say: Say) -> None:
     """Generate and measure the videos of an arm that have no row yet."""
-    done = {(row["arm"], row["seed"]) for row in read_rows([rows])}
-    missing = [seed for seed in seeds if (arm.name, seed) not in done]
+    finished_keys = {(row["arm"], row["seed"]) for row in read_rows([rows])}
+    missing = [seed for seed in seeds if (arm.name, seed) not in finished_keys]
     denoiser = study.weights[arm.weights] if study.painted and arm.weights != "shipped" else None
     if not missing:
         return
@@ -153,7 +153,7 @@ def run_arm(study: Study, arm: Arm, seeds: Sequence[int], rows: Path, say: Say) 
         path = study.folder / "videos" / arm.name / f"{seed}.mp4"
         if not path.exists():
             encoding = encoder_options(config, OUTPUT)
-            metadata = metadata_of(config, model) | {"crf": OUTPUT.crf} | scale_metadata(encoding.scale)
+            metadata = collect_metadata(config, model) | {"crf": OUTPUT.crf} | scale_metadata(encoding.scale)
             frames = frames_of(arm, requests[seed], config, model)
             write_video(path, frames, config.spec.fps, encoding, metadata)
         add_row(rows, arm.name, seed, path, {"settings": stored_values(config), "weights": model.digest})
@@ -166,9 +166,9 @@ def _request(study: Study, arm: Arm, seed: int, name: str) -> Request:
 
 def run_real(study: Study, seeds: Sequence[int], rows: Path, say: Say) -> None:
     """Render and measure the scenes that the prompts describe, where the world can be rendered."""
-    done = {(row["arm"], row["seed"]) for row in read_rows([rows])}
+    finished_keys = {(row["arm"], row["seed"]) for row in read_rows([rows])}
     for seed in seeds:
-        if (REAL, seed) in done or not study.painted:
+        if (REAL, seed) in finished_keys or not study.painted:
             continue
         assert study.seeds[seed] == scene_prompt(seed)
         path = study.folder / "videos" / REAL / f"{seed}.mp4"
@@ -180,7 +180,7 @@ def run_real(study: Study, seeds: Sequence[int], rows: Path, say: Say) -> None:
 
 
 def real_chunks() -> dict[str, Any]:
-    """Metadata by which a rendered video is measured as pocket's are: chunk borders and ground truth."""
+    """Metadata by which a rendered video is measured as pocket's are: chunk boundaries and ground truth."""
     return {"model": POCKET.name, "method": "pa", "chunk": POCKET.chunk, "window": POCKET.window}
 
 

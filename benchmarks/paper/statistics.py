@@ -76,7 +76,9 @@ COLUMNS = (
 )
 MORE = (
     Column("kernel distance", "kernel_probe", "of the same features"),
-    Column("joint unevenness", "joint_unevenness", "size of the joint ratio's logarithm: 0 where borders do not show"),
+    Column(
+        "joint unevenness", "joint_unevenness", "size of the joint ratio's logarithm: 0 where boundaries do not show"
+    ),
     Column("largest jump", "largest_jump", "largest change of two frames over the median"),
     Column("one object", "one_object", "share of frames with exactly one object", False),
     Column("survival", "object_survival", "share of the video before the object is lost", False),

@@ -58,7 +58,7 @@ def prepare_launch(x: Tensor, branch: Tensor, level_idx: Tensor, gate: Sequence[
     """The launch of the kernel, and the output that it fills."""
     from pavdm_kernels.triton_kernels.gate_residual import gate_residual_kernel
 
-    out, blocks = outputs(x, branch, level_idx, gate), token_blocks(x, live=2, prefetched=2)
+    out, blocks = outputs(x, branch, level_idx, gate), token_blocks(x, live=2, num_prefetched=2)
     arguments = {"out_ptr": out, **gate_arguments(x, branch, level_idx, gate, blocks)}
     return KernelLaunch(gate_residual_kernel, token_grid(x), arguments, blocks.num_warps), out
 

@@ -68,7 +68,7 @@ def prepare_launch(
 
     total, y = outputs(x, branch, level_idx, gate, shift, scale)
     gate_rows, gate_bias = gate or (None, None)
-    blocks = token_blocks(x, live=4, prefetched=2, registers=DATA_REGISTERS)
+    blocks = token_blocks(x, live=4, num_prefetched=2, registers=DATA_REGISTERS)
     arguments = {
         "x_ptr": x.contiguous(),
         "branch_ptr": branch.contiguous(),
@@ -92,9 +92,9 @@ def launch(
     scale: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
     """Always the kernel; arguments as `gate_residual_modulate`, with () for no gate."""
-    kernel, filled = prepare_launch(x, branch, level_idx, gate, shift, scale)
+    kernel, outputs = prepare_launch(x, branch, level_idx, gate, shift, scale)
     kernel.run()
-    return filled
+    return outputs
 
 
 @launch.register_fake
@@ -120,10 +120,10 @@ def make_inputs(sizes: Sizes, random: RandomInputs) -> tuple[Any, ...]:
 
 
 def launch_arguments(
-    x: Tensor, branch: Tensor, level_idx: Tensor, gate: PerLevel | None, *rest: PerLevel
+    x: Tensor, branch: Tensor, level_idx: Tensor, gate: PerLevel | None, *modulation: PerLevel
 ) -> tuple[Any, ...]:
     """The gate as torch's operators take it: a sequence of tensors, empty for none."""
-    return x, branch, level_idx, gate or (), *rest
+    return x, branch, level_idx, gate or (), *modulation
 
 
 OP = Op(

@@ -50,7 +50,7 @@ def prepare_launch(
     from pavdm_kernels.triton_kernels.gate_residual_norm import gate_residual_norm_kernel
 
     total, y = outputs(x, branch, level_idx, gate, norm, eps)
-    blocks = token_blocks(x, live=4, prefetched=2, registers=DATA_REGISTERS)
+    blocks = token_blocks(x, live=4, num_prefetched=2, registers=DATA_REGISTERS)
     arguments: dict[str, Any] = {
         "weight_ptr": norm[0],
         "bias_ptr": norm[1],
@@ -67,9 +67,9 @@ def launch(
     x: Tensor, branch: Tensor, level_idx: Tensor, gate: Sequence[Tensor], norm: Sequence[Tensor], eps: float = 1e-6
 ) -> tuple[Tensor, Tensor]:
     """Always the kernel; arguments as `gate_residual_norm`."""
-    kernel, filled = prepare_launch(x, branch, level_idx, gate, norm, eps)
+    kernel, outputs = prepare_launch(x, branch, level_idx, gate, norm, eps)
     kernel.run()
-    return filled
+    return outputs
 
 
 @launch.register_fake

@@ -59,8 +59,8 @@ def cast_to_narrower(x: Tensor, weight: Tensor) -> Tensor:
 
 def can_use_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN's matmul computes the same: on a CPU, float32 or bfloat16, no gradients, no autocast."""
-    supported = weight.dtype in (torch.float32, torch.bfloat16) and x.dtype in (torch.float32, weight.dtype)
-    if not supported or x.device.type != "cpu" or x.numel() == 0:
+    has_supported_dtypes = weight.dtype in (torch.float32, torch.bfloat16) and x.dtype in (torch.float32, weight.dtype)
+    if not has_supported_dtypes or x.device.type != "cpu" or x.numel() == 0:
         return False
     return not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
 

@@ -50,17 +50,17 @@ class TokenBlocks(NamedTuple):
     num_warps: int
 
 
-def token_blocks(x: Tensor, live: int = 3, prefetched: int = 1, registers: int = DATA_REGISTERS) -> TokenBlocks:
+def token_blocks(x: Tensor, live: int = 3, num_prefetched: int = 1, registers: int = DATA_REGISTERS) -> TokenBlocks:
     """The fewest warps whose threads hold a token in `registers` each: so the fewest lanes are without a column.
 
-    Every column takes `live` float32 values and `prefetched` values of the next token as stored. A block with fewer
+    Every column takes `live` float32 values and `num_prefetched` values of the next token as stored. A block with fewer
     columns than the threads load 16 bytes wide is padded with masked columns: the loads would be narrower otherwise.
     """
     d0, d1 = split_width(x.shape[-1])
     for num_warps in (1, 2, 4, 8):
         min_columns = 32 * num_warps * 16 // x.element_size()
         blocks = TokenBlocks(max(d0, min_columns), max(d1, min_columns) if d1 > 1 else 1, num_warps)
-        bytes_per_column = 4 * live + prefetched * x.element_size()
+        bytes_per_column = 4 * live + num_prefetched * x.element_size()
         if (blocks.d0 + blocks.d1) // (32 * num_warps) * bytes_per_column <= 4 * registers:
             break
     return blocks

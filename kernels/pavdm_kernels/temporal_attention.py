@@ -46,11 +46,11 @@ def prepare_launch(q: Tensor, k: Tensor, v: Tensor, kv_cache: Tensor | None) -> 
     q, k, v = (with_contiguous_heads(x.to(q.dtype)) for x in (q, k, v))
     kv_cache = None if kv_cache is None else kv_cache.to(q.dtype).contiguous()
     batch, queries, tokens, heads, width = q.shape
-    cached = 0 if kv_cache is None else kv_cache.shape[2]
-    blocks = block_sizes(q, k.shape[1], cached)
+    num_cached = 0 if kv_cache is None else kv_cache.shape[2]
+    blocks = block_sizes(q, k.shape[1], num_cached)
     arguments: dict[str, Any] = {
         **{"q_ptr": q, "k_ptr": k, "v_ptr": v, "kv_cache_ptr": kv_cache, "out_ptr": out},
-        **{"num_queries": queries, "num_keys": k.shape[1], "num_cached": cached},
+        **{"num_queries": queries, "num_keys": k.shape[1], "num_cached": num_cached},
         **{"num_tokens": tokens, "num_heads": heads, "scale": width**-0.5 * math.log2(math.e)},
         **{
             f"stride_{name}{axis}": x.stride(dim)

@@ -38,9 +38,9 @@ class Attention:
             return self.unmasked
         return lambda q, k, v, mask: self.for_keys(k.shape[1], mask is not None)(q, k, v, mask)
 
-    def for_keys(self, keys: int, masked: bool) -> AttentionFn:
+    def for_keys(self, keys: int, has_mask: bool) -> AttentionFn:
         """Attention over this number of keys, with or without a mask."""
-        return self.fallback if masked or keys < self.min_keys else self.unmasked
+        return self.fallback if has_mask or keys < self.min_keys else self.unmasked
 
 
 TORCH = Attention("sdpa", "torch's own choice of kernel", attend, attend, "sdpa")
@@ -60,17 +60,17 @@ def check_backend(name: str, machine: Machine) -> None:
     """
     if name != AUTO:
         backend = _backend(name)
-        _refuse(name, (backend.unfit_machine(machine), backend.probe()), machine)
+        _reject(name, (backend.unfit_machine(machine), backend.probe()), machine)
 
 
 def choose_backend(name: str, case: Case, probe: Probe = lambda backend: backend.probe()) -> Attention:
     """The backend of this name, or for `auto` the first that supports the case. Raises: UsageError, DeviceError."""
     if name == AUTO:
-        backend, skipped = _first_fit(auto_order(case.machine), case, probe)
-        reason = "; ".join([f"the first that supports {case}", *skipped])
+        backend, skip_reasons = _first_fit(auto_order(case.machine), case, probe)
+        reason = "; ".join([f"the first that supports {case}", *skip_reasons])
     else:
         backend = _backend(name)
-        _refuse(name, (backend.unfit_case(case), probe(backend)), case.machine)
+        _reject(name, (backend.unfit_case(case), probe(backend)), case.machine)
         reason = f"requested, on {case}"
     hardest = replace(case, masked=True, keys=1)
     fallback = backend
@@ -83,12 +83,12 @@ def choose_backend(name: str, case: Case, probe: Probe = lambda backend: backend
 
 def _first_fit(names: Iterable[str], case: Case, probe: Probe) -> tuple[Backend, list[str]]:
     """The first usable backend, and why the ones before it are not; the last of every order supports every case."""
-    skipped: list[str] = []
+    skip_reasons: list[str] = []
     for name in names:
         reason = BACKENDS[name].unfit_case(case) or probe(BACKENDS[name])
         if reason is None:
-            return BACKENDS[name], skipped
-        skipped.append(f"{name} {reason}")
+            return BACKENDS[name], skip_reasons
+        skip_reasons.append(f"{name} {reason}")
     raise AssertionError(f"no backend supports {case}")
 
 
@@ -97,9 +97,9 @@ def _backend(name: str) -> Backend:
     return BACKENDS[name]
 
 
-def _refuse(name: str, reasons: Iterable[str | None], machine: Machine) -> None:
-    if stated := [reason for reason in reasons if reason]:
+def _reject(name: str, reasons: Iterable[str | None], machine: Machine) -> None:
+    if stated_reasons := [reason for reason in reasons if reason]:
         raise DeviceError(
-            f"--attention {name} cannot be used here: {'; '.join(stated)}",
+            f"--attention {name} cannot be used here: {'; '.join(stated_reasons)}",
             f"omit --attention: auto tries {', '.join(auto_order(machine))} here; `pavdm doctor` lists all",
         )

@@ -65,8 +65,8 @@ def _fa3_function() -> Callable[..., Any]:
     if not hasattr(hub, "install_kernel"):  # an old version, or a folder of that name in the working directory
         raise ModuleNotFoundError("no kernels package of 0.17 or later")
     folder = hub.install_kernel(FA3, version=1, local_files_only=True, trust_remote_code=True)
-    cached: Callable[..., Any] = hub.get_local_kernel(folder).flash_attn_func
-    return cached
+    attention: Callable[..., Any] = hub.get_local_kernel(folder).flash_attn_func
+    return attention
 
 
 def _unmasked(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> AttentionFn:

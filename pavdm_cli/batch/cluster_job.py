@@ -40,14 +40,14 @@ def render_job(job: ClusterJob) -> None:
     if job.version != __version__:
         raise PavdmError(f"a node has pavdm {__version__}, and the batch was started by {job.version}", "")
     queue = replace(open_queue(open_store(job.store)), force=job.force)
-    own = _to_job(job)
+    batch_job = _to_job(job)
     try:
         last = Attempt(job.last_attempt, UNKNOWN) if job.last_attempt else None
-        if attempt := queue.claim(own.name, JobStatus("queued", last), job.threads):
+        if attempt := queue.claim(batch_job.name, JobStatus("queued", last), job.threads):
             try:
-                perform(queue, own, attempt, loaded_models(), Stop(interruptible=False), Listener())
+                perform(queue, batch_job, attempt, loaded_models(), Stop(interruptible=False), Listener())
             except BaseException:  # a cancelled task: the process lives on
-                queue.renew(own.name, replace(attempt, state="stopped"))
+                queue.renew(batch_job.name, replace(attempt, state="stopped"))
                 raise
     finally:
         queue.close()
@@ -63,4 +63,4 @@ def _to_job(job: ClusterJob) -> Job:
     name = job.fields["name"]
     request = stored_request.from_json(dict(job.fields["request"]), Path(name))
     execution = replace(request.execution, device=job.device)
-    return Job(name, job.fields["place"], replace(request, execution=execution))
+    return Job(name, job.fields["location"], replace(request, execution=execution))

@@ -15,7 +15,7 @@ class Job:
     """One video of a batch."""
 
     name: str  # of its file in the batch's folder; no other job has it
-    place: str  # where it is written: jobs.txt:3
+    location: str  # where it is written: jobs.txt:3
     request: Request
 
     @property
@@ -35,26 +35,28 @@ def to_json(job: Job) -> dict[str, Any]:
     """As it is stored in the queue."""
     from pavdm_cli.generation import stored_request
 
-    return {"name": job.name, "place": job.place, "request": stored_request.to_json(job.request)}
+    return {"name": job.name, "location": job.location, "request": stored_request.to_json(job.request)}
 
 
-def is_same(stored: Any, job: Job) -> bool:
+def is_same(stored_job: Any, job: Job) -> bool:
     """Whether a stored job makes the same video; a field that a newer version added differs only from its default."""
-    return isinstance(stored, Mapping) and not differences(stored, job)
+    return isinstance(stored_job, Mapping) and not differences(stored_job, job)
 
 
-def differences(stored: Mapping[str, Any], job: Job) -> list[str]:
+def differences(stored_job: Mapping[str, Any], job: Job) -> list[str]:
     """How a job differs from a stored one: lines like 'frames is 9, was 8'."""
-    return [*_differences("the request", stored.get("request"), to_json(job)["request"])]
+    return [*_differences("the request", stored_job.get("request"), to_json(job)["request"])]
 
 
-def _differences(name: str, stored: Any, now: Any) -> Iterator[str]:
-    if isinstance(now, Mapping) and isinstance(stored, Mapping):
-        for key, value in now.items():
-            if key in stored:
-                yield from _differences(key, stored[key], value)
-    elif isinstance(now, (list, tuple)) and isinstance(stored, list) and len(now) == len(stored):
-        if any(True for pair in zip(stored, now, strict=True) for _ in _differences(name, *pair)):
-            yield f"{name} is {summarize(now)}, was {summarize(stored)}"
-    elif stored != now:
-        yield f"{name} is {summarize(now)}, was {summarize(stored)}"
+def _differences(name: str, stored_value: Any, new_value: Any) -> Iterator[str]:
+    if isinstance(new_value, Mapping) and isinstance(stored_value, Mapping):
+        for key, value in new_value.items():
+            if key in stored_value:
+                yield from _differences(key, stored_value[key], value)
+    elif (
+        isinstance(new_value, (list, tuple)) and isinstance(stored_value, list) and len(new_value) == len(stored_value)
+    ):
+        if any(True for pair in zip(stored_value, new_value, strict=True) for _ in _differences(name, *pair)):
+            yield f"{name} is {summarize(new_value)}, was {summarize(stored_value)}"
+    elif stored_value != new_value:
+        yield f"{name} is {summarize(new_value)}, was {summarize(stored_value)}"

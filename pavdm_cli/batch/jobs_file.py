@@ -30,7 +30,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that is no job."""
+    """A line that is not a job."""
 
     line: int
     reason: str

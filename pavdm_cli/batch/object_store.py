@@ -33,7 +33,7 @@ def open_object_store(url: str) -> ObjectStore:
     url = f"{protocol}://{path.rstrip('/')}"
     if protocol not in {*known_implementations, *fsspec.available_protocols()}:
         hint = "name a folder, or a URL that fsspec supports, such as s3://bucket/folder"
-        raise UsageError(f"{protocol}:// is no kind of storage", hint)
+        raise UsageError(f"{protocol}:// is not a supported kind of storage", hint)
     try:
         system, root = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
     except ImportError:
@@ -118,7 +118,7 @@ class ObjectStore:
             self.remove(f"{folder}/{name}")
 
     def upload(self, file: Path, name: str) -> None:
-        """Store a file of any size under a name that others see once it is whole."""
+        """Store a file of any size under a name that others see once it is complete."""
         with _as_os_error():
             self._system.put_file(str(file), self._path(name))
 

@@ -28,7 +28,7 @@ TRIES = 2  # of a job in one run
 Kind = Literal["queued", "running", "done", "failed"]
 COUNT = integer(0, 10**9)
 OWNER_KINDS = {"machine": string(1000), "pid": COUNT, "started": number(0, 1e12)}
-UNKNOWN = Owner("", 0, 0.0)  # of an attempt whose file is not whole yet
+UNKNOWN = Owner("", 0, 0.0)  # of an attempt whose file is not complete yet
 KINDS = {
     "state": one_of("running", "stopped", "done", "failed"),
     "threads": COUNT,
@@ -68,15 +68,15 @@ class Queue:
     owner: Owner
     heartbeat: str  # a file of this process, by which it tells the time of the store
     start_time: float  # by the clock of the store
-    force: bool = False  # videos made before this process began are made again
+    force: bool = False  # videos rendered before this process started are rendered again
 
     def conflict(self, job: Job) -> str:
         """Why a job cannot be added: a video or a job of that name is there already; empty if it can."""
-        stored = self._read(_job_file(job))
-        if self.force or (stored is not None and is_same(stored, job)):
+        stored_job = self._read(_job_file(job))
+        if self.force or (stored_job is not None and is_same(stored_job, job)):
             return ""
-        if stored is not None:
-            changes = differences(stored, job) if isinstance(stored, dict) else ["the stored job is damaged"]
+        if stored_job is not None:
+            changes = differences(stored_job, job) if isinstance(stored_job, dict) else ["the stored job is damaged"]
             return f"{self.store.location('')} has another job of the name {job.name}: {'; '.join(changes[:3])}"
         exists = self.store.exists(job.name)
         return f"{self.store.location(job.name)} exists, and is from no job of this folder" if exists else ""
@@ -94,9 +94,9 @@ class Queue:
             raise _write_error(self.store, error) from None
 
     def add(self, job: Job) -> None:
-        """Store a job, unless the same one is there; what was begun of another one is discarded. Raises: OSError."""
-        stored = self._read(_job_file(job))
-        if stored is not None and is_same(stored, job):
+        """Store a job, unless the same one is there; what was rendered of another one is discarded. Raises: OSError."""
+        stored_job = self._read(_job_file(job))
+        if stored_job is not None and is_same(stored_job, job):
             return
         self.store.discard(job.name)
         self.store.replace(_job_file(job), json.dumps(to_json(job)).encode())
@@ -106,13 +106,13 @@ class Queue:
         attempts, now = list(self._history(name)), self.store.touch(self.heartbeat)
         if not attempts:
             return JobStatus("queued")
-        (last, written), tries = attempts[-1], self._count_failures(attempts, now, dead)
-        if last.state == "done" and self.store.exists(name) and not (self.force and written < self.start_time):
+        (last, write_time), tries = attempts[-1], self._count_failures(attempts, now, dead)
+        if last.state == "done" and self.store.exists(name) and not (self.force and write_time < self.start_time):
             return JobStatus("done", last, tries)
-        if last.state == "running" and last.number > dead and _is_alive(last, now - written):
+        if last.state == "running" and last.number > dead and _is_alive(last, now - write_time):
             return JobStatus("running", last, tries)
-        ended = last.state in ("failed", "running")
-        return JobStatus("failed" if ended and tries >= TRIES else "queued", last, tries)
+        has_ended = last.state in ("failed", "running")
+        return JobStatus("failed" if has_ended and tries >= TRIES else "queued", last, tries)
 
     def claim(self, name: str, status: JobStatus, threads: int) -> Attempt | None:
         """Begin an attempt at a job; None if another process was first."""
@@ -158,24 +158,24 @@ class Queue:
         for attempt in count(1):
             file = _attempt_file(name, attempt)
             try:
-                written = self.store.modified(file)
+                write_time = self.store.modified(file)
             except FileNotFoundError:
                 return
-            yield _attempt(self._read(file), attempt), written
+            yield _attempt(self._read(file), attempt), write_time
 
     def _count_failures(self, attempts: list[tuple[Attempt, float]], now: float, dead: int) -> int:
         """Attempts since this process began that failed, or died without a frame more than the one before."""
         before, failures = 0, 0
-        for attempt, written in attempts:
-            ended = attempt.number <= dead or attempt != attempts[-1][0] or not _is_alive(attempt, now - written)
-            died = attempt.state == "running" and ended
-            is_failure = attempt.state == "failed" or (died and attempt.frames <= before)
-            failures += is_failure and written >= self.start_time
+        for attempt, write_time in attempts:
+            has_ended = attempt.number <= dead or attempt != attempts[-1][0] or not _is_alive(attempt, now - write_time)
+            has_died = attempt.state == "running" and has_ended
+            is_failure = attempt.state == "failed" or (has_died and attempt.frames <= before)
+            failures += is_failure and write_time >= self.start_time
             before = max(before, attempt.frames)
         return failures
 
     def _read(self, name: str) -> Any:
-        """A JSON file; None where there is none, or none that is whole."""
+        """A JSON file; None if it is missing or incomplete."""
         try:
             return parse_json(self.store.read(name).decode())
         except (OSError, ValueError, InvalidError):
@@ -212,7 +212,7 @@ def _attempt_file(name: str, number: int) -> str:
 
 
 def _attempt(fields: Any, number: int) -> Attempt:
-    """An attempt; one whose file is not whole yet is running, on a machine that is not known."""
+    """An attempt; one whose file is not complete yet is running, on a machine that is not known."""
     owner = _owner(fields.get("owner")) if isinstance(fields, dict) else None
     if owner is None or mismatches(fields, KINDS, KINDS):
         return Attempt(number, UNKNOWN)

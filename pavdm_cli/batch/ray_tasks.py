@@ -61,11 +61,11 @@ class Tasks:
 
     def collect(self, timeout: float) -> None:
         """Wait until a task has ended, or for so many seconds."""
-        done, _ = ray.wait([*self.running], timeout=timeout)
-        for task in done:
+        ended_tasks, _ = ray.wait([*self.running], timeout=timeout)
+        for task in ended_tasks:
             _end(self, self.running.pop(task), task)
-        for submitted in self.running.values():
-            self.status(submitted.job)
+        for submission in self.running.values():
+            self.status(submission.job)
 
 
 @contextmanager
@@ -80,9 +80,9 @@ def connect(address: str) -> Iterator[None]:
         with silenced():
             _init(address)
     except Exception as error:  # Ray raises many kinds
-        where = f" at {address}" if address else ""
+        at_address = f" at {address}" if address else ""
         hint = "see `ray status`, and RAY_ADDRESS for the address"
-        raise DeviceError(f"cannot connect to the Ray cluster{where}: {first_line(error)}", hint) from None
+        raise DeviceError(f"cannot connect to the Ray cluster{at_address}: {first_line(error)}", hint) from None
     finally:
         if is_main:  # Ray sets its own
             signal.signal(signal.SIGTERM, handler)
@@ -133,8 +133,8 @@ def run_on_ray(queue: Queue, jobs: Sequence[Job], stop: Stop, listener: Listener
 
 def _submit_all(tasks: Tasks, jobs: Sequence[Job]) -> None:
     """Submit the jobs that no process has."""
-    submitted, nodes = {one.job.name for one in tasks.running.values()}, cluster_nodes()
-    for job in (job for job in jobs if job.name not in tasks.settled | submitted):
+    submitted_names, nodes = {submission.job.name for submission in tasks.running.values()}, cluster_nodes()
+    for job in (job for job in jobs if job.name not in tasks.settled | submitted_names):
         if len(tasks.running) >= MAX_SUBMITTED:
             return
         status = tasks.status(job)
@@ -159,25 +159,25 @@ def _submit(tasks: Tasks, job: Job, last: int, threads: int, nodes: Sequence[Res
     return ray.remote(render_job).options(max_retries=0, **options).remote(cluster_job)
 
 
-def _end(tasks: Tasks, submitted: Submitted, task: Any) -> None:
+def _end(tasks: Tasks, submission: Submitted, task: Any) -> None:
     """Record how a task has ended."""
-    job = submitted.job
+    job = submission.job
     try:
         ray.get(task)
     except ray.exceptions.TaskCancelledError:
         return
     except Exception as error:
-        _record_death(tasks, submitted, error)
+        _record_death(tasks, submission, error)
     attempt = tasks.status(job).attempt
     if attempt and attempt.state == "failed":
         tasks.listener.on_failed(job, attempt)
 
 
-def _record_death(tasks: Tasks, submitted: Submitted, error: Exception) -> None:
+def _record_death(tasks: Tasks, submission: Submitted, error: Exception) -> None:
     """Store that the task's attempt failed, unless it died after frames that the next one continues from."""
-    job, queue, cause = submitted.job, tasks.queue, getattr(error, "cause", None)
+    job, queue, cause = submission.job, tasks.queue, getattr(error, "cause", None)
     attempt = queue.status(job.name).attempt
-    if (attempt.number if attempt else 0) == submitted.last:  # the task did not come to begin one
+    if (attempt.number if attempt else 0) == submission.last:  # the task did not come to begin one
         attempt = queue.claim(job.name, JobStatus("queued", attempt), threads=0)
     if attempt is None or attempt.state != "running":  # it ended before its process
         return
@@ -188,9 +188,9 @@ def _record_death(tasks: Tasks, submitted: Submitted, error: Exception) -> None:
 
 
 def _withdraw_all(tasks: Tasks) -> None:
-    """Cancel tasks that have not begun, and let the others stop after their chunk."""
-    for task, submitted in tasks.running.items():
-        name = submitted.job.name
+    """Cancel tasks that have not started, and let the others stop after their chunk."""
+    for task, submission in tasks.running.items():
+        name = submission.job.name
         if name not in tasks.withdrawn and not tasks.queue.withdraw(name):
             ray.cancel(task)
         tasks.withdrawn.add(name)

@@ -54,13 +54,13 @@ class RemoteVideo:
         if not self._force and self._store.exists(self.path.name):  # of an attempt that was killed before it said so
             self._store.download(self.path.name, self.path)
 
-    def on_saved(self, saved: SavedFiles) -> None:
+    def on_saved(self, files: SavedFiles) -> None:
         """Store new parts, then the state. Raises: OSError."""
-        if not saved.resumed and self._is_resumed:  # the parts could not be continued
+        if not files.resumed and self._is_resumed:  # the parts could not be continued
             self._start_again()
         try:
-            self._append(VIDEO, saved.size)
-            self._append(LATENTS, saved.latents)
+            self._append(VIDEO, files.size)
+            self._append(LATENTS, files.latents)
             header = json.dumps({"attempt": self._attempt, "parts": self._parts}).encode()
             state = header + b"\n" + checkpoint_path(self._files[VIDEO]).read_bytes()
             self._store.replace(f"{self._folder}/{STATE}{self._attempt}", state)

@@ -1,4 +1,4 @@
-"""One job: its video is begun, or continued from its checkpoint, with a model that is loaded once for many."""
+"""One job: its video is started, or continued from its checkpoint, with a model that is loaded once for many."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ class Models:
         return self.loaded.adapt(config)
 
 
-def render(request: Request, models: Models, watch: write.RunControl) -> write.WriteResult:
+def render(request: Request, models: Models, control: write.RunControl) -> write.WriteResult:
     """Make a request's video, or the rest of it; both give the same bytes. Raises: PavdmError."""
     path = request.output.path
     assert path
     _wait_for_writer(partial_path(path))
-    if interrupted := _interrupted(path):
-        checkpoint = interrupted.checkpoint
-        if resume.finish_if_complete(interrupted):
+    if interrupted_video := _interrupted(path):
+        checkpoint = interrupted_video.checkpoint
+        if resume.finish_if_complete(interrupted_video):
             return write.WriteResult(path, checkpoint.run.total, True, checkpoint.run.metadata)
         config, source = resume.resolved_config(checkpoint.run.request)
         config, model = models.open(config)
-        watch.on_frames(checkpoint.file.written)
-        if not (resume.changes_of_files(interrupted) or resume.changes_of_run(config, model, checkpoint.run)):
-            return write_source(config, model, source, checkpoint.run.request, request.output, watch, checkpoint)
+        control.on_frames(checkpoint.file.written)
+        if not (resume.changes_of_files(interrupted_video) or resume.changes_of_run(config, model, checkpoint.run)):
+            return write_source(config, model, source, checkpoint.run.request, request.output, control, checkpoint)
     elif path.exists() and not request.output.force:
         return _result_of(path)  # by an attempt that was killed before it could say so
     partial_path(path).unlink(missing_ok=True)
     config, source = resume.resolved_config(request)
     config, model = models.open(config)
-    return write_source(config, model, source, request, request.output, watch)
+    return write_source(config, model, source, request, request.output, control)
 
 
 def _wait_for_writer(partial: Path) -> None:
@@ -75,6 +75,6 @@ def _interrupted(path: Path) -> resume.InterruptedVideo | None:
     if not checkpoint_path(partial_path(path)).exists():
         return None
     try:
-        return resume.find(path)
+        return resume.find_interrupted(path)
     except InputError:
         return None

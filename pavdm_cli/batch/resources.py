@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from pavdm_cli.batch.job import Job
 from pavdm_cli.generation import memory_plan, stored_request
-from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.request import Request
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.devices import HOST
 
 PROCESS_BYTES = {"cpu": 1_000_000_000, "cuda": 4_000_000_000}  # host memory of Python, torch and the GPU's driver

@@ -24,7 +24,7 @@ def run_jobs(requests: list[Request], folder: Path) -> list[Path]:
     queue = open_queue(FileStore(folder))
     try:
         for job, reason in queue.conflicts(jobs):
-            raise UsageError(f"{job.place}: {reason}", "choose another folder")
+            raise UsageError(f"{job.location}: {reason}", "choose another folder")
         queue.add_all(jobs)
         with _stop() as stop:
             work(queue, jobs, stop, Listener(), lambda job: share_threads(job, queue.workers()))
@@ -45,6 +45,8 @@ def _stop() -> AbstractContextManager[Stop]:
 def _check_all(queue: Queue, jobs: list[Job]) -> None:
     """Raises: PavdmError if a job failed."""
     last = {job.name: queue.status(job.name) for job in jobs}
-    errors = [f"{name}: {one.attempt.error}" for name, one in last.items() if one.kind == "failed" and one.attempt]
+    errors = [
+        f"{name}: {status.attempt.error}" for name, status in last.items() if status.kind == "failed" and status.attempt
+    ]
     if errors:
         raise PavdmError(f"{len(errors)} of {len(jobs)} jobs failed: {errors[0]}", "call it again to try them again")

@@ -60,7 +60,7 @@ class Store(Protocol):
         """Write a new file; False if it exists. Of many processes that create a file, one succeeds."""
 
     def replace(self, name: str, data: bytes) -> None:
-        """Write a file: others see the old contents or the new ones, whole."""
+        """Write a file: others see the old contents or the new ones, never a part."""
 
     def remove(self, name: str) -> None:
         """Delete a file, if it exists."""

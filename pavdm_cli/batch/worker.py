@@ -74,11 +74,11 @@ def work(queue: Queue, jobs: Sequence[Job], stop: Stop, listener: Listener, thre
 
     threads: for a job that does not set them; 0: torch's default.
     """
-    models, settled = Models(), set[str]()
+    models, settled_names = Models(), set[str]()
     while not stop():
-        if claimed := claim(queue, jobs, models, settled, listener, threads):
-            perform(queue, *claimed, models, stop, listener)
-        elif len(settled) == len(jobs):
+        if job_and_attempt := claim(queue, jobs, models, settled_names, listener, threads):
+            perform(queue, *job_and_attempt, models, stop, listener)
+        elif len(settled_names) == len(jobs):
             return
         else:
             time.sleep(queue.store.poll)  # until the processes that have the rest are done, or dead
@@ -88,24 +88,24 @@ def claim(
     queue: Queue,
     jobs: Sequence[Job],
     models: Models,
-    settled: set[str],
+    settled_names: set[str],
     listener: Listener,
     threads: Callable[[Job], int],
 ) -> tuple[Job, Attempt] | None:
     """A job that now belongs to this process: one for the loaded model, else any, else one that failed before."""
-    others: list[tuple[Job, JobStatus]] = []
-    for job in (job for job in jobs if job.name not in settled):
+    remaining: list[tuple[Job, JobStatus]] = []
+    for job in (job for job in jobs if job.name not in settled_names):
         status = queue.status(job.name)
         listener.on_status(job, status)
         if status.kind in ("done", "failed"):
-            settled.add(job.name)
+            settled_names.add(job.name)
         elif status.kind == "queued":
             if not status.tries and models.fits(job.request):
                 if attempt := queue.claim(job.name, status, threads_of(job, status, threads)):
                     return job, attempt
             else:
-                others.append((job, status))
-    for job, status in sorted(others, key=lambda other: other[1].tries):
+                remaining.append((job, status))
+    for job, status in sorted(remaining, key=lambda entry: entry[1].tries):
         if attempt := queue.claim(job.name, status, threads_of(job, status, threads)):
             return job, attempt
     return None
@@ -130,11 +130,11 @@ def perform(queue: Queue, job: Job, attempt: Attempt, models: Models, stop: Stop
         heartbeat.attempt = replace(heartbeat.attempt, frames=heartbeat.attempt.frames + frames)
         listener.on_progress(job, heartbeat.attempt.frames)
 
-    watch = RunControl(count, lambda: stop() or heartbeat.lost, stop.interruptible)
+    control = RunControl(count, lambda: stop() or heartbeat.lost, stop.interruptible)
     changes: dict[str, Any] = {}
     try:
         with heartbeat.running(), queue.store.open_video(job.name, attempt.number, queue.force) as video:
-            result = _render(heartbeat, video, models, watch)
+            result = _render(heartbeat, video, models, control)
         changes = {"state": "done", "frames": result.frames} if result.is_complete else {"state": "stopped"}
     except Exception as error:
         if interrupt := find_interrupt(error):
@@ -149,20 +149,20 @@ def perform(queue: Queue, job: Job, attempt: Attempt, models: Models, stop: Stop
         listener.on_failed(job, heartbeat.attempt)
 
 
-def _render(heartbeat: Heartbeat, video: VideoLocation, models: Models, watch: RunControl) -> WriteResult:
+def _render(heartbeat: Heartbeat, video: VideoLocation, models: Models, control: RunControl) -> WriteResult:
     """Render an attempt's video, and store what it has after every chunk, while the job is this process's.
 
     Raises: PavdmError.
     """
 
-    def store(saved: SavedFiles) -> None:
+    def store(files: SavedFiles) -> None:
         if video.on_saved and not heartbeat.is_lost():
-            video.on_saved(saved)
+            video.on_saved(files)
 
     request = heartbeat.job.request
     execution = replace(request.execution, threads=heartbeat.attempt.threads)
     request = replace(request, execution=execution, output=replace(request.output, path=video.path))
-    result = render(request, models, replace(watch, on_saved=store if video.on_saved else None))
+    result = render(request, models, replace(control, on_saved=store if video.on_saved else None))
     if result.is_complete and not heartbeat.is_lost():
         video.publish(request.output.keep_state)
     return result

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.bench import steps
-from pavdm_cli.bench.released import released
+from pavdm_cli.bench.released import build_released_denoiser
 from pavdm_cli.bench.shapes import Shape
-from pavdm_cli.bench.stats import rounded
+from pavdm_cli.bench.stats import round_samples
 from pavdm_cli.bench.synchronize import time_calls
 from pavdm_cli.bench.throughput import Row, open_shape, row
 from pavdm_cli.generation.config import GenerationConfig
@@ -55,7 +55,7 @@ def ablate(request: Request, shape: Shape, count: int, watch: Callable[[int], No
         for name, rung in rungs.items():
             samples[name].append(seconds(rung, config.schedule.stride, model.device))
             watch(1)
-    result = row("ablate", config, model, {name: rounded(values) for name, values in samples.items()}, {}, shape)
+    result = row("ablate", config, model, {name: round_samples(values) for name, values in samples.items()}, {}, shape)
     return result | {"ladder": summary(samples, errors)}
 
 
@@ -66,13 +66,15 @@ def ladder(config: GenerationConfig, model: ModelRunner) -> dict[str, Rung]:
     prompt, scale = config.formatted_prompt, config.guidance_scale
     text = model.embed(prompt.text, scale != 1, prompt.negative)
     rungs = {}
-    if base := released(model, text, inputs.levels):
+    if base := build_released_denoiser(model, text, inputs.levels):
         rungs[BASELINE] = rung(config, model, base if scale == 1 else batched_cfg(base, scale))
     execution = replace(REFERENCE, device=model.device.type, attention=config.execution.attention)
     for name, with_one_more in rungs_of(config.execution.compile, model.device).items():
         execution = with_one_more(execution)
-        one = rung(config, model, build_denoiser(config, model, inputs, execution))
-        rungs[name] = with_graph(one, CudaGraphBackend(model.device)) if execution.cuda_graphs == "on" else one
+        new_rung = rung(config, model, build_denoiser(config, model, inputs, execution))
+        rungs[name] = (
+            with_graph(new_rung, CudaGraphBackend(model.device)) if execution.cuda_graphs == "on" else new_rung
+        )
     return rungs
 
 
@@ -83,10 +85,10 @@ def rungs_of(compile: bool, device: torch.device) -> Mapping[str, Callable[[Exec
     return {**RUNGS, **graphs, **(COMPILE if compile else {})}
 
 
-def with_graph(one: Rung, backend: GraphBackend) -> Rung:
+def with_graph(eager_rung: Rung, backend: GraphBackend) -> Rung:
     """The same step, captured as a CUDA graph."""
-    step = capture_call(one.step.func, backend, [one.step.args])
-    return replace(one, step=partial(step, *one.step.args))
+    step = capture_call(eager_rung.step.func, backend, [eager_rung.step.args])
+    return replace(eager_rung, step=partial(step, *eager_rung.step.args))
 
 
 def build_denoiser(
@@ -131,7 +133,7 @@ def summary(samples: Mapping[str, list[float]], errors: Mapping[str, float]) -> 
         {
             "rung": name,
             "step_p50_ms": 1e3 * median(values),
-            "ratio": median(one / other for one, other in zip(base, values, strict=True)),
+            "ratio": median(baseline / value for baseline, value in zip(base, values, strict=True)),
             "deviation": errors[name],
         }
         for name, values in samples.items()
@@ -141,6 +143,6 @@ def summary(samples: Mapping[str, list[float]], errors: Mapping[str, float]) -> 
 def lines(result: Row) -> list[tuple[str, str, str, str]]:
     """The ladder as a table."""
     return [
-        (one["rung"], f"{one['step_p50_ms']:.1f} ms", f"{one['ratio']:.2f}x", f"{one['deviation']:.1e}")
-        for one in result["ladder"]
+        (entry["rung"], f"{entry['step_p50_ms']:.1f} ms", f"{entry['ratio']:.2f}x", f"{entry['deviation']:.1e}")
+        for entry in result["ladder"]
     ]

@@ -48,10 +48,10 @@ def measure(
 
 def error(op: Op, arguments: tuple[Any, ...]) -> float:
     """Largest error against the reference in float64, as a share of the largest value."""
-    outputs, expected = (
+    outputs, exact_outputs = (
         tree_leaves(out) for out in (op.function(*arguments), op.reference(*tree_map(widen, arguments)))
     )
-    pairs = zip(outputs, expected, strict=True)
+    pairs = zip(outputs, exact_outputs, strict=True)
     return max(float((x.double() - exact).abs().max() / exact.abs().max()) for x, exact in pairs)
 
 

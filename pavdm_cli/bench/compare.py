@@ -21,12 +21,12 @@ from pavdm_cli.runtime.untrusted import (
     string,
 )
 
-LEAST = 0.03  # smaller changes never count
-FEWEST = 3  # samples from which a deviation can be estimated
+MIN_CHANGE = 0.03  # smaller changes never count
+MIN_SAMPLES = 3  # samples from which a deviation can be estimated
 Row = dict[str, Any]
 
 
-LONGEST = 64 << 20  # bytes of a file of rows
+MAX_BYTES = 64 << 20  # bytes of a file of rows
 SECONDS = number(0, 1e9)
 
 
@@ -68,8 +68,12 @@ def compare(first: Path, second: Path) -> list[Comparison]:
     before, after = rows(first), rows(second)
     common = [key for key in after if key in before]
     if not common:
-        where, one, other = next(differences(_identity(list(before.values())[-1]), _identity(list(after.values())[-1])))
-        raise UsageError(f"the rows differ in {where}: {one} and {other}", "compare rows of the same configuration")
+        setting, value_before, value_after = next(
+            differences(_identity(list(before.values())[-1]), _identity(list(after.values())[-1]))
+        )
+        raise UsageError(
+            f"the rows differ in {setting}: {value_before} and {value_after}", "compare rows of the same configuration"
+        )
     return [pair for key in common for pair in pairs(before[key], after[key])]
 
 
@@ -77,7 +81,7 @@ def rows(path: Path) -> dict[str, Row]:
     """The last row of every kind and configuration in a .json or .jsonl file. Raises: InputError."""
     hint = "give a file that `pavdm bench ... --out FILE` wrote"
     try:
-        values = parse(read_text(path, LONGEST))
+        values = parse(read_text(path, MAX_BYTES))
     except (OSError, InvalidError) as error:
         raise InputError(f"cannot read {path}: {error}", hint) from None
     with_samples = [row for row in values if isinstance(row, dict) and FIELDS.keys() <= row.keys()]
@@ -91,10 +95,10 @@ def rows(path: Path) -> dict[str, Row]:
 def parse(content: str) -> list[Any]:
     """Values of a JSON text, one or a list, or one a line. Raises: InvalidError."""
     try:
-        whole = parse_json(content)
+        value = parse_json(content)
     except InvalidError:
         return [parse_json(line) for line in content.split("\n") if line.strip()]
-    return whole if isinstance(whole, list) else [whole]
+    return value if isinstance(value, list) else [value]
 
 
 def key(row: Row) -> str:
@@ -106,29 +110,34 @@ def _identity(row: Row) -> Row:
     return {"kind": row["kind"], "config": row["config"]}
 
 
-def differences(one: Any, other: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Settings that differ, by their path, each with both values."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for name in [*one, *(name for name in other if name not in one)]:
-            inner = f"{where}.{name}" if where else name
-            yield from differences(one.get(name), other.get(name), inner)
-    elif one != other:
-        yield where, one, other
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name in [*before, *(name for name in after if name not in before)]:
+            inner = f"{path}.{name}" if path else name
+            yield from differences(before.get(name), after.get(name), inner)
+    elif before != after:
+        yield path, before, after
 
 
 def pairs(before: Row, after: Row) -> Iterator[Comparison]:
     """Every kind of sample that both rows have."""
     for name in before["samples"]:
-        samples, others = (_as_list(row["samples"].get(name)) for row in (before, after))
-        if samples and others and median(samples) and median(others):
-            yield Comparison(name.removesuffix("_s"), median(samples), median(others), noise_tolerance(samples, others))
+        earlier_samples, later_samples = (_as_list(row["samples"].get(name)) for row in (before, after))
+        if earlier_samples and later_samples and median(earlier_samples) and median(later_samples):
+            yield Comparison(
+                name.removesuffix("_s"),
+                median(earlier_samples),
+                median(later_samples),
+                noise_tolerance(earlier_samples, later_samples),
+            )
 
 
-def noise_tolerance(samples: list[float], others: list[float]) -> float | None:
+def noise_tolerance(samples: list[float], other_samples: list[float]) -> float | None:
     """Relative difference of medians within noise; None if either row has too few samples."""
-    if min(len(samples), len(others)) < FEWEST:
+    if min(len(samples), len(other_samples)) < MIN_SAMPLES:
         return None
-    return max(LEAST, *(3 * median_deviation(one) / median(one) for one in (samples, others)))
+    return max(MIN_CHANGE, *(3 * median_deviation(values) / median(values) for values in (samples, other_samples)))
 
 
 def _as_list(samples: Any) -> list[float]:
@@ -139,8 +148,8 @@ def _as_list(samples: Any) -> list[float]:
 def lines(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
     """A table row per pair of samples: label, before, after, ratio and verdict."""
     return [
-        (one.what, _duration(one.before), _duration(one.after), f"{one.ratio:.3f}", _verdict(one))
-        for one in comparisons
+        (pair.what, _duration(pair.before), _duration(pair.after), f"{pair.ratio:.3f}", _verdict(pair))
+        for pair in comparisons
     ]
 
 
@@ -148,7 +157,7 @@ def _duration(seconds: float) -> str:
     return f"{1e3 * seconds:.2f} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.2f} us"
 
 
-def _verdict(one: Comparison) -> str:
-    if one.allowed is None:
+def _verdict(pair: Comparison) -> str:
+    if pair.allowed is None:
         return "too few samples to decide"
-    return f"slower: more than {one.allowed:.0%}" if one.slower else f"within {one.allowed:.0%}"
+    return f"slower: more than {pair.allowed:.0%}" if pair.slower else f"within {pair.allowed:.0%}"

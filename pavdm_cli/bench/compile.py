@@ -90,13 +90,15 @@ def source(launch: KernelLaunch) -> Any:
 
     kernel, arguments = launch.kernel, launch.arguments
     assert list(arguments) == kernel.arg_names
-    fixed = {param.name for param in kernel.params if param.is_constexpr}
-    fixed |= {name for name, value in arguments.items() if value is None or (isinstance(value, int) and value == 1)}
-    types = {name: "constexpr" if name in fixed else triton_type(value) for name, value in arguments.items()}
+    constant_names = {param.name for param in kernel.params if param.is_constexpr}
+    constant_names |= {
+        name for name, value in arguments.items() if value is None or (isinstance(value, int) and value == 1)
+    }
+    types = {name: "constexpr" if name in constant_names else triton_type(value) for name, value in arguments.items()}
     indices = {name: (index,) for index, name in enumerate(types)}
-    aligned = [name for name, value in arguments.items() if name not in fixed and is_aligned(value)]
-    hints = {indices[name]: [["tt.divisibility", 16]] for name in aligned}
-    return ASTSource(kernel, types, {indices[name]: arguments[name] for name in types if name in fixed}, hints)
+    aligned_names = [name for name, value in arguments.items() if name not in constant_names and is_aligned(value)]
+    hints = {indices[name]: [["tt.divisibility", 16]] for name in aligned_names}
+    return ASTSource(kernel, types, {indices[name]: arguments[name] for name in types if name in constant_names}, hints)
 
 
 def triton_type(value: Tensor | float | None) -> str:
@@ -113,24 +115,24 @@ def is_aligned(value: Tensor | float | None) -> bool:
     return isinstance(value, int) and value % 16 == 0
 
 
-def resources(compiled: Any, capability: int) -> Resources:
+def resources(kernel: Any, capability: int) -> Resources:
     """Read the report of the assembler and the machine code."""
     from triton.backends.nvidia.compiler import get_ptxas
 
-    ptx, target = compiled.asm["ptx"], re.search(r"\.target (sm_\w+)", compiled.asm["ptx"])
+    ptx, target = kernel.asm["ptx"], re.search(r"\.target (sm_\w+)", kernel.asm["ptx"])
     assert target
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "kernel.ptx").write_text(ptx, encoding="utf-8")
-        Path(folder, "kernel.cubin").write_bytes(compiled.asm["cubin"])
+        Path(folder, "kernel.cubin").write_bytes(kernel.asm["cubin"])
         command = [get_ptxas(capability).path, "-v", f"-arch={target[1]}", "kernel.ptx", "-o", os.devnull]
         report = output(command, folder)
         code = output([str(tools() / "cuobjdump"), "-sass", "kernel.cubin"], folder)
     spill = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", report)
-    used = re.search(r"Used (\d+) registers", report)
+    registers = re.search(r"Used (\d+) registers", report)
     assert spill, report
-    assert used, report
+    assert registers, report
     counts = {name: len(re.findall(pattern, code)) for name, pattern in SASS.items()}
-    return Resources(int(used[1]), int(spill[1]) + int(spill[2]), compiled.metadata.shared, **counts)
+    return Resources(int(registers[1]), int(spill[1]) + int(spill[2]), kernel.metadata.shared, **counts)
 
 
 def output(command: list[str], folder: str) -> str:

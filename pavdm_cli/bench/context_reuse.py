@@ -8,7 +8,7 @@ from itertools import islice
 from torch import Tensor
 
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.pipeline import latents
+from pavdm_cli.generation.pipeline import sample_latents
 from pavdm_cli.models.runner import ModelRunner
 
 SHIFTS = 4
@@ -22,10 +22,10 @@ def deviations(config: GenerationConfig, model: ModelRunner, shifts: int = SHIFT
 
     def chunks(reuse: bool) -> Iterator[Tensor]:
         variant = config.with_execution(context_cache="reuse" if reuse else "recompute")
-        return islice(latents(variant, model), 1, shifts + 1)
+        return islice(sample_latents(variant, model), 1, shifts + 1)
 
     pairs = zip(chunks(True), chunks(False), strict=True)
-    return [float((reused - exact).norm() / exact.norm()) for reused, exact in pairs]
+    return [float((approximate - exact).norm() / exact.norm()) for approximate, exact in pairs]
 
 
 def is_approximate(config: GenerationConfig) -> bool:

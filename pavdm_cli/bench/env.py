@@ -31,10 +31,10 @@ def environment() -> dict[str, Any]:
 
 def commit() -> str | None:
     """The commit of a source checkout, with + if it has changes; None for an installed package."""
-    here = Path(__file__).parent
+    folder = Path(__file__).parent
     try:
-        head = _git(here, "rev-parse", "--short=12", "HEAD")
-        return head + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+        head = _git(folder, "rev-parse", "--short=12", "HEAD")
+        return head + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -97,7 +97,7 @@ def step_sizes(config: GenerationConfig) -> Counter[tuple[int, int]]:
     """How many steps show so many noisy and so many clean latents."""
     schedule = config.schedule
     chunks = (config.total_steps - schedule.steps) // schedule.stride + 1
-    windows = (schedule.active_chunks(now, 0, chunks) for now in range(config.total_steps))
+    windows = (schedule.active_chunks(step, 0, chunks) for step in range(config.total_steps))
     return Counter(schedule.size(window, 0, 0) for window in windows)
 
 
@@ -120,8 +120,8 @@ def decode_tflop(model: ModelRunner) -> float:
         weight = layer.weight
         assert isinstance(weight, Tensor)
         # A transposed convolution multiplies each input value by the weights of a channel.
-        transposed = getattr(layer, "transposed", False)
-        total += 2 * (inputs[0] if transposed else output).numel() * weight[0].numel()
+        is_transposed = getattr(layer, "transposed", False)
+        total += 2 * (inputs[0] if is_transposed else output).numel() * weight[0].numel()
 
     layers = [m for m in model.vae.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
     hooks = [layer.register_forward_hook(count) for layer in layers]

@@ -9,8 +9,8 @@ import time
 
 from pavdm_cli.errors import PavdmError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.request import Request, build_request, flat_values
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.runner import ModelRunner
 
 
@@ -18,7 +18,7 @@ def first_frames(request: Request) -> ModelRunner:
     """Load the model and generate the first frames of a video; returns the model."""
     config = resolve(request)
     model = pipeline.open_model(config)
-    next(pipeline.frames(config, model))
+    next(pipeline.generate_frames(config, model))
     return model
 
 

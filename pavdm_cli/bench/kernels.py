@@ -32,8 +32,8 @@ class KernelSelection:
     def __post_init__(self) -> None:
         check_names("architecture", self.architectures, ARCHITECTURES)
         check_names("dtype", self.dtypes, DTYPES)
-        known = sorted({w for op in OPS for sizes in op.model_sizes if (w := width(sizes)) is not None})
-        check_names("width", map(str, self.widths), list(map(str, known)))
+        widths = sorted({w for op in OPS for sizes in op.model_sizes if (w := width(sizes)) is not None})
+        check_names("width", map(str, self.widths), list(map(str, widths)))
 
     def builds(self) -> list[tuple[Op, Sizes, str, str]]:
         """Operation, sizes of a real model, dtype, architecture."""
@@ -51,11 +51,11 @@ class KernelSelection:
         return [(op, sizes, dtype) for op, sizes, dtype, architecture in builds if architecture == builds[0][-1]]
 
 
-def check_names(what: str, names: Iterable[str], valid: Collection[str]) -> None:
-    """Refuse unknown names. Raises: UsageError."""
+def check_names(kind: str, names: Iterable[str], valid: Collection[str]) -> None:
+    """Reject unknown names. Raises: UsageError."""
     for name in names:
         if name not in valid:
-            raise UsageError(f"unknown {what} {name}", f"one of {', '.join(valid)}")
+            raise UsageError(f"unknown {kind} {name}", f"one of {', '.join(valid)}")
 
 
 def width(sizes: Sizes) -> int | None:
@@ -71,8 +71,8 @@ def compile_all(choice: KernelSelection, keep: Callable[[Row], None] = lambda ro
         launch, _ = op.prepare_launch(*op.launch_arguments(*inputs))
         resources = build(launch, architecture)
         head = {"op": op.name, "sizes": dict(sizes), "dtype": dtype, "arch": architecture, "triton": version}
-        failed = list(limit_violations(op, resources, dtype, architecture))
-        rows.append({**head, **asdict(resources), "failed": failed})
+        violations = list(limit_violations(op, resources, dtype, architecture))
+        rows.append({**head, **asdict(resources), "failed": violations})
         keep(rows[-1])
     return rows
 
@@ -84,13 +84,13 @@ def measure_all(
 
     `failed` says if the error exceeds the tolerance, or why an operation did not run; the others still run.
     """
-    copied, rows = copy_rate(device), list[Row]()
-    head = {"schema": SCHEMA, "kind": "kernels", "env": environment(), "ceilings": {"copy_gb_s": copied}}
+    copy_gb_s, rows = copy_rate(device), list[Row]()
+    head = {"schema": SCHEMA, "kind": "kernels", "env": environment(), "ceilings": {"copy_gb_s": copy_gb_s}}
     for op, sizes, dtype in choice.cases():
         case = {"op": op.name, "sizes": dict(sizes), "dtype": dtype}
         config = {**case, "device": device.type, "threads": torch.get_num_threads()}
         name = " ".join(map(cell, case.values()))
-        rows.append({**head, "config": config, **measure_op(op, sizes, dtype, device, (name, copied))})
+        rows.append({**head, "config": config, **measure_op(op, sizes, dtype, device, (name, copy_gb_s))})
         keep(rows[-1])
     return rows
 
@@ -98,26 +98,30 @@ def measure_all(
 def measure_op(op: Op, sizes: Sizes, dtype: str, device: torch.device, baseline: tuple[str, float]) -> Row:
     """Samples and figures of one operation; baseline: the name of the samples, and the rate of a copy."""
     try:
-        measured = measure(op, sizes, DTYPES[dtype], device)
+        measurement = measure(op, sizes, DTYPES[dtype], device)
     except Exception as error:  # Triton and CUDA each fail in their own ways
         lines = str(error).strip().splitlines() or [""]
         return {"samples": {}, "summary": {}, "failed": [f"{type(error).__name__}: {lines[0]}"]}
-    tolerance, (name, copied) = op.tolerances[DTYPES[dtype]], baseline
-    rates = {"bytes": measured.bytes, "gb_s": measured.gb_s, "copy_share": measured.gb_s / copied}
-    failed = [] if measured.error <= tolerance else ["error beyond the tolerance"]
-    samples = {name: [round(seconds, 9) for seconds in measured.seconds]}
-    return {"samples": samples, "summary": {"error": measured.error, "tolerance": tolerance, **rates}, "failed": failed}
+    tolerance, (name, copy_gb_s) = op.tolerances[DTYPES[dtype]], baseline
+    rates = {"bytes": measurement.bytes, "gb_s": measurement.gb_s, "copy_share": measurement.gb_s / copy_gb_s}
+    failures = [] if measurement.error <= tolerance else ["error beyond the tolerance"]
+    samples = {name: [round(seconds, 9) for seconds in measurement.seconds]}
+    return {
+        "samples": samples,
+        "summary": {"error": measurement.error, "tolerance": tolerance, **rates},
+        "failed": failures,
+    }
 
 
 def limit_violations(op: Op, resources: Resources, dtype: str, architecture: str) -> Iterator[str]:
     """Messages on the limits that a kernel exceeds."""
-    shared = SHARED_LIMITS[int(architecture.removeprefix("sm_"))] * 1024
+    limit = SHARED_LIMITS[int(architecture.removeprefix("sm_"))] * 1024
     if resources.spill_bytes:
         yield f"{resources.spill_bytes} bytes spilt, none allowed"
     if resources.registers > op.max_registers:
         yield f"{resources.registers} registers, at most {op.max_registers}"
-    if resources.shared_bytes > shared:
-        yield f"{resources.shared_bytes} bytes of shared memory, at most {shared}"
+    if resources.shared_bytes > limit:
+        yield f"{resources.shared_bytes} bytes of shared memory, at most {limit}"
     if op.vectorized and not resources.load_128:
         yield "no load of 16 bytes"
     if resources.load_less != op.scalar_loads:
@@ -148,8 +152,8 @@ def lines(rows: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> list[li
 def failures(rows: Sequence[Row]) -> list[str]:
     """One line for each row that failed: which, and why."""
     columns = {name: name for name in ("op", "sizes", "dtype", "arch", "failed")}
-    failed = lines([row for row in rows if row["failed"]], columns)
-    return [f"{' '.join(word for word in names if word != '-')}: {why}" for *names, why in failed]
+    failed_rows = lines([row for row in rows if row["failed"]], columns)
+    return [f"{' '.join(word for word in names if word != '-')}: {why}" for *names, why in failed_rows]
 
 
 def cell(value: Any) -> str:

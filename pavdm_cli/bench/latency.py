@@ -16,12 +16,13 @@ import av
 from pavdm_cli.bench import steps
 from pavdm_cli.bench.first_frame import cold, warm
 from pavdm_cli.bench.shapes import Shape
-from pavdm_cli.bench.stats import percentile, rounded
+from pavdm_cli.bench.stats import percentile, round_samples
 from pavdm_cli.bench.throughput import Row, open_shape, row
 from pavdm_cli.errors import PavdmError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import Request, flat_values
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.runner import ModelRunner
 
 LOOK_EVERY = 0.02  # seconds
@@ -32,11 +33,11 @@ class File(NamedTuple):
     """Seconds from starting `pavdm generate` in a new process to what is on the disk."""
 
     playable: float  # a frame can be decoded from the growing file
-    whole: float  # closed, under its name
+    complete: float  # closed, under its name
 
 
 def latency(request: Request, repeats: int, watch: Callable[[int], None], shape: Shape | None = None) -> Row:
-    """Measure each wait `repeats` times: first frame, chunks, a playable and a whole file; one JSON row.
+    """Measure each wait `repeats` times: first frame, chunks, a playable and a complete file; one JSON row.
 
     shape: with random weights, what one process can tell.
     """
@@ -44,7 +45,7 @@ def latency(request: Request, repeats: int, watch: Callable[[int], None], shape:
     for _ in range(repeats):
         config, model, waits = of_shape(request, shape) if shape else of_video(request)
         for name, values in waits.items():
-            samples[f"{name}_s"] += rounded(values)
+            samples[f"{name}_s"] += round_samples(values)
         watch(1)
     return row("latency", config, model, samples, figures(samples), shape)
 
@@ -55,14 +56,14 @@ def of_video(request: Request) -> tuple[GenerationConfig, ModelRunner, Waits]:
     seconds, model = warm(request)
     waits = {"first_frame_cold": [cold(request)], "first_frame_warm": [seconds], **chunks(config, model)}
     file = to_file(request)
-    return config, model, waits | {"playable_file": [file.playable], "whole_file": [file.whole]}
+    return config, model, waits | {"playable_file": [file.playable], "whole_file": [file.complete]}
 
 
 def of_shape(request: Request, shape: Shape) -> tuple[GenerationConfig, ModelRunner, Waits]:
     """The waits within this process, with random weights."""
     start = time.perf_counter()
-    config, model = open_shape(request, shape, whole=True)
-    next(pipeline.frames(config, model))
+    config, model = open_shape(request, shape, with_vae=True)
+    next(pipeline.generate_frames(config, model))
     return config, model, {"first_frame_warm": [time.perf_counter() - start], **chunks(config, model)}
 
 
@@ -72,7 +73,7 @@ WAITS = {
     "growth_chunk": "each chunk while the window fills, denoising alone",
     "steady_chunk": "each chunk of frames after that",
     "playable_file": "a file that plays, new process",
-    "whole_file": "the whole file, new process",
+    "whole_file": "the complete file, new process",
 }
 
 
@@ -85,7 +86,7 @@ def figures(samples: Row) -> Row:
 
 def chunks(config: GenerationConfig, model: ModelRunner) -> Waits:
     """Seconds per chunk: denoising while the window fills, frames once it is full."""
-    growth = steps.seconds_of(steps.whole(config, model, steps.prepare_sampling(config, model)), "growth")
+    growth = steps.seconds_of(steps.time_all_steps(config, model, steps.prepare_sampling(config, model)), "growth")
     stride = config.schedule.stride
     growth_chunks = [sum(growth[at : at + stride]) for at in range(0, len(growth) - stride + 1, stride)]
     return {"growth_chunk": growth_chunks, "steady_chunk": arrivals(config, model)}
@@ -95,7 +96,7 @@ def arrivals(config: GenerationConfig, model: ModelRunner) -> list[float]:
     """Seconds between chunks of frames, until no new chunk enters the window."""
     intervals: list[float] = []
     last = None
-    for _ in pipeline.frames(config, model):
+    for _ in pipeline.generate_frames(config, model):
         now = time.perf_counter()
         intervals += [] if last is None else [now - last]
         last = now
@@ -114,11 +115,11 @@ def to_file(request: Request) -> File:
                 if playable is None and plays(path.with_name("video.partial.mp4")):
                     playable = time.perf_counter() - start
                 time.sleep(LOOK_EVERY)
-            whole = time.perf_counter() - start
+            total = time.perf_counter() - start
             messages = process.stderr.read().splitlines() if process.stderr else []
         if process.returncode or not plays(path):
             raise PavdmError("a new process wrote no file", (messages or ["no message"])[-1])
-        return File(whole if playable is None else playable, whole)
+        return File(total if playable is None else playable, total)
 
 
 def command(request: Request, path: Path) -> Sequence[str]:

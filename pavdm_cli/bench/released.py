@@ -32,7 +32,7 @@ class Prompt(NamedTuple):
     fps: float
 
 
-def released(model: ModelRunner, text: Sequence[TextEmbedding], levels: NoiseLevels) -> Denoiser | None:
+def build_released_denoiser(model: ModelRunner, text: Sequence[TextEmbedding], levels: NoiseLevels) -> Denoiser | None:
     """A denoiser with the operations of the released code; None if the transformer is not an STDiT."""
     if not isinstance(model.model, STDiTModel):
         return None
@@ -93,16 +93,16 @@ def run(block: nn.Module, x: Tensor, y: Tensor, modulation: Tensor, angles: Tens
     frames = modulation.shape[1]
     each = block.scale_shift_table + rearrange(modulation, "b t (c d) -> b t c d", c=6)  # (B, T, 6, D)
     shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = each.chunk(6, dim=2)  # (B, T, 1, D)
-    h = modulated(x, shift, scale)
+    h = modulate(x, shift, scale)
     if angles is None:
         h = self_attention(block.attn, fold(h, frames, "(b t) s d"), None)
         h = rearrange(h, "(b t) s d -> b (t s) d", t=frames)
     else:
         h = self_attention(block.attn, fold(h, frames, "(b s) t d"), angles)
         h = rearrange(h, "(b s) t d -> b (t s) d", b=len(x))
-    x = x + gated(h, gate)
+    x = x + apply_gate(h, gate)
     x = x + cross_attention(block.cross_attn, x, y)
-    return x + gated(mlp(block.mlp, modulated(x, shift_mlp, scale_mlp)), gate_mlp)
+    return x + apply_gate(mlp(block.mlp, modulate(x, shift_mlp, scale_mlp)), gate_mlp)
 
 
 def fold(x: Tensor, frames: int, to: str) -> Tensor:
@@ -110,14 +110,14 @@ def fold(x: Tensor, frames: int, to: str) -> Tensor:
     return rearrange(x, f"b (t s) d -> {to}", t=frames).contiguous()
 
 
-def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Normalised, then scaled, then shifted, frame by frame."""
-    normed = F.layer_norm(x, x.shape[-1:], eps=1e-6)
-    normed = rearrange(normed, "b (t s) d -> b t s d", t=shift.shape[1])
-    return rearrange(normed * (1 + scale) + shift, "b t s d -> b (t s) d")
+    y = F.layer_norm(x, x.shape[-1:], eps=1e-6)
+    y = rearrange(y, "b (t s) d -> b t s d", t=shift.shape[1])
+    return rearrange(y * (1 + scale) + shift, "b t s d -> b (t s) d")
 
 
-def gated(h: Tensor, gate: Tensor) -> Tensor:
+def apply_gate(h: Tensor, gate: Tensor) -> Tensor:
     """A branch times its gate, frame by frame."""
     return rearrange(gate * rearrange(h, "b (t s) d -> b t s d", t=gate.shape[1]), "b t s d -> b (t s) d")
 
@@ -159,8 +159,8 @@ def rope_angles(network: STDiT, frames: int) -> Tensor:
 def rotate_pairs(x: Tensor, angles: Tensor) -> Tensor:  # (B', N, T, K)
     """Rotary embedding: cosines times the values, plus sines times the values swapped, one negated."""
     even, odd = rearrange(x, "b n t (k two) -> two b n t k", two=2)
-    swapped = torch.stack([-odd, even], dim=-1).flatten(-2)
-    return (x * angles.cos() + swapped * angles.sin()).to(x.dtype)
+    rotated_pairs = torch.stack([-odd, even], dim=-1).flatten(-2)
+    return (x * angles.cos() + rotated_pairs * angles.sin()).to(x.dtype)
 
 
 def cross_attention(layer: CrossAttention, x: Tensor, y: Tensor) -> Tensor:  # (B, T S, D), (B, L, D)
@@ -183,7 +183,7 @@ def final_layer(network: STDiT, x: Tensor, final: Tensor, grid: tuple[int, int])
     """Final modulation and projection, unpatchified, without the half that is not velocity."""
     layer, (rows, columns) = network.final_layer, grid
     shift, scale = (layer.scale_shift_table + final[:, :, None]).chunk(2, dim=2)
-    out = F.linear(modulated(x, shift, scale), layer.linear.weight, layer.linear.bias)
+    out = F.linear(modulate(x, shift, scale), layer.linear.weight, layer.linear.bias)
     _, height, width = network.config.patch
     sizes = {"t": final.shape[1], "h": rows, "w": columns, "p": height, "q": width}
     out = rearrange(out, "b (t h w) (p q c) -> b t c (h p) (w q)", **sizes)

@@ -55,7 +55,7 @@ def _parts(summary: dict[str, Any]) -> Lines:
 def _machine(row: dict[str, Any]) -> Lines:
     summary, ceiling = row["summary"], row["ceilings"]
     work = f"{1e3 * summary['step_tflop']:.2f} GFLOP per step, {summary['matrix_share']:.0%} of the matmul throughput"
-    deviations, compiled = row.get("context_cache_deviation"), row["compiled"]
+    deviations, compilation = row.get("context_cache_deviation"), row["compiled"]
     peaks = {name: summary.get(f"{name}_mb") for name in ("peak_memory", "gpu_peak", "gpu_reserved")}
     sizes = [f"{name.replace('_', ' ')} {size:.0f} MB" for name, size in peaks.items() if size is not None]
     return [
@@ -70,8 +70,8 @@ def _machine(row: dict[str, Any]) -> Lines:
             else []
         ),
         *(
-            [("compiled", f"{pluralize(compiled['graphs'], 'graph')} in {compiled['seconds']:.0f} s")]
-            if compiled["graphs"]
+            [("compiled", f"{pluralize(compilation['graphs'], 'graph')} in {compilation['seconds']:.0f} s")]
+            if compilation["graphs"]
             else []
         ),
         (

@@ -30,7 +30,7 @@ class Shape:
         return self.video_model.spec
 
     @property
-    def whole(self) -> bool:
+    def has_vae(self) -> bool:
         """Whether it has a VAE, and so can make a video."""
         return self.spec.name in MODELS
 
@@ -58,13 +58,13 @@ class RandomTokens:
         return {}
 
 
-def random_model(shape: Shape, device: torch.device, whole: bool = False, precision: str = "") -> ModelRunner:
+def random_model(shape: Shape, device: torch.device, with_vae: bool = False, precision: str = "") -> ModelRunner:
     """The network with random weights, so that no matmul is with zeros and every layer has an effect.
 
-    whole: with the model's VAE, which may need libraries that its transformer does not.
+    with_vae: with the model's VAE, which may need libraries that its transformer does not.
     """
     precision = precision or shape.spec.precisions_on(device.type)[0]
-    placement = Placement(device, precision, vae=whole)
+    placement = Placement(device, precision, vae=with_vae)
     runner = open_runner(shape.video_model, shape.spec, placement, init="random")
     width = runner.model.text_shape[1]
     return replace(runner, text_encoder=RandomTokens(shape.tokens, width))

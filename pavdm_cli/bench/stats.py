@@ -25,6 +25,6 @@ def times(name: str, samples: Sequence[float]) -> dict[str, float | None]:
     return {f"{name}_p50_ms": 1e3 * median(samples), f"{name}_p99_ms": 1e3 * percentile(samples, 0.99)}
 
 
-def rounded(samples: Sequence[float]) -> list[float]:
+def round_samples(samples: Sequence[float]) -> list[float]:
     """Samples in seconds, rounded to microseconds for storage."""
     return [round(sample, 6) for sample in samples]

@@ -69,7 +69,7 @@ def prepare_sampling(config: GenerationConfig, model: ModelRunner) -> SamplingIn
     return SamplingInputs(levels, solver, noise, denoiser, pipeline.choose_graph_policy(config, model), bind_seconds)
 
 
-def whole(config: GenerationConfig, model: ModelRunner, inputs: SamplingInputs) -> list[Step]:
+def time_all_steps(config: GenerationConfig, model: ModelRunner, inputs: SamplingInputs) -> list[Step]:
     """Time every step of the video, without decoding, after a warm-up."""
     warm_up(config, inputs)
     states = denoise(
@@ -130,12 +130,12 @@ def typical(steps: list[Step]) -> list[float]:
 def chunk_seconds(steps: list[Step]) -> list[float]:
     """Seconds between finished chunks during which the window was full."""
     durations: list[float] = []
-    spent = None
+    seconds = None
     for step in steps:
-        spent = None if spent is None or step.phase != "steady" else spent + step.seconds
+        seconds = None if seconds is None or step.phase != "steady" else seconds + step.seconds
         if step.finished:
-            durations += [] if spent is None else [spent]
-            spent = 0.0
+            durations += [] if seconds is None else [seconds]
+            seconds = 0.0
     return durations
 
 
@@ -154,11 +154,11 @@ def step_tflop(config: GenerationConfig, model: ModelRunner) -> float:
 def step_flops(config: GenerationConfig, model: ModelRunner, noisy: int, clean: int, tokens: int) -> float:
     """FLOP of a step with so many latents in the window and the context, its share of the prefill included."""
     batch, layout, span = (1 if config.guidance_scale == 1 else 2), model.layout, min(noisy, config.spec.window)
-    cached = clean if reuses_context(config) else 0
+    num_cached = clean if reuses_context(config) else 0
     later = -(-2 * (noisy - span) // span)  # of a window longer than the model sees, half of each span is new
 
     def flops(window: int, context: int, prefill: bool = False) -> float:
         return model.model.flops(StepShape(batch, window, context, tokens, prefill), layout)
 
-    total = flops(span + clean - cached, cached) + later * flops(span, 0)
-    return total + (flops(cached, 0, prefill=True) / config.schedule.stride if cached else 0.0)
+    total = flops(span + clean - num_cached, num_cached) + later * flops(span, 0)
+    return total + (flops(num_cached, 0, prefill=True) / config.schedule.stride if num_cached else 0.0)

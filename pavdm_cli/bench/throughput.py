@@ -18,12 +18,13 @@ from pavdm_cli.bench.context_reuse import deviations, is_approximate
 from pavdm_cli.bench.first_frame import cold, warm
 from pavdm_cli.bench.shapes import PROMPT, Shape, random_model
 from pavdm_cli.bench.stages import stages
-from pavdm_cli.bench.stats import rounded, times
+from pavdm_cli.bench.stats import round_samples, times
 from pavdm_cli.bench.steps import PHASES, SamplingInputs, Step
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import write
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import Output, Request
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.devices import set_threads
 from pavdm_cli.models.runner import ModelRunner, with_attention
 from pavdm_cli.models.torch_compile import check_compile, compile_stats
@@ -41,11 +42,13 @@ def throughput(request: Request, watch: Callable[[int], None]) -> Row:
     first_warm, model = warm(request)
     env.reset_peak_memory(model.device)
     inputs = steps.prepare_sampling(config, model)
-    step_times = steps.whole(config, model, inputs)
+    step_times = steps.time_all_steps(config, model, inputs)
     firsts = {"first_frame_cold_s": first_cold, "first_frame_warm_s": first_warm}
     video_samples, figures = whole_video(config, model, watch)
     figures |= denoising(config, model, step_times) | firsts | graphs(inputs)
-    samples = raw_samples(step_times) | video_samples | {name: rounded([seconds]) for name, seconds in firsts.items()}
+    samples = (
+        raw_samples(step_times) | video_samples | {name: round_samples([seconds]) for name, seconds in firsts.items()}
+    )
     result = row("throughput", config, model, samples, figures)
     return result | {"context_cache_deviation": deviations(config, model) if is_approximate(config) else None}
 
@@ -55,7 +58,7 @@ def shape_throughput(request: Request, shape: Shape, count: int, watch: Callable
 
     Raises: UsageError as `open_shape`.
     """
-    config, model = open_shape(request, shape, whole=watch is not None)
+    config, model = open_shape(request, shape, with_vae=watch is not None)
     inputs = steps.prepare_sampling(config, model)
     step_times = steps.steady(config, model, inputs, count)
     if watch:
@@ -68,33 +71,37 @@ def shape_throughput(request: Request, shape: Shape, count: int, watch: Callable
 def whole_video(config: GenerationConfig, model: ModelRunner, watch: Callable[[int], None]) -> tuple[Row, Row]:
     """Samples and figures of the video, generated stage by stage, and then end to end."""
     stage_seconds = {f"{name}_s": seconds for name, seconds in stages(config, model).items()}
-    whole = end_to_end(config, model, watch)
+    seconds = end_to_end(config, model, watch)
     samples = {name: [seconds] for name, seconds in stage_seconds.items()}
-    rates = {"end_to_end_fps": config.frames / whole, "real_time_factor": config.frames / config.spec.fps / whole}
-    return {"end_to_end_s": [whole], **samples}, rates | stage_seconds
+    rates = {"end_to_end_fps": config.frames / seconds, "real_time_factor": config.frames / config.spec.fps / seconds}
+    return {"end_to_end_s": [seconds], **samples}, rates | stage_seconds
 
 
-def open_shape(request: Request, shape: Shape, whole: bool = False) -> tuple[GenerationConfig, ModelRunner]:
-    """The configuration that a shape stands for, and its network with random weights; whole: for a video.
+def open_shape(request: Request, shape: Shape, with_vae: bool = False) -> tuple[GenerationConfig, ModelRunner]:
+    """The configuration that a shape stands for, and its network with random weights; with_vae: for a video.
 
-    Raises: UsageError for a whole video of a shape without a VAE.
+    Raises: UsageError for a video of a shape without a VAE.
     """
-    if whole and not shape.whole:
-        raise UsageError(f"the shape {shape.spec.name!r} has no VAE to make a video with", "use one of a whole model")
+    if with_vae and not shape.has_vae:
+        raise UsageError(
+            f"the shape {shape.spec.name!r} has no VAE to make a video with", "use one of a complete model"
+        )
     config = replace(resolve(replace(request, prompt=PROMPT)), spec=shape.spec)
     set_threads(config.execution.threads)
     device = config.device
     check_graphs(config.execution.cuda_graphs, device)
     check_compile(config.execution.compile, device)
     precision = config.execution.precision
-    model = random_model(shape, device, whole, precision if precision in shape.spec.precisions_on(device.type) else "")
+    model = random_model(
+        shape, device, with_vae, precision if precision in shape.spec.precisions_on(device.type) else ""
+    )
     return config, with_attention(model, config.execution.attention)
 
 
 def raw_samples(step_times: list[Step]) -> dict[str, list[float]]:
     """Raw samples: every step by its phase, and the time per chunk."""
-    by_phase = {f"{name}_steps_s": rounded(steps.seconds_of(step_times, name)) for name in PHASES}
-    return {**by_phase, "steady_chunks_s": rounded(steps.chunk_seconds(step_times))}
+    by_phase = {f"{name}_steps_s": round_samples(steps.seconds_of(step_times, name)) for name in PHASES}
+    return {**by_phase, "steady_chunks_s": round_samples(steps.chunk_seconds(step_times))}
 
 
 def denoising(config: GenerationConfig, model: ModelRunner, step_times: list[Step]) -> Row:

@@ -13,12 +13,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from pavdm_cli.bench import steps
 from pavdm_cli.bench.shapes import RandomTokens, Shape
-from pavdm_cli.bench.stats import rounded
+from pavdm_cli.bench.stats import round_samples
 from pavdm_cli.bench.throughput import open_shape, row
 from pavdm_cli.errors import OutputError
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import Request
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.runner import ModelRunner
 
 TOP_OPERATIONS = 10
@@ -41,7 +42,7 @@ def trace(request: Request, shape: Shape | None, folder: Path) -> tuple[Row, Pat
         "issuing_ms": 1e3 * median(overhead),
         "issuing_share": median(overhead) / median(alone),
     }
-    samples = {"steady_steps_s": rounded(alone), "issuing_s": rounded(overhead)}
+    samples = {"steady_steps_s": round_samples(alone), "issuing_s": round_samples(overhead)}
     result = row("profile", config, model, samples, figures, shape)
     return result | {"operations": most_expensive(profiler.key_averages(), model.device)}, export(profiler, folder)
 
@@ -79,10 +80,10 @@ def most_expensive(events: Iterable[Any], device: torch.device) -> list[Row]:
     clock = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     relevant = [event for event in events if device.type != "cuda" or is_kernel(event)]
     self_times = {event.key: (getattr(event, clock), event.count) for event in relevant}
-    whole = sum(seconds for seconds, _ in self_times.values()) or 1.0
+    total = sum(seconds for seconds, _ in self_times.values()) or 1.0
     first = sorted(self_times, key=lambda name: -self_times[name][0])[:TOP_OPERATIONS]
     return [
-        {"name": n, "self_ms": self_times[n][0] / 1e3, "share": self_times[n][0] / whole, "calls": self_times[n][1]}
+        {"name": n, "self_ms": self_times[n][0] / 1e3, "share": self_times[n][0] / total, "calls": self_times[n][1]}
         for n in first
     ]
 
@@ -108,9 +109,9 @@ def host_overhead(config: GenerationConfig, model: ModelRunner) -> list[float]:
 
     An upper bound, since it includes the little that this network computes.
     """
-    loaded, size = model.model.narrow()
+    small_model, size = model.model.shrink()
     spec = replace(config.spec, size=size)
-    narrow = replace(model, spec=spec, model=loaded, text_encoder=RandomTokens(1, loaded.text_shape[1]))
+    narrow = replace(model, spec=spec, model=small_model, text_encoder=RandomTokens(1, small_model.text_shape[1]))
     small = replace(config, spec=spec)
     return [
         step.seconds
@@ -121,4 +122,7 @@ def host_overhead(config: GenerationConfig, model: ModelRunner) -> list[float]:
 def lines(result: Row) -> list[tuple[str, str, str, str]]:
     """The most expensive operations as a table."""
     operations = result["operations"]
-    return [(one["name"], f"{one['self_ms']:.2f} ms", f"{one['share']:.1%}", str(one["calls"])) for one in operations]
+    return [
+        (operation["name"], f"{operation['self_ms']:.2f} ms", f"{operation['share']:.1%}", str(operation["calls"]))
+        for operation in operations
+    ]

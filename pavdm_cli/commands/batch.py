@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from pavdm_cli import ui
-from pavdm_cli.commands import batch_ray, options
+from pavdm_cli.commands import batch_ray, output_options
 from pavdm_cli.commands.batch_processes import (
     WORKER,
     WorkerRank,
@@ -24,8 +24,8 @@ from pavdm_cli.commands.batch_processes import (
     start_workers,
     terminate_all,
 )
-from pavdm_cli.commands.config import option_sources
 from pavdm_cli.commands.generate import generate
+from pavdm_cli.commands.option_sources import option_sources
 from pavdm_cli.commands.signatures import with_signature
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
 from pavdm_cli.runtime.printable import pluralize, printable, quote
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pavdm_cli.batch.store import Store
 
 NOT_SHARED = ("ctx", "prompt", "output")  # parameters of `generate` that `batch` does not have
-MOST_WORKERS = 256
+MAX_WORKERS = 256
 Count = Annotated[
     int,
     typer.Option("--count", "-n", min=1, max=10_000, help="Videos of each job, one per seed: seed, seed + 1, ..."),
@@ -45,7 +45,7 @@ Workers = Annotated[
     int,
     typer.Option(
         min=0,
-        max=MOST_WORKERS,
+        max=MAX_WORKERS,
         help="Number of worker processes, each with its own copy of the weights; 0: one per GPU, or one on a CPU.",
     ),
 ]
@@ -53,19 +53,25 @@ Workers = Annotated[
 
 def with_options_of_generate(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of `generate` to a command; their values are in `ctx.params`."""
-    own, hints = inspect.signature(function).parameters, get_type_hints(function, include_extras=True)
-    shared = {
-        name: one for name, one in inspect.signature(generate).parameters.items() if name not in (*own, *NOT_SHARED)
+    own_parameters, hints = inspect.signature(function).parameters, get_type_hints(function, include_extras=True)
+    generate_parameters = inspect.signature(generate).parameters
+    shared_parameters = {
+        name: parameter for name, parameter in generate_parameters.items() if name not in (*own_parameters, *NOT_SHARED)
     }
 
     @wraps(function)
     def command(*arguments: Any, **options: Any) -> Any:
-        return function(*arguments, **{name: value for name, value in options.items() if name not in shared})
+        return function(*arguments, **{name: value for name, value in options.items() if name not in shared_parameters})
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [*own.values(), *(one.replace(kind=keyword) for one in shared.values())]
-    hints |= {name: one.annotation for name, one in shared.items()}
-    hints |= {name: hint for name, hint in get_type_hints(generate, include_extras=True).items() if name in shared}
+    parameters = [
+        *own_parameters.values(),
+        *(parameter.replace(kind=keyword) for parameter in shared_parameters.values()),
+    ]
+    hints |= {name: parameter.annotation for name, parameter in shared_parameters.items()}
+    hints |= {
+        name: hint for name, hint in get_type_hints(generate, include_extras=True).items() if name in shared_parameters
+    }
     return with_signature(command, parameters, hints)
 
 
@@ -94,7 +100,7 @@ def batch(
         ),
     ] = "local",
     plan: Annotated[bool, typer.Option("--plan", help="Check all jobs, list them with their files, and exit.")] = False,
-    as_json: options.Json = False,
+    as_json: output_options.Json = False,
 ) -> None:
     """Render every job of the file JOBS; rerun the same command to continue where it stopped.
 
@@ -113,19 +119,19 @@ def batch(
     store = open_store(output_dir)
     _check_shared(store, engine, worker_rank, workers, ctx.params["device"])
     all_jobs = read_jobs(ctx, jobs)
-    own = all_jobs[worker_rank.shard(all_jobs)]
+    rank_jobs = all_jobs[worker_rank.shard(all_jobs)]
     if plan:
-        return _print_plan(own, option_sources(ctx), as_json)
+        return _print_plan(rank_jobs, option_sources(ctx), as_json)
     for name, (value, source) in option_sources(ctx).items():
         ui.detail(f"{name} {value} ({source})")
-    queue = _open(own, store, ctx.params["force"])
+    queue = _open(rank_jobs, store, ctx.params["force"])
     with stop_requested(interruptible=False) as stop:
         try:
             if engine == "ray":
-                _run_on_ray(queue, own, worker_rank, stop)
+                _run_on_ray(queue, rank_jobs, worker_rank, stop)
             else:
-                _run(queue, own, worker_rank, workers or _gpus(ctx.params["device"]), stop)
-            rows = [_row(job, queue.status(job.name), store.location(job.name)) for job in own]
+                _run(queue, rank_jobs, worker_rank, workers or _gpus(ctx.params["device"]), stop)
+            rows = [_row(job, queue.status(job.name), store.location(job.name)) for job in rank_jobs]
         finally:
             queue.close()
     _report(rows, as_json)
@@ -141,7 +147,7 @@ def _bind_to_device(local_rank: int, device: str) -> None:
 
 
 def _check_shared(store: Store, engine: str, worker_rank: WorkerRank, workers: int, device: str) -> None:
-    """Refuse a store in the memory of this process where others render too. Raises: UsageError."""
+    """Reject a store in the memory of this process where others render too. Raises: UsageError."""
     if store.is_shared or (engine != "ray" and worker_rank.count == 1 and (workers or _gpus(device)) == 1):
         return
     cause = "--engine ray" if engine == "ray" else "a batch of several processes"
@@ -169,7 +175,7 @@ def _open(jobs: Sequence[Job], store: Store, force: bool) -> Any:
     if conflicts := queue.conflicts(jobs):
         queue.close()
         for job, reason in conflicts[:50]:
-            ui.info(f"{job.place}: {reason}", always=True)
+            ui.info(f"{job.location}: {reason}", always=True)
         hint = "choose another folder with -d, or render them again with --force"
         raise UsageError(f"{pluralize(len(conflicts), 'job')} cannot be added, nothing was rendered", hint)
     try:
@@ -183,7 +189,7 @@ def _open(jobs: Sequence[Job], store: Store, force: bool) -> Any:
 def _run(queue: Any, jobs: Sequence[Job], worker_rank: WorkerRank, workers: int, stop: Stop) -> None:
     from pavdm_cli.commands.batch_view import batch_progress
 
-    with batch_progress(jobs, enabled=worker_rank.rank == 0) as listener:
+    with batch_progress(jobs, is_enabled=worker_rank.rank == 0) as listener:
         if workers > 1 and worker_rank.local_rank is None:
             _supervise(queue, jobs, workers, stop, listener)
             return
@@ -195,7 +201,7 @@ def _run(queue: Any, jobs: Sequence[Job], worker_rank: WorkerRank, workers: int,
 def _run_on_ray(queue: Any, jobs: list[Job], worker_rank: WorkerRank, stop: Stop) -> None:
     from pavdm_cli.commands.batch_view import batch_progress
 
-    with batch_progress(jobs, enabled=worker_rank.rank == 0) as listener:
+    with batch_progress(jobs, is_enabled=worker_rank.rank == 0) as listener:
         batch_ray.run(queue, jobs, stop, listener)
 
 
@@ -239,7 +245,7 @@ def _row(job: Job, status: Any, location: str) -> dict[str, Any]:
     attempt = status.attempt
     return {
         "path": location,
-        "place": job.place,
+        "location": job.location,
         "prompt": job.request.prompt,
         "seed": job.request.seed,
         "state": status.kind,
@@ -267,14 +273,14 @@ def _report(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
 
 def _end(rows: Sequence[dict[str, Any]], stop: Stop) -> None:
     """Say what is left and how to continue, and end with the documented exit code."""
-    left = [row for row in rows if row["state"] in ("queued", "running")]
+    remaining = [row for row in rows if row["state"] in ("queued", "running")]
     failed_jobs = [row for row in rows if row["state"] == "failed"]
-    if left and WORKER not in os.environ:
-        ui.info(f"{pluralize(len(left), 'job')} remaining, {len(failed_jobs)} failed", always=True)
+    if remaining and WORKER not in os.environ:
+        ui.info(f"{pluralize(len(remaining), 'job')} remaining, {len(failed_jobs)} failed", always=True)
         ui.hint(f"run `{_same_command()}` to continue")
     if stop():
         raise typer.Exit(stop.exit_code)
-    if failed_jobs or left:
+    if failed_jobs or remaining:
         raise typer.Exit(1)
 
 

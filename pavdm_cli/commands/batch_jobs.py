@@ -20,8 +20,8 @@ from pavdm_cli.commands.common import (
     ignored_options,
     simplify_message,
 )
-from pavdm_cli.commands.config import ALTERNATIVES, DISPLAY_OPTIONS, is_on_command_line
 from pavdm_cli.commands.flags import request_from_params
+from pavdm_cli.commands.option_sources import ALTERNATIVES, DISPLAY_OPTIONS, is_on_command_line
 from pavdm_cli.commands.option_values import Option, check_value, command_options, suggest_name
 from pavdm_cli.errors import PavdmError, UsageError
 from pavdm_cli.generation.checks import check
@@ -53,8 +53,8 @@ def read_jobs(context: typer.Context, path: Path) -> list[Job]:
             errors[row.line] = error.as_line()
         if len(jobs) > MAX_ROWS:
             raise UsageError(f"{path} has more than {MAX_ROWS} videos", "split it, or lower -n")
-    for job, other in _duplicates(jobs):
-        errors[_line(job)] = f"it writes to {job.name}, as does {other.place}"
+    for job, duplicate in _duplicates(jobs):
+        errors[_line(job)] = f"it writes to {job.name}, as does {duplicate.location}"
     elsewhere = context.params["engine"] == "ray"
     errors |= _config_errors([job for job in jobs if _line(job) not in errors], elsewhere)
     _reject_lines(errors, path, len(rows) + len(bad_lines))
@@ -64,18 +64,20 @@ def read_jobs(context: typer.Context, path: Path) -> list[Job]:
 def _defaults(context: typer.Context) -> Defaults:
     generate = context.find_root().command.commands["generate"]  # type: ignore[attr-defined]
     options = {key: option for key, option in command_options(generate).items() if key not in NOT_IN_JOBS}
-    own = {option.name: option.parameter.default for option in options.values()}
-    return Defaults(context, options, {name: context.params.get(name, value) for name, value in own.items()})
+    option_defaults = {option.name: option.parameter.default for option in options.values()}
+    return Defaults(
+        context, options, {name: context.params.get(name, value) for name, value in option_defaults.items()}
+    )
 
 
 def _jobs_of(row: Row, index: int, location: str, defaults: Defaults) -> Iterator[Job]:
     """A line's videos, one for each of its seeds. Raises: UsageError, ModelError."""
-    own = dict(_values(row, defaults))
-    values = dict(defaults.values) | own
+    job_values = dict(_values(row, defaults))
+    values = dict(defaults.values) | job_values
     for group in ALTERNATIVES:
-        if own.keys() & {*group}:
-            values |= dict.fromkeys({*group} - own.keys())
-    _check_model_options(values, own, defaults)
+        if job_values.keys() & {*group}:
+            values |= dict.fromkeys({*group} - job_values.keys())
+    _check_model_options(values, job_values, defaults)
     prompt, first = " ".join((values["prompt"] or "").split()), values["seed"] or 0
     if not prompt:
         raise UsageError("the prompt is missing", "")
@@ -92,16 +94,16 @@ def _values(row: Row, defaults: Defaults) -> Iterator[tuple[str, Any]]:
     for key, text in row.values.items():
         option = defaults.options.get(key.replace("-", "_"))
         if option is None:
-            what = "an option of the command, not of individual jobs" if key in NOT_IN_JOBS else "not a valid option"
-            raise UsageError(f"{summarize(key)} is {what}", suggest_name(key.replace("-", "_"), defaults.options))
+            fault = "an option of the command, not of individual jobs" if key in NOT_IN_JOBS else "not a valid option"
+            raise UsageError(f"{summarize(key)} is {fault}", suggest_name(key.replace("-", "_"), defaults.options))
         value = _from_text(option, text) if row.is_text else text
         if value is None:  # JSON's null: as if it were left out
             continue
-        checked = check_value(option, value)
-        if checked.error:
-            raise UsageError(f"{key} is {checked.error}", suggest_name(value, option.choices))
+        result = check_value(option, value)
+        if result.error:
+            raise UsageError(f"{key} is {result.error}", suggest_name(value, option.choices))
         try:
-            yield option.name, option.parameter.process_value(defaults.context, checked.value)
+            yield option.name, option.parameter.process_value(defaults.context, result.value)
         except CommandLineError as error:
             raise UsageError(f"{key}: {simplify_message(error.message)}", "") from None
 
@@ -118,12 +120,12 @@ def _from_text(option: Option, text: str) -> Any:
         return text
 
 
-def _check_model_options(values: dict[str, Any], own: Mapping[str, Any], defaults: Defaults) -> None:
+def _check_model_options(values: dict[str, Any], job_values: Mapping[str, Any], defaults: Defaults) -> None:
     """Reject options of other models set by the line or command line; reset inherited ones."""
-    flags = {f"--{key.replace('_', '-')}" for key, option in defaults.options.items() if option.name in own}
+    flags = {f"--{key.replace('_', '-')}" for key, option in defaults.options.items() if option.name in job_values}
     check_ignored_options(values["model"], flags | command_line_options(defaults.context).keys())
     by_name = {option.name: option for option in defaults.options.values()}
-    for name in ignored_options(values["model"]) & values.keys() - own.keys():
+    for name in ignored_options(values["model"]) & values.keys() - job_values.keys():
         if not is_on_command_line(defaults.context, by_name[name]):
             values[name] = by_name[name].parameter.default
 
@@ -146,20 +148,20 @@ def _name(values: Mapping[str, Any], index: int, request: Request) -> str:
 def _duplicates(jobs: list[Job]) -> Iterator[tuple[Job, Job]]:
     first: dict[str, Job] = {}
     for job in jobs:
-        other = first.setdefault(job.name.casefold(), job)  # some file systems are case-insensitive
-        if other is not job:
-            yield job, other
+        first_job = first.setdefault(job.name.casefold(), job)  # some file systems are case-insensitive
+        if first_job is not job:
+            yield job, first_job
 
 
 def _line(job: Job) -> int:
-    return int(job.place.rpartition(":")[2])
+    return int(job.location.rpartition(":")[2])
 
 
 def _config_errors(jobs: list[Job], elsewhere: bool) -> dict[int, str]:
     """Errors that need torch, the image or the weights to detect, by line; elsewhere: on other devices than here."""
     from pavdm_cli.batch.resources import for_any_device
     from pavdm_cli.generation import image_start
-    from pavdm_cli.generation.config import resolve
+    from pavdm_cli.generation.resolve import resolve
     from pavdm_cli.hub.weights_dir import require_weights
     from pavdm_cli.video.io.image import read_image
 
@@ -185,5 +187,5 @@ def _reject_lines(errors: Mapping[int, str], path: Path, total: int) -> None:
         ui.info(f"{path}:{line}: {errors[line]}", always=True)
     if len(errors) > MAX_ERRORS_SHOWN:
         ui.info(f"and {len(errors) - MAX_ERRORS_SHOWN} more", always=True)
-    what = "1 line is wrong" if len(errors) == 1 else f"{len(errors)} lines are wrong"
-    raise UsageError(f"{path}: {what}, nothing was rendered", "fix or remove them")
+    count = "1 line is wrong" if len(errors) == 1 else f"{len(errors)} lines are wrong"
+    raise UsageError(f"{path}: {count}, nothing was rendered", "fix or remove them")

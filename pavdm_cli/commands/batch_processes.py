@@ -49,18 +49,18 @@ def _array(environment: Mapping[str, str]) -> tuple[int, int]:
     first = environment_number(environment, "SLURM_ARRAY_TASK_MIN", 0)
     step = environment_number(environment, "SLURM_ARRAY_TASK_STEP", 1)
     count = environment_number(environment, "SLURM_ARRAY_TASK_COUNT", 1)
-    index, rest = divmod(task - first, max(1, step))
-    if rest or not 0 <= index < count:
+    index, remainder = divmod(task - first, max(1, step))
+    if remainder or not 0 <= index < count:
         message = f"task {task} is not one of {count} consecutive tasks starting at {first}"
         raise UsageError(message, f"use consecutive task IDs: --array 0-{count - 1}")
     return index, count
 
 
 def environment_number(environment: Mapping[str, str], name: str, default: int) -> int:
-    """The whole number in a variable that Slurm or torchrun sets; the default if it is unset. Raises: UsageError."""
+    """The integer in a variable that Slurm or torchrun sets; the default if it is unset. Raises: UsageError."""
     text = environment.get(name) or str(default)
     if not text.isdecimal():
-        raise UsageError(f"{name} is {text!r}, not a whole number", "let Slurm or torchrun set it")
+        raise UsageError(f"{name} is {text!r}, not an integer", "let Slurm or torchrun set it")
     return int(text)
 
 
@@ -81,10 +81,10 @@ def terminate_all(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 def start_workers(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start `count` worker processes running the same command, one device each; waits for all on exit."""
     command, processes = [sys.executable, "-m", "pavdm_cli", *sys.argv[1:]], []
-    shared = {WORKER: "1", "PAVDM_QUIET": "1", "LOCAL_WORLD_SIZE": str(count)}
+    variables = {WORKER: "1", "PAVDM_QUIET": "1", "LOCAL_WORLD_SIZE": str(count)}
     try:
         for rank in range(count):  # in sessions of their own: a Ctrl-C reaches them once, from this process
-            environment = os.environ | shared | {"LOCAL_RANK": str(rank)}
+            environment = os.environ | variables | {"LOCAL_RANK": str(rank)}
             options = {"stdout": subprocess.DEVNULL, "start_new_session": True}
             processes.append(subprocess.Popen(command, env=environment, **options))  # type: ignore[call-overload]
         yield processes

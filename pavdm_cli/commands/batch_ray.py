@@ -19,7 +19,7 @@ ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZE
 
 
 def check_ray(workers: int) -> None:
-    """Refuse options that Ray decides, and a Ray that is not installed. Raises: UsageError."""
+    """Reject options that Ray decides, and a Ray that is not installed. Raises: UsageError."""
     if workers:
         raise UsageError(
             "--workers cannot be combined with --engine ray", "Ray starts as many tasks as its nodes can hold"

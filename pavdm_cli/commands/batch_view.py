@@ -52,10 +52,10 @@ class BatchProgress:
 
 
 @contextmanager
-def batch_progress(jobs: Sequence[Job], enabled: bool) -> Iterator[Listener]:
+def batch_progress(jobs: Sequence[Job], is_enabled: bool) -> Iterator[Listener]:
     """A listener that shows progress; only one of several processes on a terminal shows it."""
     from pavdm_cli.batch.worker import Listener
 
-    with ui.progress("batch", sum(job.frames for job in jobs)) if enabled else nullcontext(ui.no_progress) as bar:
+    with ui.progress("batch", sum(job.frames for job in jobs)) if is_enabled else nullcontext(ui.no_progress) as bar:
         jobs_view = BatchProgress(jobs, bar)
         yield Listener(jobs_view.on_status, jobs_view.update, jobs_view.on_failed, ui.note)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pavdm_cli.commands import common, options
+from pavdm_cli.commands import common, execution_options, options, output_options
 from pavdm_cli.commands.flags import request_from_params
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
 from pavdm_cli.generation.checks import check, check_sampling
@@ -63,21 +63,21 @@ def throughput(
     chunk: options.Chunk = None,
     context: options.Context = None,
     guidance: options.Guidance = None,
-    device: options.Device = "auto",
-    threads: options.Threads = 0,
-    precision: options.Precision = "auto",
-    attention: options.Attention = "auto",
+    device: execution_options.Device = "auto",
+    threads: execution_options.Threads = 0,
+    precision: execution_options.Precision = "auto",
+    attention: execution_options.Attention = "auto",
     shape: Shape = None,
     random_weights: RandomWeights = False,
     whole: Whole = False,
     samples: Samples = 15,
-    context_cache: options.ContextCache = "auto",
-    cuda_graphs: options.CudaGraphs = "auto",
-    overlap_decode: options.OverlapDecode = "auto",
-    compile: options.Compile = False,
+    context_cache: execution_options.ContextCache = "auto",
+    cuda_graphs: execution_options.CudaGraphs = "auto",
+    overlap_decode: execution_options.OverlapDecode = "auto",
+    compile: execution_options.Compile = False,
     ablate: Ablate = False,
     profile: Profile = None,
-    as_json: options.Json = False,
+    as_json: output_options.Json = False,
     out: Out = None,
 ) -> None:
     """Frames per second of denoising alone and end to end, phases and stages, first frame, step times, memory."""
@@ -109,21 +109,21 @@ def latency(
     chunk: options.Chunk = None,
     context: options.Context = None,
     guidance: options.Guidance = None,
-    device: options.Device = "auto",
-    threads: options.Threads = 0,
-    precision: options.Precision = "auto",
-    attention: options.Attention = "auto",
-    context_cache: options.ContextCache = "auto",
-    cuda_graphs: options.CudaGraphs = "auto",
-    overlap_decode: options.OverlapDecode = "auto",
-    compile: options.Compile = False,
+    device: execution_options.Device = "auto",
+    threads: execution_options.Threads = 0,
+    precision: execution_options.Precision = "auto",
+    attention: execution_options.Attention = "auto",
+    context_cache: execution_options.ContextCache = "auto",
+    cuda_graphs: execution_options.CudaGraphs = "auto",
+    overlap_decode: execution_options.OverlapDecode = "auto",
+    compile: execution_options.Compile = False,
     random_weights: Annotated[
         bool,
         typer.Option(
             "--random-weights", help="Use random weights, in this process: measures only the first frame and chunks."
         ),
     ] = False,
-    as_json: options.Json = False,
+    as_json: output_options.Json = False,
     out: Out = None,
 ) -> None:
     """Latency: first frame (cold and warm), each chunk, a playable file, the complete file."""
@@ -136,7 +136,7 @@ def latency(
 def compare(
     first: Annotated[Path, typer.Argument(help="Results before: .json or .jsonl.")],
     second: Annotated[Path, typer.Argument(help="Results after.")],
-    as_json: options.Json = False,
+    as_json: output_options.Json = False,
 ) -> None:
     """Compare two result files; exit 1 if the second is slower by more than 3 % or three times the scatter.
 
@@ -153,8 +153,8 @@ def kernels(
     arch: Annotated[list[str] | None, typer.Option(help="sm_80, sm_89, sm_90, sm_120; default: all.")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="bf16, fp16, fp32; default: all.")] = None,
     width: Annotated[list[int] | None, typer.Option(help="Of the model: 1152, 1872, 192; default: all.")] = None,
-    device: options.Device = "auto",
-    as_json: options.Json = False,
+    device: execution_options.Device = "auto",
+    as_json: output_options.Json = False,
     out: Out = None,
 ) -> None:
     """Measure error and bandwidth of every kernel.
@@ -263,9 +263,9 @@ def _latency(request: Request, shape: str | None, repeats: int, as_json: bool, o
     _write_row(row, as_json, out)
     if not as_json:
         summary = row["summary"]
-        waits = [(name, what) for name, what in WAITS.items() if f"{name}_p50_s" in summary]
+        waits = [(name, label) for name, label in WAITS.items() if f"{name}_p50_s" in summary]
         table_rows = [
-            (what, f"{summary[f'{name}_p50_s']:.3f} s", f"{summary[f'{name}_p99_s']:.3f} s") for name, what in waits
+            (label, f"{summary[f'{name}_p50_s']:.3f} s", f"{summary[f'{name}_p99_s']:.3f} s") for name, label in waits
         ]
         ui.show_table("", ("wait", "p50", "p99"), table_rows)
 
@@ -276,10 +276,11 @@ def _compare(first: Path, second: Path, as_json: bool) -> None:
 
     comparisons = compare(first, second)
     if as_json:
-        print(json.dumps([{**one._asdict(), "ratio": one.ratio, "slower": one.slower} for one in comparisons]))
+        rows = [{**pair._asdict(), "ratio": pair.ratio, "slower": pair.slower} for pair in comparisons]
+        print(json.dumps(rows))
     else:
         ui.show_table("", ("samples", "before", "after", "ratio", ""), lines(comparisons))
-    if any(one.slower for one in comparisons):
+    if any(pair.slower for pair in comparisons):
         raise typer.Exit(1)
 
 

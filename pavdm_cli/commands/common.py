@@ -15,30 +15,30 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pavdm_cli import ui
-from pavdm_cli.commands import config
+from pavdm_cli.commands import config, option_sources
 from pavdm_cli.commands.signatures import with_path_check, with_signature
 from pavdm_cli.errors import PavdmError, UsageError
 from pavdm_cli.generation.timeline import is_change
 from pavdm_cli.models import registry
 from pavdm_cli.models.spec import ModelOption
 
-LONGEST_PROMPT = 100_000  # characters
+MAX_PROMPT_LENGTH = 100_000  # characters
 CommandLineError: Any = typer.BadParameter.__base__  # of Typer's usage errors; Typer exports only this subclass
 
 
-def _quiet(value: bool) -> None:
+def _set_quiet(value: bool) -> None:
     if value:
         ui.set_verbosity(ui.QUIET)
 
 
-def _verbose(value: bool) -> None:
+def _set_verbose(value: bool) -> None:
     if value:
         ui.set_verbosity(ui.VERBOSE)
 
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", callback=_quiet, help="Print only errors to standard error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Print only errors to standard error.")]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", callback=_verbose, help="Print details of the run and full tracebacks.")
+    bool, typer.Option("--verbose", "-v", callback=_set_verbose, help="Print details of the run and full tracebacks.")
 ]
 
 
@@ -59,32 +59,34 @@ class Command(TyperCommand):
     """A command of `App`, whose options are also read from PAVDM_ variables and configuration files."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """As Typer's."""
+        """The parameters, without the type of flags in the help."""
         return hide_flag_metavars(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As Typer's. Raises: UsageError for a wrong value, naming the file or variable that set it."""
-        config.set_variable_names(ctx)
+        """Parse the arguments. Raises: UsageError for a wrong value, naming the file or variable that set it."""
+        option_sources.set_variable_names(ctx)
         try:
-            takes_times = any("--at" in one.opts for one in self.get_params(ctx))
-            rest = super().parse_args(ctx, join_at_pairs(args) if takes_times else args)
+            takes_times = any("--at" in option.opts for option in self.get_params(ctx))
+            arguments = super().parse_args(ctx, join_at_pairs(args) if takes_times else args)
         except CommandLineError as error:
-            if better := config.error_with_source(simplify_message(error.message), getattr(error, "param", None), ctx):
+            if better := option_sources.error_with_source(
+                simplify_message(error.message), getattr(error, "param", None), ctx
+            ):
                 raise better from None
             raise
         except PavdmError as error:
-            config.add_source(error, ctx)
+            option_sources.add_source(error, ctx)
             raise
-        config.resolve_exclusive_options(ctx)
-        return rest
+        option_sources.resolve_exclusive_options(ctx)
+        return arguments
 
     def invoke(self, ctx: Any) -> Any:
-        """As Typer's; errors name the file or the variable that a wrong value is from."""
-        config.warn_unknown_variables(ctx.find_root().command)
+        """Run the command; errors name the file or the variable that a wrong value is from."""
+        option_sources.warn_unknown_variables(ctx.find_root().command)
         try:
             return super().invoke(ctx)
         except PavdmError as error:
-            config.add_source(error, ctx)
+            option_sources.add_source(error, ctx)
             raise
 
 
@@ -99,15 +101,15 @@ class Group(TyperGroup):
     """A group of commands of `App`."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """As Typer's."""
+        """The parameters, without the type of flags in the help."""
         return hide_flag_metavars(super().get_params(ctx))
 
 
 def hide_flag_metavars(parameters: list[Any]) -> list[Any]:
     """Hide the type of boolean flags in the help."""
-    for one in parameters:
-        if getattr(one, "is_flag", False):
-            one.metavar = ""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
     return parameters
 
 
@@ -134,7 +136,7 @@ class App(typer.Typer):
     def command(  # type: ignore[override]
         self, name: str | None = None, **options: Any
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """As Typer's."""
+        """Register a command, with the shared options added."""
         register = super().command(name, cls=Command, **options)
 
         def add(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -149,8 +151,8 @@ SHARED = {"config": (Config, None), "quiet": (Quiet, False), "verbose": (Verbose
 
 def with_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The command with --config, --quiet and --verbose, handled by their callbacks."""
-    own = inspect.signature(function).parameters
-    shared_options = {name: hint for name, hint in SHARED.items() if name not in own}
+    own_parameters = inspect.signature(function).parameters
+    shared_options = {name: hint for name, hint in SHARED.items() if name not in own_parameters}
 
     @wraps(function)
     def command(*arguments: Any, **options: Any) -> Any:
@@ -159,7 +161,7 @@ def with_shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
     hints = get_type_hints(function, include_extras=True) | {name: hint for name, (hint, _) in shared_options.items()}
     keyword = inspect.Parameter.KEYWORD_ONLY
     new = [inspect.Parameter(name, keyword, default=default) for name, (_, default) in shared_options.items()]
-    parameters = [*own.values(), *new]
+    parameters = [*own_parameters.values(), *new]
     hints |= {parameter.name: with_path_check(parameter.name, hints[parameter.name]) for parameter in parameters}
     return with_signature(command, parameters, hints)
 
@@ -217,9 +219,9 @@ def read_prompt(prompt: str) -> str:
         ui.info("type the prompt, then press Ctrl-D on a new line")
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # invalid UTF-8 is rejected later, like in any prompt
-    text = sys.stdin.read(LONGEST_PROMPT + 1)
-    if len(text) > LONGEST_PROMPT:
-        raise UsageError(f"the prompt on standard input is longer than {LONGEST_PROMPT} characters", "shorten it")
+    text = sys.stdin.read(MAX_PROMPT_LENGTH + 1)
+    if len(text) > MAX_PROMPT_LENGTH:
+        raise UsageError(f"the prompt on standard input is longer than {MAX_PROMPT_LENGTH} characters", "shorten it")
     return " ".join(text.split())
 
 
@@ -238,21 +240,21 @@ def check_model_options(context: typer.Context, model: str) -> None:
     for line in check_ignored_options(model, command_line_options(context)):
         ui.note(line)
     for name in ignored_options(model):
-        if config.is_from_file_or_variable(context, name):
-            config.reset(context, name)
+        if option_sources.is_from_file_or_variable(context, name):
+            option_sources.reset(context, name)
 
 
 def check_ignored_options(model: str, flags: Container[str]) -> list[str]:
     """Notes on flags that have no effect with a model. Raises: UsageError if ignoring one would change the video."""
-    name, ignored = registry.find(model).spec.name, registry.find(model).spec.ignored
+    name, spec_ignored = registry.find(model).spec.name, registry.find(model).spec.ignored
     notes = []
-    for option in sorted(ignored, key=lambda option: not option.hint):
+    for option in sorted(spec_ignored, key=lambda option: not option.hint):
         if option.option in flags:
             message = f"{option.option} has no effect with {name}: {option.reason}"
             if option.hint:
                 raise UsageError(message, option.hint)
             notes.append(message)
-    for key in ignored_options(model) - {option.option[2:].replace("-", "_") for option in ignored}:
+    for key in ignored_options(model) - {option.option[2:].replace("-", "_") for option in spec_ignored}:
         if (flag := f"--{key.replace('_', '-')}") in flags:
             raise UsageError(f"{flag} is not an option of {name}", f"omit {flag}")
     return notes
@@ -261,5 +263,5 @@ def check_ignored_options(model: str, flags: Container[str]) -> list[str]:
 def ignored_options(model: str) -> set[str]:
     """Parameter names of options that have no effect with a model."""
     video_model = registry.find(model)
-    ignored = {one.option[2:].replace("-", "_") for one in video_model.spec.ignored}
-    return ignored | (registry.options().keys() - {option.key for option in video_model.options})
+    names = {option.option[2:].replace("-", "_") for option in video_model.spec.ignored}
+    return names | (registry.options().keys() - {option.key for option in video_model.options})

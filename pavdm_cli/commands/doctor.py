@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pavdm_cli import __version__, ui
-from pavdm_cli.commands.options import Json
+from pavdm_cli.commands.output_options import Json
 from pavdm_cli.runtime import optional_imports
 from pavdm_cli.runtime.install_hints import install_command
 from pavdm_cli.runtime.printable import pluralize
@@ -33,7 +33,7 @@ MISSING = "not installed"
 def doctor(as_json: Json = False) -> None:
     """Show versions, devices, attention backends (and why any are unavailable), encoders and free disk space."""
     report: dict[str, Sequence[tuple[str, ...]]] = {
-        "versions": [("pavdm", __version__), ("python", _python()), *_versions()],
+        "versions": [("pavdm", __version__), ("python", _python_version()), *_versions()],
         "extra opensora": _opensora(),
         "devices": _devices(),
         "attention backends": _backends(),
@@ -54,7 +54,7 @@ def _to_json(rows: Sequence[tuple[str, ...]]) -> dict[str, Any]:
     return {name: {"usable": usable == "yes", "reason": reason} for name, usable, reason in rows}
 
 
-def _python() -> str:
+def _python_version() -> str:
     return f"{platform.python_version()} on {platform.system()} {platform.machine()}, {sys.executable}"
 
 

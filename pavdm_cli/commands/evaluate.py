@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pavdm_cli.commands import common, options
+from pavdm_cli.commands import common, output_options
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def videos(
     plot: Plot = None,
     out: Out = None,
     export: Export = NO_EXPORT,
-    as_json: options.Json = False,
+    as_json: output_options.Json = False,
 ) -> None:
     """Scene changes, jumps at chunk boundaries, dynamics, flicker, shake, drift of brightness, contrast and more.
 
@@ -103,19 +103,19 @@ def videos(
     )
     results, real = measurements[: len(files)], measurements[len(files) :]
     _note_missing(results, len(references))
-    scores = [z_scores(one.metrics, [other.metrics for other in real]) if real else {} for one in results]
+    scores = [z_scores(result.metrics, [video.metrics for video in real]) if real else {} for result in results]
     rows, distances = table(results, scores), set_distances(results, real)
     if plot:
         write_plot(plot, results, rows)
     if as_json:
-        for one, z in zip(results, scores, strict=True):
-            print(json.dumps(one.summary() | ({"z_scores": z} if z else {})))
+        for result, z in zip(results, scores, strict=True):
+            print(json.dumps(result.summary() | ({"z_scores": z} if z else {})))
         if distances:
             print(json.dumps({"distances": distances.to_json()}))
     else:
         ui.show_table("", rows[0], rows[1:])
-        for one in (one for one in results if len(one.spans) > 1):
-            ui.show_table(f"prompts of {Path(one.path).name}", *span_table(one))
+        for result in (result for result in results if len(result.spans) > 1):
+            ui.show_table(f"prompts of {Path(result.path).name}", *span_table(result))
         if distances:
             ui.show_table(distances.title, ("distance to the reference", "value", "95 %"), distance_rows(distances))
     if plot and not as_json:
@@ -130,7 +130,7 @@ def _note_missing(results: Sequence[Measurement], num_references: int) -> None:
 
     if 0 < num_references < MIN_REFERENCES:
         ui.note(f"no z-scores: they need at least {MIN_REFERENCES} videos of --reference, got {num_references}")
-    if any(name.startswith("slope_") and value is None for one in results for name, value in one.metrics.items()):
+    if any(name.startswith("slope_") and value is None for result in results for name, value in result.metrics.items()):
         ui.note(f"no slopes for videos shorter than {MIN_SLOPE_CLIPS * CLIP_SECONDS:g} s")
 
 
@@ -144,7 +144,7 @@ def compare(
     chunk_frames: ChunkFrames = None,
     flow: Flow = False,
     out: Out = None,
-    as_json: options.Json = False,
+    as_json: output_options.Json = False,
 ) -> None:
     """Compare videos paired by prompt and seed: mean difference, 95 % bootstrap interval, corrected sign test."""
     from pavdm_cli import ui
@@ -155,17 +155,17 @@ def compare(
     pairs = pair(find_videos([a]), find_videos([b]))
     measurements = measure_all([path for paths in pairs for path in paths], MeasureOptions(chunk_frames, flow), out)
     results = comparison.compare(
-        [one.metrics for one in measurements[::2]], [one.metrics for one in measurements[1::2]]
+        [result.metrics for result in measurements[::2]], [result.metrics for result in measurements[1::2]]
     )
     if as_json:
-        print(json.dumps({"pairs": len(pairs), "metrics": [one.to_json() for one in results]}))
+        print(json.dumps({"pairs": len(pairs), "metrics": [result.to_json() for result in results]}))
         return
     rows = [
         (
-            *(one.metric, format_number(one.mean_a), format_number(one.mean_b)),
-            *(f"{format_number(one.low)} to {format_number(one.high)}", f"{one.p_value:.3g}", one.result),
+            *(result.metric, format_number(result.mean_a), format_number(result.mean_b)),
+            *(f"{format_number(result.low)} to {format_number(result.high)}", f"{result.p_value:.3g}", result.result),
         )
-        for one in results
+        for result in results
     ]
     ui.show_table(f"{len(pairs)} pairs", ("metric", "A", "B", "B - A, 95 %", "p (Holm)", "result"), rows)
 
@@ -215,7 +215,7 @@ def set_distances(results: Sequence[Measurement], references: Sequence[Measureme
     from pavdm_cli import ui
     from pavdm_cli.evaluation.set_distances import compare_sets
 
-    distances = compare_sets([one.features for one in results], [one.features for one in references])
+    distances = compare_sets([result.features for result in results], [result.features for result in references])
     if distances.note:
         ui.note(distances.note)
     return distances
@@ -231,31 +231,34 @@ def distance_rows(distances: SetDistances) -> list[tuple[str, ...]]:
 
 def table(results: Sequence[Measurement], scores: Sequence[dict[str, float | None]]) -> list[tuple[str, ...]]:
     """A header and rows: one row per metric for a few videos, one row per video for many."""
-    names = list(dict.fromkeys(name for one in results for name in one.metrics))
+    names = list(dict.fromkeys(name for result in results for name in result.metrics))
     if len(results) <= MAX_COLUMNS:
-        head = ("metric", *(Path(one.path).name for one in results))
+        head = ("metric", *(Path(result.path).name for result in results))
         return [head, *((name, *map(_cell(name), results, scores)) for name in names)]
     column_names = [name for name in names if name in (*COLUMNS, *WORLD_COLUMNS) or name.startswith("drift_")]
     head = ("video", *(name.replace("_", " ") for name in column_names))
     pairs = zip(results, scores, strict=True)
-    return [head, *((Path(one.path).name, *(_cell(name)(one, z) for name in column_names)) for one, z in pairs)]
+    return [
+        head,
+        *((Path(result.path).name, *(_cell(name)(result, z) for name in column_names)) for result, z in pairs),
+    ]
 
 
-def span_table(one: Measurement) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def span_table(result: Measurement) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """A header, and a row for each span of a prompt timeline."""
-    names = dict.fromkeys(name for span in one.spans for name in span["metrics"] if name.startswith("adherence_"))
-    ends = [f" to {span['end']:g} s" if span["end"] is not None else " s to the end" for span in one.spans]
+    names = dict.fromkeys(name for span in result.spans for name in span["metrics"] if name.startswith("adherence_"))
+    ends = [f" to {span['end']:g} s" if span["end"] is not None else " s to the end" for span in result.spans]
     rows = [
         (f"{span['start']:g}{end}", span["caption"], *(format_number(span["metrics"].get(name)) for name in names))
-        for span, end in zip(one.spans, ends, strict=True)
+        for span, end in zip(result.spans, ends, strict=True)
     ]
     return ("span", "prompt", *(name.removeprefix("adherence_") for name in names)), rows
 
 
 def _cell(name: str) -> Any:
-    def cell(one: Measurement, scores: dict[str, float | None]) -> str:
+    def cell(result: Measurement, scores: dict[str, float | None]) -> str:
         score = scores.get(name)
-        return format_number(one.metrics.get(name)) + ("" if score is None else f" (z {score:+.1f})")
+        return format_number(result.metrics.get(name)) + ("" if score is None else f" (z {score:+.1f})")
 
     return cell
 

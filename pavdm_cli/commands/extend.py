@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from pavdm_cli.commands import common, options, timeline_options, torchrun
-from pavdm_cli.commands.config import option_sources
+from pavdm_cli.commands import common, execution_options, options, output_options, timeline_options, torchrun
 from pavdm_cli.commands.flags import request_from_params
 from pavdm_cli.commands.length_options import parse_seconds
+from pavdm_cli.commands.option_sources import option_sources
 from pavdm_cli.commands.run import extend_video
 from pavdm_cli.generation.request import Extension
 
@@ -26,26 +26,30 @@ NewSeconds = Annotated[
         parser=parse_seconds,
         metavar="SECONDS|forever",
         help="Seconds to add, default 10, or 'forever' to run until Ctrl-C, which finishes the file.",
-        rich_help_panel=options.WHAT,
+        rich_help_panel=options.VIDEO_PANEL,
     ),
 ]
 NewFrames = Annotated[
     int | None,
-    typer.Option(help="Frames to add, at INPUT's frame rate, instead of --seconds.", rich_help_panel=options.WHAT),
+    typer.Option(
+        help="Frames to add, at INPUT's frame rate, instead of --seconds.", rich_help_panel=options.VIDEO_PANEL
+    ),
 ]
 Start = Annotated[
     Literal["clip", "noised"],
     typer.Option(
         help="clip: condition on the clean last chunk. noised: re-noise the last window (algorithm 1).",
-        rich_help_panel=options.WHAT,
+        rich_help_panel=options.VIDEO_PANEL,
     ),
 ]
-OnlyNew = Annotated[bool, typer.Option("--only-new", help="Write only the continuation.", rich_help_panel=options.WHAT)]
+OnlyNew = Annotated[
+    bool, typer.Option("--only-new", help="Write only the continuation.", rich_help_panel=options.VIDEO_PANEL)
+]
 Audio = Annotated[
     Literal["keep", "silence", "drop"],
     typer.Option(
         help="INPUT's audio: keep: copy it; silence: copy it and pad with silence; drop: none.",
-        rich_help_panel=options.WHAT,
+        rich_help_panel=options.VIDEO_PANEL,
     ),
 ]
 
@@ -60,16 +64,16 @@ def extend(
     at: timeline_options.At = None,
     timeline: timeline_options.Timeline = None,
     blend: timeline_options.Blend = 0.0,
-    output: options.Out = None,
+    output: output_options.Out = None,
     start: Start = "clip",
     only_new: OnlyNew = False,
     audio: Audio = "keep",
     model: options.Model = "pocket",
     seed: options.Seed = None,
-    device: options.Device = "auto",
-    threads: options.Threads = 0,
-    precision: options.Precision = "auto",
-    plan: options.Plan = False,
+    device: execution_options.Device = "auto",
+    threads: execution_options.Threads = 0,
+    precision: execution_options.Precision = "auto",
+    plan: execution_options.Plan = False,
     method: options.Method = "pa",
     steps: options.Steps = None,
     window: options.Window = None,
@@ -84,19 +88,19 @@ def extend(
     aspect: options.Aspect = "",
     reencode: options.Reencode = None,
     edit_ratio: options.EditRatio = 0.0,
-    attention: options.Attention = "auto",
-    context_cache: options.ContextCache = "auto",
-    cuda_graphs: options.CudaGraphs = "auto",
-    overlap_decode: options.OverlapDecode = "auto",
-    compile: options.Compile = False,
-    offload: options.Offload = "none",
-    vae_tiling: options.VaeTiling = "auto",
-    cfg_batching: options.CfgBatching = "auto",
+    attention: execution_options.Attention = "auto",
+    context_cache: execution_options.ContextCache = "auto",
+    cuda_graphs: execution_options.CudaGraphs = "auto",
+    overlap_decode: execution_options.OverlapDecode = "auto",
+    compile: execution_options.Compile = False,
+    offload: execution_options.Offload = "none",
+    vae_tiling: execution_options.VaeTiling = "auto",
+    cfg_batching: execution_options.CfgBatching = "auto",
     shard_weights: torchrun.ShardWeights = "auto",
-    crf: options.Crf = 16,
-    as_json: options.Json = False,
-    force: options.Force = False,
-    keep_state: options.KeepState = False,
+    crf: output_options.Crf = 16,
+    as_json: output_options.Json = False,
+    force: output_options.Force = False,
+    keep_state: output_options.KeepState = False,
 ) -> None:
     """Extend the video INPUT from its last frames; writes both as one file.
 

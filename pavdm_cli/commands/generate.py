@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from pavdm_cli.commands import common, length_options, options, timeline_options, torchrun
-from pavdm_cli.commands.config import option_sources
+from pavdm_cli.commands import (
+    common,
+    execution_options,
+    length_options,
+    options,
+    output_options,
+    timeline_options,
+    torchrun,
+)
 from pavdm_cli.commands.flags import request_from_params
+from pavdm_cli.commands.option_sources import option_sources
 from pavdm_cli.commands.run import generate_videos
 
 
@@ -21,14 +29,14 @@ def generate(
     blend: timeline_options.Blend = 0.0,
     loop: length_options.Loop = False,
     image: options.Image = None,
-    output: options.Out = None,
+    output: output_options.Out = None,
     model: options.Model = "pocket",
     seed: options.Seed = None,
     count: options.Count = 1,
-    device: options.Device = "auto",
-    threads: options.Threads = 0,
-    precision: options.Precision = "auto",
-    plan: options.Plan = False,
+    device: execution_options.Device = "auto",
+    threads: execution_options.Threads = 0,
+    precision: execution_options.Precision = "auto",
+    plan: execution_options.Plan = False,
     method: options.Method = "pa",
     steps: options.Steps = None,
     window: options.Window = None,
@@ -45,23 +53,23 @@ def generate(
     reencode: options.Reencode = None,
     edit_ratio: options.EditRatio = 0.0,
     warmup: options.Warmup = None,
-    attention: options.Attention = "auto",
-    context_cache: options.ContextCache = "auto",
-    cuda_graphs: options.CudaGraphs = "auto",
-    overlap_decode: options.OverlapDecode = "auto",
-    compile: options.Compile = False,
-    offload: options.Offload = "none",
-    vae_tiling: options.VaeTiling = "auto",
-    cfg_batching: options.CfgBatching = "auto",
+    attention: execution_options.Attention = "auto",
+    context_cache: execution_options.ContextCache = "auto",
+    cuda_graphs: execution_options.CudaGraphs = "auto",
+    overlap_decode: execution_options.OverlapDecode = "auto",
+    compile: execution_options.Compile = False,
+    offload: execution_options.Offload = "none",
+    vae_tiling: execution_options.VaeTiling = "auto",
+    cfg_batching: execution_options.CfgBatching = "auto",
     shard_weights: torchrun.ShardWeights = "auto",
-    stream_format: options.StreamFormat = "",
-    crf: options.Crf = 18,
-    encoder: options.Encoder = "",
-    scale: options.Scale = None,
-    scale_filter: options.ScaleFilter = "lanczos",
-    as_json: options.Json = False,
-    force: options.Force = False,
-    keep_state: options.KeepState = False,
+    stream_format: output_options.StreamFormat = "",
+    crf: output_options.Crf = 18,
+    encoder: output_options.Encoder = "",
+    scale: output_options.Scale = None,
+    scale_filter: output_options.ScaleFilter = "lanczos",
+    as_json: output_options.Json = False,
+    force: output_options.Force = False,
+    keep_state: output_options.KeepState = False,
 ) -> None:
     """Make a video of any length from a PROMPT.
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pavdm_cli.commands import options
-from pavdm_cli.commands.config import is_on_command_line
+from pavdm_cli.commands import output_options
+from pavdm_cli.commands.option_sources import is_on_command_line
 from pavdm_cli.commands.option_values import command_options
 from pavdm_cli.errors import InputError
 from pavdm_cli.generation.timeline import format_seconds
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def info(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Any video file.")],
-    as_json: options.Json = False,
+    as_json: output_options.Json = False,
     config: Annotated[
         bool, typer.Option("--config", help="Print a configuration file that reproduces the video.")
     ] = False,
@@ -38,7 +38,7 @@ def info(
     boat.toml`.
     """
     from pavdm_cli import ui
-    from pavdm_cli.generation.metadata import first, valid_fields
+    from pavdm_cli.generation.metadata import first_lines, valid_fields
     from pavdm_cli.generation.prompt_ranges import prompt_ranges
     from pavdm_cli.video import open_video, read_metadata
     from pavdm_cli.video.io.summary import describe_video, summary_rows
@@ -47,7 +47,7 @@ def info(
     metadata, errors = valid_fields(read_metadata(file) or {})
     if "prompt" not in metadata:
         metadata, errors = {}, []
-    for line in first(errors):
+    for line in first_lines(errors):
         ui.note(f"damaged metadata is ignored: {line}")
     if config:
         return _print_config(ctx, video, metadata)
@@ -105,13 +105,13 @@ def count_missing(file: Path, metadata: dict[str, Any], frames_in_file: int) -> 
     return max(0, int(metadata.get("copied", 0) + metadata["frames"]) - frames_in_file)
 
 
-def describe_interruption(file: Path, frames_in_file: int, num_missing: int, copied: int) -> str:
+def describe_interruption(file: Path, frames_in_file: int, num_missing: int, num_copied: int) -> str:
     """How to continue an incomplete video."""
     from pavdm_cli.video.write.output import checkpoint_path
 
     if checkpoint_path(file).exists():
         return f"interrupted; `{command_line(('pavdm', 'resume'), str(file))}` continues it"
-    if frames_in_file < copied:
+    if frames_in_file < num_copied:
         return "interrupted before any new frame; the command below starts over"
     length = ("--frames", str(num_missing)) if num_missing else ("--seconds", "forever")
     return f"interrupted; `{command_line(('pavdm', 'extend'), str(file), length)}` continues it"
@@ -178,8 +178,8 @@ def reproducing_command(metadata: dict[str, Any]) -> tuple[str, str, list[str]]:
     words += [word for change in _changes(metadata) for word in ("--at", *change.split(": ", 1))]
     words += [word for file in metadata.get("lora", []) for word in ("--lora", file)]
     words += ["--only-new"] if metadata.get("only_new") else []
-    own = [] if "source" in metadata else [name for name in ("warmup", "scale", "scale_filter") if name in metadata]
-    words += [word for name in own for word in (f"--{name.replace('_', '-')}", str(metadata[name]))]
+    names = [] if "source" in metadata else [name for name in ("warmup", "scale", "scale_filter") if name in metadata]
+    words += [word for name in names for word in (f"--{name.replace('_', '-')}", str(metadata[name]))]
     words += ["--loop"] if metadata.get("loop") else []
     words += ["--compile"] if metadata.get("compile") else []
     words += ["--keep-state"] if any(record.get("stored_latents") for record in metadata.get("redo", [])) else []
@@ -190,10 +190,9 @@ def reproducing_command(metadata: dict[str, Any]) -> tuple[str, str, list[str]]:
 
 def _redo_row(record: dict[str, Any]) -> str:
     """A redo record as one line."""
-    others = {
-        name: value for name, value in record.items() if name not in ("source", "first", "end", "caption", "timeline")
-    }
-    return f"frames {record['first']} to {record['end'] - 1} of {record['source']}, {_plain(others)}"
+    omitted = ("source", "first", "end", "caption", "timeline")
+    fields = {name: value for name, value in record.items() if name not in omitted}
+    return f"frames {record['first']} to {record['end'] - 1} of {record['source']}, {_plain(fields)}"
 
 
 def _redo_commands(metadata: dict[str, Any], video: VideoInfo) -> list[str]:
@@ -211,9 +210,10 @@ def redo_command(record: dict[str, Any], metadata: dict[str, Any], times: list[F
     """
     first, end = (times[min(record[name], len(times) - 1)] * 10**6 for name in ("first", "end"))
     words = ["--from", format_seconds(math.ceil(first) / 10**6), "--to", format_seconds(math.floor(end) / 10**6)]
-    same = record["prompt"] == (metadata.get("caption") or metadata.get("prompt"))  # with its later prompts, if any
-    same = same and record.get("timeline") != []  # empty where a prompt replaced all of the original
-    flag_values = {"seed": record["seed"]} | ({} if same else {"prompt": record.get("caption") or record["prompt"]})
+    is_same = record["prompt"] == (metadata.get("caption") or metadata.get("prompt"))  # with its later prompts, if any
+    flag_values = {"seed": record["seed"]}
+    if not is_same or record.get("timeline") == []:  # empty where a prompt replaced all of the original
+        flag_values["prompt"] = record.get("caption") or record["prompt"]
     flag_values |= {name: record[name] for name in ("device", "threads") if name in record}
     words += [word for name, value in flag_values.items() for word in (f"--{name}", str(value))]
     words += ["-o", output] if output else []
@@ -228,8 +228,8 @@ def stored_flags() -> list[str]:
     from pavdm_cli.runtime.untrusted import stored_kinds
 
     own_words = ("warmup", "reencode", "compile", "timeline", "forever", "loop")
-    stored = [*stored_kinds(GenerationConfig), "model", *stored_kinds(ExecutionConfig)]
-    return [*(name for name in stored if name not in own_words), "image", "size", "crf", "start", "audio"]
+    names = [*stored_kinds(GenerationConfig), "model", *stored_kinds(ExecutionConfig)]
+    return [*(name for name in names if name not in own_words), "image", "size", "crf", "start", "audio"]
 
 
 def _changes(metadata: dict[str, Any]) -> list[str]:
@@ -237,7 +237,7 @@ def _changes(metadata: dict[str, Any]) -> list[str]:
     from pavdm_cli.generation.timeline import PromptChange
 
     changes = metadata.get("timeline", [])
-    return [str(PromptChange(one["at"], one.get("caption") or one["prompt"])) for one in changes]
+    return [str(PromptChange(change["at"], change.get("caption") or change["prompt"])) for change in changes]
 
 
 def _flag_args(name: str, value: object) -> list[str]:

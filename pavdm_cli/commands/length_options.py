@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pavdm_cli.commands.options import WHAT
+from pavdm_cli.commands.options import VIDEO_PANEL
 from pavdm_cli.errors import UsageError
 
 FOREVER_TEXT = "forever"
@@ -34,17 +34,17 @@ Seconds = Annotated[
         parser=parse_seconds,
         metavar="SECONDS|forever",
         help="Length in seconds, default 10, or 'forever' to run until Ctrl-C, which finishes the file.",
-        rich_help_panel=WHAT,
+        rich_help_panel=VIDEO_PANEL,
     ),
 ]
 FrameCount = Annotated[
-    int | None, typer.Option("--frames", help="Length in frames, instead of --seconds.", rich_help_panel=WHAT)
+    int | None, typer.Option("--frames", help="Length in frames, instead of --seconds.", rich_help_panel=VIDEO_PANEL)
 ]
 Loop = Annotated[
     bool,
     typer.Option(
         "--loop",
         help="Loop seamlessly: the last chunks are conditioned on the first two, so that the end leads into the start.",
-        rich_help_panel=WHAT,
+        rich_help_panel=VIDEO_PANEL,
     ),
 ]

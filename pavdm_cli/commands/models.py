@@ -13,7 +13,7 @@ import typer
 
 from pavdm_cli import ui
 from pavdm_cli.commands.common import App, complete
-from pavdm_cli.commands.options import Json
+from pavdm_cli.commands.output_options import Json
 from pavdm_cli.errors import ModelError, UsageError
 from pavdm_cli.models.adapter import VideoModel
 from pavdm_cli.models.registry import MODELS, find, get, specs
@@ -71,14 +71,14 @@ def pull(
 ) -> None:
     """Download a model's weights, resuming an interrupted download, and check their hashes."""
     from pavdm_cli.hub import download, weights_dir
-    from pavdm_cli.hub import pull as parts
+    from pavdm_cli.hub import pull as pull_module
 
     spec = find(name).spec
     if folder is None and weights_dir.is_linked(spec):
         ui.info(f"nothing to download: all files are {_hub_note(spec)}")
         print(weights_dir.weights_folder(spec))
         return
-    download_plan = parts.plan(
+    download_plan = pull_module.plan(
         spec, folder or weights_dir.download_folder(spec), os.environ.get("HF_ENDPOINT", download.ENDPOINT)
     )
     commits = {f"{file.url.partition('/resolve/')[0]} at {file.commit}" for file in download_plan.files}
@@ -87,14 +87,14 @@ def pull(
     for file in download_plan.missing:
         ui.info(f"{file.size / 1e9:9.3f} GB  {file.path}")
     free = download.free_space(download_plan.folder) / 1e9
-    remaining, downloaded = download_plan.remaining / 1e9, download_plan.downloaded / 1e9
-    ui.info(f"{remaining:.3f} GB to download, {downloaded:.3f} GB already downloaded, {free:.1f} GB free")
+    remaining_gb, present_gb = download_plan.remaining / 1e9, download_plan.downloaded / 1e9
+    ui.info(f"{remaining_gb:.3f} GB to download, {present_gb:.3f} GB already downloaded, {free:.1f} GB free")
     if dry_run:
         return
     if spec.terms and download_plan.remaining:
         _check_accepted(spec, accept)
     with ui.progress("fetching", -(-download_plan.remaining // MEGABYTE), "MB") as advance:
-        parts.pull(download_plan, _megabyte_counter(advance))
+        pull_module.pull(download_plan, _megabyte_counter(advance))
     if any(download_plan.folder.glob("*/*.bin")) and not any(download_plan.folder.glob("text_encoder/*.safetensors")):
         command = command_line(("pavdm", "models", "convert"), str(download_plan.folder / "text_encoder"))
         ui.note(f"the T5 weights are pickled: convert them with `{command}`")
@@ -107,7 +107,7 @@ def verify(
 ) -> None:
     """Check a downloaded model's files against the published hashes."""
     from pavdm_cli.hub import cache as hub_cache
-    from pavdm_cli.hub import pull as parts
+    from pavdm_cli.hub import pull as pull_module
     from pavdm_cli.hub.weights_dir import is_linked, pull_command
 
     spec = None if Path(name).is_dir() and name not in MODELS else find(name).spec
@@ -115,12 +115,13 @@ def verify(
         raise UsageError(f"{spec.name} is bundled and has no published hashes", "it comes with the package")
     folder = _weights_folder(spec) if spec else Path(name).resolve()  # even if its configurations are damaged
     linked_spec = spec if spec and is_linked(spec) else None
-    published_spec = get(name).spec if name in MODELS else next((one for one in specs() if one.parts), specs()[0])
+    default_spec = next((spec for spec in specs() if spec.parts), specs()[0])
+    published_spec = get(name).spec if name in MODELS else default_spec
     command = pull_command(published_spec, folder)
     problems = (
         hub_cache.changed_files(linked_spec, folder, ui.info)
         if linked_spec
-        else parts.find_problems(folder, watch=ui.info, command=command)
+        else pull_module.find_problems(folder, watch=ui.info, command=command)
     )
     if problems:
         delete = (
@@ -155,16 +156,16 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Delete a downloaded model, the cache, or both, after asking."""
-    from pavdm_cli.hub import pull as parts
+    from pavdm_cli.hub import pull as pull_module
 
     if not name and not cache:
         raise UsageError("nothing to remove", "name a model of `pavdm models list`, or give --cache")
-    models = [parts.removal_target(find(name).spec)] if name else []
+    models = [pull_module.removal_target(find(name).spec)] if name else []
     targets = [*models, *(_cache_folder() / kind for kind, _ in _caches() if cache)]
     link_targets = [folder.resolve() for folder in models if folder.is_symlink()]
     if targets and not yes:
         ui.confirm(f"delete {', '.join(map(str, targets))}?")
-    freed_bytes = sum(map(parts.delete, targets))
+    freed_bytes = sum(map(pull_module.delete, targets))
     if as_json:
         print(json.dumps({"removed": list(map(str, targets)), "freed_bytes": freed_bytes}))
     note = "".join(f"; it was a link; its files remain in {folder}" for folder in link_targets)
@@ -191,12 +192,12 @@ def _check_accepted(spec: ModelSpec, accept: bool) -> None:
 
 def _megabyte_counter(advance: ui.Advance) -> Callable[[int], None]:
     """Converts a byte callback to whole megabytes."""
-    received = 0
+    num_bytes = 0
 
     def add(count: int) -> None:
-        nonlocal received
-        received, before = received + count, received
-        advance(received // MEGABYTE - before // MEGABYTE)
+        nonlocal num_bytes
+        num_bytes, before = num_bytes + count, num_bytes
+        advance(num_bytes // MEGABYTE - before // MEGABYTE)
 
     return add
 
@@ -243,7 +244,7 @@ def _hub_note(spec: ModelSpec) -> str:
 
 
 def format_bytes(size: int) -> str:
-    """Bytes in megabytes, or gigabytes."""
+    """Bytes as megabytes or gigabytes."""
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 

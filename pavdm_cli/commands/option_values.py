@@ -60,8 +60,10 @@ class CheckResult:
 def command_options(command: Any) -> dict[str, Option]:
     """A command's options by key: the long option with underscores, or an argument's name."""
     hints = get_type_hints(command.callback, include_extras=True)
-    own = [one for one in command.params if one.name in hints and one.name not in NOT_IN_FILES]
-    return {option_key(one): _option(one, hints[one.name]) for one in own}
+    parameters = [
+        parameter for parameter in command.params if parameter.name in hints and parameter.name not in NOT_IN_FILES
+    ]
+    return {option_key(parameter): _option(parameter, hints[parameter.name]) for parameter in parameters}
 
 
 def option_key(parameter: Any) -> str:
@@ -83,7 +85,7 @@ def check_value(option: Option, value: Any) -> CheckResult:
 def split_annotation(hint: Any) -> tuple[Any, ParameterInfo | None]:
     """The type of an annotated parameter, and Typer's description of it, if any."""
     value, *details = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
-    return value, next((one for one in details if isinstance(one, ParameterInfo)), None)
+    return value, next((detail for detail in details if isinstance(detail, ParameterInfo)), None)
 
 
 def suggest_name(word: object, names: Iterable[str]) -> str:
@@ -95,7 +97,7 @@ def suggest_name(word: object, names: Iterable[str]) -> str:
 def _option(parameter: Any, hint: Any) -> Option:
     value, info = split_annotation(hint)
     if get_origin(value) in (Union, types.UnionType):
-        value = next(one for one in get_args(value) if one is not types.NoneType)
+        value = next(member for member in get_args(value) if member is not types.NoneType)
     is_list = get_origin(value) is list
     minimum, maximum = getattr(info, "min", None), getattr(info, "max", None)
     bounds = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
@@ -104,18 +106,18 @@ def _option(parameter: Any, hint: Any) -> Option:
 
 
 def _number(option: Option) -> Kind:
-    whole, minimum, maximum = option.type is int, option.minimum, option.maximum
-    what = "a whole number" if whole else "a number"
+    is_integer, minimum, maximum = option.type is int, option.minimum, option.maximum
+    description = "an integer" if is_integer else "a number"
     if minimum > -math.inf:
-        what += f" from {minimum:g}" if maximum == math.inf else f" from {minimum:g} to {maximum:g}"
-    what += "".join(f" or {word}" for word in option.words)
-    types_ = (int,) if whole else (int, float)
+        description += f" from {minimum:g}" if maximum == math.inf else f" from {minimum:g} to {maximum:g}"
+    description += "".join(f" or {word}" for word in option.words)
+    types_ = (int,) if is_integer else (int, float)
 
     def fits(value: Any) -> bool:
         fitting = type(value) in types_ and minimum <= value <= maximum and abs(value) < math.inf
         return fitting or (type(value) is str and value in option.words)
 
-    return Kind(what, fits)
+    return Kind(description, fits)
 
 
 TEXT = Kind("a string", lambda value: type(value) is str and len(value) <= MAX_TEXT and "\0" not in value)

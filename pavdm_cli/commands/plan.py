@@ -23,12 +23,15 @@ Sources = Mapping[str, tuple[Any, str]]  # by key: an option's value, and the fl
 
 def request_settings(request: Request, sources: Sources) -> dict[str, tuple[Any, str]]:
     """The sources, with the length, seed, enlarging, quality and file of a request that no option sets."""
-    own: dict[str, tuple[Any, str]] = {"seed": (request.seed, "random"), "crf": (request.output.crf, "default")}
+    request_values: dict[str, tuple[Any, str]] = {
+        "seed": (request.seed, "random"),
+        "crf": (request.output.crf, "default"),
+    }
     if not {"seconds", "frames"} & sources.keys():
-        own["seconds"] = (DEFAULT_SECONDS, "default")
+        request_values["seconds"] = (DEFAULT_SECONDS, "default")
     if request.extension is None:
-        own["scale"] = (request.output.scale_of(request.spec), f"model card of {request.spec.name}")
-    return {**own, "output": (request.output.path, "default"), **sources}
+        request_values["scale"] = (request.output.resolve_scale(request.spec), f"model card of {request.spec.name}")
+    return {**request_values, "output": (request.output.path, "default"), **sources}
 
 
 def settings_with_sources(config: GenerationConfig, sources: Sources) -> dict[str, tuple[str, str]]:
@@ -36,8 +39,8 @@ def settings_with_sources(config: GenerationConfig, sources: Sources) -> dict[st
     spec, card = config.spec, f"model card of {config.spec.name}"
     card_values = {name: getattr(config, name) for name in MODEL_CARD}
     card_values |= {"size": f"{spec.size[1]}x{spec.size[0]}", "fps": spec.fps}
-    rest = {name: (value, card) for name, value in card_values.items() if name not in sources}
-    return {name: (str(value), source) for name, (value, source) in {**sources, **rest}.items()}
+    card_settings = {name: (value, card) for name, value in card_values.items() if name not in sources}
+    return {name: (str(value), source) for name, (value, source) in {**sources, **card_settings}.items()}
 
 
 def print_settings(config: GenerationConfig, sources: Sources) -> None:
@@ -52,14 +55,15 @@ def plan_and_report(config: GenerationConfig) -> GenerationConfig:
     Raises: DeviceError if it does not fit.
     """
     from pavdm_cli.generation import memory_plan, memory_report
+    from pavdm_cli.generation.memory_parts import STAGES
     from pavdm_cli.hub.weights_dir import require_weights
 
     _print_notes(config)
     if not memory_plan.needs_memory_plan(config):
         return config
     require_weights(config.spec, bool(config.prompt), config.video_model.published)
-    budget = memory_plan.choose(config)
-    ui.show_table("", ("memory", *memory_plan.STAGES), memory_report.format_rows(budget), to_stderr=True)
+    budget = memory_plan.choose_plan(config)
+    ui.show_table("", ("memory", *STAGES), memory_report.format_rows(budget), to_stderr=True)
     return _require_fit(budget, config)
 
 
@@ -69,19 +73,20 @@ def print_plan(
     """Print memory and time estimates to stdout; pixels: total number written. Raises: DeviceError."""
     from pavdm_cli.bench import estimate
     from pavdm_cli.generation import memory_plan, memory_report
+    from pavdm_cli.generation.memory_parts import STAGES
     from pavdm_cli.hub.weights_dir import require_weights
 
     _print_notes(config)
     if config.spec.name not in MODELS and not config.spec.bundled:  # built-in models are planned without their weights
         require_weights(config.spec, bool(config.prompt), config.video_model.published)
-    budget = memory_plan.choose(config)
+    budget = memory_plan.choose_plan(config)
     time, origins = estimate.estimate(budget.config, pixels), settings_with_sources(config, sources or {})
     if as_json:
         figures = {"videos": count, "time": estimate.figures(time)}
         figures["settings"] = {name: {"value": value, "source": source} for name, (value, source) in origins.items()}
         print(json.dumps(memory_report.figures(budget) | figures))
     else:
-        ui.show_table("", ("memory", *memory_plan.STAGES), memory_report.format_rows(budget))
+        ui.show_table("", ("memory", *STAGES), memory_report.format_rows(budget))
         title = "\ntime (estimate)" if count == 1 else f"\ntime (estimate, for each of {count} videos)"
         ui.show_table(title, ("", ""), estimate.lines(time))
         rows = [(name, truncate(value), source) for name, (value, source) in origins.items()]

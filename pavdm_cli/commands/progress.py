@@ -21,11 +21,11 @@ def video_progress(config: GenerationConfig, name: str) -> AbstractContextManage
     return ui.progress(name, config.frames, warmup=config.warmup_frames)
 
 
-def extension_progress(source: Source, name: str, done: int = 0) -> AbstractContextManager[ui.Advance]:
-    """The progress of a video and its continuation; `done`: frames of an earlier run."""
+def extension_progress(source: Source, name: str, done_before: int = 0) -> AbstractContextManager[ui.Advance]:
+    """The progress of a video and its continuation; `done_before`: frames of an earlier run."""
     if source.endless:
-        return ui.endless_progress(name, float(source.video.rate), done)
-    return ui.progress(name, source.copied + source.frames, done=done)
+        return ui.endless_progress(name, float(source.video.rate), done_before)
+    return ui.progress(name, source.copied + source.frames, done=done_before)
 
 
 def print_speed(result: WriteResult, video_seconds: float, wall_seconds: float) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pavdm_cli import ui
-from pavdm_cli.commands import common, options, torchrun
-from pavdm_cli.commands.run import open_model, pick_seed, report, with_threads
+from pavdm_cli.commands import common, execution_options, options, output_options, torchrun
+from pavdm_cli.commands.result_report import report
+from pavdm_cli.commands.run import open_model, pick_seed, with_threads
 from pavdm_cli.errors import ModelError
 from pavdm_cli.generation.request import Output, RedoOptions, Request
 from pavdm_cli.runtime.threads import Load
@@ -42,7 +43,7 @@ Prompt = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="Default: the device that FILE was generated on.")]
 Threads = Annotated[
-    int | None, typer.Option(min=0, max=options.MAX_THREADS, help="CPU threads; default: the same as FILE.")
+    int | None, typer.Option(min=0, max=execution_options.MAX_THREADS, help="CPU threads; default: the same as FILE.")
 ]
 Force = Annotated[
     bool,
@@ -60,11 +61,11 @@ def redo(
     end: To = None,
     prompt: Prompt = None,
     seed: options.Seed = None,
-    output: options.Out = None,
+    output: output_options.Out = None,
     device: Device = None,
     threads: Threads = None,
     force: Force = False,
-    as_json: options.Json = False,
+    as_json: output_options.Json = False,
 ) -> None:
     """Regenerate a span of a video with another seed or prompt; all other frames stay bit-identical.
 
@@ -73,17 +74,17 @@ def redo(
     the frames around the span are encoded. Audio and other tracks are copied. The output is NAME-redo, unless -o is
     used.
     """
-    from pavdm_cli.generation import redo as redoing
+    from pavdm_cli.generation.redo import build_redo_request, check_times, choose_output, open_generated_video
     from pavdm_cli.generation.timeline import parse_time
 
     begin, stop = parse_time(start), None if end is None else parse_time(end)
-    original = redoing.open_generated_video(file)
+    original = open_generated_video(file)
     redo_options = RedoOptions(file, begin, stop)
-    redoing.check_times(original, redo_options)
-    path, in_place = redoing.target(original, Output(output, force=force))
+    check_times(original, redo_options)
+    path, in_place = choose_output(original, Output(output, force=force))
     text = None if prompt is None else common.read_prompt(prompt)
     changes = {"prompt": text, "seed": pick_seed(seed), "device": device, "threads": threads}
-    request = redoing.build_redo_request(original, replace(redo_options, in_place=in_place), changes)
+    request = build_redo_request(original, replace(redo_options, in_place=in_place), changes)
     ui.info(f"seed {request.seed}")
     if not begin and stop is None:
         ui.note("no --from or --to: the whole video is regenerated")
@@ -91,18 +92,19 @@ def redo(
 
 
 def _regenerate(original: GeneratedVideo, request: Request, output: Output, as_json: bool) -> None:
-    from pavdm_cli.generation import redo as redoing
-    from pavdm_cli.generation import write, write_redo
+    from pavdm_cli.generation.redo import RedoTask, changes_prompts, find_span, original_config, span_config
+    from pavdm_cli.generation.write import RunControl
+    from pavdm_cli.generation.write_redo import write_redo
 
     start_time, redo_options = time.monotonic(), request.redo
     assert redo_options
     assert output.path
-    full_config = redoing.original_config(original, with_threads(request, Load()))
+    full_config = original_config(original, with_threads(request, Load()))
     _check_weights(full_config, original)
-    span = redoing.find_span(full_config, original, redo_options)
-    config = torchrun.for_all_ranks(redoing.span_config(full_config, span))
+    span = find_span(full_config, original, redo_options)
+    config = torchrun.for_all_ranks(span_config(full_config, span))
     _print_span(original, span)
-    if redoing.changes_prompts(original, request) and not span.reaches_end:
+    if changes_prompts(original, request) and not span.reaches_end:
         ui.note("with a new prompt, the transition at the end of the span may be visible")
     for line in config.notes:
         ui.note(line)
@@ -110,8 +112,8 @@ def _regenerate(original: GeneratedVideo, request: Request, output: Output, as_j
     total = span.splice.end - span.splice.first
     with torchrun.stop_requested() as stop:
         with ui.progress(output.path.name, total) as advance:
-            watch = write.RunControl(advance, stop, stop.interruptible)
-            result = write_redo.redo(config, model, redoing.RedoTask(original, span, redo_options), output, watch)
+            control = RunControl(advance, stop, stop.interruptible)
+            result = write_redo(config, model, RedoTask(original, span, redo_options), output, control)
         seconds, wall = result.frames / float(original.video.rate), time.monotonic() - start_time
         report(result, video_seconds=seconds, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
 
@@ -129,9 +131,10 @@ def _check_weights(config: GenerationConfig, original: GeneratedVideo) -> None:
     from pavdm_cli.models.open_runner import placement_for, weights_digest
 
     placement = replace(placement_for(config.execution, config.text_device), lora=tuple(map(parse_lora, config.lora)))
-    current, stored = weights_digest(config.video_model, placement), original.metadata["weights"]
-    if current != stored:
-        message = (
-            f"{original.video.path} was generated with different weights of {config.spec.name}: {stored}, not {current}"
+    current, original_digest = weights_digest(config.video_model, placement), original.metadata["weights"]
+    if current != original_digest:
+        raise ModelError(
+            f"{original.video.path} was generated with different weights of {config.spec.name}: {original_digest}, "
+            f"not {current}",
+            "use the model version or weights folder that generated it",
         )
-        raise ModelError(message, "use the model version or weights folder that generated it")

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pavdm_cli import ui
-from pavdm_cli.commands import options, torchrun
+from pavdm_cli.commands import output_options, torchrun
 from pavdm_cli.commands.progress import extension_progress
-from pavdm_cli.commands.run import open_model, report
+from pavdm_cli.commands.result_report import report
+from pavdm_cli.commands.run import open_model
 from pavdm_cli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -34,59 +35,59 @@ Force = Annotated[
 def resume(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The video, its NAME.partial file or its checkpoint.")],
     force: Force = False,
-    keep_state: options.KeepState = False,
-    as_json: options.Json = False,
+    keep_state: output_options.KeepState = False,
+    as_json: output_options.Json = False,
 ) -> None:
     """Continue an interrupted video where it stopped.
 
     The result is byte-identical to an uninterrupted run on the same machine and versions; for GIF and --encoder only
     the frames are identical. A complete video is left unchanged.
     """
-    from pavdm_cli.generation.resume import find, finish_if_complete
+    from pavdm_cli.generation.resume import find_interrupted, finish_if_complete
 
-    interrupted = find(file)
-    if interrupted is None or finish_if_complete(interrupted):
+    interrupted_video = find_interrupted(file)
+    if interrupted_video is None or finish_if_complete(interrupted_video):
         ui.info(f"{file} is complete: there is nothing to resume", always=True)
-        path = str(interrupted.output if interrupted else file)
+        path = str(interrupted_video.output if interrupted_video else file)
         print(json.dumps({"path": path, "complete": True}) if as_json else path)
         return
-    _check_output(interrupted)
-    _continue(interrupted, force, keep_state, as_json)
+    _check_output(interrupted_video)
+    _continue(interrupted_video, force, keep_state, as_json)
 
 
-def _check_output(interrupted: InterruptedVideo) -> None:
+def _check_output(interrupted_video: InterruptedVideo) -> None:
     """Fail early if the output exists, or another run is writing it. Raises: OutputError."""
     from pavdm_cli.video import is_being_written
 
-    run, output = interrupted.checkpoint.run, interrupted.output
-    if is_being_written(interrupted.partial):
+    run, output = interrupted_video.checkpoint.run, interrupted_video.output
+    if is_being_written(interrupted_video.partial):
         hint = "wait for it to finish"
-        raise OutputError(f"{interrupted.partial} is being written by another run", hint)
-    complete = interrupted.checkpoint.file.written == run.total
+        raise OutputError(f"{interrupted_video.partial} is being written by another run", hint)
+    complete = interrupted_video.checkpoint.file.written == run.total
     if output.exists() and not run.request.output.force and not complete:
         raise OutputError(f"{output} exists", "rename it, then resume again")
 
 
-def _continue(interrupted: InterruptedVideo, force: bool, keep_state: bool, as_json: bool) -> None:
-    from pavdm_cli.generation import resume as resuming
+def _continue(interrupted_video: InterruptedVideo, force: bool, keep_state: bool, as_json: bool) -> None:
     from pavdm_cli.generation.redo import RedoTask
+    from pavdm_cli.generation.resume import changes_of_files, changes_of_run, resolved_config
     from pavdm_cli.generation.write import RunControl
     from pavdm_cli.generation.write_source import write_source
 
-    start_time, checkpoint = time.monotonic(), interrupted.checkpoint
+    start_time, checkpoint = time.monotonic(), interrupted_video.checkpoint
     request = checkpoint.run.request
-    _check_changes(resuming.changes_of_files(interrupted), force)
-    config, source = resuming.resolved_config(request)
+    _check_changes(changes_of_files(interrupted_video), force)
+    config, source = resolved_config(request)
     config = torchrun.for_all_ranks(config)
     model = open_model(config)
-    _check_changes(resuming.changes_of_run(config, model, checkpoint.run), force)
-    _notes(interrupted, model)
-    output = replace(request.output, path=interrupted.output, keep_state=keep_state or request.output.keep_state)
+    _check_changes(changes_of_run(config, model, checkpoint.run), force)
+    _notes(interrupted_video, model)
+    output = replace(request.output, path=interrupted_video.output, keep_state=keep_state or request.output.keep_state)
     with torchrun.stop_requested() as stop:
         extension_source = None if isinstance(source, RedoTask) else source
-        with _progress(interrupted, config, extension_source) as advance:
-            watch = RunControl(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
-            result = write_source(config, model, source, request, output, watch, checkpoint)
+        with _progress(interrupted_video, config, extension_source) as advance:
+            control = RunControl(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
+            result = write_source(config, model, source, request, output, control, checkpoint)
         video = source.original.video if isinstance(source, RedoTask) else source.video if source else None
         rate = video.rate if video else config.spec.fps
         length = float(
@@ -97,14 +98,14 @@ def _continue(interrupted: InterruptedVideo, force: bool, keep_state: bool, as_j
 
 
 def _progress(
-    interrupted: InterruptedVideo, config: GenerationConfig, source: Source | None
+    interrupted_video: InterruptedVideo, config: GenerationConfig, source: Source | None
 ) -> AbstractContextManager[ui.Advance]:
-    name, done = interrupted.output.name, interrupted.checkpoint.file.written
+    name, num_written = interrupted_video.output.name, interrupted_video.checkpoint.file.written
     if source:
-        return extension_progress(source, name, done)
+        return extension_progress(source, name, num_written)
     if config.endless:
-        return ui.endless_progress(name, config.spec.fps, done)
-    return ui.progress(name, interrupted.checkpoint.run.total, done=done)
+        return ui.endless_progress(name, config.spec.fps, num_written)
+    return ui.progress(name, interrupted_video.checkpoint.run.total, done=num_written)
 
 
 def _check_changes(changes: list[str], force: bool) -> None:
@@ -118,13 +119,13 @@ def _check_changes(changes: list[str], force: bool) -> None:
         ui.note(f"continuing although {line}: the video is not bit-identical to an uninterrupted one")
 
 
-def _notes(interrupted: InterruptedVideo, model: ModelRunner) -> None:
+def _notes(interrupted_video: InterruptedVideo, model: ModelRunner) -> None:
     from pavdm_cli.generation.saver import machine_name
 
-    checkpoint = interrupted.checkpoint
+    checkpoint = interrupted_video.checkpoint
     if checkpoint.run.machine != (machine := machine_name(model.device)):
         ui.note(f"started on {checkpoint.run.machine}, resumed on {machine}: new frames may not be bit-identical")
-    if checkpoint.rewrites:
+    if checkpoint.needs_rewrite:
         ui.note("this format must be rewritten from the start: frames are identical, bytes may differ")
     total = "" if checkpoint.run.request.endless else f" of {checkpoint.run.total}"
     ui.info(f"resuming after frame {checkpoint.file.written or checkpoint.render.frames}{total}")

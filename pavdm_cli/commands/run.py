@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,14 +15,13 @@ import typer
 from pavdm_cli import ui
 from pavdm_cli.commands import torchrun
 from pavdm_cli.commands.plan import Sources, plan_and_report, print_plan, print_settings, request_settings
-from pavdm_cli.commands.progress import extension_progress, print_speed, video_progress
-from pavdm_cli.commands.stream_output import check_stream, report_stream
-from pavdm_cli.errors import OutputError, UsageError
+from pavdm_cli.commands.progress import extension_progress, video_progress
+from pavdm_cli.commands.result_report import report, report_interrupt
+from pavdm_cli.commands.stream_output import check_stream
+from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.checks import check, check_forever
-from pavdm_cli.generation.request import STDOUT_PATH, Request
-from pavdm_cli.runtime import streams
-from pavdm_cli.runtime.interrupt import INTERRUPTED
-from pavdm_cli.runtime.printable import command_line, pluralize
+from pavdm_cli.generation.request import Request
+from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.runtime.signals import Stop
 from pavdm_cli.runtime.threads import Load, choose_threads
 
@@ -62,7 +58,7 @@ def generate_videos(
     ui.info(f"seed {requests[0].seed}" if count == 1 else f"seeds {requests[0].seed} to {requests[-1].seed}")
     start_time, load = time.monotonic(), Load()
     from pavdm_cli.generation import image_start
-    from pavdm_cli.generation.config import resolve
+    from pavdm_cli.generation.resolve import resolve
 
     config = torchrun.for_all_ranks(resolve(with_threads(request, load)))
     sources = request_settings(requests[0], sources or {})
@@ -73,27 +69,27 @@ def generate_videos(
         if config.endless:
             ui.info("the estimate is for one minute of video")
             config = replace(config, frames=60 * config.spec.fps)
-        pixels = config.frames * math.prod(config.spec.size) * request.output.scale_of(config.spec) ** 2
+        pixels = config.frames * math.prod(config.spec.size) * request.output.resolve_scale(config.spec) ** 2
         print_plan(config, pixels, as_json, count, sources)
         return
     print_settings(config, sources)
     config = plan_and_report(config)
     model = open_model(config)
     with torchrun.stop_requested() as stop:
-        for number, one in enumerate(requests):
+        for number, video_request in enumerate(requests):
             num_frames = config.num_conditioning_frames
-            current = replace(resolve(one), execution=config.execution, num_conditioning_frames=num_frames)
+            current = replace(resolve(video_request), execution=config.execution, num_conditioning_frames=num_frames)
             for line in current.notes:
                 if line not in config.notes:
                     ui.note(line)
-            result = _generate_one(current, model, one, stop, still)
-            rest = requests[number + bool(result.is_complete or result.frames) :] if count > 1 else []
-            missing = [later.seed for later in rest]
+            result = _generate_one(current, model, video_request, stop, still)
+            remaining = requests[number + bool(result.is_complete or result.frames) :] if count > 1 else []
+            missing = [later.seed for later in remaining]
             length, start_time, wall = result.frames / config.spec.fps, time.monotonic(), time.monotonic() - start_time
             code = stop.exit_code
             report(result, video_seconds=length, wall_seconds=wall, as_json=as_json, missing=missing, exit_code=code)
             if stop() and missing:
-                _report_interrupt("interrupted", "", as_json, missing, exit_code=code)
+                report_interrupt("interrupted", "", as_json, missing, exit_code=code)
                 raise typer.Exit(code)
 
 
@@ -103,9 +99,9 @@ def with_seeds(request: Request, count: int) -> list[Request]:
     requests = []
     for seed in range(first, first + count):
         single = count == 1 or path is None or path.is_dir()
-        numbered = path if single or path is None else path.with_name(f"{path.stem}-{seed}{path.suffix}")
-        one = replace(request, seed=pick_seed(seed), output=replace(request.output, path=numbered))
-        requests.append(replace(one, output=replace(one.output, path=_target(one))))
+        path_for_seed = path if single or path is None else path.with_name(f"{path.stem}-{seed}{path.suffix}")
+        seed_request = replace(request, seed=pick_seed(seed), output=replace(request.output, path=path_for_seed))
+        requests.append(replace(seed_request, output=replace(seed_request.output, path=_target(seed_request))))
     return requests
 
 
@@ -113,7 +109,8 @@ def _generate_one(
     config: GenerationConfig, model: ModelRunner, request: Request, stop: Stop, still: StillImage | None
 ) -> WriteResult:
     """Generate one video with a progress bar. Raises: OutputError, DeviceError."""
-    from pavdm_cli.generation import write, write_stream
+    from pavdm_cli.generation.write import RunControl, write_video
+    from pavdm_cli.generation.write_stream import write_stream
 
     assert request.output.path
     name = "standard output" if request.output.to_stdout else request.output.path.name
@@ -122,9 +119,9 @@ def _generate_one(
         def warmed_up(frames: int) -> None:  # warm-up frames do not count towards an endless video's length
             advance(0 if config.endless else frames, label="warm-up")
 
-        watch = write.RunControl(advance, stop, stop.interruptible, warmed_up, stop.by_user)
-        write_output = write_stream.stream if request.output.to_stdout else write.write_video
-        return write_output(config, model, request.output, watch, still)
+        control = RunControl(advance, stop, stop.interruptible, warmed_up, stop.by_user)
+        write_output = write_stream if request.output.to_stdout else write_video
+        return write_output(config, model, request.output, control, still)
 
 
 def open_model(config: GenerationConfig) -> ModelRunner:
@@ -171,13 +168,14 @@ def extend_video(request: Request, as_json: bool, only_plan: bool = False, sourc
     source = continuation.open_source(request)
     request, notes = continuation.with_prompt(request, source)
     check(request)
-    path = continuation.target(request, source)
+    path = continuation.choose_output(request, source)
     check_forever(request, path)
     _check_devices(request)
     ui.info(f"seed {request.seed}")
     start_time, load = time.monotonic(), Load()
-    from pavdm_cli.generation import write
-    from pavdm_cli.generation.config import resolve
+    from pavdm_cli.generation.resolve import resolve
+    from pavdm_cli.generation.write import RunControl
+    from pavdm_cli.generation.write_extension import write_extension
 
     request = replace(request, seconds=None, frames=source.frames_to_generate(request.spec.fps))
     config = torchrun.for_all_ranks(resolve(with_threads(request, load)))
@@ -195,66 +193,11 @@ def extend_video(request: Request, as_json: bool, only_plan: bool = False, sourc
     model = open_model(config)
     with torchrun.stop_requested() as stop:
         with extension_progress(source, path.name) as advance:
-            watch = write.RunControl(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
-            result = write.extend(config, model, source, replace(request.output, path=path), watch)
+            control = RunControl(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
+            result = write_extension(config, model, source, replace(request.output, path=path), control)
         length = float(result.frames / source.video.rate if result.stopped else source.new_duration)
         wall = time.monotonic() - start_time
         report(result, video_seconds=length, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
-
-
-def report(
-    result: WriteResult,
-    *,
-    video_seconds: float,
-    wall_seconds: float,
-    as_json: bool,
-    missing: Sequence[int] = (),
-    exit_code: int = INTERRUPTED,
-) -> None:
-    """Print the path to stdout. An interrupted video is reported on stderr, and on stdout only with --json.
-
-    missing: seeds not generated; exit_code: for an interrupted video.
-    """
-    if result.path == STDOUT_PATH:
-        return report_stream(result, video_seconds=video_seconds, wall_seconds=wall_seconds, exit_code=exit_code)
-    if not result.is_complete:
-        part = f"kept {result.path}, {pluralize(result.frames, 'frame')}"
-        message = f"interrupted: {part if result.frames else 'no frame was finished, nothing was saved'}"
-        command = result.resume or command_line(("pavdm", "extend"), str(result.path))
-        hint = f"`{command}` continues it" if result.frames or result.resume else "run it again"
-        path = str(result.path) if result.frames else None
-        _report_interrupt(message, hint, as_json, missing, path=path, frames=result.frames, exit_code=exit_code)
-        raise typer.Exit(exit_code)
-    for line in result.notes:
-        ui.note(line)
-    print_speed(result, video_seconds, wall_seconds)
-    row = {
-        "path": str(result.path),
-        "frames": result.frames,
-        "video_seconds": round(video_seconds, 3),
-        "wall_seconds": round(wall_seconds, 3),
-        "metadata": result.metadata,
-    }
-    print(json.dumps(row) if as_json else result.path)
-    if error := streams.first_error(sys.stdout):
-        raise OutputError(
-            f"cannot print the path to standard output: {error.strerror}", f"the video is complete: {result.path}"
-        )
-
-
-def _report_interrupt(
-    message: str, hint: str, as_json: bool, missing: Sequence[int], **fields: str | int | None
-) -> None:
-    """Report what was saved and what is missing, even with --quiet: hours of work may be at stake."""
-    ui.info(message, always=True)
-    if hint:
-        ui.hint(hint)
-    if missing:
-        seeds = f"seed {missing[0]}" if len(missing) == 1 else f"seeds {missing[0]} to {missing[-1]}"
-        ui.info(f"not generated: {seeds}; --seed {missing[0]} -n {len(missing)} makes the rest", always=True)
-    if as_json:
-        error = {"kind": "Interrupted", "message": message, "hint": hint}
-        print(json.dumps({"error": error | fields | {"missing_seeds": list(missing)}}))
 
 
 def _read_start_image(request: Request) -> StillImage | None:
@@ -272,8 +215,8 @@ def _target(request: Request) -> Path:
 
     if request.output.path and request.output.to_stdout:
         return request.output.path
-    own = partial(default_output_path, request.prompt, request.seed)
-    return check_output(resolve_output(request.output.path, own), request.output.force)
+    make_default = partial(default_output_path, request.prompt, request.seed)
+    return check_output(resolve_output(request.output.path, make_default), request.output.force)
 
 
 def _check_devices(request: Request) -> None:
@@ -296,5 +239,5 @@ def _check_encoder(request: Request) -> None:
     if output.encoder or output.ffmpeg:
         require_ffmpeg(encoding)
     if output.encoder and output.path and output.path.suffix.lower() != ".gif":
-        height, width = (side * output.scale_of(spec) for side in spec.size)
+        height, width = (side * output.resolve_scale(spec) for side in spec.size)
         probe_encoder(encoding, (width, height), output.path.suffix)

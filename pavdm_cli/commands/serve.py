@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pavdm_cli import ui
-from pavdm_cli.commands import options
+from pavdm_cli.commands import execution_options
 from pavdm_cli.errors import PavdmError, UsageError
 
 PACKAGES = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python-multipart": "python_multipart"}
@@ -31,7 +31,7 @@ def serve(
         list[str] | None, typer.Option(metavar="NAME", help="A name of this server, such as a reverse proxy's.")
     ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page in a browser.")] = False,
-    device: options.Device = "auto",
+    device: execution_options.Device = "auto",
     max_queue: Annotated[int, typer.Option(min=1, max=100_000, help="Videos that may wait.")] = 256,
     max_upload: Annotated[int, typer.Option(min=1, max=4096, metavar="MB", help="Largest upload.")] = 64,
 ) -> None:
@@ -66,8 +66,8 @@ def serve(
 
 def _name(host: str) -> str:
     """A host in an address."""
-    own = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
-    return f"[{own}]" if ":" in own else own
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    return f"[{name}]" if ":" in name else name
 
 
 def check_installed() -> None:

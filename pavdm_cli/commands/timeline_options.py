@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pavdm_cli.commands.options import WHAT, check_finite
+from pavdm_cli.commands.options import VIDEO_PANEL, check_finite
 
 At = Annotated[
     list[str] | None,
@@ -15,13 +15,14 @@ At = Annotated[
         metavar="TIME PROMPT",
         help='Switch to a new prompt at a time: --at 20s "a boat at night". Times are like 20s, 20.5 or 1:20; may be '
         "given several times, in order. pocket keeps what the new prompt does not mention.",
-        rich_help_panel=WHAT,
+        rich_help_panel=VIDEO_PANEL,
     ),
 ]
 Timeline = Annotated[
     Path | None,
     typer.Option(
-        help="File of new prompts instead of --at: lines like `20s: a boat at night`, or JSON.", rich_help_panel=WHAT
+        help="File of new prompts instead of --at: lines like `20s: a boat at night`, or JSON.",
+        rich_help_panel=VIDEO_PANEL,
     ),
 ]
 Blend = Annotated[
@@ -30,6 +31,6 @@ Blend = Annotated[
         metavar="SECONDS",
         callback=check_finite,
         help="Seconds over which to blend from one prompt to the next; 0: switch immediately.",
-        rich_help_panel=WHAT,
+        rich_help_panel=VIDEO_PANEL,
     ),
 ]

@@ -16,7 +16,7 @@ import typer
 
 from pavdm_cli import ui
 from pavdm_cli.commands.batch_processes import environment_number
-from pavdm_cli.commands.options import SPEED
+from pavdm_cli.commands.options import SPEED_PANEL
 from pavdm_cli.errors import DeviceError, UsageError
 from pavdm_cli.runtime import signals
 from pavdm_cli.runtime.interrupt import SCHEDULER
@@ -28,7 +28,7 @@ ShardWeights = Annotated[
     Literal["auto", "on", "off"],
     typer.Option(
         help="torchrun: each process holds a share of the weights; auto: if a GPU cannot hold all of them.",
-        rich_help_panel=SPEED,
+        rich_help_panel=SPEED_PANEL,
     ),
 ]
 ONE_VIDEO = ("generate", "extend", "resume", "redo")  # commands in which all processes make one video
@@ -100,8 +100,8 @@ def _report_lost_main() -> int:
 
 
 def stop_requested() -> AbstractContextManager[signals.Stop]:
-    """As `signals.stop_requested`, for a command that alone or with others makes a video."""
-    return signals.stop_requested(interruptible=False, launched=ranks()[2] > 1)
+    """Like `signals.stop_requested`, for a command that alone or with others makes a video."""
+    return signals.stop_requested(interruptible=False, has_launcher=ranks()[2] > 1)
 
 
 def dismiss_workers(arguments: Sequence[str]) -> None:

@@ -144,9 +144,12 @@ def _model_to_finetune(init: str | None, data: Path | None) -> VideoModel | None
 
 def _check_options(context: typer.Context, trains_pocket: bool) -> None:
     """Reject options of the other model's training. Raises: UsageError."""
-    own, other = (options.POCKET_PANEL, options.FINETUNE_PANEL)[:: 1 if trains_pocket else -1]
-    if misplaced := [option for option, panel in command_line_options(context).items() if panel == other]:
-        raise UsageError(f"{misplaced[0]} only applies to: {other}. This run trains: {own}", f"omit {misplaced[0]}")
+    panel, other_panel = (options.POCKET_PANEL, options.FINETUNE_PANEL)[:: 1 if trains_pocket else -1]
+    if misplaced := [name for name, its_panel in command_line_options(context).items() if its_panel == other_panel]:
+        raise UsageError(
+            f"{misplaced[0]} only applies to: {other_panel}. This run trains: {panel}",
+            f"omit {misplaced[0]}",
+        )
 
 
 def _train_pocket(train_options: TrainOptions, make_task: Callable[[], Task]) -> None:
@@ -230,7 +233,7 @@ def _ignore(*arguments: object) -> None:
 
 
 @contextmanager
-def _no_progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def _no_progress(description: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
     yield _ignore
 
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pavdm_cli.commands.options import MAX_THREADS, check_finite
+from pavdm_cli.commands.execution_options import MAX_THREADS
+from pavdm_cli.commands.options import check_finite
 
 MOST_STEPS, MOST_BATCH = 10**9, 1 << 20
 POCKET_PANEL, FINETUNE_PANEL = "Pocket, on its procedural world", "Open-Sora or Wan, on your videos"

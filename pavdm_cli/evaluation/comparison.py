@@ -42,8 +42,8 @@ def compare(a: Sequence[Mapping[str, float | None]], b: Sequence[Mapping[str, fl
     names = [name for name in a[0] if name in b[0]] if a else []
     values = {name: _paired_values(name, a, b) for name in names}
     values = {name: pairs for name, pairs in values.items() if len(pairs)}
-    corrected = holm([sign_test(pairs[:, 1] - pairs[:, 0]) for pairs in values.values()])
-    return [_comparison(name, pairs, p) for (name, pairs), p in zip(values.items(), corrected, strict=True)]
+    p_values = holm([sign_test(pairs[:, 1] - pairs[:, 0]) for pairs in values.values()])
+    return [_comparison(name, pairs, p) for (name, pairs), p in zip(values.items(), p_values, strict=True)]
 
 
 def _paired_values(
@@ -89,11 +89,11 @@ def sign_test(differences: NDArray[np.float64]) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction, in the given order."""
-    corrected, running = [0.0] * len(p_values), 0.0
+    corrected_values, running = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = running
-    return corrected
+        corrected_values[index] = running
+    return corrected_values
 
 
 MIN_REFERENCES = 3  # videos whose standard deviation says something
@@ -103,11 +103,14 @@ def z_scores(
     metrics: Mapping[str, float | None], reference_videos: Sequence[Mapping[str, float | None]]
 ) -> dict[str, float | None]:
     """How many standard deviations each metric is from the mean of reference videos; None with fewer than three."""
-    return {name: _z_score(value, [one.get(name) for one in reference_videos]) for name, value in metrics.items()}
+    return {
+        name: _z_score(value, [reference.get(name) for reference in reference_videos])
+        for name, value in metrics.items()
+    }
 
 
 def _z_score(value: float | None, reference: Sequence[float | None]) -> float | None:
-    values = np.array([one for one in reference if one is not None], np.float64)
+    values = np.array([number for number in reference if number is not None], np.float64)
     if value is None or len(values) < MIN_REFERENCES or values.std(ddof=1) < 1e-12:
         return None
     return float((value - values.mean()) / values.std(ddof=1))

@@ -40,8 +40,8 @@ def fade_objects(scenes: Sequence[Scene], seconds: Tensor, on: Canvas, opacity: 
 def smear_objects(scenes: Sequence[Scene], seconds: Tensor, on: Canvas, width: float, copies: int = 5) -> Tensor:
     """Smear objects horizontally over `width` units."""
     offsets = [(i / (copies - 1) - 0.5) * width for i in range(copies)]
-    moved = [[replace(s, home=(s.home[0] + dx, s.home[1])) for s in scenes] for dx in offsets]
-    return torch.stack([render(each, seconds, on).frames for each in moved]).mean(dim=0)
+    scene_copies = [[replace(s, home=(s.home[0] + dx, s.home[1])) for s in scenes] for dx in offsets]
+    return torch.stack([render(each, seconds, on).frames for each in scene_copies]).mean(dim=0)
 
 
 def cut_objects(scenes: Sequence[Scene], seconds: Tensor, on: Canvas, angle: float) -> Tensor:

@@ -55,10 +55,10 @@ class FeatureSums:
 def sums_of(features: Values) -> FeatureSums:  # (n, D)
     """The sums over some vectors."""
     features = np.asarray(features, np.float64)
-    extended = np.pad(features / features.shape[1] ** 0.5, ((0, 0), (0, 1)), constant_values=1.0)  # (n, D + 1)
-    squares = (extended[:, :, None] * extended[:, None]).reshape(len(extended), extended.shape[1] ** 2)
-    cubes = (squares.T @ extended).reshape((extended.shape[1],) * 3)
-    return FeatureSums(len(extended), cubes, float(((extended**2).sum(axis=1) ** 3).sum()))
+    vectors = np.pad(features / features.shape[1] ** 0.5, ((0, 0), (0, 1)), constant_values=1.0)  # (n, D + 1)
+    squares = (vectors[:, :, None] * vectors[:, None]).reshape(len(vectors), vectors.shape[1] ** 2)
+    cubes = (squares.T @ vectors).reshape((vectors.shape[1],) * 3)
+    return FeatureSums(len(vectors), cubes, float(((vectors**2).sum(axis=1) ** 3).sum()))
 
 
 def frechet_distance(a: FeatureSums, b: FeatureSums) -> float | None:
@@ -75,7 +75,7 @@ def kernel_distance(a: FeatureSums, b: FeatureSums) -> float | None:
     """Unbiased squared MMD with the kernel (x . y / D + 1)^3: about 0 for sets of any size from one distribution."""
     if min(a.count, b.count) < 2:
         return None
-    within = [(float((one.cubes**2).sum()) - one.own_kernels) / (one.count * (one.count - 1)) for one in (a, b)]
+    within = [(float((sums.cubes**2).sum()) - sums.own_kernels) / (sums.count * (sums.count - 1)) for sums in (a, b)]
     return sum(within) - 2 * float((a.cubes * b.cubes).sum()) / (a.count * b.count)
 
 
@@ -94,7 +94,7 @@ def jackknife(statistic: Callable[[FeatureSums], float | None], groups: Sequence
 
 def jackknife_interval(value: float, without: Sequence[float | None]) -> Values | None:
     """The same from the value for all groups and those without each group; None with fewer than two groups."""
-    values = np.array([one for one in without if one is not None], np.float64)
+    values = np.array([estimate for estimate in without if estimate is not None], np.float64)
     if len(values) < max(2, len(without)):
         return None
     error = float(np.sqrt((len(values) - 1) / len(values) * ((values - values.mean()) ** 2).sum()))

@@ -32,7 +32,9 @@ def find_videos(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         inside = (
-            [one for one in sorted(path.iterdir()) if one.suffix.lower() in VIDEO_SUFFIXES] if path.is_dir() else [path]
+            [file for file in sorted(path.iterdir()) if file.suffix.lower() in VIDEO_SUFFIXES]
+            if path.is_dir()
+            else [path]
         )
         if not inside:
             raise InputError(f"no video in {path}", f"it has no file that ends in {', '.join(VIDEO_SUFFIXES)}")
@@ -47,9 +49,9 @@ def measure_file(
     frames = options.chunk_frames or stored_chunk_frames(video.path)
     world, key = world_meter(video, options.features)
     key |= {"chunk_frames": frames, "flow": options.flow}
-    if stored := results.find(video.path, key):
+    if measurement := results.find(video.path, key):
         on_progress(video.frames, video.path.name)
-        return replace(stored, path=str(video.path))
+        return replace(measurement, path=str(video.path))
 
     def count(frames: int) -> None:
         on_progress(frames, video.path.name)
@@ -103,7 +105,7 @@ def stored_chunk_frames(path: Path) -> int | None:
 def pair(a: Sequence[Path], b: Sequence[Path]) -> list[tuple[Path, Path]]:
     """Pair videos by prompt and seed, else by name. Raises: InputError if fewer than two pairs or if ambiguous."""
     sides = [{pairing_key(path): path for path in side} for side in (a, b)]
-    if any(len(keyed) < len(side) for keyed, side in zip(sides, (a, b), strict=True)):
+    if any(len(paths) < len(side) for paths, side in zip(sides, (a, b), strict=True)):
         raise InputError("two videos on one side have the same prompt and seed", "leave one of them out")
     common = [key for key in sides[0] if key in sides[1]]
     if len(common) < 2:

@@ -67,7 +67,7 @@ class FrameMeter:
             self._add_flow(self._flow)
 
     def _add_flow(self, estimator: Any) -> None:
-        grays = [_enlarged(gray) for gray in self._grays]
+        grays = [_enlarge(gray) for gray in self._grays]
         if len(grays) >= 2:
             flow = estimator.calc(grays[-2], grays[-1], None)
             self.series.add(motion=largest_motion(flow) * self._fps / grays[-1].shape[0])
@@ -147,9 +147,9 @@ def unpredicted_change(estimator: Any, before: Gray, middle: Gray, after: Gray) 
     half = estimator.calc(before, after, None) / 2
     forward = cv2.remap(before, x - half[..., 0], y - half[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     backward = cv2.remap(after, x + half[..., 0], y + half[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    predicted = np.asarray(cv2.addWeighted(forward, 0.5, backward, 0.5, 0), np.uint8)
+    prediction = np.asarray(cv2.addWeighted(forward, 0.5, backward, 0.5, 0), np.uint8)
     change = (mean_difference(before, middle) + mean_difference(middle, after)) / 2
-    return mean_difference(predicted, middle), change
+    return mean_difference(prediction, middle), change
 
 
 def _flow_estimator() -> Any:
@@ -158,8 +158,8 @@ def _flow_estimator() -> Any:
     return cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_FAST)
 
 
-def _enlarged(gray: Gray) -> Gray:
-    """The frame enlarged by a whole number where it is small."""
+def _enlarge(gray: Gray) -> Gray:
+    """The frame enlarged by an integer factor where it is small."""
     import cv2
 
     factor = max(1, int(np.ceil(FLOW_SIDE / min(gray.shape))))

@@ -54,13 +54,15 @@ class WorldMeter:
     def spans(self) -> list[dict[str, Any]]:
         """Times, caption and metrics of each span."""
         results = zip(self._spans, self._measure(), strict=True)
-        return [span.to_json() | {"metrics": one.metrics} for span, one in results]
+        return [span.to_json() | {"metrics": result.metrics} for span, result in results]
 
     def finish(self) -> tuple[Metrics, Series]:
         """Metrics of all spans, and their series over two-second clips; both empty without a span."""
         results = self._measure()
         series = {
-            name: [v for one in results for v in one.series.get(name, [])] for one in results for name in one.series
+            name: [v for result in results for v in result.series.get(name, [])]
+            for result in results
+            for name in result.series
         }
         return weighted_means(results) | adherence_means(series), series
 
@@ -83,10 +85,12 @@ def measure_span(span: PromptSpan, probe: ProbeMeter, tracker: ObjectMeter) -> S
     clips = [words for i, words in enumerate(probe.words) if span.contains(i * HOP, i * HOP + CLIP_FRAMES)]
     counts = [count for i, count in enumerate(probe.counts) if span.contains(i, i + 1)]
     series = adherence(span, clips)
-    one = np.array([count == "one" for count in counts], np.float64)
+    has_one = np.array([count == "one" for count in counts], np.float64)
     metrics = adherence_means(series)
-    metrics |= {"one_object": float(one.mean()) if len(one) else None, "object_survival": survival(one)}
-    return SpanResult(len(one), metrics | tracker.metrics(), series | {"one_object": bin_means(one)} | tracker.series())
+    metrics |= {"one_object": float(has_one.mean()) if len(has_one) else None, "object_survival": survival(has_one)}
+    return SpanResult(
+        len(has_one), metrics | tracker.metrics(), series | {"one_object": bin_means(has_one)} | tracker.series()
+    )
 
 
 def adherence(span: PromptSpan, clips: Sequence[Mapping[str, str]]) -> Series:
@@ -110,27 +114,31 @@ def adherence_means(series: Series) -> Metrics:
 def weighted_means(results: Sequence[SpanResult]) -> Metrics:
     """The mean of every metric over spans, weighted by their frames."""
     means: Metrics = {}
-    for name in dict.fromkeys(name for one in results for name in one.metrics):
-        values = [(value, one.frames) for one in results if (value := one.metrics.get(name)) is not None and one.frames]
+    for name in dict.fromkeys(name for result in results for name in result.metrics):
+        values = [
+            (value, result.frames)
+            for result in results
+            if (value := result.metrics.get(name)) is not None and result.frames
+        ]
         means[name] = (
             sum(value * count for value, count in values) / sum(count for _, count in values) if values else None
         )
     return means
 
 
-def survival(one: NDArray[np.float64]) -> float | None:  # (n,), 1 where a frame shows exactly one object
+def survival(has_one: NDArray[np.float64]) -> float | None:  # (n,), 1 where a frame shows exactly one object
     """Share of the video before the object is first missing, doubled or broken for a second."""
-    if not len(one):
+    if not len(has_one):
         return None
-    run = np.convolve(one == 0, np.ones(LOST_FRAMES), "valid") if len(one) >= LOST_FRAMES else np.zeros(0)
-    lost = np.flatnonzero(run >= LOST_FRAMES - 0.5)
-    return float(lost[0] / len(one)) if len(lost) else 1.0
+    run = np.convolve(has_one == 0, np.ones(LOST_FRAMES), "valid") if len(has_one) >= LOST_FRAMES else np.zeros(0)
+    first_losses = np.flatnonzero(run >= LOST_FRAMES - 0.5)
+    return float(first_losses[0] / len(has_one)) if len(first_losses) else 1.0
 
 
 def bin_means(values: NDArray[np.float64]) -> list[float]:
     """Means over two-second bins, ignoring NaN; bins of NaN alone are dropped."""
     bins = [values[start : start + BIN_FRAMES] for start in range(0, len(values), BIN_FRAMES)]
-    return [float(np.nanmean(one)) for one in bins if not np.isnan(one).all()]
+    return [float(np.nanmean(bin_values)) for bin_values in bins if not np.isnan(bin_values).all()]
 
 
 class ObjectMeter:
@@ -149,10 +157,12 @@ class ObjectMeter:
         """Take the next frame at the probe's rate and size."""
         sighting = find_object(frame, self._templates)
         self._errors.append(color_error(sighting, self._templates) if sighting else float("nan"))
-        here = (sighting.x, sighting.y) if sighting else None
-        if here and self._before:
-            self._speeds.append(float(np.hypot(here[0] - self._before[0], here[1] - self._before[1])) * PROBE_FPS)
-        self._before = here
+        location = (sighting.x, sighting.y) if sighting else None
+        if location and self._before:
+            self._speeds.append(
+                float(np.hypot(location[0] - self._before[0], location[1] - self._before[1])) * PROBE_FPS
+            )
+        self._before = location
         if sighting:
             self._add_patch(sighting.patch)
 
@@ -162,9 +172,9 @@ class ObjectMeter:
             return
         self._now.add(patch)
         if self._now.count == BIN_FRAMES:
-            covered = 3 * float(self._templates.weights.sum())
+            num_values = 3 * float(self._templates.weights.sum())
             difference = (self._now.mean - self._first.mean) ** 2
-            self._identity.append(float(np.sqrt(difference.sum() / covered)))
+            self._identity.append(float(np.sqrt(difference.sum() / num_values)))
             self._now = PatchMean()
 
     def metrics(self) -> Metrics:

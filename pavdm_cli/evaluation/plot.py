@@ -26,7 +26,7 @@ PANELS = {  # series of a measurement, and their titles
     "color_error": "Color error of the object",
     "identity_drift": "Change of the object since its first two seconds",
 }
-COLUMNS, PANEL_INCHES, MOST_LABELS = 2, (5.2, 2.1), 8
+COLUMNS, PANEL_INCHES, MAX_LABELS = 2, (5.2, 2.1), 8
 COLORS = ("#2a6f97", "#e07a5f", "#3d8b5f", "#9b5de5", "#b5838d", "#f2a541", "#577590", "#6d6875")
 STYLE: Any = {
     "axes.spines.top": False,
@@ -61,7 +61,7 @@ def make_figure(measurements: Sequence[Measurement]) -> Any:
     import matplotlib
     from matplotlib.figure import Figure
 
-    names = [name for name in PANELS if any(name in one.clips for one in measurements)]
+    names = [name for name in PANELS if any(name in measurement.clips for measurement in measurements)]
     lines = -(-len(names) // COLUMNS)
     width, height = PANEL_INCHES
     with matplotlib.rc_context(STYLE):
@@ -73,7 +73,7 @@ def make_figure(measurements: Sequence[Measurement]) -> Any:
             panel.set_visible(False)
         for panel in panels[max(0, len(names) - COLUMNS) : len(names)]:
             panel.set_xlabel("seconds")
-        if len(measurements) <= MOST_LABELS:
+        if len(measurements) <= MAX_LABELS:
             handles, labels = panels[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
     return figure
@@ -81,12 +81,12 @@ def make_figure(measurements: Sequence[Measurement]) -> Any:
 
 def _draw_panel(panel: Any, name: str, measurements: Sequence[Measurement]) -> None:
     panel.set_title(PANELS[name])
-    for number, one in enumerate(measurements):
-        values = one.clips.get(name, [])
+    for number, measurement in enumerate(measurements):
+        values = measurement.clips.get(name, [])
         times = [CLIP_SECONDS * (index + 0.5) for index in range(len(values))]
         marker = "o" if len(values) < 3 else None
         color = COLORS[number % len(COLORS)]
-        panel.plot(times, values, color=color, linewidth=1.6, marker=marker, label=os.path.basename(one.path))
+        panel.plot(times, values, color=color, linewidth=1.6, marker=marker, label=os.path.basename(measurement.path))
     panel.margins(x=0.02, y=0.15)
 
 

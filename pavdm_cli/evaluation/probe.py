@@ -138,12 +138,12 @@ def read_video(probe: Probe, video: Tensor, fps: float) -> ProbeResult:
 
 def split_into_clips(video: Tensor, fps: float) -> Tensor:  # (n, 3, H, W) -> (B, CLIP, 3, H, W)
     """Clips that cover a video at the probe's frame rate; the last two may overlap."""
-    resampled = video[:: max(1, round(fps / PROBE_FPS))]
-    assert len(resampled) >= CLIP_FRAMES, (
-        f"the probe reads {CLIP_FRAMES} frames at {PROBE_FPS} a second, got {len(resampled)}"
+    frames = video[:: max(1, round(fps / PROBE_FPS))]
+    assert len(frames) >= CLIP_FRAMES, (
+        f"the probe reads {CLIP_FRAMES} frames at {PROBE_FPS} a second, got {len(frames)}"
     )
-    starts = sorted({*range(0, len(resampled) - CLIP_FRAMES + 1, CLIP_FRAMES), len(resampled) - CLIP_FRAMES})
-    return torch.stack([resampled[s : s + CLIP_FRAMES] for s in starts])
+    starts = sorted({*range(0, len(frames) - CLIP_FRAMES + 1, CLIP_FRAMES), len(frames) - CLIP_FRAMES})
+    return torch.stack([frames[s : s + CLIP_FRAMES] for s in starts])
 
 
 def save(probe: Probe, path: Path) -> Path:

@@ -49,9 +49,9 @@ def tighten(bars: Iterable[Bar], part: str, conditions: Row, rows: Iterable[Row]
     ]
 
 
-def is_comparable(row: Row, other: Row) -> bool:
+def is_comparable(row: Row, other_row: Row) -> bool:
     """Whether two rows measured the same scenes in the same way; False if the world is unknown."""
-    return "world" in row and all(row.get(name) == other.get(name) for name in COMPARED_SETTINGS)
+    return "world" in row and all(row.get(name) == other_row.get(name) for name in COMPARED_SETTINGS)
 
 
 def _tighten_bar(bar: Bar, values: list[float], conditions: Row) -> Bar:

@@ -23,12 +23,12 @@ LOSSLESS_ENOUGH = 10  # constant rate factor
 
 
 def check_export(folder: Path, videos: Sequence[Path]) -> None:
-    """Refuse a folder that holds something, and videos of one name. Raises: OutputError, UsageError."""
+    """Reject a folder that holds something, and videos of one name. Raises: OutputError, UsageError."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder} exists and is not an empty folder", "name a new one")
     names = [video.stem for video in videos]
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise UsageError(f"two videos are called {doubled[0]}", "VBench-Long tells videos apart by name: rename one")
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"two videos are called {duplicates[0]}", "VBench-Long tells videos apart by name: rename one")
 
 
 def export(video: VideoInfo, folder: Path, on_progress: Callable[[int], object]) -> None:
@@ -37,21 +37,21 @@ def export(video: VideoInfo, folder: Path, on_progress: Callable[[int], object])
     clips.mkdir(parents=True, exist_ok=True)
     length = max(1, round(CLIP_SECONDS * float(video.rate)))
     with ExitStack() as stack:
-        whole = None
+        full_writer = None
         if video.path.suffix.lower() == ".mp4":
             shutil.copyfile(video.path, folder / f"{name}.mp4")
         else:
-            whole = stack.enter_context(_writer(folder / f"{name}.mp4", video))
+            full_writer = stack.enter_context(_writer(folder / f"{name}.mp4", video))
         for number, clip in enumerate(_in_clips(video, length)):
             with _writer(clips / f"{name}_{number:03d}.mp4", video) as writer:
                 for frame in clip:
-                    for target in (writer, whole):
+                    for target in (writer, full_writer):
                         if target is not None:
                             target.write([frame])
                     on_progress(1)
                 writer.finish()
-        if whole is not None:
-            whole.finish()
+        if full_writer is not None:
+            full_writer.finish()
 
 
 def command(folder: Path) -> list[str]:

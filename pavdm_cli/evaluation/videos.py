@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pavdm_cli.generation import pipeline
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import Request
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.pixels import from_bytes, to_bytes
 from pavdm_cli.pocket_world.captions import caption
 from pavdm_cli.pocket_world.parse import KINDS, parse
@@ -67,7 +68,7 @@ def generate_videos(video_set: VideoSet) -> Iterator[Video]:
     plans = [_plan_video(video_set, seed) for seed in video_set.seeds]
     model = pipeline.open_model(plans[0])
     for seed, plan in zip(video_set.seeds, plans, strict=True):
-        yield Video(sample_scene(seed), plan.prompt, np.concatenate(list(pipeline.frames(plan, model))))
+        yield Video(sample_scene(seed), plan.prompt, np.concatenate(list(pipeline.generate_frames(plan, model))))
 
 
 def render_videos(video_set: VideoSet, spans: int | None = None) -> Iterator[Video]:

@@ -14,7 +14,7 @@ def advice(config: GenerationConfig) -> list[str]:
         lines.append("--shard-weights has no effect in one process: start several with torchrun")
     if execution.offload != "none" and on_cpu:
         lines.append("--offload has no benefit on a CPU: it only uses more memory")
-    if "cfg_batching" not in config.open_switches and config.guidance_scale == 1:
+    if "cfg_batching" not in config.auto_switches and config.guidance_scale == 1:
         lines.append("--cfg-batching does nothing here: guidance already needs only one forward pass")
     if execution.overlap_decode == "on" and on_cpu:
         lines += decoding_advice(execution.threads, available_cores())

@@ -29,7 +29,7 @@ from pavdm_cli.sampling.loop import SamplerState
 from pavdm_cli.video.write.encode import EncoderState
 
 FORMAT = 1
-_NAMES = [one.name for one in fields(SamplerState)]
+_NAMES = [field.name for field in fields(SamplerState)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +55,26 @@ class Checkpoint:
     latents: tuple[int, str] = (0, "")  # size and SHA-256 of the file of latents, if there is one
 
     @property
-    def rewrites(self) -> bool:
+    def needs_rewrite(self) -> bool:
         """Whether the file cannot be continued: all frames are written again, from the latents."""
         return self.latents[0] > 0 and not self.file.digest
 
 
-def write(path: Path, checkpoint: Checkpoint) -> None:
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Store a checkpoint in place of the last one. Raises: OSError."""
     tensors = _tensors(checkpoint)
     text = json.dumps(_fields(checkpoint), separators=(",", ":"))
     write_durably(path, [save(tensors, {"pavdm": text, "sha256": _digest(text, tensors)})])
 
 
-def read(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> Checkpoint:
     """Load a checkpoint; the video is written next to it. Raises: InputError."""
     try:
         with open_weights(path) as file:
-            stored = file.metadata() or {}
+            header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 the file is not iterable
-        text = stored["pavdm"]
-        if stored["sha256"] != _digest(text, tensors):
+        text = header["pavdm"]
+        if header["sha256"] != _digest(text, tensors):
             raise InvalidError("its checksum differs")
         values = json.loads(text)
         if values["format"] != FORMAT:
@@ -94,7 +94,7 @@ def _fields(checkpoint: Checkpoint) -> dict[str, Any]:
         "run": {name: getattr(run, name) for name in ("name", "metadata", "machine", "total", "inputs")},
         "file": {name: getattr(file, name) for name in ("written", "last_time", "segments", "size", "digest", "times")},
         "render": {"latents": render.latents, "frames": render.frames},
-        "sampler": {name: _plain(value) for name, value in _values(sampler).items() if _is_plain(value)},
+        "sampler": {name: _to_json(value) for name, value in _values(sampler).items() if _is_json(value)},
         "notes": checkpoint.notes,
         "latents": checkpoint.latents,
     }
@@ -105,11 +105,11 @@ def _values(state: SamplerState) -> dict[str, Any]:
     return {name: getattr(state, name) for name in _NAMES if name != "history"}
 
 
-def _is_plain(value: object) -> bool:
+def _is_json(value: object) -> bool:
     return not (value is None or isinstance(value, Tensor))
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     return [value.start, value.stop] if isinstance(value, range) else value
 
 
@@ -123,19 +123,19 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     return {name: values.contiguous() for name, values in tensors.items()}
 
 
-def _checkpoint(stored: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> Checkpoint:
-    run, file, sampler = stored["run"], stored["file"], dict(stored["sampler"])
+def _checkpoint(values: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> Checkpoint:
+    run, file, sampler = values["run"], values["file"], dict(values["sampler"])
     sampler["chunks"] = range(*sampler["chunks"])
     history = [tensors[f"history.{number}"] for number in range(sum(name.startswith("history.") for name in tensors))]
-    own: dict[str, Any] = {name: values for name, values in tensors.items() if name in _NAMES}
-    state = SamplerState(**sampler, **own, history=tuple(history))
+    state_tensors: dict[str, Any] = {name: tensors[name] for name in _NAMES if name in tensors}
+    state = SamplerState(**sampler, **state_tensors, history=tuple(history))
     decoder = tensors.get("decoder.context"), tensors.get("decoder.replay")
     return Checkpoint(
-        RunInfo(request=stored_request.from_json(stored["request"], folder / run["name"]), **run),
+        RunInfo(request=stored_request.from_json(values["request"], folder / run["name"]), **run),
         EncoderState(**file | {"times": tuple(file["times"]), "frames": tensors["frames"].numpy()}),
-        RenderState(state, *decoder, **stored["render"]),
-        tuple(stored["notes"]),
-        tuple(stored["latents"]),
+        RenderState(state, *decoder, **values["render"]),
+        tuple(values["notes"]),
+        tuple(values["latents"]),
     )
 
 

@@ -18,10 +18,10 @@ from pavdm_cli.sampling.schedule import METHODS, Schedule, windows
 def check(request: Request) -> None:
     """Reject incompatible options, and prompts that the model cannot parse. Raises: UsageError."""
     check_sampling(request)
-    new = request.extension is None  # the length of a continuation follows from the rate of its video
-    seconds = request.frame_count / request.spec.fps if new else None
-    check_timeline(bool(request.prompt.strip()) or not new, request.timeline, request.blend, seconds)
-    if request.prompt or new:
+    is_new = request.extension is None  # the length of a continuation follows from the rate of its video
+    seconds = request.frame_count / request.spec.fps if is_new else None
+    check_timeline(bool(request.prompt.strip()) or not is_new, request.timeline, request.blend, seconds)
+    if request.prompt or is_new:
         format_prompts(request)
 
 
@@ -42,8 +42,8 @@ def check_sampling(request: Request) -> None:
         raise UsageError(
             f"--edit-ratio must be at least 0 and below 1, got {edit:g}", "0 keeps the conditioning frames unchanged"
         )
-    for name, used in (("--edit-ratio", edit > 0), ("--reencode", bool(request.reencode))):
-        if used and request.method != "rn":
+    for name, is_set in (("--edit-ratio", edit > 0), ("--reencode", bool(request.reencode))):
+        if is_set and request.method != "rn":
             raise UsageError(
                 f"{name} only applies to --method rn, not {request.method}", f"omit {name}, or use --method rn"
             )
@@ -54,7 +54,7 @@ def check_sampling(request: Request) -> None:
     _check_context(request)
     check_loop(request)
     if request.reencode and schedule.context and not aligns_with_vae_units(request, schedule):
-        unit = unit_of(request)
+        unit = vae_unit(request)
         raise UsageError(f"--reencode: {unit_reason(request)}", f"try --window {-(-schedule.chunk // unit) * unit}")
     check_graphs_on(request.execution.cuda_graphs, graph_conflict(edit, request.execution))
     _check_options(request)
@@ -68,7 +68,7 @@ def check_loop(request: Request) -> None:
         f"--method {request.method}, which has no progressive noise levels": request.method != "pa",
         "--ramp-up full": request.ramp_up == "full",
         "--seconds forever": request.forever,
-        "a video that starts from existing frames": request.continues,
+        "a video that starts from existing frames": request.is_conditioned,
     }
     for reason in (reason for reason, applies in reasons.items() if applies):
         raise UsageError(f"--loop cannot be combined with {reason}", "leave --loop out")
@@ -121,12 +121,12 @@ def format_prompts(request: Request) -> tuple[Prompt, ...]:
     first = _format(request, request.prompt, request.source_caption)
     prompts = [first]
     for change in request.timeline:
-        when = format_seconds(change.at)
+        time = format_seconds(change.at)
         try:
             later = _format(request, change.prompt, prompts[-1].caption)
         except UsageError as error:
-            raise UsageError(f"the prompt at {when}: {error.message}", error.hint) from None
-        prompts.append(replace(later, notes=tuple(f"at {when}: {note}" for note in later.notes)))
+            raise UsageError(f"the prompt at {time}: {error.message}", error.hint) from None
+        prompts.append(replace(later, notes=tuple(f"at {time}: {note}" for note in later.notes)))
     return tuple(prompts)
 
 
@@ -136,12 +136,12 @@ def _format(request: Request, prompt: str, source: str) -> Prompt:
 
 def _check_options(request: Request) -> None:
     """Reject unknown model options and invalid values. Raises: UsageError."""
-    own = {option.key: option for option in request.video_model.options}
+    model_options = {option.key: option for option in request.video_model.options}
     for key, value in request.options.items():
-        if key not in own:
+        if key not in model_options:
             flag = f"--{key.replace('_', '-')}"
             raise UsageError(f"{flag} is not an option of {request.spec.name}", f"omit {flag}")
-        own[key].check(value)
+        model_options[key].check(value)
 
 
 def build_schedule(request: Request) -> Schedule:
@@ -150,9 +150,9 @@ def build_schedule(request: Request) -> Schedule:
     Without a context, the end of an extended clip fills up the window while it grows. A sink is the
     first chunks of the video, rather than those of the warm-up. Raises: UsageError.
     """
-    schedule = _steady_schedule(request)
+    schedule = _base_schedule(request)
     warmup, first = _warmup_of(request, schedule), request.spec.first_chunk
-    if not request.continues and not warmup and first < schedule.chunk:
+    if not request.is_conditioned and not warmup and first < schedule.chunk:
         schedule = replace(schedule, first_chunk=first)
     if schedule.sink:
         return replace(schedule, sink=range(warmup, warmup + len(schedule.sink)))
@@ -165,7 +165,7 @@ def build_schedule(request: Request) -> Schedule:
     return replace(schedule, fill_to=schedule.window)
 
 
-def _steady_schedule(request: Request) -> Schedule:
+def _base_schedule(request: Request) -> Schedule:
     """The method's schedule, with the model's defaults."""
     methods = [name for name in METHODS if name != "one"]
     if request.method not in methods:
@@ -201,7 +201,7 @@ def resolve_guidance(request: Request) -> float:
     return request.spec.guidance if request.guidance is None else request.guidance
 
 
-def unit_of(request: Request) -> int:
+def vae_unit(request: Request) -> int:
     """Latents that the model's VAE encodes together."""
     spec = request.spec
     return request.video_model.layout(spec.size, spec.fps).unit
@@ -212,21 +212,21 @@ def resolve_warmup(request: Request) -> int:
 
     The model's default is in chunks of its own size. 0 if the whole window has one level.
     """
-    return _warmup_of(request, _steady_schedule(request))
+    return _warmup_of(request, _base_schedule(request))
 
 
 def _warmup_of(request: Request, schedule: Schedule) -> int:
-    if request.continues:
+    if request.is_conditioned:
         return 0
     spec = request.spec
-    own = -(-spec.warmup * spec.chunk // schedule.chunk) if schedule.capacity > 1 else 0
-    whole = math.lcm(schedule.chunk, unit_of(request)) // schedule.chunk
-    return -(-(own if request.warmup is None else request.warmup) // whole) * whole
+    default_chunks = -(-spec.warmup * spec.chunk // schedule.chunk) if schedule.capacity > 1 else 0
+    chunks_per_unit = math.lcm(schedule.chunk, vae_unit(request)) // schedule.chunk
+    return -(-(default_chunks if request.warmup is None else request.warmup) // chunks_per_unit) * chunks_per_unit
 
 
 def aligns_with_vae_units(request: Request, schedule: Schedule) -> bool:
     """Whether chunks and context are whole units of latents that the VAE encodes together."""
-    unit = unit_of(request)
+    unit = vae_unit(request)
     return schedule.chunk % unit == 0 and schedule.context % unit == 0
 
 
@@ -238,5 +238,5 @@ def requests_reencoding(request: Request, schedule: Schedule) -> bool:
 
 def unit_reason(request: Request) -> str:
     """Why partial VAE units cannot be re-encoded."""
-    unit = unit_of(request)
+    unit = vae_unit(request)
     return f"{request.spec.name} encodes {unit} latents together: --window and --chunk must be multiples of {unit}"

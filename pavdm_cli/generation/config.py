@@ -1,7 +1,4 @@
-"""`resolve` turns a request into a `GenerationConfig`, which holds every decision for a video.
-
-Only `resolve` imports torch, so that stored metadata can be read without it.
-"""
+"""`GenerationConfig`, which holds every decision for a video. Imports no torch: it describes stored metadata too."""
 
 from __future__ import annotations
 
@@ -9,23 +6,9 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from pavdm_cli.errors import UsageError
-from pavdm_cli.generation.checks import (
-    aligns_with_vae_units,
-    build_schedule,
-    check_sampling,
-    format_prompts,
-    graph_conflict,
-    requests_reencoding,
-    resolve_context,
-    resolve_counts,
-    resolve_guidance,
-    resolve_warmup,
-    unit_reason,
-)
-from pavdm_cli.generation.request import ENDLESS_FRAMES, MAX_CONTEXT, MAX_WARMUP, Request
-from pavdm_cli.generation.seamless_loop import make_loop
-from pavdm_cli.generation.timeline import MAX_BLEND, STORED, PromptChange, check_reachable, check_timeline
+from pavdm_cli.generation.checks import graph_conflict
+from pavdm_cli.generation.request import ENDLESS_FRAMES, MAX_CONTEXT, MAX_WARMUP
+from pavdm_cli.generation.timeline import MAX_BLEND, STORED, PromptChange
 from pavdm_cli.models.adapter import Options, Prompt, VideoModel
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.layout import LatentLayout
@@ -74,7 +57,7 @@ class GenerationConfig:
     source_caption: str = ""  # of the video that is continued, for what the prompt leaves out
     options: Options = field(default_factory=dict)  # the model's own, as far as they differ from their defaults
     notes: tuple[str, ...] = ()
-    open_switches: frozenset[str] = frozenset()  # of `execution`: were `auto`, a memory plan may change them
+    auto_switches: frozenset[str] = frozenset()  # of `execution`: were `auto`, a memory plan may change them
     num_conditioning_frames: int = 0  # conditioning frames (clip or image) that are encoded before the first step
 
     @property
@@ -132,13 +115,15 @@ class GenerationConfig:
         """Frames per chunk; fractional if a chunk is not a whole number of VAE units."""
         return self.schedule.chunk * self.layout.frames_per_latent
 
-    def start_of(self, chunk: int) -> Fraction:
-        """Time at which a chunk begins, in seconds; negative in the warm-up."""
+    def chunk_start(self, chunk: int) -> Fraction:
+        """Time at which a chunk starts, in seconds; negative in the warm-up."""
         return Fraction(self.frames_before(chunk - self.warmup), self.spec.fps)
 
     def latents_before(self, chunk: int) -> int:
         """Number of latents before a chunk of the video, whose first one is 0; negative in the warm-up."""
-        first, start = (self.schedule.latents(range(one, one)).start for one in (self.warmup, self.warmup + chunk))
+        first, start = (
+            self.schedule.latents(range(index, index)).start for index in (self.warmup, self.warmup + chunk)
+        )
         return start - first
 
     def frames_before(self, chunk: int) -> int:
@@ -174,127 +159,9 @@ class GenerationConfig:
     @property
     def total_steps(self) -> int:
         """Total number of denoising steps."""
-        return self.schedule.total(self.total_chunks)
+        return self.schedule.total_steps(self.total_chunks)
 
     def with_execution(self, **switches: Any) -> GenerationConfig:
         """A copy with these execution switches set, and no longer `auto`."""
-        execution, left_open = replace(self.execution, **switches), self.open_switches - switches.keys()
-        return replace(self, execution=execution, open_switches=left_open)
-
-
-def resolve(request: Request) -> GenerationConfig:
-    """Resolve everything that needs no weights, so that invalid values fail early. Raises: UsageError, DeviceError."""
-    check_sampling(request)
-    spec, schedule = request.spec, build_schedule(request)
-    seconds = request.frame_count / spec.fps
-    check_timeline(bool(request.prompt), request.timeline, request.blend, seconds)
-    execution = resolve_execution(request)
-    prompts = format_prompts(request) if request.prompt or not request.extension else (Prompt(""),)
-    config = GenerationConfig(
-        prompt=request.prompt,
-        formatted_prompt=prompts[0],
-        timeline=request.timeline,
-        blend=request.blend,
-        forever=request.forever,
-        formatted_timeline=prompts[1:],
-        video_model=request.video_model,
-        spec=spec,
-        schedule=schedule,
-        execution=execution,
-        seed=request.seed,
-        frames=request.frame_count,
-        method=request.method,
-        **resolve_counts(request),
-        context=resolve_context(request),
-        ramp_up=request.ramp_up,
-        stride=request.stride,
-        solver=request.solver or request.spec.solver,
-        guidance=resolve_guidance(request),
-        warmup=resolve_warmup(request),
-        reencode=requests_reencoding(request, schedule) and aligns_with_vae_units(request, schedule),
-        edit_ratio=request.edit_ratio,
-        loop=request.loop,
-        sink=request.sink,
-        repeat_positions=request.repeat_positions,
-        lora=request.lora,
-        source_caption=request.source_caption,
-        options=_options(request),
-        notes=(*_prompt_notes(request, prompts), *_notes(request, schedule, execution)),
-        open_switches=frozenset(name for name in PLANNED_SWITCHES if getattr(request.execution, name) == "auto"),
-    )
-    check_reachable(config.timeline, range(config.warmup, config.total_chunks), config.start_of)
-    return make_loop(config) if request.loop else config
-
-
-PLANNED_SWITCHES = ("cfg_batching", "overlap_decode", "vae_tiling")  # what a memory plan may change
-
-
-def resolve_execution(request: Request) -> ExecutionConfig:
-    """Resolve `auto` in the execution switches to the fastest choice; a memory plan may change that later.
-
-    Raises: UsageError, DeviceError.
-    """
-    import torch
-
-    from pavdm_cli.attention import check_backend, machine_of
-    from pavdm_cli.models.devices import pick_device
-
-    requested, spec = request.execution, request.spec
-    device = pick_device(requested.device)
-    check_backend(requested.attention, machine_of(device))
-    reuse = spec.causal if requested.context_cache == "auto" else requested.context_cache == "reuse"
-    overlap_decode = device.type == "cuda" and requested.offload == "none"  # on a CPU, both would compete for cores
-    return replace(
-        requested,
-        device=device.type,
-        threads=requested.threads or torch.get_num_threads(),
-        precision=_precision(request, device),
-        context_cache="reuse" if reuse and request.method != "rw" else "recompute",
-        cfg_batching="batched" if requested.cfg_batching == "auto" else requested.cfg_batching,
-        vae_tiling="off" if requested.vae_tiling == "auto" else requested.vae_tiling,
-        overlap_decode=("on" if overlap_decode else "off")
-        if requested.overlap_decode == "auto"
-        else requested.overlap_decode,
-    )
-
-
-def _options(request: Request) -> dict[str, Any]:
-    from pavdm_cli.models.devices import pick_device
-
-    name = request.options.get("text_device")
-    return {**request.options} | ({"text_device": pick_device(name, "--text-device").type} if name else {})
-
-
-def _precision(request: Request, device: torch.device) -> str:
-    precision, choices = request.execution.precision, request.spec.precisions_on(device.type)
-    if precision not in ("auto", *choices):
-        known = " or ".join(choices)
-        raise UsageError(
-            f"--precision of {request.spec.name} must be {known} here, got {precision!r}", "omit --precision"
-        )
-    return choices[0] if precision == "auto" else precision
-
-
-def _prompt_notes(request: Request, prompts: tuple[Prompt, ...]) -> list[str]:
-    if request.extension and not request.prompt:
-        return ["no prompt: the continuation is unconditional; use --prompt to describe it"]
-    return [note for prompt in prompts for note in prompt.notes]
-
-
-def _notes(request: Request, schedule: Schedule, execution: ExecutionConfig) -> list[str]:
-    spec = request.spec
-    notes = [schedule.note] if schedule.note else []
-    if requests_reencoding(request, schedule) and not aligns_with_vae_units(request, schedule):
-        notes.append(f"clips are conditioned on latents without re-encoding: {unit_reason(request)}")
-    if execution.compile:
-        from pavdm_cli.models.torch_compile import NOTE
-
-        notes.append(NOTE)
-    if execution.context_cache == "reuse" and not spec.causal:
-        notes.append(
-            f"{spec.name} was trained with bidirectional attention: --context-cache reuse is an approximation; "
-            "`pavdm bench throughput --context-cache reuse` measures its error"
-        )
-    if request.method != spec.method and spec.tuned:
-        notes.append(f"{spec.name} was trained for {spec.method}; {request.method} is meant for comparison")
-    return notes
+        execution, left_open = replace(self.execution, **switches), self.auto_switches - switches.keys()
+        return replace(self, execution=execution, auto_switches=left_open)

@@ -53,30 +53,30 @@ class ChunkDecoder:
     context: Callable[[], Tensor | None]  # returns the latents before the first chunk; called when it arrives
     state: RenderState | None = None  # after the last chunk
     _decoder: CheckedDecoder | None = None
-    _first: Tensor | None = None
+    _context: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.state:
             decoder = open_decoder(self.recovery, self.config.schedule.chunk, self._to_device(self.state.replay))
-            self._decoder, decoder.done = decoder, self.state.latents
-            self._first = self.state.context
+            self._decoder, decoder.num_decoded = decoder, self.state.latents
+            self._context = self.state.context
 
     def push(self, chunk: SampledChunk) -> RenderedChunk:
         """Decode a chunk. Raises: InvalidOutputError."""
         if self._decoder is None:
             self._decoder = open_decoder(self.recovery, self.config.schedule.chunk, self.context())
-            self._first = _to_host(self._decoder.replay_latents)
+            self._context = _to_host(self._decoder.replay_latents)
         decoder = self._decoder
-        pixels = self._cut(to_bytes(decoder.push(chunk.latents)[0]))
+        pixels = self._truncate(to_bytes(decoder.push(chunk.latents)[0]))
         sampler = move_state(chunk.state, HOST)
         count = self.frames + len(pixels)
-        self.state = RenderState(sampler, self._first, _to_host(decoder.replay_latents), decoder.done, count)
+        self.state = RenderState(sampler, self._context, _to_host(decoder.replay_latents), decoder.num_decoded, count)
         return RenderedChunk(pixels, _to_host(chunk.latents), self.state)
 
     def flush(self) -> Iterator[RenderedChunk]:
         """The remaining frames of an incomplete VAE unit, if any."""
         if self._decoder and self.state and self.frames < self.config.frames:
-            pixels = self._cut(to_bytes(self._decoder.flush()[0]))
+            pixels = self._truncate(to_bytes(self._decoder.flush()[0]))
             self.state = replace(self.state, frames=self.frames + len(pixels))
             yield RenderedChunk(pixels, None, self.state)
 
@@ -85,7 +85,7 @@ class ChunkDecoder:
         """Number of frames decoded so far, at most the video's length."""
         return self.state.frames if self.state else 0
 
-    def _cut(self, pixels: Pixels) -> Pixels:
+    def _truncate(self, pixels: Pixels) -> Pixels:
         return pixels[: self.config.frames - self.frames]
 
     def _to_device(self, values: Tensor | None) -> Tensor | None:
@@ -104,10 +104,10 @@ def decode_chunks(
     context: returns the latents before the first chunk; resume: the state to continue from.
     """
     decoder, device = ChunkDecoder(config, recovery, context, resume), recovery.model.device
-    overlapped = config.execution.overlap_decode == "on"
-    prefetched = partial(map_prefetched, device=device, tensors=lambda chunk: chunk.tensors)
-    for rendered in prefetched(chunks, decoder.push) if overlapped else map(decoder.push, chunks):
-        yield rendered
+    overlaps = config.execution.overlap_decode == "on"
+    prefetch = partial(map_prefetched, device=device, tensors=lambda chunk: chunk.tensors)
+    for chunk in prefetch(chunks, decoder.push) if overlaps else map(decoder.push, chunks):
+        yield chunk
         if decoder.frames >= config.frames:  # the chunks may be endless
             return
     yield from decoder.flush()

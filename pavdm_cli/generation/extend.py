@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pavdm_cli.errors import InputError, UsageError
-from pavdm_cli.generation.metadata import first, valid_fields
+from pavdm_cli.generation.metadata import first_lines, valid_fields
 from pavdm_cli.generation.prompt_ranges import prompt_ranges
 from pavdm_cli.generation.request import DEFAULT_SECONDS, ENDLESS_FRAMES, Extension, Request
 from pavdm_cli.video import (
@@ -86,24 +86,26 @@ def open_source(request: Request) -> Source:
             f"--seconds or --frames is too small: the continuation would have {frames} frames",
             "for example --seconds 10",
         )
-    return Source(video, request.extension, frames, scale_of(video, request.spec.size))
+    return Source(video, request.extension, frames, read_scale(video, request.spec.size))
 
 
-def scale_of(video: VideoInfo, size: tuple[int, int]) -> Scale:
+def read_scale(video: VideoInfo, size: tuple[int, int]) -> Scale:
     """The upscaling of a video that pavdm wrote; 1 for any other."""
     metadata, _ = stored_fields(video.path)
     if not {"pavdm", "scale", "scale_filter"} <= metadata.keys():
         return Scale()
     scale = Scale(metadata["scale"], metadata["scale_filter"])
-    unchanged = video.sample_aspect_ratio == 1 and scale.size(size) == (video.height, video.width)
-    return scale if unchanged else Scale()
+    has_original_size = video.sample_aspect_ratio == 1 and scale.size(size) == (video.height, video.width)
+    return scale if has_original_size else Scale()
 
 
 def _check_continued(video: VideoInfo) -> None:
     """Reject a partial copy left by a killed run. Raises: InputError."""
     metadata, _ = stored_fields(video.path)
-    copied = metadata.get("copied")
-    if video.path.stem.endswith(".partial") and isinstance(copied, int) and video.frames <= copied and copied:
+    num_copied = metadata.get("copied")
+    if not isinstance(num_copied, int) or not num_copied or video.frames > num_copied:
+        return
+    if video.path.stem.endswith(".partial"):
         part = f"{video.path} is an incomplete copy of {metadata.get('source')} without any new frames"
         raise InputError(part, f"extend the original instead; delete {video.path.name}")
 
@@ -137,15 +139,15 @@ def _last_prompt(metadata: dict[str, Any], video: VideoInfo) -> dict[str, Any]:
 def stored_fields(video: Path) -> tuple[dict[str, Any], list[str]]:
     """The valid metadata fields of a video, and notes on damaged ones."""
     try:
-        fields, damaged = valid_fields(read_metadata(video) or {})
+        fields, errors = valid_fields(read_metadata(video) or {})
     except InputError as error:
         return {}, [f"damaged metadata is ignored: {error.message}"]
     if "pavdm" not in fields:
-        damaged = []
-    return fields, [f"damaged metadata is ignored: {line}" for line in first(damaged)]
+        errors = []
+    return fields, [f"damaged metadata is ignored: {line}" for line in first_lines(errors)]
 
 
-def target(request: Request, source: Source) -> Path:
+def choose_output(request: Request, source: Source) -> Path:
     """The checked output path. Raises: OutputError, UsageError."""
     path = check_output(resolve_output(request.output.path, partial(_free_name, source)), request.output.force)
     check_extension(source.video, path, ExtensionOptions(source.extension.audio, source.extension.only_new))
@@ -180,8 +182,8 @@ def _free_name(source: Source, folder: Path) -> Path:
 
 def suffix_notes(request: Request, source: Source, path: Path) -> list[str]:
     """A note if the output got an unexpected suffix."""
-    chosen = request.output.path is None or path != request.output.path
-    if not chosen or path.suffix.lower() != ".mkv" or source.video.path.suffix.lower() == ".mkv":
+    is_default = request.output.path is None or path != request.output.path
+    if not is_default or path.suffix.lower() != ".mkv" or source.video.path.suffix.lower() == ".mkv":
         return []
     return [f"written as {path.suffix}, which can copy {source.video.audio_codecs[0]} audio"]
 
@@ -191,14 +193,14 @@ def shape_notes(config: GenerationConfig, source: Source) -> list[str]:
     spec, video = config.spec, source.video
     height, width = spec.size
     shape = Fraction(video.width, video.height) * video.sample_aspect_ratio / Fraction(width, height)
-    enlarged = max(shape, 1 / shape)
-    if enlarged < MIN_ENLARGED:
+    enlargement = max(shape, 1 / shape)
+    if enlargement < MIN_ENLARGED:
         return []
-    is_fixed = any(ignored.option == "--aspect" for ignored in spec.ignored)
+    is_fixed = any(option.option == "--aspect" for option in spec.ignored)
     hint = "" if is_fixed else "; choose a --size or --aspect of its shape"
     return [
         f"{spec.name} makes frames of {width}x{height} and sees only the centre of this {video.width}x{video.height} "
-        f"video: the new frames show it {float(enlarged):.1f} times as large{hint}"
+        f"video: the new frames show it {float(enlargement):.1f} times as large{hint}"
     ]
 
 
@@ -213,12 +215,12 @@ def start_notes(config: GenerationConfig, source: Source) -> list[str]:
         return [f"--start noised equals --start clip here: --method {config.method} has one chunk in its window"]
     full = config.layout.count(schedule.context + num_needed * schedule.chunk)
     short = f"the video's end has {num_available} of the {full} frames of a full window, at {spec.fps} a second"
-    what = (
+    consequence = (
         f"{num_renoised} of {num_needed} chunks are re-noised"
         if num_renoised
         else "nothing is re-noised, as with --start clip"
     )
-    return [f"{short}: {what}"]
+    return [f"{short}: {consequence}"]
 
 
 def frames_to_read(config: GenerationConfig, source: Source) -> int:
@@ -231,5 +233,5 @@ def frames_to_read(config: GenerationConfig, source: Source) -> int:
     full = -(-schedule.context // schedule.chunk) + schedule.capacity - 1
     while chunks < full and layout.count((chunks + 1) * schedule.chunk) <= num_available:
         chunks += 1
-    needed = layout.count(schedule.context + (schedule.capacity - 1) * schedule.chunk)
-    return max(minimum, min(needed, layout.count(chunks * schedule.chunk)))
+    num_needed = layout.count(schedule.context + (schedule.capacity - 1) * schedule.chunk)
+    return max(minimum, min(num_needed, layout.count(chunks * schedule.chunk)))

@@ -35,11 +35,11 @@ def notes(config: GenerationConfig, still: StillImage) -> list[str]:
     if not config.image_is_first_latent and not config.schedule.context:
         raise UsageError("--image needs a context, and --context 0 disables it", "omit --context")
     spec = config.spec
-    foreign = f"{spec.name} knows only {spec.world}: the video redraws the image in it"
-    return [*still.notes, *([foreign] if spec.world else [])]
+    style_note = f"{spec.name} knows only {spec.world}: the video redraws the image in it"
+    return [*still.notes, *([style_note] if spec.world else [])]
 
 
-def metadata_of_image(still: StillImage) -> dict[str, Any]:
+def image_metadata(still: StillImage) -> dict[str, Any]:
     """The image's fields in the video's metadata."""
     return {"image": str(still.path), "image_digest": still.digest}
 
@@ -51,7 +51,7 @@ def frames_from_image(
     graphs: GraphPolicy | None = None,
     recovery: Recovery | None = None,
 ) -> Iterator[Pixels]:
-    """Like `pipeline.frames`, with the scaled and cropped image as the first frame."""
+    """Like `pipeline.generate_frames`, with the scaled and cropped image as the first frame."""
     chunks = render_from_image(config, model, still, graphs, recovery)
     return (chunk.frames for chunk in chunks if len(chunk.frames))
 
@@ -65,7 +65,7 @@ def render_from_image(
 ) -> Iterator[RenderedChunk]:
     """Like `frames_from_image`, with the state after each chunk (None after the image itself)."""
     image = scale_to_cover(still.frame, config.spec.size)[None]
-    start = start_of(config, model, image)
+    start = state_from_image(config, model, image)
     chunks = render_chunks(model_config(config), model, start, graphs, recovery)
     if config.image_is_first_latent:
         yield from with_first_frame(image, chunks)
@@ -87,14 +87,14 @@ def with_first_frame(image: Pixels, chunks: Iterator[RenderedChunk]) -> Iterator
 
 
 @torch.no_grad()
-def start_of(config: GenerationConfig, model: ModelRunner, image: Pixels) -> SamplerState:  # (1, H, W, 3)
+def state_from_image(config: GenerationConfig, model: ModelRunner, image: Pixels) -> SamplerState:  # (1, H, W, 3)
     """The initial state: the image as the first latent, or as a still clip in the context.
 
     The latter if the VAE cannot encode single images or the method re-noises the context.
     """
     clip = from_bytes(image)
     if not config.image_is_first_latent:
-        return state_after_clip(config, model, clip.expand(num_image_frames(config), -1, -1, -1), noised=False)
+        return state_after_clip(config, model, clip.expand(num_image_frames(config), -1, -1, -1), renoise=False)
     first = check_encoded(model.encode(clip[None]), config.spec.latent_limit)
     noise = seeded_noise(config.seed, model.noise_shape())
     return state_from_first_latents(config.schedule, first, noise, make_levels(config).sigmas.to(model.device))

@@ -20,7 +20,7 @@ from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.sampling.loop import SampledChunk, SamplerState, move_state
 from pavdm_cli.video.write.growing_file import GrowingFile
 
-StoredLatents: TypeAlias = "tuple[Path, int]"  # a file and the number of valid bytes
+LatentsPrefix: TypeAlias = "tuple[Path, int]"  # a file and the number of valid bytes
 Graphs: TypeAlias = "GraphPolicy | None"
 
 
@@ -61,7 +61,7 @@ def render_from_latents(
     config: GenerationConfig,
     model: ModelRunner,
     render: RenderState,
-    stored: StoredLatents,
+    prefix: LatentsPrefix,
     recovery: Recovery,
     graphs: Graphs,
 ) -> Iterator[RenderedChunk]:
@@ -71,7 +71,7 @@ def render_from_latents(
     """
     device = model.device
     state = move_state(render.sampler, device)
-    chunks = read_chunks(*stored, config, state)
+    chunks = read_chunks(*prefix, config, state)
     context = None if render.context is None else render.context.to(device)
     chunks = chain(chunks, sample_chunks(config, model, state, graphs, recovery))
     count = state.chunks.start + 1 - config.warmup  # number of stored chunks

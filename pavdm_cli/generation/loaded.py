@@ -22,15 +22,15 @@ class LoadedRunner:
 
     def difference(self, config: GenerationConfig) -> str:
         """The setting of another video that requires reloading the model; empty if it can be reused."""
-        now, own = self._with_switches(config).execution, self.config.execution
+        execution, loaded_execution = self._with_switches(config).execution, self.config.execution
         if self.config.spec.name != config.spec.name:
             return "model"
         for name in RELOAD_FIELDS:
-            attention = name == "attention" and now.attention == self.runner.attention.name
-            if getattr(own, name) != getattr(now, name) and not attention:
+            attention = name == "attention" and execution.attention == self.runner.attention.name
+            if getattr(loaded_execution, name) != getattr(execution, name) and not attention:
                 return name
-        same = (self.config.lora, self.config.text_device) == (config.lora, config.text_device)
-        return "" if same else "LoRA or text device"
+        has_same_parts = (self.config.lora, self.config.text_device) == (config.lora, config.text_device)
+        return "" if has_same_parts else "LoRA or text device"
 
     def adapt(self, config: GenerationConfig) -> tuple[GenerationConfig, ModelRunner]:
         """Apply the memory plan of the first video to another configuration; returns both."""
@@ -39,21 +39,21 @@ class LoadedRunner:
         return config, replace(self.runner, spec=config.spec, options=config.options)
 
     def _with_switches(self, config: GenerationConfig) -> GenerationConfig:
-        return config.with_execution(**{name: getattr(self.config.execution, name) for name in config.open_switches})
+        return config.with_execution(**{name: getattr(self.config.execution, name) for name in config.auto_switches})
 
 
 def load(config: GenerationConfig) -> LoadedRunner:
     """Load the model, with settings that fit in memory. Raises: UsageError, ModelError, DeviceError."""
     require_weights(config.spec, bool(config.prompt), config.video_model.published)
-    fitting = _fit_to_memory(config)
-    return LoadedRunner(fitting, pipeline.open_model(fitting))
+    planned_config = _fit_to_memory(config)
+    return LoadedRunner(planned_config, pipeline.open_model(planned_config))
 
 
 def _fit_to_memory(config: GenerationConfig) -> GenerationConfig:
     """The configuration as memory allows. Raises: DeviceError."""
     if not memory_plan.needs_memory_plan(config):
         return config
-    budget = memory_plan.choose(config)
+    budget = memory_plan.choose_plan(config)
     if not budget.fits:
         raise memory_advice.refusal(budget)
     return budget.config

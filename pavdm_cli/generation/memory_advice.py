@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from pavdm_cli.errors import DeviceError
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.memory_plan import STAGES, MemoryPlan, choose
+from pavdm_cli.generation.memory_parts import STAGES
+from pavdm_cli.generation.memory_plan import MemoryPlan, choose_plan
 from pavdm_cli.generation.request import SIZES
 from pavdm_cli.hub.weight_memory import gigabytes
 
@@ -17,15 +18,15 @@ def refusal(plan: MemoryPlan) -> DeviceError:
     place = next(place for place in plan.places if place.overflowing_stages())
     stage = max(place.overflowing_stages(), key=lambda i: place.needs[i])
     name, size = max(((name, part[stage]) for name, part in place.parts.items()), key=lambda pair: pair[1])
-    what = f"{plan.config.spec.name} needs {gigabytes(place.needs[stage])} on {place.device.type} to {STAGES[stage]}"
+    need = f"{plan.config.spec.name} needs {gigabytes(place.needs[stage])} on {place.device.type} to {STAGES[stage]}"
     assert place.free is not None
-    most = f"mostly {name}, {gigabytes(size)}"
-    return DeviceError(f"{what} ({most}), but only {gigabytes(place.free)} is free", _advice(plan))
+    largest_part = f"mostly {name}, {gigabytes(size)}"
+    return DeviceError(f"{need} ({largest_part}), but only {gigabytes(place.free)} is free", _advice(plan))
 
 
 def _advice(plan: MemoryPlan) -> str:
     """A hint listing options that help; sufficient ones come first."""
-    candidates = [(option, choose(smaller)) for option, smaller in alternatives(plan.config)]
+    candidates = [(option, choose_plan(smaller)) for option, smaller in alternatives(plan.config)]
     saving = [(after.fits, _saving(plan, after), option) for option, after in candidates]
     useful = sorted((row for row in saving if row[0] or row[1] > 0), key=lambda row: (not row[0], -row[1]))
     short = ", not enough on its own"
@@ -46,7 +47,7 @@ def alternatives(config: GenerationConfig) -> Iterator[tuple[str, GenerationConf
         yield "--shard-weights on", config.with_execution(shard_weights="on")
     if execution.cfg_batching != "sequential" and config.guidance_scale != 1:
         yield "--cfg-batching sequential", config.with_execution(cfg_batching="sequential")
-    if execution.overlap_decode == "on" and "overlap_decode" not in config.open_switches:
+    if execution.overlap_decode == "on" and "overlap_decode" not in config.auto_switches:
         yield "--overlap-decode off", config.with_execution(overlap_decode="off")
     if execution.context_cache == "reuse" and not config.spec.causal:
         yield "--context-cache recompute", config.with_execution(context_cache="recompute")
@@ -57,17 +58,17 @@ def alternatives(config: GenerationConfig) -> Iterator[tuple[str, GenerationConf
 
 def _with_offload(config: GenerationConfig, mode: str) -> tuple[str, GenerationConfig]:
     """With --offload, without the options that need weights to stay in place."""
-    open_overlap = "overlap_decode" in config.open_switches
+    open_overlap = "overlap_decode" in config.auto_switches
     pinning = [name for name in config.execution.pinning_options if not (open_overlap and "overlap" in name)]
     graphs = "auto" if config.execution.cuda_graphs == "on" else config.execution.cuda_graphs
-    offloaded = config.with_execution(
+    offload_config = config.with_execution(
         offload=mode, cuda_graphs=graphs, overlap_decode="off", compile=False, shard_weights="off"
     )
-    return f"--offload {mode}{''.join(f' without {name}' for name in pinning)}", offloaded
+    return f"--offload {mode}{''.join(f' without {name}' for name in pinning)}", offload_config
 
 
 def _saving(before: MemoryPlan, after: MemoryPlan) -> int:
     """The largest saving of a change in any stage that does not fit."""
-    now = {place.device.type: place.needs for place in after.places}
+    needs_after = {place.device.type: place.needs for place in after.places}
     pairs = [(place, i) for place in before.places for i in place.overflowing_stages()]
-    return max(place.needs[i] - now.get(place.device.type, (0, 0, 0, 0))[i] for place, i in pairs)
+    return max(place.needs[i] - needs_after.get(place.device.type, (0, 0, 0, 0))[i] for place, i in pairs)

@@ -11,24 +11,20 @@ from itertools import product
 import torch
 
 from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.memory_parts import STAGES, Stages, device_parts, host_parts, worker_bytes
 from pavdm_cli.hub.weight_memory import free_bytes
 from pavdm_cli.models import meta_model
 from pavdm_cli.models.adapter import VideoModel
 from pavdm_cli.models.devices import HOST
 from pavdm_cli.models.execution import ExecutionConfig
-from pavdm_cli.models.meta_model import MemoryCase, SamplingMemory, VAEMemory, meta_runner, module_bytes
-from pavdm_cli.models.offload import offloaded_bytes
+from pavdm_cli.models.meta_model import MemoryCase, SamplingMemory, VAEMemory, meta_runner
 from pavdm_cli.models.open_runner import placement_for
 from pavdm_cli.models.runner import ModelRunner
-from pavdm_cli.models.sharding import sharded_bytes
 from pavdm_cli.models.spec import ModelSpec
 
-STAGES = ("read", "encode", "denoise", "decode")
 BYTES_PER_PIXEL = 3 * torch.float32.itemsize  # bytes per pixel of a float32 frame
 # For cuBLAS, cuDNN, Triton and the allocator: assumed, not measured.
 RESERVED = {"cuda": 500_000_000, "mps": 500_000_000, "cpu": 250_000_000}
-# Bytes while the prompt is read, while given frames are encoded, while latents are denoised, while they are decoded.
-Stages = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +64,7 @@ def needs_memory_plan(config: GenerationConfig) -> bool:
     return not config.spec.bundled
 
 
-def choose(config: GenerationConfig) -> MemoryPlan:
+def choose_plan(config: GenerationConfig) -> MemoryPlan:
     """The fastest plan that fits, else the one that needs the least memory.
 
     Raises: ModelError.
@@ -82,8 +78,10 @@ def choose(config: GenerationConfig) -> MemoryPlan:
 
 def fits_unsharded(config: GenerationConfig) -> bool:
     """Whether each device can hold the whole transformer, without tiling, which changes frames."""
-    whole = replace(config.with_execution(shard_weights="off"), open_switches=config.open_switches - {"vae_tiling"})
-    overflows = (place.overflowing_stages() for place in choose(whole).places)
+    unsharded_config = replace(
+        config.with_execution(shard_weights="off"), auto_switches=config.auto_switches - {"vae_tiling"}
+    )
+    overflows = (place.overflowing_stages() for place in choose_plan(unsharded_config).places)
     return not any(stage > STAGES.index("read") for stages in overflows for stage in stages)
 
 
@@ -95,7 +93,7 @@ def _candidates(config: GenerationConfig) -> Iterator[GenerationConfig]:
 
     def choices(name: str, smallest: str) -> tuple[str, ...]:
         value = getattr(config.execution, name)
-        return (value, smallest) if name in config.open_switches and value != smallest else (value,)
+        return (value, smallest) if name in config.auto_switches and value != smallest else (value,)
 
     batching = choices("cfg_batching", "sequential") if config.guidance_scale != 1 else (config.execution.cfg_batching,)
     overlaps, tilings = choices("overlap_decode", "off"), choices("vae_tiling", "on")
@@ -119,12 +117,12 @@ def budget(config: GenerationConfig) -> MemoryPlan:
     if execution.processes > 1 and device == HOST:
         on_device["other processes"] = (worker_bytes(on_device) * (execution.processes - 1),) * 4
     on_host = host_parts(model, execution)
-    on_host["given frames"] = (0, BYTES_PER_PIXEL * num_frames * math.prod(config.spec.size), 0, 0)
+    on_host["conditioning frames"] = (0, BYTES_PER_PIXEL * num_frames * math.prod(config.spec.size), 0, 0)
     text_parts = {f"text encoder, {part}": (size, 0, 0, 0) for part, size in text_bytes(config).items()}
     parts_by_device: dict[torch.device, dict[str, Stages]] = {device: {}}
-    for where, parts in ((text_device, text_parts), (device, on_device), (HOST, on_host)):
-        parts_by_device.setdefault(where, {}).update(parts)
-    places = [_device_memory(where, parts, encodes=any(vae_inputs)) for where, parts in parts_by_device.items()]
+    for target_device, parts in ((text_device, text_parts), (device, on_device), (HOST, on_host)):
+        parts_by_device.setdefault(target_device, {}).update(parts)
+    places = [_device_memory(place, parts, encodes=any(vae_inputs)) for place, parts in parts_by_device.items()]
     return MemoryPlan(config, tuple(place for place in places if place.parts))
 
 
@@ -198,64 +196,3 @@ def largest_step(config: GenerationConfig) -> MemoryCase:
     execution = replace(config.execution, decode_batch=1, vae_tiling="off", offload="none", cuda_graphs=graphs)
     guidance = 1.0 if config.execution.processes > 1 else config.guidance_scale  # each process runs one pass
     return MemoryCase(schedule, execution, guidance, noisy, clean, config.solver, texts=texts)
-
-
-def device_parts(
-    model: ModelRunner,
-    sampling: SamplingMemory,
-    vae_memory: VAEMemory,
-    execution: ExecutionConfig,
-    device: torch.device,
-) -> dict[str, Stages]:
-    """Memory on the model's device, by part."""
-    vae = module_bytes(model.vae)
-    loads_vae_on_demand = execution.offload != "none"  # the VAE is onloaded for its stage
-    transformer, gathered = transformer_bytes(model, execution)
-    transformer_during_vae = 0 if execution.offload == "model" else transformer  # while the VAE works
-    during_sampling, overlapped = bool(vae_memory.reencoding), execution.overlap_decode == "on"
-    return {
-        "transformer": (0, transformer_during_vae, transformer, transformer_during_vae),
-        "gathered weights": (0, 0, gathered, gathered * overlapped),
-        "text and levels": _from_first_step(sampling.constants, during_sampling),
-        "context KV cache": _from_first_step(sampling.kv_cache, during_sampling),
-        "activations of a step": (0, 0, sampling.step, sampling.step * overlapped),
-        "CUDA graphs": _from_first_step(sampling.graphs, during_sampling),
-        "VAE": (0, vae, 0 if loads_vae_on_demand else vae, vae),
-        "activations of the VAE": (0, max(vae_memory.encoding, vae_memory.reencoding), 0, vae_memory.decoding),
-        # while decoding, a step or a re-encoding runs, whichever needs more
-        "frames encoded again": (0, 0, 0, max(0, vae_memory.reencoding - sampling.step) * overlapped),
-    }
-
-
-def transformer_bytes(model: ModelRunner, execution: ExecutionConfig) -> tuple[int, int]:
-    """Bytes of the transformer's weights that stay on a device, and of those that are there only in a step."""
-    if execution.sharded:
-        return sharded_bytes(model.model, execution.processes)
-    streamed = offloaded_bytes(model.model) if execution.offload == "sequential" else 0
-    return module_bytes(model.transformer) - streamed, 0
-
-
-def worker_bytes(parts: dict[str, Stages]) -> int:
-    """Memory of another process that runs the transformer for this one; parts: of the model's device."""
-    needed = (
-        "transformer",
-        "gathered weights",
-        "text and levels",
-        "context KV cache",
-        "activations of a step",
-        "libraries (assumed)",
-    )
-    return sum(parts[name][STAGES.index("denoise")] for name in needed if name in parts)
-
-
-def host_parts(model: ModelRunner, execution: ExecutionConfig) -> dict[str, Stages]:
-    """Offloaded weights on the host."""
-    if execution.offload == "none":
-        return {}
-    sizes = (("transformer", module_bytes(model.transformer)), ("VAE", module_bytes(model.vae)))
-    return {f"{name}, waiting": (0, size, size, size) for name, size in sizes}
-
-
-def _from_first_step(size: int, during_sampling: bool) -> Stages:
-    """Memory held from the first step on; in the encode stage only if re-encoding happens between steps."""
-    return 0, size * during_sampling, size, size

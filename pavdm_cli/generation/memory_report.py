@@ -6,13 +6,14 @@ from dataclasses import asdict
 from typing import Any
 
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.memory_plan import STAGES, MemoryPlan, worker_bytes
+from pavdm_cli.generation.memory_parts import STAGES, worker_bytes
+from pavdm_cli.generation.memory_plan import MemoryPlan
 from pavdm_cli.hub.weight_memory import gigabytes
 
 
-def notes(requested: GenerationConfig, planned: GenerationConfig) -> list[str]:
+def notes(config: GenerationConfig, planned_config: GenerationConfig) -> list[str]:
     """Notes on settings that were changed to fit in memory."""
-    before, execution = requested.execution, planned.execution
+    before, execution = config.execution, planned_config.execution
     lines = []
     if execution.cfg_batching == "sequential" != before.cfg_batching:
         lines.append("guidance runs in two sequential forward passes: a single batch does not fit in memory")
@@ -48,7 +49,8 @@ def figures(plan: MemoryPlan) -> dict[str, Any]:
     """The same in bytes, for scripts."""
     execution = asdict(plan.config.execution)
     places = [
-        {"device": one.device.type, "free": one.free, "parts": one.parts, "needs": one.needs} for one in plan.places
+        {"device": place.device.type, "free": place.free, "parts": place.parts, "needs": place.needs}
+        for place in plan.places
     ]
     names = ("offload", "cfg_batching", "overlap_decode", "decode_batch", "vae_tiling", "processes", "shard_weights")
     switches = {name: execution[name] for name in names}

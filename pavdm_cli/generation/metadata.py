@@ -27,16 +27,16 @@ from pavdm_cli.runtime.untrusted import (
     string,
 )
 
-LONGEST_NAME, LONGEST_TEXT = 64, 20_000  # characters
+MAX_NAME_LENGTH, MAX_TEXT_LENGTH = 64, 20_000  # characters
 COUNT, PATH, SCORE = integer(0, 10**9), string(4096), optional(number(0, 100))
 
 
-def _is_size(value: object) -> bool:
+def _is_size_text(value: object) -> bool:
     return isinstance(value, str) and bool(re.fullmatch("[0-9]{1,5}x[0-9]{1,5}", value))
 
 
 def _is_plain(value: object) -> bool:
-    return value is None or type(value) in (bool, int, float) or string(LONGEST_TEXT).fits(value)
+    return value is None or type(value) in (bool, int, float) or string(MAX_TEXT_LENGTH).fits(value)
 
 
 def _is_redo(value: object) -> bool:
@@ -44,8 +44,10 @@ def _is_redo(value: object) -> bool:
     if not isinstance(value, dict) or not REDO.keys() <= value.keys():
         return False
     kinds = REDO | {"timeline": STORED}
-    others = {name: one for name, one in value.items() if name not in kinds}
-    return not mismatches(value, kinds) and len(others) <= 100 and all(map(OTHER.fits, others.values()))
+    unknown_fields = {name: other for name, other in value.items() if name not in kinds}
+    if mismatches(value, kinds) or len(unknown_fields) > 100:
+        return False
+    return all(map(UNKNOWN_KIND.fits, unknown_fields.values()))
 
 
 def _kind_of(option: ModelOption) -> Kind:
@@ -66,7 +68,7 @@ FIELDS = {
     "pavdm": string(50),
     **dict.fromkeys(("prompt", "caption"), STORED_PROMPT),
     "fps": number(0.001, 1000),
-    "size": Kind("WIDTHxHEIGHT", _is_size),
+    "size": Kind("WIDTHxHEIGHT", _is_size_text),
     "model": PATH,
     **stored_kinds(GenerationConfig),
     **stored_kinds(ExecutionConfig),
@@ -86,24 +88,26 @@ FIELDS = {
     "prompt_ranges": STORED_RANGES,
 }
 FIELDS |= {option.key: _kind_of(option) for option in registry.options().values()}
-PLAIN = Kind("a number or a text", _is_plain)
-OTHERS = (PLAIN, list_of(PLAIN, 100), mapping_of(PLAIN, 100))  # of fields that other versions write
-OTHER = Kind("a number, a string, or a few of them", lambda value: any(kind.fits(value) for kind in OTHERS))
+PLAIN = Kind("a number or a string", _is_plain)
+UNKNOWN_KINDS = (PLAIN, list_of(PLAIN, 100), mapping_of(PLAIN, 100))  # of fields that other versions write
+UNKNOWN_KIND = Kind(
+    "a number, a string, or a few of them", lambda value: any(kind.fits(value) for kind in UNKNOWN_KINDS)
+)
 
 
 def valid_fields(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Split metadata into valid fields and error messages for the rest."""
-    fitting, wrong = {}, []
+    valid, wrong = {}, []
     for name, value in metadata.items():
-        if len(name) > LONGEST_NAME:
+        if len(name) > MAX_NAME_LENGTH:
             wrong.append(f"a name of {len(name)} characters")
-        elif lines := mismatches({name: value}, {name: FIELDS.get(name, OTHER)}):
+        elif lines := mismatches({name: value}, {name: FIELDS.get(name, UNKNOWN_KIND)}):
             wrong += lines
         else:
-            fitting[name] = value
-    return fitting, wrong
+            valid[name] = value
+    return valid, wrong
 
 
-def first(lines: list[str], count: int = 5) -> list[str]:
+def first_lines(lines: list[str], count: int = 5) -> list[str]:
     """The first `count` lines, plus "and n more"."""
     return lines[:count] + ([f"and {len(lines) - count} more"] if len(lines) > count else [])

@@ -73,7 +73,7 @@ def choose_graph_policy(config: GenerationConfig, model: ModelRunner) -> GraphPo
     return choose_graphs(mode, model.device, values, config.graph_conflict)
 
 
-def latents(
+def sample_latents(
     config: GenerationConfig,
     model: ModelRunner,
     start: SamplerState | None = None,
@@ -95,7 +95,7 @@ def sample_chunks(
     recovery: Recovery | None = None,
     on_warmup: Callable[[Tensor], object] = lambda chunk: None,
 ) -> Iterator[SampledChunk]:
-    """Like `latents`, with the state after each chunk; on_warmup: called with every warm-up chunk.
+    """Like `sample_latents`, with the state after each chunk; on_warmup: called with every warm-up chunk.
 
     start: also a state yielded with an earlier chunk, to continue after it.
     """
@@ -127,7 +127,7 @@ def sample_all_chunks(
     def wrap(denoiser: Denoiser) -> Denoiser:
         return with_reencoding(denoiser, reencode_context, start) if reencode_context and not edit_ratio else denoiser
 
-    def float32() -> AnyDenoiser:
+    def float32_denoiser() -> AnyDenoiser:
         execution = replace(config.execution, compile=False)
         return make_denoiser(replace(config, execution=execution), model.upcast("transformer"), levels, wrap)
 
@@ -139,16 +139,16 @@ def sample_all_chunks(
     denoiser = make_denoiser(config, model, levels, wrap)
     if edit_ratio:
         condition = ClipCondition(
-            edit_ratio, reencode_context or (lambda context: context), recovery.clip_repair(float32)
+            edit_ratio, reencode_context or (lambda context: context), recovery.clip_repair(float32_denoiser)
         )
         inputs = (config.schedule, denoiser, noise, solver)
         yield from sample_masked_clips(*inputs, chunks=config.sampled_chunks, start=start, condition=condition)
         return
-    repair = recovery.make_state_repair(lambda start_state: steps(float32(), start_state))
+    repair = recovery.make_state_repair(lambda start_state: steps(float32_denoiser(), start_state))
     yield from new_chunks(config.schedule, with_repair(steps(denoiser, start, graphs), config.schedule, start, repair))
 
 
-def frames(
+def generate_frames(
     config: GenerationConfig,
     model: ModelRunner,
     start: SamplerState | None = None,
@@ -156,7 +156,7 @@ def frames(
     recovery: Recovery | None = None,
     on_warmup: Callable[[], object] = lambda: None,
 ) -> Iterator[Pixels]:
-    """The video's frames, (n, H, W, 3) bytes at a time, exactly `config.frames` in all. Arguments as for `latents`."""
+    """The video's frames, (n, H, W, 3) bytes at a time, exactly `config.frames` in all; see `sample_latents`."""
     chunks = render_chunks(config, model, start, graphs, recovery, on_warmup)
     return (chunk.frames for chunk in chunks if len(chunk.frames))
 
@@ -169,15 +169,17 @@ def render_chunks(
     recovery: Recovery | None = None,
     on_warmup: Callable[[], object] = lambda: None,
 ) -> Iterator[RenderedChunk]:
-    """Like `frames`, with the state after each chunk."""
+    """Like `generate_frames`, with the state after each chunk."""
     recovery, before = recovery or Recovery(model), conditioning_latents(start)
 
-    def drop(chunk: Tensor) -> None:
+    def drop_warmup(chunk: Tensor) -> None:
         nonlocal before
         before = tail(chunk if before is None else torch.cat([before, chunk], dim=1), MAX_REPLAY)
         on_warmup()
 
-    return decode_chunks(config, sample_chunks(config, model, start, graphs, recovery, drop), recovery, lambda: before)
+    return decode_chunks(
+        config, sample_chunks(config, model, start, graphs, recovery, drop_warmup), recovery, lambda: before
+    )
 
 
 def render_from(
@@ -197,11 +199,11 @@ def conditioning_latents(start: SamplerState | None) -> Tensor | None:
 
 
 @torch.no_grad()
-def state_after_clip(config: GenerationConfig, model: ModelRunner, clip: Tensor, noised: bool) -> SamplerState:
+def state_after_clip(config: GenerationConfig, model: ModelRunner, clip: Tensor, renoise: bool) -> SamplerState:
     """The state that continues a clip (n, 3, H, W), 0 to 1: after its last chunk, or with its last window re-noised."""
     clip_latents = check_encoded(model.encode(clip[None]), config.spec.latent_limit)
     sigmas = make_levels(config).sigmas.to(model.device)
-    if not noised:
+    if not renoise:
         return state_from_clip(config.schedule, clip_latents, sigmas)
     noise = seeded_noise(config.seed, model.noise_shape())
     return state_from_renoised_clip(config.schedule, clip_latents, noise, sigmas)

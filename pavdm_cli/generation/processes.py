@@ -19,14 +19,14 @@ def for_processes(config: GenerationConfig, count: int) -> GenerationConfig:
     """
     if count == 1:
         return config
-    _refuse(_conflicts(config), count)
+    _reject(_conflicts(config), count)
     execution = replace(config.execution, processes=count, cfg_batching="sequential")
-    together = replace(config, execution=execution, open_switches=config.open_switches - {"cfg_batching"})
+    shared_config = replace(config, execution=execution, auto_switches=config.auto_switches - {"cfg_batching"})
     if execution.shard_weights == "auto":
-        together = _choose_sharding(together)
-    if not together.execution.sharded:
-        _refuse(_conflicts_of_passes(config, count), count)
-    return together
+        shared_config = _choose_sharding(shared_config)
+    if not shared_config.execution.sharded:
+        _reject(_conflicts_of_passes(config, count), count)
+    return shared_config
 
 
 def _choose_sharding(config: GenerationConfig) -> GenerationConfig:
@@ -38,7 +38,7 @@ def _choose_sharding(config: GenerationConfig) -> GenerationConfig:
     return replace(config.with_execution(shard_weights="on"), notes=(*config.notes, SHARDED))
 
 
-def _refuse(conflicts: Iterator[tuple[str, str]], count: int) -> None:
+def _reject(conflicts: Iterator[tuple[str, str]], count: int) -> None:
     for conflict, hint in conflicts:
         raise UsageError(f"{count} processes cannot make one video {conflict}", hint)
 
@@ -46,7 +46,7 @@ def _refuse(conflicts: Iterator[tuple[str, str]], count: int) -> None:
 def _conflicts(config: GenerationConfig) -> Iterator[tuple[str, str]]:
     """What rules several processes out, and what helps."""
     execution = config.execution
-    if execution.cfg_batching == "batched" and "cfg_batching" not in config.open_switches:
+    if execution.cfg_batching == "batched" and "cfg_batching" not in config.auto_switches:
         yield "with --cfg-batching batched", f"{ALONE}, or leave it out for a new video"
     if execution.compile:
         yield "with --compile", f"leave it out, or {ALONE}"

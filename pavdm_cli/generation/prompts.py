@@ -43,20 +43,22 @@ def prompt_in_force(config: GenerationConfig, newest: int) -> tuple[int, float]:
     It is chosen by the start time of the window's newest chunk: a prompt takes effect with the first chunk that begins
     at or after its time. Chunks that are already partly denoised switch to it as well.
     """
-    time = config.start_of(newest)
+    time = config.chunk_start(newest)
     number = bisect_right([change.time for change in config.timeline], time)
     if not number or not config.blend:
         return number, 1.0
-    elapsed = (time - config.timeline[number - 1].time) / Fraction(str(config.blend))
-    return (number, min(1.0, float(elapsed))) if elapsed else (number - 1, 1.0)
+    fraction = (time - config.timeline[number - 1].time) / Fraction(str(config.blend))
+    return (number, min(1.0, float(fraction))) if fraction else (number - 1, 1.0)
 
 
 @torch.no_grad()
 def blend(before: TextEmbedding, after: TextEmbedding, weight: float) -> TextEmbedding:
     """Interpolate two embeddings token by token; a token that only one of them has is kept."""
     length = max(len(before.rows), len(after.rows))
-    (one, mask), (other, other_mask) = (_pad(text, length) for text in (before, after))
-    rows = torch.where(mask[:, None], one, other).lerp(torch.where(other_mask[:, None], other, one), weight)
+    (rows_before, mask), (rows_after, other_mask) = (_pad(text, length) for text in (before, after))
+    rows = torch.where(mask[:, None], rows_before, rows_after).lerp(
+        torch.where(other_mask[:, None], rows_after, rows_before), weight
+    )
     return TextEmbedding(rows, None if before.mask is None and after.mask is None else mask | other_mask)
 
 

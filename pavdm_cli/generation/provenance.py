@@ -16,7 +16,7 @@ from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.runtime.untrusted import stored_values
 
 
-def metadata_of(config: GenerationConfig, model: ModelRunner) -> dict[str, Any]:
+def collect_metadata(config: GenerationConfig, model: ModelRunner) -> dict[str, Any]:
     """The fields of the configuration that change frames, and the properties of the loaded model."""
     return {
         "pavdm": __version__,
@@ -36,8 +36,8 @@ def metadata_of(config: GenerationConfig, model: ModelRunner) -> dict[str, Any]:
 
 def _options(config: GenerationConfig) -> dict[str, Any]:
     """The model's own options."""
-    own = [option for option in config.video_model.options if option.changes_frames]
-    values = {option.key: config.options.get(option.key, option.default) for option in own}
+    model_options = [option for option in config.video_model.options if option.changes_frames]
+    values = {option.key: config.options.get(option.key, option.default) for option in model_options}
     return {key: None if value == "" else value for key, value in values.items()}
 
 
@@ -56,7 +56,7 @@ def _stored(config: GenerationConfig) -> dict[str, Any]:
     return {name: value for name, value in stored.items() if name not in idle}
 
 
-def _change(change: PromptChange, formatted: Prompt) -> dict[str, Any]:
+def _change(change: PromptChange, prompt: Prompt) -> dict[str, Any]:
     """A prompt change, with its caption if it differs."""
-    caption = {"caption": formatted.caption} if formatted.caption else {}
+    caption = {"caption": prompt.caption} if prompt.caption else {}
     return {"at": change.at, "prompt": change.prompt, **caption}

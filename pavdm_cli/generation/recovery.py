@@ -73,12 +73,12 @@ class Recovery:
 
     def note_or_raise(self, part: str, chunk: int, problem: tuple[str, str], dtype: str) -> None:
         """Note a successful retry, or raise. Raises: InvalidOutputError."""
-        where = self._place(chunk)
+        location = self._place(chunk)
         if not problem[1]:
-            self.notes.append(f"the {part} produced {problem[0]} {where}; recomputed in float32")
+            self.notes.append(f"the {part} produced {problem[0]} {location}; recomputed in float32")
             return
-        tried = "twice in float32" if dtype == "float32" else f"in {dtype} and again in float32"
-        raise InvalidOutputError(f"the {part} produced {problem[1]} {where}, {tried}", HINT)
+        attempts = "twice in float32" if dtype == "float32" else f"in {dtype} and again in float32"
+        raise InvalidOutputError(f"the {part} produced {problem[1]} {location}, {attempts}", HINT)
 
     def _place(self, chunk: int) -> str:
         if chunk >= 0:
@@ -88,9 +88,9 @@ class Recovery:
     def make_state_repair(self, steps: Callable[[SamplerState | None], Iterator[SamplerState]]) -> Repair:
         """A `Repair` for `with_repair`; steps: samples in float32 from a state."""
 
-        def repair(sound: SamplerState | None, state: SamplerState) -> SamplerState:
+        def repair(last_good: SamplerState | None, state: SamplerState) -> SamplerState:
             def recompute() -> SamplerState:
-                return next(value for value in steps(sound) if value.now == state.now)
+                return next(value for value in steps(last_good) if value.now == state.now)
 
             return self.check_latents(state.chunks[0], state, lambda value: value.window, recompute)
 
@@ -113,13 +113,15 @@ class CheckedDecoder:
     stream: Stream
     chunk_size: int  # latents
     replay_latents: Tensor | None = None  # latents from which the stream's state can be rebuilt
-    done: int = 0  # latents
+    num_decoded: int = 0  # latents
 
     @torch.no_grad()
     def push(self, latents: Tensor) -> Tensor:  # (1, T, C, h, w) -> (1, n, 3, H, W)
         """Raises: InvalidOutputError."""
-        chunk, self.done = self.done // self.chunk_size, self.done + latents.shape[1]
-        replayed = latents if self.replay_latents is None else torch.cat([self.replay_latents, latents], dim=1)
+        chunk, self.num_decoded = self.num_decoded // self.chunk_size, self.num_decoded + latents.shape[1]
+        replay_and_latents = (
+            latents if self.replay_latents is None else torch.cat([self.replay_latents, latents], dim=1)
+        )
         frames = self.stream.push(latents)
         if problem := describe_fault(frames, 1.0):
             model = self.recovery.model
@@ -127,8 +129,8 @@ class CheckedDecoder:
             self.recovery.note_or_raise(
                 "decoder", chunk, (problem, describe_fault(frames, 1.0)), precision_of(model.vae)
             )
-            self.stream = model.decode_stream(replayed)
-        self.replay_latents = tail(replayed, self.stream.replay).clone() if self.stream.replay else None
+            self.stream = model.decode_stream(replay_and_latents)
+        self.replay_latents = tail(replay_and_latents, self.stream.replay).clone() if self.stream.replay else None
         return frames
 
     @torch.no_grad()

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from pavdm_cli.errors import InputError, OutputError, UsageError
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.metadata import valid_fields
-from pavdm_cli.generation.request import Output, RedoOptions, Request, build_request, names_of, parse_size
+from pavdm_cli.generation.request import Output, RedoOptions, Request, build_request, field_names, parse_size
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.generation.timeline import PromptChange
 from pavdm_cli.models import registry
 from pavdm_cli.models.execution import ExecutionConfig
@@ -40,7 +41,7 @@ class GeneratedVideo:
     metadata: Mapping[str, Any]
 
     @property
-    def continues(self) -> bool:
+    def is_conditioned(self) -> bool:
         """Whether the generated frames continue a clip or an image."""
         return "source" in self.metadata or "image" in self.metadata
 
@@ -92,41 +93,44 @@ def open_generated_video(path: Path) -> GeneratedVideo:
         raise InputError(f"{path}: redo does not support {suffix} files", f"it supports {', '.join(SUFFIXES)}")
     if path.stem.endswith(".partial"):
         raise InputError(f"{path} is not complete", f"`{command_line(('pavdm', 'resume'), str(path))}` finishes it")
-    copied, frames = metadata.get("copied", 0), metadata["frames"]
-    if video.frames != copied + frames:
+    num_copied, frames = metadata.get("copied", 0), metadata["frames"]
+    if video.frames != num_copied + frames:
         raise InputError(
-            f"{path} has {video.frames} frames, expected {copied + frames}", "use the original file that pavdm wrote"
+            f"{path} has {video.frames} frames, expected {num_copied + frames}",
+            "use the original file that pavdm wrote",
         )
     return GeneratedVideo(video, metadata)
 
 
 def build_redo_request(original: GeneratedVideo, redo: RedoOptions, changes: Mapping[str, Any]) -> Request:
     """The request that generated the video, with `changes`; None keeps a value. Raises: UsageError, ModelError."""
-    stored = original.metadata
-    options = {option.key for option in registry.find(stored["model"]).options}
-    values = {name: value for name, value in stored.items() if name in RESTORED_FIELDS | options and value is not None}
-    values["size"] = parse_size(stored["size"]) if "size" in stored else None
-    values |= {"prompt": stored.get("caption") or stored["prompt"], "source_caption": stored.get("caption", "")}
-    values["timeline"] = [] if changes.get("prompt") else [_change(one) for one in stored.get("timeline", [])]
-    values["blend"] = stored.get("blend", 0.0) if values["timeline"] else 0.0
+    metadata = original.metadata
+    options = {option.key for option in registry.find(metadata["model"]).options}
+    values = {
+        name: value for name, value in metadata.items() if name in RESTORED_FIELDS | options and value is not None
+    }
+    values["size"] = parse_size(metadata["size"]) if "size" in metadata else None
+    values |= {"prompt": metadata.get("caption") or metadata["prompt"], "source_caption": metadata.get("caption", "")}
+    values["timeline"] = [] if changes.get("prompt") else [_change(change) for change in metadata.get("timeline", [])]
+    values["blend"] = metadata.get("blend", 0.0) if values["timeline"] else 0.0
     values |= {name: value for name, value in changes.items() if value is not None}
     # Another device may support other backends and precisions.
-    if changes.get("device") not in (None, stored.get("device")):
+    if changes.get("device") not in (None, metadata.get("device")):
         values |= {"attention": "auto", "precision": "auto"}
-    known = names_of(Request) | names_of(ExecutionConfig) | names_of(Output) | options
-    return build_request({name: value for name, value in values.items() if name in known} | {"redo": redo})
+    known_names = field_names(Request) | field_names(ExecutionConfig) | field_names(Output) | options
+    return build_request({name: value for name, value in values.items() if name in known_names} | {"redo": redo})
 
 
 def changes_prompts(original: GeneratedVideo, request: Request) -> bool:
     """Whether a request has other prompts than the video: its first one, or those of its timeline."""
-    stored = original.metadata
-    prompt = stored.get("caption") or stored["prompt"]
-    return request.prompt != prompt or len(request.timeline) != len(stored.get("timeline", []))
+    metadata = original.metadata
+    prompt = metadata.get("caption") or metadata["prompt"]
+    return request.prompt != prompt or len(request.timeline) != len(metadata.get("timeline", []))
 
 
-def _change(stored: Mapping[str, Any]) -> PromptChange:
+def _change(change: Mapping[str, Any]) -> PromptChange:
     """A stored prompt change, with its caption: captions are complete, so the seed no longer matters."""
-    return PromptChange(stored["at"], stored.get("caption") or stored["prompt"])
+    return PromptChange(change["at"], change.get("caption") or change["prompt"])
 
 
 def check_times(original: GeneratedVideo, redo: RedoOptions) -> None:
@@ -142,7 +146,7 @@ def check_times(original: GeneratedVideo, redo: RedoOptions) -> None:
 def original_config(original: GeneratedVideo, request: Request) -> GenerationConfig:
     """The configuration that generates the whole video. Raises: UsageError, DeviceError."""
     config = resolve(request)
-    if original.continues:
+    if original.is_conditioned:
         config = replace(config, schedule=replace(config.schedule, first_chunk=0))
     if "source" in original.metadata:
         frames = math.ceil(config.frames * config.spec.fps / original.video.rate)
@@ -181,10 +185,10 @@ def find_span(config: GenerationConfig, original: GeneratedVideo, redo: RedoOpti
     cut_points = sorted(boundaries.keys() & cuts)
     before, after = [point for point in cut_points if point <= first], [point for point in cut_points if point >= end]
     if not before:
-        what = "copied from another video" if "source" in original.metadata else "the start image"
+        first_part = "copied from another video" if "source" in original.metadata else "the start image"
         reason = "the file has no usable chunk boundary"
         if cut_points:
-            reason = f"frames before {float(times[min(cut_points)]):g} s were not generated: they are {what}"
+            reason = f"frames before {float(times[min(cut_points)]):g} s were not generated: they are {first_part}"
         raise UsageError(f"--from {redo.start:g}s: {reason}", "choose a later --from")
     chunks = range(boundaries[before[-1]], boundaries[after[0]])
     origin = times[_offset(config, original)]
@@ -217,9 +221,9 @@ def span_config(config: GenerationConfig, span: Span) -> GenerationConfig:
         schedule = replace(schedule, fill_to=schedule.window)
     if not span.reaches_end:
         if config.method != "pa" or schedule.full_window:
-            how = "--ramp-up full" if schedule.full_window else f"--method {config.method}"
+            option = "--ramp-up full" if schedule.full_window else f"--method {config.method}"
             raise UsageError(
-                f"{how} cannot be conditioned on the frames after the span", "omit --to to redo up to the end"
+                f"{option} cannot be conditioned on the frames after the span", "omit --to to redo up to the end"
             )
         following = len(schedule.latents(range(config.warmup + span.chunks.stop, config.warmup + span.chunks.stop + 1)))
         schedule = with_right_context(schedule, config.warmup + span.chunks.stop, following, first)
@@ -227,7 +231,7 @@ def span_config(config: GenerationConfig, span: Span) -> GenerationConfig:
     return replace(config, schedule=schedule, frames=frames)
 
 
-def target(original: GeneratedVideo, output: Output) -> tuple[Path, bool]:
+def choose_output(original: GeneratedVideo, output: Output) -> tuple[Path, bool]:
     """The output path, and whether it replaces the original afterwards. Raises: OutputError."""
     path, suffix = original.video.path, original.video.path.suffix
     default_path = partial(_free_name, path)

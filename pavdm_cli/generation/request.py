@@ -60,7 +60,7 @@ class Output:
         """Whether the video goes to standard output instead of a file."""
         return self.path == STDOUT_PATH
 
-    def scale_of(self, spec: ModelSpec) -> int:
+    def resolve_scale(self, spec: ModelSpec) -> int:
         """The upscaling factor for a model's frames."""
         return spec.scale if self.scale is None else self.scale
 
@@ -142,18 +142,18 @@ class Request:
             hint = f"for example --seconds {DEFAULT_SECONDS:g}"
             raise UsageError(f"{length} is not a length from 1 frame to 24 hours at {spec.fps} frames/s", hint)
         self._check_warmup()
-        spec.check_scale(self.output.scale_of(spec))
+        spec.check_scale(self.output.resolve_scale(spec))
 
     def _check_warmup(self) -> None:
         if self.warmup is not None and not 0 <= self.warmup <= MAX_WARMUP:
             raise UsageError(f"--warmup must be 0 to {MAX_WARMUP} chunks, got {self.warmup}", "0 disables the warm-up")
-        if self.continues and self.warmup:
+        if self.is_conditioned and self.warmup:
             raise UsageError(
                 "--warmup cannot be used with --image or extend: the video starts from existing frames", "omit --warmup"
             )
 
     @property
-    def continues(self) -> bool:
+    def is_conditioned(self) -> bool:
         """Whether the video starts from existing frames: a clip or an image."""
         return self.extension is not None or self.image is not None
 
@@ -195,28 +195,31 @@ def build_request(values: Mapping[str, Any]) -> Request:
     defaults = {option.key: option.default for option in find(values.get("model", DEFAULT)).options}
     given_options = {key: values[key] for key in defaults if values.get(key) is not None}
     options = {key: value for key, value in given_options.items() if value != defaults[key]}
-    own = {name: value for name, value in values.items() if name in names_of(Request)}
-    if own.get("seconds") == "forever":
-        own |= {"seconds": None, "forever": True}
-    own |= {"lora": tuple(own.get("lora") or ()), "timeline": parse_timeline(values.get("at"), values.get("timeline"))}
+    request_values = {name: value for name, value in values.items() if name in field_names(Request)}
+    if request_values.get("seconds") == "forever":
+        request_values |= {"seconds": None, "forever": True}
+    request_values |= {
+        "lora": tuple(request_values.get("lora") or ()),
+        "timeline": parse_timeline(values.get("at"), values.get("timeline")),
+    }
     parts = {"execution": _build_part(ExecutionConfig, values), "output": _build_part(Output, values)}
-    return Request(**parts | {"options": options} | own)
+    return Request(**parts | {"options": options} | request_values)
 
 
 def flat_values(request: Request) -> dict[str, Any]:
     """The inverse of `build_request`, for the options that affect a new video's frames."""
-    own = names_of(Request) - {"options", "execution", "output", "extension", "image", "redo", "source_caption"}
-    return {name: getattr(request, name) for name in own} | asdict(request.execution) | dict(request.options)
+    names = field_names(Request) - {"options", "execution", "output", "extension", "image", "redo", "source_caption"}
+    return {name: getattr(request, name) for name in names} | asdict(request.execution) | dict(request.options)
 
 
 def _build_part(kind: Any, values: Mapping[str, Any]) -> Any:
-    return kind(**{name: value for name, value in values.items() if name in names_of(kind)})
+    return kind(**{name: value for name, value in values.items() if name in field_names(kind)})
 
 
 @cache
-def names_of(kind: type[Any]) -> frozenset[str]:
+def field_names(kind: type[Any]) -> frozenset[str]:
     """The names of a dataclass's fields."""
-    return frozenset(one.name for one in fields(kind))
+    return frozenset(field.name for field in fields(kind))
 
 
 def parse_size(text: str, aspect: str = "") -> tuple[int, int]:
@@ -250,6 +253,6 @@ def frame_size(size: str | None, aspect: str, spec: ModelSpec) -> tuple[int, int
     """
     if not (size or aspect):
         return None
-    parsed = parse_size(size or "240p", aspect)
+    frame_shape = parse_size(size or "240p", aspect)
     is_named = aspect or (size or "").lower() in SIZES
-    return spec.nearest_size(parsed) if is_named and spec.size_multiple else parsed
+    return spec.nearest_size(frame_shape) if is_named and spec.size_multiple else frame_shape

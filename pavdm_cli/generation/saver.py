@@ -13,7 +13,7 @@ from typing import Self, TypeAlias
 import torch
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo, write
+from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo, write_checkpoint
 from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.latents_file import LatentsFile
 from pavdm_cli.hub.download import sha256_of
@@ -35,7 +35,7 @@ class SavedFiles:
 
 
 @dataclass(slots=True)
-class Saver:
+class CheckpointWriter:
     """Writes a checkpoint after every chunk, and latents with --keep-state or for files that cannot be appended to."""
 
     writer: Writer
@@ -58,7 +58,7 @@ class Saver:
         """Queue a checkpoint for a chunk whose frames were written."""
         if chunk.state:
             self.writer.commit(partial(self._save, chunk, tuple(self.notes)))
-            if self.on_saved:  # what it stores is stored before the next chunk is begun
+            if self.on_saved:  # it returns before the next chunk starts
                 self.writer.flush()
 
     def _save(self, chunk: RenderedChunk, notes: tuple[str, ...], file: EncoderState) -> None:
@@ -69,7 +69,7 @@ class Saver:
         self.run = replace(
             self.run, inputs={path: digest or sha256_of(Path(path)) for path, digest in self.run.inputs.items()}
         )
-        write(self.writer.checkpoint, Checkpoint(self.run, file, chunk.state, notes, latents))
+        write_checkpoint(self.writer.checkpoint, Checkpoint(self.run, file, chunk.state, notes, latents))
         if self.on_saved:
             self.on_saved(SavedFiles(file.size, latents[0], self.resumed))
 
@@ -80,14 +80,14 @@ def create_saver(
     notes: Sequence[str],
     checkpoint: Checkpoint | None,
     on_saved: Callable[[SavedFiles], None] | None = None,
-) -> Saver:
+) -> CheckpointWriter:
     """The saver of a new video, or of an interrupted one. Raises: OSError."""
     if checkpoint:
         latents = LatentsFile(writer.latents, checkpoint.latents[0]) if checkpoint.latents[1] else None
     else:
-        stored = run.request.output.keep_state or not writer.encoder.continuable
-        latents = LatentsFile(writer.latents) if stored else None
-    return Saver(writer, run, notes, latents, checkpoint is not None, on_saved)
+        stores_latents = run.request.output.keep_state or not writer.encoder.continuable
+        latents = LatentsFile(writer.latents) if stores_latents else None
+    return CheckpointWriter(writer, run, notes, latents, checkpoint is not None, on_saved)
 
 
 def machine_name(device: torch.device) -> str:

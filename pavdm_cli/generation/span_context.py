@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.errors import InputError
-from pavdm_cli.generation.checkpoint import Checkpoint, read
+from pavdm_cli.generation.checkpoint import Checkpoint, read_checkpoint
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.pipeline import MAX_REPLAY
 from pavdm_cli.generation.recovery import check_encoded
@@ -35,17 +35,17 @@ class SpanContext:
 
 
 def span_context(
-    config: GenerationConfig, model: ModelRunner, task: RedoTask, stored: LatentStore | None
+    config: GenerationConfig, model: ModelRunner, task: RedoTask, store: LatentStore | None
 ) -> SpanContext:
     """The latents around a span: the stored ones, or else re-encoded frames. Raises: InvalidOutputError."""
     following = _latent_range_after(config, task.span)
-    if stored is None:
+    if store is None:
         before = _encode_before(config, model, task)
         return SpanContext(before, _encode_after(config, model, task) if following else None)
     first = config.latents_before(task.span.chunks.start)
-    before = stored.read(range(max(0, first - MAX_REPLAY), first))
-    before = before if stored.context is None else torch.cat([stored.context.to(before), before], dim=1)
-    return SpanContext(tail(before, MAX_REPLAY), stored.read(following) if following else None)
+    before = store.read(range(max(0, first - MAX_REPLAY), first))
+    before = before if store.context is None else torch.cat([store.context.to(before), before], dim=1)
+    return SpanContext(tail(before, MAX_REPLAY), store.read(following) if following else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def find_stored_latents(config: GenerationConfig, task: RedoTask) -> LatentStore
     None also for a span that continues a clip or an image, whose latents are not stored.
     """
     video = task.original.video.path
-    if task.original.continues and not task.span.chunks.start:
+    if task.original.is_conditioned and not task.span.chunks.start:
         return None
     partial = partial_path(video)
     checkpoint = _checkpoint(checkpoint_path(partial))
@@ -91,7 +91,7 @@ def find_stored_latents(config: GenerationConfig, task: RedoTask) -> LatentStore
 
 def _checkpoint(path: Path) -> Checkpoint | None:
     try:
-        return read(path) if path.exists() else None
+        return read_checkpoint(path) if path.exists() else None
     except InputError:
         return None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.request import Extension, Output, RedoOptions, Request, names_of
+from pavdm_cli.generation.request import Extension, Output, RedoOptions, Request, field_names
 from pavdm_cli.generation.timeline import PromptChange
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.lora_file import parse_lora
@@ -17,7 +17,7 @@ from pavdm_cli.models.runner import ModelRunner
 
 def resolved_request(config: GenerationConfig, model: ModelRunner, output: Output) -> Request:
     """The request with all automatic choices fixed, to reproduce the video on the same machine in any processes."""
-    values = {name: getattr(config, name) for name in names_of(Request) & names_of(GenerationConfig)}
+    values = {name: getattr(config, name) for name in field_names(Request) & field_names(GenerationConfig)}
     if config.spec.size_multiple:
         values |= {"size": config.spec.size, "fps": config.spec.fps}
     execution = replace(config.execution, attention=model.attention.name, processes=1)
@@ -28,9 +28,9 @@ def to_json(request: Request) -> dict[str, Any]:
     """As JSON with absolute paths. The output path is omitted: the checkpoint is next to it."""
     fields = asdict(replace(request, output=replace(request.output, path=None)))
     output = fields["output"]
-    fields |= {"options": dict(request.options), "model": absolute(request.model)}
-    fields["lora"] = [_absolute_lora(text) for text in request.lora]
-    output["ffmpeg"] = absolute(request.output.ffmpeg)
+    fields |= {"options": dict(request.options), "model": absolute_if_path(request.model)}
+    fields["lora"] = [_absolute_lora_path(text) for text in request.lora]
+    output["ffmpeg"] = absolute_if_path(request.output.ffmpeg)
     fields["image"] = str(request.image.absolute()) if request.image else None
     if request.extension:
         fields["extension"]["source"] = str(request.extension.source.absolute())
@@ -39,12 +39,12 @@ def to_json(request: Request) -> dict[str, Any]:
     return fields
 
 
-def absolute(text: str) -> str:
+def absolute_if_path(text: str) -> str:
     """The absolute path if `text` names an existing file or folder, else `text`."""
     return str(Path(text).absolute()) if text and text not in MODELS and Path(text).exists() else text
 
 
-def _absolute_lora(text: str) -> str:
+def _absolute_lora_path(text: str) -> str:
     adapter = parse_lora(text)
     return f"{adapter.path.absolute()}:{adapter.scale}"
 

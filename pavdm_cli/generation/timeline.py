@@ -17,8 +17,8 @@ from pavdm_cli.runtime.validation import check_text
 
 TIME = r"(?:(?:[0-9]+:)?[0-9]{1,2}:)?[0-9]+(?:\.[0-9]+)?s?"  # 20, 20s, 1:20, 1:02:03.5
 ENTRY = rf"({TIME})\s*:\s+(.*)"
-FORMS = "20s, 20.5, 1:20 or 1:02:03"
-EXAMPLE = 'for example --at 20s "a blue kite at night"'
+TIME_FORMATS = "20s, 20.5, 1:20 or 1:02:03"
+HINT = 'for example --at 20s "a blue kite at night"'
 MAX_CHANGES = 1000
 MAX_BLEND = 3600  # seconds
 MAX_TIME = 10**9  # seconds, of a stored prompt
@@ -46,7 +46,7 @@ def _is_prompt(value: object) -> bool:
     return string(MAX_PROMPT_LENGTH).fits(value) and not re.search("[\ud800-\udfff]", str(value))
 
 
-STORED_PROMPT = Kind(f"a text of up to {MAX_PROMPT_LENGTH} characters", _is_prompt)
+STORED_PROMPT = Kind(f"a string of up to {MAX_PROMPT_LENGTH} characters", _is_prompt)
 CHANGE_FIELDS = {"at": number(0, MAX_TIME), "prompt": STORED_PROMPT, "caption": STORED_PROMPT}
 
 
@@ -66,14 +66,14 @@ def format_seconds(seconds: float) -> str:
 
 
 def parse_time(text: str | float) -> float:
-    """Seconds of a number, or of a text like 20s, 20.5, 1:20 or 1:02:03. Raises: UsageError."""
+    """Seconds of a number, or of a string like 20s, 20.5, 1:20 or 1:02:03. Raises: UsageError."""
     if isinstance(text, (int, float)) and not isinstance(text, bool):
         text = f"{text}"
     if not isinstance(text, str) or not re.fullmatch(TIME, text.strip()):
-        raise UsageError(f"{text!r} is not a valid time", f"write {FORMS}")
+        raise UsageError(f"{text!r} is not a valid time", f"write {TIME_FORMATS}")
     *larger, last = text.strip().removesuffix("s").split(":")
     if larger and (float(last) >= 60 or any(int(part) >= 60 for part in larger[1:])):
-        raise UsageError(f"{text!r} is not a valid time: minutes and seconds must be below 60", f"write {FORMS}")
+        raise UsageError(f"{text!r} is not a valid time: minutes and seconds must be below 60", f"write {TIME_FORMATS}")
     seconds = Fraction(last)
     for power, part in enumerate(reversed(larger), 1):
         seconds += int(part) * 60**power
@@ -105,7 +105,7 @@ def read_timeline(path: Path) -> tuple[PromptChange, ...]:
         entries = _json_entries(text) if text.lstrip()[:1] in ("{", "[") else _lines(text)
         if not entries:
             raise InvalidError("it is empty")
-        return tuple(_change(entry, where) for where, entry in entries)
+        return tuple(_change(entry, location) for location, entry in entries)
     except (OSError, InvalidError, UsageError) as error:
         reason = getattr(error, "strerror", None) or error
         hint = 'write lines like `20s: a blue kite at night`, or JSON like {"20s": "a blue kite at night"}'
@@ -115,7 +115,7 @@ def read_timeline(path: Path) -> tuple[PromptChange, ...]:
 def _lines(text: str) -> list[tuple[str, Any]]:
     """(line number, entry) pairs, without blank lines and # comments."""
     lines = [(f"line {number}", line.strip()) for number, line in enumerate(text.splitlines(), 1)]
-    return [(where, line) for where, line in lines if line and not line.startswith("#")]
+    return [(location, line) for location, line in lines if line and not line.startswith("#")]
 
 
 def _json_entries(text: str) -> list[tuple[str, Any]]:
@@ -129,20 +129,20 @@ def _json_entries(text: str) -> list[tuple[str, Any]]:
     return [(f"entry {number}", (entry["at"], entry["prompt"])) for number, entry in enumerate(value, 1)]
 
 
-def _change(entry: Any, where: str) -> PromptChange:
-    """One change, of a text like "20s: a prompt" or a pair of time and prompt. Raises: UsageError."""
+def _change(entry: Any, location: str) -> PromptChange:
+    """One change, of a string like "20s: a prompt" or a pair of time and prompt. Raises: UsageError."""
     if isinstance(entry, str):
         match = re.fullmatch(ENTRY, entry.strip(), re.DOTALL)
         if not match:
-            raise UsageError(f"{where} needs a time and a prompt, got {entry[:80]!r}", EXAMPLE)
+            raise UsageError(f"{location} needs a time and a prompt, got {entry[:80]!r}", HINT)
         entry = match.groups()
     at, prompt = entry if isinstance(entry, Sequence) and len(entry) == 2 else ("", None)
     if not isinstance(prompt, str):
-        raise UsageError(f"{where} needs a time and a prompt", EXAMPLE)
+        raise UsageError(f"{location} needs a time and a prompt", HINT)
     try:
         return PromptChange(parse_time(at), " ".join(prompt.split()))
     except UsageError as error:
-        raise UsageError(f"{where}: {error.message}", error.hint) from None
+        raise UsageError(f"{location}: {error.message}", error.hint) from None
 
 
 def check_timeline(has_prompt: bool, changes: Sequence[PromptChange], blend: float, seconds: float | None) -> None:
@@ -161,13 +161,13 @@ def check_timeline(has_prompt: bool, changes: Sequence[PromptChange], blend: flo
     for change in changes:
         check_text(f"the prompt at {format_seconds(change.at)}", change.prompt)
         if not change.prompt:
-            raise UsageError(f"the prompt at {format_seconds(change.at)} is empty", EXAMPLE)
+            raise UsageError(f"the prompt at {format_seconds(change.at)} is empty", HINT)
     _check_times([change.at for change in changes], blend, seconds)
 
 
 def _check_times(times: Sequence[float], blend: float, seconds: float | None) -> None:
     if not times[0] > 0:
-        raise UsageError("the initial prompt starts at 0s: later prompts need a time above 0", EXAMPLE)
+        raise UsageError("the initial prompt starts at 0s: later prompts need a time above 0", HINT)
     if not 0 <= blend <= MAX_BLEND:
         raise UsageError(f"--blend must be 0 to {MAX_BLEND} seconds, got {blend:g}", "0 switches immediately")
     for before, after in pairwise(times):
@@ -183,11 +183,11 @@ def _check_times(times: Sequence[float], blend: float, seconds: float | None) ->
         raise UsageError(late, "make the video longer with --seconds, or give an earlier time")
 
 
-def check_reachable(changes: Sequence[PromptChange], chunks: range, start_of: Callable[[int], Fraction]) -> None:
-    """Reject a prompt during which no chunk starts; `start_of` gives a chunk's time in seconds. Raises: UsageError."""
-    firsts = [bisect_left(chunks, change.time, key=start_of) for change in changes]
-    for change, first, end in zip(changes, firsts, [*firsts, len(chunks)][1:], strict=True):
+def check_reachable(changes: Sequence[PromptChange], chunks: range, chunk_start: Callable[[int], Fraction]) -> None:
+    """Reject a prompt during which no chunk starts; chunk_start: a chunk's time in seconds. Raises: UsageError."""
+    first_chunks = [bisect_left(chunks, change.time, key=chunk_start) for change in changes]
+    for change, first, end in zip(changes, first_chunks, [*first_chunks, len(chunks)][1:], strict=True):
         if first == end:
             until = "the end of the video" if change == changes[-1] else "the next prompt"
             message = f"the prompt at {format_seconds(change.at)} has no effect: no chunk starts between it and {until}"
-            raise UsageError(message, f"a chunk begins at {format_seconds(float(start_of(chunks[first - 1])))}")
+            raise UsageError(message, f"a chunk starts at {format_seconds(float(chunk_start(chunks[first - 1])))}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,30 +15,25 @@ from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.device_errors import report_device_errors
-from pavdm_cli.generation.extend import Source, frames_to_read, resample_frames, stored_fields
+from pavdm_cli.generation.extend import Source, resample_frames
 from pavdm_cli.generation.latents_file import render_from_latents
-from pavdm_cli.generation.pipeline import choose_graph_policy, render_chunks, render_from, state_after_clip
-from pavdm_cli.generation.prompt_ranges import extended_ranges
-from pavdm_cli.generation.provenance import metadata_of
+from pavdm_cli.generation.pipeline import choose_graph_policy, render_chunks, render_from
+from pavdm_cli.generation.provenance import collect_metadata
 from pavdm_cli.generation.recovery import Recovery
 from pavdm_cli.generation.request import Output, Request
-from pavdm_cli.generation.saver import SavedFiles, Saver, Writer, create_saver, machine_name
+from pavdm_cli.generation.saver import CheckpointWriter, SavedFiles, Writer, create_saver, machine_name
 from pavdm_cli.generation.stored_request import resolved_request
-from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.sampling.cuda_graphs import GraphPolicy
 from pavdm_cli.video import (
     EncoderOptions,
-    ExtensionOptions,
     Frame,
-    LastFrames,
     StillImage,
     VideoWriter,
     scale_to_cover,
 )
 from pavdm_cli.video.upscale import Scale
-from pavdm_cli.video.write.extend import ExtensionWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +66,7 @@ def write_video(
     config: GenerationConfig,
     model: ModelRunner,
     output: Output,
-    watch: RunControl,
+    control: RunControl,
     still: StillImage | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> WriteResult:
@@ -86,7 +80,7 @@ def write_video(
     metadata = dict(checkpoint.run.metadata) if checkpoint else build_metadata(config, model, output, still)
     with VideoWriter(output.path, width, height, config.spec.fps, metadata, encoding, output.force) as writer:
         request = replace(resolved_request(config, model, output), image=still.path if still else None)
-        run = Run(writer, config, model, choose_graph_policy(config, model), make_recovery(model, checkpoint), watch)
+        run = Run(writer, config, model, choose_graph_policy(config, model), make_recovery(model, checkpoint), control)
         with (
             make_saver(run, request, metadata, config.frames, checkpoint) as saver,
             report_device_errors(config, partial(close_and_describe, writer)),
@@ -94,10 +88,10 @@ def write_video(
             chunks = (
                 remaining_chunks(run, checkpoint, still)
                 if checkpoint
-                else chunks_from_start(config, model, still, run.graphs, run.recovery, watch)
+                else chunks_from_start(config, model, still, run.graphs, run.recovery, control)
             )
             is_complete = run_until_stopped(
-                write_chunks(run, chunks, saver), lambda: writer.frames < config.frames, watch
+                write_chunks(run, chunks, saver), lambda: writer.frames < config.frames, control
             )
         return finish(run, output, metadata, is_complete)
 
@@ -106,8 +100,8 @@ def build_metadata(
     config: GenerationConfig, model: ModelRunner, output: Output, still: StillImage | None
 ) -> dict[str, Any]:
     scale = scale_metadata(encoder_options(config, output).scale)
-    image = image_start.metadata_of_image(still) if still else {}
-    return metadata_of(config, model) | {"crf": output.crf} | scale | image
+    image = image_start.image_metadata(still) if still else {}
+    return collect_metadata(config, model) | {"crf": output.crf} | scale | image
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +113,7 @@ class Run:
     model: ModelRunner
     graphs: GraphPolicy | None
     recovery: Recovery
-    watch: RunControl
+    control: RunControl
 
 
 def make_recovery(model: ModelRunner, checkpoint: Checkpoint | None) -> Recovery:
@@ -128,13 +122,13 @@ def make_recovery(model: ModelRunner, checkpoint: Checkpoint | None) -> Recovery
 
 def make_saver(
     run: Run, request: Request, metadata: Mapping[str, Any], total: int, checkpoint: Checkpoint | None
-) -> AbstractContextManager[Saver]:
+) -> AbstractContextManager[CheckpointWriter]:
     extension, redo = request.extension, request.redo
     inputs = [request.image, extension.source if extension else None, redo.source if redo else None]
     digests = {str(path.absolute()): "" for path in inputs if path}
     info = RunInfo(run.writer.path.name, request, metadata, machine_name(run.model.device), total, digests)
     info = checkpoint.run if checkpoint else info
-    return create_saver(run.writer, info, run.recovery.notes, checkpoint, run.watch.on_saved)
+    return create_saver(run.writer, info, run.recovery.notes, checkpoint, run.control.on_saved)
 
 
 def chunks_from_start(
@@ -143,19 +137,19 @@ def chunks_from_start(
     still: StillImage | None,
     graphs: GraphPolicy | None,
     recovery: Recovery,
-    watch: RunControl,
+    control: RunControl,
 ) -> Iterator[RenderedChunk]:
     """The chunks of a new video, which may start from an image."""
     if still:
         return image_start.render_from_image(config, model, still, graphs, recovery)
-    on_warmup = partial(watch.on_warmup, int(config.frames_per_chunk))
+    on_warmup = partial(control.on_warmup, int(config.frames_per_chunk))
     return render_chunks(config, model, graphs=graphs, recovery=recovery, on_warmup=on_warmup)
 
 
 def remaining_chunks(run: Run, checkpoint: Checkpoint, still: StillImage | None = None) -> Iterator[RenderedChunk]:
     """The chunks after a checkpoint; for files that are rewritten, also those before it."""
     config = image_start.model_config(run.config) if still else run.config
-    if checkpoint.rewrites:
+    if checkpoint.needs_rewrite:
         stored_latents = run.writer.latents, checkpoint.latents[0]
         chunks = render_from_latents(config, run.model, checkpoint.render, stored_latents, run.recovery, run.graphs)
     else:
@@ -165,113 +159,52 @@ def remaining_chunks(run: Run, checkpoint: Checkpoint, still: StillImage | None 
     image = scale_to_cover(still.frame, config.spec.size)[None]
     if run.config.image_is_first_latent:
         return image_start.with_first_frame(image, chunks)
-    return chain([RenderedChunk(image, None, None)], chunks) if checkpoint.rewrites else chunks
+    return chain([RenderedChunk(image, None, None)], chunks) if checkpoint.needs_rewrite else chunks
 
 
-def finish(run: Run, output: Output, metadata: dict[str, Any], is_complete: bool, copied: int = 0) -> WriteResult:
+def finish(run: Run, output: Output, metadata: dict[str, Any], is_complete: bool, num_copied: int = 0) -> WriteResult:
     """Close the file; an endless video is complete when the user stops it. copied: frames taken from an input."""
-    writer, new = run.writer, run.writer.frames - copied
-    stopped = not is_complete and run.config.endless and run.watch.stopped_by_user() and new > 0
-    if not is_complete and not stopped:
+    writer, new = run.writer, run.writer.frames - num_copied
+    was_stopped = not is_complete and run.config.endless and run.control.stopped_by_user() and new > 0
+    if not is_complete and not was_stopped:
         assert output.path
         path = writer.close_partial()
         num_frames, command = writer.frames if path else 0, writer.resume_command
         return WriteResult(path or output.path, num_frames, False, metadata, resume=command)
-    if stopped:
+    if was_stopped:
         writer.replace_metadata(metadata := metadata | {"frames": new})
     notes = (*getattr(writer, "notes", ()), *run.recovery.notes, *([run.graphs.note] if run.graphs else []))
-    return WriteResult(writer.finish(output.keep_state), writer.frames, True, metadata, notes, stopped=stopped)
+    return WriteResult(writer.finish(output.keep_state), writer.frames, True, metadata, notes, stopped=was_stopped)
 
 
 def encoder_options(config: GenerationConfig, output: Output) -> EncoderOptions:
     """The encoder options of an output."""
-    scale = Scale(output.scale_of(config.spec), output.scale_filter)
+    scale = Scale(output.resolve_scale(config.spec), output.scale_filter)
     return EncoderOptions(output.crf, encoder=output.encoder, ffmpeg=output.ffmpeg, scale=scale)
 
 
 def scale_metadata(scale: Scale) -> dict[str, Any]:
-    """Metadata of the upscaling, read back by `extend.scale_of`."""
+    """Metadata of the upscaling, read back by `extend.read_scale`."""
     return {"scale": scale.factor, "scale_filter": scale.filter}
 
 
-def extend(
-    config: GenerationConfig,
-    model: ModelRunner,
-    source: Source,
-    output: Output,
-    watch: RunControl,
-    checkpoint: Checkpoint | None = None,
-) -> WriteResult:
-    """Write a video and its continuation, or the continuation alone. Raises: InputError, OutputError, UsageError.
-
-    checkpoint: continue this interrupted run.
-    """
-    assert output.path
-    metadata = dict(checkpoint.run.metadata) if checkpoint else extension_metadata(config, model, source, output)
-    encoding = EncoderOptions(crf=output.crf, ffmpeg=output.ffmpeg, resume=checkpoint.file if checkpoint else None)
-    extension, total = source.extension, source.copied + source.frames
-    plan = ExtensionOptions(extension.audio, extension.only_new, metadata, encoding, output.force, source.scale)
-    with report_device_errors(config):
-        end, graphs = last_frames(config, source), choose_graph_policy(config, model)
-    with ExtensionWriter(source.video, output.path, plan) as file:
-        request = replace(resolved_request(config, model, output), frames=source.frames, extension=extension)
-        run = Run(file, config, model, graphs, make_recovery(model, checkpoint), watch)
-        with (
-            make_saver(run, request, metadata, total, checkpoint) as saver,
-            report_device_errors(config, partial(close_and_describe, file)),
-        ):
-            copy = checkpoint is None or not checkpoint.file.written
-            copied = (1 for _ in file.copy_input(end.add)) if copy else iter(())
-            chunks = remaining_chunks(run, checkpoint) if checkpoint else _extension_chunks(run, source, end)
-            written = write_chunks(run, chunks, saver, source)
-            is_complete = run_until_stopped(chain(copied, written), lambda: file.frames < total, watch)
-        return finish(run, output, metadata, is_complete, source.copied)
-
-
-def extension_metadata(config: GenerationConfig, model: ModelRunner, source: Source, output: Output) -> dict[str, Any]:
-    extension, fields = source.extension, metadata_of(config, model)
-    stored, _ = stored_fields(source.video.path)
-    ranges = extended_ranges(stored, fields, float(source.video.duration), extension.only_new)
-    return fields | {
-        **({"prompt_ranges": [one.to_json() for one in ranges]} if ranges else {}),
-        "crf": output.crf,
-        **({} if source.endless else {"frames": source.frames}),
-        "source": str(source.video.path),
-        "copied": source.copied,
-        **{name: getattr(extension, name) for name in ("start", "audio", "only_new")},
-        **scale_metadata(source.scale),
-    }
-
-
-def last_frames(config: GenerationConfig, source: Source) -> LastFrames:
-    """The last frames of the video, which condition the model."""
-    count = frames_to_read(config, source)
-    return LastFrames(source.video, Fraction(config.spec.fps), count, config.spec.size, source.scale)
-
-
-def _extension_chunks(run: Run, source: Source, end: LastFrames) -> Iterator[RenderedChunk]:
-    """Generated frames. `end` is complete only after the input was copied, so it is read lazily."""
-    start = state_after_clip(run.config, run.model, from_bytes(end.frames()), source.extension.start == "noised")
-    yield from render_chunks(run.config, run.model, start, run.graphs, run.recovery)
-
-
 def write_chunks(
-    run: Run, chunks: Iterable[RenderedChunk], saver: Saver, source: Source | None = None
+    run: Run, chunks: Iterable[RenderedChunk], saver: CheckpointWriter, source: Source | None = None
 ) -> Iterator[int]:
     """Write chunks as they are made, at the rate of `source`; yields the number of newly durable frames.
 
     A frame is durable once a checkpoint covers it: in the file or in the checkpoint itself. Raises: OutputError.
     """
-    writer, reported = run.writer, run.writer.frames
+    writer, num_reported = run.writer, run.writer.frames
     for chunk in chunks:
-        run.watch.on_chunk(chunk)
+        run.control.on_chunk(chunk)
         writer.write(_resample(chunk, run, source) if source else chunk.frames)
         writer.check()
         saver.save(chunk)
-        yield max(0, writer.durable_frames - reported)
-        reported = max(reported, writer.durable_frames)
+        yield max(0, writer.durable_frames - num_reported)
+        num_reported = max(num_reported, writer.durable_frames)
     writer.flush()
-    yield max(0, writer.frames - reported)
+    yield max(0, writer.frames - num_reported)
 
 
 def _resample(chunk: RenderedChunk, run: Run, source: Source) -> list[Frame]:
@@ -281,12 +214,12 @@ def _resample(chunk: RenderedChunk, run: Run, source: Source) -> list[Frame]:
     return frames
 
 
-def run_until_stopped(counts: Iterable[int], is_unfinished: Callable[[], bool], watch: RunControl) -> bool:
+def run_until_stopped(counts: Iterable[int], is_unfinished: Callable[[], bool], control: RunControl) -> bool:
     """Consume the iterator; returns False if stopped early. A second Ctrl-C interrupts mid-chunk."""
-    with suppress(KeyboardInterrupt), watch.interruptible():
+    with suppress(KeyboardInterrupt), control.interruptible():
         for count in counts:
-            watch.on_frames(count)
-            if watch.should_stop() and is_unfinished():
+            control.on_frames(count)
+            if control.should_stop() and is_unfinished():
                 return False
         return True
     return False

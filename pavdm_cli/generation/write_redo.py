@@ -17,7 +17,7 @@ from pavdm_cli.generation.device_errors import report_device_errors
 from pavdm_cli.generation.extend import Source
 from pavdm_cli.generation.pipeline import choose_graph_policy, make_levels, render_chunks, render_from
 from pavdm_cli.generation.prompt_ranges import prompt_ranges, redone_ranges
-from pavdm_cli.generation.provenance import metadata_of
+from pavdm_cli.generation.provenance import collect_metadata
 from pavdm_cli.generation.redo import GeneratedVideo, RedoTask, Span
 from pavdm_cli.generation.request import Extension, Output
 from pavdm_cli.generation.span_context import LatentStore, SpanContext, find_stored_latents, span_context
@@ -45,12 +45,12 @@ SHARED_FIELDS = ("pavdm", "frames", "attention_reason", "versions", "model", "lo
 ENCODED_NOTE = "no stored latents: conditioning on re-encoded frames (generate with --keep-state to store latents)"
 
 
-def redo(
+def write_redo(
     config: GenerationConfig,
     model: ModelRunner,
     task: RedoTask,
     output: Output,
-    watch: RunControl,
+    control: RunControl,
     checkpoint: Checkpoint | None = None,
 ) -> WriteResult:
     """Write the video with a regenerated span. Raises: OutputError.
@@ -59,21 +59,21 @@ def redo(
     """
     assert output.path
     original, span = task.original, task.span
-    stored = None if checkpoint else find_stored_latents(config, task)
-    metadata = dict(checkpoint.run.metadata) if checkpoint else redo_metadata(config, model, task, stored is not None)
+    store = None if checkpoint else find_stored_latents(config, task)
+    metadata = dict(checkpoint.run.metadata) if checkpoint else redo_metadata(config, model, task, store is not None)
     encoding = replace(original.encoder, ffmpeg=output.ffmpeg, resume=checkpoint.file if checkpoint else None)
     total = span.splice.end - span.splice.first
     with SpliceWriter(span.splice, output.path, metadata, encoding, output.force) as writer:
         frames = original.metadata["frames"]
         request = replace(resolved_request(config, model, output), frames=frames, seconds=None, redo=task.options)
-        run = Run(writer, config, model, choose_graph_policy(config, model), make_recovery(model, checkpoint), watch)
+        run = Run(writer, config, model, choose_graph_policy(config, model), make_recovery(model, checkpoint), control)
         with (
             make_saver(run, request, metadata, total, checkpoint) as saver,
             report_device_errors(config, partial(close_and_describe, writer)),
         ):
-            chunks = remaining_chunks(run, checkpoint) if checkpoint else _span_chunks(run, task, stored)
+            chunks = remaining_chunks(run, checkpoint) if checkpoint else _span_chunks(run, task, store)
             counts = write_chunks(run, chunks, saver, _source(original) if span.is_resampled else None)
-            is_complete = run_until_stopped(counts, lambda: writer.frames < total, watch)
+            is_complete = run_until_stopped(counts, lambda: writer.frames < total, control)
         result = finish(run, output, metadata, is_complete)
     if is_complete and task.options.in_place:
         return replace(result, path=_replace(result.path, task.options.source))
@@ -85,7 +85,7 @@ def redo_metadata(
 ) -> dict[str, Any]:
     """The video's metadata with a record of this redo appended."""
     original, span = task.original, task.span
-    fields = metadata_of(config, model)
+    fields = collect_metadata(config, model)
     changes = {name: value for name, value in fields.items() if original.metadata.get(name) != value}
     changes = {name: value for name, value in changes.items() if name not in SHARED_FIELDS}
     location = {"source": str(original.video.path), "first": span.splice.first, "end": span.splice.end}
@@ -108,16 +108,16 @@ def _changed_ranges(task: RedoTask, fields: dict[str, Any]) -> dict[str, Any]:
     return {} if after == before else {"prompt_ranges": [one.to_json() for one in after]}
 
 
-def _span_chunks(run: Run, task: RedoTask, stored: LatentStore | None) -> Iterator[RenderedChunk]:
+def _span_chunks(run: Run, task: RedoTask, store: LatentStore | None) -> Iterator[RenderedChunk]:
     config, model, span = run.config, run.model, task.span
-    context = span_context(config, model, task, stored)
-    if stored is None and (context.before.shape[1] or context.after is not None):
+    context = span_context(config, model, task, store)
+    if store is None and (context.before.shape[1] or context.after is not None):
         run.recovery.notes.append(ENCODED_NOTE)
-    if not span.chunks.start and not task.original.continues:
+    if not span.chunks.start and not task.original.is_conditioned:
         noise = seeded_noise(config.seed, model.noise_shape())
         start = empty_state(noise, make_levels(config).sigmas.to(model.device))
         after = None if context.after is None else context.after.to(start.window)
-        on_warmup = partial(run.watch.on_warmup, int(config.frames_per_chunk))
+        on_warmup = partial(run.control.on_warmup, int(config.frames_per_chunk))
         yield from render_chunks(
             config, model, replace(start, right_context=after), run.graphs, run.recovery, on_warmup=on_warmup
         )

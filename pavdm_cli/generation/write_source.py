@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pavdm_cli.generation import write, write_redo
 from pavdm_cli.generation.checkpoint import Checkpoint
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.extend import Source
 from pavdm_cli.generation.redo import RedoTask
 from pavdm_cli.generation.request import Output, Request
+from pavdm_cli.generation.write import RunControl, WriteResult, write_video
+from pavdm_cli.generation.write_extension import write_extension
+from pavdm_cli.generation.write_redo import write_redo
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.video import read_image
 
@@ -18,16 +20,16 @@ def write_source(
     source: Source | RedoTask | None,
     request: Request,
     output: Output,
-    watch: write.RunControl,
+    control: RunControl,
     checkpoint: Checkpoint | None = None,
-) -> write.WriteResult:
+) -> WriteResult:
     """Write the video of a resolved request.
 
     source: what it continues or regenerates (see `resume.resolved_config`); checkpoint: continue this interrupted run.
     """
     if isinstance(source, RedoTask):
-        return write_redo.redo(config, model, source, output, watch, checkpoint)
+        return write_redo(config, model, source, output, control, checkpoint)
     if source:
-        return write.extend(config, model, source, output, watch, checkpoint)
+        return write_extension(config, model, source, output, control, checkpoint)
     still = read_image(request.image) if request.image else None
-    return write.write_video(config, model, output, watch, still, checkpoint)
+    return write_video(config, model, output, control, still, checkpoint)

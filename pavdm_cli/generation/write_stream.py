@@ -21,37 +21,37 @@ from pavdm_cli.video.write.stream import StreamWriter
 STDOUT_FD = 1  # file descriptor
 
 
-def stream(
-    config: GenerationConfig, model: ModelRunner, output: Output, watch: RunControl, still: StillImage | None = None
+def write_stream(
+    config: GenerationConfig, model: ModelRunner, output: Output, control: RunControl, still: StillImage | None = None
 ) -> WriteResult:
     """Sample, decode and write a video to standard output. Raises: OutputError if the reader closes the pipe early."""
     assert output.path
     recovery, metadata = Recovery(model), build_metadata(config, model, output, still)
-    kind, encoding, is_complete = output.stream_format or "mp4", encoder_options(config, output), False
-    writer = StreamWriter(STDOUT_FD, kind, config.spec.size, config.spec.fps, metadata, encoding)
+    stream_format, encoding, is_complete = output.stream_format or "mp4", encoder_options(config, output), False
+    writer = StreamWriter(STDOUT_FD, stream_format, config.spec.size, config.spec.fps, metadata, encoding)
     try:
         graphs = choose_graph_policy(config, model)
-        chunks = chunks_from_start(config, model, still, graphs, recovery, watch)
-        with report_device_errors(config), suppress(KeyboardInterrupt), watch.interruptible():
-            is_complete = _write(chunks, writer, config.frames, watch)
+        chunks = chunks_from_start(config, model, still, graphs, recovery, control)
+        with report_device_errors(config), suppress(KeyboardInterrupt), control.interruptible():
+            is_complete = _write(chunks, writer, config.frames, control)
     except BrokenPipeError:
-        if not (config.endless or watch.should_stop()):
+        if not (config.endless or control.should_stop()):
             message = f"the reader closed standard output after {writer.frames / config.spec.fps:.1f} s of video"
             raise OutputError(message, "use --seconds forever for a video that ends when its reader does") from None
     except OSError as error:
         raise OutputError(f"cannot write to standard output: {error.strerror}", write_hint(error)) from None
-    stopped = config.endless and (watch.stopped_by_user() or not watch.should_stop())
+    was_stopped = config.endless and (control.stopped_by_user() or not control.should_stop())
     return WriteResult(
-        output.path, writer.frames, is_complete or stopped, metadata, tuple(recovery.notes), stopped=stopped
+        output.path, writer.frames, is_complete or was_stopped, metadata, tuple(recovery.notes), stopped=was_stopped
     )
 
 
-def _write(chunks: Iterator[RenderedChunk], writer: StreamWriter, total: int, watch: RunControl) -> bool:
+def _write(chunks: Iterator[RenderedChunk], writer: StreamWriter, total: int, control: RunControl) -> bool:
     """Write all chunks; returns False if stopped early. Raises: OSError."""
     for chunk in chunks:
         writer.write(chunk.frames)
-        watch.on_frames(len(chunk.frames))
-        if watch.should_stop() and writer.frames < total:
+        control.on_frames(len(chunk.frames))
+        if control.should_stop() and writer.frames < total:
             break
     writer.finish()
     return writer.frames >= total

@@ -27,9 +27,9 @@ INDEX = ".safetensors.index.json"
 def cache_root() -> Path:
     """The folder of the hub's cache, by the same environment variables, without importing huggingface_hub."""
     user = os.environ.get("XDG_CACHE_HOME", os.path.join(os.path.expanduser("~"), ".cache"))
-    home = _expanded(os.environ.get("HF_HOME", os.path.join(user, "huggingface")))
+    home = _expand(os.environ.get("HF_HOME", os.path.join(user, "huggingface")))
     cache = os.environ.get("HUGGINGFACE_HUB_CACHE", os.path.join(home, "hub"))
-    return Path(_expanded(os.environ.get("HF_HUB_CACHE", cache)))
+    return Path(_expand(os.environ.get("HF_HUB_CACHE", cache)))
 
 
 def cached_files(part: WeightPart) -> dict[str, Path]:
@@ -62,10 +62,10 @@ def cached_model(spec: ModelSpec) -> dict[str, Path]:
     """All files of a model in the cache, by their path in its folder; empty unless the model is complete."""
     files: dict[str, Path] = {}
     for part in spec.parts:
-        cached = cached_files(part)
-        if not (names := _complete(part, cached)):
+        paths = cached_files(part)
+        if not (names := _complete(part, paths)):
             return {}
-        files |= {f"{part.folder}/{name}": cached[name] for name in names}
+        files |= {f"{part.folder}/{name}": paths[name] for name in names}
     return files
 
 
@@ -114,28 +114,28 @@ def changed_files(spec: ModelSpec, folder: Path, watch: Callable[[str], None]) -
     for name in cached_model(spec):
         watch(name)
         path = folder / name
-        expected = path.resolve().name
-        if expected != (sha256_of(path) if len(expected) == 64 else git_blob_of(path)):
+        blob_name = path.resolve().name
+        if blob_name != (sha256_of(path) if len(blob_name) == 64 else git_blob_of(path)):
             wrong.append(name)
     return wrong
 
 
-def _complete(part: WeightPart, cached: dict[str, Path]) -> set[str]:
+def _complete(part: WeightPart, paths: dict[str, Path]) -> set[str]:
     """The names of a part's files, or none if one is missing."""
     try:
-        names = select_files([*cached])
+        names = select_files([*paths])
     except ModelError:
         return set()
-    needed = {"config.json"} | ({"spiece.model"} if part.text else set())
+    needed_names = {"config.json"} | ({"spiece.model"} if part.text else set())
     weights = {name for name in names if name.endswith(".safetensors")}
     for index in (name for name in names if name.endswith(INDEX)):
-        needed |= _indexed(cached[index])
+        needed_names |= _indexed_names(paths[index])
     if not weights or (any(map(SHARD.search, weights)) and not any(name.endswith(INDEX) for name in names)):
         return set()
-    return names if needed <= names else set()
+    return names if needed_names <= names else set()
 
 
-def _indexed(path: Path) -> set[str]:
+def _indexed_names(path: Path) -> set[str]:
     """The files that an index names; if it cannot be read, a name that no file has."""
     try:
         value = untrusted.read_json(path)
@@ -157,5 +157,5 @@ def _link(source: Path, target: Path) -> None:
     os.replace(temporary, target)
 
 
-def _expanded(path: str) -> str:
+def _expand(path: str) -> str:
     return os.path.expandvars(os.path.expanduser(path))

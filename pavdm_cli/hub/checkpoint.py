@@ -46,8 +46,8 @@ class StoredTensors:
         results: dict[str, T] = {}
         for path in sorted(set(self.files.values())):
             with open_checkpoint(path) as file:
-                own = [name for name, at in self.files.items() if at == path]
-                results |= {name: function(file, self.name_in_file(name)) for name in own}
+                names = [name for name, at in self.files.items() if at == path]
+                results |= {name: function(file, self.name_in_file(name)) for name in names}
         return results
 
     def shapes(self) -> Shapes:
@@ -56,21 +56,31 @@ class StoredTensors:
 
 
 def load_into(
-    build: Callable[[], M], folder: Path, device: torch.device, dtype: torch.dtype, unused: tuple[str, ...] = ()
+    build: Callable[[], M],
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    unused_prefixes: tuple[str, ...] = (),
 ) -> M:
     """The model with the weights in a folder, frozen. Tensors with a prefix in `unused` are not read.
 
     What is not in the state dict is created by the model itself. Raises: ModelError.
     """
-    return load_stored(build, StoredTensors(folder, locate_tensors(folder, unused)), device, lambda name: dtype, unused)
+    return load_stored(
+        build,
+        StoredTensors(folder, locate_tensors(folder, unused_prefixes)),
+        device,
+        lambda name: dtype,
+        unused_prefixes,
+    )
 
 
 def load_stored(
     build: Callable[[], M],
-    stored: StoredTensors,
+    tensors: StoredTensors,
     device: torch.device,
     dtype_of: Callable[[str], torch.dtype],
-    unused: tuple[str, ...] = (),
+    unused_prefixes: tuple[str, ...] = (),
 ) -> M:
     """The model with these weights, frozen; weights of the model with a prefix in `unused` may be missing.
 
@@ -79,16 +89,18 @@ def load_stored(
     """
     with torch.device("meta"):
         model = build()
-    _compare({name: value for name, value in model.state_dict().items() if not name.startswith(unused)}, stored)
-    names = {stored.name_in_file(name): name for name in stored.files}
-    weights = stored.read(lambda file, name: _copy_to(file.get_tensor(name), device, dtype_of(names[name])))
-    check_finite({name: min_max(weight) for name, weight in weights.items()}, stored.files.__getitem__)
+    _compare(
+        {name: value for name, value in model.state_dict().items() if not name.startswith(unused_prefixes)}, tensors
+    )
+    names = {tensors.name_in_file(name): name for name in tensors.files}
+    weights = tensors.read(lambda file, name: _copy_to(file.get_tensor(name), device, dtype_of(names[name])))
+    check_finite({name: min_max(weight) for name, weight in weights.items()}, tensors.files.__getitem__)
     model.load_state_dict(weights, strict=False, assign=True)  # compared above
     return model.eval().requires_grad_(False)
 
 
 def locate_tensors(
-    folder: Path, unused: tuple[str, ...] = (), belongs: Callable[[str], bool] = lambda name: True
+    folder: Path, unused_prefixes: tuple[str, ...] = (), belongs: Callable[[str], bool] = lambda name: True
 ) -> dict[str, Path]:
     """The file of every tensor, from the files' headers; names with a prefix in `unused` are left out.
 
@@ -96,9 +108,9 @@ def locate_tensors(
     an index does not match the files.
     """
     files = [path for path in sorted(folder.glob("*.safetensors")) if belongs(path.name)]
-    indexed = [path for path in sorted(folder.glob("*.safetensors.index.json")) if belongs(path.name)]
-    if indexed:
-        return _indexed(indexed[0], files, unused)
+    index_files = [path for path in sorted(folder.glob("*.safetensors.index.json")) if belongs(path.name)]
+    if index_files:
+        return _locate_indexed(index_files[0], files, unused_prefixes)
     if not files and any(path for kind in PICKLED for path in folder.glob(kind)):
         raise ModelError(
             f"{folder} holds pickled weights, which can run code",
@@ -106,20 +118,20 @@ def locate_tensors(
         )
     if not files:
         raise ModelError(f"no weights at {folder}", FETCH)
-    return _find_tensors(files, unused)
+    return _find_tensors(files, unused_prefixes)
 
 
-def _indexed(index: Path, files: list[Path], unused: tuple[str, ...]) -> dict[str, Path]:
-    """As `locate_tensors`, for files with an index. Raises: ModelError."""
+def _locate_indexed(index: Path, files: list[Path], unused_prefixes: tuple[str, ...]) -> dict[str, Path]:
+    """Like `locate_tensors`, for files with an index. Raises: ModelError."""
     files_by_name = _read_index(index)
     if strays := [path.name for path in files if path not in files_by_name.values()]:
         raise ModelError(
             f"{index} does not name {_first(strays)} in its folder", "move away what does not belong there"
         )
-    named = {name: path for name, path in files_by_name.items() if not name.startswith(unused)}
-    actual = _find_tensors(sorted({*named.values()}), unused)
-    wrong = [f"{name} is not in {path.name}" for name, path in named.items() if actual.get(name) != path]
-    wrong += [f"{name} in {actual[name].name} is not in the index" for name in actual.keys() - named.keys()]
+    indexed_files = {name: path for name, path in files_by_name.items() if not name.startswith(unused_prefixes)}
+    actual = _find_tensors(sorted({*indexed_files.values()}), unused_prefixes)
+    wrong = [f"{name} is not in {path.name}" for name, path in indexed_files.items() if actual.get(name) != path]
+    wrong += [f"{name} in {actual[name].name} is not in the index" for name in actual.keys() - indexed_files.keys()]
     if wrong:
         raise ModelError(f"{index} does not fit its files: {_first(sorted(wrong))}", "are these of several downloads?")
     return actual
@@ -127,34 +139,34 @@ def _indexed(index: Path, files: list[Path], unused: tuple[str, ...]) -> dict[st
 
 def _read_index(index: Path) -> dict[str, Path]:
     """The file of every tensor according to an index. Raises: ModelError."""
-    named: Any = read_json(index).get("weight_map")
-    if not FILES_BY_NAME.fits(named) or any(Path(file).name != file for file in named.values()):
+    file_names: Any = read_json(index).get("weight_map")
+    if not FILES_BY_NAME.fits(file_names) or any(Path(file).name != file for file in file_names.values()):
         raise ModelError(f"{index} names no files in its folder", FETCH)
-    return {name: index.parent / file for name, file in named.items()}
+    return {name: index.parent / file for name, file in file_names.items()}
 
 
-def _find_tensors(files: list[Path], unused: tuple[str, ...]) -> dict[str, Path]:
+def _find_tensors(files: list[Path], unused_prefixes: tuple[str, ...]) -> dict[str, Path]:
     """The file of every tensor according to the files. Raises: ModelError."""
-    located: dict[str, Path] = {}
+    files_by_name: dict[str, Path] = {}
     for path in files:
         with open_checkpoint(path) as file:
             all_names: list[str] = file.keys()
-        names = [name for name in all_names if not name.startswith(unused)]
-        if twice := sorted(name for name in names if name in located):
-            both = f"{located[twice[0]].name} and {path.name}"
+        names = [name for name in all_names if not name.startswith(unused_prefixes)]
+        if twice := sorted(name for name in names if name in files_by_name):
+            both = f"{files_by_name[twice[0]].name} and {path.name}"
             raise ModelError(f"{both} in {path.parent} both hold {_first(twice)}", "keep the file that belongs there")
-        located |= dict.fromkeys(names, path)
-    return located
+        files_by_name |= dict.fromkeys(names, path)
+    return files_by_name
 
 
-def _first(named: list[str]) -> str:
+def _first(names: list[str]) -> str:
     """The first five, and how many more there are."""
-    return ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else "")
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def tensor_shapes(where: Mapping[str, Path]) -> Shapes:
+def tensor_shapes(files_by_name: Mapping[str, Path]) -> Shapes:
     """Shapes of the tensors in files, from the headers alone. Raises: ModelError."""
-    return StoredTensors(Path(), where).shapes()
+    return StoredTensors(Path(), files_by_name).shapes()
 
 
 def open_checkpoint(path: Path) -> Any:
@@ -223,16 +235,16 @@ def _copy_to(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     return value.to(device, dtype, copy=True, memory_format=torch.contiguous_format)
 
 
-def _compare(model: dict[str, Tensor], stored: StoredTensors) -> None:
-    """Refuse missing and unknown tensors, wrong shapes and integers, by their names in the file. Raises: ModelError."""
-    expected, sizes = {name: tuple(value.shape) for name, value in model.items()}, stored.shapes()
-    kinds = stored.read(lambda file, name: str(file.get_slice(name).get_dtype()))
-    wrong = [f"{stored.name_in_file(name)} is missing" for name in expected.keys() - sizes.keys()]
-    wrong += [f"{stored.name_in_file(name)} is unknown" for name in sizes.keys() - expected.keys()]
-    for name in expected.keys() & sizes.keys():
-        if sizes[name] != expected[name]:
-            wrong.append(f"{stored.name_in_file(name)} is {list(sizes[name])} instead of {list(expected[name])}")
+def _compare(model: dict[str, Tensor], tensors: StoredTensors) -> None:
+    """Reject missing and unknown tensors, wrong shapes and integers, by their names in the file. Raises: ModelError."""
+    expected_sizes, sizes = {name: tuple(value.shape) for name, value in model.items()}, tensors.shapes()
+    kinds = tensors.read(lambda file, name: str(file.get_slice(name).get_dtype()))
+    wrong = [f"{tensors.name_in_file(name)} is missing" for name in expected_sizes.keys() - sizes.keys()]
+    wrong += [f"{tensors.name_in_file(name)} is unknown" for name in sizes.keys() - expected_sizes.keys()]
+    for name in expected_sizes.keys() & sizes.keys():
+        if sizes[name] != expected_sizes[name]:
+            wrong.append(f"{tensors.name_in_file(name)} is {list(sizes[name])} instead of {list(expected_sizes[name])}")
         if model[name].is_floating_point() and kinds[name] not in FLOATS:
-            wrong.append(f"{stored.name_in_file(name)} is {kinds[name]}, not a float")
+            wrong.append(f"{tensors.name_in_file(name)} is {kinds[name]}, not a float")
     if wrong:
-        raise ModelError(f"{stored.folder} does not fit: {_first(sorted(wrong))}", "are these another model's?")
+        raise ModelError(f"{tensors.folder} does not fit: {_first(sorted(wrong))}", "are these another model's?")

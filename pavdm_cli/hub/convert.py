@@ -17,9 +17,9 @@ from pavdm_cli.runtime.untrusted import InvalidError, is_regular, summarize
 
 UNWRAPPED = ("state_dict", "model", "module", "ema")  # keys under which training scripts store the tensors
 NESTED = 8  # maximum nesting of such keys
-LARGEST_PICKLE = 16 << 20  # bytes of the list of tensors; 10,000 of them take 1 MB
-MOST_TENSORS = 100_000
-LONGEST_NAME = 1000
+MAX_PICKLE_BYTES = 16 << 20  # bytes of the list of tensors; 10,000 of them take 1 MB
+MAX_TENSORS = 100_000
+MAX_NAME_LENGTH = 1000
 SMALL = 1 << 20  # bytes
 BUILDERS = (b"cbuiltins\n", b"c__builtin__\n", b"c_codecs\n")  # of bytes as many as a pickle asks for
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
@@ -29,10 +29,10 @@ ODD = "it was not loaded; weights are dense tensors of real numbers, each with m
 
 def convert(folder: Path) -> list[Path]:
     """Write each pickled file of a folder as safetensors next to it. Raises: ModelError, OutputError."""
-    pickled = sorted(path for kind in PICKLED for path in folder.glob(kind))
-    if not pickled:
+    pickled_files = sorted(path for kind in PICKLED for path in folder.glob(kind))
+    if not pickled_files:
         raise ModelError(f"no pickled weights in {folder}", f"looked for {', '.join(PICKLED)}")
-    return [_convert(path) for path in pickled]
+    return [_convert(path) for path in pickled_files]
 
 
 def _convert(path: Path) -> Path:
@@ -54,50 +54,50 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise InvalidError("it is not a regular file")
     try:
         _check_archive(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except InvalidError:
         raise
     except Exception as error:  # pickle, zip and tensors each fail in their own ways
         raise ModelError(f"{path} holds more than tensors, or is cut short", "it was not loaded") from error
-    tensors = _unwrapped(loaded)
+    tensors = _unwrap(content)
     _check_bytes(tensors, path.stat().st_size)
-    return _separated(tensors)
+    return _separate(tensors)
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse a compressed archive, and one whose pickle is too long or may run code. Raises: InvalidError."""
+    """Reject a compressed archive, and one whose pickle is too long or may run code. Raises: InvalidError."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise InvalidError("it is compressed, as torch.save never writes it")
         pickles = [member for member in members if member.filename.endswith(".pkl")]
-        if any(member.file_size > LARGEST_PICKLE for member in pickles):
-            raise InvalidError(f"its list of tensors has more than {LARGEST_PICKLE} bytes")
+        if any(member.file_size > MAX_PICKLE_BYTES for member in pickles):
+            raise InvalidError(f"its list of tensors has more than {MAX_PICKLE_BYTES} bytes")
         if any(name in archive.read(member) for member in pickles for name in BUILDERS):
             raise InvalidError("it holds more than tensors")
 
 
-def _unwrapped(loaded: Any) -> dict[str, Tensor]:
+def _unwrap(content: Any) -> dict[str, Tensor]:
     """The tensors by name, without the dicts that training scripts wrap them in. Raises: InvalidError."""
     for _ in range(NESTED):
-        inside = next((name for name in UNWRAPPED if isinstance(loaded, dict) and name in loaded), None)
-        if inside is None or isinstance(loaded[inside], Tensor):
+        inside = next((name for name in UNWRAPPED if isinstance(content, dict) and name in content), None)
+        if inside is None or isinstance(content[inside], Tensor):
             break
-        loaded = loaded[inside]
-    if not isinstance(loaded, dict) or not loaded or len(loaded) > MOST_TENSORS:
+        content = content[inside]
+    if not isinstance(content, dict) or not content or len(content) > MAX_TENSORS:
         raise InvalidError("it holds no list of tensors")
-    for name, value in loaded.items():
+    for name, value in content.items():
         if not _is_name(name):
             raise InvalidError(f"a tensor is named {summarize(name)}")
         if type(value) not in (Tensor, nn.Parameter):
             raise InvalidError(f"{summarize(name)} is not a tensor")
         if problem := _oddity(value):
             raise InvalidError(f"{summarize(name)} is {problem}")
-    return loaded
+    return content
 
 
 def _is_name(name: object) -> bool:
-    if not isinstance(name, str) or len(name) > LONGEST_NAME or name == "__metadata__":
+    if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH or name == "__metadata__":
         return False
     return name.isprintable()  # so neither surrogates nor control characters
 
@@ -118,19 +118,19 @@ def _oddity(value: Tensor) -> str:
 
 
 def _check_bytes(tensors: dict[str, Tensor], size: int) -> None:
-    """Refuse tensors of more than twice the file's size in all; tied weights count twice. Raises: InvalidError."""
+    """Reject tensors of more than twice the file's size in all; tied weights count twice. Raises: InvalidError."""
     total = sum(value.numel() * value.itemsize for value in tensors.values())
     if total > 2 * size + SMALL:
         raise InvalidError(f"its tensors would take {total / 1e9:.1f} GB, the file has {size / 1e9:.1f} GB")
 
 
-def _separated(loaded: dict[str, Tensor]) -> dict[str, Tensor]:
+def _separate(loaded_tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copy the tensors that share memory with an earlier one."""
-    seen: set[int] = set()
+    addresses: set[int] = set()
     tensors = {}
-    for name, value in loaded.items():
+    for name, value in loaded_tensors.items():
         value = value.detach()
-        shared = value.untyped_storage().data_ptr() in seen
-        seen.add(value.untyped_storage().data_ptr())
-        tensors[name] = value.clone(memory_format=torch.contiguous_format) if shared else value.contiguous()
+        is_shared = value.untyped_storage().data_ptr() in addresses
+        addresses.add(value.untyped_storage().data_ptr())
+        tensors[name] = value.clone(memory_format=torch.contiguous_format) if is_shared else value.contiguous()
     return tensors

@@ -65,7 +65,7 @@ def list_files(part: WeightPart, endpoint: str = ENDPOINT) -> list[RemoteFile]:
     try:
         check_names([file.rfilename for file in info.siblings])
         files = in_paths(part, {file.rfilename: file for file in info.siblings})
-        selected = select_files([*files])
+        selected_names = select_files([*files])
         return [
             RemoteFile(
                 f"{part.folder}/{name}",
@@ -74,7 +74,7 @@ def list_files(part: WeightPart, endpoint: str = ENDPOINT) -> list[RemoteFile]:
                 *_hashes(name, file),
             )
             for name, file in files.items()
-            if name in selected
+            if name in selected_names
         ]
     except (AttributeError, TypeError, ValueError) as error:
         raise ModelError(f"{endpoint} gave no list of {part.repo}'s files", RETRY) from error
@@ -91,7 +91,7 @@ def _hashes(name: str, file: Any) -> tuple[str, str]:
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuse a name that would leave its folder. Raises: ModelError."""
+    """Reject a name that would leave its folder. Raises: ModelError."""
     for name in names:
         outside = ".." in PurePosixPath(name).parts or name.startswith("/") or "\\" in name or ":" in name
         if outside or not name.isprintable():
@@ -196,13 +196,13 @@ def _append(file: RemoteFile, part: Path, report: Callable[[int], None]) -> None
     """Download the missing bytes with the client's transfer function, since its download function would start again."""
     get = import_library("huggingface_hub.file_download").http_get
     headers = import_library("huggingface_hub.utils").build_hf_headers
-    received = max(0, size_of(part))
-    if received > file.size:
+    num_received = max(0, size_of(part))
+    if num_received > file.size:
         part.unlink()
-        received = 0
-    if received < file.size or not received:
+        num_received = 0
+    if num_received < file.size or not num_received:
         with part.open("ab") as out, network_errors(file.url):
-            get(file.url, out, resume_size=received, headers=headers(), tqdm_class=partial(_ProgressBar, report))
+            get(file.url, out, resume_size=num_received, headers=headers(), tqdm_class=partial(_ProgressBar, report))
 
 
 def _verify(file: RemoteFile, part: Path) -> str:

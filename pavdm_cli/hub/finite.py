@@ -19,14 +19,14 @@ def min_max(weight: Tensor) -> Tensor:  # (2,) float32
 
 
 def check_finite(ranges: Mapping[str, Tensor], file: Callable[[str], Path]) -> None:
-    """Refuse weights that are not finite, by the `min_max` of each tensor. Raises: ModelError."""
+    """Reject weights that are not finite, by the `min_max` of each tensor. Raises: ModelError."""
     if not ranges:
         return
     finite = torch.stack(list(ranges.values())).isfinite().all(dim=1).tolist()
     wrong = [name for name, good in zip(ranges, finite, strict=True) if not good]
     if wrong:
-        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        message = f"{wrong[0]}{more} in {file(wrong[0])} holds values that are not finite"
+        others = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        message = f"{wrong[0]}{others} in {file(wrong[0])} holds values that are not finite"
         raise ModelError(
             message, "the file is damaged, or its training diverged: `pavdm models verify`, or fetch it again"
         )

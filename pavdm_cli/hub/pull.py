@@ -61,9 +61,11 @@ def plan(spec: ModelSpec, folder: Path, endpoint: str) -> PullPlan:
             folder, [RemoteFile(path, entry["url"], entry["size"], entry["sha256"]) for path, entry in entries]
         )
     files = [file for part in spec.parts for file in list_files(part, endpoint)]
-    cached = {f"{part.folder}/{name}": p for part in spec.parts for name, p in cache.cached_files(part).items()}
-    same = {file.path: path for file in files if (path := cached.get(file.path)) and size_of(path) == file.size}
-    return PullPlan(folder, files, {name: path for name, path in same.items() if size_of(folder / name) < 0})
+    cached_paths = {f"{part.folder}/{name}": p for part in spec.parts for name, p in cache.cached_files(part).items()}
+    matches = {
+        file.path: path for file in files if (path := cached_paths.get(file.path)) and size_of(path) == file.size
+    }
+    return PullPlan(folder, files, {name: path for name, path in matches.items() if size_of(folder / name) < 0})
 
 
 def pull(todo: PullPlan, report: Callable[[int], None]) -> None:
@@ -85,8 +87,8 @@ def pull(todo: PullPlan, report: Callable[[int], None]) -> None:
         if not sha256 or not file.is_published(folder / file.path, sha256):
             sha256 = download(file, folder, report)
         entries[file.path] = {"url": file.url, "size": file.size, "sha256": sha256}
-        _write_manifest(folder, entries, whole=False)
-    _write_manifest(folder, {file.path: entries[file.path] for file in todo.files}, whole=True)
+        _write_manifest(folder, entries, is_complete=False)
+    _write_manifest(folder, {file.path: entries[file.path] for file in todo.files}, is_complete=True)
 
 
 def find_problems(
@@ -118,8 +120,8 @@ def removal_target(spec: ModelSpec) -> Path:
     if not spec.parts or folder.parent != root:
         raise UsageError(f"{spec.name} is not among the fetched models in {root}", "delete its folder yourself")
     if not folder.is_dir() and not folder.is_symlink() and is_linked(spec):
-        where = f"in the hub's own cache, {cache.cache_root()}"
-        raise ModelError(f"{spec.name} is {where}", f"{cache.removal_command(spec)} deletes it")
+        location = f"in the hub's own cache, {cache.cache_root()}"
+        raise ModelError(f"{spec.name} is {location}", f"{cache.removal_command(spec)} deletes it")
     if not folder.is_dir() and not folder.is_symlink():
         raise ModelError(f"no weights of {spec.name} in {folder}", "there is nothing to remove")
     return folder
@@ -145,22 +147,22 @@ def _manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        stored = read_json(path) if path.exists() else {"files": {}, "whole": False}
+        manifest = read_json(path) if path.exists() else {"files": {}, "whole": False}
     except ModelError as error:
         raise ModelError(error.message, "delete it and pull again: other files are kept") from error
-    files = stored.get("files")
+    files = manifest.get("files")
     if not isinstance(files, dict) or not all(name.isprintable() and _is_entry(files[name]) for name in files):
         raise ModelError(f"{path} is not what `pavdm models pull` writes", "delete it and pull again")
     if any(not (folder / name).resolve().is_relative_to(folder.resolve()) for name in files):
         raise ModelError(f"{path} names files outside its folder", "delete it and pull again")
-    return {"files": files, "whole": bool(stored.get("whole"))}
+    return {"files": files, "whole": bool(manifest.get("whole"))}
 
 
 def _is_entry(entry: object) -> bool:
     return isinstance(entry, dict) and not mismatches(entry, ENTRY, required=ENTRY)
 
 
-def _write_manifest(folder: Path, entries: dict[str, Any], whole: bool) -> None:
+def _write_manifest(folder: Path, entries: dict[str, Any], is_complete: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps({"files": entries, "whole": whole}, indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps({"files": entries, "whole": is_complete}, indent=1), encoding="utf-8")

@@ -54,10 +54,10 @@ def recognize(folder: Path, specs: Sequence[ModelSpec]) -> str:
     if not candidates:
         raise ModelError(f"{folder} holds no model: {_join_first(sorted(entries))}", hint)
     part_errors = [_foreign_part_error(folder, spec) for spec in candidates]
-    own = [spec for spec, wrong in zip(candidates, part_errors, strict=True) if not wrong]
-    if not own:
+    matching_specs = [spec for spec, wrong in zip(candidates, part_errors, strict=True) if not wrong]
+    if not matching_specs:
         raise ModelError(part_errors[0], hint)
-    return max(own, key=lambda spec: _similarity(folder, spec)).name  # the first of equals
+    return max(matching_specs, key=lambda spec: _similarity(folder, spec)).name  # the first of equals
 
 
 def _declares_part(path: Path, spec: ModelSpec, part: str) -> bool:
@@ -80,7 +80,7 @@ def _foreign_part_error(folder: Path, spec: ModelSpec) -> str:
     """A message about a part that declares an architecture other than the model's, or empty. Raises: ModelError."""
     for part, architectures in spec.architectures.items():
         path = folder / PIPELINE if part == PIPELINE else folder / part / CONFIG
-        if part == ROOT and any((folder / other).exists() for other in spec.architectures if other != ROOT):
+        if part == ROOT and any((folder / sibling).exists() for sibling in spec.architectures if sibling != ROOT):
             continue
         names = _architectures_of(path, _read(path)) if os.path.lexists(path) else []
         if names and not any(name.lower() in architectures for name in names):
@@ -96,12 +96,12 @@ def unknown_model_error(name: str, names: Iterable[str], repositories: Mapping[s
     short = name if len(name) <= 100 else f"{name[:100]}..."
     hub_id = name.removeprefix(HUB).rstrip("/")
     models = {repository.lower(): model for repository, model in repositories.items()}
-    known = f"known models: {', '.join(names)}"
+    known_models = f"known models: {', '.join(names)}"
     if hub_id.lower() in models:
         model = models[hub_id.lower()]
         return ModelError(f"{short} is a part of {model}", f"use the model's name: {model}")
-    near = _nearest(hub_id.rpartition("/")[2], names)
-    hint = f"did you mean {near}? {known}" if near else known
+    suggestion = _nearest(hub_id.rpartition("/")[2], names)
+    hint = f"did you mean {suggestion}? {known_models}" if suggestion else known_models
     if HUB_ID.fullmatch(hub_id):
         return ModelError(f"there is no folder {short}, and no hub repository of that name that pavdm knows", hint)
     if "/" in name or "\\" in name:
@@ -112,11 +112,13 @@ def unknown_model_error(name: str, names: Iterable[str], repositories: Mapping[s
 
 def _nearest(name: str, names: Iterable[str]) -> str:
     """The known name nearest to a name by letters and digits, or empty."""
-    bare = {re.sub("[^a-z0-9]", "", one.lower()): one for one in names}
+    bare = {re.sub("[^a-z0-9]", "", candidate.lower()): candidate for candidate in names}
     key = re.sub("[^a-z0-9]", "", name[:100].lower())
-    prefixed = [one for one in bare if len(key) > 2 and (one.startswith(key) or key.startswith(one))]
-    near = prefixed or difflib.get_close_matches(key, bare, 1, 0.6)
-    return bare[near[0]] if near else ""
+    prefix_matches = [
+        candidate for candidate in bare if len(key) > 2 and (candidate.startswith(key) or key.startswith(candidate))
+    ]
+    matches = prefix_matches or difflib.get_close_matches(key, bare, 1, 0.6)
+    return bare[matches[0]] if matches else ""
 
 
 def _entries(folder: Path, specs: Sequence[ModelSpec], hint: str) -> set[str]:
@@ -132,16 +134,16 @@ def _entries(folder: Path, specs: Sequence[ModelSpec], hint: str) -> set[str]:
 
 
 def _reject(folder: Path, config: dict[str, Any], specs: Sequence[ModelSpec], hint: str) -> None:
-    """Refuse a folder by its only configuration: it is one part of a model, or an unknown one. Raises: ModelError."""
+    """Reject a folder by its only configuration: it is one part of a model, or an unknown one. Raises: ModelError."""
     names = _architectures_of(folder, config)
-    folders = [(part, known, spec) for spec in specs for part, known in spec.architectures.items()]
-    parts = [one for one in folders if one[0] not in (ROOT, PIPELINE)]
+    folders = [(part, architectures, spec) for spec in specs for part, architectures in spec.architectures.items()]
+    parts = [entry for entry in folders if entry[0] not in (ROOT, PIPELINE)]
     for part, architectures, spec in parts:
         if any(name.lower() in architectures for name in names):
-            whole = f"give the folder that holds {', '.join(one[0] for one in parts if one[2] is spec)}"
-            raise ModelError(f"{folder} is only the {part} of a model", f"{whole}; {hint}")
-    what = summarize(names[0]) if names else "it does not say which"
-    raise ModelError(f"{folder} is a model of an architecture unknown here: {what}", hint)
+            advice = f"give the folder that holds {', '.join(entry[0] for entry in parts if entry[2] is spec)}"
+            raise ModelError(f"{folder} is only the {part} of a model", f"{advice}; {hint}")
+    architecture = summarize(names[0]) if names else "it does not say which"
+    raise ModelError(f"{folder} is a model of an architecture unknown here: {architecture}", hint)
 
 
 def _architectures_of(path: Path, config: dict[str, Any]) -> list[str]:
@@ -149,7 +151,7 @@ def _architectures_of(path: Path, config: dict[str, Any]) -> list[str]:
     if wrong := untrusted.mismatches(config, DECLARATIONS):
         raise ModelError(f"{path} does not say what it is: {wrong[0]}", "is it a model's configuration?")
     single = [config.get("_class_name"), *(config.get("architectures") or []), config.get("model_type")]
-    return [one for one in single if one]
+    return [name for name in single if name]
 
 
 def _read(path: Path) -> dict[str, Any]:

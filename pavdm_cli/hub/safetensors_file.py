@@ -23,8 +23,8 @@ from pavdm_cli.runtime.untrusted import (
     summarize,
 )
 
-MOST_TENSORS = 100_000
-LONGEST_NAME = 1000
+MAX_TENSORS = 100_000
+MAX_NAME_LENGTH = 1000
 ENTRY = {
     "dtype": string(20),
     "shape": list_of(integer(0, 1 << 40), 16),
@@ -47,7 +47,7 @@ def read_tensor(path: Path, name: str) -> Tensor:
 
 
 def check_header(path: Path) -> None:
-    """Refuse a header that is longer than its file, is not bounded JSON, or does not describe tensors.
+    """Reject a header that is longer than its file, is not bounded JSON, or does not describe tensors.
 
     Raises: InvalidError, OSError.
     """
@@ -64,14 +64,14 @@ def check_header(path: Path) -> None:
         raise InvalidError("its header is not text") from None
     if not isinstance(entries, dict) or not TEXTS.fits(entries.pop("__metadata__", {})):
         raise InvalidError("its header lists no tensors")
-    if len(entries) > MOST_TENSORS:
-        raise InvalidError(f"it lists {len(entries)} tensors, more than {MOST_TENSORS}")
+    if len(entries) > MAX_TENSORS:
+        raise InvalidError(f"it lists {len(entries)} tensors, more than {MAX_TENSORS}")
     for name, entry in entries.items():
         _check_entry(name, entry)
 
 
 def _check_entry(name: str, entry: Any) -> None:
-    if len(name) > LONGEST_NAME or not isinstance(entry, dict):
+    if len(name) > MAX_NAME_LENGTH or not isinstance(entry, dict):
         raise InvalidError(f"its header describes no tensor: {summarize(name)}")
     if wrong := mismatches(entry, ENTRY, required=ENTRY):
         raise InvalidError(f"its header describes no tensor: in {summarize(name)} {wrong[0]}")

@@ -14,9 +14,11 @@ from pavdm_cli.hub.checkpoint import locate_tensors, tensor_shapes
 MEMINFO = Path("/proc/meminfo")
 
 
-def weight_bytes(folder: Path, dtype: torch.dtype, unused: tuple[str, ...] = ()) -> int:
+def weight_bytes(folder: Path, dtype: torch.dtype, unused_prefixes: tuple[str, ...] = ()) -> int:
     """Bytes of a part's weights in the precision they are run in, from the headers alone. Raises: ModelError."""
-    return dtype.itemsize * sum(math.prod(shape) for shape in tensor_shapes(locate_tensors(folder, unused)).values())
+    return dtype.itemsize * sum(
+        math.prod(shape) for shape in tensor_shapes(locate_tensors(folder, unused_prefixes)).values()
+    )
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -29,11 +31,11 @@ def free_bytes(device: torch.device) -> int | None:
     return 1024 * int(match[1]) if device.type == "cpu" and match else None
 
 
-def check_room(what: str, size: int, device: torch.device, hint: str) -> None:
-    """Refuse weights that do not fit, before any of them is loaded. Raises: DeviceError."""
+def check_room(subject: str, size: int, device: torch.device, hint: str) -> None:
+    """Reject weights that do not fit, before any of them is loaded. Raises: DeviceError."""
     free = free_bytes(device)
     if free is not None and size > free:
-        raise DeviceError(f"{what} takes {gigabytes(size)} on {device.type}, {gigabytes(free)} are free", hint)
+        raise DeviceError(f"{subject} takes {gigabytes(size)} on {device.type}, {gigabytes(free)} are free", hint)
 
 
 def gigabytes(count: int) -> str:

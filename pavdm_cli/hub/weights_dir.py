@@ -46,13 +46,13 @@ def is_linked(spec: ModelSpec) -> bool:
 
 def pull_command(published: ModelSpec, folder: Path) -> str:
     """The command that downloads a published model's weights into a folder, for hints."""
-    known = folder in (download_folder(published), weights_folder(published))
-    option = "" if known else f" --folder {quote(str(folder))}"
+    is_default = folder in (download_folder(published), weights_folder(published))
+    option = "" if is_default else f" --folder {quote(str(folder))}"
     return f"`pavdm models pull {published.name}{option}`"
 
 
 def require_weights(spec: ModelSpec, text: bool = True, published: ModelSpec | None = None) -> None:
-    """Refuse a model of which a part is missing. Raises: ModelError.
+    """Reject a model of which a part is missing. Raises: ModelError.
 
     text: whether a prompt will be encoded; published: the published model, if the spec is of a user's folder.
     """
@@ -61,15 +61,15 @@ def require_weights(spec: ModelSpec, text: bool = True, published: ModelSpec | N
         raise ModelError(f"no weights of {spec.name} in {folder}", f"{pull_command(published, folder)} fetches them")
     if ROOT in spec.architectures and not any((folder / part.folder).is_dir() for part in spec.parts):
         return  # all parts in one folder, which the model's own loader checks
-    needed = [part.folder for part in spec.parts if text or not part.text]
-    missing = [part for part in needed if not any((folder / part).glob("*"))]
+    folders = [part.folder for part in spec.parts if text or not part.text]
+    missing = [part for part in folders if not any((folder / part).glob("*"))]
     if missing:
         raise ModelError(f"{folder} has no {' and no '.join(missing)}", _missing(spec, published))
 
 
 def _missing(spec: ModelSpec, published: ModelSpec) -> str:
     """How to get missing parts; nothing is downloaded into a user's folder, which would replace files in it."""
-    downloaded, command = weights_folder(published), f"`pavdm models pull {published.name}`"
-    if weights_folder(spec) == downloaded:
+    download_target, command = weights_folder(published), f"`pavdm models pull {published.name}`"
+    if weights_folder(spec) == download_target:
         return f"{command} fetches what is missing"
-    return f"copy or link it from {downloaded}, where {command} puts it"
+    return f"copy or link it from {download_target}, where {command} puts it"

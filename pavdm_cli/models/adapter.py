@@ -254,7 +254,7 @@ class LoadedModel(Protocol):
     def upcast(self, part: Literal["transformer", "vae"], device: torch.device) -> LoadedModel:
         """The same with a float32 copy of one part on a device, a VAE with the smallest batch."""
 
-    def narrow(self) -> tuple[LoadedModel, tuple[int, int]]:
+    def shrink(self) -> tuple[LoadedModel, tuple[int, int]]:
         """The same depth at the smallest width, and a size with one token per latent: measures host overhead."""
 
     def flops(self, step: StepShape, layout: LatentLayout) -> float:

@@ -67,14 +67,14 @@ def report_once(line: str, report: Callable[[], None], store: tuple[str, int], w
     """
     try:
         tcp_store = dist.TCPStore(*store, is_master=False, timeout=ERROR_TIMEOUT)  # type: ignore[attr-defined]
-        arrived = tcp_store.add(f"pavdm: {line}", 1)
+        num_arrived = tcp_store.add(f"pavdm: {line}", 1)
     except (RuntimeError, AttributeError):  # torchrun has exited, or torch was built without distributed
         report()
         return
-    if arrived == 1:
+    if num_arrived == 1:
         report()
     with suppress(RuntimeError):  # not all of them reach it
-        if arrived == world_size:
+        if num_arrived == world_size:
             tcp_store.set(f"pavdm, all: {line}", "")
         tcp_store.wait([f"pavdm, all: {line}"])
 
@@ -118,8 +118,8 @@ def shard_model(
     mixed_precision = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     policy = mixed_precision if bf16 else MixedPrecisionPolicy()
     for unit in units:
-        trained = any(weight.requires_grad for module in unit for weight in module.parameters())
-        unit_policy = policy if trained else MixedPrecisionPolicy()
+        is_trained = any(weight.requires_grad for module in unit for weight in module.parameters())
+        unit_policy = policy if is_trained else MixedPrecisionPolicy()
         fully_shard(unit if len(unit) > 1 else unit[0], mesh=mesh, mp_policy=unit_policy)
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=True if release else None)
 

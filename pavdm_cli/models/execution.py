@@ -94,7 +94,7 @@ class ExecutionConfig:
 
 
 def check_graphs_on(cuda_graphs: str, graph_conflict: str) -> None:
-    """Refuse CUDA graphs that are "on" next to an option that rules them out. Raises: UsageError."""
+    """Reject CUDA graphs that are "on" next to an option that rules them out. Raises: UsageError."""
     if cuda_graphs == "on" and graph_conflict:
         raise UsageError(f"--cuda-graphs on cannot be combined with {graph_conflict}", "leave one of them out")
 

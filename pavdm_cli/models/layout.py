@@ -28,19 +28,19 @@ class LatentLayout:
         """Average over a long video."""
         return Fraction(self.unit_frames, self.unit)
 
-    def frames(self, first: int, last: int, begun: bool = False) -> range:
-        """The frames of latents `first` to `last` - 1; begun: the stream continues another one."""
-        return range(self._start(first, begun), self._start(last, begun))
+    def frames(self, first: int, last: int, continues_stream: bool = False) -> range:
+        """The frames of latents `first` to `last` - 1; continues_stream: the stream continues another one."""
+        return range(self._start(first, continues_stream), self._start(last, continues_stream))
 
-    def count(self, latents: int, begun: bool = False) -> int:
+    def count(self, latents: int, continues_stream: bool = False) -> int:
         """Frames of `latents` rounded up to whole units, from the start of a stream."""
-        return self._start(self.whole(latents), begun)
+        return self._start(self.whole(latents), continues_stream)
 
-    def latents(self, frames: int, begun: bool = False) -> int:
+    def latents(self, frames: int, continues_stream: bool = False) -> int:
         """The smallest number of latents in whole units that covers `frames`."""
         if frames <= 0:
             return 0
-        missing = self.rest - self.first if self.unit == 1 and not begun else 0
+        missing = self.rest - self.first if self.unit == 1 and not continues_stream else 0
         return -(-(frames + missing) // self.unit_frames) * self.unit
 
     def filled_by(self, frames: int) -> int:
@@ -52,9 +52,9 @@ class LatentLayout:
         """`latents` rounded up to whole units."""
         return -(-latents // self.unit) * self.unit
 
-    def _start(self, latent: int, begun: bool) -> int:
+    def _start(self, latent: int, continues_stream: bool) -> int:
         """Frames before a latent."""
         units, inside = divmod(latent, self.unit)
         if self.unit > 1:
             return units * self.unit_frames + (self.first + (inside - 1) * self.rest if inside else 0)
-        return latent * self.rest - (self.rest - self.first if latent > 0 and not begun else 0)
+        return latent * self.rest - (self.rest - self.first if latent > 0 and not continues_stream else 0)

@@ -112,8 +112,8 @@ def _add(weights: Mapping[str, nn.Parameter], module: str, parts: ModuleTensors,
             raise _foreign(adapter, name)
         if not value.isfinite().all():
             raise ModelError(f"{adapter.path} holds values that are not finite: {name}", "its training diverged")
-        added = adapter.scale * value.to(weight.device, torch.float32).view(weight.shape)
-        weight.data = (weight.data.float() + added).to(weight.dtype)
+        change = adapter.scale * value.to(weight.device, torch.float32).view(weight.shape)
+        weight.data = (weight.data.float() + change).to(weight.dtype)
 
 
 def _foreign(adapter: LoraFile, key: str) -> ModelError:

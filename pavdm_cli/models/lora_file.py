@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pavdm_cli.errors import UsageError
 
-LARGEST_SCALE = 10.0
+MAX_SCALE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ def parse_lora(text: str) -> LoraFile:
         adapter = LoraFile(Path(path), float(scale)) if separator else LoraFile(Path(text))
     except ValueError:  # a colon of the path
         adapter = LoraFile(Path(text))
-    if not -LARGEST_SCALE <= adapter.scale <= LARGEST_SCALE:
+    if not -MAX_SCALE <= adapter.scale <= MAX_SCALE:
         raise UsageError(f"the scale of --lora must be -10 to 10, got {scale}", "1 is the usual strength")
     if not adapter.path.is_file():
         raise UsageError(f"--lora: there is no file {adapter.path}", "give FILE.safetensors, or FILE.safetensors:0.8")

@@ -47,14 +47,14 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         call()
         return self.peak - before
 
-    def _track(self, value: Any, counted: int) -> None:
+    def _track(self, value: Any, factor: int) -> None:
         if not isinstance(value, Tensor):
             return
         storage = value.untyped_storage()
         if (address := storage._cdata) not in self._seen:
             self._seen.add(address)
-            weakref.finalize(storage, self._free, address, counted * storage.nbytes()).atexit = False
-            self.now += counted * storage.nbytes()
+            weakref.finalize(storage, self._free, address, factor * storage.nbytes()).atexit = False
+            self.now += factor * storage.nbytes()
             self.peak = max(self.peak, self.now)
 
     def _free(self, address: int, size: int) -> None:

@@ -70,19 +70,19 @@ def module_bytes(module: nn.Module) -> int:
 def estimate_sampling_memory(model: ModelRunner, case: MemoryCase, device: torch.device) -> SamplingMemory:
     """Memory of the largest step on a device; a meta model only propagates shapes, one with weights really runs."""
     with torch.no_grad(), emulate_device(device, model.model.dtype), MemoryTracker() as tracker:
-        first, *others = _texts(model, case)
+        first, *other_texts = _texts(model, case)
         denoiser = model.bind(case.schedule, _levels(model, case), case.guidance, case.execution)(first)
         constants = tracker.now
         tracker.reset_peak()
         kv_cache = denoiser.prefill(_latents(model, case.clean), 0) if case.clean else None
         cache_size, prefill_peak = tracker.now - constants, tracker.peak - constants
         step_peak = tracker.peak_bytes(lambda: _step(model, denoiser, case, kv_cache))
-        graphs = tracker.peak_bytes(lambda: _captured_step(model, denoiser, case, (kv_cache, *others), device))
+        graphs = tracker.peak_bytes(lambda: _captured_step(model, denoiser, case, (kv_cache, *other_texts), device))
     return SamplingMemory(constants, cache_size, max(step_peak, prefill_peak), graphs)
 
 
-def estimate_vae_memory(model: ModelRunner, device: torch.device, frames: int = 0, reencoded: int = 0) -> VAEMemory:
-    """The same for the VAE: frames are encoded from the host, and `reencoded` latents between steps."""
+def estimate_vae_memory(model: ModelRunner, device: torch.device, frames: int = 0, num_reencoded: int = 0) -> VAEMemory:
+    """The same for the VAE: frames are encoded from the host, and `num_reencoded` latents between steps."""
     layout = model.layout
     # One unit at a time; a VAE whose first latent stands for fewer frames has a state, which is full after three.
     unit = layout.unit if layout.unit > 1 or layout.first == layout.rest else 3
@@ -91,7 +91,7 @@ def estimate_vae_memory(model: ModelRunner, device: torch.device, frames: int = 
     with torch.no_grad(), emulate_device(device, model.model.dtype), MemoryTracker() as tracker:
         peak = tracker.peak_bytes
         decoding = peak(lambda: model.decode(_latents(model, unit)))
-        reencoding = peak(lambda: model.encode(model.decode(_latents(model, reencoded)))) if reencoded else 0
+        reencoding = peak(lambda: model.encode(model.decode(_latents(model, num_reencoded)))) if num_reencoded else 0
         encoding = peak(lambda: model.encode(clip if device.type == "cpu" else clip.clone())) if frames else 0
     return VAEMemory(encoding, reencoding, decoding)
 

@@ -20,12 +20,12 @@ ALIGNMENT = 256  # bytes: fast loads need aligned weights
 class PinnedPack:
     """Weights in one contiguous buffer of host memory, so that one copy moves them all."""
 
-    def __init__(self, weights: Sequence[Tensor], pinned: bool) -> None:
+    def __init__(self, weights: Sequence[Tensor], pin_memory: bool) -> None:
         self.weights = list(weights)
         self.starts = [0]
         for weight in self.weights:
             self.starts.append(self.starts[-1] + -(-weight.nbytes // ALIGNMENT) * ALIGNMENT)
-        self.host = torch.empty(self.starts[-1], dtype=torch.uint8, pin_memory=pinned)
+        self.host = torch.empty(self.starts[-1], dtype=torch.uint8, pin_memory=pin_memory)
         for weight, view in zip(self.weights, self.views(self.host), strict=True):
             view.copy_(weight)
         self.bind(self.host)
@@ -75,15 +75,15 @@ class OffloadedStream:
 
     @property
     def replay(self) -> int:
-        """As `Stream.replay`."""
+        """See `Stream.replay`."""
         return self.stream.replay
 
     def push(self, values: Tensor, /) -> Tensor:
-        """As `Stream.push`."""
+        """See `Stream.push`."""
         return self._call_onloaded(lambda: self.stream.push(values))
 
     def flush(self) -> Tensor:
-        """As `Stream.flush`."""
+        """See `Stream.flush`."""
         return self._call_onloaded(self.stream.flush)
 
     def _call_onloaded(self, call: Callable[[], Tensor]) -> Tensor:
@@ -178,16 +178,16 @@ def offload_vae(vae: nn.Module, device: torch.device) -> OffloadedModule:
 def offload_transformer(model: LoadedModel, device: torch.device) -> OffloadedModule:
     """Move the transformer's weights to the host; they are loaded together."""
     inner = {id(weight) for block in model.blocks for weight in _weights(block)}
-    rest = [weight for weight in _weights(model.transformer) if id(weight) not in inner]
-    return OffloadedModule([*(_weights(block) for block in model.blocks), rest], device)
+    other_weights = [weight for weight in _weights(model.transformer) if id(weight) not in inner]
+    return OffloadedModule([*(_weights(block) for block in model.blocks), other_weights], device)
 
 
 def offload_blocks(model: LoadedModel, device: torch.device) -> BlockLoader:
     """Move the blocks' weights to the host, from where they are streamed at every step; all others to the device."""
     loader = BlockLoader(model.blocks, model.resident, device)
-    streamed = {id(weight) for block in model.blocks for weight in streamed_weights(block, model.resident)}
+    streamed_ids = {id(weight) for block in model.blocks for weight in streamed_weights(block, model.resident)}
     for weight in _weights(model.transformer):
-        weight.data = weight.data if id(weight) in streamed else weight.data.to(device)
+        weight.data = weight.data if id(weight) in streamed_ids else weight.data.to(device)
     return loader
 
 

@@ -42,8 +42,8 @@ def weights_digest(video_model: VideoModel, placement: Placement) -> str:
     base = video_model.digest()
     if not placement.lora:
         return base
-    merged = [f"{digest_files([adapter.path])} {adapter.scale}" for adapter in placement.lora]
-    return hashlib.sha256(" ".join([base, *merged]).encode()).hexdigest()[:16]
+    lora_digests = [f"{digest_files([adapter.path])} {adapter.scale}" for adapter in placement.lora]
+    return hashlib.sha256(" ".join([base, *lora_digests]).encode()).hexdigest()[:16]
 
 
 def placement_for(execution: ExecutionConfig, text_device: torch.device | None = None) -> Placement:

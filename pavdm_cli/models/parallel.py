@@ -126,10 +126,12 @@ class Workers:
         self._keys, self._dropped = count(), list[int]()
 
     def begin(self, method: str, *arguments: Any, tensors: Sequence[Tensor] = ()) -> tuple[Handle, Callable[[], None]]:
-        """Begin a call in every worker; returns a handle of its result, and a function that waits until it is begun."""
-        key, dropped = next(self._keys), tuple(self._dropped)
+        """Begin a call in every worker; returns a handle of its result, and a function that waits for its start."""
+        key, dropped_keys = next(self._keys), tuple(self._dropped)
         self._dropped.clear()
-        message = Message(method, key, arguments, dropped, tuple((one.shape, one.dtype) for one in tensors))
+        message = Message(
+            method, key, arguments, dropped_keys, tuple((tensor.shape, tensor.dtype) for tensor in tensors)
+        )
         try:
             self.channel.broadcast(message)
             for tensor in tensors:
@@ -163,7 +165,7 @@ class Workers:
 
     def text_kv(self, text: Sequence[Sequence[TextEmbedding]], schedule: Schedule, execution: ExecutionConfig) -> Any:
         """Begin `LoadedModel.text_kv` for the texts of each pass; returns a function that waits for the handle."""
-        on_host = [[_to_host(one) for one in texts] for texts in text]
+        on_host = [[_to_host(embedding) for embedding in texts] for texts in text]
         handle, wait = self.begin("text_kv", on_host, schedule, execution)
 
         def result() -> Handle:
@@ -202,7 +204,7 @@ class Workers:
 
 @dataclass(frozen=True, slots=True)
 class WorkerPass:
-    """As `RemotePass`: the workers' denoiser of one text."""
+    """The workers' denoiser of one text; implements `RemotePass`."""
 
     workers: Workers
     denoiser: Handle
@@ -210,7 +212,7 @@ class WorkerPass:
     returns: bool  # rank 1 sends back its velocity
 
     def begin_prefill(self, context: Tensor, level: int, /) -> Callable[[], Cache]:
-        """As `RemotePass.begin_prefill`."""
+        """See `RemotePass.begin_prefill`."""
         keys = self.denoiser.key, self.text.key
         handle, wait = self.workers.begin("prefill", *keys, level, tensors=[context])
 
@@ -221,7 +223,7 @@ class WorkerPass:
         return result
 
     def begin_velocity(self, window: Tensor, levels: Tensor, cache: Cache | None, /) -> Callable[[], Tensor | None]:
-        """As `RemotePass.begin_velocity`."""
+        """See `RemotePass.begin_velocity`."""
         keys = self.denoiser.key, self.text.key, cache.key if cache else None
         _, wait = self.workers.begin("velocity", *keys, self.returns, tensors=[window, levels])
 

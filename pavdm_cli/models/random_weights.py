@@ -12,15 +12,17 @@ M = TypeVar("M", bound=nn.Module)
 
 
 @torch.no_grad()
-def init_random(build: Callable[[], M], device: torch.device, dtype: torch.dtype, known: Mapping[str, Tensor]) -> M:
+def init_random(
+    build: Callable[[], M], device: torch.device, dtype: torch.dtype, fixed_weights: Mapping[str, Tensor]
+) -> M:
     """A model with random weights except for those `known`; deterministic, and initialized in place."""
     with torch.device("meta"):
         model = build().to(dtype)
     model.to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
     for name, weight in model.state_dict().items():
-        if name in known:
-            weight.copy_(known[name])
+        if name in fixed_weights:
+            weight.copy_(fixed_weights[name])
         else:
             _fill(name, weight, generator)
     return model.eval().requires_grad_(False)

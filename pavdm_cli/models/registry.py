@@ -29,7 +29,7 @@ DEFAULT = "pocket"
 
 
 @cache
-def _imported(name: str, module: str) -> VideoModel:
+def _import_model(name: str, module: str) -> VideoModel:
     content = import_module(module)
     model: VideoModel = content.MODELS[name] if hasattr(content, "MODELS") else content.MODEL
     return model
@@ -37,7 +37,7 @@ def _imported(name: str, module: str) -> VideoModel:
 
 def get(name: str) -> VideoModel:
     """The model or benchmark shape of a name."""
-    return _imported(name, (MODELS | SHAPES)[name])
+    return _import_model(name, (MODELS | SHAPES)[name])
 
 
 def all_models() -> Iterator[VideoModel]:
@@ -52,10 +52,10 @@ def specs() -> list[ModelSpec]:
 
 def options() -> dict[str, ModelOption]:
     """The options that models add, by key; if several models have one, that of the first."""
-    merged: dict[str, ModelOption] = {}
+    options_by_key: dict[str, ModelOption] = {}
     for model in all_models():
-        merged = {option.key: option for option in model.options} | merged
-    return merged
+        options_by_key = {option.key: option for option in model.options} | options_by_key
+    return options_by_key
 
 
 def shared_default(key: str) -> Any:

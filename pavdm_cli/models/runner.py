@@ -128,7 +128,7 @@ class ModelRunner:
         guidance: float,
         execution: ExecutionConfig,
     ) -> Denoiser:
-        """As `denoiser`, for an encoded prompt."""
+        """Like `denoiser`, for an encoded prompt."""
         text_kv = self.text_kv(text, schedule, execution)
         return self.bind(schedule, levels, guidance, execution)(text_kv)
 
@@ -147,8 +147,8 @@ class ModelRunner:
             return tuple(self.model.text_kv(rows, config) for rows in passes)
         wait = self.workers.text_kv(passes, schedule, execution)
         with self.workers.own_call():
-            own = self.model.text_kv(passes[0], config)
-        return own, wait()
+            first_pass = self.model.text_kv(passes[0], config)
+        return first_pass, wait()
 
     def bind(
         self, schedule: Schedule, levels: NoiseLevels, guidance: float, execution: ExecutionConfig
@@ -166,12 +166,12 @@ class ModelRunner:
             return build(text) if execution.fused_kernels else with_reference_ops(build(text))
 
         def denoiser_of(text: tuple[TextKV, ...]) -> Denoiser:
-            first, *rest = text
+            first, *other_passes = text
             if remote:
-                own = with_context(one_pass(first), own_call)
-                denoiser = parallel_cfg(own, remote(rest[0]), guidance)
-            elif rest:
-                denoiser = sequential_cfg(one_pass(first), one_pass(rest[0]), guidance)
+                local_denoiser = with_context(one_pass(first), own_call)
+                denoiser = parallel_cfg(local_denoiser, remote(other_passes[0]), guidance)
+            elif other_passes:
+                denoiser = sequential_cfg(one_pass(first), one_pass(other_passes[0]), guidance)
             else:
                 denoiser = one_pass(first) if guidance == 1 else batched_cfg(one_pass(first), guidance)
             denoiser = with_onload(denoiser, self.offloading.onload) if self.offloading else denoiser

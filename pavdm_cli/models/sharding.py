@@ -37,14 +37,14 @@ def with_sharding(runner: ModelRunner, execution: ExecutionConfig) -> ModelRunne
 def sharded_bytes(model: LoadedModel, processes: int) -> tuple[int, int]:
     """Bytes of the transformer on each device: its share, and the most that is gathered at once."""
     units = list(_unit_bytes(model))
-    whole = sum(weight.nbytes for weight in model.transformer.parameters())
-    share = -(-whole // processes) + sum(buffer.nbytes for buffer in model.transformer.buffers())
-    return share, whole - sum(units) + GATHERED_UNITS * max(units)
+    total = sum(weight.nbytes for weight in model.transformer.parameters())
+    share = -(-total // processes) + sum(buffer.nbytes for buffer in model.transformer.buffers())
+    return share, total - sum(units) + GATHERED_UNITS * max(units)
 
 
 def _unit_bytes(model: LoadedModel) -> Iterator[int]:
-    counted = set[nn.Parameter]()
+    seen = set[nn.Parameter]()
     for unit in model.shard_units:
-        own = {weight for module in unit for weight in module.parameters()} - counted
-        counted |= own
-        yield sum(weight.nbytes for weight in own)
+        unit_weights = {weight for module in unit for weight in module.parameters()} - seen
+        seen |= unit_weights
+        yield sum(weight.nbytes for weight in unit_weights)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pavdm_cli.errors import UsageError
 
-LARGEST = (4320, 8192)  # height and width of an upscaled frame
+MAX_UPSCALED_SIZE = (4320, 8192)  # height and width of an upscaled frame
 
 
 OPEN_DOMAIN_PROMPTS = (  # examples for models without a world of their own
@@ -107,7 +107,7 @@ class ModelSpec:
     # |latent| above this is an error: the variance is 1, data stay below 8, and guidance of 100 reached 42.
     latent_limit: float = 100.0
     warmup: int = 0  # chunks generated and dropped first, since quality is lowest while the window fills
-    loop_latents: int = 0  # last latents of a loop, which are shown its start; 0: as many as the window has room for
+    loop_latents: int = 0  # last latents of a loop, conditioned on its start; 0: as many as the window has room for
     scale: int = 1  # default upscaling factor of its frames in files
     causal: bool = True  # trained so that clean frames attend only to clean ones: the context cache is exact
     ignored: tuple[IgnoredOption, ...] = ()
@@ -134,20 +134,20 @@ class ModelSpec:
 
     def nearest_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The supported size nearest to a size, with about the same aspect ratio."""
-        least, grid = 8 * self.size_multiple, self.size_multiple
-        scale = min(max(1, least / max(1, min(size))), self.max_side / max(1, *size))
-        height, width = (min(max(least, grid * round(side * scale / grid)), self.max_side) for side in size)
+        min_side, grid = 8 * self.size_multiple, self.size_multiple
+        scale = min(max(1, min_side / max(1, min(size))), self.max_side / max(1, *size))
+        height, width = (min(max(min_side, grid * round(side * scale / grid)), self.max_side) for side in size)
         return height, width
 
     def check_scale(self, factor: int) -> None:
-        """Refuse an upscaling factor beyond the largest frame that can be read back. Raises: UsageError."""
+        """Reject an upscaling factor beyond the largest frame that can be read back. Raises: UsageError."""
         height, width = (side * factor for side in self.size)
-        if factor > 1 and (height > LARGEST[0] or width > LARGEST[1]):
-            most = f"{LARGEST[1]}x{LARGEST[0]} is the most"
-            raise UsageError(f"--scale {factor} makes {width}x{height} pixels: {most}", "give a smaller one")
+        if factor > 1 and (height > MAX_UPSCALED_SIZE[0] or width > MAX_UPSCALED_SIZE[1]):
+            limit = f"{MAX_UPSCALED_SIZE[1]}x{MAX_UPSCALED_SIZE[0]} is the most"
+            raise UsageError(f"--scale {factor} makes {width}x{height} pixels: {limit}", "give a smaller one")
 
     def check_fps(self, fps: float) -> None:
-        """Refuse frames per second that the model does not support. Raises: UsageError."""
+        """Reject frames per second that the model does not support. Raises: UsageError."""
         if self.frame_rates and fps not in self.frame_rates:
             rates = " or ".join(map(str, self.frame_rates))
             raise UsageError(f"{self.name} makes {rates} frames/s, got {fps:g}", f"use --fps {self.fps}")

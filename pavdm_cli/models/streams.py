@@ -21,31 +21,33 @@ class UnitStream:
 
     @property
     def replay(self) -> int:
-        """As `Stream.replay`."""
+        """See `Stream.replay`."""
         return 0 if self.waiting is None else self.waiting.shape[1]
 
     def push(self, values: Tensor, /) -> Tensor:
-        """As `Stream.push`."""
+        """See `Stream.push`."""
         values = values if self.waiting is None else torch.cat([self.waiting, values], dim=1)
-        whole = values.shape[1] // self.unit * self.unit
-        self.waiting = values[:, whole:] if whole < values.shape[1] else None
-        return self.call(values[:, :whole]) if whole else values.new_empty(len(values), 0, 1, 1, 1)
+        num_complete = values.shape[1] // self.unit * self.unit
+        self.waiting = values[:, num_complete:] if num_complete < values.shape[1] else None
+        return self.call(values[:, :num_complete]) if num_complete else values.new_empty(len(values), 0, 1, 1, 1)
 
     def flush(self) -> Tensor:
-        """As `Stream.flush`."""
+        """See `Stream.flush`."""
         values, self.waiting = self.waiting, None
         return torch.empty(1, 0, 1, 1, 1) if values is None else self.call(values)
 
 
 def unit_stream(call: Callable[[Tensor], Tensor], unit: int, context: Tensor | None = None) -> UnitStream:
     """A stream that continues after `context`, whose incomplete last unit is its state."""
-    whole = 0 if context is None else context.shape[1] // unit * unit
-    waiting = context is not None and whole < context.shape[1]
-    return UnitStream(call, unit, context[:, whole:] if context is not None and waiting else None)
+    num_complete = 0 if context is None else context.shape[1] // unit * unit
+    waiting = context is not None and num_complete < context.shape[1]
+    return UnitStream(call, unit, context[:, num_complete:] if context is not None and waiting else None)
 
 
 def run_stream(stream: Stream, values: Tensor) -> Tensor:
     """The whole output of a stream for these values, (B, T, ...)."""
     parts = [stream.push(values), stream.flush()]
-    filled = [part for part in parts if part.shape[1]] or parts[:1]  # an empty part may differ in its other sizes
-    return torch.cat(filled, dim=1) if len(filled) > 1 else filled[0]
+    nonempty_parts = [part for part in parts if part.shape[1]] or parts[
+        :1
+    ]  # an empty part may differ in its other sizes
+    return torch.cat(nonempty_parts, dim=1) if len(nonempty_parts) > 1 else nonempty_parts[0]

@@ -24,18 +24,18 @@ MAX_TOKENIZER_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class T5TextEncoder:
-    """As `TextEncoder`. Every prompt is encoded on its own, so there is no padding."""
+    """Implements `TextEncoder`. Every prompt is encoded on its own, so there is no padding."""
 
     clean: Callable[[str], str]  # as the captions of training were cleaned
     cache: PromptCache  # by cleaned prompt
     estimate: Callable[[], dict[str, int]]  # bytes that encoding takes, by part
 
     def encode(self, prompts: Sequence[str], /) -> list[TextEmbedding]:
-        """As `TextEncoder.encode`."""
+        """See `TextEncoder.encode`."""
         return [TextEmbedding(self.cache.get(self.clean(prompt))) for prompt in prompts]
 
     def memory_bytes(self, prompt: str, /) -> dict[str, int]:
-        """As `TextEncoder.memory_bytes`."""
+        """See `TextEncoder.memory_bytes`."""
         return {} if self.cache.is_stored(self.clean(prompt)) else self.estimate()
 
 
@@ -50,7 +50,7 @@ class UnloadedTextEncoder:
         raise NotImplementedError
 
     def memory_bytes(self, prompt: str, /) -> dict[str, int]:
-        """As `TextEncoder.memory_bytes`."""
+        """See `TextEncoder.memory_bytes`."""
         return self.estimate
 
 

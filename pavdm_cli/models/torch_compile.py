@@ -28,9 +28,9 @@ def compile_stats() -> dict[str, float]:
     return {"graphs": len(metrics), "seconds": sum(graph.entire_frame_compile_time_s or 0.0 for graph in metrics)}
 
 
-def check_compile(enabled: bool, device: torch.device) -> None:
-    """Refuse `enabled` compilation where a requirement is missing. Raises: DeviceError."""
-    if enabled and (missing := missing_requirement(device)):
+def check_compile(is_enabled: bool, device: torch.device) -> None:
+    """Reject compilation where a requirement is missing. Raises: DeviceError."""
+    if is_enabled and (missing := missing_requirement(device)):
         raise DeviceError(f"--compile needs {missing[0]}", missing[1])
 
 

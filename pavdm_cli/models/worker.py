@@ -60,13 +60,13 @@ class Worker:
         result = None
         try:
             result = getattr(self, message.method)(*message.arguments, *tensors)
-        except Exception as caught:
-            if isinstance(caught, RuntimeError) and is_lost_connection(caught):
+        except Exception as exception:
+            if isinstance(exception, RuntimeError) and is_lost_connection(exception):
                 raise
-            error = worker_error(caught)
+            error = worker_error(exception)
             if self.runner and self.runner.sharded:  # rank 0 may wait for this process in the middle of the call
                 self.channel.publish_failure(error)
-                raise EndedError from caught
+                raise EndedError from exception
         self.channel.gather(error)
         if message.method == "velocity":
             if result is not None and self.channel.rank == 1:
@@ -101,24 +101,24 @@ class Worker:
     def text_kv(self, text: list[list[TextEmbedding]], schedule: Schedule, execution: ExecutionConfig) -> TextKV:
         """Keys and values of the text of this rank's pass."""
         assert self.runner
-        (own,) = self.runner.text_kv(text[self.channel.rank % len(text)], schedule, execution)
-        return own
+        (text_kv,) = self.runner.text_kv(text[self.channel.rank % len(text)], schedule, execution)
+        return text_kv
 
     def bind(
         self, schedule: Schedule, levels: NoiseLevels, execution: ExecutionConfig
     ) -> Callable[[tuple[TextKV, ...]], Denoiser]:
-        """As `ModelRunner.bind`, for one pass."""
+        """Like `ModelRunner.bind`, for one pass."""
         assert self.runner
         return self.runner.bind(schedule, levels.to(self.device), 1.0, execution)
 
     def prefill(self, denoiser: int, text: int, level: int, context: Tensor) -> Any:
-        """As `Denoiser.prefill`."""
+        """See `Denoiser.prefill`."""
         return self.values[denoiser]((self.values[text],)).prefill(context, level)
 
     def velocity(
         self, denoiser: int, text: int, cache: int | None, returns: bool, window: Tensor, levels: Tensor
     ) -> Tensor | None:
-        """As `Denoiser.__call__`; None unless `returns`."""
-        bound = self.values[denoiser]((self.values[text],))
-        velocity: Tensor = bound(window, levels, None if cache is None else self.values[cache])
+        """See `Denoiser.__call__`; None unless `returns`."""
+        bound_denoiser = self.values[denoiser]((self.values[text],))
+        velocity: Tensor = bound_denoiser(window, levels, None if cache is None else self.values[cache])
         return velocity if returns else None

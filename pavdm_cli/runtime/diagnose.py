@@ -92,5 +92,7 @@ def first_line(error: BaseException) -> str:
 
 def _location(error: BaseException) -> str:
     """The innermost line of this package in the traceback."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if PACKAGE in Path(frame.filename).parents]
-    return f" in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
+    own_frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if PACKAGE in Path(frame.filename).parents
+    ]
+    return f" in {Path(own_frames[-1].filename).name}, line {own_frames[-1].lineno}" if own_frames else ""

@@ -28,12 +28,12 @@ def install_signal_handlers() -> None:
     error, it ends the process at once, as every later one does. While the interpreter shuts down, after its last
     callback, signals are ignored: it would restore their default, which kills the process with another exit code.
     """
-    received: list[int] = []
+    numbers: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        code = exit_code_of(received[0])
-        if len(received) > 1 or _importing(frame):
+        numbers.append(number)
+        code = exit_code_of(numbers[0])
+        if len(numbers) > 1 or _importing(frame):
             exit_interrupted(code)
         raise Interrupted(code)
 
@@ -51,11 +51,11 @@ class Stop:
     """Whether a signal came: the first is noted, the second raises KeyboardInterrupt in interruptible work.
 
     It is raised once; later signals are ignored while files are closed, unless that takes more than `PATIENCE`.
-    launched: a launcher repeats signals to all of its processes, so that none raises it.
+    has_launcher: a launcher repeats signals to all of its processes, so that none raises it.
     """
 
-    def __init__(self, interruptible: bool, launched: bool = False) -> None:
-        self._count, self._interruptible, self._launched = 0, interruptible, launched
+    def __init__(self, interruptible: bool, has_launcher: bool = False) -> None:
+        self._count, self._interruptible, self._launched = 0, interruptible, has_launcher
         self.exit_code = INTERRUPTED  # that the first signal asks for
         self._closing: float | None = None  # when the work ended
 
@@ -93,20 +93,20 @@ class Stop:
 
 
 @contextmanager
-def stop_requested(interruptible: bool = True, launched: bool = False) -> Iterator[Stop]:
+def stop_requested(interruptible: bool = True, has_launcher: bool = False) -> Iterator[Stop]:
     """Inside the block, the first signal is only noted; the value says whether one came.
 
     interruptible: a second one raises KeyboardInterrupt anywhere in the block; otherwise only in `Stop.interruptible`.
-    Under torchrun, Ctrl-C comes twice: from the terminal and from torchrun. launched: signals never raise it, and
+    Under torchrun, Ctrl-C comes twice: from the terminal and from torchrun. has_launcher: signals never raise it, and
     are ignored after the block: a launcher sends them to all of its processes once one has ended.
     """
-    stop = Stop(interruptible, launched)
+    stop = Stop(interruptible, has_launcher)
     previous = _install(stop.receive)
     try:
         yield stop
     finally:
         for number, handler in previous.items():
-            signal.signal(number, signal.SIG_IGN if launched else handler)
+            signal.signal(number, signal.SIG_IGN if has_launcher else handler)
 
 
 def _install(handler: Handler | signal.Handlers) -> dict[int, Any]:
@@ -114,8 +114,8 @@ def _install(handler: Handler | signal.Handlers) -> dict[int, Any]:
     names = ("SIGINT", "SIGHUP", *SCHEDULER)
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]  # Windows lacks some
     hangup = getattr(signal, "SIGHUP", None)  # a closed terminal, which nohup ignores
-    ignored = [hangup] if hangup and signal.getsignal(hangup) == signal.SIG_IGN else []
-    return {number: signal.signal(number, handler) for number in numbers if number not in ignored}
+    ignored_numbers = [hangup] if hangup and signal.getsignal(hangup) == signal.SIG_IGN else []
+    return {number: signal.signal(number, handler) for number in numbers if number not in ignored_numbers}
 
 
 def _warnings() -> list[int]:

@@ -90,8 +90,8 @@ def exit_code(code: int) -> int:
 def _tolerant(stream: Any, blocking: bool) -> Any:
     """The stream on a tolerant raw stream, with the same encoding; one that was closed from the start drops all."""
     if stream is None:
-        closed = OSError(errno.EBADF, os.strerror(errno.EBADF))
-        buffer = io.BufferedWriter(TolerantWriter(io.FileIO(os.devnull, "w"), blocking, closed))
+        error = OSError(errno.EBADF, os.strerror(errno.EBADF))
+        buffer = io.BufferedWriter(TolerantWriter(io.FileIO(os.devnull, "w"), blocking, error))
         return io.TextIOWrapper(buffer, "utf-8", "backslashreplace", line_buffering=True)
     if not isinstance(stream, io.TextIOWrapper):
         return stream

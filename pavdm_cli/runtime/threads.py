@@ -41,16 +41,16 @@ class Load:
 
     def others(self) -> float:
         """Cores that other programs kept busy since then, on average."""
-        wall, busy, own = (after - before for before, after in zip(self.start, read_clock(), strict=True))
-        return max(0.0, (busy - own) / wall) if wall > 0 else 0.0
+        wall, busy, own_time = (after - before for before, after in zip(self.start, read_clock(), strict=True))
+        return max(0.0, (busy - own_time) / wall) if wall > 0 else 0.0
 
 
-def choose_threads(requested: int, others: float) -> int:
+def choose_threads(max_threads: int, busy_cores: float) -> int:
     """The number of threads, up to `requested`, that get a core of their own when `others` cores are busy."""
     limit, cores = cgroup_quota(), os.cpu_count() or 1
     if limit is not None and limit < cores:  # in a container, the load on the machine is not visible
-        return max(1, min(requested, int(limit)))
-    return max(1, min(requested, available_cores(), round(cores - others)))
+        return max(1, min(max_threads, int(limit)))
+    return max(1, min(max_threads, available_cores(), round(cores - busy_cores)))
 
 
 def share_cores(workers: int) -> int:
@@ -61,8 +61,8 @@ def share_cores(workers: int) -> int:
 def available_cores() -> int:
     """Cores that this process may use at once, by affinity and control group."""
     cores, limit = os.cpu_count() or 1, cgroup_quota()
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
-    return allowed if limit is None else max(1, min(allowed, int(limit)))
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    return num_cores if limit is None else max(1, min(num_cores, int(limit)))
 
 
 def cgroup_quota(mount: Path = CGROUP_ROOT, cgroups: Path = CGROUPS) -> float | None:

@@ -59,7 +59,7 @@ def open_nonblocking(path: str, flags: int) -> int:
 
 
 def check_regular(status: os.stat_result) -> None:
-    """Refuse folders, pipes, devices and sockets. Raises: InvalidError."""
+    """Reject folders, pipes, devices and sockets. Raises: InvalidError."""
     if not stat.S_ISREG(status.st_mode):
         raise InvalidError("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a regular file")
 
@@ -100,8 +100,8 @@ class Kind:
 
 def integer(minimum: int, maximum: int) -> Kind:
     """An integer within limits."""
-    what = f"{minimum}" if minimum == maximum else f"a whole number from {minimum} to {maximum}"
-    return Kind(what, lambda value: type(value) is int and minimum <= value <= maximum)  # True is an int too
+    description = f"{minimum}" if minimum == maximum else f"an integer from {minimum} to {maximum}"
+    return Kind(description, lambda value: type(value) is int and minimum <= value <= maximum)  # True is an int too
 
 
 def number(minimum: float, maximum: float) -> Kind:
@@ -114,14 +114,14 @@ def number(minimum: float, maximum: float) -> Kind:
 
 def string(max_length: int) -> Kind:
     """A string of at most `max_length` characters."""
-    what = f"a text of up to {max_length} characters"
-    return Kind(what, lambda value: type(value) is str and len(value) <= max_length)
+    description = f"a string of up to {max_length} characters"
+    return Kind(description, lambda value: type(value) is str and len(value) <= max_length)
 
 
 def one_of(*values: Any) -> Kind:
     """One of a few values, of the same type."""
-    what = f"{', '.join(map(repr, values[:-1]))} or {values[-1]!r}" if values[1:] else repr(values[0])
-    return Kind(what, lambda value: any(type(value) is type(allowed) and value == allowed for allowed in values))
+    description = f"{', '.join(map(repr, values[:-1]))} or {values[-1]!r}" if values[1:] else repr(values[0])
+    return Kind(description, lambda value: any(type(value) is type(choice) and value == choice for choice in values))
 
 
 FLAG = Kind("true or false", lambda value: type(value) is bool)
@@ -185,7 +185,7 @@ def summarize(value: object, max_length: int = 40) -> str:
     return text if len(text) <= max_length else f"{text[:max_length]}..."
 
 
-def _refuse_constant(name: str) -> float:
+def _reject_constant(name: str) -> float:
     raise InvalidError(f"it has {name}, which is not JSON")
 
 
@@ -210,7 +210,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER = json.JSONDecoder(
-    parse_constant=_refuse_constant, parse_float=_number, parse_int=_whole, object_pairs_hook=_object
+    parse_constant=_reject_constant, parse_float=_number, parse_int=_whole, object_pairs_hook=_object
 )
 
 

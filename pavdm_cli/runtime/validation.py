@@ -12,12 +12,12 @@ SCALARS = {str: "text", int: "an integer", float: "a number", bool: "True or Fal
 SAMPLE_VALUES = {str: "'pa'", int: "12", float: "1.5", bool: "True"}
 
 
-def check_text(what: str, text: str) -> None:
+def check_text(subject: str, text: str) -> None:
     """Check that text is valid Unicode; a shell can pass any bytes. Raises: UsageError."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UsageError(f"{what} is not UTF-8: {text!r}", "write it in UTF-8") from error
+        raise UsageError(f"{subject} is not UTF-8: {text!r}", "write it in UTF-8") from error
 
 
 def check_name(option: str, name: str, choices: tuple[str, ...]) -> None:
@@ -26,13 +26,13 @@ def check_name(option: str, name: str, choices: tuple[str, ...]) -> None:
         raise UsageError(f"{option} must be one of {', '.join(choices)}, got {name!r}", f"{choices[0]} is the default")
 
 
-def check_types(values: Mapping[str, Any], declared: type) -> None:
+def check_types(values: Mapping[str, Any], dataclass_type: type) -> None:
     """Check values against the scalar fields of the same names in a dataclass. Raises: UsageError."""
-    hints = get_type_hints(declared)
+    hints = get_type_hints(dataclass_type)
     for name in values.keys() & hints.keys():
-        accepted, value = get_args(hints[name]) or (hints[name],), values[name]
-        scalars = [kind for kind in accepted if kind in SCALARS]
-        if not scalars or set(accepted) - {*scalars, type(None)} or (value is None and type(None) in accepted):
+        types, value = get_args(hints[name]) or (hints[name],), values[name]
+        scalars = [kind for kind in types if kind in SCALARS]
+        if not scalars or set(types) - {*scalars, type(None)} or (value is None and type(None) in types):
             continue
         if not any(_is_scalar(value, kind) for kind in scalars):
             kinds = " or ".join(SCALARS[kind] for kind in scalars)
@@ -42,7 +42,7 @@ def check_types(values: Mapping[str, Any], declared: type) -> None:
 
 
 def _is_scalar(value: object, kind: type) -> bool:
-    """Whether a value is of a scalar type; an integer is a number too, True is neither, and NaN is no number."""
+    """Whether a value is of a scalar type; an integer is a number too, True is neither, and NaN is not a number."""
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
     if kind is float:

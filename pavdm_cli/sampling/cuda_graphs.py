@@ -70,11 +70,11 @@ class GraphPolicy:
         """`capture_call` with this backend."""
         start = time.perf_counter()
         count, buffers = (len(call.captures), call.nbytes) if isinstance(call, GraphedCall) else (0, 0)
-        graphed = capture_call(call, self.backend, warmup_inputs)
-        self.count += len(graphed.captures) - count
-        self.buffers += graphed.nbytes - buffers
+        graphed_call = capture_call(call, self.backend, warmup_inputs)
+        self.count += len(graphed_call.captures) - count
+        self.buffers += graphed_call.nbytes - buffers
         self.seconds += time.perf_counter() - start
-        return graphed
+        return graphed_call
 
     @property
     def bytes(self) -> int:
@@ -150,13 +150,13 @@ class GraphedCall:
 
         Copying latents is cheap compared with a step, and simpler than a ring of outputs with reference counts.
         """
-        captured = self.captures.get(signature(arguments))
-        if captured is None:
+        capture = self.captures.get(signature(arguments))
+        if capture is None:
             return self.call(*arguments)
-        for buffer, tensor in zip(captured.buffers, tensors_of(arguments), strict=True):
+        for buffer, tensor in zip(capture.buffers, tensors_of(arguments), strict=True):
             buffer.fill(tensor)
-        captured.replay()
-        return _with_tensors(captured.out, (tensor.clone() for tensor in tensors_of(captured.out)))
+        capture.replay()
+        return _with_tensors(capture.out, (tensor.clone() for tensor in tensors_of(capture.out)))
 
     @property
     def nbytes(self) -> int:
@@ -189,11 +189,11 @@ def capture_call(
     Tensors are passed in static buffers; plain values are part of the signature. With the largest first, the memory
     pool holds little more than the largest needs.
     """
-    graphed = call if isinstance(call, GraphedCall) else GraphedCall(call)
+    graphed_call = call if isinstance(call, GraphedCall) else GraphedCall(call)
     for arguments in warmup_inputs:
-        if signature(arguments) not in graphed.captures:
-            graphed.capture(backend, arguments)
-    return graphed
+        if signature(arguments) not in graphed_call.captures:
+            graphed_call.capture(backend, arguments)
+    return graphed_call
 
 
 def signature(value: Any) -> Hashable:
@@ -210,12 +210,12 @@ def tensors_of(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else []
 
 
-def _with_tensors(value: Any, others: Iterator[Tensor]) -> Any:
+def _with_tensors(value: Any, new_tensors: Iterator[Tensor]) -> Any:
     """The same structure with other tensors."""
     if isinstance(value, tuple):
-        parts = [_with_tensors(part, others) for part in value]
+        parts = [_with_tensors(part, new_tensors) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    return next(others) if isinstance(value, Tensor) else value
+    return next(new_tensors) if isinstance(value, Tensor) else value
 
 
 def _warm_up(call: Callable[[], object]) -> None:

@@ -98,10 +98,10 @@ class RemotePass(Protocol):
     """A forward pass in another process: each call begins it there and returns a function that waits for its result."""
 
     def begin_prefill(self, context: Tensor, level: int, /) -> Callable[[], Cache]:
-        """As `Denoiser.prefill`; the cache stays in the other process, and the result stands for it."""
+        """See `Denoiser.prefill`; the cache stays in the other process, and the result stands for it."""
 
     def begin_velocity(self, window: Tensor, levels: Tensor, cache: Cache | None, /) -> Callable[[], Tensor | None]:
-        """As `Denoiser.__call__`; None if that process repeats the pass of this one."""
+        """See `Denoiser.__call__`; None if that process repeats the pass of this one."""
 
 
 def parallel_cfg(conditional: Denoiser, remote: RemotePass, scale: float) -> Denoiser:
@@ -159,9 +159,9 @@ def partition_window(denoiser: Denoiser, span: int) -> Denoiser:
 
     def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
         parts = [denoiser(window[:, :span], levels[:span], cache)]
-        for done, end in _later_spans(window.shape[1], span):
+        for start, end in _later_spans(window.shape[1], span):
             part = denoiser(window[:, end - span : end], levels[end - span : end], None)
-            parts.append(part[:, done - end :])
+            parts.append(part[:, start - end :])
         return torch.cat(parts, dim=1)
 
     return FunctionDenoiser(denoiser.prefill, velocity)
@@ -188,4 +188,4 @@ def _repeat_batch(latents: Tensor) -> Tensor:
 def _later_spans(length: int, span: int) -> list[tuple[int, int]]:
     """First latent not yet denoised, and end, of each call after the first."""
     half = span // 2
-    return [(done, min(done + half, length)) for done in range(span, length, half)]
+    return [(start, min(start + half, length)) for start in range(span, length, half)]

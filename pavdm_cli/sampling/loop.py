@@ -54,13 +54,13 @@ class SampledChunk:
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All tensors, for streams that share them."""
-        values = [getattr(self.state, one.name) for one in fields(self.state)]
+        values = [getattr(self.state, field.name) for field in fields(self.state)]
         return self.latents, *self.state.history, *(value for value in values if isinstance(value, Tensor))
 
 
 def move_state(state: SamplerState, device: torch.device) -> SamplerState:
     """The same state on another device."""
-    values = {one.name: getattr(state, one.name) for one in fields(state)}
+    values = {field.name: getattr(state, field.name) for field in fields(state)}
     tensors: dict[str, Any] = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
     return replace(state, **tensors, history=tuple(value.to(device) for value in state.history))
 
@@ -89,12 +89,12 @@ def sample(
 def new_chunks(schedule: Schedule, states: Iterable[SamplerState]) -> Iterator[SampledChunk]:
     """The new chunks among the states, each as soon as it is clean."""
     for state in states:
-        if finished(schedule, state) and not state.originals.shape[1]:
+        if is_finished(schedule, state) and not state.originals.shape[1]:
             oldest = schedule.latents(state.chunks[:1])
             yield SampledChunk(state.window[:, : len(oldest)].clone(), state)
 
 
-def finished(schedule: Schedule, state: SamplerState) -> bool:
+def is_finished(schedule: Schedule, state: SamplerState) -> bool:
     """Whether the first chunk of the window is clean after the last step."""
     return schedule.level(state.chunks[0], state.now) == 0
 
@@ -103,14 +103,14 @@ def with_repair(
     states: States, schedule: Schedule, start: SamplerState | None, repair: Repair
 ) -> Iterator[SamplerState]:
     """Pass the states through `repair` whenever a chunk is finished; sampling continues from what it returns."""
-    sound, state = start, None
+    last_good, state = start, None
     while True:
         try:
             state = states.send(state)
         except StopIteration:
             return
-        if finished(schedule, state):
-            state = sound = repair(sound, state)
+        if is_finished(schedule, state):
+            state = last_good = repair(last_good, state)
         yield state
 
 
@@ -137,17 +137,17 @@ def denoise(
     state = replace(state, history=state.history or solver.history(state.window))
     levels_on_device = cache(lambda rows: to_device_like(torch.tensor(rows, dtype=torch.int32), levels.sigmas))
     step: Callable[..., StepResult] = partial(denoise_step, denoiser=denoiser, solver=solver)
-    context_cache, prefill_inputs, captured = None, tuple[Any, ...]((None,)), set[Hashable]()
+    context_cache, prefill_inputs, captured_signatures = None, tuple[Any, ...]((None,)), set[Hashable]()
     recompute_every_step = schedule.noisy_context or levels.context_sigma > 0
     while active := schedule.active_chunks(state.now, state.chunks.start, chunks):
-        bound, text = bind_text(denoiser, schedule.newest(active, state.now))
-        if graphs and signature(text) not in captured:
-            inputs = warmup_inputs(schedule, bound, solver, state, chunks, graphs.max_latents)
+        bound_denoiser, text = bind_text(denoiser, schedule.newest(active, state.now))
+        if graphs and signature(text) not in captured_signatures:
+            inputs = warmup_inputs(schedule, bound_denoiser, solver, state, chunks, graphs.max_latents)
             step = graphs(step, ((*arguments, *text) for arguments in inputs))
-            captured.add(signature(text))
+            captured_signatures.add(signature(text))
         state = shift_window(state, active, schedule, noise, solver)
         if recompute_every_step or not all(map(is_, prefill_inputs, (state.context, *text))):
-            context_cache = prefill_context(state, schedule, bound, noise, levels)
+            context_cache = prefill_context(state, schedule, bound_denoiser, noise, levels)
             prefill_inputs = state.context, *text
         rows = (0,) * state.num_given + schedule.levels(active, state.now)[state.num_given :]
         window, history = step(state.window, levels_on_device(rows), context_cache, state.history, *text)
@@ -198,21 +198,21 @@ def shift_window(state: SamplerState, active: range, schedule: Schedule, noise: 
     pairs = zip(state.history, solver.history(entering), strict=True)
     history = tuple(roll(old, new, leaving) for old, new in pairs)
     window = roll(state.window, entering, leaving)
-    shifted = replace(state, chunks=active, window=window, history=history, right_context=right_context)
+    new_state = replace(state, chunks=active, window=window, history=history, right_context=right_context)
     length = schedule.context_latents(active)
     if not leaving:
-        return replace(shifted, context=tail(state.context, length)) if state.context.shape[1] > length else shifted
+        return replace(new_state, context=tail(state.context, length)) if state.context.shape[1] > length else new_state
     outgoing = (state.originals if state.originals.shape[1] else state.window)[:, :leaving]
     clean = torch.cat([state.context, outgoing], dim=1)
     sink, context = with_sink(state, schedule, clean, length), tail(clean, length)
-    return replace(shifted, context=context, originals=state.originals[:, leaving:], num_given=0, sink=sink)
+    return replace(new_state, context=context, originals=state.originals[:, leaving:], num_given=0, sink=sink)
 
 
 def with_sink(state: SamplerState, schedule: Schedule, clean: Tensor, length: int) -> Tensor | None:
     """The sink after latents that no longer fit in a context of `length` are evicted from `clean`."""
     first = schedule.latents(state.chunks).start - state.context.shape[1]
-    dropped = range(first, first + max(0, clean.shape[1] - length))
-    entering = [index - first for index in schedule.sink_latents(dropped.stop) if index in dropped]
+    evicted_latents = range(first, first + max(0, clean.shape[1] - length))
+    entering = [index - first for index in schedule.sink_latents(evicted_latents.stop) if index in evicted_latents]
     if not entering:
         return state.sink
     latents = clean[:, entering[0] : entering[-1] + 1].clone()
@@ -245,7 +245,7 @@ def state_from_clip(schedule: Schedule, clip: Tensor, sigmas: Tensor, chunk: int
     """The state that continues a clip (B, T, C, H, W) with chunk number `chunk`; its last latents are the context."""
     clip, chunks = clip.to(sigmas), range(chunk, chunk)
     context = tail(clip, schedule.context_latents(chunks))
-    return SamplerState(schedule.entry(chunk), chunks, clip[:, :0], context, clip[:, :0])
+    return SamplerState(schedule.entry_step(chunk), chunks, clip[:, :0], context, clip[:, :0])
 
 
 def state_from_renoised_clip(
@@ -260,8 +260,8 @@ def state_from_renoised_clip(
     chunks = range(-schedule.num_renoised(clip.shape[1]), 0)
     before, originals = clip.tensor_split([clip.shape[1] - len(chunks) * schedule.chunk], dim=1)
     levels = torch.tensor(schedule.levels(chunks, 0), dtype=torch.int64, device=sigmas.device)
-    fresh = sample_noise(noise, schedule.latents(chunks), originals)
-    window = add_noise(originals, fresh, sigmas[levels][:, None, None, None])
+    new_noise = sample_noise(noise, schedule.latents(chunks), originals)
+    window = add_noise(originals, new_noise, sigmas[levels][:, None, None, None])
     context = tail(before, schedule.context_latents(chunks))
     return SamplerState(0, chunks, window, context, originals[:, :0] if keep_copies else originals)
 

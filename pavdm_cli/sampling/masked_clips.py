@@ -23,12 +23,12 @@ from pavdm_cli.sampling.solver import Solver
 
 
 def sample_masked_clip(
-    denoiser: Denoiser, latents: Tensor, mask: Tensor, fresh: Callable[[int], Tensor], solver: Solver
+    denoiser: Denoiser, latents: Tensor, mask: Tensor, noise_at_step: Callable[[int], Tensor], solver: Solver
 ) -> Tensor:
     """Denoise a clip (B, T, C, H, W) under its mask, (T,) or (B, T), from 0 to 1; the result has the same shape.
 
-    latents: clean where the mask is below 1, pure noise where it is 1; fresh: returns their noise at a step. A clean
-    latent stays at level 0 until sigma reaches its mask; then it is noised.
+    latents: clean where the mask is below 1, pure noise where it is 1; noise_at_step: returns their noise at a step.
+    A clean latent stays at level 0 until sigma reaches its mask; then it is noised.
     """
     sigmas, steps = solver.levels.sigmas, solver.levels.steps
     fractions, history = sigmas.tolist(), solver.history(latents)
@@ -37,15 +37,15 @@ def sample_masked_clip(
         active = mask >= fractions[level]
         entering = active & ~before
         if entering.any():
-            noised = add_noise(latents, fresh(now), sigmas[level])
-            latents = torch.where(entering.to(latents.device)[..., None, None, None], noised, latents)
+            noisy_latents = add_noise(latents, noise_at_step(now), sigmas[level])
+            latents = torch.where(entering.to(latents.device)[..., None, None, None], noisy_latents, latents)
         levels = (level * active).to(latents.device, torch.int32)
         latents, history = denoise_step(latents, levels, None, history, denoiser=denoiser, solver=solver)
         before = active
     return latents
 
 
-# (chunk, clip, function that denoises the clip again with another denoiser) -> clip
+# (chunk, clip, function that denoises the clip with another denoiser) -> clip
 RepairClip = Callable[[int, Tensor, Callable[[AnyDenoiser], Tensor]], Tensor]
 
 
@@ -57,7 +57,7 @@ def _no_repair(chunk: int, clip: Tensor, sample_clip: Callable[[AnyDenoiser], Te
 class ClipCondition:
     """How a clip is conditioned on the end of the one before it."""
 
-    edit: float  # its mask
+    mask_value: float  # its mask, an edit ratio
     reencode: Callable[[Tensor], Tensor]  # from sampled latents to the latents of their decoded frames
     repair: RepairClip = _no_repair  # returns the clip to continue from
 
@@ -87,19 +87,21 @@ def sample_masked_clips(
         num_given = state.num_given if chunk == 0 else 0
         latents = torch.cat([context, state.window if num_given else sample_noise(noise, new, context)], dim=1)
         mask = torch.ones(latents.shape[1])
-        mask[: before + num_given] = condition.edit
-        fresh = partial(_noise_at_step, noise, range(new.start - before, new.stop), latents, chunk * schedule.steps)
-        inputs = (latents, mask, fresh, solver)
-        sample_clip = partial(_sample_clip, chunk=chunk, inputs=inputs)
+        mask[: before + num_given] = condition.mask_value
+        noise_at_step = partial(
+            _noise_at_step, noise, range(new.start - before, new.stop), latents, chunk * schedule.steps
+        )
+        clip_arguments = (latents, mask, noise_at_step, solver)
+        sample_clip = partial(_sample_clip, chunk=chunk, clip_arguments=clip_arguments)
         window = condition.repair(chunk, sample_clip(denoiser), sample_clip)[:, before:]
         state = SamplerState((chunk + 1) * schedule.steps, range(chunk, chunk + 1), window, context, window[:, :0])
         yield SampledChunk(window, state)
 
 
-def _sample_clip(denoiser: AnyDenoiser, chunk: int, inputs: tuple[Any, ...]) -> Tensor:
+def _sample_clip(denoiser: AnyDenoiser, chunk: int, clip_arguments: tuple[Any, ...]) -> Tensor:
     """`sample_masked_clip` with the text for this chunk."""
-    bound, _ = bind_text(denoiser, chunk)
-    return sample_masked_clip(bound, *inputs)
+    bound_denoiser, _ = bind_text(denoiser, chunk)
+    return sample_masked_clip(bound_denoiser, *clip_arguments)
 
 
 def _noise_at_step(noise: Noise, latents: range, like: Tensor, first: int, now: int) -> Tensor:

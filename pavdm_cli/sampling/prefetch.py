@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def _itself(chunk: Any) -> tuple[Tensor, ...]:
+def _as_tuple(chunk: Any) -> tuple[Tensor, ...]:
     return (chunk,)
 
 
@@ -24,7 +24,7 @@ def map_prefetched(
     chunks: Iterator[Item],
     process: Callable[[Item], Result],
     device: torch.device,
-    tensors: Callable[[Item], Iterable[Tensor]] = _itself,
+    tensors: Callable[[Item], Iterable[Tensor]] = _as_tuple,
 ) -> Iterator[Result]:
     """`process` each chunk, in order, while a thread produces the next one.
 
@@ -58,7 +58,7 @@ def with_event(chunks: Iterator[Item], device: torch.device) -> Iterator[Produce
         yield ProducedChunk(chunk, torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None)
 
 
-class End:
+class EndOfQueue:
     """Marks the end of the queue."""
 
 
@@ -70,7 +70,7 @@ class Prefetcher(Generic[Item]):
     """
 
     items: Iterator[Item]
-    _queue: queue.Queue[Item | End | BaseException] = field(init=False)
+    _queue: queue.Queue[Item | EndOfQueue | BaseException] = field(init=False)
     _closed: threading.Event = field(init=False)
     _thread: threading.Thread = field(init=False)
 
@@ -80,7 +80,7 @@ class Prefetcher(Generic[Item]):
         self._thread.start()
 
     def __iter__(self) -> Iterator[Item]:
-        while not isinstance(item := self._queue.get(), End):
+        while not isinstance(item := self._queue.get(), EndOfQueue):
             if isinstance(item, BaseException):
                 raise item
             yield item
@@ -104,6 +104,6 @@ class Prefetcher(Generic[Item]):
                 self._queue.put(item)
                 if self._closed.is_set():
                     return
-            self._queue.put(End())
+            self._queue.put(EndOfQueue())
         except BaseException as error:
             self._queue.put(error)

@@ -24,8 +24,8 @@ def with_right_context(schedule: Schedule, chunks: int, latents: int, first: int
     As many of the last chunks see them as fit in the window together with both contexts.
     """
     # latents of left context that share the window
-    left = schedule.chunk if schedule.fill_to and not schedule.context else 0
-    num_joining = max(1, (schedule.window - latents - left) // schedule.chunk)
+    left_context = schedule.chunk if schedule.fill_to and not schedule.context else 0
+    num_joining = max(1, (schedule.window - latents - left_context) // schedule.chunk)
     return replace(schedule, right_context=latents, right_context_from=max(first, chunks - num_joining), loop=range(0))
 
 

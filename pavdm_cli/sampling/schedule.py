@@ -75,9 +75,9 @@ class Schedule:
         sink = self.latents(self.sink)
         return range(sink.start, max(sink.start, min(sink.stop, end)))
 
-    def total(self, chunks: int) -> int:
+    def total_steps(self, chunks: int) -> int:
         """Number of denoising steps for `chunks` new chunks."""
-        return self.entry(chunks - 1) + self.steps if chunks else 0
+        return self.entry_step(chunks - 1) + self.steps if chunks else 0
 
     def num_renoised(self, latents: int) -> int:
         """Number of chunks of a conditioning clip to re-noise: a full window minus one, if the clip is long enough.
@@ -91,7 +91,7 @@ class Schedule:
         """Steps from one window to the next, if windows restart."""
         return self.steps + (self.restart - 1) * self.stride
 
-    def entry(self, chunk: int) -> int:
+    def entry_step(self, chunk: int) -> int:
         """The step at which a chunk enters as pure noise."""
         if not self.restart:
             return chunk * self.stride
@@ -104,7 +104,7 @@ class Schedule:
 
     def level(self, chunk: int, now: int) -> int:
         """Level of a chunk before step `now`: `steps` when it enters, 0 when clean; `steps` + 1 before it enters."""
-        return min(self.steps + 1, self.steps - (now - self.entry(chunk)))
+        return min(self.steps + 1, self.steps - (now - self.entry_step(chunk)))
 
     def active_chunks(self, now: int, first: int = 0, chunks: int | None = None) -> range:
         """Chunks in the window at step `now`, oldest first, of those from `first` to `chunks` - 1 (None: no end)."""
@@ -158,21 +158,25 @@ class Schedule:
         """
         if self.right_context_from is not None:
             assert chunks is not None
-            ordinary = replace(self, right_context=0, right_context_from=None).sizes(now, first, before, chunks)
-            steps = range(max(now, self.total(self.right_context_from)), self.total(chunks))
-            return ordinary | {self.size(self.active_chunks(step, first, chunks), first, before) for step in steps}
+            without_right_context = replace(self, right_context=0, right_context_from=None).sizes(
+                now, first, before, chunks
+            )
+            steps = range(max(now, self.total_steps(self.right_context_from)), self.total_steps(chunks))
+            return without_right_context | {
+                self.size(self.active_chunks(step, first, chunks), first, before) for step in steps
+            }
         last = max(0, first, self.sink.stop) + 2 * max(self.capacity, self.restart) + -(-self.context // self.chunk) + 2
         end = last if chunks is None else min(chunks, last)
-        until = self.entry(last) if chunks is None else self.entry(end - 1) + self.steps
-        windows = (self.active_chunks(step, first, end) for step in range(now, until))
+        end_step = self.entry_step(last) if chunks is None else self.entry_step(end - 1) + self.steps
+        windows = (self.active_chunks(step, first, end) for step in range(now, end_step))
         return {self.size(window, first, before) for window in windows if window}
 
     def size(self, window: range, first: int, before: int) -> tuple[int, int]:
         """Noisy and clean latents of a step whose window holds these chunks; `first` and `before` as in `sizes`."""
         latents = self.latents(window)
-        passed = latents.start - self.latents(range(first, first)).start
-        recent = min(self.context_latents(window), before + passed)
-        return self._window_latents(window), recent + len(self.sink_latents(latents.start - recent))
+        num_passed = latents.start - self.latents(range(first, first)).start
+        num_context = min(self.context_latents(window), before + num_passed)
+        return self._window_latents(window), num_context + len(self.sink_latents(latents.start - num_context))
 
     def levels(self, chunks: range, now: int) -> tuple[int, ...]:
         """Levels of all latents in these chunks before step `now`, and of the right context behind them: 0."""
@@ -276,9 +280,9 @@ def _check_positive(**values: int) -> None:
 
 def _chunks_in_window(steps: int, window: int, chunk: int) -> int:
     """Number of chunks in a window. Raises: UsageError with the nearest valid values."""
-    count, rest = divmod(window, chunk)
+    count, remainder = divmod(window, chunk)
     hint = suggest(steps, window, chunk)
-    if rest:
+    if remainder:
         raise UsageError(f"window must be a multiple of chunk {chunk}, got {window}", hint)
     if not fits(steps, window, chunk):
         raise UsageError(

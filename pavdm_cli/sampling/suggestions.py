@@ -10,8 +10,8 @@ MAX_VALUE = 10_000  # steps, or latents of a window or a chunk
 
 def fits(steps: int, window: int, chunk: int) -> bool:
     """Whether the window is a whole number of chunks that divides the steps or is divided by them."""
-    count, rest = divmod(window, chunk)
-    return not rest and count > 0 and (steps % count == 0 or count % steps == 0)
+    count, remainder = divmod(window, chunk)
+    return not remainder and count > 0 and (steps % count == 0 or count % steps == 0)
 
 
 def suggest(steps: int, window: int, chunk: int) -> str:
@@ -29,6 +29,6 @@ def suggest(steps: int, window: int, chunk: int) -> str:
 
 def _nearest(value: int, fits: Callable[[int], bool]) -> list[int]:
     """The nearest fitting values below and above, between half and twice the value."""
-    below = next((near for near in range(value - 1, (value - 1) // 2, -1) if fits(near)), None)
-    above = next((near for near in range(value + 1, min(2 * value, MAX_VALUE) + 1) if fits(near)), None)
-    return [near for near in (below, above) if near is not None]
+    below = next((candidate for candidate in range(value - 1, (value - 1) // 2, -1) if fits(candidate)), None)
+    above = next((candidate for candidate in range(value + 1, min(2 * value, MAX_VALUE) + 1) if fits(candidate)), None)
+    return [candidate for candidate in (below, above) if candidate is not None]

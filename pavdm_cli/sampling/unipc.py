@@ -22,7 +22,7 @@ Z, V, M, P = torch.eye(4, dtype=torch.float64).unbind(0)  # an update is a vecto
 
 @dataclass(frozen=True, slots=True)
 class UniPC:
-    """As `Solver`; its history is M, P and the age of every latent."""
+    """Implements `Solver`; its history is M, P and the age of every latent."""
 
     levels: NoiseLevels
     coefficients: Tensor  # (steps + 3, 3, 4), by level and age: a, b, c, d
@@ -33,14 +33,14 @@ class UniPC:
         return torch.zeros_like(latents), torch.zeros_like(latents), age
 
     def step(self, window: Tensor, velocity: Tensor, levels: Tensor, history: History, /) -> tuple[Tensor, History]:
-        """As `Solver.step`."""
-        last, before, age = history
+        """See `Solver.step`."""
+        last, previous, age = history
         rows = self.coefficients[levels.long(), age.long()]  # (B, T, 4)
         a, b, c, d = rows[..., None, None, None].unbind(-4)
         clean = torch.addcmul(window, self.levels.sigmas[levels.long()][..., None, None, None], velocity)
-        moved = a * window + b * velocity + c * last + d * before
+        new_window = a * window + b * velocity + c * last + d * previous
         is_noisy = (levels > 0) & (levels <= self.levels.steps)
-        return moved, (clean, last, torch.where(is_noisy, (age + 1).clamp(max=MAX_AGE), age))
+        return new_window, (clean, last, torch.where(is_noisy, (age + 1).clamp(max=MAX_AGE), age))
 
 
 def unipc(levels: NoiseLevels) -> UniPC:
@@ -71,12 +71,12 @@ def _update(sigmas: Tensor, level: int, age: int) -> Tensor:  # -> (4,)
 
 def _predict(sigmas: Tensor, level: int, age: int, z: Tensor, clean: Tensor) -> Tensor:
     """One step down from z; of order 1 for the first and the last step, else 2."""
-    now, then = sigmas[level], sigmas[level - 1]
-    step = _log_snr(then) - _log_snr(now)
-    factor = (1 - then) * torch.expm1(-step)
-    out = then / now * z - factor * clean
+    sigma, next_sigma = sigmas[level], sigmas[level - 1]
+    step = _log_snr(next_sigma) - _log_snr(sigma)
+    factor = (1 - next_sigma) * torch.expm1(-step)
+    out = next_sigma / sigma * z - factor * clean
     if age and level > 1:
-        ratio = (_log_snr(sigmas[level + 1]) - _log_snr(now)) / step
+        ratio = (_log_snr(sigmas[level + 1]) - _log_snr(sigma)) / step
         out = out - factor * 0.5 * (M - clean) / ratio
     return out
 

@@ -34,7 +34,7 @@ class TooLarge(Exception):
 
 
 class Guard:
-    """Refuses requests before the application sees them, and adds security headers to every response."""
+    """Rejects requests before the application sees them, and adds security headers to every response."""
 
     def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
         self._app, self._settings = app, settings
@@ -59,12 +59,12 @@ class Guard:
 
         headers = Headers(scope=scope)
         if refusal := self._refusal(scope, headers):
-            return await _refuse(*refusal)(scope, receive, send_with_headers)
+            return await _reject(*refusal)(scope, receive, send_with_headers)
         try:
             await self._app(scope, self._limited(headers, receive), send_with_headers)
         except TooLarge as error:
             if not started:
-                await _refuse(413, str(error))(scope, receive, send_with_headers)
+                await _reject(413, str(error))(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         """Status and message of a request that is refused."""
@@ -101,8 +101,8 @@ class Guard:
         candidates += [cookie.value] if cookie else []
         if scope["path"] == "/":  # the address that is printed; the page takes the cookie from then on
             candidates += parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
-        expected = self._settings.token.encode()
-        return any(secrets.compare_digest(candidate.encode("utf-8", "replace"), expected) for candidate in candidates)
+        token = self._settings.token.encode()
+        return any(secrets.compare_digest(candidate.encode("utf-8", "replace"), token) for candidate in candidates)
 
     def _max_bytes(self, headers: Headers) -> int:
         is_form = headers.get("content-type", "").startswith("multipart/")
@@ -110,13 +110,13 @@ class Guard:
 
     def _limited(self, headers: Headers, receive: Receive) -> Receive:
         """`receive` that counts bytes: a body sent in chunks does not say its length before."""
-        limit, received = self._max_bytes(headers), 0
+        limit, num_received = self._max_bytes(headers), 0
 
         async def limited() -> Message:
-            nonlocal received
+            nonlocal num_received
             message = await receive()
-            received += len(message.get("body", b""))
-            if received > limit:
+            num_received += len(message.get("body", b""))
+            if num_received > limit:
                 raise TooLarge(f"a request may have at most {limit} bytes")
             return message
 
@@ -134,7 +134,7 @@ def _is_same_origin(headers: Headers, host: str, method: str) -> bool:
     return (origin is None or urlsplit(origin).netloc == host) and site not in ("cross-site", "same-site")
 
 
-def _refuse(status: int, message: str) -> ASGIApp:
+def _reject(status: int, message: str) -> ASGIApp:
     """A response that ends the connection, since the rest of the request is not read."""
     headers = {"connection": "close"} | ({"www-authenticate": "Bearer"} if status == 401 else {})
     return error_response(status, message, headers=headers)

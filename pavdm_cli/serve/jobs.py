@@ -12,8 +12,8 @@ from pavdm_cli.errors import InputError, OutputError, UsageError
 from pavdm_cli.generation import extend as continuation
 from pavdm_cli.generation import image_start, redo, stored_request
 from pavdm_cli.generation.checks import check
-from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.request import Extension, Output, RedoOptions, Request, build_request, frame_size
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.generation.timeline import parse_time
 from pavdm_cli.hub.weights_dir import require_weights
 from pavdm_cli.models import registry
@@ -53,15 +53,15 @@ def extend_job(body: ExtendVideo, settings: ServeSettings, source: Path) -> Vide
         values["crf"] = EXTENSION_CRF
     request = build_request(values)
     check(request)
-    opened = continuation.open_source(request)
-    request, _ = continuation.with_prompt(request, opened)
+    video_source = continuation.open_source(request)
+    request, _ = continuation.with_prompt(request, video_source)
     check(request)
-    suffix = suffix_for_audio(opened.video, body.audio, _suffixes())
-    check_extension(opened.video, Path(f"name{suffix}"), ExtensionOptions(body.audio, body.only_new))
-    config = resolve(replace(request, seconds=None, frames=opened.frames_to_generate(request.spec.fps)))
+    suffix = suffix_for_audio(video_source.video, body.audio, _suffixes())
+    check_extension(video_source.video, Path(f"name{suffix}"), ExtensionOptions(body.audio, body.only_new))
+    config = resolve(replace(request, seconds=None, frames=video_source.frames_to_generate(request.spec.fps)))
     require_weights(config.spec, bool(request.prompt), config.video_model.published)
-    request = replace(request, seconds=None, frames=None if request.forever else opened.frames)
-    total = 0 if opened.endless else opened.copied + opened.frames
+    request = replace(request, seconds=None, frames=None if request.forever else video_source.frames)
+    total = 0 if video_source.endless else video_source.copied + video_source.frames
     return _record("extend", request, total=total, suffix=suffix, live=body.live)
 
 
@@ -97,8 +97,8 @@ def _suffixes() -> tuple[str, ...]:
 
 def _record(kind: str, request: Request, *, total: int, suffix: str, live: bool = False) -> VideoRecord:
     video_id = new_video_id()
-    stored = json.dumps(stored_request.to_json(request))
-    return VideoRecord(video_id, kind, stored, f"{video_id}{suffix}", total, now(), live=live)
+    request_json = json.dumps(stored_request.to_json(request))
+    return VideoRecord(video_id, kind, request_json, f"{video_id}{suffix}", total, now(), live=live)
 
 
 def _values(body: Sampling, settings: ServeSettings) -> dict[str, Any]:
@@ -117,10 +117,12 @@ def _values(body: Sampling, settings: ServeSettings) -> dict[str, Any]:
 
 
 def _model_options(body: Sampling) -> dict[str, Any]:
-    known = {option.key for option in registry.find(body.model).options} - {*SERVER_OPTIONS}
+    option_names = {option.key for option in registry.find(body.model).options} - {*SERVER_OPTIONS}
     for name in body.model_options:
-        if name not in known:
-            raise UsageError(f"{name[:40]!r} is not an option of {body.model}", f"known: {', '.join(sorted(known))}")
+        if name not in option_names:
+            raise UsageError(
+                f"{name[:40]!r} is not an option of {body.model}", f"known: {', '.join(sorted(option_names))}"
+            )
     return body.model_options
 
 

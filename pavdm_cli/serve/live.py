@@ -56,7 +56,7 @@ class LiveStream:
     """Fragmented MP4 or WebM of the frames as they are decoded; viewers follow `fragments` after the `header`."""
 
     def __init__(self, request: Request, codec: Codec) -> None:
-        spec, scale = request.spec, Scale(request.output.scale_of(request.spec), request.output.scale_filter)
+        spec, scale = request.spec, Scale(request.output.resolve_scale(request.spec), request.output.scale_filter)
         height, width = scale.size(spec.size)
         self._output = FragmentFeed(CONTAINERS[codec])
         self.fragments = self._output.fragments

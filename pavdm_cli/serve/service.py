@@ -65,13 +65,13 @@ class Service:
         """A video as clients see it."""
         request, session = request_of(record, self.settings), self.hub.find(record.id)
         spec = request.spec
-        height, width = (side * request.output.scale_of(spec) for side in spec.size)
-        done = 100 if record.state == "completed" else 99 * record.frames // record.total if record.total else 0
+        height, width = (side * request.output.resolve_scale(spec) for side in spec.size)
+        percent = 100 if record.state == "completed" else 99 * record.frames // record.total if record.total else 0
         return Video(
             id=record.id,
             status=STATUS[record.state],
             state=record.state,
-            progress=min(done, 100),
+            progress=min(percent, 100),
             created_at=record.created_at,
             completed_at=record.completed_at or None,
             error=VideoError(code="render_failed", message=record.error) if record.error else None,

@@ -8,13 +8,15 @@ from typing import Any
 from pavdm_cli.batch.render import Models
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import checkpoint as checkpoints
-from pavdm_cli.generation import resume, write
+from pavdm_cli.generation import resume
 from pavdm_cli.generation.checkpoint import Checkpoint
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.extend import Source
 from pavdm_cli.generation.redo import RedoTask
 from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.timeline import PromptChange
+from pavdm_cli.generation.write import build_metadata
+from pavdm_cli.generation.write_extension import extension_metadata
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.video import read_image
 from pavdm_cli.video.write.output import checkpoint_path, partial_path
@@ -31,17 +33,19 @@ def steer(request: Request, prompt: str, models: Models) -> tuple[Request, float
     assert request.output.path
     if not checkpoint_path(partial_path(request.output.path)).exists():
         return replace(request, prompt=prompt), 0.0
-    interrupted = resume.find(request.output.path)
-    assert interrupted
-    checkpoint, run = interrupted.checkpoint, interrupted.checkpoint.run
+    interrupted_video = resume.find_interrupted(request.output.path)
+    assert interrupted_video
+    checkpoint, run = interrupted_video.checkpoint, interrupted_video.checkpoint.run
     at = next_shift(resume.resolved_config(run.request)[0], checkpoint)
-    others = [change for change in run.request.timeline if change.at != at]
-    changed = replace(run.request, timeline=tuple(sorted([*others, PromptChange(at, prompt)], key=lambda one: one.at)))
-    config, source = resume.resolved_config(changed)
+    earlier_changes = [change for change in run.request.timeline if change.at != at]
+    new_request = replace(
+        run.request, timeline=tuple(sorted([*earlier_changes, PromptChange(at, prompt)], key=lambda change: change.at))
+    )
+    config, source = resume.resolved_config(new_request)
     config, model = models.open(config)
-    changed_run = replace(run, request=changed, metadata=_metadata(config, model, changed, source))
-    checkpoints.write(checkpoint_path(interrupted.partial), replace(checkpoint, run=changed_run))
-    return replace(request, timeline=changed.timeline), at
+    changed_run = replace(run, request=new_request, metadata=_metadata(config, model, new_request, source))
+    checkpoints.write_checkpoint(checkpoint_path(interrupted_video.partial), replace(checkpoint, run=changed_run))
+    return replace(request, timeline=new_request.timeline), at
 
 
 def next_shift(config: GenerationConfig, checkpoint: Checkpoint) -> float:
@@ -55,7 +59,7 @@ def next_shift(config: GenerationConfig, checkpoint: Checkpoint) -> float:
     newest = schedule.newest(window, state.now) if window else before
     if newest <= before:
         raise UsageError(f"a new prompt would have no effect: {TOO_LATE}", "extend the video instead")
-    return int(config.start_of(newest) * 1000) / 1000
+    return int(config.chunk_start(newest) * 1000) / 1000
 
 
 def _metadata(
@@ -64,5 +68,5 @@ def _metadata(
     """What a run of the request stores in its file."""
     assert not isinstance(source, RedoTask), "a redo has no timeline of its own"
     if source:
-        return write.extension_metadata(config, model, source, request.output)
-    return write.build_metadata(config, model, request.output, read_image(request.image) if request.image else None)
+        return extension_metadata(config, model, source, request.output)
+    return build_metadata(config, model, request.output, read_image(request.image) if request.image else None)

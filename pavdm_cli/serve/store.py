@@ -95,8 +95,8 @@ class Store:
     def page(self, limit: int, after: str = "", ascending: bool = False) -> tuple[list[VideoRecord], bool]:
         """Up to `limit` videos after one of them, newest first, and whether there are more."""
         compare, order = (">", "ASC") if ascending else ("<", "DESC")
-        where = f"WHERE number {compare} (SELECT number FROM videos WHERE id = ?)" if after else "WHERE ? = ''"
-        rows = self._select(f"{where} ORDER BY number {order} LIMIT ?", (after, limit + 1))
+        condition = f"WHERE number {compare} (SELECT number FROM videos WHERE id = ?)" if after else "WHERE ? = ''"
+        rows = self._select(f"{condition} ORDER BY number {order} LIMIT ?", (after, limit + 1))
         return rows[:limit], len(rows) > limit
 
     def close(self) -> None:
@@ -104,9 +104,9 @@ class Store:
         with self._lock:
             self._connection.close()
 
-    def _select(self, rest: str, values: tuple[Any, ...] = ()) -> list[VideoRecord]:
+    def _select(self, clauses: str, values: tuple[Any, ...] = ()) -> list[VideoRecord]:
         with self._transaction() as connection:
-            rows = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM videos {rest}", values).fetchall()
+            rows = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM videos {clauses}", values).fetchall()
         return [VideoRecord(**dict(zip(COLUMNS, row, strict=True)) | {"live": bool(row[-1])}) for row in rows]
 
     @contextmanager

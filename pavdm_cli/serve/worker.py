@@ -11,9 +11,9 @@ from typing import Any
 from pavdm_cli.batch.render import Models, render
 from pavdm_cli.errors import PavdmError
 from pavdm_cli.generation import stored_request
-from pavdm_cli.generation.config import resolve
 from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.request import Request
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.generation.write import RunControl, WriteResult
 from pavdm_cli.runtime.diagnose import diagnose
 from pavdm_cli.serve.live import Pacing, available_codecs
@@ -132,11 +132,11 @@ class Worker:
             session.publish("prompt", at=at, prompt=record.new_prompt)
         except PavdmError as error:
             session.publish("prompt_rejected", prompt=record.new_prompt, message=error.message)
-        stored = json.dumps(stored_request.to_json(request))
+        request_json = json.dumps(stored_request.to_json(request))
         with self._lock:
             latest = self.store.get(record.id)
             keep = latest.new_prompt if latest and latest.new_prompt != record.new_prompt else ""
-            self.store.update(record.id, request=stored, new_prompt=keep)
+            self.store.update(record.id, request=request_json, new_prompt=keep)
         return request
 
     def _control(self, record: VideoRecord, request: Request, session: Session) -> RunControl:
@@ -151,10 +151,10 @@ class Worker:
 
         def on_chunk(chunk: RenderedChunk) -> None:
             session.push(chunk)
-            rendered = chunk.state.frames if chunk.state else len(chunk.frames)
-            session.publish("progress", **session.progress(rendered), total=record.total, rate=fps)
+            num_rendered = chunk.state.frames if chunk.state else len(chunk.frames)
+            session.publish("progress", **session.progress(num_rendered), total=record.total, rate=fps)
             if record.live:
-                pacing.hold(rendered / fps)
+                pacing.hold(num_rendered / fps)
 
         def stopped_by_user() -> bool:
             latest = self.store.get(record.id)
@@ -174,8 +174,8 @@ class Worker:
             if error:
                 self.store.update(video_id, state="failed", error=error, completed_at=now(), **no_changes)
             elif result and result.is_complete:
-                done = {"frames": result.frames, "total": result.frames, "completed_at": now()}
-                self.store.update(video_id, state="completed", **no_changes, **done)
+                final_values = {"frames": result.frames, "total": result.frames, "completed_at": now()}
+                self.store.update(video_id, state="completed", **no_changes, **final_values)
             elif record.pending_action == "pause":
                 self.store.update(video_id, state="paused", pending_action="")
         self._announce(video_id, session)

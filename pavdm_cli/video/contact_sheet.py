@@ -16,8 +16,8 @@ Pixels = NDArray[np.uint8]
 
 def write_contact_sheet(path: Path, frames: Pixels, gap: int = 2) -> None:
     """Write frames (rows, columns, H, W, 3) as one PNG with white gaps."""
-    padded = np.pad(frames, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
-    write_png(path, rearrange(padded, "r c h w k -> (r h) (c w) k"))
+    cells = np.pad(frames, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
+    write_png(path, rearrange(cells, "r c h w k -> (r h) (c w) k"))
 
 
 def write_png(path: Path, image: Pixels) -> None:  # (H, W, 3)

@@ -38,24 +38,28 @@ class FrameConverter:
     def convert(self, frame: av.VideoFrame, color_space: ColorSpace = BT709_LIMITED) -> av.VideoFrame:
         """Return a converted copy; `color_space` is that of the input and overrides the frame's own tags."""
         shape = FrameShape(frame.width, frame.height, frame.format.name)
-        padded = pad_to_chroma_grid(frame)
+        padded_frame = pad_to_chroma_grid(frame)
         if self._graph_key != (shape, color_space):
-            self._graph = self._build_graph(shape, padded, color_space)
+            self._graph = self._build_graph(shape, padded_frame, color_space)
             self._graph_key = shape, color_space
-        self._graph.vpush(padded)
+        self._graph.vpush(padded_frame)
         return self._graph.vpull()
 
-    def _build_graph(self, shape: FrameShape, padded: av.VideoFrame, color_space: ColorSpace) -> Graph:
+    def _build_graph(self, shape: FrameShape, padded_frame: av.VideoFrame, color_space: ColorSpace) -> Graph:
         target, output = self._target, self._color_space
         output_range = "full" if output.full_range else "limited"
         location = f"in_chroma_loc={color_space.chroma_location}:out_chroma_loc={output.chroma_location}"
         scale = f"flags={SWSCALE_FLAGS}:{location}:out_color_matrix={output.matrix}:out_range={output_range}"
-        filters = [("setparams", _input_tags(padded.format, color_space)), ("scale", scale), ("format", target.format)]
-        if (padded.width, padded.height) != (shape.width, shape.height):
+        filters = [
+            ("setparams", _input_tags(padded_frame.format, color_space)),
+            ("scale", scale),
+            ("format", target.format),
+        ]
+        if (padded_frame.width, padded_frame.height) != (shape.width, shape.height):
             filters += [("crop", f"{shape.width}:{shape.height}:0:0:exact=1")]
         if (shape.width, shape.height) != (target.width, target.height):
             filters += [("scale", f"{target.width}:{target.height}:flags={SWSCALE_FLAGS}"), ("format", target.format)]
-        return build_filter_graph(padded, filters)
+        return build_filter_graph(padded_frame, filters)
 
 
 def _input_tags(pixel_format: av.VideoFormat, color_space: ColorSpace) -> str:
@@ -76,10 +80,10 @@ def pad_to_chroma_grid(frame: av.VideoFrame) -> av.VideoFrame:
     width, height = -(-frame.width // step_x) * step_x, -(-frame.height // step_y) * step_y
     if (width, height) == (frame.width, frame.height) or len(frame.planes) < 3:
         return frame
-    padded = av.VideoFrame(width, height, pixel_format.name)
-    for source, target in zip(frame.planes, padded.planes, strict=True):
+    padded_frame = av.VideoFrame(width, height, pixel_format.name)
+    for source, target in zip(frame.planes, padded_frame.planes, strict=True):
         _pad_plane(source, target, np.dtype(np.uint16 if pixel_format.components[0].bits > 8 else np.uint8))
-    return padded
+    return padded_frame
 
 
 def _pad_plane(source: VideoPlane, target: VideoPlane, dtype: np.dtype[np.unsignedinteger]) -> None:
@@ -98,8 +102,8 @@ def build_filter_graph(
     graph.threads = 1  # the other cores are busy encoding
     last = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
     for name, arguments in [*filters, ("buffersink", "")]:
-        added = graph.add(name, arguments or None)
-        last.link_to(added)
-        last = added
+        node = graph.add(name, arguments or None)
+        last.link_to(node)
+        last = node
     graph.configure()
     return graph

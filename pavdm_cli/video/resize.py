@@ -34,16 +34,16 @@ def scale_to_cover(frame: Frame, size: tuple[int, int], pixel_aspect: Fraction =
     height, width = frame.shape[:2]
     scale = max(Fraction(size[0], height), size[1] / (width * pixel_aspect))
     rows, columns = _plan_axis(height, scale, size[0]), _plan_axis(width, scale * pixel_aspect, size[1])
-    cropped = _crop_center(frame, rows.cropped, columns.cropped)
-    return np.ascontiguousarray(_crop_center(_scale(cropped, rows.scaled, columns.scaled), *size))
+    crop = _crop_center(frame, rows.cropped, columns.cropped)
+    return np.ascontiguousarray(_crop_center(_scale(crop, rows.scaled, columns.scaled), *size))
 
 
 def _plan_axis(length: int, scale: Fraction, target: int) -> AxisResize:
     """Crop at the lower resolution: before upscaling (with a margin), or at once where scaling down."""
     if scale < 1:
         return AxisResize(_round_to_parity(target / scale, length), target)
-    cropped = min(length, _round_to_parity(target / scale + 2 * MARGIN, length))
-    return AxisResize(cropped, max(target, _round_to_parity(cropped * scale, target)))
+    crop_length = min(length, _round_to_parity(target / scale + 2 * MARGIN, length))
+    return AxisResize(crop_length, max(target, _round_to_parity(crop_length * scale, target)))
 
 
 def _round_to_parity(length: Fraction, reference: int) -> int:
@@ -59,6 +59,6 @@ def _crop_center(frame: Frame, height: int, width: int) -> Frame:
 def _scale(frame: Frame, height: int, width: int) -> Frame:
     """Scale R, G and B as the planes of a 4:4:4 frame, which preserves flat colors exactly."""
     planes = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.transpose(2, 0, 1)), format="yuv444p")
-    scaled = VideoReformatter().reformat(planes, width=width, height=height, interpolation=BICUBIC, threads=1)
-    channels: Frame = scaled.to_ndarray().astype(np.uint8, copy=False)
+    scaled_frame = VideoReformatter().reformat(planes, width=width, height=height, interpolation=BICUBIC, threads=1)
+    channels: Frame = scaled_frame.to_ndarray().astype(np.uint8, copy=False)
     return channels.transpose(1, 2, 0)

@@ -38,10 +38,10 @@ class Upscaler:
         """Pass R, G and B as the planes of a 4:4:4 frame: each is filtered alone, without a color conversion."""
         height, width = self.scale.size((frame.shape[0], frame.shape[1]))
         planes = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.transpose(2, 0, 1)), format="yuv444p")
-        upscaled = self._reformatter.reformat(
+        scaled_frame = self._reformatter.reformat(
             planes, width=width, height=height, interpolation=FILTERS[self.scale.filter], threads=1
         )
-        return np.ascontiguousarray(upscaled.to_ndarray().transpose(1, 2, 0)).astype(np.uint8, copy=False)
+        return np.ascontiguousarray(scaled_frame.to_ndarray().transpose(1, 2, 0)).astype(np.uint8, copy=False)
 
 
 def downscale(frame: Frame, scale: Scale) -> Frame:  # (factor H, factor W, 3) -> (H, W, 3)

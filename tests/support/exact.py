@@ -208,6 +208,6 @@ def run_exact(schedule: Schedule, noise: Any = NOISE, chunks: int = 5, given: in
         first = -len(start.chunks)
     checker = Exact(schedule, NOISE, sigmas, chunks, given, first)
     out = list(sample(schedule, checker, noise, build_solver(sigmas), chunks=chunks, start=start))
-    assert checker.now == schedule.total(chunks)
+    assert checker.now == schedule.total_steps(chunks)
     assert [chunk.shape[1] for chunk in out] == [len(schedule.latents(range(n, n + 1))) for n in range(chunks)]
     return joined(out)

@@ -24,7 +24,7 @@ def made(*words: object, name: str) -> Said:
 def snapshots(*words: object, name: str) -> list[Path]:
     """What a kill would leave after each checkpoint of a run that ends well, a folder each."""
     folders: list[Path] = []
-    write = checkpoint.write
+    write = checkpoint.write_checkpoint
 
     def write_and_copy(path: Path, value: checkpoint.Checkpoint) -> None:
         write(path, value)
@@ -34,6 +34,6 @@ def snapshots(*words: object, name: str) -> list[Path]:
             shutil.copy(file, folders[-1])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pavdm_cli.generation.saver.write", write_and_copy)
+        patch.setattr("pavdm_cli.generation.saver.write_checkpoint", write_and_copy)
         made(*words, name=name)
     return folders

@@ -35,9 +35,9 @@ class Hub:
         """A repository's list: git's blob of every file, which is a pointer to it where it is large; its hash there."""
         siblings = []
         for name, data in self.files[repo].items():
-            found = hashlib.sha256(data).hexdigest()
-            large = {"sha256": found, "size": len(data), "pointerSize": 134} if len(data) > 500 else None
-            blob = f"oid sha256:{found}".encode() if large else data
+            digest = hashlib.sha256(data).hexdigest()
+            large = {"sha256": digest, "size": len(data), "pointerSize": 134} if len(data) > 500 else None
+            blob = f"oid sha256:{digest}".encode() if large else data
             hashes = {"blobId": hashlib.sha1(b"blob %d\0%b" % (len(blob), blob)).hexdigest(), "lfs": large}
             siblings.append({"rfilename": name, "size": len(data)} | (hashes if self.hashes else {}))
         return {"id": repo, "sha": "c0ffee", "siblings": siblings}
@@ -82,19 +82,19 @@ def tamed(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 def answer(hub: Hub, to: BaseHTTPRequestHandler) -> None:
     """One request: a list, a file or the rest of one, or 404."""
-    path, asked = unquote(urlsplit(to.path).path), to.headers.get("Range", "")
-    hub.asked.append((path, asked))
+    path, byte_range = unquote(urlsplit(to.path).path), to.headers.get("Range", "")
+    hub.asked.append((path, byte_range))
     listed = re.fullmatch(r"/api/models/(.+)/revision/(?:main|[0-9a-f]{40})", path)
-    found = re.fullmatch(r"/(.+?/.+?)/resolve/c0ffee/(.+)", path)
+    match = re.fullmatch(r"/(.+?/.+?)/resolve/c0ffee/(.+)", path)
     if listed and listed[1] in hub.files:
         send(to, 200, json.dumps(hub.about(listed[1])).encode())
-    elif found and found[2] in hub.files.get(found[1], {}):
-        data = hub.files[found[1]][found[2]]
-        start = int(asked.removeprefix("bytes=").removesuffix("-") or 0)
+    elif match and match[2] in hub.files.get(match[1], {}):
+        data = hub.files[match[1]][match[2]]
+        start = int(byte_range.removeprefix("bytes=").removesuffix("-") or 0)
         part = (data[::-1] if hub.broken else data)[start:]
         cut = min(len(part), *(limit for limit in (hub.cut_after, hub.left) if limit is not None), 1 << 40)
         hub.left = None if hub.left is None else hub.left - cut
-        send(to, 206 if asked else 200, part, cut, f"bytes {start}-{len(data) - 1}/{len(data)}")
+        send(to, 206 if byte_range else 200, part, cut, f"bytes {start}-{len(data) - 1}/{len(data)}")
         if hub.cut_after is not None and hub.stalls:
             hub.gone.wait(60)
     else:

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from pavdm_cli.generation.config import GenerationConfig, resolve
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.distributed import is_sharded
 from support import published
 from support.requests import make_request

@@ -26,7 +26,7 @@ from support.sharded import local_bytes, tiny_config
 def sample(config: GenerationConfig) -> tuple[Tensor, int]:
     """The latents, and the bytes of weights that this process holds afterwards."""
     model = pipeline.open_model(config)
-    latents = torch.cat(list(pipeline.latents(config, model)), dim=1)
+    latents = torch.cat(list(pipeline.sample_latents(config, model)), dim=1)
     return latents, local_bytes(model.transformer)
 
 

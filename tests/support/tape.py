@@ -66,10 +66,10 @@ def harmless(name: str, args: Any) -> bool:
 
 def waits(call: Callable[[], object]) -> list[str]:
     """What a call does that makes the host wait for a GPU, or copies from the host to it."""
-    found: list[str] = []
-    with InPython(found.append), Operations(found.append):
+    waits_seen: list[str] = []
+    with InPython(waits_seen.append), Operations(waits_seen.append):
         call()
-    return found
+    return waits_seen
 
 
 @dataclass
@@ -107,14 +107,14 @@ def storages(value: Any) -> Iterator[int]:
 
 def spoil(noted: list[tuple[Any, Any, Any, Any]]) -> int:
     """Overwrites all that was made while recording; the bytes it takes."""
-    before, made = set[int](), dict[int, Tensor]()
+    before, tensors = set[int](), dict[int, Tensor]()
     for _, args, kwargs, out in noted:
-        before |= {at for at in storages((args, kwargs)) if at not in made}
-        made |= {
+        before |= {at for at in storages((args, kwargs)) if at not in tensors}
+        tensors |= {
             leaf.untyped_storage().data_ptr(): leaf
             for leaf in tree_leaves(out)
             if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() not in before
         }
-    for tensor in made.values():
+    for tensor in tensors.values():
         tensor.untyped_storage().fill_(0x7F)
-    return sum(tensor.untyped_storage().nbytes() for tensor in made.values())
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors.values())

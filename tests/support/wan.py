@@ -45,8 +45,8 @@ def padded(rows: Tensor, length: int = 512) -> Tensor:  # (L, width) -> (length,
 @cache
 def index() -> dict[str, Any]:
     """What was recorded, by file."""
-    found: dict[str, Any] = json.loads((GOLDEN / "index.json").read_text())
-    return found
+    contents: dict[str, Any] = json.loads((GOLDEN / "index.json").read_text())
+    return contents
 
 
 @cache

@@ -39,8 +39,8 @@ RUNNING: dict[int, Operation] = {}
 
 @torch.library.custom_op("pavdm_tests::velocity", mutates_args=())
 def velocity(window: Tensor, levels: Tensor, memory: Tensor | None, operation: int) -> Tensor:
-    asked = RUNNING[operation]
-    return torch.empty_like(window) if asked.recording else asked.denoiser(window, levels, memory)
+    running = RUNNING[operation]
+    return torch.empty_like(window) if running.recording else running.denoiser(window, levels, memory)
 
 
 @dataclass

@@ -40,7 +40,7 @@ def gate_residual_modulate_kernel(
     BLOCK_D1: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr,
 ):
-    """As `modulate_kernel`, of the residual sum, which is normalized before it is rounded."""
+    """Like `modulate_kernel`, of the residual sum, which is normalized before it is rounded."""
     frame, first, count = program_tokens(num_tokens, BLOCK_TOKENS)
     cols0, cols1 = tl.arange(0, BLOCK_D0), BLOCK_D0 + tl.arange(0, BLOCK_D1)
     next_x0, next_x1 = load_token(x_ptr, first, cols0, cols1, D)

@@ -27,7 +27,7 @@ def gate_residual_norm_kernel(
     BLOCK_D1: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr,
 ):
-    """As `gate_residual_modulate_kernel`, with the weight and bias of the norm in place of scale and shift."""
+    """Like `gate_residual_modulate_kernel`, with the weight and bias of the norm in place of scale and shift."""
     frame, first, count = program_tokens(num_tokens, BLOCK_TOKENS)
     cols0, cols1 = tl.arange(0, BLOCK_D0), BLOCK_D0 + tl.arange(0, BLOCK_D1)
     next_x0, next_x1 = load_token(x_ptr, first, cols0, cols1, D)

@@ -45,7 +45,9 @@ SIZES = {
     "input_sq_size": "input_sq_size",
 }  # our name to the published one
 LIMITS = {
-    **within({published: int(getattr(XL2, ours)) for ours, published in SIZES.items() if ours != "mlp_ratio"}),
+    **within(
+        {published_name: int(getattr(XL2, ours)) for ours, published_name in SIZES.items() if ours != "mlp_ratio"}
+    ),
     "in_channels": (len(SHIFT), len(SHIFT)),  # those of the VAE's latents
     "model_max_length": (MAX_TOKENS, 8 * MAX_TOKENS),  # at least what T5 encodes of a prompt
     "patch_size of time": (1, 1),
@@ -71,19 +73,20 @@ def read_config(folder: Path) -> STDiTConfig:
     return config
 
 
-def parse_config(published: dict[str, Any]) -> STDiTConfig:
+def parse_config(config_values: dict[str, Any]) -> STDiTConfig:
     """The sizes in a published configuration; those it omits are as in XL/2, and runtime settings are ignored.
 
     Raises: ModelError.
     """
-    other = {name: published.get(name, default) for name, default in (("qk_norm", True), ("skip_y_embedder", False))}
-    if other != {"qk_norm": True, "skip_y_embedder": False} or published.get("model_type", "STDiT3") != "STDiT3":
-        raise ModelError(f"the configuration is of another network: {published.get('model_type')}, {other}")
-    check_whole(WHAT, published, LIMITS)
-    check_number(WHAT, "mlp_ratio", published.get("mlp_ratio", XL2.mlp_ratio), 64)
-    sizes = {ours: published[name] for ours, name in SIZES.items() if name in published}
-    config = _with_sizes(sizes, _patch(published.get("patch_size", XL2.patch)))
-    return replace(config, out_channels=config.in_channels * (2 if published.get("pred_sigma", True) else 1))
+    supported = {"qk_norm": True, "skip_y_embedder": False}
+    switches = {name: config_values.get(name, default) for name, default in supported.items()}
+    if switches != supported or config_values.get("model_type", "STDiT3") != "STDiT3":
+        raise ModelError(f"the configuration is of another network: {config_values.get('model_type')}, {switches}")
+    check_whole(WHAT, config_values, LIMITS)
+    check_number(WHAT, "mlp_ratio", config_values.get("mlp_ratio", XL2.mlp_ratio), 64)
+    sizes = {ours: config_values[name] for ours, name in SIZES.items() if name in config_values}
+    config = _with_sizes(sizes, _patch(config_values.get("patch_size", XL2.patch)))
+    return replace(config, out_channels=config.in_channels * (2 if config_values.get("pred_sigma", True) else 1))
 
 
 def _with_sizes(sizes: dict[str, Any], patch: tuple[int, int, int]) -> STDiTConfig:
@@ -92,13 +95,13 @@ def _with_sizes(sizes: dict[str, Any], patch: tuple[int, int, int]) -> STDiTConf
         config = replace(XL2, **sizes, patch=patch)
         assert int(config.hidden * config.mlp_ratio)
     except AssertionError as error:
-        raise ModelError(f"{WHAT} makes no sense: {sizes} do not go together", HINT) from error
+        raise ModelError(f"{WHAT} makes no sense: {sizes} do not fit together", HINT) from error
     return config
 
 
 def _patch(value: Any) -> tuple[int, int, int]:
     if not isinstance(value, list | tuple) or len(value) != 3:
-        raise ModelError(f"{WHAT} makes no sense: patch_size is {summarize(value)}, not three whole numbers", HINT)
+        raise ModelError(f"{WHAT} makes no sense: patch_size is {summarize(value)}, not three integers", HINT)
     time, height, width = value
     sides = {"patch_size of time": time, "patch_size of height": height, "patch_size of width": width}
     check_whole(WHAT, sides, LIMITS)

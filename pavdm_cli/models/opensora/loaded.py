@@ -34,7 +34,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True, slots=True)
 class LoadedOpenSora(STDiTModel):
-    """As `LoadedModel`."""
+    """Implements `LoadedModel`."""
 
     source: Path  # the folder of its weights
 
@@ -52,7 +52,7 @@ class LoadedOpenSora(STDiTModel):
         return self.vae
 
     def upcast(self, part: Literal["transformer", "vae"], device: torch.device) -> LoadedOpenSora:
-        """As `LoadedModel.upcast`."""
+        """See `LoadedModel.upcast`."""
         if part == "transformer":
             return self.upcast_transformer(device)
         vae = deepcopy(self._vae).to(device, torch.float32)
@@ -60,12 +60,12 @@ class LoadedOpenSora(STDiTModel):
         return replace(self, vae=vae)
 
     def export(self, weights: Mapping[str, Tensor], folder: Path, metadata: Mapping[str, Any]) -> Path:
-        """As `LoadedModel.export`."""
+        """See `LoadedModel.export`."""
         return export(dict(weights), self.source, folder, dict(metadata))
 
 
 def load_text_encoder(spec: ModelSpec, placement: Placement, init: Init) -> TextEncoder:
-    """As `VideoModel.load_text_encoder`."""
+    """See `VideoModel.load_text_encoder`."""
     if init == "random":
         return RandomTextEncoder(XL2.text_width)
     if init == "weights":
@@ -77,7 +77,7 @@ def load_text_encoder(spec: ModelSpec, placement: Placement, init: Init) -> Text
 
 
 def check_loadable(spec: ModelSpec, placement: Placement) -> None:
-    """Refuse what cannot be loaded, before any weight is read. Raises: ModelError, DeviceError."""
+    """Reject what cannot be loaded, before any weight is read. Raises: ModelError, DeviceError."""
     require_weights(spec, text=False, published=SPEC)
     check_installed()
     folder, parts = weights_folder(spec), ["transformer"] * placement.transformer + ["vae"] * placement.vae
@@ -98,11 +98,11 @@ def load(spec: ModelSpec, placement: Placement) -> LoadedOpenSora:
         with torch.device("meta"):
             transformer = STDiT(config)
     vae = load_into(lambda: OpenSoraVAE(sizes), folder / "vae", device, dtype) if placement.vae else nn.Identity()
-    return _model(transformer, vae, placement, folder, scaled=True)
+    return _model(transformer, vae, placement, folder, scales_positions=True)
 
 
 def load_without_weights(
-    spec: ModelSpec, placement: Placement, init: Init, sizes: Mapping[str, Any], scaled: bool
+    spec: ModelSpec, placement: Placement, init: Init, sizes: Mapping[str, Any], scales_positions: bool
 ) -> LoadedOpenSora:
     """Random weights, or meta tensors; a part that is not downloaded has its published size."""
     folder = weights_folder(spec)
@@ -112,8 +112,8 @@ def load_without_weights(
         vae_sizes = infer_vae_config(tensor_shapes(locate_tensors(folder / "vae")))
     dtype = DTYPES[placement.precision]
     if init == "random":
-        device, known = placement.weights, {"rope.freqs": rotary_frequencies(config.head_width)}
-        transformer = init_random(lambda: STDiT(config), device, dtype, known)
+        device, fixed_weights = placement.weights, {"rope.freqs": rotary_frequencies(config.head_width)}
+        transformer = init_random(lambda: STDiT(config), device, dtype, fixed_weights)
         vae = (
             init_random(lambda: OpenSoraVAE(vae_sizes), device, dtype, latent_statistics())
             if placement.vae
@@ -124,14 +124,16 @@ def load_without_weights(
             transformer, vae = STDiT(config), OpenSoraVAE(vae_sizes)
         for part in (transformer, vae):  # the rotary frequencies are computed on the CPU
             part.to("meta", dtype).eval().requires_grad_(False)
-    return _model(transformer, vae, placement, folder, scaled)
+    return _model(transformer, vae, placement, folder, scales_positions)
 
 
 def _config(folder: Path) -> STDiTConfig:
     return read_config(folder) if (folder / "transformer").is_dir() else XL2
 
 
-def _model(transformer: STDiT, vae: nn.Module, placement: Placement, folder: Path, scaled: bool) -> LoadedOpenSora:
+def _model(
+    transformer: STDiT, vae: nn.Module, placement: Placement, folder: Path, scales_positions: bool
+) -> LoadedOpenSora:
     if isinstance(vae, OpenSoraVAE):
         vae.decode_batch, vae.tiled = placement.decode_batch, placement.tiled
-    return LoadedOpenSora(transformer, vae, scaled, num_null_tokens=300, source=folder.resolve())
+    return LoadedOpenSora(transformer, vae, scales_positions, num_null_tokens=300, source=folder.resolve())

@@ -58,7 +58,7 @@ OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class OpenSoraModel:
-    """As `VideoModel`."""
+    """Implements `VideoModel`."""
 
     spec: ModelSpec = SPEC
     options: tuple[ModelOption, ...] = OPTIONS
@@ -67,11 +67,11 @@ class OpenSoraModel:
 
     @property
     def published(self) -> ModelSpec:
-        """As `VideoModel.published`."""
+        """See `VideoModel.published`."""
         return SPEC
 
     def with_weights(self, name: str, folder: Path) -> OpenSoraModel:
-        """As `VideoModel.with_weights`."""
+        """See `VideoModel.with_weights`."""
         return replace(self, spec=replace(self.spec, name=name, folder=folder))
 
     def layout(self, size: tuple[int, int], fps: float) -> LatentLayout:
@@ -85,7 +85,7 @@ class OpenSoraModel:
         return noise_levels(shifted_sigmas(steps, self.timestep_ratio(size, latents)))
 
     def timestep_ratio(self, size: tuple[int, int], latents: int) -> float:
-        """As `VideoModel.timestep_ratio`."""
+        """See `VideoModel.timestep_ratio`."""
         from pavdm_cli.models.opensora.config import warp_ratio
 
         return warp_ratio(*size, self.layout(size, self.spec.fps).count(latents)) if self.scaled else 1.0
@@ -105,7 +105,7 @@ class OpenSoraModel:
         return int(dict(self.sizes).get("text_length", 300))
 
     def prompt_notes(self, text: str) -> list[str]:
-        """As `VideoModel.prompt_notes`; empty if the tokenizer is not downloaded."""
+        """See `VideoModel.prompt_notes`; empty if the tokenizer is not downloaded."""
         from pavdm_cli.hub.weights_dir import weights_folder
         from pavdm_cli.models.opensora.text_encoder import truncation_note
 
@@ -120,13 +120,13 @@ class OpenSoraModel:
         return [], {"words": {}, "synonyms": {}}
 
     def load_text_encoder(self, placement: Placement, init: Init) -> TextEncoder:
-        """As `VideoModel.load_text_encoder`."""
+        """See `VideoModel.load_text_encoder`."""
         from pavdm_cli.models.opensora import loaded
 
         return loaded.load_text_encoder(self.spec, placement, init)
 
     def load(self, placement: Placement, init: Init) -> LoadedModel:
-        """As `VideoModel.load`."""
+        """See `VideoModel.load`."""
         from pavdm_cli.models.opensora import loaded
 
         if init == "weights":
@@ -134,14 +134,14 @@ class OpenSoraModel:
         return loaded.load_without_weights(self.spec, placement, init, dict(self.sizes), self.scaled)
 
     def digest(self) -> str:
-        """As `VideoModel.digest`."""
+        """See `VideoModel.digest`."""
         from pavdm_cli.hub.checkpoint import digest
         from pavdm_cli.hub.weights_dir import weights_folder
 
         return digest(weights_folder(self.spec))
 
     def weights_digest(self, part: str) -> str:
-        """As `VideoModel.weights_digest`."""
+        """See `VideoModel.weights_digest`."""
         from pavdm_cli.hub.checkpoint import digest
         from pavdm_cli.hub.weights_dir import weights_folder
         from pavdm_cli.models.opensora.text_encoder import text_digest

@@ -107,7 +107,7 @@ def append_scores(text: str, aesthetic: float | None = None, motion: float | Non
 
 
 def check_prompt(prompt: str) -> list[str]:
-    """Refuse a prompt of which nothing is left once it is cleaned. Raises: UsageError."""
+    """Reject a prompt of which nothing is left once it is cleaned. Raises: UsageError."""
     if not prompt.strip():
         raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
     if not clean(prompt):

@@ -104,15 +104,15 @@ def build(config: dict[str, Any]) -> Any:
 
 
 def check_sizes(config: Mapping[str, Any]) -> None:
-    """Refuse sizes that no T5 has, before anything is computed from them. Raises: ModelError."""
-    what = "T5's configuration"
-    check_whole(what, config, LIMITS)
-    check_number(what, "layer_norm_epsilon", config.get("layer_norm_epsilon", 1e-6), 1)
+    """Reject sizes that no T5 has, before anything is computed from them. Raises: ModelError."""
+    name = "T5's configuration"
+    check_whole(name, config, LIMITS)
+    check_number(name, "layer_norm_epsilon", config.get("layer_norm_epsilon", 1e-6), 1)
     buckets = config.get("relative_attention_num_buckets", 32) // 4
     distance = config.get("relative_attention_max_distance", 128)
     if distance <= buckets:
         raise ModelError(
-            f"{what} makes no sense: relative_attention_max_distance is {distance}, not over {buckets}", HINT
+            f"{name} makes no sense: relative_attention_max_distance is {distance}, not over {buckets}", HINT
         )
 
 
@@ -153,9 +153,11 @@ def truncation_note(folder: Path, prompt: str, max_words: int = 24) -> list[str]
     ids: list[int] = tokenizer.encode(clean(prompt))
     if len(ids) < MAX_TOKENS:
         return []
-    used, lost = (str(tokenizer.decode(part)).split() for part in (ids[: MAX_TOKENS - 1], ids[MAX_TOKENS - 1 :]))
-    more, words = " ..." if len(lost) > max_words else "", pluralize(len(lost), "word")
+    kept_words, lost_words = (
+        str(tokenizer.decode(part)).split() for part in (ids[: MAX_TOKENS - 1], ids[MAX_TOKENS - 1 :])
+    )
+    ellipsis, words = " ..." if len(lost_words) > max_words else "", pluralize(len(lost_words), "word")
     return [
         f"the prompt has {len(ids) + 1} tokens and the model reads {MAX_TOKENS}: cut after "
-        f'"... {" ".join(used[-4:])}"; left out, {words}: "{" ".join(lost[:max_words])}{more}"'
+        f'"... {" ".join(kept_words[-4:])}"; left out, {words}: "{" ".join(lost_words[:max_words])}{ellipsis}"'
     ]

@@ -76,10 +76,10 @@ class OpenSoraVAE(nn.Module):
 
     @torch.no_grad()
     def decode_raw(self, latents: Tensor, count: int | None = None) -> Tensor:
-        """As `decode`, but -1 to 1 and not clamped, float32."""
+        """See `decode`, but -1 to 1 and not clamped, float32."""
         groups = torch.split(latents, LATENTS, 1)
-        left = frame_count(latents.shape[1]) if count is None else count
-        counts = [min(FRAMES, left - FRAMES * i) for i in range(len(groups))]
+        num_frames = frame_count(latents.shape[1]) if count is None else count
+        counts = [min(FRAMES, num_frames - FRAMES * i) for i in range(len(groups))]
         return torch.cat([self._group(*pair) for pair in zip(groups, counts, strict=True)], dim=1)
 
     def _batch_size(self, height: int, width: int) -> int:
@@ -89,7 +89,7 @@ class OpenSoraVAE(nn.Module):
         return max(1, min(self.decode_batch, self.decode_batch * 30 * 53 // (height * width)))
 
     def _tile(self, function: Callable[[Tensor], Tensor], x: Tensor, in_scale: int = 1, out_scale: int = 1) -> Tensor:
-        """As `run_in_tiles`, if the VAE is tiled."""
+        """See `run_in_tiles`, if the VAE is tiled."""
         return run_in_tiles(function, x, in_scale, out_scale) if self.tiled else function(x)
 
     def _latents(self, frames: Tensor, sample: Sampler) -> Tensor:  # (B, at most 17, 3, H, W) -> (B, T, C, h, w)
@@ -125,7 +125,7 @@ def infer_vae_config(shapes: Mapping[str, tuple[int, ...]]) -> VAEConfig:
     names = [f"{spatial}.{level}.resnets.0.conv1.weight" for level in range(min(levels, MAX_COUNTS["levels"] + 1))]
     first = [shapes.get(name, ()) for name in (*names, f"{temporal}.conv_in.conv.weight")]
     widths = [shape[0] if shape else 0 for shape in first]
-    if any(not 1 <= counts[name] <= most for name, most in MAX_COUNTS.items()) or not all(map(_is_width, widths)):
+    if any(not 1 <= counts[name] <= maximum for name, maximum in MAX_COUNTS.items()) or not all(map(_is_width, widths)):
         raise ModelError(
             "these are not the weights of Open-Sora's VAE", "`pavdm models pull opensora-v1.2` fetches them"
         )
@@ -156,5 +156,5 @@ def sample_posterior(moments: Tensor, sample: Sampler) -> Tensor:
 
 def frame_count(latents: int) -> int:
     """The least number of frames for `latents`: a group's first stands for at least one, each other for four more."""
-    whole, rest = divmod(latents, LATENTS)
-    return FRAMES * whole + max(0, 4 * rest - 3)
+    groups, remainder = divmod(latents, LATENTS)
+    return FRAMES * groups + max(0, 4 * remainder - 3)

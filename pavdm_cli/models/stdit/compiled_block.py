@@ -24,7 +24,7 @@ def compiled_block(backend: str = "inductor") -> BlockFn:
 
     The first calls compile, and raise DeviceError if that fails.
     """
-    known: set[Hashable] = set()
+    seen_keys: set[Hashable] = set()
     with ignore_warnings():
         graph = torch.compile(eager_block, backend=backend)
 
@@ -37,9 +37,9 @@ def compiled_block(backend: str = "inductor") -> BlockFn:
         vectors: Sequence[ModulationVector],
     ) -> Any:
         vectors = _with_separate_rows(vectors)
-        if (key := _graph_key(stream, axis, vectors)) not in known:
+        if (key := _graph_key(stream, axis, vectors)) not in seen_keys:
             _mark_dynamic(stream, inputs, axis, vectors)
-            known.add(key)
+            seen_keys.add(key)
         with explain_compile_errors():
             return graph(block, stream, inputs, text, axis, vectors)
 
@@ -56,24 +56,24 @@ def _mark_dynamic(
     stream: ResidualStream, inputs: BlockInputs, axis: AttentionAxis, vectors: Sequence[ModulationVector]
 ) -> None:
     """Mark the dimension of latents as dynamic in every input, so that one graph serves all lengths."""
-    mark = torch._dynamo.maybe_mark_dynamic
+    mark_dynamic = torch._dynamo.maybe_mark_dynamic
     for x in stream:
-        mark(x, 1)
-    mark(inputs.level_idx, inputs.level_idx.ndim - 1)
+        mark_dynamic(x, 1)
+    mark_dynamic(inputs.level_idx, inputs.level_idx.ndim - 1)
     if axis.rope is not None:
-        mark(axis.rope, 0)
+        mark_dynamic(axis.rope, 0)
     for tensor in (tensor for vector in vectors if isinstance(vector, Gathered) for tensor in vector):
-        mark(tensor, tensor.ndim - 3)
+        mark_dynamic(tensor, tensor.ndim - 3)
 
 
 def _with_separate_rows(vectors: Sequence[ModulationVector]) -> Sequence[ModulationVector]:
     """Give the final layer's shift and scale the memory layout of the others, so that no separate graph is compiled."""
-    *others, gate, shift, scale = vectors
+    *block_vectors, gate, shift, scale = vectors
     if not (isinstance(gate, PerLevel) and isinstance(shift, PerLevel) and isinstance(scale, PerLevel)):
         return vectors
     if shift.rows is not scale.rows:
         return vectors
     levels, width = gate.rows.shape
     count = gate.rows.stride(0) // width
-    wide = shift.rows.repeat(1, count).view(levels, count, width)
-    return [*others, gate, PerLevel(wide[:, 0], shift.bias), PerLevel(wide[:, 1], scale.bias)]
+    separate_rows = shift.rows.repeat(1, count).view(levels, count, width)
+    return [*block_vectors, gate, PerLevel(separate_rows[:, 0], shift.bias), PerLevel(separate_rows[:, 1], scale.bias)]

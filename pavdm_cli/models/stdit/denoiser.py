@@ -43,12 +43,12 @@ def with_backend(attention: Attention, run: BlockFn = eager_block) -> Callable[[
 
     Position embeddings depend only on sizes, so all texts share one cache.
     """
-    cached = tensor_cache()
+    position_cache = tensor_cache()
 
     def attach(text: Text) -> Text:
         text_attention = attention.for_keys(text.kv[0].shape[1], text.mask is not None)
         functions = AttentionFns(attention.any_length, text_attention)
-        return text._replace(attention=functions, cached=cached, run=run)
+        return text._replace(attention=functions, position_cache=position_cache, run=run)
 
     return attach
 
@@ -68,8 +68,8 @@ def with_kv_cache(stdit: STDiT, text: Text, modulation: Modulation, position: in
 
     @torch.no_grad()
     def velocity(window: Tensor, levels: Tensor, cache: ContextKV | None) -> Tensor:
-        latents, cached = window.to(_weight(stdit)), cache or ContextKV(None, position)
-        out: Tensor = stdit(latents, levels, modulation, text, cached=cached, size=size)
+        latents, context_kv = window.to(_weight(stdit)), cache or ContextKV(None, position)
+        out: Tensor = stdit(latents, levels, modulation, text, context_kv=context_kv, size=size)
         return out.to(window)
 
     return FunctionDenoiser(prefill, velocity)
@@ -90,15 +90,17 @@ def with_full_context(
     def velocity(window: Tensor, levels: Tensor, cache: tuple[Tensor, Tensor] | None) -> Tensor:
         if cache is None:
             latents = window.to(_weight(stdit))
-            no_context: Tensor = stdit(latents, levels, modulation, text, cached=ContextKV(None, position), size=size)
-            return no_context.to(window)
+            window_velocity: Tensor = stdit(
+                latents, levels, modulation, text, context_kv=ContextKV(None, position), size=size
+            )
+            return window_velocity.to(window)
         context, context_levels = cache
         latents, clean = torch.cat([context, window], dim=1).to(_weight(stdit)), context.shape[1] if causal else 0
         before = ContextKV(None, min(position, clean)) if causal else None
-        both: Tensor = stdit(
-            latents, torch.cat([context_levels, levels]), modulation, text, cached=before, clean=clean, size=size
+        full_velocity: Tensor = stdit(
+            latents, torch.cat([context_levels, levels]), modulation, text, context_kv=before, clean=clean, size=size
         )
-        return both[:, context.shape[1] :].to(window)
+        return full_velocity[:, context.shape[1] :].to(window)
 
     return FunctionDenoiser(prefill, velocity)
 

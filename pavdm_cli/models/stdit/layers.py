@@ -70,9 +70,9 @@ class Mlp(nn.Module):
         self.fc2 = Linear(inner, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        narrow = cast_to_narrower(x, self.fc1.weight)  # one cast for the whole MLP
-        out: Tensor = self.fc2(linear(narrow, self.fc1.weight, self.fc1.bias, gelu=True))
-        return out if narrow is x else out.to(x.dtype)
+        x_cast = cast_to_narrower(x, self.fc1.weight)  # one cast for the whole MLP
+        out: Tensor = self.fc2(linear(x_cast, self.fc1.weight, self.fc1.bias, gelu=True))
+        return out if x_cast is x else out.to(x.dtype)
 
 
 class TextEmbedder(nn.Module):
@@ -119,20 +119,20 @@ def position_embedding(grid: tuple[int, int], scale: float, like: Tensor) -> Ten
     return torch.cat([column, row], dim=-1).to(like.dtype)
 
 
-def rotary_frequencies(head: int) -> Tensor:  # -> (K / 2,)
+def rotary_frequencies(head_width: int) -> Tensor:  # -> (K / 2,)
     """Radians per frame of every pair of a head; computed on the CPU even if the network is on the meta device.
 
     Arithmetic on the meta device would import torch's compiler, which takes seconds.
     """
-    return 10000.0 ** (-torch.arange(0, head, 2, device="cpu") / head)
+    return 10000.0 ** (-torch.arange(0, head_width, 2, device="cpu") / head_width)
 
 
 class Rope(nn.Module):
     """Rotary embedding of consecutive frames; its frequencies are frozen and part of the state dict."""
 
-    def __init__(self, head: int) -> None:
+    def __init__(self, head_width: int) -> None:
         super().__init__()
-        self.freqs = nn.Parameter(rotary_frequencies(head), requires_grad=False)
+        self.freqs = nn.Parameter(rotary_frequencies(head_width), requires_grad=False)
 
     def forward(self, start: int, frames: int, context: int = 0) -> Tensor:  # -> (context + T, K / 2, 2)
         """Cosine and sine of the angles of consecutive frames from position `start` on, at least float32.
@@ -151,9 +151,9 @@ class Rope(nn.Module):
 class RMSNormWeight(nn.Module):
     """Weight of a per-head RMS norm, applied by `qk_norm_rope`."""
 
-    def __init__(self, head: int) -> None:
+    def __init__(self, head_width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(head))
+        self.weight = nn.Parameter(torch.ones(head_width))
 
 
 class SelfAttention(nn.Module):
@@ -191,7 +191,7 @@ class CrossAttention(nn.Module):
         self.kv_linear = Linear(hidden, 2 * hidden)
         self.proj = Linear(hidden, hidden)
 
-    def encode(self, y: Tensor) -> Tensor:  # (B, L, D) -> (B, L, 2, N, K)
+    def project_kv(self, y: Tensor) -> Tensor:  # (B, L, D) -> (B, L, 2, N, K)
         """Keys and values of the projected text."""
         kv: Tensor = self.kv_linear(y)
         return kv.view(*kv.shape[:-1], 2, self.heads, -1)
@@ -216,7 +216,7 @@ class Block(nn.Module):
         self.cross_attn = CrossAttention(hidden, heads)
         self.mlp = Mlp(hidden, int(hidden * mlp_ratio), hidden)
 
-    def per_level(self, modulation: Tensor) -> list[PerLevel]:  # (N, 6, D)
+    def level_vectors(self, modulation: Tensor) -> list[PerLevel]:  # (N, 6, D)
         """Shift, scale and gate of the attention, then of the MLP."""
         return [PerLevel(*pair) for pair in zip(modulation.unbind(1), self.scale_shift_table.unbind(0), strict=True)]
 
@@ -233,11 +233,11 @@ class Block(nn.Module):
         vectors: gate, shift, scale and gate of the block, then shift and scale of the next block or final layer.
         """
         x, h = stream
-        gate, shift, scale, gate_mlp, *after = vectors
+        gate, shift, scale, gate_mlp, *next_vectors = vectors
         x = torch.addcmul(x, gate.gather(inputs.level_idx), self.attn(h, axis))
         branch = self.cross_attn(x, text, inputs.text_mask, inputs.text_attention)
         x, h = gate_residual_modulate(x, branch, inputs.level_idx, None, shift, scale)
-        return gate_residual_modulate(x, self.mlp(h), inputs.level_idx, gate_mlp, *after)
+        return gate_residual_modulate(x, self.mlp(h), inputs.level_idx, gate_mlp, *next_vectors)
 
 
 class FinalLayer(nn.Module):
@@ -248,7 +248,7 @@ class FinalLayer(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.zeros(2, hidden))
         self.linear = Linear(hidden, out)
 
-    def per_level(self, modulation: Tensor) -> tuple[PerLevel, PerLevel]:  # (N, D)
+    def level_vectors(self, modulation: Tensor) -> tuple[PerLevel, PerLevel]:  # (N, D)
         """Shift and scale, both from the same vector per level."""
         return PerLevel(modulation, self.scale_shift_table[0]), PerLevel(modulation, self.scale_shift_table[1])
 

@@ -27,7 +27,7 @@ from pavdm_cli.models.stdit.transformer import STDiT, eager_block
 from pavdm_cli.sampling.denoiser import Denoiser, TextKV
 from pavdm_cli.sampling.noise import NoiseLevels
 
-Self = TypeVar("Self", bound="STDiTModel")
+ModelT = TypeVar("ModelT", bound="STDiTModel")
 RESIDENT = frozenset({"scale_shift_table"})  # stays on the device: a few rows that the previous block also reads
 
 
@@ -42,12 +42,12 @@ class STDiTModel:
 
     @property
     def blocks(self) -> Sequence[Block]:
-        """As `LoadedModel.blocks`."""
+        """See `LoadedModel.blocks`."""
         return self.transformer.blocks
 
     @property
     def resident(self) -> frozenset[str]:
-        """As `LoadedModel.resident`."""
+        """See `LoadedModel.resident`."""
         return RESIDENT
 
     @property
@@ -61,28 +61,28 @@ class STDiTModel:
 
     @property
     def forward_methods(self) -> Sequence[tuple[nn.Module, str]]:
-        """As `LoadedModel.forward_methods`."""
+        """See `LoadedModel.forward_methods`."""
         names = ("encode_text", "modulation", "precompute_vectors", "prefill")
         return [*((self.transformer, name) for name in names), (self.blocks[-1].attn, "keys_values")]
 
     @property
     def text_shape(self) -> tuple[int, int]:
-        """As `LoadedModel.text_shape`."""
+        """See `LoadedModel.text_shape`."""
         return self.transformer.config.text_length, self.transformer.config.text_width
 
     @property
     def hidden(self) -> int:
-        """As `LoadedModel.hidden`."""
+        """See `LoadedModel.hidden`."""
         return self.transformer.config.hidden
 
     @property
     def head_width(self) -> int:
-        """As `LoadedModel.head_width`."""
+        """See `LoadedModel.head_width`."""
         return self.transformer.config.head_width
 
     @property
     def dtype(self) -> torch.dtype:
-        """As `LoadedModel.dtype`."""
+        """See `LoadedModel.dtype`."""
         return self.transformer.x_embedder.proj.weight.dtype
 
     @property
@@ -91,7 +91,7 @@ class STDiTModel:
         return next(layer.weight.dtype for layer in self.transformer.modules() if isinstance(layer, Linear))
 
     def tokens_per_latent(self, layout: LatentLayout) -> int:
-        """As `LoadedModel.tokens_per_latent`."""
+        """See `LoadedModel.tokens_per_latent`."""
         return tokens_per_latent(self.transformer.config, layout.shape[1:])
 
     def unconditional(self, prompt: TextEmbedding | None, negative: TextEmbedding | None) -> TextEmbedding:
@@ -106,12 +106,12 @@ class STDiTModel:
     @torch.no_grad()
     def text_kv(self, text: Sequence[TextEmbedding], config: DenoiserConfig) -> TextKV:
         """See `LoadedModel.text_kv`. Without `cache_text`: the embeddings, which are then projected in every call."""
-        padded = self.pad_batch(text)
-        return self.transformer.encode_text(*padded) if config.cache_text else padded
+        rows_and_mask = self.pad_batch(text)
+        return self.transformer.encode_text(*rows_and_mask) if config.cache_text else rows_and_mask
 
     @torch.no_grad()
     def bind(self, levels: NoiseLevels, config: DenoiserConfig) -> Callable[[TextKV], Denoiser]:
-        """As `LoadedModel.bind`."""
+        """See `LoadedModel.bind`."""
         exact = bool(config.options.get("fp32_timesteps"))
         modulate = partial(compute_modulation, self.transformer, levels.timesteps, config.fps, exact)
         backend = partial(with_backend, config.attention, compiled_block() if config.compile else eager_block)
@@ -121,36 +121,36 @@ class STDiTModel:
         full = partial(with_full_context, causal=config.causal_context)
 
         def build(text: TextKV) -> Denoiser:
-            encoded = attach(text) if attach else backend()(self.transformer.encode_text(*text))
-            inputs = (self.transformer, encoded, modulation or modulate(), config.context, size)
+            text_kv = attach(text) if attach else backend()(self.transformer.encode_text(*text))
+            inputs = (self.transformer, text_kv, modulation or modulate(), config.context, size)
             return with_kv_cache(*inputs) if config.reuse_context else full(*inputs)
 
-        cached = config.cache_text and config.cache_modulation
-        return build if cached else lambda text: without_caches(partial(build, text))
+        caches_all = config.cache_text and config.cache_modulation
+        return build if caches_all else lambda text: without_caches(partial(build, text))
 
     def pad_batch(self, text: Sequence[TextEmbedding]) -> tuple[Tensor, Tensor | None]:
         """Rows (B, L, width) padded to the longest text, and their mask (B, L), on the transformer's device."""
         weight = self.transformer.x_embedder.proj.weight
         rows = [embedding.rows.to(weight.device, weight.dtype) for embedding in text]
-        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        if all(embedding.mask is None and len(embedding.rows) == padded.shape[1] for embedding in text):
-            return padded, None
+        padded_rows = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        if all(embedding.mask is None and len(embedding.rows) == padded_rows.shape[1] for embedding in text):
+            return padded_rows, None
         masks = [
             torch.ones(len(embedding.rows), dtype=torch.bool) if embedding.mask is None else embedding.mask
             for embedding in text
         ]
-        return padded, nn.utils.rnn.pad_sequence([mask.to(weight.device) for mask in masks], batch_first=True)
+        return padded_rows, nn.utils.rnn.pad_sequence([mask.to(weight.device) for mask in masks], batch_first=True)
 
     def velocity(
         self, noisy: Tensor, timesteps: Tensor, text: Sequence[TextEmbedding], config: DenoiserConfig
     ) -> Tensor:  # (B, T, C, h, w), (B, T)
-        """As `LoadedModel.velocity`."""
+        """See `LoadedModel.velocity`."""
         rows, count = timesteps.shape
         fps = torch.tensor(float(config.fps), device=noisy.device)
         modulation = self.transformer.modulation(timesteps.flatten(), fps)
         index = torch.arange(rows * count, dtype=torch.int32, device=noisy.device).view(rows, count)
-        encoded, size = self.transformer.encode_text(*self.pad_batch(text)), config.size if self.scaled else None
-        out: Tensor = self.transformer(noisy, index, modulation, encoded, clean=config.context, size=size)
+        text_kv, size = self.transformer.encode_text(*self.pad_batch(text)), config.size if self.scaled else None
+        out: Tensor = self.transformer(noisy, index, modulation, text_kv, clean=config.context, size=size)
         return out
 
     def unfreeze(self) -> None:
@@ -159,7 +159,7 @@ class STDiTModel:
         self.transformer.rope.requires_grad_(False)
         self.transformer.y_embedder.requires_grad_(False)
 
-    def upcast_transformer(self: Self, device: torch.device) -> Self:
+    def upcast_transformer(self: ModelT, device: torch.device) -> ModelT:
         """A copy with the transformer in float32 on `device`."""
         with torch.device("meta"):
             copy = STDiT(self.transformer.config)
@@ -167,8 +167,8 @@ class STDiTModel:
         copy.load_state_dict(weights, assign=True)
         return replace(self, transformer=copy.eval().requires_grad_(False))
 
-    def narrow(self: Self) -> tuple[Self, tuple[int, int]]:
-        """As `LoadedModel.narrow`."""
+    def shrink(self: ModelT) -> tuple[ModelT, tuple[int, int]]:
+        """See `LoadedModel.shrink`."""
         config = replace(self.transformer.config, hidden=8, heads=1, text_width=8, mlp_ratio=1.0)
         weight = self.transformer.x_embedder.proj.weight
         with torch.random.fork_rng(devices=[]):
@@ -178,7 +178,7 @@ class STDiTModel:
         return replace(self, transformer=network), (8 * height, 8 * width)
 
     def flops(self, step: StepShape, layout: LatentLayout) -> float:
-        """As `LoadedModel.flops`."""
+        """See `LoadedModel.flops`."""
         return step_flops(self.transformer.config, step, self.tokens_per_latent(layout))
 
 

@@ -86,12 +86,12 @@ def tensor_cache() -> TensorCache:
     """A cache for size-dependent tensors (position embeddings), so that steps need not recompute them."""
     tensors: dict[Hashable, Tensor] = {}
 
-    def cached(key: Hashable, factory: Callable[[], Tensor]) -> Tensor:
+    def get_tensor(key: Hashable, factory: Callable[[], Tensor]) -> Tensor:
         if key not in tensors:
             tensors[key] = factory()
         return tensors[key]
 
-    return cached
+    return get_tensor
 
 
 BlockFn = Callable[..., tuple[Tensor, Tensor]]  # a block, then the arguments and the result of `Block.forward`
@@ -109,7 +109,7 @@ class Text(NamedTuple):
     kv: tuple[Tensor, ...]  # (B, L, 2, N, K) each: spatial block 0, temporal block 0, spatial block 1, ...
     mask: Tensor | None  # bool (B, 1, 1, L), False for padding; None: no padding
     attention: AttentionFns = AttentionFns()
-    cached: TensorCache = no_cache  # of position embeddings, on one device and in one precision
+    position_cache: TensorCache = no_cache  # of position embeddings, on one device and in one precision
     run: BlockFn = eager_block
 
 
@@ -146,11 +146,11 @@ class STDiT(nn.Module):
     def encode_text(self, y: Tensor, mask: Tensor | None = None) -> Text:  # (B, L, text width), (B, L)
         """Cross-attention keys and values; tokens that are padding in every row of the mask are dropped."""
         if mask is not None:
-            used = mask.bool().any(0)
-            y, mask = y[:, used], mask.bool()[:, used]
+            is_used = mask.bool().any(0)
+            y, mask = y[:, is_used], mask.bool()[:, is_used]
             mask = None if mask.all() else mask[:, None, None]
         y = self.y_embedder(y)
-        return Text(tuple(block.cross_attn.encode(y) for block in self.blocks), mask)
+        return Text(tuple(block.cross_attn.project_kv(y) for block in self.blocks), mask)
 
     def initialize_weights(self, generator: torch.Generator | None = None) -> None:
         """Fresh weights for training: every block starts as the identity, and the output is zero (DiT's adaLN-zero)."""
@@ -174,24 +174,27 @@ class STDiT(nn.Module):
         modulation: Modulation,
         text: Text,
         *,
-        cached: ContextKV | None = None,
+        context_kv: ContextKV | None = None,
         clean: int = 0,
         size: tuple[float, float] | None = None,
     ) -> Tensor:
         """The velocity (clean - noise) of every frame, (B, T, in_channels, H, W).
 
-        z (B, T, C, H, W); level_idx int32 (T,) or (B, T), rows of the modulation; cached: of clean frames before z;
+        z (B, T, C, H, W); level_idx int32 (T,) or (B, T), rows of the modulation; context_kv: of clean frames before z;
         the first `clean` frames of z attend over time only to themselves; size: height, width in pixels.
-        Noisy frames start at `cached.latents`, or right after the clean frames.
+        Noisy frames start at `context_kv.latents`, or right after the clean frames.
         """
-        start, past = (clean, None) if cached is None else (cached.latents, cached.kv)
+        start, past_kv = (clean, None) if context_kv is None else (context_kv.latents, context_kv.kv)
         count = z.shape[1] - clean
-        kvs = [None] * self.config.depth if past is None else past.unbind(0)
-        rope = text.cached(("rope", start, count, clean), lambda: self.rope(start, count, clean))
-        attend = partial(context_causal_attention, clean=clean)
-        temporal = [AttentionAxis(attend if clean else partial(temporal_attention, kv_cache=kv), rope) for kv in kvs]
+        kv_caches = [None] * self.config.depth if past_kv is None else past_kv.unbind(0)
+        rope = text.position_cache(("rope", start, count, clean), lambda: self.rope(start, count, clean))
+        causal_attention = partial(context_causal_attention, clean=clean)
+        temporal = [
+            AttentionAxis(causal_attention if clean else partial(temporal_attention, kv_cache=kv), rope)
+            for kv in kv_caches
+        ]
         axes = block_axes(temporal, text.attention.space)
-        h = self.run_blocks(self.embed(z, size, text.cached), level_idx, modulation, text, axes)
+        h = self.run_blocks(self.embed(z, size, text.position_cache), level_idx, modulation, text, axes)
         return self.unpatchify(self.final_layer(h), z.shape[-2:])[:, :, : self.config.in_channels]
 
     def prefill(
@@ -218,14 +221,14 @@ class STDiT(nn.Module):
 
         count = context.shape[1]
         start = count if position is None else min(position, count)
-        rope = text.cached(("rope", start, 0, count), lambda: self.rope(start, 0, count))
+        rope = text.position_cache(("rope", start, 0, count), lambda: self.rope(start, 0, count))
         axes = block_axes([AttentionAxis(attend_and_store, rope)] * self.config.depth, text.attention.space)
-        h = self.run_blocks(self.embed(context, size, text.cached), level_idx, modulation, text, axes[:-1])
+        h = self.run_blocks(self.embed(context, size, text.position_cache), level_idx, modulation, text, axes[:-1])
         kvs.append(self.blocks[-1].attn.keys_values(h, rope))
         return ContextKV(torch.stack(kvs), start)
 
     def embed(
-        self, z: Tensor, size: tuple[float, float] | None, cached: TensorCache = no_cache
+        self, z: Tensor, size: tuple[float, float] | None, position_cache: TensorCache = no_cache
     ) -> Tensor:  # -> (B, T, S, D)
         """Tokens with position embeddings; the right and bottom edges are zero-padded to whole patches."""
         _, height, width = self.config.patch
@@ -233,7 +236,7 @@ class STDiT(nn.Module):
         scale = 1.0 if size is None else math.sqrt(size[0] * size[1]) / self.config.input_sq_size
         tokens: Tensor = self.x_embedder(z)
         grid = (z.shape[-2] // height, z.shape[-1] // width)
-        return tokens + cached(("positions", grid, scale), lambda: position_embedding(grid, scale, tokens))
+        return tokens + position_cache(("positions", grid, scale), lambda: position_embedding(grid, scale, tokens))
 
     def run_blocks(
         self, x: Tensor, level_idx: Tensor, modulation: Modulation, text: Text, axes: Sequence[AttentionAxis]
@@ -249,16 +252,16 @@ class STDiT(nn.Module):
         """The modulation vectors: six per block in execution order, then the final layer's shift and scale."""
         if modulation.vectors is not None and kernels_enabled():
             return gather(modulation.vectors, level_idx)
-        return self.per_level(modulation)
+        return self.level_vectors(modulation)
 
-    def per_level(self, modulation: Modulation) -> list[PerLevel]:
+    def level_vectors(self, modulation: Modulation) -> list[PerLevel]:
         """Like `vectors`, but not yet gathered by level."""
-        blocks = [vector for block in self.blocks for vector in block.per_level(modulation.block)]
-        return [*blocks, *self.final_layer.per_level(modulation.final)]
+        blocks = [vector for block in self.blocks for vector in block.level_vectors(modulation.block)]
+        return [*blocks, *self.final_layer.level_vectors(modulation.final)]
 
     def precompute_vectors(self, modulation: Modulation) -> Modulation:
         """Precompute all vectors with biases for every level, so that a CPU step gathers them at once."""
-        vectors = torch.stack([vector.rows + vector.bias for vector in self.per_level(modulation)], dim=1)
+        vectors = torch.stack([vector.rows + vector.bias for vector in self.level_vectors(modulation)], dim=1)
         return modulation._replace(vectors=vectors)
 
     def unpatchify(self, patches: Tensor, size: Sequence[int]) -> Tensor:  # (B, T, S, p q c) -> (B, T, c, H, W)

@@ -30,12 +30,12 @@ def is_original(folder: Path) -> bool:
 
 def transformer_tensors(folder: Path) -> StoredTensors:
     """Tensors of the transformer, by their original names. Raises: ModelError."""
-    return _renamed(folder, "transformer", lambda names: {name: original_name(name) for name in names})
+    return _locate_renamed(folder, "transformer", lambda names: {name: original_name(name) for name in names})
 
 
 def vae_tensors(folder: Path) -> StoredTensors:
     """Tensors of the VAE, by their original names. Raises: ModelError."""
-    return _renamed(folder, "vae", original_vae_names)
+    return _locate_renamed(folder, "vae", original_vae_names)
 
 
 def text_tensors(folder: Path) -> StoredTensors:
@@ -45,9 +45,9 @@ def text_tensors(folder: Path) -> StoredTensors:
         new = {name: transformers_name(name) for name in names}
         if SHARED not in new.values() and EMBEDDING in new:
             new[EMBEDDING] = SHARED
-        return {name: other for name, other in new.items() if not other.startswith(UNUSED_TEXT)}
+        return {name: new_name for name, new_name in new.items() if not new_name.startswith(UNUSED_TEXT)}
 
-    return _renamed(folder, "text_encoder", rename)
+    return _locate_renamed(folder, "text_encoder", rename)
 
 
 def tokenizer_file(folder: Path) -> Path:
@@ -56,14 +56,16 @@ def tokenizer_file(folder: Path) -> Path:
     return next((path for path in paths if path.exists()), paths[1 if is_original(folder) else 0])
 
 
-def _renamed(folder: Path, part: str, rename: Callable[[Iterable[str]], dict[str, str]]) -> StoredTensors:
-    own = folder if is_original(folder) else folder / part
-    files = locate_tensors(own, belongs=(lambda name: _part_of(name) == part) if own == folder else lambda name: True)
+def _locate_renamed(folder: Path, part: str, rename: Callable[[Iterable[str]], dict[str, str]]) -> StoredTensors:
+    part_folder = folder if is_original(folder) else folder / part
+    files = locate_tensors(
+        part_folder, belongs=(lambda name: _part_of(name) == part) if part_folder == folder else lambda name: True
+    )
     names = rename(files)
     if len(set(names.values())) < len(names):
-        raise ModelError(f"{own} holds a tensor under two names", "keep the files of one layout")
+        raise ModelError(f"{part_folder} holds a tensor under two names", "keep the files of one layout")
     return StoredTensors(
-        own, {new: files[name] for name, new in names.items()}, {new: name for name, new in names.items()}
+        part_folder, {new: files[name] for name, new in names.items()}, {new: name for name, new in names.items()}
     )
 
 

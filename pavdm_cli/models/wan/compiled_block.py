@@ -15,29 +15,29 @@ from pavdm_cli.models.wan.layers import Block, BlockFn, BlockInputs, KeysValues,
 @cache
 def compiled_block(backend: str = "inductor") -> BlockFn:
     """`eager_block` compiled by torch.compile. The first calls compile, and raise DeviceError if that fails."""
-    known: set[Hashable] = set()
+    seen_keys: set[Hashable] = set()
     with ignore_warnings():
         graph = torch.compile(eager_block, backend=backend)
 
     def run(
-        block: Block, x: Tensor, inputs: BlockInputs, text: KeysValues, cached: KeysValues | None
+        block: Block, x: Tensor, inputs: BlockInputs, text: KeysValues, kv_cache: KeysValues | None
     ) -> tuple[Tensor, KeysValues]:
         x = x if x._base is None else x.clone()  # a view would be compiled once more than other tensors
-        key = (x.shape[:3], cached and cached[0].shape[1])
-        if key not in known:
-            _mark_dynamic(x, inputs, cached)
-            known.add(key)
+        key = (x.shape[:3], kv_cache and kv_cache[0].shape[1])
+        if key not in seen_keys:
+            _mark_dynamic(x, inputs, kv_cache)
+            seen_keys.add(key)
         with explain_compile_errors():
-            return graph(block, x, inputs, text, cached)
+            return graph(block, x, inputs, text, kv_cache)
 
     return run
 
 
-def _mark_dynamic(x: Tensor, inputs: BlockInputs, cached: KeysValues | None) -> None:
+def _mark_dynamic(x: Tensor, inputs: BlockInputs, kv_cache: KeysValues | None) -> None:
     """Mark the dimensions that depend on the number of latents, so that one graph serves all lengths."""
     mark = torch._dynamo.maybe_mark_dynamic
     mark(x, 1)
     mark(inputs.level_idx, inputs.level_idx.ndim - 1)
     mark(inputs.rope, 0)
-    for tensor in cached or ():
+    for tensor in kv_cache or ():
         mark(tensor, 1)

@@ -73,8 +73,8 @@ def _velocity(
     latents: Tensor,
     levels: Tensor,
     start: int,
-    cached: ContextKV | None = None,
+    kv_cache: ContextKV | None = None,
 ) -> Tensor:
     """clean - noise of latents from position `start` in time on."""
-    out: Tensor = transformer(latents, levels, conditioning, start=start, cached=cached)
+    out: Tensor = transformer(latents, levels, conditioning, start=start, kv_cache=kv_cache)
     return -out.to(latents)

@@ -22,28 +22,31 @@ def export(weights: dict[str, Tensor], source: Path, folder: Path, metadata: dic
 
     Raises: ModelError, OutputError.
     """
-    stored, own = transformer_tensors(source), folder if is_original(source) else folder / "transformer"
-    replaced = {path.name for path in stored.files.values()} | {
-        path.name for path in stored.folder.glob("*.index.json")
+    source_tensors, target_folder = (
+        transformer_tensors(source),
+        folder if is_original(source) else folder / "transformer",
+    )
+    replaced_names = {path.name for path in source_tensors.files.values()} | {
+        path.name for path in source_tensors.folder.glob("*.index.json")
     }
     try:
-        own.mkdir(parents=True, exist_ok=True)
-        _link_others(source, folder, {"transformer"} if own != folder else replaced)
-        if own != folder:
-            _link_others(stored.folder, own, replaced)
+        target_folder.mkdir(parents=True, exist_ok=True)
+        _link_others(source, folder, {"transformer"} if target_folder != folder else replaced_names)
+        if target_folder != folder:
+            _link_others(source_tensors.folder, target_folder, replaced_names)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error}", "free some space, or choose another folder") from error
-    named = {stored.name_in_file(name): weight for name, weight in weights.items()}
-    with atomic_write(own / WEIGHTS) as temporary:
-        save_file(named, temporary, {"format": "pt", "about": json.dumps(metadata)})
+    tensors = {source_tensors.name_in_file(name): weight for name, weight in weights.items()}
+    with atomic_write(target_folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary, {"format": "pt", "about": json.dumps(metadata)})
     return folder
 
 
-def _link_others(source: Path, folder: Path, excluded: set[str]) -> None:
+def _link_others(source: Path, folder: Path, excluded_names: set[str]) -> None:
     """Link to all visible entries of a folder but the excluded ones."""
     for entry in sorted(source.iterdir()):
         target = folder / entry.name
-        if entry.name in excluded or entry.name.startswith(".") or target.exists():
+        if entry.name in excluded_names or entry.name.startswith(".") or target.exists():
             continue
         if target.is_symlink():
             target.unlink()

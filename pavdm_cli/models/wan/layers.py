@@ -25,11 +25,11 @@ from pavdm_kernels import (
 KeysValues = tuple[Tensor, Tensor]  # (B, L, N, K) each
 
 
-def append_kv(cached: KeysValues | None, own: KeysValues) -> KeysValues:
+def append_kv(kv_cache: KeysValues | None, new_kv: KeysValues) -> KeysValues:
     """Cached keys and values, followed by those of later tokens."""
-    if cached is None:
-        return own
-    return torch.cat([cached[0], own[0]], dim=1), torch.cat([cached[1], own[1]], dim=1)
+    if kv_cache is None:
+        return new_kv
+    return torch.cat([kv_cache[0], new_kv[0]], dim=1), torch.cat([kv_cache[1], new_kv[1]], dim=1)
 
 
 class BlockInputs(NamedTuple):
@@ -105,29 +105,29 @@ class Block(nn.Module):
         self.ffn = MLP(dim, ffn_dim)
 
     def forward(
-        self, x: Tensor, inputs: BlockInputs, text: KeysValues, cached: KeysValues | None
+        self, x: Tensor, inputs: BlockInputs, text: KeysValues, kv_cache: KeysValues | None
     ) -> tuple[Tensor, KeysValues]:
         """The residual stream (B, G, S, D), and the keys and values of its tokens.
 
-        cached: keys and values of tokens before these, which attend to both.
+        kv_cache: keys and values of tokens before these, which attend to both.
         """
         level_idx, norm3 = inputs.level_idx, self.norm3
-        shift, scale, gate, shift_ffn, scale_ffn, gate_ffn = self._per_level(inputs.modulation)
-        attended, own = self._self_attention(modulate(x, level_idx, shift, scale), inputs, cached)
-        x, h = gate_residual_norm(x, attended, level_idx, gate, (norm3.weight, norm3.bias), norm3.eps)
+        shift, scale, gate, shift_ffn, scale_ffn, gate_ffn = self._level_vectors(inputs.modulation)
+        attention_out, new_kv = self._self_attention(modulate(x, level_idx, shift, scale), inputs, kv_cache)
+        x, h = gate_residual_norm(x, attention_out, level_idx, gate, (norm3.weight, norm3.bias), norm3.eps)
         branch = self._cross_attention(h, text, inputs.attend)
         x, h = gate_residual_modulate(x, branch, level_idx, None, shift_ffn, scale_ffn)
-        return gate_residual(x, self.ffn(h), level_idx, gate_ffn), own
+        return gate_residual(x, self.ffn(h), level_idx, gate_ffn), new_kv
 
-    def _per_level(self, modulation: Tensor) -> list[PerLevel]:
+    def _level_vectors(self, modulation: Tensor) -> list[PerLevel]:
         return [PerLevel(*pair) for pair in zip(modulation.unbind(1), self.modulation[0].unbind(0), strict=True)]
 
     def _self_attention(
-        self, x: Tensor, inputs: BlockInputs, cached: KeysValues | None
+        self, x: Tensor, inputs: BlockInputs, kv_cache: KeysValues | None
     ) -> tuple[Tensor, KeysValues]:  # (B, G, S, D)
         tokens = x.flatten(1, 2)
         q, (k, v) = self.self_attn.queries(tokens, inputs.rope), self.self_attn.keys_values(tokens, inputs.rope)
-        out: Tensor = self.self_attn.o(inputs.attend(q, *append_kv(cached, (k, v)), None))
+        out: Tensor = self.self_attn.o(inputs.attend(q, *append_kv(kv_cache, (k, v)), None))
         return out.view_as(x), (k, v)
 
     def _cross_attention(self, x: Tensor, text: KeysValues, attend: AttentionFn) -> Tensor:
@@ -141,10 +141,10 @@ BlockFn = Callable[
 
 
 def eager_block(
-    block: Block, x: Tensor, inputs: BlockInputs, text: KeysValues, cached: KeysValues | None
+    block: Block, x: Tensor, inputs: BlockInputs, text: KeysValues, kv_cache: KeysValues | None
 ) -> tuple[Tensor, KeysValues]:
     """Call the block without compiling it."""
-    out: tuple[Tensor, KeysValues] = block(x, inputs, text, cached)
+    out: tuple[Tensor, KeysValues] = block(x, inputs, text, kv_cache)
     return out
 
 

@@ -15,6 +15,6 @@ def wan_levels(steps: int, shift: float, context_noise: int = 0) -> NoiseLevels:
     """Levels from clean to noise; context_noise: timestep to which the context is noised."""
     even = torch.linspace(TOP, 0, steps + 1, dtype=torch.float64, device="cpu").flip(0)
     sigmas = shift * even / (1 + (shift - 1) * even)
-    own = (TIMESTEPS * sigmas).long()
-    timesteps = torch.cat([own, own.new_tensor([UNSTARTED, context_noise])])
+    step_timesteps = (TIMESTEPS * sigmas).long()
+    timesteps = torch.cat([step_timesteps, step_timesteps.new_tensor([UNSTARTED, context_noise])])
     return noise_levels(sigmas.float(), context_noise / TIMESTEPS, timesteps.float())

@@ -33,7 +33,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def load_text_encoder(variant: Variant, spec: ModelSpec, placement: Placement, init: Init) -> TextEncoder:
-    """As `VideoModel.load_text_encoder`."""
+    """See `VideoModel.load_text_encoder`."""
     if init == "random":
         return RandomTextEncoder(variant.transformer.text_dim)
     dtype = torch.bfloat16 if placement.text.type == "cuda" else torch.float32
@@ -46,7 +46,7 @@ def load_text_encoder(variant: Variant, spec: ModelSpec, placement: Placement, i
 
 
 def check_loadable(variant: Variant, spec: ModelSpec, placement: Placement) -> None:
-    """Refuse what cannot be loaded, before any weight is read. Raises: ModelError, DeviceError."""
+    """Reject what cannot be loaded, before any weight is read. Raises: ModelError, DeviceError."""
     require_weights(spec, text=False, published=variant.spec)
     check_installed()
     sizes, vae_sizes, transformer, vae = read_headers(spec)
@@ -55,9 +55,9 @@ def check_loadable(variant: Variant, spec: ModelSpec, placement: Placement) -> N
         raise ModelError(f"the transformer of {weights_folder(spec)} takes {reads}, its VAE {vae_sizes.channels}", HINT)
     if vae_sizes.scale != variant.vae.scale:
         raise ModelError(f"the VAE of {weights_folder(spec)} is not that of {variant.spec.name}", HINT)
-    needed = weight_bytes(transformer, DTYPES[placement.precision]) * placement.transformer
-    needed += weight_bytes(vae, torch.float32) * placement.vae
-    check_room(spec.name, needed, placement.weights, "free some, or use --offload or --device cpu")
+    num_bytes = weight_bytes(transformer, DTYPES[placement.precision]) * placement.transformer
+    num_bytes += weight_bytes(vae, torch.float32) * placement.vae
+    check_room(spec.name, num_bytes, placement.weights, "free some, or use --offload or --device cpu")
 
 
 HINT = "are these parts of one download?"
@@ -75,16 +75,16 @@ def read_headers(spec: ModelSpec) -> tuple[WanConfig, VAEConfig, StoredTensors, 
     )
 
 
-def weight_bytes(stored: StoredTensors, dtype: torch.dtype) -> int:
+def weight_bytes(tensors: StoredTensors, dtype: torch.dtype) -> int:
     """Bytes of weights in the precision they are run in; some stay in float32."""
     return sum(
         torch.Size(shape).numel() * (torch.float32 if is_float32(name) else dtype).itemsize
-        for name, shape in stored.shapes().items()
+        for name, shape in tensors.shapes().items()
     )
 
 
 def weights_digest(spec: ModelSpec, part: str) -> str:
-    """As `VideoModel.weights_digest`."""
+    """See `VideoModel.weights_digest`."""
     folder = weights_folder(spec)
     if part != "vae":
         return text_digest(folder)
@@ -94,11 +94,14 @@ def weights_digest(spec: ModelSpec, part: str) -> str:
 def load(variant: Variant, spec: ModelSpec, placement: Placement) -> LoadedWan:
     """The weights of a checkpoint. Raises: ModelError, DeviceError."""
     check_loadable(variant, spec, placement)
-    sizes, vae_sizes, stored, stored_vae = read_headers(spec)
+    sizes, vae_sizes, transformer_weights, vae_weights = read_headers(spec)
     dtype, device = DTYPES[placement.precision], placement.weights
     if placement.transformer:
         transformer = load_stored(
-            lambda: WanTransformer(sizes), stored, device, lambda name: torch.float32 if is_float32(name) else dtype
+            lambda: WanTransformer(sizes),
+            transformer_weights,
+            device,
+            lambda name: torch.float32 if is_float32(name) else dtype,
         )
         merge_lora(transformer, placement.lora, original_name)
     else:
@@ -106,7 +109,7 @@ def load(variant: Variant, spec: ModelSpec, placement: Placement) -> LoadedWan:
     vae: nn.Module = nn.Identity()
     if placement.vae:
         tiled = placement.tiled
-        vae = load_stored(lambda: WanVAE(vae_sizes, tiled=tiled), stored_vae, device, lambda name: torch.float32)
+        vae = load_stored(lambda: WanVAE(vae_sizes, tiled=tiled), vae_weights, device, lambda name: torch.float32)
     return LoadedWan(transformer, vae, weights_folder(spec).resolve())
 
 

@@ -31,7 +31,7 @@ from pavdm_cli.sampling.noise import NoiseLevels
 
 @dataclass(frozen=True, slots=True)
 class LoadedWan:
-    """As `LoadedModel`."""
+    """Implements `LoadedModel`."""
 
     transformer: WanTransformer
     vae: nn.Module
@@ -45,7 +45,7 @@ class LoadedWan:
 
     @property
     def blocks(self) -> Sequence[Block]:
-        """As `LoadedModel.blocks`."""
+        """See `LoadedModel.blocks`."""
         return self.transformer.layers
 
     @property
@@ -63,36 +63,36 @@ class LoadedWan:
 
     @property
     def forward_methods(self) -> Sequence[tuple[nn.Module, str]]:
-        """As `LoadedModel.forward_methods`."""
+        """See `LoadedModel.forward_methods`."""
         return [(self.transformer, name) for name in ("encode_text", "modulation", "prefill")]
 
     @property
     def text_shape(self) -> tuple[int, int]:
-        """As `LoadedModel.text_shape`."""
+        """See `LoadedModel.text_shape`."""
         return TEXT_LENGTH, self.config.text_dim
 
     @property
     def hidden(self) -> int:
-        """As `LoadedModel.hidden`."""
+        """See `LoadedModel.hidden`."""
         return self.config.dim
 
     @property
     def head_width(self) -> int:
-        """As `LoadedModel.head_width`."""
+        """See `LoadedModel.head_width`."""
         return self.config.head_width
 
     @property
     def dtype(self) -> torch.dtype:
-        """As `LoadedModel.dtype`."""
+        """See `LoadedModel.dtype`."""
         return self.transformer.patch_embedding.weight.dtype
 
     @property
     def matmul_dtype(self) -> torch.dtype:
-        """As `LoadedModel.matmul_dtype`."""
+        """See `LoadedModel.matmul_dtype`."""
         return self.dtype
 
     def tokens_per_latent(self, layout: LatentLayout) -> int:
-        """As `LoadedModel.tokens_per_latent`."""
+        """See `LoadedModel.tokens_per_latent`."""
         return (layout.shape[1] // PATCH[1]) * (layout.shape[2] // PATCH[2])
 
     def unconditional(self, prompt: TextEmbedding | None, negative: TextEmbedding | None) -> TextEmbedding:
@@ -114,13 +114,13 @@ class LoadedWan:
 
     @torch.no_grad()
     def text_kv(self, text: Sequence[TextEmbedding], config: DenoiserConfig) -> TextKV:
-        """As `LoadedModel.text_kv`; without its cache the embeddings, which are projected in every call."""
+        """See `LoadedModel.text_kv`; without its cache the embeddings, which are projected in every call."""
         rows = self.pad_batch(text)
         return tuple(self.transformer.encode_text(rows)) if _caches(config) else (rows,)
 
     @torch.no_grad()
     def bind(self, levels: NoiseLevels, config: DenoiserConfig) -> Callable[[TextKV], Denoiser]:
-        """As `LoadedModel.bind`."""
+        """See `LoadedModel.bind`."""
         device = self.transformer.patch_embedding.weight.device
 
         @cache  # never evicted: captured steps read these tensors
@@ -136,8 +136,8 @@ class LoadedWan:
 
         def denoiser(text: TextKV) -> Denoiser:
             def conditioning() -> Conditioning:
-                encoded = text if modulation else self.transformer.encode_text(*text)
-                return Conditioning(modulation or modulate(), encoded, config.attention.any_length, rope, run)
+                text_kv = text if modulation else self.transformer.encode_text(*text)
+                return Conditioning(modulation or modulate(), text_kv, config.attention.any_length, rope, run)
 
             inputs = (self.transformer, conditioning, config.context)
             if config.reuse_context:
@@ -150,34 +150,34 @@ class LoadedWan:
         """The rows of every prompt, padded with zeros."""
         weight = self.transformer.patch_embedding.weight
         rows = torch.zeros(len(text), TEXT_LENGTH, self.config.text_dim, device=weight.device, dtype=weight.dtype)
-        for own, embedding in zip(rows, text, strict=True):
-            used = embedding.rows if embedding.mask is None else embedding.rows[embedding.mask]
-            own[: len(used)] = used.to(own)
+        for prompt_rows, embedding in zip(rows, text, strict=True):
+            token_rows = embedding.rows if embedding.mask is None else embedding.rows[embedding.mask]
+            prompt_rows[: len(token_rows)] = token_rows.to(prompt_rows)
         return rows
 
     def velocity(
         self, noisy: Tensor, timesteps: Tensor, text: Sequence[TextEmbedding], config: DenoiserConfig
     ) -> Tensor:  # (B, T, C, h, w), (B, T)
-        """As `LoadedModel.velocity`."""
+        """See `LoadedModel.velocity`."""
         rows, count = timesteps.shape
         modulation = self.transformer.modulation(timesteps.flatten(), torch.tensor(config.fps, device=noisy.device))
         index = torch.arange(rows * count, dtype=torch.int32, device=noisy.device).view(rows, count)
-        encoded, context = self.transformer.encode_text(self.pad_batch(text)), config.context
-        conditioning = Conditioning(modulation, encoded, config.attention.any_length)
+        text_kv, context = self.transformer.encode_text(self.pad_batch(text)), config.context
+        conditioning = Conditioning(modulation, text_kv, config.attention.any_length)
         if not context:
-            whole: Tensor = self.transformer(noisy, index, conditioning)
-            return -whole.to(noisy)
+            velocity: Tensor = self.transformer(noisy, index, conditioning)
+            return -velocity.to(noisy)
         clean, window = noisy[:, :context], noisy[:, context:]
-        cached = self.transformer.prefill(clean, index[:, :context], conditioning)
-        out = self.transformer(window, index[:, context:], conditioning, start=context, cached=cached)
+        kv_cache = self.transformer.prefill(clean, index[:, :context], conditioning)
+        out = self.transformer(window, index[:, context:], conditioning, start=context, kv_cache=kv_cache)
         return -torch.cat([torch.zeros_like(clean), out.to(noisy)], dim=1)
 
     def unfreeze(self) -> None:
-        """As `LoadedModel.unfreeze`: the whole transformer."""
+        """See `LoadedModel.unfreeze`: the whole transformer."""
         self.transformer.requires_grad_(True)
 
     def upcast(self, part: Literal["transformer", "vae"], device: torch.device) -> LoadedWan:
-        """As `LoadedModel.upcast`."""
+        """See `LoadedModel.upcast`."""
         if part == "vae":
             return replace(self, vae=deepcopy(self._vae).to(device, torch.float32))
         with torch.device("meta"):
@@ -187,8 +187,8 @@ class LoadedWan:
         copy.load_state_dict(wide, assign=True)
         return replace(self, transformer=copy.eval().requires_grad_(False))
 
-    def narrow(self) -> tuple[LoadedWan, tuple[int, int]]:
-        """As `LoadedModel.narrow`."""
+    def shrink(self) -> tuple[LoadedWan, tuple[int, int]]:
+        """See `LoadedModel.shrink`."""
         weight = self.transformer.patch_embedding.weight
         small = replace(self.config, dim=12, heads=1, ffn_dim=12, text_dim=8, freq_dim=8)
         with torch.random.fork_rng(devices=[]):
@@ -197,11 +197,11 @@ class LoadedWan:
         return replace(self, transformer=network), (side, side)
 
     def flops(self, step: StepShape, layout: LatentLayout) -> float:
-        """As `LoadedModel.flops`."""
+        """See `LoadedModel.flops`."""
         return step_flops(self.config, step, self.tokens_per_latent(layout))
 
     def export(self, weights: Mapping[str, Tensor], folder: Path, metadata: Mapping[str, Any]) -> Path:
-        """As `LoadedModel.export`."""
+        """See `LoadedModel.export`."""
         return export(dict(weights), self.source, folder, dict(metadata))
 
 

@@ -58,7 +58,7 @@ OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class WanModel:
-    """As `VideoModel`."""
+    """Implements `VideoModel`."""
 
     variant: Variant
     spec: ModelSpec
@@ -69,11 +69,11 @@ class WanModel:
 
     @property
     def published(self) -> ModelSpec:
-        """As `VideoModel.published`."""
+        """See `VideoModel.published`."""
         return self.variant.spec
 
     def with_weights(self, name: str, folder: Path) -> WanModel:
-        """As `VideoModel.with_weights`."""
+        """See `VideoModel.with_weights`."""
         return replace(self, spec=replace(self.spec, name=name, folder=folder))
 
     def layout(self, size: tuple[int, int], fps: float) -> LatentLayout:
@@ -88,7 +88,7 @@ class WanModel:
         return wan_levels(steps, options.get("shift") or self.variant.shift, int(options.get("context_noise") or 0))
 
     def timestep_ratio(self, size: tuple[int, int], latents: int) -> float:
-        """As `VideoModel.timestep_ratio`."""
+        """See `VideoModel.timestep_ratio`."""
         return self.variant.shift
 
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
@@ -103,7 +103,7 @@ class WanModel:
         return TEXT_LENGTH
 
     def prompt_notes(self, text: str) -> list[str]:
-        """As `VideoModel.prompt_notes`; empty if the tokenizer is not downloaded."""
+        """See `VideoModel.prompt_notes`; empty if the tokenizer is not downloaded."""
         from pavdm_cli.hub.weights_dir import weights_folder
         from pavdm_cli.models.wan.text_encoder import truncation_note
 
@@ -118,13 +118,13 @@ class WanModel:
         return [], {"words": {}, "synonyms": {}}
 
     def load_text_encoder(self, placement: Placement, init: Init) -> TextEncoder:
-        """As `VideoModel.load_text_encoder`."""
+        """See `VideoModel.load_text_encoder`."""
         from pavdm_cli.models.wan import load
 
         return load.load_text_encoder(self.variant, self.spec, placement, init)
 
     def load(self, placement: Placement, init: Init) -> LoadedModel:
-        """As `VideoModel.load`."""
+        """See `VideoModel.load`."""
         from pavdm_cli.models.wan import load
 
         if init == "weights":
@@ -132,14 +132,14 @@ class WanModel:
         return load.load_without_weights(self.variant, self.spec, placement, init)
 
     def digest(self) -> str:
-        """As `VideoModel.digest`."""
+        """See `VideoModel.digest`."""
         from pavdm_cli.hub.checkpoint import digest
         from pavdm_cli.hub.weights_dir import weights_folder
 
         return digest(weights_folder(self.spec))
 
     def weights_digest(self, part: str) -> str:
-        """As `VideoModel.weights_digest`."""
+        """See `VideoModel.weights_digest`."""
         from pavdm_cli.models.wan import load
 
         return load.weights_digest(self.spec, part)

@@ -69,13 +69,13 @@ def original_vae_names(names: Iterable[str]) -> dict[str, str]:
     """The original name of every parameter of a VAE, from either layout."""
     all_names = list(names)
     rules = (*VAE, *(NESTED_UP if any(".upsampler." in name for name in all_names) else FLAT_UP))
-    renamed = {}
+    original_names = {}
     for name in all_names:
         new = name
         for pattern, replacement in rules:
             new = re.sub(pattern, replacement, new)
-        renamed[name] = new
-    return renamed
+        original_names[name] = new
+    return original_names
 
 
 # Of umT5, from the original names to those of transformers, replaced in order as regular expressions.

@@ -12,8 +12,8 @@ WHITE_SPACE = re.compile(r"\s+")
 
 def clean(text: str) -> str:
     """Repair broken Unicode, resolve HTML entities twice, and collapse white space. Raises: ModelError."""
-    repaired = import_library("ftfy").fix_text(text)
-    return WHITE_SPACE.sub(" ", _unescape(_unescape(repaired)).strip()).strip()
+    valid_text = import_library("ftfy").fix_text(text)
+    return WHITE_SPACE.sub(" ", _unescape(_unescape(valid_text)).strip()).strip()
 
 
 def _unescape(text: str) -> str:

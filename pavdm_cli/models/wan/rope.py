@@ -23,11 +23,11 @@ def rope_table(head_width: int, start: int, grid: tuple[int, int, int]) -> Tenso
     ranges = (range(start, start + latents), range(rows), range(columns))
     axes = [_angles(positions, width) for positions, width in zip(ranges, axis_widths(head_width), strict=True)]
     cos_sin = [torch.stack([angles.cos(), angles.sin()], dim=-1).float() for angles in axes]
-    expanded = [
-        axis.view(*(len(axis) if dim == own else 1 for dim in range(3)), *axis.shape[1:]).expand(*grid, -1, -1)
-        for own, axis in enumerate(cos_sin)
+    grids = [
+        axis.view(*(len(axis) if dim == index else 1 for dim in range(3)), *axis.shape[1:]).expand(*grid, -1, -1)
+        for index, axis in enumerate(cos_sin)
     ]
-    return torch.cat(expanded, dim=3).flatten(0, 2)
+    return torch.cat(grids, dim=3).flatten(0, 2)
 
 
 def _angles(positions: range, width: int) -> Tensor:  # -> (positions, width / 2)

@@ -60,14 +60,14 @@ def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Call
 
     Raises: ModelError, DeviceError.
     """
-    stored, tokenizer = text_tensors(folder), load_tokenizer(folder)
-    config = text_config(folder, stored.shapes())
+    tensors, tokenizer = text_tensors(folder), load_tokenizer(folder)
+    config = text_config(folder, tensors.shapes())
     if tokenizer.get_piece_size() > config["vocab_size"]:
         pieces, words = tokenizer.get_piece_size(), config["vocab_size"]
         raise ModelError(f"the tokenizer has {pieces} pieces, umT5 {words} embeddings", "are they of one download?")
     check_room("umT5", weight_bytes(folder, dtype), device, "encode the prompt elsewhere: --text-device cpu")
     with silenced():
-        encoder = load_stored(lambda: build(config), stored, device, lambda name: dtype, UNUSED_TEXT)
+        encoder = load_stored(lambda: build(config), tensors, device, lambda name: dtype, UNUSED_TEXT)
         encoder.tie_weights()  # the embedding is stored once and has two names
     return lambda text: t5.run_encoder(encoder, t5.token_ids(tokenizer, text, TEXT_LENGTH), device)
 
@@ -113,5 +113,7 @@ def truncation_note(folder: Path, prompt: str) -> list[str]:
         return []
     if len(ids) < TEXT_LENGTH:
         return []
-    lost = pluralize(len(ids) - TEXT_LENGTH + 1, "token")
-    return [f"the prompt has {len(ids) + 1} tokens and the model reads {TEXT_LENGTH}: the last {lost} are left out"]
+    lost_tokens = pluralize(len(ids) - TEXT_LENGTH + 1, "token")
+    return [
+        f"the prompt has {len(ids) + 1} tokens and the model reads {TEXT_LENGTH}: the last {lost_tokens} are left out"
+    ]

@@ -72,8 +72,8 @@ class WanTransformer(nn.Module):
 
     def encode_text(self, rows: Tensor) -> list[KeysValues]:  # (B, L, text_dim), for each block
         """Keys and values of the prompt; all rows are attended to, including the padding."""
-        embedded = self.text_embedding(rows.to(self.patch_embedding.weight))
-        return [block.cross_attn.keys_values(embedded) for block in self.layers]
+        embeddings = self.text_embedding(rows.to(self.patch_embedding.weight))
+        return [block.cross_attn.keys_values(embeddings) for block in self.layers]
 
     @property
     def layers(self) -> list[Block]:
@@ -87,14 +87,14 @@ class WanTransformer(nn.Module):
         conditioning: Conditioning,
         *,
         start: int = 0,
-        cached: Sequence[KeysValues] | None = None,
+        kv_cache: Sequence[KeysValues] | None = None,
     ) -> Tensor:
         """noise - clean of every latent, (B, T, out_channels, H, W).
 
         z (B, T, C, H, W); level_idx int32 (G,) or (B, G), rows of the modulation, where G is 1, T, or the number of
-        tokens; start: position in time of the first latent; cached: keys and values of latents before it, per block.
+        tokens; start: position in time of the first latent; kv_cache: keys and values of latents before it, per block.
         """
-        x, _ = self.run_blocks(z, level_idx, conditioning, start, cached)
+        x, _ = self.run_blocks(z, level_idx, conditioning, start, kv_cache)
         patches = self.head(x, level_idx, conditioning.modulation.head).flatten(1, 2)
         return _unpatchify(patches, _grid(z))
 
@@ -105,15 +105,20 @@ class WanTransformer(nn.Module):
         conditioning: Conditioning,
         *,
         start: int = 0,
-        cached: Sequence[KeysValues] | None = None,
+        kv_cache: Sequence[KeysValues] | None = None,
     ) -> list[KeysValues]:
-        """Keys and values of every block, after those in `cached`. Arguments as `forward`."""
-        _, own = self.run_blocks(context, level_idx, conditioning, start, cached)
-        past = [None] * len(own) if cached is None else cached
-        return [append_kv(old, new) for old, new in zip(past, own, strict=True)]
+        """Keys and values of every block, after those in `kv_cache`. Arguments as `forward`."""
+        _, new_kvs = self.run_blocks(context, level_idx, conditioning, start, kv_cache)
+        past = [None] * len(new_kvs) if kv_cache is None else kv_cache
+        return [append_kv(old, new) for old, new in zip(past, new_kvs, strict=True)]
 
     def run_blocks(
-        self, z: Tensor, level_idx: Tensor, conditioning: Conditioning, start: int, cached: Sequence[KeysValues] | None
+        self,
+        z: Tensor,
+        level_idx: Tensor,
+        conditioning: Conditioning,
+        start: int,
+        kv_cache: Sequence[KeysValues] | None,
     ) -> tuple[Tensor, list[KeysValues]]:
         """The residual stream after the last block, (B, G, S, D), and the keys and values of every block."""
         tokens = self.embed(z)
@@ -122,8 +127,8 @@ class WanTransformer(nn.Module):
         rope = rope if rope.device == x.device else rope.to(x.device)
         inputs, keys_values = BlockInputs(level_idx, conditioning.modulation.block, rope, conditioning.attend), []
         for n, (block, kv) in enumerate(zip(self.layers, conditioning.text, strict=True)):
-            x, own = conditioning.run(block, x, inputs, kv, None if cached is None else cached[n])
-            keys_values.append(own)
+            x, new_kv = conditioning.run(block, x, inputs, kv, None if kv_cache is None else kv_cache[n])
+            keys_values.append(new_kv)
         return x, keys_values
 
     def embed(self, z: Tensor) -> Tensor:  # (B, T, C, H, W) -> (B, T * h * w, D)

@@ -23,7 +23,7 @@ class FeatureCache:
     first: bool = True
     features: dict[nn.Module, Tensor] = field(default_factory=dict)
 
-    def extended(self, layer: nn.Module, x: Tensor, history: int) -> Tensor:
+    def extend(self, layer: nn.Module, x: Tensor, history: int) -> Tensor:
         """x after the `history` frames before it, zeros at the start; caches the last frames for the next piece."""
         before = self.features.get(layer)
         if before is None:
@@ -54,7 +54,7 @@ class CausalConv3d(nn.Conv3d, CachedLayer):
         super().__init__(channels, out, 3, padding=(0, 1, 1))
 
     def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:  # type: ignore[override]
-        return F.conv3d(cache.extended(self, x, HISTORY), self.weight, self.bias, padding=self.padding)
+        return F.conv3d(cache.extend(self, x, HISTORY), self.weight, self.bias, padding=self.padding)
 
 
 TINY_NORM = 1e-12  # smaller ones count as this
@@ -102,8 +102,8 @@ class FrameAttention(nn.Module):
         batch, _, _, height, width = x.shape
         frames = rearrange(x, "b c t h w -> (b t) c h w")
         qkv = rearrange(self.to_qkv(self.norm(frames)), "n (k c) h w -> k n 1 (h w) c", k=3)
-        attended = rearrange(F.scaled_dot_product_attention(*qkv), "n 1 (h w) c -> n c h w", h=height, w=width)
-        out: Tensor = rearrange(self.proj(attended), "(b t) c h w -> b c t h w", b=batch)
+        attention_out = rearrange(F.scaled_dot_product_attention(*qkv), "n 1 (h w) c -> n c h w", h=height, w=width)
+        out: Tensor = rearrange(self.proj(attention_out), "(b t) c h w -> b c t h w", b=batch)
         return x + out
 
 
@@ -121,8 +121,8 @@ class Downsample(CachedLayer):
         x = _per_frame(self.resample, x)
         if not self.temporal:
             return x
-        extended = cache.extended(self, x, 1)
-        out: Tensor = x if cache.first else self.time_conv(extended)
+        with_history = cache.extend(self, x, 1)
+        out: Tensor = x if cache.first else self.time_conv(with_history)
         return out
 
 
@@ -138,7 +138,7 @@ class Upsample(CachedLayer):
 
     def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
         if self.temporal and not cache.first:
-            pairs = self.time_conv(cache.extended(self, x, HISTORY))
+            pairs = self.time_conv(cache.extend(self, x, HISTORY))
             x = rearrange(pairs, "b (p c) t h w -> b c (t p) h w", p=2)
         return _per_frame(self.resample, x)
 
@@ -175,9 +175,9 @@ class UpLevel(CachedLayer):
         return main + self._repeat(x, cache.first) if self.time else main
 
     def _repeat(self, x: Tensor, first: bool) -> Tensor:
-        repeated = x.repeat_interleave(self.out * self.time * 4 // x.shape[1], dim=1)
-        upsampled: Tensor = rearrange(repeated, "b (c p q r) t h w -> b c (t p) (h q) (w r)", p=self.time, q=2, r=2)
-        return upsampled[:, :, -1:] if first else upsampled
+        channels = x.repeat_interleave(self.out * self.time * 4 // x.shape[1], dim=1)
+        pixels: Tensor = rearrange(channels, "b (c p q r) t h w -> b c (t p) (h q) (w r)", p=self.time, q=2, r=2)
+        return pixels[:, :, -1:] if first else pixels
 
 
 def _per_frame(layer: nn.Module, x: Tensor) -> Tensor:

@@ -49,26 +49,26 @@ class EncodeStream:
     vae: WanVAE
     caches: TileCaches
     waiting: Tensor | None = None
-    begun: bool = False
+    is_started: bool = False
 
     @property
     def replay(self) -> int:
-        """As `Stream.replay`: an encoder is never rebuilt."""
+        """See `Stream.replay`: an encoder is never rebuilt."""
         return 0
 
     def push(self, frames: Tensor, /) -> Tensor:
-        """As `Stream.push`."""
+        """See `Stream.push`."""
         frames = frames if self.waiting is None else torch.cat([self.waiting, frames], dim=1)
         scale, latents = self.vae.config.scale, list[Tensor]()
-        while frames.shape[1] >= (size := GROUP if self.begun else 1):
+        while frames.shape[1] >= (size := GROUP if self.is_started else 1):
             piece, frames = frames[:, :size], frames[:, size:]
             latents.append(self.caches.run(self.vae.encode, piece, scale, 1))
-            self.begun = True
+            self.is_started = True
         self.waiting = frames
         return torch.cat(latents, dim=1) if latents else frames.new_empty(len(frames), 0, 1, 1, 1)
 
     def flush(self) -> Tensor:
-        """As `Stream.flush`."""
+        """See `Stream.flush`."""
         return torch.empty(1, 0, 1, 1, 1)
 
 
@@ -82,11 +82,11 @@ class DecodeStream:
 
     @property
     def replay(self) -> int:
-        """As `Stream.replay`."""
+        """See `Stream.replay`."""
         return min(REPLAY, self.pushed)
 
     def push(self, latents: Tensor, /) -> Tensor:
-        """As `Stream.push`."""
+        """See `Stream.push`."""
         if not latents.shape[1]:
             return latents.new_empty(len(latents), 0, 1, 1, 1)
         self.pushed += latents.shape[1]
@@ -94,7 +94,7 @@ class DecodeStream:
         return torch.cat([self.caches.run(self.vae.decode, piece, 1, self.vae.config.scale) for piece in pieces], dim=1)
 
     def flush(self) -> Tensor:
-        """As `Stream.flush`: nothing is left."""
+        """See `Stream.flush`: nothing is left."""
         return torch.empty(1, 0, 1, 1, 1)
 
 

@@ -42,8 +42,8 @@ def resume(video_id: VideoId, service: Serving) -> Video:
     record = get_record(video_id, service)
     if record.state not in ("paused", "failed") and record.pending_action != "pause":
         raise HTTPException(409, f"{video_id} is not paused: its state is {record.state}")
-    again = {"state": "queued", "error": "", "completed_at": 0, "pending_action": ""}
-    return _change(record, service, {"pending_action": ""}, again)
+    reset_fields = {"state": "queued", "error": "", "completed_at": 0, "pending_action": ""}
+    return _change(record, service, {"pending_action": ""}, reset_fields)
 
 
 @router.post("/stop", status_code=202)

@@ -136,8 +136,8 @@ def retrieve(video_id: VideoId, service: Serving) -> Video:
 def delete(video_id: VideoId, service: Serving) -> DeletedVideo:
     """Delete a video; one that is being rendered stops after its current chunk."""
     get_record(video_id, service)
-    if needed := service.store.depends_on(video_id):
-        raise HTTPException(409, f"{needed[0].id} needs this video until it is complete")
+    if dependents := service.store.depends_on(video_id):
+        raise HTTPException(409, f"{dependents[0].id} needs this video until it is complete")
     service.worker.delete(video_id)
     return DeletedVideo(id=video_id)
 
@@ -172,8 +172,8 @@ def _thumbnail(record: VideoRecord, service: Service) -> Response:
 
 @router.post("/{video_id}/remix")
 def remix(video_id: VideoId, body: NewPrompt, service: Serving) -> Video:
-    """The whole video again with another prompt, and the same seed and settings."""
+    """Regenerate the whole video with another prompt, and the same seed and settings."""
     source = get_finished(video_id, service)
-    whole = RedoVideo.model_validate({"prompt": body.prompt})
-    record = redo_job(whole, service.settings, service.settings.path(source.file), "remix")
+    redo_body = RedoVideo.model_validate({"prompt": body.prompt})
+    record = redo_job(redo_body, service.settings, service.settings.path(source.file), "remix")
     return service.queue(replace(record, source_id=video_id))

@@ -36,7 +36,7 @@ def audio_specific_config(packet: AudioPacket) -> bytes:
 def strip_adts_header(packet: AudioPacket) -> AudioPacket:
     """A copy without the header, with the same timestamps."""
     data = bytes(packet)
-    stripped = cast(AudioPacket, av.Packet(data[7 if data[1] & 1 else 9 :]))  # a checksum takes two more bytes
-    stripped.time_base, stripped.pts, stripped.dts = packet.time_base, packet.pts, packet.dts
-    stripped.duration, stripped.is_keyframe = packet.duration, True
-    return stripped
+    copy = cast(AudioPacket, av.Packet(data[7 if data[1] & 1 else 9 :]))  # a checksum takes two more bytes
+    copy.time_base, copy.pts, copy.dts = packet.time_base, packet.pts, packet.dts
+    copy.duration, copy.is_keyframe = packet.duration, True
+    return copy

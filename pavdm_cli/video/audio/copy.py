@@ -35,8 +35,8 @@ AudioMode = Literal["keep", "silence", "drop"]
 
 def supported_streams(source: InputContainer) -> list[AudioStream]:
     """The audio streams with known codec, sample rate and channels."""
-    known = [stream for stream in source.streams.audio if stream.codec_context is not None]
-    return [s for s in known if s.codec_context.sample_rate and s.codec_context.layout.nb_channels]
+    streams = [stream for stream in source.streams.audio if stream.codec_context is not None]
+    return [s for s in streams if s.codec_context.sample_rate and s.codec_context.layout.nb_channels]
 
 
 def audio_starts(path: Path, limits: Limits, streams: Sequence[AudioStream]) -> list[Fraction]:
@@ -159,8 +159,8 @@ class AudioTrack:
         start = _stream_start(self.source)
         if not self._matroska or first is None or start is None or self.source.codec_context.delay:
             return self.source
-        skipped = round((start - (packet_time(first) or start)) * self._rate)
-        return template_with_codec_delay(self.source, first, skipped) if skipped > 0 else self.source
+        delay = round((start - (packet_time(first) or start)) * self._rate)
+        return template_with_codec_delay(self.source, first, delay) if delay > 0 else self.source
 
     def _mark_end_padding(self, packet: AudioPacket, duration: Fraction) -> None:
         """Matroska stores the padding of the last packet as side data, where MP4 shortens its duration."""

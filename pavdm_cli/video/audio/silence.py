@@ -62,8 +62,8 @@ def _matching_encoder(codec: AudioCodecContext) -> AudioCodecContext:
 def _open_encoder(template: AudioCodecContext, name: str) -> AudioCodecContext:
     encoder = av.CodecContext.create(name, "w")
     assert isinstance(encoder, AudioCodecContext)
-    supported = [audio_format.name for audio_format in encoder.codec.audio_formats or [template.format]]
-    encoder.format = template.format.name if template.format.name in supported else supported[0]
+    formats = [audio_format.name for audio_format in encoder.codec.audio_formats or [template.format]]
+    encoder.format = template.format.name if template.format.name in formats else formats[0]
     encoder.sample_rate, encoder.layout = template.sample_rate, template.layout.name
     encoder.time_base = Fraction(1, template.sample_rate)
     encoder.open()

@@ -91,6 +91,6 @@ def template_with_codec_delay(stream: AudioStream, packet: AudioPacket, samples:
     data = header.getvalue()
     position = data.index(TRACK_UID)
     delay = round(samples * 10**9 / stream.codec_context.sample_rate).to_bytes(8)
-    patched = data[:position] + CODEC_DELAY + delay + data[position + len(TRACK_UID) + 8 :]
-    template: AudioStream = av.open(io.BytesIO(patched)).streams.audio[0]
+    new_header = data[:position] + CODEC_DELAY + delay + data[position + len(TRACK_UID) + 8 :]
+    template: AudioStream = av.open(io.BytesIO(new_header)).streams.audio[0]
     return template

@@ -54,17 +54,17 @@ class Transcoder:
 
     def transcode(self, packet: AudioPacket | None, time: Fraction) -> list[AudioPacket]:
         """The packets that are complete after `packet`, which starts at `time`; damaged packets are skipped."""
-        encoded: list[AudioPacket] = []
+        packets: list[AudioPacket] = []
         try:
             start = packet_time(packet) if packet else None
             for frame in self._decoder.decode(packet):
                 timestamp = None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
                 delay = 0 if start is None or timestamp is None else timestamp - start
                 self._resynchronize(round((time + delay) * self._decoder.sample_rate))
-                encoded += self._encode(_to_samples(frame, self._format))
+                packets += self._encode(_to_samples(frame, self._format))
         except av.FFmpegError:
-            return encoded
-        return encoded
+            return packets
+        return packets
 
     def _resynchronize(self, sample: int) -> None:
         """Follow the input's timestamps at the start and after a gap; otherwise count samples."""
@@ -79,12 +79,12 @@ class Transcoder:
 
     def flush(self) -> list[AudioPacket]:
         """The packets that decoder and encoder still buffer."""
-        decoded = self.transcode(None, Fraction(self._next or 0, self._decoder.sample_rate))
-        return [*decoded, *self.stream.encode(None)]
+        packets = self.transcode(None, Fraction(self._next or 0, self._decoder.sample_rate))
+        return [*packets, *self.stream.encode(None)]
 
     def _encode(self, samples: NDArray[Any]) -> list[AudioPacket]:  # (samples, channels)
-        packed = np.ascontiguousarray(samples).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(packed, format=self._format, layout=self._layout)
+        interleaved = np.ascontiguousarray(samples).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(interleaved, format=self._format, layout=self._layout)
         frame.sample_rate, frame.pts = self._decoder.sample_rate, self._next
         frame.time_base = Fraction(1, self._decoder.sample_rate)
         self._next = (self._next or 0) + len(samples)
@@ -111,8 +111,8 @@ def _add_stream(container: OutputContainer, encoder: str, template: AudioStream)
     except ValueError:
         layout = LAYOUTS[source.layout.nb_channels]
         codec.layout = layout
-    supported = [audio_format.name for audio_format in codec.codec.audio_formats or ()]
-    codec.format = source.format.packed.name if source.format.packed.name in supported else "s16"
+    formats = [audio_format.name for audio_format in codec.codec.audio_formats or ()]
+    codec.format = source.format.packed.name if source.format.packed.name in formats else "s16"
     codec.time_base = Fraction(1, source.sample_rate)
     codec.open()
     return stream, layout

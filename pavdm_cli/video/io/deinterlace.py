@@ -31,9 +31,9 @@ class Deinterlacer:
             shape = frame.width, frame.height, frame.format.name
             if self._graph is not None and shape != self._shape:
                 yield from self._drain(end=True)
-            interlaced = frame.interlaced_frame and min(shape[:2]) >= MIN_SIDE
-            self.interlaced_count += interlaced
-            if self._graph is None and interlaced:
+            is_interlaced = frame.interlaced_frame and min(shape[:2]) >= MIN_SIDE
+            self.interlaced_count += is_interlaced
+            if self._graph is None and is_interlaced:
                 self._graph, self._shape = build_filter_graph(frame, [("bwdif", BWDIF)]), shape
             if self._graph is None:
                 yield frame, time

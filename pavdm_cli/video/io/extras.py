@@ -84,8 +84,8 @@ def _read_timecode(source: InputContainer, rate: Fraction, extras: Extras) -> No
     tags = [part.metadata for part in (source, *source.streams)]
     timecode = next((value for tag in tags for key, value in tag.items() if key.lower() == "timecode"), "")
     rates = DROP_FRAME_RATES if ";" in timecode else TIMECODE_RATES
-    supported = round(rate) in rates and abs(rate - round(rate)) < Fraction(1, 9)
-    if timecode and (supported or extras.suffix != ".mp4"):
+    is_supported = round(rate) in rates and abs(rate - round(rate)) < Fraction(1, 9)
+    if timecode and (is_supported or extras.suffix != ".mp4"):
         extras.timecode = timecode
     elif timecode:
         extras.dropped.append(f"the time code {timecode}")
@@ -93,7 +93,10 @@ def _read_timecode(source: InputContainer, rate: Fraction, extras: Extras) -> No
 
 def shift_chapters(chapters: Sequence[Any], offset: Fraction) -> list[dict[str, Any]]:
     """Chapters in milliseconds, `offset` seconds earlier unless they already count from the first frame."""
-    times = [[one[name] * (one["time_base"] or Fraction(1, 1000)) for name in ("start", "end")] for one in chapters]
+    times = [
+        [chapter[name] * (chapter["time_base"] or Fraction(1, 1000)) for name in ("start", "end")]
+        for chapter in chapters
+    ]
     shift = offset if any(end > offset for _, end in times) else 0
     milliseconds = [[max(0, round((time - shift) * 1000)) for time in pair] for pair in times]
     return [
@@ -106,8 +109,8 @@ def shift_chapters(chapters: Sequence[Any], offset: Fraction) -> list[dict[str, 
 def _list_all(source: InputContainer, video: Stream) -> list[str]:
     contents = {"chapters": source.chapters(), "tags": set(source.metadata) - TECHNICAL - {COMMENT}}
     mp4_chapters = Extras(".gif", Fraction(0), chapters=source.chapters())
-    others = [stream for stream in source.streams if stream.type != "audio" and stream.index != video.index]
-    labels = [_label(stream) for stream in others if not _is_regenerated(stream, mp4_chapters)]
+    streams = [stream for stream in source.streams if stream.type != "audio" and stream.index != video.index]
+    labels = [_label(stream) for stream in streams if not _is_regenerated(stream, mp4_chapters)]
     return [*(name for name, values in contents.items() if values), *labels]
 
 
@@ -123,6 +126,6 @@ def _label(stream: Stream) -> str:
     return f"a second video stream ({codec})" if stream.type == "video" else f"a {stream.type} track{suffix}"
 
 
-def dropped_note(dropped: Sequence[str]) -> list[str]:
+def dropped_note(losses: Sequence[str]) -> list[str]:
     """One line that lists all losses, or nothing."""
-    return [f"dropped: {', '.join(dict.fromkeys(dropped))}"] if dropped else []
+    return [f"dropped: {', '.join(dict.fromkeys(losses))}"] if losses else []

@@ -42,10 +42,10 @@ class FrameReader:
 
     def notes(self) -> list[str]:
         """What reading has skipped or changed so far, one line each."""
-        interlaced = self._deinterlacer.interlaced_count
+        num_interlaced = self._deinterlacer.interlaced_count
         return [
             *([f"{pluralize(self.skipped, 'damaged packet')} skipped"] if self.skipped else []),
-            *([f"{pluralize(interlaced, 'interlaced frame')} deinterlaced (bwdif)"] if interlaced else []),
+            *([f"{pluralize(num_interlaced, 'interlaced frame')} deinterlaced (bwdif)"] if num_interlaced else []),
             *(["transparency dropped: the new file has none"] if self._transparent else []),
         ]
 
@@ -109,8 +109,8 @@ class FrameSampler:
             self._converted = self._convert(self._decoded)
         return self._converted
 
-    def _convert(self, decoded: av.VideoFrame) -> Frame:
-        frame = self.reader.to_rgb(decoded)
+    def _convert(self, video_frame: av.VideoFrame) -> Frame:
+        frame = self.reader.to_rgb(video_frame)
         if self._scale.factor > 1:
             frame = downscale(frame, self._scale)
         if self._size in (None, frame.shape[:2]):

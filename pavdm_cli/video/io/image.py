@@ -134,7 +134,7 @@ def _decode(image: Image.Image, file: Path) -> tuple[Frame, list[str]]:
 
 
 def _read_exif_orientation(image: Image.Image) -> Orientation:
-    """Broken EXIF counts as none: it is no reason to reject an image."""
+    """Broken EXIF counts as none: it does not make an image invalid."""
     with suppress(Exception):
         number = image.getexif().get(ORIENTATION_TAG, 1)
         if isinstance(number, int) and 1 <= number <= len(EXIF_ORIENTATIONS):
@@ -171,11 +171,11 @@ def _to_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
         if "srgb" in ImageCms.getProfileDescription(profile).lower():
             return image, []
         mode = "RGBA" if image.mode == "RGBA" else "RGB"
-        converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode=mode)
+        srgb_image = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode=mode)
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image, ["its color profile is invalid: sRGB assumed"]
-    assert converted is not None
-    return converted, ["converted from its color profile to sRGB"]
+    assert srgb_image is not None
+    return srgb_image, ["converted from its color profile to sRGB"]
 
 
 def _blend_on_white(image: Image.Image) -> tuple[Image.Image, list[str]]:

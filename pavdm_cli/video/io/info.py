@@ -206,8 +206,8 @@ def _with_timestamps(info: VideoInfo, source: InputContainer, stream: VideoStrea
     before = (times.timestamps[0] - gap * number for number in range(times.untimed, 0, -1))
     last_duration = last_frame_duration(times, rate, stream, source)
     timestamps = array("q", [*before, *times.timestamps])
-    timed = replace(info, timestamps=timestamps, rate=rate, last_duration=last_duration)
-    if timed.duration > info.limits.seconds:
-        hours = round(timed.duration / 3600)
+    timed_info = replace(info, timestamps=timestamps, rate=rate, last_duration=last_duration)
+    if timed_info.duration > info.limits.seconds:
+        hours = round(timed_info.duration / 3600)
         raise InputError(f"{info.path} lasts {hours} hours, more than {info.limits.seconds // 3600}", TOO_LARGE)
-    return timed
+    return timed_info

@@ -74,8 +74,8 @@ def open_input(path: str | os.PathLike[str], limits: Limits | None = None) -> It
 
 def _unreadable(path: str | os.PathLike[str], file: Path) -> InputError:
     """The error for a file that FFmpeg cannot open, naming its format if the first bytes tell it."""
-    with file.open("rb") as opened:
-        head = opened.read(512)
+    with file.open("rb") as stream:
+        head = stream.read(512)
     for magic, name, hint in UNSUPPORTED_FORMATS:
         if head.startswith(magic):
             return InputError(

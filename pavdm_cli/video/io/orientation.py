@@ -24,8 +24,8 @@ class Orientation:
 
     def apply(self, frame: Frame) -> Frame:  # (H, W, 3) -> (H, W, 3), or (W, H, 3) if transposed
         """Rotate and flip a stored frame for display."""
-        rotated = frame.transpose(1, 0, 2) if self.transposed else frame
-        return np.ascontiguousarray(rotated[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1])
+        rotated_frame = frame.transpose(1, 0, 2) if self.transposed else frame
+        return np.ascontiguousarray(rotated_frame[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1])
 
     def note(self) -> str:
         """A note for the user, empty if nothing changes."""

@@ -54,16 +54,16 @@ def tone_map(signal: NDArray[np.uint16], transfer: int, wide_gamut: bool) -> Fra
         light *= _roll_off(light.max(-1, keepdims=True))
     if wide_gamut:
         light = light @ BT2020_TO_BT709.T
-    encoded: NDArray[np.float32] = np.clip(light, 0, 1) ** (1 / 2.4) * 255
-    return encoded.round().astype(np.uint8)
+    pixels: NDArray[np.float32] = np.clip(light, 0, 1) ** (1 / 2.4) * 255
+    return pixels.round().astype(np.uint8)
 
 
 def _roll_off(peak: NDArray[np.float32]) -> NDArray[np.float32]:
     """The gain for pixels whose largest channel is `peak`."""
     above = np.maximum(peak - KNEE, 0) / (1 - KNEE)
-    mapped: NDArray[np.float32] = np.minimum(peak, KNEE) - (1 - KNEE) * np.expm1(-above)
-    mapped /= np.maximum(peak, 1e-6)
-    return mapped
+    gain: NDArray[np.float32] = np.minimum(peak, KNEE) - (1 - KNEE) * np.expm1(-above)
+    gain /= np.maximum(peak, 1e-6)
+    return gain
 
 
 def _linearization_table(transfer: int) -> NDArray[np.float32]:  # (65536,), in units of reference white

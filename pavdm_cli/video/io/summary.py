@@ -81,8 +81,8 @@ def format_duration(seconds: float) -> str:
     tenths = round(Fraction(seconds) * 10)
     if tenths < 600:
         return f"{tenths // 10}.{tenths % 10} s"
-    minutes, rest = divmod(tenths, 600)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest // 10:02}.{rest % 10}"
+    minutes, tenths_left = divmod(tenths, 600)
+    return f"{minutes // 60}:{minutes % 60:02}:{tenths_left // 10:02}.{tenths_left % 10}"
 
 
 def _describe_stream(stream: Stream) -> Description:

@@ -39,7 +39,7 @@ def scan_packets(
     decode_order: frames are presented in the order of their packets, as in AVI.
     """
     durations: dict[int, int] = {}  # by timestamp
-    earliest, without_time, untimed, repeated_until = None, 0, 0, 0
+    earliest, without_time, num_untimed, repeated_until = None, 0, 0, 0
     for packet in packets:
         timestamp = packet.dts if decode_order or packet.pts is None else packet.pts
         if timestamp is not None and first is not None and timestamp < first:
@@ -51,13 +51,13 @@ def scan_packets(
         elif not packet.is_discard:
             durations[timestamp] = packet.duration or 0
             if earliest is None or timestamp < earliest:
-                earliest, untimed = timestamp, without_time
+                earliest, num_untimed = timestamp, without_time
         if len(durations) + without_time > max_frames:
             break
     timestamps = sorted(durations)
     if not timestamps:  # a raw stream
         return PacketTimes(list(range(max(without_time, 1))), 0, 1, 0)
-    return PacketTimes(timestamps, untimed, durations[timestamps[-1]], repeated_until)
+    return PacketTimes(timestamps, num_untimed, durations[timestamps[-1]], repeated_until)
 
 
 def frame_rate(timestamps: Sequence[int], tick: Fraction, stream: VideoStream) -> Fraction:
@@ -65,18 +65,18 @@ def frame_rate(timestamps: Sequence[int], tick: Fraction, stream: VideoStream) -
 
     Prefers a declared or standard rate if rounding of the timestamps explains the difference.
     """
-    declared = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
+    declared_rates = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
     gaps = [after - before for before, after in itertools.pairwise(timestamps)]
     if not gaps:
-        return next((rate for rate in declared if rate >= MIN_STILL_RATE), Fraction(25))
+        return next((rate for rate in declared_rates if rate >= MIN_STILL_RATE), Fraction(25))
     low, high = _most_common(gaps)
     common = [low <= gap <= high for gap in gaps]
     count, runs = sum(common), sum(common[i] and not (i and common[i - 1]) for i in range(len(common)))
     total = sum(itertools.compress(gaps, common)) * tick
-    exact = [rate for rate in declared if abs(count / rate - total) < tick / 100]
-    round_declared = [rate for rate in declared if rate in STANDARD_RATES or rate.denominator == 1]
+    exact = [rate for rate in declared_rates if abs(count / rate - total) < tick / 100]
+    round_declared = [rate for rate in declared_rates if rate in STANDARD_RATES or rate.denominator == 1]
     nearest_standard = sorted(STANDARD_RATES, key=lambda rate: abs(count / rate - total))
-    for rate in (*exact, *round_declared, *nearest_standard, *declared):
+    for rate in (*exact, *round_declared, *nearest_standard, *declared_rates):
         if abs(count / rate - total) <= max(runs * tick, total / 2000):  # both ends of each run are rounded
             return rate
     rate = count / total
@@ -85,13 +85,16 @@ def frame_rate(timestamps: Sequence[int], tick: Fraction, stream: VideoStream) -
 
 def _most_common(gaps: Sequence[int]) -> tuple[int, int]:
     """The narrow range that contains most gaps, or the full range if no narrow one clearly dominates."""
-    ordered = sorted(gaps)
-    ranges = {gap: (bisect_left(ordered, gap), bisect_right(ordered, gap + _jitter(gap))) for gap in Counter(ordered)}
+    sorted_gaps = sorted(gaps)
+    ranges = {
+        gap: (bisect_left(sorted_gaps, gap), bisect_right(sorted_gaps, gap + _jitter(gap)))
+        for gap in Counter(sorted_gaps)
+    }
     start, (first, last) = max(ranges.items(), key=lambda item: item[1][1] - item[1][0])
-    others = (high - low for low, high in ranges.values() if high <= first or low >= last)
-    if 10 * (last - first) >= 11 * max(others, default=0):
+    other_counts = (high - low for low, high in ranges.values() if high <= first or low >= last)
+    if 10 * (last - first) >= 11 * max(other_counts, default=0):
         return start, start + _jitter(start)
-    return ordered[0], ordered[-1]
+    return sorted_gaps[0], sorted_gaps[-1]
 
 
 def _jitter(gap: int) -> int:

@@ -54,12 +54,12 @@ def _ebml_ends(file: BinaryIO, size: int) -> Iterator[int]:  # Matroska, WebM: h
 
 
 def _is_mp4_truncated(file: BinaryIO, size: int) -> bool:  # MP4, QuickTime: boxes; a size of 0 extends to the end
-    start, fragmented = 0, False
+    start, is_fragmented = 0, False
     while start + 8 <= size:
         head = _read(file, start, 16)
         length = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4])
         if length < 8 or head[4:8] not in BOXES:  # cameras append proprietary data
             return False
-        fragmented |= head[4:8] == b"moof"
+        is_fragmented |= head[4:8] == b"moof"
         start += length
-    return not fragmented and start > size
+    return not is_fragmented and start > size

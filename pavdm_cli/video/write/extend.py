@@ -196,8 +196,8 @@ def _notes(video: VideoInfo, options: ExtensionOptions, params: VideoParams) -> 
     if params.sample_aspect_ratio != video.sample_aspect_ratio:
         notes.append(f"pixels of {video.sample_aspect_ratio} made square, {params.width}x{params.height}")
     if params.coded_size != (params.width, params.height):
-        coded = "x".join(map(str, params.coded_size))
-        notes.append(f"{params.width}x{params.height} padded to {coded} by repeating the last row or column")
+        coded_size = "x".join(map(str, params.coded_size))
+        notes.append(f"{params.width}x{params.height} padded to {coded_size} by repeating the last row or column")
     return [*notes, *_audio_note(video, options)]
 
 

@@ -105,10 +105,10 @@ class ExternalEncoder(WholeFileEncoder):
         assert self._process.stdin is not None
         try:
             self._process.stdin.close()
-            failed = self._process.wait() != 0
+            has_failed = self._process.wait() != 0
         except OSError:
-            failed = True
-        if failed:
+            has_failed = True
+        if has_failed:
             self._fail()
         self._log.close()
         if self._gif:
@@ -175,8 +175,8 @@ def _apply_palette(frames: Any) -> Any:
 
 
 def _convert_to_bt709(frames: Any) -> Any:
-    left = {"out_h_chr_pos": "0", "out_v_chr_pos": "128"}  # older versions do not support `out_chroma_loc`
-    return frames.filter("scale", out_color_matrix="bt709", out_range="tv", flags=SWSCALE_FLAGS, **left)
+    left_siting = {"out_h_chr_pos": "0", "out_v_chr_pos": "128"}  # older versions do not support `out_chroma_loc`
+    return frames.filter("scale", out_color_matrix="bt709", out_range="tv", flags=SWSCALE_FLAGS, **left_siting)
 
 
 def _output_options(path: Path, options: EncoderOptions, rate: Fraction, comment: str) -> dict[str, str]:

@@ -61,12 +61,12 @@ class GrowingFile:
 
 def hash_prefix(path: Path, size: int) -> hashlib._Hash:
     """SHA-256 of the first `size` bytes of a file. Raises: OSError, also if it has fewer."""
-    digest, left = hashlib.sha256(), size
+    digest, remaining = hashlib.sha256(), size
     if size:
         with path.open("rb") as file:
-            while left and (data := file.read(min(left, BLOCK))):
+            while remaining and (data := file.read(min(remaining, BLOCK))):
                 digest.update(data)
-                left -= len(data)
-    if left:
-        raise OSError(0, f"{path} lacks its last {pluralize(left, 'byte')}")
+                remaining -= len(data)
+    if remaining:
+        raise OSError(0, f"{path} lacks its last {pluralize(remaining, 'byte')}")
     return digest

@@ -146,9 +146,9 @@ def _check_free(target: Path, force: bool) -> None:
 def _check_writable(target: Path) -> None:
     """Open the partial file: permissions alone do not tell (network shares, read-only mounts, root)."""
     partial = partial_path(target)
-    existed = partial.exists()
+    already_exists = partial.exists()
     open_locked(partial).close()
-    if not existed:
+    if not already_exists:
         partial.unlink()
 
 

@@ -97,12 +97,12 @@ class PartialFile:
         self._file.close()
 
     def _is_same_file(self, status: os.stat_result) -> bool:
-        own = self._initial if self._file.closed else os.fstat(self._file.fileno())
-        return os.path.samestat(status, own)
+        file_status = self._initial if self._file.closed else os.fstat(self._file.fileno())
+        return os.path.samestat(status, file_status)
 
 
-def _same_contents(one: Path, other: Path) -> bool:
-    return other.is_file() and not other.is_symlink() and filecmp.cmp(one, other, shallow=False)
+def _same_contents(first: Path, second: Path) -> bool:
+    return second.is_file() and not second.is_symlink() and filecmp.cmp(first, second, shallow=False)
 
 
 def open_current_locked(path: Path) -> BinaryIO:

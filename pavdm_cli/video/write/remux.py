@@ -49,18 +49,18 @@ class SurroundingPackets:
 
     def surround(self, packets: Iterable[VideoPacket], source: InputContainer) -> Iterator[VideoPacket]:
         """Those before, the given ones, and those after, in the order in which they are decoded."""
-        replaced = False
+        packets_sent = False
         for packet in source.demux(video_stream(source, self.path)):
             time = None if packet.pts is None else packet.pts * packet.time_base
             if time is not None and time < self.start:
                 yield packet
                 continue
-            if not replaced:
+            if not packets_sent:
                 yield from packets
-                replaced = True
+                packets_sent = True
             if time is not None and self.end is not None and time >= self.end:
                 yield packet
-        if not replaced:
+        if not packets_sent:
             yield from packets
 
 

@@ -124,8 +124,8 @@ def _codec(suffix: str, options: EncoderOptions, params: VideoParams) -> tuple[s
 def _muxer(suffix: str, number: int) -> tuple[str, dict[str, str]]:
     """Name and options of the muxer."""
     if suffix == ".mp4":
-        numbered = {"fragment_index": str(number + 1), "avoid_negative_ts": "disabled"}
-        return "mp4", {"movflags": FRAGMENT_FLAGS, "fflags": MUXER_BITEXACT, **numbered}
+        options = {"fragment_index": str(number + 1), "avoid_negative_ts": "disabled"}
+        return "mp4", {"movflags": FRAGMENT_FLAGS, "fflags": MUXER_BITEXACT, **options}
     return {".mkv": "matroska", ".webm": "webm"}[suffix], {"live": "1", "fflags": MUXER_BITEXACT}
 
 

@@ -78,8 +78,8 @@ class SegmentedEncoder:
         for number, (_, frame) in enumerate(self._waiting):
             frames[number] = frame.to_ndarray()
         times = tuple(time for time, _ in self._waiting)
-        written = self._written, self._last_time, self._segments
-        return EncoderState(*written, self._file.size, self._file.digest, times, frames)
+        counts = self._written, self._last_time, self._segments
+        return EncoderState(*counts, self._file.size, self._file.digest, times, frames)
 
     def close(self) -> None:
         """Write the open segment too, however short."""

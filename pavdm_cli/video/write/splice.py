@@ -50,8 +50,8 @@ class Splice:
     @property
     def surrounding(self) -> SurroundingPackets:
         """What stays of the video."""
-        start, whole = self.video.timestamps[self.first], self.end == self.video.frames
-        end = None if whole else self.video.timestamps[self.end] * self.video.time_base
+        start, reaches_end = self.video.timestamps[self.first], self.end == self.video.frames
+        end = None if reaches_end else self.video.timestamps[self.end] * self.video.time_base
         return SurroundingPackets(self.video.path, start * self.video.time_base, end)
 
 
@@ -90,9 +90,11 @@ class SpliceWriter(BaseWriter[SegmentedEncoder]):
         with suppress(FileNotFoundError):  # of a run that was killed
             target.unlink()
         delay = decoding_delay(suffix, params) * params.tick
-        with closing(StreamCopy(video, suffix, "keep")) as others:
-            self.notes += others.notes
-            remux = Remux(self.encoder.comment, params.declared_rate, delay, others, video.end, self.splice.surrounding)
+        with closing(StreamCopy(video, suffix, "keep")) as streams:
+            self.notes += streams.notes
+            remux = Remux(
+                self.encoder.comment, params.declared_rate, delay, streams, video.end, self.splice.surrounding
+            )
             remux(self.partial, target)
         return target
 
@@ -107,29 +109,34 @@ def keyframes(video: VideoInfo) -> list[int]:
 
 
 def matching_params(video: VideoInfo, rate: Fraction, options: EncoderOptions) -> VideoParams | None:
-    """Parameters of an encoder whose packets go with those of the video, decoded with one header; None: there are none.
+    """Parameters of an encoder whose packets share a header with those of the video; None: there are none.
 
     rate: frames per second that the file was written with.
     """
-    suffix, own = video.path.suffix.lower(), params_of_video(video, video.path.suffix.lower())
+    suffix, video_params = video.path.suffix.lower(), params_of_video(video, video.path.suffix.lower())
     with open_input(video.path, video.limits) as source:
         context = video_stream(source, video.path).codec_context
         header, size = bytes(context.extradata or b""), (context.width, context.height)
         ticks = [1 / context.framerate] if context.framerate else []  # x264 stores its time base as the rate
-    generated = VideoParams(video.width, video.height, rate)
+    default_params = VideoParams(video.width, video.height, rate)
     if suffix == ".webm":  # VP9 has no header: the video's own rate and colours decide
-        is_generated = video.rate == rate and own.color_space == generated.color_space
-        candidates = iter([generated if is_generated else replace(own, variable_frame_rate=False, max_rate=None)])
+        is_generated = video.rate == rate and video_params.color_space == default_params.color_space
+        candidates = iter(
+            [default_params if is_generated else replace(video_params, variable_frame_rate=False, max_rate=None)]
+        )
     else:
-        candidates = chain([generated], _possible_params(own, ticks))
-    return next((one for one in candidates if one.coded_size == size and _header(suffix, one, options) == header), None)
+        candidates = chain([default_params], _possible_params(video_params, ticks))
+    return next(
+        (params for params in candidates if params.coded_size == size and _header(suffix, params, options) == header),
+        None,
+    )
 
 
 def _possible_params(params: VideoParams, ticks: Sequence[Fraction]) -> Iterator[VideoParams]:
     """With the given time bases and those that a container may have made finer, and with B-frames or without."""
     assert params.time_base
-    doubled = (params.time_base * 2**power for power in range(64))
-    for tick in chain(ticks, takewhile(lambda tick: tick <= Fraction(1, 10), doubled)):
+    time_bases = (params.time_base * 2**power for power in range(64))
+    for tick in chain(ticks, takewhile(lambda tick: tick <= Fraction(1, 10), time_bases)):
         yield replace(params, time_base=tick)
         is_variable = not params.variable_frame_rate
         yield replace(params, time_base=tick, variable_frame_rate=is_variable, max_rate=None)

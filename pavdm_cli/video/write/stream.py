@@ -51,8 +51,8 @@ class FrameStream:
 
     def __init__(self, pipe: Pipe, params: VideoParams, y4m: bool) -> None:
         self._pipe, self._y4m, (width, height) = pipe, y4m, params.coded_size
-        untagged = replace(params.color_space, matrix=BT709 if height >= HD_HEIGHT else SMPTE170M)
-        self._converter = FrameConverter(width, height, "yuv420p", untagged)
+        color_space = replace(params.color_space, matrix=BT709 if height >= HD_HEIGHT else SMPTE170M)
+        self._converter = FrameConverter(width, height, "yuv420p", color_space)
         if y4m:
             rate = f"{params.rate.numerator}:{params.rate.denominator}"
             header = f"YUV4MPEG2 W{width} H{height} F{rate} Ip A1:1 C420mpeg2 XCOLORRANGE=LIMITED\n"

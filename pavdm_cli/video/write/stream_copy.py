@@ -30,7 +30,7 @@ class StreamCopy:
         with ExitStack() as stack:
             audio_source, source = (stack.enter_context(open_input(video.path, video.limits)) for _ in range(2))
             streams = [] if audio == "drop" else supported_streams(audio_source)
-            unsupported = 0 if audio == "drop" else len(audio_source.streams.audio) - len(streams)
+            num_unsupported = 0 if audio == "drop" else len(audio_source.streams.audio) - len(streams)
             self.offset = min([video.start, *audio_starts(video.path, video.limits, streams)])
             tracks = [AudioTrack(stream, self.offset, append_silence=audio == "silence") for stream in streams]
             self._suffix, self._source = suffix, source
@@ -40,7 +40,7 @@ class StreamCopy:
             self.notes = [
                 *audio_notes(streams, suffix),
                 *self._extras.notes,
-                *dropped_note([*self._extras.dropped, *["audio of unknown codec"] * unsupported]),
+                *dropped_note([*self._extras.dropped, *["audio of unknown codec"] * num_unsupported]),
             ]
             self.close: Callable[[], None] = stack.pop_all().close
 

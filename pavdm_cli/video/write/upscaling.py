@@ -22,12 +22,12 @@ class UpscalingEncoder:
 
     @property
     def continuable(self) -> bool:
-        """As `Encoder.continuable`."""
+        """See `Encoder.continuable`."""
         return self.encoder.continuable
 
     @property
     def comment(self) -> str:
-        """As `Encoder.comment`."""
+        """See `Encoder.comment`."""
         return self.encoder.comment
 
     @comment.setter
@@ -40,21 +40,21 @@ class UpscalingEncoder:
         self.encoder.encode(self.upscale(frame), time)
 
     def end_chunk(self, force: bool = False) -> None:
-        """As `Encoder.end_chunk`."""
+        """See `Encoder.end_chunk`."""
         self.encoder.end_chunk(force)
 
     def state(self) -> EncoderState:
-        """As `Encoder.state`."""
+        """See `Encoder.state`."""
         return self.encoder.state()
 
     def close(self) -> None:
-        """As `Encoder.close`."""
+        """See `Encoder.close`."""
         self.encoder.close()
 
     def abort(self) -> None:
-        """As `Encoder.abort`."""
+        """See `Encoder.abort`."""
         self.encoder.abort()
 
     def finalize(self, others: OtherStreams | None = None, end: Fraction = ZERO) -> Path:
-        """As `Encoder.finalize`."""
+        """See `Encoder.finalize`."""
         return self.encoder.finalize(others, end)

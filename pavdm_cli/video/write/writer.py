@@ -201,18 +201,20 @@ class BaseWriter(Generic[AnyEncoder]):
         try:
             yield
         except (OSError, av.FFmpegError, OutputError) as error:
-            saved = self.close_partial()
-            raise self._to_output_error(error, saved, self.resume_command) from None
+            saved_path = self.close_partial()
+            raise self._to_output_error(error, saved_path, self.resume_command) from None
 
-    def _to_output_error(self, error: Exception, saved: Path | None = None, command: str = "") -> OutputError:
+    def _to_output_error(self, error: Exception, saved_path: Path | None = None, command: str = "") -> OutputError:
         if isinstance(error, OutputError):
             message, advice = error.message, error.hint
         else:
             message = f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}"
             advice = write_hint(error) if isinstance(error, OSError) else ""
-        rest = f"what was written plays: {saved}" if saved else "" if advice else "choose another folder with -o"
+        file_hint = (
+            f"what was written plays: {saved_path}" if saved_path else "" if advice else "choose another folder with -o"
+        )
         resume = f"`{command}` continues it" if command else ""
-        return OutputError(message, "; ".join(filter(None, (advice, rest, resume))))
+        return OutputError(message, "; ".join(filter(None, (advice, file_hint, resume))))
 
 
 class VideoWriter(BaseWriter[Encoder]):

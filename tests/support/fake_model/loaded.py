@@ -151,7 +151,7 @@ def _ids(prompt: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Loaded:
-    """As `LoadedModel`."""
+    """Implements `LoadedModel`."""
 
     transformer: Transformer
     vae: VAE
@@ -226,7 +226,7 @@ class Loaded:
     def upcast(self, part: Literal["transformer", "vae"], device: torch.device) -> Loaded:
         return self
 
-    def narrow(self) -> tuple[Loaded, tuple[int, int]]:
+    def shrink(self) -> tuple[Loaded, tuple[int, int]]:
         return self, (8, 8)
 
     def flops(self, step: StepShape, layout: LatentLayout) -> float:

@@ -40,7 +40,7 @@ OPTIONS = (ModelOption("negative-prompt", str, "blurry", "What the video should 
 
 @dataclass(frozen=True, slots=True)
 class FakeModel:
-    """As `VideoModel`."""
+    """Implements `VideoModel`."""
 
     spec: ModelSpec = SPEC
     options: tuple[ModelOption, ...] = OPTIONS

@@ -1,0 +1,68 @@
+"""Options for the file that a video is written to, and for what is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pavdm_cli.commands.options import FILE_PANEL
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="File (mp4, mkv, webm or gif) or folder; default: named after prompt or input. generate: - for stdout.",
+        rich_help_panel=FILE_PANEL,
+    ),
+]
+StreamFormat = Annotated[
+    Literal["", "mp4", "y4m", "rawvideo"],
+    typer.Option(
+        metavar="mp4|y4m|rawvideo",
+        show_default=False,
+        help="With -o -: fragmented MP4 (the default), YUV4MPEG2, or raw RGB frames: "
+        "pavdm generate PROMPT -o - | ffplay -",
+        rich_help_panel=FILE_PANEL,
+    ),
+]
+Crf = Annotated[int, typer.Option(help="Constant rate factor, 0 best to 51 smallest.", rich_help_panel=FILE_PANEL)]
+Scale = Annotated[
+    int | None,
+    typer.Option(
+        help="Integer upscaling factor, 1 to 8. Default: the model's (4 for pocket).", rich_help_panel=FILE_PANEL
+    ),
+]
+ScaleFilter = Annotated[
+    Literal["lanczos", "nearest"],
+    typer.Option(help="lanczos: smooth. nearest: blocky pixels.", rich_help_panel=FILE_PANEL),
+]
+Encoder = Annotated[
+    str,
+    typer.Option(help="Encoder of ffmpeg (from PAVDM_FFMPEG or PATH), such as h264_nvenc.", rich_help_panel=FILE_PANEL),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help='Print the result as JSON, and an error as {"error": ...}.', rich_help_panel=FILE_PANEL
+    ),
+]
+KeepState = Annotated[
+    bool,
+    typer.Option(
+        "--keep-state",
+        help="Keep the checkpoint and all latents of a complete video, for `redo`.",
+        rich_help_panel=FILE_PANEL,
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        "-f",
+        help="Replace an existing file of that name, or a partial one left by an interrupted run.",
+        rich_help_panel=FILE_PANEL,
+    ),
+]
