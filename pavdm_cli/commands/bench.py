@@ -86,7 +86,7 @@ def throughput(
     request = request_from_params(ctx.params, model=model)
     if not name and (idle := {"--whole", "--samples"} & common.command_line_options(ctx).keys()):
         raise UsageError(f"{min(idle)} needs random weights", "add --random-weights, or --shape")
-    _check(request, name)
+    _check_request(request, name)
     if profile and ablate:
         raise UsageError("--ablate and --profile cannot be combined", "run one after the other")
     if profile:
@@ -128,7 +128,7 @@ def latency(
 ) -> None:
     """Latency: first frame (cold and warm), each chunk, a playable file, the complete file."""
     request = request_from_params(ctx.params)
-    _check(request, model if random_weights else None)
+    _check_request(request, model if random_weights else None)
     _latency(request, model if random_weights else None, repeat, as_json, out)
 
 
@@ -164,7 +164,7 @@ def kernels(
     _kernels((arch or [], dtype or [], width or []), None if compile_only else device, as_json, out)
 
 
-def _check(request: Request, shape: str | None) -> None:
+def _check_request(request: Request, shape: str | None) -> None:
     """Validate before importing torch; with random weights the prompt is not used. Raises: UsageError."""
     check_sampling(request)
     if shape is None:

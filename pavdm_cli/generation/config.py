@@ -53,9 +53,9 @@ class GenerationConfig:
     loop: bool = field(default=False, metadata=changes_frames(FLAG))  # the last chunks are conditioned on the first
     sink: int = 0  # first chunks that stay in front of the context
     repeat_positions: bool = False
-    lora: tuple[str, ...] = ()  # files, each with :SCALE or without
-    source_caption: str = ""  # of the video that is continued, for what the prompt leaves out
-    options: Options = field(default_factory=dict)  # the model's own, as far as they differ from their defaults
+    lora: tuple[str, ...] = ()  # "FILE" or "FILE:SCALE"
+    source_caption: str = ""  # of the extended video; fills in what the prompt leaves out
+    options: Options = field(default_factory=dict)  # model-specific options that differ from their defaults
     notes: tuple[str, ...] = ()
     auto_switches: frozenset[str] = frozenset()  # of `execution`: were `auto`, a memory plan may change them
     num_conditioning_frames: int = 0  # conditioning frames (clip or image) that are encoded before the first step

@@ -8,11 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pavdm_cli.generation.recovery import CheckedDecoder, Recovery, open_decoder
+from pavdm_cli.models.devices import HOST
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.sampling.loop import SampledChunk, SamplerState, move_state
 from pavdm_cli.sampling.prefetch import map_prefetched
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
 
 Pixels = NDArray[np.uint8]
-HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class Source:
 
 
 def open_source(request: Request) -> Source:
-    """Look at the video before any work. Raises: InputError, UsageError."""
+    """Open the video and check that it can be extended. Raises: InputError, UsageError."""
     assert request.extension
     video = open_video(request.extension.source)
     if video.rate < MIN_FPS:

@@ -55,7 +55,7 @@ def write_redo(
 ) -> WriteResult:
     """Write the video with a regenerated span. Raises: OutputError.
 
-    config: of the video until the span's end; checkpoint: of an interrupted run, which is continued.
+    config: of the video until the span's end; checkpoint: continue this interrupted run.
     """
     assert output.path
     original, span = task.original, task.span

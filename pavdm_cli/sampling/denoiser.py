@@ -73,8 +73,8 @@ def batched_cfg(denoiser: Denoiser, scale: float) -> Denoiser:
         return denoiser.prefill(_repeat_batch(context), level)
 
     def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
-        rows = levels if levels.ndim == 1 else _repeat_batch(levels)
-        conditional, unconditional = denoiser(_repeat_batch(window), rows, cache).chunk(2)
+        levels_twice = levels if levels.ndim == 1 else _repeat_batch(levels)
+        conditional, unconditional = denoiser(_repeat_batch(window), levels_twice, cache).chunk(2)
         return unconditional + scale * (conditional - unconditional)
 
     return FunctionDenoiser(prefill, velocity)

@@ -182,7 +182,7 @@ def warmup_inputs(
 
 
 def roll(values: Tensor, entering: Tensor, leaving: int) -> Tensor:
-    """Drop the first `leaving` latents and append those entering; none leave in ramp-up, none enter in ramp-down."""
+    """Drop the first `leaving` latents and append those entering: none leave in ramp-up, none enter in ramp-down."""
     return torch.cat([values[:, leaving:], entering], dim=1)
 
 

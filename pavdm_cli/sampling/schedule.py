@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.runtime.printable import pluralize
-from pavdm_cli.sampling.suggestions import MAX_VALUE, fits, suggest
+from pavdm_cli.sampling.suggestions import MAX_VALUE, is_valid, suggest
 
 RAMP_UPS = ("grow", "full")
 SOLVERS = ("euler", "unipc")  # names; the constructors are in `sampling/solvers.py`
@@ -142,13 +142,13 @@ class Schedule:
 
     def _start(self, chunk: int) -> int:
         """Index of a chunk's first latent."""
-        missing = self.chunk - self.first_chunk if self.first_chunk and chunk > 0 else 0
-        return chunk * self.chunk - missing
+        shortfall = self.chunk - self.first_chunk if self.first_chunk and chunk > 0 else 0
+        return chunk * self.chunk - shortfall
 
     def chunks(self, latents: int) -> int:
         """The smallest number of chunks that hold this many latents."""
-        missing = self.chunk - self.first_chunk if self.first_chunk and latents > 0 else 0
-        return -(-(latents + missing) // self.chunk)
+        shortfall = self.chunk - self.first_chunk if self.first_chunk and latents > 0 else 0
+        return -(-(latents + shortfall) // self.chunk)
 
     def sizes(self, now: int, first: int, before: int, chunks: int | None) -> set[tuple[int, int]]:
         """The (noisy, clean) latent counts of all steps from `now` on; `before` clean latents precede chunk `first`.
@@ -284,7 +284,7 @@ def _chunks_in_window(steps: int, window: int, chunk: int) -> int:
     hint = suggest(steps, window, chunk)
     if remainder:
         raise UsageError(f"window must be a multiple of chunk {chunk}, got {window}", hint)
-    if not fits(steps, window, chunk):
+    if not is_valid(steps, window, chunk):
         raise UsageError(
             f"steps must be a multiple of the number of chunks in the window ({count}) or divide it, got {steps}", hint
         )

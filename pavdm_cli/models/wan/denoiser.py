@@ -33,7 +33,7 @@ def with_kv_cache(transformer: WanTransformer, build: Build, position: int) -> D
 
 
 def with_full_context(transformer: WanTransformer, build: Build, position: int, *, causal: bool = False) -> Denoiser:
-    """Recomputes the context in front of the window at every step; every latent attends to every other.
+    """A denoiser that recomputes the context at every step; all latents attend to each other.
 
     With `causal` the context attends only to itself, with the same result as `with_kv_cache`.
     """

@@ -7,7 +7,7 @@ from pavdm_cli.models.wan.config import PATCH, TEXT_LENGTH, WanConfig
 
 
 def step_flops(config: WanConfig, step: StepShape, tokens_per_latent: int) -> float:
-    """Of one call; a multiply-add counts as two. Text and modulation are computed elsewhere.
+    """FLOPs of one call, counting a multiply-add as two, without the text and the modulation.
 
     Every prompt is padded to 512 tokens.
     """

@@ -45,7 +45,7 @@ class BaseWriter(Generic[AnyEncoder]):
         force: bool = False,
         resume: EncoderState | None = None,
     ) -> None:
-        """force: the complete file replaces an existing one; resume: of an interrupted run, which is continued."""
+        """force: the complete file replaces an existing one; resume: state of an interrupted run to continue."""
         self.path, self.force = Path(path), force
         self.partial = partial_path(self.path)
         self.checkpoint, self.latents = checkpoint_path(self.partial), latents_path(self.partial)
