@@ -97,7 +97,8 @@ def test_the_file_says_what_was_made_again_and_info_how() -> None:
     before, after = read_metadata("v.mp4"), read_metadata("new.mp4")
     assert before is not None
     assert after is not None
-    (record,) = after.pop("redo")
+    (record,), ranges = after.pop("redo"), after.pop("prompt_ranges")
+    assert any(part["prompt"].startswith("a green boat") for part in ranges)
     assert after == before
     assert [record[name] for name in ("first", "end", "seed", "prompt")] == [24, 48, 5, "a green boat"]
     lines = pavdm("info", "new.mp4").out.splitlines()
