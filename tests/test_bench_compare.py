@@ -75,7 +75,7 @@ def test_rows_of_another_configuration_are_refused_by_the_setting_that_differs(t
 def test_the_last_row_of_a_configuration_counts_and_others_are_left_out(tmp_path: Path) -> None:
     one = write(tmp_path, "a.jsonl", row([5.0]), row(STEADY), row([1.0], steps=9))
     (comparison,) = compare(one, write(tmp_path, "b.jsonl", row(STEADY), row([1.0], steps=10)))
-    assert (comparison.what, comparison.ratio, comparison.slower) == ("steady_steps", 1.0, False)
+    assert (comparison.name, comparison.ratio, comparison.slower) == ("steady_steps", 1.0, False)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", '{"a": 1}', "\xff"])

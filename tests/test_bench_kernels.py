@@ -50,7 +50,7 @@ def test_rows_of_kernels_have_raw_samples_and_can_be_compared(small: None, tmp_p
         row["samples"] = {name: [100 * sample for sample in samples]}
     paths[1].write_text("".join(json.dumps(row) + "\n" for row in rows))
     comparisons = compare(*paths)
-    assert [one.what.split()[0] for one in comparisons] == list(BY_NAME)
+    assert [one.name.split()[0] for one in comparisons] == list(BY_NAME)
     assert all(one.allowed is not None and one.ratio == pytest.approx(100) for one in comparisons)
 
 

@@ -57,8 +57,8 @@ def test_only_cores_this_process_may_run_on_count(machine) -> None:
 
 def test_the_load_of_others_is_what_this_process_did_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cores, "read_clock", lambda: Clock(12.0, 107.0, 4.0))
-    assert Load(Clock(10.0, 100.0, 1.0)).others() == pytest.approx(2.0)
-    assert Load(Clock(10.0, 106.0, 1.0)).others() == 0
+    assert Load(Clock(10.0, 100.0, 1.0)).other_busy_cores() == pytest.approx(2.0)
+    assert Load(Clock(10.0, 106.0, 1.0)).other_busy_cores() == 0
 
 
 def test_a_busy_program_is_seen() -> None:
@@ -66,7 +66,7 @@ def test_a_busy_program_is_seen() -> None:
         try:
             load, until = Load(), time.monotonic() + 60
             time.sleep(0.5)
-            while load.others() <= 0.2:
+            while load.other_busy_cores() <= 0.2:
                 assert time.monotonic() < until
                 time.sleep(0.5)
         finally:
@@ -108,7 +108,7 @@ def test_a_system_without_groups_sets_no_limit(tmp_path: Path, text: str) -> Non
 
 
 def asked(threads: int, monkeypatch: pytest.MonkeyPatch, others: float = 0.0, device: str = "cpu") -> int:
-    monkeypatch.setattr(Load, "others", lambda self: others)
+    monkeypatch.setattr(Load, "other_busy_cores", lambda self: others)
     request = make_request("a red ball", frames=2, threads=threads, device=device)
     return with_threads(request, Load()).execution.threads
 

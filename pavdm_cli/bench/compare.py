@@ -44,7 +44,7 @@ FIELDS = {
 class Comparison(NamedTuple):
     """One kind of sample in both rows: medians in seconds, and the tolerated change."""
 
-    what: str
+    name: str
     before: float
     after: float
     allowed: float | None  # share of `before`; None: too few samples to decide
@@ -148,7 +148,7 @@ def _as_list(samples: Any) -> list[float]:
 def lines(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
     """A table row per pair of samples: label, before, after, ratio and verdict."""
     return [
-        (pair.what, _duration(pair.before), _duration(pair.after), f"{pair.ratio:.3f}", _verdict(pair))
+        (pair.name, _duration(pair.before), _duration(pair.after), f"{pair.ratio:.3f}", _verdict(pair))
         for pair in comparisons
     ]
 

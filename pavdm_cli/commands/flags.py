@@ -12,7 +12,7 @@ from pavdm_cli.models.registry import find
 
 
 def request_from_params(params: Mapping[str, Any], **overrides: Any) -> Request:
-    """Build a request from a command's parameters; `more` overrides some. Raises: ModelError, UsageError."""
+    """Build a request from a command's parameters; `overrides` replace some. Raises: ModelError, UsageError."""
     values = dict(params)
     values |= {"path": values.pop("output", None), "ffmpeg": os.environ.get("PAVDM_FFMPEG", "")}
     values |= overrides

@@ -78,7 +78,9 @@ def check_value(option: Option, value: Any) -> CheckResult:
     kind, values = option.kind, value if option.is_list and type(value) is list else [value]
     wrong = [item for item in values if not kind.fits(item)]
     if wrong:
-        return CheckResult(value, f"{summarize(wrong[0])}, not {kind.what}{' or a list of them' * option.is_list}")
+        return CheckResult(
+            value, f"{summarize(wrong[0])}, not {kind.description}{' or a list of them' * option.is_list}"
+        )
     return CheckResult(values if option.is_list else value)
 
 

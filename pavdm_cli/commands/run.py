@@ -149,7 +149,7 @@ def with_threads(request: Request, load: Load) -> Request:
     if has_fixed_threads or pick_device(request.execution.device).type != "cpu":
         return request
     max_threads = torch.get_num_threads()
-    threads = choose_threads(max_threads, load.others())
+    threads = choose_threads(max_threads, load.other_busy_cores())
     if threads < max_threads:
         reason = "(other cores are busy or unavailable)"
         ui.info(f"using {threads} of {max_threads} CPU threads {reason}; --threads {max_threads} uses all")

@@ -56,10 +56,10 @@ def stored_spans(path: Path) -> tuple[PromptSpan, ...]:
 def spans_of(ranges: Sequence[PromptRange]) -> tuple[PromptSpan, ...]:
     """A span for each range whose prompt mentions everything but the camera, without the transitions at its ends."""
     spans = []
-    for one in ranges:
-        start, end = one.start + one.fade_in, one.end - one.fade_out
-        if start < end and (scene := scene_of(one.prompt)):
-            spans.append(PromptSpan(scene, "camera" in parse(one.prompt).slots, one.prompt, start, end))
+    for part in ranges:
+        start, end = part.start + part.fade_in, part.end - part.fade_out
+        if start < end and (scene := scene_of(part.prompt)):
+            spans.append(PromptSpan(scene, "camera" in parse(part.prompt).slots, part.prompt, start, end))
     return tuple(spans)
 
 

@@ -125,7 +125,7 @@ def with_prompt(request: Request, source: Source) -> tuple[Request, list[str]]:
 def _last_prompt(metadata: dict[str, Any], video: VideoInfo) -> dict[str, Any]:
     """The prompt in effect at the end of the video, if it is not the first one."""
     if "prompt_ranges" in metadata:
-        prompts = [one.prompt for one in prompt_ranges(metadata) if one.start < video.duration]
+        prompts = [part.prompt for part in prompt_ranges(metadata) if part.start < video.duration]
         return (
             dict.fromkeys(("prompt", "caption") if "caption" in metadata else ("prompt",), prompts[-1])
             if prompts

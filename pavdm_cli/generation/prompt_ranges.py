@@ -59,7 +59,8 @@ def prompt_ranges(metadata: Mapping[str, Any]) -> list[PromptRange]:
     """
     if "prompt_ranges" in metadata:
         return [
-            PromptRange(**one | {"end": inf if one["end"] is None else one["end"]}) for one in metadata["prompt_ranges"]
+            PromptRange(**fields | {"end": inf if fields["end"] is None else fields["end"]})
+            for fields in metadata["prompt_ranges"]
         ]
     return [] if {"image", "source"} & metadata.keys() else timeline_ranges(metadata)
 
@@ -71,7 +72,8 @@ def timeline_ranges(metadata: Mapping[str, Any]) -> list[PromptRange]:
     after the first chunk or clip that begins with it, and after its blend.
     """
     changes = metadata.get("timeline", [])
-    times, prompts = [0.0, *(change["at"] for change in changes), inf], [_caption(one) for one in (metadata, *changes)]
+    times = [0.0, *(change["at"] for change in changes), inf]
+    prompts = [_caption(fields) for fields in (metadata, *changes)]
     if not changes:
         return [PromptRange(prompts[0])]
     window = window_seconds(metadata)
@@ -94,10 +96,12 @@ def redone_ranges(
     if not ranges:
         return []
     new = [
-        one.clip(start, end) for one in _shift(timeline_ranges(metadata), offset) if one.start < end and start < one.end
+        part.clip(start, end)
+        for part in _shift(timeline_ranges(metadata), offset)
+        if part.start < end and start < part.end
     ]
-    before = [one.clip(0.0, start) for one in ranges if one.start < start]
-    after = [one.clip(end, inf) for one in ranges if end < one.end]
+    before = [part.clip(0.0, start) for part in ranges if part.start < start]
+    after = [part.clip(end, inf) for part in ranges if end < part.end]
     window = window_seconds(metadata)
     return _join(_join(before, new, fade_in=window), after, fade_out=window)
 
@@ -115,11 +119,11 @@ def extended_ranges(
         ranges = []
     if not ranges:
         return []
-    before = [one.clip(0.0, copied) for one in ranges if one.start < copied]
+    before = [part.clip(0.0, copied) for part in ranges if part.start < copied]
     joined = _join(before, _shift(timeline_ranges(metadata), copied), fade_in=window_seconds(metadata))
     if not only_new:
         return joined
-    return _shift([one.clip(copied, inf) for one in joined if copied < one.end], -copied)
+    return _shift([part.clip(copied, inf) for part in joined if copied < part.end], -copied)
 
 
 def _join(
@@ -139,7 +143,7 @@ def _join(
 
 def _shift(ranges: Iterable[PromptRange], seconds: float) -> list[PromptRange]:
     """The ranges later by `seconds`; the first one begins there."""
-    return [replace(one, start=one.start + seconds, end=one.end + seconds) for one in ranges]
+    return [replace(part, start=part.start + seconds, end=part.end + seconds) for part in ranges]
 
 
 def window_seconds(metadata: Mapping[str, Any]) -> float:

@@ -163,7 +163,7 @@ def remaining_chunks(run: Run, checkpoint: Checkpoint, still: StillImage | None 
 
 
 def finish(run: Run, output: Output, metadata: dict[str, Any], is_complete: bool, num_copied: int = 0) -> WriteResult:
-    """Close the file; an endless video is complete when the user stops it. copied: frames taken from an input."""
+    """Close the file; an endless video is complete when the user stops it. num_copied: frames taken from an input."""
     writer, new = run.writer, run.writer.frames - num_copied
     was_stopped = not is_complete and run.config.endless and run.control.stopped_by_user() and new > 0
     if not is_complete and not was_stopped:

@@ -105,7 +105,7 @@ def _changed_ranges(task: RedoTask, fields: dict[str, Any]) -> dict[str, Any]:
         for frame in (span.splice.first, span.splice.end)
     )
     after = redone_ranges(before, fields, first, end, float(span.origin - video.start))
-    return {} if after == before else {"prompt_ranges": [one.to_json() for one in after]}
+    return {} if after == before else {"prompt_ranges": [part.to_json() for part in after]}
 
 
 def _span_chunks(run: Run, task: RedoTask, store: LatentStore | None) -> Iterator[RenderedChunk]:

@@ -62,7 +62,7 @@ def load_into(
     dtype: torch.dtype,
     unused_prefixes: tuple[str, ...] = (),
 ) -> M:
-    """The model with the weights in a folder, frozen. Tensors with a prefix in `unused` are not read.
+    """The model with the weights in a folder, frozen. Tensors with a prefix in `unused_prefixes` are not read.
 
     What is not in the state dict is created by the model itself. Raises: ModelError.
     """
@@ -82,7 +82,7 @@ def load_stored(
     dtype_of: Callable[[str], torch.dtype],
     unused_prefixes: tuple[str, ...] = (),
 ) -> M:
-    """The model with these weights, frozen; weights of the model with a prefix in `unused` may be missing.
+    """The model with these weights, frozen; weights of the model with a prefix in `unused_prefixes` may be missing.
 
     Every tensor is copied from its mapped file to the device in its precision, and assigned: the host holds the pages
     of one file at a time. Raises: ModelError.
@@ -102,7 +102,7 @@ def load_stored(
 def locate_tensors(
     folder: Path, unused_prefixes: tuple[str, ...] = (), belongs: Callable[[str], bool] = lambda name: True
 ) -> dict[str, Path]:
-    """The file of every tensor, from the files' headers; names with a prefix in `unused` are left out.
+    """The file of every tensor, from the files' headers; names with a prefix in `unused_prefixes` are left out.
 
     belongs: whether a file of the folder is of this part, by its name. Raises: ModelError if a name is in two files, or
     an index does not match the files.

@@ -15,7 +15,7 @@ M = TypeVar("M", bound=nn.Module)
 def init_random(
     build: Callable[[], M], device: torch.device, dtype: torch.dtype, fixed_weights: Mapping[str, Tensor]
 ) -> M:
-    """A model with random weights except for those `known`; deterministic, and initialized in place."""
+    """A model with random weights except for `fixed_weights`; deterministic, and initialized in place."""
     with torch.device("meta"):
         model = build().to(dtype)
     model.to_empty(device=device)

@@ -43,8 +43,8 @@ def sharded_bytes(model: LoadedModel, processes: int) -> tuple[int, int]:
 
 
 def _unit_bytes(model: LoadedModel) -> Iterator[int]:
-    seen = set[nn.Parameter]()
+    counted_weights = set[nn.Parameter]()
     for unit in model.shard_units:
-        unit_weights = {weight for module in unit for weight in module.parameters()} - seen
-        seen |= unit_weights
+        unit_weights = {weight for module in unit for weight in module.parameters()} - counted_weights
+        counted_weights |= unit_weights
         yield sum(weight.nbytes for weight in unit_weights)

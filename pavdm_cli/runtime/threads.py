@@ -39,14 +39,14 @@ class Load:
 
     start: Clock = field(default_factory=read_clock)
 
-    def others(self) -> float:
+    def other_busy_cores(self) -> float:
         """Cores that other programs kept busy since then, on average."""
         wall, busy, own_time = (after - before for before, after in zip(self.start, read_clock(), strict=True))
         return max(0.0, (busy - own_time) / wall) if wall > 0 else 0.0
 
 
 def choose_threads(max_threads: int, busy_cores: float) -> int:
-    """The number of threads, up to `requested`, that get a core of their own when `others` cores are busy."""
+    """The number of threads, up to `max_threads`, that get a core of their own when `busy_cores` are in use."""
     limit, cores = cgroup_quota(), os.cpu_count() or 1
     if limit is not None and limit < cores:  # in a container, the load on the machine is not visible
         return max(1, min(max_threads, int(limit)))

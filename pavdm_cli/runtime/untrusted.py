@@ -94,7 +94,7 @@ def parse_json(text: str) -> Any:
 class Kind:
     """What a value must be, as text and as a test."""
 
-    what: str
+    description: str
     fits: Callable[[Any], bool]
 
 
@@ -137,7 +137,7 @@ def list_of(kind: Kind, max_length: int, min_length: int = 0) -> Kind:
         else f"up to {max_length}"
     )
     return Kind(
-        f"a list of {length}, each {kind.what}",
+        f"a list of {length}, each {kind.description}",
         lambda value: type(value) is list and min_length <= len(value) <= max_length and all(map(kind.fits, value)),
     )
 
@@ -145,14 +145,14 @@ def list_of(kind: Kind, max_length: int, min_length: int = 0) -> Kind:
 def mapping_of(kind: Kind, max_length: int) -> Kind:
     """An object of at most `max_length` entries, whose values are of one kind."""
     return Kind(
-        f"an object of up to {max_length} entries, each {kind.what}",
+        f"an object of up to {max_length} entries, each {kind.description}",
         lambda value: type(value) is dict and len(value) <= max_length and all(map(kind.fits, value.values())),
     )
 
 
 def optional(kind: Kind) -> Kind:
     """A value of a kind, or None."""
-    return Kind(f"{kind.what}, or null", lambda value: value is None or kind.fits(value))
+    return Kind(f"{kind.description}, or null", lambda value: value is None or kind.fits(value))
 
 
 def changes_frames(kind: Kind) -> dict[str, Kind]:
@@ -174,7 +174,7 @@ def mismatches(values: Mapping[str, Any], kinds: Mapping[str, Kind], required: I
     """What is wrong with the values, as text; names without a kind are not checked."""
     missing = [f"{name} is missing" for name in required if name not in values]
     wrong = [name for name, value in values.items() if name in kinds and not kinds[name].fits(value)]
-    return missing + [f"{name} is {summarize(values[name])}, not {kinds[name].what}" for name in wrong]
+    return missing + [f"{name} is {summarize(values[name])}, not {kinds[name].description}" for name in wrong]
 
 
 def summarize(value: object, max_length: int = 40) -> str:

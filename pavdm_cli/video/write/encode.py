@@ -117,10 +117,10 @@ class Encoder(Protocol):
     def abort(self) -> None:
         """Close a file that is about to be deleted, without flushing."""
 
-    def finalize(self, others: OtherStreams | None = None, end: Fraction = ZERO) -> Path:
+    def finalize(self, streams: OtherStreams | None = None, end: Fraction = ZERO) -> Path:
         """The complete video, as a file to be renamed; called after `close`.
 
-        others: streams to add, until the video's end. Raises: OSError.
+        streams: added to the file, until the video's end. Raises: OSError.
         """
 
 
@@ -137,7 +137,7 @@ class WholeFileEncoder:
         """The file is written again."""
         return NOTHING_WRITTEN
 
-    def finalize(self, others: OtherStreams | None = None, end: Fraction = ZERO) -> Path:
+    def finalize(self, streams: OtherStreams | None = None, end: Fraction = ZERO) -> Path:
         """The file itself."""
         return self.path
 

@@ -71,7 +71,7 @@ class Remux:
     comment: str
     rate: Fraction  # frames per second, as containers declare it
     delay: Fraction  # seconds by which frames are decoded before they are presented
-    others: OtherStreams | None = None
+    streams: OtherStreams | None = None
     end: Fraction = Fraction(0)  # of the video, in seconds
     around: SurroundingPackets | None = None
 
@@ -79,8 +79,8 @@ class Remux:
         """Copy the growing file `source` to `target`, and wait until that is on the disk. Raises: OSError."""
         try:
             self._copy(source, target)
-            if self.others:
-                self.others.finish_file(target)
+            if self.streams:
+                self.streams.finish_file(target)
             if source.suffix.lower() == ".mp4":
                 move_index_to_front(target)
             sync_file(target)
@@ -104,14 +104,14 @@ class Remux:
                 file.metadata["comment"] = self.comment
                 stream = file.add_stream_from_template(template)
                 stream.codec_context.framerate = self.rate
-                if self.others:
-                    self.others.add_streams(file)
+                if self.streams:
+                    self.streams.add_streams(file)
                 for packet in self._packets(packets):
                     self._mux_others_until(packet, file)
                     packet.stream = stream
                     file.mux(packet)
                     sink.check()
-                file.mux(self.others.flush(self.end) if self.others else [])
+                file.mux(self.streams.flush(self.end) if self.streams else [])
             sink.check()
 
     def _packets(self, packets: Iterable[VideoPacket]) -> Iterator[VideoPacket]:
@@ -123,8 +123,8 @@ class Remux:
                 yield packet
 
     def _mux_others_until(self, packet: VideoPacket, file: OutputContainer) -> None:
-        if self.others and packet.pts is not None:
-            file.mux(self.others.packets_until(packet.pts * packet.time_base))
+        if self.streams and packet.pts is not None:
+            file.mux(self.streams.packets_until(packet.pts * packet.time_base))
 
 
 def _groups(packets: Iterable[VideoPacket]) -> Iterator[list[VideoPacket]]:

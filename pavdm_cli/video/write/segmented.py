@@ -95,13 +95,13 @@ class SegmentedEncoder:
             self._segment.abort()
         self._file.close()
 
-    def finalize(self, others: OtherStreams | None = None, end: Fraction = ZERO) -> Path:
+    def finalize(self, streams: OtherStreams | None = None, end: Fraction = ZERO) -> Path:
         """Copy the packets to a temporary file with an index, in MP4 at its front, and return its path."""
         target = self.path.with_name(self.path.name + TEMPORARY)
         delay = decoding_delay(self._suffix, self.params) * self.params.tick
         with suppress(FileNotFoundError):  # of a run that was killed
             target.unlink()
-        Remux(self.comment, self.params.declared_rate, delay, others, end)(self.path, target)
+        Remux(self.comment, self.params.declared_rate, delay, streams, end)(self.path, target)
         return target
 
     def _append(self, yuv: av.VideoFrame, time: int) -> None:

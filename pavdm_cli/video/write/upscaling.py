@@ -55,6 +55,6 @@ class UpscalingEncoder:
         """See `Encoder.abort`."""
         self.encoder.abort()
 
-    def finalize(self, others: OtherStreams | None = None, end: Fraction = ZERO) -> Path:
+    def finalize(self, streams: OtherStreams | None = None, end: Fraction = ZERO) -> Path:
         """See `Encoder.finalize`."""
-        return self.encoder.finalize(others, end)
+        return self.encoder.finalize(streams, end)
