@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from support.command import pavdm
 from support.corruptions import clean
 
 from pavdm_cli.evaluation import corruptions
-from pavdm_cli.evaluation.clip_features import ProbeMeter
+from pavdm_cli.evaluation.clip_features import ProbeMeter, camera_motion
 from pavdm_cli.evaluation.ground_truth import (
     Metrics,
     Series,
@@ -226,5 +227,29 @@ def test_a_still_camera_over_land_is_right_and_no_words_are_not_scored() -> None
     for camera, share in (("still", 1), ("left", 0), ("right", 0)):
         assert read(frames(replace(still, motion="drifting", camera=camera)), still)[0]["adherence_camera"] == share
     clip = [dict.fromkeys(ATTRIBUTES, "")]
-    for span in (PromptSpan(still, names_camera=False), PromptSpan(replace(still, terrain="sea"))):
-        assert "adherence_camera" not in adherence(span, clip)
+    assert "adherence_camera" not in adherence(PromptSpan(still, names_camera=False), clip)
+    assert adherence(PromptSpan(still), clip)["adherence_camera"] == []  # it cannot be told
+
+
+def sea_clips(seeds: range) -> Iterator[tuple[Scene, np.ndarray]]:
+    """True clips over the sea at any time of a video."""
+    for seed in seeds:
+        scene, start = replace(sample_scene(seed), terrain="sea"), random.Random(seed).uniform(0, 60)
+        yield scene, frames(scene, start + torch.arange(16)[None] / 4)
+
+
+@pytest.mark.parametrize("seeds", [range(12), pytest.param(range(12, 108), marks=pytest.mark.integration)])
+def test_the_camera_over_the_sea_is_read_from_islands(seeds: range) -> None:
+    pairs = [(scene.camera, camera_motion(clip, "sea", scene.time)) for scene, clip in sea_clips(seeds)]
+    assert all(result in ("", camera) for camera, result in pairs)
+    assert sum(result == camera for camera, result in pairs) >= 0.9 * len(pairs)
+
+
+def test_a_sea_without_islands_does_not_tell_the_camera() -> None:
+    scene, clip = next(sea_clips(range(1)))
+    without = clip.copy()
+    without[:, 33:39] = clip[:, 33:39, :1]  # rows about the horizon have the color of their first pixel
+    assert camera_motion(without, "sea", scene.time) == ""
+    assert camera_motion(clip[:, :, ::-1], "sea", scene.time) == {"left": "right", "right": "left"}.get(
+        scene.camera, "still"
+    )

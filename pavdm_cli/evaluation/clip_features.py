@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pavdm_cli.evaluation.distances import DIMENSIONS
+from pavdm_cli.evaluation.island_shift import island_shift
 from pavdm_cli.evaluation.metrics import ground_shift
 from pavdm_cli.evaluation.probe import ATTRIBUTES, CLIP_FRAMES, COUNTS, PROBE_FPS, SHIPPED, SIZE, Probe, load
 from pavdm_cli.models.pixels import from_bytes
@@ -18,6 +19,7 @@ from pavdm_cli.models.pixels import from_bytes
 SCALE = 3.0  # divides features: about their standard deviation over real clips
 HOP = CLIP_FRAMES // 2  # frames from one clip to the next: clips of four seconds, every two
 MIN_PAN = 4  # pixels in HOP frames; a pan moves the ground by 12 or more
+MIN_ISLAND_PAN = 3  # a pan moves islands by 6
 
 Frame = NDArray[np.uint8]  # (H, W, 3), RGB
 
@@ -74,14 +76,22 @@ class ProbeMeter:
         features = self._probe.reader.features(from_bytes(np.stack(self._frames))[None])
         scores = self._probe.reader.classify(features)
         words = {name: ATTRIBUTES[name][int(score.argmax())] for name, score in scores.items()}
-        self.words.append(words | {"camera": camera_motion(np.stack(self._frames))})
+        self.words.append(words | {"camera": camera_motion(np.stack(self._frames), words["terrain"], words["time"])})
         self.features.append(features[0].double().numpy() @ projection(features.shape[1]))
 
 
-def camera_motion(clip: NDArray[np.uint8]) -> str:  # (CLIP_FRAMES, H, W, 3)
-    """How the camera moves over land, by registering the ground: the probe takes a moving object for a pan."""
-    shift = ground_shift(from_bytes(clip), gap=HOP)
-    return "still" if abs(shift) < MIN_PAN else "left" if shift > 0 else "right"
+def camera_motion(clip: NDArray[np.uint8], place: str, time: str) -> str:  # (CLIP_FRAMES, H, W, 3)
+    """How the camera moves, by registering the ground or islands: the probe takes a moving object for a pan.
+
+    Empty over a sea without an island in sight.
+    """
+    if place == "sea":
+        shift, least = island_shift(clip, time, gap=HOP), MIN_ISLAND_PAN
+    else:
+        shift, least = ground_shift(from_bytes(clip), gap=HOP), MIN_PAN
+    if shift is None:
+        return ""
+    return "still" if abs(shift) < least else "left" if shift > 0 else "right"
 
 
 @cache

@@ -96,11 +96,13 @@ def measure_span(span: PromptSpan, probe: ProbeMeter, tracker: ObjectMeter) -> S
 def adherence(span: PromptSpan, clips: Sequence[Mapping[str, str]]) -> Series:
     """Whether each clip shows what the caption says, by word: 0 or 1.
 
-    The camera is left out where the caption does not mention it, and over the sea, whose waves look alike at any pan.
+    The camera is left out where the caption does not mention it, and in clips that do not show how it moves.
     """
-    names = [name for name in ATTRIBUTES if name != "camera" or (span.names_camera and span.scene.terrain != "sea")]
+    names = [name for name in ATTRIBUTES if name != "camera" or span.names_camera]
     return {
-        f"adherence_{WORDS.get(name, name)}": [float(words[name] == getattr(span.scene, name)) for words in clips]
+        f"adherence_{WORDS.get(name, name)}": [
+            float(words[name] == getattr(span.scene, name)) for words in clips if words[name]
+        ]
         for name in names
     }
 
