@@ -151,7 +151,7 @@ def test_a_kernel_missing_from_the_cache_names_the_command(monkeypatch):
     install_fake(monkeypatch, "kernels", install_kernel=install_kernel)
     reason = BACKENDS["fa3"].probe()
     assert "not available in the local cache" in reason
-    assert packages.FETCH_COMMAND in reason
+    assert packages.DOWNLOAD_COMMAND in reason
 
 
 @pytest.mark.parametrize(("name", "extra"), [("fa3", "fa3"), ("flash-attn", "flash"), ("xformers", "xformers")])

@@ -107,9 +107,9 @@ def test_a_mistake_is_one_clear_line_and_its_own_code(words, code, says, tmp_pat
 @pytest.mark.parametrize(
     ("damage", "words", "says"),
     [
-        (Path.unlink, (), ("no tokenizer at", "--folder {0}` fetches it")),
+        (Path.unlink, (), ("no tokenizer at", "--folder {0}` downloads it")),
         (lambda path: path.write_bytes(b""), (), ("is damaged", "delete it, and `pavdm models pull")),
-        (lambda path: path.write_bytes(path.read_bytes()[:99]), (), ("is damaged", "--folder {0}` fetches it again")),
+        (lambda path: path.write_bytes(path.read_bytes()[:99]), (), ("is damaged", "--folder {0}` downloads it again")),
         (lambda path: None, ("--text-device", "moon"), ("--text-device must be one of auto",)),
     ],
 )
@@ -146,7 +146,7 @@ def test_a_model_that_is_fetched_in_part_is_planned_whole_and_told_how_to_fetch_
     assert "text encoder, weights" in planned.out
     done = pavdm("generate", PROMPT, "--model", "opensora-v1.2", "--frames", "1", *QUICK)
     assert done.code == 5
-    assert "has no transformer and no text_encoder\nhint: `pavdm models pull opensora-v1.2` fetches what" in done.err
+    assert "has no transformer and no text_encoder\nhint: `pavdm models pull opensora-v1.2` downloads what" in done.err
 
 
 def job(folder: Path | str, frames: int = 17, prompt: str = PROMPT, **given: object) -> GenerationConfig:

@@ -78,13 +78,13 @@ def test_a_network_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     done = pavdm("models", "pull", "opensora-v1.2", "--dry-run")
     assert (done.code, done.out) == (5, "")
-    assert "hint: see whether the network, or the proxy in HTTPS_PROXY, reaches it; what is there is kept" in done.err
+    assert "hint: see whether the network, or the proxy in HTTPS_PROXY, reaches it; downloaded data is kept" in done.err
 
 
 def test_a_pull_that_was_cut_goes_on_where_it_stopped(hub, tmp_path):
     whole = plan(SPEC, tmp_path, hub.url).remaining
     hub.left = whole // 2
-    with pytest.raises(ModelError, match="cannot fetch") as caught:
+    with pytest.raises(ModelError, match="cannot download") as caught:
         pulled(hub, tmp_path)
     assert "run the command again" in caught.value.hint
     hub.left = None
@@ -109,7 +109,7 @@ def test_a_pull_that_stopped_between_two_files_is_not_whole(hub, tmp_path, monke
     monkeypatch.setattr(pull_module, "download", two_and_no_more)
     with pytest.raises(KeyboardInterrupt):
         pulled(hub, tmp_path)
-    assert find_problems(tmp_path) == ["files not fetched yet"]
+    assert find_problems(tmp_path) == ["files not downloaded yet"]
     monkeypatch.setattr(pull_module, "download", download)
     assert pulled(hub, tmp_path) > 0
     assert find_problems(tmp_path) == []
@@ -175,7 +175,7 @@ def test_only_fetched_models_are_removed(hub, tiny):
     pulled(hub, folder)
     with pytest.raises(UsageError, match="pocket is bundled with this package"):
         delete(removal_target(MODELS["pocket"]))
-    with pytest.raises(UsageError, match="not among the fetched"):
+    with pytest.raises(UsageError, match="not among the downloaded"):
         removal_target(find(str(tiny)))
     assert delete(removal_target(SPEC)) > 100_000
     assert not folder.exists()

@@ -13,7 +13,7 @@ from pavdm_cli.attention.backend import AttentionFn
 from pavdm_cli.runtime.install_hints import install_command
 
 FA3 = "kernels-community/flash-attn3"
-FETCH_COMMAND = f"""python -c "import kernels; kernels.install_kernel('{FA3}', version=1)\""""
+DOWNLOAD_COMMAND = f"""python -c "import kernels; kernels.install_kernel('{FA3}', version=1)\""""
 
 
 def load_flash() -> AttentionFn:
@@ -52,7 +52,7 @@ def probe_xformers() -> str | None:
 
 def probe_fa3() -> str | None:
     """Why FlashAttention 3 cannot be used, or None. It is code from a hub, so it is never downloaded here."""
-    return _probe(load_fa3, f"{install_command('fa3')} and then, once, {FETCH_COMMAND}")
+    return _probe(load_fa3, f"{install_command('fa3')} and then, once, {DOWNLOAD_COMMAND}")
 
 
 def _fa3_function() -> Callable[..., Any]:

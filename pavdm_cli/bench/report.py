@@ -78,5 +78,5 @@ def _machine(row: dict[str, Any]) -> Lines:
             "CUDA graphs",
             f"{summary['graphs']}, {summary['graph_memory_mb']:.0f} MB, captured in {summary['capture_s']:.2f} s",
         ),
-        ("memory", ", ".join(sizes) or "unknown here"),
+        ("memory", ", ".join(sizes) or "unknown"),
     ]

@@ -93,7 +93,7 @@ def pull(
         return
     if spec.terms and download_plan.remaining:
         _check_accepted(spec, accept)
-    with ui.progress("fetching", -(-download_plan.remaining // MEGABYTE), "MB") as advance:
+    with ui.progress("downloading", -(-download_plan.remaining // MEGABYTE), "MB") as advance:
         pull_module.pull(download_plan, _megabyte_counter(advance))
     if any(download_plan.folder.glob("*/*.bin")) and not any(download_plan.folder.glob("text_encoder/*.safetensors")):
         command = command_line(("pavdm", "models", "convert"), str(download_plan.folder / "text_encoder"))

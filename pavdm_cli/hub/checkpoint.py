@@ -23,7 +23,7 @@ from pavdm_cli.runtime.untrusted import InvalidError, check_regular, mapping_of,
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 Shapes = dict[str, tuple[int, ...]]
-FETCH = "`pavdm models pull` fetches them"
+PULL_HINT = "`pavdm models pull` downloads them"
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # as files name them
 FILES_BY_NAME = mapping_of(string(255), 100_000)  # of an index
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -117,7 +117,7 @@ def locate_tensors(
             f"`{command_line(('pavdm', 'models', 'convert'), str(folder))}`",
         )
     if not files:
-        raise ModelError(f"no weights at {folder}", FETCH)
+        raise ModelError(f"no weights at {folder}", PULL_HINT)
     return _find_tensors(files, unused_prefixes)
 
 
@@ -141,7 +141,7 @@ def _read_index(index: Path) -> dict[str, Path]:
     """The file of every tensor according to an index. Raises: ModelError."""
     file_names: Any = read_json(index).get("weight_map")
     if not FILES_BY_NAME.fits(file_names) or any(Path(file).name != file for file in file_names.values()):
-        raise ModelError(f"{index} names no files in its folder", FETCH)
+        raise ModelError(f"{index} names no files in its folder", PULL_HINT)
     return {name: index.parent / file for name, file in file_names.items()}
 
 
@@ -174,7 +174,7 @@ def open_checkpoint(path: Path) -> Any:
     try:
         return open_weights(path)
     except FileNotFoundError as error:
-        raise ModelError(f"no weights at {path}", FETCH) from error
+        raise ModelError(f"no weights at {path}", PULL_HINT) from error
     except (SafetensorError, InvalidError, OSError) as error:
         why = f": {error}" if isinstance(error, InvalidError) else ""
         raise ModelError(
@@ -187,7 +187,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = untrusted.read_json(path)
     except FileNotFoundError as error:
-        raise ModelError(f"no {path.name} in {path.parent}", FETCH) from error
+        raise ModelError(f"no {path.name} in {path.parent}", PULL_HINT) from error
     except (OSError, InvalidError) as error:
         raise ModelError(f"{path} cannot be read: {error}", "it may be truncated: `pavdm models verify`") from error
     if not isinstance(value, dict):
@@ -220,7 +220,7 @@ def samples(path: Path) -> bytes:
         try:
             check_regular(os.fstat(file.fileno()))
         except InvalidError as error:
-            raise ModelError(f"{path} cannot be read: {error}", FETCH) from error
+            raise ModelError(f"{path} cannot be read: {error}", PULL_HINT) from error
         return b"".join(_read(file, index * max(0, size - 4096) // 63) for index in range(64))
 
 

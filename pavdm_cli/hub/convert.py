@@ -85,7 +85,7 @@ def _unwrap(content: Any) -> dict[str, Tensor]:
             break
         content = content[inside]
     if not isinstance(content, dict) or not content or len(content) > MAX_TENSORS:
-        raise InvalidError("it holds no list of tensors")
+        raise InvalidError("it has no list of tensors")
     for name, value in content.items():
         if not _is_name(name):
             raise InvalidError(f"a tensor is named {summarize(name)}")

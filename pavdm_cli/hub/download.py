@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ENDPOINT = "https://huggingface.co"
-RETRY = "what is there is kept: run the command again to continue"
+RETRY = "downloaded data is kept: run the command again to continue"
 NETWORK = f"see whether the network, or the proxy in HTTPS_PROXY, reaches it; {RETRY}"
 ACCESS = "accept its terms on its page there, then `hf auth login` or set HF_TOKEN"
 UNFINISHED = ".part"
@@ -85,7 +85,7 @@ def _hashes(name: str, file: Any) -> tuple[str, str]:
     hashes = (file.lfs.sha256, "") if file.lfs else ("", file.blob_id)
     if not any(hashes):
         raise ModelError(
-            f"the repository gives no hash of {name}: what came could not be checked", "download it by hand"
+            f"the repository gives no hash of {name}, so that the download could not be checked", "download it by hand"
         )
     return hashes
 
@@ -95,7 +95,7 @@ def check_names(names: Iterable[str]) -> None:
     for name in names:
         outside = ".." in PurePosixPath(name).parts or name.startswith("/") or "\\" in name or ":" in name
         if outside or not name.isprintable():
-            raise ModelError(f"a published file is called {name!r}, which leaves its folder", "nothing was fetched")
+            raise ModelError(f"a published file is called {name!r}, which leaves its folder", "nothing was downloaded")
 
 
 def in_paths(part: WeightPart, files: Mapping[str, T]) -> dict[str, T]:
@@ -153,7 +153,7 @@ def network_errors(url: str) -> Iterator[None]:
         if (response := getattr(error, "response", None)) is not None:
             reason = f"{response.status_code} {response.reason_phrase}"
             hint = ACCESS if response.status_code in (401, 403) else RETRY
-        raise ModelError(f"cannot fetch {url}: {reason}", hint) from error
+        raise ModelError(f"cannot download {url}: {reason}", hint) from error
 
 
 def size_of(path: Path) -> int:
@@ -210,5 +210,5 @@ def _verify(file: RemoteFile, part: Path) -> str:
     sha256 = sha256_of(part)
     if part.stat().st_size != file.size or not file.is_published(part, sha256):
         part.unlink()
-        raise ModelError(f"{file.url} came broken: its hash is {sha256[:16]}...", "run the command again")
+        raise ModelError(f"{file.url} is corrupt: its hash is {sha256[:16]}...", "run the command again")
     return sha256

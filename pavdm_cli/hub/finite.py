@@ -28,5 +28,5 @@ def check_finite(ranges: Mapping[str, Tensor], file: Callable[[str], Path]) -> N
         others = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         message = f"{wrong[0]}{others} in {file(wrong[0])} holds values that are not finite"
         raise ModelError(
-            message, "the file is damaged, or its training diverged: `pavdm models verify`, or fetch it again"
+            message, "the file is damaged, or its training diverged: `pavdm models verify`, or download it again"
         )

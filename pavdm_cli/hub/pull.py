@@ -54,7 +54,7 @@ def plan(spec: ModelSpec, folder: Path, endpoint: str) -> PullPlan:
     Raises: ModelError, UsageError.
     """
     if not spec.parts:
-        raise UsageError(f"{spec.name} has nothing to fetch", "it comes with the package")
+        raise UsageError(f"{spec.name} has nothing to download", "it comes with the package")
     if _manifest(folder)["whole"] and not find_problems(folder, hashes=False):
         entries = _manifest(folder)["files"].items()
         return PullPlan(
@@ -98,8 +98,8 @@ def find_problems(
     entries = _manifest(folder)["files"]
     if not entries:
         raise ModelError(
-            f"{folder} was not fetched by pavdm: nothing to compare with",
-            f"{command or '`pavdm models pull`'} checks what is there",
+            f"{folder} was not downloaded by pavdm: nothing to compare with",
+            f"{command or '`pavdm models pull`'} checks existing files",
         )
     wrong = []
     for name, entry in entries.items():
@@ -107,7 +107,7 @@ def find_problems(
         path = folder / name
         if size_of(path) != entry["size"] or (hashes and sha256_of(path) != entry["sha256"]):
             wrong.append(name)
-    return wrong if _manifest(folder)["whole"] else [*wrong, "files not fetched yet"]
+    return wrong if _manifest(folder)["whole"] else [*wrong, "files not downloaded yet"]
 
 
 def removal_target(spec: ModelSpec) -> Path:
@@ -118,7 +118,7 @@ def removal_target(spec: ModelSpec) -> Path:
             f"{spec.name} is bundled with this package and cannot be removed", "uninstall the package instead"
         )
     if not spec.parts or folder.parent != root:
-        raise UsageError(f"{spec.name} is not among the fetched models in {root}", "delete its folder yourself")
+        raise UsageError(f"{spec.name} is not among the downloaded models in {root}", "delete its folder yourself")
     if not folder.is_dir() and not folder.is_symlink() and is_linked(spec):
         location = f"in the hub's own cache, {cache.cache_root()}"
         raise ModelError(f"{spec.name} is {location}", f"{cache.removal_command(spec)} deletes it")

@@ -52,7 +52,7 @@ def recognize(folder: Path, specs: Sequence[ModelSpec]) -> str:
             hint = f"a folder of {spec.name} holds {' and '.join(spec.files)}"
             raise ModelError(f"{folder} has no {missing}", hint)
     if not candidates:
-        raise ModelError(f"{folder} holds no model: {_join_first(sorted(entries))}", hint)
+        raise ModelError(f"{folder} contains no model: {_join_first(sorted(entries))}", hint)
     part_errors = [_foreign_part_error(folder, spec) for spec in candidates]
     matching_specs = [spec for spec, wrong in zip(candidates, part_errors, strict=True) if not wrong]
     if not matching_specs:
@@ -84,7 +84,7 @@ def _foreign_part_error(folder: Path, spec: ModelSpec) -> str:
             continue
         names = _architectures_of(path, _read(path)) if os.path.lexists(path) else []
         if names and not any(name.lower() in architectures for name in names):
-            return f"{folder / part} is of an architecture unknown here: {summarize(names[0])}"
+            return f"{folder / part} has an unknown architecture: {summarize(names[0])}"
     return ""
 
 
@@ -143,7 +143,7 @@ def _reject(folder: Path, config: dict[str, Any], specs: Sequence[ModelSpec], hi
             advice = f"give the folder that holds {', '.join(entry[0] for entry in parts if entry[2] is spec)}"
             raise ModelError(f"{folder} is only the {part} of a model", f"{advice}; {hint}")
     architecture = summarize(names[0]) if names else "it does not say which"
-    raise ModelError(f"{folder} is a model of an architecture unknown here: {architecture}", hint)
+    raise ModelError(f"{folder} is a model with an unknown architecture: {architecture}", hint)
 
 
 def _architectures_of(path: Path, config: dict[str, Any]) -> list[str]:

@@ -58,7 +58,7 @@ def require_weights(spec: ModelSpec, text: bool = True, published: ModelSpec | N
     """
     folder, published = weights_folder(spec), published or spec
     if not folder.is_dir():
-        raise ModelError(f"no weights of {spec.name} in {folder}", f"{pull_command(published, folder)} fetches them")
+        raise ModelError(f"no weights of {spec.name} in {folder}", f"{pull_command(published, folder)} downloads them")
     if ROOT in spec.architectures and not any((folder / part.folder).is_dir() for part in spec.parts):
         return  # all parts in one folder, which the model's own loader checks
     folders = [part.folder for part in spec.parts if text or not part.text]
@@ -71,5 +71,5 @@ def _missing(spec: ModelSpec, published: ModelSpec) -> str:
     """How to get missing parts; nothing is downloaded into a user's folder, which would replace files in it."""
     download_target, command = weights_folder(published), f"`pavdm models pull {published.name}`"
     if weights_folder(spec) == download_target:
-        return f"{command} fetches what is missing"
+        return f"{command} downloads what is missing"
     return f"copy or link it from {download_target}, where {command} puts it"

@@ -72,8 +72,8 @@ class RandomTextEncoder:
         return {}
 
 
-def load_tokenizer(path: Path, fetch: str) -> Any:
-    """The sentencepiece model of a file; fetch: the command that downloads it, for the hint. Raises: ModelError."""
+def load_tokenizer(path: Path, command: str) -> Any:
+    """The sentencepiece model of a file; command: the command that downloads it, for the hint. Raises: ModelError."""
     processor = import_library("sentencepiece").SentencePieceProcessor
     if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_TOKENIZER_BYTES):
         raise ModelError(f"{path} is not a tokenizer: it is not a regular file, or too large", "delete it")
@@ -81,9 +81,9 @@ def load_tokenizer(path: Path, fetch: str) -> Any:
         return processor(model_file=str(path))
     except (OSError, RuntimeError) as error:
         if path.is_file():
-            hint = f"delete it, and {fetch} fetches it again"
+            hint = f"delete it, and {command} downloads it again"
             raise ModelError(f"{path} is damaged: it is not a tokenizer", hint) from error
-        raise ModelError(f"no tokenizer at {path}", f"{fetch} fetches it") from error
+        raise ModelError(f"no tokenizer at {path}", f"{command} downloads it") from error
 
 
 def token_ids(tokenizer: Any, text: str, max_tokens: int) -> list[int]:

@@ -127,7 +127,7 @@ def infer_vae_config(shapes: Mapping[str, tuple[int, ...]]) -> VAEConfig:
     widths = [shape[0] if shape else 0 for shape in first]
     if any(not 1 <= counts[name] <= maximum for name, maximum in MAX_COUNTS.items()) or not all(map(_is_width, widths)):
         raise ModelError(
-            "these are not the weights of Open-Sora's VAE", "`pavdm models pull opensora-v1.2` fetches them"
+            "these are not the weights of Open-Sora's VAE", "`pavdm models pull opensora-v1.2` downloads them"
         )
     return VAEConfig(SpatialConfig(tuple(widths[:-1]), layers), TemporalConfig(filters=widths[-1], blocks=blocks))
 

@@ -42,7 +42,7 @@ class PartialFile:
             raise OutputError(message, "nothing of this run is left: run it again") from None
         if not self._is_same_file(status):
             message = f"{self.path} was replaced by another file while it was written: {contents} are lost"
-            raise OutputError(message, "the other file stays as it is: run it again under another name")
+            raise OutputError(message, "the other file is unchanged: run it again under another name")
         if status.st_size < self._largest_size:
             self._truncated = True
             message = f"{self.path} was truncated by another program while it was written: {contents} are lost"

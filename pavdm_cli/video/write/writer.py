@@ -134,7 +134,7 @@ class BaseWriter(Generic[AnyEncoder]):
     def close_partial(self) -> Path | None:
         """Close the file under its partial name; if no frame of it can be played, delete it and return None.
 
-        A file whose checkpoint is sound is never deleted: its first frames may be in the checkpoint.
+        A file with a valid checkpoint is never deleted: its first frames may be in the checkpoint.
         """
         self._stop()
         with suppress(OSError):  # a file that cannot be read is left alone
