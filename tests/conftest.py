@@ -39,4 +39,4 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept on disk between runs goes to a folder of the test."""
-    monkeypatch.setattr(weights_dir, "user_cache_path", lambda *given, **options: tmp_path / "cache")
+    monkeypatch.setattr(weights_dir, "user_cache_path", lambda *args, **options: tmp_path / "cache")

@@ -130,8 +130,8 @@ def test_models_are_listed() -> None:
 
 def test_importing_the_package_imports_neither_torch_nor_the_api() -> None:
     code = "import sys, pavdm_cli; print({'torch', 'numpy', 'pavdm_cli.api'} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "set()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "set()"
 
 
 def test_a_batch_makes_each_job_once_and_names_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,8 +195,8 @@ def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_line_loads_nothing_heavy():
-    done = python(f"import sys, pavdm_cli.app; print([m for m in {HEAVY + LIBRARIES} if m in sys.modules])")
-    assert (done.stdout, done.stderr) == ("[]\n", "")
+    result = python(f"import sys, pavdm_cli.app; print([m for m in {HEAVY + LIBRARIES} if m in sys.modules])")
+    assert (result.stdout, result.stderr) == ("[]\n", "")
 
 
 @pytest.mark.integration

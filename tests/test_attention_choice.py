@@ -101,7 +101,7 @@ def test_a_named_backend_has_a_fallback_for_masks(names_only):
 
 
 @pytest.mark.parametrize(
-    ("name", "case", "says"),
+    ("name", "case", "message"),
     [
         ("fa3", Case(CPU, FP32, 32), "needs an NVIDIA GPU"),
         ("fa3", Case(AMPERE, BF16, 72), "needs compute capability 9.0 to 9.9, this is 8.0"),
@@ -113,11 +113,11 @@ def test_a_named_backend_has_a_fallback_for_masks(names_only):
         ("sdpa-flash", Case(Machine("mps"), FP32, 72), "does not run on mps"),
     ],
 )
-def test_a_refusal_gives_the_reason(name, case, says):
-    assert says in BACKENDS[name].unfit_case(case)
+def test_a_refusal_gives_the_reason(name, case, message):
+    assert message in BACKENDS[name].unfit_case(case)
     with pytest.raises(DeviceError) as refused:
         choose_backend(name, case, only(ALL))
-    assert says in refused.value.message
+    assert message in refused.value.message
     assert auto_order(case.machine)[0] in refused.value.hint
 
 

@@ -131,10 +131,10 @@ def opensora(folder: Path) -> Path:
 
 
 def job_of(
-    model: Path | str, frames: int, prompt: str = "a red balloon over green hills", **given: object
+    model: Path | str, frames: int, prompt: str = "a red balloon over green hills", **options: object
 ) -> GenerationConfig:
     """A few quick steps of either model."""
-    sampling = {"model": str(model), "steps": 6, "seed": 1, "device": "cpu"} | given
+    sampling = {"model": str(model), "steps": 6, "seed": 1, "device": "cpu"} | options
     return resolve(make_request(prompt, frames=frames, size=None if model == "pocket" else (64, 72), **sampling))
 
 
@@ -147,8 +147,8 @@ def video(job: GenerationConfig, model=None, still: StillImage | None = None) ->
 @pytest.mark.parametrize("method", ["pa", "rn", *integration("rw", "fifo")])
 @pytest.mark.parametrize("name", ["pocket", "opensora"])
 def test_frame_0_is_the_picture_and_every_method_goes_on(name, method, opensora):
-    given = {"steps": 2, "window": 10, "chunk": 5} if name == "opensora" else {"steps": 2, "window": 4}
-    job = job_of("pocket" if name == "pocket" else opensora, 20, method=method, **given)
+    options = {"steps": 2, "window": 10, "chunk": 5} if name == "opensora" else {"steps": 2, "window": 4}
+    job = job_of("pocket" if name == "pocket" else opensora, 20, method=method, **options)
     frames = video(job)
     assert frames.shape == (20, *job.spec.size, 3)
     assert np.array_equal(frames[0], scale_to_cover(picture().frame, job.spec.size))
@@ -226,10 +226,10 @@ def test_the_command_line_takes_a_picture_and_info_gives_the_command_again(tmp_p
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path / "my picture.jpg", corners(90, 120))
     words = ("--frames", "6", "--seed", "5", "--steps", "6", "--threads", "1", "--scale", "1", "--json")
-    done = pavdm("generate", "a red ball over hills", "--image", "my picture.jpg", *words, "-o", "v.mp4")
-    assert done.exit_code == 0, done.output
-    assert "the video redraws the image in it" in done.stderr
-    metadata = json.loads(done.stdout)["metadata"]
+    result = pavdm("generate", "a red ball over hills", "--image", "my picture.jpg", *words, "-o", "v.mp4")
+    assert result.exit_code == 0, result.output
+    assert "the video redraws the image in it" in result.stderr
+    metadata = json.loads(result.stdout)["metadata"]
     assert (metadata["image"], metadata["frames"]) == (str(path), 6)
     assert metadata["image_digest"] == read_image(path).digest
     frames = pictures(tmp_path / "v.mp4")
@@ -245,17 +245,17 @@ def test_open_sora_begins_with_a_picture_and_goes_on_noised_by_the_command_line(
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "p.png", corners(64, 72))
     small = ("--model", opensora, "--size", "72x64", "--steps", "2", "--window", "10", "--threads", "1", "--json")
-    done = pavdm("generate", "a boat", "--image", "p.png", "--method", "rw", "--frames", "34", *small, "-o", "v.mp4")
-    assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["metadata"]["method"] == "rw"
+    result = pavdm("generate", "a boat", "--image", "p.png", "--method", "rw", "--frames", "34", *small, "-o", "v.mp4")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["metadata"]["method"] == "rw"
     frames = pictures(tmp_path / "v.mp4")
     assert frames.shape == (34, 64, 72, 3)
     assert np.abs(frames[0].astype(int) - corners(64, 72)).mean() < 4
     ways = {}
     for start in ("clip", "noised"):
-        done = pavdm("extend", "v.mp4", "--start", start, "--only-new", "--frames", "3", "--seed", "1", *small,
+        result = pavdm("extend", "v.mp4", "--start", start, "--only-new", "--frames", "3", "--seed", "1", *small,
                      "-o", f"{start}.mp4")  # fmt: skip
-        assert done.exit_code == 0, done.output
+        assert result.exit_code == 0, result.output
         ways[start] = pictures(tmp_path / f"{start}.mp4")
     assert ways["noised"].shape == (3, 64, 72, 3)
     assert not np.array_equal(*ways.values())
@@ -264,7 +264,7 @@ def test_open_sora_begins_with_a_picture_and_goes_on_noised_by_the_command_line(
 def test_what_is_no_picture_is_refused_before_any_work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "letter.png").write_text("a letter")
-    done = pavdm("generate", "a red ball", "--image", "letter.png")
-    assert isinstance(done.exception, InputError)
-    assert done.exception.exit_code == 3
+    result = pavdm("generate", "a red ball", "--image", "letter.png")
+    assert isinstance(result.exception, InputError)
+    assert result.exception.exit_code == 3
     assert [path.name for path in tmp_path.iterdir()] == ["letter.png"]

@@ -100,8 +100,8 @@ def test_a_run_does_not_import_triton():
         row("throughput", job, model, raw_samples(step_times), denoising(job, model, step_times))
         print("triton" in sys.modules)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.strip()) == (0, "False"), result.stderr
 
 
 def test_a_new_process_is_told_every_switch(monkeypatch):
@@ -129,8 +129,8 @@ def test_making_up_weights_does_not_import_the_compiler():
         open_shape(request, find_shape("mid"))
         print("torch._dynamo" in sys.modules)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.strip()) == (0, "False"), result.stderr
 
 
 @pytest.mark.integration

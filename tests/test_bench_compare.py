@@ -54,21 +54,21 @@ def test_what_has_fewer_than_three_samples_is_shown_and_never_judged(tmp_path: P
         paths = write(tmp_path, "a.json", row(one)), write(tmp_path, "b.json", row(other))
         (comparison,) = compare(*paths)
         assert (comparison.allowed, comparison.slower) == (None, False)
-        done = CliRunner().invoke(app, ["bench", "compare", *map(str, paths)])
-        assert (done.exit_code, "too few" in done.stdout) == (0, True)
-        assert f"{comparison.ratio:.3f}" in done.stdout
+        result = CliRunner().invoke(app, ["bench", "compare", *map(str, paths)])
+        assert (result.exit_code, "too few" in result.stdout) == (0, True)
+        assert f"{comparison.ratio:.3f}" in result.stdout
     assert verdict(tmp_path, [7.0] * 3, [7.4] * 3)
 
 
 def test_rows_of_another_configuration_are_refused_by_the_setting_that_differs(tmp_path: Path) -> None:
     one = write(tmp_path, "a.jsonl", row(STEADY))
-    for other, said in (
+    for other, message in (
         (row(STEADY, steps=7), "config.steps: 6 and 7"),
         (row(STEADY, fused_kernels=False), "config.engine.fused_kernels: True and False"),
         (row(STEADY, kind="latency"), "kind: throughput and latency"),
         (row(STEADY, window=3), "config.window: None and 3"),
     ):
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=message):
             compare(one, write(tmp_path, "b.jsonl", other))
 
 
@@ -108,9 +108,9 @@ def hostile(samples: str) -> str:
 def test_rows_of_wrong_types_are_an_input_error_in_one_line(tmp_path: Path, text: str) -> None:
     broken = tmp_path / "broken.jsonl"
     broken.write_text(text)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as excinfo:
         compare(write(tmp_path, "a.jsonl", row(STEADY)), broken)
-    assert "\n" not in caught.value.message
+    assert "\n" not in excinfo.value.message
 
 
 def test_samples_that_are_all_zero_are_not_compared(tmp_path: Path) -> None:

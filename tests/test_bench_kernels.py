@@ -38,8 +38,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rows_of_kernels_have_raw_samples_and_can_be_compared(small: None, tmp_path: Path) -> None:
     paths = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
-    done = CliRunner().invoke(app, ["bench", "kernels", "--device", "cpu", "--dtype", "fp32", "--out", str(paths[0])])
-    assert done.exit_code == 0, done.output
+    result = CliRunner().invoke(app, ["bench", "kernels", "--device", "cpu", "--dtype", "fp32", "--out", str(paths[0])])
+    assert result.exit_code == 0, result.output
     rows: list[dict[str, Any]] = [json.loads(line) for line in paths[0].read_text().splitlines()]
     assert {(row["schema"], row["kind"]) for row in rows} == {(SCHEMA, "kernels")}
     assert len(rows) == len(OPS)
@@ -61,23 +61,23 @@ def test_rows_are_kept_as_they_come_and_an_operation_that_breaks_hides_no_other(
     path.write_text('{"kept": "from before"}\n')
     stored: list[int] = []
 
-    def broken(op: Op, *given: Any) -> bandwidth.OpMeasurement:
+    def broken(op: Op, *args: Any) -> bandwidth.OpMeasurement:
         stored.append(len(path.read_text().splitlines()))
         if op is kernels.OPS[1]:
             raise RuntimeError("an illegal memory access\nand a long list")
-        return before(op, *given)
+        return before(op, *args)
 
     monkeypatch.setattr(kernels, "measure", broken)
-    done = CliRunner().invoke(app, ["bench", "kernels", "--device", "cpu", "--dtype", "fp32", "--out", str(path)])
+    result = CliRunner().invoke(app, ["bench", "kernels", "--device", "cpu", "--dtype", "fp32", "--out", str(path)])
     assert stored == list(range(1, len(OPS) + 1))
     rows = [json.loads(line) for line in path.read_text().splitlines()][1:]
     assert [row["failed"] for row in rows if row["failed"]] == [["RuntimeError: an illegal memory access"]]
     assert rows[1]["failed"]
     assert all(row["samples"] for row in rows if not row["failed"])
-    assert f"1 of {len(OPS)} kernels" in str(done.exception)
+    assert f"1 of {len(OPS)} kernels" in str(result.exception)
     op = kernels.OPS[1]
     case = [op.name, *(f"{key}{size}" for key, size in op.model_sizes[0].items()), "fp32"]
-    assert f"failed: {' '.join(case)}: RuntimeError: an illegal memory access" in done.stderr.splitlines()
+    assert f"failed: {' '.join(case)}: RuntimeError: an illegal memory access" in result.stderr.splitlines()
 
 
 @pytest.mark.parametrize("name", ["timestep_embedding", "euler_step"])

@@ -134,9 +134,9 @@ def test_the_command_prints_the_path_and_refuses_unknown_shapes(
 ) -> None:
     monkeypatch.setattr(shapes, "get", lambda name: SMALL.video_model)
     words = ["bench", "throughput", "--threads", "1", "--profile", str(tmp_path)]
-    done = CliRunner().invoke(app, [*words, "--shape", "mid"])
-    assert done.exit_code == 0, done.output
-    assert str(tmp_path) in done.stdout.replace("\n", "")
+    result = CliRunner().invoke(app, [*words, "--shape", "mid"])
+    assert result.exit_code == 0, result.output
+    assert str(tmp_path) in result.stdout.replace("\n", "")
     stored = CliRunner().invoke(app, [*words, "--shape", "mid", "--json", "--out", str(tmp_path / "rows.jsonl")])
     row = json.loads((tmp_path / "rows.jsonl").read_text())
     assert (row["kind"], row) == ("profile", json.loads(stored.stdout))

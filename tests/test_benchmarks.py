@@ -62,8 +62,8 @@ def test_the_speedup_is_the_median_over_rounds(planted: dict[str, Any]) -> None:
     names = ("released operations", list(ladder["samples"])[-1])
     rounds = list(zip(*(ladder["samples"][name] for name in names), strict=True))
     assert f"| {median(base / one for base, one in rounds):.2f}x |" in planted["section"]()
-    said = " ".join(planted["section"]().split())
-    assert f"{len(rounds)} rounds: a step is the median over rounds, and so is the speedup" in said
+    section = " ".join(planted["section"]().split())
+    assert f"{len(rounds)} rounds: a step is the median over rounds, and so is the speedup" in section
 
 
 def test_rows_are_found_with_precision_among_the_execution_switches_or_not(

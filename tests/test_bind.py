@@ -55,7 +55,7 @@ def trained_velocity(pocket: Pocket, window: WindowStage, clean: Tensor, noise: 
     times = progressive_timesteps(DIAGONAL, window, torch.zeros(2)).clamp(max=999).double()
     times = torch.cat([times.new_zeros(2, front), times], dim=1)
     seen: list[Tensor] = []
-    hook = pocket.stdit.register_forward_hook(lambda _m, given, out: seen.extend([given[0], out]))
+    hook = pocket.stdit.register_forward_hook(lambda _m, inputs, out: seen.extend([inputs[0], out]))
     batch = Batch(clean, noise, times, torch.ones_like(times), front)
     predict_velocity(pocket.stdit, pocket.encode_prompts(PROMPTS), batch, torch.tensor(FPS).double())
     hook.remove()
@@ -162,7 +162,7 @@ def loaded(pocket: Pocket) -> ModelRunner:
 def passes(loaded: ModelRunner, schedule: Schedule, guidance: float) -> tuple[Tensor, list[tuple[int, int]]]:
     """A short video of one prompt, and (batch, latents) of every pass through the network."""
     seen: list[tuple[int, int]] = []
-    hook = loaded.transformer.register_forward_hook(lambda _m, given, out: seen.append(tuple(given[0].shape[:2])))
+    hook = loaded.transformer.register_forward_hook(lambda _m, inputs, out: seen.append(tuple(inputs[0].shape[:2])))
     sigmas = linear_sigmas(schedule.steps).double()
     denoiser = loaded.denoiser(PROMPTS[0], schedule, noise_levels(sigmas), guidance, EXECUTION)
     noise = seeded_noise(1, loaded.noise_shape())

@@ -32,26 +32,26 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 PROMPT = "a red balloon drifts over green hills"
 
 
-def request_of(folder: Path | str, frames: int = 17 * 8, prompt: str = PROMPT, **given: object) -> Request:
-    sampling = {"model": str(folder), "steps": 6, "seed": 1, "device": "cpu"} | given
+def request_of(folder: Path | str, frames: int = 17 * 8, prompt: str = PROMPT, **options: object) -> Request:
+    sampling = {"model": str(folder), "steps": 6, "seed": 1, "device": "cpu"} | options
     return make_request(prompt, frames=frames, size=(64, 72), **sampling)
 
 
-def job(folder: Path | str, **given: object) -> GenerationConfig:
-    return resolve(request_of(folder, **given))
+def job(folder: Path | str, **options: object) -> GenerationConfig:
+    return resolve(request_of(folder, **options))
 
 
 def test_bytes_are_followed_till_they_are_freed_whatever_views_there_are():
-    given = torch.zeros(1000)
+    base = torch.zeros(1000)
     with MemoryTracker() as live:
-        first = given + 1
+        first = base + 1
         view = first[10:].reshape(2, -1)
         del first
         assert (live.now, live.peak) == (4000, 4000)
         second = view.double()
         assert (live.now, live.peak) == (4000 + 8 * 990, 4000 + 8 * 990)
         del view, second
-        given[5:].add_(1)
+        base[5:].add_(1)
         assert live.now == 0
         live.reset_peak()
         assert live.peak == 0
@@ -141,9 +141,9 @@ def gpu(monkeypatch):
     return free
 
 
-def on_gpu(folder: Path, options: dict[str, object] | None = None, **given: object) -> GenerationConfig:
+def on_gpu(folder: Path, options: dict[str, object] | None = None, **kwargs: object) -> GenerationConfig:
     """As `resolve` decides on a machine with a GPU."""
-    on_cpu = job(folder, **given)
+    on_cpu = job(folder, **kwargs)
     overlap = "on" if "overlap_decode" in on_cpu.auto_switches else on_cpu.execution.overlap_decode
     on_cuda = on_cpu.with_execution(device="cuda", overlap_decode=overlap)
     return replace(on_cuda, auto_switches=on_cpu.auto_switches, options=options or {})
@@ -271,18 +271,18 @@ def test_a_model_that_is_not_downloaded_is_planned_at_its_published_size(gpu, mo
 def test_a_lack_of_memory_in_a_run_is_one_line_and_what_is_finished_is_kept(error, folder, tmp_path, monkeypatch):
     raised = RuntimeError(error) if isinstance(error, str) else error
 
-    def short(*given: object, **options: object):
+    def short(*args: object, **options: object):
         yield RenderedChunk(np.zeros((17, 64, 72, 3), np.uint8), None, None)
         raise raised
 
     monkeypatch.setattr(write, "render_chunks", short)
     config = job(folder)
     model = pipeline.open_model(config)
-    with pytest.raises(DeviceError, match=r"ran out of memory: kept .*v\.partial\.mp4, 17 frames") as caught:
+    with pytest.raises(DeviceError, match=r"ran out of memory: kept .*v\.partial\.mp4, 17 frames") as excinfo:
         write.write_video(
             config, model, Output(tmp_path / "v.mp4"), write.RunControl(lambda count: None, lambda: False)
         )
-    assert "--offload model, --offload sequential, --cfg-batching sequential" in caught.value.hint
+    assert "--offload model, --offload sequential, --cfg-batching sequential" in excinfo.value.hint
     assert (tmp_path / "v.partial.mp4").stat().st_size > 500
 
 

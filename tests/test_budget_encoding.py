@@ -60,8 +60,8 @@ def test_frames_that_are_encoded_anew_between_steps_are_planned_beside_what_lies
 
 def test_the_window_is_full_at_once_only_where_that_much_is_given(folder):
     cases = [
-        memory_plan.largest_step(replace(job(folder, frames=17), num_conditioning_frames=given))
-        for given in (0, 1, 17, 51, 119, 1700)
+        memory_plan.largest_step(replace(job(folder, frames=17), num_conditioning_frames=count))
+        for count in (0, 1, 17, 51, 119, 1700)
     ]
     assert [(one.noisy, one.clean) for one in cases] == [(5, 0), (5, 0), (5, 5), (15, 5), (30, 5), (30, 5)]
 
@@ -69,7 +69,7 @@ def test_the_window_is_full_at_once_only_where_that_much_is_given(folder):
 @pytest.mark.parametrize("frames", [1, 51, *integration(17)])
 def test_a_clip_waits_on_the_host_and_a_group_of_it_is_encoded_at_a_time(folder, frames):
     codec = meta_of(job(folder), CUDA)
-    group, whole = (estimate_vae_memory(codec, CUDA, frames=given).encoding for given in (17, frames))
+    group, whole = (estimate_vae_memory(codec, CUDA, frames=count).encoding for count in (17, frames))
     assert whole == group if frames >= 17 else whole < group
     model = pipeline.open_model(job(folder))
     sizes = []

@@ -145,6 +145,6 @@ def test_a_long_prompt_takes_time_in_proportion_to_its_length(part):
 @pytest.mark.parametrize(("package", "module"), [("ftfy", "ftfy"), ("beautifulsoup4", "bs4")])
 def test_without_what_cleans_prompts_one_line_says_what_to_install(package, module, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ModelError, match=f"^Open-Sora needs {package}$") as caught:
+    with pytest.raises(ModelError, match=f"^Open-Sora needs {package}$") as excinfo:
         resolve(make_request("a cat", model="opensora-v1.2"))
-    assert caught.value.hint == install_command("opensora")
+    assert excinfo.value.hint == install_command("opensora")

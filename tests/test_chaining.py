@@ -40,10 +40,10 @@ PROMPT = "a red balloon drifts over green hills"
 CLIP, SHOWN = 34, 17  # frames of a clip of ten latents, and of the five that the next one is shown
 
 
-def job_of(folder: Path | str, frames: int = 2 * CLIP, **given: object) -> GenerationConfig:
+def job_of(folder: Path | str, frames: int = 2 * CLIP, **options: object) -> GenerationConfig:
     """Two steps a clip of ten latents."""
     sampling = {"model": str(folder), "method": "rn", "steps": 2, "window": 10, "chunk": 5, "seed": 1, "device": "cpu"}
-    return resolve(make_request(PROMPT, frames=frames, size=(64, 72), **(sampling | given)))
+    return resolve(make_request(PROMPT, frames=frames, size=(64, 72), **(sampling | options)))
 
 
 @dataclass
@@ -75,8 +75,8 @@ def watch(job: GenerationConfig, monkeypatch: pytest.MonkeyPatch, clip: Tensor |
     model = pipeline.open_model(job)
     codec, contexts, build = Watched(model.vae.encode), list[tuple[Tensor, int]](), type(model).denoiser
 
-    def watching(self: Any, *given: Any, **options: Any) -> Denoiser:
-        real = build(self, *given, **options)
+    def watching(self: Any, *args: Any, **options: Any) -> Denoiser:
+        real = build(self, *args, **options)
 
         def prefill(overlap: Tensor, level: int) -> Any:
             contexts.append((overlap, level))
@@ -167,8 +167,8 @@ def test_a_given_clip_is_encoded_once_and_shown_as_it_was(folder, monkeypatch):
 def test_the_seed_alone_decides_and_a_longer_video_has_all_clips_of_a_shorter_one(folder):
     model = pipeline.open_model(job_of(folder))
 
-    def made(**given: Any) -> Tensor:
-        return torch.stack(list(pipeline.sample_latents(job_of(folder, **{"window": 5} | given), model)))
+    def made(**options: Any) -> Tensor:
+        return torch.stack(list(pipeline.sample_latents(job_of(folder, **{"window": 5} | options), model)))
 
     one = made(frames=34)
     assert torch.equal(one, made(frames=34))
@@ -200,11 +200,11 @@ def anew(latents: Tensor) -> Tensor:
 
 
 @pytest.mark.usefixtures("either_way")
-@pytest.mark.parametrize("given", [0, 2])
-def test_going_on_from_any_saved_state_encodes_the_same_frames(given):
+@pytest.mark.parametrize("num_given", [0, 2])
+def test_going_on_from_any_saved_state_encodes_the_same_frames(num_given):
     schedule = rn(4, 5, 2)
     sigmas = sigmas_of(schedule)
-    start = state_from_clip(schedule, clean_latents(range(-given, 0)), sigmas) if given else None
+    start = state_from_clip(schedule, clean_latents(range(-num_given, 0)), sigmas) if num_given else None
 
     def run(state: Any, **how: Any) -> list[Tensor]:
         return list(
@@ -243,7 +243,7 @@ def test_under_rw_open_sora_is_shown_latents_noised_anew_at_every_step(folder, m
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("options", "message"),
     [
         ({"method": "pa", "edit_ratio": 0.3}, "--edit-ratio only applies to --method rn, not pa"),
         ({"method": "rw", "reencode": True}, "--reencode only applies to --method rn, not rw"),
@@ -252,9 +252,9 @@ def test_under_rw_open_sora_is_shown_latents_noised_anew_at_every_step(folder, m
         ({"reencode": True, "window": 12}, "encodes 5 latents together"),
     ],
 )
-def test_what_does_not_go_together_is_refused(given, says, folder):
-    with pytest.raises(UsageError, match=says):
-        job_of(folder, **given)
+def test_what_does_not_go_together_is_refused(options, message, folder):
+    with pytest.raises(UsageError, match=message):
+        job_of(folder, **options)
 
 
 def test_latents_that_are_no_whole_groups_stay_as_they_are_and_a_note_says_so(folder, monkeypatch):
@@ -277,9 +277,9 @@ def test_the_command_line_chains_clips_and_info_gives_the_command_again(folder, 
     words = ("--size", "72x64", "--method", "rn", "--steps", "2", "--window", "5", "--seed", "1", "--frames", "20")
     more = ("--edit-ratio", "0.5", "--threads", "1", "--json", "-o", "v.mp4")
     run = CliRunner()
-    done = run.invoke(app, ["generate", PROMPT, "--model", str(folder), *words, *more])
-    assert done.exit_code == 0, done.output
-    metadata = json.loads(done.stdout)["metadata"]
+    result = run.invoke(app, ["generate", PROMPT, "--model", str(folder), *words, *more])
+    assert result.exit_code == 0, result.output
+    metadata = json.loads(result.stdout)["metadata"]
     assert (metadata["reencode"], metadata["edit_ratio"]) == (True, 0.5)
     command = shlex.split(run.invoke(app, ["info", "v.mp4"]).stdout.strip().splitlines()[-1])
     assert any(pair == ("--edit-ratio", "0.5") for pair in pairwise(command))

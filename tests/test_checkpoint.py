@@ -55,13 +55,13 @@ def test_what_is_loaded_lives_on_without_its_files(folder):
 
 
 def error(folder: Path) -> ModelError:
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(ModelError) as excinfo:
         load_into(build, folder, CPU, torch.float32)
-    assert caught.value.exit_code == 5
-    assert "\n" not in caught.value.message
-    assert str(folder) in caught.value.message
-    assert caught.value.hint
-    return caught.value
+    assert excinfo.value.exit_code == 5
+    assert "\n" not in excinfo.value.message
+    assert str(folder) in excinfo.value.message
+    assert excinfo.value.hint
+    return excinfo.value
 
 
 def test_the_first_five_tensors_that_do_not_fit_are_named(tmp_path):
@@ -70,8 +70,8 @@ def test_the_first_five_tensors_that_do_not_fit_are_named(tmp_path):
         del changed[name]
     changed |= {"2.weight": torch.zeros(3, 4), "9.extra": torch.zeros(1)}
     published.part(tmp_path / "part", changed, {})
-    said = error(tmp_path / "part").message
-    assert said.endswith(
+    message = error(tmp_path / "part").message
+    assert message.endswith(
         "0.bias is missing, 0.weight is missing, 1.bias is missing, 1.weight is missing, "
         "2.weight is [3, 4] instead of [4, 4] and 1 more"
     )
@@ -113,7 +113,7 @@ def added(folder: Path, file: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shards", "file", "name", "says"),
+    ("shards", "file", "name", "message"),
     [
         (3, SECOND, "evil.extra", f"evil.extra in {SECOND} is not in the index"),
         (3, SECOND, "0.bias", "both hold 0.bias"),
@@ -122,10 +122,10 @@ def added(folder: Path, file: str, name: str) -> None:
         (1, "zzz.safetensors", "evil.extra", "evil.extra is unknown"),
     ],
 )
-def test_a_tensor_or_a_file_too_many_is_never_passed_over(tmp_path, shards, file, name, says):
+def test_a_tensor_or_a_file_too_many_is_never_passed_over(tmp_path, shards, file, name, message):
     published.part(tmp_path / "part", weights(), {}, shards)
     added(tmp_path / "part", file, name)
-    assert says in error(tmp_path / "part").message
+    assert message in error(tmp_path / "part").message
 
 
 @pytest.mark.parametrize(("name", "file"), [("0.bias", SECOND), ("evil.extra", FIRST)])
@@ -145,9 +145,9 @@ def test_tensors_that_nobody_needs_may_be_in_a_shard_and_not_in_the_index(tmp_pa
 @pytest.mark.parametrize("suffix", ["bin", "pt"])
 def test_pickled_weights_are_never_read_but_named(tmp_path, suffix):
     (tmp_path / f"model.{suffix}").write_bytes(b"\x80\x04.")
-    caught = error(tmp_path)
-    assert "can run code" in caught.message
-    assert f"pavdm models convert {tmp_path}" in caught.hint
+    raised_error = error(tmp_path)
+    assert "can run code" in raised_error.message
+    assert f"pavdm models convert {tmp_path}" in raised_error.hint
 
 
 def test_a_digest_follows_names_and_contents(folder):
@@ -178,10 +178,10 @@ def test_loading_takes_the_model_and_a_shard_and_no_second_copy(tmp_path):
     each = 1536 * 1536
     published.part(tmp_path / "part", {f"{i}.weight": torch.zeros(1536, 1536) for i in range(12)}, {}, shards=4)
     command = [sys.executable, "-c", "\n".join(line[4:] for line in PEAK.splitlines()), str(tmp_path / "part")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     model, shard = 12 * each * 2, 3 * each * 4
     code = 2_000_000  # pages of torch's own that are read for the first time
-    assert model < int(done.stdout) < model + 1.2 * shard + code
+    assert model < int(result.stdout) < model + 1.2 * shard + code
 
 
 def test_the_configuration_gives_the_sizes_and_nothing_of_how_it_was_run():
@@ -195,7 +195,7 @@ def test_the_configuration_gives_the_sizes_and_nothing_of_how_it_was_run():
 
 
 @pytest.mark.parametrize(
-    "given",
+    "changes",
     [
         *({"qk_norm": False}, {"skip_y_embedder": True}, {"hidden_size": 33}, {"num_heads": 0}, {"depth": "many"}),
         *({"patch_size": 7}, {"patch_size": []}, {"patch_size": [2, 2, 2]}, {"model_type": "STDiT2"}),
@@ -204,11 +204,11 @@ def test_the_configuration_gives_the_sizes_and_nothing_of_how_it_was_run():
         *({"in_channels": 8}, {"mlp_ratio": 1e300}, {"mlp_ratio": 1e-9}, {"mlp_ratio": "4"}, {"depth": None}),
     ],
 )
-def test_a_configuration_of_another_network_is_one_clear_error(given):
-    with pytest.raises(ModelError) as caught:
-        config.parse_config(published.published() | given)
-    assert "\n" not in caught.value.message
-    assert caught.value.exit_code == 5
+def test_a_configuration_of_another_network_is_one_clear_error(changes):
+    with pytest.raises(ModelError) as excinfo:
+        config.parse_config(published.published() | changes)
+    assert "\n" not in excinfo.value.message
+    assert excinfo.value.exit_code == 5
 
 
 def test_the_codec_is_known_by_its_tensors(tmp_path):

@@ -38,10 +38,12 @@ VIDEO = {
 }
 GENERATE = {**VIDEO, "an empty prompt": ([], "the prompt is empty"), "a rate": (["--fps", "24"], "8 frames/s")}
 MISTAKES = {
-    **{f"generate, {name}": (["generate", *words], says) for name, (words, says) in GENERATE.items()},
-    **{f"extend, {name}": (["extend", "v.mp4", *words], says) for name, (words, says) in VIDEO.items()},
-    **{f"bench throughput, {name}": (["bench", "throughput", *w], says) for name, (w, says) in SAMPLING.items()},
-    **{f"bench latency, {name}": (["bench", "latency", *words], says) for name, (words, says) in SAMPLING.items()},
+    **{f"generate, {name}": (["generate", *words], message) for name, (words, message) in GENERATE.items()},
+    **{f"extend, {name}": (["extend", "v.mp4", *words], message) for name, (words, message) in VIDEO.items()},
+    **{f"bench throughput, {name}": (["bench", "throughput", *w], message) for name, (w, message) in SAMPLING.items()},
+    **{
+        f"bench latency, {name}": (["bench", "latency", *words], message) for name, (words, message) in SAMPLING.items()
+    },
     "bench, unknown words": (["bench", "latency", "--prompt", "zxcv"], "pocket knows none of the words"),
 }
 RUN = """
@@ -76,10 +78,10 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, st
     make(folder / "v.mp4", greys(9))
     lines = [line(name, words) for name, (words, _) in MISTAKES.items()]
     command = [sys.executable, "-c", textwrap.dedent(RUN), json.dumps(lines)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
     assert [path.name for path in Path(folder).iterdir()] == ["v.mp4"]
-    return dict(zip(MISTAKES, map(json.loads, done.stdout.splitlines()), strict=True))
+    return dict(zip(MISTAKES, map(json.loads, result.stdout.splitlines()), strict=True))
 
 
 @pytest.mark.parametrize("name", MISTAKES)

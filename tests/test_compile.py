@@ -44,9 +44,9 @@ def by_case(rows):
 
 @pytest.mark.integration
 def test_every_kernel_keeps_its_limits_and_is_what_the_stored_table_says():
-    done = built("-m", "pavdm_cli", "bench", "kernels", "--compile-only", "--json", *GATE)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    result = built("-m", "pavdm_cli", "bench", "kernels", "--compile-only", "--json", *GATE)
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert {row["op"] for row in rows} == set(BY_NAME)
     stored = by_case(json.loads(line) for line in STORED.read_text().splitlines())
     for case, row in by_case(rows).items():
@@ -68,9 +68,9 @@ def test_the_stored_table_holds_every_build():
 
 @pytest.mark.integration
 def test_a_row_that_is_read_or_written_narrowly_fails():
-    done = built("tests/support/narrow.py")
-    assert done.returncode == 0, done.stderr
-    reasons_by_bug = json.loads(done.stdout)
+    result = built("tests/support/narrow.py")
+    assert result.returncode == 0, result.stderr
+    reasons_by_bug = json.loads(result.stdout)
     assert reasons_by_bug.pop("euler_step-nothing") == []
     assert len(reasons_by_bug) == 4
     for bug, reasons in reasons_by_bug.items():

@@ -62,11 +62,11 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.fx.Graph]]:
     torch._dynamo.reset()
 
 
-def video(model: ModelRunner, engine: ExecutionConfig, method: str = "pa", guidance: float = 2.0, **given) -> Tensor:
+def video(model: ModelRunner, engine: ExecutionConfig, method: str = "pa", guidance: float = 2.0, **options) -> Tensor:
     schedule, sigmas = METHODS[method](6, 6, 2), linear_sigmas(6)
     denoiser = model.denoiser("a red ball over hills", schedule, noise_levels(sigmas), guidance, engine)
     noise = seeded_noise(1, model.noise_shape())
-    return torch.cat(list(sample(schedule, denoiser, noise, build_solver(sigmas), chunks=5, **given)), 1)
+    return torch.cat(list(sample(schedule, denoiser, noise, build_solver(sigmas), chunks=5, **options)), 1)
 
 
 def breaks() -> int:
@@ -162,9 +162,9 @@ def test_what_the_compiler_builds_gives_what_the_block_gives(model, builder) -> 
     with torch.no_grad():
         for length in (4, 2):
             axis = AttentionAxis(partial(temporal_attention, kv_cache=None), network.rope(2, length))
-            given = (frames[:, :length].contiguous(), levels[:length], table)
-            eager = network.run_blocks(*given, text, [axis])
-            built = network.run_blocks(*given, text._replace(run=compiled_block.compiled_block()), [axis])
+            inputs = (frames[:, :length].contiguous(), levels[:length], table)
+            eager = network.run_blocks(*inputs, text, [axis])
+            built = network.run_blocks(*inputs, text._replace(run=compiled_block.compiled_block()), [axis])
             torch.testing.assert_close(built, eager, rtol=0, atol=1e-5)
     assert compiling.compile_stats()["graphs"] == before["graphs"] + 1
     assert compiling.compile_stats()["seconds"] > before["seconds"]
@@ -186,13 +186,13 @@ def test_a_missing_compiler_is_an_error_that_says_what_to_install(monkeypatch) -
 
     assert compiling.missing_requirement(torch.device("mps")) == ("a CPU or CUDA", "omit --compile on mps")
     with config.patch({"cpp.cxx": (None, "no-such-compiler")}):
-        done = CliRunner().invoke(app, ["generate", "a red ball", "--compile", "--frames", "2", "--device", "cpu"])
-    assert isinstance(done.exception, DeviceError)
-    assert (done.exception.exit_code, done.exception.message) == (
+        result = CliRunner().invoke(app, ["generate", "a red ball", "--compile", "--frames", "2", "--device", "cpu"])
+    assert isinstance(result.exception, DeviceError)
+    assert (result.exception.exit_code, result.exception.message) == (
         6,
         "--compile needs a C++ compiler, and there is none",
     )
-    assert "apt install g++" in done.exception.hint
+    assert "apt install g++" in result.exception.hint
     monkeypatch.setattr(compiling.sysconfig, "get_path", lambda name: "/nowhere")
     with pytest.raises(DeviceError, match=r"needs (a C\+\+ compiler|Python's headers)"):
         compiling.check_compile(True, torch.device("cpu"))
@@ -202,9 +202,9 @@ def test_a_missing_compiler_is_an_error_that_says_what_to_install(monkeypatch) -
 def test_the_ladder_ends_with_compiled_blocks_and_on_a_gpu_with_graphs(monkeypatch) -> None:
     ran: list[transformer.Block] = []
 
-    def run(block: transformer.Block, *given):
+    def run(block: transformer.Block, *args):
         ran.append(block)
-        return block(*given)
+        return block(*args)
 
     monkeypatch.setattr(stdit_loaded, "compiled_block", lambda: run)
     sampling = {"model": "opensora-v1.2", "seed": 1, "threads": 1, "execution": ON}

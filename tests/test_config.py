@@ -147,13 +147,13 @@ def test_a_wrong_variable_is_named_and_a_misspelt_one_is_noted(monkeypatch: pyte
 
 def test_all_mistakes_of_a_file_are_told_at_once() -> None:
     Path("pavdm.toml").write_text("stepz = 3\ncrf = 'low'\n[bench.throughput]\nthreads = 'all'\n")
-    said = pavdm("generate", PROMPT)
-    assert said.code == 2
-    assert said.err.splitlines()[0] == (
+    result = pavdm("generate", PROMPT)
+    assert result.code == 2
+    assert result.err.splitlines()[0] == (
         "error: pavdm.toml has 3 mistakes: unknown option 'stepz'; crf is 'low', not an integer; "
         "[bench.throughput] threads is 'all', not an integer from 0 to 1024"
     )
-    assert "did you mean steps?" in said.err
+    assert "did you mean steps?" in result.err
     Path("pavdm.toml").write_text("".join(f"key{number} = 1\n" for number in range(9)))
     assert "has 9 mistakes" in pavdm("generate", PROMPT).err
     assert "and 4 more" in pavdm("generate", PROMPT).err
@@ -162,9 +162,9 @@ def test_all_mistakes_of_a_file_are_told_at_once() -> None:
 @pytest.mark.parametrize("text", ["steps = 'few'\n", "steps = \n", "[bench.throughput]\nthreads = 'all'\n"])
 def test_a_wrong_file_does_not_stop_a_command_that_it_has_nothing_for(text: str) -> None:
     Path("pavdm.toml").write_text(text)
-    said = pavdm("models", "path", "pocket")
-    assert said.code == 0
-    assert said.err.startswith("note: pavdm.toml is ignored: ")
+    result = pavdm("models", "path", "pocket")
+    assert result.code == 0
+    assert result.err.startswith("note: pavdm.toml is ignored: ")
     assert pavdm("generate", PROMPT).code == 2
     assert pavdm("models", "path", "pocket", "--config", "pavdm.toml").code == 2
     if "bench" in text:
@@ -234,8 +234,8 @@ def test_info_writes_a_file_that_makes_the_same_video_again() -> None:
     words = ("--frames", "2", "--steps", "6", "--threads", "1", "--seed", "3", "--device", "cpu", "--crf", "30")
     assert pavdm("generate", "a red ball, drifting over sand dunes at dawn", *words, "-o", "a.mp4").code == 0
     Path("a.toml").write_text(pavdm("info", "--config", "a.mp4").out)
-    done = pavdm("generate", "--config", "a.toml", "-o", "b.mp4", "-q")
-    assert (done.code, done.err) == (0, "")
+    result = pavdm("generate", "--config", "a.toml", "-o", "b.mp4", "-q")
+    assert (result.code, result.err) == (0, "")
     assert pavdm("info", "--config", "b.mp4").out.partition("\n")[2] == Path("a.toml").read_text().partition("\n")[2]
     with av.open("a.mp4") as first, av.open("b.mp4") as second:
         assert [bytes(packet) for packet in first.demux()] == [bytes(packet) for packet in second.demux()]

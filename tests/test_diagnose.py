@@ -83,9 +83,9 @@ def test_the_traceback_of_a_mistake_is_shown_if_asked(
     with pytest.raises(SystemExit) as stop:
         app.main()
     assert stop.value.code == 1
-    said = capsys.readouterr().err.splitlines()
-    assert said[0].startswith("error: ZeroDivisionError in app.py, line ")
-    assert said[1].startswith("hint: a bug in pavdm")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("error: ZeroDivisionError in app.py, line ")
+    assert lines[1].startswith("hint: a bug in pavdm")
     monkeypatch.setenv("PAVDM_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         app.main()

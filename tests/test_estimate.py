@@ -84,17 +84,17 @@ def test_a_device_that_was_never_measured_is_said_to_be_so(monkeypatch):
 def test_a_plan_of_days_on_a_cpu_says_that_a_gpu_is_needed(rate, is_slow, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(estimate, "quick_rate", lambda device, dtype: rate)
-    said = pavdm(
+    result = pavdm(
         "generate", f"{PROMPT} {'by day ' * 500}", "--plan", "--device", "cpu", "--frames", "20", "--seed", "1"
     )
-    assert ("pocket needs a GPU: on this CPU the video would take about" in said.err) == is_slow
-    assert (" days" in said.out) == is_slow
-    assert max(map(len, said.out.splitlines())) < 200
+    assert ("pocket needs a GPU: on this CPU the video would take about" in result.err) == is_slow
+    assert (" days" in result.out) == is_slow
+    assert max(map(len, result.out.splitlines())) < 200
 
 
 def test_the_plan_tells_time_as_text_and_json_and_loads_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline, "open_runner", lambda *given, **named: pytest.fail("loaded"))
+    monkeypatch.setattr(pipeline, "open_runner", lambda *args, **named: pytest.fail("loaded"))
     words = ("generate", PROMPT, "--plan", "--threads", "1", "--device", "cpu", "--frames", "20", "--seed", "1")
     text = pavdm(*words)
     assert text.code == 0, text.err

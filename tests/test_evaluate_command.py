@@ -76,7 +76,7 @@ def test_what_was_measured_is_not_measured_again(folder: Path, tmp_path: Path, m
     first = pavdm("evaluate", str(video), "--out", str(rows), "--json")
     with rows.open("a") as file:
         file.write('{"schema": "pavdm.evaluate/1", "ke')  # a row that a stop cut short
-    monkeypatch.setattr("pavdm_cli.evaluation.files.measure", lambda *given, **options: pytest.fail("measured again"))
+    monkeypatch.setattr("pavdm_cli.evaluation.files.measure", lambda *args, **options: pytest.fail("measured again"))
     assert pavdm("evaluate", str(video), "--out", str(rows), "--json")[:2] == first[:2]
     with pytest.raises(pytest.fail.Exception):
         pavdm("evaluate", str(video), "--out", str(rows), "--chunk-frames", "8")

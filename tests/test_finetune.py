@@ -79,7 +79,7 @@ class Unpublished(FinetuneTask):
 def seen_by(task: FinetuneTask, steps: int) -> list[tuple[Batch, list[TextEmbedding], Tensor]]:
     """What the model is given in some steps."""
     seen: list[Any] = []
-    task.model.register_forward_pre_hook(lambda _, given: seen.append(given))
+    task.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
     for step in range(steps):
         task.loss(step)
     return seen
@@ -131,18 +131,18 @@ def test_crops_start_where_the_vae_restarts(dataset):
 
 def test_dropped_captions_become_the_null_embedding(dataset):
     task = make_task(dataset)
-    given = seen_by(task, 1)[0]
-    batch, text, _ = given
+    inputs = seen_by(task, 1)[0]
+    batch, text, _ = inputs
     null = task.model.transformer.y_embedder.y_embedding[: len(text[0].rows)]
     neither, first = torch.tensor([False, False]), torch.tensor([True, False])
-    said, unsaid = task.model(batch, text, neither), task.model(batch, text, first)
-    assert said[1] == unsaid[1]
-    assert said[0] != unsaid[0]
-    assert torch.equal(task.model(batch, [replace(text[0], rows=null), text[1]], neither), unsaid)
+    captioned, uncaptioned = task.model(batch, text, neither), task.model(batch, text, first)
+    assert captioned[1] == uncaptioned[1]
+    assert captioned[0] != uncaptioned[0]
+    assert torch.equal(task.model(batch, [replace(text[0], rows=null), text[1]], neither), uncaptioned)
 
 
 def test_one_caption_in_ten_is_dropped(dataset):
-    without = torch.cat([given[2] for given in seen_by(make_task(dataset, windows=8), 60)])
+    without = torch.cat([inputs[2] for inputs in seen_by(make_task(dataset, windows=8), 60)])
     assert without.float().mean().item() == pytest.approx(0.1, abs=0.04)
 
 
@@ -176,7 +176,7 @@ def test_bf16_rounds_timesteps_but_not_the_noise(dataset):
     task = make_task(dataset)
     task.model.dtype = torch.bfloat16
     read: list[Tensor] = []
-    task.model.transformer.t_embedder.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    task.model.transformer.t_embedder.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
     batch = seen_by(task, 1)[0][0]
     assert read[0].dtype == torch.bfloat16
     assert torch.equal(read[0], batch.timesteps.flatten().bfloat16())
@@ -237,7 +237,7 @@ def test_untrained_parts_are_linked_or_copied(tmp_path, monkeypatch):
         (source / part).mkdir(parents=True)
         (source / part / "config.json").write_text('{"depth": 2, "torch_dtype": "float32"}')
 
-    def forbidden(*given: object, **options: object) -> None:
+    def forbidden(*args: object, **options: object) -> None:
         raise OSError("a privilege is not held")
 
     for name, refused in (("linked", []), ("named twice", ["symlink_to"]), ("copied", ["symlink_to", "link"])):

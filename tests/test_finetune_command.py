@@ -132,10 +132,10 @@ def test_a_run_resumes_identically_in_two_processes(studio, monkeypatch):
     assert (code, out) == (130, ""), err
     assert err.splitlines()[-1].startswith("interrupted: the same command resumes from")
     assert "encoding" not in err
-    done = torchrun(*studio.command("halting"))
-    assert (done.returncode, done.stdout) == (0, f"{studio.folder / 'halting' / 'model'}\n"), done.stderr
-    assert done.stderr.count("training in") == 1
-    assert "Warning" not in done.stderr
+    result = torchrun(*studio.command("halting"))
+    assert (result.returncode, result.stdout) == (0, f"{studio.folder / 'halting' / 'model'}\n"), result.stderr
+    assert result.stderr.count("training in") == 1
+    assert "Warning" not in result.stderr
     rows, halting = studio.log("straight"), studio.log("halting")
     assert [row["step"] for row in halting] == [STEPS, STEPS]  # the step of the interrupt was kept, not judged
     assert halting[0] == pytest.approx(rows[1], rel=1e-5)
@@ -173,8 +173,8 @@ LOOKED_AT = ("none that is long enough", "all held out")  # what was found of th
 
 @pytest.mark.parametrize("case", WRONG)
 def test_invalid_options_are_one_error_line(case, studio):
-    given, exit_code, message = WRONG[case]
-    code, out, err = pavdm(*studio.command("wrong", *(word.format(folder=studio.folder) for word in given)))
+    arguments, exit_code, message = WRONG[case]
+    code, out, err = pavdm(*studio.command("wrong", *(word.format(folder=studio.folder) for word in arguments)))
     assert (code, out) == (exit_code, ""), err
     assert message in err
     assert "Traceback" not in err
@@ -199,12 +199,12 @@ def test_mismatched_parts_are_rejected_before_encoding(studio, tmp_path):
 
 @pytest.mark.integration
 def test_several_processes_report_an_error_once(studio):
-    done = torchrun(*studio.command("straight", "--batch", "3"))
-    said = [done.stderr.count(words) for words in ("--batch must be a multiple of the 2 processes", "hint: ")]
-    assert said == [1, 1], done.stderr
+    result = torchrun(*studio.command("straight", "--batch", "3"))
+    counts = [result.stderr.count(words) for words in ("--batch must be a multiple of the 2 processes", "hint: ")]
+    assert counts == [1, 1], result.stderr
     # torchrun ends (-15) whichever is a moment later than the first, and may name that one as the cause.
-    codes = set(re.findall(r"exitcode  : (-?\d+)", done.stderr))
-    assert codes in ({"2"}, {"2", "-15"}), done.stderr
+    codes = set(re.findall(r"exitcode  : (-?\d+)", result.stderr))
+    assert codes in ({"2"}, {"2", "-15"}), result.stderr
 
 
 @pytest.mark.integration

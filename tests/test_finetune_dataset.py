@@ -84,10 +84,10 @@ def test_an_unreadable_table_is_one_error_line(case, folder):
     files, message = WRONG[case]
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises(InputError, match=message) as excinfo:
         find_captioned_videos(folder, readable)
-    assert caught.value.hint
-    assert caught.value.exit_code == 3
+    assert excinfo.value.hint
+    assert excinfo.value.exit_code == 3
 
 
 @pytest.mark.parametrize("place", ["nowhere", "a.mp4"])

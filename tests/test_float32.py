@@ -28,7 +28,7 @@ def test_the_codec_convolves_exactly_and_leaves_torch_as_it_was(before: str) -> 
     codec, seen = tiny_codec(), list[tuple[torch.dtype, str]]()
     for layer in codec.modules():
         if isinstance(layer, torch.nn.Conv2d):
-            layer.register_forward_hook(lambda _, given, out: seen.append((out.dtype, CONV.fp32_precision)))
+            layer.register_forward_hook(lambda _, inputs, out: seen.append((out.dtype, CONV.fp32_precision)))
     latents = codec.encode(torch.zeros(1, 2, 3, 16, 24))
     assert CONV.fp32_precision == before
     encoding = len(seen)

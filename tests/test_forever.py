@@ -64,10 +64,10 @@ def frames(path: str | Path) -> np.ndarray:
 
 @ON_POSIX
 def test_a_stopped_video_is_complete_and_its_command_makes_it_again() -> None:
-    said = stopped(*SEA, "--seconds", "forever", "-o", "v.mp4")
-    assert (said.code, said.out) == (0, "v.mp4\n"), said.err
+    result = stopped(*SEA, "--seconds", "forever", "-o", "v.mp4")
+    assert (result.code, result.out) == (0, "v.mp4\n"), result.err
     video = frames("v.mp4")
-    assert f"stopped after {len(video) / 8:.1f} s of video\n" in said.err
+    assert f"stopped after {len(video) / 8:.1f} s of video\n" in result.err
     assert sorted(path.name for path in Path().iterdir()) == ["v.mp4"]
     stored = read_metadata(Path("v.mp4"))
     assert (stored["forever"], stored["frames"]) == (True, len(video))
@@ -94,20 +94,20 @@ def test_a_video_cut_after_some_frames_does_not_ramp_down() -> None:
 @pytest.mark.integration
 def test_it_resumes_to_the_same_bytes_and_stays_endless() -> None:
     cuts = snapshots(*SEA, "--seconds", "forever", "--frames", 26, name="v.mp4")
-    said = pavdm("resume", cuts[2] / "v.mp4")
-    assert said.code == 0, said.err
+    result = pavdm("resume", cuts[2] / "v.mp4")
+    assert result.code == 0, result.err
     assert (cuts[2] / "v.mp4").read_bytes() == Path("v.mp4").read_bytes()
 
 
 @ON_POSIX
 def test_a_scheduler_s_stop_is_an_interruption_that_resumes_without_an_end() -> None:
-    said = stopped(*SEA, "--seconds", "forever", "-o", "v.mkv", number=signal.SIGTERM)
-    assert (said.code, said.out) == (75, "")
-    assert "`pavdm resume v.mkv` continues it" in said.err
+    result = stopped(*SEA, "--seconds", "forever", "-o", "v.mkv", number=signal.SIGTERM)
+    assert (result.code, result.out) == (75, "")
+    assert "`pavdm resume v.mkv` continues it" in result.err
     assert " so far, interrupted; `pavdm resume" in pavdm("info", "v.partial.mkv").out
-    said = stopped("resume", "v.mkv")
-    assert (said.code, said.out) == (0, "v.mkv\n"), said.err
-    assert re.search(r"resuming after frame \d+\n", said.err)
+    result = stopped("resume", "v.mkv")
+    assert (result.code, result.out) == (0, "v.mkv\n"), result.err
+    assert re.search(r"resuming after frame \d+\n", result.err)
     video = frames("v.mkv")
     assert pavdm(*SEA, "--seconds", "forever", "--frames", len(video), "-o", "whole.mkv").code == 0
     assert np.array_equal(frames("whole.mkv"), video)
@@ -118,8 +118,8 @@ def test_a_scheduler_s_stop_is_an_interruption_that_resumes_without_an_end() -> 
 @pytest.mark.integration
 def test_a_continuation_without_an_end() -> None:
     clips.make(Path("in.mp4"), clips.greys(30, 64, 96), clips.ClipSpec(audio="aac"))
-    said = stopped("extend", "in.mp4", "-p", SEA[1], *QUICK, "--seconds", "forever", "-o", "out.mp4")
-    assert said.code == 0, said.err
+    result = stopped("extend", "in.mp4", "-p", SEA[1], *QUICK, "--seconds", "forever", "-o", "out.mp4")
+    assert result.code == 0, result.err
     video, stored = frames("out.mp4"), read_metadata(Path("out.mp4"))
     assert len(video) == 30 + stored["frames"]
     command = shlex.split(pavdm("info", "out.mp4").out.splitlines()[-1])[1:]
@@ -137,17 +137,17 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_needs_an_end_is_refused(name: str) -> None:
     words, reason = REFUSED[name]
-    said = pavdm(*SEA, "--seconds", "forever", *words)
-    assert (said.code, said.out) == (2, "")
-    assert f"--seconds forever cannot be combined with {reason}" in said.err
+    result = pavdm(*SEA, "--seconds", "forever", *words)
+    assert (result.code, result.out) == (2, "")
+    assert f"--seconds forever cannot be combined with {reason}" in result.err
 
 
 @pytest.mark.parametrize("text", ["inf", "nan", "ever", "-inf", ""])
 def test_a_length_is_a_number_or_forever(text: str) -> None:
     with pytest.raises(UsageError, match="a number or forever"):
         parse_seconds(text)
-    said = pavdm(*SEA, f"--seconds={text}")
-    assert (said.code, "must be a number or forever" in said.err) == (2, True)
+    result = pavdm(*SEA, f"--seconds={text}")
+    assert (result.code, "must be a number or forever" in result.err) == (2, True)
 
 
 def test_a_configuration_file_has_it_too() -> None:
@@ -157,8 +157,8 @@ def test_a_configuration_file_has_it_too() -> None:
     printed = pavdm("info", "--config", "v.mp4").out
     assert '\nseconds = "forever"\nframes = 6\n' in printed
     Path("long.toml").write_text('seconds = "never"')
-    said = pavdm("generate", "x", "--config", "long.toml")
-    assert (said.code, "seconds is 'never', not a number or forever" in said.err) == (2, True)
+    result = pavdm("generate", "x", "--config", "long.toml")
+    assert (result.code, "seconds is 'never', not a number or forever" in result.err) == (2, True)
 
 
 def test_python_reads_its_frames_and_cannot_save_it() -> None:

@@ -125,8 +125,8 @@ def measure(commands: tuple[Command, ...], folder: Path) -> dict[str, str]:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         digests = watch(patch)
         for command in commands:
-            done = pavdm(*command, "--force")
-            assert done.code == 0, done.err
+            result = pavdm(*command, "--force")
+            assert result.code == 0, result.err
     return {name: str(digest) for name, digest in digests.items()}
 
 

@@ -44,7 +44,7 @@ def says(*words: str) -> tuple[str, ...]:
 
 
 def in_tasks(script: ModuleType, monkeypatch: pytest.MonkeyPatch, limit: int = 60, **commands: Any) -> None:
-    tasks = {name: script.Task(limit, lambda to, given=given: given) for name, given in commands.items()}
+    tasks = {name: script.Task(limit, lambda to, command=command: command) for name, command in commands.items()}
     monkeypatch.setattr(script, "TASKS", tasks)
 
 
@@ -81,9 +81,9 @@ def test_what_fails_stops_nothing_and_is_not_tried_again(
     in_tasks(script, monkeypatch, broken=[says("print('a reason'); raise SystemExit(3)"), writes], fine=[writes])
     assert called(script, monkeypatch, tmp_path / "one") == 1
     assert mark.read_text() == "xx"
-    said = capsys.readouterr().out
-    assert "FAILED 3" in said
-    assert "a reason" in said
+    output = capsys.readouterr().out
+    assert "FAILED 3" in output
+    assert "a reason" in output
     assert called(script, monkeypatch, tmp_path / "two", "--before", tmp_path / "one") == 0
     assert mark.read_text() == "xx"
     assert called(script, monkeypatch, tmp_path / "two", "fine") == 0

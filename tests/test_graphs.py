@@ -31,11 +31,11 @@ def starts(schedule: Schedule) -> dict[str, SamplerState | None]:
     }
 
 
-def states(schedule: Schedule, denoiser: Denoiser, graphs: GraphPolicy | None, **given: Any) -> list[SamplerState]:
+def states(schedule: Schedule, denoiser: Denoiser, graphs: GraphPolicy | None, **options: Any) -> list[SamplerState]:
     """All of them, kept until the last step is done."""
     chunks = schedule.capacity + 3
     return list(
-        denoise(schedule, denoiser, NOISE, build_solver(sigmas_of(schedule)), chunks=chunks, graphs=graphs, **given)
+        denoise(schedule, denoiser, NOISE, build_solver(sigmas_of(schedule)), chunks=chunks, graphs=graphs, **options)
     )
 
 
@@ -54,9 +54,9 @@ def assert_replayed_is_eager(schedule: Schedule, kind: type[Mixing], graphs: Gra
 @every_method
 @pytest.mark.parametrize("start", ["nothing", "clip", "noised"])
 def test_a_replayed_video_is_the_eager_one_in_every_state(schedule: Schedule, start: str) -> None:
-    graphs, given, replayed = taped(), starts(schedule)[start], Mixing()
-    eager = states(schedule, Mixing(), None, start=given)
-    assert_same(eager, states(schedule, replayed, graphs, start=given))
+    graphs, initial_state, replayed = taped(), starts(schedule)[start], Mixing()
+    eager = states(schedule, Mixing(), None, start=initial_state)
+    assert_same(eager, states(schedule, replayed, graphs, start=initial_state))
     assert graphs.backend.replays == len(eager)
     assert replayed.calls == 2 * graphs.count  # once to warm up, once to be recorded
 
@@ -74,9 +74,9 @@ def test_there_is_one_graph_for_every_size_of_window_and_overlap(schedule: Sched
         seen.add((window.shape[1], 0 if memory is None else memory.shape[1]))
         return window
 
-    given, graphs, sigmas = starts(schedule)[start], taped(), sigmas_of(schedule)
+    initial_state, graphs, sigmas = starts(schedule)[start], taped(), sigmas_of(schedule)
     steps = denoise(
-        schedule, FunctionDenoiser(prefill, velocity), NOISE, build_solver(sigmas), chunks=chunks, start=given
+        schedule, FunctionDenoiser(prefill, velocity), NOISE, build_solver(sigmas), chunks=chunks, start=initial_state
     )
     list(islice(steps, 6 * schedule.steps))
     recorded = denoise(
@@ -85,7 +85,7 @@ def test_there_is_one_graph_for_every_size_of_window_and_overlap(schedule: Sched
         NOISE,
         build_solver(sigmas),
         chunks=chunks,
-        start=given,
+        start=initial_state,
         graphs=graphs,
     )
     next(recorded, None)
@@ -228,8 +228,8 @@ def test_a_shift_is_replayed_through_the_same_wrapper() -> None:
 
 
 def test_a_tensor_changed_in_place_is_handed_over_again() -> None:
-    given = torch.ones(3)
-    double = capture_call(lambda x: 2 * x, Tape(), [(given,)])
-    assert double(given).tolist() == [2, 2, 2]
-    given += 1
-    assert double(given).tolist() == [4, 4, 4]
+    factor = torch.ones(3)
+    double = capture_call(lambda x: 2 * x, Tape(), [(factor,)])
+    assert double(factor).tolist() == [2, 2, 2]
+    factor += 1
+    assert double(factor).tolist() == [4, 4, 4]

@@ -57,10 +57,10 @@ def test_graphs_are_for_cuda_and_on_demand_an_error_elsewhere() -> None:
     cpu, metal = torch.device("cpu"), torch.device("mps")
     assert choose_graphs("auto", cpu, 9216) is None
     for device in (cpu, metal):
-        with pytest.raises(DeviceError, match="needs CUDA") as caught:
+        with pytest.raises(DeviceError, match="needs CUDA") as excinfo:
             check_graphs(ExecutionConfig(cuda_graphs="on").cuda_graphs, device)
-        assert "--cuda-graphs auto" in caught.value.hint
-        assert caught.value.exit_code == 6
+        assert "--cuda-graphs auto" in excinfo.value.hint
+        assert excinfo.value.exit_code == 6
     check_graphs("on", torch.device("cuda"))
 
 
@@ -74,15 +74,15 @@ NEVER = {
 @pytest.mark.parametrize("option", [*NEVER, "--edit-ratio"])
 def test_graphs_on_are_refused_beside_what_rules_them_out_and_auto_says_what_that_is(option: str, monkeypatch) -> None:
     monkeypatch.setattr(module, "CudaGraphBackend", lambda device: Tape())
-    given = {"method": "rn", "edit_ratio": 0.3} if option == "--edit-ratio" else {}
+    options = {"method": "rn", "edit_ratio": 0.3} if option == "--edit-ratio" else {}
 
     def config(cuda_graphs: str) -> GenerationConfig:
-        switches = {"cuda_graphs": cuda_graphs, **NEVER.get(option, {}), **given}
+        switches = {"cuda_graphs": cuda_graphs, **NEVER.get(option, {}), **options}
         return resolve(make_request("a red ball over hills", device="cpu", **switches))
 
-    with pytest.raises(UsageError, match=f"--cuda-graphs on cannot be combined with {option}.*, wh") as caught:
+    with pytest.raises(UsageError, match=f"--cuda-graphs on cannot be combined with {option}.*, wh") as excinfo:
         config("on")
-    assert caught.value.exit_code == 2
+    assert excinfo.value.exit_code == 2
     job = config("auto")
     on_cuda = SimpleNamespace(device=torch.device("cuda"), residual_values=lambda scale: 9216)
     graphs = pipeline.choose_graph_policy(job, on_cuda)

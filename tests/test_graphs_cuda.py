@@ -57,9 +57,9 @@ def test_reading_a_value_back_cannot_be_captured() -> None:
     """In a process of its own: a capture that failed leaves torch's allocator in the middle of it."""
     code = "import test_graphs_cuda as tests; tests.capture_reading()"
     here = {"cwd": Path(__file__).parent, "env": os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}}
-    done = subprocess.run([sys.executable, "-c", code], **here, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "capture" in done.stderr.lower()
+    result = subprocess.run([sys.executable, "-c", code], **here, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "capture" in result.stderr.lower()
 
 
 @pytest.mark.parametrize("method", ["pa", "rn", "rw", "fifo"])

@@ -34,10 +34,10 @@ CASES = [(verb, option) for verb, options in NUMBERS.items() for option in optio
 def test_a_number_that_cannot_be_meant_is_refused_at_once(verb, option, value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     begun = time.monotonic()
-    said = pavdm(*verb.split(), *ARGUMENTS.get(verb, ()), f"{option}={value}")
-    assert said.code in ((2, 3) if verb == "extend" else (2,)), said
-    assert said.err.startswith("error: ") or "\nerror: " in said.err
-    assert "a bug in pavdm" not in said.err
+    result = pavdm(*verb.split(), *ARGUMENTS.get(verb, ()), f"{option}={value}")
+    assert result.code in ((2, 3) if verb == "extend" else (2,)), result
+    assert result.err.startswith("error: ") or "\nerror: " in result.err
+    assert "a bug in pavdm" not in result.err
     assert time.monotonic() - begun < 10
     assert list(tmp_path.iterdir()) == []
 
@@ -48,8 +48,8 @@ def test_captions_in_a_pipe_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.txt")
     assert find_captioned_videos(tmp_path, bool)[0] == []
     os.mkfifo(tmp_path / "captions.csv")
-    said = pavdm("train", "denoiser", "--init", "opensora-v1.2", "--data", tmp_path, "--folder", tmp_path / "run")
-    assert said.code in (3, 5)
+    result = pavdm("train", "denoiser", "--init", "opensora-v1.2", "--data", tmp_path, "--folder", tmp_path / "run")
+    assert result.code in (3, 5)
 
 
 @pytest.mark.parametrize("row", ["a\0b.mp4,x", "a.mp4", ",,,,", '"', "a.mp4,\ud800", "\0,\0"])

@@ -25,9 +25,9 @@ CODEC = {"channels": 8, "frames_per_latent": 2, "widths": [32, 64, 128], "encode
 def test_a_hostile_configuration_is_a_model_error_in_one_line(tmp_path, text):
     path = tmp_path / "config.json"
     path.write_text(text, encoding="latin-1")
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(ModelError) as excinfo:
         read_json(path)
-    assert "\n" not in caught.value.message
+    assert "\n" not in excinfo.value.message
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes have no names elsewhere")
@@ -79,9 +79,9 @@ BROKEN = {
 def test_a_hostile_header_is_a_model_error_in_one_line(tmp_path, name):
     (tmp_path / "model.safetensors").write_bytes(BROKEN[name])
     for read in (lambda: tensor_shapes(locate_tensors(tmp_path)), lambda: load_vae(tmp_path / "model.safetensors")):
-        with pytest.raises(ModelError, match="not a safetensors file") as caught:
+        with pytest.raises(ModelError, match="not a safetensors file") as excinfo:
             read()
-        assert "\n" not in caught.value.message
+        assert "\n" not in excinfo.value.message
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes and devices have no names elsewhere")

@@ -79,14 +79,14 @@ def test_a_token_opens_a_gated_repository_and_without_one_it_is_said_what_to_do(
     with pytest.raises(ModelError, match="401 Unauthorized") as refused:
         download(file, tmp_path, lambda bytes: None)
     assert "HF_TOKEN" in refused.value.hint
-    for given, status in (("", "401 Unauthorized"), ("hf_other", "403 Forbidden")):
-        monkeypatch.setenv("HF_TOKEN", given)
-        with pytest.raises(ModelError, match=status) as caught:
+    for token, status in (("", "401 Unauthorized"), ("hf_other", "403 Forbidden")):
+        monkeypatch.setenv("HF_TOKEN", token)
+        with pytest.raises(ModelError, match=status) as excinfo:
             list_files(VAE, hub.url)
-        assert "accept its terms" in caught.value.hint
-        assert "HF_TOKEN" in caught.value.hint
-        assert "\n" not in caught.value.message
-        assert given not in caught.value.message or not given
+        assert "accept its terms" in excinfo.value.hint
+        assert "HF_TOKEN" in excinfo.value.hint
+        assert "\n" not in excinfo.value.message
+        assert token not in excinfo.value.message or not token
     monkeypatch.setenv("HF_TOKEN", hub.token)
     assert download(one(hub), tmp_path / "by variable", lambda bytes: None)
     monkeypatch.delenv("HF_TOKEN")
@@ -95,14 +95,14 @@ def test_a_token_opens_a_gated_repository_and_without_one_it_is_said_what_to_do(
 
 
 def test_fetching_prints_and_logs_nothing_even_when_it_is_tried_again(hub, tmp_path, capfd):
-    file, said = one(hub), list[logging.LogRecord]()
+    file, records = one(hub), list[logging.LogRecord]()
     handler = logging.Handler()
-    handler.emit = said.append
+    handler.emit = records.append
     hub.cut_after = file.size // 3 + 1
     logging.getLogger("huggingface_hub").addHandler(handler)
     download(file, tmp_path, lambda bytes: None)
     logging.getLogger("huggingface_hub").removeHandler(handler)
-    assert (said, capfd.readouterr()) == ([], ("", ""))
+    assert (records, capfd.readouterr()) == ([], ("", ""))
 
 
 def test_a_server_that_cannot_go_on_starts_again(hub, tmp_path):
@@ -144,8 +144,8 @@ def test_pickled_weights_are_chosen_only_where_there_are_no_others():
 
 def test_what_cannot_be_reached_is_one_clear_error(hub):
     for endpoint in ("http://127.0.0.1:9", f"{hub.url}/nowhere", "file:///etc"):
-        with pytest.raises(ModelError) as caught:
+        with pytest.raises(ModelError) as excinfo:
             list_files(VAE, endpoint)
-        assert "\n" not in caught.value.message
+        assert "\n" not in excinfo.value.message
     with pytest.raises(ModelError, match="404"):
         list_files(WeightPart("vae", "no/body", "0" * 40), hub.url)

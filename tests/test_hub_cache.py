@@ -75,37 +75,39 @@ def test_weights_in_the_hubs_cache_load_without_a_pull(cache, tiny):
 
 @pytest.mark.integration
 def test_a_plan_by_name_is_of_the_weights_in_the_hubs_cache(cache):
-    said = pavdm("generate", "a boat", "--model", NAME, "--size", "72x64", "--frames", "1", "--device", "cpu", "--plan")
-    assert re.search(r"\ntransformer +- +- +1\.4 MB", said.out), said.err
+    result = pavdm(
+        "generate", "a boat", "--model", NAME, "--size", "72x64", "--frames", "1", "--device", "cpu", "--plan"
+    )
+    assert re.search(r"\ntransformer +- +- +1\.4 MB", result.out), result.err
 
 
 @pytest.mark.integration
 def test_a_video_is_made_by_name_from_the_hubs_cache(cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ("--size", "72x64", "--steps", "6", "--frames", "1", "--device", "cpu", "--threads", "1", "-o", "v.mp4")
-    done = pavdm("generate", "a boat", "--model", NAME, *words)
-    assert (done.code, done.out) == (0, "v.mp4\n"), done.err
+    result = pavdm("generate", "a boat", "--model", NAME, *words)
+    assert (result.code, result.out) == (0, "v.mp4\n"), result.err
 
 
 def test_every_command_says_where_the_weights_are(cache):
     for words in (("list",), ("show", NAME)):
         assert "MB in the hub's cache" in " ".join(pavdm("models", *words).out.split())
-    said = pavdm("models", "path", NAME)
-    assert (said.out, f"{cache}\n" in said.err) == (f"{weights_folder(OPENSORA)}\n", True)
-    said = pavdm("models", "verify", NAME)
-    assert (said.code, "match the published hashes" in said.out) == (0, True), said.err
-    said = pavdm("models", "remove", NAME, "--yes")
-    assert said.code == 5
-    assert f"`hf cache rm model/{OPENSORA.parts[0].repo} model/" in said.err
+    result = pavdm("models", "path", NAME)
+    assert (result.out, f"{cache}\n" in result.err) == (f"{weights_folder(OPENSORA)}\n", True)
+    result = pavdm("models", "verify", NAME)
+    assert (result.code, "match the published hashes" in result.out) == (0, True), result.err
+    result = pavdm("models", "remove", NAME, "--yes")
+    assert result.code == 5
+    assert f"`hf cache rm model/{OPENSORA.parts[0].repo} model/" in result.err
     assert link_of(cache, "vae/config.json").is_file()
 
 
 def test_a_pull_of_what_the_hubs_cache_has_asks_for_nothing(cache, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     for words in ((), ("--dry-run",)):
-        said = pavdm("models", "pull", NAME, *words)
-        assert (said.code, said.out) == (0, f"{weights_folder(OPENSORA)}\n"), said.err
-        assert "nothing to download" in said.err
+        result = pavdm("models", "pull", NAME, *words)
+        assert (result.code, result.out) == (0, f"{weights_folder(OPENSORA)}\n"), result.err
+        assert "nothing to download" in result.err
 
 
 @pytest.mark.parametrize(
@@ -130,10 +132,10 @@ def test_a_damaged_file_of_the_hubs_cache_is_found_and_not_taken(cache, tiny, tm
     tamed(monkeypatch, tmp_path)
     path = link_of(cache, "vae/model.safetensors")
     path.resolve().write_bytes(bytes(path.stat().st_size))
-    said = pavdm("models", "verify", NAME)
-    assert said.code == 5
-    assert "missing or changed: vae/model.safetensors\nhint: `hf cache rm " in said.err
-    assert f"then run `pavdm models pull {NAME}` to download them again" in said.err
+    result = pavdm("models", "verify", NAME)
+    assert result.code == 5
+    assert "missing or changed: vae/model.safetensors\nhint: `hf cache rm " in result.err
+    assert f"then run `pavdm models pull {NAME}` to download them again" in result.err
     repositories = {p.repo: {f.name: f.read_bytes() for f in (tiny / p.folder).iterdir()} for p in OPENSORA.parts}
     with serving(repositories) as hub:
         pull(plan(OPENSORA, tmp_path / "here", hub.url), lambda count: None)
@@ -195,7 +197,7 @@ def test_a_folder_where_no_link_can_be_made_is_no_error(cache, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given",
+    "environment",
     [
         {},
         {"HF_HOME": "~/hf"},
@@ -206,10 +208,10 @@ def test_a_folder_where_no_link_can_be_made_is_no_error(cache, tmp_path):
         {"HF_HOME": "/hf", "XDG_CACHE_HOME": "/xdg"},
     ],
 )
-def test_the_cache_is_where_the_hubs_client_has_it(given, monkeypatch):
+def test_the_cache_is_where_the_hubs_client_has_it(environment, monkeypatch):
     for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
     code = Path(constants.__file__).read_text(encoding="utf-8")
     scope = {"__name__": "huggingface_hub.constants", "__package__": "huggingface_hub", "__file__": constants.__file__}

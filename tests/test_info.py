@@ -114,12 +114,12 @@ def test_a_video_that_grows_is_not_said_to_be_cut_short():
 
 
 @pytest.mark.parametrize(
-    ("held", "says"),
+    ("held", "expected"),
     [(17, "17 of 34, interrupted; `pavdm extend 'my v.partial.mp4' --frames 17` continues it"), (7, "starts over")],
 )
-def test_the_frames_of_the_video_that_is_continued_count_too(held, says):
+def test_the_frames_of_the_video_that_is_continued_count_too(held, expected):
     written(held, "mp4", source="s.mp4", copied=10).close_partial()
-    assert says in frames_row("my v.partial.mp4")
+    assert expected in frames_row("my v.partial.mp4")
 
 
 def test_a_continuation_of_a_damaged_video_may_lack_a_frame_and_is_whole():
@@ -214,8 +214,8 @@ def test_control_characters_are_escaped_and_the_command_is_safe_to_paste():
 def test_a_prompt_that_begins_with_a_dash_makes_a_command_that_works():
     printed = info(prompt="-a red ball", steps=6, seed=3)[0].splitlines()[-1]
     assert printed.endswith(" -- '-a red ball'")
-    said = pavdm(*shlex.split(printed.replace("--frames 24", "--frames 2"))[1:])
-    assert said.code == 0, said.err
+    result = pavdm(*shlex.split(printed.replace("--frames 24", "--frames 2"))[1:])
+    assert result.code == 0, result.err
 
 
 def test_every_option_of_the_command_has_a_type():

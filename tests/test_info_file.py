@@ -54,7 +54,7 @@ def test_info_reports_missing_audio():
 
 
 @pytest.mark.parametrize(
-    ("turn", "mirrored", "size", "says"),
+    ("turn", "mirrored", "size", "expected"),
     [
         (90, False, (48, 64), "90 degrees counter-clockwise"),
         (180, False, (64, 48), "180 degrees counter-clockwise"),
@@ -63,10 +63,10 @@ def test_info_reports_missing_audio():
         (90, True, (48, 64), "mirrored and rotated by 90 degrees"),
     ],
 )
-def test_info_shows_the_rotation(turn, mirrored, size, says):
+def test_info_shows_the_rotation(turn, mirrored, size, expected):
     make(Path("v.mp4"), [corners()] * 3, ClipSpec(turn=turn, mirrored=mirrored))
     fields = facts()
-    assert ((fields["width"], fields["height"]), fields["rotation"]) == (size, says)
+    assert ((fields["width"], fields["height"]), fields["rotation"]) == (size, expected)
 
 
 def test_info_shows_bit_depth_color_space_and_aspect_ratio():
@@ -123,11 +123,11 @@ def test_info_shows_generation_parameters_and_the_file():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "says"),
+    ("seconds", "expected"),
     [(0, "0.0 s"), (59.94, "59.9 s"), (59.96, "0:01:00.0"), (3599.9, "0:59:59.9"), (36000.5, "10:00:00.5")],
 )
-def test_durations_are_seconds_below_a_minute_and_hours_minutes_seconds_above(seconds, says):
-    assert format_duration(seconds) == says
+def test_durations_are_seconds_below_a_minute_and_hours_minutes_seconds_above(seconds, expected):
+    assert format_duration(seconds) == expected
 
 
 @pytest.mark.parametrize(

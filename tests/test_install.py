@@ -94,10 +94,10 @@ def test_the_oldest_torch_allowed_is_among_those_looked_at():
     assert min(TORCH_ON_PYPI) == f"{oldest}.0"
 
 
-@pytest.mark.parametrize(("system", "says"), [("Linux", 'pip install "triton>='), ("Windows", "GPUs on Linux")])
-def test_the_doctor_says_who_needs_the_triton_that_is_missing(system, says, monkeypatch):
+@pytest.mark.parametrize(("system", "expected"), [("Linux", 'pip install "triton>='), ("Windows", "GPUs on Linux")])
+def test_the_doctor_says_who_needs_the_triton_that_is_missing(system, expected, monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda package: doctor.MISSING)
     monkeypatch.setattr(doctor.platform, "system", lambda: system)
     row = dict(doctor._versions())["triton"]
     assert row.startswith("not installed; only kernels on a GPU need it")
-    assert says in row
+    assert expected in row

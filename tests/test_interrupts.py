@@ -96,27 +96,27 @@ def seventeen_frames() -> RenderedChunk:
 def test_a_second_interrupt_tells_what_is_kept(at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
-    def pressed(*given: object, **options: object):
+    def pressed(*args: object, **options: object):
         yield seventeen_frames()
         raise KeyboardInterrupt
 
-    def written(*given: object):
+    def written(*args: object):
         raise KeyboardInterrupt
         yield
 
     monkeypatch.setattr(record, "render_chunks", pressed)
-    said = pavdm("generate", *QUICK, "v.mp4")
-    assert (said.code, said.out) == (130, "")
-    assert "interrupted: kept v.partial.mp4, 17 frames\nhint: `pavdm resume v.mp4` continues it" in said.err
+    result = pavdm("generate", *QUICK, "v.mp4")
+    assert (result.code, result.out) == (130, "")
+    assert "interrupted: kept v.partial.mp4, 17 frames\nhint: `pavdm resume v.mp4` continues it" in result.err
     if at == "in an input":
         monkeypatch.setattr(record, "write_chunks", written)
-    said = pavdm("extend", "v.partial.mp4", "--frames", "400", "--threads", "1", "-o", "more.mp4")
-    assert (said.code, said.out) == (130, "")
+    result = pavdm("extend", "v.partial.mp4", "--frames", "400", "--threads", "1", "-o", "more.mp4")
+    assert (result.code, result.out) == (130, "")
     if at == "in an input":
-        assert "interrupted: no frame was finished, nothing was saved\nhint: run it again" in said.err
+        assert "interrupted: no frame was finished, nothing was saved\nhint: run it again" in result.err
         assert not Path("more.partial.mp4").exists()
         return
-    assert "interrupted: kept more.partial.mp4, 34 frames" in said.err
+    assert "interrupted: kept more.partial.mp4, 34 frames" in result.err
     resume = "34 of 417, interrupted; `pavdm resume more.partial.mp4` continues it"
     assert f"frames            {resume}" in pavdm("info", "more.partial.mp4").out
 
@@ -131,16 +131,16 @@ def test_an_interrupt_while_the_input_is_copied_keeps_nothing(
     copy = ExtensionWriter.copy_input
 
     def pressed(self: ExtensionWriter, watch: Callable[..., None]) -> Iterator[int]:
-        for done in copy(self, watch):
-            if done == 12:
+        for count in copy(self, watch):
+            if count == 12:
                 for _ in range(presses):
                     os.kill(os.getpid(), signal.SIGINT)
-            yield done
+            yield count
 
     monkeypatch.setattr(ExtensionWriter, "copy_input", pressed)
-    said = pavdm("extend", "in.mp4", "-p", "a red ball", "--frames", "12", "--threads", "1", "-o", "out.mp4")
-    assert (said.code, said.out) == (130, "")
-    assert "interrupted: no frame was finished, nothing was saved\nhint: run it again" in said.err
+    result = pavdm("extend", "in.mp4", "-p", "a red ball", "--frames", "12", "--threads", "1", "-o", "out.mp4")
+    assert (result.code, result.out) == (130, "")
+    assert "interrupted: no frame was finished, nothing was saved\nhint: run it again" in result.err
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
@@ -148,6 +148,6 @@ def test_a_copy_that_was_killed_is_not_continued(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     with VideoWriter("a.partial.mp4", 96, 64, 10, {"pavdm": "1", "copied": 173, "source": "in.mp4"}) as writer:
         writer.write(greys(12, 64, 96))
-    said = pavdm("extend", "a.partial.mp4", "-p", "a red ball", "--frames", "12")
-    assert said.code == 3
-    assert "an incomplete copy of in.mp4" in said.err
+    result = pavdm("extend", "a.partial.mp4", "-p", "a red ball", "--frames", "12")
+    assert result.code == 3
+    assert "an incomplete copy of in.mp4" in result.err

@@ -74,8 +74,11 @@ def test_the_first_chunks_and_the_last_are_shown_in_order(context: int, sink: in
     width = schedule.chunk // CHUNK  # rn moves on by whole windows
     seen = [one for one in shown(schedule)[0] if one]
     expected = []
-    for done in range(width, CHUNKS * width, width):  # chunks of CHUNK latents that have left the window
-        recent, sinks = range(max(0, done - context), done), latents(range(first * width, (first + sink) * width))
+    for num_done in range(width, CHUNKS * width, width):  # chunks of CHUNK latents that have left the window
+        recent, sinks = (
+            range(max(0, num_done - context), num_done),
+            latents(range(first * width, (first + sink) * width)),
+        )
         expected.append((*(index for index in sinks if index < CHUNK * recent.start), *latents(recent)))
     assert seen == [one for one in expected if one]
 

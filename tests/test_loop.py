@@ -115,6 +115,6 @@ def test_a_start_that_is_forgotten_is_caught(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_short_flags_are_one_line_and_exit_code_2() -> None:
-    said = pavdm("generate", "a red ball", *QUICK, "--loop", "--frames", 8, "-o", "v.mp4")
-    assert said.code == 2
-    assert len(said.err.splitlines()) <= 3
+    result = pavdm("generate", "a red ball", *QUICK, "--loop", "--frames", 8, "-o", "v.mp4")
+    assert result.code == 2
+    assert len(result.err.splitlines()) <= 3

@@ -74,8 +74,8 @@ def tiny(monkeypatch):
     monkeypatch.setattr(loaded, "VAEConfig", lambda: VAE)
 
 
-def job(frames: int, **given: object) -> GenerationConfig:
-    sampling = {"model": "opensora-v1.2", "steps": 6, "seed": 1, "device": "cpu"} | given
+def job(frames: int, **options: object) -> GenerationConfig:
+    sampling = {"model": "opensora-v1.2", "steps": 6, "seed": 1, "device": "cpu"} | options
     return resolve(make_request("a red balloon over hills", frames=frames, size=(64, 72), **sampling))
 
 
@@ -109,8 +109,8 @@ def test_clean_and_noisy_latents_see_one_another_and_positions_follow_the_size()
     config, seen = job(8 * 17), []
     model = load(config.spec, CPU, init="random")
 
-    def note(module, given, options, out):
-        seen.append((given[0].shape[1], options["size"]))
+    def note(module, inputs, options, out):
+        seen.append((inputs[0].shape[1], options["size"]))
 
     model.transformer.register_forward_hook(note, with_kwargs=True)
     list(pipeline.sample_latents(config, model))

@@ -31,11 +31,11 @@ class Together(Mixing):
         return super().__call__(torch.cat([before, window], dim=1), rows, None)[:, before.shape[1] :]
 
 
-@pytest.mark.parametrize("given", [0, 2])
-def test_an_edit_ratio_of_none_is_clip_after_clip_as_ever(given):
+@pytest.mark.parametrize("num_given", [0, 2])
+def test_an_edit_ratio_of_none_is_clip_after_clip_as_ever(num_given):
     schedule = rn(4, 5, 2)
     sigmas = sigmas_of(schedule)
-    start = state_from_clip(schedule, clean_latents(range(-given, 0)), sigmas) if given else None
+    start = state_from_clip(schedule, clean_latents(range(-num_given, 0)), sigmas) if num_given else None
     plain = sample(
         schedule, with_reencoding(Together(), anew, start), NOISE, build_solver(sigmas), chunks=3, start=start
     )

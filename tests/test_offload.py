@@ -75,8 +75,8 @@ class OnDevice(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.removeprefix("aten::")
-        for given in tree_leaves((args, kwargs)):
-            if isinstance(given, torch.Tensor) and given.untyped_storage()._cdata in self.waiting:
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage()._cdata in self.waiting:
                 self.wrong += [] if name in self.COPIES else [name]
         return func(*args, **(kwargs or {}))
 
@@ -87,8 +87,8 @@ def packs(monkeypatch: pytest.MonkeyPatch) -> list[PinnedPack]:
     packs: list[PinnedPack] = []
     create = PinnedPack.__init__
 
-    def note(pack: PinnedPack, *given: Any) -> None:
-        create(pack, *given)
+    def note(pack: PinnedPack, *args: Any) -> None:
+        create(pack, *args)
         packs.append(pack)
 
     monkeypatch.setattr(PinnedPack, "__init__", note)
@@ -101,8 +101,8 @@ def loaders(monkeypatch: pytest.MonkeyPatch) -> list[BlockLoader]:
     loaders: list[BlockLoader] = []
     create = BlockLoader.__init__
 
-    def note(loader: BlockLoader, *given: Any) -> None:
-        create(loader, *given)
+    def note(loader: BlockLoader, *args: Any) -> None:
+        create(loader, *args)
         loaders.append(loader)
 
     monkeypatch.setattr(BlockLoader, "__init__", note)
@@ -193,7 +193,7 @@ def test_graphs_and_offloading_are_refused_together():
 def test_decoding_overlaps_the_steps_on_a_gpu_that_holds_all_weights(device, offload, overlap, folder, monkeypatch):
     monkeypatch.setattr("pavdm_cli.models.devices.pick_device", lambda *names: torch.device(device))
     monkeypatch.setattr("pavdm_cli.attention.machine_of", lambda device: None)
-    monkeypatch.setattr("pavdm_cli.attention.check_backend", lambda *given: None)
+    monkeypatch.setattr("pavdm_cli.attention.check_backend", lambda *args: None)
     assert job(folder, offload=offload).execution.overlap_decode == overlap
 
 

@@ -65,15 +65,15 @@ def pictures(path: Path) -> np.ndarray:
 def test_a_folder_of_weights_makes_a_video_and_goes_on_with_it(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ("generate", PROMPT, "--model", folder, "--frames", "20", "--json", "--motion-score", "4", *QUICK)
-    done = alone(*words, "-o", "v.mp4", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    process = alone(*words, "-o", "v.mp4", folder=tmp_path)
+    assert process.returncode == 0, process.stderr
     assert pictures(tmp_path / "v.mp4").shape == (20, 64, 72, 3)
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("v.mp4: ")]  # progress, if it is slow
+    lines = [line for line in process.stderr.splitlines() if not line.startswith("v.mp4: ")]  # progress, if it is slow
     seed, table, *rows, result = lines
     assert (seed, table.split()) == ("seed 5", ["memory", "read", "encode", "denoise", "decode"])
-    assert [re.split(r" {2,}", row)[0] for row in rows] == MEMORY, done.stderr
+    assert [re.split(r" {2,}", row)[0] for row in rows] == MEMORY, process.stderr
     assert re.fullmatch(r"20 frames in [\d.]+ s, [\d.]+ frames/s", result)
-    metadata = json.loads(done.stdout)["metadata"]
+    metadata = json.loads(process.stdout)["metadata"]
     names = ("fps", "size", "aesthetic_score", "motion_score")
     assert [metadata[name] for name in names] == [24, "72x64", 6.5, 4]
     command = pavdm("info", "v.mp4").out.strip().splitlines()[-1]
@@ -87,7 +87,7 @@ def test_a_folder_of_weights_makes_a_video_and_goes_on_with_it(folder, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "says"),
+    ("words", "code", "message"),
     [
         (("--model", "opensora-v1.2"), 5, "pavdm models pull"),
         (("--model", "./nowhere"), 5, "there is no folder ./nowhere"),
@@ -96,16 +96,16 @@ def test_a_folder_of_weights_makes_a_video_and_goes_on_with_it(folder, tmp_path,
         (("--model", "opensora-v1.2", "--camera-motion", "pan\udcff"), 2, "--camera-motion is not UTF-8"),
     ],
 )
-def test_a_mistake_is_one_clear_line_and_its_own_code(words, code, says, tmp_path, monkeypatch):
+def test_a_mistake_is_one_clear_line_and_its_own_code(words, code, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = pavdm("generate", PROMPT, *words)
-    assert (done.code, done.out) == (code, "")
-    assert says in done.err
-    assert "Traceback" not in done.err
+    result = pavdm("generate", PROMPT, *words)
+    assert (result.code, result.out) == (code, "")
+    assert message in result.err
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.parametrize(
-    ("damage", "words", "says"),
+    ("damage", "words", "messages"),
     [
         (Path.unlink, (), ("no tokenizer at", "--folder {0}` downloads it")),
         (lambda path: path.write_bytes(b""), (), ("is damaged", "delete it, and `pavdm models pull")),
@@ -113,14 +113,14 @@ def test_a_mistake_is_one_clear_line_and_its_own_code(words, code, says, tmp_pat
         (lambda path: None, ("--text-device", "moon"), ("--text-device must be one of auto",)),
     ],
 )
-def test_a_hint_names_what_is_wrong_and_where(damage, words, says, folder, tmp_path, monkeypatch):
+def test_a_hint_names_what_is_wrong_and_where(damage, words, messages, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(folder, tmp_path / "here")
     damage(tmp_path / "here" / "text_encoder" / "spiece.model")
-    done = pavdm("generate", PROMPT, "--model", "./here", "--frames", "1", *QUICK, *words)
-    assert (done.code, done.out) == (2 if words else 5, "")
-    for line in says:
-        assert line.format((tmp_path / "here").resolve()) in done.err
+    result = pavdm("generate", PROMPT, "--model", "./here", "--frames", "1", *QUICK, *words)
+    assert (result.code, result.out) == (2 if words else 5, "")
+    for line in messages:
+        assert line.format((tmp_path / "here").resolve()) in result.err
 
 
 @pytest.mark.parametrize("words", [(), ("--plan",)])
@@ -130,10 +130,10 @@ def test_a_folder_without_a_part_is_refused_by_its_name_and_never_planned_in_ano
 ):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(folder, tmp_path / "here", ignore=shutil.ignore_patterns(part))
-    done = pavdm("generate", PROMPT, "--model", "./here", "--frames", "1", *QUICK, *words)
-    assert (done.code, done.out) == (5, "")
-    assert f"error: {(tmp_path / 'here').resolve()} has no {part}\n" in done.err
-    assert f"copy or link it from {tmp_path / 'cache' / 'models' / 'opensora-v1.2'}, where `pavdm models" in done.err
+    result = pavdm("generate", PROMPT, "--model", "./here", "--frames", "1", *QUICK, *words)
+    assert (result.code, result.out) == (5, "")
+    assert f"error: {(tmp_path / 'here').resolve()} has no {part}\n" in result.err
+    assert f"copy or link it from {tmp_path / 'cache' / 'models' / 'opensora-v1.2'}, where `pavdm models" in result.err
 
 
 @pytest.mark.integration
@@ -144,13 +144,15 @@ def test_a_model_that_is_fetched_in_part_is_planned_whole_and_told_how_to_fetch_
     planned = pavdm("generate", PROMPT, "--model", "opensora-v1.2", "--frames", "1", *QUICK, "--plan")
     assert planned.code == 0, planned.err
     assert "text encoder, weights" in planned.out
-    done = pavdm("generate", PROMPT, "--model", "opensora-v1.2", "--frames", "1", *QUICK)
-    assert done.code == 5
-    assert "has no transformer and no text_encoder\nhint: `pavdm models pull opensora-v1.2` downloads what" in done.err
+    result = pavdm("generate", PROMPT, "--model", "opensora-v1.2", "--frames", "1", *QUICK)
+    assert result.code == 5
+    assert (
+        "has no transformer and no text_encoder\nhint: `pavdm models pull opensora-v1.2` downloads what" in result.err
+    )
 
 
-def job(folder: Path | str, frames: int = 17, prompt: str = PROMPT, **given: object) -> GenerationConfig:
-    options = {"model": str(folder), "steps": 6, "seed": 1, "device": "cpu"} | given
+def job(folder: Path | str, frames: int = 17, prompt: str = PROMPT, **kwargs: object) -> GenerationConfig:
+    options = {"model": str(folder), "steps": 6, "seed": 1, "device": "cpu"} | kwargs
     return resolve(make_request(prompt, frames=frames, size=(64, 72), **options))
 
 
@@ -207,22 +209,20 @@ def test_a_part_that_is_missing_is_one_clear_error(part, folder, tmp_path):
 @pytest.mark.parametrize(("free", "what"), [(1000, "Open-Sora takes"), (27_000_000, "T5 takes")])
 def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(free, what, folder, monkeypatch):
     monkeypatch.setattr(weight_memory, "free_bytes", lambda device: free)
-    monkeypatch.setattr(
-        text_encoder, "weight_bytes", lambda *given: 10 * weight_memory.weight_bytes(*given) + 27_000_000
-    )
-    with pytest.raises(DeviceError, match=what) as caught:
+    monkeypatch.setattr(text_encoder, "weight_bytes", lambda *args: 10 * weight_memory.weight_bytes(*args) + 27_000_000)
+    with pytest.raises(DeviceError, match=what) as excinfo:
         latents(job(folder))
-    assert caught.value.exit_code == 6
-    assert caught.value.hint
+    assert excinfo.value.exit_code == 6
+    assert excinfo.value.hint
 
 
 @pytest.mark.parametrize("package", optional_imports.PACKAGES)
 def test_a_library_that_is_missing_is_one_line_before_any_weight_is_read(package, folder, monkeypatch):
     monkeypatch.setitem(sys.modules, optional_imports.MODULES.get(package, package), None)
-    monkeypatch.setattr(opensora_loaded, "load_into", lambda *given: pytest.fail("read weights"))
-    with pytest.raises(ModelError, match=f"Open-Sora needs {package}$") as caught:
+    monkeypatch.setattr(opensora_loaded, "load_into", lambda *args: pytest.fail("read weights"))
+    with pytest.raises(ModelError, match=f"Open-Sora needs {package}$") as excinfo:
         pipeline.open_model(job(folder))
-    assert caught.value.hint == install_command("opensora")
+    assert excinfo.value.hint == install_command("opensora")
 
 
 def test_weights_are_counted_as_they_will_be_loaded(folder):
@@ -242,9 +242,9 @@ def test_a_prompt_of_which_nothing_can_be_read_is_refused():
 
 @pytest.mark.parametrize("model", ["pocket", "opensora-v1.2"])
 def test_a_prompt_that_is_no_text_is_refused(model):
-    with pytest.raises(UsageError, match="the prompt is not UTF-8") as caught:
+    with pytest.raises(UsageError, match="the prompt is not UTF-8") as excinfo:
         make_request("a red ball \udcff\udcfe", model=model)
-    assert caught.value.message.isascii()
+    assert excinfo.value.message.isascii()
 
 
 def test_a_text_encoder_of_another_width_is_refused_before_weights_are_read(folder, tmp_path, monkeypatch):
@@ -252,7 +252,7 @@ def test_a_text_encoder_of_another_width_is_refused_before_weights_are_read(fold
         (tmp_path / present_part).symlink_to(folder / present_part)
     (tmp_path / "text_encoder").mkdir()
     (tmp_path / "text_encoder" / "config.json").write_text(json.dumps(published.T5 | {"d_model": 64}))
-    monkeypatch.setattr(opensora_loaded, "load_into", lambda *given: pytest.fail("read weights"))
+    monkeypatch.setattr(opensora_loaded, "load_into", lambda *args: pytest.fail("read weights"))
     with pytest.raises(ModelError, match=r"have 64 numbers \(d_model\), the transformer reads 32"):
         pipeline.open_model(job(tmp_path))
 

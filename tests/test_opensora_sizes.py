@@ -31,8 +31,8 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 PROMPT = "a red balloon drifts over green hills"
 
 
-def job_of(folder: Path, size: tuple[int, int] = (64, 72), frames: int = 17, **given: object) -> GenerationConfig:
-    sampling = {"model": str(folder), "steps": 1, "window": 5, "seed": 1, "device": "cpu"} | given
+def job_of(folder: Path, size: tuple[int, int] = (64, 72), frames: int = 17, **options: object) -> GenerationConfig:
+    sampling = {"model": str(folder), "steps": 1, "window": 5, "seed": 1, "device": "cpu"} | options
     return resolve(make_request(PROMPT, frames=frames, size=size, **sampling))
 
 
@@ -47,9 +47,9 @@ def test_any_window_chunk_and_step_count_that_fit_make_a_video_by_the_command_li
     monkeypatch.chdir(tmp_path)
     counts = ("--steps", str(steps), "--window", str(window), "--chunk", str(chunk), "--frames", "19", "--fps", "12")
     words = ("--model", str(folder), "--size", "72x64", "--threads", "1", "--json", "-o", "v.mp4")
-    done = CliRunner().invoke(app, ["generate", PROMPT, *counts, *words])
-    assert done.exit_code == 0, done.output
-    metadata = json.loads(done.stdout)["metadata"]
+    result = CliRunner().invoke(app, ["generate", PROMPT, *counts, *words])
+    assert result.exit_code == 0, result.output
+    metadata = json.loads(result.stdout)["metadata"]
     assert (metadata["steps"], metadata["window"], metadata["chunk"], metadata["fps"]) == (steps, window, chunk, 12)
     with av.open("v.mp4") as file:
         assert file.streams.video[0].average_rate == 12
@@ -95,10 +95,10 @@ def test_a_shape_by_name_reaches_the_latents(aspect, folder):
 def test_the_command_line_takes_a_shape(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     counts = ("--steps", "1", "--window", "5", "--frames", "1", "--size", "144p", "--aspect", "9:16")
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["generate", PROMPT, "--model", str(folder), *counts, "--threads", "1", "-o", "v.mp4"]
     )
-    assert done.exit_code == 0, done.output
+    assert result.exit_code == 0, result.output
     with av.open("v.mp4") as file:
         frame = next(file.decode(video=0))
     assert (frame.height, frame.width) == parse_size("144p", "9:16")
@@ -113,9 +113,9 @@ def test_the_command_line_takes_a_shape(folder, tmp_path, monkeypatch):
     ],
 )
 def test_a_size_that_cannot_be_made_is_answered_with_the_nearest_of_its_shape(size, aspect, hint, folder):
-    with pytest.raises(UsageError, match="sides of 64 to 1280 in multiples of 8") as caught:
+    with pytest.raises(UsageError, match="sides of 64 to 1280 in multiples of 8") as excinfo:
         job_of(folder, parse_size(size, aspect))
-    assert caught.value.hint == f"try --size {hint}"
+    assert excinfo.value.hint == f"try --size {hint}"
     job_of(folder, parse_size(hint))
 
 

@@ -105,13 +105,13 @@ def test_another_thread_that_allows_one_kernel_of_attention_does_not_disturb_dec
     attend, here = torch.nn.functional.scaled_dot_product_attention, threading.current_thread()
     inside, decoded, failed = threading.Event(), threading.Event(), list[str]()
 
-    def attending(*given, **named):
+    def attending(*args, **named):
         if threading.current_thread() is not here:
             inside.set()
             decoded.wait(0.5)  # long enough to be disturbed in
-            return given[0]
+            return args[0]
         failed.extend([] if torch.backends.cuda.math_sdp_enabled() else ["no kernel is left"])
-        return attend(*given, **named)
+        return attend(*args, **named)
 
     want = codec.decode(latents(2, 3))
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attending)

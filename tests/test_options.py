@@ -87,7 +87,7 @@ SWITCHES = {option: (option, *(() if one.is_flag else ("1",))) for name in PANEL
 def test_an_option_for_the_training_of_the_other_model_is_refused(option, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for train in ("_train_pocket", "_finetune"):
-        monkeypatch.setattr(f"pavdm_cli.commands.train.{train}", lambda *given: None)
+        monkeypatch.setattr(f"pavdm_cli.commands.train.{train}", lambda *args: None)
     for_pocket = option in panel(train_options.POCKET_PANEL, "train", "denoiser")
     line = ("--init", "opensora-v1.2", "--data", ".") if for_pocket else ()
     code, out, err = pavdm("train", "denoiser", *line, *SWITCHES[option])

@@ -52,8 +52,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built with no network."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
     return next(folder.glob("*.whl"))
 
 
@@ -107,8 +107,8 @@ def test_the_unpacked_wheel_runs(wheel, tmp_path):
     code = "import sys, pavdm_cli.app as a; print(a.__file__); sys.argv = ['pavdm', '--version']; a.main()"
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [str(tmp_path / "pavdm_cli" / "app.py"), f"pavdm {__version__}"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == [str(tmp_path / "pavdm_cli" / "app.py"), f"pavdm {__version__}"]
 
 
 def test_the_package_runs_as_a_module():

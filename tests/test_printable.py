@@ -89,9 +89,9 @@ def test_a_shell_reads_a_quoted_word_back(word: str):
     if "\0" in word or "\ud800" in word:
         word = word.replace("\0", "").replace("\ud800", "")  # no shell can hold the first, no file name the second
     assert quote(word).isprintable()
-    done = subprocess.run(["bash", "-c", f"printf %s {quote(word)}"], capture_output=True, check=True)
-    assert done.stdout == os.fsencode(word)
-    assert done.stderr == b""
+    result = subprocess.run(["bash", "-c", f"printf %s {quote(word)}"], capture_output=True, check=True)
+    assert result.stdout == os.fsencode(word)
+    assert result.stderr == b""
 
 
 def test_an_argument_that_begins_with_a_dash_comes_after_the_end_of_options():

@@ -74,9 +74,9 @@ def test_the_transformer_is_given_300_vectors_and_the_score_at_the_end_is_lost_w
 def test_the_command_line_says_it_in_one_line_and_makes_the_video(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ("--model", str(folder), "--size", "72x64", "--steps", "1", "--window", "5", "--frames", "1")
-    done = CliRunner().invoke(app, ["generate", " ".join([NUMBERED] * 60), *words, "-o", "v.mp4"])
-    assert done.exit_code == 0, done.output
-    assert len([line for line in done.stderr.splitlines() if "the model reads 300" in line]) == 1
+    result = CliRunner().invoke(app, ["generate", " ".join([NUMBERED] * 60), *words, "-o", "v.mp4"])
+    assert result.exit_code == 0, result.output
+    assert len([line for line in result.stderr.splitlines() if "the model reads 300" in line]) == 1
     assert (tmp_path / "v.mp4").exists()
 
 

@@ -45,7 +45,7 @@ def hub(tiny: Path) -> Iterator[Hub]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(home_module, "user_cache_path", lambda *given, **options: tmp_path / "cache")
+    monkeypatch.setattr(home_module, "user_cache_path", lambda *args, **options: tmp_path / "cache")
     tamed(monkeypatch, tmp_path)
 
 
@@ -76,17 +76,19 @@ def test_a_second_pull_asks_for_nothing_and_needs_no_network(hub, tmp_path):
 
 def test_a_network_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    done = pavdm("models", "pull", "opensora-v1.2", "--dry-run")
-    assert (done.code, done.out) == (5, "")
-    assert "hint: see whether the network, or the proxy in HTTPS_PROXY, reaches it; downloaded data is kept" in done.err
+    result = pavdm("models", "pull", "opensora-v1.2", "--dry-run")
+    assert (result.code, result.out) == (5, "")
+    assert (
+        "hint: see whether the network, or the proxy in HTTPS_PROXY, reaches it; downloaded data is kept" in result.err
+    )
 
 
 def test_a_pull_that_was_cut_goes_on_where_it_stopped(hub, tmp_path):
     whole = plan(SPEC, tmp_path, hub.url).remaining
     hub.left = whole // 2
-    with pytest.raises(ModelError, match="cannot download") as caught:
+    with pytest.raises(ModelError, match="cannot download") as excinfo:
         pulled(hub, tmp_path)
-    assert "run the command again" in caught.value.hint
+    assert "run the command again" in excinfo.value.hint
     hub.left = None
     there = plan(SPEC, tmp_path, hub.url).downloaded
     assert whole // 2 - 1000 < there <= whole // 2
@@ -98,13 +100,13 @@ def test_a_pull_that_was_cut_goes_on_where_it_stopped(hub, tmp_path):
 
 
 def test_a_pull_that_stopped_between_two_files_is_not_whole(hub, tmp_path, monkeypatch):
-    done: list[RemoteFile] = []
+    files: list[RemoteFile] = []
 
-    def two_and_no_more(file: RemoteFile, *given: object) -> str:
-        if len(done) == 2:
+    def two_and_no_more(file: RemoteFile, *args: object) -> str:
+        if len(files) == 2:
             raise KeyboardInterrupt
-        done.append(file)
-        return download(file, *given)
+        files.append(file)
+        return download(file, *args)
 
     monkeypatch.setattr(pull_module, "download", two_and_no_more)
     with pytest.raises(KeyboardInterrupt):
@@ -185,10 +187,10 @@ def test_only_fetched_models_are_removed(hub, tiny):
 
 @pytest.mark.parametrize("name", ["pocket", SPEC.name])
 def test_nobody_is_asked_to_delete_what_is_not_there_or_not_fetched(name):
-    done = pavdm("models", "remove", name)
-    assert done.code in (2, 5)
-    assert "delete /" not in done.err
-    assert "error: " in done.err
+    result = pavdm("models", "remove", name)
+    assert result.code in (2, 5)
+    assert "delete /" not in result.err
+    assert "error: " in result.err
 
 
 def test_of_a_linked_model_the_link_alone_is_removed_and_it_is_said_where_its_files_are(hub, tmp_path):
@@ -196,9 +198,9 @@ def test_of_a_linked_model_the_link_alone_is_removed_and_it_is_said_where_its_fi
     weights_folder(SPEC).parent.mkdir(parents=True)
     for target in ("disk", "nowhere"):
         weights_folder(SPEC).symlink_to(tmp_path / target)
-        done = pavdm("models", "remove", SPEC.name, "--yes")
-        assert (done.code, done.out) == (0, "")
-        assert f"files remain in {tmp_path / target}" in done.err
+        result = pavdm("models", "remove", SPEC.name, "--yes")
+        assert (result.code, result.out) == (0, "")
+        assert f"files remain in {tmp_path / target}" in result.err
         assert not weights_folder(SPEC).is_symlink()
     assert find_problems(tmp_path / "disk") == []
 

@@ -38,10 +38,10 @@ def write(path: Path, config: object) -> None:
 
 
 def refusal(name: str | Path) -> ModelError:
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(ModelError) as excinfo:
         find(str(name))
-    assert "\n" not in caught.value.message
-    return caught.value
+    assert "\n" not in excinfo.value.message
+    return excinfo.value
 
 
 @pytest.mark.parametrize(
@@ -98,12 +98,12 @@ def test_a_folder_of_pockets_files_is_pocket_and_makes_a_video(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     shutil.copytree(POCKET.folder, tmp_path / "mine")
     assert find("mine") == replace(POCKET, name="mine", folder=tmp_path / "mine")
-    done = pavdm("generate", "a red ball", "--model", "mine", "--frames", "2", "--steps", "6", "-o", "v.mp4")
-    assert (done.code, done.out) == (0, "v.mp4\n"), done.err
+    result = pavdm("generate", "a red ball", "--model", "mine", "--frames", "2", "--steps", "6", "-o", "v.mp4")
+    assert (result.code, result.out) == (0, "v.mp4\n"), result.err
 
 
 @pytest.mark.parametrize(
-    ("place", "config", "says"),
+    ("place", "config", "message"),
     [
         ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "'StableDiffusionXLPipeline'"),
         ("model_index.json", {}, "it does not say which"),
@@ -114,11 +114,11 @@ def test_a_folder_of_pockets_files_is_pocket_and_makes_a_video(tmp_path, monkeyp
         ("vae/config.json", {"_class_name": "Evil\x1b[31m\n"}, "'Evil\\x1b[31m\\n'"),
     ],
 )
-def test_a_folder_of_another_architecture_is_named_by_what_it_holds(place, config, says, layout):
+def test_a_folder_of_another_architecture_is_named_by_what_it_holds(place, config, message, layout):
     write(layout / place, config)
     error = refusal(layout)
     assert "unknown architecture" in error.message
-    assert says in error.message
+    assert message in error.message
     assert error.hint == KNOWN
 
 
@@ -183,10 +183,10 @@ def test_a_folder_that_cannot_be_read_is_one_line(layout):
 )
 def test_a_configuration_that_is_none_is_one_line_and_exit_5(place, content, layout):
     (layout / place).write_bytes(content.encode(errors="surrogateescape"))
-    done = pavdm("generate", "a cat", "--model", layout)
-    assert (done.code, done.out) == (5, "")
-    assert done.err.startswith(f"error: {layout}")
-    assert len(done.err.splitlines()) == 2
+    result = pavdm("generate", "a cat", "--model", layout)
+    assert (result.code, result.out) == (5, "")
+    assert result.err.startswith(f"error: {layout}")
+    assert len(result.err.splitlines()) == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
@@ -200,5 +200,5 @@ def test_models_are_told_apart_without_torch(layout):
     code = (
         f"import sys; from pavdm_cli.models.registry import find; find({str(layout)!r}); print('torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "False\n"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout == "False\n"

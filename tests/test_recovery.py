@@ -63,7 +63,7 @@ def planted(module: nn.Module, at: range, value: float = NAN) -> Iterator[None]:
     """Calls of a module, counted from 0, in which one value of the result is another."""
     calls = count()
 
-    def spoil(module: nn.Module, given: object, out: Tensor) -> Tensor:
+    def spoil(module: nn.Module, inputs: object, out: Tensor) -> Tensor:
         if next(calls) not in at:
             return out
         out = out.clone(memory_format=torch.contiguous_format)
@@ -245,10 +245,10 @@ def test_a_run_that_ends_names_its_partial_file(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(pipeline, "open_model", spoiled)
     words = ("--seed", "1", "--steps", "6", "--window", "6", "--chunk", "1", "--frames", "8", "--warmup", "0")
     with ExitStack() as plant:
-        said = pavdm("generate", "a red ball", *words, "-o", "v.mp4")
-    assert (said.code, said.out) == (1, "")
-    assert "NaN values in chunk 3, twice in float32: kept v.partial.mp4, 4 frames" in said.err
-    assert "hint: the weights may be damaged" in said.err
+        result = pavdm("generate", "a red ball", *words, "-o", "v.mp4")
+    assert (result.code, result.out) == (1, "")
+    assert "NaN values in chunk 3, twice in float32: kept v.partial.mp4, 4 frames" in result.err
+    assert "hint: the weights may be damaged" in result.err
     assert open_video(Path("v.partial.mp4")).frames == 4
 
 
@@ -268,6 +268,6 @@ def test_weights_that_are_not_finite_are_refused_by_name(value: float, tmp_path:
         weights["stdit.final_layer.linear.weight"][3, 5] = value
 
     spoil_file(POCKET.folder / DENOISER_FILE, tmp_path / "denoiser.safetensors", change)
-    with pytest.raises(ModelError, match=r"stdit\.final_layer\.linear\.weight in .*denoiser\.safetensors") as caught:
+    with pytest.raises(ModelError, match=r"stdit\.final_layer\.linear\.weight in .*denoiser\.safetensors") as excinfo:
         checkpoint.load_denoiser(tmp_path / "denoiser.safetensors")
-    assert caught.value.exit_code == 5
+    assert excinfo.value.exit_code == 5

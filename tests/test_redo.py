@@ -24,8 +24,8 @@ WORDS = (*RED, "--frames", FRAMES, "--keep-state")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video with its latents."""
     folder = tmp_path_factory.mktemp("film")
-    said = pavdm(*WORDS, "-o", folder / "v.mp4")
-    assert said.code == 0, said.err
+    result = pavdm(*WORDS, "-o", folder / "v.mp4")
+    assert result.code == 0, result.err
     return folder
 
 
@@ -37,9 +37,9 @@ def in_folder(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def redone(*words: object, name: str = "new.mp4") -> Said:
-    said = pavdm("redo", "v.mp4", *words, "-o", name)
-    assert said.code == 0, said.err
-    return said
+    result = pavdm("redo", "v.mp4", *words, "-o", name)
+    assert result.code == 0, result.err
+    return result
 
 
 MORE = pytest.mark.integration
@@ -48,10 +48,10 @@ SPANS = [(("4s", "5s"), 24, 48), pytest.param(("0", "1"), 0, 24, marks=MORE), ((
 
 @pytest.mark.parametrize(("span", "first", "end"), SPANS)
 def test_everything_outside_the_span_stays_bit_for_bit(span: tuple[str, str], first: int, end: int) -> None:
-    said = redone("--from", span[0], "--to", span[1], "--seed", 5)
-    assert f"regenerating {first / 8:g} s to {end / 8:g} s, frames {first} to {end - 1}" in said.err
+    result = redone("--from", span[0], "--to", span[1], "--seed", 5)
+    assert f"regenerating {first / 8:g} s to {end / 8:g} s, frames {first} to {end - 1}" in result.err
     check_outside(Path("v.mp4"), Path("new.mp4"), first, end)
-    assert "no stored latents" not in said.err
+    assert "no stored latents" not in result.err
 
 
 @MORE
@@ -78,8 +78,8 @@ def test_the_same_seed_gives_the_same_file_and_another_one_does_not() -> None:
 def test_without_latents_the_frames_around_the_span_are_encoded() -> None:
     redone("--from", "4s", "--to", "5s", "--seed", 5, name="kept.mp4")
     Path("v.partial.mp4.latents").unlink()
-    said = redone("--from", "4s", "--to", "5s", "--seed", 5)
-    assert "no stored latents" in said.err
+    result = redone("--from", "4s", "--to", "5s", "--seed", 5)
+    assert "no stored latents" in result.err
     check_outside(Path("v.mp4"), Path("new.mp4"), 24, 48)
     pairs = zip(decoded(Path("kept.mp4"))[24:48], decoded(Path("new.mp4"))[24:48], strict=True)
     assert np.mean([np.abs(a.astype(int) - b).mean() for a, b in pairs]) < 6
@@ -151,12 +151,12 @@ def test_the_default_name_is_free_and_the_original_stays() -> None:
 @MORE
 def test_in_place_needs_force_and_drops_latents_that_no_longer_fit() -> None:
     before = Path("v.mp4").read_bytes()
-    said = pavdm("redo", "v.mp4", "--from", "7s", "-o", "v.mp4")
-    assert said.code == 4
-    assert "use --force" in said.err
+    result = pavdm("redo", "v.mp4", "--from", "7s", "-o", "v.mp4")
+    assert result.code == 4
+    assert "use --force" in result.err
     redone("--from", "7s", "--seed", 5, name="new.mp4")
-    said = pavdm("redo", "v.mp4", "--from", "7s", "--seed", 5, "-o", "v.mp4", "--force")
-    assert (said.code, said.out) == (0, "v.mp4\n")
+    result = pavdm("redo", "v.mp4", "--from", "7s", "--seed", 5, "-o", "v.mp4", "--force")
+    assert (result.code, result.out) == (0, "v.mp4\n")
     assert Path("v.mp4").read_bytes() != before
     assert packets(Path("v.mp4")) == packets(Path("new.mp4"))
     assert sorted(path.name for path in Path().iterdir()) == ["new.mp4", "v.mp4"]
@@ -165,8 +165,8 @@ def test_in_place_needs_force_and_drops_latents_that_no_longer_fit() -> None:
 @MORE
 def test_a_span_can_be_made_again_twice() -> None:
     redone("--from", "4s", "--to", "5s", "--seed", 5)
-    said = pavdm("redo", "new.mp4", "--from", "7s", "--seed", 6, "-o", "newer.mp4")
-    assert said.code == 0, said.err
+    result = pavdm("redo", "new.mp4", "--from", "7s", "--seed", 6, "-o", "newer.mp4")
+    assert result.code == 0, result.err
     check_outside(Path("new.mp4"), Path("newer.mp4"), 48, FRAMES)
     records = (read_metadata("newer.mp4") or {})["redo"]
     assert [record["seed"] for record in records] == [5, 6]
@@ -177,8 +177,8 @@ def test_an_interrupted_redo_resumes_to_the_same_bytes() -> None:
     cuts = snapshots("redo", "v.mp4", "--from", "3s", "--to", "9s", "--seed", 5, name="new.mp4")
     assert len(cuts) == 12
     for cut in (cuts[0], cuts[8]):
-        said = pavdm("resume", cut / "new.mp4")
-        assert said.code == 0, said.err
+        result = pavdm("resume", cut / "new.mp4")
+        assert result.code == 0, result.err
         assert (cut / "new.mp4").read_bytes() == Path("new.mp4").read_bytes()
         assert [path.name for path in cut.iterdir()] == ["new.mp4"]
 
@@ -208,7 +208,7 @@ def test_what_cannot_work_is_refused_before_any_work(case: str, monkeypatch: pyt
     Path("other.mp4").write_bytes(b"x")
     monkeypatch.setattr(write_redo, "write_redo", None)
     words, code, message = REFUSED[case]
-    said = pavdm("redo", *words)
-    assert said.code == code
-    assert message in said.err
-    assert len(said.err.splitlines()) <= 3
+    result = pavdm("redo", *words)
+    assert result.code == code
+    assert message in result.err
+    assert len(result.err.splitlines()) <= 3

@@ -72,14 +72,14 @@ class ExactBefore(Exact):
         return torch.cat([velocity, torch.full_like(window[:, count:], 1e6)], dim=1)  # what nobody may use
 
 
-def run(schedule: Schedule, first: int, chunks: int, right: int = 2, given: int = 3) -> Tensor:
+def run(schedule: Schedule, first: int, chunks: int, right: int = 2, num_given: int = 3) -> Tensor:
     """From chunk `first` to `chunks` - 1, between latents that are given on both sides."""
     sigmas, schedule = sigmas_of(schedule), with_right_context(schedule, chunks, right, first)
     start, stop = (schedule.latents(range(chunk)).stop for chunk in (first, chunks))
     after = range(stop, stop + right)
-    state = state_from_clip(schedule, clean_latents(range(start - given, start)), sigmas, first)
+    state = state_from_clip(schedule, clean_latents(range(start - num_given, start)), sigmas, first)
     state = replace(state, right_context=clean_latents(after))
-    checker = ExactBefore(schedule, NOISE, sigmas, chunks, given, first, after=after)
+    checker = ExactBefore(schedule, NOISE, sigmas, chunks, num_given, first, after=after)
     out = list(sample(schedule, checker, NOISE, build_solver(sigmas), chunks=chunks, start=state))
     assert checker.now == schedule.total_steps(chunks) - schedule.entry_step(first)
     assert checker.joining

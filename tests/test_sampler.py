@@ -49,16 +49,16 @@ def test_where_steps_are_recorded_all_are_replayed(schedule: Schedule, either_wa
 
 
 @every_method
-@eager_and_last_replayed("given", 1, 2, 7)
-def test_from_a_clip_the_video_goes_on(schedule: Schedule, given: int) -> None:
-    out = run_exact(schedule, given=given)
+@eager_and_last_replayed("num_given", 1, 2, 7)
+def test_from_a_clip_the_video_goes_on(schedule: Schedule, num_given: int) -> None:
+    out = run_exact(schedule, num_given=num_given)
     assert_same(out, clean_latents(schedule.latents(range(5))))
 
 
 @every_method
-@eager_and_last_replayed("given", 1, 40, 4)
-def test_from_a_noised_clip_only_new_chunks_come_out(schedule: Schedule, given: int) -> None:
-    out = run_exact(schedule, given=given, noised=True)
+@eager_and_last_replayed("num_given", 1, 40, 4)
+def test_from_a_noised_clip_only_new_chunks_come_out(schedule: Schedule, num_given: int) -> None:
+    out = run_exact(schedule, num_given=num_given, noised=True)
     assert_same(out, clean_latents(schedule.latents(range(5))))
 
 
@@ -240,15 +240,15 @@ def test_a_step_and_a_shift_read_no_value_back_from_the_device() -> None:
 def test_levels_and_noise_come_to_a_gpu_from_pinned_memory(schedule: Schedule, monkeypatch) -> None:
     brought, copied = list[torch.dtype](), loop.to_device_like
     monkeypatch.setattr(
-        loop, "to_device_like", lambda given, like: (brought.append(given.dtype), copied(given, like))[1]
+        loop, "to_device_like", lambda tensor, like: (brought.append(tensor.dtype), copied(tensor, like))[1]
     )
     run_mixing(schedule, 5)
     patterns = {schedule.levels(schedule.active_chunks(now, 0, 5), now) for now in range(schedule.total_steps(5))}
     assert brought.count(torch.int32) == len(patterns)
     assert brought.count(torch.float64) >= 2
 
-    def to(given: Tensor, device: str, non_blocking: bool = False) -> tuple[Tensor, str, bool]:
-        return given, device, non_blocking
+    def to(tensor: Tensor, device: str, non_blocking: bool = False) -> tuple[Tensor, str, bool]:
+        return tensor, device, non_blocking
 
     pinned, host = torch.ones(2), torch.ones(1)
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: pinned)

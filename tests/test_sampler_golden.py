@@ -155,12 +155,12 @@ def test_with_the_model_every_step_is_the_recorded_one(case: Case, model: STDiT)
 def test_with_the_model_the_video_is_the_recorded_one(case: Case, model: STDiT) -> None:
     run = load(case)
     sigmas, start = case.sigmas(run), case.start(run)
-    given = run["out"][:, : case.schedule.context]
+    conditioning = run["out"][:, : case.schedule.context]
     chunks = sample(
         case.schedule, bind(model, run, sigmas), case.noise(run), build_solver(sigmas), chunks=case.chunks, start=start
     )
-    num_chunks = (run["out"].shape[1] - given.shape[1]) // case.schedule.chunk
-    out = torch.cat([given, *islice(chunks, num_chunks)], dim=1)
+    num_chunks = (run["out"].shape[1] - conditioning.shape[1]) // case.schedule.chunk
+    out = torch.cat([conditioning, *islice(chunks, num_chunks)], dim=1)
     torch.testing.assert_close(out, run["out"], atol=1e-4, rtol=0)
     assert case.chunks is None or next(chunks, None) is None
 

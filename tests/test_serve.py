@@ -151,7 +151,7 @@ def test_events_tell_progress_and_the_end(client: TestClient) -> None:
 def test_a_failure_of_the_live_encoder_leaves_the_file_alone(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*given: object) -> None:
+    def fail(*args: object) -> None:
         raise OSError("broken")
 
     monkeypatch.setattr(LiveStream, "_encode", fail)
@@ -184,11 +184,11 @@ def test_extend_redo_and_remix_make_new_videos(client: TestClient, finished: str
         "remix": {"prompt": "a blue kite over the sea at night"},
     }
     videos = {kind: client.post(f"/v1/videos/{finished}/{kind}", json=body).json() for kind, body in bodies.items()}
-    done = {kind: wait_for(client, video["id"], "completed") for kind, video in videos.items()}
-    assert [video["kind"] for video in done.values()] == [*bodies]
-    assert done["extend"]["frames"] == 38
-    assert (done["remix"]["remixed_from_video_id"], done["redo"]["source_video_id"]) == (finished, finished)
-    metadata = read_metadata(folder(client) / f"{done['remix']['id']}.mp4")
+    completed = {kind: wait_for(client, video["id"], "completed") for kind, video in videos.items()}
+    assert [video["kind"] for video in completed.values()] == [*bodies]
+    assert completed["extend"]["frames"] == 38
+    assert (completed["remix"]["remixed_from_video_id"], completed["redo"]["source_video_id"]) == (finished, finished)
+    metadata = read_metadata(folder(client) / f"{completed['remix']['id']}.mp4")
     assert metadata
     assert metadata["redo"][0]["prompt"] == bodies["remix"]["prompt"]
     assert client.get(f"/v1/videos/{finished}/content").content == before
@@ -236,11 +236,11 @@ def test_a_failed_video_says_why_and_can_be_tried_again(tmp_path: Path, monkeypa
 
     plain, tries = worker.render, []
 
-    def render(*given: Any) -> Any:
+    def render(*args: Any) -> Any:
         tries.append(1)
         if len(tries) == 1:
             raise DeviceError("the device failed", "another one")
-        return plain(*given)
+        return plain(*args)
 
     monkeypatch.setattr(worker, "render", render)
     with serving(tmp_path) as client:

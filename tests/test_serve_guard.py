@@ -212,5 +212,5 @@ def test_other_commands_import_nothing_of_it() -> None:
     import sys
 
     code = "import sys, pavdm_cli.app; print({'fastapi', 'uvicorn', 'starlette', 'pavdm_cli.serve'} & {*sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"

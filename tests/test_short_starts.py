@@ -54,13 +54,13 @@ def test_a_method_with_one_chunk_in_its_window_has_nothing_to_noise(tmp_path):
 
 
 @pytest.mark.parametrize("schedule", [pa(6, 6, 2), pa(6, 6, 2, context=False), pa(2, 8, 2), fifo(4, 4, 2), rn(4, 4, 2)])
-@pytest.mark.parametrize("given", [0, 1, 2, 3, 5, 8, 40])
-def test_as_many_chunks_are_noised_as_are_told(schedule: Schedule, given: int):
-    start = state_from_renoised_clip(schedule, clean_latents(range(-given, 0)), NOISE, sigmas_of(schedule))
-    assert len(start.chunks) == schedule.num_renoised(given)
-    assert start.window.shape[1] == schedule.num_renoised(given) * schedule.chunk
+@pytest.mark.parametrize("num_given", [0, 1, 2, 3, 5, 8, 40])
+def test_as_many_chunks_are_noised_as_are_told(schedule: Schedule, num_given: int):
+    start = state_from_renoised_clip(schedule, clean_latents(range(-num_given, 0)), NOISE, sigmas_of(schedule))
+    assert len(start.chunks) == schedule.num_renoised(num_given)
+    assert start.window.shape[1] == schedule.num_renoised(num_given) * schedule.chunk
     never = state_from_renoised_clip(
-        replace(schedule, context=given), clean_latents(range(-given, 0)), NOISE, sigmas_of(schedule)
+        replace(schedule, context=num_given), clean_latents(range(-num_given, 0)), NOISE, sigmas_of(schedule)
     )
     assert torch.equal(never.window, never.window[:, :0])
 
@@ -68,6 +68,6 @@ def test_as_many_chunks_are_noised_as_are_told(schedule: Schedule, given: int):
 def test_the_command_says_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ("--frames", "1", "--steps", "6", "--seed", "1", "--threads", "1", "-o", "longer.mp4")
-    done = pavdm("extend", str(video(tmp_path, 4)), "--start", "noised", *small)
-    assert done.code == 0, done.err
-    assert "nothing is re-noised, as with --start clip" in done.err
+    result = pavdm("extend", str(video(tmp_path, 4)), "--start", "noised", *small)
+    assert result.code == 0, result.err
+    assert "nothing is re-noised, as with --start clip" in result.err

@@ -43,13 +43,13 @@ def rewritten(path: Path, change: Callable[[dict[str, Tensor], dict[str, str]], 
 
 def error(part: str, path: Path) -> ModelError:
     """The one error of a file; what else is raised is a mistake of ours."""
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(ModelError) as excinfo:
         PARTS[part][1](path)
-    assert caught.value.exit_code == 5
-    assert "\n" not in caught.value.message
-    assert str(path) in caught.value.message
-    assert caught.value.hint
-    return caught.value
+    assert excinfo.value.exit_code == 5
+    assert "\n" not in excinfo.value.message
+    assert str(path) in excinfo.value.message
+    assert excinfo.value.hint
+    return excinfo.value
 
 
 @every_part
@@ -122,8 +122,8 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 def test_a_file_that_is_none_is_one_clear_error(kind, part, tmp_path):
     path = written(part, tmp_path)
     BROKEN[kind](path)
-    said = error(part, path).message
-    assert ("no weights at" if kind == "missing" else "is not a safetensors file") in said
+    message = error(part, path).message
+    assert ("no weights at" if kind == "missing" else "is not a safetensors file") in message
 
 
 @every_part
@@ -220,9 +220,9 @@ def test_a_half_written_file_never_replaces_a_good_one(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OutputError, match=r"cannot write .*codec\.safetensors: .*No space left") as caught:
+    with pytest.raises(OutputError, match=r"cannot write .*codec\.safetensors: .*No space left") as excinfo:
         checkpoint.save(randomised(PocketVAE(CODEC), seed=9), path, {})
-    assert caught.value.exit_code == 4
+    assert excinfo.value.exit_code == 4
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 

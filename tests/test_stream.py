@@ -82,9 +82,9 @@ def decoded(data: bytes, kind: str = "mp4") -> np.ndarray:
 @ON_POSIX
 @pytest.mark.parametrize("kind", ["mp4", *integration("y4m", "rawvideo")])
 def test_standard_output_is_the_video_and_nothing_else(kind: str, reader: Reader) -> None:
-    said, data = streamed(reader, "--frames", 18, *(("--stream-format", kind) if kind != "mp4" else ()))
-    assert (said.code, said.out) == (0, ""), said.err
-    assert "18 frames in" in said.err
+    result, data = streamed(reader, "--frames", 18, *(("--stream-format", kind) if kind != "mp4" else ()))
+    assert (result.code, result.out) == (0, ""), result.err
+    assert "18 frames in" in result.err
     assert list(Path().iterdir()) == []
     stream_frames = decoded(data, kind).astype(int)
     model = pavdm_cli.load_model("pocket", steps=6, warmup=0, seed=3, threads=1, device="cpu")
@@ -170,9 +170,9 @@ def test_a_slow_reader_slows_the_writer_down_and_loses_nothing() -> None:
 def test_a_reader_that_leaves_ends_the_run(endless: bool, reader: Reader) -> None:
     os.close(reader.end)
     length = ("--seconds", "forever") if endless else ("--frames", 400)
-    said = pavdm(*SEA, *length, "-o", "-", "--stream-format", "rawvideo")
-    assert (said.code, said.out) == (0 if endless else 4, "")
-    assert ("stopped after" if endless else "error: the reader closed standard output after") in said.err
+    result = pavdm(*SEA, *length, "-o", "-", "--stream-format", "rawvideo")
+    assert (result.code, result.out) == (0 if endless else 4, "")
+    assert ("stopped after" if endless else "error: the reader closed standard output after") in result.err
     os.close(reader.descriptor)
 
 
@@ -187,10 +187,10 @@ def test_a_stream_that_is_stopped_has_no_end_to_miss(reader: Reader, monkeypatch
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(StreamWriter, "write", write_and_stop)
-    said, data = streamed(reader, "--seconds", "forever")
+    result, data = streamed(reader, "--seconds", "forever")
     signal.signal(signal.SIGINT, before)
-    assert (said.code, len(decoded(data))) == (0, 12)
-    assert "stopped after 1.5 s of video\n" in said.err
+    assert (result.code, len(decoded(data))) == (0, 12)
+    assert "stopped after 1.5 s of video\n" in result.err
 
 
 @ON_POSIX
@@ -199,9 +199,9 @@ def test_a_stream_that_is_interrupted_says_how_far_it_came(reader: Reader, monke
     monkeypatch.setattr(
         StreamWriter, "write", lambda writer, frames: (write(writer, frames), os.kill(os.getpid(), signal.SIGTERM))
     )
-    said, data = streamed(reader, "--frames", 30)
-    assert (said.code, len(decoded(data))) == (75, 4)
-    assert "interrupted after 0.5 s of video\n" in said.err
+    result, data = streamed(reader, "--frames", 30)
+    assert (result.code, len(decoded(data))) == (75, 4)
+    assert "interrupted after 0.5 s of video\n" in result.err
 
 
 REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
@@ -216,14 +216,14 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_does_not_go_with_a_stream_is_refused(name: str) -> None:
     words, reason = REFUSED[name]
-    said = pavdm(*SEA, *words)
-    assert (said.code, reason in said.err) == (2, True)
-    assert said.out == "" or name == "json"
+    result = pavdm(*SEA, *words)
+    assert (result.code, reason in result.err) == (2, True)
+    assert result.out == "" or name == "json"
 
 
 def test_an_extension_is_a_file() -> None:
-    said = pavdm("extend", "in.mp4", "-o", "-")
-    assert (said.code, "-o - is only supported by generate" in said.err) == (2, True)
+    result = pavdm("extend", "in.mp4", "-o", "-")
+    assert (result.code, "-o - is only supported by generate" in result.err) == (2, True)
 
 
 @ON_POSIX
@@ -232,11 +232,11 @@ def test_a_terminal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
     ours, theirs = pty.openpty()
     monkeypatch.setattr("pavdm_cli.commands.stream_output.STDOUT", theirs)
-    said = pavdm(*SEA, "-o", "-")
+    result = pavdm(*SEA, "-o", "-")
     os.close(ours)
     os.close(theirs)
-    assert (said.code, said.out) == (2, "")
-    assert "standard output is a terminal" in said.err
+    assert (result.code, result.out) == (2, "")
+    assert "standard output is a terminal" in result.err
 
 
 @pytest.fixture
@@ -272,6 +272,6 @@ def test_a_player_reads_the_pipe(tmp_path: Path) -> None:
 def test_a_closed_standard_output_is_named(tmp_path: Path) -> None:
     words = " ".join(f"'{word}'" for word in SEA)
     command = f"exec {os.sys.executable} -m pavdm_cli {words} -o - >&-"
-    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 4
-    assert "cannot write to standard output" in done.stderr
+    result = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 4
+    assert "cannot write to standard output" in result.stderr

@@ -153,8 +153,8 @@ def test_a_fixed_length_video_begins_with_a_clip_of_one_window(paper: Any) -> No
 
 
 def words(folder: Path, *more: object) -> list[str]:
-    given = ("--base", WEIGHTS, "--finetuned-pa", WEIGHTS, "--finetuned-rw", WEIGHTS, "--prompts", 2, "--seconds", 1)
-    return [str(word) for word in (folder, *given, *more)]
+    options = ("--base", WEIGHTS, "--finetuned-pa", WEIGHTS, "--finetuned-rw", WEIGHTS, "--prompts", 2, "--seconds", 1)
+    return [str(word) for word in (folder, *options, *more)]
 
 
 def test_a_study_continues_and_reports(paper: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ def test_the_encoder_has_the_published_size():
 def test_nothing_of_the_encoder_is_left_out_or_in_another_precision_or_there_twice(folder, monkeypatch, dtype):
     loaded = []
     plain = text_encoder.load_into
-    monkeypatch.setattr(text_encoder, "load_into", lambda *given: loaded.append(plain(*given)) or loaded[0])
+    monkeypatch.setattr(text_encoder, "load_into", lambda *args: loaded.append(plain(*args)) or loaded[0])
     assert text_encoder.open_text_encoder(folder, CPU, dtype).encode(["a boat"])[0].rows.dtype == dtype
     model = loaded[0]
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
@@ -130,7 +130,7 @@ def test_vectors_are_kept_for_the_same_prompt_and_weights_only(folder, tmp_path,
     before = embed(reader(folder, tmp_path), "a boat")
     loads = []
     plain = text_encoder.load_into
-    monkeypatch.setattr(text_encoder, "load_into", lambda *given: loads.append(1) or plain(*given))
+    monkeypatch.setattr(text_encoder, "load_into", lambda *args: loads.append(1) or plain(*args))
     assert torch.equal(embed(reader(folder, tmp_path), "a boat"), before)
     assert loads == []
     embed(reader(folder, tmp_path), "a kite")
@@ -170,7 +170,7 @@ def test_a_tokenizer_that_is_missing_is_one_clear_error(tmp_path):
 def test_a_tokenizer_with_too_many_pieces_is_refused_before_weights_are_read(folder, tmp_path, monkeypatch):
     shutil.copytree(folder, tmp_path / "t5")
     (tmp_path / "t5" / "config.json").write_text(json.dumps(published.T5 | {"vocab_size": 40}))
-    monkeypatch.setattr(text_encoder, "load_into", lambda *given: pytest.fail("read weights"))
+    monkeypatch.setattr(text_encoder, "load_into", lambda *args: pytest.fail("read weights"))
     with pytest.raises(ModelError, match=r"spiece.model has \d+ pieces, T5 40 embeddings"):
         embed(reader(tmp_path / "t5"), "a boat")
 
@@ -180,7 +180,7 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it(folder, monkey
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ModelError, match=f"needs {package}") as caught:
+    with pytest.raises(ModelError, match=f"needs {package}") as excinfo:
         embed(reader(folder), "a boat")
-    assert "\n" not in caught.value.message
-    assert caught.value.hint == install_command("opensora")
+    assert "\n" not in excinfo.value.message
+    assert excinfo.value.hint == install_command("opensora")

@@ -122,15 +122,15 @@ REFUSED = {
 
 @pytest.mark.parametrize("words", REFUSED, ids=" ".join)
 def test_a_timeline_that_makes_no_sense_is_refused_in_one_line(words: tuple[str, ...], tmp_path: Path) -> None:
-    said = pavdm("generate", BALL, "--seed", 1, *words, "-o", tmp_path / "v.mp4")
-    assert (said.code, said.out) == (2, ""), said.err
-    assert REFUSED[words] in said.err
-    assert [line.split(":")[0] for line in said.err.splitlines() if not line.startswith("seed")] == ["error", "hint"]
+    result = pavdm("generate", BALL, "--seed", 1, *words, "-o", tmp_path / "v.mp4")
+    assert (result.code, result.out) == (2, ""), result.err
+    assert REFUSED[words] in result.err
+    assert [line.split(":")[0] for line in result.err.splitlines() if not line.startswith("seed")] == ["error", "hint"]
 
 
 def test_a_hint_names_the_chunk_that_a_late_prompt_can_begin_with(tmp_path: Path) -> None:
-    said = pavdm("generate", BALL, "--seed", 1, "--at", "9.9s", NIGHT, "-o", tmp_path / "v.mp4")
-    assert "hint: a chunk starts at 9.5s" in said.err
+    result = pavdm("generate", BALL, "--seed", 1, "--at", "9.9s", NIGHT, "-o", tmp_path / "v.mp4")
+    assert "hint: a chunk starts at 9.5s" in result.err
 
 
 def test_python_refuses_what_the_command_line_does() -> None:

@@ -33,8 +33,8 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make(*words: object, name: str = "v.mp4") -> np.ndarray:
-    said = pavdm(*words, "-o", name, "--force")
-    assert said.code == 0, said.err
+    result = pavdm(*words, "-o", name, "--force")
+    assert result.code == 0, result.err
     return frames(Path(name))
 
 
@@ -127,8 +127,8 @@ def test_a_resumed_video_has_the_same_bytes_after_a_change_and_within_a_blend() 
     cuts = snapshots(*POCKET, "--frames", 28, "--at", "1s", NIGHT, "--blend", 1, name="v.mp4")
     whole = Path("v.mp4").read_bytes()
     for cut in (cuts[0], cuts[2], cuts[-1]):
-        said = pavdm("resume", cut / "v.mp4")
-        assert said.code == 0, said.err
+        result = pavdm("resume", cut / "v.mp4")
+        assert result.code == 0, result.err
         assert (cut / "v.mp4").read_bytes() == whole
 
 
@@ -140,24 +140,24 @@ def test_an_extension_counts_from_its_beginning_and_continues_the_last_prompt() 
     assert len(plain) == len(changed) == 24
     assert np.array_equal(plain[:12], changed[:12])
     assert not np.array_equal(plain[12:], changed[12:])
-    said = pavdm("extend", "v.mp4", "--frames", 12, *QUICK[:-4], "--at", "2s", DAY)
-    assert (said.code, "beyond the end of the video, 1.5s" in said.err) == (2, True)
+    result = pavdm("extend", "v.mp4", "--frames", 12, *QUICK[:-4], "--at", "2s", DAY)
+    assert (result.code, "beyond the end of the video, 1.5s" in result.err) == (2, True)
 
 
 def test_an_extension_without_words_has_no_prompt_to_change(tmp_path: Path) -> None:
     from support import clips
 
     clips.make(tmp_path / "in.mp4", clips.greys(30, 64, 96))
-    said = pavdm("extend", "in.mp4", "--frames", 12, *QUICK[:-4], "--at", "0.1s", DAY)
-    assert (said.code, "needs an initial prompt" in said.err) == (2, True)
+    result = pavdm("extend", "in.mp4", "--frames", 12, *QUICK[:-4], "--at", "0.1s", DAY)
+    assert (result.code, "needs an initial prompt" in result.err) == (2, True)
 
 
 @pytest.mark.integration
 def test_info_prints_the_timeline_and_a_command_that_makes_it_again() -> None:
     video = make(*POCKET, "--frames", 12, "--at", "0.5s", "at night", "--blend", 0.5)
-    said = pavdm("info", "v.mp4").out
-    assert f"\ntimeline          0.5s: {NIGHT}\n" in said
-    assert np.array_equal(video, make(*shlex.split(said.splitlines()[-1])[1:], name="again.mp4"))
+    output = pavdm("info", "v.mp4").out
+    assert f"\ntimeline          0.5s: {NIGHT}\n" in output
+    assert np.array_equal(video, make(*shlex.split(output.splitlines()[-1])[1:], name="again.mp4"))
 
 
 @pytest.mark.integration

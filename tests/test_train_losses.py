@@ -86,7 +86,7 @@ def run_training(batch: Batch, run: Recording) -> Seen:
     model = STDiT(SMALL)
     model.load_state_dict(load_file(GOLDEN / "stdit3_small_weights.safetensors"))
     seen: list[Tensor] = []
-    model.register_forward_hook(lambda _m, given, out: seen.extend([given[0], out]))
+    model.register_forward_hook(lambda _m, inputs, out: seen.extend([inputs[0], out]))
     text = model.encode_text(run["y"][:, 0], run["text_mask"])
     size = (float(run["arg.height"][0]), float(run["arg.width"][0]))
     loss = velocity_loss(predict_velocity(model, text, batch, run["arg.fps"], size), batch)

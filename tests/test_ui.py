@@ -154,6 +154,6 @@ def test_a_bar_counts_no_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_whole_video_is_measured_from_its_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     progress: list[int] = []
-    monkeypatch.setattr(throughput.write, "write_video", lambda *given: progress.append(-1))
+    monkeypatch.setattr(throughput.write, "write_video", lambda *args: progress.append(-1))
     throughput.end_to_end(None, None, progress.append)
     assert progress == [0, -1]

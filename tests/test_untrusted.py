@@ -33,7 +33,7 @@ def nested(depth: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("[" * 100_000, "nested too deeply"),
         (nested(100_000), "nested too deeply"),
@@ -53,10 +53,10 @@ def nested(depth: int) -> str:
         ('"' + "x" * MAX_BYTES + '"', "more than"),
     ],
 )
-def test_json_that_is_no_data_is_refused_in_words(text, says):
-    with pytest.raises(InvalidError, match=says) as caught:
+def test_json_that_is_no_data_is_refused_in_words(text, message):
+    with pytest.raises(InvalidError, match=message) as excinfo:
         parse_json(text)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 def test_json_within_the_bounds_is_read_as_it_is():

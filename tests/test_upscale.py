@@ -94,8 +94,8 @@ def test_upscaled_frames_read_back_from_every_container(tmp_path, suffix):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("large") / "video.mp4"
-    done = pavdm("generate", PROMPT, "--frames", "4", *QUICK, "-o", path)
-    assert done.code == 0, done.err
+    result = pavdm("generate", PROMPT, "--frames", "4", *QUICK, "-o", path)
+    assert result.code == 0, result.err
     return path
 
 
@@ -109,8 +109,10 @@ def test_pocket_is_upscaled_to_384x256_by_default(made):
 
 
 def test_scale_1_keeps_the_models_size(made, tmp_path):
-    done = pavdm("generate", PROMPT, "--frames", "4", *QUICK, "--scale", "1", "--crf", "0", "-o", tmp_path / "own.mp4")
-    assert done.code == 0, done.err
+    result = pavdm(
+        "generate", PROMPT, "--frames", "4", *QUICK, "--scale", "1", "--crf", "0", "-o", tmp_path / "own.mp4"
+    )
+    assert result.code == 0, result.err
     video = open_video(tmp_path / "own.mp4")
     assert (video.width, video.height) == (96, 64)
     own, large = (
@@ -123,9 +125,9 @@ def test_scale_1_keeps_the_models_size(made, tmp_path):
 def test_extending_keeps_the_scale(made, tmp_path):
     longer, longest = tmp_path / "longer.mp4", tmp_path / "longest.mkv"
     for source, target in ((made, longer), (longer, longest)):
-        done = pavdm("extend", source, "--frames", "4", "--steps", "6", "--seed", "3", "--json", "-o", target)
-        assert done.code == 0, done.err
-        stored = json.loads(done.out)["metadata"]
+        result = pavdm("extend", source, "--frames", "4", "--steps", "6", "--seed", "3", "--json", "-o", target)
+        assert result.code == 0, result.err
+        stored = json.loads(result.out)["metadata"]
         assert (stored["scale"], stored["scale_filter"]) == (4, "lanczos")
         assert "--scale" not in command(stored)
     video = open_video(longest)
@@ -158,9 +160,9 @@ def test_an_implausible_stored_scale_is_ignored(tmp_path, about, expected):
 
 @pytest.mark.parametrize("factor", [0, -1, 9, 10**12])
 def test_an_absurd_scale_is_rejected(factor):
-    done = pavdm("generate", PROMPT, "--scale", factor)
-    assert done.code == 2
-    assert f"--scale must be 1 to 8, got {factor}" in done.err
+    result = pavdm("generate", PROMPT, "--scale", factor)
+    assert result.code == 2
+    assert f"--scale must be 1 to 8, got {factor}" in result.err
 
 
 def test_a_scale_that_could_not_be_read_again_is_rejected():

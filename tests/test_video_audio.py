@@ -110,9 +110,9 @@ def test_audio_longer_than_the_video_is_copied_completely(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("codec", "suffix"), [("aac", ".webm"), ("aac", ".gif")])
 def test_unsupported_audio_is_rejected_before_any_work(tmp_path: Path, codec: str, suffix: str) -> None:
     video = clip(tmp_path / "in.mkv", ClipSpec(audio=codec))
-    with pytest.raises(OutputError) as caught:
+    with pytest.raises(OutputError) as excinfo:
         check_extension(video, tmp_path / f"out{suffix}")
-    assert "-o x.mkv" in caught.value.hint
+    assert "-o x.mkv" in excinfo.value.hint
     with pytest.raises(OutputError):
         write_extension(video, tmp_path / f"out{suffix}", NEW)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
@@ -232,9 +232,9 @@ def test_uncompressed_audio_keeps_its_samples(
 
 def test_samples_of_more_than_24_bits_are_refused_in_mp4_only(tmp_path: Path) -> None:
     video = with_sound(tmp_path, "pcm_f32le", "mov")
-    with pytest.raises(OutputError, match=r"mp4 files cannot hold pcm_f32le") as caught:
+    with pytest.raises(OutputError, match=r"mp4 files cannot hold pcm_f32le") as excinfo:
         check_extension(video, tmp_path / "out.mp4")
-    assert "x.mkv" in caught.value.hint
+    assert "x.mkv" in excinfo.value.hint
     check_extension(video, tmp_path / "out.mkv")
 
 

@@ -74,6 +74,6 @@ def test_a_playlist_is_reported_and_never_followed(tmp_path: Path, mark: bytes) 
 
 @pytest.mark.parametrize(("name", "words"), [("clip.h264", "a raw H.264 stream"), ("clip.nut", "a NUT file")])
 def test_unsupported_formats_are_named_with_a_remux_command(tmp_path: Path, name: str, words: str) -> None:
-    with pytest.raises(InputError, match=words) as caught:
+    with pytest.raises(InputError, match=words) as excinfo:
         open_video(make(tmp_path / name, greys(4)))
-    assert f"ffmpeg -i {name} -c copy x.mkv" in caught.value.hint
+    assert f"ffmpeg -i {name} -c copy x.mkv" in excinfo.value.hint

@@ -70,9 +70,9 @@ def hashes(folder: Path, poison: int, cores: int) -> list[str]:
             path.unlink()  # a file that is there is not replaced
     command = [sys.executable, "-c", textwrap.dedent(WRITE_ALL), str(cores)]
     surroundings = os.environ | {"MALLOC_PERTURB_": str(poison)}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder, env=surroundings)
-    assert "extended.mkv" in done.stdout
-    return done.stdout.splitlines()
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder, env=surroundings)
+    assert "extended.mkv" in result.stdout
+    return result.stdout.splitlines()
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

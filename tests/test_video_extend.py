@@ -162,7 +162,7 @@ def test_a_repeated_frame_is_scaled_and_converted_once(tmp_path: Path, monkeypat
     write_extension(video, tmp_path / "apart.mp4", [frame.copy() for frame in frames for _ in range(3)], options)
     calls: list[int] = []
     convert = FrameConverter.convert
-    monkeypatch.setattr(FrameConverter, "convert", lambda *given: calls.append(1) or convert(*given))
+    monkeypatch.setattr(FrameConverter, "convert", lambda *args: calls.append(1) or convert(*args))
     write_extension(video, tmp_path / "repeated.mp4", [frame for frame in frames for _ in range(3)], options)
     assert len(calls) == len(frames)
     assert (tmp_path / "repeated.mp4").read_bytes() == (tmp_path / "apart.mp4").read_bytes()

@@ -71,9 +71,9 @@ def test_a_named_encoder_runs_in_the_external_ffmpeg(tmp_path: Path) -> None:
 def test_an_ffmpeg_failure_reports_its_first_log_line(tmp_path: Path) -> None:
     log = "[vost#0:0 @ 0x55d0] Unknown encoder 'x'\nError opening output file"
     encoding = EncoderOptions(ffmpeg=stand_in(tmp_path, log))
-    with pytest.raises(OutputError, match=r"clip[.]partial[.]gif: Unknown encoder 'x'$") as caught:
+    with pytest.raises(OutputError, match=r"clip[.]partial[.]gif: Unknown encoder 'x'$") as excinfo:
         write(tmp_path / "clip.gif", np.zeros((5, 48, 64, 3), np.uint8), encoding)
-    assert "unset PAVDM_FFMPEG" in caught.value.hint
+    assert "unset PAVDM_FFMPEG" in excinfo.value.hint
     assert not (tmp_path / "clip.gif").exists()
 
 
@@ -81,10 +81,10 @@ def test_an_ffmpeg_failure_reports_its_first_log_line(tmp_path: Path) -> None:
 def test_the_hint_mentions_only_variables_that_are_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = stand_in(tmp_path, "No space left on device")
     monkeypatch.setattr(external, "_bundled_ffmpeg", lambda: program)
-    with pytest.raises(OutputError, match="No space left") as caught:
+    with pytest.raises(OutputError, match="No space left") as excinfo:
         write(tmp_path / "clip.gif", np.zeros((5, 48, 64, 3), np.uint8), EncoderOptions())
-    assert "PAVDM_FFMPEG" not in caught.value.hint
-    assert "free disk space" in caught.value.hint
+    assert "PAVDM_FFMPEG" not in excinfo.value.hint
+    assert "free disk space" in excinfo.value.hint
 
 
 def test_a_missing_configured_ffmpeg_is_a_usage_error(tmp_path: Path) -> None:

@@ -159,11 +159,11 @@ def hostile(folder: Path) -> dict[str, Path | str]:
     ],
 )
 def test_a_file_that_is_no_video_gives_one_error_line(tmp_path: Path, name: str, words: str) -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as excinfo:
         open_video(hostile(tmp_path)[name])
-    assert words in caught.value.message
-    assert "\n" not in caught.value.message
-    assert caught.value.hint
+    assert words in excinfo.value.message
+    assert "\n" not in excinfo.value.message
+    assert excinfo.value.hint
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a device file")
@@ -192,7 +192,7 @@ def test_oversized_frames_are_rejected_before_decoding(tmp_path: Path) -> None:
 
 
 def test_frames_larger_than_the_header_says_are_not_decoded(tmp_path: Path) -> None:
-    reader = FrameReader(open_video(bomb(tmp_path / "liar.webm", 15360, 15360, said=(64, 64))))
+    reader = FrameReader(open_video(bomb(tmp_path / "liar.webm", 15360, 15360, header_size=(64, 64))))
     assert len(list(reader)) == 1
     assert reader.skipped == 1
 

@@ -179,9 +179,9 @@ def hostile(folder: Path, name: str) -> Path | str:
     ],
 )
 def test_a_file_that_is_no_image_gives_one_error_line(tmp_path, name, words):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as excinfo:
         read_image(hostile(tmp_path, name))
-    assert words in caught.value.message
-    assert "\n" not in caught.value.message
-    assert caught.value.hint
-    assert caught.value.exit_code == 3
+    assert words in excinfo.value.message
+    assert "\n" not in excinfo.value.message
+    assert excinfo.value.hint
+    assert excinfo.value.exit_code == 3

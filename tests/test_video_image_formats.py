@@ -31,11 +31,11 @@ def saved(folder: Path, suffix: str, image: Image.Image, **options: object) -> P
 
 
 def error(path: Path) -> InputError:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as excinfo:
         read_image(path)
-    assert "\n" not in caught.value.message
-    assert caught.value.hint
-    return caught.value
+    assert "\n" not in excinfo.value.message
+    assert excinfo.value.hint
+    return excinfo.value
 
 
 def near(frame: np.ndarray, expected: np.ndarray) -> bool:
@@ -205,11 +205,11 @@ def test_oversized_images_are_rejected_without_allocating_them(tmp_path: Path) -
     """
     paths = [str(tmp_path / name) for name in ("0.png", "1.png", "2.png", "3.webp")]
     command = [sys.executable, "-c", textwrap.dedent(script), *paths]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    *said, grown = done.stdout.splitlines()
-    assert all("more" in line for line in said), said
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    *lines, grown = result.stdout.splitlines()
+    assert all("more" in line for line in lines), lines
     assert int(grown) < 60_000  # KB
-    assert done.stderr == ""
+    assert result.stderr == ""
 
 
 def forged(width: int, height: int) -> bytes:

@@ -46,15 +46,15 @@ def test_collecting_equals_reading_at_low_frame_rates(tmp_path: Path, rate: int,
 def test_extending_decodes_every_frame_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = count_decoded(monkeypatch)
     make(tmp_path / "in.mp4", greys(12))
-    said = pavdm("extend", str(tmp_path / "in.mp4"), *WORDS, "-o", str(tmp_path / "out.mp4"))
-    assert (said.code, len(decoded)) == (0, 12)
+    result = pavdm("extend", str(tmp_path / "in.mp4"), *WORDS, "-o", str(tmp_path / "out.mp4"))
+    assert (result.code, len(decoded)) == (0, 12)
 
 
 def test_only_new_reads_the_end_of_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = count_decoded(monkeypatch)
     make(tmp_path / "in.mp4", greys(12))
-    said = pavdm("extend", str(tmp_path / "in.mp4"), *WORDS, "--only-new", "-o", str(tmp_path / "out.mp4"))
-    assert said.code == 0
+    result = pavdm("extend", str(tmp_path / "in.mp4"), *WORDS, "--only-new", "-o", str(tmp_path / "out.mp4"))
+    assert result.code == 0
     assert 0 < len(decoded) <= 12
 
 

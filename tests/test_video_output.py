@@ -42,9 +42,9 @@ def test_unwritable_outputs_are_rejected_before_any_work(
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "unfinished.partial.mp4").write_bytes(b"an hour of work")
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(kind) as caught:
+    with pytest.raises(kind) as excinfo:
         check_output(tmp_path / name)
-    assert words in f"{caught.value.message} {caught.value.hint}"
+    assert words in f"{excinfo.value.message} {excinfo.value.hint}"
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -32,7 +32,7 @@ def write_all(writer: VideoWriter, times: int = 1) -> None:
         writer.flush()
 
 
-def no_links(*given: object, **options: object) -> None:
+def no_links(*args: object, **options: object) -> None:
     raise OSError(errno.EPERM, "Operation not permitted")
 
 
@@ -50,10 +50,10 @@ def test_a_name_taken_during_the_run_is_never_replaced(suffix: str, tmp_path: Pa
     writer = writer_of(path)
     path.write_bytes(b"another's")
     (tmp_path / f"v-2{suffix}").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(OutputError, match="appeared during the run") as caught:
+    with pytest.raises(OutputError, match="appeared during the run") as excinfo:
         writer.finish()
     other = tmp_path / f"v-3{suffix}"
-    assert f"the complete video is {other}; use --force" in caught.value.hint
+    assert f"the complete video is {other}; use --force" in excinfo.value.hint
     assert open_video(other).frames == 24
     assert path.read_bytes() == b"another's"
     assert sorted(one.name for one in tmp_path.iterdir()) == [f"v-2{suffix}", f"v-3{suffix}", f"v{suffix}"]
@@ -114,12 +114,12 @@ def test_interference_is_detected_at_the_next_chunk(
     monkeypatch.setattr(video_writer, "find_ffmpeg", lambda path: "")  # whose file only grows between checks
     writer = writer_of(tmp_path / f"v{suffix}")
     change(partial)
-    with pytest.raises(OutputError, match=words) as caught:
+    with pytest.raises(OutputError, match=words) as excinfo:
         writer.check()
-    assert "24 frames are lost" in caught.value.message
+    assert "24 frames are lost" in excinfo.value.message
     assert writer.close_partial() is None
     assert partial.exists() == (change is not delete)
-    assert change is not cut or f"stays in {partial}" in caught.value.hint
+    assert change is not cut or f"stays in {partial}" in excinfo.value.hint
     assert change is not replace or partial.read_bytes() == b"another's"
     assert not (tmp_path / f"v{suffix}").exists()
 
@@ -143,12 +143,12 @@ def test_interference_after_the_last_chunk_is_detected(tmp_path: Path) -> None:
 def test_errors_mention_a_partial_file_only_if_it_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = VideoWriter(tmp_path / "v.mp4", 64, 48, 12)
 
-    def fails(*given: object) -> None:
+    def fails(*args: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(writer.encoder, "encode", fails)
-    with pytest.raises(OutputError, match="Input/output error") as caught:
+    with pytest.raises(OutputError, match="Input/output error") as excinfo:
         write_all(writer)
-    assert "the disk or its connection is failing" in caught.value.hint
-    assert "plays" not in caught.value.hint
+    assert "the disk or its connection is failing" in excinfo.value.hint
+    assert "plays" not in excinfo.value.hint
     assert list(tmp_path.iterdir()) == []

@@ -259,9 +259,9 @@ def test_a_full_disk_leaves_a_playable_file(tmp_path: Path) -> None:
         except OutputError as error:
             print(error.message, "|", error.hint, "|", writer.saved_partial)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
-    assert "File too large" in done.stdout
-    assert done.stdout.count("clip.partial.mp4") == 2
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert "File too large" in result.stdout
+    assert result.stdout.count("clip.partial.mp4") == 2
     assert playable(tmp_path / "clip.partial.mp4") >= 24
     assert not (tmp_path / "clip.mp4").exists()
 

@@ -112,7 +112,7 @@ def test_a_scale_follows_the_file_after_a_colon(tmp_path: Path) -> None:
 
 
 def test_a_model_without_lora_says_so_and_a_missing_file_is_named() -> None:
-    done = pavdm("generate", "a red ball", "--lora", "a.safetensors")
-    assert (done.code, "pocket does not support --lora" in done.err) == (2, True)
-    done = pavdm("generate", "a red ball", "--model", "wan2.1-t2v-1.3b", "--lora", "none.safetensors")
-    assert (done.code, "there is no file none.safetensors" in done.err) == (2, True)
+    result = pavdm("generate", "a red ball", "--lora", "a.safetensors")
+    assert (result.code, "pocket does not support --lora" in result.err) == (2, True)
+    result = pavdm("generate", "a red ball", "--model", "wan2.1-t2v-1.3b", "--lora", "none.safetensors")
+    assert (result.code, "there is no file none.safetensors" in result.err) == (2, True)

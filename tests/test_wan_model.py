@@ -93,11 +93,11 @@ def test_a_damaged_part_is_one_line_and_exit_5(layout: str, file: str, damage: s
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     if damage == "missing":
         path.unlink()
-    done = pavdm("generate", "a boat", "--model", tmp_path / "tiny", *SHORT, "--frames", 1)
-    assert done.code == 5, done.err
-    errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    result = pavdm("generate", "a boat", "--model", tmp_path / "tiny", *SHORT, "--frames", 1)
+    assert result.code == 5, result.err
+    errors = [line for line in result.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert "bug" not in done.err
+    assert "bug" not in result.err
 
 
 def test_pickled_parts_are_refused_with_the_command_that_converts_them(tmp_path: Path) -> None:
@@ -105,9 +105,9 @@ def test_pickled_parts_are_refused_with_the_command_that_converts_them(tmp_path:
     vae = tiny / "Wan2.1_VAE.safetensors"
     torch.save(load_file(vae), vae.with_suffix(".pth"))
     vae.unlink()
-    with pytest.raises(ModelError, match="pickled") as caught:
+    with pytest.raises(ModelError, match="pickled") as excinfo:
         load(find(str(tiny)))
-    assert "pavdm models convert" in (caught.value.hint or "")
+    assert "pavdm models convert" in (excinfo.value.hint or "")
     assert pavdm("models", "convert", str(tiny)).code == 0
     assert load(find(str(tiny))).vae
 
@@ -170,15 +170,15 @@ def test_training_sees_the_velocity_that_sampling_does(folder: Path) -> None:
 def test_a_video_is_made_again_and_continued(layout: str, tmp_path: Path) -> None:
     folder, video = write_checkpoint(tmp_path / "tiny", layout), tmp_path / "v.mp4"
     words = ("--model", folder, *SHORT, "--frames")
-    done = pavdm("generate", "a red balloon", *words, 10, "-o", video)
-    assert done.code == 0, done.err
+    result = pavdm("generate", "a red balloon", *words, 10, "-o", video)
+    assert result.code == 0, result.err
     assert frames_of(video).shape == (10, 128, 128, 3)
     again, longer = tmp_path / "again.mp4", tmp_path / "longer.mp4"
     command = shlex.split(pavdm("info", video).out.splitlines()[-1])[1:]
     assert pavdm(*command, "-o", again).code == 0
     assert np.array_equal(frames_of(again), frames_of(video))
-    done = pavdm("extend", video, *words, 7, "-o", longer)
-    assert done.code == 0, done.err
+    result = pavdm("extend", video, *words, 7, "-o", longer)
+    assert result.code == 0, result.err
     assert len(frames_of(longer)) == 17
 
 
@@ -199,11 +199,11 @@ def test_a_video_begins_with_the_image(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize((16, 16)).resize((128, 128)).save(tmp_path / "i.png")
     out = tmp_path / "v.mp4"
-    done = pavdm(
+    result = pavdm(
         "generate", "a boat", "--model", str(folder), *SHORT, "--frames", "5", "--image", str(tmp_path / "i.png"),
         "-o", str(out), "--crf", "0",
     )  # fmt: skip
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     first = frames_of(out)[0].astype(int)
     image = np.asarray(Image.open(tmp_path / "i.png").convert("RGB")).astype(int)
     assert np.abs(first - image).mean() < 6
@@ -250,7 +250,7 @@ def latents_of(request: Request) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (("--fps", "20"), "makes 16 or 24 frames/s"),
         (("--size", "120x128"), "in multiples of 16"),
@@ -260,10 +260,10 @@ def latents_of(request: Request) -> torch.Tensor:
         (("--motion-score", "5"), "is not an option of"),
     ],
 )
-def test_what_the_model_cannot_do_is_refused_at_once(words: tuple[str, ...], says: str) -> None:
-    done = pavdm("generate", "a kite", "--model", "skyreels-v2-df-1.3b", *words)
-    assert done.code == 2
-    assert says in done.err
+def test_what_the_model_cannot_do_is_refused_at_once(words: tuple[str, ...], message: str) -> None:
+    result = pavdm("generate", "a kite", "--model", "skyreels-v2-df-1.3b", *words)
+    assert result.code == 2
+    assert message in result.err
 
 
 def test_sizes_of_a_checkpoint_come_from_its_tensors(folder: Path) -> None:

@@ -32,24 +32,24 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def test_licence_commit_and_sizes_are_shown_before_anything_is_fetched(hub: Hub, tmp_path: Path) -> None:
-    done = pavdm("models", "pull", NAME, "--folder", tmp_path / "here", "--dry-run")
-    assert done.code == 0, done.err
-    assert "licence: Skywork Community License" in done.err
-    assert f"{REPO} at c0ffee" in done.err
-    assert "GB to download" in done.err
+    result = pavdm("models", "pull", NAME, "--folder", tmp_path / "here", "--dry-run")
+    assert result.code == 0, result.err
+    assert "licence: Skywork Community License" in result.err
+    assert f"{REPO} at c0ffee" in result.err
+    assert "GB to download" in result.err
     assert not (tmp_path / "here").exists()
 
 
 def test_a_licence_that_must_be_accepted_is_asked_for(hub: Hub, tmp_path: Path) -> None:
-    done = pavdm("models", "pull", NAME, "--folder", tmp_path / "here")
-    assert done.code == 2
-    assert "--accept-license" in done.err
+    result = pavdm("models", "pull", NAME, "--folder", tmp_path / "here")
+    assert result.code == 2
+    assert "--accept-license" in result.err
     assert not any("/resolve/" in path for path, _ in hub.asked)
 
 
 def test_what_is_pulled_loads(hub: Hub, tmp_path: Path) -> None:
-    done = pavdm("models", "pull", NAME, "--folder", tmp_path / "here", "--accept-license")
-    assert done.code == 0, done.err
+    result = pavdm("models", "pull", NAME, "--folder", tmp_path / "here", "--accept-license")
+    assert result.code == 0, result.err
     folders = {path.parent.name for path in (tmp_path / "here").rglob("*.safetensors")}
     assert folders == {"transformer", "vae", "text_encoder"}
     assert (tmp_path / "here" / "text_encoder" / "spiece.model").exists()  # of the repository's folder `tokenizer`

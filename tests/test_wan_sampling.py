@@ -78,22 +78,22 @@ class NoisedPrefix:
 @pytest.mark.parametrize("name", ["pa_roll", "pa_roll_clean", "pa_roll_noised_context"])
 def test_a_rolling_window_gives_the_recorded_latents(name: str, kind: str, batched: bool) -> None:
     case, about = golden(name), index()[name]
-    given, levels = about["num_pre_ready"], wan_levels(about["steps"], about["shift"], about["addnoise_condition"])
-    schedule = Schedule(about["steps"], about["ar_step"], about["block"], given, full_window=True)
-    denoiser = bound(case, levels, 24.0, given, batched=batched)
+    num_given, levels = about["num_pre_ready"], wan_levels(about["steps"], about["shift"], about["addnoise_condition"])
+    schedule = Schedule(about["steps"], about["ar_step"], about["block"], num_given, full_window=True)
+    denoiser = bound(case, levels, 24.0, num_given, batched=batched)
     start = None
-    if given:
-        clip = latents_of(case["noise"][:, :given])
+    if num_given:
+        clip = latents_of(case["noise"][:, :num_given])
         start = state_from_clip(schedule, clip, levels.sigmas)
         if about["addnoise_condition"]:
             denoiser = NoisedPrefix(denoiser, levels, clip, case["context_noise"])
             levels = replace(levels, context_sigma=0.0)  # what is noised, and when, is the wrapper's business
-    chunks = (about["F"] - given) // about["block"]
+    chunks = (about["F"] - num_given) // about["block"]
     states = list(
         denoise(
             schedule,
             denoiser,
-            recorded_noise(case["noise"], given),
+            recorded_noise(case["noise"], num_given),
             build_solver(kind, levels),
             chunks=chunks,
             start=start,
@@ -103,7 +103,7 @@ def test_a_rolling_window_gives_the_recorded_latents(name: str, kind: str, batch
     for row in (int(name.rsplit(".")[-1]) for name in case if name.startswith(f"{kind}.x.")):
         torch.testing.assert_close(shown(states[row]), latents_of(case[f"{kind}.x.{row:03d}"]), rtol=0, atol=1e-4)
     new = torch.cat([chunk.latents for chunk in new_chunks(schedule, states)], dim=1)
-    torch.testing.assert_close(new, latents_of(case[f"{kind}.out"])[:, given:], rtol=0, atol=1e-4)
+    torch.testing.assert_close(new, latents_of(case[f"{kind}.out"])[:, num_given:], rtol=0, atol=1e-4)
 
 
 def shown(state: SamplerState) -> Tensor:
@@ -158,10 +158,10 @@ def test_the_original_pipelines_next_windows_begin_with_the_recorded_prefix(name
         schedule = Schedule(about["steps"], about["steps"], noise.shape[1] - count, count)
         denoiser, start = bound(case, levels, about["fps"], count), None
         if prefix is not None:
-            given = prefix.transpose(1, 2)
+            clip = prefix.transpose(1, 2)
             again = torch.stack([case[f"noise.{next(draws):03d}"] for _ in range(about["steps"])])
-            denoiser = NoisedPrefix(denoiser, levels, given, again)
-            start = state_from_clip(schedule, given, levels.sigmas)
+            denoiser = NoisedPrefix(denoiser, levels, clip, again)
+            start = state_from_clip(schedule, clip, levels.sigmas)
         clean = replace(levels, context_sigma=0.0)
         noises = recorded_noise(noise, count)
         states = denoise(schedule, denoiser, noises, aliased(clean), chunks=1, start=start)

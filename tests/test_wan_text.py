@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_prompts_are_cleaned_as_recorded() -> None:
     assert len(PAIRS) == 50
-    assert [clean(given) for given, _ in PAIRS] == [expected for _, expected in PAIRS]
+    assert [clean(text) for text, _ in PAIRS] == [expected for _, expected in PAIRS]
     assert clean("&#" + "9" * 5000 + ";")  # a number that Python refuses to read
 
 

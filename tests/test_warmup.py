@@ -113,8 +113,8 @@ def test_figures_of_speed_count_the_warm_up(model, monkeypatch):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("warm") / "video.mp4"
-    done = pavdm("generate", PROMPT, "--frames", "5", "--steps", "6", "--seed", "3", "--warmup", "1", "-o", path)
-    assert done.code == 0, done.err
+    result = pavdm("generate", PROMPT, "--frames", "5", "--steps", "6", "--seed", "3", "--warmup", "1", "-o", path)
+    assert result.code == 0, result.err
     return path
 
 
@@ -129,6 +129,6 @@ def test_a_continuation_is_repeated_without_one():
 
 @pytest.mark.parametrize("count", [-1, 101, 10**9])
 def test_an_absurd_warm_up_is_refused_in_a_line(count):
-    done = pavdm("generate", PROMPT, "--warmup", count)
-    assert done.code == 2
-    assert f"--warmup must be 0 to 100 chunks, got {count}" in done.err
+    result = pavdm("generate", PROMPT, "--warmup", count)
+    assert result.code == 2
+    assert f"--warmup must be 0 to 100 chunks, got {count}" in result.err

@@ -165,12 +165,12 @@ def vp9_packet(width: int, height: int) -> bytes:
     return data.to_bytes(len(bytes(packets[0])))
 
 
-def bomb(path: Path, width: int, height: int, said: tuple[int, int] | None = None) -> Path:
+def bomb(path: Path, width: int, height: int, header_size: tuple[int, int] | None = None) -> Path:
     """A WebM of a few hundred bytes whose picture is `width` x `height`; its header may say another size."""
-    header = said or (width, height)
+    header = header_size or (width, height)
     with av.open(str(path), "w") as file:
         video = file.add_mux_stream("vp9", rate=10, width=header[0], height=header[1])
-        sizes = [header, (width, height)] if said else [(width, height)]
+        sizes = [header, (width, height)] if header_size else [(width, height)]
         for number, size in enumerate(sizes):
             packet = av.Packet(vp9_packet(*size))
             packet.stream, packet.pts, packet.dts = video, number, number

@@ -198,15 +198,17 @@ def joined(chunks: list[Tensor]) -> Tensor:
     return torch.cat(chunks, dim=1)
 
 
-def run_exact(schedule: Schedule, noise: Any = NOISE, chunks: int = 5, given: int = 0, noised: bool = False) -> Tensor:
+def run_exact(
+    schedule: Schedule, noise: Any = NOISE, chunks: int = 5, num_given: int = 0, noised: bool = False
+) -> Tensor:
     """Samples with the checking denoiser, after `given` latents, of which the last may be noised."""
     sigmas, start, first = sigmas_of(schedule), None, 0
-    if given:
-        start = state_from_clip(schedule, clean_latents(range(-given, 0)), sigmas)
+    if num_given:
+        start = state_from_clip(schedule, clean_latents(range(-num_given, 0)), sigmas)
     if noised:
-        start = state_from_renoised_clip(schedule, clean_latents(range(-given, 0)), NOISE, sigmas)
+        start = state_from_renoised_clip(schedule, clean_latents(range(-num_given, 0)), NOISE, sigmas)
         first = -len(start.chunks)
-    checker = Exact(schedule, NOISE, sigmas, chunks, given, first)
+    checker = Exact(schedule, NOISE, sigmas, chunks, num_given, first)
     out = list(sample(schedule, checker, noise, build_solver(sigmas), chunks=chunks, start=start))
     assert checker.now == schedule.total_steps(chunks)
     assert [chunk.shape[1] for chunk in out] == [len(schedule.latents(range(n, n + 1))) for n in range(chunks)]

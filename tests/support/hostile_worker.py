@@ -188,10 +188,10 @@ def commands(draw: random.Random, folder: Path) -> None:
         words = [str(path), str(path)]
     else:
         words = ["--", draw.choice(hostile.VALUES)]
-    said = pavdm(*verb.split(), *words)
-    assert said.code in (0, 1, 2, 3, 4, 5, 6), said
-    assert "Traceback" not in said.err, said.err
-    assert "a bug in pavdm" not in said.err, said.err
+    result = pavdm(*verb.split(), *words)
+    assert result.code in (0, 1, 2, 3, 4, 5, 6), result
+    assert "Traceback" not in result.err, result.err
+    assert "a bug in pavdm" not in result.err, result.err
 
 
 KINDS = {

@@ -55,9 +55,9 @@ def parts() -> tuple[dict[str, Tensor], ...]:
     return transformer, weights(lambda: OpenSoraVAE(VAE), latent_statistics()), encoder | surplus
 
 
-def weights(build: Callable[[], nn.Module], given: dict[str, Tensor]) -> dict[str, Tensor]:
+def weights(build: Callable[[], nn.Module], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state dict with every weight random."""
-    return init_random(build, torch.device("cpu"), torch.float32, given).state_dict()
+    return init_random(build, torch.device("cpu"), torch.float32, tensors).state_dict()
 
 
 def published() -> dict[str, object]:
