@@ -216,7 +216,7 @@ def test_slurm_and_torchrun_say_which_share_a_process_has(environment: dict[str,
 def test_the_shares_are_all_jobs_once(make) -> None:
     jobs = list(range(23))
     shares = [jobs[rank_from_environment(make(number)).shard(jobs)] for number in range(5)]
-    assert sorted(one for share in shares for one in share) == jobs
+    assert sorted(job for share in shares for job in share) == jobs
 
 
 @pytest.mark.parametrize(
@@ -251,8 +251,8 @@ def test_a_job_has_its_own_threads_or_those_of_its_last_attempt(monkeypatch: pyt
     assert shares == [4, 0]  # on a GPU torch's default
     previous = JobStatus("queued", Attempt(1, GONE, threads=3))
     cases = [(job(threads=2), previous, 2), (job(), previous, 3), (job(device="cpu"), JobStatus("queued"), 4)]
-    for one, status, expected in cases:
-        assert worker.threads_of(one, status, lambda one: worker.share_threads(one, workers=2)) == expected
+    for queued_job, status, expected in cases:
+        assert worker.threads_of(queued_job, status, lambda job: worker.share_threads(job, workers=2)) == expected
 
 
 def test_a_folder_that_cannot_be_written_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

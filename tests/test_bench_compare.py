@@ -29,7 +29,7 @@ def write(folder: Path, name: str, *rows: dict[str, Any]) -> Path:
 
 def verdict(folder: Path, samples: list[float], others: list[float]) -> bool:
     comparisons = compare(write(folder, "a.jsonl", row(samples)), write(folder, "b.json", row(others)))
-    return any(one.slower for one in comparisons)
+    return any(comparison.slower for comparison in comparisons)
 
 
 def test_a_step_five_per_cent_slower_is_a_regression_and_two_is_none(tmp_path: Path) -> None:
@@ -40,8 +40,8 @@ def test_a_step_five_per_cent_slower_is_a_regression_and_two_is_none(tmp_path: P
 
 def test_what_scatters_in_either_run_may_differ_by_three_times_that(tmp_path: Path) -> None:
     noisy = [0.9, 1.1, 1.0, 0.9, 1.1]
-    for one, other in ((noisy, [1.25] * 5), ([1.0] * 5, [1.25 * sample for sample in noisy])):
-        assert not verdict(tmp_path, one, other)
+    for old, new in ((noisy, [1.25] * 5), ([1.0] * 5, [1.25 * sample for sample in noisy])):
+        assert not verdict(tmp_path, old, new)
     assert verdict(tmp_path, noisy, [1.4] * 5)
 
 
@@ -50,8 +50,8 @@ def test_one_slow_sample_of_many_is_no_regression(tmp_path: Path) -> None:
 
 
 def test_what_has_fewer_than_three_samples_is_shown_and_never_judged(tmp_path: Path) -> None:
-    for one, other in (([7.0], [7.4]), (STEADY, [9.0, 9.0]), ([1.0, 1.0], [9.0] * 5)):
-        paths = write(tmp_path, "a.json", row(one)), write(tmp_path, "b.json", row(other))
+    for old, new in (([7.0], [7.4]), (STEADY, [9.0, 9.0]), ([1.0, 1.0], [9.0] * 5)):
+        paths = write(tmp_path, "a.json", row(old)), write(tmp_path, "b.json", row(new))
         (comparison,) = compare(*paths)
         assert (comparison.allowed, comparison.slower) == (None, False)
         result = CliRunner().invoke(app, ["bench", "compare", *map(str, paths)])
@@ -61,7 +61,7 @@ def test_what_has_fewer_than_three_samples_is_shown_and_never_judged(tmp_path: P
 
 
 def test_rows_of_another_configuration_are_refused_by_the_setting_that_differs(tmp_path: Path) -> None:
-    one = write(tmp_path, "a.jsonl", row(STEADY))
+    path = write(tmp_path, "a.jsonl", row(STEADY))
     for other, message in (
         (row(STEADY, steps=7), "config.steps: 6 and 7"),
         (row(STEADY, fused_kernels=False), "config.engine.fused_kernels: True and False"),
@@ -69,12 +69,12 @@ def test_rows_of_another_configuration_are_refused_by_the_setting_that_differs(t
         (row(STEADY, window=3), "config.window: None and 3"),
     ):
         with pytest.raises(UsageError, match=message):
-            compare(one, write(tmp_path, "b.jsonl", other))
+            compare(path, write(tmp_path, "b.jsonl", other))
 
 
 def test_the_last_row_of_a_configuration_counts_and_others_are_left_out(tmp_path: Path) -> None:
-    one = write(tmp_path, "a.jsonl", row([5.0]), row(STEADY), row([1.0], steps=9))
-    (comparison,) = compare(one, write(tmp_path, "b.jsonl", row(STEADY), row([1.0], steps=10)))
+    path = write(tmp_path, "a.jsonl", row([5.0]), row(STEADY), row([1.0], steps=9))
+    (comparison,) = compare(path, write(tmp_path, "b.jsonl", row(STEADY), row([1.0], steps=10)))
     assert (comparison.name, comparison.ratio, comparison.slower) == ("steady_steps", 1.0, False)
 
 

@@ -50,8 +50,8 @@ def test_rows_of_kernels_have_raw_samples_and_can_be_compared(small: None, tmp_p
         row["samples"] = {name: [100 * sample for sample in samples]}
     paths[1].write_text("".join(json.dumps(row) + "\n" for row in rows))
     comparisons = compare(*paths)
-    assert [one.name.split()[0] for one in comparisons] == list(BY_NAME)
-    assert all(one.allowed is not None and one.ratio == pytest.approx(100) for one in comparisons)
+    assert [comparison.name.split()[0] for comparison in comparisons] == list(BY_NAME)
+    assert all(comparison.allowed is not None and comparison.ratio == pytest.approx(100) for comparison in comparisons)
 
 
 def test_rows_are_kept_as_they_come_and_an_operation_that_breaks_hides_no_other(

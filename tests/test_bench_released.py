@@ -98,12 +98,12 @@ def test_every_rung_is_timed_and_only_the_cached_context_deviates(monkeypatch) -
     seen: list[int] = []
     request = make_request("", seconds=1, model="opensora-v1.2", seed=1, threads=1)
     row = ablate.ablate(replace(request, prompt="a"), SMALL, 2, seen.append)
-    ladder = {one["rung"]: one for one in row["ladder"]}
+    ladder = {rung["rung"]: rung for rung in row["ladder"]}
     assert list(ladder) == [ablate.BASELINE, *ablate.RUNGS]
     assert len([count for count in seen if count]) == 2 * len(ladder)  # and one call that starts the clock
     assert all(len(row["samples"][name]) == 2 for name in ladder)
     assert ladder[ablate.BASELINE]["ratio"] == 1
-    exact = [one["deviation"] for name, one in ladder.items() if name != "+ context K/V"]
+    exact = [rung["deviation"] for name, rung in ladder.items() if name != "+ context K/V"]
     assert max(exact) < 2e-5
     assert ladder["+ context K/V"]["deviation"] > 1e-4  # a bidirectional network: an approximation, and it says so
 

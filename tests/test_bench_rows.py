@@ -40,9 +40,9 @@ def small() -> tuple[GenerationConfig, ModelRunner]:
     return open_shape(make_request("a", seconds=1, model="opensora-v1.2"), SMALL)
 
 
-def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+def differing(row: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """The settings in which two rows differ."""
-    return [where for where, _, _ in differences(one["config"], other["config"])]
+    return [where for where, _, _ in differences(row["config"], other["config"])]
 
 
 def test_rows_of_other_threads_attention_or_weights_are_not_the_same_configuration(threads: None) -> None:

@@ -43,12 +43,12 @@ def asked(**engine) -> Request:
 
 def test_the_trace_holds_the_operations_and_the_table_the_dearest(tmp_path: Path) -> None:
     row, path = trace(asked(), SMALL, tmp_path / "new")
-    names = [one["name"] for one in row["operations"]]
+    names = [operation["name"] for operation in row["operations"]]
     assert "mkldnn::_linear_pointwise" in names or "aten::addmm" in names
     assert len(names) == 10
-    spent = [one["self_ms"] for one in row["operations"]]
+    spent = [operation["self_ms"] for operation in row["operations"]]
     assert spent == sorted(spent, reverse=True)
-    assert 0.5 < sum(one["share"] for one in row["operations"]) <= 1
+    assert 0.5 < sum(operation["share"] for operation in row["operations"]) <= 1
     assert 0 < row["summary"]["issuing_share"] < 10  # so small a network is nearly all issuing; a busy machine adds
     assert row["summary"]["step_ms"] == pytest.approx(1e3 * median(row["samples"]["steady_steps_s"]), rel=0.1)
     assert len(row["samples"]["issuing_s"]) == 15
@@ -58,7 +58,7 @@ def test_the_trace_holds_the_operations_and_the_table_the_dearest(tmp_path: Path
 
 @pytest.mark.integration
 def test_plain_is_profiled_as_it_runs(tmp_path: Path) -> None:
-    names = {one["name"] for one in trace(asked(execution=REFERENCE), SMALL, tmp_path)[0]["operations"]}
+    names = {operation["name"] for operation in trace(asked(execution=REFERENCE), SMALL, tmp_path)[0]["operations"]}
     assert "mkldnn::_linear_pointwise" not in names
 
 
@@ -102,7 +102,7 @@ def test_shares_are_of_the_time_of_all_operations() -> None:
     events = [SimpleNamespace(key=f"op{n}", self_cpu_time_total=1e3 * n, count=n) for n in range(1, 15)]
     rows = most_expensive(events, torch.device("cpu"))
     assert rows[0] == {"name": "op14", "self_ms": 14.0, "share": 14 / 105, "calls": 14}
-    assert [one["name"] for one in rows] == [f"op{n}" for n in range(14, 4, -1)]
+    assert [operation["name"] for operation in rows] == [f"op{n}" for n in range(14, 4, -1)]
 
 
 def test_time_on_a_gpu_is_counted_once_by_its_kernels() -> None:
@@ -118,7 +118,7 @@ def test_time_on_a_gpu_is_counted_once_by_its_kernels() -> None:
         event("norm", DeviceType.CUDA, 1e3),
         event("step", DeviceType.CUDA, 4e3, mark=True),
     ]
-    rows = [(one["name"], one["self_ms"], one["share"]) for one in most_expensive(seen, torch.device("cuda"))]
+    rows = [(row["name"], row["self_ms"], row["share"]) for row in most_expensive(seen, torch.device("cuda"))]
     assert rows == [("gemm", 3.0, 0.75), ("norm", 1.0, 0.25)]
 
 

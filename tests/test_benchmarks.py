@@ -61,7 +61,7 @@ def test_the_speedup_is_the_median_over_rounds(planted: dict[str, Any]) -> None:
     ladder = planted["quiet_rows"]("throughput.jsonl", "ablate", "mid")[-1]
     names = ("released operations", list(ladder["samples"])[-1])
     rounds = list(zip(*(ladder["samples"][name] for name in names), strict=True))
-    assert f"| {median(base / one for base, one in rounds):.2f}x |" in planted["section"]()
+    assert f"| {median(base / speed for base, speed in rounds):.2f}x |" in planted["section"]()
     section = " ".join(planted["section"]().split())
     assert f"{len(rounds)} rounds: a step is the median over rounds, and so is the speedup" in section
 
@@ -123,7 +123,7 @@ def test_measuring_takes_a_busy_row_again_and_stores_quiet_ones_alone(
     monkeypatch.setitem(scope, "MEASUREMENTS", [("throughput.jsonl", ("throughput",))] * 3)
     monkeypatch.setitem(scope, "bench", lambda out, words: with_rate(row, next(rates)))
     taken = planted["measure"]()
-    assert [one["ceilings"]["matrix_tflops"] for _, one in taken] == [0.3, 0.3]
+    assert [fresh_row["ceilings"]["matrix_tflops"] for _, fresh_row in taken] == [0.3, 0.3]
 
 
 @pytest.mark.parametrize("name", ["throughput.jsonl", "latency.jsonl"])
@@ -138,4 +138,4 @@ def test_stored_rows_have_raw_samples_ceilings_and_settings_and_can_be_compared(
         assert all(values == [] or min(values) > 0 for values in row["samples"].values())
         assert row["env"]["commit"]
     assert rows(RESULTS / name)
-    assert [one for one in compare(RESULTS / name, RESULTS / name) if one.ratio != 1] == []
+    assert [comparison for comparison in compare(RESULTS / name, RESULTS / name) if comparison.ratio != 1] == []

@@ -113,7 +113,8 @@ def test_a_step_of_the_full_network_takes_thirteen_streams_on_a_gpu_and_half_of_
     stream = 2 * 35 * 405 * 1152 * 2  # bytes of the tokens' vectors: the MLP holds its inner ones twice, four as wide
     switches = [replace(config.execution, cfg_batching=way, cuda_graphs="off") for way in ("batched", "sequential")]
     sizes = [
-        estimate_sampling_memory(model, MemoryCase(config.schedule, one, 7.0, 30, 5), CUDA).step for one in switches
+        estimate_sampling_memory(model, MemoryCase(config.schedule, switch, 7.0, 30, 5), CUDA).step
+        for switch in switches
     ]
     assert sizes == [pytest.approx(13 * stream, rel=0.02), pytest.approx(13 * stream / 2, rel=0.02)]
 
@@ -121,14 +122,14 @@ def test_a_step_of_the_full_network_takes_thirteen_streams_on_a_gpu_and_half_of_
 def test_the_text_encoder_takes_what_is_planned():
     with torch.device("meta"):
         small = text_encoder.build(published.T5)
-        one = text_encoder.build({"feed_forward_proj": "gated-gelu"} | text_encoder.XXL | {"num_layers": 1})
+        layer = text_encoder.build({"feed_forward_proj": "gated-gelu"} | text_encoder.XXL | {"num_layers": 1})
     assert text_encoder.parameter_count(published.T5) == sum(p.numel() for p in small.parameters())
-    whole = sum(p.numel() for p in one.parameters())
+    whole = sum(p.numel() for p in layer.parameters())
     assert text_encoder.parameter_count({"num_layers": 1}) == whole
     assert text_encoder.parameter_count({}) == 4_762_310_656
     ids = torch.zeros(1, 300, dtype=torch.int64, device="meta")
     with torch.no_grad(), emulate_device(CUDA, torch.float32), MemoryTracker() as live:
-        one(ids)
+        layer(ids)
     assert text_encoder.activation_bytes({}, torch.float32) == pytest.approx(live.peak, rel=0.3)
 
 

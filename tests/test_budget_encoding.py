@@ -63,7 +63,7 @@ def test_the_window_is_full_at_once_only_where_that_much_is_given(folder):
         memory_plan.largest_step(replace(job(folder, frames=17), num_conditioning_frames=count))
         for count in (0, 1, 17, 51, 119, 1700)
     ]
-    assert [(one.noisy, one.clean) for one in cases] == [(5, 0), (5, 0), (5, 5), (15, 5), (30, 5), (30, 5)]
+    assert [(case.noisy, case.clean) for case in cases] == [(5, 0), (5, 0), (5, 5), (15, 5), (30, 5), (30, 5)]
 
 
 @pytest.mark.parametrize("frames", [1, 51, *integration(17)])

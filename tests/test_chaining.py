@@ -167,19 +167,19 @@ def test_a_given_clip_is_encoded_once_and_shown_as_it_was(folder, monkeypatch):
 def test_the_seed_alone_decides_and_a_longer_video_has_all_clips_of_a_shorter_one(folder):
     model = pipeline.open_model(job_of(folder))
 
-    def made(**options: Any) -> Tensor:
+    def make(**options: Any) -> Tensor:
         return torch.stack(list(pipeline.sample_latents(job_of(folder, **{"window": 5} | options), model)))
 
-    one = made(frames=34)
-    assert torch.equal(one, made(frames=34))
-    assert torch.equal(one, made(frames=51)[:2])
-    assert not torch.equal(one[0], made(frames=17, seed=2)[0])
-    with_latents, edited = made(frames=34, reencode=False), made(frames=34, edit_ratio=0.6)
-    assert torch.equal(one[0], with_latents[0])
-    assert not torch.allclose(one[1], with_latents[1], atol=1e-3)
-    assert torch.equal(one[0], edited[0])
-    assert not torch.allclose(one[1], edited[1], atol=1e-3)
-    assert torch.equal(edited, made(frames=51, edit_ratio=0.6)[:2])
+    short = make(frames=34)
+    assert torch.equal(short, make(frames=34))
+    assert torch.equal(short, make(frames=51)[:2])
+    assert not torch.equal(short[0], make(frames=17, seed=2)[0])
+    with_latents, edited = make(frames=34, reencode=False), make(frames=34, edit_ratio=0.6)
+    assert torch.equal(short[0], with_latents[0])
+    assert not torch.allclose(short[1], with_latents[1], atol=1e-3)
+    assert torch.equal(short[0], edited[0])
+    assert not torch.allclose(short[1], edited[1], atol=1e-3)
+    assert torch.equal(edited, make(frames=51, edit_ratio=0.6)[:2])
 
 
 @pytest.fixture(params=["eager", "replayed"])
@@ -191,7 +191,7 @@ def graphs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
             pipeline, "choose_graphs", lambda *asked: policies.append(GraphPolicy(Tape())) or policies[-1]
         )
     yield
-    assert not policies or {one.count > 0 for one in policies} == {True, False}
+    assert not policies or {policy.count > 0 for policy in policies} == {True, False}
 
 
 def anew(latents: Tensor) -> Tensor:

@@ -111,9 +111,9 @@ def test_a_device_is_measured_against_its_own_copy_rate(monkeypatch):
     rows = kernels.measure_all(KernelSelection(dtypes=["fp32"]), torch.device("cpu"))
     assert [row["config"]["op"] for row in rows] == list(BY_NAME)
     summaries = [row["summary"] for row in rows]
-    assert all(0 <= one["error"] <= one["tolerance"] for one in summaries)
+    assert all(0 <= summary["error"] <= summary["tolerance"] for summary in summaries)
     assert [row["failed"] for row in rows] == [[]] * len(rows)
-    assert all(one["copy_share"] == one["gb_s"] / 10.0 > 0 for one in summaries)
+    assert all(summary["copy_share"] == summary["gb_s"] / 10.0 > 0 for summary in summaries)
     assert [len(line) for line in kernels.lines(rows, kernels.MEASURED)] == [len(kernels.MEASURED)] * len(rows)
 
 

@@ -131,9 +131,9 @@ def share(kind) -> tuple[float, float]:
     Blocks cost the same whatever their number, so two small depths tell of the real one.
     """
     with torch.device("meta"):
-        one, two = Costs(kind, 1), Costs(kind, 2)
+        costs, doubled = Costs(kind, 1), Costs(kind, 2)
     remember, step, alone = (
-        getattr(one, name) + (DEPTH - 1) * (getattr(two, name) - getattr(one, name))
+        getattr(costs, name) + (DEPTH - 1) * (getattr(doubled, name) - getattr(costs, name))
         for name in ("prefill", "step", "alone")
     )
     return (remember + STRIDE * (step - alone)) / (STRIDE * alone), alone / 1e12

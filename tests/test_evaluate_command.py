@@ -95,7 +95,7 @@ def test_a_damaged_row_is_measured_again(tmp_path: Path, damage: dict[str, objec
 def test_sets_are_paired_by_prompt_and_seed(folder: Path) -> None:
     code, out, _ = pavdm("evaluate", "compare", str(folder / "a"), str(folder / "b"), "--json")
     result = json.loads(out)
-    flicker = next(one for one in result["metrics"] if one["metric"] == "flicker")
+    flicker = next(metric for metric in result["metrics"] if metric["metric"] == "flicker")
     assert (code, result["pairs"]) == (0, 3)
     assert flicker["low"] > 0
     assert flicker["mean_a"] < flicker["mean_b"]

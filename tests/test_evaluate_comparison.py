@@ -42,7 +42,7 @@ def rows(jumps: list[float], drift: float = 0.0) -> list[dict[str, float | None]
 def test_a_clear_difference_names_the_better_side_and_dynamics_only_the_lower() -> None:
     rng = np.random.default_rng(1)
     a, b = rows(list(rng.uniform(1, 1.3, 14)), -0.01), rows(list(rng.uniform(2, 2.5, 14)), 0.01)
-    results = {one.metric: one for one in compare(a, b)}
+    results = {metric.metric: metric for metric in compare(a, b)}
     assert (results["largest_jump"].result, results["dynamics"].result) == ("A better", "A lower")
     assert results["drift_noise"].result == "tie"  # of equal size, to either side
     assert "joint_ratio" not in results  # no video has one
@@ -51,7 +51,7 @@ def test_a_clear_difference_names_the_better_side_and_dynamics_only_the_lower() 
 
 def test_equal_sets_tie() -> None:
     same = rows([1.0, 1.2, 1.4])
-    assert {one.result for one in compare(same, same)} == {"tie"}
+    assert {metric.result for metric in compare(same, same)} == {"tie"}
 
 
 def test_z_scores_need_three_references_that_differ() -> None:

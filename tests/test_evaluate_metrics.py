@@ -78,10 +78,10 @@ def test_each_failure_leaves_the_other_metrics(name: str) -> None:
 
 
 def test_a_clean_video_looks_like_another_clean_video() -> None:
-    one, other = metrics_of(""), measured(clean(5))
+    first, second = metrics_of(""), measured(clean(5))
     for metric, most in STEADY.items():
-        assert abs(one[metric] - other[metric]) <= most, metric
-    assert one["scenes"] == other["scenes"] == 1
+        assert abs(first[metric] - second[metric]) <= most, metric
+    assert first["scenes"] == second["scenes"] == 1
 
 
 def test_optical_flow_tells_a_shuffled_video_from_a_steady_one() -> None:

@@ -199,21 +199,21 @@ def test_shards_are_complete_and_balanced():
 
 
 def test_accumulated_batches_are_averaged(dataset, tmp_path):
-    one, many = make_task(dataset), make_task(dataset)
+    single, accumulated = make_task(dataset), make_task(dataset)
     figures = train_step(
-        init_state(many, tmp_path / "none.pt", adamw), replace(PLAN, accumulate=3, max_grad_norm=1e-9, lr=0.0)
+        init_state(accumulated, tmp_path / "none.pt", adamw), replace(PLAN, accumulate=3, max_grad_norm=1e-9, lr=0.0)
     )
-    losses = [one.loss(number) for number in range(3)]
+    losses = [single.loss(number) for number in range(3)]
     assert figures["loss"] == pytest.approx(sum(loss.item() for loss in losses) / 3)
     (sum(losses) / 3).backward()
-    norm = torch.stack([p.grad.norm() for p in one.model.parameters() if p.grad is not None]).norm()
+    norm = torch.stack([p.grad.norm() for p in single.model.parameters() if p.grad is not None]).norm()
     assert figures["gradient"] == pytest.approx(norm.item(), rel=1e-5)
 
 
 def test_an_interrupted_run_equals_an_uninterrupted_one(dataset, tmp_path):
     def task() -> Unpublished:
-        made = make_task(dataset)
-        return Unpublished(made.model, made.batches, dataset, dataset, {})
+        published = make_task(dataset)
+        return Unpublished(published.model, published.batches, dataset, dataset, {})
 
     for name, stops in (("straight", ()), ("halting", (1, 3))):
         (tmp_path / name).mkdir()

@@ -143,7 +143,7 @@ def test_a_run_resumes_identically_in_two_processes(studio, monkeypatch):
     assert stored[0]["step"] == stored[1]["step"] == STEPS
     same(stored[0]["model"], stored[1]["model"])
     same(stored[0]["average"], stored[1]["average"])
-    moments = [one["optimisers"][0]["state"] for one in stored]
+    moments = [checkpoint["optimisers"][0]["state"] for checkpoint in stored]
     assert moments[0].keys() == moments[1].keys()
     for index in moments[0]:
         assert moments[0][index].keys() == moments[1][index].keys()

@@ -56,7 +56,7 @@ def test_table_rows_override_text_files_unless_empty(folder):
         (folder / f"{name}.txt").write_text("from beside")
     videos, skipped = find_captioned_videos(folder, readable)
     assert named(folder, videos) == {"a.mp4": "from the table", "inner/c.webm": "from beside"}
-    assert [one.path.name for one in skipped] == ["B.MOV"]
+    assert [file.path.name for file in skipped] == ["B.MOV"]
 
 
 def test_missing_videos_and_empty_captions_are_reported(folder):
@@ -64,7 +64,7 @@ def test_missing_videos_and_empty_captions_are_reported(folder):
     (folder / "inner" / "c.txt").write_bytes(b"\xff\xfe\xff")
     videos, skipped = find_captioned_videos(folder, readable)
     assert named(folder, videos) == {"B.MOV": "a kite"}
-    assert {one.path.name: one.reason for one in skipped} == {
+    assert {file.path.name: file.reason for file in skipped} == {
         "a.mp4": "whose caption has no usable text",
         "c.webm": "without a caption",
         "gone.mp4": "missing",

@@ -72,7 +72,7 @@ def test_a_word_more_or_another_order_is_another_vocabulary():
     words = list(VOCABULARY)
     more = VOCABULARY | {"lighthouse": len(VOCABULARY) + 1}
     swapped = VOCABULARY | {words[0]: VOCABULARY[words[1]], words[1]: VOCABULARY[words[0]]}
-    assert len({fingerprint.vocabulary(one) for one in (VOCABULARY, more, swapped)}) == 3
+    assert len({fingerprint.vocabulary(numbers) for numbers in (VOCABULARY, more, swapped)}) == 3
     assert fingerprint.vocabulary(dict(reversed(VOCABULARY.items()))) == fingerprint.vocabulary()
 
 

@@ -29,7 +29,7 @@ def test_what_graphs_hold_is_counted_from_when_nothing_is_cached(monkeypatch: py
     reserved = {"weights": 100, "cached": 50, "graphs": 0}
 
     @contextmanager
-    def graph(one: object, **how: object) -> Iterator[None]:
+    def graph(device: object, **how: object) -> Iterator[None]:
         reserved["cached"] = 0  # as torch's own, for which it also collects what Python still holds
         yield
 

@@ -85,7 +85,7 @@ def test_the_commands_of_a_video_redone_thrice_follow_each_other() -> None:
         for _ in range(24):
             writer.write(greys(1))
     words = [shlex.split(line) for line in pavdm("info", "third.mp4").out.splitlines()[-4:]]
-    assert [one[one.index("-o") + 1 :] if "-o" in one else [] for one in words] == [
+    assert [command[command.index("-o") + 1 :] if "-o" in command else [] for command in words] == [
         ["v.mp4"],
         ["v.mp4", "--force"],
         ["my redo.mp4"],

@@ -231,8 +231,8 @@ def test_wan_on_kernels_equals_the_reference(launches: list[str]) -> None:
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-4)
 
 
-def swapped(one: str, other: str):
-    return lambda arguments: {**arguments, one: arguments[other], other: arguments[one]}
+def swapped(first: str, second: str):
+    return lambda arguments: {**arguments, first: arguments[second], second: arguments[first]}
 
 
 def changed(name: str, change):

@@ -72,7 +72,7 @@ def latents(chunks: range) -> tuple[int, ...]:
 def test_the_first_chunks_and_the_last_are_shown_in_order(context: int, sink: int, first: int, method: Any) -> None:
     schedule = schedule_with(context, sink, first, method)
     width = schedule.chunk // CHUNK  # rn moves on by whole windows
-    seen = [one for one in shown(schedule)[0] if one]
+    seen = [indices for indices in shown(schedule)[0] if indices]
     expected = []
     for num_done in range(width, CHUNKS * width, width):  # chunks of CHUNK latents that have left the window
         recent, sinks = (
@@ -80,7 +80,7 @@ def test_the_first_chunks_and_the_last_are_shown_in_order(context: int, sink: in
             latents(range(first * width, (first + sink) * width)),
         )
         expected.append((*(index for index in sinks if index < CHUNK * recent.start), *latents(recent)))
-    assert seen == [one for one in expected if one]
+    assert seen == [indices for indices in expected if indices]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_saved_state_continues_with_the_same_latents(context: int, sink: int) 
     denoiser = FunctionDenoiser(prefill, velocity)
     states = list(denoise(schedule, denoiser, NOISE, solver(), chunks=CHUNKS))
     again = list(denoise(schedule, denoiser, NOISE, solver(), chunks=CHUNKS, start=states[11]))
-    whole, rest = (latents_of(schedule, one) for one in (states, again))
+    whole, rest = (latents_of(schedule, run) for run in (states, again))
     assert torch.equal(whole[:, -rest.shape[1] :], rest)
 
 

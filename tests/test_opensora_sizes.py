@@ -123,8 +123,11 @@ def test_a_size_that_cannot_be_made_is_answered_with_the_nearest_of_its_shape(si
 def test_the_rate_reaches_the_network(fps, folder):
     plain, other = job_of(folder), job_of(folder, fps=fps)
     model = pipeline.open_model(plain)
-    (one,), (two,) = pipeline.sample_latents(plain, model), pipeline.sample_latents(other, pipeline.open_model(other))
-    assert not torch.allclose(one, two, atol=1e-4)
+    (latents,), (other_latents,) = (
+        pipeline.sample_latents(plain, model),
+        pipeline.sample_latents(other, pipeline.open_model(other)),
+    )
+    assert not torch.allclose(latents, other_latents, atol=1e-4)
 
 
 def test_two_prompts_in_a_batch_with_guidance_and_warped_timesteps_are_what_each_is_alone(folder):

@@ -13,9 +13,9 @@ from pavdm_cli.app import app
 from pavdm_cli.commands import train_options
 from pavdm_cli.models.spec import IgnoredOption
 
-IDLE = {one.option: one for one in MODELS["pocket"].ignored}
+IDLE = {option.option: option for option in MODELS["pocket"].ignored}
 VALUES = {"--aspect": "1:1", "--aesthetic-score": "6.5", "--motion-score": "4", "--camera-motion": "pan left"}
-REFUSED = sorted(name for name, one in IDLE.items() if one.hint)
+REFUSED = sorted(name for name, option in IDLE.items() if option.hint)
 
 
 def panel(name: str, *path: str) -> dict[str, typer.core.TyperOption]:
@@ -23,7 +23,9 @@ def panel(name: str, *path: str) -> dict[str, typer.core.TyperOption]:
     command = typer.main.get_command(app)
     for word in path:
         command = command.commands[word]
-    return {max(one.opts, key=len): one for one in command.params if getattr(one, "rich_help_panel", "") == name}
+    return {
+        max(option.opts, key=len): option for option in command.params if getattr(option, "rich_help_panel", "") == name
+    }
 
 
 @pytest.mark.parametrize("option", REFUSED)
@@ -75,12 +77,12 @@ def test_what_brings_nothing_where_it_runs_is_a_note(words, notes):
 def test_every_option_of_open_sora_alone_is_ignored_by_pocket(command):
     assert panel("opensora-v1.2", command).keys() == IDLE.keys() - {"--aspect"}
     assert panel("pocket", command).keys() == {"--fp32-timesteps"}
-    assert all(isinstance(one, IgnoredOption) and one.reason for one in IDLE.values())
+    assert all(isinstance(option, IgnoredOption) and option.reason for option in IDLE.values())
 
 
 PANELS = (train_options.POCKET_PANEL, train_options.FINETUNE_PANEL)
-SWITCHES = {option: (option, *(() if one.is_flag else ("1",))) for name in PANELS
-            for option, one in panel(name, "train", "denoiser").items() if option != "--data"}  # fmt: skip
+SWITCHES = {option: (option, *(() if value.is_flag else ("1",))) for name in PANELS
+            for option, value in panel(name, "train", "denoiser").items() if option != "--data"}  # fmt: skip
 
 
 @pytest.mark.parametrize("option", SWITCHES)

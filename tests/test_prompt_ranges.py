@@ -65,7 +65,7 @@ def test_a_second_redo_replaces_its_part_of_the_first() -> None:
     ]
     assert redo(once, KITE, 3, 18) == redo([PromptRange(BALL)], KITE, 3, 18)
     again = redo(once, BALL, 9, 12)
-    assert [str(one).split(":")[0] for one in again] == [
+    assert [str(span).split(":")[0] for span in again] == [
         "0s to 6s",
         "6s to 9s",
         "9s to 12s",
@@ -93,7 +93,7 @@ def test_a_continuation_has_the_ranges_of_its_source_and_its_own() -> None:
     assert extended_ranges(VIDEO, boat, 10, only_new=False) == both
     assert extended_ranges(VIDEO, boat, 10, only_new=True) == [PromptRange(BOAT, 0, inf, WINDOW)]
     assert extended_ranges(VIDEO, VIDEO, 10, only_new=False) == [PromptRange(BALL)]
-    stored = boat | {"source": "v.mp4", "prompt_ranges": [one.to_json() for one in both]}
+    stored = boat | {"source": "v.mp4", "prompt_ranges": [span.to_json() for span in both]}
     third = extended_ranges(stored, VIDEO | {"prompt": KITE}, 25, only_new=False)
     assert third == [both[0], PromptRange(BOAT, 10, 25, WINDOW), PromptRange(KITE, 25, inf, WINDOW)]
 
@@ -112,14 +112,14 @@ def test_damaged_ranges_are_ignored(wrong: object) -> None:
     fields, lines = valid_fields(VIDEO | {"prompt_ranges": wrong})
     assert "prompt_ranges" not in fields
     assert len(lines) == 1
-    assert valid_fields({"prompt_ranges": [one.to_json() for one in CHANGE]})[1] == []
+    assert valid_fields({"prompt_ranges": [span.to_json() for span in CHANGE]})[1] == []
 
 
 def test_every_range_is_scored_with_its_own_prompt(tmp_path: Path) -> None:
     ranges = redo([PromptRange(BALL)], KITE, 6, 18)
-    metadata = VIDEO | {"source": "v.mp4", "prompt_ranges": [one.to_json() for one in ranges]}
+    metadata = VIDEO | {"source": "v.mp4", "prompt_ranges": [span.to_json() for span in ranges]}
     spans = stored_spans(write(tmp_path / "v.mp4", np.zeros((2, 64, 96, 3), np.uint8), metadata))
-    assert [(one.caption, one.start, one.end) for one in spans] == [(BALL, 0, 6), (KITE, 9, 15), (BALL, 18, inf)]
+    assert [(span.caption, span.start, span.end) for span in spans] == [(BALL, 0, 6), (KITE, 9, 15), (BALL, 18, inf)]
 
 
 def write(path: Path, video: np.ndarray, metadata: dict[str, Any]) -> Path:
@@ -134,7 +134,7 @@ def test_a_redone_span_is_right_by_its_own_prompt_and_wrong_by_the_first(tmp_pat
     video = to_bytes(render([scene_of(BALL)], times, on).frames[0])
     video[48:144] = to_bytes(render([scene_of(KITE)], times[:, :96], on).frames[0])
     ranges = redo([PromptRange(BALL)], KITE, 6, 18)
-    write(tmp_path / "v.mp4", video, VIDEO | {"prompt_ranges": [one.to_json() for one in ranges]})
+    write(tmp_path / "v.mp4", video, VIDEO | {"prompt_ranges": [span.to_json() for span in ranges]})
     write(tmp_path / "w.mp4", video, VIDEO)
     lines = pavdm("evaluate", tmp_path / "v.mp4", tmp_path / "w.mp4", "--json").out.splitlines()
     right, wrong = (json.loads(line)["metrics"] for line in lines)
@@ -154,7 +154,7 @@ def test_redo_and_extend_store_which_part_shows_which_prompt(tmp_path: Path, mon
     cuts = snapshots("redo", "v.mp4", "--from", "3s", "--prompt", BOAT, name="new.mp4")
     stored = read_metadata("new.mp4") or {}
     ranges = prompt_ranges(stored)
-    assert [(one.start, one.end) for one in ranges] == [(0, 3), (3, inf)]
+    assert [(span.start, span.end) for span in ranges] == [(0, 3), (3, inf)]
     assert f"3s to the end: {BOAT}" in pavdm("info", "new.mp4").out
     whole = Path("new.mp4").read_bytes()
     monkeypatch.chdir(cuts[0])
@@ -175,4 +175,7 @@ def test_a_redo_with_the_first_of_several_prompts_is_printed_with_it(
     made("redo", "v.mp4", "--from", "6s", "--prompt", BALL, "--seed", 1, name="new.mp4")
     assert f"--prompt '{BALL}'" in pavdm("info", "new.mp4").out.splitlines()[-1]
     ranges = prompt_ranges(read_metadata("new.mp4") or {})
-    assert [(one.prompt, one.fade_out) for one in ranges] == [(BALL, WINDOW), (BALL, 0)]  # before 6 s, a kite appeared
+    assert [(span.prompt, span.fade_out) for span in ranges] == [
+        (BALL, WINDOW),
+        (BALL, 0),
+    ]  # before 6 s, a kite appeared

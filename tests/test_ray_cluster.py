@@ -137,7 +137,7 @@ def test_a_killed_worker_and_a_removed_node_change_no_byte(
     assert process.returncode == 0, err
     assert out == f"objects://{bucket}/{NAME}\n"
     assert [file.read_bytes() for file in bucket.iterdir() if file.is_file()] == [expected]
-    assert [(one["number"], one["state"]) for one in attempts(bucket)][2:] == [(3, "done")]
+    assert [(attempt["number"], attempt["state"]) for attempt in attempts(bucket)][2:] == [(3, "done")]
     assert [line for line in err.splitlines() if not is_our_line(line)] == []
 
 

@@ -246,11 +246,11 @@ def test_every_field_of_the_sampler_is_stored(cut: Path) -> None:
     full = replace(render.sampler, sink=torch.ones(shape), history=(torch.zeros(shape), torch.ones(shape)), num_given=3)
     checkpoint.write_checkpoint(path, replace(value, render=replace(render, sampler=full)))
     sampler = checkpoint.read_checkpoint(path).render.sampler
-    for one in fields(full):
-        before, after = getattr(full, one.name), getattr(sampler, one.name)
+    for field in fields(full):
+        before, after = getattr(full, field.name), getattr(sampler, field.name)
         if isinstance(before, torch.Tensor):
             assert torch.equal(before, after)
-        elif one.name == "history":
+        elif field.name == "history":
             assert all(map(torch.equal, before, after))
         else:
             assert before == after

@@ -133,11 +133,11 @@ def test_only_the_joining_chunks_depend_on_what_follows(schedule: Schedule) -> N
     schedule = with_right_context(schedule, 9, 2, 2)
     assert schedule.right_context_from is not None
     start = state_from_clip(schedule, clean_latents(range(5)), sigmas, 2)
-    one, other = (
+    first, second = (
         mixed(schedule, 9, build_solver(sigmas), replace(start, right_context=clean_latents(range(begin, begin + 2))))
         for begin in (90, 80)
     )
-    same = [torch.equal(a, b) for a, b in zip(one, other, strict=True)]
+    same = [torch.equal(a, b) for a, b in zip(first, second, strict=True)]
     assert same == [index < schedule.right_context_from for index in range(2, 9)]
 
 
@@ -161,8 +161,8 @@ def test_a_loop_is_shown_its_own_first_chunks(schedule: Schedule, before: int) -
 def test_a_loop_starts_as_the_same_video_without_one(schedule: Schedule) -> None:
     sigmas, loop_schedule = sigmas_of(schedule), looping(schedule, 9)
     assert loop_schedule.right_context_from is not None
-    one, other = (mixed(of, 9, build_solver(sigmas)) for of in (schedule, loop_schedule))
-    assert [torch.equal(a, b) for a, b in zip(one, other, strict=True)] == [
+    plain, loop = (mixed(variant, 9, build_solver(sigmas)) for variant in (schedule, loop_schedule))
+    assert [torch.equal(a, b) for a, b in zip(plain, loop, strict=True)] == [
         n < loop_schedule.right_context_from for n in range(9)
     ]
 

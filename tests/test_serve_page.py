@@ -67,7 +67,7 @@ def test_the_openai_client_works_unchanged(address: str) -> None:
         assert client.videos.download_content(video.id).read()[4:8] == b"ftyp"
         remix = client.videos.poll(client.videos.remix(video.id, prompt="at night").id, poll_interval_ms=20)
         assert (remix.status, remix.remixed_from_video_id) == ("completed", video.id)
-        assert [one.id for one in client.videos.list()] == [remix.id, video.id]
+        assert [item.id for item in client.videos.list()] == [remix.id, video.id]
         assert client.videos.delete(video.id).deleted
         with pytest.raises(openai.NotFoundError):
             client.videos.retrieve(video.id)

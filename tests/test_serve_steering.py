@@ -84,7 +84,7 @@ def test_a_prompt_that_comes_too_late_is_told_and_changes_nothing(client: TestCl
     response = client.post(f"/v1/videos/{video_id}/prompt", json={"prompt": NIGHT})
     video = wait_for(client, video_id, "completed")
     assert (response.status_code, video["timeline"]) == (202, [])
-    contents = [client.get(f"/v1/videos/{one}/content").content for one in (plain, video_id)]
+    contents = [client.get(f"/v1/videos/{id_}/content").content for id_ in (plain, video_id)]
     assert contents[0] == contents[1]
 
 

@@ -45,7 +45,9 @@ SLOWER = [{"cache_modulation": False, "cache_text": False}, {"context_cache": "r
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("switches", [{}, *(pytest.param(one, marks=pytest.mark.integration) for one in SLOWER)])
+@pytest.mark.parametrize(
+    "switches", [{}, *(pytest.param(options, marks=pytest.mark.integration) for options in SLOWER)]
+)
 def test_sharded_weights_give_the_same_latents(kind, switches, tmp_path, group_of_one, monkeypatch):
     config = tiny_config(write_tiny(tmp_path / "tiny", kind), kind, **switches)
     model = pipeline.open_model(config)
@@ -133,7 +135,7 @@ def test_weights_are_sharded_only_if_a_gpu_cannot_hold_them(tmp_path, gpu, monke
     together = for_processes(config, 2)
     assert (together.execution.shard_weights, together.execution.sharded) == ("off", False)
     sharded = for_processes(replace(config, execution=replace(config.execution, shard_weights="on")), 2)
-    whole, less = (max(memory_plan.budget(one).places[0].needs) for one in (together, sharded))
+    whole, less = (max(memory_plan.budget(plan).places[0].needs) for plan in (together, sharded))
     assert whole > less
     # decoding needs more than denoising in this tiny model; the weights alone decide here
     monkeypatch.setattr(

@@ -43,7 +43,7 @@ def rows_of(values: np.ndarray, metric: str, features: np.ndarray | None = None)
         {"metrics": {metric: value}, "features": rows.tolist(), "frames": 8, "fps": 8.0}
         for value, rows in zip(values, clips, strict=True)
     ]
-    return {seed: {"measurement": one, "seed": seed} for seed, one in enumerate(measurements)}
+    return {seed: {"measurement": measurement, "seed": seed} for seed, measurement in enumerate(measurements)}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_many_claims_are_corrected_and_few_pairs_show_nothing(paper: Any) -> Non
     claim = paper.statistics.Claim("pa", "rw", "scenes", "")
     arms = {"pa": rows_of(np.ones(8), "scenes"), "rw": rows_of(2 * np.ones(8), "scenes")}
     assert paper.statistics.verdicts([claim], arms, {})[0].result == "holds"
-    assert {one.result for one in paper.statistics.verdicts([claim] * 10, arms, {})} == {"tie"}
+    assert {verdict.result for verdict in paper.statistics.verdicts([claim] * 10, arms, {})} == {"tie"}
     assert paper.statistics.verdicts([claim], {"pa": arms["pa"]}, {})[0].result == "no data"
 
 
@@ -93,7 +93,7 @@ def test_distances_are_compared_by_leaving_out_prompts(paper: Any) -> None:
     arms = {name: rows_of(np.zeros(12), "x", features) for name, features in (("pa", near), ("rw", far))}
     claims = [paper.statistics.Claim(a, b, "frechet_probe", "") for a, b in (("pa", "rw"), ("rw", "pa"))]
     results = paper.statistics.verdicts(claims, arms, rows_of(np.zeros(12), "x", real))
-    assert [one.result for one in results] == ["holds", "does not hold"]
+    assert [verdict.result for verdict in results] == ["holds", "does not hold"]
     true = rows_of(np.zeros(12), "x", real)
     near_value, far_value = (paper.statistics.estimate(arms[name], true, "frechet_probe").value for name in arms)
     assert near_value < far_value
@@ -173,7 +173,7 @@ def test_a_study_continues_and_reports(paper: Any, tmp_path: Path, monkeypatch: 
     paper.study.main(words(folder, "--arms", "pa-base", "real", "--shard", "1/2", *report))
     assert {path: path.stat().st_mtime_ns for path in videos} == videos
     after, first = (
-        [json.loads(line)["measurement"] for line in one.splitlines()] for one in (rows.read_text(), before)
+        [json.loads(line)["measurement"] for line in rows_text.splitlines()] for rows_text in (rows.read_text(), before)
     )
     assert after == first
     text = document.read_text()

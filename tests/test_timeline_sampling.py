@@ -43,9 +43,9 @@ def states(schedule: Schedule, denoiser: AnyDenoiser, graphs: GraphPolicy | None
     return list(denoise(schedule, denoiser, NOISE, solver, chunks=chunks, graphs=graphs, **rest))
 
 
-def assert_same(one: list[SamplerState], other: list[SamplerState]) -> None:
-    assert len(one) == len(other)
-    assert all(torch.equal(a.window, b.window) for a, b in zip(one, other, strict=True))
+def assert_same(states: list[SamplerState], other: list[SamplerState]) -> None:
+    assert len(states) == len(other)
+    assert all(torch.equal(a.window, b.window) for a, b in zip(states, other, strict=True))
 
 
 @every_method

@@ -27,8 +27,8 @@ CLIP = to_bytes(paint(SCENES[:1], [n / 8 for n in range(12)]).frames[0])
 every_filter = pytest.mark.parametrize("name", ["lanczos", "nearest"])
 
 
-def psnr(one: np.ndarray, other: np.ndarray) -> float:
-    return float(10 * np.log10(255**2 / max(1e-9, np.square(one.astype(float) - other).mean())))
+def psnr(image: np.ndarray, other: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / max(1e-9, np.square(image.astype(float) - other).mean())))
 
 
 def sinc_enlarged(line: np.ndarray, factor: int) -> np.ndarray:

@@ -68,7 +68,7 @@ def delay(path: Path) -> float:
     with av.open(str(path)) as file:
         heard = [(frame.time, np.abs(frame.to_ndarray().astype(float)), frame.rate) for frame in file.decode(audio=0)]
     loud = 0.5 * max(samples.max() for _, samples, _ in heard)
-    start, samples, rate = next(one for one in heard if one[1].max() > loud)
+    start, samples, rate = next(sound for sound in heard if sound[1].max() > loud)
     return start + np.argmax(samples[0] > loud) / rate / (2 if len(samples) == 1 else 1) - float(picture)
 
 

@@ -105,8 +105,8 @@ def rgb_scene(height: int, width: int) -> np.ndarray:
     return samples(height, width, (1, 1), (0, 0)).round().clip(0, 255).astype(np.uint8)
 
 
-def psnr(one: np.ndarray, other: np.ndarray) -> float:
-    return float(10 * np.log10(255**2 / max(np.mean((one - other) ** 2), 1e-9)))
+def psnr(plane: np.ndarray, other: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / max(np.mean((plane - other) ** 2), 1e-9)))
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
@@ -195,7 +195,7 @@ def test_three_generations_degrade_chroma_no_more_than_luma(tmp_path: Path) -> N
     for number in range(3):
         write_extension(open_video(tmp_path / f"{number}.mp4"), tmp_path / f"{number + 1}.mp4", [rgb_scene(96, 128)])
     last = planes(decoded(tmp_path / "3.mp4")[4])
-    luma, *chroma = (psnr(one, other) for one, other in zip(first, last, strict=True))
+    luma, *chroma = (psnr(plane, other) for plane, other in zip(first, last, strict=True))
     assert min(chroma) > luma - 4
     for plane, expected in zip(last[1:], first[1:], strict=True):
         assert np.abs(shift(plane, expected)).max() < 0.03

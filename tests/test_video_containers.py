@@ -46,7 +46,7 @@ def test_recordings_are_extended_with_audio_in_sync(tmp_path: Path, kind: str, s
     assert out.frames == 19
     assert steps == pytest.approx(0.04, abs=0.0011)
     with av.open(str(out.path)) as file:
-        assert min(one.start_time * one.time_base for one in file.streams) == 0
+        assert min(stream.start_time * stream.time_base for stream in file.streams) == 0
     assert np.abs(decoded(out.path) - decoded(video.path)).max() < 1e-4  # layer II is decoded by two decoders
 
 

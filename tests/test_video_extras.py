@@ -63,7 +63,9 @@ def test_all_extras_are_copied_to_the_same_container(tmp_path: Path, kind: str) 
         assert (tags["title"], tags["artist"], tags["original_comment"]) == ("Holiday", "Someone", "By the sea")
         assert tags["comment"] == '{"pavdm":"1"}'
         assert tags.get("place") == (None if kind == "mp4" else "Rügen")  # the muxer that made the input drops it
-        chapters = [(one["metadata"]["title"], float(one["end"] * one["time_base"])) for one in file.chapters()]
+        chapters = [
+            (chapter["metadata"]["title"], float(chapter["end"] * chapter["time_base"])) for chapter in file.chapters()
+        ]
         assert chapters == [("One", 0.4), ("Two", 1.0)]
         first, second = file.streams.audio
         assert (first.language, second.language) == ("deu", "eng")
@@ -73,7 +75,7 @@ def test_all_extras_are_copied_to_the_same_container(tmp_path: Path, kind: str) 
         assert [b"Hello" in cue or b"Again" in cue for cue in cues] == [True, True]
         assert float(file.duration) / 1e6 == pytest.approx(1.5, abs=0.03)
     with av.open(str(tmp_path / f"out.{kind}")) as file:
-        cover = next(one for one in file.streams.video if one.disposition & Disposition.attached_pic)
+        cover = next(stream for stream in file.streams.video if stream.disposition & Disposition.attached_pic)
         assert bytes(next(file.demux(cover))) == (tmp_path / "cover.png").read_bytes()
     assert notes == [
         "the audio ends where the input's does",
@@ -103,7 +105,9 @@ def test_chapters_and_subtitles_are_shifted_with_the_start(tmp_path: Path) -> No
     assert video.start >= 5
     write_extension(video, tmp_path / "out.mkv", NEW)
     with av.open(str(tmp_path / "out.mkv")) as file:
-        assert [float(one["start"] * one["time_base"]) for one in file.chapters()] == pytest.approx([0, 0.4], abs=0.03)
+        assert [float(chapter["start"] * chapter["time_base"]) for chapter in file.chapters()] == pytest.approx(
+            [0, 0.4], abs=0.03
+        )
         cue = next(file.demux(file.streams.subtitles[0]))
         assert float(cue.pts * cue.time_base) == pytest.approx(0.2, abs=0.03)
 
@@ -113,8 +117,13 @@ def test_chapters_before_the_start_are_clipped() -> None:
     chapters = [
         {"id": k, "start": 4000 * k, "end": 4000 * (k + 1), "time_base": base, "metadata": {}} for k in range(3)
     ]
-    assert [(one["start"], one["end"]) for one in shift_chapters(chapters, Fraction(5))] == [(0, 3000), (3000, 7000)]
-    assert [one["end"] for one in shift_chapters(chapters[:1], Fraction(5))] == [4000]  # counted from the first frame
+    assert [(chapter["start"], chapter["end"]) for chapter in shift_chapters(chapters, Fraction(5))] == [
+        (0, 3000),
+        (3000, 7000),
+    ]
+    assert [chapter["end"] for chapter in shift_chapters(chapters[:1], Fraction(5))] == [
+        4000
+    ]  # counted from the first frame
 
 
 def test_attached_fonts_are_copied_to_matroska_only(tmp_path: Path) -> None:
@@ -138,7 +147,9 @@ def test_a_time_code_is_copied_or_reported(tmp_path: Path, suffix: str, rate: Fr
     video = open_video(tmp_path / ("in.mov" if kept else "in.mkv"))
     notes = write_extension(video, tmp_path / f"out{suffix}", NEW)
     with av.open(str(tmp_path / f"out{suffix}")) as file:
-        timecodes = {value for one in file.streams for key, value in one.metadata.items() if key.lower() == "timecode"}
+        timecodes = {
+            value for stream in file.streams for key, value in stream.metadata.items() if key.lower() == "timecode"
+        }
     stored = kept or suffix == ".mkv"
     assert timecodes == ({"00:00:41:16"} if stored else set())
     assert notes == ([] if stored else ["dropped: the time code 00:00:41:16"])

@@ -210,7 +210,7 @@ def test_cover_art_of_a_song_is_not_a_video(tmp_path: Path) -> None:
     plain = make(tmp_path / "plain.mp4", [corners()] * 2, ClipSpec("mjpeg", pixels="yuvj420p", audio="aac"))
     path = tmp_path / "song.mp4"
     with av.open(str(plain)) as old, av.open(str(path), "w") as new:
-        streams = {one.index: new.add_stream_from_template(one) for one in old.streams}
+        streams = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
         streams[0].disposition = av.stream.Disposition.attached_pic
         for packet in old.demux():
             if packet.size and (packet.pts or packet.stream.type == "audio"):

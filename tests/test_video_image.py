@@ -67,8 +67,8 @@ def test_a_jpeg_keeps_its_colors(tmp_path, height):
 
 
 def test_the_digest_identifies_the_file(tmp_path):
-    one, other = write(tmp_path / "a.png", corners()), write(tmp_path / "b.png", corners()[::-1])
-    assert read_image(one).digest == read_image(one).digest != read_image(other).digest
+    path, other = write(tmp_path / "a.png", corners()), write(tmp_path / "b.png", corners()[::-1])
+    assert read_image(path).digest == read_image(path).digest != read_image(other).digest
 
 
 UPRIGHT = {

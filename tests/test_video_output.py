@@ -110,7 +110,7 @@ def test_two_runs_never_write_the_same_file(tmp_path: Path, suffix: str) -> None
             VideoWriter(path, 64, 48, 12, {"run": 2})
         first.write(frames)
     assert read_metadata(path) == {"run": 1}
-    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
     assert check_output(path, force=True) == path
 
 

@@ -56,7 +56,7 @@ def test_a_name_taken_during_the_run_is_never_replaced(suffix: str, tmp_path: Pa
     assert f"the complete video is {other}; use --force" in excinfo.value.hint
     assert open_video(other).frames == 24
     assert path.read_bytes() == b"another's"
-    assert sorted(one.name for one in tmp_path.iterdir()) == [f"v-2{suffix}", f"v-3{suffix}", f"v{suffix}"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f"v-2{suffix}", f"v-3{suffix}", f"v{suffix}"]
 
 
 @pytest.mark.usefixtures("file_system")
@@ -65,14 +65,14 @@ def test_force_replaces_a_file_created_during_the_run(tmp_path: Path) -> None:
     writer = writer_of(path, force=True)
     path.write_bytes(b"another's")
     assert writer.finish() == path
-    assert [one.name for one in tmp_path.iterdir()] == ["v.mp4"]
+    assert [file.name for file in tmp_path.iterdir()] == ["v.mp4"]
     assert open_video(path).frames == 24
 
 
 @pytest.mark.usefixtures("file_system")
 def test_publishing_leaves_only_the_final_file(tmp_path: Path) -> None:
     assert writer_of(tmp_path / "v.mp4").finish() == tmp_path / "v.mp4"
-    assert [one.name for one in tmp_path.iterdir()] == ["v.mp4"]
+    assert [file.name for file in tmp_path.iterdir()] == ["v.mp4"]
 
 
 def test_a_failed_rename_removes_its_placeholder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_interference_after_the_last_chunk_is_detected(tmp_path: Path) -> None:
     replace(writer.partial)
     with pytest.raises(OutputError, match="was replaced"), writer:
         writer.finish()
-    assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"another's"]
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"another's"]
 
 
 def test_errors_mention_a_partial_file_only_if_it_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

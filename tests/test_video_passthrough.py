@@ -31,7 +31,7 @@ def lost(video: VideoInfo, suffix: str = ".mp4") -> int:
     write_extension(video, out, noise(2), LOSSLESS)
     pairs = list(zip(decoded(video.path), decoded(out), strict=False))
     assert len(pairs) == video.frames
-    assert all(one.width == other.width for one, other in pairs)
+    assert all(frame.width == other.width for frame, other in pairs)
     return max(int(np.abs(a - b).max()) for pair in pairs for a, b in zip(*map(planes, pair), strict=True))
 
 
@@ -68,8 +68,8 @@ def test_new_frames_match_the_colors_of_the_input(tmp_path: Path, color_space: t
     write_extension(video, tmp_path / "out.mp4", [corners()] * 2, ExtensionOptions(encoder=EncoderOptions(crf=2)))
     before, *_, after = decoded(tmp_path / "out.mp4")
     assert frame_color_space(before).matrix == frame_color_space(after).matrix
-    for one, other in zip(planes(before), planes(after), strict=True):
-        assert np.median(np.abs(one - other)) <= 1
+    for plane, other in zip(planes(before), planes(after), strict=True):
+        assert np.median(np.abs(plane - other)) <= 1
 
 
 @pytest.mark.parametrize(

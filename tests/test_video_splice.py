@@ -41,7 +41,7 @@ def moving(count: int, seed: int = 0) -> list[np.ndarray]:
 def packets(path: Path, kind: str = "video") -> Packets:
     """Times, flag and bytes of all packets of the first stream of a kind."""
     with av.open(str(path)) as file:
-        stream = next(one for one in file.streams if one.type == kind)
+        stream = next(stream for stream in file.streams if stream.type == kind)
         return [(p.pts, p.dts, p.is_keyframe, bytes(p)) for p in file.demux(stream) if p.size]
 
 
@@ -86,8 +86,8 @@ def check_outside(old: Path, new: Path, first: int, end: int) -> None:
     outside = [[p for p in packets(path) if p[0] not in span] for path in (old, new)]
     assert outside[0] == outside[1]
     assert sorted(p[0] for p in packets(new) if p[0] is not None) == times
-    one, other = decoded(old), decoded(new)
-    same = [np.array_equal(a, b) for a, b in zip(one, other, strict=True)]
+    before, after = decoded(old), decoded(new)
+    same = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
     assert same == [not first <= number < end for number in range(len(times))]
 
 

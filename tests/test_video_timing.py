@@ -23,9 +23,9 @@ TENTH = Fraction(1, 10)
 def remux(source: Path, target: Path, shift: Fraction = Fraction(0), last: Fraction | None = None) -> Path:
     """Copy the packets of a file, `shift` seconds later; the last picture's duration becomes `last`."""
     with av.open(str(source)) as old, av.open(str(target), "w", options={"avoid_negative_ts": "disabled"}) as new:
-        streams = {one.index: new.add_stream_from_template(one, opaque=True) for one in old.streams}
+        streams = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
         packets = [packet for packet in old.demux() if packet.size]
-        shown_last = max((packet for packet in packets if packet.stream.type == "video"), key=lambda one: one.pts)
+        shown_last = max((packet for packet in packets if packet.stream.type == "video"), key=lambda packet: packet.pts)
         for packet in packets:
             if packet is shown_last and last is not None:
                 packet.duration = round(last / packet.time_base)
@@ -42,7 +42,7 @@ def with_times(path: Path, milliseconds: Iterable[int], rate: Fraction = Fractio
 
 def start_times(path: Path) -> dict[str, Fraction]:
     with av.open(str(path)) as file:
-        return {one.type: one.start_time * one.time_base for one in file.streams}
+        return {stream.type: stream.start_time * stream.time_base for stream in file.streams}
 
 
 # The end

@@ -74,10 +74,10 @@ def test_a_warm_up_ends_with_a_whole_group_of_the_codec(monkeypatch):
 def test_what_follows_given_frames_has_no_warm_up(tmp_path, model):
     picture = make_request(PROMPT, frames=4, steps=6, image=tmp_path / "picture.png")
     clip = make_request(PROMPT, frames=4, steps=6, extension=Extension(tmp_path / "clip.mp4"))
-    assert [resolve(one).warmup for one in (picture, clip)] == [0, 0]
-    for one in (picture, clip):
+    assert [resolve(request).warmup for request in (picture, clip)] == [0, 0]
+    for request in (picture, clip):
         with pytest.raises(UsageError, match="starts from existing frames"):
-            replace(one, warmup=1)
+            replace(request, warmup=1)
 
 
 def test_a_start_is_followed_at_once(model):

@@ -50,8 +50,8 @@ def written(folder: Path, name: str, data: bytes | str) -> Path:
 
 def near(draw: random.Random, folder: Path, kind: str) -> Path:
     """A mutated file."""
-    one, other = draw.choice(seeds(folder, kind)), draw.choice(seeds(folder, kind))
-    return written(folder, f"input{one.suffix}", hostile.mutated(draw, one.read_bytes(), other.read_bytes()))
+    first, second = draw.choice(seeds(folder, kind)), draw.choice(seeds(folder, kind))
+    return written(folder, f"input{first.suffix}", hostile.mutated(draw, first.read_bytes(), second.read_bytes()))
 
 
 def video(draw: random.Random, folder: Path) -> None:
