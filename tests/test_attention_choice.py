@@ -115,10 +115,10 @@ def test_a_named_backend_has_a_fallback_for_masks(names_only):
 )
 def test_a_refusal_gives_the_reason(name, case, message):
     assert message in BACKENDS[name].unfit_case(case)
-    with pytest.raises(DeviceError) as refused:
+    with pytest.raises(DeviceError) as excinfo:
         choose_backend(name, case, only(ALL))
-    assert message in refused.value.message
-    assert auto_order(case.machine)[0] in refused.value.hint
+    assert message in excinfo.value.message
+    assert auto_order(case.machine)[0] in excinfo.value.hint
 
 
 def test_an_unknown_name_lists_the_valid_ones():

@@ -92,11 +92,11 @@ def test_a_dead_process_loses_its_job(owner: Owner, silence: float, kind: str, s
     other = open_queue(store)
     assert other.status(NAME).kind == kind
     if kind == "queued":
-        taken = other.claim(NAME, other.status(NAME), threads=3)
-        assert taken is not None
-        assert taken.number == 2
+        claim = other.claim(NAME, other.status(NAME), threads=3)
+        assert claim is not None
+        assert claim.number == 2
         assert not queue.renew(NAME, attempt)  # it sees the higher number, and stops
-        assert other.renew(NAME, taken)
+        assert other.renew(NAME, claim)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"owner": 3}', b'{"state": "done"}', b"\xff" * 9, b"[" * 9000])
@@ -236,9 +236,9 @@ def test_a_file_that_a_dying_process_still_holds_is_waited_for(tmp_path: Path) -
     partial = tmp_path / "a.partial.mp4"
     file = open_locked(partial)
     threading.Timer(0.3, file.close).start()
-    begun = time.monotonic()
+    start = time.monotonic()
     render._wait_for_writer(partial)
-    assert 0.2 < time.monotonic() - begun < 5
+    assert 0.2 < time.monotonic() - start < 5
     assert not is_being_written(partial)
     render._wait_for_writer(tmp_path / "b.partial.mp4")
     assert not (tmp_path / "b.partial.mp4").exists()

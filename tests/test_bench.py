@@ -65,7 +65,7 @@ def test_a_shape_with_random_weights_claims_no_whole_video():
     assert [len(row["samples"][f"{phase}_steps_s"]) for phase in ("growth", "drain")] == [0, 0]
     assert [name for name in row["summary"] if "end_to_end" in name or "first_frame" in name] == []
     assert row["summary"]["step_p50_ms"] > 0
-    assert any("steady" in what for what, _ in lines(row))
+    assert any("steady" in label for label, _ in lines(row))
 
 
 @pytest.mark.integration

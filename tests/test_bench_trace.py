@@ -141,8 +141,8 @@ def test_the_command_prints_the_path_and_refuses_unknown_shapes(
     row = json.loads((tmp_path / "rows.jsonl").read_text())
     assert (row["kind"], row) == ("profile", json.loads(stored.stdout))
     unwritable = ["--out", str(tmp_path / "no" / "rows.jsonl"), "--samples", "1", "--shape", "mid", "--threads", "1"]
-    refused = CliRunner().invoke(app, ["bench", "throughput", *unwritable])
-    assert isinstance(refused.exception, OutputError)
+    result = CliRunner().invoke(app, ["bench", "throughput", *unwritable])
+    assert isinstance(result.exception, OutputError)
     cuda_on = CliRunner().invoke(app, [*words, "--shape", "mid", "--cuda-graphs", "on", "--device", "cpu"])
     assert isinstance(cuda_on.exception, DeviceError)
     assert "no shape is called 'huge'" in str(CliRunner().invoke(app, [*words, "--shape", "huge"]).exception)

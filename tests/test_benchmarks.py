@@ -122,8 +122,8 @@ def test_measuring_takes_a_busy_row_again_and_stores_quiet_ones_alone(
     scope = planted["measure"].__globals__
     monkeypatch.setitem(scope, "MEASUREMENTS", [("throughput.jsonl", ("throughput",))] * 3)
     monkeypatch.setitem(scope, "bench", lambda out, words: with_rate(row, next(rates)))
-    taken = planted["measure"]()
-    assert [fresh_row["ceilings"]["matrix_tflops"] for _, fresh_row in taken] == [0.3, 0.3]
+    rows = planted["measure"]()
+    assert [fresh_row["ceilings"]["matrix_tflops"] for _, fresh_row in rows] == [0.3, 0.3]
 
 
 @pytest.mark.parametrize("name", ["throughput.jsonl", "latency.jsonl"])

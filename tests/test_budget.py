@@ -65,16 +65,16 @@ def test_a_real_run_holds_what_was_counted_without_contents(folder, cfg_batching
     )
     case = memory_plan.largest_step(config)
     assert (case.noisy, case.clean) == (30, 5)
-    drawn, model = meta_of(config, CPU), pipeline.open_model(config)
-    counted, measured = estimate_sampling_memory(drawn, case, CPU), estimate_sampling_memory(model, case, CPU)
+    meta_model, model = meta_of(config, CPU), pipeline.open_model(config)
+    counted, measured = estimate_sampling_memory(meta_model, case, CPU), estimate_sampling_memory(model, case, CPU)
     for part in ("constants", "kv_cache", "step"):
         assert getattr(counted, part) == pytest.approx(getattr(measured, part), rel=0.1), part
     assert measured.step > 1_000_000
 
 
-@pytest.mark.parametrize("asked", [{"cache_modulation": False, "overlap_decode": "on"}, {"offload": "model"}, {}])
-def test_graphs_are_counted_where_steps_are_recorded(folder, asked):
-    edited = job(folder, method="rn", edit_ratio=0.0 if asked else 0.3, cfg_batching="batched", **asked)
+@pytest.mark.parametrize("options", [{"cache_modulation": False, "overlap_decode": "on"}, {"offload": "model"}, {}])
+def test_graphs_are_counted_where_steps_are_recorded(folder, options):
+    edited = job(folder, method="rn", edit_ratio=0.0 if options else 0.3, cfg_batching="batched", **options)
     assert memory_plan.largest_step(edited).execution.cuda_graphs == "off"
     plain = job(folder, cfg_batching="batched")
     assert memory_plan.largest_step(plain).execution.cuda_graphs == "auto"
@@ -111,10 +111,9 @@ def test_a_step_of_the_full_network_takes_thirteen_streams_on_a_gpu_and_half_of_
     model = meta_of(config, CUDA)
     assert module_bytes(model.transformer) == 2 * (1_207_643_972 + 300 * 4096)
     stream = 2 * 35 * 405 * 1152 * 2  # bytes of the tokens' vectors: the MLP holds its inner ones twice, four as wide
-    switches = [replace(config.execution, cfg_batching=way, cuda_graphs="off") for way in ("batched", "sequential")]
+    modes = [replace(config.execution, cfg_batching=way, cuda_graphs="off") for way in ("batched", "sequential")]
     sizes = [
-        estimate_sampling_memory(model, MemoryCase(config.schedule, switch, 7.0, 30, 5), CUDA).step
-        for switch in switches
+        estimate_sampling_memory(model, MemoryCase(config.schedule, mode, 7.0, 30, 5), CUDA).step for mode in modes
     ]
     assert sizes == [pytest.approx(13 * stream, rel=0.02), pytest.approx(13 * stream / 2, rel=0.02)]
 

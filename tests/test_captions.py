@@ -137,9 +137,9 @@ def test_whatever_is_typed_is_cleaned_to_text(prompt):
 
 @pytest.mark.parametrize("part", ["<a ", "a.", "1.", ". "])
 def test_a_long_prompt_takes_time_in_proportion_to_its_length(part):
-    prompt, begun = part * (30_000 // len(part)), time.process_time()
+    prompt, start = part * (30_000 // len(part)), time.process_time()
     clean(prompt)
-    assert time.process_time() - begun < 4  # the first takes half a minute where the time grows with the square
+    assert time.process_time() - start < 4  # the first takes half a minute where the time grows with the square
 
 
 @pytest.mark.parametrize(("package", "module"), [("ftfy", "ftfy"), ("beautifulsoup4", "bs4")])

@@ -188,7 +188,7 @@ def graphs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     policies: list[GraphPolicy] = []
     if request.param == "replayed":
         monkeypatch.setattr(
-            pipeline, "choose_graphs", lambda *asked: policies.append(GraphPolicy(Tape())) or policies[-1]
+            pipeline, "choose_graphs", lambda *args: policies.append(GraphPolicy(Tape())) or policies[-1]
         )
     yield
     assert not policies or {policy.count > 0 for policy in policies} == {True, False}

@@ -74,8 +74,8 @@ def test_a_row_that_is_read_or_written_narrowly_fails():
     assert reasons_by_bug.pop("euler_step-nothing") == []
     assert len(reasons_by_bug) == 4
     for bug, reasons in reasons_by_bug.items():
-        what = "stores" if "output" in bug else "loads"
-        assert any(f" {what} of less than 16 bytes" in reason for reason in reasons), bug
+        accesses = "stores" if "output" in bug else "loads"
+        assert any(f" {accesses} of less than 16 bytes" in reason for reason in reasons), bug
 
 
 @pytest.mark.parametrize(

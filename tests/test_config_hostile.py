@@ -63,9 +63,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_is_refused_in_one_line_at_once(name: str) -> None:
     Path(name).write_text(HOSTILE[name], encoding="utf-8", errors="surrogatepass")
-    begun = time.monotonic()
+    start = time.monotonic()
     code, out, err = pavdm("generate", "a red ball", "--config", name)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start < 10
     assert (code, out) == (2, "")
     lines = err.splitlines()
     assert len(lines) <= 2

@@ -48,7 +48,7 @@ def made(job: GenerationConfig, model: ModelRunner) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("method", "asked", "got"),
+    ("method", "option", "expected"),
     [
         ("pa", "auto", "reuse"),
         ("pa", "reuse", "reuse"),
@@ -58,8 +58,8 @@ def made(job: GenerationConfig, model: ModelRunner) -> Tensor:
         ("rw", "recompute", "recompute"),
     ],
 )
-def test_what_is_asked_for_is_done_and_otherwise_what_is_exact(method, asked, got):
-    assert job_of(method, asked).execution.context_cache == got
+def test_what_is_asked_for_is_done_and_otherwise_what_is_exact(method, option, expected):
+    assert job_of(method, option).execution.context_cache == expected
 
 
 def test_reuse_is_refused_for_rw():

@@ -109,12 +109,12 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_is_no_plain_tensor_is_refused_in_one_line_and_nothing_is_written(name, tmp_path):
     torch.save(HOSTILE[name](), tmp_path / "model.pt")
-    begun = time.monotonic()
+    start = time.monotonic()
     result = pavdm("models", "convert", tmp_path)
     assert (result.code, result.out) == (5, "")
     assert "error: " in result.err
     assert "Traceback" not in result.err
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - start < 5
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 

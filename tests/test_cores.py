@@ -33,10 +33,10 @@ def machine(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "others", "threads"), [(8, 0.0, 8), (8, 0.4, 8), (8, 0.6, 7), (4, 1.0, 4), (8, 5.2, 3), (8, 9.0, 1)]
+    ("count", "others", "threads"), [(8, 0.0, 8), (8, 0.4, 8), (8, 0.6, 7), (4, 1.0, 4), (8, 5.2, 3), (8, 9.0, 1)]
 )
-def test_busy_cores_are_left_to_others(machine, wanted: int, others: float, threads: int) -> None:
-    assert choose_threads(wanted, others) == threads
+def test_busy_cores_are_left_to_others(machine, count: int, others: float, threads: int) -> None:
+    assert choose_threads(count, others) == threads
 
 
 @pytest.mark.parametrize(("limit", "threads"), [(None, 8), (2.0, 2), (2.9, 2), (0.5, 1), (64.0, 8)])

@@ -54,8 +54,8 @@ def test_a_long_window_is_covered_once_with_cleaner_latents_in_front(length: int
     window, levels = torch.randn(1, length, 1, 1, 1), torch.arange(1, length + 1, dtype=torch.int32)
     assert torch.equal(partition_window(record(calls), span)(window, levels, "cache"), window)
     assert [cache for _, cache in calls] == ["cache"] + [None] * (len(calls) - 1)
-    assert all(len(shown) == min(span, length) for shown, _ in calls)
-    ends = [shown[-1] for shown, _ in calls]
+    assert all(len(window) == min(span, length) for window, _ in calls)
+    ends = [window[-1] for window, _ in calls]
     assert all(after - before <= span // 2 for before, after in pairwise(ends))
     assert ends[-1] == length
 

@@ -84,11 +84,11 @@ def test_the_interval_covers_the_true_mean_in_most_trials() -> None:
 
 @pytest.mark.parametrize(("fps", "count"), [(8, 80), (4, 40), (25, 250), (29.97, 300), (3, 30), (60, 600)])
 def test_frames_are_resampled_to_the_rate_of_the_probe(fps: float, count: int) -> None:
-    resampler, taken = Resampler(fps), []
+    resampler, numbers = Resampler(fps), []
     for number in range(count):
-        taken += [number] * len(resampler.add(np.zeros((64, 96, 3), np.uint8)))
-    assert len(taken) == pytest.approx(4 * count / fps, abs=1)
-    assert all(abs(number / fps - index / 4) <= 1 / fps for index, number in enumerate(taken))
+        numbers += [number] * len(resampler.add(np.zeros((64, 96, 3), np.uint8)))
+    assert len(numbers) == pytest.approx(4 * count / fps, abs=1)
+    assert all(abs(number / fps - index / 4) <= 1 / fps for index, number in enumerate(numbers))
 
 
 def features_of(video: np.ndarray) -> list[list[float]]:

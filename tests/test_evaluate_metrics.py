@@ -65,15 +65,15 @@ def metrics_of(name: str) -> dict[str, float | None]:
 def test_each_failure_moves_its_metrics(name: str) -> None:
     before, after = metrics_of(""), metrics_of(name)
     for metric, least in EXPECTED[name].items():
-        moved = after[metric] - before[metric]
-        assert moved * np.sign(least) >= abs(least), (metric, before[metric], after[metric])
+        change = after[metric] - before[metric]
+        assert change * np.sign(least) >= abs(least), (metric, before[metric], after[metric])
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_each_failure_leaves_the_other_metrics(name: str) -> None:
     before, after = metrics_of(""), metrics_of(name)
-    moved = {metric for metric, most in STEADY.items() if abs(after[metric] - before[metric]) > most}
-    unexpected = moved - EXPECTED[name].keys() - ALSO.get(name, set())
+    changed = {metric for metric, most in STEADY.items() if abs(after[metric] - before[metric]) > most}
+    unexpected = changed - EXPECTED[name].keys() - ALSO.get(name, set())
     assert not unexpected, {metric: (before[metric], after[metric]) for metric in unexpected}
 
 

@@ -166,10 +166,10 @@ def test_gradient_checkpointing_saves_memory_and_changes_nothing(timestep_dtype,
     once, twice = make_task(dataset), make_task(dataset)
     once.model.dtype = twice.model.dtype = timestep_dtype
     enable_gradient_checkpointing(twice.model.loaded)
-    (wanted, all_kept), (found, few_kept) = differentiated(once), differentiated(twice)
-    assert_identical(found, wanted)
-    assert len(found) > 80
-    assert few_kept < 0.5 * all_kept
+    (expected, all_values), (result, few_values) = differentiated(once), differentiated(twice)
+    assert_identical(result, expected)
+    assert len(result) > 80
+    assert few_values < 0.5 * all_values
 
 
 def test_bf16_rounds_timesteps_but_not_the_noise(dataset):
@@ -240,14 +240,14 @@ def test_untrained_parts_are_linked_or_copied(tmp_path, monkeypatch):
     def forbidden(*args: object, **options: object) -> None:
         raise OSError("a privilege is not held")
 
-    for name, refused in (("linked", []), ("named twice", ["symlink_to"]), ("copied", ["symlink_to", "link"])):
-        if "symlink_to" in refused:
+    for name, forbidden_calls in (("linked", []), ("named twice", ["symlink_to"]), ("copied", ["symlink_to", "link"])):
+        if "symlink_to" in forbidden_calls:
             monkeypatch.setattr(Path, "symlink_to", forbidden)
-        if "link" in refused:
+        if "link" in forbidden_calls:
             monkeypatch.setattr("pavdm_cli.hub.links.os.link", forbidden)
         for _ in range(2):  # a run publishes many times
             folder = publish.export(weights, source, tmp_path / name, {"steps": 3})
-        assert folder.joinpath("vae").is_symlink() == (not refused)
+        assert folder.joinpath("vae").is_symlink() == (not forbidden_calls)
         assert (folder / "text_encoder" / "config.json").read_text() == (source / "vae" / "config.json").read_text()
         assert json.loads((folder / "transformer" / "config.json").read_text()) == {
             "depth": 2,
@@ -257,7 +257,7 @@ def test_untrained_parts_are_linked_or_copied(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("options", "message"),
     [
         ({"precision": "fp8"}, "--precision must be bf16 or fp32, got 'fp8'"),
         ({"window": 12}, "--window must be a multiple of --chunk 5, got 12"),
@@ -265,6 +265,6 @@ def test_untrained_parts_are_linked_or_copied(tmp_path, monkeypatch):
         ({"fps": 2}, "8 to 60"),
     ],
 )
-def test_unsupported_sizes_are_rejected(asked, message):
+def test_unsupported_sizes_are_rejected(options, message):
     with pytest.raises(UsageError, match=message):
-        FinetuneConfig(Path(), **asked).spec(OPENSORA)
+        FinetuneConfig(Path(), **options).spec(OPENSORA)

@@ -135,8 +135,8 @@ def test_another_format_is_encoded_again(change, cache, video):
 
 def test_changed_videos_are_encoded_again_but_renamed_ones_not(cache, video):
     encode(cache, video)
-    moved = video.rename(video.with_name("w.mp4"))
-    assert encode(Cache(cache.folder, FORM, ""), moved) == 0
+    new_path = video.rename(video.with_name("w.mp4"))
+    assert encode(Cache(cache.folder, FORM, ""), new_path) == 0
     make(video, [frame + 20 for frame in greys(22, 32, 48)], ClipSpec())
     assert encode(Cache(cache.folder, FORM, ""), video) == 2
 

@@ -221,9 +221,9 @@ def test_a_shift_is_replayed_through_the_same_wrapper() -> None:
     window, noise = clean_latents(range(6)), clean_latents(range(2))
     warmup_inputs = [(window, noise, 2), (window, noise[:, :0], 2), (window, noise, 0)]
     replayed = capture_call(roll, Tape(), warmup_inputs)
-    for moved in (window, 2 * window):
+    for latents in (window, 2 * window):
         for _, entering, leaving in warmup_inputs:
-            assert torch.equal(replayed(moved, entering, leaving), roll(moved, entering, leaving))
+            assert torch.equal(replayed(latents, entering, leaving), roll(latents, entering, leaving))
     assert len(replayed.captures) == 3
 
 

@@ -33,12 +33,12 @@ CASES = [(verb, option) for verb, options in NUMBERS.items() for option in optio
 @pytest.mark.parametrize(("verb", "option"), CASES)
 def test_a_number_that_cannot_be_meant_is_refused_at_once(verb, option, value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    begun = time.monotonic()
+    start = time.monotonic()
     result = pavdm(*verb.split(), *ARGUMENTS.get(verb, ()), f"{option}={value}")
     assert result.code in ((2, 3) if verb == "extend" else (2,)), result
     assert result.err.startswith("error: ") or "\nerror: " in result.err
     assert "a bug in pavdm" not in result.err
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start < 10
     assert list(tmp_path.iterdir()) == []
 
 

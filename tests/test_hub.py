@@ -35,13 +35,13 @@ def one(hub: Hub, name: str = "model.safetensors") -> RemoteFile:
 
 
 def test_a_connection_that_breaks_now_and_then_is_tried_again(hub, tmp_path):
-    file, came = one(hub), list[int]()
+    file, counts = one(hub), list[int]()
     hub.cut_after = file.size // 3 + 1
-    download(file, tmp_path, came.append)
+    download(file, tmp_path, counts.append)
     starts = [int(byte_range[6:-1] or 0) for _, byte_range in hub.asked if byte_range]
     assert starts == sorted({*starts})
     assert len(starts) >= 2
-    assert sum(came) == file.size
+    assert sum(counts) == file.size
 
 
 KILLED = """
@@ -67,18 +67,18 @@ def test_a_file_cut_by_a_killed_process_goes_on_from_where_it_was(hub, tmp_path)
     process.wait()
     have, hub.cut_after = part.stat().st_size, None
     assert 0 < have < file.size
-    came: list[int] = []
-    download(file, tmp_path, came.append)
+    counts: list[int] = []
+    download(file, tmp_path, counts.append)
     assert hub.asked[-1][1] == f"bytes={have}-"
-    assert sum(came) == file.size - have
+    assert sum(counts) == file.size - have
     assert (tmp_path / file.path).read_bytes() == hub.files[VAE.repo]["model.safetensors"]
 
 
 def test_a_token_opens_a_gated_repository_and_without_one_it_is_said_what_to_do(hub, tmp_path, monkeypatch):
     file, hub.token = one(hub), "hf_secret"
-    with pytest.raises(ModelError, match="401 Unauthorized") as refused:
+    with pytest.raises(ModelError, match="401 Unauthorized") as excinfo:
         download(file, tmp_path, lambda bytes: None)
-    assert "HF_TOKEN" in refused.value.hint
+    assert "HF_TOKEN" in excinfo.value.hint
     for token, status in (("", "401 Unauthorized"), ("hf_other", "403 Forbidden")):
         monkeypatch.setenv("HF_TOKEN", token)
         with pytest.raises(ModelError, match=status) as excinfo:
@@ -109,8 +109,8 @@ def test_a_server_that_cannot_go_on_starts_again(hub, tmp_path):
     file = one(hub)
     part = tmp_path / f"{file.path}.part"
     part.parent.mkdir(parents=True)
-    for begun in (b"x" * (file.size + 5), b""):
-        part.write_bytes(begun)
+    for data in (b"x" * (file.size + 5), b""):
+        part.write_bytes(data)
         download(file, tmp_path, lambda bytes: None)
     assert not part.exists()
 

@@ -118,12 +118,12 @@ def test_a_pull_takes_from_the_hubs_cache_what_it_has_and_fetches_the_rest(place
     link_of(cache, place).unlink()
     assert not is_linked(OPENSORA)
     repositories = {p.repo: {f.name: f.read_bytes() for f in (tiny / p.folder).iterdir()} for p in OPENSORA.parts}
-    came: list[int] = []
+    counts: list[int] = []
     with serving(repositories) as hub:
         pull_plan = plan(OPENSORA, download_folder(OPENSORA), hub.url)
         assert [file.path for file in pull_plan.missing] == [place]
-        pull(pull_plan, came.append)
-    assert sum(came) == (tiny / place).stat().st_size
+        pull(pull_plan, counts.append)
+    assert sum(counts) == (tiny / place).stat().st_size
     assert find_problems(download_folder(OPENSORA)) == []
     assert digest(download_folder(OPENSORA)) == digest(tiny)
 

@@ -34,9 +34,9 @@ def test_the_fused_form_computes_the_equation(gelu: bool) -> None:
     exact = F.linear(x.double(), weight.double(), bias.double())
     exact = F.gelu(exact, approximate="tanh") if gelu else exact
     with torch.no_grad():
-        got = linear(x, weight, bias, gelu)
-        assert got.shape == (2, 4, 7)
-        torch.testing.assert_close(got.double(), exact, rtol=0, atol=5e-6)
+        result = linear(x, weight, bias, gelu)
+        assert result.shape == (2, 4, 7)
+        torch.testing.assert_close(result.double(), exact, rtol=0, atol=5e-6)
         torch.testing.assert_close(linear(x, weight, None), F.linear(x, weight), rtol=0, atol=5e-6)
 
 

@@ -206,11 +206,11 @@ def test_a_part_that_is_missing_is_one_clear_error(part, folder, tmp_path):
         latents(job(tmp_path))
 
 
-@pytest.mark.parametrize(("free", "what"), [(1000, "Open-Sora takes"), (27_000_000, "T5 takes")])
-def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(free, what, folder, monkeypatch):
+@pytest.mark.parametrize(("free", "message"), [(1000, "Open-Sora takes"), (27_000_000, "T5 takes")])
+def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(free, message, folder, monkeypatch):
     monkeypatch.setattr(weight_memory, "free_bytes", lambda device: free)
     monkeypatch.setattr(text_encoder, "weight_bytes", lambda *args: 10 * weight_memory.weight_bytes(*args) + 27_000_000)
-    with pytest.raises(DeviceError, match=what) as excinfo:
+    with pytest.raises(DeviceError, match=message) as excinfo:
         latents(job(folder))
     assert excinfo.value.exit_code == 6
     assert excinfo.value.hint
@@ -283,17 +283,17 @@ def rms(left: torch.Tensor, right: torch.Tensor) -> float:
 
 def test_in_bfloat16_the_network_is_the_recorded_one_with_rounded_timesteps_and_near_float32_without(recorded):
     case = load_file(GOLDEN / "stdit3_pa_odd.safetensors")
-    want = load_file(GOLDEN / "stdit3_pa_odd_bf16.safetensors")["out"]
+    expected = load_file(GOLDEN / "stdit3_pa_odd_bf16.safetensors")["out"]
     narrow = case | {name: case[name].bfloat16() for name in ("x", "y", "fps")}
-    assert rms(run(recorded, narrow, case["timestep"].bfloat16()), want) < 0.01
-    assert rms(run(recorded, narrow, case["timestep"]), want) > 0.05
+    assert rms(run(recorded, narrow, case["timestep"].bfloat16()), expected) < 0.01
+    assert rms(run(recorded, narrow, case["timestep"]), expected) > 0.05
     assert rms(run(recorded, narrow, case["timestep"]), case["out"]) < 0.01
 
 
 def test_levels_are_rounded_like_the_weights_unless_they_are_to_be_exact(recorded):
     sigmas = torch.tensor([0.0, 0.7381, 1.0])
     for exact, times in ((False, [0.0, 740.0, 1000.0]), (True, [0.0, 738.1, 1000.0])):
-        want = recorded.modulation(torch.tensor(times), torch.tensor(24.0, dtype=torch.bfloat16))
-        got = compute_modulation(recorded, 1000 * sigmas, 24, exact)
-        assert torch.equal(got.block, want.block)
-        assert torch.equal(got.final, want.final)
+        expected = recorded.modulation(torch.tensor(times), torch.tensor(24.0, dtype=torch.bfloat16))
+        modulation = compute_modulation(recorded, 1000 * sigmas, 24, exact)
+        assert torch.equal(modulation.block, expected.block)
+        assert torch.equal(modulation.final, expected.final)

@@ -70,8 +70,8 @@ SIDES = [(64, 64), (64, 72), (72, 64), (88, 104), (240, 424), (424, 240), (720, 
 @pytest.mark.parametrize(("steps", "window", "chunk"), [(1, 5, 5), (6, 30, 5), (3, 9, 3)])
 def test_timesteps_follow_every_size_and_window_as_in_the_released_code(size, steps, window, chunk, folder):
     job = job_of(folder, size, steps=steps, window=window, chunk=chunk)
-    want = torch.tensor(released(steps, size, window, chunk))
-    torch.testing.assert_close(pipeline.make_levels(job).sigmas[:-2], want, rtol=0, atol=1e-6)
+    expected = torch.tensor(released(steps, size, window, chunk))
+    torch.testing.assert_close(pipeline.make_levels(job).sigmas[:-2], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(64, 72), (72, 64), (88, 104), (120, 64), *map(parse_size, ("144p", "240p"))])
@@ -143,10 +143,10 @@ def test_two_prompts_in_a_batch_with_guidance_and_warped_timesteps_are_what_each
         text = network.encode_text(torch.cat([y, null]), None if mask is None else mask.repeat(2, 1))
         noise = seeded_noise(1, model.noise_shape(batch=2))
         bound = batched_cfg(with_full_context(network, text, table, schedule.context, job.spec.size), 7.0)
-        drawn = sample(
+        chunks = sample(
             schedule, bound, lambda index, step=None: noise(index, step)[rows], build_solver(sigmas), chunks=2
         )
-        return torch.cat(list(drawn), dim=1)
+        return torch.cat(list(chunks), dim=1)
 
     with torch.no_grad():
         both = run(prompts, slice(0, 2))

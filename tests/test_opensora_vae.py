@@ -42,18 +42,18 @@ def load(count: int) -> dict[str, Tensor]:
 def replay(case: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
     """Draws the recorded noise, in order: of pictures, however many are encoded at a time, and of groups."""
     noise = [case[name] for name in sorted(case) if name.startswith("noise.")]
-    pictures = iter(torch.cat([drawn for drawn in noise if drawn.dim() == 4]))
-    groups = iter([drawn for drawn in noise if drawn.dim() == 5])
+    pictures = iter(torch.cat([sample for sample in noise if sample.dim() == 4]))
+    groups = iter([sample for sample in noise if sample.dim() == 5])
 
     def draw(mean: Tensor, deviation: Tensor) -> Tensor:
-        drawn = next(groups) if mean.dim() == 5 else torch.stack([next(pictures) for _ in mean])
-        return mean + deviation * drawn
+        sample = next(groups) if mean.dim() == 5 else torch.stack([next(pictures) for _ in mean])
+        return mean + deviation * sample
 
     return draw
 
 
-def same(got: Tensor, want: Tensor) -> None:
-    torch.testing.assert_close(got, want, rtol=0, atol=1e-4)
+def same(result: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("count", CASES)
@@ -113,16 +113,16 @@ def test_another_thread_that_allows_one_kernel_of_attention_does_not_disturb_dec
         failed.extend([] if torch.backends.cuda.math_sdp_enabled() else ["no kernel is left"])
         return attend(*args, **named)
 
-    want = codec.decode(latents(2, 3))
+    expected = codec.decode(latents(2, 3))
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attending)
     step = threading.Thread(target=BACKENDS["cudnn"].load(), args=(*torch.ones(3, 1, 2, 1, 8), None))
     step.start()
     assert inside.wait(60)
-    got = codec.decode(latents(2, 3))
+    result = codec.decode(latents(2, 3))
     decoded.set()
     step.join()
     assert failed == []
-    assert torch.equal(got, want)
+    assert torch.equal(result, expected)
 
 
 def test_large_pictures_are_worked_on_one_at_a_time(codec):

@@ -51,9 +51,9 @@ def cache(tmp_path, monkeypatch):
 
 def pulled(hub: Hub, folder: Path) -> int:
     """Pull everything; the bytes that came."""
-    came: list[int] = []
-    pull(plan(SPEC, folder, hub.url), came.append)
-    return sum(came)
+    counts: list[int] = []
+    pull(plan(SPEC, folder, hub.url), counts.append)
+    return sum(counts)
 
 
 def test_what_is_pulled_is_what_was_published_and_loads(hub, tiny, tmp_path):

@@ -177,13 +177,13 @@ def test_every_saved_state_of_a_loop_knows_its_first_chunks() -> None:
 
 
 def right_context_missing(state: SamplerState, *rest: Any) -> SamplerState:
-    moved = loop_advance(state, *rest)
-    return replace(moved, window=moved.window.clone().index_fill_(1, torch.tensor([moved.window.shape[1] - 1]), 0))
+    after = loop_advance(state, *rest)
+    return replace(after, window=after.window.clone().index_fill_(1, torch.tensor([after.window.shape[1] - 1]), 0))
 
 
 def noisy_right_context(state: SamplerState, active: range, schedule: Schedule, *rest: Any) -> SamplerState:
-    moved = loop_advance(state, active, schedule, *rest)
-    return replace(moved, window=torch.cat([moved.window[:, :-1], torch.randn_like(moved.window[:, -1:])], dim=1))
+    after = loop_advance(state, active, schedule, *rest)
+    return replace(after, window=torch.cat([after.window[:, :-1], torch.randn_like(after.window[:, -1:])], dim=1))
 
 
 def updated(window: Tensor, levels: Tensor, *rest: Any, **more: Any) -> Any:

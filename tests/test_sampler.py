@@ -155,15 +155,15 @@ def test_no_global_random_state_is_read_or_moved(schedule: Schedule) -> None:
 def test_every_method_starts_a_latent_from_the_same_noise() -> None:
     seen = []
     for schedule in (pa(4, 4, 2), rn(4, 4, 2), rw(4, 4, 2), fifo(4, 4, 2)):
-        asked: dict[int, Tensor] = {}
+        draws: dict[int, Tensor] = {}
 
-        def noise(index: int, step: int | None = None, asked: dict[int, Tensor] = asked) -> Tensor:
+        def noise(index: int, step: int | None = None, draws: dict[int, Tensor] = draws) -> Tensor:
             if step is None:
-                asked[index] = NOISE(index, step)
+                draws[index] = NOISE(index, step)
             return NOISE(index, step)
 
         list(sample(schedule, Mixing(), noise, build_solver(sigmas_of(schedule)), chunks=8 // schedule.chunk))
-        seen.append(torch.stack([asked[index] for index in range(8)]))
+        seen.append(torch.stack([draws[index] for index in range(8)]))
     assert all(torch.equal(noises, seen[0]) for noises in seen)
 
 
@@ -232,8 +232,8 @@ def test_a_step_and_a_shift_read_no_value_back_from_the_device() -> None:
     """Tensors on the meta device have no values, so this fails where a captured graph would."""
     window, levels = torch.zeros(2, 6, 3, 2, 2, device="meta"), torch.zeros(6, dtype=torch.int32, device="meta")
     solver = build_solver(torch.zeros(7, device="meta"))
-    moved, _ = denoise_step(window, levels, None, (), denoiser=Mixing(), solver=solver)
-    assert roll(moved, window[:, :2], 2).shape == window.shape
+    result, _ = denoise_step(window, levels, None, (), denoiser=Mixing(), solver=solver)
+    assert roll(result, window[:, :2], 2).shape == window.shape
 
 
 @every_method

@@ -52,8 +52,8 @@ def wrong_step_size(*args: Any, denoiser: Any, solver: Euler) -> Any:
 
 
 def step_for_the_oldest_only(window: Tensor, *args: Any, **kwargs: Any) -> Any:
-    moved, history = real["denoise_step"](window, *args, **kwargs)
-    return torch.cat([moved[:, :1], window[:, 1:]], dim=1), history
+    result, history = real["denoise_step"](window, *args, **kwargs)
+    return torch.cat([result[:, :1], window[:, 1:]], dim=1), history
 
 
 def one_noise_for_all_steps(noise: Any, latents: range, like: Tensor, step: int | None = None) -> Any:

@@ -108,7 +108,7 @@ def bind(model: STDiT, run: Run, sigmas: Tensor) -> Denoiser:
 def replay(run: Run) -> Denoiser:
     """The recorded velocities, one a call."""
     calls = count()
-    return FunctionDenoiser(lambda overlap, level: overlap, lambda *shown: run[f"step.{next(calls):03d}.v"])
+    return FunctionDenoiser(lambda overlap, level: overlap, lambda *args: run[f"step.{next(calls):03d}.v"])
 
 
 def watched(denoiser: Denoiser, fractions: list[Tensor], sigmas: Tensor) -> Denoiser:

@@ -208,9 +208,9 @@ def test_a_deleted_video_leaves_no_file(client: TestClient) -> None:
 @pytest.mark.integration
 def test_a_video_that_another_one_needs_is_not_deleted(client: TestClient, finished: str) -> None:
     extended = client.post(f"/v1/videos/{finished}/extend", json={"frames": 4, "steps": 6, "threads": 1}).json()["id"]
-    refused = client.delete(f"/v1/videos/{finished}")
+    response = client.delete(f"/v1/videos/{finished}")
     wait_for(client, extended, "completed")
-    assert refused.status_code == 409
+    assert response.status_code == 409
 
 
 def test_a_second_server_does_not_use_the_folder(client: TestClient) -> None:
@@ -225,8 +225,8 @@ def test_a_full_queue_refuses_videos(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with serving(tmp_path, max_queue=2) as client:
         submit(client)
         submit(client)
-        refused = client.post("/v1/videos", json={"prompt": BALL})
-        assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
+        response = client.post("/v1/videos", json={"prompt": BALL})
+        assert (response.status_code, response.headers["retry-after"]) == (429, "60")
         assert client.get("/healthz").json()["waiting"] == 2
 
 

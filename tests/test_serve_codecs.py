@@ -80,9 +80,9 @@ def test_few_videos_are_converted_at_a_time(client: TestClient) -> None:
         assert client.get(f"/v1/videos/{video_id}/partial", params={"codec": "vp9"}).status_code == 200
     for _ in range(MAX_TRANSCODES):
         transcodes.acquire()
-    refused = client.get(f"/v1/videos/{video_id}/partial", params={"codec": "vp9"})
+    response = client.get(f"/v1/videos/{video_id}/partial", params={"codec": "vp9"})
     transcodes.release(MAX_TRANSCODES)
-    assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "10")
 
 
 @pytest.mark.integration
@@ -98,15 +98,15 @@ def test_a_codec_that_the_server_lacks_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(live, "can_encode", lambda encoder: encoder != "libx264" and can_encode(encoder))
     monkeypatch.setattr(Worker, "_claim", lambda worker: None)
     with serving(tmp_path) as client:
-        refused = client.get(f"/v1/videos/{submit(client)}/stream", params={"codec": "h264"})
-    assert (refused.status_code, "cannot encode h264" in refused.json()["error"]["message"]) == (501, True)
+        response = client.get(f"/v1/videos/{submit(client)}/stream", params={"codec": "h264"})
+    assert (response.status_code, "cannot encode h264" in response.json()["error"]["message"]) == (501, True)
 
 
 def test_a_server_without_encoders_says_so(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "can_encode", lambda encoder: False)
-    refused = client.post("/v1/videos", json={"prompt": "a red ball"})
-    assert refused.status_code == 507
-    assert "neither libx264 nor libvpx-vp9" in refused.json()["error"]["message"]
+    response = client.post("/v1/videos", json={"prompt": "a red ball"})
+    assert response.status_code == 507
+    assert "neither libx264 nor libvpx-vp9" in response.json()["error"]["message"]
 
 
 def test_a_paused_video_without_a_stream_is_a_conflict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

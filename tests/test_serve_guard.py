@@ -202,8 +202,8 @@ def test_a_short_token_and_a_taken_port_are_one_line(tmp_path: Path) -> None:
     import socket
 
     assert pavdm("serve", "--token", "short").code == 2
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        code, _, err = pavdm("serve", "--port", taken.getsockname()[1], "-d", tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as other_server:
+        code, _, err = pavdm("serve", "--port", other_server.getsockname()[1], "-d", tmp_path)
     assert (code, "cannot listen on 127.0.0.1 port" in err) == (2, True)
 
 

@@ -81,8 +81,8 @@ def test_the_events_are_those_of_the_schema(openapi: dict[str, Any], client: Tes
 def test_a_whole_number_may_be_written_with_a_point(client: TestClient) -> None:
     accepted = client.post("/v1/videos", json={"prompt": BALL, "frames": 8.0, "seed": 7.0})
     assert (accepted.status_code, accepted.json()["seed"]) == (200, 7)
-    refused = client.post("/v1/videos", json={"prompt": BALL, "frames": 8.5})
-    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "frames")
+    response = client.post("/v1/videos", json={"prompt": BALL, "frames": 8.5})
+    assert (response.status_code, response.json()["error"]["param"]) == (422, "frames")
 
 
 @pytest.mark.integration

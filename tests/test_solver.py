@@ -31,9 +31,9 @@ class Table:
         a, b, c, d = self.coefficients[levels.long(), age.long()][..., None, None, None].unbind(-4)
         clean = window + self.levels.sigmas[levels.long()][..., None, None, None] * velocity
         stepped = ((levels > 0) & (levels <= self.levels.steps)).expand_as(age)
-        kept = [torch.where(stepped[..., None, None, None], *pair) for pair in ((clean, last), (last, before))]
+        clips = [torch.where(stepped[..., None, None, None], *pair) for pair in ((clean, last), (last, before))]
         aged = torch.where(stepped, (age + 1).clamp(max=2), age).to(age.dtype)
-        return a * window + b * velocity + c * last + d * before, (*kept, aged)
+        return a * window + b * velocity + c * last + d * before, (*clips, aged)
 
 
 def table(schedule: Schedule, seed: int = 0) -> Table:
@@ -104,8 +104,8 @@ def test_rows_for_waiting_latents_and_the_context_do_not_step() -> None:
     assert levels.sigmas[levels.unstarted] == 1
     window = torch.randn(1, 3, 1, 2, 2).double()
     rows = torch.tensor([0, levels.unstarted, levels.context], dtype=torch.int32)
-    moved, _ = build_solver(torch.linspace(0, 1, 5).double()).step(window, torch.ones_like(window), rows, ())
-    assert torch.equal(moved, window)
+    result, _ = build_solver(torch.linspace(0, 1, 5).double()).step(window, torch.ones_like(window), rows, ())
+    assert torch.equal(result, window)
 
 
 def test_a_model_with_noisy_context_is_prefilled_at_every_step() -> None:

@@ -118,11 +118,13 @@ def test_two_calls_are_the_masked_attention() -> None:
     masked = torch.ones(CLEAN + NOISY, CLEAN + NOISY, dtype=torch.bool)
     masked[:CLEAN, CLEAN:] = False
     heads = (x.permute(0, 2, 3, 1, 4) for x in (q, k, v))  # (B, S, N, T, K)
-    want = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=masked).permute(0, 3, 1, 2, 4).flatten(3)
-    got = [temporal_attention(q[:, :CLEAN], k[:, :CLEAN], v[:, :CLEAN])]
+    expected = (
+        torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=masked).permute(0, 3, 1, 2, 4).flatten(3)
+    )
+    parts = [temporal_attention(q[:, :CLEAN], k[:, :CLEAN], v[:, :CLEAN])]
     memory = torch.stack([k[:, :CLEAN], v[:, :CLEAN]])
-    got.append(temporal_attention(q[:, CLEAN:], k[:, CLEAN:], v[:, CLEAN:], memory))
-    torch.testing.assert_close(torch.cat(got, dim=1), want, rtol=0, atol=1e-12)
+    parts.append(temporal_attention(q[:, CLEAN:], k[:, CLEAN:], v[:, CLEAN:], memory))
+    torch.testing.assert_close(torch.cat(parts, dim=1), expected, rtol=0, atol=1e-12)
 
 
 def test_rotary_attention_sees_only_differences_of_position(model: STDiT, video: Tensor) -> None:
@@ -211,5 +213,5 @@ def test_a_euler_step_takes_each_frame_its_own_way(video: Tensor) -> None:
     noise = torch.randn_like(video)
     now, after = (s[:, None, None, None] for s in (sigma[LEVELS], (sigma - steps)[LEVELS]))
     z = video + now * (noise - video)
-    got = euler_step(z, video - noise, LEVELS, steps)
-    torch.testing.assert_close(got, video + after * (noise - video), rtol=0, atol=1e-12)
+    result = euler_step(z, video - noise, LEVELS, steps)
+    torch.testing.assert_close(result, video + after * (noise - video), rtol=0, atol=1e-12)

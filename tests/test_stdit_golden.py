@@ -69,13 +69,13 @@ def test_every_recorded_activation_is_met(model: STDiT) -> None:
     run(model, case, case["timestep"])
     for hook in hooks:
         hook.remove()
-    for name, want in recorded.items():
-        got = outputs[name][0] if isinstance(outputs[name], tuple) else outputs[name]
+    for name, expected in recorded.items():
+        output = outputs[name][0] if isinstance(outputs[name], tuple) else outputs[name]
         if name == "temporal.0.attn":
-            got = got.transpose(1, 2)  # recorded pixel by pixel
+            output = output.transpose(1, 2)  # recorded pixel by pixel
         if name == "fps_embedder":
-            got = got[:: len(got) // len(want)]  # recorded once a sample
-        torch.testing.assert_close(got.reshape(want.shape), want, rtol=0, atol=TOLERANCE, msg=name)
+            output = output[:: len(output) // len(expected)]  # recorded once a sample
+        torch.testing.assert_close(output.reshape(expected.shape), expected, rtol=0, atol=TOLERANCE, msg=name)
     size = (float(case["height"][0]), float(case["width"][0]))
     ours = model.embed(torch.zeros_like(case["x"].transpose(1, 2)), size) - model.x_embedder.proj.bias
     torch.testing.assert_close(ours[:1, 0], pictures, rtol=0, atol=TOLERANCE)

@@ -129,8 +129,8 @@ def test_gradients_match_the_recording(case):
     torch.testing.assert_close(torch.stack(norms), run["gradnorm"], rtol=1e-4, atol=0)
     full = {key.removeprefix("grad."): value for key, value in run.items() if key.startswith("grad.")}
     assert len(full) == 5
-    for name, want in full.items():
-        assert (parameters[name].grad - want).norm() <= 1e-4 * want.norm(), name
+    for name, gradient in full.items():
+        assert (parameters[name].grad - gradient).norm() <= 1e-4 * gradient.norm(), name
 
 
 def test_the_loss_is_zero_for_the_exact_velocity():
@@ -226,8 +226,8 @@ def test_training_covers_exactly_the_windows_of_sampling(diagonal):
         present = schedule.active_chunks(now, chunks=chunks)
         windows.add((schedule.levels(present, now), present.start > 0))
         windows.add((schedule.levels(present, now), True))  # the same after a given clip
-    drawn = {(levels(diagonal, window), window.has_context) for window in draws(diagonal, 5000)}
-    assert drawn == windows
+    stages = {(levels(diagonal, window), window.has_context) for window in draws(diagonal, 5000)}
+    assert stages == windows
 
 
 @every_diagonal
@@ -257,10 +257,10 @@ def test_a_shift_moves_a_sample_by_two_fifths_of_a_level():
     diagonal = Diagonal(24, 6, 2)
     shift = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
     window = WindowStage(1, 4, 2, has_context=True)
-    moved = progressive_timesteps(diagonal, window, shift) - diagonal.timesteps(2)[2:10]
-    assert (moved - moved[:, :1]).abs().max() < 1e-3
-    assert moved[:, 0].std().item() == pytest.approx(0.4 * 1000 / 24, rel=0.02)
-    assert moved[:, 0].mean().item() == pytest.approx(0, abs=0.5)
+    difference = progressive_timesteps(diagonal, window, shift) - diagonal.timesteps(2)[2:10]
+    assert (difference - difference[:, :1]).abs().max() < 1e-3
+    assert difference[:, 0].std().item() == pytest.approx(0.4 * 1000 / 24, rel=0.02)
+    assert difference[:, 0].mean().item() == pytest.approx(0, abs=0.5)
 
 
 def test_shifted_timesteps_are_clamped():

@@ -64,9 +64,9 @@ def test_a_duration_is_in_its_largest_unit(seconds: float, text: str) -> None:
 def test_a_narrow_terminal_breaks_a_row_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = terminal(40, monkeypatch)
     ui.show_table("", ("", ""), [("one", LONG)])
-    drawn = screen.getvalue()
-    assert drawn.count("x") == 300
-    assert max(map(len, drawn.splitlines())) <= 40
+    output = screen.getvalue()
+    assert output.count("x") == 300
+    assert max(map(len, output.splitlines())) <= 40
 
 
 @pytest.mark.parametrize(

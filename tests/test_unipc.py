@@ -56,9 +56,9 @@ def test_a_chunk_that_enters_below_the_top_begins_with_order_one() -> None:
     levels = noise_levels(linear_sigmas(6))
     solver, latent = unipc(levels), torch.randn(1, 1, 2, 2, 2)
     velocity, row = torch.randn_like(latent), torch.tensor([3], dtype=torch.int32)
-    moved, history = solver.step(latent, velocity, row, solver.history(latent))
+    result, history = solver.step(latent, velocity, row, solver.history(latent))
     plain, _ = euler(levels).step(latent, velocity, row, ())
-    torch.testing.assert_close(moved, plain)  # of order one they are the same
+    torch.testing.assert_close(result, plain)  # of order one they are the same
     assert history[2].item() == 1
 
 
@@ -84,8 +84,8 @@ def test_rows_that_do_not_step_keep_latents_and_their_age() -> None:
     levels = wan_levels(6, 8.0, 20)
     solver, window = unipc(levels), torch.randn(1, 3, 1, 2, 2)
     rows = torch.tensor([0, levels.unstarted, levels.context], dtype=torch.int32)
-    moved, history = solver.step(window, torch.randn_like(window), rows, solver.history(window))
-    assert torch.equal(moved, window)
+    result, history = solver.step(window, torch.randn_like(window), rows, solver.history(window))
+    assert torch.equal(result, window)
     assert not history[2].any()
 
 

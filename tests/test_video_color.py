@@ -39,7 +39,7 @@ def pq(nits: float) -> int:
 
 
 @pytest.mark.parametrize(
-    ("transfer", "signal", "shown"),
+    ("transfer", "signal", "expected"),
     [
         (16, pq(0), 0),
         (16, pq(10), 72),
@@ -52,12 +52,12 @@ def pq(nits: float) -> int:
         (18, 65535, 255),
     ],
 )
-def test_hdr_is_tone_mapped(tmp_path: Path, transfer: int, signal: int, shown: int) -> None:
+def test_hdr_is_tone_mapped(tmp_path: Path, transfer: int, signal: int, expected: int) -> None:
     spec = ClipSpec("hevc", pixels="yuv420p10le", color_space=(9, transfer, 9))
     path = make(tmp_path / "clip.mp4", [np.full((48, 64, 3), signal, np.uint16)] * 2, spec)
     video = open_video(path)
     assert (video.hdr, video.bit_depth) == ("PQ" if transfer == 16 else "HLG", 10)
-    assert abs(read(path)[0].mean() - shown) <= 3
+    assert abs(read(path)[0].mean() - expected) <= 3
     assert video.notes() == [f"{video.hdr} to standard range (bt709), highlights rolled off", "10 bits to 8"]
 
 

@@ -139,17 +139,19 @@ def test_attached_fonts_are_copied_to_matroska_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-@pytest.mark.parametrize(("rate", "kept"), [(Fraction(25), True), (Fraction(24000, 1001), True), (Fraction(7), False)])
-def test_a_time_code_is_copied_or_reported(tmp_path: Path, suffix: str, rate: Fraction, kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("rate", "is_copied"), [(Fraction(25), True), (Fraction(24000, 1001), True), (Fraction(7), False)]
+)
+def test_a_time_code_is_copied_or_reported(tmp_path: Path, suffix: str, rate: Fraction, is_copied: bool) -> None:
     make(tmp_path / "plain.mov", greys(4, 64, 96), ClipSpec(rate=rate))
     code = ("-metadata", "timecode=00:00:41:16")
-    ffmpeg("-i", tmp_path / "plain.mov", "-c", "copy", *code, tmp_path / ("in.mov" if kept else "in.mkv"))
-    video = open_video(tmp_path / ("in.mov" if kept else "in.mkv"))
+    ffmpeg("-i", tmp_path / "plain.mov", "-c", "copy", *code, tmp_path / ("in.mov" if is_copied else "in.mkv"))
+    video = open_video(tmp_path / ("in.mov" if is_copied else "in.mkv"))
     notes = write_extension(video, tmp_path / f"out{suffix}", NEW)
     with av.open(str(tmp_path / f"out{suffix}")) as file:
         timecodes = {
             value for stream in file.streams for key, value in stream.metadata.items() if key.lower() == "timecode"
         }
-    stored = kept or suffix == ".mkv"
+    stored = is_copied or suffix == ".mkv"
     assert timecodes == ({"00:00:41:16"} if stored else set())
     assert notes == ([] if stored else ["dropped: the time code 00:00:41:16"])

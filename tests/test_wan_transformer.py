@@ -156,10 +156,10 @@ def test_every_recorded_activation_is_met() -> None:
     assert seen.keys() == modules.keys()
     norm = block.self_attn.norm_q  # its heads are rotated in one operation
     seen["block0.self_attn.norm_q"] = norm(seen["block0.self_attn.q"]).flatten(2)
-    for name, got in seen.items():
-        want = case[f"act.{name}"]
-        got = got[: len(want)] if name == "fps_projection" else got
-        torch.testing.assert_close(got.reshape(want.shape), want, **TOLERANCE, msg=name)
+    for name, output in seen.items():
+        expected = case[f"act.{name}"]
+        output = output[: len(expected)] if name == "fps_projection" else output
+        torch.testing.assert_close(output.reshape(expected.shape), expected, **TOLERANCE, msg=name)
 
 
 def test_bfloat16_stays_within_one_percent_of_float32() -> None:

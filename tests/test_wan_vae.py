@@ -56,10 +56,10 @@ def test_the_carried_features_are_the_recorded_ones() -> None:
         frames = stream.push(latent)
         torch.testing.assert_close(frames, frames_of(case[f"chunk.{number}"].clamp(-1, 1)), **TOLERANCE)
         features = stream.caches.caches[0].features
-        for name, want in case.items():
+        for name, expected in case.items():
             if name.startswith(f"cache_after{number}."):
-                have = features[slots[int(name[-2:])]]
-                torch.testing.assert_close(have[:, :, -want.shape[2] :], want, **TOLERANCE)
+                result = features[slots[int(name[-2:])]]
+                torch.testing.assert_close(result[:, :, -expected.shape[2] :], expected, **TOLERANCE)
     assert len(features) == len(slots) == 32
 
 

@@ -99,7 +99,7 @@ def test_progress_counts_the_warm_up(tmp_path, model):
     )
     write.write_video(job, model, Output(tmp_path / "video.mp4"), control)
     assert progress[:2] == [("warm-up", 4), ("warm-up", 4)]
-    assert sum(count for what, count in progress[2:] if what == "video") == 6  # each as soon as it is safe
+    assert sum(count for stage, count in progress[2:] if stage == "video") == 6  # each as soon as it is safe
 
 
 def test_figures_of_speed_count_the_warm_up(model, monkeypatch):

@@ -140,8 +140,8 @@ class Exact:
     def context(self) -> range:
         """The clean latents right before the window."""
         end = self.start_of(self.active_chunks()[0][0])
-        shown = [index for index, _ in self.active_chunks()]
-        noisy = self.start_of(shown[-1] + 1) - self.start_of(shown[0])
+        indices = [index for index, _ in self.active_chunks()]
+        noisy = self.start_of(indices[-1] + 1) - self.start_of(indices[0])
         full = self.capacity() * self.schedule.chunk + self.schedule.context if self.schedule.full_window else 0
         length = max(self.schedule.context, max(full, self.schedule.fill_to) - noisy)
         return range(max(-self.given, end - length), end)
@@ -177,11 +177,11 @@ class Mixing:
         return torch.tanh(2 * around + (0 if cache is None else cache)) - window
 
 
-def assert_same(shown: Tensor, expected: Tensor) -> None:
+def assert_same(result: Tensor, expected: Tensor) -> None:
     """Equal to 1e-10, in float64."""
-    assert shown.shape == expected.shape
-    if shown.dtype != expected.dtype or not torch.allclose(shown, expected, atol=1e-10, rtol=0):
-        torch.testing.assert_close(shown, expected, atol=1e-10, rtol=0)  # slower, and says where they differ
+    assert result.shape == expected.shape
+    if result.dtype != expected.dtype or not torch.allclose(result, expected, atol=1e-10, rtol=0):
+        torch.testing.assert_close(result, expected, atol=1e-10, rtol=0)  # slower, and says where they differ
 
 
 def sigmas_of(schedule: Schedule) -> Tensor:

@@ -70,7 +70,7 @@ def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if graphs:
         warmup_inputs = sampler.warmup_inputs
         monkeypatch.setattr(
-            sampler, "warmup_inputs", lambda schedule, shown, *a: warmup_inputs(schedule, unheeding(shown), *a)
+            sampler, "warmup_inputs", lambda schedule, denoiser, *a: warmup_inputs(schedule, unheeding(denoiser), *a)
         )
         for loop in (sampler.sample, sampler.denoise):
             monkeypatch.setitem(loop.__kwdefaults__, "graphs", graphs)
