@@ -70,9 +70,14 @@ def run(folder: Path, words: tuple[str, ...], fault: str = "none", number: int =
     except subprocess.TimeoutExpired:
         process.kill()
         _, output = process.communicate()
-    counts = COUNT.findall(output or "")
-    match = re.search(r"resuming after frame (\d+) of", output or "")
-    return Attempt(process.returncode, int(counts[-1]) if counts else 0, int(match[1]) if match else None)
+    return attempt_of(process.returncode, output or "")
+
+
+def attempt_of(code: int, output: str) -> Attempt:
+    """What an exit code and standard error say of a process."""
+    counts = COUNT.findall(output)
+    match = re.search(r"resuming after frame (\d+) of", output)
+    return Attempt(code, int(counts[-1]) if counts else 0, int(match[1]) if match else None)
 
 
 def _environment() -> dict[str, str]:

@@ -22,6 +22,14 @@ torch.set_num_threads(1)
 typer.main.get_command = cache(typer.main.get_command)  # building all commands takes longer than most tests of one
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test is in one tier: `-m integration` would run those of `long` that are also marked so."""
+    both = [item.nodeid for item in items if {"integration", "long"} <= {mark.name for mark in item.iter_markers()}]
+    if both:
+        raise pytest.UsageError(f"marked as integration and as long: {', '.join(both)}")
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now stays: looking through it for garbage takes a second each time."""
     gc.collect()
