@@ -142,14 +142,14 @@ def test_every_wrong_line_is_one_line_with_its_place_and_nothing_is_made() -> No
 
 FILES = {
     "jobs.csv": ("seed\n3\n", "jobs.csv:1: the first row names the options, and has no column `prompt`"),
-    "twice.csv": ("prompt,prompt\na,b\n", "twice.csv:1: the column 'prompt' is there twice"),
+    "twice.csv": ("prompt,prompt\na,b\n", "twice.csv:1: the column 'prompt' appears twice"),
     "cells.csv": ("prompt\na ball\na, ball\n", "cells.csv:3: it has 2 cells, and the first row has 1"),
     "quote.csv": ('prompt\n"a ball\n', "quote.csv:2: it is not CSV"),
     "type.csv": ("prompt,steps\na ball,six\n", "type.csv:2: steps is 'six', not an integer"),
     "nul.csv": ("prompt\na\0ball\n", "nul.csv:2: "),
     "nul.txt": ("a ball\na\0ball\n", "nul.txt:2: prompt is 'a\\x00ball', not a string"),
     "empty.txt": ("# none\n\n", "error: empty.txt has no jobs"),
-    "jobs.yaml": ("a: 1", "error: cannot tell what jobs.yaml holds"),
+    "jobs.yaml": ("a: 1", "error: the kind of jobs.yaml is unknown"),
     "same.jsonl": ('{"prompt": "a ball", "output": "a.mp4"}\n' * 2, "same.jsonl:2: it writes to a.mp4, as"),
 }
 

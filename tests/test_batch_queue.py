@@ -148,14 +148,14 @@ def test_a_done_job_is_done_while_its_video_is_there(store: Store) -> None:
 def test_a_name_stands_for_one_job_and_foreign_videos_are_safe(store: Store) -> None:
     queue = open_queue(store)
     store.replace(NAME, b"mine")
-    assert "is from no job of this folder" in queue.conflict(job())
+    assert "belongs to no job of this folder" in queue.conflict(job())
     store.remove(NAME)
     queue.add(job())
     store.replace(NAME, b"")
     assert queue.conflict(job()) == ""
     changed = job(seed=3, frames=9, timeline=(PromptChange(1.0, "at night"),))
     stored = queue.conflict(changed)
-    assert "has another job of the name" in stored
+    assert "already has a different job named" in stored
     assert f"seed is 3, was {job().request.seed}" in stored
     assert f"frames is 9, was {job().request.frames}" in stored
     assert "timeline is a list of 1, was []" in stored

@@ -41,7 +41,7 @@ def read_rows(path: Path) -> tuple[list[Row], list[BadLine]]:
     readers = {".txt": _from_text, ".csv": _from_table, ".jsonl": _from_json_lines, ".ndjson": _from_json_lines}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise UsageError(f"cannot tell what {path} holds", "name it .txt (a prompt per line), .csv or .jsonl")
+        raise UsageError(f"the kind of {path} is unknown", "name it .txt (a prompt per line), .csv or .jsonl")
     try:
         text = read_text(path, MAX_BYTES)
     except (OSError, ValueError) as error:
@@ -116,5 +116,5 @@ def _header_error(header: list[str]) -> str:
         return "the first row names the options, and has no column `prompt`"
     duplicate = next((name for number, name in enumerate(header) if name in header[:number]), None)
     if duplicate is not None:
-        return f"the column {duplicate!r} is there twice"
+        return f"the column {duplicate!r} appears twice"
     return "" if all(header) else "a column has no name"

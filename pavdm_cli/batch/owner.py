@@ -1,4 +1,4 @@
-"""Which process holds something in a shared folder, and whether it still lives."""
+"""Which process owns something in a shared folder, and whether it is still alive."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ START_TOLERANCE = 2.0  # seconds by which the clock may have been set since a pr
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process, told from all others on all machines."""
+    """Identifies a process among those of all machines."""
 
     machine: str
     pid: int
     started: float  # seconds since the epoch: a later process may have the same number
 
     def is_running(self) -> bool | None:
-        """Whether the process lives; None on another machine, which cannot tell."""
+        """Whether the process is alive; None on another machine, which cannot tell."""
         if self.machine != machine():
             return None
         try:
@@ -31,7 +31,7 @@ class Owner:
             return False
 
     def shares_cores(self) -> bool:
-        """Whether the process lives on this machine and may use a core that this process may use."""
+        """Whether the process is on this machine and may use a core that this process may use."""
         return self.is_running() is True and bool(_cores(self.pid) & _cores(os.getpid()))
 
 

@@ -77,9 +77,9 @@ class Queue:
             return ""
         if stored_job is not None:
             changes = differences(stored_job, job) if isinstance(stored_job, dict) else ["the stored job is damaged"]
-            return f"{self.store.location('')} has another job of the name {job.name}: {'; '.join(changes[:3])}"
+            return f"{self.store.location('')} already has a different job named {job.name}: {'; '.join(changes[:3])}"
         exists = self.store.exists(job.name)
-        return f"{self.store.location(job.name)} exists, and is from no job of this folder" if exists else ""
+        return f"{self.store.location(job.name)} exists and belongs to no job of this folder" if exists else ""
 
     def conflicts(self, jobs: Iterable[Job]) -> list[tuple[Job, str]]:
         """The jobs that cannot be added, each with the reason."""
@@ -164,7 +164,7 @@ class Queue:
             yield _attempt(self._read(file), attempt), write_time
 
     def _count_failures(self, attempts: list[tuple[Attempt, float]], now: float, dead: int) -> int:
-        """Attempts since this process began that failed, or died without a frame more than the one before."""
+        """Attempts since this process began that failed, or died without more frames than the one before."""
         before, failures = 0, 0
         for attempt, write_time in attempts:
             has_ended = attempt.number <= dead or attempt != attempts[-1][0] or not _is_alive(attempt, now - write_time)

@@ -96,7 +96,7 @@ class RemoteVideo:
         self._is_resumed = False
 
     def _append(self, kind: str, size: int) -> None:
-        """Store what a file has grown by."""
+        """Store what was appended to a file."""
         begin = self._sizes[kind]
         if size == begin:
             return

@@ -37,7 +37,7 @@ class Store(Protocol):
 
     @property
     def poll(self) -> float:
-        """Seconds between looks at the queue."""
+        """Seconds between polls of the queue."""
 
     @property
     def is_shared(self) -> bool:

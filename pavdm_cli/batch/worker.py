@@ -150,7 +150,7 @@ def perform(queue: Queue, job: Job, attempt: Attempt, models: Models, stop: Stop
 
 
 def _render(heartbeat: Heartbeat, video: VideoLocation, models: Models, control: RunControl) -> WriteResult:
-    """Render an attempt's video, and store what it has after every chunk, while the job is this process's.
+    """Render an attempt's video, and store its state after every chunk, while the job is this process's.
 
     Raises: PavdmError.
     """

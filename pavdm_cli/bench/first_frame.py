@@ -30,7 +30,7 @@ def cold(request: Request) -> float:
         [sys.executable, "-m", "pavdm_cli.bench.first_frame", values], stderr=subprocess.PIPE, text=True
     )
     if process.returncode:
-        raise PavdmError("a new process made no frame", (process.stderr.splitlines() or ["no message"])[-1])
+        raise PavdmError("a new process produced no frame", (process.stderr.splitlines() or ["no message"])[-1])
     return time.perf_counter() - start
 
 

@@ -203,10 +203,10 @@ class PatchMean:
         self.count, self._sum = 0, np.zeros((), np.float64)
 
     def add(self, patch: NDArray[Any]) -> None:
-        """Take one more."""
+        """Add an image."""
         self.count, self._sum = self.count + 1, self._sum + patch
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """Of those so far."""
+        """The mean of the images so far."""
         return np.asarray(self._sum / self.count)

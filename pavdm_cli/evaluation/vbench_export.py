@@ -23,7 +23,7 @@ LOSSLESS_ENOUGH = 10  # constant rate factor
 
 
 def check_export(folder: Path, videos: Sequence[Path]) -> None:
-    """Reject a folder that holds something, and videos of one name. Raises: OutputError, UsageError."""
+    """Reject a folder that is not empty, and videos with the same name. Raises: OutputError, UsageError."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder} exists and is not an empty folder", "name a new one")
     names = [video.stem for video in videos]

@@ -1,1 +1,1 @@
-"""What every other part stands on: threads, signals, streams, and input that cannot be trusted."""
+"""The basis of all other parts: threads, signals, streams, and input that cannot be trusted."""

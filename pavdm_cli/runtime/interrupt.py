@@ -1,4 +1,4 @@
-"""What an interrupted process says when it has nothing to keep. Imports nothing: it is needed before anything is."""
+"""The output of an interrupted process that has nothing to save. Imports nothing: it is needed before anything is."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Guard:
         if not self._is_own_name(host):
             return 421, "this server does not have that name; see --allow-host"
         if not _is_same_origin(headers, host, scope["method"]):
-            return 403, "requests from other sites are refused"
+            return 403, "requests from other sites are rejected"
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._max_bytes(headers):
             return 413, f"a request may have at most {self._max_bytes(headers)} bytes"

@@ -15,7 +15,7 @@ from pavdm_cli.runtime.signals import Stop, stop_requested
 from pavdm_cli.serve.app import create_app
 from pavdm_cli.serve.settings import ServeSettings
 
-POLL = 0.1  # seconds between looks at whether a signal came
+POLL = 0.1  # seconds between checks for a signal
 GRACE = 3  # seconds for downloads that are under way
 
 
@@ -32,7 +32,7 @@ class Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say where the server is, once it is there."""
+        """Print the server's address once it accepts connections."""
         await super().startup(sockets)
         if self.started:
             self._announce()

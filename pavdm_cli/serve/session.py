@@ -73,7 +73,7 @@ class Session:
         self._times.clear()
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """End the events and streams."""
         with self._lock:
             self._closed = True
             streams = [*self._streams.values()]

@@ -73,7 +73,7 @@ class Store:
             connection.execute(f"UPDATE videos SET {assignments} WHERE id = ?", (*changes.values(), video_id))
 
     def remove(self, video_id: str) -> None:
-        """Forget a video."""
+        """Delete a video."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM videos WHERE id = ?", (video_id,))
 
