@@ -177,7 +177,7 @@ def test_a_package_for_another_torch_is_skipped(monkeypatch):
 
 
 @pytest.mark.parametrize(("version", "reason"), [(None, "no cuDNN"), (91002, "too old"), (91700, None)])
-def test_an_old_cudnn_is_refused(version, reason, monkeypatch):
+def test_an_old_cudnn_is_rejected(version, reason, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: version)
     message = torch_sdpa.probe_cudnn()
     assert message is None if reason is None else reason in message

@@ -155,7 +155,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_wrong_as_a_whole_is_refused(name: str) -> None:
+def test_a_file_that_is_wrong_as_a_whole_is_rejected(name: str) -> None:
     text, line = FILES[name]
     Path(name).write_text(text)
     code, out, err = pavdm("batch", name, "-d", "out")

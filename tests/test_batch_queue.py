@@ -222,7 +222,7 @@ def test_the_shares_are_all_jobs_once(make) -> None:
 @pytest.mark.parametrize(
     "environment", [array(3, 0, 2), array(4, 1, 3, 2), array(0, 1, 1), {"RANK": "x"}, torchrun(3, 2)]
 )
-def test_numbers_that_cannot_be_are_refused(environment: dict[str, str]) -> None:
+def test_impossible_numbers_are_rejected(environment: dict[str, str]) -> None:
     with pytest.raises(UsageError):
         rank_from_environment(environment)
 

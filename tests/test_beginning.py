@@ -146,7 +146,7 @@ def video(job: GenerationConfig, model=None, still: StillImage | None = None) ->
 
 @pytest.mark.parametrize("method", ["pa", "rn", *integration("rw", "fifo")])
 @pytest.mark.parametrize("name", ["pocket", "opensora"])
-def test_frame_0_is_the_picture_and_every_method_goes_on(name, method, opensora):
+def test_frame_0_is_the_picture_and_every_method_continues(name, method, opensora):
     options = {"steps": 2, "window": 10, "chunk": 5} if name == "opensora" else {"steps": 2, "window": 4}
     job = job_of("pocket" if name == "pocket" else opensora, 20, method=method, **options)
     frames = video(job)
@@ -190,7 +190,7 @@ def test_pocket_is_shown_a_picture_as_a_still_clean_chunk():
     assert torch.equal(start.context[:, 0], start.context[:, 1])
 
 
-def test_pocket_goes_on_from_a_picture_of_its_own_world():
+def test_pocket_continues_from_a_picture_of_its_own_world():
     """The next frame is nearer to the picture than one that knew nothing of it."""
     job = job_of("pocket", 9, steps=12)
     model = pipeline.open_model(job)
@@ -200,7 +200,7 @@ def test_pocket_goes_on_from_a_picture_of_its_own_world():
     assert np.abs(frames[1].astype(int) - own).mean() < np.abs(alone[1].astype(int) - own).mean() / 2
 
 
-def test_a_picture_that_would_never_be_shown_is_refused(opensora):
+def test_a_picture_that_would_never_be_shown_is_rejected(opensora):
     with pytest.raises(UsageError, match="--context 0"):
         image_start.notes(job_of("pocket", 9, context=0), picture())
     assert image_start.notes(job_of(opensora, 9, context=0), picture()) == []
@@ -241,7 +241,7 @@ def test_the_command_line_takes_a_picture_and_info_gives_the_command_again(tmp_p
 
 
 @pytest.mark.integration
-def test_open_sora_begins_with_a_picture_and_goes_on_noised_by_the_command_line(opensora, tmp_path, monkeypatch):
+def test_open_sora_begins_with_a_picture_and_continues_noised_by_the_command_line(opensora, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "p.png", corners(64, 72))
     small = ("--model", opensora, "--size", "72x64", "--steps", "2", "--window", "10", "--threads", "1", "--json")
@@ -261,7 +261,7 @@ def test_open_sora_begins_with_a_picture_and_goes_on_noised_by_the_command_line(
     assert not np.array_equal(*ways.values())
 
 
-def test_what_is_no_picture_is_refused_before_any_work(tmp_path, monkeypatch):
+def test_an_invalid_image_is_rejected_before_any_work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "letter.png").write_text("a letter")
     result = pavdm("generate", "a red ball", "--image", "letter.png")

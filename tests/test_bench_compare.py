@@ -60,7 +60,7 @@ def test_what_has_fewer_than_three_samples_is_shown_and_never_judged(tmp_path: P
     assert verdict(tmp_path, [7.0] * 3, [7.4] * 3)
 
 
-def test_rows_of_another_configuration_are_refused_by_the_setting_that_differs(tmp_path: Path) -> None:
+def test_rows_of_another_configuration_are_rejected_by_the_setting_that_differs(tmp_path: Path) -> None:
     path = write(tmp_path, "a.jsonl", row(STEADY))
     for other, message in (
         (row(STEADY, steps=7), "config.steps: 6 and 7"),

@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> N
 
 
 @pytest.mark.integration
-def test_the_command_prints_the_path_and_refuses_unknown_shapes(
+def test_the_command_prints_the_path_and_rejects_unknown_shapes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shapes, "get", lambda name: SMALL.video_model)

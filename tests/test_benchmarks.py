@@ -84,7 +84,7 @@ def test_a_row_of_a_busy_machine_is_not_used(planted: dict[str, Any], tmp_path: 
     assert "| denoising alone, steady state |" in planted["section"]()
 
 
-def test_a_row_taken_beside_a_busy_process_is_not_used(planted: dict[str, Any]) -> None:
+def test_a_row_taken_next_to_a_busy_process_is_not_used(planted: dict[str, Any]) -> None:
     (row, *_), is_quiet = planted["quiet_rows"]("throughput.jsonl", "throughput", "pocket"), planted["is_quiet"]
     for cores, quiet in ((0.0, True), (0.05, True), (0.06, False), (1.0, False)):
         assert is_quiet(row | {"env": row["env"] | {"other_cores": cores}}, [row]) is quiet

@@ -41,7 +41,7 @@ def job(folder: Path | str, **options: object) -> GenerationConfig:
     return resolve(request_of(folder, **options))
 
 
-def test_bytes_are_followed_till_they_are_freed_whatever_views_there_are():
+def test_bytes_are_counted_until_they_are_freed_whatever_views_there_are():
     base = torch.zeros(1000)
     with MemoryTracker() as live:
         first = base + 1
@@ -186,7 +186,7 @@ def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(
     assert provenance.collect_metadata(plan.config, model)["vae_tiling"] == "on"
 
 
-def test_a_chunk_is_decoded_beside_the_next_steps_only_where_both_fit(folder, gpu):
+def test_a_chunk_is_decoded_next_to_the_next_steps_only_where_both_fit(folder, gpu):
     config = on_gpu(folder).with_execution(decode_batch=1, cfg_batching="batched")
     beside, after = (memory_plan.budget(config.with_execution(overlap_decode=at)) for at in ("on", "off"))
     (_, _, step, both), (_, _, _, alone) = beside.places[0].needs, after.places[0].needs
@@ -200,7 +200,7 @@ def test_a_chunk_is_decoded_beside_the_next_steps_only_where_both_fit(folder, gp
 
 
 @pytest.mark.integration
-def test_what_does_not_fit_is_refused_by_its_largest_part_with_what_each_option_saves(folder, gpu):
+def test_what_does_not_fit_is_rejected_by_its_largest_part_with_what_each_option_saves(folder, gpu):
     config = on_gpu(folder)
     least = memory_plan.choose_plan(
         config.with_execution(cfg_batching="sequential", decode_batch=1, offload="sequential", overlap_decode="off")

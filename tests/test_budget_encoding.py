@@ -47,7 +47,7 @@ def test_what_is_encoded_first_stays_within_its_budget_and_near_it(folder):
 
 
 @pytest.mark.integration
-def test_frames_that_are_encoded_anew_between_steps_are_planned_beside_what_lies_there(folder):
+def test_frames_that_are_encoded_again_between_steps_are_planned_next_to_what_lies_there(folder):
     config = job(folder, method="rn", window=5)
     parts = memory_plan.choose_plan(config).places[0].parts
     model = pipeline.open_model(config)
@@ -79,7 +79,7 @@ def test_a_clip_waits_on_the_host_and_a_group_of_it_is_encoded_at_a_time(folder,
     assert sizes == [min(frames, 17)] * -(-frames // 17)
 
 
-def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_refused_by_the_name_of_that_stage(
+def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_rejected_by_the_name_of_that_stage(
     folder, gpu, monkeypatch
 ):
     def counted(case, decode_batch, vae_tiling, coded):

@@ -109,7 +109,7 @@ def check(run: Run) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("frames", [1, CLIP, CLIP + 1, 80])
-def test_open_sora_goes_from_clip_to_clip_by_its_last_frames_encoded_anew(frames, folder, monkeypatch):
+def test_open_sora_goes_from_clip_to_clip_by_its_last_frames_encoded_again(frames, folder, monkeypatch):
     check(watch(job_of(folder, frames), monkeypatch))
 
 
@@ -227,7 +227,7 @@ def test_going_on_from_any_saved_state_encodes_the_same_frames(num_given):
 
 
 @pytest.mark.integration
-def test_under_rw_open_sora_is_shown_latents_noised_anew_at_every_step(folder, monkeypatch):
+def test_under_rw_open_sora_is_shown_latents_noised_again_at_every_step(folder, monkeypatch):
     run = watch(job_of(folder, method="rw"), monkeypatch)
     assert run.codec.encoded == []
     assert [level for _, level in run.shown] == [2, 1]
@@ -252,7 +252,7 @@ def test_under_rw_open_sora_is_shown_latents_noised_anew_at_every_step(folder, m
         ({"reencode": True, "window": 12}, "encodes 5 latents together"),
     ],
 )
-def test_what_does_not_go_together_is_refused(options, message, folder):
+def test_incompatible_options_are_rejected(options, message, folder):
     with pytest.raises(UsageError, match=message):
         job_of(folder, **options)
 

@@ -100,7 +100,7 @@ def test_a_shard_that_is_missing_or_cut_short_is_one_clear_error(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", "a/b.safetensors", 7])
-def test_an_index_that_names_files_elsewhere_is_refused(tmp_path, name):
+def test_an_index_that_names_files_elsewhere_is_rejected(tmp_path, name):
     published.part(tmp_path / "part", weights(), {}, shards=3)
     (tmp_path / "part" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"0.weight": name}}))
     assert "names no files in its folder" in error(tmp_path / "part").message
@@ -129,7 +129,7 @@ def test_a_tensor_or_a_file_too_many_is_never_passed_over(tmp_path, shards, file
 
 
 @pytest.mark.parametrize(("name", "file"), [("0.bias", SECOND), ("evil.extra", FIRST)])
-def test_an_index_that_places_tensors_where_they_are_not_is_refused(tmp_path, name, file):
+def test_an_index_that_places_tensors_where_they_are_not_is_rejected(tmp_path, name, file):
     published.part(tmp_path / "part", weights(), {}, shards=3)
     index = tmp_path / "part" / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": json.loads(index.read_text())["weight_map"] | {name: file}}))
@@ -219,7 +219,7 @@ def test_the_codec_is_known_by_its_tensors(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_weight_that_is_not_finite_is_refused_by_name(folder, dtype):
+def test_a_weight_that_is_not_finite_is_rejected_by_name(folder, dtype):
     for path in folder.glob("*.safetensors"):
         stored = load_file(path)
         stored = {name: value.fill_(1e38) if name == "2.weight" else value for name, value in stored.items()}

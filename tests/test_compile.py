@@ -97,7 +97,7 @@ def test_a_kernel_beyond_a_limit_fails(name, change, reason):
     assert list(limit_violations(BY_NAME[name], good, "bf16", "sm_89")) == []
 
 
-def test_a_name_that_is_none_is_refused():
+def test_unknown_names_are_rejected():
     with pytest.raises(UsageError, match="unknown architecture sm_70"):
         KernelSelection(architectures=["sm_70"])
     with pytest.raises(UsageError, match="unknown dtype fp8"):

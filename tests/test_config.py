@@ -189,7 +189,7 @@ def test_the_plan_says_where_every_value_is_from(monkeypatch: pytest.MonkeyPatch
     assert {"window", "size", "guidance"} < sources.keys()
 
 
-def test_what_a_model_cannot_use_is_skipped_from_files_and_refused_from_flags() -> None:
+def test_what_a_model_cannot_use_is_skipped_from_files_and_rejected_from_flags() -> None:
     Path("pavdm.toml").write_text("aspect = '1:1'\ncamera-motion = 'pan left'\naesthetic-score = 6\n")
     context = parsed("generate", PROMPT, "--seed", "3")
     common.check_model_options(context, "pocket")

@@ -61,7 +61,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_is_refused_in_one_line_at_once(name: str) -> None:
+def test_a_hostile_file_is_rejected_in_one_line_at_once(name: str) -> None:
     Path(name).write_text(HOSTILE[name], encoding="utf-8", errors="surrogatepass")
     start = time.monotonic()
     code, out, err = pavdm("generate", "a red ball", "--config", name)
@@ -77,7 +77,7 @@ def test_a_hostile_file_is_refused_in_one_line_at_once(name: str) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes have no names elsewhere")
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "binary", "utf-16"])
-def test_what_is_no_text_file_is_refused(kind: str) -> None:
+def test_anything_but_a_text_file_is_rejected(kind: str) -> None:
     path = Path("x.toml")
     if kind == "pipe":
         os.mkfifo(path)

@@ -62,7 +62,7 @@ def test_what_is_asked_for_is_done_and_otherwise_what_is_exact(method, option, e
     assert job_of(method, option).execution.context_cache == expected
 
 
-def test_reuse_is_refused_for_rw():
+def test_reuse_is_rejected_for_rw():
     with pytest.raises(UsageError, match="--method rw"):
         job_of("rw", "reuse")
 

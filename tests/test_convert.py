@@ -53,7 +53,7 @@ class Evil:
         return Path.touch, (Path("ran"),)
 
 
-def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(tmp_path, monkeypatch):
+def test_a_pickle_that_would_run_something_is_rejected_and_runs_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"a": Evil()}, tmp_path / "model.bin")
     with pytest.raises(ModelError, match="more than tensors"):
@@ -107,7 +107,7 @@ HOSTILE = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_is_no_plain_tensor_is_refused_in_one_line_and_nothing_is_written(name, tmp_path):
+def test_anything_but_a_dict_of_tensors_is_rejected_in_one_line_and_nothing_is_written(name, tmp_path):
     torch.save(HOSTILE[name](), tmp_path / "model.pt")
     start = time.monotonic()
     result = pavdm("models", "convert", tmp_path)
@@ -118,7 +118,7 @@ def test_what_is_no_plain_tensor_is_refused_in_one_line_and_nothing_is_written(n
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
-def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path):
+def test_a_compressed_archive_is_rejected_before_it_is_unpacked(tmp_path):
     with zipfile.ZipFile(tmp_path / "model.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", b"\0" * 20_000_000)
     with pytest.raises(ModelError, match="compressed"):

@@ -151,11 +151,11 @@ def test_the_number_of_threads_changes_a_video_by_rounding_at_most() -> None:
     ("threads", "cores", "words"),
     [(2, 2, "--threads 1, or --overlap-decode off"), (1, 1, "try --overlap-decode"), (8, 4, "--threads 3")],
 )
-def test_decoding_beside_steps_that_take_all_cores_is_advised_against(threads, cores, words):
+def test_decoding_next_to_steps_that_take_all_cores_is_advised_against(threads, cores, words):
     (line,) = decoding_advice(threads, cores)
     assert words in line
     assert "20 to 30 % slower" in line
 
 
-def test_decoding_beside_steps_that_leave_a_core_is_not_advised_against():
+def test_decoding_next_to_steps_that_leave_a_core_is_not_advised_against():
     assert decoding_advice(3, 4) == []

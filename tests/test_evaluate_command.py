@@ -102,7 +102,7 @@ def test_sets_are_paired_by_prompt_and_seed(folder: Path) -> None:
     assert flicker["result"] == "tie"  # three pairs can show nothing
 
 
-def test_videos_that_do_not_pair_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_videos_that_do_not_pair_are_rejected(folder: Path, tmp_path: Path) -> None:
     other = [write(tmp_path / name, clean(count=3)) for name in ("x.mp4", "y.mp4")]
     with pytest.raises(InputError, match="0 of 3 and 2 videos can be paired"):
         pair(find_videos([folder / "a"]), other)

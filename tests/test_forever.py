@@ -135,7 +135,7 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_needs_an_end_is_refused(name: str) -> None:
+def test_options_that_need_an_end_are_rejected(name: str) -> None:
     words, reason = REFUSED[name]
     result = pavdm(*SEA, "--seconds", "forever", *words)
     assert (result.code, result.out) == (2, "")

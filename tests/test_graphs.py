@@ -112,14 +112,14 @@ def test_the_largest_window_is_recorded_first() -> None:
     assert sizes == [6, 6, 6, 6, 4, 4, 4, 4, 2, 2, 2, 2]
 
 
-def test_steps_beyond_the_limit_are_made_as_ever() -> None:
+def test_steps_beyond_the_limit_are_made_as_before() -> None:
     schedule, graphs, denoiser = pa(6, 6, 2), taped(max_latents=6), Mixing()
     assert_same(states(schedule, Mixing(), None), states(schedule, denoiser, graphs))
     assert graphs.count == 5  # all but the full window with an overlap
     assert denoiser.calls > 2 * graphs.count
 
 
-def test_a_saved_state_of_a_replayed_video_goes_on_to_the_same_end() -> None:
+def test_a_saved_state_of_a_replayed_video_continues_to_the_same_end() -> None:
     schedule = pa(6, 6, 2)
     eager = states(schedule, Mixing(), None)
     for state in states(schedule, Mixing(), taped()):
@@ -184,7 +184,7 @@ READINGS = {
 
 
 @pytest.mark.parametrize("reading", READINGS.values(), ids=READINGS.keys())
-def test_what_waits_for_the_device_is_counted_and_refused(reading: Any) -> None:
+def test_what_waits_for_the_device_is_counted_and_rejected(reading: Any) -> None:
     class Reading(Mixing):
         def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
             return super().__call__(window, levels, memory) + 0 * reading(levels)

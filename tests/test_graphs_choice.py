@@ -72,7 +72,7 @@ NEVER = {
 
 
 @pytest.mark.parametrize("option", [*NEVER, "--edit-ratio"])
-def test_graphs_on_are_refused_beside_what_rules_them_out_and_auto_says_what_that_is(option: str, monkeypatch) -> None:
+def test_graphs_on_are_rejected_with_conflicting_options_and_auto_names_them(option: str, monkeypatch) -> None:
     monkeypatch.setattr(module, "CudaGraphBackend", lambda device: Tape())
     options = {"method": "rn", "edit_ratio": 0.3} if option == "--edit-ratio" else {}
 

@@ -31,7 +31,7 @@ CASES = [(verb, option) for verb, options in NUMBERS.items() for option in optio
 
 @pytest.mark.parametrize("value", ["nan", "-1", *integration("-inf", "9" * 400)])
 @pytest.mark.parametrize(("verb", "option"), CASES)
-def test_a_number_that_cannot_be_meant_is_refused_at_once(verb, option, value, tmp_path, monkeypatch):
+def test_a_number_that_cannot_be_meant_is_rejected_at_once(verb, option, value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     start = time.monotonic()
     result = pavdm(*verb.split(), *ARGUMENTS.get(verb, ()), f"{option}={value}")
@@ -60,6 +60,6 @@ def test_a_table_of_odd_captions_gives_no_traceback(tmp_path, row):
 
 
 @pytest.mark.parametrize("name", ["a\0.safetensors", "a\x1b[2J.safetensors", "../a.safetensors", "a\n.safetensors"])
-def test_a_published_file_with_an_odd_name_is_refused(name):
+def test_a_published_file_with_an_odd_name_is_rejected(name):
     with pytest.raises(ModelError):
         select_files(["model.safetensors", name])

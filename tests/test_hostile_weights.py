@@ -111,7 +111,7 @@ def test_an_index_of_wrong_types_is_a_model_error(tmp_path, files):
         f"temporal_vae.encoder.res_blocks.{'7' * 900}.conv",
     ],
 )
-def test_a_codec_of_a_billion_layers_is_refused_at_once(name):
+def test_a_codec_of_a_billion_layers_is_rejected_at_once(name):
     shapes = {
         "spatial_vae.module.encoder.down_blocks.0.resnets.0.conv1.weight": (32, 3, 3, 3),
         "temporal_vae.encoder.res_blocks.0.": (32,),
@@ -142,7 +142,7 @@ def test_a_codec_of_a_billion_layers_is_refused_at_once(name):
         ("other", 1),
     ],
 )
-def test_a_header_of_sizes_that_no_pocket_has_is_refused_at_once(tmp_path, name, value):
+def test_a_header_of_sizes_that_no_pocket_has_is_rejected_at_once(tmp_path, name, value):
     path = tmp_path / "codec.safetensors"
     save_file({"a": torch.zeros(1)}, path, {"config": json.dumps(CODEC | {name: value})})
     with pytest.raises(ModelError, match="does not describe a model of this kind"):
@@ -150,7 +150,7 @@ def test_a_header_of_sizes_that_no_pocket_has_is_refused_at_once(tmp_path, name,
 
 
 @pytest.mark.parametrize("config", [{}, {"text": 1}, {"text": {}, "stdit": {}}, {"text": None}, {"text": []}])
-def test_a_header_without_sizes_is_refused(tmp_path, config):
+def test_a_header_without_sizes_is_rejected(tmp_path, config):
     path = tmp_path / "denoiser.safetensors"
     save_file({"a": torch.zeros(1)}, path, {"config": json.dumps(config)})
     with pytest.raises(ModelError, match="does not describe a model of this kind"):
@@ -159,7 +159,7 @@ def test_a_header_without_sizes_is_refused(tmp_path, config):
 
 @pytest.mark.parametrize("value", [0, -1, 10**6, 10**30, 1.5, True, "28", None, [], {}])
 @pytest.mark.parametrize("name", ["depth", "hidden_size", "num_heads", "caption_channels", "mlp_ratio", "patch_size"])
-def test_sizes_far_from_the_card_of_open_sora_are_refused(name, value):
+def test_sizes_far_from_the_card_of_open_sora_are_rejected(name, value):
     if (name, value) == ("mlp_ratio", 1.5):
         return  # is a size
     with pytest.raises(ModelError, match="makes no sense"):
@@ -168,6 +168,6 @@ def test_sizes_far_from_the_card_of_open_sora_are_refused(name, value):
 
 @pytest.mark.parametrize("value", [0, 10**7, 10**30, 2.5, False, "x", None, []])
 @pytest.mark.parametrize("name", ["d_model", "d_ff", "num_layers", "num_heads", "d_kv", "vocab_size"])
-def test_sizes_far_from_the_card_of_t5_are_refused(name, value):
+def test_sizes_far_from_the_card_of_t5_are_rejected(name, value):
     with pytest.raises(ModelError, match="makes no sense"):
         check_sizes({name: value})

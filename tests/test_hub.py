@@ -53,7 +53,7 @@ KILLED = """
 """
 
 
-def test_a_file_cut_by_a_killed_process_goes_on_from_where_it_was(hub, tmp_path):
+def test_a_file_cut_by_a_killed_process_continues_from_where_it_was(hub, tmp_path):
     hub.files[VAE.repo]["model.safetensors"] = bytes(range(256)) * (35 << 12)
     file = next(file for file in list_files(VAE, hub.url) if file.size > 30_000_000)
     hub.cut_after, hub.stalls = 25_000_000, True
@@ -105,7 +105,7 @@ def test_fetching_prints_and_logs_nothing_even_when_it_is_tried_again(hub, tmp_p
     assert (records, capfd.readouterr()) == ([], ("", ""))
 
 
-def test_a_server_that_cannot_go_on_starts_again(hub, tmp_path):
+def test_a_server_that_cannot_continue_starts_again(hub, tmp_path):
     file = one(hub)
     part = tmp_path / f"{file.path}.part"
     part.parent.mkdir(parents=True)
@@ -123,7 +123,7 @@ def test_bytes_that_are_not_the_published_ones_are_thrown_away(name, hub, tmp_pa
     assert list((tmp_path / "vae").iterdir()) == []
 
 
-def test_a_file_of_which_no_hash_is_given_is_refused_before_it_is_fetched(hub):
+def test_a_file_of_which_no_hash_is_given_is_rejected_before_it_is_fetched(hub):
     hub.hashes = False
     with pytest.raises(ModelError, match=r"no hash of model\.safetensors"):
         list_files(VAE, hub.url)

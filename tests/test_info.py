@@ -49,7 +49,7 @@ def frames_row(name: str) -> str:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm", "gif"])
-def test_a_part_tells_the_frames_it_holds_of_those_asked_for_and_what_goes_on(suffix):
+def test_a_partial_file_states_its_frames_of_how_many_and_what_continues_it(suffix):
     written(9, suffix).close_partial()
     part = f"my v.partial.{suffix}"
     assert frames_row(part) == f"9 of 24, interrupted; `pavdm extend '{part}' --frames 15` continues it"

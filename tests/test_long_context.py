@@ -170,6 +170,6 @@ def test_sinks_are_the_first_chunks_that_are_shown() -> None:
         (make_request(sink=-1), "--sink must be 0 to 64"),
     ],
 )
-def test_more_clean_chunks_are_refused_where_they_cannot_be(request_: Request, message: str) -> None:
+def test_more_clean_chunks_are_rejected_where_they_cannot_be(request_: Request, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check_sampling(request_)

@@ -85,7 +85,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_loop_that_makes_no_sense_is_refused(case: str) -> None:
+def test_a_loop_that_makes_no_sense_is_rejected(case: str) -> None:
     values, message = REFUSED[case]
     request = make_request("a red ball", loop=True, **values)
     with pytest.raises(UsageError, match=message):

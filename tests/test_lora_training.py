@@ -98,7 +98,7 @@ def test_a_resumed_run_writes_the_same_file_and_checkpoints_hold_adapters_only(t
     assert load_file(resumed)[f"diffusion_model.{LAYER}.lora_B.weight"].any()
 
 
-def test_a_checkpoint_without_all_adapters_is_refused(tiny: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_without_all_adapters_is_rejected(tiny: Path, tmp_path: Path) -> None:
     config = TrainConfig(1, lr=0.01, warmup=1, make_optimizers=adamw)
     train(PullTask(tiny), config, tmp_path, lambda step, metrics: None)
     stored = torch.load(tmp_path / "checkpoint.pt", weights_only=True)

@@ -43,14 +43,14 @@ def test_every_weight_is_random_but_those_that_training_leaves_alone():
     assert not any(p.requires_grad for p in model.parameters())
 
 
-def test_the_same_weights_are_made_up_every_time_and_no_global_randomness_is_spent():
+def test_random_weights_are_the_same_every_time_and_leave_the_global_generator_alone():
     state = torch.get_rng_state()
     first, second = small().state_dict(), small().state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_weights_are_made_up_in_the_precision_they_run_in():
+def test_random_weights_are_in_the_precision_they_run_in():
     assert {value.dtype for value in small(torch.bfloat16).state_dict().values()} == {torch.bfloat16}
     assert config.precision(torch.device("cuda")) == torch.bfloat16
     assert config.precision(CPU) == torch.float32
@@ -81,7 +81,7 @@ def job(frames: int, **options: object) -> GenerationConfig:
 
 @pytest.mark.parametrize(("method", "chunk"), [("pa", None), ("fifo", 1), ("rw", None)])
 @pytest.mark.usefixtures("tiny")
-def test_a_model_with_made_up_weights_makes_a_video(method, chunk):
+def test_a_model_with_random_weights_makes_a_video(method, chunk):
     config = job(20, method=method, chunk=chunk)
     model = load(config.spec, CPU, init="random")
     frames = list(pipeline.generate_frames(config, model))
@@ -92,7 +92,7 @@ def test_a_model_with_made_up_weights_makes_a_video(method, chunk):
 
 
 @pytest.mark.usefixtures("tiny")
-def test_pocket_too_can_be_made_up():
+def test_pocket_can_have_random_weights():
     config = resolve(make_request("a red balloon", frames=2, steps=6, seed=1))
     model = load(config.spec, CPU, init="random")
     assert next(pipeline.generate_frames(config, model)).shape == (2, 64, 96, 3)
@@ -105,7 +105,7 @@ def test_weights_that_are_not_there_are_one_clear_error():
 
 
 @pytest.mark.usefixtures("tiny")
-def test_clean_and_noisy_latents_see_one_another_and_positions_follow_the_size():
+def test_clean_and_noisy_latents_see_each_other_and_positions_follow_the_size():
     config, seen = job(8 * 17), []
     model = load(config.spec, CPU, init="random")
 

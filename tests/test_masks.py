@@ -32,7 +32,7 @@ class Together(Mixing):
 
 
 @pytest.mark.parametrize("num_given", [0, 2])
-def test_an_edit_ratio_of_none_is_clip_after_clip_as_ever(num_given):
+def test_an_edit_ratio_of_none_is_clip_after_clip_as_before(num_given):
     schedule = rn(4, 5, 2)
     sigmas = sigmas_of(schedule)
     start = state_from_clip(schedule, clean_latents(range(-num_given, 0)), sigmas) if num_given else None

@@ -176,7 +176,7 @@ def test_a_claim_that_two_processes_won_belongs_to_the_last() -> None:
     ("nonesuch://bucket", "nonesuch:// is not a supported kind of storage", "such as s3://bucket/folder"),
     ("gs://bucket", "gs:// needs gcsfs", "pip install gcsfs"),
 ])  # fmt: skip
-def test_a_url_that_cannot_be_used_is_refused_first(url: str, error: str, hint: str) -> None:
+def test_a_url_that_cannot_be_used_is_rejected_first(url: str, error: str, hint: str) -> None:
     code, out, err = batch(folder=url)
     assert (code, out) == (2, "")
     assert error in err

@@ -181,6 +181,6 @@ def test_what_is_missing_is_one_line(
     assert hint == "hint: check the name of the bucket, and that your credentials may write to it"
 
 
-def test_a_url_without_a_bucket_is_refused() -> None:
+def test_a_url_without_a_bucket_is_rejected() -> None:
     code, _, err = pavdm("batch", "jobs.txt", "-d", "s3://", *QUICK)
     assert (code, err.splitlines()[0]) == (2, "error: s3:// names no bucket")

@@ -179,7 +179,7 @@ def test_one_block_at_a_time_is_bound_and_the_next_is_copied_ahead(folder, loade
     assert bound() == []
 
 
-def test_graphs_and_offloading_are_refused_together():
+def test_graphs_and_offloading_are_rejected_together():
     with pytest.raises(UsageError, match="--cuda-graphs on cannot be combined with --offload"):
         ExecutionConfig(cuda_graphs="on", offload="sequential")
     with pytest.raises(UsageError, match="--offload must be one of none, model, sequential"):

@@ -62,7 +62,7 @@ def pictures(path: Path) -> np.ndarray:
 
 
 @pytest.mark.integration
-def test_a_folder_of_weights_makes_a_video_and_goes_on_with_it(folder, tmp_path, monkeypatch):
+def test_a_folder_of_weights_makes_a_video_and_continues_with_it(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ("generate", PROMPT, "--model", folder, "--frames", "20", "--json", "--motion-score", "4", *QUICK)
     process = alone(*words, "-o", "v.mp4", folder=tmp_path)
@@ -125,7 +125,7 @@ def test_a_hint_names_what_is_wrong_and_where(damage, words, messages, folder, t
 
 @pytest.mark.parametrize("words", [(), ("--plan",)])
 @pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder"])
-def test_a_folder_without_a_part_is_refused_by_its_name_and_never_planned_in_another_size(
+def test_a_folder_without_a_part_is_rejected_by_its_name_and_never_planned_in_another_size(
     part, words, folder, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -168,7 +168,7 @@ def test_the_words_and_the_scores_reach_the_network(folder):
 
 
 @pytest.mark.parametrize("noised", [False, True])
-def test_a_clip_goes_on_from_its_last_group_or_its_last_window_noised(noised, folder):
+def test_a_clip_continues_from_its_last_group_or_its_last_window_noised(noised, folder):
     config = job(folder, 20)
     model = pipeline.open_model(config)
     clip = torch.rand(51, 3, 64, 72, generator=torch.Generator().manual_seed(2))
@@ -207,7 +207,7 @@ def test_a_part_that_is_missing_is_one_clear_error(part, folder, tmp_path):
 
 
 @pytest.mark.parametrize(("free", "message"), [(1000, "Open-Sora takes"), (27_000_000, "T5 takes")])
-def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(free, message, folder, monkeypatch):
+def test_weights_that_do_not_fit_are_rejected_before_they_are_loaded(free, message, folder, monkeypatch):
     monkeypatch.setattr(weight_memory, "free_bytes", lambda device: free)
     monkeypatch.setattr(text_encoder, "weight_bytes", lambda *args: 10 * weight_memory.weight_bytes(*args) + 27_000_000)
     with pytest.raises(DeviceError, match=message) as excinfo:
@@ -235,19 +235,19 @@ def test_weights_are_counted_as_they_will_be_loaded(folder):
     assert weight_memory.free_bytes(torch.device("meta")) is None
 
 
-def test_a_prompt_of_which_nothing_can_be_read_is_refused():
+def test_a_prompt_of_which_nothing_can_be_read_is_rejected():
     with pytest.raises(UsageError, match="nothing is left"):
         resolve(make_request("猫 http://x.com", model="opensora-v1.2"))
 
 
 @pytest.mark.parametrize("model", ["pocket", "opensora-v1.2"])
-def test_a_prompt_that_is_no_text_is_refused(model):
+def test_a_prompt_of_invalid_unicode_is_rejected(model):
     with pytest.raises(UsageError, match="the prompt is not UTF-8") as excinfo:
         make_request("a red ball \udcff\udcfe", model=model)
     assert excinfo.value.message.isascii()
 
 
-def test_a_text_encoder_of_another_width_is_refused_before_weights_are_read(folder, tmp_path, monkeypatch):
+def test_a_text_encoder_of_another_width_is_rejected_before_weights_are_read(folder, tmp_path, monkeypatch):
     for present_part in ("transformer", "vae"):
         (tmp_path / present_part).symlink_to(folder / present_part)
     (tmp_path / "text_encoder").mkdir()
@@ -265,7 +265,7 @@ def test_a_prompt_is_scored_as_captions_were_only_for_a_model_that_read_such():
 
 
 @pytest.mark.parametrize("score", [-1, 101, float("nan")])
-def test_a_score_that_no_caption_had_is_refused(score):
+def test_a_score_that_no_caption_had_is_rejected(score):
     with pytest.raises(UsageError, match="aesthetic-score"):
         check_sampling(make_request(model="opensora-v1.2", aesthetic_score=score))
 

@@ -85,7 +85,7 @@ def test_one_group_at_a_time_is_all_at_once_bit_for_bit(codec, latents):
     assert torch.equal(codec.decode(z), apart)
 
 
-def test_groups_know_nothing_of_one_another(codec):
+def test_groups_are_independent(codec):
     frames = torch.rand(1, 34, 3, 16, 24, generator=torch.Generator().manual_seed(1))
     other = frames.clone()
     other[:, 17:] = 0

@@ -30,7 +30,7 @@ def panel(name: str, *path: str) -> dict[str, typer.core.TyperOption]:
 
 @pytest.mark.parametrize("option", REFUSED)
 @pytest.mark.parametrize("line", [("generate", "a red ball"), ("extend", "v.mp4")])
-def test_what_pocket_cannot_follow_is_refused_though_it_be_the_default(line, option, tmp_path, monkeypatch):
+def test_options_that_pocket_cannot_follow_are_rejected_even_at_their_default(line, option, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = pavdm(*line, option, VALUES[option])
     assert (code, out) == (2, "")
@@ -86,7 +86,7 @@ SWITCHES = {option: (option, *(() if value.is_flag else ("1",))) for name in PAN
 
 
 @pytest.mark.parametrize("option", SWITCHES)
-def test_an_option_for_the_training_of_the_other_model_is_refused(option, tmp_path, monkeypatch):
+def test_an_option_for_the_training_of_the_other_model_is_rejected(option, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for train in ("_train_pocket", "_finetune"):
         monkeypatch.setattr(f"pavdm_cli.commands.train.{train}", lambda *args: None)

@@ -49,14 +49,14 @@ def test_sound_json_is_read_as_it_was_written(value):
 
 @SEARCH
 @given(VALUES)
-def test_any_json_is_read_or_refused(value):
+def test_any_json_is_read_or_rejected(value):
     with suppress(InvalidError):
         parse_json(json.dumps(value, ensure_ascii=False))
 
 
 @SEARCH
 @given(ANY)
-def test_any_text_is_read_as_json_or_refused(text):
+def test_any_text_is_read_as_json_or_rejected(text):
     try:
         value = parse_json(text)
     except InvalidError:
@@ -93,7 +93,7 @@ def test_stored_fields_are_kept_or_named(metadata):
 
 @SEARCH
 @given(PROMPTS, st.integers(0, 2**63 - 1))
-def test_a_prompt_becomes_a_caption_in_the_vocabulary_or_is_refused(text, seed):
+def test_a_prompt_becomes_a_caption_in_the_vocabulary_or_is_rejected(text, seed):
     try:
         prompt = format_prompt(text, seed)
     except UsageError:
@@ -105,7 +105,7 @@ def test_a_prompt_becomes_a_caption_in_the_vocabulary_or_is_refused(text, seed):
 
 @SEARCH
 @given(ANY | st.tuples(st.integers(-2, 10**6), st.integers(-2, 10**6)).map(lambda pair: f"{pair[0]}x{pair[1]}"))
-def test_a_size_is_two_positive_numbers_or_refused(text):
+def test_a_size_is_two_positive_numbers_or_rejected(text):
     try:
         size = parse_size(text)
     except UsageError:
@@ -120,7 +120,7 @@ def test_a_size_is_two_positive_numbers_or_refused(text):
     st.none() | st.floats(),
     st.none() | st.tuples(st.integers(-1, 10**9), st.integers(-1, 10**9)),
 )
-def test_a_request_is_sound_or_refused(seconds, frames, fps, size):
+def test_a_request_is_valid_or_rejected(seconds, frames, fps, size):
     try:
         request = make_request(
             "a ball",
@@ -136,7 +136,7 @@ def test_a_request_is_sound_or_refused(seconds, frames, fps, size):
 
 @SEARCH
 @given(st.text("ab/.:\\-_é \x00\n", max_size=30))
-def test_a_model_is_recognised_or_refused_in_one_line(tmp_path, monkeypatch, name):
+def test_a_model_is_recognized_or_rejected_in_one_line(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     assert name not in MODELS
     with pytest.raises(PavdmError) as refusal:

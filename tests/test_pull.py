@@ -83,7 +83,7 @@ def test_a_network_that_is_not_there_is_named(monkeypatch):
     )
 
 
-def test_a_pull_that_was_cut_goes_on_where_it_stopped(hub, tmp_path):
+def test_a_pull_that_was_cut_continues_where_it_stopped(hub, tmp_path):
     whole = plan(SPEC, tmp_path, hub.url).remaining
     hub.left = whole // 2
     with pytest.raises(ModelError, match="cannot download") as excinfo:
@@ -150,7 +150,7 @@ def test_files_that_were_put_there_by_hand_are_hashed_instead_of_fetched(name, h
 
 
 @pytest.mark.parametrize("name", ["../../evil.safetensors", "/etc/evil.bin", "a\\..\\evil.bin", "c:evil.bin"])
-def test_a_published_name_that_leaves_its_folder_is_refused(hub, name, tmp_path):
+def test_a_published_name_that_leaves_its_folder_is_rejected(hub, name, tmp_path):
     hub.files[REPOS["vae"]][name] = b"evil"
     with pytest.raises(ModelError, match="leaves its folder"):
         plan(SPEC, tmp_path, hub.url)
@@ -158,7 +158,7 @@ def test_a_published_name_that_leaves_its_folder_is_refused(hub, name, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil"])
-def test_a_manifest_that_names_files_elsewhere_is_refused(name, tmp_path):
+def test_a_manifest_that_names_files_elsewhere_is_rejected(name, tmp_path):
     entry = {"url": "", "size": 0, "sha256": ""}
     (tmp_path / "pavdm.json").write_text(json.dumps({"files": {name: entry}, "whole": True}))
     with pytest.raises(ModelError, match="outside its folder"):

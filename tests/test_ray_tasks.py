@@ -171,7 +171,7 @@ def test_the_bundled_model_needs_no_plan(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not needs.fit_in(NODE)
 
 
-def test_options_that_ray_decides_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_that_ray_decides_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "jobs.txt").write_text("a red ball")
     words = ("batch", tmp_path / "jobs.txt", "-d", tmp_path / "out", "--engine", "ray")
     code, _, err = pavdm(*words, "--workers", 2)

@@ -123,7 +123,7 @@ def test_a_folder_of_another_architecture_is_named_by_what_it_holds(place, confi
 
 
 @pytest.mark.parametrize("config", [{"_class_name": "FluxTransformer2DModel"}, {"architectures": ["LlamaForCausalLM"]}])
-def test_another_model_in_one_folder_is_refused(config, tmp_path):
+def test_another_model_in_one_folder_is_rejected(config, tmp_path):
     write(tmp_path / "config.json", config)
     assert "unknown architecture" in refusal(tmp_path).message
 

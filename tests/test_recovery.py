@@ -263,7 +263,7 @@ def spoil_file(source: Path, target: Path, change: Callable[[dict[str, Tensor]],
 
 
 @pytest.mark.parametrize("value", [NAN, float("inf")])
-def test_weights_that_are_not_finite_are_refused_by_name(value: float, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_rejected_by_name(value: float, tmp_path: Path) -> None:
     def change(weights: dict[str, Tensor]) -> None:
         weights["stdit.final_layer.linear.weight"][3, 5] = value
 

@@ -204,7 +204,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_work_is_refused_before_any_work(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_requests_are_rejected_before_any_work(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("other.mp4").write_bytes(b"x")
     monkeypatch.setattr(write_redo, "write_redo", None)
     words, code, message = REFUSED[case]

@@ -64,14 +64,14 @@ def test_a_complete_video_is_left_as_it_is(cut: Path) -> None:
     assert "is complete: there is nothing to resume" in result.err
 
 
-def test_a_name_without_a_video_is_refused() -> None:
+def test_a_name_without_a_video_is_rejected() -> None:
     result = pavdm("resume", "absent.mp4")
     assert (result.code, result.out) == (3, "")
     assert "no interrupted video found for absent.mp4" in result.err
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
-def test_a_video_of_another_program_is_refused(suffix: str) -> None:
+def test_a_video_of_another_program_is_rejected(suffix: str) -> None:
     for name, metadata in (("own", {"prompt": "a ball"}), ("other", {})):
         with VideoWriter(f"{name}{suffix}", 64, 48, 8, metadata=metadata) as writer:
             writer.write(np.zeros((8, 48, 64, 3), np.uint8))
@@ -89,7 +89,7 @@ def test_a_part_without_a_checkpoint_names_extend() -> None:
     assert "`pavdm extend v.partial.mp4`" in result.err
 
 
-def test_other_weights_are_refused_unless_forced(cut: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_weights_are_rejected_unless_forced(cut: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path.name: path.read_bytes() for path in cut.iterdir()}
     monkeypatch.setattr(ModelRunner, "digest", property(lambda self: "f" * 16, lambda self, value: None), raising=False)
     result = pavdm("resume", cut / "v.mp4")
@@ -113,7 +113,7 @@ def open_checkpoint(cut: Path) -> dict:
     return dict(checkpoint.read_checkpoint(cut / "v.partial.mp4.state").run.metadata)
 
 
-def test_a_changed_part_is_refused_and_a_shorter_one_always(cut: Path) -> None:
+def test_a_changed_part_is_rejected_and_a_shorter_one_always(cut: Path) -> None:
     partial = cut / "v.partial.mp4"
     data = bytearray(partial.read_bytes())
     data[-1] ^= 1
@@ -148,7 +148,7 @@ def test_what_follows_the_checkpoint_in_the_part_is_dropped(cut: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows renames no open file, so it holds none open")
-def test_a_video_that_another_run_makes_is_refused_also_with_force(cut: Path) -> None:
+def test_a_video_that_another_run_makes_is_rejected_also_with_force(cut: Path) -> None:
     with open_locked(cut / "v.partial.mp4"):
         for words in (("resume", cut / "v.mp4", "--force"), (*RED, "--frames", 4, "--force", "-o", cut / "v.mp4")):
             result = pavdm(*words)
@@ -156,7 +156,7 @@ def test_a_video_that_another_run_makes_is_refused_also_with_force(cut: Path) ->
             assert "being written by another run" in result.err
 
 
-def test_a_name_that_was_taken_meanwhile_is_refused_before_any_work(cut: Path) -> None:
+def test_a_name_that_was_taken_meanwhile_is_rejected_before_any_work(cut: Path) -> None:
     (cut / "v.mp4").write_bytes(b"another's")
     result = pavdm("resume", cut / "v.mp4")
     assert result.code == 4

@@ -50,7 +50,7 @@ def test_where_steps_are_recorded_all_are_replayed(schedule: Schedule, either_wa
 
 @every_method
 @eager_and_last_replayed("num_given", 1, 2, 7)
-def test_from_a_clip_the_video_goes_on(schedule: Schedule, num_given: int) -> None:
+def test_from_a_clip_the_video_continues(schedule: Schedule, num_given: int) -> None:
     out = run_exact(schedule, num_given=num_given)
     assert_same(out, clean_latents(schedule.latents(range(5))))
 

@@ -147,14 +147,14 @@ def test_a_larger_chunk_of_the_same_groups_is_among_what_would_fit() -> None:
 
 
 @pytest.mark.parametrize("values", [(30, 60, 10**12), (10**12, 60, 5), (30, 10**12, 5)])
-def test_huge_values_are_refused_at_once(values: tuple[int, int, int]) -> None:
+def test_huge_values_are_rejected_at_once(values: tuple[int, int, int]) -> None:
     with pytest.raises(UsageError, match="must be at most 10000"):
         pa(*values)
 
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("value", ["steps", "window", "chunk"])
-def test_values_below_one_are_refused(name: str, value: str) -> None:
+def test_values_below_one_are_rejected(name: str, value: str) -> None:
     with pytest.raises(UsageError, match=f"^{value} must be at least 1, got 0$"):
         METHODS[name](**{"steps": 6, "window": 6, "chunk": 2, value: 0})
 

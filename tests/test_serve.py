@@ -220,7 +220,7 @@ def test_a_second_server_does_not_use_the_folder(client: TestClient) -> None:
         pass
 
 
-def test_a_full_queue_refuses_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_rejects_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Worker, "_claim", lambda worker: None)
     with serving(tmp_path, max_queue=2) as client:
         submit(client)

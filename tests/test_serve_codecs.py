@@ -94,7 +94,7 @@ def test_a_server_without_h264_renders_webm(client: TestClient, monkeypatch: pyt
     assert decode(client.get(f"/v1/videos/{video_id}/content").content)[0] == "vp9"
 
 
-def test_a_codec_that_the_server_lacks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_codec_that_the_server_lacks_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "can_encode", lambda encoder: encoder != "libx264" and can_encode(encoder))
     monkeypatch.setattr(Worker, "_claim", lambda worker: None)
     with serving(tmp_path) as client:

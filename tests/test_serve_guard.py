@@ -38,7 +38,7 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8420", "127.0.0.1.evil.example", "192.168.1.9", ""])
-def test_a_foreign_host_name_is_refused(client: TestClient, host: str) -> None:
+def test_a_foreign_host_name_is_rejected(client: TestClient, host: str) -> None:
     assert client.get("/v1/videos", headers={"host": host}).status_code == 421
 
 
@@ -147,7 +147,7 @@ def test_a_body_that_is_no_object_is_one_line(client: TestClient, body: bytes) -
         assert response.json()["error"]["message"]
 
 
-def test_large_bodies_are_refused_however_they_are_sent(client: TestClient) -> None:
+def test_large_bodies_are_rejected_however_they_are_sent(client: TestClient) -> None:
     large = b"{" + b" " * guard.MAX_JSON
     assert client.post("/v1/videos", content=large).status_code == 413
     assert client.post("/v1/videos", content=iter([large, large])).status_code == 413

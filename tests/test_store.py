@@ -172,7 +172,7 @@ def test_weights_of_another_size_are_one_clear_error(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
 @pytest.mark.parametrize("part", PARTS)
-def test_weights_that_are_no_floats_are_refused_by_their_type(part, dtype, tmp_path):
+def test_weights_of_other_types_than_floats_are_rejected(part, dtype, tmp_path):
     path = written(part, tmp_path)
     name = next(name for name, value in load_file(path).items() if value.is_floating_point())
     rewritten(path, lambda tensors, header: tensors.update({name: tensors[name].to(dtype)}))

@@ -214,7 +214,7 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_does_not_go_with_a_stream_is_refused(name: str) -> None:
+def test_options_incompatible_with_a_stream_are_rejected(name: str) -> None:
     words, reason = REFUSED[name]
     result = pavdm(*SEA, *words)
     assert (result.code, reason in result.err) == (2, True)
@@ -227,7 +227,7 @@ def test_an_extension_is_a_file() -> None:
 
 
 @ON_POSIX
-def test_a_terminal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     import pty
 
     ours, theirs = pty.openpty()

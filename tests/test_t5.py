@@ -167,7 +167,7 @@ def test_a_tokenizer_that_is_missing_is_one_clear_error(tmp_path):
         token_ids(tmp_path, "a boat")
 
 
-def test_a_tokenizer_with_too_many_pieces_is_refused_before_weights_are_read(folder, tmp_path, monkeypatch):
+def test_a_tokenizer_with_too_many_pieces_is_rejected_before_weights_are_read(folder, tmp_path, monkeypatch):
     shutil.copytree(folder, tmp_path / "t5")
     (tmp_path / "t5" / "config.json").write_text(json.dumps(published.T5 | {"vocab_size": 40}))
     monkeypatch.setattr(text_encoder, "load_into", lambda *args: pytest.fail("read weights"))

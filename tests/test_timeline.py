@@ -27,7 +27,7 @@ def test_times_are_seconds_or_minutes(text: str | float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "s", "-3", "1:60", "1:60:00", "20m", "1e3", "nan", "inf", "1:", "٣", True, None])
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_an_invalid_time_is_rejected(text: str) -> None:
     with pytest.raises(UsageError, match="is not a valid time"):
         parse_time(text)
 
@@ -89,7 +89,7 @@ def test_a_damaged_timeline_file_is_named_with_the_line(text: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("place", [".", "missing"])
-def test_a_timeline_that_is_no_file_is_refused(place: str, tmp_path: Path) -> None:
+def test_an_unreadable_timeline_file_is_rejected(place: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read the timeline"):
         read_timeline(tmp_path / place)
 
@@ -121,7 +121,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("words", REFUSED, ids=" ".join)
-def test_a_timeline_that_makes_no_sense_is_refused_in_one_line(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_timeline_that_makes_no_sense_is_rejected_in_one_line(words: tuple[str, ...], tmp_path: Path) -> None:
     result = pavdm("generate", BALL, "--seed", 1, *words, "-o", tmp_path / "v.mp4")
     assert (result.code, result.out) == (2, ""), result.err
     assert REFUSED[words] in result.err
@@ -133,7 +133,7 @@ def test_a_hint_names_the_chunk_that_a_late_prompt_can_begin_with(tmp_path: Path
     assert "hint: a chunk starts at 9.5s" in result.err
 
 
-def test_python_refuses_what_the_command_line_does() -> None:
+def test_python_rejects_what_the_command_line_does() -> None:
     with pytest.raises(UsageError, match="beyond the end"):
         pavdm_cli.generate(BALL, seconds=2, at=[("3s", NIGHT)])
     with pytest.raises(UsageError, match="needs a time and a prompt"):

@@ -89,7 +89,7 @@ def test_a_name_is_printed_whatever_the_locale(
     assert buffer.getvalue().strip() == printed
 
 
-def test_what_the_system_refuses_is_one_line(
+def test_what_the_system_rejects_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused(**options: object) -> None:

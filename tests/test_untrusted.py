@@ -53,7 +53,7 @@ def nested(depth: int) -> str:
         ('"' + "x" * MAX_BYTES + '"', "more than"),
     ],
 )
-def test_json_that_is_no_data_is_refused_in_words(text, message):
+def test_invalid_json_is_rejected_with_the_reason(text, message):
     with pytest.raises(InvalidError, match=message) as excinfo:
         parse_json(text)
     assert "\n" not in str(excinfo.value)

@@ -230,7 +230,7 @@ def test_uncompressed_audio_keeps_its_samples(
     assert (f"{codec} audio stored losslessly as {stored}" in notes) == bool(stored)
 
 
-def test_samples_of_more_than_24_bits_are_refused_in_mp4_only(tmp_path: Path) -> None:
+def test_samples_of_more_than_24_bits_are_rejected_in_mp4_only(tmp_path: Path) -> None:
     video = with_sound(tmp_path, "pcm_f32le", "mov")
     with pytest.raises(OutputError, match=r"mp4 files cannot hold pcm_f32le") as excinfo:
         check_extension(video, tmp_path / "out.mp4")

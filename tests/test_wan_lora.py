@@ -88,13 +88,13 @@ def test_several_files_add_up_and_biases_may_differ_too(folder: Path, tmp_path: 
     ],
     ids=["another depth", "half of a pair", "another size", "two ranks", "no alpha", "another network", "no LoRA"],
 )
-def test_a_file_of_another_model_is_refused(tensors: dict[str, Tensor], folder: Path, tmp_path: Path) -> None:
+def test_a_file_of_another_model_is_rejected(tensors: dict[str, Tensor], folder: Path, tmp_path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "l.safetensors")
     with pytest.raises(ModelError, match="does not fit this model"):
         merged(folder, LoraFile(tmp_path / "l.safetensors"))
 
 
-def test_values_that_are_not_finite_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_values_that_are_not_finite_are_rejected(folder: Path, tmp_path: Path) -> None:
     save_file({"blocks.1.self_attn.q.diff": torch.full((40, 40), torch.inf)}, tmp_path / "l.safetensors")
     with pytest.raises(ModelError, match="not finite"):
         merged(folder, LoraFile(tmp_path / "l.safetensors"))

@@ -65,7 +65,7 @@ def test_bfloat16_keeps_the_modulation_and_the_head_in_float32(folder: Path) -> 
 
 
 @pytest.mark.parametrize("kind", ["missing", "unknown", "size", "integer"])
-def test_a_tensor_that_does_not_belong_is_refused_by_its_name(kind: str, tmp_path: Path) -> None:
+def test_a_tensor_that_does_not_belong_is_rejected_by_its_name(kind: str, tmp_path: Path) -> None:
     tiny = write_checkpoint(tmp_path / "tiny", "original")
     weights = load_file(tiny / "model.safetensors")
     changed = {
@@ -100,7 +100,7 @@ def test_a_damaged_part_is_one_line_and_exit_5(layout: str, file: str, damage: s
     assert "bug" not in result.err
 
 
-def test_pickled_parts_are_refused_with_the_command_that_converts_them(tmp_path: Path) -> None:
+def test_pickled_parts_are_rejected_with_the_command_that_converts_them(tmp_path: Path) -> None:
     tiny = write_checkpoint(tmp_path / "tiny", "original")
     vae = tiny / "Wan2.1_VAE.safetensors"
     torch.save(load_file(vae), vae.with_suffix(".pth"))
@@ -260,7 +260,7 @@ def latents_of(request: Request) -> torch.Tensor:
         (("--motion-score", "5"), "is not an option of"),
     ],
 )
-def test_what_the_model_cannot_do_is_refused_at_once(words: tuple[str, ...], message: str) -> None:
+def test_what_the_model_cannot_do_is_rejected_at_once(words: tuple[str, ...], message: str) -> None:
     result = pavdm("generate", "a kite", "--model", "skyreels-v2-df-1.3b", *words)
     assert result.code == 2
     assert message in result.err

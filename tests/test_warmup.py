@@ -128,7 +128,7 @@ def test_a_continuation_is_repeated_without_one():
 
 
 @pytest.mark.parametrize("count", [-1, 101, 10**9])
-def test_an_absurd_warm_up_is_refused_in_a_line(count):
+def test_an_absurd_warm_up_is_rejected_in_a_line(count):
     result = pavdm("generate", PROMPT, "--warmup", count)
     assert result.code == 2
     assert f"--warmup must be 0 to 100 chunks, got {count}" in result.err
